@@ -1,0 +1,67 @@
+package plan
+
+// Request is one request as an agent makes it.
+type Request struct {
+	Agent string
+	// Scheme is "https" (CONNECT or captured TLS, intercepted), or "http"
+	// (a plain request to the proxy or to a gateway port).
+	Scheme string
+	// Host and Port are where the request is addressed to: of the CONNECT
+	// authority for https, of the URL or Host header for http. For a gateway
+	// they are "localhost" or "127.0.0.1" and the gateway's port.
+	Host string
+	Port uint16
+	// SNI and Authority are the names inside an https connection; "" means
+	// the same as Host (and Port).
+	SNI, Authority string
+	Method         string
+	// Path is the path as sent, without the query.
+	Path string
+}
+
+// Reason says why a decision fell as it did. It is part of every event.
+type Reason string
+
+// The reasons that the policy itself gives.
+const (
+	// ReasonAllowed: a rule matched.
+	ReasonAllowed Reason = "allowed"
+	// ReasonAgent: there is no such agent in the plan.
+	ReasonAgent Reason = "agent_unknown"
+	// ReasonHost: no rule of the agent names the host and port.
+	ReasonHost Reason = "host_not_allowed"
+	// ReasonMethod: a rule names the host and the path, but not the method.
+	ReasonMethod Reason = "method_not_allowed"
+	// ReasonPath: rules name the host, but none the path.
+	ReasonPath Reason = "path_not_allowed"
+	// ReasonScheme: plain HTTP to anything but a gateway.
+	ReasonScheme Reason = "plain_http_not_allowed"
+	// ReasonName: CONNECT, SNI and Host do not name the same destination.
+	ReasonName Reason = "name_mismatch"
+)
+
+// The reasons that only the data plane can give, after the policy allowed.
+const (
+	// ReasonAddress: the host resolved to a private or metadata address.
+	ReasonAddress Reason = "address_not_allowed"
+	// ReasonCredential: the rule's credential could not be had (fail closed).
+	ReasonCredential Reason = "credential_unavailable"
+	// ReasonUpstream: the destination could not be reached or verified.
+	ReasonUpstream Reason = "upstream_failed"
+	// ReasonTLS: the agent's TLS handshake with the proxy failed.
+	ReasonTLS Reason = "tls_handshake_failed"
+	// ReasonMalformed: the request could not be parsed.
+	ReasonMalformed Reason = "malformed_request"
+)
+
+// Decision is the verdict on a request. The zero value denies.
+type Decision struct {
+	Allow bool `json:"allow"`
+	// Rule is the ID of the rule that decided; [DefaultRule] for a denial.
+	Rule   string `json:"rule"`
+	Reason Reason `json:"reason"`
+	// Credential is the name of the credential that is injected, or "".
+	Credential string `json:"credential,omitempty"`
+	// Nearest is, for a denial, the ID of the rule that came closest, or "".
+	Nearest string `json:"nearest,omitempty"`
+}

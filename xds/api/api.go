@@ -1,0 +1,175 @@
+// Package api is the control plane's operator API: what the CLI and the
+// Pulumi provider say to a running `posternd control` over its Unix socket,
+// as JSON over HTTP. The socket's file mode (0600) is the authentication.
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Status is the state of the fleet at one moment.
+type Status struct {
+	Stack string `json:"stack"`
+	// Version is the live plan's version, "" before the first.
+	Version string `json:"version"`
+	// Wanted is the version that is being rolled out, or Version.
+	Wanted string `json:"wanted"`
+	// Rejected is the last version that a node refused, or nil.
+	Rejected *Rejection `json:"rejected,omitempty"`
+	// PID of the control plane.
+	PID         int          `json:"pid"`
+	Nodes       []Node       `json:"nodes"`
+	Credentials []Credential `json:"credentials,omitempty"`
+}
+
+// Node is what the control plane knows of one node.
+type Node struct {
+	ID        string `json:"id"`
+	Connected bool   `json:"connected"`
+	// Version is the newest version of which the node has acknowledged
+	// every resource, or "".
+	Version string `json:"version"`
+	// LastAck and LastNack are zero if there was none.
+	LastAck  time.Time `json:"last_ack,omitzero"`
+	LastNack time.Time `json:"last_nack,omitzero"`
+	// Nack is Envoy's own message of the last refusal.
+	Nack string `json:"nack,omitempty"`
+	// Types says, per resource type, what was acknowledged.
+	Types []Type `json:"types,omitempty"`
+}
+
+// Type is one node's record for one xDS resource type.
+type Type struct {
+	// URL is the short name: "secrets", "clusters", "scopes", "listeners".
+	Name    string    `json:"name"`
+	Version string    `json:"version"`
+	AckedAt time.Time `json:"acked_at,omitzero"`
+	Nack    string    `json:"nack,omitempty"`
+}
+
+// Credential is the state of one credential's secret. Never its value.
+type Credential struct {
+	Name string `json:"name"`
+	// OK is false if the secret cannot be had; its routes then fail closed.
+	OK bool `json:"ok"`
+	// Problem says why not, and what to do.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Rejection is a version that the fleet did not take.
+type Rejection struct {
+	Version string `json:"version"`
+	Node    string `json:"node"`
+	// Type is the short name of the resource type.
+	Type string `json:"type"`
+	// Message is Envoy's own.
+	Message string `json:"message"`
+}
+
+func (r *Rejection) Error() string {
+	return fmt.Sprintf("node %s rejected %s of version %s: %s", r.Node, r.Type, r.Version, r.Message)
+}
+
+// Converged is the answer to Sync.
+type Converged struct {
+	Version string `json:"version"`
+	// Nodes is how many nodes have acknowledged all of Version.
+	Nodes int `json:"nodes"`
+	// Millis is how long that took, in milliseconds.
+	Millis float64 `json:"millis"`
+}
+
+// Error is a refusal by the control plane.
+type Error struct {
+	Message string `json:"message"`
+	// Rejection is set if a node refused the version; the previous one is live again.
+	Rejection *Rejection `json:"rejection,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Client talks to the control plane behind one socket. It may be used by
+// several goroutines at once.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// Dial returns a client for the control plane that listens on the Unix socket.
+// It does not connect yet.
+func Dial(socket string) *Client {
+	dialer := &net.Dialer{}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		},
+		DisableKeepAlives: true,
+	}}}
+}
+
+// Status returns the state of the fleet.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	var s Status
+	return &s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// Sync makes the control plane read the bundle store now and returns when
+// every connected node has acknowledged all of the version found there. If a
+// node refuses it, or ctx or the control plane's own timeout (30 s) ends first,
+// the version that was live before stays live and the error is an [*Error].
+func (c *Client) Sync(ctx context.Context) (*Converged, error) {
+	var v Converged
+	return &v, c.call(ctx, http.MethodPost, "/v1/sync", nil, &v)
+}
+
+// AddNode makes the control plane accept the node. It is idempotent.
+func (c *Client) AddNode(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodPut, "/v1/nodes/"+id, nil, nil)
+}
+
+// RemoveNode makes the control plane refuse the node from now on. It is idempotent.
+func (c *Client) RemoveNode(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/nodes/"+id, nil, nil)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("encode %s %s: %w", method, path, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://control"+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("build %s %s: %w", method, path, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("reach the control plane at %s: %w", c.socket, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("read the answer to %s %s: %w", method, path, err)
+	}
+	if resp.StatusCode/100 != 2 {
+		e := &Error{}
+		if json.Unmarshal(b, e) != nil || e.Message == "" {
+			e.Message = strings.TrimSpace(string(b))
+		}
+		return e
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("decode the answer to %s %s: %w", method, path, err)
+	}
+	return nil
+}
