@@ -1,0 +1,333 @@
+// Package daemon is about a process that outlives the command that started it:
+// one holder of a pid file at a time, started in the background, found again
+// later, and stopped.
+//
+// The truth is the lock on the pid file (flock), never the number in it: the
+// kernel drops the lock when its holder dies, however it dies, so a number
+// that now belongs to somebody else is never mistaken for the daemon. Linux only.
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pollEvery is the pace of looking for what the kernel does not announce.
+const pollEvery = 5 * time.Millisecond
+
+// settle is how long a lock may be held without a number beside it (its holder
+// is just writing it), or by a prober (see [Running]).
+const settle = 500 * time.Millisecond
+
+// HeldError says that another process holds the pid file.
+type HeldError struct {
+	PIDFile string
+	// PID of the holder, or 0 if it has not written it.
+	PID int
+}
+
+func (e *HeldError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("%s is held by another process", e.PIDFile)
+	}
+	return fmt.Sprintf("%s is held by process %d, which is still running", e.PIDFile, e.PID)
+}
+
+// Lock takes the pid file for the calling process until release, or until the
+// process ends. It creates the file, not its folder. The error is a [*HeldError]
+// if another process has it. Call release once.
+func Lock(pidfile string) (release func(), err error) {
+	deadline := time.Now().Add(settle)
+	for {
+		f, err := os.OpenFile(pidfile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("lock pid file: %w", err)
+		}
+		err = flock(f, unix.LOCK_EX)
+		if err == nil && !same(f, pidfile) { // replaced between open and flock: the lock guards nothing
+			f.Close()
+			continue
+		}
+		if err == nil {
+			if err := write(f); err != nil {
+				f.Close()
+				return nil, fmt.Errorf("lock pid file: %w", err)
+			}
+			return func() {
+				f.Truncate(0) //nolint:errcheck // the number means nothing without the lock
+				f.Close()
+			}, nil
+		}
+		pid, _ := read(f)
+		f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", pidfile, err)
+		}
+		if time.Now().After(deadline) { // a prober is gone long before
+			return nil, &HeldError{PIDFile: pidfile, PID: pid}
+		}
+		time.Sleep(pollEvery)
+	}
+}
+
+// Running reports whether a process holds the pid file, and which. A pid file
+// that does not exist is held by nobody.
+func Running(pidfile string) (pid int, ok bool, err error) {
+	deadline := time.Now().Add(settle)
+	for {
+		f, err := os.OpenFile(pidfile, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			return 0, false, nil
+		}
+		if err != nil {
+			return 0, false, fmt.Errorf("probe pid file: %w", err)
+		}
+		// A shared lock does not disturb other probers, and Lock waits it out.
+		err = flock(f, unix.LOCK_SH)
+		pid, known := read(f)
+		f.Close()
+		switch {
+		case err == nil:
+			return 0, false, nil
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return 0, false, fmt.Errorf("probe %s: %w", pidfile, err)
+		case known:
+			return pid, true, nil
+		case time.Now().After(deadline):
+			return 0, true, fmt.Errorf("%s is locked, but does not say by which process", pidfile)
+		}
+		time.Sleep(pollEvery)
+	}
+}
+
+// Command is a daemon to start.
+type Command struct {
+	Path string
+	Args []string
+	// Dir is the working folder; "" means the caller's.
+	Dir string
+	// PIDFile is the one that the process takes with [Lock] when it begins.
+	PIDFile string
+	// LogFile gets what the process writes, after what is there. Its folder is
+	// created if need be, private to the user.
+	LogFile string
+	// Env is the whole environment; nil means the caller's.
+	Env []string
+}
+
+// Start starts c in a session of its own and returns its process ID as soon as
+// it holds its pid file. If it exits before, the error has the last lines it
+// logged; if ctx ends before, it is killed. From then on it lives until it is
+// told otherwise, even if ctx is cancelled.
+func Start(ctx context.Context, c Command) (pid int, err error) {
+	name := filepath.Base(c.Path)
+	if pid, ok, err := Running(c.PIDFile); err != nil {
+		return 0, err
+	} else if ok {
+		return 0, fmt.Errorf("start %s: %w", name, &HeldError{PIDFile: c.PIDFile, PID: pid})
+	}
+	if err := os.MkdirAll(filepath.Dir(c.LogFile), 0o700); err != nil {
+		return 0, fmt.Errorf("start %s: %w", name, err)
+	}
+	log, err := os.OpenFile(c.LogFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return 0, fmt.Errorf("start %s: %w", name, err)
+	}
+	defer log.Close()
+	before, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, fmt.Errorf("start %s: %w", name, err)
+	}
+	// Not CommandContext: the process must survive the end of ctx.
+	cmd := exec.Command(c.Path, c.Args...) //nolint:noctx
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.Dir, c.Env, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("start %s: %w", name, err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-exited:
+			return 0, fmt.Errorf("start %s: it ended at once (%s)%s", name, state(err), lastLines(c.LogFile, before))
+		case <-ctx.Done():
+			cmd.Process.Kill() //nolint:errcheck // it is gone already
+			<-exited
+			return 0, fmt.Errorf("start %s: %w%s", name, context.Cause(ctx), lastLines(c.LogFile, before))
+		case <-tick.C:
+			held, ok, err := Running(c.PIDFile)
+			if err == nil && ok && held == cmd.Process.Pid {
+				return held, nil
+			}
+		}
+	}
+}
+
+// Stop ends the process that holds the pid file: it asks with SIGTERM, and
+// when ctx ends it insists with SIGKILL. It returns when the process is gone.
+// Nobody holding the pid file is success.
+func Stop(ctx context.Context, pidfile string) error {
+	pid, ok, err := Running(pidfile)
+	if err != nil || !ok {
+		return err
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("stop process %d: %w", pid, err)
+	}
+	if err == nil {
+		defer unix.Close(fd)
+	}
+	// The number may have passed to another process before the descriptor was
+	// open. If the lock is still held by it now, the descriptor is the daemon.
+	if now, ok, rerr := Running(pidfile); rerr != nil || !ok || now != pid {
+		return rerr
+	}
+	if err != nil {
+		return fmt.Errorf("stop process %d: %s is locked by it, but there is no such process here; is it in another container?", pid, pidfile)
+	}
+	if err := signal(fd, unix.SIGTERM); err != nil {
+		return fmt.Errorf("stop process %d: %w", pid, err)
+	}
+	if err := wait(ctx, fd); err == nil {
+		return nil
+	}
+	if err := signal(fd, unix.SIGKILL); err != nil {
+		return fmt.Errorf("kill process %d: %w", pid, err)
+	}
+	// Only a process stuck in the kernel takes longer.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := wait(last, fd); err != nil {
+		return fmt.Errorf("kill process %d: it does not go away: %w", pid, err)
+	}
+	return nil
+}
+
+// Tail returns the last n lines of the file at path, or "" if it cannot be read.
+func Tail(path string, n int) string { return tail(path, 0, n) }
+
+func signal(fd int, sig syscall.Signal) error {
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// wait returns nil when the process behind the descriptor has ended.
+func wait(ctx context.Context, fd int) error {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("make an event: %w", err)
+	}
+	done := make(chan struct{})
+	fired := make(chan struct{})
+	go func() {
+		defer close(fired)
+		select {
+		case <-ctx.Done():
+			unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) //nolint:errcheck // an event can always be raised once
+		case <-done:
+		}
+	}()
+	defer func() { close(done); <-fired; unix.Close(wake) }()
+	for {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err != nil {
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			return fmt.Errorf("wait for the end of a process: %w", err)
+		}
+		if fds[0].Revents != 0 {
+			return nil
+		}
+		if fds[1].Revents != 0 {
+			return ctx.Err()
+		}
+	}
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func same(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Lstat(path)
+	return err == nil && os.SameFile(a, b)
+}
+
+func write(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// read returns the number in the pid file, if it is there whole.
+func read(f *os.File) (pid int, ok bool) {
+	b := make([]byte, 32)
+	n, _ := f.ReadAt(b, 0)
+	line, whole := bytes.CutSuffix(b[:n], []byte("\n"))
+	pid, err := strconv.Atoi(string(line))
+	return pid, whole && err == nil && pid > 0
+}
+
+func state(err error) string {
+	if err == nil {
+		return "exit status 0"
+	}
+	return err.Error()
+}
+
+func lastLines(path string, from int64) string {
+	if s := tail(path, from, 10); s != "" {
+		return "; it logged last:\n" + s
+	}
+	return "; it logged nothing to " + path
+}
+
+// tail returns the last n lines of the file at path, from the offset on.
+func tail(path string, from int64, n int) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil {
+		from = max(from, st.Size()-16<<10)
+	}
+	b, err := io.ReadAll(io.NewSectionReader(f, from, 16<<10))
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
