@@ -1,0 +1,44 @@
+# Everything is also a plain command; the scripts behind the targets are in tools/.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help up down test build deps lint bench clean
+SHELL := /bin/bash
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: ## install what is missing, build, bring the stack `local` up, show it working
+	@STEP=1/5 tools/packages.sh
+	@STEP=2/5 tools/envoy.sh
+	@STEP=3/5 tools/pulumi.sh
+	@STEP=4/5 tools/build.sh
+	@STEP=5/5 tools/up.sh
+
+test: ## check everything: build, lint, tests with the real Envoy and the real Pulumi engine
+	@STEP=1/6 tools/packages.sh test
+	@STEP=2/6 tools/envoy.sh
+	@STEP=3/6 tools/pulumi.sh
+	@STEP=4/6 tools/build.sh
+	@STEP=5/6 tools/lint.sh
+	@STEP=6/6 tools/test.sh
+
+build: ## build bin/postern, bin/posternd and bin/pulumi-resource-postern
+	@STEP=1/1 tools/build.sh
+
+deps: ## get what is needed besides Go: bubblewrap, Envoy, the Pulumi CLI
+	@STEP=1/3 tools/packages.sh
+	@STEP=2/3 tools/envoy.sh
+	@STEP=3/3 tools/pulumi.sh
+
+lint: ## go vet and golangci-lint
+	@STEP=1/1 tools/lint.sh
+
+bench: deps build ## measure: allow to convergence, sandbox start, the request path, each against a baseline
+	@STEP=1/1 tools/bench.sh
+
+down: ## take the stack `local` down again; the audit log stays
+	@tools/down.sh
+
+clean: ## remove bin/ and .cache/ (after `make down`)
+	rm -rf bin .cache

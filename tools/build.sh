@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Builds everything: all packages, then the programs into bin/. Go knows what
+# is up to date; a second run takes a second or two.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+step "Postern itself"
+long build.log "packages compiled" go build -v ./...
+
+# The daemon runs in sandboxes and images with nothing else in them, and its digest
+# is an input of the stack: static, and the same bytes wherever it is built.
+static() { CGO_ENABLED=0 go build -v -trimpath -o bin/ ./cmd/postern ./cmd/posternd; }
+long build-static.log "packages compiled for bin/postern and bin/posternd" static
+
+# Not -trimpath: that would compile Pulumi's SDK a second time, and nothing depends on these bytes.
+provider() { go build -v -o bin/ ./cmd/pulumi-resource-postern; }
+long build-provider.log "packages compiled for bin/pulumi-resource-postern" provider
+say "bin/postern, bin/posternd, bin/pulumi-resource-postern"

