@@ -1,0 +1,91 @@
+package envoy
+
+import (
+	"errors"
+	"fmt"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	internallistenerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/internal_listener/v3"
+	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// AdminSocket is Envoy's admin interface, relative to the node's working folder.
+const AdminSocket = "admin.sock"
+
+// maxConnections bounds the connections of all agents of a node together.
+const maxConnections = 20000
+
+// Node is what a node's bootstrap depends on.
+type Node struct {
+	// ID is the node's name at the control plane.
+	ID string
+	// Stack is the name of the environment.
+	Stack string
+	// XDS is the path of the control plane's Unix socket.
+	XDS string
+}
+
+// Bootstrap is the JSON that a node's Envoy is started with. It opens nothing
+// but the admin socket: a node that never heard from its control plane
+// listens on nothing.
+func Bootstrap(n Node) ([]byte, error) {
+	b := &builder{}
+	xds := &clusterv3.Cluster{
+		Name:                 "xds",
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		LoadAssignment:       assignment("xds", &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: n.XDS}}}),
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.any(&httpv3.HttpProtocolOptions{
+				UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+					ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}},
+				}},
+			}),
+		},
+	}
+	boot := &bootstrapv3.Bootstrap{
+		Node: &corev3.Node{Id: n.ID, Cluster: n.Stack},
+		Admin: &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{
+			Path: AdminSocket, Mode: 0o600,
+		}}}},
+		BootstrapExtensions: []*corev3.TypedExtensionConfig{{
+			Name: "envoy.bootstrap.internal_listener", TypedConfig: b.any(&internallistenerv3.InternalListener{}),
+		}},
+		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
+			AdsConfig: &corev3.ApiConfigSource{
+				ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
+				TransportApiVersion: corev3.ApiVersion_V3,
+				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "xds"},
+				}}},
+			},
+			CdsConfig: ads(),
+			LdsConfig: ads(),
+		},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{xds}},
+		// Eleven counters for every certificate and none that anybody reads.
+		StatsConfig: &metricsv3.StatsConfig{StatsMatcher: &metricsv3.StatsMatcher{StatsMatcher: &metricsv3.StatsMatcher_ExclusionList{
+			ExclusionList: &matcherv3.ListStringMatcher{Patterns: []*matcherv3.StringMatcher{
+				{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "sds."}},
+				{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: ".ssl.certificate."}},
+			}},
+		}}},
+		OverloadManager: &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
+			Name: "envoy.resource_monitors.global_downstream_max_connections",
+			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: b.any(&downstreamv3.DownstreamConnectionsConfig{
+				MaxActiveDownstreamConnections: maxConnections,
+			})},
+		}}},
+	}
+	if err := errors.Join(append(b.errs, boot.ValidateAll())...); err != nil {
+		return nil, fmt.Errorf("build the bootstrap of node %q: %w", n.ID, err)
+	}
+	return protojson.Marshal(boot)
+}

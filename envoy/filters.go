@@ -1,0 +1,121 @@
+package envoy
+
+import (
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	dfpfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_forward_proxy/v3"
+	chainv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/filter_chain/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	celformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// Names of the HTTP filters that routes configure.
+const (
+	filterCredential = "credential"
+	filterDNS        = "dns"
+)
+
+// Filter state that a CONNECT hands to the connection inside it.
+const (
+	stateAgent   = "postern.agent"
+	stateConnect = "postern.connect"
+)
+
+// scopeHeader carries the scope key from the listener to the route lookup. It
+// is always overwritten on the way in and removed before a request leaves.
+const scopeHeader = "x-postern-scope"
+
+// authenticationSlots are the headers in which some service accepts a
+// credential. All are removed before the policy's own is injected, so that an
+// agent's own key never reaches an allowed host.
+var authenticationSlots = []string{
+	"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "x-access-token", "x-amz-security-token",
+	"private-token", "job-token", "deploy-token", "x-vault-token", "x-functions-key", "ocp-apim-subscription-key", "cookie",
+}
+
+// requestFilters are the HTTP filters of both connection managers.
+func (b *builder) requestFilters(first ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
+	return append(first,
+		// Before the injector: what it removed afterwards would be the
+		// credential itself (envoy.md, section A, trap 2).
+		b.filter("scrub", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{RequestMutations: scrub()}}),
+		// Does nothing but what a route configures: inject its credential.
+		b.filter(filterCredential, &chainv3.FilterChainConfig{}),
+		// Resolves the host that the route's scope has bound, nothing else.
+		b.filter(filterDNS, &dfpfilterv3.FilterConfig{
+			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache()},
+		}),
+		// Last by Envoy's rule.
+		b.filter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}),
+	)
+}
+
+// connectState records who connects where, for the internal listener.
+func (b *builder) connectState(agent string) *hcmv3.HttpFilter {
+	value := func(key, text string, formatters ...*corev3.TypedExtensionConfig) *setstatev3.FilterStateValue {
+		return &setstatev3.FilterStateValue{
+			Key:        &setstatev3.FilterStateValue_ObjectKey{ObjectKey: key},
+			FactoryKey: "envoy.string",
+			Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+				Format:     textFormat(text),
+				Formatters: formatters,
+			}},
+			SharedWithUpstream: setstatev3.FilterStateValue_TRANSITIVE,
+		}
+	}
+	return b.filter("connect-state", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{
+		value(stateAgent, agent),
+		// Lower case, because scope keys are compared byte by byte.
+		value(stateConnect, "%CEL(request.host.lowerAscii())%", &corev3.TypedExtensionConfig{
+			Name:        "envoy.formatter.cel",
+			TypedConfig: b.any(&celformatterv3.Cel{CelConfig: &corev3.CelExpressionConfig{EnableStringFunctions: true}}),
+		}),
+	}})
+}
+
+// early decides the scope before Envoy looks for a route. Whatever the client
+// sent in our or Envoy's own headers is gone by then.
+func (b *builder) early(scope string) *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{
+		Name: "envoy.http.early_header_mutation.header_mutation",
+		TypedConfig: b.any(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
+			removePrefix("x-postern-"),
+			removePrefix("x-envoy-"),
+			{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+				Header:       &corev3.HeaderValue{Key: scopeHeader, Value: scope},
+				AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			}}},
+		}}),
+	}
+}
+
+func scrub() []*mutationv3.HeaderMutation {
+	ms := []*mutationv3.HeaderMutation{removePrefix("x-postern-"), removePrefix("x-envoy-"), removePrefix("x-forwarded-")}
+	for _, h := range authenticationSlots {
+		ms = append(ms, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: h}})
+	}
+	return ms
+}
+
+func removePrefix(prefix string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
+		KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true},
+	}}}
+}
+
+func (b *builder) filter(name string, config proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(config)}}
+}
+
+func textFormat(text string) *corev3.SubstitutionFormatString_TextFormatSource {
+	return &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+		Specifier: &corev3.DataSource_InlineString{InlineString: text},
+	}}
+}

@@ -1,0 +1,163 @@
+package envoy
+
+import (
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	sniv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/sni/v3"
+	ondemandv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_selectors/on_demand_secret/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+const listenerIntercept = "intercept"
+
+// noServerName is the certificate asked for when a client names no server.
+// The control plane refuses it, as it refuses every name outside the plan.
+const noServerName = "no-server-name.invalid"
+
+// AgentSocket is where an agent's listener is, relative to the working folder
+// of its node: the same resources serve every node, and the path is short
+// enough for a socket address wherever the state folder is.
+func AgentSocket(agent string) string { return "agents/" + agent + "/proxy.sock" }
+
+func (b *builder) listeners() []*listenerv3.Listener {
+	// In order of name, as the names of agents are.
+	ls := make([]*listenerv3.Listener, 0, len(b.plan.Agents)+1)
+	for _, a := range b.plan.Agents {
+		ls = append(ls, b.agentListener(a.Name))
+	}
+	return append(ls, b.interceptListener())
+}
+
+// agentListener is the identity of an agent: whoever can connect to this
+// socket is the agent, and nothing it sends can make it somebody else.
+func (b *builder) agentListener(agent string) *listenerv3.Listener {
+	hcm := b.connectionManager("agent", connectScope(agent))
+	hcm.HttpFilters = b.requestFilters(b.connectState(agent))
+	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})
+	// Python's http.client sends CONNECT as HTTP/1.0.
+	hcm.HttpProtocolOptions = &corev3.Http1ProtocolOptions{AcceptHttp_10: true}
+	hcm.AccessLog = []*accesslogv3.AccessLog{b.agentLog(agent)}
+	hcm.LocalReplyConfig = b.localReplies(agent)
+	return &listenerv3.Listener{
+		Name: "agent/" + agent,
+		Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{
+			Path: AgentSocket(agent), Mode: 0o600,
+		}}},
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{b.networkFilter(hcm)}}},
+	}
+}
+
+// interceptListener terminates the TLS inside an accepted CONNECT.
+func (b *builder) interceptListener() *listenerv3.Listener {
+	// SNI and CONNECT authority are part of the key: if they do not name the
+	// same destination there is no such scope, and no route.
+	hcm := b.connectionManager(listenerIntercept,
+		"l7/%FILTER_STATE("+stateAgent+":PLAIN)%/%REQUESTED_SERVER_NAME%/%FILTER_STATE("+stateConnect+":PLAIN)%")
+	hcm.HttpFilters = b.requestFilters()
+	hcm.AccessLog = []*accesslogv3.AccessLog{b.interceptLog()}
+	hcm.LocalReplyConfig = b.localReplies("%FILTER_STATE(" + stateAgent + ":PLAIN)%")
+	return &listenerv3.Listener{
+		Name:              listenerIntercept,
+		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
+		ListenerFilters: []*listenerv3.ListenerFilter{{
+			Name:       "envoy.filters.listener.tls_inspector",
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&tlsinspectorv3.TlsInspector{})},
+		}},
+		ListenerFiltersTimeout: durationpb.New(5 * time.Second),
+		AccessLog:              []*accesslogv3.AccessLog{b.connectionLog()},
+		FilterChains: []*listenerv3.FilterChain{{
+			// Anything but TLS finds no chain and is closed.
+			FilterChainMatch:              &listenerv3.FilterChainMatch{TransportProtocol: "tls"},
+			TransportSocket:               b.socket("envoy.transport_sockets.tls", b.any(b.onDemandTLS())),
+			TransportSocketConnectTimeout: durationpb.New(5 * time.Second),
+			Filters:                       []*listenerv3.Filter{b.networkFilter(hcm)},
+		}},
+	}
+}
+
+// onDemandTLS asks the control plane, during the handshake, for the leaf
+// certificate of the server name that the client wants.
+func (b *builder) onDemandTLS() *tlsv3.DownstreamTlsContext {
+	return &tlsv3.DownstreamTlsContext{
+		// Envoy refuses on-demand certificates with either kind of resumption.
+		DisableStatefulSessionResumption: true,
+		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
+			AlpnProtocols: []string{"h2", "http/1.1"},
+			CustomTlsCertificateSelector: &corev3.TypedExtensionConfig{
+				Name: "envoy.tls.certificate_selectors.on_demand_secret",
+				TypedConfig: b.any(&ondemandv3.Config{
+					ConfigSource: ads(),
+					CertificateMapper: &corev3.TypedExtensionConfig{
+						Name:        "envoy.tls.certificate_mappers.sni",
+						TypedConfig: b.any(&sniv3.SNI{DefaultValue: noServerName}),
+					},
+				}),
+			},
+		},
+	}
+}
+
+// connectionManager is what the agents' and the internal one have in common.
+// The scope is a format string that gives the key of the route scope.
+func (b *builder) connectionManager(name, scope string) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix: name,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcmv3.ScopedRoutes{
+			Name: name,
+			ScopeKeyBuilder: &hcmv3.ScopedRoutes_ScopeKeyBuilder{Fragments: []*hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder{{
+				Type: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_{
+					HeaderValueExtractor: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor{
+						Name:        scopeHeader,
+						ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{Index: 0},
+					},
+				},
+			}}},
+			RdsConfigSource: ads(),
+			ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: ads()}},
+		}},
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{b.early(scope)},
+		UpgradeConfigs:                []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		// The path that is matched is the path that is forwarded. Escaped
+		// slashes stay as they are: npm needs them, and patterns other than
+		// "everything" refuse them (plan.PathRegex).
+		NormalizePath:                wrapperspb.Bool(true),
+		MergeSlashes:                 true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
+		},
+		RequestHeadersTimeout:           durationpb.New(10 * time.Second),
+		GenerateRequestId:               wrapperspb.Bool(false),
+		ServerHeaderTransformation:      hcmv3.HttpConnectionManager_PASS_THROUGH,
+		StreamErrorOnInvalidHttpMessage: wrapperspb.Bool(false),
+	}
+}
+
+func (b *builder) networkFilter(hcm *hcmv3.HttpConnectionManager) *listenerv3.Filter {
+	return &listenerv3.Filter{
+		Name:       "envoy.filters.network.http_connection_manager",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(hcm)},
+	}
+}
+
+// scopedRoute is one scope with its routes inline: a secret that is missing
+// then fails its own route, not the whole update (envoy.md, section A, trap 4).
+func scopedRoute(key string, hosts []*routev3.VirtualHost) *routev3.ScopedRouteConfiguration {
+	return &routev3.ScopedRouteConfiguration{
+		Name: key,
+		Key: &routev3.ScopedRouteConfiguration_Key{Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{{
+			Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: key},
+		}}},
+		RouteConfiguration: &routev3.RouteConfiguration{Name: key, VirtualHosts: hosts},
+	}
+}

@@ -1,0 +1,167 @@
+// Package envoy turns a plan into Envoy resources. Its functions are pure: the
+// same plan gives the same resources on every replica of the control plane,
+// so that a resource's version can be the hash of its bytes.
+//
+// The way of a request (docs/architecture.md has the picture):
+//
+//	agent/<name>   listener on the agent's own Unix socket; CONNECT, gateways
+//	intercept      internal listener; TLS with an on-demand leaf certificate
+//	connect/<name> scope: where the agent may CONNECT to, its gateways
+//	l7/...         scope: methods, paths and credential of one agent and host
+//	dynamic        cluster: TLS to the host that the scope names, found by DNS
+//	pinned/...     cluster: TLS to a destination whose place the operator gave
+package envoy
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/postern/postern/plan"
+)
+
+// Options are what the resources depend on beside the plan.
+type Options struct {
+	// Roots is the PEM file, on the nodes, of the certificate authorities
+	// that upstream certificates are verified against.
+	Roots string
+}
+
+// Resources is one plan as Envoy sees it. Secrets are not part of it: the
+// control plane adds those that [SecretNames] and [LeafHosts] name.
+type Resources struct {
+	Clusters  []*clusterv3.Cluster
+	Scopes    []*routev3.ScopedRouteConfiguration
+	Listeners []*listenerv3.Listener
+}
+
+// Build returns the resources of p, sorted by name. On an error it returns
+// none: half an allowlist is never served.
+func Build(p *plan.Plan, o Options) (*Resources, error) {
+	b := &builder{plan: p, roots: o.Roots, credentials: map[string]plan.Credential{}}
+	for _, c := range p.Credentials {
+		b.credentials[c.Name] = c
+	}
+	r := &Resources{Clusters: b.clusters(), Scopes: b.scopes(), Listeners: b.listeners()}
+	for _, m := range r.all() {
+		if v, ok := m.(interface{ ValidateAll() error }); ok {
+			if err := v.ValidateAll(); err != nil {
+				b.errs = append(b.errs, err)
+			}
+		}
+	}
+	if err := errors.Join(b.errs...); err != nil {
+		return nil, fmt.Errorf("build the Envoy resources of stack %q: %w", p.Stack, err)
+	}
+	return r, nil
+}
+
+func (r *Resources) all() []proto.Message {
+	var ms []proto.Message
+	for _, m := range r.Clusters {
+		ms = append(ms, m)
+	}
+	for _, m := range r.Scopes {
+		ms = append(ms, m)
+	}
+	for _, m := range r.Listeners {
+		ms = append(ms, m)
+	}
+	return ms
+}
+
+// SecretName is the xDS name of the secret of a credential. The zero byte
+// keeps it apart from every server name that an agent could send: TLS refuses
+// names with one, and the certificate selector asks for secrets by server name.
+func SecretName(credential string) string { return "credential\x00" + credential }
+
+// LeafHosts returns, sorted, the hosts that a node may present a certificate for.
+func LeafHosts(p *plan.Plan) []string {
+	seen := map[string]bool{}
+	for _, a := range p.Agents {
+		for _, r := range a.Rules {
+			seen[r.Host] = true
+		}
+	}
+	hosts := make([]string, 0, len(seen))
+	for h := range seen {
+		hosts = append(hosts, h)
+	}
+	sort.Strings(hosts)
+	return hosts
+}
+
+// builder carries what the builders of one plan share. Errors are collected,
+// so that all of them are reported at once.
+type builder struct {
+	plan        *plan.Plan
+	roots       string
+	credentials map[string]plan.Credential
+	errs        []error
+}
+
+// any packs m after validating it.
+func (b *builder) any(m proto.Message) *anypb.Any {
+	if v, ok := m.(interface{ ValidateAll() error }); ok {
+		if err := v.ValidateAll(); err != nil {
+			b.errs = append(b.errs, err)
+		}
+	}
+	a := &anypb.Any{}
+	// Deterministic, as the bytes are hashed.
+	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+		b.errs = append(b.errs, err)
+	}
+	return a
+}
+
+// ads says that a resource comes over the one stream to the control plane.
+func ads() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+	}
+}
+
+// authority is the canonical Host header of a rule's destination.
+func authority(r plan.Rule) string {
+	if r.Port == 443 {
+		return r.Host
+	}
+	return hostPort(r)
+}
+
+func hostPort(r plan.Rule) string { return fmt.Sprintf("%s:%d", r.Host, r.Port) }
+
+// byHost groups the rules of an agent by host and port, in their order; the
+// groups are sorted.
+func byHost(a plan.Agent) [][]plan.Rule {
+	groups := map[string][]plan.Rule{}
+	var keys []string
+	for _, r := range a.Rules {
+		k := hostPort(r)
+		if groups[k] == nil {
+			keys = append(keys, k)
+		}
+		groups[k] = append(groups[k], r)
+	}
+	sort.Strings(keys)
+	out := make([][]plan.Rule, len(keys))
+	for i, k := range keys {
+		out[i] = groups[k]
+	}
+	return out
+}
+
+// pinned is the name of the cluster of a rule with a fixed upstream.
+func pinned(r plan.Rule) string {
+	return strings.Join([]string{"pinned", hostPort(r), digest(r.Upstream.Address, r.Upstream.CA)}, "/")
+}
