@@ -1,0 +1,244 @@
+// Package xds is the embedded control plane: it serves the Envoy resources of
+// the published plan to every node of the fleet over one delta ADS stream
+// each, knows what every node has acknowledged, and takes a version back if a
+// node refuses it.
+package xds
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// kinds are the resource types served, in the order in which they are
+// published: what is referred to before what refers to it.
+var kinds = []kind{
+	{"secrets", resource.SecretType},
+	{"clusters", resource.ClusterType},
+	{"scopes", resource.ScopedRouteType},
+	{"listeners", resource.ListenerType},
+}
+
+// kind is a resource type: its name for people and its type URL.
+type kind struct{ name, url string }
+
+// table holds the resources of one type by name. A published table is never
+// changed, so that every node can share it.
+type table struct {
+	resources map[string]*discoveryv3.Resource
+	versions  map[string]string
+}
+
+func newTable() *table {
+	return &table{resources: map[string]*discoveryv3.Resource{}, versions: map[string]string{}}
+}
+
+// add packs m under name; its version is the hash of its bytes.
+func (t *table) add(name string, m proto.Message) error {
+	packed := &anypb.Any{}
+	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(packed.Value)
+	version := hex.EncodeToString(sum[:8])
+	t.resources[name] = &discoveryv3.Resource{Name: name, Version: version, Resource: packed}
+	t.versions[name] = version
+	return nil
+}
+
+// with returns a table that holds t's resources too, where it has none itself.
+func (t *table) with(old *table) *table {
+	u := newTable()
+	for name, r := range old.resources {
+		u.resources[name], u.versions[name] = r, r.Version
+	}
+	for name, r := range t.resources {
+		u.resources[name], u.versions[name] = r, r.Version
+	}
+	return u
+}
+
+// cache answers delta watches. It is a go-control-plane Cache of our own,
+// because the library's answer nothing for a name that does not exist (a TLS
+// handshake that waits for such a certificate would hang), rescan every
+// subscription for each request, and do not say whether a node has everything.
+type cache struct {
+	ledger *ledger
+	// leaf returns the certificate for a server name, or nil to refuse it.
+	leaf func(name string) proto.Message
+
+	mu      sync.Mutex
+	version string
+	tables  map[string]*table
+	// watches are the parked ones: their nodes have been sent all there is.
+	watches map[watchKey]*watch
+}
+
+type watchKey struct{ node, url string }
+
+type watch struct {
+	request *cachev3.DeltaRequest
+	sub     cachev3.Subscription
+	respond chan cachev3.DeltaResponse
+}
+
+func newCache(l *ledger, leaf func(string) proto.Message) *cache {
+	c := &cache{ledger: l, leaf: leaf, tables: map[string]*table{}, watches: map[watchKey]*watch{}}
+	for _, k := range kinds {
+		c.tables[k.url] = newTable()
+	}
+	return c
+}
+
+// publish replaces the tables that are given, and sends every node what is new
+// to it, in the order of kinds: responses of one stream keep their order.
+func (c *cache) publish(version string, tables map[string]*table) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.version = version
+	for _, k := range kinds {
+		t, ok := tables[k.url]
+		if !ok {
+			continue
+		}
+		c.tables[k.url] = t
+		for key, w := range c.watches {
+			if key.url != k.url {
+				continue
+			}
+			if resp := c.diff(w, nil); resp != nil {
+				delete(c.watches, key)
+				w.respond <- resp
+			}
+		}
+	}
+	c.ledger.notify()
+}
+
+// CreateDeltaWatch implements [cachev3.ConfigWatcher].
+func (c *cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscription, respond chan cachev3.DeltaResponse) (func(), error) {
+	w := &watch{request: req, sub: sub, respond: respond}
+	key := watchKey{req.GetNode().GetId(), req.GetTypeUrl()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tables[key.url] == nil {
+		return nil, errors.New("unknown resource type " + key.url)
+	}
+	// A first answer is due even if it is empty: Envoy waits for it.
+	first := req.GetResponseNonce() == "" && sub.IsWildcard()
+	resp := c.diff(w, req.GetResourceNamesSubscribe())
+	if resp == nil && first && len(sub.ReturnedResources()) == 0 {
+		resp = c.response(w, nil, nil, map[string]string{})
+	}
+	if resp != nil {
+		delete(c.watches, key)
+		respond <- resp
+		return nil, nil
+	}
+	c.watches[key] = w
+	c.ledger.notify()
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.watches[key] == w {
+			delete(c.watches, key)
+		}
+	}, nil
+}
+
+// diff returns what the watch's node does not have yet, or nil. Names that
+// were just asked for and do not exist are answered as removed.
+func (c *cache) diff(w *watch, asked []string) cachev3.DeltaResponse {
+	t, known := c.tables[w.request.GetTypeUrl()], w.sub.ReturnedResources()
+	var send []*discoveryv3.Resource
+	var removed []string
+	if w.sub.IsWildcard() {
+		for name, r := range t.resources {
+			if known[name] != r.Version {
+				send = append(send, r)
+			}
+		}
+		for name := range known {
+			if t.resources[name] == nil {
+				removed = append(removed, name)
+			}
+		}
+		if len(send)+len(removed) == 0 {
+			return nil
+		}
+		return c.response(w, send, removed, t.versions)
+	}
+	next := map[string]string{}
+	for name := range w.sub.SubscribedResources() {
+		r := t.resources[name]
+		if r == nil {
+			r = c.mint(t, w.request.GetTypeUrl(), name)
+		}
+		had, ok := known[name]
+		switch {
+		case r != nil:
+			next[name] = r.Version
+			if had != r.Version {
+				send = append(send, r)
+			}
+		case ok || slices.Contains(asked, name):
+			removed = append(removed, name)
+		}
+	}
+	if len(send)+len(removed) == 0 {
+		return nil
+	}
+	return c.response(w, send, removed, next)
+}
+
+// mint adds the leaf certificate for name to the secrets, if it may exist.
+func (c *cache) mint(t *table, url, name string) *discoveryv3.Resource {
+	if url != resource.SecretType {
+		return nil
+	}
+	m := c.leaf(name)
+	if m == nil || t.add(name, m) != nil {
+		return nil
+	}
+	return t.resources[name]
+}
+
+func (c *cache) response(w *watch, send []*discoveryv3.Resource, removed []string, next map[string]string) cachev3.DeltaResponse {
+	slices.SortFunc(send, func(a, b *discoveryv3.Resource) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(removed)
+	return &cachev3.DeltaPassthroughResponse{
+		DeltaRequest: w.request,
+		DeltaDiscoveryResponse: &discoveryv3.DeltaDiscoveryResponse{
+			TypeUrl: w.request.GetTypeUrl(), SystemVersionInfo: c.version, Resources: send, RemovedResources: removed,
+		},
+		NextVersionMap: next,
+	}
+}
+
+// parked reports whether the node waits for news of the type, and so has been
+// sent all of the published version.
+func (c *cache) parked(node, url string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.watches[watchKey{node, url}] != nil
+}
+
+// CreateWatch implements [cachev3.ConfigWatcher]: only delta is spoken.
+func (c *cache) CreateWatch(*cachev3.Request, cachev3.Subscription, chan cachev3.Response) (func(), error) {
+	return nil, errors.New("the control plane speaks delta xDS only")
+}
+
+// Fetch implements [cachev3.ConfigFetcher]: only streams are served.
+func (c *cache) Fetch(context.Context, *cachev3.Request) (cachev3.Response, error) {
+	return nil, errors.New("the control plane serves streams only")
+}

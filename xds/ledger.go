@@ -1,0 +1,232 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sort"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/postern/postern/xds/api"
+)
+
+// ledger records, for every node and resource type, what was sent, what was
+// acknowledged and what was refused. It implements the callbacks of
+// go-control-plane's delta server and is safe for concurrent use.
+type ledger struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	known map[string]bool
+	nodes map[string]*record
+	// streams maps an open stream to its node, once that has said its name.
+	streams map[int64]string
+	// changed is closed and replaced whenever anything happens.
+	changed chan struct{}
+}
+
+// record is what is known of one node since it connected.
+type record struct {
+	stream    int64
+	connected bool
+	lastAck   time.Time
+	lastNack  time.Time
+	nack      string
+	types     map[string]*typeRecord
+}
+
+type typeRecord struct {
+	// outstanding maps a nonce that was not answered yet to its version.
+	outstanding map[string]string
+	acked       string
+	ackedAt     time.Time
+	// nacked is the version that was refused last, and why.
+	nacked, nack string
+}
+
+func newLedger(log *slog.Logger) *ledger {
+	return &ledger{log: log, known: map[string]bool{}, nodes: map[string]*record{}, streams: map[int64]string{}, changed: make(chan struct{})}
+}
+
+// notify wakes everybody who waits for a change.
+func (l *ledger) notify() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wake()
+}
+
+func (l *ledger) wake() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// next returns a channel that is closed at the next change.
+func (l *ledger) next() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
+func (l *ledger) allow(node string, yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if yes {
+		l.known[node] = true
+	} else {
+		delete(l.known, node)
+		delete(l.nodes, node)
+	}
+	l.wake()
+}
+
+// connected returns the nodes that have a stream now, sorted.
+func (l *ledger) connected() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ids []string
+	for id, r := range l.nodes {
+		if r.connected {
+			ids = append(ids, id)
+		}
+	}
+	sort.Strings(ids)
+	return ids
+}
+
+// settled reports whether the node has answered everything it was sent of the type.
+func (l *ledger) settled(node, url string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.nodes[node]
+	return r != nil && r.connected && r.types[url] != nil && len(r.types[url].outstanding) == 0
+}
+
+// rejection returns the refusal of version by any connected node, or nil.
+func (l *ledger) rejection(version string) *api.Rejection {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, r := range l.nodes {
+		for _, k := range kinds {
+			if t := r.types[k.url]; t != nil && r.connected && t.nack != "" && t.nacked == version {
+				return &api.Rejection{Version: version, Node: id, Type: k.name, Message: t.nack}
+			}
+		}
+	}
+	return nil
+}
+
+// forgive forgets the refusals of version, so that it can be tried again.
+func (l *ledger) forgive(version string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.nodes {
+		for _, t := range r.types {
+			if t.nacked == version {
+				t.nacked, t.nack = "", ""
+			}
+		}
+	}
+}
+
+// status returns the record of every known node, sorted.
+func (l *ledger) status() []api.Node {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	nodes := make([]api.Node, 0, len(l.known))
+	for id := range l.known {
+		n := api.Node{ID: id}
+		if r := l.nodes[id]; r != nil {
+			n.Connected, n.LastAck, n.LastNack, n.Nack = r.connected, r.lastAck, r.lastNack, r.nack
+			for _, k := range kinds {
+				if t := r.types[k.url]; t != nil {
+					n.Types = append(n.Types, api.Type{Name: k.name, Version: t.acked, AckedAt: t.ackedAt, Nack: t.nack})
+				}
+			}
+		}
+		nodes = append(nodes, n)
+	}
+	sort.Slice(nodes, func(i, j int) bool { return nodes[i].ID < nodes[j].ID })
+	return nodes
+}
+
+// OnDeltaStreamOpen implements the delta callbacks.
+func (l *ledger) OnDeltaStreamOpen(context.Context, int64, string) error { return nil }
+
+// OnDeltaStreamClosed implements the delta callbacks.
+func (l *ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := l.streams[stream]
+	delete(l.streams, stream)
+	if r := l.nodes[id]; r != nil && r.stream == stream {
+		r.connected = false
+		l.log.Info("node disconnected", "node", id)
+	}
+	l.wake()
+}
+
+// OnStreamDeltaRequest implements the delta callbacks: it refuses nodes that
+// are not known, and books acknowledgements and refusals.
+func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscoveryRequest) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.wake()
+	id, ok := l.streams[stream]
+	if !ok {
+		id = req.GetNode().GetId()
+		if !l.known[id] {
+			l.log.Warn("refused unknown node", "node", fmt.Sprintf("%.64q", id))
+			return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)
+		}
+		l.streams[stream] = id
+		l.nodes[id] = &record{stream: stream, connected: true, types: map[string]*typeRecord{}}
+		l.log.Info("node connected", "node", id)
+	} else if !l.known[id] || (req.GetNode() != nil && req.GetNode().GetId() != id) {
+		return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)
+	}
+	r := l.nodes[id]
+	if r == nil || r.stream != stream {
+		return nil // a newer stream of the same node has taken over
+	}
+	t := r.typeRecord(req.GetTypeUrl())
+	version, ok := t.outstanding[req.GetResponseNonce()]
+	if !ok {
+		return nil // a change of subscription
+	}
+	delete(t.outstanding, req.GetResponseNonce())
+	now := time.Now()
+	if detail := req.GetErrorDetail(); detail != nil {
+		t.nacked, t.nack = version, detail.GetMessage()
+		r.lastNack, r.nack = now, detail.GetMessage()
+		l.log.Error("node rejected resources", "node", id, "type", req.GetTypeUrl(), "version", version, "message", detail.GetMessage())
+		return nil
+	}
+	t.acked, t.ackedAt, t.nack, t.nacked = version, now, "", ""
+	r.lastAck = now
+	return nil
+}
+
+// OnStreamDeltaResponse implements the delta callbacks.
+func (l *ledger) OnStreamDeltaResponse(stream int64, _ *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.nodes[l.streams[stream]]; r != nil && r.stream == stream {
+		r.typeRecord(resp.GetTypeUrl()).outstanding[resp.GetNonce()] = resp.GetSystemVersionInfo()
+	}
+	l.wake()
+}
+
+func (r *record) typeRecord(url string) *typeRecord {
+	t := r.types[url]
+	if t == nil {
+		t = &typeRecord{outstanding: map[string]string{}}
+		r.types[url] = t
+	}
+	return t
+}
