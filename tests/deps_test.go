@@ -1,0 +1,228 @@
+package tests
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/postern/postern"
+
+// listed is what `go list` says of one package.
+type listed struct {
+	ImportPath, Name, Dir              string
+	GoFiles, TestGoFiles, XTestGoFiles []string
+	// Imports are direct; Deps is what they reach, without tests.
+	Imports, Deps []string
+}
+
+// short is the path inside the module, "." for its root.
+func (p listed) short() string { return short(p.ImportPath) }
+
+func short(path string) string {
+	if path == module {
+		return "."
+	}
+	return strings.TrimPrefix(path, module+"/")
+}
+
+// packages lists every package of the module.
+var packages = sync.OnceValues(func() ([]listed, error) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Dir,GoFiles,TestGoFiles,XTestGoFiles,Imports,Deps", "./...") //nolint:noctx // shared by tests: no test's context fits
+	cmd.Dir = ".."
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, err
+	}
+	var all []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); err == io.EOF {
+			return all, nil
+		} else if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+})
+
+// within reports whether the path inside the module is dir or below it.
+func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+
+func ours(path string) bool { return path == module || strings.HasPrefix(path, module+"/") }
+
+// standard reports whether the import path is of the standard library.
+func standard(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(first, ".")
+}
+
+// TestDependenciesPointOneWay holds the direction of the flow: stack file -> plan
+// -> Envoy resources or Pulumi resources -> audit. A package's rule holds for
+// everything below it, and for what it reaches through others.
+func TestDependenciesPointOneWay(t *testing.T) {
+	t.Parallel()
+	all, err := packages()
+	require.NoError(t, err)
+
+	const cloud = "the same Envoy resources serve every target; a cloud's SDK here would tie them to one"
+	for _, rule := range []struct {
+		from string
+		// only, if not nil, are the packages of ours that may be reached.
+		only []string
+		// never are import paths (ours without the module's) that may not be reached.
+		never []string
+		why   string
+	}{
+		{from: "plan", only: []string{}, why: "the plan is pure data that everybody shares; what it imports, everybody imports"},
+		{from: "stacks", only: []string{"plan"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
+		{from: "envoy", never: []string{"stacks"}, why: "Envoy's resources follow from the plan alone; a stack file has positions and comments that must not matter"},
+		{from: "envoy", never: []string{"xds"}, why: "builders are pure and tested without a server; the server imports them"},
+		{from: "envoy", never: []string{"github.com/aws", "cloud.google.com/go", "gocloud.dev"}, why: cloud},
+		{from: "xds", never: []string{"stacks"}, why: "the control plane serves published plans; if it read stack files there would be two sources of truth"},
+		{from: "xds", never: []string{"sandbox"}, why: "the control plane does not know what runs behind a listener"},
+		{from: "xds", never: []string{"audit"}, why: "the control plane is not on the path of a request, and must work when the log does not"},
+		{from: "audit", only: []string{"plan"}, why: "events are read long after, and elsewhere than, the fleet that wrote them"},
+		{from: "sandbox", only: []string{"plan"}, why: "half of it runs inside the agent's boundary: what it links is what an agent can attack"},
+		{from: "daemon", only: []string{}, why: "it is about processes, whatever they do"},
+	} {
+		t.Run(rule.from, func(t *testing.T) {
+			t.Parallel()
+			found := false
+			for _, p := range all {
+				if !within(p.short(), rule.from) {
+					continue
+				}
+				found = true
+				for _, dep := range p.Deps {
+					if ours(dep) {
+						d := short(dep)
+						if rule.only != nil && !within(d, rule.from) && !slices.ContainsFunc(rule.only, func(o string) bool { return within(d, o) }) {
+							t.Errorf("%s imports %s%s: %s", p.short(), d, via(all, p, dep), rule.why)
+						}
+						dep = d
+					}
+					for _, bad := range rule.never {
+						if within(dep, bad) {
+							t.Errorf("%s imports %s%s: %s", p.short(), dep, via(all, p, dep), rule.why)
+						}
+					}
+				}
+			}
+			if !found {
+				t.Errorf("the rule for %s is about no package: it was moved or removed, so move or remove its rule", rule.from)
+			}
+			for _, named := range slices.Concat(rule.only, rule.never) {
+				if !strings.Contains(named, ".") && !exists(all, named) {
+					t.Errorf("the rule for %s names %s, which does not exist any more", rule.from, named)
+				}
+			}
+		})
+	}
+}
+
+func exists(all []listed, dir string) bool {
+	return slices.ContainsFunc(all, func(p listed) bool { return within(p.short(), dir) })
+}
+
+// via says through which direct import p reaches dep.
+func via(all []listed, p listed, dep string) string {
+	full := dep
+	if !strings.Contains(dep, ".") {
+		full = module + "/" + dep
+	}
+	if slices.Contains(p.Imports, dep) || slices.Contains(p.Imports, full) {
+		return ""
+	}
+	for _, q := range all {
+		if slices.Contains(p.Imports, q.ImportPath) && (slices.Contains(q.Deps, dep) || slices.Contains(q.Deps, full)) {
+			return " (through " + q.short() + ")"
+		}
+	}
+	return " (through a dependency)"
+}
+
+// TestPlanImportsStandardLibraryOnly is why anything may import the plan.
+func TestPlanImportsStandardLibraryOnly(t *testing.T) {
+	t.Parallel()
+	all, err := packages()
+	require.NoError(t, err)
+	for _, p := range all {
+		if p.short() != "plan" {
+			continue
+		}
+		for _, dep := range p.Deps {
+			if !standard(dep) {
+				t.Errorf("plan reaches %s: the specification of the policy must be readable and provable without anybody's library", dep)
+			}
+		}
+		return
+	}
+	t.Error("there is no package plan")
+}
+
+// TestPulumiStaysWhereItIs keeps minutes of compiling out of everything else.
+// Tests may use Pulumi where they need it: Deps does not count them.
+func TestPulumiStaysWhereItIs(t *testing.T) {
+	t.Parallel()
+	all, err := packages()
+	require.NoError(t, err)
+	may := []string{"components", "provider", "cmd/pulumi-resource-postern"}
+	for _, dir := range may {
+		if !exists(all, dir) {
+			t.Errorf("%s may import Pulumi, but does not exist any more", dir)
+		}
+	}
+	for _, p := range all {
+		if p.short() == "." || slices.ContainsFunc(may, func(dir string) bool { return within(p.short(), dir) }) {
+			continue
+		}
+		for _, dep := range p.Deps {
+			if strings.HasPrefix(dep, "github.com/pulumi/") {
+				t.Errorf("%s imports %s%s: Pulumi's SDKs cost minutes and gigabytes to compile; only main.go, components and provider may", p.short(), dep, via(all, p, dep))
+				break
+			}
+		}
+	}
+}
+
+// TestOnlyCommandsImportEverything: the parts are put together in cmd (and, for
+// Pulumi, in main.go, components and provider), nowhere else.
+func TestOnlyCommandsImportEverything(t *testing.T) {
+	t.Parallel()
+	all, err := packages()
+	require.NoError(t, err)
+	stages := []string{"stacks", "xds", "sandbox", "audit"}
+	for _, p := range all {
+		if p.short() == "." || within(p.short(), "cmd") {
+			continue
+		}
+		reached := slices.DeleteFunc(slices.Clone(stages), func(stage string) bool {
+			return !slices.ContainsFunc(p.Deps, func(dep string) bool { return ours(dep) && within(short(dep), stage) })
+		})
+		if len(reached) == len(stages) {
+			t.Errorf("%s imports all of %s: only cmd puts the stages together", p.short(), strings.Join(stages, ", "))
+		}
+	}
+}
+
+// TestDaemonIsStatic: posternd runs in sandboxes and images that have no libraries.
+func TestDaemonIsStatic(t *testing.T) {
+	t.Parallel()
+	out := filepath.Join(t.TempDir(), "posternd")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", out, "./cmd/posternd")
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	b, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", b)
+	require.FileExists(t, out)
+}
