@@ -233,6 +233,20 @@ func (c *cache) parked(node, url string) bool {
 	return c.watches[watchKey{node, url}] != nil
 }
 
+// current returns the version that is published.
+func (c *cache) current() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.version
+}
+
+// empty reports whether there is no resource of the type.
+func (c *cache) empty(url string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.tables[url].resources) == 0
+}
+
 // CreateWatch implements [cachev3.ConfigWatcher]: only delta is spoken.
 func (c *cache) CreateWatch(*cachev3.Request, cachev3.Subscription, chan cachev3.Response) (func(), error) {
 	return nil, errors.New("the control plane speaks delta xDS only")

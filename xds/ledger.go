@@ -107,6 +107,14 @@ func (l *ledger) settled(node, url string) bool {
 	return r != nil && r.connected && r.types[url] != nil && len(r.types[url].outstanding) == 0
 }
 
+// asked reports whether the node has subscribed to the type.
+func (l *ledger) asked(node, url string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.nodes[node]
+	return r != nil && r.types[url] != nil
+}
+
 // rejection returns the refusal of version by any connected node, or nil.
 func (l *ledger) rejection(version string) *api.Rejection {
 	l.mu.Lock()

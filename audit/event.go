@@ -1,0 +1,181 @@
+// Package audit is the record of what the proxy decided: one event for each
+// decision, numbered per node, written by the node's supervisor from Envoy's
+// access log and read by operators.
+package audit
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern/postern/plan"
+)
+
+// Verdicts of an event.
+const (
+	Allow = "allow"
+	Deny  = "deny"
+	// Gap declares that events before this one may be missing.
+	Gap = "gap"
+)
+
+// Event is one decision of the proxy, or a declared gap. Nothing in it comes
+// from a header other than the method, host and path of the request.
+type Event struct {
+	Time time.Time `json:"time"`
+	// Seq counts the events of one node from 1, without holes.
+	Seq   uint64 `json:"seq"`
+	Node  string `json:"node"`
+	Agent string `json:"agent"`
+	// Host is "host:port": of the rule if one names it, otherwise as the
+	// agent sent it.
+	Host   string `json:"host"`
+	Method string `json:"method,omitempty"`
+	// Path is without the query.
+	Path string `json:"path,omitempty"`
+	// Rule is the ID of the rule that decided.
+	Rule string `json:"rule,omitempty"`
+	// Credential is the name of the credential that was injected.
+	Credential string      `json:"credential,omitempty"`
+	Verdict    string      `json:"verdict"`
+	Reason     plan.Reason `json:"reason"`
+	// Detail is Envoy's own word on it, where that says more.
+	Detail string `json:"detail,omitempty"`
+	// Status is the HTTP status that the agent got, or 0 if none.
+	Status int `json:"status,omitempty"`
+	// Sent and Received are the bytes of the bodies, as the agent sees them.
+	Sent     int64 `json:"sent"`
+	Received int64 `json:"received"`
+	// Millis is how long the request took, in milliseconds.
+	Millis int64 `json:"millis"`
+}
+
+// line is one line of Envoy's access log, as package envoy formats it.
+type line struct {
+	Kind       string `json:"k"`
+	Time       string `json:"t"`
+	Agent      string `json:"agent"`
+	Method     string `json:"method"`
+	Authority  string `json:"authority"`
+	Path       string `json:"path"`
+	Host       string `json:"host"`
+	Rule       string `json:"rule"`
+	Reason     string `json:"reason"`
+	Credential string `json:"credential"`
+	Status     int    `json:"status"`
+	Flags      string `json:"flags"`
+	Details    string `json:"details"`
+	Failure    string `json:"failure"`
+	SNI        string `json:"sni"`
+	Connect    string `json:"connect"`
+	Rx         int64  `json:"rx"`
+	Tx         int64  `json:"tx"`
+	Millis     int64  `json:"ms"`
+}
+
+// decode turns one line of Envoy's access log into an event. It returns nil for
+// a line that is not a decision, and an error for one that it does not know.
+func decode(b []byte) (*Event, error) {
+	var l line
+	if err := json.Unmarshal(b, &l); err != nil {
+		return nil, fmt.Errorf("decode access log line: %w", err)
+	}
+	e := &Event{
+		Time: parseTime(l.Time), Agent: l.Agent, Method: clip(l.Method), Path: clip(path(l.Path)), Rule: l.Rule, Credential: l.Credential,
+		Reason: plan.Reason(l.Reason), Status: l.Status, Sent: l.Rx, Received: l.Tx, Millis: l.Millis,
+	}
+	switch l.Kind {
+	case "request":
+		e.Host = l.Host
+		if e.Host == "" {
+			e.Host = clip(withPort(l.Authority, l.SNI != "" || l.Connect != ""))
+		}
+		if l.Method == "CONNECT" {
+			e.Path = ""
+		}
+		judge(e, &l)
+	case "connection":
+		if l.Failure == "" && !strings.Contains(l.Flags, "NR") {
+			return nil, nil //nolint:nilnil // most connections are not a decision
+		}
+		e.Host, e.Method, e.Verdict, e.Reason = clip(l.Connect), "CONNECT", Deny, plan.ReasonTLS
+		e.Rule = plan.DefaultRule(l.Agent)
+		e.Detail = clip(l.Failure)
+		if l.SNI != "" && l.SNI != hostOf(l.Connect) {
+			e.Reason, e.Detail = plan.ReasonName, clip("server name "+l.SNI)
+		}
+	default:
+		return nil, fmt.Errorf("decode access log line: unknown kind %q", l.Kind)
+	}
+	return e, nil
+}
+
+// judge derives verdict and reason from what Envoy did with the request.
+func judge(e *Event, l *line) {
+	switch {
+	case e.Reason == "" && l.Method != "" && strings.Contains(l.Flags, "NR"):
+		e.Verdict, e.Reason = Deny, plan.ReasonName
+		e.Rule = plan.DefaultRule(l.Agent)
+		e.Detail = clip(fmt.Sprintf("connect %s, server name %s, host %s", l.Connect, l.SNI, l.Authority))
+	case e.Reason == "":
+		// No route was looked for: Envoy's parser refused it, or the
+		// connection ended before.
+		e.Verdict, e.Reason, e.Rule = Deny, plan.ReasonMalformed, plan.DefaultRule(l.Agent)
+		e.Detail = clip(l.Details)
+	case e.Reason != plan.ReasonAllowed:
+		e.Verdict = Deny
+	case strings.Contains(l.Details, "address_denied"):
+		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonAddress, ""
+	case strings.Contains(l.Details, "failed_to_inject_credential"):
+		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonCredential, ""
+	case l.Flags != "" && l.Flags != "-" && !strings.Contains(l.Flags, "DC") && l.Status >= 500:
+		e.Verdict, e.Reason = Allow, plan.ReasonUpstream
+		e.Detail = clip(strings.TrimSpace(l.Details + " " + l.Failure))
+	default:
+		e.Verdict = Allow
+	}
+}
+
+// parseTime reads seconds and milliseconds since the epoch: "1.234".
+func parseTime(s string) time.Time {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(f*1000 + 0.5)).UTC()
+}
+
+// path drops a query, should Envoy ever log one.
+func path(s string) string {
+	p, _, _ := strings.Cut(s, "?")
+	return p
+}
+
+func withPort(authority string, tls bool) string {
+	if authority == "" || strings.Contains(authority, ":") {
+		return authority
+	}
+	if tls {
+		return authority + ":443"
+	}
+	return authority + ":80"
+}
+
+func hostOf(hostPort string) string {
+	if h, _, err := net.SplitHostPort(hostPort); err == nil {
+		return h
+	}
+	return hostPort
+}
+
+// clip bounds what an agent can make an event hold.
+func clip(s string) string {
+	const limit = 1024
+	if len(s) > limit {
+		return s[:limit] + "..."
+	}
+	return s
+}

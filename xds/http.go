@@ -1,0 +1,53 @@
+package xds
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"regexp"
+
+	"github.com/postern/postern/xds/api"
+)
+
+// nodeID is what a node may be called: it becomes part of paths.
+var nodeID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// Handler serves the operator API that [api.Client] speaks. It does not
+// authenticate: the socket it is served on must.
+func (c *Control) Handler() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, c.Status(), nil)
+	})
+	m.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) {
+		v, err := c.Sync(r.Context())
+		answer(w, v, err)
+	})
+	node := func(do func(string) error) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			id := r.PathValue("id")
+			if !nodeID.MatchString(id) {
+				answer(w, nil, &api.Error{Message: "a node's ID has letters, digits and dashes only"})
+				return
+			}
+			answer(w, struct{}{}, do(id))
+		}
+	}
+	m.HandleFunc("PUT /v1/nodes/{id}", node(c.AddNode))
+	m.HandleFunc("DELETE /v1/nodes/{id}", node(c.RemoveNode))
+	return m
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		var e *api.Error
+		if !errors.As(err, &e) {
+			e = &api.Error{Message: err.Error()}
+		}
+		w.WriteHeader(http.StatusConflict)
+		v = e
+	}
+	// The client is gone if this fails; there is nobody to tell.
+	_ = json.NewEncoder(w).Encode(v)
+}
