@@ -141,7 +141,7 @@ func TestDocumentedMakeTargetsExist(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("../Makefile")
 	require.NoError(t, err)
-	eachCommand(t, regexp.MustCompile(`(?:^|[\s(])make ([a-z]+)\b`), func(path string, m []string) {
+	eachCommand(t, regexp.MustCompile(`(?:^\s*|[;&(]\s*)make ([a-z]+)\b`), func(path string, m []string) {
 		target := regexp.MustCompile(`(?m)^` + m[1] + `:.*## \S`)
 		if !target.Match(b) {
 			t.Errorf("%s shows `make %s`: the Makefile has no such target with an explanation", path, m[1])

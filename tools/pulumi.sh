@@ -5,16 +5,17 @@
 
 own=$cache/bin/pulumi
 module=github.com/pulumi/pulumi/pkg/v3
+oldest=v3.200.0 # the same as in engine/cli.go
 want=$(cd tools && go list -m -f '{{.Version}}' $module)
 
 step "Pulumi CLI $want"
 
-# usable FILE: whether it is version 3 and not older than the SDK that drives it.
+# usable FILE: whether it is a version 3 that is not older than that.
 usable() {
 	local have
 	have=$(PULUMI_SKIP_UPDATE_CHECK=true "$1" version 2>/dev/null </dev/null) || return 1
 	case $have in v3.*) ;; *) return 1 ;; esac
-	[ "$(printf '%s\n' "$want" "$have" | sort -V | head -1)" = "$want" ]
+	[ "$(printf '%s\n' "$oldest" "$have" | sort -V | head -1)" = "$oldest" ]
 }
 
 settle() {
@@ -27,11 +28,11 @@ settle() {
 for candidate in "${PULUMI:-}" "$(command -v pulumi || true)"; do
 	[ -n "$candidate" ] || continue
 	if usable "$candidate"; then settle "$(realpath -s "$candidate")"; fi
-	say "$candidate is not version 3 from $want on: using one of our own"
+	say "$candidate is not version 3 from $oldest on: using one of our own"
 done
 
 lock pulumi
-if [ ! -x "$own" ] || ! usable "$own"; then
+if [ ! -x "$own" ] || [ "$(PULUMI_SKIP_UPDATE_CHECK=true "$own" version 2>/dev/null)" != "$want" ]; then
 	say "building it (once, 4-9 minutes)"
 	# Without the -X the Automation API refuses the CLI. The same flags as for our own
 	# packages and, in tools/go.mod, the same versions: what both need is compiled once.
