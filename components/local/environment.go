@@ -1,0 +1,153 @@
+// Package local groups the resources of package provider into the environment
+// that a stack with `target: local` gets: everything on this machine.
+package local
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+)
+
+// Binary is a program of ours or Envoy, with the SHA-256 of its file, in
+// hexadecimal: another digest restarts what runs it.
+type Binary struct{ Path, Digest string }
+
+// EnvironmentArgs say what to run, and where.
+type EnvironmentArgs struct {
+	Home stacks.Home
+	Plan *plan.Plan
+	// Nodes is how many Envoys; at least one.
+	Nodes           int
+	Posternd, Envoy Binary
+}
+
+// Environment is the local environment of one stack.
+type Environment struct {
+	pulumi.ResourceState
+
+	// Certificate of the authority that the agents trust, PEM.
+	Certificate pulumi.StringOutput `pulumi:"certificate"`
+	// Socket of the control plane.
+	Socket pulumi.StringOutput `pulumi:"socket"`
+	// Version of the plan that is live.
+	Version pulumi.StringOutput `pulumi:"version"`
+}
+
+type authority struct {
+	pulumi.CustomResourceState
+	Certificate pulumi.StringOutput `pulumi:"certificate"`
+	Fingerprint pulumi.StringOutput `pulumi:"fingerprint"`
+}
+
+type control struct {
+	pulumi.CustomResourceState
+	Home   pulumi.StringOutput `pulumi:"home"`
+	Socket pulumi.StringOutput `pulumi:"socket"`
+}
+
+type node struct {
+	pulumi.CustomResourceState
+	NodeID pulumi.StringOutput `pulumi:"nodeId"`
+}
+
+type published struct {
+	pulumi.CustomResourceState
+	Version pulumi.StringOutput `pulumi:"version"`
+}
+
+// NewEnvironment declares the environment. The order of creation follows from
+// the inputs: authority, control plane, nodes, bundle.
+func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opts ...pulumi.ResourceOption) (*Environment, error) {
+	if args.Nodes < 1 {
+		return nil, fmt.Errorf("declare environment %s: it has no node", name)
+	}
+	encoded, err := args.Plan.Encode()
+	if err != nil {
+		return nil, err
+	}
+	version, err := args.Plan.Version()
+	if err != nil {
+		return nil, err
+	}
+	env := &Environment{}
+	if err := ctx.RegisterComponentResource("postern:local:Environment", name, env, opts...); err != nil {
+		return nil, fmt.Errorf("declare environment %s: %w", name, err)
+	}
+	child := pulumi.Parent(env)
+	declare := func(kind, suffix string, props pulumi.Map, res pulumi.CustomResource) error {
+		if err := ctx.RegisterResource("postern:local:"+kind, name+suffix, props, res, child); err != nil {
+			return fmt.Errorf("declare %s%s: %w", name, suffix, err)
+		}
+		return nil
+	}
+
+	ca := &authority{}
+	if err := declare("CertificateAuthority", "-ca", pulumi.Map{
+		"dir":   pulumi.String(args.Home.CADir()),
+		"stack": pulumi.String(args.Plan.Stack),
+	}, ca); err != nil {
+		return nil, err
+	}
+
+	cp := &control{}
+	if err := declare("ControlPlane", "-control", pulumi.Map{
+		"home":          pulumi.String(args.Home.Root),
+		"posternd":      pulumi.String(args.Posternd.Path),
+		"digest":        pulumi.String(args.Posternd.Digest),
+		"caFingerprint": ca.Fingerprint,
+		"variables":     pulumi.ToStringArray(variables(args.Plan)),
+	}, cp); err != nil {
+		return nil, err
+	}
+
+	members := pulumi.StringArray{}
+	for i := 1; i <= args.Nodes; i++ {
+		n := &node{}
+		if err := declare("Node", fmt.Sprintf("-node-%d", i), pulumi.Map{
+			"home":        cp.Home,
+			"nodeId":      pulumi.String(fmt.Sprintf("n%d", i)),
+			"posternd":    pulumi.String(args.Posternd.Path),
+			"digest":      pulumi.String(args.Posternd.Digest),
+			"envoy":       pulumi.String(args.Envoy.Path),
+			"envoyDigest": pulumi.String(args.Envoy.Digest),
+		}, n); err != nil {
+			return nil, err
+		}
+		members = append(members, n.NodeID)
+	}
+
+	live := &published{}
+	if err := declare("Bundle", "-bundle", pulumi.Map{
+		"home":    cp.Home,
+		"plan":    pulumi.String(string(encoded)),
+		"version": pulumi.String(version),
+		"members": members,
+	}, live); err != nil {
+		return nil, err
+	}
+
+	env.Certificate, env.Socket, env.Version = ca.Certificate, cp.Socket, live.Version
+	if err := ctx.RegisterResourceOutputs(env, pulumi.Map{
+		"certificate": env.Certificate,
+		"socket":      env.Socket,
+		"version":     env.Version,
+	}); err != nil {
+		return nil, fmt.Errorf("declare outputs of %s: %w", name, err)
+	}
+	return env, nil
+}
+
+// variables are the names of the environment variables that p's secrets are in.
+func variables(p *plan.Plan) []string {
+	var names []string
+	for _, c := range p.Credentials {
+		if name, ok := strings.CutPrefix(c.Secret, "env://"); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}

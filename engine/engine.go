@@ -1,0 +1,324 @@
+// Package engine drives the Pulumi engine for one stack through the Automation
+// API, with the program and our provider in this process: neither a language
+// host nor a plugin is needed, only the pulumi CLI.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/auto"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/events"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/optdestroy"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/optpreview"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/optrefresh"
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/optup"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/workspace"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
+	"google.golang.org/grpc"
+
+	p "github.com/pulumi/pulumi-go-provider"
+
+	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/provider"
+	"github.com/postern/postern/stacks"
+)
+
+// Project is the name of the Pulumi project.
+const Project = "postern"
+
+// Options say which stack to drive, and how.
+type Options struct {
+	Stack string
+	Home  stacks.Home
+	// CLI is the path of the pulumi CLI; see [FindCLI].
+	CLI string
+	// Program declares the stack's resources. Refresh and Destroy do without.
+	Program pulumi.RunFunc
+	// Progress gets a line for each change, as it happens; nil for none.
+	Progress *Printer
+	// Verbose, if not nil, gets the engine's own output.
+	Verbose io.Writer
+}
+
+// Engine is the engine of one stack, held by this process: no other can drive
+// the stack until Close.
+type Engine struct {
+	opts    Options
+	dir     string // of the engine's state
+	scratch bool   // dir is temporary: nothing was ever brought up
+	stack   auto.Stack
+	release func()
+	stop    chan bool
+}
+
+// Exists reports whether the engine has state of the stack: whether it was
+// ever brought up and not destroyed since.
+func Exists(home stacks.Home, stack string) bool {
+	_, err := os.Stat(stateFile(home.PulumiDir(), stack))
+	return err == nil
+}
+
+func stateFile(dir, stack string) string {
+	return filepath.Join(dir, ".pulumi", "stacks", Project, stack+".json")
+}
+
+// Open takes hold of the stack. With scratch, a stack that does not exist is
+// given state in a temporary folder, so that a preview leaves nothing behind.
+func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error) {
+	e := &Engine{opts: opts, dir: opts.Home.PulumiDir(), release: func() {}, stop: make(chan bool)}
+	defer func() {
+		if err != nil {
+			e.Close()
+		}
+	}()
+	exists := Exists(opts.Home, opts.Stack)
+	if e.scratch = scratch && !exists; e.scratch {
+		if e.dir, err = os.MkdirTemp("", "postern-preview-"); err != nil {
+			return nil, fmt.Errorf("preview stack %s: %w", opts.Stack, err)
+		}
+	}
+	for _, dir := range []string{e.dir, filepath.Join(e.dir, "home"), filepath.Join(e.dir, "work")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the engine's folder: %w", err)
+		}
+	}
+	if e.release, err = daemon.Lock(filepath.Join(e.dir, "lock")); err != nil {
+		e.release = func() {}
+		if held := (*daemon.HeldError)(nil); errors.As(err, &held) {
+			return nil, fmt.Errorf("stack %s is being changed by process %d: wait for it, or stop it with `kill %d`, then run this again", opts.Stack, held.PID, held.PID)
+		}
+		return nil, err
+	}
+	if err := takeOver(ctx, e.dir, opts.Stack); err != nil {
+		return nil, err
+	}
+	port, err := serveProvider(e.stop)
+	if err != nil {
+		return nil, err
+	}
+	cli, err := newCLI(ctx, opts.CLI)
+	if err != nil {
+		return nil, err
+	}
+	ws, err := auto.NewLocalWorkspace(ctx,
+		auto.Pulumi(cli),
+		auto.Program(opts.Program),
+		auto.WorkDir(filepath.Join(e.dir, "work")),
+		auto.PulumiHome(filepath.Join(e.dir, "home")),
+		auto.Project(workspace.Project{
+			Name:    tokens.PackageName(Project),
+			Runtime: workspace.NewProjectRuntimeInfo("go", nil),
+			Main:    filepath.Join(e.dir, "work"),
+			Backend: &workspace.ProjectBackend{URL: (&url.URL{Scheme: "file", Path: e.dir}).String()},
+		}),
+		auto.EnvVars(map[string]string{
+			"PULUMI_DEBUG_PROVIDERS": provider.Name + ":" + strconv.Itoa(port),
+			// The state holds no secret, so there is nothing to guard with it.
+			"PULUMI_CONFIG_PASSPHRASE":                      "",
+			"PULUMI_SKIP_UPDATE_CHECK":                      "true",
+			"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION":   "true",
+			"PULUMI_DISABLE_AUTOMATIC_PLUGIN_INSTALLATIONS": "true",
+		}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("set up the engine: %w", err)
+	}
+	if exists {
+		e.stack, err = auto.SelectStack(ctx, opts.Stack, known{ws})
+	} else {
+		e.stack, err = auto.NewStack(ctx, opts.Stack, ws)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open stack %s: %w", opts.Stack, err)
+	}
+	return e, nil
+}
+
+// known is a workspace whose stack is known to exist: asking the CLI would
+// cost half a second, and every command names the stack anyway.
+type known struct{ auto.Workspace }
+
+func (known) SelectStack(context.Context, string) error { return nil }
+
+// Close lets go of the stack.
+func (e *Engine) Close() {
+	close(e.stop)
+	e.release()
+	if e.scratch {
+		os.RemoveAll(e.dir) //nolint:errcheck // a temporary folder
+	}
+}
+
+// Preview returns what Up would do, drift included, and does nothing.
+func (e *Engine) Preview(ctx context.Context) (*Summary, error) {
+	return e.follow(ctx, "preview", true, func(ch chan events.EngineEvent) error {
+		_, err := e.stack.Preview(ctx, optpreview.Refresh(), optpreview.EventStreams(ch),
+			optpreview.ProgressStreams(e.verbose()...), optpreview.ErrorProgressStreams(e.verbose()...))
+		return err
+	})
+}
+
+// Up makes the machine what the program declares. It looks at the machine
+// first, so that it repairs what has drifted.
+func (e *Engine) Up(ctx context.Context) (*Summary, error) {
+	if err := e.clearPending(ctx); err != nil {
+		return nil, err
+	}
+	return e.follow(ctx, "up", false, func(ch chan events.EngineEvent) error {
+		_, err := e.stack.Up(ctx, optup.Refresh(), optup.EventStreams(ch), optup.SuppressOutputs(),
+			optup.ProgressStreams(e.verbose()...), optup.ErrorProgressStreams(e.verbose()...))
+		return err
+	})
+}
+
+// Refresh makes the state what the machine is, and returns the difference.
+func (e *Engine) Refresh(ctx context.Context) (*Summary, error) {
+	return e.follow(ctx, "refresh", false, func(ch chan events.EngineEvent) error {
+		_, err := e.stack.Refresh(ctx, optrefresh.ClearPendingCreates(), optrefresh.EventStreams(ch),
+			optrefresh.ProgressStreams(e.verbose()...), optrefresh.ErrorProgressStreams(e.verbose()...))
+		return err
+	})
+}
+
+// Destroy deletes every resource.
+func (e *Engine) Destroy(ctx context.Context) (*Summary, error) {
+	if err := e.clearPending(ctx); err != nil {
+		return nil, err
+	}
+	return e.follow(ctx, "destroy", false, func(ch chan events.EngineEvent) error {
+		_, err := e.stack.Destroy(ctx, optdestroy.EventStreams(ch),
+			optdestroy.ProgressStreams(e.verbose()...), optdestroy.ErrorProgressStreams(e.verbose()...))
+		return err
+	})
+}
+
+// clearPending forgets creations that a killed `up` never finished. Every
+// create of ours replaces what it finds, so nothing is lost by that.
+func (e *Engine) clearPending(ctx context.Context) error {
+	pending, err := hasPending(stateFile(e.dir, e.opts.Stack))
+	if err != nil || !pending {
+		return err
+	}
+	_, err = e.stack.Refresh(ctx, optrefresh.ClearPendingCreates(),
+		optrefresh.ProgressStreams(e.verbose()...), optrefresh.ErrorProgressStreams(e.verbose()...))
+	if err != nil {
+		return fmt.Errorf("clear what an interrupted run left: %w", err)
+	}
+	return nil
+}
+
+func (e *Engine) verbose() []io.Writer {
+	if e.opts.Verbose == nil {
+		return nil
+	}
+	return []io.Writer{e.opts.Verbose}
+}
+
+// follow runs op and collects its events.
+func (e *Engine) follow(ctx context.Context, name string, preview bool, op func(chan events.EngineEvent) error) (*Summary, error) {
+	began := time.Now()
+	ch := make(chan events.EngineEvent)
+	c := &collector{printer: e.opts.Progress, summary: Summary{Stack: e.opts.Stack, Operation: name, preview: preview}}
+	collected := make(chan struct{})
+	go func() {
+		defer close(collected)
+		for ev := range ch {
+			c.event(ev)
+		}
+	}()
+	err := op(ch)
+	// The channel is closed by the engine's side, but not if it never started.
+	if c.began.Load() || err == nil {
+		<-collected
+	}
+	c.summary.Seconds = time.Since(began).Seconds()
+	c.summary.OK = err == nil
+	switch {
+	case err == nil:
+		return &c.summary, nil
+	case ctx.Err() != nil:
+		return &c.summary, fmt.Errorf("%s stack %s: interrupted; what was half done is undone, run it again to go on", name, e.opts.Stack)
+	case len(c.summary.Failures) > 0: // they say it better than the engine's exit status
+		return &c.summary, &FailedError{Summary: &c.summary}
+	default:
+		return &c.summary, fmt.Errorf("%s stack %s: %w", name, e.opts.Stack, err)
+	}
+}
+
+// serveProvider serves our provider on a loopback port until stop is closed.
+func serveProvider(stop chan bool) (port int, err error) {
+	impl, err := provider.New()
+	if err != nil {
+		return 0, err
+	}
+	server, err := p.RawServer(provider.Name, provider.Version, impl)(nil)
+	if err != nil {
+		return 0, fmt.Errorf("serve provider: %w", err)
+	}
+	handle, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{
+		Cancel: stop,
+		Init: func(s *grpc.Server) error {
+			pulumirpc.RegisterResourceProviderServer(s, server)
+			return nil
+		},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("serve provider: %w", err)
+	}
+	return handle.Port, nil
+}
+
+// RemoveHome ends what still runs below home and removes all of home; the
+// audit log only if audit is set. It is the end of a destroy, and all of it if
+// the engine's state is lost.
+func RemoveHome(ctx context.Context, home stacks.Home, audit bool) error {
+	pidfiles, err := filepath.Glob(filepath.Join(home.NodesDir(), "*", "pid"))
+	if err != nil {
+		return fmt.Errorf("look for nodes: %w", err)
+	}
+	for _, pidfile := range append(pidfiles, filepath.Join(home.ControlDir(), "pid")) {
+		grace, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := daemon.Stop(grace, pidfile)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(home.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", home.Root, err)
+	}
+	kept := false
+	for _, entry := range entries {
+		path := filepath.Join(home.Root, entry.Name())
+		if path == home.AuditDir() && !audit {
+			kept = true
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("remove %s: %w", path, err)
+		}
+	}
+	if kept {
+		return nil
+	}
+	if err := os.Remove(home.Root); err != nil {
+		return fmt.Errorf("remove %s: %w", home.Root, err)
+	}
+	return nil
+}

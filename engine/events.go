@@ -1,0 +1,250 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/events"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
+)
+
+// Summary is what an operation did, or for a preview would do.
+type Summary struct {
+	Stack     string `json:"stack"`
+	Operation string `json:"operation"`
+	OK        bool   `json:"ok"`
+	// Changes counts resources by what happened to them; "same" included.
+	Changes map[string]int `json:"changes"`
+	// Drift is what was found to differ from the state before anything was done.
+	Drift []Change `json:"drift,omitempty"`
+	// Resources are those that changed, in the order in which they did.
+	Resources []Change  `json:"resources"`
+	Failures  []Failure `json:"failures,omitempty"`
+	Seconds   float64   `json:"seconds"`
+
+	preview bool
+}
+
+// Change is one resource that changed.
+type Change struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	// Op is "create", "update", "delete" or "replace".
+	Op string `json:"op"`
+	// Details say what about it changed, if that is known.
+	Details []string `json:"details,omitempty"`
+}
+
+// Failure is what stopped an operation.
+type Failure struct {
+	// Name of the resource; "" if it is none's.
+	Name    string `json:"name,omitempty"`
+	Message string `json:"message"`
+}
+
+// FailedError says that resources could not be changed. The failures
+// themselves are in the summary, and were printed as they happened.
+type FailedError struct{ Summary *Summary }
+
+func (e *FailedError) Error() string {
+	names := map[string]bool{}
+	for _, f := range e.Summary.Failures {
+		if f.Name != "" {
+			names[f.Name] = true
+		}
+	}
+	what := e.Summary.Operation + " stack " + e.Summary.Stack
+	if len(names) == 0 {
+		return what + ": see above"
+	}
+	return what + ": " + strings.Join(slices.Sorted(maps.Keys(names)), ", ") + ": see above"
+}
+
+// collector turns the engine's events into a summary.
+type collector struct {
+	printer *Printer
+	summary Summary
+	began   atomic.Bool // an event has come, so the channel will be closed
+}
+
+func (c *collector) event(ev events.EngineEvent) {
+	c.began.Store(true)
+	switch {
+	case ev.DiagnosticEvent != nil:
+		c.diagnostic(ev.DiagnosticEvent)
+	case ev.ResourcePreEvent != nil:
+		if ours(ev.ResourcePreEvent.Metadata) && !ev.ResourcePreEvent.Planning {
+			c.printer.begin(operation(ev.ResourcePreEvent.Metadata.Op), nameOf(ev.ResourcePreEvent.Metadata.URN))
+		}
+	case ev.ResOutputsEvent != nil:
+		if ours(ev.ResOutputsEvent.Metadata) {
+			c.done(ev.ResOutputsEvent.Metadata)
+		}
+	}
+}
+
+func (c *collector) done(m apitype.StepEventMetadata) {
+	change := Change{Name: nameOf(m.URN), Type: m.Type[strings.LastIndex(m.Type, ":")+1:]}
+	if m.Op == apitype.OpRefresh || c.summary.Operation == "refresh" {
+		if change.Op = drift(m); change.Op == "" {
+			if c.summary.Operation == "refresh" {
+				c.count("same")
+			}
+			return
+		}
+		change.Details = driftDetails(change, m)
+		if c.summary.Operation != "refresh" {
+			c.summary.Drift = append(c.summary.Drift, change)
+			c.printer.drift(change)
+			return
+		}
+	} else {
+		change.Op = operation(m.Op)
+		switch {
+		case change.Op == "":
+			return
+		case change.Op == "same":
+			c.count("same")
+			return
+		case change.Op == "update" || change.Op == "replace":
+			change.Details = details(m)
+		}
+	}
+	c.count(change.Op)
+	c.summary.Resources = append(c.summary.Resources, change)
+	c.printer.change(change, c.summary)
+}
+
+func (c *collector) count(op string) {
+	if c.summary.Changes == nil {
+		c.summary.Changes = map[string]int{}
+	}
+	c.summary.Changes[op]++
+}
+
+func (c *collector) diagnostic(d *apitype.DiagnosticEvent) {
+	message := strings.TrimSpace(plainText(d.Message))
+	switch {
+	case message == "" || d.Ephemeral:
+	case d.Severity == "warning":
+		c.printer.warn(nameOf(d.URN), message)
+	case d.Severity == "error":
+		f := Failure{Name: nameOf(d.URN), Message: cause(message)}
+		if strings.Contains(d.URN, "::pulumi:pulumi:Stack::") { // "update failed", or the program's own error
+			f.Name = ""
+			if f.Message == "update failed" || f.Message == "preview failed" || f.Message == "destroy failed" || f.Message == "refresh failed" {
+				return
+			}
+		}
+		c.summary.Failures = append(c.summary.Failures, f)
+		c.printer.fail(f)
+	}
+}
+
+// ours leaves out what the engine adds of its own: the stack, the provider,
+// and the component that merely groups the rest.
+func ours(m apitype.StepEventMetadata) bool {
+	res := m.New
+	if res == nil {
+		res = m.Old
+	}
+	return res != nil && res.Custom && !strings.HasPrefix(m.Type, "pulumi:")
+}
+
+// operation is the word for what happens to a resource in the end; "" for a
+// step that is only a part of it.
+func operation(op apitype.OpType) string {
+	switch op {
+	case apitype.OpCreate, apitype.OpUpdate, apitype.OpDelete, apitype.OpSame:
+		return string(op)
+	case apitype.OpReplace:
+		return "replace"
+	default: // create-replacement, delete-replaced, read, ...
+		return ""
+	}
+}
+
+// nameOf is the last part of a URN, the name that the program gave.
+func nameOf(urn string) string {
+	if i := strings.LastIndex(urn, "::"); i >= 0 {
+		return urn[i+2:]
+	}
+	return urn
+}
+
+// drift is what happened to a resource behind the engine's back, or "".
+func drift(m apitype.StepEventMetadata) string {
+	switch {
+	case m.New == nil || m.Op == apitype.OpDelete:
+		return "delete"
+	case m.Old != nil && len(changedKeys(m.Old.Outputs, m.New.Outputs)) > 0:
+		return "update"
+	default:
+		return ""
+	}
+}
+
+func driftDetails(c Change, m apitype.StepEventMetadata) []string {
+	if c.Op == "delete" {
+		return []string{"it is gone"}
+	}
+	var out []string
+	for _, key := range changedKeys(m.Old.Outputs, m.New.Outputs) {
+		out = append(out, fmt.Sprintf("%s is %v, not %v", key, m.New.Outputs[key], m.Old.Outputs[key]))
+	}
+	return out
+}
+
+func changedKeys(a, b map[string]any) []string {
+	var keys []string
+	for key := range a {
+		if _, ok := b[key]; !ok || fmt.Sprint(a[key]) != fmt.Sprint(b[key]) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// words says what a change of a property means.
+var words = map[string]string{
+	"digest":        "posternd is another build",
+	"envoyDigest":   "envoy is another build",
+	"caFingerprint": "the certificate authority is another",
+	"variables":     "an environment variable that holds a secret has another value",
+	"home":          "the state folder is another",
+}
+
+// details says what an update changes.
+func details(m apitype.StepEventMetadata) []string {
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(m.DetailedDiff)) {
+		switch word := words[key]; {
+		case key == "version" && m.Old != nil && m.New != nil:
+			out = append(out, fmt.Sprintf("version %v -> %v", m.Old.Outputs["version"], m.New.Inputs["version"]))
+			out = append(out, rulesChanged(m.Old.Inputs["plan"], m.New.Inputs["plan"])...)
+		case word != "":
+			out = append(out, word)
+		default:
+			out = append(out, key+" changed")
+		}
+	}
+	return out
+}
+
+// cause is the engine's message without its wrapping.
+func cause(message string) string {
+	for _, wrap := range []string{"error: ", "rpc error: code = Unknown desc = "} {
+		for {
+			i := strings.Index(message, wrap)
+			if i < 0 {
+				break
+			}
+			message = message[:i] + message[i+len(wrap):]
+		}
+	}
+	return strings.TrimSpace(message)
+}

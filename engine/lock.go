@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// orphanLimit is how long to wait for the CLI of a killed driver. It notices
+// by itself that it has lost its program.
+const orphanLimit = 20 * time.Second
+
+// takeOver removes the engine's locks on a stack that nobody holds any more.
+// The caller has our own lock, so whoever started the holders is gone; a CLI
+// that is still at work is waited for.
+func takeOver(ctx context.Context, dir, stack string) error {
+	locks, err := filepath.Glob(filepath.Join(dir, ".pulumi", "locks", "organization", Project, stack, "*.json"))
+	if err != nil {
+		return fmt.Errorf("look for locks of stack %s: %w", stack, err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("look for locks of stack %s: %w", stack, err)
+	}
+	for _, path := range locks {
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read lock of stack %s: %w", stack, err)
+		}
+		var holder struct {
+			PID      int    `json:"pid"`
+			Hostname string `json:"hostname"`
+		}
+		if err := json.Unmarshal(b, &holder); err == nil && holder.Hostname != host {
+			return fmt.Errorf("stack %s is locked by process %d on %s: if that is not so any more, remove %s", stack, holder.PID, holder.Hostname, path)
+		}
+		if err := waitOrphan(ctx, holder.PID); err != nil {
+			return fmt.Errorf("stack %s is locked by process %d, the engine of an earlier run: %w; stop it with `kill %d`", stack, holder.PID, err, holder.PID)
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove stale lock of stack %s: %w", stack, err)
+		}
+	}
+	return nil
+}
+
+// waitOrphan returns when the process is gone, or is no pulumi CLI.
+func waitOrphan(ctx context.Context, pid int) error {
+	if pid <= 0 {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil //nolint:nilerr // there is no such process
+	}
+	defer unix.Close(fd)
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil || !strings.HasPrefix(string(comm), "pulumi") {
+		return nil //nolint:nilerr // the number belongs to somebody else by now
+	}
+	for deadline := time.Now().Add(orphanLimit); time.Now().Before(deadline); {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for it: %w", err)
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("it is still at work after %s", orphanLimit)
+}
+
+// hasPending reports whether the state tells of operations that never ended.
+func hasPending(path string) (bool, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the engine's state: %w", err)
+	}
+	var state struct {
+		Checkpoint struct {
+			Latest struct {
+				Pending []json.RawMessage `json:"pending_operations"`
+			} `json:"latest"`
+		} `json:"checkpoint"`
+	}
+	if err := json.Unmarshal(b, &state); err != nil {
+		return false, fmt.Errorf("read the engine's state %s: %w", path, err)
+	}
+	return len(state.Checkpoint.Latest.Pending) > 0, nil
+}

@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// Printer writes an operation's changes for people, a line each. A nil
+// Printer writes nothing.
+type Printer struct {
+	out   io.Writer
+	color bool
+}
+
+// NewPrinter returns a printer to out.
+func NewPrinter(out io.Writer, color bool) *Printer { return &Printer{out: out, color: color} }
+
+const (
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	dim    = "2"
+)
+
+func (p *Printer) paint(code, s string) string {
+	if !p.color {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+var marks = map[string]struct{ sign, color, done, planned string }{
+	"create":  {"+", green, "created", "to create"},
+	"update":  {"~", yellow, "updated", "to update"},
+	"replace": {"±", yellow, "replaced", "to replace"},
+	"delete":  {"-", red, "deleted", "to delete"},
+	"same":    {" ", dim, "unchanged", "unchanged"},
+}
+
+// begin says what is taken in hand, if that is worth a line: only on a
+// terminal, where the wait would otherwise look like a hang.
+func (p *Printer) begin(op, name string) {
+	if p == nil || !p.color || op == "" || op == "same" {
+		return
+	}
+	fmt.Fprintf(p.out, "%s\r", p.paint(dim, fmt.Sprintf("  %s %s ...", marks[op].sign, name)))
+}
+
+func (p *Printer) change(c Change, s Summary) {
+	if p == nil {
+		return
+	}
+	m := marks[c.Op]
+	word := m.done
+	if s.preview {
+		word = m.planned
+	}
+	if s.Operation == "refresh" {
+		word = "drifted"
+	}
+	p.line(m.sign, m.color, c, word)
+}
+
+func (p *Printer) drift(c Change) {
+	if p != nil {
+		p.line("!", yellow, c, "drifted")
+	}
+}
+
+func (p *Printer) line(sign, color string, c Change, word string) {
+	if p.color {
+		fmt.Fprint(p.out, "\x1b[K") // of begin
+	}
+	kind := fmt.Sprintf("%-21s", kinds[c.Type])
+	fmt.Fprintf(p.out, "  %s %-16s %s %s", p.paint(color, sign), printable(c.Name), p.paint(dim, kind), word)
+	for i, d := range c.Details {
+		switch {
+		case i == 0:
+			fmt.Fprintf(p.out, ": %s", printable(d))
+		case strings.HasPrefix(d, "+ "):
+			fmt.Fprintf(p.out, "\n      %s", p.paint(green, printable(d)))
+		case strings.HasPrefix(d, "- "):
+			fmt.Fprintf(p.out, "\n      %s", p.paint(red, printable(d)))
+		default:
+			fmt.Fprintf(p.out, "\n      %s", printable(d))
+		}
+	}
+	fmt.Fprintln(p.out)
+}
+
+var kinds = map[string]string{
+	"CertificateAuthority": "certificate authority",
+	"ControlPlane":         "control plane",
+	"Node":                 "node",
+	"Bundle":               "bundle",
+}
+
+func (p *Printer) warn(name, message string) {
+	if p != nil {
+		fmt.Fprintf(p.out, "  %s %s\n", p.paint(yellow, "warning:"), subject(name)+printable(message))
+	}
+}
+
+func (p *Printer) fail(f Failure) {
+	if p != nil {
+		fmt.Fprintf(p.out, "  %s %s\n", p.paint(red, "error:"), subject(f.Name)+strings.ReplaceAll(printable(f.Message), "\n", "\n    "))
+	}
+}
+
+func subject(name string) string {
+	if name == "" {
+		return ""
+	}
+	return printable(name) + ": "
+}
+
+// Line is the last line of an operation: the counts and the seconds.
+func (s *Summary) Line() string {
+	var parts []string
+	for _, op := range []string{"create", "update", "replace", "delete", "same"} {
+		n := s.Changes[op]
+		if n == 0 {
+			continue
+		}
+		word := marks[op].done
+		if s.preview {
+			word = marks[op].planned
+		}
+		if s.Operation == "refresh" && op != "same" {
+			word = map[string]string{"delete": "gone", "update": "changed"}[op]
+		}
+		parts = append(parts, fmt.Sprintf("%d %s", n, word))
+	}
+	if len(parts) == 0 {
+		parts = []string{"nothing to do"}
+	}
+	return fmt.Sprintf("%s %s: %s (%.1f s)", s.Operation, s.Stack, strings.Join(parts, ", "), s.Seconds)
+}
+
+// tag is the engine's colour markup.
+var tag = regexp.MustCompile(`<\{%[^%]*%\}>`)
+
+func plainText(s string) string { return tag.ReplaceAllString(s, "") }
+
+// printable keeps control characters away from the terminal: names of hosts
+// come from files, and Envoy's messages from the network.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return r
+		}
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == utf8.RuneError {
+			return -1
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,315 @@
+// Command postern-stack is Postern's Pulumi program.
+//
+// Under the Pulumi engine (`pulumi up -s local`) it declares the stack's
+// resources. Run by hand (`go run . up local`) it drives the engine itself.
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/postern/postern/components/local"
+	"github.com/postern/postern/engine"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
+)
+
+func main() {
+	if os.Getenv("PULUMI_MONITOR") != "" { // the engine runs us
+		pulumi.Run(func(ctx *pulumi.Context) error {
+			stack, err := stacks.Load(stackFile(ctx.Stack()))
+			if err != nil {
+				return err
+			}
+			return declare(ctx, stack)
+		})
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends us at once
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// stackFile is where the stack of that name is described.
+func stackFile(name string) string { return filepath.Join("stacks", name+".yaml") }
+
+// declare is the program: the resources of the stack.
+func declare(ctx *pulumi.Context, stack *stacks.Stack) error {
+	home, err := stacks.HomeOf(stack.Path)
+	if err != nil {
+		return err
+	}
+	posternd, err := digested(findPosternd())
+	if err != nil {
+		return err
+	}
+	envoy, err := digested(findEnvoy())
+	if err != nil {
+		return err
+	}
+	env, err := local.NewEnvironment(ctx, stack.Name, &local.EnvironmentArgs{
+		Home: home, Plan: stack.Plan, Nodes: stack.Nodes, Posternd: posternd, Envoy: envoy,
+	})
+	if err != nil {
+		return err
+	}
+	ctx.Export("version", env.Version)
+	ctx.Export("socket", env.Socket)
+	return nil
+}
+
+func findPosternd() (string, error) {
+	path := os.Getenv("POSTERND")
+	if path == "" {
+		path = filepath.Join("bin", "posternd")
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("find posternd: %w", err)
+	}
+	if _, err := exec.LookPath(abs); err != nil {
+		return "", fmt.Errorf("find posternd: %w: run `make build`, or set POSTERND", err)
+	}
+	return abs, nil
+}
+
+func findEnvoy() (string, error) {
+	if path := os.Getenv("ENVOY"); path != "" {
+		return filepath.Abs(path)
+	}
+	if path, err := exec.LookPath("envoy"); err == nil {
+		return filepath.Abs(path)
+	}
+	path, err := filepath.Abs(filepath.Join(".cache", "bin", "envoy"))
+	if err != nil {
+		return "", fmt.Errorf("find envoy: %w", err)
+	}
+	if _, err := exec.LookPath(path); err != nil {
+		return "", errors.New("find envoy: it is neither in $ENVOY nor PATH nor .cache/bin: run `make up`")
+	}
+	return path, nil
+}
+
+func digested(path string, err error) (local.Binary, error) {
+	if err != nil {
+		return local.Binary{}, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return local.Binary{}, fmt.Errorf("read binary: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return local.Binary{}, fmt.Errorf("read binary: %w", err)
+	}
+	return local.Binary{Path: path, Digest: hex.EncodeToString(h.Sum(nil))}, nil
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "go run .",
+		Short:         "Bring up what stacks/STACK.yaml describes, with the Pulumi engine",
+		Example:       "  go run . preview local\n  go run . up local",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	var d driver
+	add := func(name, short string, run func(*driver, context.Context) error) *cobra.Command {
+		cmd := &cobra.Command{
+			Use: name + " STACK", Short: short, Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				d.name, d.out = args[0], cmd.OutOrStdout()
+				return run(&d, cmd.Context())
+			},
+		}
+		cmd.Flags().BoolVar(&d.json, "json", false, "print the summary as JSON and nothing else")
+		cmd.Flags().BoolVarP(&d.verbose, "verbose", "v", false, "show the engine's own output too")
+		root.AddCommand(cmd)
+		return cmd
+	}
+	add("preview", "Say what up would change, and change nothing", (*driver).preview)
+	add("up", "Make the machine what the stack file says, and repair what has drifted", (*driver).up)
+	add("refresh", "Say what has drifted, and note it for the next up", (*driver).refresh)
+	add("destroy", "Stop and remove everything but the audit log", (*driver).destroy).
+		Flags().BoolVar(&d.audit, "audit", false, "remove the audit log too")
+	return root
+}
+
+// driver is one run of a command.
+type driver struct {
+	name                 string
+	json, verbose, audit bool
+	out                  io.Writer
+	home                 stacks.Home
+	scratch              bool // nothing may be left behind
+}
+
+func (d *driver) preview(ctx context.Context) error {
+	return d.drive(ctx, true, (*engine.Engine).Preview)
+}
+
+func (d *driver) up(ctx context.Context) error {
+	return d.drive(ctx, false, (*engine.Engine).Up)
+}
+
+func (d *driver) refresh(ctx context.Context) error {
+	if err := d.find(); err != nil {
+		return err
+	}
+	if !engine.Exists(d.home, d.name) {
+		return d.report(&engine.Summary{Stack: d.name, Operation: "refresh", OK: true})
+	}
+	return d.run(ctx, nil, (*engine.Engine).Refresh)
+}
+
+func (d *driver) destroy(ctx context.Context) error {
+	if err := d.find(); err != nil {
+		return err
+	}
+	sum := &engine.Summary{Stack: d.name, Operation: "destroy", OK: true}
+	if engine.Exists(d.home, d.name) {
+		if err := d.run(ctx, nil, func(e *engine.Engine, ctx context.Context) (_ *engine.Summary, err error) {
+			sum, err = e.Destroy(ctx)
+			if err != nil {
+				return sum, err
+			}
+			return sum, engine.RemoveHome(ctx, d.home, d.audit)
+		}); err != nil {
+			return err
+		}
+	} else {
+		if err := engine.RemoveHome(ctx, d.home, d.audit); err != nil {
+			return err
+		}
+		if err := d.report(sum); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(d.home.AuditDir()); err == nil && !d.json {
+		fmt.Fprintf(d.out, "  the audit log stays in %s\n", d.home.AuditDir())
+	}
+	return nil
+}
+
+// drive loads the stack file, all of it or nothing, before the engine starts.
+func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine, context.Context) (*engine.Summary, error)) error {
+	if err := d.find(); err != nil {
+		return err
+	}
+	stack, err := stacks.Load(stackFile(d.name))
+	if err != nil {
+		return err
+	}
+	if stack.Target != "local" {
+		return fmt.Errorf("%s: target %s cannot be brought up yet: only local can", stack.Path, stack.Target)
+	}
+	// What is missing on this machine is better said now than by the engine.
+	if err := d.home.CheckSockets(); err != nil {
+		return err
+	}
+	if _, err := findPosternd(); err != nil {
+		return err
+	}
+	if _, err := findEnvoy(); err != nil {
+		return err
+	}
+	d.scratch = scratch
+	return d.run(ctx, func(ctx *pulumi.Context) error { return declare(ctx, stack) }, op)
+}
+
+func (d *driver) find() (err error) {
+	if filepath.Base(d.name) != d.name || d.name == "." {
+		return fmt.Errorf("%q is no stack: name one, such as local for %s", d.name, stackFile("local"))
+	}
+	d.home, err = stacks.HomeOf(stackFile(d.name))
+	return err
+}
+
+func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engine.Engine, context.Context) (*engine.Summary, error)) error {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return fmt.Errorf("find the working folder: %w", err)
+	}
+	cli, err := engine.FindCLI(cwd)
+	if err != nil {
+		return err
+	}
+	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Program: program}
+	if !d.json {
+		opts.Progress = engine.NewPrinter(d.out, colored(d.out))
+	}
+	if d.verbose {
+		opts.Verbose = os.Stderr
+	}
+	e, err := engine.Open(ctx, opts, d.scratch)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	sum, err := op(e, ctx)
+	if sum != nil && (err == nil || d.json) {
+		err = errors.Join(err, d.report(sum))
+	}
+	return err
+}
+
+// report prints the summary and, if the stack is up, what is live.
+func (d *driver) report(sum *engine.Summary) error {
+	if d.json {
+		enc := json.NewEncoder(d.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(sum)
+	}
+	fmt.Fprintln(d.out, sum.Line())
+	if sum.Operation != "up" {
+		return nil
+	}
+	status, err := api.Dial(d.home.ControlSocket()).Status(context.Background())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "  version %s is live on %d of %d nodes\n", status.Version, live(status), len(status.Nodes))
+	for _, c := range status.Credentials {
+		if !c.OK {
+			fmt.Fprintf(d.out, "  warning: credential %s: %s\n", c.Name, c.Problem)
+		}
+	}
+	return nil
+}
+
+func live(s *api.Status) int {
+	n := 0
+	for _, node := range s.Nodes {
+		if node.Connected && node.Version == s.Version {
+			n++
+		}
+	}
+	return n
+}
+
+// colored reports whether out is a terminal whose user wants colour.
+func colored(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+}

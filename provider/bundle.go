@@ -1,0 +1,130 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pulumi/pulumi-go-provider/infer"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// Bundle is the plan as it is published and live on every node.
+type Bundle struct{}
+
+// BundleArgs are the inputs.
+type BundleArgs struct {
+	// Home is the stack's state folder.
+	Home string `pulumi:"home"`
+	// Plan is the canonical JSON of the plan. It holds no secret.
+	Plan string `pulumi:"plan"`
+	// Version is the plan's content hash.
+	Version string `pulumi:"version"`
+	// Members are the nodes that must have it. They are here so that the
+	// engine knows the order; a new node fetches the bundle by itself.
+	Members []string `pulumi:"members"`
+}
+
+// BundleState is the state. Version is the one that was live last.
+type BundleState struct {
+	BundleArgs
+	// Nodes is how many nodes acknowledged the version when it was published,
+	// and Millis after how many milliseconds all of them had.
+	Nodes  int     `pulumi:"nodes"`
+	Millis float64 `pulumi:"millis"`
+}
+
+func (a BundleArgs) home() stacks.Home { return stacks.Home{Root: a.Home} }
+func (a BundleArgs) store() string     { return filepath.Join(a.Home, "bundle") }
+
+// Create publishes the plan and returns when every node has acknowledged it.
+func (*Bundle) Create(
+	ctx context.Context, req infer.CreateRequest[BundleArgs],
+) (infer.CreateResponse[BundleState], error) {
+	if req.DryRun {
+		return infer.CreateResponse[BundleState]{Output: BundleState{BundleArgs: req.Inputs}}, nil
+	}
+	state, err := req.Inputs.publish(ctx)
+	if err != nil {
+		return infer.CreateResponse[BundleState]{}, err
+	}
+	return infer.CreateResponse[BundleState]{ID: "bundle", Output: state}, nil
+}
+
+// Read asks the control plane which version is live. One that does not answer
+// says nothing about the bundle: only the store does then.
+func (*Bundle) Read(
+	ctx context.Context, req infer.ReadRequest[BundleArgs, BundleState],
+) (infer.ReadResponse[BundleArgs, BundleState], error) {
+	if _, err := os.Stat(req.State.store()); os.IsNotExist(err) {
+		return infer.ReadResponse[BundleArgs, BundleState]{}, nil
+	}
+	if s, err := status(ctx, req.State.home()); err == nil {
+		if s.Version == "" {
+			return infer.ReadResponse[BundleArgs, BundleState]{}, nil
+		}
+		req.State.Version = s.Version
+	}
+	return infer.ReadResponse[BundleArgs, BundleState](req), nil
+}
+
+// Diff publishes if another version is live.
+func (*Bundle) Diff(_ context.Context, req infer.DiffRequest[BundleArgs, BundleState]) (infer.DiffResponse, error) {
+	var d difference
+	d.replace("home", req.State.Home != req.Inputs.Home)
+	d.update("version", req.State.Version != req.Inputs.Version)
+	return d.DiffResponse, nil
+}
+
+// Update publishes the plan and returns when every node has acknowledged it.
+// If a node rejects it the version before stays live.
+func (*Bundle) Update(
+	ctx context.Context, req infer.UpdateRequest[BundleArgs, BundleState],
+) (infer.UpdateResponse[BundleState], error) {
+	if req.DryRun {
+		return infer.UpdateResponse[BundleState]{Output: BundleState{BundleArgs: req.Inputs}}, nil
+	}
+	state, err := req.Inputs.publish(ctx)
+	if err != nil {
+		return infer.UpdateResponse[BundleState]{}, err
+	}
+	return infer.UpdateResponse[BundleState]{Output: state}, nil
+}
+
+// Delete removes the store. The nodes keep what they have until they stop.
+func (*Bundle) Delete(_ context.Context, req infer.DeleteRequest[BundleState]) (infer.DeleteResponse, error) {
+	if err := os.RemoveAll(req.State.store()); err != nil {
+		return infer.DeleteResponse{}, fmt.Errorf("remove bundle store: %w", err)
+	}
+	return infer.DeleteResponse{}, nil
+}
+
+func (a BundleArgs) publish(ctx context.Context) (BundleState, error) {
+	var pl plan.Plan
+	dec := json.NewDecoder(bytes.NewReader([]byte(a.Plan)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&pl); err != nil {
+		return BundleState{}, infer.ProviderErrorf("decode the plan: %w", err)
+	}
+	version, err := pl.Version()
+	if err != nil {
+		return BundleState{}, err
+	}
+	if version != a.Version {
+		return BundleState{}, infer.ProviderErrorf("the plan is version %s, not %s", version, a.Version)
+	}
+	got, err := bundle.Publish(ctx, a.home().BundleURL(), api.Dial(a.home().ControlSocket()), &pl)
+	if err != nil {
+		return BundleState{}, fmt.Errorf("publish version %s: %w", a.Version, err)
+	}
+	state := BundleState{BundleArgs: a, Nodes: got.Nodes, Millis: got.Millis}
+	state.Version = got.Version
+	return state, nil
+}

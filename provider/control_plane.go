@@ -1,0 +1,159 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/pulumi/pulumi-go-provider/infer"
+
+	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/stacks"
+)
+
+// ControlPlane is a running `posternd control`.
+type ControlPlane struct{}
+
+// ControlPlaneArgs are the inputs.
+type ControlPlaneArgs struct {
+	// Home is the stack's state folder.
+	Home string `pulumi:"home"`
+	// Posternd is the binary. That it moved is no reason to restart.
+	Posternd string `pulumi:"posternd"`
+	// Digest of the binary: another one means restart.
+	Digest string `pulumi:"digest"`
+	// CAFingerprint of the authority it mints with: another one means restart.
+	CAFingerprint string `pulumi:"caFingerprint"`
+	// Variables are the names of the environment variables that secrets come
+	// from. If the caller has another value for one than the running process,
+	// that means restart: it is how such a secret is rotated.
+	Variables []string `pulumi:"variables,optional"`
+}
+
+// ControlPlaneState is the state.
+type ControlPlaneState struct {
+	ControlPlaneArgs
+	// Socket is where it answers operators.
+	Socket string `pulumi:"socket"`
+}
+
+func (a ControlPlaneArgs) home() stacks.Home { return stacks.Home{Root: a.Home} }
+func (a ControlPlaneArgs) process() process  { return process{dir: a.home().ControlDir()} }
+
+// Create starts the control plane and returns when it answers. One that runs
+// already is replaced: it is not known what it is.
+func (*ControlPlane) Create(
+	ctx context.Context, req infer.CreateRequest[ControlPlaneArgs],
+) (infer.CreateResponse[ControlPlaneState], error) {
+	state := ControlPlaneState{ControlPlaneArgs: req.Inputs, Socket: req.Inputs.home().ControlSocket()}
+	if req.DryRun {
+		return infer.CreateResponse[ControlPlaneState]{Output: state}, nil
+	}
+	if err := req.Inputs.run(ctx); err != nil {
+		return infer.CreateResponse[ControlPlaneState]{}, err
+	}
+	return infer.CreateResponse[ControlPlaneState]{ID: "control", Output: state}, nil
+}
+
+// Read reports a control plane that does not run, or does not answer, as gone.
+func (*ControlPlane) Read(
+	ctx context.Context, req infer.ReadRequest[ControlPlaneArgs, ControlPlaneState],
+) (infer.ReadResponse[ControlPlaneArgs, ControlPlaneState], error) {
+	gone := infer.ReadResponse[ControlPlaneArgs, ControlPlaneState]{}
+	_, running, err := daemon.Running(req.State.process().pidfile())
+	if err != nil {
+		return gone, fmt.Errorf("look at the control plane: %w", err)
+	}
+	if !running {
+		return gone, nil
+	}
+	if _, err := status(ctx, req.State.home()); err != nil {
+		return gone, ctx.Err()
+	}
+	return infer.ReadResponse[ControlPlaneArgs, ControlPlaneState](req), nil
+}
+
+// Diff restarts for another binary, authority or value of a secret's variable.
+func (*ControlPlane) Diff(
+	_ context.Context, req infer.DiffRequest[ControlPlaneArgs, ControlPlaneState],
+) (infer.DiffResponse, error) {
+	var d difference
+	d.replace("home", req.State.Home != req.Inputs.Home)
+	d.update("digest", req.State.Digest != req.Inputs.Digest)
+	d.update("caFingerprint", req.State.CAFingerprint != req.Inputs.CAFingerprint)
+	d.update("variables", req.Inputs.stale())
+	return d.DiffResponse, nil
+}
+
+// Update restarts the control plane. Its nodes come back to it by themselves.
+func (*ControlPlane) Update(
+	ctx context.Context, req infer.UpdateRequest[ControlPlaneArgs, ControlPlaneState],
+) (infer.UpdateResponse[ControlPlaneState], error) {
+	state := ControlPlaneState{ControlPlaneArgs: req.Inputs, Socket: req.Inputs.home().ControlSocket()}
+	if !req.DryRun {
+		if err := req.Inputs.run(ctx); err != nil {
+			return infer.UpdateResponse[ControlPlaneState]{}, err
+		}
+	}
+	return infer.UpdateResponse[ControlPlaneState]{Output: state}, nil
+}
+
+// Delete stops the control plane and removes its working folder.
+func (*ControlPlane) Delete(
+	ctx context.Context, req infer.DeleteRequest[ControlPlaneState],
+) (infer.DeleteResponse, error) {
+	if err := req.State.process().stop(ctx); err != nil {
+		return infer.DeleteResponse{}, fmt.Errorf("stop the control plane: %w", err)
+	}
+	if err := os.RemoveAll(req.State.home().ControlDir()); err != nil {
+		return infer.DeleteResponse{}, fmt.Errorf("remove the control plane's folder: %w", err)
+	}
+	return infer.DeleteResponse{}, nil
+}
+
+func (a ControlPlaneArgs) run(ctx context.Context) error {
+	if err := a.home().CheckSockets(); err != nil {
+		return err
+	}
+	proc := a.process()
+	err := proc.start(ctx, a.Posternd, controlEnv(), "control", "--home", a.Home)
+	if err != nil {
+		return fmt.Errorf("start the control plane: %w", err)
+	}
+	err = proc.until(ctx, "wait for the control plane to answer", controlUp, func(ctx context.Context) error {
+		_, err := status(ctx, a.home())
+		return err
+	})
+	if err != nil {
+		proc.stop(ctx) //nolint:errcheck // the first error is the one to tell
+		return err
+	}
+	return nil
+}
+
+// stale reports whether the caller's environment has a secret that the running
+// control plane has not, or has with another value. One that the caller lacks
+// is left alone: `up` from another terminal must not take secrets away.
+func (a ControlPlaneArgs) stale() bool {
+	pid, ok, err := daemon.Running(a.process().pidfile())
+	if err != nil || !ok {
+		return false // Read tells
+	}
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return false
+	}
+	theirs := map[string]string{}
+	for kv := range bytes.SplitSeq(environ, []byte{0}) {
+		name, value, _ := strings.Cut(string(kv), "=")
+		theirs[name] = value
+	}
+	for _, name := range a.Variables {
+		if ours, ok := os.LookupEnv(name); ok && ours != theirs[name] {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,175 @@
+// Package provider is Postern's own Pulumi provider: the resources that the
+// local environment consists of. Each is real: create makes it, read looks at
+// the machine and not at the state, delete leaves nothing behind.
+//
+// The state that Pulumi keeps holds paths, digests and the plan, never a key
+// and never a secret.
+package provider
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	p "github.com/pulumi/pulumi-go-provider"
+	"github.com/pulumi/pulumi-go-provider/infer"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
+
+	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
+)
+
+const (
+	// Name of the provider: the first part of every token, and of the binary
+	// pulumi-resource-postern.
+	Name = "postern"
+	// Version of the provider's schema.
+	Version = "0.1.0"
+)
+
+// New returns the provider. Its tokens are postern:local:<type>.
+func New() (p.Provider, error) {
+	built, err := infer.NewProviderBuilder().
+		WithDisplayName("Postern").
+		WithDescription("The local environment of Postern: a guarded gate for AI agents.").
+		WithModuleMap(map[tokens.ModuleName]tokens.ModuleName{"provider": "local"}).
+		WithResources(
+			infer.Resource(&CertificateAuthority{}),
+			infer.Resource(&ControlPlane{}),
+			infer.Resource(&Node{}),
+			infer.Resource(&Bundle{}),
+		).
+		Build()
+	if err != nil {
+		return p.Provider{}, fmt.Errorf("build provider: %w", err)
+	}
+	return built, nil
+}
+
+// How long to wait. A control plane is up in milliseconds and an Envoy in
+// under two seconds: these are for a machine that is busy with other things.
+const (
+	controlUp = 15 * time.Second
+	nodeUp    = 30 * time.Second
+	// After an interrupt the engine has ten seconds, clean-up included.
+	stopGrace = 5 * time.Second
+	answer    = 3 * time.Second
+	pollEvery = 10 * time.Millisecond
+)
+
+// difference builds a DiffResponse: the properties that need another resource,
+// and those that an update can follow.
+type difference struct{ p.DiffResponse }
+
+func (d *difference) add(property string, kind p.DiffKind) {
+	if d.DetailedDiff == nil {
+		d.DetailedDiff = map[string]p.PropertyDiff{}
+	}
+	d.HasChanges = true
+	// The old and the new would be the same files and sockets.
+	d.DeleteBeforeReplace = true
+	d.DetailedDiff[property] = p.PropertyDiff{Kind: kind}
+}
+
+func (d *difference) update(property string, changed bool) {
+	if changed {
+		d.add(property, p.Update)
+	}
+}
+
+func (d *difference) replace(property string, changed bool) {
+	if changed {
+		d.add(property, p.UpdateReplace)
+	}
+}
+
+// process is one of posternd's daemons below a home.
+type process struct{ dir string }
+
+func (d process) pidfile() string { return filepath.Join(d.dir, "pid") }
+func (d process) log() string     { return filepath.Join(d.dir, "log") }
+
+// start replaces whatever runs in d's folder.
+func (d process) start(ctx context.Context, posternd string, env []string, args ...string) error {
+	if err := d.stop(ctx); err != nil {
+		return err
+	}
+	_, err := daemon.Start(ctx, daemon.Command{
+		Path: posternd, Args: args, Env: env, Dir: "/", PIDFile: d.pidfile(), LogFile: d.log(),
+	})
+	return err
+}
+
+// stop ends the daemon. It does so even if ctx is cancelled already: it is
+// what an interrupted create ends with.
+func (d process) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+	defer cancel()
+	return daemon.Stop(ctx, d.pidfile())
+}
+
+// until polls ready until it returns nil, the daemon dies, limit passes or ctx
+// ends; the error then has ready's last word and the last lines of the log.
+// Nothing signals from another process's readiness, hence the polling.
+func (d process) until(ctx context.Context, what string, limit time.Duration, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s", limit))
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		err := ready(ctx)
+		if err == nil {
+			return nil
+		}
+		if _, ok, rerr := daemon.Running(d.pidfile()); rerr == nil && !ok {
+			return fmt.Errorf("%s: the process has ended%s", what, d.lastWords())
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w: %w%s", what, context.Cause(ctx), err, d.lastWords())
+		case <-tick.C:
+		}
+	}
+}
+
+func (d process) lastWords() string {
+	if s := daemon.Tail(d.log(), 10); s != "" {
+		return "; the end of " + d.log() + ":\n" + s
+	}
+	return "; it logged nothing to " + d.log()
+}
+
+// status asks the control plane of home, briefly.
+func status(ctx context.Context, home stacks.Home) (*api.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, answer)
+	defer cancel()
+	return api.Dial(home.ControlSocket()).Status(ctx)
+}
+
+// controlEnv is the environment of the control plane: that of the command,
+// because secrets may be in it (env://), without the engine's own variables.
+func controlEnv() []string {
+	var env []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "PULUMI_") {
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+// nodeEnv is the environment of a node: nothing that could be a secret, as
+// Envoy faces the agents.
+func nodeEnv() []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
