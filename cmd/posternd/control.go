@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds"
+)
+
+// rootFiles are where distributions keep the certificate authorities they trust.
+var rootFiles = []string{
+	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
+}
+
+func newControlCmd() *cobra.Command {
+	var home string
+	cmd := &cobra.Command{
+		Use:     "control --home DIR",
+		Short:   "Run the control plane of a stack",
+		Example: "  posternd control --home ~/.local/state/postern/local-1a2b3c4d",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runControl(cmd.Context(), stacks.Home{Root: home}, logger())
+		},
+	}
+	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
+	_ = cmd.MarkFlagRequired("home")
+	return cmd
+}
+
+func runControl(ctx context.Context, home stacks.Home, log *slog.Logger) error {
+	if err := home.CheckSockets(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(home.ControlDir(), 0o700); err != nil {
+		return fmt.Errorf("make state folder: %w", err)
+	}
+	release, err := daemon.Lock(filepath.Join(home.ControlDir(), "pid"))
+	if err != nil {
+		return err
+	}
+	defer release()
+	// Secrets are in memory: no core file, no other process that looks.
+	if err := errors.Join(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}), unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)); err != nil {
+		return fmt.Errorf("protect the memory: %w", err)
+	}
+	roots, err := findRoots()
+	if err != nil {
+		return err
+	}
+	control, err := xds.New(xds.Config{
+		Store: home.BundleURL(), CACert: home.CACert(), CAKey: home.CAKey(), State: home.ControlDir(),
+		Envoy: envoy.Options{Roots: roots},
+		Prepare: func(node string, p *plan.Plan) error {
+			for _, a := range p.Agents {
+				if err := os.MkdirAll(home.AgentDir(node, a.Name), 0o700); err != nil {
+					return fmt.Errorf("make socket folder: %w", err)
+				}
+			}
+			return nil
+		},
+		Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	nodes, err := listen(home.XDSSocket())
+	if err != nil {
+		return err
+	}
+	operators, err := listen(home.ControlSocket())
+	if err != nil {
+		return errors.Join(err, nodes.Close())
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	grpcServer := grpc.NewServer(
+		grpc.MaxConcurrentStreams(1000),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	)
+	control.Register(ctx, grpcServer)
+	httpServer := &http.Server{Handler: control.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go func() { cancel(control.Run(ctx)) }()
+	go func() { cancel(grpcServer.Serve(nodes)) }()
+	go func() { cancel(httpServer.Serve(operators)) }()
+	log.Info("control plane started", "pid", os.Getpid())
+	<-ctx.Done()
+	grpcServer.Stop()
+	err = httpServer.Close()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// listen opens a Unix socket that only this user can connect to. What a
+// control plane that was killed has left there is replaced: we hold the lock.
+func listen(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("replace socket: %w", err)
+	}
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	l, err := net.Listen("unix", path) //nolint:noctx // immediate
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return l, nil
+}
+
+// findRoots returns the file of the authorities that upstreams are verified
+// against: $SSL_CERT_FILE, or the distribution's.
+func findRoots() (string, error) {
+	if f := os.Getenv("SSL_CERT_FILE"); f != "" {
+		return f, nil
+	}
+	for _, f := range rootFiles {
+		if _, err := os.Stat(f); err == nil {
+			return f, nil
+		}
+	}
+	return "", errors.New("this machine has no file of trusted certificate authorities: install ca-certificates, or set SSL_CERT_FILE")
+}

@@ -1,0 +1,39 @@
+// Command posternd is Postern's daemon: the control plane, the supervisor of a
+// node, and the inside of a sandbox, in one static binary.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := newRoot().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "posternd:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop has run
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "posternd",
+		Short: "Postern's daemon: control plane, node supervisor, inside of a sandbox",
+		Long: `posternd is started by Postern, not by people: "go run . up" starts the control
+plane and the nodes, "postern run" starts the inside of a sandbox.`,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.AddCommand(newControlCmd(), newNodeCmd(), newSandboxCmd())
+	return root
+}
+
+// logger writes structured lines to standard error, which is the daemon's log file.
+func logger() *slog.Logger { return slog.New(slog.NewJSONHandler(os.Stderr, nil)) }

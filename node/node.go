@@ -1,0 +1,181 @@
+// Package node runs one node of the fleet: an Envoy, restarted whenever it
+// dies, and the audit log of what it decides.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/audit"
+	"github.com/postern/postern/envoy"
+)
+
+// Restarts wait from minBackoff to maxBackoff, twice as long each time; an
+// Envoy that lived for steady starts over.
+const (
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = 5 * time.Second
+	steady     = 10 * time.Second
+)
+
+// stopGrace is how long Envoy has to end by itself.
+const stopGrace = 3 * time.Second
+
+// Config is what a node depends on.
+type Config struct {
+	ID string
+	// Stack is the name of the environment.
+	Stack string
+	// Dir is the node's private working folder.
+	Dir string
+	// XDS is the control plane's socket, relative to Dir or absolute.
+	XDS string
+	// Audit is the folder of the stack's audit log.
+	Audit string
+	// Envoy is the path of the binary.
+	Envoy string
+	// Log takes the supervisor's own messages; Envoy's go to standard error.
+	Log *slog.Logger
+}
+
+// Run supervises Envoy until ctx is done, and then leaves no process and no
+// socket behind. Only one Run may use a Dir at a time.
+func Run(ctx context.Context, c Config) error {
+	boot, err := envoy.Bootstrap(envoy.Node{ID: c.ID, Stack: c.Stack, XDS: c.XDS})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return fmt.Errorf("make node folder: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(c.Dir, "bootstrap.json"), boot, 0o600); err != nil {
+		return fmt.Errorf("write bootstrap: %w", err)
+	}
+	events, err := audit.NewWriter(c.Audit, c.ID)
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	defer c.removeSockets()
+	// Envoy holds credentials in memory: it must not leave them in a core file.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	for backoff := minBackoff; ; {
+		started := time.Now()
+		why, err := c.once(ctx, events)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c.Log.Error("envoy ended, restarting", "status", why, "after", time.Since(started).String(), "backoff", backoff.String())
+		if err := events.Gap("envoy ended (" + why + "): what it decided in its last moments may be missing"); err != nil {
+			return err
+		}
+		if time.Since(started) > steady {
+			backoff = minBackoff
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff):
+		}
+		backoff = min(backoff*2, maxBackoff)
+	}
+}
+
+// once runs Envoy until it ends, and says how it did.
+func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) {
+	fifo := filepath.Join(c.Dir, envoy.AccessLogPath)
+	if err := os.Remove(fifo); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("replace access log pipe: %w", err)
+	}
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		return "", fmt.Errorf("make access log pipe: %w", err)
+	}
+	// The reader first, without waiting for a writer; then a writer of our
+	// own, so that the pipe ends when Envoy is gone and not before it came.
+	reader, err := os.OpenFile(fifo, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", fmt.Errorf("open access log pipe: %w", err)
+	}
+	defer reader.Close()
+	writer, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+	if err != nil {
+		return "", fmt.Errorf("open access log pipe: %w", err)
+	}
+	defer writer.Close()
+
+	cmd := exec.Command(c.Envoy, //nolint:noctx // ended by signal below, so that it can end by itself
+		"--config-path", "bootstrap.json",
+		// One worker for each node: a stack grows by proxies.count.
+		"--concurrency", "1",
+		"--disable-hot-restart",
+		"--log-level", "warning",
+		// What lets an event be up to this old is what `audit -f` waits for.
+		"--file-flush-interval-msec", "50",
+		// A listener that is changed or removed closes its connections at once.
+		"--drain-time-s", "0", "--drain-strategy", "immediate",
+	)
+	cmd.Dir = c.Dir
+	cmd.Env = []string{} // the supervisor's may hold what is none of Envoy's business
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	// Envoy dies with its supervisor; its own group keeps a terminal's ^C away.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+
+	// The parent-death signal is sent when the *thread* that started it ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		return "", fmt.Errorf("start envoy: %w", err)
+	}
+	c.Log.Info("envoy started", "pid", cmd.Process.Pid)
+	copied, ended := make(chan error, 1), make(chan error, 1)
+	go func() { copied <- events.Copy(reader) }()
+	go func() { ended <- cmd.Wait() }()
+
+	var failed error
+	select {
+	case <-ended:
+	case failed = <-copied:
+		// Without a record nothing may be decided.
+		c.stop(cmd, ended)
+	case <-ctx.Done():
+		c.stop(cmd, ended)
+	}
+	writer.Close()
+	if failed == nil {
+		failed = <-copied
+	}
+	return cmd.ProcessState.String(), failed
+}
+
+// stop ends Envoy, by force if it does not listen.
+func (c Config) stop(cmd *exec.Cmd, ended <-chan error) {
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-ended:
+	case <-time.After(stopGrace):
+		_ = cmd.Process.Kill()
+		<-ended
+	}
+}
+
+func (c Config) removeSockets() {
+	sockets, _ := filepath.Glob(filepath.Join(c.Dir, envoy.AgentSocket("*")))
+	for _, s := range append(sockets, filepath.Join(c.Dir, envoy.AdminSocket), filepath.Join(c.Dir, envoy.AccessLogPath)) {
+		_ = os.Remove(s)
+	}
+}
