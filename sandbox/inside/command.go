@@ -1,0 +1,137 @@
+package inside
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// refusedError says why a command could not be started, in the words and with
+// the exit status of a shell.
+type refusedError struct {
+	message string
+	status  int
+}
+
+func (e *refusedError) Error() string { return e.message }
+
+// start runs the agent's command and leaves this process without any
+// capability.
+//
+// The command gets a user namespace below this one, so that it has no
+// capability over the network namespace whatever it does (also not by making
+// further namespaces), cannot trace this process, and sees itself as the
+// ordinary user that called, never as root.
+func start(setup *wire.Setup) (int, error) {
+	path, err := findCommand(setup)
+	if err != nil {
+		return 0, err
+	}
+	// The keyring and the parent's thread matter: the command inherits both.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// The caller's session keyring may hold tickets and keys.
+	if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		return 0, fmt.Errorf("leave caller's keyring: %w", err)
+	}
+	// Mapping our user, which is 0 here, into another namespace takes exactly
+	// this one capability.
+	if err := keepCapabilities(1 << unix.CAP_SETFCAP); err != nil {
+		return 0, err
+	}
+	attr := &syscall.ProcAttr{
+		Dir: string(setup.Dir), Env: wire.Strings(setup.Env),
+		Files: []uintptr{wire.StdinFD, wire.StdoutFD, wire.StderrFD},
+		Sys: &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: setup.UID, HostID: 0, Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: setup.GID, HostID: 0, Size: 1}},
+			Setsid:      true,
+			Setctty:     setup.Terminal,
+			Ctty:        0,
+		},
+	}
+	pid, err := syscall.ForkExec(path, wire.Strings(setup.Argv), attr)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOEXEC) || errors.Is(err, fs.ErrPermission) {
+			return 0, &refusedError{message: fmt.Sprintf("%s: start: %v (is its interpreter in the sandbox?)", setup.Argv[0], err), status: 126}
+		}
+		return 0, fmt.Errorf("start %s: %w", setup.Argv[0], err)
+	}
+	if err := keepCapabilities(0); err != nil {
+		return 0, err
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("protect memory: %w", err)
+	}
+	// Only the command keeps the agent's streams open, so that their readers
+	// see the end when it closes them.
+	for _, fd := range []int{wire.StdinFD, wire.StdoutFD, wire.StderrFD} {
+		unix.Close(fd)
+	}
+	return pid, nil
+}
+
+// keepCapabilities gives up, on every thread, all capabilities but those in
+// the mask, which must be below 64 and held.
+func keepCapabilities(mask uint64) error {
+	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("drop ambient capabilities: %w", errno)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	for i := range data {
+		bits := uint32(mask >> (32 * i))
+		data[i] = unix.CapUserData{Effective: bits, Permitted: bits}
+	}
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	runtime.KeepAlive(&header)
+	runtime.KeepAlive(&data)
+	if errno != 0 {
+		return fmt.Errorf("drop capabilities: %w", errno)
+	}
+	return nil
+}
+
+// findCommand looks the command up as a shell would, in the agent's own PATH.
+func findCommand(setup *wire.Setup) (string, error) {
+	name := string(setup.Argv[0])
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(string(setup.Dir), name)
+		}
+		switch info, err := os.Stat(name); {
+		case err != nil:
+			return "", &refusedError{message: fmt.Sprintf("%s: no such file in the sandbox", setup.Argv[0]), status: 127}
+		case info.IsDir() || info.Mode()&0o111 == 0:
+			return "", &refusedError{message: fmt.Sprintf("%s: not executable", setup.Argv[0]), status: 126}
+		}
+		return name, nil
+	}
+	var path string
+	for _, kv := range setup.Env {
+		if v, ok := strings.CutPrefix(string(kv), "PATH="); ok {
+			path = v
+		}
+	}
+	for _, dir := range filepath.SplitList(path) {
+		if !filepath.IsAbs(dir) {
+			continue // never a program of the working directory by accident
+		}
+		full := filepath.Join(dir, name)
+		if info, err := os.Stat(full); err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {
+			return full, nil
+		}
+	}
+	return "", &refusedError{message: fmt.Sprintf("%s: command not found in the sandbox (PATH=%s)", name, path), status: 127}
+}

@@ -1,0 +1,122 @@
+package inside
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// gate owns every TCP port of the sandbox that leads to the proxy.
+type gate struct {
+	fleet    *fleet
+	names    *names
+	gateways []int
+	captured []int
+}
+
+// role is what a connection is treated as.
+type role int
+
+const (
+	// roleNone: nothing is served here, close at once.
+	roleNone role = iota
+	// roleProxy: the bytes go to the proxy as they are.
+	roleProxy
+	// roleCapture: the client does not know of the proxy.
+	roleCapture
+)
+
+// role decides by where a connection was addressed to.
+func (g *gate) role(ip net.IP, port int) role {
+	if ip.IsLoopback() {
+		if port == wire.ProxyPort || slices.Contains(g.gateways, port) {
+			return roleProxy
+		}
+		return roleNone
+	}
+	if slices.Contains(g.captured, port) {
+		return roleCapture
+	}
+	return roleNone
+}
+
+// listen opens all ports and serves them in the background.
+func (g *gate) listen() error {
+	loopback := append([]int{wire.ProxyPort}, g.gateways...)
+	for _, port := range unique(append(slices.Clone(g.captured), loopback...)) {
+		if port < 1 || port > 65535 || port == dnsPort {
+			return fmt.Errorf("listen on port %d: not a port that can be served", port)
+		}
+		hosts := []string{""} // every address, IPv4 and IPv6
+		if !slices.Contains(g.captured, port) {
+			hosts = []string{"127.0.0.1", "::1"}
+		}
+		for _, host := range hosts {
+			l, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(port)))
+			if host == "::1" && noIPv6(err) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("listen in sandbox: %w", err)
+			}
+			go g.accept(l.(*net.TCPListener))
+		}
+	}
+	return nil
+}
+
+// accept serves l for as long as the sandbox lives.
+func (g *gate) accept(l *net.TCPListener) {
+	for {
+		conn, err := l.AcceptTCP()
+		if err != nil {
+			// Out of descriptors, most likely: an agent can cause that, and only
+			// it suffers. Existing connections go on.
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) {
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			if errors.Is(err, syscall.ECONNABORTED) {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "posternd sandbox: accept on %v: %v\n", l.Addr(), err)
+			os.Exit(1)
+		}
+		go g.serve(conn)
+	}
+}
+
+func (g *gate) serve(conn *net.TCPConn) {
+	to := conn.LocalAddr().(*net.TCPAddr)
+	switch g.role(to.IP, to.Port) {
+	case roleProxy:
+		proxy, err := g.fleet.dial()
+		if err != nil {
+			answerDown(conn)
+			return
+		}
+		pipe(conn, proxy)
+	case roleCapture:
+		g.capture(conn, to)
+	case roleNone:
+		reset(conn)
+	}
+}
+
+func unique(ports []int) []int {
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// noIPv6 reports whether err says that this kernel has no IPv6.
+func noIPv6(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
+}

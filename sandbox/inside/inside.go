@@ -1,0 +1,148 @@
+// Package inside is the sandbox's side of the gate: what `posternd sandbox`
+// does as the first process of a sandbox that package sandbox made.
+//
+// It makes every address of the world local (AnyIP), listens on the ports that
+// lead to the proxy, answers DNS, gives up every capability and starts the
+// agent's command in a user namespace of its own, in which it has no power
+// over this network. Everything an agent sends here is hostile: nothing of it
+// is used for more than choosing what to ask the proxy for.
+package inside
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// Main serves one sandbox until its command ends, and returns the exit status
+// of the process. It must be the first process of its PID namespace: when it
+// ends, everything in the sandbox does. It fails closed: an error before the
+// command is started starts no command.
+func Main() int {
+	control, err := openControl()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "posternd sandbox: %v; this command is started by `postern run`, not by hand\n", err)
+		return 2
+	}
+	// The first process of a PID namespace is immune to SIGKILL from within. A
+	// handler for everything else makes it immune to the agent altogether
+	// (ignoring would be inherited by the command).
+	signal.Notify(make(chan os.Signal, 1))
+	events := json.NewEncoder(control)
+	status, err := serve(control, events)
+	var refused *refusedError
+	switch {
+	case errors.As(err, &refused):
+		err = events.Encode(wire.Event{Refused: refused.Error(), Status: refused.status})
+		status = refused.status
+	case err != nil:
+		err = events.Encode(wire.Event{Broken: err.Error()})
+		status = 1
+	default:
+		err = events.Encode(wire.Event{Exited: &status})
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "posternd sandbox: report to host: %v\n", err)
+	}
+	return status
+}
+
+// openControl takes over the descriptors that the host passed.
+func openControl() (net.Conn, error) {
+	for fd := wire.StdinFD; fd <= wire.ControlFD; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+			return nil, fmt.Errorf("take over descriptor %d: %w", fd, err)
+		}
+	}
+	file := os.NewFile(wire.ControlFD, "control")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("open control connection: %w", err)
+	}
+	return conn, nil
+}
+
+func serve(control net.Conn, events *json.Encoder) (int, error) {
+	decoder := json.NewDecoder(control)
+	var setup wire.Setup
+	if err := decoder.Decode(&setup); err != nil {
+		return 0, fmt.Errorf("read setup: %w", err)
+	}
+	if len(setup.Argv) == 0 || len(setup.Nodes) == 0 {
+		return 0, errors.New("read setup: no command or no node")
+	}
+	if os.Getpid() != 1 {
+		return 0, fmt.Errorf("check process: want to be the first of the sandbox, am %d", os.Getpid())
+	}
+	// Both before anything can connect.
+	if err := routeEverythingHere(); err != nil {
+		return 0, err
+	}
+	names := newNames()
+	gate := &gate{fleet: &fleet{nodes: setup.Nodes}, names: names, gateways: setup.Gateways, captured: setup.Ports}
+	if err := gate.listen(); err != nil {
+		return 0, err
+	}
+	if err := serveDNS(names); err != nil {
+		return 0, err
+	}
+	pid, err := start(&setup)
+	if err != nil {
+		return 0, err
+	}
+	if err := events.Encode(wire.Event{Started: true}); err != nil {
+		return 0, fmt.Errorf("report start to host: %w", err)
+	}
+	go relaySignals(decoder, pid)
+	return reap(pid)
+}
+
+// relaySignals passes on what the host asks for. The end of the connection
+// means that `postern run` is gone, so the sandbox goes too.
+func relaySignals(decoder *json.Decoder, pid int) {
+	for {
+		var s wire.Signal
+		if err := decoder.Decode(&s); err != nil {
+			if !errors.Is(err, io.EOF) {
+				fmt.Fprintf(os.Stderr, "posternd sandbox: read from host: %v\n", err)
+			}
+			os.Exit(1)
+		}
+		target := pid
+		// What a terminal would send goes to everything in the foreground; the
+		// command leads a process group of its own.
+		if slices.Contains([]int{int(unix.SIGINT), int(unix.SIGQUIT), int(unix.SIGHUP)}, s.Number) {
+			target = -pid
+		}
+		// The command may have ended in the meantime: then there is nobody to tell.
+		_ = unix.Kill(target, syscall.Signal(s.Number))
+	}
+}
+
+// reap waits for the command, and for every orphan in the meantime.
+func reap(pid int) (int, error) {
+	for {
+		var ws unix.WaitStatus
+		got, err := unix.Wait4(-1, &ws, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, fmt.Errorf("wait for command: %w", err)
+		case got == pid && ws.Exited():
+			return ws.ExitStatus(), nil
+		case got == pid && ws.Signaled():
+			return 128 + int(ws.Signal()), nil
+		}
+	}
+}

@@ -1,0 +1,281 @@
+// Package sandbox runs an agent's command under bubblewrap so that the only
+// way out of it is the agent's own proxy socket.
+//
+// [Run] is the host's side: what of this machine a sandbox may see (files.go,
+// toolchains.go, environ.go) and how its streams and signals are connected.
+// Package inside is the other side, which runs in the sandbox before the
+// command does; package wire is what the two say to each other.
+//
+// Everything is an allowlist: the sandbox starts empty and sees what is named
+// here. It works for an ordinary user and for root alike; for root the command
+// runs without capabilities, but as the owner of root's files, so what is
+// mounted must never be writable beyond the working directory.
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// Spec is one command to run in a sandbox.
+type Spec struct {
+	// Agent is the name of the agent, for messages and as the host name.
+	Agent string
+	// Command and its arguments.
+	Command []string
+	// Workdir is visible, writable and current in the sandbox. See [Workdir].
+	Workdir string
+	// Private are folders that no agent may see, such as the state folder.
+	Private []string
+	// Hidden are files, such as secrets, that are empty in the sandbox if they
+	// are visible at all.
+	Hidden []string
+	// ReadOnly are files and folders that the agent must not be able to change
+	// if they are in the working directory, such as the stack file.
+	ReadOnly []string
+	// Environ is the caller's environment, of which only an allowlist passes.
+	Environ []string
+	// Env are NAME=VALUE that the command gets in addition.
+	Env []string
+	// Sockets are folders, one per node, that hold the agent's proxy.sock.
+	Sockets []string
+	// CA is the certificate, in PEM, of the authority that the proxy signs with.
+	CA []byte
+	// Gateways are the loopback ports that reach the proxy over plain HTTP.
+	Gateways []int
+	// Ports are captured whatever address they are at, besides 80 and 443.
+	Ports []int
+	// Posternd is the static program that serves the sandbox from the inside.
+	Posternd string
+	// The command's streams. If both Stdin and Stdout are terminals, the
+	// command gets a terminal of its own that is connected to them.
+	Stdin, Stdout, Stderr *os.File
+}
+
+// RefusedError says why the command, not the sandbox, could not be started.
+type RefusedError struct {
+	Message string
+	// Status is what a shell would exit with: 126 or 127.
+	Status int
+}
+
+func (e *RefusedError) Error() string { return e.Message }
+
+// Run runs the command of s and returns its exit status, 128+n if signal n
+// ended it. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 that this
+// process receives in the meantime are passed to the command. When Run
+// returns, for whatever reason, nothing of the sandbox is left.
+func Run(ctx context.Context, s *Spec) (int, error) {
+	bwrap, err := findBubblewrap()
+	if err != nil {
+		return 0, err
+	}
+	var passed descriptors
+	defer passed.close()
+	streams, err := connectStreams(s)
+	if err != nil {
+		return 0, err
+	}
+	defer streams.close()
+	host, inside, err := controlPair()
+	if err != nil {
+		return 0, err
+	}
+	defer host.Close()
+	passed.add(streams.stdin)
+	passed.add(streams.stdout)
+	passed.add(streams.stderr)
+	passed.own(inside)
+
+	args, env, err := arguments(s, &passed)
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.CommandContext(ctx, bwrap, args...)
+	cmd.Env = []string{}
+	cmd.ExtraFiles = passed.files
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint // of bubblewrap and posternd; the command has its own
+	// Out of the terminal's foreground group: Ctrl-C is for the command, which
+	// gets it from us, and must not kill bubblewrap before that.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	defer signal.Stop(signals)
+
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("start %s: %w", bwrap, err)
+	}
+	passed.close()
+	streams.started()
+
+	encoder := json.NewEncoder(host)
+	uid, gid := identity()
+	setupErr := encoder.Encode(wire.Setup{
+		Argv: wire.Raw(s.Command), Env: wire.Raw(env), Dir: wire.Bytes(s.Workdir),
+		UID: uid, GID: gid, Nodes: nodeFolders(s), Gateways: s.Gateways, Ports: capturedPorts(s),
+		Terminal: streams.terminal(),
+	})
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case sig := <-signals:
+				// If the inside is gone, so is whom the signal was for.
+				_ = encoder.Encode(wire.Signal{Number: int(sig.(syscall.Signal))})
+			case <-done:
+				return
+			}
+		}
+	}()
+	result, eventErr := readEvents(host)
+	waitErr := cmd.Wait()
+	close(done)
+	streams.finish()
+
+	switch {
+	case ctx.Err() != nil:
+		return 0, fmt.Errorf("run %s: %w", s.Command[0], ctx.Err())
+	case result.Exited != nil:
+		return *result.Exited, nil
+	case result.Refused != "":
+		return 0, &RefusedError{Message: result.Refused, Status: result.Status}
+	case result.Broken != "":
+		return 0, fmt.Errorf("set up sandbox of agent %s: %s", s.Agent, result.Broken)
+	case result.Started:
+		return 0, fmt.Errorf("run %s: the sandbox was killed%s", s.Command[0], colon(complaint.String()))
+	}
+	return 0, explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
+}
+
+// readEvents collects what the inside reports until it ends.
+func readEvents(host net.Conn) (wire.Event, error) {
+	decoder := json.NewDecoder(host)
+	var all wire.Event
+	for {
+		var e wire.Event
+		if err := decoder.Decode(&e); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+				return all, nil
+			}
+			return all, fmt.Errorf("read from sandbox: %w", err)
+		}
+		if e.Started {
+			all.Started = true
+			continue
+		}
+		e.Started = all.Started
+		all = e
+	}
+}
+
+func colon(message string) string {
+	if message = strings.TrimSpace(message); message == "" {
+		return ""
+	}
+	return ": " + message
+}
+
+// controlPair returns the two ends of the connection between host and inside.
+func controlPair() (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make control connection: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("make control connection: %w", err)
+	}
+	return conn, theirs, nil
+}
+
+// identity is what the command believes to be: the caller, but never root, so
+// that programs do not try what they cannot do.
+func identity() (uid, gid int) {
+	uid, gid = os.Getuid(), os.Getgid()
+	if uid == 0 {
+		uid = 1000
+	}
+	if gid == 0 {
+		gid = 1000
+	}
+	return uid, gid
+}
+
+// capturedPorts are the ports that are captured for every address.
+func capturedPorts(s *Spec) []int {
+	ports := append([]int{80, 443}, s.Ports...)
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// nodeFolders are the folders, inside, of s.Sockets.
+func nodeFolders(s *Spec) []string {
+	folders := make([]string, len(s.Sockets))
+	for i := range s.Sockets {
+		folders[i] = filepath.Join(wire.NodesDir, strconv.Itoa(i))
+	}
+	return folders
+}
+
+// descriptors are the files that bubblewrap inherits, in order from 3.
+type descriptors struct {
+	files []*os.File
+	owned []*os.File
+}
+
+func (d *descriptors) add(f *os.File) int {
+	d.files = append(d.files, f)
+	return 2 + len(d.files)
+}
+
+// own is add for a file that is closed here.
+func (d *descriptors) own(f *os.File) int {
+	d.owned = append(d.owned, f)
+	return d.add(f)
+}
+
+// data returns a descriptor that reads content.
+func (d *descriptors) data(content []byte) (int, error) {
+	fd, err := unix.MemfdCreate("postern", unix.MFD_CLOEXEC)
+	if err != nil {
+		return 0, fmt.Errorf("make anonymous file: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "memfd")
+	n := d.own(f)
+	if _, err := f.Write(content); err != nil {
+		return 0, fmt.Errorf("write anonymous file: %w", err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("rewind anonymous file: %w", err)
+	}
+	return n, nil
+}
+
+func (d *descriptors) close() {
+	for _, f := range d.owned {
+		f.Close()
+	}
+	d.owned = nil
+}

@@ -1,0 +1,75 @@
+package sandbox
+
+import (
+	"bytes"
+	"os"
+
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// bundleVariables make clients trust a bundle instead of their own roots, so
+// they name the system's roots and ours together.
+var bundleVariables = []string{
+	"SSL_CERT_FILE",                      // OpenSSL, Go, Ruby, PHP, Perl, uv, httpx, wget
+	"CURL_CA_BUNDLE",                     // curl
+	"REQUESTS_CA_BUNDLE",                 // Python requests
+	"PIP_CERT",                           // pip, whose vendored requests has roots of its own
+	"GIT_SSL_CAINFO",                     // git
+	"AWS_CA_BUNDLE",                      // AWS CLI and SDKs
+	"CARGO_HTTP_CAINFO",                  // cargo
+	"CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", // gcloud
+	"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",   // gRPC in C, Python, Ruby
+	"HTTPLIB2_CA_CERTS",                  // httplib2
+	"NIX_SSL_CERT_FILE",                  // Nix
+	"HEX_CACERTS_PATH",                   // Elixir
+	"PERL_LWP_SSL_CA_FILE",               // LWP
+	"YARN_HTTPS_CA_FILE_PATH",            // yarn 2 and later
+}
+
+// caVariables add to a client's own roots, so ours alone is enough, and faster
+// to read.
+var caVariables = []string{
+	"NODE_EXTRA_CA_CERTS", // Node.js and thereby npm, pnpm, yarn 1; Bun
+	"DENO_CERT",           // Deno
+}
+
+// systemBundles are where distributions keep their roots; all of them lead to
+// our bundle inside.
+var systemBundles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Arch, Alpine, Gentoo
+	"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // the same
+	"/etc/ssl/ca-bundle.pem",                            // SUSE
+	"/etc/pki/tls/cert.pem",                             // Fedora's OpenSSL
+	"/etc/ssl/cert.pem",                                 // Alpine, macOS habits
+	"/etc/ssl/certs/ca-bundle.crt",                      // old Fedora habits
+}
+
+// trust puts the authority into every trust store that clients read.
+func (v *view) trust(ca []byte) error {
+	var roots []byte
+	for _, path := range systemBundles {
+		if content, err := os.ReadFile(path); err == nil && bytes.Contains(content, []byte("-----BEGIN")) {
+			roots = content
+			break
+		}
+	}
+	bundle := make([]byte, 0, len(roots)+len(ca)+2)
+	bundle = append(bundle, roots...)
+	if len(bundle) > 0 && bundle[len(bundle)-1] != '\n' {
+		bundle = append(bundle, '\n')
+	}
+	// A bundle without any root of the system works for everything that is
+	// intercepted, so a machine without roots is not an error.
+	bundle = append(bundle, ca...)
+	if err := v.file(wire.Bundle, bundle); err != nil {
+		return err
+	}
+	if err := v.file(wire.CA, ca); err != nil {
+		return err
+	}
+	for _, path := range systemBundles {
+		v.link(path, wire.Bundle)
+	}
+	return nil
+}

@@ -1,0 +1,312 @@
+package sandbox
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// view is what a sandbox sees of the file system, as arguments of bubblewrap.
+// Arguments are carried out in order, so what comes later covers what came
+// before it.
+type view struct {
+	args   []string
+	passed *descriptors
+	// visible are the real paths of the host that the sandbox sees, with all
+	// that is below them, at the same path.
+	visible []string
+	// linked are the symbolic links made so far.
+	linked map[string]bool
+	// home is the real path of the caller's home; "" if there is none.
+	home string
+	// private are real paths that must not be seen, nor anything that contains
+	// one or is inside one.
+	private []string
+}
+
+func (v *view) add(args ...string) { v.args = append(v.args, args...) }
+
+// readOnly shows the real path, and all below it.
+func (v *view) readOnly(path string) {
+	if v.sees(path) {
+		return
+	}
+	v.add("--ro-bind", path, path)
+	v.visible = append(v.visible, path)
+}
+
+// writable shows the real path, and all below it, for reading and writing.
+func (v *view) writable(path string) {
+	v.add("--bind", path, path)
+	v.visible = append(v.visible, path)
+}
+
+// link makes a symbolic link at path, once.
+func (v *view) link(path, target string) {
+	if v.linked[path] || v.sees(filepath.Dir(path)) {
+		return
+	}
+	v.linked[path] = true
+	v.add("--symlink", target, path)
+}
+
+// file puts content at path.
+func (v *view) file(path string, content []byte) error {
+	fd, err := v.passed.data(content)
+	if err != nil {
+		return err
+	}
+	v.add("--perms", "0444", "--file", strconv.Itoa(fd), path)
+	return nil
+}
+
+// sees reports whether the real path is visible.
+func (v *view) sees(path string) bool {
+	return slices.ContainsFunc(v.visible, func(dir string) bool { return within(path, dir) })
+}
+
+// seesPartOf reports whether the real path, or something below it, is visible.
+func (v *view) seesPartOf(path string) bool {
+	return v.sees(path) || slices.ContainsFunc(v.visible, func(dir string) bool { return within(dir, path) })
+}
+
+// within reports whether path is dir or below it. Both are clean and absolute.
+func within(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// overlap reports whether one of the two contains the other.
+func overlap(a, b string) bool { return within(a, b) || within(b, a) }
+
+// symlink is one step in resolving a path.
+type symlink struct{ path, target string }
+
+// resolve returns the real path of path and the symbolic links on the way.
+func resolve(path string) (real string, links []symlink, err error) {
+	rest := strings.Split(strings.Trim(filepath.Clean(path), "/"), "/")
+	real = "/"
+	for len(rest) > 0 {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			real = filepath.Dir(real)
+			continue
+		}
+		next := filepath.Join(real, name)
+		info, err := os.Lstat(next)
+		if err != nil {
+			return "", nil, fmt.Errorf("resolve %s: %w", path, err)
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			real = next
+			continue
+		}
+		target, err := os.Readlink(next)
+		if err != nil {
+			return "", nil, fmt.Errorf("resolve %s: %w", path, err)
+		}
+		if len(links) == 40 { // as the kernel does
+			return "", nil, fmt.Errorf("resolve %s: too many symbolic links", path)
+		}
+		links = append(links, symlink{path: next, target: target})
+		if filepath.IsAbs(target) {
+			real = "/"
+		}
+		rest = append(strings.Split(strings.Trim(target, "/"), "/"), rest...)
+	}
+	return real, links, nil
+}
+
+// systemDirs are the program folders of the root, which are links into /usr
+// on most distributions today.
+var systemDirs = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
+
+// arguments builds bubblewrap's command line and the command's environment.
+func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
+	caller := newEnviron(s.Environ)
+	v := &view{passed: passed, linked: map[string]bool{}}
+	for _, p := range s.Private {
+		if real, _, err := resolve(p); err == nil {
+			v.private = append(v.private, real)
+		}
+	}
+	home := filepath.Clean(caller.get("HOME"))
+	if !filepath.IsAbs(home) || home == "/" {
+		home = "/home/agent"
+	}
+	v.home = home
+	real, homeLinks, err := resolve(home)
+	if err == nil {
+		v.home = real
+	}
+	workdir, err := Workdir(s.Workdir, v.home, s.Private)
+	if err != nil {
+		return nil, nil, err
+	}
+
+	if err := v.isolate(s); err != nil {
+		return nil, nil, err
+	}
+	v.system()
+	if err := v.etc(s); err != nil {
+		return nil, nil, err
+	}
+	for _, dir := range []string{"/tmp", "/run", "/var/tmp"} {
+		v.add("--perms", "1777", "--tmpfs", dir)
+	}
+	v.add("--symlink", "/run", "/var/run")
+	v.add("--perms", "0700", "--tmpfs", v.home)
+	for _, l := range homeLinks {
+		v.link(l.path, l.target)
+	}
+	// Known before the toolchains, so that one inside of it is not mounted
+	// again, but mounted after them.
+	v.visible = append(v.visible, workdir)
+	path := v.toolchains(caller)
+	v.add("--bind", workdir, workdir)
+	if err := v.guard(s, workdir); err != nil {
+		return nil, nil, err
+	}
+	if err := v.gate(s); err != nil {
+		return nil, nil, err
+	}
+	if err := v.trust(s.CA); err != nil {
+		return nil, nil, err
+	}
+	// What was made on the way, such as /etc, is not the agent's to change.
+	v.add("--remount-ro", wire.Dir, "--remount-ro", "/", "--chdir", "/", wire.Posternd, "sandbox")
+	env = environment(s, caller, v, home, path, workdir)
+	s.Workdir = workdir
+	return v.args, env, nil
+}
+
+// isolate makes the namespaces and what a process needs of the kernel.
+func (v *view) isolate(s *Spec) error {
+	program, err := seccompFilter()
+	if err != nil {
+		return err
+	}
+	filter, err := v.passed.data(program)
+	if err != nil {
+		return err
+	}
+	v.add("--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv",
+		"--hostname", hostname(s.Agent),
+		// 0 only for posternd, in a namespace whose 0 is the caller. For root
+		// bubblewrap keeps every capability unless told otherwise.
+		"--uid", "0", "--gid", "0", "--cap-drop", "ALL",
+		"--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP",
+		"--seccomp", strconv.Itoa(filter))
+	v.add("--proc", "/proc")
+	// Root's command owns these files, and the kernel asks no more than that.
+	for _, path := range []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr"} {
+		if _, err := os.Lstat(path); err == nil {
+			v.add("--ro-bind", path, path)
+		}
+	}
+	for _, path := range []string{"/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/kmsg", "/proc/timer_list", "/proc/sched_debug", "/proc/kallsyms", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup"} {
+		if _, err := os.Lstat(path); err == nil {
+			v.add("--ro-bind", "/dev/null", path)
+		}
+	}
+	v.add("--dev", "/dev")
+	return nil
+}
+
+// hostname makes a host name of an agent's name.
+func hostname(agent string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(agent))
+	if clean = strings.Trim(clean[:min(len(clean), 63)], "-"); clean == "" {
+		return "agent"
+	}
+	return clean
+}
+
+// system shows the distribution's programs.
+func (v *view) system() {
+	v.readOnly("/usr")
+	for _, dir := range systemDirs {
+		info, err := os.Lstat(dir)
+		if err != nil {
+			continue
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			v.readOnly(dir)
+			continue
+		}
+		if target, err := os.Readlink(dir); err == nil {
+			v.link(dir, target)
+		}
+	}
+}
+
+// gate shows what posternd needs: itself and the agent's sockets, of which
+// only the folders are mounted because a node that restarts makes new ones.
+func (v *view) gate(s *Spec) error {
+	posternd, _, err := resolve(s.Posternd)
+	if err != nil {
+		return fmt.Errorf("find posternd: %w", err)
+	}
+	v.add("--perms", "0755", "--tmpfs", wire.Dir, "--ro-bind", posternd, wire.Posternd)
+	for i, dir := range s.Sockets {
+		v.add("--ro-bind", dir, filepath.Join(wire.NodesDir, strconv.Itoa(i)))
+	}
+	return nil
+}
+
+// guard takes out of the working directory what the agent must not read, and
+// write-protects what it must not change.
+func (v *view) guard(s *Spec, workdir string) error {
+	pinned := map[string]bool{workdir: true}
+	for _, path := range s.ReadOnly {
+		real, _, err := resolve(path)
+		if err != nil || !within(real, workdir) || real == workdir {
+			continue
+		}
+		// A folder on the way could be renamed and made anew, with another file
+		// in it. A mount point cannot be renamed.
+		for _, dir := range between(workdir, real) {
+			if !pinned[dir] {
+				pinned[dir] = true
+				v.add("--bind", dir, dir)
+			}
+		}
+		v.add("--ro-bind", real, real)
+	}
+	for _, path := range s.Hidden {
+		real, _, err := resolve(path)
+		if err != nil || !v.sees(real) {
+			continue
+		}
+		fd, err := v.passed.data(nil)
+		if err != nil {
+			return err
+		}
+		v.add("--ro-bind-data", strconv.Itoa(fd), real)
+	}
+	return nil
+}
+
+// between returns the folders below top and above path, from the top down.
+func between(top, path string) []string {
+	var dirs []string
+	for dir := filepath.Dir(path); dir != top && within(dir, top); dir = filepath.Dir(dir) {
+		dirs = append(dirs, dir)
+	}
+	slices.Reverse(dirs)
+	return dirs
+}

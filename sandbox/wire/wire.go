@@ -1,0 +1,119 @@
+// Package wire is what `postern run` on the host and `posternd sandbox` in the
+// sandbox say to each other, as JSON values over one socket pair.
+//
+// The host sends a [Setup] and then any number of [Signal]; the inside sends
+// [Event] values. Either side ends the sandbox by closing its end. The agent's
+// command never holds a descriptor of this connection.
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Bytes is a string of the operating system's, which need not be UTF-8 as
+// JSON's must.
+type Bytes string
+
+// MarshalJSON encodes b as base64.
+func (b Bytes) MarshalJSON() ([]byte, error) { return json.Marshal([]byte(b)) }
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (b *Bytes) UnmarshalJSON(data []byte) error {
+	var raw []byte
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return fmt.Errorf("decode bytes: %w", err)
+	}
+	*b = Bytes(raw)
+	return nil
+}
+
+// Strings converts a list of Bytes to strings.
+func Strings(list []Bytes) []string {
+	out := make([]string, len(list))
+	for i, b := range list {
+		out[i] = string(b)
+	}
+	return out
+}
+
+// Raw is the inverse of Strings.
+func Raw(list []string) []Bytes {
+	out := make([]Bytes, len(list))
+	for i, s := range list {
+		out[i] = Bytes(s)
+	}
+	return out
+}
+
+// The descriptors that `posternd sandbox` finds open. Its own standard
+// streams are not the agent's: what posternd or bubblewrap has to say must not
+// mix with what the agent writes.
+const (
+	StdinFD   = 3
+	StdoutFD  = 4
+	StderrFD  = 5
+	ControlFD = 6
+)
+
+// The fixed paths of the sandbox.
+const (
+	// Dir holds everything of ours that is visible inside.
+	Dir = "/run/postern"
+	// Posternd is the program that serves the sandbox.
+	Posternd = Dir + "/posternd"
+	// NodesDir holds one folder of sockets per node, named 0, 1, ...
+	NodesDir = Dir + "/nodes"
+	// CA is the certificate of the proxy's authority alone.
+	CA = Dir + "/ca.pem"
+	// Bundle is the system's roots and the proxy's authority.
+	Bundle = Dir + "/bundle.pem"
+	// Java is the same as Bundle, as a Java key store.
+	Java = Dir + "/cacerts"
+)
+
+// The fixed addresses of the sandbox.
+const (
+	// ProxyPort is where, on loopback, the agent's proxy answers.
+	ProxyPort = 3128
+	// Resolver is the only DNS server that answers.
+	Resolver = "127.0.0.53"
+)
+
+// Setup is what the inside needs to know to start.
+type Setup struct {
+	// Argv is the agent's command; Env all of its environment.
+	Argv []Bytes `json:"argv"`
+	Env  []Bytes `json:"env"`
+	Dir  Bytes   `json:"dir"`
+	// UID and GID are what the agent's command believes to be.
+	UID int `json:"uid"`
+	GID int `json:"gid"`
+	// Nodes are the folders, inside, of the nodes' sockets.
+	Nodes []string `json:"nodes"`
+	// Gateways are the loopback ports that reach the proxy as they are.
+	Gateways []int `json:"gateways,omitempty"`
+	// Ports are captured for every address.
+	Ports []int `json:"ports"`
+	// Terminal is true if StdinFD is a terminal that the command shall control.
+	Terminal bool `json:"terminal,omitempty"`
+}
+
+// Signal asks for a signal to be passed to the command.
+type Signal struct {
+	Number int `json:"number"`
+}
+
+// Event is what happened inside. Exactly one field is set.
+type Event struct {
+	// Started is true when the command runs.
+	Started bool `json:"started,omitempty"`
+	// Exited is the command's exit status, 128+n if signal n ended it.
+	Exited *int `json:"exited,omitempty"`
+	// Refused says why the command could not be started; Status is what a
+	// shell would exit with (126, 127).
+	Refused string `json:"refused,omitempty"`
+	Status  int    `json:"status,omitempty"`
+	// Broken says why the sandbox could not be set up.
+	Broken string `json:"broken,omitempty"`
+}
