@@ -60,7 +60,7 @@ func prepareDemo(dir string) error {
 	if err != nil {
 		return fmt.Errorf("prepare the demo: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
 		return fmt.Errorf("prepare the demo: %w", err)
 	}
 	temp, err := os.MkdirTemp(filepath.Dir(dir), "demo-*") // 0700
