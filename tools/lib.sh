@@ -41,9 +41,22 @@ lock() {
 	}
 }
 
+# count FILE UNIT: how far a command is, by the lines that it has written to FILE;
+# UNIT says of what. Go downloads modules before it compiles the first package.
+count() {
+	local lines modules
+	lines=$(grep -cv '^go: ' "$1" || true)
+	modules=$(grep -c '^go: downloading' "$1" || true)
+	if [ "$lines" -eq 0 ] && [ "$modules" -gt 0 ]; then
+		echo "$modules modules downloaded"
+	else
+		echo "$lines $2"
+	fi
+}
+
 # long LOG UNIT COMMAND...: run the command with its output in .cache/log/LOG,
-# and say now and then how many lines of output (UNIT says of what) there are so
-# far. If it fails, show the end of its output and stop.
+# and say now and then how far it is (see count). If it fails, show the end of its
+# output and stop.
 long() {
 	local log=$cache/log/$1 unit=$2 start=$SECONDS last=-1 every=15 pid n status=0
 	shift 2
@@ -57,9 +70,9 @@ long() {
 		if [ $((n / every)) -ne "$last" ]; then
 			last=$((n / every))
 			if [ -t 1 ]; then
-				printf '\r      %s%d %s, %d s%s\e[K' "$dim" "$(wc -l <"$log")" "$unit" "$n" "$reset"
+				printf '\r      %s%s, %d s%s\e[K' "$dim" "$(count "$log" "$unit")" "$n" "$reset"
 			elif [ "$n" -gt 0 ]; then
-				say "$(wc -l <"$log") $unit, $n s"
+				say "$(count "$log" "$unit"), $n s"
 			fi
 		fi
 		sleep 0.3
@@ -73,7 +86,7 @@ long() {
 		fail "this did not work: $*" "all of its output: ${log#"$root"/}"
 	fi
 	n=$((SECONDS - start))
-	[ "$n" -lt 3 ] || say "$(wc -l <"$log") $unit, done in $n s"
+	[ "$n" -lt 3 ] || say "$(count "$log" "$unit"), done in $n s"
 }
 
 # use_tools: let what is started from here find the Envoy and the Pulumi CLI
