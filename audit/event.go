@@ -98,13 +98,16 @@ func decode(b []byte) (*Event, error) {
 		}
 		judge(e, &l)
 	case "connection":
-		if l.Failure == "" && !strings.Contains(l.Flags, "NR") {
+		// Once bytes of a request were decrypted the decision is the
+		// request's. A connection that was dropped is no decision at all.
+		fronted := l.SNI != "" && l.SNI != hostOf(l.Connect)
+		if l.Rx+l.Tx != 0 || !(fronted || strings.Contains(l.Failure, "SSL_routines") || strings.Contains(l.Flags, "NR")) {
 			return nil, nil //nolint:nilnil // most connections are not a decision
 		}
 		e.Host, e.Method, e.Verdict, e.Reason = clip(l.Connect), "CONNECT", Deny, plan.ReasonTLS
 		e.Rule = plan.DefaultRule(l.Agent)
 		e.Detail = clip(l.Failure)
-		if l.SNI != "" && l.SNI != hostOf(l.Connect) {
+		if fronted {
 			e.Reason, e.Detail = plan.ReasonName, clip("server name "+l.SNI)
 		}
 	default:

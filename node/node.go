@@ -124,6 +124,8 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 		"--concurrency", "1",
 		"--disable-hot-restart",
 		"--log-level", "warning",
+		// Warns of one protobuf message, which the address filter needs, on every update.
+		"--component-log-level", "misc:error",
 		// What lets an event be up to this old is what `audit -f` waits for.
 		"--file-flush-interval-msec", "50",
 		// A listener that is changed or removed closes its connections at once.

@@ -296,15 +296,13 @@ func (c *Control) tables(ctx context.Context, p *plan.Plan, r *envoy.Resources) 
 	return tables, errors.Join(errs...)
 }
 
-// addSecrets adds the credentials of p that can be had, and the leaves that
-// exist already: the same, or minted anew.
+// addSecrets adds the credentials of p, and the leaves that exist already: the
+// same if keep is set, otherwise minted anew.
 func (c *Control) addSecrets(t *table, p *plan.Plan, keep bool) error {
 	for _, cred := range p.Credentials {
 		name := envoy.SecretName(cred.Name)
-		if s := c.secrets.Envoy(cred.Name, name); s != nil {
-			if err := t.add(name, s); err != nil {
-				return err
-			}
+		if err := t.add(name, c.secrets.Envoy(cred.Name, name)); err != nil {
+			return err
 		}
 	}
 	c.cache.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -25,6 +26,9 @@ import (
 
 // maxLength bounds a secret: what is longer does not fit into a header.
 const maxLength = 16 << 10
+
+// retryAfter is how long a source that failed is left alone.
+const retryAfter = 500 * time.Millisecond
 
 // Store holds the value of every credential of the live plan and watches where
 // they come from. It is safe for concurrent use. Close it.
@@ -98,17 +102,19 @@ func (s *Store) Close() {
 	}
 }
 
-// Envoy returns the secret of a credential under the given xDS name, or nil if
-// it cannot be had: the routes that need it then fail closed.
+// Envoy returns the secret of a credential under the given xDS name. If it
+// cannot be had the secret is empty: Envoy would keep the last value of one
+// that is merely removed, but does not inject an empty one, so the routes that
+// need it fail closed.
 func (s *Store) Envoy(credential, name string) *tlsv3.Secret {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[credential]
-	if e == nil || e.value == nil {
-		return nil
+	var value []byte
+	if e := s.entries[credential]; e != nil {
+		value = bytes.Clone(e.value)
 	}
 	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{
-		Secret: &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: bytes.Clone(e.value)}},
+		Secret: &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: value}},
 	}}}
 }
 
@@ -146,7 +152,7 @@ func (s *Store) start(u string) *entry {
 			s.set(e, nil, fmt.Sprintf("%s is not a valid URL", u))
 			break
 		}
-		v, err := filevar.OpenVariable(path, runtimevar.BytesDecoder, nil)
+		v, err := filevar.OpenVariable(path, runtimevar.BytesDecoder, &filevar.Options{WaitDuration: retryAfter})
 		if err != nil {
 			s.set(e, nil, fmt.Sprintf("cannot watch %s", path))
 			break
