@@ -24,6 +24,7 @@ import (
 
 	"github.com/postern/postern/components/local"
 	"github.com/postern/postern/engine"
+	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
@@ -62,12 +63,12 @@ func declare(ctx *pulumi.Context, stack *stacks.Stack) error {
 	if err != nil {
 		return err
 	}
-	envoy, err := digested(findEnvoy())
+	proxy, err := digested(findEnvoy())
 	if err != nil {
 		return err
 	}
 	env, err := local.NewEnvironment(ctx, stack.Name, &local.EnvironmentArgs{
-		Home: home, Plan: stack.Plan, Nodes: stack.Nodes, Posternd: posternd, Envoy: envoy,
+		Home: home, Plan: stack.Plan, Nodes: stack.Nodes, Posternd: posternd, Envoy: proxy,
 	})
 	if err != nil {
 		return err
@@ -93,20 +94,11 @@ func findPosternd() (string, error) {
 }
 
 func findEnvoy() (string, error) {
-	if path := os.Getenv("ENVOY"); path != "" {
-		return filepath.Abs(path)
-	}
-	if path, err := exec.LookPath("envoy"); err == nil {
-		return filepath.Abs(path)
-	}
-	path, err := filepath.Abs(filepath.Join(".cache", "bin", "envoy"))
+	path, err := envoy.Binary()
 	if err != nil {
-		return "", fmt.Errorf("find envoy: %w", err)
+		return "", err
 	}
-	if _, err := exec.LookPath(path); err != nil {
-		return "", errors.New("find envoy: it is neither in $ENVOY nor PATH nor .cache/bin: run `make up`")
-	}
-	return path, nil
+	return filepath.Abs(path) // nodes work elsewhere
 }
 
 func digested(path string, err error) (local.Binary, error) {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -60,7 +61,6 @@ type Engine struct {
 	scratch bool   // dir is temporary: nothing was ever brought up
 	stack   auto.Stack
 	release func()
-	stop    chan bool
 }
 
 // Exists reports whether the engine has state of the stack: whether it was
@@ -77,7 +77,7 @@ func stateFile(dir, stack string) string {
 // Open takes hold of the stack. With scratch, a stack that does not exist is
 // given state in a temporary folder, so that a preview leaves nothing behind.
 func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error) {
-	e := &Engine{opts: opts, dir: opts.Home.PulumiDir(), release: func() {}, stop: make(chan bool)}
+	e := &Engine{opts: opts, dir: opts.Home.PulumiDir(), release: func() {}}
 	defer func() {
 		if err != nil {
 			e.Close()
@@ -104,9 +104,10 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 	if err := takeOver(ctx, e.dir, opts.Stack); err != nil {
 		return nil, err
 	}
-	port, err := serveProvider(e.stop)
-	if err != nil {
-		return nil, err
+	for _, dir := range []string{filepath.Join(e.dir, "home", "logs"), filepath.Join(e.dir, ".pulumi", "history", Project, opts.Stack)} {
+		if err := trim(dir); err != nil {
+			return nil, err
+		}
 	}
 	cli, err := newCLI(ctx, opts.CLI)
 	if err != nil {
@@ -124,10 +125,10 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 			Backend: &workspace.ProjectBackend{URL: (&url.URL{Scheme: "file", Path: e.dir}).String()},
 		}),
 		auto.EnvVars(map[string]string{
-			"PULUMI_DEBUG_PROVIDERS": provider.Name + ":" + strconv.Itoa(port),
 			// The state holds no secret, so there is nothing to guard with it.
 			"PULUMI_CONFIG_PASSPHRASE":                      "",
 			"PULUMI_SKIP_UPDATE_CHECK":                      "true",
+			"PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
 			"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION":   "true",
 			"PULUMI_DISABLE_AUTOMATIC_PLUGIN_INSTALLATIONS": "true",
 		}),
@@ -154,7 +155,6 @@ func (known) SelectStack(context.Context, string) error { return nil }
 
 // Close lets go of the stack.
 func (e *Engine) Close() {
-	close(e.stop)
 	e.release()
 	if e.scratch {
 		os.RemoveAll(e.dir) //nolint:errcheck // a temporary folder
@@ -211,8 +211,11 @@ func (e *Engine) clearPending(ctx context.Context) error {
 	if err != nil || !pending {
 		return err
 	}
-	_, err = e.stack.Refresh(ctx, optrefresh.ClearPendingCreates(),
-		optrefresh.ProgressStreams(e.verbose()...), optrefresh.ErrorProgressStreams(e.verbose()...))
+	err = e.serving(func() error {
+		_, err := e.stack.Refresh(ctx, optrefresh.ClearPendingCreates(),
+			optrefresh.ProgressStreams(e.verbose()...), optrefresh.ErrorProgressStreams(e.verbose()...))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("clear what an interrupted run left: %w", err)
 	}
@@ -238,7 +241,7 @@ func (e *Engine) follow(ctx context.Context, name string, preview bool, op func(
 			c.event(ev)
 		}
 	}()
-	err := op(ch)
+	err := e.serving(func() error { return op(ch) })
 	// The channel is closed by the engine's side, but not if it never started.
 	if c.began.Load() || err == nil {
 		<-collected
@@ -257,16 +260,20 @@ func (e *Engine) follow(ctx context.Context, name string, preview bool, op func(
 	}
 }
 
-// serveProvider serves our provider on a loopback port until stop is closed.
-func serveProvider(stop chan bool) (port int, err error) {
+// serving runs one operation of the engine with our provider on a loopback
+// port. Each has a provider of its own: at the end of an operation the engine
+// cancels the provider, and it stays cancelled.
+func (e *Engine) serving(op func() error) error {
 	impl, err := provider.New()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	server, err := p.RawServer(provider.Name, provider.Version, impl)(nil)
 	if err != nil {
-		return 0, fmt.Errorf("serve provider: %w", err)
+		return fmt.Errorf("serve provider: %w", err)
 	}
+	stop := make(chan bool)
+	defer close(stop)
 	handle, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{
 		Cancel: stop,
 		Init: func(s *grpc.Server) error {
@@ -275,9 +282,43 @@ func serveProvider(stop chan bool) (port int, err error) {
 		},
 	})
 	if err != nil {
-		return 0, fmt.Errorf("serve provider: %w", err)
+		return fmt.Errorf("serve provider: %w", err)
 	}
-	return handle.Port, nil
+	if err := e.stack.Workspace().SetEnvVars(map[string]string{
+		"PULUMI_DEBUG_PROVIDERS": provider.Name + ":" + strconv.Itoa(handle.Port),
+	}); err != nil {
+		return fmt.Errorf("serve provider: %w", err)
+	}
+	return op()
+}
+
+// kept is how many files the engine may leave in a folder of records.
+const kept = 100
+
+// trim removes the oldest files of a folder in which the engine keeps a record
+// of every operation for good.
+func trim(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("trim %s: %w", dir, err)
+	}
+	age := func(e fs.DirEntry) time.Time {
+		info, err := e.Info()
+		if err != nil {
+			return time.Time{}
+		}
+		return info.ModTime()
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return age(b).Compare(age(a)) })
+	for _, e := range entries[min(kept, len(entries)):] {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("trim %s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 // RemoveHome ends what still runs below home and removes all of home; the

@@ -133,15 +133,20 @@ func (c *collector) diagnostic(d *apitype.DiagnosticEvent) {
 		c.printer.warn(nameOf(d.URN), message)
 	case d.Severity == "error":
 		f := Failure{Name: nameOf(d.URN), Message: cause(message)}
-		if strings.Contains(d.URN, "::pulumi:pulumi:Stack::") { // "update failed", or the program's own error
+		if strings.Contains(d.URN, "::pulumi:pulumi:Stack::") { // the program's own error
 			f.Name = ""
-			if f.Message == "update failed" || f.Message == "preview failed" || f.Message == "destroy failed" || f.Message == "refresh failed" {
-				return
-			}
+		}
+		if epilogue[f.Message] {
+			return
 		}
 		c.summary.Failures = append(c.summary.Failures, f)
 		c.printer.fail(f)
 	}
+}
+
+// epilogue is what the engine says after the errors themselves.
+var epilogue = map[string]bool{
+	"update failed": true, "preview failed": true, "refresh failed": true, "destroy failed": true,
 }
 
 // ours leaves out what the engine adds of its own: the stack, the provider,
@@ -223,8 +228,8 @@ func details(m apitype.StepEventMetadata) []string {
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(m.DetailedDiff)) {
 		switch word := words[key]; {
-		case key == "version" && m.Old != nil && m.New != nil:
-			out = append(out, fmt.Sprintf("version %v -> %v", m.Old.Outputs["version"], m.New.Inputs["version"]))
+		case key == "planVersion" && m.Old != nil && m.New != nil:
+			out = append(out, fmt.Sprintf("version %v -> %v", m.Old.Outputs["planVersion"], m.New.Inputs["planVersion"]))
 			out = append(out, rulesChanged(m.Old.Inputs["plan"], m.New.Inputs["plan"])...)
 		case word != "":
 			out = append(out, word)

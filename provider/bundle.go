@@ -25,8 +25,9 @@ type BundleArgs struct {
 	Home string `pulumi:"home"`
 	// Plan is the canonical JSON of the plan. It holds no secret.
 	Plan string `pulumi:"plan"`
-	// Version is the plan's content hash.
-	Version string `pulumi:"version"`
+	// Version is the plan's content hash. An input named "version" would be
+	// the engine's own.
+	Version string `pulumi:"planVersion"`
 	// Members are the nodes that must have it. They are here so that the
 	// engine knows the order; a new node fetches the bundle by itself.
 	Members []string `pulumi:"members"`
@@ -79,7 +80,7 @@ func (*Bundle) Read(
 func (*Bundle) Diff(_ context.Context, req infer.DiffRequest[BundleArgs, BundleState]) (infer.DiffResponse, error) {
 	var d difference
 	d.replace("home", req.State.Home != req.Inputs.Home)
-	d.update("version", req.State.Version != req.Inputs.Version)
+	d.update("planVersion", req.State.Version != req.Inputs.Version)
 	return d.DiffResponse, nil
 }
 

@@ -3,14 +3,17 @@ package provider
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
 
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/bundle"
 )
 
 // ControlPlane is a running `posternd control`.
@@ -130,7 +133,36 @@ func (a ControlPlaneArgs) run(ctx context.Context) error {
 		proc.stop(ctx) //nolint:errcheck // the first error is the one to tell
 		return err
 	}
-	return nil
+	return a.gather(ctx)
+}
+
+// gather returns when the control plane has what was published, and the nodes
+// that run, if any, have come back to it. That some do not is no failure of
+// the control plane: it is said, and they keep what they have.
+func (a ControlPlaneArgs) gather(ctx context.Context) error {
+	_, err := bundle.Read(ctx, a.home().BundleURL())
+	published := err == nil
+	err = a.process().until(ctx, "wait for the nodes to come back to the control plane", nodeUp, func(ctx context.Context) error {
+		s, err := status(ctx, a.home())
+		if err != nil {
+			return err
+		}
+		if published && s.Version == "" {
+			return errors.New("it has not loaded the bundle")
+		}
+		for _, n := range s.Nodes {
+			_, running, err := daemon.Running(process{dir: a.home().NodeDir(n.ID)}.pidfile())
+			if err == nil && running && (!n.Connected || n.Version != s.Version) {
+				return fmt.Errorf("node %s is not back", n.ID)
+			}
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		p.GetLogger(ctx).Warning(err.Error())
+		return nil
+	}
+	return err
 }
 
 // stale reports whether the caller's environment has a secret that the running

@@ -53,6 +53,7 @@ func New() (p.Provider, error) {
 // How long to wait. A control plane is up in milliseconds and an Envoy in
 // under two seconds: these are for a machine that is busy with other things.
 const (
+	begin     = 10 * time.Second
 	controlUp = 15 * time.Second
 	nodeUp    = 30 * time.Second
 	// After an interrupt the engine has ten seconds, clean-up included.
@@ -98,6 +99,8 @@ func (d process) start(ctx context.Context, posternd string, env []string, args 
 	if err := d.stop(ctx); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, begin, fmt.Errorf("it did not begin within %s", begin))
+	defer cancel()
 	_, err := daemon.Start(ctx, daemon.Command{
 		Path: posternd, Args: args, Env: env, Dir: "/", PIDFile: d.pidfile(), LogFile: d.log(),
 	})

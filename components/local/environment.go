@@ -56,7 +56,7 @@ type node struct {
 
 type published struct {
 	pulumi.CustomResourceState
-	Version pulumi.StringOutput `pulumi:"version"`
+	Version pulumi.StringOutput `pulumi:"planVersion"`
 }
 
 // NewEnvironment declares the environment. The order of creation follows from
@@ -122,10 +122,10 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 
 	live := &published{}
 	if err := declare("Bundle", "-bundle", pulumi.Map{
-		"home":    cp.Home,
-		"plan":    pulumi.String(string(encoded)),
-		"version": pulumi.String(version),
-		"members": members,
+		"home":        cp.Home,
+		"plan":        pulumi.String(string(encoded)),
+		"planVersion": pulumi.String(version),
+		"members":     members,
 	}, live); err != nil {
 		return nil, err
 	}

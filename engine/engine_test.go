@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/auto/events"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+)
+
+func encode(t *testing.T, p plan.Plan) string {
+	t.Helper()
+	b, err := p.Encode()
+	require.NoError(t, err)
+	return string(b)
+}
+
+func TestRulesChanged(t *testing.T) {
+	t.Parallel()
+	rule := func(id, host, credential string) plan.Rule {
+		return plan.Rule{ID: id, Host: host, Port: 443, Methods: []string{"GET"}, Paths: []string{"/**"}, Credential: credential}
+	}
+	before := encode(t, plan.Plan{Agents: []plan.Agent{{Name: "demo", Rules: []plan.Rule{rule("demo/a", "a.test", ""), rule("demo/b", "b.test", "")}}}})
+	after := encode(t, plan.Plan{Agents: []plan.Agent{{Name: "demo", Rules: []plan.Rule{rule("demo/b", "b.test", "key"), rule("demo/c", "c.test", "")}}}})
+	require.Equal(t, []string{
+		"- demo/a: a.test:443 GET /**",
+		"~ demo/b: b.test:443 GET /** -> b.test:443 GET /**, with credential key",
+		"+ demo/c: c.test:443 GET /**",
+	}, rulesChanged(before, after))
+	require.Empty(t, rulesChanged(before, before))
+	require.Empty(t, rulesChanged(nil, after), "there is nothing to compare with")
+}
+
+// What the engine says, for people: one line a resource, no control characters.
+func TestCollector(t *testing.T) {
+	t.Parallel()
+	state := func(outputs map[string]any) *apitype.StepEventStateMetadata {
+		return &apitype.StepEventStateMetadata{Custom: true, Outputs: outputs}
+	}
+	step := func(op apitype.OpType, name, kind string, old, now *apitype.StepEventStateMetadata) events.EngineEvent {
+		m := apitype.StepEventMetadata{Op: op, URN: "urn:pulumi:local::postern::postern:local:" + kind + "::" + name, Type: "postern:local:" + kind, Old: old, New: now}
+		return events.EngineEvent{EngineEvent: apitype.EngineEvent{ResOutputsEvent: &apitype.ResOutputsEvent{Metadata: m}}}
+	}
+	says := func(severity, urn, message string) events.EngineEvent {
+		return events.EngineEvent{EngineEvent: apitype.EngineEvent{DiagnosticEvent: &apitype.DiagnosticEvent{Severity: severity, URN: urn, Message: message}}}
+	}
+	var out bytes.Buffer
+	c := &collector{printer: NewPrinter(&out, false), summary: Summary{Stack: "local", Operation: "up"}}
+	c.event(step(apitype.OpRefresh, "local-node-1", "Node", state(nil), nil))
+	c.event(step(apitype.OpRefresh, "local-ca", "CertificateAuthority", state(nil), state(nil)))
+	c.event(step(apitype.OpSame, "local-ca", "CertificateAuthority", state(nil), state(nil)))
+	c.event(step(apitype.OpCreate, "local-node-1", "Node", nil, state(nil)))
+	c.event(says("error", "urn:pulumi:local::postern::postern:local:Bundle::local-bundle", "<{%reset%}>error: node n1 rejected listeners: \x1b[31mbad<{%reset%}>\n"))
+	c.event(says("error", "urn:pulumi:local::postern::pulumi:pulumi:Stack::postern-local", "<{%reset%}>update failed<{%reset%}>\n"))
+	c.summary.Seconds = 1.25
+	require.Equal(t, `  ! local-node-1     node                  drifted: it is gone
+  + local-node-1     node                  created
+  error: local-bundle: node n1 rejected listeners: [31mbad
+`, out.String())
+	require.Equal(t, "up local: 1 created, 1 unchanged (1.2 s)", c.summary.Line())
+	require.Equal(t, map[string]int{"same": 1, "create": 1}, c.summary.Changes)
+	require.Len(t, c.summary.Drift, 1)
+	require.ErrorContains(t, &FailedError{Summary: &c.summary}, "local-bundle")
+}
+
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	locks := filepath.Join(dir, ".pulumi", "locks", "organization", Project, "local")
+	require.NoError(t, os.MkdirAll(locks, 0o700))
+	lock := filepath.Join(locks, "1.json")
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	write := func(pid int, host string) {
+		require.NoError(t, os.WriteFile(lock, fmt.Appendf(nil, `{"pid":%d,"hostname":%q}`, pid, host), 0o600))
+	}
+
+	write(1<<22+1, host) // above the highest process ID
+	require.NoError(t, takeOver(t.Context(), dir, "local"))
+	require.NoFileExists(t, lock)
+
+	write(os.Getpid(), host) // alive, but no engine
+	require.NoError(t, takeOver(t.Context(), dir, "local"))
+	require.NoFileExists(t, lock)
+
+	write(1, "elsewhere.test")
+	require.ErrorContains(t, takeOver(t.Context(), dir, "local"), "remove "+lock)
+	require.FileExists(t, lock)
+}
+
+func TestRemoveHome(t *testing.T) {
+	t.Parallel()
+	home := stacks.Home{Root: filepath.Join(t.TempDir(), "local-1")}
+	require.NoError(t, RemoveHome(t.Context(), home, false), "there is none")
+	for _, dir := range []string{home.AuditDir(), home.PulumiDir(), home.NodeDir("n1"), home.ControlDir()} {
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+	}
+	release, err := daemon.Lock(filepath.Join(home.PulumiDir(), "lock"))
+	require.NoError(t, err)
+	defer release()
+	require.NoError(t, RemoveHome(t.Context(), home, false))
+	left, err := os.ReadDir(home.Root)
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	require.Equal(t, "audit", left[0].Name())
+	require.NoError(t, RemoveHome(t.Context(), home, true))
+	require.NoDirExists(t, home.Root)
+}
+
+func TestTrim(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for i := range kept + 5 {
+		path := filepath.Join(dir, fmt.Sprint(i))
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+		require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(int64(i), 0)))
+	}
+	require.NoError(t, trim(dir))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, kept)
+	require.NoFileExists(t, filepath.Join(dir, "4"))
+	require.FileExists(t, filepath.Join(dir, "5"))
+	require.NoError(t, trim(filepath.Join(dir, "none")))
+}
