@@ -61,8 +61,11 @@ func (b *builder) requestFilters(first ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter
 func (b *builder) connectState(agent string) *hcmv3.HttpFilter {
 	value := func(key, text string, formatters ...*corev3.TypedExtensionConfig) *setstatev3.FilterStateValue {
 		return &setstatev3.FilterStateValue{
-			Key:        &setstatev3.FilterStateValue_ObjectKey{ObjectKey: key},
-			FactoryKey: "envoy.string",
+			Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: key},
+			// Hashable: Envoy pools connections to the internal listener by the hash of what
+			// they share. With a plain string, all agents would share the pool, and with it the state,
+			// of whoever opened it first (docs/envoy.md).
+			FactoryKey: "envoy.hashable_string",
 			Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
 				Format:     textFormat(text),
 				Formatters: formatters,
