@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -99,13 +100,8 @@ func (b *builder) connectHosts(a plan.Agent) []*routev3.VirtualHost {
 // plan.Decide: what is allowed, then the denials from the most to the least
 // telling, so that each names its reason.
 func (b *builder) ruleRoutes(agent string, rules []plan.Rule) []*routev3.Route {
-	// AnyMethod does not mean these, whatever a rule says.
+	// A tunnel inside a tunnel is nothing that a rule can allow.
 	routes := []*routev3.Route{deny(agent, plan.ReasonMethod, hostPort(rules[0]), connectMatch())}
-	for _, m := range []string{"TRACE", "TRACK"} {
-		match := anyPath()
-		match.Headers = []*routev3.HeaderMatcher{methods([]string{m})}
-		routes = append(routes, deny(agent, plan.ReasonMethod, hostPort(rules[0]), match))
-	}
 	for _, r := range rules {
 		for _, p := range r.Paths {
 			routes = append(routes, b.allow(r, p))
@@ -123,9 +119,7 @@ func (b *builder) ruleRoutes(agent string, rules []plan.Rule) []*routev3.Route {
 
 func (b *builder) allow(r plan.Rule, path string) *routev3.Route {
 	match := pathMatch(path)
-	if len(r.Methods) != 1 || r.Methods[0] != plan.AnyMethod {
-		match.Headers = []*routev3.HeaderMatcher{methods(r.Methods)}
-	}
+	match.Headers = []*routev3.HeaderMatcher{methods(r.Methods)}
 	cluster := clusterDynamic
 	if r.Upstream != nil {
 		cluster = pinned(r)
@@ -154,6 +148,12 @@ func (b *builder) allow(r plan.Rule, path string) *routev3.Route {
 }
 
 func methods(ms []string) *routev3.HeaderMatcher {
+	if slices.Equal(ms, []string{plan.AnyMethod}) {
+		// These make a server send back what it was sent, with the credential.
+		not := methods([]string{"CONNECT", "TRACE", "TRACK"})
+		not.InvertMatch = true
+		return not
+	}
 	m := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: ms[0]}}
 	if len(ms) > 1 {
 		m = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: strings.Join(ms, "|")}}}

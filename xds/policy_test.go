@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -370,14 +371,17 @@ func TestPrivateAddresses(t *testing.T) {
 		"azure.test.": "168.63.129.16", "zero.test.": "0.0.0.0", "six.test.": "::1", "mapped.test.": "::ffff:127.0.0.1", "ula.test.": "fd00:ec2::254",
 		"nat64.test.": "64:ff9b::7f00:1", "sixtofour.test.": "2002:7f00:1::1",
 	}
-	asked := make(chan string, 1000)
+	var mu sync.Mutex
+	asked := map[string]bool{}
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	started := make(chan struct{})
 	server := &dns.Server{PacketConn: pc, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
 		name := q.Question[0].Name
-		asked <- name
+		mu.Lock()
+		asked[name] = true
+		mu.Unlock()
 		ip := net.ParseIP(addresses[name])
 		h := dns.RR_Header{Name: name, Rrtype: q.Question[0].Qtype, Class: dns.ClassINET, Ttl: 1}
 		mapped := strings.HasPrefix(addresses[name], "::ffff:")
@@ -417,7 +421,8 @@ func TestPrivateAddresses(t *testing.T) {
 	_, err = f.client("n1", "a").Get("https://evil.test/") //nolint:noctx,bodyclose // refused
 	require.Error(t, err)
 	f.events(n + 1)
-	close(asked)
+	mu.Lock()
+	defer mu.Unlock()
 	for name := range asked {
 		require.Contains(t, addresses, name, "a name outside the policy was looked up")
 	}

@@ -1,0 +1,177 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/plan"
+)
+
+func TestDecode(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, line string
+		want       *Event // nil: not a decision
+	}{
+		{
+			"allowed", `{"k":"request","t":"1795416854.918","agent":"a","method":"GET","authority":"api.test","path":"/v1","host":"api.test:443","rule":"a/api","reason":"allowed","credential":"key","status":200,"flags":"-","details":"via_upstream","rx":3,"tx":5,"ms":7}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200, Sent: 3, Received: 5, Millis: 7},
+		},
+		{
+			"an upstream's own 503 is not ours", `{"k":"request","agent":"a","method":"GET","host":"api.test:443","rule":"a/api","reason":"allowed","status":503,"flags":"-","details":"via_upstream"}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 503},
+		},
+		{
+			"unreachable", `{"k":"request","agent":"a","method":"GET","host":"api.test:443","rule":"a/api","reason":"allowed","status":503,"flags":"UF","details":"upstream_reset","failure":"CERTIFICATE_VERIFY_FAILED"}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonUpstream, Detail: "upstream_reset CERTIFICATE_VERIFY_FAILED", Status: 503},
+		},
+		{
+			"private address", `{"k":"request","agent":"a","method":"GET","host":"api.test:443","rule":"a/api","reason":"allowed","credential":"key","status":503,"flags":"UH","details":"dns_resolution_failure{address_denied}"}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonAddress, Status: 503},
+		},
+		{
+			"denied CONNECT", `{"k":"request","agent":"a","method":"CONNECT","authority":"evil.test:443","path":"/","rule":"a/default","reason":"host_not_allowed","status":403,"flags":"-"}`,
+			&Event{Agent: "a", Host: "evil.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonHost, Status: 403},
+		},
+		{
+			"query is dropped", `{"k":"request","agent":"a","method":"GET","authority":"x.test","path":"/a?key=s3cr3t","rule":"a/default","reason":"plain_http_not_allowed","status":403}`,
+			&Event{Agent: "a", Host: "x.test:80", Method: "GET", Path: "/a", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonScheme, Status: 403},
+		},
+		{
+			"malformed", `{"k":"request","agent":"a","status":400,"flags":"DPE","details":"http1.codec_error"}`,
+			&Event{Agent: "a", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "http1.codec_error", Status: 400},
+		},
+		{
+			"names disagree", `{"k":"request","agent":"a","method":"GET","authority":"b.test","connect":"a.test:443","sni":"b.test","status":403,"flags":"NR"}`,
+			&Event{Agent: "a", Host: "b.test:443", Method: "GET", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonName, Detail: "connect a.test:443, server name b.test, host b.test", Status: 403},
+		},
+		{
+			"client does not trust us", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"a.test","failure":"TLS_error:|268436504:SSL_routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA:TLS_error_end"}`,
+			&Event{Agent: "a", Host: "a.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonTLS, Detail: "TLS_error:|268436504:SSL_routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA:TLS_error_end"},
+		},
+		{"connection that carried requests", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"a.test","rx":120,"tx":300,"failure":"TLS_error:|system_library:Connection_reset_by_peer"}`, nil},
+		{"connection that came to nothing", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"a.test"}`, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := decode([]byte(c.line))
+			require.NoError(t, err)
+			if got != nil {
+				got.Time = time.Time{}
+			}
+			require.Equal(t, c.want, got)
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"k":"request","t":"1.5","method":"GET","authority":"a:b:c","path":"?"}`))
+	f.Add([]byte(`{"k":"connection","connect":"[::1","sni":"x"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := decode(b)
+		if err == nil && e != nil {
+			require.Contains(t, []string{Allow, Deny}, e.Verdict)
+			require.NotEmpty(t, e.Reason)
+			require.NotContains(t, e.Path, "?")
+		}
+	})
+}
+
+const denied = `{"k":"request","t":"1795416854.918","agent":"a","method":"CONNECT","authority":"evil.test:443","rule":"a/default","reason":"host_not_allowed","status":403}` + "\n"
+
+// TestWriter: the numbering goes on over restarts, a torn line is cut off and
+// declared, and a line that cannot be read is declared too.
+func TestWriter(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(lines string) {
+		t.Helper()
+		w, err := NewWriter(dir, "n1")
+		require.NoError(t, err)
+		require.NoError(t, w.Copy(strings.NewReader(lines)))
+		require.NoError(t, w.Close())
+	}
+	write(denied + denied)
+	f, err := os.OpenFile(filepath.Join(dir, "n1.jsonl"), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = f.WriteString(`{"time":"2026-11-`)
+	require.NoError(t, errors.Join(err, f.Close()))
+	write(denied + "not json\n" + denied)
+	events, err := Read(dir, Filter{})
+	require.NoError(t, err)
+	var got []string
+	seqs := map[uint64]bool{}
+	for _, e := range events {
+		got = append(got, e.Verdict)
+		seqs[e.Seq] = true
+	}
+	require.ElementsMatch(t, []string{Deny, Deny, Gap, Deny, Gap, Deny}, got)
+	require.Len(t, seqs, 6)
+	require.True(t, seqs[1] && seqs[6])
+}
+
+// TestWriterRefuses a file that is not a log: it goes on after no number at all.
+func TestWriterRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "n1.jsonl"), []byte("something else\n"), 0o600))
+	_, err := NewWriter(dir, "n1")
+	require.ErrorContains(t, err, "is not an event")
+}
+
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	got := make(chan Event)
+	done := make(chan error, 1)
+	go func() {
+		done <- Follow(ctx, dir, Filter{Agent: "a", Host: "evil.test", Denied: true}, func(e Event) error { got <- e; return nil })
+	}()
+	for _, node := range []string{"n1", "n2"} {
+		w, err := NewWriter(dir, node)
+		require.NoError(t, err)
+		require.NoError(t, w.Copy(strings.NewReader(strings.ReplaceAll(denied, `"a"`, `"b"`)+denied)))
+		require.NoError(t, w.Close())
+		require.Equal(t, node, (<-got).Node)
+	}
+	cancel()
+	require.NoError(t, <-done)
+}
+
+func TestFilter(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	e := &Event{Time: at, Agent: "a", Host: "api.test:443", Verdict: Allow}
+	for f, want := range map[Filter]bool{
+		{}:                               true,
+		{Agent: "a"}:                     true,
+		{Agent: "b"}:                     false,
+		{Host: "api.test"}:               true,
+		{Host: "api.test:443"}:           true,
+		{Host: "test"}:                   false,
+		{Denied: true}:                   false,
+		{Since: at}:                      true,
+		{Since: at.Add(time.Nanosecond)}: false,
+	} {
+		require.Equal(t, want, f.match(e), "%+v", f)
+	}
+}
+
+// BenchmarkCopy is the cost of one event for a node's supervisor.
+func BenchmarkCopy(b *testing.B) {
+	w, err := NewWriter(b.TempDir(), "n1")
+	require.NoError(b, err)
+	lines := bytes.Repeat([]byte(denied), b.N)
+	b.ResetTimer()
+	require.NoError(b, w.Copy(bytes.NewReader(lines)))
+}
