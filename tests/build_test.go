@@ -1,0 +1,76 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/engine"
+	"github.com/postern/postern/envoy"
+)
+
+// built is one build of a program for all tests of a run, in .cache so that
+// the folder is made once and the next run replaces what is in it.
+func built(name, pkg string, env ...string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		dir, err := filepath.Abs(filepath.Join("..", ".cache", "tests"))
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(dir, name)
+		cmd := exec.Command("go", "build", "-trimpath", "-o", path, pkg)
+		cmd.Dir = ".."
+		cmd.Env = append(os.Environ(), env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+		}
+		return path, nil
+	})
+}
+
+var (
+	buildPosternd = built("posternd", "./cmd/posternd", "CGO_ENABLED=0")
+	buildProgram  = built("program", ".")
+	buildPlugin   = built("pulumi-resource-postern", "./cmd/pulumi-resource-postern")
+)
+
+// posternd returns the path of the daemon, built from this tree.
+func posternd(t testing.TB) string {
+	t.Helper()
+	path, err := buildPosternd()
+	require.NoError(t, err)
+	return path
+}
+
+// stackProgram returns the path of what `go run .` runs, built from this tree.
+func stackProgram(t testing.TB) string {
+	t.Helper()
+	path, err := buildProgram()
+	require.NoError(t, err)
+	return path
+}
+
+// envoyBinary returns the path of the real Envoy. There is no test without it.
+func envoyBinary(t testing.TB) string {
+	t.Helper()
+	path, err := envoy.Binary()
+	require.NoError(t, err)
+	path, err = filepath.Abs(path)
+	require.NoError(t, err)
+	return path
+}
+
+// pulumiCLI returns the path of the real Pulumi CLI. There is no test without it.
+func pulumiCLI(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	path, err := engine.FindCLI(dir)
+	require.NoError(t, err)
+	return path
+}
