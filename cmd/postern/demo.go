@@ -157,7 +157,9 @@ func (d *demo) denied(ctx context.Context) error {
 		return fmt.Errorf("the request to %s should have been denied, but was answered:\n%s", demoDenied, stdout)
 	}
 	fmt.Fprintf(d.out, "denied   curl %s  (%d ms)\n", demoDenied, took.Milliseconds())
-	fmt.Fprintf(d.out, "         %s\n", lastLine(stderr))
+	for line := range strings.Lines(strings.TrimSpace(stderr)) {
+		fmt.Fprintf(d.out, "         %s\n", strings.TrimSpace(line))
+	}
 	return nil
 }
 
@@ -173,7 +175,8 @@ func (d *demo) curl(ctx context.Context, url string) (stdout, stderr string, too
 	}
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, self, "run", "--agent", demoAgent, "--", "curl", "--silent", "--show-error", url)
+	cmd := exec.CommandContext(ctx, self, "run", "--file", filepath.Join(d.root, "stacks", "local.yaml"),
+		"--agent", demoAgent, "--", "curl", "--silent", "--show-error", url)
 	cmd.Dir = work
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -211,7 +214,7 @@ func (d *demo) events(ctx context.Context, home stacks.Home, since time.Time) er
 		if credential == "" {
 			credential = "-"
 		}
-		request := strings.TrimSpace(e.Method + " " + e.Host + e.Path)
+		request := e.Method + " " + e.Host + e.Path
 		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n",
 			e.Time.Local().Format(time.TimeOnly), e.Agent, e.Verdict, e.Reason, request,
 			e.Rule, credential, e.Status)
@@ -228,9 +231,4 @@ func (d *demo) events(ctx context.Context, home stacks.Home, since time.Time) er
 		return errors.New("the second event is not the denied request")
 	}
 	return nil
-}
-
-func lastLine(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return lines[len(lines)-1]
 }
