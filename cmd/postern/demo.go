@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -206,21 +205,12 @@ func (d *demo) events(ctx context.Context, home stacks.Home, since time.Time) er
 	if err != nil && !errors.Is(err, errSeen) {
 		return err
 	}
-	fmt.Fprintln(d.out, "\nThe audit log has both:")
-	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "  TIME\tAGENT\tVERDICT\tREASON\tREQUEST\tRULE\tCREDENTIAL\tSTATUS")
+	fmt.Fprintln(d.out, "\nThe audit log has both (this is `postern audit`):")
+	show := printer(d.out, false)
 	for _, e := range seen {
-		credential := e.Credential
-		if credential == "" {
-			credential = "-"
+		if err := show(e); err != nil {
+			return fmt.Errorf("print the events: %w", err)
 		}
-		request := e.Method + " " + e.Host + e.Path
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n",
-			e.Time.Local().Format(time.TimeOnly), e.Agent, e.Verdict, e.Reason, request,
-			e.Rule, credential, e.Status)
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("print the events: %w", err)
 	}
 	switch {
 	case len(seen) < 2:
