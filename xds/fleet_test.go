@@ -37,7 +37,7 @@ import (
 
 // fleet is a control plane in this process and real Envoys.
 type fleet struct {
-	t    *testing.T
+	t    testing.TB
 	home stacks.Home
 	api  *api.Client
 	// ca is what agents trust; upstreamCA is what signs upstreams.
@@ -49,7 +49,7 @@ type fleet struct {
 }
 
 // newFleet starts a control plane and n nodes, n1 to nN.
-func newFleet(t *testing.T, n int) *fleet {
+func newFleet(t testing.TB, n int) *fleet {
 	t.Helper()
 	// Not t.TempDir: a socket's path is short.
 	root, err := os.MkdirTemp("", "postern")
@@ -237,7 +237,7 @@ type testCA struct {
 	key     *ecdsa.PrivateKey
 }
 
-func newCA(t *testing.T, name string) *testCA {
+func newCA(t testing.TB, name string) *testCA {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -252,14 +252,14 @@ func newCA(t *testing.T, name string) *testCA {
 	return &testCA{cert: cert, certPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), key: key}
 }
 
-func (ca *testCA) keyPEM(t *testing.T) []byte {
+func (ca *testCA) keyPEM(t testing.TB) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(ca.key)
 	require.NoError(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
-func (ca *testCA) issue(t *testing.T, hosts ...string) tls.Certificate {
+func (ca *testCA) issue(t testing.TB, hosts ...string) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/audit"
+	"github.com/postern/postern/stacks"
+)
+
+func newAuditCmd() *cobra.Command {
+	var f audit.Filter
+	var since string
+	var follow, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "audit [--agent A] [--host H] [--denied] [--since 1h] [-f]",
+		Short: "Show what the agents did: one line for each decision of the proxy",
+		Example: `  postern audit --since 10m
+  postern audit --denied --agent demo
+  postern audit -f --json | jq .host`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			file, err := stackFile(cmd)
+			if err != nil {
+				return err
+			}
+			home, err := stacks.HomeOf(file)
+			if err != nil {
+				return err
+			}
+			if f.Since, err = parseSince(since, time.Now()); err != nil {
+				return usageError{err}
+			}
+			show := printer(cmd.OutOrStdout(), asJSON)
+			if follow {
+				return audit.Follow(cmd.Context(), home.AuditDir(), f, show)
+			}
+			events, err := audit.Read(home.AuditDir(), f)
+			if err != nil {
+				return err
+			}
+			for _, e := range events {
+				if err := show(e); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&f.Agent, "agent", "a", "", "only this agent")
+	cmd.Flags().StringVar(&f.Host, "host", "", "only this host, with or without its port")
+	cmd.Flags().BoolVar(&f.Denied, "denied", false, "only what was denied")
+	cmd.Flags().StringVar(&since, "since", "", "only from this long ago (30s, 15m, 2h), or from this time (2026-11-23T10:00:00Z)")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new events until interrupted")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	return cmd
+}
+
+// parseSince reads a duration before now, or a time. "" is the beginning.
+func parseSince(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("--since %q is neither a duration, such as 15m, nor a time, such as 2026-11-23T10:00:00Z", s)
+	}
+	return t, nil
+}
+
+// printer returns a function that writes one event as a row of a table, whose
+// head goes before the first, or as JSON. Columns have a fixed width, because
+// an event that is followed is not waited for. What an agent sent is quoted if
+// a terminal could act on it.
+func printer(w io.Writer, asJSON bool) func(audit.Event) error {
+	if asJSON {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		return func(e audit.Event) error { return enc.Encode(e) }
+	}
+	head := false
+	return func(e audit.Event) error {
+		const row = "%-12s  %-7s  %-10s  %-7s  %-44s  %6s  %-22s  %s\n"
+		if !head {
+			head = true
+			if _, err := fmt.Fprintf(w, row, "TIME", "VERDICT", "AGENT", "METHOD", "HOST AND PATH", "STATUS", "RULE", "REASON"); err != nil {
+				return err
+			}
+		}
+		reason := string(e.Reason)
+		if e.Credential != "" {
+			reason += ", credential " + e.Credential
+		}
+		if e.Detail != "" {
+			reason += ": " + e.Detail
+		}
+		status := "-"
+		if e.Status != 0 {
+			status = strconv.Itoa(e.Status)
+		}
+		_, err := fmt.Fprintf(w, row, e.Time.Local().Format("15:04:05.000"), e.Verdict, e.Agent, plain(e.Method), plain(e.Host+e.Path), status, e.Rule, plain(reason))
+		return err
+	}
+}
+
+// plain returns s as it is if every character can be printed, and quoted otherwise.
+func plain(s string) string {
+	if q := strconv.QuoteToASCII(s); len(q) != len(s)+2 {
+		return q
+	}
+	return s
+}
