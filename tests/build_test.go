@@ -14,6 +14,14 @@ import (
 	"github.com/postern/postern/envoy"
 )
 
+// TestMain lets the test binary be the language host of a Pulumi installation.
+func TestMain(m *testing.M) {
+	if program := os.Getenv(languageHostOf); program != "" {
+		serveLanguageHost(program)
+	}
+	os.Exit(m.Run())
+}
+
 // built is one build of a program for all tests of a run, in .cache so that
 // the folder is made once and the next run replaces what is in it.
 func built(name, pkg string, env ...string) func() (string, error) {

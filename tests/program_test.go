@@ -1,0 +1,112 @@
+package tests
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil"
+	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// languageHostOf is set in the environment of a test binary that is to be the
+// language host for the program that it names. Pulumi's own one for Go cannot
+// be had as a Go module; all it does for us is to run the program.
+const languageHostOf = "POSTERN_TEST_LANGUAGE_HOST_OF"
+
+type languageHost struct {
+	pulumirpc.UnimplementedLanguageRuntimeServer
+	program, engine string
+}
+
+func serveLanguageHost(program string) {
+	handle, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{Init: func(s *grpc.Server) error {
+		pulumirpc.RegisterLanguageRuntimeServer(s, &languageHost{program: program, engine: os.Args[len(os.Args)-1]})
+		return nil
+	}})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(handle.Port)
+	<-handle.Done
+	os.Exit(0)
+}
+
+func (h *languageHost) GetPluginInfo(context.Context, *emptypb.Empty) (*pulumirpc.PluginInfo, error) {
+	return &pulumirpc.PluginInfo{Version: "0.0.1"}, nil
+}
+
+func (h *languageHost) GetRequiredPackages(context.Context, *pulumirpc.GetRequiredPackagesRequest) (*pulumirpc.GetRequiredPackagesResponse, error) {
+	return &pulumirpc.GetRequiredPackagesResponse{}, nil
+}
+
+func (h *languageHost) Run(ctx context.Context, req *pulumirpc.RunRequest) (*pulumirpc.RunResponse, error) {
+	config, err := json.Marshal(req.GetConfig())
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, h.program)
+	cmd.Dir = req.GetPwd()
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.Env = append(os.Environ(),
+		"PULUMI_ORGANIZATION="+req.GetOrganization(), "PULUMI_PROJECT="+req.GetProject(), "PULUMI_STACK="+req.GetStack(),
+		"PULUMI_CONFIG="+string(config), "PULUMI_DRY_RUN="+strconv.FormatBool(req.GetDryRun()),
+		"PULUMI_PARALLEL="+strconv.Itoa(int(req.GetParallel())),
+		"PULUMI_MONITOR="+req.GetMonitorAddress(), "PULUMI_ENGINE="+h.engine)
+	if err := cmd.Run(); err != nil {
+		return &pulumirpc.RunResponse{Error: err.Error()}, nil
+	}
+	return &pulumirpc.RunResponse{}, nil
+}
+
+// For people who have Pulumi installed, main.go and Pulumi.yaml are a program
+// like any other, and the provider is a plugin.
+func TestEngineRunsTheProgram(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t)
+	project, err := os.ReadFile(filepath.Join("..", "Pulumi.yaml"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(c.dir, "Pulumi.yaml"), project, 0o600))
+	plugin, err := buildPlugin()
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(filepath.Dir(plugin), filepath.Join(c.dir, "bin")))
+
+	root := filepath.Dir(c.dir)
+	path, state := filepath.Join(root, "path"), filepath.Join(root, "state")
+	require.NoError(t, os.MkdirAll(path, 0o700))
+	require.NoError(t, os.MkdirAll(state, 0o700))
+	self, err := os.Executable()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(path, "pulumi-language-go"), []byte("#!/bin/sh\n"+
+		languageHostOf+"="+stackProgram(t)+" exec "+self+" \"$@\"\n"), 0o700))
+	environ := append(c.environ,
+		"PATH="+path+string(filepath.ListSeparator)+os.Getenv("PATH"), "PULUMI_HOME="+filepath.Join(root, "pulumi"),
+		"PULUMI_BACKEND_URL=file://"+state, "PULUMI_CONFIG_PASSPHRASE=", "PULUMI_SKIP_UPDATE_CHECK=true",
+		"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true")
+	pulumi := func(args ...string) string {
+		cmd := exec.CommandContext(t.Context(), pulumiCLI(t), append(args, "--non-interactive", "--color=never")...)
+		cmd.Dir, cmd.Env = c.dir, environ
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return string(out)
+	}
+	pulumi("stack", "init", "local")
+	require.Contains(t, pulumi("preview", "-s", "local"), "+ 6 to create") // with the stack and the component
+	require.NoDirExists(t, c.home.Root)
+	require.Contains(t, pulumi("up", "-s", "local", "--yes"), "+ 6 created")
+	c.live()
+	require.Contains(t, pulumi("up", "-s", "local", "--yes"), "6 unchanged")
+	c.edit("allow: [one]", "allow: [one, two]")
+	require.Contains(t, pulumi("up", "-s", "local", "--yes"), "~ 1 updated")
+	pulumi("destroy", "-s", "local", "--yes")
+	require.Empty(t, processes(t, c.home.Root))
+}
