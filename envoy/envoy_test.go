@@ -1,0 +1,165 @@
+package envoy
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/tools/txtar"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"github.com/postern/postern/plan"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden builds the plan in each testdata/*.txtar and compares the
+// resources with those in the same file, or the error with "error".
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txtar")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			b, err := os.ReadFile(file)
+			require.NoError(t, err)
+			ar := txtar.Parse(b)
+			require.Equal(t, "plan.json", ar.Files[0].Name)
+			p := &plan.Plan{}
+			require.NoError(t, json.Unmarshal(ar.Files[0].Data, p))
+			got := &txtar.Archive{Comment: ar.Comment, Files: ar.Files[:1:1]}
+			r, err := Build(p, Options{Roots: "/roots.pem"})
+			if err != nil {
+				got.Files = append(got.Files, txtar.File{Name: "error", Data: []byte(err.Error() + "\n")})
+			} else {
+				for _, m := range r.all() {
+					name := strings.ReplaceAll(m.(interface{ GetName() string }).GetName(), ":", "_")
+					kind := strings.ToLower(string(m.ProtoReflect().Descriptor().Name()))
+					got.Files = append(got.Files, txtar.File{Name: kind + "/" + name + ".json", Data: readable(t, m)})
+				}
+			}
+			if *update {
+				require.NoError(t, os.WriteFile(file, txtar.Format(got), 0o600))
+				return
+			}
+			require.Empty(t, cmp.Diff(string(txtar.Format(ar)), string(txtar.Format(got))), "run with -update and review the difference")
+		})
+	}
+}
+
+// readable is the JSON of m with one way of spacing; protojson has several.
+func readable(t *testing.T, m proto.Message) []byte {
+	t.Helper()
+	b, err := protojson.Marshal(m)
+	require.NoError(t, err)
+	var out bytes.Buffer
+	require.NoError(t, json.Indent(&out, b, "", " "))
+	out.WriteByte('\n')
+	return out.Bytes()
+}
+
+// genPlan draws a plan that the loader could have made.
+func genPlan(rt *rapid.T) *plan.Plan {
+	p := &plan.Plan{
+		Stack:       "test",
+		Resolvers:   rapid.SampledFrom([][]string{nil, {"192.0.2.53:53"}, {"[2001:db8::53]:53", "192.0.2.53:5353"}}).Draw(rt, "resolvers"),
+		Credentials: []plan.Credential{{Name: "key", Kind: "header", Header: "x-api-key", Secret: "env://KEY"}},
+	}
+	for _, name := range []string{"a", "b"} {
+		a := plan.Agent{Name: name}
+		for i := range rapid.IntRange(0, 4).Draw(rt, "rules") {
+			r := plan.Rule{
+				ID:         name + "/d" + string(rune('0'+i)),
+				Host:       rapid.SampledFrom([]string{"a.test", "b.test", "xn--bcher-kva.test"}).Draw(rt, "host"),
+				Port:       rapid.SampledFrom([]uint16{443, 8443, 1}).Draw(rt, "port"),
+				Methods:    rapid.SampledFrom([][]string{{"*"}, {"GET"}, {"GET", "POST"}, {"M-SEARCH"}}).Draw(rt, "methods"),
+				Paths:      rapid.SampledFrom([][]string{{"/**"}, {"/v1/*"}, {"/v1/x", "/v1/y/**"}}).Draw(rt, "paths"),
+				Credential: rapid.SampledFrom([]string{"", "key"}).Draw(rt, "credential"),
+				Gateway:    rapid.SampledFrom([]uint16{0, 8080, 8081}).Draw(rt, "gateway"),
+				Upstream: rapid.SampledFrom([]*plan.Upstream{nil, {Address: "unix:/x.sock"}, {Address: "192.0.2.7:9443", CA: "pem"}, {Address: "[2001:db8::7]:443"}}).
+					Draw(rt, "upstream"),
+			}
+			a.Rules = append(a.Rules, r)
+		}
+		p.Agents = append(p.Agents, a)
+	}
+	return p
+}
+
+// TestBuildIsPure: every plan builds, passes Envoy's own validation, gives the
+// same resources each time, has unique names, and refers to nothing it lacks.
+func TestBuildIsPure(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		p := genPlan(rt)
+		one, err := Build(p, Options{Roots: "/roots.pem"})
+		require.NoError(t, err)
+		two, err := Build(p, Options{Roots: "/roots.pem"})
+		require.NoError(t, err)
+		for i, m := range one.all() {
+			require.True(t, proto.Equal(m, two.all()[i]))
+		}
+
+		clusters := map[string]bool{}
+		for _, c := range one.Clusters {
+			require.False(t, clusters[c.GetName()], c.GetName())
+			clusters[c.GetName()] = true
+		}
+		scopes := map[string]bool{}
+		for _, s := range one.Scopes {
+			require.False(t, scopes[s.GetName()], s.GetName())
+			scopes[s.GetName()] = true
+			domains := map[string]bool{}
+			for _, h := range s.GetRouteConfiguration().GetVirtualHosts() {
+				for _, d := range h.GetDomains() {
+					require.False(t, domains[d], "%s: %s twice", s.GetName(), d)
+					domains[d] = true
+				}
+				for _, r := range h.GetRoutes() {
+					if c := r.GetRoute().GetCluster(); c != "" {
+						require.True(t, clusters[c], "%s: no cluster %s", s.GetName(), c)
+					}
+					said := r.GetMetadata().GetFilterMetadata()[metadataNamespace].GetFields()
+					require.True(t, r.GetRoute() != nil || said["reason"] != nil && said["rule"] != nil, "a denial says why: %s", r)
+				}
+			}
+			require.True(t, domains["*"], "%s has no default", s.GetName())
+		}
+	})
+}
+
+// TestBuildRefuses what no loader makes, with everything that is wrong at once.
+func TestBuildRefuses(t *testing.T) {
+	t.Parallel()
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{
+		{ID: "a/x", Host: "x.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/"}, Credential: "nobody"},
+		{ID: "a/y", Host: "y.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/"}, Upstream: &plan.Upstream{Address: "nowhere"}},
+	}}}}
+	r, err := Build(p, Options{Roots: "/roots.pem"})
+	require.Nil(t, r)
+	require.ErrorContains(t, err, `no credential "nobody"`)
+	require.ErrorContains(t, err, "nowhere")
+}
+
+func TestBootstrapOpensNothing(t *testing.T) {
+	t.Parallel()
+	b, err := Bootstrap(Node{ID: "n1", Stack: "test", XDS: "../../control/xds.sock"})
+	require.NoError(t, err)
+	var boot struct {
+		StaticResources struct{ Listeners []any }
+		Admin           struct{ Address struct{ Pipe struct{ Mode int } } }
+	}
+	require.NoError(t, json.Unmarshal(b, &boot))
+	require.Empty(t, boot.StaticResources.Listeners)
+	require.Equal(t, 0o600, boot.Admin.Address.Pipe.Mode)
+}
