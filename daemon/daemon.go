@@ -151,8 +151,7 @@ func Start(ctx context.Context, c Command) (pid int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("start %s: %w", name, err)
 	}
-	// Not CommandContext: the process must survive the end of ctx.
-	cmd := exec.Command(c.Path, c.Args...) //nolint:noctx
+	cmd := exec.Command(c.Path, c.Args...) //nolint:noctx // the process must survive the end of ctx
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.Dir, c.Env, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -169,7 +168,7 @@ func Start(ctx context.Context, c Command) (pid int, err error) {
 			return 0, fmt.Errorf("start %s: it ended at once (%s)%s", name, state(err), lastLines(c.LogFile, before))
 		case <-ctx.Done():
 			cmd.Process.Kill() //nolint:errcheck // it is gone already
-			<-exited
+			<-exited           //nolint:errcheck // killed, as it was meant to be
 			return 0, fmt.Errorf("start %s: %w%s", name, context.Cause(ctx), lastLines(c.LogFile, before))
 		case <-tick.C:
 			held, ok, err := Running(c.PIDFile)

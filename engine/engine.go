@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"time"
 
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/events"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/optdestroy"
@@ -28,8 +29,6 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
 	"google.golang.org/grpc"
-
-	p "github.com/pulumi/pulumi-go-provider"
 
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/provider"
@@ -157,7 +156,7 @@ func (known) SelectStack(context.Context, string) error { return nil }
 func (e *Engine) Close() {
 	e.release()
 	if e.scratch {
-		os.RemoveAll(e.dir) //nolint:errcheck // a temporary folder
+		os.RemoveAll(e.dir)
 	}
 }
 

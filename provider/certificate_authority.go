@@ -142,12 +142,12 @@ func (s CertificateAuthorityState) intact(now time.Time) (bool, error) {
 	// The files' content is not repeated in an error, and needs none: what
 	// does not parse is not the authority.
 	if f, err := fingerprint(certPEM); err != nil || f != s.Fingerprint {
-		return false, nil //nolint:nilerr
+		return false, nil //nolint:nilerr // it is no authority
 	}
 	certBlock, _ := pem.Decode(certPEM)
 	cert, err := x509.ParseCertificate(certBlock.Bytes)
 	if err != nil {
-		return false, nil //nolint:nilerr
+		return false, nil //nolint:nilerr // it is no authority
 	}
 	keyBlock, _ := pem.Decode(keyPEM)
 	if keyBlock == nil {
@@ -155,7 +155,7 @@ func (s CertificateAuthorityState) intact(now time.Time) (bool, error) {
 	}
 	key, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
 	if err != nil {
-		return false, nil //nolint:nilerr
+		return false, nil //nolint:nilerr // it is no authority
 	}
 	ec, ok := key.(*ecdsa.PrivateKey)
 	return ok && ec.PublicKey.Equal(cert.PublicKey) && now.Add(caRenew).Before(cert.NotAfter), nil

@@ -37,7 +37,9 @@ func serveLanguageHost(program string) {
 		os.Exit(1)
 	}
 	fmt.Println(handle.Port)
-	<-handle.Done
+	if err := <-handle.Done; err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	os.Exit(0)
 }
 
