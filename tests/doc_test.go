@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/stacks"
 )
 
 // TestEveryPackageHasItsDocInOneFile: a newcomer finds what a package is for in
@@ -211,4 +213,20 @@ func TestDocumentsLinkToWhatExists(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestDocumentedStackFilesLoad(t *testing.T) {
+	t.Parallel()
+	sample := regexp.MustCompile("(?s)```yaml\n(version:.*?)```")
+	found := 0
+	for path, doc := range documents(t) {
+		for _, m := range sample.FindAllStringSubmatch(doc, -1) {
+			found++
+			file := filepath.Join(t.TempDir(), "sample.yaml")
+			require.NoError(t, os.WriteFile(file, []byte(m[1]), 0o600))
+			_, err := stacks.Load(file)
+			require.NoError(t, err, path)
+		}
+	}
+	require.Positive(t, found)
 }
