@@ -68,7 +68,7 @@ func checkPattern(pattern string) error {
 	}
 	normal, err := NormalizePath(pattern)
 	if err != nil {
-		return fmt.Errorf("path %q cannot be sent by a client: %w", pattern, err)
+		return fmt.Errorf("path %q cannot be sent by a client: %w; write the path as it is in a URL", pattern, err)
 	}
 	if normal != pattern {
 		return fmt.Errorf("path %q is not in normal form and would never match; write %q", pattern, normal)

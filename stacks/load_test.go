@@ -1,0 +1,137 @@
+package stacks
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "rewrite the expectations in testdata")
+
+// TestLoad has one archive for each case: stack.yaml and the files beside it
+// go in, and plan.json or errors.txt must come out. The folder is $DIR in both.
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/load/*")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		name, ok := strings.CutSuffix(filepath.Base(file), ".txtar")
+		if !ok {
+			t.Errorf("%s is no case: remove it", file)
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			archive, err := txtar.ParseFile(file)
+			require.NoError(t, err)
+			dir := t.TempDir()
+			in, want := &txtar.Archive{Comment: archive.Comment}, map[string]string{}
+			for _, f := range archive.Files {
+				if f.Name == "plan.json" || f.Name == "errors.txt" {
+					want[f.Name] = string(f.Data)
+					continue
+				}
+				in.Files = append(in.Files, f)
+				path := filepath.Join(dir, f.Name)
+				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+				require.NoError(t, os.WriteFile(path, f.Data, 0o600))
+			}
+			got := outcome(t, filepath.Join(dir, "stack.yaml"))
+			for name, text := range got {
+				got[name] = strings.ReplaceAll(text, dir, "$DIR")
+			}
+			if *update {
+				for name, text := range got {
+					in.Files = append(in.Files, txtar.File{Name: name, Data: []byte(text)})
+				}
+				require.NoError(t, os.WriteFile(file, txtar.Format(in), 0o600))
+				return
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("go test -update, then look at the difference (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// outcome is what loading gives, as files.
+func outcome(t *testing.T, path string) map[string]string {
+	t.Helper()
+	stack, err := Load(path)
+	if err != nil {
+		require.Nil(t, stack)
+		var problem *Problem
+		require.True(t, errors.As(err, &problem), "an error without position: %v", err)
+		return map[string]string{"errors.txt": strings.ReplaceAll(err.Error(), filepath.Dir(path)+"/stack.yaml:", "stack.yaml:") + "\n"}
+	}
+	data, err := json.MarshalIndent(stack.Plan, "", "  ")
+	require.NoError(t, err)
+	return map[string]string{"plan.json": string(data) + "\n"}
+}
+
+func TestTheStackOfThisRepositoryLoads(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("local.yaml")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "stacks", "local.yaml")
+	write(t, path, string(data))
+	_, err = Load(path)
+	require.ErrorContains(t, err, path+":20:62: "+dir+"/.cache/demo/ca.pem does not exist; create it, or for the demo run `bin/postern demo --prepare`")
+
+	write(t, filepath.Join(dir, ".cache/demo/ca.pem"), testCA)
+	stack, err := Load(path)
+	require.NoError(t, err)
+	require.Equal(t, "local", stack.Name)
+	require.Equal(t, "local", stack.Plan.Stack)
+	require.Equal(t, path, stack.Path)
+	require.Equal(t, "local", stack.Target)
+	require.Equal(t, 2, stack.Nodes)
+	require.Equal(t, "unix:"+dir+"/.cache/demo/echo.sock", stack.Plan.Agents[0].Rules[0].Upstream.Address)
+	require.Equal(t, "file://"+dir+"/.cache/demo/key", stack.Plan.Credentials[0].Secret)
+	require.Equal(t, path+":14", stack.Source("demo/echo"))
+	require.Equal(t, path+":24", stack.Source("demo/default"))
+	require.Equal(t, path, stack.Source("demo/none"))
+}
+
+func TestLoadWithoutFile(t *testing.T) {
+	t.Parallel()
+	_, err := Load(filepath.Join(t.TempDir(), "none.yaml"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestLoadHugeFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "huge.yaml")
+	write(t, path, "version: 1\ntarget: local\n#"+strings.Repeat("x", maxFile))
+	_, err := Load(path)
+	require.ErrorContains(t, err, path+":1:1: the file is larger than 1 MiB; split it into several stacks")
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+}
+
+// testCA is a certificate of nobody.
+const testCA = `-----BEGIN CERTIFICATE-----
+MIIBdjCCARugAwIBAgIUGxC/ZHczkLU4iUsE4uh1BegrW78wCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjMwNzA4NDZaGA8yMTI2MTAzMDA3MDg0
+NlowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABK+p
+2fvjPmiMIbHfglbG55IoFo84VPNafxMOiVSxPlQrCTBnGejth6evJOkGCJwEZ1M7
+1fOhUT891cCH9ulz7fOjUzBRMB0GA1UdDgQWBBQbUHJFPR1fNVFUt2cWqRwfJtJO
+7jAfBgNVHSMEGDAWgBQbUHJFPR1fNVFUt2cWqRwfJtJO7jAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0kAMEYCIQDYcRpRKnVGmu0KZkEVE2lpXMQPmAdYbJE7
+3jW6nBi9kQIhAJaaPt8tQzmOjQENvx+bmG1XshenUxnoyQlcpJNk87YM
+-----END CERTIFICATE-----
+`

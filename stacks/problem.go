@@ -1,0 +1,103 @@
+package stacks
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Problem is one mistake in a stack file. Errors of [Load] join all of a file's.
+type Problem struct {
+	File      string
+	Line, Col int
+	Message   string
+	// Hint says what to write instead.
+	Hint string
+}
+
+func (p *Problem) Error() string {
+	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Message)
+	if p.Hint != "" {
+		s += "; " + p.Hint
+	}
+	return s
+}
+
+// problems collects what is wrong with one file.
+type problems struct {
+	file string
+	list []*Problem
+}
+
+// at records a mistake where n begins.
+func (p *problems) at(n *node, hint, format string, args ...any) {
+	p.list = append(p.list, &Problem{File: p.file, Line: n.line, Col: n.col, Message: fmt.Sprintf(format, args...), Hint: hint})
+}
+
+// err joins the problems in the order of the file, or is nil.
+func (p *problems) err() error {
+	slices.SortStableFunc(p.list, func(a, b *Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+	var errs []error
+	for _, problem := range p.list {
+		errs = append(errs, problem)
+	}
+	return errors.Join(errs...)
+}
+
+// nearest returns a hint that names the candidate that word was probably meant
+// to be, or else all of them.
+func nearest(word string, candidates []string) string {
+	best, distance := "", 3
+	for _, c := range candidates {
+		if d := levenshtein(word, c); d < distance && d < len(c) {
+			best, distance = c, d
+		}
+	}
+	switch {
+	case best != "":
+		return fmt.Sprintf("did you mean %s?", best)
+	case len(candidates) == 0:
+		return "none is declared"
+	case len(candidates) == 1:
+		return "write " + candidates[0]
+	}
+	return "write one of " + list(candidates)
+}
+
+// list is "a, b or c".
+func list(words []string) string {
+	s := ""
+	for i, w := range words {
+		switch i {
+		case 0:
+		case len(words) - 1:
+			s += " or "
+		default:
+			s += ", "
+		}
+		s += w
+	}
+	return s
+}
+
+func levenshtein(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
