@@ -12,10 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -24,12 +26,14 @@ import (
 
 	"github.com/postern/postern/components/local"
 	"github.com/postern/postern/engine"
+	"github.com/postern/postern/engine/still"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
 
 func main() {
+	still.Restore()
 	if os.Getenv("PULUMI_MONITOR") != "" { // the engine runs us
 		pulumi.Run(func(ctx *pulumi.Context) error {
 			stack, err := stacks.Load(stackFile(ctx.Stack()))
@@ -119,7 +123,8 @@ func digested(path string, err error) (local.Binary, error) {
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "go run .",
+		Use:           "stack",
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "go run ."},
 		Short:         "Bring up what stacks/STACK.yaml describes, with the Pulumi engine",
 		Example:       "  go run . preview local\n  go run . up local",
 		SilenceUsage:  true,
@@ -210,6 +215,10 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 		return err
 	}
 	stack, err := stacks.Load(stackFile(d.name))
+	if errors.Is(err, fs.ErrNotExist) {
+		there, _ := filepath.Glob(stackFile("*"))
+		return fmt.Errorf("there is no %s in this folder; there is: %s", stackFile(d.name), strings.Join(there, ", "))
+	}
 	if err != nil {
 		return err
 	}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/creack/pty"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil"
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
 	"github.com/stretchr/testify/require"
@@ -111,4 +114,24 @@ func TestEngineRunsTheProgram(t *testing.T) {
 	require.Contains(t, pulumi("up", "-s", "local", "--yes"), "~ 1 updated")
 	pulumi("destroy", "-s", "local", "--yes")
 	require.Empty(t, processes(t, c.home.Root))
+}
+
+// What is linked in must not ask the terminal questions: one that does not
+// answer them would cost five seconds (package engine/still).
+func TestEngineLeavesTheTerminalAlone(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), stackProgram(t), "--help")
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "CI=") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	cmd.Env = append(cmd.Env, "TERM=xterm-256color")
+	terminal, err := pty.Start(cmd)
+	require.NoError(t, err)
+	defer terminal.Close()
+	said, _ := io.ReadAll(terminal) // ends with an error when the other side is closed
+	require.NoError(t, cmd.Wait())
+	require.Contains(t, string(said), "preview")
+	require.NotContains(t, string(said), "\x1b")
 }
