@@ -175,7 +175,7 @@ func (d *driver) refresh(ctx context.Context) error {
 		return err
 	}
 	if !engine.Exists(d.home, d.name) {
-		return d.report(&engine.Summary{Stack: d.name, Operation: "refresh", OK: true})
+		return d.report(ctx, &engine.Summary{Stack: d.name, Operation: "refresh", OK: true})
 	}
 	return d.run(ctx, nil, (*engine.Engine).Refresh)
 }
@@ -199,7 +199,7 @@ func (d *driver) destroy(ctx context.Context) error {
 		if err := engine.RemoveHome(ctx, d.home, d.audit); err != nil {
 			return err
 		}
-		if err := d.report(sum); err != nil {
+		if err := d.report(ctx, sum); err != nil {
 			return err
 		}
 	}
@@ -270,7 +270,7 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 	defer e.Close()
 	sum, err := op(e, ctx)
 	if sum != nil && (err == nil || d.json) {
-		err = errors.Join(err, d.report(sum))
+		err = errors.Join(err, d.report(ctx, sum))
 	}
 	return err
 }
@@ -286,7 +286,7 @@ func (d *driver) report(sum *engine.Summary) error {
 	if sum.Operation != "up" {
 		return nil
 	}
-	status, err := api.Dial(d.home.ControlSocket()).Status(context.Background())
+	status, err := api.Dial(d.home.ControlSocket()).Status(ctx)
 	if err != nil {
 		return err
 	}
