@@ -276,7 +276,7 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 }
 
 // report prints the summary and, if the stack is up, what is live.
-func (d *driver) report(sum *engine.Summary) error {
+func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 	if d.json {
 		enc := json.NewEncoder(d.out)
 		enc.SetIndent("", "  ")
