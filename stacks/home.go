@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 )
@@ -66,7 +67,9 @@ func (h Home) CACert() string { return filepath.Join(h.CADir(), "ca.pem") }
 func (h Home) CAKey() string { return filepath.Join(h.CADir(), "ca.key") }
 
 // BundleURL is the blob store that holds the published plan.
-func (h Home) BundleURL() string { return "file://" + filepath.Join(h.Root, "bundle") }
+func (h Home) BundleURL() string {
+	return (&url.URL{Scheme: "file", Path: filepath.Join(h.Root, "bundle")}).String()
+}
 
 // ControlDir is the working folder of the control plane.
 func (h Home) ControlDir() string { return filepath.Join(h.Root, "control") }

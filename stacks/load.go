@@ -27,6 +27,9 @@ type Stack struct {
 
 	// lines has the line of each rule, by ID.
 	lines map[string]int
+	// root and destinations are what edits work on.
+	root         *node
+	destinations map[string]*destination
 }
 
 // Source is where the rule is written, such as "stacks/local.yaml:12"; the
@@ -88,6 +91,7 @@ func parse(path string, data []byte) (*Stack, error) {
 	}
 	stack.Name, stack.Path = NameOf(path), path
 	stack.Plan.Stack = stack.Name
+	stack.root, stack.destinations = root, l.destinations
 	return stack, nil
 }
 

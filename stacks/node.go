@@ -54,6 +54,10 @@ func parseYAML(data []byte, p *problems) *node {
 		p.at(&node{line: line, col: i - strings.LastIndex(string(data[:i]), "\n")}, "write plain UTF-8 text", "a character that does not belong into a stack file")
 		return nil
 	}
+	if i := strings.Index(strings.ReplaceAll(string(data), "\r\n", "\n\n"), "\r"); i >= 0 {
+		p.at(&node{line: 1 + strings.Count(string(data[:i]), "\n"), col: 1}, "end lines with a newline", "a carriage return within a line")
+		return nil
+	}
 	if depth := nesting(data); depth > maxDepth {
 		p.at(start, "write at most as many levels as stacks/local.yaml", "brackets are nested %d deep", depth)
 		return nil

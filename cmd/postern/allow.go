@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
+)
+
+// editFlags are the flags that allow and revoke share.
+type editFlags struct {
+	agent, client     string
+	dryRun, noPublish bool
+}
+
+func (f *editFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.agent, "agent", "a", "", "the agent whose access changes (required)")
+	cmd.Flags().StringVar(&f.client, "client", "", "take the hosts from the configuration of a package client here: "+strings.Join(stacks.Clients, ", "))
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only show what would change")
+	cmd.Flags().BoolVar(&f.noPublish, "no-publish", false, "only edit the file; `postern push` makes it live")
+	_ = cmd.MarkFlagRequired("agent")
+	_ = cmd.RegisterFlagCompletionFunc("client", cobra.FixedCompletions(stacks.Clients, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// hosts are those of the command line and those of the client.
+func (f *editFlags) hosts(ctx context.Context, args []string) ([]stacks.HostPort, error) {
+	if len(args) == 0 && f.client == "" {
+		return nil, usageError{errors.New("no host: name one, or a --client whose hosts to take")}
+	}
+	var hosts []stacks.HostPort
+	for _, arg := range args {
+		hp, err := stacks.ParseHostPort(arg)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		hosts = append(hosts, hp)
+	}
+	if f.client == "" {
+		return hosts, nil
+	}
+	more, err := stacks.ClientHosts(ctx, f.client)
+	if err != nil {
+		return nil, err
+	}
+	return append(hosts, more...), nil
+}
+
+func newAllowCmd() *cobra.Command {
+	var flags editFlags
+	var methods, paths []string
+	cmd := &cobra.Command{
+		Use:   "allow [HOST[:PORT]]... --agent A [--method M,...] [--path P,...] [--client pip|npm|go]",
+		Short: "Let an agent reach a host, while it runs",
+		Long: `Edits the stack file (its comments and order stay), shows what changes, publishes it and
+returns when every node has taken it. If a node refuses it, the file is as it was before.
+
+Without --method every method is allowed, without --path every path. A path is literal but for *,
+which is one segment, and ** at its end, which is any rest.`,
+		Example: `  postern allow api.example.com --agent demo
+  postern allow api.example.com:8443 --agent demo --method GET,HEAD --path '/v1/**'
+  postern allow --client pip --agent demo
+  postern allow api.example.com --agent demo --dry-run`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, err := stackFile(cmd)
+			if err != nil {
+				return err
+			}
+			hosts, err := flags.hosts(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			edit, err := stacks.Allow(file, stacks.AllowRequest{Agent: flags.agent, Hosts: hosts, Methods: methods, Paths: paths})
+			if err != nil {
+				return err
+			}
+			return flags.apply(cmd, edit)
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().StringSliceVarP(&methods, "method", "m", nil, "methods to allow, such as GET,HEAD (default: every one)")
+	cmd.Flags().StringSliceVarP(&paths, "path", "p", nil, "path patterns to allow, such as '/v1/**' (default: every path)")
+	return cmd
+}
+
+// apply makes the edit live: it writes the file, publishes the plan, and takes
+// the file back if the fleet does not take the plan.
+func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
+	w := cmd.OutOrStdout()
+	if len(edit.Changes()) == 0 {
+		fmt.Fprintf(w, "nothing to change: %s says so already\n", edit.Path)
+		return nil
+	}
+	if f.dryRun {
+		printChanges(w, edit.Changes())
+		return nil
+	}
+	if f.noPublish {
+		if err := edit.Write(); err != nil {
+			return err
+		}
+		printChanges(w, edit.Changes())
+		fmt.Fprintf(w, "%s is edited, not published: run `postern push`\n", edit.Path)
+		return nil
+	}
+	home, err := stacks.HomeOf(edit.Path)
+	if err != nil {
+		return err
+	}
+	client := api.Dial(home.ControlSocket())
+	if _, err := client.Status(cmd.Context()); err != nil {
+		return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `make up` or `go run . up %s` first, or add --no-publish to only edit the file", err, edit.Plan.Stack)
+	}
+	if err := edit.Write(); err != nil {
+		return err
+	}
+	printChanges(w, edit.Changes())
+	if err := publish(cmd.Context(), w, home, client, edit.Plan); err != nil {
+		if back := edit.Restore(); back != nil {
+			return fmt.Errorf("%w; %s could not be restored: %w", err, edit.Path, back)
+		}
+		return fmt.Errorf("%w; %s is as it was before", err, edit.Path)
+	}
+	return nil
+}

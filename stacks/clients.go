@@ -1,0 +1,182 @@
+package stacks
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os/exec"
+	"slices"
+	"strings"
+)
+
+// Clients are the package clients that [ClientHosts] knows.
+var Clients = []string{"pip", "npm", "go"}
+
+// ClientHosts asks a package client of this machine which hosts it is
+// configured to talk to. The user's and the machine's configuration count. That
+// of the working folder does not, and the client is not even started there:
+// the folder may be an agent's, and with it whatever the client would read.
+func ClientHosts(ctx context.Context, client string) ([]HostPort, error) {
+	var urls []string
+	var err error
+	switch client {
+	case "pip":
+		urls, err = pipURLs(ctx)
+	case "npm":
+		urls, err = npmURLs(ctx)
+	case "go":
+		urls, err = goURLs(ctx)
+	default:
+		return nil, fmt.Errorf("client %q is unknown; %s", client, nearest(client, Clients))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for its hosts: %w", client, err)
+	}
+	var hosts []HostPort
+	for _, u := range urls {
+		hp, err := hostOf(u)
+		if err != nil {
+			return nil, fmt.Errorf("ask %s for its hosts: %w", client, err)
+		}
+		if !slices.Contains(hosts, hp) {
+			hosts = append(hosts, hp)
+		}
+	}
+	if len(hosts) == 0 {
+		return nil, fmt.Errorf("ask %s for its hosts: it is configured to use none", client)
+	}
+	return hosts, nil
+}
+
+// hostOf never quotes the URL: it may have a password in it.
+func hostOf(raw string) (HostPort, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Hostname() == "" {
+		return HostPort{}, errors.New("it has a URL that cannot be parsed; correct the client's configuration")
+	}
+	if u.Scheme != "https" {
+		return HostPort{}, fmt.Errorf("it reaches %s over %s; only https can be allowed", u.Hostname(), u.Scheme)
+	}
+	host := u.Hostname()
+	if u.Port() != "" {
+		host += ":" + u.Port()
+	}
+	return ParseHostPort(host)
+}
+
+// pipProgram prints pip's settings as pip itself merges them from its files
+// and the environment, and what it has built in.
+const pipProgram = `
+import json
+from pip._internal.commands import create_command
+from pip._internal.models.index import PyPI
+options, _ = create_command("download").parse_args([])
+print(json.dumps({"none": options.no_index, "index": options.index_url, "extra": options.extra_index_urls or [],
+    "default": PyPI.simple_url, "files": PyPI.file_storage_domain}))
+`
+
+func pipURLs(ctx context.Context) ([]string, error) {
+	python := "python3"
+	if _, err := exec.LookPath(python); err != nil {
+		python = "python"
+	}
+	out, err := ask(ctx, python, "-c", pipProgram)
+	if err != nil {
+		return nil, err
+	}
+	var config struct {
+		None                  bool
+		Index, Default, Files string
+		Extra                 []string
+	}
+	if err := json.Unmarshal(out, &config); err != nil {
+		return nil, fmt.Errorf("understand its answer: %w", err)
+	}
+	if config.None {
+		return nil, nil
+	}
+	urls := append([]string{config.Index}, config.Extra...)
+	if slices.ContainsFunc(urls, func(u string) bool { return strings.TrimRight(u, "/") == strings.TrimRight(config.Default, "/") }) {
+		// The pages of the default index link to files on another host.
+		urls = append(urls, "https://"+config.Files)
+	}
+	return urls, nil
+}
+
+func npmURLs(ctx context.Context) ([]string, error) {
+	out, err := ask(ctx, "npm", "config", "list", "--json")
+	if err != nil {
+		return nil, err
+	}
+	var config map[string]any
+	if err := json.Unmarshal(out, &config); err != nil {
+		return nil, fmt.Errorf("understand its answer: %w", err)
+	}
+	var urls []string
+	for _, key := range sortedKeys(config) {
+		if u, ok := config[key].(string); ok && (key == "registry" || strings.HasPrefix(key, "@") && strings.HasSuffix(key, ":registry")) {
+			urls = append(urls, u)
+		}
+	}
+	return urls, nil
+}
+
+func goURLs(ctx context.Context) ([]string, error) {
+	out, err := ask(ctx, "go", "env", "-json", "GOPROXY", "GOSUMDB", "GONOSUMDB")
+	if err != nil {
+		return nil, err
+	}
+	var config struct{ GOPROXY, GOSUMDB, GONOSUMDB string }
+	if err := json.Unmarshal(out, &config); err != nil {
+		return nil, fmt.Errorf("understand its answer: %w", err)
+	}
+	var urls []string
+	for _, u := range strings.FieldsFunc(config.GOPROXY, func(r rune) bool { return r == ',' || r == '|' }) {
+		switch u = strings.TrimSpace(u); {
+		case u == "direct", u == "off", u == "", strings.HasPrefix(u, "file:"):
+		case strings.Contains(u, "://"):
+			urls = append(urls, u)
+		default:
+			urls = append(urls, "https://"+u)
+		}
+	}
+	if sum := goSum(config.GOSUMDB); sum != "" && config.GONOSUMDB != "*" {
+		urls = append(urls, sum)
+	}
+	return urls, nil
+}
+
+// goSum is the URL of a checksum database that is written "name[+key] [URL]".
+func goSum(setting string) string {
+	words := strings.Fields(setting)
+	if len(words) == 0 || words[0] == "off" {
+		return ""
+	}
+	if len(words) > 1 {
+		return words[1]
+	}
+	name, _, _ := strings.Cut(words[0], "+")
+	return "https://" + name
+}
+
+// ask runs a client outside of every project.
+func ask(ctx context.Context, name string, args ...string) ([]byte, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not installed here: install it, or name the hosts themselves", name)
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir = "/"
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			lines := strings.Split(strings.TrimSpace(string(exit.Stderr)), "\n")
+			return nil, fmt.Errorf("run %s: %w: %s", name, err, lines[len(lines)-1])
+		}
+		return nil, fmt.Errorf("run %s: %w", name, err)
+	}
+	return out, nil
+}

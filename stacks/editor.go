@@ -1,0 +1,341 @@
+package stacks
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/postern/postern/plan"
+)
+
+// editor rewrites the text of a stack file in small steps, each of which
+// leaves a file that loads. The tree is parsed anew after every step, so that
+// positions are never those of an older text.
+type editor struct {
+	path, agent string
+	data        []byte
+	stack       *Stack
+}
+
+// splice replaces the bytes from start to end.
+func (e *editor) splice(start, end int, text string) error {
+	if start < 0 || end < start || end > len(e.data) {
+		return fmt.Errorf("edit %s: a position is outside of the file", e.path)
+	}
+	data := slices.Concat(e.data[:start], []byte(text), e.data[end:])
+	stack, err := parse(e.path, data)
+	if err != nil {
+		return fmt.Errorf("edit %s: the result would not load", e.path)
+	}
+	e.data, e.stack = data, stack
+	return nil
+}
+
+// allow adds one rule for the agent, if it does not have it already.
+func (e *editor) allow(rule *plan.Rule) error {
+	name, exists := e.destinationFor(rule)
+	allow := e.agentNode().get("allow")
+	if exists && allow != nil && slices.ContainsFunc(allow.items, func(n *node) bool { return n.text == name }) {
+		return nil
+	}
+	text := entry(name, rule)
+	err := e.addDestination(exists, text)
+	if err == nil {
+		err = e.addAllowed(name)
+	}
+	if err != nil && !exists {
+		return fmt.Errorf("%w; write it by hand: `%s` below destinations, and %s into the allow list of agent %s, then run `postern push`", err, text, scalar(name), e.agent)
+	}
+	if err != nil {
+		return fmt.Errorf("%w; write it by hand: %s into the allow list of agent %s, then run `postern push`", err, scalar(name), e.agent)
+	}
+	return nil
+}
+
+// destinationFor returns the destination that says what the rule says, if
+// there is one, or a name for it. The agent's own destinations come first.
+func (e *editor) destinationFor(rule *plan.Rule) (name string, exists bool) {
+	same := func(name string) bool {
+		d := e.stack.destinations[name].rule
+		return d.Host == rule.Host && d.Port == rule.Port && slices.Equal(d.Methods, rule.Methods) && slices.Equal(d.Paths, rule.Paths)
+	}
+	if allow := e.agentNode().get("allow"); allow != nil {
+		for _, item := range allow.items {
+			if same(item.text) {
+				return item.text, true
+			}
+		}
+	}
+	for _, name := range sortedKeys(e.stack.destinations) {
+		if same(name) {
+			return name, true
+		}
+	}
+	name = rule.Host
+	for i := 2; e.stack.destinations[name] != nil || name == "default"; i++ {
+		name = fmt.Sprintf("%s-%d", rule.Host, i)
+	}
+	return name, false
+}
+
+func (e *editor) addDestination(exists bool, text string) error {
+	if exists {
+		return nil
+	}
+	n := e.stack.root.get("destinations")
+	if n == nil {
+		return e.addField(e.stack.root, "destinations:", "  "+text, "destinations: {"+text+"}")
+	}
+	return e.addField(n, text, "", text)
+}
+
+// addField appends a field to a mapping: one or two lines in block style, or
+// the flow form in braces.
+func (e *editor) addField(n *node, line, second, flow string) error {
+	if n.flow {
+		if len(n.fields) == 0 {
+			at := e.offset(n.line, n.col) + 1
+			return e.splice(at, at, flow)
+		}
+		at, err := e.end(n.fields[len(n.fields)-1].value)
+		if err != nil {
+			return err
+		}
+		return e.splice(at, at, ", "+flow)
+	}
+	indent, err := e.indent(n.fields[0].key)
+	if err != nil {
+		return err
+	}
+	lines := []string{indent + line}
+	if second != "" {
+		lines = append(lines, indent+second)
+	}
+	return e.insertLines(lastLine(n), lines...)
+}
+
+func (e *editor) addAllowed(name string) error {
+	agent := e.agentNode()
+	n := agent.get("allow")
+	switch {
+	case n == nil:
+		return e.addField(agent, "allow:", "  - "+scalar(name), "allow: ["+scalar(name)+"]")
+	case len(n.items) == 0:
+		at := e.offset(n.line, n.col) + 1
+		return e.splice(at, at, scalar(name))
+	case n.flow:
+		at, err := e.end(n.items[len(n.items)-1])
+		if err != nil {
+			return err
+		}
+		return e.splice(at, at, ", "+scalar(name))
+	}
+	last := n.items[len(n.items)-1]
+	line := e.line(last.line)
+	m := blockItem.FindStringSubmatch(line)
+	if m == nil || lastLine(last) != last.line {
+		return fmt.Errorf("edit %s: line %d is not a plain list item", e.path, last.line)
+	}
+	return e.insertLines(last.line, m[1]+scalar(name))
+}
+
+// blockItem is a list item that has its line for itself.
+var blockItem = regexp.MustCompile(`^( *- +)("[^"\\]*"|'[^']*'|[^\s"'#]+)\s*(#.*)?$`)
+
+// revoke removes every rule for the host from the agent.
+func (e *editor) revoke(hp HostPort) error {
+	matches := func(name string) bool {
+		d := e.stack.destinations[name].rule
+		return d.Host == hp.Host && (hp.Port == 0 || d.Port == hp.Port)
+	}
+	var names []string
+	allow := e.agentNode().get("allow")
+	if allow != nil {
+		for _, item := range allow.items {
+			if matches(item.text) {
+				names = append(names, item.text)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%s: agent %s is not allowed anything at %s; `postern status` and the stack file show what it is", e.path, e.agent, hp)
+	}
+	for _, name := range names {
+		err := e.removeAllowed(name)
+		if err == nil && e.ours(name) && !e.used(name) {
+			err = e.removeDestination(name)
+		}
+		if err != nil {
+			return fmt.Errorf("%w; take %s out of the allow list of agent %s by hand, then run `postern push`", err, scalar(name), e.agent)
+		}
+	}
+	return nil
+}
+
+// ours reports whether the destination is named after its host.
+func (e *editor) ours(name string) bool {
+	host := e.stack.destinations[name].rule.Host
+	rest, ok := strings.CutPrefix(name, host)
+	return ok && (rest == "" || regexp.MustCompile(`^-[0-9]+$`).MatchString(rest))
+}
+
+func (e *editor) used(name string) bool {
+	for _, a := range e.stack.Plan.Agents {
+		for _, r := range a.Rules {
+			if r.ID == a.Name+"/"+name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (e *editor) removeAllowed(name string) error {
+	agent := e.agentNode()
+	n := agent.get("allow")
+	i := slices.IndexFunc(n.items, func(item *node) bool { return item.text == name })
+	item := n.items[i]
+	if n.flow {
+		var before, after *node
+		if i > 0 {
+			before = n.items[i-1]
+		}
+		if i+1 < len(n.items) {
+			after = n.items[i+1]
+		}
+		return e.removeFlow(before, item, item, after)
+	}
+	if !blockItem.MatchString(e.line(item.line)) || lastLine(item) != item.line {
+		return fmt.Errorf("edit %s: line %d is not a plain list item", e.path, item.line)
+	}
+	if len(n.items) > 1 {
+		start, end := e.lines(item.line, item.line)
+		return e.splice(start, end, "")
+	}
+	return e.removeLast(agent, "allow", "[]", item.line, item.line)
+}
+
+func (e *editor) removeDestination(name string) error {
+	n := e.stack.root.get("destinations")
+	i := slices.IndexFunc(n.fields, func(f field) bool { return f.key.text == name })
+	f := n.fields[i]
+	if n.flow {
+		var before, after *node
+		if i > 0 {
+			before = n.fields[i-1].value
+		}
+		if i+1 < len(n.fields) {
+			after = n.fields[i+1].key
+		}
+		return e.removeFlow(before, f.key, f.value, after)
+	}
+	if strings.TrimSpace(e.line(f.key.line)[:f.key.col-1]) != "" {
+		return fmt.Errorf("edit %s: line %d has more than the destination", e.path, f.key.line)
+	}
+	last := max(f.key.line, lastLine(f.value))
+	if len(n.fields) > 1 {
+		start, end := e.lines(f.key.line, last)
+		return e.splice(start, end, "")
+	}
+	return e.removeLast(e.stack.root, "destinations", "{}", f.key.line, last)
+}
+
+// removeFlow removes what reaches from first to last out of a list in brackets
+// or braces, with the comma that it brought along.
+func (e *editor) removeFlow(before, first, last, after *node) error {
+	start := e.offset(first.line, first.col)
+	end, err := e.end(last)
+	if err != nil {
+		return err
+	}
+	switch {
+	case before != nil:
+		from, err := e.end(before)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(e.data[from:start]), "#") { // somebody's comment
+			start = from
+			break
+		}
+		if after != nil {
+			end = e.offset(after.line, after.col)
+		}
+	case after != nil:
+		end = e.offset(after.line, after.col)
+	default:
+		if rest := strings.TrimLeft(string(e.data[end:]), " "); strings.HasPrefix(rest, ",") {
+			end = len(e.data) - len(rest) + 1
+		}
+	}
+	return e.splice(start, end, "")
+}
+
+// removeLast removes the lines of the only entry of the block collection
+// below key. Block style has no empty form: the key goes as well, or, if that
+// would leave its parent without keys or the line has more than the key, the
+// flow form of nothing takes the entry's place.
+func (e *editor) removeLast(parent *node, key, empty string, first, last int) error {
+	i := slices.IndexFunc(parent.fields, func(f field) bool { return f.key.text == key })
+	at := parent.fields[i].key
+	line := e.line(at.line)
+	start, end := e.lines(first, last)
+	if len(parent.fields) > 1 && strings.TrimSpace(line) == key+":" && at.line+1 == first {
+		start, _ = e.lines(at.line, at.line)
+		if end == len(e.data) && !strings.HasSuffix(string(e.data), "\n") {
+			_, end = e.lines(at.line, last)
+		}
+		return e.splice(start, end, "")
+	}
+	colon := strings.Index(line[at.col-1:], ":")
+	if colon < 0 {
+		return fmt.Errorf("edit %s: line %d is not a plain key", e.path, at.line)
+	}
+	keyEnd := e.offset(at.line, at.col) + colon + 1
+	if keyEnd > start {
+		return fmt.Errorf("edit %s: line %d is not a plain key", e.path, at.line)
+	}
+	return e.splice(keyEnd, end, " "+empty+string(e.data[keyEnd:start]))
+}
+
+func (e *editor) agentNode() *node { return e.stack.root.get("agents").get(e.agent) }
+
+// plainName is what YAML reads as text without quotes, wherever it is.
+var plainName = regexp.MustCompile(`^[a-z][a-z0-9-]*\.[a-z0-9.-]*[a-z]$|^[a-z][a-z0-9-]*-[a-z0-9-]*$`)
+
+// scalar writes a name.
+func scalar(s string) string {
+	if plainName.MatchString(s) {
+		return s
+	}
+	return quote(s)
+}
+
+func quote(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // a string
+	}
+	return string(b)
+}
+
+// entry writes a destination.
+func entry(name string, r *plan.Rule) string {
+	s := scalar(name) + ": {host: " + scalar(r.Host)
+	if r.Port != 443 {
+		s += fmt.Sprintf(", port: %d", r.Port)
+	}
+	if !slices.Equal(r.Methods, []string{plan.AnyMethod}) {
+		s += ", methods: [" + strings.Join(r.Methods, ", ") + "]"
+	}
+	if !slices.Equal(r.Paths, []string{plan.AnyPath}) {
+		var quoted []string
+		for _, p := range r.Paths {
+			quoted = append(quoted, quote(p))
+		}
+		s += ", paths: [" + strings.Join(quoted, ", ") + "]"
+	}
+	return s + "}"
+}
