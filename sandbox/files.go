@@ -18,7 +18,7 @@ var etcEntries = []string{
 	"mime.types", "protocols", "services", "rpc", "gai.conf", "host.conf", "shells", "magic", "fonts", "bash.bashrc", "profile",
 	"os-release", "debian_version", "lsb-release", "redhat-release", "alpine-release", "arch-release",
 	"ssl/openssl.cnf", "ssl/ct_log_list.cnf", "pki/tls/openssl.cnf", "crypto-policies", "gnutls",
-	"java*", "python*", "perl", "php", "ruby*", "R", "emacs", "vim", "nanorc", "ImageMagick-*", "dotnet",
+	"java*", "python*", "perl", "php", "ruby*", "nanorc", "ImageMagick-*", "dotnet",
 }
 
 // userName is what the user is called inside, whatever the caller is called:
@@ -44,7 +44,9 @@ func (v *view) etc(s *Spec) error {
 				if target, err := os.Readlink(path); err == nil {
 					v.link(path, target)
 				}
-			default:
+			case info.Mode().IsRegular():
+				v.copy(path)
+			case info.IsDir():
 				v.readOnly(path)
 			}
 		}

@@ -78,25 +78,32 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return e.Message }
 
-// Run runs the command of s and returns its exit status, 128+n if signal n
-// ended it. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 that this
+// Result is how a command ended.
+type Result struct {
+	// Status is its exit status, 128+n if signal n ended it.
+	Status int
+	// Connections is how many connections to the proxy it asked for.
+	Connections uint64
+}
+
+// Run runs the command of s and returns how it ended. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 that this
 // process receives in the meantime are passed to the command. When Run
 // returns, for whatever reason, nothing of the sandbox is left.
-func Run(ctx context.Context, s *Spec) (int, error) {
+func Run(ctx context.Context, s *Spec) (Result, error) {
 	bwrap, err := findBubblewrap()
 	if err != nil {
-		return 0, err
+		return Result{}, err
 	}
 	var passed descriptors
 	defer passed.close()
 	streams, err := connectStreams(s)
 	if err != nil {
-		return 0, err
+		return Result{}, err
 	}
 	defer streams.close()
 	host, inside, err := controlPair()
 	if err != nil {
-		return 0, err
+		return Result{}, err
 	}
 	defer host.Close()
 	passed.add(streams.stdin)
@@ -106,7 +113,7 @@ func Run(ctx context.Context, s *Spec) (int, error) {
 
 	args, env, err := arguments(s, &passed)
 	if err != nil {
-		return 0, err
+		return Result{}, err
 	}
 	cmd := exec.CommandContext(ctx, bwrap, args...)
 	cmd.Env = []string{}
@@ -122,7 +129,7 @@ func Run(ctx context.Context, s *Spec) (int, error) {
 	defer signal.Stop(signals)
 
 	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("start %s: %w", bwrap, err)
+		return Result{}, fmt.Errorf("start %s: %w", bwrap, err)
 	}
 	passed.close()
 	streams.started()
@@ -153,17 +160,17 @@ func Run(ctx context.Context, s *Spec) (int, error) {
 
 	switch {
 	case ctx.Err() != nil:
-		return 0, fmt.Errorf("run %s: %w", s.Command[0], ctx.Err())
+		return Result{}, fmt.Errorf("run %s: %w", s.Command[0], ctx.Err())
 	case result.Exited != nil:
-		return *result.Exited, nil
+		return Result{Status: *result.Exited, Connections: result.Connections}, nil
 	case result.Refused != "":
-		return 0, &RefusedError{Message: result.Refused, Status: result.Status}
+		return Result{}, &RefusedError{Message: result.Refused, Status: result.Status}
 	case result.Broken != "":
-		return 0, fmt.Errorf("set up sandbox of agent %s: %s", s.Agent, result.Broken)
+		return Result{}, fmt.Errorf("set up sandbox of agent %s: %s", s.Agent, result.Broken)
 	case result.Started:
-		return 0, fmt.Errorf("run %s: the sandbox was killed%s", s.Command[0], colon(complaint.String()))
+		return Result{}, fmt.Errorf("run %s: the sandbox was killed%s", s.Command[0], colon(complaint.String()))
 	}
-	return 0, explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
+	return Result{}, explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
 }
 
 // readEvents collects what the inside reports until it ends.

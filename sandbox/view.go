@@ -84,6 +84,16 @@ func within(path, dir string) bool {
 // overlap reports whether one of the two contains the other.
 func overlap(a, b string) bool { return within(a, b) || within(b, a) }
 
+// copy puts what a small file holds at the same path, which costs less than
+// showing the file itself. A file that cannot be read is left out.
+func (v *view) copy(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	v.add("--perms", "0444", "--file", strconv.Itoa(v.passed.own(f)), path)
+}
+
 // symlink is one step in resolving a path.
 type symlink struct{ path, target string }
 
@@ -160,11 +170,8 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	if err := v.etc(s); err != nil {
 		return nil, nil, err
 	}
-	for _, dir := range []string{"/tmp", "/run", "/var/tmp"} {
-		v.add("--perms", "1777", "--tmpfs", dir)
-	}
-	v.add("--symlink", "/run", "/var/run")
-	v.add("--perms", "0700", "--tmpfs", v.home)
+	v.add("--perms", "1777", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp", "--symlink", "/run", "/var/run",
+		"--perms", "0700", "--tmpfs", v.home)
 	for _, l := range homeLinks {
 		v.link(l.path, l.target)
 	}
@@ -183,7 +190,7 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 		return nil, nil, err
 	}
 	// What was made on the way, such as /etc, is not the agent's to change.
-	v.add("--remount-ro", wire.Dir, "--remount-ro", "/", "--chdir", "/", wire.Posternd, "sandbox")
+	v.add("--remount-ro", "/", "--chdir", "/", wire.Posternd, "sandbox")
 	env = environment(s, caller, v, home, path, workdir)
 	s.Workdir = workdir
 	return v.args, env, nil
@@ -207,19 +214,26 @@ func (v *view) isolate(s *Spec) error {
 		"--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP",
 		"--seccomp", strconv.Itoa(filter))
 	v.add("--proc", "/proc")
-	// Root's command owns these files, and the kernel asks no more than that.
-	for _, path := range []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr"} {
+	if os.Getuid() == 0 {
+		v.coverProc()
+	}
+	v.add("--dev", "/dev")
+	return nil
+}
+
+// coverProc takes from root's command, which has no capabilities but owns
+// these files, what the kernel would let their owner do.
+func (v *view) coverProc() {
+	for _, path := range []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr", "/proc/pressure"} {
 		if _, err := os.Lstat(path); err == nil {
 			v.add("--ro-bind", path, path)
 		}
 	}
 	for _, path := range []string{"/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/kmsg", "/proc/timer_list", "/proc/sched_debug", "/proc/kallsyms", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup"} {
 		if _, err := os.Lstat(path); err == nil {
-			v.add("--ro-bind", "/dev/null", path)
+			v.add("--ro-bind", os.DevNull, path)
 		}
 	}
-	v.add("--dev", "/dev")
-	return nil
 }
 
 // hostname makes a host name of an agent's name.
@@ -261,7 +275,7 @@ func (v *view) gate(s *Spec) error {
 	if err != nil {
 		return fmt.Errorf("find posternd: %w", err)
 	}
-	v.add("--perms", "0755", "--tmpfs", wire.Dir, "--ro-bind", posternd, wire.Posternd)
+	v.add("--ro-bind", posternd, wire.Posternd)
 	for i, dir := range s.Sockets {
 		v.add("--ro-bind", dir, filepath.Join(wire.NodesDir, strconv.Itoa(i)))
 	}

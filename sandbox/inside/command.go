@@ -83,11 +83,8 @@ func start(setup *wire.Setup) (int, error) {
 }
 
 // keepCapabilities gives up, on every thread, all capabilities but those in
-// the mask, which must be below 64 and held.
+// the mask, which must be held. Ambient ones go with the permitted.
 func keepCapabilities(mask uint64) error {
-	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); errno != 0 {
-		return fmt.Errorf("drop ambient capabilities: %w", errno)
-	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	for i := range data {

@@ -15,7 +15,8 @@ import (
 type fleet struct {
 	// nodes are folders that each hold a proxy.sock while the node lives.
 	nodes []string
-	next  atomic.Uint64
+	// next counts the connections asked for.
+	next atomic.Uint64
 }
 
 // dial connects to the next node that answers. Nodes take turns; one that is

@@ -39,7 +39,8 @@ func Main() int {
 	// (ignoring would be inherited by the command).
 	signal.Notify(make(chan os.Signal, 1))
 	events := json.NewEncoder(control)
-	status, err := serve(control, events)
+	fleet := new(fleet)
+	status, err := serve(control, events, fleet)
 	var refused *refusedError
 	switch {
 	case errors.As(err, &refused):
@@ -49,7 +50,7 @@ func Main() int {
 		err = events.Encode(wire.Event{Broken: err.Error()})
 		status = 1
 	default:
-		err = events.Encode(wire.Event{Exited: &status})
+		err = events.Encode(wire.Event{Exited: &status, Connections: fleet.next.Load()})
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "posternd sandbox: report to host: %v\n", err)
@@ -73,7 +74,7 @@ func openControl() (net.Conn, error) {
 	return conn, nil
 }
 
-func serve(control net.Conn, events *json.Encoder) (int, error) {
+func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 	decoder := json.NewDecoder(control)
 	var setup wire.Setup
 	if err := decoder.Decode(&setup); err != nil {
@@ -90,7 +91,8 @@ func serve(control net.Conn, events *json.Encoder) (int, error) {
 		return 0, err
 	}
 	names := newNames()
-	gate := &gate{fleet: &fleet{nodes: setup.Nodes}, names: names, gateways: setup.Gateways, captured: setup.Ports}
+	fleet.nodes = setup.Nodes
+	gate := &gate{fleet: fleet, names: names, gateways: setup.Gateways, captured: setup.Ports}
 	if err := gate.listen(); err != nil {
 		return 0, err
 	}

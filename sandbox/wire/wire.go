@@ -104,12 +104,14 @@ type Signal struct {
 	Number int `json:"number"`
 }
 
-// Event is what happened inside. Exactly one field is set.
+// Event is what happened inside: one of Started, Exited, Refused and Broken.
 type Event struct {
 	// Started is true when the command runs.
 	Started bool `json:"started,omitempty"`
 	// Exited is the command's exit status, 128+n if signal n ended it.
 	Exited *int `json:"exited,omitempty"`
+	// Connections is, with Exited, how many the proxy was asked for.
+	Connections uint64 `json:"connections,omitempty"`
 	// Refused says why the command could not be started; Status is what a
 	// shell would exit with (126, 127).
 	Refused string `json:"refused,omitempty"`

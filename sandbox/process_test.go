@@ -1,0 +1,218 @@
+package sandbox
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestExitStatus(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		for script, want := range map[string]int{"exit 0": 0, "exit 7": 7, "exit 255": 255, "kill -9 $$": 137, "kill -TERM $$": 143, "sleep 60 & exit 3": 3} {
+			out, status := b.run(t, "sh", "-c", script)
+			require.Equal(t, want, status, "%s: %s", script, out)
+		}
+		out, status := b.run(t, "no-such-command")
+		require.Equal(t, 127, status)
+		require.Contains(t, out, "no-such-command: command not found")
+		b.write(t, "work/plain", "x")
+		out, status = b.run(t, "./plain")
+		require.Equal(t, 126, status)
+		require.Contains(t, out, "not executable")
+		b.write(t, "work/script", "#!/no/such/interpreter\n")
+		require.NoError(t, os.Chmod(filepath.Join(b.spec.Workdir, "script"), 0o755))
+		out, status = b.run(t, "./script")
+		require.Equal(t, 126, status)
+		require.Contains(t, out, "interpreter")
+	})
+}
+
+func TestStreams(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		cmd := b.command(t, "sh", "-c", "cat; echo err >&2")
+		cmd.Stdin = strings.NewReader("in\n")
+		var out, errs strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		require.NoError(t, cmd.Run())
+		require.Equal(t, "in\n", out.String())
+		require.Equal(t, "err\n", errs.String())
+	})
+}
+
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		signals := []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2}
+		cmd := b.command(t, "./try", "signals", fmt.Sprint(len(signals)))
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		next := lineReader(out)
+		require.Equal(t, "ready", next(t))
+		for _, s := range signals {
+			require.NoError(t, cmd.Process.Signal(s))
+			require.Equal(t, unix.SignalName(s), next(t))
+		}
+		require.NoError(t, cmd.Wait())
+	})
+}
+
+func TestInterruptEndsTheCommand(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		cmd := b.command(t, "sh", "-c", "echo ready; sleep 1000; echo not reached")
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		require.Equal(t, "ready", lineReader(out)(t))
+		require.NoError(t, cmd.Process.Signal(unix.SIGINT))
+		require.Error(t, cmd.Wait())
+		require.Equal(t, 130, cmd.ProcessState.ExitCode())
+	})
+}
+
+// sandboxes are the processes of this machine whose command line has the text.
+func sandboxes(t *testing.T, text string) []int {
+	t.Helper()
+	var pids []int
+	dirs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	require.NoError(t, err)
+	for _, d := range dirs {
+		if content, err := os.ReadFile(d); err == nil && strings.Contains(string(content), text) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(d)))
+			require.NoError(t, err)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	for _, kill := range []string{"run", "bwrap", "posternd", "command"} {
+		t.Run(kill, func(t *testing.T) {
+			t.Parallel()
+			eachCaller(t, func(t *testing.T, b *box) {
+				mark := "mark-" + filepath.Base(b.root)
+				cmd := b.command(t, "sh", "-c", `setsid sh -c 'sleep 1000; : $0' "$0" & echo ready; sleep 1000; : $0`, mark)
+				out, err := cmd.StdoutPipe()
+				require.NoError(t, err)
+				require.NoError(t, cmd.Start())
+				require.Equal(t, "ready", lineReader(out)(t))
+				commands := sandboxes(t, mark)
+				require.NotEmpty(t, commands)
+				// Up from the command: posternd, then bwrap.
+				chain := map[string]int{"run": cmd.Process.Pid}
+				chain["bwrap"] = child(t, chain["run"])
+				chain["posternd"] = child(t, chain["bwrap"])
+				chain["command"] = child(t, chain["posternd"])
+				require.NoError(t, unix.Kill(chain[kill], unix.SIGKILL))
+				_, err = io.Copy(io.Discard, out) // until nobody holds it
+				require.NoError(t, err)
+				require.Error(t, cmd.Wait())
+				require.Eventually(t, func() bool { return len(sandboxes(t, mark)) == 0 }, 5*time.Second, 10*time.Millisecond)
+				require.Eventually(t, func() bool { return unix.Kill(chain["posternd"], 0) != nil }, 5*time.Second, 10*time.Millisecond)
+				if kill == "command" {
+					require.Equal(t, 137, cmd.ProcessState.ExitCode())
+				}
+			})
+		})
+	}
+}
+
+// child is the first child of a process.
+func child(t *testing.T, pid int) int {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	require.NoError(t, err)
+	for _, f := range tasks {
+		content, err := os.ReadFile(f)
+		require.NoError(t, err)
+		if fields := strings.Fields(string(content)); len(fields) > 0 {
+			n, err := strconv.Atoi(fields[0])
+			require.NoError(t, err)
+			return n
+		}
+	}
+	require.Fail(t, "no child", "of %d", pid)
+	return 0
+}
+
+func TestTerminal(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		cmd := b.command(t, "sh", "-c", `stty size; test -t 0 && test -t 1 && test -t 2 && echo terminal; read x; echo "got $x"
+			trap 'stty size > /dev/tty; resized=1' WINCH; echo trapped; while [ -z "$resized" ]; do sleep 0.05; done; exec sleep 1000`)
+		attr := cmd.SysProcAttr
+		if attr == nil {
+			attr = &syscall.SysProcAttr{}
+		}
+		attr.Setsid, attr.Setctty = true, true
+		master, slave, err := pty.Open()
+		require.NoError(t, err)
+		defer master.Close()
+		require.NoError(t, slave.Chown(b.uid, b.uid))
+		require.NoError(t, pty.Setsize(master, &pty.Winsize{Rows: 33, Cols: 77}))
+		before, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+		require.NoError(t, err)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = slave, slave, slave, attr
+		require.NoError(t, cmd.Start())
+		next := lineReader(master)
+		require.Equal(t, "33 77", next(t))
+		require.Equal(t, "terminal", next(t))
+		_, err = master.WriteString("hello\n")
+		require.NoError(t, err)
+		require.Equal(t, "hello", next(t)) // the echo
+		require.Equal(t, "got hello", next(t))
+		require.Equal(t, "trapped", next(t))
+		require.NoError(t, pty.Setsize(master, &pty.Winsize{Rows: 44, Cols: 55}))
+		require.Equal(t, "44 55", next(t))
+		_, err = master.WriteString("\x03") // Ctrl-C
+		require.NoError(t, err)
+		require.Error(t, cmd.Wait())
+		require.Equal(t, 130, cmd.ProcessState.ExitCode())
+		after, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+		require.NoError(t, err)
+		require.Equal(t, before, after, "the terminal is as it was")
+		slave.Close()
+	})
+}
+
+func TestMissingBubblewrap(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, err := findBubblewrap()
+	require.ErrorContains(t, err, "apt install bubblewrap")
+}
+
+func BenchmarkRunTrue(b *testing.B) {
+	bwrap, err := exec.LookPath("bwrap")
+	require.NoError(b, err)
+	b.Run("plain", func(b *testing.B) {
+		for b.Loop() {
+			require.NoError(b, exec.Command(bwrap, "--unshare-all", "--ro-bind", "/", "/", "true").Run())
+		}
+	})
+	b.Run("postern", func(b *testing.B) {
+		dir := b.TempDir()
+		spec := Spec{Agent: "demo", Command: []string{"true"}, Workdir: dir, Environ: os.Environ(), Sockets: []string{dir}, Posternd: filepath.Join(tools, "posternd")}
+		for b.Loop() {
+			s := spec
+			result, err := Run(b.Context(), &s)
+			require.NoError(b, err)
+			require.Zero(b, result.Status)
+		}
+	})
+}
