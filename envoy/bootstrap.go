@@ -3,6 +3,7 @@ package envoy
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -15,6 +16,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // AdminSocket is Envoy's admin interface, relative to the node's working folder.
@@ -63,7 +65,14 @@ func Bootstrap(n Node) ([]byte, error) {
 				ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 				TransportApiVersion: corev3.ApiVersion_V3,
 				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
-					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "xds"},
+					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
+						ClusterName: "xds",
+						// A control plane that was restarted is back in milliseconds;
+						// Envoy's default is to look after up to 30 s.
+						RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+							BaseInterval: durationpb.New(50 * time.Millisecond), MaxInterval: durationpb.New(2 * time.Second),
+						}},
+					},
 				}}},
 			},
 			CdsConfig: ads(),

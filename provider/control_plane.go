@@ -1,18 +1,17 @@
 package provider
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
 
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
 )
 
@@ -80,13 +79,13 @@ func (*ControlPlane) Read(
 
 // Diff restarts for another binary, authority or value of a secret's variable.
 func (*ControlPlane) Diff(
-	_ context.Context, req infer.DiffRequest[ControlPlaneArgs, ControlPlaneState],
+	ctx context.Context, req infer.DiffRequest[ControlPlaneArgs, ControlPlaneState],
 ) (infer.DiffResponse, error) {
 	var d difference
 	d.replace("home", req.State.Home != req.Inputs.Home)
 	d.update("digest", req.State.Digest != req.Inputs.Digest)
 	d.update("caFingerprint", req.State.CAFingerprint != req.Inputs.CAFingerprint)
-	d.update("variables", req.Inputs.stale())
+	d.update("variables", req.Inputs.stale(ctx))
 	return d.DiffResponse, nil
 }
 
@@ -168,24 +167,16 @@ func (a ControlPlaneArgs) gather(ctx context.Context) error {
 // stale reports whether the caller's environment has a secret that the running
 // control plane has not, or has with another value. One that the caller lacks
 // is left alone: `up` from another terminal must not take secrets away.
-func (a ControlPlaneArgs) stale() bool {
-	pid, ok, err := daemon.Running(a.process().pidfile())
-	if err != nil || !ok {
-		return false // Read tells
-	}
-	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	if err != nil {
-		return false
-	}
-	theirs := map[string]string{}
-	for kv := range bytes.SplitSeq(environ, []byte{0}) {
-		name, value, _ := strings.Cut(string(kv), "=")
-		theirs[name] = value
-	}
+func (a ControlPlaneArgs) stale(ctx context.Context) bool {
+	ours := map[string]string{}
 	for _, name := range a.Variables {
-		if ours, ok := os.LookupEnv(name); ok && ours != theirs[name] {
-			return true
+		if value, ok := os.LookupEnv(name); ok {
+			ours[name] = value
 		}
 	}
-	return false
+	if len(ours) == 0 {
+		return false
+	}
+	names, err := api.Dial(a.home().ControlSocket()).Differing(ctx, ours)
+	return err == nil && len(names) > 0 // if it does not answer, Read tells
 }

@@ -32,6 +32,9 @@ import (
 // is not going to, and the version is taken back.
 const convergeTimeout = 30 * time.Second
 
+// rollBackTimeout bounds how long an answer waits for the roll-back.
+const rollBackTimeout = 5 * time.Second
+
 // Config is what a control plane depends on.
 type Config struct {
 	// Store is the URL of the bundle store.
@@ -221,12 +224,18 @@ func (c *Control) roll(ctx context.Context, p *plan.Plan, version string, r *env
 	return c.converge(ctx, version)
 }
 
-// rollBack serves before again, without waiting.
+// rollBack serves before again, and gives the nodes a moment to take it.
 func (c *Control) rollBack(before *plan.Plan) {
 	if before == nil {
 		before = &plan.Plan{}
 	}
-	if err := c.serve(context.Background(), before); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), rollBackTimeout)
+	defer cancel()
+	err := c.serve(ctx, before)
+	if err == nil {
+		_, err = c.converge(ctx, c.cache.current())
+	}
+	if err != nil {
 		c.cfg.Log.Error("roll back", "error", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"regexp"
 
 	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/secret"
 )
 
 // nodeID is what a node may be called: it becomes part of paths.
@@ -22,6 +23,15 @@ func (c *Control) Handler() http.Handler {
 	m.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) {
 		v, err := c.Sync(r.Context())
 		answer(w, v, err)
+	})
+	m.HandleFunc("POST /v1/environment", func(w http.ResponseWriter, r *http.Request) {
+		var theirs map[string]string
+		if json.NewDecoder(r.Body).Decode(&theirs) != nil {
+			// Not the error: it could quote a value.
+			answer(w, nil, &api.Error{Message: "the environment is not a JSON object of strings"})
+			return
+		}
+		answer(w, secret.Differing(theirs), nil)
 	})
 	node := func(do func(string) error) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {

@@ -140,6 +140,14 @@ func (c *Client) RemoveNode(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "/v1/nodes/"+id, nil, nil)
 }
 
+// Differing returns which of the environment variables have another value in
+// the control plane. The values go no further than its memory.
+func (c *Client) Differing(ctx context.Context, environment map[string]string) ([]string, error) {
+	var names []string
+	err := c.call(ctx, http.MethodPost, "/v1/environment", environment, &names)
+	return names, err
+}
+
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {

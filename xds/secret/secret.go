@@ -135,6 +135,20 @@ func (s *Store) Problems() []Problem {
 	return ps
 }
 
+// Differing returns, sorted, the names of the environment variables that have
+// another value here than in theirs. It is how `up` finds out, without either
+// side showing a value, that a variable was changed since this process started.
+func Differing(theirs map[string]string) []string {
+	var names []string
+	for name, value := range theirs {
+		if os.Getenv(name) != value {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	return names
+}
+
 // start begins to watch the source at u. The caller holds s.mu.
 func (s *Store) start(u string) *entry {
 	ctx, stop := context.WithCancel(context.Background())
@@ -144,7 +158,7 @@ func (s *Store) start(u string) *entry {
 	case "env":
 		s.set(e, []byte(os.Getenv(rest)), "")
 		if os.Getenv(rest) == "" {
-			s.set(e, nil, fmt.Sprintf("%s is not set in the environment of the control plane: export it, then restart the control plane (`go run . destroy` and `up`), or use file:// for a secret that changes", rest))
+			s.set(e, nil, fmt.Sprintf("%s was not set when the control plane was started: export it and run `go run . up` again", rest))
 		}
 	case "file":
 		path, err := url.PathUnescape(rest)
