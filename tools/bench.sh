@@ -4,4 +4,5 @@
 use_tools
 
 step "benchmarks"
-go test -run '^$' -bench . -benchtime 1x -count 1 -timeout 15m ./tests/...
+grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n 1 dirname | sort -u |
+	xargs go test -run '^$' -bench . -benchtime 10x -count 1 -timeout 15m
