@@ -28,7 +28,7 @@ func (c Change) String() string { return c.Kind + " " + c.Text }
 func Diff(old, new *Plan) []Change {
 	var out []Change
 	if !slices.Equal(old.Resolvers, new.Resolvers) {
-		out = append(out, Change{Kind: "~", Text: "resolvers: " + orNone(new.Resolvers) + " (was: " + orNone(old.Resolvers) + ")"})
+		out = append(out, Change{Kind: "~", Text: "resolvers: " + orNone(new.Resolvers) + ", was " + orNone(old.Resolvers)})
 	}
 	both(old.Credentials, new.Credentials, func(c *Credential) string { return c.Name }, func(was, is *Credential) {
 		switch {
@@ -37,7 +37,7 @@ func Diff(old, new *Plan) []Change {
 		case is == nil:
 			out = append(out, Change{Kind: "-", Text: "credential " + was.describe()})
 		case *was != *is:
-			out = append(out, Change{Kind: "~", Text: "credential " + is.describe() + " (was: " + was.describe() + ")"})
+			out = append(out, Change{Kind: "~", Text: "credential " + is.describe() + ", was " + was.describe()})
 		}
 	})
 	both(old.Agents, new.Agents, func(a *Agent) string { return a.Name }, func(was, is *Agent) {
@@ -69,7 +69,7 @@ func diffAgent(was, is *Agent) []Change {
 		case b == nil:
 			out = append(out, Change{Kind: "-", Agent: name, Rule: a.ID, Text: name + " may " + a.describe()})
 		case !equalRules(a, b):
-			out = append(out, Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + " may " + b.describe() + " (was: " + a.describe() + ")"})
+			out = append(out, Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + " may " + b.describe() + ", was " + a.describe()})
 		}
 	})
 	if order := kept(is, was); !slices.Equal(order, kept(was, is)) {
@@ -150,9 +150,9 @@ func (r *Rule) describe() string {
 func (c *Credential) describe() string {
 	value := c.Secret
 	if c.Prefix != "" {
-		value = fmt.Sprintf("%q and %s", c.Prefix, c.Secret)
+		value = fmt.Sprintf("%q + %s", c.Prefix, c.Secret)
 	}
-	return fmt.Sprintf("%s: %s %s from %s", c.Name, c.Kind, c.Header, value)
+	return fmt.Sprintf("%s (%s %s = %s)", c.Name, c.Kind, c.Header, value)
 }
 
 func digest(s string) string {

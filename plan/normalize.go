@@ -30,10 +30,11 @@ func NormalizePath(path string) (string, error) {
 			return "", errors.New("the path has a # or ?")
 		}
 	}
+	path = stripDotParameters(path)
 	if strings.Contains(path, "%00") {
 		return "", errors.New("the path has an escaped NUL")
 	}
-	return mergeSlashes(canonicalize(stripDotParameters(path))), nil
+	return mergeSlashes(canonicalize(path)), nil
 }
 
 // stripDotParameters removes ";..." from segments that are then dot segments

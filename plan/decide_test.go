@@ -1,0 +1,206 @@
+package plan
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+var testPlan = &Plan{Agents: []Agent{
+	{Name: "a", Rules: []Rule{
+		{ID: "a/read", Host: "h.test", Port: 443, Methods: []string{"GET", "HEAD"}, Paths: []string{"/v1/**"}, Credential: "k"},
+		{ID: "a/write", Host: "h.test", Port: 443, Methods: []string{"POST"}, Paths: []string{"/v1/items", "/v2/**"}},
+		{ID: "a/late", Host: "h.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/x"}},
+		{ID: "a/other", Host: "h.test", Port: 8443, Methods: []string{AnyMethod}, Paths: []string{AnyPath}},
+		{ID: "a/api", Host: "api.test", Port: 443, Methods: []string{"POST"}, Paths: []string{"/v1/messages"}, Credential: "m", Gateway: 8080},
+	}},
+	{Name: "b", Rules: []Rule{{ID: "b/h", Host: "b.test", Port: 443, Methods: []string{AnyMethod}, Paths: []string{AnyPath}}}},
+	{Name: "none"},
+}}
+
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	allowed := func(rule, credential string) Decision {
+		return Decision{Allow: true, Rule: rule, Reason: ReasonAllowed, Credential: credential}
+	}
+	denied := func(reason Reason, nearest string) Decision {
+		return Decision{Rule: "a/default", Reason: reason, Nearest: nearest}
+	}
+	base := Request{Agent: "a", Scheme: "https", Host: "h.test", Port: 443, Method: "GET", Path: "/v1/x"}
+	for _, c := range []struct {
+		name   string
+		change func(*Request)
+		want   Decision
+	}{
+		{"the first rule that matches", func(*Request) {}, allowed("a/read", "k")},
+		{"another rule of the host", func(r *Request) { r.Method, r.Path = "POST", "/v1/items" }, allowed("a/write", "")},
+		{"host in another spelling", func(r *Request) { r.Host = "H.Test." }, allowed("a/read", "k")},
+		{"path in another spelling", func(r *Request) { r.Path = "/v2/..//v1/%78" }, allowed("a/read", "k")},
+		{"names that agree", func(r *Request) { r.SNI, r.Authority = "H.test", "h.TEST:443" }, allowed("a/read", "k")},
+		{"authority without port", func(r *Request) { r.Authority = "h.test" }, allowed("a/read", "k")},
+		{"another port", func(r *Request) { r.Port, r.Authority = 8443, "h.test:8443" }, allowed("a/other", "")},
+
+		{"unknown agent", func(r *Request) { r.Agent = "c" }, Decision{Reason: ReasonAgent}},
+		{"no agent", func(r *Request) { r.Agent = "" }, Decision{Reason: ReasonAgent}},
+		{"agent without rules", func(r *Request) { r.Agent = "none" }, Decision{Rule: "none/default", Reason: ReasonHost}},
+		{"another agent's host", func(r *Request) { r.Host = "b.test" }, denied(ReasonHost, "")},
+		{"port that is not named", func(r *Request) { r.Port = 444 }, denied(ReasonHost, "")},
+		{"address", func(r *Request) { r.Host = "127.0.0.1" }, denied(ReasonHost, "")},
+		{"no host", func(r *Request) { r.Host = "" }, denied(ReasonHost, "")},
+		{"suffix of a host", func(r *Request) { r.Host = "evil-h.test" }, denied(ReasonHost, "")},
+
+		{"SNI of another allowed host", func(r *Request) { r.SNI = "api.test" }, denied(ReasonName, "")},
+		{"authority of another allowed host", func(r *Request) { r.Authority = "api.test" }, denied(ReasonName, "")},
+		{"authority with another port", func(r *Request) { r.Authority = "h.test:8443" }, denied(ReasonName, "")},
+		{"authority without its port", func(r *Request) { r.Port, r.Authority = 8443, "h.test" }, denied(ReasonName, "")},
+		{"authority with user", func(r *Request) { r.Authority = "u@h.test" }, denied(ReasonName, "")},
+		{"SNI with a Kelvin sign", func(r *Request) { r.SNI = "\u212a.test" }, denied(ReasonName, "")},
+		{"name before path", func(r *Request) { r.SNI, r.Path = "b.test", "/nope" }, denied(ReasonName, "")},
+
+		{"method", func(r *Request) { r.Method = "DELETE" }, denied(ReasonMethod, "a/read")},
+		{"method of the path's rule", func(r *Request) { r.Path = "/v2/x" }, denied(ReasonMethod, "a/write")},
+		{"method in lower case", func(r *Request) { r.Method = "get" }, denied(ReasonMethod, "a/read")},
+		{"no method", func(r *Request) { r.Method = "" }, denied(ReasonMethod, "a/read")},
+		{"CONNECT is not any method", func(r *Request) { r.Port, r.Method = 8443, "CONNECT" }, denied(ReasonMethod, "a/other")},
+		{"TRACE is not any method", func(r *Request) { r.Port, r.Method = 8443, "TRACE" }, denied(ReasonMethod, "a/other")},
+		{"TRACK is not any method", func(r *Request) { r.Port, r.Method = 8443, "TRACK" }, denied(ReasonMethod, "a/other")},
+		{"the star is no method", func(r *Request) { r.Method = "*" }, denied(ReasonMethod, "a/read")},
+
+		{"path", func(r *Request) { r.Path = "/admin" }, denied(ReasonPath, "a/read")},
+		{"path that leaves", func(r *Request) { r.Path = "/v1/../admin" }, denied(ReasonPath, "a/read")},
+		{"escaped path that leaves", func(r *Request) { r.Path = "/v1/%2e%2e/admin" }, denied(ReasonPath, "a/read")},
+		{"parameter path that leaves", func(r *Request) { r.Path = "/v1/..;/admin" }, denied(ReasonPath, "a/read")},
+		{"hidden parameter path", func(r *Request) { r.Path = "/v1/%2e%2e;/admin" }, denied(ReasonPath, "a/read")},
+		{"escaped slash", func(r *Request) { r.Path = "/v1/..%2fadmin" }, denied(ReasonPath, "a/read")},
+		{"backslash", func(r *Request) { r.Path = `/v1\..\admin` }, denied(ReasonPath, "a/read")},
+		{"malformed path", func(r *Request) { r.Path = "v1" }, denied(ReasonMalformed, "")},
+		{"path with query", func(r *Request) { r.Path = "/v1/x?y" }, denied(ReasonMalformed, "")},
+		{"no path", func(r *Request) { r.Path = "" }, denied(ReasonMalformed, "")},
+
+		{"plain http", func(r *Request) { r.Scheme, r.Port = "http", 80 }, denied(ReasonScheme, "")},
+		{"plain http to the TLS port", func(r *Request) { r.Scheme = "http" }, denied(ReasonScheme, "")},
+		{"no scheme", func(r *Request) { r.Scheme = "" }, denied(ReasonScheme, "")},
+		{"loopback without gateway", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "localhost", 8081 }, denied(ReasonScheme, "")},
+		{"port 0 is no gateway", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "localhost", 0 }, denied(ReasonScheme, "")},
+		{"another agent's gateway", func(r *Request) { r.Agent, r.Scheme, r.Host, r.Port = "b", "http", "localhost", 8080 }, Decision{Rule: "b/default", Reason: ReasonScheme}},
+		{"gateway by another name", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "h.test", 8080 }, denied(ReasonScheme, "")},
+		{"gateway", func(r *Request) {
+			*r = Request{Agent: "a", Scheme: "http", Host: "localhost", Port: 8080, Method: "POST", Path: "/v1/messages"}
+		}, allowed("a/api", "m")},
+		{"gateway by address", func(r *Request) {
+			*r = Request{Agent: "a", Scheme: "http", Host: "127.0.0.1", Port: 8080, Method: "POST", Path: "/v1/messages"}
+		}, allowed("a/api", "m")},
+		{"gateway, wrong path", func(r *Request) {
+			*r = Request{Agent: "a", Scheme: "http", Host: "localhost", Port: 8080, Method: "POST", Path: "/v1/models"}
+		}, denied(ReasonPath, "a/api")},
+		{"gateway, wrong method", func(r *Request) {
+			*r = Request{Agent: "a", Scheme: "http", Host: "localhost", Port: 8080, Method: "GET", Path: "/v1/messages"}
+		}, denied(ReasonMethod, "a/api")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := base
+			c.change(&r)
+			require.Empty(t, cmp.Diff(c.want, testPlan.Decide(r)))
+		})
+	}
+}
+
+func TestTheZeroPlanAllowsNothing(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, Decision{Reason: ReasonAgent}, (&Plan{}).Decide(Request{}))
+	require.False(t, (&Plan{Agents: []Agent{{}}}).Decide(Request{Scheme: "https", Port: 443, Path: "/", Method: "GET"}).Allow)
+	empty := &Plan{Agents: []Agent{{Name: "a", Rules: []Rule{{ID: "a/x", Host: "x.test", Port: 443}}}}}
+	require.False(t, empty.Decide(Request{Agent: "a", Scheme: "https", Host: "x.test", Port: 443, Path: "/", Method: "GET"}).Allow)
+}
+
+func genPlan(t *rapid.T, label string) *Plan {
+	p := &Plan{}
+	for _, name := range []string{"k", "l"} {
+		if rapid.Bool().Draw(t, label+name) {
+			p.Credentials = append(p.Credentials, Credential{Name: name, Kind: "header", Header: rapid.SampledFrom([]string{"x", "y"}).Draw(t, "header"), Secret: "env://S", Prefix: rapid.SampledFrom([]string{"", "P "}).Draw(t, "prefix")})
+		}
+	}
+	if rapid.Bool().Draw(t, "resolvers") {
+		p.Resolvers = []string{"192.0.2.1:53"}
+	}
+	for _, agent := range []string{"a", "b"} {
+		if !rapid.Bool().Draw(t, label+agent) {
+			continue
+		}
+		a := Agent{Name: agent}
+		for _, d := range rapid.Permutation([]string{"x", "y", "z"}).Draw(t, "order")[:rapid.IntRange(0, 3).Draw(t, "rules")] {
+			r := Rule{ID: agent + "/" + d, Host: d + ".test", Port: rapid.SampledFrom([]uint16{443, 8443}).Draw(t, "port"), Methods: []string{rapid.SampledFrom([]string{AnyMethod, "GET"}).Draw(t, "method")}, Paths: []string{AnyPath}}
+			if rapid.Bool().Draw(t, "more") {
+				r.Credential, r.Gateway = "k", 8080
+				r.Upstream = &Upstream{Address: "192.0.2.1:443", CA: rapid.SampledFrom([]string{"", "A", "B"}).Draw(t, "ca")}
+			}
+			a.Rules = append(a.Rules, r)
+		}
+		p.Agents = append(p.Agents, a)
+	}
+	return p
+}
+
+func TestDiffIsEmptyExactlyForEqualPlans(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := genPlan(t, "a"), genPlan(t, "b")
+		if rapid.Bool().Draw(t, "same") {
+			data, err := json.Marshal(a)
+			require.NoError(t, err)
+			b = &Plan{}
+			require.NoError(t, json.Unmarshal(data, b))
+		}
+		va, err := a.Version()
+		require.NoError(t, err)
+		vb, err := b.Version()
+		require.NoError(t, err)
+		changes := Diff(a, b)
+		require.Equal(t, va == vb, len(changes) == 0, "%v", changes)
+		// The way back takes what the way there brought.
+		count := func(changes []Change, kind string) int {
+			return len(slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return c.Kind != kind }))
+		}
+		back := Diff(b, a)
+		require.Equal(t, count(changes, "+"), count(back, "-"))
+		require.Equal(t, count(changes, "~"), count(back, "~"))
+	})
+}
+
+func TestDiff(t *testing.T) {
+	t.Parallel()
+	old := &Plan{
+		Credentials: []Credential{{Name: "k", Kind: "header", Header: "x-api-key", Secret: "env://K"}},
+		Agents:      testPlan.Agents[:2],
+	}
+	a := testPlan.Agents[0]
+	a.Rules = []Rule{a.Rules[1], a.Rules[0], a.Rules[4]}
+	a.Rules[2].Methods = []string{AnyMethod}
+	a.Rules[2].Upstream = &Upstream{Address: "192.0.2.1:443", CA: "pem"}
+	new := &Plan{
+		Resolvers:   []string{"192.0.2.53:53"},
+		Credentials: []Credential{{Name: "k", Kind: "header", Header: "authorization", Prefix: "Bearer ", Secret: "env://K"}},
+		Agents:      []Agent{a, {Name: "c", Rules: []Rule{{ID: "c/d", Host: "d.test", Port: 8443, Methods: []string{"GET"}, Paths: []string{"/a", "/b"}}}}},
+	}
+	var lines []string
+	for _, c := range Diff(old, new) {
+		lines = append(lines, c.String())
+	}
+	require.Empty(t, cmp.Diff([]string{
+		"~ resolvers: 192.0.2.53:53, was the machine's",
+		`~ credential k (header authorization = "Bearer " + env://K), was k (header x-api-key = env://K)`,
+		`~ a may use any method at https://api.test/v1/messages (credential m, gateway http://localhost:8080, at 192.0.2.1:443 with authority f0aeace9), was POST https://api.test/v1/messages (credential m, gateway http://localhost:8080)`,
+		`- a may GET https://h.test/v1/x`,
+		`- a may use any method at https://h.test:8443/**`,
+		`~ a asks its rules in another order: a/write, a/read, a/api`,
+		`- agent b`,
+		`- b may use any method at https://b.test/**`,
+		`+ agent c`,
+		`+ c may GET https://d.test:8443/a, /b`,
+	}, lines))
+}
