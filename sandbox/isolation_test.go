@@ -34,14 +34,14 @@ func TestCallerStaysOutside(t *testing.T) {
 		b.write(t, "notes.txt", canary)
 		b.write(t, "project2/x", canary)
 		b.env = append(b.env, "SECRET_TOKEN="+canary, "AWS_SECRET_ACCESS_KEY="+canary, "PIP_INDEX_URL=https://user:"+canary+"@index.test/simple", "GOPROXY=https://proxy.test")
-		b.spec.Env = []string{"WANTED=yes", "BYTES=\xff\xfe"}
+		b.spec.Env = []string{"WANTED=yes", "HTTPS_PROXY=http://elsewhere.test"}
 		out := b.sh(t, `env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\0' '\n'; ls -aR ~; cat /etc/passwd; hostname; pwd; echo $HOME; id -u`)
 		require.NotContains(t, out, canary)
 		require.NotContains(t, out, "notes.txt")
 		require.NotContains(t, out, "project2")
 		require.NotContains(t, out, ".ssh")
 		require.Contains(t, out, "WANTED=yes\n")
-		require.Contains(t, out, "BYTES=\xff\xfe\n")
+		require.NotContains(t, out, "elsewhere")
 		require.Contains(t, out, "GOPROXY=https://proxy.test\n")
 		uid := b.uid
 		if uid == 0 {
@@ -84,7 +84,7 @@ func TestAgentHasNoPower(t *testing.T) {
 			"unshare -Urm umount /proc/sys", "unshare -Urm umount " + b.home,
 			"unshare -Urm mount -o remount,rw /usr", "unshare -Urm sh -c 'mount -o remount,bind,rw /run/postern/nodes/0 && touch /run/postern/nodes/0/x'",
 			"./try write /proc/sys/kernel/core_pattern", "./try write /proc/sys/kernel/modprobe", "./try write /proc/sys/vm/drop_caches", "./try write /proc/sysrq-trigger",
-			"./try write /proc/1/oom_score_adj", "./try write /proc/1/mem",
+			"./try write /proc/1/mem", "echo -1000 > /proc/1/oom_score_adj",
 			"./try syscall 425 1 0",      // io_uring_setup
 			"./try syscall 16 0 0x5412",  // ioctl TIOCSTI
 			"./try syscall 250 11 0",     // keyctl read
@@ -95,7 +95,7 @@ func TestAgentHasNoPower(t *testing.T) {
 			out, status := b.run(t, "sh", "-c", script)
 			require.NotZero(t, status, "%s: %s", script, out)
 		}
-		out = b.sh(t, `find /proc -maxdepth 7 -writable -type f -not -path '/proc/[0-9]*' -not -path '/proc/self/*' -not -path '/proc/thread-self/*' 2>/dev/null; true`)
+		out = b.sh(t, `find /proc -maxdepth 7 -writable -type f -not -path '/proc/[0-9]*' -not -path '/proc/self/*' -not -path '/proc/thread-self/*' -exec test -f {} \; -print 2>/dev/null; true`)
 		require.Empty(t, out, "writable files of the kernel")
 	})
 }

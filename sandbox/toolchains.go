@@ -221,18 +221,24 @@ func (v *view) entry(caller environ, entry string) bool {
 	if err != nil || !isDir(real) {
 		return false
 	}
-	for _, l := range links {
-		if !v.sees(l.path) {
-			defer v.link(l.path, l.target)
-		}
-	}
 	if v.sees(real) {
 		v.interpreter(real)
-		return true
+	} else if !v.forbidden(real) {
+		v.toolchain(caller, real)
 	}
-	if v.forbidden(real) {
+	if !v.sees(real) {
 		return false
 	}
+	for _, l := range links {
+		if !v.sees(l.path) {
+			v.link(l.path, l.target)
+		}
+	}
+	return true
+}
+
+// toolchain shows a folder of PATH, and what its programs need beside it.
+func (v *view) toolchain(caller environ, real string) {
 	if !v.known(caller, real) && !v.sees(real) {
 		if parent := filepath.Dir(real); !within(real, v.home) && strings.Count(parent, "/") >= 2 && slices.Contains([]string{"bin", "sbin"}, filepath.Base(real)) {
 			for _, name := range siblings {
@@ -242,7 +248,6 @@ func (v *view) entry(caller environ, entry string) bool {
 		v.show(real)
 	}
 	v.interpreter(real)
-	return v.sees(real)
 }
 
 // forbidden reports whether the real path must not be shown: it has in it,

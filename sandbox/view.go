@@ -214,6 +214,8 @@ func (v *view) isolate(s *Spec) error {
 		"--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP",
 		"--seccomp", strconv.Itoa(filter))
 	v.add("--proc", "/proc")
+	// An IPC namespace's owner may change its limits, for example.
+	v.add("--ro-bind", "/proc/sys", "/proc/sys")
 	if os.Getuid() == 0 {
 		v.coverProc()
 	}
@@ -224,7 +226,7 @@ func (v *view) isolate(s *Spec) error {
 // coverProc takes from root's command, which has no capabilities but owns
 // these files, what the kernel would let their owner do.
 func (v *view) coverProc() {
-	for _, path := range []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr", "/proc/pressure"} {
+	for _, path := range []string{"/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr", "/proc/pressure"} {
 		if _, err := os.Lstat(path); err == nil {
 			v.add("--ro-bind", path, path)
 		}

@@ -1,0 +1,167 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/stretchr/testify/require"
+)
+
+// tree makes files (ending in x: executable), folders (ending in /) and links
+// (a -> b) below a new folder.
+func tree(t *testing.T, entries ...string) string {
+	t.Helper()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	for _, e := range entries {
+		name, target, link := strings.Cut(e, " -> ")
+		path := filepath.Join(root, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		switch {
+		case link:
+			require.NoError(t, os.Symlink(strings.ReplaceAll(target, "ROOT", root), path))
+		case strings.HasSuffix(e, "/"):
+			require.NoError(t, os.MkdirAll(path, 0o755))
+		case strings.HasSuffix(e, "x"):
+			require.NoError(t, os.WriteFile(path, nil, 0o755))
+		default:
+			require.NoError(t, os.WriteFile(path, []byte("secret"), 0o600))
+		}
+	}
+	return root
+}
+
+func TestToolchains(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		tree []string
+		// path has ROOT, and env @, for the folder of the tree; its home is ROOT/home.
+		path, env string
+		// want are the paths seen, links made and files hidden, without ROOT.
+		want string
+		// wantPath is what is left of path.
+		wantPath string
+	}{
+		"pyenv": {
+			tree: []string{"home/.pyenv/shims/", "home/.pyenv/versions/3.12/bin/python.x", "home/.pyenv/versions/3.12/pip.conf", "home/.pyenv/.git/config", "home/.pyenv/version"},
+			path: "ROOT/home/.pyenv/shims", want: "see /home/.pyenv/shims,see /home/.pyenv/versions,see /home/.pyenv/version,hide /home/.pyenv/versions/3.12/pip.conf", wantPath: "/home/.pyenv/shims",
+		},
+		"pyenv elsewhere": {
+			tree: []string{"home/", "srv/pyenv/shims/", "srv/pyenv/versions/", "srv/secret"},
+			path: "ROOT/srv/pyenv/shims", env: "PYENV_ROOT=@/srv/pyenv", want: "see /srv/pyenv/shims,see /srv/pyenv/versions", wantPath: "/srv/pyenv/shims",
+		},
+		"nvm shows the version in use": {
+			tree: []string{"home/.nvm/versions/node/v20/bin/node.x", "home/.nvm/versions/node/v18/bin/", "home/.nvm/.npmrc", "home/.nvm/versions/node/v20/etc/npmrc"},
+			path: "ROOT/home/.nvm/versions/node/v20/bin", want: "see /home/.nvm/versions/node/v20,hide /home/.nvm/versions/node/v20/etc/npmrc", wantPath: "/home/.nvm/versions/node/v20/bin",
+		},
+		"fnm is a link": {
+			tree: []string{"home/.local/state/fnm/1 -> ROOT/home/.local/share/fnm/node-versions/v20/installation", "home/.local/share/fnm/node-versions/v20/installation/bin/"},
+			path: "ROOT/home/.local/state/fnm/1/bin", want: "see /home/.local/share/fnm/node-versions,link /home/.local/state/fnm/1", wantPath: "/home/.local/state/fnm/1/bin",
+		},
+		"cargo": {
+			tree: []string{"home/.cargo/bin/", "home/.cargo/credentials.toml", "home/.cargo/config.toml", "home/.rustup/toolchains/", "home/.rustup/settings.toml"},
+			path: "ROOT/home/.cargo/bin", want: "see /home/.cargo/bin,see /home/.rustup/toolchains,see /home/.rustup/settings.toml", wantPath: "/home/.cargo/bin",
+		},
+		"go": {
+			tree: []string{"home/go/bin/", "home/go/pkg/mod/private.test/", "home/sdk/go1.26/bin/", "home/sdk/go1.25/bin/"},
+			path: "ROOT/home/sdk/go1.26/bin", want: "see /home/sdk/go1.26", wantPath: "/home/sdk/go1.26/bin",
+		},
+		"go programs": {
+			tree: []string{"home/go/bin/", "home/go/pkg/mod/private.test/"},
+			path: "ROOT/home/go/bin", want: "see /home/go/bin", wantPath: "/home/go/bin",
+		},
+		"links of .local/bin": {
+			tree: []string{
+				"home/.local/bin/tool -> ../share/pipx/venvs/tool/bin/tool.x", "home/.local/share/pipx/venvs/tool/bin/tool.x", "home/.local/share/pipx/venvs/tool/pyvenv.cfg",
+				"home/.local/bin/one -> ROOT/home/apps/one.x", "home/apps/one.x", "home/apps/beside",
+				"home/.local/bin/key -> ROOT/home/.ssh/id", "home/.ssh/id", "home/.local/bin/evil -> ROOT/home/.ssh/run.x", "home/.ssh/run.x",
+				"home/.local/bin/dir -> ROOT/home", "home/.local/bin/notes -> ROOT/home/notes", "home/notes", "home/.local/bin/gone -> ROOT/none",
+			},
+			path: "ROOT/home/.local/bin", want: "see /home/.local/bin,see /home/apps/one.x,see /home/.local/share/pipx/venvs/tool", wantPath: "/home/.local/bin",
+		},
+		"unknown below home": {
+			tree: []string{"home/stuff/tools/run.x", "home/stuff/secret"},
+			path: "ROOT/home/stuff/tools", want: "see /home/stuff/tools", wantPath: "/home/stuff/tools",
+		},
+		"elsewhere with siblings": {
+			tree: []string{"home/", "opt/jdk/bin/", "opt/jdk/lib/", "opt/jdk/.env", "opt/jdk/secrets/"},
+			path: "ROOT/opt/jdk/bin", want: "see /opt/jdk/bin,see /opt/jdk/lib", wantPath: "/opt/jdk/bin",
+		},
+		"virtual environment in the working directory": {
+			tree: []string{"home/", "work/venv/bin/", "work/venv/pyvenv.cfg"},
+			path: "ROOT/work/venv/bin", want: "", wantPath: "/work/venv/bin",
+		},
+		"traps": {
+			tree: []string{
+				"home/.ssh/bin/", "home/.aws/", "state/bin/", "file", "home/link -> ROOT/home/.ssh", "home/up -> ROOT/home", "home/loop -> loop", "home/.config/gh/",
+			},
+			path: ":.:bin:ROOT/home:ROOT/home/:ROOT:/:ROOT/home/.ssh:ROOT/home/.ssh/bin:ROOT/home/.aws:ROOT/state:ROOT/state/bin:ROOT/file:ROOT/none:ROOT/home/link:ROOT/home/up:ROOT/home/loop:/etc:/proc:ROOT/home/.config:/root/..",
+			want: "", wantPath: "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := tree(t, c.tree...)
+			v := &view{linked: map[string]bool{}, home: filepath.Join(root, "home"), private: []string{filepath.Join(root, "state")}}
+			v.visible = []string{"/usr", filepath.Join(root, "work")}
+			path := v.toolchains(newEnviron([]string{"PATH=" + strings.ReplaceAll(c.path, "ROOT", root), strings.ReplaceAll(c.env, "@", root)}))
+			var got []string
+			for args := v.args; len(args) > 0; args = args[3:] {
+				switch {
+				case args[0] == "--symlink":
+					got = append(got, "link "+args[2])
+				case args[1] == os.DevNull:
+					got = append(got, "hide "+args[2])
+				default:
+					require.Equal(t, "--ro-bind", args[0])
+					require.Equal(t, args[1], args[2])
+					got = append(got, "see "+args[1])
+				}
+			}
+			want := strings.FieldsFunc(c.want, func(r rune) bool { return r == ',' })
+			for i := range got {
+				got[i] = strings.ReplaceAll(got[i], root, "")
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			require.Empty(t, cmp.Diff(want, got, cmpopts.EquateEmpty()))
+			path = strings.TrimPrefix(strings.TrimSuffix(strings.ReplaceAll(path, root, ""), "/usr/local/bin:/usr/bin:/bin"), ":")
+			require.Equal(t, c.wantPath, strings.TrimSuffix(path, ":"))
+		})
+	}
+}
+
+func TestToolchainTable(t *testing.T) {
+	t.Parallel()
+	for _, tc := range toolchains {
+		require.NotEmpty(t, tc.why, tc.name)
+		require.NotEmpty(t, tc.onPath, tc.name)
+		require.NotEmpty(t, tc.show, tc.name)
+		for _, s := range tc.show {
+			require.NotContains(t, s, "..", tc.name)
+		}
+	}
+}
+
+func TestHoldsCredential(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{
+		"https://index.test/simple": false, "https://a.test https://b.test/x": false, "https://proxy.test,direct": false, "https://proxy.test|direct": false, "off": false, "-mod=mod": false, "": false,
+		"https://user:pw@index.test/simple": true, "https://token@index.test": true, "https://a.test https://u:p@b.test": true, "https://a.test,https://u@b.test,direct": true,
+		"https://a.test/?token=x": true, "user:pw@index.test": true, "https://us er:p@b.test": true,
+	} {
+		require.Equal(t, want, holdsCredential(value), value)
+	}
+}
+
+func TestHostname(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{"demo": "demo", "My_Agent": "my-agent", "": "agent", "--": "agent", "é": "agent", strings.Repeat("a", 80): strings.Repeat("a", 63)} {
+		require.Equal(t, want, hostname(in))
+	}
+}
