@@ -31,7 +31,7 @@ func built(name, pkg string, env ...string) func() (string, error) {
 			return "", err
 		}
 		path := filepath.Join(dir, name)
-		cmd := exec.Command("go", "build", "-trimpath", "-o", path, pkg)
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, pkg)
 		cmd.Dir = ".."
 		cmd.Env = append(os.Environ(), env...)
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -41,8 +41,10 @@ func built(name, pkg string, env ...string) func() (string, error) {
 	})
 }
 
+// Only posternd with -trimpath, as tools/build.sh: what Pulumi's packages are
+// compiled to is shared with `go run .` and with the Pulumi CLI.
 var (
-	buildPosternd = built("posternd", "./cmd/posternd", "CGO_ENABLED=0")
+	buildPosternd = built("posternd", "./cmd/posternd", "CGO_ENABLED=0", "GOFLAGS=-trimpath")
 	buildProgram  = built("program", ".")
 	buildPlugin   = built("pulumi-resource-postern", "./cmd/pulumi-resource-postern")
 )
