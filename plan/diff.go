@@ -3,7 +3,10 @@ package plan
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -36,7 +39,7 @@ func Diff(old, new *Plan) []Change {
 			out = append(out, Change{Kind: "+", Text: "credential " + is.describe()})
 		case is == nil:
 			out = append(out, Change{Kind: "-", Text: "credential " + was.describe()})
-		case *was != *is:
+		case !reflect.DeepEqual(was, is):
 			out = append(out, Change{Kind: "~", Text: "credential " + is.describe() + ", was " + was.describe()})
 		}
 	})
@@ -68,7 +71,7 @@ func diffAgent(was, is *Agent) []Change {
 			out = append(out, Change{Kind: "+", Agent: name, Rule: b.ID, Text: name + " may " + b.describe()})
 		case b == nil:
 			out = append(out, Change{Kind: "-", Agent: name, Rule: a.ID, Text: name + " may " + a.describe()})
-		case !equalRules(a, b):
+		case !same(a, b):
 			out = append(out, Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + " may " + b.describe() + ", was " + a.describe()})
 		}
 	})
@@ -106,12 +109,30 @@ func both[T any](old, new []T, key func(*T) string, visit func(was, is *T)) {
 	}
 }
 
-func equalRules(a, b *Rule) bool {
-	if (a.Upstream == nil) != (b.Upstream == nil) || a.Upstream != nil && *a.Upstream != *b.Upstream {
-		return false
+// same compares canonical forms, so that no field can be forgotten.
+func same(a, b any) bool { return canonical(a) == canonical(b) }
+
+func canonical(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // plans are pure data
 	}
-	return a.Host == b.Host && a.Port == b.Port && a.Credential == b.Credential && a.Gateway == b.Gateway &&
-		slices.Equal(a.Methods, b.Methods) && slices.Equal(a.Paths, b.Paths)
+	return string(b)
+}
+
+// others are the fields of v that are set, but for those named, as "field value".
+func others(v any, named ...string) []string {
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal([]byte(canonical(v)), &fields); err != nil {
+		panic(err) // it was made above
+	}
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		if !slices.Contains(named, key) {
+			out = append(out, key+" "+string(fields[key]))
+		}
+	}
+	return out
 }
 
 // describe is what follows "may": every field of the rule shows in it.
@@ -141,6 +162,7 @@ func (r *Rule) describe() string {
 		}
 		notes = append(notes, at)
 	}
+	notes = append(notes, others(r, "id", "host", "port", "methods", "paths", "credential", "gateway", "upstream")...)
 	if len(notes) > 0 {
 		b.WriteString(" (" + strings.Join(notes, ", ") + ")")
 	}
@@ -152,7 +174,11 @@ func (c *Credential) describe() string {
 	if c.Prefix != "" {
 		value = fmt.Sprintf("%q + %s", c.Prefix, c.Secret)
 	}
-	return fmt.Sprintf("%s (%s %s = %s)", c.Name, c.Kind, c.Header, value)
+	if c.Header != "" {
+		value = c.Header + " = " + value
+	}
+	notes := append([]string{c.Kind + " " + value}, others(c, "name", "kind", "header", "prefix", "secret")...)
+	return c.Name + " (" + strings.Join(notes, ", ") + ")"
 }
 
 func digest(s string) string {

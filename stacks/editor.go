@@ -283,10 +283,7 @@ func (e *editor) removeLast(parent *node, key, empty string, first, last int) er
 	line := e.line(at.line)
 	start, end := e.lines(first, last)
 	if len(parent.fields) > 1 && strings.TrimSpace(line) == key+":" && at.line+1 == first {
-		start, _ = e.lines(at.line, at.line)
-		if end == len(e.data) && !strings.HasSuffix(string(e.data), "\n") {
-			_, end = e.lines(at.line, last)
-		}
+		start, end = e.lines(at.line, last)
 		return e.splice(start, end, "")
 	}
 	colon := strings.Index(line[at.col-1:], ":")
@@ -302,12 +299,15 @@ func (e *editor) removeLast(parent *node, key, empty string, first, last int) er
 
 func (e *editor) agentNode() *node { return e.stack.root.get("agents").get(e.agent) }
 
-// plainName is what YAML reads as text without quotes, wherever it is.
-var plainName = regexp.MustCompile(`^[a-z][a-z0-9-]*\.[a-z0-9.-]*[a-z]$|^[a-z][a-z0-9-]*-[a-z0-9-]*$`)
+var (
+	plainName = regexp.MustCompile(`^[a-z][a-z0-9.-]*$`)
+	// reserved are the words that some YAML reader takes for something else.
+	reserved = []string{"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+)
 
-// scalar writes a name.
+// scalar writes a name, in quotes if YAML would not read it as text.
 func scalar(s string) string {
-	if plainName.MatchString(s) {
+	if plainName.MatchString(s) && !slices.Contains(reserved, s) {
 		return s
 	}
 	return quote(s)

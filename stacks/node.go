@@ -1,6 +1,7 @@
 package stacks
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -107,6 +108,8 @@ func safeParse(data []byte) (file *ast.File, err error) {
 			file, err = nil, errors.New("not YAML")
 		}
 	}()
+	// The library's columns are wrong after "\r\n". Ours do not change with it.
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 }
 

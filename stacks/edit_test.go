@@ -1,0 +1,274 @@
+package stacks
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/postern/postern/plan"
+)
+
+// TestEdit has one archive for each case: the first line of the comment is the
+// edit in JSON, stack.yaml the file, and after.yaml with changes.txt, or
+// error.txt, what comes of it.
+func TestEdit(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/edit/*")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		name, ok := strings.CutSuffix(filepath.Base(file), ".txtar")
+		if !ok {
+			t.Errorf("%s is no case: remove it", file)
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			archive, err := txtar.ParseFile(file)
+			require.NoError(t, err)
+			var request struct {
+				Allow, Revoke, Agent string
+				Methods, Paths       []string
+			}
+			first, _, _ := strings.Cut(string(archive.Comment), "\n")
+			require.NoError(t, json.Unmarshal([]byte(first), &request))
+			path := filepath.Join(t.TempDir(), "stack.yaml")
+			in, want := &txtar.Archive{Comment: archive.Comment}, map[string]string{}
+			for _, f := range archive.Files {
+				if f.Name == "stack.yaml" {
+					in.Files = append(in.Files, f)
+					write(t, path, string(f.Data))
+					continue
+				}
+				want[f.Name] = string(f.Data)
+			}
+
+			got := map[string]string{}
+			var e *Edit
+			if request.Allow != "" {
+				e, err = Allow(path, AllowRequest{Agent: request.Agent, Hosts: hosts(t, request.Allow), Methods: request.Methods, Paths: request.Paths})
+			} else {
+				e, err = Revoke(path, RevokeRequest{Agent: request.Agent, Hosts: hosts(t, request.Revoke)})
+			}
+			if err != nil {
+				require.Nil(t, e)
+				got["error.txt"] = strings.ReplaceAll(err.Error(), filepath.Dir(path)+"/", "") + "\n"
+			} else {
+				got["after.yaml"] = string(e.After)
+				for _, c := range e.Changes() {
+					got["changes.txt"] += c.String() + "\n"
+				}
+			}
+			if *update {
+				for _, name := range sortedKeys(got) {
+					in.Files = append(in.Files, txtar.File{Name: name, Data: []byte(got[name])})
+				}
+				require.NoError(t, os.WriteFile(file, txtar.Format(in), 0o600))
+				return
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("go test -update, then look at the difference (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// hosts reads hosts separated by spaces; a port of * is every port.
+func hosts(t *testing.T, s string) []HostPort {
+	t.Helper()
+	var out []HostPort
+	for _, word := range strings.Fields(s) {
+		word, all := strings.CutSuffix(word, ":*")
+		hp, err := ParseHostPort(word)
+		require.NoError(t, err)
+		if all {
+			hp.Port = 0
+		}
+		out = append(out, hp)
+	}
+	return out
+}
+
+// TestRevokeUndoesAllow: whatever the style of the file, byte for byte.
+func TestRevokeUndoesAllow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	n := 0
+	rapid.Check(t, func(t *rapid.T) {
+		n++
+		path := filepath.Join(dir, fmt.Sprintf("s%d.yaml", n))
+		before := genFile(t)
+		require.NoError(t, os.WriteFile(path, []byte(before), 0o600))
+		host := rapid.SampledFrom([]string{"new.test", "default", "null", "1e3.a", "other.test", "xn--bcher-kva.test"}).Draw(t, "host")
+		r := AllowRequest{Agent: "a", Hosts: []HostPort{{host, rapid.SampledFrom([]uint16{443, 8443}).Draw(t, "port")}}}
+		if rapid.Bool().Draw(t, "second") {
+			r.Hosts = append(r.Hosts, HostPort{"second.test", 443})
+		}
+		if rapid.Bool().Draw(t, "narrow") {
+			r.Methods, r.Paths = []string{"get", "POST"}, []string{"/v1/**", "/a/*"}
+		}
+		e, err := Allow(path, r)
+		require.NoError(t, err, "%s", before)
+		require.NoError(t, e.Write())
+		require.NotEqual(t, before, string(e.After))
+		for _, hp := range r.Hosts {
+			d := e.Plan.Decide(plan.Request{Agent: "a", Scheme: "https", Host: hp.Host, Port: hp.Port, Method: "GET", Path: "/v1/x"})
+			require.True(t, d.Allow, "%s", e.After)
+		}
+		again, err := Allow(path, r)
+		require.NoError(t, err)
+		require.Equal(t, string(e.After), string(again.After), "twice is once")
+
+		back, err := Revoke(path, RevokeRequest{Agent: "a", Hosts: r.Hosts})
+		require.NoError(t, err, "%s", e.After)
+		require.Equal(t, before, string(back.After), "after allow:\n%s", e.After)
+		require.NoError(t, back.Write())
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, before, string(data))
+	})
+}
+
+// genFile writes a stack with an agent a in one of many styles.
+func genFile(t *rapid.T) string {
+	pick := func(label string, of ...string) string { return rapid.SampledFrom(of).Draw(t, label) }
+	destinations := pick("destinations",
+		"",
+		"destinations: {}\n",
+		"destinations: { }  # none yet\n",
+		"destinations: {x: {host: x.test}, \"y\": {host: y.test}}\n",
+		"destinations: {\n  x: {host: x.test}, # x\n  y: {host: y.test}\n}\n",
+		"destinations:\n  x: {host: x.test}\n  y: {host: y.test}\n",
+		"destinations: # all\n  x:\n    host: x.test\n    methods: [GET,\n      POST]\n\n  # the last\n  y:\n    host: y.test\n    paths:\n    - /a   # why\n    - \"/b\"\n",
+		"destinations:\n    x: {host: x.test}\n    y: {host: y.test, methods: [GET]} # bücher\n    # foot\n",
+		"destinations:\n  x: {host: x.test}\n  y: {host: y.test}\n  other.test: {host: other.test, methods: [PUT]}\n",
+	)
+	has := strings.Contains(destinations, "x:")
+	agent := pick("agent",
+		"  a: {allow: []}\n",
+		"  \"a\": {runtime: bubblewrap, allow: [ ]} # é\n",
+		"  a:\n    allow: []   # nothing\n",
+		"  a:\n    runtime: bubblewrap\n",
+		"  a:\n    allow: []\n    runtime: bubblewrap\n",
+	)
+	if has {
+		agent = pick("agent with rules", agent,
+			"  a: {allow: [x]}\n",
+			"  a: {allow: [x, y]}\n",
+			"  a:\n    allow: [ 'x',y ]\n",
+			"  a:\n    allow: [\n      x, # first\n      \"y\" # second\n    ]\n",
+			"  a:\n    allow:\n      - x\n      - y # why\n",
+			"  a:\n    allow:\n    - \"x\"\n    # between\n\n    -   'y'\n    # after\n    runtime: bubblewrap\n",
+		)
+	}
+	others := pick("others", "", "  b: {}\n", "  b:\n    allow: []\n")
+	sections := []string{"version: 1\ntarget: local # here\n", destinations, "\n# who\nagents:\n" + agent + others}
+	if rapid.Bool().Draw(t, "agents first") {
+		sections[1], sections[2] = sections[2], sections[1]
+	}
+	file := strings.Join(sections, "") + pick("end", "", "\n", "# end\n", "proxies: {count: 2}\n", "proxies: {count: 2}")
+	if rapid.Bool().Draw(t, "no newline") {
+		file = strings.TrimRight(file, "\n")
+	}
+	if rapid.Bool().Draw(t, "crlf") {
+		file = strings.ReplaceAll(file, "\n", "\r\n")
+	}
+	return file
+}
+
+func TestWriteKeepsModeAndLink(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	real, link := filepath.Join(dir, "real.yaml"), filepath.Join(dir, "link.yaml")
+	require.NoError(t, os.WriteFile(real, []byte(minimal), 0o600))
+	require.NoError(t, os.Chmod(real, 0o640))
+	require.NoError(t, os.Symlink("real.yaml", link))
+	e, err := Allow(link, AllowRequest{Agent: "a", Hosts: []HostPort{{"h.test", 443}}})
+	require.NoError(t, err)
+	require.NoError(t, e.Write())
+	info, err := os.Stat(real)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o640), info.Mode())
+	target, err := os.Readlink(link)
+	require.NoError(t, err)
+	require.Equal(t, "real.yaml", target)
+	data, err := os.ReadFile(real)
+	require.NoError(t, err)
+	require.Equal(t, string(e.After), string(data))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 2, "no temporary file is left")
+	require.NoError(t, e.Restore())
+	data, err = os.ReadFile(real)
+	require.NoError(t, err)
+	require.Equal(t, minimal, string(data))
+}
+
+const minimal = "version: 1\ntarget: local\nagents:\n  a: {allow: []}\n"
+
+func TestWriteRefusesAFileThatChanged(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s.yaml")
+	write(t, path, minimal)
+	e, err := Allow(path, AllowRequest{Agent: "a", Hosts: []HostPort{{"h.test", 443}}})
+	require.NoError(t, err)
+	write(t, path, minimal+"# mine\n")
+	require.ErrorIs(t, e.Write(), ErrChanged)
+	require.ErrorIs(t, e.Restore(), ErrChanged)
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, minimal+"# mine\n", string(data))
+}
+
+// FuzzLoad: no input takes the loader down, what loads encodes in one way, and
+// what can be edited can be edited back.
+func FuzzLoad(f *testing.F) {
+	for _, pattern := range []string{"testdata/load/*.txtar", "testdata/edit/*.txtar"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(f, err)
+		for _, file := range files {
+			archive, err := txtar.ParseFile(file)
+			require.NoError(f, err)
+			for _, file := range archive.Files {
+				if file.Name == "stack.yaml" {
+					f.Add(file.Data)
+				}
+			}
+		}
+	}
+	path := filepath.Join(f.TempDir(), "fuzz.yaml")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		stack, err := parse(path, data)
+		if err != nil {
+			require.Nil(t, stack)
+			return
+		}
+		one, err := stack.Plan.Encode()
+		require.NoError(t, err)
+		again, err := parse(path, bytes.Clone(data))
+		require.NoError(t, err)
+		two, err := again.Plan.Encode()
+		require.NoError(t, err)
+		require.Equal(t, string(one), string(two))
+		for _, a := range stack.Plan.Agents {
+			require.Regexp(t, name, a.Name)
+			for _, r := range a.Rules {
+				host, err := plan.CanonicalHost(r.Host)
+				require.NoError(t, err)
+				require.Equal(t, host, r.Host)
+				require.NotEmpty(t, r.Methods)
+				require.NotEmpty(t, r.Paths)
+				require.NotZero(t, r.Port)
+			}
+		}
+	})
+}
