@@ -20,8 +20,9 @@ test: ## check everything: build, lint, tests with the real Envoy and the real P
 	@STEP=2/6 tools/envoy.sh
 	@STEP=3/6 tools/pulumi.sh
 	@STEP=4/6 tools/build.sh
-	@STEP=5/6 tools/lint.sh
-	@STEP=6/6 tools/test.sh
+	@STEP=5/6 tools/lint.sh || findings=1; \
+	 [ -z "$$findings" ] || echo "      this run fails for these findings; the tests run all the same"; \
+	 STEP=6/6 tools/test.sh && [ -z "$$findings" ]
 
 build: ## build bin/postern, bin/posternd and bin/pulumi-resource-postern
 	@STEP=1/1 tools/build.sh
