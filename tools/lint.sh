@@ -17,7 +17,8 @@ if [ ! -x "$own" ]; then
 	mv "$own.$$" "$own"
 fi
 
-start=$SECONDS
-go vet ./...
-GOLANGCI_LINT_CACHE=$cache/golangci-lint "$own" run --timeout 10m ./...
-say "no findings, $((SECONDS - start)) s"
+start=$SECONDS status=0
+go vet ./... || status=1
+GOLANGCI_LINT_CACHE=$cache/golangci-lint "$own" run --timeout 10m ./... || status=1
+[ $status -ne 0 ] || say "no findings, $((SECONDS - start)) s"
+exit $status
