@@ -157,7 +157,9 @@ func TestBootstrapOpensNothing(t *testing.T) {
 	require.NoError(t, err)
 	var boot struct {
 		StaticResources struct{ Listeners []any }
-		Admin           struct{ Address struct{ Pipe struct{ Mode int } } }
+		Admin           struct {
+			Address struct{ Pipe struct{ Mode int } }
+		}
 	}
 	require.NoError(t, json.Unmarshal(b, &boot))
 	require.Empty(t, boot.StaticResources.Listeners)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
 )
 
 // BenchmarkRequest compares the whole intercepting path (CONNECT, TLS with a
@@ -30,20 +31,20 @@ import (
 // that only terminates TLS and forwards: same binary, same upstream, turn by
 // turn in one run. Ratios are ours / raw.
 func BenchmarkRequest(b *testing.B) {
-	f := newFleet(b, 1)
-	up := f.newUpstream("bench.test")
+	f := fleet.New(b, 1)
+	up := f.NewUpstream("bench.test")
 	r := open("a", "bench.test", up)
 	r.Credential = "key"
-	f.mustPublish(&plan.Plan{
-		Stack: "bench", Credentials: []plan.Credential{{Name: "key", Kind: "header", Header: "x-api-key", Secret: "file://" + f.secret("key", "s3cr3t")}},
+	f.MustPublish(&plan.Plan{
+		Stack: "bench", Credentials: []plan.Credential{{Name: "key", Kind: "header", Header: "x-api-key", Secret: "file://" + f.Secret("key", "s3cr3t")}},
 		Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}},
 	})
-	raw := f.rawEnvoy(b, up)
+	raw := rawEnvoy(b, f, up)
 	for _, c := range []int{1, 16} {
 		b.Run("connections="+strconv.Itoa(c), func(b *testing.B) {
 			ours, theirs := make([]*http.Client, c), make([]*http.Client, c)
 			for i := range c {
-				ours[i] = f.client("n1", "a")
+				ours[i] = f.Client("n1", "a")
 				theirs[i] = raw()
 			}
 			load(b, ours, 50) // connections and certificates
@@ -52,7 +53,7 @@ func BenchmarkRequest(b *testing.B) {
 			for b.Loop() {
 				them.add(load(b, theirs, 200))
 				us.add(load(b, ours, 200))
-				up.seen()
+				up.Seen()
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(us.quantile(0.5)/them.quantile(0.5), "x-p50")
@@ -69,21 +70,21 @@ func BenchmarkRequest(b *testing.B) {
 func BenchmarkConvergence(b *testing.B) {
 	for _, size := range []int{10, 1000} {
 		b.Run("destinations="+strconv.Itoa(size), func(b *testing.B) {
-			f := newFleet(b, 1)
-			f.startNode("n2")
-			up := f.newUpstream("bench.test")
+			f := fleet.New(b, 1)
+			f.StartNode("n2")
+			up := f.NewUpstream("bench.test")
 			p := &plan.Plan{Stack: "bench", Agents: []plan.Agent{{Name: "a"}}}
 			for i := range size {
 				p.Agents[0].Rules = append(p.Agents[0].Rules, open("a", "h"+strconv.Itoa(i)+".test", up))
 			}
-			f.mustPublish(p)
+			f.MustPublish(p)
 			var took sample
 			for i := 0; b.Loop(); i++ {
 				q := &plan.Plan{Stack: "bench", Agents: []plan.Agent{{Name: "a", Rules: append(slices.Clone(p.Agents[0].Rules), open("a", "new"+strconv.Itoa(i)+".test", up))}}}
 				start := time.Now()
-				f.mustPublish(q)
+				f.MustPublish(q)
 				took.add([]time.Duration{time.Since(start)}, 0)
-				f.mustPublish(p)
+				f.MustPublish(p)
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(took.quantile(0.5)*1000, "ms-p50")
@@ -147,19 +148,19 @@ func load(b *testing.B, clients []*http.Client, n int) ([]time.Duration, time.Du
 
 // rawEnvoy starts an Envoy that terminates TLS on a socket and forwards to up,
 // and returns a maker of clients for it.
-func (f *fleet) rawEnvoy(b *testing.B, up *upstream) func() *http.Client {
+func rawEnvoy(b *testing.B, f *fleet.Fleet, up *fleet.Upstream) func() *http.Client {
 	b.Helper()
 	binary, err := envoy.Binary()
 	require.NoError(b, err)
-	dir := filepath.Join(f.home.Root, "raw")
+	dir := filepath.Join(f.Home.Root, "raw")
 	require.NoError(b, os.MkdirAll(dir, 0o700))
-	leaf := f.ca.issue(b, "bench.test")
+	leaf := f.CA.Issue(b, "bench.test")
 	key, err := x509.MarshalPKCS8PrivateKey(leaf.PrivateKey)
 	require.NoError(b, err)
 	for name, data := range map[string][]byte{
 		"cert.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Certificate[0]}),
 		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
-		"ca.pem":   []byte(up.ca),
+		"ca.pem":   []byte(up.CA),
 		"envoy.yaml": []byte(strings.ReplaceAll(`
 static_resources:
   listeners:
@@ -192,7 +193,7 @@ static_resources:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
         auto_config: {http_protocol_options: {}, http2_protocol_options: {}}
-`, "UPSTREAM", strings.TrimPrefix(up.address, "unix:"))),
+`, "UPSTREAM", strings.TrimPrefix(up.Address, "unix:"))),
 	} {
 		require.NoError(b, os.WriteFile(filepath.Join(dir, name), data, 0o600))
 	}
@@ -212,7 +213,7 @@ static_resources:
 		return err == nil
 	}, 20*time.Second, 10*time.Millisecond)
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(f.ca.certPEM)
+	pool.AppendCertsFromPEM(f.CA.PEM)
 	return func() *http.Client {
 		tr := &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

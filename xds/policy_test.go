@@ -3,7 +3,6 @@ package xds_test
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -20,68 +19,13 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
 )
 
-// verdict is what an agent can tell of a decision.
-type verdict struct {
-	Status int
-	Rule   string      `json:"rule"`
-	Reason plan.Reason `json:"reason"`
-}
-
-// do makes the request that r describes, over the way in that its scheme says.
-func (f *fleet) do(nodeID string, r plan.Request) (verdict, http.Header) {
-	f.t.Helper()
-	client := f.client(nodeID, r.Agent)
-	host := r.Host
-	if r.Scheme == "http" || r.Port != 443 {
-		host = net.JoinHostPort(r.Host, itoa(r.Port))
-	}
-	req, err := http.NewRequestWithContext(f.t.Context(), r.Method, r.Scheme+"://"+host+"/", nil)
-	require.NoError(f.t, err)
-	req.URL.Opaque = r.Path // as it is, without Go's cleaning
-	if r.Scheme == "http" {
-		req.URL.Opaque = "//" + host + r.Path
-	}
-	if r.Authority != "" {
-		req.Host = r.Authority
-	}
-	tr := client.Transport.(*http.Transport)
-	// As browsers and curl do; a certificate exists for the canonical name only.
-	tr.TLSClientConfig.ServerName = strings.ToLower(r.Host)
-	if r.SNI != "" {
-		tr.TLSClientConfig = &tls.Config{ServerName: r.SNI, InsecureSkipVerify: true} //nolint:gosec // the test is of the proxy's check
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		// A refused CONNECT: Go says only the status text.
-		require.ErrorContains(f.t, err, "Forbidden")
-		return verdict{Status: 403}, nil
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(f.t, err)
-	v := verdict{Status: resp.StatusCode}
-	if resp.StatusCode != http.StatusOK && r.Method != http.MethodHead {
-		require.NoError(f.t, json.Unmarshal(body, &v), "%s", body)
-	}
-	return v, resp.Header
-}
-
-func itoa(p uint16) string { return json.Number(strings.TrimSpace(string(mustJSON(p)))).String() }
-
-func mustJSON(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
-
 // policy is a plan with something of everything, served by up.
-func policy(up *upstream) *plan.Plan {
+func policy(up *fleet.Upstream) *plan.Plan {
 	rule := func(id, host string, port uint16, methods, paths []string) plan.Rule {
-		return plan.Rule{ID: id, Host: host, Port: port, Methods: methods, Paths: paths, Upstream: up.pin()}
+		return plan.Rule{ID: id, Host: host, Port: port, Methods: methods, Paths: paths, Upstream: up.Pin()}
 	}
 	gateway := rule("a/api", "api.test", 443, []string{"GET", "POST"}, []string{"/v1/*", "/v1/files/**"})
 	gateway.Gateway = 8080
@@ -102,10 +46,10 @@ func policy(up *upstream) *plan.Plan {
 // the upstream, and there is exactly one event, which says the same.
 func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 1)
-	up := f.newUpstream("api.test", "open.test")
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("api.test", "open.test")
 	p := policy(up)
-	f.mustPublish(p)
+	f.MustPublish(p)
 	events := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		r := plan.Request{
@@ -127,10 +71,10 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 			r.Authority = rapid.SampledFrom([]string{"api.test", "open.test", "evil.test", "api.test:8443", "api.test:443"}).Draw(rt, "authority")
 		}
 		want := p.Decide(r)
-		got, _ := f.do("n1", r)
-		reached := up.seen()
+		got, _ := f.Do("n1", r)
+		reached := up.Seen()
 		events++
-		e := f.events(events)[events-1]
+		e := f.Events(events)[events-1]
 		require.Equal(t, want.Allow, len(reached) == 1, "reached the upstream: %+v %+v", r, got)
 		require.Equal(t, want.Allow, e.Verdict == audit.Allow, "%+v %+v", r, e)
 		require.Equal(t, want.Rule, e.Rule, "%+v %+v", r, e)
@@ -147,8 +91,8 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 			}
 		}
 	})
-	require.Len(t, f.events(events), events, "one event for each decision")
-	for i, e := range f.events(events) {
+	require.Len(t, f.Events(events), events, "one event for each decision")
+	for i, e := range f.Events(events) {
 		require.Equal(t, uint64(i+1), e.Seq)
 	}
 }
@@ -157,31 +101,31 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 // time never share what Envoy knows of each other's connection.
 func TestConcurrentTunnels(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 1)
-	up := f.newUpstream("api.test", "open.test")
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("api.test", "open.test")
 	p := policy(up)
 	p.Credentials = []plan.Credential{
-		{Name: "a", Kind: "header", Header: "x-api-key", Secret: "file://" + f.secret("a", "key-of-a")},
-		{Name: "b", Kind: "header", Header: "x-api-key", Secret: "file://" + f.secret("b", "key-of-b")},
+		{Name: "a", Kind: "header", Header: "x-api-key", Secret: "file://" + f.Secret("a", "key-of-a")},
+		{Name: "b", Kind: "header", Header: "x-api-key", Secret: "file://" + f.Secret("b", "key-of-b")},
 	}
 	p.Agents[0].Rules[2].Credential = "a"
 	p.Agents[1].Rules[0].Credential = "b"
-	f.mustPublish(p)
+	f.MustPublish(p)
 	// Every client keeps its tunnel open until the end.
 	for i := range 30 {
 		agent := []string{"a", "b"}[i%2]
-		resp, err := f.client("n1", agent).Get("https://open.test/b/x") //nolint:noctx // bounded by the client
+		resp, err := f.Client("n1", agent).Get("https://open.test/b/x") //nolint:noctx // bounded by the client
 		require.NoError(t, err)
 		resp.Body.Close()
 		require.Equal(t, 200, resp.StatusCode)
-		require.Equal(t, "key-of-"+agent, up.seen()[0].Header.Get("X-Api-Key"))
+		require.Equal(t, "key-of-"+agent, up.Seen()[0].Header.Get("X-Api-Key"))
 		if agent == "a" {
-			got, _ := f.do("n1", plan.Request{Agent: "a", Scheme: "https", Host: "api.test", Port: 443, Method: "GET", Path: "/v1/x"})
+			got, _ := f.Do("n1", plan.Request{Agent: "a", Scheme: "https", Host: "api.test", Port: 443, Method: "GET", Path: "/v1/x"})
 			require.Equal(t, 200, got.Status)
-			up.seen()
+			up.Seen()
 		}
 	}
-	for _, e := range f.events(45) {
+	for _, e := range f.Events(45) {
 		require.Equal(t, strings.SplitN(e.Rule, "/", 2)[0], e.Agent)
 	}
 }
@@ -190,20 +134,20 @@ func TestConcurrentTunnels(t *testing.T) {
 // certificate exists for allowed names only.
 func TestServerName(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 1)
-	up := f.newUpstream("api.test", "open.test")
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("api.test", "open.test")
 	p := policy(up)
-	p.Credentials = []plan.Credential{{Name: "key", Kind: "header", Header: "x-api-key", Secret: "file://" + f.secret("key", "s3cr3t")}}
+	p.Credentials = []plan.Credential{{Name: "key", Kind: "header", Header: "x-api-key", Secret: "file://" + f.Secret("key", "s3cr3t")}}
 	p.Agents[0].Rules[0].Credential = "key"
-	f.mustPublish(p)
+	f.MustPublish(p)
 
-	got, _ := f.do("n1", plan.Request{Agent: "a", Scheme: "https", Host: "api.test", Port: 443, SNI: "open.test", Authority: "open.test", Method: "GET", Path: "/v1/x"})
-	require.Equal(t, verdict{403, "a/default", plan.ReasonName}, got, "allowed CONNECT, another allowed name inside")
-	require.Empty(t, up.seen())
+	got, _ := f.Do("n1", plan.Request{Agent: "a", Scheme: "https", Host: "api.test", Port: 443, SNI: "open.test", Authority: "open.test", Method: "GET", Path: "/v1/x"})
+	require.Equal(t, fleet.Verdict{Status: 403, Rule: "a/default", Reason: plan.ReasonName}, got, "allowed CONNECT, another allowed name inside")
+	require.Empty(t, up.Seen())
 
 	// "\x00" cannot be sent: crypto/tls and BoringSSL refuse it. These can.
 	for _, name := range []string{"evil.test", "API.test", "credential", "credential/key", "no-server-name.invalid", strings.Repeat("a", 63) + ".test"} {
-		conn, err := f.dial("n1", "a")(t.Context(), "", "")
+		conn, err := f.Dial("n1", "a")(t.Context(), "", "")
 		require.NoError(t, err)
 		_, err = io.WriteString(conn, "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n")
 		require.NoError(t, err)
@@ -219,15 +163,15 @@ func TestServerName(t *testing.T) {
 		cancel()
 		conn.Close()
 	}
-	require.Empty(t, up.seen())
-	for _, e := range f.events(7) {
+	require.Empty(t, up.Seen())
+	for _, e := range f.Events(7) {
 		require.Equal(t, audit.Deny, e.Verdict)
 		require.Contains(t, []plan.Reason{plan.ReasonName, plan.ReasonTLS}, e.Reason)
 	}
 	// The fleet still works, and the credential was not touched.
-	ok, _ := f.do("n1", plan.Request{Agent: "a", Scheme: "https", Host: "api.test", Port: 443, Method: "GET", Path: "/v1/x"})
+	ok, _ := f.Do("n1", plan.Request{Agent: "a", Scheme: "https", Host: "api.test", Port: 443, Method: "GET", Path: "/v1/x"})
 	require.Equal(t, 200, ok.Status)
-	require.Equal(t, "s3cr3t", up.seen()[0].Header.Get("X-Api-Key"))
+	require.Equal(t, "s3cr3t", up.Seen()[0].Header.Get("X-Api-Key"))
 }
 
 // discardHead reads up to the empty line that ends a response's header.
@@ -242,32 +186,22 @@ func discardHead(r io.Reader) error {
 	return nil
 }
 
-// secret writes a secret file and returns its path.
-func (f *fleet) secret(name, value string) string {
-	f.t.Helper()
-	path := filepath.Join(f.home.Root, "secret-"+name)
-	tmp := path + ".new"
-	require.NoError(f.t, os.WriteFile(tmp, []byte(value), 0o600))
-	require.NoError(f.t, os.Rename(tmp, path))
-	return path
-}
-
 // TestCredential: the agent's own keys never arrive, ours does, a rotation
 // reaches the node, and a lost secret fails its route closed and no other.
 func TestCredential(t *testing.T) {
 	t.Parallel()
 	const canary = "s3cr3t-canary-1"
-	f := newFleet(t, 1)
-	up := f.newUpstream("api.test", "open.test")
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("api.test", "open.test")
 	p := policy(up)
-	path := f.secret("key", canary+"\n")
+	path := f.Secret("key", canary+"\n")
 	p.Credentials = []plan.Credential{
 		{Name: "key", Kind: "header", Header: "authorization", Prefix: "Bearer ", Secret: "file://" + path},
 		{Name: "lost", Kind: "header", Header: "x-api-key", Secret: "env://POSTERN_TEST_NO_SUCH_VARIABLE"},
 	}
 	p.Agents[0].Rules[0].Credential = "key"
 	p.Agents[0].Rules[1].Credential = "lost"
-	f.mustPublish(p)
+	f.MustPublish(p)
 
 	send := func(method, url string) (int, string) {
 		t.Helper()
@@ -276,7 +210,7 @@ func TestCredential(t *testing.T) {
 		for _, h := range []string{"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Cookie", "Proxy-Authorization", "X-Postern-Scope", "X-Envoy-Original-Path", "X-Forwarded-For"} {
 			req.Header.Set(h, "agents-own")
 		}
-		resp, err := f.client("n1", "a").Do(req)
+		resp, err := f.Client("n1", "a").Do(req)
 		require.NoError(t, err)
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
@@ -286,7 +220,7 @@ func TestCredential(t *testing.T) {
 	for _, url := range []string{"https://api.test/v1/x", "http://localhost:8080/v1/x"} {
 		status, body := send("GET", url)
 		require.Equal(t, 200, status, "%s: %s", url, body)
-		got := up.seen()[0]
+		got := up.Seen()[0]
 		require.Equal(t, []string{"Bearer " + canary}, got.Header.Values("Authorization"))
 		for name, values := range got.Header {
 			require.NotContains(t, values, "agents-own", name)
@@ -294,45 +228,45 @@ func TestCredential(t *testing.T) {
 	}
 	// Without a credential of its own a destination gets nobody's.
 	status, body := send("GET", "https://open.test/")
-	require.Equal(t, 200, status, "%s %+v", body, f.events(3))
-	require.Empty(t, up.seen()[0].Header.Get("Authorization"))
+	require.Equal(t, 200, status, "%s %+v", body, f.Events(3))
+	require.Empty(t, up.Seen()[0].Header.Get("Authorization"))
 
 	status, body = send("DELETE", "https://api.test/v1/admin")
 	require.Equal(t, 502, status)
 	require.Contains(t, body, string(plan.ReasonCredential))
-	require.Empty(t, up.seen(), "a request without its credential is not forwarded")
+	require.Empty(t, up.Seen(), "a request without its credential is not forwarded")
 
 	arrives := func(want string) {
 		t.Helper()
 		require.Eventually(t, func() bool {
 			status, _ := send("GET", "https://api.test/v1/x")
-			got := up.seen()
+			got := up.Seen()
 			return want == "" && status == 502 && len(got) == 0 || want != "" && status == 200 && got[0].Header.Get("Authorization") == "Bearer "+want
 		}, 10*time.Second, 20*time.Millisecond, "the upstream gets %q", want)
 	}
-	f.secret("key", "rotated")
+	f.Secret("key", "rotated")
 	arrives("rotated")
 	require.NoError(t, os.Remove(path))
 	arrives("")
-	s, err := f.api.Status(t.Context())
+	s, err := f.API.Status(t.Context())
 	require.NoError(t, err)
 	require.False(t, s.Credentials[0].OK)
 	require.Contains(t, s.Credentials[0].Problem, "there is no file")
 	require.Contains(t, s.Credentials[1].Problem, "POSTERN_TEST_NO_SUCH_VARIABLE")
 	status, _ = send("GET", "https://open.test/")
 	require.Equal(t, 200, status, "other routes keep working")
-	f.secret("key", "line\nbreak: injected")
+	f.Secret("key", "line\nbreak: injected")
 	require.Eventually(t, func() bool {
-		s, err := f.api.Status(t.Context())
+		s, err := f.API.Status(t.Context())
 		return err == nil && strings.Contains(s.Credentials[0].Problem, "line break")
 	}, 10*time.Second, 20*time.Millisecond)
 	arrives("")
-	f.secret("key", canary)
+	f.Secret("key", canary)
 	arrives(canary)
 
 	// The value is in no file but its own, and in no dump.
 	require.NoError(t, os.Rename(path, path+"-moved"))
-	require.NoError(t, filepath.WalkDir(f.home.Root, func(p string, d os.DirEntry, err error) error {
+	require.NoError(t, filepath.WalkDir(f.Home.Root, func(p string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() || p == path+"-moved" {
 			return err
 		}
@@ -341,25 +275,8 @@ func TestCredential(t *testing.T) {
 		require.NotContains(t, string(b), canary, p)
 		return nil
 	}))
-	require.NotContains(t, f.admin("n1", "/config_dump"), canary)
-	require.NotContains(t, f.admin("n1", "/stats"), canary)
-}
-
-// admin reads a page of a node's admin interface.
-func (f *fleet) admin(nodeID, page string) string {
-	f.t.Helper()
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(f.home.NodeDir(nodeID), "admin.sock"))
-	}}}
-	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, "http://admin"+page, nil)
-	require.NoError(f.t, err)
-	resp, err := c.Do(req)
-	require.NoError(f.t, err)
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	require.NoError(f.t, err)
-	return string(b)
+	require.NotContains(t, f.Admin("n1", "/config_dump"), canary)
+	require.NotContains(t, f.Admin("n1", "/stats"), canary)
 }
 
 // TestPrivateAddresses: a name that resolves to a private or metadata address
@@ -399,28 +316,28 @@ func TestPrivateAddresses(t *testing.T) {
 	<-started
 	t.Cleanup(func() { _ = server.Shutdown() })
 
-	f := newFleet(t, 1)
+	f := fleet.New(t, 1)
 	p := &plan.Plan{Stack: "test", Resolvers: []string{pc.LocalAddr().String()}, Agents: []plan.Agent{{Name: "a"}}}
 	for name := range addresses {
 		host := strings.TrimSuffix(name, ".")
 		p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{ID: "a/" + host, Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}})
 	}
-	f.mustPublish(p)
+	f.MustPublish(p)
 	n := 0
 	for _, r := range p.Agents[0].Rules {
-		resp, err := f.client("n1", "a").Get("https://" + r.Host + "/") //nolint:noctx // bounded by the client
+		resp, err := f.Client("n1", "a").Get("https://" + r.Host + "/") //nolint:noctx // bounded by the client
 		require.NoError(t, err)
 		resp.Body.Close()
 		require.Equal(t, 503, resp.StatusCode, r.Host)
 		n++
-		e := f.events(n)[n-1]
+		e := f.Events(n)[n-1]
 		require.Equal(t, audit.Deny, e.Verdict, "%+v", e)
 		require.Equal(t, plan.ReasonAddress, e.Reason, "%+v", e)
 		require.Equal(t, r.ID, e.Rule)
 	}
-	_, err = f.client("n1", "a").Get("https://evil.test/") //nolint:noctx,bodyclose // refused
+	_, err = f.Client("n1", "a").Get("https://evil.test/") //nolint:noctx,bodyclose // refused
 	require.Error(t, err)
-	f.events(n + 1)
+	f.Events(n + 1)
 	mu.Lock()
 	defer mu.Unlock()
 	for name := range asked {

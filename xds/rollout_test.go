@@ -3,10 +3,6 @@ package xds_test
 import (
 	"errors"
 	"io"
-	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,31 +19,20 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
 )
 
-func open(a, host string, up *upstream) plan.Rule {
-	return plan.Rule{ID: a + "/" + host, Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}, Upstream: up.pin()}
-}
-
-func (f *fleet) get(nodeID, agent, url string) int {
-	f.t.Helper()
-	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, url, nil)
-	require.NoError(f.t, err)
-	resp, err := f.client(nodeID, agent).Do(req)
-	if err != nil {
-		return 0
-	}
-	defer resp.Body.Close()
-	return resp.StatusCode
+func open(a, host string, up *fleet.Upstream) plan.Rule {
+	return plan.Rule{ID: a + "/" + host, Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}, Upstream: up.Pin()}
 }
 
 // TestAllowAndRevoke: after each publish, every node decides by the new version.
 func TestAllowAndRevoke(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 2)
-	up := f.newUpstream("one.test", "two.test")
+	f := fleet.New(t, 2)
+	up := f.NewUpstream("one.test", "two.test")
 	with := func(hosts ...string) *plan.Plan {
 		a := plan.Agent{Name: "a"}
 		for _, h := range hosts {
@@ -60,16 +45,16 @@ func TestAllowAndRevoke(t *testing.T) {
 		if i%2 == 1 {
 			p = with("one.test", "two.test")
 		}
-		v, err := f.publish(p)
+		v, err := f.Publish(p)
 		require.NoError(t, err)
 		version, err := p.Version()
 		require.NoError(t, err)
 		require.Equal(t, version, v.Version)
 		require.Equal(t, 2, v.Nodes)
 		for _, n := range []string{"n1", "n2"} {
-			require.Equal(t, version, f.node(n).Version)
-			require.Equal(t, 200, f.get(n, "a", "https://one.test/"))
-			require.Equal(t, i%2 == 1, f.get(n, "a", "https://two.test/") == 200, "round %d", i)
+			require.Equal(t, version, f.Node(n).Version)
+			require.Equal(t, 200, f.Get(n, "a", "https://one.test/"))
+			require.Equal(t, i%2 == 1, f.Get(n, "a", "https://two.test/") == 200, "round %d", i)
 		}
 	}
 }
@@ -77,97 +62,81 @@ func TestAllowAndRevoke(t *testing.T) {
 // TestRejected: what one node refuses is taken back from all.
 func TestRejected(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 2)
-	up := f.newUpstream("one.test", "two.test")
+	f := fleet.New(t, 2)
+	up := f.NewUpstream("one.test", "two.test")
 	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}}
-	f.mustPublish(good)
+	f.MustPublish(good)
 	before, err := good.Version()
 	require.NoError(t, err)
 
 	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "two.test", up)}}}}
-	bad.Agents[0].Rules[0].Upstream = &plan.Upstream{Address: up.address, CA: "this is no certificate"}
-	_, err = f.publish(bad)
+	bad.Agents[0].Rules[0].Upstream = &plan.Upstream{Address: up.Address, CA: "this is no certificate"}
+	_, err = f.Publish(bad)
 	var refused *api.Error
 	require.ErrorAs(t, err, &refused)
 	require.Contains(t, refused.Rejection.Message, "Failed to load trusted CA certificates", "Envoy's own words")
 	require.Equal(t, "clusters", refused.Rejection.Type)
 	for _, n := range []string{"n1", "n2"} {
-		require.Equal(t, 200, f.get(n, "a", "https://one.test/"))
-		require.NotEqual(t, 200, f.get(n, "a", "https://two.test/"))
+		require.Equal(t, 200, f.Get(n, "a", "https://one.test/"))
+		require.NotEqual(t, 200, f.Get(n, "a", "https://two.test/"))
 	}
-	s, err := f.api.Status(t.Context())
+	s, err := f.API.Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, before, s.Version)
-	stored, err := bundle.Read(t.Context(), f.home.BundleURL())
+	stored, err := bundle.Read(t.Context(), f.Home.BundleURL())
 	require.NoError(t, err)
 	require.Equal(t, good, stored)
-	f.mustPublish(good)
-	bad.Agents[0].Rules[0].Upstream = up.pin()
-	f.mustPublish(bad)
-	require.Equal(t, 200, f.get("n1", "a", "https://two.test/"))
+	f.MustPublish(good)
+	bad.Agents[0].Rules[0].Upstream = up.Pin()
+	f.MustPublish(bad)
+	require.Equal(t, 200, f.Get("n1", "a", "https://two.test/"))
 }
 
 // TestControlPlaneRestarts: nodes keep deciding while it is away, reconnect,
 // and get no other answer from the new one.
 func TestControlPlaneRestarts(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 1)
-	up := f.newUpstream("one.test", "two.test")
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("one.test", "two.test")
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}}
-	f.mustPublish(p)
-	require.Equal(t, 200, f.get("n1", "a", "https://one.test/"))
-	f.stopControl()
-	require.Equal(t, 200, f.get("n1", "a", "https://one.test/"), "while the control plane is away")
-	f.startControl()
+	f.MustPublish(p)
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
+	f.StopControl()
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"), "while the control plane is away")
+	f.StartControl()
 	version, err := p.Version()
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return f.node("n1").Version == version }, 20*time.Second, 20*time.Millisecond)
-	require.Equal(t, 200, f.get("n1", "a", "https://one.test/"))
+	require.Eventually(t, func() bool { return f.Node("n1").Version == version }, 20*time.Second, 20*time.Millisecond)
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
 	p.Agents[0].Rules = append(p.Agents[0].Rules, open("a", "two.test", up))
-	f.mustPublish(p)
-	require.Equal(t, 200, f.get("n1", "a", "https://two.test/"))
+	f.MustPublish(p)
+	require.Equal(t, 200, f.Get("n1", "a", "https://two.test/"))
 }
 
 // TestEnvoyKilled: the supervisor starts it again, with the same policy, and
 // the audit log declares what it cannot know.
 func TestEnvoyKilled(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 1)
-	up := f.newUpstream("one.test")
-	f.mustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}})
-	require.Equal(t, 200, f.get("n1", "a", "https://one.test/"))
-	f.events(1)
-	require.NoError(t, syscall.Kill(f.envoyPID("n1"), syscall.SIGKILL))
-	require.Eventually(t, func() bool { return f.get("n1", "a", "https://one.test/") == 200 }, 20*time.Second, 20*time.Millisecond)
-	events := f.events(3)
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("one.test")
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}})
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
+	f.Events(1)
+	require.NoError(t, syscall.Kill(f.EnvoyPID("n1"), syscall.SIGKILL))
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second, 20*time.Millisecond)
+	events := f.Events(3)
 	require.Equal(t, audit.Gap, events[1].Verdict)
 	require.Contains(t, events[1].Detail, "signal: killed")
 	require.Equal(t, []uint64{1, 2, 3}, []uint64{events[0].Seq, events[1].Seq, events[2].Seq})
-}
-
-// envoyPID finds the Envoy whose working folder is the node's.
-func (f *fleet) envoyPID(id string) int {
-	f.t.Helper()
-	procs, err := filepath.Glob("/proc/[0-9]*")
-	require.NoError(f.t, err)
-	for _, p := range procs {
-		if dir, err := os.Readlink(p + "/cwd"); err == nil && dir == f.home.NodeDir(id) {
-			pid, err := strconv.Atoi(filepath.Base(p))
-			require.NoError(f.t, err)
-			return pid
-		}
-	}
-	require.Fail(f.t, "no Envoy of node "+id)
-	return 0
 }
 
 // TestUnknownNode: the control plane refuses who is not part of the stack, and
 // a stream that says it is somebody else half-way.
 func TestUnknownNode(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 0)
-	require.NoError(t, f.api.AddNode(t.Context(), "n1"))
-	conn, err := grpc.NewClient("unix:"+f.home.XDSSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	f := fleet.New(t, 0)
+	require.NoError(t, f.API.AddNode(t.Context(), "n1"))
+	conn, err := grpc.NewClient("unix:"+f.Home.XDSSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	defer conn.Close()
 	ask := func(ids ...string) error {
@@ -188,7 +157,7 @@ func TestUnknownNode(t *testing.T) {
 		err := ask(ids...)
 		require.Equal(t, codes.PermissionDenied, status.Code(err), "%v", err)
 	}
-	require.NoError(t, f.api.RemoveNode(t.Context(), "n1"))
+	require.NoError(t, f.API.RemoveNode(t.Context(), "n1"))
 	require.Equal(t, codes.PermissionDenied, status.Code(ask("n1")))
-	require.Error(t, f.api.AddNode(t.Context(), "..%2f..%2fetc"))
+	require.Error(t, f.API.AddNode(t.Context(), "..%2f..%2fetc"))
 }

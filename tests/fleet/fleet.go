@@ -1,0 +1,379 @@
+// Package fleet is a control plane and real Envoys for tests that look at what
+// the data plane does: in this process, without an engine and without a sandbox.
+package fleet
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	"github.com/postern/postern/audit"
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/node"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// Fleet is a control plane in this process and real Envoys.
+type Fleet struct {
+	t    testing.TB
+	Home stacks.Home
+	API  *api.Client
+	// CA is what agents trust; UpstreamCA is what signs upstreams.
+	CA, UpstreamCA *CA
+	// StopControl ends the control plane; StartControl begins a new one.
+	StopControl func()
+}
+
+// New starts a control plane and n nodes, n1 to nN.
+func New(t testing.TB, n int) *Fleet {
+	t.Helper()
+	// Not t.TempDir: a socket's path is short.
+	root, err := os.MkdirTemp("", "postern")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	f := &Fleet{t: t, Home: stacks.Home{Root: root}, CA: NewCA(t, "postern test"), UpstreamCA: NewCA(t, "upstream test")}
+	require.NoError(t, os.MkdirAll(f.Home.CADir(), 0o700))
+	require.NoError(t, os.MkdirAll(f.Home.ControlDir(), 0o700))
+	require.NoError(t, os.WriteFile(f.Home.CACert(), f.CA.PEM, 0o600))
+	require.NoError(t, os.WriteFile(f.Home.CAKey(), f.CA.keyPEM(t), 0o600))
+	f.API = api.Dial(f.Home.ControlSocket())
+	f.StartControl()
+	for i := range n {
+		f.StartNode("n" + strconv.Itoa(i+1))
+	}
+	return f
+}
+
+func (f *Fleet) StartControl() {
+	f.t.Helper()
+	log := slog.New(slog.NewTextHandler(f.t.Output(), nil))
+	c, err := xds.New(xds.Config{
+		Store: f.Home.BundleURL(), CACert: f.Home.CACert(), CAKey: f.Home.CAKey(), State: f.Home.ControlDir(),
+		Envoy: envoy.Options{Roots: f.Home.CACert()},
+		Prepare: func(node string, p *plan.Plan) error {
+			for _, a := range p.Agents {
+				if err := os.MkdirAll(f.Home.AgentDir(node, a.Name), 0o700); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Log: log,
+	})
+	require.NoError(f.t, err)
+	nodes, err := net.Listen("unix", f.Home.XDSSocket())
+	require.NoError(f.t, err)
+	operators, err := net.Listen("unix", f.Home.ControlSocket())
+	require.NoError(f.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	g := grpc.NewServer()
+	c.Register(ctx, g)
+	h := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: time.Minute}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = c.Run(ctx) })
+	wg.Go(func() { _ = g.Serve(nodes) })
+	wg.Go(func() { _ = h.Serve(operators) })
+	var once sync.Once
+	f.StopControl = func() {
+		once.Do(func() {
+			cancel()
+			g.Stop()
+			_ = h.Close()
+			wg.Wait()
+		})
+	}
+	f.t.Cleanup(f.StopControl)
+}
+
+// StartNode starts a node and waits until it is connected.
+func (f *Fleet) StartNode(id string) {
+	f.t.Helper()
+	binary, err := envoy.Binary()
+	require.NoError(f.t, err)
+	require.NoError(f.t, f.API.AddNode(f.t.Context(), id))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- node.Run(ctx, node.Config{
+			ID: id, Stack: "test", Dir: f.Home.NodeDir(id), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary,
+			Log: slog.New(slog.DiscardHandler),
+		})
+	}()
+	f.t.Cleanup(func() {
+		cancel()
+		require.NoError(f.t, <-done)
+	})
+	require.Eventually(f.t, func() bool { return f.Node(id).Connected }, 20*time.Second, 10*time.Millisecond, "node %s connects", id)
+}
+
+func (f *Fleet) Node(id string) api.Node {
+	f.t.Helper()
+	s, err := f.API.Status(f.t.Context())
+	require.NoError(f.t, err)
+	for _, n := range s.Nodes {
+		if n.ID == id {
+			return n
+		}
+	}
+	return api.Node{}
+}
+
+func (f *Fleet) Publish(p *plan.Plan) (*api.Converged, error) {
+	f.t.Helper()
+	return bundle.Publish(f.t.Context(), f.Home.BundleURL(), f.API, p)
+}
+
+func (f *Fleet) MustPublish(p *plan.Plan) {
+	f.t.Helper()
+	_, err := f.Publish(p)
+	require.NoError(f.t, err)
+}
+
+// Client is the agent: its HTTP client goes through its socket on a node.
+func (f *Fleet) Client(nodeID, agent string) *http.Client {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(f.CA.PEM)
+	tr := &http.Transport{
+		Proxy:             http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.invalid:3128"}),
+		DialContext:       f.Dial(nodeID, agent),
+		TLSClientConfig:   &tls.Config{RootCAs: pool},
+		ForceAttemptHTTP2: true,
+	}
+	f.t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+func (f *Fleet) Dial(nodeID, agent string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(f.Home.NodeDir(nodeID), envoy.AgentSocket(agent)))
+	}
+}
+
+// Events returns the events of a node once there are at least n.
+func (f *Fleet) Events(n int) []audit.Event {
+	f.t.Helper()
+	var got []audit.Event
+	require.Eventually(f.t, func() bool {
+		var err error
+		got, err = audit.Read(f.Home.AuditDir(), audit.Filter{})
+		require.NoError(f.t, err)
+		return len(got) >= n
+	}, 10*time.Second, 10*time.Millisecond, "%d events", n)
+	return got
+}
+
+// Upstream is a TLS server on a Unix socket that remembers what reached it.
+type Upstream struct {
+	Address string
+	// CA is the PEM of what signed its certificate.
+	CA string
+
+	mu       sync.Mutex
+	requests []*http.Request
+}
+
+// NewUpstream starts a server for the hosts, by a certificate for each.
+func (f *Fleet) NewUpstream(hosts ...string) *Upstream {
+	f.t.Helper()
+	path := filepath.Join(f.Home.Root, "upstream-"+hosts[0]+".sock")
+	l, err := net.Listen("unix", path)
+	require.NoError(f.t, err)
+	u := &Upstream{Address: "unix:" + path, CA: string(f.UpstreamCA.PEM)}
+	s := &http.Server{
+		ReadHeaderTimeout: time.Minute,
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{f.UpstreamCA.Issue(f.t, hosts...)}},
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			u.mu.Lock()
+			u.requests = append(u.requests, r)
+			u.mu.Unlock()
+			_, _ = io.WriteString(w, "hello from "+r.Host)
+		}),
+	}
+	go func() { _ = s.ServeTLS(l, "", "") }()
+	f.t.Cleanup(func() { _ = s.Close() })
+	return u
+}
+
+// Seen returns what reached the upstream since the last call.
+func (u *Upstream) Seen() []*http.Request {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	r := u.requests
+	u.requests = nil
+	return r
+}
+
+func (u *Upstream) Pin() *plan.Upstream { return &plan.Upstream{Address: u.Address, CA: u.CA} }
+
+// CA is a certificate authority for a test.
+type CA struct {
+	cert *x509.Certificate
+	// PEM of its certificate.
+	PEM []byte
+	key *ecdsa.PrivateKey
+}
+
+func NewCA(t testing.TB, name string) *CA {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return &CA{cert: cert, PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), key: key}
+}
+
+func (ca *CA) keyPEM(t testing.TB) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(ca.key)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+func (ca *CA) Issue(t testing.TB, hosts ...string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: hosts, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, &key.PublicKey, ca.key)
+	require.NoError(t, err)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// Verdict is what an agent can tell of a decision.
+type Verdict struct {
+	Status int
+	Rule   string      `json:"rule"`
+	Reason plan.Reason `json:"reason"`
+}
+
+// Do makes the request that r describes, over the way in that its scheme says.
+func (f *Fleet) Do(nodeID string, r plan.Request) (Verdict, http.Header) {
+	f.t.Helper()
+	client := f.Client(nodeID, r.Agent)
+	host := r.Host
+	if r.Scheme == "http" || r.Port != 443 {
+		host = net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port)))
+	}
+	req, err := http.NewRequestWithContext(f.t.Context(), r.Method, r.Scheme+"://"+host+"/", nil)
+	require.NoError(f.t, err)
+	req.URL.Opaque = r.Path // as it is, without Go's cleaning
+	if r.Scheme == "http" {
+		req.URL.Opaque = "//" + host + r.Path
+	}
+	if r.Authority != "" {
+		req.Host = r.Authority
+	}
+	tr := client.Transport.(*http.Transport)
+	// As browsers and curl do; a certificate exists for the canonical name only.
+	tr.TLSClientConfig.ServerName = strings.ToLower(r.Host)
+	if r.SNI != "" {
+		tr.TLSClientConfig = &tls.Config{ServerName: r.SNI, InsecureSkipVerify: true} //nolint:gosec // the test is of the proxy's check
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		// A refused CONNECT: Go says only the status text.
+		require.ErrorContains(f.t, err, "Forbidden")
+		return Verdict{Status: 403}, nil
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(f.t, err)
+	v := Verdict{Status: resp.StatusCode}
+	if resp.StatusCode != http.StatusOK && r.Method != http.MethodHead {
+		require.NoError(f.t, json.Unmarshal(body, &v), "%s", body)
+	}
+	return v, resp.Header
+}
+
+// Secret writes a secret file and returns its path.
+func (f *Fleet) Secret(name, value string) string {
+	f.t.Helper()
+	path := filepath.Join(f.Home.Root, "secret-"+name)
+	tmp := path + ".new"
+	require.NoError(f.t, os.WriteFile(tmp, []byte(value), 0o600))
+	require.NoError(f.t, os.Rename(tmp, path))
+	return path
+}
+
+// Admin reads a page of a node's admin interface.
+func (f *Fleet) Admin(nodeID, page string) string {
+	f.t.Helper()
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(f.Home.NodeDir(nodeID), "admin.sock"))
+	}}}
+	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, "http://admin"+page, nil)
+	require.NoError(f.t, err)
+	resp, err := c.Do(req)
+	require.NoError(f.t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(f.t, err)
+	return string(b)
+}
+
+// Get is the status of a GET by the agent, or 0 if it could not be made.
+func (f *Fleet) Get(nodeID, agent, url string) int {
+	f.t.Helper()
+	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, url, nil)
+	require.NoError(f.t, err)
+	resp, err := f.Client(nodeID, agent).Do(req)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+// EnvoyPID finds the Envoy whose working folder is the node's.
+func (f *Fleet) EnvoyPID(id string) int {
+	f.t.Helper()
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	require.NoError(f.t, err)
+	for _, p := range procs {
+		if dir, err := os.Readlink(p + "/cwd"); err == nil && dir == f.Home.NodeDir(id) {
+			pid, err := strconv.Atoi(filepath.Base(p))
+			require.NoError(f.t, err)
+			return pid
+		}
+	}
+	require.Fail(f.t, "no Envoy of node "+id)
+	return 0
+}
