@@ -13,12 +13,12 @@ import (
 // etcEntries are shown of /etc, where they exist, as patterns. Never what may
 // hold a password or a token: shadow, gitconfig, npmrc, pip.conf, ...
 var etcEntries = []string{
-	"alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ld-musl-*.path", // to start programs at all
-	"localtime", "timezone", "locale.alias", "locale.conf", "default/locale", "terminfo", "inputrc",
+	"alternatives", "ld.so.cache", "ld-musl-*.path", // to start programs at all
+	"localtime", "timezone", "locale.alias", "locale.conf", "default/locale", "inputrc",
 	"mime.types", "protocols", "services", "rpc", "gai.conf", "host.conf", "shells", "magic", "fonts", "bash.bashrc", "profile",
 	"os-release", "debian_version", "lsb-release", "redhat-release", "alpine-release", "arch-release",
 	"ssl/openssl.cnf", "ssl/ct_log_list.cnf", "pki/tls/openssl.cnf", "crypto-policies", "gnutls",
-	"java*", "python*", "perl", "php", "ruby*", "nanorc", "ImageMagick-*", "dotnet",
+	"java*", "python*", "php", "ruby*", "nanorc", "ImageMagick-*", "dotnet",
 }
 
 // userName is what the user is called inside, whatever the caller is called:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -197,4 +198,19 @@ func TestRealClients(t *testing.T) {
 			git ls-remote https://denied.test/x 2>&1 | grep -o 403`)
 		require.Equal(t, "node decrypted allowed.test\n403\n", out)
 	})
+}
+
+// Java reads neither the proxy variables nor a bundle in PEM.
+func TestJava(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("javac"); err != nil {
+		store := keyStore(newAuthority(t).pem)
+		require.Equal(t, []byte{0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2, 0, 0, 0, 1}, store[:12])
+		return
+	}
+	b := newBox(t, os.Getuid())
+	b.proxy(t)
+	b.write(t, "work/Fetch.java", `public class Fetch { public static void main(String[] a) throws Exception {
+		System.out.print(new String(new java.net.URL("https://allowed.test/").openStream().readAllBytes())); } }`)
+	require.Contains(t, b.sh(t, "java Fetch.java 2>&1"), "node decrypted allowed.test\n")
 }

@@ -2,6 +2,10 @@ package sandbox
 
 import (
 	"bytes"
+	"crypto/sha1" //nolint:gosec // the format's
+	"encoding/binary"
+	"encoding/pem"
+	"fmt"
 	"os"
 
 	"github.com/postern/postern/sandbox/wire"
@@ -71,5 +75,58 @@ func (v *view) trust(ca []byte) error {
 	for _, path := range systemBundles {
 		v.link(path, wire.Bundle)
 	}
+	for _, path := range javaStores {
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		if err := v.file(wire.Java, keyStore(bundle)); err != nil {
+			return err
+		}
+		for _, path := range javaStores {
+			v.link(path, wire.Java)
+		}
+		break
+	}
 	return nil
+}
+
+// javaStores are where distributions keep the roots for Java, whose own
+// cacerts is a link there.
+var javaStores = []string{
+	"/etc/ssl/certs/java/cacerts",                     // Debian, Ubuntu
+	"/etc/pki/ca-trust/extracted/java/cacerts",        // Fedora, RHEL
+	"/etc/ca-certificates/extracted/java-cacerts.jks", // Arch
+}
+
+// keyStore makes a Java key store (JKS) of the certificates of a bundle, with
+// the password that every Java expects. It is an integrity check, not a secret.
+func keyStore(bundle []byte) []byte {
+	var entries bytes.Buffer
+	number := func(b *bytes.Buffer, n uint32) { b.Write(binary.BigEndian.AppendUint32(nil, n)) }
+	text := func(b *bytes.Buffer, s string) {
+		b.Write(binary.BigEndian.AppendUint16(nil, uint16(len(s))))
+		b.WriteString(s)
+	}
+	count := uint32(0)
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		number(&entries, 2) // a trusted certificate
+		text(&entries, fmt.Sprintf("root%d", count))
+		entries.Write(make([]byte, 8)) // since when
+		text(&entries, "X.509")
+		number(&entries, uint32(len(block.Bytes)))
+		entries.Write(block.Bytes)
+		count++
+	}
+	var store bytes.Buffer
+	number(&store, 0xfeedfeed)
+	number(&store, 2)
+	number(&store, count)
+	store.Write(entries.Bytes())
+	digest := sha1.New() //nolint:gosec // the format's
+	for _, c := range "changeit" {
+		digest.Write([]byte{0, byte(c)})
+	}
+	digest.Write([]byte("Mighty Aphrodite"))
+	digest.Write(store.Bytes())
+	return digest.Sum(store.Bytes())
 }

@@ -215,7 +215,7 @@ func (v *view) isolate(s *Spec) error {
 		"--seccomp", strconv.Itoa(filter))
 	v.add("--proc", "/proc")
 	// An IPC namespace's owner may change its limits, for example.
-	v.add("--ro-bind", "/proc/sys", "/proc/sys")
+	v.coverWith("", "/proc/sys", "/proc/pressure")
 	if os.Getuid() == 0 {
 		v.coverProc()
 	}
@@ -224,16 +224,25 @@ func (v *view) isolate(s *Spec) error {
 }
 
 // coverProc takes from root's command, which has no capabilities but owns
-// these files, what the kernel would let their owner do.
+// these files, what the kernel would let their owner do. What is not listed
+// takes a capability too, or is covered by bubblewrap.
 func (v *view) coverProc() {
-	for _, path := range []string{"/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr", "/proc/pressure"} {
-		if _, err := os.Lstat(path); err == nil {
-			v.add("--ro-bind", path, path)
+	v.coverWith("", "/proc/sysrq-trigger", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr")
+	v.coverWith(os.DevNull, "/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sched_debug",
+		"/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup")
+}
+
+// coverWith covers those of the paths that exist, read-only, with source, or
+// with themselves.
+func (v *view) coverWith(source string, paths ...string) {
+	for _, path := range paths {
+		if _, err := os.Lstat(path); err != nil {
+			continue
 		}
-	}
-	for _, path := range []string{"/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/kmsg", "/proc/timer_list", "/proc/sched_debug", "/proc/kallsyms", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup"} {
-		if _, err := os.Lstat(path); err == nil {
-			v.add("--ro-bind", os.DevNull, path)
+		if source == "" {
+			v.add("--ro-bind", path, path)
+		} else {
+			v.add("--ro-bind", source, path)
 		}
 	}
 }
