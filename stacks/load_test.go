@@ -2,7 +2,6 @@ package stacks
 
 import (
 	"encoding/json"
-	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -70,7 +69,7 @@ func outcome(t *testing.T, path string) map[string]string {
 	if err != nil {
 		require.Nil(t, stack)
 		var problem *Problem
-		require.True(t, errors.As(err, &problem), "an error without position: %v", err)
+		require.ErrorAs(t, err, &problem)
 		return map[string]string{"errors.txt": strings.ReplaceAll(err.Error(), filepath.Dir(path)+"/stack.yaml:", "stack.yaml:") + "\n"}
 	}
 	data, err := json.MarshalIndent(stack.Plan, "", "  ")
