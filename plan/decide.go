@@ -1,17 +1,58 @@
 package plan
 
 import (
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 )
 
+// At is the plan without the rules that have expired at t. Rules whose end
+// cannot be read have ended.
+func (p *Plan) At(t time.Time) *Plan {
+	q := *p
+	q.Agents = slices.Clone(p.Agents)
+	for i := range q.Agents {
+		q.Agents[i].Rules = slices.DeleteFunc(slices.Clone(q.Agents[i].Rules), func(r Rule) bool {
+			if r.Expires == "" {
+				return false
+			}
+			end, err := time.Parse(time.RFC3339, r.Expires)
+			return err != nil || !t.Before(end)
+		})
+	}
+	return &q
+}
+
+// NextExpiry is when the next rule ends after t, or the zero time.
+func (p *Plan) NextExpiry(t time.Time) time.Time {
+	var next time.Time
+	for _, a := range p.Agents {
+		for _, r := range a.Rules {
+			end, err := time.Parse(time.RFC3339, r.Expires)
+			if err == nil && end.After(t) && (next.IsZero() || end.Before(next)) {
+				next = end
+			}
+		}
+	}
+	return next
+}
+
 // Decide is the meaning of the plan: the verdict on one request. What it does
-// not explicitly allow it denies.
+// not explicitly allow it denies. Expired rules count: see [Plan.At].
 //
-// Over https, the names of the destination must agree before any rule is
-// asked; then the agent's first rule for that host and port of which both the
-// methods and the paths match decides. Over plain http only a gateway is
-// reachable, and the rules behind that gateway decide in the same way.
+// Over https:
+//  1. The rules that cover the host and port are those that name it, and the
+//     wildcards above it. If none allows anything, the host is not allowed.
+//  2. The names of the connection (CONNECT, SNI, Host) must agree.
+//  3. In a tunnel nothing more can be seen: a rule that denies every request
+//     denies, otherwise the first that allows does.
+//  4. Otherwise a rule that denies and matches decides; if there is none, the
+//     first that allows and matches.
+//
+// Over plain http only a gateway can be reached; the rules behind it decide as
+// in 4.
 func (p *Plan) Decide(r Request) Decision {
 	i := slices.IndexFunc(p.Agents, func(a Agent) bool { return a.Name == r.Agent })
 	if i < 0 {
@@ -19,15 +60,12 @@ func (p *Plan) Decide(r Request) Decision {
 	}
 	agent := &p.Agents[i]
 	deny := Decision{Rule: DefaultRule(agent.Name)}
-
-	var rules []*Rule
 	switch r.Scheme {
 	case "https":
-		host, err := CanonicalHost(r.Host)
-		if err == nil {
-			rules = agent.rules(func(rule *Rule) bool { return rule.Host == host && rule.Port == r.Port })
-		}
-		if len(rules) == 0 {
+		// Not canonicalised: a trailing dot or another script is another name.
+		host := lowerASCII(r.Host)
+		rules := agent.Covering(host, r.Port)
+		if !slices.ContainsFunc(rules, func(r Rule) bool { return !r.Deny }) {
 			deny.Reason = ReasonHost
 			return deny
 		}
@@ -35,35 +73,133 @@ func (p *Plan) Decide(r Request) Decision {
 			deny.Reason = ReasonName
 			return deny
 		}
+		if ModeOf(rules) == ModeTunnel {
+			for _, rule := range TunnelRules(rules) {
+				if rule.Deny {
+					return Decision{Rule: rule.ID, Reason: ReasonDenied}
+				}
+				return Decision{Allow: true, Rule: rule.ID, Reason: ReasonAllowed}
+			}
+		}
+		return decide(rules, r, deny)
 	case "http":
-		if host := lowerASCII(r.Host); r.Port != 0 && (host == "localhost" || host == "127.0.0.1") {
-			rules = agent.rules(func(rule *Rule) bool { return rule.Gateway == r.Port })
+		host := lowerASCII(r.Host)
+		if r.Port != 0 && (host == "localhost" || host == "127.0.0.1") {
+			if rules := agent.Behind(r.Port); len(rules) > 0 {
+				return decide(rules, r, deny)
+			}
+		}
+	}
+	deny.Reason = ReasonScheme
+	return deny
+}
+
+// Covers reports whether the rule's host is, or is a wildcard above, the host,
+// which may be a wildcard itself.
+func (r *Rule) Covers(host string) bool {
+	if suffix, ok := strings.CutPrefix(r.Host, "*"); ok {
+		return len(host) > len(suffix) && strings.HasSuffix(host, suffix)
+	}
+	return r.Host == host
+}
+
+// Covering returns the agent's rules for a host (or wildcard) and port, those
+// that deny first, otherwise in their order. Rules that allow in another mode
+// than the nearest one's are left out.
+func (a *Agent) Covering(host string, port uint16) []Rule {
+	var rules []Rule
+	nearest := -1
+	for i := range a.Rules {
+		r := &a.Rules[i]
+		if r.Port != port || !(r.Host == host || r.Covers(host)) {
+			continue
+		}
+		rules = append(rules, *r)
+		if !r.Deny && (nearest < 0 || len(r.Host) > len(rules[nearest].Host)) {
+			nearest = len(rules) - 1
+		}
+	}
+	if nearest >= 0 {
+		mode := rules[nearest].Mode
+		rules = slices.DeleteFunc(rules, func(r Rule) bool { return !r.Deny && r.Mode != mode })
+	}
+	slices.SortStableFunc(rules, func(a, b Rule) int { return rank(a) - rank(b) })
+	return rules
+}
+
+// Behind returns the rules that decide on requests to a gateway's port: those
+// that name it, and those that cover their hosts and deny.
+func (a *Agent) Behind(gateway uint16) []Rule {
+	var rules []Rule
+	for _, r := range a.Rules {
+		if r.Gateway == gateway && !r.Deny {
+			rules = append(rules, r)
 		}
 	}
 	if len(rules) == 0 {
-		deny.Reason = ReasonScheme
-		return deny
+		return nil
 	}
-	return decide(rules, r, deny)
+	for _, r := range a.Rules {
+		if r.Deny && r.Port == rules[0].Port && r.Covers(rules[0].Host) {
+			rules = append(rules, r)
+		}
+	}
+	slices.SortStableFunc(rules, func(a, b Rule) int { return rank(a) - rank(b) })
+	return rules
 }
 
-// decide asks rules of one destination, of which there is at least one.
-func decide(rules []*Rule, r Request, deny Decision) Decision {
+func rank(r Rule) int {
+	if r.Deny {
+		return 0
+	}
+	return 1
+}
+
+// ModeOf is the mode of the destination that rules, of [Agent.Covering], are for.
+func ModeOf(rules []Rule) string {
+	for _, r := range rules {
+		if !r.Deny {
+			return r.Mode
+		}
+	}
+	return ModeIntercept
+}
+
+// TunnelRules are those of rules that can decide on a tunnel: the ones that
+// deny every request, and the ones that allow.
+func TunnelRules(rules []Rule) []Rule {
+	return slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool {
+		return r.Deny && !(slices.Equal(r.Methods, []string{AnyMethod}) && slices.Equal(r.Paths, []string{AnyPath}) && len(r.Query)+len(r.Headers) == 0)
+	})
+}
+
+// decide asks the rules of one destination, of which at least one allows something.
+func decide(rules []Rule, r Request, deny Decision) Decision {
 	path, err := NormalizePath(r.Path)
 	if err != nil {
 		deny.Reason = ReasonMalformed
 		return deny
 	}
-	deny.Reason, deny.Nearest = ReasonPath, rules[0].ID
-	for _, rule := range rules {
+	best := 0
+	for i := range rules {
+		rule := &rules[i]
 		if !rule.matchesPath(path) {
+			if best < 1 && !rule.Deny {
+				best, deny.Reason, deny.Nearest = 1, ReasonPath, rule.ID
+			}
 			continue
 		}
-		if rule.matchesMethod(r.Method) {
+		method, conditions := rule.matchesMethod(r.Method), rule.matchesConditions(r)
+		switch {
+		case method && conditions && rule.Deny:
+			return Decision{Rule: rule.ID, Reason: ReasonDenied}
+		case method && conditions:
 			return Decision{Allow: true, Rule: rule.ID, Reason: ReasonAllowed, Credential: rule.Credential}
-		}
-		if deny.Reason != ReasonMethod {
-			deny.Reason, deny.Nearest = ReasonMethod, rule.ID
+		case rule.Deny:
+		case method && best < 3:
+			best, deny.Reason, deny.Nearest = 3, ReasonCondition, rule.ID
+		case !method && best < 2:
+			best, deny.Reason, deny.Nearest = 2, ReasonMethod, rule.ID
 		}
 	}
 	return deny
@@ -82,16 +218,6 @@ func sameName(r Request, host string) bool {
 	return authority == host+":"+strconv.Itoa(int(r.Port)) || r.Port == 443 && authority == host
 }
 
-func (a *Agent) rules(keep func(*Rule) bool) []*Rule {
-	var rules []*Rule
-	for i := range a.Rules {
-		if keep(&a.Rules[i]) {
-			rules = append(rules, &a.Rules[i])
-		}
-	}
-	return rules
-}
-
 func (r *Rule) matchesMethod(method string) bool {
 	switch method {
 	case "", "CONNECT", "TRACE", "TRACK":
@@ -105,4 +231,40 @@ func (r *Rule) matchesPath(path string) bool {
 		p, err := ParsePath(pattern)
 		return err == nil && p.Match(path)
 	})
+}
+
+func (r *Rule) matchesConditions(req Request) bool {
+	for _, c := range r.Query {
+		values := queryValues(req.Query, c.Name)
+		if len(values) != 1 || !c.Present && values[0] != c.Value {
+			return false
+		}
+	}
+	for _, c := range r.Headers {
+		values := req.Header[c.Name]
+		if len(values) == 0 || !c.Present && (len(values) != 1 || values[0] != c.Value) {
+			return false
+		}
+	}
+	return true
+}
+
+// queryValues returns the percent-decoded values of a parameter. What cannot be
+// decoded is taken as it is.
+func queryValues(query, name string) []string {
+	var values []string
+	for part := range strings.SplitSeq(query, "&") {
+		n, v, _ := strings.Cut(part, "=")
+		if unescape(n) == name {
+			values = append(values, unescape(v))
+		}
+	}
+	return values
+}
+
+func unescape(s string) string {
+	if u, err := url.PathUnescape(s); err == nil {
+		return u
+	}
+	return s
 }

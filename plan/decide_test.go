@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
@@ -38,7 +39,8 @@ func TestDecide(t *testing.T) {
 	}{
 		{"the first rule that matches", func(*Request) {}, allowed("a/read", "k")},
 		{"another rule of the host", func(r *Request) { r.Method, r.Path = "POST", "/v1/items" }, allowed("a/write", "")},
-		{"host in another spelling", func(r *Request) { r.Host = "H.Test." }, allowed("a/read", "k")},
+		{"host in capitals", func(r *Request) { r.Host = "H.Test" }, allowed("a/read", "k")},
+		{"host with a trailing dot", func(r *Request) { r.Host = "h.test." }, denied(ReasonHost, "")},
 		{"path in another spelling", func(r *Request) { r.Path = "/v2/..//v1/%78" }, allowed("a/read", "k")},
 		{"names that agree", func(r *Request) { r.SNI, r.Authority = "H.test", "h.TEST:443" }, allowed("a/read", "k")},
 		{"authority without port", func(r *Request) { r.Authority = "h.test" }, allowed("a/read", "k")},
@@ -203,4 +205,73 @@ func TestDiff(t *testing.T) {
 		`+ agent c`,
 		`+ c may GET https://d.test:8443/a, /b`,
 	}, lines))
+}
+
+// TestDecideConditions: rules that deny, wildcards, modes, conditions, leases.
+func TestDecideConditions(t *testing.T) {
+	t.Parallel()
+	any, all := []string{AnyMethod}, []string{AnyPath}
+	p := &Plan{Agents: []Agent{{Name: "a", Rules: []Rule{
+		{ID: "a/wild", Host: "*.w.test", Port: 443, Methods: any, Paths: all},
+		{ID: "a/exact", Host: "x.w.test", Port: 443, Methods: []string{"POST"}, Paths: []string{"/x"}, Credential: "k"},
+		{ID: "a/no-admin", Deny: true, Host: "*.w.test", Port: 443, Methods: any, Paths: []string{"/admin/**"}},
+		{ID: "a/no-host", Deny: true, Host: "evil.w.test", Port: 443, Methods: any, Paths: all},
+		{
+			ID: "a/git", Host: "git.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/r/info/refs"},
+			Query: []Condition{{Name: "service", Value: "git-upload-pack"}}, Headers: []Condition{{Name: "git-protocol", Present: true}},
+		},
+		{ID: "a/tunnel", Host: "*.t.test", Port: 443, Mode: ModeTunnel},
+		{ID: "a/seen", Host: "seen.t.test", Port: 443, Methods: any, Paths: all},
+		{ID: "a/no-tunnel", Deny: true, Host: "no.t.test", Port: 443, Methods: any, Paths: all},
+		{ID: "a/gate", Host: "g.test", Port: 443, Methods: any, Paths: all, Gateway: 8080},
+		{ID: "a/no-gate", Deny: true, Host: "g.test", Port: 443, Methods: any, Paths: []string{"/secret"}},
+		{ID: "a/lease", Host: "lease.test", Port: 443, Methods: any, Paths: all, Expires: "2026-11-23T10:00:00Z"},
+		{ID: "a/broken-lease", Host: "broken.test", Port: 443, Methods: any, Paths: all, Expires: "tomorrow"},
+	}}}}
+	https := func(host, method, path string) Request {
+		return Request{Agent: "a", Scheme: "https", Host: host, Port: 443, Method: method, Path: path}
+	}
+	git := https("git.test", "GET", "/r/info/refs")
+	git.Query, git.Header = "service=git-upload-pack", map[string][]string{"git-protocol": {"version=2"}}
+	with := func(r Request, change func(*Request)) Request { change(&r); return r }
+	for _, c := range []struct {
+		name   string
+		r      Request
+		reason Reason
+		rule   string
+	}{
+		{"below a wildcard", https("b.a.w.test", "GET", "/"), ReasonAllowed, "a/wild"},
+		{"the wildcard's own name", https("w.test", "GET", "/"), ReasonHost, "a/default"},
+		{"wildcard and name: the first that matches", https("x.w.test", "POST", "/x"), ReasonAllowed, "a/wild"},
+		{"deny beats allow", https("x.w.test", "POST", "/admin/x"), ReasonDenied, "a/no-admin"},
+		{"a host that is denied", https("evil.w.test", "GET", "/"), ReasonDenied, "a/no-host"},
+		{"nothing but a deny", https("no.t.test:", "GET", "/"), ReasonHost, "a/default"},
+		{"conditions", git, ReasonAllowed, "a/git"},
+		{"another value", with(git, func(r *Request) { r.Query = "service=git-receive-pack" }), ReasonCondition, "a/default"},
+		{"a value twice", with(git, func(r *Request) { r.Query += "&service=git-receive-pack" }), ReasonCondition, "a/default"},
+		{"an encoded second value", with(git, func(r *Request) { r.Query += "&%73ervice=git-receive-pack" }), ReasonCondition, "a/default"},
+		{"an encoded value", with(git, func(r *Request) { r.Query = "x=1&service=git%2Dupload-pack" }), ReasonAllowed, "a/git"},
+		{"no value", with(git, func(r *Request) { r.Query = "" }), ReasonCondition, "a/default"},
+		{"no header", with(git, func(r *Request) { r.Header = nil }), ReasonCondition, "a/default"},
+		{"tunnel", https("a.t.test", "", ""), ReasonAllowed, "a/tunnel"},
+		{"the nearest mode", https("seen.t.test", "GET", "/"), ReasonAllowed, "a/seen"},
+		{"a denied tunnel", https("no.t.test", "", ""), ReasonDenied, "a/no-tunnel"},
+		{"gateway", Request{Agent: "a", Scheme: "http", Host: "localhost", Port: 8080, Method: "GET", Path: "/"}, ReasonAllowed, "a/gate"},
+		{"gateway, denied", Request{Agent: "a", Scheme: "http", Host: "localhost", Port: 8080, Method: "GET", Path: "/secret"}, ReasonDenied, "a/no-gate"},
+		{"lease", https("lease.test", "GET", "/"), ReasonAllowed, "a/lease"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			got := p.Decide(c.r)
+			require.Equal(t, c.reason, got.Reason)
+			require.Equal(t, c.rule, got.Rule)
+			require.Equal(t, c.reason == ReasonAllowed, got.Allow)
+		})
+	}
+	end := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	require.Equal(t, end, p.NextExpiry(end.Add(-time.Hour)))
+	require.True(t, p.NextExpiry(end).IsZero())
+	require.True(t, p.At(end.Add(-time.Second)).Decide(https("lease.test", "GET", "/")).Allow)
+	require.False(t, p.At(end).Decide(https("lease.test", "GET", "/")).Allow)
+	require.False(t, p.At(time.Time{}).Decide(https("broken.test", "GET", "/")).Allow)
 }

@@ -15,8 +15,12 @@ type Request struct {
 	// the same as Host (and Port).
 	SNI, Authority string
 	Method         string
-	// Path is the path as sent, without the query.
-	Path string
+	// Path is the path as sent, without the query, and Query the query
+	// without its question mark.
+	Path, Query string
+	// Header holds the request's headers by lower-case name, as far as rules
+	// ask for them.
+	Header map[string][]string
 }
 
 // Reason says why a decision fell as it did. It is part of every event.
@@ -34,6 +38,11 @@ const (
 	ReasonMethod Reason = "method_not_allowed"
 	// ReasonPath: rules name the host, but none the path.
 	ReasonPath Reason = "path_not_allowed"
+	// ReasonCondition: a rule names host, path and method, but not all of its
+	// conditions hold.
+	ReasonCondition Reason = "condition_not_met"
+	// ReasonDenied: a rule that denies matched.
+	ReasonDenied Reason = "denied_by_rule"
 	// ReasonScheme: plain HTTP to anything but a gateway.
 	ReasonScheme Reason = "plain_http_not_allowed"
 	// ReasonName: CONNECT, SNI and Host do not name the same destination.
@@ -50,6 +59,8 @@ const (
 	ReasonUpstream Reason = "upstream_failed"
 	// ReasonTLS: the agent's TLS handshake with the proxy failed.
 	ReasonTLS Reason = "tls_handshake_failed"
+	// ReasonLimit: a limit of the rule is exhausted.
+	ReasonLimit Reason = "limit_exceeded"
 	// ReasonMalformed: the request could not be parsed.
 	ReasonMalformed Reason = "malformed_request"
 )
@@ -57,7 +68,7 @@ const (
 // Decision is the verdict on a request. The zero value denies.
 type Decision struct {
 	Allow bool `json:"allow"`
-	// Rule is the ID of the rule that decided; [DefaultRule] for a denial.
+	// Rule is the ID of the rule that decided; [DefaultRule] if none matched.
 	Rule   string `json:"rule"`
 	Reason Reason `json:"reason"`
 	// Credential is the name of the credential that is injected, or "".
