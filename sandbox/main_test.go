@@ -295,7 +295,7 @@ func (p *proxy) answer(conn net.Conn, ca *authority) {
 			return
 		}
 		respond(inner, http.StatusOK, p.name+" decrypted "+request.Host+"\n")
-		inner.Close()
+		_ = inner.Close()
 	}
 }
 

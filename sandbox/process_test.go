@@ -73,7 +73,7 @@ func TestSignals(t *testing.T) {
 func TestInterruptEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {
-		cmd := b.command(t, "sh", "-c", "echo ready; sleep 1000; echo not reached")
+		cmd := b.command(t, "sh", "-c", "echo ready; exec sleep 1000")
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, cmd.Start())

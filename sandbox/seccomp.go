@@ -71,11 +71,16 @@ func seccompFilter() ([]byte, error) {
 	byArgument(unix.SYS_KEYCTL, offsetArg0, []uint32{keyctlJoin}, retAllow, errForbidden)
 	for _, denied := range []struct{ number, ret uint32 }{
 		// Its operations include opening sockets, past this filter.
-		{unix.SYS_IO_URING_SETUP, errNoSyscall}, {unix.SYS_IO_URING_ENTER, errNoSyscall}, {unix.SYS_IO_URING_REGISTER, errNoSyscall},
+		{unix.SYS_IO_URING_SETUP, errNoSyscall},
+		{unix.SYS_IO_URING_ENTER, errNoSyscall},
+		{unix.SYS_IO_URING_REGISTER, errNoSyscall},
 		// Keys are the kernel's, not a namespace's.
-		{unix.SYS_ADD_KEY, errForbidden}, {unix.SYS_REQUEST_KEY, errForbidden},
+		{unix.SYS_ADD_KEY, errForbidden},
+		{unix.SYS_REQUEST_KEY, errForbidden},
 		// No agent's business, and rich in past holes.
-		{unix.SYS_BPF, errForbidden}, {unix.SYS_PERF_EVENT_OPEN, errForbidden}, {unix.SYS_USERFAULTFD, errForbidden},
+		{unix.SYS_BPF, errForbidden},
+		{unix.SYS_PERF_EVENT_OPEN, errForbidden},
+		{unix.SYS_USERFAULTFD, errForbidden},
 	} {
 		p = append(p, unless(denied.number, 1), ret(denied.ret))
 	}

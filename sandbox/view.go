@@ -41,12 +41,6 @@ func (v *view) readOnly(path string) {
 	v.visible = append(v.visible, path)
 }
 
-// writable shows the real path, and all below it, for reading and writing.
-func (v *view) writable(path string) {
-	v.add("--bind", path, path)
-	v.visible = append(v.visible, path)
-}
-
 // link makes a symbolic link at path, once.
 func (v *view) link(path, target string) {
 	if v.linked[path] || v.sees(filepath.Dir(path)) {

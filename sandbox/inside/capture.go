@@ -162,8 +162,8 @@ func readHello(conn net.Conn, first []byte) (read []byte, sni string, err error)
 	r := &recorder{Conn: conn, pending: first}
 	errSeen := errors.New("seen")
 	seen := false
-	server := tls.Server(r, &tls.Config{
-		MinVersion: tls.VersionTLS10, // nothing is negotiated here
+	server := tls.Server(r, &tls.Config{ //nolint:gosec // nothing is negotiated here
+		MinVersion: tls.VersionTLS10,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			seen, sni = true, hello.ServerName
 			return nil, errSeen

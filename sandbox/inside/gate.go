@@ -1,11 +1,13 @@
 package inside
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -60,7 +62,7 @@ func (g *gate) listen() error {
 			hosts = []string{"127.0.0.1", "::1"}
 		}
 		for _, host := range hosts {
-			l, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(port)))
+			l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 			if host == "::1" && noIPv6(err) {
 				continue
 			}

@@ -36,10 +36,17 @@ func TestRoles(t *testing.T) {
 		port int
 		want role
 	}{
-		{"127.0.0.1", 3128, roleProxy}, {"::1", 3128, roleProxy}, {"203.0.113.1", 3128, roleNone},
-		{"127.0.0.1", 8080, roleProxy}, {"203.0.113.1", 8080, roleCapture},
-		{"127.0.0.1", 443, roleProxy}, {"127.0.0.1", 80, roleNone}, {"127.9.9.9", 80, roleNone},
-		{"203.0.113.1", 80, roleCapture}, {"2001:db8::1", 443, roleCapture}, {"203.0.113.1", 22, roleNone},
+		{"127.0.0.1", 3128, roleProxy},
+		{"::1", 3128, roleProxy},
+		{"203.0.113.1", 3128, roleNone},
+		{"127.0.0.1", 8080, roleProxy},
+		{"203.0.113.1", 8080, roleCapture},
+		{"127.0.0.1", 443, roleProxy},
+		{"127.0.0.1", 80, roleNone},
+		{"127.9.9.9", 80, roleNone},
+		{"203.0.113.1", 80, roleCapture},
+		{"2001:db8::1", 443, roleCapture},
+		{"203.0.113.1", 22, roleNone},
 	} {
 		require.Equal(t, c.want, g.role(net.ParseIP(c.ip), c.port), "%s %d", c.ip, c.port)
 	}
@@ -55,8 +62,12 @@ func TestTarget(t *testing.T) {
 		ip   net.IP
 		want string
 	}{
-		{"Example.test", other, "example.test:443"}, {"", known, "known.test:443"}, {"example.test", known, "example.test:443"},
-		{"", other, "203.0.113.5:443"}, {"bad name", other, "203.0.113.5:443"}, {"x\r\nEvil: y", other, "203.0.113.5:443"},
+		{"Example.test", other, "example.test:443"},
+		{"", known, "known.test:443"},
+		{"example.test", known, "example.test:443"},
+		{"", other, "203.0.113.5:443"},
+		{"bad name", other, "203.0.113.5:443"},
+		{"x\r\nEvil: y", other, "203.0.113.5:443"},
 		{"", net.ParseIP("2001:db8::1"), "[2001:db8::1]:443"},
 	} {
 		require.Equal(t, c.want, g.target(c.sni, &net.TCPAddr{IP: c.ip, Port: 443}))
@@ -146,6 +157,7 @@ func (o *once) Read(p []byte) (int, error) {
 	o.left = o.left[n:]
 	return n, nil
 }
+
 func (o *once) Write([]byte) (int, error)          { return 0, errors.New("nothing may be written") }
 func (o *once) Close() error                       { return nil }
 func (o *once) SetDeadline(time.Time) error        { return nil }
