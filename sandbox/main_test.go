@@ -158,8 +158,10 @@ func (b *box) command(t *testing.T, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "run"))
 	cmd.Env = append(slices.Clone(b.env), specVariable+"="+string(encoded))
 	cmd.Dir = spec.Workdir
+	// Also if the tests run out of time.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if b.uid != os.Getuid() {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(b.uid), Gid: uint32(b.uid)}}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(b.uid), Gid: uint32(b.uid)}
 	}
 	return cmd
 }

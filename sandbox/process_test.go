@@ -156,11 +156,7 @@ func TestTerminal(t *testing.T) {
 	eachCaller(t, func(t *testing.T, b *box) {
 		cmd := b.command(t, "sh", "-c", `stty size; test -t 0 && test -t 1 && test -t 2 && echo terminal; read x; echo "got $x"
 			trap 'stty size > /dev/tty; resized=1' WINCH; echo trapped; while [ -z "$resized" ]; do sleep 0.05; done; exec sleep 1000`)
-		attr := cmd.SysProcAttr
-		if attr == nil {
-			attr = &syscall.SysProcAttr{}
-		}
-		attr.Setsid, attr.Setctty = true, true
+		cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
 		master, slave, err := pty.Open()
 		require.NoError(t, err)
 		defer master.Close()
@@ -168,7 +164,7 @@ func TestTerminal(t *testing.T) {
 		require.NoError(t, pty.Setsize(master, &pty.Winsize{Rows: 33, Cols: 77}))
 		before, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
 		require.NoError(t, err)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = slave, slave, slave, attr
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 		require.NoError(t, cmd.Start())
 		next := lineReader(master)
 		require.Equal(t, "33 77", next(t))

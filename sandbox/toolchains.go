@@ -94,6 +94,12 @@ var toolchains = []toolchain{
 		why:    "the compiler needs its own sources beside bin",
 	},
 	{
+		name: "go for everybody", root: "/opt/go",
+		onPath: []string{"bin"},
+		show:   []string{"."},
+		why:    "as above; the one in /usr/local is visible anyway",
+	},
+	{
 		name: "go sdk", root: "sdk",
 		onPath: []string{"*/bin"},
 		show:   []string{"*"},
@@ -190,9 +196,19 @@ var toolchains = []toolchain{
 // follows are the toolchains whose links are followed to what they start.
 var follows = []string{"pipx and installers", "own programs"}
 
-// siblings are shown beside a bin folder outside of the home, where a program
+// siblings are shown beside a bin folder outside of all homes, where a program
 // commonly finds the rest of itself.
-var siblings = []string{"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "conf", "jmods", "pkg", "src", "release", "VERSION", "go.env"}
+var siblings = []string{"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "conf", "jmods", "release"}
+
+// homes hold the homes of users other than the caller, as when sudo keeps PATH.
+var homes = []string{"/home", "/root", "/Users"}
+
+// hasSiblings reports whether the real path is a folder of programs that may
+// need what is beside it.
+func (v *view) hasSiblings(real string) bool {
+	return strings.Count(real, "/") >= 3 && slices.Contains([]string{"bin", "sbin"}, filepath.Base(real)) &&
+		!within(real, v.home) && !slices.ContainsFunc(homes, func(h string) bool { return within(real, h) })
+}
 
 // toolchains shows what the entries of the caller's PATH need, and returns
 // the PATH of what is visible then. An entry that cannot be shown is dropped.
@@ -240,9 +256,9 @@ func (v *view) entry(caller environ, entry string) bool {
 // toolchain shows a folder of PATH, and what its programs need beside it.
 func (v *view) toolchain(caller environ, real string) {
 	if !v.known(caller, real) && !v.sees(real) {
-		if parent := filepath.Dir(real); !within(real, v.home) && strings.Count(parent, "/") >= 2 && slices.Contains([]string{"bin", "sbin"}, filepath.Base(real)) {
+		if v.hasSiblings(real) {
 			for _, name := range siblings {
-				v.show(filepath.Join(parent, name))
+				v.show(filepath.Join(filepath.Dir(real), name))
 			}
 		}
 		v.show(real)

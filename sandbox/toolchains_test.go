@@ -136,6 +136,18 @@ func TestToolchains(t *testing.T) {
 	}
 }
 
+// Under sudo PATH may lead to another user's home.
+func TestOtherHomesHaveNoSiblings(t *testing.T) {
+	t.Parallel()
+	v := &view{home: "/home/me"}
+	for path, want := range map[string]bool{
+		"/opt/jdk/bin": true, "/srv/tools/x/sbin": true, "/opt/bin": false, "/opt/jdk/lib": false,
+		"/home/me/x/bin": false, "/home/you/go/bin": false, "/root/go/bin": false,
+	} {
+		require.Equal(t, want, v.hasSiblings(path), path)
+	}
+}
+
 func TestToolchainTable(t *testing.T) {
 	t.Parallel()
 	for _, tc := range toolchains {
