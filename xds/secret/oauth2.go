@@ -1,0 +1,94 @@
+package secret
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+	"golang.org/x/oauth2/jwt"
+
+	"github.com/postern/postern/plan"
+)
+
+// mintClientCredentials is RFC 6749, section 4.4.
+func mintClientCredentials(ctx context.Context, hc *http.Client, c plan.Credential, source []byte, _ sealed) (*token, *failure) {
+	return request(ctx, hc, c, string(source), nil)
+}
+
+// mintRefreshToken is RFC 6749, section 6. An endpoint that gives out a new
+// refresh token with each access token has the new one used from then on; it is
+// in memory only, so that after a restart the source has to have one that works.
+func mintRefreshToken(ctx context.Context, hc *http.Client, c plan.Credential, source []byte, refresh sealed) (*token, *failure) {
+	var s struct {
+		RefreshToken string `json:"refresh_token"`
+		ClientSecret string `json:"client_secret"`
+	}
+	if json.Unmarshal(source, &s) != nil || s.RefreshToken == "" {
+		return nil, &failure{source: true, text: `the secret is not JSON: {"refresh_token": ..., "client_secret": ...}`}
+	}
+	if refresh != nil {
+		s.RefreshToken = string(refresh())
+	}
+	return request(ctx, hc, c, s.ClientSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {s.RefreshToken}})
+}
+
+// request asks the token endpoint, authenticated as the client either way that
+// the RFC has. The library's grant is client credentials unless params say
+// another; of what it then sends nothing else differs.
+func request(ctx context.Context, hc *http.Client, c plan.Credential, secret string, params url.Values) (*token, *failure) {
+	config := clientcredentials.Config{
+		ClientID: c.Username, ClientSecret: secret, TokenURL: c.TokenURL, Scopes: c.Scopes, EndpointParams: params,
+	}
+	if secret == "" {
+		// A public client names itself in the body (section 3.2.1).
+		config.AuthStyle = oauth2.AuthStyleInParams
+	}
+	t, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, hc))
+	if err != nil {
+		return nil, explain(err, endpoint(c.TokenURL))
+	}
+	if !strings.EqualFold(t.Type(), "bearer") {
+		return nil, &failure{text: endpoint(c.TokenURL) + " gives out tokens of a kind other than bearer"}
+	}
+	minted := &token{value: seal([]byte(t.AccessToken)), expires: t.Expiry}
+	if t.RefreshToken != "" {
+		minted.refresh = seal([]byte(t.RefreshToken))
+	}
+	return minted, nil
+}
+
+// mintGCP trades a service account's key for an access token or, for an
+// audience, an ID token (RFC 7523).
+func mintGCP(ctx context.Context, hc *http.Client, c plan.Credential, source []byte, _ sealed) (*token, *failure) {
+	var key struct {
+		Type         string `json:"type"`
+		ClientEmail  string `json:"client_email"`
+		PrivateKeyID string `json:"private_key_id"`
+		PrivateKey   string `json:"private_key"`
+		TokenURI     string `json:"token_uri"`
+	}
+	malformed := &failure{source: true, text: "the secret is not the JSON key of a GCP service account"}
+	if json.Unmarshal(source, &key) != nil || key.Type != "service_account" || key.ClientEmail == "" || key.TokenURI == "" {
+		return nil, malformed
+	}
+	if _, err := rsaKey([]byte(key.PrivateKey)); err != nil {
+		return nil, malformed
+	}
+	config := jwt.Config{
+		Email: key.ClientEmail, PrivateKey: []byte(key.PrivateKey), PrivateKeyID: key.PrivateKeyID, TokenURL: key.TokenURI, Scopes: c.Scopes,
+	}
+	if c.Kind == plan.KindGCPIDToken {
+		config.PrivateClaims = map[string]any{"target_audience": c.Audience}
+		config.Scopes, config.UseIDToken = nil, true
+	}
+	t, err := config.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, hc)).Token()
+	if err != nil {
+		// Its host is a part of the secret.
+		return nil, explain(err, "the token endpoint of the service account's key")
+	}
+	return &token{value: seal([]byte(t.AccessToken)), expires: t.Expiry}, nil
+}

@@ -1,0 +1,86 @@
+package secret
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+
+	"github.com/postern/postern/plan"
+)
+
+// maxLength bounds a value: what is longer does not fit into a header.
+const maxLength = 16 << 10
+
+// signs is the value that Envoy gets for a credential that signs. It is not
+// secret: that it is there at all is what opens the route.
+const signs = "aws-sigv4"
+
+// compose makes what a source holds into what Envoy injects, for the kinds that
+// nothing is minted for.
+func compose(c plan.Credential, r reading) material {
+	if r.problem != "" {
+		return material{problem: r.problem}
+	}
+	value := r.value()
+	switch c.Kind {
+	case plan.KindAWSSigV4:
+		if problem := checkKeys(value); problem != "" {
+			return material{problem: problem}
+		}
+		return material{value: seal([]byte(signs)), keys: r.value}
+	case plan.KindBasic:
+		if problem := check(value); problem != "" {
+			return material{problem: problem}
+		}
+		value = basic(c.Username, value)
+	case plan.KindHeader, plan.KindBearer, plan.KindQuery:
+	default:
+		return material{problem: fmt.Sprintf("%q is not a known kind of credential", c.Kind)}
+	}
+	if problem := check(value); problem != "" {
+		return material{problem: problem}
+	}
+	return material{value: seal(value)}
+}
+
+// basic is the token of RFC 7617, without the scheme.
+func basic(user string, password []byte) []byte {
+	return base64.StdEncoding.AppendEncode(nil, append([]byte(user+":"), password...))
+}
+
+// check says what is wrong with a value that would become part of a header.
+func check(value []byte) string {
+	switch {
+	case len(value) == 0:
+		return "the secret is empty"
+	case len(value) > maxLength:
+		return fmt.Sprintf("the secret has more than %d bytes", maxLength)
+	case bytes.ContainsFunc(value, func(r rune) bool { return r < 0x20 && r != '\t' || r == 0x7f }):
+		return "the secret has a line break or another control character in it"
+	}
+	return ""
+}
+
+// awsKeys is the source of a [plan.KindAWSSigV4].
+type awsKeys struct {
+	AccessKeyID     string `json:"access_key_id"`
+	SecretAccessKey string `json:"secret_access_key"`
+	SessionToken    string `json:"session_token"`
+}
+
+func checkKeys(source []byte) string {
+	var k awsKeys
+	switch {
+	case json.Unmarshal(source, &k) != nil:
+		return `the secret is not JSON: {"access_key_id": ..., "secret_access_key": ..., "session_token": ...}`
+	case k.AccessKeyID == "" || k.SecretAccessKey == "":
+		return "the secret's access_key_id or secret_access_key is missing"
+	}
+	for _, v := range []string{k.AccessKeyID, k.SecretAccessKey, k.SessionToken} {
+		if len(v) > maxLength || bytes.ContainsFunc([]byte(v), func(r rune) bool { return r <= 0x20 || r >= 0x7f }) {
+			return "a field of the secret is too long or has a character in it that no AWS key has"
+		}
+	}
+	return ""
+}
