@@ -97,6 +97,14 @@ func decode(b []byte) (*Event, error) {
 			e.Path = ""
 		}
 		judge(e, &l)
+	case "tunnel":
+		e.Host, e.Method, e.Verdict, e.Reason = clip(l.Connect), "CONNECT", Allow, plan.ReasonAllowed
+		switch {
+		case strings.Contains(l.Details+l.Failure, "address_denied"):
+			e.Verdict, e.Reason = Deny, plan.ReasonAddress
+		case strings.ContainsAny(l.Flags, "U") && l.Tx == 0:
+			e.Reason, e.Detail = plan.ReasonUpstream, clip(strings.TrimSpace(l.Flags+" "+l.Details+" "+l.Failure))
+		}
 	case "connection":
 		// Once bytes of a request were decrypted the decision is the
 		// request's. A connection that was dropped is no decision at all.
@@ -132,6 +140,9 @@ func judge(e *Event, l *line) {
 		e.Verdict = Deny
 	case strings.Contains(l.Details, "address_denied"):
 		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonAddress, ""
+	case l.Status == 429 && strings.Contains(l.Details, "rate_limited"), l.Status == 413 && !strings.Contains(l.Details, "via_upstream"),
+		l.Status == 503 && strings.Contains(l.Flags, "UO"):
+		e.Verdict, e.Reason, e.Credential, e.Detail = Deny, plan.ReasonLimit, "", clip(l.Details)
 	case strings.Contains(l.Details, "failed_to_inject_credential"):
 		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonCredential, ""
 	case l.Flags != "" && l.Flags != "-" && !strings.Contains(l.Flags, "DC") && l.Status >= 500:

@@ -22,6 +22,8 @@ const (
 	// LogConnection is a connection to the internal listener. Only one whose
 	// handshake failed is a decision.
 	LogConnection = "connection"
+	// LogTunnel is a tunnel that has ended.
+	LogTunnel = "tunnel"
 )
 
 // requestFields are an explicit list: a header in the log is a header that
@@ -78,6 +80,24 @@ func (b *builder) interceptLog() *accesslogv3.AccessLog {
 	return b.fileLog(fields)
 }
 
+// tunnelLog tells of a tunnel when it has ended.
+func (b *builder) tunnelLog() *accesslogv3.AccessLog {
+	return b.fileLog(map[string]string{
+		"k":       LogTunnel,
+		"t":       "%START_TIME(%s.%3f)%",
+		"agent":   "%FILTER_STATE(" + stateAgent + ":PLAIN)%",
+		"connect": "%FILTER_STATE(" + stateConnect + ":PLAIN)%",
+		"rule":    "%FILTER_STATE(" + stateRule + ":PLAIN)%",
+		"sni":     "%REQUESTED_SERVER_NAME%",
+		"flags":   "%RESPONSE_FLAGS%",
+		"details": "%CONNECTION_TERMINATION_DETAILS%",
+		"failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+		"rx":      "%BYTES_RECEIVED%",
+		"tx":      "%BYTES_SENT%",
+		"ms":      "%DURATION%",
+	})
+}
+
 // connectionLog tells of connections that ended before a request could.
 func (b *builder) connectionLog() *accesslogv3.AccessLog {
 	return b.fileLog(map[string]string{
@@ -121,6 +141,14 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 			Comparison: &accesslogv3.ComparisonFilter{Op: accesslogv3.ComparisonFilter_EQ, Value: &corev3.RuntimeUInt32{DefaultValue: code, RuntimeKey: "postern.unused"}},
 		}}}
 	}
+	limited := func(code uint32) *hcmv3.ResponseMapper {
+		return &hcmv3.ResponseMapper{Filter: status(code), BodyFormatOverride: body(map[string]string{
+			"error":  "a limit of the policy is exceeded",
+			"reason": string(plan.ReasonLimit),
+			"rule":   "%METADATA(ROUTE:" + metadataNamespace + ":rule)%",
+			"detail": "%RESPONSE_CODE_DETAILS%",
+		})}
+	}
 	return &hcmv3.LocalReplyConfig{
 		Mappers: []*hcmv3.ResponseMapper{
 			{
@@ -145,6 +173,7 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 					"hint":   "CONNECT, server name (SNI) and Host header must name the same destination",
 				}),
 			},
+			limited(429), limited(413),
 			{
 				// The only filter that answers 401 is the injector.
 				Filter:     status(401),

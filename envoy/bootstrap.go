@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // AdminSocket is Envoy's admin interface, relative to the node's working folder.
@@ -79,6 +80,15 @@ func Bootstrap(n Node) ([]byte, error) {
 			LdsConfig: ads(),
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{xds}},
+		// Patterns of the policy become regular expressions, which RE2 runs in
+		// linear time whatever their size. Envoy's bound is 100.
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name: "static",
+			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+				"re2.max_program_size.error_level": structpb.NewNumberValue(100000),
+				"re2.max_program_size.warn_level":  structpb.NewNumberValue(100000),
+			}}},
+		}}},
 		// Eleven counters for every certificate and none that anybody reads.
 		StatsConfig: &metricsv3.StatsConfig{StatsMatcher: &metricsv3.StatsMatcher{StatsMatcher: &metricsv3.StatsMatcher_ExclusionList{
 			ExclusionList: &matcherv3.ListStringMatcher{Patterns: []*matcherv3.StringMatcher{

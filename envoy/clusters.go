@@ -3,8 +3,10 @@ package envoy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -25,6 +27,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/postern/postern/plan"
 )
 
 // Names of the clusters that every plan has.
@@ -54,37 +58,75 @@ var privateRanges = []string{
 }
 
 func (b *builder) clusters() []*clusterv3.Cluster {
-	cs := map[string]*clusterv3.Cluster{
-		clusterIntercept: b.interceptCluster(),
-		clusterDynamic:   b.dynamicCluster(),
-	}
+	cs := map[string]*clusterv3.Cluster{}
+	add := func(c *clusterv3.Cluster) { cs[c.Name] = c }
+	add(b.internalCluster(clusterIntercept))
+	add(b.dynamicCluster(clusterDynamic))
 	for _, a := range b.plan.Agents {
+		for _, d := range destinations(a) {
+			if d.wildcard() {
+				add(b.internalCluster(clusterIntercept + "-wildcard"))
+			}
+			if plan.ModeOf(d.rules) == plan.ModeTunnel {
+				add(b.internalCluster(tunnelName(d)))
+			}
+		}
 		for _, r := range a.Rules {
-			if r.Upstream != nil && cs[pinned(r)] == nil {
-				cs[pinned(r)] = b.pinnedCluster(pinned(r), r.Upstream.Address, r.Upstream.CA)
+			if name := b.upstreamCluster(r); !r.Deny && cs[name] == nil {
+				add(b.upstream(name, r))
 			}
 		}
 	}
-	out := make([]*clusterv3.Cluster, 0, len(cs))
-	for _, c := range cs {
-		out = append(out, c)
-	}
+	out := slices.Collect(maps.Values(cs))
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
 }
 
-// interceptCluster leads an accepted CONNECT into the internal listener that
-// terminates its TLS; the filter state marked as shared travels along.
-func (b *builder) interceptCluster() *clusterv3.Cluster {
+// upstreamCluster is the name of the cluster that a rule forwards to.
+func (b *builder) upstreamCluster(r plan.Rule) string {
+	name := clusterDynamic
+	if r.Upstream != nil {
+		name = strings.Join([]string{"pinned", hostPort(r.Host, r.Port), digest(r.Upstream.Address, r.Upstream.CA)}, "/")
+	}
+	if r.Mode == plan.ModeTunnel {
+		return "tcp/" + name
+	}
+	if r.Limits != nil && r.Limits.Concurrent > 0 {
+		agent, _, _ := strings.Cut(r.ID, "/")
+		name = strings.Join([]string{"limited", agent, hostPort(r.Host, r.Port), name}, "/")
+	}
+	return name
+}
+
+// upstream builds the cluster of that name.
+func (b *builder) upstream(name string, r plan.Rule) *clusterv3.Cluster {
+	var c *clusterv3.Cluster
+	if r.Upstream != nil {
+		c = b.pinnedCluster(name, r.Upstream.Address, r.Upstream.CA)
+	} else {
+		c = b.dynamicCluster(name)
+	}
+	if r.Mode == plan.ModeTunnel {
+		// The TLS is the agent's own.
+		c.TransportSocket, c.TypedExtensionProtocolOptions = nil, nil
+	} else if r.Limits != nil && r.Limits.Concurrent > 0 {
+		c.CircuitBreakers = breakers(r.Limits.Concurrent)
+	}
+	return c
+}
+
+// internalCluster leads an accepted CONNECT into the internal listener of the
+// same name; the filter state marked as shared travels along.
+func (b *builder) internalCluster(name string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:                 clusterIntercept,
+		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		TransportSocket: b.socket("envoy.transport_sockets.internal_upstream", b.any(&internalv3.InternalUpstreamTransport{
 			TransportSocket: b.socket("envoy.transport_sockets.raw_buffer", b.any(&rawv3.RawBuffer{})),
 		})),
-		LoadAssignment: assignment(clusterIntercept, &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{
+		LoadAssignment: assignment(name, &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{
 			EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
-				AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: listenerIntercept},
+				AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: name},
 			},
 		}}),
 	}
@@ -92,9 +134,9 @@ func (b *builder) interceptCluster() *clusterv3.Cluster {
 
 // dynamicCluster reaches every host that is found by DNS. One cluster for all:
 // a cluster each costs 55 KB (envoy.md, section I).
-func (b *builder) dynamicCluster() *clusterv3.Cluster {
+func (b *builder) dynamicCluster(name string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:           clusterDynamic,
+		Name:           name,
 		ConnectTimeout: durationpb.New(connectTimeout),
 		LbPolicy:       clusterv3.Cluster_CLUSTER_PROVIDED,
 		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{

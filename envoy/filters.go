@@ -26,11 +26,19 @@ const (
 const (
 	stateAgent   = "postern.agent"
 	stateConnect = "postern.connect"
+	stateHost    = "postern.host"
+	stateRule    = "postern.rule"
 )
 
 // scopeHeader carries the scope key from the listener to the route lookup. It
 // is always overwritten on the way in and removed before a request leaves.
 const scopeHeader = "x-postern-scope"
+
+// Headers through which the expression of wildScopeFormat sees filter state.
+const (
+	connectHeader = "x-postern-connect"
+	hostHeader    = "x-postern-host"
+)
 
 // authenticationSlots are the headers in which some service accepts a
 // credential. All are removed before the policy's own is injected, so that an
@@ -46,6 +54,7 @@ func (b *builder) requestFilters(first ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter
 		// Before the injector: what it removed afterwards would be the
 		// credential itself (envoy.md, section A, trap 2).
 		b.filter("scrub", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{RequestMutations: scrub()}}),
+		b.rateFilter(),
 		// Does nothing but what a route configures: inject its credential.
 		b.filter(filterCredential, &chainv3.FilterChainConfig{}),
 		// Resolves the host that the route's scope has bound, nothing else.
@@ -73,30 +82,34 @@ func (b *builder) connectState(agent string) *hcmv3.HttpFilter {
 			SharedWithUpstream: setstatev3.FilterStateValue_TRANSITIVE,
 		}
 	}
+	cel := &corev3.TypedExtensionConfig{
+		Name:        "envoy.formatter.cel",
+		TypedConfig: b.any(&celformatterv3.Cel{CelConfig: &corev3.CelExpressionConfig{EnableStringFunctions: true}}),
+	}
 	return b.filter("connect-state", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{
 		value(stateAgent, agent),
 		// Lower case, because scope keys are compared byte by byte.
-		value(stateConnect, "%CEL(request.host.lowerAscii())%", &corev3.TypedExtensionConfig{
-			Name:        "envoy.formatter.cel",
-			TypedConfig: b.any(&celformatterv3.Cel{CelConfig: &corev3.CelExpressionConfig{EnableStringFunctions: true}}),
-		}),
+		value(stateConnect, "%CEL(request.host.lowerAscii())%", cel),
+		value(stateHost, `%CEL(request.host.lowerAscii().split(":")[0])%`, cel),
+		value(stateRule, "%METADATA(ROUTE:"+metadataNamespace+":rule)%"),
 	}})
 }
 
 // early decides the scope before Envoy looks for a route. Whatever the client
 // sent in our or Envoy's own headers is gone by then.
-func (b *builder) early(scope string) *corev3.TypedExtensionConfig {
+func (b *builder) early(scope string, before ...*mutationv3.HeaderMutation) *corev3.TypedExtensionConfig {
+	ms := append([]*mutationv3.HeaderMutation{removePrefix("x-postern-"), removePrefix("x-envoy-")}, before...)
 	return &corev3.TypedExtensionConfig{
-		Name: "envoy.http.early_header_mutation.header_mutation",
-		TypedConfig: b.any(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
-			removePrefix("x-postern-"),
-			removePrefix("x-envoy-"),
-			{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
-				Header:       &corev3.HeaderValue{Key: scopeHeader, Value: scope},
-				AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-			}}},
-		}}),
+		Name:        "envoy.http.early_header_mutation.header_mutation",
+		TypedConfig: b.any(&earlyv3.HeaderMutation{Mutations: append(ms, overwrite(scopeHeader, scope))}),
 	}
+}
+
+func overwrite(header, format string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: header, Value: format},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}}}
 }
 
 func scrub() []*mutationv3.HeaderMutation {

@@ -1,22 +1,29 @@
 package envoy
 
 import (
+	"maps"
+	"slices"
+	"sort"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	snidfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_dynamic_forward_proxy/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	sniv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/sni/v3"
 	ondemandv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_selectors/on_demand_secret/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-)
 
-const listenerIntercept = "intercept"
+	"github.com/postern/postern/plan"
+)
 
 // noServerName is the certificate asked for when a client names no server.
 // The control plane refuses it, as it refuses every name outside the plan.
@@ -28,12 +35,25 @@ const noServerName = "no-server-name.invalid"
 func AgentSocket(agent string) string { return "agents/" + agent + "/proxy.sock" }
 
 func (b *builder) listeners() []*listenerv3.Listener {
-	// In order of name, as the names of agents are.
-	ls := make([]*listenerv3.Listener, 0, len(b.plan.Agents)+1)
+	ls := map[string]*listenerv3.Listener{}
+	add := func(l *listenerv3.Listener) { ls[l.Name] = l }
+	add(b.interceptListener(clusterIntercept, l7ScopeFormat))
 	for _, a := range b.plan.Agents {
-		ls = append(ls, b.agentListener(a.Name))
+		add(b.agentListener(a.Name))
+		for _, d := range destinations(a) {
+			switch {
+			case plan.ModeOf(d.rules) == plan.ModeTunnel:
+				add(b.tunnelListener(d))
+			case d.wildcard():
+				add(b.interceptListener(clusterIntercept+"-wildcard", wildScopeFormat,
+					overwrite(connectHeader, "%FILTER_STATE("+stateConnect+":PLAIN)%"),
+					overwrite(hostHeader, "%FILTER_STATE("+stateHost+":PLAIN)%")))
+			}
+		}
 	}
-	return append(ls, b.interceptListener())
+	out := slices.Collect(maps.Values(ls))
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
 }
 
 // agentListener is the identity of an agent: whoever can connect to this
@@ -51,21 +71,75 @@ func (b *builder) agentListener(agent string) *listenerv3.Listener {
 		Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{
 			Path: AgentSocket(agent), Mode: 0o600,
 		}}},
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{b.networkFilter(hcm)}}},
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{b.networkFilter("http_connection_manager", hcm)}}},
 	}
 }
 
+// l7ScopeFormat is the key of l7Scope. SNI and CONNECT authority are part of
+// it: if they do not name the same destination there is no such scope.
+const l7ScopeFormat = "l7/%FILTER_STATE(" + stateAgent + ":PLAIN)%/%REQUESTED_SERVER_NAME%/%FILTER_STATE(" + stateConnect + ":PLAIN)%"
+
+// wildScopeFormat is the key of wildScope: the names below a wildcard cannot
+// be listed, so whether they agree is computed for each request.
+const wildScopeFormat = "wild/%FILTER_STATE(" + stateAgent + ":PLAIN)%/" +
+	`%CEL(connection.requested_server_name == request.headers["` + hostHeader + `"] && ` +
+	`(request.host == request.headers["` + connectHeader + `"] || ` +
+	`request.host == request.headers["` + hostHeader + `"] && request.headers["` + connectHeader + `"].endsWith(":443")))%`
+
 // interceptListener terminates the TLS inside an accepted CONNECT.
-func (b *builder) interceptListener() *listenerv3.Listener {
-	// SNI and CONNECT authority are part of the key: if they do not name the
-	// same destination there is no such scope, and no route.
-	hcm := b.connectionManager(listenerIntercept,
-		"l7/%FILTER_STATE("+stateAgent+":PLAIN)%/%REQUESTED_SERVER_NAME%/%FILTER_STATE("+stateConnect+":PLAIN)%")
+func (b *builder) interceptListener(name, scope string, before ...*mutationv3.HeaderMutation) *listenerv3.Listener {
+	hcm := b.connectionManager(name, scope, before...)
 	hcm.HttpFilters = b.requestFilters()
 	hcm.AccessLog = []*accesslogv3.AccessLog{b.interceptLog()}
 	hcm.LocalReplyConfig = b.localReplies("%FILTER_STATE(" + stateAgent + ":PLAIN)%")
+	return b.internalListener(name, &listenerv3.FilterChain{
+		// Anything but TLS finds no chain and is closed.
+		FilterChainMatch:              &listenerv3.FilterChainMatch{TransportProtocol: "tls"},
+		TransportSocket:               b.socket("envoy.transport_sockets.tls", b.any(b.onDemandTLS())),
+		TransportSocketConnectTimeout: durationpb.New(5 * time.Second),
+		Filters:                       []*listenerv3.Filter{b.networkFilter("http_connection_manager", hcm)},
+	})
+}
+
+// tunnelName is that of the internal listener and cluster of a tunnelled destination.
+func tunnelName(d destination) string {
+	return "tunnel/" + d.authority() + "/" + digest(tunnelUpstream(d))
+}
+
+// tunnelUpstream tells tunnels apart that lead to different places.
+func tunnelUpstream(d destination) string {
+	r := d.rules[len(d.rules)-1]
+	if r.Upstream == nil {
+		return ""
+	}
+	return r.Upstream.Address
+}
+
+// tunnelListener passes TLS on, if its server name is the destination's. DNS
+// is asked for that name, after it was checked.
+func (b *builder) tunnelListener(d destination) *listenerv3.Listener {
+	r := d.rules[len(d.rules)-1]
+	proxy := &tcpproxyv3.TcpProxy{
+		StatPrefix:       "tunnel",
+		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: b.upstreamCluster(r)},
+		AccessLog:        []*accesslogv3.AccessLog{b.tunnelLog()},
+	}
+	var filters []*listenerv3.Filter
+	if r.Upstream == nil {
+		filters = append(filters, b.networkFilter("sni_dynamic_forward_proxy", &snidfpv3.FilterConfig{
+			DnsCacheConfig: b.dnsCache(), PortSpecifier: &snidfpv3.FilterConfig_PortValue{PortValue: uint32(d.port)},
+		}))
+	}
+	return b.internalListener(tunnelName(d), &listenerv3.FilterChain{
+		FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: "tls", ServerNames: []string{d.host}},
+		Filters:          append(filters, b.networkFilter("tcp_proxy", proxy)),
+	})
+}
+
+// internalListener is one that only our own clusters can reach.
+func (b *builder) internalListener(name string, chain *listenerv3.FilterChain) *listenerv3.Listener {
 	return &listenerv3.Listener{
-		Name:              listenerIntercept,
+		Name:              name,
 		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
 		ListenerFilters: []*listenerv3.ListenerFilter{{
 			Name:       "envoy.filters.listener.tls_inspector",
@@ -73,13 +147,7 @@ func (b *builder) interceptListener() *listenerv3.Listener {
 		}},
 		ListenerFiltersTimeout: durationpb.New(5 * time.Second),
 		AccessLog:              []*accesslogv3.AccessLog{b.connectionLog()},
-		FilterChains: []*listenerv3.FilterChain{{
-			// Anything but TLS finds no chain and is closed.
-			FilterChainMatch:              &listenerv3.FilterChainMatch{TransportProtocol: "tls"},
-			TransportSocket:               b.socket("envoy.transport_sockets.tls", b.any(b.onDemandTLS())),
-			TransportSocketConnectTimeout: durationpb.New(5 * time.Second),
-			Filters:                       []*listenerv3.Filter{b.networkFilter(hcm)},
-		}},
+		FilterChains:           []*listenerv3.FilterChain{chain},
 	}
 }
 
@@ -108,8 +176,9 @@ func (b *builder) onDemandTLS() *tlsv3.DownstreamTlsContext {
 }
 
 // connectionManager is what the agents' and the internal one have in common.
-// The scope is a format string that gives the key of the route scope.
-func (b *builder) connectionManager(name, scope string) *hcmv3.HttpConnectionManager {
+// The scope is a format string that gives the key of the route scope; what is
+// in before happens to the headers before it is looked at.
+func (b *builder) connectionManager(name, scope string, before ...*mutationv3.HeaderMutation) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: name,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcmv3.ScopedRoutes{
@@ -125,7 +194,7 @@ func (b *builder) connectionManager(name, scope string) *hcmv3.HttpConnectionMan
 			RdsConfigSource: ads(),
 			ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: ads()}},
 		}},
-		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{b.early(scope)},
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{b.early(scope, before...)},
 		UpgradeConfigs:                []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		// The path that is matched is the path that is forwarded. Escaped
 		// slashes stay as they are: npm needs them, and patterns other than
@@ -143,10 +212,10 @@ func (b *builder) connectionManager(name, scope string) *hcmv3.HttpConnectionMan
 	}
 }
 
-func (b *builder) networkFilter(hcm *hcmv3.HttpConnectionManager) *listenerv3.Filter {
+func (b *builder) networkFilter(name string, config proto.Message) *listenerv3.Filter {
 	return &listenerv3.Filter{
-		Name:       "envoy.filters.network.http_connection_manager",
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(hcm)},
+		Name:       "envoy.filters.network." + name,
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(config)},
 	}
 }
 

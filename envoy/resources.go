@@ -5,9 +5,11 @@
 // The way of a request (docs/architecture.md has the picture):
 //
 //	agent/<name>   listener on the agent's own Unix socket; CONNECT, gateways
-//	intercept      internal listener; TLS with an on-demand leaf certificate
 //	connect/<name> scope: where the agent may CONNECT to, its gateways
+//	intercept      internal listener; TLS with an on-demand leaf certificate
 //	l7/...         scope: methods, paths and credential of one agent and host
+//	intercept-wildcard, wild/...  the same for the names below a wildcard
+//	tunnel/...     internal listener; TLS that is passed on after a look at its server name
 //	dynamic        cluster: TLS to the host that the scope names, found by DNS
 //	pinned/...     cluster: TLS to a destination whose place the operator gave
 package envoy
@@ -15,7 +17,8 @@ package envoy
 import (
 	"errors"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -36,7 +39,7 @@ type Options struct {
 }
 
 // Resources is one plan as Envoy sees it. Secrets are not part of it: the
-// control plane adds those that [SecretNames] and [LeafHosts] name.
+// control plane adds those that [SecretName] and [Leaves] name.
 type Resources struct {
 	Clusters  []*clusterv3.Cluster
 	Scopes    []*routev3.ScopedRouteConfiguration
@@ -83,20 +86,51 @@ func (r *Resources) all() []proto.Message {
 // names with one, and the certificate selector asks for secrets by server name.
 func SecretName(credential string) string { return "credential\x00" + credential }
 
-// LeafHosts returns, sorted, the hosts that a node may present a certificate for.
-func LeafHosts(p *plan.Plan) []string {
-	seen := map[string]bool{}
+// LeafHosts are the names that a node may present a certificate for.
+type LeafHosts struct {
+	exact map[string]bool
+	// suffixes are those of wildcards, with their leading dot.
+	suffixes []string
+}
+
+// Leaves returns the names whose TLS the plan intercepts.
+func Leaves(p *plan.Plan) LeafHosts {
+	h := LeafHosts{exact: map[string]bool{}}
 	for _, a := range p.Agents {
 		for _, r := range a.Rules {
-			seen[r.Host] = true
+			switch {
+			case r.Deny || r.Mode == plan.ModeTunnel:
+			case isWildcard(r.Host):
+				h.suffixes = append(h.suffixes, r.Host[1:])
+			default:
+				h.exact[r.Host] = true
+			}
 		}
 	}
-	hosts := make([]string, 0, len(seen))
-	for h := range seen {
-		hosts = append(hosts, h)
+	return h
+}
+
+// Allow reports whether there may be a certificate for name. Below a wildcard
+// only canonical names count: the others are endless.
+func (h LeafHosts) Allow(name string) bool {
+	if h.exact[name] {
+		return true
 	}
-	sort.Strings(hosts)
-	return hosts
+	for _, s := range h.suffixes {
+		if len(name) > len(s) && strings.HasSuffix(name, s) {
+			canonical, err := plan.CanonicalHost(name)
+			return err == nil && canonical == name
+		}
+	}
+	return false
+}
+
+// Or returns the names of both.
+func (h LeafHosts) Or(o LeafHosts) LeafHosts {
+	u := LeafHosts{exact: map[string]bool{}, suffixes: append(slices.Clone(h.suffixes), o.suffixes...)}
+	maps.Copy(u.exact, h.exact)
+	maps.Copy(u.exact, o.exact)
+	return u
 }
 
 // builder carries what the builders of one plan share. Errors are collected,
@@ -136,32 +170,9 @@ func authority(r plan.Rule) string {
 	if r.Port == 443 {
 		return r.Host
 	}
-	return hostPort(r)
+	return hostPort(r.Host, r.Port)
 }
 
-func hostPort(r plan.Rule) string { return fmt.Sprintf("%s:%d", r.Host, r.Port) }
+func hostPort(host string, port uint16) string { return fmt.Sprintf("%s:%d", host, port) }
 
-// byHost groups the rules of an agent by host and port, in their order; the
-// groups are sorted.
-func byHost(a plan.Agent) [][]plan.Rule {
-	groups := map[string][]plan.Rule{}
-	var keys []string
-	for _, r := range a.Rules {
-		k := hostPort(r)
-		if groups[k] == nil {
-			keys = append(keys, k)
-		}
-		groups[k] = append(groups[k], r)
-	}
-	sort.Strings(keys)
-	out := make([][]plan.Rule, len(keys))
-	for i, k := range keys {
-		out[i] = groups[k]
-	}
-	return out
-}
-
-// pinned is the name of the cluster of a rule with a fixed upstream.
-func pinned(r plan.Rule) string {
-	return strings.Join([]string{"pinned", hostPort(r), digest(r.Upstream.Address, r.Upstream.CA)}, "/")
-}
+func isWildcard(host string) bool { return strings.HasPrefix(host, "*.") }

@@ -29,6 +29,9 @@ var kinds = []kind{
 	{"listeners", resource.ListenerType},
 }
 
+// maxSecrets bounds the secrets of a plan, leaf certificates included.
+const maxSecrets = 20000
+
 // kind is a resource type: its name for people and its type URL.
 type kind struct{ name, url string }
 
@@ -204,6 +207,11 @@ func (c *cache) diff(w *watch, asked []string) cachev3.DeltaResponse {
 // mint adds the leaf certificate for name to the secrets, if it may exist.
 func (c *cache) mint(t *table, url, name string) *discoveryv3.Resource {
 	if url != resource.SecretType {
+		return nil
+	}
+	// Below a wildcard an agent can make up names; what it can make us keep is
+	// bounded. It then has to wait for the next version.
+	if len(t.resources) >= maxSecrets {
 		return nil
 	}
 	m := c.leaf(name)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"sort"
@@ -69,9 +68,9 @@ type Control struct {
 	version  string
 	wanted   string
 	rejected *api.Rejection
-	// hosts are those that a leaf may be minted for: of the live plan, and
-	// of the one that is being rolled out.
-	hosts map[string]bool
+	// leaves are the names that a certificate may be minted for: of the live
+	// plan, and of the one that is being rolled out.
+	leaves envoy.LeafHosts
 }
 
 // New returns a control plane that serves the last version that converged, if
@@ -219,7 +218,7 @@ func (c *Control) roll(ctx context.Context, p *plan.Plan, version string, r *env
 	}
 	c.cache.publish(version, tables)
 	c.mu.Lock()
-	c.hosts = hostSet(p)
+	c.leaves = envoy.Leaves(p)
 	c.mu.Unlock()
 	return c.converge(ctx, version)
 }
@@ -258,7 +257,7 @@ func (c *Control) serve(ctx context.Context, p *plan.Plan) error {
 		return err
 	}
 	c.mu.Lock()
-	c.hosts = hostSet(p)
+	c.leaves = envoy.Leaves(p)
 	if c.live, c.version = p, version; p.Stack == "" {
 		c.live, c.version = nil, ""
 	}
@@ -282,10 +281,8 @@ func (c *Control) tables(ctx context.Context, p *plan.Plan, r *envoy.Resources) 
 		return nil, err
 	}
 	c.mu.Lock()
-	// The hosts of both plans, until one of them is live.
-	hosts := hostSet(p)
-	maps.Copy(hosts, c.hosts)
-	c.hosts = hosts
+	// The names of both plans, until one of them is live.
+	c.leaves = c.leaves.Or(envoy.Leaves(p))
 	c.mu.Unlock()
 	tables := map[string]*table{}
 	for _, k := range kinds {
@@ -316,15 +313,15 @@ func (c *Control) addSecrets(t *table, p *plan.Plan, keep bool) error {
 	}
 	c.cache.mu.Lock()
 	defer c.cache.mu.Unlock()
-	for _, h := range envoy.LeafHosts(p) {
-		old := c.cache.tables[resource.SecretType].resources[h]
+	leaves := envoy.Leaves(p)
+	for name, old := range c.cache.tables[resource.SecretType].resources {
 		switch {
-		case old == nil:
+		case !leaves.Allow(name):
 		case keep:
-			t.resources[h], t.versions[h] = old, old.Version
+			t.resources[name], t.versions[name] = old, old.Version
 		default:
-			if m := c.leaf(h); m != nil {
-				if err := t.add(h, m); err != nil {
+			if m := c.leaf(name); m != nil {
+				if err := t.add(name, m); err != nil {
 					return err
 				}
 			}
@@ -353,7 +350,7 @@ func (c *Control) refresh(renew bool) {
 // leaf mints the certificate for a server name if the plan allows that host.
 func (c *Control) leaf(name string) proto.Message {
 	c.mu.Lock()
-	allowed := c.hosts[name]
+	allowed := c.leaves.Allow(name)
 	c.mu.Unlock()
 	if !allowed {
 		return nil
@@ -472,14 +469,6 @@ func (c *Control) plan() *plan.Plan {
 
 func (c *Control) nodesFile() string { return filepath.Join(c.cfg.State, "nodes.json") }
 func (c *Control) goodFile() string  { return filepath.Join(c.cfg.State, "good.json") }
-
-func hostSet(p *plan.Plan) map[string]bool {
-	m := map[string]bool{}
-	for _, h := range envoy.LeafHosts(p) {
-		m[h] = true
-	}
-	return m
-}
 
 // readJSON decodes the file into v, and leaves v alone if there is no file.
 func readJSON(path string, v any) error {

@@ -3,6 +3,7 @@ package xds
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"regexp"
 
@@ -21,6 +22,8 @@ func (c *Control) Handler() http.Handler {
 		answer(w, c.Status(), nil)
 	})
 	m.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) {
+		// Only once the body is read does the server see that a client is gone.
+		_, _ = io.Copy(io.Discard, r.Body)
 		v, err := c.Sync(r.Context())
 		answer(w, v, err)
 	})

@@ -27,6 +27,14 @@ func policy(up *fleet.Upstream) *plan.Plan {
 	rule := func(id, host string, port uint16, methods, paths []string) plan.Rule {
 		return plan.Rule{ID: id, Host: host, Port: port, Methods: methods, Paths: paths, Upstream: up.Pin()}
 	}
+	any := []string{plan.AnyMethod}
+	denies := func(r plan.Rule) plan.Rule {
+		r.Deny, r.Upstream = true, nil
+		return r
+	}
+	conditional := rule("a/git", "git.test", 443, []string{"GET"}, []string{"/r/info/refs"})
+	conditional.Query = []plan.Condition{{Name: "service", Value: "git-upload-pack"}}
+	conditional.Headers = []plan.Condition{{Name: "x-a", Value: "1"}, {Name: "x-b", Present: true}}
 	gateway := rule("a/api", "api.test", 443, []string{"GET", "POST"}, []string{"/v1/*", "/v1/files/**"})
 	gateway.Gateway = 8080
 	return &plan.Plan{Stack: "test", Agents: []plan.Agent{
@@ -35,6 +43,14 @@ func policy(up *fleet.Upstream) *plan.Plan {
 			rule("a/api-admin", "api.test", 443, []string{"DELETE"}, []string{"/v1/admin"}),
 			rule("a/open", "open.test", 443, []string{plan.AnyMethod}, []string{plan.AnyPath}),
 			rule("a/port", "api.test", 8443, []string{"GET"}, []string{plan.AnyPath}),
+			rule("a/wild", "*.wild.test", 443, []string{"GET", "POST"}, []string{plan.AnyPath}),
+			rule("a/wilder", "*.b.wild.test", 443, []string{"PUT"}, []string{plan.AnyPath}),
+			rule("a/exact", "x.wild.test", 443, []string{"DELETE"}, []string{"/v1/*"}),
+			denies(rule("a/no-admin", "*.wild.test", 443, any, []string{"/v1/admin"})),
+			denies(rule("a/no-one", "no.wild.test", 443, any, []string{plan.AnyPath})),
+			denies(rule("a/no-put", "open.test", 443, []string{"PUT"}, []string{plan.AnyPath})),
+			denies(rule("a/no-files", "api.test", 443, any, []string{"/v1/files/a/b"})),
+			conditional,
 		}},
 		{Name: "b", Rules: []plan.Rule{rule("b/open", "open.test", 443, []string{"GET"}, []string{"/b/**"})}},
 		{Name: "nobody"},
@@ -47,7 +63,7 @@ func policy(up *fleet.Upstream) *plan.Plan {
 func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
-	up := f.NewUpstream("api.test", "open.test")
+	up := f.NewUpstream("api.test", "open.test", "git.test", "*.wild.test", "*.b.wild.test")
 	p := policy(up)
 	f.MustPublish(p)
 	events := 0
@@ -55,7 +71,10 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 		r := plan.Request{
 			Agent:  rapid.SampledFrom([]string{"a", "b", "nobody"}).Draw(rt, "agent"),
 			Scheme: "https",
-			Host:   rapid.SampledFrom([]string{"api.test", "open.test", "API.test", "evil.test", "api.test.evil.test", "192.0.2.1"}).Draw(rt, "host"),
+			Host:   rapid.SampledFrom([]string{
+				"api.test", "open.test", "API.test", "evil.test", "api.test.evil.test", "192.0.2.1", "a.wild.test", "a.b.wild.test", "b.wild.test",
+				"x.wild.test", "wild.test", "no.wild.test", "git.test",
+			}).Draw(rt, "host"),
 			Port:   rapid.SampledFrom([]uint16{443, 443, 443, 8443, 80}).Draw(rt, "port"),
 			Method: rapid.SampledFrom([]string{"GET", "POST", "DELETE", "PUT", "HEAD", "TRACE", "PROPFIND"}).Draw(rt, "method"),
 			Path: rapid.SampledFrom([]string{
@@ -63,12 +82,23 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 				"/v1/%2e%2e/secret", "/v1/a%2fb", "/v1/a%5Cb", "/v1/files/..%2f..%2fsecret", "/V1/x", "/v1/x;y=1", "/%76%31/x", "/",
 			}).Draw(rt, "path"),
 		}
+		if r.Host == "git.test" {
+			r.Path = "/r/info/refs"
+			r.Query = rapid.SampledFrom([]string{
+				"service=git-upload-pack", "service=git-receive-pack", "service=git-upload-pack&service=git-receive-pack", "", "service", "a=1&service=git%2dupload-pack&b",
+				"service=git-upload-pack&%73ervice=git-receive-pack", "Service=git-upload-pack", "aservice=git-upload-pack", "service=git-upload-packs",
+			}).Draw(rt, "query")
+			r.Header = map[string][]string{
+				"x-a": rapid.SampledFrom([][]string{{"1"}, {"1"}, {"2"}, {"1", "1"}, {"1,1"}, nil}).Draw(rt, "x-a"),
+				"x-b": rapid.SampledFrom([][]string{{"1"}, {"", "x"}, nil}).Draw(rt, "x-b"),
+			}
+		}
 		switch rapid.IntRange(0, 5).Draw(rt, "way") {
 		case 0:
 			r.Scheme, r.Host, r.Port = "http", rapid.SampledFrom([]string{"localhost", "127.0.0.1", "api.test", "evil.test"}).Draw(rt, "host"),
 				rapid.SampledFrom([]uint16{8080, 8081}).Draw(rt, "port")
 		case 1:
-			r.Authority = rapid.SampledFrom([]string{"api.test", "open.test", "evil.test", "api.test:8443", "api.test:443"}).Draw(rt, "authority")
+			r.Authority = rapid.SampledFrom([]string{"api.test", "open.test", "evil.test", "api.test:8443", "api.test:443", "a.wild.test", "b.wild.test:443"}).Draw(rt, "authority")
 		}
 		want := p.Decide(r)
 		got, _ := f.Do("n1", r)

@@ -46,6 +46,9 @@ type Fleet struct {
 	API  *api.Client
 	// CA is what agents trust; UpstreamCA is what signs upstreams.
 	CA, UpstreamCA *CA
+	// Envoy is the program that nodes started from now on run; "" means the
+	// one that envoy.Binary finds.
+	Envoy string
 	// StopControl ends the control plane; StartControl begins a new one.
 	StopControl func()
 }
@@ -114,8 +117,12 @@ func (f *Fleet) StartControl() {
 // StartNode starts a node and waits until it is connected.
 func (f *Fleet) StartNode(id string) {
 	f.t.Helper()
-	binary, err := envoy.Binary()
-	require.NoError(f.t, err)
+	binary := f.Envoy
+	if binary == "" {
+		var err error
+		binary, err = envoy.Binary()
+		require.NoError(f.t, err)
+	}
 	require.NoError(f.t, f.API.AddNode(f.t.Context(), id))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -299,6 +306,10 @@ func (f *Fleet) Do(nodeID string, r plan.Request) (Verdict, http.Header) {
 	}
 	if r.Authority != "" {
 		req.Host = r.Authority
+	}
+	req.URL.RawQuery = r.Query
+	for name, values := range r.Header {
+		req.Header[http.CanonicalHeaderKey(name)] = values
 	}
 	tr := client.Transport.(*http.Transport)
 	// As browsers and curl do; a certificate exists for the canonical name only.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/fileblob" // file://
@@ -92,13 +93,23 @@ func Publish(ctx context.Context, store string, c *api.Client, p *plan.Plan) (*a
 	if err == nil {
 		return v, nil
 	}
-	// Also when the caller gave up.
-	restore := context.WithoutCancel(ctx)
+	// Also when the caller gave up; the control plane may not know that yet.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
+	defer cancel()
 	if before == nil {
-		return nil, errors.Join(err, Remove(restore, store))
+		return nil, errors.Join(err, Remove(ctx, store))
 	}
-	return nil, errors.Join(err, Write(restore, store, before))
+	err = errors.Join(err, Write(ctx, store, before))
+	var refused *api.Error
+	if !errors.As(err, &refused) {
+		_, again := c.Sync(ctx)
+		err = errors.Join(err, again)
+	}
+	return nil, err
 }
+
+// restoreTimeout bounds how long it may take to go back to what was published before.
+const restoreTimeout = 10 * time.Second
 
 // open opens the store; a folder is made if it is not there, private to the user.
 func open(ctx context.Context, store string) (*blob.Bucket, error) {

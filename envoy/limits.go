@@ -1,0 +1,92 @@
+package envoy
+
+import (
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	bandwidthv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/bandwidth_limit/v3"
+	bodysizev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/body_size_limit/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/postern/postern/plan"
+)
+
+// filterRate is the HTTP filter that virtual hosts configure to limit requests.
+const filterRate = "rate"
+
+// rateFilter does nothing but what a virtual host configures.
+func (b *builder) rateFilter() *hcmv3.HttpFilter {
+	return b.filter(filterRate, &ratelimitv3.LocalRateLimit{StatPrefix: filterRate})
+}
+
+// limitHost bounds the requests to a virtual host: one bucket for all of its
+// routes, in each node. What is denied counts too: an agent that tries out
+// what it may not do is slowed down as well.
+func (b *builder) limitHost(h *routev3.VirtualHost, rules []plan.Rule) {
+	l := limits(rules)
+	if l.Requests == 0 {
+		return
+	}
+	all := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100}}
+	h.TypedPerFilterConfig[filterRate] = b.any(&ratelimitv3.LocalRateLimit{
+		StatPrefix: filterRate,
+		TokenBucket: &typev3.TokenBucket{
+			MaxTokens: l.Requests, TokensPerFill: wrapperspb.UInt32(l.Requests), FillInterval: durationpb.New(time.Duration(l.Per) * time.Second),
+		},
+		FilterEnabled: all, FilterEnforced: all,
+	})
+}
+
+// limitFilters bound the bodies of a rule's requests.
+func (b *builder) limitFilters(r plan.Rule) []*corev3.TypedExtensionConfig {
+	if r.Limits == nil {
+		return nil
+	}
+	var filters []*corev3.TypedExtensionConfig
+	if r.Limits.Body > 0 {
+		filters = append(filters, &corev3.TypedExtensionConfig{
+			Name:        "envoy.filters.http.body_size_limit",
+			TypedConfig: b.any(&bodysizev3.BodySizeLimit{MaxRequestBytes: wrapperspb.UInt64(r.Limits.Body)}),
+		})
+	}
+	rate := func(mode bandwidthv3.BandwidthLimit_EnableMode, bytes uint64) {
+		if bytes == 0 {
+			return
+		}
+		filters = append(filters, &corev3.TypedExtensionConfig{
+			Name: "envoy.filters.http.bandwidth_limit",
+			TypedConfig: b.any(&bandwidthv3.BandwidthLimit{
+				StatPrefix: "bandwidth", EnableMode: mode,
+				// Envoy counts in KiB.
+				LimitKbps: wrapperspb.UInt64(max(1, bytes/1024)),
+			}),
+		})
+	}
+	rate(bandwidthv3.BandwidthLimit_REQUEST, r.Limits.Upload)
+	rate(bandwidthv3.BandwidthLimit_RESPONSE, r.Limits.Download)
+	return filters
+}
+
+// breakers bound the concurrent requests to a cluster.
+func breakers(concurrent uint32) *clusterv3.CircuitBreakers {
+	n := wrapperspb.UInt32(concurrent)
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxRequests: n, MaxConnections: n, MaxPendingRequests: n,
+	}}}
+}
+
+// limits are those of the destination that rules are for.
+func limits(rules []plan.Rule) plan.Limits {
+	for _, r := range rules {
+		if r.Limits != nil {
+			return *r.Limits
+		}
+	}
+	return plan.Limits{}
+}

@@ -1,0 +1,199 @@
+package envoy
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	dfpfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_forward_proxy/v3"
+	chainv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/filter_chain/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/postern/postern/plan"
+)
+
+// metadataNamespace holds, on every route, what the access log says of the
+// decision: rule, reason, and for an allowed request host and credential.
+const metadataNamespace = "postern"
+
+// allow forwards what matches, with the rule's credential.
+func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
+	said := map[string]string{"rule": r.ID, "reason": string(plan.ReasonAllowed)}
+	action := &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.upstreamCluster(r)},
+		// Streams of events last as long as they are used.
+		Timeout: durationpb.New(0),
+		// Clients do not retry inside the sandbox: a denial must fail
+		// at once. What never reached the upstream is retried here.
+		RetryPolicy: &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
+	}
+	per := map[string]*anypb.Any{}
+	if !isWildcard(r.Host) {
+		said["host"] = hostPort(r.Host, r.Port)
+		// The policy's spelling of the name, not the agent's, decides whom
+		// Envoy resolves, greets (SNI) and verifies. Below a wildcard it is
+		// the name that CONNECT, SNI and Host agree on.
+		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: authority(r)}
+		per[filterDNS] = b.any(&dfpfilterv3.PerRouteConfig{
+			HostRewriteSpecifier: &dfpfilterv3.PerRouteConfig_HostRewriteLiteral{HostRewriteLiteral: authority(r)},
+		})
+	}
+	if r.Credential != "" {
+		said["credential"] = r.Credential
+	}
+	if filters := append(b.limitFilters(r), b.credentialFilters(r)...); len(filters) > 0 {
+		per[filterCredential] = b.any(&chainv3.FilterChainConfigPerRoute{FilterChain: &chainv3.FilterChain{Filters: filters}})
+	}
+	return &routev3.Route{Name: r.ID, Match: match, Metadata: metadata(said), Action: &routev3.Route_Route{Route: action}, TypedPerFilterConfig: per}
+}
+
+// deny answers 403 by the agent's default rule. The body is made by
+// localReplies from the metadata. The host is set where the policy knows it;
+// otherwise the log takes the client's.
+func deny(agent string, reason plan.Reason, host string, match *routev3.RouteMatch) *routev3.Route {
+	said := map[string]string{"rule": plan.DefaultRule(agent), "reason": string(reason)}
+	if host != "" {
+		said["host"] = host
+	}
+	return forbidden(said, match)
+}
+
+// deniedBy answers 403 by a rule that denies.
+func deniedBy(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
+	s := map[string]string{"rule": r.ID, "reason": string(plan.ReasonDenied)}
+	if h := said(r); h != "" {
+		s["host"] = h
+	}
+	return forbidden(s, match)
+}
+
+func forbidden(said map[string]string, match *routev3.RouteMatch) *routev3.Route {
+	return &routev3.Route{
+		Name:     "deny/" + said["reason"],
+		Match:    match,
+		Metadata: metadata(said),
+		Action:   &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 403}},
+	}
+}
+
+// fullMatch is everything that a rule asks of a request.
+func fullMatch(r plan.Rule, path string) *routev3.RouteMatch {
+	m := methodMatch(r, path)
+	for _, c := range r.Query {
+		m.Headers = append(m.Headers, queryMatch(c)...)
+	}
+	for _, c := range r.Headers {
+		h := &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
+		if !c.Present {
+			// Several values of a header are matched joined by commas, and so
+			// do not equal one.
+			h.HeaderMatchSpecifier = exactly(c.Value)
+		}
+		m.Headers = append(m.Headers, h)
+	}
+	return m
+}
+
+func methodMatch(r plan.Rule, path string) *routev3.RouteMatch {
+	m := pathMatch(path)
+	m.Headers = []*routev3.HeaderMatcher{methods(r.Methods)}
+	return m
+}
+
+func methods(ms []string) *routev3.HeaderMatcher {
+	if slices.Equal(ms, []string{plan.AnyMethod}) {
+		// These make a server send back what it was sent, with the credential.
+		not := methods([]string{"CONNECT", "TRACE", "TRACK"})
+		not.InvertMatch = true
+		return not
+	}
+	if len(ms) == 1 {
+		return &routev3.HeaderMatcher{Name: ":method", HeaderMatchSpecifier: exactly(ms[0])}
+	}
+	return &routev3.HeaderMatcher{Name: ":method", HeaderMatchSpecifier: like(strings.Join(ms, "|"))}
+}
+
+// queryMatch holds if the parameter is there exactly once, with the value of
+// the condition. It looks at the path as a whole, because Envoy's own matcher
+// looks at the first occurrence only, and not at encoded names: an upstream
+// that takes the last, or decodes, would be told something else.
+func queryMatch(c plan.Condition) []*routev3.HeaderMatcher {
+	name, value := encodings(c.Name), encodings(c.Value)
+	if c.Present {
+		value = "[^&]*"
+	}
+	twice := &routev3.HeaderMatcher{
+		Name: ":path", HeaderMatchSpecifier: like(`[^?]*\?(.*&)?` + name + `(=[^&]*)?&(.*&)?` + name + `(=.*|&.*)?`), InvertMatch: true,
+	}
+	once := `[^?]*\?(.*&)?` + name + `=` + value + `(&.*)?`
+	if value == "" || c.Present {
+		once = `[^?]*\?(.*&)?` + name + `(=` + value + `)?(&.*)?`
+	}
+	return []*routev3.HeaderMatcher{{Name: ":path", HeaderMatchSpecifier: like(once)}, twice}
+}
+
+// encodings matches s with any of its bytes percent-encoded.
+func encodings(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		fmt.Fprintf(&b, "(?:%s|%%%s)", regexp.QuoteMeta(string(rune(c))), hexDigits(c))
+	}
+	return b.String()
+}
+
+// hexDigits matches the two hexadecimal digits of c in either case.
+func hexDigits(c byte) string {
+	var b strings.Builder
+	for _, d := range fmt.Sprintf("%02x", c) {
+		if d >= 'a' {
+			fmt.Fprintf(&b, "[%c%c]", d, d-'a'+'A')
+		} else {
+			b.WriteRune(d)
+		}
+	}
+	return b.String()
+}
+
+func exactly(s string) *routev3.HeaderMatcher_StringMatch {
+	return &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}}
+}
+
+func like(regex string) *routev3.HeaderMatcher_StringMatch {
+	return &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+		MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: regex}},
+	}}
+}
+
+func pathMatch(pattern string) *routev3.RouteMatch {
+	switch {
+	case pattern == plan.AnyPath:
+		return anyPath()
+	case !strings.Contains(pattern, "*"):
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: pattern}}
+	default:
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: plan.PathRegex(pattern)}}}
+	}
+}
+
+func anyPath() *routev3.RouteMatch {
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}
+
+func connectMatch() *routev3.RouteMatch {
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}}
+}
+
+func metadata(said map[string]string) *corev3.Metadata {
+	fields := make(map[string]*structpb.Value, len(said))
+	for k, v := range said {
+		fields[k] = structpb.NewStringValue(v)
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataNamespace: {Fields: fields}}}
+}
