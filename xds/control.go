@@ -68,6 +68,8 @@ type Control struct {
 	version  string
 	wanted   string
 	rejected *api.Rejection
+	// expiry is when the next rule of live ends, or zero.
+	expiry time.Time
 	// leaves are the names that a certificate may be minted for: of the live
 	// plan, and of the one that is being rolled out.
 	leaves envoy.LeafHosts
@@ -126,10 +128,15 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 	renew := time.NewTicker(leafLifetime / 4)
 	defer renew.Stop()
+	// A timer would run by the monotonic clock; a lease ends by the wall's.
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case now := <-second.C:
+			c.expire(ctx, now.Round(0))
 		case <-c.kick:
 			c.refresh(false)
 		case <-renew.C:
@@ -162,7 +169,7 @@ func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
 		return nil, err
 	}
 	before := c.plan()
-	resources, err := envoy.Build(p, c.cfg.Envoy)
+	resources, err := envoy.Build(p.At(start), c.cfg.Envoy)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +179,7 @@ func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
 	c.wanted = version
 	c.mu.Unlock()
 	c.ledger.forgive(version)
-	nodes, err := c.roll(ctx, p, version, resources)
+	nodes, err := c.roll(ctx, p.At(start), version, resources)
 	if err != nil {
 		c.rollBack(before)
 		var r *api.Rejection
@@ -185,7 +192,7 @@ func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
 		return nil, fmt.Errorf("%w; the previous version stays live", err)
 	}
 	c.mu.Lock()
-	c.live, c.version, c.rejected = p, version, nil
+	c.live, c.version, c.rejected, c.expiry = p, version, nil, p.NextExpiry(start)
 	c.mu.Unlock()
 	if err := writeJSON(c.goodFile(), p); err != nil {
 		return nil, err
@@ -246,18 +253,20 @@ func (c *Control) serve(ctx context.Context, p *plan.Plan) error {
 	if err != nil {
 		return err
 	}
+	now := time.Now()
+	valid := p.At(now)
 	r := &envoy.Resources{}
 	if p.Stack != "" {
-		if r, err = envoy.Build(p, c.cfg.Envoy); err != nil {
+		if r, err = envoy.Build(valid, c.cfg.Envoy); err != nil {
 			return err
 		}
 	}
-	tables, err := c.tables(ctx, p, r)
+	tables, err := c.tables(ctx, valid, r)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	c.leaves = envoy.Leaves(p)
+	c.leaves, c.expiry = envoy.Leaves(valid), p.NextExpiry(now)
 	if c.live, c.version = p, version; p.Stack == "" {
 		c.live, c.version = nil, ""
 	}
@@ -345,6 +354,25 @@ func (c *Control) refresh(renew bool) {
 		return
 	}
 	c.cache.publish(c.cache.current(), map[string]*table{resource.SecretType: t})
+}
+
+// expire serves the live plan again if one of its rules has ended.
+func (c *Control) expire(ctx context.Context, now time.Time) {
+	c.mu.Lock()
+	due := !c.expiry.IsZero() && !now.Before(c.expiry)
+	c.mu.Unlock()
+	if !due {
+		return
+	}
+	c.rollout.Lock()
+	defer c.rollout.Unlock()
+	if p := c.plan(); p != nil {
+		if err := c.serve(ctx, p); err != nil {
+			c.cfg.Log.Error("end leases", "error", err)
+			return
+		}
+		c.cfg.Log.Info("a lease has ended", "version", c.cache.current())
+	}
 }
 
 // leaf mints the certificate for a server name if the plan allows that host.

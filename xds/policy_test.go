@@ -71,7 +71,7 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 		r := plan.Request{
 			Agent:  rapid.SampledFrom([]string{"a", "b", "nobody"}).Draw(rt, "agent"),
 			Scheme: "https",
-			Host:   rapid.SampledFrom([]string{
+			Host: rapid.SampledFrom([]string{
 				"api.test", "open.test", "API.test", "evil.test", "api.test.evil.test", "192.0.2.1", "a.wild.test", "a.b.wild.test", "b.wild.test",
 				"x.wild.test", "wild.test", "no.wild.test", "git.test",
 			}).Draw(rt, "host"),

@@ -221,6 +221,7 @@ func (f *Fleet) NewUpstream(hosts ...string) *Upstream {
 			u.mu.Lock()
 			u.requests = append(u.requests, r)
 			u.mu.Unlock()
+			_, _ = io.Copy(io.Discard, r.Body)
 			_, _ = io.WriteString(w, "hello from "+r.Host)
 		}),
 	}
