@@ -50,7 +50,7 @@ type Config struct {
 
 // Run supervises Envoy until ctx is done, and then leaves no process and no
 // socket behind. Only one Run may use a Dir at a time.
-func Run(ctx context.Context, c Config) error {
+func Run(ctx context.Context, c Config) (err error) {
 	boot, err := envoy.Bootstrap(envoy.Node{ID: c.ID, Stack: c.Stack, XDS: c.XDS})
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	defer events.Close()
+	defer func() { err = errors.Join(err, events.Close()) }()
 	defer c.removeSockets()
 	// Envoy holds credentials in memory: it must not leave them in a core file.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
@@ -144,9 +144,12 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 		return "", fmt.Errorf("start envoy: %w", err)
 	}
 	c.Log.Info("envoy started", "pid", cmd.Process.Pid)
-	copied, ended := make(chan error, 1), make(chan error, 1)
+	copied, ended := make(chan error, 1), make(chan struct{})
 	go func() { copied <- events.Copy(reader) }()
-	go func() { ended <- cmd.Wait() }()
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // cmd.ProcessState has it
+	}()
 
 	var failed error
 	select {
@@ -157,20 +160,27 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 	case <-ctx.Done():
 		c.stop(cmd, ended)
 	}
-	writer.Close()
+	if err := writer.Close(); err != nil {
+		return "", fmt.Errorf("close access log pipe: %w", err)
+	}
 	if failed == nil {
 		failed = <-copied
 	}
 	return cmd.ProcessState.String(), failed
 }
 
-// stop ends Envoy, by force if it does not listen.
-func (c Config) stop(cmd *exec.Cmd, ended <-chan error) {
-	_ = cmd.Process.Signal(syscall.SIGTERM)
+// stop ends Envoy, by force if it does not listen. That a signal cannot be sent
+// means that it has ended by itself.
+func (c Config) stop(cmd *exec.Cmd, ended <-chan struct{}) {
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		c.Log.Debug("stop envoy", "error", err)
+	}
 	select {
 	case <-ended:
 	case <-time.After(stopGrace):
-		_ = cmd.Process.Kill()
+		if err := cmd.Process.Kill(); err != nil {
+			c.Log.Debug("kill envoy", "error", err)
+		}
 		<-ended
 	}
 }

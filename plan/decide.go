@@ -74,12 +74,11 @@ func (p *Plan) Decide(r Request) Decision {
 			return deny
 		}
 		if ModeOf(rules) == ModeTunnel {
-			for _, rule := range TunnelRules(rules) {
-				if rule.Deny {
-					return Decision{Rule: rule.ID, Reason: ReasonDenied}
-				}
-				return Decision{Allow: true, Rule: rule.ID, Reason: ReasonAllowed}
+			rule := TunnelRules(rules)[0] // there is one that allows
+			if rule.Deny {
+				return Decision{Rule: rule.ID, Reason: ReasonDenied}
 			}
+			return Decision{Allow: true, Rule: rule.ID, Reason: ReasonAllowed}
 		}
 		return decide(rules, r, deny)
 	case "http":

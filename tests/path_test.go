@@ -316,4 +316,3 @@ func TestClients(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, s.Rejected)
 }
-

@@ -125,7 +125,7 @@ func load(b *testing.B, clients []*http.Client, n int) ([]time.Duration, time.Du
 		wg.Go(func() {
 			for range max(1, n/len(clients)) {
 				t := time.Now()
-				resp, err := c.Get("https://bench.test/v1/x") //nolint:noctx // bounded by the client
+				resp, err := c.Get("https://bench.test/v1/x")
 				if err != nil {
 					b.Error(err)
 					return
@@ -197,7 +197,7 @@ static_resources:
 	} {
 		require.NoError(b, os.WriteFile(filepath.Join(dir, name), data, 0o600))
 	}
-	cmd := exec.Command(binary, "-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error") //nolint:noctx // ended below
+	cmd := exec.Command(binary, "-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
 	cmd.Dir = dir
 	require.NoError(b, cmd.Start())
 	b.Cleanup(func() {
@@ -206,7 +206,7 @@ static_resources:
 	})
 	socket := filepath.Join(dir, "raw.sock")
 	require.Eventually(b, func() bool {
-		c, err := net.Dial("unix", socket) //nolint:noctx // immediate
+		c, err := net.Dial("unix", socket)
 		if err == nil {
 			c.Close()
 		}

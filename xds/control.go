@@ -13,12 +13,11 @@ import (
 	"sync"
 	"time"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
-
-	discoverygrpc "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
@@ -147,7 +146,7 @@ func (c *Control) Run(ctx context.Context) error {
 
 // Register adds the aggregated discovery service to g.
 func (c *Control) Register(ctx context.Context, g *grpc.Server) {
-	discoverygrpc.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, c.cache, serverv3.CallbackFuncs{
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, c.cache, serverv3.CallbackFuncs{
 		DeltaStreamOpenFunc:     c.ledger.OnDeltaStreamOpen,
 		DeltaStreamClosedFunc:   c.ledger.OnDeltaStreamClosed,
 		StreamDeltaRequestFunc:  c.ledger.OnStreamDeltaRequest,
@@ -181,7 +180,7 @@ func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
 	c.ledger.forgive(version)
 	nodes, err := c.roll(ctx, p.At(start), version, resources)
 	if err != nil {
-		c.rollBack(before)
+		c.rollBack(context.WithoutCancel(ctx), before)
 		var r *api.Rejection
 		if errors.As(err, &r) {
 			c.mu.Lock()
@@ -231,11 +230,11 @@ func (c *Control) roll(ctx context.Context, p *plan.Plan, version string, r *env
 }
 
 // rollBack serves before again, and gives the nodes a moment to take it.
-func (c *Control) rollBack(before *plan.Plan) {
+func (c *Control) rollBack(ctx context.Context, before *plan.Plan) {
 	if before == nil {
 		before = &plan.Plan{}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), rollBackTimeout)
+	ctx, cancel := context.WithTimeout(ctx, rollBackTimeout)
 	defer cancel()
 	err := c.serve(ctx, before)
 	if err == nil {
@@ -299,6 +298,10 @@ func (c *Control) tables(ctx context.Context, p *plan.Plan, r *envoy.Resources) 
 	}
 	var errs []error
 	for _, m := range r.Clusters {
+		m, err := c.secrets.Sign(m)
+		if err != nil {
+			return nil, err
+		}
 		errs = append(errs, tables[resource.ClusterType].add(m.GetName(), m))
 	}
 	for _, m := range r.Scopes {
@@ -353,7 +356,15 @@ func (c *Control) refresh(renew bool) {
 		c.cfg.Log.Error("refresh secrets", "error", err)
 		return
 	}
-	c.cache.publish(c.cache.current(), map[string]*table{resource.SecretType: t})
+	tables := map[string]*table{resource.SecretType: t}
+	switch signed, err := c.resign(p); {
+	case err != nil:
+		c.cfg.Log.Error("refresh secrets", "error", err)
+		return
+	case signed != nil:
+		tables[resource.ClusterType] = signed
+	}
+	c.cache.publish(c.cache.current(), tables)
 }
 
 // expire serves the live plan again if one of its rules has ended.
@@ -449,12 +460,13 @@ func (c *Control) Status() *api.Status {
 		return s
 	}
 	s.Stack = p.Stack
-	problems := map[string]string{}
+	problems := map[string]secret.Problem{}
 	for _, pr := range c.secrets.Problems() {
-		problems[pr.Credential] = pr.Text
+		problems[pr.Credential] = pr
 	}
 	for _, cred := range p.Credentials {
-		s.Credentials = append(s.Credentials, api.Credential{Name: cred.Name, OK: problems[cred.Name] == "", Problem: problems[cred.Name]})
+		pr := problems[cred.Name]
+		s.Credentials = append(s.Credentials, api.Credential{Name: cred.Name, OK: pr.Text == "" || pr.Working, Problem: pr.Text})
 	}
 	return s
 }

@@ -144,7 +144,7 @@ func TestConcurrentTunnels(t *testing.T) {
 	// Every client keeps its tunnel open until the end.
 	for i := range 30 {
 		agent := []string{"a", "b"}[i%2]
-		resp, err := f.Client("n1", agent).Get("https://open.test/b/x") //nolint:noctx // bounded by the client
+		resp, err := f.Client("n1", agent).Get("https://open.test/b/x")
 		require.NoError(t, err)
 		resp.Body.Close()
 		require.Equal(t, 200, resp.StatusCode)
@@ -355,7 +355,7 @@ func TestPrivateAddresses(t *testing.T) {
 	f.MustPublish(p)
 	n := 0
 	for _, r := range p.Agents[0].Rules {
-		resp, err := f.Client("n1", "a").Get("https://" + r.Host + "/") //nolint:noctx // bounded by the client
+		resp, err := f.Client("n1", "a").Get("https://" + r.Host + "/")
 		require.NoError(t, err)
 		resp.Body.Close()
 		require.Equal(t, 503, resp.StatusCode, r.Host)
@@ -365,7 +365,7 @@ func TestPrivateAddresses(t *testing.T) {
 		require.Equal(t, plan.ReasonAddress, e.Reason, "%+v", e)
 		require.Equal(t, r.ID, e.Rule)
 	}
-	_, err = f.Client("n1", "a").Get("https://evil.test/") //nolint:noctx,bodyclose // refused
+	_, err = f.Client("n1", "a").Get("https://evil.test/") //nolint:bodyclose // refused
 	require.Error(t, err)
 	f.Events(n + 1)
 	mu.Lock()
