@@ -95,7 +95,7 @@ func (b *builder) upstreamCluster(r plan.Rule) string {
 		agent, _, _ := strings.Cut(r.ID, "/")
 		name = strings.Join([]string{"limited", agent, hostPort(r.Host, r.Port), name}, "/")
 	}
-	return name
+	return b.signedName(r, name)
 }
 
 // upstream builds the cluster of that name.
@@ -109,9 +109,12 @@ func (b *builder) upstream(name string, r plan.Rule) *clusterv3.Cluster {
 	if r.Mode == plan.ModeTunnel {
 		// The TLS is the agent's own.
 		c.TransportSocket, c.TypedExtensionProtocolOptions = nil, nil
-	} else if r.Limits != nil && r.Limits.Concurrent > 0 {
+		return c
+	}
+	if r.Limits != nil && r.Limits.Concurrent > 0 {
 		c.CircuitBreakers = breakers(r.Limits.Concurrent)
 	}
+	b.sign(c, r)
 	return c
 }
 

@@ -2,23 +2,84 @@ package envoy
 
 import (
 	"fmt"
+	"strings"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	awsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/aws/v3"
+	signingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/aws_request_signing/v3"
 	injectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
+	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	genericv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/injected_credentials/generic/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/postern/postern/plan"
 )
 
-// credentialFilters inject the credential of a rule, if it has one.
-func (b *builder) credentialFilters(r plan.Rule) []*corev3.TypedExtensionConfig {
-	if r.Credential == "" {
-		return nil
+// maxSignedBody is the largest request body whose digest Envoy computes for a
+// signature: it is in memory as a whole while it does.
+const maxSignedBody = 16 << 20
+
+const (
+	optionsHTTP   = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+	filterSigning = "envoy.filters.http.aws_request_signing"
+)
+
+// credential returns that of a rule, if it has one.
+func (b *builder) credential(r plan.Rule) (plan.Credential, bool) {
+	if r.Credential == "" || r.Deny {
+		return plan.Credential{}, false
 	}
 	c, ok := b.credentials[r.Credential]
 	if !ok {
 		b.errs = append(b.errs, fmt.Errorf("rule %s: there is no credential %q", r.ID, r.Credential))
+	}
+	return c, ok
+}
+
+// injected is the header that the secret of c goes into, and what precedes it.
+func injected(c plan.Credential) (header, prefix string, err error) {
+	switch c.Kind {
+	case plan.KindHeader:
+		return c.Header, c.Prefix, nil
+	case plan.KindBasic:
+		return "authorization", "Basic ", nil
+	case plan.KindGitHubApp:
+		if c.Username != "" {
+			// As git wants it.
+			return "authorization", "Basic ", nil
+		}
+		return "authorization", "Bearer ", nil
+	case plan.KindBearer, plan.KindOAuth2ClientCredentials, plan.KindOAuth2RefreshToken, plan.KindGCPAccessToken, plan.KindGCPIDToken:
+		return "authorization", "Bearer ", nil
+	case plan.KindQuery:
+		return secretHeader, "", nil
+	case plan.KindAWSSigV4:
+		// What is injected says no more than that there are keys: the filter of
+		// the cluster overwrites it. If there are none the request ends here.
+		return "authorization", "", nil
+	}
+	return "", "", fmt.Errorf("credential %s: %q is not a known kind", c.Name, c.Kind)
+}
+
+// credentialFilters inject the credential of a rule, if it has one.
+func (b *builder) credentialFilters(r plan.Rule) []*corev3.TypedExtensionConfig {
+	c, ok := b.credential(r)
+	if !ok {
+		return nil
+	}
+	header, prefix, err := injected(c)
+	if err != nil {
+		b.errs = append(b.errs, err)
 		return nil
 	}
 	injector := b.any(&injectorv3.CredentialInjector{
@@ -27,11 +88,128 @@ func (b *builder) credentialFilters(r plan.Rule) []*corev3.TypedExtensionConfig 
 		Credential: &corev3.TypedExtensionConfig{
 			Name: "envoy.http.injected_credentials.generic",
 			TypedConfig: b.any(&genericv3.Generic{
-				Header:            c.Header,
-				HeaderValuePrefix: c.Prefix,
+				Header:            header,
+				HeaderValuePrefix: prefix,
 				Credential:        &tlsv3.SdsSecretConfig{Name: SecretName(c.Name), SdsConfig: ads()},
 			}),
 		},
 	})
 	return []*corev3.TypedExtensionConfig{{Name: "envoy.filters.http.credential_injector", TypedConfig: injector}}
+}
+
+// slotConfig tells the filters of slots.go what a rule's route needs of them.
+func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any) {
+	if r.OwnCredentials && r.Credential == "" {
+		off := b.any(&routev3.FilterConfig{Disabled: true})
+		per[filterSlots], per[filterQuery] = off, off
+		return
+	}
+	c, ok := b.credential(r)
+	if !ok {
+		return
+	}
+	context := map[string]*structpb.Value{}
+	switch header, _, err := injected(c); {
+	case err != nil:
+		return
+	case c.Kind == plan.KindQuery:
+		context["parameter"] = structpb.NewStringValue(c.Parameter)
+	case c.Kind == plan.KindAWSSigV4:
+		context["signs"] = structpb.NewBoolValue(true)
+	default:
+		context["header"] = structpb.NewStringValue(header)
+	}
+	per[filterQuery] = b.any(&luav3.LuaPerRoute{FilterContext: &structpb.Struct{Fields: context}})
+}
+
+// signedName is the name of the cluster that signs what a rule forwards to the
+// cluster of that name, or the name itself.
+func (b *builder) signedName(r plan.Rule, name string) string {
+	if c, ok := b.credentials[r.Credential]; ok && c.Kind == plan.KindAWSSigV4 {
+		return strings.Join([]string{"signed", c.Name, name}, "/")
+	}
+	return name
+}
+
+// sign makes c sign every request with the credential of r, if that is its
+// kind. The keys are not part of the plan: the control plane fills them in when
+// it publishes the cluster, with [Sign].
+func (b *builder) sign(c *clusterv3.Cluster, r plan.Rule) {
+	cred, ok := b.credentials[r.Credential]
+	if !ok || cred.Kind != plan.KindAWSSigV4 {
+		return
+	}
+	exact := func(s string) *matcherv3.StringMatcher {
+		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
+	}
+	options := &httpv3.HttpProtocolOptions{}
+	if err := c.TypedExtensionProtocolOptions[optionsHTTP].UnmarshalTo(options); err != nil {
+		b.errs = append(b.errs, fmt.Errorf("cluster %s: %w", c.Name, err))
+		return
+	}
+	options.HttpFilters = []*hcmv3.HttpFilter{
+		b.filter(filterSigning, &signingv3.AwsRequestSigning{
+			ServiceName: cred.Service,
+			Region:      cred.Region,
+			// S3 takes bodies of any size with the digest left out, as TLS
+			// protects them. Other services insist on it.
+			UseUnsignedPayload: strings.HasPrefix(cred.Service, "s3"),
+			// And the host, always. What a proxy may change is left out.
+			MatchIncludedHeaders: []*matcherv3.StringMatcher{
+				{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-amz-"}}, exact("content-type"), exact("content-md5"),
+			},
+			CredentialProvider: &awsv3.AwsCredentialProvider{InlineCredential: noKeys()},
+		}),
+		b.filter("envoy.filters.http.upstream_codec", &codecv3.UpstreamCodec{}),
+	}
+	c.TypedExtensionProtocolOptions[optionsHTTP] = b.any(options)
+	c.PerConnectionBufferLimitBytes = wrapperspb.UInt32(maxSignedBody)
+	c.Metadata = metadata(map[string]string{"credential": cred.Name})
+}
+
+// SignedWith returns the name of the credential that a cluster signs with, or "".
+func SignedWith(c *clusterv3.Cluster) string {
+	return c.GetMetadata().GetFilterMetadata()[metadataNamespace].GetFields()["credential"].GetStringValue()
+}
+
+// Sign returns a copy of c that signs with the keys, or with none if they are
+// nil, and leaves c alone.
+func Sign(c *clusterv3.Cluster, keys *awsv3.InlineCredentialProvider) (*clusterv3.Cluster, error) {
+	c = proto.CloneOf(c)
+	if keys == nil {
+		keys = noKeys()
+	}
+	options, signing := &httpv3.HttpProtocolOptions{}, &signingv3.AwsRequestSigning{}
+	if err := c.GetTypedExtensionProtocolOptions()[optionsHTTP].UnmarshalTo(options); err != nil {
+		return nil, fmt.Errorf("sign cluster %s: %w", c.GetName(), err)
+	}
+	for _, f := range options.GetHttpFilters() {
+		if f.GetName() != filterSigning {
+			continue
+		}
+		if err := f.GetTypedConfig().UnmarshalTo(signing); err != nil {
+			return nil, fmt.Errorf("sign cluster %s: %w", c.GetName(), err)
+		}
+		signing.CredentialProvider = &awsv3.AwsCredentialProvider{InlineCredential: keys}
+		if err := pack(f.GetTypedConfig(), signing); err != nil {
+			return nil, fmt.Errorf("sign cluster %s: %w", c.GetName(), err)
+		}
+		if err := pack(c.GetTypedExtensionProtocolOptions()[optionsHTTP], options); err != nil {
+			return nil, fmt.Errorf("sign cluster %s: %w", c.GetName(), err)
+		}
+		return c, nil
+	}
+	return nil, fmt.Errorf("sign cluster %s: it does not sign", c.GetName())
+}
+
+// noKeys stand in a cluster that signs while its credential cannot be had.
+// Without any, Envoy would look for keys on its own: in its environment, and on
+// the metadata service. Its routes are closed, so nothing is signed with these.
+func noKeys() *awsv3.InlineCredentialProvider {
+	return &awsv3.InlineCredentialProvider{AccessKeyId: "none", SecretAccessKey: "none"}
+}
+
+// pack is deterministic, as the bytes are hashed.
+func pack(a *anypb.Any, m proto.Message) error {
+	return anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true})
 }

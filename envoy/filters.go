@@ -12,7 +12,6 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	celformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -40,23 +39,17 @@ const (
 	hostHeader    = "x-postern-host"
 )
 
-// authenticationSlots are the headers in which some service accepts a
-// credential. All are removed before the policy's own is injected, so that an
-// agent's own key never reaches an allowed host.
-var authenticationSlots = []string{
-	"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "x-access-token", "x-amz-security-token",
-	"private-token", "job-token", "deploy-token", "x-vault-token", "x-functions-key", "ocp-apim-subscription-key", "cookie",
-}
-
 // requestFilters are the HTTP filters of both connection managers.
 func (b *builder) requestFilters(first ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
 	return append(first,
 		// Before the injector: what it removed afterwards would be the
 		// credential itself (envoy.md, section A, trap 2).
 		b.filter("scrub", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{RequestMutations: scrub()}}),
+		b.slotFilter(),
 		b.rateFilter(),
 		// Does nothing but what a route configures: inject its credential.
 		b.filter(filterCredential, &chainv3.FilterChainConfig{}),
+		b.queryFilter(),
 		// Resolves the host that the route's scope has bound, nothing else.
 		b.filter(filterDNS, &dfpfilterv3.FilterConfig{
 			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache()},
@@ -109,20 +102,6 @@ func overwrite(header, format string) *mutationv3.HeaderMutation {
 	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
 		Header:       &corev3.HeaderValue{Key: header, Value: format},
 		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}}}
-}
-
-func scrub() []*mutationv3.HeaderMutation {
-	ms := []*mutationv3.HeaderMutation{removePrefix("x-postern-"), removePrefix("x-envoy-"), removePrefix("x-forwarded-")}
-	for _, h := range authenticationSlots {
-		ms = append(ms, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: h}})
-	}
-	return ms
-}
-
-func removePrefix(prefix string) *mutationv3.HeaderMutation {
-	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
-		KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true},
 	}}}
 }
 

@@ -48,6 +48,7 @@ func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 	if r.Credential != "" {
 		said["credential"] = r.Credential
 	}
+	b.slotConfig(r, per)
 	if filters := append(b.limitFilters(r), b.credentialFilters(r)...); len(filters) > 0 {
 		per[filterCredential] = b.any(&chainv3.FilterChainConfigPerRoute{FilterChain: &chainv3.FilterChain{Filters: filters}})
 	}

@@ -60,7 +60,7 @@ type Credential struct {
 	Name string `json:"name"`
 	// OK is false if the secret cannot be had; its routes then fail closed.
 	OK bool `json:"ok"`
-	// Problem says why not, and what to do.
+	// Problem says why not, and what to do; beside OK, why it soon will be false.
 	Problem string `json:"problem,omitempty"`
 }
 

@@ -1,0 +1,160 @@
+package envoy
+
+import (
+	_ "embed"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// Names of the filters that take the agent's own keys out of a request. Routes
+// of rules with their own credentials turn them off.
+const (
+	filterSlots = "slots"
+	filterQuery = "query"
+)
+
+// secretHeader takes a credential from the injector to the query. It is one of
+// those that are removed from whatever a client sends.
+const secretHeader = "x-postern-secret"
+
+// A slot is where some service accepts a credential. All are emptied on every
+// inspected route before the policy's own credential is put into one, so that an
+// agent's own key never reaches an allowed host: with it, an allowed host would
+// be a way out for data.
+
+// headerSlots are headers, in lower case, by who takes them.
+var headerSlots = []string{
+	// RFC 9110, RFC 6265, RFC 2965: nearly everybody.
+	"authorization", "proxy-authorization", "cookie", "cookie2",
+	// RFC 9449, RFC 9421: proofs of possession of the agent's own key.
+	"dpop", "signature", "signature-input",
+	// By custom: Anthropic, AWS API Gateway and many more; Azure OpenAI, Pinecone, New Relic; Supabase, Kong.
+	"x-api-key", "api-key", "apikey", "x-apikey",
+	// OpenStack, Cloudflare's older API, Spring; what proxies and frameworks pass on.
+	"x-auth-token", "x-auth-key", "x-auth-email", "x-auth-user-service-key", "x-subject-token", "x-access-token", "x-session-token", "x-user-token",
+	"x-token", "x-id-token", "x-authorization", "x-original-authorization", "x-wsse",
+	// Google: APIs, Cloud Run beside an Authorization of one's own, IAP.
+	"x-goog-api-key", "x-goog-iam-authorization-token", "x-goog-iap-jwt-assertion", "x-serverless-authorization",
+	// AWS: temporary keys, the date of a signature, S3 Express, Selling Partner.
+	"x-amz-security-token", "x-amz-date", "x-amz-s3session-token", "x-amz-access-token",
+	// Azure: API Management, Functions, Event Grid, App Service, a second identity, the source of a copy.
+	"ocp-apim-subscription-key", "x-functions-key", "aeg-sas-key", "aeg-sas-token", "x-zumo-auth", "x-zumo-master", "x-ms-authorization-auxiliary",
+	"x-ms-copy-source-authorization", "x-ms-token-aad-access-token", "x-ms-token-aad-id-token",
+	// GitLab: users, jobs, deployments.
+	"private-token", "job-token", "deploy-token",
+	// HashiCorp.
+	"x-vault-token", "x-consul-token", "x-nomad-token",
+	// Cloudflare Access.
+	"cf-access-token", "cf-access-client-id", "cf-access-client-secret", "cf-access-jwt-assertion",
+	// Where telemetry goes: an account of the agent's own is a way out.
+	"dd-api-key", "dd-application-key", "x-insert-key", "x-query-key", "x-license-key", "x-honeycomb-team", "x-sentry-auth", "x-rollbar-access-token",
+	"bugsnag-api-key", "lightstep-access-token", "x-sf-token",
+	// Package registries and builds.
+	"npm-otp", "x-nuget-apikey", "x-jfrog-art-api", "circle-token",
+	// Model providers, and vector stores that pass their keys on.
+	"xi-api-key", "x-openai-api-key", "x-cohere-api-key", "x-huggingface-api-key", "x-goog-vertex-api-key",
+	// Others, by name: Shopify, Figma, Brave, Postmark, Algolia, Parse, RapidAPI, Plaid, Salesforce, Trello.
+	"x-shopify-access-token", "x-shopify-storefront-access-token", "x-figma-token", "x-subscription-token", "x-postmark-server-token",
+	"x-postmark-account-token", "x-algolia-api-key", "x-parse-rest-api-key", "x-parse-master-key", "x-parse-session-token", "x-rapidapi-key",
+	"plaid-client-id", "plaid-secret", "x-sfdc-session", "x-trello-token",
+}
+
+// headerSuffixes make slots of headers that are named like one, for the
+// services that nobody has thought of.
+var headerSuffixes = []string{"-api-key", "-apikey", "-api-token", "-access-token", "-auth-token", "-session-token", "-secret-key", "-client-secret"}
+
+// parameterSlots are query parameters, in lower case: case counts nowhere, as
+// it does not for some services.
+var parameterSlots = []string{
+	// By custom: Google and Trello; everybody else.
+	"key", "api_key", "api-key", "apikey", "x-api-key", "api_token", "api-token", "apitoken", "app_key", "appkey", "hapikey", "subscription-key",
+	// RFC 6750, section 2.3, and OAuth 1; GitLab, Gitea, Trello.
+	"access_token", "access-token", "accesstoken", "oauth_token", "oauth_signature", "oauth_consumer_key", "id_token", "private_token", "job_token",
+	"token", "auth", "auth_token", "auth-token", "authtoken", "authorization", "bearer", "jwt", "session_token", "user_token",
+	// OAuth's client, and passwords.
+	"client_secret", "client_assertion", "secret", "password", "passwd",
+	// Signed URLs are credentials of whoever signed them. AWS, S3's older form, CloudFront; Google; Azure (the signature is enough).
+	"x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-amz-date", "x-amz-algorithm", "awsaccesskeyid", "signature", "key-pair-id",
+	"x-goog-signature", "x-goog-credential", "googleaccessid", "sig", "skoid", "sktid",
+	// Sentry, Firebase, Algolia.
+	"sentry_key", "x-firebase-auth", "x-algolia-api-key",
+}
+
+// protocolSlots are prefixes of WebSocket subprotocols that hold a key:
+// Kubernetes, OpenAI, Supabase.
+var protocolSlots = []string{"base64url.bearer.", "openai-insecure-api-key.", "bearer.", "access_token.", "authorization.", "apikey."}
+
+//go:embed slots.lua
+var slotsScript string
+
+// slotFilter removes header slots, from requests and from all trailers.
+func (b *builder) slotFilter() *hcmv3.HttpFilter {
+	var ms []*mutationv3.HeaderMutation
+	for _, h := range headerSlots {
+		ms = append(ms, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: h}})
+	}
+	for _, s := range headerSuffixes {
+		ms = append(ms, removeOnMatch(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: s}, IgnoreCase: true}))
+	}
+	return b.filter(filterSlots, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+		RequestMutations: ms, RequestTrailersMutations: ms, ResponseTrailersMutations: ms,
+	}})
+}
+
+// queryFilter runs slots.lua: after the injector, whose value may go into the query.
+func (b *builder) queryFilter() *hcmv3.HttpFilter {
+	return b.filter(filterQuery, &luav3.Lua{
+		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: slotsSource()}},
+		// The route was chosen by the path as it came, and stays.
+		ClearRouteCache: wrapperspb.Bool(false),
+		// One interpreter for all agents: it keeps nothing from one request to the next.
+		SharedVmId: filterQuery,
+	})
+}
+
+func slotsSource() string {
+	set := func(names []string) string {
+		sorted := append([]string(nil), names...)
+		sort.Strings(sorted)
+		var s strings.Builder
+		for _, n := range sorted {
+			fmt.Fprintf(&s, "[%s]=true,", strconv.Quote(n))
+		}
+		return "{" + s.String() + "}"
+	}
+	list := make([]string, len(protocolSlots))
+	for i, p := range protocolSlots {
+		list[i] = strconv.Quote(p)
+	}
+	return fmt.Sprintf("local headers = %s\nlocal parameters = %s\nlocal protocols = {%s}\nlocal secret = %q\n",
+		set(headerSlots), set(parameterSlots), strings.Join(list, ","), secretHeader) + slotsScript
+}
+
+// scrub removes what no client may send, whatever its route says.
+func scrub() []*mutationv3.HeaderMutation {
+	return []*mutationv3.HeaderMutation{
+		removePrefix("x-postern-"), removePrefix("x-envoy-"), removePrefix("x-forwarded-"),
+		// For a proxy, and this is it.
+		{Action: &mutationv3.HeaderMutation_Remove{Remove: "proxy-authorization"}},
+	}
+}
+
+func removePrefix(prefix string) *mutationv3.HeaderMutation {
+	return removeOnMatch(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true})
+}
+
+func removeOnMatch(m *matcherv3.StringMatcher) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: m},
+	}}
+}

@@ -1,0 +1,43 @@
+package xds
+
+import (
+	"fmt"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/plan"
+)
+
+// resign returns the published clusters with the keys that credentials have
+// now, or nil if none of p's credentials signs.
+func (c *Control) resign(p *plan.Plan) (*table, error) {
+	signs := false
+	for _, cred := range p.Credentials {
+		signs = signs || cred.Kind == plan.KindAWSSigV4
+	}
+	if !signs {
+		return nil, nil
+	}
+	c.cache.mu.Lock()
+	t := newTable().with(c.cache.tables[resource.ClusterType])
+	c.cache.mu.Unlock()
+	for name, r := range t.resources {
+		m := &clusterv3.Cluster{}
+		if err := r.GetResource().UnmarshalTo(m); err != nil {
+			return nil, fmt.Errorf("read cluster %s: %w", name, err)
+		}
+		if envoy.SignedWith(m) == "" {
+			continue
+		}
+		m, err := c.secrets.Sign(m)
+		if err != nil {
+			return nil, err
+		}
+		if err := t.add(name, m); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
