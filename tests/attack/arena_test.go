@@ -1,0 +1,215 @@
+package attack
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/audit"
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
+)
+
+// patience bounds everything that is waited for.
+const patience = 15 * time.Second
+
+// canary and second are the values of the credentials.
+const (
+	canary = "s3cr3t-canary-b1f0c7"
+	second = "s3cr3t-second-77ad12"
+)
+
+// The names of the hosts of a case, each followed by the suffix of its seat.
+const (
+	api   = "api."   // GET and POST /v1/**, with credential "key", and a gateway
+	open  = "open."  // everything, no credential
+	other = "other." // GET /v1/**, with credential "other"
+	h2    = "h2."    // everything; the upstream speaks HTTP/2
+	evil  = "evil."  // nothing: not in the policy
+)
+
+// arena is the fleet, the world, and what all cases share.
+type arena struct {
+	fleet *fleet.Fleet
+	world *worldClient
+	plan  *plan.Plan
+	// homes holds the agents' working directories; self is a copy of this
+	// binary there, posternd the daemon.
+	homes, self, posternd string
+	pid                   int
+	// files are the paths of the secrets of cases that change them.
+	files map[string]string
+	// spare starts another fleet, outside the world.
+	spare func() *fleet.Fleet
+	// reachable are the addresses that Envoy may connect to.
+	reachable map[string]bool
+}
+
+// rulesOf is the policy of a seat whose case has none of its own.
+func rulesOf(s string) []plan.Rule {
+	rule := func(name, host string, port uint16, methods, paths []string, credential string) plan.Rule {
+		return plan.Rule{ID: s + "/" + name, Host: host + s + ".test", Port: port, Methods: methods, Paths: paths, Credential: credential}
+	}
+	gateway := rule("api", api, 443, []string{"GET", "POST"}, []string{"/v1/**"}, "key")
+	gateway.Gateway = 8080
+	return []plan.Rule{
+		gateway,
+		rule("open", open, 443, []string{plan.AnyMethod}, []string{plan.AnyPath}, ""),
+		rule("other", other, 443, []string{"GET"}, []string{"/v1/**"}, "other"),
+		rule("h2", h2, 443, []string{plan.AnyMethod}, []string{plan.AnyPath}, ""),
+		rule("port", api, 8443, []string{"GET"}, []string{plan.AnyPath}, ""),
+	}
+}
+
+// newArena starts everything and publishes one plan with an agent for each seat.
+func newArena(t *testing.T, seats []*seat) *arena {
+	t.Helper()
+	a := &arena{fleet: fleet.New(t, 0), files: map[string]string{}, reachable: map[string]bool{}}
+	a.spare = func() *fleet.Fleet { return fleet.New(t, 1) }
+	root := a.fleet.Home.Root
+	a.world = newWorld(t, root)
+	binary, err := envoy.Binary()
+	require.NoError(t, err)
+	a.fleet.Envoy, err = a.world.envoyIn(root, binary)
+	require.NoError(t, err)
+	a.fleet.StartNode("n1")
+	a.pid = a.fleet.EnvoyPID("n1")
+
+	// Not t.TempDir: a socket's path is short.
+	a.homes, err = os.MkdirTemp("", "attack")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(a.homes)) })
+	require.NoError(t, os.MkdirAll(filepath.Join(a.homes, "home"), 0o755))
+	a.self = filepath.Join(a.homes, "self")
+	b, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(a.self, b, 0o755))
+	a.posternd = filepath.Join(a.homes, "posternd")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", a.posternd, "./cmd/posternd")
+	build.Dir, build.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	p := &plan.Plan{Stack: "test", Resolvers: []string{worldResolver}, Credentials: []plan.Credential{
+		{Name: "key", Kind: plan.KindHeader, Header: "x-api-key", Secret: "file://" + a.fleet.Secret("key", canary)},
+		{Name: "other", Kind: plan.KindHeader, Header: "authorization", Prefix: "Bearer ", Secret: "file://" + a.fleet.Secret("other", second)},
+	}}
+	zone := map[string][][]string{}
+	for _, s := range seats {
+		agent := plan.Agent{Name: s.name}
+		if s.Rules != nil {
+			agent.Rules = s.Rules(s.name)
+		} else {
+			agent.Rules = rulesOf(s.name)
+		}
+		for i := range agent.Rules {
+			// A credential of the case's own, which it may change.
+			if c := agent.Rules[i].Credential; c != "key" && c != "other" && c != "" {
+				if a.files[c] == "" {
+					a.files[c] = a.fleet.Secret(c, canary)
+					p.Credentials = append(p.Credentials, plan.Credential{Name: c, Kind: plan.KindHeader, Header: "x-api-key", Secret: "file://" + a.files[c]})
+				}
+			}
+			host := agent.Rules[i].Host
+			a.reachable[fmt.Sprintf("tcp %s:%d", addressOf(host), agent.Rules[i].Port)] = true
+		}
+		if s.Zone != nil {
+			for name, answers := range s.Zone(s.name) {
+				zone[name] = answers
+			}
+		}
+		p.Agents = append(p.Agents, agent)
+	}
+	slices.SortFunc(p.Agents, func(x, y plan.Agent) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(p.Credentials, func(x, y plan.Credential) int { return strings.Compare(x.Name, y.Name) })
+	require.NoError(t, a.world.setZone(zone))
+	a.fleet.MustPublish(p)
+	a.plan = p
+	return a
+}
+
+// timeout is the context of something that must not hang.
+func timeout() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
+
+// events are those of one agent so far.
+func (a *arena) events(agent string) ([]audit.Event, error) {
+	return audit.Read(a.fleet.Home.AuditDir(), audit.Filter{Agent: agent})
+}
+
+// strays are packets to where no rule leads.
+func (a *arena) strays(r Record) []string {
+	var strays []string
+	for flow := range r.Packets {
+		if flow != "udp "+worldResolver && flow != "tcp "+worldResolver && !a.reachable[flow] {
+			_, to, _ := strings.Cut(flow, " ")
+			host, _, err := net.SplitHostPort(to)
+			if err != nil {
+				host = to
+			}
+			strays = append(strays, fmt.Sprintf("%s (%s)", flow, r.Names[host]))
+		}
+	}
+	slices.Sort(strays)
+	return strays
+}
+
+// nowhere checks, after all cases, that the secrets are in nothing that
+// anybody but Envoy can read, and that the log is whole.
+func (a *arena) nowhere(t *testing.T) {
+	t.Helper()
+	hold := func(where, content string) {
+		for _, value := range []string{canary, second} {
+			for _, form := range spellings(value) {
+				require.NotContains(t, content, form, where)
+			}
+		}
+	}
+	root := a.fleet.Home.Root
+	require.NoError(t, filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(filepath.Base(p), "secret-") {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		require.NoError(t, err)
+		hold(p, string(b))
+		return nil
+	}))
+	for _, page := range []string{"/config_dump?include_eds", "/stats", "/clusters", "/listeners", "/certs", "/init_dump", "/server_info"} {
+		hold("admin "+page, a.fleet.Admin("n1", page))
+	}
+	status, err := a.fleet.API.Status(t.Context())
+	require.NoError(t, err)
+	b, err := json.Marshal(status)
+	require.NoError(t, err)
+	hold("status", string(b))
+	for _, f := range []string{"cmdline", "environ"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", a.pid, f))
+		require.NoError(t, err)
+		hold(f, string(b))
+	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", a.pid))
+	require.NoError(t, err)
+	require.Regexp(t, `Max core file size +0 +0`, string(limits), "Envoy may leave a core file")
+
+	require.Equal(t, a.pid, a.fleet.EnvoyPID("n1"), "Envoy was restarted")
+	all, err := a.events("")
+	require.NoError(t, err)
+	for i, e := range all {
+		require.NotEqual(t, audit.Gap, e.Verdict, "%+v", e)
+		require.NotEmpty(t, e.Reason, "%+v", e)
+		require.NotEmpty(t, e.Agent, "event %d: %+v", i, e)
+	}
+}

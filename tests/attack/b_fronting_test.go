@@ -1,0 +1,466 @@
+package attack
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/plan"
+)
+
+// fronting is section B: one name at the door, another one inside.
+var fronting = []Case{
+	{ID: "B1", What: "CONNECT to an allowed host, another server name", Ways: []Way{Explicit}, Run: func(s *seat) {
+		for _, sni := range []string{s.host(evil), s.host(open), s.host(other), "canary.test"} {
+			c := s.tunnel(s.host(api))
+			t, err := s.handshake(c, sni)
+			if err == nil { // an allowed name: the certificate exists, the destination is another
+				a := exchange(t, "GET", request("GET", "/v1/x", sni))
+				require.Equal(s, 403, a.Status, "%q: %s", sni, a)
+				require.Contains(s, a.Body, string(plan.ReasonName))
+			}
+			c.Close()
+			s.deny(plan.ReasonName)
+		}
+	}},
+	{ID: "B2", What: "another host inside the tunnel", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+		for _, host := range []string{s.host(evil), s.host(open), s.host(other), "169.254.169.254", "localhost:8080", s.host(api) + ":8443", s.host(api) + ":80", "canary.test"} {
+			a := exchange(s.secure(s.host(api)), "GET", request("GET", "/v1/x", host))
+			require.Equal(s, 403, a.Status, "%q: %s", host, a)
+			require.Contains(s, a.Body, string(plan.ReasonName))
+			s.deny(plan.ReasonName)
+		}
+	}},
+	{ID: "B2", What: "absolute form, two hosts, no host inside the tunnel", Ways: []Way{Explicit}, Run: func(s *seat) {
+		h, e := s.host(api), s.host(evil)
+		for _, raw := range []string{
+			request("GET", "https://"+e+"/v1/x", h), request("GET", "http://"+e+"/v1/x", h),
+			request("GET", "/v1/x", h, "Host: "+e), request("GET", "/v1/x", e, "Host: "+h),
+			"GET /v1/x HTTP/1.1\r\n\r\n", request("GET", "/v1/x", ""), request("GET", "/v1/x", h+","+e), request("GET", "/v1/x", h+" "+e), request("GET", "/v1/x", h, " "+e), request("GET", "/v1/x", h, "Host : "+e),
+		} {
+			a := exchange(s.secure(h), "GET", raw)
+			require.True(s, a.refused(), "%q: %s", raw, a)
+			if a.Status == 403 {
+				s.deny(plan.ReasonName)
+			} else {
+				s.deny(plan.ReasonMalformed)
+			}
+		}
+	}},
+	{ID: "B3", What: "plain HTTP: URL and Host differ", Ways: []Way{Socket}, Run: func(s *seat) {
+		h, e := s.host(api), s.host(evil)
+		for _, raw := range []string{
+			request("GET", "http://"+h+"/v1/x", e), request("GET", "http://"+e+"/v1/x", h), request("GET", "http://"+h+":8080/v1/x", "localhost:8080"), request("GET", "http://"+e+"/v1/x", "localhost:8080"),
+			request("GET", "https://"+h+"/v1/x", "localhost:8080"), request("GET", "/v1/x", h), request("GET", "/v1/x", e),
+		} {
+			a := s.raw(raw)
+			require.Equal(s, 403, a.Status, "%q: %s", raw, a)
+			s.deny(plan.ReasonScheme)
+		}
+		for _, raw := range []string{
+			request("GET", "/v1/x", "localhost:8080", "Host: "+e), request("GET", "/v1/x", e, "Host: localhost:8080"), request("GET", "/v1/x", "localhost:8080", " "+e),
+			"GET /v1/x HTTP/1.1\r\n\r\n", request("GET", "/v1/x", "localhost:8080", "Host : "+e),
+		} {
+			a := s.raw(raw)
+			require.True(s, a.refused(), "%q: %s", raw, a)
+			if a.Status == 403 {
+				s.deny(plan.ReasonScheme)
+			} else {
+				s.deny(plan.ReasonMalformed)
+			}
+		}
+	}},
+	{ID: "B3", What: "a gateway's host in the URL, another in Host: the URL counts", Ways: []Way{Gateway}, Run: func(s *seat) {
+		a := s.raw(request("GET", "http://localhost:8080/v1/x", s.host(evil)))
+		require.Equal(s, 200, a.Status, "%s", a)
+		s.allow("api")
+		require.Equal(s, s.host(api), s.arrivals()[0].Host)
+	}},
+	{ID: "B4", What: "an attacker's address with an allowed name", Ways: []Way{Captured}, Run: func(s *seat) {
+		for _, address := range []string{"203.0.113.66:443", "[2001:db8::66]:443", "169.254.169.254:443", "10.0.0.1:443"} {
+			t, err := s.handshake(s.dial("tcp", address), s.host(api))
+			require.NoError(s, err)
+			require.Equal(s, 200, exchange(t, "GET", request("GET", "/v1/x", s.host(api))).Status)
+			s.allow("api")
+		}
+		for _, a := range s.arrivals() {
+			require.Equal(s, addressOf(s.host(api))+":443", a.To, "the name decides, not the address")
+			require.Equal(s, canary, a.Header.Get("X-Api-Key"))
+		}
+		a := exchange(s.dial("tcp", "203.0.113.66:80"), "GET", request("GET", "/v1/x", s.host(api)))
+		require.Equal(s, 403, a.Status)
+		s.deny(plan.ReasonScheme)
+	}},
+	{ID: "B4", What: "CONNECT to an attacker's address with an allowed server name", Ways: []Way{Explicit}, Run: func(s *seat) {
+		for _, address := range []string{"203.0.113.66:443", "[2001:db8::66]:443"} {
+			_, a := s.connect(address)
+			require.Equal(s, 403, a.Status, "%s", a)
+			s.deny(plan.ReasonHost)
+		}
+	}},
+	{ID: "B5", What: "no server name", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+		_, err := s.handshake(s.tunnel(s.host(api)), "")
+		require.Error(s, err)
+		if s.way == Captured {
+			s.deny(plan.ReasonHost)
+		} else {
+			s.deny(plan.ReasonTLS)
+		}
+	}},
+	{ID: "B5", What: "strange server names: addresses, long, upper case, a secret's", Ways: []Way{Socket, Captured}, Run: func(s *seat) {
+		for _, sni := range []string{
+			"1.2.3.4", "127.0.0.1", strings.ToUpper(s.host(api)) + "..", "credential", "credential.key", "credential\x00key", "credential/key", "no-server-name.invalid", "*", "*." + s.name + ".test",
+			strings.Repeat("a", 63) + ".test", strings.Repeat("a.", 127) + "a", strings.Repeat("x", 255), " " + s.host(api), s.host(api) + " ", "l7/" + s.name, "intercept", "%REQ(X)%",
+		} {
+			c := s.tunnel(s.host(api))
+			hello := helloFor(sni)
+			_, err := c.Write(hello)
+			require.NoError(s, err)
+			got, err := io.ReadAll(c)
+			require.False(s, answer{Err: err}.hung(), "%q hangs", sni)
+			require.NotContains(s, string(got[:min(len(got), 1)]), "\x16", "%q: a handshake", sni)
+			switch {
+			case s.way == Captured:
+				s.deny(plan.ReasonHost)
+			case strings.Contains(sni, "\x00"):
+				s.deny(plan.ReasonTLS)
+			default:
+				s.deny(plan.ReasonName)
+			}
+			c.Close()
+		}
+	}},
+	{ID: "B5", What: "encrypted client hello", Ways: []Way{Explicit}, Run: func(s *seat) {
+		// A hello with extension 0xfe0d (outer, GREASE): the outer name must be
+		// the CONNECT's, and what is inside is never opened.
+		hello := bytes.Replace(helloFor(s.host(evil)), []byte{0xff, 0x01, 0x00, 0x01, 0x00}, []byte{0xfe, 0x0d, 0x00, 0x01, 0x00}, 1)
+		c := s.tunnel(s.host(api))
+		_, err := c.Write(hello)
+		require.NoError(s, err)
+		got, err := io.ReadAll(c)
+		require.False(s, answer{Err: err}.hung())
+		require.NotContains(s, string(got[:min(len(got), 1)]), "\x16")
+		s.deny(plan.ReasonName)
+	}},
+	{ID: "B5", What: "a hello split over many records and writes", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+		t, err := s.handshake(&splitter{Conn: s.tunnel(s.host(api))}, s.host(api))
+		require.NoError(s, err)
+		require.Equal(s, 200, exchange(t, "GET", request("GET", "/v1/x", s.host(api))).Status)
+		s.allow("api")
+		_, err = s.handshake(&splitter{Conn: s.tunnel(s.host(api))}, s.host(evil))
+		require.Error(s, err)
+		if s.way == Captured {
+			s.deny(plan.ReasonHost)
+		} else {
+			s.deny(plan.ReasonName)
+		}
+	}},
+	{ID: "B6", What: "another authority on a connection that is in use", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+		c := s.secure(s.host(api))
+		r := bufio.NewReader(c)
+		ask := func(host string) answer {
+			_, err := io.WriteString(c, request("GET", "/v1/x", host))
+			require.NoError(s, err)
+			return receiveFrom(r, "GET")
+		}
+		for _, host := range []string{s.host(open), s.host(evil)} {
+			require.Equal(s, 200, ask(s.host(api)).Status)
+			s.allow("api")
+			a := ask(host)
+			require.Equal(s, 403, a.Status, "%s", a)
+			s.deny(plan.ReasonName)
+		}
+	}},
+	{ID: "B6", What: "another authority on a gateway's connection", Ways: []Way{Gateway}, Run: func(s *seat) {
+		c := s.proxy()
+		r := bufio.NewReader(c)
+		for host, want := range map[string]int{"localhost:8080": 200, s.host(evil): 403, s.host(api): 403} {
+			_, err := io.WriteString(c, request("GET", "/v1/x", host))
+			require.NoError(s, err)
+			require.Equal(s, want, receiveFrom(r, "GET").Status, host)
+		}
+		s.allow("api")
+		s.deny(plan.ReasonScheme)
+		s.deny(plan.ReasonScheme)
+	}},
+	{ID: "B6", What: "HTTP/2: :authority and Host switch on one connection", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+		c := s.h2(s.secure(s.host(api), "h2"))
+		get := func(authority string, more ...string) string {
+			return c.ask(append([]string{":method", "GET", ":scheme", "https", ":path", "/v1/x", ":authority", authority}, more...)...)
+		}
+		require.Equal(s, "200", get(s.host(api)))
+		s.allow("api")
+		for _, authority := range []string{s.host(open), s.host(evil), s.host(api) + ":8443", "localhost:8080"} {
+			require.Equal(s, "403", get(authority), authority)
+			s.deny(plan.ReasonName)
+		}
+		require.Equal(s, "200", get(s.host(api)))
+		s.allow("api")
+		// Host beside :authority: what is forwarded is the policy's name.
+		switch got := get(s.host(api), "host", s.host(evil)); got {
+		case "200":
+			s.allow("api")
+		default:
+			require.Contains(s, []string{"400", "reset"}, got)
+			s.deny(plan.ReasonMalformed)
+		}
+	}},
+	{ID: "B7", What: "HTTP/2 in clear text on the socket, by prior knowledge", Ways: []Way{Socket}, Run: func(s *seat) {
+		c := s.h2(s.proxy())
+		for _, authority := range []string{s.host(evil), s.host(api), s.host(api) + ":443"} {
+			require.Equal(s, "403", c.ask(":method", "GET", ":scheme", "http", ":path", "/v1/x", ":authority", authority))
+			s.deny(plan.ReasonScheme)
+		}
+		require.Contains(s, []string{"403", "400", "reset"}, c.ask(":method", "CONNECT", ":authority", s.host(evil)+":443"))
+		s.quiet = true // what a refused CONNECT of HTTP/2 is logged as is Envoy's business
+	}},
+	{ID: "B7", What: "Upgrade: h2c", Ways: []Way{Socket, Gateway}, Run: func(s *seat) {
+		const upgrade = "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"
+		if s.way == Gateway {
+			a := s.ask("GET", "/v1/switch", "Connection: Upgrade, HTTP2-Settings", upgrade)
+			require.NotEqual(s, 101, a.Status)
+			if a.Status == 200 {
+				s.allow("api")
+				require.Empty(s, s.arrivals()[0].Header.Get("Upgrade"))
+			} else {
+				s.quiet = true
+			}
+			return
+		}
+		a := s.raw(request("GET", "http://"+s.host(api)+"/", s.host(api), "Connection: Upgrade, HTTP2-Settings", upgrade))
+		require.Equal(s, 403, a.Status)
+		s.deny(plan.ReasonScheme)
+	}},
+	{ID: "B7", What: "h2c inside the tunnel: in clear, upgraded, and without ALPN", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+		if s.way == Explicit {
+			a := exchange(s.tunnel(s.host(api)), "GET", preface)
+			require.True(s, a.refused(), "%s", a)
+			s.deny(plan.ReasonTLS)
+		}
+		a := s.ask("GET", "/v1/switch", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
+		require.NotEqual(s, 101, a.Status)
+		if a.Status == 200 {
+			s.allow("api")
+		} else {
+			s.deny(plan.ReasonMalformed)
+		}
+		c := s.h2(s.secure(s.host(api)))
+		require.Contains(s, []string{"403", "reset"}, c.ask(":method", "GET", ":scheme", "https", ":path", "/v2", ":authority", s.host(api)))
+		s.deny(plan.ReasonPath)
+	}},
+	{ID: "B8", What: "CONNECT inside CONNECT", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+		for _, authority := range []string{s.host(api) + ":443", s.host(evil) + ":443", "169.254.169.254:80"} {
+			a := exchange(s.secure(s.host(api)), "CONNECT", request("CONNECT", authority, authority))
+			require.True(s, a.refused() && !a.hung(), "%q: %s", authority, a)
+			if authority == s.host(api)+":443" {
+				s.deny(plan.ReasonMethod)
+			} else {
+				s.deny(plan.ReasonName)
+			}
+		}
+		c := s.h2(s.secure(s.host(open), "h2"))
+		require.NotEqual(s, "200", c.ask(":method", "CONNECT", ":authority", s.host(open)))
+		s.deny(plan.ReasonMethod)
+	}},
+	{ID: "B8", What: "CONNECT to the proxy itself", Ways: []Way{Explicit}, Run: func(s *seat) {
+		for _, authority := range []string{"127.0.0.1:3128", "localhost:3128", "localhost:8080", "127.0.0.1:8080", "[::1]:3128"} {
+			_, a := s.connect(authority)
+			require.Equal(s, 403, a.Status, "%q: %s", authority, a)
+			s.deny(plan.ReasonHost)
+		}
+	}},
+	{ID: "B9", What: "a WebSocket that is none, then a second request as its data", Ways: []Way{Explicit, Gateway}, Run: func(s *seat) {
+		second := request("GET", "/v2/secret", s.host(evil))
+		for _, c := range []struct {
+			path   string
+			header []string
+		}{
+			{"/v1/plain", []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="}}, // the upstream answers 200
+			{"/v1/plain", []string{"Connection: notupgrade", "Upgrade: websocket"}},
+		} {
+			host := s.host(api)
+			var conn net.Conn
+			if s.way == Gateway {
+				conn, host = s.proxy(), "localhost:8080"
+			} else {
+				conn = s.secure(host)
+			}
+			_, err := io.WriteString(conn, request("GET", c.path, host, c.header...)+second)
+			require.NoError(s, err)
+			r := bufio.NewReader(conn)
+			a := receiveFrom(r, "GET")
+			require.Equal(s, 200, a.Status, "%s", a)
+			s.allow("api")
+			if a = receiveFrom(r, "GET"); a.Status != 0 {
+				require.Equal(s, 403, a.Status, "%s", a)
+				if s.way == Gateway {
+					s.deny(plan.ReasonScheme)
+				} else {
+					s.deny(plan.ReasonName)
+				}
+			} else {
+				require.False(s, a.hung())
+			}
+			conn.Close()
+		}
+	}},
+	{ID: "B9", What: "a WebSocket stays with the one upstream; other upgrades do not exist", Ways: []Way{Explicit}, Run: func(s *seat) {
+		c := s.secure(s.host(api))
+		a := exchange(c, "GET", request("GET", "/v1/switch", s.host(api), "Connection: Upgrade", "Upgrade: websocket"))
+		require.Equal(s, 101, a.Status, "%s", a)
+		_, err := io.WriteString(c, request("GET", "/v2", s.host(evil)))
+		require.NoError(s, err)
+		echo := make([]byte, 16)
+		_, err = io.ReadFull(c, echo)
+		require.NoError(s, err)
+		require.Equal(s, "GET /v2 HTTP/1.1", string(echo), "the upstream's echo")
+		c.Close()
+		s.allow("api")
+		for _, upgrade := range []string{"raw", "tcp", "tls/1.0", "CONNECT", "connect-udp", "websocket2", "postern"} {
+			a := s.ask("GET", "/v1/switch", "Connection: Upgrade", "Upgrade: "+upgrade)
+			require.Equal(s, 403, a.Status, "%s: %s", upgrade, a)
+			s.deny(plan.ReasonMalformed)
+		}
+		a = s.ask("GET", "/v2/switch", "Connection: Upgrade", "Upgrade: websocket")
+		require.Equal(s, 403, a.Status)
+		s.deny(plan.ReasonPath)
+	}},
+	{ID: "B10", What: "early data behind a CONNECT", Ways: []Way{Socket}, Run: func(s *seat) {
+		// Refused: what follows is not read as a tunnel's, nor sent anywhere.
+		authority := s.host(evil) + ":443"
+		a := s.raw(request("CONNECT", authority, authority) + string(helloFor(s.host(api))))
+		require.Equal(s, 403, a.Status)
+		s.deny(plan.ReasonHost)
+		s.quiet = true // the hello may be one more request that nobody can parse
+		// Accepted: what follows is the tunnel's, so a request in it is no request.
+		authority = s.host(api) + ":443"
+		c := s.proxy()
+		_, err := io.WriteString(c, request("CONNECT", authority, authority)+request("GET", "http://localhost:8080/v1/x", "localhost:8080"))
+		require.NoError(s, err)
+		r := bufio.NewReader(c)
+		a = receiveFrom(r, "CONNECT")
+		require.Equal(s, 200, a.Status, "%s", a)
+		rest, err := io.ReadAll(r)
+		require.False(s, answer{Err: err}.hung())
+		require.Empty(s, rest)
+		// TLS in the same packet.
+		c = s.proxy()
+		t, err := s.handshake(&prefixed{Conn: c, prefix: request("CONNECT", authority, authority)}, s.host(api))
+		if err == nil {
+			require.Equal(s, 403, exchange(t, "GET", request("GET", "/v2", s.host(api))).Status)
+		}
+	}},
+	{ID: "B11", What: "plain HTTP is not a way around", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+		for _, host := range []string{s.host(evil), s.host(api), s.host(open), s.host(api) + ":443", "169.254.169.254"} {
+			c := s.proxy()
+			target := "http://" + host + "/v1/x"
+			if s.way == Captured {
+				c, target = s.dial("tcp", "198.51.100.9:80"), "/v1/x"
+			}
+			a := exchange(c, "GET", request("GET", target, host))
+			require.Equal(s, 403, a.Status, "%q: %s", host, a)
+			s.deny(plan.ReasonScheme)
+		}
+	}},
+	{ID: "B11", What: "a client that speaks HTTP to port 443", Ways: []Way{Captured}, Run: func(s *seat) {
+		a := exchange(s.dial("tcp", "198.51.100.9:443"), "GET", request("GET", "/v1/x", s.host(api)))
+		require.Equal(s, 403, a.Status)
+		s.deny(plan.ReasonScheme)
+	}},
+	{ID: "B12", What: "no TLS in the tunnel", Ways: []Way{Socket}, Run: func(s *seat) {
+		for _, bytes := range []string{"SSH-2.0-OpenSSH_9.9\r\n", "GET / HTTP/1.1\r\nHost: " + s.host(api) + "\r\n\r\n", "\x00\x00\x00\x08\x04\xd2\x16\x2f", "\x16\x03\x01\xff\xff", "\x16\x03\x01\x00\x05hello", strings.Repeat("\x16", 20000), "\x80\x2e\x01\x03\x01"} {
+			c := s.tunnel(s.host(api))
+			_, _ = io.WriteString(c, bytes)
+			// A hello that never ends is ended by the listener's timeout.
+			got, err := io.ReadAll(c)
+			require.False(s, answer{Err: err}.hung(), "%.10q hangs", bytes)
+			require.NotContains(s, string(got), "HTTP/1.1 200", "%.10q", bytes)
+			c.Close()
+			s.deny(plan.ReasonTLS)
+		}
+	}},
+	{ID: "B12", What: "TLS in TLS", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+		_, err := s.handshake(s.secure(s.host(api)), s.host(evil))
+		require.Error(s, err)
+		s.deny(plan.ReasonMalformed)
+	}},
+	{ID: "B12", What: "anything but HTTP and TLS into the capture", Ways: []Way{Captured}, Run: func(s *seat) {
+		for _, bytes := range []string{"SSH-2.0-OpenSSH_9.9\r\n", "\x00\x01\x02\x03\r\n\r\n", "EHLO evil.test\r\n"} {
+			a := exchange(s.dial("tcp", "198.51.100.9:443"), "GET", bytes)
+			require.True(s, a.refused(), "%q: %s", bytes, a)
+			s.deny(plan.ReasonMalformed)
+		}
+	}},
+}
+
+// helloFor is the first flight of a TLS client that asks for any bytes at all
+// as server name.
+func helloFor(sni string) []byte {
+	// What crypto/tls sends as it is, of the same length; then patched.
+	stand := strings.Repeat("q", len(sni))
+	a, b := net.Pipe()
+	go func() {
+		_ = tls.Client(a, &tls.Config{ServerName: stand, InsecureSkipVerify: true}).Handshake() //nolint:gosec // only its hello is used
+	}()
+	_ = b.SetDeadline(time.Now().Add(time.Second))
+	head := make([]byte, 5)
+	_, _ = io.ReadFull(b, head)
+	body := make([]byte, int(head[3])<<8|int(head[4]))
+	_, _ = io.ReadFull(b, body)
+	a.Close()
+	b.Close()
+	return bytes.Replace(append(head, body...), []byte(stand), []byte(sni), 1)
+}
+
+// splitter sends the first TLS record in pieces: each its own record and write.
+type splitter struct {
+	net.Conn
+	done bool
+}
+
+func (c *splitter) Write(p []byte) (int, error) {
+	if c.done {
+		return c.Conn.Write(p)
+	}
+	c.done = true
+	for body := p[5:]; len(body) > 0; {
+		n := min(7, len(body))
+		if _, err := c.Conn.Write(append([]byte{p[0], p[1], p[2], 0, byte(n)}, body[:n]...)); err != nil {
+			return 0, err
+		}
+		body = body[n:]
+	}
+	return len(p), nil
+}
+
+// prefixed sends a prefix with its first write, and reads the proxy's answer to
+// it before anything else.
+type prefixed struct {
+	net.Conn
+	prefix string
+	r      *bufio.Reader
+}
+
+func (c *prefixed) Write(p []byte) (int, error) {
+	n := len(c.prefix)
+	sent, err := c.Conn.Write(append([]byte(c.prefix), p...))
+	c.prefix = ""
+	return max(0, sent-n), err
+}
+
+func (c *prefixed) Read(p []byte) (int, error) {
+	if c.r == nil {
+		c.r = bufio.NewReader(c.Conn)
+		if a := receiveFrom(c.r, "CONNECT"); a.Status != 200 {
+			return 0, fmt.Errorf("refused: %s", a)
+		}
+	}
+	return c.r.Read(p)
+}

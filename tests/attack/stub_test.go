@@ -1,0 +1,2 @@
+package attack
+var addresses, sideChannels, framing, credentials, isolation, storms []Case
