@@ -57,7 +57,7 @@ agents:
 
 // checkout is a folder with a stack file, and the state that belongs to it.
 type checkout struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	home    stacks.Home
 	environ []string
@@ -65,7 +65,7 @@ type checkout struct {
 
 // newCheckout makes a checkout with the stack file above and takes it down at
 // the end of the test.
-func newCheckout(t *testing.T) *checkout {
+func newCheckout(t testing.TB) *checkout {
 	t.Helper()
 	// Not t.TempDir: the path of a socket must be short.
 	root, err := os.MkdirTemp("", "engine-")

@@ -71,7 +71,7 @@ type path struct {
 }
 
 // newPath brings a whole stack up: engine, control plane, two Envoys, an upstream.
-func newPath(t *testing.T) *path {
+func newPath(t testing.TB) *path {
 	t.Helper()
 	c := newCheckout(t)
 	root := filepath.Dir(c.dir)
@@ -144,7 +144,7 @@ type echo struct {
 	keys []string
 }
 
-func newEcho(t *testing.T, dir, host string) *echo {
+func newEcho(t testing.TB, dir, host string) *echo {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)

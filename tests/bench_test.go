@@ -1,0 +1,86 @@
+package tests
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// median of durations, in seconds.
+func median(ds []time.Duration) float64 {
+	slices.Sort(ds)
+	return ds[len(ds)/2].Seconds()
+}
+
+// timed is how long a command takes that must succeed.
+func timed(b *testing.B, cmd *exec.Cmd) time.Duration {
+	b.Helper()
+	start := time.Now()
+	out, err := cmd.CombinedOutput()
+	require.NoError(b, err, "%s", out)
+	return time.Since(start)
+}
+
+// BenchmarkAllow is the time of a whole `postern allow`: edit, publish, and
+// converge on two nodes. Its baseline is the same change brought by `up`.
+func BenchmarkAllow(b *testing.B) {
+	p := newPath(b)
+	var allow, up, converge []time.Duration
+	i := 0
+	for b.Loop() {
+		i++
+		host := fmt.Sprintf("new%d.test", i)
+		start := time.Now()
+		out := p.ok(p.postern("allow", host, "--agent", "demo"))
+		allow = append(allow, time.Since(start))
+		var version string
+		var live, all int
+		var millis float64
+		_, err := fmt.Sscanf(out[lastLine(out):], "version %s live on %d/%d nodes after %f ms", &version, &live, &all, &millis)
+		require.NoError(b, err, out)
+		converge = append(converge, time.Duration(millis*float64(time.Millisecond)))
+
+		p.edit("allow: [echo", fmt.Sprintf("allow: [echo, up%d", i))
+		p.edit("agents:", fmt.Sprintf("  up%d: {host: up%d.test}\nagents:", i, i))
+		up = append(up, timed(b, p.command("up", "local")))
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(allow)/median(up), "x-up")
+	b.ReportMetric(median(allow)*1000, "ms-allow")
+	b.ReportMetric(median(up)*1000, "ms-up")
+	b.ReportMetric(median(converge)*1000, "ms-converge")
+}
+
+func lastLine(s string) int {
+	for i := len(s) - 2; i >= 0; i-- {
+		if s[i] == '\n' {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// BenchmarkRun is the time of `postern run -- true` against `bwrap ... true`,
+// turn by turn.
+func BenchmarkRun(b *testing.B) {
+	p := newPath(b)
+	var ours, plain []time.Duration
+	for b.Loop() {
+		cmd := exec.CommandContext(b.Context(), "bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin",
+			"--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "true")
+		plain = append(plain, timed(b, cmd))
+		run := exec.CommandContext(b.Context(), postern(b), "run", "--agent", "demo", "--", "true")
+		run.Dir, run.Env = p.dir, p.environ
+		run.Stderr = nil
+		ours = append(ours, timed(b, run))
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(ours)/median(plain), "x-bwrap")
+	b.ReportMetric(median(ours)*1000, "ms-run")
+	b.ReportMetric(median(plain)*1000, "ms-bwrap")
+}
+
