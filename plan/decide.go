@@ -114,7 +114,7 @@ func (a *Agent) Covering(host string, port uint16) []Rule {
 			continue
 		}
 		rules = append(rules, *r)
-		if !r.Deny && (nearest < 0 || len(r.Host) > len(rules[nearest].Host)) {
+		if !r.Deny && (nearest < 0 || len(suffix(r.Host)) > len(suffix(rules[nearest].Host))) {
 			nearest = len(rules) - 1
 		}
 	}
@@ -146,6 +146,10 @@ func (a *Agent) Behind(gateway uint16) []Rule {
 	slices.SortStableFunc(rules, func(a, b Rule) int { return rank(a) - rank(b) })
 	return rules
 }
+
+// suffix is what every host that a rule covers ends with. It makes
+// "x.example.test" longer than "*.example.test".
+func suffix(host string) string { return strings.TrimPrefix(host, "*") }
 
 func rank(r Rule) int {
 	if r.Deny {

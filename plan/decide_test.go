@@ -275,3 +275,15 @@ func TestDecideConditions(t *testing.T) {
 	require.False(t, p.At(end).Decide(https("lease.test", "GET", "/")).Allow)
 	require.False(t, p.At(time.Time{}).Decide(https("broken.test", "GET", "/")).Allow)
 }
+
+// TestAnExactHostIsNearerThanAWildcard: also when its first label is as short
+// as a star.
+func TestAnExactHostIsNearerThanAWildcard(t *testing.T) {
+	t.Parallel()
+	a := Agent{Name: "a", Rules: []Rule{
+		{ID: "a/wild", Host: "*.h.test", Port: 443, Mode: ModeTunnel, Methods: []string{AnyMethod}, Paths: []string{AnyPath}},
+		{ID: "a/exact", Host: "x.h.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/a"}},
+	}}
+	require.Equal(t, ModeIntercept, ModeOf(a.Covering("x.h.test", 443)))
+	require.Equal(t, ModeTunnel, ModeOf(a.Covering("y.h.test", 443)))
+}

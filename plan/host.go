@@ -42,6 +42,24 @@ func CanonicalHost(host string) (string, error) {
 	return h, nil
 }
 
+// CanonicalPattern is [CanonicalHost] for what rules name: a host, or "*."
+// before one that has at least two labels, for every name below it. Whether
+// strangers can have names below it is not its business.
+func CanonicalPattern(host string) (string, error) {
+	rest, wildcard := strings.CutPrefix(host, "*.")
+	if !wildcard {
+		return CanonicalHost(host)
+	}
+	h, err := CanonicalHost(rest)
+	if err != nil {
+		return "", err
+	}
+	if !strings.Contains(h, ".") {
+		return "", fmt.Errorf("host %q is every name of a top-level domain", host)
+	}
+	return "*." + h, nil
+}
+
 func checkLabel(label string) error {
 	switch {
 	case label == "":

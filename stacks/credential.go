@@ -1,6 +1,7 @@
 package stacks
 
 import (
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -24,40 +25,202 @@ var transport = []string{
 	"upgrade", "via", "x-request-id",
 }
 
+// kindFields are the keys that each kind of credential has, beside secret and
+// placeholders; those with an exclamation mark it has to have.
+var kindFields = map[string][]string{
+	plan.KindHeader:                  {"header!", "prefix"},
+	plan.KindBearer:                  {},
+	plan.KindBasic:                   {"username!"},
+	plan.KindQuery:                   {"parameter!"},
+	plan.KindOAuth2ClientCredentials: {"token_url!", "client_id!", "scopes"},
+	plan.KindOAuth2RefreshToken:      {"token_url!", "client_id!", "scopes"},
+	plan.KindGitHubApp:               {"app!", "installation!", "api_url", "username"},
+	plan.KindAWSSigV4:                {"service!", "region!"},
+	plan.KindGCPAccessToken:          {"scopes!"},
+	plan.KindGCPIDToken:              {"audience!"},
+}
+
+// fieldHints say what to write for a key that is missing.
+var fieldHints = map[string]string{
+	"header": "write header: and the name of the header, such as authorization", "username": "write username: and the user's name",
+	"parameter": "write parameter: and the name of the query parameter, such as key",
+	"token_url": "write token_url: and where tokens are asked for, such as https://login.example.com/token",
+	"client_id": "write client_id: and the client's ID", "app": "write app: and the app's ID", "installation": "write installation: and its ID",
+	"service": "write service: and its name in AWS, such as s3", "region": "write region: and its name, such as eu-west-1",
+	"scopes": "write scopes: and a list of them", "audience": "write audience: and whom the token is for",
+}
+
 // credential reads one credential. Messages never quote what could be a secret
 // that was written into the wrong place.
 func (l *loader) credential(f field) {
 	l.name(f.key, "a credential")
-	c := plan.Credential{Name: f.key.text, Kind: "header"}
+	c := plan.Credential{Name: f.key.text, Kind: plan.KindHeader}
 	l.credentials[c.Name] = c
 	what := "credential " + c.Name
-	if !l.mapping(f.value, what, "kind", "header", "prefix", "secret") {
+	if !l.mapping(f.value, what, credentialKeys()...) {
 		return
 	}
-	if n := f.value.get("kind"); n == nil {
-		l.at(f.key, "write kind: header", "%s has no kind", what)
-	} else if t, ok := l.text(n, "kind"); ok && t != "header" {
-		l.at(n, "write kind: header", "this kind of credential is not supported")
-	}
-	if n := f.value.get("header"); n == nil {
-		l.at(f.key, "write header: and the name of the header, such as authorization", "%s has no header", what)
-	} else if t, ok := l.text(n, "header"); ok {
-		c.Header = l.header(n, t)
-	}
-	if n := f.value.get("prefix"); n != nil {
-		if t, ok := l.text(n, "prefix"); ok {
-			if len(t) > maxPrefix || strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r > '~' }) {
-				l.at(n, `write what precedes the secret, such as "Bearer "`, "prefix is longer than %d characters or not printable ASCII", maxPrefix)
-			}
-			c.Prefix = t
+	kind := f.value.get("kind")
+	known := false
+	if kind == nil {
+		l.at(f.key, "write kind: bearer, or another one", "%s has no kind", what)
+	} else if t, ok := l.text(kind, "kind"); ok {
+		if _, known = kindFields[t]; known {
+			c.Kind = t
+		} else {
+			l.at(kind, "write one of "+list(sortedKeys(kindFields)), "this kind of credential is not supported")
 		}
 	}
+	if known {
+		l.kindKeys(f, c.Kind, what)
+	}
+	l.credentialFields(f.value, &c)
 	if n := f.value.get("secret"); n == nil {
 		l.at(f.key, secretForm, "%s has no secret", what)
 	} else if t, ok := l.text(n, "secret"); ok {
 		c.Secret = l.secret(n, t)
 	}
+	if n := f.value.get("placeholders"); n != nil {
+		c.Placeholders = l.placeholders(n)
+	}
+	c.Header, c.Prefix = slot(c)
 	l.credentials[c.Name] = c
+}
+
+// slot is the header that the credential sets, and what precedes the value.
+func slot(c plan.Credential) (header, prefix string) {
+	switch {
+	case c.Kind == plan.KindHeader:
+		return c.Header, c.Prefix
+	case c.Kind == plan.KindQuery:
+		return "", ""
+	case c.Kind == plan.KindAWSSigV4:
+		return "authorization", ""
+	case c.Kind == plan.KindBasic || c.Kind == plan.KindGitHubApp && c.Username != "":
+		return "authorization", "Basic "
+	}
+	return "authorization", "Bearer "
+}
+
+func credentialKeys() []string {
+	keys := []string{"kind", "secret", "placeholders"}
+	for _, kind := range sortedKeys(kindFields) {
+		for _, k := range kindFields[kind] {
+			if k = strings.TrimSuffix(k, "!"); !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
+}
+
+// kindKeys says what a credential of this kind lacks, or has too much.
+func (l *loader) kindKeys(f field, kind, what string) {
+	var foreign []string
+	for _, key := range credentialKeys()[3:] {
+		if !slices.Contains(kindFields[kind], key) && !slices.Contains(kindFields[kind], key+"!") {
+			foreign = append(foreign, key)
+		}
+	}
+	l.useless(f.value, "a credential of kind "+kind, foreign...)
+	for _, key := range kindFields[kind] {
+		if key, needed := strings.CutSuffix(key, "!"); needed && f.value.get(key) == nil {
+			l.at(f.key, fieldHints[key], "%s has no %s", what, key)
+		}
+	}
+}
+
+// identifier is what apps, installations, services and regions are called.
+var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// credentialFields reads what kinds have beside the secret.
+func (l *loader) credentialFields(n *node, c *plan.Credential) {
+	read := func(key, hint string, valid func(string) bool) string {
+		v := n.get(key)
+		if v == nil {
+			return ""
+		}
+		if v.kind == kindInteger && identifier.MatchString(v.text) && (key == "app" || key == "installation") {
+			return v.text
+		}
+		t, ok := l.text(v, key)
+		if ok && !valid(t) {
+			l.at(v, hint, "%s is not valid", key)
+			return ""
+		}
+		return t
+	}
+	printable := func(t string) bool {
+		return len(t) <= 256 && !strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r > '~' })
+	}
+	if v := n.get("header"); v != nil {
+		if t, ok := l.text(v, "header"); ok {
+			c.Header = l.header(v, t)
+		}
+	}
+	if v := n.get("prefix"); v != nil {
+		if t, ok := l.text(v, "prefix"); ok {
+			if len(t) > maxPrefix || !printable(t) {
+				l.at(v, `write what precedes the secret, such as "Bearer "`, "prefix is longer than %d characters or not printable ASCII", maxPrefix)
+			}
+			c.Prefix = t
+		}
+	}
+	c.Username = read("username", "write printable ASCII without a colon", func(t string) bool { return printable(t) && !strings.Contains(t, ":") })
+	if id := read("client_id", "write printable ASCII", printable); id != "" {
+		c.Username = id
+	}
+	c.Parameter = read("parameter", "write the parameter's name, such as key", func(t string) bool {
+		return identifier.MatchString(strings.TrimLeft(t, "_$"))
+	})
+	c.App = read("app", "write the app's ID or client ID", identifier.MatchString)
+	c.Installation = read("installation", "write the installation's ID", identifier.MatchString)
+	c.Service = read("service", "write the name that AWS signs with, such as s3", identifier.MatchString)
+	c.Region = read("region", "write a name such as eu-west-1", identifier.MatchString)
+	c.Audience = read("audience", "write printable ASCII", printable)
+	c.TokenURL = read("token_url", "write an https:// URL without user, query or fragment", endpoint)
+	if u := read("api_url", "write an https:// URL without user, query or fragment", endpoint); u != "" {
+		c.TokenURL = strings.TrimSuffix(u, "/")
+	}
+	if v := n.get("scopes"); v != nil {
+		l.texts(v, "scopes", "remove the key", func(item *node, t string) {
+			if !printable(t) || strings.ContainsAny(t, ` "\\`) {
+				l.at(item, "write one scope for each item", "a scope is not valid")
+				return
+			}
+			c.Scopes = append(c.Scopes, t)
+		})
+		slices.Sort(c.Scopes)
+	}
+}
+
+// endpoint reports whether secrets may be sent to the URL: over TLS, or to this
+// machine.
+func endpoint(raw string) bool {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || len(raw) > 1024 {
+		return false
+	}
+	ip, _ := netip.ParseAddr(u.Hostname())
+	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip.IsLoopback())
+}
+
+// placeholders are variables that a client insists on. Not those that the
+// sandbox itself, or the start of a program, depends on.
+func (l *loader) placeholders(n *node) []string {
+	var out []string
+	l.texts(n, "placeholders", "remove the key", func(item *node, t string) {
+		switch upper := strings.ToUpper(t); {
+		case !variable.MatchString(t):
+			l.at(item, "write a name such as ANTHROPIC_API_KEY", "a placeholder is no environment variable")
+		case hasPrefix(upper, "LD_", "BASH_", "SSL_CERT_") || strings.HasSuffix(upper, "_PROXY") || slices.Contains([]string{"PATH", "HOME", "SHELL", "IFS", "ENV"}, upper):
+			l.at(item, "remove it", "%s is the sandbox's own", t)
+		default:
+			out = append(out, t)
+		}
+	})
+	slices.Sort(out)
+	return out
 }
 
 func (l *loader) header(n *node, t string) string {

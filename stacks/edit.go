@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/postern/postern/plan"
 )
@@ -54,6 +55,10 @@ type AllowRequest struct {
 	Hosts []HostPort
 	// Methods and Paths apply to every host; none means all.
 	Methods, Paths []string
+	// Expires is when the access ends, or the zero time; Reason is why it is
+	// given, or "".
+	Expires time.Time
+	Reason  string
 }
 
 // RevokeRequest is what [Revoke] is to take away.
@@ -99,7 +104,13 @@ func Allow(path string, r AllowRequest) (*Edit, error) {
 
 // rule is the rule that the request describes, but for the host.
 func (r *AllowRequest) rule() (*plan.Rule, error) {
-	rule := &plan.Rule{Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}}
+	rule := &plan.Rule{Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}, Reason: r.Reason}
+	if !r.Expires.IsZero() {
+		rule.Expires = r.Expires.UTC().Format(time.RFC3339)
+	}
+	if len(r.Reason) > 500 || strings.ContainsFunc(r.Reason, isForbidden) || strings.ContainsAny(r.Reason, "\n\r\t") {
+		return nil, errors.New("the reason is longer than 500 bytes, or more than a line")
+	}
 	if len(r.Methods) > 0 {
 		rule.Methods = nil
 	}
@@ -148,7 +159,8 @@ func edit(path, agent string, change func(*editor) error, expected func(plan.Cha
 	if err != nil {
 		return nil, err
 	}
-	stack, err := parse(path, before)
+	clients := newClientCache(ClientHosts)
+	stack, err := parse(path, before, clients)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +171,7 @@ func edit(path, agent string, change func(*editor) error, expected func(plan.Cha
 		}
 		return nil, fmt.Errorf("%s: there is no agent %q; %s", path, agent, nearest(agent, names))
 	}
-	e := &editor{path: path, agent: agent, data: before, stack: stack}
+	e := &editor{path: path, agent: agent, data: before, stack: stack, clients: clients}
 	if err := change(e); err != nil {
 		return nil, err
 	}

@@ -2,7 +2,9 @@ package stacks
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -247,14 +249,14 @@ func FuzzLoad(f *testing.F) {
 	}
 	path := filepath.Join(f.TempDir(), "fuzz.yaml")
 	f.Fuzz(func(t *testing.T, data []byte) {
-		stack, err := parse(path, data)
+		stack, err := parse(path, data, fakeClients())
 		if err != nil {
 			require.Nil(t, stack)
 			return
 		}
 		one, err := stack.Plan.Encode()
 		require.NoError(t, err)
-		again, err := parse(path, bytes.Clone(data))
+		again, err := parse(path, bytes.Clone(data), fakeClients())
 		require.NoError(t, err)
 		two, err := again.Plan.Encode()
 		require.NoError(t, err)
@@ -262,7 +264,7 @@ func FuzzLoad(f *testing.F) {
 		for _, a := range stack.Plan.Agents {
 			require.Regexp(t, name, a.Name)
 			for _, r := range a.Rules {
-				host, err := plan.CanonicalHost(r.Host)
+				host, err := plan.CanonicalPattern(r.Host)
 				require.NoError(t, err)
 				require.Equal(t, host, r.Host)
 				require.NotEmpty(t, r.Methods)
@@ -270,5 +272,15 @@ func FuzzLoad(f *testing.F) {
 				require.NotZero(t, r.Port)
 			}
 		}
+	})
+}
+
+// fakeClients knows hosts of pip and of nobody else, and starts nothing.
+func fakeClients() *clientCache {
+	return newClientCache(func(_ context.Context, client string) ([]HostPort, error) {
+		if client != "pip" {
+			return nil, errors.New(client + " is not installed here")
+		}
+		return []HostPort{{"index.test", 443}, {"files.test", 8443}}, nil
 	})
 }

@@ -2,6 +2,7 @@ package stacks
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -17,6 +18,7 @@ type editor struct {
 	path, agent string
 	data        []byte
 	stack       *Stack
+	clients     *clientCache
 }
 
 // splice replaces the bytes from start to end.
@@ -25,9 +27,9 @@ func (e *editor) splice(start, end int, text string) error {
 		return fmt.Errorf("edit %s: a position is outside of the file", e.path)
 	}
 	data := slices.Concat(e.data[:start], []byte(text), e.data[end:])
-	stack, err := parse(e.path, data)
+	stack, err := parse(e.path, data, e.clients)
 	if err != nil {
-		return fmt.Errorf("edit %s: the result would not load", e.path)
+		return fmt.Errorf("edit %s: the result would not load (%s)", e.path, reason(err))
 	}
 	e.data, e.stack = data, stack
 	return nil
@@ -35,6 +37,19 @@ func (e *editor) splice(start, end int, text string) error {
 
 // allow adds one rule for the agent, if it does not have it already.
 func (e *editor) allow(rule *plan.Rule) error {
+	for _, a := range e.stack.Plan.Agents {
+		for _, r := range a.Rules {
+			if a.Name != e.agent || r.Port != rule.Port || !r.Covers(rule.Host) {
+				continue
+			}
+			if r.Deny && !partial(&r) && r.Expires == "" {
+				return fmt.Errorf("%s: rule %s in line %d denies everything at %s, whatever else is allowed: take it away by hand first", e.path, r.ID, e.stack.origins[r.ID].at.line, rule.Host)
+			}
+			if !r.Deny && r.Host == rule.Host { // all rules for one place have the same
+				rule.Limits = r.Limits
+			}
+		}
+	}
 	name, exists := e.destinationFor(rule)
 	allow := e.agentNode().get("allow")
 	if exists && allow != nil && slices.ContainsFunc(allow.items, func(n *node) bool { return n.text == name }) {
@@ -57,10 +72,7 @@ func (e *editor) allow(rule *plan.Rule) error {
 // destinationFor returns the destination that says what the rule says, if
 // there is one, or a name for it. The agent's own destinations come first.
 func (e *editor) destinationFor(rule *plan.Rule) (name string, exists bool) {
-	same := func(name string) bool {
-		d := e.stack.destinations[name].rule
-		return d.Host == rule.Host && d.Port == rule.Port && slices.Equal(d.Methods, rule.Methods) && slices.Equal(d.Paths, rule.Paths)
-	}
+	same := func(name string) bool { return e.stack.destinations[name].allows(rule) }
 	if allow := e.agentNode().get("allow"); allow != nil {
 		for _, item := range allow.items {
 			if same(item.text) {
@@ -73,9 +85,10 @@ func (e *editor) destinationFor(rule *plan.Rule) (name string, exists bool) {
 			return name, true
 		}
 	}
-	name = rule.Host
-	for i := 2; e.stack.destinations[name] != nil || name == "default"; i++ {
-		name = fmt.Sprintf("%s-%d", rule.Host, i)
+	host := destinationOf(rule.Host)
+	name = host
+	for i := 2; e.stack.destinations[name] != nil || name == "default" || slices.Contains(presetNames(), name); i++ {
+		name = fmt.Sprintf("%s-%d", host, i)
 	}
 	return name, false
 }
@@ -144,11 +157,13 @@ func (e *editor) addAllowed(name string) error {
 // blockItem is a list item that has its line for itself.
 var blockItem = regexp.MustCompile(`^( *- +)("[^"\\]*"|'[^']*'|[^\s"'#]+)\s*(#.*)?$`)
 
-// revoke removes every rule for the host from the agent.
+// revoke removes every destination for the host from the agent, but for those
+// that only deny: without them there would be more access, not less.
 func (e *editor) revoke(hp HostPort) error {
 	matches := func(name string) bool {
-		d := e.stack.destinations[name].rule
-		return d.Host == hp.Host && (hp.Port == 0 || d.Port == hp.Port)
+		d := e.stack.destinations[name]
+		host, port := d.place()
+		return host == hp.Host && (hp.Port == 0 || port == hp.Port) && !d.denies()
 	}
 	var names []string
 	allow := e.agentNode().get("allow")
@@ -159,8 +174,11 @@ func (e *editor) revoke(hp HostPort) error {
 			}
 		}
 	}
+	if other := e.elsewhere(hp); other != "" {
+		return fmt.Errorf("%s: agent %s also reaches %s by %s", e.path, e.agent, hp, other)
+	}
 	if len(names) == 0 {
-		return fmt.Errorf("%s: agent %s is not allowed anything at %s; `postern status` and the stack file show what it is", e.path, e.agent, hp)
+		return fmt.Errorf("%s: agent %s is not allowed anything at %s; `postern effective --agent %s` shows what it is", e.path, e.agent, hp, e.agent)
 	}
 	for _, name := range names {
 		err := e.removeAllowed(name)
@@ -176,7 +194,8 @@ func (e *editor) revoke(hp HostPort) error {
 
 // ours reports whether the destination is named after its host.
 func (e *editor) ours(name string) bool {
-	host := e.stack.destinations[name].rule.Host
+	host, _ := e.stack.destinations[name].place()
+	host = destinationOf(host)
 	rest, ok := strings.CutPrefix(name, host)
 	return ok && (rest == "" || regexp.MustCompile(`^-[0-9]+$`).MatchString(rest))
 }
@@ -184,7 +203,7 @@ func (e *editor) ours(name string) bool {
 func (e *editor) used(name string) bool {
 	for _, a := range e.stack.Plan.Agents {
 		for _, r := range a.Rules {
-			if r.ID == a.Name+"/"+name {
+			if r.ID == a.Name+"/"+name || strings.HasPrefix(r.ID, a.Name+"/"+name+"/") {
 				return true
 			}
 		}
@@ -321,9 +340,75 @@ func quote(s string) string {
 	return string(b)
 }
 
+// destinationOf names a destination after its host.
+func destinationOf(host string) string {
+	if rest, ok := strings.CutPrefix(host, "*."); ok {
+		return "any." + rest
+	}
+	return host
+}
+
+// place is the host and port that a destination's rules share.
+func (d *destination) place() (string, uint16) {
+	if len(d.rules) == 0 {
+		return "", 0
+	}
+	return d.rules[0].Host, d.rules[0].Port
+}
+
+// denies reports whether the destination does nothing but deny.
+func (d *destination) denies() bool {
+	return !slices.ContainsFunc(d.rules, func(r namedRule) bool { return !r.Deny })
+}
+
+// allows reports whether the destination says what an edit is to say: just
+// that, and for at least as long.
+func (d *destination) allows(rule *plan.Rule) bool {
+	if len(d.rules) != 1 {
+		return false
+	}
+	r := &d.rules[0]
+	return !r.Deny && r.Host == rule.Host && r.Port == rule.Port && r.Mode == rule.Mode && slices.Equal(r.Methods, rule.Methods) && slices.Equal(r.Paths, rule.Paths) &&
+		len(r.Query)+len(r.Headers) == 0 && (r.Expires == "" || rule.Expires != "" && r.Expires >= rule.Expires)
+}
+
+// elsewhere says by what else the agent reaches a host, if that cannot be taken
+// off the allow list: a wildcard above it, or a preset.
+func (e *editor) elsewhere(hp HostPort) string {
+	for _, a := range e.stack.Plan.Agents {
+		if a.Name != e.agent {
+			continue
+		}
+		for _, r := range a.Rules {
+			if r.Deny || hp.Port != 0 && r.Port != hp.Port {
+				continue
+			}
+			o := e.stack.origins[r.ID]
+			switch {
+			case o.preset != "" && r.Covers(hp.Host):
+				return fmt.Sprintf("preset %s in line %d: take that off its presets by hand, then run `postern push`", o.preset, o.at.line)
+			case r.Host != hp.Host && r.Covers(hp.Host):
+				return fmt.Sprintf("%s in line %d: revoke '%s', or by hand add a destination {host: %s, deny: true}, then run `postern push`", r.Host, o.at.line, r.Host, hp.Host)
+			}
+		}
+	}
+	return ""
+}
+
+// reason is the first mistake that an error of parse joins, without the position
+// in a text that nobody will see.
+func reason(err error) string {
+	var p *Problem
+	if errors.As(err, &p) {
+		return p.Message
+	}
+	return err.Error()
+}
+
 // entry writes a destination.
 func entry(name string, r *plan.Rule) string {
-	s := scalar(name) + ": {host: " + scalar(r.Host)
+	host := scalar(r.Host)
+	s := scalar(name) + ": {host: " + host
 	if r.Port != 443 {
 		s += fmt.Sprintf(", port: %d", r.Port)
 	}
@@ -336,6 +421,13 @@ func entry(name string, r *plan.Rule) string {
 			quoted = append(quoted, quote(p))
 		}
 		s += ", paths: [" + strings.Join(quoted, ", ") + "]"
+	}
+	s += limitsEntry(r.Limits)
+	if r.Expires != "" {
+		s += ", expires: " + quote(r.Expires)
+	}
+	if r.Reason != "" {
+		s += ", reason: " + quote(r.Reason)
 	}
 	return s + "}"
 }

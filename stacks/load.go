@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/postern/postern/plan"
 )
@@ -24,21 +25,36 @@ type Stack struct {
 	// Nodes is how many proxies the fleet has.
 	Nodes int
 	Plan  *plan.Plan
+	// Warnings are about what is allowed to be written, but is probably not
+	// meant any more, such as rules that have expired.
+	Warnings []*Problem
 
-	// lines has the line of each rule, by ID.
-	lines map[string]int
+	// origins has where each rule is from, by ID.
+	origins map[string]origin
 	// root and destinations are what edits work on.
 	root         *node
 	destinations map[string]*destination
 }
 
-// Source is where the rule is written, such as "stacks/local.yaml:12"; the
-// file alone for a rule that is not in it.
+// origin is where a rule is written, and the preset that it is from, if any.
+type origin struct {
+	at     *node
+	preset string
+}
+
+// Source is where the rule is written, such as "stacks/local.yaml:12", or, with
+// the preset that has it, "stacks/local.yaml:12, preset anthropic"; the file
+// alone for a rule that is not in it.
 func (s *Stack) Source(ruleID string) string {
-	if line, ok := s.lines[ruleID]; ok {
-		return fmt.Sprintf("%s:%d", s.Path, line)
+	o, ok := s.origins[ruleID]
+	if !ok {
+		return s.Path
 	}
-	return s.Path
+	at := fmt.Sprintf("%s:%d", s.Path, o.at.line)
+	if o.preset != "" {
+		at += ", preset " + o.preset
+	}
+	return at
 }
 
 // maxFile is more than any stack file needs.
@@ -51,7 +67,27 @@ func Load(path string) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parse(path, data)
+	s, err := parse(path, data, newClientCache(ClientHosts))
+	if err != nil {
+		return nil, err
+	}
+	s.warn(time.Now())
+	return s, nil
+}
+
+// warn adds what is odd about the stack at a time.
+func (s *Stack) warn(now time.Time) {
+	for _, a := range s.Plan.Agents {
+		for _, r := range a.Rules {
+			if end, err := time.Parse(time.RFC3339, r.Expires); err == nil && !now.Before(end) {
+				o := s.origins[r.ID]
+				s.Warnings = append(s.Warnings, &Problem{
+					File: s.Path, Line: o.at.line, Col: o.at.col,
+					Message: fmt.Sprintf("rule %s has expired at %s", r.ID, r.Expires), Hint: "remove it, or write a later time",
+				})
+			}
+		}
+	}
 }
 
 func readFile(path string) ([]byte, error) {
@@ -71,7 +107,7 @@ func readFile(path string) ([]byte, error) {
 }
 
 // parse compiles what the file at path has, or would have.
-func parse(path string, data []byte) (*Stack, error) {
+func parse(path string, data []byte, clients *clientCache) (*Stack, error) {
 	p := &problems{file: path}
 	root := parseYAML(data, p)
 	if root == nil {
@@ -82,7 +118,7 @@ func parse(path string, data []byte) (*Stack, error) {
 		return nil, fmt.Errorf("find stack file %s: %w", path, err)
 	}
 	l := &loader{
-		problems: p, dir: filepath.Dir(abs),
+		problems: p, dir: filepath.Dir(abs), clients: clients,
 		credentials: map[string]plan.Credential{}, destinations: map[string]*destination{},
 	}
 	stack := l.stack(root)
@@ -99,7 +135,10 @@ func parse(path string, data []byte) (*Stack, error) {
 type loader struct {
 	*problems
 	// dir is the absolute folder of the file.
-	dir          string
+	dir     string
+	clients *clientCache
+	// repositories is what presets allow of a git host.
+	repositories *node
 	credentials  map[string]plan.Credential
 	destinations map[string]*destination
 }
@@ -112,7 +151,7 @@ var (
 )
 
 func (l *loader) stack(root *node) *Stack {
-	s := &Stack{Nodes: 1, Plan: &plan.Plan{}, lines: map[string]int{}}
+	s := &Stack{Nodes: 1, Plan: &plan.Plan{}, origins: map[string]origin{}}
 	if !l.mapping(root, "the stack file", "version", "target", "credentials", "destinations", "agents", "proxies") {
 		return s
 	}
@@ -167,58 +206,6 @@ func (l *loader) target(root *node) string {
 		l.at(n, "write target: local", "target %q is not supported", t)
 	}
 	return "local"
-}
-
-// agent reads one agent and flattens its rules.
-func (l *loader) agent(f field, s *Stack) {
-	l.name(f.key, "an agent")
-	if !l.mapping(f.value, "agent "+f.key.text, "runtime", "allow") {
-		return
-	}
-	if n := f.value.get("runtime"); n != nil {
-		if t, ok := l.text(n, "runtime"); ok && t != "bubblewrap" {
-			l.at(n, "write runtime: bubblewrap", "runtime %q is not supported", t)
-		}
-	}
-	agent := plan.Agent{Name: f.key.text}
-	s.lines[plan.DefaultRule(agent.Name)] = f.key.line
-	if n := f.value.get("allow"); n != nil {
-		if n.kind != kindList {
-			l.at(n, "write allow: [] or the names of destinations", "allow is %s, not a list", n.describe())
-			return
-		}
-		seen := map[string]bool{}
-		for _, item := range n.items {
-			d := l.allowed(item, seen)
-			if d == nil {
-				continue
-			}
-			rule := d.rule
-			rule.ID = agent.Name + "/" + d.name
-			agent.Rules = append(agent.Rules, rule)
-			s.lines[rule.ID] = d.line
-		}
-	}
-	s.Plan.Agents = append(s.Plan.Agents, agent)
-}
-
-// allowed returns the destination that an item of an allow list names, or nil.
-func (l *loader) allowed(item *node, seen map[string]bool) *destination {
-	t, ok := l.text(item, "the name of a destination")
-	if !ok {
-		return nil
-	}
-	d, ok := l.destinations[t]
-	switch {
-	case !ok:
-		l.at(item, nearest(t, sortedKeys(l.destinations)), "there is no destination %q", t)
-		return nil
-	case seen[t]:
-		l.at(item, "remove one of them", "destination %q is in the list already", t)
-		return nil
-	}
-	seen[t] = true
-	return d
 }
 
 // used returns the credentials that some rule injects: the others are nobody's

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -16,7 +17,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the expectations in testdata")
 
 // TestLoad has one archive for each case: stack.yaml and the files beside it
-// go in, and plan.json or errors.txt must come out. The folder is $DIR in both.
+// go in, and plan.json with warnings.txt, or errors.txt, must come out. The folder is $DIR in both.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/load/*")
@@ -35,7 +36,7 @@ func TestLoad(t *testing.T) {
 			dir := t.TempDir()
 			in, want := &txtar.Archive{Comment: archive.Comment}, map[string]string{}
 			for _, f := range archive.Files {
-				if f.Name == "plan.json" || f.Name == "errors.txt" {
+				if f.Name == "plan.json" || f.Name == "errors.txt" || f.Name == "warnings.txt" {
 					want[f.Name] = string(f.Data)
 					continue
 				}
@@ -49,7 +50,8 @@ func TestLoad(t *testing.T) {
 				got[name] = strings.ReplaceAll(text, dir, "$DIR")
 			}
 			if *update {
-				for name, text := range got {
+				for _, name := range sortedKeys(got) {
+					text := got[name]
 					in.Files = append(in.Files, txtar.File{Name: name, Data: []byte(text)})
 				}
 				require.NoError(t, os.WriteFile(file, txtar.Format(in), 0o600))
@@ -65,16 +67,23 @@ func TestLoad(t *testing.T) {
 // outcome is what loading gives, as files.
 func outcome(t *testing.T, path string) map[string]string {
 	t.Helper()
-	stack, err := Load(path)
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	stack, err := parse(path, data, fakeClients())
 	if err != nil {
 		require.Nil(t, stack)
 		var problem *Problem
 		require.ErrorAs(t, err, &problem)
 		return map[string]string{"errors.txt": strings.ReplaceAll(err.Error(), filepath.Dir(path)+"/stack.yaml:", "stack.yaml:") + "\n"}
 	}
-	data, err := json.MarshalIndent(stack.Plan, "", "  ")
+	stack.warn(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
+	data, err = json.MarshalIndent(stack.Plan, "", "  ")
 	require.NoError(t, err)
-	return map[string]string{"plan.json": string(data) + "\n"}
+	out := map[string]string{"plan.json": string(data) + "\n"}
+	for _, w := range stack.Warnings {
+		out["warnings.txt"] += strings.TrimPrefix(w.Error(), filepath.Dir(path)+"/") + "\n"
+	}
+	return out
 }
 
 func TestTheStackOfThisRepositoryLoads(t *testing.T) {

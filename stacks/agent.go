@@ -1,0 +1,175 @@
+package stacks
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/postern/postern/plan"
+)
+
+// placed is a rule of an agent, with where it was asked for.
+type placed struct {
+	plan.Rule
+	// item is the entry of the agent's list, at the rule itself.
+	item, at *node
+	preset   string
+}
+
+// agent reads one agent and flattens its rules: those of its allow list, then
+// those of its presets.
+func (l *loader) agent(f field, s *Stack) {
+	l.name(f.key, "an agent")
+	what := "agent " + f.key.text
+	if !l.mapping(f.value, what, "runtime", "allow", "presets", "limits") {
+		return
+	}
+	if n := f.value.get("runtime"); n != nil {
+		if t, ok := l.text(n, "runtime"); ok && t != "bubblewrap" {
+			l.at(n, "write runtime: bubblewrap", "runtime %q is not supported", t)
+		}
+	}
+	agent := plan.Agent{Name: f.key.text}
+	s.origins[plan.DefaultRule(agent.Name)] = origin{at: f.key}
+	var rules []placed
+	if n := f.value.get("allow"); n != nil {
+		if n.kind != kindList {
+			l.at(n, "write allow: [] or the names of destinations", "allow is %s, not a list", n.describe())
+			return
+		}
+		seen := map[string]bool{}
+		for _, item := range n.items {
+			d := l.allowed(item, seen)
+			if d == nil {
+				continue
+			}
+			for _, r := range d.rules {
+				r.ID = agent.Name + "/" + d.name + r.ID
+				rules = append(rules, placed{Rule: r.Rule, item: item, at: r.at})
+			}
+		}
+		if p := f.value.get("presets"); p != nil {
+			rules = append(rules, l.presets(p, agent.Name, seen)...)
+		}
+	} else if p := f.value.get("presets"); p != nil {
+		rules = l.presets(p, agent.Name, nil)
+	}
+	if n := f.value.get("limits"); n != nil {
+		l.limitAll(n, what, rules, s)
+	}
+	l.agree(what, rules)
+	for _, r := range rules {
+		agent.Rules = append(agent.Rules, r.Rule)
+		s.origins[r.ID] = origin{at: r.at, preset: r.preset}
+	}
+	s.Plan.Agents = append(s.Plan.Agents, agent)
+}
+
+// limitAll gives every destination of an agent the agent's limits, as far as it
+// has none of its own.
+func (l *loader) limitAll(n *node, what string, rules []placed, s *Stack) {
+	limits := l.limits(n, "limits of "+what)
+	for i := range rules {
+		r := &rules[i]
+		switch {
+		case limits == nil || r.Deny:
+		case r.Mode == plan.ModeTunnel:
+			s.Warnings = append(s.Warnings, &Problem{
+				File: l.file, Line: n.line, Col: n.col,
+				Message: fmt.Sprintf("the limits of %s do not hold in the tunnel to %s", what, r.Host), Hint: "write mode: intercept if they have to",
+			})
+		default:
+			r.Limits = limited(r.Limits, limits)
+		}
+	}
+}
+
+// allowed returns the destination that an item of an allow list names, or nil.
+func (l *loader) allowed(item *node, seen map[string]bool) *destination {
+	t, ok := l.text(item, "the name of a destination")
+	if !ok {
+		return nil
+	}
+	d, ok := l.destinations[t]
+	switch {
+	case !ok:
+		l.at(item, nearest(t, sortedKeys(l.destinations)), "there is no destination %q", t)
+		return nil
+	case seen[t]:
+		l.at(item, "remove one of them", "destination %q is in the list already", t)
+		return nil
+	}
+	seen[t] = true
+	return d
+}
+
+// agree makes sure that an agent's rules can hold at the same time.
+func (l *loader) agree(what string, rules []placed) {
+	type place struct {
+		host string
+		port uint16
+	}
+	first := map[place]placed{}
+	gateways := map[uint16]placed{}
+	reported := map[*node]bool{}
+	clash := func(r, other placed, hint, format string, args ...any) {
+		if !reported[r.item] {
+			reported[r.item] = true
+			at := fmt.Sprintf("line %d", other.item.line)
+			if other.item.line == r.item.line {
+				at = fmt.Sprintf("line %d, column %d", other.item.line, other.item.col)
+			}
+			l.at(r.item, hint, "%s: %s, and %s (%s) %s", what, r.ID[strings.Index(r.ID, "/")+1:], other.ID[strings.Index(other.ID, "/")+1:], at, fmt.Sprintf(format, args...))
+		}
+	}
+	for _, r := range rules {
+		if r.Deny {
+			continue
+		}
+		p := place{r.Host, r.Port}
+		other, ok := first[p]
+		switch {
+		case !ok:
+			first[p] = r
+		case other.Mode != r.Mode:
+			clash(r, other, "let both have the same mode", "reach %s:%d in different modes", r.Host, r.Port)
+		case !reflect.DeepEqual(other.Limits, r.Limits):
+			clash(r, other, "let both have the same limits", "have different limits for %s:%d", r.Host, r.Port)
+		}
+		if g, ok := gateways[r.Gateway]; r.Gateway != 0 && ok && (g.Host != r.Host || g.Port != r.Port) {
+			clash(r, g, "write another port", "have the same gateway %d", r.Gateway)
+		}
+		gateways[r.Gateway] = r
+	}
+	agent := plan.Agent{}
+	for _, r := range rules {
+		agent.Rules = append(agent.Rules, r.Rule)
+	}
+	for _, deny := range rules {
+		if !deny.Deny || !partial(&deny.Rule) {
+			continue
+		}
+		for _, r := range rules {
+			host := ""
+			switch {
+			case r.Deny || r.Mode != plan.ModeTunnel || r.Port != deny.Port:
+				continue
+			case deny.Host == r.Host || deny.Covers(r.Host):
+				host = r.Host
+			case r.Covers(deny.Host):
+				host = deny.Host
+			}
+			if host != "" && plan.ModeOf(agent.Covering(host, r.Port)) == plan.ModeTunnel {
+				clash(deny, r, "let it deny everything there, or write mode: intercept", "reach %s, a tunnel that cannot be looked into: the one would not deny anything there", host)
+			}
+		}
+	}
+	ids := map[string]bool{}
+	for _, r := range rules {
+		if ids[r.ID] && !slices.ContainsFunc(l.list, func(p *Problem) bool { return p.Line == r.item.line }) {
+			l.at(r.item, "give the destination another name", "%s has two rules with the ID %s", what, r.ID)
+		}
+		ids[r.ID] = true
+	}
+}

@@ -1,0 +1,137 @@
+package stacks
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/weppos/publicsuffix-go/publicsuffix"
+	"golang.org/x/net/idna"
+
+	"github.com/postern/postern/plan"
+)
+
+// host returns the canonical host or wildcard that n names.
+func (l *loader) host(n *node) string {
+	t, ok := l.text(n, "host")
+	if !ok {
+		return ""
+	}
+	if scheme, rest, ok := strings.Cut(t, "://"); ok {
+		host, _, _ := strings.Cut(rest, "/")
+		l.at(n, fmt.Sprintf("write host: %s, and what follows it as port and paths", host), "host is a URL (%s)", scheme)
+		return ""
+	}
+	if host, port, ok := strings.Cut(t, ":"); ok && strings.Trim(port, "0123456789") == "" {
+		l.at(n, fmt.Sprintf("write host: %s and port: %s", host, port), "host %q has a port", t)
+		return ""
+	}
+	if rest := strings.TrimPrefix(t, "*."); t == "*" || rest == "" {
+		l.at(n, "write every host out, or *.example.com for every name below example.com", "host %q is every host", t)
+		return ""
+	} else if strings.Contains(rest, "*") {
+		l.at(n, "write *.example.com for every name below example.com, at any depth", "host %q has a * that is not its whole first label", t)
+		return ""
+	}
+	host, err := canonicalHost(t)
+	if err != nil {
+		l.at(n, "write a DNS name, such as api.example.com", "%s", err)
+		return ""
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		l.at(n, "give the destination a name, and write where it is as upstream: {address: \"127.0.0.1:8443\"}", "host %q would be the proxy's own machine", t)
+		return ""
+	}
+	return host
+}
+
+// canonicalHost is [plan.CanonicalPattern] for names in Unicode, too.
+func canonicalHost(host string) (string, error) {
+	international := strings.Contains(strings.ToLower(host), "xn--")
+	for _, r := range host {
+		international = international || r >= 0x80
+	}
+	if !international {
+		return plan.CanonicalPattern(host)
+	}
+	rest, wildcard := strings.CutPrefix(host, "*.")
+	ascii, err := idna.Lookup.ToASCII(strings.TrimSuffix(rest, "."))
+	if err != nil {
+		return "", fmt.Errorf("host %q is not a valid international name", host)
+	}
+	if wildcard {
+		ascii = "*." + ascii
+	}
+	return plan.CanonicalPattern(ascii)
+}
+
+// wildcard checks what strangers can have a name below: registries (never),
+// and shared hosting, for which the operator has to say why, and to which no
+// secret is ever sent.
+func (l *loader) wildcard(n *node, r *plan.Rule, reason string) {
+	rest, ok := strings.CutPrefix(r.Host, "*.")
+	if !ok {
+		return
+	}
+	suffix, ours := crossed(rest)
+	switch {
+	case suffix == "":
+	case ours:
+		l.at(n, "write the names that are yours", "host %q has names of strangers below it: everybody can register one under %s", r.Host, suffix)
+	case reason == "":
+		l.at(n, "write the names that are yours, or say in reason: why all of them are needed", "host %q is shared hosting: everybody can rent a name under %s", r.Host, suffix)
+	case r.Credential != "" && l.credentials[r.Credential].Kind != plan.KindAWSSigV4:
+		l.at(n, "write the names that are yours", "host %q is shared hosting: the credential would go to whoever rents a name under %s", r.Host, suffix)
+	}
+}
+
+// suffixes is the public suffix list, turned around: every name under which, at
+// any depth, there is a public suffix, with one of those.
+type suffixes struct {
+	icann, private map[string]string
+	// all are the names of which every child is a suffix, and except those that
+	// are not; private says whose section it is.
+	all    map[string]bool
+	except map[string]bool
+}
+
+var publicSuffixes = sync.OnceValue(func() suffixes {
+	s := suffixes{icann: map[string]string{}, private: map[string]string{}, all: map[string]bool{}, except: map[string]bool{}}
+	for _, rule := range publicsuffix.DefaultRules() {
+		value, err := idna.ToASCII(rule.Value)
+		if err != nil {
+			continue
+		}
+		section, suffix := s.icann, value
+		if rule.Private {
+			section = s.private
+		}
+		switch rule.Type {
+		case publicsuffix.ExceptionType:
+			s.except[value] = true
+			continue
+		case publicsuffix.WildcardType:
+			s.all[value], suffix = rule.Private, "*."+value
+		}
+		for above := value; above != ""; _, above, _ = strings.Cut(above, ".") {
+			if _, ok := section[above]; !ok || above == value {
+				section[above] = suffix
+			}
+		}
+	}
+	return s
+})
+
+// crossed returns a public suffix that is the name or below it, or "", and
+// whether it is a registry's.
+func crossed(name string) (suffix string, registry bool) {
+	s := publicSuffixes()
+	if suffix, ok := s.icann[name]; ok {
+		return suffix, true
+	}
+	_, parent, _ := strings.Cut(name, ".")
+	if private, ok := s.all[parent]; ok && !s.except[name] {
+		return "*." + parent, !private
+	}
+	return s.private[name], false
+}
