@@ -1,8 +1,11 @@
 package envoy
 
 import (
+	"maps"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -54,18 +57,13 @@ func requestFields(agent string) map[string]string {
 // agentLog leaves out the CONNECTs that were accepted: the decisions are those
 // on the requests inside, and there is one event for each decision.
 func (b *builder) agentLog(agent string) *accesslogv3.AccessLog {
-	status := func(op accesslogv3.ComparisonFilter_Op, code uint32) *accesslogv3.AccessLogFilter {
-		return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
-			Comparison: &accesslogv3.ComparisonFilter{Op: op, Value: &corev3.RuntimeUInt32{DefaultValue: code, RuntimeKey: "postern.unused"}},
-		}}}
-	}
 	notConnect := methods([]string{"CONNECT"})
 	notConnect.InvertMatch = true
 	l := b.fileLog(requestFields(agent))
 	l.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: &accesslogv3.OrFilter{
 		Filters: []*accesslogv3.AccessLogFilter{
-			status(accesslogv3.ComparisonFilter_GE, 300),
-			status(accesslogv3.ComparisonFilter_LE, 199),
+			comparison(accesslogv3.ComparisonFilter_GE, 300),
+			comparison(accesslogv3.ComparisonFilter_LE, 199),
 			{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{Header: notConnect}}},
 		},
 	}}}
@@ -128,69 +126,103 @@ func (b *builder) fileLog(fields map[string]string) *accesslogv3.AccessLog {
 	}
 }
 
-// localReplies gives everything that Envoy itself answers a body that a
-// program can read. What the client sent is only ever quoted as JSON strings.
+// answer is what Envoy itself says to one kind of failure.
+type answer struct {
+	when *accesslogv3.AccessLogFilter
+	// status replaces Envoy's, if it is not 0.
+	status uint32
+	// said are the fields of the answer: error first of all.
+	said map[string]string
+}
+
+// localReplies gives everything that Envoy itself answers a body: JSON for
+// programs, plain text for who asks for text. What the client sent is only
+// ever quoted back to that client, as a JSON string or as plain text.
 func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
-	body := func(fields map[string]string) *corev3.SubstitutionFormatString {
-		fields["agent"] = agent
-		fields["request"] = "%REQ(:METHOD)% %REQ(:AUTHORITY)%"
-		return &corev3.SubstitutionFormatString{Format: jsonFormat(fields), OmitEmptyValues: true}
+	route := func(field string) string { return "%METADATA(ROUTE:" + metadataNamespace + ":" + field + ")%" }
+	limited := map[string]string{
+		"error": "a limit of the policy is exceeded", "reason": string(plan.ReasonLimit), "rule": route("rule"), "detail": "%RESPONSE_CODE_DETAILS%",
 	}
-	status := func(code uint32) *accesslogv3.AccessLogFilter {
-		return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
-			Comparison: &accesslogv3.ComparisonFilter{Op: accesslogv3.ComparisonFilter_EQ, Value: &corev3.RuntimeUInt32{DefaultValue: code, RuntimeKey: "postern.unused"}},
-		}}}
+	config := &hcmv3.LocalReplyConfig{BodyFormat: replyJSON(agent, map[string]string{
+		"error": "the request failed at the proxy", "detail": "%RESPONSE_CODE_DETAILS%",
+	})}
+	for _, a := range []answer{
+		{when: statusIs(403), said: map[string]string{
+			"error": "denied by policy", "reason": route("reason"), "rule": route("rule"),
+			"hint": "an operator can allow it: postern allow HOST --agent " + agent,
+		}},
+		// There is no scope for what the names of the connection say.
+		{when: flagged("NR"), status: 403, said: map[string]string{
+			"error": "denied by policy", "reason": string(plan.ReasonName), "rule": plan.DefaultRule(agent),
+			"hint": "CONNECT, server name (SNI) and Host header must name the same destination",
+		}},
+		{when: statusIs(429), said: limited},
+		{when: statusIs(413), said: limited},
+		// The only filter that answers 401 is the injector.
+		{when: statusIs(401), status: 502, said: map[string]string{
+			"error": "the credential for this destination cannot be had", "reason": string(plan.ReasonCredential), "rule": route("rule"),
+			"hint": "an operator sees why with: postern status",
+		}},
+	} {
+		for _, m := range []*hcmv3.ResponseMapper{
+			{Filter: both(a.when, wantsText()), BodyFormatOverride: replyText(agent, a.said)},
+			{Filter: a.when, BodyFormatOverride: replyJSON(agent, a.said)},
+		} {
+			if a.status != 0 {
+				m.StatusCode = wrapperspb.UInt32(a.status)
+			}
+			config.Mappers = append(config.Mappers, m)
+		}
 	}
-	limited := func(code uint32) *hcmv3.ResponseMapper {
-		return &hcmv3.ResponseMapper{Filter: status(code), BodyFormatOverride: body(map[string]string{
-			"error":  "a limit of the policy is exceeded",
-			"reason": string(plan.ReasonLimit),
-			"rule":   "%METADATA(ROUTE:" + metadataNamespace + ":rule)%",
-			"detail": "%RESPONSE_CODE_DETAILS%",
-		})}
+	return config
+}
+
+const requestFormat = "%REQ(:METHOD)% %REQ(:AUTHORITY)%"
+
+func replyJSON(agent string, said map[string]string) *corev3.SubstitutionFormatString {
+	fields := maps.Clone(said)
+	fields["agent"], fields["request"] = agent, requestFormat
+	return &corev3.SubstitutionFormatString{Format: jsonFormat(fields), OmitEmptyValues: true}
+}
+
+// replyText has the same fields, a line each.
+func replyText(agent string, said map[string]string) *corev3.SubstitutionFormatString {
+	text := said["error"] + ": " + requestFormat + "\nagent: " + agent + "\n"
+	for _, k := range []string{"reason", "rule", "detail", "hint"} {
+		if said[k] != "" {
+			text += k + ": " + said[k] + "\n"
+		}
 	}
-	return &hcmv3.LocalReplyConfig{
-		Mappers: []*hcmv3.ResponseMapper{
-			{
-				Filter: status(403),
-				BodyFormatOverride: body(map[string]string{
-					"error":  "denied by policy",
-					"reason": "%METADATA(ROUTE:" + metadataNamespace + ":reason)%",
-					"rule":   "%METADATA(ROUTE:" + metadataNamespace + ":rule)%",
-					"hint":   "an operator can allow it: postern allow HOST --agent " + agent,
-				}),
-			},
-			{
-				// There is no scope for what the names of the connection say.
-				Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
-					ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{"NR"}},
-				}},
-				StatusCode: wrapperspb.UInt32(403),
-				BodyFormatOverride: body(map[string]string{
-					"error":  "denied by policy",
-					"reason": string(plan.ReasonName),
-					"rule":   plan.DefaultRule(agent),
-					"hint":   "CONNECT, server name (SNI) and Host header must name the same destination",
-				}),
-			},
-			limited(429), limited(413),
-			{
-				// The only filter that answers 401 is the injector.
-				Filter:     status(401),
-				StatusCode: wrapperspb.UInt32(502),
-				BodyFormatOverride: body(map[string]string{
-					"error":  "the credential for this destination cannot be had",
-					"reason": string(plan.ReasonCredential),
-					"rule":   "%METADATA(ROUTE:" + metadataNamespace + ":rule)%",
-					"hint":   "an operator sees why with: postern status",
-				}),
-			},
-		},
-		BodyFormat: body(map[string]string{
-			"error":  "the request failed at the proxy",
-			"detail": "%RESPONSE_CODE_DETAILS%",
-		}),
-	}
+	return &corev3.SubstitutionFormatString{Format: textFormat(text), ContentType: "text/plain; charset=utf-8"}
+}
+
+// wantsText holds for a client that asks for text: a person's, mostly.
+func wantsText() *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
+		Header: &routev3.HeaderMatcher{Name: "accept", HeaderMatchSpecifier: like(`.*text/(plain|html).*`)},
+	}}}
+}
+
+func statusIs(code uint32) *accesslogv3.AccessLogFilter {
+	return comparison(accesslogv3.ComparisonFilter_EQ, code)
+}
+
+func flagged(flag string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{flag}},
+	}}
+}
+
+func both(one, two *accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
+		AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{one, two}},
+	}}
+}
+
+func comparison(op accesslogv3.ComparisonFilter_Op, code uint32) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+		Comparison: &accesslogv3.ComparisonFilter{Op: op, Value: &corev3.RuntimeUInt32{DefaultValue: code, RuntimeKey: "postern.unused"}},
+	}}}
 }
 
 func jsonFormat(fields map[string]string) *corev3.SubstitutionFormatString_JsonFormat {

@@ -97,15 +97,14 @@ var protocolSlots = []string{"base64url.bearer.", "openai-insecure-api-key.", "b
 //go:embed slots.lua
 var slotsScript string
 
-// slotFilter removes header slots, from requests and from all trailers.
+// slotFilter removes header slots, from requests and from all trailers. One
+// expression for all of them: it is matched once for each header.
 func (b *builder) slotFilter() *hcmv3.HttpFilter {
-	var ms []*mutationv3.HeaderMutation
-	for _, h := range headerSlots {
-		ms = append(ms, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: h}})
-	}
-	for _, s := range headerSuffixes {
-		ms = append(ms, removeOnMatch(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: s}, IgnoreCase: true}))
-	}
+	ms := []*mutationv3.HeaderMutation{removeOnMatch(&matcherv3.StringMatcher{
+		MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{
+			Regex: strings.Join(headerSlots, "|") + "|.+(?:" + strings.Join(headerSuffixes, "|") + ")",
+		}},
+	})}
 	return b.filter(filterSlots, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 		RequestMutations: ms, RequestTrailersMutations: ms, ResponseTrailersMutations: ms,
 	}})
