@@ -127,6 +127,30 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 	}
 }
 
+// TestDenialIsReadable: JSON for programs, plain text for who asks for text.
+func TestDenialIsReadable(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	f.MustPublish(policy(f.NewUpstream("api.test")))
+	for accept, want := range map[string]string{
+		"": `{"agent":"a","error":"denied by policy","hint":"an operator can allow it: postern allow HOST --agent a",` +
+			`"reason":"path_not_allowed","request":"GET api.test","rule":"a/default"}` + "\n",
+		"text/html,*/*;q=0.8": "denied by policy: GET api.test\nagent: a\nreason: path_not_allowed\nrule: a/default\n" +
+			"hint: an operator can allow it: postern allow HOST --agent a\n",
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.test/<script>", nil)
+		require.NoError(t, err)
+		req.Header.Set("Accept", accept)
+		resp, err := f.Client("n1", "a").Do(req)
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, 403, resp.StatusCode)
+		require.Equal(t, want, string(body))
+	}
+}
+
 // TestConcurrentTunnels: agents and destinations that are connected at the same
 // time never share what Envoy knows of each other's connection.
 func TestConcurrentTunnels(t *testing.T) {
