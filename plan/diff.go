@@ -20,32 +20,45 @@ type Change struct {
 	// Rule is the ID of the rule that is added, removed or changed, or "".
 	Rule string `json:"rule,omitempty"`
 	Text string `json:"text"`
+	// Risk is how much the change opens, and Why is because of what.
+	Risk Risk   `json:"risk"`
+	Why  string `json:"why"`
 }
 
 // String is a line such as "+ demo may GET https://docs.test/v1/**".
 func (c Change) String() string { return c.Kind + " " + c.Text }
 
 // Diff says what a fleet that goes from old to new allows more, less or in
-// another way: first what all agents share, then agent by agent, in the order
-// of names. It is empty exactly if the plans are equal but for their stack's name.
+// another way: by risk, the highest first; of the same risk first what all
+// agents share, then agent by agent, in the order of names. What is more is
+// measured against everything that the agent was allowed, not against the rule
+// of the same name. Diff is empty exactly if the plans are equal but for their
+// stack's name.
 func Diff(old, new *Plan) []Change {
 	var out []Change
 	if !slices.Equal(old.Resolvers, new.Resolvers) {
-		out = append(out, Change{Kind: "~", Text: "resolvers: " + orNone(new.Resolvers) + ", was " + orNone(old.Resolvers)})
+		out = append(out, Change{
+			Kind: "~", Text: "resolvers: " + orNone(new.Resolvers) + ", was " + orNone(old.Resolvers),
+			Risk: RiskMedium, Why: "others say where allowed names are",
+		})
 	}
 	both(old.Credentials, new.Credentials, func(c *Credential) string { return c.Name }, func(was, is *Credential) {
 		switch {
 		case was == nil:
-			out = append(out, Change{Kind: "+", Text: "credential " + is.describe()})
+			out = append(out, Change{Kind: "+", Text: "credential " + is.describe(), Risk: RiskLow, Why: "see the rules that use it"})
 		case is == nil:
-			out = append(out, Change{Kind: "-", Text: "credential " + was.describe()})
+			out = append(out, Change{Kind: "-", Text: "credential " + was.describe(), Risk: RiskLow, Why: "less access"})
 		case !reflect.DeepEqual(was, is):
-			out = append(out, Change{Kind: "~", Text: "credential " + is.describe() + ", was " + was.describe()})
+			out = append(out, Change{
+				Kind: "~", Text: "credential " + is.describe() + ", was " + was.describe(),
+				Risk: RiskMedium, Why: "something else is sent, wherever it is used",
+			})
 		}
 	})
 	both(old.Agents, new.Agents, func(a *Agent) string { return a.Name }, func(was, is *Agent) {
 		out = append(out, diffAgent(was, is)...)
 	})
+	slices.SortStableFunc(out, func(a, b Change) int { return slices.Index(risks, a.Risk) - slices.Index(risks, b.Risk) })
 	return out
 }
 
@@ -55,10 +68,10 @@ func diffAgent(was, is *Agent) []Change {
 	switch {
 	case was == nil:
 		name, was = is.Name, &Agent{}
-		out = append(out, Change{Kind: "+", Agent: name, Text: "agent " + name})
+		out = append(out, Change{Kind: "+", Agent: name, Text: "agent " + name, Risk: RiskLow, Why: "see its rules"})
 	case is == nil:
 		name, is = was.Name, &Agent{}
-		out = append(out, Change{Kind: "-", Agent: name, Text: "agent " + name})
+		out = append(out, Change{Kind: "-", Agent: name, Text: "agent " + name, Risk: RiskLow, Why: "less access"})
 	default:
 		name = is.Name
 	}
@@ -68,15 +81,43 @@ func diffAgent(was, is *Agent) []Change {
 	both(byID(was), byID(is), func(r *Rule) string { return r.ID }, func(a, b *Rule) {
 		switch {
 		case a == nil:
-			out = append(out, Change{Kind: "+", Agent: name, Rule: b.ID, Text: name + " may " + b.describe()})
+			out = append(out, diffRule(a, b, was, is).on(Change{Kind: more(b.Deny), Agent: name, Rule: b.ID, Text: name + b.may() + b.describe()}, "nothing that was not allowed already"))
 		case b == nil:
-			out = append(out, Change{Kind: "-", Agent: name, Rule: a.ID, Text: name + " may " + a.describe()})
+			out = append(out, diffRule(a, b, was, is).on(Change{Kind: more(!a.Deny), Agent: name, Rule: a.ID, Text: name + a.may() + a.describe()}, "less access"))
 		case !same(a, b):
-			out = append(out, Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + " may " + b.describe() + ", was " + a.describe()})
+			out = append(out, diffRule(a, b, was, is).on(Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + b.may() + b.describe() + ", was" + strings.TrimPrefix(a.may(), " may") + a.describe()}, "nothing that was not allowed already"))
 		}
 	})
 	if order := kept(is, was); !slices.Equal(order, kept(was, is)) {
-		out = append(out, Change{Kind: "~", Agent: name, Text: name + " asks its rules in another order: " + strings.Join(order, ", ")})
+		out = append(out, Change{
+			Kind: "~", Agent: name, Text: name + " asks its rules in another order: " + strings.Join(order, ", "),
+			Risk: RiskMedium, Why: "of the rules that match, the first says which credential is sent",
+		})
+	}
+	return out
+}
+
+// more is the sign of a rule that comes, if it denies, or goes, if it allows.
+func more(less bool) string {
+	if less {
+		return "-"
+	}
+	return "+"
+}
+
+// diffRule assesses one rule that comes (a is nil), goes (b is nil) or changes.
+func diffRule(a, b *Rule, was, is *Agent) assessment {
+	var out assessment
+	if a != nil && a.Deny {
+		out = loses(a, is)
+	} else if a != nil && (b == nil || b.Deny || b.Host != a.Host || b.Port != a.Port) {
+		out = uncovers(a, was, is)
+	}
+	if b != nil && !b.Deny {
+		g := gains(b, was.Rules)
+		for _, why := range g.why {
+			out.add(g.risk, "%s", why)
+		}
 	}
 	return out
 }
@@ -135,12 +176,22 @@ func others(v any, named ...string) []string {
 	return out
 }
 
-// describe is what follows "may": every field of the rule shows in it.
+func (r *Rule) may() string {
+	if r.Deny {
+		return " may never "
+	}
+	return " may "
+}
+
+// describe is what the agent may do: every field of the rule shows in it.
 func (r *Rule) describe() string {
 	var b strings.Builder
-	if slices.Equal(r.Methods, []string{AnyMethod}) {
+	switch {
+	case r.Mode == ModeTunnel:
+		b.WriteString("tunnel to ")
+	case slices.Equal(r.Methods, []string{AnyMethod}):
 		b.WriteString("use any method at ")
-	} else {
+	default:
 		b.WriteString(strings.Join(r.Methods, ",") + " ")
 	}
 	b.WriteString("https://" + r.Host)
@@ -149,6 +200,15 @@ func (r *Rule) describe() string {
 	}
 	b.WriteString(strings.Join(r.Paths, ", "))
 	var notes []string
+	for _, c := range r.Query {
+		notes = append(notes, "with ?"+c.describe())
+	}
+	for _, c := range r.Headers {
+		notes = append(notes, "with header "+c.describe())
+	}
+	if r.Expires != "" {
+		notes = append(notes, "until "+r.Expires)
+	}
 	if r.Credential != "" {
 		notes = append(notes, "credential "+r.Credential)
 	}
@@ -162,11 +222,21 @@ func (r *Rule) describe() string {
 		}
 		notes = append(notes, at)
 	}
-	notes = append(notes, others(r, "id", "host", "port", "methods", "paths", "credential", "gateway", "upstream")...)
+	if r.OwnCredentials {
+		notes = append(notes, "its own credentials pass")
+	}
+	notes = append(notes, others(r, "id", "deny", "host", "port", "mode", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "upstream", "expires")...)
 	if len(notes) > 0 {
 		b.WriteString(" (" + strings.Join(notes, ", ") + ")")
 	}
 	return b.String()
+}
+
+func (c Condition) describe() string {
+	if c.Present {
+		return c.Name
+	}
+	return c.Name + "=" + c.Value
 }
 
 func (c *Credential) describe() string {

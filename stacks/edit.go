@@ -148,7 +148,10 @@ func Revoke(path string, r RevokeRequest) (*Edit, error) {
 		}
 		return nil
 	}, func(c plan.Change) bool {
-		return c.Kind == "-" && (c.Agent == "" || c.Agent == r.Agent && c.Rule != "")
+		// A rule that denied goes with the destination it was written in, if
+		// nothing that it denied is allowed any more.
+		less := c.Kind == "-" && c.Risk != plan.RiskHigh || c.Kind == "+" && c.Risk == plan.RiskLow
+		return less && (c.Agent == "" || c.Agent == r.Agent && c.Rule != "")
 	})
 }
 

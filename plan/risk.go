@@ -1,0 +1,265 @@
+package plan
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Risk is how much a change opens, for people who have little time.
+type Risk string
+
+// The risks, the worst first.
+const (
+	// RiskHigh: new places for data or secrets to go that are wide, unseen or
+	// hard to take back: wildcards, tunnels, credentials at new hosts, the
+	// agent's own credentials, denials that end, writing to somewhere new.
+	RiskHigh Risk = "high"
+	// RiskMedium: new hosts to read from, wider paths, longer times, higher limits.
+	RiskMedium Risk = "medium"
+	// RiskLow: less access, the same access by another name, words.
+	RiskLow Risk = "low"
+)
+
+var risks = []Risk{RiskHigh, RiskMedium, RiskLow}
+
+// assessment collects why a change is risky.
+type assessment struct {
+	risk Risk
+	why  []string
+}
+
+func (a *assessment) add(r Risk, format string, args ...any) {
+	if a.risk == "" || slices.Index(risks, r) < slices.Index(risks, a.risk) {
+		a.risk = r
+	}
+	a.why = append(a.why, fmt.Sprintf(format, args...))
+}
+
+// on puts the assessment on a change. Without a reason the risk is low.
+func (a assessment) on(c Change, otherwise string) Change {
+	c.Risk, c.Why = a.risk, strings.Join(a.why, "; ")
+	if c.Risk == "" {
+		c.Risk, c.Why = RiskLow, otherwise
+	}
+	return c
+}
+
+// IsWrite reports whether a method is there to change something.
+func IsWrite(method string) bool {
+	return !slices.Contains([]string{"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH", "QUERY"}, method)
+}
+
+// gains says what a rule that allows lets an agent do that the rules that it
+// had did not.
+func gains(r *Rule, had []Rule) assessment {
+	var a assessment
+	var there []Rule
+	for _, h := range had {
+		if !h.Deny && h.Port == r.Port && h.Covers(r.Host) {
+			there = append(there, h)
+		}
+	}
+	known := func(is func(*Rule) bool) bool {
+		return slices.ContainsFunc(there, func(h Rule) bool { return is(&h) })
+	}
+	wildcard := strings.HasPrefix(r.Host, "*.")
+	writes := slices.ContainsFunc(r.Methods, IsWrite)
+	switch {
+	case len(there) == 0 && wildcard:
+		a.add(RiskHigh, "every name below %s is new", strings.TrimPrefix(r.Host, "*."))
+	case len(there) == 0 && r.Mode != ModeTunnel && writes:
+		a.add(RiskHigh, "%s is a new host, to write to as well", r.Host)
+	case len(there) == 0:
+		a.add(RiskMedium, "%s is a new host", r.Host)
+	}
+	if r.Mode == ModeTunnel {
+		if !known(func(h *Rule) bool { return h.Mode == ModeTunnel }) {
+			a.add(RiskHigh, "a tunnel: nothing that passes is seen")
+		}
+	} else if len(there) > 0 {
+		a.requests(r, there)
+	}
+	if r.Credential != "" && !known(func(h *Rule) bool { return h.Credential == r.Credential }) {
+		a.add(RiskHigh, "credential %s reaches %s", r.Credential, r.Host)
+	}
+	if r.OwnCredentials && !known(func(h *Rule) bool { return h.OwnCredentials }) {
+		a.add(RiskHigh, "the agent's own credentials pass")
+	}
+	for _, h := range there {
+		if h.Host == r.Host {
+			a.place(&h, r)
+			break
+		}
+	}
+	return a
+}
+
+// requests says which requests to a known host are new.
+func (a *assessment) requests(r *Rule, there []Rule) {
+	var methods, paths []string
+	longer, writes := false, false
+	for _, m := range r.Methods {
+		for _, p := range r.Paths {
+			any, lasting := false, false
+			for i := range there {
+				h := &there[i]
+				if h.includes(m, p, r) {
+					any = true
+					lasting = lasting || h.Expires == "" || r.Expires != "" && r.Expires <= h.Expires
+				}
+			}
+			switch {
+			case !any:
+				if !slices.Contains(methods, m) {
+					methods = append(methods, m)
+				}
+				if !slices.Contains(paths, p) {
+					paths = append(paths, p)
+				}
+				writes = writes || IsWrite(m)
+			case !lasting:
+				longer = true
+			}
+		}
+	}
+	switch {
+	case writes:
+		a.add(RiskHigh, "new: to write (%s) at %s", words(methods), strings.Join(paths, ", "))
+	case len(methods) > 0:
+		a.add(RiskMedium, "new: to %s at %s", words(methods), strings.Join(paths, ", "))
+	case longer && r.Expires == "":
+		a.add(RiskMedium, "it does not expire any more")
+	case longer:
+		a.add(RiskMedium, "it lasts longer, until %s", r.Expires)
+	}
+}
+
+func words(methods []string) string {
+	if slices.Contains(methods, AnyMethod) {
+		return "every method"
+	}
+	return strings.Join(methods, ", ")
+}
+
+// place compares what the rules of one destination share.
+func (a *assessment) place(was, is *Rule) {
+	if !reflect.DeepEqual(was.Upstream, is.Upstream) {
+		a.add(RiskHigh, "%s is at another place", is.Host)
+	}
+	var old, now Limits
+	if was.Limits != nil {
+		old = *was.Limits
+	}
+	if is.Limits != nil {
+		now = *is.Limits
+	}
+	for _, l := range []struct {
+		what     string
+		old, now float64
+	}{
+		{"requests", rate(old), rate(now)},
+		{"concurrent requests", float64(old.Concurrent), float64(now.Concurrent)},
+		{"bodies", float64(old.Body), float64(now.Body)},
+		{"upload", float64(old.Upload), float64(now.Upload)},
+		{"download", float64(old.Download), float64(now.Download)},
+	} {
+		switch {
+		case l.old > 0 && l.now == 0:
+			a.add(RiskMedium, "no limit on %s any more", l.what)
+		case l.old > 0 && l.now > l.old:
+			a.add(RiskMedium, "a higher limit on %s", l.what)
+		}
+	}
+}
+
+func rate(l Limits) float64 {
+	if l.Per == 0 {
+		return 0
+	}
+	return float64(l.Requests) / float64(l.Per)
+}
+
+// includes reports whether h matches every request with this method and path
+// pattern that the conditions of r let through.
+func (r *Rule) includes(method, pattern string, other *Rule) bool {
+	if !slices.Contains(r.Methods, method) && !slices.Equal(r.Methods, []string{AnyMethod}) {
+		return false
+	}
+	return slices.ContainsFunc(r.Paths, func(p string) bool { return within(pattern, p) }) &&
+		implied(r.Query, other.Query) && implied(r.Headers, other.Headers)
+}
+
+// implied reports whether conditions follow from others.
+func implied(conditions, others []Condition) bool {
+	return !slices.ContainsFunc(conditions, func(c Condition) bool {
+		return !slices.ContainsFunc(others, func(o Condition) bool { return o == c || c.Present && o.Name == c.Name })
+	})
+}
+
+// within reports whether every path that the first pattern matches is matched
+// by the second. It may say no where that is hard to see.
+func within(pattern, wide string) bool {
+	p, err := ParsePath(pattern)
+	w, err2 := ParsePath(wide)
+	switch {
+	case err != nil || err2 != nil:
+		return false
+	case pattern == wide || w.any:
+		return true
+	case p.any || p.rest && !w.rest || len(p.segments) < len(w.segments) || !w.rest && len(p.segments) > len(w.segments):
+		return false
+	}
+	for i, s := range p.segments {
+		switch {
+		case i >= len(w.segments):
+			if s != "*" && !isPlain(s) {
+				return false
+			}
+		case w.segments[i] == s:
+		case w.segments[i] != "*" || s == "" || !isPlain(s):
+			return false
+		}
+	}
+	return p.rest || !w.rest || len(p.segments) > len(w.segments)
+}
+
+// loses says what is allowed once an agent lacks a rule that denied.
+func loses(deny *Rule, is *Agent) assessment {
+	var a assessment
+	for _, r := range is.Rules {
+		switch {
+		case r.Deny && r.Port == deny.Port && r.Covers(deny.Host) && r.Expires == "" && r.includesAll(deny):
+			return assessment{} // another one does it
+		case !r.Deny && r.Port == deny.Port && (r.Covers(deny.Host) || deny.Covers(r.Host)) && len(a.why) == 0:
+			a.add(RiskHigh, "what it denied is allowed by %s", r.ID)
+		}
+	}
+	return a
+}
+
+func (r *Rule) includesAll(other *Rule) bool {
+	for _, m := range other.Methods {
+		for _, p := range other.Paths {
+			if !r.includes(m, p, other) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// uncovers says what comes to light when an agent lacks a rule that allowed.
+func uncovers(gone *Rule, was, is *Agent) assessment {
+	var a assessment
+	left := is.Covering(gone.Host, gone.Port)
+	if i := slices.IndexFunc(left, func(r Rule) bool { return !r.Deny }); i >= 0 {
+		if ModeOf(left) == ModeTunnel && ModeOf(was.Covering(gone.Host, gone.Port)) != ModeTunnel {
+			a.add(RiskHigh, "%s is a tunnel now, by %s", gone.Host, left[i].ID)
+		} else if r := left[i]; r.Credential != "" && r.Credential != gone.Credential {
+			a.add(RiskMedium, "what it decided, %s may now, with credential %s", r.ID, r.Credential)
+		}
+	}
+	return a
+}

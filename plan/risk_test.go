@@ -1,0 +1,128 @@
+package plan
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestRisk: what one agent gains, by what is done to its one rule or by another one.
+func TestRisk(t *testing.T) {
+	t.Parallel()
+	base := func() Rule {
+		return Rule{
+			ID: "a/x", Host: "x.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/**"}, Credential: "k",
+			Limits: &Limits{Requests: 60, Per: 60, Body: 10}, Expires: "2027-01-01T00:00:00Z",
+		}
+	}
+	another := func(change func(*Rule)) func(*Rule) []Rule {
+		return func(r *Rule) []Rule {
+			n := base()
+			n.ID = "a/y"
+			change(&n)
+			return []Rule{*r, n}
+		}
+	}
+	changed := func(change func(*Rule)) func(*Rule) []Rule {
+		return func(r *Rule) []Rule { change(r); return []Rule{*r} }
+	}
+	deny := Rule{ID: "a/no", Deny: true, Host: "*.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/admin/**"}}
+	wild := Rule{ID: "a/wild", Host: "*.test", Port: 443, Mode: ModeTunnel, Methods: []string{AnyMethod}, Paths: []string{AnyPath}}
+	for _, c := range []struct {
+		name string
+		// more are rules that there were beside.
+		more   []Rule
+		change func(*Rule) []Rule
+		risk   Risk
+		why    string
+	}{
+		{"wildcard", nil, another(func(r *Rule) { r.Host, r.Credential = "*.y.test", "" }), RiskHigh, "every name below y.test is new"},
+		{"new host", nil, another(func(r *Rule) { r.Host, r.Credential = "y.test", "" }), RiskMedium, "y.test is a new host"},
+		{"new host to write to", nil, another(func(r *Rule) { r.Host, r.Credential, r.Methods = "y.test", "", []string{"PUT"} }), RiskHigh, "y.test is a new host, to write to as well"},
+		{"new port", nil, another(func(r *Rule) { r.Port, r.Credential = 8443, "" }), RiskMedium, "x.test is a new host"},
+		{"credential at a new host", nil, another(func(r *Rule) { r.Host = "y.test" }), RiskHigh, "y.test is a new host; credential k reaches y.test"},
+		{"another credential", nil, changed(func(r *Rule) { r.Credential = "l" }), RiskHigh, "credential l reaches x.test"},
+		{"own credentials", nil, changed(func(r *Rule) { r.Credential, r.OwnCredentials = "", true }), RiskHigh, "the agent's own credentials pass"},
+		{"tunnel", nil, changed(func(r *Rule) {
+			r.Mode, r.Credential, r.Limits, r.Methods, r.Paths = ModeTunnel, "", nil, []string{AnyMethod}, []string{AnyPath}
+		}), RiskHigh, "a tunnel: nothing that passes is seen; no limit on requests any more; no limit on bodies any more"},
+		{"method", nil, changed(func(r *Rule) { r.Methods = []string{"GET", "HEAD"} }), RiskMedium, "new: to HEAD at /v1/**"},
+		{"method that writes", nil, changed(func(r *Rule) { r.Methods = []string{"GET", "POST"} }), RiskHigh, "new: to write (POST) at /v1/**"},
+		{"any method", nil, changed(func(r *Rule) { r.Methods = []string{AnyMethod} }), RiskHigh, "new: to write (every method) at /v1/**"},
+		{"wider path", nil, changed(func(r *Rule) { r.Paths = []string{AnyPath} }), RiskMedium, "new: to GET at /**"},
+		{"narrower path", nil, changed(func(r *Rule) { r.Paths = []string{"/v1/*/x"} }), RiskLow, "nothing that was not allowed already"},
+		{"the same by another name", nil, another(func(*Rule) {}), RiskLow, "nothing that was not allowed already"},
+		{"condition gone", nil, another(func(r *Rule) { r.Paths = []string{"/v2"}; r.Query = []Condition{{Name: "a"}} }), RiskMedium, "new: to GET at /v2"},
+		{"condition more", nil, another(func(r *Rule) { r.Query = []Condition{{Name: "a"}} }), RiskLow, "nothing that was not allowed already"},
+		{"longer", nil, changed(func(r *Rule) { r.Expires = "2028-01-01T00:00:00Z" }), RiskMedium, "it lasts longer, until 2028-01-01T00:00:00Z"},
+		{"for ever", nil, changed(func(r *Rule) { r.Expires = "" }), RiskMedium, "it does not expire any more"},
+		{"shorter", nil, changed(func(r *Rule) { r.Expires = "2026-12-01T00:00:00Z" }), RiskLow, "nothing that was not allowed already"},
+		{"higher limits", nil, changed(func(r *Rule) { r.Limits = &Limits{Requests: 2, Per: 1} }), RiskMedium, "a higher limit on requests; no limit on bodies any more"},
+		{"lower limits", nil, changed(func(r *Rule) { r.Limits = &Limits{Requests: 1, Per: 60, Body: 1} }), RiskLow, "nothing that was not allowed already"},
+		{"elsewhere", nil, changed(func(r *Rule) { r.Upstream = &Upstream{Address: "192.0.2.1:443"} }), RiskHigh, "x.test is at another place"},
+		{"words", nil, changed(func(r *Rule) { r.Reason = "because" }), RiskLow, "nothing that was not allowed already"},
+		{"less", nil, func(*Rule) []Rule { return nil }, RiskLow, "less access"},
+		{"denial gone", []Rule{deny}, func(r *Rule) []Rule { return []Rule{*r} }, RiskHigh, "what it denied is allowed by a/x"},
+		{"denial narrower", []Rule{deny}, func(r *Rule) []Rule {
+			d := deny
+			d.Host = "x.test"
+			d.Methods = []string{"POST"}
+			return []Rule{*r, d}
+		}, RiskHigh, "what it denied is allowed by a/x"},
+		{"denial wider", []Rule{deny}, func(r *Rule) []Rule {
+			d := deny
+			d.Methods = []string{AnyMethod}
+			return []Rule{*r, d}
+		}, RiskLow, "nothing that was not allowed already"},
+		{"denial new", nil, func(r *Rule) []Rule { return []Rule{*r, deny} }, RiskLow, "nothing that was not allowed already"},
+		{"a tunnel comes to light", []Rule{wild}, func(*Rule) []Rule { return []Rule{wild} }, RiskHigh, "x.test is a tunnel now, by a/wild"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			was, is := base(), base()
+			old := &Plan{Agents: []Agent{{Name: "a", Rules: append([]Rule{was}, c.more...)}}}
+			new := &Plan{Agents: []Agent{{Name: "a", Rules: c.change(&is)}}}
+			changes := Diff(old, new)
+			require.NotEmpty(t, changes)
+			require.Equal(t, c.risk, changes[0].Risk, changes[0].Text)
+			require.Equal(t, c.why, changes[0].Why)
+		})
+	}
+}
+
+// TestNoRiskIsMissed: whatever a plan newly allows, some change says more than
+// "low" of it.
+func TestNoRiskIsMissed(t *testing.T) {
+	t.Parallel()
+	hosts := []string{"x.test", "a.x.test", "*.x.test"}
+	paths := []string{AnyPath, "/", "/a", "/a/*", "/a/**", "/a/b", "/*/b", "/a%2fb"}
+	gen := func(t *rapid.T, label string) *Plan {
+		a := Agent{Name: "a"}
+		for _, id := range []string{"a/1", "a/2", "a/3"}[:rapid.IntRange(0, 3).Draw(t, label)] {
+			r := Rule{
+				ID: id, Host: rapid.SampledFrom(hosts).Draw(t, "host"), Port: 443, Paths: []string{rapid.SampledFrom(paths).Draw(t, "path")},
+				Methods: []string{rapid.SampledFrom([]string{"GET", "POST", AnyMethod}).Draw(t, "method")}, Deny: rapid.Bool().Draw(t, "deny"),
+			}
+			if rapid.Bool().Draw(t, "query") {
+				r.Query = []Condition{{Name: "q", Value: rapid.SampledFrom([]string{"1", "2"}).Draw(t, "value")}}
+			}
+			a.Rules = append(a.Rules, r)
+		}
+		return &Plan{Agents: []Agent{a}}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		old, new := gen(t, "old"), gen(t, "new")
+		r := Request{
+			Agent: "a", Scheme: "https", Host: rapid.SampledFrom([]string{"x.test", "a.x.test", "b.a.x.test"}).Draw(t, "to"), Port: 443,
+			Method: rapid.SampledFrom([]string{"GET", "POST", "PUT"}).Draw(t, "with"), Query: rapid.SampledFrom([]string{"", "q=1", "q=2"}).Draw(t, "asks"),
+			Path: rapid.SampledFrom([]string{"/", "/a", "/a/", "/a/b", "/a/b/c", "/c/b", "/a%2fb", "/a/;x"}).Draw(t, "for"),
+		}
+		if old.Decide(r).Allow || !new.Decide(r).Allow {
+			return
+		}
+		changes := Diff(old, new)
+		require.NotEmpty(t, changes)
+		require.NotEqual(t, RiskLow, changes[0].Risk, "%v", changes)
+	})
+}
