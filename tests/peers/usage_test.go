@@ -1,0 +1,93 @@
+package peers
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// tree returns a process and all of its descendants.
+func tree(root int) []int {
+	children := map[int][]int{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		f := statFields(path)
+		if len(f) < 2 {
+			continue // it has ended
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		parent, _ := strconv.Atoi(f[1])
+		children[parent] = append(children[parent], pid)
+	}
+	all := []int{root}
+	for i := 0; i < len(all); i++ {
+		all = append(all, children[all[i]]...)
+	}
+	return all
+}
+
+// statFields are those of /proc/PID/stat after the name of the program.
+func statFields(path string) []string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+}
+
+// cpuTime is what a process and its descendants have used, user and system.
+// Where the kernel tells it in nanoseconds, this does.
+func cpuTime(root int) time.Duration {
+	if root == 0 {
+		return 0
+	}
+	var sum time.Duration
+	for _, pid := range tree(root) {
+		dir := filepath.Join("/proc", strconv.Itoa(pid))
+		threads, _ := filepath.Glob(dir + "/task/*/schedstat")
+		for _, t := range threads {
+			b, err := os.ReadFile(t)
+			if err != nil {
+				continue
+			}
+			if f := strings.Fields(string(b)); len(f) > 0 {
+				ns, _ := strconv.ParseInt(f[0], 10, 64)
+				sum += time.Duration(ns)
+			}
+		}
+		if len(threads) > 0 {
+			continue
+		}
+		if f := statFields(dir + "/stat"); len(f) > 12 {
+			for _, ticks := range f[11:13] { // utime, stime
+				n, _ := strconv.ParseInt(ticks, 10, 64)
+				sum += time.Duration(n) * time.Second / 100 // USER_HZ, the same everywhere
+			}
+		}
+	}
+	return sum
+}
+
+// residentMB is the memory of a process and its descendants.
+func residentMB(root int) float64 {
+	if root == 0 {
+		return 0
+	}
+	var kb int64
+	for _, pid := range tree(root) {
+		b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+				n, _ := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
+				kb += n
+			}
+		}
+	}
+	return float64(kb) / 1024
+}
