@@ -40,11 +40,7 @@ var names = []Case{
 		for _, host := range []string{s.host(evil) + ".", s.host(evil) + "..", s.host(api) + "..", "." + s.host(api), s.host(api) + ".\t"} {
 			_, a := s.connect(host + ":443")
 			require.True(s, a.refused(), "%q: %s", host, a)
-			if strings.HasSuffix(host, "\t") {
-				s.deny(plan.ReasonMalformed)
-			} else {
-				s.deny(plan.ReasonHost)
-			}
+			s.denyAs(a, plan.ReasonHost)
 		}
 	}},
 	{ID: "A2", What: "one trailing dot means what it means in DNS", Ways: []Way{Explicit}, Run: func(s *seat) {
@@ -85,22 +81,15 @@ var names = []Case{
 		for _, host := range []string{"[" + s.host(evil) + "]", "[[" + s.host(evil) + "]]", "[" + s.host(api) + "]", "[[" + s.host(api) + "]]", "[" + s.host(api), s.host(api) + "]"} {
 			_, a := s.connect(host + ":443")
 			require.True(s, a.refused(), "%q: %s", host, a)
-			s.deny(plan.ReasonHost)
+			s.denyAs(a, plan.ReasonHost)
 		}
 	}},
 	{ID: "A5", What: "confusion of prefix, suffix and user", Ways: []Way{Socket}, Run: func(s *seat) {
-		malformed := 0
 		for _, host := range confusing(s) {
 			_, a := s.connect(host + ":443")
 			require.True(s, a.refused(), "%q: %s", host, a)
-			if a.Status == 400 {
-				malformed++
-				s.deny(plan.ReasonMalformed)
-			} else {
-				s.deny(plan.ReasonHost)
-			}
+			s.denyAs(a, plan.ReasonHost)
 		}
-		require.LessOrEqual(s, malformed, 3, "more than those with a space, a tab or a line break are unreadable to the proxy")
 	}},
 	{ID: "A5", What: "confusing server names", Ways: []Way{Captured}, Run: func(s *seat) {
 		for _, host := range confusing(s) {
@@ -123,11 +112,7 @@ var names = []Case{
 		for _, host := range unicode(s) {
 			_, a := s.connect(host + ":443")
 			require.True(s, a.refused(), "%q: %s", host, a)
-			if a.Status == 400 {
-				s.deny(plan.ReasonMalformed)
-			} else {
-				s.deny(plan.ReasonHost)
-			}
+			s.denyAs(a, plan.ReasonHost)
 		}
 	}},
 	{ID: "A6", What: "Unicode in the server name", Ways: []Way{Socket, Captured}, Run: func(s *seat) {
@@ -149,17 +134,13 @@ var names = []Case{
 		} {
 			_, a := s.connect(authority)
 			require.True(s, a.refused(), "%q: %s", authority, a)
-			if a.Status == 400 {
-				s.deny(plan.ReasonMalformed)
-			} else {
-				s.deny(plan.ReasonHost)
-			}
+			s.denyAs(a, plan.ReasonHost)
 		}
 	}},
 	{ID: "A8", What: "wildcards that say too much are refused when loaded", Ways: []Way{Operator}, Run: func(s *seat) {
 		for _, host := range []string{"*", "*.", "*.*", "*.com", "*.co.uk", "a.*.test", "*a.test", "a*.test", "**.a.test", "*.*.test", "*.amazonaws.com", "*.github.io", "[*.a.test]"} {
 			_, err := load(s, "{host: \""+host+"\"}", "[d]")
-			require.Error(s, err, "host %q", host)
+			s.wrong(err, "host %q", host)
 		}
 	}},
 	{ID: "A8", What: "a wildcard is not its apex, and is of one policy", Ways: []Way{Explicit}, Rules: func(s string) []plan.Rule {
@@ -167,8 +148,8 @@ var names = []Case{
 	}, Run: func(s *seat) {
 		for _, host := range []string{s.host("wild."), s.host("."), s.host("xwild."), "wild." + s.name + ".test.evil.test", s.host("*.wild.x"), s.host("a.wild") + "x"} {
 			_, a := s.connect(host + ":443")
-			require.Equal(s, 403, a.Status, "%q: %s", host, a)
-			s.deny(plan.ReasonHost)
+			require.True(s, a.refused(), "%q: %s", host, a)
+			s.denyAs(a, plan.ReasonHost)
 		}
 		for _, host := range []string{s.host("a.wild."), s.host("b.a.wild.")} {
 			a := s.askHost(host, "GET", "/v1/x")
@@ -178,12 +159,12 @@ var names = []Case{
 			require.Equal(s, 403, a.Status)
 			s.deny(plan.ReasonPath)
 		}
-		_, err := s.handshake(s.tunnel(s.host("a.wild.")), s.host("b.wild."))
-		if err == nil {
-			s.Errorf("a tunnel to one name of the wildcard, a certificate for another")
-		}
+		t, err := s.handshake(s.tunnel(s.host("a.wild.")), s.host("b.wild."))
+		require.NoError(s, err)
+		a := exchange(t, "GET", request("GET", "/v1/x", s.host("b.wild.")))
+		require.Equal(s, 403, a.Status, "a tunnel to one name of the wildcard, a request to another: %s", a)
 		s.deny(plan.ReasonName)
-		a := exchange(s.secure(s.host("a.wild.")), "GET", request("GET", "/v1/x", s.host("b.wild.")))
+		a = exchange(s.secure(s.host("a.wild.")), "GET", request("GET", "/v1/x", s.host("b.wild.")))
 		require.Equal(s, 403, a.Status)
 		s.deny(plan.ReasonName)
 	}},
@@ -196,19 +177,19 @@ var names = []Case{
 			`{host: a.test, upstream: {address: "unix:/x\0y"}}`, `{host: a.test, allow_everything: true}`,
 		} {
 			_, err := load(s, destination, "[d]")
-			require.Error(s, err, "destination %s", destination)
+			s.wrong(err, "destination %s", destination)
 		}
 		for _, allow := range []string{`[d, "*"]`, `["d\nx"]`, `[e]`, `"*"`, `true`, `[{d: all}]`} {
 			_, err := load(s, "{host: a.test}", allow)
-			require.Error(s, err, "allow %s", allow)
+			s.wrong(err, "allow %s", allow)
 		}
 		for _, header := range []string{"x y", "x:y", `x\r\ny`, "host", "content-length", "transfer-encoding", ":authority", "x-postern-scope", "%REQ(x)%"} {
 			_, err := stacksLoad(s, "version: 1\ntarget: local\ncredentials:\n  k: {kind: header, header: \""+header+"\", secret: \"env://K\"}\ndestinations:\n  d: {host: a.test, credential: k}\nagents:\n  a: {allow: [d]}\n")
-			require.Error(s, err, "header %q", header)
+			s.wrong(err, "header %q", header)
 		}
 		for _, agent := range []string{"a/b", "..", "a b", `"a\nb"`, "A", `"%REQ(x)%"`, `""`} {
 			_, err := stacksLoad(s, "version: 1\ntarget: local\ndestinations:\n  d: {host: a.test}\nagents:\n  "+agent+": {allow: [d]}\n")
-			require.Error(s, err, "agent %s", agent)
+			s.wrong(err, "agent %s", agent)
 		}
 	}},
 	{ID: "A10", What: "an empty list allows nothing", Ways: []Way{Explicit, Gateway, Captured}, Rules: func(string) []plan.Rule { return []plan.Rule{} }, Run: func(s *seat) {
@@ -235,11 +216,12 @@ var names = []Case{
 	{ID: "A11", What: "a malformed update changes nothing", Ways: []Way{Explicit}, Run: func(s *seat) {
 		s.works()
 		for _, bad := range []*plan.Plan{
-			{Stack: "test", Agents: []plan.Agent{{Name: s.name, Rules: []plan.Rule{{ID: "x", Host: "x.test", Port: 443, Credential: "nobody"}}}}},
+			{Stack: "test", Agents: []plan.Agent{{Name: s.name, Rules: []plan.Rule{{ID: "x", Host: "x.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/"}, Credential: "nobody"}}}}},
 			{Stack: "test", Agents: []plan.Agent{{Name: s.name, Rules: []plan.Rule{{ID: "x", Host: "x.test", Port: 443, Upstream: &plan.Upstream{Address: "nowhere"}}}}}},
 		} {
+			bad.Resolvers = s.plan.Resolvers
 			_, err := s.fleet.Publish(bad)
-			require.Error(s, err)
+			require.ErrorContains(s, err, "build the Envoy resources")
 		}
 		path := filepath.Join(s.fleet.Home.Root, "bundle", "plan.json")
 		good, err := os.ReadFile(path)
@@ -283,7 +265,7 @@ func confusing(s *seat) []string {
 	h, e := s.host(api), s.host(evil)
 	return []string{
 		h + "." + e, "x" + h, h + "x", h + "@" + e, e + "@" + h, "a:b@" + h, h + ":443@" + e, h + "%2e" + e, h + "#" + e, h + "?" + e, h + "/" + e, h + `\` + e, e + "," + h,
-		h + ";" + e, h + " " + e, h + "\t" + e, "\t" + h, h + "&" + e, "*." + s.name + ".test", s.name + ".test", "api", "-" + h, h + "\v",
+		h + ";" + e, h + " " + e, h + "\t" + e, h + "&" + e, "*." + s.name + ".test", s.name + ".test", "api", "-" + h, h + "\v",
 	}
 }
 
@@ -293,6 +275,13 @@ func unicode(s *seat) []string {
 	return []string{
 		"api\u3002" + tail, "api\uff0e" + tail, "api\uff61" + tail, "\uff41pi." + tail, "a\u200bpi." + tail, "\u0430pi." + tail, "api." + s.name + ".te\u017ft", "ap\u0131." + tail, "AP\u0130." + tail,
 		"xn--pi-7ka." + tail, "xn--api-." + tail, "api." + s.name + ".\u24e3est", "\ufeffapi." + tail, "api\u00ad." + tail,
+	}
+}
+
+// wrong reports that something was not refused, and goes on.
+func (s *seat) wrong(err error, format string, args ...any) {
+	if err == nil {
+		s.Errorf("not refused: "+format, args...)
 	}
 }
 

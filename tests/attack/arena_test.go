@@ -52,8 +52,6 @@ type arena struct {
 	files map[string]string
 	// spare starts another fleet, outside the world.
 	spare func() *fleet.Fleet
-	// reachable are the addresses that Envoy may connect to.
-	reachable map[string]bool
 }
 
 // rulesOf is the policy of a seat whose case has none of its own.
@@ -75,7 +73,7 @@ func rulesOf(s string) []plan.Rule {
 // newArena starts everything and publishes one plan with an agent for each seat.
 func newArena(t *testing.T, seats []*seat) *arena {
 	t.Helper()
-	a := &arena{fleet: fleet.New(t, 0), files: map[string]string{}, reachable: map[string]bool{}}
+	a := &arena{fleet: fleet.New(t, 0), files: map[string]string{}}
 	a.spare = func() *fleet.Fleet { return fleet.New(t, 1) }
 	root := a.fleet.Home.Root
 	a.world = newWorld(t, root)
@@ -121,8 +119,6 @@ func newArena(t *testing.T, seats []*seat) *arena {
 					p.Credentials = append(p.Credentials, plan.Credential{Name: c, Kind: plan.KindHeader, Header: "x-api-key", Secret: "file://" + a.files[c]})
 				}
 			}
-			host := agent.Rules[i].Host
-			a.reachable[fmt.Sprintf("tcp %s:%d", addressOf(host), agent.Rules[i].Port)] = true
 		}
 		if s.Zone != nil {
 			for name, answers := range s.Zone(s.name) {
@@ -153,17 +149,31 @@ func (a *arena) events(agent string) ([]audit.Event, error) {
 func (a *arena) strays(r Record) []string {
 	var strays []string
 	for flow := range r.Packets {
-		if flow != "udp "+worldResolver && flow != "tcp "+worldResolver && !a.reachable[flow] {
-			_, to, _ := strings.Cut(flow, " ")
-			host, _, err := net.SplitHostPort(to)
-			if err != nil {
-				host = to
-			}
-			strays = append(strays, fmt.Sprintf("%s (%s)", flow, r.Names[host]))
+		if flow == "udp "+worldResolver || flow == "tcp "+worldResolver {
+			continue
+		}
+		network, to, _ := strings.Cut(flow, " ")
+		host, port, err := net.SplitHostPort(to)
+		if err != nil {
+			host = to
+		}
+		name := r.Names[host]
+		// An address is a name's, or nobody's.
+		if network != "tcp" || addressOf(name) != host || !slices.ContainsFunc(a.plan.Agents, func(agent plan.Agent) bool { return leads(agent, name, port) }) {
+			strays = append(strays, fmt.Sprintf("%s (%s)", flow, name))
 		}
 	}
 	slices.Sort(strays)
 	return strays
+}
+
+// leads reports whether the agent has a rule for the name and, unless it is "", the port.
+func leads(agent plan.Agent, name, port string) bool {
+	name = strings.ToLower(name)
+	return slices.ContainsFunc(agent.Rules, func(r plan.Rule) bool {
+		below, wildcard := strings.CutPrefix(r.Host, "*")
+		return (port == "" || port == fmt.Sprint(r.Port)) && (r.Host == name || wildcard && strings.HasSuffix(name, below) && name != below)
+	})
 }
 
 // nowhere checks, after all cases, that the secrets are in nothing that

@@ -111,6 +111,7 @@ func TestAttacks(t *testing.T) {
 	}
 	for _, s := range seats {
 		t.Run(s.ID+"/"+string(s.way)+"/"+strings.ReplaceAll(s.What, " ", "_"), func(t *testing.T) {
+			t.Logf("took %v", s.took)
 			switch {
 			case s.Known == "":
 				require.Empty(t, s.failures, strings.Join(s.failures, "\n"))

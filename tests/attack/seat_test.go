@@ -57,8 +57,7 @@ type Case struct {
 	Rules func(s string) []plan.Rule
 	// Zone, if set, says where names are; see world.zone.
 	Zone func(s string) map[string][][]string
-	// Quiet: the attack is not on requests, so no event is looked for.
-	Run func(s *seat)
+	Run  func(s *seat)
 	// Known, if set, is why the attack succeeds today. It is reported as
 	// FAILED; the suite fails once it does not succeed any more.
 	Known string
@@ -83,6 +82,7 @@ type seat struct {
 	// quiet: the number of events is not known beforehand.
 	quiet    bool
 	failures []string
+	took     time.Duration
 }
 
 // Errorf implements require.TestingT.
@@ -117,8 +117,20 @@ func (s *seat) allow(rule string) {
 	s.wanted = append(s.wanted, fmt.Sprintf("allow %s %s/%s", plan.ReasonAllowed, s.name, rule))
 }
 
+// denyAs is deny for a request that Envoy may also find unreadable: which it
+// is, is its parser's business, but the event must say the same as the answer.
+func (s *seat) denyAs(a answer, reason plan.Reason) {
+	if a.Status == http.StatusForbidden {
+		s.deny(reason)
+	} else {
+		s.deny(plan.ReasonMalformed)
+	}
+}
+
 // execute runs the case and then looks at what came of it.
 func (s *seat) execute() {
+	start := time.Now()
+	defer func() { s.took = time.Since(start) }()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -211,10 +223,7 @@ func (s *seat) settle() {
 
 func (s *seat) mayReach(host string) bool {
 	i := slices.IndexFunc(s.plan.Agents, func(a plan.Agent) bool { return a.Name == s.name })
-	return slices.ContainsFunc(s.plan.Agents[i].Rules, func(r plan.Rule) bool {
-		below, wildcard := strings.CutPrefix(r.Host, "*")
-		return r.Host == strings.ToLower(host) || wildcard && strings.HasSuffix(host, below)
-	})
+	return leads(s.plan.Agents[i], host, "")
 }
 
 // spellings are the forms in which a value could leak.

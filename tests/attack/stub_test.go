@@ -1,2 +1,3 @@
 package attack
-var addresses, sideChannels, framing, credentials, isolation, storms []Case
+
+var framing, credentials, isolation, storms []Case
