@@ -194,7 +194,7 @@ func (b *builder) dnsCache() *dfpv3.DnsCacheConfig {
 
 // upstreamTLS verifies the upstream against ca, or the node's roots if empty.
 func (b *builder) upstreamTLS(ca string) *corev3.TransportSocket {
-	trusted := &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.roots}}
+	trusted := &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.options.Roots}}
 	if ca != "" {
 		trusted = &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: ca}}
 	}

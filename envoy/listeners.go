@@ -71,9 +71,24 @@ func (b *builder) agentListener(agent string) *listenerv3.Listener {
 		Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{
 			Path: AgentSocket(agent), Mode: 0o600,
 		}}},
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{b.networkFilter("http_connection_manager", hcm)}}},
+		FilterChains: []*listenerv3.FilterChain{{
+			// A chain of another name is another chain: Envoy closes the
+			// connections of the one before at once, as it is told not to drain.
+			Name:    b.generation(agent),
+			Filters: []*listenerv3.Filter{b.networkFilter("http_connection_manager", hcm)},
+		}},
 	}
 }
+
+// generation names the agent's filter chain.
+func (b *builder) generation(agent string) string {
+	if b.killed(agent) {
+		return "killed"
+	}
+	return "generation/" + b.options.Generations[agent]
+}
+
+func (b *builder) killed(agent string) bool { return slices.Contains(b.options.Killed, agent) }
 
 // l7ScopeFormat is the key of l7Scope. SNI and CONNECT authority are part of
 // it: if they do not name the same destination there is no such scope.

@@ -36,6 +36,11 @@ type Options struct {
 	// Roots is the PEM file, on the nodes, of the certificate authorities
 	// that upstream certificates are verified against.
 	Roots string
+	// Generations name, by agent, the generation of its connections: one
+	// that changes cuts those that are open.
+	Generations map[string]string
+	// Killed are the agents that may do nothing, whatever the plan says.
+	Killed []string
 }
 
 // Resources is one plan as Envoy sees it. Secrets are not part of it: the
@@ -49,7 +54,7 @@ type Resources struct {
 // Build returns the resources of p, sorted by name. On an error it returns
 // none: half an allowlist is never served.
 func Build(p *plan.Plan, o Options) (*Resources, error) {
-	b := &builder{plan: p, roots: o.Roots, credentials: map[string]plan.Credential{}}
+	b := &builder{plan: p, options: o, credentials: map[string]plan.Credential{}}
 	for _, c := range p.Credentials {
 		b.credentials[c.Name] = c
 	}
@@ -137,7 +142,7 @@ func (h LeafHosts) Or(o LeafHosts) LeafHosts {
 // so that all of them are reported at once.
 type builder struct {
 	plan        *plan.Plan
-	roots       string
+	options     Options
 	credentials map[string]plan.Credential
 	errs        []error
 }

@@ -73,6 +73,10 @@ func wildScope(agent string) string { return "wild/" + agent + "/true" }
 func (b *builder) scopes() []*routev3.ScopedRouteConfiguration {
 	var out []*routev3.ScopedRouteConfiguration
 	for _, a := range b.plan.Agents {
+		if b.killed(a.Name) {
+			out = append(out, scopedRoute(connectScope(a.Name), []*routev3.VirtualHost{b.defaultHost(a.Name, plan.ReasonKilled)}))
+			continue
+		}
 		other := b.defaultHost(a.Name, plan.ReasonName)
 		var wild []*routev3.VirtualHost
 		for _, d := range destinations(a) {

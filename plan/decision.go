@@ -51,6 +51,8 @@ const (
 
 // The reasons that only the data plane can give, after the policy allowed.
 const (
+	// ReasonKilled: an operator has stopped the agent.
+	ReasonKilled Reason = "agent_killed"
 	// ReasonAddress: the host resolved to a private or metadata address.
 	ReasonAddress Reason = "address_not_allowed"
 	// ReasonCredential: the rule's credential could not be had (fail closed).

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"reflect"
 )
 
 // Plan is everything the control plane and the fleet need to know of a stack.
@@ -144,6 +145,9 @@ type Rule struct {
 	Reason string `json:"reason,omitempty"`
 	Owner  string `json:"owner,omitempty"`
 }
+
+// Equal reports whether the rules say the same in every field.
+func (r Rule) Equal(o Rule) bool { return reflect.DeepEqual(r, o) }
 
 // The modes of a destination.
 const (

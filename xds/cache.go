@@ -71,20 +71,44 @@ func (t *table) with(old *table) *table {
 	return u
 }
 
+// withLeaves returns t with the leaf certificates of old that may be kept.
+func (t *table) withLeaves(old *table, keep func(string) bool) *table {
+	if old == nil {
+		return t
+	}
+	u := t.with(newTable())
+	for name, r := range old.resources {
+		if u.resources[name] == nil && isLeaf(name) && keep(name) {
+			u.resources[name], u.versions[name] = r, r.Version
+		}
+	}
+	return u
+}
+
 // cache answers delta watches. It is a go-control-plane Cache of our own,
 // because the library's answer nothing for a name that does not exist (a TLS
 // handshake that waits for such a certificate would hang), rescan every
 // subscription for each request, and do not say whether a node has everything.
 type cache struct {
 	ledger *ledger
-	// leaf returns the certificate for a server name, or nil to refuse it.
+	// leaf returns the certificate for a server name, or nil to refuse it;
+	// keep reports whether one that was minted may stay.
 	leaf func(name string) proto.Message
+	keep func(name string) bool
 
-	mu      sync.Mutex
-	version string
-	tables  map[string]*table
+	mu sync.Mutex
+	published
+	// canary is the node that is served next instead, or "".
+	canary string
+	next   published
 	// watches are the parked ones: their nodes have been sent all there is.
 	watches map[watchKey]*watch
+}
+
+// published is one version of everything.
+type published struct {
+	version string
+	tables  map[string]*table
 }
 
 type watchKey struct{ node, url string }
@@ -95,28 +119,57 @@ type watch struct {
 	respond chan cachev3.DeltaResponse
 }
 
-func newCache(l *ledger, leaf func(string) proto.Message) *cache {
-	c := &cache{ledger: l, leaf: leaf, tables: map[string]*table{}, watches: map[watchKey]*watch{}}
+func newCache(l *ledger, leaf func(string) proto.Message, keep func(string) bool) *cache {
+	c := &cache{ledger: l, leaf: leaf, keep: keep, published: published{tables: map[string]*table{}}, watches: map[watchKey]*watch{}}
 	for _, k := range kinds {
 		c.tables[k.url] = newTable()
 	}
 	return c
 }
 
-// publish replaces the tables that are given, and sends every node what is new
-// to it, in the order of kinds: responses of one stream keep their order.
+// publish replaces the tables that are given, for every node, and sends each
+// what is new to it, in the order of kinds: responses of one stream keep their
+// order. It ends what publishTo began.
 func (c *cache) publish(version string, tables map[string]*table) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.version = version
+	c.published, c.canary, c.next = c.replace(version, tables), "", published{}
+	c.send("")
+}
+
+// publishTo is publish for one node. The others are served what they were.
+func (c *cache) publishTo(node, version string, tables map[string]*table) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.canary, c.next = node, c.replace(version, tables)
+	c.send(node)
+}
+
+// replace returns what is published with tables in it. Leaf certificates that
+// were minted meanwhile stay, if they still may exist.
+func (c *cache) replace(version string, tables map[string]*table) published {
+	p := published{version: version, tables: map[string]*table{}}
 	for _, k := range kinds {
 		t, ok := tables[k.url]
 		if !ok {
+			p.tables[k.url] = c.tables[k.url]
 			continue
 		}
-		c.tables[k.url] = t
+		if k.url == resource.SecretType {
+			for _, old := range []*table{c.tables[k.url], c.next.tables[k.url]} {
+				t = t.withLeaves(old, c.keep)
+			}
+		}
+		p.tables[k.url] = t
+	}
+	return p
+}
+
+// send answers the parked watches of one node, or of all if it is "".
+func (c *cache) send(node string) {
+	for _, k := range kinds {
 		for key, w := range c.watches {
-			if key.url != k.url {
+			if key.url != k.url || node != "" && key.node != node {
 				continue
 			}
 			if resp := c.diff(w, nil); resp != nil {
@@ -127,6 +180,43 @@ func (c *cache) publish(version string, tables map[string]*table) {
 	}
 	c.ledger.notify()
 }
+
+// of returns what the node is served.
+func (c *cache) of(node string) published {
+	if c.canary != "" && c.canary == node {
+		return c.next
+	}
+	return c.published
+}
+
+// union returns tables with everything that is published beside, and whether
+// that is more.
+func (c *cache) union(tables map[string]*table) (both map[string]*table, more bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	both = map[string]*table{}
+	for url, t := range tables {
+		both[url] = t.with(c.tables[url])
+		more = more || url != resource.SecretType && len(both[url].resources) > len(t.resources)
+	}
+	return both, more
+}
+
+// leaves are the names of the certificates that were minted.
+func (c *cache) leaves() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for name := range c.tables[resource.SecretType].resources {
+		if isLeaf(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// isLeaf tells a server name from a credential's secret: envoy.SecretName.
+func isLeaf(name string) bool { return !strings.Contains(name, "\x00") }
 
 // CreateDeltaWatch implements [cachev3.ConfigWatcher].
 func (c *cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscription, respond chan cachev3.DeltaResponse) (func(), error) {
@@ -162,7 +252,7 @@ func (c *cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 // diff returns what the watch's node does not have yet, or nil. Names that
 // were just asked for and do not exist are answered as removed.
 func (c *cache) diff(w *watch, asked []string) cachev3.DeltaResponse {
-	t, known := c.tables[w.request.GetTypeUrl()], w.sub.ReturnedResources()
+	t, known := c.of(w.request.GetNode().GetId()).tables[w.request.GetTypeUrl()], w.sub.ReturnedResources()
 	var send []*discoveryv3.Resource
 	var removed []string
 	if w.sub.IsWildcard() {
@@ -227,7 +317,7 @@ func (c *cache) response(w *watch, send []*discoveryv3.Resource, removed []strin
 	return &cachev3.DeltaPassthroughResponse{
 		DeltaRequest: w.request,
 		DeltaDiscoveryResponse: &discoveryv3.DeltaDiscoveryResponse{
-			TypeUrl: w.request.GetTypeUrl(), SystemVersionInfo: c.version, Resources: send, RemovedResources: removed,
+			TypeUrl: w.request.GetTypeUrl(), SystemVersionInfo: c.of(w.request.GetNode().GetId()).version, Resources: send, RemovedResources: removed,
 		},
 		NextVersionMap: next,
 	}

@@ -14,10 +14,8 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
@@ -25,13 +23,6 @@ import (
 	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/secret"
 )
-
-// convergeTimeout bounds a roll-out: a node that has not acknowledged by then
-// is not going to, and the version is taken back.
-const convergeTimeout = 30 * time.Second
-
-// rollBackTimeout bounds how long an answer waits for the roll-back.
-const rollBackTimeout = 5 * time.Second
 
 // Config is what a control plane depends on.
 type Config struct {
@@ -63,7 +54,7 @@ type Control struct {
 	rollout sync.Mutex
 
 	mu       sync.Mutex
-	live     *plan.Plan
+	live     *bundle.Bundle
 	version  string
 	wanted   string
 	rejected *api.Rejection
@@ -82,7 +73,7 @@ func New(cfg Config) (*Control, error) {
 		return nil, err
 	}
 	c := &Control{cfg: cfg, ledger: newLedger(cfg.Log), ca: ca, kick: make(chan struct{}, 1)}
-	c.cache = newCache(c.ledger, c.leaf)
+	c.cache = newCache(c.ledger, c.leaf, c.mayMint)
 	c.secrets = secret.NewStore(func() {
 		select {
 		case c.kick <- struct{}{}:
@@ -103,7 +94,7 @@ func New(cfg Config) (*Control, error) {
 // secrets and certificates fresh until ctx is done.
 func (c *Control) Run(ctx context.Context) error {
 	defer c.secrets.Close()
-	var good *plan.Plan
+	var good *bundle.Bundle
 	if err := readJSON(c.goodFile(), &good); err != nil {
 		return err
 	}
@@ -112,7 +103,7 @@ func (c *Control) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	switch published, err := bundle.Read(ctx, c.cfg.Store); {
+	switch published, err := bundle.Current(ctx, c.cfg.Store); {
 	case errors.Is(err, bundle.ErrNone):
 	case err != nil:
 		c.cfg.Log.Error("serving the last good version only", "error", err)
@@ -121,8 +112,8 @@ func (c *Control) Run(ctx context.Context) error {
 			c.cfg.Log.Error("serving nothing", "error", err)
 		}
 	default:
-		if v, err := published.Version(); err == nil && v != c.cache.current() {
-			c.cfg.Log.Warn("the store holds a version that never converged; serving the last good one", "store", v, "serving", c.cache.current())
+		if published.Seq != good.Seq {
+			c.cfg.Log.Warn("the store holds a publication that never converged; serving the last good one", "store", published.Seq, "serving", good.Seq)
 		}
 	}
 	renew := time.NewTicker(leafLifetime / 4)
@@ -154,301 +145,11 @@ func (c *Control) Register(ctx context.Context, g *grpc.Server) {
 	}))
 }
 
-// Sync rolls out what the store holds. See [api.Client.Sync].
-func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
-	c.rollout.Lock()
-	defer c.rollout.Unlock()
-	start := time.Now()
-	p, err := bundle.Read(ctx, c.cfg.Store)
-	if err != nil {
-		return nil, err
-	}
-	version, err := p.Version()
-	if err != nil {
-		return nil, err
-	}
-	before := c.plan()
-	resources, err := envoy.Build(p.At(start), c.cfg.Envoy)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, convergeTimeout)
-	defer cancel()
-	c.mu.Lock()
-	c.wanted = version
-	c.mu.Unlock()
-	c.ledger.forgive(version)
-	nodes, err := c.roll(ctx, p.At(start), version, resources)
-	if err != nil {
-		c.rollBack(context.WithoutCancel(ctx), before)
-		var r *api.Rejection
-		if errors.As(err, &r) {
-			c.mu.Lock()
-			c.rejected = r
-			c.mu.Unlock()
-			return nil, &api.Error{Message: err.Error() + "; the previous version stays live", Rejection: r}
-		}
-		return nil, fmt.Errorf("%w; the previous version stays live", err)
-	}
-	c.mu.Lock()
-	c.live, c.version, c.rejected, c.expiry = p, version, nil, p.NextExpiry(start)
-	c.mu.Unlock()
-	if err := writeJSON(c.goodFile(), p); err != nil {
-		return nil, err
-	}
-	took := time.Since(start)
-	c.cfg.Log.Info("converged", "version", version, "nodes", nodes, "millis", took.Milliseconds())
-	return &api.Converged{Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000}, nil
-}
-
-// roll publishes p in two steps: first everything that is new or changed beside
-// what is removed, then the removal, so that no node ever refers to what it
-// does not have. It returns the number of nodes that acknowledged.
-func (c *Control) roll(ctx context.Context, p *plan.Plan, version string, r *envoy.Resources) (int, error) {
-	tables, err := c.tables(ctx, p, r)
-	if err != nil {
-		return 0, err
-	}
-	both, removes := map[string]*table{}, false
-	c.cache.mu.Lock()
-	for url, t := range tables {
-		both[url] = t.with(c.cache.tables[url])
-		removes = removes || len(both[url].resources) > len(t.resources)
-	}
-	c.cache.mu.Unlock()
-	if removes {
-		c.cache.publish(version, both)
-		if _, err := c.converge(ctx, version); err != nil {
-			return 0, err
-		}
-	}
-	c.cache.publish(version, tables)
-	c.mu.Lock()
-	c.leaves = envoy.Leaves(p)
-	c.mu.Unlock()
-	return c.converge(ctx, version)
-}
-
-// rollBack serves before again, and gives the nodes a moment to take it.
-func (c *Control) rollBack(ctx context.Context, before *plan.Plan) {
-	if before == nil {
-		before = &plan.Plan{}
-	}
-	ctx, cancel := context.WithTimeout(ctx, rollBackTimeout)
-	defer cancel()
-	err := c.serve(ctx, before)
-	if err == nil {
-		_, err = c.converge(ctx, c.cache.current())
-	}
-	if err != nil {
-		c.cfg.Log.Error("roll back", "error", err)
-	}
-}
-
-// serve publishes p at once and does not wait for acknowledgement. The empty
-// plan serves nothing.
-func (c *Control) serve(ctx context.Context, p *plan.Plan) error {
-	version, err := p.Version()
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	valid := p.At(now)
-	r := &envoy.Resources{}
-	if p.Stack != "" {
-		if r, err = envoy.Build(valid, c.cfg.Envoy); err != nil {
-			return err
-		}
-	}
-	tables, err := c.tables(ctx, valid, r)
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	c.leaves, c.expiry = envoy.Leaves(valid), p.NextExpiry(now)
-	if c.live, c.version = p, version; p.Stack == "" {
-		c.live, c.version = nil, ""
-	}
-	c.wanted = c.version
-	c.mu.Unlock()
-	c.cache.publish(version, tables)
-	return nil
-}
-
-// tables packs the resources of p and the secrets they refer to. Leaf
-// certificates that were minted already and are still allowed are kept.
-func (c *Control) tables(ctx context.Context, p *plan.Plan, r *envoy.Resources) (map[string]*table, error) {
-	if c.cfg.Prepare != nil {
-		for _, n := range c.ledger.status() {
-			if err := c.cfg.Prepare(n.ID, p); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if err := c.secrets.Watch(ctx, p.Credentials); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	// The names of both plans, until one of them is live.
-	c.leaves = c.leaves.Or(envoy.Leaves(p))
-	c.mu.Unlock()
-	tables := map[string]*table{}
-	for _, k := range kinds {
-		tables[k.url] = newTable()
-	}
-	var errs []error
-	for _, m := range r.Clusters {
-		m, err := c.secrets.Sign(m)
-		if err != nil {
-			return nil, err
-		}
-		errs = append(errs, tables[resource.ClusterType].add(m.GetName(), m))
-	}
-	for _, m := range r.Scopes {
-		errs = append(errs, tables[resource.ScopedRouteType].add(m.GetName(), m))
-	}
-	for _, m := range r.Listeners {
-		errs = append(errs, tables[resource.ListenerType].add(m.GetName(), m))
-	}
-	errs = append(errs, c.addSecrets(tables[resource.SecretType], p, true))
-	return tables, errors.Join(errs...)
-}
-
-// addSecrets adds the credentials of p, and the leaves that exist already: the
-// same if keep is set, otherwise minted anew.
-func (c *Control) addSecrets(t *table, p *plan.Plan, keep bool) error {
-	for _, cred := range p.Credentials {
-		name := envoy.SecretName(cred.Name)
-		if err := t.add(name, c.secrets.Envoy(cred.Name, name)); err != nil {
-			return err
-		}
-	}
-	c.cache.mu.Lock()
-	defer c.cache.mu.Unlock()
-	leaves := envoy.Leaves(p)
-	for name, old := range c.cache.tables[resource.SecretType].resources {
-		switch {
-		case !leaves.Allow(name):
-		case keep:
-			t.resources[name], t.versions[name] = old, old.Version
-		default:
-			if m := c.leaf(name); m != nil {
-				if err := t.add(name, m); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// refresh publishes the live plan's secrets again: some have changed, or, if
-// renew is set, the leaf certificates are due.
-func (c *Control) refresh(renew bool) {
-	c.rollout.Lock()
-	defer c.rollout.Unlock()
-	p := c.plan()
-	if p == nil {
-		return
-	}
-	t := newTable()
-	if err := c.addSecrets(t, p, !renew); err != nil {
-		c.cfg.Log.Error("refresh secrets", "error", err)
-		return
-	}
-	tables := map[string]*table{resource.SecretType: t}
-	switch signed, err := c.resign(p); {
-	case err != nil:
-		c.cfg.Log.Error("refresh secrets", "error", err)
-		return
-	case signed != nil:
-		tables[resource.ClusterType] = signed
-	}
-	c.cache.publish(c.cache.current(), tables)
-}
-
-// expire serves the live plan again if one of its rules has ended.
-func (c *Control) expire(ctx context.Context, now time.Time) {
-	c.mu.Lock()
-	due := !c.expiry.IsZero() && !now.Before(c.expiry)
-	c.mu.Unlock()
-	if !due {
-		return
-	}
-	c.rollout.Lock()
-	defer c.rollout.Unlock()
-	if p := c.plan(); p != nil {
-		if err := c.serve(ctx, p); err != nil {
-			c.cfg.Log.Error("end leases", "error", err)
-			return
-		}
-		c.cfg.Log.Info("a lease has ended", "version", c.cache.current())
-	}
-}
-
-// leaf mints the certificate for a server name if the plan allows that host.
-func (c *Control) leaf(name string) proto.Message {
-	c.mu.Lock()
-	allowed := c.leaves.Allow(name)
-	c.mu.Unlock()
-	if !allowed {
-		return nil
-	}
-	s, err := c.ca.mint(name, time.Now())
-	if err != nil {
-		c.cfg.Log.Error("mint leaf certificate", "error", err)
-		return nil
-	}
-	return s
-}
-
-// converge waits until every connected node has acknowledged all of version,
-// and returns how many those are.
-func (c *Control) converge(ctx context.Context, version string) (int, error) {
-	for {
-		changed := c.ledger.next()
-		if r := c.ledger.rejection(version); r != nil {
-			return 0, r
-		}
-		nodes, behind := c.ledger.connected(), ""
-		for _, id := range nodes {
-			if !c.converged(id) {
-				behind = id
-				break
-			}
-		}
-		if behind == "" {
-			return len(nodes), nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return 0, fmt.Errorf("node %s did not acknowledge version %s: %w", behind, version, ctx.Err())
-		}
-	}
-}
-
-// converged reports whether the node has acknowledged everything that is
-// published. A type that it never asked for counts only if nothing can refer
-// to it: secrets.
-func (c *Control) converged(node string) bool {
-	for _, k := range kinds {
-		asked := c.ledger.asked(node, k.url)
-		if !asked && (k.url == resource.SecretType || c.cache.empty(resource.ListenerType) && k.url == resource.ScopedRouteType) {
-			continue
-		}
-		if !c.cache.parked(node, k.url) || !c.ledger.settled(node, k.url) {
-			return false
-		}
-	}
-	return true
-}
-
 // Status returns the state of the fleet.
 func (c *Control) Status() *api.Status {
 	c.mu.Lock()
 	s := &api.Status{Version: c.version, Wanted: c.wanted, Rejected: c.rejected, PID: os.Getpid()}
-	p := c.live
+	b := c.live
 	c.mu.Unlock()
 	s.Nodes = c.ledger.status()
 	for i := range s.Nodes {
@@ -456,10 +157,16 @@ func (c *Control) Status() *api.Status {
 			n.Version = s.Version
 		}
 	}
-	if p == nil {
+	if b == nil {
 		return s
 	}
-	s.Stack = p.Stack
+	p := b.Plan
+	s.Stack, s.Seq = p.Stack, b.Seq
+	for _, a := range p.Agents {
+		if b.Killed.Agent(a.Name) {
+			s.Killed = append(s.Killed, a.Name)
+		}
+	}
 	problems := map[string]secret.Problem{}
 	for _, pr := range c.secrets.Problems() {
 		problems[pr.Credential] = pr
@@ -475,8 +182,8 @@ func (c *Control) Status() *api.Status {
 func (c *Control) AddNode(id string) error {
 	c.rollout.Lock()
 	defer c.rollout.Unlock()
-	if p := c.plan(); p != nil && c.cfg.Prepare != nil {
-		if err := c.cfg.Prepare(id, p); err != nil {
+	if b := c.bundle(); b != nil && c.cfg.Prepare != nil {
+		if err := c.cfg.Prepare(id, b.Plan); err != nil {
 			return err
 		}
 	}
@@ -501,7 +208,7 @@ func (c *Control) saveNodes() error {
 	return writeJSON(c.nodesFile(), ids)
 }
 
-func (c *Control) plan() *plan.Plan {
+func (c *Control) bundle() *bundle.Bundle {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.live

@@ -99,6 +99,14 @@ func (l *ledger) connected() []string {
 	return ids
 }
 
+// online reports whether the node has a stream now.
+func (l *ledger) online(node string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.nodes[node]
+	return r != nil && r.connected
+}
+
 // settled reports whether the node has answered everything it was sent of the type.
 func (l *ledger) settled(node, url string) bool {
 	l.mu.Lock()

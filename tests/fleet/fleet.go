@@ -204,6 +204,7 @@ type Upstream struct {
 
 	mu       sync.Mutex
 	requests []*http.Request
+	open     int
 }
 
 // NewUpstream starts a server for the hosts, by a certificate for each.
@@ -220,7 +221,13 @@ func (f *Fleet) NewUpstream(hosts ...string) *Upstream {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			u.mu.Lock()
 			u.requests = append(u.requests, r)
+			u.open++
 			u.mu.Unlock()
+			defer func() {
+				u.mu.Lock()
+				u.open--
+				u.mu.Unlock()
+			}()
 			_, _ = io.Copy(io.Discard, r.Body)
 			_, _ = io.WriteString(w, "hello from "+r.Host)
 		}),
@@ -228,6 +235,13 @@ func (f *Fleet) NewUpstream(hosts ...string) *Upstream {
 	go func() { _ = s.ServeTLS(l, "", "") }()
 	f.t.Cleanup(func() { _ = s.Close() })
 	return u
+}
+
+// Open is how many requests are under way.
+func (u *Upstream) Open() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.open
 }
 
 // Seen returns what reached the upstream since the last call.

@@ -22,6 +22,10 @@ type Status struct {
 	Version string `json:"version"`
 	// Wanted is the version that is being rolled out, or Version.
 	Wanted string `json:"wanted"`
+	// Seq is the number of the live publication.
+	Seq uint64 `json:"seq"`
+	// Killed are the agents that an operator has stopped.
+	Killed []string `json:"killed,omitempty"`
 	// Rejected is the last version that a node refused, or nil.
 	Rejected *Rejection `json:"rejected,omitempty"`
 	// PID of the control plane.

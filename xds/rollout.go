@@ -1,0 +1,331 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// convergeTimeout bounds a roll-out: a node that has not acknowledged by then
+// is not going to, and the version is taken back.
+const convergeTimeout = 30 * time.Second
+
+// rollBackTimeout bounds how long an answer waits for the roll-back.
+const rollBackTimeout = 5 * time.Second
+
+// Sync rolls out what the store holds: to one node first, then to all. See
+// [api.Client.Sync].
+func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
+	c.rollout.Lock()
+	defer c.rollout.Unlock()
+	start := time.Now()
+	b, err := bundle.Current(ctx, c.cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	version, err := b.Plan.Version()
+	if err != nil {
+		return nil, err
+	}
+	before := c.bundle()
+	ctx, cancel := context.WithTimeout(ctx, convergeTimeout)
+	defer cancel()
+	c.mu.Lock()
+	c.wanted = version
+	c.mu.Unlock()
+	c.ledger.forgive(version)
+	nodes, err := c.roll(ctx, b, version, start)
+	if err != nil {
+		c.rollBack(context.WithoutCancel(ctx), before)
+		var r *api.Rejection
+		if errors.As(err, &r) {
+			c.mu.Lock()
+			c.rejected = r
+			c.mu.Unlock()
+			return nil, &api.Error{Message: err.Error() + "; the previous version stays live", Rejection: r}
+		}
+		return nil, fmt.Errorf("%w; the previous version stays live", err)
+	}
+	c.mu.Lock()
+	c.live, c.version, c.rejected, c.expiry = b, version, nil, b.Plan.NextExpiry(start)
+	c.mu.Unlock()
+	if err := writeJSON(c.goodFile(), b); err != nil {
+		return nil, err
+	}
+	took := time.Since(start)
+	c.cfg.Log.Info("converged", "version", version, "nodes", nodes, "millis", took.Milliseconds())
+	return &api.Converged{Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000}, nil
+}
+
+// roll publishes b to the first node and, when that has acknowledged all of
+// it, to the others. Each step is two: first everything that is new or changed
+// beside what is removed, then the removal, so that no node ever refers to what
+// it does not have. It returns the number of nodes that acknowledged.
+func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, now time.Time) (int, error) {
+	valid, tables, err := c.tables(ctx, b, now)
+	if err != nil {
+		return 0, err
+	}
+	both, removes := c.cache.union(tables)
+	steps := []map[string]*table{tables}
+	if removes {
+		steps = []map[string]*table{both, tables}
+	}
+	if nodes := c.ledger.connected(); len(nodes) > 1 {
+		for _, t := range steps {
+			c.cache.publishTo(nodes[0], version, t)
+			if err := c.converge(ctx, version, nodes[:1]); err != nil {
+				return 0, fmt.Errorf("canary %s: %w", nodes[0], err)
+			}
+		}
+	}
+	for _, t := range steps {
+		c.cache.publish(version, t)
+		if err := c.converge(ctx, version, nil); err != nil {
+			return 0, err
+		}
+	}
+	c.mu.Lock()
+	c.leaves = envoy.Leaves(valid)
+	c.mu.Unlock()
+	return len(c.ledger.connected()), nil
+}
+
+// rollBack serves before again, and gives the nodes a moment to take it.
+func (c *Control) rollBack(ctx context.Context, before *bundle.Bundle) {
+	ctx, cancel := context.WithTimeout(ctx, rollBackTimeout)
+	defer cancel()
+	err := c.serve(ctx, before)
+	if err == nil {
+		err = c.converge(ctx, c.cache.current(), nil)
+	}
+	if err != nil {
+		c.cfg.Log.Error("roll back", "error", err)
+	}
+}
+
+// serve publishes b, or nothing if it is nil, to every node at once, and does
+// not wait for acknowledgement.
+func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
+	version := ""
+	served := &bundle.Bundle{Plan: &plan.Plan{}}
+	if b != nil {
+		var err error
+		if version, err = b.Plan.Version(); err != nil {
+			return err
+		}
+		served = b
+	}
+	now := time.Now()
+	valid, tables, err := c.tables(ctx, served, now)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.live, c.version, c.wanted = b, version, version
+	c.leaves, c.expiry = envoy.Leaves(valid), served.Plan.NextExpiry(now)
+	c.mu.Unlock()
+	c.cache.publish(version, tables)
+	return nil
+}
+
+// tables builds and packs the resources of b as they are valid at a moment,
+// with the secrets that they refer to.
+func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (*plan.Plan, map[string]*table, error) {
+	valid := b.Plan.At(now)
+	tables := map[string]*table{}
+	for _, k := range kinds {
+		tables[k.url] = newTable()
+	}
+	if err := c.secrets.Watch(ctx, valid.Credentials); err != nil {
+		return nil, nil, err
+	}
+	if valid.Stack == "" {
+		return valid, tables, nil
+	}
+	if c.cfg.Prepare != nil {
+		for _, n := range c.ledger.status() {
+			if err := c.cfg.Prepare(n.ID, valid); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	r, err := envoy.Build(valid, c.options(b, valid))
+	if err != nil {
+		return nil, nil, err
+	}
+	c.mu.Lock()
+	// The names of both plans, until one of them is live.
+	c.leaves = c.leaves.Or(envoy.Leaves(valid))
+	c.mu.Unlock()
+	var errs []error
+	for _, m := range r.Clusters {
+		m, err := c.secrets.Sign(m)
+		if err != nil {
+			return nil, nil, err
+		}
+		errs = append(errs, tables[resource.ClusterType].add(m.GetName(), m))
+	}
+	for _, m := range r.Scopes {
+		errs = append(errs, tables[resource.ScopedRouteType].add(m.GetName(), m))
+	}
+	for _, m := range r.Listeners {
+		errs = append(errs, tables[resource.ListenerType].add(m.GetName(), m))
+	}
+	errs = append(errs, c.addSecrets(tables[resource.SecretType], valid))
+	return valid, tables, errors.Join(errs...)
+}
+
+// options are what the resources depend on beside the plan. An agent whose
+// leases have ended is of another generation than before.
+func (c *Control) options(b *bundle.Bundle, valid *plan.Plan) envoy.Options {
+	o := c.cfg.Envoy
+	o.Generations = maps.Clone(b.Generations)
+	if o.Generations == nil {
+		o.Generations = map[string]string{}
+	}
+	for i, a := range b.Plan.Agents {
+		if ended := len(a.Rules) - len(valid.Agents[i].Rules); ended > 0 {
+			o.Generations[a.Name] += "-" + strconv.Itoa(ended)
+		}
+		if b.Killed.Agent(a.Name) {
+			o.Killed = append(o.Killed, a.Name)
+		}
+	}
+	return o
+}
+
+// addSecrets adds the credentials of p.
+func (c *Control) addSecrets(t *table, p *plan.Plan) error {
+	for _, cred := range p.Credentials {
+		name := envoy.SecretName(cred.Name)
+		if err := t.add(name, c.secrets.Envoy(cred.Name, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refresh publishes the live plan's secrets again: some have changed, or, if
+// renew is set, the leaf certificates are due.
+func (c *Control) refresh(renew bool) {
+	c.rollout.Lock()
+	defer c.rollout.Unlock()
+	b := c.bundle()
+	if b == nil {
+		return
+	}
+	t := newTable()
+	err := c.addSecrets(t, b.Plan)
+	if renew {
+		for _, name := range c.cache.leaves() {
+			if m := c.leaf(name); m != nil {
+				err = errors.Join(err, t.add(name, m))
+			}
+		}
+	}
+	tables := map[string]*table{resource.SecretType: t}
+	signed, failed := c.resign(b.Plan)
+	if signed != nil {
+		tables[resource.ClusterType] = signed
+	}
+	if err = errors.Join(err, failed); err != nil {
+		c.cfg.Log.Error("refresh secrets", "error", err)
+		return
+	}
+	c.cache.publish(c.cache.current(), tables)
+}
+
+// expire serves the live plan again if one of its rules has ended.
+func (c *Control) expire(ctx context.Context, now time.Time) {
+	c.mu.Lock()
+	due := !c.expiry.IsZero() && !now.Before(c.expiry)
+	c.mu.Unlock()
+	if !due {
+		return
+	}
+	c.rollout.Lock()
+	defer c.rollout.Unlock()
+	if b := c.bundle(); b != nil {
+		if err := c.serve(ctx, b); err != nil {
+			c.cfg.Log.Error("end leases", "error", err)
+			return
+		}
+		c.cfg.Log.Info("a lease has ended", "version", c.cache.current())
+	}
+}
+
+// leaf mints the certificate for a server name if the plan allows that host.
+func (c *Control) leaf(name string) proto.Message {
+	if !c.mayMint(name) {
+		return nil
+	}
+	s, err := c.ca.mint(name, time.Now())
+	if err != nil {
+		c.cfg.Log.Error("mint leaf certificate", "error", err)
+		return nil
+	}
+	return s
+}
+
+func (c *Control) mayMint(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leaves.Allow(name)
+}
+
+// converge waits until the given nodes, or all that are connected, have
+// acknowledged all of version.
+func (c *Control) converge(ctx context.Context, version string, only []string) error {
+	for {
+		changed := c.ledger.next()
+		if r := c.ledger.rejection(version); r != nil {
+			return r
+		}
+		nodes, behind := only, ""
+		if nodes == nil {
+			nodes = c.ledger.connected()
+		}
+		for _, id := range nodes {
+			if c.ledger.online(id) && !c.converged(id) {
+				behind = id
+				break
+			}
+		}
+		if behind == "" {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("node %s did not acknowledge version %s: %w", behind, version, ctx.Err())
+		}
+	}
+}
+
+// converged reports whether the node has acknowledged everything that is
+// published. A type that it never asked for counts only if nothing can refer
+// to it: secrets.
+func (c *Control) converged(node string) bool {
+	for _, k := range kinds {
+		asked := c.ledger.asked(node, k.url)
+		if !asked && (k.url == resource.SecretType || c.cache.empty(resource.ListenerType) && k.url == resource.ScopedRouteType) {
+			continue
+		}
+		if !c.cache.parked(node, k.url) || !c.ledger.settled(node, k.url) {
+			return false
+		}
+	}
+	return true
+}
