@@ -181,7 +181,9 @@ func (b *builder) dnsCache() *dfpv3.DnsCacheConfig {
 		ranges = append(ranges, &xdscorev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(p.Bits()))})
 	}
 	return &dfpv3.DnsCacheConfig{
-		Name:            "dns",
+		// A cache of the same name with other settings is refused while the
+		// one before is in use.
+		Name:            "dns/" + digest(b.plan.Resolvers...),
 		DnsLookupFamily: clusterv3.Cluster_V4_PREFERRED,
 		MaxHosts:        wrapperspb.UInt32(maxHosts),
 		TypedDnsResolverConfig: &corev3.TypedExtensionConfig{

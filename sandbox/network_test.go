@@ -118,7 +118,7 @@ func TestDNSStaysInside(t *testing.T) {
 				out, took := b.try(t, "dns", network, server, "example.test.", "A")
 				require.Contains(t, out, "REFUSED 0", "%s %s", network, server)
 				require.Contains(t, out, "Blocked", "%s %s", network, server)
-				require.Less(t, took, 2*time.Second)
+				require.Less(t, took, 5*time.Second, "it hangs")
 			}
 		}
 		require.Contains(t, b.sh(t, "getent hosts localhost"), "localhost")

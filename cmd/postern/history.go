@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+)
+
+func newHistoryCmd() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "history",
+		Short: "Show what was published, by whom and when, the newest first",
+		Example: `  postern history
+  postern rollback 3f2a9c1e5b7d8046`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, history, err := readHistory(cmd)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				for _, b := range history {
+					if err := enc.Encode(b); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(t, "NO.\tVERSION\tTIME\tBY\tWHAT CHANGED")
+			for i, b := range history {
+				version, err := b.Plan.Version()
+				if err != nil {
+					return err
+				}
+				before := &bundle.Bundle{Plan: &plan.Plan{}}
+				if i+1 < len(history) {
+					before = history[i+1]
+				}
+				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", b.Seq, version, b.Time.Local().Format(time.DateTime), b.By, whatChanged(before, b))
+			}
+			return t.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "everything, one JSON object a line")
+	return cmd
+}
+
+// whatChanged says in a few words what b did.
+func whatChanged(before, b *bundle.Bundle) string {
+	if before.Killed.Stack != b.Killed.Stack || len(before.Killed.Agents) != len(b.Killed.Agents) {
+		return "kill switch"
+	}
+	switch changes := plan.Diff(before.Plan, b.Plan); len(changes) {
+	case 0:
+		return "nothing"
+	case 1:
+		return changes[0].String()
+	default:
+		return fmt.Sprintf("%s, and %d more", changes[0], len(changes)-1)
+	}
+}
+
+func newRollbackCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rollback [VERSION]",
+		Short: "Publish an earlier version again: the one before, or the one named",
+		Long: `Publishes the plan of an earlier version again. The stack file stays as it is: correct it
+before the next "postern push" or "up", or the change is back.`,
+		Example: `  postern rollback
+  postern rollback 3f2a9c1e5b7d8046`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			home, history, err := readHistory(cmd)
+			if err != nil {
+				return err
+			}
+			var wanted *bundle.Bundle
+			live, err := history[0].Plan.Version()
+			if err != nil {
+				return err
+			}
+			for _, b := range history[1:] {
+				version, err := b.Plan.Version()
+				if err != nil {
+					return err
+				}
+				if len(args) == 1 && version == args[0] || len(args) == 0 && version != live {
+					wanted = b
+					break
+				}
+			}
+			if wanted == nil {
+				return fmt.Errorf("there is no such earlier version; `postern history` lists them")
+			}
+			printChanges(cmd.OutOrStdout(), plan.Diff(history[0].Plan, wanted.Plan))
+			return publish(cmd.Context(), cmd.OutOrStdout(), home, api.Dial(home.ControlSocket()), wanted.Plan)
+		},
+	}
+}
+
+// readHistory needs no valid stack file: a broken one may be the reason to roll back.
+func readHistory(cmd *cobra.Command) (stacks.Home, []*bundle.Bundle, error) {
+	file, err := stackFile(cmd)
+	if err != nil {
+		return stacks.Home{}, nil, err
+	}
+	home, err := stacks.HomeOf(file)
+	if err != nil {
+		return stacks.Home{}, nil, err
+	}
+	history, err := bundle.History(cmd.Context(), home.BundleURL())
+	if err == nil && len(history) == 0 {
+		err = bundle.ErrNone
+	}
+	return home, history, err
+}
