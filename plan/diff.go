@@ -183,8 +183,9 @@ func (r *Rule) may() string {
 	return " may "
 }
 
-// describe is what the agent may do: every field of the rule shows in it.
-func (r *Rule) describe() string {
+// What is what a rule is about, such as "GET,HEAD https://docs.test/v1/**",
+// without its conditions.
+func (r *Rule) What() string {
 	var b strings.Builder
 	switch {
 	case r.Mode == ModeTunnel:
@@ -199,12 +200,19 @@ func (r *Rule) describe() string {
 		fmt.Fprintf(&b, ":%d", r.Port)
 	}
 	b.WriteString(strings.Join(r.Paths, ", "))
+	return b.String()
+}
+
+// describe is what the agent may do: every field of the rule shows in it.
+func (r *Rule) describe() string {
+	var b strings.Builder
+	b.WriteString(r.What())
 	var notes []string
 	for _, c := range r.Query {
-		notes = append(notes, "with ?"+c.describe())
+		notes = append(notes, "with ?"+c.String())
 	}
 	for _, c := range r.Headers {
-		notes = append(notes, "with header "+c.describe())
+		notes = append(notes, "with header "+c.String())
 	}
 	if r.Expires != "" {
 		notes = append(notes, "until "+r.Expires)
@@ -232,7 +240,8 @@ func (r *Rule) describe() string {
 	return b.String()
 }
 
-func (c Condition) describe() string {
+// String is "name=value", or the name alone if any value will do.
+func (c Condition) String() string {
 	if c.Present {
 		return c.Name
 	}

@@ -175,7 +175,7 @@ func (e *editor) revoke(hp HostPort) error {
 		}
 	}
 	if other := e.elsewhere(hp); other != "" {
-		return fmt.Errorf("%s: agent %s also reaches %s by %s", e.path, e.agent, hp, other)
+		return fmt.Errorf("%s: agent %s reaches %s by %s", e.path, e.agent, hp, other)
 	}
 	if len(names) == 0 {
 		return fmt.Errorf("%s: agent %s is not allowed anything at %s; `postern effective --agent %s` shows what it is", e.path, e.agent, hp, e.agent)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,16 +54,20 @@ func (f *editFlags) hosts(ctx context.Context, args []string) ([]stacks.HostPort
 func newAllowCmd() *cobra.Command {
 	var flags editFlags
 	var methods, paths []string
+	var lease time.Duration
+	var reason string
 	cmd := &cobra.Command{
-		Use:   "allow [HOST[:PORT]]... --agent A [--method M,...] [--path P,...] [--client pip|npm|go]",
+		Use:   "allow [HOST[:PORT]]... --agent A [--method M,...] [--path P,...] [--client pip|npm|go] [--for D] [--reason R]",
 		Short: "Let an agent reach a host, while it runs",
 		Long: `Edits the stack file (its comments and order stay), shows what changes, publishes it and
 returns when every node has taken it. If a node refuses it, the file is as it was before.
 
 Without --method every method is allowed, without --path every path. A path is literal but for *,
-which is one segment, and ** at its end, which is any rest.`,
+which is one segment, and ** at its end, which is any rest. A host is one name, or '*.example.com' for
+every name below it. With --for the access ends by itself.`,
 		Example: `  postern allow api.example.com --agent demo
   postern allow api.example.com:8443 --agent demo --method GET,HEAD --path '/v1/**'
+  postern allow api.example.com --agent demo --for 30m --reason "the release"
   postern allow --client pip --agent demo
   postern allow api.example.com --agent demo --dry-run`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -74,7 +79,14 @@ which is one segment, and ** at its end, which is any rest.`,
 			if err != nil {
 				return err
 			}
-			edit, err := stacks.Allow(file, stacks.AllowRequest{Agent: flags.agent, Hosts: hosts, Methods: methods, Paths: paths})
+			request := stacks.AllowRequest{Agent: flags.agent, Hosts: hosts, Methods: methods, Paths: paths, Reason: reason}
+			if cmd.Flags().Changed("for") {
+				if lease < time.Second {
+					return usageError{errors.New("--for is how long from now, such as 30m or 2h")}
+				}
+				request.Expires = time.Now().Add(lease)
+			}
+			edit, err := stacks.Allow(file, request)
 			if err != nil {
 				return err
 			}
@@ -83,6 +95,8 @@ which is one segment, and ** at its end, which is any rest.`,
 	}
 	flags.add(cmd)
 	cmd.Flags().StringSliceVarP(&methods, "method", "m", nil, "methods to allow, such as GET,HEAD (default: every one)")
+	cmd.Flags().DurationVar(&lease, "for", 0, "for how long, such as 30m (default: until it is revoked)")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for whoever reads the stack file")
 	cmd.Flags().StringSliceVarP(&paths, "path", "p", nil, "path patterns to allow, such as '/v1/**' (default: every path)")
 	return cmd
 }

@@ -2,27 +2,63 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
 )
+
+// The layers that decide, from the agent outwards.
+const (
+	layerSandbox = "the sandbox: nothing but HTTPS, and HTTP to gateways, has a way out"
+	layerProxy   = "the agent's listener on the proxy: who asks, for which host and port, before any connection or DNS query"
+	layerTLS     = "TLS: the server name, before any connection or DNS query"
+	layerRequest = "the request inside TLS: method, path and conditions"
+	layerTunnel  = "the tunnel: the TLS server name only"
+	layerGateway = "the gateway: method, path and conditions"
+)
+
+// explanation is a decision, with what people ask about it.
+type explanation struct {
+	plan.Decision
+	Source string `json:"source,omitempty"`
+	// Layer is what decides.
+	Layer string `json:"layer"`
+	// Sends says how the credential is sent.
+	Sends         string `json:"sends,omitempty"`
+	NearestSource string `json:"nearest_source,omitempty"`
+	// Then is what has to hold after the policy allowed.
+	Then []string `json:"then,omitempty"`
+	// Change is what would have to change, one way for each entry.
+	Change []string `json:"change,omitempty"`
+}
 
 func newExplainCmd() *cobra.Command {
 	var agent, method string
+	var query, headers []string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "explain [-X METHOD] URL --agent A",
 		Short: "Say whether an agent may make a request, and why",
-		Long: `Says what the policy of the stack file decides on a request, by which rule and for which
-reason. It asks the stack file, not the fleet: what is written but not published yet counts.
+		Long: `Says what the policy of the stack file decides on a request: by which rule, at which layer and for
+which reason, with which credential; and for a denial, which rule comes nearest and what would
+have to change. It asks the stack file, not the fleet: what is written but not published counts.
 
 Exit status 0 if the request is allowed, 1 if it is denied.`,
 		Example: `  postern explain https://api.example.com/v1/users --agent demo
-  postern explain -X POST http://localhost:8080/v1/messages --agent demo`,
+  postern explain -X POST http://localhost:8080/v1/messages --agent demo
+  postern explain https://git.example.com/a/b/info/refs --query service=git-upload-pack --agent demo
+  postern explain wss://api.example.com/live --header 'Upgrade: websocket' --agent demo`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			stack, _, _, err := openStack(cmd)
@@ -33,30 +69,19 @@ Exit status 0 if the request is allowed, 1 if it is denied.`,
 			if err != nil {
 				return usageError{err}
 			}
-			d := stack.Plan.Decide(r)
+			if err := addTo(&r, query, headers); err != nil {
+				return usageError{err}
+			}
+			e := explain(stack, r, time.Now())
 			w := cmd.OutOrStdout()
 			if asJSON {
-				if err := json.NewEncoder(w).Encode(d); err != nil {
+				if err := json.NewEncoder(w).Encode(e); err != nil {
 					return err
 				}
 			} else {
-				verdict := "denied"
-				if d.Allow {
-					verdict = "allowed"
-				}
-				fmt.Fprintf(w, "%s: %s\n", verdict, d.Reason)
-				fmt.Fprintf(w, "rule:       %s\n", withSource(d.Rule, stack.Source(d.Rule)))
-				if d.Credential != "" {
-					fmt.Fprintf(w, "credential: %s is injected\n", d.Credential)
-				}
-				if d.Nearest != "" {
-					fmt.Fprintf(w, "nearest:    %s\n", withSource(d.Nearest, stack.Source(d.Nearest)))
-				}
-				if d.Reason == plan.ReasonHost || d.Reason == plan.ReasonMethod || d.Reason == plan.ReasonPath {
-					fmt.Fprintf(w, "to allow:   %s\n", allowCommand(r))
-				}
+				e.print(w)
 			}
-			if !d.Allow {
+			if !e.Allow {
 				return fmt.Errorf("%s may not %s %s", agent, method, args[0])
 			}
 			return nil
@@ -64,7 +89,9 @@ Exit status 0 if the request is allowed, 1 if it is denied.`,
 	}
 	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent that makes the request (required)")
 	cmd.Flags().StringVarP(&method, "request", "X", "GET", "the method")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "the decision as JSON")
+	cmd.Flags().StringArrayVar(&query, "query", nil, "a query parameter, as NAME=VALUE, beside those of the URL")
+	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "a request header, as 'NAME: VALUE'")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "the explanation as JSON")
 	_ = cmd.MarkFlagRequired("agent")
 	return cmd
 }
@@ -72,12 +99,15 @@ Exit status 0 if the request is allowed, 1 if it is denied.`,
 // parseRequest reads the URL as an agent's client would.
 func parseRequest(agent, method, raw string) (plan.Request, error) {
 	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+	if err != nil || u.Host == "" {
 		return plan.Request{}, fmt.Errorf("%q is not a URL that starts with https:// or http://", raw)
 	}
-	r := plan.Request{Agent: agent, Scheme: u.Scheme, Host: u.Hostname(), Port: 443, Method: method, Path: u.EscapedPath()}
-	if u.Scheme == "http" {
-		r.Port = 80
+	r := plan.Request{Agent: agent, Scheme: u.Scheme, Host: u.Hostname(), Port: 443, Method: method, Path: u.EscapedPath(), Query: u.RawQuery}
+	switch u.Scheme {
+	case "wss": // a GET over TLS
+		r.Scheme = "https"
+	case "http", "ws":
+		r.Scheme, r.Port = "http", 80
 	}
 	if u.Port() != "" {
 		n, err := strconv.ParseUint(u.Port(), 10, 16)
@@ -92,13 +122,236 @@ func parseRequest(agent, method, raw string) (plan.Request, error) {
 	return r, nil
 }
 
+func addTo(r *plan.Request, query, headers []string) error {
+	for _, q := range query {
+		name, value, _ := strings.Cut(q, "=")
+		if r.Query != "" {
+			r.Query += "&"
+		}
+		r.Query += url.QueryEscape(name) + "=" + strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
+	}
+	for _, h := range headers {
+		name, value, ok := strings.Cut(h, ":")
+		if !ok || name == "" {
+			return errors.New("a header is written 'NAME: VALUE'")
+		}
+		if r.Header == nil {
+			r.Header = map[string][]string{}
+		}
+		name = strings.ToLower(name)
+		r.Header[name] = append(r.Header[name], strings.TrimSpace(value))
+	}
+	return nil
+}
+
+// explain decides on the request as of now, and says why.
+func explain(stack *stacks.Stack, r plan.Request, now time.Time) explanation {
+	p := stack.Plan.At(now)
+	e := explanation{Decision: p.Decide(r)}
+	if r.Scheme != "https" && r.Scheme != "http" {
+		e.Layer = layerSandbox
+		e.Change = []string{"none: use HTTPS"}
+		return e
+	}
+	if e.Rule != "" {
+		e.Source = stack.Source(e.Rule)
+	}
+	if e.Nearest != "" {
+		e.NearestSource = stack.Source(e.Nearest)
+	}
+	rule := find(p, e.Rule)
+	e.Layer = layer(e.Decision, r, rule)
+	if e.Credential != "" {
+		e.Sends = sends(p, e.Credential)
+	}
+	if e.Allow {
+		e.Then = then(rule)
+		return e
+	}
+	e.Change = changes(stack, p, r, e.Decision, now)
+	return e
+}
+
+func layer(d plan.Decision, r plan.Request, rule *plan.Rule) string {
+	switch {
+	case d.Reason == plan.ReasonAgent || d.Reason == plan.ReasonHost || d.Reason == plan.ReasonScheme:
+		return layerProxy
+	case d.Reason == plan.ReasonName:
+		return layerTLS
+	case r.Scheme == "http":
+		return layerGateway
+	case rule != nil && rule.Mode == plan.ModeTunnel:
+		return layerTunnel
+	}
+	return layerRequest
+}
+
+// then is what the proxy still has to find right.
+func then(r *plan.Rule) []string {
+	var out []string
+	if r.Upstream != nil {
+		out = append(out, "it is at "+r.Upstream.Address+", whatever DNS says")
+	} else {
+		out = append(out, "after DNS: "+r.Host+" may not resolve to a private or metadata address")
+	}
+	if r.Mode == plan.ModeTunnel {
+		return out
+	}
+	out = append(out, "the upstream's certificate has to be right")
+	if r.Credential != "" {
+		out = append(out, "the credential has to be there: without it the request fails")
+	}
+	if l := limits(r.Limits); l != "" {
+		out = append(out, "limits: "+l)
+	}
+	if r.Expires != "" {
+		out = append(out, "until "+r.Expires)
+	}
+	return out
+}
+
+// changes are the ways to have the request allowed.
+func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision, now time.Time) []string {
+	if full := stack.Plan.Decide(r); full.Allow {
+		if expired := find(stack.Plan, full.Rule); expired != nil && expired.Expires != "" {
+			return []string{fmt.Sprintf("rule %s ended at %s: write a later expires: in %s", full.Rule, expired.Expires, stack.Source(full.Rule)), allowCommand(r) + " --for 30m"}
+		}
+	}
+	near := find(p, d.Nearest)
+	switch d.Reason {
+	case plan.ReasonAgent:
+		var names []string
+		for _, a := range p.Agents {
+			names = append(names, a.Name)
+		}
+		return []string{"declare the agent in " + stack.Path + "; there are: " + strings.Join(names, ", ")}
+	case plan.ReasonHost:
+		if _, err := netip.ParseAddr(r.Host); err == nil {
+			return []string{"none: an address is never allowed; use a name, whose destination can have an upstream: {address: ...}"}
+		}
+		if _, err := stacks.ParseHostPort(r.Host); err != nil {
+			return []string{"none: " + err.Error()}
+		}
+		return []string{allowCommand(r)}
+	case plan.ReasonMethod, plan.ReasonPath:
+		key, value := "methods", quoted(r.Method)
+		if d.Reason == plan.ReasonPath {
+			key, value = "paths", strconv.Quote(r.Path)
+		}
+		if !slices.Contains([]string{"CONNECT", "TRACE", "TRACK"}, r.Method) {
+			return nearby(stack, near, fmt.Sprintf("add %s to %s:", value, key), r)
+		}
+		return []string{"none: " + r.Method + " is never allowed"}
+	case plan.ReasonCondition:
+		return nearby(stack, near, "it asks for "+conditions(near)+": send that, or change its query: or headers:", r)
+	case plan.ReasonDenied:
+		return []string{fmt.Sprintf("take rule %s away, or narrow it: %s", d.Rule, stack.Source(d.Rule))}
+	case plan.ReasonScheme:
+		https := r
+		https.Scheme = "https"
+		if https.Port == 80 {
+			https.Port = 443
+		}
+		if p.Decide(https).Allow {
+			return []string{"none is needed: use https://"}
+		}
+		return []string{"use https://, or give the destination a gateway: PORT and use http://localhost:PORT"}
+	case plan.ReasonMalformed:
+		return []string{"none: no server reads this path in one way only"}
+	}
+	return nil
+}
+
+// nearby is a change to the nearest rule, or a rule beside it.
+func nearby(stack *stacks.Stack, near *plan.Rule, change string, r plan.Request) []string {
+	var out []string
+	source := stack.Source(near.ID)
+	command := allowCommand(r)
+	if r.Scheme == "http" {
+		command = ""
+	}
+	if strings.Contains(source, ", preset ") {
+		out = append(out, "the rule is a preset's, which cannot be changed: write a destination beside it")
+	} else {
+		out = append(out, source+": "+change)
+	}
+	if near.Credential != "" && command != "" {
+		command += "   # without credential " + near.Credential
+	}
+	if command != "" {
+		out = append(out, command)
+	}
+	return out
+}
+
+func find(p *plan.Plan, id string) *plan.Rule {
+	for i := range p.Agents {
+		for j := range p.Agents[i].Rules {
+			if r := &p.Agents[i].Rules[j]; r.ID == id {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+func (e *explanation) print(w io.Writer) {
+	verdict := "denied"
+	if e.Allow {
+		verdict = "allowed"
+	}
+	line := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%-11s %s\n", key, value)
+		}
+	}
+	fmt.Fprintf(w, "%s: %s\n", verdict, e.Reason)
+	if e.Rule != "" {
+		line("rule:", withSource(e.Rule, e.Source))
+	}
+	line("decided by:", e.Layer)
+	if e.Credential != "" {
+		line("credential:", e.Credential+" is sent, "+e.Sends)
+	}
+	if e.Nearest != "" {
+		line("nearest:", withSource(e.Nearest, e.NearestSource))
+	}
+	for _, t := range e.Then {
+		line("then:", t)
+	}
+	for _, c := range e.Change {
+		line("to allow:", c)
+	}
+}
+
+// allowCommand allows just the request. Host, method and path may be an
+// agent's words: nothing of them may be more than a word to a shell, or a
+// wildcard to us.
 func allowCommand(r plan.Request) string {
 	host := r.Host
 	if r.Port != 443 {
 		host += ":" + strconv.Itoa(int(r.Port))
 	}
-	return fmt.Sprintf("postern allow %s --agent %s --method %s --path '%s'", host, r.Agent, r.Method, r.Path)
+	command := fmt.Sprintf("postern allow %s --agent %s --method %s", quoted(host), quoted(r.Agent), quoted(r.Method))
+	path, err := plan.NormalizePath(r.Path)
+	if err == nil {
+		_, err = plan.ParsePath(path)
+	}
+	if err != nil || strings.ContainsAny(path, `*,"`) {
+		return command + " --path ...   # no pattern matches just this path"
+	}
+	return command + " --path " + inQuotes(path)
 }
+
+// quoted is one word for a shell.
+func quoted(s string) string {
+	if s != "" && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:-_") == "" {
+		return s
+	}
+	return inQuotes(s)
+}
+
+func inQuotes(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 func withSource(rule, source string) string {
 	if source == "" {

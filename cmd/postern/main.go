@@ -52,6 +52,7 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
   postern allow --client pip --agent demo
   postern allow api.example.com --agent demo --method GET --path '/v1/**'
   postern audit --denied --since 1h
+  postern effective --agent demo
   postern explain https://api.example.com/v1/users --agent demo
   postern status`,
 		SilenceUsage: true, SilenceErrors: true,
@@ -61,7 +62,7 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %q", err, cmd.CommandPath()+" --help")}
 	})
-	root.AddCommand(newRunCmd(), newAllowCmd(), newRevokeCmd(), newPushCmd(), newStatusCmd(), newExplainCmd(), newAuditCmd(), newDemoCmd())
+	root.AddCommand(newRunCmd(), newAllowCmd(), newRevokeCmd(), newDiffCmd(), newPushCmd(), newEffectiveCmd(), newStatusCmd(), newExplainCmd(), newAuditCmd(), newDemoCmd())
 	for _, c := range root.Commands() {
 		if check := c.Args; check != nil {
 			c.Args = func(cmd *cobra.Command, args []string) error {

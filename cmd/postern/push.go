@@ -26,13 +26,11 @@ func newPushCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			live, err := bundle.Read(cmd.Context(), home.BundleURL())
-			if err != nil && !errors.Is(err, bundle.ErrNone) {
+			live, err := livePlan(cmd.Context(), home)
+			if err != nil {
 				return err
 			}
-			if live == nil {
-				live = &plan.Plan{}
-			}
+			warn(cmd.ErrOrStderr(), stack)
 			printChanges(cmd.OutOrStdout(), plan.Diff(live, stack.Plan))
 			return publish(cmd.Context(), cmd.OutOrStdout(), home, client, stack.Plan)
 		},
@@ -53,11 +51,32 @@ func publish(ctx context.Context, w io.Writer, home stacks.Home, client *api.Cli
 	return nil
 }
 
+// livePlan is what was published last; nothing if nothing was.
+func livePlan(ctx context.Context, home stacks.Home) (*plan.Plan, error) {
+	live, err := bundle.Read(ctx, home.BundleURL())
+	if errors.Is(err, bundle.ErrNone) {
+		return &plan.Plan{}, nil
+	}
+	return live, err
+}
+
+// warn says what is odd about the stack file.
+func warn(w io.Writer, s *stacks.Stack) {
+	for _, p := range s.Warnings {
+		fmt.Fprintln(w, "warning:", p)
+	}
+}
+
+// printChanges says what changes, the riskiest first, and why it is risky.
 func printChanges(w io.Writer, changes []plan.Change) {
 	if len(changes) == 0 {
 		fmt.Fprintln(w, "nothing changes for any agent")
 	}
 	for _, c := range changes {
-		fmt.Fprintln(w, c)
+		if c.Risk == plan.RiskLow {
+			fmt.Fprintln(w, c)
+			continue
+		}
+		fmt.Fprintf(w, "%s  [%s: %s]\n", c, c.Risk, c.Why)
 	}
 }

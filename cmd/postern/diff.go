@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+)
+
+// errDiffer makes the exit status 1, as that of diff and kubectl diff. What goes
+// wrong is a usageError here, for 2.
+var errDiffer = errors.New("there are differences")
+
+func newDiffCmd() *cobra.Command {
+	var against string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "diff [--against live|FILE]",
+		Short: "Say what the stack file would change for agents, by risk",
+		Long: `Compares what the stack file means with what is live, or with another stack file: hosts, methods,
+write access, credentials and where they reach, not lines of YAML. The riskiest comes first.
+Nothing is changed.
+
+Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.`,
+		Example: `  postern diff
+  git show HEAD:stacks/local.yaml > /tmp/before.yaml; postern diff --against /tmp/before.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			stack, home, _, err := openStack(cmd)
+			if err != nil {
+				return usageError{err}
+			}
+			var old *plan.Plan
+			if against == "live" {
+				old, err = livePlan(cmd.Context(), home)
+			} else {
+				var other *stacks.Stack
+				if other, err = stacks.Load(against); err == nil {
+					old = other.Plan
+				}
+			}
+			if err != nil {
+				return usageError{err}
+			}
+			warn(cmd.ErrOrStderr(), stack)
+			changes := plan.Diff(old, stack.Plan)
+			w := cmd.OutOrStdout()
+			if asJSON {
+				if changes == nil {
+					changes = []plan.Change{}
+				}
+				if err := json.NewEncoder(w).Encode(changes); err != nil {
+					return usageError{fmt.Errorf("write changes: %w", err)}
+				}
+			} else {
+				printChanges(w, changes)
+			}
+			if len(changes) > 0 {
+				return errDiffer
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&against, "against", "live", "what to compare with: live, or a stack file")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "the changes as JSON")
+	return cmd
+}

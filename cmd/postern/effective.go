@@ -1,0 +1,178 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+)
+
+// effective is one rule of an agent, with what people ask about it.
+type effective struct {
+	plan.Rule
+	// Source is where the rule is from.
+	Source  string `json:"source"`
+	Expired bool   `json:"expired,omitempty"`
+	// Sends says how the credential is sent.
+	Sends string `json:"sends,omitempty"`
+}
+
+func newEffectiveCmd() *cobra.Command {
+	var agent string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "effective --agent A",
+		Short: "List all that an agent may do, and where that comes from",
+		Long: `Lists every rule of an agent in the order in which they are asked: what denies first, with where
+each comes from (a line of the stack file, and the preset if it is from one), its credential,
+limits and end. What is not in the list is denied.`,
+		Example: `  postern effective --agent coder
+  postern effective --agent coder --json | jq '.[] | select(.credential)'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			stack, _, _, err := openStack(cmd)
+			if err != nil {
+				return err
+			}
+			rules, err := effectiveRules(stack, agent, time.Now())
+			if err != nil {
+				return err
+			}
+			w := cmd.OutOrStdout()
+			if asJSON {
+				return json.NewEncoder(w).Encode(rules)
+			}
+			printEffective(w, agent, rules)
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent (required)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "the rules as JSON")
+	_ = cmd.MarkFlagRequired("agent")
+	return cmd
+}
+
+func effectiveRules(stack *stacks.Stack, agent string, now time.Time) ([]effective, error) {
+	i := slices.IndexFunc(stack.Plan.Agents, func(a plan.Agent) bool { return a.Name == agent })
+	if i < 0 {
+		return nil, fmt.Errorf("%s: there is no agent %q", stack.Path, agent)
+	}
+	alive := map[string]bool{}
+	for _, r := range stack.Plan.At(now).Agents[i].Rules {
+		alive[r.ID] = true
+	}
+	out := []effective{}
+	for _, r := range stack.Plan.Agents[i].Rules {
+		e := effective{Rule: r, Source: stack.Source(r.ID), Expired: !alive[r.ID]}
+		if r.Credential != "" {
+			e.Sends = sends(stack.Plan, r.Credential)
+		}
+		out = append(out, e)
+	}
+	slices.SortStableFunc(out, func(a, b effective) int {
+		switch {
+		case a.Deny == b.Deny:
+			return 0
+		case a.Deny:
+			return -1
+		}
+		return 1
+	})
+	return out, nil
+}
+
+func printEffective(w io.Writer, agent string, rules []effective) {
+	if len(rules) == 0 {
+		fmt.Fprintf(w, "%s may do nothing\n", agent)
+		return
+	}
+	for _, r := range rules {
+		verb := "may"
+		if r.Deny {
+			verb = "may never"
+		}
+		fmt.Fprintf(w, "%s %s %s\n", agent, verb, r.What())
+		note := func(key, value string) {
+			if value != "" {
+				fmt.Fprintf(w, "    %-11s %s\n", key+":", value)
+			}
+		}
+		note("rule", withSource(r.ID, r.Source))
+		note("if", conditions(&r.Rule))
+		if r.Credential != "" {
+			note("credential", r.Credential+", "+r.Sends)
+		}
+		if r.OwnCredentials {
+			note("credential", "what the agent itself sends")
+		}
+		if r.Gateway != 0 {
+			note("gateway", fmt.Sprintf("http://localhost:%d", r.Gateway))
+		}
+		if r.Upstream != nil {
+			note("at", r.Upstream.Address)
+		}
+		note("limits", limits(r.Limits))
+		if r.Expired {
+			note("expired", r.Expires)
+		} else {
+			note("until", r.Expires)
+		}
+		note("reason", r.Reason)
+		note("owner", r.Owner)
+	}
+	fmt.Fprintf(w, "everything else is denied by %s\n", plan.DefaultRule(agent))
+}
+
+// conditions is what a rule asks of a request beside method and path.
+func conditions(r *plan.Rule) string {
+	var out []string
+	for _, c := range r.Query {
+		out = append(out, "?"+c.String())
+	}
+	for _, c := range r.Headers {
+		out = append(out, "header "+c.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+func limits(l *plan.Limits) string {
+	if l == nil {
+		return ""
+	}
+	var out []string
+	if l.Requests > 0 {
+		out = append(out, fmt.Sprintf("%d requests in %ds", l.Requests, l.Per))
+	}
+	for _, n := range []struct {
+		what  string
+		value uint64
+	}{{"%d at a time", uint64(l.Concurrent)}, {"bodies of %d bytes", l.Body}, {"%d bytes/s up", l.Upload}, {"%d bytes/s down", l.Download}} {
+		if n.value > 0 {
+			out = append(out, fmt.Sprintf(n.what, n.value))
+		}
+	}
+	return strings.Join(out, ", ") + ", on each node"
+}
+
+// sends says how a credential is sent, without saying what.
+func sends(p *plan.Plan, name string) string {
+	for _, c := range p.Credentials {
+		switch {
+		case c.Name != name:
+		case c.Kind == plan.KindQuery:
+			return "as the query parameter " + c.Parameter
+		case c.Kind == plan.KindAWSSigV4:
+			return "as a signature for " + c.Service + " in " + c.Region
+		default:
+			return "in the header " + c.Header
+		}
+	}
+	return ""
+}
