@@ -50,6 +50,10 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "http1.codec_error", Status: 400},
 		},
 		{
+			"an upgrade that is none of ours", `{"k":"request","agent":"a","method":"GET","host":"api.test:443","path":"/v1","rule":"a/api","reason":"allowed","credential":"key","status":403,"flags":"-","details":"upgrade_failed"}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "upgrade_failed", Status: 403},
+		},
+		{
 			"names disagree", `{"k":"request","agent":"a","method":"GET","authority":"b.test","connect":"a.test:443","sni":"b.test","status":403,"flags":"NR"}`,
 			&Event{Agent: "a", Host: "b.test:443", Method: "GET", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonName, Detail: "connect a.test:443, server name b.test, host b.test", Status: 403},
 		},

@@ -145,12 +145,21 @@ func judge(e *Event, l *line) {
 		e.Verdict, e.Reason, e.Credential, e.Detail = Deny, plan.ReasonLimit, "", clip(l.Details)
 	case strings.Contains(l.Details, "failed_to_inject_credential"):
 		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonCredential, ""
+	case refusedByFilter(l):
+		e.Verdict, e.Reason, e.Rule, e.Credential, e.Detail = Deny, plan.ReasonMalformed, plan.DefaultRule(l.Agent), "", clip(l.Details)
 	case l.Flags != "" && l.Flags != "-" && !strings.Contains(l.Flags, "DC") && l.Status >= 500:
 		e.Verdict, e.Reason = Allow, plan.ReasonUpstream
 		e.Detail = clip(strings.TrimSpace(l.Details + " " + l.Failure))
 	default:
 		e.Verdict = Allow
 	}
+}
+
+// refusedByFilter reports whether a request that a rule allows was answered by
+// Envoy without being forwarded: it asks for an upgrade that is none of ours, or
+// for something that its credential cannot do (slots.lua).
+func refusedByFilter(l *line) bool {
+	return strings.Contains(l.Details, "upgrade_failed") || strings.Contains(l.Details, "lua_response")
 }
 
 // parseTime reads seconds and milliseconds since the epoch: "1.234".

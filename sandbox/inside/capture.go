@@ -151,8 +151,11 @@ func connect(proxy *net.UnixConn, authority string) error {
 
 // refuseTLS ends a TLS client's connection with a fatal alert.
 func refuseTLS(conn *net.TCPConn, alert byte) {
-	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	_, _ = conn.Write([]byte{0x15, 3, 3, 0, 2, 2, alert})
+	_ = conn.CloseWrite()
+	// A reset at once would overtake the alert: Java reports only the reset.
+	_, _ = io.Copy(io.Discard, io.LimitReader(conn, maxHello))
 	reset(conn)
 }
 
@@ -206,7 +209,7 @@ func (r *recorder) Write(p []byte) (int, error) { return len(p), nil }
 // hyphens and underscores in labels of at most 63, at most 253 in all, and not
 // something that could be taken for an address.
 func canonicalName(name string) (string, bool) {
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	name = strings.TrimSuffix(lowerASCII(name), ".")
 	if name == "" || len(name) > 253 || net.ParseIP(name) != nil {
 		return "", false
 	}
@@ -222,4 +225,15 @@ func canonicalName(name string) (string, bool) {
 		}
 	}
 	return name, true
+}
+
+// lowerASCII is strings.ToLower without Unicode, in which characters of other
+// scripts (such as U+0130) turn into ASCII letters, and a name into another one.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
 }

@@ -24,6 +24,9 @@ import (
 // patience bounds everything that is waited for.
 const patience = 15 * time.Second
 
+// pause is between looks at what nothing announces.
+const pause = 20 * time.Millisecond
+
 // canary and second are the values of the credentials.
 const (
 	canary = "s3cr3t-canary-b1f0c7"

@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -72,6 +73,9 @@ func TestEveryAttackIsThere(t *testing.T) {
 	require.Empty(t, have, "these are in no list")
 }
 
+// only restricts a run to one ID, for whoever works on it.
+var only = flag.String("attack", "", "try only the attacks of this `ID`, such as E5")
+
 // concurrent is how many cases run at a time; most of them wait.
 const concurrent = 12
 
@@ -81,6 +85,9 @@ func TestAttacks(t *testing.T) {
 	t.Parallel()
 	var seats []*seat
 	for i := range cases {
+		if *only != "" && cases[i].ID != *only {
+			continue
+		}
 		for _, way := range cases[i].Ways {
 			name := fmt.Sprintf("%s-%d%c", strings.ToLower(cases[i].ID), i, way[0])
 			seats = append(seats, &seat{Case: &cases[i], way: way, name: name})
@@ -160,6 +167,9 @@ func report(t *testing.T, seats []*seat) {
 			if k := cases[i].Known; k != "" {
 				verdict += ", known: " + k
 			}
+		}
+		if len(ways) == 0 {
+			continue
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", cases[i].ID, cases[i].What, strings.Join(ways, ", "), verdict)
 	}

@@ -383,14 +383,14 @@ var fronting = []Case{
 		}
 	}},
 	{ID: "B12", What: "a hello that never ends", Ways: []Way{Socket, Captured}, Run: func(s *seat) {
-		for _, bytes := range []string{"\x16", "\x16\x03\x01\x02\x00\x01", string(helloFor(s.host(api))[:100])} {
+		each(s, []string{"\x16", "\x16\x03\x01\x02\x00\x01", string(helloFor(s.host(api))[:100])}, func(bytes string) {
 			c := s.tunnel(s.host(api))
 			_, err := io.WriteString(c, bytes)
 			require.NoError(s, err)
 			got, err := io.ReadAll(c)
 			require.False(s, answer{Err: err}.hung(), "%.10q hangs", bytes)
 			require.Empty(s, strings.ReplaceAll(string(got), resetMark, ""))
-		}
+		})
 		// No request and no name: nothing was decided, so there is no event.
 	}},
 	{ID: "B12", What: "TLS in TLS", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {

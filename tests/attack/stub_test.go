@@ -1,3 +1,3 @@
 package attack
 
-var framing, credentials, isolation, storms []Case
+var credentials, isolation, storms []Case
