@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -110,8 +111,12 @@ func TestRevokeUndoesAllow(t *testing.T) {
 		path := filepath.Join(dir, fmt.Sprintf("s%d.yaml", n))
 		before := genFile(t)
 		require.NoError(t, os.WriteFile(path, []byte(before), 0o600))
-		host := rapid.SampledFrom([]string{"new.test", "default", "null", "1e3.a", "other.test", "xn--bcher-kva.test"}).Draw(t, "host")
+		host := rapid.SampledFrom([]string{"new.test", "default", "null", "1e3.a", "other.test", "xn--bcher-kva.test", "*.wild.test", "*.new.test"}).Draw(t, "host")
 		r := AllowRequest{Agent: "a", Hosts: []HostPort{{host, rapid.SampledFrom([]uint16{443, 8443}).Draw(t, "port")}}}
+		if rapid.Bool().Draw(t, "lease") {
+			r.Expires = time.Date(2999, 1, 1, 0, 0, 0, 5, time.FixedZone("", 3600))
+			r.Reason = rapid.SampledFrom([]string{"", "because", "it's \"needed\": # now, {really}\\", "für später"}).Draw(t, "reason")
+		}
 		if rapid.Bool().Draw(t, "second") {
 			r.Hosts = append(r.Hosts, HostPort{"second.test", 443})
 		}
@@ -123,7 +128,7 @@ func TestRevokeUndoesAllow(t *testing.T) {
 		require.NoError(t, e.Write())
 		require.NotEqual(t, before, string(e.After))
 		for _, hp := range r.Hosts {
-			d := e.Plan.Decide(plan.Request{Agent: "a", Scheme: "https", Host: hp.Host, Port: hp.Port, Method: "GET", Path: "/v1/x"})
+			d := e.Plan.Decide(plan.Request{Agent: "a", Scheme: "https", Host: strings.Replace(hp.Host, "*", "some", 1), Port: hp.Port, Method: "GET", Path: "/v1/x"})
 			require.True(t, d.Allow, "%s", e.After)
 		}
 		again, err := Allow(path, r)
@@ -153,6 +158,8 @@ func genFile(t *rapid.T) string {
 		"destinations: # all\n  x:\n    host: x.test\n    methods: [GET,\n      POST]\n\n  # the last\n  y:\n    host: y.test\n    paths:\n    - /a   # why\n    - \"/b\"\n",
 		"destinations:\n    x: {host: x.test}\n    y: {host: y.test, methods: [GET]} # bücher\n    # foot\n",
 		"destinations:\n  x: {host: x.test}\n  y: {host: y.test}\n  other.test: {host: other.test, methods: [PUT]}\n",
+		"destinations:\n  x:\n    host: x.test\n    limits: {requests: 5/s}\n    rules: # all\n      - {name: a, deny: true}\n      - name: b # why\n        query: {a: \"*\"}\n  y: {host: \"*.y.test\", mode: tunnel}\n",
+		"destinations:\n  x: {host: x.test, git: {read: [\"a/*\"],\n    write: [a/b]}, expires: \"2020-01-01T00:00:00Z\"}\n  y: {host: why.test, paths: [/n], limits: {body: 5MiB, upload: 1KiB/s}, own_credentials: {allow: true, reason: r}}\n  \"new.test-2\": {host: \"*.deny.test\", deny: true}\n",
 	)
 	has := strings.Contains(destinations, "x:")
 	agent := pick("agent",
@@ -161,6 +168,8 @@ func genFile(t *rapid.T) string {
 		"  a:\n    allow: []   # nothing\n",
 		"  a:\n    runtime: bubblewrap\n",
 		"  a:\n    allow: []\n    runtime: bubblewrap\n",
+		"  a:\n    limits: {concurrent: 5} # each\n    presets:\n    - docs-read\n",
+		"  a: {presets: [{name: github, read: [a/b]}], allow: []}\n",
 	)
 	if has {
 		agent = pick("agent with rules", agent,
@@ -261,8 +270,10 @@ func FuzzLoad(f *testing.F) {
 		two, err := again.Plan.Encode()
 		require.NoError(t, err)
 		require.Equal(t, string(one), string(two))
+		stack.warn(time.Now())
 		for _, a := range stack.Plan.Agents {
 			require.Regexp(t, name, a.Name)
+			decideAll(stack.Plan, a)
 			for _, r := range a.Rules {
 				host, err := plan.CanonicalPattern(r.Host)
 				require.NoError(t, err)
@@ -273,6 +284,20 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// decideAll asks about what the agent's rules name, and about what is near.
+func decideAll(p *plan.Plan, a plan.Agent) {
+	for _, r := range a.Rules {
+		for _, path := range append([]string{"", "/", "//;%2f/../*"}, r.Paths...) {
+			for _, scheme := range []string{"https", "http", "ssh"} {
+				q := plan.Request{Agent: a.Name, Scheme: scheme, Host: r.Host, Port: r.Port, Method: r.Methods[0], Path: path, Query: "a=%zz&&=&service"}
+				p.Decide(q)
+				q.Host, q.Port = "localhost", r.Gateway
+				p.Decide(q)
+			}
+		}
+	}
 }
 
 // fakeClients knows hosts of pip and of nobody else, and starts nothing.

@@ -29,7 +29,7 @@ func (e *editor) splice(start, end int, text string) error {
 	data := slices.Concat(e.data[:start], []byte(text), e.data[end:])
 	stack, err := parse(e.path, data, e.clients)
 	if err != nil {
-		return fmt.Errorf("edit %s: the result would not load (%s)", e.path, reason(err))
+		return &loadError{e.path, err}
 	}
 	e.data, e.stack = data, stack
 	return nil
@@ -59,6 +59,10 @@ func (e *editor) allow(rule *plan.Rule) error {
 	err := e.addDestination(exists, text)
 	if err == nil {
 		err = e.addAllowed(name)
+	}
+	var load *loadError
+	if errors.As(err, &load) {
+		return err // by hand it would not load either
 	}
 	if err != nil && !exists {
 		return fmt.Errorf("%w; write it by hand: `%s` below destinations, and %s into the allow list of agent %s, then run `postern push`", err, text, scalar(name), e.agent)
@@ -395,15 +399,22 @@ func (e *editor) elsewhere(hp HostPort) string {
 	return ""
 }
 
-// reason is the first mistake that an error of parse joins, without the position
-// in a text that nobody will see.
-func reason(err error) string {
-	var p *Problem
-	if errors.As(err, &p) {
-		return p.Message
-	}
-	return err.Error()
+// loadError is an edit after which the file would not load.
+type loadError struct {
+	path string
+	err  error
 }
+
+// Error is the first mistake, without its position in a text that nobody sees.
+func (e *loadError) Error() string {
+	var p *Problem
+	if errors.As(e.err, &p) {
+		return fmt.Sprintf("edit %s: the result would not load: %s; %s", e.path, p.Message, p.Hint)
+	}
+	return fmt.Sprintf("edit %s: the result would not load: %s", e.path, e.err)
+}
+
+func (e *loadError) Unwrap() error { return e.err }
 
 // entry writes a destination.
 func entry(name string, r *plan.Rule) string {
