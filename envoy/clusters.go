@@ -63,12 +63,9 @@ func (b *builder) clusters() []*clusterv3.Cluster {
 	add(b.internalCluster(clusterIntercept))
 	add(b.dynamicCluster(clusterDynamic))
 	for _, a := range b.plan.Agents {
-		for _, d := range destinations(a) {
-			if d.wildcard() {
-				add(b.internalCluster(clusterIntercept + "-wildcard"))
-			}
-			if plan.ModeOf(d.rules) == plan.ModeTunnel {
-				add(b.internalCluster(tunnelName(d)))
+		for _, d := range b.destinations[a.Name] {
+			if cs[d.cluster()] == nil {
+				add(b.internalCluster(d.cluster()))
 			}
 		}
 		for _, r := range a.Rules {

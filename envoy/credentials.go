@@ -5,11 +5,13 @@ import (
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	awsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/aws/v3"
 	signingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/aws_request_signing/v3"
 	injectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -97,8 +99,9 @@ func (b *builder) credentialFilters(r plan.Rule) []*corev3.TypedExtensionConfig 
 	return []*corev3.TypedExtensionConfig{{Name: "envoy.filters.http.credential_injector", TypedConfig: injector}}
 }
 
-// slotConfig tells the filters of slots.go what a rule's route needs of them.
-func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any) {
+// slotConfig tells the filters of slots.go what a rule's route needs of them,
+// in per and in the metadata of the route.
+func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev3.Metadata) {
 	if r.OwnCredentials && r.Credential == "" {
 		off := b.any(&routev3.FilterConfig{Disabled: true})
 		per[filterSlots], per[filterQuery] = off, off
@@ -108,18 +111,34 @@ func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any) {
 	if !ok {
 		return
 	}
-	context := map[string]*structpb.Value{}
-	switch header, _, err := injected(c); {
-	case err != nil:
+	header, _, err := injected(c)
+	if err != nil {
 		return
-	case c.Kind == plan.KindQuery:
-		context["parameter"] = structpb.NewStringValue(c.Parameter)
-	case c.Kind == plan.KindAWSSigV4:
-		context["signs"] = structpb.NewBoolValue(true)
-	default:
-		context["header"] = structpb.NewStringValue(header)
 	}
-	per[filterQuery] = b.any(&luav3.LuaPerRoute{FilterContext: &structpb.Struct{Fields: context}})
+	rule := map[string]*structpb.Value{}
+	value := "%REQ(" + header + ")%"
+	switch c.Kind {
+	case plan.KindQuery:
+		rule["parameter"] = structpb.NewStringValue(c.Parameter)
+		value = "%DYNAMIC_METADATA(postern.injected:value)%"
+	case plan.KindAWSSigV4:
+		rule["signs"] = structpb.NewBoolValue(true)
+		// No secret leaves the node, so there is none to be echoed.
+		per[filterInjected] = b.any(&routev3.FilterConfig{})
+	}
+	if len(rule) > 0 {
+		meta.FilterMetadata[filterQuery] = &structpb.Struct{Fields: rule}
+	}
+	if c.Kind == plan.KindAWSSigV4 {
+		return
+	}
+	per[filterEcho] = b.any(&luav3.LuaPerRoute{})
+	per[filterInjected] = b.any(&headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{
+		ResponseMutations: []*mutationv3.HeaderMutation{
+			{Action: &mutationv3.HeaderMutation_Remove{Remove: header}},
+			overwrite(injectedHeader, value),
+		},
+	}})
 }
 
 // signedName is the name of the cluster that signs what a rule forwards to the

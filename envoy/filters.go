@@ -41,15 +41,20 @@ const (
 
 // requestFilters are the HTTP filters of both connection managers.
 func (b *builder) requestFilters(first ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
-	return append(first,
+	fs := append(first,
 		// Before the injector: what it removed afterwards would be the
 		// credential itself (envoy.md, section A, trap 2).
-		b.filter("scrub", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{RequestMutations: scrub()}}),
+		b.filter("scrub", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+			RequestMutations: scrub(), ResponseMutations: []*mutationv3.HeaderMutation{removePrefix("x-postern-")},
+		}}),
 		b.slotFilter(),
 		b.rateFilter(),
 		// Does nothing but what a route configures: inject its credential.
 		b.filter(filterCredential, &chainv3.FilterChainConfig{}),
 		b.queryFilter(),
+	)
+	fs = append(fs, b.echoFilters()...)
+	return append(fs,
 		// Resolves the host that the route's scope has bound, nothing else.
 		b.filter(filterDNS, &dfpfilterv3.FilterConfig{
 			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache()},

@@ -21,8 +21,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	"github.com/postern/postern/plan"
 )
 
 // noServerName is the certificate asked for when a client names no server.
@@ -40,12 +38,13 @@ func (b *builder) listeners() []*listenerv3.Listener {
 	add(b.interceptListener(clusterIntercept, l7ScopeFormat))
 	for _, a := range b.plan.Agents {
 		add(b.agentListener(a.Name))
-		for _, d := range destinations(a) {
-			switch {
-			case plan.ModeOf(d.rules) == plan.ModeTunnel:
+		for _, d := range b.destinations[a.Name] {
+			switch name := d.cluster(); {
+			case ls[name] != nil:
+			case d.tunnel():
 				add(b.tunnelListener(d))
 			case d.wildcard():
-				add(b.interceptListener(clusterIntercept+"-wildcard", wildScopeFormat,
+				add(b.interceptListener(name, wildScopeFormat,
 					overwrite(connectHeader, "%FILTER_STATE("+stateConnect+":PLAIN)%"),
 					overwrite(hostHeader, "%FILTER_STATE("+stateHost+":PLAIN)%")))
 			}
@@ -123,7 +122,7 @@ func tunnelName(d destination) string {
 
 // tunnelUpstream tells tunnels apart that lead to different places.
 func tunnelUpstream(d destination) string {
-	r := d.rules[len(d.rules)-1]
+	r := d.last()
 	if r.Upstream == nil {
 		return ""
 	}
@@ -133,7 +132,7 @@ func tunnelUpstream(d destination) string {
 // tunnelListener passes TLS on, if its server name is the destination's. DNS
 // is asked for that name, after it was checked.
 func (b *builder) tunnelListener(d destination) *listenerv3.Listener {
-	r := d.rules[len(d.rules)-1]
+	r := d.last()
 	proxy := &tcpproxyv3.TcpProxy{
 		StatPrefix:       "tunnel",
 		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: b.upstreamCluster(r)},
@@ -142,11 +141,11 @@ func (b *builder) tunnelListener(d destination) *listenerv3.Listener {
 	var filters []*listenerv3.Filter
 	if r.Upstream == nil {
 		filters = append(filters, b.networkFilter("sni_dynamic_forward_proxy", &snidfpv3.FilterConfig{
-			DnsCacheConfig: b.dnsCache(), PortSpecifier: &snidfpv3.FilterConfig_PortValue{PortValue: uint32(d.port)},
+			DnsCacheConfig: b.dnsCache(), PortSpecifier: &snidfpv3.FilterConfig_PortValue{PortValue: uint32(d.Port)},
 		}))
 	}
 	return b.internalListener(tunnelName(d), &listenerv3.FilterChain{
-		FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: "tls", ServerNames: []string{d.host}},
+		FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: "tls", ServerNames: []string{d.Host}},
 		Filters:          append(filters, b.networkFilter("tcp_proxy", proxy)),
 	})
 }

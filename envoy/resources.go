@@ -54,9 +54,14 @@ type Resources struct {
 // Build returns the resources of p, sorted by name. On an error it returns
 // none: half an allowlist is never served.
 func Build(p *plan.Plan, o Options) (*Resources, error) {
-	b := &builder{plan: p, options: o, credentials: map[string]plan.Credential{}}
+	b := &builder{plan: p, options: o, credentials: map[string]plan.Credential{}, destinations: map[string][]destination{}}
 	for _, c := range p.Credentials {
 		b.credentials[c.Name] = c
+	}
+	for _, a := range p.Agents {
+		for _, d := range a.Destinations() {
+			b.destinations[a.Name] = append(b.destinations[a.Name], destination{d})
+		}
 	}
 	r := &Resources{Clusters: b.clusters(), Scopes: b.scopes(), Listeners: b.listeners()}
 	for _, m := range r.all() {
@@ -141,10 +146,12 @@ func (h LeafHosts) Or(o LeafHosts) LeafHosts {
 // builder carries what the builders of one plan share. Errors are collected,
 // so that all of them are reported at once.
 type builder struct {
-	plan        *plan.Plan
-	options     Options
-	credentials map[string]plan.Credential
-	errs        []error
+	plan    *plan.Plan
+	options Options
+	// destinations are those of each agent.
+	destinations map[string][]destination
+	credentials  map[string]plan.Credential
+	errs         []error
 }
 
 // any packs m after validating it.

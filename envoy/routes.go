@@ -48,11 +48,12 @@ func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 	if r.Credential != "" {
 		said["credential"] = r.Credential
 	}
-	b.slotConfig(r, per)
+	meta := metadata(said)
+	b.slotConfig(r, per, meta)
 	if filters := append(b.limitFilters(r), b.credentialFilters(r)...); len(filters) > 0 {
 		per[filterCredential] = b.any(&chainv3.FilterChainConfigPerRoute{FilterChain: &chainv3.FilterChain{Filters: filters}})
 	}
-	return &routev3.Route{Name: r.ID, Match: match, Metadata: metadata(said), Action: &routev3.Route_Route{Route: action}, TypedPerFilterConfig: per}
+	return &routev3.Route{Name: r.ID, Match: match, Metadata: meta, Action: &routev3.Route_Route{Route: action}, TypedPerFilterConfig: per}
 }
 
 // deny answers 403 by the agent's default rule. The body is made by

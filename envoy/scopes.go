@@ -14,46 +14,23 @@ import (
 
 // destination is one host, or wildcard, and port of an agent, with the rules
 // that decide on it.
-type destination struct {
-	host  string
-	port  uint16
-	rules []plan.Rule
-}
+type destination struct{ plan.Destination }
 
-func (d destination) authority() string { return hostPort(d.host, d.port) }
+func (d destination) authority() string { return hostPort(d.Host, d.Port) }
 
-func (d destination) wildcard() bool { return isWildcard(d.host) }
+func (d destination) wildcard() bool { return isWildcard(d.Host) }
+
+func (d destination) tunnel() bool { return plan.ModeOf(d.Rules) == plan.ModeTunnel }
+
+// last is a rule of the destination that allows something.
+func (d destination) last() plan.Rule { return d.Rules[len(d.Rules)-1] }
 
 // domains are the Host headers of the destination.
 func (d destination) domains() []string {
-	if d.port == 443 {
-		return []string{d.host, d.authority()}
+	if d.Port == 443 {
+		return []string{d.Host, d.authority()}
 	}
 	return []string{d.authority()}
-}
-
-// destinations are all hosts that an agent's rules name, sorted, as far as
-// something about them is allowed. A host that only a rule that denies names
-// is one too: it is an exception to a wildcard.
-func destinations(a plan.Agent) []destination {
-	seen := map[string]bool{}
-	var out []destination
-	for _, r := range a.Rules {
-		d := destination{host: r.Host, port: r.Port}
-		if seen[d.authority()] {
-			continue
-		}
-		seen[d.authority()] = true
-		d.rules = a.Covering(r.Host, r.Port)
-		for _, r := range d.rules {
-			if !r.Deny {
-				out = append(out, d)
-				break
-			}
-		}
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].authority() < out[j].authority() })
-	return out
 }
 
 // Keys of the route scopes. An agent's name has no slash in it.
@@ -63,7 +40,7 @@ func connectScope(agent string) string { return "connect/" + agent }
 // authority, as the internal listener sees them. Names that do not agree have
 // no scope, and so no route.
 func l7Scope(agent string, d destination) string {
-	return strings.Join([]string{"l7", agent, d.host, d.authority()}, "/")
+	return strings.Join([]string{"l7", agent, d.Host, d.authority()}, "/")
 }
 
 // wildScope is for the requests of one agent to the hosts below its wildcards,
@@ -79,14 +56,14 @@ func (b *builder) scopes() []*routev3.ScopedRouteConfiguration {
 		}
 		other := b.defaultHost(a.Name, plan.ReasonName)
 		var wild []*routev3.VirtualHost
-		for _, d := range destinations(a) {
+		for _, d := range b.destinations[a.Name] {
 			switch {
-			case plan.ModeOf(d.rules) == plan.ModeTunnel:
+			case d.tunnel():
 			case d.wildcard():
-				wild = append(wild, b.requestHost(a.Name, d.authority(), d.domains(), d.rules))
+				wild = append(wild, b.requestHost(a.Name, d.authority(), d.domains(), d.Rules))
 			default:
 				out = append(out, scopedRoute(l7Scope(a.Name, d), []*routev3.VirtualHost{
-					b.requestHost(a.Name, d.authority(), d.domains(), d.rules), other,
+					b.requestHost(a.Name, d.authority(), d.domains(), d.Rules), other,
 				}))
 			}
 		}
@@ -100,13 +77,21 @@ func (b *builder) scopes() []*routev3.ScopedRouteConfiguration {
 }
 
 // connectHosts says where an agent may CONNECT to, and what its gateways are.
+// All destinations that are led to the same place share a virtual host: Envoy
+// reads the whole scope anew for each one that is added.
 func (b *builder) connectHosts(a plan.Agent) []*routev3.VirtualHost {
 	var hosts []*routev3.VirtualHost
-	for _, d := range destinations(a) {
-		hosts = append(hosts, &routev3.VirtualHost{
-			Name: d.authority(), Domains: []string{d.authority()},
-			Routes: []*routev3.Route{b.connectRoute(a.Name, d), deny(a.Name, plan.ReasonScheme, d.authority(), anyPath())},
-		})
+	shared := map[string]*routev3.VirtualHost{}
+	for _, d := range b.destinations[a.Name] {
+		switch cluster := d.cluster(); {
+		case d.tunnel():
+			hosts = append(hosts, connectHost(a.Name, d.authority(), b.tunnelRoute(d), d.authority()))
+		case shared[cluster] != nil:
+			shared[cluster].Domains = append(shared[cluster].Domains, d.authority())
+		default:
+			shared[cluster] = connectHost(a.Name, cluster, connectTo(cluster, nil), d.authority())
+			hosts = append(hosts, shared[cluster])
+		}
 	}
 	seen := map[uint16]bool{}
 	for _, r := range a.Rules {
@@ -115,13 +100,10 @@ func (b *builder) connectHosts(a plan.Agent) []*routev3.VirtualHost {
 		}
 		seen[r.Gateway] = true
 		port := strconv.Itoa(int(r.Gateway))
-		hosts = append(hosts, b.requestHost(a.Name, "gateway:"+port, []string{"localhost:" + port, "127.0.0.1:" + port}, a.Behind(r.Gateway)))
-	}
-	// A CONNECT to a gateway's own address is one to a host that is not allowed.
-	for _, h := range hosts {
-		if strings.HasPrefix(h.Name, "gateway:") {
-			h.Routes[0] = deny(a.Name, plan.ReasonHost, "", connectMatch())
-		}
+		h := b.requestHost(a.Name, "gateway:"+port, []string{"localhost:" + port, "127.0.0.1:" + port}, a.Behind(r.Gateway))
+		// A CONNECT to a gateway's own address is one to a host that is not allowed.
+		h.Routes[0] = deny(a.Name, plan.ReasonHost, "", connectMatch())
+		hosts = append(hosts, h)
 	}
 	sort.Slice(hosts, func(i, j int) bool { return hosts[i].Name < hosts[j].Name })
 	return append(hosts, &routev3.VirtualHost{
@@ -130,21 +112,35 @@ func (b *builder) connectHosts(a plan.Agent) []*routev3.VirtualHost {
 	})
 }
 
-// connectRoute leads an accepted CONNECT to where its TLS is looked at.
-func (b *builder) connectRoute(agent string, d destination) *routev3.Route {
-	cluster, said := clusterIntercept, map[string]string{}
-	if d.wildcard() {
-		cluster = clusterIntercept + "-wildcard"
-	} else {
-		said["host"] = d.authority()
+func connectHost(agent, name string, connect *routev3.Route, domain string) *routev3.VirtualHost {
+	return &routev3.VirtualHost{
+		Name: name, Domains: []string{domain}, Routes: []*routev3.Route{connect, deny(agent, plan.ReasonScheme, "", anyPath())},
 	}
-	if plan.ModeOf(d.rules) == plan.ModeTunnel {
-		r := plan.TunnelRules(d.rules)[0]
-		if r.Deny {
-			return deniedBy(r, connectMatch())
-		}
-		cluster, said["rule"] = tunnelName(d), r.ID
+}
+
+// cluster is that of the internal listener which looks at the destination's TLS.
+func (d destination) cluster() string {
+	switch {
+	case d.tunnel():
+		return tunnelName(d)
+	case d.wildcard():
+		return clusterIntercept + "-wildcard"
+	default:
+		return clusterIntercept
 	}
+}
+
+// tunnelRoute decides on a tunnel, of which nothing more will be seen.
+func (b *builder) tunnelRoute(d destination) *routev3.Route {
+	r := plan.TunnelRules(d.Rules)[0]
+	if r.Deny {
+		return deniedBy(r, connectMatch())
+	}
+	return connectTo(d.cluster(), map[string]string{"rule": r.ID})
+}
+
+// connectTo leads an accepted CONNECT to an internal listener.
+func connectTo(cluster string, said map[string]string) *routev3.Route {
 	return &routev3.Route{
 		Name:     "connect",
 		Match:    connectMatch(),

@@ -1,14 +1,16 @@
 package envoy
 
 import (
-	_ "embed"
+	_ "embed" // the scripts
 	"fmt"
-	"sort"
-	"strconv"
 	"strings"
 
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
+	actionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/matcher/action/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -16,16 +18,23 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// Names of the filters that take the agent's own keys out of a request. Routes
-// of rules with their own credentials turn them off.
+// Names of the filters that take the agent's own keys out of a request: routes
+// of rules with their own credentials turn them off. And of those that take the
+// policy's out of a response: routes with a credential turn them on.
 const (
-	filterSlots = "slots"
-	filterQuery = "query"
+	filterSlots    = "slots"
+	filterQuery    = "query"
+	filterEcho     = "echo"
+	filterInjected = "injected"
 )
 
-// secretHeader takes a credential from the injector to the query. It is one of
-// those that are removed from whatever a client sends.
-const secretHeader = "x-postern-secret"
+// secretHeader takes a credential from the injector to the query, and
+// injectedHeader one from the request to echo.lua. They are of those that are
+// removed from whatever a client sends, or is sent.
+const (
+	secretHeader   = "x-postern-secret"
+	injectedHeader = "x-postern-injected"
+)
 
 // A slot is where some service accepts a credential. All are emptied on every
 // inspected route before the policy's own credential is put into one, so that an
@@ -94,49 +103,99 @@ var parameterSlots = []string{
 // Kubernetes, OpenAI, Supabase.
 var protocolSlots = []string{"base64url.bearer.", "openai-insecure-api-key.", "bearer.", "access_token.", "authorization.", "apikey."}
 
-//go:embed slots.lua
-var slotsScript string
+var (
+	//go:embed slots.lua
+	slotsScript string
+	//go:embed echo.lua
+	echoScript string
+)
 
-// slotFilter removes header slots, from requests and from all trailers. One
-// expression for all of them: it is matched once for each header.
-func (b *builder) slotFilter() *hcmv3.HttpFilter {
-	ms := []*mutationv3.HeaderMutation{removeOnMatch(&matcherv3.StringMatcher{
+// removeSlots removes header slots. One expression for all of them: it is
+// matched once for each header.
+func removeSlots() []*mutationv3.HeaderMutation {
+	return []*mutationv3.HeaderMutation{removeOnMatch(&matcherv3.StringMatcher{
 		MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{
 			Regex: strings.Join(headerSlots, "|") + "|.+(?:" + strings.Join(headerSuffixes, "|") + ")",
 		}},
 	})}
+}
+
+// slotFilter empties header slots, of requests and of all trailers.
+func (b *builder) slotFilter() *hcmv3.HttpFilter {
 	return b.filter(filterSlots, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-		RequestMutations: ms, RequestTrailersMutations: ms, ResponseTrailersMutations: ms,
+		RequestMutations: removeSlots(), RequestTrailersMutations: removeSlots(), ResponseTrailersMutations: removeSlots(),
 	}})
 }
 
-// queryFilter runs slots.lua: after the injector, whose value may go into the query.
+// queryFilter runs slots.lua: after the injector, whose value may go into the
+// query, and only for requests that have something for it to do, as a script
+// costs more than all other filters together.
 func (b *builder) queryFilter() *hcmv3.HttpFilter {
-	return b.filter(filterQuery, &luav3.Lua{
-		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: slotsSource()}},
-		// The route was chosen by the path as it came, and stays.
-		ClearRouteCache: wrapperspb.Bool(false),
-		// One interpreter for all agents: it keeps nothing from one request to the next.
-		SharedVmId: filterQuery,
-	})
-}
-
-func slotsSource() string {
-	set := func(names []string) string {
-		sorted := append([]string(nil), names...)
-		sort.Strings(sorted)
+	when := func(header string, value *xdsmatcherv3.StringMatcher) *xdsmatcherv3.Matcher_MatcherList_Predicate {
+		return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+			SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+				Input: &xdscorev3.TypedExtensionConfig{
+					Name: "envoy.matching.inputs.request_headers", TypedConfig: b.any(&matcherv3.HttpRequestHeaderMatchInput{HeaderName: header}),
+				},
+				Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: value},
+			},
+		}}
+	}
+	present := &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{SafeRegex: &xdsmatcherv3.RegexMatcher{
+		EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}}, Regex: ".*",
+	}}}
+	needed := &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_OrMatcher{
+		OrMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: []*xdsmatcherv3.Matcher_MatcherList_Predicate{
+			when(":path", &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Contains{Contains: "?"}}),
+			when("sec-websocket-protocol", present),
+			when(secretHeader, present),
+			when("x-amz-content-sha256", &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Prefix{Prefix: "STREAMING-"}, IgnoreCase: true}),
+		}},
+	}}
+	list := func(names []string, format string) string {
 		var s strings.Builder
-		for _, n := range sorted {
-			fmt.Fprintf(&s, "[%s]=true,", strconv.Quote(n))
+		for _, n := range names {
+			fmt.Fprintf(&s, format, n)
 		}
 		return "{" + s.String() + "}"
 	}
-	list := make([]string, len(protocolSlots))
-	for i, p := range protocolSlots {
-		list[i] = strconv.Quote(p)
+	source := fmt.Sprintf("local parameters = %s\nlocal protocols = %s\nlocal secret = %q\n",
+		list(parameterSlots, "[%q]=true,"), list(protocolSlots, "%q,"), secretHeader) + slotsScript
+	return b.filter(filterQuery, &matchingv3.ExtensionWithMatcher{
+		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.lua", TypedConfig: b.any(script(filterQuery, source))},
+		XdsMatcher: &xdsmatcherv3.Matcher{MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
+			Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
+				Predicate: &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: needed}},
+				OnMatch: &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: &xdscorev3.TypedExtensionConfig{
+					Name: "skip", TypedConfig: b.any(&actionv3.SkipFilter{}),
+				}}},
+			}},
+		}}},
+	})
+}
+
+// echoFilters take a credential out of a response: from the slots, and from
+// whatever header its value is in. The order is that of requests; responses
+// pass them the other way round.
+func (b *builder) echoFilters() []*hcmv3.HttpFilter {
+	fs := []*hcmv3.HttpFilter{
+		b.filter(filterEcho, script(filterEcho, fmt.Sprintf("local injected = %q\n", injectedHeader)+echoScript)),
+		b.filter(filterInjected, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{ResponseMutations: removeSlots()}}),
 	}
-	return fmt.Sprintf("local headers = %s\nlocal parameters = %s\nlocal protocols = {%s}\nlocal secret = %q\n",
-		set(headerSlots), set(parameterSlots), strings.Join(list, ","), secretHeader) + slotsScript
+	for _, f := range fs {
+		f.Disabled = true
+	}
+	return fs
+}
+
+func script(name, source string) *luav3.Lua {
+	return &luav3.Lua{
+		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: source}},
+		// The route was chosen by the path as it came, and stays.
+		ClearRouteCache: wrapperspb.Bool(false),
+		// One interpreter for all agents: it keeps nothing from one request to the next.
+		SharedVmId: name,
+	}
 }
 
 // scrub removes what no client may send, whatever its route says.

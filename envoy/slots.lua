@@ -1,7 +1,6 @@
--- What header mutations cannot do: take an agent's own keys out of the query and
--- out of lists, put a credential into the query, and keep a credential that an
--- upstream echoes from the agent. It is appended to the tables headers,
--- parameters, protocols and secret, which are made from slots.go.
+-- What header mutations cannot do to a request: take an agent's own keys out of
+-- the query and out of lists, and put a credential into the query. It follows
+-- the tables parameters and protocols and the name secret, made from slots.go.
 --
 -- Nothing but what is named is changed: Envoy's own query mutations write every
 -- parameter decoded, so that x=%26key%3D1 becomes x=&key=1 (docs/envoy.md).
@@ -32,9 +31,8 @@ local function stripped(query, parameter)
   return left
 end
 
-local function scrub_path(handle, context)
-  local all = handle:headers()
-  local path, parameter, value = all:get(":path"), context:get("parameter"), all:get(secret)
+local function scrub_path(all, parameter)
+  local path, value = all:get(":path"), all:get(secret)
   if value then
     all:remove(secret)
   end
@@ -52,8 +50,7 @@ local function scrub_path(handle, context)
 end
 
 -- Browsers cannot set headers on a WebSocket, so some services take a key here.
-local function scrub_protocols(handle)
-  local all = handle:headers()
+local function scrub_protocols(all)
   local list = all:get("sec-websocket-protocol")
   if not list then
     return
@@ -77,27 +74,17 @@ local function scrub_protocols(handle)
   end
 end
 
--- What was injected is kept with the request until its response has come.
-local function remember(handle, context)
-  local value
-  if context:get("parameter") then
-    value = handle:headers():get(secret)
-  elseif context:get("header") then
-    value = handle:headers():get(context:get("header"))
-    value = value and (value:match("^%a+%s+(.+)$") or value)
-  end
-  if value then
-    handle:streamInfo():dynamicMetadata():set("postern.injected", "value", value)
-  end
-end
-
 local function request(handle)
-  local context = handle:filterContext()
-  remember(handle, context)
-  scrub_path(handle, context)
-  scrub_protocols(handle)
+  local all, rule = handle:headers(), handle:metadata()
+  local parameter = rule:get("parameter")
+  if parameter then
+    -- For echo.lua.
+    handle:streamInfo():dynamicMetadata():set("postern.injected", "value", all:get(secret))
+  end
+  scrub_path(all, parameter)
+  scrub_protocols(all)
   -- Such a body is a sequence of parts that the agent has signed itself.
-  local digest = context:get("signs") and handle:headers():get("x-amz-content-sha256")
+  local digest = rule:get("signs") and all:get("x-amz-content-sha256")
   return digest and digest:sub(1, 10):upper() == "STREAMING-"
 end
 
@@ -108,56 +95,5 @@ function envoy_on_request(handle)
     handle:respond({[":status"] = "500"}, "")
   elseif refuse then
     handle:respond({[":status"] = "422"}, "")
-  end
-end
-
-local function contains(value, injected)
-  return #injected < 8 and value == injected or #injected >= 8 and value:find(injected, 1, true)
-end
-
-local function response(handle)
-  local context = handle:filterContext()
-  if not (context:get("header") or context:get("parameter") or context:get("signs")) then
-    return
-  end
-  local kept = handle:streamInfo():dynamicMetadata():get("postern.injected")
-  local injected = kept and kept["value"] or ""
-  local encoded = encode(injected)
-  local all, drop, moved = handle:headers(), {}, nil
-  for name, value in pairs(all) do
-    if name:sub(1, 1) ~= ":" then
-      local echo = injected ~= "" and (contains(value, injected) or contains(value, encoded))
-      if echo and name == "location" then
-        -- The way on is kept; the credential is added to it anew.
-        local from, to = value:find(encoded, 1, true)
-        if not from then
-          from, to = value:find(injected, 1, true)
-        end
-        moved = value:sub(1, from - 1) .. value:sub(to + 1)
-        if contains(moved, injected) or contains(moved, encoded) then
-          drop[#drop + 1] = name
-        end
-      elseif echo or headers[name] or name == context:get("header") then
-        drop[#drop + 1] = name
-      end
-    end
-  end
-  if moved then
-    all:replace("location", moved)
-  end
-  for _, name in ipairs(drop) do
-    all:remove(name)
-  end
-end
-
-function envoy_on_response(handle)
-  if not pcall(response, handle) then
-    handle:logErr("postern: a response could not be scrubbed")
-    for name in pairs(handle:headers()) do
-      -- Rather no headers than one too many.
-      if name:sub(1, 1) ~= ":" then
-        handle:headers():remove(name)
-      end
-    end
   end
 end

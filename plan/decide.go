@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"strconv"
@@ -107,15 +108,67 @@ func (r *Rule) Covers(host string) bool {
 // than the nearest one's are left out.
 func (a *Agent) Covering(host string, port uint16) []Rule {
 	var rules []Rule
-	nearest := -1
 	for i := range a.Rules {
-		r := &a.Rules[i]
-		if r.Port != port || !(r.Host == host || r.Covers(host)) {
-			continue
+		if r := &a.Rules[i]; r.Port == port && (r.Host == host || r.Covers(host)) {
+			rules = append(rules, *r)
 		}
-		rules = append(rules, *r)
+	}
+	return arrange(rules)
+}
+
+// Destination is a host, or wildcard, and port that an agent's rules name, with
+// the rules that cover it: see [Agent.Covering].
+type Destination struct {
+	Host  string
+	Port  uint16
+	Rules []Rule
+}
+
+// Destinations are those of an agent of which something is allowed, sorted. A
+// host that only a rule that denies names is one too: it is an exception to a
+// wildcard. It takes time proportional to the rules, if wildcards are few.
+func (a *Agent) Destinations() []Destination {
+	type key struct {
+		host string
+		port uint16
+	}
+	named := map[key][]int{}
+	var wild []int
+	for i, r := range a.Rules {
+		named[key{r.Host, r.Port}] = append(named[key{r.Host, r.Port}], i)
+		if strings.HasPrefix(r.Host, "*") {
+			wild = append(wild, i)
+		}
+	}
+	out := make([]Destination, 0, len(named))
+	for k, indices := range named {
+		for _, i := range wild {
+			if r := &a.Rules[i]; r.Port == k.port && r.Host != k.host && r.Covers(k.host) {
+				indices = append(indices, i)
+			}
+		}
+		slices.Sort(indices)
+		rules := make([]Rule, len(indices))
+		for n, i := range indices {
+			rules[n] = a.Rules[i]
+		}
+		if rules = arrange(rules); !rules[len(rules)-1].Deny {
+			out = append(out, Destination{Host: k.host, Port: k.port, Rules: rules})
+		}
+	}
+	slices.SortFunc(out, func(a, b Destination) int {
+		return cmp.Or(strings.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
+	})
+	return out
+}
+
+// arrange puts the rules that deny first, and leaves out those that allow in
+// another mode than the nearest one.
+func arrange(rules []Rule) []Rule {
+	nearest := -1
+	for i, r := range rules {
 		if !r.Deny && (nearest < 0 || len(suffix(r.Host)) > len(suffix(rules[nearest].Host))) {
-			nearest = len(rules) - 1
+			nearest = i
 		}
 	}
 	if nearest >= 0 {

@@ -287,3 +287,30 @@ func TestAnExactHostIsNearerThanAWildcard(t *testing.T) {
 	require.Equal(t, ModeIntercept, ModeOf(a.Covering("x.h.test", 443)))
 	require.Equal(t, ModeTunnel, ModeOf(a.Covering("y.h.test", 443)))
 }
+
+// TestDestinations are what Covering says of every host that is named.
+func TestDestinations(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		a := Agent{Name: "a"}
+		for i := range rapid.IntRange(0, 8).Draw(rt, "rules") {
+			a.Rules = append(a.Rules, Rule{
+				ID:   "a/" + string(rune('0'+i)),
+				Host: rapid.SampledFrom([]string{"*.x.test", "*.a.x.test", "a.x.test", "b.a.x.test", "y.test"}).Draw(rt, "host"),
+				Port: rapid.SampledFrom([]uint16{443, 8443}).Draw(rt, "port"),
+				Deny: rapid.Bool().Draw(rt, "deny"),
+				Mode: rapid.SampledFrom([]string{ModeIntercept, ModeTunnel}).Draw(rt, "mode"),
+			})
+		}
+		seen := map[string]bool{}
+		for _, d := range a.Destinations() {
+			seen[d.Host] = true
+			require.Empty(t, cmp.Diff(a.Covering(d.Host, d.Port), d.Rules))
+		}
+		for _, r := range a.Rules {
+			if !r.Deny {
+				require.True(t, seen[r.Host], r.Host)
+			}
+		}
+	})
+}
