@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -59,6 +60,9 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time) error {
 		}
 	}
 	fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes\n", name, version, live, len(s.Nodes))
+	if len(s.Killed) > 0 {
+		fmt.Fprintf(w, "killed: %s; `postern unkill` lets them work again\n", strings.Join(s.Killed, ", "))
+	}
 	if s.Rejected != nil {
 		fmt.Fprintf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, s.Rejected.Message)
 	}
