@@ -90,8 +90,9 @@ func environment(s *Spec, caller environ, v *view, home, path, workdir string) [
 	}
 	e.values["POSTERN_AGENT"] = s.Agent
 	// A denial must fail at once. What is worth a second attempt, the proxy
-	// tries itself.
-	e.values["PIP_RETRIES"] = "0"
+	// tries itself. But pip says what was wrong only when it tries again, which
+	// it does without a pause the first time.
+	e.values["PIP_RETRIES"] = "1"
 	e.values["npm_config_fetch_retries"] = "0"
 	e.values["npm_config_update_notifier"] = "false"
 	// A toolchain that downloads its successor is a surprise at a wall.

@@ -32,8 +32,8 @@ var toolchains = []toolchain{
 		name: "pyenv", env: "PYENV_ROOT", root: ".pyenv",
 		onPath: []string{"shims", "bin", "versions/*/bin", "plugins/*/bin", "plugins/*/shims"},
 		show:   []string{"bin", "libexec", "pyenv.d", "plugins", "shims", "versions", "version"},
-		hide:   []string{"versions/*/pip.conf", "versions/*/envs/*/pip.conf"},
-		why:    "a shim may choose any version; a version's pip.conf may hold an index with a token",
+		hide:   []string{"versions/*/pip.conf", "versions/*/envs/*/pip.conf", "pyenv.d/exec/pip-rehash/*"},
+		why:    "a shim may choose any version; a version's pip.conf may hold an index with a token; pip fails if pyenv's hook on it cannot write shims",
 	},
 	{
 		name: "nvm", env: "NVM_DIR", root: ".nvm",

@@ -84,9 +84,11 @@ func runAgent(ctx context.Context, stack *stacks.Stack, home stacks.Home, agent 
 		return statusSandbox, err
 	}
 	spec.Command = command
-	if spec.Env, err = extraEnv(env); err != nil {
+	extra, err := extraEnv(env)
+	if err != nil {
 		return statusSandbox, err
 	}
+	spec.Env = append(spec.Env, extra...) // the last of a name counts
 	start := time.Now()
 	result, err := sandbox.Run(ctx, spec)
 	var refused *sandbox.RefusedError
@@ -145,6 +147,7 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 			s.Hidden = append(s.Hidden, u.Path)
 		}
 	}
+	s.Env = placeholders(p, &p.Agents[i])
 	if s.Sockets, err = socketFolders(home, agent); err != nil {
 		return nil, err
 	}
@@ -156,6 +159,21 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 	}
 	s.ReadOnly = append(s.ReadOnly, filepath.Dir(s.Posternd))
 	return s, nil
+}
+
+// placeholders are the variables that the clients of the agent's credentials
+// insist on. What they send is replaced on the way.
+func placeholders(p *plan.Plan, a *plan.Agent) []string {
+	var env []string
+	for _, c := range p.Credentials {
+		if !slices.ContainsFunc(a.Rules, func(r plan.Rule) bool { return r.Credential == c.Name }) {
+			continue
+		}
+		for _, name := range c.Placeholders {
+			env = append(env, name+"=postern")
+		}
+	}
+	return env
 }
 
 // upstreamSocket is the Unix socket that the rule's destination is pinned to.

@@ -98,6 +98,16 @@ func TestExplainDenials(t *testing.T) {
 	}
 }
 
+func TestPlaceholders(t *testing.T) {
+	t.Parallel()
+	p := &plan.Plan{
+		Credentials: []plan.Credential{{Name: "a", Placeholders: []string{"A_KEY", "A_TOKEN"}}, {Name: "b"}, {Name: "other", Placeholders: []string{"OTHER_KEY"}}},
+		Agents:      []plan.Agent{{Name: "demo", Rules: []plan.Rule{{Credential: "a"}, {Credential: "b"}, {Credential: "a"}, {}}}},
+	}
+	require.Equal(t, []string{"A_KEY=postern", "A_TOKEN=postern"}, placeholders(p, &p.Agents[0]))
+	require.Empty(t, placeholders(p, &plan.Agent{Name: "nobody"}))
+}
+
 func TestSpecErrors(t *testing.T) {
 	t.Parallel()
 	home := stacks.Home{Root: filepath.Join(t.TempDir(), "local-1")}
