@@ -115,6 +115,8 @@ func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev
 	if err != nil {
 		return
 	}
+	// The header itself goes in any case, whatever an upstream has put into it.
+	responses := []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Remove{Remove: header}}}
 	rule := map[string]*structpb.Value{}
 	value := "%REQ(" + header + ")%"
 	switch c.Kind {
@@ -122,23 +124,18 @@ func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev
 		rule["parameter"] = structpb.NewStringValue(c.Parameter)
 		value = "%DYNAMIC_METADATA(postern.injected:value)%"
 	case plan.KindAWSSigV4:
-		rule["signs"] = structpb.NewBoolValue(true)
 		// No secret leaves the node, so there is none to be echoed.
-		per[filterInjected] = b.any(&routev3.FilterConfig{})
+		rule["signs"] = structpb.NewBoolValue(true)
+		value = ""
 	}
 	if len(rule) > 0 {
 		meta.FilterMetadata[filterQuery] = &structpb.Struct{Fields: rule}
 	}
-	if c.Kind == plan.KindAWSSigV4 {
-		return
+	if value != "" {
+		per[filterEcho] = b.any(&luav3.LuaPerRoute{})
+		responses = append(responses, overwrite(injectedHeader, value))
 	}
-	per[filterEcho] = b.any(&luav3.LuaPerRoute{})
-	per[filterInjected] = b.any(&headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{
-		ResponseMutations: []*mutationv3.HeaderMutation{
-			{Action: &mutationv3.HeaderMutation_Remove{Remove: header}},
-			overwrite(injectedHeader, value),
-		},
-	}})
+	per[filterInjected] = b.any(&headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: responses}})
 }
 
 // signedName is the name of the cluster that signs what a rule forwards to the
