@@ -62,7 +62,10 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %q", err, cmd.CommandPath()+" --help")}
 	})
-	root.AddCommand(newRunCmd(), newAllowCmd(), newRevokeCmd(), newDiffCmd(), newPushCmd(), newEffectiveCmd(), newStatusCmd(), newExplainCmd(), newAuditCmd(), newDemoCmd())
+	root.AddCommand(
+		newRunCmd(), newAllowCmd(), newRevokeCmd(), newDiffCmd(), newPushCmd(), newHistoryCmd(), newRollbackCmd(), newKillCmd(), newUnkillCmd(),
+		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), newAuditCmd(), newDemoCmd(),
+	)
 	for _, c := range root.Commands() {
 		if check := c.Args; check != nil {
 			c.Args = func(cmd *cobra.Command, args []string) error {
