@@ -1,0 +1,141 @@
+package clients
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// installer gets pinned clients from one registry, through its own client.
+type installer struct {
+	name string
+	pins []string
+	// command installs the pins into the working folder.
+	command []string
+	env     []string
+}
+
+// installers are all that is not of the system. What they need in turn is what
+// their registry says today.
+func installers(dir string) []installer {
+	return []installer{
+		{
+			name:    "pip",
+			pins:    []string{"requests==2.34.2", "httpx==0.28.1", "aiohttp==3.14.5", "websockets==17.4", "anthropic==2.12.0", "claude-agent-sdk==0.2.187"},
+			command: []string{"python3", "-m", "pip", "install", "--disable-pip-version-check", "--upgrade", "--target", "python"},
+		},
+		{
+			name:    "npm",
+			pins:    []string{"@anthropic-ai/claude-code@2.1.330", "@anthropic-ai/sdk@1.12.0", "ws@8.23.0"},
+			command: []string{"npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefix", "."},
+		},
+		{
+			name:    "go",
+			pins:    []string{"github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"},
+			command: []string{"go", "install"},
+			env:     []string{"GOBIN=" + filepath.Join(dir, "bin"), "GOFLAGS=", "CGO_ENABLED=0"},
+		},
+	}
+}
+
+// installed is the folder of the clients, the working directory of every
+// sandbox here, as a project with its dependencies is.
+var installed = sync.OnceValues(func() (string, error) {
+	dir, err := filepath.Abs(filepath.Join("..", "..", ".cache", "clients"))
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	// The sandbox has real paths only.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return "", err
+	}
+	// One run at a time installs; the others find it done.
+	lock, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err
+	}
+	all := installers(dir)
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, in := range all {
+		wg.Go(func() { errs[i] = in.install(dir) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+})
+
+// install does nothing if the pins are what was installed last.
+func (in *installer) install(dir string) error {
+	done := filepath.Join(dir, "."+in.name+".pins")
+	want := strings.Join(in.pins, "\n") + "\n"
+	if got, err := os.ReadFile(done); err == nil && string(got) == want {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	command := slices.Concat(in.command, in.pins)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), in.env...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	fmt.Fprintf(os.Stderr, "clients: %s installs %s\n", in.name, strings.Join(in.pins, " "))
+	start := time.Now()
+	ended := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(15 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				fmt.Fprintf(os.Stderr, "clients: %s, %.0f s\n", in.name, time.Since(start).Seconds())
+			case <-ended:
+				return
+			}
+		}
+	}()
+	err := cmd.Run()
+	close(ended)
+	if err != nil {
+		return fmt.Errorf("install clients with %s: %w\n%s", in.name, err, out.Bytes())
+	}
+	fmt.Fprintf(os.Stderr, "clients: %s, done in %.0f s\n", in.name, time.Since(start).Seconds())
+	return os.WriteFile(done, []byte(want), 0o600)
+}
+
+// clientsDir is [installed] for a test.
+func clientsDir(t testing.TB) string {
+	t.Helper()
+	dir, err := installed()
+	require.NoError(t, err)
+	return dir
+}
+
+// TestInstall gets the clients, which takes minutes once: run it first, with
+// -v, to see how far it is.
+func TestInstall(t *testing.T) {
+	t.Parallel()
+	clientsDir(t)
+}
