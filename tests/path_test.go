@@ -273,6 +273,20 @@ func TestWholePath(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, string(before), string(after))
 		require.Contains(t, p.ok(p.postern("status")), "live on 2/2 nodes")
+
+		// The last two publications were the allow and its revocation.
+		require.Contains(t, p.ok(p.postern("history")), "new.test")
+		require.Contains(t, p.ok(p.postern("rollback")), "new.test")
+		require.Contains(t, p.ok(p.postern("push")), "live on 2/2 nodes", "the stack file counts again")
+
+		require.Contains(t, p.ok(p.postern("kill", "--agent", "demo")), "demo killed on 2 nodes")
+		r := p.run("demo", "curl", "-sS", "https://echo.test/v1/x")
+		require.NotZero(t, r.status)
+		require.Contains(t, r.stderr, string(plan.ReasonKilled))
+		require.Contains(t, p.ok(p.postern("status")), "killed: demo")
+		p.ok(p.postern("unkill", "--agent", "demo"))
+		p.ok(p.run("demo", "curl", "-sS", "https://echo.test/v1/x"))
+		p.upstream.seen()
 	})
 
 	t.Run("audit", func(t *testing.T) {
