@@ -83,23 +83,19 @@ func (l *loader) credential(f field) {
 	if n := f.value.get("placeholders"); n != nil {
 		c.Placeholders = l.placeholders(n)
 	}
-	c.Header, c.Prefix = slot(c)
+	c.Header = slot(c)
 	l.credentials[c.Name] = c
 }
 
-// slot is the header that the credential sets, and what precedes the value.
-func slot(c plan.Credential) (header, prefix string) {
-	switch {
-	case c.Kind == plan.KindHeader:
-		return c.Header, c.Prefix
-	case c.Kind == plan.KindQuery:
-		return "", ""
-	case c.Kind == plan.KindAWSSigV4:
-		return "authorization", ""
-	case c.Kind == plan.KindBasic || c.Kind == plan.KindGitHubApp && c.Username != "":
-		return "authorization", "Basic "
+// slot is the header that the credential sets, if it sets one.
+func slot(c plan.Credential) string {
+	switch c.Kind {
+	case plan.KindHeader:
+		return c.Header
+	case plan.KindQuery:
+		return ""
 	}
-	return "authorization", "Bearer "
+	return "authorization"
 }
 
 func credentialKeys() []string {
