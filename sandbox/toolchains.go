@@ -198,7 +198,7 @@ var follows = []string{"pipx and installers", "own programs"}
 
 // siblings are shown beside a bin folder outside of all homes, where a program
 // commonly finds the rest of itself.
-var siblings = []string{"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "conf", "jmods", "release"}
+var siblings = []string{"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "conf", "jmods", "release", "pyvenv.cfg"}
 
 // homes hold the homes of users other than the caller, as when sudo keeps PATH.
 var homes = []string{"/home", "/root", "/Users"}

@@ -92,6 +92,10 @@ func TestToolchains(t *testing.T) {
 			tree: []string{"home/", "opt/jdk/bin/", "opt/jdk/lib/", "opt/jdk/.env", "opt/jdk/secrets/"},
 			path: "ROOT/opt/jdk/bin", want: "see /opt/jdk/bin,see /opt/jdk/lib", wantPath: "/opt/jdk/bin",
 		},
+		"virtual environment elsewhere": {
+			tree: []string{"home/", "opt/venv/bin/", "opt/venv/lib/", "opt/venv/pyvenv.cfg", "opt/venv/pip.conf"},
+			path: "ROOT/opt/venv/bin", want: "see /opt/venv/bin,see /opt/venv/lib,see /opt/venv/pyvenv.cfg", wantPath: "/opt/venv/bin",
+		},
 		"virtual environment in the working directory": {
 			tree: []string{"home/", "work/venv/bin/", "work/venv/pyvenv.cfg"},
 			path: "ROOT/work/venv/bin", want: "", wantPath: "/work/venv/bin",

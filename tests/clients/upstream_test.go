@@ -168,7 +168,7 @@ func (u *upstream) events(w http.ResponseWriter, r *http.Request) {
 }
 
 // messages is POST /v1/messages of the sampling API, as much of it as clients
-// need. The model does what the prompt says after "run:", with the tool
+// need. The model does what the prompt says after "Please run: ", with the tool
 // called Bash if it is offered, and tells what came of it.
 func messages(w http.ResponseWriter, r *http.Request) {
 	var in struct {
@@ -190,7 +190,7 @@ func messages(w http.ResponseWriter, r *http.Request) {
 	command, outcome := "", ""
 	for _, m := range in.Messages {
 		for _, text := range texts(m.Content) {
-			if _, after, ok := strings.Cut(text, "run:"); ok && command == "" {
+			if _, after, ok := strings.Cut(text, "Please run: "); ok && command == "" {
 				command, _, _ = strings.Cut(strings.TrimSpace(after), "\n")
 			}
 			if _, after, ok := strings.Cut(text, "tool_result:"); ok {
