@@ -32,9 +32,9 @@ func TestRulesChanged(t *testing.T) {
 	before := encode(t, plan.Plan{Agents: []plan.Agent{{Name: "demo", Rules: []plan.Rule{rule("demo/a", "a.test", ""), rule("demo/b", "b.test", "")}}}})
 	after := encode(t, plan.Plan{Agents: []plan.Agent{{Name: "demo", Rules: []plan.Rule{rule("demo/b", "b.test", "key"), rule("demo/c", "c.test", "")}}}})
 	require.Equal(t, []string{
-		"- demo/a: a.test:443 GET /**",
-		"~ demo/b: b.test:443 GET /** -> b.test:443 GET /**, with credential key",
-		"+ demo/c: c.test:443 GET /**",
+		"~ demo may GET https://b.test/** (credential key), was without  [high: credential key reaches b.test]",
+		"+ demo may GET https://c.test/**  [medium: c.test is a new host]",
+		"- demo may GET https://a.test/**",
 	}, rulesChanged(before, after))
 	require.Empty(t, rulesChanged(before, before))
 	require.Empty(t, rulesChanged(nil, after), "there is nothing to compare with")

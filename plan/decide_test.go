@@ -194,7 +194,7 @@ func TestDiff(t *testing.T) {
 		lines = append(lines, c.String())
 	}
 	require.Empty(t, cmp.Diff([]string{
-		`~ a may use any method at https://api.test/v1/messages (credential m, gateway http://localhost:8080, at 192.0.2.1:443 with authority f0aeace9), was POST https://api.test/v1/messages (credential m, gateway http://localhost:8080)`,
+		`~ a may use any method at https://api.test/v1/messages (at 192.0.2.1:443 with authority f0aeace9), was POST https://api.test/v1/messages`,
 		"~ resolvers: 192.0.2.53:53, was the machine's",
 		`~ credential k (header authorization = "Bearer " + env://K), was k (header x-api-key = env://K)`,
 		`~ a asks its rules in another order: a/write, a/read, a/api`,

@@ -85,7 +85,7 @@ func diffAgent(was, is *Agent) []Change {
 		case b == nil:
 			out = append(out, diffRule(a, b, was, is).on(Change{Kind: more(!a.Deny), Agent: name, Rule: a.ID, Text: name + a.may() + a.describe()}, "less access"))
 		case !same(a, b):
-			out = append(out, diffRule(a, b, was, is).on(Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + b.may() + b.describe() + ", was" + strings.TrimPrefix(a.may(), " may") + a.describe()}, "nothing that was not allowed already"))
+			out = append(out, diffRule(a, b, was, is).on(Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + b.may() + b.becomes(a)}, "nothing that was not allowed already"))
 		}
 	})
 	if order := kept(is, was); !slices.Equal(order, kept(was, is)) {
@@ -204,9 +204,34 @@ func (r *Rule) What() string {
 }
 
 // describe is what the agent may do: every field of the rule shows in it.
-func (r *Rule) describe() string {
-	var b strings.Builder
-	b.WriteString(r.What())
+func (r *Rule) describe() string { return r.What() + inBrackets(r.notes()) }
+
+// becomes describes a rule that was another one: what both are is not repeated.
+func (r *Rule) becomes(was *Rule) string {
+	notes, old := r.notes(), was.notes()
+	differ := func(notes, others []string) []string {
+		return slices.DeleteFunc(slices.Clone(notes), func(n string) bool { return slices.Contains(others, n) })
+	}
+	before := ""
+	if was.What() != r.What() || was.Deny != r.Deny {
+		before = strings.TrimPrefix(was.may(), " may ") + was.What()
+	}
+	before = strings.TrimSpace(before + inBrackets(differ(old, notes)))
+	if before == "" {
+		before = "without"
+	}
+	return r.What() + inBrackets(differ(notes, old)) + ", was " + before
+}
+
+func inBrackets(notes []string) string {
+	if len(notes) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(notes, ", ") + ")"
+}
+
+// notes are what a rule says beside What.
+func (r *Rule) notes() []string {
 	var notes []string
 	for _, c := range r.Query {
 		notes = append(notes, "with ?"+c.String())
@@ -233,11 +258,7 @@ func (r *Rule) describe() string {
 	if r.OwnCredentials {
 		notes = append(notes, "its own credentials pass")
 	}
-	notes = append(notes, others(r, "id", "deny", "host", "port", "mode", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "upstream", "expires")...)
-	if len(notes) > 0 {
-		b.WriteString(" (" + strings.Join(notes, ", ") + ")")
-	}
-	return b.String()
+	return append(notes, others(r, "id", "deny", "host", "port", "mode", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "upstream", "expires")...)
 }
 
 // String is "name=value", or the name alone if any value will do.

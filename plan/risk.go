@@ -24,6 +24,14 @@ const (
 
 var risks = []Risk{RiskHigh, RiskMedium, RiskLow}
 
+// Line is [Change.String], with the risk and its reason behind it unless it is low.
+func (c Change) Line() string {
+	if c.Risk == RiskLow {
+		return c.String()
+	}
+	return fmt.Sprintf("%s  [%s: %s]", c, c.Risk, c.Why)
+}
+
 // assessment collects why a change is risky.
 type assessment struct {
 	risk Risk

@@ -236,7 +236,7 @@ func TestEngineLifecycle(t *testing.T) {
 	want := []string{"update local-bundle"}
 	preview := c.does("preview")
 	require.Equal(t, want, changed(preview))
-	require.Contains(t, strings.Join(preview.Resources[0].Details, "\n"), "+ demo/two: two.test:443 GET")
+	require.Contains(t, strings.Join(preview.Resources[0].Details, "\n"), "+ demo may GET https://two.test/")
 	require.Equal(t, first, c.live())
 	require.Equal(t, want, changed(c.does("up")))
 	second := c.live()

@@ -165,7 +165,7 @@ func explain(stack *stacks.Stack, r plan.Request, now time.Time) explanation {
 		e.Sends = sends(p, e.Credential)
 	}
 	if e.Allow {
-		e.Then = then(rule)
+		e.Then = then(rule, r.Host)
 		return e
 	}
 	e.Change = changes(stack, p, r, e.Decision, now)
@@ -187,12 +187,15 @@ func layer(d plan.Decision, r plan.Request, rule *plan.Rule) string {
 }
 
 // then is what the proxy still has to find right.
-func then(r *plan.Rule) []string {
+func then(r *plan.Rule, host string) []string {
 	var out []string
 	if r.Upstream != nil {
 		out = append(out, "it is at "+r.Upstream.Address+", whatever DNS says")
 	} else {
-		out = append(out, "after DNS: "+r.Host+" may not resolve to a private or metadata address")
+		if r.Gateway != 0 && !r.Covers(host) { // asked for by way of the gateway
+			host = r.Host
+		}
+		out = append(out, "after DNS: "+host+" may not resolve to a private or metadata address")
 	}
 	if r.Mode == plan.ModeTunnel {
 		return out

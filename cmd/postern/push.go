@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -53,6 +55,9 @@ func publish(ctx context.Context, w io.Writer, home stacks.Home, client *api.Cli
 
 // livePlan is what was published last; nothing if nothing was.
 func livePlan(ctx context.Context, home stacks.Home) (*plan.Plan, error) {
+	if _, err := os.Stat(home.Root); errors.Is(err, fs.ErrNotExist) {
+		return &plan.Plan{}, nil // and it is not for us to make the folder
+	}
 	live, err := bundle.Read(ctx, home.BundleURL())
 	if errors.Is(err, bundle.ErrNone) {
 		return &plan.Plan{}, nil
@@ -73,10 +78,6 @@ func printChanges(w io.Writer, changes []plan.Change) {
 		fmt.Fprintln(w, "nothing changes for any agent")
 	}
 	for _, c := range changes {
-		if c.Risk == plan.RiskLow {
-			fmt.Fprintln(w, c)
-			continue
-		}
-		fmt.Fprintf(w, "%s  [%s: %s]\n", c, c.Risk, c.Why)
+		fmt.Fprintln(w, c.Line())
 	}
 }
