@@ -21,7 +21,7 @@ if [ -z "${ENVOY:-}" ] && ! command -v envoy >/dev/null && [ ! -x "$cache/bin/en
 fi
 if [ "${1:-}" = test ]; then
 	# go test -race needs a C compiler; the end-to-end tests run real clients.
-	need+=(cc:gcc cc:libc6-dev python3:python3 pip:python3-pip node:nodejs npm:npm)
+	need+=(cc:gcc cc:libc6-dev python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless)
 fi
 
 has() {

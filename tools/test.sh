@@ -26,6 +26,9 @@ if [ ${#race[@]} -gt 0 ]; then
 	long test-race-build.log "packages compiled for the tests with -race" go build -v -race "${race[@]}"
 fi
 
+# What tests/clients runs: 900 MB, once.
+long clients.log "lines" go test -race -count=1 -v -run '^TestInstall$' ./tests/clients
+
 # Tests read files and start programs that Go's test cache knows nothing of: never use it.
 status=0
 if [ ${#plain[@]} -gt 0 ]; then

@@ -83,7 +83,7 @@ func (s *stack) check(language, printed string) {
 		s.Helper()
 		text, ok := said[client+" "+which]
 		require.True(s, ok, "%s does not try %s:\n%s", client, which, printed)
-		require.Regexp(s, regexp.MustCompile(pattern), text, "%s, %s", client, which)
+		require.Regexp(s, pattern, text, "%s, %s", client, which)
 	}
 	for _, l := range libraries[language] {
 		if l.allowed == "" {
