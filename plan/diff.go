@@ -114,7 +114,7 @@ func diffRule(a, b *Rule, was, is *Agent) assessment {
 		out = uncovers(a, was, is)
 	}
 	if b != nil && !b.Deny {
-		g := gains(b, was.Rules)
+		g := gains(b, was)
 		for _, why := range g.why {
 			out.add(g.risk, "%s", why)
 		}

@@ -59,16 +59,11 @@ func IsWrite(method string) bool {
 	return !slices.Contains([]string{"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH", "QUERY"}, method)
 }
 
-// gains says what a rule that allows lets an agent do that the rules that it
-// had did not.
-func gains(r *Rule, had []Rule) assessment {
+// gains says what a rule that allows lets an agent do that it could not before.
+func gains(r *Rule, was *Agent) assessment {
 	var a assessment
-	var there []Rule
-	for _, h := range had {
-		if !h.Deny && h.Port == r.Port && h.Covers(r.Host) {
-			there = append(there, h)
-		}
-	}
+	// As far as they counted: a wildcard's tunnel does not, where a nearer rule intercepts.
+	there := slices.DeleteFunc(was.Covering(r.Host, r.Port), func(h Rule) bool { return h.Deny })
 	known := func(is func(*Rule) bool) bool {
 		return slices.ContainsFunc(there, func(h Rule) bool { return is(&h) })
 	}
@@ -89,8 +84,12 @@ func gains(r *Rule, had []Rule) assessment {
 	} else if len(there) > 0 {
 		a.requests(r, there)
 	}
-	if r.Credential != "" && !known(func(h *Rule) bool { return h.Credential == r.Credential }) {
+	switch {
+	case r.Credential == "":
+	case !known(func(h *Rule) bool { return h.Credential == r.Credential }):
 		a.add(RiskHigh, "credential %s reaches %s", r.Credential, r.Host)
+	case len(a.why) == 0 && !sent(r, there):
+		a.add(RiskMedium, "credential %s is sent with more requests", r.Credential)
 	}
 	if r.OwnCredentials && !known(func(h *Rule) bool { return h.OwnCredentials }) {
 		a.add(RiskHigh, "the agent's own credentials pass")
@@ -102,6 +101,18 @@ func gains(r *Rule, had []Rule) assessment {
 		}
 	}
 	return a
+}
+
+// sent reports whether all requests of r went with its credential already.
+func sent(r *Rule, there []Rule) bool {
+	for _, m := range r.Methods {
+		for _, p := range r.Paths {
+			if !slices.ContainsFunc(there, func(h Rule) bool { return h.Credential == r.Credential && h.includes(m, p, r) }) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // requests says which requests to a known host are new.
@@ -258,14 +269,24 @@ func (r *Rule) includesAll(other *Rule) bool {
 	return true
 }
 
-// uncovers says what comes to light when an agent lacks a rule that allowed.
+// uncovers says what comes to light when an agent lacks a rule that allowed:
+// rules that it came before, and wildcards that did not count because their
+// mode was another.
 func uncovers(gone *Rule, was, is *Agent) assessment {
 	var a assessment
-	left := is.Covering(gone.Host, gone.Port)
-	if i := slices.IndexFunc(left, func(r Rule) bool { return !r.Deny }); i >= 0 {
-		if ModeOf(left) == ModeTunnel && ModeOf(was.Covering(gone.Host, gone.Port)) != ModeTunnel {
-			a.add(RiskHigh, "%s is a tunnel now, by %s", gone.Host, left[i].ID)
-		} else if r := left[i]; r.Credential != "" && r.Credential != gone.Credential {
+	masked := slices.ContainsFunc(was.Rules, func(r Rule) bool {
+		return !r.Deny && r.Port == gone.Port && r.Covers(gone.Host) && r.Mode != ModeOf(was.Covering(gone.Host, gone.Port))
+	})
+	for _, r := range is.Covering(gone.Host, gone.Port) {
+		switch {
+		case r.Deny:
+		case masked:
+			here := r
+			here.Host = gone.Host
+			for _, why := range gains(&here, was).why {
+				a.add(RiskHigh, "%s, by %s", why, r.ID)
+			}
+		case r.Credential != "" && r.Credential != gone.Credential && len(a.why) == 0:
 			a.add(RiskMedium, "what it decided, %s may now, with credential %s", r.ID, r.Credential)
 		}
 	}
