@@ -7,6 +7,9 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 
 	"github.com/postern/postern/sandbox/wire"
 )
@@ -49,8 +52,9 @@ var systemBundles = []string{
 	"/etc/ssl/certs/ca-bundle.crt",                      // old Fedora habits
 }
 
-// trust puts the authority into every trust store that clients read.
-func (v *view) trust(ca []byte) error {
+// trust puts the authority into every trust store that clients read. path is
+// the PATH of the sandbox, javaHome the caller's JAVA_HOME.
+func (v *view) trust(ca []byte, path, javaHome string) error {
 	var roots []byte
 	for _, path := range systemBundles {
 		if content, err := os.ReadFile(path); err == nil && bytes.Contains(content, []byte("-----BEGIN")) {
@@ -75,19 +79,59 @@ func (v *view) trust(ca []byte) error {
 	for _, path := range systemBundles {
 		v.link(path, wire.Bundle)
 	}
+	return v.trustJava(bundle, path, javaHome)
+}
+
+// trustJava puts the bundle where Java looks for roots: no variable that it
+// reads goes without a remark on stderr.
+func (v *view) trustJava(bundle []byte, path, javaHome string) error {
+	own := v.ownJavaStores(path, javaHome)
+	shared := slices.ContainsFunc(javaStores, func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	})
+	if !shared && len(own) == 0 {
+		return nil
+	}
+	store := keyStore(bundle)
+	if err := v.file(wire.Java, store); err != nil {
+		return err
+	}
 	for _, path := range javaStores {
-		if _, err := os.Stat(path); err != nil {
-			continue
-		}
-		if err := v.file(wire.Java, keyStore(bundle)); err != nil {
+		v.link(path, wire.Java)
+	}
+	for _, path := range own {
+		fd, err := v.passed.data(store)
+		if err != nil {
 			return err
 		}
-		for _, path := range javaStores {
-			v.link(path, wire.Java)
-		}
-		break
+		v.add("--ro-bind-data", strconv.Itoa(fd), path)
 	}
 	return nil
+}
+
+// ownJavaStores are the key stores of those JDKs in view that have their own,
+// as every JDK has that is not of a distribution.
+func (v *view) ownJavaStores(path, javaHome string) []string {
+	homes := []string{javaHome}
+	for _, dir := range filepath.SplitList(path) {
+		if java, _, err := resolve(filepath.Join(dir, "java")); err == nil {
+			homes = append(homes, filepath.Dir(filepath.Dir(java)))
+		}
+	}
+	var stores []string
+	for _, home := range homes {
+		if !filepath.IsAbs(home) {
+			continue
+		}
+		for _, name := range []string{"lib/security/cacerts", "jre/lib/security/cacerts"} {
+			store, _, err := resolve(filepath.Join(home, name))
+			if err == nil && v.sees(store) && !slices.Contains(stores, store) {
+				stores = append(stores, store)
+			}
+		}
+	}
+	return stores
 }
 
 // javaStores are where distributions keep the roots for Java, whose own

@@ -180,7 +180,7 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	if err := v.gate(s); err != nil {
 		return nil, nil, err
 	}
-	if err := v.trust(s.CA); err != nil {
+	if err := v.trust(s.CA, path, caller.get("JAVA_HOME")); err != nil {
 		return nil, nil, err
 	}
 	// What was made on the way, such as /etc, is not the agent's to change.

@@ -46,6 +46,12 @@ func installers(dir string) []installer {
 			command: []string{"go", "install"},
 			env:     []string{"GOBIN=" + filepath.Join(dir, "bin"), "GOFLAGS=", "CGO_ENABLED=0"},
 		},
+		{
+			// A Java that is not of the distribution, as far as trust goes.
+			name:    "jlink",
+			pins:    []string{"jdk.compiler", "java.net.http", "jdk.crypto.ec"},
+			command: []string{"sh", "-c", `rm -rf jre && IFS=, && exec jlink --output jre --add-modules "$*"`, "sh"},
+		},
 	}
 }
 

@@ -143,6 +143,15 @@ func TestMatrix(t *testing.T) {
 		require.Empty(t, r.stderr, "Java has nothing to remark")
 	})
 
+	t.Run("java with roots of its own", func(t *testing.T) {
+		t.Parallel()
+		s := s.in(t)
+		s.environ = append(s.environ, "PATH="+filepath.Join(s.dir, "jre", "bin")+":"+os.Getenv("PATH"))
+		r := s.run("java", nil, "java", s.program("Libraries.java"))
+		s.check("java", s.ok(r))
+		require.Empty(t, r.stderr, "Java has nothing to remark")
+	})
+
 	t.Run("go", func(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
@@ -195,6 +204,9 @@ func TestDocumented(t *testing.T) {
 	for _, in := range installers("") {
 		for _, pin := range in.pins {
 			i := strings.LastIndexAny(pin, "=@")
+			if i < 0 {
+				continue // of the system
+			}
 			name, version := strings.TrimRight(pin[:i], "="), strings.TrimPrefix(pin[i+1:], "v")
 			require.Regexp(t, `(?m)^\| .*\b`+regexp.QuoteMeta(filepath.Base(name))+`\b.* \| `+regexp.QuoteMeta(version)+` \|`, string(doc))
 		}
