@@ -83,4 +83,3 @@ func BenchmarkRun(b *testing.B) {
 	b.ReportMetric(median(ours)*1000, "ms-run")
 	b.ReportMetric(median(plain)*1000, "ms-bwrap")
 }
-

@@ -16,25 +16,26 @@ import (
 )
 
 // stream is a request of an agent that stays under way until it is cut.
-type stream struct{ ended chan error }
+type stream struct{ ended chan string }
 
 // open starts a POST whose body never ends, and returns when it has arrived.
 func openStream(t *testing.T, f *fleet.Fleet, up *fleet.Upstream, node, agent, url string) *stream {
 	t.Helper()
 	pr, pw := io.Pipe()
-	t.Cleanup(func() { pw.Close() })
-	s := &stream{ended: make(chan error, 1)}
+	t.Cleanup(func() { require.NoError(t, pw.Close()) })
+	s := &stream{ended: make(chan string, 1)}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, pr)
 	require.NoError(t, err)
 	client := f.Client(node, agent)
 	client.Timeout = time.Minute
 	go func() {
 		resp, err := client.Do(req)
-		if err == nil {
-			err = errors.New("an answer: " + resp.Status)
-			resp.Body.Close()
+		if err != nil {
+			s.ended <- err.Error()
+			return
 		}
-		s.ended <- err
+		resp.Body.Close()
+		s.ended <- "an answer: " + resp.Status
 	}()
 	_, err = pw.Write([]byte("x"))
 	require.NoError(t, err)
@@ -54,8 +55,8 @@ func (s *stream) requireCut(t *testing.T, within time.Duration) {
 func (s *stream) requireOpen(t *testing.T) {
 	t.Helper()
 	select {
-	case err := <-s.ended:
-		require.Fail(t, "the stream was cut", "%v", err)
+	case why := <-s.ended:
+		require.Fail(t, "the stream was cut", why)
 	default:
 	}
 }
