@@ -110,7 +110,7 @@ func diffRule(a, b *Rule, was, is *Agent) assessment {
 	var out assessment
 	if a != nil && a.Deny {
 		out = loses(a, is)
-	} else if a != nil && (b == nil || b.Deny || b.Host != a.Host || b.Port != a.Port) {
+	} else if a != nil && (b == nil || b.Deny || b.Host != a.Host || b.Port != a.Port || !b.includesAll(a)) {
 		out = uncovers(a, was, is)
 	}
 	if b != nil && !b.Deny {

@@ -103,16 +103,23 @@ func gains(r *Rule, was *Agent) assessment {
 	return a
 }
 
-// sent reports whether all requests of r went with its credential already.
+// sent reports whether all requests of r went with its credential already: no
+// rule with another one, or none, came before. It may say no where that is hard to see.
 func sent(r *Rule, there []Rule) bool {
 	for _, m := range r.Methods {
 		for _, p := range r.Paths {
-			if !slices.ContainsFunc(there, func(h Rule) bool { return h.Credential == r.Credential && h.includes(m, p, r) }) {
+			i := slices.IndexFunc(there, func(h Rule) bool { return h.Credential == r.Credential && h.includes(m, p, r) })
+			if i < 0 || slices.ContainsFunc(there[:i], func(h Rule) bool { return h.Credential != r.Credential && h.has(m) }) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// has reports whether the rule is about a method, or could be if it is any.
+func (r *Rule) has(method string) bool {
+	return method == AnyMethod || slices.Contains(r.Methods, method) || slices.Contains(r.Methods, AnyMethod)
 }
 
 // requests says which requests to a known host are new.
@@ -286,9 +293,23 @@ func uncovers(gone *Rule, was, is *Agent) assessment {
 			for _, why := range gains(&here, was).why {
 				a.add(RiskHigh, "%s, by %s", why, r.ID)
 			}
+		case r.ID == gone.ID || was.before(r.ID, gone.ID):
 		case r.Credential != "" && r.Credential != gone.Credential && len(a.why) == 0:
 			a.add(RiskMedium, "what it decided, %s may now, with credential %s", r.ID, r.Credential)
 		}
 	}
 	return a
+}
+
+// before reports whether the agent asks the first rule before the second.
+func (a *Agent) before(first, second string) bool {
+	for _, r := range a.Rules {
+		switch r.ID {
+		case first:
+			return true
+		case second:
+			return false
+		}
+	}
+	return false
 }
