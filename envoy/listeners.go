@@ -106,13 +106,15 @@ func (b *builder) interceptListener(name, scope string, before ...*mutationv3.He
 	hcm.HttpFilters = b.requestFilters()
 	hcm.AccessLog = []*accesslogv3.AccessLog{b.interceptLog()}
 	hcm.LocalReplyConfig = b.localReplies("%FILTER_STATE(" + stateAgent + ":PLAIN)%")
-	return b.internalListener(name, &listenerv3.FilterChain{
-		// Anything but TLS finds no chain and is closed.
-		FilterChainMatch:              &listenerv3.FilterChainMatch{TransportProtocol: "tls"},
+	l := b.internalListener(name, &listenerv3.FilterChain{
+		Name:                          "tls",
 		TransportSocket:               b.socket("envoy.transport_sockets.tls", b.any(b.onDemandTLS())),
 		TransportSocketConnectTimeout: durationpb.New(5 * time.Second),
 		Filters:                       []*listenerv3.Filter{b.networkFilter("http_connection_manager", hcm)},
 	})
+	// Anything but TLS for a host name finds no chain and is closed.
+	l.FilterChainMatcher = b.byServerName("tls")
+	return l
 }
 
 // tunnelName is that of the internal listener and cluster of a tunnelled destination.

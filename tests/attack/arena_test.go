@@ -42,6 +42,9 @@ const (
 	evil  = "evil."  // nothing: not in the policy
 )
 
+// bystander is an agent that does nothing: what would it be to be this one?
+const bystander = "bystander"
+
 // arena is the fleet, the world, and what all cases share.
 type arena struct {
 	fleet *fleet.Fleet
@@ -130,6 +133,7 @@ func newArena(t *testing.T, seats []*seat) *arena {
 		}
 		p.Agents = append(p.Agents, agent)
 	}
+	p.Agents = append(p.Agents, plan.Agent{Name: bystander, Rules: rulesOf(bystander)})
 	slices.SortFunc(p.Agents, func(x, y plan.Agent) int { return strings.Compare(x.Name, y.Name) })
 	slices.SortFunc(p.Credentials, func(x, y plan.Credential) int { return strings.Compare(x.Name, y.Name) })
 	require.NoError(t, a.world.setZone(zone))

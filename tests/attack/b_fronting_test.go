@@ -110,7 +110,7 @@ var fronting = []Case{
 	}},
 	{ID: "B5", What: "strange server names: addresses, long, upper case, a secret's", Ways: []Way{Socket, Captured}, Run: func(s *seat) {
 		for _, sni := range []string{
-			"1.2.3.4", "127.0.0.1", strings.ToUpper(s.host(api)) + "..", "credential", "credential.key", "credential\x00key", "credential/key", "no-server-name.invalid", "*", "*." + s.name + ".test",
+			"1.2.3.4", "127.0.0.1", strings.ToUpper(s.host(api)) + "..", "credential", "credential.key", "credential\x00key", "credential/key", "no-server-name.invalid", "*." + s.name + ".test",
 			strings.Repeat("a", 63) + ".test", strings.Repeat("a.", 127) + "a", strings.Repeat("x", 255), " " + s.host(api), s.host(api) + " ", "l7/" + s.name, "intercept", "%REQ(X)%",
 		} {
 			c := s.tunnel(s.host(api))
@@ -132,6 +132,48 @@ var fronting = []Case{
 			}
 			c.Close()
 		}
+	}},
+	{ID: "B5", What: "server names that xDS takes for something else", Ways: []Way{Socket}, Run: func(s *seat) {
+		// A node asks its control plane for the certificate by the server name, and
+		// in xDS "*" is every resource there is. A fleet of its own: this is an
+		// attack on all agents of a node.
+		f := s.spare()
+		up := f.NewUpstream("a.test", "b.test", "c.test")
+		rule := func(agent, host string) plan.Rule {
+			return plan.Rule{ID: agent + "/" + host, Host: host, Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: up.Pin(), Credential: "key"}
+		}
+		f.MustPublish(&plan.Plan{
+			Stack: "test", Credentials: []plan.Credential{{Name: "key", Kind: plan.KindHeader, Header: "x-api-key", Secret: "file://" + f.Secret("key", "first")}},
+			Agents: []plan.Agent{{Name: "attacker", Rules: []plan.Rule{rule("attacker", "a.test")}}, {Name: "victim", Rules: []plan.Rule{rule("victim", "b.test"), rule("victim", "c.test")}}},
+		})
+		require.Equal(s, 200, f.Get("n1", "victim", "https://b.test/"))
+		pid := f.EnvoyPID("n1")
+		for _, sni := range []string{"*", "xdstp:", "xdstp://", "xdstp://x/envoy.extensions.transport_sockets.tls.v3.Secret/*", "xdstp:///envoy.extensions.transport_sockets.tls.v3.Secret/a.test?x=y", "xdstp://%zz/", "XDSTP://x/y", "http://a.test/", "%", "a.test/*", "[", strings.Repeat("*", 255)} {
+			c, err := f.Dial("n1", "attacker")(s.context(), "", "")
+			require.NoError(s, err)
+			_ = c.SetDeadline(time.Now().Add(patience))
+			require.Equal(s, 200, exchange(c, "CONNECT", request("CONNECT", "a.test:443", "a.test:443")).Status)
+			_, err = c.Write(helloFor(sni))
+			require.NoError(s, err)
+			got, err := io.ReadAll(c)
+			require.False(s, answer{Err: err}.hung(), "%q hangs", sni)
+			require.False(s, bytes.HasPrefix(got, []byte{0x16}), "%q: a handshake", sni)
+			defer c.Close()
+		}
+		require.Equal(s, pid, f.EnvoyPID("n1"), "Envoy was restarted")
+		// The others neither notice now ...
+		began := time.Now()
+		require.Equal(s, 200, f.Get("n1", "victim", "https://c.test/"), "a host whose certificate is not there yet")
+		require.Less(s, time.Since(began), 4*time.Second)
+		// ... nor when something changes.
+		f.Secret("key", "second")
+		require.Eventually(s, func() bool {
+			up.Seen()
+			status := f.Get("n1", "victim", "https://b.test/")
+			seen := up.Seen()
+			return status == 200 && len(seen) == 1 && seen[0].Header.Get("X-Api-Key") == "second"
+		}, patience, pause, "a rotated secret arrives")
+		require.Empty(s, f.Node("n1").Nack, "the node refused what it was sent")
 	}},
 	{ID: "B5", What: "encrypted client hello", Ways: []Way{Explicit}, Run: func(s *seat) {
 		// The outer name must be the CONNECT's; what is inside is never opened, so

@@ -31,21 +31,27 @@ func (s *seat) h2(c net.Conn) *h2conn {
 	return &h2conn{s: s, framer: f, next: 1}
 }
 
+// encode compresses a header without a memory of earlier ones.
+func (c *h2conn) encode(block *bytes.Buffer, header ...string) {
+	c.s.Helper()
+	e := hpack.NewEncoder(block)
+	for i := 0; i < len(header); i += 2 {
+		require.NoError(c.s, e.WriteField(hpack.HeaderField{Name: header[i], Value: header[i+1]}))
+	}
+}
+
 // ask sends one request without a body, whose header is name, value, ..., and
 // returns the status of the answer, or "reset" if the stream or the connection is.
 func (c *h2conn) ask(header ...string) string {
 	c.s.Helper()
 	id := c.next
 	c.next += 2
-	var block bytes.Buffer
-	e := hpack.NewEncoder(&block)
 	method := ""
-	for i := 0; i < len(header); i += 2 {
-		if header[i] == ":method" {
-			method = header[i+1]
-		}
-		require.NoError(c.s, e.WriteField(hpack.HeaderField{Name: header[i], Value: header[i+1]}))
+	if header[0] == ":method" {
+		method = header[1]
 	}
+	var block bytes.Buffer
+	c.encode(&block, header...)
 	_ = c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: method != "CONNECT"})
 	status := ""
 	for {

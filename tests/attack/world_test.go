@@ -335,6 +335,8 @@ func (w *world) arrive(out http.ResponseWriter, r *http.Request) {
 		}
 		out.Header().Add("Set-Cookie", "key="+r.Header.Get("X-Api-Key"))
 		_, _ = io.WriteString(out, "echoed\n")
+	case strings.HasPrefix(r.URL.Path, "/v1/leak"):
+		leak(out, r)
 	case strings.HasPrefix(r.URL.Path, "/v1/redirect"):
 		out.Header().Set("Location", r.URL.Query().Get("to"))
 		out.WriteHeader(http.StatusFound)

@@ -1,3 +1,0 @@
-package attack
-
-var credentials, isolation, storms []Case
