@@ -97,10 +97,7 @@ func explain(err error, name string) *failure {
 	text := name + " answered something that is not a token"
 	switch {
 	case errors.As(err, &answered):
-		text = status(name, answered.Response.StatusCode)
-		if codes[answered.ErrorCode] {
-			text += " and " + answered.ErrorCode
-		}
+		text = status(name, answered.Response.StatusCode, answered.ErrorCode)
 	case errors.Is(err, errInsecure):
 		text = name + " is not https: a token would be readable on its way"
 	case errors.Is(err, errRedirect):
@@ -117,7 +114,12 @@ func explain(err error, name string) *failure {
 	return &failure{text: text}
 }
 
-func status(name string, code int) string { return fmt.Sprintf("%s answered %d", name, code) }
+func status(name string, code int, said string) string {
+	if codes[said] {
+		return fmt.Sprintf("%s answered %d and %s", name, code, said)
+	}
+	return fmt.Sprintf("%s answered %d", name, code)
+}
 
 // endpoint is what explain calls the endpoint at u, which is in the plan.
 func endpoint(u string) string {

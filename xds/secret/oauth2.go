@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
-	"golang.org/x/oauth2/jwt"
 
 	"github.com/postern/postern/plan"
 )
@@ -59,36 +58,4 @@ func request(ctx context.Context, hc *http.Client, c plan.Credential, secret str
 		minted.refresh = seal([]byte(t.RefreshToken))
 	}
 	return minted, nil
-}
-
-// mintGCP trades a service account's key for an access token or, for an
-// audience, an ID token (RFC 7523).
-func mintGCP(ctx context.Context, hc *http.Client, c plan.Credential, source []byte, _ sealed) (*token, *failure) {
-	var key struct {
-		Type         string `json:"type"`
-		ClientEmail  string `json:"client_email"`
-		PrivateKeyID string `json:"private_key_id"`
-		PrivateKey   string `json:"private_key"`
-		TokenURI     string `json:"token_uri"`
-	}
-	malformed := &failure{source: true, text: "the secret is not the JSON key of a GCP service account"}
-	if json.Unmarshal(source, &key) != nil || key.Type != "service_account" || key.ClientEmail == "" || key.TokenURI == "" {
-		return nil, malformed
-	}
-	if _, err := rsaKey([]byte(key.PrivateKey)); err != nil {
-		return nil, malformed
-	}
-	config := jwt.Config{
-		Email: key.ClientEmail, PrivateKey: []byte(key.PrivateKey), PrivateKeyID: key.PrivateKeyID, TokenURL: key.TokenURI, Scopes: c.Scopes,
-	}
-	if c.Kind == plan.KindGCPIDToken {
-		config.PrivateClaims = map[string]any{"target_audience": c.Audience}
-		config.Scopes, config.UseIDToken = nil, true
-	}
-	t, err := config.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, hc)).Token()
-	if err != nil {
-		// Its host is a part of the secret.
-		return nil, explain(err, "the token endpoint of the service account's key")
-	}
-	return &token{value: seal([]byte(t.AccessToken)), expires: t.Expiry}, nil
 }

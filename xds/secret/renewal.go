@@ -177,6 +177,9 @@ func (t *token) check(now time.Time) *failure {
 	if !t.expires.After(now) {
 		return &failure{text: "the endpoint answered with a token that has expired already"}
 	}
+	if len(t.value()) == 0 {
+		return &failure{text: "the endpoint answered something that is not a token"}
+	}
 	if check(t.value()) != "" {
 		return &failure{text: "the endpoint answered with a token that does not fit into a header"}
 	}

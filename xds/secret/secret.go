@@ -101,6 +101,10 @@ func (s *Store) Watch(ctx context.Context, credentials []plan.Credential) error 
 		}
 	}
 	s.mu.Unlock()
+	return wait(ctx, started)
+}
+
+func wait(ctx context.Context, started []*entry) error {
 	enough := time.NewTimer(firstAttempt)
 	defer enough.Stop()
 	for _, e := range started {
