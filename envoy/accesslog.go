@@ -149,12 +149,12 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 	for _, a := range []answer{
 		{when: statusIs(403), said: map[string]string{
 			"error": "denied by policy", "reason": route("reason"), "rule": route("rule"),
-			"hint": "an operator can allow it: postern allow HOST --agent " + agent,
+			"hint": route("hint"),
 		}},
 		// There is no scope for what the names of the connection say.
 		{when: flagged("NR"), status: 403, said: map[string]string{
 			"error": "denied by policy", "reason": string(plan.ReasonName), "rule": plan.DefaultRule(agent),
-			"hint": "CONNECT, server name (SNI) and Host header must name the same destination",
+			"hint": hint(agent, plan.ReasonName),
 		}},
 		{when: statusIs(429), said: limited},
 		{when: statusIs(413), said: limited},

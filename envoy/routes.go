@@ -76,7 +76,28 @@ func deniedBy(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 	return forbidden(s, match)
 }
 
+// hint is what an operator can do about a denial. It never names what the agent
+// sent: somebody might paste it into a shell.
+func hint(agent string, reason plan.Reason) string {
+	switch reason {
+	case plan.ReasonHost:
+		return "an operator can allow it: postern allow HOST --agent " + agent
+	case plan.ReasonMethod, plan.ReasonPath:
+		return "an operator can allow it: postern allow HOST --agent " + agent + " --method METHOD --path PATH"
+	case plan.ReasonScheme:
+		return "use https, or a gateway that the stack file gives this agent"
+	case plan.ReasonName:
+		return "CONNECT, server name (SNI) and Host header must name the same destination"
+	case plan.ReasonKilled:
+		return "an operator can let it work again: postern unkill --agent " + agent
+	default:
+		return "an operator can see why: postern explain URL --agent " + agent
+	}
+}
+
 func forbidden(said map[string]string, match *routev3.RouteMatch) *routev3.Route {
+	agent, _, _ := strings.Cut(said["rule"], "/")
+	said["hint"] = hint(agent, plan.Reason(said["reason"]))
 	return &routev3.Route{
 		Name:     "deny/" + said["reason"],
 		Match:    match,

@@ -133,10 +133,10 @@ func TestDenialIsReadable(t *testing.T) {
 	f := fleet.New(t, 1)
 	f.MustPublish(policy(f.NewUpstream("api.test")))
 	for accept, want := range map[string]string{
-		"": `{"agent":"a","error":"denied by policy","hint":"an operator can allow it: postern allow HOST --agent a",` +
+		"": `{"agent":"a","error":"denied by policy","hint":"an operator can allow it: postern allow HOST --agent a --method METHOD --path PATH",` +
 			`"reason":"path_not_allowed","request":"GET api.test","rule":"a/default"}` + "\n",
 		"text/html,*/*;q=0.8": "denied by policy: GET api.test\nagent: a\nreason: path_not_allowed\nrule: a/default\n" +
-			"hint: an operator can allow it: postern allow HOST --agent a\n",
+			"hint: an operator can allow it: postern allow HOST --agent a --method METHOD --path PATH\n",
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.test/<script>", nil)
 		require.NoError(t, err)
