@@ -31,6 +31,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
@@ -706,4 +707,111 @@ func TestSignedBodies(t *testing.T) {
 	status, body = send("bedrock.test", "", make([]byte, 20<<20))
 	require.Equal(t, 413, status, body)
 	require.Nil(t, up.take())
+}
+
+// TestEndpointDown: a token endpoint that is down closes the routes of its own
+// credentials, says why, and holds up nothing else; they open by themselves.
+func TestEndpointDown(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	e := newEndpoint(t)
+	e.broken = true
+	up := newEcho(t, f, "minted.test", "static.test")
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a"}}, Credentials: []plan.Credential{
+		{Name: "minted", Kind: plan.KindOAuth2ClientCredentials, Username: "client", TokenURL: e.URL + "/token", Secret: "file://" + f.Secret("client", "s3cr3t-canary")},
+		{Name: "static", Kind: plan.KindBearer, Secret: "file://" + f.Secret("static", "s3cr3t-static")},
+	}}
+	for _, c := range p.Credentials {
+		p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{
+			ID: "a/" + c.Name, Host: c.Name + ".test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: up.pin, Credential: c.Name,
+		})
+	}
+	f.MustPublish(p)
+	require.Equal(t, 502, f.Get("n1", "a", "https://minted.test/"))
+	require.Nil(t, up.take())
+	require.Equal(t, 200, f.Get("n1", "a", "https://static.test/"))
+	require.Equal(t, "Bearer s3cr3t-static", up.take().Header.Get("Authorization"))
+	s, err := f.API.Status(t.Context())
+	require.NoError(t, err)
+	require.False(t, s.Credentials[0].OK)
+	require.Contains(t, s.Credentials[0].Problem, "answered 500")
+	require.NotContains(t, s.Credentials[0].Problem, "endpoint-says")
+	require.True(t, s.Credentials[1].OK)
+	e.mu.Lock()
+	e.broken = false
+	e.mu.Unlock()
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://minted.test/") == 200 }, 10*time.Second, 20*time.Millisecond)
+	require.Contains(t, up.take().Header.Get("Authorization"), "Bearer minted-client_credentials-s3cr3t-canary")
+}
+
+// TestRefusedKeys: when a node refuses a cluster that signs, what it says does
+// not quote the keys.
+func TestRefusedKeys(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	path := f.Secret("aws", `{"access_key_id": "AKIACANARY", "secret_access_key": "canary-aws", "session_token": "canary-session"}`)
+	_, err := f.Publish(&plan.Plan{
+		Stack:       "test",
+		Credentials: []plan.Credential{{Name: "s3", Kind: plan.KindAWSSigV4, Service: "s3", Region: "eu-west-1", Secret: "file://" + path}},
+		Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
+			ID: "a/s3", Host: "s3.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Credential: "s3",
+			Upstream: &plan.Upstream{Address: "192.0.2.1:443", CA: "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n"},
+		}}}},
+	})
+	require.ErrorContains(t, err, "rejected clusters")
+	require.NotContains(t, err.Error(), "canary")
+	require.NotContains(t, strings.ToUpper(f.Node("n1").Nack), "CANARY")
+}
+
+// TestQueryIsLeftAlone: whatever a query is like, no slot is left in it, and
+// everything else arrives byte by byte.
+func TestQueryIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := newEcho(t, f, "plain.test")
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
+		ID: "a/plain", Host: "plain.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: up.pin,
+	}}}}})
+	client := f.Client("n1", "a")
+	rapid.Check(t, func(rt *rapid.T) {
+		slots := []string{"key", "KEY", "k%65y", "%4bey", "api_key", "apikey", "api%5Fkey", "access_token", "token", "sig", "X-Amz-Signature", "auth", "password"}
+		others := []string{"k", "keys", "a", "", "%26key", "page_token", "a%3Dkey", "key%20", "monkey", "x[key]", "%zz", "%", "é", "a%00", "%0d%0akey", "+key"}
+		values := []string{"", "=", "=1", "=%26key%3D1", "=a=b", "==", "=%", "=a+b%2B", "=?key=1", "=/x/../y", "='\"<>{}|"}
+		var sent, want []string
+		for range rapid.IntRange(0, 6).Draw(rt, "parts") {
+			v := rapid.SampledFrom(values).Draw(rt, "value")
+			if rapid.Bool().Draw(rt, "slot") {
+				sent = append(sent, rapid.SampledFrom(slots).Draw(rt, "name")+v)
+				continue
+			}
+			p := rapid.SampledFrom(others).Draw(rt, "name") + v
+			sent, want = append(sent, p), append(want, p)
+		}
+		query := strings.Join(sent, "&")
+		left := strings.Join(want, "&")
+		if len(want) < len(sent) {
+			// Empty parameters go along with those that are taken out.
+			left = strings.Trim(strings.Join(slices.DeleteFunc(want, func(s string) bool { return s == "" }), "&"), "&")
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://plain.test/p", nil)
+		require.NoError(rt, err)
+		req.URL.RawQuery = query
+		resp, err := client.Do(req)
+		require.NoError(rt, err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		require.NoError(rt, err)
+		resp.Body.Close()
+		r := up.take()
+		if resp.StatusCode != 200 {
+			require.Nil(rt, r)
+			return
+		}
+		require.Equal(rt, left, r.URL.RawQuery, "sent %q", query)
+		for part := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			name, _, _ := strings.Cut(part, "=")
+			if name, err = url.QueryUnescape(name); err == nil {
+				require.NotContains(rt, []string{"key", "api_key", "apikey", "access_token", "token", "sig", "x-amz-signature"}, strings.ToLower(name))
+			}
+		}
+	})
 }
