@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down test build deps lint bench clean
+.PHONY: help up down test build deps lint bench attack clean
 SHELL := /bin/bash
 
 help: ## show this
@@ -37,6 +37,9 @@ lint: ## go vet and golangci-lint
 
 bench: deps build ## measure: allow to convergence, sandbox start, the request path, each against a baseline
 	@STEP=1/1 tools/bench.sh
+
+attack: deps ## try what broke comparable systems on this data plane, and print what held
+	@STEP=1/1 tools/attack.sh
 
 down: ## take the stack `local` down again; the audit log stays
 	@tools/down.sh

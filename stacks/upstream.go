@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/postern/postern/plan"
 )
@@ -35,6 +36,8 @@ func (l *loader) upstream(n *node) *plan.Upstream {
 		if path, ok := strings.CutPrefix(t, "unix:"); ok {
 			if path == "" {
 				l.at(address, form, "address has no path")
+			} else if strings.ContainsFunc(path, unicode.IsControl) {
+				l.at(address, form, "address has a control character")
 			}
 			u.Address = "unix:" + l.resolve(path)
 		} else if ap, ok := l.addrPort(address, t, form); ok {

@@ -267,8 +267,8 @@ var credentials = []Case{
 	}},
 	{ID: "F10", What: "the authority's key from the sandbox", Ways: []Way{Inside}, Run: func(s *seat) {
 		s.fails("cat " + s.fleet.Home.CAKey())
-		out, _ := s.sh("grep -rl 'PRIVATE KEY' /run /etc /tmp . 2>/dev/null; find / -name '*.key' -not -path '/usr/*' -not -path '/proc/*' 2>/dev/null; true")
-		require.Empty(s, strings.ReplaceAll(out, "./relay\n", ""))
+		out, _ := s.sh("grep -rIl 'BEGIN.*PRIVATE KEY' /run /etc /tmp . 2>/dev/null; find / -name '*.key' -not -path '/usr/*' -not -path '/proc/*' 2>/dev/null; true")
+		require.Empty(s, out)
 	}},
 }
 

@@ -43,7 +43,7 @@ var isolation = []Case{
 			"io_uring": {unix.SYS_IO_URING_SETUP, 1, 0}, "ptrace of the gate": {unix.SYS_PTRACE, ptraceAttach, 1}, "bpf": {unix.SYS_BPF, 0, 0}, "perf": {unix.SYS_PERF_EVENT_OPEN, 0, 0}, "userfaultfd": {unix.SYS_USERFAULTFD, 0},
 			"keyctl": {unix.SYS_KEYCTL, 11, 0}, "request_key": {unix.SYS_REQUEST_KEY, 0, 0}, "mount": {unix.SYS_MOUNT, 0, 0, 0}, "umount": {unix.SYS_UMOUNT2, 0, 0}, "pivot_root": {unix.SYS_PIVOT_ROOT, 0, 0},
 			"terminal input": {ioctl, 0, unix.TIOCSTI}, "module": {unix.SYS_INIT_MODULE, 0, 0}, "kexec": {unix.SYS_KEXEC_LOAD, 0, 0}, "reboot": {unix.SYS_REBOOT, 0, 0}, "x32": {0x40000000 + unix.SYS_GETPID},
-			"process_vm_readv": {unix.SYS_PROCESS_VM_READV, 1, 0, 0}, "pidfd_getfd": {unix.SYS_PIDFD_GETFD, 0, 0, 0}, "open_by_handle_at": {unix.SYS_OPEN_BY_HANDLE_AT, 0, 0, 0}, "setns": {unix.SYS_SETNS, 0, 0},
+			"pidfd_getfd": {unix.SYS_PIDFD_GETFD, 0, 0, 0}, "open_by_handle_at": {unix.SYS_OPEN_BY_HANDLE_AT, 0, 0, 0}, "setns": {unix.SYS_SETNS, 0, 0},
 		} {
 			c, out, err := s.sandboxed.do(order{Call: call})
 			require.NoError(s, err)
