@@ -158,6 +158,11 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 		}},
 		{when: statusIs(429), said: limited},
 		{when: statusIs(413), said: limited},
+		// slots.lua, of a body in parts that the agent has signed itself.
+		{when: statusIs(422), said: map[string]string{
+			"error": "the request cannot be signed anew", "reason": string(plan.ReasonMalformed), "rule": route("rule"),
+			"hint": "the client has signed parts of the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, and turn its chunked encoding off",
+		}},
 		// The only filter that answers 401 is the injector.
 		{when: statusIs(401), status: 502, said: map[string]string{
 			"error": "the credential for this destination cannot be had", "reason": string(plan.ReasonCredential), "rule": route("rule"),

@@ -703,6 +703,7 @@ func TestSignedBodies(t *testing.T) {
 	}
 	status, body := send("s3.test", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", []byte("4\r\nbody\r\n0\r\n\r\n"))
 	require.Equal(t, 422, status, body)
+	require.Contains(t, body, "AWS_REQUEST_CHECKSUM_CALCULATION=when_required")
 	require.Nil(t, up.take())
 	status, body = send("bedrock.test", "", make([]byte, 20<<20))
 	require.Equal(t, 413, status, body)

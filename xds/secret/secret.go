@@ -5,10 +5,10 @@ package secret
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
+	"reflect"
 	"sort"
 	"sync"
 	"time"
@@ -36,8 +36,8 @@ type Store struct {
 
 // entry is one credential. The goroutine that [Store.run] is keeps it current.
 type entry struct {
-	// definition is the canonical credential: another one is another entry.
-	definition string
+	// definition is where it comes from: another one is another entry.
+	definition plan.Credential
 	stop       context.CancelFunc
 	// ready is closed after the first attempt to have a value.
 	ready chan struct{}
@@ -77,20 +77,15 @@ func (s *Store) Watch(ctx context.Context, credentials []plan.Credential) error 
 	wanted := map[string]bool{}
 	var started []*entry
 	for _, c := range credentials {
-		definition, err := json.Marshal(c)
-		if err != nil {
-			s.mu.Unlock()
-			return fmt.Errorf("encode credential %q: %w", c.Name, err)
-		}
 		wanted[c.Name] = true
 		e := s.entries[c.Name]
-		if e != nil && e.definition == string(definition) {
+		if e != nil && reflect.DeepEqual(e.definition, c) {
 			continue
 		}
 		if e != nil {
 			e.stop()
 		}
-		e = s.start(c, string(definition))
+		e = s.start(ctx, c)
 		s.entries[c.Name] = e
 		started = append(started, e)
 	}
@@ -121,9 +116,9 @@ func wait(ctx context.Context, started []*entry) error {
 }
 
 // start begins to keep c current. It outlives the call that asked for it.
-func (s *Store) start(c plan.Credential, definition string) *entry {
-	ctx, stop := context.WithCancel(context.Background())
-	e := &entry{definition: definition, stop: stop, ready: make(chan struct{}), now: material{problem: "there was no answer yet"}}
+func (s *Store) start(ctx context.Context, c plan.Credential) *entry {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	e := &entry{definition: c, stop: stop, ready: make(chan struct{}), now: material{problem: "there was no answer yet"}}
 	go s.run(ctx, c, e)
 	return e
 }

@@ -313,7 +313,8 @@ func TestNothingIsPrinted(t *testing.T) {
 	handed := []any{
 		s, s.material("bearer"), s.material("minted"), s.material("aws"), s.Problems(), interrupted, unsigned, cs,
 		Differing(map[string]string{"POSTERN_TEST_CANARY": "another"}), errKeys, errKey, errTooLong,
-		reading{value: seal([]byte(canary))}, &token{value: seal([]byte(canary))}, seal([]byte(canary)),
+		reading{value: seal([]byte(canary))},
+		&token{value: seal([]byte(canary))}, seal([]byte(canary)),
 	}
 	for i, v := range handed {
 		var out bytes.Buffer
