@@ -55,6 +55,7 @@ func (b *builder) requestFilters(first ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter
 	)
 	fs = append(fs, b.echoFilters()...)
 	return append(fs,
+		b.upgradeFilter(),
 		// Resolves the host that the route's scope has bound, nothing else.
 		b.filter(filterDNS, &dfpfilterv3.FilterConfig{
 			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache()},
@@ -62,6 +63,18 @@ func (b *builder) requestFilters(first ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter
 		// Last by Envoy's rule.
 		b.filter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}),
 	)
+}
+
+// upgradeFilter makes a WebSocket's connection to the upstream one of HTTP/1.1:
+// over HTTP/2 it would have to be an extended CONNECT (RFC 8441), which few
+// servers take that offer HTTP/2.
+func (b *builder) upgradeFilter() *hcmv3.HttpFilter {
+	return b.filterOnly("upgrade", "envoy.filters.http.set_filter_state", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{{
+		Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.network.application_protocols"},
+		Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+			Format: textFormat("http/1.1"),
+		}},
+	}}}, b.header("upgrade", present()))
 }
 
 // connectState records who connects where, for the internal listener.

@@ -5,12 +5,9 @@ import (
 	"fmt"
 	"strings"
 
-	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
-	actionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/matcher/action/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -131,27 +128,6 @@ func (b *builder) slotFilter() *hcmv3.HttpFilter {
 // query, and only for requests that have something for it to do, as a script
 // costs more than all other filters together.
 func (b *builder) queryFilter() *hcmv3.HttpFilter {
-	when := func(header string, value *xdsmatcherv3.StringMatcher) *xdsmatcherv3.Matcher_MatcherList_Predicate {
-		return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-			SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-				Input: &xdscorev3.TypedExtensionConfig{
-					Name: "envoy.matching.inputs.request_headers", TypedConfig: b.any(&matcherv3.HttpRequestHeaderMatchInput{HeaderName: header}),
-				},
-				Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: value},
-			},
-		}}
-	}
-	present := &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{SafeRegex: &xdsmatcherv3.RegexMatcher{
-		EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}}, Regex: ".*",
-	}}}
-	needed := &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_OrMatcher{
-		OrMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: []*xdsmatcherv3.Matcher_MatcherList_Predicate{
-			when(":path", &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Contains{Contains: "?"}}),
-			when("sec-websocket-protocol", present),
-			when(secretHeader, present),
-			when("x-amz-content-sha256", &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Prefix{Prefix: "STREAMING-"}, IgnoreCase: true}),
-		}},
-	}}
 	list := func(names []string, format string) string {
 		var s strings.Builder
 		for _, n := range names {
@@ -161,17 +137,12 @@ func (b *builder) queryFilter() *hcmv3.HttpFilter {
 	}
 	source := fmt.Sprintf("local parameters = %s\nlocal protocols = %s\nlocal secret = %q\n",
 		list(parameterSlots, "[%q]=true,"), list(protocolSlots, "%q,"), secretHeader) + slotsScript
-	return b.filter(filterQuery, &matchingv3.ExtensionWithMatcher{
-		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.lua", TypedConfig: b.any(script(filterQuery, source))},
-		XdsMatcher: &xdsmatcherv3.Matcher{MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
-			Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
-				Predicate: &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: needed}},
-				OnMatch: &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: &xdscorev3.TypedExtensionConfig{
-					Name: "skip", TypedConfig: b.any(&actionv3.SkipFilter{}),
-				}}},
-			}},
-		}}},
-	})
+	return b.filterOnly(filterQuery, "envoy.filters.http.lua", script(filterQuery, source),
+		b.header(":path", &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Contains{Contains: "?"}}),
+		b.header("sec-websocket-protocol", present()),
+		b.header(secretHeader, present()),
+		b.header("x-amz-content-sha256", &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Prefix{Prefix: "STREAMING-"}, IgnoreCase: true}),
+	)
 }
 
 // echoFilters take a credential out of a response: from the slots, and from

@@ -5,11 +5,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/audit"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/bundle"
@@ -128,8 +130,11 @@ func TestKill(t *testing.T) {
 	f.StartControl()
 	require.Eventually(t, func() bool { return f.Node("n1").Version != "" }, 10*time.Second, 20*time.Millisecond)
 	require.Equal(t, 0, f.Get("n1", "a", "https://one.test/"))
-	events := f.Events(1)
-	require.Equal(t, plan.ReasonKilled, events[len(events)-1].Reason)
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(f.Events(1), func(e audit.Event) bool {
+			return e.Agent == "a" && e.Reason == plan.ReasonKilled && e.Verdict == audit.Deny
+		})
+	}, 5*time.Second, 20*time.Millisecond)
 
 	_, err = bundle.Kill(t.Context(), f.Home.BundleURL(), f.API, bundle.Killed{Stack: true})
 	require.NoError(t, err)

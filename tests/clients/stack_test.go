@@ -37,13 +37,12 @@ destinations:
     credential: key
     gateway: 8080
     upstream: {address: "unix:../upstream.sock", ca: ../ca.pem}
-  # Of HTTP/1.1 only: a WebSocket over HTTP/2 would be an extended CONNECT.
   sockets:
     host: ws.test
     methods: [GET]
     paths: ["/v1/**"]
     credential: key
-    upstream: {address: "unix:../http1.sock", ca: ../ca.pem}
+    upstream: {address: "unix:../upstream.sock", ca: ../ca.pem}
   wheels:
     host: wheels.test
     methods: [GET, HEAD]

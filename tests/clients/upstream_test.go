@@ -51,28 +51,23 @@ func newUpstream(t *testing.T, f *fleet.Fleet, dir string) *upstream {
 		"api.test": u.api(), "ws.test": newSockets(), "git.test": newGit(t), "wheels.test": newWheels(t), "packages.test": newPackages(t), "rpc.test": rpc,
 	}
 	certificate := f.UpstreamCA.Issue(t, hosts...)
-	for name, http2 := range map[string]bool{"upstream.sock": true, "http1.sock": false} {
-		var protocols http.Protocols
-		protocols.SetHTTP1(true)
-		protocols.SetHTTP2(http2)
-		l, err := net.Listen("unix", filepath.Join(dir, name))
-		require.NoError(t, err)
-		s := &http.Server{
-			ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
-			TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}, Protocols: &protocols,
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				u.record(r)
-				host, _, _ := strings.Cut(r.Host, ":")
-				if h, ok := byHost[host]; ok {
-					h.ServeHTTP(w, r)
-					return
-				}
-				http.Error(w, "no such host", http.StatusMisdirectedRequest)
-			}),
-		}
-		go func() { _ = s.ServeTLS(l, "", "") }()
-		t.Cleanup(func() { _ = s.Close() })
+	l, err := net.Listen("unix", filepath.Join(dir, "upstream.sock"))
+	require.NoError(t, err)
+	s := &http.Server{
+		ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			u.record(r)
+			host, _, _ := strings.Cut(r.Host, ":")
+			if h, ok := byHost[host]; ok {
+				h.ServeHTTP(w, r)
+				return
+			}
+			http.Error(w, "no such host", http.StatusMisdirectedRequest)
+		}),
 	}
+	go func() { _ = s.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { _ = s.Close() })
 	return u
 }
 
