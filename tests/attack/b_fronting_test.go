@@ -32,6 +32,34 @@ var fronting = []Case{
 			s.deny(plan.ReasonName)
 		}
 	}},
+	{ID: "B1", What: "a destination that is passed through: another server name, none, no TLS", Ways: []Way{Explicit}, Rules: func(s string) []plan.Rule {
+		return append(rulesOf(s), plan.Rule{ID: s + "/tun", Host: "tun." + s + ".test", Port: 443, Mode: plan.ModeTunnel})
+	}, Run: func(s *seat) {
+		for _, sni := range []string{s.host(evil), s.host(api), "tun." + s.name + ".test.evil.test", "*", "xdstp://", ""} {
+			c := s.tunnel(s.host("tun."))
+			_, err := c.Write(helloFor(sni))
+			require.NoError(s, err)
+			got, err := io.ReadAll(c)
+			require.False(s, answer{Err: err}.hung(), "%q hangs", sni)
+			require.Empty(s, got, "%q", sni)
+			c.Close()
+			if sni == "" {
+				s.deny(plan.ReasonTLS)
+			} else {
+				s.deny(plan.ReasonName)
+			}
+		}
+		c := s.tunnel(s.host("tun."))
+		a := exchange(c, "GET", request("GET", "/", s.host("tun.")))
+		require.True(s, a.refused() && !a.hung(), "%s", a)
+		c.Close()
+		s.deny(plan.ReasonTLS)
+		t, err := s.handshake(s.tunnel(s.host("tun.")), s.host("tun."))
+		require.NoError(s, err)
+		require.Equal(s, 200, exchange(t, "GET", request("GET", "/", s.host("tun."))).Status)
+		t.Close()
+		s.allow("tun")
+	}},
 	{ID: "B2", What: "another host inside the tunnel", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
 		for _, host := range []string{s.host(evil), s.host(open), s.host(other), "169.254.169.254", "localhost:8080", s.host(api) + ":8443", s.host(api) + ":80", "canary.test"} {
 			a := exchange(s.secure(s.host(api)), "GET", request("GET", "/v1/x", host))
@@ -452,11 +480,19 @@ var fronting = []Case{
 // helloFor is the first flight of a TLS client that asks for any bytes at all
 // as server name.
 func helloFor(sni string) []byte {
+	if sni == "" {
+		return helloOf("")
+	}
 	// What crypto/tls sends as it is, of the same length; then patched.
 	stand := strings.Repeat("q", len(sni))
+	return bytes.Replace(helloOf(stand), []byte(stand), []byte(sni), 1)
+}
+
+// helloOf is the first flight of crypto/tls.
+func helloOf(name string) []byte {
 	a, b := net.Pipe()
 	go func() {
-		_ = tls.Client(a, &tls.Config{ServerName: stand, InsecureSkipVerify: true}).Handshake() //nolint:gosec // only its hello is used
+		_ = tls.Client(a, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake() //nolint:gosec // only its hello is used
 	}()
 	_ = b.SetDeadline(time.Now().Add(time.Second))
 	head := make([]byte, 5)
@@ -465,7 +501,7 @@ func helloFor(sni string) []byte {
 	_, _ = io.ReadFull(b, body)
 	a.Close()
 	b.Close()
-	return bytes.Replace(append(head, body...), []byte(stand), []byte(sni), 1)
+	return append(head, body...)
 }
 
 // echFor is a list of one configuration for encrypted client hellos (RFC 9849)

@@ -106,8 +106,17 @@ var sideChannels = []Case{
 	{ID: "D4", What: "ICMP, raw sockets, SCTP, GRE, QUIC, vsock", Ways: []Way{Inside}, Run: func(s *seat) {
 		const socket, inet, inet6, packet, vsock, alg = 41, 2, 10, 17, 40, 38
 		for _, call := range [][]uintptr{
-			{socket, inet, 3, 1}, {socket, inet, 3, 47}, {socket, inet, 3, 255}, {socket, inet, 1, 132}, {socket, inet, 5, 132}, {socket, inet6, 3, 58}, {socket, packet, 3, 0x0300}, {socket, vsock, 1, 0}, {socket, alg, 5, 0},
-			{socket, 44, 3, 0}, {socket, 21, 5, 0}, // XDP, RDS
+			{socket, inet, 3, 1},
+			{socket, inet, 3, 47},
+			{socket, inet, 3, 255},
+			{socket, inet, 1, 132},
+			{socket, inet, 5, 132},
+			{socket, inet6, 3, 58},
+			{socket, packet, 3, 0x0300},
+			{socket, vsock, 1, 0},
+			{socket, alg, 5, 0},
+			{socket, 44, 3, 0},
+			{socket, 21, 5, 0}, // XDP, RDS
 		} {
 			c, out, err := s.sandboxed.do(order{Call: call})
 			require.NoError(s, err)

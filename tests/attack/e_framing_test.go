@@ -230,8 +230,13 @@ var framing = []Case{
 		return append(rulesOf(s), denial(s, "present", []plan.Condition{{Name: "x-dangerous", Present: true}}, nil), denial(s, "value", []plan.Condition{{Name: "x-mode", Value: "bad"}}, nil))
 	}, Run: func(s *seat) {
 		for _, c := range [][2]string{
-			{"present", "X-Dangerous: 1"}, {"present", "X-Dangerous: 1\r\nX-Dangerous: 2"}, {"present", "X-Dangerous:"}, {"present", "x-DANGEROUS: " + strings.Repeat("x", 1000)},
-			{"value", "X-Mode: bad"}, {"value", "X-Mode: bad\r\nX-Mode: good"}, {"value", "X-Mode: good\r\nX-Mode: bad"},
+			{"present", "X-Dangerous: 1"},
+			{"present", "X-Dangerous: 1\r\nX-Dangerous: 2"},
+			{"present", "X-Dangerous:"},
+			{"present", "x-DANGEROUS: " + strings.Repeat("x", 1000)},
+			{"value", "X-Mode: bad"},
+			{"value", "X-Mode: bad\r\nX-Mode: good"},
+			{"value", "X-Mode: good\r\nX-Mode: bad"},
 		} {
 			s.mustDeny(s.ask("GET", "/v1/x", c[1]), c[1])
 			s.denyBy(plan.ReasonDenied, c[0])
@@ -241,8 +246,14 @@ var framing = []Case{
 		return append(rulesOf(s), denial(s, "present", nil, []plan.Condition{{Name: "force", Present: true}}), denial(s, "value", nil, []plan.Condition{{Name: "mode", Value: "bad"}}))
 	}, Run: func(s *seat) {
 		for _, c := range [][2]string{
-			{"present", "force"}, {"present", "a=b&f%6frce=1"}, {"present", "force=1&force=2"}, {"present", "force&force"},
-			{"value", "mode=bad"}, {"value", "m%6Fde=%62ad"}, {"value", "mode=good&mode=bad"}, {"value", "mode=bad&mode=good"},
+			{"present", "force"},
+			{"present", "a=b&f%6frce=1"},
+			{"present", "force=1&force=2"},
+			{"present", "force&force"},
+			{"value", "mode=bad"},
+			{"value", "m%6Fde=%62ad"},
+			{"value", "mode=good&mode=bad"},
+			{"value", "mode=bad&mode=good"},
 		} {
 			s.mustDeny(s.ask("GET", "/v1/x?"+c[1]), c[1])
 			s.denyBy(plan.ReasonDenied, c[0])

@@ -188,6 +188,11 @@ func flowOf(p []byte) string {
 			return ""
 		}
 		return "udp " + net.JoinHostPort(to.String(), port)
+	case unix.IPPROTO_ICMP:
+		if rest[0] == 3 { // the kernel says that whoever asked is not there any more
+			return ""
+		}
+		return "icmp " + to.String()
 	default:
 		return fmt.Sprintf("ip/%d %s", proto, to)
 	}

@@ -232,7 +232,7 @@ var storms = []Case{
 // in every run.
 func storm(s *seat, n int, seeds []string, f func([]byte)) {
 	s.Helper()
-	r := rand.New(rand.NewSource(int64(n))) //nolint:gosec // to be repeated
+	r := rand.New(rand.NewSource(int64(n)))
 	var all [][]byte
 	for range n {
 		all = append(all, mutate(r, seeds))
