@@ -745,6 +745,36 @@ func TestEndpointDown(t *testing.T) {
 	require.Contains(t, up.take().Header.Get("Authorization"), "Bearer minted-client_credentials-s3cr3t-canary")
 }
 
+// TestQueryCredentialAlone: a request without a query gets one.
+func TestQueryCredentialAlone(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := newEcho(t, f, "query.test")
+	f.MustPublish(&plan.Plan{
+		Stack:       "test",
+		Credentials: []plan.Credential{{Name: "q", Kind: plan.KindQuery, Parameter: "Key", Secret: "file://" + f.Secret("q", "s3cr3t")}},
+		Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
+			ID: "a/q", Host: "query.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/*"}, Upstream: up.pin, Credential: "q", Gateway: 8080,
+		}}}},
+	})
+	for sent, want := range map[string]string{
+		"https://query.test/v1/x":                "/v1/x?Key=s3cr3t",
+		"https://query.test/v1/x?":               "/v1/x?Key=s3cr3t",
+		"https://query.test/v1/x?key=own&KEY=2":  "/v1/x?Key=s3cr3t",
+		"https://query.test/v1/x?a=%20&key=own":  "/v1/x?a=%20&Key=s3cr3t",
+		"http://localhost:8080/v1/x":             "/v1/x?Key=s3cr3t",
+		"http://localhost:8080/v1/x?key=own&b=c": "/v1/x?b=c&Key=s3cr3t",
+	} {
+		require.Equal(t, 200, f.Get("n1", "a", sent), sent)
+		r := up.take()
+		require.Equal(t, want, r.RequestURI, sent)
+		require.Empty(t, r.Header.Get("X-Postern-Secret"))
+	}
+	for _, e := range f.Events(6) {
+		require.Equal(t, "/v1/x", e.Path)
+	}
+}
+
 // TestRefusedKeys: when a node refuses a cluster that signs, what it says does
 // not quote the keys.
 func TestRefusedKeys(t *testing.T) {
