@@ -20,7 +20,7 @@ func TestCanonicalName(t *testing.T) {
 		"Example.TEST": "example.test", "example.test.": "example.test", "a_b-c.test": "a_b-c.test", "xn--bcher-kva.test": "xn--bcher-kva.test",
 		"": "", ".": "", "a..b": "", ".a": "", "a b.test": "", "a\r\nHost: b": "", "a/b": "", "a:443": "", "ü.test": "", "a\x00b": "", "*.test": "",
 		"127.0.0.1": "", "::1": "", strings.Repeat("a", 64) + ".test": "", strings.Repeat("a.", 127) + "test": "",
-		`a\.b.test`: "", "a@b": "",
+		`a\.b.test`: "", "a@b": "", "AP\u0130.test": "", "\u212a.test": "",
 	} {
 		got, ok := canonicalName(in)
 		require.Equal(t, want, got, "%q", in)
