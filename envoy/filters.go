@@ -19,6 +19,7 @@ import (
 const (
 	filterCredential = "credential"
 	filterDNS        = "dns"
+	filterState      = "connect-state"
 )
 
 // Filter state that a CONNECT hands to the connection inside it.
@@ -97,7 +98,7 @@ func (b *builder) connectState(agent string) *hcmv3.HttpFilter {
 		Name:        "envoy.formatter.cel",
 		TypedConfig: b.any(&celformatterv3.Cel{CelConfig: &corev3.CelExpressionConfig{EnableStringFunctions: true}}),
 	}
-	return b.filter("connect-state", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{
+	return b.filter(filterState, &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{
 		value(stateAgent, agent),
 		// Lower case, because scope keys are compared byte by byte.
 		value(stateConnect, "%CEL(request.host.lowerAscii())%", cel),
