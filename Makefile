@@ -36,7 +36,8 @@ lint: ## go vet and golangci-lint
 	@STEP=1/1 tools/lint.sh
 
 bench: deps build ## measure: allow to convergence, sandbox start, the request path, each against a baseline
-	@STEP=1/1 tools/bench.sh
+	@STEP=1/2 tools/packages.sh bench
+	@STEP=2/2 tools/bench.sh
 
 attack: deps ## try what broke comparable systems on this data plane, and print what held
 	@STEP=1/1 tools/attack.sh

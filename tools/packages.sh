@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sees to it that the programs of the system that Postern needs are there.
-# With the argument "test" also those that only `make test` needs.
+# With the argument "test" also those that only `make test` needs, and with
+# "bench" those that `make bench` compares Postern with.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 step "programs of the system"
@@ -23,9 +24,14 @@ if [ "${1:-}" = test ]; then
 	# go test -race needs a C compiler; the end-to-end tests run real clients.
 	need+=(cc:gcc cc:libc6-dev python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless)
 fi
+if [ "${1:-}" = bench ]; then
+	need+=(squid:squid-openssl nginx:nginx-light python3:python3 venv:python3-venv)
+fi
 
 has() {
 	case $1 in
+	squid | nginx) [ -x "/usr/sbin/$1" ] ;;
+	venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
 	pip) python3 -m pip --version >/dev/null 2>&1 ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
@@ -45,12 +51,24 @@ if [ ${#missing[@]} -gt 0 ]; then
 	fi
 	say "installing ${missing[*]}"
 	export DEBIAN_FRONTEND=noninteractive
+	if [ "${1:-}" = bench ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+		# Debian starts what it installs: not a proxy that nobody asked for.
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+		chmod +x /usr/sbin/policy-rc.d
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+	fi
 	# The package lists may be absent or old: fetch them once and try again.
 	install=(apt-get install -y --no-install-recommends "${missing[@]}")
 	if ! "${install[@]}" >"$cache/log/apt.log" 2>&1 </dev/null; then
 		long apt-update.log "lines" apt-get update
 		long apt.log "lines" "${install[@]}"
 	fi
+fi
+
+if [ "${1:-}" = bench ] && [ ! -x "$cache/peers/bin/mitmdump" ]; then
+	say "installing mitmproxy into .cache/peers"
+	python3 -m venv --clear "$cache/peers"
+	long mitmproxy.log "lines" "$cache/peers/bin/python" -m pip install --disable-pip-version-check mitmproxy==11.0.2
 fi
 
 # A kernel or a container may forbid what bubblewrap needs.

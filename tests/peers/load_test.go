@@ -159,9 +159,9 @@ type result struct {
 	// each is how long requests took, or events were on their way; first is how
 	// long the first event of a stream took.
 	each, first []time.Duration
-	n           int
-	cpu         time.Duration
-	rss         float64
+	// cpu is the CPU time of 1,000 requests (or events) in milliseconds, of each turn.
+	cpu []float64
+	rss float64
 }
 
 func (r *result) rate() float64 { return quantile(r.rates, 0.5) }
@@ -170,7 +170,13 @@ func (r *result) rate() float64 { return quantile(r.rates, 0.5) }
 func ms(ds []time.Duration, q float64) float64 { return float64(quantile(ds, q)) / 1e6 }
 
 // perThousand is the CPU time of 1,000 requests in milliseconds.
-func (r *result) perThousand() float64 { return float64(r.cpu) / 1e6 * 1000 / float64(max(1, r.n)) }
+func (r *result) perThousand() float64 { return quantile(r.cpu, 0.5) }
+
+// used adds what a proxy has used since a time for n requests.
+func (r *result) used(p *proxy, since time.Duration, n int) {
+	r.cpu = append(r.cpu, float64(cpuTime(p.pid)-since)/1e6*1000/float64(max(1, n)))
+	r.rss = max(r.rss, residentMB(p.pid))
+}
 
 func quantile[T float64 | time.Duration](xs []T, q float64) T {
 	if len(xs) == 0 {
@@ -222,9 +228,7 @@ func (r *result) turn(b *testing.B, p *proxy, n int, d time.Duration, work func(
 	wg.Wait()
 	took := time.Since(start)
 	require.NoError(b, fault, p.name)
-	r.cpu += cpuTime(p.pid) - cpu
-	r.rss = max(r.rss, residentMB(p.pid))
-	r.n += count
+	r.used(p, cpu, count)
 	r.each = append(r.each, all...)
 	r.rates = append(r.rates, float64(count)/took.Seconds())
 }
@@ -261,7 +265,7 @@ func (w *world) once(p *proxy, host string) error {
 	return c.roundTrip()
 }
 
-// stream reads one stream of events that carry the time when they were sent.
+// stream reads streams of events that carry the time when they were sent.
 func (w *world) stream(b *testing.B, r *result, p *proxy) {
 	b.Helper()
 	c, err := w.open(p, eventsHost)
@@ -269,7 +273,8 @@ func (w *world) stream(b *testing.B, r *result, p *proxy) {
 	defer c.Close()
 	cpu := cpuTime(p.pid)
 	// The first stream of a connection is not measured: it opens the one to the upstream.
-	for _, measured := range []bool{false, true} {
+	for i := range 1 + streams {
+		measured := i > 0
 		start := time.Now()
 		_, err = c.Write(c.req)
 		require.NoError(b, err, p.name)
@@ -297,8 +302,6 @@ func (w *world) stream(b *testing.B, r *result, p *proxy) {
 		require.NoError(b, lines.Err(), p.name)
 		require.Equal(b, events, n, p.name)
 		require.NoError(b, resp.Body.Close())
-		r.n += n
 	}
-	r.cpu += cpuTime(p.pid) - cpu
-	r.rss = max(r.rss, residentMB(p.pid))
+	r.used(p, cpu, (1+streams)*events)
 }

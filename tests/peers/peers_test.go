@@ -90,8 +90,7 @@ func BenchmarkNewHost(b *testing.B) {
 					cpu, start := cpuTime(p.pid), time.Now()
 					require.NoError(b, w.once(p, host), p.name)
 					r.each = append(r.each, time.Since(start))
-					r.cpu += cpuTime(p.pid) - cpu
-					r.n++
+					r.used(p, cpu, 1)
 				}
 			}
 		}

@@ -36,9 +36,10 @@ const (
 	eventsAddress = "203.0.113.11"
 	// key is what the proxies inject; squid.conf and gateway.conf have it too.
 	key = "sk-bench-0001"
-	// events of one stream, and how far apart they are.
-	events = 50
-	apart  = 5 * time.Millisecond
+	// streams of a turn, events of one stream, and how far apart they are.
+	streams = 4
+	events  = 20
+	apart   = 5 * time.Millisecond
 )
 
 //go:embed testdata
