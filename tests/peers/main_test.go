@@ -63,7 +63,7 @@ func enterWorld() error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(resolv.Name())
+	defer func() { _ = os.Remove(resolv.Name()) }()
 	if _, err := resolv.WriteString("nameserver 127.0.0.1\n"); err != nil {
 		return err
 	}

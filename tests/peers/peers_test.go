@@ -61,7 +61,10 @@ func BenchmarkEvents(b *testing.B) {
 		b.ReportMetric(ms(r.first, 0.5), "ms-first/"+metric(p))
 		b.ReportMetric(ms(r.each, 0.5), "ms-event/"+metric(p))
 		table.add("server-sent events, every 5 ms", p.name, []column{
-			{"first p50 ms", ms(r.first, 0.5)}, {"first p99 ms", ms(r.first, 0.99)}, {"event p50 ms", ms(r.each, 0.5)}, {"event p99 ms", ms(r.each, 0.99)},
+			{"first p50 ms", ms(r.first, 0.5)},
+			{"first p99 ms", ms(r.first, 0.99)},
+			{"event p50 ms", ms(r.each, 0.5)},
+			{"event p99 ms", ms(r.each, 0.99)},
 			{"CPU ms/1k events", r.perThousand()},
 		})
 	}
@@ -98,8 +101,11 @@ func BenchmarkNewHost(b *testing.B) {
 	none := ms(first[len(ps)-1].each, 0.5)
 	for i, p := range ps {
 		table.add("first connection to a new host", p.name, []column{
-			{"first p50 ms", ms(first[i].each, 0.5)}, {"first p99 ms", ms(first[i].each, 0.99)}, {"added p50 ms", ms(first[i].each, 0.5) - none},
-			{"second p50 ms", ms(second[i].each, 0.5)}, {"CPU ms/1k", first[i].perThousand()},
+			{"first p50 ms", ms(first[i].each, 0.5)},
+			{"first p99 ms", ms(first[i].each, 0.99)},
+			{"added p50 ms", ms(first[i].each, 0.5) - none},
+			{"second p50 ms", ms(second[i].each, 0.5)},
+			{"CPU ms/1k", first[i].perThousand()},
 		})
 		b.ReportMetric(ms(first[i].each, 0.5)-none, "ms-added/"+metric(p))
 	}
