@@ -1,12 +1,14 @@
 package envoy
 
 import (
+	"fmt"
 	"maps"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	celfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -147,6 +149,10 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 		"error": "the request failed at the proxy", "detail": "%RESPONSE_CODE_DETAILS%",
 	})}
 	for _, a := range []answer{
+		// The route allows it, the connection manager does not.
+		{when: b.detail("upgrade_failed"), said: map[string]string{
+			"error": "only upgrades to WebSocket are supported", "reason": string(plan.ReasonMalformed), "rule": plan.DefaultRule(agent),
+		}},
 		{when: statusIs(403), said: map[string]string{
 			"error": "denied by policy", "reason": route("reason"), "rule": route("rule"),
 			"hint": route("hint"),
@@ -205,6 +211,15 @@ func replyText(agent string, said map[string]string) *corev3.SubstitutionFormatS
 func wantsText() *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
 		Header: &routev3.HeaderMatcher{Name: "accept", HeaderMatchSpecifier: like(`.*text/(plain|html).*`)},
+	}}}
+}
+
+// detail holds for one of Envoy's own response code details.
+func (b *builder) detail(text string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
+		Name: "cel", ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: b.any(&celfilterv3.ExpressionFilter{
+			Expression: fmt.Sprintf("response.code_details == %q", text),
+		})},
 	}}}
 }
 

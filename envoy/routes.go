@@ -106,22 +106,42 @@ func forbidden(said map[string]string, match *routev3.RouteMatch) *routev3.Route
 	}
 }
 
-// fullMatch is everything that a rule asks of a request.
+// fullMatch is everything that a rule asks of a request. A rule that allows
+// asks it of all occurrences of a parameter or header, one that denies of any: who
+// sends two must not choose which of them counts.
 func fullMatch(r plan.Rule, path string) *routev3.RouteMatch {
 	m := methodMatch(r, path)
 	for _, c := range r.Query {
-		m.Headers = append(m.Headers, queryMatch(c)...)
+		there, notTwice := queryMatch(c)
+		m.Headers = append(m.Headers, there)
+		if !r.Deny {
+			m.Headers = append(m.Headers, notTwice)
+		}
 	}
 	for _, c := range r.Headers {
-		h := &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
-		if !c.Present {
-			// Several values of a header are matched joined by commas, and so
-			// do not equal one.
-			h.HeaderMatchSpecifier = exactly(c.Value)
+		if c.Present {
+			m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}})
+			continue
 		}
-		m.Headers = append(m.Headers, h)
+		// Envoy looks at each value of a header that comes several times, and
+		// one that matches is enough.
+		m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: exactly(c.Value)})
+		if !r.Deny {
+			m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: like(otherThan(c.Value)), InvertMatch: true})
+		}
 	}
 	return m
+}
+
+// otherThan matches every string but s. RE2 has no negation, so the ways in which
+// a string can differ are spelled out: it is shorter, or has another byte at one
+// place, or is longer.
+func otherThan(s string) string {
+	ways := make([]string, 0, len(s)+1)
+	for i := range len(s) {
+		ways = append(ways, regexp.QuoteMeta(s[:i])+"(?:[^"+regexp.QuoteMeta(s[i:i+1])+"](?s:.*))?")
+	}
+	return strings.Join(append(ways, regexp.QuoteMeta(s)+"(?s:.+)"), "|")
 }
 
 func methodMatch(r plan.Rule, path string) *routev3.RouteMatch {
@@ -143,11 +163,11 @@ func methods(ms []string) *routev3.HeaderMatcher {
 	return &routev3.HeaderMatcher{Name: ":method", HeaderMatchSpecifier: like(strings.Join(ms, "|"))}
 }
 
-// queryMatch holds if the parameter is there exactly once, with the value of
-// the condition. It looks at the path as a whole, because Envoy's own matcher
+// queryMatch returns a matcher that holds if the parameter is there with the
+// value of the condition, and one that holds if it is not there twice. They look at the path as a whole, because Envoy's own matcher
 // looks at the first occurrence only, and not at encoded names: an upstream
 // that takes the last, or decodes, would be told something else.
-func queryMatch(c plan.Condition) []*routev3.HeaderMatcher {
+func queryMatch(c plan.Condition) (there, notTwice *routev3.HeaderMatcher) {
 	name, value := encodings(c.Name), encodings(c.Value)
 	if c.Present {
 		value = "[^&]*"
@@ -159,7 +179,7 @@ func queryMatch(c plan.Condition) []*routev3.HeaderMatcher {
 	if value == "" || c.Present {
 		once = `[^?]*\?(.*&)?` + name + `(=` + value + `)?(&.*)?`
 	}
-	return []*routev3.HeaderMatcher{{Name: ":path", HeaderMatchSpecifier: like(once)}, twice}
+	return &routev3.HeaderMatcher{Name: ":path", HeaderMatchSpecifier: like(once)}, twice
 }
 
 // encodings matches s with any of its bytes percent-encoded.

@@ -7,6 +7,9 @@
 
 local function decode(name)
   local s = name:gsub("+", " "):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
+  -- As PHP reads a name: without what precedes it, and up to a zero byte or a
+  -- bracket. Some servers trim what follows it, too.
+  s = s:match("^%s*([^%z%[]*)"):gsub("[%s%._]+$", "")
   return s:lower()
 end
 

@@ -289,16 +289,20 @@ func (r *Rule) matchesPath(path string) bool {
 	})
 }
 
+// matchesConditions reports whether the conditions of the rule hold. A rule
+// that denies is content with one occurrence of a parameter or header that has
+// the value; a rule that allows wants a parameter once, and no other value of a header.
 func (r *Rule) matchesConditions(req Request) bool {
 	for _, c := range r.Query {
 		values := queryValues(req.Query, c.Name)
-		if len(values) != 1 || !c.Present && values[0] != c.Value {
+		if !c.Present && !slices.Contains(values, c.Value) || len(values) == 0 || !r.Deny && len(values) > 1 {
 			return false
 		}
 	}
 	for _, c := range r.Headers {
 		values := req.Header[c.Name]
-		if len(values) == 0 || !c.Present && (len(values) != 1 || values[0] != c.Value) {
+		other := func(v string) bool { return v != c.Value }
+		if len(values) == 0 || !c.Present && (!slices.Contains(values, c.Value) || !r.Deny && slices.ContainsFunc(values, other)) {
 			return false
 		}
 	}

@@ -158,8 +158,9 @@ const (
 	ModeTunnel = "tunnel"
 )
 
-// Condition is what a query parameter or header must be. A request that has it
-// more than once does not match.
+// Condition is what a query parameter or header must be. If it comes more than
+// once, a rule that allows does not match, unless all values of a header are the
+// one that it wants; a rule that denies matches if one of them is.
 type Condition struct {
 	// Name is case-sensitive in a query, lower-case for a header.
 	Name string `json:"name"`

@@ -6,6 +6,7 @@ package xds
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -47,13 +48,18 @@ func newTable() *table {
 }
 
 // add packs m under name; its version is the hash of its bytes.
-func (t *table) add(name string, m proto.Message) error {
+func (t *table) add(name string, m proto.Message) error { return t.addSalted(name, m, nil) }
+
+// addSalted is add for a secret: its version can be seen where its bytes cannot,
+// and without the salt a weak one could be guessed from it.
+func (t *table) addSalted(name string, m proto.Message, salt []byte) error {
 	packed := &anypb.Any{}
 	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
 		return err
 	}
-	sum := sha256.Sum256(packed.Value)
-	version := hex.EncodeToString(sum[:8])
+	h := hmac.New(sha256.New, salt)
+	h.Write(packed.Value)
+	version := hex.EncodeToString(h.Sum(nil)[:8])
 	t.resources[name] = &discoveryv3.Resource{Name: name, Version: version, Resource: packed}
 	t.versions[name] = version
 	return nil
@@ -255,7 +261,8 @@ func (c *cache) diff(w *watch, asked []string) cachev3.DeltaResponse {
 	t, known := c.of(w.request.GetNode().GetId()).tables[w.request.GetTypeUrl()], w.sub.ReturnedResources()
 	var send []*discoveryv3.Resource
 	var removed []string
-	if w.sub.IsWildcard() {
+	// Nobody gets all secrets, whatever the name is that made Envoy ask for them.
+	if w.sub.IsWildcard() && w.request.GetTypeUrl() != resource.SecretType {
 		for name, r := range t.resources {
 			if known[name] != r.Version {
 				send = append(send, r)

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,6 +50,8 @@ type Control struct {
 	secrets *secret.Store
 	ca      *authority
 	kick    chan struct{}
+	// salt keeps the versions of secrets from telling anything of them.
+	salt []byte
 
 	// rollout is held by whoever changes what is served.
 	rollout sync.Mutex
@@ -72,7 +75,10 @@ func New(cfg Config) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Control{cfg: cfg, ledger: newLedger(cfg.Log), ca: ca, kick: make(chan struct{}, 1)}
+	c := &Control{cfg: cfg, ledger: newLedger(cfg.Log), ca: ca, kick: make(chan struct{}, 1), salt: make([]byte, 32)}
+	if _, err := rand.Read(c.salt); err != nil {
+		return nil, fmt.Errorf("make a salt: %w", err)
+	}
 	c.cache = newCache(c.ledger, c.leaf, c.mayMint)
 	c.secrets = secret.NewStore(func() {
 		select {

@@ -35,6 +35,9 @@ func policy(up *fleet.Upstream) *plan.Plan {
 	conditional := rule("a/git", "git.test", 443, []string{"GET"}, []string{"/r/info/refs"})
 	conditional.Query = []plan.Condition{{Name: "service", Value: "git-upload-pack"}}
 	conditional.Headers = []plan.Condition{{Name: "x-a", Value: "1"}, {Name: "x-b", Present: true}}
+	forced := denies(rule("a/no-force", "git.test", 443, any, []string{plan.AnyPath}))
+	forced.Query = []plan.Condition{{Name: "force", Value: "1"}}
+	forced.Headers = []plan.Condition{{Name: "x-b", Value: "deny"}}
 	gateway := rule("a/api", "api.test", 443, []string{"GET", "POST"}, []string{"/v1/*", "/v1/files/**"})
 	gateway.Gateway = 8080
 	return &plan.Plan{Stack: "test", Agents: []plan.Agent{
@@ -50,7 +53,7 @@ func policy(up *fleet.Upstream) *plan.Plan {
 			denies(rule("a/no-one", "no.wild.test", 443, any, []string{plan.AnyPath})),
 			denies(rule("a/no-put", "open.test", 443, []string{"PUT"}, []string{plan.AnyPath})),
 			denies(rule("a/no-files", "api.test", 443, any, []string{"/v1/files/a/b"})),
-			conditional,
+			conditional, forced,
 		}},
 		{Name: "b", Rules: []plan.Rule{rule("b/open", "open.test", 443, []string{"GET"}, []string{"/b/**"})}},
 		{Name: "nobody"},
@@ -87,10 +90,11 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 			r.Query = rapid.SampledFrom([]string{
 				"service=git-upload-pack", "service=git-receive-pack", "service=git-upload-pack&service=git-receive-pack", "", "service", "a=1&service=git%2dupload-pack&b",
 				"service=git-upload-pack&%73ervice=git-receive-pack", "Service=git-upload-pack", "aservice=git-upload-pack", "service=git-upload-packs",
+				"service=git-upload-pack&force=1", "service=git-upload-pack&force=2&force=1", "service=git-upload-pack&force=1&f%6frce=2",
 			}).Draw(rt, "query")
 			r.Header = map[string][]string{
-				"x-a": rapid.SampledFrom([][]string{{"1"}, {"1"}, {"2"}, {"1", "1"}, {"1,1"}, nil}).Draw(rt, "x-a"),
-				"x-b": rapid.SampledFrom([][]string{{"1"}, {"", "x"}, nil}).Draw(rt, "x-b"),
+				"x-a": rapid.SampledFrom([][]string{{"1"}, {"1"}, {"2"}, {"1", "1"}, {"1", "2"}, {"11"}, {""}, {"1,1"}, nil}).Draw(rt, "x-a"),
+				"x-b": rapid.SampledFrom([][]string{{"1"}, {"", "x"}, {"deny"}, {"x", "deny"}, nil}).Draw(rt, "x-b"),
 			}
 		}
 		switch rapid.IntRange(0, 5).Draw(rt, "way") {

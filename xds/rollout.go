@@ -210,7 +210,7 @@ func (c *Control) options(b *bundle.Bundle, valid *plan.Plan) envoy.Options {
 func (c *Control) addSecrets(t *table, p *plan.Plan) error {
 	for _, cred := range p.Credentials {
 		name := envoy.SecretName(cred.Name)
-		if err := t.add(name, c.secrets.Envoy(cred.Name, name)); err != nil {
+		if err := t.addSalted(name, c.secrets.Envoy(cred.Name, name), c.salt); err != nil {
 			return err
 		}
 	}

@@ -77,7 +77,7 @@ var credentials = []Case{
 			}
 		}
 		s.ownKeyIsGone()
-	}, Known: "PHP drops spaces before a name and what follows a zero byte, and takes key[] for key; slots.lua compares names as they are"},
+	}},
 	{ID: "F1", What: "the agent's own key by HTTP/2, in pieces and in trailers", Ways: []Way{Explicit}, Run: func(s *seat) {
 		for _, host := range []string{s.host(api), s.host(h2)} {
 			c := s.h2(s.secure(host, "h2"))

@@ -85,14 +85,20 @@ func Current(ctx context.Context, store string) (*Bundle, error) {
 		return nil, err
 	}
 	defer b.Close()
-	names, err := list(ctx, b)
-	if err != nil {
-		return nil, err
+	for {
+		names, err := list(ctx, b)
+		if err != nil {
+			return nil, err
+		}
+		if len(names) == 0 {
+			return nil, ErrNone
+		}
+		one, err := read(ctx, b, names[len(names)-1])
+		if gcerrors.Code(err) == gcerrors.NotFound {
+			continue // it was withdrawn between the two
+		}
+		return one, err
 	}
-	if len(names) == 0 {
-		return nil, ErrNone
-	}
-	return read(ctx, b, names[len(names)-1])
 }
 
 // Read returns the plan that is published in the store, or [ErrNone].
@@ -119,6 +125,9 @@ func History(ctx context.Context, store string) ([]*Bundle, error) {
 	bundles := make([]*Bundle, 0, len(names))
 	for _, name := range names {
 		one, err := read(ctx, b, name)
+		if gcerrors.Code(err) == gcerrors.NotFound {
+			continue // it was withdrawn meanwhile
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -170,7 +179,7 @@ func create(ctx context.Context, store string, b *Bundle) error {
 func conflict(ctx context.Context, b *blob.Bucket, name string) error {
 	theirs, err := read(ctx, b, name)
 	if err != nil {
-		return err
+		return fmt.Errorf("somebody else published in the meantime: %w", err)
 	}
 	return &ConflictError{Theirs: theirs}
 }
