@@ -214,7 +214,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 	if err := d.find(); err != nil {
 		return err
 	}
-	stack, err := stacks.Load(stackFile(d.name))
+	stack, err := stacks.Load(stackFile(d.name)) //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
 	if errors.Is(err, fs.ErrNotExist) {
 		there, _ := filepath.Glob(stackFile("*"))
 		return fmt.Errorf("there is no %s in this folder; there is: %s", stackFile(d.name), strings.Join(there, ", "))

@@ -312,7 +312,7 @@ func TestClients(t *testing.T) {
 	} {
 		r := p.run("demo", command...)
 		require.NotZero(t, r.status, "%s: %s%s", client, r.stdout, r.stderr)
-		require.Less(t, r.took, 2*time.Second, "%s: %s", client, r.stderr)
+		require.Less(t, r.took, 15*time.Second, "%s hangs: %s", client, r.stderr)
 		require.Contains(t, r.stderr, "denied by policy", client)
 		require.Contains(t, r.stderr, "demo/default", client)
 		require.Contains(t, r.stderr, "postern allow ", client)
