@@ -57,7 +57,7 @@ var fronting = []Case{
 		t, err := s.handshake(s.tunnel(s.host("tun.")), s.host("tun."))
 		require.NoError(s, err)
 		require.Equal(s, 200, exchange(t, "GET", request("GET", "/", s.host("tun."))).Status)
-		t.Close()
+		require.NoError(s, t.Close())
 		s.allow("tun")
 	}},
 	{ID: "B2", What: "another host inside the tunnel", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
