@@ -308,6 +308,14 @@ type Verdict struct {
 // Do makes the request that r describes, over the way in that its scheme says.
 func (f *Fleet) Do(nodeID string, r plan.Request) (Verdict, http.Header) {
 	f.t.Helper()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(f.CA.PEM)
+	return f.DoTrusting(nodeID, r, roots)
+}
+
+// DoTrusting is Do for a client with roots of its own.
+func (f *Fleet) DoTrusting(nodeID string, r plan.Request, roots *x509.CertPool) (Verdict, http.Header) {
+	f.t.Helper()
 	client := f.Client(nodeID, r.Agent)
 	host := r.Host
 	if r.Scheme == "http" || r.Port != 443 {
@@ -327,6 +335,8 @@ func (f *Fleet) Do(nodeID string, r plan.Request) (Verdict, http.Header) {
 		req.Header[http.CanonicalHeaderKey(name)] = values
 	}
 	tr := client.Transport.(*http.Transport)
+	defer client.CloseIdleConnections()
+	tr.TLSClientConfig.RootCAs = roots
 	// As browsers and curl do; a certificate exists for the canonical name only.
 	tr.TLSClientConfig.ServerName = strings.ToLower(r.Host)
 	if r.SNI != "" {

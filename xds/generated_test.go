@@ -1,0 +1,103 @@
+package xds_test
+
+import (
+	"cmp"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/postern/postern/audit"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
+)
+
+// The names of generated policies: a host, its parent's wildcards, and others.
+var (
+	generatedHosts     = []string{"a.x.test", "b.x.test", "c.b.x.test", "y.test"}
+	generatedWildcards = []string{"*.x.test", "*.b.x.test"}
+	generatedPaths     = []string{"/", "/v1/x", "/v1/y/z", "/v2", "/v1/%2e%2e/v2", "/v1/a%2Fb", "/v1//x", "/v1/x/"}
+	generatedQueries   = []string{"", "k=1", "k=2", "k=1&k=2", "%6b=1", "j=1&k=1"}
+)
+
+// generatePlan draws rules as the loader could have made them: the mode of a
+// destination is that of its host.
+func generatePlan(rt *rapid.T, up *fleet.Upstream) *plan.Plan {
+	a := plan.Agent{Name: "a"}
+	for i := range rapid.IntRange(0, 6).Draw(rt, "rules") {
+		r := plan.Rule{
+			ID:   fmt.Sprintf("a/d%d", i),
+			Deny: rapid.IntRange(0, 3).Draw(rt, "deny") == 0,
+			Host: rapid.SampledFrom(append(slices.Clone(generatedHosts), generatedWildcards...)).Draw(rt, "host"),
+			Port: rapid.SampledFrom([]uint16{443, 443, 8443}).Draw(rt, "port"),
+		}
+		if !r.Deny {
+			r.Upstream = up.Pin()
+			if r.Host == "y.test" {
+				r.Mode = plan.ModeTunnel
+				a.Rules = append(a.Rules, r)
+				continue
+			}
+		}
+		r.Methods = rapid.SampledFrom([][]string{{plan.AnyMethod}, {"GET"}, {"GET", "POST"}, {"DELETE"}}).Draw(rt, "methods")
+		r.Paths = rapid.SampledFrom([][]string{{plan.AnyPath}, {"/v1/*"}, {"/v1/**"}, {"/v2"}, {"/", "/v1/x"}}).Draw(rt, "paths")
+		if rapid.IntRange(0, 3).Draw(rt, "conditional") == 0 {
+			r.Query = []plan.Condition{{Name: "k", Value: "1"}}
+		}
+		if rapid.IntRange(0, 4).Draw(rt, "headers") == 0 {
+			r.Headers = []plan.Condition{{Name: "x-h", Value: "1"}}
+		}
+		if !r.Deny && r.Port == 443 && r.Host == "a.x.test" {
+			r.Gateway = 8080
+		}
+		a.Rules = append(a.Rules, r)
+	}
+	return &plan.Plan{Stack: "test", Agents: []plan.Agent{a}}
+}
+
+// TestGeneratedPolicies: Envoy decides on generated requests under generated
+// policies as plan.Decide does, by every way in that ends at Envoy.
+func TestGeneratedPolicies(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream(append(slices.Clone(generatedHosts), generatedWildcards...)...)
+	events := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		p := generatePlan(rt, up)
+		f.MustPublish(p)
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(f.CA.PEM)
+		roots.AppendCertsFromPEM(f.UpstreamCA.PEM) // the one in a tunnel
+		requests := make([]plan.Request, 5)
+		for i := range requests {
+			r := plan.Request{
+				Agent: "a", Scheme: "https", Port: rapid.SampledFrom([]uint16{443, 443, 8443}).Draw(rt, "port"),
+				Host:   rapid.SampledFrom(append(slices.Clone(generatedHosts), "x.test", "evil.test")).Draw(rt, "host"),
+				Method: rapid.SampledFrom([]string{"GET", "POST", "DELETE", "TRACE"}).Draw(rt, "method"),
+				Path:   rapid.SampledFrom(generatedPaths).Draw(rt, "path"),
+				Query:  rapid.SampledFrom(generatedQueries).Draw(rt, "query"),
+				Header: map[string][]string{"x-h": rapid.SampledFrom([][]string{nil, {"1"}, {"2"}, {"1", "2"}}).Draw(rt, "header")},
+			}
+			if rapid.IntRange(0, 4).Draw(rt, "gateway") == 0 {
+				r.Scheme, r.Host, r.Port = "http", "localhost", 8080
+			}
+			f.DoTrusting("n1", r, roots)
+			requests[i] = r
+			require.Equal(rt, p.Decide(r).Allow, len(up.Seen()) == 1, "reached the upstream: %+v\n%+v", r, p)
+		}
+		// The log is written a moment later, in order.
+		events += len(requests)
+		got := f.Events(events)
+		slices.SortFunc(got, func(a, b audit.Event) int { return cmp.Compare(a.Seq, b.Seq) })
+		for i, e := range got[events-len(requests):] {
+			want := p.Decide(requests[i])
+			require.Equal(rt, want.Allow, e.Verdict == audit.Allow, "%+v\n%+v\n%+v", requests[i], e, p)
+			require.Equal(rt, want.Rule, e.Rule, "%+v\n%+v\n%+v", requests[i], e, p)
+			require.Equal(rt, want.Reason, e.Reason, "%+v\n%+v\n%+v", requests[i], e, p)
+		}
+	})
+	require.Len(t, f.Events(events), events, "one event for each decision")
+}
