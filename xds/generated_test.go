@@ -88,16 +88,22 @@ func TestGeneratedPolicies(t *testing.T) {
 			requests[i] = r
 			require.Equal(rt, p.Decide(r).Allow, len(up.Seen()) == 1, "reached the upstream: %+v\n%+v", r, p)
 		}
-		// The log is written a moment later, in order.
+		// The log is written a moment later, and of a tunnel when it has ended.
+		before := events
 		events += len(requests)
 		got := f.Events(events)
 		slices.SortFunc(got, func(a, b audit.Event) int { return cmp.Compare(a.Seq, b.Seq) })
-		for i, e := range got[events-len(requests):] {
-			want := p.Decide(requests[i])
-			require.Equal(rt, want.Allow, e.Verdict == audit.Allow, "%+v\n%+v\n%+v", requests[i], e, p)
-			require.Equal(rt, want.Rule, e.Rule, "%+v\n%+v\n%+v", requests[i], e, p)
-			require.Equal(rt, want.Reason, e.Reason, "%+v\n%+v\n%+v", requests[i], e, p)
+		type verdict struct {
+			allow        bool
+			rule, reason string
 		}
+		var wanted, said []verdict
+		for i, e := range got[before:] {
+			d := p.Decide(requests[i])
+			wanted = append(wanted, verdict{d.Allow, d.Rule, string(d.Reason)})
+			said = append(said, verdict{e.Verdict == audit.Allow, e.Rule, string(e.Reason)})
+		}
+		require.ElementsMatch(rt, wanted, said, "%+v\n%+v", requests, p)
 	})
 	require.Len(t, f.Events(events), events, "one event for each decision")
 }
