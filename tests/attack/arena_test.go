@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds everything that is waited for.
-const patience = 15 * time.Second
+const patience = 40 * time.Second
 
 // pause is between looks at what nothing announces.
 const pause = 20 * time.Millisecond

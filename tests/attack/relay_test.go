@@ -70,7 +70,7 @@ func obey(conn net.Conn) {
 	var to net.Conn
 	switch {
 	case o.Sh != "":
-		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "sh", "-c", o.Sh)
 		b, err := cmd.CombinedOutput()
