@@ -104,6 +104,9 @@ func (c *Control) Run(ctx context.Context) error {
 	if err := readJSON(c.goodFile(), &good); err != nil {
 		return err
 	}
+	if good != nil && good.Plan == nil {
+		good = nil // of an earlier Postern, which kept something else there
+	}
 	if good != nil {
 		if err := c.serve(ctx, good); err != nil {
 			return err
