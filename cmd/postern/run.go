@@ -157,7 +157,7 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 	if s.Posternd, err = findPosternd(); err != nil {
 		return nil, err
 	}
-	s.ReadOnly = append(s.ReadOnly, filepath.Dir(s.Posternd))
+	s.ReadOnly = append(s.ReadOnly, ownFolders(s.Posternd)...)
 	return s, nil
 }
 
@@ -182,6 +182,21 @@ func upstreamSocket(rule *plan.Rule) (string, bool) {
 		return "", false
 	}
 	return strings.CutPrefix(rule.Upstream.Address, "unix:")
+}
+
+// ownFolders are those of Postern's own checkout that hold what is run outside the
+// sandbox: its programs, Envoy and the Pulumi CLI, git's hooks. An agent that
+// works there can still change the sources: see README, security limitations.
+func ownFolders(posternd string) []string {
+	bin := filepath.Dir(posternd)
+	folders := []string{bin}
+	for _, name := range []string{".cache", ".git"} {
+		dir := filepath.Join(filepath.Dir(bin), name)
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			folders = append(folders, dir)
+		}
+	}
+	return folders
 }
 
 // policyFolder is what an agent must not change to keep it from the policy:
