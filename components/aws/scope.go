@@ -1,0 +1,92 @@
+package aws
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// scope is where resources are declared: a component, and what its children
+// are called and tagged. A declaration that fails ends [NewEnvironment] with
+// its error; see [declared].
+type scope struct {
+	ctx    *pulumi.Context
+	args   *EnvironmentArgs
+	stack  string
+	prefix string
+	role   string
+	parent pulumi.Resource
+}
+
+// group is a component that only holds other resources together.
+type group struct{ pulumi.ResourceState }
+
+// failure is how a declaration that fails gets out of its component.
+type failure struct{ error }
+
+// declared turns a failure below it into an error.
+func declared(err *error) {
+	switch r := recover().(type) {
+	case nil:
+	case failure:
+		*err = r.error
+	default:
+		panic(r)
+	}
+}
+
+// component is the scope of a new component below s. Its children are named
+// after it, and tagged with its role.
+func (s *scope) component(kind, role string) *scope {
+	inner := *s
+	inner.prefix, inner.role = s.prefix+"-"+role, role
+	g := &group{}
+	if err := s.ctx.RegisterComponentResource("postern:aws:"+kind, inner.prefix, g, pulumi.Parent(s.parent)); err != nil {
+		panic(failure{fmt.Errorf("declare %s: %w", inner.prefix, err)})
+	}
+	inner.parent = g
+	return &inner
+}
+
+// outputs registers what the component has for others.
+func (s *scope) outputs(m pulumi.Map) {
+	if err := s.ctx.RegisterResourceOutputs(s.parent, m); err != nil {
+		panic(failure{fmt.Errorf("declare outputs of %s: %w", s.prefix, err)})
+	}
+}
+
+// tags are those of the resource with that suffix.
+func (s *scope) tags(suffix string) pulumi.StringMap {
+	return s.tagsOf(s.resource(suffix))
+}
+
+func (s *scope) tagsOf(name string) pulumi.StringMap {
+	all := maps.Clone(s.args.AWS.Tags)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, map[string]string{"Name": name, "postern:stack": s.stack, "postern:role": s.role})
+	return pulumi.ToStringMap(all)
+}
+
+// resource is the name of the child with that suffix.
+func (s *scope) resource(suffix string) string {
+	if suffix == "" {
+		return s.prefix
+	}
+	return s.prefix + "-" + suffix
+}
+
+// constructor is the form of the functions that declare a resource of the SDK.
+type constructor[R pulumi.Resource, A any] func(*pulumi.Context, string, A, ...pulumi.ResourceOption) (R, error)
+
+// add declares a child of s.
+func add[R pulumi.Resource, A any](s *scope, construct constructor[R, A], suffix string, args A, opts ...pulumi.ResourceOption) R {
+	name := s.resource(suffix)
+	r, err := construct(s.ctx, name, args, append([]pulumi.ResourceOption{pulumi.Parent(s.parent)}, opts...)...)
+	if err != nil {
+		panic(failure{fmt.Errorf("declare %s: %w", name, err)})
+	}
+	return r
+}

@@ -1,0 +1,143 @@
+package cloud
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+)
+
+// Tier is a row of subnets, one in each zone.
+type Tier string
+
+// The tiers of the agents' network.
+const (
+	// TierGate has the way to the proxies, and nothing else.
+	TierGate Tier = "gate"
+	// TierAgents has the agents' machines.
+	TierAgents Tier = "agents"
+)
+
+// The tiers of the egress network.
+const (
+	TierPublic   Tier = "public"   // NAT gateways
+	TierProxies  Tier = "proxies"  // load balancer, Envoys
+	TierControl  Tier = "control"  // the control plane
+	TierServices Tier = "services" // endpoints of AWS services
+)
+
+const (
+	// gateBits is the smallest subnet that AWS has.
+	gateBits = 28
+	// zoneBits is room for eight zones, of which six can be used.
+	zoneBits = 3
+	// egressTierBits is room for the four tiers of the egress network.
+	egressTierBits = 2
+	// largestVPC is the largest range that AWS has.
+	largestVPC = 16
+	// gateHost is which address of a gate subnet leads to the proxies. AWS
+	// keeps the first four and the last.
+	gateHost = 10
+)
+
+// MaxZones is the most zones that a region has.
+const MaxZones = 6
+
+var egressTiers = map[Tier]int{TierPublic: 0, TierProxies: 1, TierControl: 2, TierServices: 3}
+
+// Subnet is the range of a tier in the zone with that index. It panics for a
+// tier or zone that does not exist; ranges are those that the Check functions
+// have passed.
+func (a *AWS) Subnet(tier Tier, zone int) netip.Prefix {
+	if zone < 0 || zone >= MaxZones {
+		panic(fmt.Sprintf("cloud: there is no zone %d", zone))
+	}
+	switch tier {
+	case TierGate:
+		return nth(a.AgentsCIDR, gateBits, zone)
+	case TierAgents: // the first eighth is the gates'
+		return nth(a.AgentsCIDR, a.AgentsCIDR.Bits()+zoneBits, zone+1)
+	}
+	i, ok := egressTiers[tier]
+	if !ok {
+		panic("cloud: there is no tier " + string(tier))
+	}
+	return nth(nth(a.EgressCIDR, a.EgressCIDR.Bits()+egressTierBits, i), a.EgressCIDR.Bits()+egressTierBits+zoneBits, zone)
+}
+
+// Gate is the fixed address, in the zone with that index, at which agents reach
+// the proxies. No name needs to be resolved for it.
+func (a *AWS) Gate(zone int) netip.Addr {
+	return add(a.Subnet(TierGate, zone).Addr(), gateHost)
+}
+
+// CheckAgents says what is wrong with a range for the agents' network, or nil.
+func CheckAgents(p netip.Prefix, zones int) error {
+	least := 25 // an eighth must be a subnet
+	for gates := zones * 1 << (32 - gateBits); 1<<(32-least-zoneBits) < gates; {
+		least--
+	}
+	return check(p, least)
+}
+
+// CheckEgress says what is wrong with a range for the egress network, or nil.
+func CheckEgress(p netip.Prefix) error {
+	return check(p, gateBits-egressTierBits-zoneBits)
+}
+
+// CheckShared says what is wrong with a range for both, or nil.
+func CheckShared(p netip.Prefix, zones int) error {
+	if err := check(p, gateBits-egressTierBits-zoneBits-1); err != nil {
+		return err
+	}
+	agents, _ := Halves(p)
+	if CheckAgents(agents, zones) != nil {
+		return fmt.Errorf("%s is too small for %d zones", p, zones)
+	}
+	return nil
+}
+
+// Halves are what the two networks have of a shared one.
+func Halves(p netip.Prefix) (agents, egress netip.Prefix) {
+	return nth(p, p.Bits()+1, 0), nth(p, p.Bits()+1, 1)
+}
+
+var private = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"),
+}
+
+func check(p netip.Prefix, least int) error {
+	switch {
+	case !p.Addr().Is4():
+		return fmt.Errorf("%s is not IPv4", p)
+	case p != p.Masked():
+		return fmt.Errorf("%s is not the first address of its range, %s is", p.Addr(), p.Masked())
+	case !isPrivate(p):
+		return fmt.Errorf("%s is not private", p)
+	case p.Bits() > least:
+		return fmt.Errorf("%s is too small: it must be a /%d or larger", p, least)
+	case p.Bits() < largestVPC:
+		return fmt.Errorf("%s is too large: AWS has networks up to a /%d", p, largestVPC)
+	}
+	return nil
+}
+
+func isPrivate(p netip.Prefix) bool {
+	for _, r := range private {
+		if r.Bits() <= p.Bits() && r.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+// nth is the range with that index among those with bits in p.
+func nth(p netip.Prefix, bits, i int) netip.Prefix {
+	return netip.PrefixFrom(add(p.Masked().Addr(), i<<(32-bits)), bits)
+}
+
+func add(a netip.Addr, n int) netip.Addr {
+	b := a.As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n)) //nolint:gosec // within a range that was checked
+	return netip.AddrFrom4(b)
+}
