@@ -101,7 +101,9 @@ func (n *network) tier(s *scope, tier cloud.Tier, v *ec2.Vpc, byZone bool) {
 }
 
 // zonal is what something of a tier is called in a zone.
-func zonal[T ~string](what T, zone string) string { return fmt.Sprintf("%s-%s", what, zone[len(zone)-1:]) }
+func zonal[T ~string](what T, zone string) string {
+	return fmt.Sprintf("%s-%s", what, zone[len(zone)-1:])
+}
 
 // wayOut gives the proxies, and nobody else, a way to the internet.
 func (n *network) wayOut(s *scope) {
