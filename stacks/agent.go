@@ -25,7 +25,7 @@ func (l *loader) agent(f field, s *Stack) {
 	if !l.mapping(f.value, what, "runtime", "allow", "presets", "limits") {
 		return
 	}
-	if n := f.value.get("runtime"); n != nil {
+	if n := f.value.get("runtime"); n != nil && s.Target == TargetLocal {
 		if t, ok := l.text(n, "runtime"); ok && t != "bubblewrap" {
 			l.at(n, "write runtime: bubblewrap", "runtime %q is not supported", t)
 		}

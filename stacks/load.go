@@ -12,6 +12,13 @@ import (
 	"time"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/plan/cloud"
+)
+
+// The targets: where a stack runs.
+const (
+	TargetLocal = "local"
+	TargetAWS   = "aws"
 )
 
 // Stack is a loaded stack file.
@@ -20,11 +27,13 @@ type Stack struct {
 	Name string
 	// Path is the file, as it was given to [Load].
 	Path string
-	// Target is where the stack runs: "local".
+	// Target is where the stack runs: [TargetLocal] or [TargetAWS].
 	Target string
 	// Nodes is how many proxies the fleet has.
 	Nodes int
 	Plan  *plan.Plan
+	// AWS is what the file says about [TargetAWS]; nil for other targets.
+	AWS *cloud.AWS
 	// Warnings are about what is allowed to be written, but is probably not
 	// meant any more, such as rules that have expired.
 	Warnings []*Problem
@@ -152,7 +161,7 @@ var (
 
 func (l *loader) stack(root *node) *Stack {
 	s := &Stack{Nodes: 1, Plan: &plan.Plan{}, origins: map[string]origin{}}
-	if !l.mapping(root, "the stack file", "version", "target", "credentials", "destinations", "agents", "proxies") {
+	if !l.mapping(root, "the stack file", "version", "target", "credentials", "destinations", "agents", "proxies", "aws") {
 		return s
 	}
 	l.version(root)
@@ -174,7 +183,9 @@ func (l *loader) stack(root *node) *Stack {
 		}
 	}
 	if n := root.get("proxies"); n != nil && l.mapping(n, "proxies", "count", "resolvers") {
-		if c := n.get("count"); c != nil {
+		if c := n.get("count"); c != nil && s.Target == TargetAWS {
+			l.at(c, "remove it, and write aws: {proxies: {min: 2}}", "target aws scales its proxies by itself")
+		} else if c != nil {
 			s.Nodes = l.integer(c, "count", 1, 16)
 		}
 		if r := n.get("resolvers"); r != nil {
@@ -183,6 +194,11 @@ func (l *loader) stack(root *node) *Stack {
 	}
 	slices.SortFunc(s.Plan.Agents, func(a, b plan.Agent) int { return strings.Compare(a.Name, b.Name) })
 	s.Plan.Credentials = l.used(s.Plan)
+	if s.Target == TargetAWS {
+		l.aws(root, s)
+	} else if n := root.get("aws"); n != nil {
+		l.at(n, "remove it, or write target: aws", "target %s has no section aws", s.Target)
+	}
 	return s
 }
 
@@ -200,12 +216,9 @@ func (l *loader) target(root *node) string {
 	n := root.get("target")
 	if n == nil {
 		l.at(root, "write target: local", "target is missing")
-		return ""
+		return TargetLocal
 	}
-	if t, ok := l.text(n, "target"); ok && t != "local" {
-		l.at(n, "write target: local", "target %q is not supported", t)
-	}
-	return "local"
+	return l.oneOf(n, "target", TargetLocal, TargetAWS)
 }
 
 // used returns the credentials that some rule injects: the others are nobody's

@@ -18,7 +18,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the expectations in testdata")
 
 // TestLoad has one archive for each case: stack.yaml and the files beside it
-// go in, and plan.json with warnings.txt, or errors.txt, must come out. The folder is $DIR in both.
+// go in, and plan.json with warnings.txt and aws.json, or errors.txt, must come out. The folder is $DIR in both.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/load/*")
@@ -37,7 +37,7 @@ func TestLoad(t *testing.T) {
 			dir := t.TempDir()
 			in, want := &txtar.Archive{Comment: archive.Comment}, map[string]string{}
 			for _, f := range archive.Files {
-				if f.Name == "plan.json" || f.Name == "errors.txt" || f.Name == "warnings.txt" {
+				if f.Name == "plan.json" || f.Name == "errors.txt" || f.Name == "warnings.txt" || f.Name == "aws.json" {
 					want[f.Name] = string(f.Data)
 					continue
 				}
@@ -81,6 +81,11 @@ func outcome(t *testing.T, path string) map[string]string {
 	data, err = json.MarshalIndent(stack.Plan, "", "  ")
 	require.NoError(t, err)
 	out := map[string]string{"plan.json": string(data) + "\n"}
+	if stack.AWS != nil {
+		data, err = json.MarshalIndent(stack.AWS, "", "  ")
+		require.NoError(t, err)
+		out["aws.json"] = string(data) + "\n"
+	}
 	for _, w := range stack.Warnings {
 		out["warnings.txt"] += strings.TrimPrefix(w.Error(), filepath.Dir(path)+"/") + "\n"
 	}

@@ -5,7 +5,10 @@
 package cloud
 
 import (
+	"errors"
 	"net/netip"
+	"net/url"
+	"strings"
 )
 
 // AWS is the `aws` section of a stack file with `target: aws`, with every
@@ -142,4 +145,32 @@ func (a *AWS) FargateAgents() bool {
 		}
 	}
 	return false
+}
+
+// FirstPort and LastPort bound the ports of agents at the proxies.
+const (
+	FirstPort = 10000
+	LastPort  = 19999
+)
+
+// Registry is the container registry of the account and region.
+func (a *AWS) Registry() string { return a.Account + ".dkr.ecr." + a.Region + ".amazonaws.com" }
+
+// Partition is the first part of every ARN in the region.
+func (a *AWS) Partition() string {
+	if strings.HasPrefix(a.Region, "us-gov-") {
+		return "aws-us-gov"
+	}
+	return "aws"
+}
+
+// SecretOf is the name of the secret that a URL awssecretsmanager://NAME is
+// about, and the region that it says, or "". A fragment, which selects a part
+// of the value, does not count.
+func SecretOf(raw string) (name, region string, err error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "awssecretsmanager" || u.User != nil {
+		return "", "", errors.New("not a URL awssecretsmanager://NAME")
+	}
+	return u.Host + u.Path, u.Query().Get("region"), nil
 }

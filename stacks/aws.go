@@ -1,0 +1,308 @@
+package stacks
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/postern/postern/plan/cloud"
+)
+
+var (
+	awsAccount = regexp.MustCompile(`^[0-9]{12}$`)
+	awsRegion  = regexp.MustCompile(`^(af|ap|ca|eu|il|me|mx|sa|us|us-gov)-(central|north|south|east|west|northeast|northwest|southeast|southwest)-[1-9]$`)
+	awsTag     = regexp.MustCompile(`^[A-Za-z0-9_.:/=+@ -]{1,128}$`)
+	imageName  = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}$`)
+	daysForm   = regexp.MustCompile(`^([1-9][0-9]{0,4})d$`)
+	emailForm  = regexp.MustCompile(`^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$`)
+)
+
+// zoneLetters are of the regions whose first three zones are not a, b and c, or
+// that have more. The names of zones are not the same places in every account.
+var zoneLetters = map[string]string{
+	"ap-northeast-1": "acd", "ap-northeast-2": "abcd", "ca-central-1": "abd", "us-east-1": "abcdef", "us-west-1": "ac", "us-west-2": "abcd",
+}
+
+// logDays is what CloudWatch Logs can keep (PutRetentionPolicy).
+var logDays = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
+
+// fargateSizes are the MiB of memory that Fargate has with so much CPU: from,
+// to, step.
+var fargateSizes = map[int][3]int{
+	256: {512, 2048, 512}, 512: {1024, 4096, 1024}, 1024: {2048, 8192, 1024}, 2048: {4096, 16384, 1024},
+	4096: {8192, 30720, 1024}, 8192: {16384, 61440, 4096}, 16384: {32768, 122880, 8192},
+}
+
+const (
+	agentsCIDR = "10.64.0.0/20"
+	egressCIDR = "10.80.0.0/20"
+	sharedCIDR = "10.64.0.0/19"
+)
+
+// aws reads the section of a stack on AWS. Root has it, or should.
+func (l *loader) aws(root *node, s *Stack) {
+	n := root.get("aws")
+	if n == nil {
+		l.at(root, "write aws: and at least its account, region, image and agents", "target aws needs the section aws")
+		return
+	}
+	if !l.mapping(n, "aws", "account", "region", "mode", "zones", "network", "nat", "image", "ca", "fleet_ca", "agents", "proxies", "control", "audit", "singletons", "protect", "tags") {
+		return
+	}
+	a := &cloud.AWS{Mode: cloud.ModeIsolated, NATPerZone: true, Protect: true}
+	s.AWS = a
+	a.Account = l.required(n, "aws", "account", "write the 12 digits of the account, in quotes", awsAccount.MatchString)
+	a.Region = l.required(n, "aws", "region", "write a region such as eu-west-1", awsRegion.MatchString)
+	if m := n.get("mode"); m != nil {
+		a.Mode = l.oneOf(m, "mode", cloud.ModeIsolated, cloud.ModeShared)
+	}
+	l.awsZones(n, a)
+	l.awsNetwork(n, a)
+	if m := n.get("nat"); m != nil {
+		a.NATPerZone = l.oneOf(m, "nat", "zone", "one") == "zone"
+	}
+	a.Image = l.required(n, "aws", "image", imageHint, imageName.MatchString)
+	l.awsImage(n.get("image"), a, a.Image)
+	for _, c := range []struct {
+		key  string
+		into *string
+	}{{"ca", &a.CA}, {"fleet_ca", &a.FleetCA}} {
+		if m := n.get(c.key); m != nil {
+			if t, ok := l.text(m, c.key); ok {
+				*c.into = l.certificates(m, l.resolve(t))
+			}
+		}
+	}
+	l.awsProxies(n, a)
+	l.awsControl(n, a)
+	l.awsAudit(n, a)
+	l.awsAgents(n, root, a, s)
+	if m := n.get("singletons"); m != nil {
+		a.Singletons = l.boolean(m, "singletons")
+	}
+	if m := n.get("protect"); m != nil {
+		a.Protect = l.boolean(m, "protect")
+	}
+	l.awsTags(n, a)
+	l.awsSecrets(root, a, s)
+}
+
+// awsZones reads the zones: a list of letters, or how many.
+func (l *loader) awsZones(n *node, a *cloud.AWS) {
+	letters := "abc"
+	if known, ok := zoneLetters[a.Region]; ok {
+		letters = known
+	}
+	m := n.get("zones")
+	switch {
+	case m == nil:
+		letters = letters[:2]
+	case m.kind == kindList:
+		letters = ""
+		l.texts(m, "zones", "write at least one", func(item *node, t string) {
+			if len(t) != 1 || t < "a" || t > "h" {
+				l.at(item, "write the zone's letter, such as a", "%q is no zone", t)
+				return
+			}
+			letters += t
+		})
+		if len(letters) > cloud.MaxZones {
+			l.at(m, fmt.Sprintf("write at most %d", cloud.MaxZones), "there are %d zones", len(letters))
+			letters = letters[:cloud.MaxZones]
+		}
+	default:
+		count, err := strconv.Atoi(m.text)
+		if m.kind != kindInteger || err != nil || count < 1 || count > len(letters) {
+			hint := fmt.Sprintf("write a number from 1 to %d, or a list of letters such as [a, b]", len(letters))
+			l.at(m, hint, "%s is known to have %d zones", cmp.Or(a.Region, "the region"), len(letters))
+			count = 1
+		}
+		letters = letters[:count]
+	}
+	for _, letter := range letters {
+		a.Zones = append(a.Zones, a.Region+string(letter))
+	}
+	if len(a.Zones) == 0 {
+		a.Zones = []string{a.Region + "a"}
+	}
+}
+
+// awsNetwork reads the address ranges. What it refuses is not used.
+func (l *loader) awsNetwork(n *node, a *cloud.AWS) {
+	m := n.get("network")
+	var keys []string
+	defaults := map[string]string{"agents": agentsCIDR, "egress": egressCIDR}
+	if keys = []string{"agents", "egress"}; a.Mode == cloud.ModeShared {
+		keys, defaults = []string{"vpc"}, map[string]string{"vpc": sharedCIDR}
+	}
+	if m != nil && !l.mapping(m, "network of mode "+a.Mode, keys...) {
+		return
+	}
+	ranges, at := map[string]netip.Prefix{}, map[string]*node{}
+	for _, key := range keys {
+		ranges[key] = netip.MustParsePrefix(defaults[key])
+		if m == nil || m.get(key) == nil {
+			continue
+		}
+		at[key] = m.get(key)
+		t, ok := l.text(at[key], key)
+		if !ok {
+			continue
+		}
+		p, err := netip.ParsePrefix(t)
+		if err != nil {
+			l.at(at[key], "write a private range such as "+defaults[key], "%q is no range of addresses", t)
+			continue
+		}
+		switch key {
+		case "agents":
+			err = cloud.CheckAgents(p, len(a.Zones))
+		case "egress":
+			err = cloud.CheckEgress(p)
+		case "vpc":
+			err = cloud.CheckShared(p, len(a.Zones))
+		}
+		if err != nil {
+			l.at(at[key], "write a private range such as "+defaults[key], "%s", err)
+			continue
+		}
+		ranges[key] = p
+	}
+	if a.Mode == cloud.ModeShared {
+		a.VPC = ranges["vpc"]
+		a.AgentsCIDR, a.EgressCIDR = cloud.Halves(a.VPC)
+		return
+	}
+	a.AgentsCIDR, a.EgressCIDR = ranges["agents"], ranges["egress"]
+	if a.AgentsCIDR.Overlaps(a.EgressCIDR) {
+		second := at["egress"]
+		if second == nil {
+			second = at["agents"]
+		}
+		// The firewall of the load balancer tells the two networks apart by them.
+		l.at(second, "write ranges that have nothing in common", "agents %s and egress %s overlap", a.AgentsCIDR, a.EgressCIDR)
+	}
+}
+
+const imageHint = `write an image by digest, such as "123456789012.dkr.ecr.eu-west-1.amazonaws.com/postern@sha256:..."`
+
+// awsImage makes sure that Fargate can pull an image without a way out.
+func (l *loader) awsImage(n *node, a *cloud.AWS, image string) {
+	if image == "" || a.Account == "" || a.Region == "" {
+		return
+	}
+	if registry := a.Registry(); !strings.HasPrefix(image, registry+"/") {
+		l.at(n, "push it there, and write it with that registry", "the image is not in the stack's own registry, %s", registry)
+	}
+}
+
+func (l *loader) awsProxies(n *node, a *cloud.AWS) {
+	p := &a.Proxies
+	*p = cloud.Proxies{Compute: cloud.ComputeFargate, Min: 2, Max: 6}
+	m := n.get("proxies")
+	if m == nil {
+		m = &node{kind: kindMap, line: n.line, col: n.col}
+	} else if !l.mapping(m, "proxies", "compute", "min", "max", "cpu", "memory", "instance", "ami") {
+		return
+	}
+	if c := m.get("compute"); c != nil {
+		p.Compute = l.oneOf(c, "compute", cloud.ComputeFargate, cloud.ComputeEC2)
+	}
+	if c := m.get("min"); c != nil {
+		p.Min = l.integer(c, "min", 1, 100)
+		p.Max = max(p.Max, p.Min)
+	}
+	if c := m.get("max"); c != nil {
+		if p.Max = l.integer(c, "max", 1, 200); p.Max < p.Min {
+			l.at(c, "write at least as many as min", "max %d is less than min %d", p.Max, p.Min)
+		}
+	}
+	if p.Compute == cloud.ComputeEC2 {
+		l.useless(m, "compute ec2", "cpu", "memory")
+		p.Instance = "c7g.medium"
+		if c := m.get("instance"); c != nil {
+			p.Instance = l.instance(c)
+		}
+		p.AMI = l.ami(m, "proxies on ec2")
+		return
+	}
+	l.useless(m, "compute fargate", "instance", "ami")
+	p.CPU, p.Memory = l.fargate(m, 1024, 2048)
+}
+
+func (l *loader) awsControl(n *node, a *cloud.AWS) {
+	a.Control = cloud.Control{Replicas: 2, CPU: 512, Memory: 1024}
+	m := n.get("control")
+	if m == nil || !l.mapping(m, "control", "replicas", "cpu", "memory") {
+		return
+	}
+	if c := m.get("replicas"); c != nil {
+		a.Control.Replicas = l.integer(c, "replicas", 1, 6)
+	}
+	a.Control.CPU, a.Control.Memory = l.fargate(m, 512, 1024)
+}
+
+func (l *loader) awsAudit(n *node, a *cloud.AWS) {
+	a.Audit = cloud.Audit{Retention: 400, Lock: 365, Expire: 730}
+	m := n.get("audit")
+	if m == nil || !l.mapping(m, "audit", "retention", "lock", "expire", "email") {
+		return
+	}
+	if c := m.get("retention"); c != nil {
+		a.Audit.Retention = l.days(c, "retention")
+		if i, found := slices.BinarySearch(logDays, a.Audit.Retention); !found && a.Audit.Retention > 0 {
+			next := logDays[min(i, len(logDays)-1)]
+			l.at(c, fmt.Sprintf("write %dd", next), "CloudWatch Logs cannot keep events for %d days", a.Audit.Retention)
+		}
+	}
+	if c := m.get("lock"); c != nil {
+		if c.kind == kindOther && c.text == "false" {
+			a.Audit.Lock = 0
+		} else {
+			a.Audit.Lock = l.days(c, "lock")
+			a.Audit.Expire = max(a.Audit.Expire, a.Audit.Lock)
+		}
+	}
+	if c := m.get("expire"); c != nil {
+		if a.Audit.Expire = l.days(c, "expire"); a.Audit.Expire > 0 && a.Audit.Expire < a.Audit.Lock {
+			l.at(c, "write at least as many days as lock", "objects cannot expire after %d days: they are locked for %d", a.Audit.Expire, a.Audit.Lock)
+		}
+	}
+	if c := m.get("email"); c != nil {
+		if t, ok := l.text(c, "email"); ok {
+			if !emailForm.MatchString(t) {
+				l.at(c, "write an address such as security@example.com", "email is no address")
+			}
+			a.Audit.Email = t
+		}
+	}
+}
+
+func (l *loader) awsTags(n *node, a *cloud.AWS) {
+	m := n.get("tags")
+	if m == nil || !l.mapping(m, "tags") {
+		return
+	}
+	a.Tags = map[string]string{}
+	for _, f := range m.fields {
+		key := f.key.text
+		lower := strings.ToLower(key)
+		switch {
+		case !awsTag.MatchString(key) || hasPrefix(lower, "aws:"):
+			l.at(f.key, "write letters, digits and _.:/=+@-", "%q cannot name a tag", key)
+		case key == "Name" || hasPrefix(lower, "postern:"):
+			l.at(f.key, "write another name", "the tag %s is Postern's own", key)
+		default:
+			if t, ok := l.text(f.value, "tag "+key); ok {
+				if len(t) > 256 {
+					l.at(f.value, "write at most 256 characters", "tag %s is too long", key)
+				}
+				a.Tags[key] = t
+			}
+		}
+	}
+}
