@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -169,13 +168,4 @@ func TestFilter(t *testing.T) {
 	} {
 		require.Equal(t, want, f.match(e), "%+v", f)
 	}
-}
-
-// BenchmarkCopy is the cost of one event for a node's supervisor.
-func BenchmarkCopy(b *testing.B) {
-	w, err := NewWriter(b.TempDir(), "n1")
-	require.NoError(b, err)
-	lines := bytes.Repeat([]byte(denied), b.N)
-	b.ResetTimer()
-	require.NoError(b, w.Copy(bytes.NewReader(lines)))
 }

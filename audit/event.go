@@ -4,7 +4,6 @@
 package audit
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"strconv"
@@ -65,7 +64,7 @@ type line struct {
 	Rule       string `json:"rule"`
 	Reason     string `json:"reason"`
 	Credential string `json:"credential"`
-	Status     int    `json:"status"`
+	Status     int64  `json:"status"`
 	Flags      string `json:"flags"`
 	Details    string `json:"details"`
 	Failure    string `json:"failure"`
@@ -79,13 +78,13 @@ type line struct {
 // decode turns one line of Envoy's access log into an event. It returns nil for
 // a line that is not a decision, and an error for one that it does not know.
 func decode(b []byte) (*Event, error) {
-	var l line
-	if err := json.Unmarshal(b, &l); err != nil {
+	l, err := parseLine(b)
+	if err != nil {
 		return nil, fmt.Errorf("decode access log line: %w", err)
 	}
 	e := &Event{
 		Time: parseTime(l.Time), Agent: l.Agent, Method: clip(l.Method), Path: clip(path(l.Path)), Rule: l.Rule, Credential: l.Credential,
-		Reason: plan.Reason(l.Reason), Status: l.Status, Sent: l.Rx, Received: l.Tx, Millis: l.Millis,
+		Reason: plan.Reason(l.Reason), Status: int(l.Status), Sent: l.Rx, Received: l.Tx, Millis: l.Millis,
 	}
 	switch l.Kind {
 	case "request":
@@ -96,7 +95,7 @@ func decode(b []byte) (*Event, error) {
 		if l.Method == "CONNECT" {
 			e.Path = ""
 		}
-		judge(e, &l)
+		judge(e, l)
 	case "tunnel":
 		e.Host, e.Method, e.Verdict, e.Reason = clip(l.Connect), "CONNECT", Allow, plan.ReasonAllowed
 		switch {
@@ -162,10 +161,12 @@ func refusedByFilter(l *line) bool {
 	return strings.Contains(l.Details, "upgrade_failed") || strings.Contains(l.Details, "lua_response")
 }
 
-// parseTime reads seconds and milliseconds since the epoch: "1.234".
+// parseTime reads seconds and milliseconds since the epoch: "1.234". What makes
+// no sense is no time: every event must have one that JSON can hold.
 func parseTime(s string) time.Time {
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil {
+	const year3000 = 32503680000
+	if err != nil || !(f >= 0 && f < year3000) {
 		return time.Time{}
 	}
 	return time.UnixMilli(int64(f*1000 + 0.5)).UTC()

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,13 @@ type Writer struct {
 	mu   sync.Mutex
 	file *os.File
 	seq  uint64
+	// buffer is what the last events were encoded into.
+	buffer []byte
 }
+
+// maxBatch is about how many bytes of the access log are taken at once: what a
+// pipe holds.
+const maxBatch = 1 << 16
 
 // NewWriter opens dir/<node>.jsonl and goes on after the last event in it. A
 // torn last line, of a machine that lost power, is cut off and declared as a gap.
@@ -83,15 +90,28 @@ func scan(path string) (last uint64, whole int64, err error) {
 
 // Copy writes the events of Envoy's access log, as it comes from r, until r
 // ends. It does not return before every line is written: a full disk stops the
-// log, then Envoy, and not the record.
+// log, then Envoy, and not the record. What is there to be read is written at
+// once, and before Copy waits for more.
 func (w *Writer) Copy(r io.Reader) error {
-	br := bufio.NewReaderSize(r, 1<<16)
+	br := bufio.NewReaderSize(r, maxBatch)
+	var batch []*Event
 	for {
 		b, err := br.ReadBytes('\n')
 		if len(b) > 1 && err == nil {
-			if err := w.line(b); err != nil {
+			e, err := decode(b)
+			if err != nil {
+				// A line that cannot be read is an event that would be lost silently.
+				e = gap("a line of the access log could not be read")
+			}
+			if e != nil {
+				batch = append(batch, e)
+			}
+		}
+		if err != nil || !hasLine(br) {
+			if err := w.append(batch...); err != nil {
 				return err
 			}
+			batch = batch[:0]
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -102,35 +122,37 @@ func (w *Writer) Copy(r io.Reader) error {
 	}
 }
 
-func (w *Writer) line(b []byte) error {
-	e, err := decode(b)
-	if err != nil {
-		// A line that cannot be read is an event that would be lost silently.
-		return w.Gap("a line of the access log could not be read")
-	}
-	if e == nil {
-		return nil
-	}
-	return w.append(e)
+// hasLine reports whether a whole line can be had from r without reading.
+func hasLine(r *bufio.Reader) bool {
+	b, _ := r.Peek(r.Buffered())
+	return bytes.IndexByte(b, '\n') >= 0
 }
 
 // Gap records that events may be missing, and why.
-func (w *Writer) Gap(why string) error {
-	return w.append(&Event{Time: time.Now().UTC(), Verdict: Gap, Detail: why})
-}
+func (w *Writer) Gap(why string) error { return w.append(gap(why)) }
 
-func (w *Writer) append(e *Event) error {
+func gap(why string) *Event { return &Event{Time: time.Now().UTC(), Verdict: Gap, Detail: why} }
+
+// append numbers events and writes them, all with one write.
+func (w *Writer) append(events ...*Event) error {
+	if len(events) == 0 {
+		return nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e.Node, e.Seq = w.node, w.seq+1
-	b, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("encode event: %w", err)
+	seq, b := w.seq, w.buffer[:0]
+	for _, e := range events {
+		seq++
+		e.Node, e.Seq = w.node, seq
+		b = append(e.appendJSON(b), '\n')
 	}
-	if _, err := w.file.Write(append(b, '\n')); err != nil {
+	if w.buffer = b; cap(b) > 2*maxBatch {
+		w.buffer = nil
+	}
+	if _, err := w.file.Write(b); err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
-	w.seq++
+	w.seq = seq
 	return nil
 }
 
