@@ -169,3 +169,22 @@ func TestFilter(t *testing.T) {
 		require.Equal(t, want, f.match(e), "%+v", f)
 	}
 }
+
+// TestRecord: a change of the policy is one event, however often it is told.
+func TestRecord(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for range 2 { // and in another process
+		w, err := NewWriter(dir, ControlPlane)
+		require.NoError(t, err)
+		for range 2 {
+			require.NoError(t, w.Record(Event{Kind: "lease-ended", ID: "lease-ended/a/one", Agent: "a", Rule: "a/one", Why: "the release", Publication: 7}))
+		}
+		require.NoError(t, w.Close())
+	}
+	events, err := Read(dir, Filter{})
+	require.NoError(t, err)
+	require.Equal(t, []Event{{
+		Seq: 1, Node: ControlPlane, Verdict: Change, Kind: "lease-ended", ID: "lease-ended/a/one", Agent: "a", Rule: "a/one", Why: "the release", Publication: 7,
+	}}, events)
+}

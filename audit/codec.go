@@ -135,6 +135,10 @@ func quoted(s string) (value, rest string, ok bool) {
 
 // appendJSON appends the JSON of e to b, byte for byte as encoding/json does it.
 func (e *Event) appendJSON(b []byte) []byte {
+	if e.Kind != "" { // a change of the policy: there are few of them
+		encoded, _ := json.Marshal(e) // strings and numbers: cannot fail
+		return append(b, encoded...)
+	}
 	text := func(key, value string) {
 		b = appendText(append(b, key...), value)
 	}

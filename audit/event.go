@@ -19,9 +19,16 @@ const (
 	Deny  = "deny"
 	// Gap declares that events before this one may be missing.
 	Gap = "gap"
+	// Change is no decision on a request: something has happened to the policy
+	// itself. [Event.Kind] says what.
+	Change = "change"
 )
 
-// Event is one decision of the proxy, or a declared gap. Nothing in it comes
+// ControlPlane is the name that the control plane's own events have for a node.
+// No node may be called so.
+const ControlPlane = "control"
+
+// Event is one decision of the proxy, a declared gap, or a change of the policy. Nothing in it comes
 // from a header other than the method, host and path of the request.
 type Event struct {
 	Time time.Time `json:"time"`
@@ -50,6 +57,21 @@ type Event struct {
 	Received int64 `json:"received"`
 	// Millis is how long the request took, in milliseconds.
 	Millis int64 `json:"millis"`
+
+	// What follows is set for a [Change] only.
+
+	// Kind is what has happened: published, refused, killed, unkilled,
+	// lease-ended, secret-rotated, clock-set-back.
+	Kind string `json:"kind,omitempty"`
+	// ID, if set, is that of no other event of the control plane.
+	ID string `json:"id,omitempty"`
+	// Publication and Version are what it is about, By is who published that.
+	Publication uint64 `json:"publication,omitempty"`
+	Version     string `json:"version,omitempty"`
+	By          string `json:"by,omitempty"`
+	// Why and Owner are those that the rule was written with.
+	Why   string `json:"why,omitempty"`
+	Owner string `json:"owner,omitempty"`
 }
 
 // line is one line of Envoy's access log, as package envoy formats it.

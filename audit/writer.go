@@ -17,6 +17,10 @@ import (
 // Writer appends the events of one node to its file. It is safe for
 // concurrent use.
 type Writer struct {
+	// Watch, if set before the first event, is called with every event that
+	// was written.
+	Watch func(*Event)
+
 	node string
 
 	mu   sync.Mutex
@@ -24,6 +28,8 @@ type Writer struct {
 	seq  uint64
 	// buffer is what the last events were encoded into.
 	buffer []byte
+	// ids are those of the events that have one.
+	ids map[string]bool
 }
 
 // maxBatch is about how many bytes of the access log are taken at once: what a
@@ -37,7 +43,7 @@ func NewWriter(dir, node string) (*Writer, error) {
 		return nil, fmt.Errorf("make audit folder: %w", err)
 	}
 	path := filepath.Join(dir, node+".jsonl")
-	last, whole, err := scan(path)
+	last, whole, ids, err := scan(path)
 	if err != nil {
 		return nil, err
 	}
@@ -54,37 +60,42 @@ func NewWriter(dir, node string) (*Writer, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open audit log: %w", err), f.Close())
 	}
-	w := &Writer{node: node, file: f, seq: last}
+	w := &Writer{node: node, file: f, seq: last, ids: ids}
 	if size > whole {
 		return w, w.Gap("the last line was torn")
 	}
 	return w, nil
 }
 
-// scan returns the last sequence number in the file and the length of its whole lines.
-func scan(path string) (last uint64, whole int64, err error) {
+// scan returns the last sequence number in the file, the length of its whole
+// lines, and the IDs of the events that have one.
+func scan(path string) (last uint64, whole int64, ids map[string]bool, err error) {
+	ids = map[string]bool{}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, nil
+		return 0, 0, ids, nil
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("open audit log: %w", err)
+		return 0, 0, nil, fmt.Errorf("open audit log: %w", err)
 	}
 	defer f.Close()
 	r := bufio.NewReaderSize(f, 1<<16)
 	for {
 		b, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			return last, whole, nil
+			return last, whole, ids, nil
 		}
 		if err != nil {
-			return 0, 0, fmt.Errorf("read audit log: %w", err)
+			return 0, 0, nil, fmt.Errorf("read audit log: %w", err)
 		}
 		var e Event
 		if err := json.Unmarshal(b, &e); err != nil {
-			return 0, 0, fmt.Errorf("%s: line after event %d is not an event: %w", path, last, err)
+			return 0, 0, nil, fmt.Errorf("%s: line after event %d is not an event: %w", path, last, err)
 		}
 		last, whole = e.Seq, whole+int64(len(b))
+		if e.ID != "" {
+			ids[e.ID] = true
+		}
 	}
 }
 
@@ -128,6 +139,19 @@ func hasLine(r *bufio.Reader) bool {
 	return bytes.IndexByte(b, '\n') >= 0
 }
 
+// Record writes what has happened to the policy, unless an event with its ID
+// is in the log already. It is on disk when Record returns.
+func (w *Writer) Record(e Event) error {
+	e.Verdict = Change
+	if err := w.append(&e); err != nil {
+		return err
+	}
+	if err := w.file.Sync(); err != nil {
+		return fmt.Errorf("write event: %w", err)
+	}
+	return nil
+}
+
 // Gap records that events may be missing, and why.
 func (w *Writer) Gap(why string) error { return w.append(gap(why)) }
 
@@ -142,6 +166,9 @@ func (w *Writer) append(events ...*Event) error {
 	defer w.mu.Unlock()
 	seq, b := w.seq, w.buffer[:0]
 	for _, e := range events {
+		if e.ID != "" && w.ids[e.ID] {
+			continue
+		}
 		seq++
 		e.Node, e.Seq = w.node, seq
 		b = append(e.appendJSON(b), '\n')
@@ -152,7 +179,16 @@ func (w *Writer) append(events ...*Event) error {
 	if _, err := w.file.Write(b); err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
+	written := seq > w.seq
 	w.seq = seq
+	for _, e := range events {
+		if e.ID != "" {
+			w.ids[e.ID] = true
+		}
+		if w.Watch != nil && written {
+			w.Watch(e)
+		}
+	}
 	return nil
 }
 

@@ -16,6 +16,8 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 
 	"github.com/postern/postern/envoy"
@@ -38,7 +40,17 @@ type Config struct {
 	// Prepare, if set, is called before a plan is served to a node: on one
 	// machine it makes the folders of the agents' sockets.
 	Prepare func(node string, p *plan.Plan) error
-	Log     *slog.Logger
+	// Probe, if set, reports whether a node that has acknowledged a plan
+	// really serves it. A publication that makes it fail is taken back.
+	Probe func(ctx context.Context, node string, p *plan.Plan) error
+	// Event, if set, takes what happens to the policy, one call at a time. It
+	// writes an event with an ID once, however often it is told.
+	Event func(Event) error
+	// Tracer, if set, takes the spans of roll-outs.
+	Tracer trace.Tracer
+	// Now is the wall clock, [time.Now] if nil.
+	Now func() time.Time
+	Log *slog.Logger
 }
 
 // Control is the control plane of one stack. Its methods are safe for
@@ -47,6 +59,9 @@ type Control struct {
 	cfg     Config
 	ledger  *ledger
 	cache   *cache
+	meter   *meter
+	observe *observer
+	clock   *clock
 	secrets *secret.Store
 	ca      *authority
 	kick    chan struct{}
@@ -63,6 +78,10 @@ type Control struct {
 	rejected *api.Rejection
 	// expiry is when the next rule of live ends, or zero.
 	expiry time.Time
+	// ended are the leases that have ended, by leaseID.
+	ended map[string]bool
+	// setBack is set while the wall clock is behind what was lived through.
+	setBack bool
 	// leaves are the names that a certificate may be minted for: of the live
 	// plan, and of the one that is being rolled out.
 	leaves envoy.LeafHosts
@@ -75,7 +94,7 @@ func New(cfg Config) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Control{cfg: cfg, ledger: newLedger(cfg.Log), ca: ca, kick: make(chan struct{}, 1), salt: make([]byte, 32)}
+	c := &Control{cfg: cfg, ledger: newLedger(cfg.Log), ca: ca, kick: make(chan struct{}, 1), salt: make([]byte, 32), ended: map[string]bool{}}
 	if _, err := rand.Read(c.salt); err != nil {
 		return nil, fmt.Errorf("make a salt: %w", err)
 	}
@@ -86,6 +105,23 @@ func New(cfg Config) (*Control, error) {
 		default:
 		}
 	})
+	if c.cfg.Tracer == nil {
+		c.cfg.Tracer = noop.NewTracerProvider().Tracer("")
+	}
+	if c.cfg.Now == nil {
+		c.cfg.Now = time.Now
+	}
+	var past leases
+	if err := readJSON(c.leasesFile(), &past); err != nil {
+		return nil, err
+	}
+	for _, id := range past.Ended {
+		c.ended[id] = true
+	}
+	started := time.Now()
+	c.clock = newClock(c.cfg.Now, func() time.Duration { return time.Since(started) }, past.Seen)
+	c.meter = newMeter(c)
+	c.observe = newObserver(c.ledger, c.meter, c.cfg.Tracer)
 	var nodes []string
 	if err := readJSON(c.nodesFile(), &nodes); err != nil {
 		return nil, err
@@ -111,10 +147,12 @@ func (c *Control) Run(ctx context.Context) error {
 		if err := c.serve(ctx, good); err != nil {
 			return err
 		}
+		c.endLeases(good, c.cache.current(), c.clock.now())
 	}
 	switch published, err := bundle.Current(ctx, c.cfg.Store); {
 	case errors.Is(err, bundle.ErrNone):
 	case err != nil:
+		c.meter.storeErrors.Inc()
 		c.cfg.Log.Error("serving the last good version only", "error", err)
 	case good == nil:
 		if err := c.serve(ctx, published); err != nil {
@@ -130,12 +168,19 @@ func (c *Control) Run(ctx context.Context) error {
 	// A timer would run by the monotonic clock; a lease ends by the wall's.
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
+	minute := time.NewTicker(time.Minute)
+	defer minute.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-second.C:
-			c.expire(ctx, now.Round(0))
+		case <-second.C:
+			c.checkClock()
+			c.expire(ctx)
+		case <-minute.C:
+			if b := c.bundle(); b != nil {
+				c.saveLeases(b)
+			}
 		case <-c.kick:
 			c.refresh(false)
 		case <-renew.C:
@@ -147,10 +192,10 @@ func (c *Control) Run(ctx context.Context) error {
 // Register adds the aggregated discovery service to g.
 func (c *Control) Register(ctx context.Context, g *grpc.Server) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, c.cache, serverv3.CallbackFuncs{
-		DeltaStreamOpenFunc:     c.ledger.OnDeltaStreamOpen,
-		DeltaStreamClosedFunc:   c.ledger.OnDeltaStreamClosed,
-		StreamDeltaRequestFunc:  c.ledger.OnStreamDeltaRequest,
-		StreamDeltaResponseFunc: c.ledger.OnStreamDeltaResponse,
+		DeltaStreamOpenFunc:     c.observe.OnDeltaStreamOpen,
+		DeltaStreamClosedFunc:   c.observe.OnDeltaStreamClosed,
+		StreamDeltaRequestFunc:  c.observe.OnStreamDeltaRequest,
+		StreamDeltaResponseFunc: c.observe.OnStreamDeltaResponse,
 	}))
 }
 

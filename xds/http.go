@@ -14,6 +14,9 @@ import (
 // nodeID is what a node may be called: it becomes part of paths.
 var nodeID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
+// reservedID is audit.ControlPlane, which this package does not import.
+const reservedID = "control"
+
 // Handler serves the operator API that [api.Client] speaks. It does not
 // authenticate: the socket it is served on must.
 func (c *Control) Handler() http.Handler {
@@ -41,6 +44,10 @@ func (c *Control) Handler() http.Handler {
 			id := r.PathValue("id")
 			if !nodeID.MatchString(id) {
 				answer(w, nil, &api.Error{Message: "a node's ID has letters, digits and dashes only"})
+				return
+			}
+			if id == reservedID {
+				answer(w, nil, &api.Error{Message: "no node may be called control: the control plane's own events have that name"})
 				return
 			}
 			answer(w, struct{}{}, do(id))

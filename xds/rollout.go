@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/postern/postern/envoy"
@@ -29,24 +31,40 @@ const rollBackTimeout = 5 * time.Second
 func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
 	c.rollout.Lock()
 	defer c.rollout.Unlock()
-	start := time.Now()
+	start, now := time.Now(), c.clock.now()
+	ctx, span := c.cfg.Tracer.Start(ctx, "sync")
+	defer span.End()
 	b, err := bundle.Current(ctx, c.cfg.Store)
 	if err != nil {
+		if !errors.Is(err, bundle.ErrNone) {
+			c.meter.storeErrors.Inc()
+		}
 		return nil, err
 	}
 	version, err := b.Plan.Version()
 	if err != nil {
 		return nil, err
 	}
+	span.SetAttributes(attribute.String("postern.version", version), attribute.Int64("postern.seq", int64(b.Seq)))
 	before := c.bundle()
+	c.mu.Lock()
+	was := c.version
+	c.mu.Unlock()
+	c.endLeases(before, was, now)
 	ctx, cancel := context.WithTimeout(ctx, convergeTimeout)
 	defer cancel()
 	c.mu.Lock()
 	c.wanted = version
 	c.mu.Unlock()
 	c.ledger.forgive(version)
-	nodes, err := c.roll(ctx, b, version, start)
+	rolled := c.observe.rolling(ctx, start)
+	nodes, err := c.roll(ctx, b, version, now)
+	rolled()
+	result := resultOf(err)
+	c.meter.published(result, time.Since(start))
 	if err != nil {
+		span.SetStatus(codes.Error, result)
+		c.tell(Event{Kind: EventRefused, Time: time.Now().UTC(), Seq: b.Seq, Version: version, By: b.By, Detail: err.Error()})
 		c.rollBack(context.WithoutCancel(ctx), before)
 		var r *api.Rejection
 		if errors.As(err, &r) {
@@ -58,12 +76,14 @@ func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
 		return nil, fmt.Errorf("%w; the previous version stays live", err)
 	}
 	c.mu.Lock()
-	c.live, c.version, c.rejected, c.expiry = b, version, nil, b.Plan.NextExpiry(start)
+	c.live, c.version, c.rejected, c.expiry = b, version, nil, b.Plan.NextExpiry(now)
 	c.mu.Unlock()
 	if err := writeJSON(c.goodFile(), b); err != nil {
 		return nil, err
 	}
 	took := time.Since(start)
+	c.ledger.notify()
+	c.tellPublished(before, b, version)
 	c.cfg.Log.Info("converged", "version", version, "nodes", nodes, "millis", took.Milliseconds())
 	return &api.Converged{Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000}, nil
 }
@@ -77,6 +97,10 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, no
 	if err != nil {
 		return 0, err
 	}
+	var sick map[string]bool
+	if live := c.bundle(); live != nil {
+		sick = c.sick(ctx, c.valid(live, now))
+	}
 	both, removes := c.cache.union(tables)
 	steps := []map[string]*table{tables}
 	if removes {
@@ -89,6 +113,9 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, no
 				return 0, fmt.Errorf("canary %s: %w", nodes[0], err)
 			}
 		}
+		if err := c.probe(ctx, nodes[:1], valid, sick); err != nil {
+			return 0, fmt.Errorf("canary: %w", err)
+		}
 	}
 	for _, t := range steps {
 		c.cache.publish(version, t)
@@ -96,10 +123,32 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, no
 			return 0, err
 		}
 	}
+	nodes := c.ledger.connected()
+	if err := c.probe(ctx, nodes, valid, sick); err != nil {
+		return 0, err
+	}
 	c.mu.Lock()
 	c.leaves = envoy.Leaves(valid)
 	c.mu.Unlock()
-	return len(c.ledger.connected()), nil
+	return len(nodes), nil
+}
+
+// resultOf is the metric's word for how a roll-out ended.
+func resultOf(err error) string {
+	var sick *unhealthyError
+	var rejected *api.Rejection
+	switch {
+	case err == nil:
+		return resultConverged
+	case errors.As(err, &rejected):
+		return resultRejected
+	case errors.As(err, &sick):
+		return resultUnhealthy
+	case errors.Is(err, context.DeadlineExceeded):
+		return resultTimeout
+	default:
+		return resultFailed
+	}
 }
 
 // rollBack serves before again, and gives the nodes a moment to take it.
@@ -127,7 +176,7 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 		}
 		served = b
 	}
-	now := time.Now()
+	now := c.clock.now()
 	valid, tables, err := c.tables(ctx, served, now)
 	if err != nil {
 		return err
@@ -143,7 +192,11 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 // tables builds and packs the resources of b as they are valid at a moment,
 // with the secrets that they refer to.
 func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (*plan.Plan, map[string]*table, error) {
-	valid := b.Plan.At(now)
+	_, span := c.cfg.Tracer.Start(ctx, "build")
+	defer span.End()
+	began := time.Now()
+	defer func() { c.meter.build.Observe(time.Since(began).Seconds()) }()
+	valid := c.valid(b, now)
 	tables := map[string]*table{}
 	for _, k := range kinds {
 		tables[k.url] = newTable()
@@ -228,6 +281,7 @@ func (c *Control) refresh(renew bool) {
 	}
 	t := newTable()
 	err := c.addSecrets(t, b.Plan)
+	c.tellRotated(c.cache.secretVersions(), t, b)
 	if renew {
 		for _, name := range c.cache.leaves() {
 			if m := c.leaf(name); m != nil {
@@ -248,7 +302,8 @@ func (c *Control) refresh(renew bool) {
 }
 
 // expire serves the live plan again if one of its rules has ended.
-func (c *Control) expire(ctx context.Context, now time.Time) {
+func (c *Control) expire(ctx context.Context) {
+	now := c.clock.now()
 	c.mu.Lock()
 	due := !c.expiry.IsZero() && !now.Before(c.expiry)
 	c.mu.Unlock()
@@ -262,20 +317,23 @@ func (c *Control) expire(ctx context.Context, now time.Time) {
 			c.cfg.Log.Error("end leases", "error", err)
 			return
 		}
-		c.cfg.Log.Info("a lease has ended", "version", c.cache.current())
+		c.endLeases(b, c.cache.current(), now)
 	}
 }
 
 // leaf mints the certificate for a server name if the plan allows that host.
 func (c *Control) leaf(name string) proto.Message {
 	if !c.mayMint(name) {
+		c.meter.leaves.WithLabelValues(leafRefused).Inc()
 		return nil
 	}
 	s, err := c.ca.mint(name, time.Now())
 	if err != nil {
+		c.meter.leaves.WithLabelValues(leafFailed).Inc()
 		c.cfg.Log.Error("mint leaf certificate", "error", err)
 		return nil
 	}
+	c.meter.leaves.WithLabelValues(leafMinted).Inc()
 	return s
 }
 

@@ -95,6 +95,10 @@ func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 				return err
 			}
 		}
+		if e.Verdict == audit.Change {
+			_, err := fmt.Fprintf(w, "%-12s  %-7s  %-10s  %s\n", e.Time.Local().Format("15:04:05.000"), e.Verdict, e.Agent, plain(changeText(e)))
+			return err
+		}
 		reason := string(e.Reason)
 		if e.Credential != "" {
 			reason += ", credential " + e.Credential
@@ -109,6 +113,30 @@ func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 		_, err := fmt.Fprintf(w, row, e.Time.Local().Format("15:04:05.000"), e.Verdict, e.Agent, plain(e.Method), plain(e.Host+e.Path), status, e.Rule, plain(reason))
 		return err
 	}
+}
+
+// changeText says what has happened to the policy.
+func changeText(e audit.Event) string {
+	text := e.Kind
+	if e.Rule != "" {
+		text += " " + e.Rule
+	}
+	if e.Credential != "" {
+		text += " " + e.Credential
+	}
+	if e.Version != "" {
+		text += fmt.Sprintf(" (publication %d, version %s, by %s)", e.Publication, e.Version, e.By)
+	}
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	if e.Why != "" {
+		text += "; it was there for: " + e.Why
+	}
+	if e.Owner != "" {
+		text += "; owner " + e.Owner
+	}
+	return text
 }
 
 // plain returns s as it is if every character can be printed, and quoted otherwise.

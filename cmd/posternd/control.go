@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/postern/postern/audit"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
@@ -30,22 +31,23 @@ var rootFiles = []string{
 }
 
 func newControlCmd() *cobra.Command {
-	var home string
+	var home, metrics string
 	cmd := &cobra.Command{
-		Use:     "control --home DIR",
+		Use:     "control --home DIR [--metrics-listen ADDRESS]",
 		Short:   "Run the control plane of a stack",
 		Example: "  posternd control --home ~/.local/state/postern/local-1a2b3c4d",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runControl(cmd.Context(), stacks.Home{Root: home}, logger())
+			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, logger())
 		},
 	}
 	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
+	cmd.Flags().StringVar(&metrics, "metrics-listen", "", "serve /metrics, /healthz and /readyz on this TCP address too, such as 127.0.0.1:9464")
 	_ = cmd.MarkFlagRequired("home")
 	return cmd
 }
 
-func runControl(ctx context.Context, home stacks.Home, log *slog.Logger) error {
+func runControl(ctx context.Context, home stacks.Home, metrics string, log *slog.Logger) error {
 	if err := home.CheckSockets(); err != nil {
 		return err
 	}
@@ -65,6 +67,11 @@ func runControl(ctx context.Context, home stacks.Home, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	events, err := audit.NewWriter(home.AuditDir(), audit.ControlPlane)
+	if err != nil {
+		return err
+	}
+	defer events.Close() //nolint:errcheck // every event is on disk
 	control, err := xds.New(xds.Config{
 		Store: home.BundleURL(), CACert: home.CACert(), CAKey: home.CAKey(), State: home.ControlDir(),
 		Envoy: envoy.Options{Roots: roots},
@@ -76,11 +83,16 @@ func runControl(ctx context.Context, home stacks.Home, log *slog.Logger) error {
 			}
 			return nil
 		},
-		Log: log,
+		Probe: probe(home), Event: recordTo(events), Log: log,
 	})
 	if err != nil {
 		return err
 	}
+	stopMetrics, err := serveMetrics(control.Observability(), home.ControlDir(), metrics, log)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
 	nodes, err := listen(home.XDSSocket())
 	if err != nil {
 		return err

@@ -44,11 +44,15 @@ type Fleet struct {
 	t    testing.TB
 	Home stacks.Home
 	API  *api.Client
+	// Observability is what the control plane serves to monitoring.
+	Observability http.Handler
 	// CA is what agents trust; UpstreamCA is what signs upstreams.
 	CA, UpstreamCA *CA
 	// Envoy is the program that nodes started from now on run; "" means the
 	// one that envoy.Binary finds.
 	Envoy string
+	// Configure, if set, changes what the next StartControl starts with.
+	Configure func(*xds.Config)
 	// StopControl ends the control plane; StartControl begins a new one.
 	StopControl func()
 }
@@ -76,7 +80,7 @@ func New(t testing.TB, n int) *Fleet {
 func (f *Fleet) StartControl() {
 	f.t.Helper()
 	log := slog.New(slog.NewTextHandler(f.t.Output(), nil))
-	c, err := xds.New(xds.Config{
+	config := xds.Config{
 		Store: f.Home.BundleURL(), CACert: f.Home.CACert(), CAKey: f.Home.CAKey(), State: f.Home.ControlDir(),
 		Envoy: envoy.Options{Roots: f.Home.CACert()},
 		Prepare: func(node string, p *plan.Plan) error {
@@ -88,8 +92,13 @@ func (f *Fleet) StartControl() {
 			return nil
 		},
 		Log: log,
-	})
+	}
+	if f.Configure != nil {
+		f.Configure(&config)
+	}
+	c, err := xds.New(config)
 	require.NoError(f.t, err)
+	f.Observability = c.Observability()
 	nodes, err := net.Listen("unix", f.Home.XDSSocket())
 	require.NoError(f.t, err)
 	operators, err := net.Listen("unix", f.Home.ControlSocket())

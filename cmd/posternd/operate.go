@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/postern/postern/audit"
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds"
+)
+
+// metricsSocket is where monitoring reads, in the folder of the control plane
+// or of a node.
+const metricsSocket = "metrics.sock"
+
+// serveMetrics serves h on the Unix socket dir/metrics.sock, which only this
+// user can connect to, and, if it is not "", on the TCP address. It returns a
+// function that ends that. The address is for people to choose: what is served
+// is read-only and names no destination, but it does not authenticate.
+func serveMetrics(h http.Handler, dir, address string, log *slog.Logger) (func(), error) {
+	path := filepath.Join(dir, metricsSocket)
+	var listeners []net.Listener
+	stop := func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}
+	l, err := listen(path)
+	if err != nil {
+		return nil, err
+	}
+	listeners = append(listeners, l)
+	if address != "" {
+		l, err := net.Listen("tcp", address) //nolint:noctx // immediate
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("listen for metrics: %w; choose another --metrics-listen", err)
+		}
+		listeners = append(listeners, l)
+		log.Info("metrics", "address", l.Addr().String())
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	for _, l := range listeners {
+		go func() {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				log.Error("serve metrics", "error", err)
+			}
+		}()
+	}
+	return func() { s.Close() }, nil //nolint:errcheck // the process ends
+}
+
+// recordTo returns what writes the control plane's events to the audit log.
+func recordTo(w *audit.Writer) func(xds.Event) error {
+	return func(e xds.Event) error {
+		return w.Record(audit.Event{
+			Time: e.Time.UTC(), Kind: e.Kind, ID: e.ID, Publication: e.Seq, Version: e.Version, By: e.By,
+			Agent: e.Agent, Rule: e.Rule, Why: e.Reason, Owner: e.Owner, Credential: e.Credential, Detail: e.Detail,
+		})
+	}
+}
+
+// probe reports whether a node of this machine serves the agents of p: whether
+// each agent's socket takes a connection. A node of another machine answers for
+// itself, by /readyz.
+func probe(home stacks.Home) func(context.Context, string, *plan.Plan) error {
+	return func(ctx context.Context, node string, p *plan.Plan) error {
+		if _, err := os.Stat(filepath.Join(home.NodeDir(node), envoy.AdminSocket)); err != nil {
+			return nil //nolint:nilerr // it does not run here
+		}
+		for _, a := range p.Agents {
+			if err := dialAgent(ctx, filepath.Join(home.AgentDir(node, a.Name), filepath.Base(envoy.AgentSocket(a.Name)))); err != nil {
+				return fmt.Errorf("the socket of agent %s: %w", a.Name, err)
+			}
+		}
+		return nil
+	}
+}
+
+// dialTimeout bounds a connection on the same machine.
+const dialTimeout = 2 * time.Second
+
+func dialAgent(ctx context.Context, path string) error {
+	d := net.Dialer{Timeout: dialTimeout}
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}

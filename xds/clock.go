@@ -1,0 +1,72 @@
+package xds
+
+import (
+	"sync"
+	"time"
+)
+
+// clock is the time by which leases end. It is the wall clock's, but it never
+// goes slower than time itself: a wall clock that is set back does not make a
+// lease longer. One that is set forward ends leases early, and [Control.valid]
+// keeps what has ended from coming back. It is safe for concurrent use.
+type clock struct {
+	wall func() time.Time
+	// steady is how long the process runs, by a clock that nobody sets.
+	steady func() time.Duration
+
+	mu sync.Mutex
+	// anchor is the latest time that was known to be right when steady was at.
+	anchor time.Time
+	at     time.Duration
+}
+
+// newClock returns a clock that is not before seen: what a control plane that
+// was here earlier has lived through.
+func newClock(wall func() time.Time, steady func() time.Duration, seen time.Time) *clock {
+	c := &clock{wall: wall, steady: steady, anchor: wall().Round(0), at: steady()}
+	if seen.After(c.anchor) {
+		c.anchor = seen
+	}
+	return c
+}
+
+// now is the wall's time, or the time that must have come since the clock was
+// made, whichever is later.
+func (c *clock) now() time.Time {
+	if lived := c.lived(); lived.After(c.wall()) {
+		return lived
+	}
+	return c.wall().Round(0)
+}
+
+// lived is the time that must have come, whatever the wall clock was set to meanwhile.
+func (c *clock) lived() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.anchor.Add(c.steady() - c.at)
+}
+
+// behind is by how much the wall clock was set back.
+func (c *clock) behind() time.Duration { return max(0, c.lived().Sub(c.wall())) }
+
+// setBackAfter is by how much a wall clock may be set back without a word on it.
+const setBackAfter = 5 * time.Second
+
+// checkClock tells when the wall clock was set back, once.
+func (c *Control) checkClock() {
+	behind := c.clock.behind()
+	c.mu.Lock()
+	was := c.setBack
+	c.setBack = behind > setBackAfter
+	is, b := c.setBack, c.live
+	c.mu.Unlock()
+	if !is || was {
+		return
+	}
+	c.cfg.Log.Warn("the clock was set back: leases end by the time that has passed", "by", behind.Round(time.Second).String())
+	e := Event{Kind: EventClockSet, Time: c.clock.now().UTC(), Detail: "by " + behind.Round(time.Second).String() + ": leases end by the time that has passed"}
+	if b != nil {
+		e.Seq = b.Seq
+	}
+	c.tell(e)
+}

@@ -1,0 +1,231 @@
+package xds
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// The kinds of [Event].
+const (
+	// EventPublished is a publication that every connected node has taken.
+	EventPublished = "published"
+	// EventRefused is a publication that the control plane has taken back.
+	EventRefused = "refused"
+	// EventKilled and EventUnkilled are the kill switch.
+	EventKilled   = "killed"
+	EventUnkilled = "unkilled"
+	// EventLeaseEnded is a rule that has ended by itself.
+	EventLeaseEnded = "lease-ended"
+	// EventSecretRotated is a credential whose secret has changed.
+	EventSecretRotated = "secret-rotated"
+	// EventClockSet is a wall clock that was set back.
+	EventClockSet = "clock-set-back"
+)
+
+// Event is something that has happened to the policy. Nothing in it is secret,
+// and nothing comes from an agent.
+type Event struct {
+	// ID is the same for the same happening, however often it is told: a
+	// control plane that starts again tells the ends of leases again. "" if
+	// it is told once.
+	ID   string
+	Kind string
+	// Time is when it happened, which may be long before it is told.
+	Time time.Time
+	// Seq and Version are of the publication it is about, By is who published that.
+	Seq     uint64
+	Version string
+	By      string
+	// Agent, Rule, Reason and Owner are those of the rule, if it is about one.
+	Agent, Rule, Reason, Owner string
+	// Credential is its name, if it is about one.
+	Credential string
+	// Detail is for people.
+	Detail string
+}
+
+// tell hands the event on. That it cannot be written stops nothing: what the
+// fleet enforces does not depend on the log.
+func (c *Control) tell(e Event) {
+	if c.cfg.Event == nil {
+		return
+	}
+	if err := c.cfg.Event(e); err != nil {
+		c.meter.eventErrors.Inc()
+		c.cfg.Log.Error("write event", "kind", e.Kind, "error", err)
+	}
+}
+
+// tellPublished tells what the live bundle b is, after before.
+func (c *Control) tellPublished(before, b *bundle.Bundle, version string) {
+	if c.cfg.Event == nil {
+		return
+	}
+	if before == nil {
+		before = &bundle.Bundle{Plan: &plan.Plan{}}
+	}
+	e := Event{Kind: EventPublished, Time: b.Time, Seq: b.Seq, Version: version, By: b.By}
+	killed, unkilled := switched(before.Killed, b.Killed), switched(b.Killed, before.Killed)
+	if len(killed) > 0 {
+		e.Kind, e.Detail = EventKilled, strings.Join(killed, ", ")
+		c.tell(e)
+	}
+	if len(unkilled) > 0 {
+		e.Kind, e.Detail = EventUnkilled, strings.Join(unkilled, ", ")
+		c.tell(e)
+	}
+	if was, err := before.Plan.Version(); err == nil && was == version && len(killed)+len(unkilled) > 0 {
+		return
+	}
+	e.Kind, e.Detail = EventPublished, summary(before.Plan, b.Plan)
+	c.tell(e)
+}
+
+// switched are those who are killed in is and were not in was.
+func switched(was, is bundle.Killed) []string {
+	var out []string
+	if is.Stack && !was.Stack {
+		out = append(out, "everyone")
+	}
+	for _, a := range is.Agents {
+		if !slices.Contains(was.Agents, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// summary counts what a publication changes, by kind and by risk.
+func summary(was, is *plan.Plan) string {
+	changes := plan.Diff(was, is)
+	if len(changes) == 0 {
+		return "nothing changes for any agent"
+	}
+	kinds, risks := map[string]int{}, map[plan.Risk]int{}
+	for _, ch := range changes {
+		kinds[ch.Kind]++
+		if ch.Kind != "-" {
+			risks[ch.Risk]++
+		}
+	}
+	text := fmt.Sprintf("%d more access, %d less, %d other", kinds["+"], kinds["-"], kinds["~"])
+	for _, r := range []plan.Risk{plan.RiskHigh, plan.RiskMedium} {
+		if n := risks[r]; n > 0 {
+			text += fmt.Sprintf("; %d of %s risk", n, r)
+		}
+	}
+	return text
+}
+
+// leases is what is remembered of time, so that a restart does not extend a lease.
+type leases struct {
+	// Seen is a time that has come already.
+	Seen time.Time `json:"seen"`
+	// Ended are the leases that have ended, by leaseID: a clock that is set
+	// forward, and back again, does not bring them back.
+	Ended []string `json:"ended,omitempty"`
+}
+
+func (c *Control) leasesFile() string { return filepath.Join(c.cfg.State, "leases.json") }
+
+// leaseID names one lease: the same rule with another end is another.
+func leaseID(r plan.Rule) string { return EventLeaseEnded + "/" + r.ID + "/" + r.Expires }
+
+// valid returns what of b's plan holds now: a lease that has once ended stays so.
+func (c *Control) valid(b *bundle.Bundle, now time.Time) *plan.Plan {
+	p := b.Plan.At(now)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.ended) == 0 {
+		return p
+	}
+	for i := range p.Agents {
+		p.Agents[i].Rules = slices.DeleteFunc(p.Agents[i].Rules, func(r plan.Rule) bool { return r.Expires != "" && c.ended[leaseID(r)] })
+	}
+	return p
+}
+
+// endLeases tells the leases of b that have ended by now, each once, and
+// remembers them. A rule that had ended before it was published was never a lease.
+func (c *Control) endLeases(b *bundle.Bundle, version string, now time.Time) {
+	if b == nil || b.Plan == nil {
+		return
+	}
+	changed := false
+	for _, a := range b.Plan.Agents {
+		for _, r := range a.Rules {
+			if r.Expires == "" {
+				continue
+			}
+			end, err := time.Parse(time.RFC3339, r.Expires)
+			// The file has whole seconds.
+			if err != nil || now.Before(end) || end.Before(b.Time.Add(-time.Second)) {
+				continue
+			}
+			id := leaseID(r)
+			c.mu.Lock()
+			known := c.ended[id]
+			c.ended[id] = true
+			c.mu.Unlock()
+			if known {
+				continue
+			}
+			changed = true
+			c.meter.leases.Inc()
+			detail := ""
+			if late := now.Sub(end); late > lateAfter {
+				detail = "noticed " + late.Round(time.Second).String() + " later, when the control plane was back"
+			}
+			c.cfg.Log.Info("a lease has ended", "agent", a.Name, "rule", r.ID, "expires", r.Expires)
+			c.tell(Event{
+				ID: id, Kind: EventLeaseEnded, Time: end, Seq: b.Seq, Version: version, By: b.By,
+				Agent: a.Name, Rule: r.ID, Reason: r.Reason, Owner: r.Owner, Detail: detail,
+			})
+		}
+	}
+	if changed {
+		c.saveLeases(b)
+	}
+}
+
+// lateAfter is by how much an end may be told late without a word on it.
+const lateAfter = 3 * time.Second
+
+// saveLeases remembers the leases of b that have ended, and the time.
+func (c *Control) saveLeases(b *bundle.Bundle) {
+	state := leases{Seen: c.clock.lived()}
+	c.mu.Lock()
+	for _, a := range b.Plan.Agents {
+		for _, r := range a.Rules {
+			if r.Expires != "" && c.ended[leaseID(r)] {
+				state.Ended = append(state.Ended, leaseID(r))
+			}
+		}
+	}
+	c.mu.Unlock()
+	slices.Sort(state.Ended)
+	if err := writeJSON(c.leasesFile(), state); err != nil {
+		c.cfg.Log.Error("remember leases", "error", err)
+	}
+}
+
+// tellRotated tells which credentials' secrets are others than before.
+func (c *Control) tellRotated(before map[string]string, t *table, b *bundle.Bundle) {
+	for _, cred := range b.Plan.Credentials {
+		name := envoy.SecretName(cred.Name)
+		was, is := before[name], t.versions[name]
+		if was == "" || was == is {
+			continue
+		}
+		c.meter.rotate.Inc()
+		c.cfg.Log.Info("secret rotated", "credential", cred.Name, "version", is)
+		c.tell(Event{Kind: EventSecretRotated, Time: time.Now().UTC(), Seq: b.Seq, Credential: cred.Name, Detail: "version " + is})
+	}
+}

@@ -1,0 +1,53 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/postern/postern/plan"
+)
+
+// unhealthyError is a node that has acknowledged everything and does not serve.
+type unhealthyError struct {
+	node string
+	err  error
+}
+
+func (e *unhealthyError) Error() string {
+	return fmt.Sprintf("node %s has acknowledged the version and does not serve: %v", e.node, e.err)
+}
+
+func (e *unhealthyError) Unwrap() error { return e.err }
+
+// sick returns the connected nodes that do not serve what is live, before a
+// roll-out. What is broken already is not the roll-out's fault, and must not
+// keep an operator from taking access away: it is logged and passed over.
+func (c *Control) sick(ctx context.Context, live *plan.Plan) map[string]bool {
+	out := map[string]bool{}
+	if c.cfg.Probe == nil || live == nil {
+		return out
+	}
+	for _, id := range c.ledger.connected() {
+		if err := c.cfg.Probe(ctx, id, live); err != nil {
+			out[id] = true
+			c.cfg.Log.Error("a node does not serve, and did not before this roll-out", "node", id, "error", err)
+		}
+	}
+	return out
+}
+
+// probe asks the nodes that have acknowledged valid whether they serve it.
+func (c *Control) probe(ctx context.Context, nodes []string, valid *plan.Plan, sick map[string]bool) error {
+	if c.cfg.Probe == nil {
+		return nil
+	}
+	for _, id := range nodes {
+		if sick[id] || !c.ledger.online(id) {
+			continue
+		}
+		if err := c.cfg.Probe(ctx, id, valid); err != nil {
+			return &unhealthyError{node: id, err: err}
+		}
+	}
+	return nil
+}
