@@ -135,10 +135,6 @@ func quoted(s string) (value, rest string, ok bool) {
 
 // appendJSON appends the JSON of e to b, byte for byte as encoding/json does it.
 func (e *Event) appendJSON(b []byte) []byte {
-	if e.Kind != "" { // a change of the policy: there are few of them
-		encoded, _ := json.Marshal(e) // strings and numbers: cannot fail
-		return append(b, encoded...)
-	}
 	text := func(key, value string) {
 		b = appendText(append(b, key...), value)
 	}
@@ -168,6 +164,15 @@ func (e *Event) appendJSON(b []byte) []byte {
 	number(`,"sent":`, e.Sent)
 	number(`,"received":`, e.Received)
 	number(`,"millis":`, e.Millis)
+	optional(`,"kind":`, e.Kind)
+	optional(`,"id":`, e.ID)
+	if e.Publication != 0 {
+		b = strconv.AppendUint(append(b, `,"publication":`...), e.Publication, 10)
+	}
+	optional(`,"version":`, e.Version)
+	optional(`,"by":`, e.By)
+	optional(`,"why":`, e.Why)
+	optional(`,"owner":`, e.Owner)
 	return append(b, '}')
 }
 
