@@ -30,14 +30,18 @@ type Writer struct {
 	buffer []byte
 	// ids are those of the events that have one.
 	ids map[string]bool
+	// open is the file that says that this writer was not closed.
+	open string
 }
 
 // maxBatch is about how many bytes of the access log are taken at once: what a
 // pipe holds.
 const maxBatch = 1 << 16
 
-// NewWriter opens dir/<node>.jsonl and goes on after the last event in it. A
-// torn last line, of a machine that lost power, is cut off and declared as a gap.
+// NewWriter opens dir/<node>.jsonl and goes on after the last event in it. What
+// a writer that was never closed may have lost is declared as a gap; a torn last
+// line, of a machine that lost power, is cut off. The file dir/<node>.open is
+// there while a writer is.
 func NewWriter(dir, node string) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make audit folder: %w", err)
@@ -60,9 +64,19 @@ func NewWriter(dir, node string) (*Writer, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open audit log: %w", err), f.Close())
 	}
-	w := &Writer{node: node, file: f, seq: last, ids: ids}
-	if size > whole {
-		return w, w.Gap("the last line was torn")
+	w := &Writer{node: node, file: f, seq: last, ids: ids, open: filepath.Join(dir, node+".open")}
+	_, err = os.Stat(w.open)
+	killed := err == nil
+	if err = os.WriteFile(w.open, nil, 0o600); err == nil {
+		switch {
+		case size > whole:
+			err = w.Gap("the last line was torn")
+		case killed:
+			err = w.Gap("what wrote this log was killed: what happened in its last moments may be missing")
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open audit log: %w", err), f.Close())
 	}
 	return w, nil
 }
@@ -196,5 +210,5 @@ func (w *Writer) append(events ...*Event) error {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.file.Close()
+	return errors.Join(w.file.Close(), os.Remove(w.open))
 }

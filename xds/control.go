@@ -68,7 +68,8 @@ type Control struct {
 	// salt keeps the versions of secrets from telling anything of them.
 	salt []byte
 
-	// rollout is held by whoever changes what is served.
+	// rollout is held by whoever changes what is served; until Run has served
+	// what was good, nobody else may.
 	rollout sync.Mutex
 
 	mu       sync.Mutex
@@ -129,13 +130,47 @@ func New(cfg Config) (*Control, error) {
 	for _, id := range nodes {
 		c.ledger.allow(id, true)
 	}
+	c.rollout.Lock()
 	return c, nil
 }
 
 // Run serves the last good version, tries what the store holds, and then keeps
-// secrets and certificates fresh until ctx is done.
+// secrets and certificates fresh until ctx is done. It is called once.
 func (c *Control) Run(ctx context.Context) error {
 	defer c.secrets.Close()
+	err := c.start(ctx)
+	c.rollout.Unlock()
+	if err != nil {
+		return err
+	}
+	renew := time.NewTicker(leafLifetime / 4)
+	defer renew.Stop()
+	// A timer would run by the monotonic clock; a lease ends by the wall's.
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	minute := time.NewTicker(time.Minute)
+	defer minute.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-second.C:
+			c.checkClock()
+			c.expire(ctx)
+		case <-minute.C:
+			if b := c.bundle(); b != nil {
+				c.saveLeases(b)
+			}
+		case <-c.kick:
+			c.refresh(false)
+		case <-renew.C:
+			c.refresh(true)
+		}
+	}
+}
+
+// start serves the last good version, or what the store holds if there is none.
+func (c *Control) start(ctx context.Context) error {
 	var good *bundle.Bundle
 	if err := readJSON(c.goodFile(), &good); err != nil {
 		return err
@@ -163,30 +198,7 @@ func (c *Control) Run(ctx context.Context) error {
 			c.cfg.Log.Warn("the store holds a publication that never converged; serving the last good one", "store", published.Seq, "serving", good.Seq)
 		}
 	}
-	renew := time.NewTicker(leafLifetime / 4)
-	defer renew.Stop()
-	// A timer would run by the monotonic clock; a lease ends by the wall's.
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
-	minute := time.NewTicker(time.Minute)
-	defer minute.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-second.C:
-			c.checkClock()
-			c.expire(ctx)
-		case <-minute.C:
-			if b := c.bundle(); b != nil {
-				c.saveLeases(b)
-			}
-		case <-c.kick:
-			c.refresh(false)
-		case <-renew.C:
-			c.refresh(true)
-		}
-	}
+	return nil
 }
 
 // Register adds the aggregated discovery service to g.

@@ -65,16 +65,22 @@ func New(t testing.TB, n int) *Fleet {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
 	f := &Fleet{t: t, Home: stacks.Home{Root: root}, CA: NewCA(t, "postern test"), UpstreamCA: NewCA(t, "upstream test")}
-	require.NoError(t, os.MkdirAll(f.Home.CADir(), 0o700))
-	require.NoError(t, os.MkdirAll(f.Home.ControlDir(), 0o700))
-	require.NoError(t, os.WriteFile(f.Home.CACert(), f.CA.PEM, 0o600))
-	require.NoError(t, os.WriteFile(f.Home.CAKey(), f.CA.keyPEM(t), 0o600))
+	WriteHome(t, f.Home, f.CA)
 	f.API = api.Dial(f.Home.ControlSocket())
 	f.StartControl()
 	for i := range n {
 		f.StartNode("n" + strconv.Itoa(i+1))
 	}
 	return f
+}
+
+// WriteHome makes what a control plane needs to start.
+func WriteHome(t testing.TB, home stacks.Home, ca *CA) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(home.CADir(), 0o700))
+	require.NoError(t, os.MkdirAll(home.ControlDir(), 0o700))
+	require.NoError(t, os.WriteFile(home.CACert(), ca.PEM, 0o600))
+	require.NoError(t, os.WriteFile(home.CAKey(), ca.keyPEM(t), 0o600))
 }
 
 func (f *Fleet) StartControl() {
@@ -173,16 +179,21 @@ func (f *Fleet) MustPublish(p *plan.Plan) {
 
 // Client is the agent: its HTTP client goes through its socket on a node.
 func (f *Fleet) Client(nodeID, agent string) *http.Client {
+	c := AgentClient(f.CA, f.Dial(nodeID, agent))
+	f.t.Cleanup(c.CloseIdleConnections)
+	return c
+}
+
+// AgentClient is an HTTP client that trusts ca and whose proxy is what dial connects to.
+func AgentClient(ca *CA, dial func(context.Context, string, string) (net.Conn, error)) *http.Client {
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(f.CA.PEM)
-	tr := &http.Transport{
+	pool.AppendCertsFromPEM(ca.PEM)
+	return &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
 		Proxy:             http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.invalid:3128"}),
-		DialContext:       f.Dial(nodeID, agent),
+		DialContext:       dial,
 		TLSClientConfig:   &tls.Config{RootCAs: pool},
 		ForceAttemptHTTP2: true,
-	}
-	f.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}}
 }
 
 func (f *Fleet) Dial(nodeID, agent string) func(context.Context, string, string) (net.Conn, error) {
@@ -219,13 +230,19 @@ type Upstream struct {
 // NewUpstream starts a server for the hosts, by a certificate for each.
 func (f *Fleet) NewUpstream(hosts ...string) *Upstream {
 	f.t.Helper()
-	path := filepath.Join(f.Home.Root, "upstream-"+hosts[0]+".sock")
+	return NewUpstream(f.t, f.Home, f.UpstreamCA, hosts...)
+}
+
+// NewUpstream starts a server for the hosts, with its socket in home.
+func NewUpstream(t testing.TB, home stacks.Home, ca *CA, hosts ...string) *Upstream {
+	t.Helper()
+	path := filepath.Join(home.Root, "upstream-"+hosts[0]+".sock")
 	l, err := net.Listen("unix", path)
-	require.NoError(f.t, err)
-	u := &Upstream{Address: "unix:" + path, CA: string(f.UpstreamCA.PEM)}
+	require.NoError(t, err)
+	u := &Upstream{Address: "unix:" + path, CA: string(ca.PEM)}
 	s := &http.Server{
 		ReadHeaderTimeout: time.Minute,
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{f.UpstreamCA.Issue(f.t, hosts...)}},
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, hosts...)}},
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			u.mu.Lock()
@@ -242,7 +259,7 @@ func (f *Fleet) NewUpstream(hosts ...string) *Upstream {
 		}),
 	}
 	go func() { _ = s.ServeTLS(l, "", "") }()
-	f.t.Cleanup(func() { _ = s.Close() })
+	t.Cleanup(func() { _ = s.Close() })
 	return u
 }
 

@@ -1,0 +1,228 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/tests/fleet"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// posternd is the program, built once.
+var posternd = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "posternd")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "posternd")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, "./cmd/posternd")
+	cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := posternd(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// stack is a control plane and nodes, each a process of its own.
+type stack struct {
+	t    testing.TB
+	home stacks.Home
+	api  *api.Client
+	ca   *fleet.CA
+	// programs are what was started, by name: "control", "n1".
+	mu       sync.Mutex
+	programs map[string]*program
+	// log is what all of them have said.
+	log bytes.Buffer
+}
+
+type program struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+// Write takes what the programs say.
+func (s *stack) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.Write(b)
+}
+
+func (s *stack) said() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
+// newStack starts a control plane and the nodes n1 to nN.
+func newStack(t testing.TB, nodes int) *stack {
+	t.Helper()
+	// Not t.TempDir: a socket's path is short.
+	root, err := os.MkdirTemp("", "faults")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	s := &stack{t: t, home: stacks.Home{Root: root}, ca: fleet.NewCA(t, "faults"), programs: map[string]*program{}}
+	fleet.WriteHome(t, s.home, s.ca)
+	s.api = api.Dial(s.home.ControlSocket())
+	s.start("control")
+	s.awaitControl()
+	for i := range nodes {
+		id := "n" + strconv.Itoa(i+1)
+		require.NoError(t, s.api.AddNode(t.Context(), id))
+		s.start(id)
+	}
+	s.await("every node is connected", func(st *api.Status) bool { return connected(st) == nodes })
+	return s
+}
+
+// start runs the control plane, or the node of that name.
+func (s *stack) start(name string) {
+	s.t.Helper()
+	path, err := posternd()
+	require.NoError(s.t, err)
+	args := []string{"control", "--home", s.home.Root}
+	if name != "control" {
+		binary, err := envoy.Binary()
+		require.NoError(s.t, err)
+		args = []string{"node", "--home", s.home.Root, "--id", name, "--envoy", binary}
+	}
+	s.run(name, path, args...)
+}
+
+func (s *stack) run(name, path string, args ...string) {
+	s.t.Helper()
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = s, s
+	cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+s.home.CACert())
+	require.NoError(s.t, cmd.Start())
+	p := &program{cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		_ = cmd.Wait()
+	}()
+	s.programs[name] = p
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-p.ended:
+		case <-time.After(20 * time.Second):
+			_ = cmd.Process.Kill()
+			<-p.ended
+		}
+	})
+}
+
+// kill ends a program as a crash would, and starts it again.
+func (s *stack) kill(name string) {
+	s.t.Helper()
+	p := s.programs[name]
+	require.NoError(s.t, p.cmd.Process.Kill())
+	<-p.ended
+	s.start(name)
+}
+
+// killEnvoy ends the Envoy of a node. It may have ended already.
+func (s *stack) killEnvoy(node string) {
+	for _, pid := range children(s.programs[node].cmd.Process.Pid) {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
+
+// children are the processes that a process has started.
+func children(pid int) []int {
+	var pids []int
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, task := range tasks {
+		b, _ := os.ReadFile(task)
+		for _, field := range strings.Fields(string(b)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, child)
+			}
+		}
+	}
+	return pids
+}
+
+func connected(st *api.Status) int {
+	n := 0
+	for _, node := range st.Nodes {
+		if node.Connected {
+			n++
+		}
+	}
+	return n
+}
+
+// patience bounds what is waited for: a node that starts again, with others
+// that use the machine.
+const patience = 40 * time.Second
+
+func (s *stack) awaitControl() {
+	s.t.Helper()
+	s.await("the control plane answers", func(*api.Status) bool { return true })
+}
+
+// await waits for a state of the fleet.
+func (s *stack) await(what string, reached func(*api.Status) bool) {
+	s.t.Helper()
+	var last *api.Status
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if last, err = s.api.Status(s.t.Context()); err == nil && reached(last) {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	s.t.Log(s.said())
+	require.FailNow(s.t, what+": it never came", "%+v %v", last, err)
+}
+
+// publish makes p live, however often it takes: what is broken comes back.
+func (s *stack) publish(p *plan.Plan) {
+	s.t.Helper()
+	var last error
+	require.Eventually(s.t, func() bool {
+		_, last = s.push(p)
+		return last == nil
+	}, patience, 50*time.Millisecond)
+	require.NoError(s.t, last)
+}
+
+func (s *stack) push(p *plan.Plan) (*api.Converged, error) {
+	return bundle.Publish(s.t.Context(), s.home.BundleURL(), s.api, p)
+}
+
+// agent is the HTTP client of an agent at a node; each request is a connection
+// of its own, so that a node that is back is used at once.
+func (s *stack) agent(node, name string) *http.Client {
+	return fleet.AgentClient(s.ca, func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(s.home.NodeDir(node), envoy.AgentSocket(name)))
+	})
+}
