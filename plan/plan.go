@@ -41,7 +41,7 @@ type Credential struct {
 	Header string `json:"header,omitempty"`
 	// Prefix precedes the secret in the header's value, such as "Bearer ".
 	Prefix string `json:"prefix,omitempty"`
-	// Secret is the URL of the secret: env://NAME or file:///absolute/path.
+	// Secret is the URL of the secret: see [Reference].
 	Secret string `json:"secret"`
 	// Username is the user of KindBasic, or the client ID of the OAuth kinds.
 	Username string `json:"username,omitempty"`

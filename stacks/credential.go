@@ -1,9 +1,8 @@
 package stacks
 
 import (
-	"net/netip"
+	"errors"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -76,7 +75,7 @@ func (l *loader) credential(f field) {
 	}
 	l.credentialFields(f.value, &c)
 	if n := f.value.get("secret"); n == nil {
-		l.at(f.key, secretForm, "%s has no secret", what)
+		l.at(f.key, plan.ReferenceHint, "%s has no secret", what)
 	} else if t, ok := l.text(n, "secret"); ok {
 		c.Secret = l.secret(n, t)
 	}
@@ -197,8 +196,7 @@ func endpoint(raw string) bool {
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || len(raw) > 1024 {
 		return false
 	}
-	ip, _ := netip.ParseAddr(u.Hostname())
-	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip.IsLoopback())
+	return u.Scheme == "https" || u.Scheme == "http" && plan.Loopback(u.Hostname())
 }
 
 // placeholders are variables that a client insists on. Not those that the
@@ -230,34 +228,26 @@ func (l *loader) header(n *node, t string) string {
 	return h
 }
 
-const secretForm = `write where it is: "env://NAME", "file:///absolute/path" or "file:path/beside/this/file"; never the secret itself`
-
 // secret returns the reference in its absolute form.
 func (l *loader) secret(n *node, t string) string {
-	if v, ok := strings.CutPrefix(t, "env://"); ok {
-		if !variable.MatchString(v) {
-			l.at(n, `write "env://NAME"`, "secret does not name an environment variable")
-		}
-		return t
-	}
-	path, ok := strings.CutPrefix(t, "file:")
-	if !ok {
-		l.at(n, secretForm, "secret is not a reference")
-		return ""
-	}
-	if rest, ok := strings.CutPrefix(path, "//"); ok {
-		p, err := url.PathUnescape(rest)
-		if err != nil || !filepath.IsAbs(p) || strings.ContainsAny(rest, "?#") {
-			l.at(n, secretForm, "secret does not name an absolute file")
+	if path, ok := strings.CutPrefix(t, "file:"); ok && !hasPrefix(path, "//") {
+		path, field, selects := strings.Cut(path, "#")
+		if path == "" || strings.HasSuffix(path, "/") || strings.Contains(path, "\x00") {
+			l.at(n, plan.ReferenceHint, "secret does not name a file")
 			return ""
 		}
-		path = p
+		t = (&url.URL{Scheme: "file", Path: l.resolve(path)}).String()
+		if selects {
+			t += "#" + field
+		}
 	}
-	if path == "" || strings.HasSuffix(path, "/") || strings.Contains(path, "\x00") {
-		l.at(n, secretForm, "secret does not name a file")
+	_, err := plan.ParseReference(t)
+	var wrong *plan.ReferenceError
+	if errors.As(err, &wrong) {
+		l.at(n, wrong.Hint, "%s", wrong.Text)
 		return ""
 	}
-	return (&url.URL{Scheme: "file", Path: l.resolve(path)}).String()
+	return t
 }
 
 func hasPrefix(s string, prefixes ...string) bool {

@@ -100,7 +100,7 @@ func New(cfg Config) (*Control, error) {
 		return nil, fmt.Errorf("make a salt: %w", err)
 	}
 	c.cache = newCache(c.ledger, c.leaf, c.mayMint)
-	c.secrets = secret.NewStore(func() {
+	c.secrets = secret.NewStore(c.salt, func() {
 		select {
 		case c.kick <- struct{}{}:
 		default:
@@ -233,13 +233,16 @@ func (c *Control) Status() *api.Status {
 			s.Killed = append(s.Killed, a.Name)
 		}
 	}
-	problems := map[string]secret.Problem{}
-	for _, pr := range c.secrets.Problems() {
-		problems[pr.Credential] = pr
+	states := map[string]secret.State{}
+	for _, st := range c.secrets.States() {
+		states[st.Credential] = st
 	}
 	for _, cred := range p.Credentials {
-		pr := problems[cred.Name]
-		s.Credentials = append(s.Credentials, api.Credential{Name: cred.Name, OK: pr.Text == "" || pr.Working, Problem: pr.Text})
+		st := states[cred.Name]
+		s.Credentials = append(s.Credentials, api.Credential{
+			Name: cred.Name, OK: st.Problem == "" || st.Working, Problem: st.Problem,
+			Source: st.Source, Version: st.Version, Since: st.Since, Troubled: st.Troubled,
+		})
 	}
 	return s
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -143,8 +142,13 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 		}
 	}
 	for _, c := range p.Credentials {
-		if u, err := url.Parse(c.Secret); err == nil && u.Scheme == "file" {
-			s.Hidden = append(s.Hidden, u.Path)
+		switch r, err := plan.ParseReference(c.Secret); {
+		case err != nil:
+		case r.Source == plan.SourceFile:
+			s.Hidden = append(s.Hidden, r.Name)
+		case r.Source == plan.SourceExec:
+			// It runs outside, with the control plane's rights.
+			s.ReadOnly = append(s.ReadOnly, r.Name)
 		}
 	}
 	s.Env = placeholders(p, &p.Agents[i])

@@ -72,16 +72,22 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time) error {
 		fmt.Fprintf(t, "%s\t%t\t%s\t%s\t%s\n", n.ID, n.Connected, orDash(n.Version), ago(n.LastAck, now), nack(n, now))
 	}
 	if len(s.Credentials) > 0 {
-		fmt.Fprintln(t, "\nCREDENTIAL\tSTATE")
+		fmt.Fprintln(t, "\nCREDENTIAL\tSOURCE\tVERSION\tIN USE SINCE\tSTATE")
 		for _, c := range s.Credentials {
-			state := "ok"
-			if !c.OK {
-				state = "routes fail closed: " + c.Problem
-			}
-			fmt.Fprintf(t, "%s\t%s\n", c.Name, state)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Name, orDash(c.Source), orDash(c.Version), ago(c.Since, now), credentialState(c, now))
 		}
 	}
 	return t.Flush()
+}
+
+func credentialState(c api.Credential, now time.Time) string {
+	switch {
+	case !c.OK:
+		return "routes fail closed: " + c.Problem
+	case c.Problem != "":
+		return "works, but since " + ago(c.Troubled, now) + ": " + c.Problem
+	}
+	return "ok"
 }
 
 func nack(n api.Node, now time.Time) string {

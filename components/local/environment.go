@@ -4,7 +4,6 @@ package local
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -145,8 +144,8 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 func variables(p *plan.Plan) []string {
 	var names []string
 	for _, c := range p.Credentials {
-		if name, ok := strings.CutPrefix(c.Secret, "env://"); ok {
-			names = append(names, name)
+		if r, err := plan.ParseReference(c.Secret); err == nil && r.Source == plan.SourceEnv {
+			names = append(names, r.Name)
 		}
 	}
 	return names

@@ -64,8 +64,18 @@ type Credential struct {
 	Name string `json:"name"`
 	// OK is false if the secret cannot be had; its routes then fail closed.
 	OK bool `json:"ok"`
-	// Problem says why not, and what to do; beside OK, why it soon will be false.
+	// Problem says why not, and what to do; beside OK, why it soon will be false,
+	// or why the value may be out of date.
 	Problem string `json:"problem,omitempty"`
+	// Source is the kind of place it comes from: the scheme of its URL.
+	Source string `json:"source,omitempty"`
+	// Version names the value in use without telling anything of it: the source's
+	// own ID, or a salted hash. Of a minted token it is that of its secret.
+	Version string `json:"version,omitempty"`
+	// Since is when that version came to be used, Troubled since when there is a
+	// problem; zero if there is none.
+	Since    time.Time `json:"since,omitzero"`
+	Troubled time.Time `json:"troubled,omitzero"`
 }
 
 // Rejection is a version that the fleet did not take.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/postern/postern/plan"
 )
 
 // maxAnswer bounds what a token endpoint may answer.
@@ -63,8 +65,7 @@ func (g guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func loopback(u *url.URL) bool {
-	ip := net.ParseIP(u.Hostname())
-	return u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
+	return u.Scheme == "http" && plan.Loopback(u.Hostname())
 }
 
 // bounded fails where a limited reader would pass half an answer for a whole.
@@ -91,27 +92,33 @@ var codes = map[string]bool{
 // explain says, in our words, what went wrong at the endpoint that is called name.
 func explain(err error, name string) *failure {
 	var answered *oauth2.RetrieveError
+	if errors.As(err, &answered) {
+		return &failure{text: status(name, answered.Response.StatusCode, answered.ErrorCode)}
+	}
+	return &failure{text: transport(err, name, name+" answered something that is not a token")}
+}
+
+// transport says, in our words, what went wrong on the way to or from name;
+// otherwise is for what is none of it.
+func transport(err error, name, otherwise string) string {
 	var certificate *tls.CertificateVerificationError
 	var timeout net.Error
 	var dial *net.OpError
-	text := name + " answered something that is not a token"
 	switch {
-	case errors.As(err, &answered):
-		text = status(name, answered.Response.StatusCode, answered.ErrorCode)
 	case errors.Is(err, errInsecure):
-		text = name + " is not https: a token would be readable on its way"
+		return name + " is not https: a secret would be readable on its way"
 	case errors.Is(err, errRedirect):
-		text = name + " redirects to another place: name that one"
+		return name + " redirects to another place: name that one"
 	case errors.Is(err, errTooLong):
-		text = fmt.Sprintf("%s answered more than %d bytes", name, maxAnswer)
+		return fmt.Sprintf("%s answered more than %d bytes", name, maxAnswer)
 	case errors.As(err, &certificate):
-		text = name + " has a certificate that is not trusted"
+		return name + " has a certificate that is not trusted"
 	case errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout():
-		text = fmt.Sprintf("%s did not answer within %s", name, mintTimeout)
+		return fmt.Sprintf("%s did not answer within %s", name, mintTimeout)
 	case errors.As(err, &dial):
-		text = name + " cannot be reached"
+		return name + " cannot be reached"
 	}
-	return &failure{text: text}
+	return otherwise
 }
 
 func status(name string, code int, said string) string {

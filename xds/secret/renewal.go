@@ -27,6 +27,8 @@ type token struct {
 	expires time.Time
 	// refresh is the refresh token to use from now on, if there is another.
 	refresh sealed
+	// version is that of the secret it was minted from.
+	version string
 }
 
 // failure is why nothing was minted, in words of our own: never a part of the
@@ -60,7 +62,10 @@ type renewal struct {
 	mint       mint
 	readings   <-chan reading
 
-	source   sealed
+	source  sealed
+	version string
+	// stale is why source may be out of date.
+	stale    string
 	refresh  sealed
 	last     *token
 	failures int
@@ -83,6 +88,15 @@ func (r *renewal) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case reading := <-r.readings:
+			if r.source != nil && same(reading.value, r.source) {
+				if r.last != nil && r.last.version == r.version {
+					r.last.version = reading.version
+				}
+				r.stale, r.version = stale(reading.problem), reading.version
+				r.publish(ctx)
+				break
+			}
+			r.version, r.stale = reading.version, ""
 			cancel()
 			// Of an attempt that is not wanted any more.
 			results = make(chan outcome, 1)
@@ -102,6 +116,7 @@ func (r *renewal) run(ctx context.Context) {
 			switch {
 			case o.failure == nil:
 				r.last, r.failures, r.problem = o.token, 0, ""
+				r.last.version = r.version
 				if o.token.refresh != nil {
 					r.refresh = o.token.refresh
 				}
@@ -160,8 +175,14 @@ func (r *renewal) publish(ctx context.Context) {
 	default:
 		m.value = r.last.value
 	}
-	if m.value != nil && m.problem != "" {
-		m.problem = fmt.Sprintf("the token ends at %s and cannot be renewed: %s", r.last.expires.UTC().Format(time.RFC3339), m.problem)
+	if m.value != nil {
+		m.version = r.last.version
+		if m.problem != "" {
+			m.problem = fmt.Sprintf("the token ends at %s and cannot be renewed: %s", r.last.expires.UTC().Format(time.RFC3339), m.problem)
+		}
+	}
+	if m.problem == "" {
+		m.problem = r.stale
 	}
 	r.store.set(ctx, r.entry, m)
 }

@@ -5,6 +5,9 @@ package secret
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"os"
@@ -28,7 +31,12 @@ const firstAttempt = 3 * time.Second
 // use. Close it.
 type Store struct {
 	changed func()
-	http    *http.Client
+	salt    []byte
+	// http is for token endpoints and sources; services for AWS.
+	http, services *http.Client
+	clouds         *clouds
+	// env looks up what Vault's address and token are in.
+	env func(string) string
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -57,14 +65,30 @@ type material struct {
 	value sealed
 	// keys is the JSON of the keys of [plan.KindAWSSigV4], otherwise nil.
 	keys sealed
-	// problem is why there is no value, or with a value why there soon will be none.
+	// version names the value without telling anything of it.
+	version string
+	// since is when this version came to be used.
+	since time.Time
+	// problem is why there is no value, or with a value why there soon will be
+	// none, or why it may be out of date.
 	problem string
+	// troubled is since when there is a problem.
+	troubled time.Time
 }
 
-// NewStore returns an empty store. The function is called, from any
+// NewStore returns an empty store. Versions are made with the salt, so that a
+// weak secret cannot be guessed from one. The function is called, from any
 // goroutine, after a value or a problem has changed.
-func NewStore(changed func()) *Store {
-	return &Store{changed: changed, http: newClient(), entries: map[string]*entry{}}
+func NewStore(salt []byte, changed func()) *Store {
+	return &Store{changed: changed, salt: salt, http: newClient(), services: newServiceClient(), clouds: newClouds(), env: os.Getenv, entries: map[string]*entry{}}
+}
+
+// fingerprint is the version of a value whose source has none of its own.
+func (s *Store) fingerprint(credential string, value []byte) string {
+	h := hmac.New(sha256.New, s.salt)
+	fmt.Fprintf(h, "version of %q: ", credential)
+	h.Write(value)
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // Format implements [fmt.Formatter]: nothing that is in the store is printed.
@@ -126,7 +150,7 @@ func (s *Store) start(ctx context.Context, c plan.Credential) *entry {
 // run keeps e current until ctx is done.
 func (s *Store) run(ctx context.Context, c plan.Credential, e *entry) {
 	readings := make(chan reading)
-	go watch(ctx, c.Secret, readings)
+	go s.watch(ctx, c, readings)
 	if mint := minters[c.Kind]; mint != nil {
 		(&renewal{store: s, entry: e, credential: c, mint: mint, readings: readings}).run(ctx)
 		return
@@ -148,6 +172,19 @@ func (s *Store) set(ctx context.Context, e *entry, m material) {
 		s.mu.Unlock()
 		return
 	}
+	now := time.Now()
+	switch m.since = now; {
+	case m.value == nil:
+		m.version, m.since = "", time.Time{}
+	case m.version == e.now.version && e.now.value != nil:
+		m.since = e.now.since
+	}
+	switch m.troubled = now; {
+	case m.problem == "":
+		m.troubled = time.Time{}
+	case e.now.problem != "" && !e.now.troubled.IsZero() && (m.value == nil) == (e.now.value == nil):
+		m.troubled = e.now.troubled
+	}
 	e.now = m
 	s.mu.Unlock()
 	e.once.Do(func() { close(e.ready) })
@@ -162,6 +199,7 @@ func (s *Store) Close() {
 		e.stop()
 		delete(s.entries, name)
 	}
+	s.clouds.close()
 }
 
 // Envoy returns the secret of a credential under the given xDS name. If it
@@ -187,25 +225,38 @@ func (s *Store) material(credential string) material {
 	return material{}
 }
 
-// Problem is why a credential's secret cannot be had, or cannot be renewed.
-type Problem struct {
-	Credential, Text string
-	// Working is set while what was minted before still serves.
+// State is what is known of a credential. Nothing of it is secret.
+type State struct {
+	Credential string
+	// Source is one of the Source constants of package plan.
+	Source string
+	// Version names the value in use: the source's own ID of it, or a salted
+	// hash. Of a minted token it is that of the secret it was minted from.
+	Version string
+	// Since is when that version came to be used here, zero if there is none.
+	Since time.Time
+	// Problem is why the secret cannot be had, renewed, or read again; "" if
+	// all is well. Working is set while an earlier value still serves.
+	Problem string
 	Working bool
+	// Troubled is since when there is a problem.
+	Troubled time.Time
 }
 
-// Problems returns, sorted, what is wrong now.
-func (s *Store) Problems() []Problem {
+// States returns, sorted by credential, what is known of each.
+func (s *Store) States() []State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var ps []Problem
+	states := make([]State, 0, len(s.entries))
 	for name, e := range s.entries {
-		if e.now.problem != "" {
-			ps = append(ps, Problem{Credential: name, Text: e.now.problem, Working: e.now.value != nil})
-		}
+		ref, _ := plan.ParseReference(e.definition.Secret)
+		states = append(states, State{
+			Credential: name, Source: ref.Source, Version: e.now.version, Since: e.now.since,
+			Problem: e.now.problem, Working: e.now.value != nil, Troubled: e.now.troubled,
+		})
 	}
-	sort.Slice(ps, func(i, j int) bool { return ps[i].Credential < ps[j].Credential })
-	return ps
+	sort.Slice(states, func(i, j int) bool { return states[i].Credential < states[j].Credential })
+	return states
 }
 
 // Differing returns, sorted, the names of the environment variables that have

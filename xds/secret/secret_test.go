@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,6 +29,14 @@ import (
 )
 
 const canary = "s3cr3t-canary"
+
+// salt is as good as another one here.
+var salt = []byte("salt")
+
+// problems are the states of those that have one.
+func (s *Store) problems() []State {
+	return slices.DeleteFunc(s.States(), func(st State) bool { return st.Problem == "" })
+}
 
 // file writes a secret, whole, and returns its URL.
 func file(t *testing.T, path, value string) string {
@@ -98,14 +107,14 @@ func TestEndpointFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := NewStore(func() {})
+			s := NewStore(salt, func() {})
 			t.Cleanup(s.Close)
 			s.http.Timeout = time.Second
 			srv := serve(t, c.handler)
 			source := file(t, filepath.Join(t.TempDir(), "secret"), canary)
 			require.NoError(t, s.Watch(t.Context(), []plan.Credential{{Name: "c", Kind: plan.KindOAuth2ClientCredentials, Username: "u", TokenURL: srv.URL, Secret: source}}))
 			requireProblem(t, s, "c", c.want)
-			require.NotContains(t, fmt.Sprint(s.Problems()), said)
+			require.NotContains(t, fmt.Sprint(s.problems()), said)
 			require.Empty(t, s.value("c"))
 		})
 	}
@@ -114,20 +123,20 @@ func TestEndpointFailures(t *testing.T) {
 func requireProblem(t *testing.T, s *Store, credential, want string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		for _, p := range s.Problems() {
+		for _, p := range s.problems() {
 			if p.Credential == credential {
-				return strings.Contains(p.Text, want)
+				return strings.Contains(p.Problem, want)
 			}
 		}
 		return false
-	}, 10*time.Second, 5*time.Millisecond, "%s: %s, not %v", credential, want, s.Problems())
-	require.NotContains(t, fmt.Sprint(s.Problems()), canary)
+	}, 10*time.Second, 5*time.Millisecond, "%s: %s, not %v", credential, want, s.problems())
+	require.NotContains(t, fmt.Sprint(s.problems()), canary)
 }
 
 // TestEndpointPlaces: tokens are asked for over https only, or on loopback.
 func TestEndpointPlaces(t *testing.T) {
 	t.Parallel()
-	s := NewStore(func() {})
+	s := NewStore(salt, func() {})
 	t.Cleanup(s.Close)
 	key, err := json.Marshal(map[string]string{
 		"type": "service_account", "client_email": canary, "private_key": rsaPEM(t), "token_uri": "http://" + canary + ".test/",
@@ -161,7 +170,7 @@ func TestMalformedSources(t *testing.T) {
 		`{"access_key_id": "a b", "secret_access_key": "s3cr3t-canary"}`, `{"type": "service_account", "client_email": "s3cr3t-canary"}`,
 		"-----BEGIN RSA PRIVATE KEY-----\ns3cr3t-canary\n-----END RSA PRIVATE KEY-----\n", strings.Repeat(canary, 10000), "\xff\xfe" + canary + "\x7f",
 	} {
-		s := NewStore(func() {})
+		s := NewStore(salt, func() {})
 		path := file(t, filepath.Join(t.TempDir(), "secret"), source)
 		var cs []plan.Credential
 		for _, k := range kinds {
@@ -176,8 +185,8 @@ func TestMalformedSources(t *testing.T) {
 			}
 			require.Empty(t, s.value(c.Name), c.Name)
 		}
-		require.Len(t, s.Problems(), len(kinds)-open, "%.40q: %v", source, s.Problems())
-		require.NotContains(t, fmt.Sprint(s.Problems()), canary)
+		require.Len(t, s.problems(), len(kinds)-open, "%.40q: %v", source, s.problems())
+		require.NotContains(t, fmt.Sprint(s.problems()), canary)
 		s.Close()
 	}
 }
@@ -185,7 +194,7 @@ func TestMalformedSources(t *testing.T) {
 // TestSourcesOutsideReach are files that are none, and unknown places.
 func TestSourcesOutsideReach(t *testing.T) {
 	t.Parallel()
-	s := NewStore(func() {})
+	s := NewStore(salt, func() {})
 	t.Cleanup(s.Close)
 	require.NoError(t, s.Watch(t.Context(), []plan.Credential{
 		{Name: "folder", Kind: plan.KindBearer, Secret: "file://" + t.TempDir()},
@@ -194,8 +203,8 @@ func TestSourcesOutsideReach(t *testing.T) {
 		{Name: "unset", Kind: plan.KindBearer, Secret: "env://POSTERN_TEST_UNSET"},
 	}))
 	requireProblem(t, s, "folder", "there is no file")
-	requireProblem(t, s, "scheme", "not a known kind")
-	requireProblem(t, s, "url", "not a valid URL")
+	requireProblem(t, s, "scheme", "not at a known kind of place")
+	requireProblem(t, s, "url", "does not name an absolute file")
 	requireProblem(t, s, "unset", "was not set")
 }
 
@@ -217,7 +226,7 @@ func TestRefreshTokenRotates(t *testing.T) {
 			}
 			return &token{value: seal([]byte("for-" + used)), expires: time.Now().Add(time.Minute), refresh: seal([]byte(used + "+"))}, nil
 		})
-		s := NewStore(func() {})
+		s := NewStore(salt, func() {})
 		readings := make(chan reading)
 		ctx, cancel := context.WithCancel(t.Context())
 		e := &entry{ready: make(chan struct{})}
@@ -236,20 +245,20 @@ func TestRefreshTokenRotates(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, "one+", <-asked)
 		require.Equal(t, "for-one+", s.value("c"))
-		require.Empty(t, s.Problems())
+		require.Empty(t, s.problems())
 
 		// An endpoint that fails: the token is used until it expires, and no longer.
 		fail.Store(true)
 		time.Sleep(52 * time.Second) //nolint:forbidigo // as above
 		synctest.Wait()
 		require.Equal(t, "for-one+", s.value("c"))
-		require.Len(t, s.Problems(), 1)
-		require.True(t, s.Problems()[0].Working)
-		require.Contains(t, s.Problems()[0].Text, "cannot be renewed: down")
+		require.Len(t, s.problems(), 1)
+		require.True(t, s.problems()[0].Working)
+		require.Contains(t, s.problems()[0].Problem, "cannot be renewed: down")
 		time.Sleep(8 * time.Second) //nolint:forbidigo // as above
 		synctest.Wait()
 		require.Empty(t, s.value("c"))
-		require.Equal(t, []Problem{{Credential: "c", Text: "down"}}, s.Problems())
+		require.Equal(t, []string{"c", "down"}, []string{s.problems()[0].Credential, s.problems()[0].Problem})
 		require.Less(t, len(asked), 12, "it backs off")
 
 		// It recovers by itself, with the newest refresh token.
@@ -257,7 +266,7 @@ func TestRefreshTokenRotates(t *testing.T) {
 		time.Sleep(maxBackoff) //nolint:forbidigo // as above
 		synctest.Wait()
 		require.Contains(t, s.value("c"), "for-one++")
-		require.Empty(t, s.Problems())
+		require.Empty(t, s.problems())
 
 		// A source that is gone closes at once, and a new one starts over.
 		readings <- reading{problem: "gone"}
@@ -292,7 +301,7 @@ func TestNothingIsPrinted(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"access_token": "s3cr3t-canary-minted", "expires_in": 3600, "refresh_token": "s3cr3t-canary-refresh"}`)
 	})
-	s := NewStore(func() {})
+	s := NewStore(salt, func() {})
 	t.Cleanup(s.Close)
 	dir := t.TempDir()
 	cs := []plan.Credential{
@@ -311,7 +320,7 @@ func TestNothingIsPrinted(t *testing.T) {
 	interrupted := s.Watch(ctx, append(cs, hangs))
 	_, unsigned := s.Sign(&clusterv3.Cluster{Name: "c"})
 	handed := []any{
-		s, s.material("bearer"), s.material("minted"), s.material("aws"), s.Problems(), interrupted, unsigned, cs,
+		s, s.material("bearer"), s.material("minted"), s.material("aws"), s.problems(), interrupted, unsigned, cs,
 		Differing(map[string]string{"POSTERN_TEST_CANARY": "another"}), errKeys, errKey, errTooLong,
 		reading{value: seal([]byte(canary))},
 		&token{value: seal([]byte(canary))}, seal([]byte(canary)),

@@ -5,93 +5,240 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
+	"math/rand/v2"
 	"os"
-	"strings"
 	"time"
 
 	"gocloud.dev/gcerrors"
 	"gocloud.dev/runtimevar"
 	"gocloud.dev/runtimevar/filevar"
+
+	"github.com/postern/postern/plan"
 )
 
-// maxSource bounds what is read of a source: the largest keys have 20 KB.
-const maxSource = 64 << 10
-
-// retryAfter is how long a source that failed is left alone.
-const retryAfter = 500 * time.Millisecond
+const (
+	// maxSource bounds a secret: the largest keys have 20 KB.
+	maxSource = 64 << 10
+	// retryAfter is how long a source that failed is left alone at first.
+	retryAfter = 500 * time.Millisecond
+	// pollEvery is how often a service is asked that cannot say when a secret changes.
+	pollEvery = 30 * time.Second
+	// helpEvery is how often a helper is run.
+	helpEvery = 5 * time.Minute
+)
 
 // reading is what a source holds, or why it cannot be read.
 type reading struct {
-	value   sealed
+	// value is nil if there is none: the credential closes.
+	value sealed
+	// version is the source's own, or a salted hash of the value.
+	version string
+	// problem, beside a value, is why it may be out of date.
 	problem string
 }
 
-// watch sends what the source at u holds, now and after each change, until ctx
-// is done. A variable of the environment never changes.
-func watch(ctx context.Context, u string, to chan<- reading) {
-	send := func(value []byte, problem string) {
-		r := reading{problem: problem}
-		if problem == "" {
-			r = read(value)
-		}
-		select {
-		case to <- r:
-		case <-ctx.Done():
-		}
+// trouble is why a source was not read, in words of our own: never those of the
+// source or of a library, which may quote what they read.
+type trouble struct {
+	text string
+	// down is set if the source said nothing of the secret: what it held before
+	// is still the best there is to know. Otherwise the secret is gone, refused or
+	// of no use.
+	down bool
+}
+
+// fetch asks a source once. The version is the source's own, "" if it has none.
+type fetch func(ctx context.Context) (value []byte, version string, t *trouble)
+
+// feed turns what a source says into readings, of which each differs from the
+// one before.
+type feed struct {
+	store      *Store
+	credential string
+	ref        plan.Reference
+	to         chan<- reading
+	last       *reading
+}
+
+// watch sends what the source of c holds, now and after each change, until ctx
+// is done.
+func (s *Store) watch(ctx context.Context, c plan.Credential, to chan<- reading) {
+	f := &feed{store: s, credential: c.Name, to: to}
+	var err error
+	if f.ref, err = plan.ParseReference(c.Secret); err != nil {
+		f.fail(ctx, &trouble{text: err.Error()})
+		return
 	}
-	scheme, rest, _ := strings.Cut(u, "://")
-	switch scheme {
-	case "env":
-		value := os.Getenv(rest)
+	switch f.ref.Source {
+	case plan.SourceEnv:
+		value := os.Getenv(f.ref.Name)
 		if value == "" {
-			send(nil, fmt.Sprintf("%s was not set when the control plane was started: export it and run `go run . up` again", rest))
+			f.fail(ctx, &trouble{text: f.ref.Name + " was not set when the control plane was started: export it and run `go run . up` again"})
 			return
 		}
-		send([]byte(value), "")
-	case "file":
-		path, err := url.PathUnescape(rest)
-		if err != nil {
-			send(nil, fmt.Sprintf("%s is not a valid URL", u))
-			return
-		}
-		v, err := filevar.OpenVariable(path, runtimevar.BytesDecoder, &filevar.Options{WaitDuration: retryAfter})
-		if err != nil {
-			send(nil, "cannot watch "+path)
-			return
-		}
-		defer v.Close()
-		follow(ctx, v, path, send)
+		f.value(ctx, []byte(value), "")
+	case plan.SourceFile:
+		f.follow(ctx, retryAfter, s.openFile)
+	case plan.SourceAWSSecretsManager:
+		f.follow(ctx, pollEvery, s.openSecretsManager)
+	case plan.SourceAWSParamStore:
+		f.follow(ctx, pollEvery, s.openParamStore)
+	case plan.SourceGCPSecretManager:
+		f.follow(ctx, pollEvery, s.openSecretManager)
+	case plan.SourceHTTPS:
+		f.poll(ctx, pollEvery, s.fetchWeb(f.ref))
+	case plan.SourceVault:
+		f.poll(ctx, pollEvery, s.fetchVault(f.ref))
+	case plan.SourceExec:
+		f.poll(ctx, helpEvery, fetchHelper(f.ref))
 	default:
-		send(nil, fmt.Sprintf("%s:// is not a known kind of secret", scheme))
+		f.fail(ctx, &trouble{text: f.ref.Source + ":// is not a known kind of secret"})
 	}
 }
 
-func follow(ctx context.Context, v *runtimevar.Variable, path string, send func([]byte, string)) {
-	for {
-		snap, err := v.Watch(ctx)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, runtimevar.ErrClosed):
-			return
-		case gcerrors.Code(err) == gcerrors.NotFound:
-			send(nil, "there is no file "+path)
-		case err != nil:
-			// Not the error itself: it is not ours, and could quote the file.
-			send(nil, fmt.Sprintf("cannot read %s: check that it is a file the control plane's user may read", path))
-		default:
-			send(snap.Value.([]byte), "")
-		}
+// value sends what the source holds, if it is of use and not known already.
+func (f *feed) value(ctx context.Context, raw []byte, version string) {
+	value, problem := raw, ""
+	if f.ref.Field != nil {
+		value, problem = pick(raw, f.ref.Field)
 	}
-}
-
-// read takes the line break off the end that editors leave.
-func read(value []byte) reading {
+	// Editors leave a line break.
 	value = bytes.TrimRight(value, "\r\n")
 	switch {
+	case problem != "":
 	case len(value) == 0:
-		return reading{problem: "the secret is empty"}
+		problem = "the secret is empty"
 	case len(value) > maxSource:
-		return reading{problem: fmt.Sprintf("the secret has more than %d bytes", maxSource)}
+		problem = fmt.Sprintf("the secret has more than %d bytes", maxSource)
 	}
-	return reading{value: seal(bytes.Clone(value))}
+	if problem != "" {
+		f.fail(ctx, &trouble{text: problem})
+		return
+	}
+	if version == "" {
+		version = f.store.fingerprint(f.credential, value)
+	}
+	f.send(ctx, reading{value: seal(bytes.Clone(value)), version: version})
+}
+
+// fail sends that the secret cannot be read. What was read before goes on to
+// serve if the source is merely down.
+func (f *feed) fail(ctx context.Context, t *trouble) {
+	r := reading{problem: t.text}
+	if t.down && f.last != nil {
+		r.value, r.version = f.last.value, f.last.version
+	}
+	f.send(ctx, r)
+}
+
+func (f *feed) send(ctx context.Context, r reading) {
+	if f.last != nil && r.problem == f.last.problem && r.version == f.last.version && same(r.value, f.last.value) {
+		return
+	}
+	f.last = &r
+	select {
+	case f.to <- r:
+	case <-ctx.Done():
+	}
+}
+
+// same reports whether both hold the same bytes, or both none.
+func same(a, b sealed) bool {
+	return a == nil && b == nil || a != nil && b != nil && bytes.Equal(a(), b())
+}
+
+// poll asks a source again and again, less often while it is in trouble. Some
+// jitter keeps many credentials from asking at once.
+func (f *feed) poll(ctx context.Context, every time.Duration, ask fetch) {
+	if f.ref.Every != 0 {
+		every = f.ref.Every
+	}
+	failures := 0
+	for {
+		value, version, t := ask(ctx)
+		wait := every - rand.N(every/10+1) //nolint:gosec // jitter
+		switch {
+		case ctx.Err() != nil:
+			return
+		case t != nil:
+			failures++
+			f.fail(ctx, t)
+			wait = min(wait, backoff(failures))
+		default:
+			failures = 0
+			f.value(ctx, value, version)
+		}
+		if !sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+// sleep reports whether it was for so long, and not cut short.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// opened is a variable of gocloud's and how to read it.
+type opened struct {
+	*runtimevar.Variable
+	// version is the source's own of a snapshot, "" if it has none.
+	version func(*runtimevar.Snapshot) string
+	// explain puts an error into our words.
+	explain func(error) *trouble
+}
+
+// follow watches a variable. One that fails is opened anew: it is asked sooner
+// than by its own clock, and nothing that was broken once stays so.
+func (f *feed) follow(ctx context.Context, every time.Duration, open func(context.Context, plan.Reference, time.Duration) (opened, *trouble)) {
+	if f.ref.Every != 0 {
+		every = f.ref.Every
+	}
+	failures := 0
+	for {
+		v, t := open(ctx, f.ref, every)
+		for t == nil {
+			snap, err := v.Watch(ctx)
+			switch {
+			case ctx.Err() != nil || errors.Is(err, runtimevar.ErrClosed):
+				v.Close()
+				return
+			case err != nil:
+				t = v.explain(err)
+				v.Close()
+			default:
+				failures = 0
+				f.value(ctx, snap.Value.([]byte), v.version(&snap))
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		failures++
+		f.fail(ctx, t)
+		if !sleep(ctx, min(every, backoff(failures))) {
+			return
+		}
+	}
+}
+
+func (*Store) openFile(_ context.Context, ref plan.Reference, _ time.Duration) (opened, *trouble) {
+	unreadable := &trouble{text: fmt.Sprintf("cannot read %s: check that it is a file the control plane's user may read", ref.Name)}
+	v, err := filevar.OpenVariable(ref.Name, runtimevar.BytesDecoder, &filevar.Options{WaitDuration: retryAfter})
+	if err != nil {
+		return opened{}, unreadable
+	}
+	return opened{v, func(*runtimevar.Snapshot) string { return "" }, func(err error) *trouble {
+		if gcerrors.Code(err) == gcerrors.NotFound {
+			return &trouble{text: "there is no file " + ref.Name}
+		}
+		return unreadable
+	}}, nil
 }

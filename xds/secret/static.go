@@ -19,16 +19,16 @@ const signs = "aws-sigv4"
 // compose makes what a source holds into what Envoy injects, for the kinds that
 // nothing is minted for.
 func compose(c plan.Credential, r reading) material {
-	if r.problem != "" {
+	if r.value == nil {
 		return material{problem: r.problem}
 	}
-	value := r.value()
+	value, version, problem := r.value(), r.version, stale(r.problem)
 	switch c.Kind {
 	case plan.KindAWSSigV4:
 		if problem := checkKeys(value); problem != "" {
 			return material{problem: problem}
 		}
-		return material{value: seal([]byte(signs)), keys: r.value}
+		return material{value: seal([]byte(signs)), keys: r.value, version: version, problem: problem}
 	case plan.KindBasic:
 		if problem := check(value); problem != "" {
 			return material{problem: problem}
@@ -41,7 +41,15 @@ func compose(c plan.Credential, r reading) material {
 	if problem := check(value); problem != "" {
 		return material{problem: problem}
 	}
-	return material{value: seal(value)}
+	return material{value: seal(value), version: version, problem: problem}
+}
+
+// stale says that what was read before the problem serves on.
+func stale(problem string) string {
+	if problem == "" {
+		return ""
+	}
+	return problem + "; what was read before goes on to serve"
 }
 
 // basic is the token of RFC 7617, without the scheme.
