@@ -145,7 +145,9 @@ func command() *cobra.Command {
 		root.AddCommand(cmd)
 		return cmd
 	}
-	add("preview", "Say what up would change, and change nothing", (*driver).preview)
+	preview := add("preview", "Say what up would change, and change nothing", (*driver).preview).Flags()
+	preview.BoolVar(&d.offline, "offline", false, "ask nobody, not even the engine: the whole plan, what it costs, and what a cloud would refuse (with --json: the plan's graph)")
+	preview.StringVar(&d.graph, "graph", "", "with --offline: write the plan's graph to this file, as JSON")
 	add("up", "Make the machine what the stack file says, and repair what has drifted", (*driver).up)
 	add("refresh", "Say what has drifted, and note it for the next up", (*driver).refresh)
 	add("destroy", "Stop and remove everything but the audit log", (*driver).destroy).
@@ -157,12 +159,20 @@ func command() *cobra.Command {
 type driver struct {
 	name                 string
 	json, verbose, audit bool
+	offline              bool
+	graph                string // the file for an offline preview's graph
 	out                  io.Writer
 	home                 stacks.Home
 	scratch              bool // nothing may be left behind
 }
 
 func (d *driver) preview(ctx context.Context) error {
+	if d.graph != "" && !d.offline {
+		return errors.New("--graph needs --offline")
+	}
+	if d.offline {
+		return d.previewOffline(ctx)
+	}
 	return d.drive(ctx, true, (*engine.Engine).Preview)
 }
 
@@ -211,14 +221,7 @@ func (d *driver) destroy(ctx context.Context) error {
 
 // drive loads the stack file, all of it or nothing, before the engine starts.
 func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine, context.Context) (*engine.Summary, error)) error {
-	if err := d.find(); err != nil {
-		return err
-	}
-	stack, err := stacks.Load(stackFile(d.name)) //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
-	if errors.Is(err, fs.ErrNotExist) {
-		there, _ := filepath.Glob(stackFile("*"))
-		return fmt.Errorf("there is no %s in this folder; there is: %s", stackFile(d.name), strings.Join(there, ", "))
-	}
+	stack, err := d.load() //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
 	if err != nil {
 		return err
 	}
@@ -237,6 +240,19 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 	}
 	d.scratch = scratch
 	return d.run(ctx, func(ctx *pulumi.Context) error { return declare(ctx, stack) }, op)
+}
+
+// load reads the stack file, all of it or nothing.
+func (d *driver) load() (*stacks.Stack, error) {
+	if err := d.find(); err != nil {
+		return nil, err
+	}
+	stack, err := stacks.Load(stackFile(d.name))
+	if errors.Is(err, fs.ErrNotExist) {
+		there, _ := filepath.Glob(stackFile("*"))
+		return nil, fmt.Errorf("there is no %s in this folder; there is: %s", stackFile(d.name), strings.Join(there, ", "))
+	}
+	return stack, err
 }
 
 func (d *driver) find() (err error) {

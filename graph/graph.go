@@ -1,0 +1,228 @@
+// Package graph is what a stack's Pulumi program declares, as data: every
+// resource with its inputs and the references between them, without an engine,
+// a provider or an account. `go run . preview STACK --offline --json FILE` writes it;
+// the checks, the cost estimate, the guardrails, the proof and `postern drift`
+// read it. It imports no SDK.
+package graph
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Format is the version of the JSON form. It grows when a reader of the old
+// form would misread the new one.
+const Format = 1
+
+// Unknown stands for a value that only creating another resource can tell. It
+// is what the engine itself writes (sdk/go/common/resource/plugin.UnknownStringValue).
+const Unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+
+// Secret values are never kept: an object with SecretKey and SecretMark, as the
+// engine writes it, but without a value, is in their place.
+const (
+	SecretKey  = "4dabf18193072939515e22adb298388d" //nolint:gosec // Pulumi's signature key, see resource.SigKey
+	SecretMark = "1b47061264138c4ac30d75fd1eb44270" //nolint:gosec // Pulumi's mark of a secret, see resource.SecretSig
+)
+
+// Tags by which a live resource is told from others: the stack that it belongs
+// to, the name of its resource in the program, and its role.
+const (
+	TagStack = "postern:stack"
+	TagName  = "Name"
+	TagRole  = "postern:role"
+)
+
+// Graph is every resource of one stack. Resources are sorted by URN.
+type Graph struct {
+	Format    int        `json:"format"`
+	Stack     string     `json:"stack"`
+	Resources []Resource `json:"resources"`
+}
+
+// Resource is one resource or component. Values of Inputs are what
+// encoding/json decodes into: nil, bool, float64, string, []any, map[string]any.
+type Resource struct {
+	URN    string `json:"urn"`
+	Type   string `json:"type"`
+	Name   string `json:"name"`
+	Parent string `json:"parent,omitempty"`
+	// Role is the part of the environment that the resource plays in; one of [Roles].
+	Role string `json:"role"`
+	// Custom resources are a provider's; the others are components.
+	Custom bool `json:"custom"`
+	// External resources exist already and are only read.
+	External bool `json:"external,omitempty"`
+	// Protect refuses deletion.
+	Protect bool `json:"protect,omitempty"`
+	// Retain leaves it in the cloud when it leaves the program.
+	Retain bool `json:"retainOnDelete,omitempty"`
+	// Provider is the URN of the explicit provider, or "" for the default one.
+	Provider string `json:"provider,omitempty"`
+	// Inputs are as at a preview: [Unknown] where an ID is not known yet.
+	Inputs map[string]any `json:"inputs"`
+	// Example are those inputs that have unknown parts, as they would be if
+	// every ID and ARN were a plausible one: so that a policy document can be
+	// read and checked. Its IDs are made up; compare nothing with them.
+	Example map[string]any `json:"example,omitempty"`
+	// PropertyDependencies are the URNs that each input was computed from.
+	PropertyDependencies map[string][]string `json:"propertyDependencies,omitempty"`
+	// Dependencies are all URNs that have to be created before.
+	Dependencies []string `json:"dependencies,omitempty"`
+}
+
+// Edge says that From's input Property was computed from To.
+type Edge struct {
+	From     string `json:"from"`
+	Property string `json:"property"`
+	To       string `json:"to"`
+}
+
+// Edges are the references between resources, sorted.
+func (g *Graph) Edges() []Edge {
+	var edges []Edge
+	for i := range g.Resources {
+		r := &g.Resources[i]
+		for _, property := range sortedKeys(r.PropertyDependencies) {
+			for _, to := range r.PropertyDependencies[property] {
+				edges = append(edges, Edge{From: r.URN, Property: property, To: to})
+			}
+		}
+	}
+	return edges
+}
+
+// ByURN returns the resource, or nil.
+func (g *Graph) ByURN(urn string) *Resource {
+	i, ok := slices.BinarySearchFunc(g.Resources, urn, func(r Resource, urn string) int { return strings.Compare(r.URN, urn) })
+	if !ok {
+		return nil
+	}
+	return &g.Resources[i]
+}
+
+// OfType returns the custom resources of that type, by URN.
+func (g *Graph) OfType(token string) []*Resource {
+	var found []*Resource
+	for i := range g.Resources {
+		if g.Resources[i].Type == token {
+			found = append(found, &g.Resources[i])
+		}
+	}
+	return found
+}
+
+// Value is the input: its example where it is not known, or nil.
+func (r *Resource) Value(property string) any {
+	if v, ok := r.Example[property]; ok {
+		return v
+	}
+	return r.Inputs[property]
+}
+
+// String is the input if it is known text, and "" otherwise.
+func (r *Resource) String(property string) string {
+	if s, ok := r.Inputs[property].(string); ok && s != Unknown {
+		return s
+	}
+	return ""
+}
+
+// Number is the input if it is a known number.
+func (r *Resource) Number(property string) (float64, bool) {
+	n, ok := r.Inputs[property].(float64)
+	return n, ok
+}
+
+// Tag is the value of one of the resource's tags, or "".
+func (r *Resource) Tag(key string) string {
+	tags, _ := r.Inputs["tags"].(map[string]any)
+	s, _ := tags[key].(string)
+	return s
+}
+
+// Refers returns the one resource of that type that the input was computed
+// from, or nil if there is none or more than one.
+func (g *Graph) Refers(r *Resource, property, token string) *Resource {
+	var found *Resource
+	for _, urn := range r.PropertyDependencies[property] {
+		if to := g.ByURN(urn); to != nil && to.Type == token {
+			if found != nil {
+				return nil
+			}
+			found = to
+		}
+	}
+	return found
+}
+
+// exported is the JSON form: the edges are spelled out for readers in other languages.
+type exported struct {
+	*Graph
+	Edges []Edge `json:"edges"`
+}
+
+// Encode writes the graph as JSON, the same graph always as the same bytes.
+func (g *Graph) Encode(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	edges := g.Edges()
+	if edges == nil {
+		edges = []Edge{}
+	}
+	if err := enc.Encode(exported{g, edges}); err != nil {
+		return fmt.Errorf("encode graph: %w", err)
+	}
+	return nil
+}
+
+// Decode reads what Encode wrote.
+func Decode(r io.Reader) (*Graph, error) {
+	g := &Graph{}
+	if err := json.NewDecoder(r).Decode(g); err != nil {
+		return nil, fmt.Errorf("decode graph: %w", err)
+	}
+	if g.Format != Format {
+		return nil, fmt.Errorf("decode graph: its format is %d, this program reads %d: write it again with `go run . preview %s --offline --json FILE`", g.Format, Format, g.Stack)
+	}
+	if !slices.IsSortedFunc(g.Resources, func(a, b Resource) int { return strings.Compare(a.URN, b.URN) }) {
+		return nil, fmt.Errorf("decode graph: its resources are not sorted: it was edited by hand")
+	}
+	return g, nil
+}
+
+// IsSecret reports whether v stands for a secret.
+func IsSecret(v any) bool {
+	m, ok := v.(map[string]any)
+	return ok && m[SecretKey] == SecretMark
+}
+
+// HasUnknown reports whether v, or something in it, is not known yet.
+func HasUnknown(v any) bool {
+	switch v := v.(type) {
+	case string:
+		return v == Unknown
+	case []any:
+		return slices.ContainsFunc(v, HasUnknown)
+	case map[string]any:
+		for _, item := range v {
+			if HasUnknown(item) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/engine"
+	"github.com/postern/postern/engine/capture"
+	"github.com/postern/postern/graph"
+	"github.com/postern/postern/graph/check"
+	"github.com/postern/postern/graph/cost"
+)
+
+// previewOffline prints what the program declares, what that costs, and what a
+// cloud would refuse of it. It needs neither an account nor a provider, the
+// CLI, or the engine.
+func (d *driver) previewOffline(ctx context.Context) error {
+	stack, err := d.load() //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
+	if err != nil {
+		return err
+	}
+	result, err := capture.Run( //nolint:contextcheck // it neither waits nor asks
+		func(ctx *pulumi.Context) error { return declare(ctx, stack) },
+		capture.Options{Project: engine.Project, Stack: d.name},
+	)
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.graph != "" {
+		if err := writeGraph(d.graph, result.Graph); err != nil {
+			return err
+		}
+	}
+	if d.json {
+		err = result.Graph.Encode(d.out)
+	} else {
+		err = describe(d.out, result.Graph)
+	}
+	if err != nil {
+		return err
+	}
+	if problems := check.Run(result.Graph, result.Arguments); len(problems) > 0 {
+		return &refusedError{problems}
+	}
+	return nil
+}
+
+// refusedError is a plan that the cloud would refuse.
+type refusedError struct{ problems []check.Problem }
+
+func (e *refusedError) Error() string {
+	text := fmt.Sprintf("the cloud would refuse this plan, for %d reasons:", len(e.problems))
+	for _, p := range e.problems {
+		text += "\n  " + p.Error()
+	}
+	return text
+}
+
+func describe(out io.Writer, g *graph.Graph) error {
+	resources, components := 0, 0
+	for i := range g.Resources {
+		if g.Resources[i].Custom {
+			resources++
+		} else {
+			components++
+		}
+	}
+	if _, err := fmt.Fprintf(out, "stack %s, offline: %d resources in %d components\n", g.Stack, resources, components); err != nil {
+		return fmt.Errorf("print the plan: %w", err)
+	}
+	if err := g.Print(out); err != nil {
+		return fmt.Errorf("print the plan: %w", err)
+	}
+	if err := cost.Of(g).Print(out); err != nil {
+		return fmt.Errorf("print the plan: %w", err)
+	}
+	return nil
+}
+
+// writeGraph replaces the file by the graph, whole or not at all.
+func writeGraph(path string, g *graph.Graph) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".graph-*")
+	if err != nil {
+		return fmt.Errorf("write the plan's graph: %w", err)
+	}
+	defer os.Remove(f.Name()) // if it was not renamed
+	if err := g.Encode(f); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("write the plan's graph: %w", err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("write the plan's graph: %w", err)
+	}
+	return nil
+}
