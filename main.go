@@ -59,6 +59,9 @@ func stackFile(name string) string { return filepath.Join("stacks", name+".yaml"
 
 // declare is the program: the resources of the stack.
 func declare(ctx *pulumi.Context, stack *stacks.Stack) error {
+	if stack.AWS != nil {
+		return declareAWS(ctx, stack)
+	}
 	home, err := stacks.HomeOf(stack.Path)
 	if err != nil {
 		return err

@@ -24,10 +24,11 @@ func (d *driver) previewOffline(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := capture.Run( //nolint:contextcheck // it neither waits nor asks
-		func(ctx *pulumi.Context) error { return declare(ctx, stack) },
-		capture.Options{Project: engine.Project, Stack: d.name},
-	)
+	opts := capture.Options{Project: engine.Project, Stack: d.name}
+	if stack.AWS != nil {
+		opts.Region, opts.Account = stack.AWS.Region, stack.AWS.Account
+	}
+	result, err := capture.Run(func(ctx *pulumi.Context) error { return declare(ctx, stack) }, opts)
 	if err != nil {
 		return err
 	}
@@ -91,7 +92,7 @@ func writeGraph(path string, g *graph.Graph) error {
 	if err != nil {
 		return fmt.Errorf("write the plan's graph: %w", err)
 	}
-	defer os.Remove(f.Name()) // if it was not renamed
+	defer os.RemoveAll(f.Name()) // if it was not renamed
 	if err := g.Encode(f); err != nil {
 		f.Close()
 		return err

@@ -24,8 +24,8 @@ const Unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 // Secret values are never kept: an object with SecretKey and SecretMark, as the
 // engine writes it, but without a value, is in their place.
 const (
-	SecretKey  = "4dabf18193072939515e22adb298388d" //nolint:gosec // Pulumi's signature key, see resource.SigKey
-	SecretMark = "1b47061264138c4ac30d75fd1eb44270" //nolint:gosec // Pulumi's mark of a secret, see resource.SecretSig
+	SecretKey  = "4dabf18193072939515e22adb298388d" // resource.SigKey
+	SecretMark = "1b47061264138c4ac30d75fd1eb44270" // resource.SecretSig
 )
 
 // Tags by which a live resource is told from others: the stack that it belongs

@@ -85,6 +85,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 	}{
 		{from: "plan", only: []string{}, why: "the plan is pure data that everybody shares; what it imports, everybody imports"},
 		{from: "stacks", only: []string{"plan"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
+		{from: "graph", only: []string{}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
 		{from: "envoy", never: []string{"stacks"}, why: "Envoy's resources follow from the plan alone; a stack file has positions and comments that must not matter"},
 		{from: "envoy", never: []string{"xds"}, why: "builders are pure and tested without a server; the server imports them"},
 		{from: "envoy", never: []string{"github.com/aws", "cloud.google.com/go", "gocloud.dev"}, why: cloud},

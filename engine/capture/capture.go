@@ -34,9 +34,9 @@ type Result struct {
 // Options say which stack is previewed, and what a provider would be asked.
 type Options struct {
 	Project, Stack string
-	// Region answers what the program asks the AWS provider: its zones are the
-	// region's name with a, b and c. "" is the region of the AWS examples.
-	Region string
+	// Region and Account answer what the program asks the AWS provider: zones
+	// are the region's name with a, b and c. "" are those of AWS's own examples.
+	Region, Account string
 }
 
 // Run runs the program twice, as the engine would at a preview, and returns
@@ -47,6 +47,9 @@ type Options struct {
 func Run(program pulumi.RunFunc, opts Options) (*Result, error) {
 	if opts.Region == "" {
 		opts.Region = "us-east-1"
+	}
+	if opts.Account == "" {
+		opts.Account = "123456789012"
 	}
 	first, err := run(program, opts, false)
 	if err != nil {
@@ -178,9 +181,8 @@ func (m *monitor) NewResource(args pulumi.MockResourceArgs) (string, resource.Pr
 		r.External, r.Custom = true, true
 		r.Dependencies = sorted(args.ReadRPC.GetDependencies())
 	}
-	r.Provider, _, _ = strings.Cut(providerRef, "::"+graph.Unknown)
-	if i := strings.LastIndex(r.Provider, "::"); i > 0 && strings.Count(r.Provider, "::") > 3 {
-		r.Provider = r.Provider[:i] // the provider's ID
+	if i := strings.LastIndex(providerRef, "::"); i > 0 {
+		r.Provider = providerRef[:i] // what follows is its ID
 	}
 	if strings.HasSuffix(r.Parent, "::pulumi:pulumi:Stack::"+m.opts.Project+"-"+m.opts.Stack) {
 		r.Parent = ""
@@ -208,7 +210,7 @@ func (m *monitor) NewResource(args pulumi.MockResourceArgs) (string, resource.Pr
 		if id == "" {
 			id = exampleID(r)
 		}
-		for k, v := range exampleOutputs(r, id, m.opts.Region) {
+		for k, v := range exampleOutputs(r, id, m.opts) {
 			if _, set := outputs[k]; !set {
 				outputs[k] = v
 			}
@@ -219,7 +221,7 @@ func (m *monitor) NewResource(args pulumi.MockResourceArgs) (string, resource.Pr
 
 // Call implements pulumi.MockResourceMonitor: what the program asks a provider.
 func (m *monitor) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
-	answer, err := answer(args.Token, args.Args, m.opts.Region)
+	answer, err := answer(args.Token, m.opts)
 	if err != nil {
 		m.mu.Lock()
 		m.problems = append(m.problems, err)

@@ -11,9 +11,6 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// exampleAccount is the account number of AWS's own documentation.
-const exampleAccount = "123456789012"
-
 // idPrefix is how the IDs of a type begin, where documents or other inputs show
 // them. The others are called by their name.
 var idPrefix = map[string]string{
@@ -26,7 +23,7 @@ var idPrefix = map[string]string{
 // exampleID is a plausible ID, always the same for the same resource.
 func exampleID(r *graph.Resource) string {
 	sum := sha256.Sum256([]byte(r.URN))
-	kind := strings.TrimPrefix(r.Type[:max(0, strings.LastIndexByte(r.Type, ':'))], "")
+	kind := r.Type[:max(0, strings.LastIndexByte(r.Type, ':'))]
 	kind = kind[strings.LastIndexByte(kind, '/')+1:]
 	if prefix := idPrefix[kind]; prefix != "" {
 		return prefix + "-" + hex.EncodeToString(sum[:])[:17]
@@ -59,7 +56,8 @@ var arnOf = map[string]string{
 }
 
 // exampleOutputs are the outputs that programs compute documents and names from.
-func exampleOutputs(r *graph.Resource, id, region string) resource.PropertyMap {
+func exampleOutputs(r *graph.Resource, id string, opts Options) resource.PropertyMap {
+	region, account := opts.Region, opts.Account
 	out := resource.PropertyMap{}
 	set := func(key, value string) { out[resource.PropertyKey(key)] = resource.NewProperty(value) }
 	longest := ""
@@ -70,7 +68,7 @@ func exampleOutputs(r *graph.Resource, id, region string) resource.PropertyMap {
 	}
 	if longest != "" {
 		kind := r.Type[strings.LastIndexByte(r.Type, '/')+1 : strings.LastIndexByte(r.Type, ':')]
-		arn := fmt.Sprintf(arnOf[longest]+"%.0[1]s%.0[2]s%.0[3]s%.0[4]s", region, exampleAccount, id, kind)
+		arn := fmt.Sprintf(arnOf[longest]+"%.0[1]s%.0[2]s%.0[3]s%.0[4]s", region, account, id, kind)
 		set("arn", arn)
 		switch longest {
 		case "aws:kms/key:":
@@ -81,7 +79,7 @@ func exampleOutputs(r *graph.Resource, id, region string) resource.PropertyMap {
 		case "aws:lb/targetGroup:":
 			set("arnSuffix", "targetgroup/"+id+"/73e2d6bc24d8a067")
 		case "aws:ecr/repository:":
-			set("repositoryUrl", exampleAccount+".dkr.ecr."+region+".amazonaws.com/"+id)
+			set("repositoryUrl", account+".dkr.ecr."+region+".amazonaws.com/"+id)
 		}
 	}
 	switch {
@@ -109,17 +107,18 @@ func exampleOutputs(r *graph.Resource, id, region string) resource.PropertyMap {
 
 // answer is what a provider would say to a question that is the same for every
 // account, or that documents only quote.
-func answer(token string, args resource.PropertyMap, region string) (resource.PropertyMap, error) {
+func answer(token string, opts Options) (resource.PropertyMap, error) {
+	region, account := opts.Region, opts.Account
 	text := func(kv ...string) resource.PropertyMap {
 		m := resource.PropertyMap{}
-		for i := 0; i < len(kv); i += 2 {
+		for i := 0; i+1 < len(kv); i += 2 {
 			m[resource.PropertyKey(kv[i])] = resource.NewProperty(kv[i+1])
 		}
 		return m
 	}
 	switch token {
 	case "aws:index/getCallerIdentity:getCallerIdentity":
-		return text("accountId", exampleAccount, "arn", "arn:aws:iam::"+exampleAccount+":user/example", "userId", "AIDAEXAMPLEEXAMPLE000", "id", exampleAccount), nil
+		return text("accountId", account, "arn", "arn:aws:iam::"+account+":user/example", "userId", "AIDAEXAMPLEEXAMPLE000", "id", account), nil
 	case "aws:index/getRegion:getRegion":
 		return text("name", region, "id", region, "endpoint", "ec2."+region+".amazonaws.com", "description", region), nil
 	case "aws:index/getPartition:getPartition":

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"fmt"
+
+	awsprovider "github.com/pulumi/pulumi-aws/sdk/v6/go/aws"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws"
+	"github.com/postern/postern/stacks"
+)
+
+// declareAWS is the program of a stack with `target: aws`. Its provider refuses
+// every other account than the one that the stack file names.
+func declareAWS(ctx *pulumi.Context, stack *stacks.Stack) error {
+	provider, err := awsprovider.NewProvider(ctx, stack.Name+"-aws", &awsprovider.ProviderArgs{
+		Region:            pulumi.String(stack.AWS.Region),
+		AllowedAccountIds: pulumi.ToStringArray([]string{stack.AWS.Account}),
+	})
+	if err != nil {
+		return fmt.Errorf("declare provider: %w", err)
+	}
+	env, err := aws.NewEnvironment(ctx, stack.Name, &aws.EnvironmentArgs{AWS: stack.AWS, Plan: stack.Plan}, pulumi.Provider(provider))
+	if err != nil {
+		return err
+	}
+	ctx.Export("gates", env.Gates)
+	return nil
+}
