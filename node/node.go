@@ -44,6 +44,8 @@ type Config struct {
 	Audit string
 	// Envoy is the path of the binary.
 	Envoy string
+	// Monitor, if set, is told what happens; it is made for this Dir.
+	Monitor *Monitor
 	// Log takes the supervisor's own messages; Envoy's go to standard error.
 	Log *slog.Logger
 }
@@ -66,6 +68,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
+	if c.Monitor != nil {
+		events.Watch = c.Monitor.event
+	}
 	defer c.removeSockets()
 	// Envoy holds credentials in memory: it must not leave them in a core file.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
@@ -142,6 +147,9 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("start envoy: %w", err)
+	}
+	if c.Monitor != nil {
+		c.Monitor.starts.Inc()
 	}
 	c.Log.Info("envoy started", "pid", cmd.Process.Pid)
 	copied, ended := make(chan error, 1), make(chan struct{})

@@ -67,6 +67,12 @@ const (
 	ReasonMalformed Reason = "malformed_request"
 )
 
+// Reasons are all there are.
+var Reasons = []Reason{
+	ReasonAllowed, ReasonAgent, ReasonHost, ReasonMethod, ReasonPath, ReasonCondition, ReasonDenied, ReasonScheme, ReasonName,
+	ReasonKilled, ReasonAddress, ReasonCredential, ReasonUpstream, ReasonTLS, ReasonLimit, ReasonMalformed,
+}
+
 // Decision is the verdict on a request. The zero value denies.
 type Decision struct {
 	Allow bool `json:"allow"`

@@ -13,9 +13,9 @@ import (
 )
 
 func newNodeCmd() *cobra.Command {
-	var home, id, envoyPath string
+	var home, id, envoyPath, metrics string
 	cmd := &cobra.Command{
-		Use:     "node --home DIR --id ID --envoy PATH",
+		Use:     "node --home DIR --id ID --envoy PATH [--metrics-listen ADDRESS]",
 		Short:   "Run one node of a stack: an Envoy and its supervisor",
 		Example: "  posternd node --home ~/.local/state/postern/local-1a2b3c4d --id n1 --envoy /usr/bin/envoy",
 		Args:    cobra.NoArgs,
@@ -35,14 +35,22 @@ func newNodeCmd() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("find the control plane: %w", err)
 			}
+			log, monitor := logger(), node.NewMonitor(dir)
+			stop, err := serveMetrics(monitor.Handler(), dir, metrics, log)
+			if err != nil {
+				return err
+			}
+			defer stop()
 			return node.Run(cmd.Context(), node.Config{
-				ID: id, Stack: filepath.Base(home), Dir: dir, XDS: xds, Audit: h.AuditDir(), Envoy: envoyPath, Log: logger(),
+				Monitor: monitor,
+				ID:      id, Stack: filepath.Base(home), Dir: dir, XDS: xds, Audit: h.AuditDir(), Envoy: envoyPath, Log: log,
 			})
 		},
 	}
 	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
 	cmd.Flags().StringVar(&id, "id", "", "the node's ID (required)")
 	cmd.Flags().StringVar(&envoyPath, "envoy", "", "path of the Envoy binary (required)")
+	cmd.Flags().StringVar(&metrics, "metrics-listen", "", "serve /metrics, /healthz and /readyz on this TCP address too, such as 127.0.0.1:9465")
 	for _, f := range []string{"home", "id", "envoy"} {
 		_ = cmd.MarkFlagRequired(f)
 	}

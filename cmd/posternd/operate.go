@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/node"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds"
@@ -73,27 +74,15 @@ func recordTo(w *audit.Writer) func(xds.Event) error {
 // each agent's socket takes a connection. A node of another machine answers for
 // itself, by /readyz.
 func probe(home stacks.Home) func(context.Context, string, *plan.Plan) error {
-	return func(ctx context.Context, node string, p *plan.Plan) error {
-		if _, err := os.Stat(filepath.Join(home.NodeDir(node), envoy.AdminSocket)); err != nil {
+	return func(ctx context.Context, id string, p *plan.Plan) error {
+		if _, err := os.Stat(filepath.Join(home.NodeDir(id), envoy.AdminSocket)); err != nil {
 			return nil //nolint:nilerr // it does not run here
 		}
 		for _, a := range p.Agents {
-			if err := dialAgent(ctx, filepath.Join(home.AgentDir(node, a.Name), filepath.Base(envoy.AgentSocket(a.Name)))); err != nil {
-				return fmt.Errorf("the socket of agent %s: %w", a.Name, err)
+			if err := node.Probe(ctx, home.NodeDir(id), a.Name); err != nil {
+				return err
 			}
 		}
 		return nil
 	}
-}
-
-// dialTimeout bounds a connection on the same machine.
-const dialTimeout = 2 * time.Second
-
-func dialAgent(ctx context.Context, path string) error {
-	d := net.Dialer{Timeout: dialTimeout}
-	conn, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
 }

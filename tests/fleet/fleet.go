@@ -51,6 +51,8 @@ type Fleet struct {
 	// Envoy is the program that nodes started from now on run; "" means the
 	// one that envoy.Binary finds.
 	Envoy string
+	// Monitors are those of the nodes, by ID.
+	Monitors map[string]*node.Monitor
 	// Configure, if set, changes what the next StartControl starts with.
 	Configure func(*xds.Config)
 	// StopControl ends the control plane; StartControl begins a new one.
@@ -64,7 +66,7 @@ func New(t testing.TB, n int) *Fleet {
 	root, err := os.MkdirTemp("", "postern")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
-	f := &Fleet{t: t, Home: stacks.Home{Root: root}, CA: NewCA(t, "postern test"), UpstreamCA: NewCA(t, "upstream test")}
+	f := &Fleet{t: t, Home: stacks.Home{Root: root}, CA: NewCA(t, "postern test"), UpstreamCA: NewCA(t, "upstream test"), Monitors: map[string]*node.Monitor{}}
 	WriteHome(t, f.Home, f.CA)
 	f.API = api.Dial(f.Home.ControlSocket())
 	f.StartControl()
@@ -139,12 +141,14 @@ func (f *Fleet) StartNode(id string) {
 		require.NoError(f.t, err)
 	}
 	require.NoError(f.t, f.API.AddNode(f.t.Context(), id))
+	monitor := node.NewMonitor(f.Home.NodeDir(id))
+	f.Monitors[id] = monitor
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
 		done <- node.Run(ctx, node.Config{
 			ID: id, Stack: "test", Dir: f.Home.NodeDir(id), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary,
-			Log: slog.New(slog.DiscardHandler),
+			Monitor: monitor, Log: slog.New(slog.DiscardHandler),
 		})
 	}()
 	f.t.Cleanup(func() {
