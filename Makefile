@@ -24,7 +24,7 @@ test: ## check everything: build, lint, tests with the real Envoy and the real P
 	 [ -z "$$findings" ] || echo "      this run fails for these findings; the tests run all the same"; \
 	 STEP=6/6 tools/test.sh && [ -z "$$findings" ]
 
-build: ## build bin/postern, bin/posternd and bin/pulumi-resource-postern
+build: ## build bin/postern, bin/posternd, bin/postern-sandbox and bin/pulumi-resource-postern
 	@STEP=1/1 tools/build.sh
 
 deps: ## get what is needed besides Go: bubblewrap, Envoy, the Pulumi CLI

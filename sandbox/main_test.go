@@ -34,7 +34,7 @@ import (
 // tests are about another user, signals, or a terminal.
 const specVariable = "POSTERN_TEST_SPEC"
 
-// tools is a folder, readable by everybody, with posternd and this binary.
+// tools is a folder, readable by everybody, with postern-sandbox and this binary.
 var tools string
 
 func TestMain(m *testing.M) {
@@ -80,10 +80,10 @@ func withTools(m *testing.M) (int, error) {
 		return 0, err
 	}
 	tools = dir
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "posternd"), "./testdata/posternd")
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "postern-sandbox"), "./testdata/inside")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build posternd: %w: %s", err, out)
+		return 0, fmt.Errorf("build postern-sandbox: %w: %s", err, out)
 	}
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
@@ -125,12 +125,12 @@ func newBox(t *testing.T, uid int) *box {
 	sockets := filepath.Join(root, "state", "node", "agent")
 	require.NoError(t, os.MkdirAll(work, 0o755))
 	require.NoError(t, os.MkdirAll(sockets, 0o755))
-	probe, err := os.ReadFile(filepath.Join(tools, "posternd"))
+	probe, err := os.ReadFile(filepath.Join(tools, "postern-sandbox"))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(work, "try"), probe, 0o755))
 	b.spec = Spec{
 		Agent: "demo", Workdir: work, Sockets: []string{sockets}, Private: []string{filepath.Join(root, "state")},
-		CA: b.ca.pem, Gateways: []int{8080}, Ports: []int{8443}, Posternd: filepath.Join(tools, "posternd"),
+		CA: b.ca.pem, Gateways: []int{8080}, Ports: []int{8443}, Inside: filepath.Join(tools, "postern-sandbox"),
 	}
 	b.env = []string{"HOME=" + b.home, "PATH=" + os.Getenv("PATH"), "TERM=xterm"}
 	b.own(t)

@@ -102,7 +102,7 @@ func sandboxes(t *testing.T, text string) []int {
 
 func TestNothingIsLeft(t *testing.T) {
 	t.Parallel()
-	for _, kill := range []string{"run", "bwrap", "posternd", "command"} {
+	for _, kill := range []string{"run", "bwrap", "postern-sandbox", "command"} {
 		t.Run(kill, func(t *testing.T) {
 			t.Parallel()
 			eachCaller(t, func(t *testing.T, b *box) {
@@ -114,17 +114,17 @@ func TestNothingIsLeft(t *testing.T) {
 				require.Equal(t, "ready", lineReader(out)(t))
 				commands := sandboxes(t, mark)
 				require.NotEmpty(t, commands)
-				// Up from the command: posternd, then bwrap.
+				// Up from the command: postern-sandbox, then bwrap.
 				chain := map[string]int{"run": cmd.Process.Pid}
 				chain["bwrap"] = child(t, chain["run"])
-				chain["posternd"] = child(t, chain["bwrap"])
-				chain["command"] = child(t, chain["posternd"])
+				chain["postern-sandbox"] = child(t, chain["bwrap"])
+				chain["command"] = child(t, chain["postern-sandbox"])
 				require.NoError(t, unix.Kill(chain[kill], unix.SIGKILL))
 				_, err = io.Copy(io.Discard, out) // until nobody holds it
 				require.NoError(t, err)
 				require.Error(t, cmd.Wait())
 				require.Eventually(t, func() bool { return len(sandboxes(t, mark)) == 0 }, 5*time.Second, 10*time.Millisecond)
-				require.Eventually(t, func() bool { return unix.Kill(chain["posternd"], 0) != nil }, 5*time.Second, 10*time.Millisecond)
+				require.Eventually(t, func() bool { return unix.Kill(chain["postern-sandbox"], 0) != nil }, 5*time.Second, 10*time.Millisecond)
 				if kill == "command" {
 					require.Equal(t, 137, cmd.ProcessState.ExitCode())
 				}
@@ -203,7 +203,7 @@ func BenchmarkRunTrue(b *testing.B) {
 	})
 	b.Run("postern", func(b *testing.B) {
 		dir := b.TempDir()
-		spec := Spec{Agent: "demo", Command: []string{"true"}, Workdir: dir, Environ: os.Environ(), Sockets: []string{dir}, Posternd: filepath.Join(tools, "posternd")}
+		spec := Spec{Agent: "demo", Command: []string{"true"}, Workdir: dir, Environ: os.Environ(), Sockets: []string{dir}, Inside: filepath.Join(tools, "postern-sandbox")}
 		for b.Loop() {
 			s := spec
 			result, err := Run(b.Context(), &s)

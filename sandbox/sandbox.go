@@ -62,8 +62,9 @@ type Spec struct {
 	Gateways []int
 	// Ports are captured whatever address they are at, besides 80 and 443.
 	Ports []int
-	// Posternd is the static program that serves the sandbox from the inside.
-	Posternd string
+	// Inside is the static program that serves the sandbox from the inside:
+	// postern-sandbox.
+	Inside string
 	// The command's streams. If both Stdin and Stdout are terminals, the
 	// command gets a terminal of its own that is connected to them.
 	Stdin, Stdout, Stderr *os.File
@@ -119,7 +120,7 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	cmd.Env = []string{}
 	cmd.ExtraFiles = passed.files
 	var complaint bytes.Buffer
-	cmd.Stderr = &complaint // of bubblewrap and posternd; the command has its own
+	cmd.Stderr = &complaint // of bubblewrap and postern-sandbox; the command has its own
 	// Out of the terminal's foreground group: Ctrl-C is for the command, which
 	// gets it from us, and must not kill bubblewrap before that.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -184,7 +184,7 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 		return nil, nil, err
 	}
 	// What was made on the way, such as /etc, is not the agent's to change.
-	v.add("--remount-ro", "/", "--chdir", "/", wire.Posternd, "sandbox")
+	v.add("--remount-ro", "/", "--chdir", "/", wire.Inside)
 	env = environment(s, caller, v, home, path, workdir)
 	s.Workdir = workdir
 	return v.args, env, nil
@@ -273,14 +273,14 @@ func (v *view) system() {
 	}
 }
 
-// gate shows what posternd needs: itself and the agent's sockets, of which
+// gate shows what the inside needs: itself and the agent's sockets, of which
 // only the folders are mounted because a node that restarts makes new ones.
 func (v *view) gate(s *Spec) error {
-	posternd, _, err := resolve(s.Posternd)
+	inside, _, err := resolve(s.Inside)
 	if err != nil {
-		return fmt.Errorf("find posternd: %w", err)
+		return fmt.Errorf("find postern-sandbox: %w", err)
 	}
-	v.add("--ro-bind", posternd, wire.Posternd)
+	v.add("--ro-bind", inside, wire.Inside)
 	for i, dir := range s.Sockets {
 		v.add("--ro-bind", dir, filepath.Join(wire.NodesDir, strconv.Itoa(i)))
 	}

@@ -41,10 +41,11 @@ func built(name, pkg string, env ...string) func() (string, error) {
 	})
 }
 
-// Only posternd with -trimpath, as tools/build.sh: what Pulumi's packages are
+// Only what is static with -trimpath, as tools/build.sh: what Pulumi's packages are
 // compiled to is shared with `go run .` and with the Pulumi CLI.
 var (
 	buildPosternd = built("posternd", "./cmd/posternd", "CGO_ENABLED=0", "GOFLAGS=-trimpath")
+	buildInside   = built("postern-sandbox", "./cmd/postern-sandbox", "CGO_ENABLED=0", "GOFLAGS=-trimpath")
 	buildProgram  = built("program", ".")
 	buildPlugin   = built("pulumi-resource-postern", "./cmd/pulumi-resource-postern")
 )

@@ -95,6 +95,8 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "audit", only: []string{"plan"}, why: "events are read long after, and elsewhere than, the fleet that wrote them"},
 		{from: "node", only: []string{"plan", "audit", "envoy"}, why: "a node runs one Envoy and its log; what Envoy enforces comes over xDS, never from here"},
 		{from: "sandbox", only: []string{"plan"}, why: "half of it runs inside the agent's boundary: what it links is what an agent can attack"},
+		{from: "cmd/postern-sandbox", only: []string{"sandbox", "plan"}, why: "each command in a sandbox waits for it to start, and an agent can attack it"},
+		{from: "cmd/postern", never: []string{"xds/secret"}, why: "the operator's CLI handles no secret, and starts in milliseconds without the clouds' SDKs"},
 		{from: "daemon", only: []string{}, why: "it is about processes, whatever they do"},
 	} {
 		t.Run(rule.from, func(t *testing.T) {

@@ -31,10 +31,11 @@ import (
 
 var buildPostern = built("postern", "./cmd/postern")
 
-// postern returns the path of the operator's CLI, built from this tree beside posternd.
+// postern returns the path of the operator's CLI, built from this tree beside postern-sandbox.
 func postern(t testing.TB) string {
 	t.Helper()
-	posternd(t)
+	_, err := buildInside()
+	require.NoError(t, err)
 	path, err := buildPostern()
 	require.NoError(t, err)
 	return path

@@ -8,12 +8,12 @@ step "Postern itself"
 libraries() { go list -f '{{if and .GoFiles (ne .Name "main")}}{{.ImportPath}}{{end}}' ./... | xargs go build -v; }
 long build.log "packages compiled" libraries
 
-# The daemon runs in sandboxes and images with nothing else in them, and its digest
-# is an input of the stack: static, and the same bytes wherever it is built.
-static() { CGO_ENABLED=0 go build -v -trimpath -o bin/ ./cmd/postern ./cmd/posternd; }
-long build-static.log "packages compiled for bin/postern and bin/posternd" static
+# The daemon runs in images with nothing else in them, and its digest is an input of the
+# stack; postern-sandbox runs in sandboxes: static, and the same bytes wherever it is built.
+static() { CGO_ENABLED=0 go build -v -trimpath -o bin/ ./cmd/postern ./cmd/posternd ./cmd/postern-sandbox; }
+long build-static.log "packages compiled for bin/postern, bin/posternd and bin/postern-sandbox" static
 
 # Not -trimpath: that would compile Pulumi's SDK a second time, and nothing depends on these bytes.
 provider() { go build -v -o bin/ ./cmd/pulumi-resource-postern; }
 long build-provider.log "packages compiled for bin/pulumi-resource-postern" provider
-say "bin/postern, bin/posternd, bin/pulumi-resource-postern"
+say "bin/postern, bin/posternd, bin/postern-sandbox, bin/pulumi-resource-postern"

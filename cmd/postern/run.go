@@ -158,10 +158,13 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 	if s.CA, err = os.ReadFile(home.CACert()); err != nil {
 		return nil, fmt.Errorf("read certificate authority: %w: is the stack up? `postern status` says", err)
 	}
-	if s.Posternd, err = findPosternd(); err != nil {
+	if s.Inside, err = findInside(); err != nil {
 		return nil, err
 	}
-	s.ReadOnly = append(s.ReadOnly, ownFolders(s.Posternd)...)
+	s.ReadOnly = append(s.ReadOnly, ownFolders(s.Inside)...)
+	if daemon := os.Getenv("POSTERND"); daemon != "" {
+		s.ReadOnly = append(s.ReadOnly, ownFolders(daemon)...)
+	}
 	return s, nil
 }
 
@@ -191,8 +194,8 @@ func upstreamSocket(rule *plan.Rule) (string, bool) {
 // ownFolders are those of Postern's own checkout that hold what is run outside the
 // sandbox: its programs, Envoy and the Pulumi CLI, git's hooks. An agent that
 // works there can still change the sources: see README, security limitations.
-func ownFolders(posternd string) []string {
-	bin := filepath.Dir(posternd)
+func ownFolders(program string) []string {
+	bin := filepath.Dir(program)
 	folders := []string{bin}
 	for _, name := range []string{".cache", ".git"} {
 		dir := filepath.Join(filepath.Dir(bin), name)
@@ -235,20 +238,17 @@ func socketFolders(home stacks.Home, agent string) ([]string, error) {
 	return folders, nil
 }
 
-// findPosternd finds the daemon: $POSTERND, or beside this program.
-func findPosternd() (string, error) {
-	path := os.Getenv("POSTERND")
-	if path == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return "", fmt.Errorf("find posternd: %w", err)
-		}
-		path = filepath.Join(filepath.Dir(self), "posternd")
+// findInside finds the program that runs inside: beside this one.
+func findInside() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find postern-sandbox: %w", err)
 	}
+	path := filepath.Join(filepath.Dir(self), "postern-sandbox")
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("find posternd: %w: run `make build`, or set POSTERND", err)
+		return "", fmt.Errorf("find postern-sandbox: %w: run `make build`", err)
 	}
-	return filepath.Abs(path)
+	return path, nil
 }
 
 // extraEnv makes NAME=VALUE of what --env was given.

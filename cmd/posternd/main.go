@@ -1,5 +1,5 @@
-// Command posternd is Postern's daemon: the control plane, the supervisor of a
-// node, and the inside of a sandbox, in one static binary.
+// Command posternd is Postern's daemon: the control plane and the supervisor of a
+// node, in one static binary.
 package main
 
 import (
@@ -26,12 +26,12 @@ func main() {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "posternd",
-		Short: "Postern's daemon: control plane, node supervisor, inside of a sandbox",
+		Short: "Postern's daemon: control plane, node supervisor",
 		Long: `posternd is started by Postern, not by people: "go run . up" starts the control
-plane and the nodes, "postern run" starts the inside of a sandbox.`,
+plane and the nodes.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(newControlCmd(), newNodeCmd(), newSandboxCmd())
+	root.AddCommand(newControlCmd(), newNodeCmd())
 	return root
 }
 

@@ -73,7 +73,7 @@ func serveDNS(n *names) error {
 // run serves for as long as the sandbox lives.
 func run(s *dns.Server) {
 	if err := s.ActivateAndServe(); err != nil {
-		fmt.Fprintf(os.Stderr, "posternd sandbox: serve DNS: %v\n", err)
+		fmt.Fprintf(os.Stderr, "postern-sandbox: serve DNS: %v\n", err)
 		os.Exit(1)
 	}
 }

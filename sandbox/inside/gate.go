@@ -89,7 +89,7 @@ func (g *gate) accept(l *net.TCPListener) {
 			if errors.Is(err, syscall.ECONNABORTED) {
 				continue
 			}
-			fmt.Fprintf(os.Stderr, "posternd sandbox: accept on %v: %v\n", l.Addr(), err)
+			fmt.Fprintf(os.Stderr, "postern-sandbox: accept on %v: %v\n", l.Addr(), err)
 			os.Exit(1)
 		}
 		go g.serve(conn)

@@ -1,4 +1,4 @@
-// Package inside is the sandbox's side of the gate: what `posternd sandbox`
+// Package inside is the sandbox's side of the gate: what `postern-sandbox`
 // does as the first process of a sandbox that package sandbox made.
 //
 // It makes every address of the world local (AnyIP), listens on the ports that
@@ -31,7 +31,7 @@ import (
 func Main() int {
 	control, err := openControl()
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "posternd sandbox: %v; this command is started by `postern run`, not by hand\n", err)
+		fmt.Fprintf(os.Stderr, "postern-sandbox: %v; this command is started by `postern run`, not by hand\n", err)
 		return 2
 	}
 	// The first process of a PID namespace is immune to SIGKILL from within. A
@@ -53,7 +53,7 @@ func Main() int {
 		err = events.Encode(wire.Event{Exited: &status, Connections: fleet.next.Load()})
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "posternd sandbox: report to host: %v\n", err)
+		fmt.Fprintf(os.Stderr, "postern-sandbox: report to host: %v\n", err)
 	}
 	return status
 }
@@ -117,7 +117,7 @@ func relaySignals(decoder *json.Decoder, pid int) {
 		var s wire.Signal
 		if err := decoder.Decode(&s); err != nil {
 			if !errors.Is(err, io.EOF) {
-				fmt.Fprintf(os.Stderr, "posternd sandbox: read from host: %v\n", err)
+				fmt.Fprintf(os.Stderr, "postern-sandbox: read from host: %v\n", err)
 			}
 			os.Exit(1)
 		}

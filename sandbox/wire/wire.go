@@ -1,4 +1,4 @@
-// Package wire is what `postern run` on the host and `posternd sandbox` in the
+// Package wire is what `postern run` on the host and `postern-sandbox` in the
 // sandbox say to each other, as JSON values over one socket pair.
 //
 // The host sends a [Setup] and then any number of [Signal]; the inside sends
@@ -46,7 +46,7 @@ func Raw(list []string) []Bytes {
 	return out
 }
 
-// The descriptors that `posternd sandbox` finds open. Its own standard
+// The descriptors that `postern-sandbox` finds open. Its own standard
 // streams are not the agent's: what posternd or bubblewrap has to say must not
 // mix with what the agent writes.
 const (
@@ -60,8 +60,8 @@ const (
 const (
 	// Dir holds everything of ours that is visible inside.
 	Dir = "/run/postern"
-	// Posternd is the program that serves the sandbox.
-	Posternd = Dir + "/posternd"
+	// Inside is the program that serves the sandbox.
+	Inside = Dir + "/postern-sandbox"
 	// NodesDir holds one folder of sockets per node, named 0, 1, ...
 	NodesDir = Dir + "/nodes"
 	// CA is the certificate of the proxy's authority alone.

@@ -51,8 +51,8 @@ type arena struct {
 	world *worldClient
 	plan  *plan.Plan
 	// homes holds the agents' working directories; self is a copy of this
-	// binary there, posternd the daemon.
-	homes, self, posternd string
+	// binary there, inside the sandbox's side.
+	homes, self, inside string
 	pid                   int
 	// files are the paths of the secrets of cases that change them.
 	files map[string]string
@@ -99,8 +99,8 @@ func newArena(t *testing.T, seats []*seat) *arena {
 	b, err := os.ReadFile("/proc/self/exe")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(a.self, b, 0o755))
-	a.posternd = filepath.Join(a.homes, "posternd")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", a.posternd, "./cmd/posternd")
+	a.inside = filepath.Join(a.homes, "postern-sandbox")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", a.inside, "./cmd/postern-sandbox")
 	build.Dir, build.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -230,8 +230,8 @@ var credentials = []Case{
 	}},
 	{ID: "F9", What: "code and sockets of the gate, writable from the sandbox", Ways: []Way{Inside}, Run: func(s *seat) {
 		for _, script := range []string{
-			"echo x > /run/postern/posternd", "rm -f /run/postern/posternd && ! test -e /run/postern/posternd", "mv /run/postern /run/p", "touch /run/postern/nodes/0/x", "rm -f /run/postern/nodes/0/proxy.sock", "ln -sf /dev/null /run/postern/nodes/0/proxy.sock",
-			"mount --bind /tmp /run/postern/nodes/0", "unshare -Urm sh -c 'mount -o remount,rw /run/postern && echo x > /run/postern/posternd'", "echo x > /run/postern/ca.pem", "kill -9 1 && ! kill -0 1", "echo x > /proc/1/mem", "cp /bin/true /proc/1/exe",
+			"echo x > /run/postern/postern-sandbox", "rm -f /run/postern/postern-sandbox && ! test -e /run/postern/postern-sandbox", "mv /run/postern /run/p", "touch /run/postern/nodes/0/x", "rm -f /run/postern/nodes/0/proxy.sock", "ln -sf /dev/null /run/postern/nodes/0/proxy.sock",
+			"mount --bind /tmp /run/postern/nodes/0", "unshare -Urm sh -c 'mount -o remount,rw /run/postern && echo x > /run/postern/postern-sandbox'", "echo x > /run/postern/ca.pem", "kill -9 1 && ! kill -0 1", "echo x > /proc/1/mem", "cp /bin/true /proc/1/exe",
 			"echo '127.0.0.1 x' >> /etc/hosts", "echo x > /usr/bin/env",
 		} {
 			s.fails(script)

@@ -85,7 +85,7 @@ agents:
 // stack is a fleet that is up, and a folder from which `postern run` finds it.
 type stack struct {
 	testing.TB
-	postern string // the CLI, with posternd beside it
+	postern string // the CLI, with postern-sandbox beside it
 	file    string
 	dir     string // the clients, and the working directory inside
 	environ []string
@@ -118,11 +118,11 @@ func newStack(t *testing.T) *stack {
 	require.NoError(t, os.Symlink(f.Home.Root, s.home.Root))
 
 	bin := t.TempDir()
-	for _, name := range []string{"postern", "posternd"} {
+	for _, name := range []string{"postern", "postern-sandbox"} {
 		build(t, filepath.Join("..", ".."), filepath.Join(bin, name), "./cmd/"+name)
 	}
 	s.postern = filepath.Join(bin, "postern")
-	s.environ = append(os.Environ(), "POSTERN_HOME="+filepath.Join(root, "home"), "POSTERND="+filepath.Join(bin, "posternd"))
+	s.environ = append(os.Environ(), "POSTERN_HOME="+filepath.Join(root, "home"))
 	loaded, err := stacks.Load(s.file)
 	require.NoError(t, err)
 	f.MustPublish(loaded.Plan)

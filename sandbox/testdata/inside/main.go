@@ -1,4 +1,4 @@
-// Command posternd is the in-sandbox side alone, for the tests of package
+// Command inside is postern-sandbox, for the tests of package
 // sandbox, and, under its other arguments, an agent that tries things.
 package main
 
@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "sandbox" {
+	if len(os.Args) == 1 {
 		os.Exit(inside.Main())
 	}
 	if err := try(os.Args[1], os.Args[2:]); err != nil {
