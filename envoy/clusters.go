@@ -3,11 +3,8 @@ package envoy
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +21,8 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -57,26 +56,24 @@ var privateRanges = []string{
 	"::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
 }
 
-func (b *builder) clusters() []*clusterv3.Cluster {
-	cs := map[string]*clusterv3.Cluster{}
-	add := func(c *clusterv3.Cluster) { cs[c.Name] = c }
-	add(b.internalCluster(clusterIntercept))
-	add(b.dynamicCluster(clusterDynamic))
+func (b *builder) clusters() {
+	internal := func(name string) {
+		b.emit(resource.ClusterType, name, nil, "internal", func() proto.Message { return b.internalCluster(name) })
+	}
+	internal(clusterIntercept)
+	b.emit(resource.ClusterType, clusterDynamic, nil, "dynamic", func() proto.Message { return b.dynamicCluster(clusterDynamic) })
 	for _, a := range b.plan.Agents {
 		for _, d := range b.destinations[a.Name] {
-			if cs[d.cluster()] == nil {
-				add(b.internalCluster(d.cluster()))
+			if name := d.cluster(); name != clusterIntercept {
+				internal(name)
 			}
 		}
-		for _, r := range a.Rules {
-			if name := b.upstreamCluster(r); !r.Deny && cs[name] == nil {
-				add(b.upstream(name, r))
+		for i, r := range a.Rules {
+			if name := b.upstreamCluster(r); !r.Deny && name != clusterDynamic {
+				b.emit(resource.ClusterType, name, a.Rules[i:i+1], "upstream", func() proto.Message { return b.upstream(name, r) })
 			}
 		}
 	}
-	out := slices.Collect(maps.Values(cs))
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
-	return out
 }
 
 // upstreamCluster is the name of the cluster that a rule forwards to.

@@ -142,10 +142,15 @@ func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev
 // cluster of that name, or the name itself.
 func (b *builder) signedName(r plan.Rule, name string) string {
 	if c, ok := b.credentials[r.Credential]; ok && c.Kind == plan.KindAWSSigV4 {
-		return strings.Join([]string{"signed", c.Name, name}, "/")
+		return signedPrefix + c.Name + "/" + name
 	}
 	return name
 }
+
+const signedPrefix = "signed/"
+
+// Signs reports whether the cluster of that name needs [Sign].
+func Signs(name string) bool { return strings.HasPrefix(name, signedPrefix) }
 
 // sign makes c sign every request with the credential of r, if that is its
 // kind. The keys are not part of the plan: the control plane fills them in when

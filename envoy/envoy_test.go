@@ -21,6 +21,21 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+// all are the resources, type by type.
+func (r *Resources) all() []proto.Message {
+	var ms []proto.Message
+	for _, m := range r.Clusters {
+		ms = append(ms, m)
+	}
+	for _, m := range r.Scopes {
+		ms = append(ms, m)
+	}
+	for _, m := range r.Listeners {
+		ms = append(ms, m)
+	}
+	return ms
+}
+
 // TestGolden builds the plan in each testdata/*.txtar and compares the
 // resources with those in the same file, or the error with "error".
 func TestGolden(t *testing.T) {

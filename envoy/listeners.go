@@ -1,9 +1,7 @@
 package envoy
 
 import (
-	"maps"
 	"slices"
-	"sort"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -18,6 +16,7 @@ import (
 	sniv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/sni/v3"
 	ondemandv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_selectors/on_demand_secret/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -32,34 +31,33 @@ const noServerName = "no-server-name.invalid"
 // enough for a socket address wherever the state folder is.
 func AgentSocket(agent string) string { return "agents/" + agent + "/proxy.sock" }
 
-func (b *builder) listeners() []*listenerv3.Listener {
-	ls := map[string]*listenerv3.Listener{}
-	add := func(l *listenerv3.Listener) { ls[l.Name] = l }
-	add(b.interceptListener(clusterIntercept, l7ScopeFormat))
+func (b *builder) listeners() {
+	b.emit(resource.ListenerType, clusterIntercept, nil, "intercept", func() proto.Message {
+		return b.interceptListener(clusterIntercept, l7ScopeFormat)
+	})
 	for _, a := range b.plan.Agents {
-		add(b.agentListener(a.Name))
+		b.emit(resource.ListenerType, "agent/"+a.Name, nil, b.generation(a.Name), func() proto.Message { return b.agentListener(a.Name) })
 		for _, d := range b.destinations[a.Name] {
 			switch name := d.cluster(); {
-			case ls[name] != nil:
+			case name == clusterIntercept:
 			case d.tunnel():
-				add(b.tunnelListener(d))
+				b.emit(resource.ListenerType, name, d.Rules, "", func() proto.Message { return b.tunnelListener(d) })
 			case d.wildcard():
-				add(b.interceptListener(name, wildScopeFormat,
-					overwrite(connectHeader, "%FILTER_STATE("+stateConnect+":PLAIN)%"),
-					overwrite(hostHeader, "%FILTER_STATE("+stateHost+":PLAIN)%")))
+				b.emit(resource.ListenerType, name, nil, "wildcard", func() proto.Message {
+					return b.interceptListener(name, wildScopeFormat,
+						overwrite(connectHeader, "%FILTER_STATE("+stateConnect+":PLAIN)%"),
+						overwrite(hostHeader, "%FILTER_STATE("+stateHost+":PLAIN)%"))
+				})
 			}
 		}
 	}
-	out := slices.Collect(maps.Values(ls))
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
-	return out
 }
 
 // agentListener is the identity of an agent: whoever can connect to this
 // socket is the agent, and nothing it sends can make it somebody else.
 func (b *builder) agentListener(agent string) *listenerv3.Listener {
-	hcm := b.connectionManager("agent", connectScope(agent))
-	hcm.HttpFilters = b.requestFilters(b.connectState(agent))
+	hcm := b.connectionManager("agent", connectScope(agent, connectScopeFormat))
+	hcm.HttpFilters = b.requestFilters(b.restFilter(), b.connectState(agent))
 	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})
 	// Python's http.client sends CONNECT as HTTP/1.0.
 	hcm.HttpProtocolOptions = &corev3.Http1ProtocolOptions{AcceptHttp_10: true}
@@ -88,6 +86,9 @@ func (b *builder) generation(agent string) string {
 }
 
 func (b *builder) killed(agent string) bool { return slices.Contains(b.options.Killed, agent) }
+
+// connectScopeFormat is the last part of the key of connectScope.
+const connectScopeFormat = `%CEL(request.method == "CONNECT" ? request.host : "` + restOfHosts + `")%`
 
 // l7ScopeFormat is the key of l7Scope. SNI and CONNECT authority are part of
 // it: if they do not name the same destination there is no such scope.

@@ -5,7 +5,8 @@
 // The way of a request (docs/architecture.md has the picture):
 //
 //	agent/<name>   listener on the agent's own Unix socket; CONNECT, gateways
-//	connect/<name> scope: where the agent may CONNECT to, its gateways
+//	connect/<name>/<host:port>  scope: where a CONNECT of the agent leads
+//	connect/<name>/*  scope: CONNECT below wildcards and to other hosts, gateways
 //	intercept      internal listener; TLS with an on-demand leaf certificate
 //	l7/...         scope: methods, paths and credential of one agent and host
 //	intercept-wildcard, wild/...  the same for the names below a wildcard
@@ -17,7 +18,6 @@ package envoy
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -54,41 +54,28 @@ type Resources struct {
 // Build returns the resources of p, sorted by name. On an error it returns
 // none: half an allowlist is never served.
 func Build(p *plan.Plan, o Options) (*Resources, error) {
-	b := &builder{plan: p, options: o, credentials: map[string]plan.Credential{}, destinations: map[string][]destination{}}
-	for _, c := range p.Credentials {
-		b.credentials[c.Name] = c
-	}
-	for _, a := range p.Agents {
-		for _, d := range a.Destinations() {
-			b.destinations[a.Name] = append(b.destinations[a.Name], destination{d})
+	r := &Resources{}
+	b := newBuilder(p, o, func(_ identity, build func() proto.Message) {
+		switch m := build().(type) {
+		case *clusterv3.Cluster:
+			r.Clusters = append(r.Clusters, m)
+		case *routev3.ScopedRouteConfiguration:
+			r.Scopes = append(r.Scopes, m)
+		case *listenerv3.Listener:
+			r.Listeners = append(r.Listeners, m)
 		}
+	})
+	if err := b.build(); err != nil {
+		return nil, err
 	}
-	r := &Resources{Clusters: b.clusters(), Scopes: b.scopes(), Listeners: b.listeners()}
-	for _, m := range r.all() {
-		if v, ok := m.(interface{ ValidateAll() error }); ok {
-			if err := v.ValidateAll(); err != nil {
-				b.errs = append(b.errs, err)
-			}
-		}
-	}
-	if err := errors.Join(b.errs...); err != nil {
-		return nil, fmt.Errorf("build the Envoy resources of stack %q: %w", p.Stack, err)
-	}
+	slices.SortFunc(r.Clusters, byName[*clusterv3.Cluster])
+	slices.SortFunc(r.Scopes, byName[*routev3.ScopedRouteConfiguration])
+	slices.SortFunc(r.Listeners, byName[*listenerv3.Listener])
 	return r, nil
 }
 
-func (r *Resources) all() []proto.Message {
-	var ms []proto.Message
-	for _, m := range r.Clusters {
-		ms = append(ms, m)
-	}
-	for _, m := range r.Scopes {
-		ms = append(ms, m)
-	}
-	for _, m := range r.Listeners {
-		ms = append(ms, m)
-	}
-	return ms
+func byName[M interface{ GetName() string }](a, b M) int {
+	return strings.Compare(a.GetName(), b.GetName())
 }
 
 // SecretName is the xDS name of the secret of a credential. The zero byte
@@ -98,14 +85,16 @@ func SecretName(credential string) string { return "credential\x00" + credential
 
 // LeafHosts are the names that a node may present a certificate for.
 type LeafHosts struct {
-	exact map[string]bool
+	// exact are sets of names, one for each plan.
+	exact []map[string]bool
 	// suffixes are those of wildcards, with their leading dot.
 	suffixes []string
 }
 
 // Leaves returns the names whose TLS the plan intercepts.
 func Leaves(p *plan.Plan) LeafHosts {
-	h := LeafHosts{exact: map[string]bool{}}
+	exact := map[string]bool{}
+	h := LeafHosts{exact: []map[string]bool{exact}}
 	for _, a := range p.Agents {
 		for _, r := range a.Rules {
 			switch {
@@ -113,7 +102,7 @@ func Leaves(p *plan.Plan) LeafHosts {
 			case isWildcard(r.Host):
 				h.suffixes = append(h.suffixes, r.Host[1:])
 			default:
-				h.exact[r.Host] = true
+				exact[r.Host] = true
 			}
 		}
 	}
@@ -123,8 +112,10 @@ func Leaves(p *plan.Plan) LeafHosts {
 // Allow reports whether there may be a certificate for name. Below a wildcard
 // only canonical names count: the others are endless.
 func (h LeafHosts) Allow(name string) bool {
-	if h.exact[name] {
-		return true
+	for _, names := range h.exact {
+		if names[name] {
+			return true
+		}
 	}
 	for _, s := range h.suffixes {
 		if len(name) > len(s) && strings.HasSuffix(name, s) {
@@ -137,10 +128,7 @@ func (h LeafHosts) Allow(name string) bool {
 
 // Or returns the names of both.
 func (h LeafHosts) Or(o LeafHosts) LeafHosts {
-	u := LeafHosts{exact: map[string]bool{}, suffixes: append(slices.Clone(h.suffixes), o.suffixes...)}
-	maps.Copy(u.exact, h.exact)
-	maps.Copy(u.exact, o.exact)
-	return u
+	return LeafHosts{exact: slices.Concat(h.exact, o.exact), suffixes: slices.Concat(h.suffixes, o.suffixes)}
 }
 
 // builder carries what the builders of one plan share. Errors are collected,
@@ -151,16 +139,80 @@ type builder struct {
 	// destinations are those of each agent.
 	destinations map[string][]destination
 	credentials  map[string]plan.Credential
-	errs         []error
+	// seen are the resources that there are already.
+	seen map[resourceName]bool
+	take func(identity, func() proto.Message)
+	errs []error
 }
 
-// any packs m after validating it.
-func (b *builder) any(m proto.Message) *anypb.Any {
+// resourceName tells all resources apart: those of one type by their names.
+type resourceName struct{ url, name string }
+
+// identity is all that a resource is made of, beside what all share (see
+// [Memo]): two of the same identity have the same bytes.
+type identity struct {
+	resourceName
+	// rules are those that it is made of.
+	rules []plan.Rule
+	// beside is what else it is made of, as text.
+	beside string
+}
+
+func newBuilder(p *plan.Plan, o Options, take func(identity, func() proto.Message)) *builder {
+	b := &builder{
+		plan: p, options: o, credentials: map[string]plan.Credential{}, destinations: map[string][]destination{},
+		seen: map[resourceName]bool{}, take: take,
+	}
+	for _, c := range p.Credentials {
+		b.credentials[c.Name] = c
+	}
+	for _, a := range p.Agents {
+		all := a.Destinations()
+		ds := make([]destination, len(all))
+		for i, d := range all {
+			ds[i] = destination{d}
+		}
+		b.destinations[a.Name] = ds
+	}
+	return b
+}
+
+// build makes every resource, in no particular order.
+func (b *builder) build() error {
+	b.clusters()
+	b.scopes()
+	b.listeners()
+	if err := errors.Join(b.errs...); err != nil {
+		return fmt.Errorf("build the Envoy resources of stack %q: %w", b.plan.Stack, err)
+	}
+	return nil
+}
+
+// emit makes a resource of the type and name, unless there is one.
+func (b *builder) emit(url, name string, rules []plan.Rule, beside string, build func() proto.Message) {
+	n := resourceName{url, name}
+	if b.seen[n] {
+		return
+	}
+	b.seen[n] = true
+	b.take(identity{n, rules, beside}, func() proto.Message {
+		m := build()
+		b.validate(m)
+		return m
+	})
+}
+
+func (b *builder) validate(m proto.Message) {
 	if v, ok := m.(interface{ ValidateAll() error }); ok {
 		if err := v.ValidateAll(); err != nil {
 			b.errs = append(b.errs, err)
 		}
 	}
+}
+
+// any packs m after validating it.
+func (b *builder) any(m proto.Message) *anypb.Any {
+	b.validate(m)
 	a := &anypb.Any{}
 	// Deterministic, as the bytes are hashed.
 	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil {

@@ -1,11 +1,15 @@
 package envoy
 
 import (
+	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -34,7 +38,14 @@ func (d destination) domains() []string {
 }
 
 // Keys of the route scopes. An agent's name has no slash in it.
-func connectScope(agent string) string { return "connect/" + agent }
+
+// connectScope is for what an agent sends to its own socket: a CONNECT to one
+// authority, or everything else (restOfHosts).
+func connectScope(agent, authority string) string { return "connect/" + agent + "/" + authority }
+
+// restOfHosts stands in a connectScope for whatever has no scope of its own:
+// hosts below wildcards, hosts that are not allowed, and the agent's gateways.
+const restOfHosts = "*"
 
 // l7Scope is for the requests of one agent to one host: agent, SNI and CONNECT
 // authority, as the internal listener sees them. Names that do not agree have
@@ -47,60 +58,120 @@ func l7Scope(agent string, d destination) string {
 // of which there is no list. The last part is what wildScopeFormat says of the names.
 func wildScope(agent string) string { return "wild/" + agent + "/true" }
 
-func (b *builder) scopes() []*routev3.ScopedRouteConfiguration {
-	var out []*routev3.ScopedRouteConfiguration
+// scopes makes one scope for each destination, as small as it can be: Envoy reads
+// no other one anew when one is added.
+func (b *builder) scopes() {
 	for _, a := range b.plan.Agents {
+		rest := connectScope(a.Name, restOfHosts)
 		if b.killed(a.Name) {
-			out = append(out, scopedRoute(connectScope(a.Name), []*routev3.VirtualHost{b.defaultHost(a.Name, plan.ReasonKilled)}))
+			b.scope(rest, nil, "killed", func() *routev3.ScopedRouteConfiguration {
+				return b.connectRoutes(rest, []*routev3.VirtualHost{b.defaultHost(a.Name, plan.ReasonKilled)})
+			})
 			continue
 		}
-		other := b.defaultHost(a.Name, plan.ReasonName)
-		var wild []*routev3.VirtualHost
+		var wild group
 		for _, d := range b.destinations[a.Name] {
-			switch {
-			case d.tunnel():
-			case d.wildcard():
-				wild = append(wild, b.requestHost(a.Name, d.authority(), d.domains(), d.Rules))
-			default:
-				out = append(out, scopedRoute(l7Scope(a.Name, d), []*routev3.VirtualHost{
-					b.requestHost(a.Name, d.authority(), d.domains(), d.Rules), other,
-				}))
+			if d.wildcard() {
+				wild.add(d.authority(), d.Rules)
+				continue
+			}
+			connect := connectScope(a.Name, d.authority())
+			b.scope(connect, d.Rules, "", func() *routev3.ScopedRouteConfiguration {
+				return b.connectRoutes(connect, []*routev3.VirtualHost{connectHost(a.Name, d.authority(), b.connectRoute(d), "*")})
+			})
+			if !d.tunnel() {
+				key := l7Scope(a.Name, d)
+				b.scope(key, d.Rules, "", func() *routev3.ScopedRouteConfiguration {
+					return scopedRoute(key, []*routev3.VirtualHost{
+						b.requestHost(a.Name, d.authority(), d.domains(), d.Rules), b.defaultHost(a.Name, plan.ReasonName),
+					})
+				})
 			}
 		}
-		if wild != nil {
-			out = append(out, scopedRoute(wildScope(a.Name), append(wild, other)))
+		if hosts := b.wildHosts(a.Name); len(hosts) > 0 {
+			key := wildScope(a.Name)
+			b.scope(key, wild.rules, wild.names, func() *routev3.ScopedRouteConfiguration {
+				vhosts := make([]*routev3.VirtualHost, 0, len(hosts)+1)
+				for _, d := range hosts {
+					vhosts = append(vhosts, b.requestHost(a.Name, d.authority(), d.domains(), d.Rules))
+				}
+				return scopedRoute(key, append(vhosts, b.defaultHost(a.Name, plan.ReasonName)))
+			})
 		}
-		out = append(out, scopedRoute(connectScope(a.Name), b.connectHosts(a)))
+		all := wild
+		for _, port := range gateways(a) {
+			all.add("gateway:"+strconv.Itoa(int(port)), a.Behind(port))
+		}
+		b.scope(rest, all.rules, all.names, func() *routev3.ScopedRouteConfiguration {
+			return b.connectRoutes(rest, b.restHosts(a))
+		})
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+}
+
+func (b *builder) scope(key string, rules []plan.Rule, beside string, build func() *routev3.ScopedRouteConfiguration) {
+	b.emit(resource.ScopedRouteType, key, rules, beside, func() proto.Message { return build() })
+}
+
+// group is what a scope of several destinations is made of.
+type group struct {
+	rules []plan.Rule
+	names string
+}
+
+func (g *group) add(name string, rules []plan.Rule) {
+	g.rules = append(g.rules[:len(g.rules):len(g.rules)], rules...)
+	g.names += fmt.Sprintf("%s %d,", name, len(rules))
+}
+
+// wildHosts are the wildcards of an agent whose requests are inspected.
+func (b *builder) wildHosts(agent string) []destination {
+	var out []destination
+	for _, d := range b.destinations[agent] {
+		if d.wildcard() && !d.tunnel() {
+			out = append(out, d)
+		}
+	}
 	return out
 }
 
-// connectHosts says where an agent may CONNECT to, and what its gateways are.
-// All destinations that are led to the same place share a virtual host: Envoy
-// reads the whole scope anew for each one that is added.
-func (b *builder) connectHosts(a plan.Agent) []*routev3.VirtualHost {
+// gateways are the ports of an agent's gateways.
+func gateways(a plan.Agent) []uint16 {
+	var ports []uint16
+	for _, r := range a.Rules {
+		if r.Gateway != 0 && !r.Deny && !slices.Contains(ports, r.Gateway) {
+			ports = append(ports, r.Gateway)
+		}
+	}
+	return ports
+}
+
+// connectRoutes is a connectScope. Whatever finds one needs no other.
+func (b *builder) connectRoutes(key string, hosts []*routev3.VirtualHost) *routev3.ScopedRouteConfiguration {
+	s := scopedRoute(key, hosts)
+	s.RouteConfiguration.TypedPerFilterConfig = map[string]*anypb.Any{filterRest: b.any(&routev3.FilterConfig{Disabled: true})}
+	return s
+}
+
+// restHosts says where an agent may CONNECT to below wildcards, and what its
+// gateways are. All wildcards that are led to the same place share a virtual host.
+func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 	var hosts []*routev3.VirtualHost
 	shared := map[string]*routev3.VirtualHost{}
 	for _, d := range b.destinations[a.Name] {
 		switch cluster := d.cluster(); {
+		case !d.wildcard():
 		case d.tunnel():
-			hosts = append(hosts, connectHost(a.Name, d.authority(), b.tunnelRoute(d), d.authority()))
+			hosts = append(hosts, connectHost(a.Name, d.authority(), b.connectRoute(d), d.authority()))
 		case shared[cluster] != nil:
 			shared[cluster].Domains = append(shared[cluster].Domains, d.authority())
 		default:
-			shared[cluster] = connectHost(a.Name, cluster, connectTo(cluster, nil), d.authority())
+			shared[cluster] = connectHost(a.Name, cluster, b.connectRoute(d), d.authority())
 			hosts = append(hosts, shared[cluster])
 		}
 	}
-	seen := map[uint16]bool{}
-	for _, r := range a.Rules {
-		if r.Gateway == 0 || r.Deny || seen[r.Gateway] {
-			continue
-		}
-		seen[r.Gateway] = true
-		port := strconv.Itoa(int(r.Gateway))
-		h := b.requestHost(a.Name, "gateway:"+port, []string{"localhost:" + port, "127.0.0.1:" + port}, a.Behind(r.Gateway))
+	for _, gateway := range gateways(a) {
+		port := strconv.Itoa(int(gateway))
+		h := b.requestHost(a.Name, "gateway:"+port, []string{"localhost:" + port, "127.0.0.1:" + port}, a.Behind(gateway))
 		// A CONNECT to a gateway's own address is one to a host that is not allowed.
 		h.Routes[0] = deny(a.Name, plan.ReasonHost, "", connectMatch())
 		// For nobody: a gateway's requests go no further inside. It would be a
@@ -133,8 +204,12 @@ func (d destination) cluster() string {
 	}
 }
 
-// tunnelRoute decides on a tunnel, of which nothing more will be seen.
-func (b *builder) tunnelRoute(d destination) *routev3.Route {
+// connectRoute leads a CONNECT to where more can be seen of it. Of a tunnel
+// nothing more will be seen: it is decided on here.
+func (b *builder) connectRoute(d destination) *routev3.Route {
+	if !d.tunnel() {
+		return connectTo(d.cluster(), nil)
+	}
 	r := plan.TunnelRules(d.Rules)[0]
 	if r.Deny {
 		return deniedBy(r, connectMatch())

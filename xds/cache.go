@@ -37,14 +37,29 @@ const maxSecrets = 20000
 type kind struct{ name, url string }
 
 // table holds the resources of one type by name. A published table is never
-// changed, so that every node can share it.
+// changed, so that every node can share it; but leaf certificates are added.
 type table struct {
 	resources map[string]*discoveryv3.Resource
 	versions  map[string]string
+	// deltas are the ways here that were asked for: see deltaFrom.
+	deltas map[uintptr]*delta
 }
 
 func newTable() *table {
-	return &table{resources: map[string]*discoveryv3.Resource{}, versions: map[string]string{}}
+	return &table{resources: map[string]*discoveryv3.Resource{}, versions: map[string]string{}, deltas: map[uintptr]*delta{}}
+}
+
+// tableOf holds what is packed already.
+func tableOf(rs []*discoveryv3.Resource) *table {
+	t := &table{resources: make(map[string]*discoveryv3.Resource, len(rs)), versions: make(map[string]string, len(rs)), deltas: map[uintptr]*delta{}}
+	for _, r := range rs {
+		t.put(r)
+	}
+	return t
+}
+
+func (t *table) put(r *discoveryv3.Resource) {
+	t.resources[r.GetName()], t.versions[r.GetName()] = r, r.GetVersion()
 }
 
 // add packs m under name; its version is the hash of its bytes.
@@ -60,21 +75,30 @@ func (t *table) addSalted(name string, m proto.Message, salt []byte) error {
 	h := hmac.New(sha256.New, salt)
 	h.Write(packed.Value)
 	version := hex.EncodeToString(h.Sum(nil)[:8])
-	t.resources[name] = &discoveryv3.Resource{Name: name, Version: version, Resource: packed}
-	t.versions[name] = version
+	t.put(&discoveryv3.Resource{Name: name, Version: version, Resource: packed})
 	return nil
 }
 
 // with returns a table that holds t's resources too, where it has none itself.
 func (t *table) with(old *table) *table {
 	u := newTable()
-	for name, r := range old.resources {
-		u.resources[name], u.versions[name] = r, r.Version
+	for _, r := range old.resources {
+		u.put(r)
 	}
-	for name, r := range t.resources {
-		u.resources[name], u.versions[name] = r, r.Version
+	for _, r := range t.resources {
+		u.put(r)
 	}
 	return u
+}
+
+// lacks reports whether old has a resource that t does not have.
+func (t *table) lacks(old *table) bool {
+	for name := range old.resources {
+		if t.resources[name] == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // withLeaves returns t with the leaf certificates of old that may be kept.
@@ -85,7 +109,7 @@ func (t *table) withLeaves(old *table, keep func(string) bool) *table {
 	u := t.with(newTable())
 	for name, r := range old.resources {
 		if u.resources[name] == nil && isLeaf(name) && keep(name) {
-			u.resources[name], u.versions[name] = r, r.Version
+			u.put(r)
 		}
 	}
 	return u
@@ -195,17 +219,23 @@ func (c *cache) of(node string) published {
 	return c.published
 }
 
-// union returns tables with everything that is published beside, and whether
-// that is more.
-func (c *cache) union(tables map[string]*table) (both map[string]*table, more bool) {
+// union returns tables with everything that is published beside, or nil if
+// that is no more.
+func (c *cache) union(tables map[string]*table) map[string]*table {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	both = map[string]*table{}
+	more := false
+	for url, t := range tables {
+		more = more || url != resource.SecretType && t.lacks(c.tables[url])
+	}
+	if !more {
+		return nil
+	}
+	both := map[string]*table{}
 	for url, t := range tables {
 		both[url] = t.with(c.tables[url])
-		more = more || url != resource.SecretType && len(both[url].resources) > len(t.resources)
 	}
-	return both, more
+	return both
 }
 
 // leaves are the names of the certificates that were minted.
@@ -246,11 +276,17 @@ func (c *cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 	if c.tables[key.url] == nil {
 		return nil, errors.New("unknown resource type " + key.url)
 	}
-	// A first answer is due even if it is empty: Envoy waits for it.
+	// A first answer is due even if it is empty: Envoy waits for it. A node that
+	// comes back with all there is gets one too: what it has is then a map that
+	// all nodes share.
 	first := req.GetResponseNonce() == "" && sub.IsWildcard()
 	resp := c.diff(w, req.GetResourceNamesSubscribe())
-	if resp == nil && first && len(sub.ReturnedResources()) == 0 {
-		resp = c.response(w, nil, nil, map[string]string{})
+	if resp == nil && first {
+		next := map[string]string{}
+		if key.url != resource.SecretType {
+			next = c.of(key.node).tables[key.url].versions
+		}
+		resp = c.response(w, nil, next)
 	}
 	if resp != nil {
 		delete(c.watches, key)
@@ -272,25 +308,16 @@ func (c *cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 // were just asked for and do not exist are answered as removed.
 func (c *cache) diff(w *watch, asked []string) cachev3.DeltaResponse {
 	t, known := c.of(w.request.GetNode().GetId()).tables[w.request.GetTypeUrl()], w.sub.ReturnedResources()
-	var send []*discoveryv3.Resource
-	var removed []string
 	// Nobody gets all secrets, whatever the name is that made Envoy ask for them.
 	if w.sub.IsWildcard() && w.request.GetTypeUrl() != resource.SecretType {
-		for name, r := range t.resources {
-			if known[name] != r.Version {
-				send = append(send, r)
-			}
-		}
-		for name := range known {
-			if t.resources[name] == nil {
-				removed = append(removed, name)
-			}
-		}
-		if len(send)+len(removed) == 0 {
+		d := t.deltaFrom(known)
+		if d.empty() {
 			return nil
 		}
-		return c.response(w, send, removed, t.versions)
+		return c.response(w, d.body, t.versions)
 	}
+	var send []*discoveryv3.Resource
+	var removed []string
 	next := map[string]string{}
 	for name := range w.sub.SubscribedResources() {
 		r := t.resources[name]
@@ -311,7 +338,7 @@ func (c *cache) diff(w *watch, asked []string) cachev3.DeltaResponse {
 	if len(send)+len(removed) == 0 {
 		return nil
 	}
-	return c.response(w, send, removed, next)
+	return c.response(w, encode(send, removed), next)
 }
 
 // mint adds the leaf certificate for name to the secrets, if it may exist.
@@ -331,16 +358,14 @@ func (c *cache) mint(t *table, url, name string) *discoveryv3.Resource {
 	return t.resources[name]
 }
 
-func (c *cache) response(w *watch, send []*discoveryv3.Resource, removed []string, next map[string]string) cachev3.DeltaResponse {
-	slices.SortFunc(send, func(a, b *discoveryv3.Resource) int { return strings.Compare(a.Name, b.Name) })
-	slices.Sort(removed)
-	return &cachev3.DeltaPassthroughResponse{
-		DeltaRequest: w.request,
-		DeltaDiscoveryResponse: &discoveryv3.DeltaDiscoveryResponse{
-			TypeUrl: w.request.GetTypeUrl(), SystemVersionInfo: c.of(w.request.GetNode().GetId()).version, Resources: send, RemovedResources: removed,
-		},
-		NextVersionMap: next,
+// response is one to the watch, with resources and removals in wire form. That
+// is a field that nobody knows until it has arrived: see [ServerOption].
+func (c *cache) response(w *watch, body []byte, next map[string]string) cachev3.DeltaResponse {
+	r := &discoveryv3.DeltaDiscoveryResponse{
+		TypeUrl: w.request.GetTypeUrl(), SystemVersionInfo: c.of(w.request.GetNode().GetId()).version,
 	}
+	r.ProtoReflect().SetUnknown(body)
+	return &cachev3.DeltaPassthroughResponse{DeltaRequest: w.request, DeltaDiscoveryResponse: r, NextVersionMap: next}
 }
 
 // parked reports whether the node waits for news of the type, and so has been

@@ -71,6 +71,8 @@ type Control struct {
 	// rollout is held by whoever changes what is served; until Run has served
 	// what was good, nobody else may.
 	rollout sync.Mutex
+	// memo is for who holds rollout.
+	memo envoy.Memo
 
 	mu       sync.Mutex
 	live     *bundle.Bundle

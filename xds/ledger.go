@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sort"
 	"sync"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -27,6 +29,8 @@ type ledger struct {
 	nodes map[string]*record
 	// streams maps an open stream to its node, once that has said its name.
 	streams map[int64]string
+	// refused counts refusals.
+	refused int
 	// changed is closed and replaced whenever anything happens.
 	changed chan struct{}
 }
@@ -123,6 +127,13 @@ func (l *ledger) asked(node, url string) bool {
 	return r != nil && r.types[url] != nil
 }
 
+// refusals is how many there have been, of any version.
+func (l *ledger) refusals() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused
+}
+
 // rejection returns the refusal of version by any connected node, or nil.
 func (l *ledger) rejection(version string) *api.Rejection {
 	l.mu.Lock()
@@ -206,6 +217,11 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	} else if !l.known[id] || (req.GetNode() != nil && req.GetNode().GetId() != id) {
 		return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)
 	}
+	if req.GetTypeUrl() != resource.SecretType {
+		// Everybody has all of these. What is unsubscribed by name would be taken
+		// out of the versions that all nodes share.
+		req.ResourceNamesUnsubscribe = slices.DeleteFunc(req.GetResourceNamesUnsubscribe(), func(name string) bool { return name != "*" })
+	}
 	r := l.nodes[id]
 	if r == nil || r.stream != stream {
 		return nil // a newer stream of the same node has taken over
@@ -218,6 +234,7 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	delete(t.outstanding, req.GetResponseNonce())
 	now := time.Now()
 	if detail := req.GetErrorDetail(); detail != nil {
+		l.refused++
 		t.nacked, t.nack = version, detail.GetMessage()
 		r.lastNack, r.nack = now, detail.GetMessage()
 		l.log.Error("node rejected resources", "node", id, "type", req.GetTypeUrl(), "version", version, "message", detail.GetMessage())

@@ -101,9 +101,8 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, no
 	if live := c.bundle(); live != nil {
 		sick = c.sick(ctx, c.valid(live, now))
 	}
-	both, removes := c.cache.union(tables)
 	steps := []map[string]*table{tables}
-	if removes {
+	if both := c.cache.union(tables); both != nil {
 		steps = []map[string]*table{both, tables}
 	}
 	if nodes := c.ledger.connected(); len(nodes) > 1 {
@@ -214,7 +213,7 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 			}
 		}
 	}
-	r, err := envoy.Build(valid, c.options(b, valid))
+	packed, err := c.memo.Build(valid, c.options(b, valid))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -222,20 +221,10 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 	// The names of both plans, until one of them is live.
 	c.leaves = c.leaves.Or(envoy.Leaves(valid))
 	c.mu.Unlock()
-	var errs []error
-	for _, m := range r.Clusters {
-		m, err := c.secrets.Sign(m)
-		if err != nil {
-			return nil, nil, err
-		}
-		errs = append(errs, tables[resource.ClusterType].add(m.GetName(), m))
+	for url, rs := range packed {
+		tables[url] = tableOf(rs)
 	}
-	for _, m := range r.Scopes {
-		errs = append(errs, tables[resource.ScopedRouteType].add(m.GetName(), m))
-	}
-	for _, m := range r.Listeners {
-		errs = append(errs, tables[resource.ListenerType].add(m.GetName(), m))
-	}
+	errs := []error{c.sign(tables[resource.ClusterType])}
 	errs = append(errs, c.addSecrets(tables[resource.SecretType], valid))
 	return valid, tables, errors.Join(errs...)
 }
@@ -346,30 +335,45 @@ func (c *Control) mayMint(name string) bool {
 // converge waits until the given nodes, or all that are connected, have
 // acknowledged all of version.
 func (c *Control) converge(ctx context.Context, version string, only []string) error {
+	var nodes []string
+	// Those before next were done when they were looked at: with every change all
+	// of a thousand would be too much.
+	next, refusals := 0, -1
 	for {
 		changed := c.ledger.next()
-		if r := c.ledger.rejection(version); r != nil {
-			return r
-		}
-		nodes, behind := only, ""
-		if nodes == nil {
-			nodes = c.ledger.connected()
-		}
-		for _, id := range nodes {
-			if c.ledger.online(id) && !c.converged(id) {
-				behind = id
-				break
+		if n := c.ledger.refusals(); n != refusals {
+			refusals = n
+			if r := c.ledger.rejection(version); r != nil {
+				return r
 			}
 		}
-		if behind == "" {
-			return nil
+		if next = c.behind(nodes, next); next == len(nodes) {
+			// All have been done, one after the other; now all at once.
+			nodes = only
+			if nodes == nil {
+				nodes = c.ledger.connected()
+			}
+			if next = c.behind(nodes, 0); next == len(nodes) {
+				return nil
+			}
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("node %s did not acknowledge version %s: %w", behind, version, ctx.Err())
+			return fmt.Errorf("node %s did not acknowledge version %s: %w", nodes[next], version, ctx.Err())
 		}
 	}
+}
+
+// behind is the index of the first of nodes, from one on, that is connected and
+// has not acknowledged everything, or their number.
+func (c *Control) behind(nodes []string, from int) int {
+	for i, id := range nodes[from:] {
+		if c.ledger.online(id) && !c.converged(id) {
+			return from + i
+		}
+	}
+	return len(nodes)
 }
 
 // converged reports whether the node has acknowledged everything that is

@@ -23,21 +23,29 @@ func (c *Control) resign(p *plan.Plan) (*table, error) {
 	c.cache.mu.Lock()
 	t := newTable().with(c.cache.tables[resource.ClusterType])
 	c.cache.mu.Unlock()
+	if err := c.sign(t); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// sign puts the keys that credentials have now into the clusters that sign.
+func (c *Control) sign(t *table) error {
 	for name, r := range t.resources {
+		if !envoy.Signs(name) {
+			continue
+		}
 		m := &clusterv3.Cluster{}
 		if err := r.GetResource().UnmarshalTo(m); err != nil {
-			return nil, fmt.Errorf("read cluster %s: %w", name, err)
-		}
-		if envoy.SignedWith(m) == "" {
-			continue
+			return fmt.Errorf("read cluster %s: %w", name, err)
 		}
 		m, err := c.secrets.Sign(m)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := t.add(name, m); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return t, nil
+	return nil
 }

@@ -104,6 +104,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics string, log *slog
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	grpcServer := grpc.NewServer(
+		xds.ServerOption(),
 		grpc.MaxConcurrentStreams(1000),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	)

@@ -112,7 +112,7 @@ func (f *Fleet) StartControl() {
 	operators, err := net.Listen("unix", f.Home.ControlSocket())
 	require.NoError(f.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	g := grpc.NewServer()
+	g := grpc.NewServer(xds.ServerOption())
 	c.Register(ctx, g)
 	h := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: time.Minute}
 	var wg sync.WaitGroup

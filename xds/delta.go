@@ -1,0 +1,96 @@
+package xds
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+)
+
+// maxDeltas bounds the deltas that a table keeps. The nodes of a fleet are at
+// one version, or two; those that come back from another control plane say
+// themselves what they have, each for itself.
+const maxDeltas = 8
+
+// delta is what leads to a table from what a node has, in wire form: made once
+// and sent to every node that has the same.
+type delta struct {
+	// from is kept so that its address stays its own.
+	from map[string]string
+	body []byte
+}
+
+func (d *delta) empty() bool { return len(d.body) == 0 }
+
+// deltaFrom returns what leads here from what a node has. Nodes that were sent
+// the same have one and the same map, not only an equal one.
+func (t *table) deltaFrom(known map[string]string) *delta {
+	var at uintptr
+	if len(known) > 0 {
+		at = reflect.ValueOf(known).Pointer()
+	}
+	if d := t.deltas[at]; d != nil {
+		return d
+	}
+	d := &delta{from: known}
+	if at != reflect.ValueOf(t.versions).Pointer() {
+		var send []*discoveryv3.Resource
+		var removed []string
+		for name, r := range t.resources {
+			if known[name] != r.Version {
+				send = append(send, r)
+			}
+		}
+		for name := range known {
+			if t.resources[name] == nil {
+				removed = append(removed, name)
+			}
+		}
+		d.body = encode(send, removed)
+	}
+	if at == 0 || len(t.deltas) < maxDeltas {
+		t.deltas[at] = d
+	}
+	return d
+}
+
+// encode is the wire form of a response that holds nothing but these, sorted.
+func encode(send []*discoveryv3.Resource, removed []string) []byte {
+	slices.SortFunc(send, func(a, b *discoveryv3.Resource) int { return strings.Compare(a.GetName(), b.GetName()) })
+	slices.Sort(removed)
+	b, err := proto.Marshal(&discoveryv3.DeltaDiscoveryResponse{Resources: send, RemovedResources: removed})
+	if err != nil {
+		panic(err) // the names came out of messages: they are valid UTF-8
+	}
+	return b
+}
+
+// ServerOption makes a gRPC server send what is in wire form already as it is.
+// Without it the same bytes are sent, after a copy for each node.
+func ServerOption() grpc.ServerOption {
+	return grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(protocodec.Name)})
+}
+
+// codec is that of protocol buffers, but for what a response does not know.
+type codec struct{ encoding.CodecV2 }
+
+// Marshal implements [encoding.CodecV2].
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	r, ok := v.(*discoveryv3.DeltaDiscoveryResponse)
+	if !ok || len(r.GetResources())+len(r.GetRemovedResources())+len(r.GetRemovedResourceNames()) > 0 {
+		return c.CodecV2.Marshal(v)
+	}
+	head, err := c.CodecV2.Marshal(&discoveryv3.DeltaDiscoveryResponse{
+		SystemVersionInfo: r.GetSystemVersionInfo(), TypeUrl: r.GetTypeUrl(), Nonce: r.GetNonce(), ControlPlane: r.GetControlPlane(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return append(head, mem.SliceBuffer(r.ProtoReflect().GetUnknown())), nil
+}
