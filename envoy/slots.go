@@ -160,6 +160,9 @@ func (b *builder) echoFilters() []*hcmv3.HttpFilter {
 }
 
 func script(name, source string) *luav3.Lua {
+	// Calls into Envoy are most of what a script does, and those are never
+	// compiled: going back and forth costs more than it saves (docs/performance.md).
+	source = "if jit then jit.off() end\n" + source
 	return &luav3.Lua{
 		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: source}},
 		// The route was chosen by the path as it came, and stays.
