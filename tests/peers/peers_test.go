@@ -17,7 +17,7 @@ const long = 500 * time.Millisecond
 func BenchmarkKeepAlive(b *testing.B) {
 	w := newWorld(b)
 	p, _ := w.postern(b, 8)
-	ps := []*proxy{p, w.squid(b), w.mitmproxy(b), direct()}
+	ps := []*proxy{p, w.squid(b), w.mitmproxy(b), w.bare(b, true), direct()}
 	for _, n := range []int{1, 16} {
 		b.Run("connections="+strconv.Itoa(n), func(b *testing.B) {
 			rs := turns(b, ps, func(r *result, p *proxy) { w.keepAlive(b, r, p, n, long) })
@@ -39,7 +39,7 @@ func BenchmarkNewConnections(b *testing.B) {
 func BenchmarkGateway(b *testing.B) {
 	w := newWorld(b)
 	_, g := w.postern(b, 8)
-	ps := []*proxy{g, w.nginxGateway(b)}
+	ps := []*proxy{g, w.nginxGateway(b), w.bare(b, false)}
 	for _, n := range []int{1, 16} {
 		b.Run("connections="+strconv.Itoa(n), func(b *testing.B) {
 			rs := turns(b, ps, func(r *result, p *proxy) { w.keepAlive(b, r, p, n, long) })
@@ -61,11 +61,11 @@ func BenchmarkEvents(b *testing.B) {
 		b.ReportMetric(ms(r.first, 0.5), "ms-first/"+metric(p))
 		b.ReportMetric(ms(r.each, 0.5), "ms-event/"+metric(p))
 		table.add("server-sent events, every 5 ms", p.name, []column{
-			{"first p50 ms", ms(r.first, 0.5)},
-			{"first p99 ms", ms(r.first, 0.99)},
-			{"event p50 ms", ms(r.each, 0.5)},
-			{"event p99 ms", ms(r.each, 0.99)},
-			{"CPU ms/1k events", r.perThousand()},
+			{name: "first p50 ms", value: ms(r.first, 0.5)},
+			{name: "first p99 ms", value: ms(r.first, 0.99)},
+			{name: "event p50 ms", value: ms(r.each, 0.5)},
+			{name: "event p99 ms", value: ms(r.each, 0.99)},
+			{name: "CPU ms/1k events", value: r.perThousand()},
 		})
 	}
 	b.ReportMetric(0, "ns/op")
@@ -101,11 +101,11 @@ func BenchmarkNewHost(b *testing.B) {
 	none := ms(first[len(ps)-1].each, 0.5)
 	for i, p := range ps {
 		table.add("first connection to a new host", p.name, []column{
-			{"first p50 ms", ms(first[i].each, 0.5)},
-			{"first p99 ms", ms(first[i].each, 0.99)},
-			{"added p50 ms", ms(first[i].each, 0.5) - none},
-			{"second p50 ms", ms(second[i].each, 0.5)},
-			{"CPU ms/1k", first[i].perThousand()},
+			{name: "first p50 ms", value: ms(first[i].each, 0.5)},
+			{name: "first p99 ms", value: ms(first[i].each, 0.99)},
+			{name: "added p50 ms", value: ms(first[i].each, 0.5) - none},
+			{name: "second p50 ms", value: ms(second[i].each, 0.5)},
+			{name: "CPU ms/1k", value: first[i].perThousand()},
 		})
 		b.ReportMetric(ms(first[i].each, 0.5)-none, "ms-added/"+metric(p))
 	}

@@ -11,6 +11,16 @@ import (
 type column struct {
 	name  string
 	value float64
+	// low and high are how much it differed within the run, if not 0.
+	low, high float64
+}
+
+// String is the value with its range.
+func (c column) String() string {
+	if c.high == 0 {
+		return number(c.value)
+	}
+	return number(c.value) + " (" + number(c.low) + "-" + number(c.high) + ")"
 }
 
 // tables is what is printed at the end.
@@ -44,13 +54,13 @@ func (t *tables) print() {
 		rows := t.rows[title]
 		fmt.Fprintf(os.Stdout, "| %-36s", title)
 		for _, c := range rows[0].columns {
-			fmt.Fprintf(os.Stdout, " | %16s", c.name)
+			fmt.Fprintf(os.Stdout, " | %18s", c.name)
 		}
-		fmt.Fprintf(os.Stdout, " |\n|%s%s|\n", strings.Repeat("-", 38), strings.Repeat("|------------------", len(rows[0].columns)))
+		fmt.Fprintf(os.Stdout, " |\n|%s%s|\n", strings.Repeat("-", 38), strings.Repeat("|--------------------", len(rows[0].columns)))
 		for _, r := range rows {
 			fmt.Fprintf(os.Stdout, "| %-36s", r.name)
 			for _, c := range r.columns {
-				fmt.Fprintf(os.Stdout, " | %16s", number(c.value))
+				fmt.Fprintf(os.Stdout, " | %18s", c.String())
 			}
 			fmt.Fprintln(os.Stdout, " |")
 		}
@@ -76,22 +86,27 @@ func report(b *testing.B, title string, ps []*proxy, rs []*result) {
 	b.Helper()
 	for i, p := range ps {
 		r := rs[i]
-		columns := []column{{"req/s", r.rate()}, {"p50 ms", ms(r.each, 0.5)}, {"p99 ms", ms(r.each, 0.99)}}
+		columns := []column{{name: "req/s", value: r.rate()}, {name: "p50 ms", value: ms(r.each, 0.5)}, {name: "p99 ms", value: ms(r.each, 0.99)}}
 		if p.pid != 0 {
-			columns = append(columns, column{"CPU ms/1k", r.perThousand()}, column{"RSS MB", r.rss},
-				column{"x rate", r.rate() / rs[0].rate()}, column{"x CPU", r.perThousand() / rs[0].perThousand()})
+			columns = append(columns, column{name: "CPU ms/1k", value: r.perThousand()}, column{name: "RSS MB", value: r.rss})
 		}
-		table.add(title, p.name, columns)
 		if i == 0 {
 			b.ReportMetric(r.rate(), "req/s")
 			b.ReportMetric(ms(r.each, 0.5), "ms-p50")
 			b.ReportMetric(r.perThousand(), "ms-cpu/1k")
+			columns = append(columns, column{name: "our rate / its", value: 1}, column{name: "our CPU / its", value: 1})
+			table.add(title, p.name, columns)
 			continue
 		}
-		b.ReportMetric(rs[0].rate()/r.rate(), "x-rate/"+metric(p))
+		low, mid, high := ratio(rs[0].rates, r.rates)
+		b.ReportMetric(mid, "x-rate/"+metric(p))
+		columns = append(columns, column{"our rate / its", mid, low, high})
 		if p.pid != 0 {
-			b.ReportMetric(rs[0].perThousand()/r.perThousand(), "x-cpu/"+metric(p))
+			low, mid, high := ratio(rs[0].cpu, r.cpu)
+			b.ReportMetric(mid, "x-cpu/"+metric(p))
+			columns = append(columns, column{"our CPU / its", mid, low, high})
 		}
+		table.add(title, p.name, columns)
 	}
 	b.ReportMetric(0, "ns/op")
 }

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"text/template"
@@ -53,6 +54,8 @@ type world struct {
 	// roots are what all clients trust: one authority signs the upstream and
 	// what the proxies present.
 	roots *x509.CertPool
+	// verified are the certificates that were, by proxy and host.
+	verified sync.Map
 }
 
 func newWorld(b *testing.B) *world {
@@ -258,6 +261,23 @@ func (w *world) nginxGateway(b *testing.B) *proxy {
 	b.Helper()
 	pid := w.start(b, "gateway", "127.0.0.1:3132", nil, nginx(b), "-p", w.dir, "-c", w.config(b, "gateway.conf"))
 	return &proxy{name: "nginx", pid: pid, dial: tcp("127.0.0.1:3132"), gateway: true, host: "localhost:3132"}
+}
+
+// bare starts an Envoy that does nothing but forward: no CONNECT, no policy, no
+// log, a key that is written in its configuration. What it needs is the least that
+// anything made of Envoy does.
+func (w *world) bare(b *testing.B, intercepts bool) *proxy {
+	b.Helper()
+	binary, err := envoy.Binary()
+	require.NoError(b, err)
+	p := &proxy{name: "bare Envoy", dial: tcp("127.0.0.1:3133"), plain: true}
+	config, address := "bare-tls.yaml", "127.0.0.1:3133"
+	if !intercepts {
+		config, address = "bare-gateway.yaml", "127.0.0.1:3134"
+		p.gateway, p.host, p.dial = true, benchHost, tcp(address)
+	}
+	p.pid = w.start(b, config, address, nil, binary, "--config-path", w.config(b, config), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
+	return p
 }
 
 func nginx(b *testing.B) string {
