@@ -107,6 +107,14 @@ func (*Bundle) Delete(_ context.Context, req infer.DeleteRequest[BundleState]) (
 	return infer.DeleteResponse{}, nil
 }
 
+// operator is who publishes to the stack of the folder.
+func operator(home stacks.Home) *bundle.Operator {
+	return &bundle.Operator{
+		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted()},
+		Key:   home.OperatorKey(), Controls: []*api.Client{api.Dial(home.ControlSocket())},
+	}
+}
+
 func (a BundleArgs) publish(ctx context.Context) (BundleState, error) {
 	var pl plan.Plan
 	dec := json.NewDecoder(bytes.NewReader([]byte(a.Plan)))
@@ -121,7 +129,7 @@ func (a BundleArgs) publish(ctx context.Context) (BundleState, error) {
 	if version != a.Version {
 		return BundleState{}, infer.ProviderErrorf("the plan is version %s, not %s", version, a.Version)
 	}
-	got, err := bundle.Publish(ctx, a.home().BundleURL(), api.Dial(a.home().ControlSocket()), &pl)
+	got, err := operator(a.home()).Publish(ctx, &pl)
 	if err != nil {
 		return BundleState{}, fmt.Errorf("publish version %s: %w", a.Version, err)
 	}

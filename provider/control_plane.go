@@ -86,6 +86,7 @@ func (*ControlPlane) Diff(
 	d.update("digest", req.State.Digest != req.Inputs.Digest)
 	d.update("caFingerprint", req.State.CAFingerprint != req.Inputs.CAFingerprint)
 	d.update("variables", req.Inputs.stale(ctx))
+	d.update("operator", !bundle.HasKey(req.Inputs.home().OperatorKey(), req.Inputs.home().Trusted()))
 	return d.DiffResponse, nil
 }
 
@@ -109,14 +110,19 @@ func (*ControlPlane) Delete(
 	if err := req.State.process().stop(ctx); err != nil {
 		return infer.DeleteResponse{}, fmt.Errorf("stop the control plane: %w", err)
 	}
-	if err := os.RemoveAll(req.State.home().ControlDir()); err != nil {
-		return infer.DeleteResponse{}, fmt.Errorf("remove the control plane's folder: %w", err)
+	for _, dir := range []string{req.State.home().ControlDir(), req.State.home().OperatorDir()} {
+		if err := os.RemoveAll(dir); err != nil {
+			return infer.DeleteResponse{}, fmt.Errorf("remove the control plane's folder: %w", err)
+		}
 	}
 	return infer.DeleteResponse{}, nil
 }
 
 func (a ControlPlaneArgs) run(ctx context.Context) error {
 	if err := a.home().CheckSockets(); err != nil {
+		return err
+	}
+	if err := a.sign(ctx); err != nil {
 		return err
 	}
 	proc := a.process()
@@ -135,11 +141,25 @@ func (a ControlPlaneArgs) run(ctx context.Context) error {
 	return a.gather(ctx)
 }
 
+// sign makes the operator's key if there is none. The first key of a stack signs
+// what an earlier Postern has published, so that it stays live.
+func (a ControlPlaneArgs) sign(ctx context.Context) error {
+	home := a.home()
+	first, err := bundle.MakeKey(home.OperatorKey(), home.Trusted())
+	if err != nil || !first {
+		return err
+	}
+	if err := operator(home).Adopt(ctx); err != nil {
+		return fmt.Errorf("sign what was published before: %w", err)
+	}
+	return nil
+}
+
 // gather returns when the control plane has what was published, and the nodes
 // that run, if any, have come back to it. That some do not is no failure of
 // the control plane: it is said, and they keep what they have.
 func (a ControlPlaneArgs) gather(ctx context.Context) error {
-	_, err := bundle.Read(ctx, a.home().BundleURL())
+	_, err := operator(a.home()).Read(ctx)
 	published := err == nil
 	err = a.process().until(ctx, "wait for the nodes to come back to the control plane", nodeUp, func(ctx context.Context) error {
 		s, err := status(ctx, a.home())

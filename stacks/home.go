@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Home is the private state folder of one stack of one checkout. Two
@@ -14,11 +15,15 @@ import (
 //
 //	pulumi/                the engine's own state (backend, home)
 //	ca/ca.pem ca/ca.key    the certificate authority (key 0600)
+//	operator/              the key that signs what is published (ed25519, 0600), and those that are trusted (trusted.pem)
 //	bundle/                the blob store that holds the published plan
 //	control/               the control plane: control.sock (operators), xds.sock (nodes), log, what it must remember
 //	nodes/<id>/            one node: bootstrap, admin.sock, log, agents/<agent>/proxy.sock
 //	audit/<id>.jsonl       the events of one node; outlives destroy
 type Home struct{ Root string }
+
+// hashLength is how many hexadecimal digits tell the folders of two checkouts.
+const hashLength = 8
 
 // HomeOf is the state folder of the stack file at path:
 // $POSTERN_HOME/<stack>-<hash of the file's absolute path>, or the same below
@@ -47,7 +52,7 @@ func HomeOf(path string) (Home, error) {
 		return Home{}, fmt.Errorf("find state folder of %s: %w", path, err)
 	}
 	sum := sha256.Sum256([]byte(abs))
-	return Home{Root: filepath.Join(base, NameOf(path)+"-"+hex.EncodeToString(sum[:4]))}, nil
+	return Home{Root: filepath.Join(base, NameOf(path)+"-"+hex.EncodeToString(sum[:hashLength/2]))}, nil
 }
 
 // NameOf is the name of the stack that the file at path describes: its base
@@ -66,8 +71,34 @@ func (h Home) CACert() string { return filepath.Join(h.CADir(), "ca.pem") }
 // CAKey is the PEM file of the authority's key. Only the control plane reads it.
 func (h Home) CAKey() string { return filepath.Join(h.CADir(), "ca.key") }
 
-// BundleURL is the blob store that holds the published plan.
+// Stack is the name of the stack: that of the folder, without the hash that
+// [HomeOf] gives it.
+func (h Home) Stack() string {
+	base := filepath.Base(h.Root)
+	if i := len(base) - hashLength - 1; i > 0 && base[i] == '-' {
+		if _, err := hex.DecodeString(base[i+1:]); err == nil {
+			return base[:i]
+		}
+	}
+	return base
+}
+
+// OperatorDir holds what only the operator needs.
+func (h Home) OperatorDir() string { return filepath.Join(h.Root, "operator") }
+
+// OperatorKey is the PEM file of the Ed25519 key that signs what is published.
+func (h Home) OperatorKey() string { return filepath.Join(h.OperatorDir(), "ed25519") }
+
+// Trusted is the PEM file of the operators' public keys: the control plane
+// serves what one of them has signed.
+func (h Home) Trusted() string { return filepath.Join(h.OperatorDir(), "trusted.pem") }
+
+// BundleURL is the blob store that holds the published plan: the URL in the
+// file operator/store, or the folder bundle/ if there is no such file.
 func (h Home) BundleURL() string {
+	if content, err := os.ReadFile(filepath.Join(h.OperatorDir(), "store")); err == nil {
+		return strings.TrimSpace(string(content))
+	}
 	return (&url.URL{Scheme: "file", Path: filepath.Join(h.Root, "bundle")}).String()
 }
 

@@ -24,7 +24,7 @@ func TestEngineRejectedBundle(t *testing.T) {
 	c := newCheckout(t)
 	c.does("up")
 	before := c.live()
-	good, err := bundle.Read(t.Context(), c.home.BundleURL())
+	good, err := (&bundle.Store{URL: c.home.BundleURL(), Stack: c.home.Stack(), Trusted: c.home.Trusted()}).Read(t.Context())
 	require.NoError(t, err)
 
 	impl, err := provider.New()

@@ -116,7 +116,7 @@ func TestKill(t *testing.T) {
 	f.MustPublish(p)
 	s := openStream(t, f, up, "n1", "a", "https://one.test/")
 	other := openStream(t, f, up, "n1", "b", "https://one.test/")
-	_, err := bundle.Kill(t.Context(), f.Home.BundleURL(), f.API, bundle.Killed{Agents: []string{"a"}})
+	_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.NoError(t, err)
 	s.requireCut(t, time.Second)
 	other.requireOpen(t)
@@ -136,13 +136,13 @@ func TestKill(t *testing.T) {
 		})
 	}, 5*time.Second, 20*time.Millisecond)
 
-	_, err = bundle.Kill(t.Context(), f.Home.BundleURL(), f.API, bundle.Killed{Stack: true})
+	_, err = f.Operator().Kill(t.Context(), bundle.Killed{Stack: true})
 	require.NoError(t, err)
 	require.Equal(t, 0, f.Get("n1", "b", "https://one.test/"))
 	status, err := f.API.Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{"a", "b"}, status.Killed)
-	_, err = bundle.Unkill(t.Context(), f.Home.BundleURL(), f.API, bundle.Killed{Stack: true, Agents: []string{"a"}})
+	_, err = f.Operator().Unkill(t.Context(), bundle.Killed{Stack: true, Agents: []string{"a"}})
 	require.NoError(t, err)
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
 	require.Equal(t, 200, f.Get("n1", "b", "https://one.test/"))
@@ -159,7 +159,7 @@ func TestTwoOperators(t *testing.T) {
 		go func() {
 			r := open("a", "one.test", up)
 			r.Owner = string(rune('a' + i))
-			_, err := bundle.Publish(t.Context(), f.Home.BundleURL(), f.API, &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
+			_, err := f.Operator().Publish(t.Context(), &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
 			results <- err
 		}()
 	}
@@ -175,7 +175,7 @@ func TestTwoOperators(t *testing.T) {
 		}
 	}
 	require.Positive(t, won)
-	history, err := bundle.History(t.Context(), f.Home.BundleURL())
+	history, err := f.Operator().History(t.Context())
 	require.NoError(t, err)
 	require.Len(t, history, won)
 	status, err := f.API.Status(t.Context())

@@ -127,6 +127,9 @@ type cache struct {
 	keep func(name string) bool
 
 	mu sync.Mutex
+	// begun is whether anything was published to all. Until then nobody loses
+	// anything of what an earlier control plane has given.
+	begun bool
 	published
 	// canary is the node that is served next instead, or "".
 	canary string
@@ -163,6 +166,7 @@ func newCache(l *ledger, leaf func(string) proto.Message, keep func(string) bool
 func (c *cache) publish(version string, tables map[string]*table) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.begun = true
 	c.published, c.canary, c.next = c.replace(version, tables), "", published{}
 	c.send("")
 }
@@ -280,8 +284,13 @@ func (c *cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 	// comes back with all there is gets one too: what it has is then a map that
 	// all nodes share.
 	first := req.GetResponseNonce() == "" && sub.IsWildcard()
-	resp := c.diff(w, req.GetResourceNamesSubscribe())
-	if resp == nil && first {
+	// Before anything is published, what a node has is not ours to take.
+	held := !c.begun && c.canary != key.node && len(sub.ReturnedResources()) > 0
+	var resp cachev3.DeltaResponse
+	if !held {
+		resp = c.diff(w, req.GetResourceNamesSubscribe())
+	}
+	if resp == nil && first && !held {
 		next := map[string]string{}
 		if key.url != resource.SecretType {
 			next = c.of(key.node).tables[key.url].versions

@@ -29,8 +29,13 @@ import (
 
 // Config is what a control plane depends on.
 type Config struct {
-	// Store is the URL of the bundle store.
-	Store string
+	// Store is the URL of the bundle store, Stack whose publications are taken
+	// from it, and Trusted the file of the operators' public keys: what none of
+	// them has signed is not served. See [bundle.Store].
+	Store, Stack, Trusted string
+	// Replica is the name of this control plane among those of its stack, of
+	// letters, digits and dashes; "" if there is no other.
+	Replica string
 	// CACert and CAKey are PEM files.
 	CACert, CAKey string
 	// State is a private folder for what must survive a restart: the nodes
@@ -62,9 +67,12 @@ type Control struct {
 	meter   *meter
 	observe *observer
 	clock   *clock
+	store   *bundle.Store
 	secrets *secret.Store
 	ca      *authority
 	kick    chan struct{}
+	// nudge makes follow look at once.
+	nudge chan struct{}
 	// salt keeps the versions of secrets from telling anything of them.
 	salt []byte
 
@@ -79,6 +87,9 @@ type Control struct {
 	version  string
 	wanted   string
 	rejected *api.Rejection
+	follower follower
+	// rolling is when the roll-out that is under way began, or zero.
+	rolling time.Time
 	// expiry is when the next rule of live ends, or zero.
 	expiry time.Time
 	// ended are the leases that have ended, by leaseID.
@@ -93,11 +104,23 @@ type Control struct {
 // New returns a control plane that serves the last version that converged, if
 // there was one. Run makes it read the store.
 func New(cfg Config) (*Control, error) {
+	if cfg.Stack == "" || cfg.Trusted == "" {
+		return nil, errors.New("start the control plane: it is not told its stack, or whose signatures count")
+	}
+	if cfg.Replica != "" && !nodeID.MatchString(cfg.Replica) {
+		return nil, fmt.Errorf("start the control plane: %q is no name of a replica: letters, digits and dashes", cfg.Replica)
+	}
 	ca, err := loadAuthority(cfg.CACert, cfg.CAKey)
 	if err != nil {
 		return nil, err
 	}
-	c := &Control{cfg: cfg, ledger: newLedger(cfg.Log), ca: ca, kick: make(chan struct{}, 1), salt: make([]byte, 32), ended: map[string]bool{}}
+	c := &Control{
+		cfg: cfg, ledger: newLedger(cfg.Log), ca: ca, salt: make([]byte, 32),
+		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted},
+		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1),
+		ended: map[string]bool{},
+		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
+	}
 	if _, err := rand.Read(c.salt); err != nil {
 		return nil, fmt.Errorf("make a salt: %w", err)
 	}
@@ -140,11 +163,17 @@ func New(cfg Config) (*Control, error) {
 // secrets and certificates fresh until ctx is done. It is called once.
 func (c *Control) Run(ctx context.Context) error {
 	defer c.secrets.Close()
-	err := c.start(ctx)
+	defer c.store.Close()
+	err := c.resume(ctx)
 	c.rollout.Unlock()
 	if err != nil {
 		return err
 	}
+	var following sync.WaitGroup
+	defer following.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	following.Go(func() { c.follow(ctx) })
 	renew := time.NewTicker(leafLifetime / 4)
 	defer renew.Stop()
 	// A timer would run by the monotonic clock; a lease ends by the wall's.
@@ -171,35 +200,25 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 }
 
-// start serves the last good version, or what the store holds if there is none.
-func (c *Control) start(ctx context.Context) error {
-	var good *bundle.Bundle
-	if err := readJSON(c.goodFile(), &good); err != nil {
+// resume serves what converged last. It was verified when it was kept, and is
+// again: a key that is not trusted any more takes its publications with it.
+func (c *Control) resume(ctx context.Context) error {
+	sealed, err := os.ReadFile(c.goodFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read control plane state: %w", err)
+	}
+	good, err := c.store.Verify(sealed)
+	if err != nil {
+		c.cfg.Log.Error("the last good publication cannot be used any more", "file", c.goodFile(), "error", err)
+		return nil
+	}
+	if err := c.serve(ctx, good); err != nil {
 		return err
 	}
-	if good != nil && good.Plan == nil {
-		good = nil // of an earlier Postern, which kept something else there
-	}
-	if good != nil {
-		if err := c.serve(ctx, good); err != nil {
-			return err
-		}
-		c.endLeases(good, c.cache.current(), c.clock.now())
-	}
-	switch published, err := bundle.Current(ctx, c.cfg.Store); {
-	case errors.Is(err, bundle.ErrNone):
-	case err != nil:
-		c.meter.storeErrors.Inc()
-		c.cfg.Log.Error("serving the last good version only", "error", err)
-	case good == nil:
-		if err := c.serve(ctx, published); err != nil {
-			c.cfg.Log.Error("serving nothing", "error", err)
-		}
-	default:
-		if published.Seq != good.Seq {
-			c.cfg.Log.Warn("the store holds a publication that never converged; serving the last good one", "store", published.Seq, "serving", good.Seq)
-		}
-	}
+	c.endLeases(good, c.cache.current(), c.clock.now())
 	return nil
 }
 
@@ -216,7 +235,11 @@ func (c *Control) Register(ctx context.Context, g *grpc.Server) {
 // Status returns the state of the fleet.
 func (c *Control) Status() *api.Status {
 	c.mu.Lock()
-	s := &api.Status{Version: c.version, Wanted: c.wanted, Rejected: c.rejected, PID: os.Getpid()}
+	now := time.Now()
+	s := &api.Status{
+		Version: c.version, Wanted: c.wanted, Rejected: c.rejected, PID: os.Getpid(), Problem: c.problem(now),
+		Replica: c.cfg.Replica, Replicas: c.replicas(now),
+	}
 	b := c.live
 	c.mu.Unlock()
 	s.Nodes = c.ledger.status()
@@ -285,8 +308,14 @@ func (c *Control) bundle() *bundle.Bundle {
 	return c.live
 }
 
+func (c *Control) liveVersion() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.version
+}
+
 func (c *Control) nodesFile() string { return filepath.Join(c.cfg.State, "nodes.json") }
-func (c *Control) goodFile() string  { return filepath.Join(c.cfg.State, "good.json") }
+func (c *Control) goodFile() string  { return filepath.Join(c.cfg.State, "good.bundle") }
 
 // readJSON decodes the file into v, and leaves v alone if there is no file.
 func readJSON(path string, v any) error {
@@ -303,12 +332,17 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// writeJSON replaces the file whole, or not at all.
+// writeJSON is writeState of v's JSON.
 func writeJSON(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
+	return writeState(path, b)
+}
+
+// writeState replaces the file whole, or not at all.
+func writeState(path string, b []byte) error {
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fmt.Errorf("write control plane state: %w", err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"strconv"
 
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/secret"
@@ -29,6 +30,18 @@ func (c *Control) Handler() http.Handler {
 		_, _ = io.Copy(io.Discard, r.Body)
 		v, err := c.Sync(r.Context())
 		answer(w, v, err)
+	})
+	m.HandleFunc("GET /v1/bundle", func(w http.ResponseWriter, r *http.Request) {
+		after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
+		if err != nil {
+			answer(w, nil, &api.Error{Message: "after is no number"})
+			return
+		}
+		var sealed []byte
+		if b := c.bundle(); b != nil && b.Seq > after {
+			sealed = b.Sealed()
+		}
+		answer(w, sealed, nil)
 	})
 	m.HandleFunc("POST /v1/environment", func(w http.ResponseWriter, r *http.Request) {
 		var theirs map[string]string

@@ -147,10 +147,10 @@ func TestEvents(t *testing.T) {
 	require.Equal(t, "key", e.Credential)
 	require.NotContains(t, e.Detail, "second")
 
-	_, err := bundle.Kill(t.Context(), f.Home.BundleURL(), f.API, bundle.Killed{Agents: []string{"a"}})
+	_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.NoError(t, err)
 	require.Equal(t, "a", j.of(t, xds.EventKilled, 1)[0].Detail)
-	_, err = bundle.Unkill(t.Context(), f.Home.BundleURL(), f.API, bundle.Killed{Agents: []string{"a"}})
+	_, err = f.Operator().Unkill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.NoError(t, err)
 	require.Equal(t, "a", j.of(t, xds.EventUnkilled, 1)[0].Detail)
 

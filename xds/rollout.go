@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,32 +32,62 @@ const rollBackTimeout = 5 * time.Second
 func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
 	c.rollout.Lock()
 	defer c.rollout.Unlock()
-	start, now := time.Now(), c.clock.now()
-	ctx, span := c.cfg.Tracer.Start(ctx, "sync")
-	defer span.End()
-	b, err := bundle.Current(ctx, c.cfg.Store)
+	b, err := c.store.Current(ctx)
 	if err != nil {
 		if !errors.Is(err, bundle.ErrNone) {
 			c.meter.storeErrors.Inc()
 		}
 		return nil, err
 	}
+	return c.take(ctx, b)
+}
+
+// take rolls out b, which is the newest that we know. The caller holds rollout.
+func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, error) {
+	start, now := time.Now(), c.clock.now()
+	ctx, span := c.cfg.Tracer.Start(ctx, "sync")
+	defer span.End()
+	before := c.bundle()
+	was := before
+	if before != nil && b.Seq < before.Seq {
+		return nil, fmt.Errorf("the store shows publication %d as its newest, but %d was published already: it lost something, or was put back to an older copy; nothing changes", b.Seq, before.Seq)
+	}
+	if before != nil && b.Seq == before.Seq && !bytes.Equal(b.Sealed(), before.Sealed()) {
+		return nil, fmt.Errorf("the store holds another publication %d than the one that is served: it was put in its place; nothing changes", b.Seq)
+	}
 	version, err := b.Plan.Version()
 	if err != nil {
 		return nil, err
 	}
 	span.SetAttributes(attribute.String("postern.version", version), attribute.Int64("postern.seq", int64(b.Seq)))
-	before := c.bundle()
-	c.mu.Lock()
-	was := c.version
-	c.mu.Unlock()
-	c.endLeases(before, was, now)
+	c.endLeases(before, c.liveVersion(), now)
 	ctx, cancel := context.WithTimeout(ctx, convergeTimeout)
 	defer cancel()
 	c.mu.Lock()
-	c.wanted = version
+	c.wanted, c.rolling = version, start
 	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.rolling = time.Time{}
+		c.mu.Unlock()
+		select {
+		case c.nudge <- struct{}{}:
+		default:
+		}
+	}()
 	c.ledger.forgive(version)
+	if before != nil && !before.Killed.Includes(b.Killed) {
+		if b.Killed.Includes(before.Killed) && version == c.liveVersion() && maps.Equal(b.Generations, before.Generations) {
+			return c.kill(ctx, before, b, version, start)
+		}
+		// Whatever becomes of the rest, and first.
+		stopped := *before
+		stopped.Killed = b.Killed.And(before.Killed)
+		if err := c.serve(ctx, &stopped); err != nil {
+			return nil, err
+		}
+		before = &stopped
+	}
 	rolled := c.observe.rolling(ctx, start)
 	nodes, err := c.roll(ctx, b, version, now)
 	rolled()
@@ -78,14 +109,35 @@ func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
 	c.mu.Lock()
 	c.live, c.version, c.rejected, c.expiry = b, version, nil, b.Plan.NextExpiry(now)
 	c.mu.Unlock()
-	if err := writeJSON(c.goodFile(), b); err != nil {
+	if err := writeState(c.goodFile(), b.Sealed()); err != nil {
 		return nil, err
 	}
+	return c.done(was, b, version, nodes, start), nil
+}
+
+// kill serves b, by which nothing changes but that more agents are stopped, to
+// every node at once, and never takes it back.
+func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version string, start time.Time) (*api.Converged, error) {
+	if err := c.serve(ctx, b); err != nil {
+		return nil, err
+	}
+	err := writeState(c.goodFile(), b.Sealed())
+	if late := c.converge(ctx, version, nil); late != nil {
+		err = errors.Join(err, fmt.Errorf("%w; the others have it, and it stays", late))
+	}
+	c.meter.published(resultOf(err), time.Since(start))
+	if err != nil {
+		return nil, err
+	}
+	return c.done(before, b, version, len(c.ledger.connected()), start), nil
+}
+
+func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, start time.Time) *api.Converged {
 	took := time.Since(start)
 	c.ledger.notify()
 	c.tellPublished(before, b, version)
 	c.cfg.Log.Info("converged", "version", version, "nodes", nodes, "millis", took.Milliseconds())
-	return &api.Converged{Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000}, nil
+	return &api.Converged{Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000}
 }
 
 // roll publishes b to the first node and, when that has acknowledged all of

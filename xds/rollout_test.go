@@ -21,7 +21,6 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 func open(a, host string, up *fleet.Upstream) plan.Rule {
@@ -83,7 +82,7 @@ func TestRejected(t *testing.T) {
 	s, err := f.API.Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, before, s.Version)
-	stored, err := bundle.Read(t.Context(), f.Home.BundleURL())
+	stored, err := f.Operator().Read(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, good, stored)
 	f.MustPublish(good)

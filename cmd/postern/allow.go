@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/api"
 )
 
 // editFlags are the flags that allow and revoke share.
@@ -125,15 +124,17 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	if err != nil {
 		return err
 	}
-	client := api.Dial(home.ControlSocket())
-	if _, err := client.Status(cmd.Context()); err != nil {
-		return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `make up` or `go run . up %s` first, or add --no-publish to only edit the file", err, edit.Plan.Stack)
+	o := operator(cmd.ErrOrStderr(), home)
+	for _, c := range o.Controls {
+		if _, err := c.Status(cmd.Context()); err != nil {
+			return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `make up` or `go run . up %s` first, or add --no-publish to only edit the file", err, edit.Plan.Stack)
+		}
 	}
 	if err := edit.Write(); err != nil {
 		return err
 	}
 	printChanges(w, edit.Changes())
-	if err := publish(cmd.Context(), w, home, client, edit.Plan); err != nil {
+	if err := publish(cmd.Context(), w, o, edit.Plan); err != nil {
 		if back := edit.Restore(); back != nil {
 			return fmt.Errorf("%w; %s could not be restored: %w", err, edit.Path, back)
 		}

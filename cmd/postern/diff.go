@@ -36,7 +36,7 @@ Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.
 			}
 			var old *plan.Plan
 			if against == "live" {
-				old, err = livePlan(cmd.Context(), home)
+				old, err = livePlan(cmd.Context(), operator(cmd.ErrOrStderr(), home))
 			} else {
 				var other *stacks.Stack
 				if other, err = stacks.Load(against); err == nil {

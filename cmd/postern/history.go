@@ -10,7 +10,6 @@ import (
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
 )
 
@@ -30,6 +29,9 @@ func newHistoryCmd() *cobra.Command {
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				for _, b := range history {
+					if b.Broken() != nil {
+						continue
+					}
 					if err := enc.Encode(b); err != nil {
 						return err
 					}
@@ -39,6 +41,10 @@ func newHistoryCmd() *cobra.Command {
 			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(t, "NO.\tVERSION\tTIME\tBY\tWHAT CHANGED")
 			for i, b := range history {
+				if err := b.Broken(); err != nil {
+					fmt.Fprintf(t, "%d\t-\t-\t-\t%v\n", b.Seq, err)
+					continue
+				}
 				version, err := b.Plan.Version()
 				if err != nil {
 					return err
@@ -47,7 +53,11 @@ func newHistoryCmd() *cobra.Command {
 				if i+1 < len(history) {
 					before = history[i+1]
 				}
-				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", b.Seq, version, b.Time.Local().Format(time.DateTime), b.By, whatChanged(before, b))
+				what := whatChanged(before, b)
+				if b.Note != "" {
+					what = b.Note
+				}
+				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", b.Seq, version, b.Time.Local().Format(time.DateTime), b.By, what)
 			}
 			return t.Flush()
 		},
@@ -86,11 +96,19 @@ before the next "postern push" or "up", or the change is back.`,
 				return err
 			}
 			var wanted *bundle.Bundle
-			live, err := history[0].Plan.Version()
+			o := operator(cmd.ErrOrStderr(), home)
+			before, err := livePlan(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			live, err := before.Version()
 			if err != nil {
 				return err
 			}
 			for _, b := range history[1:] {
+				if b.Broken() != nil {
+					continue
+				}
 				version, err := b.Plan.Version()
 				if err != nil {
 					return err
@@ -103,8 +121,8 @@ before the next "postern push" or "up", or the change is back.`,
 			if wanted == nil {
 				return fmt.Errorf("there is no such earlier version; `postern history` lists them")
 			}
-			printChanges(cmd.OutOrStdout(), plan.Diff(history[0].Plan, wanted.Plan))
-			return publish(cmd.Context(), cmd.OutOrStdout(), home, api.Dial(home.ControlSocket()), wanted.Plan)
+			printChanges(cmd.OutOrStdout(), plan.Diff(before, wanted.Plan))
+			return publish(cmd.Context(), cmd.OutOrStdout(), o, wanted.Plan)
 		},
 	}
 }
@@ -119,7 +137,7 @@ func readHistory(cmd *cobra.Command) (stacks.Home, []*bundle.Bundle, error) {
 	if err != nil {
 		return stacks.Home{}, nil, err
 	}
-	history, err := bundle.History(cmd.Context(), home.BundleURL())
+	history, err := operator(cmd.ErrOrStderr(), home).History(cmd.Context())
 	if err == nil && len(history) == 0 {
 		err = bundle.ErrNone
 	}

@@ -16,33 +16,49 @@ import (
 
 func newKillCmd() *cobra.Command {
 	return killCmd(&cobra.Command{
-		Use:   "kill --agent A | --everyone | --all",
+		Use:   "kill --agent A | --stack | --all",
 		Short: "Stop agents at once: no new request, and no connection that is open",
 		Long: `Stops agents at once, on every node: what they have open is cut, what they ask for is
 denied. It lasts until "postern unkill", through restarts and whatever is published meanwhile,
-and needs no valid stack file.`,
+and needs no valid stack file. It is never taken back by itself: if a node does not confirm it,
+the others have it all the same.
+
+--stack alone stops every agent of the stack that commands are about by default; with a name,
+every agent of that one; beside --agent it only says which stack the agent is in.`,
 		Example: `  postern kill --agent demo
-  postern kill --everyone      # every agent of the stack
+  postern kill --agent demo --stack dev
+  postern kill --stack         # every agent of the stack
+  postern kill --stack dev     # every agent of the stack dev
   postern kill --all           # every agent of every stack of this user on this machine`,
-	}, bundle.Kill, "killed")
+	}, (*bundle.Operator).Kill, "killed")
 }
 
 func newUnkillCmd() *cobra.Command {
 	return killCmd(&cobra.Command{
-		Use:   "unkill --agent A | --everyone | --all",
+		Use:   "unkill --agent A | --stack | --all",
 		Short: "Let agents that were killed work again",
 		Example: `  postern unkill --agent demo
-  postern unkill --everyone    # what --everyone killed; agents killed by name stay so`,
-	}, bundle.Unkill, "no longer killed")
+  postern unkill --stack       # what --stack killed; agents killed by name stay so`,
+	}, (*bundle.Operator).Unkill, "no longer killed")
 }
 
-func killCmd(cmd *cobra.Command, do func(context.Context, string, *api.Client, bundle.Killed) (*api.Converged, error), done string) *cobra.Command {
+func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*api.Converged, error), done string) *cobra.Command {
 	var agents []string
-	var everyone, all bool
-	cmd.Args = cobra.NoArgs
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if len(agents) == 0 && !everyone && !all {
-			return usageError{errors.New("say whom: --agent A, --everyone in the stack, or --all stacks")}
+	var all bool
+	cmd.Args = cobra.MaximumNArgs(1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		// The flag may be without a value here, so a name after it is an argument.
+		stack := cmd.Flag("stack")
+		if len(args) == 1 {
+			if !stack.Changed || stack.Value.String() != stack.NoOptDefVal {
+				return usageError{fmt.Errorf("%q is no flag: say whom by --agent A, --stack or --all", args[0])}
+			}
+			if err := stack.Value.Set(args[0]); err != nil {
+				return usageError{err}
+			}
+		}
+		if len(agents) == 0 && !stack.Changed && !all {
+			return usageError{errors.New("say whom: --agent A, every one of the --stack, or --all stacks")}
 		}
 		file, err := stackFile(cmd)
 		if err != nil {
@@ -54,22 +70,22 @@ func killCmd(cmd *cobra.Command, do func(context.Context, string, *api.Client, b
 		}
 		homes := []stacks.Home{home}
 		if all {
-			dirs, err := filepath.Glob(filepath.Join(filepath.Dir(home.Root), "*", "bundle"))
+			keys, err := filepath.Glob(filepath.Join(filepath.Dir(home.Root), "*", "operator", "ed25519"))
 			if err != nil {
 				return err
 			}
 			homes = nil
-			for _, d := range dirs {
-				homes = append(homes, stacks.Home{Root: filepath.Dir(d)})
+			for _, k := range keys {
+				homes = append(homes, stacks.Home{Root: filepath.Dir(filepath.Dir(k))})
 			}
 		}
-		whom := strings.Join(agents, ", ")
-		if everyone || all {
+		whom, everyone := strings.Join(agents, ", "), all || len(agents) == 0
+		if everyone {
 			whom = "everyone"
 		}
 		var failed error
 		for _, h := range homes {
-			v, err := do(cmd.Context(), h.BundleURL(), api.Dial(h.ControlSocket()), bundle.Killed{Agents: agents, Stack: everyone || all})
+			v, err := do(operator(cmd.ErrOrStderr(), h), cmd.Context(), bundle.Killed{Agents: agents, Stack: everyone})
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("%s: %w", filepath.Base(h.Root), err))
 				continue
@@ -79,7 +95,9 @@ func killCmd(cmd *cobra.Command, do func(context.Context, string, *api.Client, b
 		return failed
 	}
 	cmd.Flags().StringSliceVarP(&agents, "agent", "a", nil, "these agents")
-	cmd.Flags().BoolVar(&everyone, "everyone", false, "every agent of the stack")
+	// In place of the global one, which needs a value.
+	cmd.Flags().StringP("stack", "s", "local", "every agent of the stack; beside --agent, the stack that the agent is in")
+	cmd.Flags().Lookup("stack").NoOptDefVal = "local"
 	cmd.Flags().BoolVar(&all, "all", false, "every agent of every stack of this user on this machine")
 	return cmd
 }

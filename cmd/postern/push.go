@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,45 +24,64 @@ func newPushCmd() *cobra.Command {
   postern push`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stack, home, client, err := openStack(cmd)
+			stack, home, _, err := openStack(cmd)
 			if err != nil {
 				return err
 			}
-			live, err := livePlan(cmd.Context(), home)
+			o := operator(cmd.ErrOrStderr(), home)
+			live, err := livePlan(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
 			warn(cmd.ErrOrStderr(), stack)
 			printChanges(cmd.OutOrStdout(), plan.Diff(live, stack.Plan))
-			return publish(cmd.Context(), cmd.OutOrStdout(), home, client, stack.Plan)
+			return publish(cmd.Context(), cmd.OutOrStdout(), o, stack.Plan)
 		},
 	}
 }
 
 // publish rolls p out and says what is live then.
-func publish(ctx context.Context, w io.Writer, home stacks.Home, client *api.Client, p *plan.Plan) error {
-	s, err := client.Status(ctx)
-	if err != nil {
-		return fmt.Errorf("the fleet is not up: %w; bring it up with `go run . up %s`", err, p.Stack)
+func publish(ctx context.Context, w io.Writer, o *bundle.Operator, p *plan.Plan) error {
+	total := ""
+	if len(o.Controls) > 0 {
+		s, err := o.Controls[0].Status(ctx)
+		if err != nil {
+			return fmt.Errorf("the fleet is not up: %w; bring it up with `go run . up %s`", err, p.Stack)
+		}
+		total = fmt.Sprintf("/%d", len(s.Nodes))
 	}
-	v, err := bundle.Publish(ctx, home.BundleURL(), client, p)
+	v, err := o.Publish(ctx, p)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "version %s live on %d/%d nodes after %.1f ms\n", v.Version, v.Nodes, len(s.Nodes), v.Millis)
+	fmt.Fprintf(w, "version %s live on %d%s nodes after %.1f ms\n", v.Version, v.Nodes, total, v.Millis)
 	return nil
 }
 
-// livePlan is what was published last; nothing if nothing was.
-func livePlan(ctx context.Context, home stacks.Home) (*plan.Plan, error) {
-	if _, err := os.Stat(home.Root); errors.Is(err, fs.ErrNotExist) {
-		return &plan.Plan{}, nil // and it is not for us to make the folder
+// operator is who publishes to the stack of the folder. Where there is no
+// control plane on this machine and the store is not a folder of this machine
+// either, the control planes are elsewhere, and find what is published in it.
+func operator(w io.Writer, home stacks.Home) *bundle.Operator {
+	o := &bundle.Operator{
+		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted()},
+		Key:   home.OperatorKey(), Say: func(line string) { fmt.Fprintln(w, line) },
 	}
-	live, err := bundle.Read(ctx, home.BundleURL())
+	if _, err := os.Stat(home.ControlSocket()); err == nil || strings.HasPrefix(o.URL, "file://") {
+		o.Controls = []*api.Client{api.Dial(home.ControlSocket())}
+	}
+	return o
+}
+
+// livePlan is what was published last; nothing if nothing was.
+func livePlan(ctx context.Context, o *bundle.Operator) (*plan.Plan, error) {
+	live, err := o.Newest(ctx)
 	if errors.Is(err, bundle.ErrNone) {
 		return &plan.Plan{}, nil
 	}
-	return live, err
+	if err != nil {
+		return nil, err
+	}
+	return live.Plan, nil
 }
 
 // warn says what is odd about the stack file.

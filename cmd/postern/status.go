@@ -60,6 +60,9 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time) error {
 		}
 	}
 	fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes\n", name, version, live, len(s.Nodes))
+	if s.Problem != "" {
+		fmt.Fprintf(w, "problem: %s\n", s.Problem)
+	}
 	if len(s.Killed) > 0 {
 		fmt.Fprintf(w, "killed: %s; `postern unkill` lets them work again\n", strings.Join(s.Killed, ", "))
 	}
@@ -70,6 +73,16 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time) error {
 	fmt.Fprintln(t, "\nNODE\tCONNECTED\tVERSION\tLAST ACK\tLAST NACK")
 	for _, n := range s.Nodes {
 		fmt.Fprintf(t, "%s\t%t\t%s\t%s\t%s\n", n.ID, n.Connected, orDash(n.Version), ago(n.LastAck, now), nack(n, now))
+	}
+	if len(s.Replicas) > 1 {
+		fmt.Fprintln(t, "\nCONTROL PLANE\tPUBLICATION\tVERSION\tNODES\tREPORTED\tPROBLEM")
+		for _, r := range s.Replicas {
+			problem := orDash(r.Problem)
+			if r.Stale {
+				problem = "does not report any more"
+			}
+			fmt.Fprintf(t, "%s\t%d\t%s\t%d/%d\t%s\t%s\n", r.ID, r.Seq, orDash(r.Version), r.Connected, r.Nodes, ago(r.Time, now), problem)
+		}
 	}
 	if len(s.Credentials) > 0 {
 		fmt.Fprintln(t, "\nCREDENTIAL\tSOURCE\tVERSION\tIN USE SINCE\tSTATE")

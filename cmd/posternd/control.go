@@ -31,23 +31,25 @@ var rootFiles = []string{
 }
 
 func newControlCmd() *cobra.Command {
-	var home, metrics string
+	var home, metrics, replica string
 	cmd := &cobra.Command{
-		Use:     "control --home DIR [--metrics-listen ADDRESS]",
-		Short:   "Run the control plane of a stack",
-		Example: "  posternd control --home ~/.local/state/postern/local-1a2b3c4d",
-		Args:    cobra.NoArgs,
+		Use:   "control --home DIR [--metrics-listen ADDRESS] [--replica NAME]",
+		Short: "Run the control plane of a stack, or one replica of it",
+		Example: `  posternd control --home ~/.local/state/postern/local-1a2b3c4d
+  posternd control --home /var/lib/postern/prod --replica eu-1`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, logger())
+			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, replica, logger())
 		},
 	}
 	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
 	cmd.Flags().StringVar(&metrics, "metrics-listen", "", "serve /metrics, /healthz and /readyz on this TCP address too, such as 127.0.0.1:9464")
+	cmd.Flags().StringVar(&replica, "replica", "", "the name of this one, if the stack has several: it reports to the bundle store")
 	_ = cmd.MarkFlagRequired("home")
 	return cmd
 }
 
-func runControl(ctx context.Context, home stacks.Home, metrics string, log *slog.Logger) error {
+func runControl(ctx context.Context, home stacks.Home, metrics, replica string, log *slog.Logger) error {
 	if err := home.CheckSockets(); err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics string, log *slog
 	}
 	defer events.Close() //nolint:errcheck // every event is on disk
 	control, err := xds.New(xds.Config{
-		Store: home.BundleURL(), CACert: home.CACert(), CAKey: home.CAKey(), State: home.ControlDir(),
+		Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Replica: replica, CACert: home.CACert(), CAKey: home.CAKey(), State: home.ControlDir(),
 		Envoy: envoy.Options{Roots: roots},
 		Prepare: func(node string, p *plan.Plan) error {
 			for _, a := range p.Agents {

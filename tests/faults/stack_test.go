@@ -23,7 +23,6 @@ import (
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // posternd is the program, built once.
@@ -215,7 +214,7 @@ func (s *stack) publish(p *plan.Plan) {
 }
 
 func (s *stack) push(p *plan.Plan) (*api.Converged, error) {
-	return bundle.Publish(s.t.Context(), s.home.BundleURL(), s.api, p)
+	return fleet.Operator(s.home).Publish(s.t.Context(), p)
 }
 
 // agent is the HTTP client of an agent at a node; each request is a connection

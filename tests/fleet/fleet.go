@@ -83,13 +83,15 @@ func WriteHome(t testing.TB, home stacks.Home, ca *CA) {
 	require.NoError(t, os.MkdirAll(home.ControlDir(), 0o700))
 	require.NoError(t, os.WriteFile(home.CACert(), ca.PEM, 0o600))
 	require.NoError(t, os.WriteFile(home.CAKey(), ca.keyPEM(t), 0o600))
+	_, err := bundle.MakeKey(home.OperatorKey(), home.Trusted())
+	require.NoError(t, err)
 }
 
 func (f *Fleet) StartControl() {
 	f.t.Helper()
 	log := slog.New(slog.NewTextHandler(f.t.Output(), nil))
 	config := xds.Config{
-		Store: f.Home.BundleURL(), CACert: f.Home.CACert(), CAKey: f.Home.CAKey(), State: f.Home.ControlDir(),
+		Store: f.Home.BundleURL(), Stack: f.Home.Stack(), Trusted: f.Home.Trusted(), CACert: f.Home.CACert(), CAKey: f.Home.CAKey(), State: f.Home.ControlDir(),
 		Envoy: envoy.Options{Roots: f.Home.CACert()},
 		Prepare: func(node string, p *plan.Plan) error {
 			for _, a := range p.Agents {
@@ -172,7 +174,18 @@ func (f *Fleet) Node(id string) api.Node {
 
 func (f *Fleet) Publish(p *plan.Plan) (*api.Converged, error) {
 	f.t.Helper()
-	return bundle.Publish(f.t.Context(), f.Home.BundleURL(), f.API, p)
+	return f.Operator().Publish(f.t.Context(), p)
+}
+
+// Operator is who publishes to the fleet.
+func (f *Fleet) Operator() *bundle.Operator { return Operator(f.Home) }
+
+// Operator is who publishes to the stack of the folder.
+func Operator(home stacks.Home) *bundle.Operator {
+	return &bundle.Operator{
+		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted()},
+		Key:   home.OperatorKey(), Controls: []*api.Client{api.Dial(home.ControlSocket())},
+	}
 }
 
 func (f *Fleet) MustPublish(p *plan.Plan) {

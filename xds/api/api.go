@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -32,6 +33,32 @@ type Status struct {
 	PID         int          `json:"pid"`
 	Nodes       []Node       `json:"nodes"`
 	Credentials []Credential `json:"credentials,omitempty"`
+	// Problem is why the control plane does not serve what was published last,
+	// and what to do; "" if it does.
+	Problem string `json:"problem,omitempty"`
+	// Replica is the name of the control plane that answers, "" if it is the
+	// only one of its stack.
+	Replica string `json:"replica,omitempty"`
+	// Replicas are all of them, that one too, by what they report to the store.
+	Replicas []Replica `json:"replicas,omitempty"`
+}
+
+// Replica is what one of several control planes says of itself.
+type Replica struct {
+	ID   string    `json:"id"`
+	Time time.Time `json:"time"`
+	// Seq is the number of the publication that its nodes have acknowledged,
+	// and Version that one's plan.
+	Seq     uint64 `json:"seq"`
+	Version string `json:"version"`
+	// Nodes are those that it accepts, Connected those that have a stream to it.
+	Nodes     int `json:"nodes"`
+	Connected int `json:"connected"`
+	// Failed is the number of a publication that its nodes did not take, or 0.
+	Failed  uint64 `json:"failed,omitempty"`
+	Problem string `json:"problem,omitempty"`
+	// Stale means that it has not reported for so long that it counts as gone.
+	Stale bool `json:"stale,omitempty"`
 }
 
 // Node is what the control plane knows of one node.
@@ -142,6 +169,14 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 func (c *Client) Sync(ctx context.Context) (*Converged, error) {
 	var v Converged
 	return &v, c.call(ctx, http.MethodPost, "/v1/sync", nil, &v)
+}
+
+// Live returns the publication that the control plane serves, as it was signed,
+// if its number is higher than after; nil if not.
+func (c *Client) Live(ctx context.Context, after uint64) ([]byte, error) {
+	var sealed []byte
+	err := c.call(ctx, http.MethodGet, "/v1/bundle?after="+strconv.FormatUint(after, 10), nil, &sealed)
+	return sealed, err
 }
 
 // AddNode makes the control plane accept the node. It is idempotent.

@@ -1,0 +1,450 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"slices"
+	"time"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/xds/api"
+)
+
+// Operator is who publishes: a store, the key that signs, and the control
+// planes that can be told. Its methods may be called by several goroutines at
+// once; of those that publish one wins.
+type Operator struct {
+	*Store
+	// Key is the PEM file of the Ed25519 key; see [MakeKey].
+	Key string
+	// Controls are told directly, the first one first. If there is none, the
+	// replicas find what is published in the store, and are waited for by what
+	// they report there.
+	Controls []*api.Client
+	// Say, if set, is told how it goes.
+	Say func(string)
+}
+
+// keep is how many publications a store holds; older ones are deleted.
+const keep = 200
+
+// Publish makes p what counts, has the control planes roll it out, one first
+// and then the others, and returns when every connected node has acknowledged
+// all of it. If it is not taken (the error is then an [*api.Error], with Envoy's
+// message if a node refused it) or ctx ends, what was published before counts
+// again, everywhere.
+//
+// An agent that loses anything by p loses its connections too; see
+// [Bundle.Generations]. Who is killed stays so.
+func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, error) {
+	before, seq, err := o.base(ctx, false)
+	if err != nil && !errors.Is(err, ErrNone) {
+		return nil, err
+	}
+	next := &Bundle{Seq: seq, Plan: p}
+	if before != nil {
+		next.Killed, next.Generations = before.Killed, generations(seq, before, p)
+	}
+	if err := o.create(ctx, before, next); err != nil {
+		return nil, err
+	}
+	return o.rollOut(ctx, before, next)
+}
+
+// Kill stops agents, or the whole stack, at once: no new request, and no
+// connection that is open. It needs no valid stack file, and is never taken
+// back: an error says where it could not be confirmed. It is based on what is
+// live, not on what somebody may be trying out.
+func (o *Operator) Kill(ctx context.Context, k Killed) (*api.Converged, error) {
+	before, seq, err := o.base(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	next := *before
+	next.Seq, next.Note = seq, ""
+	next.Killed = before.Killed.And(k)
+	if err := o.create(ctx, before, &next); err != nil {
+		return nil, err
+	}
+	if err := o.mark(ctx, kindProven, &next, ""); err != nil {
+		return nil, err
+	}
+	return o.everywhere(ctx, &next)
+}
+
+// Unkill takes back what [Operator.Kill] did.
+func (o *Operator) Unkill(ctx context.Context, k Killed) (*api.Converged, error) {
+	before, seq, err := o.base(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	next := *before
+	next.Seq, next.Note = seq, ""
+	next.Killed.Stack = before.Killed.Stack && !k.Stack
+	next.Killed.Agents = slices.DeleteFunc(slices.Clone(before.Killed.Agents), func(a string) bool { return slices.Contains(k.Agents, a) })
+	if err := o.create(ctx, before, &next); err != nil {
+		return nil, err
+	}
+	return o.rollOut(ctx, before, &next)
+}
+
+// Adopt signs what an earlier Postern published without a signature, if that is
+// the newest, as a publication of its own. It is for the moment when a stack
+// gets its first key: whoever could write to the store until then is believed.
+func (o *Operator) Adopt(ctx context.Context) error {
+	v, err := o.Look(ctx)
+	if err != nil || v.Newest == 0 {
+		return err
+	}
+	data, err := o.fetch(ctx, object(v.Newest, suffixBundle))
+	if err != nil {
+		return err
+	}
+	b, err := unsigned(data)
+	if err != nil {
+		return nil //nolint:nilerr // it is signed, or nothing of ours
+	}
+	b.Seq, b.Note = v.Newest+1, "signs what an earlier Postern published"
+	if err := o.create(ctx, nil, b); err != nil {
+		return err
+	}
+	return o.mark(ctx, kindProven, b, "")
+}
+
+// Newest returns the publication that the next one follows: the newest of the
+// store, or of the control planes if the store has lost it; or [ErrNone].
+func (o *Operator) Newest(ctx context.Context) (*Bundle, error) {
+	b, _, err := o.base(ctx, false)
+	return b, err
+}
+
+// base returns the publication that the next one follows, and its number: the
+// newest, or of the proven ones the newest. What a control plane serves counts
+// too: a store that lost something, or was put back to an older copy, takes
+// nothing back that way.
+func (o *Operator) base(ctx context.Context, proven bool) (*Bundle, uint64, error) {
+	v, err := o.Look(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	seq := v.Newest
+	if proven {
+		seq = v.Proven
+	}
+	b, err := o.at(ctx, seq)
+	if err != nil {
+		seq = 0 // anything that a control plane has is better
+	}
+	for _, c := range o.Controls {
+		sealed, failed := c.Live(ctx, seq)
+		if failed != nil || len(sealed) == 0 {
+			continue
+		}
+		live, failed := o.Verify(sealed)
+		if failed != nil {
+			return nil, 0, fmt.Errorf("the control plane's publication: %w", failed)
+		}
+		if live.Seq > seq {
+			b, seq, err = live, live.Seq, nil
+		}
+	}
+	return b, max(v.Newest, seq) + 1, err
+}
+
+func (o *Operator) at(ctx context.Context, seq uint64) (*Bundle, error) {
+	if seq == 0 {
+		return nil, ErrNone
+	}
+	return o.Get(ctx, seq)
+}
+
+// create stores next. The error is a [*ConflictError] if there is one of that
+// number already; before is what the caller had seen, or nil.
+func (o *Operator) create(ctx context.Context, before, next *Bundle) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	key, err := readKey(o.Key)
+	if err != nil {
+		return err
+	}
+	next.Time, next.By = time.Now().UTC(), whoami()
+	payload, err := json.Marshal(next)
+	if err != nil {
+		return fmt.Errorf("encode bundle: %w", err)
+	}
+	if next.sealed, err = seal(key, kindBundle, o.Stack, next.Seq, payload); err != nil {
+		return err
+	}
+	unlock, err := o.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	seqs, err := o.numbers(ctx)
+	if err != nil {
+		return err
+	}
+	if n := len(seqs); n > 0 && seqs[n-1] >= next.Seq {
+		return o.conflict(ctx, before, seqs[n-1])
+	}
+	name := object(next.Seq, suffixBundle)
+	err = o.put(ctx, name, next.sealed)
+	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+		return o.conflict(ctx, before, next.Seq)
+	}
+	if err != nil {
+		return err
+	}
+	if len(seqs) == 0 && gcerrors.Code(o.putOnce(ctx, name, next.sealed)) != gcerrors.FailedPrecondition {
+		return errors.Join(fmt.Errorf("the bundle store %s replaces objects that exist, so two operators would not notice each other: it cannot be used", o.name()), o.remove(ctx, name))
+	}
+	for ; len(seqs) >= keep; seqs = seqs[1:] {
+		for _, suffix := range []string{suffixTry, suffixProven, suffixBundle} {
+			if err := o.remove(ctx, object(seqs[0], suffix)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (o *Operator) conflict(ctx context.Context, before *Bundle, seq uint64) error {
+	theirs, err := o.Get(ctx, seq)
+	if err != nil {
+		return fmt.Errorf("somebody else published in the meantime: %w", err)
+	}
+	e := &ConflictError{Theirs: theirs}
+	was := &plan.Plan{}
+	if before != nil {
+		was = before.Plan
+	}
+	for _, c := range plan.Diff(was, theirs.Plan) {
+		e.Changes = append(e.Changes, c.Line())
+	}
+	return e
+}
+
+// mark adds a mark to the publication, for that one only: the mark has its hash.
+func (o *Operator) mark(ctx context.Context, kind string, b *Bundle, replica string) error {
+	key, err := readKey(o.Key)
+	if err != nil {
+		return err
+	}
+	payload, err := json.Marshal(mark{Hash: hash(b), Replica: replica})
+	if err != nil {
+		return fmt.Errorf("encode mark: %w", err)
+	}
+	sealed, err := seal(key, kind, o.Stack, b.Seq, payload)
+	if err != nil {
+		return err
+	}
+	suffix := suffixProven
+	if kind == kindTry {
+		suffix = suffixTry
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := o.put(ctx, object(b.Seq, suffix), sealed); gcerrors.Code(err) != gcerrors.FailedPrecondition {
+		return err
+	}
+	return nil // somebody else knew it too
+}
+
+// mark is the payload of N.ok and N.try.
+type mark struct {
+	Hash string `json:"hash"`
+	// Replica is who is to try.
+	Replica string `json:"replica,omitempty"`
+}
+
+func hash(b *Bundle) string {
+	sum := sha256.Sum256(b.sealed)
+	return hex.EncodeToString(sum[:])
+}
+
+// Proven reports whether the publication was marked as one that every replica
+// may serve.
+func (s *Store) Proven(ctx context.Context, b *Bundle) error {
+	_, err := s.marked(ctx, kindProven, suffixProven, b)
+	return err
+}
+
+// Tries returns which replica the publication is marked to be tried by.
+func (s *Store) Tries(ctx context.Context, b *Bundle) (string, error) {
+	m, err := s.marked(ctx, kindTry, suffixTry, b)
+	return m.Replica, err
+}
+
+func (s *Store) marked(ctx context.Context, kind, suffix string, b *Bundle) (mark, error) {
+	var m mark
+	trusted, err := ReadTrusted(s.Trusted)
+	if err != nil {
+		return m, err
+	}
+	data, err := s.fetch(ctx, object(b.Seq, suffix))
+	if err != nil {
+		return m, err
+	}
+	payload, err := unseal(trusted, kind, s.Stack, b.Seq, data)
+	if err == nil {
+		err = json.Unmarshal(payload, &m)
+	}
+	if err == nil && m.Hash != hash(b) {
+		err = errors.New("it is for another publication of that number")
+	}
+	if err != nil {
+		return mark{}, &BrokenError{Seq: b.Seq, What: "the mark of publication", Err: err}
+	}
+	return m, nil
+}
+
+// withdraw deletes a publication that no control plane serves, unless somebody
+// has built on it.
+func (o *Operator) withdraw(ctx context.Context, seq uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	unlock, err := o.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	seqs, err := o.numbers(ctx)
+	if err != nil || len(seqs) == 0 || seqs[len(seqs)-1] != seq {
+		return err
+	}
+	for _, suffix := range []string{suffixTry, suffixProven, suffixBundle} {
+		if err := o.remove(ctx, object(seq, suffix)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put creates an object. If there is one by that name, the error's code is
+// [gcerrors.FailedPrecondition].
+func (s *Store) put(ctx context.Context, name string, data []byte) error {
+	err := s.putOnce(ctx, name, data)
+	if err == nil || gcerrors.Code(err) == gcerrors.FailedPrecondition || ctx.Err() != nil {
+		return err
+	}
+	// Its answer may have been lost, and S3 has an error of its own for two at
+	// the same time (409 ConditionalRequestConflict): what is there decides.
+	there, failed := s.fetch(ctx, name)
+	if failed != nil {
+		return err
+	}
+	if bytes.Equal(there, data) {
+		return nil
+	}
+	return s.putOnce(ctx, name, data)
+}
+
+func (s *Store) putOnce(ctx context.Context, name string, data []byte) error {
+	return s.write(ctx, name, data, true)
+}
+
+func (s *Store) write(ctx context.Context, name string, data []byte, once bool) error {
+	if dir := s.folder(); dir != "" {
+		// Private to the user.
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make the bundle store: %w", err)
+		}
+	}
+	b, done, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := b.WriteAll(ctx, name, data, &blob.WriterOptions{ContentType: "application/json", IfNotExist: once}); err != nil {
+		return fmt.Errorf("write %s to the bundle store %s: %w", name, s.name(), err)
+	}
+	return nil
+}
+
+// remove deletes an object if it is there.
+func (s *Store) remove(ctx context.Context, name string) error {
+	b, done, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := b.Delete(ctx, name); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+		return fmt.Errorf("delete %s from the bundle store %s: %w", name, s.name(), err)
+	}
+	return nil
+}
+
+// lock keeps other processes of this machine from publishing to a folder; other
+// stores create an object only if it does not exist by themselves.
+func (s *Store) lock() (func(), error) {
+	dir := s.folder()
+	if dir == "" {
+		return func() {}, nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the bundle store: %w", err)
+	}
+	f, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, fs.FileMode(0o600))
+	if err != nil {
+		return nil, fmt.Errorf("lock the bundle store: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the bundle store: %w", err), f.Close())
+	}
+	return func() { f.Close() }, nil
+}
+
+// generations are those of p's agents, if the publication seq has p and follows
+// before.
+func generations(seq uint64, before *Bundle, p *plan.Plan) map[string]string {
+	all := map[string]string{}
+	for _, a := range p.Agents {
+		gen := before.Generations[a.Name]
+		if i := slices.IndexFunc(before.Plan.Agents, func(o plan.Agent) bool { return o.Name == a.Name }); i >= 0 && narrows(before.Plan.Agents[i], a) {
+			gen = generation(seq, a.Name)
+		}
+		if gen != "" {
+			all[a.Name] = gen
+		}
+	}
+	return all
+}
+
+// narrows reports whether an agent loses anything from was to is: everything
+// but new rules that allow, in any place, loses.
+func narrows(was, is plan.Agent) bool {
+	kept := slices.DeleteFunc(slices.Clone(is.Rules), func(r plan.Rule) bool {
+		return !r.Deny && !slices.ContainsFunc(was.Rules, func(o plan.Rule) bool { return o.ID == r.ID })
+	})
+	return !slices.EqualFunc(kept, was.Rules, plan.Rule.Equal)
+}
+
+// generation is a name that no other publication gives the agent.
+func generation(seq uint64, agent string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d/%s", seq, agent))
+	return hex.EncodeToString(sum[:4])
+}
+
+// whoami is for people: nothing is decided by it.
+func whoami() string {
+	name := "somebody"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}

@@ -1,0 +1,155 @@
+package bundle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/postern/postern/xds/api"
+)
+
+// restoreTimeout bounds how long it may take to go back to what was published before.
+const restoreTimeout = 40 * time.Second
+
+// rollOut has next taken by one control plane first, then marks it as proven,
+// and has the others take it. What is not taken is taken back.
+func (o *Operator) rollOut(ctx context.Context, before, next *Bundle) (*api.Converged, error) {
+	if len(o.Controls) == 0 {
+		return o.throughStore(ctx, before, next)
+	}
+	start := time.Now()
+	var first *api.Converged
+	var rest []*api.Client
+	var err error
+	for i, c := range o.Controls {
+		if first, err = c.Sync(ctx); !unreachable(err) || ctx.Err() != nil {
+			rest = o.Controls[i+1:]
+			break
+		}
+	}
+	switch refused := (*api.Error)(nil); {
+	case err == nil:
+	case errors.As(err, &refused), unreachable(err) && ctx.Err() == nil:
+		// Nobody serves it: it never was.
+		return nil, errors.Join(err, o.undo(ctx, func(ctx context.Context) error { return o.withdraw(ctx, next.Seq) }))
+	default:
+		return nil, errors.Join(err, o.restore(ctx, before, next, err))
+	}
+	if err := o.mark(ctx, kindProven, next, ""); err != nil {
+		return nil, errors.Join(err, o.restore(ctx, before, next, err))
+	}
+	if len(rest) > 0 {
+		o.say("version %s live on %d nodes of the first control plane; now the other %d", first.Version, first.Nodes, len(rest))
+	}
+	nodes, err := o.sync(ctx, rest)
+	if err != nil {
+		return nil, errors.Join(err, o.restore(ctx, before, next, err))
+	}
+	return &api.Converged{Version: first.Version, Nodes: first.Nodes + nodes, Millis: millis(start)}, nil
+}
+
+// everywhere has every control plane take b, which is proven, at once.
+func (o *Operator) everywhere(ctx context.Context, b *Bundle) (*api.Converged, error) {
+	start := time.Now()
+	version := b.version()
+	if len(o.Controls) == 0 {
+		ids, err := o.replicas(ctx)
+		if err != nil {
+			return nil, err
+		}
+		nodes, err := o.await(ctx, b, ids)
+		return &api.Converged{Version: version, Nodes: nodes, Millis: millis(start)}, err
+	}
+	nodes, err := o.sync(ctx, o.Controls)
+	if err != nil {
+		return nil, err
+	}
+	return &api.Converged{Version: version, Nodes: nodes, Millis: millis(start)}, nil
+}
+
+// sync tells the control planes, all at once, and returns how many nodes have
+// acknowledged. One that cannot be reached is no failure beside others: it
+// finds what was published in the store when it is back.
+func (o *Operator) sync(ctx context.Context, controls []*api.Client) (int, error) {
+	type result struct {
+		nodes int
+		err   error
+	}
+	results := make([]result, len(controls))
+	var wg sync.WaitGroup
+	for i, c := range controls {
+		wg.Go(func() {
+			v, err := c.Sync(ctx)
+			results[i].err = err
+			if err == nil {
+				results[i].nodes = v.Nodes
+			}
+		})
+	}
+	wg.Wait()
+	nodes, away := 0, 0
+	var errs, gone []error
+	for _, r := range results {
+		switch {
+		case unreachable(r.err) && ctx.Err() == nil:
+			away++
+			gone = append(gone, r.err)
+			o.say("%v; it takes what is published when it is back", r.err)
+		case r.err != nil:
+			errs = append(errs, r.err)
+		}
+		nodes += r.nodes
+	}
+	if away > 0 && away == len(o.Controls) {
+		errs = append(errs, gone...)
+	}
+	return nodes, errors.Join(errs...)
+}
+
+// unreachable reports whether nothing of a call can have arrived.
+func unreachable(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// restore publishes again what was there before next, and proven, and has it
+// taken by whoever has taken next.
+func (o *Operator) restore(ctx context.Context, before, next *Bundle, why error) error {
+	return o.undo(ctx, func(ctx context.Context) error {
+		if before == nil {
+			return o.withdraw(ctx, next.Seq)
+		}
+		again := *before
+		again.Seq = next.Seq + 1
+		again.Note = fmt.Sprintf("takes back %d: %.200s", next.Seq, why)
+		again.Generations = generations(again.Seq, next, before.Plan)
+		if err := o.create(ctx, next, &again); err != nil {
+			return fmt.Errorf("take back publication %d: %w", next.Seq, err)
+		}
+		if err := o.mark(ctx, kindProven, &again, ""); err != nil {
+			return fmt.Errorf("take back publication %d: %w", next.Seq, err)
+		}
+		if _, err := o.everywhere(ctx, &again); err != nil {
+			return fmt.Errorf("take back publication %d: %w", next.Seq, err)
+		}
+		return nil
+	})
+}
+
+// undo is for when the caller has given up: the control planes may not know yet.
+func (o *Operator) undo(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
+	defer cancel()
+	return do(ctx)
+}
+
+func (o *Operator) say(format string, args ...any) {
+	if o.Say != nil {
+		o.Say(fmt.Sprintf(format, args...))
+	}
+}
+
+func millis(since time.Time) float64 { return float64(time.Since(since).Microseconds()) / 1000 }

@@ -1,0 +1,332 @@
+package bundle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/fileblob" // file://
+	"gocloud.dev/gcerrors"
+
+	"github.com/postern/postern/plan"
+)
+
+// timeout bounds one reading of a store, and one writing.
+const timeout = 10 * time.Second
+
+// Store is a bundle store as those see it who read it. It is safe for
+// concurrent use; its fields are not changed after the first.
+type Store struct {
+	// URL is file://, or with the drivers of package cloud s3:// or gs://.
+	URL string
+	// Stack is whose publications these are: one that was signed for another
+	// stack is refused.
+	Stack string
+	// Trusted is the file of the operators' public keys: see [ReadTrusted]. It
+	// is read anew each time.
+	Trusted string
+
+	mu sync.Mutex
+	// cloud is the bucket, once it was opened: to open one is to look for credentials.
+	cloud *blob.Bucket
+}
+
+// View is what a store holds at one moment, by the names of its objects.
+type View struct {
+	// Newest is the highest number, Proven the highest that was marked; 0 if
+	// there is none.
+	Newest, Proven uint64
+	// Tag tells the newest object from another under its name.
+	Tag string
+	// Try says that Newest is marked to be tried.
+	Try bool
+	// Reports tell a report by its replica's name from an older one.
+	Reports map[string]string
+}
+
+const (
+	suffixBundle = ".json"
+	suffixProven = ".ok"
+	suffixTry    = ".try"
+)
+
+func object(seq uint64, suffix string) string { return fmt.Sprintf("%016d%s", seq, suffix) }
+
+// numbered is the reverse of object.
+func numbered(name string) (seq uint64, suffix string, ok bool) {
+	suffix = path.Ext(name)
+	seq, err := strconv.ParseUint(strings.TrimSuffix(name, suffix), 10, 64)
+	return seq, suffix, err == nil && seq > 0 && object(seq, suffix) == name
+}
+
+// Look lists the store: one request, nothing is read.
+func (s *Store) Look(ctx context.Context) (*View, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	v := &View{Reports: map[string]string{}}
+	var try uint64
+	err := s.each(ctx, func(o *blob.ListObject) {
+		if id, ok := strings.CutPrefix(o.Key, "replicas/"); ok {
+			v.Reports[strings.TrimSuffix(id, ".json")] = tag(o)
+			return
+		}
+		switch seq, suffix, ok := numbered(o.Key); {
+		case ok && suffix == suffixBundle && seq > v.Newest:
+			v.Newest, v.Tag = seq, tag(o)
+		case ok && suffix == suffixProven:
+			v.Proven = max(v.Proven, seq)
+		case ok && suffix == suffixTry:
+			try = max(try, seq)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	v.Try = try == v.Newest && try > 0
+	return v, nil
+}
+
+func tag(o *blob.ListObject) string {
+	return fmt.Sprintf("%x %d %d", o.MD5, o.Size, o.ModTime.UnixNano())
+}
+
+// Current returns the newest publication, or [ErrNone]. The error says why if it
+// cannot be verified: an older one is never returned in its place.
+func (s *Store) Current(ctx context.Context) (*Bundle, error) {
+	for {
+		v, err := s.Look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if v.Newest == 0 {
+			return nil, ErrNone
+		}
+		one, err := s.Get(ctx, v.Newest)
+		if gcerrors.Code(err) == gcerrors.NotFound {
+			continue // it was withdrawn between the two
+		}
+		return one, err
+	}
+}
+
+// Read returns the plan that is published, or [ErrNone].
+func (s *Store) Read(ctx context.Context) (*plan.Plan, error) {
+	b, err := s.Current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return b.Plan, nil
+}
+
+// History returns what was published, the newest first; see [Bundle.Broken].
+func (s *Store) History(ctx context.Context) ([]*Bundle, error) {
+	seqs, err := s.numbers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(seqs)
+	bundles := make([]*Bundle, 0, len(seqs))
+	for _, seq := range seqs {
+		one, err := s.Get(ctx, seq)
+		var bad *BrokenError
+		switch {
+		case gcerrors.Code(err) == gcerrors.NotFound: // it was withdrawn meanwhile
+		case errors.As(err, &bad):
+			bundles = append(bundles, &Bundle{Seq: seq, Plan: &plan.Plan{}, broken: err})
+		case err != nil:
+			return nil, err
+		default:
+			bundles = append(bundles, one)
+		}
+	}
+	return bundles, nil
+}
+
+// BrokenError means that an object was read, but is not what an operator put
+// into its place.
+type BrokenError struct {
+	Seq  uint64
+	What string
+	Err  error
+}
+
+func (e *BrokenError) Error() string {
+	return fmt.Sprintf("%s %d cannot be used: %v", e.What, e.Seq, e.Err)
+}
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+// Get returns the publication of that number. The error is a [*BrokenError] if
+// it cannot be verified.
+func (s *Store) Get(ctx context.Context, seq uint64) (*Bundle, error) {
+	data, err := s.fetch(ctx, object(seq, suffixBundle))
+	if err != nil {
+		return nil, err
+	}
+	return s.verify(seq, data)
+}
+
+// Verify is Get for an object that was kept: [Bundle.Sealed].
+func (s *Store) Verify(sealed []byte) (*Bundle, error) {
+	var h header
+	line, _, _ := strings.Cut(string(sealed), "\n")
+	if err := json.Unmarshal([]byte(line), &h); err != nil {
+		return nil, &BrokenError{What: "publication", Err: errors.New("it is torn, or no publication at all")}
+	}
+	return s.verify(h.Seq, sealed)
+}
+
+func (s *Store) verify(seq uint64, sealed []byte) (*Bundle, error) {
+	trusted, err := ReadTrusted(s.Trusted)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, old := unsigned(sealed); old == nil {
+			return nil, &BrokenError{Seq: seq, What: "publication", Err: errUnsigned}
+		}
+		return nil, fmt.Errorf("%w; `go run . up` makes the first", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	payload, err := unseal(trusted, kindBundle, s.Stack, seq, sealed)
+	if err != nil {
+		return nil, &BrokenError{Seq: seq, What: "publication", Err: err}
+	}
+	b := &Bundle{}
+	if err := json.Unmarshal(payload, b); err != nil {
+		return nil, &BrokenError{Seq: seq, What: "publication", Err: err}
+	}
+	if b.Plan == nil || b.Seq != seq {
+		return nil, &BrokenError{Seq: seq, What: "publication", Err: errors.New("it is not what its name says")}
+	}
+	b.sealed = sealed
+	return b, nil
+}
+
+// numbers are those of the publications, the lowest first.
+func (s *Store) numbers(ctx context.Context) ([]uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var seqs []uint64
+	err := s.each(ctx, func(o *blob.ListObject) {
+		if seq, suffix, ok := numbered(o.Key); ok && suffix == suffixBundle {
+			seqs = append(seqs, seq)
+		}
+	})
+	slices.Sort(seqs)
+	return seqs, err
+}
+
+// each calls do for every object.
+func (s *Store) each(ctx context.Context, do func(*blob.ListObject)) error {
+	b, done, err := s.open(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a folder that nobody has published to
+	}
+	if err != nil {
+		return err
+	}
+	defer done()
+	for it := b.List(nil); ; {
+		o, err := it.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("list the bundle store %s: %w", s.name(), err)
+		}
+		do(o)
+	}
+}
+
+func (s *Store) fetch(ctx context.Context, name string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	b, done, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	data, err := b.ReadAll(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("read %s of the bundle store %s: %w", name, s.name(), err)
+	}
+	return data, nil
+}
+
+// Close lets go of what was opened.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cloud == nil {
+		return nil
+	}
+	b := s.cloud
+	s.cloud = nil
+	return b.Close()
+}
+
+// folder is the folder of a store of files, or "".
+func (s *Store) folder() string {
+	if u, err := url.Parse(s.URL); err == nil && u.Scheme == "file" {
+		return u.Path
+	}
+	return ""
+}
+
+// name is the URL as it may be shown.
+func (s *Store) name() string { return strings.SplitN(s.URL, "?", 2)[0] }
+
+// Linked reports whether this program can open stores like that one: those of
+// clouds need the drivers of package cloud.
+func Linked(store string) bool {
+	u, err := url.Parse(store)
+	return err == nil && blob.DefaultURLMux().ValidBucketScheme(u.Scheme)
+}
+
+// open opens the store. To read a folder does not make it: the error is then
+// [fs.ErrNotExist].
+func (s *Store) open(ctx context.Context) (*blob.Bucket, func(), error) {
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the bundle store %q: %w", s.URL, err)
+	}
+	if u.Scheme == "file" {
+		if _, err := os.Stat(u.Path); err != nil {
+			return nil, nil, fmt.Errorf("open the bundle store: %w", err)
+		}
+		q := u.Query()
+		// Temporary files beside the object, so that the rename is atomic; no attribute files.
+		q.Set("no_tmp_dir", "true")
+		q.Set("metadata", "skip")
+		u.RawQuery = q.Encode()
+		b, err := blob.OpenBucket(ctx, u.String())
+		if err != nil {
+			return nil, nil, fmt.Errorf("open the bundle store %s: %w", s.name(), err)
+		}
+		return b, func() { b.Close() }, nil
+	}
+	if u.Path != "" {
+		return nil, nil, fmt.Errorf("open the bundle store %s: say where in the bucket with ?prefix=, such as %s://%s?prefix=%s/", s.name(), u.Scheme, u.Host, strings.Trim(u.Path, "/"))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cloud == nil {
+		b, err := blob.OpenBucket(ctx, s.URL)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open the bundle store %s: %w", s.name(), err)
+		}
+		s.cloud = b
+	}
+	return s.cloud, func() {}, nil
+}

@@ -1,0 +1,272 @@
+package xds
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+)
+
+const (
+	// slow is after how long a store that does not answer is a problem to tell.
+	slow = 3 * time.Second
+	// unfinished is after how long a publication that is not proven counts as
+	// given up by whoever published it.
+	unfinished = 90 * time.Second
+	// A publication that did not converge is tried again after firstRetry, then
+	// after twice that, up to lastRetry: a refusal seldom goes away by itself.
+	firstRetry, lastRetry = 5 * time.Second, 5 * time.Minute
+)
+
+// follower is what a control plane knows of its store. Only follow uses it, but
+// for asked, problem and reports, which Status reads under Control.mu.
+type follower struct {
+	// asked is when the look that is under way began, or zero.
+	asked time.Time
+	// problem is why what is newest in the store is not served.
+	problem string
+	// reports are the replicas', by the tags in have.
+	reports map[string]api.Replica
+	have    map[string]string
+	// reported is our own, as it was written last.
+	reported api.Replica
+	// tag is of the newest object at the last look, seen since when it is that.
+	tag  string
+	seen time.Time
+	// checked is the tag of the object that was read, and newest or broken what
+	// came of it.
+	checked string
+	newest  *bundle.Bundle
+	broken  error
+	// failed is the publication that did not converge, retried at retry after wait.
+	failed uint64
+	retry  time.Time
+	wait   time.Duration
+}
+
+// follow looks into the store until ctx is done: it takes what is proven, or is
+// ours to try, and says in status what is wrong with the rest.
+func (c *Control) follow(ctx context.Context) {
+	tick := time.NewTicker(c.store.Interval())
+	defer tick.Stop()
+	for {
+		now := time.Now()
+		c.mu.Lock()
+		c.follower.asked = now
+		c.mu.Unlock()
+		problem := c.look(ctx, now)
+		c.mu.Lock()
+		said := c.follower.problem
+		c.follower.asked, c.follower.problem = time.Time{}, problem
+		c.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case problem == said:
+		case problem == "":
+			c.cfg.Log.Info("what is published is served again")
+		default:
+			c.cfg.Log.Error("what is published is not served", "problem", problem)
+		}
+		if c.cfg.Replica != "" {
+			c.report(ctx, time.Now())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-c.nudge:
+		}
+	}
+}
+
+// look reads the store once, and takes what may be taken. It returns the problem.
+func (c *Control) look(ctx context.Context, now time.Time) string {
+	view, err := c.store.Look(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			c.meter.storeErrors.Inc()
+		}
+		return fmt.Sprintf("%v; %s", err, c.kept())
+	}
+	f := &c.follower
+	if c.cfg.Replica != "" {
+		c.readReports(ctx, view)
+	}
+	live := c.bundle()
+	serving := uint64(0)
+	if live != nil {
+		serving = live.Seq
+	}
+	if view.Newest < serving {
+		return fmt.Sprintf("the store shows publication %d as its newest, but %d was published already: it lost something, or was put back to an older copy; %s; publish again (`postern push`)",
+			view.Newest, serving, c.kept())
+	}
+	if view.Newest == 0 {
+		return ""
+	}
+	if f.tag != view.Tag {
+		f.tag, f.seen = view.Tag, now
+		if view.Newest > serving && view.Proven < view.Newest && !view.Try {
+			return "" // somebody publishes right now; the next look will do
+		}
+	}
+	if f.checked != view.Tag {
+		f.newest, f.broken = c.store.Get(ctx, view.Newest)
+		f.checked = view.Tag
+	}
+	if f.broken != nil {
+		f.checked = "" // also a key that is trusted from now on changes it
+		return fmt.Sprintf("%v; %s; remove that object, or publish again (`postern push`)", f.broken, c.kept())
+	}
+	if view.Newest == serving {
+		if !bytes.Equal(f.newest.Sealed(), live.Sealed()) {
+			return fmt.Sprintf("the store holds another publication %d than the one that is served: it was put in its place; %s; publish again (`postern push`)", serving, c.kept())
+		}
+		return ""
+	}
+	b, err := c.candidate(ctx, view, serving)
+	if err != nil {
+		return fmt.Sprintf("%v; %s", err, c.kept())
+	}
+	if b == nil {
+		if now.Sub(f.seen) > unfinished {
+			return fmt.Sprintf("publication %d of %s never converged anywhere, and was not taken back; %s; publish again (`postern push`)", view.Newest, f.newest.By, c.kept())
+		}
+		return f.problem
+	}
+	if f.failed == b.Seq && now.Before(f.retry) {
+		return f.problem
+	}
+	return c.adopt(ctx, b)
+}
+
+// candidate is the publication that a control plane which nobody told anything
+// may take: the newest that is proven, or one that it is asked to try.
+func (c *Control) candidate(ctx context.Context, view *bundle.View, serving uint64) (*bundle.Bundle, error) {
+	newest := c.follower.newest
+	if view.Try && c.cfg.Replica != "" && view.Proven < view.Newest {
+		if who, err := c.store.Tries(ctx, newest); err != nil || who == c.cfg.Replica {
+			return newest, err
+		}
+	}
+	if view.Proven <= serving {
+		return nil, nil
+	}
+	b := newest
+	if view.Proven != view.Newest {
+		var err error
+		if b, err = c.store.Get(ctx, view.Proven); err != nil {
+			return nil, err
+		}
+	}
+	return b, c.store.Proven(ctx, b)
+}
+
+// adopt takes a publication that nobody told us of.
+func (c *Control) adopt(ctx context.Context, b *bundle.Bundle) string {
+	c.rollout.Lock()
+	defer c.rollout.Unlock()
+	if live := c.bundle(); live != nil && live.Seq >= b.Seq {
+		return "" // we were told meanwhile
+	}
+	f := &c.follower
+	_, err := c.take(ctx, b)
+	if err == nil {
+		c.cfg.Log.Info("took what the store holds", "seq", b.Seq, "by", b.By)
+		f.failed, f.wait = 0, 0
+		return ""
+	}
+	if f.failed != b.Seq {
+		f.wait = firstRetry
+	} else {
+		f.wait = min(2*f.wait, lastRetry)
+	}
+	f.failed, f.retry = b.Seq, time.Now().Add(f.wait)
+	return fmt.Sprintf("publication %d: %v", b.Seq, err)
+}
+
+// kept says what is served instead.
+func (c *Control) kept() string {
+	if b := c.bundle(); b != nil {
+		return fmt.Sprintf("publication %d stays live", b.Seq)
+	}
+	return "nothing is served; nodes keep what they have"
+}
+
+// problem is what is wrong with the store at this moment, for people. The
+// caller holds mu.
+func (c *Control) problem(now time.Time) string {
+	if at := c.follower.asked; c.follower.problem == "" && !at.IsZero() && now.Sub(at) > slow {
+		if !c.rolling.IsZero() {
+			return ""
+		}
+		return fmt.Sprintf("the bundle store has not answered for %s", now.Sub(at).Round(time.Second))
+	}
+	return c.follower.problem
+}
+
+// readReports reads the reports that have changed.
+func (c *Control) readReports(ctx context.Context, view *bundle.View) {
+	f := &c.follower
+	for id, tag := range view.Reports {
+		if f.have[id] == tag {
+			continue
+		}
+		r, err := c.store.ReadReport(ctx, id)
+		if err != nil || r == nil {
+			continue // the next look reads it
+		}
+		c.mu.Lock()
+		f.have[id], f.reports[id] = tag, *r
+		c.mu.Unlock()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(f.have, func(id, _ string) bool { _, there := view.Reports[id]; return !there })
+	maps.DeleteFunc(f.reports, func(id string, _ api.Replica) bool { _, there := view.Reports[id]; return !there })
+}
+
+// report writes our own report if it says anything new, or is due.
+func (c *Control) report(ctx context.Context, now time.Time) {
+	s := c.Status()
+	r := api.Replica{ID: c.cfg.Replica, Seq: s.Seq, Version: s.Version, Nodes: len(s.Nodes), Problem: s.Problem}
+	for _, n := range s.Nodes {
+		if n.Connected {
+			r.Connected++
+		}
+	}
+	f := &c.follower
+	if f.failed > s.Seq {
+		r.Failed = f.failed
+	}
+	last := f.reported
+	due := now.Sub(last.Time) >= bundle.Heartbeat
+	if last.Time = r.Time; last == r && !due {
+		return
+	}
+	r.Time = now.UTC()
+	if err := c.store.Report(ctx, &r); err != nil {
+		if ctx.Err() == nil {
+			c.cfg.Log.Warn("report to the bundle store", "error", err)
+		}
+		return
+	}
+	f.reported = r
+}
+
+// replicas are the reports, sorted. The caller holds mu.
+func (c *Control) replicas(now time.Time) []api.Replica {
+	var all []api.Replica
+	for _, id := range slices.Sorted(maps.Keys(c.follower.reports)) {
+		r := c.follower.reports[id]
+		r.Stale = now.Sub(r.Time) > bundle.Stale
+		all = append(all, r)
+	}
+	return all
+}
