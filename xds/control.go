@@ -163,7 +163,7 @@ func New(cfg Config) (*Control, error) {
 // secrets and certificates fresh until ctx is done. It is called once.
 func (c *Control) Run(ctx context.Context) error {
 	defer c.secrets.Close()
-	defer c.store.Close()
+	defer c.store.Close() //nolint:errcheck // it was only read, and reported to
 	err := c.resume(ctx)
 	c.rollout.Unlock()
 	if err != nil {
