@@ -223,7 +223,7 @@ func (l *loader) awsProxies(n *node, a *cloud.AWS) {
 	}
 	if p.Compute == cloud.ComputeEC2 {
 		l.useless(m, "compute ec2", "cpu", "memory")
-		p.Instance = "c7g.medium"
+		p.Instance = "c7i.large"
 		if c := m.get("instance"); c != nil {
 			p.Instance = l.instance(c)
 		}

@@ -93,6 +93,10 @@ func (l *loader) awsAgent(f field, runtime *node, a *cloud.AWS) cloud.Agent {
 		out.Port = uint16(l.integer(c, "port", cloud.FirstPort, cloud.LastPort)) //nolint:gosec // in range
 	}
 	if out.Compute == cloud.ComputeFargate {
+		if a.Mode == cloud.ModeShared {
+			// Their policies are for agents, and the names are everybody's.
+			l.at(n.get("compute"), "write compute: ec2, or mode: isolated", "fargate needs endpoints in the agents' network, and mode shared has no such network")
+		}
 		l.useless(n, "compute fargate", "instance", "ami", "disk", "metadata")
 		if runtime != nil {
 			l.at(runtime, "remove it, or write compute: ec2", "fargate has an isolation of its own: no runtime can be chosen there")
@@ -108,7 +112,7 @@ func (l *loader) awsAgent(f field, runtime *node, a *cloud.AWS) cloud.Agent {
 
 // awsMachine reads what only an agent's own machine has.
 func (l *loader) awsMachine(n, runtime *node, what string, out *cloud.Agent) {
-	out.Runtime, out.Instance, out.Disk, out.Metadata = "gvisor", "m7g.large", 30, cloud.MetadataV2
+	out.Runtime, out.Instance, out.Disk, out.Metadata = "gvisor", "m7i.large", 30, cloud.MetadataV2
 	if runtime != nil {
 		if t, ok := l.text(runtime, "runtime"); ok {
 			out.Runtime = t
@@ -125,7 +129,7 @@ func (l *loader) awsMachine(n, runtime *node, what string, out *cloud.Agent) {
 		if at == nil {
 			at = runtime
 		}
-		l.at(at, "write a bare-metal type such as c7g.metal, or runtime: gvisor", "runtime vm needs a machine that is no virtual machine itself, and %s is one", out.Instance)
+		l.at(at, "write a bare-metal type such as m7i.metal-24xl, or runtime: gvisor", "runtime vm needs a machine that is no virtual machine itself, and %s is one", out.Instance)
 	}
 	out.AMI = l.ami(n, what)
 	if c := n.get("disk"); c != nil {
@@ -207,7 +211,7 @@ func (l *loader) awsSecrets(root *node, a *cloud.AWS, s *Stack) {
 func (l *loader) instance(n *node) string {
 	t, ok := l.text(n, "instance")
 	if ok && !instanceType.MatchString(t) {
-		l.at(n, "write a type such as m7g.large", "%q is no type of instance", t)
+		l.at(n, "write a type such as m7i.large", "%q is no type of instance", t)
 	}
 	return t
 }

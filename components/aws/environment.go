@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecs"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
+	"github.com/postern/postern/components/aws/document"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
 )
@@ -34,6 +36,17 @@ type Environment struct {
 
 	// Gates are the addresses at which agents reach the proxies, one for each zone.
 	Gates pulumi.StringArrayOutput `pulumi:"gates"`
+	// Addresses are the public ones that the proxies come from.
+	Addresses pulumi.StringArrayOutput `pulumi:"addresses"`
+	// Store is the URL of the bundles: where `postern push` publishes.
+	Store pulumi.StringOutput `pulumi:"store"`
+	// Secrets are the names of those that wait for a value.
+	Secrets pulumi.StringArrayOutput `pulumi:"secrets"`
+	// Events is the log group of the audit events, AuditBucket where they are kept.
+	Events      pulumi.StringOutput `pulumi:"events"`
+	AuditBucket pulumi.StringOutput `pulumi:"auditBucket"`
+	// OperatorPolicy is the ARN of the policy for people who push and audit.
+	OperatorPolicy pulumi.StringOutput `pulumi:"operatorPolicy"`
 }
 
 // NewEnvironment declares the environment, as name. The provider that opts give
@@ -49,15 +62,58 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 	defer declared(&err)
 	s := &scope{ctx: ctx, args: args, stack: args.Plan.Stack, prefix: name, role: "environment", parent: env}
 
-	newNetwork(s)
-
-	gates := pulumi.StringArray{}
-	for i := range args.AWS.Zones {
-		gates = append(gates, pulumi.String(args.AWS.Gate(i).String()))
-	}
-	env.Gates = gates.ToStringArrayOutput()
-	s.outputs(pulumi.Map{"gates": env.Gates})
+	env.declare(s)
 	return env, nil
+}
+
+// declare puts the parts together, in the order in which they need each other.
+func (env *Environment) declare(s *scope) {
+	set := s.args.AWS
+	log, logs := newAuditLog(s)
+	bundles := newBucket(s.component("Bundles", "bundles"), "store", bucket{more: func(arn document.ARN) []document.Statement {
+		return []document.Statement{document.KeptVersions(s.args.place(), arn)}
+	}}, pulumi.Protect(set.Protect))
+	n := newNetwork(s)
+	newDNS(s, n, log)
+	newFlowLogs(logs, n, log)
+	f := newFence(s, n)
+	v := newVault(s)
+	r := newBoundary(s, log, bundles.Arn, v)
+	e := newEndpoints(s, n, f, log, v, bundles)
+	cluster := add(s, ecs.NewCluster, "cluster", &ecs.ClusterArgs{
+		Settings: ecs.ClusterSettingArray{&ecs.ClusterSettingArgs{Name: pulumi.String("containerInsights"), Value: pulumi.String("enabled")}}, Tags: s.tags("cluster"),
+	})
+	c := newControl(s, n, f, log, v, r, cluster, bundles)
+	p := newProxies(s, n, f, log, v, r, cluster)
+	v.restrict(e, c.role, c.execution, p.reader)
+	gate := p.balancer.listeners
+	if set.Mode == cloud.ModeIsolated {
+		gate = []pulumi.Resource{newGate(s, n, f, p.balancer)}
+	}
+	for _, a := range set.Agents {
+		newAgent(s, n, f.agents[a.Name], log, r, v, cluster, a, gate)
+	}
+	log.ship(logs, r)
+	log.alert(logs)
+	operators := newOperators(s, log, bundles, v)
+
+	gates, addresses, secrets := pulumi.StringArray{}, pulumi.StringArray{}, pulumi.StringArray{}
+	for i := range set.Zones {
+		gates = append(gates, pulumi.String(set.Gate(i).String()))
+	}
+	for _, x := range n.addresses {
+		addresses = append(addresses, x.PublicIp)
+	}
+	for _, x := range v.all() {
+		secrets = append(secrets, x.Name)
+	}
+	env.Gates, env.Addresses, env.Secrets = gates.ToStringArrayOutput(), addresses.ToStringArrayOutput(), secrets.ToStringArrayOutput()
+	env.Store = bundles.Bucket.ApplyT(func(name string) string { return storeURL(name, set.Region) }).(pulumi.StringOutput)
+	env.Events, env.AuditBucket, env.OperatorPolicy = log.groups[groupProxies].Name, log.bucket.Bucket, operators.Arn
+	s.outputs(pulumi.Map{
+		"gates": env.Gates, "addresses": env.Addresses, "store": env.Store, "secrets": env.Secrets,
+		"events": env.Events, "auditBucket": env.AuditBucket, "operatorPolicy": env.OperatorPolicy,
+	})
 }
 
 // check refuses arguments that do not belong together: our mistake, not the user's.
@@ -68,13 +124,12 @@ func (a *EnvironmentArgs) check() error {
 	if n := len(a.AWS.Zones); n < 1 || n > cloud.MaxZones {
 		return fmt.Errorf("%d zones", n)
 	}
-	agent := func(x cloud.Agent) string { return x.Name }
 	var names, described []string
 	for _, x := range a.Plan.Agents {
 		names = append(names, x.Name)
 	}
 	for _, x := range a.AWS.Agents {
-		described = append(described, agent(x))
+		described = append(described, x.Name)
 	}
 	if !slices.Equal(names, described) {
 		return fmt.Errorf("the policy is about agents %q, the settings about %q", names, described)

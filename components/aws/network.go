@@ -14,8 +14,8 @@ import (
 type network struct {
 	agents, egress *ec2.Vpc
 	subnets        map[cloud.Tier][]*ec2.Subnet
-	// associated are the associations that must exist before something starts
-	// in a subnet: until then the main route table would hold for it.
+	// routed must exist before something starts in a subnet: until then the
+	// defaults hold for it.
 	routed []pulumi.Resource
 	// tables are the route tables of tiers that may have routes, by zone.
 	tables map[cloud.Tier][]*ec2.RouteTable
@@ -51,6 +51,10 @@ func newNetwork(parent *scope) *network {
 		n.tier(s, tier, n.egress, true)
 	}
 	n.wayOut(s)
+	newACLs(n, s)
+	if set.Singletons {
+		n.singletons(s)
+	}
 	s.outputs(pulumi.Map{"agentsVpc": n.agents.ID(), "egressVpc": n.egress.ID()})
 	return n
 }
@@ -105,12 +109,13 @@ func zonal[T ~string](what T, zone string) string {
 	return fmt.Sprintf("%s-%s", what, zone[len(zone)-1:])
 }
 
-// wayOut gives the proxies, and nobody else, a way to the internet.
+// wayOut gives the proxies a way to the internet, and the control plane if it
+// needs one; nobody else.
 func (n *network) wayOut(s *scope) {
 	gateway := add(s, ec2.NewInternetGateway, "internet", &ec2.InternetGatewayArgs{VpcId: n.egress.ID(), Tags: s.tags("internet")})
 	for i, zone := range s.args.AWS.Zones {
 		add(s, ec2.NewRoute, zonal("public-out", zone), &ec2.RouteArgs{
-			RouteTableId: n.tables[cloud.TierPublic][i].ID(), DestinationCidrBlock: pulumi.String("0.0.0.0/0"), GatewayId: gateway.ID(),
+			RouteTableId: n.tables[cloud.TierPublic][i].ID(), DestinationCidrBlock: pulumi.String(anywhere), GatewayId: gateway.ID(),
 		})
 		if i == 0 || s.args.AWS.NATPerZone {
 			name := zonal("nat", zone)
@@ -120,8 +125,28 @@ func (n *network) wayOut(s *scope) {
 				AllocationId: address.ID(), ConnectivityType: pulumi.String("public"), SubnetId: n.subnets[cloud.TierPublic][i].ID(), Tags: s.tags(name),
 			}, pulumi.DependsOn([]pulumi.Resource{gateway})))
 		}
-		add(s, ec2.NewRoute, zonal("proxies-out", zone), &ec2.RouteArgs{
-			RouteTableId: n.tables[cloud.TierProxies][i].ID(), DestinationCidrBlock: pulumi.String("0.0.0.0/0"), NatGatewayId: n.nat[len(n.nat)-1].ID(),
-		})
+		out := []cloud.Tier{cloud.TierProxies}
+		if s.args.controlGoesOut() {
+			out = append(out, cloud.TierControl)
+		}
+		for _, tier := range out {
+			add(s, ec2.NewRoute, zonal(tier+"-out", zone), &ec2.RouteArgs{
+				RouteTableId: n.tables[tier][i].ID(), DestinationCidrBlock: pulumi.String(anywhere), NatGatewayId: n.nat[len(n.nat)-1].ID(),
+			})
+		}
+	}
+}
+
+// singletons block the internet for the whole account and region, except for
+// what leaves the public subnets. AWS has one such setting: see docs/aws.md.
+func (n *network) singletons(s *scope) {
+	block := add(s, ec2.NewVpcBlockPublicAccessOptions, "block", &ec2.VpcBlockPublicAccessOptionsArgs{
+		InternetGatewayBlockMode: pulumi.String("block-bidirectional"),
+	})
+	for i, zone := range s.args.AWS.Zones {
+		name := zonal("unblocked", zone)
+		add(s, ec2.NewVpcBlockPublicAccessExclusion, name, &ec2.VpcBlockPublicAccessExclusionArgs{
+			SubnetId: n.subnets[cloud.TierPublic][i].ID(), InternetGatewayExclusionMode: pulumi.String("allow-egress"), Tags: s.tags(name),
+		}, pulumi.DependsOn([]pulumi.Resource{block}))
 	}
 }

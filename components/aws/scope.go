@@ -61,13 +61,16 @@ func (s *scope) tags(suffix string) pulumi.StringMap {
 	return s.tagsOf(s.resource(suffix))
 }
 
-func (s *scope) tagsOf(name string) pulumi.StringMap {
+func (s *scope) tagsOf(name string) pulumi.StringMap { return pulumi.ToStringMap(s.tagged(name)) }
+
+// tagged are the tags of the resource of that name.
+func (s *scope) tagged(name string) map[string]string {
 	all := maps.Clone(s.args.AWS.Tags)
 	if all == nil {
 		all = map[string]string{}
 	}
 	maps.Copy(all, map[string]string{"Name": name, "postern:stack": s.stack, "postern:role": s.role})
-	return pulumi.ToStringMap(all)
+	return all
 }
 
 // resource is the name of the child with that suffix.
@@ -89,4 +92,11 @@ func add[R pulumi.Resource, A any](s *scope, construct constructor[R, A], suffix
 		panic(failure{fmt.Errorf("declare %s: %w", name, err)})
 	}
 	return r
+}
+
+// within is s with children of the resource r.
+func (s *scope) within(r pulumi.Resource) *scope {
+	inner := *s
+	inner.parent = r
+	return &inner
 }

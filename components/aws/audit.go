@@ -1,0 +1,81 @@
+package aws
+
+import (
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/cloudwatch"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/kms"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+	"github.com/postern/postern/plan/cloud"
+)
+
+// auditLog is where events go: a log group that can be searched, and a bucket in
+// which nobody can change them.
+type auditLog struct {
+	key    *kms.Key
+	groups map[string]*cloudwatch.LogGroup
+	bucket *s3.BucketV2
+	flows  *s3.BucketV2
+}
+
+// The log groups.
+const (
+	groupProxies  = "proxies"  // the audit events
+	groupControl  = "control"  // the control plane's own log
+	groupAgents   = "agents"   // output of agents on Fargate
+	groupDNS      = "dns"      // queries to the resolver of the proxies' network
+	groupProbes   = "probes"   // queries to that of an agents' network of its own
+	groupDelivery = "delivery" // errors of Firehose
+)
+
+// logPrefix is below which all log groups of a stack are.
+func logPrefix(stack string) string { return "/postern/" + stack }
+
+func (a *auditLog) bucketARN() pulumi.StringInput { return a.bucket.Arn }
+
+// group is the name of a log group.
+func (a *auditLog) group(name string) pulumi.StringInput { return a.groups[name].Name }
+
+// newAuditLog declares what events are kept in. How they get there is declared
+// by ship, when roles can be.
+func newAuditLog(parent *scope) (*auditLog, *scope) {
+	s := parent.component("Audit", "audit")
+	place, set := s.args.place(), s.args.AWS
+	a := &auditLog{groups: map[string]*cloudwatch.LogGroup{}}
+	a.key = newKey(s, "key", "The audit log of stack "+s.stack, document.Key(place, document.KeyOfLogs(place, logPrefix(s.stack)), document.KeyOfAlarms(place)),
+		pulumi.Protect(set.Protect), pulumi.RetainOnDelete(set.Audit.Lock > 0))
+	names := []string{groupProxies, groupControl, groupDNS, groupDelivery}
+	if set.Mode == cloud.ModeIsolated {
+		names = append(names, groupProbes)
+	}
+	if set.FargateAgents() {
+		names = append(names, groupAgents)
+	}
+	for _, name := range names {
+		a.groups[name] = add(s, cloudwatch.NewLogGroup, name, &cloudwatch.LogGroupArgs{
+			Name: pulumi.String(logPrefix(s.stack) + "/" + name), KmsKeyId: a.key.Arn, RetentionInDays: pulumi.Int(set.Audit.Retention), Tags: s.tags(name),
+		}, pulumi.Protect(set.Protect && name == groupProxies))
+	}
+	a.bucket = newBucket(s, "log", bucket{
+		lock: set.Audit.Lock, expire: set.Audit.Expire, key: a.key,
+		more: func(arn document.ARN) []document.Statement {
+			return []document.Statement{document.KeptVersions(place, arn)}
+		},
+	}, pulumi.Protect(set.Protect), pulumi.RetainOnDelete(set.Audit.Lock > 0)) // what is locked cannot be deleted
+	a.flows = newBucket(s, "flows", bucket{expire: set.Audit.Retention, more: func(arn document.ARN) []document.Statement {
+		return document.FlowLogs(place, arn)
+	}}, pulumi.RetainOnDelete(set.Audit.Lock > 0))
+	s.outputs(pulumi.Map{"bucket": a.bucket.Bucket, "flows": a.flows.Bucket, "events": a.groups[groupProxies].Name})
+	return a, s
+}
+
+// newKey declares a key that is renewed every year.
+func newKey(s *scope, suffix, description string, policy document.Policy, opts ...pulumi.ResourceOption) *kms.Key {
+	key := add(s, kms.NewKey, suffix, &kms.KeyArgs{
+		Description: pulumi.String(description), EnableKeyRotation: pulumi.Bool(true), DeletionWindowInDays: pulumi.Int(30),
+		Policy: pulumi.String(policy.Text()), Tags: s.tags(suffix),
+	}, opts...)
+	add(s, kms.NewAlias, suffix, &kms.AliasArgs{Name: pulumi.String("alias/postern/" + s.stack + "/" + s.role), TargetKeyId: key.KeyId})
+	return key
+}

@@ -1,0 +1,113 @@
+package aws
+
+import (
+	"strconv"
+
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecs"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/lb"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+	"github.com/postern/postern/plan/cloud"
+)
+
+func decimal(n int) string { return strconv.Itoa(n) }
+
+// balancer spreads agents' connections over the proxies: a listener and a target
+// group for each agent, whose port is its identity.
+type balancer struct {
+	lb *lb.LoadBalancer
+	// targets are in the order of the agents.
+	targets   []*lb.TargetGroup
+	listeners []pulumi.Resource
+}
+
+// Names of load balancers and target groups have 32 characters at most, those of
+// stack and agent do not fit. So they are prefixes, and the tags tell.
+const namePrefix = "pstrn-"
+
+func newBalancer(s *scope, n *network, f *fence) *balancer {
+	set := s.args.AWS
+	args := &lb.LoadBalancerArgs{
+		NamePrefix: pulumi.String(namePrefix), LoadBalancerType: pulumi.String("network"), Internal: pulumi.Bool(true), IpAddressType: pulumi.String("ipv4"),
+		// Without groups now, it could never have any.
+		SecurityGroups: pulumi.StringArray{f.balancer.ID()}, EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic: pulumi.String("on"),
+		EnableCrossZoneLoadBalancing: pulumi.Bool(true), EnableDeletionProtection: pulumi.Bool(set.Protect), Tags: s.tags("balancer"),
+	}
+	if set.Mode == cloud.ModeShared {
+		// Its addresses are the gates themselves.
+		mappings := lb.LoadBalancerSubnetMappingArray{}
+		for i, subnet := range n.subnets[cloud.TierGate] {
+			mappings = append(mappings, &lb.LoadBalancerSubnetMappingArgs{SubnetId: subnet.ID(), PrivateIpv4Address: pulumi.String(set.Gate(i).String())})
+		}
+		args.SubnetMappings = mappings
+	} else {
+		args.Subnets = ids(n.subnets[cloud.TierProxies])
+	}
+	b := &balancer{lb: add(s, lb.NewLoadBalancer, "balancer", args, pulumi.DependsOn(n.routed))}
+	for _, a := range set.Agents {
+		target := add(s, lb.NewTargetGroup, a.Name, &lb.TargetGroupArgs{
+			NamePrefix: pulumi.String(namePrefix), VpcId: n.egress.ID(), TargetType: pulumi.String(targetType(set)), Protocol: pulumi.String("TCP"), Port: pulumi.Int(int(a.Port)),
+			// Who connects is in the header that the load balancer writes: the
+			// proxies take no connection without it.
+			ProxyProtocolV2: pulumi.Bool(true), PreserveClientIp: pulumi.String("false"),
+			ConnectionTermination: pulumi.Bool(true), DeregistrationDelay: pulumi.Int(120),
+			// It passes when the proxy serves its first whole configuration, and
+			// not before: Envoy without listeners would look healthy.
+			HealthCheck: &lb.TargetGroupHealthCheckArgs{
+				Enabled: pulumi.Bool(true), Protocol: pulumi.String("HTTP"), Path: pulumi.String("/readyz"), Port: pulumi.String(decimal(document.ReadyPort)), Matcher: pulumi.String("200"),
+				Interval: pulumi.Int(10), Timeout: pulumi.Int(6), HealthyThreshold: pulumi.Int(2), UnhealthyThreshold: pulumi.Int(2),
+			},
+			Tags: s.tags(a.Name),
+		})
+		b.targets = append(b.targets, target)
+		b.listeners = append(b.listeners, add(s, lb.NewListener, a.Name, &lb.ListenerArgs{
+			LoadBalancerArn: b.lb.Arn, Protocol: pulumi.String("TCP"), Port: pulumi.Int(int(a.Port)), TcpIdleTimeoutSeconds: pulumi.Int(3600),
+			DefaultActions: lb.ListenerDefaultActionArray{&lb.ListenerDefaultActionArgs{Type: pulumi.String("forward"), TargetGroupArn: target.Arn}},
+			Tags:           s.tags(a.Name),
+		}))
+	}
+	return b
+}
+
+func targetType(set *cloud.AWS) string {
+	if set.Proxies.Compute == cloud.ComputeEC2 {
+		return "instance"
+	}
+	return "ip"
+}
+
+// newGate joins the two networks of the isolated mode, in one direction, for one
+// service: the load balancer appears in the agents' network as an interface with
+// addresses that are known before.
+func newGate(parent *scope, n *network, f *fence, b *balancer) pulumi.Resource {
+	s := parent.component("Gate", "gate")
+	set := s.args.AWS
+	service := add(s, ec2.NewVpcEndpointService, "service", &ec2.VpcEndpointServiceArgs{
+		NetworkLoadBalancerArns: pulumi.StringArray{b.lb.Arn}, AcceptanceRequired: pulumi.Bool(true),
+		AllowedPrincipals: pulumi.StringArray{pulumi.String(s.args.place().Root())}, SupportedIpAddressTypes: pulumi.StringArray{pulumi.String("ipv4")},
+		Tags: s.tags("service"),
+	})
+	fixed := ec2.VpcEndpointSubnetConfigurationArray{}
+	for i, subnet := range n.subnets[cloud.TierGate] {
+		fixed = append(fixed, &ec2.VpcEndpointSubnetConfigurationArgs{SubnetId: subnet.ID(), Ipv4: pulumi.String(set.Gate(i).String())})
+	}
+	endpoint := add(s, ec2.NewVpcEndpoint, "endpoint", &ec2.VpcEndpointArgs{
+		VpcId: n.agents.ID(), ServiceName: service.ServiceName, VpcEndpointType: pulumi.String("Interface"), IpAddressType: pulumi.String("ipv4"),
+		SubnetIds: ids(n.subnets[cloud.TierGate]), SubnetConfigurations: fixed, SecurityGroupIds: pulumi.StringArray{f.gate.ID()},
+		PrivateDnsEnabled: pulumi.Bool(false), Tags: s.tags("endpoint"),
+	}, pulumi.DependsOn(append(append([]pulumi.Resource{}, n.routed...), b.listeners...)))
+	accepted := add(s, ec2.NewVpcEndpointConnectionAccepter, "accepted", &ec2.VpcEndpointConnectionAccepterArgs{
+		VpcEndpointServiceId: service.ID(), VpcEndpointId: endpoint.ID(),
+	})
+	s.outputs(pulumi.Map{"service": service.ServiceName, "endpoint": endpoint.ID()})
+	return accepted
+}
+
+// taskNetwork is where the tasks of a service are.
+func taskNetwork(subnets []*ec2.Subnet, group pulumi.StringInput) *ecs.ServiceNetworkConfigurationArgs {
+	return &ecs.ServiceNetworkConfigurationArgs{
+		AssignPublicIp: pulumi.Bool(false), SecurityGroups: pulumi.StringArray{group}, Subnets: ids(subnets),
+	}
+}

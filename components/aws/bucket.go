@@ -1,0 +1,82 @@
+package aws
+
+import (
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/kms"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+)
+
+// bucket says what is special about a bucket. All are private, versioned,
+// encrypted, reached by TLS only, and without ACLs.
+type bucket struct {
+	// lock is for how many days objects can be neither changed nor deleted;
+	// expire, after how many they are removed. 0 means not.
+	lock, expire int
+	// key encrypts; nil means S3's own.
+	key *kms.Key
+	// more statements of its policy.
+	more func(document.ARN) []document.Statement
+}
+
+// newBucket declares a bucket and everything about it. The options hold for the
+// bucket itself.
+func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption) *s3.BucketV2 {
+	out := add(s, s3.NewBucketV2, suffix, &s3.BucketV2Args{
+		ForceDestroy: pulumi.Bool(false), ObjectLockEnabled: pulumi.Bool(b.lock > 0), Tags: s.tags(suffix),
+	}, opts...)
+	// What follows describes the bucket: where the bucket stays, so does it.
+	s = s.within(out)
+	add(s, s3.NewBucketPublicAccessBlock, suffix, &s3.BucketPublicAccessBlockArgs{
+		Bucket: out.ID(), BlockPublicAcls: pulumi.Bool(true), BlockPublicPolicy: pulumi.Bool(true), IgnorePublicAcls: pulumi.Bool(true), RestrictPublicBuckets: pulumi.Bool(true),
+	}, opts...)
+	add(s, s3.NewBucketOwnershipControls, suffix, &s3.BucketOwnershipControlsArgs{
+		Bucket: out.ID(), Rule: &s3.BucketOwnershipControlsRuleArgs{ObjectOwnership: pulumi.String("BucketOwnerEnforced")},
+	}, opts...)
+	versioning := add(s, s3.NewBucketVersioningV2, suffix, &s3.BucketVersioningV2Args{
+		Bucket: out.ID(), VersioningConfiguration: &s3.BucketVersioningV2VersioningConfigurationArgs{Status: pulumi.String("Enabled")},
+	}, opts...)
+	encryption := &s3.BucketServerSideEncryptionConfigurationV2RuleApplyServerSideEncryptionByDefaultArgs{SseAlgorithm: pulumi.String("AES256")}
+	if b.key != nil {
+		encryption = &s3.BucketServerSideEncryptionConfigurationV2RuleApplyServerSideEncryptionByDefaultArgs{SseAlgorithm: pulumi.String("aws:kms"), KmsMasterKeyId: b.key.Arn}
+	}
+	add(s, s3.NewBucketServerSideEncryptionConfigurationV2, suffix, &s3.BucketServerSideEncryptionConfigurationV2Args{
+		Bucket: out.ID(),
+		Rules: s3.BucketServerSideEncryptionConfigurationV2RuleArray{&s3.BucketServerSideEncryptionConfigurationV2RuleArgs{
+			ApplyServerSideEncryptionByDefault: encryption, BucketKeyEnabled: pulumi.Bool(b.key != nil),
+		}},
+	}, opts...)
+	add(s, s3.NewBucketPolicy, suffix, &s3.BucketPolicyArgs{
+		Bucket: out.ID(),
+		Policy: written(func(v []string) string {
+			var more []document.Statement
+			if b.more != nil {
+				more = b.more(document.ARN(v[0]))
+			}
+			return document.Bucket(document.ARN(v[0]), more...).Text()
+		}, out.Arn),
+	}, opts...)
+	if b.lock > 0 {
+		add(s, s3.NewBucketObjectLockConfigurationV2, suffix, &s3.BucketObjectLockConfigurationV2Args{
+			Bucket: out.ID(), ObjectLockEnabled: pulumi.String("Enabled"),
+			Rule: &s3.BucketObjectLockConfigurationV2RuleArgs{DefaultRetention: &s3.BucketObjectLockConfigurationV2RuleDefaultRetentionArgs{
+				Mode: pulumi.String("COMPLIANCE"), Days: pulumi.Int(b.lock),
+			}},
+		}, append([]pulumi.ResourceOption{pulumi.DependsOn([]pulumi.Resource{versioning})}, opts...)...)
+	}
+	rules := s3.BucketLifecycleConfigurationV2RuleArray{&s3.BucketLifecycleConfigurationV2RuleArgs{
+		Id: pulumi.String("unfinished"), Status: pulumi.String("Enabled"), Filter: &s3.BucketLifecycleConfigurationV2RuleFilterArgs{Prefix: pulumi.String("")},
+		AbortIncompleteMultipartUpload: &s3.BucketLifecycleConfigurationV2RuleAbortIncompleteMultipartUploadArgs{DaysAfterInitiation: pulumi.Int(7)},
+	}}
+	if b.expire > 0 {
+		rules = append(rules, &s3.BucketLifecycleConfigurationV2RuleArgs{
+			Id: pulumi.String("expire"), Status: pulumi.String("Enabled"), Filter: &s3.BucketLifecycleConfigurationV2RuleFilterArgs{Prefix: pulumi.String("")},
+			Expiration:                  &s3.BucketLifecycleConfigurationV2RuleExpirationArgs{Days: pulumi.Int(b.expire)},
+			NoncurrentVersionExpiration: &s3.BucketLifecycleConfigurationV2RuleNoncurrentVersionExpirationArgs{NoncurrentDays: pulumi.Int(30)},
+		})
+	}
+	add(s, s3.NewBucketLifecycleConfigurationV2, suffix, &s3.BucketLifecycleConfigurationV2Args{Bucket: out.ID(), Rules: rules},
+		append([]pulumi.ResourceOption{pulumi.DependsOn([]pulumi.Resource{versioning})}, opts...)...)
+	return out
+}

@@ -1,0 +1,102 @@
+package aws
+
+import (
+	"net/url"
+
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecs"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/iam"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/servicediscovery"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+	"github.com/postern/postern/plan/cloud"
+)
+
+// namespace is the domain of the stack inside its egress network.
+func namespace(stack string) string { return stack + ".postern.internal" }
+
+// controlHost is where nodes find the control plane.
+func controlHost(stack string) string { return "control." + namespace(stack) }
+
+// control is the control plane.
+type control struct{ role, execution *iam.Role }
+
+func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *roles, cluster *ecs.Cluster, bundles *s3.BucketV2) *control {
+	s := parent.component("ControlPlane", "control")
+	place, set := s.args.place(), s.args.AWS
+	c := &control{}
+	c.execution = r.execution(s, set.Image, a.group(groupControl), v.key.Arn, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
+
+	// The calls that it makes must come from its own network.
+	in := []pulumi.StringInput{bundles.Arn, v.key.Arn, n.egress.ID().ToStringOutput()}
+	fixed := len(in)
+	in = append(in, arnsOf(v.credentials)...)
+	secrets := len(in)
+	for _, x := range n.addresses {
+		in = append(in, x.PublicIp)
+	}
+	policy := written(func(x []string) string {
+		from := document.From{VPC: x[2]}
+		if set.Mode == cloud.ModeShared {
+			from = document.From{Addresses: x[secrets:]}
+		}
+		return document.Control{Place: place, Bundles: document.ARN(x[0]), Key: document.ARN(x[1]), Secrets: arns(x[fixed:secrets]), From: from}.Policy().Text()
+	}, in...)
+	c.role = r.role(s, "task", ecsTasks, "The control plane: reads what was published and the secrets of the policy's credentials", policy, place.ARN("ecs", "*"))
+
+	domain := add(s, servicediscovery.NewPrivateDnsNamespace, "names", &servicediscovery.PrivateDnsNamespaceArgs{
+		Name: pulumi.String(namespace(s.stack)), Description: pulumi.String("Stack " + s.stack), Vpc: n.egress.ID(), Tags: s.tags("names"),
+	})
+	name := add(s, servicediscovery.NewService, "name", &servicediscovery.ServiceArgs{
+		Name: pulumi.String("control"),
+		DnsConfig: &servicediscovery.ServiceDnsConfigArgs{
+			NamespaceId: domain.ID(), RoutingPolicy: pulumi.String("MULTIVALUE"),
+			DnsRecords: servicediscovery.ServiceDnsConfigDnsRecordArray{&servicediscovery.ServiceDnsConfigDnsRecordArgs{Type: pulumi.String("A"), Ttl: pulumi.Int(10)}},
+		},
+		Tags: s.tags("name"),
+	})
+	definition := written(func(x []string) string {
+		return document.Controller{
+			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Store: storeURL(x[1], set.Region), CA: set.CA, FleetCA: set.FleetCA,
+			CAKey: document.ARN(x[2]), FleetCAKey: document.ARN(x[3]), Tokens: document.ARN(x[4]),
+		}.Container().Text()
+	}, a.group(groupControl), bundles.Bucket, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
+	add(s, ecs.NewService, "service", &ecs.ServiceArgs{
+		Cluster: cluster.Arn, DesiredCount: pulumi.Int(set.Control.Replicas),
+		TaskDefinition:       task(s, "task", definition, set.Control.CPU, set.Control.Memory, c.execution, c.role).Arn,
+		NetworkConfiguration: taskNetwork(n.subnets[cloud.TierControl], f.control.ID()),
+		ServiceRegistries:    &ecs.ServiceServiceRegistriesArgs{RegistryArn: name.Arn},
+		// One replica less does not stop anybody: nodes keep what they have.
+		DeploymentMinimumHealthyPercent: pulumi.Int(50), DeploymentMaximumPercent: pulumi.Int(200),
+		DeploymentCircuitBreaker: &ecs.ServiceDeploymentCircuitBreakerArgs{Enable: pulumi.Bool(true), Rollback: pulumi.Bool(true)},
+		LaunchType:               pulumi.String("FARGATE"), EnableExecuteCommand: pulumi.Bool(false), PropagateTags: pulumi.String("SERVICE"),
+		AvailabilityZoneRebalancing: pulumi.String("ENABLED"), Tags: s.tags("service"),
+	}, pulumi.DependsOn(n.routed))
+	s.outputs(pulumi.Map{"host": pulumi.String(controlHost(s.stack)), "role": c.role.Arn})
+	return c
+}
+
+// storeURL is where the bundles are, as `posternd control` and `postern push` are told.
+func storeURL(bucket, region string) string {
+	return (&url.URL{Scheme: "s3", Host: bucket, RawQuery: url.Values{"region": {region}}.Encode()}).String()
+}
+
+// task declares a task definition of Fargate, of one container. Role is what the
+// task itself may do; nil: nothing.
+func task(s *scope, suffix string, containers pulumi.StringInput, cpu, memory int, execution, role *iam.Role) *ecs.TaskDefinition {
+	args := &ecs.TaskDefinitionArgs{
+		Family: pulumi.String(s.prefix), ContainerDefinitions: containers.ToStringOutput(), RequiresCompatibilities: pulumi.StringArray{pulumi.String("FARGATE")},
+		NetworkMode: pulumi.String("awsvpc"), Cpu: pulumi.String(decimal(cpu)), Memory: pulumi.String(decimal(memory)),
+		ExecutionRoleArn: execution.Arn, EnableFaultInjection: pulumi.Bool(false),
+		RuntimePlatform: &ecs.TaskDefinitionRuntimePlatformArgs{OperatingSystemFamily: pulumi.String("LINUX"), CpuArchitecture: pulumi.String("X86_64")},
+		Volumes: ecs.TaskDefinitionVolumeArray{
+			&ecs.TaskDefinitionVolumeArgs{Name: pulumi.String(document.VolumeState)}, &ecs.TaskDefinitionVolumeArgs{Name: pulumi.String(document.VolumeTmp)},
+		},
+		Tags: s.tags(suffix),
+	}
+	if role != nil {
+		args.TaskRoleArn = role.Arn
+	}
+	return add(s, ecs.NewTaskDefinition, suffix, args)
+}

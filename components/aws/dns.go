@@ -1,0 +1,103 @@
+package aws
+
+import (
+	"slices"
+
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/cloudwatch"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/route53"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+	"github.com/postern/postern/plan/cloud"
+)
+
+// A security group does not see what is asked of the resolver of a VPC, which
+// answers at an address of its own: that is a way out. So the agents' network
+// has no resolver, and behind that a firewall that would block every name.
+// Where a resolver must be (Fargate, the shared mode) the firewall lets the
+// names through that must be, and answers nothing to the rest.
+
+// newDNS declares the firewalls and logs of the resolvers.
+func newDNS(parent *scope, n *network, a *auditLog) {
+	s := parent.component("DNS", "dns")
+	names := platformNames(s.args)
+	groups := []pulumi.StringInput{a.group(groupDNS)}
+	if s.args.AWS.Mode == cloud.ModeShared {
+		firewall(s, "vpc", n.egress, append(names, policyNames(s.args)...))
+	} else {
+		if !s.args.AWS.FargateAgents() {
+			names = nil
+		}
+		firewall(s, "agents", n.agents, names)
+		groups = append(groups, a.group(groupProbes))
+	}
+	allowed := add(s, cloudwatch.NewLogResourcePolicy, "queries", &cloudwatch.LogResourcePolicyArgs{
+		PolicyName: pulumi.String("postern-" + s.stack + "-queries"),
+		PolicyDocument: written(func(v []string) string {
+			return document.ResolverLogs(s.args.place(), v...).Text()
+		}, groups...),
+	})
+	queries(s, "queries", n.egress, a.groups[groupDNS], allowed)
+	if s.args.AWS.Mode == cloud.ModeIsolated {
+		queries(s, "probes", n.agents, a.groups[groupProbes], allowed)
+	}
+}
+
+// queries logs what the resolver of a VPC is asked.
+func queries(s *scope, suffix string, v *ec2.Vpc, group *cloudwatch.LogGroup, allowed pulumi.Resource) {
+	config := add(s, route53.NewResolverQueryLogConfig, suffix, &route53.ResolverQueryLogConfigArgs{DestinationArn: group.Arn, Tags: s.tags(suffix)},
+		pulumi.DependsOn([]pulumi.Resource{allowed}))
+	add(s, route53.NewResolverQueryLogConfigAssociation, suffix, &route53.ResolverQueryLogConfigAssociationArgs{ResolverQueryLogConfigId: config.ID(), ResourceId: v.ID()})
+}
+
+// firewall answers nothing to what is not among names, and fails closed.
+func firewall(s *scope, suffix string, v *ec2.Vpc, names []string) {
+	group := add(s, route53.NewResolverFirewallRuleGroup, suffix, &route53.ResolverFirewallRuleGroupArgs{Tags: s.tags(suffix)})
+	list := func(name string, domains []string) *route53.ResolverFirewallDomainList {
+		return add(s, route53.NewResolverFirewallDomainList, name, &route53.ResolverFirewallDomainListArgs{Domains: pulumi.ToStringArray(domains), Tags: s.tags(name)})
+	}
+	if len(names) > 0 {
+		add(s, route53.NewResolverFirewallRule, suffix+"-allow", &route53.ResolverFirewallRuleArgs{
+			FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-allow", names).ID(), Priority: pulumi.Int(100), Action: pulumi.String("ALLOW"),
+			// An allowed name that is an alias of another one does not allow that.
+			FirewallDomainRedirectionAction: pulumi.String("INSPECT_REDIRECTION_DOMAIN"),
+		})
+	}
+	add(s, route53.NewResolverFirewallRule, suffix+"-block", &route53.ResolverFirewallRuleArgs{
+		FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-block", []string{"*."}).ID(), Priority: pulumi.Int(200), Action: pulumi.String("BLOCK"),
+		BlockResponse: pulumi.String("NODATA"), FirewallDomainRedirectionAction: pulumi.String("INSPECT_REDIRECTION_DOMAIN"),
+	})
+	add(s, route53.NewResolverFirewallRuleGroupAssociation, suffix, &route53.ResolverFirewallRuleGroupAssociationArgs{
+		FirewallRuleGroupId: group.ID(), VpcId: v.ID(), Priority: pulumi.Int(101), MutationProtection: pulumi.String("ENABLED"), Tags: s.tags(suffix),
+	})
+	add(s, route53.NewResolverFirewallConfig, suffix, &route53.ResolverFirewallConfigArgs{ResourceId: v.ID(), FirewallFailOpen: pulumi.String("DISABLED")})
+}
+
+// platformNames are what ECS must resolve to start tasks.
+func platformNames(args *EnvironmentArgs) []string {
+	set := args.AWS
+	suffix := "." + set.Region + ".amazonaws.com."
+	names := []string{
+		"api.ecr" + suffix, set.Registry() + ".", "logs" + suffix, "prod-" + set.Region + "-starport-layer-bucket.s3" + suffix,
+	}
+	if set.Mode == cloud.ModeShared { // the control plane and the proxies are here too
+		names = append(names, "secretsmanager"+suffix, "kms"+suffix, "s3"+suffix, "*.s3"+suffix, controlHost(args.Plan.Stack)+".")
+	}
+	return names
+}
+
+// policyNames are the hosts of the policy. A host that `postern push` adds is
+// resolved after the next `up` only: docs/aws.md says so.
+func policyNames(args *EnvironmentArgs) []string {
+	var names []string
+	for _, a := range args.Plan.Agents {
+		for _, r := range a.Rules {
+			if !r.Deny {
+				names = append(names, r.Host+".")
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

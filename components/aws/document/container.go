@@ -1,0 +1,209 @@
+package document
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Container is a container definition of ECS (Amazon ECS API Reference,
+// ContainerDefinition), as far as it is used here.
+type Container struct {
+	Name                   string          `json:"name"`
+	Image                  string          `json:"image"`
+	Essential              bool            `json:"essential"`
+	Command                []string        `json:"command,omitempty"`
+	User                   string          `json:"user"`
+	Privileged             bool            `json:"privileged"`
+	ReadonlyRootFilesystem bool            `json:"readonlyRootFilesystem"`
+	LinuxParameters        LinuxParameters `json:"linuxParameters"`
+	Environment            []Variable      `json:"environment,omitempty"`
+	Secrets                []SecretValue   `json:"secrets,omitempty"`
+	PortMappings           []PortMapping   `json:"portMappings,omitempty"`
+	MountPoints            []MountPoint    `json:"mountPoints,omitempty"`
+	Ulimits                []Ulimit        `json:"ulimits,omitempty"`
+	StopTimeout            int             `json:"stopTimeout,omitempty"` // seconds
+	LogConfiguration       Logs            `json:"logConfiguration"`
+}
+
+// LinuxParameters are those of a container.
+type LinuxParameters struct {
+	Capabilities       Capabilities `json:"capabilities"`
+	InitProcessEnabled bool         `json:"initProcessEnabled"`
+}
+
+// Capabilities are taken away.
+type Capabilities struct {
+	Drop []string `json:"drop"`
+}
+
+// Variable is one of the environment.
+type Variable struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// SecretValue is a variable whose value the platform reads when the task starts.
+type SecretValue struct {
+	Name      string `json:"name"`
+	ValueFrom ARN    `json:"valueFrom"`
+}
+
+// PortMapping is a port that the task serves.
+type PortMapping struct {
+	ContainerPort uint16 `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+}
+
+// MountPoint is a writable folder of the task.
+type MountPoint struct {
+	SourceVolume  string `json:"sourceVolume"`
+	ContainerPath string `json:"containerPath"`
+	ReadOnly      bool   `json:"readOnly"`
+}
+
+// Ulimit is a limit of the process.
+type Ulimit struct {
+	Name      string `json:"name"`
+	SoftLimit int    `json:"softLimit"`
+	HardLimit int    `json:"hardLimit"`
+}
+
+// Logs says where standard output and error go.
+type Logs struct {
+	LogDriver string     `json:"logDriver"`
+	Options   LogOptions `json:"options"`
+}
+
+// LogOptions are those of the driver awslogs.
+type LogOptions struct {
+	Group  string `json:"awslogs-group"`
+	Region string `json:"awslogs-region"`
+	Prefix string `json:"awslogs-stream-prefix"`
+	// Mode blocking stops the process rather than losing an event of it.
+	Mode string `json:"mode"`
+}
+
+// The volumes that every task has.
+const (
+	VolumeState = "state"
+	VolumeTmp   = "tmp"
+)
+
+// StateDir is where VolumeState is.
+const StateDir = "/var/lib/postern"
+
+// nobody is the user of the images (distroless "nonroot").
+const nobody = "65532"
+
+// Hardened is a container that can do nothing on its machine but compute, write
+// to its two volumes, and use the network.
+func Hardened(p Place, name, image, group string) Container {
+	return Container{
+		Name: name, Image: image, Essential: true, User: nobody, ReadonlyRootFilesystem: true,
+		LinuxParameters: LinuxParameters{Capabilities: Capabilities{Drop: []string{"ALL"}}, InitProcessEnabled: true},
+		MountPoints:     []MountPoint{{SourceVolume: VolumeState, ContainerPath: StateDir}, {SourceVolume: VolumeTmp, ContainerPath: "/tmp"}},
+		LogConfiguration: Logs{LogDriver: "awslogs", Options: LogOptions{
+			Group: group, Region: p.Region, Prefix: name, Mode: "blocking",
+		}},
+	}
+}
+
+// Text is the definition of a task with this one container, as JSON.
+func (c Container) Text() string { return text([]Container{c}) }
+
+// Ports makes the container serve them.
+func (c *Container) ports(ports ...uint16) {
+	for _, p := range ports {
+		c.PortMappings = append(c.PortMappings, PortMapping{ContainerPort: p, Protocol: "tcp"})
+	}
+}
+
+const (
+	// XDSPort is where the control plane serves nodes.
+	XDSPort = 18000
+	// ReadyPort is where a node says whether it serves its first whole configuration.
+	ReadyPort = 18080
+)
+
+// Proxy is the task of a proxy.
+type Proxy struct {
+	Place   Place
+	Stack   string
+	Image   string
+	Group   string
+	Ports   []uint16
+	Control string // host name
+	FleetCA string // PEM
+	Token   ARN    // the secret with the join token
+}
+
+// Container of the task.
+func (x Proxy) Container() Container {
+	c := Hardened(x.Place, "proxy", x.Image, x.Group)
+	c.Command = []string{
+		"node", "--control", hostPort(x.Control, XDSPort), "--stack", x.Stack, "--id", "fargate", "--dir", StateDir,
+		"--fleet-ca", "env://POSTERN_FLEET_CA", "--join-token-file", "env://POSTERN_JOIN_TOKEN", "--envoy", "/usr/local/bin/envoy",
+		"--audit-stdout", "--ready-listen", hostPort("0.0.0.0", ReadyPort),
+	}
+	c.Environment = []Variable{{"POSTERN_FLEET_CA", x.FleetCA}}
+	c.Secrets = []SecretValue{{"POSTERN_JOIN_TOKEN", x.Token}}
+	c.ports(append(append([]uint16{}, x.Ports...), ReadyPort)...)
+	// Every connection of an agent is two; Fargate's own limit is 65535.
+	c.Ulimits = []Ulimit{{Name: "nofile", SoftLimit: 65535, HardLimit: 65535}}
+	c.StopTimeout = 120 // the most that Fargate waits: tunnels drain
+	return c
+}
+
+// Controller is the task of the control plane.
+type Controller struct {
+	Place                     Place
+	Stack                     string
+	Image                     string
+	Group                     string
+	Store                     string // URL of the bundles
+	CA, FleetCA               string // PEM
+	CAKey, FleetCAKey, Tokens ARN    // secrets
+}
+
+// Container of the task.
+func (x Controller) Container() Container {
+	c := Hardened(x.Place, "control", x.Image, x.Group)
+	c.Command = []string{
+		"control", "--home", StateDir, "--stack", x.Stack, "--store", x.Store, "--xds-listen", hostPort("0.0.0.0", XDSPort),
+		"--ca", "env://POSTERN_CA", "--ca-key", "env://POSTERN_CA_KEY",
+		"--fleet-ca", "env://POSTERN_FLEET_CA", "--fleet-ca-key", "env://POSTERN_FLEET_CA_KEY", "--join-tokens", "env://POSTERN_JOIN_TOKENS",
+	}
+	c.Environment = []Variable{{"POSTERN_CA", x.CA}, {"POSTERN_FLEET_CA", x.FleetCA}}
+	c.Secrets = []SecretValue{{"POSTERN_CA_KEY", x.CAKey}, {"POSTERN_FLEET_CA_KEY", x.FleetCAKey}, {"POSTERN_JOIN_TOKENS", x.Tokens}}
+	c.ports(XDSPort)
+	c.StopTimeout = 30
+	return c
+}
+
+// Task is an agent on Fargate.
+type Task struct {
+	Place   Place
+	Name    string
+	Image   string
+	Command []string
+	Group   string
+	Gate    string // URL of the proxies
+	CA      string // PEM of the authority that it trusts
+}
+
+// Container of the task.
+func (x Task) Container() Container {
+	c := Hardened(x.Place, x.Name, x.Image, x.Group)
+	c.Command = x.Command
+	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"} {
+		c.Environment = append(c.Environment, Variable{name, x.Gate})
+	}
+	// The certificate itself: there is nobody to write it into a file.
+	c.Environment = append(c.Environment, Variable{"NODE_USE_ENV_PROXY", "1"}, Variable{"POSTERN_CA", x.CA})
+	c.StopTimeout = 30
+	return c
+}
+
+func hostPort(host string, port int) string {
+	return strings.Join([]string{host, strconv.Itoa(port)}, ":")
+}

@@ -1,0 +1,104 @@
+package document
+
+// KeyUse is which service uses a key for what. Source is the ARN of its
+// resources, "" for those that it has in the account.
+type KeyUse struct {
+	Sid, Service string
+	Actions      []string
+	Condition    Condition
+}
+
+// Key is the policy of a key: the account's administrators, whom IAM limits,
+// and services. Roles are allowed by their own policies.
+func Key(p Place, uses ...KeyUse) Policy {
+	out := NewPolicy(Statement{Sid: "Administrators", Effect: Allow, Principal: &Principal{AWS: []ARN{p.Root()}}, Action: []string{"kms:*"}, Resource: Everything})
+	for _, u := range uses {
+		out.Statement = append(out.Statement, Statement{
+			Sid: u.Sid, Effect: Allow, Principal: &Principal{Service: []string{u.Service}}, Action: u.Actions, Resource: Everything, Condition: u.Condition,
+		})
+	}
+	return out
+}
+
+var encrypt = []string{"kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"}
+
+// KeyOfLogs lets CloudWatch Logs encrypt the log groups below prefix.
+func KeyOfLogs(p Place, prefix string) KeyUse {
+	return KeyUse{
+		Sid: "Logs", Service: "logs." + p.Region + ".amazonaws.com", Actions: encrypt,
+		Condition: Condition{"ArnLike": {"kms:EncryptionContext:aws:logs:arn": {string(p.LogGroup(prefix + "/*"))}}},
+	}
+}
+
+// KeyOfAlarms lets alarms of the account be published to an encrypted topic.
+func KeyOfAlarms(p Place) KeyUse {
+	return KeyUse{
+		Sid: "Alarms", Service: "cloudwatch.amazonaws.com", Actions: []string{"kms:Decrypt", "kms:GenerateDataKey"},
+		Condition: Condition{"StringEquals": {"aws:SourceAccount": {p.Account}}},
+	}
+}
+
+// Bucket is the policy of a bucket that nobody reaches without TLS.
+func Bucket(bucket ARN, more ...Statement) Policy {
+	return NewPolicy(append([]Statement{{
+		Sid: "OnlyTLS", Effect: Deny, Principal: Anybody, Action: []string{"s3:*"}, Resource: []ARN{bucket, bucket.Below("/*")},
+		Condition: Condition{"Bool": {"aws:SecureTransport": {"false"}}},
+	}}, more...)...)
+}
+
+// KeptVersions refuses that anybody but the account's root removes what was
+// written; a new object under the same name does not.
+func KeptVersions(p Place, bucket ARN) Statement {
+	return Statement{
+		Sid: "KeptVersions", Effect: Deny, Principal: Anybody, Action: []string{"s3:DeleteObjectVersion", "s3:PutLifecycleConfiguration"},
+		Resource: []ARN{bucket, bucket.Below("/*")}, Condition: Condition{"ArnNotEquals": {"aws:PrincipalArn": {string(p.Root())}}},
+	}
+}
+
+// FlowLogs lets the delivery of flow logs of the place write to the bucket.
+func FlowLogs(p Place, bucket ARN) []Statement {
+	who := &Principal{Service: []string{"delivery.logs.amazonaws.com"}}
+	from := Condition{"StringEquals": {"aws:SourceAccount": {p.Account}}, "ArnLike": {"aws:SourceArn": {string(p.ARN("logs", "*"))}}}
+	return []Statement{
+		{Sid: "FlowLogsFind", Effect: Allow, Principal: who, Action: []string{"s3:GetBucketAcl", "s3:ListBucket"}, Resource: []ARN{bucket}, Condition: from},
+		{Sid: "FlowLogsWrite", Effect: Allow, Principal: who, Action: []string{"s3:PutObject"}, Resource: []ARN{bucket.Below("/AWSLogs/" + p.Account + "/*")}, Condition: from},
+	}
+}
+
+// Secret is the policy of a secret: only readers get its value, and, if there
+// is one, only through the endpoint.
+func Secret(secret ARN, readers []ARN, endpoint string) Policy {
+	get := []string{"secretsmanager:BatchGetSecretValue", "secretsmanager:GetSecretValue"}
+	p := NewPolicy(Statement{
+		Sid: "OnlyReaders", Effect: Deny, Principal: Anybody, Action: get, Resource: []ARN{secret},
+		Condition: Condition{"ArnNotEquals": {"aws:PrincipalArn": strs(readers)}},
+	})
+	if endpoint != "" {
+		p.Statement = append(p.Statement, Statement{
+			Sid: "OnlyEndpoint", Effect: Deny, Principal: Anybody, Action: get, Resource: []ARN{secret},
+			Condition: Condition{"StringNotEquals": {"aws:SourceVpce": {endpoint}}},
+		})
+	}
+	return p
+}
+
+// Topic lets alarms of the account be published.
+func Topic(p Place, topic ARN) Policy {
+	return NewPolicy(Statement{
+		Sid: "Alarms", Effect: Allow, Principal: &Principal{Service: []string{"cloudwatch.amazonaws.com"}}, Action: []string{"sns:Publish"}, Resource: []ARN{topic},
+		Condition: Condition{"StringEquals": {"aws:SourceAccount": {p.Account}}},
+	})
+}
+
+// ResolverLogs lets the resolver of the place write its queries to log groups.
+func ResolverLogs(p Place, groups ...string) Policy {
+	var streams []ARN
+	for _, g := range groups {
+		streams = append(streams, p.LogStreams(g))
+	}
+	return NewPolicy(Statement{
+		Sid: "ResolverQueries", Effect: Allow, Principal: &Principal{Service: []string{"route53.amazonaws.com", "delivery.logs.amazonaws.com"}}, Action: ship,
+		Resource:  streams,
+		Condition: Condition{"StringEquals": {"aws:SourceAccount": {p.Account}}},
+	})
+}

@@ -1,0 +1,207 @@
+package document
+
+// Pull are the actions by which an image is pulled.
+var pull = []string{"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
+
+var read = []string{"secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"}
+
+var ship = []string{"logs:CreateLogStream", "logs:PutLogEvents"}
+
+// Execution is what the platform of ECS needs to start a task: its image, its
+// log, and the secrets that it is started with.
+type Execution struct {
+	Place   Place
+	Image   string
+	Group   string // log group
+	Secrets []ARN  // may be empty
+	Key     ARN    // that the secrets are encrypted with
+}
+
+// Policy of the execution role.
+func (e Execution) Policy() Policy {
+	p := NewPolicy(
+		// The one action of ECR that is about no repository.
+		Statement{Sid: "Registry", Effect: Allow, Action: []string{"ecr:GetAuthorizationToken"}, Resource: Everything},
+		Statement{Sid: "Image", Effect: Allow, Action: pull, Resource: []ARN{e.Place.Repository(e.Image)}},
+		Statement{Sid: "Log", Effect: Allow, Action: ship, Resource: []ARN{e.Place.LogStreams(e.Group)}},
+	)
+	if len(e.Secrets) > 0 {
+		p.Statement = append(p.Statement, e.secrets()...)
+	}
+	return p
+}
+
+func (e Execution) secrets() []Statement {
+	return []Statement{
+		{Sid: "Secrets", Effect: Allow, Action: []string{"secretsmanager:GetSecretValue"}, Resource: e.Secrets},
+		decrypt(e.Place, e.Key, "secretsmanager"),
+	}
+}
+
+// decrypt lets a service decrypt with a key for the caller, and nobody else.
+func decrypt(p Place, key ARN, service string) Statement {
+	return Statement{
+		Sid: "Decrypt", Effect: Allow, Action: []string{"kms:Decrypt"}, Resource: []ARN{key},
+		Condition: Condition{"StringEquals": {"kms:ViaService": {service + "." + p.Region + ".amazonaws.com"}}},
+	}
+}
+
+// From is where calls of a role must come from: a VPC whose endpoints they go
+// through, or else the public addresses of its NAT gateways.
+type From struct {
+	VPC       string
+	Addresses []string
+}
+
+// deny is the statement that refuses everything from elsewhere.
+func (f From) deny() Statement {
+	s := Statement{Sid: "FromElsewhere", Effect: Deny, Action: []string{"*"}, Resource: Everything}
+	if f.VPC != "" {
+		s.Condition = Condition{"StringNotEquals": {"aws:SourceVpc": {f.VPC}}}
+	} else {
+		// A gateway endpoint's requests have a VPC and no public address.
+		s.Condition = Condition{"NotIpAddress": {"aws:SourceIp": f.Addresses}, "Null": {"aws:SourceVpc": {"true"}}}
+	}
+	return s
+}
+
+// Control is what the control plane may do: read the policy that was published,
+// report on itself, and read the secrets that the stack file's credentials name.
+type Control struct {
+	Place   Place
+	Bundles ARN   // bucket
+	Secrets []ARN // exactly those
+	Key     ARN
+	From    From
+}
+
+// Policy of the control plane's role.
+func (c Control) Policy() Policy {
+	p := NewPolicy(
+		Statement{Sid: "FindPublications", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{c.Bundles}},
+		Statement{Sid: "ReadPublications", Effect: Allow, Action: []string{"s3:GetObject"}, Resource: []ARN{c.Bundles.Below("/*")}},
+		Statement{Sid: "Report", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: []ARN{c.Bundles.Below("/replicas/*")}},
+	)
+	if len(c.Secrets) > 0 {
+		p.Statement = append(p.Statement,
+			Statement{Sid: "Secrets", Effect: Allow, Action: read, Resource: c.Secrets},
+			decrypt(c.Place, c.Key, "secretsmanager"))
+	}
+	p.Statement = append(p.Statement, c.From.deny())
+	return p
+}
+
+// Machine is what a proxy on a machine of its own may do: join, and ship its log.
+type Machine struct {
+	Place Place
+	Token ARN // the secret with the join token
+	Key   ARN
+	Group string
+}
+
+// Policy of the machine's role.
+func (m Machine) Policy() Policy {
+	return NewPolicy(
+		Statement{Sid: "Join", Effect: Allow, Action: []string{"secretsmanager:GetSecretValue"}, Resource: []ARN{m.Token}},
+		decrypt(m.Place, m.Key, "secretsmanager"),
+		Statement{Sid: "Log", Effect: Allow, Action: ship, Resource: []ARN{m.Place.LogStreams(m.Group)}},
+	)
+}
+
+// Delivery is what Firehose may do: write the audit log.
+type Delivery struct {
+	Place  Place
+	Bucket ARN
+	Key    ARN
+	Group  string // where it reports its own errors
+}
+
+// Policy of the stream's role.
+func (d Delivery) Policy() Policy {
+	return NewPolicy(
+		Statement{Sid: "FindBucket", Effect: Allow, Action: []string{"s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"}, Resource: []ARN{d.Bucket}},
+		Statement{Sid: "Write", Effect: Allow, Action: []string{"s3:AbortMultipartUpload", "s3:PutObject"}, Resource: []ARN{d.Bucket.Below("/*")}},
+		Statement{Sid: "Encrypt", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{d.Key}},
+		Statement{Sid: "Errors", Effect: Allow, Action: []string{"logs:PutLogEvents"}, Resource: []ARN{d.Place.LogStreams(d.Group)}},
+	)
+}
+
+// Forward lets CloudWatch Logs hand events to the stream.
+func Forward(stream ARN) Policy {
+	return NewPolicy(Statement{Sid: "Forward", Effect: Allow, Action: []string{"firehose:PutRecord", "firehose:PutRecordBatch"}, Resource: []ARN{stream}})
+}
+
+// Operators is what people may do who push policies, rotate secrets and read
+// the audit log. They read no secret, and delete nothing.
+type Operators struct {
+	Place    Place
+	Bundles  ARN
+	Secrets  []ARN
+	Key      ARN // of the secrets
+	Groups   []string
+	Audit    ARN // bucket
+	AuditKey ARN
+}
+
+// Policy for them.
+func (o Operators) Policy() Policy {
+	var groups []ARN
+	for _, g := range o.Groups {
+		groups = append(groups, o.Place.LogGroup(g), o.Place.LogStreams(g))
+	}
+	return NewPolicy(
+		Statement{Sid: "Find", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{o.Bundles, o.Audit}},
+		Statement{Sid: "Read", Effect: Allow, Action: []string{"s3:GetObject"}, Resource: []ARN{o.Bundles.Below("/*"), o.Audit.Below("/*")}},
+		Statement{Sid: "Publish", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: []ARN{o.Bundles.Below("/*")}},
+		Statement{Sid: "RotateSecrets", Effect: Allow, Action: []string{"secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"}, Resource: o.Secrets},
+		Statement{
+			Sid: "EncryptSecrets", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{o.Key},
+			Condition: Condition{"StringEquals": {"kms:ViaService": {"secretsmanager." + o.Place.Region + ".amazonaws.com"}}},
+		},
+		Statement{
+			Sid: "DecryptAudit", Effect: Allow, Action: []string{"kms:Decrypt"}, Resource: []ARN{o.AuditKey},
+			Condition: Condition{"StringEquals": {"kms:ViaService": {"s3." + o.Place.Region + ".amazonaws.com", "logs." + o.Place.Region + ".amazonaws.com"}}},
+		},
+		Statement{Sid: "QueryLogs", Effect: Allow, Action: []string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:StartQuery"}, Resource: groups},
+		// Actions that have no resource. They only look: postern drift.
+		Statement{Sid: "Look", Effect: Allow, Resource: Everything, Action: []string{
+			"ec2:DescribeInternetGateways", "ec2:DescribeNetworkAcls", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroupRules",
+			"ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcAttribute", "ec2:DescribeVpcEndpoints", "ec2:DescribeVpcPeeringConnections",
+			"ec2:DescribeVpcs", "logs:DescribeLogGroups", "logs:GetQueryResults",
+		}},
+		Statement{Sid: "LookAtRoles", Effect: Allow, Action: []string{
+			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies",
+		}, Resource: []ARN{o.Place.Role("postern/*")}},
+		Statement{Sid: "NoDeletion", Effect: Deny, Resource: Everything, Action: []string{
+			"logs:DeleteLogGroup", "logs:DeleteLogStream", "logs:PutRetentionPolicy", "s3:BypassGovernanceRetention", "s3:DeleteObject",
+			"s3:DeleteObjectVersion", "s3:PutBucketObjectLockConfiguration", "s3:PutObjectLegalHold", "s3:PutObjectRetention",
+		}},
+		Statement{Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue"}, Resource: Everything},
+	)
+}
+
+// Boundary is the most that any role of the stack can ever be allowed, whatever
+// policy somebody adds to it (IAM User Guide, "Permissions boundaries").
+func Boundary(p Place, buckets []ARN, secrets []ARN, keys []ARN, prefix string) Policy {
+	return NewPolicy(
+		Statement{Sid: "Registry", Effect: Allow, Action: []string{"ecr:GetAuthorizationToken"}, Resource: Everything},
+		Statement{Sid: "Images", Effect: Allow, Action: pull, Resource: []ARN{p.ARN("ecr", "repository/*")}},
+		Statement{Sid: "Logs", Effect: Allow, Action: ship, Resource: []ARN{p.LogGroup(prefix + "/*")}},
+		Statement{Sid: "Secrets", Effect: Allow, Action: read, Resource: secrets},
+		Statement{Sid: "Keys", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: keys},
+		Statement{Sid: "Buckets", Effect: Allow, Action: []string{
+			"s3:AbortMultipartUpload", "s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:PutObject",
+		}, Resource: each(buckets)},
+		Statement{Sid: "Stream", Effect: Allow, Action: []string{"firehose:PutRecord", "firehose:PutRecordBatch"}, Resource: []ARN{p.ARN("firehose", "deliverystream/*")}},
+		Statement{Sid: "NoEscalation", Effect: Deny, Action: []string{"iam:*", "organizations:*", "sts:AssumeRole"}, Resource: Everything},
+	)
+}
+
+// each is the buckets and what is in them.
+func each(buckets []ARN) []ARN {
+	var out []ARN
+	for _, b := range buckets {
+		out = append(out, b, b.Below("/*"))
+	}
+	return out
+}

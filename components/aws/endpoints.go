@@ -1,0 +1,122 @@
+package aws
+
+import (
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/vpc"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/plan/cloud"
+)
+
+// endpoints lead to services of AWS without the internet. Each has a policy that
+// says what for, and by whom.
+type endpoints struct {
+	// secrets is that of Secrets Manager; nil in the shared mode, which saves
+	// what endpoints cost and reaches AWS through its NAT gateway.
+	secrets *ec2.VpcEndpoint
+}
+
+func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bundles *s3.BucketV2) *endpoints {
+	s := parent.component("Endpoints", "endpoints")
+	place, set := s.args.place(), s.args.AWS
+	e := &endpoints{}
+	// S3's is a route, which costs nothing. Agents' subnets have none.
+	storage := add(s, ec2.NewVpcEndpoint, "s3", &ec2.VpcEndpointArgs{
+		VpcId: n.egress.ID(), ServiceName: pulumi.String(service(set, "s3")), VpcEndpointType: pulumi.String("Gateway"),
+		Policy: written(func(x []string) string { return document.StorageEndpoint(place, arns(x)...).Text() }, bundles.Arn),
+		Tags:   s.tags("s3"),
+	})
+	for _, tier := range []cloud.Tier{cloud.TierProxies, cloud.TierControl} {
+		for i, table := range n.tables[tier] {
+			name := zonal("s3-"+string(tier), set.Zones[i])
+			add(s, ec2.NewVpcEndpointRouteTableAssociation, name, &ec2.VpcEndpointRouteTableAssociationArgs{VpcEndpointId: storage.ID(), RouteTableId: table.ID()})
+		}
+	}
+	if !s.args.controlGoesOut() {
+		add(s, vpc.NewSecurityGroupEgressRule, "control-s3", &vpc.SecurityGroupEgressRuleArgs{
+			SecurityGroupId: f.control.ID(), PrefixListId: storage.PrefixListId, IpProtocol: pulumi.String("tcp"),
+			FromPort: pulumi.Int(https), ToPort: pulumi.Int(https), Description: pulumi.String("Bundles and layers of images"), Tags: s.tags("control-s3"),
+		})
+	}
+	if set.FargateAgents() {
+		platformEndpoints(s, n, f, a)
+	}
+	if set.Mode == cloud.ModeShared {
+		return e
+	}
+	at := func(name string, policy pulumi.StringInput) *ec2.VpcEndpoint {
+		return serviceEndpoint(s, name, name, n.egress, n.subnets[cloud.TierServices], f.access, policy)
+	}
+	e.secrets = at("secretsmanager", written(func(x []string) string { return document.SecretsEndpoint(place, arns(x)).Text() }, v.arns()...))
+	at("kms", written(func(x []string) string { return document.KeysEndpoint(place, document.ARN(x[0])).Text() }, v.key.Arn))
+	at("logs", written(func(x []string) string { return document.LogsEndpoint(place, x...).Text() }, a.group(groupProxies), a.group(groupControl)))
+	registry := pulumi.String(document.RegistryEndpoint(place, set.Image).Text())
+	at("ecr.api", registry)
+	at("ecr.dkr", registry)
+	return e
+}
+
+// platformEndpoints are what Fargate cannot start an agent without. The agent
+// reaches them too: their policies leave it nothing to do there.
+func platformEndpoints(s *scope, n *network, f *fence, a *auditLog) {
+	place := s.args.place()
+	var images []string
+	for _, agent := range s.args.AWS.Agents {
+		if agent.Compute == cloud.ComputeFargate {
+			images = append(images, agent.Image)
+		}
+	}
+	at := func(name string, policy pulumi.StringInput) *ec2.VpcEndpoint {
+		return serviceEndpoint(s, "agents-"+name, name, n.agents, n.subnets[cloud.TierGate], f.platform, policy)
+	}
+	registry := pulumi.String(document.RegistryEndpoint(place, images...).Text())
+	at("ecr.api", registry)
+	at("ecr.dkr", registry)
+	at("logs", written(func(x []string) string { return document.LogsEndpoint(place, x...).Text() }, a.group(groupAgents)))
+	at("s3", pulumi.String(document.StorageEndpoint(place).Text()))
+}
+
+func serviceEndpoint(s *scope, suffix, name string, v *ec2.Vpc, subnets []*ec2.Subnet, group *ec2.SecurityGroup, policy pulumi.StringInput) *ec2.VpcEndpoint {
+	args := &ec2.VpcEndpointArgs{
+		VpcId: v.ID(), ServiceName: pulumi.String(service(s.args.AWS, name)), VpcEndpointType: pulumi.String("Interface"),
+		PrivateDnsEnabled: pulumi.Bool(true), SubnetIds: ids(subnets), SecurityGroupIds: pulumi.StringArray{group.ID()},
+		Policy: policy, Tags: s.tags(suffix),
+	}
+	if name == "s3" { // for everybody in the network, also without a gateway endpoint
+		args.DnsOptions = &ec2.VpcEndpointDnsOptionsArgs{PrivateDnsOnlyForInboundResolverEndpoint: pulumi.Bool(false)}
+	}
+	return add(s, ec2.NewVpcEndpoint, suffix, args)
+}
+
+// service is the name of a service's endpoints in the region.
+func service(set *cloud.AWS, name string) string { return "com.amazonaws." + set.Region + "." + name }
+
+func ids(subnets []*ec2.Subnet) pulumi.StringArray {
+	out := pulumi.StringArray{}
+	for _, x := range subnets {
+		out = append(out, x.ID().ToStringOutput())
+	}
+	return out
+}
+
+// controlGoesOut reports whether the control plane has to reach the internet: to
+// mint tokens, to read a secret elsewhere, or, in the shared mode, to reach AWS.
+func (a *EnvironmentArgs) controlGoesOut() bool {
+	if a.AWS.Mode == cloud.ModeShared {
+		return true
+	}
+	for _, c := range a.Plan.Credentials {
+		if _, _, err := cloud.SecretOf(c.Secret); err != nil {
+			return true
+		}
+		switch c.Kind {
+		case plan.KindHeader, plan.KindBearer, plan.KindBasic, plan.KindQuery, plan.KindAWSSigV4:
+		default:
+			return true
+		}
+	}
+	return false
+}

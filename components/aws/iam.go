@@ -1,0 +1,56 @@
+package aws
+
+import (
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/iam"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+)
+
+// rolePath is below which all roles of all stacks are.
+const rolePath = "/postern/"
+
+const (
+	ecsTasks = "ecs-tasks.amazonaws.com"
+	ec2Host  = "ec2.amazonaws.com"
+)
+
+// roles declares roles that carry the stack's boundary.
+type roles struct{ boundary *iam.Policy }
+
+func newBoundary(s *scope, a *auditLog, bundles pulumi.StringInput, v *vault) *roles {
+	in := []pulumi.StringInput{bundles, a.bucketARN(), a.key.Arn, v.key.Arn}
+	fixed := len(in)
+	in = append(in, v.arns()...)
+	return &roles{boundary: add(s, iam.NewPolicy, "boundary", &iam.PolicyArgs{
+		Path:        pulumi.String(rolePath),
+		Description: pulumi.String("The most that any role of stack " + s.stack + " can be allowed"),
+		Policy: written(func(v []string) string {
+			return document.Boundary(s.args.place(), arns(v[:2]), arns(v[fixed:]), arns(v[2:fixed]), logPrefix(s.stack)).Text()
+		}, in...),
+		Tags: s.tags("boundary"),
+	})}
+}
+
+// role declares a role for a service, with one policy and no other: what is
+// added to it by hand is drift that the next `up` removes.
+func (r *roles) role(s *scope, suffix, service, description string, policy pulumi.StringInput, sources ...document.ARN) *iam.Role {
+	role := add(s, iam.NewRole, suffix, &iam.RoleArgs{
+		Path: pulumi.String(rolePath), Description: pulumi.String(description),
+		AssumeRolePolicy:    pulumi.String(document.Trust(s.args.place(), service, sources...).Text()),
+		PermissionsBoundary: r.boundary.Arn, MaxSessionDuration: pulumi.Int(3600), Tags: s.tags(suffix),
+	})
+	only := add(s, iam.NewRolePolicy, suffix, &iam.RolePolicyArgs{Role: role.Name, Policy: policy})
+	add(s, iam.NewRolePoliciesExclusive, suffix, &iam.RolePoliciesExclusiveArgs{RoleName: role.Name, PolicyNames: pulumi.StringArray{only.Name}})
+	add(s, iam.NewRolePolicyAttachmentsExclusive, suffix, &iam.RolePolicyAttachmentsExclusiveArgs{RoleName: role.Name, PolicyArns: pulumi.StringArray{}})
+	return role
+}
+
+// execution is the role with which ECS starts the tasks of one image.
+func (r *roles) execution(s *scope, image string, group pulumi.StringInput, key pulumi.StringInput, secrets ...pulumi.StringInput) *iam.Role {
+	place := s.args.place()
+	policy := written(func(v []string) string {
+		return document.Execution{Place: place, Image: image, Group: v[0], Key: document.ARN(v[1]), Secrets: arns(v[2:])}.Policy().Text()
+	}, append([]pulumi.StringInput{group, key}, secrets...)...)
+	return r.role(s, "execution", ecsTasks, "How ECS starts the tasks; no task has it", policy, place.ARN("ecs", "*"))
+}

@@ -1,0 +1,26 @@
+package aws
+
+import (
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/iam"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+)
+
+// newOperators declares the policy for people who push policies, fill secrets
+// and read the audit log. Whom it is attached to is not ours to say.
+func newOperators(s *scope, a *auditLog, bundles *s3.BucketV2, v *vault) *iam.Policy {
+	in := []pulumi.StringInput{bundles.Arn, a.bucket.Arn, v.key.Arn, a.key.Arn, a.group(groupProxies), a.group(groupControl), a.group(groupDNS)}
+	fixed := len(in)
+	return add(s, iam.NewPolicy, "operators", &iam.PolicyArgs{
+		Path: pulumi.String(rolePath), Description: pulumi.String("Push policies, fill secrets, read the audit log of stack " + s.stack),
+		Policy: written(func(x []string) string {
+			return document.Operators{
+				Place: s.args.place(), Bundles: document.ARN(x[0]), Audit: document.ARN(x[1]), Key: document.ARN(x[2]), AuditKey: document.ARN(x[3]),
+				Groups: x[4:fixed], Secrets: arns(x[fixed:]),
+			}.Policy().Text()
+		}, append(in, v.arns()...)...),
+		Tags: s.tags("operators"),
+	})
+}

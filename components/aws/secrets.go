@@ -1,0 +1,107 @@
+package aws
+
+import (
+	"slices"
+
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/iam"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/kms"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/secretsmanager"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+	"github.com/postern/postern/plan/cloud"
+)
+
+// vault are the stack's secrets. They are declared empty: a value that Pulumi
+// knows is in its state. `postern secret put` fills them.
+type vault struct {
+	s   *scope
+	key *kms.Key
+	// credentials are those that the policy's credentials name, sorted.
+	credentials []*secretsmanager.Secret
+	// caKey and fleetKey are the private keys of the two authorities; tokens are
+	// the hashes of what nodes join with, token is one of those.
+	caKey, fleetKey, tokens, token *secretsmanager.Secret
+}
+
+func newVault(parent *scope) *vault {
+	s := parent.component("Secrets", "secrets")
+	protect := pulumi.Protect(s.args.AWS.Protect)
+	v := &vault{s: s}
+	v.key = newKey(s, "key", "The secrets of stack "+s.stack, document.Key(s.args.place()), protect)
+	own := "postern/" + s.stack + "/"
+	v.caKey = v.secret(own+"ca-key", "Private key of the authority that agents trust, PEM", protect)
+	v.fleetKey = v.secret(own+"fleet-ca-key", "Private key of the fleet's authority, PEM", protect)
+	v.tokens = v.secret(own+"join-tokens", "Hashes of the tokens that nodes join with")
+	v.token = v.secret(own+"join-token", "The token that new nodes join with")
+	for _, name := range s.args.secretNames() {
+		v.credentials = append(v.credentials, v.secret(name, "A credential of the policy: the agents never see it"))
+	}
+	s.outputs(pulumi.Map{"key": v.key.Arn})
+	return v
+}
+
+func (v *vault) secret(name, description string, opts ...pulumi.ResourceOption) *secretsmanager.Secret {
+	return add(v.s, secretsmanager.NewSecret, name, &secretsmanager.SecretArgs{
+		Name: pulumi.String(name), Description: pulumi.String(description), KmsKeyId: v.key.Arn, RecoveryWindowInDays: pulumi.Int(30), Tags: v.s.tagsOf(name),
+	}, opts...)
+}
+
+// all are the secrets of the stack.
+func (v *vault) all() []*secretsmanager.Secret {
+	return append([]*secretsmanager.Secret{v.caKey, v.fleetKey, v.tokens, v.token}, v.credentials...)
+}
+
+// arns are those of all.
+func (v *vault) arns() []pulumi.StringInput { return arnsOf(v.all()) }
+
+func arnsOf(secrets []*secretsmanager.Secret) []pulumi.StringInput {
+	var out []pulumi.StringInput
+	for _, x := range secrets {
+		out = append(out, x.Arn)
+	}
+	return out
+}
+
+// readers says who may read a secret's value, whatever other policies allow: in
+// a network with an endpoint for it, only through that.
+func (v *vault) readers(name string, secret *secretsmanager.Secret, e *endpoints, reader *iam.Role) {
+	in := []pulumi.StringInput{secret.Arn, reader.Arn}
+	if e.secrets != nil {
+		in = append(in, e.secrets.ID().ToStringOutput())
+	}
+	add(v.s, secretsmanager.NewSecretPolicy, name, &secretsmanager.SecretPolicyArgs{
+		SecretArn: secret.Arn, BlockPublicPolicy: pulumi.Bool(true),
+		Policy: written(func(x []string) string {
+			endpoint := ""
+			if len(x) > 2 {
+				endpoint = x[2]
+			}
+			return document.Secret(document.ARN(x[0]), arns(x[1:2]), endpoint).Text()
+		}, in...),
+	})
+}
+
+// restrict gives every secret its one reader.
+func (v *vault) restrict(e *endpoints, control, controlExecution, proxies *iam.Role) {
+	v.readers("ca-key", v.caKey, e, controlExecution)
+	v.readers("fleet-ca-key", v.fleetKey, e, controlExecution)
+	v.readers("join-tokens", v.tokens, e, controlExecution)
+	v.readers("join-token", v.token, e, proxies)
+	for i, name := range v.s.args.secretNames() {
+		v.readers("credential-"+name, v.credentials[i], e, control)
+	}
+}
+
+// secretNames are the secrets of Secrets Manager that the policy's credentials
+// name. The loader has refused other names.
+func (a *EnvironmentArgs) secretNames() []string {
+	var names []string
+	for _, c := range a.Plan.Credentials {
+		if name, _, err := cloud.SecretOf(c.Secret); err == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,51 @@
+package aws
+
+import (
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/cloudwatch"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/kinesis"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/components/aws/document"
+)
+
+// deliveryStream is the log stream of Firehose's own errors.
+const deliveryStream = "s3"
+
+// ship declares how the proxies' events get from their log group to the bucket.
+func (a *auditLog) ship(s *scope, r *roles) {
+	place := s.args.place()
+	errors := add(s, cloudwatch.NewLogStream, "delivery", &cloudwatch.LogStreamArgs{LogGroupName: a.group(groupDelivery), Name: pulumi.String(deliveryStream)})
+	deliver := r.role(s, "delivery", "firehose.amazonaws.com", "How Firehose writes the audit log", written(func(v []string) string {
+		return document.Delivery{Place: place, Bucket: document.ARN(v[0]), Key: document.ARN(v[1]), Group: v[2]}.Policy().Text()
+	}, a.bucket.Arn, a.key.Arn, a.group(groupDelivery)), place.ARN("firehose", "*"))
+	stream := add(s, kinesis.NewFirehoseDeliveryStream, "delivery", &kinesis.FirehoseDeliveryStreamArgs{
+		Destination: pulumi.String("extended_s3"),
+		ExtendedS3Configuration: &kinesis.FirehoseDeliveryStreamExtendedS3ConfigurationArgs{
+			BucketArn: a.bucket.Arn, RoleArn: deliver.Arn, KmsKeyArn: a.key.Arn,
+			Prefix:            pulumi.String("events/!{timestamp:yyyy/MM/dd}/"),
+			ErrorOutputPrefix: pulumi.String("errors/!{firehose:error-output-type}/!{timestamp:yyyy/MM/dd}/"),
+			// CloudWatch Logs compresses what it hands over.
+			CompressionFormat: pulumi.String("UNCOMPRESSED"),
+			BufferingInterval: pulumi.Int(60), BufferingSize: pulumi.Int(5),
+			CloudwatchLoggingOptions: &kinesis.FirehoseDeliveryStreamExtendedS3ConfigurationCloudwatchLoggingOptionsArgs{
+				Enabled: pulumi.Bool(true), LogGroupName: a.group(groupDelivery), LogStreamName: errors.Name,
+			},
+		},
+		ServerSideEncryption: &kinesis.FirehoseDeliveryStreamServerSideEncryptionArgs{
+			Enabled: pulumi.Bool(true), KeyType: pulumi.String("CUSTOMER_MANAGED_CMK"), KeyArn: a.key.Arn,
+		},
+		Tags: s.tags("delivery"),
+	})
+	forward := r.role(s, "forward", "logs.amazonaws.com", "How CloudWatch Logs hands events to Firehose", written(func(v []string) string {
+		return document.Forward(document.ARN(v[0])).Text()
+	}, stream.Arn), place.ARN("logs", "*"))
+	add(s, cloudwatch.NewLogSubscriptionFilter, "events", &cloudwatch.LogSubscriptionFilterArgs{
+		LogGroup: a.group(groupProxies), FilterPattern: pulumi.String(""), DestinationArn: stream.Arn, RoleArn: forward.Arn,
+	})
+	// What an agent could have made the log say about a key is masked for
+	// everybody who may not unmask it.
+	add(s, cloudwatch.NewQueryDefinition, "denials", &cloudwatch.QueryDefinitionArgs{
+		Name: pulumi.String("postern/" + s.stack + "/denials"), LogGroupNames: pulumi.StringArray{a.group(groupProxies)},
+		QueryString: pulumi.String("filter verdict = \"deny\" | stats count(*) as denials by agent, host, reason | sort denials desc"),
+	})
+}
