@@ -90,7 +90,7 @@ func (l *loader) awsAgent(f field, runtime *node, a *cloud.AWS) cloud.Agent {
 		out.Count = l.integer(c, "count", 0, 1000)
 	}
 	if c := n.get("port"); c != nil {
-		out.Port = uint16(l.integer(c, "port", cloud.FirstPort, cloud.LastPort)) //nolint:gosec // in range
+		out.Port = uint16(l.integer(c, "port", cloud.FirstPort, cloud.LastPort))
 	}
 	if out.Compute == cloud.ComputeFargate {
 		if a.Mode == cloud.ModeShared {
@@ -134,7 +134,7 @@ func (l *loader) awsMachine(n, runtime *node, what string, out *cloud.Agent) {
 	out.AMI = l.ami(n, what)
 	if c := n.get("disk"); c != nil {
 		size := l.size(c, "disk", "")
-		if out.Disk = int(size >> 30); size != 0 && (size%(1<<30) != 0 || out.Disk < 8 || out.Disk > 16384) { //nolint:gosec // bounded by the form
+		if out.Disk = int(size >> 30); size != 0 && (size%(1<<30) != 0 || out.Disk < 8 || out.Disk > 16384) {
 			l.at(c, "write 8GiB to 16384GiB", "disk is no such size")
 		}
 	}
@@ -148,7 +148,7 @@ func (l *loader) awsMachine(n, runtime *node, what string, out *cloud.Agent) {
 func portOf(name string) uint16 {
 	h := fnv.New32a()
 	h.Write([]byte(name))
-	return uint16(cloud.FirstPort + h.Sum32()%(cloud.LastPort-cloud.FirstPort+1)) //nolint:gosec // in range
+	return uint16(cloud.FirstPort + h.Sum32()%(cloud.LastPort-cloud.FirstPort+1))
 }
 
 // awsPorts makes sure that no two agents have the same identity.
@@ -237,7 +237,7 @@ func (l *loader) fargate(n *node, cpu, memory int) (int, int) {
 			return 0, 0
 		}
 		from, to, step := fargateSizes[cpu][0], fargateSizes[cpu][1], fargateSizes[cpu][2]
-		memory = int(size >> 20) //nolint:gosec // bounded by the form
+		memory = int(size >> 20)
 		if size%(1<<20) != 0 || memory < from || memory > to || memory%step != 0 {
 			l.at(m, fmt.Sprintf("write %s to %s, in steps of %s", mib(from), mib(to), mib(step)), "fargate has no such memory with cpu %d", cpu)
 		}
@@ -245,7 +245,7 @@ func (l *loader) fargate(n *node, cpu, memory int) (int, int) {
 	return cpu, memory
 }
 
-func mib(n int) string { return sizeText(uint64(n) << 20) } //nolint:gosec // a size
+func mib(n int) string { return sizeText(uint64(n) << 20) }
 
 // days reads a number of days, such as 400d.
 func (l *loader) days(n *node, what string) int {

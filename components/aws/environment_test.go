@@ -297,7 +297,7 @@ func TestAgentsAreNobody(t *testing.T) {
 		for _, r := range g.of(tokenLaunch) {
 			options := r.inputs["metadataOptions"].ObjectValue()
 			require.Equal(t, "required", options["httpTokens"].StringValue())
-			require.Equal(t, 1.0, options["httpPutResponseHopLimit"].NumberValue())
+			require.Equal(t, 1, int(options["httpPutResponseHopLimit"].NumberValue()))
 			require.Equal(t, "disabled", options["httpProtocolIpv6"].StringValue())
 			interfaces := r.inputs["networkInterfaces"].ArrayValue()
 			require.Len(t, interfaces, 1)
@@ -372,7 +372,7 @@ func TestPoliciesAreNarrow(t *testing.T) {
 					continue
 				}
 				if slices.Contains(s.Principal.AWS, "*") {
-					require.True(t, strings.Contains(at, tokenEndpoint), "%s: %s is for everybody", at, s.Sid)
+					require.Contains(t, at, tokenEndpoint, "%s: %s is for everybody", at, s.Sid)
 					require.NotEmpty(t, s.Condition, "%s: %s is for everybody", at, s.Sid)
 				}
 				if len(s.Principal.Service) > 0 && !strings.Contains(strings.Join(s.Principal.Service, " "), "ec2.amazonaws.com") {
@@ -441,7 +441,7 @@ func TestAuditIsKept(t *testing.T) {
 			require.Len(t, locks, 1)
 			retention := locks[0].inputs["rule"].ObjectValue()["defaultRetention"].ObjectValue()
 			require.Equal(t, "COMPLIANCE", retention["mode"].StringValue())
-			require.Equal(t, float64(args.AWS.Audit.Lock), retention["days"].NumberValue())
+			require.Equal(t, args.AWS.Audit.Lock, int(retention["days"].NumberValue()))
 		} else {
 			require.Empty(t, locks)
 		}
