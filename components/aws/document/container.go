@@ -143,7 +143,7 @@ func (x Proxy) Container() Container {
 	c.Command = []string{
 		"node", "--control", hostPort(x.Control, XDSPort), "--stack", x.Stack, "--id", "fargate", "--dir", StateDir,
 		"--fleet-ca", "env://POSTERN_FLEET_CA", "--join-token-file", "env://POSTERN_JOIN_TOKEN", "--envoy", "/usr/local/bin/envoy",
-		"--audit-stdout", "--ready-listen", hostPort("0.0.0.0", ReadyPort),
+		"--audit-stdout", "--metrics-listen", hostPort("0.0.0.0", ReadyPort),
 	}
 	c.Environment = []Variable{{"POSTERN_FLEET_CA", x.FleetCA}}
 	c.Secrets = []SecretValue{{"POSTERN_JOIN_TOKEN", x.Token}}
