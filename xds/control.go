@@ -118,7 +118,7 @@ func New(cfg Config) (*Control, error) {
 		cfg: cfg, ledger: newLedger(cfg.Log), ca: ca, salt: make([]byte, 32),
 		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted},
 		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1),
-		ended: map[string]bool{},
+		ended:    map[string]bool{},
 		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
 	}
 	if _, err := rand.Read(c.salt); err != nil {

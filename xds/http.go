@@ -1,12 +1,17 @@
 package xds
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"regexp"
 	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/secret"
@@ -22,9 +27,7 @@ const reservedID = "control"
 // authenticate: the socket it is served on must.
 func (c *Control) Handler() http.Handler {
 	m := http.NewServeMux()
-	m.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, c.Status(), nil)
-	})
+	m.HandleFunc("GET /v1/status", c.answerStatus)
 	m.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) {
 		// Only once the body is read does the server see that a client is gone.
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -68,7 +71,53 @@ func (c *Control) Handler() http.Handler {
 	}
 	m.HandleFunc("PUT /v1/nodes/{id}", node(c.AddNode))
 	m.HandleFunc("DELETE /v1/nodes/{id}", node(c.RemoveNode))
-	return m
+	return traced(m)
+}
+
+// traced continues the trace of the client.
+func traced(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r.WithContext(propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))))
+	})
+}
+
+const (
+	// statusWait is how long a client waits for a change before it is told
+	// that there was none.
+	statusWait = 30 * time.Second
+	// statusPause is how long changes are gathered: a storm of them is one answer.
+	statusPause = 20 * time.Millisecond
+)
+
+// answerStatus answers at once, or, if the client says what it knows already
+// (?wait=ETAG), when there is something else to tell.
+func (c *Control) answerStatus(w http.ResponseWriter, r *http.Request) {
+	known, waits := r.URL.Query().Get("wait"), r.URL.Query().Has("wait")
+	enough := time.NewTimer(statusWait)
+	defer enough.Stop()
+	for {
+		changed := c.ledger.next()
+		b, err := json.Marshal(c.Status())
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		sum := sha256.Sum256(b)
+		tag := hex.EncodeToString(sum[:8])
+		if waits && tag == known {
+			select {
+			case <-changed:
+				time.Sleep(statusPause)
+				continue
+			case <-r.Context().Done():
+				return
+			case <-enough.C:
+			}
+		}
+		w.Header().Set("ETag", tag)
+		answer(w, json.RawMessage(b), nil)
+		return
+	}
 }
 
 func answer(w http.ResponseWriter, v any, err error) {

@@ -39,10 +39,12 @@ type ledger struct {
 type record struct {
 	stream    int64
 	connected bool
-	lastAck   time.Time
-	lastNack  time.Time
-	nack      string
-	types     map[string]*typeRecord
+	// since is when connected became what it is.
+	since    time.Time
+	lastAck  time.Time
+	lastNack time.Time
+	nack     string
+	types    map[string]*typeRecord
 }
 
 type typeRecord struct {
@@ -169,7 +171,7 @@ func (l *ledger) status() []api.Node {
 	for id := range l.known {
 		n := api.Node{ID: id}
 		if r := l.nodes[id]; r != nil {
-			n.Connected, n.LastAck, n.LastNack, n.Nack = r.connected, r.lastAck, r.lastNack, r.nack
+			n.Connected, n.Since, n.LastAck, n.LastNack, n.Nack = r.connected, r.since, r.lastAck, r.lastNack, r.nack
 			for _, k := range kinds {
 				if t := r.types[k.url]; t != nil {
 					n.Types = append(n.Types, api.Type{Name: k.name, Version: t.acked, AckedAt: t.ackedAt, Nack: t.nack})
@@ -182,6 +184,17 @@ func (l *ledger) status() []api.Node {
 	return nodes
 }
 
+// missing returns the known nodes that have no stream, sorted.
+func (l *ledger) missing() []api.Missing {
+	var out []api.Missing
+	for _, n := range l.status() {
+		if !n.Connected {
+			out = append(out, api.Missing{Node: n.ID, Since: n.Since})
+		}
+	}
+	return out
+}
+
 // OnDeltaStreamOpen implements the delta callbacks.
 func (l *ledger) OnDeltaStreamOpen(context.Context, int64, string) error { return nil }
 
@@ -192,7 +205,7 @@ func (l *ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
 	id := l.streams[stream]
 	delete(l.streams, stream)
 	if r := l.nodes[id]; r != nil && r.stream == stream {
-		r.connected = false
+		r.connected, r.since = false, time.Now().UTC()
 		l.log.Info("node disconnected", "node", id)
 	}
 	l.wake()
@@ -212,7 +225,7 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 			return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)
 		}
 		l.streams[stream] = id
-		l.nodes[id] = &record{stream: stream, connected: true, types: map[string]*typeRecord{}}
+		l.nodes[id] = &record{stream: stream, connected: true, since: time.Now().UTC(), types: map[string]*typeRecord{}}
 		l.log.Info("node connected", "node", id)
 	} else if !l.known[id] || (req.GetNode() != nil && req.GetNode().GetId() != id) {
 		return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)

@@ -112,11 +112,11 @@ func TestMetricsAndReadiness(t *testing.T) {
 		`postern_control_rollbacks_total{result="rejected"} 1`,
 		`postern_control_nacks_total{type="clusters"} 1`,
 		`postern_control_leaf_certificates_total{result="minted"} 1`,
-		`postern_control_resources{type="scopes"} 2`,
+		`postern_control_resources{type="listeners"} 2`,
 		`postern_control_bundle_seq 1`,
 		`postern_control_rejected 1`,
 	} {
-		require.Contains(t, body, line+"\n")
+		require.Contains(t, strings.Split(body, "\n"), line)
 	}
 	// No name that the policy or an agent has is a label.
 	require.NotContains(t, body, "one.test")
@@ -283,4 +283,40 @@ func TestProbe(t *testing.T) {
 	mu.Unlock()
 	two.Agents[0].Rules[0].Methods = []string{"GET"}
 	f.MustPublish(two)
+}
+
+// TestWatch: a client is told of every state that lasts, and waits in between.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("one.test")
+	ctx, cancel := context.WithCancel(t.Context())
+	seen := make(chan *api.Status, 100)
+	done := make(chan error, 1)
+	go func() {
+		done <- f.API.Watch(ctx, func(s *api.Status) error { seen <- s; return nil })
+	}()
+	until := func(what string, ok func(*api.Status) bool) {
+		t.Helper()
+		for {
+			select {
+			case s := <-seen:
+				if ok(s) {
+					return
+				}
+			case <-time.After(20 * time.Second):
+				require.Fail(t, "not told of "+what)
+			}
+		}
+	}
+	until("the node", func(s *api.Status) bool { return s.Nodes[0].Connected && !s.Nodes[0].Since.IsZero() })
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}})
+	until("the version", func(s *api.Status) bool { return s.Seq == 1 && s.Nodes[0].Version == s.Version })
+	require.NoError(t, f.API.AddNode(t.Context(), "n2"))
+	until("a node that is not there", func(s *api.Status) bool { return len(s.Nodes) == 2 && s.Nodes[1].Since.IsZero() })
+	v, err := f.API.Sync(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []api.Missing{{Node: "n2"}}, v.Missing)
+	cancel()
+	require.NoError(t, <-done)
 }

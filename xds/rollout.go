@@ -137,7 +137,7 @@ func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, star
 	c.ledger.notify()
 	c.tellPublished(before, b, version)
 	c.cfg.Log.Info("converged", "version", version, "nodes", nodes, "millis", took.Milliseconds())
-	return &api.Converged{Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000}
+	return &api.Converged{Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000, Missing: c.ledger.missing()}
 }
 
 // roll publishes b to the first node and, when that has acknowledged all of

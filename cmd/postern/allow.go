@@ -135,6 +135,10 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	}
 	printChanges(w, edit.Changes())
 	if err := publish(cmd.Context(), w, o, edit.Plan); err != nil {
+		// Before it is restored: the lines are those of what was refused.
+		if stack, unreadable := stacks.Load(edit.Path); unreadable == nil {
+			err = blamed(err, edit.Plan, stack.Source)
+		}
 		if back := edit.Restore(); back != nil {
 			return fmt.Errorf("%w; %s could not be restored: %w", err, edit.Path, back)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -91,6 +92,9 @@ func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bund
 				continue
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s %s on %d nodes after %.1f ms\n", filepath.Base(h.Root), whom, done, v.Nodes, v.Millis)
+			for _, m := range v.Missing {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s: what it does until it is back nobody knows\n", filepath.Base(h.Root), missing(m.Node, m.Since, time.Now()))
+			}
 		}
 		return failed
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -59,6 +60,19 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
 	}
 	root.PersistentFlags().StringP("stack", "s", "local", "the stack: the name of a file in stacks/, without .yaml")
 	root.PersistentFlags().String("file", "", "the stack file itself, instead of --stack")
+	root.PersistentFlags().BoolP("verbose", "v", false, "say on standard error what is done, and show more")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if verbose, err := cmd.Flags().GetBool("verbose"); err != nil || !verbose {
+			return err
+		}
+		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+		if file, err := stackFile(cmd); err == nil {
+			home, err := stacks.HomeOf(file)
+			log.Debug("stack", "file", file, "home", home.Root, "error", err)
+		}
+		cmd.SetContext(api.WithLog(cmd.Context(), log))
+		return nil
+	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %q", err, cmd.CommandPath()+" --help")}
 	})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +36,7 @@ func newPushCmd() *cobra.Command {
 			}
 			warn(cmd.ErrOrStderr(), stack)
 			printChanges(cmd.OutOrStdout(), plan.Diff(live, stack.Plan))
-			return publish(cmd.Context(), cmd.OutOrStdout(), o, stack.Plan)
+			return blamed(publish(cmd.Context(), cmd.OutOrStdout(), o, stack.Plan), stack.Plan, stack.Source)
 		},
 	}
 }
@@ -55,6 +56,9 @@ func publish(ctx context.Context, w io.Writer, o *bundle.Operator, p *plan.Plan)
 		return err
 	}
 	fmt.Fprintf(w, "version %s live on %d%s nodes after %.1f ms\n", v.Version, v.Nodes, total, v.Millis)
+	for _, m := range v.Missing {
+		fmt.Fprintf(w, "%s; it takes the version when it is back, and decides by what it had until then\n", missing(m.Node, m.Since, time.Now()))
+	}
 	return nil
 }
 

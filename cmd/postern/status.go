@@ -15,11 +15,15 @@ import (
 )
 
 func newStatusCmd() *cobra.Command {
-	var asJSON bool
+	var asJSON, watch bool
 	cmd := &cobra.Command{
-		Use:   "status",
+		Use:   "status [-w] [-v] [--json]",
 		Short: "Show the fleet: version, nodes, last ACK or NACK, credentials",
+		Long: `Shows the fleet. With --verbose also what each node has of each resource type. With --watch it
+goes on until Ctrl-C: on a terminal the table is drawn anew when something changes, otherwise
+there is a line for each change, and with --json an object.`,
 		Example: `  postern status
+  postern status --watch
   postern status --json | jq '.nodes[] | select(.connected | not)'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,34 +36,67 @@ func newStatusCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := api.Dial(home.ControlSocket()).Status(cmd.Context())
+			client, w := api.Dial(home.ControlSocket()), cmd.OutOrStdout()
+			verbose, err := cmd.Flags().GetBool("verbose")
+			if err != nil {
+				return err
+			}
+			table := func(w io.Writer, s *api.Status, now time.Time) error {
+				return printStatus(w, stacks.NameOf(file), s, now, statusDetails{types: verbose, source: sourceOf(file)})
+			}
+			if watch {
+				return (&watcher{w: w, screen: isTerminal(w), asJSON: asJSON, draw: table}).run(cmd.Context(), client)
+			}
+			s, err := client.Status(cmd.Context())
 			if err != nil {
 				return fmt.Errorf("stack %s is not up: %w; bring it up with `go run . up %s`", stacks.NameOf(file), err, stacks.NameOf(file))
 			}
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc := json.NewEncoder(w)
 				enc.SetIndent("", "  ")
 				return enc.Encode(s)
 			}
-			return printStatus(cmd.OutOrStdout(), stacks.NameOf(file), s, time.Now())
+			return table(w, s, time.Now())
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "everything, as JSON")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on, and show every change, until interrupted")
 	return cmd
 }
 
-func printStatus(w io.Writer, name string, s *api.Status, now time.Time) error {
+// statusDetails are what a status can show more of.
+type statusDetails struct {
+	// types adds what each node has of each resource type.
+	types bool
+	// source says what a message of Envoy is about, "" if it cannot tell.
+	source func(message string) string
+}
+
+// sourceOf reads the stack file only when there is something to explain.
+func sourceOf(file string) func(message string) string {
+	return func(message string) string {
+		stack, err := stacks.Load(file)
+		if err != nil {
+			return "" // that it does not load is not what was asked
+		}
+		return blame(stack.Plan, stack.Source, message)
+	}
+}
+
+func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details statusDetails) error {
 	version := s.Version
 	if version == "" {
 		version = "none yet"
 	}
-	live := 0
+	fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes\n", name, version, liveOn(s), len(s.Nodes))
+	if s.Wanted != s.Version {
+		fmt.Fprintf(w, "rolling out: version %s\n", s.Wanted)
+	}
 	for _, n := range s.Nodes {
-		if n.Connected && n.Version == s.Version {
-			live++
+		if !n.Connected {
+			fmt.Fprintf(w, "%s\n", missing(n.ID, n.Since, now))
 		}
 	}
-	fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes\n", name, version, live, len(s.Nodes))
 	if s.Problem != "" {
 		fmt.Fprintf(w, "problem: %s\n", s.Problem)
 	}
@@ -67,7 +104,10 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time) error {
 		fmt.Fprintf(w, "killed: %s; `postern unkill` lets them work again\n", strings.Join(s.Killed, ", "))
 	}
 	if s.Rejected != nil {
-		fmt.Fprintf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, s.Rejected.Message)
+		fmt.Fprintf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, strings.TrimSpace(s.Rejected.Message))
+		if about := details.source(s.Rejected.Message); about != "" {
+			fmt.Fprintf(w, "  it is about %s\n", about)
+		}
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "\nNODE\tCONNECTED\tVERSION\tLAST ACK\tLAST NACK")
@@ -82,6 +122,14 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time) error {
 				problem = "does not report any more"
 			}
 			fmt.Fprintf(t, "%s\t%d\t%s\t%d/%d\t%s\t%s\n", r.ID, r.Seq, orDash(r.Version), r.Connected, r.Nodes, ago(r.Time, now), problem)
+		}
+	}
+	if details.types {
+		fmt.Fprintln(t, "\nNODE\tTYPE\tWANTED\tACKED\tLAST ACK\tREFUSED")
+		for _, n := range s.Nodes {
+			for _, r := range n.Types {
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.ID, r.Name, orDash(s.Wanted), orDash(r.Version), ago(r.AckedAt, now), orDash(strings.TrimSpace(r.Nack)))
+			}
 		}
 	}
 	if len(s.Credentials) > 0 {
@@ -107,7 +155,7 @@ func nack(n api.Node, now time.Time) string {
 	if n.LastNack.IsZero() {
 		return "-"
 	}
-	return ago(n.LastNack, now) + ": " + n.Nack
+	return ago(n.LastNack, now) + ": " + strings.TrimSpace(n.Nack)
 }
 
 func ago(t, now time.Time) string {

@@ -7,13 +7,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/propagation"
 )
 
 // Status is the state of the fleet at one moment.
@@ -65,6 +70,9 @@ type Replica struct {
 type Node struct {
 	ID        string `json:"id"`
 	Connected bool   `json:"connected"`
+	// Since is when the node connected, or was lost; zero if it has not been
+	// there since the control plane started.
+	Since time.Time `json:"since,omitzero"`
 	// Version is the newest version of which the node has acknowledged
 	// every resource, or "".
 	Version string `json:"version"`
@@ -126,6 +134,17 @@ type Converged struct {
 	Nodes int `json:"nodes"`
 	// Millis is how long that took, in milliseconds.
 	Millis float64 `json:"millis"`
+	// Missing are the nodes of the stack that are not connected. They take
+	// the version when they are back.
+	Missing []Missing `json:"missing,omitempty"`
+}
+
+// Missing is a node that is not connected.
+type Missing struct {
+	Node string `json:"node"`
+	// Since is when it was lost; zero if it has not been there since the
+	// control plane started.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Error is a refusal by the control plane.
@@ -156,10 +175,44 @@ func Dial(socket string) *Client {
 	}}}
 }
 
+type logKey struct{}
+
+// WithLog makes clients write a line for each request that is made with ctx:
+// method, path and how long it took. Never a body: a value could be in it.
+func WithLog(ctx context.Context, log *slog.Logger) context.Context {
+	return context.WithValue(ctx, logKey{}, log)
+}
+
 // Status returns the state of the fleet.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	var s Status
 	return &s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// Watch calls each with the state of the fleet now, and again whenever it has
+// changed, until ctx is done (it then returns nil) or an error. Changes that
+// come within a few milliseconds may be told as one.
+func (c *Client) Watch(ctx context.Context, each func(*Status) error) error {
+	for tag := ""; ; {
+		var s Status
+		next, err := c.exchange(ctx, http.MethodGet, "/v1/status?wait="+url.QueryEscape(tag), nil, &s)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if next == "" {
+			return errors.New("the control plane is of an earlier Postern, which cannot be watched: `up` starts this one")
+		}
+		if next == tag {
+			continue // nothing has changed for a while
+		}
+		tag = next
+		if err := each(&s); err != nil {
+			return err
+		}
+	}
 }
 
 // Sync makes the control plane read the bundle store now and returns when
@@ -198,35 +251,47 @@ func (c *Client) Differing(ctx context.Context, environment map[string]string) (
 }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	_, err := c.exchange(ctx, method, path, in, out)
+	return err
+}
+
+// exchange makes one request, and returns the tag of the answer.
+func (c *Client) exchange(ctx context.Context, method, path string, in, out any) (tag string, err error) {
 	body, err := json.Marshal(in)
 	if err != nil {
-		return fmt.Errorf("encode %s %s: %w", method, path, err)
+		return "", fmt.Errorf("encode %s %s: %w", method, path, err)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://control"+path, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("build %s %s: %w", method, path, err)
+		return "", fmt.Errorf("build %s %s: %w", method, path, err)
 	}
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	began := time.Now()
 	resp, err := c.http.Do(req)
+	if log, ok := ctx.Value(logKey{}).(*slog.Logger); ok {
+		log.Debug("control plane", "method", method, "path", path, "millis", time.Since(began).Milliseconds(), "error", err)
+	}
 	if err != nil {
-		return fmt.Errorf("reach the control plane at %s: %w", c.socket, err)
+		return "", fmt.Errorf("reach the control plane at %s: %w", c.socket, err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return fmt.Errorf("read the answer to %s %s: %w", method, path, err)
+		return "", fmt.Errorf("read the answer to %s %s: %w", method, path, err)
 	}
 	if resp.StatusCode/100 != 2 {
 		e := &Error{}
 		if json.Unmarshal(b, e) != nil || e.Message == "" {
 			e.Message = strings.TrimSpace(string(b))
 		}
-		return e
+		return "", e
 	}
+	tag = resp.Header.Get("ETag")
 	if out == nil {
-		return nil
+		return tag, nil
 	}
 	if err := json.Unmarshal(b, out); err != nil {
-		return fmt.Errorf("decode the answer to %s %s: %w", method, path, err)
+		return "", fmt.Errorf("decode the answer to %s %s: %w", method, path, err)
 	}
-	return nil
+	return tag, nil
 }
