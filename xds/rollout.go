@@ -125,8 +125,9 @@ func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version st
 	if late := c.converge(ctx, version, nil); late != nil {
 		err = errors.Join(err, fmt.Errorf("%w; the others have it, and it stays", late))
 	}
-	c.meter.published(resultOf(err), time.Since(start))
+	c.meter.publish.WithLabelValues(resultOf(err)).Observe(time.Since(start).Seconds())
 	if err != nil {
+		c.tellPublished(before, b, version)
 		return nil, err
 	}
 	return c.done(before, b, version, len(c.ledger.connected()), start), nil
