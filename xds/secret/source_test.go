@@ -9,13 +9,11 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +33,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/moto"
 )
 
 // place is a source of a test's: where a secret is put, changed and taken away.
@@ -135,42 +134,10 @@ func helperPlace(t *testing.T) place {
 	}
 }
 
-// moto is one moto_server for all tests here, on a free port of loopback.
-var moto = sync.OnceValues(func() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // immediate
-	if err != nil {
-		return "", err
-	}
-	addr := l.Addr().String()
-	_, port, _ := net.SplitHostPort(addr)
-	l.Close()
-	cmd := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port) //nolint:noctx // it ends with TestMain
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return "", fmt.Errorf("start moto_server: %w: install moto[server]", err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	stopMoto = func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-ended
-	}
-	for deadline := time.Now().Add(time.Minute); ; {
-		conn, err := net.DialTimeout("tcp", addr, time.Second) //nolint:noctx // bounded
-		if err == nil {
-			conn.Close()
-			return "http://" + addr, nil
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			return "", fmt.Errorf("moto_server: %w", err)
-		case <-time.After(50 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			return "", errors.New("moto_server does not answer")
-		}
-	}
+// startMoto starts the one moto_server of all tests here; TestMain ends it.
+var startMoto = sync.OnceValues(func() (url string, err error) {
+	url, stopMoto, err = moto.Start()
+	return url, err
 })
 
 var stopMoto = func() {}
@@ -185,7 +152,7 @@ const region = "eu-west-1"
 
 func motoConfig(t *testing.T) aws.Config {
 	t.Helper()
-	url, err := moto()
+	url, err := startMoto()
 	require.NoError(t, err)
 	return aws.Config{Region: region, BaseEndpoint: &url, Credentials: credentials.NewStaticCredentialsProvider("AKIATEST", "none", "")}
 }

@@ -1,0 +1,61 @@
+// Package moto starts moto_server, a stand-in for AWS on loopback, for tests.
+package moto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// patience is how long moto_server may take to answer: it is Python, on busy machines.
+const patience = time.Minute
+
+// Start starts a moto_server on a free port of loopback and returns its URL when
+// it answers. Call stop, always, for its whole process group.
+func Start() (url string, stop func(), err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", func() {}, fmt.Errorf("find a free port: %w", err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	_, port, _ := net.SplitHostPort(addr)
+	cmd := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port) //nolint:noctx // it outlives the start
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return "", func() {}, fmt.Errorf("start moto_server: %w: install moto[server]", err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
+	stop = func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-ended
+	}
+	// It does not say when it listens.
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		if err == nil {
+			conn.Close()
+			return "http://" + addr, stop, nil
+		}
+		select {
+		case <-ended:
+			return "", stop, errors.New("moto_server ended")
+		case <-ctx.Done():
+			return "", stop, fmt.Errorf("moto_server did not answer within %s", patience)
+		case <-tick.C:
+		}
+	}
+}
