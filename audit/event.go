@@ -61,7 +61,8 @@ type Event struct {
 	// What follows is set for a [Change] only.
 
 	// Kind is what has happened: published, refused, killed, unkilled,
-	// lease-ended, secret-rotated, clock-set-back.
+	// lease-ended, secret-rotated, credential-closed,
+	// credential-opened, clock-set-back.
 	Kind string `json:"kind,omitempty"`
 	// ID, if set, is that of no other event of the control plane.
 	ID string `json:"id,omitempty"`

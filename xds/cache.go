@@ -255,19 +255,6 @@ func (c *cache) leaves() []string {
 	return names
 }
 
-// secretVersions are the versions of the credentials' secrets that are published.
-func (c *cache) secretVersions() map[string]string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := map[string]string{}
-	for name, version := range c.tables[resource.SecretType].versions {
-		if !isLeaf(name) {
-			out[name] = version
-		}
-	}
-	return out
-}
-
 // isLeaf tells a server name from a credential's secret: envoy.SecretName.
 func isLeaf(name string) bool { return !strings.Contains(name, "\x00") }
 

@@ -81,6 +81,8 @@ type Control struct {
 	rollout sync.Mutex
 	// memo is for who holds rollout.
 	memo envoy.Memo
+	// inUse is what tellCredentials told last, by credential.
+	inUse map[string]use
 
 	mu       sync.Mutex
 	live     *bundle.Bundle

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/bundle"
 )
@@ -25,6 +24,11 @@ const (
 	EventLeaseEnded = "lease-ended"
 	// EventSecretRotated is a credential whose secret has changed.
 	EventSecretRotated = "secret-rotated"
+	// EventCredentialClosed is a credential whose secret cannot be had, so that its
+	// routes are closed; EventCredentialOpened is one that is in use from now on:
+	// for the first time since this control plane was started, or again.
+	EventCredentialClosed = "credential-closed"
+	EventCredentialOpened = "credential-opened"
 	// EventClockSet is a wall clock that was set back.
 	EventClockSet = "clock-set-back"
 )
@@ -213,19 +217,5 @@ func (c *Control) saveLeases(b *bundle.Bundle) {
 	slices.Sort(state.Ended)
 	if err := writeJSON(c.leasesFile(), state); err != nil {
 		c.cfg.Log.Error("remember leases", "error", err)
-	}
-}
-
-// tellRotated tells which credentials' secrets are others than before.
-func (c *Control) tellRotated(before map[string]string, t *table, b *bundle.Bundle) {
-	for _, cred := range b.Plan.Credentials {
-		name := envoy.SecretName(cred.Name)
-		was, is := before[name], t.versions[name]
-		if was == "" || was == is {
-			continue
-		}
-		c.meter.rotate.Inc()
-		c.cfg.Log.Info("secret rotated", "credential", cred.Name, "version", is)
-		c.tell(Event{Kind: EventSecretRotated, Time: time.Now().UTC(), Seq: b.Seq, Credential: cred.Name, Detail: "version " + is})
 	}
 }

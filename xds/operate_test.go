@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -146,6 +147,12 @@ func TestEvents(t *testing.T) {
 	e = j.of(t, xds.EventSecretRotated, 1)[0]
 	require.Equal(t, "key", e.Credential)
 	require.NotContains(t, e.Detail, "second")
+	require.Regexp(t, "^version [0-9a-f]{16} after [0-9a-f]{16}$", e.Detail)
+	require.NoError(t, os.Remove(key))
+	require.Contains(t, j.of(t, xds.EventCredentialClosed, 1)[0].Detail, "there is no file")
+	f.Secret("key", "second")
+	require.Regexp(t, "^version [0-9a-f]{16}$", j.of(t, xds.EventCredentialOpened, 2)[1].Detail)
+	require.Len(t, j.of(t, xds.EventSecretRotated, 1), 1, "it is the same version")
 
 	_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.NoError(t, err)

@@ -323,7 +323,7 @@ func (c *Control) refresh(renew bool) {
 	}
 	t := newTable()
 	err := c.addSecrets(t, b.Plan)
-	c.tellRotated(c.cache.secretVersions(), t, b)
+	c.tellCredentials(b)
 	if renew {
 		for _, name := range c.cache.leaves() {
 			if m := c.leaf(name); m != nil {
