@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -275,6 +276,12 @@ func TestEngineLifecycle(t *testing.T) {
 	require.Empty(t, changed(c.does("up")))
 	require.Equal(t, second, c.live())
 
+	// The memory of what holds secrets goes into no core file, nor of what it starts.
+	for _, dir := range []string{c.home.ControlDir(), c.home.NodeDir("n1")} {
+		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", c.pid(dir)))
+		require.NoError(t, err)
+		require.Regexp(t, `Max core file size +0 +0`, string(limits), dir)
+	}
 	for path, content := range files(t, c.home.Root) {
 		require.NotContains(t, content, envCanary, path)
 		require.NotContains(t, content, fileCanary, path)

@@ -27,7 +27,7 @@ func Start() (url string, stop func(), err error) {
 	addr := l.Addr().String()
 	l.Close()
 	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port) //nolint:noctx // it outlives the start
+	cmd := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return "", func() {}, fmt.Errorf("start moto_server: %w: install moto[server]", err)

@@ -19,7 +19,7 @@ import (
 func helper(t *testing.T, script string, args ...string) fetch {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "helper")
-	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700))
 	return fetchHelper(plan.Reference{Source: plan.SourceExec, Name: path, Args: args})
 }
 
@@ -121,13 +121,13 @@ func TestHelperOfOthers(t *testing.T) {
 	refused("there is no helper")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\necho x\n"), 0o600))
 	refused("is not a program")
-	require.NoError(t, os.Chmod(path, 0o720)) //nolint:gosec // the point
+	require.NoError(t, os.Chmod(path, 0o720))
 	refused("others may change")
-	require.NoError(t, os.Chmod(path, 0o702)) //nolint:gosec // the point
+	require.NoError(t, os.Chmod(path, 0o702))
 	refused("others may change")
-	require.NoError(t, os.Chmod(path, 0o700)) //nolint:gosec // a program
+	require.NoError(t, os.Chmod(path, 0o700))
 	_, _, tr := ask(t.Context())
 	require.Nil(t, tr)
-	require.NoError(t, os.Chmod(dir, 0o777)) //nolint:gosec // the point
+	require.NoError(t, os.Chmod(dir, 0o777))
 	refused("everybody may replace")
 }
