@@ -67,16 +67,8 @@ func (l *loader) aws(root *node, s *Stack) {
 	}
 	a.Image = l.required(n, "aws", "image", imageHint, imageName.MatchString)
 	l.awsImage(n.get("image"), a, a.Image)
-	for _, c := range []struct {
-		key  string
-		into *string
-	}{{"ca", &a.CA}, {"fleet_ca", &a.FleetCA}} {
-		if m := n.get(c.key); m != nil {
-			if t, ok := l.text(m, c.key); ok {
-				*c.into = l.certificates(m, l.resolve(t))
-			}
-		}
-	}
+	a.CA = l.awsAuthority(n, s, "ca", "agents trust no proxy")
+	a.FleetCA = l.awsAuthority(n, s, "fleet_ca", "no proxy can join")
 	l.awsProxies(n, a)
 	l.awsControl(n, a)
 	l.awsAudit(n, a)
@@ -89,6 +81,24 @@ func (l *loader) aws(root *node, s *Stack) {
 	}
 	l.awsTags(n, a)
 	l.awsSecrets(root, a, s)
+}
+
+// awsAuthority reads an authority's certificate. It can be missing: for the first
+// preview, or the first `up`, it does not matter.
+func (l *loader) awsAuthority(n *node, s *Stack, key, without string) string {
+	m := n.get(key)
+	if m == nil {
+		s.Warnings = append(s.Warnings, &Problem{
+			File: l.file, Line: n.line, Col: n.col, Message: "aws has no " + key + ": " + without,
+			Hint: "make it (docs/aws.md says how), then write " + key + ": and its file",
+		})
+		return ""
+	}
+	t, ok := l.text(m, key)
+	if !ok {
+		return ""
+	}
+	return l.certificates(m, l.resolve(t))
 }
 
 // awsZones reads the zones: a list of letters, or how many.

@@ -1,6 +1,7 @@
 package stacks
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"regexp"
@@ -8,13 +9,13 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
 )
 
 var (
 	instanceType = regexp.MustCompile(`^[a-z][a-z0-9-]*\.(nano|micro|small|medium|large|[0-9]*xlarge|metal(-[0-9]+xl)?)$`)
 	amiID        = regexp.MustCompile(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`)
-	awsSecret    = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
 )
 
 const (
@@ -192,21 +193,19 @@ func (l *loader) awsSecrets(root *node, a *cloud.AWS, s *Stack) {
 		if secret := at.get("secret"); secret != nil {
 			at = secret
 		}
-		scheme, _, _ := strings.Cut(c.Secret, ":")
-		switch scheme {
-		case "env", "file", "exec":
-			l.at(at, `write where it is in AWS: "awssecretsmanager://NAME"`, "the control plane in AWS has no such %s", map[string]string{"env": "variable", "file": "file", "exec": "program"}[scheme])
-		case "awssecretsmanager":
-			name, region, err := cloud.SecretOf(c.Secret)
-			switch {
-			case err != nil || !awsSecret.MatchString(name):
-				l.at(at, `write "awssecretsmanager://NAME", with letters, digits and /_+=.@-`, "secret does not name a secret of Secrets Manager")
-			case region != "" && region != a.Region:
-				l.at(at, "remove ?region=, or write the stack's", "the secret is in %s, the stack in %s: its control plane reads its own region only", region, a.Region)
-			}
+		ref, err := plan.ParseReference(c.Secret)
+		switch {
+		case err != nil: // was reported where it was read
+		case ref.Source == plan.SourceAWSSecretsManager && ref.Region != a.Region && a.Region != "":
+			l.at(at, "write ?region="+a.Region, "the secret is in %s, the stack in %s: its control plane reads its own region only", ref.Region, a.Region)
+		case slices.Contains(notInAWS, ref.Source):
+			l.at(at, fmt.Sprintf(`write where it is in AWS: "awssecretsmanager://NAME?region=%s"`, cmp.Or(a.Region, "eu-west-1")), "the control plane in AWS does not read secrets of %s://", ref.Source)
 		}
 	}
 }
+
+// notInAWS are sources that the control plane has not, or is not permitted, in AWS.
+var notInAWS = []string{plan.SourceEnv, plan.SourceFile, plan.SourceExec, plan.SourceAWSParamStore}
 
 func (l *loader) instance(n *node) string {
 	t, ok := l.text(n, "instance")

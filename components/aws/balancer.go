@@ -25,7 +25,7 @@ type balancer struct {
 
 // Names of load balancers and target groups have 32 characters at most, those of
 // stack and agent do not fit. So they are prefixes, and the tags tell.
-const namePrefix = "pstrn-"
+const namePrefix = "pstrn"
 
 func newBalancer(s *scope, n *network, f *fence) *balancer {
 	set := s.args.AWS
@@ -82,7 +82,7 @@ func targetType(set *cloud.AWS) string {
 // service: the load balancer appears in the agents' network as an interface with
 // addresses that are known before.
 func newGate(parent *scope, n *network, f *fence, b *balancer) pulumi.Resource {
-	s := parent.component("Gate", "gate")
+	s := parent.component("NetworkGate", "gate", "network")
 	set := s.args.AWS
 	service := add(s, ec2.NewVpcEndpointService, "service", &ec2.VpcEndpointServiceArgs{
 		NetworkLoadBalancerArns: pulumi.StringArray{b.lb.Arn}, AcceptanceRequired: pulumi.Bool(true),

@@ -19,13 +19,18 @@ func namespace(stack string) string { return stack + ".postern.internal" }
 // controlHost is where nodes find the control plane.
 func controlHost(stack string) string { return "control." + namespace(stack) }
 
-// control is the control plane.
-type control struct{ role, execution *iam.Role }
+// control is the control plane, and the cluster whose first service it is.
+type control struct {
+	cluster         *ecs.Cluster
+	role, execution *iam.Role
+}
 
-func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *roles, cluster *ecs.Cluster, bundles *s3.BucketV2) *control {
-	s := parent.component("ControlPlane", "control")
+func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *roles, bundles *s3.BucketV2) *control {
+	s := parent.component("ControlPlane", "control", "control")
 	place, set := s.args.place(), s.args.AWS
-	c := &control{}
+	c := &control{cluster: add(s, ecs.NewCluster, "cluster", &ecs.ClusterArgs{
+		Settings: ecs.ClusterSettingArray{&ecs.ClusterSettingArgs{Name: pulumi.String("containerInsights"), Value: pulumi.String("enabled")}}, Tags: s.tags("cluster"),
+	})}
 	c.execution = r.execution(s, set.Image, a.group(groupControl), v.key.Arn, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
 
 	// The calls that it makes must come from its own network.
@@ -63,7 +68,7 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 		}.Container().Text()
 	}, a.group(groupControl), bundles.Bucket, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
 	add(s, ecs.NewService, "service", &ecs.ServiceArgs{
-		Cluster: cluster.Arn, DesiredCount: pulumi.Int(set.Control.Replicas),
+		Cluster: c.cluster.Arn, DesiredCount: pulumi.Int(set.Control.Replicas),
 		TaskDefinition:       task(s, "task", definition, set.Control.CPU, set.Control.Memory, c.execution, c.role).Arn,
 		NetworkConfiguration: taskNetwork(n.subnets[cloud.TierControl], f.control.ID()),
 		ServiceRegistries:    &ecs.ServiceServiceRegistriesArgs{RegistryArn: name.Arn},

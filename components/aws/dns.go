@@ -20,7 +20,7 @@ import (
 
 // newDNS declares the firewalls and logs of the resolvers.
 func newDNS(parent *scope, n *network, a *auditLog) {
-	s := parent.component("DNS", "dns")
+	s := parent.component("FenceDNS", "dns", "fence")
 	names := platformNames(s.args)
 	groups := []pulumi.StringInput{a.group(groupDNS)}
 	if s.args.AWS.Mode == cloud.ModeShared {

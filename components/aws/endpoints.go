@@ -20,7 +20,7 @@ type endpoints struct {
 }
 
 func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bundles *s3.BucketV2) *endpoints {
-	s := parent.component("Endpoints", "endpoints")
+	s := parent.component("NetworkEndpoints", "endpoints", "network")
 	place, set := s.args.place(), s.args.AWS
 	e := &endpoints{}
 	// S3's is a route, which costs nothing. Agents' subnets have none.
@@ -109,7 +109,7 @@ func (a *EnvironmentArgs) controlGoesOut() bool {
 		return true
 	}
 	for _, c := range a.Plan.Credentials {
-		if _, _, err := cloud.SecretOf(c.Secret); err != nil {
+		if ref, err := plan.ParseReference(c.Secret); err != nil || ref.Source != plan.SourceAWSSecretsManager {
 			return true
 		}
 		switch c.Kind {

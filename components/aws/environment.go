@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecs"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/postern/postern/components/aws/document"
@@ -70,7 +69,7 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 func (env *Environment) declare(s *scope) {
 	set := s.args.AWS
 	log, logs := newAuditLog(s)
-	bundles := newBucket(s.component("Bundles", "bundles"), "store", bucket{more: func(arn document.ARN) []document.Statement {
+	bundles := newBucket(s.component("Bundles", "bundles", "control"), "store", bucket{more: func(arn document.ARN) []document.Statement {
 		return []document.Statement{document.KeptVersions(s.args.place(), arn)}
 	}}, pulumi.Protect(set.Protect))
 	n := newNetwork(s)
@@ -80,18 +79,15 @@ func (env *Environment) declare(s *scope) {
 	v := newVault(s)
 	r := newBoundary(s, log, bundles.Arn, v)
 	e := newEndpoints(s, n, f, log, v, bundles)
-	cluster := add(s, ecs.NewCluster, "cluster", &ecs.ClusterArgs{
-		Settings: ecs.ClusterSettingArray{&ecs.ClusterSettingArgs{Name: pulumi.String("containerInsights"), Value: pulumi.String("enabled")}}, Tags: s.tags("cluster"),
-	})
-	c := newControl(s, n, f, log, v, r, cluster, bundles)
-	p := newProxies(s, n, f, log, v, r, cluster)
+	c := newControl(s, n, f, log, v, r, bundles)
+	p := newProxies(s, n, f, log, v, r, c.cluster)
 	v.restrict(e, c.role, c.execution, p.reader)
 	gate := p.balancer.listeners
 	if set.Mode == cloud.ModeIsolated {
 		gate = []pulumi.Resource{newGate(s, n, f, p.balancer)}
 	}
 	for _, a := range set.Agents {
-		newAgent(s, n, f.agents[a.Name], log, r, v, cluster, a, gate)
+		newAgent(s, n, f.agents[a.Name], log, r, v, c.cluster, a, gate)
 	}
 	log.ship(logs, r)
 	log.alert(logs)

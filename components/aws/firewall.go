@@ -26,7 +26,7 @@ type fence struct {
 
 // newFence declares the groups and their rules, each a resource of its own.
 func newFence(parent *scope, n *network) *fence {
-	s := parent.component("Fence", "fence")
+	s := parent.component("Fence", "fence", "fence")
 	set := s.args.AWS
 	f := &fence{s: s, agents: map[string]*ec2.SecurityGroup{}}
 	f.gate = f.group("gate", n.agents, "The way to the proxies")

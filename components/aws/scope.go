@@ -37,10 +37,10 @@ func declared(err *error) {
 }
 
 // component is the scope of a new component below s. Its children are named
-// after it, and tagged with its role.
-func (s *scope) component(kind, role string) *scope {
+// after it, and tagged with the role that it plays.
+func (s *scope) component(kind, name, role string) *scope {
 	inner := *s
-	inner.prefix, inner.role = s.prefix+"-"+role, role
+	inner.prefix, inner.role = s.prefix+"-"+name, role
 	g := &group{}
 	if err := s.ctx.RegisterComponentResource("postern:aws:"+kind, inner.prefix, g, pulumi.Parent(s.parent)); err != nil {
 		panic(failure{fmt.Errorf("declare %s: %w", inner.prefix, err)})

@@ -9,7 +9,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/postern/postern/components/aws/document"
-	"github.com/postern/postern/plan/cloud"
+	"github.com/postern/postern/plan"
 )
 
 // vault are the stack's secrets. They are declared empty: a value that Pulumi
@@ -25,7 +25,7 @@ type vault struct {
 }
 
 func newVault(parent *scope) *vault {
-	s := parent.component("Secrets", "secrets")
+	s := parent.component("Secrets", "secrets", "secrets")
 	protect := pulumi.Protect(s.args.AWS.Protect)
 	v := &vault{s: s}
 	v.key = newKey(s, "key", "The secrets of stack "+s.stack, document.Key(s.args.place()), protect)
@@ -98,8 +98,8 @@ func (v *vault) restrict(e *endpoints, control, controlExecution, proxies *iam.R
 func (a *EnvironmentArgs) secretNames() []string {
 	var names []string
 	for _, c := range a.Plan.Credentials {
-		if name, _, err := cloud.SecretOf(c.Secret); err == nil {
-			names = append(names, name)
+		if ref, err := plan.ParseReference(c.Secret); err == nil && ref.Source == plan.SourceAWSSecretsManager {
+			names = append(names, ref.Name)
 		}
 	}
 	slices.Sort(names)

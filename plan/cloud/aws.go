@@ -5,9 +5,7 @@
 package cloud
 
 import (
-	"errors"
 	"net/netip"
-	"net/url"
 	"strings"
 )
 
@@ -162,15 +160,4 @@ func (a *AWS) Partition() string {
 		return "aws-us-gov"
 	}
 	return "aws"
-}
-
-// SecretOf is the name of the secret that a URL awssecretsmanager://NAME is
-// about, and the region that it says, or "". A fragment, which selects a part
-// of the value, does not count.
-func SecretOf(raw string) (name, region string, err error) {
-	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "awssecretsmanager" || u.User != nil {
-		return "", "", errors.New("not a URL awssecretsmanager://NAME")
-	}
-	return u.Host + u.Path, u.Query().Get("region"), nil
 }
