@@ -12,10 +12,8 @@ import (
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	internallistenerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/internal_listener/v3"
 	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
-	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -32,8 +30,9 @@ type Node struct {
 	ID string
 	// Stack is the name of the environment.
 	Stack string
-	// XDS is the path of the control plane's Unix socket.
-	XDS string
+	// XDS is the path of the control plane's Unix socket, if Remote is nil.
+	XDS    string
+	Remote *Remote
 }
 
 // Bootstrap is the JSON that a node's Envoy is started with. It opens nothing
@@ -41,17 +40,9 @@ type Node struct {
 // listens on nothing.
 func Bootstrap(n Node) ([]byte, error) {
 	b := &builder{}
-	xds := &clusterv3.Cluster{
-		Name:                 "xds",
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		LoadAssignment:       assignment("xds", &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: n.XDS}}}),
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{
-			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.any(&httpv3.HttpProtocolOptions{
-				UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-					ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}},
-				}},
-			}),
-		},
+	xds := b.controlCluster(n)
+	if err := errors.Join(b.errs...); err != nil {
+		return nil, fmt.Errorf("build the bootstrap of node %q: %w", n.ID, err)
 	}
 	boot := &bootstrapv3.Bootstrap{
 		Node: &corev3.Node{Id: n.ID, Cluster: n.Stack},

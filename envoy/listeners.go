@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	snidfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_dynamic_forward_proxy/v3"
@@ -20,6 +22,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/postern/postern/plan"
 )
 
 // noServerName is the certificate asked for when a client names no server.
@@ -35,8 +39,13 @@ func (b *builder) listeners() {
 	b.emit(resource.ListenerType, clusterIntercept, nil, "intercept", func() proto.Message {
 		return b.interceptListener(clusterIntercept, l7ScopeFormat)
 	})
+	ports := map[uint16]string{}
 	for _, a := range b.plan.Agents {
-		b.emit(resource.ListenerType, "agent/"+a.Name, nil, b.generation(a.Name), func() proto.Message { return b.agentListener(a.Name) })
+		if other := ports[a.Port]; a.Port != 0 && other != "" {
+			b.errs = append(b.errs, fmt.Errorf("agents %q and %q have the same port %d: an agent's port is its identity", other, a.Name, a.Port))
+		}
+		ports[a.Port] = a.Name
+		b.emit(resource.ListenerType, "agent/"+a.Name, nil, fmt.Sprintf("%d/%s", a.Port, b.generation(a.Name)), func() proto.Message { return b.agentListener(a) })
 		for _, d := range b.destinations[a.Name] {
 			switch name := d.cluster(); {
 			case name == clusterIntercept:
@@ -55,7 +64,8 @@ func (b *builder) listeners() {
 
 // agentListener is the identity of an agent: whoever can connect to this
 // socket is the agent, and nothing it sends can make it somebody else.
-func (b *builder) agentListener(agent string) *listenerv3.Listener {
+func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
+	agent := a.Name
 	hcm := b.connectionManager("agent", connectScope(agent, connectScopeFormat))
 	hcm.HttpFilters = b.requestFilters(b.restFilter(), b.connectState(agent))
 	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})
@@ -63,11 +73,8 @@ func (b *builder) agentListener(agent string) *listenerv3.Listener {
 	hcm.HttpProtocolOptions = &corev3.Http1ProtocolOptions{AcceptHttp_10: true}
 	hcm.AccessLog = []*accesslogv3.AccessLog{b.agentLog(agent)}
 	hcm.LocalReplyConfig = b.localReplies(agent)
-	return &listenerv3.Listener{
+	l := &listenerv3.Listener{
 		Name: "agent/" + agent,
-		Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{
-			Path: AgentSocket(agent), Mode: 0o600,
-		}}},
 		FilterChains: []*listenerv3.FilterChain{{
 			// A chain of another name is another chain: Envoy closes the
 			// connections of the one before at once, as it is told not to drain.
@@ -75,6 +82,29 @@ func (b *builder) agentListener(agent string) *listenerv3.Listener {
 			Filters: []*listenerv3.Filter{b.networkFilter("http_connection_manager", hcm)},
 		}},
 	}
+	b.agentAddress(l, a)
+	return l
+}
+
+// agentAddress says where the agent's listener is: on its Unix socket, or on a
+// port behind a load balancer. The load balancer's PROXY header is the only way
+// to learn who connects, so a connection without one is closed.
+func (b *builder) agentAddress(l *listenerv3.Listener, a plan.Agent) {
+	if a.Port == 0 {
+		l.Address = &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: AgentSocket(a.Name), Mode: 0o600}}}
+		return
+	}
+	l.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: "0.0.0.0", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port)},
+	}}}
+	l.ListenerFilters = []*listenerv3.ListenerFilter{{
+		Name: "envoy.filters.listener.proxy_protocol",
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&proxyprotocolv3.ProxyProtocol{
+			// The text of version 1 is what an agent could make an HTTP client send.
+			DisallowedVersions: []corev3.ProxyProtocolConfig_Version{corev3.ProxyProtocolConfig_V1},
+		})},
+	}}
+	l.ListenerFiltersTimeout = durationpb.New(5 * time.Second)
 }
 
 // generation names the agent's filter chain.

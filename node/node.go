@@ -38,8 +38,12 @@ type Config struct {
 	Stack string
 	// Dir is the node's private working folder.
 	Dir string
-	// XDS is the control plane's socket, relative to Dir or absolute.
+	// XDS is the control plane's socket, relative to Dir or absolute, if
+	// Remote is nil.
 	XDS string
+	// Remote is the control plane on another machine. The caller keeps the
+	// file at [envoy.IdentityPath] in Dir current.
+	Remote *envoy.Remote
 	// Audit is the folder of the stack's audit log.
 	Audit string
 	// Envoy is the path of the binary.
@@ -53,7 +57,7 @@ type Config struct {
 // Run supervises Envoy until ctx is done, and then leaves no process and no
 // socket behind. Only one Run may use a Dir at a time.
 func Run(ctx context.Context, c Config) (err error) {
-	boot, err := envoy.Bootstrap(envoy.Node{ID: c.ID, Stack: c.Stack, XDS: c.XDS})
+	boot, err := envoy.Bootstrap(envoy.Node{ID: c.ID, Stack: c.Stack, XDS: c.XDS, Remote: c.Remote})
 	if err != nil {
 		return err
 	}

@@ -94,6 +94,10 @@ const (
 // Agent is a named pool of workloads with one policy.
 type Agent struct {
 	Name string `json:"name"`
+	// Port is the TCP port of the agent's listener on every node, or 0 for a
+	// Unix socket. No two agents have the same. Whoever can connect to it is the
+	// agent: the environment's firewall decides who that is.
+	Port uint16 `json:"port,omitempty"`
 	// Rules are in the order of the agent's allow list. Of the rules that
 	// match a request, one that denies decides, otherwise the first; if none
 	// does, the request is denied by [DefaultRule].

@@ -93,6 +93,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "xds", never: []string{"sandbox"}, why: "the control plane does not know what runs behind a listener"},
 		{from: "xds", never: []string{"audit"}, why: "the control plane is not on the path of a request, and must work when the log does not"},
 		{from: "audit", only: []string{"plan"}, why: "events are read long after, and elsewhere than, the fleet that wrote them"},
+		{from: "svid", only: []string{}, why: "who a machine is does not depend on what it is served"},
 		{from: "node", only: []string{"plan", "audit", "envoy"}, why: "a node runs one Envoy and its log; what Envoy enforces comes over xDS, never from here"},
 		{from: "sandbox", only: []string{"plan"}, why: "half of it runs inside the agent's boundary: what it links is what an agent can attack"},
 		{from: "cmd/postern-sandbox", only: []string{"sandbox", "plan"}, why: "each command in a sandbox waits for it to start, and an agent can attack it"},

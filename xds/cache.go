@@ -203,7 +203,7 @@ func (c *cache) replace(version string, tables map[string]*table) published {
 func (c *cache) send(node string) {
 	for _, k := range kinds {
 		for key, w := range c.watches {
-			if key.url != k.url || node != "" && key.node != node {
+			if key.url != k.url || node != "" && key.node != node || !c.ledger.member(key.node) {
 				continue
 			}
 			if resp := c.diff(w, nil); resp != nil {

@@ -2,7 +2,6 @@ package xds
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/secret"
@@ -41,6 +41,9 @@ type Config struct {
 	// State is a private folder for what must survive a restart: the nodes
 	// that are part of the stack, and the last version that converged.
 	State string
+	// Fleet is the port for nodes on other machines, or nil. Its nodes need no
+	// AddNode: their certificate makes them part of the stack.
+	Fleet *svid.Server
 	Envoy envoy.Options
 	// Prepare, if set, is called before a plan is served to a node: on one
 	// machine it makes the folders of the agents' sockets.
@@ -117,14 +120,14 @@ func New(cfg Config) (*Control, error) {
 		return nil, err
 	}
 	c := &Control{
-		cfg: cfg, ledger: newLedger(cfg.Log), ca: ca, salt: make([]byte, 32),
+		cfg: cfg, ledger: newLedger(cfg.Log), ca: ca,
 		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted},
 		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 		ended:    map[string]bool{},
 		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
 	}
-	if _, err := rand.Read(c.salt); err != nil {
-		return nil, fmt.Errorf("make a salt: %w", err)
+	if c.salt, err = c.deriveSalt(); err != nil {
+		return nil, err
 	}
 	c.cache = newCache(c.ledger, c.leaf, c.mayMint)
 	c.secrets = secret.NewStore(c.salt, func() {
@@ -156,6 +159,9 @@ func New(cfg Config) (*Control, error) {
 	}
 	for _, id := range nodes {
 		c.ledger.allow(id, true)
+	}
+	if err := readJSON(c.removedFile(), &c.ledger.removed); err != nil {
+		return nil, err
 	}
 	c.rollout.Lock()
 	return c, nil
@@ -190,7 +196,8 @@ func (c *Control) Run(ctx context.Context) error {
 		case <-second.C:
 			c.checkClock()
 			c.expire(ctx)
-		case <-minute.C:
+		case now := <-minute.C:
+			c.ledger.forget(now)
 			if b := c.bundle(); b != nil {
 				c.saveLeases(b)
 			}
@@ -224,14 +231,18 @@ func (c *Control) resume(ctx context.Context) error {
 	return nil
 }
 
-// Register adds the aggregated discovery service to g.
-func (c *Control) Register(ctx context.Context, g *grpc.Server) {
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, c.cache, serverv3.CallbackFuncs{
+// Register adds the aggregated discovery service to the servers. It is called
+// once: streams are numbered through all of them.
+func (c *Control) Register(ctx context.Context, servers ...*grpc.Server) {
+	s := serverv3.NewServer(ctx, c.cache, serverv3.CallbackFuncs{
 		DeltaStreamOpenFunc:     c.observe.OnDeltaStreamOpen,
 		DeltaStreamClosedFunc:   c.observe.OnDeltaStreamClosed,
 		StreamDeltaRequestFunc:  c.observe.OnStreamDeltaRequest,
 		StreamDeltaResponseFunc: c.observe.OnStreamDeltaResponse,
-	}))
+	})
+	for _, g := range servers {
+		discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
+	}
 }
 
 // Status returns the state of the fleet.
@@ -245,6 +256,10 @@ func (c *Control) Status() *api.Status {
 	b := c.live
 	c.mu.Unlock()
 	s.Nodes = c.ledger.status()
+	if c.cfg.Fleet != nil {
+		s.Refused = c.cfg.Fleet.Counts()
+		s.Refused["mismatch"] = c.ledger.mismatched()
+	}
 	for i := range s.Nodes {
 		if n := &s.Nodes[i]; n.Connected && c.converged(n.ID) {
 			n.Version = s.Version
@@ -287,7 +302,8 @@ func (c *Control) AddNode(id string) error {
 	return c.saveNodes()
 }
 
-// RemoveNode refuses the node from now on.
+// RemoveNode refuses the node from now on, whatever its certificate. A replica
+// knows only the nodes that were removed at it.
 func (c *Control) RemoveNode(id string) error {
 	c.rollout.Lock()
 	defer c.rollout.Unlock()
@@ -298,11 +314,19 @@ func (c *Control) RemoveNode(id string) error {
 func (c *Control) saveNodes() error {
 	ids := []string{}
 	for _, n := range c.ledger.status() {
-		ids = append(ids, n.ID)
+		if !n.Joined {
+			ids = append(ids, n.ID)
+		}
 	}
 	sort.Strings(ids)
-	return writeJSON(c.nodesFile(), ids)
+	if err := writeJSON(c.nodesFile(), ids); err != nil {
+		return err
+	}
+	return writeJSON(c.removedFile(), c.ledger.removals(time.Now()))
 }
+
+// Removed reports whether the node was removed, and may have no certificate.
+func (c *Control) Removed(node string) bool { return c.ledger.wasRemoved(node) }
 
 func (c *Control) bundle() *bundle.Bundle {
 	c.mu.Lock()
@@ -316,8 +340,9 @@ func (c *Control) liveVersion() string {
 	return c.version
 }
 
-func (c *Control) nodesFile() string { return filepath.Join(c.cfg.State, "nodes.json") }
-func (c *Control) goodFile() string  { return filepath.Join(c.cfg.State, "good.bundle") }
+func (c *Control) nodesFile() string   { return filepath.Join(c.cfg.State, "nodes.json") }
+func (c *Control) goodFile() string    { return filepath.Join(c.cfg.State, "good.bundle") }
+func (c *Control) removedFile() string { return filepath.Join(c.cfg.State, "removed.json") }
 
 // readJSON decodes the file into v, and leaves v alone if there is no file.
 func readJSON(path string, v any) error {

@@ -13,8 +13,10 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -26,7 +28,18 @@ type ledger struct {
 
 	mu    sync.Mutex
 	known map[string]bool
-	nodes map[string]*record
+	// joined are those of known that are part of the stack by their
+	// certificate, for as long as they are there.
+	joined map[string]bool
+	// removed are nodes whose certificate does not count any more.
+	removed map[string]time.Time
+	nodes   map[string]*record
+	// peers maps an open stream to the node that its certificate names. A stream
+	// over the Unix socket has none.
+	peers map[int64]svid.ID
+	// mismatches counts streams that were refused: they said another node's
+	// name than their certificate.
+	mismatches uint64
 	// streams maps an open stream to its node, once that has said its name.
 	streams map[int64]string
 	// refused counts refusals.
@@ -57,7 +70,10 @@ type typeRecord struct {
 }
 
 func newLedger(log *slog.Logger) *ledger {
-	return &ledger{log: log, known: map[string]bool{}, nodes: map[string]*record{}, streams: map[int64]string{}, changed: make(chan struct{})}
+	return &ledger{
+		log: log, known: map[string]bool{}, joined: map[string]bool{}, removed: map[string]time.Time{},
+		nodes: map[string]*record{}, peers: map[int64]svid.ID{}, streams: map[int64]string{}, changed: make(chan struct{}),
+	}
 }
 
 // notify wakes everybody who waits for a change.
@@ -84,9 +100,12 @@ func (l *ledger) allow(node string, yes bool) {
 	defer l.mu.Unlock()
 	if yes {
 		l.known[node] = true
+		delete(l.removed, node)
 	} else {
 		delete(l.known, node)
+		delete(l.joined, node)
 		delete(l.nodes, node)
+		l.removed[node] = time.Now()
 	}
 	l.wake()
 }
@@ -169,7 +188,7 @@ func (l *ledger) status() []api.Node {
 	defer l.mu.Unlock()
 	nodes := make([]api.Node, 0, len(l.known))
 	for id := range l.known {
-		n := api.Node{ID: id}
+		n := api.Node{ID: id, Joined: l.joined[id]}
 		if r := l.nodes[id]; r != nil {
 			n.Connected, n.Since, n.LastAck, n.LastNack, n.Nack = r.connected, r.since, r.lastAck, r.lastNack, r.nack
 			for _, k := range kinds {
@@ -196,7 +215,16 @@ func (l *ledger) missing() []api.Missing {
 }
 
 // OnDeltaStreamOpen implements the delta callbacks.
-func (l *ledger) OnDeltaStreamOpen(context.Context, int64, string) error { return nil }
+func (l *ledger) OnDeltaStreamOpen(ctx context.Context, stream int64, _ string) error {
+	if p, ok := peer.FromContext(ctx); ok {
+		if id, ok := svid.Peer(p.AuthInfo); ok {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.peers[stream] = id
+		}
+	}
+	return nil
+}
 
 // OnDeltaStreamClosed implements the delta callbacks.
 func (l *ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
@@ -204,6 +232,7 @@ func (l *ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
 	defer l.mu.Unlock()
 	id := l.streams[stream]
 	delete(l.streams, stream)
+	delete(l.peers, stream)
 	if r := l.nodes[id]; r != nil && r.stream == stream {
 		r.connected, r.since = false, time.Now().UTC()
 		l.log.Info("node disconnected", "node", id)
@@ -220,6 +249,9 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	id, ok := l.streams[stream]
 	if !ok {
 		id = req.GetNode().GetId()
+		if err := l.admit(stream, id); err != nil {
+			return err
+		}
 		if !l.known[id] {
 			l.log.Warn("refused unknown node", "node", fmt.Sprintf("%.64q", id))
 			return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)

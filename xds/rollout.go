@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -253,7 +254,7 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 	for _, k := range kinds {
 		tables[k.url] = newTable()
 	}
-	if err := c.secrets.Watch(ctx, valid.Credentials); err != nil {
+	if err := c.secrets.Watch(ctx, needed(valid, b.Killed)); err != nil {
 		return nil, nil, err
 	}
 	if valid.Stack == "" {
@@ -261,6 +262,9 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 	}
 	if c.cfg.Prepare != nil {
 		for _, n := range c.ledger.status() {
+			if n.Joined { // its folders are on its own machine
+				continue
+			}
 			if err := c.cfg.Prepare(n.ID, valid); err != nil {
 				return nil, nil, err
 			}
@@ -301,7 +305,20 @@ func (c *Control) options(b *bundle.Bundle, valid *plan.Plan) envoy.Options {
 	return o
 }
 
-// addSecrets adds the credentials of p.
+// needed returns the credentials that a rule of an agent that may do anything
+// refers to. The others are not read.
+func needed(valid *plan.Plan, killed bundle.Killed) []plan.Credential {
+	used := map[string]bool{}
+	for _, a := range valid.Agents {
+		for _, r := range a.Rules {
+			used[r.Credential] = used[r.Credential] || !r.Deny && !killed.Agent(a.Name)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(valid.Credentials), func(c plan.Credential) bool { return !used[c.Name] })
+}
+
+// addSecrets adds the credentials of p. Those that are not needed are empty
+// rather than missing: so a node that holds one forgets it.
 func (c *Control) addSecrets(t *table, p *plan.Plan) error {
 	for _, cred := range p.Credentials {
 		name := envoy.SecretName(cred.Name)

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/daemon"
@@ -32,6 +31,7 @@ var rootFiles = []string{
 
 func newControlCmd() *cobra.Command {
 	var home, metrics, replica string
+	var remote remoteNodes
 	cmd := &cobra.Command{
 		Use:   "control --home DIR [--metrics-listen ADDRESS] [--replica NAME]",
 		Short: "Run the control plane of a stack, or one replica of it",
@@ -39,17 +39,18 @@ func newControlCmd() *cobra.Command {
   posternd control --home /var/lib/postern/prod --replica eu-1`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, replica, logger())
+			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, replica, &remote, logger())
 		},
 	}
 	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
 	cmd.Flags().StringVar(&metrics, "metrics-listen", "", "serve /metrics, /healthz and /readyz on this TCP address too, such as 127.0.0.1:9464")
 	cmd.Flags().StringVar(&replica, "replica", "", "the name of this one, if the stack has several: it reports to the bundle store")
 	_ = cmd.MarkFlagRequired("home")
+	remote.flags(cmd)
 	return cmd
 }
 
-func runControl(ctx context.Context, home stacks.Home, metrics, replica string, log *slog.Logger) error {
+func runControl(ctx context.Context, home stacks.Home, metrics, replica string, remote *remoteNodes, log *slog.Logger) error {
 	if err := home.CheckSockets(); err != nil {
 		return err
 	}
@@ -69,6 +70,10 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 	if err != nil {
 		return err
 	}
+	fleet, err := remote.server(home, log)
+	if err != nil {
+		return err
+	}
 	events, err := audit.NewWriter(home.AuditDir(), audit.ControlPlane)
 	if err != nil {
 		return err
@@ -85,6 +90,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 			}
 			return nil
 		},
+		Fleet: fleet,
 		Probe: probe(home), Event: recordTo(events), Log: log,
 	})
 	if err != nil {
@@ -105,12 +111,19 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	grpcServer := grpc.NewServer(
-		xds.ServerOption(),
-		grpc.MaxConcurrentStreams(1000),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-	)
-	control.Register(ctx, grpcServer)
+	grpcServer := grpc.NewServer(grpcOptions()...)
+	if fleet != nil {
+		fleet.Removed = control.Removed
+		remoteServer, remoteListener, err := remote.serve(ctx, fleet)
+		if err != nil {
+			return errors.Join(err, nodes.Close(), operators.Close())
+		}
+		control.Register(ctx, grpcServer, remoteServer)
+		defer remoteServer.Stop()
+		go func() { cancel(remoteServer.Serve(remoteListener)) }()
+	} else {
+		control.Register(ctx, grpcServer)
+	}
 	httpServer := &http.Server{Handler: control.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() { cancel(control.Run(ctx)) }()
 	go func() { cancel(grpcServer.Serve(nodes)) }()

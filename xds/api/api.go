@@ -35,9 +35,12 @@ type Status struct {
 	// Rejected is the last version that a node refused, or nil.
 	Rejected *Rejection `json:"rejected,omitempty"`
 	// PID of the control plane.
-	PID         int          `json:"pid"`
-	Nodes       []Node       `json:"nodes"`
-	Credentials []Credential `json:"credentials,omitempty"`
+	PID int `json:"pid"`
+	// Refused counts, by reason, the connections and joins of machines that are
+	// not nodes of this stack, since the control plane started.
+	Refused     map[string]uint64 `json:"refused,omitempty"`
+	Nodes       []Node            `json:"nodes"`
+	Credentials []Credential      `json:"credentials,omitempty"`
 	// Problem is why the control plane does not serve what was published last,
 	// and what to do; "" if it does.
 	Problem string `json:"problem,omitempty"`
@@ -76,6 +79,9 @@ type Node struct {
 	// Version is the newest version of which the node has acknowledged
 	// every resource, or "".
 	Version string `json:"version"`
+	// Joined is set for a node that is part of the stack by its certificate
+	// alone: it leaves the list when it has been away for an hour.
+	Joined bool `json:"joined,omitempty"`
 	// LastAck and LastNack are zero if there was none.
 	LastAck  time.Time `json:"last_ack,omitzero"`
 	LastNack time.Time `json:"last_nack,omitzero"`

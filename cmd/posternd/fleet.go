@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/svid"
+)
+
+// fleetDir is a folder with a fleet's authority and the hashes of its tokens.
+type fleetDir struct{ path string }
+
+func (d fleetDir) cert() string   { return filepath.Join(d.path, "ca.pem") }
+func (d fleetDir) key() string    { return filepath.Join(d.path, "ca.key") }
+func (d fleetDir) tokens() string { return filepath.Join(d.path, "tokens") }
+
+func newAuthorityCmd() *cobra.Command {
+	var stack string
+	cmd := &cobra.Command{
+		Use:     "authority --stack NAME DIR",
+		Short:   "Make the authority of nodes on other machines: ca.pem for every node, ca.key for the control plane only",
+		Example: "  posternd authority --stack prod fleet/",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return fleetDir{args[0]}.init(stack, time.Now())
+		},
+	}
+	cmd.Flags().StringVar(&stack, "stack", "", "the stack's name (required)")
+	_ = cmd.MarkFlagRequired("stack")
+	return cmd
+}
+
+func newTokenCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "token DIR",
+		Short: "Print a new token for nodes to join with, and keep its hash",
+		Long: `The token is printed once and kept nowhere: put it where the nodes read it. The
+file "tokens" has its hash. To revoke a token, remove its line; nodes that have
+joined with it stay until they are removed.`,
+		Example: "  posternd token fleet/ >join-token",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			token, err := fleetDir{args[0]}.newToken(time.Now())
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), token)
+			return nil
+		},
+	}
+}
+
+// init makes the authority. It never replaces one: every node would have to
+// join again.
+func (d fleetDir) init(stack string, now time.Time) error {
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	for _, path := range []string{d.key(), d.cert()} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s exists: remove it to make a new authority, with which every node has to join anew", path)
+		}
+	}
+	cert, key, err := svid.NewAuthority(stack, now)
+	if err != nil {
+		return err
+	}
+	if err := svid.WriteFile(d.key(), key, 0o600); err != nil {
+		return err
+	}
+	return svid.WriteFile(d.cert(), cert, 0o644)
+}
+
+func (d fleetDir) newToken(now time.Time) (token string, err error) {
+	f, err := os.OpenFile(d.tokens(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("keep the token's hash: %w", err)
+	}
+	token, hash := svid.NewToken()
+	_, err = fmt.Fprintf(f, "%s # %s\n", hash, now.UTC().Format(time.RFC3339))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", fmt.Errorf("keep the token's hash: %w", err)
+	}
+	return token, nil
+}

@@ -1,0 +1,143 @@
+package svid
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"time"
+)
+
+// Lifetime is how long a node's certificate is valid.
+const Lifetime = 24 * time.Hour
+
+// authorityLifetime is how long a fleet's authority is valid.
+const authorityLifetime = 10 * 365 * 24 * time.Hour
+
+// backdate is by how much a certificate's validity starts early, for clocks that differ.
+const backdate = 5 * time.Minute
+
+// Authority is the certificate authority of one stack's fleet. It is safe for
+// concurrent use.
+type Authority struct {
+	// PEM is its certificate.
+	PEM   []byte
+	stack string
+	cert  *x509.Certificate
+	key   crypto.Signer
+	// lifetime of the certificates that it issues; shorter only in tests.
+	lifetime time.Duration
+}
+
+// NewAuthority makes an authority and returns its certificate and its key as
+// PEM. Whoever has the key can be any node of the stack.
+func NewAuthority(stack string, now time.Time) (cert, key []byte, err error) {
+	if !name.MatchString(stack) {
+		return nil, nil, fmt.Errorf("%.64q is no name of a stack", stack)
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the fleet authority's key: %w", err)
+	}
+	template := &x509.Certificate{
+		Subject:   pkix.Name{Organization: []string{"Postern"}, CommonName: "Postern fleet CA of stack " + stack},
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(authorityLifetime),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		IsCA:     true, BasicConstraintsValid: true, MaxPathLenZero: true,
+	}
+	der, err := sign(template, template, private.Public(), private)
+	if err != nil {
+		return nil, nil, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode the fleet authority's key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
+}
+
+// LoadAuthority returns the authority of a stack from its PEM. Errors do not
+// quote the key.
+func LoadAuthority(stack string, cert, key []byte) (*Authority, error) {
+	if !name.MatchString(stack) {
+		return nil, fmt.Errorf("%.64q is no name of a stack", stack)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("load the fleet's certificate authority: %w", err)
+	}
+	signer, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok || !pair.Leaf.IsCA {
+		return nil, errors.New("load the fleet's certificate authority: it is none: make one with `posternd authority`")
+	}
+	return &Authority{PEM: cert, stack: stack, cert: pair.Leaf, key: signer, lifetime: Lifetime}, nil
+}
+
+// Key is the authority's private key, from which what replicas share is derived.
+func (a *Authority) Key() crypto.Signer { return a.key }
+
+// Stack is whose fleet it is.
+func (a *Authority) Stack() string { return a.stack }
+
+// Issue returns the certificate of a node for a key, as PEM.
+func (a *Authority) Issue(node string, key crypto.PublicKey, now time.Time) ([]byte, error) {
+	id := ID{Stack: a.stack, Node: node}
+	if !name.MatchString(node) {
+		return nil, fmt.Errorf("%.64q is no name of a node", node)
+	}
+	template := &x509.Certificate{
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(a.lifetime),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true, URIs: []*url.URL{id.URI()},
+	}
+	der, err := sign(template, a.cert, key, a.key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
+// serve returns a certificate for the control plane itself, with a key that is
+// in memory only. The authority's own follows, for nodes that know its hash only.
+func (a *Authority) serve(now time.Time) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make the control plane's key: %w", err)
+	}
+	template := &x509.Certificate{
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(a.lifetime),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true, URIs: []*url.URL{ControlURI(a.stack)}, DNSNames: []string{ServerName},
+	}
+	der, err := sign(template, a.cert, key.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("read back the control plane's certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+func sign(template, parent *x509.Certificate, key crypto.PublicKey, by crypto.Signer) ([]byte, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, fmt.Errorf("make a serial number: %w", err)
+	}
+	template.SerialNumber = serial
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, by)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate: %w", err)
+	}
+	return der, nil
+}

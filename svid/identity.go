@@ -1,0 +1,106 @@
+// Package svid is who the machines of a fleet are: X.509 certificates in the
+// form of SPIFFE's X.509-SVID, by which a node and a control plane on different
+// machines know each other, and the join by which a new node gets one.
+//
+// The fleet's authority signs them. It is not the authority that agents trust:
+// neither can speak for the other.
+package svid
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base32"
+	"fmt"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// trustDomain is that of every identity: the stack is part of the path.
+const trustDomain = "postern"
+
+// ServerName is the DNS name in every control plane's certificate beside
+// [ControlURI], whatever its address is. Nobody resolves it.
+const ServerName = "control.postern.internal"
+
+// name is what stacks and nodes may be called: it is a part of a URI and of paths.
+var name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// ID is who a node is.
+type ID struct{ Stack, Node string }
+
+// URI is the node's SPIFFE ID.
+func (id ID) URI() *url.URL {
+	return &url.URL{Scheme: "spiffe", Host: trustDomain, Path: "/" + id.Stack + "/node/" + id.Node}
+}
+
+// ControlURI is the SPIFFE ID of the control plane of a stack, the same for
+// all replicas.
+func ControlURI(stack string) *url.URL {
+	return &url.URL{Scheme: "spiffe", Host: trustDomain, Path: "/" + stack + "/control"}
+}
+
+// Of returns the node that a certificate names. It does not verify the
+// certificate. Exactly one URI is allowed (X.509-SVID, section 2).
+func Of(cert *x509.Certificate) (ID, error) {
+	if len(cert.URIs) != 1 {
+		return ID{}, fmt.Errorf("the certificate names %d identities, not one", len(cert.URIs))
+	}
+	uri := cert.URIs[0]
+	parts := strings.Split(uri.Path, "/")
+	if len(parts) != 4 || parts[2] != "node" {
+		return ID{}, fmt.Errorf("%.128q is no node's identity", uri)
+	}
+	id := ID{Stack: parts[1], Node: parts[3]}
+	// Written out again, so that nothing hides in a user, a port or an escape.
+	if !name.MatchString(id.Stack) || !name.MatchString(id.Node) || id.URI().String() != uri.String() {
+		return ID{}, fmt.Errorf("%.128q is no node's identity", uri)
+	}
+	return id, nil
+}
+
+// maxName leaves room in a node's ID for the hash of its key.
+const maxName = 63 - 1 - hashLength
+
+// hashLength is in characters of 5 bits: 80 bits.
+const hashLength = 16
+
+var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// Joined is the ID of a node that joined under a name with a key: the name, a
+// dash, and a hash of the key. So nobody can join as somebody else, at whichever
+// replica and whether or not that node is connected: they do not have its key.
+func Joined(node string, key crypto.PublicKey) (string, error) {
+	if len(node) > maxName || !name.MatchString(node) {
+		return "", fmt.Errorf("%.64q is no name of a node: use up to %d lower-case letters, digits and dashes", node, maxName)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", fmt.Errorf("encode the key of node %s: %w", node, err)
+	}
+	sum := sha256.Sum256(der)
+	return node + "-" + lower.EncodeToString(sum[:])[:hashLength], nil
+}
+
+// Read returns what is in the environment variable of env://NAME, or else in
+// the file of that path. Errors have the place, never the content.
+func Read(from string) ([]byte, error) {
+	variable, ok := strings.CutPrefix(from, "env://")
+	if !ok {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			return nil, err
+		}
+		if len(b) == 0 {
+			return nil, fmt.Errorf("%s is empty", from)
+		}
+		return b, nil
+	}
+	v := os.Getenv(variable)
+	if v == "" {
+		return nil, fmt.Errorf("the environment variable %s is empty", variable)
+	}
+	return []byte(v), nil
+}

@@ -1,0 +1,114 @@
+package xds
+
+import (
+	"crypto/ecdsa"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/postern/postern/svid"
+)
+
+// away is how long a node that joined may be without a stream before it leaves
+// the list: a fleet that scales by itself never takes one away by name.
+const away = time.Hour
+
+// maxJoined bounds the nodes that are there by their certificate.
+const maxJoined = 10000
+
+// admit compares who a stream says it is with its certificate, and makes a
+// node that has one part of the stack. A stream without a certificate came over
+// the Unix socket. The lock is held.
+func (l *ledger) admit(stream int64, node string) error {
+	id, certified := l.peers[stream]
+	switch {
+	case !certified && l.joined[node]:
+		l.log.Warn("refused a node without its certificate", "node", node)
+		return status.Errorf(codes.PermissionDenied, "node %.64q is part of this stack by its certificate only", node)
+	case !certified:
+		return nil
+	case id.Node != node:
+		l.mismatches++
+		l.log.Warn("refused a node that is not its certificate's", "node", fmt.Sprintf("%.64q", node), "certificate", id.Node)
+		return status.Errorf(codes.PermissionDenied, "node %.64q is not the one of this certificate", node)
+	case l.known[node]:
+		return nil
+	case !l.removed[node].IsZero():
+		return nil // it is not known, and that is what the caller says
+	case len(l.joined) >= maxJoined:
+		l.log.Error("too many nodes", "node", node, "most", maxJoined)
+		return status.Errorf(codes.ResourceExhausted, "this stack has %d nodes, and takes no more", maxJoined)
+	}
+	l.known[node], l.joined[node] = true, true
+	return nil
+}
+
+// forget takes nodes off the list that joined and have been away for long.
+func (l *ledger) forget(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range l.joined {
+		if r := l.nodes[id]; r != nil && !r.connected && now.Sub(r.since) > away {
+			delete(l.joined, id)
+			delete(l.known, id)
+			delete(l.nodes, id)
+			l.log.Info("node has been away for long, and is not part of the stack any more", "node", id)
+		}
+	}
+}
+
+// removals returns the nodes that were removed and may still have a certificate.
+func (l *ledger) removals(now time.Time) map[string]time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.removed, func(_ string, at time.Time) bool { return now.Sub(at) > 2*svid.Lifetime })
+	return maps.Clone(l.removed)
+}
+
+func (l *ledger) wasRemoved(node string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.removed[node].IsZero()
+}
+
+// member reports whether the node may be sent anything.
+func (l *ledger) member(node string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known[node]
+}
+
+func (l *ledger) mismatched() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mismatches
+}
+
+// deriveSalt returns what keeps the versions of secrets from telling anything
+// of them. Replicas have it in common, so that a node that moves from one to the
+// other is sent nothing again: it is derived from a key that they share. If no
+// key is in memory, it is random.
+func (c *Control) deriveSalt() ([]byte, error) {
+	keys := []any{c.ca.key}
+	if c.cfg.Fleet != nil {
+		keys = append(keys, c.cfg.Fleet.Authority.Key())
+	}
+	for _, key := range keys {
+		if k, ok := key.(*ecdsa.PrivateKey); ok {
+			b, err := k.Bytes()
+			if err != nil {
+				return nil, fmt.Errorf("derive a salt: %w", err)
+			}
+			return hkdf.Key(sha256.New, b, nil, "postern: versions of secrets", sha256.Size)
+		}
+	}
+	salt := make([]byte, sha256.Size)
+	_, _ = rand.Read(salt) // it never fails: crypto/rand
+	return salt, nil
+}
