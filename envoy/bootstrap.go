@@ -24,6 +24,23 @@ const AdminSocket = "admin.sock"
 // maxConnections bounds the connections of all agents of a node together.
 const maxConnections = 20000
 
+// counted are the statistics that Envoy keeps: those that a node serves
+// (node.EnvoyFamilies). It has some thousand more, eleven for each certificate among
+// them, and counting what nobody reads is a part of what each request costs.
+func counted() []*matcherv3.StringMatcher {
+	var ms []*matcherv3.StringMatcher
+	for _, prefix := range []string{"server.", "control_plane.", "cluster_manager.", "listener_manager.", "dns.cares.", "cluster.xds.", "overload."} {
+		ms = append(ms, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}})
+	}
+	for _, regex := range []string{
+		`http\.(agent|intercept|intercept-wildcard)\.downstream_(cx_active|cx_total|rq_active|rq_total|rq_[1-5]xx|rq_time)`,
+		`cluster\.dynamic\.upstream_(cx_active|cx_connect_fail|rq_total|rq_timeout)`,
+	} {
+		ms = append(ms, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: regex}}})
+	}
+	return ms
+}
+
 // Node is what a node's bootstrap depends on.
 type Node struct {
 	// ID is the node's name at the control plane.
@@ -80,12 +97,8 @@ func Bootstrap(n Node) ([]byte, error) {
 				"re2.max_program_size.warn_level":  structpb.NewNumberValue(100000),
 			}}},
 		}}},
-		// Eleven counters for every certificate and none that anybody reads.
-		StatsConfig: &metricsv3.StatsConfig{StatsMatcher: &metricsv3.StatsMatcher{StatsMatcher: &metricsv3.StatsMatcher_ExclusionList{
-			ExclusionList: &matcherv3.ListStringMatcher{Patterns: []*matcherv3.StringMatcher{
-				{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "sds."}},
-				{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: ".ssl.certificate."}},
-			}},
+		StatsConfig: &metricsv3.StatsConfig{StatsMatcher: &metricsv3.StatsMatcher{StatsMatcher: &metricsv3.StatsMatcher_InclusionList{
+			InclusionList: &matcherv3.ListStringMatcher{Patterns: counted()},
 		}}},
 		OverloadManager: &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
 			Name: "envoy.resource_monitors.global_downstream_max_connections",
