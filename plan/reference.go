@@ -86,7 +86,8 @@ func absolute(p string) bool {
 	return path.IsAbs(p) && p == path.Clean(p) && p != "/" && !strings.ContainsFunc(p, control)
 }
 
-func cleanVault(p string) bool { return vaultName.MatchString(p) && p == path.Clean(p) }
+// cleanVault refuses what would lead out of the mount.
+func cleanVault(p string) bool { return vaultName.MatchString(p) && "/"+p == path.Clean("/"+p) }
 
 func control(r rune) bool { return r < ' ' || r == 0x7f }
 

@@ -141,16 +141,7 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 			s.Gateways = append(s.Gateways, int(rule.Gateway))
 		}
 	}
-	for _, c := range p.Credentials {
-		switch r, err := plan.ParseReference(c.Secret); {
-		case err != nil:
-		case r.Source == plan.SourceFile:
-			s.Hidden = append(s.Hidden, r.Name)
-		case r.Source == plan.SourceExec:
-			// It runs outside, with the control plane's rights.
-			s.ReadOnly = append(s.ReadOnly, r.Name)
-		}
-	}
+	guardSources(s, p)
 	s.Env = placeholders(p, &p.Agents[i])
 	if s.Sockets, err = socketFolders(home, agent); err != nil {
 		return nil, err
@@ -166,6 +157,20 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 		s.ReadOnly = append(s.ReadOnly, ownFolders(daemon)...)
 	}
 	return s, nil
+}
+
+// guardSources keeps the agent from reading the files that secrets are in, and
+// from changing the helpers, which run outside with the control plane's rights.
+func guardSources(s *sandbox.Spec, p *plan.Plan) {
+	for _, c := range p.Credentials {
+		switch r, err := plan.ParseReference(c.Secret); {
+		case err != nil:
+		case r.Source == plan.SourceFile:
+			s.Hidden = append(s.Hidden, r.Name)
+		case r.Source == plan.SourceExec:
+			s.ReadOnly = append(s.ReadOnly, r.Name)
+		}
+	}
 }
 
 // placeholders are the variables that the clients of the agent's credentials

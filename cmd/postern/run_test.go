@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/stacks"
 )
 
@@ -106,6 +107,16 @@ func TestPlaceholders(t *testing.T) {
 	}
 	require.Equal(t, []string{"A_KEY=postern", "A_TOKEN=postern"}, placeholders(p, &p.Agents[0]))
 	require.Empty(t, placeholders(p, &plan.Agent{Name: "nobody"}))
+}
+
+func TestGuardSources(t *testing.T) {
+	t.Parallel()
+	s := &sandbox.Spec{}
+	guardSources(s, &plan.Plan{Credentials: []plan.Credential{
+		{Secret: "file:///work/a%20key#token"}, {Secret: "exec:///work/helper?arg=x"}, {Secret: "env://NAME"}, {Secret: "https://h.test/x"}, {Secret: "nonsense"},
+	}})
+	require.Equal(t, []string{"/work/a key"}, s.Hidden)
+	require.Equal(t, []string{"/work/helper"}, s.ReadOnly)
 }
 
 func TestSpecErrors(t *testing.T) {
