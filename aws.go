@@ -24,6 +24,13 @@ func declareAWS(ctx *pulumi.Context, stack *stacks.Stack) error {
 	if err != nil {
 		return err
 	}
+	// What a person needs next: where to publish, what to fill, whom to allow.
+	ctx.Export("store", env.Store)
+	ctx.Export("secrets", env.Secrets)
+	ctx.Export("operatorPolicy", env.OperatorPolicy)
+	ctx.Export("addresses", env.Addresses)
 	ctx.Export("gates", env.Gates)
+	ctx.Export("events", env.Events)
+	ctx.Export("auditBucket", env.AuditBucket)
 	return nil
 }

@@ -167,6 +167,7 @@ type driver struct {
 	out                  io.Writer
 	home                 stacks.Home
 	scratch              bool // nothing may be left behind
+	cloud                bool // the stack is not on this machine
 }
 
 func (d *driver) preview(ctx context.Context) error {
@@ -228,20 +229,12 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 	if err != nil {
 		return err
 	}
-	if stack.Target != "local" {
-		return fmt.Errorf("%s: target %s cannot be brought up yet: only local can", stack.Path, stack.Target)
+	if stack.Target == stacks.TargetLocal {
+		if err := d.checkMachine(); err != nil {
+			return err
+		}
 	}
-	// What is missing on this machine is better said now than by the engine.
-	if err := d.home.CheckSockets(); err != nil {
-		return err
-	}
-	if _, err := findPosternd(); err != nil {
-		return err
-	}
-	if _, err := findEnvoy(); err != nil {
-		return err
-	}
-	d.scratch = scratch
+	d.scratch, d.cloud = scratch, stack.Target != stacks.TargetLocal
 	return d.run(ctx, func(ctx *pulumi.Context) error { return declare(ctx, stack) }, op)
 }
 
@@ -256,6 +249,18 @@ func (d *driver) load() (*stacks.Stack, error) {
 		return nil, fmt.Errorf("there is no %s in this folder; there is: %s", stackFile(d.name), strings.Join(there, ", "))
 	}
 	return stack, err
+}
+
+// checkMachine says what is missing on this machine: better now than by the engine.
+func (d *driver) checkMachine() error {
+	if err := d.home.CheckSockets(); err != nil {
+		return err
+	}
+	if _, err := findPosternd(); err != nil {
+		return err
+	}
+	_, err := findEnvoy()
+	return err
 }
 
 func (d *driver) find() (err error) {
@@ -303,6 +308,10 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 	}
 	fmt.Fprintln(d.out, sum.Line())
 	if sum.Operation != "up" {
+		return nil
+	}
+	if d.cloud {
+		fmt.Fprintln(d.out, "  the fleet serves when its secrets have values and a policy is published: docs/aws.md")
 		return nil
 	}
 	status, err := api.Dial(d.home.ControlSocket()).Status(ctx)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	p "github.com/pulumi/pulumi-go-provider"
@@ -170,7 +171,8 @@ func (e *Engine) Preview(ctx context.Context) (*Summary, error) {
 }
 
 // Up makes the machine what the program declares. It looks at the machine
-// first, so that it repairs what has drifted.
+// first, so that it repairs what has drifted. In a cloud it refuses to forget
+// what an interrupted run may have left there.
 func (e *Engine) Up(ctx context.Context) (*Summary, error) {
 	if err := e.clearPending(ctx); err != nil {
 		return nil, err
@@ -203,12 +205,17 @@ func (e *Engine) Destroy(ctx context.Context) (*Summary, error) {
 	})
 }
 
-// clearPending forgets creations that a killed `up` never finished. Every
-// create of ours replaces what it finds, so nothing is lost by that.
+// clearPending forgets creations that a killed `up` never finished. On this
+// machine every create replaces what it finds, so nothing is lost by that.
 func (e *Engine) clearPending(ctx context.Context) error {
-	pending, err := hasPending(stateFile(e.dir, e.opts.Stack))
-	if err != nil || !pending {
+	pending, err := pendingOperations(stateFile(e.dir, e.opts.Stack))
+	if err != nil || len(pending) == 0 {
 		return err
+	}
+	if foreign := elsewhere(pending); len(foreign) > 0 {
+		return fmt.Errorf("an interrupted run was creating %s in the cloud, and the engine does not know whether they exist: look for them by the tag postern:stack=%s, "+
+			"remove or import what is there, then run `pulumi refresh -s %s --clear-pending-creates` with PULUMI_BACKEND_URL=file://%s",
+			strings.Join(foreign, ", "), e.opts.Stack, e.opts.Stack, e.dir)
 	}
 	err = e.serving(func() error {
 		_, err := e.stack.Refresh(ctx, optrefresh.ClearPendingCreates(),

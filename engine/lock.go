@@ -11,7 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/provider"
 )
 
 // orphanLimit is how long to wait for the CLI of a killed driver. It notices
@@ -85,24 +88,44 @@ func waitOrphan(ctx context.Context, pid int) error {
 	return fmt.Errorf("it is still at work after %s", orphanLimit)
 }
 
-// hasPending reports whether the state tells of operations that never ended.
-func hasPending(path string) (bool, error) {
+// pendingOperation is one that never ended, such as "creating".
+type pendingOperation struct {
+	Type     string `json:"type"`
+	Resource struct {
+		URN resource.URN `json:"urn"`
+	} `json:"resource"`
+}
+
+// pendingOperations are those that the state tells of.
+func pendingOperations(path string) ([]pendingOperation, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read the engine's state: %w", err)
+		return nil, fmt.Errorf("read the engine's state: %w", err)
 	}
 	var state struct {
 		Checkpoint struct {
 			Latest struct {
-				Pending []json.RawMessage `json:"pending_operations"`
+				Pending []pendingOperation `json:"pending_operations"`
 			} `json:"latest"`
 		} `json:"checkpoint"`
 	}
 	if err := json.Unmarshal(b, &state); err != nil {
-		return false, fmt.Errorf("read the engine's state %s: %w", path, err)
+		return nil, fmt.Errorf("read the engine's state %s: %w", path, err)
 	}
-	return len(state.Checkpoint.Latest.Pending) > 0, nil
+	return state.Checkpoint.Latest.Pending, nil
+}
+
+// elsewhere are the names of those of the operations that were creating what
+// is not ours: what a provider of a cloud may have made, and nobody knows of.
+func elsewhere(pending []pendingOperation) []string {
+	var names []string
+	for _, op := range pending {
+		if urn := op.Resource.URN; op.Type == "creating" && !strings.HasPrefix(string(urn.Type()), provider.Name+":") {
+			names = append(names, urn.Name())
+		}
+	}
+	return names
 }

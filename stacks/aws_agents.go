@@ -61,6 +61,11 @@ func (l *loader) awsAgents(n, root *node, a *cloud.AWS, s *Stack) {
 		l.at(m, "write proxies: {compute: ec2, ami: ...}", "proxies on fargate can serve %d agents (ECS has so many target groups for a service), there are %d", maxFargatePorts, len(a.Agents))
 	}
 	l.awsPorts(m, a)
+	for i := range s.Plan.Agents {
+		if j := slices.IndexFunc(a.Agents, func(x cloud.Agent) bool { return x.Name == s.Plan.Agents[i].Name }); j >= 0 {
+			s.Plan.Agents[i].Port = a.Agents[j].Port
+		}
+	}
 }
 
 // runtimeOf is what the policy's part of the file says that an agent runs under.

@@ -132,7 +132,7 @@ func Forward(stream ARN) Policy {
 }
 
 // Operators is what people may do who push policies, rotate secrets and read
-// the audit log. They read no secret, and delete nothing.
+// the audit log. They read no secret, and what they remove can be brought back.
 type Operators struct {
 	Place    Place
 	Bundles  ARN
@@ -153,6 +153,9 @@ func (o Operators) Policy() Policy {
 		Statement{Sid: "Find", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{o.Bundles, o.Audit}},
 		Statement{Sid: "Read", Effect: Allow, Action: []string{"s3:GetObject"}, Resource: []ARN{o.Bundles.Below("/*"), o.Audit.Below("/*")}},
 		Statement{Sid: "Publish", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: []ARN{o.Bundles.Below("/*")}},
+		// Old publications are removed from the list. Their versions stay, as the
+		// bucket's own policy says.
+		Statement{Sid: "Retire", Effect: Allow, Action: []string{"s3:DeleteObject"}, Resource: []ARN{o.Bundles.Below("/0*")}},
 		Statement{Sid: "RotateSecrets", Effect: Allow, Action: []string{"secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"}, Resource: o.Secrets},
 		Statement{
 			Sid: "EncryptSecrets", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{o.Key},
@@ -173,9 +176,10 @@ func (o Operators) Policy() Policy {
 			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies",
 		}, Resource: []ARN{o.Place.Role("postern/*")}},
 		Statement{Sid: "NoDeletion", Effect: Deny, Resource: Everything, Action: []string{
-			"logs:DeleteLogGroup", "logs:DeleteLogStream", "logs:PutRetentionPolicy", "s3:BypassGovernanceRetention", "s3:DeleteObject",
+			"logs:DeleteLogGroup", "logs:DeleteLogStream", "logs:PutRetentionPolicy", "s3:BypassGovernanceRetention",
 			"s3:DeleteObjectVersion", "s3:PutBucketObjectLockConfiguration", "s3:PutObjectLegalHold", "s3:PutObjectRetention",
 		}},
+		Statement{Sid: "NoAuditDeletion", Effect: Deny, Action: []string{"s3:DeleteObject", "s3:PutObject"}, Resource: []ARN{o.Audit.Below("/*")}},
 		Statement{Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue"}, Resource: Everything},
 	)
 }
