@@ -21,7 +21,6 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -58,10 +57,10 @@ var privateRanges = []string{
 
 func (b *builder) clusters() {
 	internal := func(name string) {
-		b.emit(resource.ClusterType, name, nil, "internal", func() proto.Message { return b.internalCluster(name) })
+		b.one(part{kind: "cluster", name: name}, nil, "internal", func() proto.Message { return b.internalCluster(name) })
 	}
 	internal(clusterIntercept)
-	b.emit(resource.ClusterType, clusterDynamic, nil, "dynamic", func() proto.Message { return b.dynamicCluster(clusterDynamic) })
+	b.one(part{kind: "cluster", name: clusterDynamic}, nil, "dynamic", func() proto.Message { return b.dynamicCluster(clusterDynamic) })
 	for _, a := range b.plan.Agents {
 		for _, d := range b.destinations[a.Name] {
 			if name := d.cluster(); name != clusterIntercept {
@@ -70,7 +69,7 @@ func (b *builder) clusters() {
 		}
 		for i, r := range a.Rules {
 			if name := b.upstreamCluster(r); !r.Deny && name != clusterDynamic {
-				b.emit(resource.ClusterType, name, a.Rules[i:i+1], "upstream", func() proto.Message { return b.upstream(name, r) })
+				b.one(part{kind: "cluster", name: name}, a.Rules[i:i+1], "upstream", func() proto.Message { return b.upstream(name, r) })
 			}
 		}
 	}

@@ -18,7 +18,6 @@ import (
 	sniv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/sni/v3"
 	ondemandv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_selectors/on_demand_secret/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -36,7 +35,7 @@ const noServerName = "no-server-name.invalid"
 func AgentSocket(agent string) string { return "agents/" + agent + "/proxy.sock" }
 
 func (b *builder) listeners() {
-	b.emit(resource.ListenerType, clusterIntercept, nil, "intercept", func() proto.Message {
+	b.one(part{kind: "listener", name: clusterIntercept}, nil, "intercept", func() proto.Message {
 		return b.interceptListener(clusterIntercept, l7ScopeFormat)
 	})
 	ports := map[uint16]string{}
@@ -45,14 +44,14 @@ func (b *builder) listeners() {
 			b.errs = append(b.errs, fmt.Errorf("agents %q and %q have the same port %d: an agent's port is its identity", other, a.Name, a.Port))
 		}
 		ports[a.Port] = a.Name
-		b.emit(resource.ListenerType, "agent/"+a.Name, nil, fmt.Sprintf("%d/%s", a.Port, b.generation(a.Name)), func() proto.Message { return b.agentListener(a) })
+		b.one(part{kind: "listener", agent: a.Name}, nil, fmt.Sprintf("%d/%s", a.Port, b.generation(a.Name)), func() proto.Message { return b.agentListener(a) })
 		for _, d := range b.destinations[a.Name] {
 			switch name := d.cluster(); {
 			case name == clusterIntercept:
 			case d.tunnel():
-				b.emit(resource.ListenerType, name, d.Rules, "", func() proto.Message { return b.tunnelListener(d) })
+				b.one(part{kind: "listener", name: name}, d.Rules, "", func() proto.Message { return b.tunnelListener(d) })
 			case d.wildcard():
-				b.emit(resource.ListenerType, name, nil, "wildcard", func() proto.Message {
+				b.one(part{kind: "listener", name: name}, nil, "wildcard", func() proto.Message {
 					return b.interceptListener(name, wildScopeFormat,
 						overwrite(connectHeader, "%FILTER_STATE("+stateConnect+":PLAIN)%"),
 						overwrite(hostHeader, "%FILTER_STATE("+stateHost+":PLAIN)%"))

@@ -21,17 +21,17 @@ import (
 type Memo struct {
 	// common is what every resource depends on.
 	common string
-	made   map[resourceName]*made
+	made   map[part]*made
 	// builds counts, so that what is not needed any more can be told.
 	builds int
 }
 
-// made is a resource that was built, what it was made of, and in which build it
-// was last part of the plan.
+// made is a part that was built, what it was made of, and in which build it was
+// last in the plan.
 type made struct {
 	identity
-	resource *discoveryv3.Resource
-	build    int
+	resources []*discoveryv3.Resource
+	build     int
 }
 
 // Packed is one plan as it goes over the wire, by type URL. The version of a
@@ -50,25 +50,34 @@ func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 		return nil, fmt.Errorf("encode plan %q: %w", p.Stack, err)
 	}
 	if m.made == nil || m.common != string(common) {
-		m.common, m.made = string(common), map[resourceName]*made{}
+		m.common, m.made = string(common), map[part]*made{}
 	}
 	m.builds++
 	out := Packed{resource.ClusterType: nil, resource.ScopedRouteType: nil, resource.ListenerType: nil}
 	var b *builder
-	b = newBuilder(p, o, func(id identity, build func() proto.Message) {
-		one := m.made[id.resourceName]
-		if one == nil || one.beside != id.beside || !slices.EqualFunc(one.rules, id.rules, plan.Rule.Equal) {
+	b = newBuilder(p, o, func(id identity, build func() []proto.Message) {
+		one := m.made[id.part]
+		switch {
+		case one != nil && one.build == m.builds:
+			return // there is one already
+		case one == nil || one.beside != id.beside || !plan.EqualRules(one.rules, id.rules):
+			// Its own copy of the rules: theirs is all of a plan.
+			id.rules = slices.Clone(id.rules)
+			one = &made{identity: id}
 			wrong := len(b.errs)
-			packed := b.any(build())
+			for _, message := range build() {
+				one.resources = append(one.resources, b.pack(message))
+			}
 			if len(b.errs) > wrong {
 				return
 			}
-			sum := sha256.Sum256(packed.GetValue())
-			one = &made{identity: id, resource: &discoveryv3.Resource{Name: id.name, Version: hex.EncodeToString(sum[:8]), Resource: packed}}
-			m.made[id.resourceName] = one
+			m.made[id.part] = one
 		}
 		one.build = m.builds
-		out[id.url] = append(out[id.url], one.resource)
+		for _, r := range one.resources {
+			url := r.GetResource().GetTypeUrl()
+			out[url] = append(out[url], r)
+		}
 	})
 	if err := b.build(); err != nil {
 		return nil, err
@@ -79,4 +88,11 @@ func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 		}
 	}
 	return out, nil
+}
+
+// pack validates m and hashes its bytes.
+func (b *builder) pack(m proto.Message) *discoveryv3.Resource {
+	packed := b.any(m)
+	sum := sha256.Sum256(packed.GetValue())
+	return &discoveryv3.Resource{Name: m.(interface{ GetName() string }).GetName(), Version: hex.EncodeToString(sum[:8]), Resource: packed}
 }

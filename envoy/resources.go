@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -54,15 +55,23 @@ type Resources struct {
 // Build returns the resources of p, sorted by name. On an error it returns
 // none: half an allowlist is never served.
 func Build(p *plan.Plan, o Options) (*Resources, error) {
-	r := &Resources{}
-	b := newBuilder(p, o, func(_ identity, build func() proto.Message) {
-		switch m := build().(type) {
-		case *clusterv3.Cluster:
-			r.Clusters = append(r.Clusters, m)
-		case *routev3.ScopedRouteConfiguration:
-			r.Scopes = append(r.Scopes, m)
-		case *listenerv3.Listener:
-			r.Listeners = append(r.Listeners, m)
+	r, seen := &Resources{}, map[part]bool{}
+	var b *builder
+	b = newBuilder(p, o, func(id identity, build func() []proto.Message) {
+		if seen[id.part] {
+			return
+		}
+		seen[id.part] = true
+		for _, m := range build() {
+			b.validate(m)
+			switch m := m.(type) {
+			case *clusterv3.Cluster:
+				r.Clusters = append(r.Clusters, m)
+			case *routev3.ScopedRouteConfiguration:
+				r.Scopes = append(r.Scopes, m)
+			case *listenerv3.Listener:
+				r.Listeners = append(r.Listeners, m)
+			}
 		}
 	})
 	if err := b.build(); err != nil {
@@ -139,40 +148,39 @@ type builder struct {
 	// destinations are those of each agent.
 	destinations map[string][]destination
 	credentials  map[string]plan.Credential
-	// seen are the resources that there are already.
-	seen map[resourceName]bool
-	take func(identity, func() proto.Message)
+	// take is given every part, some more than once, and how to build it.
+	take func(identity, func() []proto.Message)
 	errs []error
 }
 
-// resourceName tells all resources apart: those of one type by their names.
-type resourceName struct{ url, name string }
+// part names what is built as one: a resource, or those of one destination.
+type part struct {
+	kind, agent, name string
+	port              uint16
+}
 
-// identity is all that a resource is made of, beside what all share (see
-// [Memo]): two of the same identity have the same bytes.
+// identity is all that a part is made of, beside what all share (see [Memo]):
+// two of the same identity have the same bytes.
 type identity struct {
-	resourceName
+	part
 	// rules are those that it is made of.
 	rules []plan.Rule
 	// beside is what else it is made of, as text.
 	beside string
 }
 
-func newBuilder(p *plan.Plan, o Options, take func(identity, func() proto.Message)) *builder {
+func newBuilder(p *plan.Plan, o Options, take func(identity, func() []proto.Message)) *builder {
 	b := &builder{
 		plan: p, options: o, credentials: map[string]plan.Credential{}, destinations: map[string][]destination{},
-		seen: map[resourceName]bool{}, take: take,
+		take: take,
 	}
 	for _, c := range p.Credentials {
 		b.credentials[c.Name] = c
 	}
 	for _, a := range p.Agents {
-		all := a.Destinations()
-		ds := make([]destination, len(all))
-		for i, d := range all {
-			ds[i] = destination{d}
+		for _, d := range a.Destinations() {
+			b.destinations[a.Name] = append(b.destinations[a.Name], destination{d})
 		}
-		b.destinations[a.Name] = ds
 	}
 	return b
 }
@@ -188,18 +196,9 @@ func (b *builder) build() error {
 	return nil
 }
 
-// emit makes a resource of the type and name, unless there is one.
-func (b *builder) emit(url, name string, rules []plan.Rule, beside string, build func() proto.Message) {
-	n := resourceName{url, name}
-	if b.seen[n] {
-		return
-	}
-	b.seen[n] = true
-	b.take(identity{n, rules, beside}, func() proto.Message {
-		m := build()
-		b.validate(m)
-		return m
-	})
+// one makes a part that is a single resource.
+func (b *builder) one(p part, rules []plan.Rule, beside string, build func() proto.Message) {
+	b.take(identity{p, rules, beside}, func() []proto.Message { return []proto.Message{build()} })
 }
 
 func (b *builder) validate(m proto.Message) {
@@ -237,6 +236,6 @@ func authority(r plan.Rule) string {
 	return hostPort(r.Host, r.Port)
 }
 
-func hostPort(host string, port uint16) string { return fmt.Sprintf("%s:%d", host, port) }
+func hostPort(host string, port uint16) string { return host + ":" + strconv.Itoa(int(port)) }
 
 func isWildcard(host string) bool { return strings.HasPrefix(host, "*.") }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -62,10 +61,10 @@ func wildScope(agent string) string { return "wild/" + agent + "/true" }
 // no other one anew when one is added.
 func (b *builder) scopes() {
 	for _, a := range b.plan.Agents {
-		rest := connectScope(a.Name, restOfHosts)
+		rest := part{kind: "rest", agent: a.Name}
 		if b.killed(a.Name) {
-			b.scope(rest, nil, "killed", func() *routev3.ScopedRouteConfiguration {
-				return b.connectRoutes(rest, []*routev3.VirtualHost{b.defaultHost(a.Name, plan.ReasonKilled)})
+			b.one(rest, nil, "killed", func() proto.Message {
+				return b.connectRoutes(a.Name, restOfHosts, []*routev3.VirtualHost{b.defaultHost(a.Name, plan.ReasonKilled)})
 			})
 			continue
 		}
@@ -75,41 +74,39 @@ func (b *builder) scopes() {
 				wild.add(d.authority(), d.Rules)
 				continue
 			}
-			connect := connectScope(a.Name, d.authority())
-			b.scope(connect, d.Rules, "", func() *routev3.ScopedRouteConfiguration {
-				return b.connectRoutes(connect, []*routev3.VirtualHost{connectHost(a.Name, d.authority(), b.connectRoute(d), "*")})
-			})
-			if !d.tunnel() {
-				key := l7Scope(a.Name, d)
-				b.scope(key, d.Rules, "", func() *routev3.ScopedRouteConfiguration {
-					return scopedRoute(key, []*routev3.VirtualHost{
-						b.requestHost(a.Name, d.authority(), d.domains(), d.Rules), b.defaultHost(a.Name, plan.ReasonName),
-					})
-				})
-			}
+			b.take(identity{part{"destination", a.Name, d.Host, d.Port}, d.Rules, ""}, func() []proto.Message { return b.scopesOf(a.Name, d) })
 		}
 		if hosts := b.wildHosts(a.Name); len(hosts) > 0 {
-			key := wildScope(a.Name)
-			b.scope(key, wild.rules, wild.names, func() *routev3.ScopedRouteConfiguration {
+			b.one(part{kind: "wild", agent: a.Name}, wild.rules, wild.names, func() proto.Message {
 				vhosts := make([]*routev3.VirtualHost, 0, len(hosts)+1)
 				for _, d := range hosts {
 					vhosts = append(vhosts, b.requestHost(a.Name, d.authority(), d.domains(), d.Rules))
 				}
-				return scopedRoute(key, append(vhosts, b.defaultHost(a.Name, plan.ReasonName)))
+				return scopedRoute(wildScope(a.Name), append(vhosts, b.defaultHost(a.Name, plan.ReasonName)))
 			})
 		}
 		all := wild
 		for _, port := range gateways(a) {
 			all.add("gateway:"+strconv.Itoa(int(port)), a.Behind(port))
 		}
-		b.scope(rest, all.rules, all.names, func() *routev3.ScopedRouteConfiguration {
-			return b.connectRoutes(rest, b.restHosts(a))
+		b.one(rest, all.rules, all.names, func() proto.Message {
+			return b.connectRoutes(a.Name, restOfHosts, b.restHosts(a))
 		})
 	}
 }
 
-func (b *builder) scope(key string, rules []plan.Rule, beside string, build func() *routev3.ScopedRouteConfiguration) {
-	b.emit(resource.ScopedRouteType, key, rules, beside, func() proto.Message { return build() })
+// scopesOf are those of a destination that is one host: where a CONNECT to it
+// leads, and what may be requested of it then.
+func (b *builder) scopesOf(agent string, d destination) []proto.Message {
+	out := []proto.Message{b.connectRoutes(agent, d.authority(), []*routev3.VirtualHost{{
+		Name: d.authority(), Domains: []string{"*"}, Routes: []*routev3.Route{b.connectRoute(d)},
+	}})}
+	if d.tunnel() {
+		return out
+	}
+	return append(out, scopedRoute(l7Scope(agent, d), []*routev3.VirtualHost{
+		b.requestHost(agent, d.authority(), d.domains(), d.Rules), b.defaultHost(agent, plan.ReasonName),
+	}))
 }
 
 // group is what a scope of several destinations is made of.
@@ -146,8 +143,8 @@ func gateways(a plan.Agent) []uint16 {
 }
 
 // connectRoutes is a connectScope. Whatever finds one needs no other.
-func (b *builder) connectRoutes(key string, hosts []*routev3.VirtualHost) *routev3.ScopedRouteConfiguration {
-	s := scopedRoute(key, hosts)
+func (b *builder) connectRoutes(agent, authority string, hosts []*routev3.VirtualHost) *routev3.ScopedRouteConfiguration {
+	s := scopedRoute(connectScope(agent, authority), hosts)
 	s.RouteConfiguration.TypedPerFilterConfig = map[string]*anypb.Any{filterRest: b.any(&routev3.FilterConfig{Disabled: true})}
 	return s
 }

@@ -132,27 +132,40 @@ func (a *Agent) Destinations() []Destination {
 		host string
 		port uint16
 	}
-	named := map[key][]int{}
+	// first is the index of a key's first rule; more are those of the others.
+	first, more := make(map[key]int, len(a.Rules)), map[key][]int{}
 	var wild []int
-	for i, r := range a.Rules {
-		named[key{r.Host, r.Port}] = append(named[key{r.Host, r.Port}], i)
+	for i := range a.Rules {
+		r := &a.Rules[i]
+		k := key{r.Host, r.Port}
+		if _, ok := first[k]; ok {
+			more[k] = append(more[k], i)
+		} else {
+			first[k] = i
+		}
 		if strings.HasPrefix(r.Host, "*") {
 			wild = append(wild, i)
 		}
 	}
-	out := make([]Destination, 0, len(named))
-	for k, indices := range named {
-		for _, i := range wild {
-			if r := &a.Rules[i]; r.Port == k.port && r.Host != k.host && r.Covers(k.host) {
-				indices = append(indices, i)
+	out := make([]Destination, 0, len(first))
+	for k, i := range first {
+		others := more[k]
+		for _, w := range wild {
+			if r := &a.Rules[w]; r.Port == k.port && r.Host != k.host && r.Covers(k.host) {
+				others = append(others, w)
 			}
 		}
-		slices.Sort(indices)
-		rules := make([]Rule, len(indices))
-		for n, i := range indices {
-			rules[n] = a.Rules[i]
+		rules := a.Rules[i : i+1 : i+1]
+		if len(others) > 0 {
+			indices := append(others, i)
+			slices.Sort(indices)
+			rules = make([]Rule, len(indices))
+			for n, i := range indices {
+				rules[n] = a.Rules[i]
+			}
+			rules = arrange(rules)
 		}
-		if rules = arrange(rules); !rules[len(rules)-1].Deny {
+		if !rules[len(rules)-1].Deny {
 			out = append(out, Destination{Host: k.host, Port: k.port, Rules: rules})
 		}
 	}
@@ -213,9 +226,9 @@ func rank(r Rule) int {
 
 // ModeOf is the mode of the destination that rules, of [Agent.Covering], are for.
 func ModeOf(rules []Rule) string {
-	for _, r := range rules {
-		if !r.Deny {
-			return r.Mode
+	for i := range rules {
+		if !rules[i].Deny {
+			return rules[i].Mode
 		}
 	}
 	return ModeIntercept

@@ -84,7 +84,7 @@ func diffAgent(was, is *Agent) []Change {
 			out = append(out, diffRule(a, b, was, is).on(Change{Kind: more(b.Deny), Agent: name, Rule: b.ID, Text: name + b.may() + b.describe()}, "nothing that was not allowed already"))
 		case b == nil:
 			out = append(out, diffRule(a, b, was, is).on(Change{Kind: more(!a.Deny), Agent: name, Rule: a.ID, Text: name + a.may() + a.describe()}, "less access"))
-		case !same(a, b):
+		case !a.Equal(b):
 			out = append(out, diffRule(a, b, was, is).on(Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + b.may() + b.becomes(a)}, "nothing that was not allowed already"))
 		}
 	})
@@ -124,10 +124,14 @@ func diffRule(a, b *Rule, was, is *Agent) assessment {
 
 // kept are the IDs of a's rules that b has too, in a's order.
 func kept(a, b *Agent) []string {
+	there := make(map[string]bool, len(b.Rules))
+	for i := range b.Rules {
+		there[b.Rules[i].ID] = true
+	}
 	var ids []string
-	for _, r := range a.Rules {
-		if slices.ContainsFunc(b.Rules, func(other Rule) bool { return other.ID == r.ID }) {
-			ids = append(ids, r.ID)
+	for i := range a.Rules {
+		if id := a.Rules[i].ID; there[id] {
+			ids = append(ids, id)
 		}
 	}
 	return ids
@@ -149,9 +153,6 @@ func both[T any](old, new []T, key func(*T) string, visit func(was, is *T)) {
 		}
 	}
 }
-
-// same compares canonical forms, so that no field can be forgotten.
-func same(a, b any) bool { return canonical(a) == canonical(b) }
 
 func canonical(v any) string {
 	b, err := json.Marshal(v)

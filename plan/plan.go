@@ -11,7 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"reflect"
+	"slices"
 )
 
 // Plan is everything the control plane and the fleet need to know of a stack.
@@ -151,7 +151,29 @@ type Rule struct {
 }
 
 // Equal reports whether the rules say the same in every field.
-func (r Rule) Equal(o Rule) bool { return reflect.DeepEqual(r, o) }
+func (r *Rule) Equal(o *Rule) bool {
+	return r.ID == o.ID && r.Deny == o.Deny && r.Host == o.Host && r.Port == o.Port && r.Mode == o.Mode &&
+		slices.Equal(r.Methods, o.Methods) && slices.Equal(r.Paths, o.Paths) && slices.Equal(r.Query, o.Query) && slices.Equal(r.Headers, o.Headers) &&
+		r.Credential == o.Credential && r.OwnCredentials == o.OwnCredentials && r.Gateway == o.Gateway &&
+		same(r.Upstream, o.Upstream) && same(r.Limits, o.Limits) &&
+		r.Expires == o.Expires && r.Reason == o.Reason && r.Owner == o.Owner
+}
+
+// EqualRules reports whether both lists say the same, in the same order.
+func EqualRules(a, b []Rule) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !a[i].Equal(&b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// same reports whether both are nil or point to equal values.
+func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // The modes of a destination.
 const (

@@ -42,14 +42,21 @@ func (t *table) deltaFrom(known map[string]string) *delta {
 	if at != reflect.ValueOf(t.versions).Pointer() {
 		var send []*discoveryv3.Resource
 		var removed []string
+		kept := 0
 		for name, r := range t.resources {
-			if known[name] != r.Version {
+			version, ok := known[name]
+			if ok {
+				kept++
+			}
+			if version != r.Version {
 				send = append(send, r)
 			}
 		}
-		for name := range known {
-			if t.resources[name] == nil {
-				removed = append(removed, name)
+		if kept < len(known) {
+			for name := range known {
+				if t.resources[name] == nil {
+					removed = append(removed, name)
+				}
 			}
 		}
 		d.body = encode(send, removed)

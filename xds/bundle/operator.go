@@ -425,10 +425,17 @@ func generations(seq uint64, before *Bundle, p *plan.Plan) map[string]string {
 // narrows reports whether an agent loses anything from was to is: everything
 // but new rules that allow, in any place, loses.
 func narrows(was, is plan.Agent) bool {
-	kept := slices.DeleteFunc(slices.Clone(is.Rules), func(r plan.Rule) bool {
-		return !r.Deny && !slices.ContainsFunc(was.Rules, func(o plan.Rule) bool { return o.ID == r.ID })
-	})
-	return !slices.EqualFunc(kept, was.Rules, plan.Rule.Equal)
+	had := make(map[string]bool, len(was.Rules))
+	for i := range was.Rules {
+		had[was.Rules[i].ID] = true
+	}
+	kept := make([]plan.Rule, 0, len(is.Rules))
+	for _, r := range is.Rules {
+		if r.Deny || had[r.ID] {
+			kept = append(kept, r)
+		}
+	}
+	return !plan.EqualRules(kept, was.Rules)
 }
 
 // generation is a name that no other publication gives the agent.
