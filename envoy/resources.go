@@ -98,6 +98,8 @@ type LeafHosts struct {
 	exact []map[string]bool
 	// suffixes are those of wildcards, with their leading dot.
 	suffixes []string
+	// agents are, for each of suffixes, whose wildcard it is.
+	agents []string
 }
 
 // Leaves returns the names whose TLS the plan intercepts.
@@ -109,7 +111,7 @@ func Leaves(p *plan.Plan) LeafHosts {
 			switch {
 			case r.Deny || r.Mode == plan.ModeTunnel:
 			case isWildcard(r.Host):
-				h.suffixes = append(h.suffixes, r.Host[1:])
+				h.suffixes, h.agents = append(h.suffixes, r.Host[1:]), append(h.agents, a.Name)
 			default:
 				exact[r.Host] = true
 			}
@@ -121,10 +123,8 @@ func Leaves(p *plan.Plan) LeafHosts {
 // Allow reports whether there may be a certificate for name. Below a wildcard
 // only canonical names count: the others are endless.
 func (h LeafHosts) Allow(name string) bool {
-	for _, names := range h.exact {
-		if names[name] {
-			return true
-		}
+	if h.Listed(name) {
+		return true
 	}
 	for _, s := range h.suffixes {
 		if len(name) > len(s) && strings.HasSuffix(name, s) {
@@ -135,9 +135,43 @@ func (h LeafHosts) Allow(name string) bool {
 	return false
 }
 
+// Hosts are the names, and for wildcards what their names are below.
+func (h LeafHosts) Hosts() []string {
+	var hosts []string
+	for _, names := range h.exact {
+		for name := range names {
+			hosts = append(hosts, name)
+		}
+	}
+	for _, s := range h.suffixes {
+		hosts = append(hosts, s[1:])
+	}
+	return hosts
+}
+
+// Listed reports whether the plan has the very name, not only a wildcard for it.
+func (h LeafHosts) Listed(name string) bool {
+	return slices.ContainsFunc(h.exact, func(names map[string]bool) bool { return names[name] })
+}
+
+// Owners are the agents that may make up the name, below a wildcard of theirs,
+// sorted and joined by spaces.
+func (h LeafHosts) Owners(name string) string {
+	var agents []string
+	for i, s := range h.suffixes {
+		if len(name) > len(s) && strings.HasSuffix(name, s) {
+			agents = append(agents, h.agents[i])
+		}
+	}
+	slices.Sort(agents)
+	return strings.Join(slices.Compact(agents), " ")
+}
+
 // Or returns the names of both.
 func (h LeafHosts) Or(o LeafHosts) LeafHosts {
-	return LeafHosts{exact: slices.Concat(h.exact, o.exact), suffixes: slices.Concat(h.suffixes, o.suffixes)}
+	return LeafHosts{
+		exact: slices.Concat(h.exact, o.exact), suffixes: slices.Concat(h.suffixes, o.suffixes), agents: slices.Concat(h.agents, o.agents),
+	}
 }
 
 // builder carries what the builders of one plan share. Errors are collected,

@@ -162,8 +162,8 @@ func (s CertificateAuthorityState) intact(now time.Time) (bool, error) {
 }
 
 // newAuthority returns the key and the certificate, as PEM. The certificate
-// signs leaves only; it is not constrained to names, as the control plane
-// mints for whatever hosts the plan allows.
+// signs intermediates that sign leaves; it is not constrained to names, but they
+// are, to what the plan allows at the time.
 func newAuthority(stack string, now time.Time) (key, cert []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -180,7 +180,7 @@ func newAuthority(stack string, now time.Time) (key, cert []byte, err error) {
 		NotAfter:     now.Add(caValidity),
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		IsCA:         true, BasicConstraintsValid: true,
-		MaxPathLen: 0, MaxPathLenZero: true,
+		MaxPathLen: 1,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {

@@ -123,8 +123,9 @@ type cache struct {
 	ledger *ledger
 	// leaf returns the certificate for a server name, or nil to refuse it;
 	// keep reports whether one that was minted may stay.
-	leaf func(name string) proto.Message
-	keep func(name string) bool
+	leaf    func(name string) proto.Message
+	keep    func(name string) bool
+	budgets *budgets
 
 	mu sync.Mutex
 	// begun is whether anything was published to all. Until then nobody loses
@@ -344,13 +345,14 @@ func (c *cache) mint(t *table, url, name string) *discoveryv3.Resource {
 	}
 	// Below a wildcard an agent can make up names; what it can make us keep is
 	// bounded. It then has to wait for the next version.
-	if len(t.resources) >= maxSecrets {
+	if len(t.resources) >= maxSecrets || !c.budgets.allow(t, name) {
 		return nil
 	}
 	m := c.leaf(name)
 	if m == nil || t.add(name, m) != nil {
 		return nil
 	}
+	c.budgets.spend(name)
 	return t.resources[name]
 }
 

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,54 +9,199 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
+	"net"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/weppos/publicsuffix-go/publicsuffix"
+
+	"github.com/postern/postern/svid"
 )
 
 // leafLifetime is how long a leaf certificate is valid. It is renewed when half
 // of that has passed.
 const leafLifetime = 24 * time.Hour
 
+// intermediateLifetime is how long an intermediate is valid. It is made anew
+// when half of that has passed, so that it outlives every leaf.
+const intermediateLifetime = 7 * 24 * time.Hour
+
+// maxDomains is how many domains one intermediate is for. All names of a plan
+// in one would be sent with every handshake (clients take 100 kB at most), and
+// would have to be signed anew with each name that is added.
+const maxDomains = 32
+
 // backdate is by how much a leaf's validity starts early, for clocks that differ.
 const backdate = time.Hour
 
-// authority mints the leaf certificates that nodes present to agents. It is
-// safe for concurrent use.
+// authority mints the leaf certificates that nodes present to agents. The CA
+// that agents trust signs intermediates only, each for a few domains of the
+// plan; they sign the leaves. It is safe for concurrent use.
 type authority struct {
-	cert *x509.Certificate
-	key  any
+	root    *x509.Certificate
+	key     crypto.Signer
+	rootPEM []byte
 	// leaf is one key for all leaves: it lives in memory only, here and in the nodes.
 	leaf    *ecdsa.PrivateKey
 	leafPEM []byte
-	chain   []byte
+	// below is the key of all intermediates: it lives in memory only, here.
+	below *ecdsa.PrivateKey
+
+	mu sync.Mutex
+	// domains maps a domain to its intermediate.
+	domains map[string]*intermediate
 }
 
-// loadAuthority reads the CA that the stack's agents trust.
+// intermediate is a CA for a few domains and the names below them.
+type intermediate struct {
+	cert *x509.Certificate
+	pem  []byte
+}
+
+// loadAuthority reads the CA that the stack's agents trust, from places for [svid.Read].
 func loadAuthority(certFile, keyFile string) (*authority, error) {
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	certPEM, err := svid.Read(certFile)
 	if err != nil {
 		return nil, fmt.Errorf("load the certificate authority: %w", err)
+	}
+	keyPEM, err := svid.Read(keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("load the certificate authority's key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("load the certificate authority: %w", err)
+	}
+	signer, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("load the certificate authority: its key does not sign")
 	}
 	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make the leaf key: %w", err)
+	}
+	below, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make the intermediates' key: %w", err)
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(leaf)
 	if err != nil {
 		return nil, fmt.Errorf("encode the leaf key: %w", err)
 	}
 	return &authority{
-		cert: pair.Leaf, key: pair.PrivateKey, leaf: leaf,
+		root: pair.Leaf, key: signer, leaf: leaf, below: below, domains: map[string]*intermediate{},
 		leafPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		chain:   pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}),
+		rootPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}),
 	}, nil
 }
 
-// mint returns a certificate for host as an Envoy secret of that name.
+// signsLeaves reports whether the CA is one that may have none below: those
+// that earlier versions of Postern made.
+func (a *authority) signsLeaves() bool { return a.root.MaxPathLenZero }
+
+// cover makes the intermediates that hosts need and that there are not. It is
+// where the CA's key is used, so it may take long.
+func (a *authority) cover(hosts []string, now time.Time) error {
+	if a.signsLeaves() {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var missing []string
+	for _, h := range hosts {
+		if a.find(h) == nil {
+			missing = append(missing, registrable(h))
+		}
+	}
+	slices.Sort(missing)
+	for some := range slices.Chunk(slices.Compact(missing), maxDomains) {
+		i, err := a.intermediate(some, now)
+		if err != nil {
+			return err
+		}
+		for _, d := range some {
+			a.domains[d] = i
+		}
+	}
+	return nil
+}
+
+// renew makes all intermediates anew, for what hosts need now, once half of the
+// life of one has passed.
+func (a *authority) renew(hosts []string, now time.Time) error {
+	a.mu.Lock()
+	for _, i := range a.domains {
+		if now.After(i.cert.NotAfter.Add(-intermediateLifetime / 2)) {
+			a.domains = map[string]*intermediate{}
+			break
+		}
+	}
+	a.mu.Unlock()
+	return a.cover(hosts, now)
+}
+
+// find returns the intermediate for host or for what it is below, or nil. The lock is held.
+func (a *authority) find(host string) *intermediate {
+	for {
+		if i := a.domains[host]; i != nil {
+			return i
+		}
+		_, rest, ok := strings.Cut(host, ".")
+		if !ok {
+			return nil
+		}
+		host = rest
+	}
+}
+
+// registrable is the domain that somebody has registered and host is in, or
+// host itself if there is none. It is wider than host on purpose: another host
+// of the same owner needs no other intermediate.
+func registrable(host string) string {
+	if d, err := publicsuffix.Domain(host); err == nil {
+		return d
+	}
+	return host
+}
+
+// intermediate signs one with the CA's key.
+func (a *authority) intermediate(domains []string, now time.Time) (*intermediate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, fmt.Errorf("make an intermediate authority: %w", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{Organization: []string{"Postern"}, CommonName: "Postern intermediate CA"},
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(intermediateLifetime),
+		KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		// RFC 5280, 4.2.1.10: a name stands for all below it too. What is not
+		// constrained is free, so addresses are excluded by name.
+		PermittedDNSDomainsCritical: true, PermittedDNSDomains: domains,
+		ExcludedIPRanges: []*net.IPNet{
+			{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
+		},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.root, &a.below.PublicKey, a.key)
+	if err != nil {
+		return nil, fmt.Errorf("make an intermediate authority: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("read back an intermediate authority: %w", err)
+	}
+	return &intermediate{cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
+}
+
+// mint returns a certificate for host as an Envoy secret of that name. There
+// is none for a host that cover was not told of.
 func (a *authority) mint(host string, now time.Time) (*tlsv3.Secret, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
@@ -73,11 +219,21 @@ func (a *authority) mint(host string, now time.Time) (*tlsv3.Secret, error) {
 	if len(host) <= 64 {
 		template.Subject = pkix.Name{CommonName: host}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &a.leaf.PublicKey, a.key)
+	parent, key, above := a.root, a.key, a.rootPEM
+	if !a.signsLeaves() {
+		a.mu.Lock()
+		i := a.find(host)
+		a.mu.Unlock()
+		if i == nil {
+			return nil, fmt.Errorf("mint certificate for %s: no intermediate authority is for it", host)
+		}
+		parent, key, above = i.cert, a.below, i.pem
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &a.leaf.PublicKey, key)
 	if err != nil {
 		return nil, fmt.Errorf("mint certificate for %s: %w", host, err)
 	}
-	chain := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), a.chain...)
+	chain := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), above...)
 	return &tlsv3.Secret{Name: host, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 		CertificateChain: inline(chain), PrivateKey: inline(a.leafPEM),
 	}}}, nil

@@ -36,7 +36,7 @@ type Config struct {
 	// Replica is the name of this control plane among those of its stack, of
 	// letters, digits and dashes; "" if there is no other.
 	Replica string
-	// CACert and CAKey are PEM files.
+	// CACert and CAKey are places of PEM, for [svid.Read].
 	CACert, CAKey string
 	// State is a private folder for what must survive a restart: the nodes
 	// that are part of the stack, and the last version that converged.
@@ -130,6 +130,7 @@ func New(cfg Config) (*Control, error) {
 		return nil, err
 	}
 	c.cache = newCache(c.ledger, c.leaf, c.mayMint)
+	c.cache.budgets = &budgets{owners: c.owners, of: map[string]*budget{}}
 	c.secrets = secret.NewStore(c.salt, func() {
 		select {
 		case c.kick <- struct{}{}:

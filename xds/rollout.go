@@ -274,9 +274,13 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 	if err != nil {
 		return nil, nil, err
 	}
+	leaves := envoy.Leaves(valid)
+	if err := c.ca.cover(leaves.Hosts(), time.Now()); err != nil {
+		return nil, nil, err
+	}
 	c.mu.Lock()
 	// The names of both plans, until one of them is live.
-	c.leaves = c.leaves.Or(envoy.Leaves(valid))
+	c.leaves = c.leaves.Or(leaves)
 	c.mu.Unlock()
 	for url, rs := range packed {
 		tables[url] = tableOf(rs)
@@ -342,6 +346,10 @@ func (c *Control) refresh(renew bool) {
 	err := c.addSecrets(t, b.Plan)
 	c.tellCredentials(b)
 	if renew {
+		c.mu.Lock()
+		hosts := c.leaves.Hosts()
+		c.mu.Unlock()
+		err = errors.Join(err, c.ca.renew(hosts, time.Now()))
 		for _, name := range c.cache.leaves() {
 			if m := c.leaf(name); m != nil {
 				err = errors.Join(err, t.add(name, m))
@@ -400,6 +408,17 @@ func (c *Control) mayMint(name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.leaves.Allow(name)
+}
+
+// owners returns whose budget a name is counted against, or "" for one that is
+// in the plan as it is.
+func (c *Control) owners(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leaves.Listed(name) {
+		return ""
+	}
+	return c.leaves.Owners(name)
 }
 
 // converge waits until the given nodes, or all that are connected, have

@@ -80,7 +80,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 	}
 	defer events.Close() //nolint:errcheck // every event is on disk
 	control, err := xds.New(xds.Config{
-		Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Replica: replica, CACert: home.CACert(), CAKey: home.CAKey(), State: home.ControlDir(),
+		Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Replica: replica, CACert: or(remote.agentsCA, home.CACert()), CAKey: or(remote.agentsKey, home.CAKey()), State: home.ControlDir(),
 		Envoy: envoy.Options{Roots: roots},
 		Prepare: func(node string, p *plan.Plan) error {
 			for _, a := range p.Agents {

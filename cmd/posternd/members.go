@@ -24,6 +24,8 @@ type remoteNodes struct {
 	stack  string
 	// ca, key and tokens are places for [svid.Read].
 	ca, key, tokens string
+	// agentsCA and agentsKey are those of the authority that agents trust.
+	agentsCA, agentsKey string
 }
 
 func (r *remoteNodes) flags(cmd *cobra.Command) {
@@ -31,6 +33,8 @@ func (r *remoteNodes) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.stack, "stack", "", "the stack's name in the nodes' certificates (default: the name in --home)")
 	cmd.Flags().StringVar(&r.ca, "fleet-ca", "", "the fleet authority's certificate: a file or env://NAME (default: HOME/fleet/ca.pem)")
 	cmd.Flags().StringVar(&r.key, "fleet-ca-key", "", "its key: a file or env://NAME (default: HOME/fleet/ca.key)")
+	cmd.Flags().StringVar(&r.agentsCA, "ca-cert", "", "the certificate of the authority that agents trust: a file or env://NAME (default: in HOME)")
+	cmd.Flags().StringVar(&r.agentsKey, "ca-key", "", "its key: a file or env://NAME (default: in HOME)")
 	cmd.Flags().StringVar(&r.tokens, "join-tokens", "", "the hashes of the tokens that nodes join with: a file or env://NAME (default: HOME/fleet/tokens)")
 }
 
