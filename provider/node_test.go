@@ -8,6 +8,9 @@ import (
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/bundle"
 )
 
 func strs(kv map[string]string) property.Map {
@@ -39,7 +42,12 @@ func TestDiffIsByDigest(t *testing.T) {
 	t.Parallel()
 	s := server(t)
 	node := nodeInputs("/h", "n1")
-	control := strs(map[string]string{"home": "/h", "posternd": "/a", "digest": "1", "caFingerprint": "f"})
+	home, other := stacks.Home{Root: t.TempDir()}, stacks.Home{Root: t.TempDir()}
+	for _, h := range []stacks.Home{home, other} {
+		_, err := bundle.MakeKey(h.OperatorKey(), h.Trusted())
+		require.NoError(t, err)
+	}
+	control := strs(map[string]string{"home": home.Root, "posternd": "/a", "digest": "1", "caFingerprint": "f"})
 	for _, tt := range []struct {
 		kind, property, value string
 		state                 property.Map
@@ -53,7 +61,7 @@ func TestDiffIsByDigest(t *testing.T) {
 		{"ControlPlane", "posternd", "/moved", control, nil},
 		{"ControlPlane", "digest", "9", control, map[string]p.PropertyDiff{"digest": {Kind: p.Update}}},
 		{"ControlPlane", "caFingerprint", "9", control, map[string]p.PropertyDiff{"caFingerprint": {Kind: p.Update}}},
-		{"ControlPlane", "home", "/other", control, map[string]p.PropertyDiff{"home": {Kind: p.UpdateReplace}}},
+		{"ControlPlane", "home", other.Root, control, map[string]p.PropertyDiff{"home": {Kind: p.UpdateReplace}}},
 	} {
 		state := tt.state
 		if tt.kind == "ControlPlane" {

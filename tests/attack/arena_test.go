@@ -53,7 +53,7 @@ type arena struct {
 	// homes holds the agents' working directories; self is a copy of this
 	// binary there, inside the sandbox's side.
 	homes, self, inside string
-	pid                   int
+	pid                 int
 	// files are the paths of the secrets of cases that change them.
 	files map[string]string
 	// spare starts another fleet, outside the world.

@@ -129,7 +129,7 @@ func (s *storm) judge(a answered, version, old, next int, body string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answers = append(s.answers, a)
-	ok := true
+	var ok bool
 	switch {
 	case strings.HasPrefix(a.path, "/always"):
 		ok = a.allowed
@@ -181,7 +181,7 @@ func TestStorm(t *testing.T) {
 		// Any moment of a push, which takes some ten milliseconds.
 		<-time.After(time.Duration(r.Intn(60)) * time.Millisecond)
 		faults[i%len(faults)]()
-		<-pushed // it may have failed
+		_ = <-pushed // it may have failed
 		s.awaitControl()
 		s.publish(s.policy(i + 1))
 		version, err := s.policy(i + 1).Version()
