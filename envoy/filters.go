@@ -34,6 +34,9 @@ const (
 // is always overwritten on the way in and removed before a request leaves.
 const scopeHeader = "x-postern-scope"
 
+// restHeader is there while a request that is no CONNECT looks for its scope.
+const restHeader = "x-postern-rest"
+
 // Headers through which the expression of wildScopeFormat sees filter state.
 const (
 	connectHeader = "x-postern-connect"

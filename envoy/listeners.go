@@ -65,7 +65,7 @@ func (b *builder) listeners() {
 // socket is the agent, and nothing it sends can make it somebody else.
 func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 	agent := a.Name
-	hcm := b.connectionManager("agent", connectScope(agent, connectScopeFormat))
+	hcm := b.connectionManager("agent", connectScope(agent, connectScopeFormat), otherThanConnect()...)
 	hcm.HttpFilters = b.requestFilters(b.restFilter(), b.connectState(agent))
 	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})
 	// Python's http.client sends CONNECT as HTTP/1.0.
@@ -117,7 +117,21 @@ func (b *builder) generation(agent string) string {
 func (b *builder) killed(agent string) bool { return slices.Contains(b.options.Killed, agent) }
 
 // connectScopeFormat is the last part of the key of connectScope.
-const connectScopeFormat = `%CEL(request.method == "CONNECT" ? request.host : "` + restOfHosts + `")%`
+const connectScopeFormat = "%REQ(" + restHeader + "?:AUTHORITY)%"
+
+// otherThanConnect sets restHeader for whatever is no CONNECT: those have no path,
+// and a value that is empty makes no header. A tenth of a gateway's request cheaper
+// than an expression (docs/performance.md). Who sends a CONNECT with a path, or
+// another method without, finds a scope that denies it.
+func otherThanConnect() []*mutationv3.HeaderMutation {
+	return []*mutationv3.HeaderMutation{
+		overwrite(restHeader, "%REQ(:PATH):1%"),
+		{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+			Header:       &corev3.HeaderValue{Key: restHeader, Value: restOfHosts},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS,
+		}}},
+	}
+}
 
 // l7ScopeFormat is the key of l7Scope. SNI and CONNECT authority are part of
 // it: if they do not name the same destination there is no such scope.
