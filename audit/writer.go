@@ -21,6 +21,10 @@ type Writer struct {
 	// was written.
 	Watch func(*Event)
 
+	// Mirror, if set before the first event, gets every line that was written,
+	// in whole batches.
+	Mirror io.Writer
+
 	node string
 
 	mu   sync.Mutex
@@ -195,6 +199,11 @@ func (w *Writer) append(events ...*Event) error {
 	}
 	written := seq > w.seq
 	w.seq = seq
+	if w.Mirror != nil && written {
+		if _, err := w.Mirror.Write(b); err != nil {
+			return fmt.Errorf("mirror event: %w", err)
+		}
+	}
 	for _, e := range events {
 		if e.ID != "" {
 			w.ids[e.ID] = true

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -46,6 +47,9 @@ type Config struct {
 	Remote *envoy.Remote
 	// Audit is the folder of the stack's audit log.
 	Audit string
+	// Mirror, if not nil, gets every event that is in the audit log. Without it
+	// nothing is decided: an error ends the node.
+	Mirror io.Writer
 	// Envoy is the path of the binary.
 	Envoy string
 	// Monitor, if set, is told what happens; it is made for this Dir.
@@ -72,6 +76,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
+	events.Mirror = c.Mirror
 	if c.Monitor != nil {
 		events.Watch = c.Monitor.event
 	}

@@ -2,6 +2,7 @@ package stacks
 
 import (
 	"cmp"
+	"encoding/pem"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -50,7 +51,7 @@ func (l *loader) aws(root *node, s *Stack) {
 		l.at(root, "write aws: and at least its account, region, image and agents", "target aws needs the section aws")
 		return
 	}
-	if !l.mapping(n, "aws", "account", "region", "mode", "zones", "network", "nat", "image", "ca", "fleet_ca", "agents", "proxies", "control", "audit", "singletons", "protect", "tags") {
+	if !l.mapping(n, "aws", "account", "region", "mode", "zones", "network", "nat", "image", "ca", "fleet_ca", "operators", "agents", "proxies", "control", "audit", "singletons", "protect", "tags") {
 		return
 	}
 	a := &cloud.AWS{Mode: cloud.ModeIsolated, NATPerZone: true, Protect: true}
@@ -69,6 +70,7 @@ func (l *loader) aws(root *node, s *Stack) {
 	l.awsImage(n.get("image"), a, a.Image)
 	a.CA = l.awsAuthority(n, s, "ca", "agents trust no proxy")
 	a.FleetCA = l.awsAuthority(n, s, "fleet_ca", "no proxy can join")
+	a.Operators = l.awsOperators(n, s)
 	l.awsProxies(n, a)
 	l.awsControl(n, a)
 	l.awsAudit(n, a)
@@ -88,10 +90,7 @@ func (l *loader) aws(root *node, s *Stack) {
 func (l *loader) awsAuthority(n *node, s *Stack, key, without string) string {
 	m := n.get(key)
 	if m == nil {
-		s.Warnings = append(s.Warnings, &Problem{
-			File: l.file, Line: n.line, Col: n.col, Message: "aws has no " + key + ": " + without,
-			Hint: "make it (docs/aws.md says how), then write " + key + ": and its file",
-		})
+		l.awsLacks(n, s, key, without)
 		return ""
 	}
 	t, ok := l.text(m, key)
@@ -99,6 +98,44 @@ func (l *loader) awsAuthority(n *node, s *Stack, key, without string) string {
 		return ""
 	}
 	return l.certificates(m, l.resolve(t))
+}
+
+func (l *loader) awsLacks(n *node, s *Stack, key, without string) {
+	s.Warnings = append(s.Warnings, &Problem{
+		File: l.file, Line: n.line, Col: n.col, Message: "aws has no " + key + ": " + without,
+		Hint: "make it (docs/aws.md says how), then write " + key + ": and its file",
+	})
+}
+
+// awsOperators reads the public keys of those who may publish.
+func (l *loader) awsOperators(n *node, s *Stack) string {
+	m := n.get("operators")
+	if m == nil {
+		l.awsLacks(n, s, "operators", "the control plane takes nothing that is published")
+		return ""
+	}
+	t, ok := l.text(m, "operators")
+	if !ok {
+		return ""
+	}
+	path := l.resolve(t)
+	data, err := readFile(path)
+	if err != nil {
+		l.at(m, "name the file of the operators' public keys, PEM", "%s cannot be read", path)
+		return ""
+	}
+	var out []byte
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "PUBLIC KEY" { // a private key would go to AWS
+			l.at(m, "name a file that has only public keys", "%s has a block of type %s", path, block.Type)
+			return ""
+		}
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+	}
+	if len(out) == 0 {
+		l.at(m, "name a PEM file", "%s has no public key", path)
+	}
+	return string(out)
 }
 
 // awsZones reads the zones: a list of letters, or how many.

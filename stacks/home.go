@@ -93,10 +93,13 @@ func (h Home) OperatorKey() string { return filepath.Join(h.OperatorDir(), "ed25
 // serves what one of them has signed.
 func (h Home) Trusted() string { return filepath.Join(h.OperatorDir(), "trusted.pem") }
 
-// BundleURL is the blob store that holds the published plan: the URL in the
-// file operator/store, or the folder bundle/ if there is no such file.
+// StoreFile may hold the URL of another bundle store than the folder bundle/.
+func (h Home) StoreFile() string { return filepath.Join(h.OperatorDir(), "store") }
+
+// BundleURL is the blob store that holds the published plan: the URL in
+// [Home.StoreFile], or the folder bundle/ if there is no such file.
 func (h Home) BundleURL() string {
-	if content, err := os.ReadFile(filepath.Join(h.OperatorDir(), "store")); err == nil {
+	if content, err := os.ReadFile(h.StoreFile()); err == nil {
 		return strings.TrimSpace(string(content))
 	}
 	return (&url.URL{Scheme: "file", Path: filepath.Join(h.Root, "bundle")}).String()

@@ -31,6 +31,7 @@ var rootFiles = []string{
 
 func newControlCmd() *cobra.Command {
 	var home, metrics, replica string
+	var container bool
 	var remote remoteNodes
 	cmd := &cobra.Command{
 		Use:   "control --home DIR [--metrics-listen ADDRESS] [--replica NAME]",
@@ -38,13 +39,24 @@ func newControlCmd() *cobra.Command {
 		Example: `  posternd control --home ~/.local/state/postern/local-1a2b3c4d
   posternd control --home /var/lib/postern/prod --replica eu-1`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if container {
+				if err := fromEnvironment(stacks.Home{Root: home}); err != nil {
+					return err
+				}
+				if replica == "" {
+					if replica, err = replicaName(); err != nil {
+						return err
+					}
+				}
+			}
 			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, replica, &remote, logger())
 		},
 	}
 	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
 	cmd.Flags().StringVar(&metrics, "metrics-listen", "", "serve /metrics, /healthz and /readyz on this TCP address too, such as 127.0.0.1:9464")
 	cmd.Flags().StringVar(&replica, "replica", "", "the name of this one, if the stack has several: it reports to the bundle store")
+	cmd.Flags().BoolVar(&container, "from-environment", false, "take the authority, the operators' keys and the store from POSTERN_CA, POSTERN_CA_KEY, POSTERN_OPERATORS and POSTERN_STORE; the replica's name is that of the machine")
 	_ = cmd.MarkFlagRequired("home")
 	remote.flags(cmd)
 	return cmd

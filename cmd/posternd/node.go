@@ -26,6 +26,7 @@ type nodeFlags struct {
 	stack, dir, audit string
 	token, authority  string
 	metrics           string
+	mirror            bool
 }
 
 func newNodeCmd() *cobra.Command {
@@ -54,6 +55,7 @@ func newNodeCmd() *cobra.Command {
 	f.StringVar(&n.audit, "audit", "", "the folder of the audit log, with --control (default: DIR/audit)")
 	f.StringVar(&n.token, "join-token-file", "", "the token to join with: a file or env://NAME, with --control")
 	f.StringVar(&n.authority, "fleet-ca", "", "the fleet authority's certificate: a file, env://NAME or sha256:HEX, with --control")
+	f.BoolVar(&n.mirror, "audit-stdout", false, "write every event to standard output too, for a platform that ships it")
 	f.StringVar(&n.metrics, "metrics-listen", "", "serve /metrics, /healthz and /readyz on this TCP address too, such as 127.0.0.1:9465")
 	for _, f := range []string{"id", "envoy"} {
 		_ = cmd.MarkFlagRequired(f)
@@ -122,6 +124,9 @@ func (n *nodeFlags) runRemote(ctx context.Context, log *slog.Logger) error {
 // run runs the node, and says beside it how it does.
 func (n *nodeFlags) run(ctx context.Context, c node.Config) error {
 	c.Envoy, c.Monitor = n.envoy, node.NewMonitor(c.Dir)
+	if n.mirror {
+		c.Mirror = os.Stdout
+	}
 	stop, err := serveMetrics(c.Monitor.Handler(), c.Dir, n.metrics, c.Log)
 	if err != nil {
 		return err

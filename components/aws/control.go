@@ -63,7 +63,7 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 	})
 	definition := written(func(x []string) string {
 		return document.Controller{
-			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Store: storeURL(x[1], set.Region), CA: set.CA, FleetCA: set.FleetCA,
+			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Store: storeURL(x[1], set.Region), CA: set.CA, FleetCA: set.FleetCA, Operators: set.Operators,
 			CAKey: document.ARN(x[2]), FleetCAKey: document.ARN(x[3]), Tokens: document.ARN(x[4]),
 		}.Container().Text()
 	}, a.group(groupControl), bundles.Bucket, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)

@@ -35,6 +35,8 @@ type AWS struct {
 	// and the one that proxies and control plane trust.
 	CA      string `json:"ca,omitempty"`
 	FleetCA string `json:"fleet_ca,omitempty"`
+	// Operators are the public keys, PEM, of those who may publish.
+	Operators string `json:"operators,omitempty"`
 
 	// Agents are sorted by name: all agents of the plan, and no other.
 	Agents  []Agent `json:"agents"`

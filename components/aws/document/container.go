@@ -161,7 +161,7 @@ type Controller struct {
 	Image                     string
 	Group                     string
 	Store                     string // URL of the bundles
-	CA, FleetCA               string // PEM
+	CA, FleetCA, Operators    string // PEM
 	CAKey, FleetCAKey, Tokens ARN    // secrets
 }
 
@@ -169,11 +169,10 @@ type Controller struct {
 func (x Controller) Container() Container {
 	c := Hardened(x.Place, "control", x.Image, x.Group)
 	c.Command = []string{
-		"control", "--home", StateDir, "--stack", x.Stack, "--store", x.Store, "--xds-listen", hostPort("0.0.0.0", XDSPort),
-		"--ca", "env://POSTERN_CA", "--ca-key", "env://POSTERN_CA_KEY",
-		"--fleet-ca", "env://POSTERN_FLEET_CA", "--fleet-ca-key", "env://POSTERN_FLEET_CA_KEY", "--join-tokens", "env://POSTERN_JOIN_TOKENS",
+		"control", "--home", StateDir + "/" + x.Stack, "--from-environment", "--xds-listen", hostPort("0.0.0.0", XDSPort),
+		"--fleet-ca", "env://POSTERN_FLEET_CA", "--fleet-ca-key", "env://POSTERN_FLEET_CA_KEY", "--join-tokens", "env://POSTERN_JOIN_TOKENS", "--stack", x.Stack,
 	}
-	c.Environment = []Variable{{"POSTERN_CA", x.CA}, {"POSTERN_FLEET_CA", x.FleetCA}}
+	c.Environment = []Variable{{"POSTERN_CA", x.CA}, {"POSTERN_FLEET_CA", x.FleetCA}, {"POSTERN_OPERATORS", x.Operators}, {"POSTERN_STORE", x.Store}}
 	c.Secrets = []SecretValue{{"POSTERN_CA_KEY", x.CAKey}, {"POSTERN_FLEET_CA_KEY", x.FleetCAKey}, {"POSTERN_JOIN_TOKENS", x.Tokens}}
 	c.ports(XDSPort)
 	c.StopTimeout = 30

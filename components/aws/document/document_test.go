@@ -71,7 +71,7 @@ func documents() map[string]string {
 			Token: secret("postern/prod/join-token"),
 		}.Container().Text(),
 		"task-control.json": Controller{
-			Place: here, Stack: "prod", Image: image, Group: "/postern/prod/control", Store: "s3://prod-bundles-store-1a2b3c4?region=eu-west-1", CA: pem, FleetCA: pem,
+			Place: here, Stack: "prod", Image: image, Group: "/postern/prod/control", Store: "s3://prod-bundles-store-1a2b3c4?region=eu-west-1", CA: pem, FleetCA: pem, Operators: pem,
 			CAKey: secret("postern/prod/ca-key"), FleetCAKey: secret("postern/prod/fleet-ca-key"), Tokens: secret("postern/prod/join-tokens"),
 		}.Container().Text(),
 		"task-agent.json": Task{
