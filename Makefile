@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down test build deps lint bench attack clean
+.PHONY: help up down test build cloud deps lint bench attack clean
 SHELL := /bin/bash
 
 help: ## show this
@@ -23,6 +23,9 @@ test: ## check everything: build, lint, tests with the real Envoy and the real P
 	@STEP=5/6 tools/lint.sh || findings=1; \
 	 [ -z "$$findings" ] || echo "      this run fails for these findings; the tests run all the same"; \
 	 STEP=6/6 tools/test.sh && [ -z "$$findings" ]
+
+cloud: ## build bin/postern-cloud: bin/postern for stacks whose bundle store is s3:// or gs://
+	@CGO_ENABLED=0 go build -trimpath -tags cloud -o bin/postern-cloud ./cmd/postern
 
 build: ## build bin/postern, bin/posternd, bin/postern-sandbox and bin/pulumi-resource-postern
 	@STEP=1/1 tools/build.sh

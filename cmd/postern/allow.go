@@ -124,7 +124,10 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	if err != nil {
 		return err
 	}
-	o := operator(cmd.ErrOrStderr(), home)
+	o, err := operator(cmd.ErrOrStderr(), home)
+	if err != nil {
+		return err
+	}
 	for _, c := range o.Controls {
 		if _, err := c.Status(cmd.Context()); err != nil {
 			return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `make up` or `go run . up %s` first, or add --no-publish to only edit the file", err, edit.Plan.Stack)

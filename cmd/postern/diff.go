@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/bundle"
 )
 
 // errDiffer makes the exit status 1, as that of diff and kubectl diff. What goes
@@ -36,7 +37,10 @@ Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.
 			}
 			var old *plan.Plan
 			if against == "live" {
-				old, err = livePlan(cmd.Context(), operator(cmd.ErrOrStderr(), home))
+				var o *bundle.Operator
+				if o, err = operator(cmd.ErrOrStderr(), home); err == nil {
+					old, err = livePlan(cmd.Context(), o)
+				}
 			} else {
 				var other *stacks.Stack
 				if other, err = stacks.Load(against); err == nil {

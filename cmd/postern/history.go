@@ -96,7 +96,10 @@ before the next "postern push" or "up", or the change is back.`,
 				return err
 			}
 			var wanted *bundle.Bundle
-			o := operator(cmd.ErrOrStderr(), home)
+			o, err := operator(cmd.ErrOrStderr(), home)
+			if err != nil {
+				return err
+			}
 			before, err := livePlan(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -137,7 +140,11 @@ func readHistory(cmd *cobra.Command) (stacks.Home, []*bundle.Bundle, error) {
 	if err != nil {
 		return stacks.Home{}, nil, err
 	}
-	history, err := operator(cmd.ErrOrStderr(), home).History(cmd.Context())
+	o, err := operator(cmd.ErrOrStderr(), home)
+	if err != nil {
+		return stacks.Home{}, nil, err
+	}
+	history, err := o.History(cmd.Context())
 	if err == nil && len(history) == 0 {
 		err = bundle.ErrNone
 	}

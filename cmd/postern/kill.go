@@ -86,7 +86,11 @@ func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bund
 		}
 		var failed error
 		for _, h := range homes {
-			v, err := do(operator(cmd.ErrOrStderr(), h), cmd.Context(), bundle.Killed{Agents: agents, Stack: everyone})
+			o, err := operator(cmd.ErrOrStderr(), h)
+			var v *api.Converged
+			if err == nil {
+				v, err = do(o, cmd.Context(), bundle.Killed{Agents: agents, Stack: everyone})
+			}
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("%s: %w", filepath.Base(h.Root), err))
 				continue

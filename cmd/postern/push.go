@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
@@ -29,7 +30,10 @@ func newPushCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := operator(cmd.ErrOrStderr(), home)
+			o, err := operator(cmd.ErrOrStderr(), home)
+			if err != nil {
+				return err
+			}
 			live, err := livePlan(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -65,7 +69,10 @@ func publish(ctx context.Context, w io.Writer, o *bundle.Operator, p *plan.Plan)
 // operator is who publishes to the stack of the folder. Where there is no
 // control plane on this machine and the store is not a folder of this machine
 // either, the control planes are elsewhere, and find what is published in it.
-func operator(w io.Writer, home stacks.Home) *bundle.Operator {
+func operator(w io.Writer, home stacks.Home) (*bundle.Operator, error) {
+	if !bundle.Linked(home.BundleURL()) {
+		return nil, becomeCloud(home.BundleURL())
+	}
 	o := &bundle.Operator{
 		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted()},
 		Key:   home.OperatorKey(), Say: func(line string) { fmt.Fprintln(w, line) },
@@ -73,7 +80,19 @@ func operator(w io.Writer, home stacks.Home) *bundle.Operator {
 	if _, err := os.Stat(home.ControlSocket()); err == nil || strings.HasPrefix(o.URL, "file://") {
 		o.Controls = []*api.Client{api.Dial(home.ControlSocket())}
 	}
-	return o
+	return o, nil
+}
+
+// becomeCloud runs the same command by postern-cloud, which is beside this
+// program and is built of the same, with the clouds' drivers (`make cloud`): they
+// would double the time that every `postern run` takes to start. It returns only
+// if it cannot.
+func becomeCloud(store string) error {
+	self, err := os.Executable()
+	if err == nil {
+		err = unix.Exec(self+"-cloud", os.Args, os.Environ())
+	}
+	return fmt.Errorf("the bundle store is %s, for which another program is needed: %w; run `make cloud`, which builds bin/postern-cloud", store, err)
 }
 
 // livePlan is what was published last; nothing if nothing was.

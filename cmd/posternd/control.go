@@ -21,6 +21,7 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds"
+	_ "github.com/postern/postern/xds/bundle/cloud"
 )
 
 // rootFiles are where distributions keep the certificate authorities they trust.

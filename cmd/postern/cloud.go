@@ -1,0 +1,6 @@
+//go:build cloud
+
+package main
+
+// With -tags cloud this is postern-cloud: see becomeCloud.
+import _ "github.com/postern/postern/xds/bundle/cloud"

@@ -1,0 +1,351 @@
+package cloud_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+	_ "github.com/postern/postern/xds/bundle/cloud"
+)
+
+// The drivers read these once, and for the whole process.
+func TestMain(m *testing.M) {
+	gcs := httptest.NewServer(&standInGCS{objects: map[string][]byte{}})
+	for name, value := range map[string]string{
+		"STORAGE_EMULATOR_HOST": gcs.Listener.Addr().String(),
+		"AWS_ACCESS_KEY_ID":     "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true",
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
+	code := m.Run()
+	gcs.Close()
+	os.Exit(code)
+}
+
+// moto starts a server that speaks S3, with a bucket, and returns its URL.
+func moto(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("moto_server")
+	if err != nil && os.Getenv("CI") != "true" {
+		t.Skip("moto_server is not installed: pip install 'moto[server]'")
+	}
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, path, "-H", "127.0.0.1", "-p", "0")
+	out, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait() // it was killed
+	})
+	address := ""
+	lines := bufio.NewScanner(out)
+	for address == "" && lines.Scan() {
+		address = regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(lines.Text())
+	}
+	require.NotEmpty(t, address, "moto says where it listens")
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, address+"/fleet", nil)
+	require.NoError(t, err)
+	resp, err := (&http.Client{}).Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	return address
+}
+
+func s3(server, prefix string) string {
+	return "s3://fleet?" + url.Values{
+		"prefix": {prefix}, "region": {"eu-west-1"}, "endpoint": {server}, "use_path_style": {"true"},
+	}.Encode()
+}
+
+// operator has a key of its own; replica is a control plane of the test, which
+// takes everything.
+func operator(t *testing.T, store string) *bundle.Operator {
+	t.Helper()
+	dir := t.TempDir()
+	o := &bundle.Operator{
+		Store: &bundle.Store{URL: store, Stack: "test", Trusted: filepath.Join(dir, "trusted.pem")},
+		Key:   filepath.Join(dir, "ed25519"),
+	}
+	_, err := bundle.MakeKey(o.Key, o.Trusted)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, o.Close()) })
+	return o
+}
+
+func policy(host string) *plan.Plan {
+	return &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{
+		{ID: "a/" + host, Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}},
+	}}}}
+}
+
+// obedient reports as a replica whose nodes acknowledge everything at once.
+func obedient(t *testing.T, o *bundle.Operator, id string) {
+	t.Helper()
+	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: id, Time: time.Now(), Connected: 1}))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for last := uint64(0); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if v, err := o.Look(ctx); err == nil && v.Newest != last && (v.Try || v.Proven == v.Newest) {
+				if o.Report(ctx, &api.Replica{ID: id, Time: time.Now(), Seq: v.Newest, Connected: 1}) == nil {
+					last = v.Newest
+				}
+			}
+		}
+	}()
+}
+
+// TestStores: what is published is there, in order and signed; a number is
+// taken once, by whoever was first.
+func TestStores(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(t *testing.T) string{
+		"s3, against moto":              func(t *testing.T) string { return s3(moto(t), "test/") },
+		"gs, against a stand-in for it": func(*testing.T) string { return "gs://fleet?prefix=test/" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := open(t)
+			o := operator(t, store)
+			_, err := o.Current(t.Context())
+			require.ErrorIs(t, err, bundle.ErrNone)
+			_, err = o.Publish(t.Context(), policy("nobody.test"))
+			require.ErrorContains(t, err, "no control plane has reported to the bundle store")
+			_, err = o.Current(t.Context())
+			require.ErrorIs(t, err, bundle.ErrNone, "it was withdrawn")
+
+			obedient(t, o, "r1")
+			v, err := o.Publish(t.Context(), policy("one.test"))
+			require.NoError(t, err)
+			require.Equal(t, 1, v.Nodes)
+			p, err := o.Read(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, policy("one.test"), p)
+
+			results := make(chan error, 6)
+			for i := range cap(results) {
+				go func() {
+					// Each like a process of its own.
+					another := &bundle.Operator{Store: &bundle.Store{URL: store, Stack: "test", Trusted: o.Trusted}, Key: o.Key}
+					_, err := another.Publish(t.Context(), policy(fmt.Sprintf("h%d.test", i)))
+					results <- err
+				}()
+			}
+			won := 0
+			for range cap(results) {
+				err := <-results
+				var conflict *bundle.ConflictError
+				if err == nil {
+					won++
+					continue
+				}
+				require.ErrorAs(t, err, &conflict)
+				require.ErrorContains(t, err, "they changed: ")
+			}
+			require.Positive(t, won)
+			history, err := o.History(t.Context())
+			require.NoError(t, err)
+			require.Len(t, history, won+1)
+			for i, b := range history {
+				require.NoError(t, b.Broken())
+				require.Equal(t, uint64(len(history)-i), b.Seq)
+			}
+		})
+	}
+}
+
+// TestSlowStore: reading takes a bounded time, and says what it waited for.
+func TestSlowStore(t *testing.T) {
+	t.Parallel()
+	stop := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-stop:
+		case <-r.Context().Done():
+		}
+	}))
+	defer server.Close()
+	defer close(stop)
+	o := operator(t, s3(server.URL, "test/"))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := o.Current(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "list the bundle store s3://fleet: ")
+}
+
+// TestCarelessStore: a server that replaces what exists is refused at the first
+// publication.
+func TestCarelessStore(t *testing.T) {
+	t.Parallel()
+	server := moto(t)
+	target, err := url.Parse(server)
+	require.NoError(t, err)
+	careless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("If-None-Match")
+		r.URL.Scheme, r.URL.Host, r.RequestURI = target.Scheme, target.Host, ""
+		resp, err := (&http.Client{}).Do(r)
+		if err != nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		defer resp.Body.Close()
+		for name, values := range resp.Header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(w, resp.Body)
+	}))
+	defer careless.Close()
+	o := operator(t, s3(careless.URL, "careless/"))
+	obedient(t, o, "r1")
+	_, err = o.Publish(t.Context(), policy("one.test"))
+	require.ErrorContains(t, err, "replaces objects that exist")
+	_, err = o.Current(t.Context())
+	require.ErrorIs(t, err, bundle.ErrNone)
+}
+
+// TestPath: where in the bucket is said in one way only.
+func TestPath(t *testing.T) {
+	t.Parallel()
+	_, err := operator(t, "s3://fleet/prod").Current(t.Context())
+	require.ErrorContains(t, err, "such as s3://fleet?prefix=prod/")
+}
+
+// standInGCS is as much of the JSON API of Google Cloud Storage as the driver
+// uses: list, read, delete, and create with ifGenerationMatch=0. It is not the
+// real one; what that does is in
+// https://cloud.google.com/storage/docs/request-preconditions.
+type standInGCS struct {
+	mu      sync.Mutex
+	objects map[string][]byte
+}
+
+func (s *standInGCS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	path, q := r.URL.Path, r.URL.Query()
+	if strings.HasPrefix(path, "/upload/") {
+		s.create(w, r, q)
+		return
+	}
+	_, name, _ := strings.Cut(strings.TrimPrefix(path, "/storage/v1"), "/o/")
+	if name == "" && !strings.Contains(path, "/b/") {
+		name = strings.TrimPrefix(path, "/fleet/") // a read has the XML API's path
+	}
+	if name == "" {
+		items := []map[string]any{}
+		for _, n := range slices.Sorted(keys(s.objects)) {
+			if strings.HasPrefix(n, q.Get("prefix")) {
+				items = append(items, s.describe(n))
+			}
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"kind": "storage#objects", "items": items})
+		return
+	}
+	content, there := s.objects[name]
+	switch {
+	case !there:
+		fail(w, http.StatusNotFound)
+	case r.Method == http.MethodDelete:
+		delete(s.objects, name)
+		w.WriteHeader(http.StatusNoContent)
+	case strings.Contains(path, "/o/") && q.Get("alt") != "media":
+		_ = json.NewEncoder(w).Encode(s.describe(name))
+	default:
+		_, _ = w.Write(content)
+	}
+}
+
+func (s *standInGCS) create(w http.ResponseWriter, r *http.Request, q url.Values) {
+	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || q.Get("uploadType") != "multipart" {
+		fail(w, http.StatusBadRequest)
+		return
+	}
+	parts := multipart.NewReader(r.Body, params["boundary"])
+	var meta struct{ Name string }
+	first, err := parts.NextPart()
+	if err != nil || json.NewDecoder(first).Decode(&meta) != nil {
+		fail(w, http.StatusBadRequest)
+		return
+	}
+	second, err := parts.NextPart()
+	if err != nil {
+		fail(w, http.StatusBadRequest)
+		return
+	}
+	content, err := io.ReadAll(second)
+	if err != nil {
+		fail(w, http.StatusBadRequest)
+		return
+	}
+	if _, there := s.objects[meta.Name]; there && q.Get("ifGenerationMatch") == "0" {
+		fail(w, http.StatusPreconditionFailed)
+		return
+	}
+	s.objects[meta.Name] = content
+	_ = json.NewEncoder(w).Encode(s.describe(meta.Name))
+}
+
+func (s *standInGCS) describe(name string) map[string]any {
+	return map[string]any{
+		"kind": "storage#object", "name": name, "bucket": "fleet", "generation": "1", "metageneration": "1",
+		"size": fmt.Sprint(len(s.objects[name])), "updated": time.Now().UTC().Format(time.RFC3339Nano),
+	}
+}
+
+func fail(w http.ResponseWriter, status int) {
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"code": status, "message": http.StatusText(status)}})
+}
+
+func keys(m map[string][]byte) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
