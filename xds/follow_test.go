@@ -1,0 +1,254 @@
+package xds
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// world is a store in a folder, an operator, and what control planes need.
+type world struct {
+	dir string
+	*bundle.Operator
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	// Not t.TempDir: a socket's path is short.
+	dir, err := os.MkdirTemp("", "follow")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	w := &world{dir: dir}
+	w.write(t, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
+	w.write(t, "ca.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	w.Operator = &bundle.Operator{
+		Store: &bundle.Store{URL: "file://" + w.path("bundle"), Stack: "test", Trusted: w.path("trusted.pem")}, Key: w.path("ed25519"),
+	}
+	_, err = bundle.MakeKey(w.Key, w.Trusted)
+	require.NoError(t, err)
+	return w
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+func (w *world) write(t *testing.T, name string, content []byte) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(w.path(name), content, 0o600))
+}
+
+func (w *world) read(t *testing.T, name string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(w.path(name))
+	require.NoError(t, err)
+	return content
+}
+
+// start starts a control plane whose looks into the store the test makes.
+func (w *world) start(t *testing.T, name string) *Control {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(w.path(name), 0o700))
+	c, err := New(Config{
+		Store: w.URL, Stack: w.Stack, Trusted: w.Trusted, Replica: name, CACert: w.path("ca.pem"), CAKey: w.path("ca.key"),
+		State: w.path(name), Envoy: envoy.Options{Roots: w.path("ca.pem")}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	require.NoError(t, err)
+	require.NoError(t, c.resume(t.Context()))
+	c.rollout.Unlock()
+	t.Cleanup(c.secrets.Close)
+	return c
+}
+
+// dial serves the operator API of c.
+func (w *world) dial(t *testing.T, c *Control) *api.Client {
+	t.Helper()
+	socket := w.path(c.cfg.Replica + ".sock")
+	l, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	s := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: time.Minute}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	return api.Dial(socket)
+}
+
+func (w *world) publish(t *testing.T, hosts ...string) {
+	t.Helper()
+	_, err := w.Publish(t.Context(), policyOf(hosts...))
+	require.NoError(t, err)
+}
+
+func policyOf(hosts ...string) *plan.Plan {
+	a := plan.Agent{Name: "a"}
+	for _, h := range hosts {
+		a.Rules = append(a.Rules, plan.Rule{ID: "a/" + h, Host: h, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}})
+	}
+	return &plan.Plan{Stack: "test", Agents: []plan.Agent{a}}
+}
+
+// TestFollow: a replica takes what another has proven, and nothing else.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.start(t, "a"), w.start(t, "b")
+	w.Controls = []*api.Client{w.dial(t, a)}
+	require.Empty(t, b.look(t.Context(), time.Now()), "nothing was published, and that is no problem")
+	w.publish(t, "one.test")
+	require.Empty(t, b.look(t.Context(), time.Now()))
+	require.Equal(t, uint64(1), b.Status().Seq)
+	require.Equal(t, a.Status().Version, b.Status().Version)
+
+	w.publish(t, "two.test")
+	const second = "bundle/0000000000000002"
+	mark := w.read(t, second+".ok")
+	require.NoError(t, os.Remove(w.path(second+".ok")))
+	for range 3 {
+		require.Empty(t, b.look(t.Context(), time.Now()))
+		require.Equal(t, uint64(1), b.Status().Seq, "what is not proven does not spread")
+	}
+	require.Contains(t, b.look(t.Context(), time.Now().Add(2*unfinished)), "never converged anywhere, and was not taken back; publication 1 stays live")
+	w.write(t, second+".ok", []byte(strings.Replace(string(mark), `"seq":2`, `"seq":3`, 1)))
+	require.Contains(t, b.look(t.Context(), time.Now()), "the mark of publication 2 cannot be used")
+	require.Equal(t, uint64(1), b.Status().Seq)
+	w.write(t, second+".ok", mark)
+	require.Empty(t, b.look(t.Context(), time.Now()))
+	require.Equal(t, uint64(2), b.Status().Seq)
+
+	// Killed: no proof is waited for, and a restart knows it without the store.
+	_, err := w.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+	require.NoError(t, err)
+	require.Empty(t, b.look(t.Context(), time.Now()))
+	require.Equal(t, []string{"a"}, b.Status().Killed)
+	require.NoError(t, os.Rename(w.path("bundle"), w.path("away")))
+	require.Equal(t, []string{"a"}, w.start(t, "b").Status().Killed)
+}
+
+// TestStoreFaults: nothing new is served, what was good stays, and status says why.
+func TestStoreFaults(t *testing.T) {
+	t.Parallel()
+	const first, second, third = "bundle/0000000000000001", "bundle/0000000000000002", "bundle/0000000000000003"
+	for name, test := range map[string]struct {
+		do      func(t *testing.T, w *world)
+		problem string
+		// heals is whether publishing again is all that is needed.
+		heals bool
+	}{
+		"empty": {func(t *testing.T, w *world) {
+			require.NoError(t, os.RemoveAll(w.path("bundle")))
+		}, "the store shows publication 0 as its newest, but 2 was published already", true},
+		"old": {func(t *testing.T, w *world) {
+			require.NoError(t, os.Remove(w.path(second+".json")))
+		}, "the store shows publication 1 as its newest, but 2 was published already", true},
+		"changed": {func(t *testing.T, w *world) {
+			w.write(t, second+".json", []byte(strings.Replace(string(w.read(t, second+".json")), "two.test", "not.test", 1)))
+		}, "publication 2 cannot be used: its signature is wrong: it was changed, or is torn; publication 2 stays live", true},
+		"torn": {func(t *testing.T, w *world) {
+			w.write(t, third+".json", w.read(t, second+".json")[:100])
+		}, "publication 3 cannot be used: it is torn, or no publication at all; publication 2 stays live", true},
+		"replayed": {func(t *testing.T, w *world) {
+			w.write(t, third+".json", w.read(t, first+".json"))
+			w.write(t, third+".ok", w.read(t, first+".ok"))
+		}, "publication 3 cannot be used: it says that it is bundle/1 number 1", true},
+		"a key that is not trusted": {func(t *testing.T, w *world) {
+			require.NoError(t, os.Remove(w.Key))
+			require.NoError(t, os.Rename(w.Trusted, w.Trusted+".old"))
+			_, err := bundle.MakeKey(w.Key, w.Trusted)
+			require.NoError(t, err)
+			require.NoError(t, os.Chtimes(w.path(second+".json"), time.Time{}, time.Now().Add(time.Second)))
+		}, "which is not one of the operators' keys that are trusted", false},
+		"unreachable": {func(t *testing.T, w *world) {
+			require.NoError(t, os.RemoveAll(w.path("bundle")))
+			w.write(t, "bundle", nil)
+		}, "is not a directory; publication 2 stays live", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c := w.start(t, "a")
+			w.Controls = []*api.Client{w.dial(t, c)}
+			w.publish(t, "one.test")
+			w.publish(t, "two.test")
+			require.Empty(t, c.look(t.Context(), time.Now()))
+			test.do(t, w)
+			version := c.Status().Version
+			for range 2 { // the first may think that somebody publishes right now
+				c.follower.problem = c.look(t.Context(), time.Now())
+			}
+			require.Contains(t, c.Status().Problem, test.problem)
+			_, err := c.Sync(t.Context())
+			require.Error(t, err)
+			require.Equal(t, version, c.Status().Version)
+			if !test.heals {
+				return
+			}
+			// It starts with what it had, and the operator goes on from there.
+			require.Equal(t, version, w.start(t, "a").Status().Version)
+			_, err = w.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+			require.NoError(t, err)
+			require.Empty(t, c.look(t.Context(), time.Now()))
+			require.Equal(t, version, c.Status().Version)
+			require.Equal(t, []string{"a"}, c.Status().Killed)
+		})
+	}
+}
+
+// TestStateForged: what is kept is verified as what is published is.
+func TestStateForged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.start(t, "a")
+	w.Controls = []*api.Client{w.dial(t, c)}
+	w.publish(t, "one.test")
+	require.NoError(t, os.RemoveAll(w.path("bundle")))
+	require.Equal(t, uint64(1), w.start(t, "a").Status().Seq)
+	w.write(t, "a/good.bundle", []byte(strings.Replace(string(w.read(t, "a/good.bundle")), "one.test", "not.test", 1)))
+	require.Zero(t, w.start(t, "a").Status().Seq)
+}
+
+// TestSilentStore: a store that does not answer is a problem after a while.
+func TestSilentStore(t *testing.T) {
+	t.Parallel()
+	c := newWorld(t).start(t, "a")
+	require.Empty(t, c.Status().Problem)
+	c.mu.Lock()
+	c.follower.asked = time.Now().Add(-5 * time.Second)
+	c.mu.Unlock()
+	require.Contains(t, c.Status().Problem, "the bundle store has not answered for 5s")
+}
+
+// TestReports: replicas know of each other, and who is gone.
+func TestReports(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.start(t, "a"), w.start(t, "b")
+	a.report(t.Context(), time.Now())
+	b.report(t.Context(), time.Now().Add(-2*bundle.Stale))
+	require.Empty(t, a.look(t.Context(), time.Now()))
+	s := a.Status()
+	require.Equal(t, "a", s.Replica)
+	require.Len(t, s.Replicas, 2)
+	require.Equal(t, []bool{false, true}, []bool{s.Replicas[0].Stale, s.Replicas[1].Stale})
+}
