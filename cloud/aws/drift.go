@@ -1,0 +1,192 @@
+package aws
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern/postern/graph"
+)
+
+// Risks of a difference, the worst first.
+const (
+	// Critical: an agent may have a way out beside the proxies.
+	Critical = "critical"
+	// High: one layer of several is weaker than planned.
+	High = "high"
+	// Medium: something does not work, or is there that nobody planned.
+	Medium = "medium"
+)
+
+var risks = []string{Critical, High, Medium}
+
+// Difference is one way in which the account is not what was planned.
+type Difference struct {
+	Risk string `json:"risk"`
+	// Resource is what the plan calls it, or its ID if it has no place in the plan.
+	Resource string `json:"resource"`
+	ID       string `json:"id,omitempty"`
+	What     string `json:"what"`
+	// Do says how to undo it.
+	Do string `json:"do"`
+}
+
+// Drift compares the account with the plan and returns every difference, the
+// worst first; nil if there is none. It sees what `pulumi refresh` cannot:
+// rules, routes, endpoints and policies that were added beside those of the
+// plan. It changes nothing.
+func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]Difference, error) {
+	l, err := a.read(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	d := &differ{g: g, live: l, planned: map[string]*graph.Resource{}, ids: map[string]string{}}
+	d.match()
+	d.vpcs()
+	d.routes()
+	d.rules()
+	d.acls()
+	d.endpoints()
+	d.strangers()
+	d.roles()
+	slices.SortStableFunc(d.found, func(x, y Difference) int {
+		if n := slices.Index(risks, x.Risk) - slices.Index(risks, y.Risk); n != 0 {
+			return n
+		}
+		if n := strings.Compare(x.Resource, y.Resource); n != 0 {
+			return n
+		}
+		return strings.Compare(x.What, y.What)
+	})
+	return slices.Compact(d.found), nil
+}
+
+// differ compares what is read with what is planned. It asks nobody.
+type differ struct {
+	g       *graph.Graph
+	live    *live
+	planned map[string]*graph.Resource // by live ID
+	ids     map[string]string          // live ID by URN
+	found   []Difference
+}
+
+func (d *differ) report(risk, id, do, what string, a ...any) {
+	resource := id
+	if r := d.planned[id]; r != nil {
+		resource = r.Name
+	} else {
+		id = ""
+	}
+	d.found = append(d.found, Difference{Risk: risk, Resource: resource, ID: id, What: fmt.Sprintf(what, a...), Do: do})
+}
+
+// called is what people call a live ID: the plan's name, or itself.
+func (d *differ) called(id string) string {
+	if r := d.planned[id]; r != nil {
+		return r.Name + " (" + id + ")"
+	}
+	return id
+}
+
+const again = "bring the stack up again"
+
+// classes are the types whose resources are told apart by their tag Name, and
+// what one is called.
+var classes = []struct {
+	name   string
+	tokens []string
+	// risk of it not being there.
+	missing string
+}{
+	{"VPC", []string{"aws:ec2/vpc:Vpc"}, Medium},
+	{"subnet", []string{"aws:ec2/subnet:Subnet"}, Medium},
+	{"route table", []string{"aws:ec2/routeTable:RouteTable", "aws:ec2/defaultRouteTable:DefaultRouteTable"}, High},
+	{"security group", []string{"aws:ec2/securityGroup:SecurityGroup", "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup"}, High},
+	{"network ACL", []string{"aws:ec2/networkAcl:NetworkAcl", "aws:ec2/defaultNetworkAcl:DefaultNetworkAcl"}, High},
+	{"endpoint", []string{"aws:ec2/vpcEndpoint:VpcEndpoint"}, Medium},
+	{"internet gateway", []string{"aws:ec2/internetGateway:InternetGateway"}, Medium},
+	{"NAT gateway", []string{"aws:ec2/natGateway:NatGateway"}, Medium},
+	{"role", []string{"aws:iam/role:Role"}, High},
+}
+
+// match finds for every planned resource the live one of that name, and says
+// which is not there.
+func (d *differ) match() {
+	for _, class := range classes {
+		for _, token := range class.tokens {
+			for _, r := range d.g.OfType(token) {
+				if r.Tag(graph.TagName) == "" {
+					continue
+				}
+				id := ""
+				for _, item := range d.live.items[class.name] {
+					if item.name == r.Tag(graph.TagName) && item.isDefault == strings.Contains(token, "/default") {
+						if id != "" {
+							d.report(High, item.id, "remove the one that the plan did not make", "there are two %ss of the name %s", class.name, item.name)
+						}
+						id = item.id
+					}
+				}
+				if id == "" {
+					d.found = append(d.found, Difference{Risk: class.missing, Resource: r.Name, What: "the " + class.name + " is not there", Do: again})
+					continue
+				}
+				d.ids[r.URN], d.planned[id] = id, r
+			}
+		}
+	}
+}
+
+// idOf is the live ID of the one resource of these types that the input comes
+// from, an ID that is written out, or "".
+func (d *differ) idOf(r *graph.Resource, property string) string {
+	for _, urn := range r.PropertyDependencies[property] {
+		if id := d.ids[urn]; id != "" {
+			return id
+		}
+	}
+	return r.String(property)
+}
+
+// closed reports whether the plan gives the subnet no route to anywhere.
+func (d *differ) closed(subnet string) bool {
+	r := d.planned[subnet]
+	if r == nil {
+		return false
+	}
+	for _, a := range d.g.OfType("aws:ec2/routeTableAssociation:RouteTableAssociation") {
+		if slices.Contains(a.PropertyDependencies["subnetId"], r.URN) {
+			return d.closedTable(d.idOf(a, "routeTableId"))
+		}
+	}
+	return false
+}
+
+// closedTable reports whether the plan has no route in the table.
+func (d *differ) closedTable(id string) bool {
+	table := d.planned[id]
+	return table != nil && len(d.plannedRoutes(table)) == 0 && len(d.gateways(table)) == 0
+}
+
+// closedVPC reports whether the plan gives the VPC no internet gateway.
+func (d *differ) closedVPC(id string) bool {
+	vpc := d.planned[id]
+	if vpc == nil {
+		return false
+	}
+	for _, gateway := range d.g.OfType("aws:ec2/internetGateway:InternetGateway") {
+		if slices.Contains(gateway.PropertyDependencies["vpcId"], vpc.URN) {
+			return false
+		}
+	}
+	return true
+}
+
+// worst is Critical if the condition holds, and High otherwise.
+func worst(critical bool) string {
+	if critical {
+		return Critical
+	}
+	return High
+}
