@@ -166,7 +166,7 @@ func TestFilter(t *testing.T) {
 		{Since: at}:                      true,
 		{Since: at.Add(time.Nanosecond)}: false,
 	} {
-		require.Equal(t, want, f.match(e), "%+v", f)
+		require.Equal(t, want, f.Match(e), "%+v", f)
 	}
 }
 

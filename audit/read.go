@@ -27,7 +27,8 @@ type Filter struct {
 	Since time.Time
 }
 
-func (f Filter) match(e *Event) bool {
+// Match reports whether the filter selects the event.
+func (f Filter) Match(e *Event) bool {
 	return (f.Agent == "" || f.Agent == e.Agent) &&
 		(f.Host == "" || f.Host == e.Host || f.Host == hostOf(e.Host)) &&
 		(!f.Denied || e.Verdict == Deny) &&
@@ -133,7 +134,7 @@ func (r *reader) more() ([]Event, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: a line is not an event: %w", strings.TrimPrefix(p, r.dir+"/"), err)
 			}
-			if r.filter.match(&e) {
+			if r.filter.Match(&e) {
 				events = append(events, e)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 //	bundle/                the blob store that holds the published plan
 //	control/               the control plane: control.sock (operators), xds.sock (nodes), log, what it must remember
 //	nodes/<id>/            one node: bootstrap, admin.sock, log, agents/<agent>/proxy.sock
+//	graph.json             what was brought up last in a cloud
 //	audit/<id>.jsonl       the events of one node; outlives destroy
 type Home struct{ Root string }
 
@@ -128,6 +129,10 @@ func (h Home) AgentDir(node, agent string) string {
 
 // AuditDir holds one file of events per node.
 func (h Home) AuditDir() string { return filepath.Join(h.Root, "audit") }
+
+// GraphFile is the plan that was brought up last, as package graph writes it.
+// Only stacks in a cloud have one.
+func (h Home) GraphFile() string { return filepath.Join(h.Root, "graph.json") }
 
 // PulumiDir holds the engine's state when Postern drives it.
 func (h Home) PulumiDir() string { return filepath.Join(h.Root, "pulumi") }

@@ -174,11 +174,19 @@ func (d *differ) attached(r *graph.Resource, live role) {
 }
 
 // samePolicyName compares the ARN that the plan makes up for a policy of its
-// own with a live one, whose name has a random end.
+// own with a live one: both names have a random end.
 func samePolicyName(example, live string) bool {
-	want := example[strings.LastIndexByte(example, '/')+1:]
-	got := live[strings.LastIndexByte(live, '/')+1:]
-	return want != "" && strings.HasPrefix(got, want+"-") && len(got) == len(want)+8 && !strings.HasPrefix(live, "arn:aws:iam::aws:")
+	want, random := cutLast(example, "-")
+	got, end := cutLast(live, "-")
+	return want == got && len(random) == len(end)
+}
+
+func cutLast(s, sep string) (before, after string) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, ""
+	}
+	return s[:i], s[i+len(sep):]
 }
 
 // readable is a policy document of IAM's without its escapes.

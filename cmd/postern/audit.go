@@ -1,15 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/cloud/aws"
 	"github.com/postern/postern/stacks"
 )
 
@@ -36,11 +39,19 @@ func newAuditCmd() *cobra.Command {
 			if f.Since, err = parseSince(since, time.Now()); err != nil {
 				return usageError{err}
 			}
+			read, tail := localEvents(home)
+			stack, err := stacks.Load(file)
+			switch _, missing := os.Stat(home.AuditDir()); {
+			case err == nil && stack.AWS != nil:
+				read, tail = cloudEvents(stack)
+			case err != nil && missing != nil: // a stack file that is being edited hides no log that is here
+				return err
+			}
 			show := printer(cmd.OutOrStdout(), asJSON)
 			if follow {
-				return audit.Follow(cmd.Context(), home.AuditDir(), f, show)
+				return tail(cmd.Context(), f, show)
 			}
-			events, err := audit.Read(home.AuditDir(), f)
+			events, err := read(cmd.Context(), f)
 			if err != nil {
 				return err
 			}
@@ -59,6 +70,39 @@ func newAuditCmd() *cobra.Command {
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new events until interrupted")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	return cmd
+}
+
+type (
+	readEvents func(context.Context, audit.Filter) ([]audit.Event, error)
+	tailEvents func(context.Context, audit.Filter, func(audit.Event) error) error
+)
+
+// localEvents are those of the nodes of this machine.
+func localEvents(home stacks.Home) (readEvents, tailEvents) {
+	return func(_ context.Context, f audit.Filter) ([]audit.Event, error) { return audit.Read(home.AuditDir(), f) },
+		func(ctx context.Context, f audit.Filter, each func(audit.Event) error) error {
+			return audit.Follow(ctx, home.AuditDir(), f, each)
+		}
+}
+
+// cloudEvents are those in CloudWatch Logs.
+func cloudEvents(stack *stacks.Stack) (readEvents, tailEvents) {
+	open := func(ctx context.Context) (*aws.Account, error) {
+		return aws.Open(ctx, stack.AWS.Account, stack.AWS.Region)
+	}
+	return func(ctx context.Context, f audit.Filter) ([]audit.Event, error) {
+			account, err := open(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return account.Events(ctx, stack.Name, f)
+		}, func(ctx context.Context, f audit.Filter, each func(audit.Event) error) error {
+			account, err := open(ctx)
+			if err != nil {
+				return err
+			}
+			return account.FollowEvents(ctx, stack.Name, f, each)
+		}
 }
 
 // parseSince reads a duration before now, or a time. "" is the beginning.

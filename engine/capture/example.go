@@ -37,7 +37,7 @@ func exampleID(r *graph.Resource) string {
 			return s
 		}
 	}
-	return r.Name
+	return r.Name + "-" + hex.EncodeToString(sum[:])[:7] // as Pulumi makes up names
 }
 
 // arnOf is how AWS names a resource of that type; %[1]s is the region, %[2]s

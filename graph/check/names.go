@@ -16,6 +16,7 @@ type naming struct {
 }
 
 var (
+	prefix      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*$`)
 	balancer    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$`)
 	identity    = regexp.MustCompile(`^[A-Za-z0-9+=,.@_-]+$`)
 	bucket      = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*[a-z0-9]$`)
@@ -40,9 +41,9 @@ const (
 
 var namings = []naming{
 	{"lb/loadBalancer", "name", 1, 32, balancer, hyphens},
-	{"lb/loadBalancer", "namePrefix", 1, 6, balancer, hyphens},
+	{"lb/loadBalancer", "namePrefix", 1, 6, prefix, "letters, digits and hyphens, not first"},
 	{"lb/targetGroup", "name", 1, 32, balancer, hyphens},
-	{"lb/targetGroup", "namePrefix", 1, 6, balancer, hyphens},
+	{"lb/targetGroup", "namePrefix", 1, 6, prefix, "letters, digits and hyphens, not first"},
 	{"iam/role", "name", 1, 64, identity, iamWords},
 	{"iam/role", "namePrefix", 1, 38, identity, iamWords},
 	{"iam/role", "description", 0, 1000, nil, ""},

@@ -85,7 +85,7 @@ var instanceHour = map[string]float64{
 // free are the types that cost nothing by themselves.
 var free = []string{
 	"aws:ec2/vpc:", "aws:ec2/subnet:", "aws:ec2/routeTable", "aws:ec2/defaultRouteTable:", "aws:ec2/route:", "aws:ec2/mainRouteTable", "aws:ec2/internetGateway", "aws:ec2/securityGroup",
-	"aws:ec2/default", "aws:ec2/networkAcl", "aws:ec2/vpcEndpointService", "aws:ec2/vpcEndpointConnectionAccepter:", "aws:ec2/vpcEndpointPolicy:", "aws:ec2/launchTemplate:", "aws:ec2/vpcBlockPublicAccess", "aws:ec2/vpcDhcpOptions",
+	"aws:ec2/default", "aws:ec2/networkAcl", "aws:ec2/vpcEndpointService", "aws:ec2/vpcEndpointConnectionAccepter:", "aws:ec2/vpcEndpointPolicy:", "aws:ec2/vpcEndpointRouteTableAssociation:", "aws:ec2/launchTemplate:", "aws:ec2/vpcBlockPublicAccess", "aws:ec2/vpcDhcpOptions",
 	"aws:vpc/securityGroup", "aws:lb/targetGroup", "aws:lb/listener", "aws:iam/", "aws:kms/alias:", "aws:kms/keyPolicy:", "aws:s3/bucket", "aws:secretsmanager/secretPolicy:", "aws:cloudwatch/logMetricFilter:",
 	"aws:cloudwatch/logSubscriptionFilter:", "aws:cloudwatch/queryDefinition:", "aws:cloudwatch/logDataProtectionPolicy:", "aws:cloudwatch/logResourcePolicy:", "aws:cloudwatch/logStream:", "aws:ecs/cluster", "aws:ecs/taskDefinition:",
 	"aws:appautoscaling/", "aws:autoscaling/policy:", "aws:autoscaling/lifecycleHook:", "aws:autoscaling/attachment:", "aws:ecr/", "aws:sns/", "aws:route53/resolverFirewall", "aws:route53/resolverQueryLogConfig", "aws:servicediscovery/service:",

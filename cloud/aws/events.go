@@ -1,0 +1,137 @@
+package aws
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+
+	"github.com/postern/postern/audit"
+)
+
+// EventGroup is the log group of a stack's audit events.
+func EventGroup(stack string) string { return "/postern/" + stack + "/proxies" }
+
+// Events returns the selected audit events of the stack that are in CloudWatch
+// Logs, by time. What is older than the log group's retention is in the bucket
+// only. The filter is ours: AWS is asked for a span of time and nothing else.
+func (a *Account) Events(ctx context.Context, stack string, f audit.Filter) ([]audit.Event, error) {
+	r := &eventReader{client: cloudwatchlogs.NewFromConfig(a.cfg), group: EventGroup(stack), filter: f, from: f.Since, seen: map[string]time.Time{}}
+	return r.more(ctx)
+}
+
+const (
+	// pollEvery is how often new events are asked for: FilterLogEvents has a
+	// quota of a few calls a second for the whole account.
+	pollEvery = 3 * time.Second
+	// late is how much later than its time an event may come into the log.
+	late = 2 * time.Minute
+)
+
+// FollowEvents calls each for the selected events that are there, and then for
+// every new one, until ctx is done (it then returns nil) or each returns an error.
+// An event is seen some seconds after it happened.
+func (a *Account) FollowEvents(ctx context.Context, stack string, f audit.Filter, each func(audit.Event) error) error {
+	r := &eventReader{client: cloudwatchlogs.NewFromConfig(a.cfg), group: EventGroup(stack), filter: f, from: f.Since, seen: map[string]time.Time{}}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		events, err := r.more(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			if err := each(e); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// eventReader remembers what it has read.
+type eventReader struct {
+	client *cloudwatchlogs.Client
+	group  string
+	filter audit.Filter
+	from   time.Time
+	seen   map[string]time.Time // by the log's own ID, for the last while
+}
+
+func (r *eventReader) more(ctx context.Context) ([]audit.Event, error) {
+	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(r.group)}
+	if !r.from.IsZero() {
+		// The log's time is when it was written, which is not before the event's.
+		in.StartTime = aws.Int64(r.from.UnixMilli())
+	}
+	var events []audit.Event
+	newest := r.from
+	for p := cloudwatchlogs.NewFilterLogEventsPaginator(r.client, in); p.HasMorePages(); {
+		page, err := p.NextPage(ctx)
+		if is(err, "ResourceNotFoundException") {
+			return nil, fmt.Errorf("read the audit log: there is no log group %s: is the stack up?", r.group)
+		}
+		if err != nil {
+			return nil, explain("read the audit log", err)
+		}
+		for _, line := range page.Events {
+			e, at, err := r.take(line)
+			if err != nil {
+				return nil, err
+			}
+			if at.After(newest) {
+				newest = at
+			}
+			if e != nil {
+				events = append(events, *e)
+			}
+		}
+	}
+	if after := newest.Add(-late); after.After(r.from) {
+		r.from = after
+	}
+	for id, at := range r.seen {
+		if at.Before(r.from) {
+			delete(r.seen, id)
+		}
+	}
+	slices.SortStableFunc(events, func(a, b audit.Event) int { return a.Time.Compare(b.Time) })
+	return events, nil
+}
+
+// take returns the event of a line of the log, nil if it is none, is not
+// selected, or was returned before.
+func (r *eventReader) take(line types.FilteredLogEvent) (*audit.Event, time.Time, error) {
+	at := time.UnixMilli(aws.ToInt64(line.Timestamp))
+	id := aws.ToString(line.EventId)
+	if _, known := r.seen[id]; known && id != "" {
+		return nil, at, nil
+	}
+	r.seen[id] = at
+	message := []byte(aws.ToString(line.Message))
+	// What the supervisor says of itself is in the same log.
+	if !bytes.HasPrefix(message, []byte("{")) || !bytes.Contains(message, []byte(`"verdict"`)) {
+		return nil, at, nil
+	}
+	var e audit.Event
+	if err := json.Unmarshal(message, &e); err != nil {
+		return nil, at, fmt.Errorf("read the audit log: a line of stream %s at %s is not an event: %w", aws.ToString(line.LogStreamName), at.UTC().Format(time.RFC3339), err)
+	}
+	if !r.filter.Match(&e) {
+		return nil, at, nil
+	}
+	return &e, at, nil
+}

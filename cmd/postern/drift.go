@@ -1,0 +1,136 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/cloud/aws"
+	"github.com/postern/postern/graph"
+	"github.com/postern/postern/stacks"
+)
+
+// errDrift makes the exit status 1. What goes wrong is a usageError here, for 2,
+// as in diff.
+var errDrift = errors.New("the account is not what was planned")
+
+func newDriftCmd() *cobra.Command {
+	var from string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "drift [--graph FILE]",
+		Short: "Compare what is live in AWS with the plan, and list every difference by risk",
+		Long: `Reads security group rules, routes, network ACLs, endpoints, gateways, machines and roles of the
+stack's networks, whoever made them, and compares them with the plan: what was added by hand beside the
+plan's own resources, a refresh does not see. It changes nothing.
+
+The status is 0 if nothing differs, 1 if something does, and 2 if that could not be found out.`,
+		Example: `  postern drift -s prod-aws
+  go run . preview prod-aws --offline --graph plan.json && postern drift -s prod-aws --graph plan.json --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := drift(cmd, from, asJSON)
+			if err != nil && !errors.Is(err, errDrift) {
+				return usageError{err}
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&from, "graph", "", "compare with this plan instead of the one that was brought up last (go run . preview STACK --offline --graph FILE)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the differences as JSON")
+	return cmd
+}
+
+func drift(cmd *cobra.Command, from string, asJSON bool) error {
+	stack, home, err := openAWS(cmd)
+	if err != nil {
+		return err
+	}
+	g, err := readGraph(stack, home, from)
+	if err != nil {
+		return err
+	}
+	account, err := aws.Open(cmd.Context(), stack.AWS.Account, stack.AWS.Region)
+	if err != nil {
+		return err
+	}
+	found, err := account.Drift(cmd.Context(), g)
+	if err != nil {
+		return err
+	}
+	if err := printDrift(cmd.OutOrStdout(), account, stack.Name, found, asJSON); err != nil {
+		return err
+	}
+	if len(found) > 0 {
+		return errDrift
+	}
+	return nil
+}
+
+// openAWS loads the stack that the global flags name, which has to be on AWS.
+func openAWS(cmd *cobra.Command) (*stacks.Stack, stacks.Home, error) {
+	stack, home, _, err := openStack(cmd)
+	if err != nil {
+		return nil, home, err
+	}
+	if stack.AWS == nil {
+		return nil, home, fmt.Errorf("%s: its target is %s: this is about stacks with target: aws", stack.Path, stack.Target)
+	}
+	return stack, home, nil
+}
+
+// readGraph reads the plan from a file, or as it was brought up last.
+func readGraph(stack *stacks.Stack, home stacks.Home, from string) (*graph.Graph, error) {
+	if from == "" {
+		from = home.GraphFile()
+	}
+	f, err := os.Open(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s does not exist: write it with `go run . preview %s --offline --graph FILE`, and name it with --graph", from, stack.Name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the plan: %w", err)
+	}
+	defer f.Close()
+	g, err := graph.Decode(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	if g.Stack != stack.Name {
+		return nil, fmt.Errorf("%s is a plan of stack %s, not of %s", from, g.Stack, stack.Name)
+	}
+	return g, nil
+}
+
+func printDrift(w io.Writer, account *aws.Account, stack string, found []aws.Difference, asJSON bool) error {
+	if asJSON {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if found == nil {
+			found = []aws.Difference{}
+		}
+		return enc.Encode(struct {
+			Stack       string           `json:"stack"`
+			Account     string           `json:"account"`
+			Region      string           `json:"region"`
+			Differences []aws.Difference `json:"differences"`
+		}{stack, account.ID, account.Region, found})
+	}
+	if len(found) == 0 {
+		fmt.Fprintf(w, "stack %s in %s of account %s is as planned\n", stack, account.Region, account.ID)
+	}
+	for _, f := range found {
+		where := f.Resource
+		if f.ID != "" {
+			where += " (" + f.ID + ")"
+		}
+		fmt.Fprintf(w, "%-8s  %s: %s\n          %s\n", f.Risk, plain(where), plain(f.What), plain(f.Do))
+	}
+	return nil
+}
