@@ -40,6 +40,11 @@ func main() {
 			if err != nil {
 				return err
 			}
+			if stack.AWS != nil && !ctx.DryRun() {
+				if err := keepGraph(stack); err != nil {
+					return err
+				}
+			}
 			return declare(ctx, stack)
 		})
 		return

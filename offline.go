@@ -14,6 +14,7 @@ import (
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/graph/check"
 	"github.com/postern/postern/graph/cost"
+	"github.com/postern/postern/stacks"
 )
 
 // previewOffline prints what the program declares, what that costs, and what a
@@ -24,11 +25,7 @@ func (d *driver) previewOffline(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	opts := capture.Options{Project: engine.Project, Stack: d.name}
-	if stack.AWS != nil {
-		opts.Region, opts.Account = stack.AWS.Region, stack.AWS.Account
-	}
-	result, err := capture.Run(func(ctx *pulumi.Context) error { return declare(ctx, stack) }, opts)
+	result, err := captured(stack)
 	if err != nil {
 		return err
 	}
@@ -52,6 +49,31 @@ func (d *driver) previewOffline(ctx context.Context) error {
 		return &refusedError{problems}
 	}
 	return nil
+}
+
+// captured is what the program of the stack declares.
+func captured(stack *stacks.Stack) (*capture.Result, error) {
+	opts := capture.Options{Project: engine.Project, Stack: stack.Name}
+	if stack.AWS != nil {
+		opts.Region, opts.Account = stack.AWS.Region, stack.AWS.Account
+	}
+	return capture.Run(func(ctx *pulumi.Context) error { return declare(ctx, stack) }, opts)
+}
+
+// keepGraph keeps what an `up` is about to make, for `postern drift`.
+func keepGraph(stack *stacks.Stack) error {
+	home, err := stacks.HomeOf(stack.Path)
+	if err != nil {
+		return err
+	}
+	result, err := captured(stack)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(home.Root, 0o700); err != nil {
+		return fmt.Errorf("write the plan's graph: %w", err)
+	}
+	return writeGraph(home.GraphFile(), result.Graph)
 }
 
 // refusedError is a plan that the cloud would refuse.

@@ -9,11 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
@@ -35,7 +35,7 @@ type Account struct {
 // than the given one. No call after it can reach a wrong account by mistake.
 func Open(ctx context.Context, account, region string) (*Account, error) {
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithRetryMaxAttempts(attempts),
-		config.WithHTTPClient(&http.Client{Timeout: callTimeout}))
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(callTimeout)))
 	if err != nil {
 		return nil, fmt.Errorf("read the AWS settings of this machine: %w", err)
 	}

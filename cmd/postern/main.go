@@ -81,16 +81,24 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
 		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), newAuditCmd(), newDriftCmd(), newSecretCmd(), newDemoCmd(),
 	)
 	for _, c := range root.Commands() {
-		if check := c.Args; check != nil {
-			c.Args = func(cmd *cobra.Command, args []string) error {
-				if err := check(cmd, args); err != nil {
-					return usageError{fmt.Errorf("%w; see %q", err, cmd.CommandPath()+" --help")}
-				}
-				return nil
-			}
-		}
+		checkArgs(c)
 	}
 	return root
+}
+
+// checkArgs makes wrong arguments of cmd, and of the commands below it, a usageError.
+func checkArgs(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{fmt.Errorf("%w; see %q", err, cmd.CommandPath()+" --help")}
+			}
+			return nil
+		}
+	}
+	for _, c := range cmd.Commands() {
+		checkArgs(c)
+	}
 }
 
 // stackFile is the stack file that the global flags name: --file, or

@@ -1,0 +1,307 @@
+package cloud_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/graph"
+)
+
+// builder makes in moto what a plan says: what the AWS provider would, for the
+// types that drift looks at.
+type builder struct {
+	t   *testing.T
+	ctx context.Context
+	g   *graph.Graph
+	ec2 *ec2.Client
+	iam *iam.Client
+	ids map[string]string // by URN
+}
+
+// order is that of creation.
+var order = []string{
+	"aws:ec2/vpc:Vpc", "aws:ec2/defaultRouteTable:DefaultRouteTable", "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup", "aws:ec2/defaultNetworkAcl:DefaultNetworkAcl",
+	"aws:ec2/subnet:Subnet", "aws:ec2/routeTable:RouteTable", "aws:ec2/routeTableAssociation:RouteTableAssociation", "aws:ec2/internetGateway:InternetGateway",
+	"aws:ec2/natGateway:NatGateway", "aws:ec2/route:Route", "aws:ec2/securityGroup:SecurityGroup", "aws:ec2/networkAcl:NetworkAcl", "aws:ec2/networkAclRule:NetworkAclRule",
+	"aws:ec2/networkAclAssociation:NetworkAclAssociation", "aws:ec2/vpcEndpoint:VpcEndpoint", "aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation",
+	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy",
+}
+
+func (b *builder) build() {
+	for _, token := range order {
+		for _, r := range b.g.OfType(token) {
+			b.ids[r.URN] = b.create(r)
+		}
+	}
+}
+
+func (b *builder) ref(r *graph.Resource, property string) *string {
+	for _, urn := range r.PropertyDependencies[property] {
+		if id := b.ids[urn]; id != "" {
+			return &id
+		}
+	}
+	if s := r.String(property); s != "" {
+		return &s
+	}
+	return nil
+}
+
+func (b *builder) refs(r *graph.Resource, property string) []string {
+	var ids []string
+	for _, urn := range r.PropertyDependencies[property] {
+		if id := b.ids[urn]; id != "" {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (b *builder) tags(r *graph.Resource) []types.Tag {
+	var tags []types.Tag
+	all, _ := r.Inputs["tags"].(map[string]any)
+	for k, v := range all {
+		tags = append(tags, types.Tag{Key: aws.String(k), Value: aws.String(v.(string))})
+	}
+	return tags
+}
+
+func (b *builder) tagged(r *graph.Resource, kind types.ResourceType) []types.TagSpecification {
+	return []types.TagSpecification{{ResourceType: kind, Tags: b.tags(r)}}
+}
+
+func (b *builder) adopt(r *graph.Resource, id string) string {
+	_, err := b.ec2.CreateTags(b.ctx, &ec2.CreateTagsInput{Resources: []string{id}, Tags: b.tags(r)})
+	require.NoError(b.t, err)
+	return id
+}
+
+func text(r *graph.Resource, property string) *string {
+	if s := r.String(property); s != "" {
+		return &s
+	}
+	return nil
+}
+
+func number(r *graph.Resource, property string) *int32 {
+	n, ok := r.Number(property)
+	if !ok {
+		return nil
+	}
+	return aws.Int32(int32(n))
+}
+
+func flag(r *graph.Resource, property string) *bool {
+	v, _ := r.Inputs[property].(bool)
+	return &v
+}
+
+func (b *builder) create(r *graph.Resource) string {
+	switch strings.TrimPrefix(r.Type[:strings.LastIndexByte(r.Type, ':')], "aws:") {
+	case "ec2/vpc":
+		return b.vpc(r)
+	case "ec2/defaultRouteTable", "ec2/defaultSecurityGroup", "ec2/defaultNetworkAcl":
+		return b.defaults(r)
+	case "ec2/subnet":
+		out, err := b.ec2.CreateSubnet(b.ctx, &ec2.CreateSubnetInput{
+			VpcId: b.ref(r, "vpcId"), CidrBlock: text(r, "cidrBlock"), AvailabilityZone: text(r, "availabilityZone"), TagSpecifications: b.tagged(r, types.ResourceTypeSubnet),
+		})
+		require.NoError(b.t, err)
+		_, err = b.ec2.ModifySubnetAttribute(b.ctx, &ec2.ModifySubnetAttributeInput{SubnetId: out.Subnet.SubnetId, MapPublicIpOnLaunch: &types.AttributeBooleanValue{Value: flag(r, "mapPublicIpOnLaunch")}})
+		require.NoError(b.t, err)
+		return *out.Subnet.SubnetId
+	case "ec2/routeTable":
+		out, err := b.ec2.CreateRouteTable(b.ctx, &ec2.CreateRouteTableInput{VpcId: b.ref(r, "vpcId"), TagSpecifications: b.tagged(r, types.ResourceTypeRouteTable)})
+		require.NoError(b.t, err)
+		return *out.RouteTable.RouteTableId
+	case "ec2/routeTableAssociation":
+		_, err := b.ec2.AssociateRouteTable(b.ctx, &ec2.AssociateRouteTableInput{RouteTableId: b.ref(r, "routeTableId"), SubnetId: b.ref(r, "subnetId")})
+		require.NoError(b.t, err)
+	case "ec2/internetGateway":
+		out, err := b.ec2.CreateInternetGateway(b.ctx, &ec2.CreateInternetGatewayInput{TagSpecifications: b.tagged(r, types.ResourceTypeInternetGateway)})
+		require.NoError(b.t, err)
+		_, err = b.ec2.AttachInternetGateway(b.ctx, &ec2.AttachInternetGatewayInput{InternetGatewayId: out.InternetGateway.InternetGatewayId, VpcId: b.ref(r, "vpcId")})
+		require.NoError(b.t, err)
+		return *out.InternetGateway.InternetGatewayId
+	case "ec2/natGateway":
+		eip, err := b.ec2.AllocateAddress(b.ctx, &ec2.AllocateAddressInput{Domain: types.DomainTypeVpc})
+		require.NoError(b.t, err)
+		out, err := b.ec2.CreateNatGateway(b.ctx, &ec2.CreateNatGatewayInput{SubnetId: b.ref(r, "subnetId"), AllocationId: eip.AllocationId, TagSpecifications: b.tagged(r, types.ResourceTypeNatgateway)})
+		require.NoError(b.t, err)
+		return *out.NatGateway.NatGatewayId
+	case "ec2/route":
+		_, err := b.ec2.CreateRoute(b.ctx, &ec2.CreateRouteInput{
+			RouteTableId: b.ref(r, "routeTableId"), DestinationCidrBlock: text(r, "destinationCidrBlock"), GatewayId: b.ref(r, "gatewayId"), NatGatewayId: b.ref(r, "natGatewayId"),
+		})
+		require.NoError(b.t, err)
+	case "ec2/securityGroup":
+		out, err := b.ec2.CreateSecurityGroup(b.ctx, &ec2.CreateSecurityGroupInput{
+			GroupName: aws.String(r.Name), Description: text(r, "description"), VpcId: b.ref(r, "vpcId"), TagSpecifications: b.tagged(r, types.ResourceTypeSecurityGroup),
+		})
+		require.NoError(b.t, err)
+		b.revokeAll(*out.GroupId)
+		return *out.GroupId
+	case "vpc/securityGroupEgressRule", "vpc/securityGroupIngressRule":
+		b.rule(r)
+	case "ec2/networkAcl":
+		out, err := b.ec2.CreateNetworkAcl(b.ctx, &ec2.CreateNetworkAclInput{VpcId: b.ref(r, "vpcId"), TagSpecifications: b.tagged(r, types.ResourceTypeNetworkAcl)})
+		require.NoError(b.t, err)
+		return *out.NetworkAcl.NetworkAclId
+	case "ec2/networkAclRule":
+		b.aclRule(r)
+	case "ec2/networkAclAssociation":
+		b.aclAssociation(r)
+	case "ec2/vpcEndpoint":
+		return b.endpoint(r)
+	case "ec2/vpcEndpointRouteTableAssociation":
+		_, err := b.ec2.ModifyVpcEndpoint(b.ctx, &ec2.ModifyVpcEndpointInput{VpcEndpointId: b.ref(r, "vpcEndpointId"), AddRouteTableIds: []string{*b.ref(r, "routeTableId")}})
+		require.NoError(b.t, err)
+	case "iam/role":
+		return b.role(r)
+	case "iam/rolePolicy":
+		_, err := b.iam.PutRolePolicy(b.ctx, &iam.PutRolePolicyInput{RoleName: b.ref(r, "role"), PolicyName: aws.String(r.Name + "-7654321"), PolicyDocument: aws.String(r.Value("policy").(string))})
+		require.NoError(b.t, err)
+	}
+	return ""
+}
+
+func (b *builder) vpc(r *graph.Resource) string {
+	out, err := b.ec2.CreateVpc(b.ctx, &ec2.CreateVpcInput{CidrBlock: text(r, "cidrBlock"), TagSpecifications: b.tagged(r, types.ResourceTypeVpc)})
+	require.NoError(b.t, err)
+	_, err = b.ec2.ModifyVpcAttribute(b.ctx, &ec2.ModifyVpcAttributeInput{VpcId: out.Vpc.VpcId, EnableDnsSupport: &types.AttributeBooleanValue{Value: flag(r, "enableDnsSupport")}})
+	require.NoError(b.t, err)
+	_, err = b.ec2.ModifyVpcAttribute(b.ctx, &ec2.ModifyVpcAttributeInput{VpcId: out.Vpc.VpcId, EnableDnsHostnames: &types.AttributeBooleanValue{Value: flag(r, "enableDnsHostnames")}})
+	require.NoError(b.t, err)
+	return *out.Vpc.VpcId
+}
+
+// defaults empties what AWS made with the VPC, and tags it, as the provider does.
+func (b *builder) defaults(r *graph.Resource) string {
+	var vpc string
+	for _, property := range []string{"vpcId", "defaultRouteTableId", "defaultNetworkAclId"} {
+		if id := b.ref(r, property); id != nil {
+			vpc = *id
+		}
+	}
+	in := []types.Filter{{Name: aws.String("vpc-id"), Values: []string{vpc}}}
+	switch {
+	case strings.Contains(r.Type, "RouteTable"):
+		out, err := b.ec2.DescribeRouteTables(b.ctx, &ec2.DescribeRouteTablesInput{Filters: in})
+		require.NoError(b.t, err)
+		return b.adopt(r, *out.RouteTables[0].RouteTableId)
+	case strings.Contains(r.Type, "SecurityGroup"):
+		out, err := b.ec2.DescribeSecurityGroups(b.ctx, &ec2.DescribeSecurityGroupsInput{Filters: in})
+		require.NoError(b.t, err)
+		b.revokeAll(*out.SecurityGroups[0].GroupId)
+		return b.adopt(r, *out.SecurityGroups[0].GroupId)
+	}
+	out, err := b.ec2.DescribeNetworkAcls(b.ctx, &ec2.DescribeNetworkAclsInput{Filters: in})
+	require.NoError(b.t, err)
+	for _, e := range out.NetworkAcls[0].Entries {
+		if *e.RuleNumber < 32767 {
+			_, err := b.ec2.DeleteNetworkAclEntry(b.ctx, &ec2.DeleteNetworkAclEntryInput{NetworkAclId: out.NetworkAcls[0].NetworkAclId, RuleNumber: e.RuleNumber, Egress: e.Egress})
+			require.NoError(b.t, err)
+		}
+	}
+	return b.adopt(r, *out.NetworkAcls[0].NetworkAclId)
+}
+
+// revokeAll takes away the rules that a new group has.
+func (b *builder) revokeAll(group string) {
+	out, err := b.ec2.DescribeSecurityGroupRules(b.ctx, &ec2.DescribeSecurityGroupRulesInput{Filters: []types.Filter{{Name: aws.String("group-id"), Values: []string{group}}}})
+	require.NoError(b.t, err)
+	for _, rule := range out.SecurityGroupRules {
+		if *rule.IsEgress {
+			_, err = b.ec2.RevokeSecurityGroupEgress(b.ctx, &ec2.RevokeSecurityGroupEgressInput{GroupId: &group, SecurityGroupRuleIds: []string{*rule.SecurityGroupRuleId}})
+		} else {
+			_, err = b.ec2.RevokeSecurityGroupIngress(b.ctx, &ec2.RevokeSecurityGroupIngressInput{GroupId: &group, SecurityGroupRuleIds: []string{*rule.SecurityGroupRuleId}})
+		}
+		require.NoError(b.t, err)
+	}
+}
+
+func (b *builder) rule(r *graph.Resource) {
+	p := types.IpPermission{IpProtocol: text(r, "ipProtocol"), FromPort: number(r, "fromPort"), ToPort: number(r, "toPort")}
+	switch {
+	case r.Inputs["referencedSecurityGroupId"] != nil:
+		p.UserIdGroupPairs = []types.UserIdGroupPair{{GroupId: b.ref(r, "referencedSecurityGroupId")}}
+	case r.Inputs["prefixListId"] != nil:
+		endpoint := b.g.Refers(r, "prefixListId", "aws:ec2/vpcEndpoint:VpcEndpoint")
+		out, err := b.ec2.DescribeManagedPrefixLists(b.ctx, &ec2.DescribeManagedPrefixListsInput{Filters: []types.Filter{{Name: aws.String("prefix-list-name"), Values: []string{endpoint.String("serviceName")}}}})
+		require.NoError(b.t, err)
+		require.Len(b.t, out.PrefixLists, 1)
+		p.PrefixListIds = []types.PrefixListId{{PrefixListId: out.PrefixLists[0].PrefixListId}}
+	default:
+		p.IpRanges = []types.IpRange{{CidrIp: text(r, "cidrIpv4")}}
+	}
+	var err error
+	if strings.Contains(r.Type, "Egress") {
+		_, err = b.ec2.AuthorizeSecurityGroupEgress(b.ctx, &ec2.AuthorizeSecurityGroupEgressInput{GroupId: b.ref(r, "securityGroupId"), IpPermissions: []types.IpPermission{p}})
+	} else {
+		_, err = b.ec2.AuthorizeSecurityGroupIngress(b.ctx, &ec2.AuthorizeSecurityGroupIngressInput{GroupId: b.ref(r, "securityGroupId"), IpPermissions: []types.IpPermission{p}})
+	}
+	require.NoError(b.t, err, r.Name)
+}
+
+func (b *builder) aclRule(r *graph.Resource) {
+	protocol := map[string]string{"tcp": "6", "udp": "17", "icmp": "1"}[r.String("protocol")]
+	if protocol == "" {
+		protocol = r.String("protocol")
+	}
+	_, err := b.ec2.CreateNetworkAclEntry(b.ctx, &ec2.CreateNetworkAclEntryInput{
+		NetworkAclId: b.ref(r, "networkAclId"), Egress: flag(r, "egress"), RuleNumber: number(r, "ruleNumber"), RuleAction: types.RuleAction(r.String("ruleAction")),
+		Protocol: &protocol, CidrBlock: text(r, "cidrBlock"), PortRange: &types.PortRange{From: number(r, "fromPort"), To: number(r, "toPort")},
+	})
+	require.NoError(b.t, err)
+}
+
+func (b *builder) aclAssociation(r *graph.Resource) {
+	subnet := *b.ref(r, "subnetId")
+	out, err := b.ec2.DescribeNetworkAcls(b.ctx, &ec2.DescribeNetworkAclsInput{Filters: []types.Filter{{Name: aws.String("association.subnet-id"), Values: []string{subnet}}}})
+	require.NoError(b.t, err)
+	for _, a := range out.NetworkAcls[0].Associations {
+		if *a.SubnetId == subnet {
+			_, err := b.ec2.ReplaceNetworkAclAssociation(b.ctx, &ec2.ReplaceNetworkAclAssociationInput{AssociationId: a.NetworkAclAssociationId, NetworkAclId: b.ref(r, "networkAclId")})
+			require.NoError(b.t, err)
+		}
+	}
+}
+
+func (b *builder) endpoint(r *graph.Resource) string {
+	in := &ec2.CreateVpcEndpointInput{VpcId: b.ref(r, "vpcId"), ServiceName: aws.String(r.Value("serviceName").(string)), TagSpecifications: b.tagged(r, types.ResourceTypeVpcEndpoint)}
+	in.VpcEndpointType = types.VpcEndpointType(r.String("vpcEndpointType"))
+	if in.VpcEndpointType == types.VpcEndpointTypeInterface {
+		in.SubnetIds, in.SecurityGroupIds = b.refs(r, "subnetIds"), b.refs(r, "securityGroupIds")
+	}
+	if p, ok := r.Value("policy").(string); ok && p != graph.Unknown {
+		in.PolicyDocument = &p
+	}
+	out, err := b.ec2.CreateVpcEndpoint(b.ctx, in)
+	require.NoError(b.t, err)
+	return *out.VpcEndpoint.VpcEndpointId
+}
+
+func (b *builder) role(r *graph.Resource) string {
+	name := r.Name + "-1234567"
+	in := &iam.CreateRoleInput{RoleName: &name, Path: text(r, "path"), AssumeRolePolicyDocument: aws.String(r.Value("assumeRolePolicy").(string))}
+	all, _ := r.Inputs["tags"].(map[string]any)
+	for k, v := range all {
+		in.Tags = append(in.Tags, iamtypes.Tag{Key: aws.String(k), Value: aws.String(v.(string))})
+	}
+	if r.Inputs["permissionsBoundary"] != nil {
+		boundary, err := b.iam.CreatePolicy(b.ctx, &iam.CreatePolicyInput{PolicyName: aws.String("boundary-of-" + r.Name), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}`)})
+		require.NoError(b.t, err)
+		in.PermissionsBoundary = boundary.Policy.Arn
+	}
+	_, err := b.iam.CreateRole(b.ctx, in)
+	require.NoError(b.t, err)
+	return name
+}
