@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +32,7 @@ func TestParseReference(t *testing.T) {
 	} {
 		_, err := ParseReference(in)
 		var wrong *ReferenceError
-		require.True(t, errors.As(err, &wrong), in)
+		require.ErrorAs(t, err, &wrong, in)
 		require.NotEmpty(t, wrong.Hint)
 	}
 }
