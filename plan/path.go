@@ -76,14 +76,14 @@ func checkPattern(pattern string) error {
 	if pattern == "//" { // the one normal path with an empty segment
 		return fmt.Errorf("path %q has an empty segment; write %q", pattern, "/")
 	}
-	if hostile.MatchString(pattern) {
+	if hostile(pattern) {
 		return fmt.Errorf("path %q has an escape that upstreams read differently (%%5C, a malformed one, or dots around %%2F); write the path without it, or %q for every path", pattern, AnyPath)
 	}
 	return nil
 }
 
 // hostile finds what a pattern may not even say literally.
-var hostile = regexp.MustCompile(`(?i)%5c|%(?:[^0-9a-f]|$)|%[0-9a-f](?:[^0-9a-f]|$)|(?:/|%2f)\.{1,2}%2f|%2f\.{1,2}(?:/|%2f|$)|%3b`)
+var hostile = Matching(`(?i)%5c|%(?:[^0-9a-f]|$)|%[0-9a-f](?:[^0-9a-f]|$)|(?:/|%2f)\.{1,2}%2f|%2f\.{1,2}(?:/|%2f|$)|%3b`)
 
 // Match reports whether p matches a path that [NormalizePath] returned.
 func (p Path) Match(path string) bool {

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -57,13 +56,13 @@ const (
 )
 
 var (
-	variableName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	awsSecretName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
-	awsParamName  = regexp.MustCompile(`^([A-Za-z0-9_.-]+|(/[A-Za-z0-9_.-]+)+)$`)
-	awsRegion     = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]$`)
-	gcpSecretName = regexp.MustCompile(`^projects/[a-z][a-z0-9_-]{4,28}[a-z0-9]/secrets/[A-Za-z0-9_-]{1,255}$`)
-	vaultName     = regexp.MustCompile(`^[A-Za-z0-9_@+=.-]+(/[A-Za-z0-9_@+=.-]+)+$`)
-	fieldName     = regexp.MustCompile(`^[^.\x00-\x20\x7f]+(\.[^.\x00-\x20\x7f]+)*$`)
+	variableName  = Matching(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	awsSecretName = Matching(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
+	awsParamName  = Matching(`^([A-Za-z0-9_.-]+|(/[A-Za-z0-9_.-]+)+)$`)
+	awsRegion     = Matching(`^[a-z]{2,4}(-[a-z]+)+-[0-9]$`)
+	gcpSecretName = Matching(`^projects/[a-z][a-z0-9_-]{4,28}[a-z0-9]/secrets/[A-Za-z0-9_-]{1,255}$`)
+	vaultName     = Matching(`^[A-Za-z0-9_@+=.-]+(/[A-Za-z0-9_@+=.-]+)+$`)
+	fieldName     = Matching(`^[^.\x00-\x20\x7f]+(\.[^.\x00-\x20\x7f]+)*$`)
 )
 
 // forms says, per source, what its name has to be.
@@ -73,11 +72,11 @@ var forms = map[string]struct {
 	// keys are the query parameters it has beside every.
 	keys []string
 }{
-	SourceEnv:               {variableName.MatchString, "secret does not name an environment variable", `write "env://NAME"`, nil},
+	SourceEnv:               {variableName, "secret does not name an environment variable", `write "env://NAME"`, nil},
 	SourceFile:              {absolute, "secret does not name an absolute file", `write "file:///absolute/path"`, nil},
-	SourceAWSSecretsManager: {awsSecretName.MatchString, "secret does not name a secret of AWS Secrets Manager", `write "awssecretsmanager://NAME?region=eu-west-1", with the name, not the ARN`, []string{"region"}},
-	SourceAWSParamStore:     {awsParamName.MatchString, "secret does not name a parameter of AWS Systems Manager", `write "awsparamstore://NAME?region=eu-west-1"; with a path in the name, "awsparamstore:///path/name?region=eu-west-1"`, []string{"region"}},
-	SourceGCPSecretManager:  {gcpSecretName.MatchString, "secret does not name a secret of GCP Secret Manager", `write "gcpsecretmanager://projects/P/secrets/S", without a version`, nil},
+	SourceAWSSecretsManager: {awsSecretName, "secret does not name a secret of AWS Secrets Manager", `write "awssecretsmanager://NAME?region=eu-west-1", with the name, not the ARN`, []string{"region"}},
+	SourceAWSParamStore:     {awsParamName, "secret does not name a parameter of AWS Systems Manager", `write "awsparamstore://NAME?region=eu-west-1"; with a path in the name, "awsparamstore:///path/name?region=eu-west-1"`, []string{"region"}},
+	SourceGCPSecretManager:  {gcpSecretName, "secret does not name a secret of GCP Secret Manager", `write "gcpsecretmanager://projects/P/secrets/S", without a version`, nil},
 	SourceVault:             {cleanVault, "secret does not name a secret of Vault", `write "vault://MOUNT/PATH#FIELD", for a mount of KV version 2, without "data"`, nil},
 	SourceExec:              {absolute, "secret does not name an absolute program", `write "exec:///absolute/path?arg=first&arg=second"`, []string{"arg"}},
 }
@@ -87,7 +86,7 @@ func absolute(p string) bool {
 }
 
 // cleanVault refuses what would lead out of the mount.
-func cleanVault(p string) bool { return vaultName.MatchString(p) && "/"+p == path.Clean("/"+p) }
+func cleanVault(p string) bool { return vaultName(p) && "/"+p == path.Clean("/"+p) }
 
 func control(r rune) bool { return r < ' ' || r == 0x7f }
 
@@ -104,7 +103,7 @@ func ParseReference(s string) (Reference, error) {
 	r.Source = scheme
 	if selects {
 		field, err := url.PathUnescape(fragment)
-		if err != nil || !fieldName.MatchString(field) {
+		if err != nil || !fieldName(field) {
 			return no("secret selects no valid field", `write "#field", or "#outer.inner", after the rest`)
 		}
 		r.Field = strings.Split(field, ".")
@@ -158,7 +157,7 @@ func (r *Reference) query(params url.Values, keys []string) *ReferenceError {
 			}
 			r.Args = values
 		case name == "region" && slices.Contains(keys, name):
-			if r.Region = values[0]; len(values) > 1 || !awsRegion.MatchString(r.Region) {
+			if r.Region = values[0]; len(values) > 1 || !awsRegion(r.Region) {
 				return &ReferenceError{"secret names no AWS region", `write "?region=eu-west-1"`}
 			}
 		case name == "every" && r.Source != SourceEnv && r.Source != SourceFile:

@@ -10,16 +10,17 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
 )
 
 var (
-	awsAccount = regexp.MustCompile(`^[0-9]{12}$`)
-	awsRegion  = regexp.MustCompile(`^(af|ap|ca|eu|il|me|mx|sa|us|us-gov)-(central|north|south|east|west|northeast|northwest|southeast|southwest)-[1-9]$`)
-	awsTag     = regexp.MustCompile(`^[A-Za-z0-9_.:/=+@ -]{1,128}$`)
-	imageName  = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}$`)
+	awsAccount = plan.Matching(`^[0-9]{12}$`)
+	awsRegion  = plan.Matching(`^(af|ap|ca|eu|il|me|mx|sa|us|us-gov)-(central|north|south|east|west|northeast|northwest|southeast|southwest)-[1-9]$`)
+	awsTag     = plan.Matching(`^[A-Za-z0-9_.:/=+@ -]{1,128}$`)
+	imageName  = plan.Matching(`^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}$`)
 	daysForm   = regexp.MustCompile(`^([1-9][0-9]{0,4})d$`)
-	emailForm  = regexp.MustCompile(`^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$`)
+	emailForm  = plan.Matching(`^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$`)
 )
 
 // zoneLetters are of the regions whose first three zones are not a, b and c, or
@@ -56,8 +57,8 @@ func (l *loader) aws(root *node, s *Stack) {
 	}
 	a := &cloud.AWS{Mode: cloud.ModeIsolated, NATPerZone: true, Protect: true}
 	s.AWS = a
-	a.Account = l.required(n, "aws", "account", "write the 12 digits of the account, in quotes", awsAccount.MatchString)
-	a.Region = l.required(n, "aws", "region", "write a region such as eu-west-1", awsRegion.MatchString)
+	a.Account = l.required(n, "aws", "account", "write the 12 digits of the account, in quotes", awsAccount)
+	a.Region = l.required(n, "aws", "region", "write a region such as eu-west-1", awsRegion)
 	if m := n.get("mode"); m != nil {
 		a.Mode = l.oneOf(m, "mode", cloud.ModeIsolated, cloud.ModeShared)
 	}
@@ -66,7 +67,7 @@ func (l *loader) aws(root *node, s *Stack) {
 	if m := n.get("nat"); m != nil {
 		a.NATPerZone = l.oneOf(m, "nat", "zone", "one") == "zone"
 	}
-	a.Image = l.required(n, "aws", "image", imageHint, imageName.MatchString)
+	a.Image = l.required(n, "aws", "image", imageHint, imageName)
 	l.awsImage(n.get("image"), a, a.Image)
 	a.CA = l.awsAuthority(n, s, "ca", "agents trust no proxy")
 	a.FleetCA = l.awsAuthority(n, s, "fleet_ca", "no proxy can join")
@@ -321,7 +322,7 @@ func (l *loader) awsAudit(n *node, a *cloud.AWS) {
 	}
 	if c := m.get("email"); c != nil {
 		if t, ok := l.text(c, "email"); ok {
-			if !emailForm.MatchString(t) {
+			if !emailForm(t) {
 				l.at(c, "write an address such as security@example.com", "email is no address")
 			}
 			a.Audit.Email = t
@@ -339,7 +340,7 @@ func (l *loader) awsTags(n *node, a *cloud.AWS) {
 		key := f.key.text
 		lower := strings.ToLower(key)
 		switch {
-		case !awsTag.MatchString(key) || hasPrefix(lower, "aws:"):
+		case !awsTag(key) || hasPrefix(lower, "aws:"):
 			l.at(f.key, "write letters, digits and _.:/=+@-", "%q cannot name a tag", key)
 		case key == "Name" || hasPrefix(lower, "postern:"):
 			l.at(f.key, "write another name", "the tag %s is Postern's own", key)

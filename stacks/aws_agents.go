@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"hash/fnv"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,8 +13,8 @@ import (
 )
 
 var (
-	instanceType = regexp.MustCompile(`^[a-z][a-z0-9-]*\.(nano|micro|small|medium|large|[0-9]*xlarge|metal(-[0-9]+xl)?)$`)
-	amiID        = regexp.MustCompile(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`)
+	instanceType = plan.Matching(`^[a-z][a-z0-9-]*\.(nano|micro|small|medium|large|[0-9]*xlarge|metal(-[0-9]+xl)?)$`)
+	amiID        = plan.Matching(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`)
 )
 
 const (
@@ -88,7 +87,7 @@ func (l *loader) awsAgent(f field, runtime *node, a *cloud.AWS) cloud.Agent {
 	if c := n.get("compute"); c != nil {
 		out.Compute = l.oneOf(c, "compute", cloud.ComputeEC2, cloud.ComputeFargate)
 	}
-	out.Image = l.required(n, what, "image", imageHint, imageName.MatchString)
+	out.Image = l.required(n, what, "image", imageHint, imageName)
 	if c := n.get("command"); c != nil {
 		out.Command = l.command(c)
 	}
@@ -214,14 +213,14 @@ var notInAWS = []string{plan.SourceEnv, plan.SourceFile, plan.SourceExec, plan.S
 
 func (l *loader) instance(n *node) string {
 	t, ok := l.text(n, "instance")
-	if ok && !instanceType.MatchString(t) {
+	if ok && !instanceType(t) {
 		l.at(n, "write a type such as m7i.large", "%q is no type of instance", t)
 	}
 	return t
 }
 
 func (l *loader) ami(n *node, what string) string {
-	return l.required(n, what, "ami", "write the machine image that images/ builds, such as ami-0123456789abcdef0", amiID.MatchString)
+	return l.required(n, what, "ami", "write the machine image that images/ builds, such as ami-0123456789abcdef0", amiID)
 }
 
 // fargate reads a size that Fargate has.

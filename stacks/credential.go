@@ -3,7 +3,6 @@ package stacks
 import (
 	"errors"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -11,8 +10,8 @@ import (
 )
 
 var (
-	token7230 = regexp.MustCompile("^[a-z0-9!#$%&'*+.^_`|~-]+$")
-	variable  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	token7230 = plan.Matching("^[a-z0-9!#$%&'*+.^_`|~-]+$")
+	variable  = plan.Matching(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // maxPrefix bounds what precedes a secret.
@@ -126,7 +125,7 @@ func (l *loader) kindKeys(f field, kind, what string) {
 }
 
 // identifier is what apps, installations, services and regions are called.
-var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+var identifier = plan.Matching(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // credentialFields reads what kinds have beside the secret.
 func (l *loader) credentialFields(n *node, c *plan.Credential) {
@@ -135,7 +134,7 @@ func (l *loader) credentialFields(n *node, c *plan.Credential) {
 		if v == nil {
 			return ""
 		}
-		if v.kind == kindInteger && identifier.MatchString(v.text) && (key == "app" || key == "installation") {
+		if v.kind == kindInteger && identifier(v.text) && (key == "app" || key == "installation") {
 			return v.text
 		}
 		t, ok := l.text(v, key)
@@ -166,12 +165,12 @@ func (l *loader) credentialFields(n *node, c *plan.Credential) {
 		c.Username = id
 	}
 	c.Parameter = read("parameter", "write the parameter's name, such as key", func(t string) bool {
-		return identifier.MatchString(strings.TrimLeft(t, "_$"))
+		return identifier(strings.TrimLeft(t, "_$"))
 	})
-	c.App = read("app", "write the app's ID or client ID", identifier.MatchString)
-	c.Installation = read("installation", "write the installation's ID", identifier.MatchString)
-	c.Service = read("service", "write the name that AWS signs with, such as s3", identifier.MatchString)
-	c.Region = read("region", "write a name such as eu-west-1", identifier.MatchString)
+	c.App = read("app", "write the app's ID or client ID", identifier)
+	c.Installation = read("installation", "write the installation's ID", identifier)
+	c.Service = read("service", "write the name that AWS signs with, such as s3", identifier)
+	c.Region = read("region", "write a name such as eu-west-1", identifier)
 	c.Audience = read("audience", "write printable ASCII", printable)
 	c.TokenURL = read("token_url", "write an https:// URL without user, query or fragment", endpoint)
 	if u := read("api_url", "write an https:// URL without user, query or fragment", endpoint); u != "" {
@@ -205,7 +204,7 @@ func (l *loader) placeholders(n *node) []string {
 	var out []string
 	l.texts(n, "placeholders", "remove the key", func(item *node, t string) {
 		switch upper := strings.ToUpper(t); {
-		case !variable.MatchString(t):
+		case !variable(t):
 			l.at(item, "write a name such as ANTHROPIC_API_KEY", "a placeholder is no environment variable")
 		case hasPrefix(upper, "LD_", "BASH_", "SSL_CERT_") || strings.HasSuffix(upper, "_PROXY") || slices.Contains([]string{"PATH", "HOME", "SHELL", "IFS", "ENV"}, upper):
 			l.at(item, "remove it", "%s is the sandbox's own", t)
@@ -220,7 +219,7 @@ func (l *loader) placeholders(n *node) []string {
 func (l *loader) header(n *node, t string) string {
 	h := strings.ToLower(t)
 	switch {
-	case !token7230.MatchString(h):
+	case !token7230(h):
 		l.at(n, "write a name such as x-api-key", "header is not a valid name of a header")
 	case slices.Contains(transport, h) || hasPrefix(h, "proxy-", "x-postern-", "x-envoy-", "x-forwarded-", "sec-"):
 		l.at(n, "write the header in which the destination expects the credential", "header %s belongs to the connection or to the proxy", h)

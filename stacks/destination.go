@@ -37,7 +37,7 @@ func (l *loader) destination(f field, gateways map[uint16]string) {
 	switch {
 	case d.name == "default":
 		l.at(f.key, "write another name", "a destination cannot be called default: that is the rule that denies the rest")
-	case !destinationName.MatchString(d.name):
+	case !destinationName(d.name):
 		l.at(f.key, "write lower-case letters, digits, hyphens and dots, such as docs or docs.example.com", "%q cannot name a destination", d.name)
 	}
 	what := "destination " + d.name

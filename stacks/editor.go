@@ -323,14 +323,14 @@ func (e *editor) removeLast(parent *node, key, empty string, first, last int) er
 func (e *editor) agentNode() *node { return e.stack.root.get("agents").get(e.agent) }
 
 var (
-	plainName = regexp.MustCompile(`^[a-z][a-z0-9.-]*$`)
+	plainName = plan.Matching(`^[a-z][a-z0-9.-]*$`)
 	// reserved are the words that some YAML reader takes for something else.
 	reserved = []string{"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 )
 
 // scalar writes a name, in quotes if YAML would not read it as text.
 func scalar(s string) string {
-	if plainName.MatchString(s) && !slices.Contains(reserved, s) {
+	if plainName(s) && !slices.Contains(reserved, s) {
 		return s
 	}
 	return quote(s)

@@ -1,7 +1,6 @@
 package stacks
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -9,7 +8,7 @@ import (
 )
 
 // repository is "owner/name", deeper, or flat; a * stands for a whole segment.
-var repository = regexp.MustCompile(`^(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)(?:/(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)){0,7}$`)
+var repository = plan.Matching(`^(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)(?:/(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)){0,7}$`)
 
 // git compiles lists of repositories to what git sends over HTTPS. Writing
 // includes reading: a push begins with a look at what is there. The names of
@@ -58,7 +57,7 @@ func (l *loader) git(n *node, base plan.Rule) []namedRule {
 func (l *loader) repositoryList(n *node, what string) []string {
 	var out []string
 	l.texts(n, what, "remove the key", func(item *node, t string) {
-		if !repository.MatchString(t) {
+		if !repository(t) {
 			hint := `write "owner/name", or * for a whole segment, as in "owner/*"`
 			if strings.HasPrefix(t, "/") || strings.Contains(t, "://") {
 				hint = "write what follows the host and its slash in the URL of a clone"

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,9 +153,9 @@ type loader struct {
 
 var (
 	// name is what agents and credentials may be called.
-	name = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+	name = plan.Matching(`^[a-z][a-z0-9-]{0,31}$`)
 	// destinationName also admits host names.
-	destinationName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+	destinationName = plan.Matching(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 )
 
 func (l *loader) stack(root *node) *Stack {
@@ -255,7 +254,7 @@ func (l *loader) mapping(n *node, what string, keys ...string) bool {
 }
 
 func (l *loader) name(n *node, what string) {
-	if !name.MatchString(n.text) {
+	if !name(n.text) {
 		l.at(n, "write a lower-case letter, then up to 31 letters, digits and hyphens", "%q cannot name %s", n.text, what)
 	}
 }

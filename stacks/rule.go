@@ -2,7 +2,6 @@ package stacks
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -16,7 +15,7 @@ var methods = []string{
 }
 
 // ruleName is what a rule may be called within its destination.
-var ruleName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
+var ruleName = plan.Matching(`^[a-z0-9][a-z0-9.-]{0,63}$`)
 
 // gitPrefix begins the names of the rules that git: compiles to.
 const gitPrefix = "git-"
@@ -47,7 +46,7 @@ func (l *loader) ruleList(n *node, what string, base plan.Rule) []namedRule {
 		switch {
 		case !ok:
 			continue
-		case !ruleName.MatchString(t):
+		case !ruleName(t):
 			l.at(key, "write lower-case letters, digits, hyphens and dots", "%q cannot name a rule", t)
 		case strings.HasPrefix(t, gitPrefix):
 			l.at(key, "write another name", "names that begin with %s are those of the rules that git: makes", gitPrefix)
@@ -172,7 +171,7 @@ var authentication = []string{"authorization", "cookie", "x-api-key", "api-key",
 func (l *loader) conditionHeader(n *node) string {
 	h := strings.ToLower(n.text)
 	switch {
-	case !token7230.MatchString(h) || len(h) > maxCondition:
+	case !token7230(h) || len(h) > maxCondition:
 		l.at(n, "write a name such as content-type", "%q is not a valid name of a header", n.text)
 	case slices.Contains(authentication, h):
 		l.at(n, "remove it; which credential is sent says credential:", "header %s authenticates: it is not the agent's to send, and its value does not belong into a policy", h)
