@@ -94,7 +94,11 @@ func (w *world) trust(p *proxy, host string) *tls.Config {
 			if raw, ok := w.verified.Load(known); ok && bytes.Equal(raw.([]byte), leaf.Raw) {
 				return nil
 			}
-			_, err := leaf.Verify(x509.VerifyOptions{Roots: w.roots, DNSName: host})
+			between := x509.NewCertPool()
+			for _, c := range s.PeerCertificates[1:] {
+				between.AddCert(c)
+			}
+			_, err := leaf.Verify(x509.VerifyOptions{Roots: w.roots, Intermediates: between, DNSName: host})
 			if err == nil {
 				w.verified.Store(known, leaf.Raw)
 			}
