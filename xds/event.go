@@ -3,6 +3,7 @@ package xds
 import (
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -106,26 +107,52 @@ func switched(was, is bundle.Killed) []string {
 	return out
 }
 
-// summary counts what a publication changes, by kind and by risk.
+// summary counts what a publication changes. It is not [plan.Diff], which asks
+// of every rule what it means beside all others: this is on the way of each
+// publication, whatever the size of the policy.
 func summary(was, is *plan.Plan) string {
-	changes := plan.Diff(was, is)
-	if len(changes) == 0 {
-		return "nothing changes for any agent"
-	}
-	kinds, risks := map[string]int{}, map[plan.Risk]int{}
-	for _, ch := range changes {
-		kinds[ch.Kind]++
-		if ch.Kind != "-" {
-			risks[ch.Risk]++
+	var rules, credentials tally
+	before := map[string]plan.Rule{}
+	for _, a := range was.Agents {
+		for _, r := range a.Rules {
+			before[r.ID] = r
 		}
 	}
-	text := fmt.Sprintf("%d more access, %d less, %d other", kinds["+"], kinds["-"], kinds["~"])
-	for _, r := range []plan.Risk{plan.RiskHigh, plan.RiskMedium} {
-		if n := risks[r]; n > 0 {
-			text += fmt.Sprintf("; %d of %s risk", n, r)
+	for _, a := range is.Agents {
+		for _, r := range a.Rules {
+			o, ok := before[r.ID]
+			rules.add(ok, ok && o.Equal(&r))
+			delete(before, r.ID)
 		}
 	}
-	return text
+	rules.removed = len(before)
+	known := map[string]plan.Credential{}
+	for _, c := range was.Credentials {
+		known[c.Name] = c
+	}
+	for _, c := range is.Credentials {
+		o, ok := known[c.Name]
+		credentials.add(ok, ok && reflect.DeepEqual(o, c))
+		delete(known, c.Name)
+	}
+	credentials.removed = len(known)
+	return "rules: " + rules.String() + "; credentials: " + credentials.String()
+}
+
+// tally counts what was added, changed and removed.
+type tally struct{ added, changed, removed int }
+
+func (t *tally) add(known, same bool) {
+	switch {
+	case !known:
+		t.added++
+	case !same:
+		t.changed++
+	}
+}
+
+func (t tally) String() string {
+	return fmt.Sprintf("%d added, %d changed, %d removed", t.added, t.changed, t.removed)
 }
 
 // leases is what is remembered of time, so that a restart does not extend a lease.

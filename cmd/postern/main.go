@@ -13,8 +13,11 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/telemetry"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -29,7 +32,16 @@ type usageError struct{ error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newRoot().ExecuteContext(ctx)
+	tracer, flush, err := telemetry.Tracer(ctx, "postern")
+	if err == nil {
+		ctx, span := tracer.Start(ctx, "postern")
+		if err = newRoot().ExecuteContext(ctx); err != nil {
+			// Not the error itself: it may quote what somebody wrote.
+			span.SetStatus(codes.Error, "failed")
+		}
+		span.End()
+		flush()
+	}
 	stop()
 	if err == nil {
 		return
@@ -45,7 +57,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "postern",
 		Short: "Run AI agents behind a wall with one guarded way out",
-		Long: `postern runs agents in a sandbox whose only way out is a fleet of proxies, changes
+		Long: `Runs agents in a sandbox whose only way out is a fleet of proxies, changes
 what they may reach while they run, and shows what they did.
 
 The fleet itself is brought up with "make up", or "go run . up local".`,
@@ -62,6 +74,7 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
 	root.PersistentFlags().String("file", "", "the stack file itself, instead of --stack")
 	root.PersistentFlags().BoolP("verbose", "v", false, "say on standard error what is done, and show more")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		trace.SpanFromContext(cmd.Context()).SetName(cmd.CommandPath())
 		if verbose, err := cmd.Flags().GetBool("verbose"); err != nil || !verbose {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/plan"
@@ -47,6 +48,8 @@ func newPushCmd() *cobra.Command {
 
 // publish rolls p out and says what is live then.
 func publish(ctx context.Context, w io.Writer, o *bundle.Operator, p *plan.Plan) error {
+	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("").Start(ctx, "publish")
+	defer span.End()
 	total := ""
 	if len(o.Controls) > 0 {
 		s, err := o.Controls[0].Status(ctx)

@@ -20,6 +20,7 @@ import (
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/telemetry"
 	"github.com/postern/postern/xds"
 	_ "github.com/postern/postern/xds/bundle/cloud"
 )
@@ -92,6 +93,11 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 		return err
 	}
 	defer events.Close() //nolint:errcheck // every event is on disk
+	tracer, flush, err := telemetry.Tracer(ctx, "postern-control")
+	if err != nil {
+		return err
+	}
+	defer flush()
 	control, err := xds.New(xds.Config{
 		Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Replica: replica, CACert: or(remote.agentsCA, home.CACert()), CAKey: or(remote.agentsKey, home.CAKey()), State: home.ControlDir(),
 		Envoy: envoy.Options{Roots: roots},
@@ -104,7 +110,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 			return nil
 		},
 		Fleet: fleet,
-		Probe: probe(home), Event: recordTo(events), Log: log,
+		Probe: probe(home), Event: recordTo(events), Tracer: tracer, Log: log,
 	})
 	if err != nil {
 		return err

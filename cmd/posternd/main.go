@@ -27,7 +27,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "posternd",
 		Short: "Postern's daemon: control plane, node supervisor",
-		Long: `posternd is started by Postern, not by people: "go run . up" starts the control
+		Long: `Started by Postern, not by people: "go run . up" starts the control
 plane and the nodes.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}

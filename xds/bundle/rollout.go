@@ -48,7 +48,11 @@ func (o *Operator) rollOut(ctx context.Context, before, next *Bundle) (*api.Conv
 	if err != nil {
 		return nil, errors.Join(err, o.restore(ctx, before, next, err))
 	}
-	return &api.Converged{Version: first.Version, Nodes: first.Nodes + nodes, Millis: millis(start)}, nil
+	v := &api.Converged{Version: first.Version, Nodes: first.Nodes + nodes, Millis: millis(start)}
+	if len(o.Controls) == 1 { // beside others, it may be with one of them
+		v.Missing = first.Missing
+	}
+	return v, nil
 }
 
 // everywhere has every control plane take b, which is proven, at once.
@@ -62,6 +66,14 @@ func (o *Operator) everywhere(ctx context.Context, b *Bundle) (*api.Converged, e
 		}
 		nodes, err := o.await(ctx, b, ids)
 		return &api.Converged{Version: version, Nodes: nodes, Millis: millis(start)}, err
+	}
+	if len(o.Controls) == 1 {
+		v, err := o.Controls[0].Sync(ctx)
+		if err != nil {
+			return nil, err
+		}
+		v.Millis = millis(start)
+		return v, nil
 	}
 	nodes, err := o.sync(ctx, o.Controls)
 	if err != nil {
