@@ -10,7 +10,7 @@ import (
 // Blame returns the IDs of the rules of p that Envoy's message is about, by the
 // names of resources in it: of a destination's cluster, scope or internal
 // listener. If there is none, but the name of something that a whole agent has,
-// it returns that agent. Messages are for people, and so is this: it may find
+// it returns that agent instead. Messages are for people, and so is this: it may find
 // nothing, and more than one.
 func Blame(p *plan.Plan, message string) (rules, agents []string) {
 	b := &builder{plan: p, credentials: map[string]plan.Credential{}}
@@ -31,8 +31,10 @@ func Blame(p *plan.Plan, message string) (rules, agents []string) {
 			agents = append(agents, a.Name)
 		}
 	}
-	slices.Sort(rules)
-	return slices.Compact(rules), agents
+	if len(rules) > 0 {
+		return slices.Compact(slices.Sorted(slices.Values(rules))), nil
+	}
+	return nil, agents
 }
 
 // names reports whether the message has one of the names, not as a part of a

@@ -100,6 +100,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		c.rollBack(context.WithoutCancel(ctx), before)
 		var r *api.Rejection
 		if errors.As(err, &r) {
+			r.Rules, r.Agents = envoy.Blame(b.Plan, r.Message)
 			c.mu.Lock()
 			c.rejected = r
 			c.mu.Unlock()

@@ -140,7 +140,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	if err := publish(cmd.Context(), w, o, edit.Plan); err != nil {
 		// Before it is restored: the lines are those of what was refused.
 		if stack, unreadable := stacks.Load(edit.Path); unreadable == nil {
-			err = blamed(err, edit.Plan, stack.Source)
+			err = blamed(err, stack.Source)
 		}
 		if back := edit.Restore(); back != nil {
 			return fmt.Errorf("%w; %s could not be restored: %w", err, edit.Path, back)

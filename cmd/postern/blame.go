@@ -5,23 +5,18 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/postern/postern/envoy"
-	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
 )
 
 // blame says where a refusal by Envoy comes from, such as
-// "rule demo/echo (stacks/local.yaml:12)", or "" if the message does not tell.
-func blame(p *plan.Plan, source func(rule string) string, message string) string {
-	rules, agents := envoy.Blame(p, message)
+// "rule demo/echo (stacks/local.yaml:12)", or "" if it does not tell.
+func blame(r *api.Rejection, source func(rule string) string) string {
 	var out []string
-	for _, r := range rules {
-		out = append(out, "rule "+withSource(r, source(r)))
+	for _, rule := range r.Rules {
+		out = append(out, "rule "+withSource(rule, source(rule)))
 	}
-	if len(rules) == 0 {
-		for _, a := range agents {
-			out = append(out, "agent "+a)
-		}
+	for _, a := range r.Agents {
+		out = append(out, "agent "+a)
 	}
 	const most = 5
 	if len(out) > most {
@@ -30,13 +25,13 @@ func blame(p *plan.Plan, source func(rule string) string, message string) string
 	return strings.Join(out, ", ")
 }
 
-// blamed adds to the error of a publication of p where the refusal comes from.
-func blamed(err error, p *plan.Plan, source func(rule string) string) error {
+// blamed adds to the error of a publication where the refusal comes from.
+func blamed(err error, source func(rule string) string) error {
 	var refused *api.Error
 	if source == nil || !errors.As(err, &refused) || refused.Rejection == nil {
 		return err
 	}
-	if where := blame(p, source, refused.Rejection.Message); where != "" {
+	if where := blame(refused.Rejection, source); where != "" {
 		return fmt.Errorf("%w\nit is about %s", err, where)
 	}
 	return err

@@ -41,7 +41,7 @@ func newPushCmd() *cobra.Command {
 			}
 			warn(cmd.ErrOrStderr(), stack)
 			printChanges(cmd.OutOrStdout(), plan.Diff(live, stack.Plan))
-			return blamed(publish(cmd.Context(), cmd.OutOrStdout(), o, stack.Plan), stack.Plan, stack.Source)
+			return blamed(publish(cmd.Context(), cmd.OutOrStdout(), o, stack.Plan), stack.Source)
 		},
 	}
 }

@@ -68,18 +68,19 @@ there is a line for each change, and with --json an object.`,
 type statusDetails struct {
 	// types adds what each node has of each resource type.
 	types bool
-	// source says what a message of Envoy is about, "" if it cannot tell.
-	source func(message string) string
+	// source says where in the stack file a rule is, "" if it is not there.
+	source func(rule string) string
 }
 
-// sourceOf reads the stack file only when there is something to explain.
-func sourceOf(file string) func(message string) string {
-	return func(message string) string {
+// sourceOf says where in the stack file a rule is. The file is read only when
+// there is something to explain.
+func sourceOf(file string) func(rule string) string {
+	return func(rule string) string {
 		stack, err := stacks.Load(file)
 		if err != nil {
 			return "" // that it does not load is not what was asked
 		}
-		return blame(stack.Plan, stack.Source, message)
+		return stack.Source(rule)
 	}
 }
 
@@ -105,7 +106,7 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 	}
 	if s.Rejected != nil {
 		fmt.Fprintf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, strings.TrimSpace(s.Rejected.Message))
-		if about := details.source(s.Rejected.Message); about != "" {
+		if about := blame(s.Rejected, details.source); about != "" {
 			fmt.Fprintf(w, "  it is about %s\n", about)
 		}
 	}

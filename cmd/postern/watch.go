@@ -98,7 +98,7 @@ func statusChanges(was, is *api.Status) []string {
 	if is.Seq != was.Seq || is.Version != was.Version {
 		add("publication %d, version %s, is live on %d/%d nodes", is.Seq, orDash(is.Version), liveOn(is), len(is.Nodes))
 	}
-	if is.Rejected != nil && (was.Rejected == nil || *was.Rejected != *is.Rejected) {
+	if is.Rejected != nil && (was.Rejected == nil || was.Rejected.Error() != is.Rejected.Error()) {
 		add("version %s was taken back: node %s refused %s", is.Rejected.Version, is.Rejected.Node, is.Rejected.Type)
 	}
 	if a, b := strings.Join(was.Killed, ", "), strings.Join(is.Killed, ", "); a != b {

@@ -42,7 +42,7 @@ func TestPrintStatusOfWhatIsMissing(t *testing.T) {
 	now := time.Now()
 	s := &api.Status{
 		Version: "v1", Wanted: "v1",
-		Rejected: &api.Rejection{Version: "v2", Node: "n1", Type: "clusters", Message: "bad\n"},
+		Rejected: &api.Rejection{Version: "v2", Node: "n1", Type: "clusters", Message: "bad\n", Rules: []string{"demo/echo"}},
 		Nodes: []api.Node{
 			{ID: "n1", Connected: true, Version: "v1", Types: []api.Type{{Name: "clusters", Version: "v1", AckedAt: now, Nack: "bad"}}},
 			{ID: "n2", Since: now.Add(-time.Minute)},
@@ -50,7 +50,7 @@ func TestPrintStatusOfWhatIsMissing(t *testing.T) {
 		},
 	}
 	var b strings.Builder
-	require.NoError(t, printStatus(&b, "local", s, now, statusDetails{types: true, source: func(string) string { return "rule demo/echo (stacks/local.yaml:12)" }}))
+	require.NoError(t, printStatus(&b, "local", s, now, statusDetails{types: true, source: func(string) string { return "stacks/local.yaml:12" }}))
 	for _, text := range []string{
 		"live on 1/3 nodes", "node n2 is missing since ", "(1m0s)", "node n3 is missing: it has not connected since the control plane started",
 		"it is about rule demo/echo (stacks/local.yaml:12)", "n1    clusters  v1      v1     0s ago    bad",

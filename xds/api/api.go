@@ -127,6 +127,10 @@ type Rejection struct {
 	Type string `json:"type"`
 	// Message is Envoy's own.
 	Message string `json:"message"`
+	// Rules are the IDs of the rules that the message is about, or, if it tells
+	// no more, Agents the agents. Both may be empty.
+	Rules  []string `json:"rules,omitempty"`
+	Agents []string `json:"agents,omitempty"`
 }
 
 func (r *Rejection) Error() string {
