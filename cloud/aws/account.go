@@ -56,7 +56,7 @@ func explain(doing string, err error) error {
 		return nil
 	}
 	hint := ""
-	api := (smithy.APIError)(nil)
+	api := smithy.APIError(nil)
 	opError := (*net.OpError)(nil)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -86,6 +86,6 @@ func denied(code string) bool {
 
 // is reports whether err is AWS's answer of that code.
 func is(err error, code string) bool {
-	api := (smithy.APIError)(nil)
+	api := smithy.APIError(nil)
 	return errors.As(err, &api) && api.ErrorCode() == code
 }

@@ -30,7 +30,7 @@ func (p passage) describe(d *differ) string {
 	if p.egress {
 		direction = "out to"
 	}
-	what := p.protocol
+	var what string
 	switch {
 	case p.protocol == "-1":
 		what = "everything"

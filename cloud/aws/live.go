@@ -81,8 +81,15 @@ func (a *Account) read(ctx context.Context, g *graph.Graph) (*live, error) {
 		doing string
 		read  func(context.Context, *ec2.Client, []string) error
 	}{
-		{"list subnets", l.readSubnets}, {"list route tables", l.readTables}, {"list security groups", l.readGroups}, {"list rules of security groups", l.readRules},
-		{"list network ACLs", l.readACLs}, {"list endpoints", l.readEndpoints}, {"list gateways", l.readGateways}, {"list network interfaces", l.readInterfaces}, {"list instances", l.readInstances},
+		{"list subnets", l.readSubnets},
+		{"list route tables", l.readTables},
+		{"list security groups", l.readGroups},
+		{"list rules of security groups", l.readRules},
+		{"list network ACLs", l.readACLs},
+		{"list endpoints", l.readEndpoints},
+		{"list gateways", l.readGateways},
+		{"list network interfaces", l.readInterfaces},
+		{"list instances", l.readInstances},
 	} {
 		if err := step.read(ctx, client, ids); err != nil {
 			return nil, explain(step.doing, err)

@@ -219,7 +219,7 @@ func TestLockedAuditLogStays(t *testing.T) {
 	require.Len(t, lock, 1)
 	retention := lock[0].Inputs["rule"].(map[string]any)["defaultRetention"].(map[string]any)
 	require.Equal(t, "COMPLIANCE", retention["mode"])
-	require.Equal(t, float64(stack.AWS.Audit.Lock), retention["days"])
+	require.EqualValues(t, stack.AWS.Audit.Lock, retention["days"])
 
 	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion("us-east-1"))
 	require.NoError(t, err)

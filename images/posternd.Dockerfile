@@ -1,0 +1,25 @@
+# The image of proxies and control plane: posternd (static) and Envoy, nothing else.
+#
+#     tools/envoy.sh && cp "$(cat .cache/envoy.path)" .cache/image-envoy
+#     docker build -f images/posternd.Dockerfile -t postern .
+#
+# Envoy comes out of the build context: tools/envoy.sh has checked its SHA-256,
+# and ENVOY_SHA256 is checked once more here. It needs glibc, so the base has one.
+
+FROM golang:1.26@sha256:9edf71320ef8a791c4c33ec79f90496d641f306a91fb112d3d060d5c1cee4e20 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags=-s -o /out/posternd ./cmd/posternd
+# linux/amd64; for linux/arm64 give the one that tools/envoy.sh has for aarch64.
+ARG ENVOY_SHA256=8aa137a7d00994ce43f613556f5a120709229f63bedb86eedde5ccbc402c2b80
+RUN echo "$ENVOY_SHA256  .cache/image-envoy" | sha256sum --check --strict && install -m 0755 .cache/image-envoy /out/envoy
+# A volume that is mounted here gets the owner of what it covers.
+RUN install -d -m 0700 /out/state
+
+FROM gcr.io/distroless/base-debian12:nonroot@sha256:7f0c72cd138b442ae0deeb69c08b1acf5525439ba251a49ad93c320a061567e5
+COPY --from=build /out/posternd /out/envoy /usr/local/bin/
+COPY --from=build --chown=65532:65532 /out/state /var/lib/postern
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/posternd"]
