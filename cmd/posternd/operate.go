@@ -46,7 +46,7 @@ func serveMetrics(h http.Handler, dir, address string, log *slog.Logger) (func()
 			stop()
 			return nil, fmt.Errorf("listen for metrics: %w; choose another --metrics-listen", err)
 		}
-		listeners = append(listeners, l)
+		listeners = append(listeners, checked{l})
 		log.Info("metrics", "address", l.Addr().String())
 	}
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
