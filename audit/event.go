@@ -162,14 +162,15 @@ func judge(e *Event, l *line) {
 		e.Verdict = Deny
 	case strings.Contains(l.Details, "address_denied"):
 		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonAddress, ""
-	case l.Status == 429 && strings.Contains(l.Details, "rate_limited"), l.Status == 413 && !strings.Contains(l.Details, "via_upstream"),
-		l.Status == 503 && strings.Contains(l.Flags, "UO"):
+	// Not by the status: to a gRPC client every refusal is 200.
+	case strings.Contains(l.Details, "rate_limited"), strings.Contains(l.Details, "payload_too_large"), strings.Contains(l.Flags, "UO"),
+		l.Status == 413 && !strings.Contains(l.Details, "via_upstream"):
 		e.Verdict, e.Reason, e.Credential, e.Detail = Deny, plan.ReasonLimit, "", clip(l.Details)
 	case strings.Contains(l.Details, "failed_to_inject_credential"):
 		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonCredential, ""
 	case refusedByFilter(l):
 		e.Verdict, e.Reason, e.Rule, e.Credential, e.Detail = Deny, plan.ReasonMalformed, plan.DefaultRule(l.Agent), "", clip(l.Details)
-	case l.Flags != "" && l.Flags != "-" && !strings.Contains(l.Flags, "DC") && l.Status >= 500:
+	case l.Flags != "" && l.Flags != "-" && !strings.Contains(l.Flags, "DC") && (l.Status >= 500 || !strings.Contains(l.Details, "via_upstream")):
 		e.Verdict, e.Reason = Allow, plan.ReasonUpstream
 		e.Detail = clip(strings.TrimSpace(l.Details + " " + l.Failure))
 	default:

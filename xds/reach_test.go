@@ -109,10 +109,11 @@ func TestLimits(t *testing.T) {
 		}},
 		{Name: "b", Rules: []plan.Rule{rule("b", "rate.test", plan.Limits{Requests: 3, Per: 3600})}},
 	}})
-	post := func(host string, size int) (int, string) {
+	postAs := func(kind, host string, size int) (int, string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+host+"/", bytes.NewReader(make([]byte, size)))
 		require.NoError(t, err)
+		req.Header.Set("Content-Type", kind)
 		resp, err := f.Client("n1", "a").Do(req)
 		require.NoError(t, err)
 		defer resp.Body.Close()
@@ -120,6 +121,7 @@ func TestLimits(t *testing.T) {
 		require.NoError(t, err)
 		return resp.StatusCode, string(b)
 	}
+	post := func(host string, size int) (int, string) { return postAs("text/plain", host, size) }
 	for range 3 {
 		require.Equal(t, 200, f.Get("n1", "a", "https://rate.test/"))
 	}
@@ -134,6 +136,13 @@ func TestLimits(t *testing.T) {
 	status, body = post("body.test", 1001)
 	require.Equal(t, 413, status)
 	require.Contains(t, body, `"reason":"limit_exceeded"`)
+
+	// A refusal is 200 to a gRPC client, which looks at grpc-status; to the log it is none.
+	for host, size := range map[string]int{"rate.test": 1, "body.test": 1001} {
+		status, _ = postAs("application/grpc", host, size)
+		require.Equal(t, 200, status)
+	}
+	require.Empty(t, up.Seen())
 
 	start := time.Now()
 	status, _ = post("slow.test", 128<<10)
@@ -150,7 +159,7 @@ func TestLimits(t *testing.T) {
 			require.True(t, strings.HasPrefix(e.Rule, "a/"), "%+v", e)
 		}
 	}
-	require.Equal(t, 2, limited)
+	require.Equal(t, 4, limited, "%+v", events)
 }
 
 // TestConcurrent: no more than the limit's requests are under way.
