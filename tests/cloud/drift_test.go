@@ -22,6 +22,8 @@ import (
 	environment "github.com/postern/postern/components/aws"
 	"github.com/postern/postern/engine/capture"
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/graph/check"
+	"github.com/postern/postern/graph/cost"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/moto"
 )
@@ -70,6 +72,8 @@ func planned(t *testing.T, name, region string) (*stacks.Stack, *graph.Graph) {
 		return err
 	}, capture.Options{Project: "postern", Stack: stack.Name, Region: region, Account: account})
 	require.NoError(t, err)
+	require.Empty(t, check.Run(result.Graph, result.Arguments), "AWS would refuse it")
+	require.Empty(t, cost.Of(result.Graph).Unpriced, "everything has a price, or none")
 	// As operators have it: through the file.
 	var file2 bytes.Buffer
 	require.NoError(t, result.Graph.Encode(&file2))
