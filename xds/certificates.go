@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"net"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	"github.com/weppos/publicsuffix-go/publicsuffix"
 
 	"github.com/postern/postern/svid"
+	"github.com/postern/postern/xds/kms"
 )
 
 // leafLifetime is how long a leaf certificate is valid. It is renewed when half
@@ -65,23 +67,22 @@ type intermediate struct {
 	pem  []byte
 }
 
-// loadAuthority reads the CA that the stack's agents trust, from places for [svid.Read].
+// loadAuthority reads the CA that the stack's agents trust, from places for
+// [svid.Read]; its key may also be one for [kms.Open].
 func loadAuthority(certFile, keyFile string) (*authority, error) {
 	certPEM, err := svid.Read(certFile)
 	if err != nil {
 		return nil, fmt.Errorf("load the certificate authority: %w", err)
 	}
-	keyPEM, err := svid.Read(keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("load the certificate authority's key: %w", err)
+	var root *x509.Certificate
+	var signer crypto.Signer
+	if kms.Is(keyFile) {
+		root, signer, err = openKey(certFile, certPEM, keyFile)
+	} else {
+		root, signer, err = readKey(certPEM, keyFile)
 	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return nil, fmt.Errorf("load the certificate authority: %w", err)
-	}
-	signer, ok := pair.PrivateKey.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("load the certificate authority: its key does not sign")
+		return nil, err
 	}
 	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -96,10 +97,53 @@ func loadAuthority(certFile, keyFile string) (*authority, error) {
 		return nil, fmt.Errorf("encode the leaf key: %w", err)
 	}
 	return &authority{
-		root: pair.Leaf, key: signer, leaf: leaf, below: below, domains: map[string]*intermediate{},
+		root: root, key: signer, leaf: leaf, below: below, domains: map[string]*intermediate{},
 		leafPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		rootPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}),
+		rootPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}),
 	}, nil
+}
+
+// readKey reads a key that is PEM, and makes sure that the certificate is of it.
+func readKey(certPEM []byte, keyFile string) (*x509.Certificate, crypto.Signer, error) {
+	keyPEM, err := svid.Read(keyFile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the certificate authority's key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the certificate authority: %w", err)
+	}
+	signer, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, nil, errors.New("load the certificate authority: its key does not sign")
+	}
+	return pair.Leaf, signer, nil
+}
+
+// openKey finds a key that is in a cloud, and makes sure that the certificate is of it.
+func openKey(certFile string, certPEM []byte, place string) (*x509.Certificate, crypto.Signer, error) {
+	block, _ := pem.Decode(certPEM)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, nil, fmt.Errorf("load the certificate authority: %s does not begin with a certificate in PEM", certFile)
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the certificate authority: %w", err)
+	}
+	key, err := kms.Open(place)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the certificate authority's key: %w", err)
+	}
+	public, ok := key.Public().(*ecdsa.PublicKey)
+	if !ok || !public.Equal(root.PublicKey) {
+		return nil, nil, fmt.Errorf("load the certificate authority: the certificate of %s is not of the key %s; "+
+			"name the key that it was made with, or make another with `posternd authority --agents-key`, which agents then have to trust", certFile, place)
+	}
+	if !root.IsCA || root.MaxPathLenZero {
+		return nil, nil, fmt.Errorf("load the certificate authority: the certificate of %s may have no authority below it, so that each leaf would be signed in the cloud; "+
+			"make another with `posternd authority --agents-key`, which agents then have to trust", certFile)
+	}
+	return root, key, nil
 }
 
 // signsLeaves reports whether the CA is one that may have none below: those
@@ -107,44 +151,82 @@ func loadAuthority(certFile, keyFile string) (*authority, error) {
 func (a *authority) signsLeaves() bool { return a.root.MaxPathLenZero }
 
 // cover makes the intermediates that hosts need and that there are not. It is
-// where the CA's key is used, so it may take long.
+// where the CA's key is used, so it may take long; nobody who needs what there
+// is waits for that. One that has expired is not made anew: a kill must not fail
+// because a certificate cannot be signed.
 func (a *authority) cover(hosts []string, now time.Time) error {
 	if a.signsLeaves() {
 		return nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	var missing []string
+	a.mu.Lock()
 	for _, h := range hosts {
 		if a.find(h) == nil {
 			missing = append(missing, registrable(h))
 		}
 	}
-	slices.Sort(missing)
-	for some := range slices.Chunk(slices.Compact(missing), maxDomains) {
-		i, err := a.intermediate(some, now)
-		if err != nil {
-			return err
-		}
-		for _, d := range some {
-			a.domains[d] = i
-		}
-	}
-	return nil
+	a.mu.Unlock()
+	made, err := a.sign(missing, now)
+	a.mu.Lock()
+	maps.Copy(a.domains, made)
+	a.mu.Unlock()
+	return err
 }
 
 // renew makes all intermediates anew, for what hosts need now, once half of the
-// life of one has passed.
+// life of one has passed. If that fails, those that there are stay.
 func (a *authority) renew(hosts []string, now time.Time) error {
 	a.mu.Lock()
+	due := false
 	for _, i := range a.domains {
-		if now.After(i.cert.NotAfter.Add(-intermediateLifetime / 2)) {
-			a.domains = map[string]*intermediate{}
-			break
-		}
+		due = due || now.After(i.cert.NotAfter.Add(-intermediateLifetime/2))
 	}
 	a.mu.Unlock()
-	return a.cover(hosts, now)
+	if !due {
+		return nil
+	}
+	var domains []string
+	for _, h := range hosts {
+		domains = append(domains, registrable(h))
+	}
+	made, err := a.sign(domains, now)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.domains = made
+	a.mu.Unlock()
+	return nil
+}
+
+// sign makes intermediates for the domains. If one cannot be made, it returns
+// those that were, and why.
+func (a *authority) sign(domains []string, now time.Time) (map[string]*intermediate, error) {
+	slices.Sort(domains)
+	made := map[string]*intermediate{}
+	for some := range slices.Chunk(slices.Compact(domains), maxDomains) {
+		i, err := a.intermediate(some, now)
+		if err != nil {
+			return made, err
+		}
+		for _, d := range some {
+			made[d] = i
+		}
+	}
+	return made, nil
+}
+
+// until is when the first of the intermediates ends, zero if there is none.
+func (a *authority) until() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var first time.Time
+	for _, i := range a.domains {
+		if first.IsZero() || i.cert.NotAfter.Before(first) {
+			first = i.cert.NotAfter
+		}
+	}
+	return first
 }
 
 // find returns the intermediate for host or for what it is below, or nil. The lock is held.
@@ -226,6 +308,12 @@ func (a *authority) mint(host string, now time.Time) (*tlsv3.Secret, error) {
 		a.mu.Unlock()
 		if i == nil {
 			return nil, fmt.Errorf("mint certificate for %s: no intermediate authority is for it", host)
+		}
+		if !now.Before(i.cert.NotAfter) {
+			return nil, fmt.Errorf("mint certificate for %s: the intermediate authority for it has ended, and could not be made anew", host)
+		}
+		if i.cert.NotAfter.Before(template.NotAfter) {
+			template.NotAfter = i.cert.NotAfter
 		}
 		parent, key, above = i.cert, a.below, i.pem
 	}

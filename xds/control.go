@@ -93,6 +93,8 @@ type Control struct {
 	wanted   string
 	rejected *api.Rejection
 	follower follower
+	// caProblem is why the CA's key could not be used when it was due, or "".
+	caProblem string
 	// rolling is when the roll-out that is under way began, or zero.
 	rolling time.Time
 	// expiry is when the next rule of live ends, or zero.
@@ -183,6 +185,7 @@ func (c *Control) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	following.Go(func() { c.follow(ctx) })
+	following.Go(func() { c.keepAuthority(ctx) })
 	renew := time.NewTicker(leafLifetime / 4)
 	defer renew.Stop()
 	// A timer would run by the monotonic clock; a lease ends by the wall's.

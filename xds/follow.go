@@ -199,9 +199,17 @@ func (c *Control) kept() string {
 	return "nothing is served; nodes keep what they have"
 }
 
-// problem is what is wrong with the store at this moment, for people. The
-// caller holds mu.
+// problem is what is wrong at this moment, for people. The caller holds mu.
 func (c *Control) problem(now time.Time) string {
+	store := c.storeProblem(now)
+	if c.caProblem == "" || store == "" {
+		return c.caProblem + store
+	}
+	return store + "; " + c.caProblem
+}
+
+// storeProblem is what is wrong with the store. The caller holds mu.
+func (c *Control) storeProblem(now time.Time) string {
 	if at := c.follower.asked; c.follower.problem == "" && !at.IsZero() && now.Sub(at) > slow {
 		if !c.rolling.IsZero() {
 			return ""

@@ -347,10 +347,6 @@ func (c *Control) refresh(renew bool) {
 	err := c.addSecrets(t, b.Plan)
 	c.tellCredentials(b)
 	if renew {
-		c.mu.Lock()
-		hosts := c.leaves.Hosts()
-		c.mu.Unlock()
-		err = errors.Join(err, c.ca.renew(hosts, time.Now()))
 		for _, name := range c.cache.leaves() {
 			if m := c.leaf(name); m != nil {
 				err = errors.Join(err, t.add(name, m))

@@ -43,7 +43,7 @@ func newControlCmd() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if container {
-				if err := fromEnvironment(stacks.Home{Root: home}); err != nil {
+				if err := fromEnvironment(stacks.Home{Root: home}, &remote); err != nil {
 					return err
 				}
 				if replica == "" {
@@ -98,7 +98,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 		return err
 	}
 	defer flush()
-	control, err := xds.New(xds.Config{
+	control, err := xds.New(xds.Config{ //nolint:contextcheck // a key in a cloud bounds its calls by itself
 		Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Replica: replica, CACert: or(remote.agentsCA, home.CACert()), CAKey: or(remote.agentsKey, home.CAKey()), State: home.ControlDir(),
 		Envoy: envoy.Options{Roots: roots},
 		Prepare: func(node string, p *plan.Plan) error {

@@ -13,10 +13,17 @@ import (
 // fromEnvironment puts what a container was started with into its state folder:
 // a container has an environment and no files. The variables are then taken out
 // of this process's own; the folder must be the container's alone.
-func fromEnvironment(home stacks.Home) error {
-	for variable, path := range map[string]string{
-		"POSTERN_CA": home.CACert(), "POSTERN_CA_KEY": home.CAKey(), "POSTERN_OPERATORS": home.Trusted(), "POSTERN_STORE": home.StoreFile(),
-	} {
+// A certificate or key of the agents' authority that flags say another place of
+// is not there.
+func fromEnvironment(home stacks.Home, remote *remoteNodes) error {
+	places := map[string]string{"POSTERN_OPERATORS": home.Trusted(), "POSTERN_STORE": home.StoreFile()}
+	if remote.agentsCA == "" {
+		places["POSTERN_CA"] = home.CACert()
+	}
+	if remote.agentsKey == "" {
+		places["POSTERN_CA_KEY"] = home.CAKey()
+	}
+	for variable, path := range places {
 		b, err := svid.Read("env://" + variable)
 		if err != nil {
 			return err

@@ -17,7 +17,7 @@ func TestFromEnvironment(t *testing.T) { // not parallel: the environment is eve
 	for name, value := range values {
 		t.Setenv(name, value)
 	}
-	require.NoError(t, fromEnvironment(home))
+	require.NoError(t, fromEnvironment(home, &remoteNodes{}))
 	require.Equal(t, "s3://bundles?region=eu-west-1", home.BundleURL())
 	b, err := os.ReadFile(home.CAKey())
 	require.NoError(t, err)
@@ -28,5 +28,5 @@ func TestFromEnvironment(t *testing.T) { // not parallel: the environment is eve
 	for name := range values {
 		require.Empty(t, os.Getenv(name))
 	}
-	require.ErrorContains(t, fromEnvironment(home), "is empty", "without them nothing starts")
+	require.ErrorContains(t, fromEnvironment(home, &remoteNodes{}), "is empty", "without them nothing starts")
 }

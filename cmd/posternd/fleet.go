@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/svid"
+	"github.com/postern/postern/xds/kms"
 )
 
 // fleetDir is a folder with a fleet's authority and the hashes of its tokens.
@@ -21,17 +22,25 @@ func (d fleetDir) key() string    { return filepath.Join(d.path, "ca.key") }
 func (d fleetDir) tokens() string { return filepath.Join(d.path, "tokens") }
 
 func newAuthorityCmd() *cobra.Command {
-	var stack string
+	var stack, agentsKey string
 	cmd := &cobra.Command{
-		Use:     "authority --stack NAME DIR",
-		Short:   "Make the authority of nodes on other machines: ca.pem for every node, ca.key for the control plane only",
-		Example: "  posternd authority --stack prod fleet/",
-		Args:    cobra.ExactArgs(1),
+		Use:   "authority --stack NAME [--agents-key awskms://KEY?region=R] DIR",
+		Short: "Make the authority of nodes on other machines: ca.pem for every node, ca.key for the control plane only",
+		Long: `With --agents-key, make the certificate of the authority that agents trust
+instead, agents-ca.pem, of a key that stays in AWS KMS (key spec ECC_NIST_P256,
+usage SIGN_VERIFY).`,
+		Example: `  posternd authority --stack prod fleet/
+  posternd authority --stack prod --agents-key 'awskms://alias/postern-ca?region=eu-west-1' .`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if agentsKey != "" {
+				return fleetDir{args[0]}.initAgents(stack, agentsKey, time.Now())
+			}
 			return fleetDir{args[0]}.init(stack, time.Now())
 		},
 	}
 	cmd.Flags().StringVar(&stack, "stack", "", "the stack's name (required)")
+	cmd.Flags().StringVar(&agentsKey, "agents-key", "", "the key of the authority that agents trust: awskms://KEY-ID?region=R or awskms://alias/NAME?region=R")
 	_ = cmd.MarkFlagRequired("stack")
 	return cmd
 }
@@ -75,6 +84,27 @@ func (d fleetDir) init(stack string, now time.Time) error {
 		return err
 	}
 	return svid.WriteFile(d.cert(), cert, 0o644)
+}
+
+// initAgents makes the certificate that agents trust. It never replaces one:
+// every agent would have to trust the other.
+func (d fleetDir) initAgents(stack, place string, now time.Time) error {
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	path := filepath.Join(d.path, "agents-ca.pem")
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s exists: remove it to make another, which agents then have to trust", path)
+	}
+	key, err := kms.Open(place)
+	if err != nil {
+		return err
+	}
+	cert, err := key.Authority(stack, now)
+	if err != nil {
+		return err
+	}
+	return svid.WriteFile(path, cert, 0o644)
 }
 
 func (d fleetDir) newToken(now time.Time) (token string, err error) {

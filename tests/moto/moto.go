@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -14,9 +16,34 @@ import (
 // patience is how long moto_server may take to answer: it is Python, on busy machines.
 const patience = time.Minute
 
+// digests makes moto's KMS sign a digest as it is, as KMS does. Moto 5.2 takes
+// it for a message and hashes it once more ("not yet implemented" in its source).
+const digests = `
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from moto.kms.utils import ECDSAPrivateKey
+ECDSAPrivateKey.sign = lambda self, digest, _: self.private_key.sign(digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+`
+
 // Start starts a moto_server on a free port of loopback and returns its URL when
 // it answers. Call stop, always, for its whole process group.
-func Start() (url string, stop func(), err error) {
+func Start() (url string, stop func(), err error) { return start() }
+
+// StartWithKMS is Start; its KMS signs digests, and nothing else.
+func StartWithKMS() (url string, stop func(), err error) {
+	dir, err := os.MkdirTemp("", "moto")
+	if err != nil {
+		return "", func() {}, fmt.Errorf("make a folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	// Python runs it before everything else.
+	if err := os.WriteFile(filepath.Join(dir, "sitecustomize.py"), []byte(digests), 0o600); err != nil {
+		return "", func() {}, fmt.Errorf("write what changes moto: %w", err)
+	}
+	return start("PYTHONPATH=" + dir)
+}
+
+func start(environment ...string) (url string, stop func(), err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var lc net.ListenConfig
@@ -28,6 +55,7 @@ func Start() (url string, stop func(), err error) {
 	l.Close()
 	_, port, _ := net.SplitHostPort(addr)
 	cmd := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port)
+	cmd.Env = append(os.Environ(), environment...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return "", func() {}, fmt.Errorf("start moto_server: %w: install moto[server]", err)
