@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,8 +20,6 @@ import (
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/stacks"
 )
-
-var update = flag.Bool("update", false, "rewrite the expectations in testdata")
 
 // plainFeature is the golden that shows Envoy's resources whole.
 const plainFeature = "plain"

@@ -21,7 +21,7 @@ import (
 	"github.com/postern/postern/tests/fleet"
 )
 
-var update = flag.Bool("update", false, "write the generated references in docs/ anew")
+var update = flag.Bool("update", false, "write the goldens and the generated references in docs/ anew")
 
 // current compares a generated document with the one in docs/, or writes it.
 func current(t *testing.T, name, want string) {

@@ -123,7 +123,7 @@ func (n *nodeFlags) runRemote(ctx context.Context, log *slog.Logger) error {
 
 // run runs the node, and says beside it how it does.
 func (n *nodeFlags) run(ctx context.Context, c node.Config) error {
-	c.Envoy, c.Monitor = n.envoy, node.NewMonitor(c.Dir)
+	c.Envoy, c.Monitor = n.envoy, node.NewMonitor(c.Dir) //nolint:contextcheck // a scrape has its own
 	if n.mirror {
 		c.Mirror = os.Stdout
 	}

@@ -181,7 +181,7 @@ func TestStorm(t *testing.T) {
 		// Any moment of a push, which takes some ten milliseconds.
 		<-time.After(time.Duration(r.Intn(60)) * time.Millisecond)
 		faults[i%len(faults)]()
-		_ = <-pushed // it may have failed
+		<-pushed //nolint:errcheck // it may have failed
 		s.awaitControl()
 		s.publish(s.policy(i + 1))
 		version, err := s.policy(i + 1).Version()
