@@ -110,7 +110,7 @@ func (*Bundle) Delete(_ context.Context, req infer.DeleteRequest[BundleState]) (
 // operator is who publishes to the stack of the folder.
 func operator(home stacks.Home) *bundle.Operator {
 	return &bundle.Operator{
-		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted()},
+		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
 		Key:   home.OperatorKey(), Controls: []*api.Client{api.Dial(home.ControlSocket())},
 	}
 }

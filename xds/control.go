@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,7 +124,7 @@ func New(cfg Config) (*Control, error) {
 	}
 	c := &Control{
 		cfg: cfg, ledger: newLedger(cfg.Log), ca: ca,
-		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted},
+		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted, Authority: func() (*x509.Certificate, error) { return ca.root, nil }},
 		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 		ended:    map[string]bool{},
 		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
@@ -306,8 +307,8 @@ func (c *Control) AddNode(id string) error {
 	return c.saveNodes()
 }
 
-// RemoveNode refuses the node from now on, whatever its certificate. A replica
-// knows only the nodes that were removed at it.
+// RemoveNode refuses the node from now on, whatever its certificate. The other
+// replicas hear of it by what this one reports to the store.
 func (c *Control) RemoveNode(id string) error {
 	c.rollout.Lock()
 	defer c.rollout.Unlock()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -21,6 +22,8 @@ const (
 	// A publication that did not converge is tried again after firstRetry, then
 	// after twice that, up to lastRetry: a refusal seldom goes away by itself.
 	firstRetry, lastRetry = 5 * time.Second, 5 * time.Minute
+	// maxRemoved bounds the removed nodes in one report.
+	maxRemoved = 500
 )
 
 // follower is what a control plane knows of its store. Only follow uses it, but
@@ -106,6 +109,10 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 	if view.Newest < serving {
 		return fmt.Sprintf("the store shows publication %d as its newest, but %d was published already: it lost something, or was put back to an older copy; %s; publish again (`postern push`)",
 			view.Newest, serving, c.kept())
+	}
+	if id, seq := c.ahead(view.Newest); id != "" {
+		return fmt.Sprintf("the store shows publication %d as its newest, but control plane %s serves %d: it lost something, or was put back to an older copy; %s; publish again (`postern push`)",
+			view.Newest, id, seq, c.kept())
 	}
 	if view.Newest == 0 {
 		return ""
@@ -231,19 +238,63 @@ func (c *Control) readReports(ctx context.Context, view *bundle.View) {
 			continue // the next look reads it
 		}
 		c.mu.Lock()
-		f.have[id], f.reports[id] = tag, *r
+		f.have[id] = tag
+		if !r.Time.Before(f.reports[id].Time) { // an older one was put back there
+			f.reports[id] = *r
+		}
 		c.mu.Unlock()
 	}
+	c.adoptRemovals()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	maps.DeleteFunc(f.have, func(id, _ string) bool { _, there := view.Reports[id]; return !there })
 	maps.DeleteFunc(f.reports, func(id string, _ api.Replica) bool { _, there := view.Reports[id]; return !there })
 }
 
+// ahead returns a replica that reports a publication above newest, or "". A
+// control plane that has just started, with nothing of its own, is not served an
+// older policy by whoever can delete objects.
+func (c *Control) ahead(newest uint64) (id string, seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(c.follower.reports)) {
+		if r := c.follower.reports[id]; r.Seq > newest {
+			return id, r.Seq
+		}
+	}
+	return "", 0
+}
+
+// adoptRemovals refuses the nodes, too, that were removed at another replica.
+func (c *Control) adoptRemovals() {
+	removed := map[string]time.Time{}
+	c.mu.Lock()
+	for _, r := range c.follower.reports {
+		maps.Copy(removed, r.Removed)
+	}
+	c.mu.Unlock()
+	if c.ledger.adopt(removed, time.Now()) {
+		c.rollout.Lock()
+		defer c.rollout.Unlock()
+		if err := c.saveNodes(); err != nil {
+			c.cfg.Log.Error("keep which nodes were removed", "error", err)
+		}
+	}
+}
+
 // report writes our own report if it says anything new, or is due.
 func (c *Control) report(ctx context.Context, now time.Time) {
 	s := c.Status()
 	r := api.Replica{ID: c.cfg.Replica, Seq: s.Seq, Version: s.Version, Nodes: len(s.Nodes), Problem: s.Problem}
+	if b := c.bundle(); b != nil && b.Seq == s.Seq {
+		r.Hash = b.Hash()
+	}
+	r.Removed = c.ledger.removals(now)
+	for id := range r.Removed {
+		if len(r.Removed) > maxRemoved {
+			delete(r.Removed, id)
+		}
+	}
 	for _, n := range s.Nodes {
 		if n.Connected {
 			r.Connected++
@@ -255,11 +306,11 @@ func (c *Control) report(ctx context.Context, now time.Time) {
 	}
 	last := f.reported
 	due := now.Sub(last.Time) >= bundle.Heartbeat
-	if last.Time = r.Time; last == r && !due {
+	if last.Time = r.Time; reflect.DeepEqual(last, r) && !due {
 		return
 	}
 	r.Time = now.UTC()
-	if err := c.store.Report(ctx, &r); err != nil {
+	if err := c.store.Report(ctx, &r, c.ca.key); err != nil {
 		if ctx.Err() == nil {
 			c.cfg.Log.Warn("report to the bundle store", "error", err)
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
 )
@@ -171,7 +172,7 @@ func TestStoreFaults(t *testing.T) {
 		"replayed": {func(t *testing.T, w *world) {
 			w.write(t, third+".json", w.read(t, first+".json"))
 			w.write(t, third+".ok", w.read(t, first+".ok"))
-		}, "publication 3 cannot be used: it says that it is bundle/1 number 1", true},
+		}, "publication 3 cannot be used: it says that it is \"bundle/1\" number 1", true},
 		"a key that is not trusted": {func(t *testing.T, w *world) {
 			require.NoError(t, os.Remove(w.Key))
 			require.NoError(t, os.Rename(w.Trusted, w.Trusted+".old"))
@@ -251,4 +252,53 @@ func TestReports(t *testing.T) {
 	require.Equal(t, "a", s.Replica)
 	require.Len(t, s.Replicas, 2)
 	require.Equal(t, []bool{false, true}, []bool{s.Replicas[0].Stale, s.Replicas[1].Stale})
+}
+
+// TestDeleted: whoever can delete objects does not have a control plane that has
+// nothing of its own serve an older policy, while another is there that reports.
+func TestDeleted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.start(t, "a")
+	w.Controls = []*api.Client{w.dial(t, a)}
+	w.publish(t, "one.test")
+	w.publish(t, "one.test", "two.test")
+	a.report(t.Context(), time.Now())
+	for _, suffix := range []string{".json", ".ok"} {
+		require.NoError(t, os.Remove(w.path("bundle/0000000000000002"+suffix)))
+	}
+	b := w.start(t, "b")
+	problem := b.look(t.Context(), time.Now())
+	require.Contains(t, problem, "the store shows publication 1 as its newest, but control plane a serves 2")
+	require.Zero(t, b.Status().Seq)
+	// Forged, that does not work.
+	w.write(t, "bundle/replicas/a.json", []byte(strings.Replace(string(w.read(t, "bundle/replicas/a.json")), `"seq":2`, `"seq":9`, 1)))
+	require.NotEmpty(t, b.look(t.Context(), time.Now()), "it was known before")
+	c := w.start(t, "c")
+	require.Empty(t, c.look(t.Context(), time.Now()))
+	require.Equal(t, uint64(1), c.Status().Seq)
+}
+
+// TestRemovedElsewhere: a node that is removed at one replica is removed at all,
+// for as long as its certificate may be valid, and also after a restart.
+func TestRemovedElsewhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.start(t, "a"), w.start(t, "b")
+	require.NoError(t, b.AddNode("n1"))
+	b.ledger.known["web-1"], b.ledger.joined["web-1"] = true, true
+	require.NoError(t, a.RemoveNode("web-1"))
+	require.NoError(t, a.RemoveNode("n1"))
+	a.report(t.Context(), time.Now())
+	require.Empty(t, b.look(t.Context(), time.Now()))
+	require.True(t, b.Removed("web-1"))
+	require.False(t, b.ledger.member("web-1"))
+	require.False(t, b.Removed("n1"), "a local node of the same name is another one")
+	require.True(t, b.ledger.member("n1"))
+	require.True(t, w.start(t, "b").Removed("web-1"))
+	// It does not come back from b when a has forgotten it.
+	later := time.Now().Add(3 * svid.Lifetime)
+	require.False(t, a.ledger.adopt(b.ledger.removals(time.Now()), later))
+	require.Empty(t, a.ledger.removals(later))
+	require.False(t, a.ledger.adopt(b.ledger.removals(time.Now()), later))
 }

@@ -71,6 +71,30 @@ func (l *ledger) removals(now time.Time) map[string]time.Time {
 	return maps.Clone(l.removed)
 }
 
+// adopt refuses nodes from now on that were removed at another replica, and
+// reports whether that is news. Only their certificates are meant: another
+// machine's local node may have the same name as one of ours.
+func (l *ledger) adopt(removed map[string]time.Time, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	news := false
+	for id, at := range removed {
+		// Too old, or else it would go to and fro for ever.
+		if !l.removed[id].IsZero() || l.known[id] && !l.joined[id] || now.Sub(at) > 2*svid.Lifetime {
+			continue
+		}
+		delete(l.known, id)
+		delete(l.joined, id)
+		delete(l.nodes, id)
+		l.removed[id], news = at, true
+		l.log.Warn("node was removed at another control plane", "node", id)
+	}
+	if news {
+		l.wake()
+	}
+	return news
+}
+
 func (l *ledger) wasRemoved(node string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

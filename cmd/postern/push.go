@@ -77,7 +77,7 @@ func operator(w io.Writer, home stacks.Home) (*bundle.Operator, error) {
 		return nil, becomeCloud(home.BundleURL())
 	}
 	o := &bundle.Operator{
-		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted()},
+		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
 		Key:   home.OperatorKey(), Say: func(line string) { fmt.Fprintln(w, line) },
 	}
 	if _, err := os.Stat(home.ControlSocket()); err == nil || strings.HasPrefix(o.URL, "file://") {

@@ -183,7 +183,7 @@ func (f *Fleet) Operator() *bundle.Operator { return Operator(f.Home) }
 // Operator is who publishes to the stack of the folder.
 func Operator(home stacks.Home) *bundle.Operator {
 	return &bundle.Operator{
-		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted()},
+		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
 		Key:   home.OperatorKey(), Controls: []*api.Client{api.Dial(home.ControlSocket())},
 	}
 }

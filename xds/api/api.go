@@ -65,6 +65,11 @@ type Replica struct {
 	// Failed is the number of a publication that its nodes did not take, or 0.
 	Failed  uint64 `json:"failed,omitempty"`
 	Problem string `json:"problem,omitempty"`
+	// Hash is of the signed object of publication Seq.
+	Hash string `json:"hash,omitempty"`
+	// Removed says when nodes were removed, here or at another replica, whose
+	// certificates may still be valid.
+	Removed map[string]time.Time `json:"removed,omitempty"`
 	// Stale means that it has not reported for so long that it counts as gone.
 	Stale bool `json:"stale,omitempty"`
 }

@@ -10,8 +10,9 @@
 // Beside the publication N of a store may be its marks, signed too: N.ok says
 // that a control plane has rolled it out, so that every other may; N.try names
 // the control plane that is to find that out. Each replica of the control plane
-// keeps a report below replicas/, which is not signed: it is for people, and for
-// the operator who has no other way to see the fleet.
+// keeps a report below replicas/, signed with the key that replicas share: it is
+// for people, for the operator who has no other way to see the fleet, and for the
+// other replicas.
 package bundle
 
 import (

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"strings"
 	"time"
 
 	"gocloud.dev/blob"
@@ -72,6 +73,9 @@ func (o *Operator) Kill(ctx context.Context, k Killed) (*api.Converged, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.known(ctx, before, k); err != nil {
+		return nil, err
+	}
 	next := *before
 	next.Seq, next.Note = seq, ""
 	next.Killed = before.Killed.And(k)
@@ -90,6 +94,14 @@ func (o *Operator) Unkill(ctx context.Context, k Killed) (*api.Converged, error)
 	if err != nil {
 		return nil, err
 	}
+	for _, a := range k.Agents {
+		if !k.Stack && !slices.Contains(before.Killed.Agents, a) {
+			if before.Killed.Stack {
+				return nil, fmt.Errorf("agent %q is killed with the whole stack: `postern unkill --stack` lets that work again; nothing changes", a)
+			}
+			return nil, fmt.Errorf("agent %q is not killed; killed are: %s; nothing changes", a, listed(before.Killed.Agents))
+		}
+	}
 	next := *before
 	next.Seq, next.Note = seq, ""
 	next.Killed.Stack = before.Killed.Stack && !k.Stack
@@ -100,6 +112,40 @@ func (o *Operator) Unkill(ctx context.Context, k Killed) (*api.Converged, error)
 	return o.rollOut(ctx, before, &next)
 }
 
+// known makes sure that the agents are of the stack: who mistypes a name in a
+// hurry must not believe that somebody was stopped. What is being tried out
+// counts too.
+func (o *Operator) known(ctx context.Context, live *Bundle, k Killed) error {
+	if k.Stack {
+		return nil
+	}
+	plans := []*plan.Plan{live.Plan}
+	if newest, err := o.Newest(ctx); err == nil {
+		plans = append(plans, newest.Plan)
+	}
+	var names []string
+	for _, p := range plans {
+		for _, a := range p.Agents {
+			names = append(names, a.Name)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	for _, a := range k.Agents {
+		if !slices.Contains(names, a) {
+			return fmt.Errorf("there is no agent %q in what is published, so nobody was stopped; its agents are: %s", a, listed(names))
+		}
+	}
+	return nil
+}
+
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
 // Adopt signs what an earlier Postern published without a signature, if that is
 // the newest, as a publication of its own. It is for the moment when a stack
 // gets its first key: whoever could write to the store until then is believed.
@@ -108,7 +154,7 @@ func (o *Operator) Adopt(ctx context.Context) error {
 	if err != nil || v.Newest == 0 {
 		return err
 	}
-	data, err := o.fetch(ctx, object(v.Newest, suffixBundle))
+	data, err := o.fetch(ctx, object(v.Newest, suffixBundle), maxBundle)
 	if err != nil {
 		return err
 	}
@@ -144,6 +190,12 @@ func (o *Operator) base(ctx context.Context, proven bool) (*Bundle, uint64, erro
 		seq = v.Proven
 	}
 	b, err := o.at(ctx, seq)
+	if proven {
+		b, err = o.newestProven(ctx, v)
+		if b != nil {
+			seq = b.Seq
+		}
+	}
 	if err != nil {
 		seq = 0 // anything that a control plane has is better
 	}
@@ -160,7 +212,64 @@ func (o *Operator) base(ctx context.Context, proven bool) (*Bundle, uint64, erro
 			b, seq, err = live, live.Seq, nil
 		}
 	}
-	return b, max(v.Newest, seq) + 1, err
+	next := max(v.Newest, seq) + 1
+	if len(o.Controls) == 0 && err == nil {
+		lost, failed := o.lost(ctx, v)
+		if failed != nil {
+			return nil, 0, failed
+		}
+		next = max(next, lost+1)
+	}
+	if next > maxSeq {
+		return nil, 0, fmt.Errorf("the bundle store %s has an object with the number %d, which no publication of ours has: remove it", o.name(), next-1)
+	}
+	return b, next, err
+}
+
+// newestProven returns the newest publication that can be verified, with its
+// mark. What somebody has put above it does not keep a kill from being based on it.
+func (o *Operator) newestProven(ctx context.Context, v *View) (*Bundle, error) {
+	var first error
+	for _, seq := range slices.Backward(v.marked) {
+		b, err := o.Get(ctx, seq)
+		if err == nil {
+			err = o.Proven(ctx, b)
+		}
+		if err == nil {
+			return b, nil
+		}
+		var broken *BrokenError
+		if !errors.As(err, &broken) && gcerrors.Code(err) != gcerrors.NotFound {
+			return nil, err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first != nil {
+		return nil, first
+	}
+	return nil, ErrNone
+}
+
+// lost returns the number of the newest publication that a replica serves and
+// the store does not hold any more, or 0.
+func (o *Operator) lost(ctx context.Context, v *View) (uint64, error) {
+	if len(v.Reports) == 0 {
+		return 0, nil
+	}
+	all, err := o.Reports(ctx)
+	if err != nil {
+		return 0, err
+	}
+	most := uint64(0)
+	for _, r := range all {
+		if r.Seq > max(v.Newest, most) {
+			most = r.Seq
+			o.say("the bundle store has lost publications up to %d, which control plane %s serves: who was killed by them is not known here; look with `postern status`, and kill again", r.Seq, r.ID)
+		}
+	}
+	return most, nil
 }
 
 func (o *Operator) at(ctx context.Context, seq uint64) (*Bundle, error) {
@@ -242,7 +351,7 @@ func (o *Operator) mark(ctx context.Context, kind string, b *Bundle, replica str
 	if err != nil {
 		return err
 	}
-	payload, err := json.Marshal(mark{Hash: hash(b), Replica: replica})
+	payload, err := json.Marshal(mark{Hash: b.Hash(), Replica: replica})
 	if err != nil {
 		return fmt.Errorf("encode mark: %w", err)
 	}
@@ -259,6 +368,11 @@ func (o *Operator) mark(ctx context.Context, kind string, b *Bundle, replica str
 	if err := o.put(ctx, object(b.Seq, suffix), sealed); gcerrors.Code(err) != gcerrors.FailedPrecondition {
 		return err
 	}
+	var broken *BrokenError
+	if _, err := o.marked(ctx, kind, suffix, b); errors.As(err, &broken) {
+		// It is none: somebody put it there ahead, so that ours would not count.
+		return o.write(ctx, object(b.Seq, suffix), sealed, false)
+	}
 	return nil // somebody else knew it too
 }
 
@@ -269,7 +383,8 @@ type mark struct {
 	Replica string `json:"replica,omitempty"`
 }
 
-func hash(b *Bundle) string {
+// Hash is the SHA-256 of the signed object, in hexadecimal.
+func (b *Bundle) Hash() string {
 	sum := sha256.Sum256(b.sealed)
 	return hex.EncodeToString(sum[:])
 }
@@ -293,15 +408,18 @@ func (s *Store) marked(ctx context.Context, kind, suffix string, b *Bundle) (mar
 	if err != nil {
 		return m, err
 	}
-	data, err := s.fetch(ctx, object(b.Seq, suffix))
-	if err != nil {
+	data, err := s.fetch(ctx, object(b.Seq, suffix), maxMark)
+	if err != nil && !errors.Is(err, errTooLarge) {
 		return m, err
 	}
-	payload, err := unseal(trusted, kind, s.Stack, b.Seq, data)
+	var payload []byte
+	if err == nil {
+		payload, err = unseal(trusted, kind, s.Stack, b.Seq, data)
+	}
 	if err == nil {
 		err = json.Unmarshal(payload, &m)
 	}
-	if err == nil && m.Hash != hash(b) {
+	if err == nil && m.Hash != b.Hash() {
 		err = errors.New("it is for another publication of that number")
 	}
 	if err != nil {
@@ -341,7 +459,7 @@ func (s *Store) put(ctx context.Context, name string, data []byte) error {
 	}
 	// Its answer may have been lost, and S3 has an error of its own for two at
 	// the same time (409 ConditionalRequestConflict): what is there decides.
-	there, failed := s.fetch(ctx, name)
+	there, failed := s.fetch(ctx, name, maxBundle)
 	if failed != nil {
 		return err
 	}

@@ -1,10 +1,19 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -25,19 +34,64 @@ const (
 	takeTimeout = 45 * time.Second
 )
 
-// Report replaces what the replica says of itself.
-func (s *Store) Report(ctx context.Context, r *api.Replica) error {
+// CertificateIn returns what [Store.Authority] is, for a PEM file.
+func CertificateIn(file string) func() (*x509.Certificate, error) {
+	return func() (*x509.Certificate, error) {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read the certificate of the stack's authority, which the control planes' reports are verified with: %w", err)
+		}
+		block, _ := pem.Decode(content)
+		if block == nil {
+			return nil, fmt.Errorf("%s has no certificate in PEM", file)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		return cert, nil
+	}
+}
+
+// algorithm is how the key of an authority signs a report. It cannot be taken
+// for a certificate: that begins with another byte than a message of ours.
+func algorithm(key crypto.PublicKey) (x509.SignatureAlgorithm, crypto.Hash, error) {
+	switch key.(type) {
+	case *ecdsa.PublicKey:
+		return x509.ECDSAWithSHA256, crypto.SHA256, nil
+	case *rsa.PublicKey:
+		return x509.SHA256WithRSA, crypto.SHA256, nil
+	case ed25519.PublicKey:
+		return x509.PureEd25519, 0, nil
+	}
+	return 0, 0, fmt.Errorf("no report can be signed with a key of type %T", key)
+}
+
+// Report replaces what the replica says of itself, signed with the authority's key.
+func (s *Store) Report(ctx context.Context, r *api.Replica, key crypto.Signer) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	data, err := json.Marshal(r)
+	payload, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}
-	return s.write(ctx, "replicas/"+r.ID+".json", data, false)
+	_, hash, err := algorithm(key.Public())
+	if err != nil {
+		return err
+	}
+	h := header{Kind: kindReport, Stack: s.Stack, Seq: r.Seq}
+	if h.Signature, err = crypto.SignMessage(key, rand.Reader, h.message(payload), hash); err != nil {
+		return fmt.Errorf("sign report: %w", err)
+	}
+	line, err := json.Marshal(h)
+	if err != nil {
+		return fmt.Errorf("encode report: %w", err)
+	}
+	return s.write(ctx, "replicas/"+r.ID+suffixBundle, append(append(line, '\n'), payload...), false)
 }
 
-// Reports returns what the replicas say of themselves, sorted by name. Reports
-// are not signed: whoever can write to the store can forge them.
+// Reports returns what the replicas say of themselves, sorted by name. One that
+// is not signed, or is torn, is left out: what it says nobody knows.
 func (s *Store) Reports(ctx context.Context) ([]api.Replica, error) {
 	v, err := s.Look(ctx)
 	if err != nil {
@@ -58,18 +112,35 @@ func (s *Store) Reports(ctx context.Context) ([]api.Replica, error) {
 }
 
 // ReadReport returns the report of one replica, nil if there is none that can
-// be read.
+// be read and verified.
 func (s *Store) ReadReport(ctx context.Context, id string) (*api.Replica, error) {
-	data, err := s.fetch(ctx, "replicas/"+id+".json")
-	if gcerrors.Code(err) == gcerrors.NotFound {
+	if s.Authority == nil {
+		return nil, errors.New("read a control plane's report: it is not known who signs it")
+	}
+	cert, err := s.Authority()
+	if err != nil {
+		return nil, err
+	}
+	data, err := s.fetch(ctx, "replicas/"+id+suffixBundle, maxReport)
+	if gcerrors.Code(err) == gcerrors.NotFound || errors.Is(err, errTooLarge) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	line, payload, _ := bytes.Cut(data, []byte("\n"))
+	var h header
 	r := &api.Replica{}
-	if json.Unmarshal(data, r) != nil || r.ID != id {
-		return nil, nil // torn: the next one is due soon
+	// One that is torn is due again soon.
+	if json.Unmarshal(line, &h) != nil || h.Kind != kindReport || h.Stack != s.Stack || json.Unmarshal(payload, r) != nil || r.ID != id {
+		return nil, nil
+	}
+	how, _, err := algorithm(cert.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	if cert.CheckSignature(how, h.message(payload), h.Signature) != nil {
+		return nil, nil
 	}
 	r.Stale = time.Since(r.Time) > Stale
 	return r, nil
@@ -90,7 +161,7 @@ func (o *Operator) replicas(ctx context.Context) ([]string, error) {
 		ids = append(ids, r.ID)
 	}
 	if len(ids) == 0 {
-		return nil, fmt.Errorf("no control plane has reported to the bundle store %s within %s: nobody would serve what is published; look whether one runs (`postern status`)", o.name(), Stale)
+		return nil, fmt.Errorf("no control plane has reported to the bundle store %s within %s: nobody would serve what is published; look whether one runs (`postern status`), with the stack's authority", o.name(), Stale)
 	}
 	return ids, nil
 }
@@ -154,7 +225,7 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (int, err
 				return nodes, err
 			case r == nil:
 				left = append(left, id)
-			case r.Seq >= b.Seq:
+			case r.Seq == b.Seq && r.Hash == b.Hash(), r.Seq > b.Seq:
 				nodes += r.Connected
 				o.say("control plane %s: live on %d nodes", id, r.Connected)
 			case r.Failed == b.Seq:

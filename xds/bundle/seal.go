@@ -22,6 +22,7 @@ const (
 	kindBundle = "bundle/1"
 	kindProven = "proven/1"
 	kindTry    = "try/1"
+	kindReport = "report/1"
 )
 
 // header is the first line of a signed object; the payload follows, byte for
@@ -68,7 +69,7 @@ func unseal(trusted []ed25519.PublicKey, kind, stack string, seq uint64, object 
 		return nil, errors.New("it is torn, or no publication at all")
 	}
 	if h.Kind != kind || h.Stack != stack || h.Seq != seq {
-		return nil, fmt.Errorf("it says that it is %s number %d of stack %q, but it is in the place of %s number %d of stack %q",
+		return nil, fmt.Errorf("it says that it is %.64q number %d of stack %.64q, but it is in the place of %s number %d of stack %q",
 			h.Kind, h.Seq, h.Stack, kind, seq, stack)
 	}
 	message := h.message(payload)

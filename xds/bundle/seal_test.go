@@ -97,7 +97,7 @@ func TestForged(t *testing.T) {
 		}, "it is torn, or no publication at all"},
 		"replayed under another number": {func(t *testing.T, o *Operator) {
 			require.NoError(t, os.Rename(o.file(1, ".json"), o.file(3, ".json")))
-		}, `it says that it is bundle/1 number 1 of stack "test", but it is in the place of bundle/1 number 3 of stack "test"`},
+		}, `it says that it is "bundle/1" number 1 of stack "test", but it is in the place of bundle/1 number 3 of stack "test"`},
 		"renumbered": {func(t *testing.T, o *Operator) {
 			edit(t, o.file(1, ".json"), func(s string) string { return strings.Replace(s, `"seq":1`, `"seq":3`, 1) })
 			require.NoError(t, os.Rename(o.file(1, ".json"), o.file(3, ".json")))
@@ -116,7 +116,7 @@ func TestForged(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, o.mark(t.Context(), kindProven, b, ""))
 			require.NoError(t, os.Rename(o.file(2, ".ok"), o.file(2, ".json")))
-		}, "it says that it is proven/1 number 2"},
+		}, "it says that it is \"proven/1\" number 2"},
 		"unsigned": {func(t *testing.T, o *Operator) {
 			edit(t, o.file(2, ".json"), func(s string) string { return s[strings.Index(s, "\n")+1:] })
 		}, "it is of an earlier Postern, and not signed: publish it again with `go run . up`"},

@@ -3,6 +3,7 @@ package bundle
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +29,20 @@ import (
 // timeout bounds one reading of a store, and one writing.
 const timeout = 10 * time.Second
 
+// What is read at most, in bytes: who can write to the store is not trusted
+// before the signature is verified.
+const (
+	maxBundle = 64 << 20
+	maxMark   = 4 << 10
+	maxReport = 64 << 10
+)
+
+// maxReplicas bounds the reports that are looked at.
+const maxReplicas = 100
+
+// replicaID is what a replica may be called: it becomes part of names.
+var replicaID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
 // Store is a bundle store as those see it who read it. It is safe for
 // concurrent use; its fields are not changed after the first.
 type Store struct {
@@ -38,6 +54,9 @@ type Store struct {
 	// Trusted is the file of the operators' public keys: see [ReadTrusted]. It
 	// is read anew each time.
 	Trusted string
+	// Authority returns the certificate of the authority that agents trust: its
+	// key signs the reports. It is asked each time; without it none can be read.
+	Authority func() (*x509.Certificate, error)
 
 	mu sync.Mutex
 	// cloud is the bucket, once it was opened: to open one is to look for credentials.
@@ -48,9 +67,11 @@ type Store struct {
 
 // View is what a store holds at one moment, by the names of its objects.
 type View struct {
-	// Newest is the highest number, Proven the highest that was marked; 0 if
-	// there is none.
+	// Newest is the highest number, Proven the highest that has a mark, whatever
+	// is in it; 0 if there is none.
 	Newest, Proven uint64
+	// marked are the numbers of all that have a mark, the lowest first.
+	marked []uint64
 	// Tag tells the newest object from another under its name.
 	Tag string
 	// Try says that Newest is marked to be tried.
@@ -65,13 +86,16 @@ const (
 	suffixTry    = ".try"
 )
 
+// maxSeq is the highest number, of 16 digits.
+const maxSeq = 9999999999999999
+
 func object(seq uint64, suffix string) string { return fmt.Sprintf("%016d%s", seq, suffix) }
 
 // numbered is the reverse of object.
 func numbered(name string) (seq uint64, suffix string, ok bool) {
 	suffix = path.Ext(name)
 	seq, err := strconv.ParseUint(strings.TrimSuffix(name, suffix), 10, 64)
-	return seq, suffix, err == nil && seq > 0 && object(seq, suffix) == name
+	return seq, suffix, err == nil && seq > 0 && seq <= maxSeq && object(seq, suffix) == name
 }
 
 // Look lists the store: one request, nothing is read.
@@ -79,25 +103,41 @@ func (s *Store) Look(ctx context.Context) (*View, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	v := &View{Reports: map[string]string{}}
-	var try uint64
+	bundles, marks, tries := map[uint64]bool{}, map[uint64]bool{}, map[uint64]bool{}
 	err := s.each(ctx, func(o *blob.ListObject) {
-		if id, ok := strings.CutPrefix(o.Key, "replicas/"); ok {
-			v.Reports[strings.TrimSuffix(id, ".json")] = tag(o)
+		if name, ok := strings.CutPrefix(o.Key, "replicas/"); ok {
+			id, ok := strings.CutSuffix(name, suffixBundle)
+			if ok && replicaID.MatchString(id) && len(v.Reports) < maxReplicas {
+				v.Reports[id] = tag(o)
+			}
 			return
 		}
 		switch seq, suffix, ok := numbered(o.Key); {
-		case ok && suffix == suffixBundle && seq > v.Newest:
-			v.Newest, v.Tag = seq, tag(o)
+		case ok && suffix == suffixBundle:
+			bundles[seq] = true
+			if seq > v.Newest {
+				v.Newest, v.Tag = seq, tag(o)
+			}
 		case ok && suffix == suffixProven:
-			v.Proven = max(v.Proven, seq)
+			marks[seq] = true
 		case ok && suffix == suffixTry:
-			try = max(try, seq)
+			tries[seq] = true
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	v.Try = try == v.Newest && try > 0
+	// A mark of nothing says nothing: somebody may have put it there ahead.
+	for seq := range marks {
+		if bundles[seq] {
+			v.marked = append(v.marked, seq)
+		}
+	}
+	slices.Sort(v.marked)
+	if n := len(v.marked); n > 0 {
+		v.Proven = v.marked[n-1]
+	}
+	v.Try = tries[v.Newest]
 	return v, nil
 }
 
@@ -173,7 +213,10 @@ func (e *BrokenError) Unwrap() error { return e.Err }
 // Get returns the publication of that number. The error is a [*BrokenError] if
 // it cannot be verified.
 func (s *Store) Get(ctx context.Context, seq uint64) (*Bundle, error) {
-	data, err := s.fetch(ctx, object(seq, suffixBundle))
+	data, err := s.fetch(ctx, object(seq, suffixBundle), maxBundle)
+	if errors.Is(err, errTooLarge) {
+		return nil, &BrokenError{Seq: seq, What: "publication", Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +306,11 @@ func (s *Store) each(ctx context.Context, do func(*blob.ListObject)) error {
 	}
 }
 
-func (s *Store) fetch(ctx context.Context, name string) ([]byte, error) {
+// errTooLarge is what an object is that cannot be ours.
+var errTooLarge = errors.New("it is larger than anything of its kind")
+
+// fetch reads an object of at most that many bytes.
+func (s *Store) fetch(ctx context.Context, name string, most int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	b, done, err := s.open(ctx)
@@ -271,7 +318,15 @@ func (s *Store) fetch(ctx context.Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer done()
-	data, err := b.ReadAll(ctx, name)
+	r, err := b.NewReader(ctx, name, nil)
+	if err != nil {
+		return nil, fmt.Errorf("read %s of the bundle store %s: %w", name, s.name(), err)
+	}
+	defer r.Close() //nolint:errcheck // it was only read
+	data, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = errTooLarge
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s of the bundle store %s: %w", name, s.name(), err)
 	}

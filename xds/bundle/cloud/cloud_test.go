@@ -3,9 +3,14 @@ package cloud_test
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/big"
 	"mime"
 	"mime/multipart"
 	"net/http"
@@ -108,7 +113,15 @@ func policy(host string) *plan.Plan {
 // obedient reports as a replica whose nodes acknowledge everything at once.
 func obedient(t *testing.T, o *bundle.Operator, id string) {
 	t.Helper()
-	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: id, Time: time.Now(), Connected: 1}))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	o.Authority = func() (*x509.Certificate, error) { return cert, nil }
+	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: id, Time: time.Now(), Connected: 1}, key))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	t.Cleanup(func() {
@@ -126,7 +139,8 @@ func obedient(t *testing.T, o *bundle.Operator, id string) {
 			case <-tick.C:
 			}
 			if v, err := o.Look(ctx); err == nil && v.Newest != last && (v.Try || v.Proven == v.Newest) {
-				if o.Report(ctx, &api.Replica{ID: id, Time: time.Now(), Seq: v.Newest, Connected: 1}) == nil {
+				b, err := o.Get(ctx, v.Newest)
+				if err == nil && o.Report(ctx, &api.Replica{ID: id, Time: time.Now(), Seq: v.Newest, Hash: b.Hash(), Connected: 1}, key) == nil {
 					last = v.Newest
 				}
 			}
@@ -165,7 +179,7 @@ func TestStores(t *testing.T) {
 			for i := range cap(results) {
 				go func() {
 					// Each like a process of its own.
-					another := &bundle.Operator{Store: &bundle.Store{URL: store, Stack: "test", Trusted: o.Trusted}, Key: o.Key}
+					another := &bundle.Operator{Store: &bundle.Store{URL: store, Stack: "test", Trusted: o.Trusted, Authority: o.Authority}, Key: o.Key}
 					_, err := another.Publish(t.Context(), policy(fmt.Sprintf("h%d.test", i)))
 					results <- err
 				}()
