@@ -15,11 +15,13 @@ RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags=-s -o /out/postern
 # linux/amd64; for linux/arm64 give the one that tools/envoy.sh has for aarch64.
 ARG ENVOY_SHA256=8aa137a7d00994ce43f613556f5a120709229f63bedb86eedde5ccbc402c2b80
 RUN echo "$ENVOY_SHA256  .cache/image-envoy" | sha256sum --check --strict && install -m 0755 .cache/image-envoy /out/envoy
-# A volume that is mounted here gets the owner of what it covers.
 RUN install -d -m 0700 /out/state
 
 FROM gcr.io/distroless/base-debian12:nonroot@sha256:7f0c72cd138b442ae0deeb69c08b1acf5525439ba251a49ad93c320a061567e5
 COPY --from=build /out/posternd /out/envoy /usr/local/bin/
 COPY --from=build --chown=65532:65532 /out/state /var/lib/postern
+# The root is read-only. A volume of the platform's has the owner and mode of what it
+# covers only if the image declares it; otherwise it is root's, and nothing starts.
+VOLUME ["/var/lib/postern", "/tmp"]
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/posternd"]

@@ -82,7 +82,7 @@ func WriteHome(t testing.TB, home stacks.Home, ca *CA) {
 	require.NoError(t, os.MkdirAll(home.CADir(), 0o700))
 	require.NoError(t, os.MkdirAll(home.ControlDir(), 0o700))
 	require.NoError(t, os.WriteFile(home.CACert(), ca.PEM, 0o600))
-	require.NoError(t, os.WriteFile(home.CAKey(), ca.keyPEM(t), 0o600))
+	require.NoError(t, os.WriteFile(home.CAKey(), ca.KeyPEM(t), 0o600))
 	_, err := bundle.MakeKey(home.OperatorKey(), home.Trusted())
 	require.NoError(t, err)
 }
@@ -321,7 +321,11 @@ func NewCA(t testing.TB, name string) *CA {
 	return &CA{cert: cert, PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), key: key}
 }
 
-func (ca *CA) keyPEM(t testing.TB) []byte {
+// Public is the key of the certificate.
+func (ca *CA) Public() *ecdsa.PublicKey { return &ca.key.PublicKey }
+
+// KeyPEM is the private key.
+func (ca *CA) KeyPEM(t testing.TB) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(ca.key)
 	require.NoError(t, err)
