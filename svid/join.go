@@ -60,13 +60,19 @@ func (s *Server) join(r *http.Request) (answer, int) {
 	if !ok {
 		return no(http.StatusInternalServerError, "the connection is not one of a node")
 	}
-	if !s.joins.Allow() {
-		s.refused.Rate.Add(1)
-		return no(http.StatusTooManyRequests, "too many nodes join at once: try again")
-	}
 	node, code, text := s.authenticate(r, c)
 	if code != http.StatusOK {
 		return no(code, text)
+	}
+	// Who has neither token nor certificate takes nothing from those who do, and
+	// who has a token takes nothing from those who renew.
+	limit := s.joins
+	if node != "" {
+		limit = s.renewals
+	}
+	if !limit.Allow() {
+		s.refused.Rate.Add(1)
+		return no(http.StatusTooManyRequests, "too many nodes join at once: try again")
 	}
 	var q request
 	if json.NewDecoder(io.LimitReader(r.Body, maxCSR)).Decode(&q) != nil {

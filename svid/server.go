@@ -43,6 +43,7 @@ type Server struct {
 	refused  Refused
 	quiet    *rate.Limiter
 	joins    *rate.Limiter
+	renewals *rate.Limiter
 	serving  atomic.Pointer[tls.Certificate]
 	renewing sync.Mutex
 }
@@ -70,7 +71,7 @@ func (s *Server) Counts() map[string]uint64 {
 func (s *Server) Listen(ctx context.Context, address string) (net.Listener, error) {
 	// A log line for each refusal is a way to fill a disk: 10 at once, 1/s.
 	s.quiet = rate.NewLimiter(1, 10)
-	s.joins = rate.NewLimiter(100, 1000)
+	s.joins, s.renewals = rate.NewLimiter(100, 1000), rate.NewLimiter(100, 1000)
 	if _, err := s.certificate(time.Now()); err != nil {
 		return nil, err
 	}

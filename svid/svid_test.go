@@ -320,3 +320,22 @@ func TestParseTokens(t *testing.T) {
 		require.NotContains(t, err.Error(), bad)
 	}
 }
+
+// TestStrangersTakeNothing: joins that have no token use up nothing of what
+// nodes have, and those that have one nothing of what renewals have.
+func TestStrangersTakeNothing(t *testing.T) {
+	t.Parallel()
+	w := serve(t, "test", nil)
+	w.joins.SetBurst(2)
+	w.joins.SetLimit(0)
+	stranger := w.member(t)
+	stranger.Token = token(t, "pjt_wrong")
+	for range 5 {
+		require.ErrorContains(t, stranger.once(t), "the token is not one of this stack's")
+	}
+	m := w.member(t)
+	require.NoError(t, m.once(t))
+	require.NoError(t, w.member(t).once(t))
+	require.ErrorContains(t, w.member(t).once(t), "too many nodes join at once")
+	require.NoError(t, m.once(t), "a renewal")
+}

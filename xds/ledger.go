@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -19,6 +21,29 @@ import (
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
 )
+
+// What a node may do at most, so that one that was taken over costs the control
+// plane little. An Envoy has one stream, two while it moves, and answers what it
+// is sent in order.
+const (
+	maxStreams     = 16
+	maxOutstanding = 10000
+	// maxMessage is in bytes.
+	maxMessage = 2000
+)
+
+// printable bounds what a node says, and takes out what a terminal would obey.
+func printable(message string) string {
+	if len(message) > maxMessage {
+		message = message[:maxMessage] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(message, ""))
+}
 
 // ledger records, for every node and resource type, what was sent, what was
 // acknowledged and what was refused. It implements the callbacks of
@@ -37,6 +62,8 @@ type ledger struct {
 	// peers maps an open stream to the node that its certificate names. A stream
 	// over the Unix socket has none.
 	peers map[int64]svid.ID
+	// opened is how many of peers a node has.
+	opened map[svid.ID]int
 	// mismatches counts streams that were refused: they said another node's
 	// name than their certificate.
 	mismatches uint64
@@ -72,7 +99,7 @@ type typeRecord struct {
 func newLedger(log *slog.Logger) *ledger {
 	return &ledger{
 		log: log, known: map[string]bool{}, joined: map[string]bool{}, removed: map[string]time.Time{},
-		nodes: map[string]*record{}, peers: map[int64]svid.ID{}, streams: map[int64]string{}, changed: make(chan struct{}),
+		nodes: map[string]*record{}, peers: map[int64]svid.ID{}, opened: map[svid.ID]int{}, streams: map[int64]string{}, changed: make(chan struct{}),
 	}
 }
 
@@ -220,7 +247,11 @@ func (l *ledger) OnDeltaStreamOpen(ctx context.Context, stream int64, _ string) 
 		if id, ok := svid.Peer(p.AuthInfo); ok {
 			l.mu.Lock()
 			defer l.mu.Unlock()
+			if l.opened[id] >= maxStreams {
+				return status.Errorf(codes.ResourceExhausted, "node %.64q has %d streams", id.Node, maxStreams)
+			}
 			l.peers[stream] = id
+			l.opened[id]++
 		}
 	}
 	return nil
@@ -232,7 +263,12 @@ func (l *ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
 	defer l.mu.Unlock()
 	id := l.streams[stream]
 	delete(l.streams, stream)
-	delete(l.peers, stream)
+	if peer, ok := l.peers[stream]; ok {
+		delete(l.peers, stream)
+		if l.opened[peer]--; l.opened[peer] == 0 {
+			delete(l.opened, peer)
+		}
+	}
 	if r := l.nodes[id]; r != nil && r.stream == stream {
 		r.connected, r.since = false, time.Now().UTC()
 		l.log.Info("node disconnected", "node", id)
@@ -271,18 +307,25 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	if r == nil || r.stream != stream {
 		return nil // a newer stream of the same node has taken over
 	}
+	if kindName(req.GetTypeUrl()) == kindOther {
+		return status.Errorf(codes.InvalidArgument, "there is no resource type %.128q", req.GetTypeUrl())
+	}
 	t := r.typeRecord(req.GetTypeUrl())
 	version, ok := t.outstanding[req.GetResponseNonce()]
 	if !ok {
+		if len(t.outstanding) >= maxOutstanding {
+			return status.Errorf(codes.ResourceExhausted, "node %.64q asks on without an answer to what it was sent", id)
+		}
 		return nil // a change of subscription
 	}
 	delete(t.outstanding, req.GetResponseNonce())
 	now := time.Now()
 	if detail := req.GetErrorDetail(); detail != nil {
 		l.refused++
-		t.nacked, t.nack = version, detail.GetMessage()
-		r.lastNack, r.nack = now, detail.GetMessage()
-		l.log.Error("node rejected resources", "node", id, "type", req.GetTypeUrl(), "version", version, "message", detail.GetMessage())
+		message := printable(detail.GetMessage())
+		t.nacked, t.nack = version, message
+		r.lastNack, r.nack = now, message
+		l.log.Error("node rejected resources", "node", id, "type", kindName(req.GetTypeUrl()), "version", version, "message", message)
 		return nil
 	}
 	t.acked, t.ackedAt, t.nack, t.nacked = version, now, "", ""

@@ -89,8 +89,11 @@ func kindName(url string) string {
 			return k.name
 		}
 	}
-	return "other"
+	return kindOther
 }
+
+// kindOther is the name of what is not served.
+const kindOther = "other"
 
 // gauges are computed when they are asked for.
 type gauges struct{ c *Control }
@@ -103,12 +106,13 @@ var (
 	descRejected    = prometheus.NewDesc("postern_control_rejected", "1 if the last publication was refused by a node and taken back.", nil, nil)
 	descCredentials = prometheus.NewDesc("postern_control_credentials", "Credentials of the live plan: ok, expiring (works, and cannot be renewed) or failing (its routes fail closed).", []string{"state"}, nil)
 	descKilled      = prometheus.NewDesc("postern_control_agents_killed", "Agents that an operator has stopped.", nil, nil)
+	descRefused     = prometheus.NewDesc("postern_control_refused_total", "Connections, joins and streams of machines that are not nodes of this stack, or were too many.", []string{"reason"}, nil)
 	descLease       = prometheus.NewDesc("postern_control_next_lease_end_seconds", "Seconds until the next rule ends by itself, 0 if none does.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descResources, descNodes, descSeq, descAge, descRejected, descCredentials, descKilled, descLease} {
+	for _, d := range []*prometheus.Desc{descResources, descNodes, descSeq, descAge, descRejected, descCredentials, descKilled, descLease, descRefused} {
 		ch <- d
 	}
 }
@@ -154,6 +158,9 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		rejected = 1
 	}
 	set(descRejected, rejected)
+	for _, reason := range []string{"handshake", "identity", "mismatch", "rate", "token"} {
+		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(s.Refused[reason]), reason)
+	}
 	set(descKilled, float64(len(s.Killed)))
 	for state, n := range credentialStates(s.Credentials) {
 		set(descCredentials, float64(n), state)

@@ -49,7 +49,10 @@ func serveMetrics(h http.Handler, dir, address string, log *slog.Logger) (func()
 		listeners = append(listeners, checked{l})
 		log.Info("metrics", "address", l.Addr().String())
 	}
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	s := &http.Server{
+		Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
 	for _, l := range listeners {
 		go func() {
 			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

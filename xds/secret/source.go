@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"time"
 
 	"gocloud.dev/gcerrors"
@@ -46,6 +47,9 @@ type trouble struct {
 	// of no use.
 	down bool
 }
+
+// ownVersion is what the versions of all sources that we know look like.
+var ownVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // fetch asks a source once. The version is the source's own, "" if it has none.
 type fetch func(ctx context.Context) (value []byte, version string, t *trouble)
@@ -115,7 +119,8 @@ func (f *feed) value(ctx context.Context, raw []byte, version string) {
 		f.fail(ctx, &trouble{text: problem})
 		return
 	}
-	if version == "" {
+	// A source's own version is shown to people: it is not believed to be one.
+	if !ownVersion.MatchString(version) {
 		version = f.store.fingerprint(f.credential, value)
 	}
 	f.send(ctx, reading{value: seal(bytes.Clone(value)), version: version})
