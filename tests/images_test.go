@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,21 +72,36 @@ func TestImageOfTheFleet(t *testing.T) {
 	require.NotRegexp(t, `(?m)^!(\.git|\.cache)/?$`, string(ignore))
 }
 
-// TestImageOfAgents: what is there at boot was put in when the image was built.
-func TestImageOfAgents(t *testing.T) {
+// machineImages are what the launch templates of components/aws start, and what
+// is in them.
+var machineImages = map[string]struct {
+	service, script string
+	build           string // name in machines.pkr.json
+}{
+	"agent.json": {"postern-agent.service", "agent-start", "agent"},
+	"node.json":  {"postern-node.service", "node-start", "node"},
+}
+
+func image(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "images", name))
+	require.NoError(t, err)
+	return string(b)
+}
+
+// TestMachineImages: what is there at boot was put in when the image was built,
+// and it is what user data writes the settings for and starts.
+func TestMachineImages(t *testing.T) {
 	t.Parallel()
-	read := func(name string) string {
-		b, err := os.ReadFile(filepath.Join("..", "images", name))
-		require.NoError(t, err)
-		return string(b)
-	}
 	var template struct {
 		Source map[string]map[string]struct {
 			EncryptBoot bool   `json:"encrypt_boot"`
 			SourceAMI   string `json:"source_ami"`
 			IMDS        string `json:"imds_support"`
 		}
-		Build struct {
+		Build []struct {
+			Name        string
+			Sources     []string
 			Provisioner []map[string]struct {
 				Source  string
 				Sources []string
@@ -93,32 +109,150 @@ func TestImageOfAgents(t *testing.T) {
 			}
 		}
 	}
-	require.NoError(t, json.Unmarshal([]byte(read("agent.pkr.json")), &template))
-	source := template.Source["amazon-ebs"]["agent"]
-	require.True(t, source.EncryptBoot)
-	require.Equal(t, "v2.0", source.IMDS)
-	require.Equal(t, "${var.base_ami}", source.SourceAMI, "an ID, not the newest of a name")
-	require.NotEmpty(t, template.Build.Provisioner)
-	for _, p := range template.Build.Provisioner {
-		for _, step := range p {
-			for _, file := range append(step.Sources, step.Source, step.Script) {
-				if file != "" && !strings.HasPrefix(file, "${") {
-					require.FileExists(t, filepath.Join("..", file))
+	require.NoError(t, json.Unmarshal([]byte(image(t, "machines.pkr.json")), &template))
+	put := map[string][]string{}
+	for _, b := range template.Build {
+		require.Equal(t, []string{"source.amazon-ebs." + b.Name}, b.Sources)
+		source := template.Source["amazon-ebs"][b.Name]
+		require.True(t, source.EncryptBoot)
+		require.Equal(t, "v2.0", source.IMDS)
+		require.Equal(t, "${var.base_ami}", source.SourceAMI, "an ID, not the newest of a name")
+		for _, p := range b.Provisioner {
+			for _, step := range p {
+				for _, file := range append(step.Sources, step.Source, step.Script) {
+					if file != "" && !strings.HasPrefix(file, "${") {
+						require.FileExists(t, filepath.Join("..", file))
+						put[b.Name] = append(put[b.Name], filepath.Base(file))
+					}
 				}
 			}
 		}
 	}
-	for _, script := range []string{"agent-install", "agent-start"} {
-		require.NoError(t, exec.CommandContext(t.Context(), "sh", "-n", filepath.Join("..", "images", script)).Run())
-		require.NotRegexp(t, downloads, read(script))
-		require.NotRegexp(t, `\|\s*(ba)?sh\b`, read(script))
+	for settings, x := range machineImages {
+		userData := "user-data-" + map[string]string{"agent": "agent", "node": "proxy"}[x.build] + ".yaml"
+		b, err := os.ReadFile(filepath.Join("..", "components", "aws", "document", "testdata", userData))
+		require.NoError(t, err)
+		require.Contains(t, string(b), "- path: /etc/postern/"+settings+"\n")
+		require.Contains(t, string(b), "- - systemctl\n  - start\n  - "+x.service+"\n")
+		require.Contains(t, put[x.build], x.service)
+		require.Contains(t, put[x.build], x.script)
+		require.Contains(t, image(t, x.service), "ConditionPathExists=/etc/postern/"+settings+"\n")
+		require.Contains(t, image(t, x.service), "ExecStart=/usr/local/lib/postern/"+x.script+"\n")
+		install := image(t, x.build+"-install")
+		require.Contains(t, install, "/usr/local/lib/postern/"+x.script+"\n")
+		require.Contains(t, install, "/tmp/"+x.service)
+		start := image(t, x.script)
+		require.Contains(t, start, "settings=/etc/postern/"+settings+"\n")
+		require.NotContains(t, start, "apt", "nothing is installed at boot")
+		// Every setting that a script reads is one that user data has.
+		for _, m := range regexp.MustCompile(`\bget '?\.([a-z_]+)`).FindAllStringSubmatch(start, -1) {
+			require.Contains(t, string(b), `"`+m[1]+`":`)
+		}
+		for _, flag := range []string{"--pull=never", "--cap-drop ALL", "--security-opt no-new-privileges", "--read-only", "--ipc private", "noexec,nosuid,size="} {
+			require.Contains(t, start, flag)
+		}
+		require.Regexp(t, `--user [1-9][0-9]*:[1-9]`, start)
 	}
-	require.NotContains(t, read("agent-start"), "apt", "nothing is installed at boot")
-	for _, flag := range []string{
-		"--pull=never", "--user 1000:1000", "--cap-drop ALL", "--security-opt no-new-privileges", "--read-only", "--ipc private", "--pids-limit", "noexec,nosuid,size=",
+	// An agent reaches one address, where all of its gates are behind.
+	require.Contains(t, image(t, "agent-start"), "--network agent ")
+	require.Contains(t, image(t, "agent-install"), "docker network create --internal ")
+	require.Contains(t, image(t, "agent-gate"), ".gates[]")
+	require.Contains(t, image(t, "postern-agent.service"), "Requires=docker.service postern-gate.service\n")
+	require.Contains(t, put["agent"], "postern-gate.service")
+	// A proxy has no way to what its machine's role may do.
+	require.Regexp(t, `iptables .* --uid-owner 65532 --destination 169\.254\.0\.0/16 --jump REJECT`, image(t, "node-start"))
+	require.Contains(t, image(t, "node-start"), "--log-opt mode=blocking")
+}
+
+// TestScriptsOfImages: they are correct as far as a shell and shellcheck can
+// tell, and fetch nothing beside packages.
+func TestScriptsOfImages(t *testing.T) {
+	t.Parallel()
+	scripts := []string{"agent-install", "agent-start", "agent-gate", "node-install", "node-start", "machine-install"}
+	for _, script := range scripts {
+		out, err := exec.CommandContext(t.Context(), "sh", "-n", filepath.Join("..", "images", script)).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.NotRegexp(t, downloads, image(t, script))
+		require.NotRegexp(t, `\|\s*(ba)?sh\b`, image(t, script))
+		require.NotRegexp(t, `\beval\b`, image(t, script))
+	}
+	if shellcheck, err := exec.LookPath("shellcheck"); err == nil { // where it is installed
+		cmd := exec.CommandContext(t.Context(), shellcheck, append([]string{"--external-sources"}, in("images", scripts)...)...)
+		cmd.Dir = ".."
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+}
+
+func in(dir string, names []string) []string {
+	var out []string
+	for _, name := range names {
+		out = append(out, filepath.Join(dir, name))
+	}
+	return out
+}
+
+// TestAgentStartRefuses runs the script as far as it gets without Docker: what it
+// refuses, it refuses for good, and says what to do.
+func TestAgentStartRefuses(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("jq"); err != nil && os.Getenv("CI") != "true" {
+		t.Skip("jq is not installed")
+	}
+	const baked = "registry.test/coder@sha256:00"
+	for name, c := range map[string]struct{ settings, says string }{
+		"another image":   {`{"image": "registry.test/coder@sha256:11", "runtime": "gvisor"}`, "build one with that, and write its ID as ami"},
+		"unknown runtime": {`{"image": "` + baked + `", "runtime": "none"}`, "there is no runtime none"},
+		"no KVM":          {`{"image": "` + baked + `", "runtime": "vm"}`, "write a .metal type, or runtime: gvisor"},
 	} {
-		require.Contains(t, read("agent-start"), flag)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "agent.json"), []byte(c.settings), 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "image"), []byte(baked), 0o600))
+			script := strings.NewReplacer("/etc/postern", dir, "/run/postern", dir, "/dev/kvm", filepath.Join(dir, "kvm")).Replace(image(t, "agent-start"))
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+			cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+			out, err := cmd.CombinedOutput()
+			failed := (*exec.ExitError)(nil)
+			require.ErrorAs(t, err, &failed, "%s", out)
+			require.Equal(t, 78, failed.ExitCode(), "%s", out)
+			require.Contains(t, string(out), c.says)
+		})
 	}
-	require.Contains(t, read("postern-agent.service"), "ExecStart=/usr/local/lib/postern/agent-start\n")
-	require.Contains(t, read("agent-install"), "/usr/local/lib/postern/agent-start")
+	require.Contains(t, image(t, "postern-agent.service"), "RestartPreventExitStatus=78\n")
+}
+
+// TestAgentStart runs the whole script with a Docker that writes down what it is
+// told: every word of the command is one argument.
+func TestAgentStart(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("jq"); err != nil && os.Getenv("CI") != "true" {
+		t.Skip("jq is not installed")
+	}
+	dir := t.TempDir()
+	words := []string{"run", "a b", "$(touch owned)", "'; --privileged", ""}
+	settings, err := json.Marshal(map[string]any{"image": "x@sha256:00", "runtime": "gvisor", "command": words, "ca": "PEM"})
+	require.NoError(t, err)
+	for name, content := range map[string]string{
+		"agent.json": string(settings), "image": "x@sha256:00", "docker": "#!/bin/sh\nprintf '%s\\0' \"$@\" >" + dir + "/told\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700))
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.NewReplacer("/etc/postern", dir, "/run/postern", filepath.Join(dir, "run")).Replace(image(t, "agent-start")))
+	cmd.Env, cmd.Dir = []string{"PATH=" + dir + ":" + os.Getenv("PATH")}, dir
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	told, err := os.ReadFile(filepath.Join(dir, "told"))
+	require.NoError(t, err)
+	all := strings.Split(strings.TrimSuffix(string(told), "\x00"), "\x00")
+	at := len(all) - len(words)
+	require.Equal(t, "postern-agent:baked", all[at-1])
+	require.Equal(t, words, all[at:])
+	require.NoFileExists(t, filepath.Join(dir, "owned"))
+	require.NotContains(t, all[:at], "--privileged")
+	require.Equal(t, "runsc", all[slices.Index(all, "--runtime")+1])
+	ca, err := os.ReadFile(filepath.Join(dir, "run", "ca.pem"))
+	require.NoError(t, err)
+	require.Equal(t, "PEM\n", string(ca))
 }
