@@ -143,6 +143,8 @@ func TestEvents(t *testing.T) {
 	require.Contains(t, e.By, "@")
 	require.Equal(t, "rules: 1 added, 0 changed, 0 removed; credentials: 1 added, 0 changed, 0 removed", e.Detail)
 
+	// Or else the second may be the first that is seen.
+	j.of(t, xds.EventCredentialOpened, 1)
 	f.Secret("key", "second")
 	e = j.of(t, xds.EventSecretRotated, 1)[0]
 	require.Equal(t, "key", e.Credential)

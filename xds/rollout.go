@@ -92,6 +92,10 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	rolled := c.observe.rolling(ctx, start)
 	nodes, err := c.roll(ctx, b, version, now)
 	rolled()
+	if err == nil {
+		// Before it counts: the store takes back what is not said to be live.
+		err = writeState(c.goodFile(), b.Sealed())
+	}
 	result := resultOf(err)
 	c.meter.published(result, time.Since(start))
 	if err != nil {
@@ -111,9 +115,6 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	c.mu.Lock()
 	c.live, c.version, c.rejected, c.expiry = b, version, nil, b.Plan.NextExpiry(now)
 	c.mu.Unlock()
-	if err := writeState(c.goodFile(), b.Sealed()); err != nil {
-		return nil, err
-	}
 	return c.done(was, b, version, nodes, start), nil
 }
 

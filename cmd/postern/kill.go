@@ -31,7 +31,7 @@ every agent of that one; beside --agent it only says which stack the agent is in
   postern kill --stack         # every agent of the stack
   postern kill --stack dev     # every agent of the stack dev
   postern kill --all           # every agent of every stack of this user on this machine`,
-	}, (*bundle.Operator).Kill, "killed")
+	}, (*bundle.Operator).Kill, "everyone", "killed")
 }
 
 func newUnkillCmd() *cobra.Command {
@@ -40,10 +40,10 @@ func newUnkillCmd() *cobra.Command {
 		Short: "Let agents that were killed work again",
 		Example: `  postern unkill --agent demo
   postern unkill --stack       # what --stack killed; agents killed by name stay so`,
-	}, (*bundle.Operator).Unkill, "no longer killed")
+	}, (*bundle.Operator).Unkill, "everyone who was not killed by name", "no longer killed")
 }
 
-func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*api.Converged, error), done string) *cobra.Command {
+func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*api.Converged, error), everybody, done string) *cobra.Command {
 	var agents []string
 	var all bool
 	cmd.Args = cobra.MaximumNArgs(1)
@@ -82,7 +82,7 @@ func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bund
 		}
 		whom, everyone := strings.Join(agents, ", "), all || len(agents) == 0
 		if everyone {
-			whom = "everyone"
+			whom = everybody
 		}
 		var failed error
 		for _, h := range homes {

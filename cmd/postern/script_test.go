@@ -23,6 +23,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"control": control(t)},
 		Setup: func(env *testscript.Env) error {
 			// Short: sockets are below it.
 			home, err := os.MkdirTemp("", "ph")

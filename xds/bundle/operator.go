@@ -485,7 +485,18 @@ func (s *Store) write(ctx context.Context, name string, data []byte, once bool) 
 		return err
 	}
 	defer done()
-	if err := b.WriteAll(ctx, name, data, &blob.WriterOptions{ContentType: "application/json", IfNotExist: once}); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w, err := b.NewWriter(ctx, name, &blob.WriterOptions{ContentType: "application/json", IfNotExist: once})
+	if err == nil {
+		if _, err = w.Write(data); err != nil {
+			cancel() // or else Close puts there what fitted
+			_ = w.Close()
+		} else {
+			err = w.Close()
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("write %s to the bundle store %s: %w", name, s.name(), err)
 	}
 	return nil

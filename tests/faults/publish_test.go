@@ -1,0 +1,136 @@
+package faults
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
+	"github.com/postern/postern/xds"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// smallDisk returns a folder on a disk of 64 KiB of its own.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	// The mount lasts as long as the process, which waits for its input to end.
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", fmt.Sprintf(`mount -t tmpfs -o size=64k none %q && echo ready && read line`, dir))
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	answers := bufio.NewScanner(out)
+	require.True(t, answers.Scan())
+	require.Equal(t, "ready", answers.Text())
+	return filepath.Join(fmt.Sprintf("/proc/%d/root", cmd.Process.Pid), dir)
+}
+
+// fill leaves no room, until the function that it returns is called.
+func fill(t *testing.T, disk string) (empty func()) {
+	t.Helper()
+	path := filepath.Join(disk, "filler")
+	require.ErrorContains(t, os.WriteFile(path, make([]byte, 1<<20), 0o600), "no space left on device")
+	return func() { require.NoError(t, os.Remove(path)) }
+}
+
+func names(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func toOne(up *fleet.Upstream, more int) *plan.Plan {
+	a := plan.Agent{Name: "a", Rules: []plan.Rule{
+		{ID: "a/one", Host: "one.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/**"}, Upstream: up.Pin()},
+	}}
+	for i := range more {
+		host := fmt.Sprintf("h%d.test", i)
+		a.Rules = append(a.Rules, plan.Rule{ID: "a/" + host, Host: host, Port: 443, Methods: []string{"GET"}, Paths: []string{"/**"}})
+	}
+	return &plan.Plan{Stack: "test", Agents: []plan.Agent{a}}
+}
+
+// TestStoreDiskFull: what does not fit into the store was not published, and
+// leaves nothing there; a kill that does not fit is not said to have happened.
+func TestStoreDiskFull(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t)
+	f := fleet.New(t, 0)
+	require.NoError(t, os.WriteFile(f.Home.StoreFile(), []byte("file://"+disk+"/bundle"), 0o600))
+	f.StopControl()
+	f.StartControl()
+	f.StartNode("n1")
+	up := f.NewUpstream("one.test")
+	f.MustPublish(toOne(up, 0))
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
+	there := names(t, disk+"/bundle")
+
+	_, err := f.Publish(toOne(up, 2000))
+	require.ErrorContains(t, err, "no space left on device")
+	require.Equal(t, there, names(t, disk+"/bundle"))
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
+	s, err := f.API.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), s.Seq)
+	require.Empty(t, s.Problem)
+	f.MustPublish(toOne(up, 1))
+
+	empty := fill(t, disk)
+	_, err = f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+	require.ErrorContains(t, err, "no space left on device")
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
+	empty()
+	_, err = f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+	require.NoError(t, err)
+	require.NotEqual(t, 200, f.Get("n1", "a", "https://one.test/"))
+}
+
+// TestStateDiskFull: what a control plane cannot keep for its restart is not
+// live, and the store does not hold it either. A kill is live all the same.
+func TestStateDiskFull(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t)
+	f := fleet.New(t, 0)
+	f.StopControl()
+	f.Configure = func(c *xds.Config) { c.State = disk }
+	f.StartControl()
+	f.StartNode("n1")
+	up := f.NewUpstream("one.test")
+	f.MustPublish(toOne(up, 0))
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
+
+	empty := fill(t, disk)
+	_, err := f.Publish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a"}}})
+	require.ErrorContains(t, err, "no space left on device; the previous version stays live")
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
+	s, err := f.API.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), s.Seq)
+	require.Empty(t, s.Problem)
+	history, err := f.Operator().History(t.Context())
+	require.NoError(t, err)
+	require.Len(t, history, 1)
+	_, err = f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+	require.ErrorContains(t, err, "no space left on device")
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") != 200 }, patience, 10*time.Millisecond)
+	empty()
+	f.MustPublish(toOne(up, 1))
+	require.NotEqual(t, 200, f.Get("n1", "a", "https://one.test/"), "who is killed stays so")
+}

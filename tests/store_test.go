@@ -1,0 +1,143 @@
+package tests
+
+import (
+	"bytes"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/tests/fleet"
+	"github.com/postern/postern/tests/moto"
+)
+
+// The operator's program as `make build` and `make cloud` make it, beside each
+// other; and alone.
+var (
+	buildPosternBeside = built("beside/postern", "./cmd/postern", "CGO_ENABLED=0", "GOFLAGS=-trimpath")
+	buildPosternCloud  = built("beside/postern-cloud", "./cmd/postern", "CGO_ENABLED=0", "GOFLAGS=-trimpath -tags=cloud")
+	buildPosternAlone  = built("alone/postern", "./cmd/postern", "CGO_ENABLED=0", "GOFLAGS=-trimpath")
+)
+
+const cloudStackFile = `version: 1
+target: local
+destinations:
+  one: {host: one.test, methods: [GET]}
+agents:
+  demo: {allow: [one]}
+`
+
+// TestCloudStore: an operator and a control plane that have nothing in common
+// but a bucket. bin/postern becomes bin/postern-cloud for it, by itself.
+func TestCloudStore(t *testing.T) {
+	t.Parallel()
+	server, stop, err := moto.Start()
+	t.Cleanup(stop)
+	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, server+"/fleet", nil)
+	require.NoError(t, err)
+	resp, err := (&http.Client{Timeout: time.Minute}).Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	store := "s3://fleet?" + url.Values{"prefix": {"local/"}, "region": {"eu-west-1"}, "endpoint": {server}, "use_path_style": {"true"}}.Encode()
+
+	// Not t.TempDir: sockets are below it.
+	root, err := os.MkdirTemp("", "store")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	file := filepath.Join(root, "stacks", "local.yaml")
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+	require.NoError(t, os.WriteFile(file, []byte(cloudStackFile), 0o600))
+	real, err := stacks.HomeOf(file)
+	require.NoError(t, err)
+	operators := stacks.Home{Root: filepath.Join(root, "o", filepath.Base(real.Root))}
+	controls := stacks.Home{Root: filepath.Join(root, "c", filepath.Base(real.Root))}
+	ca := fleet.NewCA(t, "postern test")
+	for _, home := range []stacks.Home{operators, controls} {
+		fleet.WriteHome(t, home, ca)
+		require.NoError(t, os.WriteFile(home.StoreFile(), []byte(store+"\n"), 0o600))
+	}
+	trusted, err := os.ReadFile(operators.Trusted())
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(controls.Trusted(), trusted, 0o600))
+	environ := append(os.Environ(), "POSTERN_HOME="+filepath.Join(root, "o"), "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "SSL_CERT_FILE="+operators.CACert())
+	run := func(build func() (string, error), args ...string) (stdout, stderr string, err error) {
+		t.Helper()
+		path, err := build()
+		require.NoError(t, err)
+		var out, said bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), path, args...)
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = root, environ, &out, &said
+		err = cmd.Run()
+		return out.String(), said.String(), err
+	}
+	does := func(args ...string) string {
+		t.Helper()
+		out, said, err := run(buildPosternBeside, args...)
+		require.NoError(t, err, "%s%s", out, said)
+		return out
+	}
+
+	// Where the other program is missing: what to do, and nothing else.
+	out, said, err := run(buildPosternAlone, "history")
+	require.Error(t, err)
+	require.Empty(t, out)
+	require.Contains(t, said, "the bundle store is s3://fleet?")
+	require.Contains(t, said, "another program is needed: no such file or directory; run `make cloud`, which builds bin/postern-cloud")
+	out, _, err = run(buildPosternAlone, "push", "--help")
+	require.NoError(t, err, "help needs no store")
+	help, _, err := run(buildPosternCloud, "push", "--help")
+	require.NoError(t, err)
+	require.Equal(t, out, help)
+
+	// Nobody is there yet who would serve it.
+	_, err = buildPosternCloud()
+	require.NoError(t, err)
+	_, said, err = run(buildPosternBeside, "history")
+	require.Error(t, err)
+	require.Contains(t, said, "nothing was published yet")
+	_, said, err = run(buildPosternBeside, "push")
+	require.Error(t, err)
+	require.Contains(t, said, "no control plane has reported to the bundle store")
+
+	control := exec.CommandContext(t.Context(), posternd(t), "control", "--home", controls.Root, "--replica", "r1")
+	var log bytes.Buffer
+	control.Env, control.Stderr = environ, &log
+	require.NoError(t, control.Start())
+	t.Cleanup(func() {
+		_ = control.Process.Signal(syscall.SIGTERM)
+		_ = control.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	require.Eventually(t, func() bool {
+		_, _, err := run(buildPosternBeside, "push")
+		return err == nil
+	}, time.Minute, 200*time.Millisecond)
+	require.Regexp(t, `(?m)^1 .* rules? added|^1 `, does("history"))
+	require.Contains(t, does("kill", "--agent", "demo"), "demo killed on 0 nodes")
+	_, said, err = run(buildPosternBeside, "kill", "--agent", "dmeo")
+	require.Error(t, err)
+	require.Contains(t, said, `there is no agent "dmeo"`)
+	require.Contains(t, does("history"), "kill switch")
+
+	// Without the authority's certificate no report is believed.
+	require.NoError(t, os.Remove(operators.CACert()))
+	_, said, err = run(buildPosternBeside, "push")
+	require.Error(t, err)
+	require.Contains(t, said, "read the certificate of the stack's authority")
+	// An address that is written as browsers show it.
+	require.NoError(t, os.WriteFile(operators.StoreFile(), []byte("s3://fleet/local"), 0o600))
+	_, said, err = run(buildPosternBeside, "history")
+	require.Error(t, err)
+	require.Contains(t, said, "say where in the bucket with ?prefix=, such as s3://fleet?prefix=local/")
+}
