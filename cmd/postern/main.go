@@ -91,7 +91,7 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
 	})
 	root.AddCommand(
 		newRunCmd(), newAllowCmd(), newRevokeCmd(), newDiffCmd(), newPushCmd(), newHistoryCmd(), newRollbackCmd(), newKillCmd(), newUnkillCmd(),
-		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), newAuditCmd(), newDriftCmd(), newSecretCmd(), newDemoCmd(),
+		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), newAuditCmd(), newDriftCmd(), newSecretCmd(), newOperatorCmd(), newDemoCmd(),
 	)
 	for _, c := range root.Commands() {
 		checkArgs(c)

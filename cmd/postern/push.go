@@ -69,9 +69,8 @@ func publish(ctx context.Context, w io.Writer, o *bundle.Operator, p *plan.Plan)
 	return nil
 }
 
-// operator is who publishes to the stack of the folder. Where there is no
-// control plane on this machine and the store is not a folder of this machine
-// either, the control planes are elsewhere, and find what is published in it.
+// operator is who publishes to the stack of the folder. Control planes that are
+// elsewhere find what is published in the store.
 func operator(w io.Writer, home stacks.Home) (*bundle.Operator, error) {
 	if !bundle.Linked(home.BundleURL()) {
 		return nil, becomeCloud(home.BundleURL())
@@ -80,10 +79,16 @@ func operator(w io.Writer, home stacks.Home) (*bundle.Operator, error) {
 		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
 		Key:   home.OperatorKey(), Say: func(line string) { fmt.Fprintln(w, line) },
 	}
-	if _, err := os.Stat(home.ControlSocket()); err == nil || strings.HasPrefix(o.URL, "file://") {
+	if !elsewhere(home) {
 		o.Controls = []*api.Client{api.Dial(home.ControlSocket())}
 	}
 	return o, nil
+}
+
+// elsewhere reports whether the stack's control planes are on other machines.
+func elsewhere(home stacks.Home) bool {
+	_, err := os.Stat(home.ControlSocket())
+	return err != nil && !strings.HasPrefix(home.BundleURL(), "file://")
 }
 
 // becomeCloud runs the same command by postern-cloud, which is beside this

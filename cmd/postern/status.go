@@ -21,7 +21,9 @@ func newStatusCmd() *cobra.Command {
 		Short: "Show the fleet: version, nodes, last ACK or NACK, credentials",
 		Long: `Shows the fleet. With --verbose also what each node has of each resource type. With --watch it
 goes on until Ctrl-C: on a terminal the table is drawn anew when something changes, otherwise
-there is a line for each change, and with --json an object.`,
+there is a line for each change, and with --json an object.
+
+Of a stack whose control planes are on other machines it shows what they report to the bundle store.`,
 		Example: `  postern status
   postern status --watch
   postern status --json | jq '.nodes[] | select(.connected | not)'`,
@@ -43,6 +45,9 @@ there is a line for each change, and with --json an object.`,
 			}
 			table := func(w io.Writer, s *api.Status, now time.Time) error {
 				return printStatus(w, stacks.NameOf(file), s, now, statusDetails{types: verbose, source: sourceOf(file)})
+			}
+			if elsewhere(home) {
+				return statusElsewhere(cmd, file, home, asJSON, watch)
 			}
 			if watch {
 				return (&watcher{w: w, screen: isTerminal(w), asJSON: asJSON, draw: table}).run(cmd.Context(), client)
@@ -116,14 +121,8 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 		fmt.Fprintf(t, "%s\t%t\t%s\t%s\t%s\n", n.ID, n.Connected, orDash(n.Version), ago(n.LastAck, now), nack(n, now))
 	}
 	if len(s.Replicas) > 1 {
-		fmt.Fprintln(t, "\nCONTROL PLANE\tPUBLICATION\tVERSION\tNODES\tREPORTED\tPROBLEM")
-		for _, r := range s.Replicas {
-			problem := orDash(r.Problem)
-			if r.Stale {
-				problem = "does not report any more"
-			}
-			fmt.Fprintf(t, "%s\t%d\t%s\t%d/%d\t%s\t%s\n", r.ID, r.Seq, orDash(r.Version), r.Connected, r.Nodes, ago(r.Time, now), problem)
-		}
+		fmt.Fprintln(t)
+		printReplicas(t, s.Replicas, now)
 	}
 	if details.types {
 		fmt.Fprintln(t, "\nNODE\tTYPE\tWANTED\tACKED\tLAST ACK\tREFUSED")
@@ -140,6 +139,17 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 		}
 	}
 	return t.Flush()
+}
+
+func printReplicas(w io.Writer, replicas []api.Replica, now time.Time) {
+	fmt.Fprintln(w, "CONTROL PLANE\tPUBLICATION\tVERSION\tNODES\tREPORTED\tPROBLEM")
+	for _, r := range replicas {
+		problem := orDash(r.Problem)
+		if r.Stale {
+			problem = "does not report any more"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%d/%d\t%s\t%s\n", r.ID, r.Seq, orDash(r.Version), r.Connected, r.Nodes, ago(r.Time, now), problem)
+	}
 }
 
 func credentialState(c api.Credential, now time.Time) string {

@@ -28,7 +28,7 @@ func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, 0)
 	require.NoError(t, os.MkdirAll(s.home.AuditDir(), 0o700))
-	path, err := posternd()
+	path, err := programs.Build("posternd", "posternd", "")
 	require.NoError(t, err)
 	binary, err := envoy.Binary()
 	require.NoError(t, err)

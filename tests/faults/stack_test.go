@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,26 +24,11 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// posternd is the program, built once.
-var posternd = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "posternd")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "posternd")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, "./cmd/posternd")
-	cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, nil
-})
+var programs fleet.Programs
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := posternd(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
-	}
+	programs.Remove()
 	os.Exit(code)
 }
 
@@ -56,14 +40,9 @@ type stack struct {
 	ca   *fleet.CA
 	// programs are what was started, by name: "control", "n1".
 	mu       sync.Mutex
-	programs map[string]*program
+	programs map[string]*fleet.Program
 	// log is what all of them have said.
 	log bytes.Buffer
-}
-
-type program struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
 }
 
 // Write takes what the programs say.
@@ -86,7 +65,7 @@ func newStack(t testing.TB, nodes int) *stack {
 	root, err := os.MkdirTemp("", "faults")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
-	s := &stack{t: t, home: stacks.Home{Root: root}, ca: fleet.NewCA(t, "faults"), programs: map[string]*program{}}
+	s := &stack{t: t, home: stacks.Home{Root: root}, ca: fleet.NewCA(t, "faults"), programs: map[string]*fleet.Program{}}
 	fleet.WriteHome(t, s.home, s.ca)
 	s.api = api.Dial(s.home.ControlSocket())
 	s.start("control")
@@ -103,7 +82,7 @@ func newStack(t testing.TB, nodes int) *stack {
 // start runs the control plane, or the node of that name.
 func (s *stack) start(name string) {
 	s.t.Helper()
-	path, err := posternd()
+	path, err := programs.Build("posternd", "posternd", "")
 	require.NoError(s.t, err)
 	args := []string{"control", "--home", s.home.Root}
 	if name != "control" {
@@ -116,39 +95,19 @@ func (s *stack) start(name string) {
 
 func (s *stack) run(name, path string, args ...string) {
 	s.t.Helper()
-	cmd := exec.Command(path, args...)
-	cmd.Stdout, cmd.Stderr = s, s
-	cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+s.home.CACert())
-	require.NoError(s.t, cmd.Start())
-	p := &program{cmd: cmd, ended: make(chan struct{})}
-	go func() {
-		defer close(p.ended)
-		_ = cmd.Wait()
-	}()
-	s.programs[name] = p
-	s.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-p.ended:
-		case <-time.After(20 * time.Second):
-			_ = cmd.Process.Kill()
-			<-p.ended
-		}
-	})
+	s.programs[name] = fleet.Start(s.t, s, []string{"SSL_CERT_FILE=" + s.home.CACert()}, path, args...)
 }
 
 // kill ends a program as a crash would, and starts it again.
 func (s *stack) kill(name string) {
 	s.t.Helper()
-	p := s.programs[name]
-	require.NoError(s.t, p.cmd.Process.Kill())
-	<-p.ended
+	s.programs[name].Kill()
 	s.start(name)
 }
 
 // killEnvoy ends the Envoy of a node. It may have ended already.
 func (s *stack) killEnvoy(node string) {
-	for _, pid := range children(s.programs[node].cmd.Process.Pid) {
+	for _, pid := range children(s.programs[node].PID()) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }

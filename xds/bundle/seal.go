@@ -205,18 +205,35 @@ func MakeKey(keyFile, trustedFile string) (first bool, err error) {
 	case err != nil:
 		return false, err
 	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	public, err := publicPEM(key)
 	if err != nil {
-		return false, fmt.Errorf("encode the operator's public key: %w", err)
+		return false, err
 	}
 	if len(trusted) > 0 && trusted[len(trusted)-1] != '\n' {
 		trusted = append(trusted, '\n')
 	}
-	trusted = append(trusted, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})...)
+	trusted = append(trusted, public...)
 	if err := replace(trustedFile, trusted); err != nil {
 		return false, fmt.Errorf("write the operators' public keys: %w", err)
 	}
 	return first, nil
+}
+
+// PublicKey is the public half, PEM, of the operator's key.
+func PublicKey(keyFile string) ([]byte, error) {
+	key, err := readKey(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	return publicPEM(key)
+}
+
+func publicPEM(key ed25519.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("encode the operator's public key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
 }
 
 // replace writes a file that only the user may read, whole or not at all.

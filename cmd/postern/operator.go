@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/svid"
+	"github.com/postern/postern/xds/bundle"
+)
+
+func newOperatorCmd() *cobra.Command {
+	var store string
+	cmd := &cobra.Command{
+		Use:   "operator [--store URL]",
+		Short: "Make this user an operator of a stack that runs elsewhere, and print the public key",
+		Long: `For a stack whose control planes are on other machines: makes the key that signs what this user
+publishes, unless there is one, and prints its public half, which belongs into the file that the stack file
+names as operators:. Once the stack file loads, takes from it whom it trusts: the operators, and the
+authority that the control planes' reports are verified with. Run it again when one of them has changed.`,
+		Example: `  postern operator -s prod-aws >> stacks/prod-aws.operators.pem
+  postern operator -s prod-aws --store 's3://BUCKET?region=eu-west-1'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			file, err := stackFile(cmd)
+			if err != nil {
+				return err
+			}
+			home, err := stacks.HomeOf(file)
+			if err != nil {
+				return err
+			}
+			if _, err := bundle.MakeKey(home.OperatorKey(), home.Trusted()); err != nil {
+				return err
+			}
+			public, err := bundle.PublicKey(home.OperatorKey())
+			if err != nil {
+				return err
+			}
+			if store != "" {
+				if err := svid.WriteFile(home.StoreFile(), []byte(store+"\n"), 0o600); err != nil {
+					return fmt.Errorf("keep where the store is: %w", err)
+				}
+			}
+			if _, err := cmd.OutOrStdout().Write(public); err != nil {
+				return err
+			}
+			stack, err := stacks.Load(file)
+			if err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "the stack file does not load yet, so whom it trusts was not taken from it: %v\n", err)
+				return nil
+			}
+			return trust(home, stack, public)
+		},
+	}
+	cmd.Flags().StringVar(&store, "store", "", "where the stack's publications are: s3://BUCKET?region=REGION or gs://BUCKET, the output \"store\" of up")
+	return cmd
+}
+
+// trust writes whom the stack file trusts to where all other commands look: a
+// kill must work when the stack file does not load.
+func trust(home stacks.Home, stack *stacks.Stack, own []byte) error {
+	if stack.Target != stacks.TargetAWS {
+		return nil // up has written it
+	}
+	trusted := []byte(stack.AWS.Operators)
+	if !bytes.Contains(trusted, bytes.TrimSpace(own)) {
+		trusted = append(trusted, own...)
+	}
+	if err := svid.WriteFile(home.Trusted(), trusted, 0o600); err != nil {
+		return fmt.Errorf("write the operators' public keys: %w", err)
+	}
+	if stack.AWS.CA == "" {
+		return nil
+	}
+	if err := os.MkdirAll(home.CADir(), 0o700); err != nil {
+		return fmt.Errorf("make state folder: %w", err)
+	}
+	if err := svid.WriteFile(home.CACert(), []byte(stack.AWS.CA), 0o644); err != nil {
+		return fmt.Errorf("write the authority's certificate: %w", err)
+	}
+	return nil
+}
