@@ -23,6 +23,8 @@ type Summary struct {
 	// Resources are those that changed, in the order in which they did.
 	Resources []Change  `json:"resources"`
 	Failures  []Failure `json:"failures,omitempty"`
+	// Outputs are what the program exports, after an up.
+	Outputs map[string]any `json:"outputs,omitempty"`
 	Seconds   float64   `json:"seconds"`
 
 	preview bool
@@ -82,6 +84,8 @@ func (c *collector) event(ev events.EngineEvent) {
 	case ev.ResOutputsEvent != nil:
 		if ours(ev.ResOutputsEvent.Metadata) {
 			c.done(ev.ResOutputsEvent.Metadata)
+		} else if m := ev.ResOutputsEvent.Metadata; m.Type == "pulumi:pulumi:Stack" && m.New != nil && c.summary.Operation == "up" {
+			c.summary.Outputs = m.New.Outputs
 		}
 	}
 }
@@ -132,7 +136,7 @@ func (c *collector) diagnostic(d *apitype.DiagnosticEvent) {
 	case d.Severity == "warning":
 		c.printer.warn(nameOf(d.URN), message)
 	case d.Severity == "error":
-		f := Failure{Name: nameOf(d.URN), Message: cause(message)}
+		f := Failure{Name: nameOf(d.URN), Message: advised(cause(message))}
 		if strings.Contains(d.URN, "::pulumi:pulumi:Stack::") { // the program's own error
 			f.Name = ""
 		}

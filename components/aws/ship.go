@@ -42,8 +42,8 @@ func (a *auditLog) ship(s *scope, r *roles) {
 	add(s, cloudwatch.NewLogSubscriptionFilter, "events", &cloudwatch.LogSubscriptionFilterArgs{
 		LogGroup: a.group(groupProxies), FilterPattern: pulumi.String(""), DestinationArn: stream.Arn, RoleArn: forward.Arn,
 	})
-	// What an agent could have made the log say about a key is masked for
-	// everybody who may not unmask it.
+	// Nothing is masked on the way: it would change events after they were
+	// chained, and they have no credential in them.
 	add(s, cloudwatch.NewQueryDefinition, "denials", &cloudwatch.QueryDefinitionArgs{
 		Name: pulumi.String("postern/" + s.stack + "/denials"), LogGroupNames: pulumi.StringArray{a.group(groupProxies)},
 		QueryString: pulumi.String("filter verdict = \"deny\" | stats count(*) as denials by agent, host, reason | sort denials desc"),

@@ -172,7 +172,7 @@ func (o *Operator) replicas(ctx context.Context) ([]string, error) {
 func (o *Operator) throughStore(ctx context.Context, before, next *Bundle) (*api.Converged, error) {
 	start := time.Now()
 	withdraw := func(err error) error {
-		return errors.Join(err, o.undo(ctx, func(ctx context.Context) error { return o.withdraw(ctx, next.Seq) }))
+		return errors.Join(err, o.drop(ctx, before, next, err))
 	}
 	ids, err := o.replicas(ctx)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"gocloud.dev/gcerrors"
+
 	"github.com/postern/postern/xds/api"
 )
 
@@ -34,7 +36,7 @@ func (o *Operator) rollOut(ctx context.Context, before, next *Bundle) (*api.Conv
 	case err == nil:
 	case errors.As(err, &refused), unreachable(err) && ctx.Err() == nil:
 		// Nobody serves it: it never was.
-		return nil, errors.Join(err, o.undo(ctx, func(ctx context.Context) error { return o.withdraw(ctx, next.Seq) }))
+		return nil, errors.Join(err, o.drop(ctx, before, next, err))
 	default:
 		return nil, errors.Join(err, o.restore(ctx, before, next, err))
 	}
@@ -130,10 +132,10 @@ func unreachable(err error) bool {
 // restore publishes again what was there before next, and proven, and has it
 // taken by whoever has taken next.
 func (o *Operator) restore(ctx context.Context, before, next *Bundle, why error) error {
+	if before == nil {
+		return o.drop(ctx, nil, next, why)
+	}
 	return o.undo(ctx, func(ctx context.Context) error {
-		if before == nil {
-			return o.withdraw(ctx, next.Seq)
-		}
 		again := *before
 		again.Seq = next.Seq + 1
 		again.Note = fmt.Sprintf("takes back %d: %.200s", next.Seq, why)
@@ -145,6 +147,33 @@ func (o *Operator) restore(ctx context.Context, before, next *Bundle, why error)
 			return fmt.Errorf("take back publication %d: %w", next.Seq, err)
 		}
 		if _, err := o.everywhere(ctx, &again); err != nil {
+			return fmt.Errorf("take back publication %d: %w", next.Seq, err)
+		}
+		return nil
+	})
+}
+
+// drop removes next, which nobody serves. Where this operator may not delete,
+// what was there before is published again: the newest of the store is what
+// counts. Before there was anything, next stays; it is not proven, so that
+// nobody takes it, and the next publication follows it.
+func (o *Operator) drop(ctx context.Context, before, next *Bundle, why error) error {
+	return o.undo(ctx, func(ctx context.Context) error {
+		err := o.withdraw(ctx, next.Seq)
+		switch {
+		case gcerrors.Code(err) != gcerrors.PermissionDenied:
+			return err
+		case before == nil:
+			o.say("publication %d stays in the store, where you may delete nothing; no control plane takes it", next.Seq)
+			return nil
+		}
+		again := *before // with its generations: next has cut nobody off
+		again.Seq = next.Seq + 1
+		again.Note = fmt.Sprintf("takes back %d: %.200s", next.Seq, why)
+		if err := o.create(ctx, next, &again); err != nil {
+			return fmt.Errorf("take back publication %d: %w", next.Seq, err)
+		}
+		if err := o.mark(ctx, kindProven, &again, ""); err != nil {
 			return fmt.Errorf("take back publication %d: %w", next.Seq, err)
 		}
 		return nil

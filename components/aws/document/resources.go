@@ -47,10 +47,12 @@ func Bucket(bucket ARN, more ...Statement) Policy {
 }
 
 // KeptVersions refuses that anybody but the account's root removes what was
-// written; a new object under the same name does not.
+// written; a new object under the same name does not. Whoever deploys sets the
+// bucket's lifecycle, so that is not refused here but to operators; objects that
+// are locked outlive it.
 func KeptVersions(p Place, bucket ARN) Statement {
 	return Statement{
-		Sid: "KeptVersions", Effect: Deny, Principal: Anybody, Action: []string{"s3:DeleteObjectVersion", "s3:PutLifecycleConfiguration"},
+		Sid: "KeptVersions", Effect: Deny, Principal: Anybody, Action: []string{"s3:DeleteObjectVersion"},
 		Resource: []ARN{bucket, bucket.Below("/*")}, Condition: Condition{"ArnNotEquals": {"aws:PrincipalArn": {string(p.Root())}}},
 	}
 }

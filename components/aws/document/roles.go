@@ -53,14 +53,17 @@ type From struct {
 	Addresses []string
 }
 
-// deny is the statement that refuses everything from elsewhere.
+// deny is the statement that refuses everything from elsewhere. What a service
+// asks of another one for the role, as Secrets Manager of KMS, comes from
+// neither place; the service's own answer was asked for from here.
 func (f From) deny() Statement {
 	s := Statement{Sid: "FromElsewhere", Effect: Deny, Action: []string{"*"}, Resource: Everything}
+	direct := map[string][]string{"aws:ViaAWSService": {"false"}}
 	if f.VPC != "" {
-		s.Condition = Condition{"StringNotEquals": {"aws:SourceVpc": {f.VPC}}}
+		s.Condition = Condition{"StringNotEquals": {"aws:SourceVpc": {f.VPC}}, "Bool": direct}
 	} else {
 		// A gateway endpoint's requests have a VPC and no public address.
-		s.Condition = Condition{"NotIpAddress": {"aws:SourceIp": f.Addresses}, "Null": {"aws:SourceVpc": {"true"}}}
+		s.Condition = Condition{"NotIpAddress": {"aws:SourceIp": f.Addresses}, "Null": {"aws:SourceVpc": {"true"}}, "Bool": direct}
 	}
 	return s
 }
@@ -132,7 +135,7 @@ func Forward(stream ARN) Policy {
 }
 
 // Operators is what people may do who push policies, rotate secrets and read
-// the audit log. They read no secret, and what they remove can be brought back.
+// the audit log. They read no secret and delete nothing.
 type Operators struct {
 	Place    Place
 	Bundles  ARN
@@ -153,9 +156,6 @@ func (o Operators) Policy() Policy {
 		Statement{Sid: "Find", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{o.Bundles, o.Audit}},
 		Statement{Sid: "Read", Effect: Allow, Action: []string{"s3:GetObject"}, Resource: []ARN{o.Bundles.Below("/*"), o.Audit.Below("/*")}},
 		Statement{Sid: "Publish", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: []ARN{o.Bundles.Below("/*")}},
-		// Old publications are removed from the list. Their versions stay, as the
-		// bucket's own policy says.
-		Statement{Sid: "Retire", Effect: Allow, Action: []string{"s3:DeleteObject"}, Resource: []ARN{o.Bundles.Below("/0*")}},
 		Statement{Sid: "RotateSecrets", Effect: Allow, Action: []string{"secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"}, Resource: o.Secrets},
 		Statement{
 			Sid: "EncryptSecrets", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{o.Key},
@@ -168,18 +168,20 @@ func (o Operators) Policy() Policy {
 		Statement{Sid: "QueryLogs", Effect: Allow, Action: []string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:StartQuery"}, Resource: groups},
 		// Actions that have no resource. They only look: postern drift.
 		Statement{Sid: "Look", Effect: Allow, Resource: Everything, Action: []string{
-			"ec2:DescribeInternetGateways", "ec2:DescribeNetworkAcls", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroupRules",
-			"ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcAttribute", "ec2:DescribeVpcEndpoints", "ec2:DescribeVpcPeeringConnections",
-			"ec2:DescribeVpcs", "logs:DescribeLogGroups", "logs:GetQueryResults",
+			"ec2:DescribeEgressOnlyInternetGateways", "ec2:DescribeInstances", "ec2:DescribeInternetGateways", "ec2:DescribeManagedPrefixLists", "ec2:DescribeNatGateways",
+			"ec2:DescribeNetworkAcls", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups",
+			"ec2:DescribeSubnets", "ec2:DescribeTransitGatewayVpcAttachments", "ec2:DescribeVpcAttribute", "ec2:DescribeVpcEndpoints",
+			"ec2:DescribeVpcPeeringConnections", "ec2:DescribeVpcs", "ec2:DescribeVpnGateways", "iam:ListRoles", "logs:DescribeLogGroups", "logs:GetQueryResults",
 		}},
 		Statement{Sid: "LookAtRoles", Effect: Allow, Action: []string{
-			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies",
+			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:ListRoleTags",
 		}, Resource: []ARN{o.Place.Role("postern/*")}},
 		Statement{Sid: "NoDeletion", Effect: Deny, Resource: Everything, Action: []string{
 			"logs:DeleteLogGroup", "logs:DeleteLogStream", "logs:PutRetentionPolicy", "s3:BypassGovernanceRetention",
-			"s3:DeleteObjectVersion", "s3:PutBucketObjectLockConfiguration", "s3:PutObjectLegalHold", "s3:PutObjectRetention",
+			"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutBucketObjectLockConfiguration", "s3:PutLifecycleConfiguration", "s3:PutObjectLegalHold",
+			"s3:PutObjectRetention",
 		}},
-		Statement{Sid: "NoAuditDeletion", Effect: Deny, Action: []string{"s3:DeleteObject", "s3:PutObject"}, Resource: []ARN{o.Audit.Below("/*")}},
+		Statement{Sid: "NoAuditWriting", Effect: Deny, Action: []string{"s3:PutObject"}, Resource: []ARN{o.Audit.Below("/*")}},
 		Statement{Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue"}, Resource: Everything},
 	)
 }

@@ -110,7 +110,8 @@ func policy(host string) *plan.Plan {
 	}}}}
 }
 
-// obedient reports as a replica whose nodes acknowledge everything at once.
+// obedient reports as a replica whose nodes acknowledge everything at once but
+// refused.test.
 func obedient(t *testing.T, o *bundle.Operator, id string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -140,7 +141,14 @@ func obedient(t *testing.T, o *bundle.Operator, id string) {
 			}
 			if v, err := o.Look(ctx); err == nil && v.Newest != last && (v.Try || v.Proven == v.Newest) {
 				b, err := o.Get(ctx, v.Newest)
-				if err == nil && o.Report(ctx, &api.Replica{ID: id, Time: time.Now(), Seq: v.Newest, Hash: b.Hash(), Connected: 1}, key) == nil {
+				if err != nil {
+					continue
+				}
+				report := &api.Replica{ID: id, Time: time.Now(), Seq: v.Newest, Hash: b.Hash(), Connected: 1}
+				if b.Plan.Agents[0].Rules[0].Host == "refused.test" {
+					report.Seq, report.Failed, report.Problem = last, v.Newest, "refused"
+				}
+				if o.Report(ctx, report, key) == nil {
 					last = v.Newest
 				}
 			}
@@ -227,15 +235,19 @@ func TestSlowStore(t *testing.T) {
 	require.ErrorContains(t, err, "list the bundle store s3://fleet: ")
 }
 
-// TestCarelessStore: a server that replaces what exists is refused at the first
-// publication.
-func TestCarelessStore(t *testing.T) {
-	t.Parallel()
-	server := moto(t)
+// before leads to the server, through a change of each request; nil refuses it
+// as S3 does where nobody has allowed it.
+func before(t *testing.T, server string, change func(*http.Request) *http.Request) string {
+	t.Helper()
 	target, err := url.Parse(server)
 	require.NoError(t, err)
-	careless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Header.Del("If-None-Match")
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r = change(r); r == nil {
+			w.Header().Set("Content-Type", "application/xml")
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+			return
+		}
 		r.URL.Scheme, r.URL.Host, r.RequestURI = target.Scheme, target.Host, ""
 		resp, err := (&http.Client{}).Do(r) //nolint:gosec // to the test's own moto
 		if err != nil {
@@ -249,13 +261,59 @@ func TestCarelessStore(t *testing.T) {
 		w.WriteHeader(resp.StatusCode)
 		_, _ = io.Copy(w, resp.Body)
 	}))
-	defer careless.Close()
-	o := operator(t, s3(careless.URL, "careless/"))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// TestCarelessStore: a server that replaces what exists is refused at the first
+// publication.
+func TestCarelessStore(t *testing.T) {
+	t.Parallel()
+	careless := before(t, moto(t), func(r *http.Request) *http.Request {
+		r.Header.Del("If-None-Match")
+		return r
+	})
+	o := operator(t, s3(careless, "careless/"))
 	obedient(t, o, "r1")
-	_, err = o.Publish(t.Context(), policy("one.test"))
+	_, err := o.Publish(t.Context(), policy("one.test"))
 	require.ErrorContains(t, err, "replaces objects that exist")
 	_, err = o.Current(t.Context())
 	require.ErrorIs(t, err, bundle.ErrNone)
+}
+
+// TestNoDeletion: operators on AWS may delete nothing. What is not taken is
+// taken back all the same.
+func TestNoDeletion(t *testing.T) {
+	t.Parallel()
+	store := before(t, moto(t), func(r *http.Request) *http.Request {
+		if r.Method == http.MethodDelete {
+			return nil
+		}
+		return r
+	})
+	o := operator(t, s3(store, "kept/"))
+	var said []string
+	o.Say = func(line string) { said = append(said, line) }
+	_, err := o.Publish(t.Context(), policy("nobody.test"))
+	require.ErrorContains(t, err, "no control plane has reported to the bundle store")
+	require.NotContains(t, err.Error(), "AccessDenied")
+	require.Contains(t, strings.Join(said, "\n"), "publication 1 stays in the store")
+	v, err := o.Look(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), v.Newest)
+	require.Zero(t, v.Proven, "no replica takes it")
+
+	obedient(t, o, "r1")
+	_, err = o.Publish(t.Context(), policy("one.test"))
+	require.NoError(t, err)
+	_, err = o.Publish(t.Context(), policy("refused.test"))
+	require.EqualError(t, err, "control plane r1: refused")
+	b, err := o.Current(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, policy("one.test"), b.Plan)
+	require.Equal(t, uint64(4), b.Seq)
+	require.Contains(t, b.Note, "takes back 3: ")
+	require.NoError(t, o.Proven(t.Context(), b))
 }
 
 // TestPath: where in the bucket is said in one way only.
