@@ -86,7 +86,7 @@ func (c *Control) tellPublished(before, b *bundle.Bundle, version string) {
 		e.Kind, e.Detail = EventUnkilled, strings.Join(unkilled, ", ")
 		c.tell(e)
 	}
-	if was, err := before.Plan.Version(); err == nil && was == version && len(killed)+len(unkilled) > 0 {
+	if was, err := before.Version(); err == nil && was == version && len(killed)+len(unkilled) > 0 {
 		return
 	}
 	e.Kind, e.Detail = EventPublished, summary(before.Plan, b.Plan)

@@ -56,7 +56,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	if before != nil && b.Seq == before.Seq && !bytes.Equal(b.Sealed(), before.Sealed()) {
 		return nil, fmt.Errorf("the store holds another publication %d than the one that is served: it was put in its place; nothing changes", b.Seq)
 	}
-	version, err := b.Plan.Version()
+	version, err := b.Version()
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 	served := &bundle.Bundle{Plan: &plan.Plan{}}
 	if b != nil {
 		var err error
-		if version, err = b.Plan.Version(); err != nil {
+		if version, err = b.Version(); err != nil {
 			return err
 		}
 		served = b

@@ -40,6 +40,10 @@ type Bundle struct {
 	Generations map[string]string `json:"generations,omitempty"`
 	Killed      Killed            `json:"killed,omitzero"`
 
+	// planVersion is that of Plan, or "" if it is not known: see Version.
+	planVersion string
+	// encoded is [plan.Plan.Encode] of Plan, or nil, until it is published.
+	encoded []byte
 	// sealed is the object it was read from, or is written to.
 	sealed []byte
 	// broken, if set, is why it cannot be used; only Seq is then known.
@@ -96,8 +100,17 @@ func (e *ConflictError) Error() string {
 	return s
 }
 
+// Version is [plan.Plan.Version] of its plan. Of a publication that was read it
+// mostly costs nothing: what was verified is what the hash is of.
+func (b *Bundle) Version() (string, error) {
+	if b.planVersion != "" {
+		return b.planVersion, nil
+	}
+	return b.Plan.Version()
+}
+
 func (b *Bundle) version() string {
-	v, err := b.Plan.Version()
+	v, err := b.Version()
 	if err != nil {
 		return "unknown"
 	}

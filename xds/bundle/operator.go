@@ -51,11 +51,15 @@ const keep = 200
 // An agent that loses anything by p loses its connections too; see
 // [Bundle.Generations]. Who is killed stays so.
 func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, error) {
-	before, seq, err := o.base(ctx, false)
+	encoded, err := p.Encode()
+	if err != nil {
+		return nil, err
+	}
+	before, seq, err := o.base(ctx, false, spell(p, encoded))
 	if err != nil && !errors.Is(err, ErrNone) {
 		return nil, err
 	}
-	next := &Bundle{Seq: seq, Plan: p}
+	next := &Bundle{Seq: seq, Plan: p, planVersion: version(encoded), encoded: encoded}
 	if before != nil {
 		next.Killed, next.Generations = before.Killed, generations(seq, before, p)
 	}
@@ -70,7 +74,7 @@ func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, e
 // back: an error says where it could not be confirmed. It is based on what is
 // live, not on what somebody may be trying out.
 func (o *Operator) Kill(ctx context.Context, k Killed) (*api.Converged, error) {
-	before, seq, err := o.base(ctx, true)
+	before, seq, err := o.base(ctx, true, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +95,7 @@ func (o *Operator) Kill(ctx context.Context, k Killed) (*api.Converged, error) {
 
 // Unkill takes back what [Operator.Kill] did.
 func (o *Operator) Unkill(ctx context.Context, k Killed) (*api.Converged, error) {
-	before, seq, err := o.base(ctx, true)
+	before, seq, err := o.base(ctx, true, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -173,15 +177,15 @@ func (o *Operator) Adopt(ctx context.Context) error {
 // Newest returns the publication that the next one follows: the newest of the
 // store, or of the control planes if the store has lost it; or [ErrNone].
 func (o *Operator) Newest(ctx context.Context) (*Bundle, error) {
-	b, _, err := o.base(ctx, false)
+	b, _, err := o.base(ctx, false, nil)
 	return b, err
 }
 
 // base returns the publication that the next one follows, and its number: the
 // newest, or of the proven ones the newest. What a control plane serves counts
 // too: a store that lost something, or was put back to an older copy, takes
-// nothing back that way.
-func (o *Operator) base(ctx context.Context, proven bool) (*Bundle, uint64, error) {
+// nothing back that way. known is as for [Store.get].
+func (o *Operator) base(ctx context.Context, proven bool, known *spelling) (*Bundle, uint64, error) {
 	v, err := o.Look(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -190,7 +194,7 @@ func (o *Operator) base(ctx context.Context, proven bool) (*Bundle, uint64, erro
 	if proven {
 		seq = v.Proven
 	}
-	b, err := o.at(ctx, seq)
+	b, err := o.at(ctx, seq, known)
 	if proven {
 		b, err = o.newestProven(ctx, v)
 		if b != nil {
@@ -205,7 +209,7 @@ func (o *Operator) base(ctx context.Context, proven bool) (*Bundle, uint64, erro
 		if failed != nil || len(sealed) == 0 {
 			continue
 		}
-		live, failed := o.Verify(sealed)
+		live, failed := o.verifyKept(sealed, known)
 		if failed != nil {
 			return nil, 0, fmt.Errorf("the control plane's publication: %w", failed)
 		}
@@ -273,11 +277,11 @@ func (o *Operator) lost(ctx context.Context, v *View) (uint64, error) {
 	return most, nil
 }
 
-func (o *Operator) at(ctx context.Context, seq uint64) (*Bundle, error) {
+func (o *Operator) at(ctx context.Context, seq uint64, known *spelling) (*Bundle, error) {
 	if seq == 0 {
 		return nil, ErrNone
 	}
-	return o.Get(ctx, seq)
+	return o.get(ctx, seq, known)
 }
 
 // create stores next. The error is a [*ConflictError] if there is one of that
@@ -290,10 +294,11 @@ func (o *Operator) create(ctx context.Context, before, next *Bundle) error {
 		return err
 	}
 	next.Time, next.By = time.Now().UTC(), whoami()
-	payload, err := json.Marshal(next)
+	payload, err := encode(next)
 	if err != nil {
 		return fmt.Errorf("encode bundle: %w", err)
 	}
+	next.encoded = nil
 	if next.sealed, err = seal(key, kindBundle, o.Stack, next.Seq, payload); err != nil {
 		return err
 	}

@@ -61,8 +61,9 @@ type Store struct {
 	mu sync.Mutex
 	// cloud is the bucket, once it was opened: to open one is to look for credentials.
 	cloud *blob.Bucket
-	// last is what was read last: most looks find the same again.
-	last *Bundle
+	// last is what was read last: most looks find the same again, or little else.
+	last    *Bundle
+	spelled *spelling
 }
 
 // View is what a store holds at one moment, by the names of its objects.
@@ -213,6 +214,12 @@ func (e *BrokenError) Unwrap() error { return e.Err }
 // Get returns the publication of that number. The error is a [*BrokenError] if
 // it cannot be verified.
 func (s *Store) Get(ctx context.Context, seq uint64) (*Bundle, error) {
+	return s.get(ctx, seq, nil)
+}
+
+// get is Get for somebody who knows how rules that are probably in it are
+// spelled, or nil.
+func (s *Store) get(ctx context.Context, seq uint64, known *spelling) (*Bundle, error) {
 	data, err := s.fetch(ctx, object(seq, suffixBundle), maxBundle)
 	if errors.Is(err, errTooLarge) {
 		return nil, &BrokenError{Seq: seq, What: "publication", Err: err}
@@ -220,20 +227,22 @@ func (s *Store) Get(ctx context.Context, seq uint64) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.verify(seq, data)
+	return s.verify(seq, data, known)
 }
 
 // Verify is Get for an object that was kept: [Bundle.Sealed].
-func (s *Store) Verify(sealed []byte) (*Bundle, error) {
+func (s *Store) Verify(sealed []byte) (*Bundle, error) { return s.verifyKept(sealed, nil) }
+
+func (s *Store) verifyKept(sealed []byte, known *spelling) (*Bundle, error) {
 	var h header
-	line, _, _ := strings.Cut(string(sealed), "\n")
-	if err := json.Unmarshal([]byte(line), &h); err != nil {
+	line, _, _ := bytes.Cut(sealed, []byte("\n"))
+	if err := json.Unmarshal(line, &h); err != nil {
 		return nil, &BrokenError{What: "publication", Err: errors.New("it is torn, or no publication at all")}
 	}
-	return s.verify(h.Seq, sealed)
+	return s.verify(h.Seq, sealed, known)
 }
 
-func (s *Store) verify(seq uint64, sealed []byte) (*Bundle, error) {
+func (s *Store) verify(seq uint64, sealed []byte, known *spelling) (*Bundle, error) {
 	trusted, err := ReadTrusted(s.Trusted)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, old := unsigned(sealed); old == nil {
@@ -249,24 +258,30 @@ func (s *Store) verify(seq uint64, sealed []byte) (*Bundle, error) {
 		return nil, &BrokenError{Seq: seq, What: "publication", Err: err}
 	}
 	s.mu.Lock()
-	last := s.last
+	last, spelled := s.last, s.spelled
 	s.mu.Unlock()
 	if last != nil && last.Seq == seq && bytes.Equal(last.sealed, sealed) {
 		same := *last // its plan is shared, and never changed
 		return &same, nil
 	}
-	b := &Bundle{}
-	if err := json.Unmarshal(payload, b); err != nil {
+	if known != nil {
+		spelled = known
+	}
+	b, spelled, err := decode(payload, spelled)
+	if err != nil {
 		return nil, &BrokenError{Seq: seq, What: "publication", Err: err}
 	}
 	if b.Plan == nil || b.Seq != seq {
 		return nil, &BrokenError{Seq: seq, What: "publication", Err: errors.New("it is not what its name says")}
 	}
 	b.sealed = sealed
+	same := *b
+	if known != nil {
+		return &same, nil // it shares rules with the caller's plan, who may change that
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = b
-	same := *b
+	s.last, s.spelled = b, spelled
 	return &same, nil
 }
 
