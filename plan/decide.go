@@ -12,16 +12,37 @@ import (
 // At is the plan without the rules that have expired at t. Rules whose end
 // cannot be read have ended.
 func (p *Plan) At(t time.Time) *Plan {
+	return p.Without(func(r *Rule) bool {
+		if r.Expires == "" {
+			return false
+		}
+		end, err := time.Parse(time.RFC3339, r.Expires)
+		return err != nil || !t.Before(end)
+	})
+}
+
+// Without is the plan without the rules that gone says. It shares with p what
+// stays: neither may be changed then.
+func (p *Plan) Without(gone func(*Rule) bool) *Plan {
 	q := *p
 	q.Agents = slices.Clone(p.Agents)
 	for i := range q.Agents {
-		q.Agents[i].Rules = slices.DeleteFunc(slices.Clone(q.Agents[i].Rules), func(r Rule) bool {
-			if r.Expires == "" {
-				return false
+		a := &q.Agents[i]
+		// Mostly none is gone, and the rules are the largest part of a plan.
+		first := 0
+		for first < len(a.Rules) && !gone(&a.Rules[first]) {
+			first++
+		}
+		if first == len(a.Rules) {
+			continue
+		}
+		kept := slices.Clone(a.Rules[:first])
+		for j := first + 1; j < len(a.Rules); j++ {
+			if !gone(&a.Rules[j]) {
+				kept = append(kept, a.Rules[j])
 			}
-			end, err := time.Parse(time.RFC3339, r.Expires)
-			return err != nil || !t.Before(end)
-		})
+		}
+		a.Rules = kept
 	}
 	return &q
 }
@@ -29,8 +50,12 @@ func (p *Plan) At(t time.Time) *Plan {
 // NextExpiry is when the next rule ends after t, or the zero time.
 func (p *Plan) NextExpiry(t time.Time) time.Time {
 	var next time.Time
-	for _, a := range p.Agents {
-		for _, r := range a.Rules {
+	for i := range p.Agents {
+		for j := range p.Agents[i].Rules {
+			r := &p.Agents[i].Rules[j]
+			if r.Expires == "" {
+				continue
+			}
 			end, err := time.Parse(time.RFC3339, r.Expires)
 			if err == nil && end.After(t) && (next.IsZero() || end.Before(next)) {
 				next = end
@@ -128,36 +153,44 @@ type Destination struct {
 // host that only a rule that denies names is one too: it is an exception to a
 // wildcard. It takes time proportional to the rules, if wildcards are few.
 func (a *Agent) Destinations() []Destination {
-	type key struct {
-		host string
-		port uint16
-	}
-	// first is the index of a key's first rule; more are those of the others.
-	first, more := make(map[key]int, len(a.Rules)), map[key][]int{}
+	// sorted are indices of rules by host and port, and then in their order.
+	sorted := make([]int, len(a.Rules))
 	var wild []int
 	for i := range a.Rules {
-		r := &a.Rules[i]
-		k := key{r.Host, r.Port}
-		if _, ok := first[k]; ok {
-			more[k] = append(more[k], i)
-		} else {
-			first[k] = i
-		}
-		if strings.HasPrefix(r.Host, "*") {
+		sorted[i] = i
+		if strings.HasPrefix(a.Rules[i].Host, "*") {
 			wild = append(wild, i)
 		}
 	}
-	out := make([]Destination, 0, len(first))
-	for k, i := range first {
-		others := more[k]
+	place := func(i, j int) int {
+		r, o := &a.Rules[i], &a.Rules[j]
+		if c := strings.Compare(r.Host, o.Host); c != 0 {
+			return c
+		}
+		return cmp.Compare(r.Port, o.Port)
+	}
+	slices.SortFunc(sorted, func(i, j int) int {
+		if c := place(i, j); c != 0 {
+			return c
+		}
+		return cmp.Compare(i, j)
+	})
+	out := make([]Destination, 0, len(sorted))
+	var covering []int
+	for from, to := 0, 0; from < len(sorted); from = to {
+		first := &a.Rules[sorted[from]]
+		for to = from + 1; to < len(sorted) && place(sorted[from], sorted[to]) == 0; to++ {
+		}
+		covering = covering[:0]
 		for _, w := range wild {
-			if r := &a.Rules[w]; r.Port == k.port && r.Host != k.host && r.Covers(k.host) {
-				others = append(others, w)
+			if r := &a.Rules[w]; r.Port == first.Port && r.Host != first.Host && r.Covers(first.Host) {
+				covering = append(covering, w)
 			}
 		}
+		i := sorted[from]
 		rules := a.Rules[i : i+1 : i+1]
-		if len(others) > 0 {
-			indices := append(others, i)
+		if to-from+len(covering) > 1 {
+			indices := append(covering, sorted[from:to]...)
 			slices.Sort(indices)
 			rules = make([]Rule, len(indices))
 			for n, i := range indices {
@@ -166,12 +199,9 @@ func (a *Agent) Destinations() []Destination {
 			rules = arrange(rules)
 		}
 		if !rules[len(rules)-1].Deny {
-			out = append(out, Destination{Host: k.host, Port: k.port, Rules: rules})
+			out = append(out, Destination{Host: first.Host, Port: first.Port, Rules: rules})
 		}
 	}
-	slices.SortFunc(out, func(a, b Destination) int {
-		return cmp.Or(strings.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
-	})
 	return out
 }
 

@@ -177,10 +177,7 @@ func (c *Control) valid(b *bundle.Bundle, now time.Time) *plan.Plan {
 	if len(c.ended) == 0 {
 		return p
 	}
-	for i := range p.Agents {
-		p.Agents[i].Rules = slices.DeleteFunc(p.Agents[i].Rules, func(r plan.Rule) bool { return r.Expires != "" && c.ended[leaseID(r)] })
-	}
-	return p
+	return p.Without(func(r *plan.Rule) bool { return r.Expires != "" && c.ended[leaseID(*r)] })
 }
 
 // endLeases tells the leases of b that have ended by now, each once, and
