@@ -3,11 +3,13 @@ package xds_test
 import (
 	"net/http"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds"
@@ -125,4 +127,51 @@ func TestReplicas(t *testing.T) {
 	follows(a, 7)
 	require.Zero(t, reach(a, "https://one.test/"))
 	require.Zero(t, reach(b, "https://one.test/"))
+}
+
+// TestReplicaRefuses: what Envoy refuses at the second replica is taken back at
+// the first too, where it was live already; told, and through the store alone.
+func TestReplicaRefuses(t *testing.T) {
+	t.Parallel()
+	a, b, o := replicas(t)
+	up := a.NewUpstream("one.test", "two.test")
+	reach := func(f *fleet.Fleet, host string) int {
+		client := fleet.AgentClient(a.CA, f.Dial("n1", "a"))
+		defer client.CloseIdleConnections()
+		code, err := get(t.Context(), client, "https://"+host+"/")
+		if err != nil {
+			return 0
+		}
+		return code
+	}
+	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}}
+	o.Controls = []*api.Client{a.API, b.API}
+	_, err := o.Publish(t.Context(), good)
+	require.NoError(t, err)
+	require.Equal(t, 200, reach(b, "one.test"))
+	// A folder is where that node's socket for another agent would be.
+	require.NoError(t, os.MkdirAll(filepath.Join(b.Home.NodeDir("n1"), envoy.AgentSocket("z"), "x"), 0o700))
+	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up), open("a", "two.test", up)}}, {Name: "z"}}}
+
+	version, err := good.Version()
+	require.NoError(t, err)
+	for name, controls := range map[string][]*api.Client{"told": {a.API, b.API}, "through the store": nil} {
+		o.Controls = controls
+		before := seqOf(t, a)
+		_, err = o.Publish(t.Context(), bad)
+		require.ErrorContains(t, err, "rejected listeners", name)
+		for _, f := range []*fleet.Fleet{a, b} {
+			require.Eventually(t, func() bool { return seqOf(t, f) == before+2 }, 10*time.Second, 10*time.Millisecond, name)
+			s, err := f.API.Status(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, version, s.Version, name)
+			require.Eventually(t, func() bool { return f.Node("n1").Version == version }, 20*time.Second, 10*time.Millisecond, name)
+			require.Equal(t, 200, reach(f, "one.test"), name)
+			require.NotEqual(t, 200, reach(f, "two.test"), name)
+		}
+		require.Contains(t, b.Node("n1").Nack, "agents/z", "%s: Envoy's own words", name)
+	}
+	history, err := o.History(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, history[0].Note, "takes back 4: ")
 }
