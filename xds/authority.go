@@ -2,8 +2,11 @@ package xds
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/postern/postern/xds/bundle"
 )
 
 // keepAuthority makes the intermediates anew when they are due, until ctx is
@@ -26,14 +29,25 @@ func (c *Control) keepAuthority(ctx context.Context) {
 // that there are go on until they end; status tells.
 func (c *Control) renewAuthority(now time.Time) {
 	c.mu.Lock()
-	hosts := c.leaves.Hosts()
+	hosts, reporter := c.leaves.Hosts(), c.reporter
 	c.mu.Unlock()
+	err := c.ca.renew(hosts, now)
+	if reporter != nil && reporter.Due(now) {
+		next, failed := bundle.NewReporter(c.cfg.Stack, c.ca.root, c.ca.key, now)
+		if failed == nil {
+			reporter = next
+		}
+		err = errors.Join(err, failed)
+	}
 	problem := ""
-	if err := c.ca.renew(hosts, now); err != nil {
-		problem = fmt.Sprintf("the agents' certificates cannot be renewed, and end at %s: %v", c.ca.until().UTC().Format(time.RFC3339), err)
+	if err != nil {
+		problem = fmt.Sprintf("the authority's key cannot be used: %v", err)
+		if until := c.ca.until(); !until.IsZero() {
+			problem = fmt.Sprintf("the agents' certificates cannot be renewed, and end at %s: %v", until.UTC().Format(time.RFC3339), err)
+		}
 		c.cfg.Log.Error("renew the intermediate authorities", "problem", problem)
 	}
 	c.mu.Lock()
-	c.caProblem = problem
+	c.caProblem, c.reporter = problem, reporter
 	c.mu.Unlock()
 }

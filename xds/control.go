@@ -96,6 +96,8 @@ type Control struct {
 	follower follower
 	// caProblem is why the CA's key could not be used when it was due, or "".
 	caProblem string
+	// reporter signs what a replica reports; nil if there is no other.
+	reporter *bundle.Reporter
 	// rolling is when the roll-out that is under way began, or zero.
 	rolling time.Time
 	// expiry is when the next rule of live ends, or zero.
@@ -128,6 +130,11 @@ func New(cfg Config) (*Control, error) {
 		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 		ended:    map[string]bool{},
 		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
+	}
+	if cfg.Replica != "" {
+		if c.reporter, err = bundle.NewReporter(cfg.Stack, ca.root, ca.key, time.Now()); err != nil {
+			return nil, err
+		}
 	}
 	if c.salt, err = c.deriveSalt(); err != nil {
 		return nil, err

@@ -310,7 +310,10 @@ func (c *Control) report(ctx context.Context, now time.Time) {
 		return
 	}
 	r.Time = now.UTC()
-	if err := c.store.Report(ctx, &r, c.ca.key); err != nil {
+	c.mu.Lock()
+	by := c.reporter
+	c.mu.Unlock()
+	if err := c.store.Report(ctx, &r, by); err != nil {
 		if ctx.Err() == nil {
 			c.cfg.Log.Warn("report to the bundle store", "error", err)
 		}

@@ -212,7 +212,7 @@ aws:
   agents:
     coder: {compute: fargate, port: %[2]d, image: "123456789012.dkr.ecr.eu-west-1.amazonaws.com/coder@sha256:%[1]s"}
 credentials:
-  key: {kind: header, header: x-api-key, secret: "awssecretsmanager://prod/key?region=eu-west-1"}
+  key: {kind: header, header: x-api-key, secret: "awssecretsmanager://prod/key?region=eu-west-1&every=2s"}
 destinations:
   api: {host: api.test, methods: [GET], paths: [/always, /%[3]s], credential: key, upstream: {address: "unix:upstream-api.test.sock", ca: upstream.pem}}
 agents:

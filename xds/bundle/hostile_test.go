@@ -28,8 +28,9 @@ func (o *Operator) plant(t *testing.T, name, content string) {
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 }
 
-// authority makes an authority's key, and has its reports believed.
-func (o *Operator) authority(t *testing.T) *ecdsa.PrivateKey {
+// authority makes an authority, has its reporters believed, and returns what
+// makes one, for a stack.
+func (o *Operator) authority(t *testing.T) func(stack string) *Reporter {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -39,7 +40,11 @@ func (o *Operator) authority(t *testing.T) *ecdsa.PrivateKey {
 	cert, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
 	o.Authority = func() (*x509.Certificate, error) { return cert, nil }
-	return key
+	return func(stack string) *Reporter {
+		r, err := NewReporter(stack, cert, key, time.Now())
+		require.NoError(t, err)
+		return r
+	}
 }
 
 // TestReportsForged: a report that the authority's key has not signed, for this
@@ -47,10 +52,9 @@ func (o *Operator) authority(t *testing.T) *ecdsa.PrivateKey {
 func TestReportsForged(t *testing.T) {
 	t.Parallel()
 	o := folder(t, "test")
-	key := o.authority(t)
-	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: 1}, key))
+	reporter := o.authority(t)
+	stranger := folder(t, "test").authority(t)
+	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: 1}, reporter("test")))
 	genuine, err := os.ReadFile(filepath.Join(o.folder(), "replicas", "a.json"))
 	require.NoError(t, err)
 	unsigned, err := json.Marshal(api.Replica{ID: "u", Time: time.Now(), Seq: 9})
@@ -60,9 +64,9 @@ func TestReportsForged(t *testing.T) {
 	o.plant(t, "replicas/c.json", strings.Replace(string(genuine), `"seq":1,"version"`, `"seq":7,"version"`, 1))
 	o.plant(t, "replicas/\x1b[2J.json", string(genuine))
 	o.plant(t, "replicas/huge.json", strings.Repeat(" ", maxReport+1))
-	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "s", Time: time.Now(), Seq: 9}, stranger))
+	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "s", Time: time.Now(), Seq: 9}, stranger("test")))
 	prod := &Operator{Store: &Store{URL: o.URL, Stack: "prod", Trusted: o.Trusted}, Key: o.Key}
-	require.NoError(t, prod.Report(t.Context(), &api.Replica{ID: "p", Time: time.Now(), Seq: 9}, key))
+	require.NoError(t, prod.Report(t.Context(), &api.Replica{ID: "p", Time: time.Now(), Seq: 9}, reporter("prod")))
 	all, err := o.Reports(t.Context())
 	require.NoError(t, err)
 	require.Len(t, all, 1)
@@ -81,9 +85,9 @@ func TestReportsForged(t *testing.T) {
 func TestReportReplayed(t *testing.T) {
 	t.Parallel()
 	o := folder(t, "test")
-	key := o.authority(t)
+	reporter := o.authority(t)
 	b := o.store(t, policy("one.test"))
-	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: b.Seq, Hash: b.Hash()}, key))
+	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: b.Seq, Hash: b.Hash()}, reporter("test")))
 	_, err := o.await(t.Context(), b, []string{"a"})
 	require.NoError(t, err)
 	require.NoError(t, o.withdraw(t.Context(), b.Seq))
@@ -174,9 +178,9 @@ func TestPlanted(t *testing.T) {
 func TestLost(t *testing.T) {
 	t.Parallel()
 	o := folder(t, "test")
-	key := o.authority(t)
+	reporter := o.authority(t)
 	o.store(t, policy("one.test"))
-	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: 7}, key))
+	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: 7}, reporter("test")))
 	var said []string
 	o.Say = func(line string) { said = append(said, line) }
 	_, seq, err := o.base(t.Context(), false, nil)

@@ -34,6 +34,8 @@ type header struct {
 	// Key is the fingerprint of the public key: a hint, nothing is decided by it.
 	Key       string `json:"key"`
 	Signature []byte `json:"signature"`
+	// Certificate, DER, is of the key of a report.
+	Certificate []byte `json:"certificate,omitempty"`
 }
 
 // message is what is signed: nothing of it can be swapped for another object's.

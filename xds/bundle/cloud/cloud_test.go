@@ -122,7 +122,9 @@ func obedient(t *testing.T, o *bundle.Operator, id string) {
 	cert, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
 	o.Authority = func() (*x509.Certificate, error) { return cert, nil }
-	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: id, Time: time.Now(), Connected: 1}, key))
+	reporter, err := bundle.NewReporter("test", cert, key, time.Now())
+	require.NoError(t, err)
+	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: id, Time: time.Now(), Connected: 1}, reporter))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	t.Cleanup(func() {
@@ -148,7 +150,7 @@ func obedient(t *testing.T, o *bundle.Operator, id string) {
 				if b.Plan.Agents[0].Rules[0].Host == "refused.test" {
 					report.Seq, report.Failed, report.Problem = last, v.Newest, "refused"
 				}
-				if o.Report(ctx, report, key) == nil {
+				if o.Report(ctx, report, reporter) == nil {
 					last = v.Newest
 				}
 			}
