@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -109,6 +111,35 @@ func TestProxyTask(t *testing.T) {
 		require.Regexp(t, `(?m)^VOLUME .*"`+m.ContainerPath+`"`, string(image), "else it is root's")
 	}
 	require.Contains(t, string(image), "USER "+c.User+":")
+}
+
+// TestNodeMachine: the same of the proxies' machines, where a script of the image
+// starts the container by what user data says.
+func TestNodeMachine(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile(filepath.Join("..", "..", "images", "node-start"))
+	require.NoError(t, err)
+	_, line, ok := strings.Cut(strings.ReplaceAll(string(script), "\\\n", " "), "postern:baked ")
+	require.True(t, ok)
+	b, err := json.Marshal(document.ProxyMachine{
+		Stack: "prod", Region: "eu-west-1", Control: document.ControlAddress("control.test"), Token: "arn", Group: "group", FleetCA: "PEM", ReadyPort: document.ReadyPort,
+	})
+	require.NoError(t, err)
+	var settings map[string]any
+	require.NoError(t, json.Unmarshal(b, &settings))
+	line = regexp.MustCompile(`\$\(get \.(\w+)\)`).ReplaceAllStringFunc(line, func(get string) string {
+		key := strings.TrimSuffix(strings.TrimPrefix(get, "$(get ."), ")")
+		require.Contains(t, settings, key)
+		return fmt.Sprint(settings[key])
+	})
+	cmd := understood(t, strings.Fields(strings.ReplaceAll(line, `"`, "")))
+	require.Equal(t, "node", cmd.Name())
+	require.Equal(t, "[control.test:18000]", value(t, cmd, "control"))
+	require.Equal(t, "prod", value(t, cmd, "stack"))
+	require.EqualValues(t, document.ReadyPort, port(t, value(t, cmd, "metrics-listen")))
+	for flag, mount := range map[string]string{"dir": "", "fleet-ca": ":ro", "join-token-file": ":ro"} {
+		require.Contains(t, string(script), "--volume "+value(t, cmd, flag)+":"+value(t, cmd, flag)+mount, "the container sees it")
+	}
 }
 
 // TestControlTask: the same of the control plane, down to the files that it
