@@ -67,9 +67,10 @@ func (b *builder) clusters() {
 				internal(name)
 			}
 		}
-		for i, r := range a.Rules {
-			if name := b.upstreamCluster(r); !r.Deny && name != clusterDynamic {
-				b.one(part{kind: "cluster", name: name}, a.Rules[i:i+1], "upstream", func() proto.Message { return b.upstream(name, r) })
+		for i := range a.Rules {
+			r := &a.Rules[i] // a rule that a closure has by itself is one more on the heap
+			if name := b.upstreamCluster(*r); !r.Deny && name != clusterDynamic {
+				b.one(part{kind: "cluster", name: name}, a.Rules[i:i+1], "upstream", func() proto.Message { return b.upstream(name, *r) })
 			}
 		}
 	}

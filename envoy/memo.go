@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -22,16 +23,23 @@ type Memo struct {
 	// common is what every resource depends on.
 	common string
 	made   map[part]*made
-	// builds counts, so that what is not needed any more can be told.
-	builds int
+	// scopes are those of the destinations, by agent, sorted as they are.
+	scopes map[string][]*madeScopes
+	// sizes are how many resources of a type there were.
+	sizes map[string]int
 }
 
-// made is a part that was built, what it was made of, and in which build it was
-// last in the plan.
+// made is a resource, and what it was made of.
 type made struct {
 	identity
+	resource *discoveryv3.Resource
+}
+
+// madeScopes are the scopes of one destination, which has a copy of its rules:
+// theirs is all of a plan.
+type madeScopes struct {
+	destination
 	resources []*discoveryv3.Resource
-	build     int
 }
 
 // Packed is one plan as it goes over the wire, by type URL. The version of a
@@ -39,7 +47,8 @@ type made struct {
 // nobody may change them.
 type Packed map[string][]*discoveryv3.Resource
 
-// Build returns what [Build] does, packed and in no particular order.
+// Build returns what [Build] does, packed. What is in two plans is in the same
+// order in both.
 func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 	common, err := json.Marshal(struct {
 		Stack, Roots string
@@ -49,45 +58,85 @@ func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode plan %q: %w", p.Stack, err)
 	}
-	if m.made == nil || m.common != string(common) {
-		m.common, m.made = string(common), map[part]*made{}
+	if m.common != string(common) {
+		*m = Memo{common: string(common)}
 	}
-	m.builds++
-	out := Packed{resource.ClusterType: nil, resource.ScopedRouteType: nil, resource.ListenerType: nil}
-	var b *builder
-	b = newBuilder(p, o, func(id identity, build func() []proto.Message) {
-		one := m.made[id.part]
-		switch {
-		case one != nil && one.build == m.builds:
+	next := Memo{common: m.common, made: make(map[part]*made, len(m.made)), scopes: make(map[string][]*madeScopes, len(m.scopes)), sizes: map[string]int{}}
+	out := Packed{}
+	for _, url := range []string{resource.ClusterType, resource.ScopedRouteType, resource.ListenerType} {
+		out[url] = make([]*discoveryv3.Resource, 0, m.sizes[url]+8)
+	}
+	b := newBuilder(p, o)
+	b.take = func(id identity, build func() proto.Message) {
+		if next.made[id.part] != nil {
 			return // there is one already
-		case one == nil || one.beside != id.beside || !plan.EqualRules(one.rules, id.rules):
-			// Its own copy of the rules: theirs is all of a plan.
+		}
+		one := m.made[id.part]
+		if one == nil || one.beside != id.beside || !plan.EqualRules(one.rules, id.rules) {
 			id.rules = slices.Clone(id.rules)
-			one = &made{identity: id}
-			wrong := len(b.errs)
-			for _, message := range build() {
-				one.resources = append(one.resources, b.pack(message))
-			}
-			if len(b.errs) > wrong {
-				return
-			}
-			m.made[id.part] = one
+			one = &made{identity: id, resource: b.pack(build())}
 		}
-		one.build = m.builds
-		for _, r := range one.resources {
-			url := r.GetResource().GetTypeUrl()
-			out[url] = append(out[url], r)
+		next.made[id.part] = one
+		url := one.resource.GetResource().GetTypeUrl()
+		out[url] = append(out[url], one.resource)
+	}
+	scopes := scopesMemo{b: b, of: m.scopes}
+	b.takeScopes = func(agent string, d *destination) {
+		if scopes.agent != agent {
+			scopes.begin(agent)
 		}
-	})
+		one := scopes.one(d)
+		next.scopes[agent] = scopes.next
+		out[resource.ScopedRouteType] = append(out[resource.ScopedRouteType], one.resources...)
+	}
 	if err := b.build(); err != nil {
 		return nil, err
 	}
-	for name, one := range m.made {
-		if one.build != m.builds {
-			delete(m.made, name)
+	for url, rs := range out {
+		next.sizes[url] = len(rs)
+	}
+	*m = next
+	return out, nil
+}
+
+// scopesMemo goes through the destinations of one agent after the other, beside
+// those that there were.
+type scopesMemo struct {
+	b  *builder
+	of map[string][]*madeScopes
+
+	agent string
+	// old are those that there were and have not come yet, next those that have.
+	old, next []*madeScopes
+}
+
+func (s *scopesMemo) begin(agent string) {
+	s.agent, s.old = agent, s.of[agent]
+	s.next = make([]*madeScopes, 0, len(s.old)+8)
+}
+
+func (s *scopesMemo) one(d *destination) *madeScopes {
+	for len(s.old) > 0 && s.old[0].before(d) {
+		s.old = s.old[1:]
+	}
+	var one *madeScopes
+	if len(s.old) > 0 && s.old[0].Host == d.Host && s.old[0].Port == d.Port && plan.EqualRules(s.old[0].Rules, d.Rules) {
+		one = s.old[0]
+	} else {
+		one = &madeScopes{destination: *d}
+		one.Rules = slices.Clone(d.Rules)
+		for _, r := range s.b.scopesOf(s.agent, one.destination) {
+			one.resources = append(one.resources, s.b.pack(r))
 		}
 	}
-	return out, nil
+	s.next = append(s.next, one)
+	return one
+}
+
+// before reports whether d comes before o in an agent's destinations.
+func (d *destination) before(o *destination) bool {
+	c := strings.Compare(d.Host, o.Host)
+	return c < 0 || c == 0 && d.Port < o.Port
 }
 
 // pack validates m and hashes its bytes.

@@ -56,24 +56,29 @@ type Resources struct {
 // none: half an allowlist is never served.
 func Build(p *plan.Plan, o Options) (*Resources, error) {
 	r, seen := &Resources{}, map[part]bool{}
-	var b *builder
-	b = newBuilder(p, o, func(id identity, build func() []proto.Message) {
+	b := newBuilder(p, o)
+	b.take = func(id identity, build func() proto.Message) {
 		if seen[id.part] {
 			return
 		}
 		seen[id.part] = true
-		for _, m := range build() {
-			b.validate(m)
-			switch m := m.(type) {
-			case *clusterv3.Cluster:
-				r.Clusters = append(r.Clusters, m)
-			case *routev3.ScopedRouteConfiguration:
-				r.Scopes = append(r.Scopes, m)
-			case *listenerv3.Listener:
-				r.Listeners = append(r.Listeners, m)
-			}
+		m := build()
+		b.validate(m)
+		switch m := m.(type) {
+		case *clusterv3.Cluster:
+			r.Clusters = append(r.Clusters, m)
+		case *routev3.ScopedRouteConfiguration:
+			r.Scopes = append(r.Scopes, m)
+		case *listenerv3.Listener:
+			r.Listeners = append(r.Listeners, m)
 		}
-	})
+	}
+	b.takeScopes = func(agent string, d *destination) {
+		for _, s := range b.scopesOf(agent, *d) {
+			b.validate(s)
+			r.Scopes = append(r.Scopes, s)
+		}
+	}
 	if err := b.build(); err != nil {
 		return nil, err
 	}
@@ -104,11 +109,15 @@ type LeafHosts struct {
 
 // Leaves returns the names whose TLS the plan intercepts.
 func Leaves(p *plan.Plan) LeafHosts {
-	exact := map[string]bool{}
+	rules := 0
+	for i := range p.Agents {
+		rules += len(p.Agents[i].Rules)
+	}
+	exact := make(map[string]bool, rules)
 	h := LeafHosts{exact: []map[string]bool{exact}}
 	for _, a := range p.Agents {
-		for _, r := range a.Rules {
-			switch {
+		for i := range a.Rules {
+			switch r := &a.Rules[i]; {
 			case r.Deny || r.Mode == plan.ModeTunnel:
 			case isWildcard(r.Host):
 				h.suffixes, h.agents = append(h.suffixes, r.Host[1:]), append(h.agents, a.Name)
@@ -183,15 +192,15 @@ type builder struct {
 	destinations map[string][]destination
 	credentials  map[string]plan.Credential
 	// take is given every part, some more than once, and how to build it.
-	take func(identity, func() []proto.Message)
-	errs []error
+	take func(identity, func() proto.Message)
+	// takeScopes is given every destination that scopesOf is for, by agent, and
+	// sorted as [plan.Agent.Destinations] are: they are what there is many of.
+	takeScopes func(agent string, d *destination)
+	errs       []error
 }
 
-// part names what is built as one: a resource, or those of one destination.
-type part struct {
-	kind, agent, name string
-	port              uint16
-}
+// part names a resource.
+type part struct{ kind, agent, name string }
 
 // identity is all that a part is made of, beside what all share (see [Memo]):
 // two of the same identity have the same bytes.
@@ -203,18 +212,18 @@ type identity struct {
 	beside string
 }
 
-func newBuilder(p *plan.Plan, o Options, take func(identity, func() []proto.Message)) *builder {
-	b := &builder{
-		plan: p, options: o, credentials: map[string]plan.Credential{}, destinations: map[string][]destination{},
-		take: take,
-	}
+func newBuilder(p *plan.Plan, o Options) *builder {
+	b := &builder{plan: p, options: o, credentials: map[string]plan.Credential{}, destinations: map[string][]destination{}}
 	for _, c := range p.Credentials {
 		b.credentials[c.Name] = c
 	}
 	for _, a := range p.Agents {
-		for _, d := range a.Destinations() {
-			b.destinations[a.Name] = append(b.destinations[a.Name], destination{d})
+		all := a.Destinations()
+		wrapped := make([]destination, len(all))
+		for i, d := range all {
+			wrapped[i].Destination = d
 		}
+		b.destinations[a.Name] = wrapped
 	}
 	return b
 }
@@ -232,7 +241,7 @@ func (b *builder) build() error {
 
 // one makes a part that is a single resource.
 func (b *builder) one(p part, rules []plan.Rule, beside string, build func() proto.Message) {
-	b.take(identity{p, rules, beside}, func() []proto.Message { return []proto.Message{build()} })
+	b.take(identity{p, rules, beside}, build)
 }
 
 func (b *builder) validate(m proto.Message) {

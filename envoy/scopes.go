@@ -69,12 +69,13 @@ func (b *builder) scopes() {
 			continue
 		}
 		var wild group
-		for _, d := range b.destinations[a.Name] {
-			if d.wildcard() {
+		all := b.destinations[a.Name]
+		for i := range all {
+			if d := &all[i]; d.wildcard() {
 				wild.add(d.authority(), d.Rules)
-				continue
+			} else {
+				b.takeScopes(a.Name, d)
 			}
-			b.take(identity{part{"destination", a.Name, d.Host, d.Port}, d.Rules, ""}, func() []proto.Message { return b.scopesOf(a.Name, d) })
 		}
 		if hosts := b.wildHosts(a.Name); len(hosts) > 0 {
 			b.one(part{kind: "wild", agent: a.Name}, wild.rules, wild.names, func() proto.Message {
@@ -85,11 +86,11 @@ func (b *builder) scopes() {
 				return scopedRoute(wildScope(a.Name), append(vhosts, b.defaultHost(a.Name, plan.ReasonName)))
 			})
 		}
-		all := wild
+		others := wild
 		for _, port := range gateways(a) {
-			all.add("gateway:"+strconv.Itoa(int(port)), a.Behind(port))
+			others.add("gateway:"+strconv.Itoa(int(port)), a.Behind(port))
 		}
-		b.one(rest, all.rules, all.names, func() proto.Message {
+		b.one(rest, others.rules, others.names, func() proto.Message {
 			return b.connectRoutes(a.Name, restOfHosts, b.restHosts(a))
 		})
 	}
@@ -97,8 +98,8 @@ func (b *builder) scopes() {
 
 // scopesOf are those of a destination that is one host: where a CONNECT to it
 // leads, and what may be requested of it then.
-func (b *builder) scopesOf(agent string, d destination) []proto.Message {
-	out := []proto.Message{b.connectRoutes(agent, d.authority(), []*routev3.VirtualHost{{
+func (b *builder) scopesOf(agent string, d destination) []*routev3.ScopedRouteConfiguration {
+	out := []*routev3.ScopedRouteConfiguration{b.connectRoutes(agent, d.authority(), []*routev3.VirtualHost{{
 		Name: d.authority(), Domains: []string{"*"}, Routes: []*routev3.Route{b.connectRoute(d)},
 	}})}
 	if d.tunnel() {
@@ -134,8 +135,8 @@ func (b *builder) wildHosts(agent string) []destination {
 // gateways are the ports of an agent's gateways.
 func gateways(a plan.Agent) []uint16 {
 	var ports []uint16
-	for _, r := range a.Rules {
-		if r.Gateway != 0 && !r.Deny && !slices.Contains(ports, r.Gateway) {
+	for i := range a.Rules {
+		if r := &a.Rules[i]; r.Gateway != 0 && !r.Deny && !slices.Contains(ports, r.Gateway) {
 			ports = append(ports, r.Gateway)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +42,9 @@ type kind struct{ name, url string }
 type table struct {
 	resources map[string]*discoveryv3.Resource
 	versions  map[string]string
+	// packed are the resources in the order of [envoy.Memo], or nil if they are
+	// not known to be just these.
+	packed []*discoveryv3.Resource
 	// deltas are the ways here that were asked for: see deltaFrom.
 	deltas map[uintptr]*delta
 }
@@ -49,17 +53,57 @@ func newTable() *table {
 	return &table{resources: map[string]*discoveryv3.Resource{}, versions: map[string]string{}, deltas: map[uintptr]*delta{}}
 }
 
-// tableOf holds what is packed already.
-func tableOf(rs []*discoveryv3.Resource) *table {
-	t := &table{resources: make(map[string]*discoveryv3.Resource, len(rs)), versions: make(map[string]string, len(rs)), deltas: map[uintptr]*delta{}}
-	for _, r := range rs {
-		t.put(r)
+// tableOf holds what is packed already. What was in the table before is copied
+// at once, and how to come here from there is known then.
+func tableOf(packed []*discoveryv3.Resource, before *table) *table {
+	gone, come := differing(before.packed, packed)
+	if len(gone)+len(come) > len(packed)/4 {
+		t := &table{resources: make(map[string]*discoveryv3.Resource, len(packed)), versions: make(map[string]string, len(packed)), deltas: map[uintptr]*delta{}}
+		for _, r := range packed {
+			t.put(r)
+		}
+		t.packed = packed
+		return t
 	}
+	t := &table{resources: maps.Clone(before.resources), versions: maps.Clone(before.versions), deltas: map[uintptr]*delta{}}
+	for _, r := range gone {
+		delete(t.resources, r.GetName())
+		delete(t.versions, r.GetName())
+	}
+	var send []*discoveryv3.Resource
+	for _, r := range come {
+		t.put(r)
+		if before.versions[r.GetName()] != r.GetVersion() {
+			send = append(send, r)
+		}
+	}
+	var removed []string
+	for _, r := range gone {
+		if t.resources[r.GetName()] == nil {
+			removed = append(removed, r.GetName())
+		}
+	}
+	t.packed = packed
+	t.deltas[address(before.versions)] = newDelta(before.versions, send, removed)
 	return t
+}
+
+// differing are the parts of two lists between what they begin and end with both.
+func differing[T comparable](a, b []T) (x, y []T) {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
 }
 
 func (t *table) put(r *discoveryv3.Resource) {
 	t.resources[r.GetName()], t.versions[r.GetName()] = r, r.GetVersion()
+	if t.packed = nil; len(t.deltas) > 0 {
+		clear(t.deltas)
+	}
 }
 
 // add packs m under name; its version is the hash of its bytes.
@@ -81,24 +125,18 @@ func (t *table) addSalted(name string, m proto.Message, salt []byte) error {
 
 // with returns a table that holds t's resources too, where it has none itself.
 func (t *table) with(old *table) *table {
-	u := newTable()
-	for _, r := range old.resources {
-		u.put(r)
-	}
-	for _, r := range t.resources {
-		u.put(r)
+	u := &table{resources: maps.Clone(t.resources), versions: maps.Clone(t.versions), deltas: map[uintptr]*delta{}}
+	for name, r := range old.resources {
+		if u.resources[name] == nil {
+			u.put(r)
+		}
 	}
 	return u
 }
 
 // lacks reports whether old has a resource that t does not have.
 func (t *table) lacks(old *table) bool {
-	for name := range old.resources {
-		if t.resources[name] == nil {
-			return true
-		}
-	}
-	return false
+	return len(old.resources) > 0 && t.deltaFrom(old.versions).removes
 }
 
 // withLeaves returns t with the leaf certificates of old that may be kept.
@@ -222,6 +260,13 @@ func (c *cache) of(node string) published {
 		return c.next
 	}
 	return c.published
+}
+
+// table returns what is published of a type.
+func (c *cache) table(url string) *table {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tables[url]
 }
 
 // union returns tables with everything that is published beside, or nil if

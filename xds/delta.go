@@ -24,6 +24,21 @@ type delta struct {
 	// from is kept so that its address stays its own.
 	from map[string]string
 	body []byte
+	// removes says that there is less then, of some resource.
+	removes bool
+}
+
+func newDelta(from map[string]string, send []*discoveryv3.Resource, removed []string) *delta {
+	return &delta{from: from, body: encode(send, removed), removes: len(removed) > 0}
+}
+
+// address tells a map from every other that there is at the same time, unless
+// it is empty: it is 0 then.
+func address(m map[string]string) uintptr {
+	if len(m) == 0 {
+		return 0
+	}
+	return reflect.ValueOf(m).Pointer()
 }
 
 func (d *delta) empty() bool { return len(d.body) == 0 }
@@ -31,15 +46,12 @@ func (d *delta) empty() bool { return len(d.body) == 0 }
 // deltaFrom returns what leads here from what a node has. Nodes that were sent
 // the same have one and the same map, not only an equal one.
 func (t *table) deltaFrom(known map[string]string) *delta {
-	var at uintptr
-	if len(known) > 0 {
-		at = reflect.ValueOf(known).Pointer()
-	}
+	at := address(known)
 	if d := t.deltas[at]; d != nil {
 		return d
 	}
 	d := &delta{from: known}
-	if at != reflect.ValueOf(t.versions).Pointer() {
+	if at != address(t.versions) {
 		var send []*discoveryv3.Resource
 		var removed []string
 		kept := 0
@@ -59,7 +71,7 @@ func (t *table) deltaFrom(known map[string]string) *delta {
 				}
 			}
 		}
-		d.body = encode(send, removed)
+		d = newDelta(known, send, removed)
 	}
 	if at == 0 || len(t.deltas) < maxDeltas {
 		t.deltas[at] = d

@@ -149,7 +149,7 @@ func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, star
 // beside what is removed, then the removal, so that no node ever refers to what
 // it does not have. It returns the number of nodes that acknowledged.
 func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, now time.Time) (int, error) {
-	valid, tables, err := c.tables(ctx, b, now)
+	valid, leaves, tables, err := c.tables(ctx, b, now)
 	if err != nil {
 		return 0, err
 	}
@@ -183,7 +183,7 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, no
 		return 0, err
 	}
 	c.mu.Lock()
-	c.leaves = envoy.Leaves(valid)
+	c.leaves = leaves
 	c.mu.Unlock()
 	return len(nodes), nil
 }
@@ -232,21 +232,22 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 		served = b
 	}
 	now := c.clock.now()
-	valid, tables, err := c.tables(ctx, served, now)
+	_, leaves, tables, err := c.tables(ctx, served, now)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	c.live, c.version, c.wanted = b, version, version
-	c.leaves, c.expiry = envoy.Leaves(valid), served.Plan.NextExpiry(now)
+	c.leaves, c.expiry = leaves, served.Plan.NextExpiry(now)
 	c.mu.Unlock()
 	c.cache.publish(version, tables)
 	return nil
 }
 
 // tables builds and packs the resources of b as they are valid at a moment,
-// with the secrets that they refer to.
-func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (*plan.Plan, map[string]*table, error) {
+// with the secrets that they refer to. The plan is what is valid of b's.
+func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (*plan.Plan, envoy.LeafHosts, map[string]*table, error) {
+	var leaves envoy.LeafHosts
 	_, span := c.cfg.Tracer.Start(ctx, "build")
 	defer span.End()
 	began := time.Now()
@@ -257,10 +258,10 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 		tables[k.url] = newTable()
 	}
 	if err := c.secrets.Watch(ctx, needed(valid, b.Killed)); err != nil {
-		return nil, nil, err
+		return nil, leaves, nil, err
 	}
 	if valid.Stack == "" {
-		return valid, tables, nil
+		return valid, leaves, tables, nil
 	}
 	if c.cfg.Prepare != nil {
 		for _, n := range c.ledger.status() {
@@ -268,28 +269,28 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 				continue
 			}
 			if err := c.cfg.Prepare(n.ID, valid); err != nil {
-				return nil, nil, err
+				return nil, leaves, nil, err
 			}
 		}
 	}
 	packed, err := c.memo.Build(valid, c.options(b, valid))
 	if err != nil {
-		return nil, nil, err
+		return nil, leaves, nil, err
 	}
-	leaves := envoy.Leaves(valid)
+	leaves = envoy.Leaves(valid)
 	if err := c.ca.cover(leaves.Hosts(), time.Now()); err != nil {
-		return nil, nil, err
+		return nil, leaves, nil, err
 	}
 	c.mu.Lock()
 	// The names of both plans, until one of them is live.
 	c.leaves = c.leaves.Or(leaves)
 	c.mu.Unlock()
 	for url, rs := range packed {
-		tables[url] = tableOf(rs)
+		tables[url] = tableOf(rs, c.cache.table(url))
 	}
 	errs := []error{c.sign(tables[resource.ClusterType])}
 	errs = append(errs, c.addSecrets(tables[resource.SecretType], valid))
-	return valid, tables, errors.Join(errs...)
+	return valid, leaves, tables, errors.Join(errs...)
 }
 
 // options are what the resources depend on beside the plan. An agent whose
@@ -316,8 +317,13 @@ func (c *Control) options(b *bundle.Bundle, valid *plan.Plan) envoy.Options {
 func needed(valid *plan.Plan, killed bundle.Killed) []plan.Credential {
 	used := map[string]bool{}
 	for _, a := range valid.Agents {
-		for _, r := range a.Rules {
-			used[r.Credential] = used[r.Credential] || !r.Deny && !killed.Agent(a.Name)
+		if killed.Agent(a.Name) {
+			continue
+		}
+		for i := range a.Rules {
+			if r := &a.Rules[i]; r.Credential != "" && !r.Deny {
+				used[r.Credential] = true
+			}
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(valid.Credentials), func(c plan.Credential) bool { return !used[c.Name] })
