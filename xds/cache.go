@@ -56,7 +56,7 @@ func newTable() *table {
 // tableOf holds what is packed already. What was in the table before is copied
 // at once, and how to come here from there is known then.
 func tableOf(packed []*discoveryv3.Resource, before *table) *table {
-	gone, come := differing(before.packed, packed)
+	gone, come := between(before.packed, packed, func(a, b **discoveryv3.Resource) bool { return *a == *b })
 	if len(gone)+len(come) > len(packed)/4 {
 		t := &table{resources: make(map[string]*discoveryv3.Resource, len(packed)), versions: make(map[string]string, len(packed)), deltas: map[uintptr]*delta{}}
 		for _, r := range packed {
@@ -86,17 +86,6 @@ func tableOf(packed []*discoveryv3.Resource, before *table) *table {
 	t.packed = packed
 	t.deltas[address(before.versions)] = newDelta(before.versions, send, removed)
 	return t
-}
-
-// differing are the parts of two lists between what they begin and end with both.
-func differing[T comparable](a, b []T) (x, y []T) {
-	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
-		a, b = a[1:], b[1:]
-	}
-	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
-		a, b = a[:len(a)-1], b[:len(b)-1]
-	}
-	return a, b
 }
 
 func (t *table) put(r *discoveryv3.Resource) {

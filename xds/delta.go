@@ -113,3 +113,14 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	}
 	return append(head, mem.SliceBuffer(r.ProtoReflect().GetUnknown())), nil
 }
+
+// between are the parts of two lists between what both begin and end with.
+func between[T any](a, b []T, equal func(a, b *T) bool) (x, y []T) {
+	for len(a) > 0 && len(b) > 0 && equal(&a[0], &b[0]) {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && equal(&a[len(a)-1], &b[len(b)-1]) {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
+}

@@ -112,18 +112,25 @@ func switched(was, is bundle.Killed) []string {
 // publication, whatever the size of the policy.
 func summary(was, is *plan.Plan) string {
 	var rules, credentials tally
-	before := map[string]plan.Rule{}
+	before := map[string]*plan.Rule{}
+	old, others := map[string][]plan.Rule{}, []plan.Rule{}
 	for _, a := range was.Agents {
-		for _, r := range a.Rules {
-			before[r.ID] = r
-		}
+		old[a.Name] = a.Rules
 	}
 	for _, a := range is.Agents {
-		for _, r := range a.Rules {
-			o, ok := before[r.ID]
-			rules.add(ok, ok && o.Equal(&r))
-			delete(before, r.ID)
+		had, has := between(old[a.Name], a.Rules, (*plan.Rule).Equal)
+		old[a.Name], others = had, append(others, has...)
+	}
+	for _, had := range old {
+		for i := range had {
+			before[had[i].ID] = &had[i]
 		}
+	}
+	for i := range others {
+		r := &others[i]
+		o, ok := before[r.ID]
+		rules.add(ok, ok && o.Equal(r))
+		delete(before, r.ID)
 	}
 	rules.removed = len(before)
 	known := map[string]plan.Credential{}
@@ -188,7 +195,8 @@ func (c *Control) endLeases(b *bundle.Bundle, version string, now time.Time) {
 	}
 	changed := false
 	for _, a := range b.Plan.Agents {
-		for _, r := range a.Rules {
+		for i := range a.Rules {
+			r := &a.Rules[i]
 			if r.Expires == "" {
 				continue
 			}
@@ -197,7 +205,7 @@ func (c *Control) endLeases(b *bundle.Bundle, version string, now time.Time) {
 			if err != nil || now.Before(end) || end.Before(b.Time.Add(-time.Second)) {
 				continue
 			}
-			id := leaseID(r)
+			id := leaseID(*r)
 			c.mu.Lock()
 			known := c.ended[id]
 			c.ended[id] = true

@@ -127,3 +127,29 @@ func FuzzDecode(f *testing.F) {
 	f.Add(payload, []byte(`{"plan":{"agents":[{"rules":[null,1,{}]},null,{"rules":null}]}}`))
 	f.Fuzz(func(t *testing.T, first, second []byte) { same(t, second, same(t, first, nil)) })
 }
+
+// TestNarrows holds it to what its comment says.
+func TestNarrows(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		rules := rapid.Custom(func(rt *rapid.T) plan.Rule {
+			return plan.Rule{ID: rapid.SampledFrom([]string{"a/1", "a/2", "a/3", "a/4"}).Draw(rt, "id"), Deny: rapid.IntRange(0, 4).Draw(rt, "deny") == 0, Port: rapid.SampledFrom([]uint16{443, 443, 8443}).Draw(rt, "port")}
+		})
+		was := plan.Agent{Rules: rapid.SliceOfN(rules, 0, 4).Draw(rt, "was")}
+		is := plan.Agent{Rules: slices.Clone(was.Rules)}
+		for range rapid.IntRange(0, 3).Draw(rt, "more") {
+			is.Rules = slices.Insert(is.Rules, rapid.IntRange(0, len(is.Rules)).Draw(rt, "at"), rules.Draw(rt, "rule"))
+		}
+		if len(is.Rules) > 0 && rapid.IntRange(0, 2).Draw(rt, "less") == 0 {
+			at := rapid.IntRange(0, len(is.Rules)-1).Draw(rt, "which")
+			is.Rules = slices.Delete(is.Rules, at, at+1)
+		}
+		var kept []plan.Rule
+		for _, r := range is.Rules {
+			if r.Deny || slices.ContainsFunc(was.Rules, func(o plan.Rule) bool { return o.ID == r.ID }) {
+				kept = append(kept, r)
+			}
+		}
+		require.Equal(rt, !plan.EqualRules(kept, was.Rules), narrows(was, is))
+	})
+}

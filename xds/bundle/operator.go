@@ -564,17 +564,26 @@ func generations(seq uint64, before *Bundle, p *plan.Plan) map[string]string {
 // narrows reports whether an agent loses anything from was to is: everything
 // but new rules that allow, in any place, loses.
 func narrows(was, is plan.Agent) bool {
-	had := make(map[string]bool, len(was.Rules))
-	for i := range was.Rules {
-		had[was.Rules[i].ID] = true
-	}
-	kept := make([]plan.Rule, 0, len(is.Rules))
-	for _, r := range is.Rules {
+	// had are the names that there were, once one is asked for.
+	var had map[string]bool
+	next := 0
+	for i := range is.Rules {
+		r := &is.Rules[i]
+		if next < len(was.Rules) && r.Equal(&was.Rules[next]) {
+			next++
+			continue
+		}
+		if had == nil {
+			had = make(map[string]bool, len(was.Rules))
+			for i := range was.Rules {
+				had[was.Rules[i].ID] = true
+			}
+		}
 		if r.Deny || had[r.ID] {
-			kept = append(kept, r)
+			return true
 		}
 	}
-	return !plan.EqualRules(kept, was.Rules)
+	return next < len(was.Rules)
 }
 
 // generation is a name that no other publication gives the agent.
