@@ -71,8 +71,8 @@ func (l *ledger) removals(now time.Time) map[string]time.Time {
 	return maps.Clone(l.removed)
 }
 
-// adopt refuses nodes from now on that were removed at another replica, and
-// reports whether that is news. Only their certificates are meant: another
+// adopt refuses nodes from now on that were evicted, or removed at another
+// replica, and reports whether that is news. Only their certificates are meant: another
 // machine's local node may have the same name as one of ours.
 func (l *ledger) adopt(removed map[string]time.Time, now time.Time) bool {
 	l.mu.Lock()
@@ -87,7 +87,7 @@ func (l *ledger) adopt(removed map[string]time.Time, now time.Time) bool {
 		delete(l.joined, id)
 		delete(l.nodes, id)
 		l.removed[id], news = at, true
-		l.log.Warn("node was removed at another control plane", "node", id)
+		l.log.Warn("node was evicted, or removed at another control plane", "node", id)
 	}
 	if news {
 		l.wake()

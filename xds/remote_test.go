@@ -201,3 +201,41 @@ func TestListensOnNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
 }
+
+// TestEvicted: a node that an operator evicts is refused at every replica, told
+// or not, also when it comes back, and cannot renew its certificate. What it
+// refused does not hold up what is published.
+func TestEvicted(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 0)
+	remote := f.NewRemote()
+	told, other := remote.Replica("c1"), remote.Replica("c2")
+	up := f.NewUpstream("one.test")
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Port: f.FreePort(), Rules: []plan.Rule{open("a", "one.test", up)}}}}
+	o := remote.Operator(told)
+	_, err := o.Publish(t.Context(), p)
+	require.NoError(t, err)
+	id := remote.StartNode("n", other)
+	live(t, other, id, p)
+
+	_, err = o.Evict(t.Context(), []string{id})
+	require.NoError(t, err)
+	require.True(t, told.Control.Removed(id))
+	require.Eventually(t, func() bool { return other.Control.Removed(id) }, 20*time.Second, 10*time.Millisecond)
+	require.Empty(t, nodeAt(t, other, id).ID, "it left the list")
+	member := remote.Member("n", f.Home.NodeDir("n"), told, other)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, _, err = member.Join(ctx)
+	require.Error(t, err, "also with the token")
+
+	p.Agents[0].Rules = append(p.Agents[0].Rules, open("a", "two.test", up))
+	_, err = remote.Operator(told, other).Publish(t.Context(), p)
+	require.NoError(t, err)
+	require.Empty(t, nodeAt(t, other, id).ID)
+	b, err := o.Current(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, b.Evicted, id, "kept, for a control plane that starts anew")
+	fresh := remote.Replica("c3")
+	require.Eventually(t, func() bool { return fresh.Control.Removed(id) }, 20*time.Second, 10*time.Millisecond)
+}

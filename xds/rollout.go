@@ -77,6 +77,12 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		}
 	}()
 	c.ledger.forgive(version)
+	// First, and whatever becomes of the rest: what they refuse counts no more.
+	if c.ledger.adopt(b.Evicted, time.Now()) {
+		if err := c.saveNodes(); err != nil {
+			return nil, err
+		}
+	}
 	if before != nil && !before.Killed.Includes(b.Killed) {
 		if b.Killed.Includes(before.Killed) && version == c.liveVersion() && maps.Equal(b.Generations, before.Generations) {
 			return c.kill(ctx, before, b, version, start)

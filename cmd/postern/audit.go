@@ -140,7 +140,7 @@ func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 			}
 		}
 		if e.Verdict == audit.Change {
-			_, err := fmt.Fprintf(w, "%-12s  %-7s  %-10s  %s\n", e.Time.Local().Format("15:04:05.000"), e.Verdict, e.Agent, plain(changeText(e)))
+			_, err := fmt.Fprintf(w, "%-12s  %-7s  %-10s  %s\n", e.Time.Local().Format("15:04:05.000"), plain(string(e.Verdict)), plain(e.Agent), plain(changeText(e)))
 			return err
 		}
 		reason := string(e.Reason)
@@ -154,7 +154,7 @@ func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 		if e.Status != 0 {
 			status = strconv.Itoa(e.Status)
 		}
-		_, err := fmt.Fprintf(w, row, e.Time.Local().Format("15:04:05.000"), e.Verdict, e.Agent, plain(e.Method), plain(e.Host+e.Path), status, e.Rule, plain(reason))
+		_, err := fmt.Fprintf(w, row, e.Time.Local().Format("15:04:05.000"), plain(string(e.Verdict)), plain(e.Agent), plain(e.Method), plain(e.Host+e.Path), status, plain(e.Rule), plain(reason))
 		return err
 	}
 }

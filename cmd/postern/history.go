@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"text/tabwriter"
 	"time"
 
@@ -70,6 +71,9 @@ func newHistoryCmd() *cobra.Command {
 func whatChanged(before, b *bundle.Bundle) string {
 	if before.Killed.Stack != b.Killed.Stack || len(before.Killed.Agents) != len(b.Killed.Agents) {
 		return "kill switch"
+	}
+	if !maps.Equal(before.Evicted, b.Evicted) {
+		return "evicted nodes"
 	}
 	switch changes := plan.Diff(before.Plan, b.Plan); len(changes) {
 	case 0:

@@ -39,6 +39,8 @@ type Bundle struct {
 	// is missing has never lost anything.
 	Generations map[string]string `json:"generations,omitempty"`
 	Killed      Killed            `json:"killed,omitzero"`
+	// Evicted says when nodes were evicted: see [Operator.Evict].
+	Evicted map[string]time.Time `json:"evicted,omitempty"`
 
 	// planVersion is that of Plan, or "" if it is not known: see Version.
 	planVersion string

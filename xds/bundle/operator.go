@@ -61,7 +61,7 @@ func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, e
 	}
 	next := &Bundle{Seq: seq, Plan: p, planVersion: version(encoded), encoded: encoded}
 	if before != nil {
-		next.Killed, next.Generations = before.Killed, generations(seq, before, p)
+		next.Killed, next.Generations, next.Evicted = before.Killed, generations(seq, before, p), before.Evicted
 	}
 	if err := o.create(ctx, before, next); err != nil {
 		return nil, err
@@ -84,13 +84,18 @@ func (o *Operator) Kill(ctx context.Context, k Killed) (*api.Converged, error) {
 	next := *before
 	next.Seq, next.Note = seq, ""
 	next.Killed = before.Killed.And(k)
-	if err := o.create(ctx, before, &next); err != nil {
+	return o.impose(ctx, before, &next)
+}
+
+// impose publishes what is never taken back.
+func (o *Operator) impose(ctx context.Context, before, next *Bundle) (*api.Converged, error) {
+	if err := o.create(ctx, before, next); err != nil {
 		return nil, err
 	}
-	if err := o.mark(ctx, kindProven, &next, ""); err != nil {
+	if err := o.mark(ctx, kindProven, next, ""); err != nil {
 		return nil, err
 	}
-	return o.everywhere(ctx, &next)
+	return o.everywhere(ctx, next)
 }
 
 // Unkill takes back what [Operator.Kill] did.

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
+)
+
+// joinedID is what svid.Joined calls a node: its name and a hash of its key.
+var joinedID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*-[a-z2-7]{16}$`)
+
+func newEvictCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "evict NODE...",
+		Short: "Refuse nodes of other machines from now on, at every control plane, whatever their certificates",
+		Long: `For a node that somebody else may have got hold of. Every control plane refuses it from now on; it is
+sent nothing more, and cannot renew its certificate. It is never taken back by itself.
+
+The node keeps what it has been sent: change the secrets of the credentials that its agents use. If the
+join token may be known, take its line out of the file "tokens" of the control planes first, or else the
+node joins again under another name.`,
+		Example: `  postern evict web-5oqk2kzhnuvw7d3a -s prod`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, nodes []string) error {
+			for _, n := range nodes {
+				if !joinedID.MatchString(n) {
+					return usageError{fmt.Errorf("%q is no node of another machine: those are called NAME-HASH, as `postern status` shows them", n)}
+				}
+			}
+			// Needs no valid stack file.
+			file, err := stackFile(cmd)
+			if err != nil {
+				return err
+			}
+			home, err := stacks.HomeOf(file)
+			if err != nil {
+				return err
+			}
+			o, err := operator(cmd.ErrOrStderr(), home)
+			if err != nil {
+				return err
+			}
+			v, err := o.Evict(cmd.Context(), nodes)
+			var refused *api.Error
+			if errors.As(err, &refused) {
+				return fmt.Errorf("published, and refused by a control plane: %w", err)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s refused from now on, after %.1f ms\n", stacks.NameOf(file), strings.Join(nodes, ", "), v.Millis)
+			return nil
+		},
+	}
+}
