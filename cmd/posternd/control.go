@@ -76,9 +76,8 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 		return err
 	}
 	defer release()
-	// Secrets are in memory: no core file, no other process that looks.
-	if err := errors.Join(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}), unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)); err != nil {
-		return fmt.Errorf("protect the memory: %w", err)
+	if err := protectMemory(); err != nil {
+		return err
 	}
 	roots, err := findRoots()
 	if err != nil {
@@ -155,6 +154,15 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 		return cause
 	}
 	return err
+}
+
+// protectMemory is for who has secrets in memory, or in the environment: no core
+// file, and no other process of the same user that looks (proc(5)).
+func protectMemory() error {
+	if err := errors.Join(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}), unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)); err != nil {
+		return fmt.Errorf("protect the memory: %w", err)
+	}
+	return nil
 }
 
 // listen opens a Unix socket that only this user can connect to. What a

@@ -39,6 +39,11 @@ func newNodeCmd() *cobra.Command {
     --fleet-ca /etc/postern/fleet-ca.pem --join-token-file env://POSTERN_JOIN_TOKEN --envoy /usr/bin/envoy`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// An Envoy that was taken over does not find the join token, with which it
+			// would be back after it was evicted.
+			if err := protectMemory(); err != nil {
+				return err
+			}
 			if len(n.controls) > 0 {
 				return n.runRemote(cmd.Context(), logger())
 			}
