@@ -48,7 +48,7 @@ func (d *driver) next(sum *engine.Summary) error {
 		case string:
 			fmt.Fprintf(d.out, "  %-15s %s\n", key, v)
 		case []any:
-			fmt.Fprintf(d.out, "  %-15s %s\n", key, strings.Trim(fmt.Sprint(v...), "[]"))
+			fmt.Fprintf(d.out, "  %-15s %s\n", key, strings.Trim(fmt.Sprint(v), "[]"))
 		}
 	}
 	if store, ok := sum.Outputs["store"].(string); ok {

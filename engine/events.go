@@ -25,7 +25,7 @@ type Summary struct {
 	Failures  []Failure `json:"failures,omitempty"`
 	// Outputs are what the program exports, after an up.
 	Outputs map[string]any `json:"outputs,omitempty"`
-	Seconds   float64   `json:"seconds"`
+	Seconds float64        `json:"seconds"`
 
 	preview bool
 }

@@ -23,16 +23,22 @@ func (d fleetDir) tokens() string { return filepath.Join(d.path, "tokens") }
 
 func newAuthorityCmd() *cobra.Command {
 	var stack, agentsKey string
+	var agents bool
 	cmd := &cobra.Command{
-		Use:   "authority --stack NAME [--agents-key awskms://KEY?region=R] DIR",
+		Use:   "authority --stack NAME [--agents | --agents-key awskms://KEY?region=R] DIR",
 		Short: "Make the authority of nodes on other machines: ca.pem for every node, ca.key for the control plane only",
-		Long: `With --agents-key, make the certificate of the authority that agents trust
-instead, agents-ca.pem, of a key that stays in AWS KMS (key spec ECC_NIST_P256,
-usage SIGN_VERIFY).`,
+		Long: `With --agents, make the authority that agents trust instead: agents-ca.pem for
+the stack file, agents-ca.key for the stack's secret ca-key. With --agents-key
+there is only the certificate, agents-ca.pem, of a key that stays in AWS KMS
+(key spec ECC_NIST_P256, usage SIGN_VERIFY).`,
 		Example: `  posternd authority --stack prod fleet/
+  posternd authority --stack prod --agents fleet/
   posternd authority --stack prod --agents-key 'awskms://alias/postern-ca?region=eu-west-1' .`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if agents {
+				return fleetDir{args[0]}.makeAgents(stack, time.Now())
+			}
 			if agentsKey != "" {
 				return fleetDir{args[0]}.initAgents(stack, agentsKey, time.Now())
 			}
@@ -41,6 +47,8 @@ usage SIGN_VERIFY).`,
 	}
 	cmd.Flags().StringVar(&stack, "stack", "", "the stack's name (required)")
 	cmd.Flags().StringVar(&agentsKey, "agents-key", "", "the key of the authority that agents trust: awskms://KEY-ID?region=R or awskms://alias/NAME?region=R")
+	cmd.Flags().BoolVar(&agents, "agents", false, "make the authority that agents trust, with a key of its own")
+	cmd.MarkFlagsMutuallyExclusive("agents", "agents-key")
 	_ = cmd.MarkFlagRequired("stack")
 	return cmd
 }
@@ -84,6 +92,28 @@ func (d fleetDir) init(stack string, now time.Time) error {
 		return err
 	}
 	return svid.WriteFile(d.cert(), cert, 0o644)
+}
+
+// makeAgents makes the authority that agents trust, with a key of its own. It
+// never replaces one.
+func (d fleetDir) makeAgents(stack string, now time.Time) error {
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	cert, key := filepath.Join(d.path, "agents-ca.pem"), filepath.Join(d.path, "agents-ca.key")
+	for _, path := range []string{key, cert} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s exists: remove it to make another, which agents then have to trust", path)
+		}
+	}
+	private, public, err := kms.NewAuthority(stack, now)
+	if err != nil {
+		return err
+	}
+	if err := svid.WriteFile(key, private, 0o600); err != nil {
+		return err
+	}
+	return svid.WriteFile(cert, public, 0o644)
 }
 
 // initAgents makes the certificate that agents trust. It never replaces one:

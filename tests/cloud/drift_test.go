@@ -32,6 +32,13 @@ import (
 const account = "123456789012"
 
 func TestMain(m *testing.M) {
+	if isStandIn() {
+		if err := serveStandIn(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	url, stop, err := moto.Start()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -47,8 +54,10 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	stop()
-	if file, err := postern(); err == nil {
-		os.RemoveAll(filepath.Dir(file))
+	for _, built := range []func() (string, error){postern, program} {
+		if file, err := built(); err == nil {
+			os.RemoveAll(filepath.Dir(file))
+		}
 	}
 	os.Exit(code)
 }

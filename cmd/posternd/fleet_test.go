@@ -1,0 +1,35 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestAgentsAuthority: certificate and key belong together, sign intermediates,
+// and are never replaced.
+func TestAgentsAuthority(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "fleet")
+	run := func(args ...string) error {
+		cmd := newRoot()
+		cmd.SetArgs(args)
+		return cmd.ExecuteContext(t.Context())
+	}
+	require.NoError(t, run("authority", "--stack", "prod-aws", "--agents", dir))
+	cert, key := filepath.Join(dir, "agents-ca.pem"), filepath.Join(dir, "agents-ca.key")
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	require.NoError(t, err)
+	require.True(t, pair.Leaf.IsCA)
+	require.Equal(t, 1, pair.Leaf.MaxPathLen)
+	require.Equal(t, x509.ECDSA, pair.Leaf.PublicKeyAlgorithm)
+	info, err := os.Stat(key)
+	require.NoError(t, err)
+	require.EqualValues(t, 0o600, info.Mode().Perm())
+	require.ErrorContains(t, run("authority", "--stack", "prod-aws", "--agents", dir), "remove it to make another")
+	require.NoError(t, run("authority", "--stack", "prod-aws", dir), "the fleet's is another")
+}

@@ -1,0 +1,181 @@
+package cloud_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil"
+	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// standInName is what the engine looks for in PATH. The real plugin cannot be
+// had here, so this binary is it when it is called so: it makes nothing, and
+// keeps a list of what it would have made in the file $STANDIN.
+const standInName = "pulumi-resource-aws"
+
+// made is one resource of the list, by its ID.
+type made struct {
+	URN, Type, Name string
+}
+
+// standInState is the file.
+type standInState struct {
+	Made map[string]made
+	// Fail is the name of a resource, and With what its creation fails.
+	Fail, With string
+}
+
+func readStandIn(path string) (standInState, error) {
+	s := standInState{Made: map[string]made{}}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(b, &s)
+}
+
+func writeStandIn(path string, s standInState) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+type standIn struct {
+	pulumirpc.UnimplementedResourceProviderServer
+	mu   sync.Mutex
+	path string
+}
+
+// serveStandIn is the main function of the plugin.
+func serveStandIn() error {
+	handle, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{
+		Init: func(s *grpc.Server) error {
+			pulumirpc.RegisterResourceProviderServer(s, &standIn{path: os.Getenv("STANDIN")})
+			return nil
+		},
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println(handle.Port) // the engine reads it
+	return <-handle.Done
+}
+
+func (*standIn) GetPluginInfo(context.Context, *emptypb.Empty) (*pulumirpc.PluginInfo, error) {
+	return &pulumirpc.PluginInfo{Version: "6.83.0"}, nil
+}
+
+func (*standIn) CheckConfig(_ context.Context, r *pulumirpc.CheckRequest) (*pulumirpc.CheckResponse, error) {
+	return &pulumirpc.CheckResponse{Inputs: r.GetNews()}, nil
+}
+
+func (*standIn) DiffConfig(context.Context, *pulumirpc.DiffRequest) (*pulumirpc.DiffResponse, error) {
+	return &pulumirpc.DiffResponse{Changes: pulumirpc.DiffResponse_DIFF_NONE}, nil
+}
+
+func (*standIn) Configure(context.Context, *pulumirpc.ConfigureRequest) (*pulumirpc.ConfigureResponse, error) {
+	return &pulumirpc.ConfigureResponse{SupportsPreview: true}, nil
+}
+
+func (*standIn) Cancel(context.Context, *emptypb.Empty) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, nil
+}
+
+func (*standIn) Check(_ context.Context, r *pulumirpc.CheckRequest) (*pulumirpc.CheckResponse, error) {
+	return &pulumirpc.CheckResponse{Inputs: r.GetNews()}, nil
+}
+
+func (*standIn) Diff(_ context.Context, r *pulumirpc.DiffRequest) (*pulumirpc.DiffResponse, error) {
+	if proto.Equal(r.GetOldInputs(), r.GetNews()) {
+		return &pulumirpc.DiffResponse{Changes: pulumirpc.DiffResponse_DIFF_NONE}, nil
+	}
+	return &pulumirpc.DiffResponse{Changes: pulumirpc.DiffResponse_DIFF_SOME}, nil
+}
+
+func (s *standIn) Create(_ context.Context, r *pulumirpc.CreateRequest) (*pulumirpc.CreateResponse, error) {
+	urn := resource.URN(r.GetUrn())
+	out := &structpb.Struct{Fields: maps.Clone(r.GetProperties().GetFields())}
+	if out.Fields == nil {
+		out.Fields = map[string]*structpb.Value{}
+	}
+	if r.GetPreview() {
+		return &pulumirpc.CreateResponse{Properties: out}, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state, err := readStandIn(s.path)
+	if err != nil {
+		return nil, err
+	}
+	if state.Fail == urn.Name() {
+		return nil, errors.New(state.With)
+	}
+	kind := string(urn.Type())[strings.LastIndexByte(string(urn.Type()), ':')+1:]
+	id := kind + "-" + strings.ToLower(rand.Text()[:12])
+	for _, key := range []string{"defaultRouteTableId", "defaultSecurityGroupId", "defaultNetworkAclId", "keyId", "publicIp", "serviceName", "prefixListId", "arnSuffix", "name", "bucket"} {
+		if _, given := out.Fields[key]; !given {
+			out.Fields[key] = structpb.NewStringValue(key + "-of-" + id)
+		}
+	}
+	out.Fields["arn"] = structpb.NewStringValue("arn:aws:" + strings.ToLower(kind) + ":eu-west-1:123456789012:" + id)
+	out.Fields["latestVersion"] = structpb.NewNumberValue(1)
+	state.Made[id] = made{URN: string(urn), Type: string(urn.Type()), Name: urn.Name()}
+	return &pulumirpc.CreateResponse{Id: id, Properties: out}, writeStandIn(s.path, state)
+}
+
+func (s *standIn) Read(_ context.Context, r *pulumirpc.ReadRequest) (*pulumirpc.ReadResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state, err := readStandIn(s.path)
+	if err != nil {
+		return nil, err
+	}
+	if _, there := state.Made[r.GetId()]; !there {
+		return &pulumirpc.ReadResponse{}, nil
+	}
+	return &pulumirpc.ReadResponse{Id: r.GetId(), Properties: r.GetProperties(), Inputs: r.GetInputs()}, nil
+}
+
+func (*standIn) Update(_ context.Context, r *pulumirpc.UpdateRequest) (*pulumirpc.UpdateResponse, error) {
+	out := maps.Clone(r.GetOlds().GetFields())
+	maps.Copy(out, r.GetNews().GetFields())
+	return &pulumirpc.UpdateResponse{Properties: &structpb.Struct{Fields: out}}, nil
+}
+
+func (s *standIn) Delete(_ context.Context, r *pulumirpc.DeleteRequest) (*emptypb.Empty, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state, err := readStandIn(s.path)
+	if err != nil {
+		return nil, err
+	}
+	if _, there := state.Made[r.GetId()]; !there {
+		return nil, fmt.Errorf("there is no %s", r.GetId())
+	}
+	delete(state.Made, r.GetId())
+	return &emptypb.Empty{}, writeStandIn(s.path, state)
+}
+
+// isStandIn reports whether the engine has started this binary as the plugin.
+func isStandIn() bool { return filepath.Base(os.Args[0]) == standInName }

@@ -1,0 +1,208 @@
+package cloud_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// program is the Pulumi program, which drives the engine itself, built once.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "postern-program-")
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, "stack")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", file, ".")
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Stderr = os.Stderr
+	return file, cmd.Run()
+})
+
+// checkout is a folder with one stack, driven by the real engine with the
+// stand-in for the provider's plugin, if there is to be one.
+type checkout struct {
+	t         *testing.T
+	dir, file string
+	env       []string
+}
+
+func newCheckout(t *testing.T, stack string, plugin bool, change ...string) *checkout {
+	t.Helper()
+	if _, err := exec.LookPath(os.Getenv("PULUMI")); err != nil && os.Getenv("CI") != "true" {
+		t.Skip("set PULUMI to the Pulumi CLI")
+	}
+	c := &checkout{t: t, dir: t.TempDir()}
+	c.file = filepath.Join(c.dir, "standin.json")
+	bin := filepath.Join(c.dir, "bin")
+	require.NoError(t, os.MkdirAll(bin, 0o700))
+	require.NoError(t, os.MkdirAll(filepath.Join(c.dir, "stacks"), 0o700))
+	if plugin {
+		self, err := os.Executable()
+		require.NoError(t, err)
+		require.NoError(t, os.Symlink(self, filepath.Join(bin, standInName)))
+	}
+	b, err := os.ReadFile(filepath.Join("..", "..", "stacks", stack+".yaml"))
+	require.NoError(t, err)
+	text := strings.NewReplacer(change...).Replace(string(b))
+	require.NoError(t, os.WriteFile(filepath.Join(c.dir, "stacks", stack+".yaml"), []byte(text), 0o600))
+	c.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "STANDIN="+c.file, "POSTERN_HOME="+filepath.Join(c.dir, "home"))
+	return c
+}
+
+func (c *checkout) run(args ...string) (out string, status int) {
+	c.t.Helper()
+	file, err := program()
+	require.NoError(c.t, err)
+	pulumi, err := filepath.Abs(os.Getenv("PULUMI"))
+	require.NoError(c.t, err)
+	cmd := exec.CommandContext(c.t.Context(), file, args...)
+	cmd.Dir, cmd.Env = c.dir, append(slices.Clone(c.env), "PULUMI="+pulumi)
+	var both bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &both, &both
+	_ = cmd.Run() // the status says it
+	return both.String(), cmd.ProcessState.ExitCode()
+}
+
+func (c *checkout) state() standInState {
+	c.t.Helper()
+	s, err := readStandIn(c.file)
+	require.NoError(c.t, err)
+	return s
+}
+
+// fail lets the creation of a resource fail; "" none.
+func (c *checkout) fail(name, with string) {
+	c.t.Helper()
+	s := c.state()
+	s.Fail, s.With = name, with
+	require.NoError(c.t, writeStandIn(c.file, s))
+}
+
+// noOrphan requires that nothing was made twice.
+func (c *checkout) noOrphan() {
+	c.t.Helper()
+	seen := map[string]bool{}
+	for _, m := range c.state().Made {
+		require.False(c.t, seen[m.URN], "made twice: %s", m.URN)
+		seen[m.URN] = true
+	}
+}
+
+// TestUpGoesOnWhereItStopped: an `up` that fails half-way is run again, and
+// nothing is lost or made twice.
+func TestUpGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t, "dev-aws", true, "lock: false", "lock: 30d")
+	for _, x := range []struct{ name, with, do string }{
+		{"dev-aws-secrets-dev/anthropic", "creating Secrets Manager Secret (dev/anthropic): api error InvalidRequestException: a secret with this name is already scheduled for deletion", "restore-secret"},
+		{"dev-aws-proxies-balancer", "creating ELBv2 Load Balancer: api error AccessDenied: User is not authorized to perform: elasticloadbalancing:CreateLoadBalancer", `docs/aws.md, "Permissions"`},
+		{"dev-aws-proxies-service", "creating ECS Service: operation error ECS: CreateService, api error Throttling: Rate exceeded", "wait a minute and run this again"},
+	} {
+		before := c.state().Made
+		c.fail(x.name, x.with)
+		out, status := c.run("up", "dev-aws")
+		require.Equal(t, 1, status, out)
+		require.Contains(t, out, "error: "+x.name+": ")
+		require.Contains(t, out, x.do)
+		after := c.state().Made
+		require.Greater(t, len(after), len(before), "the rest goes on as far as it can")
+		for id := range before {
+			require.Contains(t, after, id, "what was made is not made anew")
+		}
+		c.noOrphan()
+	}
+	before := c.state().Made
+	c.fail("", "")
+	out, status := c.run("up", "dev-aws")
+	require.Equal(t, 0, status, out)
+	c.noOrphan()
+	after := c.state().Made
+	for id := range before {
+		require.Contains(t, after, id)
+	}
+	require.Regexp(t, `(?m)^  store +s3://bucket-of-BucketV2-[a-z0-9]+\?region=eu-west-1$`, out)
+	require.Regexp(t, `(?m)^  secrets +postern/dev-aws/ca-key .*dev/anthropic`, out)
+	require.Regexp(t, `(?m)^  operatorPolicy +arn:aws:`, out)
+	stores, err := filepath.Glob(filepath.Join(c.dir, "home", "dev-aws-*", "operator", "store"))
+	require.NoError(t, err)
+	require.Len(t, stores, 1, "where to publish is noted")
+
+	out, status = c.run("up", "dev-aws")
+	require.Equal(t, 0, status, out)
+	require.NotRegexp(t, `\d+ (created|updated|replaced|deleted)`, out, "there is nothing to do")
+	require.Equal(t, after, c.state().Made)
+
+	// Somebody deletes something by hand.
+	s := c.state()
+	for id, m := range s.Made {
+		if m.Name == "dev-aws-fence-agent-coder" && strings.HasSuffix(m.Type, ":SecurityGroup") {
+			delete(s.Made, id)
+		}
+	}
+	require.Len(t, s.Made, len(after)-1)
+	require.NoError(t, writeStandIn(c.file, s))
+	out, status = c.run("refresh", "dev-aws")
+	require.Equal(t, 0, status, out)
+	require.Contains(t, out, "dev-aws-fence-agent-coder")
+	out, status = c.run("up", "dev-aws")
+	require.Equal(t, 0, status, out)
+	c.noOrphan()
+	require.Len(t, c.state().Made, len(after))
+
+	out, status = c.run("destroy", "dev-aws")
+	require.Equal(t, 0, status, out)
+	for id, m := range c.state().Made {
+		require.Contains(t, m.Name, "dev-aws-audit-", "%s stays, and only the locked log may", id)
+	}
+	require.NotEmpty(t, c.state().Made)
+}
+
+// TestUpWithoutPlugin: what is missing is said before anything is made, by every
+// command that needs it; a preview offline does not.
+func TestUpWithoutPlugin(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t, "prod-aws", false)
+	for _, command := range []string{"preview", "up"} {
+		out, status := c.run(command, "prod-aws")
+		require.Equal(t, 1, status, out)
+		require.Contains(t, out, "install the provider plugin aws 6.83.0 (`pulumi plugin install resource aws v6.83.0`)")
+		require.Contains(t, out, "nothing was changed, and `preview --offline` needs no plugin")
+	}
+	for _, command := range []string{"refresh", "destroy"} {
+		out, status := c.run(command, "prod-aws")
+		require.Equal(t, 0, status, out)
+	}
+	out, status := c.run("preview", "prod-aws", "--offline")
+	require.Equal(t, 0, status, out)
+	require.Contains(t, out, "stack prod-aws, offline: ")
+}
+
+// TestBadStackOnAWS: what the file gets wrong is said with its place, before the
+// engine starts.
+func TestBadStackOnAWS(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct{ old, new, says string }{
+		"missing region":     {"  region: eu-west-1\n", "", "aws has no region"},
+		"unknown zone count": {"zones: 3", "zones: 9", "eu-west-1 is known to have 3 zones"},
+		"overlap":            {"egress: 10.80.0.0/20", "egress: 10.64.8.0/21", "agents 10.64.0.0/20 and egress 10.64.8.0/21 overlap"},
+		"secret elsewhere":   {"prod/github?region=eu-west-1", "prod/github?region=us-east-1", "its control plane reads its own region only"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCheckout(t, "prod-aws", false, x.old, x.new)
+			out, status := c.run("up", "prod-aws")
+			require.Equal(t, 1, status)
+			require.Contains(t, out, x.says)
+			require.Regexp(t, `stacks/prod-aws\.yaml:\d+:\d+: `, out)
+			require.NoDirExists(t, filepath.Join(c.dir, "home"))
+		})
+	}
+}
