@@ -73,6 +73,8 @@ func TestStackOnAWS(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 403, status)
 
+	// From here on the key of the agents' authority is away, and nobody notices.
+	s.kmsAway.Store(true)
 	s.writeStack("second")
 	require.Contains(t, s.postern("push"), " live on 2 nodes after ")
 	for range 10 { // whichever node it comes to
@@ -141,6 +143,22 @@ func TestStackOnAWS(t *testing.T) {
 		require.Equal(t, 200, status)
 		return key() == "canary-two"
 	})
+
+	// What needs another certificate cannot be had, and nothing else goes with it.
+	s.writeStack("third", "other.example")
+	_, err = s.try(s.program("postern", "postern", ""), "push", "--file", s.file)
+	require.ErrorContains(t, err, "cannot be used now: AWS KMS in eu-west-1")
+	status, err = get(agent, "/second")
+	require.NoError(t, err)
+	require.Equal(t, 200, status, "it was taken back")
+	s.postern("kill", "--agent", "coder")
+	_, err = get(s.agent(), "/always")
+	require.ErrorContains(t, err, "Forbidden")
+	require.Contains(t, s.postern("status"), "killed: [coder]")
+	s.postern("unkill", "--agent", "coder")
+	status, err = get(s.agent(), "/always")
+	require.NoError(t, err)
+	require.Equal(t, 200, status)
 
 	// What must be nowhere.
 	for _, canary := range []string{"canary-one", "canary-two", string(proxy.Token), string(control.FleetCAKey)} {

@@ -8,12 +8,16 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,6 +65,8 @@ type stack struct {
 	file        string
 	up          *fleet.Upstream
 	port        uint16
+	// kmsAway makes KMS break off every connection.
+	kmsAway atomic.Bool
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -136,9 +142,11 @@ func newStack(t testing.TB) (s *stack, control document.Controller, proxy docume
 	server, stop, err := moto.StartWithKMS()
 	t.Cleanup(stop)
 	require.NoError(t, err)
-	s = &stack{t: t, root: root, environment: []string{
-		"AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_EC2_METADATA_DISABLED=true", "AWS_ENDPOINT_URL=" + server, "POSTERN_HOME=" + filepath.Join(root, "operators"),
-	}}
+	s = &stack{t: t, root: root}
+	s.environment = []string{
+		"AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_ENDPOINT_URL=" + server, "AWS_ENDPOINT_URL_KMS=" + s.kms(server), "POSTERN_HOME=" + filepath.Join(root, "operators"),
+	}
 	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion(region), config.WithBaseEndpoint(server), config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider("test", "test", "")))
 	require.NoError(t, err)
 	s.secrets = secretsmanager.NewFromConfig(cfg)
@@ -182,6 +190,21 @@ func newStack(t testing.TB) (s *stack, control document.Controller, proxy docume
 	return s, control, proxy
 }
 
+// kms is where KMS is: moto's, unless it is away.
+func (s *stack) kms(server string) string {
+	to, err := url.Parse(server)
+	require.NoError(s.t, err)
+	next := httputil.NewSingleHostReverseProxy(to)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.kmsAway.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		next.ServeHTTP(w, r)
+	}))
+	s.t.Cleanup(front.Close)
+	return front.URL
+}
+
 // home is the operator's folder, where the commands have it.
 func home(environment []string, file string) (stacks.Home, error) {
 	for _, e := range environment {
@@ -196,9 +219,14 @@ func home(environment []string, file string) (stacks.Home, error) {
 	return stacks.Home{}, os.ErrNotExist
 }
 
-// writeStack writes the stack file; agents may do as path says.
-func (s *stack) writeStack(path string) {
+// writeStack writes the stack file: agents may have the path, and the hosts.
+func (s *stack) writeStack(path string, hosts ...string) {
 	s.t.Helper()
+	other, allow := "", ""
+	for i, h := range hosts {
+		other += fmt.Sprintf("  other-%d: {host: %s}\n", i, h)
+		allow += fmt.Sprintf(", other-%d", i)
+	}
 	zeros := strings.Repeat("0", 64)
 	s.write("prod.yaml", fmt.Sprintf(`version: 1
 target: aws
@@ -215,9 +243,9 @@ credentials:
   key: {kind: header, header: x-api-key, secret: "awssecretsmanager://prod/key?region=eu-west-1&every=2s"}
 destinations:
   api: {host: api.test, methods: [GET], paths: [/always, /%[3]s], credential: key, upstream: {address: "unix:upstream-api.test.sock", ca: upstream.pem}}
-agents:
-  coder: {allow: [api]}
-`, zeros, s.port, path))
+%[4]sagents:
+  coder: {allow: [api%[5]s]}
+`, zeros, s.port, path, other, allow))
 }
 
 // start runs a task's container as a process: its command, its variables and

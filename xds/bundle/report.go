@@ -119,12 +119,14 @@ func (s *Store) ReadReport(ctx context.Context, id string) (*api.Replica, error)
 	return r, nil
 }
 
-// replicas are the names of those that have reported of late.
+// replicas are the names of those that have reported of late, the last first: it
+// is the one that has least likely died since.
 func (o *Operator) replicas(ctx context.Context) ([]string, error) {
 	all, err := o.Reports(ctx)
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(all, func(a, b api.Replica) int { return b.Time.Compare(a.Time) })
 	var ids []string
 	for _, r := range all {
 		if r.Stale {
@@ -176,14 +178,15 @@ func (o *Operator) throughStore(ctx context.Context, before, next *Bundle) (*api
 }
 
 // await returns when every one of the replicas reports that its nodes have
-// acknowledged b, or something newer, and how many nodes those are. The error
+// acknowledged b, or something newer, and how many nodes those are. One that stops
+// to report meanwhile is not waited for, unless no other is left. The error
 // is an [*api.Error] if one reports that its nodes have not.
 func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
 	defer cancel()
 	tick := time.NewTicker(o.Interval())
 	defer tick.Stop()
-	waiting, nodes := slices.Clone(ids), 0
+	waiting, nodes, gone := slices.Clone(ids), 0, 0
 	for len(waiting) > 0 {
 		select {
 		case <-ctx.Done():
@@ -203,11 +206,18 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (int, err
 				o.say("control plane %s: live on %d nodes", id, r.Connected)
 			case r.Failed == b.Seq:
 				return nodes, &api.Error{Message: fmt.Sprintf("control plane %s: %s", id, r.Problem)}
+			case r.Stale:
+				// It has died, or was replaced, shortly before.
+				gone++
+				o.say("control plane %s does not report any more: it is not waited for", id)
 			default:
 				left = append(left, id)
 			}
 		}
 		waiting = left
+	}
+	if gone == len(ids) && gone > 0 {
+		return 0, fmt.Errorf("control plane %s has not taken publication %d, and does not report any more", strings.Join(ids, ", "), b.Seq)
 	}
 	return nodes, nil
 }
