@@ -46,10 +46,13 @@ type follower struct {
 	checked string
 	newest  *bundle.Bundle
 	broken  error
-	// failed is the publication that did not converge, retried at retry after wait.
-	failed uint64
-	retry  time.Time
-	wait   time.Duration
+	// failed is the number, and failedHash the content, of the publication that did
+	// not converge, retried at retry after wait. A number that was withdrawn is
+	// taken again: by a kill, which must not wait.
+	failed     uint64
+	failedHash string
+	retry      time.Time
+	wait       time.Duration
 }
 
 // follow looks into the store until ctx is done: it takes what is proven, or is
@@ -147,7 +150,7 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 		}
 		return f.problem
 	}
-	if f.failed == b.Seq && now.Before(f.retry) {
+	if f.failed == b.Seq && now.Before(f.retry) && f.failedHash == b.Hash() {
 		return f.problem
 	}
 	return c.adopt(ctx, b)
@@ -189,12 +192,12 @@ func (c *Control) adopt(ctx context.Context, b *bundle.Bundle) string {
 		f.failed, f.wait = 0, 0
 		return ""
 	}
-	if f.failed != b.Seq {
+	if f.failed != b.Seq || f.failedHash != b.Hash() {
 		f.wait = firstRetry
 	} else {
 		f.wait = min(2*f.wait, lastRetry)
 	}
-	f.failed, f.retry = b.Seq, time.Now().Add(f.wait)
+	f.failed, f.failedHash, f.retry = b.Seq, b.Hash(), time.Now().Add(f.wait)
 	return fmt.Sprintf("publication %d: %v", b.Seq, err)
 }
 
@@ -302,7 +305,7 @@ func (c *Control) report(ctx context.Context, now time.Time) {
 	}
 	f := &c.follower
 	if f.failed > s.Seq {
-		r.Failed = f.failed
+		r.Failed, r.FailedHash = f.failed, f.failedHash
 	}
 	last := f.reported
 	due := now.Sub(last.Time) >= bundle.Heartbeat

@@ -63,8 +63,10 @@ type Replica struct {
 	Nodes     int `json:"nodes"`
 	Connected int `json:"connected"`
 	// Failed is the number of a publication that its nodes did not take, or 0.
-	Failed  uint64 `json:"failed,omitempty"`
-	Problem string `json:"problem,omitempty"`
+	Failed uint64 `json:"failed,omitempty"`
+	// FailedHash is that publication's own: its number may be another's by now.
+	FailedHash string `json:"failed_hash,omitempty"`
+	Problem    string `json:"problem,omitempty"`
 	// Hash is of the signed object of publication Seq.
 	Hash string `json:"hash,omitempty"`
 	// Removed says when nodes were removed, here or at another replica, whose

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -119,14 +120,16 @@ func (s *Store) ReadReport(ctx context.Context, id string) (*api.Replica, error)
 	return r, nil
 }
 
-// replicas are the names of those that have reported of late, the last first: it
-// is the one that has least likely died since.
+// replicas are the names of those that have reported of late. One whose report is
+// overdue may have died, and is behind the others.
 func (o *Operator) replicas(ctx context.Context) ([]string, error) {
 	all, err := o.Reports(ctx)
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(all, func(a, b api.Replica) int { return b.Time.Compare(a.Time) })
+	slices.SortStableFunc(all, func(a, b api.Replica) int {
+		return cmp.Compare(time.Since(a.Time)/(Heartbeat*3/2), time.Since(b.Time)/(Heartbeat*3/2))
+	})
 	var ids []string
 	for _, r := range all {
 		if r.Stale {
@@ -204,7 +207,7 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (int, err
 			case r.Seq == b.Seq && r.Hash == b.Hash(), r.Seq > b.Seq:
 				nodes += r.Connected
 				o.say("control plane %s: live on %d nodes", id, r.Connected)
-			case r.Failed == b.Seq:
+			case r.Failed == b.Seq && r.FailedHash == b.Hash():
 				return nodes, &api.Error{Message: fmt.Sprintf("control plane %s: %s", id, r.Problem)}
 			case r.Stale:
 				// It has died, or was replaced, shortly before.

@@ -148,7 +148,7 @@ func obedient(t *testing.T, o *bundle.Operator, id string) {
 				}
 				report := &api.Replica{ID: id, Time: time.Now(), Seq: v.Newest, Hash: b.Hash(), Connected: 1}
 				if b.Plan.Agents[0].Rules[0].Host == "refused.test" {
-					report.Seq, report.Failed, report.Problem = last, v.Newest, "refused"
+					report.Seq, report.Failed, report.FailedHash, report.Problem = last, v.Newest, b.Hash(), "refused"
 				}
 				if o.Report(ctx, report, reporter) == nil {
 					last = v.Newest
