@@ -68,6 +68,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 	if err := home.CheckSockets(); err != nil {
 		return err
 	}
+	xds.CollectLess()
 	if err := os.MkdirAll(home.ControlDir(), 0o700); err != nil {
 		return fmt.Errorf("make state folder: %w", err)
 	}

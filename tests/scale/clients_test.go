@@ -23,6 +23,8 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/postern/postern/xds"
 )
 
 // clientsEnv makes this test binary be the simulated nodes instead.
@@ -33,6 +35,7 @@ func TestMain(m *testing.M) {
 		simulate(socket)
 		return
 	}
+	xds.CollectLess() // as posternd does
 	os.Exit(m.Run())
 }
 
