@@ -104,7 +104,10 @@ func BenchmarkConnect(b *testing.B) {
 	f.MustPublish(policy(1000))
 	c := startClients(b, f.Home.XDSSocket())
 	var took []float64
-	for i := 0; b.Loop() && i < 3; i++ {
+	for i := 0; b.Loop(); i++ {
+		if i >= 3 {
+			continue // that is enough, and more would be other nodes yet
+		}
 		ids := nodes(i*1000, 1000)
 		addNodes(b, f, ids)
 		start := time.Now()
