@@ -50,6 +50,8 @@ func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]Difference, erro
 	d.endpoints()
 	d.strangers()
 	d.roles()
+	d.keys()
+	d.block()
 	slices.SortStableFunc(d.found, func(x, y Difference) int {
 		if n := slices.Index(risks, x.Risk) - slices.Index(risks, y.Risk); n != 0 {
 			return n

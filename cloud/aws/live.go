@@ -34,6 +34,9 @@ type live struct {
 	// lists are the IDs of the prefix lists that the plan names by their service.
 	lists map[string]string
 	roles []role
+	keys  map[string]key // by alias
+	// block is the mode of VPC Block Public Access, "" if the account has none.
+	block string
 }
 
 // item is one live resource that could be one of the plan's.
@@ -60,7 +63,7 @@ func filter(name string, values ...string) []types.Filter {
 // read reads everything in the stack's VPCs: whoever made it.
 func (a *Account) read(ctx context.Context, g *graph.Graph) (*live, error) {
 	client := ec2.NewFromConfig(a.cfg)
-	l := &live{items: map[string][]item{}, attributes: map[string]vpcAttributes{}, lists: map[string]string{}}
+	l := &live{items: map[string][]item{}, attributes: map[string]vpcAttributes{}, lists: map[string]string{}, keys: map[string]key{}}
 	vpcs, err := client.DescribeVpcs(ctx, &ec2.DescribeVpcsInput{Filters: filter("tag:"+graph.TagStack, g.Stack)})
 	if err != nil {
 		return nil, explain("list VPCs", err)
@@ -96,6 +99,12 @@ func (a *Account) read(ctx context.Context, g *graph.Graph) (*live, error) {
 		}
 	}
 	if err := a.readLists(ctx, client, g, l); err != nil {
+		return nil, err
+	}
+	if err := a.readKeys(ctx, g, l); err != nil {
+		return nil, err
+	}
+	if err := a.readBlock(ctx, g, l); err != nil {
 		return nil, err
 	}
 	return l, a.readRoles(ctx, g, l)

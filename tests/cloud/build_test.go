@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/graph"
@@ -23,6 +24,7 @@ type builder struct {
 	g   *graph.Graph
 	ec2 *ec2.Client
 	iam *iam.Client
+	kms *kms.Client
 	ids map[string]string // by URN
 }
 
@@ -33,6 +35,7 @@ var order = []string{
 	"aws:ec2/natGateway:NatGateway", "aws:ec2/route:Route", "aws:ec2/securityGroup:SecurityGroup", "aws:ec2/networkAcl:NetworkAcl", "aws:ec2/networkAclRule:NetworkAclRule",
 	"aws:ec2/networkAclAssociation:NetworkAclAssociation", "aws:ec2/vpcEndpoint:VpcEndpoint", "aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation",
 	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy",
+	"aws:kms/key:Key", "aws:kms/alias:Alias",
 }
 
 func (b *builder) build() {
@@ -131,6 +134,16 @@ func (b *builder) create(r *graph.Resource) string {
 		_, err = b.ec2.AttachInternetGateway(b.ctx, &ec2.AttachInternetGatewayInput{InternetGatewayId: out.InternetGateway.InternetGatewayId, VpcId: b.ref(r, "vpcId")})
 		require.NoError(b.t, err)
 		return *out.InternetGateway.InternetGatewayId
+	case "kms/key":
+		policy, _ := r.Value("policy").(string)
+		out, err := b.kms.CreateKey(b.ctx, &kms.CreateKeyInput{Policy: &policy})
+		require.NoError(b.t, err)
+		_, err = b.kms.EnableKeyRotation(b.ctx, &kms.EnableKeyRotationInput{KeyId: out.KeyMetadata.KeyId})
+		require.NoError(b.t, err)
+		return *out.KeyMetadata.KeyId
+	case "kms/alias":
+		_, err := b.kms.CreateAlias(b.ctx, &kms.CreateAliasInput{AliasName: text(r, "name"), TargetKeyId: b.ref(r, "targetKeyId")})
+		require.NoError(b.t, err)
 	case "ec2/natGateway":
 		eip, err := b.ec2.AllocateAddress(b.ctx, &ec2.AllocateAddressInput{Domain: types.DomainTypeVpc})
 		require.NoError(b.t, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 	"github.com/stretchr/testify/require"
 
@@ -65,13 +66,13 @@ func TestMain(m *testing.M) {
 // planned captures what the repository's own stack file would make in a region.
 // Each test has a region to itself, and, since roles are of no region, a stack
 // of that name.
-func planned(t *testing.T, name, region string) (*stacks.Stack, *graph.Graph) {
+func planned(t *testing.T, name, region string, change ...string) (*stacks.Stack, *graph.Graph) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "..", "stacks", name+".yaml"))
 	require.NoError(t, err)
 	original, err := stacks.Load(filepath.Join("..", "..", "stacks", name+".yaml"))
 	require.NoError(t, err)
-	text := strings.NewReplacer(original.AWS.Account, account, original.AWS.Region, region).Replace(string(b))
+	text := strings.NewReplacer(append(change, original.AWS.Account, account, original.AWS.Region, region)...).Replace(string(b))
 	file := filepath.Join(t.TempDir(), region+".yaml")
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	stack, err := stacks.Load(file)
@@ -91,12 +92,12 @@ func planned(t *testing.T, name, region string) (*stacks.Stack, *graph.Graph) {
 	return stack, g
 }
 
-func built(t *testing.T, name, region string) (*builder, *aws.Account) {
+func built(t *testing.T, name, region string, change ...string) (*builder, *aws.Account) {
 	t.Helper()
-	_, g := planned(t, name, region)
+	_, g := planned(t, name, region, change...)
 	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion(region))
 	require.NoError(t, err)
-	b := &builder{t: t, ctx: t.Context(), g: g, ec2: ec2.NewFromConfig(cfg), iam: iam.NewFromConfig(cfg), ids: map[string]string{}}
+	b := &builder{t: t, ctx: t.Context(), g: g, ec2: ec2.NewFromConfig(cfg), iam: iam.NewFromConfig(cfg), kms: kms.NewFromConfig(cfg), ids: map[string]string{}}
 	b.build()
 	a, err := aws.Open(t.Context(), account, region)
 	require.NoError(t, err)

@@ -170,9 +170,11 @@ func (o Operators) Policy() Policy {
 		Statement{Sid: "Look", Effect: Allow, Resource: Everything, Action: []string{
 			"ec2:DescribeEgressOnlyInternetGateways", "ec2:DescribeInstances", "ec2:DescribeInternetGateways", "ec2:DescribeManagedPrefixLists", "ec2:DescribeNatGateways",
 			"ec2:DescribeNetworkAcls", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups",
-			"ec2:DescribeSubnets", "ec2:DescribeTransitGatewayVpcAttachments", "ec2:DescribeVpcAttribute", "ec2:DescribeVpcEndpoints",
-			"ec2:DescribeVpcPeeringConnections", "ec2:DescribeVpcs", "ec2:DescribeVpnGateways", "iam:ListRoles", "logs:DescribeLogGroups", "logs:GetQueryResults",
+			"ec2:DescribeSubnets", "ec2:DescribeTransitGatewayVpcAttachments", "ec2:DescribeVpcAttribute",
+			"ec2:DescribeVpcBlockPublicAccessOptions", "ec2:DescribeVpcEndpoints",
+			"ec2:DescribeVpcPeeringConnections", "ec2:DescribeVpcs", "ec2:DescribeVpnGateways", "iam:ListRoles", "kms:ListAliases", "logs:DescribeLogGroups", "logs:GetQueryResults",
 		}},
+		Statement{Sid: "LookAtKeys", Effect: Allow, Action: []string{"kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus"}, Resource: []ARN{o.Key, o.AuditKey}},
 		Statement{Sid: "LookAtRoles", Effect: Allow, Action: []string{
 			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:ListRoleTags",
 		}, Resource: []ARN{o.Place.Role("postern/*")}},
