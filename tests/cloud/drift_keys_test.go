@@ -77,7 +77,7 @@ func TestDriftAsksWhatOperatorsMay(t *testing.T) {
 	require.NoError(t, err)
 	var mu sync.Mutex
 	asked, mode := map[string]bool{}, "block-bidirectional"
-	forward := httputil.NewSingleHostReverseProxy(moto)
+	forward := httputil.NewSingleHostReverseProxy(moto) //nolint:gosec // the test's own moto
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(bytes.NewReader(body))
