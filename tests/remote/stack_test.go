@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -271,10 +272,12 @@ func (s *stack) start(dir string, c document.Container, replaced map[string]stri
 
 func address(port uint16) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))) }
 
-// freePort is a port of loopback that nobody listens on, not below first.
+// freePort is a port of loopback that nobody listens on, not below first. Envoys
+// share theirs with whoever asks for the same, such as those of this test in
+// another checkout: so it is not the same one each time.
 func freePort(t testing.TB, first uint16) uint16 {
 	t.Helper()
-	for port := first; port > 0; port++ {
+	for port := first + uint16(rand.IntN(500)); port > 0; port++ {
 		l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port))
 		if err == nil {
 			require.NoError(t, l.Close())
