@@ -1,25 +1,15 @@
 package envoy
 
 import (
-	"bytes"
 	"encoding/json"
-	"flag"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/tools/txtar"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"github.com/postern/postern/plan"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // all are the resources, type by type.
 func (r *Resources) all() []proto.Message {
@@ -34,53 +24,6 @@ func (r *Resources) all() []proto.Message {
 		ms = append(ms, m)
 	}
 	return ms
-}
-
-// TestGolden builds the plan in each testdata/*.txtar and compares the
-// resources with those in the same file, or the error with "error".
-func TestGolden(t *testing.T) {
-	t.Parallel()
-	files, err := filepath.Glob("testdata/*.txtar")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			t.Parallel()
-			b, err := os.ReadFile(file)
-			require.NoError(t, err)
-			ar := txtar.Parse(b)
-			require.Equal(t, "plan.json", ar.Files[0].Name)
-			p := &plan.Plan{}
-			require.NoError(t, json.Unmarshal(ar.Files[0].Data, p))
-			got := &txtar.Archive{Comment: ar.Comment, Files: ar.Files[:1:1]}
-			r, err := Build(p, Options{Roots: "/roots.pem"})
-			if err != nil {
-				got.Files = append(got.Files, txtar.File{Name: "error", Data: []byte(err.Error() + "\n")})
-			} else {
-				for _, m := range r.all() {
-					name := strings.ReplaceAll(m.(interface{ GetName() string }).GetName(), ":", "_")
-					kind := strings.ToLower(string(m.ProtoReflect().Descriptor().Name()))
-					got.Files = append(got.Files, txtar.File{Name: kind + "/" + name + ".json", Data: readable(t, m)})
-				}
-			}
-			if *update {
-				require.NoError(t, os.WriteFile(file, txtar.Format(got), 0o600))
-				return
-			}
-			require.Empty(t, cmp.Diff(string(txtar.Format(ar)), string(txtar.Format(got))), "run with -update and review the difference")
-		})
-	}
-}
-
-// readable is the JSON of m with one way of spacing; protojson has several.
-func readable(t *testing.T, m proto.Message) []byte {
-	t.Helper()
-	b, err := protojson.Marshal(m)
-	require.NoError(t, err)
-	var out bytes.Buffer
-	require.NoError(t, json.Indent(&out, b, "", " "))
-	out.WriteByte('\n')
-	return out.Bytes()
 }
 
 // genPlan draws a plan that the loader could have made.
