@@ -122,7 +122,9 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 			Name:    tokens.PackageName(Project),
 			Runtime: workspace.NewProjectRuntimeInfo("go", nil),
 			Main:    filepath.Join(e.dir, "work"),
-			Backend: &workspace.ProjectBackend{URL: (&url.URL{Scheme: "file", Path: e.dir}).String()},
+			// The store's notes beside each file are not replaced in one step: an
+			// engine killed while it writes one leaves a state that it cannot read.
+			Backend: &workspace.ProjectBackend{URL: (&url.URL{Scheme: "file", Path: e.dir, RawQuery: "metadata=skip"}).String()},
 		}),
 		auto.EnvVars(map[string]string{
 			// The state holds no secret, so there is nothing to guard with it.

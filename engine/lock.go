@@ -54,7 +54,6 @@ func takeOver(ctx context.Context, dir, stack string) error {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove stale lock of stack %s: %w", stack, err)
 		}
-		os.Remove(path + ".attrs") //nolint:errcheck // the store's note beside it, if there is one
 	}
 	return nil
 }

@@ -424,4 +424,9 @@ func TestEngineKilledUp(t *testing.T) {
 	c.does("up")
 	c.live()
 	require.Empty(t, changed(c.does("up")))
+	// Files that the engine's store would not replace in one step: one that is
+	// torn makes the state unreadable.
+	notes, err := filepath.Glob(filepath.Join(c.home.PulumiDir(), ".pulumi", "stacks", engine.Project, "*.attrs"))
+	require.NoError(t, err)
+	require.Empty(t, notes)
 }
