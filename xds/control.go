@@ -382,11 +382,23 @@ func writeJSON(path string, v any) error {
 
 // writeState replaces the file whole, or not at all.
 func writeState(path string, b []byte) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	if err := stageState(path, b); err != nil {
+		return err
+	}
+	return commitState(path)
+}
+
+// stageState writes what the file is going to be beside it.
+func stageState(path string, b []byte) error {
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return fmt.Errorf("write control plane state: %w", err)
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	return nil
+}
+
+// commitState puts what was staged in the file's place.
+func commitState(path string) error {
+	if err := os.Rename(path+".new", path); err != nil {
 		return fmt.Errorf("write control plane state: %w", err)
 	}
 	return nil

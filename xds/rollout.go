@@ -96,11 +96,16 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		before = &stopped
 	}
 	rolled := c.observe.rolling(ctx, start)
+	staged := make(chan error, 1)
+	go func() { staged <- stageState(c.goodFile(), b.Sealed()) }() // while the nodes work
 	nodes, err := c.roll(ctx, b, version, now)
 	rolled()
+	if failed := <-staged; err == nil {
+		err = failed
+	}
 	if err == nil {
 		// Before it counts: the store takes back what is not said to be live.
-		err = writeState(c.goodFile(), b.Sealed())
+		err = commitState(c.goodFile())
 	}
 	result := resultOf(err)
 	c.meter.published(result, time.Since(start))

@@ -338,14 +338,16 @@ func (s *Store) fetch(ctx context.Context, name string, most int64) ([]byte, err
 		return nil, fmt.Errorf("read %s of the bundle store %s: %w", name, s.name(), err)
 	}
 	defer r.Close() //nolint:errcheck // it was only read
-	data, err := io.ReadAll(io.LimitReader(r, most+1))
-	if err == nil && int64(len(data)) > most {
+	var data bytes.Buffer
+	data.Grow(int(min(r.Size(), most)) + bytes.MinRead) // else most of the time goes to copies
+	n, err := data.ReadFrom(io.LimitReader(r, most+1))
+	if err == nil && n > most {
 		err = errTooLarge
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s of the bundle store %s: %w", name, s.name(), err)
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // Close lets go of what was opened.
