@@ -80,6 +80,37 @@ func TestReportsForged(t *testing.T) {
 	require.ErrorContains(t, err, "it is not known who signs it")
 }
 
+// TestListWhileReported: a folder can be listed at any moment of another
+// replica's report.
+func TestListWhileReported(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	report := func() error { return o.write(t.Context(), "replicas/a.json", []byte("{}"), false) }
+	require.NoError(t, report())
+	looked, reported := make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-looked:
+				reported <- nil
+				return
+			default:
+				if err := report(); err != nil {
+					reported <- err
+					return
+				}
+			}
+		}
+	}()
+	for range 2000 {
+		v, err := o.Look(t.Context())
+		require.NoError(t, err)
+		require.Contains(t, v.Reports, "a")
+	}
+	close(looked)
+	require.NoError(t, <-reported)
+}
+
 // TestReportReplayed: what a replica once reported of a publication that was
 // withdrawn says nothing of another one under that number.
 func TestReportReplayed(t *testing.T) {

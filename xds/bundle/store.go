@@ -105,13 +105,17 @@ func (s *Store) Look(ctx context.Context) (*View, error) {
 	defer cancel()
 	v := &View{Reports: map[string]string{}}
 	bundles, marks, tries := map[uint64]bool{}, map[uint64]bool{}, map[uint64]bool{}
-	err := s.each(ctx, func(o *blob.ListObject) {
+	objects, err := s.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
 		if name, ok := strings.CutPrefix(o.Key, "replicas/"); ok {
 			id, ok := strings.CutSuffix(name, suffixBundle)
 			if ok && replicaID.MatchString(id) && len(v.Reports) < maxReplicas {
 				v.Reports[id] = tag(o)
 			}
-			return
+			continue
 		}
 		switch seq, suffix, ok := numbered(o.Key); {
 		case ok && suffix == suffixBundle:
@@ -124,9 +128,6 @@ func (s *Store) Look(ctx context.Context) (*View, error) {
 		case ok && suffix == suffixTry:
 			tries[seq] = true
 		}
-	})
-	if err != nil {
-		return nil, err
 	}
 	// A mark of nothing says nothing: somebody may have put it there ahead.
 	for seq := range marks {
@@ -290,36 +291,45 @@ func (s *Store) numbers(ctx context.Context) ([]uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var seqs []uint64
-	err := s.each(ctx, func(o *blob.ListObject) {
+	objects, err := s.list(ctx)
+	for _, o := range objects {
 		if seq, suffix, ok := numbered(o.Key); ok && suffix == suffixBundle {
 			seqs = append(seqs, seq)
 		}
-	})
+	}
 	slices.Sort(seqs)
 	return seqs, err
 }
 
-// each calls do for every object.
-func (s *Store) each(ctx context.Context, do func(*blob.ListObject)) error {
+// list returns all objects. A folder is looked at again if a file of it, such as
+// the temporary one of another replica's report, ends meanwhile.
+func (s *Store) list(ctx context.Context) ([]*blob.ListObject, error) {
 	b, done, err := s.open(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // a folder that nobody has published to
+		return nil, nil // a folder that nobody has published to
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer done()
-	for it := b.List(nil); ; {
+	for tries := 1; ; tries++ {
+		var objects []*blob.ListObject
+		it := b.List(nil)
 		o, err := it.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return nil
+		for ; err == nil; o, err = it.Next(ctx) {
+			objects = append(objects, o)
 		}
-		if err != nil {
-			return fmt.Errorf("list the bundle store %s: %w", s.name(), err)
+		switch {
+		case errors.Is(err, io.EOF):
+			return objects, nil
+		case gcerrors.Code(err) != gcerrors.NotFound || tries == maxTries:
+			return nil, fmt.Errorf("list the bundle store %s: %w", s.name(), err)
 		}
-		do(o)
 	}
 }
+
+// maxTries is how often a folder is looked at that changes meanwhile.
+const maxTries = 20
 
 // errTooLarge is what an object is that cannot be ours.
 var errTooLarge = errors.New("it is larger than anything of its kind")
