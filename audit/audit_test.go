@@ -21,27 +21,27 @@ func TestDecode(t *testing.T) {
 		want       *Event // nil: not a decision
 	}{
 		{
-			"allowed", `{"k":"request","t":"1795416854.918","agent":"a","method":"GET","authority":"api.test","path":"/v1","host":"api.test:443","rule":"a/api","reason":"allowed","credential":"key","status":200,"flags":"-","details":"via_upstream","rx":3,"tx":5,"ms":7}`,
+			"allowed", `{"k":"request","t":"1795416854.918","agent":"a","method":"GET","authority":"api.test","path":"/v1","route":"allowed api.test:443 key a/api","status":200,"flags":"-","details":"via_upstream","rx":3,"tx":5,"ms":7}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200, Sent: 3, Received: 5, Millis: 7},
 		},
 		{
-			"an upstream's own 503 is not ours", `{"k":"request","agent":"a","method":"GET","host":"api.test:443","rule":"a/api","reason":"allowed","status":503,"flags":"-","details":"via_upstream"}`,
+			"an upstream's own 503 is not ours", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443  a/api","status":503,"flags":"-","details":"via_upstream"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 503},
 		},
 		{
-			"unreachable", `{"k":"request","agent":"a","method":"GET","host":"api.test:443","rule":"a/api","reason":"allowed","status":503,"flags":"UF","details":"upstream_reset","failure":"CERTIFICATE_VERIFY_FAILED"}`,
+			"unreachable", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443  a/api","status":503,"flags":"UF","details":"upstream_reset","failure":"CERTIFICATE_VERIFY_FAILED"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonUpstream, Detail: "upstream_reset CERTIFICATE_VERIFY_FAILED", Status: 503},
 		},
 		{
-			"private address", `{"k":"request","agent":"a","method":"GET","host":"api.test:443","rule":"a/api","reason":"allowed","credential":"key","status":503,"flags":"UH","details":"dns_resolution_failure{address_denied}"}`,
+			"private address", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":503,"flags":"UH","details":"dns_resolution_failure{address_denied}"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonAddress, Status: 503},
 		},
 		{
-			"denied CONNECT", `{"k":"request","agent":"a","method":"CONNECT","authority":"evil.test:443","path":"/","rule":"a/default","reason":"host_not_allowed","status":403,"flags":"-"}`,
+			"denied CONNECT", `{"k":"request","agent":"a","method":"CONNECT","authority":"evil.test:443","path":"/","route":"host_not_allowed   a/default","status":403,"flags":"-"}`,
 			&Event{Agent: "a", Host: "evil.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonHost, Status: 403},
 		},
 		{
-			"query is dropped", `{"k":"request","agent":"a","method":"GET","authority":"x.test","path":"/a?key=s3cr3t","rule":"a/default","reason":"plain_http_not_allowed","status":403}`,
+			"query is dropped", `{"k":"request","agent":"a","method":"GET","authority":"x.test","path":"/a?key=s3cr3t","route":"plain_http_not_allowed   a/default","status":403}`,
 			&Event{Agent: "a", Host: "x.test:80", Method: "GET", Path: "/a", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonScheme, Status: 403},
 		},
 		{
@@ -49,7 +49,7 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "http1.codec_error", Status: 400},
 		},
 		{
-			"an upgrade that is none of ours", `{"k":"request","agent":"a","method":"GET","host":"api.test:443","path":"/v1","rule":"a/api","reason":"allowed","credential":"key","status":403,"flags":"-","details":"upgrade_failed"}`,
+			"an upgrade that is none of ours", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":403,"flags":"-","details":"upgrade_failed"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "upgrade_failed", Status: 403},
 		},
 		{
@@ -88,7 +88,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-const denied = `{"k":"request","t":"1795416854.918","agent":"a","method":"CONNECT","authority":"evil.test:443","rule":"a/default","reason":"host_not_allowed","status":403}` + "\n"
+const denied = `{"k":"request","t":"1795416854.918","agent":"a","method":"CONNECT","authority":"evil.test:443","route":"host_not_allowed   a/default","status":403}` + "\n"
 
 // TestWriter: the numbering goes on over restarts, a torn line is cut off and
 // declared, and a line that cannot be read is declared too.

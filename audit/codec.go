@@ -62,6 +62,9 @@ func (l *line) set(key, s string) (string, bool) {
 	if text == nil {
 		return s, false
 	}
+	if rest, none := strings.CutPrefix(s, "null"); none {
+		return rest, true
+	}
 	var ok bool
 	*text, s, ok = quoted(s)
 	return s, ok
@@ -95,14 +98,10 @@ func (l *line) text(key string) *string {
 		return &l.Authority
 	case "path":
 		return &l.Path
-	case "host":
-		return &l.Host
+	case "route":
+		return &l.Route
 	case "rule":
 		return &l.Rule
-	case "reason":
-		return &l.Reason
-	case "credential":
-		return &l.Credential
 	case "flags":
 		return &l.Flags
 	case "details":

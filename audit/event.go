@@ -77,25 +77,23 @@ type Event struct {
 
 // line is one line of Envoy's access log, as package envoy formats it.
 type line struct {
-	Kind       string `json:"k"`
-	Time       string `json:"t"`
-	Agent      string `json:"agent"`
-	Method     string `json:"method"`
-	Authority  string `json:"authority"`
-	Path       string `json:"path"`
-	Host       string `json:"host"`
-	Rule       string `json:"rule"`
-	Reason     string `json:"reason"`
-	Credential string `json:"credential"`
-	Status     int64  `json:"status"`
-	Flags      string `json:"flags"`
-	Details    string `json:"details"`
-	Failure    string `json:"failure"`
-	SNI        string `json:"sni"`
-	Connect    string `json:"connect"`
-	Rx         int64  `json:"rx"`
-	Tx         int64  `json:"tx"`
-	Millis     int64  `json:"ms"`
+	Kind      string `json:"k"`
+	Time      string `json:"t"`
+	Agent     string `json:"agent"`
+	Method    string `json:"method"`
+	Authority string `json:"authority"`
+	Path      string `json:"path"`
+	Route     string `json:"route"`
+	Rule      string `json:"rule"`
+	Status    int64  `json:"status"`
+	Flags     string `json:"flags"`
+	Details   string `json:"details"`
+	Failure   string `json:"failure"`
+	SNI       string `json:"sni"`
+	Connect   string `json:"connect"`
+	Rx        int64  `json:"rx"`
+	Tx        int64  `json:"tx"`
+	Millis    int64  `json:"ms"`
 }
 
 // decode turns one line of Envoy's access log into an event. It returns nil for
@@ -106,12 +104,15 @@ func decode(b []byte) (*Event, error) {
 		return nil, fmt.Errorf("decode access log line: %w", err)
 	}
 	e := &Event{
-		Time: parseTime(l.Time), Agent: l.Agent, Method: clip(l.Method), Path: clip(path(l.Path)), Rule: l.Rule, Credential: l.Credential,
-		Reason: plan.Reason(l.Reason), Status: int(l.Status), Sent: l.Rx, Received: l.Tx, Millis: l.Millis,
+		Time: parseTime(l.Time), Agent: l.Agent, Method: clip(l.Method), Path: clip(path(l.Path)), Rule: l.Rule,
+		Status: int(l.Status), Sent: l.Rx, Received: l.Tx, Millis: l.Millis,
 	}
 	switch l.Kind {
 	case "request":
-		e.Host = l.Host
+		// The name of the route that decided, as package envoy makes it.
+		if said := strings.SplitN(l.Route, " ", 4); len(said) == 4 {
+			e.Reason, e.Host, e.Credential, e.Rule = plan.Reason(said[0]), said[1], said[2], said[3]
+		}
 		if e.Host == "" {
 			e.Host = clip(withPort(l.Authority, l.SNI != "" || l.Connect != ""))
 		}

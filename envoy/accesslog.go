@@ -36,23 +36,20 @@ const (
 // its query, which can hold one too. Package audit decodes them.
 func requestFields(agent string) map[string]string {
 	return map[string]string{
-		"k":          LogRequest,
-		"t":          "%START_TIME(%s.%3f)%",
-		"agent":      agent,
-		"method":     "%REQ(:METHOD)%",
-		"authority":  "%REQ(:AUTHORITY)%",
-		"path":       "%PATH(NQ:PATH)%",
-		"host":       "%METADATA(ROUTE:" + metadataNamespace + ":host)%",
-		"rule":       "%METADATA(ROUTE:" + metadataNamespace + ":rule)%",
-		"reason":     "%METADATA(ROUTE:" + metadataNamespace + ":reason)%",
-		"credential": "%METADATA(ROUTE:" + metadataNamespace + ":credential)%",
-		"status":     "%RESPONSE_CODE%",
-		"flags":      "%RESPONSE_FLAGS%",
-		"details":    "%RESPONSE_CODE_DETAILS%",
-		"failure":    "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-		"rx":         "%BYTES_RECEIVED%",
-		"tx":         "%BYTES_SENT%",
-		"ms":         "%DURATION%",
+		"k":         LogRequest,
+		"t":         "%START_TIME(%s.%3f)%",
+		"agent":     agent,
+		"method":    "%REQ(:METHOD)%",
+		"authority": "%REQ(:AUTHORITY)%",
+		"path":      "%PATH(NQ:PATH)%",
+		"route":     "%ROUTE_NAME%",
+		"status":    "%RESPONSE_CODE%",
+		"flags":     "%RESPONSE_FLAGS%",
+		"details":   "%RESPONSE_CODE_DETAILS%",
+		"failure":   "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+		"rx":        "%BYTES_RECEIVED%",
+		"tx":        "%BYTES_SENT%",
+		"ms":        "%DURATION%",
 	}
 }
 
@@ -119,11 +116,8 @@ func (b *builder) fileLog(fields map[string]string) *accesslogv3.AccessLog {
 	return &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.file",
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&filev3.FileAccessLog{
-			Path: AccessLogPath,
-			AccessLogFormat: &filev3.FileAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
-				Format:          jsonFormat(fields),
-				OmitEmptyValues: true,
-			}},
+			Path:            AccessLogPath,
+			AccessLogFormat: &filev3.FileAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{Format: jsonFormat(fields)}},
 		})},
 	}
 }

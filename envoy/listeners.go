@@ -265,6 +265,9 @@ func (b *builder) connectionManager(name, scope string, before ...*mutationv3.He
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
 		},
+		// A model may think for longer than Envoy's five minutes before the first
+		// byte, and a WebSocket be quiet. An hour is what Envoy gives a connection.
+		StreamIdleTimeout:               durationpb.New(time.Hour),
 		RequestHeadersTimeout:           durationpb.New(10 * time.Second),
 		GenerateRequestId:               wrapperspb.Bool(false),
 		ServerHeaderTransformation:      hcmv3.HttpConnectionManager_PASS_THROUGH,

@@ -19,13 +19,19 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// metadataNamespace holds, on every route, what the access log says of the
-// decision: rule, reason, and for an allowed request host and credential.
+// metadataNamespace holds, on every route, what Envoy's own answers say of the decision.
 const metadataNamespace = "postern"
+
+// routeName is what the access log says of a decision; host and credential may
+// be empty. Four values of the route's metadata in its place would be a fourteenth
+// of all that Envoy does for a request (docs/performance.md). Package audit takes
+// it apart.
+func routeName(reason plan.Reason, host, credential, rule string) string {
+	return strings.Join([]string{string(reason), host, credential, rule}, " ")
+}
 
 // allow forwards what matches, with the rule's credential.
 func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
-	said := map[string]string{"rule": r.ID, "reason": string(plan.ReasonAllowed)}
 	action := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.upstreamCluster(r)},
 		// Streams of events last as long as they are used.
@@ -36,7 +42,6 @@ func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 	}
 	per := map[string]*anypb.Any{}
 	if !isWildcard(r.Host) {
-		said["host"] = hostPort(r.Host, r.Port)
 		// The policy's spelling of the name, not the agent's, decides whom
 		// Envoy resolves, greets (SNI) and verifies. Below a wildcard it is
 		// the name that CONNECT, SNI and Host agree on.
@@ -45,35 +50,27 @@ func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 			HostRewriteSpecifier: &dfpfilterv3.PerRouteConfig_HostRewriteLiteral{HostRewriteLiteral: authority(r)},
 		})
 	}
-	if r.Credential != "" {
-		said["credential"] = r.Credential
-	}
-	meta := metadata(said)
+	meta := metadata(map[string]string{"rule": r.ID})
 	b.slotConfig(r, per, meta)
 	if filters := append(b.limitFilters(r), b.credentialFilters(r)...); len(filters) > 0 {
 		per[filterCredential] = b.any(&chainv3.FilterChainConfigPerRoute{FilterChain: &chainv3.FilterChain{Filters: filters}})
 	}
-	return &routev3.Route{Name: r.ID, Match: match, Metadata: meta, Action: &routev3.Route_Route{Route: action}, TypedPerFilterConfig: per}
+	return &routev3.Route{
+		Name: routeName(plan.ReasonAllowed, said(r), r.Credential, r.ID), Match: match, Metadata: meta,
+		Action: &routev3.Route_Route{Route: action}, TypedPerFilterConfig: per,
+	}
 }
 
 // deny answers 403 by the agent's default rule. The body is made by
 // localReplies from the metadata. The host is set where the policy knows it;
 // otherwise the log takes the client's.
 func deny(agent string, reason plan.Reason, host string, match *routev3.RouteMatch) *routev3.Route {
-	said := map[string]string{"rule": plan.DefaultRule(agent), "reason": string(reason)}
-	if host != "" {
-		said["host"] = host
-	}
-	return forbidden(said, match)
+	return forbidden(plan.DefaultRule(agent), reason, host, match)
 }
 
 // deniedBy answers 403 by a rule that denies.
 func deniedBy(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
-	s := map[string]string{"rule": r.ID, "reason": string(plan.ReasonDenied)}
-	if h := said(r); h != "" {
-		s["host"] = h
-	}
-	return forbidden(s, match)
+	return forbidden(r.ID, plan.ReasonDenied, said(r), match)
 }
 
 // hint is what an operator can do about a denial. It never names what the agent
@@ -95,13 +92,12 @@ func hint(agent string, reason plan.Reason) string {
 	}
 }
 
-func forbidden(said map[string]string, match *routev3.RouteMatch) *routev3.Route {
-	agent, _, _ := strings.Cut(said["rule"], "/")
-	said["hint"] = hint(agent, plan.Reason(said["reason"]))
+func forbidden(rule string, reason plan.Reason, host string, match *routev3.RouteMatch) *routev3.Route {
+	agent, _, _ := strings.Cut(rule, "/")
 	return &routev3.Route{
-		Name:     "deny/" + said["reason"],
+		Name:     routeName(reason, host, "", rule),
 		Match:    match,
-		Metadata: metadata(said),
+		Metadata: metadata(map[string]string{"rule": rule, "reason": string(reason), "hint": hint(agent, reason)}),
 		Action:   &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 403}},
 	}
 }
