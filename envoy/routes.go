@@ -23,7 +23,7 @@ import (
 const metadataNamespace = "postern"
 
 // routeName is what the access log says of a decision; host and credential may
-// be empty. Four values of the route's metadata in its place would be a fourteenth
+// be empty. Four values of the route's metadata in its place would be a fifteenth
 // of all that Envoy does for a request (docs/performance.md). Package audit takes
 // it apart.
 func routeName(reason plan.Reason, host, credential, rule string) string {
