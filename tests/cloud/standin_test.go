@@ -36,6 +36,9 @@ type standInState struct {
 	Made map[string]made
 	// Fail is the name of a resource, and With what its creation fails.
 	Fail, With string
+	// Held is the name of another one: its creation waits until Fail has failed,
+	// and fails too. The engine lets nothing begin then, but ends what has begun.
+	Held string
 }
 
 func readStandIn(path string) (standInState, error) {
@@ -63,15 +66,17 @@ func writeStandIn(path string, s standInState) error {
 
 type standIn struct {
 	pulumirpc.UnimplementedResourceProviderServer
-	mu   sync.Mutex
-	path string
+	mu     sync.Mutex
+	path   string
+	fail   sync.Once
+	failed chan struct{} // closed by fail, when a creation has failed
 }
 
 // serveStandIn is the main function of the plugin.
 func serveStandIn() error {
 	handle, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{
 		Init: func(s *grpc.Server) error {
-			pulumirpc.RegisterResourceProviderServer(s, &standIn{path: os.Getenv("STANDIN")})
+			pulumirpc.RegisterResourceProviderServer(s, &standIn{path: os.Getenv("STANDIN"), failed: make(chan struct{})})
 			return nil
 		},
 	})
@@ -80,6 +85,12 @@ func serveStandIn() error {
 	}
 	fmt.Println(handle.Port) // the engine reads it
 	return <-handle.Done
+}
+
+func (s *standIn) read() (standInState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return readStandIn(s.path)
 }
 
 func (*standIn) GetPluginInfo(context.Context, *emptypb.Empty) (*pulumirpc.PluginInfo, error) {
@@ -122,14 +133,22 @@ func (s *standIn) Create(_ context.Context, r *pulumirpc.CreateRequest) (*pulumi
 	if r.GetPreview() {
 		return &pulumirpc.CreateResponse{Properties: out}, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	state, err := readStandIn(s.path)
+	state, err := s.read()
 	if err != nil {
 		return nil, err
 	}
-	if state.Fail == urn.Name() {
+	switch urn.Name() {
+	case state.Fail:
+		s.fail.Do(func() { close(s.failed) })
 		return nil, errors.New(state.With)
+	case state.Held:
+		<-s.failed
+		return nil, errors.New("held until " + state.Fail + " had failed")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state, err = readStandIn(s.path); err != nil {
+		return nil, err
 	}
 	kind := string(urn.Type())[strings.LastIndexByte(string(urn.Type()), ':')+1:]
 	id := kind + "-" + strings.ToLower(rand.Text()[:12])
@@ -145,9 +164,7 @@ func (s *standIn) Create(_ context.Context, r *pulumirpc.CreateRequest) (*pulumi
 }
 
 func (s *standIn) Read(_ context.Context, r *pulumirpc.ReadRequest) (*pulumirpc.ReadResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	state, err := readStandIn(s.path)
+	state, err := s.read()
 	if err != nil {
 		return nil, err
 	}

@@ -78,11 +78,12 @@ func (c *checkout) state() standInState {
 	return s
 }
 
-// fail lets the creation of a resource fail; "" none.
-func (c *checkout) fail(name, with string) {
+// fail lets the creation of a resource fail; "" none. Held is one that must not
+// have been made by then, "" none.
+func (c *checkout) fail(name, with, held string) {
 	c.t.Helper()
 	s := c.state()
-	s.Fail, s.With = name, with
+	s.Fail, s.With, s.Held = name, with, held
 	require.NoError(c.t, writeStandIn(c.file, s))
 }
 
@@ -101,13 +102,14 @@ func (c *checkout) noOrphan() {
 func TestUpGoesOnWhereItStopped(t *testing.T) {
 	t.Parallel()
 	c := newCheckout(t, "dev-aws", true, "lock: false", "lock: 30d")
-	for _, x := range []struct{ name, with, do string }{
-		{"dev-aws-secrets-dev/anthropic", "creating Secrets Manager Secret (dev/anthropic): api error InvalidRequestException: a secret with this name is already scheduled for deletion", "restore-secret"},
-		{"dev-aws-proxies-balancer", "creating ELBv2 Load Balancer: api error AccessDenied: User is not authorized to perform: elasticloadbalancing:CreateLoadBalancer", `docs/aws.md, "Permissions"`},
-		{"dev-aws-proxies-service", "creating ECS Service: operation error ECS: CreateService, api error Throttling: Rate exceeded", "wait a minute and run this again"},
+	// The service needs the balancer, which needs no secret.
+	for _, x := range []struct{ name, with, do, held string }{
+		{"dev-aws-secrets-dev/anthropic", "creating Secrets Manager Secret (dev/anthropic): api error InvalidRequestException: a secret with this name is already scheduled for deletion", "restore-secret", "dev-aws-proxies-balancer"},
+		{"dev-aws-proxies-balancer", "creating ELBv2 Load Balancer: api error AccessDenied: User is not authorized to perform: elasticloadbalancing:CreateLoadBalancer", `docs/aws.md, "Permissions"`, ""},
+		{"dev-aws-proxies-service", "creating ECS Service: operation error ECS: CreateService, api error Throttling: Rate exceeded", "wait a minute and run this again", ""},
 	} {
 		before := c.state().Made
-		c.fail(x.name, x.with)
+		c.fail(x.name, x.with, x.held)
 		out, status := c.run("up", "dev-aws")
 		require.Equal(t, 1, status, out)
 		require.Contains(t, out, "error: "+x.name+": ")
@@ -120,7 +122,7 @@ func TestUpGoesOnWhereItStopped(t *testing.T) {
 		c.noOrphan()
 	}
 	before := c.state().Made
-	c.fail("", "")
+	c.fail("", "", "")
 	out, status := c.run("up", "dev-aws")
 	require.Equal(t, 0, status, out)
 	c.noOrphan()
