@@ -92,6 +92,9 @@ type Control struct {
 	live     *bundle.Bundle
 	version  string
 	wanted   string
+	underWay underWay
+	// urgent is the number of a proven publication that waits for rollout, or 0.
+	urgent   uint64
 	rejected *api.Rejection
 	follower follower
 	// caProblem is why the CA's key could not be used when it was due, or "".
@@ -236,6 +239,15 @@ func (c *Control) resume(ctx context.Context) error {
 		c.cfg.Log.Error("the last good publication cannot be used any more", "file", c.goodFile(), "error", err)
 		return nil
 	}
+	sealed, err = os.ReadFile(c.killFile())
+	switch {
+	case err == nil:
+		if kill, err := c.store.Verify(sealed); err == nil && kill.Seq > good.Seq {
+			good.Killed = good.Killed.And(kill.Killed)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("read control plane state: %w", err)
+	}
 	if err := c.serve(ctx, good); err != nil {
 		return err
 	}
@@ -352,8 +364,12 @@ func (c *Control) liveVersion() string {
 	return c.version
 }
 
-func (c *Control) nodesFile() string   { return filepath.Join(c.cfg.State, "nodes.json") }
-func (c *Control) goodFile() string    { return filepath.Join(c.cfg.State, "good.bundle") }
+func (c *Control) nodesFile() string { return filepath.Join(c.cfg.State, "nodes.json") }
+func (c *Control) goodFile() string  { return filepath.Join(c.cfg.State, "good.bundle") }
+
+// killFile is a publication that stops somebody whom the last good one does not,
+// if it has the greater number: it could not be rolled out whole.
+func (c *Control) killFile() string    { return filepath.Join(c.cfg.State, "kill.bundle") }
 func (c *Control) removedFile() string { return filepath.Join(c.cfg.State, "removed.json") }
 
 // readJSON decodes the file into v, and leaves v alone if there is no file.

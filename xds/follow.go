@@ -180,11 +180,12 @@ func (c *Control) candidate(ctx context.Context, view *bundle.View, serving uint
 
 // adopt takes a publication that nobody told us of.
 func (c *Control) adopt(ctx context.Context, b *bundle.Bundle) string {
-	c.rollout.Lock()
+	c.lockFor(ctx)
 	defer c.rollout.Unlock()
 	if live := c.bundle(); live != nil && live.Seq >= b.Seq {
 		return "" // we were told meanwhile
 	}
+	defer c.hurrying(ctx)()
 	f := &c.follower
 	_, err := c.take(ctx, b)
 	if err == nil {

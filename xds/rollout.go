@@ -31,7 +31,7 @@ const rollBackTimeout = 5 * time.Second
 // Sync rolls out what the store holds: to one node first, then to all. See
 // [api.Client.Sync].
 func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
-	c.rollout.Lock()
+	c.lockFor(ctx)
 	defer c.rollout.Unlock()
 	b, err := c.store.Current(ctx)
 	if err != nil {
@@ -62,6 +62,8 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	}
 	span.SetAttributes(attribute.String("postern.version", version), attribute.Int64("postern.seq", int64(b.Seq)))
 	c.endLeases(before, c.liveVersion(), now)
+	ctx, end := c.begin(ctx, b.Seq)
+	defer end()
 	ctx, cancel := context.WithTimeout(ctx, convergeTimeout)
 	defer cancel()
 	c.mu.Lock()
@@ -93,6 +95,9 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		if err := c.serve(ctx, &stopped); err != nil {
 			return nil, err
 		}
+		if err := writeState(c.killFile(), b.Sealed()); err != nil {
+			return nil, err
+		}
 		before = &stopped
 	}
 	rolled := c.observe.rolling(ctx, start)
@@ -112,7 +117,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	if err != nil {
 		span.SetStatus(codes.Error, result)
 		c.tell(Event{Kind: EventRefused, Time: time.Now().UTC(), Seq: b.Seq, Version: version, By: b.By, Detail: err.Error()})
-		c.rollBack(context.WithoutCancel(ctx), before)
+		c.rollBack(ctx, b.Seq, before)
 		var r *api.Rejection
 		if errors.As(err, &r) {
 			r.Rules, r.Agents = envoy.Blame(b.Plan, r.Message)
@@ -152,7 +157,7 @@ func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, star
 	c.ledger.notify()
 	c.tellPublished(before, b, version)
 	c.cfg.Log.Info("converged", "version", version, "nodes", nodes, "millis", took.Milliseconds())
-	return &api.Converged{Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000, Missing: c.ledger.missing()}
+	return &api.Converged{Seq: b.Seq, Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000, Missing: c.ledger.missing()}
 }
 
 // roll publishes b to the first node and, when that has acknowledged all of
@@ -217,13 +222,17 @@ func resultOf(err error) string {
 	}
 }
 
-// rollBack serves before again, and gives the nodes a moment to take it.
-func (c *Control) rollBack(ctx context.Context, before *bundle.Bundle) {
-	ctx, cancel := context.WithTimeout(ctx, rollBackTimeout)
+// rollBack serves before again instead of publication seq, and gives the nodes a
+// moment to take it, unless the roll-out was interrupted.
+func (c *Control) rollBack(ctx context.Context, seq uint64, before *bundle.Bundle) {
+	why := interrupted(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollBackTimeout)
 	defer cancel()
 	err := c.serve(ctx, before)
-	if err == nil {
-		err = c.converge(ctx, c.cache.current(), nil)
+	if err == nil && why == nil {
+		waiting, end := c.begin(ctx, seq)
+		defer end()
+		err = c.converge(waiting, c.cache.current(), nil)
 	}
 	if err != nil {
 		c.cfg.Log.Error("roll back", "error", err)
@@ -392,7 +401,7 @@ func (c *Control) expire(ctx context.Context) {
 	if !due {
 		return
 	}
-	c.rollout.Lock()
+	c.lockForLease()
 	defer c.rollout.Unlock()
 	if b := c.bundle(); b != nil {
 		if err := c.serve(ctx, b); err != nil {
@@ -464,7 +473,7 @@ func (c *Control) converge(ctx context.Context, version string, only []string) e
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("node %s did not acknowledge version %s: %w", nodes[next], version, ctx.Err())
+			return fmt.Errorf("node %s did not acknowledge version %s: %w", nodes[next], version, context.Cause(ctx))
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"text/tabwriter"
@@ -89,7 +90,8 @@ func newRollbackCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rollback [VERSION]",
 		Short: "Publish an earlier version again: the one before, or the one named",
-		Long: `Publishes the plan of an earlier version again. The stack file stays as it is: correct it
+		Long: `Publishes the plan of an earlier version again: of the one that was live before, or of
+the one that is named. What was refused or taken back counts only if it is named. The stack file stays as it is: correct it
 before the next "postern push" or "up", or the change is back.`,
 		Example: `  postern rollback
   postern rollback 3f2a9c1e5b7d8046`,
@@ -99,7 +101,6 @@ before the next "postern push" or "up", or the change is back.`,
 			if err != nil {
 				return err
 			}
-			var wanted *bundle.Bundle
 			o, err := operator(cmd.ErrOrStderr(), home)
 			if err != nil {
 				return err
@@ -108,30 +109,38 @@ before the next "postern push" or "up", or the change is back.`,
 			if err != nil {
 				return err
 			}
-			live, err := before.Version()
+			var wanted *bundle.Bundle
+			if len(args) == 1 {
+				wanted, err = named(history[1:], args[0])
+			} else if live, failed := before.Version(); failed != nil {
+				err = failed
+			} else {
+				wanted, err = o.Earlier(cmd.Context(), history, live)
+			}
+			if errors.Is(err, bundle.ErrNone) {
+				return fmt.Errorf("there is no such earlier version; `postern history` lists them")
+			}
 			if err != nil {
 				return err
-			}
-			for _, b := range history[1:] {
-				if b.Broken() != nil {
-					continue
-				}
-				version, err := b.Plan.Version()
-				if err != nil {
-					return err
-				}
-				if len(args) == 1 && version == args[0] || len(args) == 0 && version != live {
-					wanted = b
-					break
-				}
-			}
-			if wanted == nil {
-				return fmt.Errorf("there is no such earlier version; `postern history` lists them")
 			}
 			printChanges(cmd.OutOrStdout(), plan.Diff(before, wanted.Plan))
 			return publish(cmd.Context(), cmd.OutOrStdout(), o, wanted.Plan)
 		},
 	}
+}
+
+// named is the newest publication of the version, or [bundle.ErrNone].
+func named(history []*bundle.Bundle, version string) (*bundle.Bundle, error) {
+	for _, b := range history {
+		if b.Broken() != nil {
+			continue
+		}
+		v, err := b.Version()
+		if err != nil || v == version {
+			return b, err
+		}
+	}
+	return nil, bundle.ErrNone
 }
 
 // readHistory needs no valid stack file: a broken one may be the reason to roll back.

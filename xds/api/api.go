@@ -146,6 +146,8 @@ func (r *Rejection) Error() string {
 
 // Converged is the answer to Sync.
 type Converged struct {
+	// Seq is the publication's number.
+	Seq     uint64 `json:"seq,omitempty"`
 	Version string `json:"version"`
 	// Nodes is how many nodes have acknowledged all of Version.
 	Nodes int `json:"nodes"`

@@ -31,9 +31,11 @@ type Bundle struct {
 	Time time.Time `json:"time"`
 	// By is who published it, as the machine of the publisher knows them.
 	By string `json:"by"`
-	// Note says why, if nobody wanted it: it takes another publication back.
-	Note string     `json:"note,omitempty"`
-	Plan *plan.Plan `json:"plan"`
+	// Note says why, if nobody wanted it: it takes another publication back,
+	// that of the number TakesBack.
+	Note      string     `json:"note,omitempty"`
+	TakesBack uint64     `json:"takes_back,omitempty"`
+	Plan      *plan.Plan `json:"plan"`
 	// Generations tell, by agent, a policy from one that was narrower or other
 	// than before: connections of an earlier generation are cut. An agent that
 	// is missing has never lost anything.

@@ -22,7 +22,7 @@ func (o *Operator) Evict(ctx context.Context, nodes []string) (*api.Converged, e
 	}
 	now := time.Now().UTC()
 	next := *before
-	next.Seq, next.Note = seq, ""
+	next.Seq, next.Note, next.TakesBack = seq, "", 0
 	next.Evicted = maps.Clone(before.Evicted)
 	if next.Evicted == nil {
 		next.Evicted = map[string]time.Time{}

@@ -25,16 +25,21 @@ func generations(seq uint64, before *Bundle, p *plan.Plan) map[string]string {
 	return all
 }
 
-// narrows reports whether an agent loses anything from was to is: everything
-// but new rules that allow, in any place, loses.
+// narrows reports whether an agent loses anything from was to is. New rules that
+// allow, in any place, rules that deny no more, and rules that allow more than
+// before take nothing; everything else does.
 func narrows(was, is plan.Agent) bool {
 	// had are the names that there were, once one is asked for.
 	var had map[string]bool
 	next := 0
 	for i := range is.Rules {
 		r := &is.Rules[i]
-		if next < len(was.Rules) && r.Equal(&was.Rules[next]) {
-			next++
+		at := next
+		for at < len(was.Rules) && was.Rules[at].Deny && was.Rules[at].ID != r.ID {
+			at++ // it may be gone
+		}
+		if at < len(was.Rules) && (r.Equal(&was.Rules[at]) || r.Widens(&was.Rules[at])) {
+			next = at + 1
 			continue
 		}
 		if had == nil {
@@ -47,7 +52,7 @@ func narrows(was, is plan.Agent) bool {
 			return true
 		}
 	}
-	return next < len(was.Rules)
+	return slices.ContainsFunc(was.Rules[next:], func(r plan.Rule) bool { return !r.Deny })
 }
 
 // generation is a name that no other publication gives the agent.

@@ -119,14 +119,14 @@ func TestReportReplayed(t *testing.T) {
 	reporter := o.authority(t)
 	b := o.store(t, policy("one.test"))
 	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: b.Seq, Hash: b.Hash()}, reporter("test")))
-	_, err := o.await(t.Context(), b, []string{"a"})
+	_, _, err := o.await(t.Context(), b, []string{"a"})
 	require.NoError(t, err)
 	require.NoError(t, o.withdraw(t.Context(), b.Seq))
 	again := o.store(t, policy("two.test"))
 	require.Equal(t, b.Seq, again.Seq)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*o.Interval())
 	defer cancel()
-	_, err = o.await(ctx, again, []string{"a"})
+	_, _, err = o.await(ctx, again, []string{"a"})
 	require.ErrorContains(t, err, "control plane a has not taken publication 1")
 }
 

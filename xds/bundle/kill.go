@@ -23,7 +23,7 @@ func (o *Operator) Kill(ctx context.Context, k Killed) (*api.Converged, error) {
 		return nil, err
 	}
 	next := *before
-	next.Seq, next.Note = seq, ""
+	next.Seq, next.Note, next.TakesBack = seq, "", 0
 	next.Killed = before.Killed.And(k)
 	return o.impose(ctx, before, &next)
 }
@@ -54,7 +54,7 @@ func (o *Operator) Unkill(ctx context.Context, k Killed) (*api.Converged, error)
 		}
 	}
 	next := *before
-	next.Seq, next.Note = seq, ""
+	next.Seq, next.Note, next.TakesBack = seq, "", 0
 	next.Killed.Stack = before.Killed.Stack && !k.Stack
 	next.Killed.Agents = slices.DeleteFunc(slices.Clone(before.Killed.Agents), func(a string) bool { return slices.Contains(k.Agents, a) })
 	if err := o.create(ctx, before, &next); err != nil {

@@ -160,7 +160,10 @@ func (o *Operator) throughStore(ctx context.Context, before, next *Bundle) (*api
 		return nil, withdraw(err)
 	}
 	o.say("control plane %s tries version %s", ids[0], next.version())
-	nodes, err := o.await(ctx, next, ids[:1])
+	nodes, newer, err := o.await(ctx, next, ids[:1])
+	if newer > 0 {
+		return nil, o.conflict(ctx, before, newer)
+	}
 	var refused *api.Error
 	if errors.As(err, &refused) {
 		return nil, withdraw(err)
@@ -171,29 +174,30 @@ func (o *Operator) throughStore(ctx context.Context, before, next *Bundle) (*api
 	if err == nil && len(ids) > 1 {
 		o.say("live on %d nodes of %s; now %s", nodes, ids[0], strings.Join(ids[1:], ", "))
 		var more int
-		more, err = o.await(ctx, next, ids[1:])
+		more, _, err = o.await(ctx, next, ids[1:])
 		nodes += more
 	}
 	if err != nil {
 		return nil, errors.Join(err, o.restore(ctx, before, next, err))
 	}
-	return &api.Converged{Version: next.version(), Nodes: nodes, Millis: millis(start)}, nil
+	return &api.Converged{Seq: next.Seq, Version: next.version(), Nodes: nodes, Millis: millis(start)}, nil
 }
 
 // await returns when every one of the replicas reports that its nodes have
-// acknowledged b, or something newer, and how many nodes those are. One that stops
+// acknowledged b, or something newer, how many nodes those are, and the number of
+// what is newer, or 0. One that stops
 // to report meanwhile is not waited for, unless no other is left. The error
 // is an [*api.Error] if one reports that its nodes have not.
-func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (int, error) {
+func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (nodes int, newer uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
 	defer cancel()
 	tick := time.NewTicker(o.Interval())
 	defer tick.Stop()
-	waiting, nodes, gone := slices.Clone(ids), 0, 0
+	waiting, gone := slices.Clone(ids), 0
 	for len(waiting) > 0 {
 		select {
 		case <-ctx.Done():
-			return nodes, fmt.Errorf("control plane %s has not taken publication %d: %w", strings.Join(waiting, ", "), b.Seq, ctx.Err())
+			return nodes, newer, fmt.Errorf("control plane %s has not taken publication %d: %w", strings.Join(waiting, ", "), b.Seq, ctx.Err())
 		case <-tick.C:
 		}
 		var left []string
@@ -201,14 +205,17 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (int, err
 			r, err := o.ReadReport(ctx, id)
 			switch {
 			case err != nil:
-				return nodes, err
+				return nodes, newer, err
 			case r == nil:
 				left = append(left, id)
 			case r.Seq == b.Seq && r.Hash == b.Hash(), r.Seq > b.Seq:
 				nodes += r.Connected
+				if r.Seq > b.Seq {
+					newer = r.Seq
+				}
 				o.say("control plane %s: live on %d nodes", id, r.Connected)
 			case r.Failed == b.Seq && r.FailedHash == b.Hash():
-				return nodes, &api.Error{Message: fmt.Sprintf("control plane %s: %s", id, r.Problem)}
+				return nodes, newer, &api.Error{Message: fmt.Sprintf("control plane %s: %s", id, r.Problem)}
 			case r.Stale:
 				// It has died, or was replaced, shortly before.
 				gone++
@@ -220,9 +227,9 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (int, err
 		waiting = left
 	}
 	if gone == len(ids) && gone > 0 {
-		return 0, fmt.Errorf("control plane %s has not taken publication %d, and does not report any more", strings.Join(ids, ", "), b.Seq)
+		return 0, newer, fmt.Errorf("control plane %s has not taken publication %d, and does not report any more", strings.Join(ids, ", "), b.Seq)
 	}
-	return nodes, nil
+	return nodes, newer, nil
 }
 
 // Interval is how often it is worth to look into the store. A folder costs

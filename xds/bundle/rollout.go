@@ -33,6 +33,8 @@ func (o *Operator) rollOut(ctx context.Context, before, next *Bundle) (*api.Conv
 		}
 	}
 	switch refused := (*api.Error)(nil); {
+	case err == nil && first.Seq > next.Seq:
+		return nil, o.conflict(ctx, before, first.Seq)
 	case err == nil:
 	case errors.As(err, &refused), unreachable(err) && ctx.Err() == nil:
 		// Nobody serves it: it never was.
@@ -50,7 +52,7 @@ func (o *Operator) rollOut(ctx context.Context, before, next *Bundle) (*api.Conv
 	if err != nil {
 		return nil, errors.Join(err, o.restore(ctx, before, next, err))
 	}
-	v := &api.Converged{Version: first.Version, Nodes: first.Nodes + nodes, Millis: millis(start)}
+	v := &api.Converged{Seq: next.Seq, Version: first.Version, Nodes: first.Nodes + nodes, Millis: millis(start)}
 	if len(o.Controls) == 1 { // beside others, it may be with one of them
 		v.Missing = first.Missing
 	}
@@ -66,8 +68,8 @@ func (o *Operator) everywhere(ctx context.Context, b *Bundle) (*api.Converged, e
 		if err != nil {
 			return nil, err
 		}
-		nodes, err := o.await(ctx, b, ids)
-		return &api.Converged{Version: version, Nodes: nodes, Millis: millis(start)}, err
+		nodes, _, err := o.await(ctx, b, ids)
+		return &api.Converged{Seq: b.Seq, Version: version, Nodes: nodes, Millis: millis(start)}, err
 	}
 	if len(o.Controls) == 1 {
 		v, err := o.Controls[0].Sync(ctx)
@@ -81,7 +83,7 @@ func (o *Operator) everywhere(ctx context.Context, b *Bundle) (*api.Converged, e
 	if err != nil {
 		return nil, err
 	}
-	return &api.Converged{Version: version, Nodes: nodes, Millis: millis(start)}, nil
+	return &api.Converged{Seq: b.Seq, Version: version, Nodes: nodes, Millis: millis(start)}, nil
 }
 
 // sync tells the control planes, all at once, and returns how many nodes have
@@ -137,7 +139,7 @@ func (o *Operator) restore(ctx context.Context, before, next *Bundle, why error)
 	}
 	return o.undo(ctx, func(ctx context.Context) error {
 		again := *before
-		again.Seq = next.Seq + 1
+		again.Seq, again.TakesBack = next.Seq+1, next.Seq
 		again.Note = fmt.Sprintf("takes back %d: %.200s", next.Seq, why)
 		again.Generations = generations(again.Seq, next, before.Plan)
 		if err := o.create(ctx, next, &again); err != nil {
@@ -168,7 +170,7 @@ func (o *Operator) drop(ctx context.Context, before, next *Bundle, why error) er
 			return nil
 		}
 		again := *before // with its generations: next has cut nobody off
-		again.Seq = next.Seq + 1
+		again.Seq, again.TakesBack = next.Seq+1, next.Seq
 		again.Note = fmt.Sprintf("takes back %d: %.200s", next.Seq, why)
 		if err := o.create(ctx, next, &again); err != nil {
 			return fmt.Errorf("take back publication %d: %w", next.Seq, err)

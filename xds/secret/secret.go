@@ -133,7 +133,7 @@ func wait(ctx context.Context, started []*entry) error {
 			// The rest will come by way of changed.
 			return nil
 		case <-ctx.Done():
-			return fmt.Errorf("read secrets: %w", ctx.Err())
+			return fmt.Errorf("read secrets: %w", context.Cause(ctx))
 		}
 	}
 	return nil

@@ -1,0 +1,95 @@
+package bundle
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/xds/api"
+)
+
+// told is a control plane of which only the answer to sync counts.
+func told(t *testing.T, sync func() api.Converged) *api.Client {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "told") // a socket's path is short
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	path := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	m := http.NewServeMux()
+	m.HandleFunc("GET /v1/bundle", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("null")) })
+	m.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, _ *http.Request) {
+		assert.NoError(t, json.NewEncoder(w).Encode(sync()))
+	})
+	s := &http.Server{Handler: m, ReadHeaderTimeout: time.Minute}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	return api.Dial(path)
+}
+
+// TestOvertaken: who is overtaken between publishing and telling the control plane
+// is told so, and not that theirs is live.
+func TestOvertaken(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	theirs := *o
+	o.Controls = []*api.Client{told(t, func() api.Converged {
+		b := theirs.store(t, policy("theirs.test"))
+		assert.NoError(t, theirs.mark(t.Context(), kindProven, b, ""))
+		return api.Converged{Seq: b.Seq, Version: b.version(), Nodes: 1}
+	})}
+	_, err := o.Publish(t.Context(), policy("ours.test"))
+	var conflict *ConflictError
+	require.ErrorAs(t, err, &conflict)
+	require.Equal(t, uint64(2), conflict.Theirs.Seq)
+	require.ErrorContains(t, err, "theirs.test")
+	ours, err := o.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.Error(t, o.Proven(t.Context(), ours), "it was never live")
+}
+
+// TestEarlier: the version before is one that was live, and wanted.
+func TestEarlier(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	publish := func(host string, proven bool, back uint64) *Bundle {
+		before, seq, err := o.base(t.Context(), false, nil)
+		if seq > 1 {
+			require.NoError(t, err)
+		}
+		b := &Bundle{Seq: seq, Plan: policy(host), TakesBack: back}
+		require.NoError(t, o.create(t.Context(), before, b))
+		if proven {
+			require.NoError(t, o.mark(t.Context(), kindProven, b, ""))
+		}
+		return b
+	}
+	earlier := func() (*Bundle, error) {
+		history, err := o.History(t.Context())
+		require.NoError(t, err)
+		return o.Earlier(t.Context(), history, history[0].version())
+	}
+	one := publish("one.test", true, 0)
+	_, err := earlier()
+	require.ErrorIs(t, err, ErrNone)
+	publish("two.test", true, 0)
+	publish("refused.test", false, 0)
+	publish("two.test", true, 3)
+	publish("halfway.test", true, 0)
+	publish("two.test", true, 5)
+	got, err := earlier()
+	require.NoError(t, err)
+	require.Equal(t, one.Seq, got.Seq)
+	publish("three.test", true, 0)
+	got, err = earlier()
+	require.NoError(t, err)
+	require.Equal(t, policy("two.test"), got.Plan)
+}

@@ -1,0 +1,131 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// leasePatience is how long the end of a lease waits for a roll-out.
+const leasePatience = time.Second
+
+// underWay is the roll-out whose caller holds Control.rollout.
+type underWay struct {
+	seq  uint64
+	stop context.CancelCauseFunc
+}
+
+// interruptedError is why a roll-out was stopped: a node that does not answer
+// must not hold up what cannot wait.
+type interruptedError struct{ by string }
+
+func (e *interruptedError) Error() string {
+	return "it was stopped, for not every node had answered and " + e.by + " could not wait"
+}
+
+// interrupted returns why the roll-out of ctx was stopped, or nil.
+func interrupted(ctx context.Context) error {
+	var e *interruptedError
+	if errors.As(context.Cause(ctx), &e) {
+		return e
+	}
+	return nil
+}
+
+// begin lets hurry and expire stop the waiting of the publication's roll-out
+// until end is called. The caller holds rollout.
+func (c *Control) begin(ctx context.Context, seq uint64) (_ context.Context, end func()) {
+	ctx, stop := context.WithCancelCause(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.underWay = underWay{seq: seq, stop: stop}
+	if c.urgent > seq {
+		stop(supersededBy(c.urgent))
+	}
+	c.urgent = 0
+	return ctx, func() {
+		c.mu.Lock()
+		c.underWay = underWay{}
+		c.mu.Unlock()
+		stop(nil)
+	}
+}
+
+func supersededBy(seq uint64) error {
+	return &interruptedError{by: fmt.Sprintf("publication %d", seq)}
+}
+
+// lockFor takes rollout for what the store holds. What is proven there, such as
+// a kill, does not wait for the roll-out of what was published before.
+func (c *Control) lockFor(ctx context.Context) {
+	if !c.rollout.TryLock() {
+		c.hurry(ctx)
+		c.rollout.Lock()
+	}
+}
+
+// hurry stops the roll-out that is under way if the store holds a newer
+// publication that is proven.
+func (c *Control) hurry(ctx context.Context) {
+	view, err := c.store.Look(ctx)
+	if err != nil {
+		return // it is tried again, or nobody asked
+	}
+	c.mu.Lock()
+	seq := c.underWay.seq
+	c.mu.Unlock()
+	if view.Proven <= seq {
+		return
+	}
+	b, err := c.store.Get(ctx, view.Proven)
+	if err != nil || c.store.Proven(ctx, b) != nil {
+		return // anybody may have put it there
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.urgent = max(c.urgent, b.Seq)
+	if c.underWay.stop != nil && c.underWay.seq < b.Seq {
+		c.underWay.stop(supersededBy(b.Seq))
+	}
+}
+
+// hurrying calls hurry now and then until it is stopped: for a roll-out by the
+// one who otherwise looks into the store.
+func (c *Control) hurrying(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(c.store.Interval())
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				c.hurry(ctx)
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// lockForLease takes rollout for a lease that has ended.
+func (c *Control) lockForLease() {
+	if c.rollout.TryLock() {
+		return
+	}
+	late := time.AfterFunc(leasePatience, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.underWay.stop != nil {
+			c.underWay.stop(&interruptedError{by: "the end of a lease"})
+		}
+	})
+	defer late.Stop()
+	c.rollout.Lock()
+}

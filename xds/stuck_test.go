@@ -1,0 +1,114 @@
+package xds_test
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// stuck is a fleet of two nodes of which the first has stopped to answer while a
+// publication is rolled out: how that ends arrives at failed. Go lets it answer again.
+func stuck(t *testing.T, rules func(f *fleet.Fleet, up *fleet.Upstream) []plan.Agent) (f *fleet.Fleet, up *fleet.Upstream, failed chan error, goOn func()) {
+	t.Helper()
+	f = fleet.New(t, 2)
+	up = f.NewUpstream("one.test", "two.test")
+	agents := rules(f, up)
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: agents})
+	pid := f.EnvoyPID("n1")
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	goOn = func() { require.NoError(t, syscall.Kill(pid, syscall.SIGCONT)) }
+	t.Cleanup(goOn)
+	more := &plan.Plan{Stack: "test", Agents: append([]plan.Agent{{Name: "a", Rules: append([]plan.Rule{open("a", "two.test", up)}, agents[0].Rules...)}}, agents[1:]...)}
+	version, err := more.Version()
+	require.NoError(t, err)
+	failed = make(chan error, 1)
+	go func() {
+		_, err := f.Operator().Publish(t.Context(), more)
+		failed <- err
+	}()
+	require.Eventually(t, func() bool {
+		s, err := f.API.Status(t.Context())
+		require.NoError(t, err)
+		return s.Wanted == version
+	}, 5*time.Second, 5*time.Millisecond)
+	return f, up, failed, goOn
+}
+
+// TestKillDoesNotWait: a node that does not answer holds up what is published,
+// and no kill.
+func TestKillDoesNotWait(t *testing.T) {
+	t.Parallel()
+	f, up, failed, goOn := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
+		return []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{open("b", "one.test", up)}}}
+	})
+	s := openStream(t, f, up, "n2", "a", "https://one.test/")
+	other := openStream(t, f, up, "n2", "b", "https://one.test/")
+	killed := make(chan error, 1)
+	go func() {
+		_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+		killed <- err
+	}()
+	s.requireCut(t, time.Second)
+	require.Equal(t, 0, f.Get("n2", "a", "https://one.test/"))
+	require.ErrorContains(t, <-failed, "publication 3 could not wait; the previous version stays live")
+	require.Equal(t, 0, f.Get("n2", "a", "https://two.test/"))
+	other.requireOpen(t)
+	require.Empty(t, killed, "one node has not confirmed it yet")
+	goOn()
+	require.NoError(t, <-killed)
+	require.Equal(t, 0, f.Get("n1", "a", "https://one.test/"))
+	require.Equal(t, 200, f.Get("n1", "b", "https://one.test/"))
+}
+
+// TestKillThroughTheStoreDoesNotWait: nor does one that no control plane was told of.
+func TestKillThroughTheStoreDoesNotWait(t *testing.T) {
+	t.Parallel()
+	f, up, failed, goOn := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
+		return []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}
+	})
+	s := openStream(t, f, up, "n2", "a", "https://one.test/")
+	o := f.Operator()
+	o.Controls = nil
+	_, err := o.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+	require.ErrorContains(t, err, "no control plane has reported", "there is but one, which needs not to")
+	s.requireCut(t, 2*time.Second)
+	require.ErrorContains(t, <-failed, "publication 3 could not wait")
+	goOn()
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 0 }, 5*time.Second, 10*time.Millisecond)
+}
+
+// TestLeaseDoesNotWait: nor does the end of a lease.
+func TestLeaseDoesNotWait(t *testing.T) {
+	t.Parallel()
+	var ends time.Time
+	f, up, failed, _ := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
+		ends = time.Now().Add(5 * time.Second).Truncate(time.Second)
+		lease := open("b", "one.test", up)
+		lease.Expires = ends.UTC().Format(time.RFC3339)
+		return []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{lease}}}
+	})
+	s := openStream(t, f, up, "n2", "b", "https://one.test/")
+	s.requireCut(t, time.Until(ends)+3*time.Second)
+	require.False(t, time.Now().Before(ends), "it was cut before its time")
+	require.Equal(t, 0, f.Get("n2", "b", "https://one.test/"))
+	require.ErrorContains(t, <-failed, "the end of a lease could not wait; the previous version stays live")
+	require.Equal(t, 200, f.Get("n2", "a", "https://one.test/"))
+}
+
+// TestNoAnswer: a publication that a node does not answer is taken back, and what
+// was taken back is not what `postern rollback` goes to.
+func TestNoAnswer(t *testing.T) {
+	t.Parallel()
+	f, _, failed, _ := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
+		return []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}
+	})
+	require.ErrorContains(t, <-failed, "canary n1: node n1 did not acknowledge version")
+	require.Equal(t, 200, f.Get("n2", "a", "https://one.test/"))
+	require.Equal(t, 0, f.Get("n2", "a", "https://two.test/"))
+}
