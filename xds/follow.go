@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern/postern/xds/api"
@@ -22,8 +23,8 @@ const (
 	// A publication that did not converge is tried again after firstRetry, then
 	// after twice that, up to lastRetry: a refusal seldom goes away by itself.
 	firstRetry, lastRetry = 5 * time.Second, 5 * time.Minute
-	// maxRemoved bounds the removed nodes in one report.
-	maxRemoved = 500
+	// What one report has at most, so that it is small (bundle.Report).
+	maxRemoved, maxFleet, maxCredentials = 200, 50, 50
 )
 
 // follower is what a control plane knows of its store. Only follow uses it, but
@@ -304,6 +305,8 @@ func (c *Control) report(ctx context.Context, now time.Time) {
 			r.Connected++
 		}
 	}
+	r.Fleet, r.Rejected = fleet(s), s.Rejected
+	r.Credentials = s.Credentials[:min(len(s.Credentials), maxCredentials)]
 	f := &c.follower
 	if f.failed > s.Seq {
 		r.Failed, r.FailedHash = f.failed, f.failedHash
@@ -324,6 +327,40 @@ func (c *Control) report(ctx context.Context, now time.Time) {
 		return
 	}
 	f.reported = r
+}
+
+// fleet is what a report says of the nodes. When they have acknowledged what is
+// left out: a report would be due whenever one has.
+func fleet(s *api.Status) []api.Node {
+	nodes := slices.Clone(s.Nodes)
+	slices.SortStableFunc(nodes, func(a, b api.Node) int {
+		fine := func(n api.Node) int {
+			if n.Connected && n.Version == s.Version && n.Nack == "" {
+				return 1
+			}
+			return 0
+		}
+		return fine(a) - fine(b)
+	})
+	nodes = nodes[:min(len(nodes), maxFleet)]
+	for i := range nodes {
+		n := &nodes[i]
+		n.LastAck, n.Nack = time.Time{}, short(n.Nack)
+		n.Types = slices.Clone(n.Types)
+		for j := range n.Types {
+			n.Types[j].AckedAt, n.Types[j].Nack = time.Time{}, short(n.Types[j].Nack)
+		}
+	}
+	return nodes
+}
+
+// short is the beginning of a message: node's are theirs to choose.
+func short(message string) string {
+	const most = 200
+	if len(message) <= most {
+		return message
+	}
+	return strings.ToValidUTF8(message[:most], "") + "..."
 }
 
 // replicas are the reports, sorted. The caller holds mu.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
@@ -252,6 +253,25 @@ func TestReports(t *testing.T) {
 	require.Equal(t, "a", s.Replica)
 	require.Len(t, s.Replicas, 2)
 	require.Equal(t, []bool{false, true}, []bool{s.Replicas[0].Stale, s.Replicas[1].Stale})
+}
+
+// TestReportOfALargeFleet: what is wrong has room, whatever else there is, and what
+// nodes say does not fill it.
+func TestReportOfALargeFleet(t *testing.T) {
+	t.Parallel()
+	s := &api.Status{Version: "v"}
+	for i := range 1000 {
+		s.Nodes = append(s.Nodes, api.Node{ID: fmt.Sprint("n", i), Connected: true, Version: "v", LastAck: time.Now(), Types: []api.Type{{Name: "listeners", Version: "v", AckedAt: time.Now()}}})
+	}
+	s.Nodes[700].Connected = false
+	s.Nodes[900].Nack = strings.Repeat("no", maxMessage/2)
+	got := fleet(s)
+	require.Len(t, got, maxFleet)
+	require.Equal(t, []string{"n700", "n900", "n0"}, []string{got[0].ID, got[1].ID, got[2].ID})
+	require.Less(t, len(got[1].Nack), 300)
+	require.Zero(t, got[2].LastAck)
+	require.Zero(t, got[2].Types[0].AckedAt)
+	require.NotZero(t, s.Nodes[0].Types[0].AckedAt, "the status itself stays")
 }
 
 // TestDeleted: whoever can delete objects does not have a control plane that has

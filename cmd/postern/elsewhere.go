@@ -1,32 +1,67 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"slices"
 	"time"
 
-	"github.com/spf13/cobra"
-
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
 )
 
-// statusElsewhere shows the fleet of a stack whose control planes cannot be
-// asked, by what is in the bundle store.
-func statusElsewhere(cmd *cobra.Command, file string, home stacks.Home, asJSON, watch bool) error {
-	if watch {
-		return errors.New("--watch needs a control plane on this machine; this stack's are elsewhere, and report to the bundle store every few seconds")
+// reported is the fleet of a stack whose control planes cannot be asked, by what
+// they report to the bundle store.
+type reported struct {
+	o     *bundle.Operator
+	stack string
+}
+
+// Watch implements [observed]. It looks as often as a replica does.
+func (f *reported) Watch(ctx context.Context, each func(*api.Status) error) error {
+	tick := time.NewTicker(f.o.Interval())
+	defer tick.Stop()
+	var last []byte
+	for {
+		s, err := f.Status(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		said := *s
+		said.Replicas = slices.Clone(s.Replicas)
+		for i := range said.Replicas {
+			said.Replicas[i].Time = time.Time{} // that it has said so again is no change
+		}
+		now, err := json.Marshal(said)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(now, last) {
+			last = now
+			if err := each(s); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
 	}
-	o, err := operator(cmd.ErrOrStderr(), home)
-	if err != nil {
-		return err
-	}
-	s := &api.Status{Stack: stacks.NameOf(file), Nodes: []api.Node{}}
-	live, err := o.Current(cmd.Context())
+}
+
+// Status implements [observed].
+func (f *reported) Status(ctx context.Context) (*api.Status, error) {
+	s := &api.Status{Stack: f.stack, Nodes: []api.Node{}}
+	live, err := f.o.Current(ctx)
 	switch {
 	case errors.Is(err, bundle.ErrNone):
 	case err != nil:
@@ -34,7 +69,7 @@ func statusElsewhere(cmd *cobra.Command, file string, home stacks.Home, asJSON, 
 	default:
 		s.Seq = live.Seq
 		if s.Version, err = live.Plan.Version(); err != nil {
-			return err
+			return nil, err
 		}
 		for _, a := range live.Plan.Agents {
 			if live.Killed.Agent(a.Name) {
@@ -43,18 +78,48 @@ func statusElsewhere(cmd *cobra.Command, file string, home stacks.Home, asJSON, 
 		}
 	}
 	s.Wanted = s.Version
-	if s.Replicas, err = o.Reports(cmd.Context()); err != nil {
-		return err
+	if s.Replicas, err = f.o.Reports(ctx); err != nil {
+		return nil, err
 	}
-	if asJSON {
-		enc := json.NewEncoder(cmd.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(s)
-	}
-	return printElsewhere(cmd.OutOrStdout(), s, time.Now())
+	combine(s)
+	return s, nil
 }
 
-func printElsewhere(w io.Writer, s *api.Status, now time.Time) error {
+// combine makes one fleet of what the replicas that still report say of theirs.
+func combine(s *api.Status) {
+	nodes, credentials := map[string]api.Node{}, map[string]api.Credential{}
+	for _, r := range s.Replicas {
+		if r.Stale {
+			continue
+		}
+		if r.Rejected != nil {
+			s.Rejected = r.Rejected
+		}
+		for _, n := range r.Fleet {
+			// One that has moved is known to the replica that it has left, too.
+			if was, known := nodes[n.ID]; !known || n.Connected && !was.Connected {
+				nodes[n.ID] = n
+			}
+		}
+		for _, c := range r.Credentials {
+			if was, known := credentials[c.Name]; !known || was.OK && !c.OK {
+				credentials[c.Name] = c
+			}
+		}
+	}
+	for _, n := range nodes {
+		s.Nodes = append(s.Nodes, n)
+	}
+	for _, c := range credentials {
+		s.Credentials = append(s.Credentials, c)
+	}
+	slices.SortFunc(s.Nodes, func(a, b api.Node) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(s.Credentials, func(a, b api.Credential) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// printReporting is the first line of the status of such a fleet. It says of
+// control planes, not of nodes, for not all of these may be in the reports.
+func printReporting(w io.Writer, stack, version string, s *api.Status) {
 	took, reporting := 0, 0
 	for _, r := range s.Replicas {
 		if !r.Stale {
@@ -64,26 +129,8 @@ func printElsewhere(w io.Writer, s *api.Status, now time.Time) error {
 			}
 		}
 	}
-	version := s.Version
-	if version == "" {
-		version = "none yet"
-	}
-	// Not how many nodes: one that has just moved is in two reports.
-	fmt.Fprintf(w, "stack %s: version %s, live at %d/%d control planes, by what they report\n", s.Stack, version, took, reporting)
-	if s.Problem != "" {
-		fmt.Fprintf(w, "problem: %s\n", s.Problem)
-	}
+	fmt.Fprintf(w, "stack %s: version %s, live at %d/%d control planes, by what they report\n", stack, version, took, reporting)
 	if reporting == 0 {
 		fmt.Fprintln(w, "problem: no control plane reports: what is published is not served anew; nodes keep what they have")
 	}
-	if len(s.Killed) > 0 {
-		fmt.Fprintf(w, "killed: %v; `postern unkill` lets them work again\n", s.Killed)
-	}
-	if len(s.Replicas) == 0 {
-		return nil
-	}
-	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	printReplicas(t, s.Replicas, now)
-	return t.Flush()
 }

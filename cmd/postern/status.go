@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,7 +24,8 @@ func newStatusCmd() *cobra.Command {
 goes on until Ctrl-C: on a terminal the table is drawn anew when something changes, otherwise
 there is a line for each change, and with --json an object.
 
-Of a stack whose control planes are on other machines it shows what they report to the bundle store.`,
+Of a stack whose control planes are on other machines it shows what they report to the bundle store,
+with up to 50 nodes of each, those with trouble first.`,
 		Example: `  postern status
   postern status --watch
   postern status --json | jq '.nodes[] | select(.connected | not)'`,
@@ -38,23 +40,24 @@ Of a stack whose control planes are on other machines it shows what they report 
 			if err != nil {
 				return err
 			}
-			client, w := api.Dial(home.ControlSocket()), cmd.OutOrStdout()
 			verbose, err := cmd.Flags().GetBool("verbose")
 			if err != nil {
 				return err
 			}
-			table := func(w io.Writer, s *api.Status, now time.Time) error {
-				return printStatus(w, stacks.NameOf(file), s, now, statusDetails{types: verbose, source: sourceOf(file)})
+			fleet, err := fleetOf(cmd, file, home)
+			if err != nil {
+				return err
 			}
-			if elsewhere(home) {
-				return statusElsewhere(cmd, file, home, asJSON, watch)
+			w := cmd.OutOrStdout()
+			table := func(w io.Writer, s *api.Status, now time.Time) error {
+				return printStatus(w, stacks.NameOf(file), s, now, statusDetails{types: verbose, source: sourceOf(file), elsewhere: elsewhere(home)})
 			}
 			if watch {
-				return (&watcher{w: w, screen: isTerminal(w), asJSON: asJSON, draw: table}).run(cmd.Context(), client)
+				return (&watcher{w: w, screen: isTerminal(w), asJSON: asJSON, draw: table}).run(cmd.Context(), fleet.Watch)
 			}
-			s, err := client.Status(cmd.Context())
+			s, err := fleet.Status(cmd.Context())
 			if err != nil {
-				return fmt.Errorf("stack %s is not up: %w; bring it up with `go run . up %s`", stacks.NameOf(file), err, stacks.NameOf(file))
+				return err
 			}
 			if asJSON {
 				enc := json.NewEncoder(w)
@@ -69,12 +72,44 @@ Of a stack whose control planes are on other machines it shows what they report 
 	return cmd
 }
 
+// observed is where the state of a fleet is asked: its control plane, or what the
+// control planes report to the bundle store.
+type observed interface {
+	Status(ctx context.Context) (*api.Status, error)
+	// Watch calls each at first and with each change until ctx is done.
+	Watch(ctx context.Context, each func(*api.Status) error) error
+}
+
+func fleetOf(cmd *cobra.Command, file string, home stacks.Home) (observed, error) {
+	if !elsewhere(home) {
+		return here{api.Dial(home.ControlSocket()), stacks.NameOf(file)}, nil
+	}
+	o, err := operator(cmd.ErrOrStderr(), home)
+	return &reported{o: o, stack: stacks.NameOf(file)}, err
+}
+
+// here is a control plane on this machine.
+type here struct {
+	*api.Client
+	stack string
+}
+
+func (h here) Status(ctx context.Context) (*api.Status, error) {
+	s, err := h.Client.Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("stack %s is not up: %w; bring it up with `go run . up %s`", h.stack, err, h.stack)
+	}
+	return s, nil
+}
+
 // statusDetails are what a status can show more of.
 type statusDetails struct {
 	// types adds what each node has of each resource type.
 	types bool
 	// source says where in the stack file a rule is, "" if it is not there.
 	source func(rule string) string
+	// elsewhere is set if the status is what the control planes report.
+	elsewhere bool
 }
 
 // sourceOf says where in the stack file a rule is. The file is read only when
@@ -94,7 +129,11 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 	if version == "" {
 		version = "none yet"
 	}
-	fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes\n", name, version, liveOn(s), len(s.Nodes))
+	if details.elsewhere {
+		printReporting(w, name, version, s)
+	} else {
+		fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes\n", name, version, liveOn(s), len(s.Nodes))
+	}
 	if s.Wanted != s.Version {
 		fmt.Fprintf(w, "rolling out: version %s\n", s.Wanted)
 	}
@@ -120,7 +159,7 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 	for _, n := range s.Nodes {
 		fmt.Fprintf(t, "%s\t%t\t%s\t%s\t%s\n", n.ID, n.Connected, orDash(n.Version), ago(n.LastAck, now), nack(n, now))
 	}
-	if len(s.Replicas) > 1 {
+	if len(s.Replicas) > 1 || details.elsewhere && len(s.Replicas) > 0 {
 		fmt.Fprintln(t)
 		printReplicas(t, s.Replicas, now)
 	}

@@ -32,9 +32,9 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 }
 
-// run shows the fleet until ctx is done.
-func (v *watcher) run(ctx context.Context, client *api.Client) error {
-	return client.Watch(ctx, func(s *api.Status) error {
+// run shows the fleet until ctx is done: watch calls with each change of it.
+func (v *watcher) run(ctx context.Context, watch func(context.Context, func(*api.Status) error) error) error {
+	return watch(ctx, func(s *api.Status) error {
 		defer func() { v.last = s }()
 		now := time.Now()
 		switch {

@@ -58,3 +58,26 @@ func TestPrintStatusOfWhatIsMissing(t *testing.T) {
 		require.Contains(t, b.String(), text)
 	}
 }
+
+// TestCombine: a fleet of several control planes, by what they report.
+func TestCombine(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := &api.Status{Seq: 7, Version: "v1", Wanted: "v1", Replicas: []api.Replica{
+		{ID: "a", Seq: 7, Version: "v1", Time: now, Fleet: []api.Node{{ID: "n2", Connected: true, Version: "v1"}, {ID: "n1"}}, Credentials: []api.Credential{{Name: "key", OK: true}}},
+		{
+			ID: "b", Seq: 7, Version: "v1", Time: now, Fleet: []api.Node{{ID: "n1", Connected: true, Version: "v1"}, {ID: "n2"}},
+			Credentials: []api.Credential{{Name: "key", Problem: "the file is gone"}}, Rejected: &api.Rejection{Version: "v2", Node: "n1", Type: "clusters", Message: "bad", Rules: []string{"a/x"}},
+		},
+		{ID: "c", Stale: true, Fleet: []api.Node{{ID: "n9", Connected: true}}},
+	}}
+	combine(s)
+	require.Equal(t, []api.Node{{ID: "n1", Connected: true, Version: "v1"}, {ID: "n2", Connected: true, Version: "v1"}}, s.Nodes)
+	var b strings.Builder
+	require.NoError(t, printStatus(&b, "prod", s, now, statusDetails{elsewhere: true, source: func(string) string { return "stacks/prod.yaml:9" }}))
+	for _, text := range []string{
+		"stack prod: version v1, live at 2/2 control planes, by what they report", "it is about rule a/x (stacks/prod.yaml:9)", "routes fail closed: the file is gone", "does not report any more",
+	} {
+		require.Contains(t, b.String(), text)
+	}
+}

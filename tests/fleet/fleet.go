@@ -44,6 +44,8 @@ type Fleet struct {
 	t    testing.TB
 	Home stacks.Home
 	API  *api.Client
+	// Control is the control plane that StartControl began last.
+	Control *xds.Control
 	// Observability is what the control plane serves to monitoring.
 	Observability http.Handler
 	// CA is what agents trust; UpstreamCA is what signs upstreams.
@@ -108,7 +110,7 @@ func (f *Fleet) StartControl() {
 	}
 	c, err := xds.New(config)
 	require.NoError(f.t, err)
-	f.Observability = c.Observability()
+	f.Control, f.Observability = c, c.Observability()
 	nodes, err := net.Listen("unix", f.Home.XDSSocket())
 	require.NoError(f.t, err)
 	operators, err := net.Listen("unix", f.Home.ControlSocket())

@@ -72,6 +72,12 @@ type Replica struct {
 	// Removed says when nodes were removed, here or at another replica, whose
 	// certificates may still be valid.
 	Removed map[string]time.Time `json:"removed,omitempty"`
+	// Fleet are those of Nodes that it accepts, with trouble first, as far as there
+	// is room: without when they have acknowledged what.
+	Fleet []Node `json:"fleet,omitempty"`
+	// Rejected and Credentials are as in its Status.
+	Rejected    *Rejection   `json:"rejected,omitempty"`
+	Credentials []Credential `json:"credentials,omitempty"`
 	// Stale means that it has not reported for so long that it counts as gone.
 	Stale bool `json:"stale,omitempty"`
 }

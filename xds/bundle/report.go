@@ -215,7 +215,7 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (nodes in
 				}
 				o.say("control plane %s: live on %d nodes", id, r.Connected)
 			case r.Failed == b.Seq && r.FailedHash == b.Hash():
-				return nodes, newer, &api.Error{Message: fmt.Sprintf("control plane %s: %s", id, r.Problem)}
+				return nodes, newer, &api.Error{Message: fmt.Sprintf("control plane %s: %s", id, r.Problem), Rejection: r.Rejected}
 			case r.Stale:
 				// It has died, or was replaced, shortly before.
 				gone++

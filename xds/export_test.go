@@ -1,0 +1,4 @@
+package xds
+
+// Renew is what the control plane does when leaf certificates are due.
+func (c *Control) Renew() { c.refresh(true) }
