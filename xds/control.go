@@ -224,20 +224,40 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 }
 
-// resume serves what converged last. It was verified when it was kept, and is
-// again: a key that is not trusted any more takes its publications with it.
+// resume serves what converged last, or what the store holds since: a node that
+// comes from another replica, or had it from this one, is not put back to what was
+// before, not even for a moment. Nodes keep what they have until then, and operators
+// can reach the control plane already: who could not has published before.
 func (c *Control) resume(ctx context.Context) error {
+	good, err := c.lastGood()
+	if err != nil || good == nil {
+		return err
+	}
+	if b := c.provenAfter(ctx, good.Seq); b != nil {
+		good = b
+	}
+	if err := c.serve(ctx, good); err != nil {
+		return err
+	}
+	c.endLeases(good, c.cache.current(), c.clock.now())
+	return nil
+}
+
+// lastGood is what converged last, with whoever was killed since, or nil. It was
+// verified when it was kept, and is again: a key that is not trusted any more takes
+// its publications with it.
+func (c *Control) lastGood() (*bundle.Bundle, error) {
 	sealed, err := os.ReadFile(c.goodFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil //nolint:nilnil // there is none
 	}
 	if err != nil {
-		return fmt.Errorf("read control plane state: %w", err)
+		return nil, fmt.Errorf("read control plane state: %w", err)
 	}
 	good, err := c.store.Verify(sealed)
 	if err != nil {
 		c.cfg.Log.Error("the last good publication cannot be used any more", "file", c.goodFile(), "error", err)
-		return nil
+		return nil, nil //nolint:nilnil // there is none
 	}
 	sealed, err = os.ReadFile(c.killFile())
 	switch {
@@ -246,13 +266,25 @@ func (c *Control) resume(ctx context.Context) error {
 			good.Killed = good.Killed.And(kill.Killed)
 		}
 	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("read control plane state: %w", err)
+		return nil, fmt.Errorf("read control plane state: %w", err)
 	}
-	if err := c.serve(ctx, good); err != nil {
-		return err
+	return good, nil
+}
+
+// provenAfter is what the store holds above seq and is proven, or nil: also if it
+// does not answer soon, for follow says so.
+func (c *Control) provenAfter(ctx context.Context, seq uint64) *bundle.Bundle {
+	ctx, cancel := context.WithTimeout(ctx, slow)
+	defer cancel()
+	view, err := c.store.Look(ctx)
+	if err != nil || view.Proven <= seq {
+		return nil
 	}
-	c.endLeases(good, c.cache.current(), c.clock.now())
-	return nil
+	b, err := c.store.Get(ctx, view.Proven)
+	if err != nil || c.store.Proven(ctx, b) != nil {
+		return nil
+	}
+	return b
 }
 
 // Register adds the aggregated discovery service to the servers. It is called

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,6 +18,9 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/envoy"
@@ -144,6 +148,59 @@ func TestFollow(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, b.look(t.Context(), time.Now()))
 	require.Equal(t, []string{"a"}, b.Status().Killed)
+	require.NoError(t, os.Rename(w.path("bundle"), w.path("away")))
+	require.Equal(t, []string{"a"}, w.start(t, "b").Status().Killed)
+}
+
+// TestStartsWithTheStore: nodes that come to a control plane which was away are not
+// put back to what was before.
+func TestStartsWithTheStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.start(t, "a"), w.start(t, "b")
+	w.Controls = []*api.Client{w.dial(t, a)}
+	w.publish(t, "one.test")
+	require.Empty(t, b.look(t.Context(), time.Now()))
+	_, err := w.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+	require.NoError(t, err)
+	require.Empty(t, b.Status().Killed)
+	s := w.start(t, "b").Status() // it has not looked yet
+	require.Equal(t, uint64(2), s.Seq)
+	require.Equal(t, []string{"a"}, s.Killed)
+
+	// What is not proven, or not signed, is nothing to start with.
+	w.publish(t, "two.test")
+	mark := w.read(t, "bundle/0000000000000003.ok")
+	for _, not := range []string{"", strings.Replace(string(mark), `"seq":3`, `"seq":4`, 1)} {
+		w.write(t, "bundle/0000000000000003.ok", []byte(not))
+		require.Equal(t, uint64(1), w.start(t, "b").Status().Seq)
+	}
+}
+
+// TestKillIsKept: a kill in a publication that could not be rolled out whole holds
+// after a restart too, without the store.
+func TestKillIsKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.start(t, "a"), w.start(t, "b")
+	w.Controls = []*api.Client{w.dial(t, a)}
+	w.publish(t, "one.test")
+	require.Empty(t, b.look(t.Context(), time.Now()))
+	w.publish(t, "two.test")
+	_, err := w.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+	require.NoError(t, err)
+	good := w.path("b/good.bundle")
+	b.ledger.allow("n", true)
+	require.NoError(t, b.ledger.OnStreamDeltaRequest(1, &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "n"}, TypeUrl: resource.SecretType}))
+	before, err := os.ReadFile(good)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.NotEmpty(t, b.look(ctx, time.Now()), "the node takes nothing")
+	require.Equal(t, []string{"a"}, b.Status().Killed)
+	after, err := os.ReadFile(good)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
 	require.NoError(t, os.Rename(w.path("bundle"), w.path("away")))
 	require.Equal(t, []string{"a"}, w.start(t, "b").Status().Killed)
 }

@@ -41,6 +41,8 @@ type stack struct {
 	// programs are what was started, by name: "control", "n1".
 	mu       sync.Mutex
 	programs map[string]*fleet.Program
+	// args are what the program of that name is started with.
+	args func(name string) []string
 	// log is what all of them have said.
 	log bytes.Buffer
 }
@@ -66,6 +68,12 @@ func newStack(t testing.TB, nodes int) *stack {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
 	s := &stack{t: t, home: stacks.Home{Root: root}, ca: fleet.NewCA(t, "faults"), programs: map[string]*fleet.Program{}}
+	s.args = func(name string) []string {
+		if name == "control" {
+			return []string{"control", "--home", root}
+		}
+		return []string{"node", "--home", root, "--id", name, "--envoy", envoyBinary(t)}
+	}
 	fleet.WriteHome(t, s.home, s.ca)
 	s.api = api.Dial(s.home.ControlSocket())
 	s.start("control")
@@ -79,18 +87,19 @@ func newStack(t testing.TB, nodes int) *stack {
 	return s
 }
 
-// start runs the control plane, or the node of that name.
+func envoyBinary(t testing.TB) string {
+	t.Helper()
+	binary, err := envoy.Binary()
+	require.NoError(t, err)
+	return binary
+}
+
+// start runs the program of that name.
 func (s *stack) start(name string) {
 	s.t.Helper()
 	path, err := programs.Build("posternd", "posternd", "")
 	require.NoError(s.t, err)
-	args := []string{"control", "--home", s.home.Root}
-	if name != "control" {
-		binary, err := envoy.Binary()
-		require.NoError(s.t, err)
-		args = []string{"node", "--home", s.home.Root, "--id", name, "--envoy", binary}
-	}
-	s.run(name, path, args...)
+	s.run(name, path, s.args(name)...)
 }
 
 func (s *stack) run(name, path string, args ...string) {
