@@ -15,6 +15,12 @@ import (
 )
 
 const (
+	// glance is how often a store that is looked into less often is asked for the
+	// next publication only: a kill is to end access within a second, and to list a
+	// bucket costs a dozen times what asking for one object does.
+	glance = 250 * time.Millisecond
+	// arrival is how long a publication is looked for the mark of.
+	arrival = 3 * time.Second
 	// slow is after how long a store that does not answer is a problem to tell.
 	slow = 3 * time.Second
 	// unfinished is after how long a publication that is not proven counts as
@@ -42,6 +48,10 @@ type follower struct {
 	// tag is of the newest object at the last look, seen since when it is that.
 	tag  string
 	seen time.Time
+	// last is the newest number at the last look, arriving whether it may be marked
+	// any moment.
+	last     uint64
+	arriving bool
 	// checked is the tag of the object that was read, and newest or broken what
 	// came of it.
 	checked string
@@ -59,8 +69,9 @@ type follower struct {
 // follow looks into the store until ctx is done: it takes what is proven, or is
 // ours to try, and says in status what is wrong with the rest.
 func (c *Control) follow(ctx context.Context) {
-	tick := time.NewTicker(c.store.Interval())
+	tick, peek := time.NewTicker(c.store.Interval()), time.NewTicker(glance)
 	defer tick.Stop()
+	defer peek.Stop()
 	for {
 		now := time.Now()
 		c.mu.Lock()
@@ -83,11 +94,17 @@ func (c *Control) follow(ctx context.Context) {
 		if c.cfg.Replica != "" {
 			c.report(ctx, time.Now())
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case <-c.nudge:
+		for due := false; !due; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				due = true
+			case <-c.nudge:
+				due = true
+			case <-peek.C:
+				due = c.store.Interval() > glance && (c.follower.arriving || c.store.Has(ctx, c.follower.last+1))
+			}
 		}
 	}
 }
@@ -118,15 +135,18 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 		return fmt.Sprintf("the store shows publication %d as its newest, but control plane %s serves %d: it lost something, or was put back to an older copy; %s; publish again (`postern push`)",
 			view.Newest, id, seq, c.kept())
 	}
+	f.last, f.arriving = view.Newest, false
 	if view.Newest == 0 {
 		return ""
 	}
 	if f.tag != view.Tag {
 		f.tag, f.seen = view.Tag, now
 		if view.Newest > serving && view.Proven < view.Newest && !view.Try {
+			f.arriving = true
 			return "" // somebody publishes right now; the next look will do
 		}
 	}
+	f.arriving = view.Proven < view.Newest && now.Sub(f.seen) < arrival
 	if f.checked != view.Tag {
 		f.newest, f.broken = c.store.Get(ctx, view.Newest)
 		f.checked = view.Tag

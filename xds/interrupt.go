@@ -97,7 +97,7 @@ func (c *Control) hurrying(ctx context.Context) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(c.store.Interval())
+		tick := time.NewTicker(glance)
 		defer tick.Stop()
 		for {
 			select {

@@ -94,6 +94,7 @@ func TestStackOnAWS(t *testing.T) {
 	require.Regexp(t, `(?m)^\S+ +true +[0-9a-f]{16} `, shown, "nodes")
 	require.Regexp(t, `(?m)^\S+ +listeners +[0-9a-f]{16} +[0-9a-f]{16} `, shown, "what they have")
 	require.Regexp(t, `(?m)^key +awssecretsmanager +\S+ .* ok$`, shown, "credentials")
+	// The command waits for what the replicas report; access ends before.
 	s.postern("kill", "--agent", "coder")
 	_, err = get(s.agent(), "/always")
 	require.ErrorContains(t, err, "Forbidden")

@@ -332,6 +332,20 @@ func (s *Store) list(ctx context.Context) ([]*blob.ListObject, error) {
 const maxTries = 20
 
 // errTooLarge is what an object is that cannot be ours.
+// Has reports whether there is an object of that number: one cheap request. It
+// tells nothing of what the object is.
+func (s *Store) Has(ctx context.Context, seq uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	b, done, err := s.open(ctx)
+	if err != nil {
+		return false
+	}
+	defer done()
+	there, err := b.Exists(ctx, object(seq, suffixBundle))
+	return there && err == nil
+}
+
 var errTooLarge = errors.New("it is larger than anything of its kind")
 
 // fetch reads an object of at most that many bytes.
