@@ -102,27 +102,49 @@ func forbidden(rule string, reason plan.Reason, host string, match *routev3.Rout
 	}
 }
 
-// fullMatch is everything that a rule asks of a request. A rule that allows
-// asks it of all occurrences of a parameter or header, one that denies of any: who
-// sends two must not choose which of them counts.
-func fullMatch(r plan.Rule, path string) *routev3.RouteMatch {
+// denyMatch is everything that some server could read as what a rule denies.
+func denyMatch(r plan.Rule, path string) *routev3.RouteMatch {
+	m := anyPath()
+	if path != plan.AnyPath {
+		m = &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: plan.DeniedPath(path)}}}
+	}
+	method := methods(r.Methods)
+	if sm := method.GetStringMatch(); sm.GetExact() != "" {
+		sm.IgnoreCase = true
+	} else if re := sm.GetSafeRegex(); !method.GetInvertMatch() {
+		re.Regex = "(?i)" + re.GetRegex()
+	}
+	m.Headers = []*routev3.HeaderMatcher{method}
+	for _, c := range r.Query {
+		m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: ":path", HeaderMatchSpecifier: like(`[^?]*\?(?:` + plan.DeniedQuery(c) + `)`)})
+	}
+	for _, c := range r.Headers {
+		m.Headers = append(m.Headers, headerMatch(c, like(plan.DeniedHeader(c))))
+	}
+	return m
+}
+
+// headerMatch holds if one value of the header does what is asked for: Envoy
+// looks at each value of a header that comes several times.
+func headerMatch(c plan.Condition, value *routev3.HeaderMatcher_StringMatch) *routev3.HeaderMatcher {
+	if c.Present {
+		return &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
+	}
+	return &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: value}
+}
+
+// allowMatch is everything that a rule that allows asks of a request. It asks it
+// of all occurrences of a parameter or header: who sends two must not choose which
+// of them counts.
+func allowMatch(r plan.Rule, path string) *routev3.RouteMatch {
 	m := methodMatch(r, path)
 	for _, c := range r.Query {
 		there, notTwice := queryMatch(c)
-		m.Headers = append(m.Headers, there)
-		if !r.Deny {
-			m.Headers = append(m.Headers, notTwice)
-		}
+		m.Headers = append(m.Headers, there, notTwice)
 	}
 	for _, c := range r.Headers {
-		if c.Present {
-			m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}})
-			continue
-		}
-		// Envoy looks at each value of a header that comes several times, and
-		// one that matches is enough.
-		m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: exactly(c.Value)})
-		if !r.Deny {
+		m.Headers = append(m.Headers, headerMatch(c, exactly(c.Value)))
+		if !c.Present {
 			m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: like(otherThan(c.Value)), InvertMatch: true})
 		}
 	}

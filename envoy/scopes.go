@@ -260,8 +260,8 @@ func (b *builder) requestHost(agent, name string, domains []string, rules []plan
 	denies := func(r plan.Rule) bool { return r.Deny }
 	allows := func(r plan.Rule) bool { return !r.Deny }
 	conditional := func(r plan.Rule) bool { return !r.Deny && len(r.Query)+len(r.Headers) > 0 }
-	each(deniedBy, fullMatch, denies)
-	each(b.allow, fullMatch, allows)
+	each(deniedBy, denyMatch, denies)
+	each(b.allow, allowMatch, allows)
 	each(because(plan.ReasonCondition), methodMatch, conditional)
 	each(because(plan.ReasonMethod), func(_ plan.Rule, p string) *routev3.RouteMatch { return pathMatch(p) }, allows)
 	h.Routes = append(h.Routes, deny(agent, plan.ReasonPath, said(host), anyPath()))

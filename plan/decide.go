@@ -322,30 +322,43 @@ func (r *Rule) matchesMethod(method string) bool {
 	case "", "CONNECT", "TRACE", "TRACK":
 		return false
 	}
+	if r.Deny { // some servers take a method in any case
+		method = strings.ToUpper(method)
+	}
 	return slices.Contains(r.Methods, method) || slices.Equal(r.Methods, []string{AnyMethod})
 }
 
 func (r *Rule) matchesPath(path string) bool {
 	return slices.ContainsFunc(r.Paths, func(pattern string) bool {
+		if r.Deny {
+			return denied(DeniedPath(pattern), path)
+		}
 		p, err := ParsePath(pattern)
 		return err == nil && p.Match(path)
 	})
 }
 
 // matchesConditions reports whether the conditions of the rule hold. A rule
-// that denies is content with one occurrence of a parameter or header that has
-// the value; a rule that allows wants a parameter once, and no other value of a header.
+// that denies is content with one occurrence of a parameter or header in which
+// some server finds the value; a rule that allows wants a parameter once, and no
+// other value of a header.
 func (r *Rule) matchesConditions(req Request) bool {
+	if r.Deny {
+		return !slices.ContainsFunc(r.Query, func(c Condition) bool { return !denied(DeniedQuery(c), req.Query) }) &&
+			!slices.ContainsFunc(r.Headers, func(c Condition) bool {
+				return !slices.ContainsFunc(req.Header[c.Name], func(v string) bool { return denied(DeniedHeader(c), v) })
+			})
+	}
 	for _, c := range r.Query {
 		values := queryValues(req.Query, c.Name)
-		if !c.Present && !slices.Contains(values, c.Value) || len(values) == 0 || !r.Deny && len(values) > 1 {
+		if len(values) != 1 || !c.Present && values[0] != c.Value {
 			return false
 		}
 	}
 	for _, c := range r.Headers {
 		values := req.Header[c.Name]
 		other := func(v string) bool { return v != c.Value }
-		if len(values) == 0 || !c.Present && (!slices.Contains(values, c.Value) || !r.Deny && slices.ContainsFunc(values, other)) {
+		if len(values) == 0 || !c.Present && slices.ContainsFunc(values, other) {
 			return false
 		}
 	}

@@ -19,13 +19,17 @@ import (
 var (
 	generatedHosts     = []string{"a.x.test", "b.x.test", "c.b.x.test", "y.test"}
 	generatedWildcards = []string{"*.x.test", "*.b.x.test"}
-	generatedPaths     = []string{"/", "/v1/x", "/v1/y/z", "/v2", "/v1/%2e%2e/v2", "/v1/a%2Fb", "/v1//x", "/v1/x/"}
-	generatedQueries   = []string{"", "k=1", "k=2", "k=1&k=2", "%6b=1", "j=1&k=1"}
+	generatedPaths     = []string{
+		"/", "/v1/x", "/v1/y/z", "/v2", "/v1/%2e%2e/v2", "/v1/a%2Fb", "/v1//x", "/v1/x/", "/v1/x;y", "/v1;y/x", "/;/v1/x", "/v1%2Fx", "/v1%5cx", "/x/..%2fv2", "/V2", "/v1",
+		"/x/..;/v2", "/v1%252fx", "/v2%3by", "/v2.", "/%c0%afv2", "/a+b", "/@scope%2fname",
+	}
+	generatedQueries = []string{"", "k=1", "k=2", "k=1&k=2", "%6b=1", "j=1&k=1", "j=1;k=1", "k[]=1", "K=1", "k=+1", "k=%31", "k=%2531", "k", "k=1;j", "j[k]=1", "%20k=1"}
+	generatedHeaders = [][]string{nil, {"1"}, {"2"}, {"1", "2"}, {"2, 1"}, {"1;q=1"}, {`"1"`}, {"\xff, 1"}, {"\xff"}, {"11"}, {"1", "\xff"}}
 )
 
 // generatePlan draws rules as the loader could have made them: the mode of a
 // destination is that of its host.
-func generatePlan(rt *rapid.T, up *fleet.Upstream) *plan.Plan {
+func generatePlan(rt *rapid.T, up *fleet.Upstream, secret string) *plan.Plan {
 	a := plan.Agent{Name: "a"}
 	for i := range rapid.IntRange(0, 6).Draw(rt, "rules") {
 		r := plan.Rule{
@@ -53,9 +57,15 @@ func generatePlan(rt *rapid.T, up *fleet.Upstream) *plan.Plan {
 		if !r.Deny && r.Port == 443 && r.Host == "a.x.test" {
 			r.Gateway = 8080
 		}
+		if !r.Deny && rapid.Bool().Draw(rt, "credential") {
+			r.Credential = "k"
+		}
 		a.Rules = append(a.Rules, r)
 	}
-	return &plan.Plan{Stack: "test", Agents: []plan.Agent{a}}
+	return &plan.Plan{
+		Stack: "test", Agents: []plan.Agent{a},
+		Credentials: []plan.Credential{{Name: "k", Kind: plan.KindHeader, Header: "x-api-key", Secret: secret}},
+	}
 }
 
 // TestGeneratedPolicies: Envoy decides on generated requests under generated
@@ -64,9 +74,10 @@ func TestGeneratedPolicies(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
 	up := f.NewUpstream(append(slices.Clone(generatedHosts), generatedWildcards...)...)
+	secret := "file://" + f.Secret("k", "s3cr3t")
 	events := 0
 	rapid.Check(t, func(rt *rapid.T) {
-		p := generatePlan(rt, up)
+		p := generatePlan(rt, up, secret)
 		f.MustPublish(p)
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(f.CA.PEM)
@@ -79,14 +90,20 @@ func TestGeneratedPolicies(t *testing.T) {
 				Method: rapid.SampledFrom([]string{"GET", "POST", "DELETE", "TRACE"}).Draw(rt, "method"),
 				Path:   rapid.SampledFrom(generatedPaths).Draw(rt, "path"),
 				Query:  rapid.SampledFrom(generatedQueries).Draw(rt, "query"),
-				Header: map[string][]string{"x-h": rapid.SampledFrom([][]string{nil, {"1"}, {"2"}, {"1", "2"}}).Draw(rt, "header")},
+				Header: map[string][]string{"x-h": rapid.SampledFrom(generatedHeaders).Draw(rt, "header")},
 			}
 			if rapid.IntRange(0, 4).Draw(rt, "gateway") == 0 {
 				r.Scheme, r.Host, r.Port = "http", "localhost", 8080
+			} else if r.Host != "y.test" && rapid.IntRange(0, 4).Draw(rt, "fronted") == 0 {
+				r.Authority = rapid.SampledFrom(generatedHosts).Draw(rt, "authority")
 			}
 			f.DoTrusting("n1", r, roots)
 			requests[i] = r
-			require.Equal(rt, p.Decide(r).Allow, len(up.Seen()) == 1, "reached the upstream: %+v\n%+v", r, p)
+			d, seen := p.Decide(r), up.Seen()
+			require.Equal(rt, d.Allow, len(seen) == 1, "reached the upstream: %+v\n%+v", r, p)
+			if d.Allow {
+				require.Equal(rt, d.Credential != "", seen[0].Header.Get("X-Api-Key") == "s3cr3t", "the credential: %+v\n%+v", r, p)
+			}
 		}
 		// The log is written a moment later, and of a tunnel when it has ended.
 		before := events

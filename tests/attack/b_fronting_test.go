@@ -378,6 +378,15 @@ var fronting = []Case{
 			conn.Close()
 		}
 	}},
+	{ID: "B9", What: "a WebSocket where a rule denies the header", Ways: []Way{Explicit, Captured, Gateway}, Rules: func(s string) []plan.Rule {
+		return append(rulesOf(s), denial(s, "no-sockets", []plan.Condition{{Name: "upgrade", Present: true}}, nil))
+	}, Run: func(s *seat) {
+		for _, upgrade := range []string{"websocket", "WebSocket", "websocket\r\nUpgrade: websocket", "websocket, h2c", "raw"} {
+			s.mustDeny(s.ask("GET", "/v1/switch", "Connection: Upgrade", "Upgrade: "+upgrade), upgrade)
+			s.denyBy(plan.ReasonDenied, "no-sockets")
+		}
+		s.works()
+	}},
 	{ID: "B9", What: "a WebSocket stays with the one upstream; other upgrades do not exist", Ways: []Way{Explicit}, Run: func(s *seat) {
 		c := s.secure(s.host(api))
 		a := exchange(c, "GET", request("GET", "/v1/switch", s.host(api), "Connection: Upgrade", "Upgrade: websocket"))

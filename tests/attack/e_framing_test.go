@@ -177,6 +177,27 @@ var framing = []Case{
 			}
 		}
 	}},
+	{ID: "E3", What: "a denied path, as a server may decode it, where everything else is allowed", Ways: []Way{Explicit, Captured, Gateway}, Rules: func(s string) []plan.Rule {
+		admin, keys := denial(s, "admin", nil, nil), denial(s, "keys", nil, nil)
+		admin.Paths, keys.Paths = []string{"/admin/**"}, []string{"/v1/*/keys"}
+		return append(everything(s), admin, keys)
+	}, Run: func(s *seat) {
+		for _, path := range []string{
+			"/admin", "/admin/", "/admin/x", "/Admin/x", "/%61dmin/x", "//admin/x", "/x/../admin", "/admin/x;y", "/admin/a%2Fb", "/admin%2Fx", "/admin;x/y", "/;x/admin", "/%2fadmin/x", "/%5cadmin", `/admin\x`, "/.%2fadmin/x",
+			"/v1/..%2fadmin", "/v1/%2e%2e%2fadmin/x", "/v1/..%5Cadmin", "/v1/%252e%252e/admin", "/v1/x/..;/../admin", "/v1/%2e%2e;/admin", "/admin%252fx", "/%2561dmin", "/admin%3bx/y", "/admin%20/x", "/admin./x", "/admin%09", "/%c0%afadmin", "/%u0061dmin", "/x/%",
+		} {
+			s.mustDeny(s.ask("GET", path), path)
+			s.denyBy(plan.ReasonDenied, "admin")
+		}
+		for _, path := range []string{"/v1/x/keys", "/v1/group%2Fproject/keys", "/v1/a;b/keys", "/V1/x/KEYS/", "/v1%2fx%2fkeys", "/v1/x/;/keys"} {
+			s.mustDeny(s.ask("DELETE", path), path)
+			s.denyBy(plan.ReasonDenied, "keys")
+		}
+		for _, path := range []string{"/", "/administrator", "/x/admin", "/@scope%2Fname", "/v1/group%2Fadmin/files", "/v1/x;y", "/100%25/x"} {
+			require.Equal(s, 200, s.ask("GET", path).Status, "%s", path)
+			s.allow("api")
+		}
+	}},
 	{ID: "E3", What: "fragments and absolute URLs in the request line", Ways: []Way{Explicit}, Run: func(s *seat) {
 		for _, target := range []string{"/v1/x#/../secret", "/secret#/v1/x", "https://" + s.host(api) + "/secret", "https://" + s.host(api) + "/v1/../secret", "https://" + s.host(api) + "#/v1/x", "https://" + s.host(api) + "?/v1/x", "https://" + s.host(api)} {
 			a := s.ask("GET", target)
@@ -258,6 +279,20 @@ var framing = []Case{
 			s.mustDeny(s.ask("GET", "/v1/x?"+c[1]), c[1])
 			s.denyBy(plan.ReasonDenied, c[0])
 		}
+	}},
+	{ID: "E5", What: "a denial by a parameter or header, as a server may read them", Ways: []Way{Explicit, Captured, Gateway}, Rules: func(s string) []plan.Rule {
+		return append(everything(s), denial(s, "query", nil, []plan.Condition{{Name: "q", Value: "a b"}}), denial(s, "header", []plan.Condition{{Name: "x-mode", Value: "bad"}}, nil))
+	}, Run: func(s *seat) {
+		for _, query := range []string{"q=a+b", "q=a%20b", "x=1;q=a+b", "q=a+b;x", "q[]=a+b", "q%5B0%5D=a%20b", "Q=A+B", "+q=a+b", "q=+a+b", "%71=%61%2520b", "q=x&q=a+b"} {
+			s.mustDeny(s.ask("GET", "/v1/x?"+query), query)
+			s.denyBy(plan.ReasonDenied, "query")
+		}
+		for _, header := range []string{"X-Mode: Bad", "X-Mode: good, bad", "X-Mode: bad,good", "X-Mode: bad;q=1", "X-Mode: \"bad\"", "x-mode:\tbad \t", "X-Mode: \xff, bad", "X-Mode: good\r\nX-Mode: BAD"} {
+			s.mustDeny(s.ask("GET", "/v1/x", header), header)
+			s.denyBy(plan.ReasonDenied, "header")
+		}
+		require.Equal(s, 200, s.ask("GET", "/v1/x?q=ab&xq=a+b", "X-Mode: not-bad").Status)
+		s.allow("api")
 	}},
 	{ID: "E5", What: "a condition on a header is not met by one of several values", Ways: []Way{Explicit, Gateway}, Rules: func(s string) []plan.Rule {
 		r := rulesOf(s)
@@ -377,6 +412,13 @@ var framing = []Case{
 		require.Empty(s, s.arrivals())
 		s.lookedUp = true
 	}},
+}
+
+// everything is a rule that allows everything at the api host.
+func everything(s string) []plan.Rule {
+	r := rulesOf(s)[0]
+	r.Methods, r.Paths = []string{plan.AnyMethod}, []string{plan.AnyPath}
+	return []plan.Rule{r}
 }
 
 // denial is a rule that denies everything at the api host that meets conditions.

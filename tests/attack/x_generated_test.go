@@ -81,9 +81,9 @@ func (s *seat) drawRequest(rt *rapid.T) plan.Request {
 		Agent: s.name, Scheme: "https", Port: rapid.SampledFrom([]uint16{443, 443, 443, 8443}).Draw(rt, "port"),
 		Host:   rapid.SampledFrom([]string{"a.x.", "a.x.", "a.x.", "b.x.", "c.b.x.", "d.x.", "x."}).Draw(rt, "host") + s.name + ".test",
 		Method: rapid.SampledFrom([]string{"GET", "POST", "DELETE", "TRACE"}).Draw(rt, "method"),
-		Path:   rapid.SampledFrom([]string{"/", "/v1/x", "/v1/y/z", "/v2", "/v1/%2e%2e/v2", "/v1/a%2Fb", "/v1//x", "/v1/x/"}).Draw(rt, "path"),
-		Query:  rapid.SampledFrom([]string{"", "k=1", "k=2", "k=1&k=2", "%6b=1", "j=1&k=1"}).Draw(rt, "query"),
-		Header: map[string][]string{"x-h": rapid.SampledFrom([][]string{nil, {"1"}, {"2"}, {"1", "2"}}).Draw(rt, "header")},
+		Path:   rapid.SampledFrom([]string{"/", "/v1/x", "/v1/y/z", "/v2", "/v1/%2e%2e/v2", "/v1/a%2Fb", "/v1//x", "/v1/x/", "/v1/x;y", "/v1;y/x", "/v1%2Fx", "/V1/x", "/v1", "/x/..%2fv1/x", "/v1%252fx"}).Draw(rt, "path"),
+		Query:  rapid.SampledFrom([]string{"", "k=1", "k=2", "k=1&k=2", "%6b=1", "j=1&k=1", "j;k=1", "k[]=1", "K=+1"}).Draw(rt, "query"),
+		Header: map[string][]string{"x-h": rapid.SampledFrom([][]string{nil, {"1"}, {"2"}, {"1", "2"}, {"2, 1"}, {"\xff;1"}}).Draw(rt, "header")},
 	}
 	if s.way == Gateway {
 		r.Scheme, r.Host, r.Port = "http", "localhost", rapid.SampledFrom([]uint16{8080, 8080, 8081}).Draw(rt, "gateway")
