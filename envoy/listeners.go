@@ -257,8 +257,9 @@ func (b *builder) connectionManager(name, scope string, before ...*mutationv3.He
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{b.early(scope, before...)},
 		UpgradeConfigs:                []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		// The path that is matched is the path that is forwarded. Escaped
-		// slashes stay as they are: npm needs them, and patterns other than
-		// "everything" refuse them (plan.PathRegex).
+		// slashes stay as they are: npm needs them, patterns other than "everything"
+		// refuse them (plan.PathRegex), and rules that deny take them for slashes
+		// (plan.DeniedPath).
 		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,

@@ -75,7 +75,8 @@ func (p *Plan) NextExpiry(t time.Time) time.Time {
 //  3. In a tunnel nothing more can be seen: a rule that denies every request
 //     denies, otherwise the first that allows does.
 //  4. Otherwise a rule that denies and matches decides; if there is none, the
-//     first that allows and matches.
+//     first that allows and matches. What allows matches only what every server
+//     reads as what it names; what denies, whatever some server could.
 //
 // Over plain http only a gateway can be reached; the rules behind it decide as
 // in 4.
@@ -92,11 +93,11 @@ func (p *Plan) Decide(r Request) Decision {
 		host := lowerASCII(r.Host)
 		rules := agent.Covering(host, r.Port)
 		if !slices.ContainsFunc(rules, func(r Rule) bool { return !r.Deny }) {
-			deny.Reason = ReasonHost
+			deny.Reason, deny.Nearest = ReasonHost, agent.nearest(host, r.Port)
 			return deny
 		}
 		if !sameName(r, host) {
-			deny.Reason = ReasonName
+			deny.Reason, deny.Nearest = ReasonName, agent.nearest(host, r.Port)
 			return deny
 		}
 		if ModeOf(rules) == ModeTunnel {
@@ -115,8 +116,40 @@ func (p *Plan) Decide(r Request) Decision {
 			}
 		}
 	}
-	deny.Reason = ReasonScheme
+	deny.Reason, deny.Nearest = ReasonScheme, agent.nearest(lowerASCII(r.Host), r.Port)
 	return deny
+}
+
+// nearest is the ID of the first rule that allows something at the host, at best
+// at this port, or else at the one that has most of its name, or "".
+func (a *Agent) nearest(host string, port uint16) string {
+	best, id := 3, "" // that a top-level domain and a port are the same says nothing
+	for i := range a.Rules {
+		r := &a.Rules[i]
+		if r.Deny {
+			continue
+		}
+		near := 2 * commonLabels(r.Host, host)
+		if r.Covers(host) {
+			near = 2 * maxHost
+		}
+		if r.Port == port {
+			near++
+		}
+		if near > best {
+			best, id = near, r.ID
+		}
+	}
+	return id
+}
+
+// commonLabels is how many labels the names have in common at their ends.
+func commonLabels(a, b string) int {
+	n := 0
+	for x, y := strings.Split(a, "."), strings.Split(b, "."); n < min(len(x), len(y)) && x[len(x)-1-n] == y[len(y)-1-n]; {
+		n++
+	}
+	return n
 }
 
 // Covers reports whether the rule's host is, or is a wildcard above, the host,
@@ -302,6 +335,15 @@ func decide(rules []Rule, r Request, deny Decision) Decision {
 		}
 	}
 	return deny
+}
+
+// Literally reports whether what a rule that denies names is the request as every
+// server reads it, and not only as some server could.
+func (r *Rule) Literally(req Request) bool {
+	allows := *r
+	allows.Deny = false
+	path, err := NormalizePath(req.Path)
+	return err == nil && allows.matchesPath(path) && allows.matchesMethod(req.Method) && allows.matchesConditions(req)
 }
 
 // sameName reports whether the names inside the connection are the host it was

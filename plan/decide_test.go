@@ -50,18 +50,18 @@ func TestDecide(t *testing.T) {
 		{"no agent", func(r *Request) { r.Agent = "" }, Decision{Reason: ReasonAgent}},
 		{"agent without rules", func(r *Request) { r.Agent = "none" }, Decision{Rule: "none/default", Reason: ReasonHost}},
 		{"another agent's host", func(r *Request) { r.Host = "b.test" }, denied(ReasonHost, "")},
-		{"port that is not named", func(r *Request) { r.Port = 444 }, denied(ReasonHost, "")},
+		{"port that is not named", func(r *Request) { r.Port = 444 }, denied(ReasonHost, "a/read")},
 		{"address", func(r *Request) { r.Host = "127.0.0.1" }, denied(ReasonHost, "")},
 		{"no host", func(r *Request) { r.Host = "" }, denied(ReasonHost, "")},
 		{"suffix of a host", func(r *Request) { r.Host = "evil-h.test" }, denied(ReasonHost, "")},
 
-		{"SNI of another allowed host", func(r *Request) { r.SNI = "api.test" }, denied(ReasonName, "")},
-		{"authority of another allowed host", func(r *Request) { r.Authority = "api.test" }, denied(ReasonName, "")},
-		{"authority with another port", func(r *Request) { r.Authority = "h.test:8443" }, denied(ReasonName, "")},
-		{"authority without its port", func(r *Request) { r.Port, r.Authority = 8443, "h.test" }, denied(ReasonName, "")},
-		{"authority with user", func(r *Request) { r.Authority = "u@h.test" }, denied(ReasonName, "")},
-		{"SNI with a Kelvin sign", func(r *Request) { r.SNI = "\u212a.test" }, denied(ReasonName, "")},
-		{"name before path", func(r *Request) { r.SNI, r.Path = "b.test", "/nope" }, denied(ReasonName, "")},
+		{"SNI of another allowed host", func(r *Request) { r.SNI = "api.test" }, denied(ReasonName, "a/read")},
+		{"authority of another allowed host", func(r *Request) { r.Authority = "api.test" }, denied(ReasonName, "a/read")},
+		{"authority with another port", func(r *Request) { r.Authority = "h.test:8443" }, denied(ReasonName, "a/read")},
+		{"authority without its port", func(r *Request) { r.Port, r.Authority = 8443, "h.test" }, denied(ReasonName, "a/other")},
+		{"authority with user", func(r *Request) { r.Authority = "u@h.test" }, denied(ReasonName, "a/read")},
+		{"SNI with a Kelvin sign", func(r *Request) { r.SNI = "\u212a.test" }, denied(ReasonName, "a/read")},
+		{"name before path", func(r *Request) { r.SNI, r.Path = "b.test", "/nope" }, denied(ReasonName, "a/read")},
 
 		{"method", func(r *Request) { r.Method = "DELETE" }, denied(ReasonMethod, "a/read")},
 		{"method of the path's rule", func(r *Request) { r.Path = "/v2/x" }, denied(ReasonMethod, "a/write")},
@@ -83,13 +83,13 @@ func TestDecide(t *testing.T) {
 		{"path with query", func(r *Request) { r.Path = "/v1/x?y" }, denied(ReasonMalformed, "")},
 		{"no path", func(r *Request) { r.Path = "" }, denied(ReasonMalformed, "")},
 
-		{"plain http", func(r *Request) { r.Scheme, r.Port = "http", 80 }, denied(ReasonScheme, "")},
-		{"plain http to the TLS port", func(r *Request) { r.Scheme = "http" }, denied(ReasonScheme, "")},
-		{"no scheme", func(r *Request) { r.Scheme = "" }, denied(ReasonScheme, "")},
+		{"plain http", func(r *Request) { r.Scheme, r.Port = "http", 80 }, denied(ReasonScheme, "a/read")},
+		{"plain http to the TLS port", func(r *Request) { r.Scheme = "http" }, denied(ReasonScheme, "a/read")},
+		{"no scheme", func(r *Request) { r.Scheme = "" }, denied(ReasonScheme, "a/read")},
 		{"loopback without gateway", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "localhost", 8081 }, denied(ReasonScheme, "")},
 		{"port 0 is no gateway", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "localhost", 0 }, denied(ReasonScheme, "")},
 		{"another agent's gateway", func(r *Request) { r.Agent, r.Scheme, r.Host, r.Port = "b", "http", "localhost", 8080 }, Decision{Rule: "b/default", Reason: ReasonScheme}},
-		{"gateway by another name", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "h.test", 8080 }, denied(ReasonScheme, "")},
+		{"gateway by another name", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "h.test", 8080 }, denied(ReasonScheme, "a/read")},
 		{"gateway", func(r *Request) {
 			*r = Request{Agent: "a", Scheme: "http", Host: "localhost", Port: 8080, Method: "POST", Path: "/v1/messages"}
 		}, allowed("a/api", "m")},
@@ -109,6 +109,40 @@ func TestDecide(t *testing.T) {
 			c.change(&r)
 			require.Empty(t, cmp.Diff(c.want, testPlan.Decide(r)))
 		})
+	}
+}
+
+// TestNearest: of what is not allowed by its host, the rule that comes closest.
+func TestNearest(t *testing.T) {
+	t.Parallel()
+	p := &Plan{Agents: []Agent{{Name: "a", Rules: []Rule{
+		{ID: "a/no", Deny: true, Host: "www.api.example.test", Port: 443, Methods: []string{AnyMethod}, Paths: []string{AnyPath}},
+		{ID: "a/docs", Host: "docs.example.test", Port: 443, Methods: []string{AnyMethod}, Paths: []string{AnyPath}},
+		{ID: "a/api", Host: "api.example.test", Port: 8443, Methods: []string{AnyMethod}, Paths: []string{AnyPath}},
+		{ID: "a/api-later", Host: "api.example.test", Port: 8443, Methods: []string{"GET"}, Paths: []string{"/x"}},
+		{ID: "a/wild", Host: "*.cdn.test", Port: 443, Methods: []string{AnyMethod}, Paths: []string{AnyPath}},
+	}}}}
+	for _, c := range []struct {
+		scheme, host string
+		port         uint16
+		want         string
+	}{
+		{"https", "api.example.test", 443, "a/api"},
+		{"https", "www.api.example.test", 443, "a/api"}, // what denies is not near
+		{"https", "www.example.test", 443, "a/docs"},
+		{"https", "www.example.test", 8443, "a/api"},
+		{"https", "x.cdn.test", 8443, "a/wild"},
+		{"https", "cdn.test", 443, "a/wild"},
+		{"https", "evil.test", 443, ""},
+		{"https", "evil.test", 8443, ""},
+		{"https", "192.0.2.1", 443, ""},
+		{"http", "API.example.test", 80, "a/api"},
+		{"http", "x.cdn.test", 443, "a/wild"},
+		{"http", "localhost", 8080, ""},
+	} {
+		d := p.Decide(Request{Agent: "a", Scheme: c.scheme, Host: c.host, Port: c.port, Method: "GET", Path: "/"})
+		require.False(t, d.Allow)
+		require.Equal(t, c.want, d.Nearest, "%s://%s:%d", c.scheme, c.host, c.port)
 	}
 }
 

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Path is a parsed path pattern. The zero value matches nothing.
+// Path is a parsed path pattern, as rules that allow mean it; for those that deny
+// see [DeniedPath]. The zero value matches nothing.
 //
 // A pattern is "/" followed by segments. A segment is literal, or "*" for
 // exactly one segment that is not empty, or, as the last one, "**" for any

@@ -122,9 +122,11 @@ type Rule struct {
 	// Mode is how the destination is reached, [ModeIntercept] or [ModeTunnel].
 	// All rules of one agent for the same Host and Port have the same.
 	Mode string `json:"mode,omitempty"`
-	// Methods are upper-case and sorted, or exactly [AnyMethod].
+	// Methods are upper-case and sorted, or exactly [AnyMethod]. What denies
+	// matches them in any case.
 	Methods []string `json:"methods"`
-	// Paths are patterns in the form that [ParsePath] accepts, sorted.
+	// Paths are patterns in the form that [ParsePath] accepts, sorted. What
+	// they mean in a rule that denies says [DeniedPath].
 	Paths []string `json:"paths"`
 	// Query and Headers are conditions that must all hold, sorted by name.
 	Query   []Condition `json:"query,omitempty"`
@@ -186,9 +188,10 @@ const (
 
 // Condition is what a query parameter or header must be. If it comes more than
 // once, a rule that allows does not match, unless all values of a header are the
-// one that it wants; a rule that denies matches if one of them is.
+// one that it wants; a rule that denies matches if some server could find the value
+// in one of them: see [DeniedQuery] and [DeniedHeader].
 type Condition struct {
-	// Name is case-sensitive in a query, lower-case for a header.
+	// Name is case-sensitive in a query, unless the rule denies; lower-case for a header.
 	Name string `json:"name"`
 	// Value is the exact value, percent-decoded for a query; if Present is set
 	// any value will do.

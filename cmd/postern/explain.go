@@ -248,7 +248,11 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 	case plan.ReasonCondition:
 		return nearby(stack, near, "it asks for "+conditions(near)+": send that, or change its query: or headers:", r)
 	case plan.ReasonDenied:
-		return []string{fmt.Sprintf("take rule %s away, or narrow it: %s", d.Rule, stack.Source(d.Rule))}
+		narrow := fmt.Sprintf("take rule %s away, or narrow it: %s", d.Rule, stack.Source(d.Rule))
+		if find(p, d.Rule).Literally(r) {
+			return []string{narrow}
+		}
+		return []string{"write it as every server reads it: some server could take this for what rule " + d.Rule + " names (docs/policy.md, Denying)", narrow}
 	case plan.ReasonScheme:
 		https := r
 		https.Scheme = "https"
