@@ -28,11 +28,13 @@ var (
 	blank = `(?:\+|` + escaped(`[01][0-9a-f]|20|7f|85|a0`) + `)`
 	// ending is what some server takes off the end of a name: Windows also dots.
 	ending = `(?:` + dot + `|` + blank + `)*` + parameter
+	// cut is what some server ends a path at: once decoded, a query, a fragment, a zero byte.
+	cut = escaped(`3f|23|00`)
 	// nothing are segments that some server leaves out.
 	nothing = `(?:` + separator + ending + `)*`
 	// anywhere are paths that lead who knows where: with a dot segment that Envoy
 	// did not take for one, an escape that is none, or overlong UTF-8.
-	anywhere = `.*(?:` + separator + dot + dot + ending + `(?:` + separator + `.*)?` +
+	anywhere = `.*(?:` + separator + dot + dot + ending + `(?:(?:` + separator + `|` + cut + `).*)?` +
 		`|%[0-9a-f]?(?:[^0-9a-f].*)?` +
 		`|` + escaped(`c[01]|e0`+escaped(`[89][0-9a-f]`)+`|f0`+escaped(`8[0-9a-f]`)) + `.*)`
 )
@@ -62,9 +64,9 @@ func DeniedPath(pattern string) string {
 		}
 	}
 	if p.rest {
-		b.WriteString(`(?:` + separator + `.*)?`)
+		b.WriteString(`(?:(?:` + separator + `|` + cut + `).*)?`)
 	} else {
-		b.WriteString(nothing)
+		b.WriteString(nothing + `(?:` + cut + `.*)?`)
 	}
 	b.WriteString(`|` + anywhere + `)`)
 	return b.String()
@@ -78,7 +80,7 @@ func DeniedQuery(c Condition) string {
 	// PHP cannot say these in a variable's name.
 	name := strings.ReplaceAll(spellings(c.Name), spelling('_'), `(?:[_.+[]|`+escaped(`5f|2e|20|2b|5b`)+`)`)
 	name = blank + `*` + name + `(?:[._]|` + blank + `|` + escaped(`2e|5f`) + `)*(?:(?:\[|` + escaped(`5b|00`) + `)[^&;=]*)?`
-	value := `=` + blank + `*` + spellings(c.Value) + blank + `*`
+	value := `=` + blank + `*` + spellings(c.Value) + blank + `*(?:` + escaped(`00`) + `[^&;]*)?`
 	switch {
 	case c.Present:
 		value = `(?:=.*)?`

@@ -59,6 +59,16 @@ func IsWrite(method string) bool {
 	return !slices.Contains([]string{"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH", "QUERY"}, method)
 }
 
+// writes reports whether requests of the rule with a method are there to change
+// something: those for a WebSocket, which is two-way, are whatever their method.
+func (r *Rule) writes(method string) bool { return IsWrite(method) || r.upgrades() }
+
+// upgrades reports whether the rule asks for a WebSocket. That one that asks for
+// nothing lets them open, too, is not said of each.
+func (r *Rule) upgrades() bool {
+	return slices.ContainsFunc(r.Headers, func(c Condition) bool { return c.Name == "upgrade" })
+}
+
 // gains says what a rule that allows lets an agent do that it could not before.
 func gains(r *Rule, was *Agent) assessment {
 	var a assessment
@@ -68,7 +78,7 @@ func gains(r *Rule, was *Agent) assessment {
 		return slices.ContainsFunc(there, func(h Rule) bool { return is(&h) })
 	}
 	wildcard := strings.HasPrefix(r.Host, "*.")
-	writes := slices.ContainsFunc(r.Methods, IsWrite)
+	writes := slices.ContainsFunc(r.Methods, r.writes)
 	switch {
 	case len(there) == 0 && wildcard:
 		a.add(RiskHigh, "every name below %s is new", strings.TrimPrefix(r.Host, "*."))
@@ -144,13 +154,15 @@ func (a *assessment) requests(r *Rule, there []Rule) {
 				if !slices.Contains(paths, p) {
 					paths = append(paths, p)
 				}
-				writes = writes || IsWrite(m)
+				writes = writes || r.writes(m)
 			case !lasting:
 				longer = true
 			}
 		}
 	}
 	switch {
+	case writes && r.upgrades():
+		a.add(RiskHigh, "new: to write (WebSockets) at %s", strings.Join(paths, ", "))
 	case writes:
 		a.add(RiskHigh, "new: to write (%s) at %s", words(methods), strings.Join(paths, ", "))
 	case len(methods) > 0:

@@ -40,6 +40,11 @@ func TestRisk(t *testing.T) {
 		{"wildcard", nil, another(func(r *Rule) { r.Host, r.Credential = "*.y.test", "" }), RiskHigh, "every name below y.test is new"},
 		{"new host", nil, another(func(r *Rule) { r.Host, r.Credential = "y.test", "" }), RiskMedium, "y.test is a new host"},
 		{"new host to write to", nil, another(func(r *Rule) { r.Host, r.Credential, r.Methods = "y.test", "", []string{"PUT"} }), RiskHigh, "y.test is a new host, to write to as well"},
+		{"new host for WebSockets", nil, another(func(r *Rule) {
+			r.Host, r.Credential, r.Headers = "y.test", "", []Condition{{Name: "upgrade", Value: "websocket"}}
+		}), RiskHigh, "y.test is a new host, to write to as well"},
+		{"WebSockets", nil, another(func(r *Rule) { r.Paths, r.Headers = []string{"/live"}, []Condition{{Name: "upgrade", Present: true}} }), RiskHigh, "new: to write (WebSockets) at /live"},
+		{"WebSockets where GET was allowed", nil, another(func(r *Rule) { r.Headers = []Condition{{Name: "upgrade", Present: true}} }), RiskLow, "nothing that was not allowed already"},
 		{"new port", nil, another(func(r *Rule) { r.Port, r.Credential = 8443, "" }), RiskMedium, "x.test is a new host"},
 		{"credential at a new host", nil, another(func(r *Rule) { r.Host = "y.test" }), RiskHigh, "y.test is a new host; credential k reaches y.test"},
 		{"another credential", nil, changed(func(r *Rule) { r.Credential = "l" }), RiskHigh, "credential l reaches x.test"},
@@ -124,7 +129,7 @@ func TestNoRiskIsMissed(t *testing.T) {
 		r := Request{
 			Agent: "a", Scheme: "https", Host: rapid.SampledFrom([]string{"x.test", "a.x.test", "b.a.x.test"}).Draw(t, "to"), Port: 443,
 			Method: rapid.SampledFrom([]string{"GET", "POST", "PUT"}).Draw(t, "with"), Query: rapid.SampledFrom([]string{"", "q=1", "q=2"}).Draw(t, "asks"),
-			Path: rapid.SampledFrom([]string{"/", "/a", "/a/", "/a/b", "/a/b/c", "/c/b", "/a%2fb", "/a/;x"}).Draw(t, "for"),
+			Path: rapid.SampledFrom([]string{"/", "/a", "/a/", "/a/b", "/a/b/c", "/c/b", "/a%2fb", "/a/;x", "/a;x/b", "/A/b", "/x/..%2fa"}).Draw(t, "for"),
 		}
 		was, is := old.Decide(r), new.Decide(r)
 		if !is.Allow || was.Allow && (is.Credential == "" || is.Credential == was.Credential) {

@@ -21,7 +21,7 @@ var (
 	generatedWildcards = []string{"*.x.test", "*.b.x.test"}
 	generatedPaths     = []string{
 		"/", "/v1/x", "/v1/y/z", "/v2", "/v1/%2e%2e/v2", "/v1/a%2Fb", "/v1//x", "/v1/x/", "/v1/x;y", "/v1;y/x", "/;/v1/x", "/v1%2Fx", "/v1%5cx", "/x/..%2fv2", "/V2", "/v1",
-		"/x/..;/v2", "/v1%252fx", "/v2%3by", "/v2.", "/%c0%afv2", "/a+b", "/@scope%2fname",
+		"/x/..;/v2", "/v1%252fx", "/v2%3by", "/v2%3fy/z", "/v1/%23x", "/v2.", "/%c0%afv2", "/a+b", "/@scope%2fname",
 	}
 	generatedQueries = []string{"", "k=1", "k=2", "k=1&k=2", "%6b=1", "j=1&k=1", "j=1;k=1", "k[]=1", "K=1", "k=+1", "k=%31", "k=%2531", "k", "k=1;j", "j[k]=1", "%20k=1"}
 	generatedHeaders = [][]string{nil, {"1"}, {"2"}, {"1", "2"}, {"2, 1"}, {"1;q=1"}, {`"1"`}, {"\xff, 1"}, {"\xff"}, {"11"}, {"1", "\xff"}}
