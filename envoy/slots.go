@@ -80,13 +80,13 @@ var headerSlots = []string{
 var headerSuffixes = []string{"-api-key", "-apikey", "-api-token", "-access-token", "-auth-token", "-session-token", "-secret-key", "-client-secret"}
 
 // parameterSlots are query parameters, in lower case: case counts nowhere, as
-// it does not for some services.
+// it does not for some services, nor does which of "-", "." and "_" it is.
 var parameterSlots = []string{
 	// By custom: Google and Trello; everybody else.
-	"key", "api_key", "api-key", "apikey", "x-api-key", "api_token", "api-token", "apitoken", "app_key", "appkey", "hapikey", "subscription-key",
+	"key", "api_key", "apikey", "x-api-key", "api_token", "apitoken", "app_key", "appkey", "hapikey", "subscription-key",
 	// RFC 6750, section 2.3, and OAuth 1; GitLab, Gitea, Trello.
-	"access_token", "access-token", "accesstoken", "oauth_token", "oauth_signature", "oauth_consumer_key", "id_token", "private_token", "job_token",
-	"token", "auth", "auth_token", "auth-token", "authtoken", "authorization", "bearer", "jwt", "session_token", "user_token",
+	"access_token", "accesstoken", "oauth_token", "oauth_signature", "oauth_consumer_key", "id_token", "private_token", "job_token",
+	"token", "auth", "auth_token", "authtoken", "authorization", "bearer", "jwt", "session_token", "user_token",
 	// OAuth's client, and passwords.
 	"client_secret", "client_assertion", "secret", "password", "passwd",
 	// Signed URLs are credentials of whoever signed them. AWS, S3's older form, CloudFront; Google; Azure (the signature is enough).
@@ -135,8 +135,12 @@ func (b *builder) queryFilter() *hcmv3.HttpFilter {
 		}
 		return "{" + s.String() + "}"
 	}
+	spelled := make([]string, len(parameterSlots))
+	for i, n := range parameterSlots {
+		spelled[i] = strings.ReplaceAll(n, "-", "_") // as decode has it
+	}
 	source := fmt.Sprintf("local parameters = %s\nlocal protocols = %s\nlocal secret = %q\n",
-		list(parameterSlots, "[%q]=true,"), list(protocolSlots, "%q,"), secretHeader) + slotsScript
+		list(spelled, "[%q]=true,"), list(protocolSlots, "%q,"), secretHeader) + slotsScript
 	return b.filterOnly(filterQuery, "envoy.filters.http.lua", script(filterQuery, source),
 		b.header(":path", &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Contains{Contains: "?"}}),
 		b.header("sec-websocket-protocol", present()),

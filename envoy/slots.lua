@@ -9,8 +9,11 @@ local function decode(name)
   local s = name:gsub("+", " "):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
   -- As PHP reads a name: without what precedes it, and up to a zero byte or a
   -- bracket. Some servers trim what follows it, too.
+  -- In between it takes dots and spaces for underscores; to others these and
+  -- hyphens are one.
   s = s:match("^%s*([^%z%[]*)"):gsub("[%s%._]+$", "")
-  return s:lower()
+  s = s:lower():gsub("[%s%.%-]", "_")
+  return s
 end
 
 local function encode(value)
@@ -43,7 +46,7 @@ local function scrub_path(all, parameter)
     return
   end
   local before, query = path:match("^([^?]*)%??(.*)$")
-  local after = stripped(query, parameter and parameter:lower())
+  local after = stripped(query, parameter and decode(parameter))
   if parameter then
     after = (after == "" and "" or after .. "&") .. encode(parameter) .. "=" .. encode(value)
   end

@@ -106,7 +106,7 @@ var ownHeaders = []string{
 // ownQuery is the same in a query, between what must arrive as it was sent.
 const (
 	ownQuery = "b=2&KEY=agents-own&a=%26key%3Dx+y&k%65y=agents-own&key=agents-own&api_key=agents-own&access_token=agents-own&Token=agents-own&" +
-		"X-Amz-Signature=agents-own&X-Amz-Credential=agents-own&sig=agents-own&c=1;apikey=agents-own&flag&%41pi-Key=agents-own&d=%2F"
+		"X-Amz-Signature=agents-own&X-Amz-Credential=agents-own&sig=agents-own&c=1;apikey=agents-own&api.key=agents-own&access%20token[]=agents-own&auth+token=agents-own&flag&%41pi-Key=agents-own&d=%2F"
 	leftQuery = "b=2&a=%26key%3Dx+y&c=1;&flag&d=%2F"
 )
 
