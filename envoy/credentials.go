@@ -111,7 +111,7 @@ func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev
 	if !ok {
 		return
 	}
-	header, _, err := injected(c)
+	header, prefix, err := injected(c)
 	if err != nil {
 		return
 	}
@@ -133,7 +133,7 @@ func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev
 	}
 	if value != "" {
 		per[filterEcho] = b.any(&luav3.LuaPerRoute{})
-		responses = append(responses, overwrite(injectedHeader, value))
+		responses = append(responses, overwrite(injectedHeader, fmt.Sprintf("%d %s", len(prefix), value)))
 	}
 	per[filterInjected] = b.any(&headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: responses}})
 }

@@ -171,7 +171,8 @@ func script(name, source string) *luav3.Lua {
 		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: source}},
 		// The route was chosen by the path as it came, and stays.
 		ClearRouteCache: wrapperspb.Bool(false),
-		// One interpreter for all agents: it keeps nothing from one request to the next.
+		// One interpreter for all agents: from one request to the next, it keeps
+		// nothing but how else a credential can be written, by the credential.
 		SharedVmId: name,
 	}
 }

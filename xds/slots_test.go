@@ -3,10 +3,12 @@ package xds_test
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +104,99 @@ func TestEchoedCredential(t *testing.T) {
 		require.Equal(t, "42", resp.Header.Get("X-Request"))
 		require.Equal(t, "Bearer realm=x", resp.Header.Get("Www-Authenticate"))
 		require.Contains(t, resp.Header.Get("Location"), "/next?a=1")
+	}
+}
+
+// TestSpelledCredential: an upstream that sends the credential back without what
+// the policy has put before it, or as base64 or hex, does not get it to the agent.
+func TestSpelledCredential(t *testing.T) {
+	t.Parallel()
+	const canary = "canary?~spelled/\xff>1"
+	f := fleet.New(t, 1)
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a"}}}
+	for name, c := range map[string]plan.Credential{
+		"dashed":  {Kind: plan.KindHeader, Header: "authorization", Prefix: "sso-key "},
+		"equals":  {Kind: plan.KindHeader, Header: "x-team", Prefix: "Token token="},
+		"digits":  {Kind: plan.KindHeader, Header: "x-team", Prefix: "AWS4 100%REQ(x)% "},
+		"bare":    {Kind: plan.KindHeader, Header: "x-team"},
+		"bearer":  {Kind: plan.KindBearer},
+		"basic":   {Kind: plan.KindBasic, Username: "u"},
+		"query":   {Kind: plan.KindQuery, Parameter: "q"},
+		"written": {Kind: plan.KindHeader, Header: "authorization", Secret: "Bearer " + canary},
+		"short":   {Kind: plan.KindBearer, Secret: "pin-1"},
+	} {
+		secret := canary
+		if c.Secret != "" {
+			secret = c.Secret
+		}
+		c.Name, c.Secret = name, "file://"+f.Secret(name, secret)
+		p.Credentials = append(p.Credentials, c)
+	}
+	slices.SortFunc(p.Credentials, func(a, b plan.Credential) int { return strings.Compare(a.Name, b.Name) })
+	hosts := make([]string, 0, len(p.Credentials))
+	for _, c := range p.Credentials {
+		hosts = append(hosts, c.Name+".test")
+	}
+	up := newEcho(t, f, hosts...)
+	for _, c := range p.Credentials {
+		p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{
+			ID: "a/" + c.Name, Host: c.Name + ".test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: up.pin, Credential: c.Name,
+		})
+	}
+	f.MustPublish(p)
+	up.answer(func(w http.ResponseWriter, r *http.Request) {
+		h, key := w.Header(), canary
+		if r.Host == "short.test" {
+			key = "pin-1"
+		}
+		n := 0
+		add := func(s string) {
+			n++
+			h.Set("X-Echo-"+strconv.Itoa(n), s)
+		}
+		forms := []string{
+			key, strings.ToLower(url.QueryEscape(key)), url.QueryEscape(key),
+			hex.EncodeToString([]byte(key)), strings.ToUpper(hex.EncodeToString([]byte(key))),
+		}
+		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+			forms = append(forms, e.EncodeToString([]byte(key)))
+			for _, before := range []string{"u:", "abc", "Token ", "y"} {
+				if len(key) >= 8 {
+					forms = append(forms, e.EncodeToString([]byte(before+key)), e.EncodeToString([]byte(before+key+" and more")))
+				}
+			}
+		}
+		for _, s := range forms {
+			add(s)
+			if len(key) >= 8 {
+				add("you sent '" + s + "'.")
+			}
+		}
+		// All but one byte of it, and something of its length: neither is it.
+		h.Set("X-Almost", key[1:])
+		h.Set("X-Long", strings.Repeat("0123456789abcdef", 64))
+		h.Set("X-Request", "42")
+		h.Set("Location", "/next?a=1&key="+hex.EncodeToString([]byte(key)))
+	})
+	for range 2 { // what is looked for is made once
+		for _, c := range p.Credentials {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+c.Name+".test/x", nil)
+			require.NoError(t, err)
+			resp, err := f.Client("n1", "a").Do(req)
+			require.NoError(t, err)
+			resp.Body.Close()
+			require.Equal(t, 200, resp.StatusCode)
+			require.NotNil(t, up.take())
+			for name, values := range resp.Header {
+				require.False(t, strings.HasPrefix(name, "X-Echo"), "%s: %s: %q", c.Name, name, values)
+			}
+			require.NotEmpty(t, resp.Header.Get("X-Almost"), c.Name)
+			require.Len(t, resp.Header.Get("X-Long"), 1024, c.Name)
+			require.Equal(t, "42", resp.Header.Get("X-Request"))
+			if c.Name != "short" {
+				require.Equal(t, "/next?a=1&key=", resp.Header.Get("Location"), c.Name)
+			}
+		}
 	}
 }
 

@@ -142,11 +142,17 @@ var credentials = []Case{
 		}
 		// That the agent did not get to see it is checked for every seat.
 	}},
-	{ID: "F4", What: "an upstream that echoes it in a body, or encoded", Ways: []Way{Explicit}, Known: "bodies are not inspected; an upstream that shows its clients their keys shows them to the agent (docs/attack.md)", Run: func(s *seat) {
-		for _, path := range []string{"/v1/leak/body", "/v1/leak/base64", "/v1/leak/hex"} {
-			require.Equal(s, 200, s.ask("GET", path).Status)
+	{ID: "F4", What: "an upstream that echoes it in response headers as base64 or hex", Ways: []Way{Explicit, Captured, Gateway}, Run: func(s *seat) {
+		for _, path := range []string{"/v1/leak/base64", "/v1/leak/hex"} {
+			a := s.ask("GET", path)
+			require.Equal(s, 200, a.Status, "%s", a)
 			s.allow("api")
+			require.Equal(s, "kept", a.Header.Get("X-Harmless"))
 		}
+	}},
+	{ID: "F4", What: "an upstream that echoes it in a body", Ways: []Way{Explicit, Gateway}, Known: "bodies are not inspected; an upstream that shows its clients their keys shows them to the agent (docs/attack.md)", Run: func(s *seat) {
+		require.Equal(s, 200, s.ask("GET", "/v1/leak/body").Status)
+		s.allow("api")
 	}},
 	{ID: "F5", What: "the secret in error pages of the proxy", Ways: []Way{Explicit, Gateway}, Run: func(s *seat) {
 		for _, raw := range []string{"/v2", "/v1/x%00", "/v1/" + strings.Repeat("x", 70000)} {
@@ -294,15 +300,21 @@ func (s *seat) ownKeyIsGone() {
 	}
 }
 
-// leak shows a client its key in ways that only the body's reader understands.
+// leak shows a client its key: in a body, or in headers that only their reader understands.
 func leak(out http.ResponseWriter, r *http.Request) {
-	key := r.Header.Get("X-Api-Key")
+	key, h := r.Header.Get("X-Api-Key"), out.Header()
+	h.Set("X-Harmless", "kept")
 	switch {
 	case strings.HasSuffix(r.URL.Path, "body"):
 		_, _ = io.WriteString(out, `{"you sent":"`+key+`"}`)
 	case strings.HasSuffix(r.URL.Path, "base64"):
-		out.Header().Set("X-You-Sent", base64.StdEncoding.EncodeToString([]byte(key)))
+		for i, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+			h.Set(fmt.Sprint("X-You-Sent-", i), e.EncodeToString([]byte(key)))
+			h.Set(fmt.Sprint("X-Basic-", i), "Basic "+e.EncodeToString([]byte("user:"+key)))
+			h.Set(fmt.Sprint("X-Json-", i), e.EncodeToString([]byte(`{"key":"`+key+`"}`)))
+		}
 	default:
-		out.Header().Set("X-You-Sent", hex.EncodeToString([]byte(key)))
+		h.Set("X-You-Sent", hex.EncodeToString([]byte(key)))
+		h.Set("X-Dump", "x-api-key: "+strings.ToUpper(hex.EncodeToString([]byte(key))))
 	}
 }

@@ -233,13 +233,17 @@ func (s *seat) mayReach(host string) bool {
 	return leads(s.plan.Agents[i], host, "")
 }
 
-// spellings are the forms in which a value could leak.
+// spellings are the forms in which a value could leak. Base64 has three, by
+// what is before the value; at its ends are bits of what is around it.
 func spellings(value string) []string {
-	return []string{
-		value, hex.EncodeToString([]byte(value)), url.QueryEscape(value),
-		base64.RawStdEncoding.EncodeToString([]byte(value)),
-		base64.RawStdEncoding.EncodeToString([]byte("Bearer " + value)),
+	forms := []string{value, hex.EncodeToString([]byte(value)), strings.ToUpper(hex.EncodeToString([]byte(value))), url.QueryEscape(value)}
+	for before := range 3 {
+		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			text := e.EncodeToString([]byte(strings.Repeat("x", before) + value))
+			forms = append(forms, text[(before*8+5)/6:(before+len(value))*8/6])
+		}
 	}
+	return forms
 }
 
 // watched keeps what the agent reads.
