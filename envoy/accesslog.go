@@ -136,16 +136,32 @@ type answer struct {
 // ever quoted back to that client, as a JSON string or as plain text.
 func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 	route := func(field string) string { return "%METADATA(ROUTE:" + metadataNamespace + ":" + field + ")%" }
+	seen := "an operator sees it with: postern audit --agent " + agent
 	limited := map[string]string{
 		"error": "a limit of the policy is exceeded", "reason": string(plan.ReasonLimit), "rule": route("rule"), "detail": "%RESPONSE_CODE_DETAILS%",
+		"hint": "an operator can raise it: limits: in the stack file",
+	}
+	malformed := map[string]string{
+		"error": "the request is malformed, or more than is read of one", "reason": string(plan.ReasonMalformed), "rule": plan.DefaultRule(agent), "detail": "%RESPONSE_CODE_DETAILS%",
+		"hint": seen,
+	}
+	failed := map[string]string{
+		"error": "the destination cannot be reached, or is not who it should be", "reason": string(plan.ReasonUpstream), "rule": route("rule"),
+		"detail": "%RESPONSE_CODE_DETAILS%", "hint": seen,
 	}
 	config := &hcmv3.LocalReplyConfig{BodyFormat: replyJSON(agent, map[string]string{
 		"error": "the request failed at the proxy", "detail": "%RESPONSE_CODE_DETAILS%",
 	})}
+	// The first one that holds. The reasons are those that package audit finds.
 	for _, a := range []answer{
 		// The route allows it, the connection manager does not.
 		{when: b.detail("upgrade_failed"), said: map[string]string{
 			"error": "only upgrades to WebSocket are supported", "reason": string(plan.ReasonMalformed), "rule": plan.DefaultRule(agent),
+		}},
+		// Envoy calls it unavailable, and clients would try again.
+		{when: b.detail("address_denied"), status: 403, said: map[string]string{
+			"error": "denied by policy", "reason": string(plan.ReasonAddress), "rule": route("rule"),
+			"hint": "its address is private, or the cloud's own; an operator can say where the destination is: upstream: in the stack file",
 		}},
 		{when: statusIs(403), said: map[string]string{
 			"error": "denied by policy", "reason": route("reason"), "rule": route("rule"),
@@ -157,6 +173,8 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 			"hint": hint(agent, plan.ReasonName),
 		}},
 		{when: statusIs(429), said: limited},
+		// More at once than the destination's breaker lets through.
+		{when: flagged("UO"), status: 429, said: limited},
 		{when: statusIs(413), said: limited},
 		// slots.lua, of a body in parts that the agent has signed itself.
 		{when: statusIs(422), said: map[string]string{
@@ -168,6 +186,12 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 			"error": "the credential for this destination cannot be had", "reason": string(plan.ReasonCredential), "rule": route("rule"),
 			"hint": "an operator sees why with: postern status",
 		}},
+		// slots.lua, of what it cannot read.
+		{when: b.detail("lua_response"), said: malformed},
+		{when: comparison(accesslogv3.ComparisonFilter_GE, 500), said: failed},
+		// Nothing has come for an hour: 408 if it is the client that was waited for.
+		{when: flagged("SI"), said: failed},
+		{when: comparison(accesslogv3.ComparisonFilter_GE, 400), said: malformed},
 	} {
 		for _, m := range []*hcmv3.ResponseMapper{
 			{Filter: both(a.when, wantsText()), BodyFormatOverride: replyText(agent, a.said)},
@@ -208,11 +232,11 @@ func wantsText() *accesslogv3.AccessLogFilter {
 	}}}
 }
 
-// detail holds for one of Envoy's own response code details.
+// detail holds if Envoy's own response code details have the text in them.
 func (b *builder) detail(text string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
 		Name: "cel", ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: b.any(&celfilterv3.ExpressionFilter{
-			Expression: fmt.Sprintf("response.code_details == %q", text),
+			Expression: fmt.Sprintf("response.code_details.contains(%q)", text),
 		})},
 	}}}
 }

@@ -159,6 +159,57 @@ func TestDenialIsReadable(t *testing.T) {
 	}
 }
 
+// TestFailureIsReadable: what is no denial has a reason as well, the log's.
+func TestFailureIsReadable(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	p := policy(f.NewUpstream("api.test"))
+	p.Agents[0].Rules[2].Upstream = &plan.Upstream{Address: "unix:" + filepath.Join(f.Home.Root, "nobody.sock")}
+	f.MustPublish(p)
+	const hint = `"hint":"an operator sees it with: postern audit --agent a"`
+	ask := func(url string, header http.Header) (*http.Response, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		require.NoError(t, err)
+		req.Header = header
+		resp, err := f.Client("n1", "a").Do(req)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp, string(body)
+	}
+	resp, body := ask("https://open.test/", http.Header{})
+	require.Equal(t, 503, resp.StatusCode)
+	require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
+	for _, part := range []string{`"error":"the destination cannot be reached, or is not who it should be"`, `"reason":"upstream_failed"`, `"rule":"a/open"`, `"agent":"a"`, `"detail":"upstream_reset`, hint} {
+		require.Contains(t, body, part)
+	}
+	resp, body = ask("https://open.test/", http.Header{"Accept": {"text/plain"}})
+	require.Equal(t, 503, resp.StatusCode)
+	require.Equal(t, "text/plain; charset=utf-8", resp.Header.Get("Content-Type"))
+	require.Contains(t, body, "\nreason: upstream_failed\nrule: a/open\n")
+	// More than Envoy reads of a header.
+	resp, body = ask("http://localhost:8080/v1/x", http.Header{"X-Long": {strings.Repeat("x", 100<<10)}})
+	require.Equal(t, 431, resp.StatusCode)
+	for _, part := range []string{`"error":"the request is malformed, or more than is read of one"`, `"reason":"malformed_request"`, `"rule":"a/default"`, `"agent":"a"`, hint} {
+		require.Contains(t, body, part)
+	}
+	// What is no HTTP.
+	conn, err := f.Dial("n1", "a")(t.Context(), "", "")
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET http://api.test/ HTTP/1.1\r\nHost : x\r\n\r\n")
+	require.NoError(t, err)
+	raw, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Regexp(t, `^HTTP/1.1 400 Bad Request\r\n`, string(raw))
+	require.Contains(t, string(raw), `"reason":"malformed_request"`)
+	for i, want := range []plan.Reason{plan.ReasonUpstream, plan.ReasonUpstream, plan.ReasonMalformed, plan.ReasonMalformed} {
+		require.Equal(t, want, f.Events(4)[i].Reason)
+	}
+}
+
 // TestConcurrentTunnels: agents and destinations that are connected at the same
 // time never share what Envoy knows of each other's connection.
 func TestConcurrentTunnels(t *testing.T) {
@@ -389,8 +440,12 @@ func TestPrivateAddresses(t *testing.T) {
 	for _, r := range p.Agents[0].Rules {
 		resp, err := f.Client("n1", "a").Get("https://" + r.Host + "/")
 		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
 		resp.Body.Close()
-		require.Equal(t, 503, resp.StatusCode, r.Host)
+		require.Equal(t, 403, resp.StatusCode, r.Host)
+		require.JSONEq(t, `{"agent":"a","error":"denied by policy","reason":"address_not_allowed","request":"GET `+r.Host+`","rule":"`+r.ID+`",`+
+			`"hint":"its address is private, or the cloud's own; an operator can say where the destination is: upstream: in the stack file"}`, string(body))
 		n++
 		e := f.Events(n)[n-1]
 		require.Equal(t, audit.Deny, e.Verdict, "%+v", e)

@@ -132,7 +132,8 @@ var addresses = []Case{
 	}, Run: func(s *seat) {
 		for i, name := range privateNames() {
 			a := s.askHost(s.host(name), "GET", "/")
-			require.Equal(s, 503, a.Status, "%s: %s", private[i], a)
+			require.Equal(s, 403, a.Status, "%s: %s", private[i], a)
+			require.Contains(s, a.Body, `"reason":"address_not_allowed"`)
 			s.denyBy(plan.ReasonAddress, strings.Trim(name, "."))
 		}
 	}},
@@ -152,7 +153,7 @@ var addresses = []Case{
 		if a.Status == 200 {
 			s.allow("flip")
 		} else {
-			require.Equal(s, 503, a.Status, "%s", a)
+			require.Equal(s, 403, a.Status, "%s", a)
 			s.denyBy(plan.ReasonAddress, "flip")
 		}
 		for _, arrived := range s.arrivals() {
@@ -228,7 +229,7 @@ var addresses = []Case{
 	{ID: "C7", What: "the proxy's own surfaces as an allowed host's address", Ways: []Way{Explicit}, Rules: anyway("self."), Zone: func(s string) map[string][][]string {
 		return map[string][][]string{"self." + s + ".test": {{"127.0.0.1", "::1", "0.0.0.0"}}}
 	}, Run: func(s *seat) {
-		require.Equal(s, 503, s.askHost(s.host("self."), "GET", "/").Status)
+		require.Equal(s, 403, s.askHost(s.host("self."), "GET", "/").Status)
 		s.denyBy(plan.ReasonAddress, "self")
 	}},
 	{ID: "C8", What: "IPv6 beside IPv4", Ways: []Way{Captured}, Run: func(s *seat) {
