@@ -1,12 +1,15 @@
 package envoy
 
 import (
+	"fmt"
+	"math"
+	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	bandwidthv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/bandwidth_limit/v3"
+	bandwidthv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/bandwidth_share/v3"
 	bodysizev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/body_size_limit/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -55,22 +58,30 @@ func (b *builder) limitFilters(r plan.Rule) []*corev3.TypedExtensionConfig {
 			TypedConfig: b.any(&bodysizev3.BodySizeLimit{MaxRequestBytes: wrapperspb.UInt64(r.Limits.Body)}),
 		})
 	}
-	rate := func(mode bandwidthv3.BandwidthLimit_EnableMode, bytes uint64) {
-		if bytes == 0 {
-			return
-		}
+	if r.Limits.Upload+r.Limits.Download > 0 {
 		filters = append(filters, &corev3.TypedExtensionConfig{
-			Name: "envoy.filters.http.bandwidth_limit",
-			TypedConfig: b.any(&bandwidthv3.BandwidthLimit{
-				StatPrefix: "bandwidth", EnableMode: mode,
-				// Envoy counts in KiB.
-				LimitKbps: wrapperspb.UInt64(max(1, bytes/1024)),
+			Name: "envoy.filters.http.bandwidth_share",
+			TypedConfig: b.any(&bandwidthv3.BandwidthShare{
+				RequestLimit: bandwidth(r, "upload", r.Limits.Upload), ResponseLimit: bandwidth(r, "download", r.Limits.Download),
 			}),
 		})
 	}
-	rate(bandwidthv3.BandwidthLimit_REQUEST, r.Limits.Upload)
-	rate(bandwidthv3.BandwidthLimit_RESPONSE, r.Limits.Download)
 	return filters
+}
+
+// bandwidth is a limit that all routes of an agent's destination share, also
+// those of its gateway. A bucket cannot change, so another limit is another bucket.
+func bandwidth(r plan.Rule, way string, bytes uint64) *bandwidthv3.BandwidthShare_Limit {
+	if bytes == 0 {
+		return nil
+	}
+	agent, _, _ := strings.Cut(r.ID, "/")
+	// Envoy counts in KiB.
+	kbps := uint32(min(max(1, bytes/1024), math.MaxUint32))
+	return &bandwidthv3.BandwidthShare_Limit{
+		BucketId: fmt.Sprintf("%s/%s/%s/%d", agent, hostPort(r.Host, r.Port), way, kbps),
+		Kbps:     &corev3.RuntimeUInt32{DefaultValue: kbps, RuntimeKey: "postern.unused"},
+	}
 }
 
 // breakers bound the concurrent requests to a cluster.
@@ -81,12 +92,17 @@ func breakers(concurrent uint32) *clusterv3.CircuitBreakers {
 	}}}
 }
 
-// limits are those of the destination that rules are for.
+// limits are those of the nearest host that the rules are for.
 func limits(rules []plan.Rule) plan.Limits {
-	for _, r := range rules {
-		if r.Limits != nil {
-			return *r.Limits
+	var nearest *plan.Rule
+	for i := range rules {
+		r := &rules[i]
+		if r.Limits != nil && (nearest == nil || isWildcard(nearest.Host) && (!isWildcard(r.Host) || len(r.Host) > len(nearest.Host))) {
+			nearest = r
 		}
 	}
-	return plan.Limits{}
+	if nearest == nil {
+		return plan.Limits{}
+	}
+	return *nearest.Limits
 }

@@ -168,7 +168,7 @@ func TestConcurrent(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test")
 	r := open("a", "one.test", up)
-	r.Limits = &plan.Limits{Concurrent: 1}
+	r.Limits, r.Gateway = &plan.Limits{Concurrent: 1}, 8080
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
 
 	// The first request stays under way until its body ends: the upstream
@@ -192,6 +192,7 @@ func TestConcurrent(t *testing.T) {
 	_, err := pw.Write([]byte("x"))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 429 }, 5*time.Second, 20*time.Millisecond)
+	require.Equal(t, 429, f.Get("n1", "a", "http://localhost:8080/"), "the gateway's are counted, too")
 	resp, err := f.Client("n1", "a").Get("https://one.test/")
 	require.NoError(t, err)
 	defer resp.Body.Close()

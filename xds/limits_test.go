@@ -1,0 +1,176 @@
+package xds_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
+)
+
+// TestBandwidth: upload and download are bounded for an agent's destination as a
+// whole, whatever rules, paths and gateways lead there, and for nobody else.
+func TestBandwidth(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	hosts := []string{"up.test", "down.test", "x.wild.test", "y.wild.test", "z.wild.test"}
+	up := newEcho(t, f, hosts...)
+	const rate, size = 64 << 10, 64 << 10
+	up.answer(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			_, _ = w.Write(make([]byte, size))
+		}
+	})
+	p := &plan.Plan{Stack: "test"}
+	for _, agent := range []string{"a", "b"} {
+		rules := func(name, host string, gateway uint16, l plan.Limits) []plan.Rule {
+			one := plan.Rule{ID: agent + "/" + name, Host: host, Port: 443, Methods: []string{"GET", "POST"}, Paths: []string{"/one", "/two"}, Upstream: up.pin, Limits: &l, Gateway: gateway}
+			two := one
+			two.ID, two.Paths = agent+"/"+name+"-more", []string{"/three/**"}
+			return []plan.Rule{one, two}
+		}
+		p.Agents = append(p.Agents, plan.Agent{Name: agent, Rules: slices.Concat(
+			rules("down", "down.test", 8080, plan.Limits{Download: rate}), rules("up", "up.test", 8081, plan.Limits{Upload: rate}), rules("wild", "*.wild.test", 0, plan.Limits{Download: rate}),
+		)})
+	}
+	f.MustPublish(p)
+	send := func(agent, method, url string) {
+		var body io.Reader
+		if method == http.MethodPost {
+			body = bytes.NewReader(make([]byte, size))
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		resp, err := f.Client("n1", agent).Do(req)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		n, err := io.Copy(io.Discard, resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK || method == http.MethodGet && n != size {
+			t.Errorf("%s: %d, %d bytes, %v", url, resp.StatusCode, n, err)
+		}
+	}
+	// together is how long it takes until all are there.
+	together := func(agent, method string, urls ...string) time.Duration {
+		start := time.Now()
+		var wg sync.WaitGroup
+		for _, u := range urls {
+			wg.Go(func() { send(agent, method, u) })
+		}
+		wg.Wait()
+		return time.Since(start)
+	}
+	var wg sync.WaitGroup
+	for agent, urls := range map[string][][]string{
+		"a": {
+			{"https://down.test/one", "https://down.test/two", "https://down.test/three/x", "http://localhost:8080/one"},
+			{"https://x.wild.test/one", "https://y.wild.test/one", "https://z.wild.test/two", "https://x.wild.test/three/x"},
+		},
+		// Were they one, eight would take 8 s.
+		"b": {{"https://down.test/one", "https://down.test/two", "https://down.test/three/x", "http://localhost:8080/one"}},
+	} {
+		for _, u := range urls {
+			wg.Go(func() {
+				took := together(agent, http.MethodGet, u...)
+				if took < 2500*time.Millisecond || took > 7*time.Second {
+					t.Errorf("%s: 4 times 64 KiB at 64 KiB/s took %v", u, took)
+				}
+			})
+		}
+	}
+	wg.Go(func() {
+		took := together("a", http.MethodPost, "https://up.test/one", "https://up.test/two", "https://up.test/three/x", "http://localhost:8081/one")
+		if took < 2500*time.Millisecond || took > 7*time.Second {
+			t.Errorf("uploading 4 times 64 KiB at 64 KiB/s took %v", took)
+		}
+	})
+	wg.Wait()
+	// What is not limited is not slowed down, and another limit is another bucket.
+	require.Less(t, together("a", http.MethodGet, "https://up.test/one", "https://up.test/two", "https://up.test/three/x"), 2*time.Second)
+	for i := range p.Agents {
+		for j := range p.Agents[i].Rules {
+			p.Agents[i].Rules[j].Limits = &plan.Limits{Download: 1 << 30, Upload: 1 << 30}
+		}
+	}
+	f.MustPublish(p)
+	require.Less(t, together("a", http.MethodGet, "https://down.test/one", "https://down.test/two", "http://localhost:8080/one"), 2*time.Second)
+}
+
+// TestRequestsAreCounted for a destination, over rules, paths and hosts below a
+// wildcard; a gateway counts by itself.
+func TestRequestsAreCounted(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := newEcho(t, f, "rate.test", "x.wild.test", "y.wild.test", "z.wild.test")
+	rule := func(id, host, path string, requests uint32) plan.Rule {
+		return plan.Rule{ID: id, Host: host, Port: 443, Methods: []string{"GET"}, Paths: []string{path}, Upstream: up.pin, Limits: &plan.Limits{Requests: requests, Per: 3600}}
+	}
+	one, two := rule("a/one", "rate.test", "/one", 4), rule("a/two", "rate.test", "/two", 4)
+	one.Gateway, two.Gateway = 8080, 8080
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{one, two, rule("a/wild", "*.wild.test", plan.AnyPath, 2), rule("a/exact", "z.wild.test", "/one", 3)}}}})
+	for _, c := range []struct {
+		want int
+		url  string
+	}{
+		{200, "https://rate.test/one"},
+		{200, "https://rate.test/two"},
+		{403, "https://rate.test/denied"}, // counts as well
+		{200, "https://rate.test/one"},
+		{429, "https://rate.test/two"},
+		{429, "https://rate.test/denied"},
+		{200, "http://localhost:8080/one"},
+		{200, "http://127.0.0.1:8080/two"},
+		{200, "http://localhost:8080/two"},
+		{403, "http://localhost:8080/denied"},
+		{429, "http://localhost:8080/one"},
+		{200, "https://x.wild.test/one"},
+		{200, "https://y.wild.test/one"},
+		{429, "https://x.wild.test/one"},
+		// A host that is written out has its own.
+		{200, "https://z.wild.test/one"},
+		{200, "https://z.wild.test/by-the-wildcard"},
+		{200, "https://z.wild.test/one"},
+		{429, "https://z.wild.test/by-the-wildcard"},
+	} {
+		require.Equal(t, c.want, f.Get("n1", "a", c.url), c.url)
+	}
+}
+
+// TestBodyOfUnknownLength is held to the limit while it comes.
+func TestBodyOfUnknownLength(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("body.test")
+	r := open("a", "body.test", up)
+	r.Limits = &plan.Limits{Body: 1000}
+	r.Gateway = 8080
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
+	for _, base := range []string{"https://body.test/", "http://localhost:8080/"} {
+		for size, want := range map[int]int{1000: 200, 1001: 413, 1 << 20: 413} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base, io.MultiReader(bytes.NewReader(make([]byte, size))))
+			require.NoError(t, err)
+			require.Zero(t, req.ContentLength, "its length is not known")
+			resp, err := f.Client("n1", "a").Do(req)
+			require.NoError(t, err)
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			resp.Body.Close()
+			require.Equal(t, want, resp.StatusCode, "%s %d: %s", base, size, body)
+			if want == 413 {
+				require.Contains(t, string(body), `"reason":"limit_exceeded"`)
+			}
+		}
+	}
+}
