@@ -15,7 +15,7 @@ import (
 
 // names is section A: the same name read in two ways.
 var names = []Case{
-	{ID: "A1", What: "NUL in the host", Ways: []Way{Socket}, Run: func(s *seat) {
+	{ID: "A1", What: "NUL in the host", Ways: []Way{Socket, Balancer}, Run: func(s *seat) {
 		for _, authority := range []string{s.host(evil) + "\x00." + s.host(api) + ":443", s.host(api) + "\x00." + s.host(evil) + ":443"} {
 			a := s.raw(request("CONNECT", authority, authority))
 			require.Equal(s, 400, a.Status, "%s", a)
@@ -84,7 +84,7 @@ var names = []Case{
 			s.denyAs(a, plan.ReasonHost)
 		}
 	}},
-	{ID: "A5", What: "confusion of prefix, suffix and user", Ways: []Way{Socket}, Run: func(s *seat) {
+	{ID: "A5", What: "confusion of prefix, suffix and user", Ways: []Way{Socket, Balancer}, Run: func(s *seat) {
 		for _, host := range confusing(s) {
 			_, a := s.connect(host + ":443")
 			require.True(s, a.refused(), "%q: %s", host, a)
@@ -126,7 +126,7 @@ var names = []Case{
 			}
 		}
 	}},
-	{ID: "A7", What: "ports and escapes in the authority", Ways: []Way{Socket}, Run: func(s *seat) {
+	{ID: "A7", What: "ports and escapes in the authority", Ways: []Way{Socket, Balancer}, Run: func(s *seat) {
 		h := s.host(api)
 		for _, authority := range []string{
 			h, h + ":", h + ":0", h + ":80", h + ":65979", h + ":4294967739", h + ":443,80", h + ":443:443", h + ":+443", h + ":0443", h + ":0x1bb", h + ":443/", h + ":-443", h + ":443#",

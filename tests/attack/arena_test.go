@@ -110,8 +110,11 @@ func newArena(t *testing.T, seats []*seat) *arena {
 		{Name: "other", Kind: plan.KindHeader, Header: "authorization", Prefix: "Bearer ", Secret: "file://" + a.fleet.Secret("other", second)},
 	}}
 	zone := map[string][][]string{}
-	for _, s := range seats {
+	for i, s := range seats {
 		agent := plan.Agent{Name: s.name}
+		if s.way == Balancer {
+			agent.Port = uint16(firstPort + i)
+		}
 		if s.Rules != nil {
 			agent.Rules = s.Rules(s.name)
 		} else {
@@ -164,6 +167,9 @@ func (a *arena) strays(r Record) []string {
 		if err != nil {
 			host = to
 		}
+		if host == worldDoor && network == "tcp" && slices.ContainsFunc(a.plan.Agents, func(agent plan.Agent) bool { return agent.Port != 0 && fmt.Sprint(agent.Port) == port }) {
+			continue // what an attack sends to Envoy
+		}
 		name := r.Names[host]
 		// An address is a name's, or nobody's.
 		if network != "tcp" || addressOf(name) != host || !slices.ContainsFunc(a.plan.Agents, func(agent plan.Agent) bool { return leads(agent, name, port) }) {
@@ -172,6 +178,18 @@ func (a *arena) strays(r Record) []string {
 	}
 	slices.Sort(strays)
 	return strays
+}
+
+// questions are the names that were looked up although no rule of any agent names them.
+func (a *arena) questions(r Record) []string {
+	var names []string
+	for name := range r.Queries {
+		if !slices.ContainsFunc(a.plan.Agents, func(agent plan.Agent) bool { return leads(agent, name, "") }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // leads reports whether the agent has a rule for the name and, unless it is "", the port.

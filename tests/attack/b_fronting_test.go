@@ -19,7 +19,7 @@ import (
 
 // fronting is section B: one name at the door, another one inside.
 var fronting = []Case{
-	{ID: "B1", What: "CONNECT to an allowed host, another server name", Ways: []Way{Explicit}, Run: func(s *seat) {
+	{ID: "B1", What: "CONNECT to an allowed host, another server name", Ways: []Way{Explicit, Balancer}, Run: func(s *seat) {
 		for _, sni := range []string{s.host(evil), s.host(open), s.host(other), "canary.test"} {
 			c := s.tunnel(s.host(api))
 			t, err := s.handshake(c, sni)
@@ -80,7 +80,7 @@ var fronting = []Case{
 			s.denyAs(a, plan.ReasonName)
 		}
 	}},
-	{ID: "B3", What: "plain HTTP: URL and Host differ", Ways: []Way{Socket}, Run: func(s *seat) {
+	{ID: "B3", What: "plain HTTP: URL and Host differ", Ways: []Way{Socket, Balancer}, Run: func(s *seat) {
 		h, e := s.host(api), s.host(evil)
 		for _, raw := range []string{
 			request("GET", "http://"+h+"/v1/x", e), request("GET", "http://"+e+"/v1/x", h), request("GET", "http://"+h+":8080/v1/x", "localhost:8080"), request("GET", "http://"+e+"/v1/x", "localhost:8080"),
@@ -257,7 +257,7 @@ var fronting = []Case{
 		s.deny(plan.ReasonScheme)
 		s.deny(plan.ReasonScheme)
 	}},
-	{ID: "B6", What: "HTTP/2: :authority and Host switch on one connection", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+	{ID: "B6", What: "HTTP/2: :authority and Host switch on one connection", Ways: []Way{Explicit, Captured, Balancer}, Run: func(s *seat) {
 		c := s.h2(s.secure(s.host(api), "h2"))
 		get := func(authority string, more ...string) string {
 			return c.ask(append([]string{":method", "GET", ":scheme", "https", ":path", "/v1/x", ":authority", authority}, more...)...)
@@ -279,7 +279,7 @@ var fronting = []Case{
 			s.deny(plan.ReasonMalformed)
 		}
 	}},
-	{ID: "B7", What: "HTTP/2 in clear text on the socket, by prior knowledge", Ways: []Way{Socket}, Run: func(s *seat) {
+	{ID: "B7", What: "HTTP/2 in clear text on the socket, by prior knowledge", Ways: []Way{Socket, Balancer}, Run: func(s *seat) {
 		c := s.h2(s.proxy())
 		for _, authority := range []string{s.host(evil), s.host(api), s.host(api) + ":443"} {
 			require.Equal(s, "403", c.ask(":method", "GET", ":scheme", "http", ":path", "/v1/x", ":authority", authority))
@@ -322,7 +322,7 @@ var fronting = []Case{
 		require.Contains(s, []string{"403", "reset"}, c.ask(":method", "GET", ":scheme", "https", ":path", "/v2", ":authority", s.host(api)))
 		s.deny(plan.ReasonPath)
 	}},
-	{ID: "B8", What: "CONNECT inside CONNECT", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+	{ID: "B8", What: "CONNECT inside CONNECT", Ways: []Way{Explicit, Captured, Balancer}, Run: func(s *seat) {
 		for _, authority := range []string{s.host(api) + ":443", s.host(evil) + ":443", "169.254.169.254:80"} {
 			a := exchange(s.secure(s.host(api)), "CONNECT", request("CONNECT", authority, authority))
 			require.True(s, a.refused() && !a.hung(), "%q: %s", authority, a)
@@ -408,7 +408,7 @@ var fronting = []Case{
 		require.Equal(s, 403, a.Status)
 		s.deny(plan.ReasonPath)
 	}},
-	{ID: "B10", What: "early data behind a CONNECT", Ways: []Way{Socket}, Run: func(s *seat) {
+	{ID: "B10", What: "early data behind a CONNECT", Ways: []Way{Socket, Balancer}, Run: func(s *seat) {
 		// Refused: what follows is not read as a tunnel's, nor sent anywhere.
 		authority := s.host(evil) + ":443"
 		a := s.raw(request("CONNECT", authority, authority) + string(helloFor(s.host(api))))

@@ -17,12 +17,12 @@ var metadataHosts = []string{
 	"169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200", "168.63.129.16", "192.0.0.192", "[fd00:ec2::254]", "[fe80::a9fe:a9fe]", "metadata.google.internal", "metadata", "instance-data", "localhost",
 }
 
-// anyway are the rules for names whose addresses a case chooses.
+// anyway are the rules for names whose addresses a case chooses, each with a gateway.
 func anyway(names ...string) func(string) []plan.Rule {
 	return func(s string) []plan.Rule {
 		var rules []plan.Rule
-		for _, n := range names {
-			rules = append(rules, plan.Rule{ID: s + "/" + strings.Trim(n, "."), Host: n + s + ".test", Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}})
+		for i, n := range names {
+			rules = append(rules, plan.Rule{ID: s + "/" + strings.Trim(n, "."), Host: n + s + ".test", Port: 443, Gateway: uint16(9000 + i), Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}})
 		}
 		return rules
 	}
@@ -46,7 +46,7 @@ func privateNames() []string {
 
 // addresses is section C: addresses instead of names, and names for addresses.
 var addresses = []Case{
-	{ID: "C1", What: "metadata services", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+	{ID: "C1", What: "metadata services", Ways: []Way{Explicit, Captured, Balancer}, Run: func(s *seat) {
 		for _, host := range metadataHosts {
 			if s.way == Captured {
 				if strings.ContainsAny(host[:1], "1[") && !strings.HasPrefix(host, "[fe80") {
@@ -123,7 +123,7 @@ var addresses = []Case{
 			}
 		}
 	}},
-	{ID: "C5", What: "allowed names that lead to private addresses", Ways: []Way{Explicit}, Rules: anyway(privateNames()...), Zone: func(s string) map[string][][]string {
+	{ID: "C5", What: "allowed names that lead to private addresses", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Rules: anyway(privateNames()...), Zone: func(s string) map[string][][]string {
 		zone := map[string][][]string{}
 		for i, name := range privateNames() {
 			zone[name+s+".test"] = [][]string{{private[i]}}
@@ -160,7 +160,7 @@ var addresses = []Case{
 			require.Equal(s, addressOf(name)+":443", arrived.To)
 		}
 	}},
-	{ID: "C5", What: "a mix of public and private addresses", Ways: []Way{Explicit}, Rules: anyway("mix."), Zone: func(s string) map[string][][]string {
+	{ID: "C5", What: "a mix of public and private addresses", Ways: []Way{Explicit, Captured, Gateway}, Rules: anyway("mix."), Zone: func(s string) map[string][][]string {
 		name := "mix." + s + ".test"
 		return map[string][][]string{name: {{"10.0.0.1", addressOf(name), "127.0.0.1", "169.254.169.254"}}}
 	}, Run: func(s *seat) {
@@ -226,7 +226,7 @@ var addresses = []Case{
 			s.deny(plan.ReasonScheme)
 		}
 	}},
-	{ID: "C7", What: "the proxy's own surfaces as an allowed host's address", Ways: []Way{Explicit}, Rules: anyway("self."), Zone: func(s string) map[string][][]string {
+	{ID: "C7", What: "the proxy's own surfaces as an allowed host's address", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Rules: anyway("self."), Zone: func(s string) map[string][][]string {
 		return map[string][][]string{"self." + s + ".test": {{"127.0.0.1", "::1", "0.0.0.0"}}}
 	}, Run: func(s *seat) {
 		require.Equal(s, 403, s.askHost(s.host("self."), "GET", "/").Status)

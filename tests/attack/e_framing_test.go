@@ -66,7 +66,7 @@ func drain(c net.Conn) []answer {
 // framing is section E: where one parser sees one request and another sees two,
 // or the same one elsewhere.
 var framing = []Case{
-	{ID: "E1", What: "contradictory lengths: CL and TE, two CL, bad CL, chunkedx", Ways: []Way{Explicit, Gateway}, Run: func(s *seat) {
+	{ID: "E1", What: "contradictory lengths: CL and TE, two CL, bad CL, chunkedx", Ways: []Way{Explicit, Gateway, Captured, Balancer}, Run: func(s *seat) {
 		each(s, []string{
 			"Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4", "Content-Length: 4\r\nContent-Length: 40", "Content-Length: 4, 40", "Content-Length: -1", "Content-Length: +4", "Content-Length: 0x4",
 			"Content-Length: 4 ", "Content-Length: 99999999999999999999", "Transfer-Encoding: chunkedx", "Transfer-Encoding: xchunked", "Transfer-Encoding: chunked, identity", "Transfer-Encoding: identity", "Transfer-Encoding: gzip, chunked",
@@ -86,7 +86,7 @@ var framing = []Case{
 		})
 		s.nothingSmuggled()
 	}},
-	{ID: "E1", What: "line ends, folding, spaces, control characters, chunks", Ways: []Way{Explicit, Gateway}, Run: func(s *seat) {
+	{ID: "E1", What: "line ends, folding, spaces, control characters, chunks", Ways: []Way{Explicit, Gateway, Captured, Balancer}, Run: func(s *seat) {
 		each(s, []string{
 			"POST /v1/x HTTP/1.1\nHost: @\nContent-Length: 0\n\n", "POST /v1/x HTTP/1.1\r\nHost: @\r\nX: y\r\n\tfolded\r\nContent-Length: 0\r\n\r\n", "POST /v1/x HTTP/1.1\r\nHost: @\r\nX: a\nContent-Length: 400\r\nContent-Length: 0\r\n\r\n",
 			"POST /v1/x HTTP/1.1\r\nHost: @\r\nX: a\rContent-Length: 400\r\n\r\n", "POST /v1/x HTTP/1.1\r\nHost: @\r\nX: a\x00b\r\n\r\n", "POST /v1/x HTTP/1.1\r\nHost: @\r\nX\x01: a\r\n\r\n", "POST /v1/x HTTP/1.1\r\nHost: @\r\n: a\r\n\r\n", "POST /v1/x HTTP/1.1\r\nHost: @\r\nno colon\r\n\r\n",
@@ -118,7 +118,7 @@ var framing = []Case{
 			require.Empty(s, a.Trailer.Get("X-Api-Key"))
 		}
 	}},
-	{ID: "E2", What: "a pipelined second request to another path or host", Ways: []Way{Explicit, Gateway}, Run: func(s *seat) {
+	{ID: "E2", What: "a pipelined second request to another path or host", Ways: []Way{Explicit, Gateway, Captured, Balancer}, Run: func(s *seat) {
 		for _, second := range []string{request("GET", "/v2/secret", "@"), request("PUT", "/v1/x", "@", "Content-Length: 0"), request("GET", "/v1/x", s.host(evil)), request("GET", "/v1/x", s.host(open))} {
 			c, host := s.line()
 			_, err := io.WriteString(c, request("GET", "/v1/x", host)+strings.Replace(second, "@", host, 1))
@@ -205,7 +205,7 @@ var framing = []Case{
 			s.denyAs(a, plan.ReasonPath)
 		}
 	}},
-	{ID: "E4", What: "methods: TRACE, TRACK, lower case, unknown, none", Ways: []Way{Explicit, Gateway}, Run: func(s *seat) {
+	{ID: "E4", What: "methods: TRACE, TRACK, lower case, unknown, none", Ways: []Way{Explicit, Gateway, Captured, Balancer}, Run: func(s *seat) {
 		for _, method := range []string{"TRACE", "TRACK", "DELETE", "PUT", "PATCH", "get", "Get", "GETT", "PRI", "DEBUG", "PROPFIND", "OPTIONS", "HEAD", "X-GET"} {
 			a := s.ask(method, "/v1/x")
 			require.True(s, a.refused() && !a.hung(), "%q: %s", method, a)
@@ -217,7 +217,7 @@ var framing = []Case{
 			s.denyAs(a, plan.ReasonMethod)
 		}
 	}},
-	{ID: "E4", What: "TRACE where every method is allowed", Ways: []Way{Explicit}, Run: func(s *seat) {
+	{ID: "E4", What: "TRACE where every method is allowed", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
 		for _, host := range []string{s.host(open), s.host(h2)} {
 			for _, method := range []string{"TRACE", "TRACK", "CONNECT"} {
 				a := s.askHost(host, method, "/v1/x")
@@ -230,7 +230,7 @@ var framing = []Case{
 			}
 		}
 	}},
-	{ID: "E4", What: "X-HTTP-Method-Override does not change the decision", Ways: []Way{Explicit}, Run: func(s *seat) {
+	{ID: "E4", What: "X-HTTP-Method-Override does not change the decision", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
 		// What an upstream makes of the header is the upstream's business: an
 		// allowed POST is an allowed POST. The record says POST.
 		a := s.ask("POST", "/v1/x", "X-HTTP-Method-Override: DELETE", "X-Method-Override: DELETE", "X-HTTP-Method: DELETE", "Content-Length: 0")
@@ -240,14 +240,14 @@ var framing = []Case{
 		require.Equal(s, 403, a.Status)
 		s.deny(plan.ReasonMethod)
 	}},
-	{ID: "E5", What: "an authentication header many times", Ways: []Way{Explicit, Gateway}, Run: func(s *seat) {
+	{ID: "E5", What: "an authentication header many times", Ways: []Way{Explicit, Gateway, Captured, Balancer}, Run: func(s *seat) {
 		a := s.ask("GET", "/v1/x", "X-Api-Key: own", "X-API-KEY: own2", "x-api-key: own3", "Authorization: Bearer own", "authorization: Basic own", "Cookie: a=own", "Cookie: b=own")
 		require.Equal(s, 200, a.Status, "%s", a)
 		s.allow("api")
 		require.Equal(s, []string{canary}, s.arrivals()[0].Header.Values("X-Api-Key"))
 		require.NotContains(s, fmt.Sprint(s.arrivals()), "own")
 	}},
-	{ID: "E5", What: "a denial by a header is not evaded by sending it twice", Ways: []Way{Explicit, Gateway}, Rules: func(s string) []plan.Rule {
+	{ID: "E5", What: "a denial by a header is not evaded by sending it twice", Ways: []Way{Explicit, Gateway, Captured}, Rules: func(s string) []plan.Rule {
 		return append(rulesOf(s), denial(s, "present", []plan.Condition{{Name: "x-dangerous", Present: true}}, nil), denial(s, "value", []plan.Condition{{Name: "x-mode", Value: "bad"}}, nil))
 	}, Run: func(s *seat) {
 		for _, c := range [][2]string{
@@ -263,7 +263,7 @@ var framing = []Case{
 			s.denyBy(plan.ReasonDenied, c[0])
 		}
 	}},
-	{ID: "E5", What: "a denial by a parameter is not evaded by sending it twice", Ways: []Way{Explicit, Gateway}, Rules: func(s string) []plan.Rule {
+	{ID: "E5", What: "a denial by a parameter is not evaded by sending it twice", Ways: []Way{Explicit, Gateway, Captured}, Rules: func(s string) []plan.Rule {
 		return append(rulesOf(s), denial(s, "present", nil, []plan.Condition{{Name: "force", Present: true}}), denial(s, "value", nil, []plan.Condition{{Name: "mode", Value: "bad"}}))
 	}, Run: func(s *seat) {
 		for _, c := range [][2]string{
@@ -294,7 +294,7 @@ var framing = []Case{
 		require.Equal(s, 200, s.ask("GET", "/v1/x?q=ab&xq=a+b", "X-Mode: not-bad").Status)
 		s.allow("api")
 	}},
-	{ID: "E5", What: "a condition on a header is not met by one of several values", Ways: []Way{Explicit, Gateway}, Rules: func(s string) []plan.Rule {
+	{ID: "E5", What: "a condition on a header is not met by one of several values", Ways: []Way{Explicit, Gateway, Captured}, Rules: func(s string) []plan.Rule {
 		r := rulesOf(s)
 		r[0].Headers = []plan.Condition{{Name: "x-version", Value: "2"}}
 		return r
@@ -306,7 +306,7 @@ var framing = []Case{
 			s.deny(plan.ReasonCondition)
 		}
 	}},
-	{ID: "E5", What: "a condition on a parameter is not met by one of several values", Ways: []Way{Explicit, Gateway}, Rules: func(s string) []plan.Rule {
+	{ID: "E5", What: "a condition on a parameter is not met by one of several values", Ways: []Way{Explicit, Gateway, Captured}, Rules: func(s string) []plan.Rule {
 		r := rulesOf(s)
 		r[0].Query = []plan.Condition{{Name: "mode", Value: "safe"}}
 		return r
@@ -318,7 +318,7 @@ var framing = []Case{
 			s.deny(plan.ReasonCondition)
 		}
 	}},
-	{ID: "E6", What: "headers that only a proxy may set", Ways: []Way{Explicit, Gateway, Socket}, Run: func(s *seat) {
+	{ID: "E6", What: "headers that only a proxy may set", Ways: []Way{Explicit, Gateway, Socket, Captured, Balancer}, Run: func(s *seat) {
 		someone := bystander
 		headers := []string{
 			"X-Postern-Scope: connect/" + someone, "X-Postern-Agent: " + someone, "X-Postern-Secret: own", "X-Postern-Connect: evil.test:443", "X-Postern-Host: evil.test", "X-Postern-Anything: spoofed",
@@ -353,7 +353,7 @@ var framing = []Case{
 			require.NotContains(s, fmt.Sprint(values), "127.0.0.1", name)
 		}
 	}},
-	{ID: "E6", What: "Connection names the headers to drop", Ways: []Way{Explicit}, Run: func(s *seat) {
+	{ID: "E6", What: "Connection names the headers to drop", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
 		for _, named := range []string{"x-api-key", "X-Api-Key, close", "host", "x-postern-scope", ":authority", "authorization"} {
 			a := s.ask("GET", "/v1/x", "Connection: "+named)
 			if a.Status == 200 {

@@ -41,7 +41,7 @@ func rotating(s string) []plan.Rule {
 
 // credentials is section F: keys of ours that get out, and keys of the agent that get in.
 var credentials = []Case{
-	{ID: "F1", What: "the agent's own key in every header slot", Ways: []Way{Explicit, Captured, Gateway}, Run: func(s *seat) {
+	{ID: "F1", What: "the agent's own key in every header slot", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Run: func(s *seat) {
 		for _, h := range ownHeaders {
 			a := s.ask("GET", "/v1/x", h+ownKey)
 			require.Equal(s, 200, a.Status, "%q: %s", h, a)
@@ -130,7 +130,7 @@ var credentials = []Case{
 		s.allow("port")
 		require.Empty(s, s.arrivals()[0].Header.Get("X-Api-Key"))
 	}},
-	{ID: "F4", What: "an upstream that echoes the credential in response headers", Ways: []Way{Explicit, Gateway}, Run: func(s *seat) {
+	{ID: "F4", What: "an upstream that echoes the credential in response headers", Ways: []Way{Explicit, Gateway, Captured, Balancer}, Run: func(s *seat) {
 		a := s.ask("GET", "/v1/echo", "X-Harmless: kept")
 		require.Equal(s, 200, a.Status, "%s", a)
 		s.allow("api")
@@ -142,7 +142,7 @@ var credentials = []Case{
 		}
 		// That the agent did not get to see it is checked for every seat.
 	}},
-	{ID: "F4", What: "an upstream that echoes it in response headers as base64 or hex", Ways: []Way{Explicit, Captured, Gateway}, Run: func(s *seat) {
+	{ID: "F4", What: "an upstream that echoes it in response headers as base64 or hex", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Run: func(s *seat) {
 		for _, path := range []string{"/v1/leak/base64", "/v1/leak/hex"} {
 			a := s.ask("GET", path)
 			require.Equal(s, 200, a.Status, "%s", a)
@@ -154,7 +154,7 @@ var credentials = []Case{
 		require.Equal(s, 200, s.ask("GET", "/v1/leak/body").Status)
 		s.allow("api")
 	}},
-	{ID: "F5", What: "the secret in error pages of the proxy", Ways: []Way{Explicit, Gateway}, Run: func(s *seat) {
+	{ID: "F5", What: "the secret in error pages of the proxy", Ways: []Way{Explicit, Gateway, Captured, Balancer}, Run: func(s *seat) {
 		for _, raw := range []string{"/v2", "/v1/x%00", "/v1/" + strings.Repeat("x", 70000)} {
 			a := s.ask("GET", raw)
 			require.True(s, a.refused() && !a.hung(), "%s", a)
@@ -165,7 +165,7 @@ var credentials = []Case{
 		s.deny(plan.ReasonMalformed)
 		// Logs, dumps, status and core files are looked at after all cases, with every secret: arena.nowhere.
 	}},
-	{ID: "F6", What: "a secret that is missing, empty or malformed fails its route closed, and no other", Ways: []Way{Explicit, Gateway}, Rules: rotating, Run: func(s *seat) {
+	{ID: "F6", What: "a secret that is missing, empty or malformed fails its route closed, and no other", Ways: []Way{Explicit, Gateway, Captured}, Rules: rotating, Run: func(s *seat) {
 		path := s.files[s.name]
 		wait := func(ok bool) {
 			require.Eventually(s, func() bool {
@@ -208,19 +208,19 @@ var credentials = []Case{
 		require.NoError(s, err)
 		require.Contains(s, fmt.Sprint(events), string(plan.ReasonCredential))
 	}},
-	{ID: "F7", What: "a key of the agent's in the very slot of ours", Ways: []Way{Explicit, Captured, Gateway}, Run: func(s *seat) {
+	{ID: "F7", What: "a key of the agent's in the very slot of ours", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Run: func(s *seat) {
 		a := s.ask("GET", "/v1/x", "X-Api-Key: "+ownKey)
 		require.Equal(s, 200, a.Status)
 		s.allow("api")
 		require.Equal(s, []string{canary}, s.arrivals()[0].Header.Values("X-Api-Key"))
 	}},
-	{ID: "F8", What: "rotation: the old secret is not used any more, nothing fails meanwhile", Ways: []Way{Explicit}, Rules: rotating, Run: func(s *seat) {
-		c := s.secure(s.host(api)) // in use the whole time
+	{ID: "F8", What: "rotation: the old secret is not used any more, nothing fails meanwhile", Ways: []Way{Explicit, Captured, Gateway}, Rules: rotating, Run: func(s *seat) {
+		c, host := s.line() // in use the whole time
 		values := []string{canary, "rotated-1-" + canary, "rotated-2-" + canary}
 		for _, value := range values {
 			s.fleet.Secret(s.name, value)
 			require.Eventually(s, func() bool {
-				require.Equal(s, 200, exchange(c, "GET", request("GET", "/v1/x", s.host(api))).Status)
+				require.Equal(s, 200, exchange(c, "GET", request("GET", "/v1/x", host)).Status)
 				s.allow("api")
 				got := s.arrivals()
 				return got[len(got)-1].Header.Get("X-Api-Key") == value

@@ -70,10 +70,30 @@ var isolation = []Case{
 	}},
 	{ID: "G6", What: "another network namespace, another route, another user", Ways: []Way{Inside}, Run: func(s *seat) {
 		for _, script := range []string{
-			"unshare -Urn sh -c 'ip link set lo up; curl -sS -m 5 https://" + s.host(evil) + "/'", "ip route add 203.0.113.0/24 dev lo", "unshare -Ur ip route del local default dev lo", "unshare -Ur ip link set lo down", "ip link add veth0 type veth",
-			"nsenter -t 1 -n true", "nsenter -t 1 -U true", "unshare -Ur nsenter -t 1 -n true", "chroot /proc/1/root true", "su -c true", "sudo -n true", "unshare -Urm umount /proc",
+			// A network of one's own has nothing in it.
+			"unshare -Urn sh -c '" + network("loopback") + "; curl -sS -m 5 https://" + s.host(evil) + "/'", "unshare -Urn sh -c '" + network("loopback") + "; curl -sS -m 5 --noproxy \\* https://" + s.host(api) + "/v1/x'",
+			"unshare -n true", "unshare -m true", "unshare -Urm umount /proc", "nsenter -t 1 -n true", "nsenter -t 1 -U true", "unshare -Ur nsenter -t 1 -n true", "chroot /proc/1/root true", "su -c true",
 		} {
 			s.fails(script)
+		}
+		for what := range networks {
+			if what == "loopback" {
+				continue
+			}
+			for _, script := range []string{network(what), "unshare -Ur env " + network(what)} {
+				s.fails(script)
+				out, _ := s.sh(script)
+				require.Contains(s, out, "not permitted", script)
+			}
+		}
+		for what, call := range map[string][]uintptr{
+			"setuid": {unix.SYS_SETUID, 65534}, "setgid": {unix.SYS_SETGID, 65534}, "setgroups": {unix.SYS_SETGROUPS, 0, 0}, "chroot": {unix.SYS_CHROOT, 0},
+			"unshare of a network": {unix.SYS_UNSHARE, unix.CLONE_NEWNET},
+		} {
+			c, out, err := s.sandboxed.do(order{Call: call})
+			require.NoError(s, err)
+			c.Close()
+			require.NotEmpty(s, out.Error, what)
 		}
 		out, _ := s.sh("grep Cap /proc/self/status")
 		require.NotRegexp(s, `Cap(Inh|Prm|Eff|Amb):\s+0*[1-9a-f]`, out)

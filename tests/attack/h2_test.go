@@ -44,6 +44,12 @@ func (c *h2conn) encode(block *bytes.Buffer, header ...string) {
 // returns the status of the answer, or "reset" if the stream or the connection is.
 func (c *h2conn) ask(header ...string) string {
 	c.s.Helper()
+	return c.post("", 0, header...)
+}
+
+// post is ask with a body: a frame, so many times.
+func (c *h2conn) post(frame string, times int, header ...string) string {
+	c.s.Helper()
 	id := c.next
 	c.next += 2
 	method := ""
@@ -52,7 +58,10 @@ func (c *h2conn) ask(header ...string) string {
 	}
 	var block bytes.Buffer
 	c.encode(&block, header...)
-	_ = c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: method != "CONNECT"})
+	_ = c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: method != "CONNECT" && times == 0})
+	for i := range times {
+		_ = c.framer.WriteData(id, i == times-1, []byte(frame))
+	}
 	status := ""
 	for {
 		frame, err := c.framer.ReadFrame()

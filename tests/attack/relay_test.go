@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox"
@@ -42,6 +43,50 @@ type outcome struct {
 	Error  string `json:",omitempty"`
 	Output string `json:",omitempty"`
 	Status int    `json:",omitempty"`
+}
+
+// networkVariable names one of networks, which the relay's program does then.
+const networkVariable = "POSTERN_ATTACK_NETWORK"
+
+// network is the command that does one of networks in the sandbox.
+func network(what string) string { return networkVariable + "=" + what + " ./relay" }
+
+// networks are ways to change the network. No program for it has to be there.
+var networks = map[string]func() error{
+	"loopback": func() error { return onLoopback(netlink.LinkSetUp) },
+	"another-route": func() error {
+		_, to, _ := net.ParseCIDR("203.0.113.0/24")
+		return onLoopback(func(lo netlink.Link) error {
+			return netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: to})
+		})
+	},
+	"no-route": func() error {
+		_, all, _ := net.ParseCIDR("0.0.0.0/0")
+		return onLoopback(func(lo netlink.Link) error {
+			return netlink.RouteDel(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: all, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Table: unix.RT_TABLE_LOCAL})
+		})
+	},
+	"no-loopback": func() error { return onLoopback(netlink.LinkSetDown) },
+	"another-interface": func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth0"}, PeerName: "veth1"})
+	},
+	"another-address": func() error {
+		return onLoopback(func(lo netlink.Link) error {
+			a, err := netlink.ParseAddr("203.0.113.9/32")
+			if err != nil {
+				return err
+			}
+			return netlink.AddrAdd(lo, a)
+		})
+	},
+}
+
+func onLoopback(f func(netlink.Link) error) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return f(lo)
 }
 
 func serveRelay() error {
@@ -140,7 +185,7 @@ func startSandbox(a *arena, agent string) (*sandboxed, error) {
 	spec := &sandbox.Spec{
 		Agent: agent, Command: []string{"./relay"}, Workdir: dir, Private: []string{a.fleet.Home.Root},
 		Environ: []string{"HOME=" + filepath.Join(a.homes, "home"), "PATH=" + os.Getenv("PATH")}, Env: []string{relayVariable + "=1"},
-		Sockets: []string{a.fleet.Home.AgentDir("n1", agent)}, CA: a.fleet.CA.PEM, Gateways: []int{8080}, Ports: []int{443, 8443}, Inside: a.inside,
+		Sockets: []string{a.fleet.Home.AgentDir("n1", agent)}, CA: a.fleet.CA.PEM, Gateways: a.agentNamed(agent).gateways(), Ports: []int{443, 8443}, Inside: a.inside,
 		Stdin: null, Stdout: null, Stderr: null,
 	}
 	failed := make(chan error, 1)
@@ -204,3 +249,6 @@ type buffered struct {
 }
 
 func (b *buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
+
+// CloseWrite ends what is sent, and not what is received.
+func (b *buffered) CloseWrite() error { return b.Conn.(*net.UnixConn).CloseWrite() } //nolint:forcetypeassert // see do

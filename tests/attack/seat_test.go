@@ -39,8 +39,11 @@ const (
 	Captured Way = "captured"
 	// Socket is the agent's Unix socket, with bytes that no client sends.
 	Socket Way = "socket"
-	// Gateway is plain HTTP to a gateway's port.
+	// Gateway is plain HTTP to a gateway's port in the sandbox.
 	Gateway Way = "gateway"
+	// Balancer is the agent's TCP port, behind a load balancer that says who
+	// connects (PROXY protocol, version 2), with bytes as by Socket.
+	Balancer Way = "balancer"
 	// Inside is the sandbox itself: what the agent's programs can try there.
 	Inside Way = "inside"
 	// Operator is what an operator writes: the stack file and what follows.
@@ -142,7 +145,7 @@ func (s *seat) execute() {
 	go func() {
 		defer close(done)
 		defer s.closeConns()
-		if s.way == Captured || s.way == Inside {
+		if s.way == Captured || s.way == Inside || s.way == Gateway {
 			var err error
 			s.sandboxed, err = startSandbox(s.arena, s.name)
 			require.NoError(s, err)
@@ -205,6 +208,9 @@ func (s *seat) settle() {
 			s.Errorf("reached %s (server name %s, at %s)", a.Host, a.SNI, a.To)
 		}
 	}
+	for _, name := range s.questions(r) {
+		s.Errorf("%s was looked up, and is in no rule of anybody", name)
+	}
 	for name := range r.Queries {
 		if strings.HasSuffix(name, s.name+".test") && !s.mayReach(name) {
 			s.Errorf("%s was looked up", name)
@@ -228,10 +234,7 @@ func (s *seat) settle() {
 	}
 }
 
-func (s *seat) mayReach(host string) bool {
-	i := slices.IndexFunc(s.plan.Agents, func(a plan.Agent) bool { return a.Name == s.name })
-	return leads(s.plan.Agents[i], host, "")
-}
+func (s *seat) mayReach(host string) bool { return leads(plan.Agent(s.agent()), host, "") }
 
 // spellings are the forms in which a value could leak. Base64 has three, by
 // what is before the value; at its ends are bits of what is around it.
@@ -264,11 +267,20 @@ func (s *seat) saw(p []byte) {
 	s.read.Write(p)
 }
 
-// proxy connects to the agent's socket: of the node, or the sandbox's port.
+// proxy connects to the agent's socket or port on the node, or by a port of the
+// sandbox.
 func (s *seat) proxy() net.Conn {
 	s.Helper()
-	if s.way == Captured || s.way == Inside {
+	switch s.way {
+	case Captured, Inside:
 		return s.dial("tcp", "127.0.0.1:3128")
+	case Gateway:
+		return s.dial("tcp", "127.0.0.1:8080")
+	case Balancer:
+		c := s.balanced()
+		_, err := c.Write(proxyHeader())
+		require.NoError(s, err)
+		return c
 	}
 	var d net.Dialer
 	c, err := d.DialContext(context.Background(), "unix", filepath.Join(s.fleet.Home.AgentDir("n1", s.name), "proxy.sock"))
@@ -322,11 +334,14 @@ func (s *seat) sh(script string) (string, int) {
 	return out.Output, out.Status
 }
 
-// fails requires that a script in the sandbox fails.
+// fails requires that a script in the sandbox fails, for want of permission and
+// not of a program: that would be no test.
 func (s *seat) fails(script string) {
 	s.Helper()
 	out, status := s.sh(script)
 	require.NotZero(s, status, "%s\n%s", script, out)
+	require.NotEqual(s, 127, status, "%s: there is no such program\n%s", script, out)
+	require.NotRegexp(s, `(?m)^(sh: |/bin/sh: ).*: not found$`, out, "%s: there is no such program", script)
 }
 
 // answer is what came back: a status, or the end of the connection.
@@ -439,7 +454,8 @@ func (s *seat) ask(method, path string, header ...string) answer {
 func (s *seat) askHost(host, method, path string, header ...string) answer {
 	s.Helper()
 	if s.way == Gateway {
-		return exchange(s.proxy(), method, request(method, path, "localhost:8080", header...))
+		local := fmt.Sprintf("localhost:%d", s.agent().gatewayTo(host))
+		return exchange(s.dial("tcp", local), method, request(method, path, local, header...))
 	}
 	return exchange(s.secure(host), method, request(method, path, host, header...))
 }

@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -42,6 +43,10 @@ import (
 // It is a process of its own, this test binary under worldVariable; it ends when
 // its standard input does.
 const worldVariable = "POSTERN_ATTACK_WORLD"
+
+// worldDial is a socket of the world's: whoever connects and sends an address, and
+// a line end, is joined with what is there.
+const worldDial = "dial.sock"
 
 // worldResolver is the DNS server that the plan names.
 const worldResolver = "192.0.2.53:53"
@@ -102,10 +107,43 @@ func serveWorld(root string) error {
 	if err != nil {
 		return err
 	}
+	door, err := net.Listen("unix", filepath.Join(root, worldDial))
+	if err != nil {
+		return err
+	}
+	go dialFor(door)
 	go func() { _ = http.Serve(l, w.api()) }() //nolint:gosec // the test's own socket
 	fmt.Println("ready")
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return nil
+}
+
+// dialFor serves worldDial.
+func dialFor(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			in := bufio.NewReader(conn)
+			to, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			c, err := net.Dial("tcp", strings.TrimSpace(to))
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(c, in)
+				_ = c.(*net.TCPConn).CloseWrite() //nolint:forcetypeassert // by its network
+			}()
+			_, _ = io.Copy(conn, c)
+			c.Close()
+		}()
+	}
 }
 
 // everywhere makes every address of the namespace local.
