@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down test build cloud deps lint bench attack clean
+.PHONY: help up down test build cloud deps lint bench attack fuzz clean
 SHELL := /bin/bash
 
 help: ## show this
@@ -44,6 +44,9 @@ bench: deps build ## measure: allow to convergence, sandbox start, the request p
 
 attack: deps ## try what broke comparable systems on this data plane, and print what held
 	@STEP=1/1 tools/attack.sh
+
+fuzz: ## run every fuzz test for 10 s, or FUZZTIME
+	@STEP=1/1 tools/fuzz.sh
 
 down: ## take the stack `local` down again; the audit log stays
 	@tools/down.sh

@@ -82,6 +82,28 @@ func TestAppendJSON(t *testing.T) {
 	})
 }
 
+// TestAppendJSONOfOneField: each field by itself is written, or left out, as
+// encoding/json does. A publication's number without anything else once was not.
+func TestAppendJSONOfOneField(t *testing.T) {
+	t.Parallel()
+	for i := range reflect.TypeFor[Event]().NumField() {
+		e := Event{Time: time.Unix(0, 0).UTC()}
+		f := reflect.ValueOf(&e).Elem().Field(i)
+		name := reflect.TypeFor[Event]().Field(i).Name
+		switch f.Kind() {
+		case reflect.String:
+			f.SetString("x")
+		case reflect.Int, reflect.Int64:
+			f.SetInt(1)
+		case reflect.Uint64:
+			f.SetUint(1)
+		}
+		want, err := json.Marshal(&e)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(e.appendJSON(nil)), name)
+	}
+}
+
 // TestCopyDoesNotWait: an event is in the file before the next line comes, and
 // the lines that come at once are not torn apart by the size of a read.
 func TestCopyDoesNotWait(t *testing.T) {

@@ -45,6 +45,9 @@ func FuzzNormalizePath(f *testing.F) {
 	for _, s := range []string{"/", "//", "/a/../b", "/%2e%2e;x/b", "/a/..;/b", `/a\..\b`, "/%41%2f%5C", "/v1/*", "/é"} {
 		f.Add(s)
 	}
+	for _, s := range pathSeeds(f) {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, path string) {
 		n, err := NormalizePath(path)
 		if err != nil {
@@ -65,6 +68,9 @@ func FuzzNormalizePath(f *testing.F) {
 
 func FuzzCanonicalHost(f *testing.F) {
 	for _, s := range []string{"a.test", "A.TEST.", "127.0.0.1", "0x7f.1", "017700000001", "[::1]", "1.2.3.4.", "xn--bcher-kva.test", "a..b", "-a", "K.test", "e.0x"} {
+		f.Add(s)
+	}
+	for _, s := range hostSeeds(f) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, host string) {

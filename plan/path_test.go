@@ -94,6 +94,9 @@ func FuzzParsePath(f *testing.F) {
 	for _, s := range []string{"/**", "/v1/**", "/*", "/a/*/b", "/@a%2fb", "", "/a;b", "/a//b"} {
 		f.Add(s, "/v1/a")
 	}
+	for _, s := range pathSeeds(f) {
+		f.Add(s, s)
+	}
 	f.Fuzz(func(t *testing.T, pattern, path string) {
 		p, err := ParsePath(pattern)
 		re, reErr := regexp.Compile("^(?:" + PathRegex(pattern) + ")$")

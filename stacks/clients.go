@@ -14,6 +14,9 @@ import (
 // Clients are the package clients that [ClientHosts] knows.
 var Clients = []string{"pip", "npm", "go"}
 
+// ClientMethods are what package clients need to read from their hosts.
+var ClientMethods = []string{"GET", "HEAD"}
+
 // ClientHosts asks a package client of this machine which hosts it is
 // configured to talk to. The user's and the machine's configuration count. That
 // of the working folder does not, and the client is not even started there:

@@ -283,7 +283,35 @@ func FuzzLoad(f *testing.F) {
 				require.NotZero(t, r.Port)
 			}
 		}
+		if len(stack.Plan.Agents) > 0 && !bytes.Contains(data, []byte(fuzzHost)) {
+			editBack(t, path, data, stack, stack.Plan.Agents[0].Name)
+		}
 	})
+}
+
+// fuzzHost is a host that the stack files of FuzzLoad have nothing about.
+const fuzzHost = "edited.fuzz-test.example"
+
+// editBack allows an agent a host, if the file is one that can be edited, and
+// takes it away again: the policy is what it was.
+func editBack(t *testing.T, path string, data []byte, stack *Stack, agent string) {
+	t.Helper()
+	before := stack.Plan
+	e := &editor{path: path, agent: agent, data: data, stack: stack, clients: fakeClients()}
+	err := e.allow(&plan.Rule{Host: fuzzHost, Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/**"}})
+	if err != nil {
+		return
+	}
+	request := plan.Request{Agent: agent, Scheme: "https", Host: fuzzHost, Port: 443, Method: "GET", Path: "/v1/x"}
+	allowed := e.stack.Plan
+	if d := allowed.Decide(request); d.Reason != plan.ReasonDenied {
+		require.True(t, d.Allow, "%+v\n%s", d, e.data)
+	}
+	changes := plan.Diff(before, allowed)
+	require.Len(t, changes, 1, "%s", e.data)
+	require.NoError(t, e.revoke(HostPort{fuzzHost, 443}), "%s", e.data)
+	require.Empty(t, plan.Diff(before, e.stack.Plan), "%s", e.data)
+	require.Equal(t, before.Decide(request), e.stack.Plan.Decide(request))
 }
 
 // decideAll asks about what the agent's rules name, and about what is near.

@@ -143,7 +143,7 @@ func (l *loader) client(n *node, client string) []namedRule {
 	for _, hp := range hosts {
 		r := namedRule{at: n, Rule: plan.Rule{
 			ID: "/" + strings.ReplaceAll(hp.String(), ":", "-"), Host: hp.Host, Port: hp.Port,
-			Methods: []string{"GET", "HEAD"}, Paths: []string{plan.AnyPath},
+			Methods: slices.Clone(ClientMethods), Paths: []string{plan.AnyPath},
 		}}
 		out = append(out, r)
 	}

@@ -61,7 +61,7 @@ func newAllowCmd() *cobra.Command {
 		Long: `Edits the stack file (its comments and order stay), shows what changes, publishes it and
 returns when every node has taken it. If a node refuses it, the file is as it was before.
 
-Without --method every method is allowed, without --path every path. A path is literal but for *,
+Without --method every method is allowed (with --client: GET and HEAD), without --path every path. A path is literal but for *,
 which is one segment, and ** at its end, which is any rest. A host is one name, or '*.example.com' for
 every name below it. With --for the access ends by itself.`,
 		Example: `  postern allow api.example.com --agent demo
@@ -78,6 +78,9 @@ every name below it. With --for the access ends by itself.`,
 			if err != nil {
 				return err
 			}
+			if flags.client != "" && len(methods) == 0 {
+				methods = stacks.ClientMethods
+			}
 			request := stacks.AllowRequest{Agent: flags.agent, Hosts: hosts, Methods: methods, Paths: paths, Reason: reason}
 			if cmd.Flags().Changed("for") {
 				if lease < time.Second {
@@ -93,7 +96,7 @@ every name below it. With --for the access ends by itself.`,
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().StringSliceVarP(&methods, "method", "m", nil, "methods to allow, such as GET,HEAD (default: every one)")
+	cmd.Flags().StringSliceVarP(&methods, "method", "m", nil, "methods to allow, such as GET,HEAD (default: every one; with --client, GET and HEAD)")
 	cmd.Flags().DurationVar(&lease, "for", 0, "for how long, such as 30m (default: until it is revoked)")
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for whoever reads the stack file")
 	cmd.Flags().StringSliceVarP(&paths, "path", "p", nil, "path patterns to allow, such as '/v1/**' (default: every path)")
