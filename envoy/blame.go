@@ -27,7 +27,7 @@ func Blame(p *plan.Plan, message string) (rules, agents []string) {
 				}
 			}
 		}
-		if names(message, "agent/"+a.Name, connectScope(a.Name, restOfHosts), wildScope(a.Name)) {
+		if names(message, "agent/"+a.Name, connectScope(a.Name, restOfHosts), wildScope(a.Name)) || strings.Contains(message, dynamicName(a.Name)) {
 			agents = append(agents, a.Name)
 		}
 	}
@@ -41,7 +41,7 @@ func Blame(p *plan.Plan, message string) (rules, agents []string) {
 // longer one. A name that all destinations share says nothing.
 func names(message string, of ...string) bool {
 	for _, name := range of {
-		if name == clusterDynamic {
+		if strings.HasPrefix(name, clusterDynamic+"/") {
 			continue
 		}
 		for rest := message; ; {

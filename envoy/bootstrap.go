@@ -24,6 +24,12 @@ const AdminSocket = "admin.sock"
 // maxConnections bounds the connections of all agents of a node together.
 const maxConnections = 20000
 
+// maxAgentConnections bounds those of one: none can take them all.
+const maxAgentConnections = maxConnections / 5
+
+// maxStreams bounds the requests under way on one connection of HTTP/2.
+const maxStreams = 100
+
 // counted are the statistics that Envoy keeps: those that a node serves
 // (node.EnvoyFamilies). It has some thousand more, eleven for each certificate among
 // them, and counting what nobody reads is a part of what each request costs.

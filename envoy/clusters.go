@@ -29,11 +29,19 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// Names of the clusters that every plan has.
-const (
-	clusterIntercept = "intercept"
-	clusterDynamic   = "dynamic"
-)
+// clusterIntercept is the cluster, and the internal listener, that every plan has.
+const clusterIntercept = "intercept"
+
+// clusterDynamic is what the clusters for hosts that are found by DNS are called
+// in statistics. Each agent has its own, with its own circuit breakers: what one has
+// under way is no other's limit.
+const clusterDynamic = "dynamic"
+
+func dynamicName(agent string) string { return clusterDynamic + "/" + agent }
+
+// maxRequests bounds what an agent has under way at all hosts that are found by
+// DNS, or at one that is pinned. Envoy's default is 1,024.
+const maxRequests = 10000
 
 // connectTimeout bounds one attempt to reach an upstream.
 const connectTimeout = 5 * time.Second
@@ -60,8 +68,9 @@ func (b *builder) clusters() {
 		b.one(part{kind: "cluster", name: name}, nil, "internal", func() proto.Message { return b.internalCluster(name) })
 	}
 	internal(clusterIntercept)
-	b.one(part{kind: "cluster", name: clusterDynamic}, nil, "dynamic", func() proto.Message { return b.dynamicCluster(clusterDynamic) })
 	for _, a := range b.plan.Agents {
+		dynamic := dynamicName(a.Name)
+		b.one(part{kind: "cluster", name: dynamic}, nil, "dynamic", func() proto.Message { return b.dynamicCluster(dynamic) })
 		for _, d := range b.destinations[a.Name] {
 			if name := d.cluster(); name != clusterIntercept {
 				internal(name)
@@ -69,7 +78,7 @@ func (b *builder) clusters() {
 		}
 		for i := range a.Rules {
 			r := &a.Rules[i] // a rule that a closure has by itself is one more on the heap
-			if name := b.upstreamCluster(*r); !r.Deny && name != clusterDynamic {
+			if name := b.upstreamCluster(*r); !r.Deny && name != dynamic {
 				b.one(part{kind: "cluster", name: name}, a.Rules[i:i+1], "upstream", func() proto.Message { return b.upstream(name, *r) })
 			}
 		}
@@ -78,16 +87,16 @@ func (b *builder) clusters() {
 
 // upstreamCluster is the name of the cluster that a rule forwards to.
 func (b *builder) upstreamCluster(r plan.Rule) string {
-	name := clusterDynamic
+	agent, _, _ := strings.Cut(r.ID, "/")
+	name := dynamicName(agent)
 	if r.Upstream != nil {
-		name = strings.Join([]string{"pinned", hostPort(r.Host, r.Port), digest(r.Upstream.Address, r.Upstream.CA)}, "/")
+		name = strings.Join([]string{"pinned", agent, hostPort(r.Host, r.Port), digest(r.Upstream.Address, r.Upstream.CA)}, "/")
 	}
 	if r.Mode == plan.ModeTunnel {
 		return "tcp/" + name
 	}
 	if r.Limits != nil && r.Limits.Concurrent > 0 {
-		agent, _, _ := strings.Cut(r.ID, "/")
-		name = strings.Join([]string{"limited", agent, hostPort(r.Host, r.Port), name}, "/")
+		name = strings.Join([]string{"limited", hostPort(r.Host, r.Port), name}, "/")
 	}
 	return b.signedName(r, name)
 }
@@ -129,13 +138,15 @@ func (b *builder) internalCluster(name string) *clusterv3.Cluster {
 	}
 }
 
-// dynamicCluster reaches every host that is found by DNS. One cluster for all:
-// a cluster each costs 55 KB (envoy.md, section I).
+// dynamicCluster reaches every host that is found by DNS. One cluster for all of
+// an agent's: a cluster each costs 55 KB (envoy.md, section I).
 func (b *builder) dynamicCluster(name string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:           name,
-		ConnectTimeout: durationpb.New(connectTimeout),
-		LbPolicy:       clusterv3.Cluster_CLUSTER_PROVIDED,
+		Name:            name,
+		AltStatName:     clusterDynamic,
+		CircuitBreakers: breakers(maxRequests),
+		ConnectTimeout:  durationpb.New(connectTimeout),
+		LbPolicy:        clusterv3.Cluster_CLUSTER_PROVIDED,
 		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 			Name: "envoy.clusters.dynamic_forward_proxy",
 			TypedConfig: b.any(&dfpclusterv3.ClusterConfig{
@@ -151,6 +162,7 @@ func (b *builder) dynamicCluster(name string) *clusterv3.Cluster {
 func (b *builder) pinnedCluster(name, address, ca string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                          name,
+		CircuitBreakers:               breakers(maxRequests),
 		ConnectTimeout:                durationpb.New(connectTimeout),
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		TransportSocket:               b.upstreamTLS(ca),

@@ -12,6 +12,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	snidfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_dynamic_forward_proxy/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -77,8 +78,11 @@ func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 		FilterChains: []*listenerv3.FilterChain{{
 			// A chain of another name is another chain: Envoy closes the
 			// connections of the one before at once, as it is told not to drain.
-			Name:    b.generation(agent),
-			Filters: []*listenerv3.Filter{b.networkFilter("http_connection_manager", hcm)},
+			Name: b.generation(agent),
+			Filters: []*listenerv3.Filter{
+				b.networkFilter("connection_limit", &connectionlimitv3.ConnectionLimit{StatPrefix: "agent", MaxConnections: wrapperspb.UInt64(maxAgentConnections)}),
+				b.networkFilter("http_connection_manager", hcm),
+			},
 		}},
 	}
 	b.agentAddress(l, a)
@@ -266,6 +270,7 @@ func (b *builder) connectionManager(name, scope string, before ...*mutationv3.He
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
 		},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(maxStreams)},
 		// A model may think for longer than Envoy's five minutes before the first
 		// byte, and a WebSocket be quiet. An hour is what Envoy gives a connection.
 		StreamIdleTimeout:               durationpb.New(time.Hour),
