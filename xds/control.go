@@ -85,6 +85,10 @@ type Control struct {
 	rollout sync.Mutex
 	// memo is for who holds rollout.
 	memo envoy.Memo
+	// tookBack sets an agent's generation apart from those of what was rolled back,
+	// for who holds rollout. It is lost with the process: then connections are cut
+	// once more.
+	tookBack map[string]string
 	// inUse is what tellCredentials told last, by credential.
 	inUse map[string]use
 
@@ -132,6 +136,7 @@ func New(cfg Config) (*Control, error) {
 		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted, Authority: func() (*x509.Certificate, error) { return ca.root, nil }},
 		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 		ended:    map[string]bool{},
+		tookBack: map[string]string{},
 		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
 	}
 	if cfg.Replica != "" {
@@ -197,8 +202,7 @@ func (c *Control) Run(ctx context.Context) error {
 	defer cancel()
 	following.Go(func() { c.follow(ctx) })
 	following.Go(func() { c.keepAuthority(ctx) })
-	renew := time.NewTicker(leafLifetime / 4)
-	defer renew.Stop()
+	following.Go(func() { c.keepFresh(ctx) })
 	// A timer would run by the monotonic clock; a lease ends by the wall's.
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
@@ -216,6 +220,19 @@ func (c *Control) Run(ctx context.Context) error {
 			if b := c.bundle(); b != nil {
 				c.saveLeases(b)
 			}
+		}
+	}
+}
+
+// keepFresh serves secrets that have changed, and leaf certificates before they
+// end. It waits for roll-outs, for which leases do not.
+func (c *Control) keepFresh(ctx context.Context) {
+	renew := time.NewTicker(leafLifetime / 4)
+	defer renew.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
 		case <-c.kick:
 			c.refresh(false)
 		case <-renew.C:
@@ -233,13 +250,32 @@ func (c *Control) resume(ctx context.Context) error {
 	if err != nil || good == nil {
 		return err
 	}
-	if b := c.provenAfter(ctx, good.Seq); b != nil {
-		good = b
-	}
-	if err := c.serve(ctx, good); err != nil {
+	version, err := good.Version()
+	if err != nil {
 		return err
 	}
-	c.endLeases(good, c.cache.current(), c.clock.now())
+	now := good
+	if b := c.provenAfter(ctx, good.Seq); b != nil {
+		now = b
+		if c.ledger.adopt(b.Evicted, time.Now()) {
+			if err := c.saveNodes(); err != nil {
+				return err
+			}
+		}
+		if !good.Killed.Includes(b.Killed) {
+			if err := writeState(c.killFile(), b.Sealed()); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.serve(ctx, now); err != nil {
+		return err
+	}
+	// It is live when follow has seen it acknowledged.
+	c.mu.Lock()
+	c.live, c.version = good, version
+	c.mu.Unlock()
+	c.endLeases(good, version, c.clock.now())
 	return nil
 }
 
@@ -277,11 +313,11 @@ func (c *Control) provenAfter(ctx context.Context, seq uint64) *bundle.Bundle {
 	ctx, cancel := context.WithTimeout(ctx, slow)
 	defer cancel()
 	view, err := c.store.Look(ctx)
-	if err != nil || view.Proven <= seq {
+	if err != nil {
 		return nil
 	}
-	b, err := c.store.Get(ctx, view.Proven)
-	if err != nil || c.store.Proven(ctx, b) != nil {
+	b, err := c.store.NewestProven(ctx, view, seq)
+	if err != nil {
 		return nil
 	}
 	return b

@@ -3,6 +3,7 @@ package xds
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -30,7 +31,7 @@ const (
 	// after twice that, up to lastRetry: a refusal seldom goes away by itself.
 	firstRetry, lastRetry = 5 * time.Second, 5 * time.Minute
 	// What one report has at most, so that it is small (bundle.Report).
-	maxRemoved, maxFleet, maxCredentials = 200, 50, 50
+	maxRemoved, maxFleet, maxCredentials, maxBlamed = 200, 50, 50, 20
 )
 
 // follower is what a control plane knows of its store. Only follow uses it, but
@@ -119,6 +120,7 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 		return fmt.Sprintf("%v; %s", err, c.kept())
 	}
 	f := &c.follower
+	f.last, f.arriving = view.Newest, false
 	if c.cfg.Replica != "" {
 		c.readReports(ctx, view)
 	}
@@ -135,7 +137,6 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 		return fmt.Sprintf("the store shows publication %d as its newest, but control plane %s serves %d: it lost something, or was put back to an older copy; %s; publish again (`postern push`)",
 			view.Newest, id, seq, c.kept())
 	}
-	f.last, f.arriving = view.Newest, false
 	if view.Newest == 0 {
 		return ""
 	}
@@ -214,6 +215,9 @@ func (c *Control) adopt(ctx context.Context, b *bundle.Bundle) string {
 		f.failed, f.wait = 0, 0
 		return ""
 	}
+	if stopped := (*interruptedError)(nil); errors.As(err, &stopped) {
+		return fmt.Sprintf("publication %d: %v", b.Seq, err) // no failure of its own: it is tried again at once
+	}
 	if f.failed != b.Seq || f.failedHash != b.Hash() {
 		f.wait = firstRetry
 	} else {
@@ -269,7 +273,7 @@ func (c *Control) readReports(ctx context.Context, view *bundle.View) {
 		}
 		c.mu.Unlock()
 	}
-	c.adoptRemovals()
+	c.adoptRemovals(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	maps.DeleteFunc(f.have, func(id, _ string) bool { _, there := view.Reports[id]; return !there })
@@ -291,7 +295,7 @@ func (c *Control) ahead(newest uint64) (id string, seq uint64) {
 }
 
 // adoptRemovals refuses the nodes, too, that were removed at another replica.
-func (c *Control) adoptRemovals() {
+func (c *Control) adoptRemovals(ctx context.Context) {
 	removed := map[string]time.Time{}
 	c.mu.Lock()
 	for _, r := range c.follower.reports {
@@ -299,7 +303,7 @@ func (c *Control) adoptRemovals() {
 	}
 	c.mu.Unlock()
 	if c.ledger.adopt(removed, time.Now()) {
-		c.rollout.Lock()
+		c.lockFor(ctx)
 		defer c.rollout.Unlock()
 		if err := c.saveNodes(); err != nil {
 			c.cfg.Log.Error("keep which nodes were removed", "error", err)
@@ -325,8 +329,16 @@ func (c *Control) report(ctx context.Context, now time.Time) {
 			r.Connected++
 		}
 	}
-	r.Fleet, r.Rejected = fleet(s), s.Rejected
-	r.Credentials = s.Credentials[:min(len(s.Credentials), maxCredentials)]
+	r.Fleet, r.Credentials = fleet(s), slices.Clone(s.Credentials[:min(len(s.Credentials), maxCredentials)])
+	for i := range r.Credentials {
+		r.Credentials[i].Problem = short(r.Credentials[i].Problem)
+	}
+	if s.Rejected != nil {
+		refused := *s.Rejected
+		refused.Message = short(refused.Message)
+		refused.Rules, refused.Agents = refused.Rules[:min(len(refused.Rules), maxBlamed)], refused.Agents[:min(len(refused.Agents), maxBlamed)]
+		r.Rejected = &refused
+	}
 	f := &c.follower
 	if f.failed > s.Seq {
 		r.Failed, r.FailedHash = f.failed, f.failedHash

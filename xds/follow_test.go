@@ -19,6 +19,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
@@ -161,20 +162,40 @@ func TestStartsWithTheStore(t *testing.T) {
 	w.Controls = []*api.Client{w.dial(t, a)}
 	w.publish(t, "one.test")
 	require.Empty(t, b.look(t.Context(), time.Now()))
+	require.False(t, stopped(t, b))
 	_, err := w.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.NoError(t, err)
-	require.Empty(t, b.Status().Killed)
-	s := w.start(t, "b").Status() // it has not looked yet
-	require.Equal(t, uint64(2), s.Seq)
-	require.Equal(t, []string{"a"}, s.Killed)
+	_, err = w.Evict(t.Context(), []string{"n9"})
+	require.NoError(t, err)
+	// Nobody has signed this, and it hides nothing.
+	w.write(t, "bundle/0000000000000004.json", w.read(t, "bundle/0000000000000001.json"))
+	w.write(t, "bundle/0000000000000004.ok", w.read(t, "bundle/0000000000000001.ok"))
+	b = w.start(t, "b") // it has not looked yet
+	require.True(t, stopped(t, b))
+	require.True(t, b.Removed("n9"))
+	require.Equal(t, uint64(1), b.Status().Seq, "no node has acknowledged it")
 
-	// What is not proven, or not signed, is nothing to start with.
-	w.publish(t, "two.test")
-	mark := w.read(t, "bundle/0000000000000003.ok")
-	for _, not := range []string{"", strings.Replace(string(mark), `"seq":3`, `"seq":4`, 1)} {
-		w.write(t, "bundle/0000000000000003.ok", []byte(not))
-		require.Equal(t, uint64(1), w.start(t, "b").Status().Seq)
+	// Nor is it forgotten if the store is away next time.
+	require.NoError(t, os.Rename(w.path("bundle"), w.path("away")))
+	b = w.start(t, "b")
+	require.True(t, stopped(t, b))
+	require.Equal(t, []string{"a"}, b.Status().Killed)
+	require.True(t, b.Removed("n9"))
+	require.NoError(t, os.Rename(w.path("away"), w.path("bundle")))
+	for _, planted := range []string{".json", ".ok"} {
+		require.NoError(t, os.Remove(w.path("bundle/0000000000000004"+planted)))
 	}
+	b = w.start(t, "b")
+	require.Empty(t, b.look(t.Context(), time.Now()))
+	require.Equal(t, uint64(3), b.Status().Seq)
+}
+
+// stopped reports whether what is served to nodes stops agent a.
+func stopped(t *testing.T, c *Control) bool {
+	t.Helper()
+	var l listenerv3.Listener
+	require.NoError(t, c.cache.table(resource.ListenerType).resources["agent/a"].GetResource().UnmarshalTo(&l))
+	return l.GetFilterChains()[0].GetName() == "killed"
 }
 
 // TestKillIsKept: a kill in a publication that could not be rolled out whole holds

@@ -59,28 +59,29 @@ func supersededBy(seq uint64) error {
 // lockFor takes rollout for what the store holds. What is proven there, such as
 // a kill, does not wait for the roll-out of what was published before.
 func (c *Control) lockFor(ctx context.Context) {
-	if !c.rollout.TryLock() {
-		c.hurry(ctx)
-		c.rollout.Lock()
+	if c.rollout.TryLock() {
+		return
 	}
+	c.hurry(ctx)
+	defer c.hurrying(ctx)() // what comes meanwhile, too
+	c.rollout.Lock()
 }
 
 // hurry stops the roll-out that is under way if the store holds a newer
 // publication that is proven.
 func (c *Control) hurry(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, slow)
+	defer cancel()
 	view, err := c.store.Look(ctx)
 	if err != nil {
-		return // it is tried again, or nobody asked
+		return
 	}
 	c.mu.Lock()
 	seq := c.underWay.seq
 	c.mu.Unlock()
-	if view.Proven <= seq {
-		return
-	}
-	b, err := c.store.Get(ctx, view.Proven)
-	if err != nil || c.store.Proven(ctx, b) != nil {
-		return // anybody may have put it there
+	b, err := c.store.NewestProven(ctx, view, seq)
+	if err != nil {
+		return // there is none, or none that an operator has signed
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -119,13 +120,23 @@ func (c *Control) lockForLease() {
 	if c.rollout.TryLock() {
 		return
 	}
-	late := time.AfterFunc(leasePatience, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.underWay.stop != nil {
-			c.underWay.stop(&interruptedError{by: "the end of a lease"})
+	locked := make(chan struct{})
+	defer close(locked)
+	go func() {
+		late := time.NewTicker(leasePatience)
+		defer late.Stop()
+		for {
+			select {
+			case <-locked:
+				return
+			case <-late.C:
+				c.mu.Lock()
+				if c.underWay.stop != nil {
+					c.underWay.stop(&interruptedError{by: "the end of a lease"})
+				}
+				c.mu.Unlock()
+			}
 		}
-	})
-	defer late.Stop()
+	}()
 	c.rollout.Lock()
 }

@@ -3,11 +3,12 @@ package xds
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -117,7 +118,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	if err != nil {
 		span.SetStatus(codes.Error, result)
 		c.tell(Event{Kind: EventRefused, Time: time.Now().UTC(), Seq: b.Seq, Version: version, By: b.By, Detail: err.Error()})
-		c.rollBack(ctx, b.Seq, before)
+		c.rollBack(ctx, b, before)
 		var r *api.Rejection
 		if errors.As(err, &r) {
 			r.Rules, r.Agents = envoy.Blame(b.Plan, r.Message)
@@ -222,15 +223,21 @@ func resultOf(err error) string {
 	}
 }
 
-// rollBack serves before again instead of publication seq, and gives the nodes a
-// moment to take it, unless the roll-out was interrupted.
-func (c *Control) rollBack(ctx context.Context, seq uint64, before *bundle.Bundle) {
+// rollBack serves before again instead of what was tried, and gives the nodes a
+// moment to take it, unless the roll-out was interrupted. What an agent has opened
+// meanwhile, by what it was not to have after all, is cut.
+func (c *Control) rollBack(ctx context.Context, tried, before *bundle.Bundle) {
 	why := interrupted(ctx)
+	if before != nil {
+		for _, name := range bundle.Losers(tried.Plan, before.Plan) {
+			c.tookBack[name] = fmt.Sprintf("-back-%d", tried.Seq)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollBackTimeout)
 	defer cancel()
 	err := c.serve(ctx, before)
 	if err == nil && why == nil {
-		waiting, end := c.begin(ctx, seq)
+		waiting, end := c.begin(ctx, tried.Seq)
 		defer end()
 		err = c.converge(waiting, c.cache.current(), nil)
 	}
@@ -240,8 +247,9 @@ func (c *Control) rollBack(ctx context.Context, seq uint64, before *bundle.Bundl
 }
 
 // serve publishes b, or nothing if it is nil, to every node at once, and does
-// not wait for acknowledgement.
+// not wait for acknowledgement. It takes seconds at most, and ctx does not end it.
 func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
+	ctx = context.WithoutCancel(ctx)
 	version := ""
 	served := &bundle.Bundle{Plan: &plan.Plan{}}
 	if b != nil {
@@ -322,14 +330,38 @@ func (c *Control) options(b *bundle.Bundle, valid *plan.Plan) envoy.Options {
 		o.Generations = map[string]string{}
 	}
 	for i, a := range b.Plan.Agents {
-		if ended := len(a.Rules) - len(valid.Agents[i].Rules); ended > 0 {
-			o.Generations[a.Name] += "-" + strconv.Itoa(ended)
+		if ended := endedOf(a, valid.Agents[i]); ended != "" {
+			o.Generations[a.Name] += "-" + ended
 		}
+		o.Generations[a.Name] += c.tookBack[a.Name]
 		if b.Killed.Agent(a.Name) {
 			o.Killed = append(o.Killed, a.Name)
 		}
 	}
 	return o
+}
+
+// endedOf names the set of leases that have ended of what an agent was given; ""
+// for none. That something is not denied any more takes nothing from it.
+func endedOf(a, valid plan.Agent) string {
+	if len(a.Rules) == len(valid.Rules) {
+		return ""
+	}
+	left := map[string]bool{}
+	for i := range valid.Rules {
+		left[valid.Rules[i].ID] = true
+	}
+	ended, any := sha256.New(), false
+	for i := range a.Rules {
+		if r := &a.Rules[i]; !r.Deny && !left[r.ID] {
+			fmt.Fprintf(ended, "%s %s\n", r.ID, r.Expires)
+			any = true
+		}
+	}
+	if !any {
+		return ""
+	}
+	return hex.EncodeToString(ended.Sum(nil)[:4])
 }
 
 // needed returns the credentials that a rule of an agent that may do anything

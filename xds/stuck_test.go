@@ -94,11 +94,49 @@ func TestLeaseDoesNotWait(t *testing.T) {
 		return []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{lease}}}
 	})
 	s := openStream(t, f, up, "n2", "b", "https://one.test/")
+	f.Control.Kick() // a secret has changed: that may wait
 	s.requireCut(t, time.Until(ends)+3*time.Second)
 	require.False(t, time.Now().Before(ends), "it was cut before its time")
 	require.Equal(t, 0, f.Get("n2", "b", "https://one.test/"))
 	require.ErrorContains(t, <-failed, "the end of a lease could not wait; the previous version stays live")
 	require.Equal(t, 200, f.Get("n2", "a", "https://one.test/"))
+}
+
+// TestTakenBackIsCut: what was opened by a publication that was taken back is cut.
+func TestTakenBackIsCut(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 2)
+	up := f.NewUpstream("one.test", "two.test")
+	p := func(hosts ...string) *plan.Plan {
+		a := plan.Agent{Name: "a"}
+		for _, h := range hosts {
+			a.Rules = append(a.Rules, open("a", h, up))
+		}
+		return &plan.Plan{Stack: "test", Agents: []plan.Agent{a, {Name: "b"}}}
+	}
+	f.MustPublish(p("one.test"))
+	pid := f.EnvoyPID("n2") // not the one that is asked first
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	t.Cleanup(func() { require.NoError(t, syscall.Kill(pid, syscall.SIGCONT)) })
+	failed, killed := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := f.Operator().Publish(t.Context(), p("one.test", "two.test"))
+		failed <- err
+	}()
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://two.test/") == 200 }, 5*time.Second, 5*time.Millisecond)
+	s := openStream(t, f, up, "n1", "a", "https://two.test/")
+	s.requireOpen(t)
+	go func() { // another agent, which stops the roll-out
+		_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"b"}})
+		killed <- err
+	}()
+	s.requireCut(t, time.Second)
+	require.Equal(t, 0, f.Get("n1", "a", "https://two.test/"))
+	require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
+	require.Error(t, <-failed)
+	require.NoError(t, <-killed)
+	require.Equal(t, 0, f.Get("n1", "a", "https://two.test/"))
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 10*time.Millisecond)
 }
 
 // TestNoAnswer: a publication that a node does not answer is taken back, and what

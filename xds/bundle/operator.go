@@ -113,7 +113,7 @@ func (o *Operator) base(ctx context.Context, proven bool, known *spelling) (*Bun
 	}
 	b, err := o.at(ctx, seq, known)
 	if proven {
-		b, err = o.newestProven(ctx, v)
+		b, err = o.NewestProven(ctx, v, 0)
 		if b != nil {
 			seq = b.Seq
 		}
@@ -148,14 +148,18 @@ func (o *Operator) base(ctx context.Context, proven bool, known *spelling) (*Bun
 	return b, next, err
 }
 
-// newestProven returns the newest publication that can be verified, with its
-// mark. What somebody has put above it does not keep a kill from being based on it.
-func (o *Operator) newestProven(ctx context.Context, v *View) (*Bundle, error) {
+// NewestProven returns the newest publication above a number that can be verified,
+// with its mark, or [ErrNone]. What somebody has put above it hides no kill, and
+// does not keep one from being based on it.
+func (s *Store) NewestProven(ctx context.Context, v *View, above uint64) (*Bundle, error) {
 	var first error
 	for _, seq := range slices.Backward(v.marked) {
-		b, err := o.Get(ctx, seq)
+		if seq <= above {
+			break
+		}
+		b, err := s.Get(ctx, seq)
 		if err == nil {
-			err = o.Proven(ctx, b)
+			err = s.Proven(ctx, b)
 		}
 		if err == nil {
 			return b, nil

@@ -54,6 +54,12 @@ func (s *Store) Report(ctx context.Context, r *api.Replica, by *Reporter) error 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	payload, err := json.Marshal(r)
+	if err == nil && len(payload) > maxReport/2 {
+		// What is said in many words must not keep the rest from being read.
+		less := *r
+		less.Fleet, less.Credentials = nil, nil
+		payload, err = json.Marshal(&less)
+	}
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}

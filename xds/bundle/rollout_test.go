@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -92,4 +94,53 @@ func TestEarlier(t *testing.T) {
 	got, err = earlier()
 	require.NoError(t, err)
 	require.Equal(t, policy("two.test"), got.Plan)
+}
+
+// TestNarrowsByAnotherRule: a rule that allows takes something all the same if it
+// decides, in another way, what another one decided.
+func TestNarrowsByAnotherRule(t *testing.T) {
+	t.Parallel()
+	rule := func(id, host, credential, mode string) plan.Rule {
+		return plan.Rule{ID: id, Host: host, Port: 443, Mode: mode, Methods: []string{"GET"}, Paths: []string{"/" + id}, Credential: credential}
+	}
+	own := rule("own", "x.test", "", "")
+	own.OwnCredentials = true
+	first := rule("first", "x.test", "k1", "")
+	wider := first
+	wider.Paths = []string{plan.AnyPath}
+	tunnel := rule("t", "*.test", "", plan.ModeTunnel)
+	for name, c := range map[string]struct {
+		was, is []plan.Rule
+		narrows bool
+	}{
+		"wider before another credential":    {[]plan.Rule{first, own}, []plan.Rule{wider, own}, true},
+		"wider after it":                     {[]plan.Rule{own, first}, []plan.Rule{own, wider}, false},
+		"wider before the same credential":   {[]plan.Rule{first, rule("x", "x.test", "k1", "")}, []plan.Rule{wider, rule("x", "x.test", "k1", "")}, false},
+		"wider at another host":              {[]plan.Rule{first, rule("x", "y.test", "k2", "")}, []plan.Rule{wider, rule("x", "y.test", "k2", "")}, false},
+		"new before another credential":      {[]plan.Rule{own}, []plan.Rule{first, own}, true},
+		"new after it":                       {[]plan.Rule{own}, []plan.Rule{own, first}, false},
+		"new below a wildcard's own key":     {[]plan.Rule{rule("w", "*.test", "k2", "")}, []plan.Rule{first, rule("w", "*.test", "k2", "")}, true},
+		"intercepted below a tunnel":         {[]plan.Rule{tunnel}, []plan.Rule{tunnel, rule("x", "x.test", "", "")}, true},
+		"a tunnel above what is intercepted": {[]plan.Rule{rule("x", "x.test", "", "")}, []plan.Rule{rule("x", "x.test", "", ""), tunnel}, true},
+		"a tunnel elsewhere":                 {[]plan.Rule{tunnel}, []plan.Rule{tunnel, rule("x", "x.example", "", "")}, false},
+	} {
+		require.Equal(t, c.narrows, narrows(plan.Agent{Rules: c.was}, plan.Agent{Rules: c.is}), name)
+	}
+}
+
+// TestReportIsReadable: however much a control plane has to say.
+func TestReportIsReadable(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	reporter := o.authority(t)
+	r := &api.Replica{ID: "a", Time: time.Now(), Seq: 1, Problem: "it is late"}
+	for range 50 {
+		r.Fleet = append(r.Fleet, api.Node{ID: strings.Repeat("n", 63), Nack: strings.Repeat("<", 200), Types: []api.Type{{Nack: strings.Repeat("<", 200)}, {Nack: strings.Repeat("<", 200)}}})
+	}
+	require.NoError(t, o.Report(t.Context(), r, reporter("test")))
+	got, err := o.ReadReport(t.Context(), "a")
+	require.NoError(t, err)
+	require.NotNil(t, got)
+	require.Equal(t, "it is late", got.Problem)
+	require.Len(t, r.Fleet, 50)
 }
