@@ -85,9 +85,9 @@ type Control struct {
 	rollout sync.Mutex
 	// memo is for who holds rollout.
 	memo envoy.Memo
-	// tookBack sets an agent's generation apart from those of what was rolled back,
-	// for who holds rollout. It is lost with the process: then connections are cut
-	// once more.
+	// tookBack sets an agent's generation apart from those of what was rolled back
+	// here, for who holds rollout. Other replicas, and this one once it is restarted,
+	// do not know: a node that comes to them has that agent's connections cut once more.
 	tookBack map[string]string
 	// inUse is what tellCredentials told last, by credential.
 	inUse map[string]use

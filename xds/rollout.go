@@ -104,7 +104,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	rolled := c.observe.rolling(ctx, start)
 	staged := make(chan error, 1)
 	go func() { staged <- stageState(c.goodFile(), b.Sealed()) }() // while the nodes work
-	nodes, err := c.roll(ctx, b, version, now)
+	nodes, tried, err := c.roll(ctx, b, version, now)
 	rolled()
 	if failed := <-staged; err == nil {
 		err = failed
@@ -118,16 +118,21 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	if err != nil {
 		span.SetStatus(codes.Error, result)
 		c.tell(Event{Kind: EventRefused, Time: time.Now().UTC(), Seq: b.Seq, Version: version, By: b.By, Detail: err.Error()})
-		c.rollBack(ctx, b, before)
-		var r *api.Rejection
-		if errors.As(err, &r) {
+		if tried && before != nil {
+			for _, name := range bundle.Losers(b.Plan, before.Plan) {
+				c.tookBack[name] = fmt.Sprintf("-back-%d", b.Seq)
+			}
+		}
+		c.rollBack(ctx, b.Seq, before)
+		refused := &api.Error{Message: err.Error() + "; the previous version stays live", Cause: err}
+		if errors.As(err, &refused.Rejection) {
+			r := refused.Rejection
 			r.Rules, r.Agents = envoy.Blame(b.Plan, r.Message)
 			c.mu.Lock()
 			c.rejected = r
 			c.mu.Unlock()
-			return nil, &api.Error{Message: err.Error() + "; the previous version stays live", Rejection: r}
 		}
-		return nil, fmt.Errorf("%w; the previous version stays live", err)
+		return nil, refused
 	}
 	c.mu.Lock()
 	c.live, c.version, c.rejected, c.expiry = b, version, nil, b.Plan.NextExpiry(now)
@@ -164,11 +169,12 @@ func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, star
 // roll publishes b to the first node and, when that has acknowledged all of
 // it, to the others. Each step is two: first everything that is new or changed
 // beside what is removed, then the removal, so that no node ever refers to what
-// it does not have. It returns the number of nodes that acknowledged.
-func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, now time.Time) (int, error) {
+// it does not have. It returns the number of nodes that acknowledged, and whether
+// any was sent something.
+func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, now time.Time) (nodes int, tried bool, err error) {
 	valid, leaves, tables, err := c.tables(ctx, b, now)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	var sick map[string]bool
 	if live := c.bundle(); live != nil {
@@ -182,27 +188,27 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, no
 		for _, t := range steps {
 			c.cache.publishTo(nodes[0], version, t)
 			if err := c.converge(ctx, version, nodes[:1]); err != nil {
-				return 0, fmt.Errorf("canary %s: %w", nodes[0], err)
+				return 0, true, fmt.Errorf("canary %s: %w", nodes[0], err)
 			}
 		}
 		if err := c.probe(ctx, nodes[:1], valid, sick); err != nil {
-			return 0, fmt.Errorf("canary: %w", err)
+			return 0, true, fmt.Errorf("canary: %w", err)
 		}
 	}
 	for _, t := range steps {
 		c.cache.publish(version, t)
 		if err := c.converge(ctx, version, nil); err != nil {
-			return 0, err
+			return 0, true, err
 		}
 	}
-	nodes := c.ledger.connected()
-	if err := c.probe(ctx, nodes, valid, sick); err != nil {
-		return 0, err
+	all := c.ledger.connected()
+	if err := c.probe(ctx, all, valid, sick); err != nil {
+		return 0, true, err
 	}
 	c.mu.Lock()
 	c.leaves = leaves
 	c.mu.Unlock()
-	return len(nodes), nil
+	return len(all), true, nil
 }
 
 // resultOf is the metric's word for how a roll-out ended.
@@ -223,21 +229,16 @@ func resultOf(err error) string {
 	}
 }
 
-// rollBack serves before again instead of what was tried, and gives the nodes a
-// moment to take it, unless the roll-out was interrupted. What an agent has opened
-// meanwhile, by what it was not to have after all, is cut.
-func (c *Control) rollBack(ctx context.Context, tried, before *bundle.Bundle) {
+// rollBack serves before again instead of publication seq, and gives the nodes a
+// moment to take it, unless the roll-out was interrupted. The agents of tookBack
+// are cut off from what they have opened meanwhile.
+func (c *Control) rollBack(ctx context.Context, seq uint64, before *bundle.Bundle) {
 	why := interrupted(ctx)
-	if before != nil {
-		for _, name := range bundle.Losers(tried.Plan, before.Plan) {
-			c.tookBack[name] = fmt.Sprintf("-back-%d", tried.Seq)
-		}
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollBackTimeout)
 	defer cancel()
 	err := c.serve(ctx, before)
 	if err == nil && why == nil {
-		waiting, end := c.begin(ctx, tried.Seq)
+		waiting, end := c.begin(ctx, seq)
 		defer end()
 		err = c.converge(waiting, c.cache.current(), nil)
 	}

@@ -177,9 +177,13 @@ type Error struct {
 	Message string `json:"message"`
 	// Rejection is set if a node refused the version; the previous one is live again.
 	Rejection *Rejection `json:"rejection,omitempty"`
+	// Cause is not told to others.
+	Cause error `json:"-"`
 }
 
 func (e *Error) Error() string { return e.Message }
+
+func (e *Error) Unwrap() error { return e.Cause }
 
 // Client talks to the control plane behind one socket. It may be used by
 // several goroutines at once.
