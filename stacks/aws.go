@@ -84,6 +84,11 @@ func (l *loader) aws(root *node, s *Stack) {
 	}
 	l.awsTags(n, a)
 	l.awsSecrets(root, a, s)
+	for _, r := range s.Plan.Resolvers {
+		if ap, err := netip.ParseAddrPort(r); err == nil && !ap.Addr().Is4() {
+			l.at(root.get("proxies").get("resolvers"), "write an IPv4 address", "the proxies' network has no IPv6, and %s is one", r)
+		}
+	}
 }
 
 // awsAuthority reads an authority's certificate. It can be missing: for the first

@@ -17,6 +17,8 @@ type auditLog struct {
 	groups map[string]*cloudwatch.LogGroup
 	bucket *s3.BucketV2
 	flows  *s3.BucketV2
+	// flowsPolicy lets flow logs be delivered.
+	flowsPolicy *s3.BucketPolicy
 }
 
 // The log groups.
@@ -57,13 +59,9 @@ func newAuditLog(parent *scope) (*auditLog, *scope) {
 			Name: pulumi.String(logPrefix(s.stack) + "/" + name), KmsKeyId: a.key.Arn, RetentionInDays: pulumi.Int(set.Audit.Retention), Tags: s.tags(name),
 		}, pulumi.Protect(set.Protect && name == groupProxies))
 	}
-	a.bucket = newBucket(s, "log", bucket{
-		lock: set.Audit.Lock, expire: set.Audit.Expire, key: a.key,
-		more: func(arn document.ARN) []document.Statement {
-			return []document.Statement{document.KeptVersions(place, arn)}
-		},
-	}, pulumi.Protect(set.Protect), pulumi.RetainOnDelete(set.Audit.Lock > 0)) // what is locked cannot be deleted
-	a.flows = newBucket(s, "flows", bucket{expire: set.Audit.Retention, more: func(arn document.ARN) []document.Statement {
+	a.bucket, _ = newBucket(s, "log", bucket{lock: set.Audit.Lock, expire: set.Audit.Expire, key: a.key, kept: true},
+		pulumi.Protect(set.Protect), pulumi.RetainOnDelete(set.Audit.Lock > 0)) // what is locked cannot be deleted
+	a.flows, a.flowsPolicy = newBucket(s, "flows", bucket{expire: set.Audit.Retention, more: func(arn document.ARN) []document.Statement {
 		return document.FlowLogs(place, arn)
 	}}, pulumi.RetainOnDelete(set.Audit.Lock > 0))
 	s.outputs(pulumi.Map{"bucket": a.bucket.Bucket, "flows": a.flows.Bucket, "events": a.groups[groupProxies].Name})

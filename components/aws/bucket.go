@@ -14,17 +14,23 @@ type bucket struct {
 	// lock is for how many days objects can be neither changed nor deleted;
 	// expire, after how many they are removed. 0 means not.
 	lock, expire int
+	// kept refuses that a version of an object is deleted, while the stack is
+	// protected or the bucket locked.
+	kept bool
 	// key encrypts; nil means S3's own.
 	key *kms.Key
 	// more statements of its policy.
 	more func(document.ARN) []document.Statement
 }
 
-// newBucket declares a bucket and everything about it. The options hold for the
-// bucket itself.
-func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption) *s3.BucketV2 {
+// newBucket declares a bucket and everything about it, and returns also its
+// policy, for what has to be allowed to write first. The options hold for all of it.
+func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption) (*s3.BucketV2, *s3.BucketPolicy) {
+	// S3 deletes no bucket that has something in it. Emptying it is for who has
+	// written `protect: false`, and never for what is locked.
+	expendable := !s.args.AWS.Protect && b.lock == 0
 	out := add(s, s3.NewBucketV2, suffix, &s3.BucketV2Args{
-		ForceDestroy: pulumi.Bool(false), ObjectLockEnabled: pulumi.Bool(b.lock > 0), Tags: s.tags(suffix),
+		ForceDestroy: pulumi.Bool(expendable), ObjectLockEnabled: pulumi.Bool(b.lock > 0), Tags: s.tags(suffix),
 	}, opts...)
 	// What follows describes the bucket: where the bucket stays, so does it.
 	s = s.within(out)
@@ -47,12 +53,15 @@ func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption)
 			ApplyServerSideEncryptionByDefault: encryption, BucketKeyEnabled: pulumi.Bool(b.key != nil),
 		}},
 	}, opts...)
-	add(s, s3.NewBucketPolicy, suffix, &s3.BucketPolicyArgs{
+	policy := add(s, s3.NewBucketPolicy, suffix, &s3.BucketPolicyArgs{
 		Bucket: out.ID(),
 		Policy: written(func(v []string) string {
 			var more []document.Statement
+			if b.kept && !expendable {
+				more = append(more, document.KeptVersions(s.args.place(), document.ARN(v[0])))
+			}
 			if b.more != nil {
-				more = b.more(document.ARN(v[0]))
+				more = append(more, b.more(document.ARN(v[0]))...)
 			}
 			return document.Bucket(document.ARN(v[0]), more...).Text()
 		}, out.Arn),
@@ -78,5 +87,5 @@ func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption)
 	}
 	add(s, s3.NewBucketLifecycleConfigurationV2, suffix, &s3.BucketLifecycleConfigurationV2Args{Bucket: out.ID(), Rules: rules},
 		append([]pulumi.ResourceOption{pulumi.DependsOn([]pulumi.Resource{versioning})}, opts...)...)
-	return out
+	return out, policy
 }

@@ -44,7 +44,7 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 	policy := written(func(x []string) string {
 		from := document.From{VPC: x[2]}
 		if set.Mode == cloud.ModeShared {
-			from = document.From{Addresses: x[secrets:]}
+			from.Addresses = x[secrets:]
 		}
 		return document.Control{Place: place, Bundles: document.ARN(x[0]), Key: document.ARN(x[1]), Secrets: arns(x[fixed:secrets]), From: from}.Policy().Text()
 	}, in...)

@@ -18,18 +18,29 @@ import (
 // Where a resolver must be (Fargate, the shared mode) the firewall lets the
 // names through that must be, and answers nothing to the rest.
 
+// What an allowed name that is an alias of another one allows.
+const (
+	// inspect wants every name of the chain allowed.
+	inspect = "INSPECT_REDIRECTION_DOMAIN"
+	// trust allows what the owner of an allowed name makes it an alias of.
+	trust = "TRUST_REDIRECTION_DOMAIN"
+)
+
 // newDNS declares the firewalls and logs of the resolvers.
 func newDNS(parent *scope, n *network, a *auditLog) {
 	s := parent.component("FenceDNS", "dns", "fence")
 	names := platformNames(s.args)
 	groups := []pulumi.StringInput{a.group(groupDNS)}
 	if s.args.AWS.Mode == cloud.ModeShared {
-		firewall(s, "vpc", n.egress, append(names, policyNames(s.args)...))
+		// Destinations are aliases of names of whoever serves them, which change:
+		// buckets, networks that distribute content. Whom an alias leads to is up
+		// to the owner of the allowed name, and not to the agent.
+		firewall(s, "vpc", n.egress, append(names, policyNames(s.args)...), trust)
 	} else {
 		if !s.args.AWS.FargateAgents() {
 			names = nil
 		}
-		firewall(s, "agents", n.agents, names)
+		firewall(s, "agents", n.agents, names, inspect)
 		groups = append(groups, a.group(groupProbes))
 	}
 	allowed := add(s, cloudwatch.NewLogResourcePolicy, "queries", &cloudwatch.LogResourcePolicyArgs{
@@ -52,7 +63,7 @@ func queries(s *scope, suffix string, v *ec2.Vpc, group *cloudwatch.LogGroup, al
 }
 
 // firewall answers nothing to what is not among names, and fails closed.
-func firewall(s *scope, suffix string, v *ec2.Vpc, names []string) {
+func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases string) {
 	group := add(s, route53.NewResolverFirewallRuleGroup, suffix, &route53.ResolverFirewallRuleGroupArgs{Tags: s.tags(suffix)})
 	list := func(name string, domains []string) *route53.ResolverFirewallDomainList {
 		return add(s, route53.NewResolverFirewallDomainList, name, &route53.ResolverFirewallDomainListArgs{Domains: pulumi.ToStringArray(domains), Tags: s.tags(name)})
@@ -60,16 +71,20 @@ func firewall(s *scope, suffix string, v *ec2.Vpc, names []string) {
 	if len(names) > 0 {
 		add(s, route53.NewResolverFirewallRule, suffix+"-allow", &route53.ResolverFirewallRuleArgs{
 			FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-allow", names).ID(), Priority: pulumi.Int(100), Action: pulumi.String("ALLOW"),
-			// An allowed name that is an alias of another one does not allow that.
-			FirewallDomainRedirectionAction: pulumi.String("INSPECT_REDIRECTION_DOMAIN"),
+			FirewallDomainRedirectionAction: pulumi.String(aliases),
 		})
 	}
 	add(s, route53.NewResolverFirewallRule, suffix+"-block", &route53.ResolverFirewallRuleArgs{
 		FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-block", []string{"*."}).ID(), Priority: pulumi.Int(200), Action: pulumi.String("BLOCK"),
-		BlockResponse: pulumi.String("NODATA"), FirewallDomainRedirectionAction: pulumi.String("INSPECT_REDIRECTION_DOMAIN"),
+		BlockResponse: pulumi.String("NODATA"), FirewallDomainRedirectionAction: pulumi.String(inspect),
 	})
+	// It cannot be taken off a network by mistake, until the stack may be taken down.
+	mutation := "DISABLED"
+	if s.args.AWS.Protect {
+		mutation = "ENABLED"
+	}
 	add(s, route53.NewResolverFirewallRuleGroupAssociation, suffix, &route53.ResolverFirewallRuleGroupAssociationArgs{
-		FirewallRuleGroupId: group.ID(), VpcId: v.ID(), Priority: pulumi.Int(101), MutationProtection: pulumi.String("ENABLED"), Tags: s.tags(suffix),
+		FirewallRuleGroupId: group.ID(), VpcId: v.ID(), Priority: pulumi.Int(101), MutationProtection: pulumi.String(mutation), Tags: s.tags(suffix),
 	})
 	add(s, route53.NewResolverFirewallConfig, suffix, &route53.ResolverFirewallConfigArgs{ResourceId: v.ID(), FirewallFailOpen: pulumi.String("DISABLED")})
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
-	"github.com/postern/postern/components/aws/document"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
 )
@@ -69,9 +68,9 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 func (env *Environment) declare(s *scope) {
 	set := s.args.AWS
 	log, logs := newAuditLog(s)
-	bundles := newBucket(s.component("Bundles", "bundles", "control"), "store", bucket{more: func(arn document.ARN) []document.Statement {
-		return []document.Statement{document.KeptVersions(s.args.place(), arn)}
-	}}, pulumi.Protect(set.Protect))
+	store := s.component("Bundles", "bundles", "control")
+	bundles, _ := newBucket(store, "store", bucket{kept: true}, pulumi.Protect(set.Protect))
+	store.outputs(pulumi.Map{"bucket": bundles.Bucket})
 	n := newNetwork(s)
 	newDNS(s, n, log)
 	newFlowLogs(logs, n, log)
@@ -81,7 +80,7 @@ func (env *Environment) declare(s *scope) {
 	e := newEndpoints(s, n, f, log, v, bundles)
 	c := newControl(s, n, f, log, v, r, bundles)
 	p := newProxies(s, n, f, log, v, r, c.cluster)
-	v.restrict(e, c.role, c.execution, p.reader)
+	v.restrict(n, e, c.role, c.execution, p.reader)
 	gate := p.balancer.listeners
 	if set.Mode == cloud.ModeIsolated {
 		gate = []pulumi.Resource{newGate(s, n, f, p.balancer)}

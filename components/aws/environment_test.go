@@ -2,6 +2,7 @@ package aws
 
 import (
 	"encoding/base64"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -183,18 +184,24 @@ func TestAgentsReachTheGateOnly(t *testing.T) {
 }
 
 // Every rule says one port of TCP, and whom; only the proxies, and the control
-// plane where it mints, go anywhere.
+// plane where it mints, go anywhere. UDP is for the policy's resolvers alone.
 func TestRulesAreNarrow(t *testing.T) {
 	t.Parallel()
 	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
-		outside := map[string][]int{}
+		outside, asked := map[string][]int{}, []string{}
 		for _, r := range append(g.of(tokenEgress), g.of(tokenIngress)...) {
-			require.Equal(t, "tcp", r.text("ipProtocol"))
 			require.Positive(t, r.number("fromPort"))
 			require.Equal(t, r.number("fromPort"), r.number("toPort"))
 			require.NotEmpty(t, r.text("description"))
 			require.Empty(t, r.text("cidrIpv6"))
 			require.NotEqual(t, r.text("securityGroupId"), r.text("referencedSecurityGroupId"), "no group reaches itself")
+			if strings.Contains(r.name, "-proxies-resolver-") {
+				require.Equal(t, tokenEgress, r.token)
+				require.Contains(t, r.text("securityGroupId"), "-fence-proxies")
+				asked = append(asked, fmt.Sprintf("%s %s:%d", r.text("ipProtocol"), r.text("cidrIpv4"), r.number("fromPort")))
+				continue
+			}
+			require.Equal(t, "tcp", r.text("ipProtocol"))
 			cidr := r.text("cidrIpv4")
 			switch {
 			case r.token == tokenEgress && cidr != "":
@@ -206,6 +213,12 @@ func TestRulesAreNarrow(t *testing.T) {
 				require.Contains(t, r.text("securityGroupId"), "-fence-balancer")
 			}
 		}
+		var resolvers []string
+		for _, r := range args.Plan.Resolvers {
+			ap := netip.MustParseAddrPort(r)
+			resolvers = append(resolvers, fmt.Sprintf("udp %s/32:%d", ap.Addr(), ap.Port()), fmt.Sprintf("tcp %s/32:%d", ap.Addr(), ap.Port()))
+		}
+		require.ElementsMatch(t, resolvers, asked)
 		slices.Sort(outside["proxies"])
 		require.Equal(t, []int{443, 8443}, outside["proxies"], "the ports of the policy")
 		delete(outside, "proxies")
@@ -470,14 +483,20 @@ func TestAuditIsKept(t *testing.T) {
 // Where there is a resolver, it answers to what is listed and to nothing else.
 func TestResolversFailClosed(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+		// Where the resolver is the proxies' too, what an allowed name is an alias
+		// of is for its owner to say; for the names of AWS's own nothing follows.
+		aliases := map[string]string{"ALLOW": "INSPECT_REDIRECTION_DOMAIN", "BLOCK": "INSPECT_REDIRECTION_DOMAIN"}
+		if args.AWS.Mode == cloud.ModeShared {
+			aliases["ALLOW"] = "TRUST_REDIRECTION_DOMAIN"
+		}
 		lists := map[string][]string{}
 		for _, r := range g.of("aws:route53/resolverFirewallDomainList:ResolverFirewallDomainList") {
 			lists[r.id()] = r.texts("domains")
 		}
 		last, blocks := 0, false
 		for _, r := range g.of("aws:route53/resolverFirewallRule:ResolverFirewallRule") {
-			require.Equal(t, "INSPECT_REDIRECTION_DOMAIN", r.text("firewallDomainRedirectionAction"))
+			require.Equal(t, aliases[r.text("action")], r.text("firewallDomainRedirectionAction"))
 			if r.number("priority") > last {
 				last, blocks = r.number("priority"), r.text("action") == "BLOCK" && slices.Equal(lists[r.text("firewallDomainListId")], []string{"*."})
 			}
@@ -489,7 +508,8 @@ func TestResolversFailClosed(t *testing.T) {
 		}
 		require.True(t, blocks, "the last rule blocks everything")
 		require.Equal(t, "DISABLED", g.one(t, "aws:route53/resolverFirewallConfig:ResolverFirewallConfig", "").text("firewallFailOpen"))
-		require.Equal(t, "ENABLED", g.one(t, "aws:route53/resolverFirewallRuleGroupAssociation:ResolverFirewallRuleGroupAssociation", "").text("mutationProtection"))
+		require.Equal(t, map[bool]string{true: "ENABLED", false: "DISABLED"}[args.AWS.Protect],
+			g.one(t, "aws:route53/resolverFirewallRuleGroupAssociation:ResolverFirewallRuleGroupAssociation", "").text("mutationProtection"), "destroy cannot take off what is protected")
 	})
 }
 

@@ -2,6 +2,7 @@ package aws
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
@@ -48,6 +49,15 @@ func newFence(parent *scope, n *network) *fence {
 	f.pass("control-services", f.control, f.access, https, "Secrets, keys, images and log")
 	for _, port := range s.args.ports() {
 		f.out(fmt.Sprintf("proxies-out-%d", port), f.proxies, int(port), "The destinations of the policy on this port")
+	}
+	for i, r := range s.args.resolvers() {
+		for _, protocol := range []string{"udp", "tcp"} { // TCP for answers that are too long
+			name := fmt.Sprintf("proxies-resolver-%d-%s", i+1, protocol)
+			add(s, vpc.NewSecurityGroupEgressRule, name, &vpc.SecurityGroupEgressRuleArgs{
+				SecurityGroupId: f.proxies.ID(), CidrIpv4: pulumi.String(single(r.Addr())), IpProtocol: pulumi.String(protocol),
+				FromPort: pulumi.Int(int(r.Port())), ToPort: pulumi.Int(int(r.Port())), Description: pulumi.String("A resolver of the policy"), Tags: s.tags(name),
+			})
+		}
 	}
 	if s.args.controlGoesOut() {
 		f.out("control-out", f.control, https, "Bundles, and where tokens are minted")
@@ -102,6 +112,21 @@ func (f *fence) out(name string, from *ec2.SecurityGroup, port int, description 
 }
 
 const anywhere = "0.0.0.0/0"
+
+// resolvers are the DNS servers that the proxies are told to ask. The loader has
+// refused others than these.
+func (a *EnvironmentArgs) resolvers() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, r := range a.Plan.Resolvers {
+		if ap, err := netip.ParseAddrPort(r); err == nil && ap.Addr().Is4() {
+			out = append(out, ap)
+		}
+	}
+	return out
+}
+
+// single is the range of one address.
+func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
 
 // ports are those on which the policy has destinations, and that of HTTPS.
 func (a *EnvironmentArgs) ports() []uint16 {

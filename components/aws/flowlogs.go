@@ -29,7 +29,8 @@ func newFlowLogs(s *scope, n *network, a *auditLog) {
 			LogFormat: pulumi.String(strings.Join(fields, " ")), MaxAggregationInterval: pulumi.Int(60),
 			DestinationOptions: &ec2.FlowLogDestinationOptionsArgs{FileFormat: pulumi.String("parquet"), PerHourPartition: pulumi.Bool(true), HiveCompatiblePartitions: pulumi.Bool(true)},
 			Tags:               s.tags(name),
-		})
+		}, // Without a policy that lets it write, AWS would put one of its own in the place of ours.
+			pulumi.DependsOn([]pulumi.Resource{a.flowsPolicy}))
 	}
 	flows("egress", n.egress)
 	if s.args.AWS.Mode == cloud.ModeIsolated {

@@ -142,6 +142,20 @@ var variants = map[string]string{
   agents:
     coder: {compute: fargate, image: ` + repo + `coder` + digest + `, command: [run, "a b"]}
     tester: {image: ` + repo + `tester` + digest + `, ami: ami-0123456789abcdef0}`,
+	"zones": `
+  zones: [c, a]
+  control: {replicas: 1}
+  agents:
+    coder: {image: ` + repo + `coder` + digest + `, ami: ami-0123456789abcdef0}
+    tester: {image: ` + repo + `tester` + digest + `, ami: ami-0123456789abcdef0, count: 0}
+proxies: {resolvers: ["192.0.2.53:53", "192.0.2.54:5353"]}`,
+	"machines": `
+  mode: shared
+  zones: 2
+  proxies: {compute: ec2, ami: ami-0123456789abcdef0, instance: c7i.large}
+  agents:
+    coder: {image: ` + repo + `coder` + digest + `, ami: ami-0123456789abcdef0}
+    tester: {image: ` + repo + `tester` + digest + `, ami: ami-0123456789abcdef0, metadata: disabled}`,
 	"shared": `
   mode: shared
   zones: 1

@@ -108,9 +108,14 @@ func (p *proxies) machines(s *scope, n *network, f *fence, a *auditLog, v *vault
 	group := grouped(s, "machine", template, n.subnets[cloud.TierProxies], &autoscaling.GroupArgs{
 		MinSize: pulumi.Int(set.Proxies.Min), MaxSize: pulumi.Int(set.Proxies.Max), TargetGroupArns: targets,
 		HealthCheckType: pulumi.String("ELB"), HealthCheckGracePeriod: pulumi.Int(300), DefaultInstanceWarmup: pulumi.Int(120),
+		// Auto Scaling publishes none of its metrics unless it is asked to.
+		EnabledMetrics: pulumi.StringArray{pulumi.String(inService)}, MetricsGranularity: pulumi.String("1Minute"),
 	}, pulumi.DependsOn(append(append([]pulumi.Resource{}, n.routed...), p.balancer.listeners...)), pulumi.IgnoreChanges([]string{"desiredCapacity"}))
 	p.scaleMachines(s, group)
 }
+
+// inService is the metric of how many machines serve.
+const inService = "GroupInServiceInstances"
 
 func (p *proxies) scaleMachines(s *scope, group *autoscaling.Group) {
 	follow := func(name string, to *autoscaling.PolicyTargetTrackingConfigurationArgs) {
@@ -138,7 +143,7 @@ func (p *proxies) scaleMachines(s *scope, group *autoscaling.Group) {
 					Dimensions: dimensions{&dimension{Name: pulumi.String("LoadBalancer"), Value: p.balancer.lb.ArnSuffix}},
 				}}},
 				&metric{Id: pulumi.String("machines"), ReturnData: pulumi.Bool(false), MetricStat: &stat{Stat: pulumi.String("Average"), Metric: &source{
-					Namespace: pulumi.String("AWS/AutoScaling"), MetricName: pulumi.String("GroupInServiceInstances"),
+					Namespace: pulumi.String("AWS/AutoScaling"), MetricName: pulumi.String(inService),
 					Dimensions: dimensions{&dimension{Name: pulumi.String("AutoScalingGroupName"), Value: group.Name}},
 				}}},
 				&metric{Id: pulumi.String("each"), ReturnData: pulumi.Bool(true), Expression: pulumi.String("flows / machines")},

@@ -101,9 +101,9 @@ func newACLs(n *network, s *scope) {
 	out := netip.MustParsePrefix(anywhere)
 	egress.tcp(true, out, 0, lastPort)
 	egress.tcp(false, out, firstEphemeral, lastPort)
-	if len(s.args.Plan.Resolvers) > 0 {
-		egress.allow(true, "udp", anywhere, 0, lastPort)
-		egress.allow(false, "udp", anywhere, firstEphemeral, lastPort)
+	for _, r := range s.args.resolvers() {
+		egress.allow(true, "udp", single(r.Addr()), int(r.Port()), int(r.Port()))
+		egress.allow(false, "udp", single(r.Addr()), firstEphemeral, lastPort)
 	}
 }
 

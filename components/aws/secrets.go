@@ -64,32 +64,38 @@ func arnsOf(secrets []*secretsmanager.Secret) []pulumi.StringInput {
 }
 
 // readers says who may read a secret's value, whatever other policies allow: in
-// a network with an endpoint for it, only through that.
-func (v *vault) readers(name string, secret *secretsmanager.Secret, e *endpoints, reader *iam.Role) {
+// a network with an endpoint for it, only through that; otherwise only from the
+// network.
+func (v *vault) readers(name string, secret *secretsmanager.Secret, n *network, e *endpoints, reader *iam.Role) {
 	in := []pulumi.StringInput{secret.Arn, reader.Arn}
 	if e.secrets != nil {
 		in = append(in, e.secrets.ID().ToStringOutput())
+	} else {
+		in = append(in, n.egress.ID().ToStringOutput())
+		for _, x := range n.addresses {
+			in = append(in, x.PublicIp)
+		}
 	}
 	add(v.s, secretsmanager.NewSecretPolicy, name, &secretsmanager.SecretPolicyArgs{
 		SecretArn: secret.Arn, BlockPublicPolicy: pulumi.Bool(true),
 		Policy: written(func(x []string) string {
-			endpoint := ""
-			if len(x) > 2 {
-				endpoint = x[2]
+			from := document.From{Endpoint: x[2]}
+			if e.secrets == nil {
+				from = document.From{VPC: x[2], Addresses: x[3:]}
 			}
-			return document.Secret(document.ARN(x[0]), arns(x[1:2]), endpoint).Text()
+			return document.Secret(document.ARN(x[0]), arns(x[1:2]), from).Text()
 		}, in...),
 	})
 }
 
 // restrict gives every secret its one reader.
-func (v *vault) restrict(e *endpoints, control, controlExecution, proxies *iam.Role) {
-	v.readers("ca-key", v.caKey, e, controlExecution)
-	v.readers("fleet-ca-key", v.fleetKey, e, controlExecution)
-	v.readers("join-tokens", v.tokens, e, controlExecution)
-	v.readers("join-token", v.token, e, proxies)
+func (v *vault) restrict(n *network, e *endpoints, control, controlExecution, proxies *iam.Role) {
+	v.readers("ca-key", v.caKey, n, e, controlExecution)
+	v.readers("fleet-ca-key", v.fleetKey, n, e, controlExecution)
+	v.readers("join-tokens", v.tokens, n, e, controlExecution)
+	v.readers("join-token", v.token, n, e, proxies)
 	for i, name := range v.s.args.secretNames() {
-		v.readers("credential-"+name, v.credentials[i], e, control)
+		v.readers("credential-"+name, v.credentials[i], n, e, control)
 	}
 }
 

@@ -27,6 +27,7 @@ var (
 	key    = here.ARN("kms", "key/00000000-0000-0000-0000-000000000001")
 	logKey = here.ARN("kms", "key/00000000-0000-0000-0000-000000000002")
 	role   = here.Role("postern/prod-control-task-1a2b3c4")
+	shared = From{VPC: "vpc-0123456789abcdef0", Addresses: []string{"192.0.2.1"}}
 )
 
 func secret(name string) ARN { return here.ARN("secretsmanager", "secret:"+name+"-AbCdEf") }
@@ -45,7 +46,7 @@ func documents() map[string]string {
 		"role-execution.json":        Execution{Place: here, Image: image, Group: "/postern/prod/proxies", Secrets: []ARN{secret("postern/prod/join-token")}, Key: key}.Policy().Text(),
 		"role-execution-agent.json":  Execution{Place: here, Image: coder, Group: "/postern/prod/agents", Key: key}.Policy().Text(),
 		"role-control-isolated.json": Control{Place: here, Bundles: store, Secrets: secrets, Key: key, From: From{VPC: "vpc-0123456789abcdef0"}}.Policy().Text(),
-		"role-control-shared.json":   Control{Place: here, Bundles: store, Key: key, From: From{Addresses: []string{"192.0.2.1"}}}.Policy().Text(),
+		"role-control-shared.json":   Control{Place: here, Bundles: store, Key: key, From: shared}.Policy().Text(),
 		"role-machine.json":          Machine{Place: here, Token: secret("postern/prod/join-token"), Key: key, Group: "/postern/prod/proxies"}.Policy().Text(),
 		"role-delivery.json":         Delivery{Place: here, Bucket: log, Key: logKey, Group: "/postern/prod/delivery"}.Policy().Text(),
 		"role-forward.json":          Forward(here.ARN("firehose", "deliverystream/prod-audit-delivery")).Text(),
@@ -56,8 +57,8 @@ func documents() map[string]string {
 		"key-audit.json":         Key(here, KeyOfLogs(here, "/postern/prod"), KeyOfAlarms(here)).Text(),
 		"bucket-log.json":        Bucket(log, KeptVersions(here, log)).Text(),
 		"bucket-flows.json":      Bucket(log, FlowLogs(here, log)...).Text(),
-		"secret-isolated.json":   Secret(secrets[0], []ARN{role}, "vpce-0123456789abcdef0").Text(),
-		"secret-shared.json":     Secret(secrets[0], []ARN{role}, "").Text(),
+		"secret-isolated.json":   Secret(secrets[0], []ARN{role}, From{Endpoint: "vpce-0123456789abcdef0"}).Text(),
+		"secret-shared.json":     Secret(secrets[0], []ARN{role}, shared).Text(),
 		"topic.json":             Topic(here, here.ARN("sns", "prod-audit-alarms")).Text(),
 		"resolver-logs.json":     ResolverLogs(here, "/postern/prod/dns", "/postern/prod/probes").Text(),
 		"endpoint-secrets.json":  SecretsEndpoint(here, secrets).Text(),

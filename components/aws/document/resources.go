@@ -20,7 +20,12 @@ func Key(p Place, uses ...KeyUse) Policy {
 	return out
 }
 
-var encrypt = []string{"kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"}
+// encrypt are the actions of the statement that AWS documents (CloudWatch Logs
+// User Guide, "Encrypt log data"), with its wildcards spelled out, but for pairs
+// of keys.
+var encrypt = []string{
+	"kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo",
+}
 
 // KeyOfLogs lets CloudWatch Logs encrypt the log groups below prefix.
 func KeyOfLogs(p Place, prefix string) KeyUse {
@@ -57,29 +62,29 @@ func KeptVersions(p Place, bucket ARN) Statement {
 	}
 }
 
-// FlowLogs lets the delivery of flow logs of the place write to the bucket.
+// FlowLogs lets the delivery of flow logs of the place write to the bucket, with
+// prefixes that Hive understands (Amazon VPC User Guide, "Amazon S3 bucket
+// permissions for flow logs").
 func FlowLogs(p Place, bucket ARN) []Statement {
 	who := &Principal{Service: []string{"delivery.logs.amazonaws.com"}}
 	from := Condition{"StringEquals": {"aws:SourceAccount": {p.Account}}, "ArnLike": {"aws:SourceArn": {string(p.ARN("logs", "*"))}}}
 	return []Statement{
 		{Sid: "FlowLogsFind", Effect: Allow, Principal: who, Action: []string{"s3:GetBucketAcl", "s3:ListBucket"}, Resource: []ARN{bucket}, Condition: from},
-		{Sid: "FlowLogsWrite", Effect: Allow, Principal: who, Action: []string{"s3:PutObject"}, Resource: []ARN{bucket.Below("/AWSLogs/" + p.Account + "/*")}, Condition: from},
+		{Sid: "FlowLogsWrite", Effect: Allow, Principal: who, Action: []string{"s3:PutObject"}, Resource: []ARN{bucket.Below("/AWSLogs/aws-account-id=" + p.Account + "/*")}, Condition: from},
 	}
 }
 
-// Secret is the policy of a secret: only readers get its value, and, if there
-// is one, only through the endpoint.
-func Secret(secret ARN, readers []ARN, endpoint string) Policy {
+// Secret is the policy of a secret: only readers get its value, and only from
+// where they are.
+func Secret(secret ARN, readers []ARN, from From) Policy {
 	get := []string{"secretsmanager:BatchGetSecretValue", "secretsmanager:GetSecretValue"}
 	p := NewPolicy(Statement{
 		Sid: "OnlyReaders", Effect: Deny, Principal: Anybody, Action: get, Resource: []ARN{secret},
 		Condition: Condition{"ArnNotEquals": {"aws:PrincipalArn": strs(readers)}},
 	})
-	if endpoint != "" {
-		p.Statement = append(p.Statement, Statement{
-			Sid: "OnlyEndpoint", Effect: Deny, Principal: Anybody, Action: get, Resource: []ARN{secret},
-			Condition: Condition{"StringNotEquals": {"aws:SourceVpce": {endpoint}}},
-		})
+	for _, s := range from.elsewhere() {
+		s.Principal, s.Action, s.Resource = Anybody, get, []ARN{secret}
+		p.Statement = append(p.Statement, s)
 	}
 	return p
 }

@@ -46,26 +46,42 @@ func decrypt(p Place, key ARN, service string) Statement {
 	}
 }
 
-// From is where calls of a role must come from: a VPC whose endpoints they go
-// through, or else the public addresses of its NAT gateways.
+// From is where calls must come from: through one endpoint, or through any of a
+// VPC, or, with addresses, also from the public ones of that VPC's NAT gateways.
 type From struct {
+	Endpoint  string
 	VPC       string
 	Addresses []string
 }
 
-// deny is the statement that refuses everything from elsewhere. What a service
-// asks of another one for the role, as Secrets Manager of KMS, comes from
-// neither place; the service's own answer was asked for from here.
-func (f From) deny() Statement {
-	s := Statement{Sid: "FromElsewhere", Effect: Deny, Action: []string{"*"}, Resource: Everything}
-	direct := map[string][]string{"aws:ViaAWSService": {"false"}}
-	if f.VPC != "" {
-		s.Condition = Condition{"StringNotEquals": {"aws:SourceVpc": {f.VPC}}, "Bool": direct}
-	} else {
-		// A gateway endpoint's requests have a VPC and no public address.
-		s.Condition = Condition{"NotIpAddress": {"aws:SourceIp": f.Addresses}, "Null": {"aws:SourceVpc": {"true"}}, "Bool": direct}
+// elsewhere are statements that refuse what comes from elsewhere: of whom, and
+// what, is for the caller to say.
+func (f From) elsewhere() []Statement {
+	another := Statement{Sid: "FromElsewhere", Effect: Deny, Condition: Condition{"StringNotEquals": {"aws:SourceVpc": {f.VPC}}}}
+	switch {
+	case f.Endpoint != "":
+		return []Statement{{Sid: "OnlyEndpoint", Effect: Deny, Condition: Condition{"StringNotEquals": {"aws:SourceVpce": {f.Endpoint}}}}}
+	case len(f.Addresses) == 0:
+		return []Statement{another} // what comes through no endpoint is refused too: the key is missing
 	}
-	return s
+	// What comes through an endpoint, anybody's, has a VPC and no public address.
+	another.Sid, another.Condition["Null"] = "FromAnotherVPC", map[string][]string{"aws:SourceVpc": {"false"}}
+	return []Statement{
+		{Sid: "FromElsewhere", Effect: Deny, Condition: Condition{"NotIpAddress": {"aws:SourceIp": f.Addresses}, "Null": {"aws:SourceVpc": {"true"}}}},
+		another,
+	}
+}
+
+// deny are the statements of a role that refuse it everything from elsewhere.
+// What a service asks of another one for the role, as Secrets Manager of KMS,
+// comes from neither place; the service's own answer was asked for from here.
+func (f From) deny() []Statement {
+	out := f.elsewhere()
+	for i := range out {
+		out[i].Action, out[i].Resource = []string{"*"}, Everything
+		out[i].Condition["Bool"] = map[string][]string{"aws:ViaAWSService": {"false"}}
+	}
+	return out
 }
 
 // Control is what the control plane may do: read the policy that was published,
@@ -90,7 +106,7 @@ func (c Control) Policy() Policy {
 			Statement{Sid: "Secrets", Effect: Allow, Action: read, Resource: c.Secrets},
 			decrypt(c.Place, c.Key, "secretsmanager"))
 	}
-	p.Statement = append(p.Statement, c.From.deny())
+	p.Statement = append(p.Statement, c.From.deny()...)
 	return p
 }
 
