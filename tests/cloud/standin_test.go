@@ -190,8 +190,29 @@ func (s *standIn) Delete(_ context.Context, r *pulumirpc.DeleteRequest) (*emptyp
 	if _, there := state.Made[r.GetId()]; !there {
 		return nil, fmt.Errorf("there is no %s", r.GetId())
 	}
+	if err := refused(state.Made[r.GetId()], r.GetProperties()); err != nil {
+		return nil, err
+	}
 	delete(state.Made, r.GetId())
 	return &emptypb.Empty{}, writeStandIn(s.path, state)
+}
+
+// refused is AWS's answer, if it deletes no such thing as it is. Every bucket
+// has something in it by the time that it is deleted: the provider empties those
+// that have forceDestroy, where nothing is locked.
+func refused(m made, state *structpb.Struct) error {
+	is := func(key string) bool { return state.GetFields()[key].GetBoolValue() }
+	switch kind := m.Type[strings.LastIndexByte(m.Type, ':')+1:]; {
+	case kind == "BucketV2" && is("objectLockEnabled"):
+		return errors.New("deleting S3 Bucket: api error AccessDenied: Access Denied because object protected by object lock")
+	case kind == "BucketV2" && !is("forceDestroy"):
+		return errors.New("deleting S3 Bucket: api error BucketNotEmpty: The bucket you tried to delete is not empty")
+	case kind == "ResolverFirewallRuleGroupAssociation" && state.GetFields()["mutationProtection"].GetStringValue() == "ENABLED":
+		return errors.New("deleting Route53 Resolver Firewall Rule Group Association: api error ValidationException: the association is protected from mutation")
+	case kind == "LoadBalancer" && is("enableDeletionProtection"):
+		return errors.New("deleting ELBv2 Load Balancer: api error OperationNotPermitted: Load balancer cannot be deleted because deletion protection is enabled")
+	}
+	return nil
 }
 
 // isStandIn reports whether the engine has started this binary as the plugin.

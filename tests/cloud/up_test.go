@@ -167,6 +167,29 @@ func TestUpGoesOnWhereItStopped(t *testing.T) {
 	require.NotEmpty(t, c.state().Made)
 }
 
+// TestDestroyWhatWasProtected: as docs/aws.md says, protect: false, up, destroy.
+// Before that nothing can be destroyed; after it nothing stays that is not locked.
+func TestDestroyWhatWasProtected(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t, "dev-aws", true, "protect: false", "protect: true")
+	out, status := c.run("up", "dev-aws")
+	require.Equal(t, 0, status, out)
+	out, status = c.run("destroy", "dev-aws")
+	require.NotEqual(t, 0, status, out)
+	require.Contains(t, out, "protect")
+	require.NotEmpty(t, c.state().Made)
+
+	file := filepath.Join(c.dir, "stacks", "dev-aws.yaml")
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, bytes.ReplaceAll(b, []byte("protect: true"), []byte("protect: false")), 0o600))
+	out, status = c.run("up", "dev-aws")
+	require.Equal(t, 0, status, out)
+	out, status = c.run("destroy", "dev-aws")
+	require.Equal(t, 0, status, out)
+	require.Empty(t, c.state().Made)
+}
+
 // TestUpWithoutPlugin: what is missing is said before anything is made, by every
 // command that needs it; a preview offline does not.
 func TestUpWithoutPlugin(t *testing.T) {
