@@ -24,8 +24,8 @@ const (
 	Change = "change"
 )
 
-// ControlPlane is the name that the control plane's own events have for a node.
-// No node may be called so.
+// ControlPlane is the name that the control plane's own events have for a node,
+// with a slash and the replica's name if it has one. No node may be called so.
 const ControlPlane = "control"
 
 // Event is one decision of the proxy, a declared gap, or a change of the policy. Nothing in it comes
@@ -64,7 +64,8 @@ type Event struct {
 	// lease-ended, secret-rotated, credential-closed,
 	// credential-opened, clock-set-back.
 	Kind string `json:"kind,omitempty"`
-	// ID, if set, is that of no other event of the control plane.
+	// ID, if set, is that of no other event of the control plane. Replicas that
+	// tell of the same happening give it the same one.
 	ID string `json:"id,omitempty"`
 	// Publication and Version are what it is about, By is who published that.
 	Publication uint64 `json:"publication,omitempty"`

@@ -34,3 +34,23 @@ func TestMirror(t *testing.T) {
 	require.ErrorContains(t, w.Record(Event{Agent: "coder"}), "mirror event: no space left")
 	require.NoError(t, w.Close())
 }
+
+// A replica's events say which one they are of; its file is the control plane's.
+func TestReplicaIsNamed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for range 2 { // it goes on where it was
+		w, err := NewWriter(dir, ControlPlane+"/eu-1")
+		require.NoError(t, err)
+		require.NoError(t, w.Record(Event{Kind: "published"}))
+		require.NoError(t, w.Close())
+	}
+	events, err := Read(dir, Filter{})
+	require.NoError(t, err)
+	require.Len(t, events, 2)
+	for i, e := range events {
+		require.Equal(t, "control/eu-1", e.Node)
+		require.EqualValues(t, i+1, e.Seq)
+	}
+	require.FileExists(t, filepath.Join(dir, "control.jsonl"))
+}

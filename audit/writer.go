@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -42,7 +43,8 @@ type Writer struct {
 // pipe holds.
 const maxBatch = 1 << 16
 
-// NewWriter opens dir/<node>.jsonl and goes on after the last event in it. What
+// NewWriter opens dir/<node>.jsonl and goes on after the last event in it. After
+// a slash, node names a replica: events have that, the file has not. What
 // a writer that was never closed may have lost is declared as a gap; a torn last
 // line, of a machine that lost power, is cut off. The file dir/<node>.open is
 // there while a writer is.
@@ -50,7 +52,8 @@ func NewWriter(dir, node string) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make audit folder: %w", err)
 	}
-	path := filepath.Join(dir, node+".jsonl")
+	name, _, _ := strings.Cut(node, "/")
+	path := filepath.Join(dir, name+".jsonl")
 	last, whole, ids, err := scan(path)
 	if err != nil {
 		return nil, err
@@ -68,7 +71,7 @@ func NewWriter(dir, node string) (*Writer, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open audit log: %w", err), f.Close())
 	}
-	w := &Writer{node: node, file: f, seq: last, ids: ids, open: filepath.Join(dir, node+".open")}
+	w := &Writer{node: node, file: f, seq: last, ids: ids, open: filepath.Join(dir, name+".open")}
 	_, err = os.Stat(w.open)
 	killed := err == nil
 	if err = os.WriteFile(w.open, nil, 0o600); err == nil {

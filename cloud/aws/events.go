@@ -15,15 +15,17 @@ import (
 	"github.com/postern/postern/audit"
 )
 
-// EventGroup is the log group of a stack's audit events.
-func EventGroup(stack string) string { return "/postern/" + stack + "/proxies" }
+// EventGroups are the log groups that have a stack's audit events: the proxies'
+// decisions, and what the control plane has done to the policy.
+func EventGroups(stack string) []string {
+	return []string{"/postern/" + stack + "/proxies", "/postern/" + stack + "/control"}
+}
 
 // Events returns the selected audit events of the stack that are in CloudWatch
 // Logs, by time. What is older than the log group's retention is in the bucket
 // only. The filter is ours: AWS is asked for a span of time and nothing else.
 func (a *Account) Events(ctx context.Context, stack string, f audit.Filter) ([]audit.Event, error) {
-	r := &eventReader{client: cloudwatchlogs.NewFromConfig(a.cfg), group: EventGroup(stack), filter: f, from: f.Since, seen: map[string]time.Time{}}
-	return r.more(ctx)
+	return a.eventsReader(stack, f).more(ctx)
 }
 
 const (
@@ -38,7 +40,7 @@ const (
 // every new one, until ctx is done (it then returns nil) or each returns an error.
 // An event is seen some seconds after it happened.
 func (a *Account) FollowEvents(ctx context.Context, stack string, f audit.Filter, each func(audit.Event) error) error {
-	r := &eventReader{client: cloudwatchlogs.NewFromConfig(a.cfg), group: EventGroup(stack), filter: f, from: f.Since, seen: map[string]time.Time{}}
+	r := a.eventsReader(stack, f)
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -62,8 +64,46 @@ func (a *Account) FollowEvents(ctx context.Context, stack string, f audit.Filter
 	}
 }
 
-// eventReader remembers what it has read.
-type eventReader struct {
+// eventsReader reads every log group of a stack.
+type eventsReader struct {
+	groups []*groupReader
+	// told are the IDs of events: of what happens to the policy every replica of
+	// the control plane may tell, once.
+	told map[string]bool
+}
+
+func (a *Account) eventsReader(stack string, f audit.Filter) *eventsReader {
+	r := &eventsReader{told: map[string]bool{}}
+	for _, group := range EventGroups(stack) {
+		r.groups = append(r.groups, &groupReader{client: cloudwatchlogs.NewFromConfig(a.cfg), group: group, filter: f, from: f.Since, seen: map[string]time.Time{}})
+	}
+	return r
+}
+
+// more returns what is new in all groups, by time.
+func (r *eventsReader) more(ctx context.Context) ([]audit.Event, error) {
+	var all []audit.Event
+	for _, g := range r.groups {
+		events, err := g.more(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range events {
+			if e.ID != "" && r.told[e.ID] {
+				continue
+			}
+			if e.ID != "" {
+				r.told[e.ID] = true
+			}
+			all = append(all, e)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b audit.Event) int { return a.Time.Compare(b.Time) })
+	return all, nil
+}
+
+// groupReader remembers what it has read of one log group.
+type groupReader struct {
 	client *cloudwatchlogs.Client
 	group  string
 	filter audit.Filter
@@ -71,7 +111,7 @@ type eventReader struct {
 	seen   map[string]time.Time // by the log's own ID, for the last while
 }
 
-func (r *eventReader) more(ctx context.Context) ([]audit.Event, error) {
+func (r *groupReader) more(ctx context.Context) ([]audit.Event, error) {
 	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(r.group)}
 	if !r.from.IsZero() {
 		// The log's time is when it was written, which is not before the event's.
@@ -108,13 +148,12 @@ func (r *eventReader) more(ctx context.Context) ([]audit.Event, error) {
 			delete(r.seen, id)
 		}
 	}
-	slices.SortStableFunc(events, func(a, b audit.Event) int { return a.Time.Compare(b.Time) })
 	return events, nil
 }
 
 // take returns the event of a line of the log, nil if it is none, is not
 // selected, or was returned before.
-func (r *eventReader) take(line types.FilteredLogEvent) (*audit.Event, time.Time, error) {
+func (r *groupReader) take(line types.FilteredLogEvent) (*audit.Event, time.Time, error) {
 	at := time.UnixMilli(aws.ToInt64(line.Timestamp))
 	id := aws.ToString(line.EventId)
 	if _, known := r.seen[id]; known && id != "" {
@@ -122,7 +161,7 @@ func (r *eventReader) take(line types.FilteredLogEvent) (*audit.Event, time.Time
 	}
 	r.seen[id] = at
 	message := []byte(aws.ToString(line.Message))
-	// What the supervisor says of itself is in the same log.
+	// What supervisor and control plane say of themselves is in the same log.
 	if !bytes.HasPrefix(message, []byte("{")) || !bytes.Contains(message, []byte(`"verdict"`)) {
 		return nil, at, nil
 	}

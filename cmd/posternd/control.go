@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -33,7 +34,7 @@ var rootFiles = []string{
 
 func newControlCmd() *cobra.Command {
 	var home, metrics, replica string
-	var container bool
+	var container, mirror bool
 	var remote remoteNodes
 	cmd := &cobra.Command{
 		Use:   "control --home DIR [--metrics-listen ADDRESS] [--replica NAME]",
@@ -52,19 +53,24 @@ func newControlCmd() *cobra.Command {
 					}
 				}
 			}
-			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, replica, &remote, logger())
+			var shipped io.Writer
+			if mirror {
+				shipped = os.Stdout
+			}
+			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, replica, shipped, &remote, logger())
 		},
 	}
 	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
 	cmd.Flags().StringVar(&metrics, "metrics-listen", "", "serve /metrics, /healthz and /readyz on this TCP address too, such as 127.0.0.1:9464")
 	cmd.Flags().StringVar(&replica, "replica", "", "the name of this one, if the stack has several: it reports to the bundle store")
+	cmd.Flags().BoolVar(&mirror, "audit-stdout", false, "write every event to standard output too, for a platform that ships it")
 	cmd.Flags().BoolVar(&container, "from-environment", false, "take the authority, the operators' keys and the store from POSTERN_CA, POSTERN_CA_KEY, POSTERN_OPERATORS and POSTERN_STORE; the replica's name is that of the machine")
 	_ = cmd.MarkFlagRequired("home")
 	remote.flags(cmd)
 	return cmd
 }
 
-func runControl(ctx context.Context, home stacks.Home, metrics, replica string, remote *remoteNodes, log *slog.Logger) error {
+func runControl(ctx context.Context, home stacks.Home, metrics, replica string, mirror io.Writer, remote *remoteNodes, log *slog.Logger) error {
 	if err := home.CheckSockets(); err != nil {
 		return err
 	}
@@ -88,11 +94,16 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 	if err != nil {
 		return err
 	}
-	events, err := audit.NewWriter(home.AuditDir(), audit.ControlPlane)
+	name := audit.ControlPlane
+	if replica != "" {
+		name += "/" + replica
+	}
+	events, err := audit.NewWriter(home.AuditDir(), name)
 	if err != nil {
 		return err
 	}
 	defer events.Close() //nolint:errcheck // every event is on disk
+	events.Mirror = mirror
 	tracer, flush, err := telemetry.Tracer(ctx, "postern-control")
 	if err != nil {
 		return err

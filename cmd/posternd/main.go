@@ -31,7 +31,7 @@ func newRoot() *cobra.Command {
 plane and the nodes.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(newControlCmd(), newNodeCmd(), newAuthorityCmd(), newTokenCmd(), newGateCmd())
+	root.AddCommand(newControlCmd(), newNodeCmd(), newAuthorityCmd(), newTokenCmd(), newGateCmd(), newHealthCmd())
 	return root
 }
 

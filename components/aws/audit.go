@@ -24,7 +24,7 @@ type auditLog struct {
 // The log groups.
 const (
 	groupProxies  = "proxies"  // the audit events
-	groupControl  = "control"  // the control plane's own log
+	groupControl  = "control"  // the control plane's own log, and its audit events
 	groupAgents   = "agents"   // output of agents on Fargate
 	groupDNS      = "dns"      // queries to the resolver of the proxies' network
 	groupProbes   = "probes"   // queries to that of an agents' network of its own
@@ -57,7 +57,7 @@ func newAuditLog(parent *scope) (*auditLog, *scope) {
 	for _, name := range names {
 		a.groups[name] = add(s, cloudwatch.NewLogGroup, name, &cloudwatch.LogGroupArgs{
 			Name: pulumi.String(logPrefix(s.stack) + "/" + name), KmsKeyId: a.key.Arn, RetentionInDays: pulumi.Int(set.Audit.Retention), Tags: s.tags(name),
-		}, pulumi.Protect(set.Protect && name == groupProxies))
+		}, pulumi.Protect(set.Protect && (name == groupProxies || name == groupControl)))
 	}
 	a.bucket, _ = newBucket(s, "log", bucket{lock: set.Audit.Lock, expire: set.Audit.Expire, key: a.key, kept: true},
 		pulumi.Protect(set.Protect), pulumi.RetainOnDelete(set.Audit.Lock > 0)) // what is locked cannot be deleted

@@ -11,7 +11,12 @@ import (
 // deliveryStream is the log stream of Firehose's own errors.
 const deliveryStream = "s3"
 
-// ship declares how the proxies' events get from their log group to the bucket.
+// onlyEvents are the lines of the control plane's log group that are events: its
+// own log is there too (CloudWatch Logs User Guide, "Filter pattern syntax").
+const onlyEvents = `{ ($.verdict = "change") || ($.verdict = "gap") }`
+
+// ship declares how events get from their log groups to the bucket: those of the
+// proxies, and what has happened to the policy, of the control plane.
 func (a *auditLog) ship(s *scope, r *roles) {
 	place := s.args.place()
 	errors := add(s, cloudwatch.NewLogStream, "delivery", &cloudwatch.LogStreamArgs{LogGroupName: a.group(groupDelivery), Name: pulumi.String(deliveryStream)})
@@ -42,8 +47,11 @@ func (a *auditLog) ship(s *scope, r *roles) {
 	add(s, cloudwatch.NewLogSubscriptionFilter, "events", &cloudwatch.LogSubscriptionFilterArgs{
 		LogGroup: a.group(groupProxies), FilterPattern: pulumi.String(""), DestinationArn: stream.Arn, RoleArn: forward.Arn,
 	})
-	// Nothing is masked on the way: it would change events after they were
-	// chained, and they have no credential in them.
+	add(s, cloudwatch.NewLogSubscriptionFilter, "changes", &cloudwatch.LogSubscriptionFilterArgs{
+		LogGroup: a.group(groupControl), FilterPattern: pulumi.String(onlyEvents), DestinationArn: stream.Arn, RoleArn: forward.Arn,
+	})
+	// Nothing is masked on the way: events have no credential in them, and are
+	// kept as the proxies wrote them.
 	add(s, cloudwatch.NewQueryDefinition, "denials", &cloudwatch.QueryDefinitionArgs{
 		Name: pulumi.String("postern/" + s.stack + "/denials"), LogGroupNames: pulumi.StringArray{a.group(groupProxies)},
 		QueryString: pulumi.String("filter verdict = \"deny\" | stats count(*) as denials by agent, host, reason | sort denials desc"),

@@ -168,9 +168,13 @@ func TestAuditCommand(t *testing.T) {
 	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion(region))
 	require.NoError(t, err)
 	client := cloudwatchlogs.NewFromConfig(cfg)
-	group := awssdk.String(aws.EventGroup(stack.Name))
-	_, err = client.CreateLogGroup(t.Context(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: group})
-	require.NoError(t, err)
+	groups := aws.EventGroups(stack.Name)
+	require.Len(t, groups, 2)
+	for _, group := range groups {
+		_, err = client.CreateLogGroup(t.Context(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: awssdk.String(group)})
+		require.NoError(t, err)
+	}
+	group := awssdk.String(groups[0])
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for i, stream := range []string{"envoy/a", "envoy/b"} {
 		_, err = client.CreateLogStream(t.Context(), &cloudwatchlogs.CreateLogStreamInput{LogGroupName: group, LogStreamName: &stream})
@@ -188,6 +192,20 @@ func TestAuditCommand(t *testing.T) {
 		_, err = client.PutLogEvents(t.Context(), &cloudwatchlogs.PutLogEventsInput{LogGroupName: group, LogStreamName: &stream, LogEvents: lines})
 		require.NoError(t, err)
 	}
+	// Two replicas tell of one lease's end, each of its own nodes' publication.
+	for i, stream := range []string{"control/c1", "control/c2"} {
+		_, err = client.CreateLogStream(t.Context(), &cloudwatchlogs.CreateLogStreamInput{LogGroupName: awssdk.String(groups[1]), LogStreamName: &stream})
+		require.NoError(t, err)
+		lines := []cwtypes.InputLogEvent{{Timestamp: awssdk.Int64(now.UnixMilli()), Message: awssdk.String(`{"time":"x","level":"INFO","msg":"the control plane's own log"}`)}}
+		for j, e := range []audit.Event{{Kind: "published", Publication: 7}, {Kind: "lease-ended", ID: "lease-1", Agent: "coder"}} {
+			e.Time, e.Seq, e.Node, e.Verdict = now.Add(time.Duration(10*j+i+200)*time.Millisecond), uint64(j+1), stream, audit.Change
+			b, err := json.Marshal(e)
+			require.NoError(t, err)
+			lines = append(lines, cwtypes.InputLogEvent{Timestamp: awssdk.Int64(e.Time.UnixMilli()), Message: awssdk.String(string(b))})
+		}
+		_, err = client.PutLogEvents(t.Context(), &cloudwatchlogs.PutLogEventsInput{LogGroupName: awssdk.String(groups[1]), LogStreamName: &stream, LogEvents: lines})
+		require.NoError(t, err)
+	}
 	events := func(args ...string) []audit.Event {
 		t.Helper()
 		out, errs, status := run(t, "", append([]string{"audit", "--json", "--file", stack.Path}, args...)...)
@@ -201,7 +219,12 @@ func TestAuditCommand(t *testing.T) {
 		return all
 	}
 	all := events("--since", "1h")
-	require.Len(t, all, 4)
+	require.Len(t, all, 7)
+	kinds := map[string]int{}
+	for _, e := range all {
+		kinds[e.Kind]++
+	}
+	require.Equal(t, map[string]int{"": 4, "published": 2, "lease-ended": 1}, kinds, "what is told by all replicas alike is one event")
 	for i := range all[1:] {
 		require.False(t, all[i+1].Time.Before(all[i].Time), "by time, across streams")
 	}

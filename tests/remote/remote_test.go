@@ -165,6 +165,13 @@ func TestStackOnAWS(t *testing.T) {
 		return key() == "canary-two"
 	})
 
+	// What has happened to the policy is on the replicas' output, which is all
+	// that outlives a task.
+	for name := range replicas {
+		require.Regexp(t, `"node":"control/`+name+`".*"verdict":"change".*"kind":"published"`, s.said())
+	}
+	require.Regexp(t, `"node":"control/[a-z0-9]+".*"kind":"secret-rotated"`, s.said())
+
 	// What must be nowhere.
 	for _, canary := range []string{"canary-one", "canary-two", string(proxy.Token), string(control.FleetCAKey)} {
 		require.NotContains(t, s.said(), canary)

@@ -22,6 +22,7 @@ type Container struct {
 	MountPoints            []MountPoint    `json:"mountPoints,omitempty"`
 	Ulimits                []Ulimit        `json:"ulimits,omitempty"`
 	StopTimeout            int             `json:"stopTimeout,omitempty"` // seconds
+	HealthCheck            *HealthCheck    `json:"healthCheck,omitempty"`
 	LogConfiguration       Logs            `json:"logConfiguration"`
 }
 
@@ -68,6 +69,16 @@ type Ulimit struct {
 	HardLimit int    `json:"hardLimit"`
 }
 
+// HealthCheck is a command in the container: the platform replaces a task whose
+// command fails so many times.
+type HealthCheck struct {
+	Command     []string `json:"command"`
+	Interval    int      `json:"interval"` // seconds
+	Timeout     int      `json:"timeout"`
+	Retries     int      `json:"retries"`
+	StartPeriod int      `json:"startPeriod"`
+}
+
 // Logs says where standard output and error go.
 type Logs struct {
 	LogDriver string     `json:"logDriver"`
@@ -91,6 +102,9 @@ const (
 
 // StateDir is where VolumeState is.
 const StateDir = "/var/lib/postern"
+
+// WorkDir is where an agent has its workspace, on Fargate as on a machine.
+const WorkDir = "/work"
 
 // nobody is the user of the images (distroless "nonroot").
 const nobody = "65532"
@@ -168,8 +182,11 @@ type Controller struct {
 // Container of the task.
 func (x Controller) Container() Container {
 	c := Hardened(x.Place, "control", x.Image, x.Group)
+	home := StateDir + "/" + x.Stack
+	// CMD, and not CMD-SHELL: there is none.
+	c.HealthCheck = &HealthCheck{Command: []string{"CMD", "/usr/local/bin/posternd", "health", "--home", home}, Interval: 15, Timeout: 5, Retries: 3, StartPeriod: 60}
 	c.Command = []string{
-		"control", "--home", StateDir + "/" + x.Stack, "--from-environment", "--xds-listen", hostPort("0.0.0.0", XDSPort),
+		"control", "--home", home, "--from-environment", "--audit-stdout", "--xds-listen", hostPort("0.0.0.0", XDSPort),
 		"--fleet-ca", "env://POSTERN_FLEET_CA", "--fleet-ca-key", "env://POSTERN_FLEET_CA_KEY", "--join-tokens", "env://POSTERN_JOIN_TOKENS", "--stack", x.Stack,
 	}
 	c.Environment = []Variable{{"POSTERN_CA", x.CA}, {"POSTERN_FLEET_CA", x.FleetCA}, {"POSTERN_OPERATORS", x.Operators}, {"POSTERN_STORE", x.Store}}
@@ -193,6 +210,7 @@ type Task struct {
 // Container of the task.
 func (x Task) Container() Container {
 	c := Hardened(x.Place, x.Name, x.Image, x.Group)
+	c.MountPoints[0].ContainerPath = WorkDir
 	c.Command = x.Command
 	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"} {
 		c.Environment = append(c.Environment, Variable{name, x.Gate})

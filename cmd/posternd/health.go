@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/stacks"
+)
+
+// healthPatience is less than a platform waits for an answer.
+const healthPatience = 4 * time.Second
+
+func newHealthCmd() *cobra.Command {
+	var home string
+	cmd := &cobra.Command{
+		Use:   "health --home DIR",
+		Short: "Fail if the control plane of that folder does not answer: the health check of a container without a shell",
+		Long: `It asks for /healthz, whether the process answers, and not for /readyz: a control
+plane that nothing was ever published to is not ready, and starting it again
+would not make it so.`,
+		Example: `  posternd health --home /var/lib/postern/prod`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), healthPatience)
+			defer cancel()
+			return healthy(ctx, filepath.Join(stacks.Home{Root: home}.ControlDir(), metricsSocket))
+		},
+	}
+	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
+	_ = cmd.MarkFlagRequired("home")
+	return cmd
+}
+
+// healthy asks at a socket of [serveMetrics].
+func healthy(ctx context.Context, socket string) error {
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/healthz", nil)
+	if err != nil {
+		return fmt.Errorf("ask the control plane: %w", err)
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		return fmt.Errorf("ask the control plane: %w", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("the control plane answers %s", answer.Status)
+	}
+	return nil
+}
