@@ -224,35 +224,81 @@ func TestAgentStartRefuses(t *testing.T) {
 }
 
 // TestAgentStart runs the whole script with a Docker that writes down what it is
-// told: every word of the command is one argument.
+// told: every word of the command is one argument, each runtime is Docker's name
+// for it, and clients trust and reach what they do in a sandbox of one machine.
 func TestAgentStart(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("jq"); err != nil && os.Getenv("CI") != "true" {
 		t.Skip("jq is not installed")
 	}
-	dir := t.TempDir()
-	words := []string{"run", "a b", "$(touch owned)", "'; --privileged", ""}
-	settings, err := json.Marshal(map[string]any{"image": "x@sha256:00", "runtime": "gvisor", "command": words, "ca": "PEM"})
+	trust, err := os.ReadFile(filepath.Join("..", "sandbox", "trust.go"))
 	require.NoError(t, err)
-	for name, content := range map[string]string{
-		"agent.json": string(settings), "image": "x@sha256:00", "docker": "#!/bin/sh\nprintf '%s\\0' \"$@\" >" + dir + "/told\n",
-	} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700))
+	variables := func(list string) []string {
+		block := regexp.MustCompile(`(?s)var ` + list + ` = \[\]string\{(.*?)\n\}`).FindStringSubmatch(string(trust))
+		require.Len(t, block, 2)
+		var names []string
+		for _, m := range regexp.MustCompile(`(?m)^\t"([A-Z_]+)"`).FindAllStringSubmatch(block[1], -1) {
+			names = append(names, m[1])
+		}
+		require.NotEmpty(t, names)
+		return names
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.NewReplacer("/etc/postern", dir, "/run/postern", filepath.Join(dir, "run")).Replace(image(t, "agent-start")))
-	cmd.Env, cmd.Dir = []string{"PATH=" + dir + ":" + os.Getenv("PATH")}, dir
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	told, err := os.ReadFile(filepath.Join(dir, "told"))
-	require.NoError(t, err)
-	all := strings.Split(strings.TrimSuffix(string(told), "\x00"), "\x00")
-	at := len(all) - len(words)
-	require.Equal(t, "postern-agent:baked", all[at-1])
-	require.Equal(t, words, all[at:])
-	require.NoFileExists(t, filepath.Join(dir, "owned"))
-	require.NotContains(t, all[:at], "--privileged")
-	require.Equal(t, "runsc", all[slices.Index(all, "--runtime")+1])
-	ca, err := os.ReadFile(filepath.Join(dir, "run", "ca.pem"))
-	require.NoError(t, err)
-	require.Equal(t, "PEM\n", string(ca))
+	for runtime, docker := range map[string]string{"container": "runc", "gvisor": "runsc", "vm": "io.containerd.kata.v2"} {
+		t.Run(runtime, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			words := []string{"run", "a b", "$(touch owned)", "'; --privileged", ""}
+			settings, err := json.Marshal(map[string]any{"image": "x@sha256:00", "runtime": runtime, "command": words, "ca": "PEM"})
+			require.NoError(t, err)
+			for name, content := range map[string]string{
+				"agent.json": string(settings), "image": "x@sha256:00", "docker": "#!/bin/sh\nprintf '%s\\0' \"$@\" >" + dir + "/told\n",
+				"kvm": "", "shim": "", "roots": "ROOTS\n",
+			} {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700))
+			}
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.NewReplacer(
+				"/etc/postern", dir, "/run/postern", filepath.Join(dir, "run"), "/var/lib/postern", filepath.Join(dir, "lib"), "/dev/kvm", filepath.Join(dir, "kvm"),
+				"/usr/local/bin/containerd-shim-kata-v2", filepath.Join(dir, "shim"), "/etc/ssl/certs/ca-certificates.crt", filepath.Join(dir, "roots"),
+				"-o 1000 -g 1000", "",
+			).Replace(image(t, "agent-start")))
+			cmd.Env, cmd.Dir = []string{"PATH=" + dir + ":" + os.Getenv("PATH")}, dir
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			told, err := os.ReadFile(filepath.Join(dir, "told"))
+			require.NoError(t, err)
+			all := strings.Split(strings.TrimSuffix(string(told), "\x00"), "\x00")
+			at := len(all) - len(words)
+			require.Equal(t, "postern-agent:baked", all[at-1])
+			require.Equal(t, words, all[at:])
+			require.NoFileExists(t, filepath.Join(dir, "owned"))
+			require.NotContains(t, all[:at], "--privileged")
+			require.Equal(t, docker, all[slices.Index(all, "--runtime")+1])
+			run := filepath.Join(dir, "run")
+			var mounts, environment []string
+			for i, word := range all[:at] {
+				switch word {
+				case "--volume":
+					mounts = append(mounts, all[i+1])
+				case "--env":
+					environment = append(environment, all[i+1])
+				}
+			}
+			require.Equal(t, []string{filepath.Join(dir, "lib", "work") + ":/work", run + ":" + run + ":ro"}, mounts)
+			require.DirExists(t, filepath.Join(dir, "lib", "work"))
+			for _, name := range variables("bundleVariables") {
+				require.Contains(t, environment, name+"="+run+"/bundle.pem")
+			}
+			for _, name := range variables("caVariables") {
+				require.Contains(t, environment, name+"="+run+"/ca.pem")
+			}
+			for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"} {
+				require.Contains(t, environment, name+"=http://172.30.0.1:3128")
+			}
+			for file, content := range map[string]string{"ca.pem": "PEM\n", "bundle.pem": "ROOTS\nPEM\n"} {
+				got, err := os.ReadFile(filepath.Join(run, file))
+				require.NoError(t, err)
+				require.Equal(t, content, string(got))
+			}
+		})
+	}
 }

@@ -97,7 +97,7 @@ func platformNames(args *EnvironmentArgs) []string {
 		"api.ecr" + suffix, set.Registry() + ".", "logs" + suffix, "prod-" + set.Region + "-starport-layer-bucket.s3" + suffix,
 	}
 	if set.Mode == cloud.ModeShared { // the control plane and the proxies are here too
-		names = append(names, "secretsmanager"+suffix, "kms"+suffix, "s3"+suffix, "*.s3"+suffix, controlHost(args.Plan.Stack)+".")
+		names = append(names, "secretsmanager"+suffix, "s3"+suffix, "*.s3"+suffix, controlHost(args.Plan.Stack)+".")
 	}
 	return names
 }

@@ -50,8 +50,8 @@ func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bu
 	at := func(name string, policy pulumi.StringInput) *ec2.VpcEndpoint {
 		return serviceEndpoint(s, name, name, n.egress, n.subnets[cloud.TierServices], f.access, policy)
 	}
+	// None of KMS: Secrets Manager, S3 and CloudWatch Logs ask it themselves.
 	e.secrets = at("secretsmanager", written(func(x []string) string { return document.SecretsEndpoint(place, arns(x)).Text() }, v.arns()...))
-	at("kms", written(func(x []string) string { return document.KeysEndpoint(place, document.ARN(x[0])).Text() }, v.key.Arn))
 	at("logs", written(func(x []string) string { return document.LogsEndpoint(place, x...).Text() }, a.group(groupProxies), a.group(groupControl)))
 	registry := pulumi.String(document.RegistryEndpoint(place, set.Image).Text())
 	at("ecr.api", registry)

@@ -62,7 +62,6 @@ func documents() map[string]string {
 		"topic.json":             Topic(here, here.ARN("sns", "prod-audit-alarms")).Text(),
 		"resolver-logs.json":     ResolverLogs(here, "/postern/prod/dns", "/postern/prod/probes").Text(),
 		"endpoint-secrets.json":  SecretsEndpoint(here, secrets).Text(),
-		"endpoint-keys.json":     KeysEndpoint(here, key).Text(),
 		"endpoint-logs.json":     LogsEndpoint(here, "/postern/prod/proxies", "/postern/prod/control").Text(),
 		"endpoint-registry.json": RegistryEndpoint(here, image, coder).Text(),
 		"endpoint-storage.json":  StorageEndpoint(here, store).Text(),

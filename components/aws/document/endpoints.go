@@ -21,11 +21,6 @@ func SecretsEndpoint(p Place, secrets []ARN) Policy {
 	return endpoint(p, Statement{Sid: "Secrets", Action: read, Resource: secrets})
 }
 
-// KeysEndpoint is for KMS.
-func KeysEndpoint(p Place, key ARN) Policy {
-	return endpoint(p, Statement{Sid: "Keys", Action: []string{"kms:Decrypt"}, Resource: []ARN{key}})
-}
-
 // LogsEndpoint is for CloudWatch Logs.
 func LogsEndpoint(p Place, groups ...string) Policy {
 	var streams []ARN
