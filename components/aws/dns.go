@@ -31,16 +31,17 @@ func newDNS(parent *scope, n *network, a *auditLog) {
 	s := parent.component("FenceDNS", "dns", "fence")
 	names := platformNames(s.args)
 	groups := []pulumi.StringInput{a.group(groupDNS)}
+	var firewalled *route53.ResolverFirewallRuleGroup
 	if s.args.AWS.Mode == cloud.ModeShared {
 		// Destinations are aliases of names of whoever serves them, which change:
 		// buckets, networks that distribute content. Whom an alias leads to is up
 		// to the owner of the allowed name, and not to the agent.
-		firewall(s, "vpc", n.egress, append(names, policyNames(s.args)...), trust)
+		firewalled = firewall(s, "vpc", n.egress, append(names, policyNames(s.args)...), trust)
 	} else {
 		if !s.args.AWS.FargateAgents() {
 			names = nil
 		}
-		firewall(s, "agents", n.agents, names, inspect)
+		firewalled = firewall(s, "agents", n.agents, names, inspect)
 		groups = append(groups, a.group(groupProbes))
 	}
 	allowed := add(s, cloudwatch.NewLogResourcePolicy, "queries", &cloudwatch.LogResourcePolicyArgs{
@@ -53,6 +54,7 @@ func newDNS(parent *scope, n *network, a *auditLog) {
 	if s.args.AWS.Mode == cloud.ModeIsolated {
 		queries(s, "probes", n.agents, a.groups[groupProbes], allowed)
 	}
+	s.outputs(pulumi.Map{"firewall": firewalled.Arn})
 }
 
 // queries logs what the resolver of a VPC is asked.
@@ -63,7 +65,7 @@ func queries(s *scope, suffix string, v *ec2.Vpc, group *cloudwatch.LogGroup, al
 }
 
 // firewall answers nothing to what is not among names, and fails closed.
-func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases string) {
+func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases string) *route53.ResolverFirewallRuleGroup {
 	group := add(s, route53.NewResolverFirewallRuleGroup, suffix, &route53.ResolverFirewallRuleGroupArgs{Tags: s.tags(suffix)})
 	list := func(name string, domains []string) *route53.ResolverFirewallDomainList {
 		return add(s, route53.NewResolverFirewallDomainList, name, &route53.ResolverFirewallDomainListArgs{Domains: pulumi.ToStringArray(domains), Tags: s.tags(name)})
@@ -87,6 +89,7 @@ func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases strin
 		FirewallRuleGroupId: group.ID(), VpcId: v.ID(), Priority: pulumi.Int(101), MutationProtection: pulumi.String(mutation), Tags: s.tags(suffix),
 	})
 	add(s, route53.NewResolverFirewallConfig, suffix, &route53.ResolverFirewallConfigArgs{ResourceId: v.ID(), FirewallFailOpen: pulumi.String("DISABLED")})
+	return group
 }
 
 // platformNames are what ECS must resolve to start tasks.

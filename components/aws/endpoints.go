@@ -44,6 +44,7 @@ func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bu
 	if set.FargateAgents() {
 		platformEndpoints(s, n, f, a)
 	}
+	s.outputs(pulumi.Map{"s3": storage.ID()})
 	if set.Mode == cloud.ModeShared {
 		return e
 	}

@@ -58,7 +58,7 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 		return nil, fmt.Errorf("declare environment %s: %w", name, err)
 	}
 	defer declared(&err)
-	s := &scope{ctx: ctx, args: args, stack: args.Plan.Stack, prefix: name, role: "environment", parent: env}
+	s := &scope{ctx: ctx, args: args, stack: args.Plan.Stack, prefix: name, role: "environment", parent: env, silent: map[string]bool{}}
 
 	env.declare(s)
 	return env, nil
@@ -109,6 +109,7 @@ func (env *Environment) declare(s *scope) {
 		"gates": env.Gates, "addresses": env.Addresses, "store": env.Store, "secrets": env.Secrets,
 		"events": env.Events, "auditBucket": env.AuditBucket, "operatorPolicy": env.OperatorPolicy,
 	})
+	s.complete()
 }
 
 // check refuses arguments that do not belong together: our mistake, not the user's.

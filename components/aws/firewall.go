@@ -62,6 +62,11 @@ func newFence(parent *scope, n *network) *fence {
 	if s.args.controlGoesOut() {
 		f.out("control-out", f.control, https, "Bundles, and where tokens are minted")
 	}
+	agents := pulumi.StringMap{}
+	for name, g := range f.agents {
+		agents[name] = g.ID().ToStringOutput()
+	}
+	s.outputs(pulumi.Map{"agents": agents, "gate": f.gate.ID(), "proxies": f.proxies.ID(), "control": f.control.ID()})
 	return f
 }
 

@@ -3,6 +3,7 @@ package aws
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
@@ -17,6 +18,8 @@ type scope struct {
 	prefix string
 	role   string
 	parent pulumi.Resource
+	// silent are the components that have registered no outputs yet, by name.
+	silent map[string]bool
 }
 
 // group is a component that only holds other resources together.
@@ -46,6 +49,7 @@ func (s *scope) component(kind, name, role string) *scope {
 		panic(failure{fmt.Errorf("declare %s: %w", inner.prefix, err)})
 	}
 	inner.parent = g
+	s.silent[inner.prefix] = true
 	return &inner
 }
 
@@ -53,6 +57,15 @@ func (s *scope) component(kind, name, role string) *scope {
 func (s *scope) outputs(m pulumi.Map) {
 	if err := s.ctx.RegisterResourceOutputs(s.parent, m); err != nil {
 		panic(failure{fmt.Errorf("declare outputs of %s: %w", s.prefix, err)})
+	}
+	delete(s.silent, s.prefix)
+}
+
+// complete fails if a component has registered no outputs: the engine would
+// show it as unfinished.
+func (s *scope) complete() {
+	if len(s.silent) > 0 {
+		panic(failure{fmt.Errorf("components without outputs: %s", slices.Sorted(maps.Keys(s.silent)))})
 	}
 }
 

@@ -12,9 +12,17 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// AsOf is when the prices were looked up, for us-east-1, in US dollars. They are
-// AWS's list prices: other regions cost up to a half more.
+// AsOf is when the prices were written down, for us-east-1, in US dollars. They
+// are meant to be AWS's list prices, and nobody has compared them with its pages
+// since: other regions cost up to a half more.
 const AsOf = "November 2026"
+
+// Uncounted are what costs something and is in no line: it depends on use that
+// nothing in a graph tells.
+var Uncounted = []string{
+	"data transfer to the internet and between zones", "Container Insights", "detailed monitoring of machines", "requests to KMS, S3 and Secrets Manager",
+	"log groups beside the audit events'", "snapshots and machine images",
+}
 
 // hours are those of a month, as AWS counts them.
 const hours = 730
@@ -40,7 +48,7 @@ type Estimate struct {
 	Unpriced []string `json:"unpriced,omitempty"`
 }
 
-// Prices, US dollars. Source: the pricing page of each service, us-east-1.
+// Prices, US dollars, us-east-1.
 const (
 	natHour       = 0.045
 	natGB         = 0.045
@@ -227,7 +235,7 @@ func (e *estimator) fargate(r *graph.Resource) {
 	if platform, _ := task.Inputs["runtimePlatform"].(map[string]any); platform["cpuArchitecture"] == "ARM64" {
 		unit, arch = unit*armDiscount, "Arm"
 	}
-	e.add(fmt.Sprintf("Fargate task, %g vCPU and %g GB", cpu/1024, memory/1024), n, unit, arch+", on demand, the desired count")
+	e.add(fmt.Sprintf("%s: Fargate task, %g vCPU and %g GB", r.Role, cpu/1024, memory/1024), n, unit, arch+", on demand, the desired count")
 }
 
 func (e *estimator) instances(r *graph.Resource) {
@@ -267,11 +275,12 @@ func (e Estimate) Print(w io.Writer) error {
 	if len(e.Lines) == 0 && len(e.Unpriced) == 0 {
 		return nil
 	}
-	text := fmt.Sprintf("\ncost a month (list prices of us-east-1, approximate, as of %s; before tax)\n", e.AsOf)
+	text := fmt.Sprintf("\ncost a month (list prices of us-east-1, approximate and unchecked, as of %s; before tax)\n", e.AsOf)
 	for _, l := range e.Lines {
 		text += fmt.Sprintf("  %9.2f  %6g x %-46s %s\n", l.Total, l.Count, l.What, l.Assuming)
 	}
 	text += fmt.Sprintf("  %9.2f  in all, with %d GB of traffic and %d GB of audit events assumed\n", e.Total, trafficGB, auditGB)
+	text += fmt.Sprintf("             not in the sum: %s\n", strings.Join(Uncounted, ", "))
 	for _, u := range e.Unpriced {
 		text += fmt.Sprintf("             not in the sum: %s has no price here\n", u)
 	}

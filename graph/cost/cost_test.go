@@ -32,12 +32,13 @@ func TestLines(t *testing.T) {
 		require.InDelta(t, l.Count*l.Unit, l.Total, 1e-9)
 		got[l.What] = l.Count
 	}
-	require.Equal(t, map[string]float64{"agents: m7g.large": 3, "GB of disk": 30, "interface endpoint, per zone": 3, "Fargate task, 0.5 vCPU and 1 GB": 2}, got)
+	require.Equal(t, map[string]float64{"agents: m7g.large": 3, "GB of disk": 30, "interface endpoint, per zone": 3, "agents: Fargate task, 0.5 vCPU and 1 GB": 2}, got)
 	require.InDelta(t, 3*0.0816*730+30*0.08+3*7.3+2*730*(0.5*0.04048+0.004445), e.Total, 1e-6)
 	require.Equal(t, []string{"aws:rds/instance:Instance"}, e.Unpriced, "what has no price is said")
 
 	var b strings.Builder
 	require.NoError(t, e.Print(&b))
-	require.Contains(t, b.String(), "approximate, as of "+cost.AsOf)
+	require.Contains(t, b.String(), "approximate and unchecked, as of "+cost.AsOf)
+	require.Contains(t, b.String(), "not in the sum: data transfer to the internet and between zones, Container Insights, detailed monitoring")
 	require.Contains(t, b.String(), "not in the sum: aws:rds/instance:Instance")
 }

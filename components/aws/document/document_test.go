@@ -53,6 +53,7 @@ func documents() map[string]string {
 		"operators.json": Operators{
 			Place: here, Bundles: store, Secrets: secrets, Key: key, Groups: []string{"/postern/prod/proxies"}, Audit: log, AuditKey: logKey,
 		}.Policy().Text(),
+		"deployer.json":          Deployer{Place: here, Stack: "prod"}.Policy().Text(),
 		"key-secrets.json":       Key(here).Text(),
 		"key-audit.json":         Key(here, KeyOfLogs(here, "/postern/prod"), KeyOfAlarms(here)).Text(),
 		"bucket-log.json":        Bucket(log, KeptVersions(here, log)).Text(),
@@ -116,7 +117,7 @@ func TestDocumentsFit(t *testing.T) {
 	t.Parallel()
 	for name, d := range documents() {
 		switch {
-		case strings.HasPrefix(name, "boundary"), strings.HasPrefix(name, "operators"):
+		case strings.HasPrefix(name, "boundary"), strings.HasPrefix(name, "deployer"), strings.HasPrefix(name, "operators"):
 			require.Less(t, len(d), 6144, name)
 		case strings.HasPrefix(name, "trust"):
 			require.Less(t, len(d), 2048, name)
