@@ -49,7 +49,9 @@ func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]Difference, erro
 	d.acls()
 	d.endpoints()
 	d.strangers()
+	d.services()
 	d.roles()
+	d.secrets()
 	d.keys()
 	d.block()
 	slices.SortStableFunc(d.found, func(x, y Difference) int {

@@ -69,6 +69,9 @@ func readRole(ctx context.Context, client *iam.Client, stack string, r types.Rol
 	}
 	if b := whole.Role.PermissionsBoundary; b != nil {
 		found.boundary = aws.ToString(b.PermissionsBoundaryArn)
+		if err := l.readBoundary(ctx, client, b.PermissionsBoundaryArn); err != nil {
+			return err
+		}
 	}
 	for p := iam.NewListRolePoliciesPaginator(client, &iam.ListRolePoliciesInput{RoleName: r.RoleName}); p.HasMorePages(); {
 		page, err := p.NextPage(ctx)
@@ -108,9 +111,7 @@ func (d *differ) roles() {
 		if want, ok := r.Value("assumeRolePolicy").(string); ok && !samePolicy(want, live.trust) {
 			d.report(High, live.name, again, "somebody else than planned may be it: %s", readable(live.trust))
 		}
-		if r.Inputs["permissionsBoundary"] != nil && live.boundary == "" {
-			d.report(High, live.name, again, "its permissions boundary was removed")
-		}
+		d.boundary(r, live)
 		planned := d.inline(r)
 		for name, document := range live.inline {
 			key, ok := matching(planned, name)

@@ -32,9 +32,13 @@ type live struct {
 	interfaces []types.NetworkInterface
 	instances  []types.Instance
 	// lists are the IDs of the prefix lists that the plan names by their service.
-	lists map[string]string
-	roles []role
-	keys  map[string]key // by alias
+	lists    map[string]string
+	services []endpointService
+	roles    []role
+	// boundaries are the documents of roles' boundaries, by ARN.
+	boundaries map[string]string
+	secrets    map[string]string // policies, by the secret's name
+	keys       map[string]key    // by alias
 	// block is the mode of VPC Block Public Access, "" if the account has none.
 	block string
 }
@@ -63,7 +67,7 @@ func filter(name string, values ...string) []types.Filter {
 // read reads everything in the stack's VPCs: whoever made it.
 func (a *Account) read(ctx context.Context, g *graph.Graph) (*live, error) {
 	client := ec2.NewFromConfig(a.cfg)
-	l := &live{items: map[string][]item{}, attributes: map[string]vpcAttributes{}, lists: map[string]string{}, keys: map[string]key{}}
+	l := &live{items: map[string][]item{}, attributes: map[string]vpcAttributes{}, lists: map[string]string{}, boundaries: map[string]string{}, secrets: map[string]string{}, keys: map[string]key{}}
 	vpcs, err := client.DescribeVpcs(ctx, &ec2.DescribeVpcsInput{Filters: filter("tag:"+graph.TagStack, g.Stack)})
 	if err != nil {
 		return nil, explain("list VPCs", err)
@@ -99,6 +103,12 @@ func (a *Account) read(ctx context.Context, g *graph.Graph) (*live, error) {
 		}
 	}
 	if err := a.readLists(ctx, client, g, l); err != nil {
+		return nil, err
+	}
+	if err := a.readServices(ctx, client, g, l); err != nil {
+		return nil, err
+	}
+	if err := a.readSecretPolicies(ctx, g, l); err != nil {
 		return nil, err
 	}
 	if err := a.readKeys(ctx, g, l); err != nil {

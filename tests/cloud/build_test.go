@@ -2,6 +2,11 @@ package cloud_test
 
 import (
 	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -11,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/graph"
@@ -19,13 +25,14 @@ import (
 // builder makes in moto what a plan says: what the AWS provider would, for the
 // types that drift looks at.
 type builder struct {
-	t   *testing.T
-	ctx context.Context
-	g   *graph.Graph
-	ec2 *ec2.Client
-	iam *iam.Client
-	kms *kms.Client
-	ids map[string]string // by URN
+	t       *testing.T
+	ctx     context.Context
+	g       *graph.Graph
+	ec2     *ec2.Client
+	iam     *iam.Client
+	kms     *kms.Client
+	secrets *secretsmanager.Client
+	ids     map[string]string // by URN
 }
 
 // order is that of creation.
@@ -34,8 +41,8 @@ var order = []string{
 	"aws:ec2/subnet:Subnet", "aws:ec2/routeTable:RouteTable", "aws:ec2/routeTableAssociation:RouteTableAssociation", "aws:ec2/internetGateway:InternetGateway",
 	"aws:ec2/natGateway:NatGateway", "aws:ec2/route:Route", "aws:ec2/securityGroup:SecurityGroup", "aws:ec2/networkAcl:NetworkAcl", "aws:ec2/networkAclRule:NetworkAclRule",
 	"aws:ec2/networkAclAssociation:NetworkAclAssociation", "aws:ec2/vpcEndpoint:VpcEndpoint", "aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation",
-	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy",
-	"aws:kms/key:Key", "aws:kms/alias:Alias",
+	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "aws:ec2/vpcEndpointService:VpcEndpointService", "aws:iam/policy:Policy", "aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy",
+	"aws:kms/key:Key", "aws:kms/alias:Alias", "aws:secretsmanager/secret:Secret", "aws:secretsmanager/secretPolicy:SecretPolicy",
 }
 
 func (b *builder) build() {
@@ -177,6 +184,19 @@ func (b *builder) create(r *graph.Resource) string {
 	case "ec2/vpcEndpointRouteTableAssociation":
 		_, err := b.ec2.ModifyVpcEndpoint(b.ctx, &ec2.ModifyVpcEndpointInput{VpcEndpointId: b.ref(r, "vpcEndpointId"), AddRouteTableIds: []string{*b.ref(r, "routeTableId")}})
 		require.NoError(b.t, err)
+	case "ec2/vpcEndpointService":
+		return b.service(r)
+	case "secretsmanager/secret":
+		out, err := b.secrets.CreateSecret(b.ctx, &secretsmanager.CreateSecretInput{Name: text(r, "name")})
+		require.NoError(b.t, err)
+		return *out.ARN
+	case "secretsmanager/secretPolicy":
+		_, err := b.secrets.PutResourcePolicy(b.ctx, &secretsmanager.PutResourcePolicyInput{SecretId: b.ref(r, "secretArn"), ResourcePolicy: aws.String(r.Value("policy").(string))})
+		require.NoError(b.t, err)
+	case "iam/policy":
+		out, err := b.iam.CreatePolicy(b.ctx, &iam.CreatePolicyInput{PolicyName: aws.String(r.Name + "-1234567"), Path: text(r, "path"), PolicyDocument: aws.String(r.Value("policy").(string))})
+		require.NoError(b.t, err)
+		return *out.Policy.Arn
 	case "iam/role":
 		return b.role(r)
 	case "iam/rolePolicy":
@@ -302,6 +322,39 @@ func (b *builder) endpoint(r *graph.Resource) string {
 	return *out.VpcEndpoint.VpcEndpointId
 }
 
+// balancer makes what an endpoint service is in front of. It is the one question
+// of this API, so it is asked by hand: moto looks at the header's scope only.
+func (b *builder) balancer() string {
+	form := url.Values{"Action": {"CreateLoadBalancer"}, "Version": {"2015-12-01"}, "Name": {"proxies"}, "Type": {"network"}, "Subnets.member.1": {b.subnet("proxies")}}
+	r, err := http.NewRequestWithContext(b.ctx, http.MethodPost, os.Getenv("AWS_ENDPOINT_URL"), strings.NewReader(form.Encode()))
+	require.NoError(b.t, err)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/"+b.ec2.Options().Region+"/elasticloadbalancing/aws4_request, SignedHeaders=host, Signature=0")
+	answer, err := http.DefaultClient.Do(r)
+	require.NoError(b.t, err)
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	require.NoError(b.t, err)
+	arn := regexp.MustCompile(`<LoadBalancerArn>([^<]+)<`).FindSubmatch(body)
+	require.NotNil(b.t, arn, "%s", body)
+	return string(arn[1])
+}
+
+// service makes an endpoint service.
+func (b *builder) service(r *graph.Resource) string {
+	out, err := b.ec2.CreateVpcEndpointServiceConfiguration(b.ctx, &ec2.CreateVpcEndpointServiceConfigurationInput{
+		NetworkLoadBalancerArns: []string{b.balancer()}, AcceptanceRequired: flag(r, "acceptanceRequired"), TagSpecifications: b.tagged(r, types.ResourceTypeVpcEndpointService),
+	})
+	require.NoError(b.t, err)
+	var allowed []string
+	for _, p := range r.Inputs["allowedPrincipals"].([]any) {
+		allowed = append(allowed, p.(string))
+	}
+	_, err = b.ec2.ModifyVpcEndpointServicePermissions(b.ctx, &ec2.ModifyVpcEndpointServicePermissionsInput{ServiceId: out.ServiceConfiguration.ServiceId, AddAllowedPrincipals: allowed})
+	require.NoError(b.t, err)
+	return *out.ServiceConfiguration.ServiceId
+}
+
 func (b *builder) role(r *graph.Resource) string {
 	name := r.Name + "-1234567"
 	in := &iam.CreateRoleInput{RoleName: &name, Path: text(r, "path"), AssumeRolePolicyDocument: aws.String(r.Value("assumeRolePolicy").(string))}
@@ -309,11 +362,7 @@ func (b *builder) role(r *graph.Resource) string {
 	for k, v := range all {
 		in.Tags = append(in.Tags, iamtypes.Tag{Key: aws.String(k), Value: aws.String(v.(string))})
 	}
-	if r.Inputs["permissionsBoundary"] != nil {
-		boundary, err := b.iam.CreatePolicy(b.ctx, &iam.CreatePolicyInput{PolicyName: aws.String("boundary-of-" + r.Name), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}`)})
-		require.NoError(b.t, err)
-		in.PermissionsBoundary = boundary.Policy.Arn
-	}
+	in.PermissionsBoundary = b.ref(r, "permissionsBoundary")
 	_, err := b.iam.CreateRole(b.ctx, in)
 	require.NoError(b.t, err)
 	return name

@@ -44,6 +44,11 @@ func (p Place) LogGroup(name string) ARN { return p.ARN("logs", "log-group:"+nam
 // LogStreams are all streams of a log group.
 func (p Place) LogStreams(name string) ARN { return p.LogGroup(name).Below(":*") }
 
+// Policy is a policy, or all policies below a path that ends with an asterisk.
+func (p Place) Policy(name string) ARN {
+	return ARN(strings.Join([]string{"arn", p.Partition, "iam", "", p.Account, "policy/" + name}, ":"))
+}
+
 // Role is a role, or all roles below a path that ends with an asterisk.
 func (p Place) Role(name string) ARN {
 	return ARN(strings.Join([]string{"arn", p.Partition, "iam", "", p.Account, "role/" + name}, ":"))

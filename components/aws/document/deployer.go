@@ -28,7 +28,7 @@ func (d Deployer) Policy() Policy {
 	p := d.Place
 	iam := func(resource string) ARN { return ARN("arn:" + p.Partition + ":iam::" + p.Account + ":" + resource) }
 	roles := []ARN{p.Role("postern/" + d.Stack + "-*")}
-	bounded := Condition{"ArnLike": {"iam:PermissionsBoundary": {string(iam("policy/postern/" + d.Stack + "-boundary-*"))}}}
+	bounded := Condition{"ArnLike": {"iam:PermissionsBoundary": {string(p.Policy("postern/" + d.Stack + "-boundary-*"))}}}
 	return NewPolicy(
 		Statement{Sid: "Region", Effect: Allow, Action: deployed, Resource: Everything, Condition: Condition{"StringEquals": {"aws:RequestedRegion": {p.Region}}}},
 		// Buckets have no region in their name, the zone of Cloud Map has none at all.
@@ -45,7 +45,7 @@ func (d Deployer) Policy() Policy {
 		Statement{Sid: "Policies", Effect: Allow, Action: []string{
 			"iam:CreatePolicy", "iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:DeletePolicyVersion", "iam:GetPolicy", "iam:GetPolicyVersion", "iam:ListEntitiesForPolicy",
 			"iam:ListPolicyVersions", "iam:TagPolicy", "iam:UntagPolicy",
-		}, Resource: []ARN{iam("policy/postern/" + d.Stack + "-*")}},
+		}, Resource: []ARN{p.Policy("postern/" + d.Stack + "-*")}},
 		Statement{Sid: "Profiles", Effect: Allow, Action: []string{
 			"iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile", "iam:DeleteInstanceProfile", "iam:GetInstanceProfile", "iam:RemoveRoleFromInstanceProfile",
 			"iam:TagInstanceProfile", "iam:UntagInstanceProfile",

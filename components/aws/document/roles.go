@@ -172,7 +172,7 @@ func (o Operators) Policy() Policy {
 		Statement{Sid: "Find", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{o.Bundles, o.Audit}},
 		Statement{Sid: "Read", Effect: Allow, Action: []string{"s3:GetObject"}, Resource: []ARN{o.Bundles.Below("/*"), o.Audit.Below("/*")}},
 		Statement{Sid: "Publish", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: []ARN{o.Bundles.Below("/*")}},
-		Statement{Sid: "RotateSecrets", Effect: Allow, Action: []string{"secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"}, Resource: o.Secrets},
+		Statement{Sid: "RotateSecrets", Effect: Allow, Action: []string{"secretsmanager:DescribeSecret", "secretsmanager:GetResourcePolicy", "secretsmanager:PutSecretValue"}, Resource: o.Secrets},
 		Statement{
 			Sid: "EncryptSecrets", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{o.Key},
 			Condition: Condition{"StringEquals": {"kms:ViaService": {"secretsmanager." + o.Place.Region + ".amazonaws.com"}}},
@@ -187,13 +187,14 @@ func (o Operators) Policy() Policy {
 			"ec2:DescribeEgressOnlyInternetGateways", "ec2:DescribeInstances", "ec2:DescribeInternetGateways", "ec2:DescribeManagedPrefixLists", "ec2:DescribeNatGateways",
 			"ec2:DescribeNetworkAcls", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups",
 			"ec2:DescribeSubnets", "ec2:DescribeTransitGatewayVpcAttachments", "ec2:DescribeVpcAttribute",
-			"ec2:DescribeVpcBlockPublicAccessOptions", "ec2:DescribeVpcEndpoints",
+			"ec2:DescribeVpcBlockPublicAccessOptions", "ec2:DescribeVpcEndpointServiceConfigurations", "ec2:DescribeVpcEndpointServicePermissions", "ec2:DescribeVpcEndpoints",
 			"ec2:DescribeVpcPeeringConnections", "ec2:DescribeVpcs", "ec2:DescribeVpnGateways", "iam:ListRoles", "kms:ListAliases", "logs:DescribeLogGroups", "logs:GetQueryResults",
 		}},
 		Statement{Sid: "LookAtKeys", Effect: Allow, Action: []string{"kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus"}, Resource: []ARN{o.Key, o.AuditKey}},
 		Statement{Sid: "LookAtRoles", Effect: Allow, Action: []string{
 			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:ListRoleTags",
 		}, Resource: []ARN{o.Place.Role("postern/*")}},
+		Statement{Sid: "LookAtBoundary", Effect: Allow, Action: []string{"iam:GetPolicy", "iam:GetPolicyVersion"}, Resource: []ARN{o.Place.Policy("postern/*")}},
 		Statement{Sid: "NoDeletion", Effect: Deny, Resource: Everything, Action: []string{
 			"logs:DeleteLogGroup", "logs:DeleteLogStream", "logs:PutRetentionPolicy", "s3:BypassGovernanceRetention",
 			"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutBucketObjectLockConfiguration", "s3:PutLifecycleConfiguration", "s3:PutObjectLegalHold",
