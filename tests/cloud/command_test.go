@@ -15,8 +15,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/stretchr/testify/require"
 
@@ -232,33 +230,4 @@ func TestAuditCommand(t *testing.T) {
 	require.Len(t, denied, 2)
 	require.Equal(t, audit.Deny, denied[0].Verdict)
 	require.Empty(t, events("--agent", "somebody"))
-}
-
-// What is locked in compliance mode nobody deletes.
-func TestLockedAuditLogStays(t *testing.T) {
-	t.Parallel()
-	stack, g := planned(t, "prod-aws", "sa-east-1")
-	lock := g.OfType("aws:s3/bucketObjectLockConfigurationV2:BucketObjectLockConfigurationV2")
-	require.Len(t, lock, 1)
-	retention := lock[0].Inputs["rule"].(map[string]any)["defaultRetention"].(map[string]any)
-	require.Equal(t, "COMPLIANCE", retention["mode"])
-	require.EqualValues(t, stack.AWS.Audit.Lock, retention["days"])
-
-	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion("us-east-1"))
-	require.NoError(t, err)
-	client := s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true })
-	name := awssdk.String("audit-of-the-test")
-	_, err = client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: name, ObjectLockEnabledForBucket: awssdk.Bool(true)})
-	require.NoError(t, err)
-	_, err = client.PutObjectLockConfiguration(t.Context(), &s3.PutObjectLockConfigurationInput{Bucket: name, ObjectLockConfiguration: &s3types.ObjectLockConfiguration{
-		ObjectLockEnabled: s3types.ObjectLockEnabledEnabled,
-		Rule:              &s3types.ObjectLockRule{DefaultRetention: &s3types.DefaultRetention{Mode: s3types.ObjectLockRetentionModeCompliance, Days: awssdk.Int32(int32(stack.AWS.Audit.Lock))}},
-	}})
-	require.NoError(t, err)
-	put, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: name, Key: awssdk.String("events/1"), Body: strings.NewReader("{}"), ChecksumAlgorithm: s3types.ChecksumAlgorithmCrc32})
-	require.NoError(t, err)
-	_, err = client.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: name, Key: awssdk.String("events/1"), VersionId: put.VersionId, BypassGovernanceRetention: awssdk.Bool(true)})
-	require.ErrorContains(t, err, "AccessDenied")
-	_, err = client.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: name, Key: awssdk.String("events/1"), VersionId: put.VersionId})
-	require.NoError(t, err)
 }
