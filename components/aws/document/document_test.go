@@ -41,12 +41,14 @@ func documents() map[string]string {
 	}
 	return map[string]string{
 		"trust-tasks.json":           Trust(here, "ecs-tasks.amazonaws.com", here.ARN("ecs", "*")).Text(),
+		"trust-delivery.json":        Trust(here, "firehose.amazonaws.com", here.ARN("firehose", "*")).Text(),
+		"trust-forward.json":         Trust(here, "logs.amazonaws.com", here.ARN("logs", "*")).Text(),
 		"trust-machines.json":        Trust(here, "ec2.amazonaws.com").Text(),
 		"boundary.json":              Boundary(here, []ARN{store, log}, secrets, []ARN{logKey, key}, "/postern/prod").Text(),
 		"role-execution.json":        Execution{Place: here, Image: image, Group: "/postern/prod/proxies", Secrets: []ARN{secret("postern/prod/join-token")}, Key: key}.Policy().Text(),
 		"role-execution-agent.json":  Execution{Place: here, Image: coder, Group: "/postern/prod/agents", Key: key}.Policy().Text(),
 		"role-control-isolated.json": Control{Place: here, Bundles: store, Secrets: secrets, Key: key, From: From{VPC: "vpc-0123456789abcdef0"}}.Policy().Text(),
-		"role-control-shared.json":   Control{Place: here, Bundles: store, Key: key, From: shared}.Policy().Text(),
+		"role-control-shared.json":   Control{Place: here, Bundles: store, Secrets: secrets, Key: key, From: shared}.Policy().Text(),
 		"role-machine.json":          Machine{Place: here, Token: secret("postern/prod/join-token"), Key: key, Group: "/postern/prod/proxies"}.Policy().Text(),
 		"role-delivery.json":         Delivery{Place: here, Bucket: log, Key: logKey, Group: "/postern/prod/delivery"}.Policy().Text(),
 		"role-forward.json":          Forward(here.ARN("firehose", "deliverystream/prod-audit-delivery")).Text(),
@@ -57,6 +59,7 @@ func documents() map[string]string {
 		"key-secrets.json":       Key(here).Text(),
 		"key-audit.json":         Key(here, KeyOfLogs(here, "/postern/prod"), KeyOfAlarms(here)).Text(),
 		"bucket-log.json":        Bucket(log, KeptVersions(here, log)).Text(),
+		"bucket-expendable.json": Bucket(log).Text(),
 		"bucket-flows.json":      Bucket(log, FlowLogs(here, log)...).Text(),
 		"secret-isolated.json":   Secret(secrets[0], []ARN{role}, From{Endpoint: "vpce-0123456789abcdef0"}).Text(),
 		"secret-shared.json":     Secret(secrets[0], []ARN{role}, shared).Text(),
