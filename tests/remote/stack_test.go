@@ -270,6 +270,18 @@ func (s *stack) start(dir string, c document.Container, replaced map[string]stri
 	return fleet.Start(s.t, s, environment, s.posternd(), append(args, more...)...)
 }
 
+// healthy requires that a task that was started there passes its health check.
+func (s *stack) healthy(name string, c document.Container) {
+	s.t.Helper()
+	check := c.HealthCheck.Command
+	require.Equal(s.t, []string{"CMD", "/usr/local/bin/posternd"}, check[:2])
+	args := make([]string, 0, len(check))
+	for _, a := range check[2:] {
+		args = append(args, strings.Replace(a, document.StateDir, s.path(name), 1))
+	}
+	s.must(s.posternd(), args...)
+}
+
 func address(port uint16) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))) }
 
 // freePort is a port of loopback that nobody listens on, not below first. Envoys
