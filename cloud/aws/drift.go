@@ -50,6 +50,7 @@ func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]Difference, erro
 	d.endpoints()
 	d.strangers()
 	d.services()
+	d.tasks()
 	d.roles()
 	d.secrets()
 	d.keys()

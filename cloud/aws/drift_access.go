@@ -26,8 +26,8 @@ type endpointService struct {
 	principals []string
 }
 
-// readServices reads the endpoint services that have the stack's tags.
-func (a *Account) readServices(ctx context.Context, client *ec2.Client, g *graph.Graph, l *live) error {
+// readEndpointServices reads the endpoint services that have the stack's tags.
+func (a *Account) readEndpointServices(ctx context.Context, client *ec2.Client, g *graph.Graph, l *live) error {
 	if len(g.OfType(tokenService)) == 0 {
 		return nil
 	}

@@ -34,6 +34,7 @@ type live struct {
 	// lists are the IDs of the prefix lists that the plan names by their service.
 	lists    map[string]string
 	services []endpointService
+	tasks    []service
 	roles    []role
 	// boundaries are the documents of roles' boundaries, by ARN.
 	boundaries map[string]string
@@ -105,7 +106,10 @@ func (a *Account) read(ctx context.Context, g *graph.Graph) (*live, error) {
 	if err := a.readLists(ctx, client, g, l); err != nil {
 		return nil, err
 	}
-	if err := a.readServices(ctx, client, g, l); err != nil {
+	if err := a.readTasks(ctx, g, l); err != nil {
+		return nil, err
+	}
+	if err := a.readEndpointServices(ctx, client, g, l); err != nil {
 		return nil, err
 	}
 	if err := a.readSecretPolicies(ctx, g, l); err != nil {

@@ -135,12 +135,12 @@ func ask(t *testing.T, region, service, target string, in, out any) {
 	t.Helper()
 	body, err := json.Marshal(in)
 	require.NoError(t, err)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, os.Getenv("AWS_ENDPOINT_URL"), bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, os.Getenv("AWS_ENDPOINT_URL"), bytes.NewReader(body)) //nolint:gosec // the test's own moto
 	require.NoError(t, err)
 	r.Header.Set("Content-Type", "application/x-amz-json-1.1")
 	r.Header.Set("X-Amz-Target", target)
 	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/"+region+"/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := http.DefaultClient.Do(r) //nolint:gosec // the test's own moto
 	require.NoError(t, err)
 	defer answer.Body.Close()
 	said, err := io.ReadAll(answer.Body)

@@ -2,6 +2,7 @@ package cloud_test
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -13,6 +14,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -32,6 +35,7 @@ type builder struct {
 	iam     *iam.Client
 	kms     *kms.Client
 	secrets *secretsmanager.Client
+	ecs     *ecs.Client
 	ids     map[string]string // by URN
 }
 
@@ -43,6 +47,7 @@ var order = []string{
 	"aws:ec2/networkAclAssociation:NetworkAclAssociation", "aws:ec2/vpcEndpoint:VpcEndpoint", "aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation",
 	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "aws:ec2/vpcEndpointService:VpcEndpointService", "aws:iam/policy:Policy", "aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy",
 	"aws:kms/key:Key", "aws:kms/alias:Alias", "aws:secretsmanager/secret:Secret", "aws:secretsmanager/secretPolicy:SecretPolicy",
+	"aws:ecs/cluster:Cluster", "aws:ecs/taskDefinition:TaskDefinition", "aws:ecs/service:Service",
 }
 
 func (b *builder) build() {
@@ -193,6 +198,8 @@ func (b *builder) create(r *graph.Resource) string {
 	case "secretsmanager/secretPolicy":
 		_, err := b.secrets.PutResourcePolicy(b.ctx, &secretsmanager.PutResourcePolicyInput{SecretId: b.ref(r, "secretArn"), ResourcePolicy: aws.String(r.Value("policy").(string))})
 		require.NoError(b.t, err)
+	case "ecs/cluster", "ecs/taskDefinition", "ecs/service":
+		return b.task(r)
 	case "iam/policy":
 		out, err := b.iam.CreatePolicy(b.ctx, &iam.CreatePolicyInput{PolicyName: aws.String(r.Name + "-1234567"), Path: text(r, "path"), PolicyDocument: aws.String(r.Value("policy").(string))})
 		require.NoError(b.t, err)
@@ -330,7 +337,7 @@ func (b *builder) balancer() string {
 	require.NoError(b.t, err)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/"+b.ec2.Options().Region+"/elasticloadbalancing/aws4_request, SignedHeaders=host, Signature=0")
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := http.DefaultClient.Do(r) //nolint:gosec // the test's own moto
 	require.NoError(b.t, err)
 	defer answer.Body.Close()
 	body, err := io.ReadAll(answer.Body)
@@ -353,6 +360,53 @@ func (b *builder) service(r *graph.Resource) string {
 	_, err = b.ec2.ModifyVpcEndpointServicePermissions(b.ctx, &ec2.ModifyVpcEndpointServicePermissionsInput{ServiceId: out.ServiceConfiguration.ServiceId, AddAllowedPrincipals: allowed})
 	require.NoError(b.t, err)
 	return *out.ServiceConfiguration.ServiceId
+}
+
+// task makes what runs on Fargate, of its containers the image.
+func (b *builder) task(r *graph.Resource) string {
+	var tags []ecstypes.Tag
+	for _, t := range b.tags(r) {
+		tags = append(tags, ecstypes.Tag{Key: t.Key, Value: t.Value})
+	}
+	switch r.Type {
+	case "aws:ecs/cluster:Cluster":
+		out, err := b.ecs.CreateCluster(b.ctx, &ecs.CreateClusterInput{ClusterName: aws.String(r.Name), Tags: tags})
+		require.NoError(b.t, err)
+		return *out.Cluster.ClusterArn
+	case "aws:ecs/taskDefinition:TaskDefinition":
+		in := &ecs.RegisterTaskDefinitionInput{
+			Family: aws.String(r.Name), NetworkMode: ecstypes.NetworkModeAwsvpc, RequiresCompatibilities: []ecstypes.Compatibility{ecstypes.CompatibilityFargate}, Cpu: text(r, "cpu"), Memory: text(r, "memory"),
+			TaskRoleArn: b.roleARN(r, "taskRoleArn"), ExecutionRoleArn: b.roleARN(r, "executionRoleArn"),
+		}
+		var containers []struct{ Name, Image string }
+		require.NoError(b.t, json.Unmarshal([]byte(r.Value("containerDefinitions").(string)), &containers))
+		for _, c := range containers {
+			in.ContainerDefinitions = append(in.ContainerDefinitions, ecstypes.ContainerDefinition{Name: &c.Name, Image: &c.Image})
+		}
+		out, err := b.ecs.RegisterTaskDefinition(b.ctx, in)
+		require.NoError(b.t, err)
+		return *out.TaskDefinition.TaskDefinitionArn
+	}
+	out, err := b.ecs.CreateService(b.ctx, &ecs.CreateServiceInput{
+		ServiceName: aws.String(r.Name + "-1234567"), Cluster: b.ref(r, "cluster"), TaskDefinition: b.ref(r, "taskDefinition"), LaunchType: ecstypes.LaunchTypeFargate, Tags: tags,
+		NetworkConfiguration: b.network("proxies"),
+	})
+	require.NoError(b.t, err)
+	return *out.Service.ServiceName
+}
+
+// network is where tasks are.
+func (b *builder) network(tier string) *ecstypes.NetworkConfiguration {
+	return &ecstypes.NetworkConfiguration{AwsvpcConfiguration: &ecstypes.AwsVpcConfiguration{Subnets: []string{b.subnet(tier)}, SecurityGroups: []string{b.agentGroup()}}}
+}
+
+// roleARN is that of the role that a task definition names; nil if none.
+func (b *builder) roleARN(r *graph.Resource, property string) *string {
+	name := b.ref(r, property)
+	if name == nil {
+		return nil
+	}
+	return aws.String("arn:aws:iam::" + account + ":role/postern/" + *name)
 }
 
 func (b *builder) role(r *graph.Resource) string {

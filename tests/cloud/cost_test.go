@@ -42,7 +42,7 @@ func TestDocsSayWhatItCosts(t *testing.T) {
 			}
 		}
 		row := fmt.Sprintf("| %s | %.0f | %.0f |", x.row, e.Total, e.Total-agents)
-		require.True(t, strings.Contains(string(b), row+"\n"), "docs/aws.md should have\n%s", row)
+		require.Contains(t, string(b), row+"\n", "docs/aws.md")
 	}
 	_, table, _ := strings.Cut(string(b), "\n| environment |")
 	table, _, _ = strings.Cut(table, "\n\n")

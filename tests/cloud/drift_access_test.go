@@ -7,12 +7,50 @@ import (
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/cloud/aws"
 )
+
+// What runs in the stack's cluster, and as whom: a new revision of a task
+// definition is enough.
+func TestDriftOfTasks(t *testing.T) {
+	t.Parallel()
+	b, a := built(t, "prod-aws", "sa-east-1")
+	cluster := b.first("aws:ecs/cluster:Cluster", "")
+	service := b.first("aws:ecs/service:Service", "proxies-service")
+	control := b.first("aws:iam/role:Role", "control-task")
+	image := awssdk.String("210987654321.dkr.ecr.sa-east-1.amazonaws.com/other@sha256:00")
+	out, err := b.ecs.RegisterTaskDefinition(t.Context(), &ecs.RegisterTaskDefinitionInput{
+		Family: awssdk.String("by-hand"), NetworkMode: ecstypes.NetworkModeAwsvpc, RequiresCompatibilities: []ecstypes.Compatibility{ecstypes.CompatibilityFargate}, Cpu: awssdk.String("1024"), Memory: awssdk.String("2048"),
+		TaskRoleArn: awssdk.String("arn:aws:iam::" + account + ":role/postern/" + control), ContainerDefinitions: []ecstypes.ContainerDefinition{{Name: awssdk.String("proxy"), Image: image}},
+	})
+	require.NoError(t, err)
+	_, err = b.ecs.UpdateService(t.Context(), &ecs.UpdateServiceInput{Cluster: &cluster, Service: &service, TaskDefinition: out.TaskDefinition.TaskDefinitionArn})
+	require.NoError(t, err)
+	_, err = b.ecs.CreateService(t.Context(), &ecs.CreateServiceInput{
+		Cluster: &cluster, ServiceName: awssdk.String("by-hand"), TaskDefinition: out.TaskDefinition.TaskDefinitionArn, LaunchType: ecstypes.LaunchTypeFargate, EnableExecuteCommand: true,
+		NetworkConfiguration: b.network("agents"),
+	})
+	require.NoError(t, err)
+	found, err := a.Drift(t.Context(), b.g)
+	require.NoError(t, err)
+	var said []string
+	for _, f := range found {
+		require.Equal(t, aws.High, f.Risk)
+		said = append(said, f.Resource+": "+f.What)
+	}
+	require.ElementsMatch(t, []string{
+		"sa-east-1-proxies-service: its tasks have the role " + control + ", planned is none",
+		"sa-east-1-proxies-service: ECS starts its tasks with the role none, planned is " + b.first("aws:iam/role:Role", "proxies-execution"),
+		"sa-east-1-proxies-service: its tasks run the image " + *image + ", which is not planned",
+		"by-hand: a service in the stack's cluster is not in the plan",
+	}, said)
+}
 
 // Who may be connected to the proxies, who may read a secret, and what the most
 // is that roles may be allowed: all of it is said by policies that somebody can

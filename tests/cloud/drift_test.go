@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -98,7 +99,7 @@ func built(t *testing.T, name, region string, change ...string) (*builder, *aws.
 	_, g := planned(t, name, region, change...)
 	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion(region))
 	require.NoError(t, err)
-	b := &builder{t: t, ctx: t.Context(), g: g, ec2: ec2.NewFromConfig(cfg), iam: iam.NewFromConfig(cfg), kms: kms.NewFromConfig(cfg), secrets: secretsmanager.NewFromConfig(cfg), ids: map[string]string{}}
+	b := &builder{t: t, ctx: t.Context(), g: g, ec2: ec2.NewFromConfig(cfg), iam: iam.NewFromConfig(cfg), kms: kms.NewFromConfig(cfg), secrets: secretsmanager.NewFromConfig(cfg), ecs: ecs.NewFromConfig(cfg), ids: map[string]string{}}
 	b.build()
 	a, err := aws.Open(t.Context(), account, region)
 	require.NoError(t, err)

@@ -188,7 +188,8 @@ func (o Operators) Policy() Policy {
 			"ec2:DescribeNetworkAcls", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups",
 			"ec2:DescribeSubnets", "ec2:DescribeTransitGatewayVpcAttachments", "ec2:DescribeVpcAttribute",
 			"ec2:DescribeVpcBlockPublicAccessOptions", "ec2:DescribeVpcEndpointServiceConfigurations", "ec2:DescribeVpcEndpointServicePermissions", "ec2:DescribeVpcEndpoints",
-			"ec2:DescribeVpcPeeringConnections", "ec2:DescribeVpcs", "ec2:DescribeVpnGateways", "iam:ListRoles", "kms:ListAliases", "logs:DescribeLogGroups", "logs:GetQueryResults",
+			"ec2:DescribeVpcPeeringConnections", "ec2:DescribeVpcs", "ec2:DescribeVpnGateways",
+			"ecs:DescribeClusters", "ecs:DescribeServices", "ecs:DescribeTaskDefinition", "ecs:ListClusters", "ecs:ListServices", "iam:ListRoles", "kms:ListAliases", "logs:DescribeLogGroups", "logs:GetQueryResults",
 		}},
 		Statement{Sid: "LookAtKeys", Effect: Allow, Action: []string{"kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus"}, Resource: []ARN{o.Key, o.AuditKey}},
 		Statement{Sid: "LookAtRoles", Effect: Allow, Action: []string{
