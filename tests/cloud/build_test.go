@@ -3,10 +3,7 @@ package cloud_test
 import (
 	"context"
 	"encoding/json"
-	"io"
-	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -329,21 +326,12 @@ func (b *builder) endpoint(r *graph.Resource) string {
 	return *out.VpcEndpoint.VpcEndpointId
 }
 
-// balancer makes what an endpoint service is in front of. It is the one question
-// of this API, so it is asked by hand: moto looks at the header's scope only.
+// balancer makes what an endpoint service is in front of.
 func (b *builder) balancer() string {
 	form := url.Values{"Action": {"CreateLoadBalancer"}, "Version": {"2015-12-01"}, "Name": {"proxies"}, "Type": {"network"}, "Subnets.member.1": {b.subnet("proxies")}}
-	r, err := http.NewRequestWithContext(b.ctx, http.MethodPost, os.Getenv("AWS_ENDPOINT_URL"), strings.NewReader(form.Encode()))
-	require.NoError(b.t, err)
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/"+b.ec2.Options().Region+"/elasticloadbalancing/aws4_request, SignedHeaders=host, Signature=0")
-	answer, err := http.DefaultClient.Do(r) //nolint:gosec // the test's own moto
-	require.NoError(b.t, err)
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	require.NoError(b.t, err)
-	arn := regexp.MustCompile(`<LoadBalancerArn>([^<]+)<`).FindSubmatch(body)
-	require.NotNil(b.t, arn, "%s", body)
+	said := ask(b.t, b.ec2.Options().Region, "elasticloadbalancing", "application/x-www-form-urlencoded", "", []byte(form.Encode()))
+	arn := regexp.MustCompile(`<LoadBalancerArn>([^<]+)<`).FindSubmatch(said)
+	require.NotNil(b.t, arn, "%s", said)
 	return string(arn[1])
 }
 
