@@ -24,7 +24,7 @@ func newHistoryCmd() *cobra.Command {
   postern rollback 3f2a9c1e5b7d8046`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, history, err := readHistory(cmd)
+			home, history, err := readHistory(cmd)
 			if err != nil {
 				return err
 			}
@@ -39,6 +39,14 @@ func newHistoryCmd() *cobra.Command {
 					}
 				}
 				return nil
+			}
+			o, err := operator(cmd.ErrOrStderr(), home)
+			if err != nil {
+				return err
+			}
+			view, err := o.Look(cmd.Context())
+			if err != nil {
+				return err
 			}
 			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(t, "NO.\tVERSION\tTIME\tBY\tWHAT CHANGED")
@@ -58,6 +66,9 @@ func newHistoryCmd() *cobra.Command {
 				what := whatChanged(before, b)
 				if b.Note != "" {
 					what = b.Note
+				}
+				if !view.Marked(b.Seq) {
+					what = "was not live: " + what
 				}
 				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", b.Seq, version, b.Time.Local().Format(time.DateTime), b.By, what)
 			}

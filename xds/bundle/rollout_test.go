@@ -56,6 +56,10 @@ func TestOvertaken(t *testing.T) {
 	ours, err := o.Get(t.Context(), 1)
 	require.NoError(t, err)
 	require.Error(t, o.Proven(t.Context(), ours), "it was never live")
+	view, err := o.Look(t.Context())
+	require.NoError(t, err)
+	require.False(t, view.Marked(1))
+	require.True(t, view.Marked(2))
 }
 
 // TestEarlier: the version before is one that was live, and wanted.

@@ -99,6 +99,9 @@ func numbered(name string) (seq uint64, suffix string, ok bool) {
 	return seq, suffix, err == nil && seq > 0 && seq <= maxSeq && object(seq, suffix) == name
 }
 
+// Marked reports whether the publication has a mark, whoever it is by: for people.
+func (v *View) Marked(seq uint64) bool { return slices.Contains(v.marked, seq) }
+
 // Look lists the store: one request, nothing is read.
 func (s *Store) Look(ctx context.Context) (*View, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
