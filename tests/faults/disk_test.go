@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -84,7 +85,8 @@ while read line; do %[2]q node --home %[3]q --id n1 --envoy %[4]q </dev/null; ec
 		}
 	}
 	require.Equal(t, "ended", answers.Text())
-	require.Contains(t, s.said(), "no space left on device")
+	// What it has said comes by another pipe.
+	require.Eventually(t, func() bool { return strings.Contains(s.said(), "no space left on device") }, patience, 10*time.Millisecond)
 	s.await("the node is gone", func(st *api.Status) bool { return connected(st) == 0 })
 	_, err = client.Get("https://api.test/refused")
 	require.Error(t, err, "nothing is decided without a record")
