@@ -271,7 +271,9 @@ func (c *Control) resume(ctx context.Context) error {
 	if err := c.serve(ctx, now); err != nil {
 		return err
 	}
-	// It is live when follow has seen it acknowledged.
+	// It is live when follow has seen it acknowledged. Who is killed stays so
+	// whatever keeps follow from that.
+	good.Killed = good.Killed.And(now.Killed)
 	c.mu.Lock()
 	c.live, c.version = good, version
 	c.mu.Unlock()

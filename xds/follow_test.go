@@ -174,6 +174,9 @@ func TestStartsWithTheStore(t *testing.T) {
 	require.True(t, stopped(t, b))
 	require.True(t, b.Removed("n9"))
 	require.Equal(t, uint64(1), b.Status().Seq, "no node has acknowledged it")
+	require.Contains(t, b.look(t.Context(), time.Now()), "publication 4 cannot be used")
+	require.NoError(t, b.serve(t.Context(), b.bundle())) // as when a lease ends
+	require.True(t, stopped(t, b), "what is planted does not bring anybody back")
 
 	// Nor is it forgotten if the store is away next time.
 	require.NoError(t, os.Rename(w.path("bundle"), w.path("away")))

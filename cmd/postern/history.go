@@ -24,7 +24,7 @@ func newHistoryCmd() *cobra.Command {
   postern rollback 3f2a9c1e5b7d8046`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			home, history, err := readHistory(cmd)
+			o, history, err := readHistory(cmd)
 			if err != nil {
 				return err
 			}
@@ -39,10 +39,6 @@ func newHistoryCmd() *cobra.Command {
 					}
 				}
 				return nil
-			}
-			o, err := operator(cmd.ErrOrStderr(), home)
-			if err != nil {
-				return err
 			}
 			view, err := o.Look(cmd.Context())
 			if err != nil {
@@ -108,11 +104,7 @@ before the next "postern push" or "up", or the change is back.`,
   postern rollback 3f2a9c1e5b7d8046`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			home, history, err := readHistory(cmd)
-			if err != nil {
-				return err
-			}
-			o, err := operator(cmd.ErrOrStderr(), home)
+			o, history, err := readHistory(cmd)
 			if err != nil {
 				return err
 			}
@@ -155,22 +147,22 @@ func named(history []*bundle.Bundle, version string) (*bundle.Bundle, error) {
 }
 
 // readHistory needs no valid stack file: a broken one may be the reason to roll back.
-func readHistory(cmd *cobra.Command) (stacks.Home, []*bundle.Bundle, error) {
+func readHistory(cmd *cobra.Command) (*bundle.Operator, []*bundle.Bundle, error) {
 	file, err := stackFile(cmd)
 	if err != nil {
-		return stacks.Home{}, nil, err
+		return nil, nil, err
 	}
 	home, err := stacks.HomeOf(file)
 	if err != nil {
-		return stacks.Home{}, nil, err
+		return nil, nil, err
 	}
 	o, err := operator(cmd.ErrOrStderr(), home)
 	if err != nil {
-		return stacks.Home{}, nil, err
+		return nil, nil, err
 	}
 	history, err := o.History(cmd.Context())
 	if err == nil && len(history) == 0 {
 		err = bundle.ErrNone
 	}
-	return home, history, err
+	return o, history, err
 }
