@@ -103,8 +103,8 @@ func (b *builder) credentialFilters(r plan.Rule) []*corev3.TypedExtensionConfig 
 // in per and in the metadata of the route.
 func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev3.Metadata) {
 	if r.OwnCredentials && r.Credential == "" {
-		off := b.any(&routev3.FilterConfig{Disabled: true})
-		per[filterSlots], per[filterQuery] = off, off
+		per[filterSlots], per[filterQuery] = b.disabled(), b.disabled()
+		per[filterScrub] = b.any(&headermutationv3.HeaderMutationPerRoute{})
 		return
 	}
 	c, ok := b.credential(r)
@@ -129,7 +129,8 @@ func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev
 		value = ""
 	}
 	if len(rule) > 0 {
-		meta.FilterMetadata[filterQuery] = &structpb.Struct{Fields: rule}
+		meta.FilterMetadata[filterPut] = &structpb.Struct{Fields: rule}
+		per[filterQuery], per[filterPut] = b.disabled(), b.any(&luav3.LuaPerRoute{})
 	}
 	if value != "" {
 		per[filterEcho] = b.any(&luav3.LuaPerRoute{})
@@ -137,6 +138,8 @@ func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev
 	}
 	per[filterInjected] = b.any(&headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: responses}})
 }
+
+func (b *builder) disabled() *anypb.Any { return b.any(&routev3.FilterConfig{Disabled: true}) }
 
 // signedName is the name of the cluster that signs what a rule forwards to the
 // cluster of that name, or the name itself.

@@ -6,13 +6,13 @@ import (
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	dfpfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_forward_proxy/v3"
 	chainv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/filter_chain/v3"
-	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	celformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // Names of the HTTP filters that routes configure.
@@ -43,42 +43,62 @@ const (
 	hostHeader    = "x-postern-host"
 )
 
-// requestFilters are the HTTP filters of both connection managers.
-func (b *builder) requestFilters(first ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
-	fs := append(first,
-		// Before the injector: what it removed afterwards would be the
-		// credential itself (envoy.md, section A, trap 2).
-		b.filter("scrub", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-			RequestMutations: scrub(), ResponseMutations: []*mutationv3.HeaderMutation{removePrefix("x-postern-")},
-		}}),
-		b.slotFilter(),
-		b.rateFilter(),
-		// Does nothing but what a route configures: inject its credential.
-		b.filter(filterCredential, &chainv3.FilterChainConfig{}),
-		b.queryFilter(),
+// requestFilters are the HTTP filters of requests, in both connection managers.
+// Each costs a request some thousand instructions, so what only some need is not
+// there for all (docs/performance.md): upgrades have a list of their own, and what
+// is off by default is turned on by the routes and virtual hosts that configure it.
+func (b *builder) requestFilters() []*hcmv3.HttpFilter {
+	// In what is no WebSocket its offer of subprotocols means nothing, but could hold a key.
+	return b.around("sec-websocket-protocol|", b.queryFilter())
+}
+
+// webSocketFilters are those of requests that become WebSockets.
+func (b *builder) webSocketFilters() []*hcmv3.HttpFilter {
+	return b.around("",
+		b.filter(filterQuery, slotsLua(filterQuery)),
+		// The connection to the upstream is one of HTTP/1.1: over HTTP/2 it would have to be
+		// an extended CONNECT (RFC 8441), which few servers take that offer HTTP/2.
+		b.filter("upgrade", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{{
+			Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.network.application_protocols"},
+			Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+				Format: textFormat("http/1.1"),
+			}},
+		}}}),
 	)
-	fs = append(fs, b.echoFilters()...)
+}
+
+// around puts the filters that both kinds of requests have around some. What
+// slots matches is emptied too.
+func (b *builder) around(slots string, some ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
+	// Before the injector: what they removed afterwards would be the credential
+	// itself (envoy.md, section A, trap 2).
+	fs := append(b.slotFilters(slots),
+		off(b.rateFilter()),
+		// Does nothing but what a route configures: inject its credential.
+		off(b.filter(filterCredential, &chainv3.FilterChainConfig{})),
+		off(b.filter(filterPut, slotsLua(filterPut))),
+	)
+	fs = append(append(fs, some...), b.echoFilters()...)
 	return append(fs,
-		b.upgradeFilter(),
 		// Resolves the host that the route's scope has bound, nothing else.
 		b.filter(filterDNS, &dfpfilterv3.FilterConfig{
 			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache()},
 		}),
-		// Last by Envoy's rule.
-		b.filter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}),
+		b.router(),
 	)
 }
 
-// upgradeFilter makes a WebSocket's connection to the upstream one of HTTP/1.1:
-// over HTTP/2 it would have to be an extended CONNECT (RFC 8441), which few
-// servers take that offer HTTP/2.
-func (b *builder) upgradeFilter() *hcmv3.HttpFilter {
-	return b.filterOnly("upgrade", "envoy.filters.http.set_filter_state", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{{
-		Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.network.application_protocols"},
-		Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-			Format: textFormat("http/1.1"),
-		}},
-	}}}, b.header("upgrade", present()))
+// router is the last of all filters, by Envoy's rule. What it counts by status is
+// not among the statistics that a node keeps; to find that out anew is a twentieth
+// of what a request costs.
+func (b *builder) router() *hcmv3.HttpFilter {
+	return b.filter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true, DynamicStats: wrapperspb.Bool(false)})
+}
+
+// off is a filter for those only who turn it on.
+func off(f *hcmv3.HttpFilter) *hcmv3.HttpFilter {
+	f.Disabled = true
+	return f
 }
 
 // connectState records who connects where, for the internal listener.
@@ -94,7 +114,9 @@ func (b *builder) connectState(agent string) *hcmv3.HttpFilter {
 				Format:     textFormat(text),
 				Formatters: formatters,
 			}},
-			SharedWithUpstream: setstatev3.FilterStateValue_TRANSITIVE,
+			// Once: to the internal listener. Its requests would look at what they share
+			// with the upstream, each anew.
+			SharedWithUpstream: setstatev3.FilterStateValue_ONCE,
 		}
 	}
 	cel := &corev3.TypedExtensionConfig{

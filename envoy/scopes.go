@@ -172,9 +172,6 @@ func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 		h := b.requestHost(a.Name, "gateway:"+port, []string{"localhost:" + port, "127.0.0.1:" + port}, a.Behind(gateway))
 		// A CONNECT to a gateway's own address is one to a host that is not allowed.
 		h.Routes[0] = deny(a.Name, plan.ReasonHost, "", connectMatch())
-		// For nobody: a gateway's requests go no further inside. It would be a
-		// fifth of what they cost (docs/performance.md).
-		h.TypedPerFilterConfig[filterState] = b.any(&routev3.FilterConfig{Disabled: true})
 		hosts = append(hosts, h)
 	}
 	sort.Slice(hosts, func(i, j int) bool { return hosts[i].Name < hosts[j].Name })

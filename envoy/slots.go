@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"strings"
 
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
+	actionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/matcher/action/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -16,11 +19,15 @@ import (
 )
 
 // Names of the filters that take the agent's own keys out of a request: routes
-// of rules with their own credentials turn them off. And of those that take the
-// policy's out of a response: routes with a credential turn them on.
+// of rules with their own credentials have scrub instead. Of the one that is in the
+// place of query where a credential has to be put into one, or a signature replaced.
+// And of those that take the policy's out of a response: routes with a credential
+// turn them on.
 const (
 	filterSlots    = "slots"
+	filterScrub    = "scrub"
 	filterQuery    = "query"
+	filterPut      = "put"
 	filterEcho     = "echo"
 	filterInjected = "injected"
 )
@@ -107,27 +114,60 @@ var (
 	echoScript string
 )
 
-// removeSlots removes header slots. One expression for all of them: it is
-// matched once for each header.
-func removeSlots() []*mutationv3.HeaderMutation {
-	return []*mutationv3.HeaderMutation{removeOnMatch(&matcherv3.StringMatcher{
-		MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{
-			Regex: strings.Join(headerSlots, "|") + "|.+(?:" + strings.Join(headerSuffixes, "|") + ")",
-		}},
-	})}
+// proxyHeaders match the headers that no client may send, whatever its route says:
+// ours and Envoy's own, and what is for a proxy, which this is.
+const proxyHeaders = "x-(?:postern|envoy|forwarded)-.*|proxy-authorization"
+
+// slotHeaders match header slots.
+func slotHeaders() string {
+	return strings.Join(headerSlots, "|") + "|.+(?:" + strings.Join(headerSuffixes, "|") + ")"
 }
 
-// slotFilter empties header slots, of requests and of all trailers.
-func (b *builder) slotFilter() *hcmv3.HttpFilter {
-	return b.filter(filterSlots, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-		RequestMutations: removeSlots(), RequestTrailersMutations: removeSlots(), ResponseTrailersMutations: removeSlots(),
-	}})
+// slotFilters empty header slots, of requests and of all trailers. One expression
+// for all of them: it is matched once for each header.
+func (b *builder) slotFilters(more string) []*hcmv3.HttpFilter {
+	ours := []*mutationv3.HeaderMutation{removePrefix("x-postern-")}
+	slots := remove(slotHeaders())
+	return []*hcmv3.HttpFilter{
+		b.filter(filterSlots, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+			RequestMutations: remove(more + proxyHeaders + "|" + slotHeaders()), ResponseMutations: ours,
+			RequestTrailersMutations: slots, ResponseTrailersMutations: slots,
+		}}),
+		off(b.filter(filterScrub, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+			RequestMutations: remove(proxyHeaders), ResponseMutations: ours,
+		}})),
+	}
 }
 
-// queryFilter runs slots.lua: after the injector, whose value may go into the
-// query, and only for requests that have something for it to do, as a script
-// costs more than all other filters together.
+// queryFilter runs slots.lua only for requests that have something for it to do,
+// as a script costs more than all other filters together.
 func (b *builder) queryFilter() *hcmv3.HttpFilter {
+	query := &predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+		SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+			Input: &xdscorev3.TypedExtensionConfig{
+				Name: "envoy.matching.inputs.request_headers", TypedConfig: b.any(&matcherv3.HttpRequestHeaderMatchInput{HeaderName: ":path"}),
+			},
+			Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: &xdsmatcherv3.StringMatcher{
+				MatchPattern: &xdsmatcherv3.StringMatcher_Contains{Contains: "?"},
+			}},
+		},
+	}}
+	return b.filter(filterQuery, &matchingv3.ExtensionWithMatcher{
+		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.lua", TypedConfig: b.any(slotsLua(filterQuery))},
+		XdsMatcher: &xdsmatcherv3.Matcher{MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
+			Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
+				Predicate: &predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: query}},
+				OnMatch: &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: &xdscorev3.TypedExtensionConfig{
+					Name: "skip", TypedConfig: b.any(&actionv3.SkipFilter{}),
+				}}},
+			}},
+		}}},
+	})
+}
+
+type predicate = xdsmatcherv3.Matcher_MatcherList_Predicate
+
+func slotsLua(name string) *luav3.Lua {
 	list := func(names []string, format string) string {
 		var s strings.Builder
 		for _, n := range names {
@@ -139,28 +179,18 @@ func (b *builder) queryFilter() *hcmv3.HttpFilter {
 	for i, n := range parameterSlots {
 		spelled[i] = strings.ReplaceAll(n, "-", "_") // as decode has it
 	}
-	source := fmt.Sprintf("local parameters = %s\nlocal protocols = %s\nlocal secret = %q\n",
-		list(spelled, "[%q]=true,"), list(protocolSlots, "%q,"), secretHeader) + slotsScript
-	return b.filterOnly(filterQuery, "envoy.filters.http.lua", script(filterQuery, source),
-		b.header(":path", &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Contains{Contains: "?"}}),
-		b.header("sec-websocket-protocol", present()),
-		b.header(secretHeader, present()),
-		b.header("x-amz-content-sha256", &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Prefix{Prefix: "STREAMING-"}, IgnoreCase: true}),
-	)
+	return script(name, fmt.Sprintf("local parameters = %s\nlocal protocols = %s\nlocal secret = %q\n",
+		list(spelled, "[%q]=true,"), list(protocolSlots, "%q,"), secretHeader)+slotsScript)
 }
 
 // echoFilters take a credential out of a response: from the slots, and from
 // whatever header its value is in. The order is that of requests; responses
 // pass them the other way round.
 func (b *builder) echoFilters() []*hcmv3.HttpFilter {
-	fs := []*hcmv3.HttpFilter{
-		b.filter(filterEcho, script(filterEcho, fmt.Sprintf("local injected = %q\n", injectedHeader)+echoScript)),
-		b.filter(filterInjected, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{ResponseMutations: removeSlots()}}),
+	return []*hcmv3.HttpFilter{
+		off(b.filter(filterEcho, script(filterEcho, fmt.Sprintf("local injected = %q\n", injectedHeader)+echoScript))),
+		off(b.filter(filterInjected, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{ResponseMutations: remove(slotHeaders())}})),
 	}
-	for _, f := range fs {
-		f.Disabled = true
-	}
-	return fs
 }
 
 func script(name, source string) *luav3.Lua {
@@ -177,13 +207,11 @@ func script(name, source string) *luav3.Lua {
 	}
 }
 
-// scrub removes what no client may send, whatever its route says.
-func scrub() []*mutationv3.HeaderMutation {
-	return []*mutationv3.HeaderMutation{
-		removePrefix("x-postern-"), removePrefix("x-envoy-"), removePrefix("x-forwarded-"),
-		// For a proxy, and this is it.
-		{Action: &mutationv3.HeaderMutation_Remove{Remove: "proxy-authorization"}},
-	}
+// remove removes the headers whose names a regular expression matches.
+func remove(regex string) []*mutationv3.HeaderMutation {
+	return []*mutationv3.HeaderMutation{removeOnMatch(&matcherv3.StringMatcher{
+		MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: regex}},
+	})}
 }
 
 func removePrefix(prefix string) *mutationv3.HeaderMutation {
