@@ -1,0 +1,33 @@
+// The part of Envoy's interface for dynamic modules that is used here, of Envoy
+// 1.40: ABI v0.2.0, source/extensions/dynamic_modules/abi/abi.h there. Names are
+// short for what is called envoy_dynamic_module_type_... there.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Memory of Envoy's is valid until the hook ends, or until what it is of is changed.
+typedef struct {
+	const char *ptr;
+	size_t length;
+} buffer;
+
+typedef struct {
+	buffer name, value;
+} header;
+
+// A request and its response, as Envoy knows them.
+typedef void *stream;
+
+enum { request_headers, request_trailers, response_headers, response_trailers };
+enum { of_stream, of_route };
+enum { go_on, stop };
+
+size_t envoy_dynamic_module_callback_http_get_headers_size(stream, int kind);
+bool envoy_dynamic_module_callback_http_get_headers(stream, int kind, header *result);
+bool envoy_dynamic_module_callback_http_get_header(stream, int kind, buffer name, buffer *result, size_t index, size_t *count);
+// Replaces all values there are; without a value it removes them.
+bool envoy_dynamic_module_callback_http_set_header(stream, int kind, buffer name, buffer value);
+bool envoy_dynamic_module_callback_http_get_metadata_string(stream, int of, buffer ns, buffer key, buffer *result);
+void envoy_dynamic_module_callback_http_send_response(stream, uint32_t status, header *headers, size_t count, buffer body, buffer details);

@@ -1,0 +1,62 @@
+// The hooks that Envoy looks up. Those in which nothing is decided end here, so that
+// a body does not enter Go; the others take the headers along.
+#include "_cgo_export.h"
+
+// As many headers as Envoy takes (max_headers_count is 100 for both sides).
+enum { most = 100 };
+
+const char *envoy_dynamic_module_on_program_init(void) { return "v0.2.0"; }
+
+static const char put[] = "put", guard[] = "guard";
+
+// A filter is its configuration, and that is its name: there is nothing else to
+// keep, neither of a stream nor between streams.
+const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, buffer name, buffer config) {
+	if (name.length == sizeof guard - 1) return guard;
+	return name.length == sizeof put - 1 ? put : NULL;
+}
+const void *envoy_dynamic_module_on_http_filter_new(const void *config, stream s) { return config; }
+
+static int run(stream s, const void *filter, int kind) {
+	header hs[most];
+	buffer rule = {NULL, 0};
+	size_t n = envoy_dynamic_module_callback_http_get_headers_size(s, kind);
+	// More than were announced are not looked at, so they are not let through.
+	if (n > most || !envoy_dynamic_module_callback_http_get_headers(s, kind, hs)) return refuse(s, kind);
+	envoy_dynamic_module_callback_http_get_metadata_string(s, of_route, (buffer){"postern", 7}, (buffer){"guard", 5}, &rule);
+	return filter == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
+}
+
+int envoy_dynamic_module_on_http_filter_request_headers(stream s, const void *f, bool end) { return run(s, f, request_headers); }
+int envoy_dynamic_module_on_http_filter_request_trailers(stream s, const void *f) { return f == put ? go_on : run(s, f, request_trailers); }
+int envoy_dynamic_module_on_http_filter_response_headers(stream s, const void *f, bool end) { return f == put ? go_on : run(s, f, response_headers); }
+int envoy_dynamic_module_on_http_filter_response_trailers(stream s, const void *f) { return f == put ? go_on : run(s, f, response_trailers); }
+
+int envoy_dynamic_module_on_http_filter_request_body(stream s, const void *f, bool end) { return go_on; }
+int envoy_dynamic_module_on_http_filter_response_body(stream s, const void *f, bool end) { return go_on; }
+int envoy_dynamic_module_on_http_filter_local_reply(stream s, const void *f, uint32_t status, buffer details, bool reset) { return go_on; }
+// There is no configuration by route: what is known of a rule is in its metadata.
+const void *envoy_dynamic_module_on_http_filter_per_route_config_new(buffer name, buffer config) { return NULL; }
+
+// Of no use here, but Envoy loads no module that has not all of them.
+#define UNUSED(hook) void envoy_dynamic_module_on_http_filter_##hook(void) {}
+UNUSED(config_destroy)
+UNUSED(destroy)
+UNUSED(per_route_config_destroy)
+UNUSED(stream_complete)
+UNUSED(scheduled)
+UNUSED(http_callout_done)
+UNUSED(http_stream_headers)
+UNUSED(http_stream_data)
+UNUSED(http_stream_trailers)
+UNUSED(http_stream_complete)
+UNUSED(http_stream_reset)
+UNUSED(config_scheduled)
+UNUSED(config_http_callout_done)
+UNUSED(config_http_stream_headers)
+UNUSED(config_http_stream_data)
+UNUSED(config_http_stream_trailers)
+UNUSED(config_http_stream_complete)
+UNUSED(config_http_stream_reset)
+UNUSED(downstream_above_write_buffer_high_watermark)
+UNUSED(downstream_below_write_buffer_low_watermark)
