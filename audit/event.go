@@ -182,9 +182,9 @@ func judge(e *Event, l *line) {
 
 // refusedByFilter reports whether a request that a rule allows was answered by
 // Envoy without being forwarded: it asks for an upgrade that is none of ours, or
-// for something that its credential cannot do (slots.lua).
+// for something that its credential cannot do (package guard).
 func refusedByFilter(l *line) bool {
-	return strings.Contains(l.Details, "upgrade_failed") || strings.Contains(l.Details, "lua_response")
+	return strings.Contains(l.Details, "upgrade_failed") || strings.Contains(l.Details, "guard_")
 }
 
 // parseTime reads seconds and milliseconds since the epoch: "1.234". What makes

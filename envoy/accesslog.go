@@ -176,7 +176,7 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 		// More at once than the destination's breaker lets through.
 		{when: flagged("UO"), status: 429, said: limited},
 		{when: statusIs(413), said: limited},
-		// slots.lua, of a body in parts that the agent has signed itself.
+		// The guard, of a body in parts that the agent has signed itself.
 		{when: statusIs(422), said: map[string]string{
 			"error": "the request cannot be signed anew", "reason": string(plan.ReasonMalformed), "rule": route("rule"),
 			"hint": "the client has signed parts of the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, and turn its chunked encoding off",
@@ -186,8 +186,8 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 			"error": "the credential for this destination cannot be had", "reason": string(plan.ReasonCredential), "rule": route("rule"),
 			"hint": "an operator sees why with: postern status",
 		}},
-		// slots.lua, of what it cannot read.
-		{when: b.detail("lua_response"), said: malformed},
+		// The guard, of what it cannot read.
+		{when: b.detail("guard_failed"), said: malformed},
 		{when: comparison(accesslogv3.ComparisonFilter_GE, 500), said: failed},
 		// Nothing has come for an hour: 408 if it is the client that was waited for.
 		{when: flagged("SI"), said: failed},

@@ -5,14 +5,10 @@ import (
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	awsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/aws/v3"
 	signingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/aws_request_signing/v3"
 	injectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
-	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
-	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	genericv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/injected_credentials/generic/v3"
@@ -21,9 +17,9 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
 )
 
@@ -64,7 +60,7 @@ func injected(c plan.Credential) (header, prefix string, err error) {
 	case plan.KindBearer, plan.KindOAuth2ClientCredentials, plan.KindOAuth2RefreshToken, plan.KindGCPAccessToken, plan.KindGCPIDToken:
 		return "authorization", "Bearer ", nil
 	case plan.KindQuery:
-		return secretHeader, "", nil
+		return guard.SecretHeader, "", nil
 	case plan.KindAWSSigV4:
 		// What is injected says no more than that there are keys: the filter of
 		// the cluster overwrites it. If there are none the request ends here.
@@ -98,48 +94,6 @@ func (b *builder) credentialFilters(r plan.Rule) []*corev3.TypedExtensionConfig 
 	})
 	return []*corev3.TypedExtensionConfig{{Name: "envoy.filters.http.credential_injector", TypedConfig: injector}}
 }
-
-// slotConfig tells the filters of slots.go what a rule's route needs of them,
-// in per and in the metadata of the route.
-func (b *builder) slotConfig(r plan.Rule, per map[string]*anypb.Any, meta *corev3.Metadata) {
-	if r.OwnCredentials && r.Credential == "" {
-		per[filterSlots], per[filterQuery] = b.disabled(), b.disabled()
-		per[filterScrub] = b.any(&headermutationv3.HeaderMutationPerRoute{})
-		return
-	}
-	c, ok := b.credential(r)
-	if !ok {
-		return
-	}
-	header, prefix, err := injected(c)
-	if err != nil {
-		return
-	}
-	// The header itself goes in any case, whatever an upstream has put into it.
-	responses := []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Remove{Remove: header}}}
-	rule := map[string]*structpb.Value{}
-	value := "%REQ(" + header + ")%"
-	switch c.Kind {
-	case plan.KindQuery:
-		rule["parameter"] = structpb.NewStringValue(c.Parameter)
-		value = "%DYNAMIC_METADATA(postern.injected:value)%"
-	case plan.KindAWSSigV4:
-		// No secret leaves the node, so there is none to be echoed.
-		rule["signs"] = structpb.NewBoolValue(true)
-		value = ""
-	}
-	if len(rule) > 0 {
-		meta.FilterMetadata[filterPut] = &structpb.Struct{Fields: rule}
-		per[filterQuery], per[filterPut] = b.disabled(), b.any(&luav3.LuaPerRoute{})
-	}
-	if value != "" {
-		per[filterEcho] = b.any(&luav3.LuaPerRoute{})
-		responses = append(responses, overwrite(injectedHeader, fmt.Sprintf("%d %s", len(prefix), value)))
-	}
-	per[filterInjected] = b.any(&headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: responses}})
-}
-
-func (b *builder) disabled() *anypb.Any { return b.any(&routev3.FilterConfig{Disabled: true}) }
 
 // signedName is the name of the cluster that signs what a rule forwards to the
 // cluster of that name, or the name itself.

@@ -13,6 +13,8 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/postern/postern/guard"
 )
 
 // Names of the HTTP filters that routes configure.
@@ -43,49 +45,38 @@ const (
 	hostHeader    = "x-postern-host"
 )
 
-// requestFilters are the HTTP filters of requests, in both connection managers.
-// Each costs a request some thousand instructions, so what only some need is not
-// there for all (docs/performance.md): upgrades have a list of their own, and what
-// is off by default is turned on by the routes and virtual hosts that configure it.
-func (b *builder) requestFilters() []*hcmv3.HttpFilter {
-	// In what is no WebSocket its offer of subprotocols means nothing, but could hold a key.
-	return b.around("sec-websocket-protocol|", b.queryFilter())
-}
-
-// webSocketFilters are those of requests that become WebSockets.
-func (b *builder) webSocketFilters() []*hcmv3.HttpFilter {
-	return b.around("",
-		b.filter(filterQuery, slotsLua(filterQuery)),
-		// The connection to the upstream is one of HTTP/1.1: over HTTP/2 it would have to be
-		// an extended CONNECT (RFC 8441), which few servers take that offer HTTP/2.
-		b.filter("upgrade", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{{
-			Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.network.application_protocols"},
-			Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-				Format: textFormat("http/1.1"),
-			}},
-		}}}),
-	)
-}
-
-// around puts the filters that both kinds of requests have around some. What
-// slots matches is emptied too.
-func (b *builder) around(slots string, some ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
-	// Before the injector: what they removed afterwards would be the credential
-	// itself (envoy.md, section A, trap 2).
-	fs := append(b.slotFilters(slots),
+// requestFilters are the HTTP filters of requests, in both connection managers,
+// with some more before the last. Each costs a request some thousand
+// instructions, so what only some need is not there for all (docs/performance.md):
+// what is off is turned on by the routes and virtual hosts that configure it.
+func (b *builder) requestFilters(more ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
+	return append(append([]*hcmv3.HttpFilter{
+		// Before the injector: what it removed afterwards would be the credential
+		// itself (envoy.md, section A, trap 2).
+		b.guardFilter(guard.Filter),
 		off(b.rateFilter()),
 		// Does nothing but what a route configures: inject its credential.
 		off(b.filter(filterCredential, &chainv3.FilterChainConfig{})),
-		off(b.filter(filterPut, slotsLua(filterPut))),
-	)
-	fs = append(append(fs, some...), b.echoFilters()...)
-	return append(fs,
+		off(b.guardFilter(guard.FilterPut)),
+	}, more...),
 		// Resolves the host that the route's scope has bound, nothing else.
 		b.filter(filterDNS, &dfpfilterv3.FilterConfig{
 			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache()},
 		}),
 		b.router(),
 	)
+}
+
+// webSocketFilters are those of requests that become WebSockets. Their connection
+// to the upstream is one of HTTP/1.1: over HTTP/2 it would have to be an extended
+// CONNECT (RFC 8441), which few servers take that offer HTTP/2.
+func (b *builder) webSocketFilters() []*hcmv3.HttpFilter {
+	return b.requestFilters(b.filter("upgrade", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{{
+		Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.network.application_protocols"},
+		Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+			Format: textFormat("http/1.1"),
+		}},
+	}}}))
 }
 
 // router is the last of all filters, by Envoy's rule. What it counts by status is

@@ -16,11 +16,12 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
 )
 
 // metadataNamespace holds, on every route, what Envoy's own answers say of the decision.
-const metadataNamespace = "postern"
+const metadataNamespace = guard.Namespace
 
 // routeName is what the access log says of a decision; host and credential may
 // be empty. Four values of the route's metadata in its place would be a fifteenth
@@ -50,13 +51,20 @@ func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 			HostRewriteSpecifier: &dfpfilterv3.PerRouteConfig_HostRewriteLiteral{HostRewriteLiteral: authority(r)},
 		})
 	}
-	meta := metadata(map[string]string{"rule": r.ID})
-	b.slotConfig(r, per, meta)
+	fields := map[string]string{"rule": r.ID}
+	rule := b.guardRule(r)
+	if s := rule.String(); s != "" {
+		fields[guard.Key] = s
+	}
+	if rule.Parameter != "" || rule.Signs {
+		// An empty configuration turns a filter on.
+		per[guard.FilterPut] = b.any(&routev3.FilterConfig{Config: &anypb.Any{}})
+	}
 	if filters := append(b.limitFilters(r), b.credentialFilters(r)...); len(filters) > 0 {
 		per[filterCredential] = b.any(&chainv3.FilterChainConfigPerRoute{FilterChain: &chainv3.FilterChain{Filters: filters}})
 	}
 	return &routev3.Route{
-		Name: routeName(plan.ReasonAllowed, said(r), r.Credential, r.ID), Match: match, Metadata: meta,
+		Name: routeName(plan.ReasonAllowed, said(r), r.Credential, r.ID), Match: match, Metadata: metadata(fields),
 		Action: &routev3.Route_Route{Route: action}, TypedPerFilterConfig: per,
 	}
 }

@@ -131,11 +131,7 @@ func requireNothingOwn(t *testing.T, r *received) {
 		require.NotContains(t, strings.Join(values, " "), own, name)
 	}
 	require.NotContains(t, r.RequestURI, own)
-	protocols := ""
-	if r.Header.Get("Upgrade") != "" {
-		protocols = "chat, v2"
-	}
-	require.Equal(t, protocols, r.Header.Get("Sec-Websocket-Protocol"))
+	require.Equal(t, "chat, v2", r.Header.Get("Sec-Websocket-Protocol"))
 	for name := range r.Header {
 		require.NotContains(t, strings.ToLower(name), "postern")
 	}

@@ -1,5 +1,7 @@
 // The hooks that Envoy looks up. Those in which nothing is decided end here, so that
 // a body does not enter Go; the others take the headers along.
+#include <string.h>
+
 #include "_cgo_export.h"
 
 // As many headers as Envoy takes (max_headers_count is 100 for both sides).
@@ -12,8 +14,9 @@ static const char put[] = "put", guard[] = "guard";
 // A filter is its configuration, and that is its name: there is nothing else to
 // keep, neither of a stream nor between streams.
 const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, buffer name, buffer config) {
-	if (name.length == sizeof guard - 1) return guard;
-	return name.length == sizeof put - 1 ? put : NULL;
+	if (name.length == sizeof guard - 1 && !memcmp(name.ptr, guard, name.length)) return guard;
+	if (name.length == sizeof put - 1 && !memcmp(name.ptr, put, name.length)) return put;
+	return NULL; // refused
 }
 const void *envoy_dynamic_module_on_http_filter_new(const void *config, stream s) { return config; }
 

@@ -1,0 +1,53 @@
+package envoy
+
+import (
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	dynamicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/dynamic_modules/v3"
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/postern/postern/guard"
+	"github.com/postern/postern/plan"
+)
+
+// guardFilter is one of the filters of cmd/libguard. A node that does not have the
+// module refuses whatever listener names it.
+func (b *builder) guardFilter(name string) *hcmv3.HttpFilter {
+	return b.filter(name, &modulev3.DynamicModuleFilter{
+		// A runtime of Go's cannot be unloaded.
+		DynamicModuleConfig: &dynamicv3.DynamicModuleConfig{Name: guard.Module, DoNotClose: true},
+		FilterName:          name,
+	})
+}
+
+// guardRule is what the guard has to know of a rule.
+func (b *builder) guardRule(r plan.Rule) guard.Rule {
+	if r.OwnCredentials && r.Credential == "" {
+		return guard.Rule{Own: true}
+	}
+	c, ok := b.credential(r)
+	if !ok {
+		return guard.Rule{}
+	}
+	header, prefix, err := injected(c)
+	switch {
+	case err != nil: // credentialFilters says so
+		return guard.Rule{}
+	case c.Kind == plan.KindQuery:
+		return guard.Rule{Parameter: c.Parameter}
+	case c.Kind == plan.KindAWSSigV4:
+		return guard.Rule{Signs: true, Header: header}
+	}
+	return guard.Rule{Header: header, Prefix: len(prefix)}
+}
+
+func removePrefix(prefix string) *mutationv3.HeaderMutation {
+	return removeOnMatch(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true})
+}
+
+func removeOnMatch(m *matcherv3.StringMatcher) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: m},
+	}}
+}

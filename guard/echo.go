@@ -1,0 +1,163 @@
+package guard
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+	"sync"
+)
+
+// A secret that is longer is looked for as it is and percent-encoded only: what an
+// agent has sent may get here if there is no credential, and to calculate with it
+// takes time.
+const longSecret = 8 << 10
+
+// forms are the ways to write a secret.
+type forms struct {
+	all      []string
+	shortest int
+}
+
+// An echo is what to look for after value was injected, of which prefix bytes are
+// the policy's.
+type echo struct {
+	value  string
+	prefix int
+}
+
+// found are the forms by what was injected. To make them costs more than to look,
+// and few credentials serve many requests. All are forgotten at times.
+var found = struct {
+	sync.RWMutex
+	forms map[echo]*forms
+}{forms: map[echo]*forms{}}
+
+const mostFound = 100
+
+func (e echo) forms() *forms {
+	found.RLock()
+	f := found.forms[e]
+	found.RUnlock()
+	if f != nil {
+		return f
+	}
+	f = e.spell()
+	found.Lock()
+	defer found.Unlock()
+	if len(found.forms) >= mostFound {
+		clear(found.forms)
+	}
+	found.forms[echo{value: strings.Clone(e.value), prefix: e.prefix}] = f
+	return f
+}
+
+// spell lists the forms of a secret.
+func (e echo) spell() *forms {
+	f := &forms{}
+	secret := e.value[min(e.prefix, len(e.value)):]
+	if secret == "" {
+		return f
+	}
+	// A source may hold "Bearer" or the like as well.
+	if word, bare, ok := strings.Cut(secret, " "); ok && isWord(word) {
+		f.add(strings.TrimLeft(bare, " "))
+	}
+	f.add(secret)
+	if scheme, encoded, ok := strings.Cut(e.value, " "); ok && strings.EqualFold(scheme, "basic") {
+		if decoded, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(encoded, "=")); err == nil {
+			_, password, _ := strings.Cut(string(decoded), ":")
+			f.add(password)
+		}
+	}
+	f.add(e.value)
+	return f
+}
+
+func isWord(s string) bool {
+	for i := range len(s) {
+		if c := lower(s[i]); c < 'a' || c > 'z' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// add adds the forms of one text.
+func (f *forms) add(secret string) {
+	if secret == "" {
+		return
+	}
+	f.form(strings.Clone(secret))
+	f.form(percent(secret, "0123456789ABCDEF"))
+	f.form(percent(secret, "0123456789abcdef"))
+	if len(secret) > longSecret {
+		return
+	}
+	digits := hex.EncodeToString([]byte(secret))
+	f.form(digits)
+	f.form(strings.ToUpper(digits))
+	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		if len(secret) < 8 {
+			text := encoding.EncodeToString([]byte(secret))
+			f.form(text)
+			f.form(text + strings.Repeat("=", -len(text)&3))
+			continue
+		}
+		// By what is before it, a secret is one of three texts in base64. The
+		// characters at the ends are also of what is around it.
+		for before := range 3 {
+			text := encoding.EncodeToString([]byte("xx"[:before] + secret))
+			f.form(text[(before*8+5)/6 : (before+len(secret))*8/6])
+		}
+	}
+}
+
+// form adds one form, unless there is one that is in it.
+func (f *forms) form(s string) {
+	for _, one := range f.all {
+		if at(s, one) >= 0 {
+			return
+		}
+	}
+	if len(f.all) == 0 || len(s) < f.shortest {
+		f.shortest = len(s)
+	}
+	f.all = append(f.all, s)
+}
+
+// at is where a form is in a value, or -1. Of very short secrets only an exact echo
+// is one.
+func at(value, form string) int {
+	if len(form) >= 8 {
+		return strings.Index(value, form)
+	}
+	if value == form {
+		return 0
+	}
+	return -1
+}
+
+// in reports whether a secret is in a value.
+func (f *forms) in(value string) bool {
+	if len(value) < f.shortest {
+		return false
+	}
+	for _, form := range f.all {
+		if at(value, form) >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// cut returns a value without the secret, also where it comes together by cutting.
+func (f *forms) cut(value string) string {
+	for f.in(value) {
+		for _, form := range f.all {
+			if i := at(value, form); i >= 0 {
+				value = value[:i] + value[i+len(form):]
+			}
+		}
+	}
+	return value
+}

@@ -1,0 +1,84 @@
+package guard
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestEcho: a secret is found in whatever way it is written.
+func TestEcho(t *testing.T) {
+	t.Parallel()
+	std, basic := base64.StdEncoding, base64.StdEncoding.EncodeToString([]byte("user:pass-word-1"))
+	for _, c := range []struct {
+		name   string
+		value  string
+		prefix int
+		header string
+		want   bool
+	}{
+		{"itself", "sk-secret-1", 0, "sk-secret-1", true},
+		{"in something", "sk-secret-1", 0, "/login?key=sk-secret-1&x", true},
+		{"something else", "sk-secret-1", 0, "sk-secret-2", false},
+		{"without what the policy puts before it", "Bearer sk-secret-1", 7, "x sk-secret-1", true},
+		{"without what its source has before it", "Bearer sk-secret-1", 0, "sk-secret-1", true},
+		{"what the policy puts before it alone", "Bearer sk-secret-1", 7, "Bearer realm=x", false},
+		{"percent-encoded", "a/b c+d=e&f", 0, "x=a%2Fb%20c%2Bd%3De%26f", true},
+		{"percent-encoded in small letters", "a/b c+d=e&f", 0, "x=a%2fb%20c%2bd%3de%26f", true},
+		{"hex", "sk-secret-1", 0, hex.EncodeToString([]byte("sk-secret-1")), true},
+		{"HEX", "sk-secret-1", 0, "x" + strings.ToUpper(hex.EncodeToString([]byte("sk-secret-1"))), true},
+		{"base64", "sk-secret-1", 0, std.EncodeToString([]byte("sk-secret-1")), true},
+		{"base64 after one byte", "sk-secret-1", 0, std.EncodeToString([]byte("{sk-secret-1}")), true},
+		{"base64 after two bytes", "sk-secret-1", 0, std.EncodeToString([]byte("k:sk-secret-1,")), true},
+		{"base64 for URLs", "\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8", 0, base64.URLEncoding.EncodeToString([]byte("\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8")), true},
+		{"a password", "Basic " + basic, 6, "pass-word-1", true},
+		{"a user's name", "Basic " + basic, 6, "user", false},
+		{"user and password", "Basic " + basic, 6, "x" + basic, true},
+		{"a short secret", "abc", 0, "abc", true},
+		{"a short secret in something", "abc", 0, "abcd", false},
+		{"a short secret in base64", "abc", 0, "YWJj", true},
+		{"a short secret in padded base64", "ab", 0, "YWI=", true},
+		{"no secret", "Bearer ", 7, "Bearer ", false},
+		{"less than the prefix", "x", 7, "x", false},
+	} {
+		f := echo{value: c.value, prefix: c.prefix}.forms()
+		require.Equal(t, c.want, f.in(c.header), c.name)
+	}
+}
+
+// TestEchoAnywhere is the same for any secret in any surroundings.
+func TestEchoAnywhere(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		secret := rapid.StringN(8, 60, 60).Draw(t, "secret")
+		before := rapid.String().Draw(t, "before")
+		after := rapid.String().Draw(t, "after")
+		write := rapid.SampledFrom([]func(string) string{
+			func(s string) string { return s },
+			func(s string) string { return hex.EncodeToString([]byte(s)) },
+			func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+			func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) },
+			func(s string) string { return escape(s) },
+		}).Draw(t, "write")
+		f := echo{value: "prefix " + secret, prefix: 7}.forms()
+		require.True(t, f.in(write(before+secret+after)))
+		require.False(t, f.in(f.cut(before+secret+after)))
+	})
+}
+
+// FuzzCut: what is left has no secret, and it ends.
+func FuzzCut(f *testing.F) {
+	f.Add("sk-secret-1", 0, "https://x/?key=sk-secret-1")
+	f.Add("Bearer aaaaaaaa", 7, "aaaaaaaaaaaaaaaaaaaa")
+	f.Fuzz(func(t *testing.T, value string, prefix int, header string) {
+		if prefix < 0 {
+			return
+		}
+		forms := echo{value: value, prefix: prefix}.spell()
+		require.False(t, forms.in(forms.cut(header)))
+	})
+}

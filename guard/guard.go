@@ -1,0 +1,271 @@
+// Package guard is what is done to the headers of requests and responses so that no
+// key passes that should not: those of the agent on their way to an upstream, and
+// the policy's on its way back. It runs inside Envoy (cmd/libguard), in filters that
+// package envoy puts around the one that injects credentials.
+//
+// It knows no state but how secrets can be spelled, and may be used by several
+// goroutines at once.
+package guard
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// Filters of the module.
+const (
+	// Module is the name of the module.
+	Module = "guard"
+	// Filter checks requests before a credential is injected, and all responses.
+	Filter = "guard"
+	// FilterPut comes after the injector, on routes whose credential is not just a header.
+	FilterPut = "put"
+)
+
+// Namespace and Key say where a route's metadata has its [Rule].
+const (
+	Namespace = "postern"
+	Key       = "guard"
+)
+
+// SecretHeader takes a credential from the injector to the query. It is of those
+// that are removed from whatever a client sends, or is sent.
+const SecretHeader = "x-postern-secret"
+
+// A Rule is what the guard has to know of the rule that a request was allowed by.
+// The zero value is one without a credential.
+type Rule struct {
+	// Own means that the agent uses its own keys.
+	Own bool
+	// Header is where the credential goes, after Prefix bytes that are the policy's.
+	Header string
+	Prefix int
+	// Parameter is where it goes, if it goes into the query.
+	Parameter string
+	// Signs means that no secret leaves the node: the request is signed.
+	Signs bool
+}
+
+// String is the rule as it is in the metadata of a route.
+func (r Rule) String() string {
+	switch {
+	case r.Own:
+		return "own"
+	case r.Parameter != "":
+		return "parameter " + r.Parameter
+	case r.Signs:
+		return "signs " + r.Header
+	case r.Header != "":
+		return "header " + strconv.Itoa(r.Prefix) + " " + r.Header
+	}
+	return ""
+}
+
+var errRule = errors.New("no rule that the guard knows")
+
+// ParseRule reads what [Rule.String] has written.
+func ParseRule(s string) (Rule, error) {
+	kind, rest, _ := strings.Cut(s, " ")
+	switch kind {
+	case "":
+		return Rule{}, nil
+	case "own":
+		return Rule{Own: true}, nil
+	case "parameter":
+		return Rule{Parameter: rest}, nil
+	case "signs":
+		return Rule{Signs: true, Header: rest}, nil
+	case "header":
+		prefix, header, _ := strings.Cut(rest, " ")
+		n, err := strconv.Atoi(prefix)
+		if err != nil || n < 0 || header == "" {
+			return Rule{}, errRule
+		}
+		return Rule{Header: header, Prefix: n}, nil
+	}
+	return Rule{}, errRule
+}
+
+// A Header is one of a request or response, its name in lower case. It has the memory
+// layout of what Envoy gives (cmd/libguard).
+type Header struct{ Name, Value string }
+
+// A Change sets a header to one value, or removes all of that name if the value is
+// "". It shares no memory with the headers it was made from.
+type Change Header
+
+// changes collects changes, each name once.
+type changes []Change
+
+func (cs *changes) remove(name string) {
+	for _, c := range *cs {
+		if c.Name == name {
+			return
+		}
+	}
+	if *cs == nil {
+		*cs = make(changes, 0, 4)
+	}
+	*cs = append(*cs, Change{Name: strings.Clone(name)})
+}
+
+func (cs *changes) set(name, value string) {
+	cs.remove(name)
+	for i := range *cs {
+		if (*cs)[i].Name == name {
+			(*cs)[i].Value = strings.Clone(value)
+		}
+	}
+}
+
+// Request says what to change of a request's headers before a credential is injected:
+// out of it go the agent's own keys, and what only a proxy may say.
+func Request(hs []Header, r Rule) []Change {
+	var cs changes
+	for i := range hs {
+		name, value := hs[i].Name, hs[i].Value
+		switch {
+		case isProxys(name), !r.Own && isSlot(name):
+			cs.remove(name)
+		case r.Own:
+		case name == ":path":
+			if path := stripQuery(value, r.Parameter); path != value {
+				cs.set(name, path)
+			}
+		case name == protocolHeader:
+			if list := stripProtocols(protocols(hs)); list != value {
+				cs.set(name, list)
+			}
+		}
+	}
+	return cs
+}
+
+const protocolHeader = "sec-websocket-protocol"
+
+// protocols are all that a WebSocket offers.
+func protocols(hs []Header) string {
+	var all []string
+	for i := range hs {
+		if hs[i].Name == protocolHeader {
+			all = append(all, hs[i].Value)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// Errors of [Put].
+var (
+	// ErrNoCredential is of a request into which the injector has put nothing.
+	ErrNoCredential = errors.New("there is no credential to put into the query")
+	// ErrSignedBody is of a body that is a sequence of parts which the agent has signed
+	// itself: with a signature of the policy's, nobody would take it.
+	ErrSignedBody = errors.New("the agent has signed parts of the body")
+)
+
+// Put says what to change of a request after its credential was injected: a
+// secret that belongs there goes into the query.
+func Put(hs []Header, r Rule) ([]Change, error) {
+	var cs changes
+	var path, secret string
+	for i := range hs {
+		switch name, value := hs[i].Name, hs[i].Value; {
+		case name == ":path":
+			path = value
+		case name == SecretHeader:
+			secret = value
+			cs.remove(name)
+		case name == "x-amz-content-sha256" && r.Signs && len(value) >= len(streaming) && strings.EqualFold(value[:len(streaming)], streaming):
+			return nil, ErrSignedBody
+		}
+	}
+	if r.Parameter != "" {
+		if secret == "" || path == "" {
+			return nil, ErrNoCredential
+		}
+		cs.set(":path", putQuery(path, r.Parameter, secret))
+	}
+	return cs, nil
+}
+
+const streaming = "STREAMING-"
+
+// Injected is the header of a request in which its credential is, after [Put]; "" if
+// none leaves the node.
+func (r Rule) Injected() string {
+	switch {
+	case r.Parameter != "":
+		return ":path"
+	case r.Signs:
+		return ""
+	}
+	return r.Header
+}
+
+// Response says what to change of a response's headers: out of it goes what only
+// this proxy may say, and the credential, in whatever header an upstream echoes
+// it. The request's header [Rule.Injected] had the values in injected.
+func Response(hs []Header, r Rule, injected []string) []Change {
+	var cs changes
+	look := r.echoes(injected)
+	for i := range hs {
+		name, value := hs[i].Name, hs[i].Value
+		switch {
+		case strings.HasPrefix(name, ":"):
+		case strings.HasPrefix(name, "x-postern-"):
+			cs.remove(name)
+		case r.Header == "" && r.Parameter == "":
+		case name == r.Header || isSlot(name):
+			// In any case, whatever an upstream has put into it.
+			cs.remove(name)
+		default:
+			left := value
+			for _, f := range look {
+				if !f.in(left) {
+					continue
+				}
+				if name != "location" {
+					left = ""
+					break
+				}
+				// The way on is kept; the credential is added to it anew.
+				left = f.cut(left)
+			}
+			if left != value {
+				cs.set(name, left)
+			}
+		}
+	}
+	return cs
+}
+
+// echoes are what to look for.
+func (r Rule) echoes(injected []string) []*forms {
+	var all []*forms
+	for _, value := range injected {
+		e := echo{value: value, prefix: r.Prefix}
+		if r.Parameter != "" {
+			e.value = queryValue(value, r.Parameter)
+		}
+		if e.value != "" {
+			all = append(all, e.forms())
+		}
+	}
+	return all
+}
+
+// Trailers says what to change of trailers: agents' keys have no place in them, nor
+// has the credential. Of a request's, injected is nil.
+func Trailers(hs []Header, r Rule, injected []string) []Change {
+	if r.Own {
+		return nil
+	}
+	cs := changes(Response(hs, r, injected))
+	for i := range hs {
+		if name := hs[i].Name; isSlot(name) || isProxys(name) {
+			cs.remove(name)
+		}
+	}
+	return cs
+}

@@ -1,0 +1,91 @@
+package guard
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestStripQuery(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ path, parameter, want string }{
+		{"/x", "", "/x"},
+		{"/x?", "", "/x?"},
+		{"/x?a=1&b", "", "/x?a=1&b"},
+		{"/x?&&a=1", "", "/x?&&a=1"},
+		{"/x?key=1", "", "/x"},
+		{"/x?a=1&key=1&b=2", "", "/x?a=1&b=2"},
+		{"/x?KEY=1&a=%26key%3Dx+y", "", "/x?a=%26key%3Dx+y"},
+		{"/x?k%65y=1;a=2", "", "/x?;a=2"},
+		{"/x?c=1;apikey=2&d", "", "/x?c=1;&d"},
+		{"/x?access%20token[]=1&a", "", "/x?a"},
+		{"/x?auth+token=1&api.key=1&%41pi-Key", "", "/x"},
+		{"/x?+key=1&key%00=1&key+=1&key._=1&a", "", "/x?a"},
+		{"/x?keys=1&a?key=2", "", "/x?keys=1&a?key=2"},
+		{"/x?%zzkey=1&%6=2&%", "", "/x?%zzkey=1&%6=2&%"},
+		{"/x?mine=1&Mi.ne=2&a", "mi-ne", "/x?mine=1&a"},
+		{"/x?a=1", "", "/x?a=1"},
+		{"/x?=1&a", "", "/x?=1&a"},
+		{"/x?=1&a", "mine", "/x?=1&a"},
+	} {
+		require.Equal(t, c.want, stripQuery(c.path, c.parameter), "%s %s", c.path, c.parameter)
+	}
+}
+
+func TestPutQuery(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ path, want string }{
+		{"/x", "/x?my%20key=a%26b%FF"},
+		{"/x?", "/x?my%20key=a%26b%FF"},
+		{"/x?a", "/x?a&my%20key=a%26b%FF"},
+	} {
+		got := putQuery(c.path, "my key", "a&b\xff")
+		require.Equal(t, c.want, got)
+		require.Equal(t, "a&b\xff", queryValue(got, "my key"))
+	}
+	require.Empty(t, queryValue("/x?a=1&b", "a"), "what is not last was not put there")
+	require.Empty(t, queryValue("/x", "a"))
+}
+
+func TestStripProtocols(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ list, want string }{
+		{"", ""},
+		{"chat,v2", "chat,v2"},
+		{"chat, openai-insecure-api-key.k, Bearer.k, v2", "chat, v2"},
+		{"base64url.bearer.authorization.k8s.io.x", ""},
+		{"bearer", "bearer"},
+	} {
+		require.Equal(t, c.want, stripProtocols(c.list), c.list)
+	}
+}
+
+// FuzzStripQuery: no slot is left, however it is written, and what is no slot is left
+// as it was, in its order.
+func FuzzStripQuery(f *testing.F) {
+	for _, s := range []string{"/x?a=%26key%3Dx+y&k%65y=1", "/x?c=1;apikey=2", "/x?access%20token[]=1&a&&", "/?%", "/x?key%00[=&;"} {
+		f.Add(s, "mine")
+	}
+	f.Fuzz(func(t *testing.T, path, parameter string) {
+		got := stripQuery(path, parameter)
+		pieces := func(p string, slots bool) (out []string) {
+			_, query, _ := strings.Cut(p, "?")
+			for _, piece := range strings.FieldsFunc(query, func(c rune) bool { return c == '&' || c == ';' }) {
+				raw, _, _ := strings.Cut(piece, "=")
+				name := parameterName(raw)
+				slot := parameters[name] || parameter != "" && name == parameterName(parameter)
+				if slot == slots {
+					out = append(out, piece)
+				}
+			}
+			return out
+		}
+		require.Empty(t, pieces(got, true))
+		require.Equal(t, pieces(path, false), pieces(got, false))
+		require.Equal(t, got, stripQuery(got, parameter), "once is enough")
+		if len(pieces(path, true)) == 0 {
+			require.Equal(t, path, got)
+		}
+	})
+}

@@ -1,0 +1,119 @@
+package guard
+
+import "strings"
+
+// A slot is where some service accepts a credential. All are emptied on every
+// inspected route before the policy's own credential is put into one, so that an
+// agent's own key never reaches an allowed host: with it, an allowed host would
+// be a way out for data.
+
+// headerSlots are headers, in lower case, by who takes them.
+var headerSlots = []string{
+	// RFC 9110, RFC 6265, RFC 2965: nearly everybody.
+	"authorization", "proxy-authorization", "cookie", "cookie2",
+	// RFC 9449, RFC 9421: proofs of possession of the agent's own key.
+	"dpop", "signature", "signature-input",
+	// By custom: Anthropic, AWS API Gateway and many more; Azure OpenAI, Pinecone, New Relic; Supabase, Kong.
+	"x-api-key", "api-key", "apikey", "x-apikey",
+	// OpenStack, Cloudflare's older API, Spring; what proxies and frameworks pass on.
+	"x-auth-token", "x-auth-key", "x-auth-email", "x-auth-user-service-key", "x-subject-token", "x-access-token", "x-session-token", "x-user-token",
+	"x-token", "x-id-token", "x-authorization", "x-original-authorization", "x-wsse",
+	// Google: APIs, Cloud Run beside an Authorization of one's own, IAP.
+	"x-goog-api-key", "x-goog-iam-authorization-token", "x-goog-iap-jwt-assertion", "x-serverless-authorization",
+	// AWS: temporary keys, the date of a signature, S3 Express, Selling Partner.
+	"x-amz-security-token", "x-amz-date", "x-amz-s3session-token", "x-amz-access-token",
+	// Azure: API Management, Functions, Event Grid, App Service, a second identity, the source of a copy.
+	"ocp-apim-subscription-key", "x-functions-key", "aeg-sas-key", "aeg-sas-token", "x-zumo-auth", "x-zumo-master", "x-ms-authorization-auxiliary",
+	"x-ms-copy-source-authorization", "x-ms-token-aad-access-token", "x-ms-token-aad-id-token",
+	// GitLab: users, jobs, deployments.
+	"private-token", "job-token", "deploy-token",
+	// HashiCorp.
+	"x-vault-token", "x-consul-token", "x-nomad-token",
+	// Cloudflare Access.
+	"cf-access-token", "cf-access-client-id", "cf-access-client-secret", "cf-access-jwt-assertion",
+	// Where telemetry goes: an account of the agent's own is a way out.
+	"dd-api-key", "dd-application-key", "x-insert-key", "x-query-key", "x-license-key", "x-honeycomb-team", "x-sentry-auth", "x-rollbar-access-token",
+	"bugsnag-api-key", "lightstep-access-token", "x-sf-token",
+	// Package registries and builds.
+	"npm-otp", "x-nuget-apikey", "x-jfrog-art-api", "circle-token",
+	// Model providers, and vector stores that pass their keys on.
+	"xi-api-key", "x-openai-api-key", "x-cohere-api-key", "x-huggingface-api-key", "x-goog-vertex-api-key",
+	// Others, by name: Shopify, Figma, Brave, Postmark, Algolia, Parse, RapidAPI, Plaid, Salesforce, Trello.
+	"x-shopify-access-token", "x-shopify-storefront-access-token", "x-figma-token", "x-subscription-token", "x-postmark-server-token",
+	"x-postmark-account-token", "x-algolia-api-key", "x-parse-rest-api-key", "x-parse-master-key", "x-parse-session-token", "x-rapidapi-key",
+	"plaid-client-id", "plaid-secret", "x-sfdc-session", "x-trello-token",
+}
+
+// headerSuffixes make slots of headers that are named like one, for the
+// services that nobody has thought of.
+var headerSuffixes = []string{"-api-key", "-apikey", "-api-token", "-access-token", "-auth-token", "-session-token", "-secret-key", "-client-secret"}
+
+// parameterSlots are query parameters, in lower case: case counts nowhere, as
+// it does not for some services, nor does which of "-", "." and "_" it is.
+var parameterSlots = []string{
+	// By custom: Google and Trello; everybody else.
+	"key", "api_key", "apikey", "x-api-key", "api_token", "apitoken", "app_key", "appkey", "hapikey", "subscription-key",
+	// RFC 6750, section 2.3, and OAuth 1; GitLab, Gitea, Trello.
+	"access_token", "accesstoken", "oauth_token", "oauth_signature", "oauth_consumer_key", "id_token", "private_token", "job_token",
+	"token", "auth", "auth_token", "authtoken", "authorization", "bearer", "jwt", "session_token", "user_token",
+	// OAuth's client, and passwords.
+	"client_secret", "client_assertion", "secret", "password", "passwd",
+	// Signed URLs are credentials of whoever signed them. AWS, S3's older form, CloudFront; Google; Azure (the signature is enough).
+	"x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-amz-date", "x-amz-algorithm", "awsaccesskeyid", "signature", "key-pair-id",
+	"x-goog-signature", "x-goog-credential", "googleaccessid", "sig", "skoid", "sktid",
+	// Sentry, Firebase, Algolia.
+	"sentry_key", "x-firebase-auth", "x-algolia-api-key",
+}
+
+// protocolSlots are prefixes of WebSocket subprotocols that hold a key:
+// Kubernetes, OpenAI, Supabase.
+var protocolSlots = []string{"base64url.bearer.", "openai-insecure-api-key.", "bearer.", "access_token.", "authorization.", "apikey."}
+
+// proxyPrefixes are of headers that no client may send, whatever its route says:
+// ours, Envoy's own, and what proxies tell each other.
+var proxyPrefixes = []string{"x-postern-", "x-envoy-", "x-forwarded-"}
+
+var (
+	headers    = set(headerSlots)
+	parameters = set(spelled(parameterSlots))
+)
+
+func set(names []string) map[string]bool {
+	s := make(map[string]bool, len(names))
+	for _, n := range names {
+		s[n] = true
+	}
+	return s
+}
+
+func spelled(names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = strings.ReplaceAll(n, "-", "_") // as parameterName has it
+	}
+	return out
+}
+
+// isSlot reports whether a header, in lower case, is a slot.
+func isSlot(name string) bool {
+	if headers[name] {
+		return true
+	}
+	for _, suffix := range headerSuffixes {
+		if strings.HasSuffix(name, suffix) && len(name) > len(suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// isProxys reports whether a header, in lower case, is one that no client may send.
+func isProxys(name string) bool {
+	for _, prefix := range proxyPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	// For a proxy, and this is it.
+	return name == "proxy-authorization"
+}
