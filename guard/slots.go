@@ -94,10 +94,21 @@ func spelled(names []string) []string {
 	return out
 }
 
+// suffixEnds are the last letters of suffixes: most names end in none of them.
+var suffixEnds = func() (ends [256]bool) {
+	for _, s := range headerSuffixes {
+		ends[s[len(s)-1]] = true
+	}
+	return ends
+}()
+
 // isSlot reports whether a header, in lower case, is a slot.
 func isSlot(name string) bool {
-	if headers[name] {
+	switch {
+	case headers[name]:
 		return true
+	case name == "" || !suffixEnds[name[len(name)-1]]:
+		return false
 	}
 	for _, suffix := range headerSuffixes {
 		if strings.HasSuffix(name, suffix) && len(name) > len(suffix) {
