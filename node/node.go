@@ -29,6 +29,9 @@ const (
 	steady     = 10 * time.Second
 )
 
+// module is what the listeners have Envoy load, by the name "guard".
+const module = "libguard.so"
+
 // stopGrace is how long Envoy has to end by itself.
 const stopGrace = 3 * time.Second
 
@@ -52,6 +55,9 @@ type Config struct {
 	Mirror io.Writer
 	// Envoy is the path of the binary.
 	Envoy string
+	// Modules is the folder with libguard.so (cmd/libguard), which Envoy loads
+	// into its process; absolute. Without it no Envoy is started.
+	Modules string
 	// Monitor, if set, is told what happens; it is made for this Dir.
 	Monitor *Monitor
 	// Log takes the supervisor's own messages; Envoy's go to standard error.
@@ -61,6 +67,10 @@ type Config struct {
 // Run supervises Envoy until ctx is done, and then leaves no process and no
 // socket behind. Only one Run may use a Dir at a time.
 func Run(ctx context.Context, c Config) (err error) {
+	// Better said here than by an Envoy that refuses every listener.
+	if err := c.checkModule(); err != nil {
+		return err
+	}
 	boot, err := envoy.Bootstrap(envoy.Node{ID: c.ID, Stack: c.Stack, XDS: c.XDS, Remote: c.Remote})
 	if err != nil {
 		return err
@@ -110,6 +120,17 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 }
 
+func (c Config) checkModule() error {
+	// Envoy runs in Dir, where what is relative would be something else.
+	if !filepath.IsAbs(c.Modules) {
+		return fmt.Errorf("find %s, which Envoy loads: the folder %q is not absolute", module, c.Modules)
+	}
+	if _, err := os.Stat(filepath.Join(c.Modules, module)); err != nil {
+		return fmt.Errorf("find %s, which Envoy loads: %w: it is built with posternd and belongs beside it, so run `make build` or copy both", module, err)
+	}
+	return nil
+}
+
 // once runs Envoy until it ends, and says how it did.
 func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) {
 	fifo := filepath.Join(c.Dir, envoy.AccessLogPath)
@@ -146,7 +167,8 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 		"--drain-time-s", "0", "--drain-strategy", "immediate",
 	)
 	cmd.Dir = c.Dir
-	cmd.Env = []string{} // the supervisor's may hold what is none of Envoy's business
+	// Nothing else: the supervisor's may hold what is none of Envoy's business.
+	cmd.Env = []string{"ENVOY_DYNAMIC_MODULES_SEARCH_PATH=" + c.Modules}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	// Envoy dies with its supervisor; its own group keeps a terminal's ^C away.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

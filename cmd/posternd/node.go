@@ -126,9 +126,18 @@ func (n *nodeFlags) runRemote(ctx context.Context, log *slog.Logger) error {
 	return errors.Join(err, <-kept)
 }
 
-// run runs the node, and says beside it how it does.
+// run runs the node, and says beside it how it does. What Envoy loads is beside
+// this program, which it was built with.
 func (n *nodeFlags) run(ctx context.Context, c node.Config) error {
-	c.Envoy, c.Monitor = n.envoy, node.NewMonitor(c.Dir) //nolint:contextcheck // a scrape has its own
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err != nil {
+		return fmt.Errorf("find this program's folder: %w", err)
+	}
+	c.Envoy, c.Modules = n.envoy, filepath.Dir(self)
+	c.Monitor = node.NewMonitor(c.Dir) //nolint:contextcheck // a scrape has its own
 	if n.mirror {
 		c.Mirror = os.Stdout
 	}

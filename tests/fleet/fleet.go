@@ -149,9 +149,10 @@ func (f *Fleet) StartNode(id string) {
 	f.Monitors[id] = monitor
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
+	modules := Modules(f.t)
 	go func() {
 		done <- node.Run(ctx, node.Config{
-			ID: id, Stack: "test", Dir: f.Home.NodeDir(id), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary,
+			ID: id, Stack: "test", Dir: f.Home.NodeDir(id), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary, Modules: modules,
 			Monitor: monitor, Log: slog.New(slog.DiscardHandler),
 		})
 	}()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,6 +15,40 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// modules is one build of libguard.so for all tests of a process. It is in .cache,
+// which all processes share: each puts a new file in the place of the last one, so
+// that none reads half of one.
+var modules = sync.OnceValues(func() (string, error) {
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the repository: %w", err)
+	}
+	dir := filepath.Join(filepath.Dir(strings.TrimSpace(string(mod))), ".cache", "tests")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	scratch, err := os.MkdirTemp(dir, "libguard")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(scratch)
+	made := filepath.Join(scratch, "libguard.so")
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s", "-o", made, "github.com/postern/postern/cmd/libguard")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build libguard.so: %w: %s", err, out)
+	}
+	return dir, os.Rename(made, filepath.Join(dir, "libguard.so"))
+})
+
+// Modules returns the folder that has libguard.so, built from this tree.
+func Modules(t testing.TB) string {
+	t.Helper()
+	dir, err := modules()
+	require.NoError(t, err)
+	return dir
+}
+
 // Programs are commands of the repository, each built once, by [Programs.Build].
 type Programs struct {
 	mu  sync.Mutex
@@ -21,16 +56,23 @@ type Programs struct {
 }
 
 // Build returns the path of cmd/NAME, called as, built with the tags. A
-// program's name is what it finds others by.
+// program's name is what it finds others by. libguard.so is beside it.
 func (p *Programs) Build(name, as, tags string) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.dir == "" {
+		beside, err := modules()
+		if err != nil {
+			return "", err
+		}
 		dir, err := os.MkdirTemp("", "programs")
 		if err != nil {
 			return "", err
 		}
 		p.dir = dir
+		if err := os.Symlink(filepath.Join(beside, "libguard.so"), filepath.Join(dir, "libguard.so")); err != nil {
+			return "", err
+		}
 	}
 	path := filepath.Join(p.dir, as)
 	if _, err := os.Stat(path); err == nil {

@@ -156,10 +156,11 @@ func (r *Remote) StartNode(name string, controls ...*Replica) string {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
+	modules := Modules(t)
 	go func() { done <- m.Keep(ctx) }()
 	go func() {
 		done <- node.Run(ctx, node.Config{
-			ID: id, Stack: "test", Dir: dir, Audit: r.f.Home.AuditDir(), Envoy: binary, Log: slog.New(slog.DiscardHandler),
+			ID: id, Stack: "test", Dir: dir, Audit: r.f.Home.AuditDir(), Envoy: binary, Modules: modules, Log: slog.New(slog.DiscardHandler),
 			Remote: &envoy.Remote{
 				Controls: m.Controls, Authority: string(authority), ServerName: svid.ServerName, URI: svid.ControlURI("test").String(),
 			},

@@ -209,7 +209,7 @@ func (w *world) postern(b *testing.B, n int) (forward, gateway *proxy) {
 	binary, err := envoy.Binary()
 	require.NoError(b, err)
 	require.NoError(b, f.API.AddNode(b.Context(), "n1"))
-	config, err := json.Marshal(node.Config{ID: "n1", Stack: "bench", Dir: f.Home.NodeDir("n1"), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary})
+	config, err := json.Marshal(node.Config{ID: "n1", Stack: "bench", Dir: f.Home.NodeDir("n1"), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary, Modules: fleet.Modules(b)})
 	require.NoError(b, err)
 	self, err := os.Executable()
 	require.NoError(b, err)
