@@ -27,10 +27,10 @@ test: ## check everything: build, lint, tests with the real Envoy and the real P
 cloud: ## build bin/postern-cloud: bin/postern for stacks whose bundle store is s3:// or gs://
 	@CGO_ENABLED=0 go build -trimpath -tags cloud -o bin/postern-cloud ./cmd/postern
 
-build: ## build bin/postern, bin/posternd, bin/postern-sandbox and bin/pulumi-resource-postern
+build: ## build bin/postern, bin/posternd, bin/postern-sandbox, bin/libguard.so and bin/pulumi-resource-postern
 	@STEP=1/1 tools/build.sh
 
-deps: ## get what is needed besides Go: bubblewrap, Envoy, the Pulumi CLI
+deps: ## get what is needed besides Go: a C compiler, bubblewrap, Envoy, the Pulumi CLI
 	@STEP=1/3 tools/packages.sh
 	@STEP=2/3 tools/envoy.sh
 	@STEP=3/3 tools/pulumi.sh

