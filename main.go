@@ -71,11 +71,19 @@ func declare(ctx *pulumi.Context, stack *stacks.Stack) error {
 	if err != nil {
 		return err
 	}
-	posternd, err := digested(findPosternd())
+	daemon, module, err := findPosternd()
 	if err != nil {
 		return err
 	}
-	proxy, err := digested(findEnvoy())
+	posternd, err := digested(daemon)
+	if err != nil {
+		return err
+	}
+	binary, err := findEnvoy()
+	if err != nil {
+		return err
+	}
+	proxy, err := digested(binary, module)
 	if err != nil {
 		return err
 	}
@@ -90,19 +98,28 @@ func declare(ctx *pulumi.Context, stack *stacks.Stack) error {
 	return nil
 }
 
-func findPosternd() (string, error) {
+// findPosternd returns posternd and, beside it, what each node's Envoy loads.
+func findPosternd() (daemon, module string, err error) {
 	path := os.Getenv("POSTERND")
 	if path == "" {
 		path = filepath.Join("bin", "posternd")
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return "", fmt.Errorf("find posternd: %w", err)
+		return "", "", fmt.Errorf("find posternd: %w", err)
 	}
 	if _, err := exec.LookPath(abs); err != nil {
-		return "", fmt.Errorf("find posternd: %w: run `make build`, or set POSTERND", err)
+		return "", "", fmt.Errorf("find posternd: %w: run `make build`, or set POSTERND", err)
 	}
-	return abs, nil
+	real, err := filepath.EvalSymlinks(abs) // as posternd does
+	if err != nil {
+		return "", "", fmt.Errorf("find posternd: %w", err)
+	}
+	module = filepath.Join(filepath.Dir(real), "libguard.so")
+	if _, err := os.Stat(module); err != nil {
+		return "", "", fmt.Errorf("find libguard.so, which Envoy loads, beside posternd: %w: run `make build`", err)
+	}
+	return abs, module, nil
 }
 
 func findEnvoy() (string, error) {
@@ -113,18 +130,18 @@ func findEnvoy() (string, error) {
 	return filepath.Abs(path) // nodes work elsewhere
 }
 
-func digested(path string, err error) (local.Binary, error) {
-	if err != nil {
-		return local.Binary{}, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return local.Binary{}, fmt.Errorf("read binary: %w", err)
-	}
-	defer f.Close()
+// digested is the program with the digest of its file and of those that it loads.
+func digested(path string, loads ...string) (local.Binary, error) {
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return local.Binary{}, fmt.Errorf("read binary: %w", err)
+	for _, file := range append([]string{path}, loads...) {
+		f, err := os.Open(file)
+		if err != nil {
+			return local.Binary{}, fmt.Errorf("read binary: %w", err)
+		}
+		_, err = io.Copy(h, f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return local.Binary{}, fmt.Errorf("read binary: %w", err)
+		}
 	}
 	return local.Binary{Path: path, Digest: hex.EncodeToString(h.Sum(nil))}, nil
 }
@@ -261,7 +278,7 @@ func (d *driver) checkMachine() error {
 	if err := d.home.CheckSockets(); err != nil {
 		return err
 	}
-	if _, err := findPosternd(); err != nil {
+	if _, _, err := findPosternd(); err != nil {
 		return err
 	}
 	_, err := findEnvoy()

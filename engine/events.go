@@ -221,7 +221,7 @@ func changedKeys(a, b map[string]any) []string {
 // words says what a change of a property means.
 var words = map[string]string{
 	"digest":        "posternd is another build",
-	"envoyDigest":   "envoy is another build",
+	"envoyDigest":   "envoy, or what it loads, is another build",
 	"caFingerprint": "the certificate authority is another",
 	"variables":     "an environment variable that holds a secret has another value",
 	"home":          "the state folder is another",

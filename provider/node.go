@@ -26,7 +26,7 @@ type NodeArgs struct {
 	// ID is the name of the node's folder.
 	ID string `pulumi:"nodeId"`
 	// Posternd and Envoy are the binaries. That one moved is no reason to
-	// restart; another digest is.
+	// restart; another digest is. Envoy's is also over the module that it loads.
 	Posternd    string `pulumi:"posternd"`
 	Digest      string `pulumi:"digest"`
 	Envoy       string `pulumi:"envoy"`

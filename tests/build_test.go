@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/tests/fleet"
 )
 
 // TestMain lets the test binary be the language host of a Pulumi installation.
@@ -50,11 +51,13 @@ var (
 	buildPlugin   = built("pulumi-resource-postern", "./cmd/pulumi-resource-postern")
 )
 
-// posternd returns the path of the daemon, built from this tree.
+// posternd returns the path of the daemon, built from this tree, with what Envoy
+// loads beside it.
 func posternd(t testing.TB) string {
 	t.Helper()
 	path, err := buildPosternd()
 	require.NoError(t, err)
+	require.Equal(t, filepath.Dir(path), fleet.Modules(t))
 	return path
 }
 

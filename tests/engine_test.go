@@ -359,6 +359,7 @@ func (c *checkout) slow() string {
 	require.NoError(c.t, os.WriteFile(script, []byte("#!/bin/sh\n"+
 		"if [ \"$1\" = node ] && [ -e "+flag+" ]; then exec sleep 20; fi\n"+
 		"exec "+posternd(c.t)+" \"$@\"\n"), 0o700))
+	require.NoError(c.t, os.Symlink(filepath.Join(filepath.Dir(posternd(c.t)), "libguard.so"), filepath.Join(dir, "libguard.so")))
 	c.environ = append(c.environ, "POSTERND="+script)
 	return flag
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/postern/postern/stacks"
 )
 
-// Binary is a program of ours or Envoy, with the SHA-256 of its file, in
-// hexadecimal: another digest restarts what runs it.
+// Binary is a program of ours or Envoy, with the SHA-256 of its file and of what
+// it loads beside, in hexadecimal: another digest restarts what runs it.
 type Binary struct{ Path, Digest string }
 
 // EnvironmentArgs say what to run, and where.
