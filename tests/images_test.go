@@ -72,6 +72,35 @@ func TestImageOfTheFleet(t *testing.T) {
 	require.NotRegexp(t, `(?m)^!(\.git|\.cache)/?$`, string(ignore))
 }
 
+// TestLibguardOfImage runs the line that builds libguard.so for the image: it says
+// so if the C library of the last stage is too old for what was built.
+func TestLibguardOfImage(t *testing.T) {
+	t.Parallel()
+	var line string
+	for _, i := range dockerfile(t, "../images/posternd.Dockerfile") {
+		if i.word == "RUN" && strings.Contains(i.rest, "libguard") {
+			line = i.rest
+		}
+	}
+	ignore, err := os.ReadFile("../images/posternd.Dockerfile.dockerignore")
+	require.NoError(t, err)
+	require.Contains(t, string(ignore), "\n!cmd/libguard/*.[ch]\n", "it is not only Go")
+	for glibc, fails := range map[string]bool{"GLIBC_2.36": false, "GLIBC_2.4": true} {
+		dir := t.TempDir()
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.NewReplacer("/out/", dir+"/", "GLIBC_2.36", glibc).Replace(line))
+		cmd.Dir = ".."
+		out, err := cmd.CombinedOutput()
+		if fails {
+			require.Error(t, err)
+			require.Regexp(t, "libguard.so needs GLIBC_2.[0-9.]+, and the last stage has "+glibc, string(out))
+			continue
+		}
+		require.NoError(t, err, "%s", out)
+		require.FileExists(t, filepath.Join(dir, "libguard.so"))
+		require.NoFileExists(t, filepath.Join(dir, "libguard.h"))
+	}
+}
+
 // machineImages are what the launch templates of components/aws start, and what
 // is in them.
 var machineImages = map[string]struct {

@@ -105,7 +105,7 @@ func TestProxyTask(t *testing.T) {
 	require.NoError(t, err)
 	image, err := os.ReadFile(filepath.Join("..", "..", "images", "posternd.Dockerfile"))
 	require.NoError(t, err)
-	require.Contains(t, string(image), "/out/envoy /usr/local/bin/\n")
+	require.Contains(t, string(image), "/out/posternd /out/libguard.so /out/envoy /usr/local/bin/\n", "libguard.so is looked for beside posternd")
 	require.Equal(t, "/usr/local/bin/envoy", value(t, cmd, "envoy"))
 	for _, m := range c.MountPoints {
 		require.Regexp(t, `(?m)^VOLUME .*"`+m.ContainerPath+`"`, string(image), "else it is root's")
