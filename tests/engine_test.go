@@ -401,6 +401,25 @@ func TestEngineInterruptedUp(t *testing.T) {
 	c.live()
 }
 
+// What Envoy loads is an input, as Envoy is: without it nothing starts, and the
+// nodes are restarted for another one.
+func TestEngineOtherModule(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t)
+	require.NoError(t, os.Remove(c.slow())) // what is beside this POSTERND is ours alone
+	c.does("up")
+	node, control := c.pid(c.home.NodeDir("n1")), c.pid(c.home.ControlDir())
+	module := filepath.Join(filepath.Dir(c.dir), "libguard.so")
+	require.NoError(t, os.Remove(module))
+	require.Contains(t, c.fails("up"), "find libguard.so, which Envoy loads, beside posternd: stat "+module)
+	require.NoError(t, os.WriteFile(module, []byte("another"), 0o600))
+	require.Equal(t, []string{"update local-node-1"}, changed(c.does("up")))
+	require.NotEqual(t, node, c.pid(c.home.NodeDir("n1")))
+	require.Equal(t, control, c.pid(c.home.ControlDir()))
+	c.live()
+	require.Empty(t, changed(c.does("up")))
+}
+
 // The engine's own lock and half an operation stay behind: the next up copes.
 func TestEngineKilledUp(t *testing.T) {
 	t.Parallel()
