@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"slices"
+
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
@@ -45,12 +47,15 @@ const (
 	hostHeader    = "x-postern-host"
 )
 
-// requestFilters are the HTTP filters of requests, in both connection managers,
-// with some more before the last. Each costs a request some thousand
-// instructions, so what only some need is not there for all (docs/performance.md):
-// what is off is turned on by the routes and virtual hosts that configure it.
-func (b *builder) requestFilters(more ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
-	return append(append([]*hcmv3.HttpFilter{
+// setFilters gives a connection manager its HTTP filters, some before the others.
+// Each costs a request some thousand instructions, so what only some need is not
+// there for all (docs/performance.md): what is off is turned on by the routes and
+// virtual hosts that configure it.
+//
+// WebSockets pass one more. Which list it is, Envoy tells by the header Upgrade, for
+// any method: no list may lack what another has.
+func (b *builder) setFilters(hcm *hcmv3.HttpConnectionManager, first ...*hcmv3.HttpFilter) {
+	filters := append(first,
 		// Before the injector: what it removed afterwards would be the credential
 		// itself (envoy.md, section A, trap 2).
 		b.guardFilter(guard.Filter),
@@ -58,25 +63,28 @@ func (b *builder) requestFilters(more ...*hcmv3.HttpFilter) []*hcmv3.HttpFilter 
 		// Does nothing but what a route configures: inject its credential.
 		off(b.filter(filterCredential, &chainv3.FilterChainConfig{})),
 		off(b.guardFilter(guard.FilterPut)),
-	}, more...),
 		// Resolves the host that the route's scope has bound, nothing else.
 		b.filter(filterDNS, &dfpfilterv3.FilterConfig{
 			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache()},
 		}),
 		b.router(),
 	)
+	hcm.HttpFilters = filters
+	hcm.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{
+		UpgradeType: "websocket", Filters: slices.Insert(slices.Clone(filters), len(filters)-1, b.upgradeFilter()),
+	}}
 }
 
-// webSocketFilters are those of requests that become WebSockets. Their connection
-// to the upstream is one of HTTP/1.1: over HTTP/2 it would have to be an extended
-// CONNECT (RFC 8441), which few servers take that offer HTTP/2.
-func (b *builder) webSocketFilters() []*hcmv3.HttpFilter {
-	return b.requestFilters(b.filter("upgrade", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{{
+// upgradeFilter makes a WebSocket's connection to the upstream one of HTTP/1.1:
+// over HTTP/2 it would have to be an extended CONNECT (RFC 8441), which few
+// servers take that offer HTTP/2.
+func (b *builder) upgradeFilter() *hcmv3.HttpFilter {
+	return b.filter("upgrade", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{{
 		Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.network.application_protocols"},
 		Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
 			Format: textFormat("http/1.1"),
 		}},
-	}}}))
+	}}})
 }
 
 // router is the last of all filters, by Envoy's rule. What it counts by status is

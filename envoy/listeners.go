@@ -67,10 +67,8 @@ func (b *builder) listeners() {
 func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 	agent := a.Name
 	hcm := b.connectionManager("agent", connectScope(agent, connectScopeFormat), otherThanConnect()...)
-	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{
-		// Its headers go nowhere.
-		UpgradeType: "CONNECT", Filters: []*hcmv3.HttpFilter{b.restFilter(), b.connectState(agent), b.router()},
-	})
+	b.setFilters(hcm, b.restFilter(), b.connectState(agent))
+	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})
 	// Python's http.client sends CONNECT as HTTP/1.0.
 	hcm.HttpProtocolOptions = &corev3.Http1ProtocolOptions{AcceptHttp_10: true}
 	hcm.AccessLog = []*accesslogv3.AccessLog{b.agentLog(agent)}
@@ -153,6 +151,7 @@ const wildScopeFormat = "wild/%FILTER_STATE(" + stateAgent + ":PLAIN)%/" +
 // interceptListener terminates the TLS inside an accepted CONNECT.
 func (b *builder) interceptListener(name, scope string, before ...*mutationv3.HeaderMutation) *listenerv3.Listener {
 	hcm := b.connectionManager(name, scope, before...)
+	b.setFilters(hcm)
 	hcm.AccessLog = []*accesslogv3.AccessLog{b.interceptLog()}
 	hcm.LocalReplyConfig = b.localReplies("%FILTER_STATE(" + stateAgent + ":PLAIN)%")
 	l := b.internalListener(name, &listenerv3.FilterChain{
@@ -260,8 +259,6 @@ func (b *builder) connectionManager(name, scope string, before ...*mutationv3.He
 			ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: ads()}},
 		}},
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{b.early(scope, before...)},
-		HttpFilters:                   b.requestFilters(),
-		UpgradeConfigs:                []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket", Filters: b.webSocketFilters()}},
 		// The path that is matched is the path that is forwarded. Escaped
 		// slashes stay as they are: npm needs them, patterns other than "everything"
 		// refuse them (plan.PathRegex), and rules that deny take them for slashes

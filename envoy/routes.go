@@ -41,6 +41,11 @@ func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 		// at once. What never reached the upstream is retried here.
 		RetryPolicy: &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
 	}
+	if r.Gateway != 0 {
+		// Agents' listeners know it, and Envoy asks for no method: a GET with
+		// "Upgrade: CONNECT" is one, too.
+		action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "CONNECT", Enabled: wrapperspb.Bool(false)}}
+	}
 	per := map[string]*anypb.Any{}
 	if !isWildcard(r.Host) {
 		// The policy's spelling of the name, not the agent's, decides whom

@@ -59,11 +59,10 @@ func (e echo) spell() *forms {
 		return f
 	}
 	// A source may hold "Bearer" or the like as well.
-	if word, bare, ok := strings.Cut(secret, " "); ok && isWord(word) {
-		f.add(strings.TrimLeft(bare, " "))
-	}
+	_, bare := scheme(secret)
+	f.add(bare)
 	f.add(secret)
-	if scheme, encoded, ok := strings.Cut(e.value, " "); ok && strings.EqualFold(scheme, "basic") {
+	if word, encoded := scheme(e.value); strings.EqualFold(word, "basic") {
 		if decoded, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(encoded, "=")); err == nil {
 			_, password, _ := strings.Cut(string(decoded), ":")
 			f.add(password)
@@ -73,13 +72,18 @@ func (e echo) spell() *forms {
 	return f
 }
 
-func isWord(s string) bool {
-	for i := range len(s) {
-		if c := lower(s[i]); c < 'a' || c > 'z' {
-			return false
+// scheme takes a value like "Bearer xyz" apart; others have no word.
+func scheme(value string) (word, rest string) {
+	end := strings.IndexAny(value, " \t")
+	for i := range max(end, 0) {
+		if c := lower(value[i]); c < 'a' || c > 'z' {
+			return "", value
 		}
 	}
-	return s != ""
+	if end <= 0 {
+		return "", value
+	}
+	return value[:end], strings.Trim(value[end:], " \t")
 }
 
 // add adds the forms of one text.
@@ -150,14 +154,18 @@ func (f *forms) in(value string) bool {
 	return false
 }
 
-// cut returns a value without the secret, also where it comes together by cutting.
+// cut returns a value without the secret, also where it comes together by cutting:
+// nothing, if it is there often.
 func (f *forms) cut(value string) string {
-	for f.in(value) {
+	for range 16 {
+		if !f.in(value) {
+			return value
+		}
 		for _, form := range f.all {
 			if i := at(value, form); i >= 0 {
 				value = value[:i] + value[i+len(form):]
 			}
 		}
 	}
-	return value
+	return ""
 }

@@ -26,6 +26,8 @@ func TestEcho(t *testing.T) {
 		{"something else", "sk-secret-1", 0, "sk-secret-2", false},
 		{"without what the policy puts before it", "Bearer sk-secret-1", 7, "x sk-secret-1", true},
 		{"without what its source has before it", "Bearer sk-secret-1", 0, "sk-secret-1", true},
+		{"the same after a tab", "Bearer\tsk-secret-1", 0, "sk-secret-1", true},
+		{"a password after spaces", "Basic  " + basic, 6, "pass-word-1", true},
 		{"what the policy puts before it alone", "Bearer sk-secret-1", 7, "Bearer realm=x", false},
 		{"percent-encoded", "a/b c+d=e&f", 0, "x=a%2Fb%20c%2Bd%3De%26f", true},
 		{"percent-encoded in small letters", "a/b c+d=e&f", 0, "x=a%2fb%20c%2bd%3de%26f", true},

@@ -126,7 +126,8 @@ func Request(hs []Header, r Rule) []Change {
 	for i := range hs {
 		name, value := hs[i].Name, hs[i].Value
 		switch {
-		case isProxys(name), !r.Own && isSlot(name):
+		// What the agent has in the place of the credential would be overwritten.
+		case isProxys(name), !r.Own && (isSlot(name) || name == r.Header):
 			cs.remove(name)
 		case r.Own:
 		case name == ":path":

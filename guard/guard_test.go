@@ -45,6 +45,7 @@ func TestRequest(t *testing.T) {
 	}, proxys...), Request(hs, Rule{Header: "x-api-key"}))
 	require.ElementsMatch(t, proxys, Request(hs, Rule{Own: true}))
 	require.Empty(t, Request([]Header{{":path", "/x?a=1"}, {"accept", "*/*"}}, Rule{}))
+	require.Equal(t, []Change{{"x-team", ""}}, Request([]Header{{"x-team", "mine"}}, Rule{Header: "x-team"}))
 	require.Equal(t, []Change{{":path", "/x"}}, Request([]Header{{":path", "/x?Mine=1"}}, Rule{Parameter: "mine"}))
 }
 

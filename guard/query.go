@@ -3,7 +3,7 @@ package guard
 import "strings"
 
 // stripQuery takes the agent's own keys out of the query of a path, and what is
-// called like parameter, if that is not "". Nothing else is changed: Envoy's own
+// called like parameter, which is not escaped, if that is not "". Nothing else is changed: Envoy's own
 // query mutations write every parameter decoded, so that x=%26key%3D1 becomes
 // x=&key=1 (docs/envoy.md).
 func stripQuery(path, parameter string) string {
@@ -11,7 +11,7 @@ func stripQuery(path, parameter string) string {
 	if !there {
 		return path
 	}
-	also := parameterName(parameter)
+	also := parameterName(escape(parameter))
 	var left strings.Builder
 	found := false
 	for rest := query; rest != ""; {

@@ -72,7 +72,12 @@ func putCredential(s C.stream, hs *C.header, n C.size_t, rule C.buffer) (status 
 // that than one too many.
 //
 //export refuse
-func refuse(s C.stream, kind C.int) C.int {
+func refuse(s C.stream, kind C.int) (status C.int) {
+	defer func() {
+		if recover() != nil {
+			status = C.stop
+		}
+	}()
 	if kind == C.request_headers {
 		return answer(s, 500, "guard_failed")
 	}

@@ -4,8 +4,9 @@
 
 #include "_cgo_export.h"
 
-// As many headers as Envoy takes (max_headers_count is 100 for both sides).
-enum { most = 100 };
+// More headers than there can be: Envoy takes 100 of either side (max_headers_count),
+// without those of HTTP/2 and the ones that it adds.
+enum { most = 128 };
 
 const char *envoy_dynamic_module_on_program_init(void) { return "v0.2.0"; }
 

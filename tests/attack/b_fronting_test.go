@@ -408,6 +408,35 @@ var fronting = []Case{
 		require.Equal(s, 403, a.Status)
 		s.deny(plan.ReasonPath)
 	}},
+	{ID: "B9", What: "an upgrade to CONNECT, and a CONNECT that is an upgrade", Ways: []Way{Socket, Gateway, Balancer}, Rules: func(s string) []plan.Rule {
+		return append(rulesOf(s), plan.Rule{ID: s + "/tun", Host: "tun." + s + ".test", Port: 443, Mode: plan.ModeTunnel})
+	}, Run: func(s *seat) {
+		// Envoy chooses the filters of a request by the value of this header.
+		for _, upgrade := range []string{"CONNECT", "connect", "CONNECT, websocket", "websocket, CONNECT", "websocket"} {
+			header := []string{"Connection: Upgrade", "Upgrade: " + upgrade, "Authorization: Bearer " + ownKey, "X-Api-Key: " + ownKey}
+			if s.way == Gateway {
+				a := s.ask("GET", "/v1/x?key="+ownKey, header...)
+				if upgrade == "websocket" {
+					require.Equal(s, 200, a.Status, "%s", a)
+					s.allow("api")
+				} else {
+					require.Equal(s, 403, a.Status, "%q: %s", upgrade, a)
+					s.deny(plan.ReasonMalformed)
+				}
+				continue
+			}
+			if strings.EqualFold(upgrade, "CONNECT") {
+				continue // what it is anyway
+			}
+			for _, host := range []string{api, "tun."} {
+				authority := s.host(host) + ":443"
+				a := s.raw(request("CONNECT", authority, authority, header...))
+				require.True(s, a.refused() && !a.hung(), "%q %s: %s", upgrade, host, a)
+				s.denyAs(a, plan.ReasonMalformed)
+			}
+		}
+		s.ownKeyIsGone()
+	}},
 	{ID: "B10", What: "early data behind a CONNECT", Ways: []Way{Socket, Balancer}, Run: func(s *seat) {
 		// Refused: what follows is not read as a tunnel's, nor sent anywhere.
 		authority := s.host(evil) + ":443"
