@@ -93,50 +93,61 @@ type Header struct{ Name, Value string }
 
 // A Change sets a header to one value, or removes all of that name if the value is
 // "". It shares no memory with the headers it was made from.
+//
+// What returns changes appends them to those that it is given, so that usual requests
+// need no memory from the heap.
 type Change Header
 
-// changes collects changes, each name once.
-type changes []Change
+// Of nearly every request: what Envoy adds, and what package envoy does.
+const (
+	forwardedProto = "x-forwarded-proto"
+	scope          = "x-postern-scope"
+)
 
-func (cs *changes) remove(name string) {
-	for _, c := range *cs {
-		if c.Name == name {
-			return
+func remove(cs []Change, name string) []Change {
+	for i := range cs {
+		if cs[i].Name == name {
+			return cs
 		}
 	}
-	if *cs == nil {
-		*cs = make(changes, 0, 4)
+	switch name {
+	case forwardedProto:
+		name = forwardedProto
+	case scope:
+		name = scope
+	default:
+		name = strings.Clone(name)
 	}
-	*cs = append(*cs, Change{Name: strings.Clone(name)})
+	return append(cs, Change{Name: name})
 }
 
-func (cs *changes) set(name, value string) {
-	cs.remove(name)
-	for i := range *cs {
-		if (*cs)[i].Name == name {
-			(*cs)[i].Value = strings.Clone(value)
+func set(cs []Change, name, value string) []Change {
+	cs = remove(cs, name)
+	for i := range cs {
+		if cs[i].Name == name {
+			cs[i].Value = strings.Clone(value)
 		}
 	}
+	return cs
 }
 
 // Request says what to change of a request's headers before a credential is injected:
 // out of it go the agent's own keys, and what only a proxy may say.
-func Request(hs []Header, r Rule) []Change {
-	var cs changes
+func Request(cs []Change, hs []Header, r Rule) []Change {
 	for i := range hs {
 		name, value := hs[i].Name, hs[i].Value
 		switch {
 		// What the agent has in the place of the credential would be overwritten.
 		case isProxys(name), !r.Own && (isSlot(name) || name == r.Header):
-			cs.remove(name)
+			cs = remove(cs, name)
 		case r.Own:
 		case name == ":path":
 			if path := stripQuery(value, r.Parameter); path != value {
-				cs.set(name, path)
+				cs = set(cs, name, path)
 			}
 		case name == protocolHeader:
 			if list := stripProtocols(protocols(hs)); list != value {
-				cs.set(name, list)
+				cs = set(cs, name, list)
 			}
 		}
 	}
@@ -167,8 +178,7 @@ var (
 
 // Put says what to change of a request after its credential was injected: a
 // secret that belongs there goes into the query.
-func Put(hs []Header, r Rule) ([]Change, error) {
-	var cs changes
+func Put(cs []Change, hs []Header, r Rule) ([]Change, error) {
 	var path, secret string
 	for i := range hs {
 		switch name, value := hs[i].Name, hs[i].Value; {
@@ -176,7 +186,7 @@ func Put(hs []Header, r Rule) ([]Change, error) {
 			path = value
 		case name == SecretHeader:
 			secret = value
-			cs.remove(name)
+			cs = remove(cs, name)
 		case name == "x-amz-content-sha256" && r.Signs && len(value) >= len(streaming) && strings.EqualFold(value[:len(streaming)], streaming):
 			return nil, ErrSignedBody
 		}
@@ -185,7 +195,7 @@ func Put(hs []Header, r Rule) ([]Change, error) {
 		if secret == "" || path == "" {
 			return nil, ErrNoCredential
 		}
-		cs.set(":path", putQuery(path, r.Parameter, secret))
+		cs = set(cs, ":path", putQuery(path, r.Parameter, secret))
 	}
 	return cs, nil
 }
@@ -207,19 +217,19 @@ func (r Rule) Injected() string {
 // Response says what to change of a response's headers: out of it goes what only
 // this proxy may say, and the credential, in whatever header an upstream echoes
 // it. The request's header [Rule.Injected] had the values in injected.
-func Response(hs []Header, r Rule, injected []string) []Change {
-	var cs changes
-	look := r.echoes(injected)
+func Response(cs []Change, hs []Header, r Rule, injected []string) []Change {
+	var few [1]*forms
+	look := r.echoes(few[:0], injected)
 	for i := range hs {
 		name, value := hs[i].Name, hs[i].Value
 		switch {
 		case strings.HasPrefix(name, ":"):
 		case strings.HasPrefix(name, "x-postern-"):
-			cs.remove(name)
+			cs = remove(cs, name)
 		case r.Header == "" && r.Parameter == "":
 		case name == r.Header || isSlot(name):
 			// In any case, whatever an upstream has put into it.
-			cs.remove(name)
+			cs = remove(cs, name)
 		default:
 			left := value
 			for _, f := range look {
@@ -234,16 +244,15 @@ func Response(hs []Header, r Rule, injected []string) []Change {
 				left = f.cut(left)
 			}
 			if left != value {
-				cs.set(name, left)
+				cs = set(cs, name, left)
 			}
 		}
 	}
 	return cs
 }
 
-// echoes are what to look for.
-func (r Rule) echoes(injected []string) []*forms {
-	var all []*forms
+// echoes appends what to look for.
+func (r Rule) echoes(all []*forms, injected []string) []*forms {
 	for _, value := range injected {
 		e := echo{value: value, prefix: r.Prefix}
 		if r.Parameter != "" {
@@ -258,14 +267,14 @@ func (r Rule) echoes(injected []string) []*forms {
 
 // Trailers says what to change of trailers: agents' keys have no place in them, nor
 // has the credential. Of a request's, injected is nil.
-func Trailers(hs []Header, r Rule, injected []string) []Change {
+func Trailers(cs []Change, hs []Header, r Rule, injected []string) []Change {
 	if r.Own {
-		return nil
+		return cs
 	}
-	cs := changes(Response(hs, r, injected))
+	cs = Response(cs, hs, r, injected)
 	for i := range hs {
 		if name := hs[i].Name; isSlot(name) || isProxys(name) {
-			cs.remove(name)
+			cs = remove(cs, name)
 		}
 	}
 	return cs

@@ -42,23 +42,23 @@ func TestRequest(t *testing.T) {
 	proxys := []Change{{"x-forwarded-for", ""}, {"x-postern-scope", ""}, {"x-envoy-x", ""}, {"proxy-authorization", ""}}
 	require.ElementsMatch(t, append([]Change{
 		{":path", "/x?a=1"}, {"authorization", ""}, {"x-api-key", ""}, {"x-some-new-service-api-key", ""}, {"sec-websocket-protocol", "a, b"},
-	}, proxys...), Request(hs, Rule{Header: "x-api-key"}))
-	require.ElementsMatch(t, proxys, Request(hs, Rule{Own: true}))
-	require.Empty(t, Request([]Header{{":path", "/x?a=1"}, {"accept", "*/*"}}, Rule{}))
-	require.Equal(t, []Change{{"x-team", ""}}, Request([]Header{{"x-team", "mine"}}, Rule{Header: "x-team"}))
-	require.Equal(t, []Change{{":path", "/x"}}, Request([]Header{{":path", "/x?Mine=1"}}, Rule{Parameter: "mine"}))
+	}, proxys...), Request(nil, hs, Rule{Header: "x-api-key"}))
+	require.ElementsMatch(t, proxys, Request(nil, hs, Rule{Own: true}))
+	require.Empty(t, Request(nil, []Header{{":path", "/x?a=1"}, {"accept", "*/*"}}, Rule{}))
+	require.Equal(t, []Change{{"x-team", ""}}, Request(nil, []Header{{"x-team", "mine"}}, Rule{Header: "x-team"}))
+	require.Equal(t, []Change{{":path", "/x"}}, Request(nil, []Header{{":path", "/x?Mine=1"}}, Rule{Parameter: "mine"}))
 }
 
 func TestPut(t *testing.T) {
 	t.Parallel()
-	got, err := Put([]Header{{":path", "/x?a"}, {SecretHeader, "s&"}}, Rule{Parameter: "key"})
+	got, err := Put(nil, []Header{{":path", "/x?a"}, {SecretHeader, "s&"}}, Rule{Parameter: "key"})
 	require.NoError(t, err)
 	require.ElementsMatch(t, []Change{{":path", "/x?a&key=s%26"}, {SecretHeader, ""}}, got)
-	_, err = Put([]Header{{":path", "/x?a"}}, Rule{Parameter: "key"})
+	_, err = Put(nil, []Header{{":path", "/x?a"}}, Rule{Parameter: "key"})
 	require.ErrorIs(t, err, ErrNoCredential)
-	_, err = Put([]Header{{"x-amz-content-sha256", "streaming-AWS4-HMAC-SHA256-PAYLOAD"}}, Rule{Signs: true})
+	_, err = Put(nil, []Header{{"x-amz-content-sha256", "streaming-AWS4-HMAC-SHA256-PAYLOAD"}}, Rule{Signs: true})
 	require.ErrorIs(t, err, ErrSignedBody)
-	got, err = Put([]Header{{"x-amz-content-sha256", "UNSIGNED-PAYLOAD"}}, Rule{Signs: true})
+	got, err = Put(nil, []Header{{"x-amz-content-sha256", "UNSIGNED-PAYLOAD"}}, Rule{Signs: true})
 	require.NoError(t, err)
 	require.Empty(t, got)
 }
@@ -77,21 +77,37 @@ func TestResponse(t *testing.T) {
 		{"etag", "sk-secret-2"},
 	}
 	forged := Change{"x-postern-rule", ""}
-	require.Equal(t, []Change{forged}, Response(hs, Rule{}, nil))
-	require.Equal(t, []Change{forged}, Response(hs, Rule{Own: true}, nil))
+	require.Equal(t, []Change{forged}, Response(nil, hs, Rule{}, nil))
+	require.Equal(t, []Change{forged}, Response(nil, hs, Rule{Own: true}, nil))
 	header := Rule{Header: "x-api-key"}
 	slots := []Change{forged, {"x-api-key", ""}, {"authorization", ""}}
-	require.ElementsMatch(t, slots, Response(hs, header, nil), "nothing was injected")
+	require.ElementsMatch(t, slots, Response(nil, hs, header, nil), "nothing was injected")
 	found := append([]Change{{"x-echo", ""}, {"location", "/next?k=&z"}}, slots...)
-	require.ElementsMatch(t, found, Response(hs, header, []string{"sk-secret-1"}))
-	require.ElementsMatch(t, found, Response(hs, Rule{Parameter: "k"}, []string{"/x?a&k=sk-secret-1"}))
-	require.ElementsMatch(t, append([]Change{{"etag", ""}}, found...), Response(hs, header, []string{"sk-secret-1", "sk-secret-2"}))
+	require.ElementsMatch(t, found, Response(nil, hs, header, []string{"sk-secret-1"}))
+	require.ElementsMatch(t, found, Response(nil, hs, Rule{Parameter: "k"}, []string{"/x?a&k=sk-secret-1"}))
+	require.ElementsMatch(t, append([]Change{{"etag", ""}}, found...), Response(nil, hs, header, []string{"sk-secret-1", "sk-secret-2"}))
 }
 
 func TestTrailers(t *testing.T) {
 	t.Parallel()
 	hs := []Header{{"grpc-status", "0"}, {"x-api-key", "mine"}, {"x-echo", "sk-secret-1"}, {"x-forwarded-for", "1"}}
-	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-forwarded-for", ""}}, Trailers(hs, Rule{}, nil))
-	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-echo", ""}, {"x-forwarded-for", ""}}, Trailers(hs, Rule{Header: "x-api-key"}, []string{"sk-secret-1"}))
-	require.Empty(t, Trailers(hs, Rule{Own: true}, nil))
+	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{}, nil))
+	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-echo", ""}, {"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{Header: "x-api-key"}, []string{"sk-secret-1"}))
+	require.Empty(t, Trailers(nil, hs, Rule{Own: true}, nil))
+}
+
+// TestUsual: what is so in nearly every request takes no memory from the heap.
+func TestUsual(t *testing.T) {
+	request := []Header{
+		{":method", "GET"}, {":path", "/v1/x?beta=true"}, {":authority", "a.test"}, {":scheme", "https"}, {"accept", "*/*"}, {"user-agent", "x/1"},
+		{"content-type", "application/json"}, {"x-forwarded-proto", "https"}, {"x-postern-scope", "l7/a"},
+	}
+	response := []Header{{":status", "200"}, {"content-type", "application/json"}, {"date", "Thu, 26 Nov 2026 12:00:00 GMT"}, {"x-request-id", "0123456789abcdef"}}
+	rule, injected := Rule{Header: "x-api-key"}, []string{"sk-secret-1"}
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		var changes [4]Change
+		if len(Request(changes[:0], request, rule)) != 2 || len(Response(changes[:0], response, rule, injected)) != 0 {
+			panic("other changes")
+		}
+	}))
 }

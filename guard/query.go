@@ -1,6 +1,9 @@
 package guard
 
-import "strings"
+import (
+	"iter"
+	"strings"
+)
 
 // stripQuery takes the agent's own keys out of the query of a path, and what is
 // called like parameter, which is not escaped, if that is not "". Nothing else is changed: Envoy's own
@@ -11,29 +14,28 @@ func stripQuery(path, parameter string) string {
 	if !there {
 		return path
 	}
-	also := parameterName(escape(parameter))
-	var left strings.Builder
+	also := ""
+	if parameter != "" {
+		also = parameterName(escape(parameter))
+	}
+	slot := func(piece string) bool {
+		raw, _, _ := strings.Cut(piece, "=")
+		name := parameterName(raw)
+		return piece != "" && (parameters[name] || parameter != "" && name == also)
+	}
 	found := false
-	for rest := query; rest != ""; {
-		// Some servers take a semicolon for an ampersand.
-		end := strings.IndexAny(rest, "&;")
-		if end < 0 {
-			end = len(rest)
-		}
-		raw, _, _ := strings.Cut(rest[:end], "=")
-		if name := parameterName(raw); end > 0 && (parameters[name] || parameter != "" && name == also) {
-			found = true
-		} else {
-			left.WriteString(rest[:end])
-		}
-		if end < len(rest) {
-			left.WriteByte(rest[end])
-			end++
-		}
-		rest = rest[end:]
+	for piece := range pieces(query) {
+		found = found || slot(piece)
 	}
 	if !found {
 		return path
+	}
+	var left strings.Builder
+	for piece, end := range pieces(query) {
+		if !slot(piece) {
+			left.WriteString(piece)
+		}
+		left.WriteString(end)
 	}
 	after := left.String()
 	for strings.Contains(after, "&&") {
@@ -44,6 +46,24 @@ func stripQuery(path, parameter string) string {
 		return before
 	}
 	return before + "?" + after
+}
+
+// pieces are the parameters of a query, each with what ends it.
+func pieces(query string) iter.Seq2[string, string] {
+	return func(yield func(piece, end string) bool) {
+		for query != "" {
+			// Some servers take a semicolon for an ampersand.
+			i := strings.IndexAny(query, "&;")
+			if i < 0 {
+				yield(query, "")
+				return
+			}
+			if !yield(query[:i], query[i:i+1]) {
+				return
+			}
+			query = query[i+1:]
+		}
+	}
 }
 
 // putQuery adds a parameter to the query of a path, as its last.

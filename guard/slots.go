@@ -74,11 +74,11 @@ var protocolSlots = []string{"base64url.bearer.", "openai-insecure-api-key.", "b
 var proxyPrefixes = []string{"x-postern-", "x-envoy-", "x-forwarded-"}
 
 var (
-	headers    = set(headerSlots)
-	parameters = set(spelled(parameterSlots))
+	headers    = table(headerSlots)
+	parameters = table(spelled(parameterSlots))
 )
 
-func set(names []string) map[string]bool {
+func table(names []string) map[string]bool {
 	s := make(map[string]bool, len(names))
 	for _, n := range names {
 		s[n] = true
@@ -102,12 +102,23 @@ var suffixEnds = func() (ends [256]bool) {
 	return ends
 }()
 
+// sizes are the lengths of header slots, by their first letter, a bit each: few other
+// names are looked up.
+var sizes = func() (sizes [256]uint64) {
+	for _, s := range headerSlots {
+		sizes[s[0]] |= 1 << len(s) // none is longer than 63 bytes
+	}
+	return sizes
+}()
+
 // isSlot reports whether a header, in lower case, is a slot.
 func isSlot(name string) bool {
 	switch {
-	case headers[name]:
+	case name == "":
+		return false
+	case sizes[name[0]]>>min(len(name), 63)&1 == 1 && headers[name]:
 		return true
-	case name == "" || !suffixEnds[name[len(name)-1]]:
+	case !suffixEnds[name[len(name)-1]]:
 		return false
 	}
 	for _, suffix := range headerSuffixes {
@@ -120,11 +131,14 @@ func isSlot(name string) bool {
 
 // isProxys reports whether a header, in lower case, is one that no client may send.
 func isProxys(name string) bool {
+	if !strings.HasPrefix(name, "x-") {
+		// For a proxy, and this is it.
+		return name == "proxy-authorization"
+	}
 	for _, prefix := range proxyPrefixes {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}
 	}
-	// For a proxy, and this is it.
-	return name == "proxy-authorization"
+	return false
 }

@@ -33,15 +33,17 @@ func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffe
 		return refuse(s, kind)
 	}
 	all := unsafe.Slice((*guard.Header)(unsafe.Pointer(hs)), n)
-	switch kind {
+	var changes [8]guard.Change
+	var values [1]string
+	switch cs := changes[:0]; kind {
 	case C.request_headers:
-		apply(s, kind, guard.Request(all, r))
+		apply(s, kind, guard.Request(cs, all, r))
 	case C.response_headers:
-		apply(s, kind, guard.Response(all, r, injected(s, r)))
+		apply(s, kind, guard.Response(cs, all, r, injected(values[:0], s, r)))
 	case C.request_trailers:
-		apply(s, kind, guard.Trailers(all, r, nil))
+		apply(s, kind, guard.Trailers(cs, all, r, nil))
 	case C.response_trailers:
-		apply(s, kind, guard.Trailers(all, r, injected(s, r)))
+		apply(s, kind, guard.Trailers(cs, all, r, injected(values[:0], s, r)))
 	}
 	return C.go_on
 }
@@ -57,7 +59,7 @@ func putCredential(s C.stream, hs *C.header, n C.size_t, rule C.buffer) (status 
 	if err != nil {
 		return refuse(s, C.request_headers)
 	}
-	changes, err := guard.Put(unsafe.Slice((*guard.Header)(unsafe.Pointer(hs)), n), r)
+	changes, err := guard.Put(nil, unsafe.Slice((*guard.Header)(unsafe.Pointer(hs)), n), r)
 	switch {
 	case errors.Is(err, guard.ErrSignedBody):
 		return answer(s, 422, "guard_signed_body")
@@ -113,13 +115,12 @@ func apply(s C.stream, kind C.int, changes []guard.Change) {
 	}
 }
 
-// injected are the values of the header that has the credential of a request.
-func injected(s C.stream, r guard.Rule) []string {
+// injected appends the values of the header that has the credential of a request.
+func injected(values []string, s C.stream, r guard.Rule) []string {
 	name := r.Injected()
 	if name == "" {
-		return nil
+		return values
 	}
-	var values []string
 	for i, n := C.size_t(0), C.size_t(1); i < n; i++ {
 		var value C.buffer
 		if !C.envoy_dynamic_module_callback_http_get_header(s, C.request_headers, memory(name), &value, i, &n) {
