@@ -13,9 +13,10 @@ long build.log "packages compiled" libraries
 static() { CGO_ENABLED=0 go build -v -trimpath -o bin/ ./cmd/postern ./cmd/posternd ./cmd/postern-sandbox; }
 long build-static.log "packages compiled for bin/postern, bin/posternd and bin/postern-sandbox" static
 
-# What every node's Envoy loads, from beside posternd. Its digest is an input of the stack, too.
-# The header beside it is for programs in C.
-module() { CGO_ENABLED=1 go build -v -buildmode=c-shared -trimpath -ldflags=-s -o bin/libguard.so ./cmd/libguard && rm -f bin/libguard.h; }
+# What every node's Envoy loads, from beside posternd. Its digest is an input of the stack, too:
+# without the commit in it, for another one is no reason to restart nodes. The header beside it is
+# for programs in C.
+module() { CGO_ENABLED=1 go build -v -buildmode=c-shared -trimpath -buildvcs=false -ldflags=-s -o bin/libguard.so ./cmd/libguard && rm -f bin/libguard.h; }
 long build-module.log "packages compiled for bin/libguard.so" module
 
 # Not -trimpath: that would compile Pulumi's SDK a second time, and nothing depends on these bytes.
