@@ -99,8 +99,15 @@ func TestTrailers(t *testing.T) {
 // TestUsual: what is so in nearly every request takes no memory from the heap.
 func TestUsual(t *testing.T) {
 	request := []Header{
-		{":method", "GET"}, {":path", "/v1/x?beta=true"}, {":authority", "a.test"}, {":scheme", "https"}, {"accept", "*/*"}, {"user-agent", "x/1"},
-		{"content-type", "application/json"}, {"x-forwarded-proto", "https"}, {"x-postern-scope", "l7/a"},
+		{":method", "GET"},
+		{":path", "/v1/x?beta=true"},
+		{":authority", "a.test"},
+		{":scheme", "https"},
+		{"accept", "*/*"},
+		{"user-agent", "x/1"},
+		{"content-type", "application/json"},
+		{"x-forwarded-proto", "https"},
+		{"x-postern-scope", "l7/a"},
 	}
 	response := []Header{{":status", "200"}, {"content-type", "application/json"}, {"date", "Thu, 26 Nov 2026 12:00:00 GMT"}, {"x-request-id", "0123456789abcdef"}}
 	rule, injected := Rule{Header: "x-api-key"}, []string{"sk-secret-1"}
