@@ -109,7 +109,7 @@ func decodeRest(payload []byte, known *spelling) (*Bundle, *spelling) {
 			spelled.rules = append(spelled.rules, &a.Rules[j])
 		}
 	}
-	if all && isCanonical(bones.Plan, s.out[s.outPlan.from:s.outPlan.to]) {
+	if all && !s.spaced && isCanonical(bones.Plan, s.out[s.outPlan.from:s.outPlan.to]) {
 		b.planVersion = version(payload[s.inPlan.from:s.inPlan.to])
 	}
 	return b, spelled
@@ -136,6 +136,8 @@ type scanner struct {
 	// out is in, up to copied, with [n] in place of n rules.
 	out    []byte
 	copied int
+	// spaced means that there is more between rules than a comma, which is not in out.
+	spaced bool
 	// inPlan and outPlan are where the plan is.
 	inPlan, outPlan span
 	// raws are the rules, in their order, and same where they are in known, or -1.
@@ -184,6 +186,11 @@ func (s *scanner) rules() bool {
 		return false
 	}
 	if n := len(s.raws) - before; n > 0 {
+		length := len("[]") + n - 1
+		for _, raw := range s.raws[before:] {
+			length += len(raw)
+		}
+		s.spaced = s.spaced || length != s.at-from
 		s.out = append(s.out, s.in[s.copied:from]...)
 		s.out = append(strconv.AppendInt(append(s.out, '['), int64(n), 10), ']')
 		s.copied = s.at

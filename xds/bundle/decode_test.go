@@ -124,6 +124,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(payload, other)
 	f.Add(payload, []byte(strings.ReplaceAll(string(other), `"rules"`, `"Rules"`)))
 	f.Add(payload, []byte(strings.Replace(string(other), `"rules"`, `"rules":[{"id":"x"}], "rules"`, 1)))
+	f.Add(payload, []byte(strings.Replace(string(other), `},{`, `} ,{`, 1)))
 	f.Add(payload, []byte(`{"plan":{"agents":[{"rules":[null,1,{}]},null,{"rules":null}]}}`))
 	f.Fuzz(func(t *testing.T, first, second []byte) { same(t, second, same(t, first, nil)) })
 }
