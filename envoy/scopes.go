@@ -225,7 +225,7 @@ func connectTo(cluster string, said map[string]string) *routev3.Route {
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
 			// A tunnel lasts as long as it is used.
-			Timeout:        durationpb.New(0),
+			Timeout: durationpb.New(0),
 			UpgradeConfigs: []*routev3.RouteAction_UpgradeConfig{
 				{UpgradeType: "CONNECT", ConnectConfig: &routev3.RouteAction_UpgradeConfig_ConnectConfig{}},
 				{UpgradeType: "websocket", Enabled: wrapperspb.Bool(false)},
