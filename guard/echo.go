@@ -54,7 +54,8 @@ func (e echo) forms() *forms {
 // spell lists the forms of a secret.
 func (e echo) spell() *forms {
 	f := &forms{}
-	secret := e.value[min(e.prefix, len(e.value)):]
+	// Nobody takes the space around a value for a part of it.
+	secret, whole := strings.Trim(e.value[min(e.prefix, len(e.value)):], space), strings.Trim(e.value, space)
 	if secret == "" {
 		return f
 	}
@@ -62,19 +63,21 @@ func (e echo) spell() *forms {
 	_, bare := scheme(secret)
 	f.add(bare)
 	f.add(secret)
-	if word, encoded := scheme(e.value); strings.EqualFold(word, "basic") {
+	if word, encoded := scheme(whole); strings.EqualFold(word, "basic") {
 		if decoded, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(encoded, "=")); err == nil {
 			_, password, _ := strings.Cut(string(decoded), ":")
 			f.add(password)
 		}
 	}
-	f.add(e.value)
+	f.add(whole)
 	return f
 }
 
+const space = " \t"
+
 // scheme takes a value like "Bearer xyz" apart; others have no word.
 func scheme(value string) (word, rest string) {
-	end := strings.IndexAny(value, " \t")
+	end := strings.IndexAny(value, space)
 	for i := range max(end, 0) {
 		if c := lower(value[i]); c < 'a' || c > 'z' {
 			return "", value
@@ -83,7 +86,7 @@ func scheme(value string) (word, rest string) {
 	if end <= 0 {
 		return "", value
 	}
-	return value[:end], strings.Trim(value[end:], " \t")
+	return value[:end], strings.TrimLeft(value[end:], space)
 }
 
 // add adds the forms of one text.
@@ -155,9 +158,9 @@ func (f *forms) in(value string) bool {
 }
 
 // cut returns a value without the secret, also where it comes together by cutting:
-// nothing, if it is there often.
+// nothing, if it is there more than 16 times.
 func (f *forms) cut(value string) string {
-	for range 16 {
+	for range 17 {
 		if !f.in(value) {
 			return value
 		}

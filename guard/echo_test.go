@@ -26,6 +26,8 @@ func TestEcho(t *testing.T) {
 		{"something else", "sk-secret-1", 0, "sk-secret-2", false},
 		{"without what the policy puts before it", "Bearer sk-secret-1", 7, "x sk-secret-1", true},
 		{"without what its source has before it", "Bearer sk-secret-1", 0, "sk-secret-1", true},
+		{"with spaces around it", " sk-secret-1 ", 0, "sk-secret-1", true},
+		{"with spaces behind what the policy puts before it", "Bearer  sk-secret-1 ", 7, "sk-secret-1", true},
 		{"the same after a tab", "Bearer\tsk-secret-1", 0, "sk-secret-1", true},
 		{"a password after spaces", "Basic  " + basic, 6, "pass-word-1", true},
 		{"what the policy puts before it alone", "Bearer sk-secret-1", 7, "Bearer realm=x", false},

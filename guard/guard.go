@@ -67,11 +67,15 @@ var errRule = errors.New("no rule that the guard knows")
 // ParseRule reads what [Rule.String] has written.
 func ParseRule(s string) (Rule, error) {
 	kind, rest, _ := strings.Cut(s, " ")
-	switch kind {
-	case "":
+	switch {
+	case s == "":
 		return Rule{}, nil
-	case "own":
+	case s == "own":
 		return Rule{Own: true}, nil
+	case rest == "":
+		return Rule{}, errRule
+	}
+	switch kind {
 	case "parameter":
 		return Rule{Parameter: rest}, nil
 	case "signs":
@@ -134,6 +138,7 @@ func set(cs []Change, name, value string) []Change {
 // Request says what to change of a request's headers before a credential is injected:
 // out of it go the agent's own keys, and what only a proxy may say.
 func Request(cs []Change, hs []Header, r Rule) []Change {
+	offers := false
 	for i := range hs {
 		name, value := hs[i].Name, hs[i].Value
 		switch {
@@ -146,9 +151,13 @@ func Request(cs []Change, hs []Header, r Rule) []Change {
 				cs = set(cs, name, path)
 			}
 		case name == protocolHeader:
-			if list := stripProtocols(protocols(hs)); list != value {
-				cs = set(cs, name, list)
-			}
+			offers = true
+		}
+	}
+	if offers {
+		all := protocols(hs)
+		if list := stripProtocols(all); list != all {
+			cs = set(cs, protocolHeader, list)
 		}
 	}
 	return cs
@@ -268,12 +277,9 @@ func (r Rule) echoes(all []*forms, injected []string) []*forms {
 // Trailers says what to change of trailers: agents' keys have no place in them, nor
 // has the credential. Of a request's, injected is nil.
 func Trailers(cs []Change, hs []Header, r Rule, injected []string) []Change {
-	if r.Own {
-		return cs
-	}
 	cs = Response(cs, hs, r, injected)
 	for i := range hs {
-		if name := hs[i].Name; isSlot(name) || isProxys(name) {
+		if name := hs[i].Name; isProxys(name) || !r.Own && isSlot(name) {
 			cs = remove(cs, name)
 		}
 	}

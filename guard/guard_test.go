@@ -15,7 +15,7 @@ func TestRule(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, r, got)
 	}
-	for _, s := range []string{"x", "header", "header x", "header -1 x", "header 1", "header 1 "} {
+	for _, s := range []string{"x", " ", "own x", "parameter ", "signs", "header", "header x", "header -1 x", "header 1", "header 1 "} {
 		_, err := ParseRule(s)
 		require.Error(t, err, s)
 	}
@@ -44,7 +44,7 @@ func TestRequest(t *testing.T) {
 		{":path", "/x?a=1"}, {"authorization", ""}, {"x-api-key", ""}, {"x-some-new-service-api-key", ""}, {"sec-websocket-protocol", "a, b"},
 	}, proxys...), Request(nil, hs, Rule{Header: "x-api-key"}))
 	require.ElementsMatch(t, proxys, Request(nil, hs, Rule{Own: true}))
-	require.Empty(t, Request(nil, []Header{{":path", "/x?a=1"}, {"accept", "*/*"}}, Rule{}))
+	require.Empty(t, Request(nil, []Header{{":path", "/x?a=1"}, {"accept", "*/*"}, {"sec-websocket-protocol", "a"}, {"sec-websocket-protocol", "b"}}, Rule{}))
 	require.Equal(t, []Change{{"x-team", ""}}, Request(nil, []Header{{"x-team", "mine"}}, Rule{Header: "x-team"}))
 	require.Equal(t, []Change{{":path", "/x"}}, Request(nil, []Header{{":path", "/x?Mine=1"}}, Rule{Parameter: "mine"}))
 }
@@ -93,7 +93,7 @@ func TestTrailers(t *testing.T) {
 	hs := []Header{{"grpc-status", "0"}, {"x-api-key", "mine"}, {"x-echo", "sk-secret-1"}, {"x-forwarded-for", "1"}}
 	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{}, nil))
 	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-echo", ""}, {"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{Header: "x-api-key"}, []string{"sk-secret-1"}))
-	require.Empty(t, Trailers(nil, hs, Rule{Own: true}, nil))
+	require.Equal(t, []Change{{"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{Own: true}, nil))
 }
 
 // TestUsual: what is so in nearly every request takes no memory from the heap.

@@ -6,9 +6,9 @@ import (
 )
 
 // stripQuery takes the agent's own keys out of the query of a path, and what is
-// called like parameter, which is not escaped, if that is not "". Nothing else is changed: Envoy's own
-// query mutations write every parameter decoded, so that x=%26key%3D1 becomes
-// x=&key=1 (docs/envoy.md).
+// called like parameter, which is not escaped, if that is not "". Nothing else is
+// changed, but for empty parameters beside: Envoy's own query mutations write every
+// parameter decoded, so that x=%26key%3D1 becomes x=&key=1 (docs/envoy.md).
 func stripQuery(path, parameter string) string {
 	before, query, there := strings.Cut(path, "?")
 	if !there {
@@ -95,17 +95,17 @@ func queryValue(path, parameter string) string {
 // trim what follows it, too. In between PHP takes dots and spaces for underscores;
 // to others these and hyphens are one.
 func parameterName(raw string) string {
-	const space = " \t\n\v\f\r"
-	s := strings.TrimLeft(unescape(strings.ReplaceAll(raw, "+", " ")), space)
+	const white = " \t\n\v\f\r"
+	s := strings.TrimLeft(unescape(strings.ReplaceAll(raw, "+", " ")), white)
 	if end := strings.IndexAny(s, "\x00["); end >= 0 {
 		s = s[:end]
 	}
-	s = strings.TrimRight(s, space+"._")
+	s = strings.TrimRight(s, white+"._")
 	return strings.Map(func(c rune) rune {
 		switch {
 		case 'A' <= c && c <= 'Z':
 			return c + 'a' - 'A'
-		case strings.ContainsRune(space+".-", c):
+		case strings.ContainsRune(white+".-", c):
 			return '_'
 		}
 		return c
