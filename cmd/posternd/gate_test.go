@@ -2,20 +2,26 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// told answers every connection with its name and what it was told.
-func told(t *testing.T, name string) net.Listener {
+// told answers every connection with its name and what it was told, until its end.
+func told(t *testing.T, name string) (address string, end func()) {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	// An address of its own: nobody else gets the port when it is free again.
+	at := fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(250), rand.IntN(250), 1+rand.IntN(250))
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", at)
 	require.NoError(t, err)
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -26,8 +32,13 @@ func told(t *testing.T, name string) net.Listener {
 			c.Close()
 		}
 	}()
-	t.Cleanup(func() { l.Close() })
-	return l
+	end = func() {
+		l.Close()
+		// While somebody accepts, the socket is still open, and takes connections.
+		<-ended
+	}
+	t.Cleanup(end)
+	return l.Addr().String(), end
 }
 
 func ask(t *testing.T, at net.Addr) string {
@@ -44,21 +55,22 @@ func ask(t *testing.T, at net.Addr) string {
 // A gate that is gone costs nothing but the time to find that out.
 func TestGateUsesAnother(t *testing.T) {
 	t.Parallel()
-	one, two := told(t, "one"), told(t, "two")
+	one, endOne := told(t, "one")
+	two, endTwo := told(t, "two")
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	g := newGate([]string{one.Addr().String(), two.Addr().String()}, slog.New(slog.DiscardHandler))
+	g := newGate([]string{one, two}, slog.New(slog.DiscardHandler))
 	g.last.Store(0)
 	ended := make(chan error, 1)
 	go func() { ended <- g.serve(ctx, l) }()
 
 	require.Equal(t, "one:hello", ask(t, l.Addr()), "both directions, and half a connection")
-	one.Close()
+	endOne()
 	require.Equal(t, "two:hello", ask(t, l.Addr()))
 	require.EqualValues(t, 1, g.last.Load(), "the next connection does not wait for the one that is gone")
 	require.Equal(t, "two:hello", ask(t, l.Addr()))
-	two.Close()
+	endTwo()
 	require.Empty(t, ask(t, l.Addr()), "closed: there is no other way")
 	cancel()
 	require.NoError(t, <-ended)
