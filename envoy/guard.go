@@ -1,11 +1,9 @@
 package envoy
 
 import (
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	dynamicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/dynamic_modules/v3"
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
@@ -40,14 +38,4 @@ func (b *builder) guardRule(r plan.Rule) guard.Rule {
 		return guard.Rule{Signs: true, Header: header}
 	}
 	return guard.Rule{Header: header, Prefix: len(prefix)}
-}
-
-func removePrefix(prefix string) *mutationv3.HeaderMutation {
-	return removeOnMatch(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true})
-}
-
-func removeOnMatch(m *matcherv3.StringMatcher) *mutationv3.HeaderMutation {
-	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
-		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: m},
-	}}
 }

@@ -7,9 +7,8 @@ import (
 	"sync"
 )
 
-// A secret that is longer is looked for as it is and percent-encoded only: what an
-// agent has sent may get here if there is no credential, and to calculate with it
-// takes time.
+// A secret that is longer is looked for as it is and percent-encoded only: to
+// calculate with it takes time.
 const longSecret = 8 << 10
 
 // forms are the ways to write a secret.

@@ -27,6 +27,7 @@ static int run(stream s, const void *filter, int kind) {
 	size_t n = envoy_dynamic_module_callback_http_get_headers_size(s, kind);
 	// More than were announced are not looked at, so they are not let through.
 	if (n > most || !envoy_dynamic_module_callback_http_get_headers(s, kind, hs)) return refuse(s, kind);
+	// guard.Namespace and guard.Key.
 	envoy_dynamic_module_callback_http_get_metadata_string(s, of_route, (buffer){"postern", 7}, (buffer){"guard", 5}, &rule);
 	return filter == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
 }
