@@ -40,6 +40,8 @@ func TestProxyMachine(t *testing.T) {
 		"install": "#!/bin/sh\nfor last; do :; done\ncase \" $* \" in *' -d '*) mkdir -p \"$last\" ;; *) : >\"$last\" ;; esac\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700))
+		// Tests beside this one may make a socket: the umask is the whole process's.
+		require.NoError(t, os.Chmod(filepath.Join(dir, name), 0o700))
 	}
 	text := strings.NewReplacer("/etc/postern", dir, "/run/postern", dir+"/run", "-d -m 0700 -o 65532 -g 65532 /var/lib/postern", "-d "+dir+"/state").Replace(string(script))
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", text)
