@@ -1,14 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/engine/capture"
 	"github.com/postern/postern/graph"
@@ -108,21 +109,13 @@ func describe(out io.Writer, g *graph.Graph) error {
 	return nil
 }
 
-// writeGraph replaces the file by the graph, whole or not at all.
+// writeGraph replaces the file with the graph.
 func writeGraph(path string, g *graph.Graph) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".graph-*")
-	if err != nil {
-		return fmt.Errorf("write the plan's graph: %w", err)
-	}
-	defer os.RemoveAll(f.Name()) // if it was not renamed
-	if err := g.Encode(f); err != nil {
-		f.Close()
+	var encoded bytes.Buffer
+	if err := g.Encode(&encoded); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("write the plan's graph: %w", err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := atomicfile.Write(path, encoded.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("write the plan's graph: %w", err)
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/envoy"
 )
@@ -78,7 +79,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return fmt.Errorf("make node folder: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(c.Dir, "bootstrap.json"), boot, 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(c.Dir, "bootstrap.json"), boot, 0o600); err != nil {
 		return fmt.Errorf("write bootstrap: %w", err)
 	}
 	events, err := audit.NewWriter(c.Audit, c.ID)

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/pulumi/pulumi-go-provider/infer"
+
+	"github.com/postern/postern/atomicfile"
 )
 
 const (
@@ -68,10 +70,10 @@ func (*CertificateAuthority) Create(
 		return none, fmt.Errorf("make certificate authority: %w", err)
 	}
 	// The certificate last: whoever sees it finds its key.
-	if err := replaceFile(req.Inputs.key(), key, 0o600); err != nil {
+	if err := atomicfile.Write(req.Inputs.key(), key, 0o600); err != nil {
 		return none, fmt.Errorf("write the authority's key: %w", err)
 	}
-	if err := replaceFile(req.Inputs.cert(), cert, 0o644); err != nil {
+	if err := atomicfile.Write(req.Inputs.cert(), cert, 0o644); err != nil {
 		return none, fmt.Errorf("write the authority's certificate: %w", err)
 	}
 	state.Certificate = string(cert)
@@ -201,22 +203,4 @@ func fingerprint(certPEM []byte) (string, error) {
 	}
 	sum := sha256.Sum256(block.Bytes)
 	return hex.EncodeToString(sum[:]), nil
-}
-
-// replaceFile writes a new file with the mode and puts it in path's place, so
-// that nobody sees half of it, nor content under another file's mode.
-func replaceFile(path string, content []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // gone if all went well
-	if _, err := f.Write(content); err != nil {
-		f.Close()
-		return err
-	}
-	if err := errors.Join(f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

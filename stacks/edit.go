@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/plan"
 )
 
@@ -224,31 +225,8 @@ func replace(path string, old, new []byte) error {
 	if err != nil {
 		return fmt.Errorf("write stack file: %w", err)
 	}
-	if err := writeAtomic(real, new, info.Mode().Perm()); err != nil {
+	if err := atomicfile.Write(real, new, info.Mode().Perm()); err != nil {
 		return fmt.Errorf("write stack file %s: %w", path, err)
 	}
 	return nil
-}
-
-func writeAtomic(path string, data []byte, mode os.FileMode) error {
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // not there any more after the rename
-	_, err = tmp.Write(data)
-	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -23,6 +23,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/postern/postern/atomicfile"
 )
 
 // Waiting between attempts to have a certificate, twice as long each time.
@@ -310,23 +312,5 @@ func (m *Member) newKey(path string) error {
 		return fmt.Errorf("encode the node's key: %w", err)
 	}
 	m.key, m.keyPEM = key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return WriteFile(path, m.keyPEM, 0o600)
-}
-
-// WriteFile replaces the file whole, or not at all: whoever watches it never
-// sees half of it.
-func WriteFile(path string, content []byte, mode fs.FileMode) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // gone if all went well
-	_, err = tmp.Write(content)
-	if err := errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+	return atomicfile.Write(path, m.keyPEM, 0o600)
 }

@@ -84,7 +84,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		why   string
 	}{
 		{from: "plan", only: []string{}, why: "the plan is pure data that everybody shares; what it imports, everybody imports"},
-		{from: "stacks", only: []string{"plan"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
+		{from: "stacks", only: []string{"plan", "atomicfile"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
 		{from: "graph", only: []string{}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
 		{from: "cloud", only: []string{"plan", "audit", "graph"}, never: []string{"github.com/pulumi"}, why: "operators ask an account what there is; what should be there they have as data"},
 		{from: "xds", never: []string{"cloud"}, why: "the control plane reads its bundle and its secrets, and looks at nothing else in an account"},
@@ -95,13 +95,14 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "xds", never: []string{"sandbox"}, why: "the control plane does not know what runs behind a listener"},
 		{from: "xds", never: []string{"audit"}, why: "the control plane is not on the path of a request, and must work when the log does not"},
 		{from: "audit", only: []string{"plan"}, why: "events are read long after, and elsewhere than, the fleet that wrote them"},
-		{from: "svid", only: []string{}, why: "who a machine is does not depend on what it is served"},
+		{from: "svid", only: []string{"atomicfile"}, why: "who a machine is does not depend on what it is served"},
 		{from: "guard", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it runs in the process that holds the credentials, and reads what agents and upstreams wrote"},
 		{from: "cmd/libguard", only: []string{"guard"}, never: []string{"github.com", "golang.org"}, why: "it runs in the process that holds the credentials"},
-		{from: "node", only: []string{"plan", "audit", "envoy", "guard"}, why: "a node runs one Envoy and its log; what Envoy enforces comes over xDS, never from here"},
+		{from: "node", only: []string{"plan", "audit", "envoy", "guard", "atomicfile"}, why: "a node runs one Envoy and its log; what Envoy enforces comes over xDS, never from here"},
 		{from: "sandbox", only: []string{"plan"}, why: "half of it runs inside the agent's boundary: what it links is what an agent can attack"},
 		{from: "cmd/postern-sandbox", only: []string{"sandbox", "plan"}, why: "each command in a sandbox waits for it to start, and an agent can attack it"},
 		{from: "cmd/postern", never: []string{"xds/secret"}, why: "the operator's CLI handles no secret, and starts in milliseconds without the clouds' SDKs"},
+		{from: "atomicfile", only: []string{}, why: "everything that keeps state imports it"},
 		{from: "daemon", only: []string{}, why: "it is about processes, whatever they do"},
 	} {
 		t.Run(rule.from, func(t *testing.T) {

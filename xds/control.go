@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/svid"
@@ -263,7 +264,7 @@ func (c *Control) resume(ctx context.Context) error {
 			}
 		}
 		if !good.Killed.Includes(b.Killed) {
-			if err := writeState(c.killFile(), b.Sealed()); err != nil {
+			if err := atomicfile.Write(c.killFile(), b.Sealed(), 0o600); err != nil {
 				return err
 			}
 		}
@@ -457,35 +458,11 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// writeJSON is writeState of v's JSON.
+// writeJSON replaces the file with v's JSON.
 func writeJSON(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	return writeState(path, b)
-}
-
-// writeState replaces the file whole, or not at all.
-func writeState(path string, b []byte) error {
-	if err := stageState(path, b); err != nil {
-		return err
-	}
-	return commitState(path)
-}
-
-// stageState writes what the file is going to be beside it.
-func stageState(path string, b []byte) error {
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return fmt.Errorf("write control plane state: %w", err)
-	}
-	return nil
-}
-
-// commitState puts what was staged in the file's place.
-func commitState(path string) error {
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("write control plane state: %w", err)
-	}
-	return nil
+	return atomicfile.Write(path, b, 0o600)
 }

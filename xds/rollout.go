@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
@@ -96,22 +97,29 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		if err := c.serve(ctx, &stopped); err != nil {
 			return nil, err
 		}
-		if err := writeState(c.killFile(), b.Sealed()); err != nil {
+		if err := atomicfile.Write(c.killFile(), b.Sealed(), 0o600); err != nil {
 			return nil, err
 		}
 		before = &stopped
 	}
 	rolled := c.observe.rolling(ctx, start)
-	staged := make(chan error, 1)
-	go func() { staged <- stageState(c.goodFile(), b.Sealed()) }() // while the nodes work
+	var staged *atomicfile.Staged
+	stage := make(chan error, 1)
+	go func() { // while the nodes work
+		var err error
+		staged, err = atomicfile.Stage(c.goodFile(), b.Sealed(), 0o600)
+		stage <- err
+	}()
 	nodes, tried, err := c.roll(ctx, b, version, now)
 	rolled()
-	if failed := <-staged; err == nil {
+	switch failed := <-stage; {
+	case err == nil && failed == nil:
+		// Before the version counts: the store takes back what is not said to be live.
+		err = staged.Commit()
+	case failed == nil:
+		err = errors.Join(err, staged.Discard())
+	case err == nil:
 		err = failed
-	}
-	if err == nil {
-		// Before it counts: the store takes back what is not said to be live.
-		err = commitState(c.goodFile())
 	}
 	result := resultOf(err)
 	c.meter.published(result, time.Since(start))
@@ -146,7 +154,7 @@ func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version st
 	if err := c.serve(ctx, b); err != nil {
 		return nil, err
 	}
-	err := writeState(c.goodFile(), b.Sealed())
+	err := atomicfile.Write(c.goodFile(), b.Sealed(), 0o600)
 	if late := c.converge(ctx, version, nil); late != nil {
 		err = errors.Join(err, fmt.Errorf("%w; the others have it, and it stays", late))
 	}

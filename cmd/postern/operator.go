@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/bundle"
 )
 
@@ -41,7 +41,7 @@ authority that the control planes' reports are verified with. Run it again when 
 				return err
 			}
 			if store != "" {
-				if err := svid.WriteFile(home.StoreFile(), []byte(store+"\n"), 0o600); err != nil {
+				if err := atomicfile.Write(home.StoreFile(), []byte(store+"\n"), 0o600); err != nil {
 					return fmt.Errorf("keep where the store is: %w", err)
 				}
 			}
@@ -70,7 +70,7 @@ func trust(home stacks.Home, stack *stacks.Stack, own []byte) error {
 	if !bytes.Contains(trusted, bytes.TrimSpace(own)) {
 		trusted = append(trusted, own...)
 	}
-	if err := svid.WriteFile(home.Trusted(), trusted, 0o600); err != nil {
+	if err := atomicfile.Write(home.Trusted(), trusted, 0o600); err != nil {
 		return fmt.Errorf("write the operators' public keys: %w", err)
 	}
 	if stack.AWS.CA == "" {
@@ -79,7 +79,7 @@ func trust(home stacks.Home, stack *stacks.Stack, own []byte) error {
 	if err := os.MkdirAll(home.CADir(), 0o700); err != nil {
 		return fmt.Errorf("make state folder: %w", err)
 	}
-	if err := svid.WriteFile(home.CACert(), []byte(stack.AWS.CA), 0o644); err != nil {
+	if err := atomicfile.Write(home.CACert(), []byte(stack.AWS.CA), 0o644); err != nil {
 		return fmt.Errorf("write the authority's certificate: %w", err)
 	}
 	return nil

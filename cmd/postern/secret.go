@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -18,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/cloud/aws"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
@@ -157,7 +157,7 @@ func holds(value []byte, ref plan.Reference) error {
 func putSecret(ctx context.Context, w io.Writer, stack *stacks.Stack, name string, ref plan.Reference, value []byte) error {
 	switch ref.Source {
 	case plan.SourceFile:
-		if err := writeSecret(ref.Name, value); err != nil {
+		if err := atomicfile.Write(ref.Name, value, 0o600); err != nil {
 			return err
 		}
 		fmt.Fprintf(w, "%s: written to %s\n", name, ref.Name)
@@ -178,23 +178,6 @@ func putSecret(ctx context.Context, w io.Writer, stack *stacks.Stack, name strin
 		return nil
 	}
 	return fmt.Errorf("%s: its secret comes from %s: set it there, this is about files and AWS Secrets Manager", name, ref.Source)
-}
-
-// writeSecret replaces the file, 0600, whole or not at all.
-func writeSecret(path string, value []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".secret-*") // 0600
-	if err != nil {
-		return fmt.Errorf("write secret: %w", err)
-	}
-	defer os.RemoveAll(f.Name()) // if it was not renamed
-	_, err = f.Write(value)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write secret: %w", err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("write secret: %w", err)
-	}
-	return nil
 }
 
 func listSecrets(ctx context.Context, w io.Writer, stack *stacks.Stack) error {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/svid"
 )
@@ -31,7 +32,7 @@ func fromEnvironment(home stacks.Home, remote *remoteNodes) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("make state folder: %w", err)
 		}
-		if err := svid.WriteFile(path, b, 0o600); err != nil {
+		if err := atomicfile.Write(path, b, 0o600); err != nil {
 			return fmt.Errorf("write what %s says: %w", variable, err)
 		}
 		if err := os.Unsetenv(variable); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/kms"
 )
@@ -88,10 +89,10 @@ func (d fleetDir) init(stack string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := svid.WriteFile(d.key(), key, 0o600); err != nil {
+	if err := atomicfile.Write(d.key(), key, 0o600); err != nil {
 		return err
 	}
-	return svid.WriteFile(d.cert(), cert, 0o644)
+	return atomicfile.Write(d.cert(), cert, 0o644)
 }
 
 // makeAgents makes the authority that agents trust, with a key of its own. It
@@ -110,10 +111,10 @@ func (d fleetDir) makeAgents(stack string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := svid.WriteFile(key, private, 0o600); err != nil {
+	if err := atomicfile.Write(key, private, 0o600); err != nil {
 		return err
 	}
-	return svid.WriteFile(cert, public, 0o644)
+	return atomicfile.Write(cert, public, 0o644)
 }
 
 // initAgents makes the certificate that agents trust. It never replaces one:
@@ -134,7 +135,7 @@ func (d fleetDir) initAgents(stack, place string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return svid.WriteFile(path, cert, 0o644)
+	return atomicfile.Write(path, cert, 0o644)
 }
 
 func (d fleetDir) newToken(now time.Time) (token string, err error) {

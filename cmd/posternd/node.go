@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/node"
@@ -102,7 +103,7 @@ func (n *nodeFlags) runRemote(ctx context.Context, log *slog.Logger) error {
 			if err != nil {
 				return err
 			}
-			return svid.WriteFile(filepath.Join(n.dir, envoy.IdentityPath), b, 0o600)
+			return atomicfile.Write(filepath.Join(n.dir, envoy.IdentityPath), b, 0o600)
 		},
 	}
 	id, authority, err := member.Join(ctx)

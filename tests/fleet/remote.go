@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
+	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/svid"
@@ -135,7 +136,7 @@ func (r *Remote) Member(name, dir string, controls ...*Replica) *svid.Member {
 			if err != nil {
 				return err
 			}
-			return svid.WriteFile(filepath.Join(dir, envoy.IdentityPath), b, 0o600)
+			return atomicfile.Write(filepath.Join(dir, envoy.IdentityPath), b, 0o600)
 		},
 	}
 	for _, c := range controls {

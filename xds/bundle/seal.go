@@ -14,6 +14,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/postern/postern/atomicfile"
 )
 
 // The kinds of signed objects. They are part of what is signed, so that none
@@ -201,7 +203,7 @@ func MakeKey(keyFile, trustedFile string) (first bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("encode the operator's key: %w", err)
 		}
-		if err := replace(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
+		if err := atomicfile.Write(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 			return false, fmt.Errorf("write the operator's key: %w", err)
 		}
 	case err != nil:
@@ -215,7 +217,7 @@ func MakeKey(keyFile, trustedFile string) (first bool, err error) {
 		trusted = append(trusted, '\n')
 	}
 	trusted = append(trusted, public...)
-	if err := replace(trustedFile, trusted); err != nil {
+	if err := atomicfile.Write(trustedFile, trusted, 0o600); err != nil {
 		return false, fmt.Errorf("write the operators' public keys: %w", err)
 	}
 	return first, nil
@@ -236,18 +238,4 @@ func publicPEM(key ed25519.PrivateKey) ([]byte, error) {
 		return nil, fmt.Errorf("encode the operator's public key: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
-}
-
-// replace writes a file that only the user may read, whole or not at all.
-func replace(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // gone if all went well
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
