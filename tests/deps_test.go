@@ -104,6 +104,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "cmd/postern", never: []string{"xds/secret"}, why: "the operator's CLI handles no secret, and starts in milliseconds without the clouds' SDKs"},
 		{from: "atomicfile", only: []string{}, why: "everything that keeps state imports it"},
 		{from: "daemon", only: []string{}, why: "it is about processes, whatever they do"},
+		{from: "hostpath", only: []string{}, never: []string{"github.com"}, why: "every command asks it what it may trust: it trusts nobody itself"},
 	} {
 		t.Run(rule.from, func(t *testing.T) {
 			t.Parallel()

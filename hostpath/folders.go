@@ -1,0 +1,228 @@
+package hostpath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Folders are what agents may write on this machine, as of when [Registry.Folders] returned. It is for one command or
+// one look at a file, not to be kept: mounts change.
+type Folders struct {
+	list   []agentFolder
+	mounts mounts
+	// variable and user are those of this process: os.LookupEnv and os.Geteuid.
+	variable func(string) (string, bool)
+	user     int
+}
+
+// agentFolder is a folder of an agent, and where in the file systems its content is.
+type agentFolder struct {
+	folder
+	places []place
+}
+
+// WritableError says that an agent may write a file or some step of the way to it, or may have done so.
+type WritableError struct {
+	// Path is the file.
+	Path string
+	// Step is the folder, link or file on the way that is in Folder.
+	Step string
+	// Folder is the agent's.
+	Folder string
+	// Names is how many names (hard links) the file has, if that is why: one of them may be in Folder.
+	Names int
+}
+
+func (e *WritableError) Error() string {
+	where := e.Folder + ", where an agent may write"
+	switch {
+	case e.Names > 0:
+		return fmt.Sprintf("%s has %d names (hard links), and one may be in %s", e.Path, e.Names, where)
+	case within(e.Folder, e.Step) && e.Folder != e.Step:
+		return fmt.Sprintf("%s contains %s", e.Path, where)
+	case within(filepath.Clean(e.Path), e.Folder):
+		return fmt.Sprintf("%s is in %s", e.Path, where)
+	case within(e.Step, e.Folder):
+		return fmt.Sprintf("%s leads through %s, which is in %s", e.Path, e.Step, where)
+	}
+	return fmt.Sprintf("%s leads through %s, which is also in %s", e.Path, e.Step, where)
+}
+
+// Advice returns the command that copies the file to where no agent works. A copy, because a running agent keeps what
+// it has open, and a file that was moved keeps its other names.
+func (e *WritableError) Advice() string {
+	to := "/etc/postern"
+	if dir, err := os.UserConfigDir(); err == nil && os.Geteuid() != 0 {
+		to = filepath.Join(dir, "postern")
+	}
+	mode := "600"
+	if info, err := os.Stat(e.Path); err == nil && info.Mode()&0o111 != 0 {
+		mode = "700"
+	}
+	return fmt.Sprintf("install -D -m %s %s %s", mode, Quote(e.Path), Quote(filepath.Join(to, filepath.Base(e.Path))))
+}
+
+// Quote returns s as one word of a POSIX shell.
+func Quote(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:@,") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// Check returns a [*WritableError] if an agent may write the file at the absolute path, any folder on the way to it,
+// or any symbolic link on the way, by name, by identity or through a mount; or if the file has a further name that may
+// be in an agent's folder. What is not there yet is judged by the way to it. Other errors mean that the way could not
+// be looked at: the caller must not use the file then either.
+func (f *Folders) Check(path string) error {
+	w := &walk{}
+	defer w.close()
+	if err := f.walk(w, path, nil); err != nil {
+		return missing(err)
+	}
+	return f.otherNames(w, path)
+}
+
+// CheckFolder is Check for a folder in which nothing may be an agent's: no agent's folder may be below it either.
+func (f *Folders) CheckFolder(path string) error {
+	w := &walk{}
+	defer w.close()
+	if err := f.walk(w, path, nil); err != nil {
+		return missing(err)
+	}
+	last := w.last()
+	here, err := f.place(last)
+	if err != nil {
+		return err
+	}
+	for _, a := range f.list {
+		if within(a.path, last.path) || slices.ContainsFunc(a.places, func(p place) bool { return p.within(here) }) {
+			return &WritableError{Path: path, Step: last.path, Folder: a.path}
+		}
+	}
+	return nil
+}
+
+// missing makes an absent file good: the way to it was checked.
+func missing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Open opens the regular file at the absolute path for reading, if [Folders.Check] has nothing against it. The file
+// that is opened is the one that was checked, whatever is renamed in the meantime.
+func (f *Folders) Open(path string) (*os.File, error) {
+	w := &walk{}
+	defer w.close()
+	if err := f.walk(w, path, nil); err != nil {
+		return nil, err
+	}
+	if err := f.otherNames(w, path); err != nil {
+		return nil, err
+	}
+	return w.open(path)
+}
+
+// open opens the regular file at the end for reading.
+func (w *walk) open(path string) (*os.File, error) {
+	last := w.last()
+	if !last.is(unix.S_IFREG) {
+		return nil, &os.PathError{Op: "open", Path: path, Err: errors.New("it is not a regular file")}
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", last.fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// walk goes to path, and stops at the first step that is in an agent's folder or that see, if set, is against.
+func (f *Folders) walk(w *walk, path string, see func(*file) error) error {
+	w.see = func(step *file) error {
+		if err := f.judge(path, step); err != nil {
+			return err
+		}
+		if see != nil {
+			return see(step)
+		}
+		return nil
+	}
+	return w.to(path)
+}
+
+// judge says whether one step is in an agent's folder.
+func (f *Folders) judge(path string, step *file) error {
+	here, err := f.place(step)
+	if err != nil {
+		return err
+	}
+	for _, a := range f.list {
+		if within(step.path, a.path) || step.same(a.id) || slices.ContainsFunc(a.places, here.within) {
+			return &WritableError{Path: path, Step: step.path, Folder: a.path}
+		}
+	}
+	return nil
+}
+
+func (f *Folders) place(step *file) (place, error) {
+	here, ok := f.mounts.place(step.path, step.mount)
+	if !ok {
+		return here, fmt.Errorf("/proc/self/mountinfo does not say what %s is mounted from: run this again, and not in a chroot", step.path)
+	}
+	return here, nil
+}
+
+// otherNames says whether the regular file at the end of the walk may have a name in an agent's folder. Names beside
+// it are accounted for: their folder was on the way.
+func (f *Folders) otherNames(w *walk, path string) error {
+	last := w.last()
+	if !last.is(unix.S_IFREG) || last.links < 2 || len(w.at) < 2 {
+		return nil
+	}
+	here, err := f.place(last)
+	if err != nil {
+		return err
+	}
+	for _, a := range f.list {
+		if !slices.ContainsFunc(a.places, func(p place) bool { return p.device == here.device }) {
+			continue // a link cannot lead to another file system
+		}
+		if n, err := w.at[len(w.at)-2].names(last); err != nil || n < last.links {
+			return &WritableError{Path: path, Step: last.path, Folder: a.path, Names: int(last.links)}
+		}
+		return nil
+	}
+	return nil
+}
+
+// names counts the names that the folder f has for the file.
+func (f *file) names(of *file) (uint32, error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", f.fd))
+	if err != nil {
+		return 0, err
+	}
+	n := uint32(0)
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		child, err := f.child(e.Name())
+		if err != nil {
+			return 0, err
+		}
+		if child.device == of.device && child.inode == of.inode {
+			n++
+		}
+		unix.Close(child.fd)
+	}
+	return n, nil
+}

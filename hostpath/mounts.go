@@ -1,0 +1,96 @@
+package hostpath
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// place is a file by where it is in its file system. A folder that is mounted twice has two paths and one place.
+type place struct {
+	device string // major:minor, as in mountinfo
+	path   string // from the file system's root
+}
+
+func (p place) within(dir place) bool { return p.device == dir.device && within(p.path, dir.path) }
+
+// mount is a line of /proc/self/mountinfo.
+type mount struct {
+	id    uint64
+	root  place
+	point string
+}
+
+// mounts are what is mounted where, in the order of mounting.
+type mounts []mount
+
+func readMounts() (mounts, error) {
+	content, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("see what is mounted where: %w", err)
+	}
+	var all mounts
+	for line := range strings.Lines(string(content)) {
+		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue; see proc_pid_mountinfo(5)
+		words := strings.Fields(line)
+		if len(words) < 6 {
+			return nil, fmt.Errorf("see what is mounted where: /proc/self/mountinfo has a line of another form: %q", line)
+		}
+		id, err := strconv.ParseUint(words[0], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("see what is mounted where: /proc/self/mountinfo has a line of another form: %q", line)
+		}
+		all = append(all, mount{id, place{words[2], unescape(words[3])}, unescape(words[4])})
+	}
+	return all, nil
+}
+
+// unescape undoes the \040 of mountinfo.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// place returns where the file at the real path is, in the mount of that ID.
+func (m mounts) place(real string, id uint64) (place, bool) {
+	for _, mount := range m {
+		if mount.id == id && within(real, mount.point) {
+			return mount.at(real), true
+		}
+	}
+	return place{}, false
+}
+
+func (m mount) at(real string) place {
+	return place{m.root.device, path.Join(m.root.path, strings.TrimPrefix(real, m.point))}
+}
+
+// places returns where the folder at the real path is, and the places of all that is mounted in it.
+func (m mounts) places(real string) []place {
+	var around *mount
+	var all []place
+	for i := range m {
+		switch {
+		case within(real, m[i].point) && (around == nil || len(m[i].point) >= len(around.point)):
+			around = &m[i]
+		case within(m[i].point, real):
+			all = append(all, m[i].root)
+		}
+	}
+	if around != nil {
+		all = append(all, around.at(real))
+	}
+	return all
+}

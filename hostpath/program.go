@@ -1,0 +1,257 @@
+package hostpath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Owner says whose a program, and every folder and link on the way to it, may be. Nobody else may be able to write
+// any of them.
+type Owner int
+
+const (
+	// Root is for what makes the wall: nothing that a user installed.
+	Root Owner = iota
+	// User is for what the operator asks for by name: root's programs, and those of the calling user's own, such as
+	// in ~/.local/bin, ~/.nvm or a checkout.
+	User
+)
+
+// system are the folders that are searched after those of PATH.
+var system = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// Program returns the real path of the program of that name, which may be an absolute path. A name is searched in the
+// absolute folders of PATH and then in the system's own. What an agent may write (see [Folders.Check]), or somebody who
+// is not meant by owner, is passed over as if it were not there. A script's interpreter is judged in the same way.
+// Start the path that is returned: its folders stay what they were when they were checked.
+func (f *Folders) Program(name string, owner Owner) (string, error) {
+	path, _, err := f.find(name, owner, 0)
+	return path, err
+}
+
+// NotFoundError says that a program is not on this machine.
+type NotFoundError struct{ Name string }
+
+func (e *NotFoundError) Error() string { return e.Name + " is not installed here" }
+
+// maxScripts is how many interpreters may be scripts themselves.
+const maxScripts = 4
+
+// find returns the real path of the program of that name and what to start: that path or, of a script, the path of its
+// interpreter, its arguments and that path.
+func (f *Folders) find(name string, owner Owner, scripts int) (path string, argv []string, err error) {
+	if filepath.IsAbs(name) {
+		return f.program(name, owner, scripts)
+	}
+	if name == "" || strings.Contains(name, "/") {
+		return "", nil, fmt.Errorf("find program %q: write its absolute path", name)
+	}
+	var refused []error
+	for _, dir := range f.search() {
+		path, argv, err := f.program(filepath.Join(dir, name), owner, scripts)
+		switch {
+		case err == nil:
+			return path, argv, nil
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR):
+		case !slices.ContainsFunc(refused, func(e error) bool { return e.Error() == err.Error() }):
+			refused = append(refused, err)
+		}
+	}
+	if len(refused) > 0 {
+		return "", nil, fmt.Errorf("find program %s: none of them can be trusted: %w", name, errors.Join(refused...))
+	}
+	return "", nil, &NotFoundError{name}
+}
+
+// search returns the absolute folders of PATH, and the system's. In a relative one, whoever writes in the working folder
+// would decide.
+func (f *Folders) search() []string {
+	path, _ := f.variable("PATH")
+	var dirs []string
+	for _, dir := range append(filepath.SplitList(path), system...) {
+		if filepath.IsAbs(dir) && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// program is find for the absolute path of a program.
+func (f *Folders) program(path string, owner Owner, scripts int) (real string, argv []string, err error) {
+	w := &walk{}
+	defer w.close()
+	if err := f.walk(w, path, func(step *file) error { return owner.judge(step, f.user) }); err != nil {
+		return "", nil, err
+	}
+	last := w.last()
+	if !last.is(unix.S_IFREG) || last.mode&0o111 == 0 {
+		return "", nil, fmt.Errorf("%s is not a program", path)
+	}
+	// As an ordinary user, an agent cannot write root's file by any name.
+	if last.uid != 0 || f.user == 0 {
+		if err := f.otherNames(w, path); err != nil {
+			return "", nil, err
+		}
+	}
+	words, err := w.interpreter(path)
+	if err != nil {
+		return "", nil, err
+	}
+	if words == nil {
+		return last.path, []string{last.path}, nil
+	}
+	if scripts++; scripts > maxScripts {
+		return "", nil, fmt.Errorf("%s is a script of a script of a script", path)
+	}
+	_, argv, err = f.find(words[0], owner, scripts)
+	if err != nil {
+		return "", nil, fmt.Errorf("%s is a script: %w", path, err)
+	}
+	return last.path, slices.Concat(argv, words[1:], []string{last.path}), nil
+}
+
+// interpreter returns what the first line of the script at the end says is to run it, with env resolved, or nil if the
+// file is not a script.
+func (w *walk) interpreter(path string) ([]string, error) {
+	file, err := w.open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, nil // the kernel cannot read a script that its user cannot read
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	head := make([]byte, 256) // what the kernel reads
+	n, err := io.ReadFull(file, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	rest, script := strings.CutPrefix(line, "#!")
+	if !script {
+		return nil, nil
+	}
+	program, argument, _ := strings.Cut(strings.Trim(rest, " \t"), " ")
+	argument = strings.Trim(argument, " \t\r")
+	switch {
+	case !filepath.IsAbs(program):
+		return nil, fmt.Errorf("%s is a script whose first line names no absolute path", path)
+	case filepath.Base(program) != "env" && argument == "":
+		return []string{program}, nil
+	case filepath.Base(program) != "env":
+		return []string{program, argument}, nil
+	}
+	words := strings.Fields(strings.TrimPrefix(argument, "-S"))
+	if len(words) == 0 || strings.ContainsAny(words[0], "-=\\'\"$") {
+		return nil, fmt.Errorf("%s is a script whose first line does not name its interpreter", path)
+	}
+	return words, nil
+}
+
+// judge says whether somebody else may change the step of a way, for the user me.
+func (o Owner) judge(step *file, me int) error {
+	if step.uid != 0 && (o == Root || int(step.uid) != me) {
+		whose := "root"
+		if o == User && me != 0 {
+			whose += " or you"
+		}
+		return fmt.Errorf("%s belongs to user %d, not to %s", step.path, step.uid, whose)
+	}
+	open := step.mode & 0o022
+	if open&0o020 != 0 && private(step.uid, step.gid) {
+		open &^= 0o020
+	}
+	switch {
+	case step.is(unix.S_IFLNK) || open == 0:
+	case step.is(unix.S_IFDIR) && step.mode&unix.S_ISVTX != 0:
+		// As in /tmp, only its owner can rename an entry, and each step's owner is looked at.
+	default:
+		return fmt.Errorf("others may write %s: run `chmod go-w %s`", step.path, Quote(step.path))
+	}
+	return nil
+}
+
+// private reports whether the group is the user's own and has nobody else in it, as most distributions make one for
+// each user. What this machine's files do not say is not believed.
+func private(uid, gid uint32) bool {
+	owner, err := user.LookupId(strconv.Itoa(int(uid)))
+	if err != nil || owner.Gid != strconv.Itoa(int(gid)) {
+		return false
+	}
+	users, uerr := os.ReadFile("/etc/passwd")
+	groups, gerr := os.ReadFile("/etc/group")
+	if uerr != nil || gerr != nil {
+		return false
+	}
+	for line := range strings.Lines(string(users)) {
+		if w := strings.Split(strings.TrimSpace(line), ":"); len(w) > 3 && w[3] == owner.Gid && w[0] != owner.Username {
+			return false
+		}
+	}
+	for line := range strings.Lines(string(groups)) {
+		if w := strings.Split(strings.TrimSpace(line), ":"); len(w) > 3 && w[2] == owner.Gid {
+			return w[3] == "" || w[3] == owner.Username
+		}
+	}
+	return false
+}
+
+// Command returns the command that runs the program of that name (see [Folders.Program]) outside of every project: its
+// working folder is "/" and its environment is that of [Folders.Environ].
+func (f *Folders) Command(ctx context.Context, owner Owner, name string, args ...string) (*exec.Cmd, error) {
+	_, argv, err := f.find(name, owner, 0)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], args...)...)
+	if len(argv) == 1 {
+		cmd.Args[0] = name // programs with several names go by it
+	}
+	cmd.Dir, cmd.Env = "/", f.Environ()
+	return cmd, nil
+}
+
+// Environ returns an environment for a program of the host: PATH with the folders only that lead to nothing an agent or
+// another user may write, who the user is, the language, and those of the named variables that are set. No variable
+// gets in that makes a program load or start something, unless the caller names it.
+func (f *Folders) Environ(names ...string) []string {
+	env := []string{"PATH=" + f.path()}
+	if home, _ := f.variable("HOME"); filepath.IsAbs(home) && f.Check(home) == nil {
+		env = append(env, "HOME="+home)
+	}
+	for _, name := range append([]string{"USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ"}, names...) {
+		if value, ok := f.variable(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// path returns the folders that are searched for programs, without those that somebody else may write and those with a
+// link to what an agent may write.
+func (f *Folders) path() string {
+	return strings.Join(slices.DeleteFunc(f.search(), func(dir string) bool {
+		w := &walk{}
+		defer w.close()
+		if err := f.walk(w, dir, func(step *file) error { return User.judge(step, f.user) }); err != nil {
+			return true
+		}
+		entries, err := os.ReadDir(dir)
+		return err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+			var writable *WritableError
+			return e.Type() == fs.ModeSymlink && errors.As(f.Check(filepath.Join(dir, e.Name())), &writable) && writable.Names == 0
+		})
+	}), ":")
+}

@@ -1,0 +1,196 @@
+// Package hostpath decides which of this machine's paths, programs and files a command of ours may trust.
+//
+// An agent writes what it likes in its working folder, and folders outlive agents. So a path is trusted only if no
+// step of the way to its file is in a folder where an agent works or has worked. [Registry] remembers those folders,
+// [Folders.Check] walks a path and says which step is in one, [Folders.Open] opens exactly the file that was checked,
+// and [Folders.Program] finds the programs that may be started on the host.
+package hostpath
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// registryFile is the name of the registry in the folder of all stacks' state folders.
+const registryFile = "workdirs"
+
+// Registry is the list of the folders that are or were an agent's working folder. Its methods may be called by
+// several processes at once.
+type Registry struct{ file string }
+
+// In returns the registry in base, the folder that holds the state folders of all stacks.
+func In(base string) Registry { return Registry{filepath.Join(base, registryFile)} }
+
+// folder is one line of the registry: "device inode born path", where born is the folder's time of birth in
+// nanoseconds, 0 if its file system knows none, and the path is real, absolute and quoted as Go does.
+type folder struct {
+	path string
+	id   identity
+}
+
+func (f folder) line() string {
+	return fmt.Sprintf("%d %d %d %s\n", f.id.device, f.id.inode, f.id.born, strconv.QuoteToASCII(f.path))
+}
+
+func parseFolder(line string) (folder, error) {
+	var f folder
+	var quoted string
+	if _, err := fmt.Sscanf(line, "%d %d %d %q", &f.id.device, &f.id.inode, &f.id.born, &quoted); err != nil {
+		return f, err
+	}
+	if f.path = quoted; !filepath.IsAbs(f.path) || filepath.Clean(f.path) != f.path || f.line() != line+"\n" {
+		return f, errors.New("it is not a valid line")
+	}
+	return f, nil
+}
+
+// Record adds the folder dir to the registry, if it is not there yet, and returns when that is on disk. It must be
+// called before an agent gets dir.
+func (r Registry) Record(dir string) error {
+	f, err := identify(dir)
+	if err != nil {
+		return fmt.Errorf("record the agent's working folder %s: %w", dir, err)
+	}
+	if err := r.add(f); err != nil {
+		return fmt.Errorf("record the agent's working folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+// identify returns the real path of dir and who the folder is.
+func identify(dir string) (folder, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return folder{}, err
+	}
+	w := &walk{}
+	defer w.close()
+	if err := w.to(abs); err != nil {
+		return folder{}, err
+	}
+	last := w.last()
+	if !last.is(unix.S_IFDIR) {
+		return folder{}, errors.New("it is not a folder")
+	}
+	return folder{last.path, last.identity}, nil
+}
+
+func (r Registry) add(f folder) error {
+	if err := os.MkdirAll(filepath.Dir(r.file), 0o700); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(r.file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := lock(file, unix.LOCK_EX); err != nil {
+		return err
+	}
+	folders, whole, err := r.read(file)
+	if err != nil {
+		return err
+	}
+	for _, known := range folders {
+		if known == f {
+			return nil
+		}
+	}
+	// What follows the last whole line was never relied on.
+	if err := file.Truncate(whole); err != nil {
+		return err
+	}
+	if _, err := file.WriteAt([]byte(f.line()), whole); err != nil {
+		return err
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(r.file))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// read returns the folders in file, and where its last whole line ends.
+func (r Registry) read(file *os.File) (folders []folder, whole int64, err error) {
+	content, err := io.ReadAll(file)
+	if err != nil {
+		return nil, 0, err
+	}
+	for n := 1; ; n++ {
+		line, rest, complete := bytes.Cut(content, []byte("\n"))
+		if !complete {
+			return folders, whole, nil // cut short before an agent was started in it
+		}
+		f, err := parseFolder(string(line))
+		if err != nil {
+			return nil, 0, fmt.Errorf("%s:%d: this line of the list of agents' working folders is damaged, so no path can be trusted: "+
+				"correct the line by a backup, or delete it and never keep a secret or a program of yours in its folder", r.file, n)
+		}
+		folders = append(folders, f)
+		whole += int64(len(line)) + 1
+		content = rest
+	}
+}
+
+// Folders returns what agents may write at this moment: the folders of the registry, those that are given in
+// addition, and whatever is mounted in them. A registry that does not exist is empty; one that is damaged is an error.
+func (r Registry) Folders(more ...string) (*Folders, error) {
+	var folders []folder
+	file, err := os.OpenFile(r.file, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("read the list of agents' working folders: %w", err)
+	default:
+		defer file.Close()
+		if err := lock(file, unix.LOCK_SH); err != nil {
+			return nil, fmt.Errorf("read the list of agents' working folders: %w", err)
+		}
+		if folders, _, err = r.read(file); err != nil {
+			return nil, err
+		}
+	}
+	for _, dir := range more {
+		f, err := identify(dir)
+		if err != nil {
+			return nil, fmt.Errorf("look at %s: %w", dir, err)
+		}
+		folders = append(folders, f)
+	}
+	mounts, err := readMounts()
+	if err != nil {
+		return nil, err
+	}
+	all := &Folders{mounts: mounts, variable: os.LookupEnv, user: os.Geteuid()}
+	for _, f := range folders {
+		all.list = append(all.list, agentFolder{f, mounts.places(f.path)})
+	}
+	return all, nil
+}
+
+// lock takes the lock on file, which the kernel drops when file is closed.
+func lock(file *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(file.Fd()), how); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// within reports whether path is dir or below it. Both are clean and absolute.
+func within(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
