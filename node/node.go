@@ -61,7 +61,8 @@ type Config struct {
 	Modules string
 	// Monitor, if set, is told what happens; it is made for this Dir.
 	Monitor *Monitor
-	// Log takes the supervisor's own messages; Envoy's go to standard error.
+	// Log takes the supervisor's messages, and those of Envoy's that cannot hold
+	// anything of a request.
 	Log *slog.Logger
 }
 
@@ -92,9 +93,8 @@ func Run(ctx context.Context, c Config) (err error) {
 		events.Watch = c.Monitor.event
 	}
 	defer c.removeSockets()
-	// Envoy holds credentials in memory: it must not leave them in a core file.
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("forbid core files: %w", err)
+	if err := forbidCores(); err != nil {
+		return err
 	}
 	for backoff := minBackoff; ; {
 		started := time.Now()
@@ -119,6 +119,22 @@ func Run(ctx context.Context, c Config) (err error) {
 		}
 		backoff = min(backoff*2, maxBackoff)
 	}
+}
+
+// forbidCores keeps what Envoy holds in memory, credentials among it, out of core
+// files. A limit of 0 does not count where cores are piped to a program; a limit
+// of 1 does (core(5)). Who may not set 1 leaves all memory out of a core.
+func forbidCores() error {
+	if unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}) == nil {
+		return nil
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	if err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0); err != nil {
+		return fmt.Errorf("keep memory out of core files: %w", err)
+	}
+	return nil
 }
 
 func (c Config) checkModule() error {
@@ -154,12 +170,19 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 	}
 	defer writer.Close()
 
+	said := newOutput(c.Log)
+	says, saying, err := os.Pipe()
+	if err != nil {
+		return "", fmt.Errorf("make the pipe of Envoy's output: %w", err)
+	}
+	defer says.Close()
+	defer saying.Close()
 	cmd := exec.Command(c.Envoy, //nolint:noctx // ended by signal below, so that it can end by itself
 		"--config-path", "bootstrap.json",
 		// One worker for each node: a stack grows by proxies.count.
 		"--concurrency", "1",
 		"--disable-hot-restart",
-		"--log-level", "warning",
+		"--log-level", "warning", "--log-format", said.format(),
 		// Warns of one protobuf message, which the address filter needs, on every update.
 		"--component-log-level", "misc:error",
 		// What lets an event be up to this old is what `audit -f` waits for.
@@ -170,7 +193,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 	cmd.Dir = c.Dir
 	// Nothing else: the supervisor's may hold what is none of Envoy's business.
 	cmd.Env = []string{"ENVOY_DYNAMIC_MODULES_SEARCH_PATH=" + c.Modules}
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.Stdout, cmd.Stderr = saying, saying
 	// Envoy dies with its supervisor; its own group keeps a terminal's ^C away.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 
@@ -184,7 +207,12 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 		c.Monitor.starts.Inc()
 	}
 	c.Log.Info("envoy started", "pid", cmd.Process.Pid)
-	copied, ended := make(chan error, 1), make(chan struct{})
+	_ = saying.Close() // Envoy's own ends with it
+	copied, ended, silent := make(chan error, 1), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(silent)
+		said.copy(says)
+	}()
 	go func() { copied <- events.Copy(reader) }()
 	go func() {
 		defer close(ended)
@@ -206,6 +234,9 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 	if failed == nil {
 		failed = <-copied
 	}
+	// Whatever Envoy may have left running does not keep the node waiting.
+	_ = says.SetReadDeadline(time.Now().Add(stopGrace))
+	<-silent
 	return cmd.ProcessState.String(), failed
 }
 

@@ -217,9 +217,14 @@ func AgentClient(ca *CA, dial func(context.Context, string, string) (net.Conn, e
 }
 
 func (f *Fleet) Dial(nodeID, agent string) func(context.Context, string, string) (net.Conn, error) {
+	return DialPath(filepath.Join(f.Home.NodeDir(nodeID), envoy.AgentSocket(agent)))
+}
+
+// DialPath connects to the Unix socket, whatever address is asked for.
+func DialPath(path string) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(f.Home.NodeDir(nodeID), envoy.AgentSocket(agent)))
+		return d.DialContext(ctx, "unix", path)
 	}
 }
 
@@ -421,10 +426,7 @@ func (f *Fleet) Secret(name, value string) string {
 // Admin reads a page of a node's admin interface.
 func (f *Fleet) Admin(nodeID, page string) string {
 	f.t.Helper()
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(f.Home.NodeDir(nodeID), "admin.sock"))
-	}}}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: DialPath(filepath.Join(f.Home.NodeDir(nodeID), envoy.AdminSocket))}}
 	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, "http://admin"+page, nil)
 	require.NoError(f.t, err)
 	resp, err := c.Do(req)
