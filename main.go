@@ -12,12 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -36,16 +34,24 @@ func main() {
 	still.Restore()
 	if os.Getenv("PULUMI_MONITOR") != "" { // the engine runs us
 		pulumi.Run(func(ctx *pulumi.Context) error {
-			stack, err := stacks.Load(stackFile(ctx.Stack()))
+			file, err := stacks.Find(ctx.Stack())
+			if err != nil {
+				return err
+			}
+			stack, err := file.Load()
+			if err != nil {
+				return err
+			}
+			home, err := claim(ctx, file)
 			if err != nil {
 				return err
 			}
 			if stack.AWS != nil && !ctx.DryRun() {
-				if err := keepGraph(stack); err != nil {
+				if err := keepGraph(stack, home); err != nil {
 					return err
 				}
 			}
-			return declare(ctx, stack)
+			return declare(ctx, stack, home)
 		})
 		return
 	}
@@ -59,17 +65,18 @@ func main() {
 	}
 }
 
-// stackFile is where the stack of that name is described.
-func stackFile(name string) string { return filepath.Join("stacks", name+".yaml") }
+// claim returns the stack's state folder, which `pulumi up` makes.
+func claim(ctx *pulumi.Context, file *stacks.File) (stacks.Home, error) {
+	if ctx.DryRun() {
+		return file.Home()
+	}
+	return file.Claim()
+}
 
 // declare is the program: the resources of the stack.
-func declare(ctx *pulumi.Context, stack *stacks.Stack) error {
+func declare(ctx *pulumi.Context, stack *stacks.Stack, home stacks.Home) error {
 	if stack.AWS != nil {
 		return declareAWS(ctx, stack)
-	}
-	home, err := stacks.HomeOf(stack.Path)
-	if err != nil {
-		return err
 	}
 	daemon, module, err := findPosternd()
 	if err != nil {
@@ -187,8 +194,9 @@ type driver struct {
 	offline              bool
 	graph                string // the file for an offline preview's graph
 	out                  io.Writer
+	file                 *stacks.File
 	home                 stacks.Home
-	scratch              bool // nothing may be left behind
+	scratch              bool // a preview: nothing may be left behind
 	cloud                bool // the stack is not on this machine
 }
 
@@ -247,30 +255,32 @@ func (d *driver) destroy(ctx context.Context) error {
 
 // drive loads the stack file, all of it or nothing, before the engine starts.
 func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine, context.Context) (*engine.Summary, error)) error {
+	d.scratch = scratch
 	stack, err := d.load() //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
 	if err != nil {
 		return err
 	}
-	if stack.Target == stacks.TargetLocal {
+	d.cloud = stack.Target != stacks.TargetLocal
+	if !d.cloud {
 		if err := d.checkMachine(); err != nil {
 			return err
 		}
 	}
-	d.scratch, d.cloud = scratch, stack.Target != stacks.TargetLocal
-	return d.run(ctx, func(ctx *pulumi.Context) error { return declare(ctx, stack) }, op)
+	if !scratch {
+		if d.home, err = d.file.Claim(); err != nil {
+			return err
+		}
+	}
+	return d.run(ctx, func(ctx *pulumi.Context) error { return declare(ctx, stack, d.home) }, op)
 }
 
 // load reads the stack file, all of it or nothing.
 func (d *driver) load() (*stacks.Stack, error) {
-	if err := d.find(); err != nil {
+	// A state folder that does not say whose it is any more says so after the next up.
+	if err := d.find(); err != nil && (d.scratch || !errors.Is(err, stacks.ErrUnclaimed)) {
 		return nil, err
 	}
-	stack, err := stacks.Load(stackFile(d.name))
-	if errors.Is(err, fs.ErrNotExist) {
-		there, _ := filepath.Glob(stackFile("*"))
-		return nil, fmt.Errorf("there is no %s in this folder; there is: %s", stackFile(d.name), strings.Join(there, ", "))
-	}
-	return stack, err
+	return d.file.Load()
 }
 
 // checkMachine says what is missing on this machine: better now than by the engine.
@@ -285,11 +295,21 @@ func (d *driver) checkMachine() error {
 	return err
 }
 
-func (d *driver) find() (err error) {
-	if filepath.Base(d.name) != d.name || d.name == "." {
-		return fmt.Errorf("%q is no stack: name one, such as local for %s", d.name, stackFile("local"))
+// find finds the stack file and its state folder. What is up may outlive its file.
+func (d *driver) find() error {
+	file, err := stacks.Find(d.name)
+	var none *stacks.NotFoundError
+	if errors.As(err, &none) {
+		file, err = stacks.Open(filepath.Join("stacks", d.name+".yaml"))
 	}
-	d.home, err = stacks.HomeOf(stackFile(d.name))
+	if err != nil {
+		return err
+	}
+	if file.Above {
+		fmt.Fprintf(os.Stderr, "stack file: %s\n", file.Real)
+	}
+	d.file = file
+	d.home, err = file.Home()
 	return err
 }
 

@@ -26,7 +26,7 @@ func (d *driver) previewOffline(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := captured(stack)
+	result, err := captured(stack, d.home)
 	if err != nil {
 		return err
 	}
@@ -53,21 +53,17 @@ func (d *driver) previewOffline(ctx context.Context) error {
 }
 
 // captured is what the program of the stack declares.
-func captured(stack *stacks.Stack) (*capture.Result, error) {
+func captured(stack *stacks.Stack, home stacks.Home) (*capture.Result, error) {
 	opts := capture.Options{Project: engine.Project, Stack: stack.Name}
 	if stack.AWS != nil {
 		opts.Region, opts.Account = stack.AWS.Region, stack.AWS.Account
 	}
-	return capture.Run(func(ctx *pulumi.Context) error { return declare(ctx, stack) }, opts)
+	return capture.Run(func(ctx *pulumi.Context) error { return declare(ctx, stack, home) }, opts)
 }
 
 // keepGraph keeps what an `up` is about to make, for `postern drift`.
-func keepGraph(stack *stacks.Stack) error {
-	home, err := stacks.HomeOf(stack.Path)
-	if err != nil {
-		return err
-	}
-	result, err := captured(stack)
+func keepGraph(stack *stacks.Stack, home stacks.Home) error {
+	result, err := captured(stack, home)
 	if err != nil {
 		return err
 	}

@@ -352,11 +352,11 @@ func RemoveHome(ctx context.Context, home stacks.Home, audit bool) error {
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", home.Root, err)
 	}
-	kept := false
+	_, err = os.Stat(home.AuditDir())
+	kept := err == nil && !audit
 	for _, entry := range entries {
 		path := filepath.Join(home.Root, entry.Name())
-		if path == home.AuditDir() && !audit {
-			kept = true
+		if kept && (path == home.AuditDir() || path == home.RecordFile()) {
 			continue
 		}
 		if err := os.RemoveAll(path); err != nil {

@@ -1,18 +1,13 @@
 package stacks
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/plan"
 )
 
@@ -71,25 +66,30 @@ type RevokeRequest struct {
 
 // Edit is a change to a stack file that was not written yet.
 type Edit struct {
-	Path          string
-	Before, After []byte
+	*File
+	After []byte
 	// Old and Plan are what the file compiles to before and after.
 	Old, Plan *plan.Plan
+
+	stack *Stack
 }
+
+// Source is [Stack.Source] of the file as it would be.
+func (e *Edit) Source(ruleID string) string { return e.stack.Source(ruleID) }
 
 // Changes is what the edit means.
 func (e *Edit) Changes() []plan.Change { return plan.Diff(e.Old, e.Plan) }
 
-// Allow plans an edit of the stack file at path that lets an agent reach
+// Allow plans an edit of the stack file that lets an agent reach
 // hosts. A destination that says the same is reused; a new one is named after
 // its host. What is allowed already changes nothing. Everything but the
 // inserted text stays as it is, byte for byte.
-func Allow(path string, r AllowRequest) (*Edit, error) {
+func (f *File) Allow(r AllowRequest) (*Edit, error) {
 	rule, err := r.rule()
 	if err != nil {
 		return nil, err
 	}
-	return edit(path, r.Agent, func(e *editor) error {
+	return f.edit(r.Agent, func(e *editor) error {
 		for _, hp := range r.Hosts {
 			rule := *rule
 			rule.Host, rule.Port = hp.Host, hp.Port
@@ -140,8 +140,8 @@ func (r *AllowRequest) rule() (*plan.Rule, error) {
 // Revoke plans an edit that takes hosts off an agent's allow list, with every
 // rule for them. Destinations that are named after such a host, as Allow names
 // them, go when no agent uses them any more.
-func Revoke(path string, r RevokeRequest) (*Edit, error) {
-	return edit(path, r.Agent, func(e *editor) error {
+func (f *File) Revoke(r RevokeRequest) (*Edit, error) {
+	return f.edit(r.Agent, func(e *editor) error {
 		for _, hp := range r.Hosts {
 			if err := e.revoke(hp); err != nil {
 				return err
@@ -156,15 +156,14 @@ func Revoke(path string, r RevokeRequest) (*Edit, error) {
 	})
 }
 
-// edit loads the file, has change rewrite it, and accepts the result only if
+// edit compiles the file, has change rewrite it, and accepts the result only if
 // it compiles to a plan that differs in the way that is expected.
-func edit(path, agent string, change func(*editor) error, expected func(plan.Change) bool) (*Edit, error) {
-	before, err := readFile(path)
-	if err != nil {
-		return nil, err
+func (f *File) edit(agent string, change func(*editor) error, expected func(plan.Change) bool) (*Edit, error) {
+	if f.err != nil {
+		return nil, fmt.Errorf("read stack file: %w", f.err)
 	}
 	clients := newClientCache(ClientHosts)
-	stack, err := parse(path, before, clients)
+	stack, err := f.parse(f.data, clients)
 	if err != nil {
 		return nil, err
 	}
@@ -173,60 +172,25 @@ func edit(path, agent string, change func(*editor) error, expected func(plan.Cha
 		for _, a := range stack.Plan.Agents {
 			names = append(names, a.Name)
 		}
-		return nil, fmt.Errorf("%s: there is no agent %q; %s", path, agent, nearest(agent, names))
+		return nil, fmt.Errorf("%s: there is no agent %q; %s", f.Path, agent, nearest(agent, names))
 	}
-	e := &editor{path: path, agent: agent, data: before, stack: stack, clients: clients}
+	e := &editor{file: f, agent: agent, data: f.data, stack: stack, clients: clients}
 	if err := change(e); err != nil {
 		return nil, err
 	}
-	out := &Edit{Path: path, Before: before, After: e.data, Old: stack.Plan, Plan: e.stack.Plan}
+	out := &Edit{File: f, After: e.data, Old: stack.Plan, Plan: e.stack.Plan, stack: e.stack}
 	for _, c := range out.Changes() {
 		if !expected(c) {
-			return nil, fmt.Errorf("edit %s: the result would also change this: %s; edit it by hand, then run `postern push`", path, c)
+			return nil, fmt.Errorf("edit %s: the result would also change this: %s; edit it by hand, then run `postern push`", f.Path, c)
 		}
 	}
 	return out, nil
 }
 
-// ErrChanged means that somebody else changed the stack file meanwhile.
-var ErrChanged = errors.New("the file was changed meanwhile")
-
 // Write replaces the file, whole or not at all, and keeps its mode. If the file
 // is not any more what the edit began with, it is left alone: [ErrChanged].
-func (e *Edit) Write() error { return replace(e.Path, e.Before, e.After) }
+func (e *Edit) Write() error { return e.replace(e.data, e.After) }
 
 // Restore takes a written edit back. If the file was changed since, it is left
 // alone: [ErrChanged].
-func (e *Edit) Restore() error { return replace(e.Path, e.After, e.Before) }
-
-func replace(path string, old, new []byte) error {
-	real, err := filepath.EvalSymlinks(path) // a rename would replace the link
-	if err != nil {
-		return fmt.Errorf("write stack file: %w", err)
-	}
-	f, err := os.Open(real)
-	if err != nil {
-		return fmt.Errorf("write stack file: %w", err)
-	}
-	defer f.Close()
-	// Held until the file is replaced: of two edits at once, the second then
-	// finds another content.
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		return fmt.Errorf("lock stack file %s: %w", path, err)
-	}
-	now, err := os.ReadFile(real)
-	if err != nil {
-		return fmt.Errorf("write stack file: %w", err)
-	}
-	if !bytes.Equal(now, old) {
-		return fmt.Errorf("write stack file %s: %w", path, ErrChanged)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("write stack file: %w", err)
-	}
-	if err := atomicfile.Write(real, new, info.Mode().Perm()); err != nil {
-		return fmt.Errorf("write stack file %s: %w", path, err)
-	}
-	return nil
-}
+func (e *Edit) Restore() error { return e.replace(e.After, e.data) }

@@ -58,9 +58,9 @@ func TestEdit(t *testing.T) {
 			got := map[string]string{}
 			var e *Edit
 			if request.Allow != "" {
-				e, err = Allow(path, AllowRequest{Agent: request.Agent, Hosts: hosts(t, request.Allow), Methods: request.Methods, Paths: request.Paths})
+				e, err = opened(t, path).Allow(AllowRequest{Agent: request.Agent, Hosts: hosts(t, request.Allow), Methods: request.Methods, Paths: request.Paths})
 			} else {
-				e, err = Revoke(path, RevokeRequest{Agent: request.Agent, Hosts: hosts(t, request.Revoke)})
+				e, err = opened(t, path).Revoke(RevokeRequest{Agent: request.Agent, Hosts: hosts(t, request.Revoke)})
 			}
 			if err != nil {
 				require.Nil(t, e)
@@ -123,7 +123,7 @@ func TestRevokeUndoesAllow(t *testing.T) {
 		if rapid.Bool().Draw(t, "narrow") {
 			r.Methods, r.Paths = []string{"get", "POST"}, []string{"/v1/**", "/a/*"}
 		}
-		e, err := Allow(path, r)
+		e, err := opened(t, path).Allow(r)
 		require.NoError(t, err, "%s", before)
 		require.NoError(t, e.Write())
 		require.NotEqual(t, before, string(e.After))
@@ -131,11 +131,11 @@ func TestRevokeUndoesAllow(t *testing.T) {
 			d := e.Plan.Decide(plan.Request{Agent: "a", Scheme: "https", Host: strings.Replace(hp.Host, "*", "some", 1), Port: hp.Port, Method: "GET", Path: "/v1/x"})
 			require.True(t, d.Allow, "%s", e.After)
 		}
-		again, err := Allow(path, r)
+		again, err := opened(t, path).Allow(r)
 		require.NoError(t, err)
 		require.Equal(t, string(e.After), string(again.After), "twice is once")
 
-		back, err := Revoke(path, RevokeRequest{Agent: "a", Hosts: r.Hosts})
+		back, err := opened(t, path).Revoke(RevokeRequest{Agent: "a", Hosts: r.Hosts})
 		require.NoError(t, err, "%s", e.After)
 		require.Equal(t, before, string(back.After), "after allow:\n%s", e.After)
 		require.NoError(t, back.Write())
@@ -203,7 +203,7 @@ func TestWriteKeepsModeAndLink(t *testing.T) {
 	require.NoError(t, os.WriteFile(real, []byte(minimal), 0o600))
 	require.NoError(t, os.Chmod(real, 0o640))
 	require.NoError(t, os.Symlink("real.yaml", link))
-	e, err := Allow(link, AllowRequest{Agent: "a", Hosts: []HostPort{{"h.test", 443}}})
+	e, err := opened(t, link).Allow(AllowRequest{Agent: "a", Hosts: []HostPort{{"h.test", 443}}})
 	require.NoError(t, err)
 	require.NoError(t, e.Write())
 	info, err := os.Stat(real)
@@ -224,13 +224,19 @@ func TestWriteKeepsModeAndLink(t *testing.T) {
 	require.Equal(t, minimal, string(data))
 }
 
+func opened(t require.TestingT, path string) *File {
+	f, err := Open(path)
+	require.NoError(t, err)
+	return f
+}
+
 const minimal = "version: 1\ntarget: local\nagents:\n  a: {allow: []}\n"
 
 func TestWriteRefusesAFileThatChanged(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s.yaml")
 	write(t, path, minimal)
-	e, err := Allow(path, AllowRequest{Agent: "a", Hosts: []HostPort{{"h.test", 443}}})
+	e, err := opened(t, path).Allow(AllowRequest{Agent: "a", Hosts: []HostPort{{"h.test", 443}}})
 	require.NoError(t, err)
 	write(t, path, minimal+"# mine\n")
 	require.ErrorIs(t, e.Write(), ErrChanged)
@@ -258,14 +264,14 @@ func FuzzLoad(f *testing.F) {
 	}
 	path := filepath.Join(f.TempDir(), "fuzz.yaml")
 	f.Fuzz(func(t *testing.T, data []byte) {
-		stack, err := parse(path, data, fakeClients())
+		stack, err := (&File{Path: path, Real: path}).parse(data, fakeClients())
 		if err != nil {
 			require.Nil(t, stack)
 			return
 		}
 		one, err := stack.Plan.Encode()
 		require.NoError(t, err)
-		again, err := parse(path, bytes.Clone(data), fakeClients())
+		again, err := (&File{Path: path, Real: path}).parse(bytes.Clone(data), fakeClients())
 		require.NoError(t, err)
 		two, err := again.Plan.Encode()
 		require.NoError(t, err)
@@ -297,7 +303,7 @@ const fuzzHost = "edited.fuzz-test.example"
 func editBack(t *testing.T, path string, data []byte, stack *Stack, agent string) {
 	t.Helper()
 	before := stack.Plan
-	e := &editor{path: path, agent: agent, data: data, stack: stack, clients: fakeClients()}
+	e := &editor{file: &File{Path: path, Real: path}, agent: agent, data: data, stack: stack, clients: fakeClients()}
 	err := e.allow(&plan.Rule{Host: fuzzHost, Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/**"}})
 	if err != nil {
 		return

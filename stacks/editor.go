@@ -15,21 +15,22 @@ import (
 // leaves a file that loads. The tree is parsed anew after every step, so that
 // positions are never those of an older text.
 type editor struct {
-	path, agent string
-	data        []byte
-	stack       *Stack
-	clients     *clientCache
+	file    *File
+	agent   string
+	data    []byte
+	stack   *Stack
+	clients *clientCache
 }
 
 // splice replaces the bytes from start to end.
 func (e *editor) splice(start, end int, text string) error {
 	if start < 0 || end < start || end > len(e.data) {
-		return fmt.Errorf("edit %s: a position is outside of the file", e.path)
+		return fmt.Errorf("edit %s: a position is outside of the file", e.file.Path)
 	}
 	data := slices.Concat(e.data[:start], []byte(text), e.data[end:])
-	stack, err := parse(e.path, data, e.clients)
+	stack, err := e.file.parse(data, e.clients)
 	if err != nil {
-		return &loadError{e.path, err}
+		return &loadError{e.file.Path, err}
 	}
 	e.data, e.stack = data, stack
 	return nil
@@ -43,7 +44,7 @@ func (e *editor) allow(rule *plan.Rule) error {
 				continue
 			}
 			if r.Deny && !partial(&r) && r.Expires == "" {
-				return fmt.Errorf("%s: rule %s in line %d denies everything at %s, whatever else is allowed: take it away by hand first", e.path, r.ID, e.stack.origins[r.ID].at.line, rule.Host)
+				return fmt.Errorf("%s: rule %s in line %d denies everything at %s, whatever else is allowed: take it away by hand first", e.file.Path, r.ID, e.stack.origins[r.ID].at.line, rule.Host)
 			}
 			if !r.Deny && r.Host == rule.Host { // all rules for one place have the same
 				rule.Limits = r.Limits
@@ -153,7 +154,7 @@ func (e *editor) addAllowed(name string) error {
 	line := e.line(last.line)
 	m := blockItem.FindStringSubmatch(line)
 	if m == nil || lastLine(last) != last.line {
-		return fmt.Errorf("edit %s: line %d is not a plain list item", e.path, last.line)
+		return fmt.Errorf("edit %s: line %d is not a plain list item", e.file.Path, last.line)
 	}
 	return e.insertLines(last.line, m[1]+scalar(name))
 }
@@ -179,10 +180,10 @@ func (e *editor) revoke(hp HostPort) error {
 		}
 	}
 	if other := e.elsewhere(hp); other != "" {
-		return fmt.Errorf("%s: agent %s reaches %s by %s", e.path, e.agent, hp, other)
+		return fmt.Errorf("%s: agent %s reaches %s by %s", e.file.Path, e.agent, hp, other)
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("%s: agent %s is not allowed anything at %s; `postern effective --agent %s` shows what it is", e.path, e.agent, hp, e.agent)
+		return fmt.Errorf("%s: agent %s is not allowed anything at %s; `postern effective --agent %s` shows what it is", e.file.Path, e.agent, hp, e.agent)
 	}
 	for _, name := range names {
 		err := e.removeAllowed(name)
@@ -231,7 +232,7 @@ func (e *editor) removeAllowed(name string) error {
 		return e.removeFlow(before, item, item, after)
 	}
 	if !blockItem.MatchString(e.line(item.line)) || lastLine(item) != item.line {
-		return fmt.Errorf("edit %s: line %d is not a plain list item", e.path, item.line)
+		return fmt.Errorf("edit %s: line %d is not a plain list item", e.file.Path, item.line)
 	}
 	if len(n.items) > 1 {
 		start, end := e.lines(item.line, item.line)
@@ -255,7 +256,7 @@ func (e *editor) removeDestination(name string) error {
 		return e.removeFlow(before, f.key, f.value, after)
 	}
 	if strings.TrimSpace(e.line(f.key.line)[:f.key.col-1]) != "" {
-		return fmt.Errorf("edit %s: line %d has more than the destination", e.path, f.key.line)
+		return fmt.Errorf("edit %s: line %d has more than the destination", e.file.Path, f.key.line)
 	}
 	last := max(f.key.line, lastLine(f.value))
 	if len(n.fields) > 1 {
@@ -311,11 +312,11 @@ func (e *editor) removeLast(parent *node, key, empty string, first, last int) er
 	}
 	colon := strings.Index(line[at.col-1:], ":")
 	if colon < 0 {
-		return fmt.Errorf("edit %s: line %d is not a plain key", e.path, at.line)
+		return fmt.Errorf("edit %s: line %d is not a plain key", e.file.Path, at.line)
 	}
 	keyEnd := e.offset(at.line, at.col) + colon + 1
 	if keyEnd > start {
-		return fmt.Errorf("edit %s: line %d is not a plain key", e.path, at.line)
+		return fmt.Errorf("edit %s: line %d is not a plain key", e.file.Path, at.line)
 	}
 	return e.splice(keyEnd, end, " "+empty+string(e.data[keyEnd:start]))
 }

@@ -2,17 +2,23 @@ package stacks
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/postern/postern/atomicfile"
 )
 
 // Home is the private state folder of one stack of one checkout. Two
 // checkouts, or two stacks, never share one.
 //
+//	stack.json             whose it is: the stack's name, and its file
 //	pulumi/                the engine's own state (backend, home)
 //	ca/ca.pem ca/ca.key    the certificate authority (key 0600)
 //	operator/              the key that signs what is published (ed25519, 0600), and those that are trusted (trusted.pem)
@@ -20,23 +26,17 @@ import (
 //	control/               the control plane: control.sock (operators), xds.sock (nodes), log, what it must remember
 //	nodes/<id>/            one node: bootstrap, admin.sock, log, agents/<agent>/proxy.sock
 //	graph.json             what was brought up last in a cloud
-//	audit/<id>.jsonl       the events of one node; outlives destroy
-type Home struct{ Root string }
+//	audit/<id>.jsonl       the events of one node; outlives destroy, as stack.json does
+type Home struct {
+	Root string
+	// name is set if the stack file is known.
+	name string
+}
 
-// hashLength is how many hexadecimal digits tell the folders of two checkouts.
-const hashLength = 8
-
-// HomeOf is the state folder of the stack file at path:
-// $POSTERN_HOME/<stack>-<hash of the file's absolute path>, or the same below
-// $XDG_STATE_HOME/postern, or below ~/.local/state/postern. It creates nothing.
-func HomeOf(path string) (Home, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return Home{}, fmt.Errorf("find state folder of %s: %w", path, err)
-	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = real
-	}
+// StateFolder is where the state folders of all of the user's stacks are:
+// $POSTERN_HOME, or $XDG_STATE_HOME/postern, or ~/.local/state/postern. It is
+// absolute.
+func StateFolder() (string, error) {
 	base := os.Getenv("POSTERN_HOME")
 	if base == "" {
 		if xdg := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(xdg) {
@@ -44,23 +44,164 @@ func HomeOf(path string) (Home, error) {
 		} else {
 			home, err := os.UserHomeDir()
 			if err != nil {
-				return Home{}, fmt.Errorf("find state folder of %s: %w; set POSTERN_HOME", path, err)
+				return "", fmt.Errorf("find the state folder: %w; set POSTERN_HOME", err)
 			}
 			base = filepath.Join(home, ".local", "state", "postern")
 		}
 	}
-	if base, err = filepath.Abs(base); err != nil {
-		return Home{}, fmt.Errorf("find state folder of %s: %w", path, err)
+	base, err := filepath.Abs(base)
+	if err != nil {
+		return "", fmt.Errorf("find the state folder: %w", err)
 	}
-	sum := sha256.Sum256([]byte(abs))
-	return Home{Root: filepath.Join(base, NameOf(path)+"-"+hex.EncodeToString(sum[:hashLength/2]))}, nil
+	return base, nil
 }
 
-// NameOf is the name of the stack that the file at path describes: its base
-// name without the extension.
-func NameOf(path string) string {
-	base := filepath.Base(path)
-	return base[:len(base)-len(filepath.Ext(base))]
+// hashed is 128 bits of a hash of the path, in 26 characters.
+func hashed(path string) string {
+	sum := sha256.Sum256([]byte(path))
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
+}
+
+// home is where the file's state folder is, whether or not there is one.
+func (f *File) home() (Home, error) {
+	base, err := StateFolder()
+	return Home{Root: filepath.Join(base, f.Name()+"-"+hashed(f.Real)), name: f.Name()}, err
+}
+
+// Home returns the state folder of the file's stack: [StateFolder]/<stack>-<hash
+// of the file's path>. It creates nothing, and there may be none yet. A folder
+// that belongs to another file is refused, and so is one that does not say whose
+// it is: the error is then [ErrUnclaimed].
+func (f *File) Home() (Home, error) {
+	h, err := f.home()
+	if err != nil {
+		return h, err
+	}
+	if _, err := os.Lstat(h.Root); errors.Is(err, fs.ErrNotExist) {
+		return h, nil
+	}
+	r, err := h.record()
+	if err != nil {
+		return h, fmt.Errorf("%w: run `go run . up %s`, which writes it again", err, f.Name())
+	}
+	return h, f.belongs(h, r)
+}
+
+// ErrUnclaimed means that a state folder has lost the record of its stack file.
+var ErrUnclaimed = errors.New("does not say whose it is")
+
+func (f *File) belongs(h Home, r *record) error {
+	if r.File != f.Real || r.Name != f.Name() {
+		return fmt.Errorf("the state folder %s belongs to the stack %s of %s, not to %s: move the folder away", h.Root, r.Name, r.File, f.Real)
+	}
+	return nil
+}
+
+// Claim makes the file's state folder if there is none, and writes down whose it
+// is: see [Home.Claim].
+func (f *File) Claim() (Home, error) {
+	h, err := f.home()
+	if err != nil {
+		return h, err
+	}
+	return h, h.Claim(f)
+}
+
+// Claim makes the folder if there is none, and writes down that it belongs to the
+// file, with the identity of the file's folder as it is now. A folder that
+// belongs to another file is refused. The caller has made sure that a person
+// means this file: see package publish.
+func (h Home) Claim(f *File) error {
+	if err := os.MkdirAll(h.Root, 0o700); err != nil {
+		return fmt.Errorf("make the state folder: %w", err)
+	}
+	now := &record{Name: f.Name(), File: f.Real, Folder: f.folder}
+	if r, err := h.record(); err == nil {
+		if err := f.belongs(h, r); err != nil {
+			return err
+		}
+		if *r == *now {
+			return nil
+		}
+	}
+	return now.write(h)
+}
+
+// Replaced reports whether the file's folder is another one than when the state
+// folder was claimed: somebody has put it into the place of the first. Without a
+// state folder it is false.
+func (f *File) Replaced(h Home) (bool, error) {
+	if _, err := os.Lstat(h.Root); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	r, err := h.record()
+	return err == nil && !r.Folder.same(f.folder), err
+}
+
+// Homes returns the state folders of the stacks called name, or of all stacks if
+// name is "", that have an operator's key. No stack file is needed, and what a
+// folder does not say of itself is not asked.
+func Homes(name string) ([]Home, error) {
+	base, err := StateFolder()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(base)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("look for stacks: %w", err)
+	}
+	var homes []Home
+	for _, e := range entries {
+		h := Home{Root: filepath.Join(base, e.Name())}
+		if _, err := os.Stat(h.OperatorKey()); err == nil && (name == "" || h.Stack() == name) {
+			homes = append(homes, h)
+		}
+	}
+	return homes, nil
+}
+
+// HomeOf is [File.Home] of the stack file at path.
+func HomeOf(path string) (Home, error) {
+	f, err := Open(path)
+	if err != nil {
+		return Home{}, err
+	}
+	return f.Home()
+}
+
+// record is what stack.json holds.
+type record struct {
+	Name string `json:"name"`
+	// File is [File.Real].
+	File string `json:"file"`
+	// Folder is that of the file: editors replace the file itself.
+	Folder identity `json:"folder"`
+}
+
+// RecordFile says whose the folder is. It stays as long as the audit log.
+func (h Home) RecordFile() string { return filepath.Join(h.Root, "stack.json") }
+
+func (h Home) record() (*record, error) {
+	data, err := os.ReadFile(h.RecordFile())
+	var r record
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	if err == nil && (r.Name == "" || r.File == "") {
+		err = errors.New("it is not whole")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the state folder %s %w: %w", h.Root, ErrUnclaimed, err)
+	}
+	return &r, nil
+}
+
+func (r *record) write(h Home) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("write down whose %s is: %w", h.Root, err)
+	}
+	return atomicfile.Write(h.RecordFile(), append(data, '\n'), 0o600)
 }
 
 // CADir holds ca.pem and ca.key.
@@ -72,16 +213,17 @@ func (h Home) CACert() string { return filepath.Join(h.CADir(), "ca.pem") }
 // CAKey is the PEM file of the authority's key. Only the control plane reads it.
 func (h Home) CAKey() string { return filepath.Join(h.CADir(), "ca.key") }
 
-// Stack is the name of the stack: that of the folder, without the hash that
-// [HomeOf] gives it.
+// Stack is the name of the stack, as the folder says: see [File.Claim]. A folder
+// that no stack file claims, such as that of a control plane on another machine,
+// has the name of its stack.
 func (h Home) Stack() string {
-	base := filepath.Base(h.Root)
-	if i := len(base) - hashLength - 1; i > 0 && base[i] == '-' {
-		if _, err := hex.DecodeString(base[i+1:]); err == nil {
-			return base[:i]
-		}
+	if h.name != "" {
+		return h.name
 	}
-	return base
+	if r, err := h.record(); err == nil {
+		return r.Name
+	}
+	return filepath.Base(h.Root)
 }
 
 // OperatorDir holds what only the operator needs.

@@ -2,8 +2,6 @@ package stacks
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -22,9 +20,9 @@ const (
 
 // Stack is a loaded stack file.
 type Stack struct {
-	// Name is the base name of the file, without extension.
+	// Name is [File.Name].
 	Name string
-	// Path is the file, as it was given to [Load].
+	// Path is the file, for messages.
 	Path string
 	// Target is where the stack runs: [TargetLocal] or [TargetAWS].
 	Target string
@@ -71,11 +69,19 @@ const maxFile = 1 << 20
 // Load reads and compiles the stack file at path. It opens no secret. Its
 // error joins a [Problem] for every mistake.
 func Load(path string) (*Stack, error) {
-	data, err := readFile(path)
+	f, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
-	s, err := parse(path, data, newClientCache(ClientHosts))
+	return f.Load()
+}
+
+// Load compiles the file as it was read: see [Load].
+func (f *File) Load() (*Stack, error) {
+	if f.err != nil {
+		return nil, fmt.Errorf("read stack file: %w", f.err)
+	}
+	s, err := f.parse(f.data, newClientCache(ClientHosts))
 	if err != nil {
 		return nil, err
 	}
@@ -98,42 +104,22 @@ func (s *Stack) warn(now time.Time) {
 	}
 }
 
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read stack file: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read stack file %s: %w", path, err)
-	}
-	if len(data) > maxFile {
-		return nil, &Problem{File: path, Line: 1, Col: 1, Message: "the file is larger than 1 MiB", Hint: "split it into several stacks"}
-	}
-	return data, nil
-}
-
-// parse compiles what the file at path has, or would have.
-func parse(path string, data []byte, clients *clientCache) (*Stack, error) {
-	p := &problems{file: path}
+// parse compiles what the file has, or would have.
+func (f *File) parse(data []byte, clients *clientCache) (*Stack, error) {
+	p := &problems{file: f.Path}
 	root := parseYAML(data, p)
 	if root == nil {
 		return nil, p.err()
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("find stack file %s: %w", path, err)
-	}
 	l := &loader{
-		problems: p, dir: filepath.Dir(abs), clients: clients,
+		problems: p, dir: filepath.Dir(f.Real), clients: clients,
 		credentials: map[string]plan.Credential{}, destinations: map[string]*destination{},
 	}
 	stack := l.stack(root)
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	stack.Name, stack.Path = NameOf(path), path
+	stack.Name, stack.Path = f.Name(), f.Path
 	stack.Plan.Stack = stack.Name
 	stack.root, stack.destinations = root, l.destinations
 	return stack, nil

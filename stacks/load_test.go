@@ -70,7 +70,7 @@ func outcome(t *testing.T, path string) map[string]string {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
-	stack, err := parse(path, data, fakeClients())
+	stack, err := (&File{Path: path, Real: path}).parse(data, fakeClients())
 	if err != nil {
 		require.Nil(t, stack)
 		var problem *Problem

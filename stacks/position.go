@@ -59,7 +59,7 @@ func (e *editor) end(n *node) (int, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("edit %s: the end of what is in line %d is not clear", e.path, n.line)
+	return 0, fmt.Errorf("edit %s: the end of what is in line %d is not clear", e.file.Path, n.line)
 }
 
 // indent is what precedes a key on its line: spaces.
@@ -67,7 +67,7 @@ func (e *editor) indent(key *node) (string, error) {
 	line := e.line(key.line)
 	indent := line[:e.offset(key.line, key.col)-e.offset(key.line, 1)]
 	if strings.Trim(indent, " ") != "" {
-		return "", fmt.Errorf("edit %s: line %d has more than a key", e.path, key.line)
+		return "", fmt.Errorf("edit %s: line %d has more than a key", e.file.Path, key.line)
 	}
 	return indent, nil
 }

@@ -290,8 +290,9 @@ func TestEngineLifecycle(t *testing.T) {
 	require.Len(t, changed(c.does("destroy")), 4)
 	left, err := os.ReadDir(c.home.Root)
 	require.NoError(t, err)
-	require.Len(t, left, 1)
+	require.Len(t, left, 2)
 	require.Equal(t, "audit", left[0].Name())
+	require.Equal(t, filepath.Base(c.home.RecordFile()), left[1].Name(), "whose log it is")
 	require.Empty(t, processes(t, c.home.Root))
 
 	require.Empty(t, changed(c.does("destroy", "--audit")), "again, and the audit log too")

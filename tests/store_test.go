@@ -56,12 +56,15 @@ func TestCloudStore(t *testing.T) {
 	file := filepath.Join(root, "stacks", "local.yaml")
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
 	require.NoError(t, os.WriteFile(file, []byte(cloudStackFile), 0o600))
-	real, err := stacks.HomeOf(file)
+	opened, err := stacks.Open(file)
+	require.NoError(t, err)
+	real, err := opened.Home()
 	require.NoError(t, err)
 	operators := stacks.Home{Root: filepath.Join(root, "o", filepath.Base(real.Root))}
 	controls := stacks.Home{Root: filepath.Join(root, "c", filepath.Base(real.Root))}
 	ca := fleet.NewCA(t, "postern test")
 	for _, home := range []stacks.Home{operators, controls} {
+		require.NoError(t, home.Claim(opened))
 		fleet.WriteHome(t, home, ca)
 		require.NoError(t, os.WriteFile(home.StoreFile(), []byte(store+"\n"), 0o600))
 	}

@@ -88,7 +88,7 @@ every name below it. With --for the access ends by itself.`,
 				}
 				request.Expires = time.Now().Add(lease)
 			}
-			edit, err := stacks.Allow(file, request)
+			edit, err := file.Allow(request)
 			if err != nil {
 				return err
 			}
@@ -123,7 +123,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 		fmt.Fprintf(w, "%s is edited, not published: run `postern push`\n", edit.Path)
 		return nil
 	}
-	home, err := stacks.HomeOf(edit.Path)
+	home, err := edit.Home()
 	if err != nil {
 		return err
 	}
@@ -141,10 +141,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	}
 	printChanges(w, edit.Changes())
 	if err := publish(cmd.Context(), w, o, edit.Plan); err != nil {
-		// Before it is restored: the lines are those of what was refused.
-		if stack, unreadable := stacks.Load(edit.Path); unreadable == nil {
-			err = blamed(err, stack.Source)
-		}
+		err = blamed(err, edit.Source)
 		if back := edit.Restore(); back != nil {
 			return fmt.Errorf("%w; %s could not be restored: %w", err, edit.Path, back)
 		}

@@ -28,11 +28,7 @@ func newAuditCmd() *cobra.Command {
   postern audit -f --json | jq .host`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			file, err := stackFile(cmd)
-			if err != nil {
-				return err
-			}
-			home, err := stacks.HomeOf(file)
+			file, home, err := openHome(cmd)
 			if err != nil {
 				return err
 			}
@@ -40,7 +36,7 @@ func newAuditCmd() *cobra.Command {
 				return usageError{err}
 			}
 			read, tail := localEvents(home)
-			stack, err := stacks.Load(file)
+			stack, err := file.Load()
 			switch _, missing := os.Stat(home.AuditDir()); {
 			case err == nil && stack.AWS != nil:
 				read, tail = cloudEvents(stack)

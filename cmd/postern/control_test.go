@@ -25,10 +25,13 @@ func control(t *testing.T) func(ts *testscript.TestScript, neg bool, args []stri
 		if neg || len(args) != 1 {
 			ts.Fatalf("usage: control STACKFILE")
 		}
-		// HomeOf reads POSTERN_HOME of this process, not of the script.
-		real, err := stacks.HomeOf(ts.MkAbs(args[0]))
+		// Home reads POSTERN_HOME of this process, not of the script.
+		file, err := stacks.Open(ts.MkAbs(args[0]))
+		ts.Check(err)
+		real, err := file.Home()
 		ts.Check(err)
 		home := stacks.Home{Root: filepath.Join(ts.Getenv("POSTERN_HOME"), filepath.Base(real.Root))}
+		ts.Check(home.Claim(file))
 		fleet.WriteHome(t, home, fleet.NewCA(t, "postern test"))
 		c, err := xds.New(xds.Config{
 			Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), CACert: home.CACert(), CAKey: home.CAKey(), State: home.ControlDir(),

@@ -31,7 +31,7 @@ Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.
   git show HEAD:stacks/local.yaml > /tmp/before.yaml; postern diff --against /tmp/before.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stack, home, _, err := openStack(cmd)
+			stack, home, err := openStack(cmd)
 			if err != nil {
 				return usageError{err}
 			}

@@ -74,7 +74,7 @@ func drift(cmd *cobra.Command, from string, asJSON bool) error {
 
 // openAWS loads the stack that the global flags name, which has to be on AWS.
 func openAWS(cmd *cobra.Command) (*stacks.Stack, stacks.Home, error) {
-	stack, home, _, err := openStack(cmd)
+	stack, home, err := openStack(cmd)
 	if err != nil {
 		return nil, home, err
 	}

@@ -37,7 +37,7 @@ limits and end. What is not in the list is denied.`,
   postern effective --agent coder --json | jq '.[] | select(.credential)'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stack, _, _, err := openStack(cmd)
+			stack, _, err := openStack(cmd)
 			if err != nil {
 				return err
 			}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -34,11 +33,7 @@ node joins again under another name.`,
 				}
 			}
 			// Needs no valid stack file.
-			file, err := stackFile(cmd)
-			if err != nil {
-				return err
-			}
-			home, err := stacks.HomeOf(file)
+			file, home, err := openHome(cmd)
 			if err != nil {
 				return err
 			}
@@ -54,7 +49,7 @@ node joins again under another name.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s refused from now on, after %.1f ms\n", stacks.NameOf(file), strings.Join(nodes, ", "), v.Millis)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s refused from now on, after %.1f ms\n", file.Name(), strings.Join(nodes, ", "), v.Millis)
 			return nil
 		},
 	}

@@ -61,7 +61,7 @@ Exit status 0 if the request is allowed, 1 if it is denied.`,
   postern explain wss://api.example.com/live --header 'Upgrade: websocket' --agent demo`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			stack, _, _, err := openStack(cmd)
+			stack, _, err := openStack(cmd)
 			if err != nil {
 				return err
 			}

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/bundle"
 )
 
@@ -148,11 +147,7 @@ func named(history []*bundle.Bundle, version string) (*bundle.Bundle, error) {
 
 // readHistory needs no valid stack file: a broken one may be the reason to roll back.
 func readHistory(cmd *cobra.Command) (*bundle.Operator, []*bundle.Bundle, error) {
-	file, err := stackFile(cmd)
-	if err != nil {
-		return nil, nil, err
-	}
-	home, err := stacks.HomeOf(file)
+	_, home, err := openHome(cmd)
 	if err != nil {
 		return nil, nil, err
 	}

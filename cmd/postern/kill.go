@@ -61,24 +61,9 @@ func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bund
 		if len(agents) == 0 && !stack.Changed && !all {
 			return usageError{errors.New("say whom: --agent A, every one of the --stack, or --all stacks")}
 		}
-		file, err := stackFile(cmd)
+		homes, err := killed(cmd, all)
 		if err != nil {
 			return err
-		}
-		home, err := stacks.HomeOf(file)
-		if err != nil {
-			return err
-		}
-		homes := []stacks.Home{home}
-		if all {
-			keys, err := filepath.Glob(filepath.Join(filepath.Dir(home.Root), "*", "operator", "ed25519"))
-			if err != nil {
-				return err
-			}
-			homes = nil
-			for _, k := range keys {
-				homes = append(homes, stacks.Home{Root: filepath.Dir(filepath.Dir(k))})
-			}
 		}
 		whom, everyone := strings.Join(agents, ", "), all || len(agents) == 0
 		if everyone {
@@ -108,4 +93,32 @@ func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bund
 	cmd.Flags().Lookup("stack").NoOptDefVal = "local"
 	cmd.Flags().BoolVar(&all, "all", false, "every agent of every stack of this user on this machine")
 	return cmd
+}
+
+// killed returns the state folders of the stacks to stop. A stack file is not
+// needed: an agent may have removed it.
+func killed(cmd *cobra.Command, all bool) ([]stacks.Home, error) {
+	if all {
+		return stacks.Homes("")
+	}
+	_, home, err := openHome(cmd)
+	if errors.Is(err, stacks.ErrUnclaimed) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
+		err = nil
+	}
+	var none *stacks.NotFoundError
+	if !errors.As(err, &none) {
+		return []stacks.Home{home}, err
+	}
+	homes, failed := stacks.Homes(none.Name)
+	switch {
+	case failed != nil:
+		return nil, failed
+	case len(homes) == 0:
+		return nil, err
+	}
+	for _, h := range homes {
+		fmt.Fprintf(cmd.ErrOrStderr(), "there is no stack file here: this is about the stack in %s\n", h.Root)
+	}
+	return homes, nil
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -70,7 +69,7 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
   postern status`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.PersistentFlags().StringP("stack", "s", "local", "the stack: the name of a file in stacks/, without .yaml")
+	root.PersistentFlags().StringP("stack", "s", "local", "the stack: the name of a file in stacks/ here or above, or in ~/.config/postern/stacks, without .yaml")
 	root.PersistentFlags().String("file", "", "the stack file itself, instead of --stack")
 	root.PersistentFlags().BoolP("verbose", "v", false, "say on standard error what is done, and show more")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
@@ -79,9 +78,8 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
 			return err
 		}
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-		if file, err := stackFile(cmd); err == nil {
-			home, err := stacks.HomeOf(file)
-			log.Debug("stack", "file", file, "home", home.Root, "error", err)
+		if file, home, err := openHome(cmd); file != nil {
+			log.Debug("stack", "file", file.Real, "home", home.Root, "error", err)
 		}
 		cmd.SetContext(api.WithLog(cmd.Context(), log))
 		return nil
@@ -114,45 +112,41 @@ func checkArgs(cmd *cobra.Command) {
 	}
 }
 
-// stackFile is the stack file that the global flags name: --file, or
-// stacks/<stack>.yaml in the working folder or the nearest one above it.
-func stackFile(cmd *cobra.Command) (string, error) {
-	if f := cmd.Flag("file").Value.String(); f != "" {
-		return f, nil
+// stackFile reads the stack file that the global flags name: --file, or the one
+// that [stacks.Find] finds for --stack. A file that was found above the working
+// folder is named on standard error: it may not be the one that was meant.
+func stackFile(cmd *cobra.Command) (*stacks.File, error) {
+	if path := cmd.Flag("file").Value.String(); path != "" {
+		return stacks.Open(path)
 	}
-	name := cmd.Flag("stack").Value.String()
-	if filepath.Base(name) != name || name == "." || name == ".." {
-		return "", usageError{fmt.Errorf("%q is no stack: name one, such as local for stacks/local.yaml, or use --file", name)}
+	file, err := stacks.Find(cmd.Flag("stack").Value.String())
+	if errors.Is(err, stacks.ErrName) {
+		return nil, usageError{err}
 	}
-	relative := filepath.Join("stacks", name+".yaml")
-	dir, err := os.Getwd()
+	if err == nil && file.Above {
+		fmt.Fprintf(cmd.ErrOrStderr(), "stack file: %s\n", file.Real)
+	}
+	return file, err
+}
+
+// openHome finds the state folder of the stack that the global flags name. It
+// needs no valid stack file.
+func openHome(cmd *cobra.Command) (*stacks.File, stacks.Home, error) {
+	file, err := stackFile(cmd)
 	if err != nil {
-		return "", fmt.Errorf("find the stack file: %w", err)
+		return nil, stacks.Home{}, err
 	}
-	for up := "."; ; up = filepath.Join("..", up) {
-		if _, err := os.Stat(filepath.Join(up, relative)); err == nil {
-			return filepath.Join(up, relative), nil
-		}
-		if abs := filepath.Join(dir, up); abs == filepath.Dir(abs) {
-			return "", fmt.Errorf("there is no %s here or in a folder above: change into the repository, or use --file", relative)
-		}
-	}
+	home, err := file.Home()
+	return file, home, err
 }
 
 // openStack loads the stack that the global flags name, and finds its state
-// folder and its control plane.
-func openStack(cmd *cobra.Command) (*stacks.Stack, stacks.Home, *api.Client, error) {
-	file, err := stackFile(cmd)
+// folder.
+func openStack(cmd *cobra.Command) (*stacks.Stack, stacks.Home, error) {
+	file, home, err := openHome(cmd)
 	if err != nil {
-		return nil, stacks.Home{}, nil, err
+		return nil, home, err
 	}
-	stack, err := stacks.Load(file)
-	if err != nil {
-		return nil, stacks.Home{}, nil, err
-	}
-	home, err := stacks.HomeOf(file)
-	if err != nil {
-		return nil, stacks.Home{}, nil, err
-	}
-	return stack, home, api.Dial(home.ControlSocket()), nil
+	stack, err := file.Load()
+	return stack, home, err
 }

@@ -29,7 +29,7 @@ authority that the control planes' reports are verified with. Run it again when 
 			if err != nil {
 				return err
 			}
-			home, err := stacks.HomeOf(file)
+			home, err := file.Claim()
 			if err != nil {
 				return err
 			}
@@ -48,7 +48,7 @@ authority that the control planes' reports are verified with. Run it again when 
 			if _, err := cmd.OutOrStdout().Write(public); err != nil {
 				return err
 			}
-			stack, err := stacks.Load(file)
+			stack, err := file.Load()
 			if err != nil {
 				fmt.Fprintf(cmd.ErrOrStderr(), "the stack file does not load yet, so whom it trusts was not taken from it: %v\n", err)
 				return nil

@@ -27,7 +27,7 @@ func newPushCmd() *cobra.Command {
   postern push`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stack, home, _, err := openStack(cmd)
+			stack, home, err := openStack(cmd)
 			if err != nil {
 				return err
 			}

@@ -32,7 +32,7 @@ node has taken it. Destinations that allow added go when no agent uses them any 
 					hosts[i].Port = 0
 				}
 			}
-			edit, err := stacks.Revoke(file, stacks.RevokeRequest{Agent: flags.agent, Hosts: hosts})
+			edit, err := file.Revoke(stacks.RevokeRequest{Agent: flags.agent, Hosts: hosts})
 			if err != nil {
 				return err
 			}

@@ -47,7 +47,7 @@ the command cannot be executed, 127 that it was not found.`,
   postern run --agent demo --env CI=1 --env EDITOR -- npm test`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			stack, home, _, err := openStack(cmd)
+			stack, home, err := openStack(cmd)
 			if err != nil {
 				return err
 			}

@@ -48,7 +48,7 @@ The value is read from standard input, without its last newline, or asked for wi
 never an argument, and never printed. The fleet has it as soon as the control plane next looks.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			stack, _, _, err := openStack(cmd)
+			stack, _, err := openStack(cmd)
 			if err != nil {
 				return err
 			}
@@ -71,7 +71,7 @@ never an argument, and never printed. The fleet has it as soon as the control pl
 		Short: "Say which secrets there are, whether they have a value, and since when",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stack, _, _, err := openStack(cmd)
+			stack, _, err := openStack(cmd)
 			if err != nil {
 				return err
 			}

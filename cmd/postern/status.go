@@ -32,11 +32,7 @@ with up to 50 nodes of each, those with trouble first.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// Needs no valid stack file: that may be what one wants to look into.
-			file, err := stackFile(cmd)
-			if err != nil {
-				return err
-			}
-			home, err := stacks.HomeOf(file)
+			file, home, err := openHome(cmd)
 			if err != nil {
 				return err
 			}
@@ -50,7 +46,7 @@ with up to 50 nodes of each, those with trouble first.`,
 			}
 			w := cmd.OutOrStdout()
 			table := func(w io.Writer, s *api.Status, now time.Time) error {
-				return printStatus(w, stacks.NameOf(file), s, now, statusDetails{types: verbose, source: sourceOf(file), elsewhere: elsewhere(home)})
+				return printStatus(w, file.Name(), s, now, statusDetails{types: verbose, source: sourceOf(file), elsewhere: elsewhere(home)})
 			}
 			if watch {
 				return (&watcher{w: w, screen: isTerminal(w), asJSON: asJSON, draw: table}).run(cmd.Context(), fleet.Watch)
@@ -80,12 +76,12 @@ type observed interface {
 	Watch(ctx context.Context, each func(*api.Status) error) error
 }
 
-func fleetOf(cmd *cobra.Command, file string, home stacks.Home) (observed, error) {
+func fleetOf(cmd *cobra.Command, file *stacks.File, home stacks.Home) (observed, error) {
 	if !elsewhere(home) {
-		return here{api.Dial(home.ControlSocket()), stacks.NameOf(file)}, nil
+		return here{api.Dial(home.ControlSocket()), file.Name()}, nil
 	}
 	o, err := operator(cmd.ErrOrStderr(), home)
-	return &reported{o: o, stack: stacks.NameOf(file)}, err
+	return &reported{o: o, stack: file.Name()}, err
 }
 
 // here is a control plane on this machine.
@@ -112,11 +108,11 @@ type statusDetails struct {
 	elsewhere bool
 }
 
-// sourceOf says where in the stack file a rule is. The file is read only when
+// sourceOf says where in the stack file a rule is. The file is compiled only when
 // there is something to explain.
-func sourceOf(file string) func(rule string) string {
+func sourceOf(file *stacks.File) func(rule string) string {
 	return func(rule string) string {
-		stack, err := stacks.Load(file)
+		stack, err := file.Load()
 		if err != nil {
 			return "" // that it does not load is not what was asked
 		}

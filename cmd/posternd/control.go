@@ -39,7 +39,7 @@ func newControlCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "control --home DIR [--metrics-listen ADDRESS] [--replica NAME]",
 		Short: "Run the control plane of a stack, or one replica of it",
-		Example: `  posternd control --home ~/.local/state/postern/local-1a2b3c4d
+		Example: `  posternd control --home ~/.local/state/postern/local-jsq3ztxoyfpbmrkuhcd5e2vgna
   posternd control --home /var/lib/postern/prod --replica eu-1`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {

@@ -35,7 +35,7 @@ func newNodeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node --id ID --envoy PATH (--home DIR | --control HOST:PORT,... --stack NAME --dir DIR --fleet-ca CA --join-token-file F)",
 		Short: "Run one node of a stack: an Envoy and its supervisor",
-		Example: `  posternd node --home ~/.local/state/postern/local-1a2b3c4d --id n1 --envoy /usr/bin/envoy
+		Example: `  posternd node --home ~/.local/state/postern/local-jsq3ztxoyfpbmrkuhcd5e2vgna --id n1 --envoy /usr/bin/envoy
   posternd node --control c1.internal:18000,c2.internal:18000 --stack prod --id "$HOSTNAME" --dir /var/lib/postern \
     --fleet-ca /etc/postern/fleet-ca.pem --join-token-file env://POSTERN_JOIN_TOKEN --envoy /usr/bin/envoy`,
 		Args: cobra.NoArgs,
@@ -85,7 +85,7 @@ func (n *nodeFlags) runLocal(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("find the control plane: %w", err)
 	}
-	return n.run(ctx, node.Config{ID: n.id, Stack: filepath.Base(n.home), Dir: dir, XDS: xds, Audit: h.AuditDir(), Log: log})
+	return n.run(ctx, node.Config{ID: n.id, Stack: h.Stack(), Dir: dir, XDS: xds, Audit: h.AuditDir(), Log: log})
 }
 
 // runRemote joins the fleet, and then runs the node and keeps its certificate

@@ -96,7 +96,6 @@ type stack struct {
 // newStack brings up a control plane, a node and the upstream.
 func newStack(t *testing.T) *stack {
 	t.Helper()
-	f := fleet.New(t, 1)
 	root, err := os.MkdirTemp("", "clients-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
@@ -107,15 +106,18 @@ func newStack(t *testing.T) *stack {
 		return path
 	}
 	write("secret", canary)
-	write("ca.pem", string(f.UpstreamCA.PEM))
-	s := &stack{TB: t, file: write("stacks/local.yaml", stackFile), dir: clientsDir(t), up: newUpstream(t, f, root)}
+	s := &stack{TB: t, file: write("stacks/local.yaml", stackFile), dir: clientsDir(t)}
 
-	// Where the CLI looks for the state of this stack file, which the fleet has elsewhere.
-	real, err := stacks.HomeOf(s.file)
+	// Where the CLI looks for the state of this stack file.
+	file, err := stacks.Open(s.file)
+	require.NoError(t, err)
+	real, err := file.Home()
 	require.NoError(t, err)
 	s.home = stacks.Home{Root: filepath.Join(root, "home", filepath.Base(real.Root))}
-	require.NoError(t, os.MkdirAll(filepath.Dir(s.home.Root), 0o700))
-	require.NoError(t, os.Symlink(f.Home.Root, s.home.Root))
+	require.NoError(t, s.home.Claim(file))
+	f := fleet.NewIn(t, s.home, 1)
+	write("ca.pem", string(f.UpstreamCA.PEM))
+	s.up = newUpstream(t, f, root)
 
 	bin := t.TempDir()
 	for _, name := range []string{"postern", "postern-sandbox"} {

@@ -68,7 +68,13 @@ func New(t testing.TB, n int) *Fleet {
 	root, err := os.MkdirTemp("", "postern")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
-	f := &Fleet{t: t, Home: stacks.Home{Root: root}, CA: NewCA(t, "postern test"), UpstreamCA: NewCA(t, "upstream test"), Monitors: map[string]*node.Monitor{}}
+	return NewIn(t, stacks.Home{Root: root}, n)
+}
+
+// NewIn is New in a state folder, which may be one that a stack file has claimed.
+func NewIn(t testing.TB, home stacks.Home, n int) *Fleet {
+	t.Helper()
+	f := &Fleet{t: t, Home: home, CA: NewCA(t, "postern test"), UpstreamCA: NewCA(t, "upstream test"), Monitors: map[string]*node.Monitor{}}
 	WriteHome(t, f.Home, f.CA)
 	f.API = api.Dial(f.Home.ControlSocket())
 	f.StartControl()

@@ -210,7 +210,7 @@ func (s *stack) kms(server string) string {
 func home(environment []string, file string) (stacks.Home, error) {
 	for _, e := range environment {
 		if dir, ok := strings.CutPrefix(e, "POSTERN_HOME="); ok {
-			found, err := filepath.Glob(filepath.Join(dir, stacks.NameOf(file)+"-*"))
+			found, err := filepath.Glob(filepath.Join(dir, strings.TrimSuffix(filepath.Base(file), ".yaml")+"-*"))
 			if err != nil || len(found) != 1 {
 				return stacks.Home{}, fmt.Errorf("%q: %w", found, err)
 			}

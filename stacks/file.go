@@ -1,0 +1,283 @@
+package stacks
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/atomicfile"
+)
+
+// File is a stack file as it was at one moment. What is compiled, shown and
+// published comes from these bytes, whatever happens to the file afterwards.
+type File struct {
+	// Path is for messages: relative to the current folder if it was found there
+	// or above.
+	Path string
+	// Real is the absolute path without symbolic links.
+	Real string
+	// Above is set if [Find] found the file in a folder above the current one.
+	Above bool
+
+	folder identity
+	data   []byte
+	// err is why the file could not be read: a state folder may outlive its file.
+	err error
+}
+
+// Name is the name of the stack: the base name of the file without its extension.
+func (f *File) Name() string {
+	base := filepath.Base(f.Real)
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
+// identity tells a folder from another one at the same path.
+type identity struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// same reports whether both are the same folder, now or after a restart of the
+// machine: file systems without a device of their own (major number 0, such as
+// btrfs, NFS and overlays) may then have another device number.
+func (i identity) same(o identity) bool {
+	stable := unix.Major(i.Device) != 0 && unix.Major(o.Device) != 0
+	return i.Inode == o.Inode && (!stable || i.Device == o.Device)
+}
+
+func identityOf(f *os.File) (identity, error) {
+	var s unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
+		return identity{}, err
+	}
+	return identity{Device: s.Dev, Inode: s.Ino}, nil
+}
+
+// ErrName means that no stack can have that name.
+var ErrName = errors.New("is not the name of a stack")
+
+// NotFoundError means that there is no file for a stack of that name.
+type NotFoundError struct{ Name, Own string }
+
+func (e *NotFoundError) Error() string {
+	return fmt.Sprintf("there is no stacks/%s.yaml here or in a folder above, and no %s: change into the repository, or use --file", e.Name, e.Own)
+}
+
+// Find reads the file of the stack called name. It looks for stacks/<name>.yaml
+// in the current folder and upwards, and then for <name>.yaml in [OwnFolder].
+// Neither stacks nor the file may be a symbolic link: the current folder may be
+// an agent's, and a link there would choose another stack for the operator's
+// next command. The error is a [*NotFoundError] if there is no such file.
+func Find(name string) (*File, error) {
+	if filepath.Base(name) != name || name == "." || name == ".." {
+		return nil, fmt.Errorf("%q %w: name one, such as local for stacks/local.yaml, or use --file", name, ErrName)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, fmt.Errorf("find the stack file: %w", err)
+	}
+	own, err := OwnFolder()
+	if err != nil {
+		return nil, err
+	}
+	for up := "."; ; up = filepath.Join("..", up) {
+		f, err := open(filepath.Join(up, "stacks"), name+".yaml")
+		if err == nil {
+			f.Above = up != "."
+			return f, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			return nil, fmt.Errorf("find the stack file: %w", err)
+		}
+		if abs := filepath.Join(dir, up); abs == filepath.Dir(abs) {
+			break
+		}
+	}
+	// No agent writes here, so links, as of dotfiles, may lead elsewhere.
+	f, err := Open(filepath.Join(own, name+".yaml"))
+	if err == nil {
+		err = f.err
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil, &NotFoundError{Name: name, Own: filepath.Join(own, name+".yaml")}
+	}
+	return f, err
+}
+
+// OwnFolder is where a user keeps stack files that no agent's folder holds:
+// $XDG_CONFIG_HOME/postern/stacks, or ~/.config/postern/stacks.
+func OwnFolder() (string, error) {
+	config := os.Getenv("XDG_CONFIG_HOME")
+	if !filepath.IsAbs(config) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("find your own stack files: %w; set XDG_CONFIG_HOME", err)
+		}
+		config = filepath.Join(home, ".config")
+	}
+	return filepath.Join(config, "postern", "stacks"), nil
+}
+
+// Open reads the stack file that somebody named. Symbolic links count as what
+// they lead to. If only the file is missing, [File.Load] says so.
+func Open(path string) (*File, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		var dir string
+		if dir, err = filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+			real = filepath.Join(dir, filepath.Base(path))
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) { // even the folder
+		real, failed := filepath.Abs(path)
+		return &File{Path: path, Real: real, err: err}, failed
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read stack file: %w", err)
+	}
+	f, err := open(filepath.Dir(real), filepath.Base(real))
+	if err != nil && f == nil {
+		return nil, fmt.Errorf("read stack file: %w", err)
+	}
+	f.Path = path
+	return f, nil
+}
+
+// open reads the file in the folder, and holds on to the folder meanwhile: where
+// it is comes from the kernel. If only the file cannot be read, open returns the
+// error and what is known.
+func open(dir, base string) (*File, error) {
+	folder, err := openFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer folder.Close()
+	f := &File{Path: filepath.Join(dir, base)}
+	if f.folder, err = identityOf(folder); err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	real, err := os.Readlink(descriptor(folder))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	f.Real = filepath.Join(real, base)
+	f.data, f.err = readIn(folder, base, f.Path)
+	return f, f.err
+}
+
+func openFolder(dir string) (*os.File, error) {
+	folder, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		if info, failed := os.Lstat(dir); failed == nil && info.Mode()&fs.ModeSymlink != 0 {
+			return nil, linkError(dir)
+		}
+	}
+	return folder, err
+}
+
+// linkError is not one of ENOTDIR: a link must not be passed over in a search.
+func linkError(path string) error {
+	return fmt.Errorf("%s is a symbolic link, which an agent may have put there: name the file with --file, or remove the link", path)
+}
+
+// descriptor is a path of the folder that leads to it wherever it is moved to.
+func descriptor(folder *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(folder.Fd())) }
+
+// readIn reads a file in the folder. path is for messages.
+func readIn(folder *os.File, base, path string) ([]byte, error) {
+	// Not blocking: a named pipe must not hold up the command.
+	fd, err := unix.Openat(int(folder.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, linkError(path)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return readRegular(os.NewFile(uintptr(fd), path))
+}
+
+// readFile reads a file that a stack file names.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return readRegular(f)
+}
+
+// readRegular reads and closes a regular file of at most maxFile bytes.
+func readRegular(f *os.File) ([]byte, error) {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFile {
+		return nil, &Problem{File: f.Name(), Line: 1, Col: 1, Message: "the file is larger than 1 MiB", Hint: "split it into several stacks"}
+	}
+	return data, nil
+}
+
+// ErrChanged means that somebody else changed the stack file meanwhile.
+var ErrChanged = errors.New("the file was changed meanwhile")
+
+// replace writes the file, whole or not at all, and keeps its mode. If it does
+// not have the old content any more, or its folder is another one, it is left
+// alone: [ErrChanged].
+func (f *File) replace(old, new []byte) error {
+	wrap := func(err error) error { return fmt.Errorf("write stack file %s: %w", f.Path, err) }
+	folder, err := openFolder(filepath.Dir(f.Real))
+	if err != nil {
+		return wrap(err)
+	}
+	defer folder.Close()
+	if now, err := identityOf(folder); err != nil {
+		return wrap(err)
+	} else if now != f.folder {
+		return wrap(ErrChanged)
+	}
+	base := filepath.Base(f.Real)
+	fd, err := unix.Openat(int(folder.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return wrap(err)
+	}
+	file := os.NewFile(uintptr(fd), f.Path)
+	defer file.Close()
+	// Held until the file is replaced: of two edits at once, the second then
+	// finds another content.
+	if err := syscall.Flock(fd, syscall.LOCK_EX); err != nil {
+		return wrap(err)
+	}
+	now, err := readIn(folder, base, f.Path)
+	if err != nil {
+		return wrap(err)
+	}
+	if !bytes.Equal(now, old) {
+		return wrap(ErrChanged)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return wrap(err)
+	}
+	// In the folder that was opened, wherever it is by now.
+	if err := atomicfile.Write(filepath.Join(descriptor(folder), base), new, info.Mode().Perm()); err != nil {
+		return wrap(err)
+	}
+	return nil
+}

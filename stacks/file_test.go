@@ -1,0 +1,119 @@
+package stacks
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestFind(t *testing.T) {
+	root := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(root, "config"))
+	t.Setenv("POSTERN_HOME", filepath.Join(root, "state"))
+	below := filepath.Join(root, "project", "sub")
+	require.NoError(t, os.MkdirAll(below, 0o700))
+	t.Chdir(below)
+
+	_, err := Find("local")
+	require.EqualError(t, err, "there is no stacks/local.yaml here or in a folder above, and no "+
+		root+"/config/postern/stacks/local.yaml: change into the repository, or use --file")
+
+	// The user's own comes last.
+	own := filepath.Join(root, "config", "postern", "stacks", "local.yaml")
+	require.NoError(t, os.MkdirAll(filepath.Dir(own), 0o700))
+	write(t, own, minimal)
+	f, err := Find("local")
+	require.NoError(t, err)
+	require.Equal(t, File{Path: own, Real: own}, File{Path: f.Path, Real: f.Real, Above: f.Above})
+
+	above := stackIn(t, filepath.Dir(below), "local")
+	f, err = Find("local")
+	require.NoError(t, err)
+	require.Equal(t, File{Path: "../stacks/local.yaml", Real: above, Above: true}, File{Path: f.Path, Real: f.Real, Above: f.Above})
+
+	here := stackIn(t, below, "local")
+	f, err = Find("local")
+	require.NoError(t, err)
+	require.Equal(t, File{Path: "stacks/local.yaml", Real: here}, File{Path: f.Path, Real: f.Real, Above: f.Above})
+
+	for _, name := range []string{"", ".", "..", "a/b", "../local"} {
+		_, err = Find(name)
+		require.ErrorIs(t, err, ErrName, name)
+	}
+}
+
+// What an agent plants in its folder leads a search nowhere else.
+func TestFindFollowsNoLink(t *testing.T) {
+	root := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(root, "config"))
+	victim := stackIn(t, filepath.Join(root, "victim"), "local")
+	for name, c := range map[string]struct {
+		plant func(dir string) error
+		want  string
+	}{
+		"folder": {func(dir string) error { return os.Symlink(filepath.Dir(victim), filepath.Join(dir, "stacks")) },
+			"find the stack file: stacks is a symbolic link, which an agent may have put there: name the file with --file, or remove the link"},
+		"file": {func(dir string) error {
+			return os.Symlink(victim, filepath.Join(stacksFolder(t, dir), "local.yaml"))
+		}, "find the stack file: stacks/local.yaml is a symbolic link, which an agent may have put there: name the file with --file, or remove the link"},
+		"dangling": {func(dir string) error { return os.Symlink("nowhere", filepath.Join(dir, "stacks")) },
+			"stacks is a symbolic link"},
+		"pipe": {func(dir string) error { return unix.Mkfifo(filepath.Join(stacksFolder(t, dir), "local.yaml"), 0o600) },
+			"stacks/local.yaml is not a regular file"},
+		"folder for a file": {func(dir string) error { return os.Mkdir(filepath.Join(stacksFolder(t, dir), "local.yaml"), 0o700) },
+			"stacks/local.yaml is not a regular file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// Between the agent and the root there is a good one: it is not passed to.
+			dir := filepath.Join(t.TempDir(), "work")
+			stackIn(t, filepath.Dir(dir), "local")
+			require.NoError(t, os.MkdirAll(dir, 0o700))
+			require.NoError(t, c.plant(dir))
+			t.Chdir(dir)
+			_, err := Find("local")
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func stacksFolder(t *testing.T, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "stacks")
+	require.NoError(t, os.MkdirAll(path, 0o700))
+	return path
+}
+
+// An edit is written where the file was read, or nowhere.
+func TestWriteGoesNowhereElse(t *testing.T) {
+	t.Parallel()
+	for name, swap := range map[string]func(t *testing.T, dir, victim string){
+		"the folder is a link": func(t *testing.T, dir, victim string) {
+			require.NoError(t, os.Rename(filepath.Join(dir, "stacks"), filepath.Join(dir, "old")))
+			require.NoError(t, os.Symlink(filepath.Dir(victim), filepath.Join(dir, "stacks")))
+		},
+		"the folder is another one": func(t *testing.T, dir, victim string) {
+			require.NoError(t, os.Rename(filepath.Join(dir, "stacks"), filepath.Join(dir, "old")))
+			require.NoError(t, os.Rename(filepath.Dir(victim), filepath.Join(dir, "stacks")))
+		},
+		"the file is a link": func(t *testing.T, dir, victim string) {
+			require.NoError(t, os.Remove(filepath.Join(dir, "stacks", "local.yaml")))
+			require.NoError(t, os.Symlink(victim, filepath.Join(dir, "stacks", "local.yaml")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path, victim := stackIn(t, filepath.Join(dir, "work"), "local"), stackIn(t, filepath.Join(dir, "victim"), "local")
+			e, err := opened(t, path).Allow(AllowRequest{Agent: "a", Hosts: []HostPort{{"h.test", 443}}})
+			require.NoError(t, err)
+			swap(t, filepath.Join(dir, "work"), victim)
+			require.Error(t, e.Write())
+			data, err := os.ReadFile(path) // through the link, or in the new folder: the victim's
+			require.NoError(t, err)
+			require.Equal(t, minimal, string(data))
+		})
+	}
+}
