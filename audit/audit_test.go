@@ -2,9 +2,6 @@ package audit
 
 import (
 	"context"
-	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -89,46 +86,6 @@ func FuzzDecode(f *testing.F) {
 }
 
 const denied = `{"k":"request","t":"1795416854.918","agent":"a","method":"CONNECT","authority":"evil.test:443","route":"host_not_allowed   a/default","status":403}` + "\n"
-
-// TestWriter: the numbering goes on over restarts, a torn line is cut off and
-// declared, and a line that cannot be read is declared too.
-func TestWriter(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	write := func(lines string) {
-		t.Helper()
-		w, err := NewWriter(dir, "n1")
-		require.NoError(t, err)
-		require.NoError(t, w.Copy(strings.NewReader(lines)))
-		require.NoError(t, w.Close())
-	}
-	write(denied + denied)
-	f, err := os.OpenFile(filepath.Join(dir, "n1.jsonl"), os.O_APPEND|os.O_WRONLY, 0)
-	require.NoError(t, err)
-	_, err = f.WriteString(`{"time":"2026-11-`)
-	require.NoError(t, errors.Join(err, f.Close()))
-	write(denied + "not json\n" + denied)
-	events, err := Read(dir, Filter{})
-	require.NoError(t, err)
-	var got []string
-	seqs := map[uint64]bool{}
-	for _, e := range events {
-		got = append(got, e.Verdict)
-		seqs[e.Seq] = true
-	}
-	require.ElementsMatch(t, []string{Deny, Deny, Gap, Deny, Gap, Deny}, got)
-	require.Len(t, seqs, 6)
-	require.True(t, seqs[1] && seqs[6])
-}
-
-// TestWriterRefuses a file that is not a log: it goes on after no number at all.
-func TestWriterRefuses(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "n1.jsonl"), []byte("something else\n"), 0o600))
-	_, err := NewWriter(dir, "n1")
-	require.ErrorContains(t, err, "is not an event")
-}
 
 func TestFollow(t *testing.T) {
 	t.Parallel()

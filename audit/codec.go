@@ -5,11 +5,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/postern/postern/plan"
 )
 
 // What is in this file says again what encoding/json does, for the lines and
 // events of the busiest path only: the supervisor's CPU is part of what a
-// request costs (docs/performance.md). The tests hold both to the same.
+// request costs (docs/performance.md), and a log may hold millions of events. The
+// tests hold both to the same.
 
 // parseLine reads one line of the access log.
 func parseLine(b []byte) (*line, error) {
@@ -24,13 +27,115 @@ func parseLine(b []byte) (*line, error) {
 // parse reads the flat objects that Envoy writes: no white space, no escapes, ASCII
 // only, whole numbers. It reports whether s is one; if not, l holds anything.
 func (l *line) parse(s string) bool {
-	s, ok := strings.CutPrefix(strings.TrimSuffix(s, "\n"), "{")
+	return parse(strings.TrimSuffix(s, "\n"), func(key, s string) (string, bool) {
+		if n := l.number(key); n != nil {
+			return integer(s, n)
+		}
+		return str(s, l.text(key))
+	})
+}
+
+// read reads one line of a log, and reports whether it is an event.
+func (e *Event) read(b []byte) bool {
+	if !e.parse(string(b)) {
+		*e = Event{}
+		if json.Unmarshal(b, e) != nil {
+			return false
+		}
+	}
+	return e.Seq > 0 && e.Seq < maxSeq && e.Verdict != ""
+}
+
+// parse is that of a line, for what appendJSON writes.
+func (e *Event) parse(s string) bool {
+	return parse(s, func(key, s string) (rest string, ok bool) {
+		var n int64
+		var t string
+		switch key {
+		case "time":
+			if rest, ok = str(s, &t); ok {
+				var err error
+				e.Time, err = time.Parse(time.RFC3339Nano, t)
+				ok = err == nil
+			}
+		case "seq":
+			rest, ok = integer(s, &n)
+			e.Seq = uint64(n)
+		case "status":
+			rest, ok = integer(s, &n)
+			e.Status = int(n)
+		case "count":
+			rest, ok = integer(s, &n)
+			e.Count = uint64(n)
+		case "publication":
+			rest, ok = integer(s, &n)
+			e.Publication = uint64(n)
+		case "sent":
+			return integer(s, &e.Sent)
+		case "received":
+			return integer(s, &e.Received)
+		case "millis":
+			return integer(s, &e.Millis)
+		case "reason":
+			rest, ok = str(s, &t)
+			e.Reason = plan.Reason(t)
+		default:
+			return str(s, e.text(key))
+		}
+		return rest, ok
+	})
+}
+
+func (e *Event) text(key string) *string {
+	switch key {
+	case "node":
+		return &e.Node
+	case "agent":
+		return &e.Agent
+	case "host":
+		return &e.Host
+	case "method":
+		return &e.Method
+	case "path":
+		return &e.Path
+	case "rule":
+		return &e.Rule
+	case "credential":
+		return &e.Credential
+	case "verdict":
+		return &e.Verdict
+	case "detail":
+		return &e.Detail
+	case "stream":
+		return &e.Stream
+	case "state":
+		return &e.State
+	case "kind":
+		return &e.Kind
+	case "id":
+		return &e.ID
+	case "version":
+		return &e.Version
+	case "by":
+		return &e.By
+	case "why":
+		return &e.Why
+	case "owner":
+		return &e.Owner
+	}
+	return nil
+}
+
+// parse reads a flat object. The value of each key is taken by set from the front of
+// what is left, which returns the rest.
+func parse(s string, set func(key, s string) (string, bool)) bool {
+	s, ok := strings.CutPrefix(s, "{")
 	for ok {
 		var key string
 		if key, s, ok = quoted(s); !ok || s == "" || s[0] != ':' {
 			return false
 		}
-		if s, ok = l.set(key, s[1:]); !ok || s == "" {
+		if s, ok = set(key, s[1:]); !ok || s == "" {
 			return false
 		}
 		if s == "}" {
@@ -41,32 +146,34 @@ func (l *line) parse(s string) bool {
 	return false
 }
 
-// set takes the value of a key from the front of s and returns the rest.
-func (l *line) set(key, s string) (string, bool) {
-	if n := l.number(key); n != nil {
-		end := 0
-		for end < len(s) && s[end] >= '0' && s[end] <= '9' {
-			end++
-		}
-		// JSON has no leading zeros, and these digits fit.
-		if end == 0 || end > 18 || end > 1 && s[0] == '0' {
-			return s, false
-		}
-		*n = 0
-		for _, c := range []byte(s[:end]) {
-			*n = *n*10 + int64(c-'0')
-		}
-		return s[end:], true
+// integer takes a number that is not negative from the front of s.
+func integer(s string, to *int64) (string, bool) {
+	end := 0
+	for end < len(s) && s[end] >= '0' && s[end] <= '9' {
+		end++
 	}
-	text := l.text(key)
-	if text == nil {
+	// JSON has no leading zeros, and these digits fit.
+	if end == 0 || end > 18 || end > 1 && s[0] == '0' {
+		return s, false
+	}
+	*to = 0
+	for _, c := range []byte(s[:end]) {
+		*to = *to*10 + int64(c-'0')
+	}
+	return s[end:], true
+}
+
+// str takes a string, or null, from the front of s. A key that is not known has no place
+// for it.
+func str(s string, to *string) (string, bool) {
+	if to == nil {
 		return s, false
 	}
 	if rest, none := strings.CutPrefix(s, "null"); none {
 		return rest, true
 	}
 	var ok bool
-	*text, s, ok = quoted(s)
+	*to, s, ok = quoted(s)
 	return s, ok
 }
 
@@ -80,6 +187,8 @@ func (l *line) number(key string) *int64 {
 		return &l.Tx
 	case "ms":
 		return &l.Millis
+	case "conn":
+		return &l.Conn
 	}
 	return nil
 }
@@ -90,6 +199,8 @@ func (l *line) text(key string) *string {
 		return &l.Kind
 	case "t":
 		return &l.Time
+	case "type":
+		return &l.Type
 	case "agent":
 		return &l.Agent
 	case "method":
@@ -163,6 +274,11 @@ func (e *Event) appendJSON(b []byte) []byte {
 	number(`,"sent":`, e.Sent)
 	number(`,"received":`, e.Received)
 	number(`,"millis":`, e.Millis)
+	optional(`,"stream":`, e.Stream)
+	optional(`,"state":`, e.State)
+	if e.Count != 0 {
+		b = strconv.AppendUint(append(b, `,"count":`...), e.Count, 10)
+	}
 	optional(`,"kind":`, e.Kind)
 	optional(`,"id":`, e.ID)
 	if e.Publication != 0 {

@@ -119,7 +119,7 @@ func TestCopyDoesNotWait(t *testing.T) {
 	// This is read only after what came before was written.
 	_, err = io.WriteString(out, allowed[40:])
 	require.NoError(t, err)
-	b, err := os.ReadFile(filepath.Join(dir, "n1.jsonl"))
+	b, err := os.ReadFile(segmentPath(filepath.Join(dir, "n1"), 1))
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, bytes.Count(b, []byte("\n")), 1)
 	long := strings.Replace(allowed, "/v1/x", "/"+strings.Repeat("x", 3*maxBatch), 1)

@@ -32,7 +32,7 @@ const ControlPlane = "control"
 // from a header other than the method, host and path of the request.
 type Event struct {
 	Time time.Time `json:"time"`
-	// Seq counts the events of one node from 1, without holes.
+	// Seq counts the events of one node from 1, without holes, unless a gap is declared.
 	Seq   uint64 `json:"seq"`
 	Node  string `json:"node"`
 	Agent string `json:"agent"`
@@ -57,12 +57,18 @@ type Event struct {
 	Received int64 `json:"received"`
 	// Millis is how long the request took, in milliseconds.
 	Millis int64 `json:"millis"`
+	// Stream, if set, is what the events of one stream that lasts have in common, and
+	// State is which of them this is: [Opened], [StillOpen], [Ended] or [Lost].
+	Stream string `json:"stream,omitempty"`
+	State  string `json:"state,omitempty"`
+	// Count, if not 0, is how many decisions this event stands for.
+	Count uint64 `json:"count,omitempty"`
 
 	// What follows is set for a [Change] only.
 
 	// Kind is what has happened: published, refused, killed, unkilled,
 	// lease-ended, secret-rotated, credential-closed,
-	// credential-opened, clock-set-back.
+	// credential-opened, clock-set-back; or events-removed, of a log at its bound.
 	Kind string `json:"kind,omitempty"`
 	// ID, if set, is that of no other event of the control plane. Replicas that
 	// tell of the same happening give it the same one.
@@ -80,6 +86,8 @@ type Event struct {
 type line struct {
 	Kind      string `json:"k"`
 	Time      string `json:"t"`
+	Type      string `json:"type"`
+	Conn      int64  `json:"conn"`
 	Agent     string `json:"agent"`
 	Method    string `json:"method"`
 	Authority string `json:"authority"`
@@ -144,6 +152,16 @@ func decode(b []byte) (*Event, error) {
 		}
 	default:
 		return nil, fmt.Errorf("decode access log line: unknown kind %q", l.Kind)
+	}
+	if stream := l.Time + "-" + strconv.FormatInt(l.Conn, 10); strings.HasSuffix(l.Type, "Periodic") {
+		// The last line of a stream says what became of it.
+		if e.Verdict != Allow {
+			return nil, nil //nolint:nilnil // not a decision yet
+		}
+		e.Stream, e.State = stream, StillOpen
+		e.Time = e.Time.Add(time.Duration(e.Millis) * time.Millisecond)
+	} else if strings.HasSuffix(l.Type, "End") {
+		e.Stream, e.State = stream, Ended
 	}
 	return e, nil
 }

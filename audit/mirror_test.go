@@ -26,7 +26,7 @@ func TestMirror(t *testing.T) {
 	for range 3 {
 		require.NoError(t, w.Record(Event{Agent: "coder", Host: "api.example.test"}))
 	}
-	onDisk, err := os.ReadFile(filepath.Join(dir, "n1.jsonl"))
+	onDisk, err := os.ReadFile(segmentPath(filepath.Join(dir, "n1"), 1))
 	require.NoError(t, err)
 	require.Equal(t, string(onDisk), mirror.String())
 	require.Equal(t, 3, bytes.Count(onDisk, []byte("\n")))
@@ -52,5 +52,5 @@ func TestReplicaIsNamed(t *testing.T) {
 		require.Equal(t, "control/eu-1", e.Node)
 		require.EqualValues(t, i+1, e.Seq)
 	}
-	require.FileExists(t, filepath.Join(dir, "control.jsonl"))
+	require.FileExists(t, segmentPath(filepath.Join(dir, "control"), 1))
 }

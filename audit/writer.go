@@ -3,7 +3,6 @@ package audit
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,7 @@ import (
 	"time"
 )
 
-// Writer appends the events of one node to its file. It is safe for
+// Writer appends the events of one node to its segments. It is safe for
 // concurrent use.
 type Writer struct {
 	// Watch, if set before the first event, is called with every event that
@@ -26,97 +25,149 @@ type Writer struct {
 	// in whole batches.
 	Mirror io.Writer
 
-	node string
+	node   string
+	dir    string
+	bounds bounds
 
-	mu   sync.Mutex
+	mu sync.Mutex
+	// file is the last segment, born when it was opened, and of the given size.
 	file *os.File
-	seq  uint64
+	born time.Time
+	size int64
+	// carried is how many bytes of it repeat which streams are open.
+	carried int64
+	seq     uint64
 	// buffer is what the last events were encoded into.
 	buffer []byte
-	// ids are those of the events that have one.
+	// ids are those of the events that have one, nil until one is asked for.
 	ids map[string]bool
-	// open is the file that says that this writer was not closed.
-	open string
+	// open are the streams that have begun and not ended, by their IDs.
+	open map[string]*stream
+	// mark is the file that says that this writer was not closed.
+	mark string
 }
 
 // maxBatch is about how many bytes of the access log are taken at once: what a
 // pipe holds.
 const maxBatch = 1 << 16
 
-// NewWriter opens dir/<node>.jsonl and goes on after the last event in it. After
-// a slash, node names a replica: events have that, the file has not. What
-// a writer that was never closed may have lost is declared as a gap; a torn last
-// line, of a machine that lost power, is cut off. The file dir/<node>.open is
-// there while a writer is.
-func NewWriter(dir, node string) (*Writer, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// NewWriter continues the log of a node, in the folder dir/<node>, after its last
+// event. After a slash, node names a replica: events have that, the folder has not.
+//
+// Whatever a log holds does not keep it from being continued. What is not an event, such
+// as the torn line of a machine that lost power, is left where it is and declared as a
+// gap; so is what a writer that was never closed may have lost. Only the last segment is
+// read. The file <node>/open is there while a writer is.
+func NewWriter(dir, node string) (*Writer, error) { return newWriter(dir, node, standard) }
+
+func newWriter(dir, node string, b bounds) (*Writer, error) {
+	name, _, _ := strings.Cut(node, "/")
+	w := &Writer{node: node, dir: filepath.Join(dir, name), bounds: b, open: map[string]*stream{}}
+	w.mark = filepath.Join(w.dir, "open")
+	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make audit folder: %w", err)
 	}
-	name, _, _ := strings.Cut(node, "/")
-	path := filepath.Join(dir, name+".jsonl")
-	last, whole, ids, err := scan(path)
+	gaps, err := w.resume()
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open audit log: %w", err)
+	if _, err := os.Stat(w.mark); err == nil {
+		gaps = append(gaps, "what wrote this log was killed: what happened in its last moments may be missing")
 	}
-	size, err := f.Seek(0, io.SeekEnd)
-	if err == nil && size > whole {
-		if err = f.Truncate(whole); err == nil {
-			_, err = f.Seek(whole, io.SeekStart)
+	if err := os.WriteFile(w.mark, nil, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("open audit log: %w", err), w.file.Close())
+	}
+	for _, why := range gaps {
+		if err := w.Gap(why); err != nil {
+			return nil, errors.Join(err, w.file.Close())
 		}
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open audit log: %w", err), f.Close())
-	}
-	w := &Writer{node: node, file: f, seq: last, ids: ids, open: filepath.Join(dir, name+".open")}
-	_, err = os.Stat(w.open)
-	killed := err == nil
-	if err = os.WriteFile(w.open, nil, 0o600); err == nil {
-		switch {
-		case size > whole:
-			err = w.Gap("the last line was torn")
-		case killed:
-			err = w.Gap("what wrote this log was killed: what happened in its last moments may be missing")
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open audit log: %w", err), f.Close())
+	if err := w.Lost(); err != nil {
+		return nil, errors.Join(err, w.file.Close())
 	}
 	return w, nil
 }
 
-// scan returns the last sequence number in the file, the length of its whole
-// lines, and the IDs of the events that have one.
-func scan(path string) (last uint64, whole int64, ids map[string]bool, err error) {
-	ids = map[string]bool{}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, ids, nil
-	}
+// resume opens the segment to continue with, and returns what is wrong with the last.
+func (w *Writer) resume() (gaps []string, err error) {
+	all, err := segments(w.dir)
 	if err != nil {
-		return 0, 0, nil, fmt.Errorf("open audit log: %w", err)
+		return nil, err
 	}
-	defer f.Close()
-	r := bufio.NewReaderSize(f, 1<<16)
+	if len(all) == 0 {
+		return nil, w.create()
+	}
+	last := all[len(all)-1]
+	size, gap, err := w.scan(last)
+	if err != nil {
+		return nil, err
+	}
+	if gap != "" {
+		// Nobody appends to what is damaged: the next start does not find it again.
+		return []string{gap}, w.create()
+	}
+	f, err := os.OpenFile(last.path, os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
+	w.file, w.size, w.born = f, size, time.Now()
+	return nil, nil
+}
+
+// scan takes over from a segment: its last sequence number and the streams that are
+// open. It returns how long the segment is, and says what of it is not an event.
+func (w *Writer) scan(s segment) (size int64, gap string, err error) {
+	l, err := openLines(s.path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer l.file.Close()
+	w.seq = s.first - 1
+	var bad damage
 	for {
-		b, err := r.ReadBytes('\n')
+		b, err := l.next()
 		if errors.Is(err, io.EOF) {
-			return last, whole, ids, nil
+			break
 		}
 		if err != nil {
-			return 0, 0, nil, fmt.Errorf("read audit log: %w", err)
+			return 0, "", err
 		}
+		size += int64(len(b)) + 1
 		var e Event
-		if err := json.Unmarshal(b, &e); err != nil {
-			return 0, 0, nil, fmt.Errorf("%s: line after event %d is not an event: %w", path, last, err)
+		if b == nil || !e.read(b) {
+			bad.add(l.number)
+			w.seq++ // it was one event, most likely
+			continue
 		}
-		last, whole = e.Seq, whole+int64(len(b))
-		if e.ID != "" {
-			ids[e.ID] = true
+		// A number that went astray is not followed.
+		if w.seq++; e.Seq > w.seq && e.Seq-s.first < 1<<32 {
+			w.seq = e.Seq
 		}
+		w.track(&e)
+	}
+	if l.torn() {
+		bad.add(l.number + 1)
+	}
+	if bad.count > 0 {
+		return 0, bad.say(s.path), nil
+	}
+	return size, "", nil
+}
+
+// create begins a segment with the next event.
+func (w *Writer) create() error {
+	// A segment without an event, which a crash has left, has the same name.
+	for first := w.seq + 1; ; first++ {
+		f, err := os.OpenFile(segmentPath(w.dir, first), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			w.seq = first
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("begin a segment of the audit log: %w", err)
+		}
+		w.file, w.size, w.carried, w.born = f, 0, 0, time.Now()
+		return nil
 	}
 }
 
@@ -128,18 +179,18 @@ func (w *Writer) Copy(r io.Reader) error {
 	br := bufio.NewReaderSize(r, maxBatch)
 	var batch []*Event
 	for {
-		b, err := br.ReadBytes('\n')
-		if len(b) > 1 && err == nil {
-			e, err := decode(b)
-			if err != nil {
+		b, err := readLine(br)
+		if len(b) > 1 && err == nil || errors.Is(err, errLong) {
+			e, failed := decode(b)
+			if err != nil || failed != nil {
 				// A line that cannot be read is an event that would be lost silently.
-				e = gap("a line of the access log could not be read")
+				e, err = gap("a line of the access log could not be read"), nil
 			}
 			if e != nil {
 				batch = append(batch, e)
 			}
 		}
-		if err != nil || !hasLine(br) {
+		if err != nil || !hasLine(br) || len(batch) >= maxEvents {
 			if err := w.append(batch...); err != nil {
 				return err
 			}
@@ -150,6 +201,34 @@ func (w *Writer) Copy(r io.Reader) error {
 		}
 		if err != nil {
 			return fmt.Errorf("read access log: %w", err)
+		}
+	}
+}
+
+// maxEvents bounds a batch, and with it what is not yet in the file.
+const maxEvents = 1000
+
+var errLong = errors.New("the line is too long")
+
+// readLine reads one line. Of a line longer than maxLine it returns errLong, and goes on
+// after it.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	long := false
+	for {
+		b, err := r.ReadSlice('\n')
+		if line == nil && err == nil {
+			return b, nil
+		}
+		if long = long || len(line)+len(b) > maxLine; !long {
+			line = append(line, b...)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+		case err == nil && long:
+			return nil, errLong
+		default:
+			return line, err
 		}
 	}
 }
@@ -167,6 +246,8 @@ func (w *Writer) Record(e Event) error {
 	if err := w.append(&e); err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err := w.file.Sync(); err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
@@ -185,42 +266,182 @@ func (w *Writer) append(events ...*Event) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.turn(); err != nil {
+		return err
+	}
+	return w.write(events)
+}
+
+func (w *Writer) write(events []*Event) error {
 	seq, b := w.seq, w.buffer[:0]
+	written := make([]*Event, 0, len(events))
 	for _, e := range events {
-		if e.ID != "" && w.ids[e.ID] {
+		known, err := w.known(e.ID)
+		if err != nil {
+			return err
+		}
+		if known || !w.track(e) {
 			continue
 		}
 		seq++
 		e.Node, e.Seq = w.node, seq
 		b = append(e.appendJSON(b), '\n')
+		written = append(written, e)
+		if e.ID != "" {
+			w.ids[e.ID] = true
+		}
 	}
 	if w.buffer = b; cap(b) > 2*maxBatch {
 		w.buffer = nil
 	}
+	if len(written) == 0 {
+		return nil
+	}
 	if _, err := w.file.Write(b); err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
-	written := seq > w.seq
-	w.seq = seq
-	if w.Mirror != nil && written {
+	w.seq, w.size = seq, w.size+int64(len(b))
+	if w.Mirror != nil {
 		if _, err := w.Mirror.Write(b); err != nil {
 			return fmt.Errorf("mirror event: %w", err)
 		}
 	}
-	for _, e := range events {
-		if e.ID != "" {
-			w.ids[e.ID] = true
-		}
-		if w.Watch != nil && written {
+	if w.Watch != nil {
+		for _, e := range written {
 			w.Watch(e)
 		}
 	}
 	return nil
 }
 
-// Close closes the file.
+// known reports whether the log has an event with the ID. Only the control plane's
+// events have one; the first that does has the whole log looked through.
+func (w *Writer) known(id string) (bool, error) {
+	if id == "" {
+		return false, nil
+	}
+	if w.ids == nil {
+		ids := map[string]bool{}
+		all, err := segments(w.dir)
+		if err != nil {
+			return false, err
+		}
+		for _, s := range all {
+			if err := s.collect(ids); err != nil {
+				return false, err
+			}
+		}
+		w.ids = ids
+	}
+	return w.ids[id], nil
+}
+
+// collect adds the IDs of the segment's events.
+func (s segment) collect(ids map[string]bool) error {
+	l, err := openLines(s.path)
+	if err != nil {
+		return err
+	}
+	defer l.file.Close()
+	for {
+		b, err := l.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var e Event
+		if bytes.Contains(b, []byte(`"id":"`)) && e.read(b) && e.ID != "" {
+			ids[e.ID] = true
+		}
+	}
+}
+
+// turn begins a new segment if it is time to, or if somebody took the last one away or
+// shortened it. Nothing is ever written where nobody looks for it.
+func (w *Writer) turn() error {
+	there, err := os.Stat(w.file.Name())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look at the audit log: %w", err)
+	}
+	mine, err := w.file.Stat()
+	if err != nil {
+		return fmt.Errorf("look at the audit log: %w", err)
+	}
+	why := ""
+	switch {
+	case there == nil || !os.SameFile(there, mine):
+		why = filepath.Base(w.file.Name()) + " was moved or removed: its events are where it is now"
+	case mine.Size() < w.size:
+		why = filepath.Base(w.file.Name()) + " was shortened: events that were in it are missing"
+	case w.size-w.carried >= w.bounds.segment, w.size > 0 && time.Since(w.born) >= w.bounds.age:
+	default:
+		return nil
+	}
+	old := w.file
+	if err := os.MkdirAll(w.dir, 0o700); err != nil {
+		return fmt.Errorf("make audit folder: %w", err)
+	}
+	if err := w.create(); err != nil {
+		return err
+	}
+	if err := errors.Join(old.Sync(), old.Close()); err != nil {
+		return fmt.Errorf("close a segment of the audit log: %w", err)
+	}
+	if why != "" {
+		if err := os.WriteFile(w.mark, nil, 0o600); err != nil {
+			return fmt.Errorf("open audit log: %w", err)
+		}
+		if err := w.write([]*Event{gap(why)}); err != nil {
+			return err
+		}
+	}
+	if err := w.repeat(); err != nil {
+		return err
+	}
+	return w.trim()
+}
+
+// trim removes the oldest segments beyond the bound, after it has said so.
+func (w *Writer) trim() error {
+	all, err := segments(w.dir)
+	if err != nil {
+		return err
+	}
+	sizes := make([]int64, len(all))
+	total := w.bounds.segment // what the new one will have
+	for i, s := range all {
+		if info, err := os.Stat(s.path); err == nil {
+			sizes[i] = info.Size()
+			total += info.Size()
+		}
+	}
+	n := 0
+	for ; n < len(all)-1 && total > w.bounds.total; n++ {
+		total -= sizes[n]
+	}
+	if n == 0 {
+		return nil
+	}
+	err = w.write([]*Event{{
+		Time: time.Now().UTC(), Verdict: Change, Kind: "events-removed",
+		Detail: fmt.Sprintf("%d to %d, the oldest: a node keeps %d MiB", all[0].first, all[n].first-1, w.bounds.total>>20),
+	}})
+	if err != nil {
+		return err
+	}
+	for _, s := range all[:n] {
+		if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove an old segment of the audit log: %w", err)
+		}
+	}
+	return nil
+}
+
+// Close closes the log.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return errors.Join(w.file.Close(), os.Remove(w.open))
+	return errors.Join(w.file.Close(), os.Remove(w.mark))
 }

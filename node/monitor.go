@@ -106,9 +106,12 @@ func say(w http.ResponseWriter, status int, text string) {
 
 // event books what was written to the audit log.
 func (m *Monitor) event(e *audit.Event) {
-	if e.Verdict == audit.Gap {
+	switch {
+	case e.Verdict == audit.Gap:
 		m.gaps.Inc()
 		return
+	case e.Verdict == audit.Change, e.State != "" && e.State != audit.Opened:
+		return // not a decision, or one that was counted
 	}
 	agent := e.Agent
 	m.mu.Lock()

@@ -100,9 +100,13 @@ func Run(ctx context.Context, c Config) (err error) {
 		started := time.Now()
 		why, err := c.once(ctx, events)
 		if ctx.Err() != nil {
-			return nil
+			return events.Lost()
 		}
 		if err != nil {
+			return err
+		}
+		// What lasted has ended, and Envoy did not say so.
+		if err := events.Lost(); err != nil {
 			return err
 		}
 		c.Log.Error("envoy ended, restarting", "status", why, "after", time.Since(started).String(), "backoff", backoff.String())

@@ -26,7 +26,7 @@ import (
 //	control/               the control plane: control.sock (operators), xds.sock (nodes), log, what it must remember
 //	nodes/<id>/            one node: bootstrap, admin.sock, log, agents/<agent>/proxy.sock
 //	graph.json             what was brought up last in a cloud
-//	audit/<id>.jsonl       the events of one node; outlives destroy, as stack.json does
+//	audit/<id>/*.jsonl     the events of one node, in segments; outlives destroy, as stack.json does
 type Home struct {
 	Root string
 	// name is set if the stack file is known.
@@ -269,7 +269,7 @@ func (h Home) AgentDir(node, agent string) string {
 	return filepath.Join(h.NodeDir(node), "agents", agent)
 }
 
-// AuditDir holds one file of events per node.
+// AuditDir holds one folder of events per node.
 func (h Home) AuditDir() string { return filepath.Join(h.Root, "audit") }
 
 // GraphFile is the plan that was brought up last, as package graph writes it.

@@ -35,7 +35,7 @@ func newAuditCmd() *cobra.Command {
 			if f.Since, err = parseSince(since, time.Now()); err != nil {
 				return usageError{err}
 			}
-			read, tail := localEvents(home)
+			read, tail := localEvents(home.AuditDir())
 			stack, err := file.Load()
 			switch _, missing := os.Stat(home.AuditDir()); {
 			case err == nil && stack.AWS != nil:
@@ -45,18 +45,9 @@ func newAuditCmd() *cobra.Command {
 			}
 			show := printer(cmd.OutOrStdout(), asJSON)
 			if follow {
-				return tail(cmd.Context(), f, show)
+				read = tail
 			}
-			events, err := read(cmd.Context(), f)
-			if err != nil {
-				return err
-			}
-			for _, e := range events {
-				if err := show(e); err != nil {
-					return err
-				}
-			}
-			return nil
+			return read(cmd.Context(), f, show)
 		},
 	}
 	cmd.Flags().StringVarP(&f.Agent, "agent", "a", "", "only this agent")
@@ -68,30 +59,39 @@ func newAuditCmd() *cobra.Command {
 	return cmd
 }
 
-type (
-	readEvents func(context.Context, audit.Filter) ([]audit.Event, error)
-	tailEvents func(context.Context, audit.Filter, func(audit.Event) error) error
-)
+// eachEvent calls a function for the selected events, until that returns an error.
+type eachEvent func(context.Context, audit.Filter, func(audit.Event) error) error
 
-// localEvents are those of the nodes of this machine.
-func localEvents(home stacks.Home) (readEvents, tailEvents) {
-	return func(_ context.Context, f audit.Filter) ([]audit.Event, error) { return audit.Read(home.AuditDir(), f) },
+// localEvents reads, and follows, the events of the nodes of this machine.
+func localEvents(dir string) (read, tail eachEvent) {
+	return func(_ context.Context, f audit.Filter, each func(audit.Event) error) error {
+			return audit.Each(dir, f, each)
+		},
 		func(ctx context.Context, f audit.Filter, each func(audit.Event) error) error {
-			return audit.Follow(ctx, home.AuditDir(), f, each)
+			return audit.Follow(ctx, dir, f, each)
 		}
 }
 
-// cloudEvents are those in CloudWatch Logs.
-func cloudEvents(stack *stacks.Stack) (readEvents, tailEvents) {
+// cloudEvents reads, and follows, the events in CloudWatch Logs.
+func cloudEvents(stack *stacks.Stack) (read, tail eachEvent) {
 	open := func(ctx context.Context) (*aws.Account, error) {
 		return aws.Open(ctx, stack.AWS.Account, stack.AWS.Region)
 	}
-	return func(ctx context.Context, f audit.Filter) ([]audit.Event, error) {
+	return func(ctx context.Context, f audit.Filter, each func(audit.Event) error) error {
 			account, err := open(ctx)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			return account.Events(ctx, stack.Name, f)
+			events, err := account.Events(ctx, stack.Name, f)
+			if err != nil {
+				return err
+			}
+			for _, e := range events {
+				if err := each(e); err != nil {
+					return err
+				}
+			}
+			return nil
 		}, func(ctx context.Context, f audit.Filter, each func(audit.Event) error) error {
 			account, err := open(ctx)
 			if err != nil {
@@ -139,7 +139,7 @@ func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 			_, err := fmt.Fprintf(w, "%-12s  %-7s  %-10s  %s\n", e.Time.Local().Format("15:04:05.000"), plain(string(e.Verdict)), plain(e.Agent), plain(changeText(e)))
 			return err
 		}
-		reason := string(e.Reason)
+		reason := string(e.Reason) + stateText(e)
 		if e.Credential != "" {
 			reason += ", credential " + e.Credential
 		}
@@ -153,6 +153,24 @@ func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 		_, err := fmt.Fprintf(w, row, e.Time.Local().Format("15:04:05.000"), plain(string(e.Verdict)), plain(e.Agent), plain(e.Method), plain(e.Host+e.Path), status, plain(e.Rule), plain(reason))
 		return err
 	}
+}
+
+// stateText says what became of a stream that lasts, and of how many decisions an event tells.
+func stateText(e audit.Event) string {
+	lasted := (time.Duration(e.Millis) * time.Millisecond).Round(time.Second).String()
+	switch {
+	case e.Count != 0:
+		return fmt.Sprintf(", %d times", e.Count)
+	case e.State == audit.Opened:
+		return ", opened"
+	case e.State == audit.StillOpen:
+		return ", open for " + lasted
+	case e.State == audit.Ended:
+		return ", ended after " + lasted
+	case e.State == audit.Lost:
+		return ", lost after " + lasted
+	}
+	return ""
 }
 
 // changeText says what has happened to the policy.

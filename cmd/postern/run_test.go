@@ -87,7 +87,8 @@ func TestExplainDenials(t *testing.T) {
 	write(old)
 	write(other)
 	write(fine)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "n1.jsonl"), log.Bytes(), 0o600))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "n1"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "n1", "00000000000000000001.jsonl"), log.Bytes(), 0o600))
 	var out bytes.Buffer
 	explainDenials(t.Context(), &out, dir, "demo", start)
 	text := out.String()

@@ -392,7 +392,9 @@ var framing = []Case{
 				}
 			}
 		}
-		text, err := os.ReadFile(filepath.Join(s.fleet.Home.AuditDir(), "n1.jsonl"))
+		segments, err := filepath.Glob(filepath.Join(s.fleet.Home.AuditDir(), "n1", "*.jsonl"))
+		require.NoError(s, err)
+		text, err := os.ReadFile(segments[len(segments)-1])
 		require.NoError(s, err)
 		whole := text[:strings.LastIndexByte(string(text), '\n')+1]
 		for l := range strings.Lines(string(whole)) {

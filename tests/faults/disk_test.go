@@ -2,8 +2,6 @@ package faults
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -103,17 +101,14 @@ while read line; do %[2]q node --home %[3]q --id n1 --envoy %[4]q </dev/null; ec
 		resp.Body.Close()
 		return resp.StatusCode == 200
 	}, patience, 20*time.Millisecond)
-	b, err := os.ReadFile(filepath.Join(dir, "n1.jsonl"))
-	require.NoError(t, err)
 	recorded, gap := 0, false
-	for dec := json.NewDecoder(bytes.NewReader(b)); dec.More(); {
-		var e audit.Event
-		require.NoError(t, dec.Decode(&e))
+	require.NoError(t, audit.Each(dir, audit.Filter{}, func(e audit.Event) error {
 		gap = gap || e.Verdict == audit.Gap
 		if e.Verdict == audit.Allow {
 			recorded++
 		}
-	}
+		return nil
+	}))
 	t.Logf("%d answers, %d events", answered, recorded)
 	require.True(t, gap, "what was lost is declared")
 }

@@ -1,0 +1,91 @@
+package audit
+
+import "time"
+
+// States of an event that is about a stream: a request, an upgraded connection or a
+// tunnel that lasts. One that ends within a second has none, and is a single event.
+const (
+	// Opened is the first event of a stream.
+	Opened = "opened"
+	// StillOpen says, every few minutes and in each new segment, that a stream lasts.
+	StillOpen = "open"
+	// Ended is the last event of a stream. Its counts are of all of it.
+	Ended = "ended"
+	// Lost is the last event of a stream whose end nobody saw: Envoy or the machine died.
+	// Its counts are the last that were known.
+	Lost = "lost"
+)
+
+// tellEvery is how often an open stream is told of.
+const tellEvery = 5 * time.Minute
+
+// stream is the last that is known of an open stream.
+type stream struct {
+	event Event
+	told  time.Time
+}
+
+// track follows the streams, and reports whether the event is one to write. What comes
+// of a stream from Envoy is [StillOpen] once a second, and [Ended]: the first becomes
+// Opened, and the end of a stream that was never opened is an ordinary event. The time of
+// an ordinary event and of Opened is when the stream began, of the others when they happened.
+func (w *Writer) track(e *Event) bool {
+	if e.Stream == "" {
+		return true
+	}
+	s := w.open[e.Stream]
+	switch e.State {
+	case Opened, StillOpen:
+		now := time.Now()
+		if s == nil {
+			s = &stream{told: now}
+			w.open[e.Stream] = s
+			e.State, e.Time = Opened, e.Time.Add(-time.Duration(e.Millis)*time.Millisecond)
+		} else if e.State == StillOpen && now.Sub(s.told) < tellEvery {
+			s.event = *e
+			return false
+		}
+		s.event, s.told = *e, now
+	case Ended:
+		if s == nil {
+			e.Stream, e.State = "", ""
+			return true
+		}
+		e.Time = e.Time.Add(time.Duration(e.Millis) * time.Millisecond)
+		delete(w.open, e.Stream)
+	default:
+		delete(w.open, e.Stream)
+	}
+	return true
+}
+
+// repeat says of all open streams that they are, so that the last segment always tells.
+func (w *Writer) repeat() error {
+	if len(w.open) == 0 {
+		return nil
+	}
+	before := w.size
+	events := make([]*Event, 0, len(w.open))
+	for _, s := range w.open {
+		e := s.event
+		e.State = StillOpen
+		s.told = time.Time{}
+		events = append(events, &e)
+	}
+	err := w.write(events)
+	w.carried = w.size - before
+	return err
+}
+
+// Lost ends every stream that is open: what served them is gone.
+func (w *Writer) Lost() error {
+	w.mu.Lock()
+	events := make([]*Event, 0, len(w.open))
+	for _, s := range w.open {
+		e := s.event
+		e.State, e.Time = Lost, time.Now().UTC()
+		events = append(events, &e)
+	}
+	w.mu.Unlock()
+	return w.append(events...)
+}
