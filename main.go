@@ -26,6 +26,7 @@ import (
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/engine/still"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/provider"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
@@ -94,8 +95,12 @@ func declare(ctx *pulumi.Context, stack *stacks.Stack, home stacks.Home) error {
 	if err != nil {
 		return err
 	}
+	separate, _, err := provider.Separate(home, stack.Plan)
+	if err != nil {
+		return err
+	}
 	env, err := local.NewEnvironment(ctx, stack.Name, &local.EnvironmentArgs{
-		Home: home, Plan: stack.Plan, Nodes: stack.Nodes, Posternd: posternd, Envoy: proxy,
+		Home: home, Plan: stack.Plan, Nodes: stack.Nodes, Posternd: posternd, Envoy: proxy, Module: module, Separate: separate,
 	})
 	if err != nil {
 		return err
@@ -264,6 +269,13 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 	if !d.cloud {
 		if err := d.checkMachine(); err != nil {
 			return err
+		}
+		_, why, err := provider.Separate(d.home, stack.Plan)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			fmt.Fprintln(os.Stderr, "warning: the control plane and the nodes run as root, not as users of their own:", why)
 		}
 	}
 	if !scratch {

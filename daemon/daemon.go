@@ -126,6 +126,8 @@ type Command struct {
 	LogFile string
 	// Env is the whole environment; nil means the caller's.
 	Env []string
+	// User is who the process runs as; nil means the caller.
+	User *syscall.Credential
 }
 
 // Start starts c in a session of its own and returns its process ID as soon as
@@ -142,7 +144,8 @@ func Start(ctx context.Context, c Command) (pid int, err error) {
 	if err := os.MkdirAll(filepath.Dir(c.LogFile), 0o700); err != nil {
 		return 0, fmt.Errorf("start %s: %w", name, err)
 	}
-	log, err := os.OpenFile(c.LogFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	// Its folder may be writable for the process's user: nothing but a file is written to.
+	log, err := os.OpenFile(c.LogFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return 0, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -153,7 +156,7 @@ func Start(ctx context.Context, c Command) (pid int, err error) {
 	}
 	cmd := exec.Command(c.Path, c.Args...) //nolint:noctx // the process must survive the end of ctx
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.Dir, c.Env, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: c.User}
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -202,6 +205,9 @@ func Stop(ctx context.Context, pidfile string) error {
 	if err != nil {
 		return fmt.Errorf("stop process %d: %s is locked by it, but there is no such process here; is it in another container?", pid, pidfile)
 	}
+	if err := checkUser(pid, pidfile); err != nil {
+		return fmt.Errorf("stop process %d: %w", pid, err)
+	}
 	if err := signal(fd, unix.SIGTERM); err != nil {
 		return fmt.Errorf("stop process %d: %w", pid, err)
 	}
@@ -216,6 +222,30 @@ func Stop(ctx context.Context, pidfile string) error {
 	defer cancel()
 	if err := wait(last, fd); err != nil {
 		return fmt.Errorf("kill process %d: it does not go away: %w", pid, err)
+	}
+	return nil
+}
+
+// checkUser refuses a process of another user than the one who owns the pid file:
+// a daemon that was taken over writes what number it likes, for root to end.
+func checkUser(pid int, pidfile string) error {
+	info, err := os.Lstat(pidfile)
+	if err != nil {
+		return err
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil // it has ended
+	}
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	for line := range strings.Lines(string(status)) {
+		if ids, ok := strings.CutPrefix(line, "Uid:"); ok && strings.Fields(ids)[0] != strconv.Itoa(int(owner)) {
+			return fmt.Errorf("it is of user %s, but %s is user %d's, who may have written another process's number there: look with `ps %d`, and remove the file",
+				strings.Fields(ids)[0], pidfile, owner, pid)
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -143,4 +144,31 @@ func TestStaleNumber(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, ok)
 	require.NoError(t, daemon.Stop(t.Context(), pidfile))
+}
+
+// A daemon that was taken over writes into its pid file what it likes: root ends
+// no process of another user for it.
+func TestStopEndsNoProcessOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can end processes of other users")
+	}
+	// A helper of another user holds the file, which has the number of a process of root's.
+	victim := exec.CommandContext(t.Context(), "sleep", "60")
+	require.NoError(t, victim.Start())
+	t.Cleanup(func() { victim.Process.Kill(); victim.Wait() }) //nolint:errcheck // it may have ended
+	pidfile := filepath.Join(t.TempDir(), "pid")
+	require.NoError(t, os.WriteFile(pidfile, fmt.Appendf(nil, "%d\n", victim.Process.Pid), 0o600))
+	require.NoError(t, os.Chown(pidfile, 65534, 65534))
+	f, err := os.Open(pidfile)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
+
+	err = daemon.Stop(t.Context(), pidfile)
+	require.ErrorContains(t, err, "it is of user 0, but "+pidfile+" is user 65534's")
+	require.NoError(t, victim.Process.Signal(syscall.Signal(0)), "it still runs")
+	state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", victim.Process.Pid))
+	require.NoError(t, err)
+	require.NotContains(t, string(state), " Z ")
 }

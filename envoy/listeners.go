@@ -94,7 +94,8 @@ func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 // to learn who connects, so a connection without one is closed.
 func (b *builder) agentAddress(l *listenerv3.Listener, a plan.Agent) {
 	if a.Port == 0 {
-		l.Address = &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: AgentSocket(a.Name), Mode: 0o600}}}
+		// The agent may be another user: who may enter the node's folder decides.
+		l.Address = &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: AgentSocket(a.Name), Mode: 0o666}}}
 		return
 	}
 	l.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{

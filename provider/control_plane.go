@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
@@ -32,6 +33,8 @@ type ControlPlaneArgs struct {
 	// from. If the caller has another value for one than the running process,
 	// that means restart: it is how such a secret is rotated.
 	Variables []string `pulumi:"variables,optional"`
+	// Separate says that the process runs as [ControlUser]; see [Separate].
+	Separate bool `pulumi:"separate,optional"`
 }
 
 // ControlPlaneState is the state.
@@ -86,6 +89,7 @@ func (*ControlPlane) Diff(
 	d.update("digest", req.State.Digest != req.Inputs.Digest)
 	d.update("caFingerprint", req.State.CAFingerprint != req.Inputs.CAFingerprint)
 	d.update("variables", req.Inputs.stale(ctx))
+	d.update("separate", req.State.Separate != req.Inputs.Separate)
 	d.update("operator", !bundle.HasKey(req.Inputs.home().OperatorKey(), req.Inputs.home().Trusted()))
 	return d.DiffResponse, nil
 }
@@ -110,7 +114,7 @@ func (*ControlPlane) Delete(
 	if err := req.State.process().stop(ctx); err != nil {
 		return infer.DeleteResponse{}, fmt.Errorf("stop the control plane: %w", err)
 	}
-	for _, dir := range []string{req.State.home().ControlDir(), req.State.home().OperatorDir()} {
+	for _, dir := range []string{req.State.home().ControlDir(), req.State.home().OperatorDir(), programs(req.State.home())} {
 		if err := os.RemoveAll(dir); err != nil {
 			return infer.DeleteResponse{}, fmt.Errorf("remove the control plane's folder: %w", err)
 		}
@@ -126,10 +130,10 @@ func (a ControlPlaneArgs) run(ctx context.Context) error {
 		return err
 	}
 	proc := a.process()
-	err := proc.start(ctx, a.Posternd, controlEnv(), "control", "--home", a.Home)
-	if err != nil {
+	if err := a.start(ctx, proc); err != nil {
 		return fmt.Errorf("start the control plane: %w", err)
 	}
+	var err error
 	err = proc.until(ctx, "wait for the control plane to answer", controlUp, func(ctx context.Context) error {
 		_, err := status(ctx, a.home())
 		return err
@@ -139,6 +143,30 @@ func (a ControlPlaneArgs) run(ctx context.Context) error {
 		return err
 	}
 	return a.gather(ctx)
+}
+
+// start starts the process, as a user of its own if there is one.
+func (a ControlPlaneArgs) start(ctx context.Context, proc process) error {
+	if !a.Separate {
+		return proc.start(ctx, nil, a.Posternd, controlEnv(), "control", "--home", a.Home)
+	}
+	users, err := lookUp()
+	if err != nil {
+		return err
+	}
+	if err := proc.stop(ctx); err != nil { // what it owns is about to change
+		return err
+	}
+	if err := users.own(a.home()); err != nil {
+		return err
+	}
+	dir, err := install(a.home(), a.Digest, a.Digest, a.Posternd)
+	if err != nil {
+		return err
+	}
+	env := append(controlEnv(), "HOME="+a.home().ControlDir()) // the last one counts
+	return proc.start(ctx, users.control, filepath.Join(dir, filepath.Base(a.Posternd)), env,
+		"control", "--home", a.Home, "--nodes-group", NodeUser)
 }
 
 // sign makes the operator's key if there is none. The first key of a stack signs

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -31,6 +32,10 @@ type NodeArgs struct {
 	Digest      string `pulumi:"digest"`
 	Envoy       string `pulumi:"envoy"`
 	EnvoyDigest string `pulumi:"envoyDigest"`
+	// Module is what Envoy loads: libguard.so.
+	Module string `pulumi:"module,optional"`
+	// Separate says that the processes run as [NodeUser]; see [Separate].
+	Separate bool `pulumi:"separate,optional"`
 }
 
 // NodeState is the state.
@@ -101,6 +106,7 @@ func (*Node) Diff(_ context.Context, req infer.DiffRequest[NodeArgs, NodeState])
 	d.replace("nodeId", req.State.ID != req.Inputs.ID)
 	d.update("digest", req.State.Digest != req.Inputs.Digest)
 	d.update("envoyDigest", req.State.EnvoyDigest != req.Inputs.EnvoyDigest)
+	d.update("separate", req.State.Separate != req.Inputs.Separate)
 	return d.DiffResponse, nil
 }
 
@@ -140,11 +146,10 @@ func (a NodeArgs) run(ctx context.Context) error {
 		return fmt.Errorf("register node %s: %w", a.ID, err)
 	}
 	proc := a.process()
-	err := proc.start(ctx, a.Posternd, nodeEnv(), "node", "--home", a.Home, "--id", a.ID, "--envoy", a.Envoy)
-	if err != nil {
+	if err := a.start(ctx, proc); err != nil {
 		return fmt.Errorf("start node %s: %w", a.ID, err)
 	}
-	err = proc.until(ctx, fmt.Sprintf("wait for node %s to connect", a.ID), nodeUp, func(ctx context.Context) error {
+	err := proc.until(ctx, fmt.Sprintf("wait for node %s to connect", a.ID), nodeUp, func(ctx context.Context) error {
 		s, err := status(ctx, a.home())
 		if err != nil {
 			return err
@@ -166,6 +171,33 @@ func (a NodeArgs) run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// start starts the process, as a user of its own if there is one.
+func (a NodeArgs) start(ctx context.Context, proc process) error {
+	if !a.Separate {
+		return proc.start(ctx, nil, a.Posternd, nodeEnv(), "node", "--home", a.Home, "--id", a.ID, "--envoy", a.Envoy)
+	}
+	users, err := lookUp()
+	if err != nil {
+		return err
+	}
+	if err := proc.stop(ctx); err != nil { // what it owns is about to change
+		return err
+	}
+	if err := users.ownNode(a.dir()); err != nil {
+		return err
+	}
+	name := a.Digest + "-" + a.EnvoyDigest
+	dir, err := install(a.home(), name, a.Digest, a.Posternd)
+	if err == nil {
+		_, err = install(a.home(), name, a.EnvoyDigest, a.Envoy, a.Module)
+	}
+	if err != nil {
+		return err
+	}
+	return proc.start(ctx, users.node, filepath.Join(dir, filepath.Base(a.Posternd)), append(nodeEnv(), "HOME="+a.dir()),
+		"node", "--home", a.Home, "--id", a.ID, "--envoy", filepath.Join(dir, filepath.Base(a.Envoy)))
 }
 
 func find(s *api.Status, id string) *api.Node {

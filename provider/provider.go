@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	p "github.com/pulumi/pulumi-go-provider"
@@ -94,15 +95,15 @@ type process struct{ dir string }
 func (d process) pidfile() string { return filepath.Join(d.dir, "pid") }
 func (d process) log() string     { return filepath.Join(d.dir, "log") }
 
-// start replaces whatever runs in d's folder.
-func (d process) start(ctx context.Context, posternd string, env []string, args ...string) error {
+// start replaces whatever runs in d's folder. as is the user; nil means the caller.
+func (d process) start(ctx context.Context, as *syscall.Credential, posternd string, env []string, args ...string) error {
 	if err := d.stop(ctx); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, begin, fmt.Errorf("it did not begin within %s", begin))
 	defer cancel()
 	_, err := daemon.Start(ctx, daemon.Command{
-		Path: posternd, Args: args, Env: env, Dir: "/", PIDFile: d.pidfile(), LogFile: d.log(),
+		Path: posternd, Args: args, Env: env, Dir: "/", PIDFile: d.pidfile(), LogFile: d.log(), User: as,
 	})
 	return err
 }

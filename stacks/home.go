@@ -34,13 +34,15 @@ type Home struct {
 }
 
 // StateFolder is where the state folders of all of the user's stacks are:
-// $POSTERN_HOME, or $XDG_STATE_HOME/postern, or ~/.local/state/postern. It is
-// absolute.
+// $POSTERN_HOME, or $XDG_STATE_HOME/postern, or ~/.local/state/postern, or for root
+// /var/lib/postern, because the daemons' users may not enter /root. It is absolute.
 func StateFolder() (string, error) {
 	base := os.Getenv("POSTERN_HOME")
 	if base == "" {
 		if xdg := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(xdg) {
 			base = filepath.Join(xdg, "postern")
+		} else if os.Geteuid() == 0 {
+			base = "/var/lib/postern"
 		} else {
 			home, err := os.UserHomeDir()
 			if err != nil {

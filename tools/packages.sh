@@ -72,6 +72,20 @@ if [ "${1:-}" = bench ] && [ ! -x "$cache/peers/bin/mitmdump" ]; then
 	long mitmproxy.log "lines" "$cache/peers/bin/python" -m pip install --disable-pip-version-check mitmproxy==11.0.2
 fi
 
+# Root gives the control plane and the nodes users of their own (docs/packaging.md).
+if [ "$(id -u)" -eq 0 ] && ! id -nG postern-control 2>/dev/null | grep -qw postern-node; then
+	say "making the users postern-control and postern-node"
+	if command -v systemd-sysusers >/dev/null; then
+		systemd-sysusers - <packaging/sysusers.d/postern.conf
+	else
+		for user in postern-node postern-control; do
+			id "$user" >/dev/null 2>&1 ||
+				useradd --system --user-group --no-create-home --home-dir /var/lib/postern --shell /usr/sbin/nologin "$user"
+		done
+		usermod --append --groups postern-node postern-control
+	fi
+fi
+
 # A kernel or a container may forbid what bubblewrap needs.
 if ! problem=$(bwrap --unshare-all --ro-bind / / true 2>&1); then
 	fail "bubblewrap cannot make a sandbox here: $problem" \

@@ -41,7 +41,7 @@ authority that the control planes' reports are verified with. Run it again when 
 				return err
 			}
 			if store != "" {
-				if err := atomicfile.Write(home.StoreFile(), []byte(store+"\n"), 0o600); err != nil {
+				if err := atomicfile.Write(home.StoreFile(), []byte(store+"\n"), 0o644); err != nil {
 					return fmt.Errorf("keep where the store is: %w", err)
 				}
 			}
@@ -70,7 +70,7 @@ func trust(home stacks.Home, stack *stacks.Stack, own []byte) error {
 	if !bytes.Contains(trusted, bytes.TrimSpace(own)) {
 		trusted = append(trusted, own...)
 	}
-	if err := atomicfile.Write(home.Trusted(), trusted, 0o600); err != nil {
+	if err := atomicfile.Write(home.Trusted(), trusted, 0o644); err != nil {
 		return fmt.Errorf("write the operators' public keys: %w", err)
 	}
 	if stack.AWS.CA == "" {

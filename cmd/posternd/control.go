@@ -9,7 +9,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +36,7 @@ var rootFiles = []string{
 }
 
 func newControlCmd() *cobra.Command {
-	var home, metrics, replica string
+	var home, metrics, replica, nodesGroup string
 	var container, mirror bool
 	var remote remoteNodes
 	cmd := &cobra.Command{
@@ -57,7 +60,7 @@ func newControlCmd() *cobra.Command {
 			if mirror {
 				shipped = os.Stdout
 			}
-			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, replica, shipped, &remote, logger())
+			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, replica, nodesGroup, shipped, &remote, logger())
 		},
 	}
 	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
@@ -65,12 +68,13 @@ func newControlCmd() *cobra.Command {
 	cmd.Flags().StringVar(&replica, "replica", "", "the name of this one, if the stack has several: it reports to the bundle store")
 	cmd.Flags().BoolVar(&mirror, "audit-stdout", false, "write every event to standard output too, for a platform that ships it")
 	cmd.Flags().BoolVar(&container, "from-environment", false, "take the authority, the operators' keys and the store from POSTERN_CA, POSTERN_CA_KEY, POSTERN_OPERATORS and POSTERN_STORE; the replica's name is that of the machine")
+	cmd.Flags().StringVar(&nodesGroup, "nodes-group", "", "the group whose members may connect as nodes, if they run as another user")
 	_ = cmd.MarkFlagRequired("home")
 	remote.flags(cmd)
 	return cmd
 }
 
-func runControl(ctx context.Context, home stacks.Home, metrics, replica string, mirror io.Writer, remote *remoteNodes, log *slog.Logger) error {
+func runControl(ctx context.Context, home stacks.Home, metrics, replica, nodesGroup string, mirror io.Writer, remote *remoteNodes, log *slog.Logger) error {
 	if err := home.CheckSockets(); err != nil {
 		return err
 	}
@@ -114,8 +118,8 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 		Envoy: envoy.Options{Roots: roots},
 		Prepare: func(node string, p *plan.Plan) error {
 			for _, a := range p.Agents {
-				if err := os.MkdirAll(home.AgentDir(node, a.Name), 0o700); err != nil {
-					return fmt.Errorf("make socket folder: %w", err)
+				if err := makeAgentDir(home, node, a.Name); err != nil {
+					return err
 				}
 			}
 			return nil
@@ -134,6 +138,11 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica string, 
 	nodes, err := listen(home.XDSSocket())
 	if err != nil {
 		return err
+	}
+	if nodesGroup != "" {
+		if err := openTo(nodesGroup, home.XDSSocket()); err != nil {
+			return errors.Join(err, nodes.Close())
+		}
 	}
 	operators, err := listen(home.ControlSocket())
 	if err != nil {
@@ -190,6 +199,40 @@ func listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	return l, nil
+}
+
+// openTo lets the members of the group connect to the socket.
+func openTo(group, socket string) error {
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return fmt.Errorf("let nodes connect: %w", err)
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err == nil {
+		err = errors.Join(os.Chown(socket, -1, gid), os.Chmod(socket, 0o660))
+	}
+	if err != nil {
+		return fmt.Errorf("let nodes connect: %w", err)
+	}
+	return nil
+}
+
+// makeAgentDir makes the folder of an agent's socket on a node: the node, whose
+// group that of its folder is, makes the socket, and the agent may reach it. Who
+// else may enter the node's folder is nobody but the node and the control plane.
+func makeAgentDir(home stacks.Home, node, agent string) error {
+	dir := home.AgentDir(node, agent)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make socket folder: %w", err)
+	}
+	info, err := os.Stat(home.NodeDir(node))
+	if err != nil {
+		return fmt.Errorf("make socket folder: %w", err)
+	}
+	if err := errors.Join(os.Chown(dir, -1, int(info.Sys().(*syscall.Stat_t).Gid)), os.Chmod(dir, 0o771)); err != nil {
+		return fmt.Errorf("make socket folder: %w", err)
+	}
+	return nil
 }
 
 // findRoots returns the file of the authorities that upstreams are verified

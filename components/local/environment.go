@@ -22,6 +22,10 @@ type EnvironmentArgs struct {
 	// Nodes is how many Envoys; at least one.
 	Nodes           int
 	Posternd, Envoy Binary
+	// Module is the library that Envoy loads; the digest of Envoy is over both.
+	Module string
+	// Separate gives the control plane and the nodes users of their own.
+	Separate bool
 }
 
 // Environment is the local environment of one stack.
@@ -99,6 +103,7 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 		"digest":        pulumi.String(args.Posternd.Digest),
 		"caFingerprint": ca.Fingerprint,
 		"variables":     pulumi.ToStringArray(variables(args.Plan)),
+		"separate":      pulumi.Bool(args.Separate),
 	}, cp); err != nil {
 		return nil, err
 	}
@@ -113,6 +118,8 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 			"digest":      pulumi.String(args.Posternd.Digest),
 			"envoy":       pulumi.String(args.Envoy.Path),
 			"envoyDigest": pulumi.String(args.Envoy.Digest),
+			"module":      pulumi.String(args.Module),
+			"separate":    pulumi.Bool(args.Separate),
 		}, n); err != nil {
 			return nil, err
 		}

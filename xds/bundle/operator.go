@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -426,6 +427,10 @@ func (s *Store) write(ctx context.Context, name string, data []byte, once bool) 
 		} else {
 			err = w.Close()
 		}
+	}
+	if dir := s.folder(); err == nil && dir != "" {
+		// The control plane may be another user: the folder's mode says who reads.
+		err = os.Chmod(filepath.Join(dir, name), 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s to the bundle store %s: %w", name, s.name(), err)

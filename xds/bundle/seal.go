@@ -217,7 +217,7 @@ func MakeKey(keyFile, trustedFile string) (first bool, err error) {
 		trusted = append(trusted, '\n')
 	}
 	trusted = append(trusted, public...)
-	if err := atomicfile.Write(trustedFile, trusted, 0o600); err != nil {
+	if err := atomicfile.Write(trustedFile, trusted, 0o644); err != nil {
 		return false, fmt.Errorf("write the operators' public keys: %w", err)
 	}
 	return first, nil
