@@ -203,7 +203,7 @@ func (r *record) write(h Home) error {
 	if err != nil {
 		return fmt.Errorf("write down whose %s is: %w", h.Root, err)
 	}
-	return atomicfile.Write(h.RecordFile(), append(data, '\n'), 0o600)
+	return atomicfile.Write(h.RecordFile(), append(data, '\n'), 0o644)
 }
 
 // CADir holds ca.pem and ca.key.
