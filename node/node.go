@@ -135,7 +135,16 @@ func forbidCores() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core files: %w", err)
 	}
-	if err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0); err != nil {
+	// A process that nobody may look into may not write to its own /proc files
+	// either, unless it is root's.
+	was, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err == nil {
+		err = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	}
+	if err == nil {
+		err = errors.Join(os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0), unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(was), 0, 0, 0))
+	}
+	if err != nil {
 		return fmt.Errorf("keep memory out of core files: %w", err)
 	}
 	return nil

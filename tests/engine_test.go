@@ -280,7 +280,7 @@ func TestEngineLifecycle(t *testing.T) {
 	for _, dir := range []string{c.home.ControlDir(), c.home.NodeDir("n1")} {
 		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", c.pid(dir)))
 		require.NoError(t, err)
-		require.Regexp(t, `Max core file size +0 +0`, string(limits), dir)
+		require.Regexp(t, `Max core file size +1 +1`, string(limits), dir)
 	}
 	for path, content := range files(t, c.home.Root) {
 		require.NotContains(t, content, envCanary, path)

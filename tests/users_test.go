@@ -107,7 +107,7 @@ func TestUsersOfTheirOwn(t *testing.T) {
 	require.Equal(t, strings.Repeat("0", 16), status["CapPrm"])
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", proxy))
 	require.NoError(t, err)
-	require.Regexp(t, `Max core file size +0 +0 `, string(limits))
+	require.Regexp(t, `Max core file size +1 +1 `, string(limits))
 
 	programs, err := filepath.Glob(filepath.Join(c.home.Root, "programs", "*", "*"))
 	require.NoError(t, err)

@@ -180,7 +180,12 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica, nodesGr
 // protectMemory is for who has secrets in memory, or in the environment: no core
 // file, and no other process of the same user that looks (proc(5)).
 func protectMemory() error {
-	if err := errors.Join(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}), unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)); err != nil {
+	// See forbidCores in package node, which can set 1 only if it is not lowered further here.
+	err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1})
+	if err != nil {
+		err = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	}
+	if err := errors.Join(err, unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)); err != nil {
 		return fmt.Errorf("protect the memory: %w", err)
 	}
 	return nil
