@@ -164,7 +164,7 @@ func TestUsersOfTheirOwn(t *testing.T) {
 	require.False(t, ok)
 	entries, err := os.ReadDir(c.home.Root)
 	require.NoError(t, err)
-	require.Len(t, entries, 1, "the audit log")
+	require.Len(t, entries, 2, "the audit log, and whose it is")
 }
 
 // uids is the line Uid of proc(5): real, effective, saved, of files.
