@@ -25,7 +25,7 @@ func CanonicalHost(host string) (string, error) {
 	if len(h) > maxHost {
 		return "", fmt.Errorf("host has %d characters, a DNS name has at most %d", len(h), maxHost)
 	}
-	if strings.ContainsAny(h, "[]") || strings.Count(h, ":") > 1 {
+	if address, _, _ := strings.Cut(h, "%"); strings.ContainsAny(h, "[]:") && strings.Trim(address, "0123456789abcdef:.[]") == "" && strings.Count(h, ":") != 1 {
 		return "", fmt.Errorf("host %q is an IP address, not a name", host)
 	}
 	labels := strings.Split(h, ".")

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
 )
@@ -125,9 +126,9 @@ func (l *loader) awsOperators(n *node, s *Stack) string {
 		return ""
 	}
 	path := l.resolve(t)
-	data, err := readFile(path)
+	data, err := hostpath.ReadFile(path, maxFile)
 	if err != nil {
-		l.at(m, "name the file of the operators' public keys, PEM", "%s cannot be read", path)
+		l.unreadable(m, "name the file of the operators' public keys, PEM", path, err)
 		return ""
 	}
 	var out []byte

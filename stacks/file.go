@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/hostpath"
 )
 
 // File is a stack file as it was at one moment. What is compiled, shown and
@@ -194,44 +194,11 @@ func descriptor(folder *os.File) string { return "/proc/self/fd/" + strconv.Itoa
 
 // readIn reads a file in the folder. path is for messages.
 func readIn(folder *os.File, base, path string) ([]byte, error) {
-	// Not blocking: a named pipe must not hold up the command.
-	fd, err := unix.Openat(int(folder.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	data, err := hostpath.ReadIn(folder, base, maxFile)
 	if errors.Is(err, unix.ELOOP) {
 		return nil, linkError(path)
 	}
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	return readRegular(os.NewFile(uintptr(fd), path))
-}
-
-// readFile reads a file that a stack file names.
-func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	return readRegular(f)
-}
-
-// readRegular reads and closes a regular file of at most maxFile bytes.
-func readRegular(f *os.File) ([]byte, error) {
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", f.Name())
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxFile {
-		return nil, &Problem{File: f.Name(), Line: 1, Col: 1, Message: "the file is larger than 1 MiB", Hint: "split it into several stacks"}
-	}
-	return data, nil
+	return data, err
 }
 
 // ErrChanged means that somebody else changed the stack file meanwhile.

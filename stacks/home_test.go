@@ -178,14 +178,14 @@ func TestHomes(t *testing.T) {
 
 // The default state folder of a user with a long name has room for a socket.
 func TestSocketsFit(t *testing.T) {
-	t.Setenv("POSTERN_HOME", "")
-	t.Setenv("XDG_STATE_HOME", "")
-	t.Setenv("HOME", "/home/"+strings.Repeat("u", 26))
+	// As below a home folder, also for root, who has another default.
+	const below = "/.local/state/postern"
+	t.Setenv("POSTERN_HOME", "/home/"+strings.Repeat("u", 26)+below)
 	h, err := opened(t, stackIn(t, t.TempDir(), "local")).Home()
 	require.NoError(t, err)
 	require.NoError(t, h.CheckSockets())
 	require.Len(t, h.ControlSocket(), maxSocketPath)
-	t.Setenv("HOME", "/home/"+strings.Repeat("u", 27))
+	t.Setenv("POSTERN_HOME", "/home/"+strings.Repeat("u", 27)+below)
 	h, err = opened(t, stackIn(t, t.TempDir(), "local")).Home()
 	require.NoError(t, err)
 	require.ErrorContains(t, h.CheckSockets(), "set POSTERN_HOME to a shorter folder")

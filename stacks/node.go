@@ -50,6 +50,14 @@ const maxDepth = 32
 // parseYAML reads the one document of a file. With any problem it returns nil.
 func parseYAML(data []byte, p *problems) *node {
 	start := &node{line: 1, col: 1}
+	for mark, encoding := range map[string]string{
+		"\xef\xbb\xbf": "UTF-8 with a byte order mark", "\xff\xfe": "UTF-16", "\xfe\xff": "UTF-16",
+	} {
+		if bytes.HasPrefix(data, []byte(mark)) {
+			p.at(start, "save it as UTF-8 without a byte order mark", "the file is %s", encoding)
+			return nil
+		}
+	}
 	if i := strings.IndexFunc(string(data), isForbidden); i >= 0 {
 		line := 1 + strings.Count(string(data[:i]), "\n")
 		p.at(&node{line: line, col: i - strings.LastIndex(string(data[:i]), "\n")}, "write plain UTF-8 text", "a character that does not belong into a stack file")

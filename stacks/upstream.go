@@ -7,12 +7,12 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 )
 
@@ -87,17 +87,13 @@ const maxCA = 256 << 10
 // certificates returns the PEM file at path, which must have certificates and
 // nothing else: a key in it would go into the plan.
 func (l *loader) certificates(n *node, path string) string {
-	data, err := os.ReadFile(path)
+	data, err := hostpath.ReadFile(path, maxCA)
 	if errors.Is(err, fs.ErrNotExist) {
 		l.at(n, "create it, or for the demo run `bin/postern demo --prepare`", "%s does not exist", path)
 		return ""
 	}
 	if err != nil {
-		l.at(n, "", "%s cannot be read: %s", path, err)
-		return ""
-	}
-	if len(data) > maxCA {
-		l.at(n, "name a file with only the authorities of this destination", "%s is larger than %d KiB", path, maxCA>>10)
+		l.unreadable(n, "name a PEM file with only the authorities of this destination", path, err)
 		return ""
 	}
 	var out []byte
@@ -116,6 +112,19 @@ func (l *loader) certificates(n *node, path string) string {
 		l.at(n, "name a PEM file", "%s has no certificate", path)
 	}
 	return string(out)
+}
+
+// unreadable records that the file at path, which n names, was not read.
+func (l *loader) unreadable(n *node, hint, path string, err error) {
+	if unfit := (*hostpath.UnfitError)(nil); errors.As(err, &unfit) {
+		l.at(n, hint, "%s", unfit)
+		return
+	}
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		err = e.Err
+	}
+	l.at(n, hint, "%s cannot be read: %s", path, err)
 }
 
 // resolve returns the absolute form of a path that is relative to the stack file.

@@ -1,0 +1,72 @@
+package hostpath
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// UnfitError says why what is at a path is not read: it is not a regular file, or
+// it is too large. Its text begins with the path.
+type UnfitError struct{ Path, Text string }
+
+func (e *UnfitError) Error() string { return e.Path + " " + e.Text }
+
+// kinds are what a file can be instead of a regular one.
+var kinds = map[uint32]string{
+	unix.S_IFDIR: "a folder", unix.S_IFIFO: "a pipe", unix.S_IFSOCK: "a socket",
+	unix.S_IFCHR: "a device", unix.S_IFBLK: "a device",
+}
+
+// ReadFile returns the content of a regular file of at most the given number of
+// bytes. It is for every file that somebody else named, such as a stack file: it
+// neither waits for a pipe's writer, nor reads a device without end, nor so much
+// as opens a device. The error is an [*UnfitError] or an [*fs.PathError].
+func ReadFile(path string, most int) ([]byte, error) {
+	return read(unix.AT_FDCWD, path, path, 0, most)
+}
+
+// ReadIn is [ReadFile] of a file in an open folder. It follows no link: the error
+// is then ELOOP.
+func ReadIn(folder *os.File, name string, most int) ([]byte, error) {
+	return read(int(folder.Fd()), name, filepath.Join(folder.Name(), name), unix.O_NOFOLLOW, most)
+}
+
+// read reads the file at name in the folder dir. path is for messages.
+func read(dir int, name, path string, flags, most int) ([]byte, error) {
+	// O_PATH opens nothing, so it has no effect on what is there.
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_CLOEXEC|flags, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	switch kind := st.Mode & unix.S_IFMT; kind {
+	case unix.S_IFREG:
+	case unix.S_IFLNK:
+		return nil, &os.PathError{Op: "open", Path: path, Err: unix.ELOOP}
+	default:
+		return nil, &UnfitError{path, fmt.Sprintf("is %s, not a regular file", kinds[kind])}
+	}
+	// The same file, whatever has the name by now.
+	real, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(real), path)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > most {
+		return nil, &UnfitError{path, fmt.Sprintf("is larger than %d KiB", most>>10)}
+	}
+	return data, nil
+}
