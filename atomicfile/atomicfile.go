@@ -56,7 +56,12 @@ func (s *Staged) Commit() error {
 	if err := s.file.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("replace %s: %w", s.path, errors.Join(err, s.file.Cleanup()))
 	}
-	// Without this fsync a power cut may bring the old name back.
+	return s.syncFolder()
+}
+
+// syncFolder makes the file's new name last: without it a power cut may bring the
+// old one back.
+func (s *Staged) syncFolder() error {
 	dir, err := os.Open(filepath.Dir(s.path))
 	if err == nil {
 		err = errors.Join(dir.Sync(), dir.Close())
@@ -70,3 +75,18 @@ func (s *Staged) Commit() error {
 // Discard removes the staged content. The file keeps its old content. After
 // Commit, Discard does nothing.
 func (s *Staged) Discard() error { return s.file.Cleanup() }
+
+// Create is [Write] for a file that must not exist yet. If there is one at path,
+// Create changes nothing and the error is [fs.ErrExist]: of several callers one wins.
+func Create(path string, content []byte, perm fs.FileMode) error {
+	s, err := Stage(path, content, perm)
+	if err != nil {
+		return err
+	}
+	// A link, unlike a rename, does not replace what is there.
+	err = os.Link(s.file.Name(), path)
+	if err = errors.Join(err, s.Discard()); err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	return s.syncFolder()
+}

@@ -116,3 +116,25 @@ func clean(t *testing.T, dir string) {
 		require.False(t, strings.HasPrefix(e.Name(), "."), "left behind: %s", e.Name())
 	}
 }
+
+// TestCreateHasOneWinner: a file that exists is not replaced, whoever made it when.
+func TestCreateHasOneWinner(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state")
+	results := make(chan error)
+	for i := range 8 {
+		go func() { results <- Create(path, []byte{byte(i)}, 0o600) }()
+	}
+	won := 0
+	for range 8 {
+		if err := <-results; err == nil {
+			won++
+		} else {
+			require.ErrorIs(t, err, os.ErrExist)
+			require.ErrorContains(t, err, path)
+		}
+	}
+	require.Equal(t, 1, won)
+	clean(t, dir)
+}

@@ -256,6 +256,11 @@ func (h Home) ControlDir() string { return filepath.Join(h.Root, "control") }
 // ControlSocket is where operators and the provider talk to the control plane.
 func (h Home) ControlSocket() string { return filepath.Join(h.ControlDir(), "control.sock") }
 
+// KeptBundles are the files in which the control plane keeps what it serves.
+func (h Home) KeptBundles() []string {
+	return []string{filepath.Join(h.ControlDir(), "good.bundle"), filepath.Join(h.ControlDir(), "kill.bundle")}
+}
+
 // XDSSocket is where nodes talk to the control plane.
 func (h Home) XDSSocket() string { return filepath.Join(h.ControlDir(), "xds.sock") }
 

@@ -164,6 +164,28 @@ type cache struct {
 	next   published
 	// watches are the parked ones: their nodes have been sent all there is.
 	watches map[watchKey]*watch
+	// waiting counts watches by node and type.
+	waiting map[nodeType]int
+}
+
+type nodeType struct{ node, url string }
+
+// park keeps the watch until there is news for it.
+func (c *cache) park(key watchKey, w *watch) {
+	c.unpark(key)
+	c.watches[key] = w
+	c.waiting[nodeType{key.node, key.url}]++
+}
+
+func (c *cache) unpark(key watchKey) {
+	if c.watches[key] == nil {
+		return
+	}
+	delete(c.watches, key)
+	of := nodeType{key.node, key.url}
+	if c.waiting[of]--; c.waiting[of] == 0 {
+		delete(c.waiting, of)
+	}
 }
 
 // published is one version of everything.
@@ -172,7 +194,13 @@ type published struct {
 	tables  map[string]*table
 }
 
-type watchKey struct{ node, url string }
+// watchKey is one stream's subscription to a type. A node may have several streams:
+// each has a channel of its own, and is served, or else a second one would
+// silence the first.
+type watchKey struct {
+	node, url string
+	stream    chan cachev3.DeltaResponse
+}
 
 type watch struct {
 	request *cachev3.DeltaRequest
@@ -181,7 +209,7 @@ type watch struct {
 }
 
 func newCache(l *ledger, leaf func(string) proto.Message, keep func(string) bool) *cache {
-	c := &cache{ledger: l, leaf: leaf, keep: keep, published: published{tables: map[string]*table{}}, watches: map[watchKey]*watch{}}
+	c := &cache{ledger: l, leaf: leaf, keep: keep, published: published{tables: map[string]*table{}}, watches: map[watchKey]*watch{}, waiting: map[nodeType]int{}}
 	for _, k := range kinds {
 		c.tables[k.url] = newTable()
 	}
@@ -235,7 +263,7 @@ func (c *cache) send(node string) {
 				continue
 			}
 			if resp := c.diff(w, nil); resp != nil {
-				delete(c.watches, key)
+				c.unpark(key)
 				w.respond <- resp
 			}
 		}
@@ -296,7 +324,7 @@ func isLeaf(name string) bool { return !strings.Contains(name, "\x00") }
 // CreateDeltaWatch implements [cachev3.ConfigWatcher].
 func (c *cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscription, respond chan cachev3.DeltaResponse) (func(), error) {
 	w := &watch{request: req, sub: sub, respond: respond}
-	key := watchKey{req.GetNode().GetId(), req.GetTypeUrl()}
+	key := watchKey{req.GetNode().GetId(), req.GetTypeUrl(), respond}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tables[key.url] == nil {
@@ -320,17 +348,17 @@ func (c *cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 		resp = c.response(w, nil, next)
 	}
 	if resp != nil {
-		delete(c.watches, key)
+		c.unpark(key)
 		respond <- resp
 		return nil, nil
 	}
-	c.watches[key] = w
+	c.park(key, w)
 	c.ledger.notify()
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.watches[key] == w {
-			delete(c.watches, key)
+			c.unpark(key)
 		}
 	}, nil
 }
@@ -400,12 +428,12 @@ func (c *cache) response(w *watch, body []byte, next map[string]string) cachev3.
 	return &cachev3.DeltaPassthroughResponse{DeltaRequest: w.request, DeltaDiscoveryResponse: r, NextVersionMap: next}
 }
 
-// parked reports whether the node waits for news of the type, and so has been
-// sent all of the published version.
-func (c *cache) parked(node, url string) bool {
+// parked is how many streams of the node wait for news of the type, and so have
+// been sent all of the published version.
+func (c *cache) parked(node, url string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.watches[watchKey{node, url}] != nil
+	return c.waiting[nodeType{node, url}]
 }
 
 // current returns the version that is published.

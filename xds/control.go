@@ -3,7 +3,6 @@ package xds
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +19,6 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 
-	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/svid"
@@ -47,6 +45,10 @@ type Config struct {
 	// AddNode: their certificate makes them part of the stack.
 	Fleet *svid.Server
 	Envoy envoy.Options
+	// Local, if set, reports whether a node's supervisor runs on this machine, as a
+	// process of this user. Such a node is part of the stack even when the list of
+	// nodes was lost; [Control.RemoveNode] still takes it off.
+	Local func(node string) bool
 	// Prepare, if set, is called before a plan is served to a node: on one
 	// machine it makes the folders of the agents' sockets.
 	Prepare func(node string, p *plan.Plan) error
@@ -76,6 +78,8 @@ type Control struct {
 	secrets *secret.Store
 	ca      *authority
 	kick    chan struct{}
+	// owed makes pay work at once.
+	owed chan struct{}
 	// nudge makes follow look at once.
 	nudge chan struct{}
 	// salt keeps the versions of secrets from telling anything of them.
@@ -84,6 +88,8 @@ type Control struct {
 	// rollout is held by whoever changes what is served; until Run has served
 	// what was good, nobody else may.
 	rollout sync.Mutex
+	// saving is held by who writes state files, and comes after rollout.
+	saving sync.Mutex
 	// memo is for who holds rollout.
 	memo envoy.Memo
 	// tookBack sets an agent's generation apart from those of what was rolled back
@@ -102,6 +108,10 @@ type Control struct {
 	urgent   uint64
 	rejected *api.Rejection
 	follower follower
+	unkept   unkept
+	// damaged says which state files could not be read when we started, and what
+	// that means; "" if it means nothing.
+	damaged string
 	// caProblem is why the CA's key could not be used when it was due, or "".
 	caProblem string
 	// reporter signs what a replica reports; nil if there is no other.
@@ -135,10 +145,11 @@ func New(cfg Config) (*Control, error) {
 	c := &Control{
 		cfg: cfg, ledger: newLedger(cfg.Log), ca: ca,
 		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted, Authority: func() (*x509.Certificate, error) { return ca.root, nil }},
-		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1),
+		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1), owed: make(chan struct{}, 1),
 		ended:    map[string]bool{},
 		tookBack: map[string]string{},
 		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
+		unkept:   unkept{files: map[string][]byte{}, problem: map[string]string{}},
 	}
 	if cfg.Replica != "" {
 		if c.reporter, err = bundle.NewReporter(cfg.Stack, ca.root, ca.key, time.Now()); err != nil {
@@ -162,8 +173,8 @@ func New(cfg Config) (*Control, error) {
 	if c.cfg.Now == nil {
 		c.cfg.Now = time.Now
 	}
-	var past leases
-	if err := readJSON(c.leasesFile(), &past); err != nil {
+	past, err := c.readLeases()
+	if err != nil {
 		return nil, err
 	}
 	for _, id := range past.Ended {
@@ -173,15 +184,11 @@ func New(cfg Config) (*Control, error) {
 	c.clock = newClock(c.cfg.Now, func() time.Duration { return time.Since(started) }, past.Seen)
 	c.meter = newMeter(c)
 	c.observe = newObserver(c.ledger, c.meter, c.cfg.Tracer)
-	var nodes []string
-	if err := readJSON(c.nodesFile(), &nodes); err != nil {
+	if err := c.readNodes(); err != nil {
 		return nil, err
 	}
-	for _, id := range nodes {
-		c.ledger.allow(id, true)
-	}
-	if err := readJSON(c.removedFile(), &c.ledger.removed); err != nil {
-		return nil, err
+	if c.cfg.Local != nil {
+		c.ledger.vouch = c.vouch
 	}
 	c.rollout.Lock()
 	return c, nil
@@ -204,6 +211,7 @@ func (c *Control) Run(ctx context.Context) error {
 	following.Go(func() { c.follow(ctx) })
 	following.Go(func() { c.keepAuthority(ctx) })
 	following.Go(func() { c.keepFresh(ctx) })
+	following.Go(func() { c.pay(ctx) })
 	// A timer would run by the monotonic clock; a lease ends by the wall's.
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
@@ -260,12 +268,12 @@ func (c *Control) resume(ctx context.Context) error {
 		now = b
 		if c.ledger.adopt(b.Evicted, time.Now()) {
 			if err := c.saveNodes(); err != nil {
-				return err
+				c.cfg.Log.Error("keep which nodes were removed", "error", err)
 			}
 		}
 		if !good.Killed.Includes(b.Killed) {
-			if err := atomicfile.Write(c.killFile(), b.Sealed(), 0o600); err != nil {
-				return err
+			if err := c.save(c.killFile(), b.Sealed()); err != nil {
+				c.cfg.Log.Error("keep who is killed", "error", err)
 			}
 		}
 	}
@@ -351,6 +359,7 @@ func (c *Control) Status() *api.Status {
 	b := c.live
 	c.mu.Unlock()
 	s.Nodes = c.ledger.status()
+	s.RefusedNodes = c.ledger.refusedNodes(now)
 	if c.cfg.Fleet != nil {
 		s.Refused = c.cfg.Fleet.Counts()
 		s.Refused["mismatch"] = c.ledger.mismatched()
@@ -414,10 +423,10 @@ func (c *Control) saveNodes() error {
 		}
 	}
 	sort.Strings(ids)
-	if err := writeJSON(c.nodesFile(), ids); err != nil {
+	if err := c.saveJSON(c.nodesFile(), ids); err != nil {
 		return err
 	}
-	return writeJSON(c.removedFile(), c.ledger.removals(time.Now()))
+	return c.saveJSON(c.removedFile(), c.ledger.removals(time.Now()))
 }
 
 // Removed reports whether the node was removed, and may have no certificate.
@@ -442,27 +451,3 @@ func (c *Control) goodFile() string  { return filepath.Join(c.cfg.State, "good.b
 // if it has the greater number: it could not be rolled out whole.
 func (c *Control) killFile() string    { return filepath.Join(c.cfg.State, "kill.bundle") }
 func (c *Control) removedFile() string { return filepath.Join(c.cfg.State, "removed.json") }
-
-// readJSON decodes the file into v, and leaves v alone if there is no file.
-func readJSON(path string, v any) error {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read control plane state: %w", err)
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("decode %s: %w", path, err)
-	}
-	return nil
-}
-
-// writeJSON replaces the file with v's JSON.
-func writeJSON(path string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
-	}
-	return atomicfile.Write(path, b, 0o600)
-}

@@ -247,7 +247,7 @@ func (c *Control) saveLeases(b *bundle.Bundle) {
 	}
 	c.mu.Unlock()
 	slices.Sort(state.Ended)
-	if err := writeJSON(c.leasesFile(), state); err != nil {
+	if err := c.saveJSON(c.leasesFile(), state); err != nil {
 		c.cfg.Log.Error("remember leases", "error", err)
 	}
 }

@@ -237,11 +237,8 @@ func (c *Control) kept() string {
 
 // problem is what is wrong at this moment, for people. The caller holds mu.
 func (c *Control) problem(now time.Time) string {
-	store := c.storeProblem(now)
-	if c.caProblem == "" || store == "" {
-		return c.caProblem + store
-	}
-	return store + "; " + c.caProblem
+	problems := []string{c.storeProblem(now), c.unkeptProblem(), c.damaged, c.caProblem}
+	return strings.Join(slices.DeleteFunc(problems, func(p string) bool { return p == "" }), "; ")
 }
 
 // storeProblem is what is wrong with the store. The caller holds mu.

@@ -34,6 +34,15 @@ func (c *Control) Handler() http.Handler {
 		v, err := c.Sync(r.Context())
 		answer(w, v, err)
 	})
+	m.HandleFunc("POST /v1/impose", func(w http.ResponseWriter, r *http.Request) {
+		var p api.Imposed
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxImposed)).Decode(&p); err != nil {
+			answer(w, nil, &api.Error{Message: "the publication could not be read: " + err.Error()})
+			return
+		}
+		v, err := c.Impose(r.Context(), p)
+		answer(w, v, err)
+	})
 	m.HandleFunc("GET /v1/bundle", func(w http.ResponseWriter, r *http.Request) {
 		after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
 		if err != nil {
@@ -82,9 +91,8 @@ func traced(h http.Handler) http.Handler {
 }
 
 const (
-	// statusWait is how long a client waits for a change before it is told
-	// that there was none.
-	statusWait = 30 * time.Second
+	// maxImposed bounds a publication with its mark, in Base64, in bytes.
+	maxImposed = 128 << 20
 	// statusPause is how long changes are gathered: a storm of them is one answer.
 	statusPause = 20 * time.Millisecond
 )
@@ -93,7 +101,7 @@ const (
 // (?wait=ETAG), when there is something else to tell.
 func (c *Control) answerStatus(w http.ResponseWriter, r *http.Request) {
 	known, waits := r.URL.Query().Get("wait"), r.URL.Query().Has("wait")
-	enough := time.NewTimer(statusWait)
+	enough := time.NewTimer(api.WatchTimeout)
 	defer enough.Stop()
 	for {
 		changed := c.ledger.next()

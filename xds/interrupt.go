@@ -83,12 +83,7 @@ func (c *Control) hurry(ctx context.Context) {
 	if err != nil {
 		return // there is none, or none that an operator has signed
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.urgent = max(c.urgent, b.Seq)
-	if c.underWay.stop != nil && c.underWay.seq < b.Seq {
-		c.underWay.stop(supersededBy(b.Seq))
-	}
+	c.makeWay(b.Seq)
 }
 
 // hurrying calls hurry now and then until it is stopped: for a roll-out by the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -69,6 +70,13 @@ type ledger struct {
 	mismatches uint64
 	// streams maps an open stream to its node, once that has said its name.
 	streams map[int64]string
+	// strangers are nodes that asked for a stream of late and were refused, by ID.
+	strangers map[string]*stranger
+	// vouch, if set, reports whether a node that is not known runs on this machine,
+	// supervised by this user. It is called without the lock.
+	vouch func(node string) bool
+	// unsaved is set when vouch has made a node known, until [ledger.takeUnsaved].
+	unsaved bool
 	// refused counts refusals.
 	refused int
 	// changed is closed and replaced whenever anything happens.
@@ -77,15 +85,44 @@ type ledger struct {
 
 // record is what is known of one node since it connected.
 type record struct {
-	stream    int64
-	connected bool
-	// since is when connected became what it is.
+	// streams are those that are open now. Each may be another process that has the
+	// node's ID: what counts is what all of them have acknowledged.
+	streams map[int64]*streamRecord
+	// last is the stream that ended last, for people; nil if none has.
+	last *streamRecord
+	// since is when the first stream was opened, or the last one ended.
 	since    time.Time
 	lastAck  time.Time
 	lastNack time.Time
 	nack     string
-	types    map[string]*typeRecord
 }
+
+func (r *record) connected() bool { return len(r.streams) > 0 }
+
+// newest returns the stream that was opened last, or nil.
+func (r *record) newest() *streamRecord {
+	if len(r.streams) == 0 {
+		return nil
+	}
+	return r.streams[slices.Max(slices.Collect(maps.Keys(r.streams)))]
+}
+
+// streamRecord is what one stream was sent and has answered, by type.
+type streamRecord struct{ types map[string]*typeRecord }
+
+// stranger is a node that was refused.
+type stranger struct {
+	reason      string
+	since, last time.Time
+}
+
+const (
+	// maxStrangers bounds how many are remembered.
+	maxStrangers = 20
+	// strangeFor is how long one is remembered that does not ask again. An Envoy
+	// asks again every 30 s at most.
+	strangeFor = 2 * time.Minute
+)
 
 type typeRecord struct {
 	// outstanding maps a nonce that was not answered yet to its version.
@@ -99,7 +136,8 @@ type typeRecord struct {
 func newLedger(log *slog.Logger) *ledger {
 	return &ledger{
 		log: log, known: map[string]bool{}, joined: map[string]bool{}, removed: map[string]time.Time{},
-		nodes: map[string]*record{}, peers: map[int64]svid.ID{}, opened: map[svid.ID]int{}, streams: map[int64]string{}, changed: make(chan struct{}),
+		nodes: map[string]*record{}, peers: map[int64]svid.ID{}, opened: map[svid.ID]int{}, streams: map[int64]string{},
+		strangers: map[string]*stranger{}, changed: make(chan struct{}),
 	}
 }
 
@@ -128,6 +166,7 @@ func (l *ledger) allow(node string, yes bool) {
 	if yes {
 		l.known[node] = true
 		delete(l.removed, node)
+		delete(l.strangers, node)
 	} else {
 		delete(l.known, node)
 		delete(l.joined, node)
@@ -143,7 +182,7 @@ func (l *ledger) connected() []string {
 	defer l.mu.Unlock()
 	var ids []string
 	for id, r := range l.nodes {
-		if r.connected {
+		if r.connected() {
 			ids = append(ids, id)
 		}
 	}
@@ -156,23 +195,29 @@ func (l *ledger) online(node string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.nodes[node]
-	return r != nil && r.connected
+	return r != nil && r.connected()
 }
 
-// settled reports whether the node has answered everything it was sent of the type.
-func (l *ledger) settled(node, url string) bool {
+// settled reports whether every stream of the node has subscribed to the type, or
+// need not because it is optional, and has answered everything that it was sent of
+// the type. asking is how many have subscribed.
+func (l *ledger) settled(node, url string, optional bool) (asking int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.nodes[node]
-	return r != nil && r.connected && r.types[url] != nil && len(r.types[url].outstanding) == 0
-}
-
-// asked reports whether the node has subscribed to the type.
-func (l *ledger) asked(node, url string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r := l.nodes[node]
-	return r != nil && r.types[url] != nil
+	if r == nil || !r.connected() {
+		return 0, false
+	}
+	for _, s := range r.streams {
+		t := s.types[url]
+		switch {
+		case t == nil && !optional, t != nil && len(t.outstanding) > 0:
+			return asking, false
+		case t != nil:
+			asking++
+		}
+	}
+	return asking, true
 }
 
 // refusals is how many there have been, of any version.
@@ -187,9 +232,11 @@ func (l *ledger) rejection(version string) *api.Rejection {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, r := range l.nodes {
-		for _, k := range kinds {
-			if t := r.types[k.url]; t != nil && r.connected && t.nack != "" && t.nacked == version {
-				return &api.Rejection{Version: version, Node: id, Type: k.name, Message: t.nack}
+		for _, s := range r.streams {
+			for _, k := range kinds {
+				if t := s.types[k.url]; t != nil && t.nack != "" && t.nacked == version {
+					return &api.Rejection{Version: version, Node: id, Type: k.name, Message: t.nack}
+				}
 			}
 		}
 	}
@@ -201,9 +248,11 @@ func (l *ledger) forgive(version string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range l.nodes {
-		for _, t := range r.types {
-			if t.nacked == version {
-				t.nacked, t.nack = "", ""
+		for _, s := range r.streams {
+			for _, t := range s.types {
+				if t.nacked == version {
+					t.nacked, t.nack = "", ""
+				}
 			}
 		}
 	}
@@ -217,9 +266,14 @@ func (l *ledger) status() []api.Node {
 	for id := range l.known {
 		n := api.Node{ID: id, Joined: l.joined[id]}
 		if r := l.nodes[id]; r != nil {
-			n.Connected, n.Since, n.LastAck, n.LastNack, n.Nack = r.connected, r.since, r.lastAck, r.lastNack, r.nack
+			n.Connected, n.Since, n.LastAck, n.LastNack, n.Nack = r.connected(), r.since, r.lastAck, r.lastNack, r.nack
+			n.Streams = len(r.streams)
 			for _, k := range kinds {
-				if t := r.types[k.url]; t != nil {
+				s := r.newest()
+				if s == nil {
+					s = r.last
+				}
+				if t := s.types[k.url]; t != nil {
 					n.Types = append(n.Types, api.Type{Name: k.name, Version: t.acked, AckedAt: t.ackedAt, Nack: t.nack})
 				}
 			}
@@ -269,9 +323,13 @@ func (l *ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
 			delete(l.opened, peer)
 		}
 	}
-	if r := l.nodes[id]; r != nil && r.stream == stream {
-		r.connected, r.since = false, time.Now().UTC()
-		l.log.Info("node disconnected", "node", id)
+	if r := l.nodes[id]; r != nil && r.streams[stream] != nil {
+		r.last = r.streams[stream]
+		delete(r.streams, stream)
+		if !r.connected() {
+			r.since = time.Now().UTC()
+			l.log.Info("node disconnected", "node", id)
+		}
 	}
 	l.wake()
 }
@@ -279,6 +337,7 @@ func (l *ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
 // OnStreamDeltaRequest implements the delta callbacks: it refuses nodes that
 // are not known, and books acknowledgements and refusals.
 func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscoveryRequest) error {
+	l.recognise(stream, req.GetNode().GetId())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer l.wake()
@@ -286,15 +345,26 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	if !ok {
 		id = req.GetNode().GetId()
 		if err := l.admit(stream, id); err != nil {
+			l.strange(id, status.Convert(err).Message())
 			return err
 		}
 		if !l.known[id] {
 			l.log.Warn("refused unknown node", "node", fmt.Sprintf("%.64q", id))
-			return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)
+			err := status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)
+			l.strange(id, status.Convert(err).Message())
+			return err
 		}
+		delete(l.strangers, id)
 		l.streams[stream] = id
-		l.nodes[id] = &record{stream: stream, connected: true, since: time.Now().UTC(), types: map[string]*typeRecord{}}
-		l.log.Info("node connected", "node", id)
+		r := l.nodes[id]
+		if r == nil || !r.connected() {
+			r = &record{since: time.Now().UTC(), streams: map[int64]*streamRecord{}}
+			l.nodes[id] = r
+			l.log.Info("node connected", "node", id)
+		} else {
+			l.log.Warn("node has another stream: all of them count", "node", id, "streams", len(r.streams)+1)
+		}
+		r.streams[stream] = &streamRecord{types: map[string]*typeRecord{}}
 	} else if !l.known[id] || (req.GetNode() != nil && req.GetNode().GetId() != id) {
 		return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)
 	}
@@ -304,13 +374,13 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 		req.ResourceNamesUnsubscribe = slices.DeleteFunc(req.GetResourceNamesUnsubscribe(), func(name string) bool { return name != "*" })
 	}
 	r := l.nodes[id]
-	if r == nil || r.stream != stream {
-		return nil // a newer stream of the same node has taken over
+	if r == nil || r.streams[stream] == nil {
+		return nil // it was removed, and added again, meanwhile: it has to connect again
 	}
 	if kindName(req.GetTypeUrl()) == kindOther {
 		return status.Errorf(codes.InvalidArgument, "there is no resource type %.128q", req.GetTypeUrl())
 	}
-	t := r.typeRecord(req.GetTypeUrl())
+	t := r.streams[stream].typeRecord(req.GetTypeUrl())
 	version, ok := t.outstanding[req.GetResponseNonce()]
 	if !ok {
 		if len(t.outstanding) >= maxOutstanding {
@@ -337,17 +407,17 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 func (l *ledger) OnStreamDeltaResponse(stream int64, _ *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.nodes[l.streams[stream]]; r != nil && r.stream == stream {
-		r.typeRecord(resp.GetTypeUrl()).outstanding[resp.GetNonce()] = resp.GetSystemVersionInfo()
+	if r := l.nodes[l.streams[stream]]; r != nil && r.streams[stream] != nil {
+		r.streams[stream].typeRecord(resp.GetTypeUrl()).outstanding[resp.GetNonce()] = resp.GetSystemVersionInfo()
 	}
 	l.wake()
 }
 
-func (r *record) typeRecord(url string) *typeRecord {
-	t := r.types[url]
+func (s *streamRecord) typeRecord(url string) *typeRecord {
+	t := s.types[url]
 	if t == nil {
 		t = &typeRecord{outstanding: map[string]string{}}
-		r.types[url] = t
+		s.types[url] = t
 	}
 	return t
 }

@@ -7,17 +7,22 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/postern/postern/svid"
+	"github.com/postern/postern/xds/api"
 )
 
 // away is how long a node that joined may be without a stream before it leaves
 // the list: a fleet that scales by itself never takes one away by name.
 const away = time.Hour
+
+// maxNodeID bounds what is repeated of the name of a node that was refused, in bytes.
+const maxNodeID = 64
 
 // maxJoined bounds the nodes that are there by their certificate.
 const maxJoined = 10000
@@ -49,12 +54,69 @@ func (l *ledger) admit(stream int64, node string) error {
 	return nil
 }
 
+// recognise makes a node known whose supervisor runs on this machine, when the
+// list of nodes was lost. An agent cannot be taken for one: it reaches neither the
+// control plane's socket nor the folder of a node, and has no process that holds
+// that folder. A node with a certificate, and one that was removed, is not meant.
+func (l *ledger) recognise(stream int64, node string) {
+	l.mu.Lock()
+	_, named := l.streams[stream]
+	_, certified := l.peers[stream]
+	unknown := !named && !certified && !l.known[node] && l.removed[node].IsZero()
+	vouch := l.vouch
+	l.mu.Unlock()
+	if !unknown || vouch == nil || !nodeID.MatchString(node) || node == reservedID || !vouch(node) {
+		return
+	}
+	l.allow(node, true)
+	l.mu.Lock()
+	l.unsaved = true
+	l.mu.Unlock()
+	l.log.Warn("a node that runs on this machine was not on the list of nodes: it is again", "node", node)
+}
+
+// takeUnsaved reports whether nodes became known that were not saved, once.
+func (l *ledger) takeUnsaved() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.unsaved
+	l.unsaved = false
+	return was
+}
+
+// strange remembers that the node was refused. The lock is held.
+func (l *ledger) strange(node, reason string) {
+	now := time.Now().UTC()
+	node = printable(node[:min(len(node), maxNodeID)])
+	s := l.strangers[node]
+	if s == nil {
+		if len(l.strangers) >= maxStrangers {
+			return
+		}
+		s = &stranger{since: now}
+		l.strangers[node] = s
+	}
+	s.reason, s.last = printable(reason), now
+}
+
+// refusedNodes returns the nodes that were refused of late, sorted.
+func (l *ledger) refusedNodes(now time.Time) []api.RefusedNode {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.strangers, func(_ string, s *stranger) bool { return now.Sub(s.last) > strangeFor })
+	var out []api.RefusedNode
+	for _, id := range slices.Sorted(maps.Keys(l.strangers)) {
+		out = append(out, api.RefusedNode{ID: id, Reason: l.strangers[id].reason, Since: l.strangers[id].since})
+	}
+	return out
+}
+
 // forget takes nodes off the list that joined and have been away for long.
 func (l *ledger) forget(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id := range l.joined {
-		if r := l.nodes[id]; r != nil && !r.connected && now.Sub(r.since) > away {
+		if r := l.nodes[id]; r != nil && !r.connected() && now.Sub(r.since) > away {
 			delete(l.joined, id)
 			delete(l.known, id)
 			delete(l.nodes, id)

@@ -84,7 +84,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	// First, and whatever becomes of the rest: what they refuse counts no more.
 	if c.ledger.adopt(b.Evicted, time.Now()) {
 		if err := c.saveNodes(); err != nil {
-			return nil, err
+			c.cfg.Log.Error("keep which nodes were removed", "error", err)
 		}
 	}
 	if before != nil && !before.Killed.Includes(b.Killed) {
@@ -97,8 +97,8 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		if err := c.serve(ctx, &stopped); err != nil {
 			return nil, err
 		}
-		if err := atomicfile.Write(c.killFile(), b.Sealed(), 0o600); err != nil {
-			return nil, err
+		if err := c.save(c.killFile(), b.Sealed()); err != nil {
+			c.cfg.Log.Error("keep who is killed", "error", err)
 		}
 		before = &stopped
 	}
@@ -115,7 +115,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	switch failed := <-stage; {
 	case err == nil && failed == nil:
 		// Before the version counts: the store takes back what is not said to be live.
-		err = staged.Commit()
+		err = c.commit(c.goodFile(), staged)
 	case failed == nil:
 		err = errors.Join(err, staged.Discard())
 	case err == nil:
@@ -149,21 +149,25 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 }
 
 // kill serves b, by which nothing changes but that more agents are stopped, to
-// every node at once, and never takes it back.
+// every node at once, and never takes it back: neither a node that is late nor a
+// disk that is full ends it.
 func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version string, start time.Time) (*api.Converged, error) {
 	if err := c.serve(ctx, b); err != nil {
 		return nil, err
 	}
-	err := atomicfile.Write(c.goodFile(), b.Sealed(), 0o600)
-	if late := c.converge(ctx, version, nil); late != nil {
-		err = errors.Join(err, fmt.Errorf("%w; the others have it, and it stays", late))
+	if err := c.save(c.goodFile(), b.Sealed()); err != nil {
+		c.cfg.Log.Error("keep who is killed", "error", err)
 	}
-	c.meter.publish.WithLabelValues(resultOf(err)).Observe(time.Since(start).Seconds())
-	if err != nil {
-		c.tellPublished(before, b, version)
-		return nil, err
+	v := c.reach(ctx, version, start)
+	v.Seq = b.Seq
+	result := resultConverged
+	if v.Late != "" {
+		result = resultTimeout
 	}
-	return c.done(before, b, version, len(c.ledger.connected()), start), nil
+	c.meter.publish.WithLabelValues(result).Observe(time.Since(start).Seconds())
+	c.ledger.notify()
+	c.tellPublished(before, b, version)
+	return v, nil
 }
 
 func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, start time.Time) *api.Converged {
@@ -171,7 +175,10 @@ func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, star
 	c.ledger.notify()
 	c.tellPublished(before, b, version)
 	c.cfg.Log.Info("converged", "version", version, "nodes", nodes, "millis", took.Milliseconds())
-	return &api.Converged{Seq: b.Seq, Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000, Missing: c.ledger.missing()}
+	return &api.Converged{
+		Seq: b.Seq, Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000,
+		Missing: c.ledger.missing(), Confirmed: c.ledger.connected(),
+	}
 }
 
 // roll publishes b to the first node and, when that has acknowledged all of
@@ -535,11 +542,9 @@ func (c *Control) behind(nodes []string, from int) int {
 // to it: secrets.
 func (c *Control) converged(node string) bool {
 	for _, k := range kinds {
-		asked := c.ledger.asked(node, k.url)
-		if !asked && (k.url == resource.SecretType || c.cache.empty(resource.ListenerType) && k.url == resource.ScopedRouteType) {
-			continue
-		}
-		if !c.cache.parked(node, k.url) || !c.ledger.settled(node, k.url) {
+		optional := k.url == resource.SecretType || c.cache.empty(resource.ListenerType) && k.url == resource.ScopedRouteType
+		parked := c.cache.parked(node, k.url)
+		if asking, ok := c.ledger.settled(node, k.url, optional); !ok || asking != parked {
 			return false
 		}
 	}

@@ -140,7 +140,9 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 		return err
 	}
 	printChanges(w, edit.Changes())
-	if err := publish(cmd.Context(), w, o, edit.Plan); err != nil {
+	if err := publish(cmd.Context(), w, o, home, edit.Plan); isPartial(err) {
+		return err // it is published
+	} else if err != nil {
 		err = blamed(err, edit.Source)
 		if back := edit.Restore(); back != nil {
 			return fmt.Errorf("%w; %s could not be restored: %w", err, edit.Path, back)

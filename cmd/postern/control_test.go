@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,15 +13,17 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds"
+	"github.com/postern/postern/xds/api"
 )
 
-// control is the script command `control STACKFILE`: a control plane without
-// nodes for that stack, until the script ends.
+// control is the script command `control STACKFILE`: a control plane for that stack,
+// with a node that acknowledges everything, until the script ends.
 func control(t *testing.T) func(ts *testscript.TestScript, neg bool, args []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		if neg || len(args) != 1 {
@@ -41,12 +45,30 @@ func control(t *testing.T) func(ts *testscript.TestScript, neg bool, args []stri
 		ctx, cancel := context.WithCancel(context.Background())
 		operators, err := (&net.ListenConfig{}).Listen(ctx, "unix", home.ControlSocket())
 		ts.Check(err)
+		nodes, err := (&net.ListenConfig{}).Listen(ctx, "unix", home.XDSSocket())
+		ts.Check(err)
 		h := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: time.Minute}
+		g := grpc.NewServer(xds.ServerOption())
+		c.Register(ctx, g)
 		var wg sync.WaitGroup
+		wg.Go(func() { _ = g.Serve(nodes) })
 		wg.Go(func() { _ = c.Run(ctx) })
 		wg.Go(func() { _ = h.Serve(operators) })
+		client := api.Dial(home.ControlSocket())
+		ts.Check(client.AddNode(ctx, "n1"))
+		fleet.StartAcker(t, home.XDSSocket(), "n1")
+		err = client.Watch(ctx, func(s *api.Status) error {
+			if len(s.Nodes) == 1 && s.Nodes[0].Connected {
+				return io.EOF
+			}
+			return nil
+		})
+		if !errors.Is(err, io.EOF) {
+			ts.Fatalf("wait for the node: %v", err)
+		}
 		ts.Defer(func() {
 			cancel()
+			g.Stop()
 			_ = h.Close()
 			wg.Wait()
 		})

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/postern/postern/xds/api"
 )
 
 // joinedID is what svid.Joined calls a node: its name and a hash of its key.
@@ -41,15 +38,14 @@ node joins again under another name.`,
 			if err != nil {
 				return err
 			}
-			v, err := o.Evict(cmd.Context(), nodes)
-			var refused *api.Error
-			if errors.As(err, &refused) {
-				return fmt.Errorf("published, and refused by a control plane: %w", err)
-			}
-			if err != nil {
+			out, err := o.Evict(cmd.Context(), nodes)
+			switch {
+			case out == nil:
 				return err
+			case err != nil:
+				return partialError{fmt.Errorf("published as %d, and not confirmed everywhere: %w; a control plane applies it as soon as it sees it", out.Seq, err)}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s refused from now on, after %.1f ms\n", file.Name(), strings.Join(nodes, ", "), v.Millis)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s refused from now on, after %.1f ms\n", file.Name(), strings.Join(nodes, ", "), out.Converged.Millis)
 			return nil
 		},
 	}

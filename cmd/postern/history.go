@@ -125,8 +125,12 @@ before the next "postern push" or "up", or the change is back.`,
 			if err != nil {
 				return err
 			}
+			_, home, err := openHome(cmd)
+			if err != nil {
+				return err
+			}
 			printChanges(cmd.OutOrStdout(), plan.Diff(before, wanted.Plan))
-			return publish(cmd.Context(), cmd.OutOrStdout(), o, wanted.Plan)
+			return publish(cmd.Context(), cmd.OutOrStdout(), o, home, wanted.Plan)
 		},
 	}
 }

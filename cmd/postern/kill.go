@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
 )
 
@@ -23,6 +21,11 @@ func newKillCmd() *cobra.Command {
 denied. It lasts until "postern unkill", through restarts and whatever is published meanwhile,
 and needs no valid stack file. It is never taken back by itself: if a node does not confirm it,
 the others have it all the same.
+
+It is recorded in the bundle store first, and the control plane is told in any case. Neither has to be well:
+a store that is full, a control plane that hangs or is gone, and another operator's lock are waited for
+a few seconds. The exit status is 0 only if every node has confirmed; it is 4 if a part is done, with a message
+that says what remains.
 
 --stack alone stops every agent of the stack that commands are about by default; with a name,
 every agent of that one; beside --agent it only says which stack the agent is in.`,
@@ -43,7 +46,7 @@ func newUnkillCmd() *cobra.Command {
 	}, (*bundle.Operator).Unkill, "everyone who was not killed by name", "no longer killed")
 }
 
-func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*api.Converged, error), everybody, done string) *cobra.Command {
+func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*bundle.Outcome, error), everybody, done string) *cobra.Command {
 	var agents []string
 	var all bool
 	cmd.Args = cobra.MaximumNArgs(1)
@@ -72,18 +75,16 @@ func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bund
 		var failed error
 		for _, h := range homes {
 			o, err := operator(cmd.ErrOrStderr(), h)
-			var v *api.Converged
+			var out *bundle.Outcome
 			if err == nil {
-				v, err = do(o, cmd.Context(), bundle.Killed{Agents: agents, Stack: everyone})
+				out, err = do(o, cmd.Context(), bundle.Killed{Agents: agents, Stack: everyone})
 			}
-			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("%s: %w", filepath.Base(h.Root), err))
-				continue
+			if out == nil {
+				err = fmt.Errorf("%s: %w", filepath.Base(h.Root), err)
+			} else {
+				err = imposed(cmd.OutOrStdout(), h, whom+" "+done, out, err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s %s on %d nodes after %.1f ms\n", filepath.Base(h.Root), whom, done, v.Nodes, v.Millis)
-			for _, m := range v.Missing {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s: what it does until it is back nobody knows\n", filepath.Base(h.Root), missing(m.Node, m.Since, time.Now()))
-			}
+			failed = errors.Join(failed, err)
 		}
 		return failed
 	}

@@ -24,6 +24,8 @@ import (
 const (
 	statusFailure = 1
 	statusUsage   = 2
+	// statusPartial is a command that has done a part: the message says what remains.
+	statusPartial = 4
 )
 
 // usageError is a command line that makes no sense.
@@ -46,8 +48,11 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "postern:", err)
-	if errors.As(err, &usageError{}) {
+	switch {
+	case errors.As(err, &usageError{}):
 		os.Exit(statusUsage)
+	case isPartial(err):
+		os.Exit(statusPartial)
 	}
 	os.Exit(statusFailure)
 }
@@ -74,6 +79,7 @@ The fleet itself is brought up with "make up", or "go run . up local".`,
 	root.PersistentFlags().BoolP("verbose", "v", false, "say on standard error what is done, and show more")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		trace.SpanFromContext(cmd.Context()).SetName(cmd.CommandPath())
+		cmd.SetContext(api.WithProgress(cmd.Context(), func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }))
 		if verbose, err := cmd.Flags().GetBool("verbose"); err != nil || !verbose {
 			return err
 		}

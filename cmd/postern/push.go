@@ -41,13 +41,13 @@ func newPushCmd() *cobra.Command {
 			}
 			warn(cmd.ErrOrStderr(), stack)
 			printChanges(cmd.OutOrStdout(), plan.Diff(live, stack.Plan))
-			return blamed(publish(cmd.Context(), cmd.OutOrStdout(), o, stack.Plan), stack.Source)
+			return blamed(publish(cmd.Context(), cmd.OutOrStdout(), o, home, stack.Plan), stack.Source)
 		},
 	}
 }
 
 // publish rolls p out and says what is live then.
-func publish(ctx context.Context, w io.Writer, o *bundle.Operator, p *plan.Plan) error {
+func publish(ctx context.Context, w io.Writer, o *bundle.Operator, home stacks.Home, p *plan.Plan) error {
 	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("").Start(ctx, "publish")
 	defer span.End()
 	total := ""
@@ -61,6 +61,10 @@ func publish(ctx context.Context, w io.Writer, o *bundle.Operator, p *plan.Plan)
 	v, err := o.Publish(ctx, p)
 	if err != nil {
 		return err
+	}
+	if len(o.Controls) > 0 && v.Nodes+len(v.Missing) == 0 {
+		fmt.Fprintf(w, "version %s is published, and live on no node\n", v.Version)
+		return errNoNodes(home, p.Stack)
 	}
 	fmt.Fprintf(w, "version %s live on %d%s nodes after %.1f ms\n", v.Version, v.Nodes, total, v.Millis)
 	for _, m := range v.Missing {
@@ -81,6 +85,7 @@ func operator(w io.Writer, home stacks.Home) (*bundle.Operator, error) {
 	}
 	if !elsewhere(home) {
 		o.Controls = []*api.Client{api.Dial(home.ControlSocket())}
+		o.Kept = home.KeptBundles()
 	}
 	return o, nil
 }

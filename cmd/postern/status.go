@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -53,14 +54,19 @@ with up to 50 nodes of each, those with trouble first.`,
 			}
 			s, err := fleet.Status(cmd.Context())
 			if err != nil {
-				return err
+				return errors.Join(err, recordedKills(cmd, home))
 			}
 			if asJSON {
 				enc := json.NewEncoder(w)
 				enc.SetIndent("", "  ")
-				return enc.Encode(s)
+				err = enc.Encode(s)
+			} else {
+				err = table(w, s, time.Now())
 			}
-			return table(w, s, time.Now())
+			if err == nil && len(s.Nodes) == 0 && !elsewhere(home) {
+				return errNoNodes(home, file.Name())
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "everything, as JSON")
@@ -92,6 +98,9 @@ type here struct {
 
 func (h here) Status(ctx context.Context) (*api.Status, error) {
 	s, err := h.Client.Status(ctx)
+	if hung := (*api.HungError)(nil); errors.As(err, &hung) {
+		return nil, fmt.Errorf("stack %s: %w; its nodes go by what they have; `go run . up %s` replaces it", h.stack, err, h.stack)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("stack %s is not up: %w; bring it up with `go run . up %s`", h.stack, err, h.stack)
 	}
@@ -134,9 +143,18 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 		fmt.Fprintf(w, "rolling out: version %s\n", s.Wanted)
 	}
 	for _, n := range s.Nodes {
-		if !n.Connected {
+		switch {
+		case !n.Connected:
 			fmt.Fprintf(w, "%s\n", missing(n.ID, n.Since, now))
+		case n.Problem != "":
+			fmt.Fprintf(w, "node %s does not serve: %s; `go run . up %s` repairs it\n", n.ID, n.Problem, name)
+		case n.Streams > 1:
+			fmt.Fprintf(w, "node %s has %d streams: another process has its ID, and everything that the node is sent\n", n.ID, n.Streams)
 		}
+	}
+	for _, r := range s.RefusedNodes {
+		fmt.Fprintf(w, "refused: node %q since %s: %s; it goes by what it had before; if it belongs here, `go run . up %s` makes it part of the stack\n",
+			r.ID, ago(r.Since, now), r.Reason, name)
 	}
 	if s.Problem != "" {
 		fmt.Fprintf(w, "problem: %s\n", s.Problem)
@@ -174,6 +192,26 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 		}
 	}
 	return t.Flush()
+}
+
+// recordedKills says who is killed by what is recorded, when the control plane does
+// not say it; nil if nobody is.
+func recordedKills(cmd *cobra.Command, home stacks.Home) error {
+	o, err := operator(cmd.ErrOrStderr(), home)
+	if err != nil {
+		return nil //nolint:nilerr // that the control plane does not answer is said already
+	}
+	b, err := o.Current(cmd.Context())
+	if err != nil {
+		return nil //nolint:nilerr // as above
+	}
+	switch {
+	case b.Killed.Stack:
+		return errors.New("recorded as killed: every agent")
+	case len(b.Killed.Agents) > 0:
+		return fmt.Errorf("recorded as killed: %s", strings.Join(b.Killed.Agents, ", "))
+	}
+	return nil
 }
 
 func printReplicas(w io.Writer, replicas []api.Replica, now time.Time) {

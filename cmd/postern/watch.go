@@ -124,7 +124,7 @@ func statusChanges(was, is *api.Status) []string {
 func liveOn(s *api.Status) int {
 	n := 0
 	for _, node := range s.Nodes {
-		if node.Connected && node.Version == s.Version {
+		if node.Connected && node.Version == s.Version && node.Problem == "" {
 			n++
 		}
 	}

@@ -125,6 +125,10 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica, nodesGr
 			return nil
 		},
 		Fleet: fleet,
+		Local: func(node string) bool {
+			_, running, err := daemon.Running(filepath.Join(home.NodeDir(node), "pid"))
+			return err == nil && running
+		},
 		Probe: probe(home), Event: recordTo(events), Tracer: tracer, Log: log,
 	})
 	if err != nil {

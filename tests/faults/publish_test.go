@@ -3,9 +3,12 @@ package faults
 import (
 	"bufio"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,7 +61,7 @@ func names(t *testing.T, dir string) (names []string) {
 
 func toOne(up *fleet.Upstream, more int) *plan.Plan {
 	a := plan.Agent{Name: "a", Rules: []plan.Rule{
-		{ID: "a/one", Host: "one.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/**"}, Upstream: up.Pin()},
+		{ID: "a/one", Host: "one.test", Port: 443, Methods: []string{"GET", "POST"}, Paths: []string{"/**"}, Upstream: up.Pin()},
 	}}
 	for i := range more {
 		host := fmt.Sprintf("h%d.test", i)
@@ -68,7 +71,7 @@ func toOne(up *fleet.Upstream, more int) *plan.Plan {
 }
 
 // TestStoreDiskFull: what does not fit into the store was not published, and
-// leaves nothing there; a kill that does not fit is not said to have happened.
+// leaves nothing there; a kill that does not fit is in force all the same.
 func TestStoreDiskFull(t *testing.T) {
 	t.Parallel()
 	disk := smallDisk(t)
@@ -92,14 +95,73 @@ func TestStoreDiskFull(t *testing.T) {
 	require.Empty(t, s.Problem)
 	f.MustPublish(toOne(up, 1))
 
+	// C2: a kill that does not fit is in force at once, with what is open.
+	upload := openUpload(t, f, up, "a", "https://one.test/")
 	empty := fill(t, disk)
-	_, err = f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
-	require.ErrorContains(t, err, "no space left on device")
-	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
-	empty()
-	_, err = f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
-	require.NoError(t, err)
+	out, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+	require.ErrorContains(t, out.Unrecorded, "no space left on device")
+	require.NoError(t, out.Unconfirmed)
+	require.Error(t, err, "what is not recorded is said")
+	require.Equal(t, []string{"n1"}, out.Converged.Confirmed)
+	upload.requireCut(t)
 	require.NotEqual(t, 200, f.Get("n1", "a", "https://one.test/"))
+	require.Eventually(t, func() bool {
+		s, err := f.API.Status(t.Context())
+		return err == nil && strings.Contains(s.Problem, "no space left on device; it is tried again every second")
+	}, patience, 10*time.Millisecond)
+	// It is recorded by itself as soon as there is room.
+	empty()
+	require.Eventually(t, func() bool {
+		s, err := f.API.Status(t.Context())
+		return err == nil && s.Problem == ""
+	}, patience, 10*time.Millisecond)
+	b, err := f.Operator().Current(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"a"}, b.Killed.Agents)
+	require.NoError(t, f.Operator().Proven(t.Context(), b))
+}
+
+// upload is a request whose body has not ended.
+type upload struct {
+	ended chan error
+	body  *io.PipeWriter
+}
+
+// openUpload begins a request whose body goes on until it is cut, and returns when
+// the upstream has it.
+func openUpload(t *testing.T, f *fleet.Fleet, up *fleet.Upstream, agent, url string) *upload {
+	t.Helper()
+	r, w := io.Pipe()
+	u := &upload{ended: make(chan error, 1), body: w}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, r)
+	require.NoError(t, err)
+	client := f.Client("n1", agent)
+	client.Timeout = 0
+	go func() {
+		resp, err := client.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			err = fmt.Errorf("it was answered: %s", resp.Status)
+		}
+		u.ended <- err
+	}()
+	_, err = w.Write([]byte("begin"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return up.Open() > 0 }, patience, 5*time.Millisecond)
+	t.Cleanup(func() { _ = w.Close() })
+	return u
+}
+
+// requireCut makes sure that the upload has ended without an answer.
+func (u *upload) requireCut(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-u.ended:
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "it was answered")
+	case <-time.After(patience):
+		require.Fail(t, "the upload goes on")
+	}
 }
 
 // TestStateDiskFull: what a control plane cannot keep for its restart is not
@@ -127,10 +189,15 @@ func TestStateDiskFull(t *testing.T) {
 	history, err := f.Operator().History(t.Context())
 	require.NoError(t, err)
 	require.Len(t, history, 1)
-	_, err = f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
+	out, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.ErrorContains(t, err, "no space left on device")
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") != 200 }, patience, 10*time.Millisecond)
+	require.NoError(t, out.Unrecorded, "the store is on another disk")
+	require.NotEqual(t, 200, f.Get("n1", "a", "https://one.test/"))
 	empty()
+	require.Eventually(t, func() bool {
+		s, err := f.API.Status(t.Context())
+		return err == nil && s.Problem == ""
+	}, patience, 10*time.Millisecond)
 	f.MustPublish(toOne(up, 1))
 	require.NotEqual(t, 200, f.Get("n1", "a", "https://one.test/"), "who is killed stays so")
 }

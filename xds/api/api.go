@@ -38,9 +38,12 @@ type Status struct {
 	PID int `json:"pid"`
 	// Refused counts, by reason, the connections and joins of machines that are
 	// not nodes of this stack, since the control plane started.
-	Refused     map[string]uint64 `json:"refused,omitempty"`
-	Nodes       []Node            `json:"nodes"`
-	Credentials []Credential      `json:"credentials,omitempty"`
+	Refused map[string]uint64 `json:"refused,omitempty"`
+	// RefusedNodes are those that asked of late and were refused: what such a node
+	// serves is what it had before.
+	RefusedNodes []RefusedNode `json:"refused_nodes,omitempty"`
+	Nodes        []Node        `json:"nodes"`
+	Credentials  []Credential  `json:"credentials,omitempty"`
 	// Problem is why the control plane does not serve what was published last,
 	// and what to do; "" if it does.
 	Problem string `json:"problem,omitempty"`
@@ -89,9 +92,15 @@ type Node struct {
 	// Since is when the node connected, or was lost; zero if it has not been
 	// there since the control plane started.
 	Since time.Time `json:"since,omitzero"`
+	// Streams is how many streams the node has: more than one mean another process
+	// with its ID.
+	Streams int `json:"streams,omitempty"`
 	// Version is the newest version of which the node has acknowledged
 	// every resource, or "".
 	Version string `json:"version"`
+	// Problem says why a node that is connected does not serve its agents; "" if it
+	// does, or is on another machine.
+	Problem string `json:"problem,omitempty"`
 	// Joined is set for a node that is part of the stack by its certificate
 	// alone: it leaves the list when it has been away for an hour.
 	Joined bool `json:"joined,omitempty"`
@@ -102,6 +111,14 @@ type Node struct {
 	Nack string `json:"nack,omitempty"`
 	// Types says, per resource type, what was acknowledged.
 	Types []Type `json:"types,omitempty"`
+}
+
+// RefusedNode is a node that the control plane does not serve.
+type RefusedNode struct {
+	// ID is what the node calls itself.
+	ID     string    `json:"id"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
 }
 
 // Type is one node's record for one xDS resource type.
@@ -162,6 +179,21 @@ type Converged struct {
 	// Missing are the nodes of the stack that are not connected. They take
 	// the version when they are back.
 	Missing []Missing `json:"missing,omitempty"`
+	// Confirmed are the names of the nodes that have acknowledged all of Version.
+	Confirmed []string `json:"confirmed,omitempty"`
+	// Late says which connected node had not acknowledged when the time was up, of a
+	// publication that stays all the same; "" if all have.
+	Late string `json:"late,omitempty"`
+	// Unkept says why the control plane could not write down what it serves; it
+	// tries again until it can. "" if it could.
+	Unkept string `json:"unkept,omitempty"`
+}
+
+// Imposed is a publication that is never taken back, such as a kill, with its mark:
+// both as they were signed.
+type Imposed struct {
+	Publication []byte `json:"publication"`
+	Mark        []byte `json:"mark"`
 }
 
 // Missing is a node that is not connected.
@@ -204,6 +236,43 @@ func Dial(socket string) *Client {
 	}}}
 }
 
+// How long things may take. A control plane that is well answers at once; what it
+// waits for are its nodes.
+const (
+	// SyncTimeout bounds a roll-out, with what it takes to take it back.
+	SyncTimeout = 40 * time.Second
+	// ImposeTimeout bounds how long the nodes are waited for with what is never taken
+	// back, such as a kill: who kills has more to do when they do not answer.
+	ImposeTimeout = 8 * time.Second
+	// WatchTimeout is how long a client waits for a change before it is told that
+	// there was none.
+	WatchTimeout = 30 * time.Second
+	// answerTimeout bounds everything else.
+	answerTimeout = 5 * time.Second
+	// margin is what the answer itself may take.
+	margin = 2 * time.Second
+	// patience is how long a person waits without a word.
+	patience = time.Second
+)
+
+// HungError means that the control plane is there and does not answer.
+type HungError struct {
+	Socket string
+	After  time.Duration
+}
+
+func (e *HungError) Error() string {
+	return fmt.Sprintf("the control plane at %s is there, but has not answered for %s: it hangs, or is stopped", e.Socket, e.After)
+}
+
+type progressKey struct{}
+
+// WithProgress makes clients say what they wait for when a request that is made
+// with ctx takes longer than a second.
+func WithProgress(ctx context.Context, say func(string)) context.Context {
+	return context.WithValue(ctx, progressKey{}, say)
+}
+
 type logKey struct{}
 
 // WithLog makes clients write a line for each request that is made with ctx:
@@ -224,7 +293,7 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 func (c *Client) Watch(ctx context.Context, each func(*Status) error) error {
 	for tag := ""; ; {
 		var s Status
-		next, err := c.exchange(ctx, http.MethodGet, "/v1/status?wait="+url.QueryEscape(tag), nil, &s)
+		next, err := c.exchange(ctx, WatchTimeout+margin, http.MethodGet, "/v1/status?wait="+url.QueryEscape(tag), nil, &s)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -250,7 +319,15 @@ func (c *Client) Watch(ctx context.Context, each func(*Status) error) error {
 // the version that was live before stays live and the error is an [*Error].
 func (c *Client) Sync(ctx context.Context) (*Converged, error) {
 	var v Converged
-	return &v, c.call(ctx, http.MethodPost, "/v1/sync", nil, &v)
+	return &v, c.callWithin(ctx, SyncTimeout+margin, http.MethodPost, "/v1/sync", nil, &v)
+}
+
+// Impose has the control plane take a publication that is proven, whether or not
+// the store has it. It answers after [ImposeTimeout] at most, with what was reached
+// until then: nothing is taken back.
+func (c *Client) Impose(ctx context.Context, p Imposed) (*Converged, error) {
+	var v Converged
+	return &v, c.callWithin(ctx, ImposeTimeout+margin, http.MethodPost, "/v1/impose", p, &v)
 }
 
 // Live returns the publication that the control plane serves, as it was signed,
@@ -280,12 +357,26 @@ func (c *Client) Differing(ctx context.Context, environment map[string]string) (
 }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
-	_, err := c.exchange(ctx, method, path, in, out)
+	return c.callWithin(ctx, answerTimeout, method, path, in, out)
+}
+
+func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
+	_, err := c.exchange(ctx, limit, method, path, in, out)
 	return err
 }
 
 // exchange makes one request, and returns the tag of the answer.
-func (c *Client) exchange(ctx context.Context, method, path string, in, out any) (tag string, err error) {
+func (c *Client) exchange(ctx context.Context, limit time.Duration, method, path string, in, out any) (tag string, err error) {
+	hung := &HungError{Socket: c.socket, After: limit}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, hung)
+	defer cancel()
+	if say, ok := ctx.Value(progressKey{}).(func(string)); ok && limit < WatchTimeout {
+		late := time.AfterFunc(patience, func() {
+			say(fmt.Sprintf("waiting for the control plane at %s to answer, for %s at most", c.socket, limit))
+		})
+		defer late.Stop()
+	}
+
 	body, err := json.Marshal(in)
 	if err != nil {
 		return "", fmt.Errorf("encode %s %s: %w", method, path, err)
@@ -300,11 +391,17 @@ func (c *Client) exchange(ctx context.Context, method, path string, in, out any)
 	if log, ok := ctx.Value(logKey{}).(*slog.Logger); ok {
 		log.Debug("control plane", "method", method, "path", path, "millis", time.Since(began).Milliseconds(), "error", err)
 	}
+	if errors.Is(context.Cause(ctx), hung) {
+		return "", hung
+	}
 	if err != nil {
 		return "", fmt.Errorf("reach the control plane at %s: %w", c.socket, err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
+	if errors.Is(context.Cause(ctx), hung) {
+		return "", hung
+	}
 	if err != nil {
 		return "", fmt.Errorf("read the answer to %s %s: %w", method, path, err)
 	}

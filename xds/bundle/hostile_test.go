@@ -214,7 +214,7 @@ func TestLost(t *testing.T) {
 	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: 7}, reporter("test")))
 	var said []string
 	o.Say = func(line string) { said = append(said, line) }
-	_, seq, err := o.base(t.Context(), false, nil)
+	_, seq, err := o.base(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, uint64(8), seq)
 	require.Len(t, said, 1)

@@ -2,65 +2,274 @@ package bundle
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
 )
 
+const (
+	// imposePatience is how long a publication that is never taken back waits for
+	// one part of the house, the store or its lock, before it goes on without it.
+	imposePatience = 2 * time.Second
+	// imposeTries is how often such a publication is made again when somebody else
+	// has published meanwhile.
+	imposeTries = 5
+)
+
+// Outcome says how far a publication has come that is never taken back.
+type Outcome struct {
+	// Seq is its number.
+	Seq uint64
+	// Converged is what the control planes confirm; nil if none has answered.
+	Converged *api.Converged
+	// Unrecorded is why the store does not hold the publication; nil if it does.
+	// A control plane that has it puts it there as soon as it can.
+	Unrecorded error
+	// Unconfirmed is why not every control plane confirms that its nodes have it;
+	// nil if all do. What is recorded applies as soon as a control plane sees it.
+	Unconfirmed error
+}
+
+// UnknownAgentError means that nobody was stopped, for there is no such agent.
+type UnknownAgentError struct {
+	Agent string
+	// Known are the agents of what is published.
+	Known []string
+}
+
+func (e *UnknownAgentError) Error() string {
+	return fmt.Sprintf("there is no agent %q in what is published, so nobody was stopped; its agents are: %s", e.Agent, listed(e.Known))
+}
+
 // Kill stops agents, or the whole stack, at once: no new request, and no
 // connection that is open. It needs no valid stack file, and is never taken
-// back: an error says where it could not be confirmed. It is based on what is
-// live, not on what somebody may be trying out.
-func (o *Operator) Kill(ctx context.Context, k Killed) (*api.Converged, error) {
-	before, seq, err := o.base(ctx, true, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := o.known(ctx, before, k); err != nil {
-		return nil, err
-	}
-	next := *before
-	next.Seq, next.Note, next.TakesBack = seq, "", 0
-	next.Killed = before.Killed.And(k)
-	return o.impose(ctx, before, &next)
+// back. It is based on what is live, not on what somebody may be trying out.
+//
+// It is recorded first, and the control planes are told in any case: each of the
+// store, its lock and the control planes may be missing, hung or full, and is waited
+// for a few seconds only. The error says what is not so yet. The outcome is nil if
+// nothing was recorded and nobody was told.
+func (o *Operator) Kill(ctx context.Context, k Killed) (*Outcome, error) {
+	return o.impose(ctx, func(before *Bundle) (*Bundle, error) {
+		if err := o.known(ctx, before, k); err != nil {
+			return nil, err
+		}
+		next := *before
+		next.Killed = before.Killed.And(k)
+		return &next, nil
+	})
 }
 
-// impose publishes what is never taken back.
-func (o *Operator) impose(ctx context.Context, before, next *Bundle) (*api.Converged, error) {
-	if err := o.create(ctx, before, next); err != nil {
-		return nil, err
-	}
-	if err := o.mark(ctx, kindProven, next, ""); err != nil {
-		return nil, err
-	}
-	return o.everywhere(ctx, next)
-}
-
-// Unkill takes back what [Operator.Kill] did.
-func (o *Operator) Unkill(ctx context.Context, k Killed) (*api.Converged, error) {
-	before, seq, err := o.base(ctx, true, nil)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range k.Agents {
-		if !k.Stack && !slices.Contains(before.Killed.Agents, a) {
-			if before.Killed.Stack {
-				return nil, fmt.Errorf("agent %q is killed with the whole stack: `postern unkill --stack` lets that work again; nothing changes", a)
+// Unkill takes back what [Operator.Kill] did, in the same way.
+func (o *Operator) Unkill(ctx context.Context, k Killed) (*Outcome, error) {
+	return o.impose(ctx, func(before *Bundle) (*Bundle, error) {
+		for _, a := range k.Agents {
+			if !k.Stack && !slices.Contains(before.Killed.Agents, a) {
+				if before.Killed.Stack {
+					return nil, fmt.Errorf("agent %q is killed with the whole stack: `postern unkill --stack` lets that work again; nothing changes", a)
+				}
+				return nil, fmt.Errorf("agent %q is not killed; killed are: %s; nothing changes", a, listed(before.Killed.Agents))
 			}
-			return nil, fmt.Errorf("agent %q is not killed; killed are: %s; nothing changes", a, listed(before.Killed.Agents))
+		}
+		next := *before
+		next.Killed.Stack = before.Killed.Stack && !k.Stack
+		next.Killed.Agents = slices.DeleteFunc(slices.Clone(before.Killed.Agents), func(a string) bool { return slices.Contains(k.Agents, a) })
+		return &next, nil
+	})
+}
+
+// impose publishes what change makes of what is live, and never takes it back.
+func (o *Operator) impose(ctx context.Context, change func(before *Bundle) (*Bundle, error)) (*Outcome, error) {
+	for tries := 1; ; tries++ {
+		before, seq, err := o.ground(ctx)
+		if err != nil {
+			return nil, err
+		}
+		next, err := change(before)
+		if err != nil {
+			return nil, err
+		}
+		next.Seq, next.Note, next.TakesBack = seq, "", 0
+		if err := o.sign(next); err != nil {
+			return nil, err
+		}
+		mark, err := o.signMark(kindProven, next, "")
+		if err != nil {
+			return nil, err
+		}
+		out, err := o.imposeOnce(ctx, before, next, mark)
+		var conflict *ConflictError
+		if errors.As(err, &conflict) && tries < imposeTries && ctx.Err() == nil {
+			continue // it is based on what they published
+		}
+		return out, err
+	}
+}
+
+func (o *Operator) imposeOnce(ctx context.Context, before, next *Bundle, mark []byte) (*Outcome, error) {
+	out := &Outcome{Seq: next.Seq}
+	recorded := make(chan error, 1)
+	go func() { recorded <- o.record(ctx, before, next, mark) }()
+	late := time.NewTimer(imposePatience)
+	defer late.Stop()
+	waiting := false
+	select {
+	case out.Unrecorded = <-recorded:
+		var conflict *ConflictError
+		if errors.As(out.Unrecorded, &conflict) {
+			return nil, out.Unrecorded
+		}
+	case <-late.C:
+		waiting = true
+		o.say("the bundle store %s has not answered for %s: the control planes are told meanwhile", o.name(), imposePatience)
+	}
+	out.Converged, out.Unconfirmed = o.told(ctx, next, mark, waiting || out.Unrecorded != nil)
+	if waiting {
+		out.Unrecorded = <-recorded
+	}
+	err := errors.Join(out.Unrecorded, out.Unconfirmed)
+	if out.Unrecorded != nil && out.Converged == nil {
+		return nil, err
+	}
+	return out, err
+}
+
+// record stores next and its mark. It does without the lock when another process
+// does not give it back: an object is created in one step anyway.
+func (o *Operator) record(ctx context.Context, before, next *Bundle, mark []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	short, end := context.WithTimeout(ctx, imposePatience/2)
+	defer end()
+	unlock, err := o.lock(short)
+	if err == nil {
+		defer unlock()
+	} else {
+		o.say("%v; this goes on without", err)
+	}
+	if err := o.put(ctx, before, next); err != nil {
+		return err
+	}
+	return o.putMark(ctx, kindProven, next, mark)
+}
+
+// ground returns the newest publication that counts, and the number that follows
+// all that are known: of the store, of the control planes, and of what these keep.
+func (o *Operator) ground(ctx context.Context) (*Bundle, uint64, error) {
+	short, cancel := context.WithTimeout(ctx, imposePatience)
+	defer cancel()
+	var newest uint64
+	var best *Bundle
+	view, err := o.Look(short)
+	if err == nil {
+		newest = view.Newest
+		best, err = o.NewestProven(short, view, 0)
+	}
+	seq := func() uint64 {
+		if best == nil {
+			return 0
+		}
+		return best.Seq
+	}
+	consider := func(sealed []byte) error {
+		if len(sealed) == 0 {
+			return nil
+		}
+		b, failed := o.Verify(sealed)
+		if failed == nil && b.Seq > seq() {
+			best = b
+		}
+		return failed
+	}
+	for _, c := range o.Controls {
+		if sealed, failed := c.Live(ctx, seq()); failed == nil {
+			if failed := consider(sealed); failed != nil {
+				return nil, 0, fmt.Errorf("the control plane's publication: %w", failed)
+			}
 		}
 	}
-	next := *before
-	next.Seq, next.Note, next.TakesBack = seq, "", 0
-	next.Killed.Stack = before.Killed.Stack && !k.Stack
-	next.Killed.Agents = slices.DeleteFunc(slices.Clone(before.Killed.Agents), func(a string) bool { return slices.Contains(k.Agents, a) })
-	if err := o.create(ctx, before, &next); err != nil {
-		return nil, err
+	for _, file := range o.Kept {
+		sealed, failed := os.ReadFile(file)
+		if failed == nil {
+			// One that is damaged is not what a kill fails for.
+			_ = consider(sealed)
+		}
 	}
-	return o.rollOut(ctx, before, &next)
+	if best == nil {
+		return nil, 0, err
+	}
+	if err != nil && !errors.Is(err, ErrNone) {
+		o.say("%v; based on publication %d, which the control plane serves", err, best.Seq)
+	}
+	next := max(newest, seq()) + 1
+	if len(o.Controls) == 0 && view != nil {
+		lost, failed := o.lost(ctx, view)
+		if failed != nil {
+			return nil, 0, failed
+		}
+		next = max(next, lost+1)
+	}
+	if next > maxSeq {
+		return nil, 0, fmt.Errorf("the bundle store %s has an object with the number %d, which no publication of ours has: remove it", o.name(), next-1)
+	}
+	return best, next, nil
+}
+
+// told has every control plane take b, all at once. Where none can be told they
+// find b in the store, unless it is not there.
+func (o *Operator) told(ctx context.Context, b *Bundle, mark []byte, unrecorded bool) (*api.Converged, error) {
+	start := time.Now()
+	all := &api.Converged{Seq: b.Seq, Version: b.version()}
+	if len(o.Controls) == 0 {
+		if unrecorded {
+			return nil, errors.New("no control plane can be told but through the store")
+		}
+		ids, err := o.replicas(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all.Nodes, _, err = o.await(ctx, b, ids)
+		all.Millis = millis(start)
+		return all, err
+	}
+	type result struct {
+		v   *api.Converged
+		err error
+	}
+	results := make(chan result, len(o.Controls))
+	for _, c := range o.Controls {
+		go func() {
+			v, err := c.Impose(ctx, api.Imposed{Publication: b.sealed, Mark: mark})
+			results <- result{v, err}
+		}()
+	}
+	var errs []error
+	for range o.Controls {
+		r := <-results
+		if r.err != nil {
+			errs = append(errs, r.err)
+			continue
+		}
+		all.Nodes += r.v.Nodes
+		all.Confirmed = append(all.Confirmed, r.v.Confirmed...)
+		all.Missing = append(all.Missing, r.v.Missing...)
+		for _, problem := range []string{r.v.Late, r.v.Unkept} {
+			if problem != "" {
+				errs = append(errs, errors.New(problem))
+			}
+		}
+	}
+	all.Millis = millis(start)
+	if len(errs) == len(o.Controls) && len(all.Confirmed) == 0 && all.Missing == nil {
+		return nil, errors.Join(errs...)
+	}
+	return all, errors.Join(errs...)
 }
 
 // known makes sure that the agents are of the stack: who mistypes a name in a
@@ -71,7 +280,9 @@ func (o *Operator) known(ctx context.Context, live *Bundle, k Killed) error {
 		return nil
 	}
 	plans := []*plan.Plan{live.Plan}
-	if newest, err := o.Newest(ctx); err == nil {
+	short, cancel := context.WithTimeout(ctx, imposePatience)
+	defer cancel()
+	if newest, err := o.Current(short); err == nil {
 		plans = append(plans, newest.Plan)
 	}
 	var names []string
@@ -84,7 +295,7 @@ func (o *Operator) known(ctx context.Context, live *Bundle, k Killed) error {
 	names = slices.Compact(names)
 	for _, a := range k.Agents {
 		if !slices.Contains(names, a) {
-			return fmt.Errorf("there is no agent %q in what is published, so nobody was stopped; its agents are: %s", a, listed(names))
+			return &UnknownAgentError{Agent: a, Known: names}
 		}
 	}
 	return nil

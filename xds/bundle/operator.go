@@ -19,6 +19,8 @@ import (
 	"gocloud.dev/gcerrors"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
 )
@@ -34,6 +36,10 @@ type Operator struct {
 	// replicas find what is published in the store, and are waited for by what
 	// they report there.
 	Controls []*api.Client
+	// Kept are the files in which a control plane on this machine keeps what it
+	// serves: what a kill is based on when neither the store nor the control plane
+	// answers.
+	Kept []string
 	// Say, if set, is told how it goes.
 	Say func(string)
 }
@@ -55,7 +61,7 @@ func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, e
 	if err != nil {
 		return nil, err
 	}
-	before, seq, err := o.base(ctx, false, spell(p, encoded))
+	before, seq, err := o.base(ctx, spell(p, encoded))
 	if err != nil && !errors.Is(err, ErrNone) {
 		return nil, err
 	}
@@ -95,30 +101,21 @@ func (o *Operator) Adopt(ctx context.Context) error {
 // Newest returns the publication that the next one follows: the newest of the
 // store, or of the control planes if the store has lost it; or [ErrNone].
 func (o *Operator) Newest(ctx context.Context) (*Bundle, error) {
-	b, _, err := o.base(ctx, false, nil)
+	b, _, err := o.base(ctx, nil)
 	return b, err
 }
 
 // base returns the publication that the next one follows, and its number: the
-// newest, or of the proven ones the newest. What a control plane serves counts
+// newest. What a control plane serves counts
 // too: a store that lost something, or was put back to an older copy, takes
 // nothing back that way. known is as for [Store.get].
-func (o *Operator) base(ctx context.Context, proven bool, known *spelling) (*Bundle, uint64, error) {
+func (o *Operator) base(ctx context.Context, known *spelling) (*Bundle, uint64, error) {
 	v, err := o.Look(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
 	seq := v.Newest
-	if proven {
-		seq = v.Proven
-	}
 	b, err := o.at(ctx, seq, known)
-	if proven {
-		b, err = o.NewestProven(ctx, v, 0)
-		if b != nil {
-			seq = b.Seq
-		}
-	}
 	if err != nil {
 		seq = 0 // anything that a control plane has is better
 	}
@@ -211,6 +208,19 @@ func (o *Operator) at(ctx context.Context, seq uint64, known *spelling) (*Bundle
 func (o *Operator) create(ctx context.Context, before, next *Bundle) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if err := o.sign(next); err != nil {
+		return err
+	}
+	unlock, err := o.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return o.put(ctx, before, next)
+}
+
+// sign makes the object of next.
+func (o *Operator) sign(next *Bundle) error {
 	key, err := readKey(o.Key)
 	if err != nil {
 		return err
@@ -221,14 +231,12 @@ func (o *Operator) create(ctx context.Context, before, next *Bundle) error {
 		return fmt.Errorf("encode bundle: %w", err)
 	}
 	next.encoded = nil
-	if next.sealed, err = seal(key, kindBundle, o.Stack, next.Seq, payload); err != nil {
-		return err
-	}
-	unlock, err := o.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
+	next.sealed, err = seal(key, kindBundle, o.Stack, next.Seq, payload)
+	return err
+}
+
+// put stores next, which is signed. The error is as create's.
+func (o *Operator) put(ctx context.Context, before, next *Bundle) error {
 	seqs, err := o.numbers(ctx)
 	if err != nil {
 		return err
@@ -237,14 +245,14 @@ func (o *Operator) create(ctx context.Context, before, next *Bundle) error {
 		return o.conflict(ctx, before, seqs[n-1])
 	}
 	name := object(next.Seq, suffixBundle)
-	err = o.put(ctx, name, next.sealed)
-	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+	err = o.add(ctx, name, next.sealed)
+	if exists(err) {
 		return o.conflict(ctx, before, next.Seq)
 	}
 	if err != nil {
 		return err
 	}
-	if len(seqs) == 0 && gcerrors.Code(o.putOnce(ctx, name, next.sealed)) != gcerrors.FailedPrecondition {
+	if len(seqs) == 0 && !exists(o.write(ctx, name, next.sealed, true)) {
 		return errors.Join(fmt.Errorf("the bundle store %s replaces objects that exist, so two operators would not notice each other: it cannot be used", o.name()), o.remove(ctx, name))
 	}
 	for ; len(seqs) >= keep; seqs = seqs[1:] {
@@ -279,31 +287,40 @@ func (o *Operator) conflict(ctx context.Context, before *Bundle, seq uint64) err
 
 // mark adds a mark to the publication, for that one only: the mark has its hash.
 func (o *Operator) mark(ctx context.Context, kind string, b *Bundle, replica string) error {
-	key, err := readKey(o.Key)
+	sealed, err := o.signMark(kind, b, replica)
 	if err != nil {
 		return err
+	}
+	return o.putMark(ctx, kind, b, sealed)
+}
+
+func (o *Operator) signMark(kind string, b *Bundle, replica string) ([]byte, error) {
+	key, err := readKey(o.Key)
+	if err != nil {
+		return nil, err
 	}
 	payload, err := json.Marshal(mark{Hash: b.Hash(), Replica: replica})
 	if err != nil {
-		return fmt.Errorf("encode mark: %w", err)
+		return nil, fmt.Errorf("encode mark: %w", err)
 	}
-	sealed, err := seal(key, kind, o.Stack, b.Seq, payload)
-	if err != nil {
-		return err
-	}
+	return seal(key, kind, o.Stack, b.Seq, payload)
+}
+
+// putMark stores a mark that is signed.
+func (s *Store) putMark(ctx context.Context, kind string, b *Bundle, sealed []byte) error {
 	suffix := suffixProven
 	if kind == kindTry {
 		suffix = suffixTry
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := o.put(ctx, object(b.Seq, suffix), sealed); gcerrors.Code(err) != gcerrors.FailedPrecondition {
+	if err := s.add(ctx, object(b.Seq, suffix), sealed); !exists(err) {
 		return err
 	}
 	var broken *BrokenError
-	if _, err := o.marked(ctx, kind, suffix, b); errors.As(err, &broken) {
+	if _, err := s.marked(ctx, kind, suffix, b); errors.As(err, &broken) {
 		// It is none: somebody put it there ahead, so that ours would not count.
-		return o.write(ctx, object(b.Seq, suffix), sealed, false)
+		return s.write(ctx, object(b.Seq, suffix), sealed, false)
 	}
 	return nil // somebody else knew it too
 }
@@ -335,14 +352,19 @@ func (s *Store) Tries(ctx context.Context, b *Bundle) (string, error) {
 }
 
 func (s *Store) marked(ctx context.Context, kind, suffix string, b *Bundle) (mark, error) {
-	var m mark
-	trusted, err := ReadTrusted(s.Trusted)
-	if err != nil {
-		return m, err
-	}
 	data, err := s.fetch(ctx, object(b.Seq, suffix), maxMark)
 	if err != nil && !errors.Is(err, errTooLarge) {
-		return m, err
+		return mark{}, err
+	}
+	return s.readMark(kind, b, data, err)
+}
+
+// readMark verifies the mark of b that was read; err is why it could not be, or nil.
+func (s *Store) readMark(kind string, b *Bundle, data []byte, err error) (mark, error) {
+	var m mark
+	trusted, failed := ReadTrusted(s.Trusted)
+	if failed != nil {
+		return m, failed
 	}
 	var payload []byte
 	if err == nil {
@@ -360,12 +382,45 @@ func (s *Store) marked(ctx context.Context, kind, suffix string, b *Bundle) (mar
 	return m, nil
 }
 
+// VerifyProven returns the publication of a signed object if the mark says that it is
+// proven. The store is not asked.
+func (s *Store) VerifyProven(sealed, marked []byte) (*Bundle, error) {
+	b, err := s.Verify(sealed)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.readMark(kindProven, b, marked, nil); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Keep puts a publication that was verified into the store, with its mark, unless
+// it is there. Another one of its number is not touched.
+func (s *Store) Keep(ctx context.Context, b *Bundle, marked []byte) error {
+	there, err := s.Get(ctx, b.Seq)
+	var broken *BrokenError
+	switch {
+	case err == nil && there.Hash() == b.Hash():
+		if s.Proven(ctx, b) == nil {
+			return nil
+		}
+	case err == nil, errors.As(err, &broken):
+		return nil // what is in its place is for status to tell
+	default: // it is not there, or the store does not answer: writing tells
+		if err := s.add(ctx, object(b.Seq, suffixBundle), b.Sealed()); err != nil && !exists(err) {
+			return err
+		}
+	}
+	return s.putMark(ctx, kindProven, b, marked)
+}
+
 // withdraw deletes a publication that no control plane serves, unless somebody
 // has built on it.
 func (o *Operator) withdraw(ctx context.Context, seq uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	unlock, err := o.lock()
+	unlock, err := o.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -382,11 +437,15 @@ func (o *Operator) withdraw(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// put creates an object. If there is one by that name, the error's code is
-// [gcerrors.FailedPrecondition].
-func (s *Store) put(ctx context.Context, name string, data []byte) error {
-	err := s.putOnce(ctx, name, data)
-	if err == nil || gcerrors.Code(err) == gcerrors.FailedPrecondition || ctx.Err() != nil {
+// exists reports whether an object was not created because there is one of its name.
+func exists(err error) bool {
+	return errors.Is(err, fs.ErrExist) || gcerrors.Code(err) == gcerrors.FailedPrecondition
+}
+
+// add creates an object; see [exists].
+func (s *Store) add(ctx context.Context, name string, data []byte) error {
+	err := s.write(ctx, name, data, true)
+	if err == nil || exists(err) || ctx.Err() != nil {
 		return err
 	}
 	// Its answer may have been lost, and S3 has an error of its own for two at
@@ -398,19 +457,29 @@ func (s *Store) put(ctx context.Context, name string, data []byte) error {
 	if bytes.Equal(there, data) {
 		return nil
 	}
-	return s.putOnce(ctx, name, data)
-}
-
-func (s *Store) putOnce(ctx context.Context, name string, data []byte) error {
 	return s.write(ctx, name, data, true)
 }
 
+// write stores an object; with once it does not replace one, see [exists].
 func (s *Store) write(ctx context.Context, name string, data []byte, once bool) error {
+	if err := s.writeObject(ctx, name, data, once); err != nil {
+		return fmt.Errorf("write %s to the bundle store %s: %w", name, s.name(), err)
+	}
+	return nil
+}
+
+func (s *Store) writeObject(ctx context.Context, name string, data []byte, once bool) error {
 	if dir := s.folder(); dir != "" {
-		// Private to the user.
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make the bundle store: %w", err)
+		// The library's driver does not sync, and its once is two steps.
+		file := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			return err
 		}
+		// The control plane may be another user: the folder's mode says who reads.
+		if once {
+			return atomicfile.Create(file, data, 0o644)
+		}
+		return atomicfile.Write(file, data, 0o644)
 	}
 	b, done, err := s.open(ctx)
 	if err != nil {
@@ -420,22 +489,15 @@ func (s *Store) write(ctx context.Context, name string, data []byte, once bool) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w, err := b.NewWriter(ctx, name, &blob.WriterOptions{ContentType: "application/json", IfNotExist: once})
-	if err == nil {
-		if _, err = w.Write(data); err != nil {
-			cancel() // or else Close puts there what fitted
-			_ = w.Close()
-		} else {
-			err = w.Close()
-		}
-	}
-	if dir := s.folder(); err == nil && dir != "" {
-		// The control plane may be another user: the folder's mode says who reads.
-		err = os.Chmod(filepath.Join(dir, name), 0o644)
-	}
 	if err != nil {
-		return fmt.Errorf("write %s to the bundle store %s: %w", name, s.name(), err)
+		return err
 	}
-	return nil
+	if _, err = w.Write(data); err != nil {
+		cancel() // or else Close puts there what fitted
+		_ = w.Close()
+		return err
+	}
+	return w.Close()
 }
 
 // remove deletes an object if it is there.
@@ -451,9 +513,12 @@ func (s *Store) remove(ctx context.Context, name string) error {
 	return nil
 }
 
-// lock keeps other processes of this machine from publishing to a folder; other
-// stores create an object only if it does not exist by themselves.
-func (s *Store) lock() (func(), error) {
+// lockEvery is the pace of asking for a lock: nothing announces that it is free.
+const lockEvery = 10 * time.Millisecond
+
+// lock keeps other processes of this machine from publishing to a folder, for as
+// long as ctx allows.
+func (s *Store) lock(ctx context.Context) (func(), error) {
 	dir := s.folder()
 	if dir == "" {
 		return func() {}, nil
@@ -465,10 +530,24 @@ func (s *Store) lock() (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the bundle store: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the bundle store: %w", err), f.Close())
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(fmt.Errorf("lock the bundle store: %w", err), f.Close())
+		}
+		select {
+		case <-time.After(lockEvery):
+		case <-ctx.Done():
+			holder := "another process"
+			if pid := daemon.Holder(f); pid > 0 {
+				holder = fmt.Sprintf("process %d", pid)
+			}
+			return nil, errors.Join(fmt.Errorf("lock the bundle store: %s has %s.lock, as one who publishes: wait for it, or end it", holder, dir), f.Close())
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
 // whoami is for people: nothing is decided by it.

@@ -67,7 +67,7 @@ func TestEarlier(t *testing.T) {
 	t.Parallel()
 	o := folder(t, "test")
 	publish := func(host string, proven bool, back uint64) *Bundle {
-		before, seq, err := o.base(t.Context(), false, nil)
+		before, seq, err := o.base(t.Context(), nil)
 		if seq > 1 {
 			require.NoError(t, err)
 		}

@@ -36,7 +36,7 @@ func policy(hosts ...string) *plan.Plan {
 // store puts a publication there without anybody to roll it out.
 func (o *Operator) store(t *testing.T, p *plan.Plan) *Bundle {
 	t.Helper()
-	before, seq, err := o.base(t.Context(), false, nil)
+	before, seq, err := o.base(t.Context(), nil)
 	if seq > 1 {
 		require.NoError(t, err)
 	}
@@ -132,7 +132,7 @@ func TestForged(t *testing.T) {
 			require.ErrorAs(t, err, &broken)
 			require.ErrorContains(t, err, test.why)
 			require.NotContains(t, err.Error(), "PRIVATE")
-			_, _, err = o.base(t.Context(), false, nil)
+			_, _, err = o.base(t.Context(), nil)
 			require.ErrorAs(t, err, &broken, "and nobody builds on it")
 			history, err := o.History(t.Context())
 			require.NoError(t, err)

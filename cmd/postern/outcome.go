@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// partialError is a command that has done a part: what remains is in the message.
+type partialError struct{ error }
+
+func (e partialError) Unwrap() error { return e.error }
+
+// errNoNodes is what it means that a control plane has no node.
+func errNoNodes(home stacks.Home, stack string) error {
+	up := fmt.Sprintf("`go run . up %s` makes it part of the stack again", stack)
+	if here := runningNodes(home); len(here) > 0 {
+		return partialError{fmt.Errorf("the control plane has no node, but %s runs here, with the policy that it had before: %s",
+			strings.Join(here, ", "), up)}
+	}
+	return partialError{fmt.Errorf("the control plane has no node, so nothing is enforced anywhere: `go run . up %s` starts one", stack)}
+}
+
+// runningNodes are the nodes whose supervisors run on this machine.
+func runningNodes(home stacks.Home) []string {
+	pidfiles, _ := filepath.Glob(filepath.Join(home.NodesDir(), "*", "pid"))
+	var ids []string
+	for _, pidfile := range pidfiles {
+		if _, running, err := daemon.Running(pidfile); running || err != nil {
+			ids = append(ids, filepath.Base(filepath.Dir(pidfile)))
+		}
+	}
+	return ids
+}
+
+// imposed says what became of a publication that is never taken back: out and err
+// are as [bundle.Operator.Kill] returns them. The error is a partialError if it is
+// not in force everywhere, or would not outlive a restart.
+func imposed(w io.Writer, home stacks.Home, what string, out *bundle.Outcome, err error) error {
+	name := filepath.Base(home.Root)
+	if out == nil {
+		return err
+	}
+	v := out.Converged
+	if v == nil {
+		v = &api.Converged{}
+	}
+	here := runningNodes(home)
+	unconfirmed := slices.DeleteFunc(slices.Clone(here), func(id string) bool { return slices.Contains(v.Confirmed, id) })
+	fmt.Fprintf(w, "%s: %s on %d nodes after %.1f ms\n", name, what, v.Nodes, v.Millis)
+	for _, m := range v.Missing {
+		fmt.Fprintf(w, "%s: %s: what it does until it is back nobody knows\n", name, missing(m.Node, m.Since, time.Now()))
+	}
+	var left []string
+	if len(unconfirmed) > 0 {
+		left = append(left, fmt.Sprintf("node %s runs here and has not confirmed it", strings.Join(unconfirmed, ", ")))
+	}
+	if v.Nodes == 0 && len(unconfirmed) == 0 {
+		left = append(left, "no node has confirmed it")
+	}
+	next := fmt.Sprintf("it is recorded as publication %d, and applies as soon as a control plane and its nodes see it: look with `postern status -s %s`, and repair with `go run . up %s`",
+		out.Seq, home.Stack(), home.Stack())
+	if out.Unrecorded != nil {
+		next = "it is not recorded yet: the control plane records it as soon as it can, and a restart before that would forget it: make room or repair the store, and run this again"
+	}
+	switch {
+	case err != nil:
+		left = append(left, err.Error())
+	case len(left) == 0:
+		return nil
+	}
+	return partialError{fmt.Errorf("%s: %s, in part: %s; %s", name, what, strings.Join(left, "; "), next)}
+}
+
+// isPartial reports whether err means that a part was done.
+func isPartial(err error) bool { return errors.As(err, &partialError{}) }
