@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -87,6 +88,9 @@ type Result struct {
 	Connections uint64
 }
 
+// maxProcesses is how many processes and threads a command may have in all.
+const maxProcesses = 4096
+
 // Run runs the command of s and returns how it ended. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 that this
 // process receives in the meantime are passed to the command. When Run
 // returns, for whatever reason, nothing of the sandbox is left.
@@ -94,6 +98,19 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	bwrap, err := findBubblewrap()
 	if err != nil {
 		return Result{}, err
+	}
+	agentFilter, err := filter(false)
+	if err != nil {
+		return Result{}, err
+	}
+	gateFilter, err := filter(true)
+	if err != nil {
+		return Result{}, err
+	}
+	// What whoever called us left open would be the agent's: a folder's
+	// descriptor is a way to the host's whole file system.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return Result{}, fmt.Errorf("keep descriptors from the sandbox: %w", err)
 	}
 	var passed descriptors
 	defer passed.close()
@@ -140,7 +157,7 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	setupErr := encoder.Encode(wire.Setup{
 		Argv: wire.Raw(s.Command), Env: wire.Raw(env), Dir: wire.Bytes(s.Workdir),
 		UID: uid, GID: gid, Nodes: nodeFolders(s), Gateways: s.Gateways, Ports: capturedPorts(s),
-		Terminal: streams.terminal(),
+		Terminal: streams.terminal(), Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: maxProcesses,
 	})
 	done := make(chan struct{})
 	go func() {

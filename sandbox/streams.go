@@ -66,11 +66,16 @@ func connectStreams(s *Spec) (*streams, error) {
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-func (st *streams) terminal() bool { return st.master != nil }
+func (st *streams) terminal() *int {
+	if st.master == nil {
+		return nil
+	}
+	return new(int)
+}
 
 // started connects the terminals, after the slave was passed on.
 func (st *streams) started() {
-	if !st.terminal() {
+	if st.terminal() == nil {
 		return
 	}
 	st.slave.Close()

@@ -44,31 +44,29 @@ func start(setup *wire.Setup) (int, error) {
 	if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
 		return 0, fmt.Errorf("leave caller's keyring: %w", err)
 	}
+	bound, err := newBoundSockets()
+	if err != nil {
+		return 0, err
+	}
 	// Mapping our user, which is 0 here, into another namespace takes exactly
 	// this one capability.
 	if err := keepCapabilities(1 << unix.CAP_SETFCAP); err != nil {
 		return 0, err
 	}
-	attr := &syscall.ProcAttr{
-		Dir: string(setup.Dir), Env: wire.Strings(setup.Env),
-		Files: []uintptr{wire.StdinFD, wire.StdoutFD, wire.StderrFD},
-		Sys: &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: setup.UID, HostID: 0, Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: setup.GID, HostID: 0, Size: 1}},
-			Setsid:      true,
-			Setctty:     setup.Terminal,
-			Ctty:        0,
-		},
-	}
-	pid, err := syscall.ForkExec(path, wire.Strings(setup.Argv), attr)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOEXEC) || errors.Is(err, fs.ErrPermission) {
-			return 0, &refusedError{message: fmt.Sprintf("%s: start: %v (is its interpreter in the sandbox?)", setup.Argv[0], err), status: 126}
-		}
+	pid, listener, err := spawn(setup, path)
+	var failed *startError
+	switch {
+	case errors.As(err, &failed) && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOEXEC) || errors.Is(err, fs.ErrPermission)):
+		return 0, &refusedError{message: fmt.Sprintf("%s: start: %v (is its interpreter in the sandbox?)", setup.Argv[0], err), status: 126}
+	case err != nil:
 		return 0, fmt.Errorf("start %s: %w", setup.Argv[0], err)
 	}
 	if err := keepCapabilities(0); err != nil {
+		return 0, err
+	}
+	broker := &broker{listener: listener, slots: make(chan struct{}, maxConnects), bound: bound}
+	go broker.serve()
+	if _, err := filterThread(setup.GateFilter, unix.SECCOMP_FILTER_FLAG_TSYNC); err != nil {
 		return 0, err
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -29,6 +30,9 @@ import (
 // ends, everything in the sandbox does. It fails closed: an error before the
 // command is started starts no command.
 func Main() int {
+	if os.Args[0] == launcher {
+		return becomeCommand()
+	}
 	control, err := openControl()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "postern-sandbox: %v; this command is started by `postern run`, not by hand\n", err)
@@ -60,10 +64,9 @@ func Main() int {
 
 // openControl takes over the descriptors that the host passed.
 func openControl() (net.Conn, error) {
-	for fd := wire.StdinFD; fd <= wire.ControlFD; fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-			return nil, fmt.Errorf("take over descriptor %d: %w", fd, err)
-		}
+	// Also those that nobody should have left open.
+	if err := unix.CloseRange(wire.StdinFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("take over descriptors: %w", err)
 	}
 	file := os.NewFile(wire.ControlFD, "control")
 	defer file.Close()

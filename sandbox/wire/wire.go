@@ -95,8 +95,15 @@ type Setup struct {
 	Gateways []int `json:"gateways,omitempty"`
 	// Ports are captured for every address.
 	Ports []int `json:"ports"`
-	// Terminal is true if StdinFD is a terminal that the command shall control.
-	Terminal bool `json:"terminal,omitempty"`
+	// Terminal is the number of those standard streams, from 0, that is a terminal
+	// which the command shall control; nil if none is.
+	Terminal *int `json:"terminal,omitempty"`
+	// Filter and GateFilter are the programs (struct sock_filter) that decide
+	// the system calls of the command and of the inside itself.
+	Filter     Bytes `json:"filter"`
+	GateFilter Bytes `json:"gateFilter"`
+	// Processes is how many processes and threads the command may have in all.
+	Processes uint64 `json:"processes"`
 }
 
 // Signal asks for a signal to be passed to the command.

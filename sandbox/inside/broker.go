@@ -1,0 +1,341 @@
+package inside
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// broker makes every connection that the command asks for, in its place.
+//
+// A socket file in the working folder may be a daemon's of the host, and the kernel asks neither mount nor network
+// namespace whether a connection may cross: whoever may write the file may connect. A filter does not see the path, and
+// what it did see in memory could be another one a moment later. So the kernel stops each connect and asks here; the
+// broker copies the address, takes a copy of the socket, and connects it itself to what it has looked at.
+type broker struct {
+	listener int
+	// slots bounds how many connects may block at a time.
+	slots chan struct{}
+	bound *boundSockets
+}
+
+// maxConnects is how many connects may be under way at a time; others wait.
+const maxConnects = 256
+
+// notification and response are struct seccomp_notif and seccomp_notif_resp.
+type notification struct {
+	ID    uint64
+	PID   uint32
+	Flags uint32
+	Nr    int32
+	Arch  uint32
+	IP    uint64
+	Args  [6]uint64
+}
+
+type response struct {
+	ID    uint64
+	Val   int64
+	Error int32
+	Flags uint32
+}
+
+// notifIDValid is SECCOMP_IOCTL_NOTIF_ID_VALID.
+const notifIDValid = 0x40082102
+
+// serve answers until the sandbox ends. If the kernel cannot be asked any
+// longer, the sandbox ends.
+func (b *broker) serve() {
+	for {
+		n := new(notification)
+		err := b.control(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(n))
+		switch {
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOENT): // who asked is gone
+			continue
+		case err != nil:
+			fmt.Fprintf(os.Stderr, "postern-sandbox: wait for connections: %v\n", err)
+			os.Exit(1)
+		}
+		b.slots <- struct{}{}
+		go func() {
+			defer func() { <-b.slots }()
+			r := response{ID: n.ID}
+			if err := b.connect(n); err != nil {
+				var errno syscall.Errno
+				if !errors.As(err, &errno) {
+					errno = unix.EACCES
+				}
+				r.Error = -int32(errno)
+			}
+			// Who asked may be gone in the meantime.
+			_ = b.control(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
+		}()
+	}
+}
+
+func (b *broker) control(request uintptr, argument unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(b.listener), request, uintptr(argument)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// connect does what connect(2) of the process that asks would do.
+func (b *broker) connect(n *notification) error {
+	length := uint32(n.Args[2])
+	if length > unix.SizeofSockaddrAny+unix.SizeofSockaddrUnix { // no address is as long
+		return unix.EINVAL
+	}
+	address := make([]byte, length)
+	if err := readMemory(int(n.PID), uintptr(n.Args[1]), address); err != nil {
+		return unix.EFAULT
+	}
+	fd, err := takeDescriptor(int(n.PID), int(int32(n.Args[0])))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// Both by number of the thread, which may be somebody else's since.
+	if err := b.control(notifIDValid, unsafe.Pointer(&n.ID)); err != nil {
+		return err
+	}
+	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return err
+	}
+	path, ok := socketPath(address)
+	if family != unix.AF_UNIX || !ok {
+		return connectRaw(fd, address)
+	}
+	if !filepath.IsAbs(path) {
+		path = fmt.Sprintf("/proc/%d/cwd/%s", n.PID, path)
+	}
+	file, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(file)
+	if err := b.mayReach(file); err != nil {
+		return err
+	}
+	// By the descriptor: the path may lead elsewhere by now.
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(file)})
+}
+
+// mayReach reports whether the file is a socket that somebody in this sandbox
+// listens on, or the agent's own way to the proxy.
+func (b *broker) mayReach(file int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(file, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return unix.ECONNREFUSED
+	}
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(file))
+	if err != nil {
+		return unix.EACCES
+	}
+	if strings.HasPrefix(path, wire.NodesDir+"/") {
+		return nil
+	}
+	device, err := deviceOf(file)
+	if err != nil {
+		return unix.EACCES
+	}
+	ours, err := b.bound.has(device, uint32(st.Ino))
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "postern-sandbox: %v\n", err)
+		return unix.EACCES
+	}
+	if !ours {
+		return unix.EACCES
+	}
+	return nil
+}
+
+// socketPath returns the path in an address of a Unix socket, if it has one:
+// an abstract name has not, nor has what is not such an address.
+func socketPath(address []byte) (string, bool) {
+	const header = 2
+	if len(address) <= header || binary.NativeEndian.Uint16(address) != unix.AF_UNIX || address[header] == 0 {
+		return "", false
+	}
+	path, _, _ := bytes.Cut(address[header:], []byte{0})
+	return string(path), true
+}
+
+func connectRaw(fd int, address []byte) error {
+	var p unsafe.Pointer
+	if len(address) > 0 {
+		p = unsafe.Pointer(&address[0])
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(p), uintptr(len(address))); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// readMemory reads the memory of a thread. It needs no capability as long as
+// the process has the same user and can be traced.
+func readMemory(tid int, from uintptr, into []byte) error {
+	if len(into) == 0 {
+		return nil
+	}
+	local := []unix.Iovec{{Base: &into[0]}}
+	local[0].SetLen(len(into))
+	n, err := unix.ProcessVMReadv(tid, local, []unix.RemoteIovec{{Base: from, Len: len(into)}}, 0)
+	if err == nil && n != len(into) {
+		err = unix.EFAULT
+	}
+	return err
+}
+
+// takeDescriptor copies a descriptor of the thread, or of its process before
+// Linux 6.9, where threads have no pidfd: they nearly always share their descriptors.
+func takeDescriptor(tid, fd int) (int, error) {
+	const threadToo = unix.O_EXCL // PIDFD_THREAD
+	pidfd, err := unix.PidfdOpen(tid, threadToo)
+	if errors.Is(err, unix.EINVAL) {
+		status, rerr := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+		if rerr != nil {
+			return -1, unix.ESRCH
+		}
+		_, rest, _ := strings.Cut(string(status), "\nTgid:")
+		line, _, _ := strings.Cut(rest, "\n")
+		pid, perr := strconv.Atoi(strings.TrimSpace(line))
+		if perr != nil {
+			return -1, unix.ESRCH
+		}
+		pidfd, err = unix.PidfdOpen(pid, 0)
+	}
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(pidfd)
+	return unix.PidfdGetfd(pidfd, fd, 0)
+}
+
+// deviceOf returns the file system's device as the kernel has it; stat shows
+// another one on btrfs and overlays.
+func deviceOf(file int) (uint32, error) {
+	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(file))
+	if err != nil {
+		return 0, fmt.Errorf("find mount: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(info), "mnt_id:")
+	line, _, _ := strings.Cut(rest, "\n")
+	id := strings.TrimSpace(line)
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return 0, fmt.Errorf("find mount: %w", err)
+	}
+	for mount := range strings.Lines(string(mounts)) {
+		fields := strings.Fields(mount)
+		if len(fields) < 3 || fields[0] != id {
+			continue
+		}
+		var major, minor uint32
+		if _, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor); err != nil {
+			return 0, fmt.Errorf("find mount: %w", err)
+		}
+		return major<<20 | minor, nil
+	}
+	return 0, fmt.Errorf("find mount %s: not there", id)
+}
+
+// boundSockets asks the kernel which socket files have a listener in this
+// network namespace. The host's have none.
+type boundSockets struct {
+	mu sync.Mutex
+	fd int
+}
+
+// The parts of linux/unix_diag.h and linux/sock_diag.h that are needed.
+const (
+	unixDiagVFS     = 1
+	showVFS         = 2
+	stateListen     = 1 << 10
+	sizeUnixDiag    = 16
+	sizeUnixDiagReq = 24
+)
+
+func newBoundSockets() (*boundSockets, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return nil, fmt.Errorf("list sockets: %w", err)
+	}
+	return &boundSockets{fd: fd}, nil
+}
+
+// has reports whether somebody listens on the file with this inode number, of
+// which the kernel tells 32 bits.
+func (b *boundSockets) has(device, inode uint32) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	request := make([]byte, unix.SizeofNlMsghdr+sizeUnixDiagReq)
+	binary.NativeEndian.PutUint32(request[0:], uint32(len(request)))
+	binary.NativeEndian.PutUint16(request[4:], unix.SOCK_DIAG_BY_FAMILY)
+	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	body := request[unix.SizeofNlMsghdr:]
+	body[0] = unix.AF_UNIX
+	binary.NativeEndian.PutUint32(body[4:], stateListen)
+	binary.NativeEndian.PutUint32(body[12:], showVFS)
+	if err := unix.Sendto(b.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return false, fmt.Errorf("list sockets: %w", err)
+	}
+	found := false
+	buffer := make([]byte, 64<<10)
+	for {
+		n, _, err := unix.Recvfrom(b.fd, buffer, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("list sockets: %w", err)
+		}
+		messages, err := syscall.ParseNetlinkMessage(buffer[:n])
+		if err != nil {
+			return false, fmt.Errorf("list sockets: %w", err)
+		}
+		for _, m := range messages {
+			switch {
+			case m.Header.Type == unix.NLMSG_DONE:
+				return found, nil
+			case m.Header.Type == unix.NLMSG_ERROR:
+				return false, errors.New("list sockets: the kernel does not (is the module unix_diag missing?)")
+			case len(m.Data) >= sizeUnixDiag && isFile(m.Data[sizeUnixDiag:], device, inode):
+				found = true // the rest must be read all the same
+			}
+		}
+	}
+}
+
+// isFile reports whether the attributes name the file.
+func isFile(attributes []byte, device, inode uint32) bool {
+	for len(attributes) >= unix.SizeofRtAttr {
+		length := int(binary.NativeEndian.Uint16(attributes))
+		kind := binary.NativeEndian.Uint16(attributes[2:])
+		if length < unix.SizeofRtAttr || length > len(attributes) {
+			return false
+		}
+		value := attributes[unix.SizeofRtAttr:length]
+		if kind == unixDiagVFS && len(value) >= 8 {
+			return binary.NativeEndian.Uint32(value) == inode && binary.NativeEndian.Uint32(value[4:]) == device
+		}
+		attributes = attributes[min((length+3)&^3, len(attributes)):]
+	}
+	return false
+}
