@@ -66,8 +66,8 @@ type Spec struct {
 	// Inside is the static program that serves the sandbox from the inside:
 	// postern-sandbox.
 	Inside string
-	// The command's streams. If both Stdin and Stdout are terminals, the
-	// command gets a terminal of its own that is connected to them.
+	// The caller's streams; nil is /dev/null. The command gets none of them, but
+	// terminals and pipes of its own that are connected to them.
 	Stdin, Stdout, Stderr *os.File
 }
 
@@ -124,9 +124,9 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 		return Result{}, err
 	}
 	defer host.Close()
-	passed.add(streams.stdin)
-	passed.add(streams.stdout)
-	passed.add(streams.stderr)
+	for _, f := range streams.inner {
+		passed.add(f)
+	}
 	passed.own(inside)
 
 	args, env, err := arguments(s, &passed)
@@ -157,7 +157,7 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	setupErr := encoder.Encode(wire.Setup{
 		Argv: wire.Raw(s.Command), Env: wire.Raw(env), Dir: wire.Bytes(s.Workdir),
 		UID: uid, GID: gid, Nodes: nodeFolders(s), Gateways: s.Gateways, Ports: capturedPorts(s),
-		Terminal: streams.terminal(), Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: maxProcesses,
+		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: maxProcesses,
 	})
 	done := make(chan struct{})
 	go func() {
@@ -174,13 +174,13 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	result, eventErr := readEvents(host)
 	waitErr := cmd.Wait()
 	close(done)
-	streams.finish()
+	streamErr := streams.finish()
 
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, fmt.Errorf("run %s: %w", s.Command[0], ctx.Err())
 	case result.Exited != nil:
-		return Result{Status: *result.Exited, Connections: result.Connections}, nil
+		return Result{Status: *result.Exited, Connections: result.Connections}, streamErr
 	case result.Refused != "":
 		return Result{}, &RefusedError{Message: result.Refused, Status: result.Status}
 	case result.Broken != "":

@@ -1,114 +1,237 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
+	"sync"
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
-// streams are the command's standard streams: the caller's own, or a terminal
-// of its own that is connected to the caller's.
+// streams are the command's standard streams. None is the caller's own: whoever has a descriptor of a file, a device, a
+// pipe or a terminal can open the same once more through /proc/self/fd, to write what was opened for reading, to read what
+// others write there, or to push input into it. So a terminal becomes a terminal of the command's own, everything else
+// becomes a pipe, and the bytes are copied. Only /dev/null is what it is.
 type streams struct {
-	stdin, stdout, stderr *os.File
+	// inner are stdin, stdout and stderr of the command.
+	inner [3]*os.File
+	// terminal is the number of the first that is a terminal, or -1.
+	terminal int
 
-	// The rest is for a terminal only.
-	outer   *os.File // the caller's, to read from
-	out     *os.File // the caller's, to write to
+	ours    []*os.File // open until the end
+	theirs  []*os.File // open until the command has them
+	copies  []*copier
+	running sync.WaitGroup
+	stop    int
+
 	master  *os.File
-	slave   *os.File
+	size    *os.File // the caller's terminal whose size counts
+	keys    *os.File // the caller's terminal that is typed at, if any
+	plain   bool     // the caller's terminal goes on to make its own line ends
 	saved   *term.State
 	resized chan os.Signal
-	copied  chan struct{}
-	null    *os.File
+
+	mu     sync.Mutex
+	failed error
 }
 
-// connectStreams prepares the streams of s. The caller's terminal is never
-// handed in where it can be avoided: a program could push input into it, or
-// read what is typed after it.
+// connectStreams prepares the streams of s.
 func connectStreams(s *Spec) (*streams, error) {
-	st := &streams{stdin: s.Stdin, stdout: s.Stdout, stderr: s.Stderr}
-	if st.stdin == nil || st.stdout == nil || st.stderr == nil {
-		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", os.DevNull, err)
-		}
-		st.null = null
-		for _, f := range []**os.File{&st.stdin, &st.stdout, &st.stderr} {
-			if *f == nil {
-				*f = null
-			}
-		}
-	}
-	if !isTerminal(st.stdin) || !isTerminal(st.stdout) {
-		return st, nil
-	}
-	master, slave, err := pty.Open()
+	st := &streams{terminal: -1}
+	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
-		st.close()
-		return nil, fmt.Errorf("open a terminal: %w", err)
+		return nil, fmt.Errorf("connect streams: %w", err)
 	}
-	st.outer, st.out, st.master, st.slave = st.stdin, st.stdout, master, slave
-	st.stdin, st.stdout = slave, slave
-	if isTerminal(st.stderr) {
-		st.stderr = slave
-	}
-	if err := pty.InheritSize(st.outer, st.master); err != nil {
+	st.stop = stop
+	if err := st.connect([3]*os.File{s.Stdin, s.Stdout, s.Stderr}); err != nil {
 		st.close()
-		return nil, fmt.Errorf("size the terminal: %w", err)
+		return nil, fmt.Errorf("connect streams: %w", err)
 	}
 	return st, nil
 }
 
-func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
-
-func (st *streams) terminal() *int {
+func (st *streams) connect(outer [3]*os.File) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	st.theirs = append(st.theirs, null)
+	for i, f := range outer {
+		switch {
+		case f == nil, sameFile(f, null), i == 0 && isTerminal(f) && !inForeground(f):
+			st.inner[i] = null
+		case isTerminal(f):
+			if err := st.addTerminal(i, f); err != nil {
+				return err
+			}
+		case i == 2 && outer[1] != nil && sameFile(f, outer[1]):
+			st.inner[2] = st.inner[1] // in the order in which it was written
+		default:
+			if err := st.addPipe(i, f); err != nil {
+				return err
+			}
+		}
+	}
 	if st.master == nil {
 		return nil
 	}
-	return new(int)
+	// What is shown goes where the command would have written it.
+	show := st.size
+	for _, i := range []int{1, 2} {
+		if outer[i] != nil && isTerminal(outer[i]) {
+			show = outer[i]
+			break
+		}
+	}
+	st.copies = append(st.copies, &copier{from: st.master, to: show, stop: st.stop, patience: hangUp})
+	st.plain = st.keys == nil || outer[1] == nil || !isTerminal(outer[1])
+	if st.plain {
+		return keepLineEnds(st.inner[st.terminal])
+	}
+	return nil
 }
 
-// started connects the terminals, after the slave was passed on.
+// addPipe makes the stream a pipe, of which this process has the other end.
+func (st *streams) addPipe(i int, outer *os.File) error {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	names := [3]string{"standard input", "standard output", "standard error"}
+	read, write := os.NewFile(uintptr(fds[0]), names[i]), os.NewFile(uintptr(fds[1]), names[i])
+	inner, ours := read, write
+	c := &copier{from: outer, to: write, stop: st.stop, input: true}
+	if i > 0 {
+		inner, ours = write, read
+		c = &copier{from: read, to: outer, stop: st.stop}
+	}
+	st.inner[i] = inner
+	st.theirs, st.ours, st.copies = append(st.theirs, inner), append(st.ours, ours), append(st.copies, c)
+	// Only faster: a user has a bound for all pipes together.
+	_, _ = unix.FcntlInt(ours.Fd(), unix.F_SETPIPE_SZ, pipeSize)
+	return unix.SetNonblock(int(ours.Fd()), true)
+}
+
+// addTerminal makes the stream a terminal, the same for all.
+func (st *streams) addTerminal(i int, outer *os.File) error {
+	if st.master == nil {
+		master, slave, err := pty.Open()
+		if err != nil {
+			return err
+		}
+		st.master, st.size, st.terminal = master, outer, i
+		st.inner[i] = slave
+		st.ours, st.theirs = append(st.ours, master), append(st.theirs, slave)
+		if err := pty.InheritSize(outer, master); err != nil {
+			return err
+		}
+	}
+	st.inner[i] = st.inner[st.terminal]
+	if i == 0 {
+		st.keys = outer
+		st.copies = append(st.copies, &copier{from: outer, to: st.master, stop: st.stop, input: true, end: []byte{4}}) // end of transmission
+	}
+	return nil
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// inForeground reports whether this process may read from the terminal. A job
+// in the background that tries is stopped.
+func inForeground(f *os.File) bool {
+	group, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPGRP)
+	return err != nil || group == unix.Getpgrp()
+}
+
+func sameFile(a, b *os.File) bool {
+	var x, y unix.Stat_t
+	if unix.Fstat(int(a.Fd()), &x) != nil || unix.Fstat(int(b.Fd()), &y) != nil {
+		return false
+	}
+	if x.Mode&unix.S_IFMT == unix.S_IFCHR && y.Mode&unix.S_IFMT == unix.S_IFCHR {
+		return x.Rdev == y.Rdev
+	}
+	return x.Dev == y.Dev && x.Ino == y.Ino
+}
+
+// keepLineEnds lets the command's terminal pass on what is written as it is:
+// the caller's makes line ends of it.
+func keepLineEnds(slave *os.File) error {
+	t, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	t.Oflag &^= unix.OPOST
+	return unix.IoctlSetTermios(int(slave.Fd()), unix.TCSETS, t)
+}
+
+// started copies from now on, after the command's ends were passed on.
 func (st *streams) started() {
-	if st.terminal() == nil {
-		return
+	for _, f := range st.theirs {
+		f.Close()
 	}
-	st.slave.Close()
-	st.slave = nil
-	// Without raw mode the command is still usable, only less pretty.
-	if saved, err := term.MakeRaw(int(st.outer.Fd())); err == nil {
-		st.saved = saved
+	st.theirs = nil
+	if st.keys != nil {
+		// Without raw mode the command is still usable, only less pretty.
+		if saved, err := term.MakeRaw(int(st.keys.Fd())); err == nil {
+			st.saved = saved
+		}
+		if t, err := unix.IoctlGetTermios(int(st.keys.Fd()), unix.TCGETS); err == nil && st.plain {
+			t.Oflag |= unix.OPOST
+			_ = unix.IoctlSetTermios(int(st.keys.Fd()), unix.TCSETS, t)
+		}
 	}
-	st.resized = make(chan os.Signal, 1)
-	signal.Notify(st.resized, unix.SIGWINCH)
-	go func() {
-		for range st.resized {
-			_ = pty.InheritSize(st.outer, st.master)
-		}
-	}()
-	// Ends with the first read after the command, or with this process.
-	go func() { _, _ = io.Copy(st.master, st.outer) }()
-	st.copied = make(chan struct{})
-	go func() {
-		defer close(st.copied)
-		// Ends with EIO when the last user is gone.
-		if _, err := io.Copy(st.out, st.master); err != nil {
-			// The caller's terminal is gone: the command must not hang on writing.
-			_, _ = io.Copy(io.Discard, st.master)
-		}
-	}()
+	if st.master != nil {
+		st.resized = make(chan os.Signal, 1)
+		signal.Notify(st.resized, unix.SIGWINCH)
+		go func() {
+			for range st.resized {
+				_ = pty.InheritSize(st.size, st.master)
+			}
+		}()
+	}
+	for _, c := range st.copies {
+		st.running.Go(func() {
+			err := c.run()
+			// Whoever waits at the other end learns that nothing more comes, or that nobody reads.
+			for _, end := range []*os.File{c.from, c.to} {
+				if st.endsWith(c, end) {
+					end.Close()
+				}
+			}
+			st.mu.Lock()
+			st.failed = errors.Join(st.failed, err)
+			st.mu.Unlock()
+		})
+	}
 }
 
-// finish waits until everything that was written has been shown.
-func (st *streams) finish() {
-	if st.copied != nil {
-		<-st.copied
+// endsWith reports whether the file is an end of ours that only c uses.
+func (st *streams) endsWith(c *copier, f *os.File) bool {
+	if f == st.master {
+		return false
 	}
+	for _, own := range st.ours {
+		if own == f {
+			return true
+		}
+	}
+	return false
+}
+
+// finish passes on what the command, which has ended, has written. It returns why something of that, or of what the
+// command should have read, was lost.
+func (st *streams) finish() error {
+	one := []byte{1, 0, 0, 0, 0, 0, 0, 0}
+	if _, err := unix.Write(st.stop, one); err != nil {
+		return fmt.Errorf("end streams: %w", err)
+	}
+	st.running.Wait()
+	return st.failed
 }
 
 // close restores the caller's terminal.
@@ -118,11 +241,10 @@ func (st *streams) close() {
 		close(st.resized)
 	}
 	if st.saved != nil {
-		_ = term.Restore(int(st.outer.Fd()), st.saved)
+		_ = term.Restore(int(st.keys.Fd()), st.saved)
 	}
-	for _, f := range []*os.File{st.master, st.slave, st.null} {
-		if f != nil {
-			f.Close()
-		}
+	for _, f := range append(st.ours, st.theirs...) {
+		f.Close()
 	}
+	unix.Close(st.stop)
 }

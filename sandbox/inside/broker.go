@@ -119,10 +119,7 @@ func (b *broker) connect(n *notification) error {
 	if family != unix.AF_UNIX || !ok {
 		return connectRaw(fd, address)
 	}
-	if !filepath.IsAbs(path) {
-		path = fmt.Sprintf("/proc/%d/cwd/%s", n.PID, path)
-	}
-	file, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	file, err := unix.Open(seenFrom(int(n.PID), path), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -132,6 +129,21 @@ func (b *broker) connect(n *notification) error {
 	}
 	// By the descriptor: the path may lead elsewhere by now.
 	return unix.Connect(fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(file)})
+}
+
+// seenFrom returns the path as the thread means it: relative to its own
+// folder, and with its own descriptors.
+func seenFrom(tid int, path string) string {
+	own := fmt.Sprintf("/proc/%d/", tid)
+	for _, self := range []string{"/proc/self/", "/proc/thread-self/"} {
+		if rest, ok := strings.CutPrefix(path, self); ok {
+			return own + rest
+		}
+	}
+	if !filepath.IsAbs(path) {
+		return own + "cwd/" + path
+	}
+	return path
 }
 
 // mayReach reports whether the file is a socket that somebody in this sandbox

@@ -142,11 +142,9 @@ func spawn(setup *wire.Setup, path string) (pid, listener int, err error) {
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: setup.UID, HostID: 0, Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: setup.GID, HostID: 0, Size: 1}},
 			Setsid:      true,
-			Setctty:     setup.Terminal != nil,
+			Setctty:     setup.Terminal >= 0,
+			Ctty:        max(setup.Terminal, 0),
 		},
-	}
-	if setup.Terminal != nil {
-		attr.Sys.Ctty = *setup.Terminal
 	}
 	pid, err = syscall.ForkExec(wire.Inside, []string{launcher}, attr)
 	unix.Close(theirs)

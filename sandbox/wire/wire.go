@@ -95,9 +95,9 @@ type Setup struct {
 	Gateways []int `json:"gateways,omitempty"`
 	// Ports are captured for every address.
 	Ports []int `json:"ports"`
-	// Terminal is the number of those standard streams, from 0, that is a terminal
-	// which the command shall control; nil if none is.
-	Terminal *int `json:"terminal,omitempty"`
+	// Terminal is the number of the standard stream, from 0, that is a terminal
+	// which the command shall control; -1 if none is.
+	Terminal int `json:"terminal"`
 	// Filter and GateFilter are the programs (struct sock_filter) that decide
 	// the system calls of the command and of the inside itself.
 	Filter     Bytes `json:"filter"`

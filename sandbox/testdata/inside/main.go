@@ -5,12 +5,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
@@ -63,25 +67,73 @@ func try(what string, args []string) error {
 		for _, i := range all {
 			fmt.Println(i.Name)
 		}
-	case "socket": // FAMILY TYPE
-		family, _ := strconv.Atoi(args[0])
-		kind, _ := strconv.Atoi(args[1])
-		fd, err := unix.Socket(family, kind, 0)
+	case "socket", "socketpair": // FAMILY TYPE [PROTOCOL]
+		var n [3]int
+		for i := range args {
+			n[i], _ = strconv.Atoi(args[i])
+		}
+		if what == "socketpair" {
+			if _, err := unix.Socketpair(n[0], n[1], n[2]); err != nil {
+				return err
+			}
+			fmt.Println("opened")
+			return nil
+		}
+		fd, err := unix.Socket(n[0], n[1], n[2])
 		if err != nil {
 			return err
 		}
 		unix.Close(fd)
 		fmt.Println("opened")
-	case "syscall": // NUMBER ARG0 ARG1
-		var n [3]uintptr
+	case "syscall": // NUMBER [ARGUMENT]..., each a number or a path
+		var n [7]uintptr
 		for i := range args {
-			v, _ := strconv.ParseUint(args[i], 0, 64)
+			v, err := strconv.ParseUint(args[i], 0, 64)
+			if err != nil { // a path
+				p, err := unix.BytePtrFromString(args[i])
+				if err != nil {
+					return err
+				}
+				v = uint64(uintptr(unsafe.Pointer(p)))
+			}
 			n[i] = uintptr(v)
 		}
-		if _, _, errno := unix.Syscall(n[0], n[1], n[2], 0); errno != 0 {
+		if _, _, errno := unix.Syscall6(n[0], n[1], n[2], n[3], n[4], n[5], n[6]); errno != 0 {
 			return errno
 		}
 		fmt.Println("done")
+	case "descriptors": // the numbers of those that are open
+		dir, err := os.Open("/proc/self/fd")
+		if err != nil {
+			return err
+		}
+		names, err := dir.Readdirnames(-1)
+		if err != nil {
+			return err
+		}
+		var open []string
+		for _, n := range names {
+			// Not the folder's own, nor what Go's poller has opened for it.
+			if target, err := os.Readlink("/proc/self/fd/" + n); err == nil && !strings.HasPrefix(target, "/proc/") && !strings.HasPrefix(target, "anon_inode:[event") {
+				open = append(open, n)
+			}
+		}
+		slices.Sort(open)
+		fmt.Println(strings.Join(open, " "))
+	case "listen": // PATH: accept once, from another process
+		l, err := net.Listen("unix", args[0])
+		if err != nil {
+			return err
+		}
+		fmt.Println("listening")
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(conn, conn)
+		return err
+	case "swap": // OWN HOST: connect often to OWN while another thread writes HOST over its path
+		return swap(args[0], args[1])
 	case "ptrace": // PID
 		pid, _ := strconv.Atoi(args[0])
 		return unix.PtraceAttach(pid)
@@ -103,5 +155,60 @@ func try(what string, args []string) error {
 	default:
 		return errors.New("no such thing to try")
 	}
+	return nil
+}
+
+// swap tries to get past whoever checks an address, or a descriptor, before it is used: both change all the time.
+func swap(own, host string) error {
+	l, err := net.Listen("unix", own)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	var addresses [2]unix.RawSockaddrUnix
+	for i, path := range []string{own, host} {
+		addresses[i].Family = unix.AF_UNIX
+		for k := range path {
+			addresses[i].Path[k] = int8(path[k])
+		}
+	}
+	target := addresses[0]
+	done := make(chan struct{})
+	defer close(done)
+	var fd int
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			target = addresses[i%2]
+		}
+	}()
+	good, refused := 0, 0
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); err != nil {
+			return err
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&target)), unsafe.Sizeof(target)); errno != 0 {
+			refused++
+		} else {
+			good++
+			if name, err := unix.Getpeername(fd); err == nil && name.(*unix.SockaddrUnix).Name == host {
+				return errors.New("reached the host")
+			}
+		}
+		unix.Close(fd)
+	}
+	fmt.Println("tried", good > 0, refused > 0)
 	return nil
 }
