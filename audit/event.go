@@ -188,6 +188,8 @@ func judge(e *Event, l *line) {
 		e.Verdict, e.Reason, e.Credential, e.Detail = Deny, plan.ReasonLimit, "", clip(l.Details)
 	case strings.Contains(l.Details, "failed_to_inject_credential"):
 		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonCredential, ""
+	case strings.Contains(l.Details, "guard_ambiguous"):
+		e.Verdict, e.Reason, e.Rule, e.Credential = Deny, plan.ReasonAmbiguous, plan.DefaultRule(l.Agent), ""
 	case refusedByFilter(l):
 		e.Verdict, e.Reason, e.Rule, e.Credential, e.Detail = Deny, plan.ReasonMalformed, plan.DefaultRule(l.Agent), "", clip(l.Details)
 	case l.Flags != "" && l.Flags != "-" && !strings.Contains(l.Flags, "DC") && (l.Status >= 500 || !strings.Contains(l.Details, "via_upstream")):

@@ -163,6 +163,10 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 			"error": "denied by policy", "reason": string(plan.ReasonAddress), "rule": route("rule"),
 			"hint": "its address is private, or the cloud's own; an operator can say where the destination is: upstream: in the stack file",
 		}},
+		// The guard, of what only some servers read as the rule that allows it does.
+		{when: b.detail("guard_ambiguous"), said: map[string]string{
+			"error": "denied by policy", "reason": string(plan.ReasonAmbiguous), "rule": plan.DefaultRule(agent), "hint": hint(agent, plan.ReasonAmbiguous),
+		}},
 		{when: statusIs(403), said: map[string]string{
 			"error": "denied by policy", "reason": route("reason"), "rule": route("rule"),
 			"hint": route("hint"),

@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,8 +30,9 @@ func routeName(reason plan.Reason, host, credential, rule string) string {
 	return strings.Join([]string{string(reason), host, credential, rule}, " ")
 }
 
-// allow forwards what matches, with the rule's credential.
-func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
+// allow forwards what matches, with the rule's credential. The destination's rules are
+// restricted, or not: see [plan.Restricted].
+func (b *builder) allow(r plan.Rule, restricted bool, match *routev3.RouteMatch) *routev3.Route {
 	action := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.upstreamCluster(r)},
 		// Streams of events last as long as they are used.
@@ -58,6 +58,7 @@ func (b *builder) allow(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 	}
 	fields := map[string]string{"rule": r.ID}
 	rule := b.guardRule(r)
+	rule.Check = r.Check(restricted)
 	if s := rule.String(); s != "" {
 		fields[guard.Key] = s
 	}
@@ -98,6 +99,8 @@ func hint(agent string, reason plan.Reason) string {
 		return "use https, or a gateway that the stack file gives this agent"
 	case plan.ReasonName:
 		return "CONNECT, server name (SNI) and Host header must name the same destination"
+	case plan.ReasonAmbiguous:
+		return "servers read this path, query or header differently: write it plainly; docs/policy.md says how"
 	case plan.ReasonKilled:
 		return "an operator can let it work again: postern unkill --agent " + agent
 	default:
@@ -146,14 +149,13 @@ func headerMatch(c plan.Condition, value *routev3.HeaderMatcher_StringMatch) *ro
 	return &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: value}
 }
 
-// allowMatch is everything that a rule that allows asks of a request. It asks it
-// of all occurrences of a parameter or header: who sends two must not choose which
-// of them counts.
+// allowMatch is everything that a rule that allows asks of a request. It asks it of all
+// occurrences of a header: who sends two must not choose which of them counts. The guard
+// refuses a parameter that comes again.
 func allowMatch(r plan.Rule, path string) *routev3.RouteMatch {
 	m := methodMatch(r, path)
 	for _, c := range r.Query {
-		there, notTwice := queryMatch(c)
-		m.Headers = append(m.Headers, there, notTwice)
+		m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: ":path", HeaderMatchSpecifier: like(`[^?]*\?(?:` + plan.AllowedQuery(c) + `)`)})
 	}
 	for _, c := range r.Headers {
 		m.Headers = append(m.Headers, headerMatch(c, exactly(c.Value)))
@@ -192,47 +194,6 @@ func methods(ms []string) *routev3.HeaderMatcher {
 		return &routev3.HeaderMatcher{Name: ":method", HeaderMatchSpecifier: exactly(ms[0])}
 	}
 	return &routev3.HeaderMatcher{Name: ":method", HeaderMatchSpecifier: like(strings.Join(ms, "|"))}
-}
-
-// queryMatch returns a matcher that holds if the parameter is there with the
-// value of the condition, and one that holds if it is not there twice. They look at the path as a whole, because Envoy's own matcher
-// looks at the first occurrence only, and not at encoded names: an upstream
-// that takes the last, or decodes, would be told something else.
-func queryMatch(c plan.Condition) (there, notTwice *routev3.HeaderMatcher) {
-	name, value := encodings(c.Name), encodings(c.Value)
-	if c.Present {
-		value = "[^&]*"
-	}
-	twice := &routev3.HeaderMatcher{
-		Name: ":path", HeaderMatchSpecifier: like(`[^?]*\?(.*&)?` + name + `(=[^&]*)?&(.*&)?` + name + `(=.*|&.*)?`), InvertMatch: true,
-	}
-	once := `[^?]*\?(.*&)?` + name + `=` + value + `(&.*)?`
-	if value == "" || c.Present {
-		once = `[^?]*\?(.*&)?` + name + `(=` + value + `)?(&.*)?`
-	}
-	return &routev3.HeaderMatcher{Name: ":path", HeaderMatchSpecifier: like(once)}, twice
-}
-
-// encodings matches s with any of its bytes percent-encoded.
-func encodings(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		fmt.Fprintf(&b, "(?:%s|%%%s)", regexp.QuoteMeta(string(rune(c))), hexDigits(c))
-	}
-	return b.String()
-}
-
-// hexDigits matches the two hexadecimal digits of c in either case.
-func hexDigits(c byte) string {
-	var b strings.Builder
-	for _, d := range fmt.Sprintf("%02x", c) {
-		if d >= 'a' {
-			fmt.Fprintf(&b, "[%c%c]", d, d-'a'+'A')
-		} else {
-			b.WriteRune(d)
-		}
-	}
-	return b.String()
 }
 
 func exactly(s string) *routev3.HeaderMatcher_StringMatch {

@@ -265,7 +265,8 @@ func (b *builder) requestHost(agent, name string, domains []string, rules []plan
 	allows := func(r plan.Rule) bool { return !r.Deny }
 	conditional := func(r plan.Rule) bool { return !r.Deny && len(r.Query)+len(r.Headers) > 0 }
 	each(deniedBy, denyMatch, denies)
-	each(b.allow, allowMatch, allows)
+	restricted := plan.Restricted(rules)
+	each(func(r plan.Rule, m *routev3.RouteMatch) *routev3.Route { return b.allow(r, restricted, m) }, allowMatch, allows)
 	each(because(plan.ReasonCondition), methodMatch, conditional)
 	each(because(plan.ReasonMethod), func(_ plan.Rule, p string) *routev3.RouteMatch { return pathMatch(p) }, allows)
 	h.Routes = append(h.Routes, deny(agent, plan.ReasonPath, said(host), anyPath()))

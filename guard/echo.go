@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"strings"
 	"sync"
+
+	"github.com/postern/postern/target"
 )
 
 // A secret that is longer is looked for as it is and percent-encoded only: to
@@ -78,7 +80,7 @@ const space = " \t"
 func scheme(value string) (word, rest string) {
 	end := strings.IndexAny(value, space)
 	for i := range max(end, 0) {
-		if c := lower(value[i]); c < 'a' || c > 'z' {
+		if c := value[i] | 0x20; c < 'a' || c > 'z' {
 			return "", value
 		}
 	}
@@ -94,8 +96,8 @@ func (f *forms) add(secret string) {
 		return
 	}
 	f.form(strings.Clone(secret))
-	f.form(percent(secret, "0123456789ABCDEF"))
-	f.form(percent(secret, "0123456789abcdef"))
+	f.form(target.Percent(secret, "0123456789ABCDEF"))
+	f.form(target.Percent(secret, "0123456789abcdef"))
 	if len(secret) > longSecret {
 		return
 	}

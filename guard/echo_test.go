@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/postern/postern/target"
 )
 
 // TestEcho: a secret is found in whatever way it is written.
@@ -66,7 +68,7 @@ func TestEchoAnywhere(t *testing.T) {
 			func(s string) string { return hex.EncodeToString([]byte(s)) },
 			func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
 			func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) },
-			func(s string) string { return escape(s) },
+			func(s string) string { return target.Escape(s) },
 		}).Draw(t, "write")
 		f := echo{value: "prefix " + secret, prefix: 7}.forms()
 		require.True(t, f.in(write(before+secret+after)))

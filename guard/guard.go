@@ -9,8 +9,11 @@ package guard
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/postern/postern/target"
 )
 
 // Filters of the module.
@@ -34,8 +37,9 @@ const (
 const SecretHeader = "x-postern-secret"
 
 // A Rule is what the guard has to know of the rule that a request was allowed by.
-// The zero value is one without a credential.
+// The zero value is one without a credential, and checks most.
 type Rule struct {
+	target.Check
 	// Own means that the agent uses its own keys.
 	Own bool
 	// Header is where the credential goes, after Prefix bytes that are the policy's.
@@ -47,48 +51,108 @@ type Rule struct {
 	Signs bool
 }
 
+// Words of a rule in the metadata of a route: what is checked first, then the
+// credential.
+const (
+	wordCheck   = "check"
+	wordAnyPath = "any-path"
+	wordQuery   = "query="
+	wordHeaders = "headers="
+)
+
 // String is the rule as it is in the metadata of a route.
 func (r Rule) String() string {
+	var words []string
+	if !r.Open {
+		words = append(words, wordCheck)
+	}
+	if r.AnyPath {
+		words = append(words, wordAnyPath)
+	}
+	if len(r.Query) > 0 {
+		words = append(words, wordQuery+list(r.Query))
+	}
+	if len(r.Headers) > 0 {
+		words = append(words, wordHeaders+list(r.Headers))
+	}
 	switch {
 	case r.Own:
-		return "own"
+		words = append(words, "own")
 	case r.Parameter != "":
-		return "parameter " + r.Parameter
+		words = append(words, "parameter "+r.Parameter)
 	case r.Signs:
-		return "signs " + r.Header
+		words = append(words, "signs "+r.Header)
 	case r.Header != "":
-		return "header " + strconv.Itoa(r.Prefix) + " " + r.Header
+		words = append(words, "header "+strconv.Itoa(r.Prefix)+" "+r.Header)
 	}
-	return ""
+	return strings.Join(words, " ")
 }
 
-var errRule = errors.New("no rule that the guard knows")
-
-// ParseRule reads what [Rule.String] has written.
-func ParseRule(s string) (Rule, error) {
-	kind, rest, _ := strings.Cut(s, " ")
-	switch {
-	case s == "":
-		return Rule{}, nil
-	case s == "own":
-		return Rule{Own: true}, nil
-	case rest == "":
-		return Rule{}, errRule
+// list joins names, which may have any characters.
+func list(names []string) string {
+	escaped := make([]string, len(names))
+	for i, n := range names {
+		escaped[i] = target.Escape(n)
 	}
-	switch kind {
-	case "parameter":
-		return Rule{Parameter: rest}, nil
-	case "signs":
-		return Rule{Signs: true, Header: rest}, nil
-	case "header":
+	return strings.Join(escaped, ",")
+}
+
+// unlist takes apart what list has joined.
+func unlist(s string) []string {
+	names := strings.Split(s, ",")
+	for i, n := range names {
+		names[i] = target.Unescape(n)
+	}
+	return names
+}
+
+var errRule = errors.New("not a rule that the guard knows")
+
+// ParseRule reads what [Rule.String] has written. Without a word there is nothing to
+// check: the route denies, or leads to where more is seen.
+func ParseRule(s string) (Rule, error) {
+	r := Rule{Check: target.Check{Open: true}}
+	for s != "" {
+		word, rest, _ := strings.Cut(s, " ")
+		switch {
+		case word == wordCheck:
+			r.Open = false
+		case word == wordAnyPath:
+			r.AnyPath = true
+		case strings.HasPrefix(word, wordQuery):
+			r.Query = unlist(word[len(wordQuery):])
+		case strings.HasPrefix(word, wordHeaders):
+			r.Headers = unlist(word[len(wordHeaders):])
+		default:
+			return r, r.parseCredential(word, rest)
+		}
+		s = rest
+	}
+	return r, nil
+}
+
+// parseCredential reads the last words of a rule.
+func (r *Rule) parseCredential(kind, rest string) error {
+	switch {
+	case kind == "own" && rest == "":
+		r.Own = true
+	case rest == "":
+		return errRule
+	case kind == "parameter":
+		r.Parameter = rest
+	case kind == "signs":
+		r.Signs, r.Header = true, rest
+	case kind == "header":
 		prefix, header, _ := strings.Cut(rest, " ")
 		n, err := strconv.Atoi(prefix)
 		if err != nil || n < 0 || header == "" {
-			return Rule{}, errRule
+			return errRule
 		}
-		return Rule{Header: header, Prefix: n}, nil
+		r.Header, r.Prefix = header, n
+	default:
+		return errRule
 	}
-	return Rule{}, errRule
+	return nil
 }
 
 // A Header is one of a request or response, its name in lower case. It has the memory
@@ -135,15 +199,28 @@ func set(cs []Change, name, value string) []Change {
 	return cs
 }
 
+// ErrAmbiguous is of a request that says in two ways what it is, one of which the
+// rule has not matched: see [target.Check].
+var ErrAmbiguous = errors.New("some server reads the request as another one")
+
 // Request says what to change of a request's headers before a credential is injected:
-// out of it go the agent's own keys, and what only a proxy may say.
-func Request(cs []Change, hs []Header, r Rule) []Change {
+// the agent's own keys are removed, and what only a proxy may say.
+func Request(cs []Change, hs []Header, r Rule) ([]Change, error) {
 	offers := false
 	for i := range hs {
 		name, value := hs[i].Name, hs[i].Value
+		if name == ":path" {
+			path, query, _ := strings.Cut(value, "?")
+			if r.Target(path, query) {
+				return nil, ErrAmbiguous
+			}
+		}
+		if r.Check.Header(name) {
+			return nil, ErrAmbiguous
+		}
 		switch {
 		// What the agent has in the place of the credential would be overwritten.
-		case isProxys(name), !r.Own && (isSlot(name) || name == r.Header):
+		case isProxys(name), !r.Own && (name == r.Header || isSlot(name) || soundsLikeSlot(name) && !slices.Contains(r.Headers, name)):
 			cs = remove(cs, name)
 		case r.Own:
 		case name == ":path":
@@ -160,7 +237,7 @@ func Request(cs []Change, hs []Header, r Rule) []Change {
 			cs = set(cs, protocolHeader, list)
 		}
 	}
-	return cs
+	return cs, nil
 }
 
 const protocolHeader = "sec-websocket-protocol"
@@ -279,7 +356,7 @@ func (r Rule) echoes(all []*forms, injected []string) []*forms {
 func Trailers(cs []Change, hs []Header, r Rule, injected []string) []Change {
 	cs = Response(cs, hs, r, injected)
 	for i := range hs {
-		if name := hs[i].Name; isProxys(name) || !r.Own && isSlot(name) {
+		if name := hs[i].Name; isProxys(name) || !r.Own && (isSlot(name) || injected == nil && soundsLikeSlot(name)) {
 			cs = remove(cs, name)
 		}
 	}

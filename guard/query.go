@@ -3,6 +3,8 @@ package guard
 import (
 	"iter"
 	"strings"
+
+	"github.com/postern/postern/target"
 )
 
 // stripQuery takes the agent's own keys out of the query of a path, and what is
@@ -16,12 +18,12 @@ func stripQuery(path, parameter string) string {
 	}
 	also := ""
 	if parameter != "" {
-		also = parameterName(escape(parameter))
+		also = target.Parameter(target.Escape(parameter))
 	}
 	slot := func(piece string) bool {
 		raw, _, _ := strings.Cut(piece, "=")
-		name := parameterName(raw)
-		return piece != "" && (parameters[name] || parameter != "" && name == also)
+		name := target.Parameter(raw)
+		return piece != "" && (isParameterSlot(name) || parameter != "" && name == also)
 	}
 	found := false
 	for piece := range pieces(query) {
@@ -76,7 +78,7 @@ func putQuery(path, parameter, value string) string {
 	case query == "":
 		between = ""
 	}
-	return path + between + escape(parameter) + "=" + escape(value)
+	return path + between + target.Escape(parameter) + "=" + target.Escape(value)
 }
 
 // queryValue is the value that putQuery has put into a path, or "".
@@ -84,80 +86,10 @@ func queryValue(path, parameter string) string {
 	_, query, _ := strings.Cut(path, "?")
 	last := query[strings.LastIndexByte(query, '&')+1:]
 	name, value, _ := strings.Cut(last, "=")
-	if name != escape(parameter) {
+	if name != target.Escape(parameter) {
 		return ""
 	}
-	return unescape(value)
-}
-
-// parameterName is how a parameter is called for whoever decodes most. PHP reads a
-// name without what precedes it, and up to a zero byte or a bracket; some servers
-// trim what follows it, too. In between PHP takes dots and spaces for underscores;
-// to others these and hyphens are one.
-func parameterName(raw string) string {
-	const white = " \t\n\v\f\r"
-	s := strings.TrimLeft(unescape(strings.ReplaceAll(raw, "+", " ")), white)
-	if end := strings.IndexAny(s, "\x00["); end >= 0 {
-		s = s[:end]
-	}
-	s = strings.TrimRight(s, white+"._")
-	return strings.Map(func(c rune) rune {
-		switch {
-		case 'A' <= c && c <= 'Z':
-			return c + 'a' - 'A'
-		case strings.ContainsRune(white+".-", c):
-			return '_'
-		}
-		return c
-	}, s)
-}
-
-// unescape decodes what is percent-encoded, and leaves what only looks like it.
-func unescape(s string) string {
-	if !strings.Contains(s, "%") {
-		return s
-	}
-	out := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			high, low := digit(s[i+1]), digit(s[i+2])
-			if high >= 0 && low >= 0 {
-				out = append(out, byte(high<<4|low))
-				i += 2
-				continue
-			}
-		}
-		out = append(out, s[i])
-	}
-	return string(out)
-}
-
-// digit is the value of a hexadecimal digit, or -1.
-func digit(c byte) int { return strings.IndexByte("0123456789abcdef", lower(c)) }
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
-}
-
-// escape percent-encodes all but the unreserved characters (RFC 3986, section 2.3).
-func escape(s string) string { return percent(s, "0123456789ABCDEF") }
-
-func percent(s, digits string) string {
-	var out strings.Builder
-	for _, c := range []byte(s) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~", c) >= 0:
-			out.WriteByte(c)
-		default:
-			out.WriteByte('%')
-			out.WriteByte(digits[c>>4])
-			out.WriteByte(digits[c&15])
-		}
-	}
-	return out.String()
+	return target.Unescape(value)
 }
 
 // stripProtocols takes keys out of what a WebSocket offers. Browsers cannot set
@@ -165,9 +97,13 @@ func percent(s, digits string) string {
 func stripProtocols(list string) string {
 	items := strings.FieldsFunc(list, func(c rune) bool { return strings.ContainsRune(", \t\n\v\f\r", c) })
 	kept := make([]string, 0, len(items))
-	for _, item := range items {
-		if !isProtocolSlot(item) {
-			kept = append(kept, item)
+	for i := 0; i < len(items); i++ {
+		if i+1 < len(items) && isKeyWord(items[i]) {
+			i++ // "token, KEY"
+			continue
+		}
+		if !isProtocolSlot(items[i]) {
+			kept = append(kept, items[i])
 		}
 	}
 	if len(kept) == len(items) {
@@ -176,11 +112,20 @@ func stripProtocols(list string) string {
 	return strings.Join(kept, ", ")
 }
 
+// isProtocolSlot reports whether a subprotocol holds a key: after a word that says so,
+// or as a JSON web token.
 func isProtocolSlot(item string) bool {
 	for _, prefix := range protocolSlots {
 		if len(item) >= len(prefix) && strings.EqualFold(item[:len(prefix)], prefix) {
 			return true
 		}
 	}
-	return false
+	word, rest, _ := strings.Cut(item, ".")
+	return rest != "" && (isKeyWord(word) || strings.HasPrefix(word, "eyJ"))
+}
+
+// isKeyWord reports whether a key comes after the word.
+func isKeyWord(word string) bool {
+	word = strings.ToLower(word)
+	return !strings.Contains(word, ".") && (word == "bearer" || soundsLikeSlot(word))
 }

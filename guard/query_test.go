@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/target"
 )
 
 func TestStripQuery(t *testing.T) {
@@ -26,6 +28,9 @@ func TestStripQuery(t *testing.T) {
 		{"/x?%zzkey=1&%6=2&%", "", "/x?%zzkey=1&%6=2&%"},
 		{"/x?mine=1&Mi.ne=2&a", "mi-ne", "/x?mine=1&a"},
 		{"/x?a%2Bb=1&a+b=2&a%20b=3", "a+b", "/x?a+b=2&a%20b=3"},
+		{"/x?my_api_key=1&refresh-token=1&k%2565y=1&[key]=1&a", "", "/x?a"},
+		{"/x?page_token=1&next_token=1&sort_key=1&monkey=1&x[key]=1", "", "/x?page_token=1&next_token=1&sort_key=1&monkey=1&x[key]=1"},
+		{"/x?%0Bkey=1&a", "", "/x?a"},
 		{"/x?=1&a", "", "/x?=1&a"},
 		{"/x?=1&a", "mine", "/x?=1&a"},
 	} {
@@ -56,6 +61,11 @@ func TestStripProtocols(t *testing.T) {
 		{"chat, openai-insecure-api-key.k, Bearer.k, v2", "chat, v2"},
 		{"base64url.bearer.authorization.k8s.io.x", ""},
 		{"bearer", "bearer"},
+		{"token, k", ""},
+		{"chat, Bearer, k, v2", "chat, v2"},
+		{"access-token.k, jwt.k, apikey.k, x-api-key.k, chat.v2", "chat.v2"},
+		{"eyJhbGciOiJIUzI1NiJ9.e30.x, graphql-transport-ws", "graphql-transport-ws"},
+		{"v1.token-less, mqtt", "v1.token-less, mqtt"},
 	} {
 		require.Equal(t, c.want, stripProtocols(c.list), c.list)
 	}
@@ -73,8 +83,8 @@ func FuzzStripQuery(f *testing.F) {
 			_, query, _ := strings.Cut(p, "?")
 			for _, piece := range strings.FieldsFunc(query, func(c rune) bool { return c == '&' || c == ';' }) {
 				raw, _, _ := strings.Cut(piece, "=")
-				name := parameterName(raw)
-				slot := parameters[name] || parameter != "" && name == parameterName(escape(parameter))
+				name := target.Parameter(raw)
+				slot := isParameterSlot(name) || parameter != "" && name == target.Parameter(target.Escape(parameter))
 				if slot == slots {
 					out = append(out, piece)
 				}

@@ -1,6 +1,9 @@
 package guard
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // A slot is where some service accepts a credential. All are emptied on every
 // inspected route before the policy's own credential is put into one, so that an
@@ -42,7 +45,29 @@ var headerSlots = []string{
 	"x-shopify-access-token", "x-shopify-storefront-access-token", "x-figma-token", "x-subscription-token", "x-postmark-server-token",
 	"x-postmark-account-token", "x-algolia-api-key", "x-parse-rest-api-key", "x-parse-master-key", "x-parse-session-token", "x-rapidapi-key",
 	"plaid-client-id", "plaid-secret", "x-sfdc-session", "x-trello-token",
+	// Gateways for models, whose names say nothing: Portkey's configuration has keys in it, Bifrost's virtual key.
+	"x-portkey-config", "x-bf-vk",
 }
+
+// slotEnds are what the words of a header's name end in that is a slot for some
+// service, or will be: between hyphens, underscores and dots.
+var slotEnds = []string{"token", "jwt", "key", "auth", "authorization", "secret", "password", "passwd", "credential", "credentials", "signature", "assertion"}
+
+// harmless are headers that sound like slots and are none, by their whole name.
+var harmless = table([]string{
+	// RFC 6455, RFC 4918, the idempotency draft and its spellings.
+	"sec-websocket-key", "lock-token", "idempotency-key", "x-idempotency-key", "idempotency-token", "x-idempotency-token",
+	// Against forgery of requests by browsers: worth nothing without a cookie, which is removed.
+	"x-csrf-token", "x-csrftoken", "csrf-token", "x-xsrf-token",
+	// npm's client; Azure Cosmos and CloudEvents; CDNs.
+	"npm-auth-type", "x-ms-documentdb-partitionkey", "ce-partitionkey", "partition-key", "x-partition-key", "surrogate-key", "cache-key", "x-cache-key",
+	// Places in lists.
+	"x-continuation-token", "x-ms-continuationtoken", "x-next-token", "x-page-token", "x-sync-token", "sync-token",
+})
+
+// harmlessParts are of headers that are an agent's own business: keys that objects are
+// encrypted with at rest, and metadata of objects.
+var harmlessParts = []string{"-encryption-", "-meta-"}
 
 // headerSuffixes make slots of headers that are named like one, for the
 // services that nobody has thought of.
@@ -63,15 +88,33 @@ var parameterSlots = []string{
 	"x-goog-signature", "x-goog-credential", "googleaccessid", "sig", "skoid", "sktid",
 	// Sentry, Firebase, Algolia.
 	"sentry_key", "x-firebase-auth", "x-algolia-api-key",
+	// OAuth's other tokens, and what else services call a key.
+	"refresh_token", "security_token", "jwt_assertion", "assertion", "subscription_key", "virtual_key", "license_key", "auth_key", "authkey", "access_key", "accesskey", "secret_key", "session_key", "sas_token",
+	"private_key", "app_secret", "credential", "credentials",
 }
 
-// protocolSlots are prefixes of WebSocket subprotocols that hold a key:
-// Kubernetes, OpenAI, Supabase.
-var protocolSlots = []string{"base64url.bearer.", "openai-insecure-api-key.", "bearer.", "access_token.", "authorization.", "apikey."}
+// parameterSuffixes make slots of parameters that are named like one. Shorter ones would
+// be of page_token, sort_key and the like.
+var parameterSuffixes = []string{"_api_key", "_apikey", "_api_token", "_access_token", "_auth_token", "_id_token", "_session_token", "_secret_key", "_access_key", "_client_secret", "_password", "_jwt"}
+
+// isParameterSlot reports whether a parameter, as [target.Parameter] returns it, is a slot.
+func isParameterSlot(name string) bool {
+	return parameters[name] || slices.ContainsFunc(parameterSuffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) })
+}
+
+// protocolSlots are prefixes of WebSocket subprotocols that hold a key, besides those
+// named like a header's slot: Kubernetes.
+var protocolSlots = []string{"base64url.bearer."}
 
 // proxyPrefixes are of headers that no client may send, whatever its route says:
 // ours, Envoy's own, and what proxies tell each other.
 var proxyPrefixes = []string{"x-postern-", "x-envoy-", "x-forwarded-"}
+
+// proxyHeaders are headers like these by their whole name (RFC 7239, and who says from
+// where a client comes).
+var proxyHeaders = table([]string{
+	"forwarded", "proxy-authorization", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-forwarded-for", "true-client-ip", "cf-connecting-ip", "fastly-client-ip",
+})
 
 var (
 	headers    = table(headerSlots)
@@ -111,6 +154,39 @@ var sizes = func() (sizes [256]uint64) {
 	return sizes
 }()
 
+// soundsLikeSlot reports whether a header of a request, in lower case, is named like a
+// slot, and not known to be none: there will always be one that no list has.
+func soundsLikeSlot(name string) bool {
+	word := 0
+	for i := 0; i <= len(name); i++ {
+		if i < len(name) && name[i] != '-' && name[i] != '_' && name[i] != '.' {
+			continue
+		}
+		if endsLikeSlot(name[word:i]) {
+			return !harmless[name] && !slices.ContainsFunc(harmlessParts, func(part string) bool { return strings.Contains(name, part) })
+		}
+		word = i + 1
+	}
+	return false
+}
+
+func endsLikeSlot(word string) bool {
+	if word == "" {
+		return false
+	}
+	switch word[len(word)-1] { // most words end in another letter
+	case 'n', 't', 'y', 'h', 'd', 'l', 's', 'e':
+	default:
+		return false
+	}
+	for _, end := range slotEnds {
+		if strings.HasSuffix(word, end) {
+			return true
+		}
+	}
+	return false
+}
+
 // isSlot reports whether a header, in lower case, is a slot.
 func isSlot(name string) bool {
 	switch {
@@ -131,14 +207,12 @@ func isSlot(name string) bool {
 
 // isProxys reports whether a header, in lower case, is one that no client may send.
 func isProxys(name string) bool {
-	if !strings.HasPrefix(name, "x-") {
-		// For a proxy, and this is it.
-		return name == "proxy-authorization"
-	}
-	for _, prefix := range proxyPrefixes {
-		if strings.HasPrefix(name, prefix) {
-			return true
+	if strings.HasPrefix(name, "x-") {
+		for _, prefix := range proxyPrefixes {
+			if strings.HasPrefix(name, prefix) {
+				return true
+			}
 		}
 	}
-	return false
+	return proxyHeaders[name]
 }

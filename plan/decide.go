@@ -2,11 +2,12 @@ package plan
 
 import (
 	"cmp"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/postern/postern/target"
 )
 
 // At is the plan without the rules that have expired at t. Rules whose end
@@ -75,8 +76,9 @@ func (p *Plan) NextExpiry(t time.Time) time.Time {
 //  3. In a tunnel nothing more can be seen: a rule that denies every request
 //     denies, otherwise the first that allows does.
 //  4. Otherwise a rule that denies and matches decides; if there is none, the
-//     first that allows and matches. What allows matches only what every server
-//     reads as what it names; what denies, whatever some server could.
+//     first that allows and matches. What denies matches whatever some server could
+//     read as what it names; what allows, only what every server reads so. If the
+//     first that allows matches only to some, the request is ambiguous: denied.
 //
 // Over plain http only a gateway can be reached; the rules behind it decide as
 // in 4.
@@ -301,7 +303,7 @@ func ModeOf(rules []Rule) string {
 // deny every request, and the ones that allow.
 func TunnelRules(rules []Rule) []Rule {
 	return slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool {
-		return r.Deny && !(slices.Equal(r.Methods, []string{AnyMethod}) && slices.Equal(r.Paths, []string{AnyPath}) && len(r.Query)+len(r.Headers) == 0)
+		return r.Deny && !r.unconditional()
 	})
 }
 
@@ -325,6 +327,9 @@ func decide(rules []Rule, r Request, deny Decision) Decision {
 		switch {
 		case method && conditions && rule.Deny:
 			return Decision{Rule: rule.ID, Reason: ReasonDenied}
+		case method && conditions && ambiguous(rule, rules, path, r):
+			deny.Reason, deny.Nearest = ReasonAmbiguous, rule.ID
+			return deny
 		case method && conditions:
 			return Decision{Allow: true, Rule: rule.ID, Reason: ReasonAllowed, Credential: rule.Credential}
 		case rule.Deny:
@@ -335,6 +340,45 @@ func decide(rules []Rule, r Request, deny Decision) Decision {
 		}
 	}
 	return deny
+}
+
+// ambiguous reports whether some server reads a request otherwise than the rule, the
+// first of rules to allow it, has matched it.
+func ambiguous(r *Rule, rules []Rule, path string, req Request) bool {
+	c := r.Check(Restricted(rules))
+	if c.Target(path, req.Query) {
+		return true
+	}
+	for name := range req.Header {
+		if c.Header(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Check is what the data plane has to look at in requests that the rule matches; see
+// [Restricted].
+func (r *Rule) Check(restricted bool) target.Check {
+	names := func(cs []Condition) []string {
+		var all []string
+		for _, c := range cs {
+			all = append(all, c.Name)
+		}
+		return all
+	}
+	return target.Check{AnyPath: slices.Contains(r.Paths, AnyPath), Open: !restricted, Query: names(r.Query), Headers: names(r.Headers)}
+}
+
+// Restricted reports whether it matters to one of a destination's rules what is asked
+// of it: there are methods, paths or conditions that are not allowed.
+func Restricted(rules []Rule) bool {
+	return slices.ContainsFunc(rules, func(r Rule) bool { return !r.unconditional() })
+}
+
+// unconditional reports whether the rule is about every request to its host.
+func (r *Rule) unconditional() bool {
+	return slices.Equal(r.Methods, []string{AnyMethod}) && slices.Equal(r.Paths, []string{AnyPath}) && len(r.Query)+len(r.Headers) == 0
 }
 
 // Literally reports whether what a rule that denies names is the request as every
@@ -382,8 +426,9 @@ func (r *Rule) matchesPath(path string) bool {
 
 // matchesConditions reports whether the conditions of the rule hold. A rule
 // that denies is content with one occurrence of a parameter or header in which
-// some server finds the value; a rule that allows wants a parameter once, and no
-// other value of a header.
+// some server finds the value; a rule that allows wants a parameter as every server
+// finds it, and no other value of a header. [target.Check] refuses the parameter if it
+// comes again.
 func (r *Rule) matchesConditions(req Request) bool {
 	if r.Deny {
 		return !slices.ContainsFunc(r.Query, func(c Condition) bool { return !denied(DeniedQuery(c), req.Query) }) &&
@@ -392,8 +437,7 @@ func (r *Rule) matchesConditions(req Request) bool {
 			})
 	}
 	for _, c := range r.Query {
-		values := queryValues(req.Query, c.Name)
-		if len(values) != 1 || !c.Present && values[0] != c.Value {
+		if found, err := matches(AllowedQuery(c), req.Query); err != nil || !found {
 			return false
 		}
 	}
@@ -405,24 +449,4 @@ func (r *Rule) matchesConditions(req Request) bool {
 		}
 	}
 	return true
-}
-
-// queryValues returns the percent-decoded values of a parameter. What cannot be
-// decoded is taken as it is.
-func queryValues(query, name string) []string {
-	var values []string
-	for part := range strings.SplitSeq(query, "&") {
-		n, v, _ := strings.Cut(part, "=")
-		if unescape(n) == name {
-			values = append(values, unescape(v))
-		}
-	}
-	return values
-}
-
-func unescape(s string) string {
-	if u, err := url.PathUnescape(s); err == nil {
-		return u
-	}
-	return s
 }

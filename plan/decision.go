@@ -18,8 +18,8 @@ type Request struct {
 	// Path is the path as sent, without the query, and Query the query
 	// without its question mark.
 	Path, Query string
-	// Header holds the request's headers by lower-case name, as far as rules
-	// ask for them.
+	// Header holds the request's headers by lower-case name, as far as rules or
+	// [target.Overrides] ask for them.
 	Header map[string][]string
 }
 
@@ -41,6 +41,9 @@ const (
 	// ReasonCondition: a rule names host, path and method, but not all of its
 	// conditions hold.
 	ReasonCondition Reason = "condition_not_met"
+	// ReasonAmbiguous: a rule allows the request, but some server reads it as
+	// another: see [target.Check].
+	ReasonAmbiguous Reason = "ambiguous_request"
 	// ReasonDenied: a rule that denies matched.
 	ReasonDenied Reason = "denied_by_rule"
 	// ReasonScheme: plain HTTP to anything but a gateway.
@@ -69,7 +72,7 @@ const (
 
 // Reasons are all there are.
 var Reasons = []Reason{
-	ReasonAllowed, ReasonAgent, ReasonHost, ReasonMethod, ReasonPath, ReasonCondition, ReasonDenied, ReasonScheme, ReasonName,
+	ReasonAllowed, ReasonAgent, ReasonHost, ReasonMethod, ReasonPath, ReasonCondition, ReasonAmbiguous, ReasonDenied, ReasonScheme, ReasonName,
 	ReasonKilled, ReasonAddress, ReasonCredential, ReasonUpstream, ReasonTLS, ReasonLimit, ReasonMalformed,
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/postern/postern/target"
 )
 
 // A rule that denies matches whatever some server could read as what it names:
@@ -21,8 +23,9 @@ var (
 	// separator is what some server takes for a slash.
 	separator = `(?:/|` + escaped(`2f|5c`) + `)`
 	// parameter is what some server takes off the end of a segment. Where it
-	// ends depends on whether a server looks for it before or after it decodes.
-	parameter = `(?:(?:;|` + escaped(`3b`) + `)[^/]*)?`
+	// ends depends on whether a server looks for it before or after it decodes. The
+	// second kind are streams of NTFS, such as "::$DATA".
+	parameter = `(?:(?:;|` + escaped(`3b`) + `)[^/]*|(?::|` + escaped(`3a`) + `)[^/]*(?:\$|` + escaped(`24`) + `)[^/]*)?`
 	dot       = `(?:\.|` + escaped(`2e`) + `)`
 	// blank are spaces and control characters, which some server trims.
 	blank = `(?:\+|` + escaped(`[01][0-9a-f]|20|7f|85|a0`) + `)`
@@ -32,11 +35,18 @@ var (
 	cut = escaped(`3f|23|00`)
 	// nothing are segments that some server leaves out.
 	nothing = `(?:` + separator + ending + `)*`
+	// elsewhere are bytes that some server takes for others, or drops: what is not
+	// UTF-8, and the blocks of Unicode that have code points of [target.Lookalikes]
+	// and [target.Ignored]. Characters beside them are denied as well.
+	elsewhere = `.*` + escaped(`c[01]|f[5-9a-f]|e0`+escaped(`[89][0-9a-f]`)+`|f0`+escaped(`8[0-9a-f]`)+`|c2`+escaped(`[89a][0-9a-f]`)+`|cd`+escaped(`8f|be`)+`|d8`+escaped(`9c`)+
+		`|d9`+escaped(`aa`)+`|e1`+escaped(`9a`)+escaped(`80`)+`|e1`+escaped(`a0`)+escaped(`8[0-9a-f]`)+`|e2`+escaped(`8[0-24-58]|a7`)+`|e3`+escaped(`80`)+escaped(`80`)+`|ef`+escaped(`b[89bcf]`)+
+		`|f3`+escaped(`a0`)) + `.*|(?:[^%]|%[0-7].)*` + escaped(`[89ab][0-9a-f]`) + `.*|.*` + escaped(`[c-f][0-9a-f]`) + `(?:[^%].*|%(?:[^28-9ab]|2[^5]).*)?`
+	// session is a segment that ASP.NET takes for the ID of a session.
+	session = `.*` + separator + `(?:\(|` + escaped(`28`) + `)` + `(?:[a-z]|` + escaped(`[46][0-9a-f]|[57][0-9a]`) + `)(?:\(|` + escaped(`28`) + `).*`
 	// anywhere are paths that lead who knows where: with a dot segment that Envoy
-	// did not take for one, an escape that is none, or overlong UTF-8.
+	// did not take for one, an escape that is none, or one of the above.
 	anywhere = `.*(?:` + separator + dot + dot + ending + `(?:(?:` + separator + `|` + cut + `).*)?` +
-		`|%[0-9a-f]?(?:[^0-9a-f].*)?` +
-		`|` + escaped(`c[01]|e0`+escaped(`[89][0-9a-f]`)+`|f0`+escaped(`8[0-9a-f]`)) + `.*)`
+		`|%[0-9a-f]?(?:[^0-9a-f].*)?)|` + elsewhere + `|` + session
 )
 
 // DeniedPath returns the expression that, matched against the whole of a
@@ -57,9 +67,9 @@ func DeniedPath(pattern string) string {
 			continue
 		}
 		// An escaped slash is one here as well.
-		for name := range strings.SplitSeq(unescape(s), "/") {
+		for name := range strings.SplitSeq(target.Unescape(s), "/") {
 			if name != "" {
-				b.WriteString(nothing + separator + spellings(name) + ending)
+				b.WriteString(nothing + separator + `(?:` + spellings(name) + short(name) + `)` + ending)
 			}
 		}
 	}
@@ -79,7 +89,7 @@ func DeniedPath(pattern string) string {
 func DeniedQuery(c Condition) string {
 	// PHP cannot say these in a variable's name.
 	name := strings.ReplaceAll(spellings(c.Name), spelling('_'), `(?:[_.+[]|`+escaped(`5f|2e|20|2b|5b`)+`)`)
-	name = blank + `*` + name + `(?:[._]|` + blank + `|` + escaped(`2e|5f`) + `)*(?:(?:\[|` + escaped(`5b|00`) + `)[^&;=]*)?`
+	name = `(?:` + blank + `|[\[\]]|` + escaped(`5b|5d`) + `)*` + name + `(?:[._]|` + blank + `|` + escaped(`2e|5f`) + `)*(?:(?:[\[\]]|` + escaped(`5b|5d|00`) + `)[^&;=]*)?`
 	value := `=` + blank + `*` + spellings(c.Value) + blank + `*(?:` + escaped(`00`) + `[^&;]*)?`
 	switch {
 	case c.Present:
@@ -97,7 +107,50 @@ func DeniedHeader(c Condition) string {
 	if c.Present {
 		return `.*`
 	}
-	return `(?i)(?:.*[,;"\s])?` + regexp.QuoteMeta(c.Value) + `(?:[,;"\s].*)?`
+	var value strings.Builder
+	for _, b := range []byte(c.Value) {
+		fmt.Fprintf(&value, `\\?\x%02x`, b) // RFC 9110: a backslash may quote any
+	}
+	return `(?i)(?:.*[,;"\s])?` + value.String() + `(?:[,;"\s].*)?`
+}
+
+// short matches the short names (8.3) that Windows mostly gives to a longer one.
+func short(name string) string {
+	base, _, dotted := strings.Cut(name, ".")
+	if len(name) <= 8 && !dotted || strings.ContainsFunc(base, func(c rune) bool { return c >= 0x80 }) {
+		return ""
+	}
+	return `|` + spellings(base[:min(len(base), 6)]) + `(?:~|` + escaped(`7e`) + `)[0-9](?:` + dot + `[^/]{0,3})?`
+}
+
+// AllowedQuery returns the expression that matches the whole of a query, without its
+// question mark, in which every server finds the parameter that a rule which allows
+// asks for, with its value: written plainly, but for reserved characters.
+func AllowedQuery(c Condition) string {
+	value := `=` + plainly(c.Value)
+	switch {
+	case c.Present:
+		value = `(?:=[^&]*)?`
+	case c.Value == "":
+		value = `=?`
+	}
+	return `(?:.*&)?` + plainly(c.Name) + value + `(?:&.*)?`
+}
+
+// plainly matches s as clients write it in a query, and servers agree on.
+func plainly(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		switch {
+		case isUnreserved(c):
+			b.WriteString(regexp.QuoteMeta(string(rune(c))))
+		case strings.IndexByte("/:@,!$'()*?[]", c) >= 0:
+			fmt.Fprintf(&b, "(?:%s|(?i:%%%02x))", regexp.QuoteMeta(string(rune(c))), c)
+		default:
+			fmt.Fprintf(&b, "(?i:%%%02x)", c)
+		}
+	}
+	return b.String()
 }
 
 // spellings matches s in every way in which it can be written in a URL.
@@ -123,14 +176,23 @@ func spelling(c byte) string {
 	return `(?:` + regexp.QuoteMeta(string(rune(c))) + `|` + escaped(digits) + `)`
 }
 
-// denied reports whether one of the expressions above matches the whole of a
+// denied reports whether an expression of a rule that denies matches the whole of a
 // text. An expression that does not compile denies.
 func denied(expression, text string) bool {
+	matched, err := matches(expression, text)
+	return matched || err != nil
+}
+
+// matches reports whether one of the expressions above matches the whole of a text.
+func matches(expression, text string) (bool, error) {
 	// Envoy's engine takes every byte for a character, whatever it is.
 	bytes := make([]rune, len(text))
 	for i := range len(text) {
 		bytes[i] = rune(text[i])
 	}
 	re, err := regexp.Compile(`^(?:` + expression + `)$`)
-	return err != nil || re.MatchString(string(bytes))
+	if err != nil {
+		return false, fmt.Errorf("compile an expression of a rule: %w", err)
+	}
+	return re.MatchString(string(bytes)), nil
 }

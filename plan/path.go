@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/postern/postern/target"
 )
 
 // Path is a parsed path pattern, as rules that allow mean it; for those that deny
@@ -13,9 +15,9 @@ import (
 // A pattern is "/" followed by segments. A segment is literal, or "*" for
 // exactly one segment that is not empty, or, as the last one, "**" for any
 // rest, the empty one included: "/v1/**" matches "/v1/" and "/v1/a/b" but not
-// "/v1". Wildcards match only what every upstream reads in the same way: no
-// escaped slash, backslash or NUL, no malformed escape, no ";" (some upstreams
-// take "..;" for ".."). [AnyPath] alone matches these too.
+// "/v1". Wildcards match no escaped slash, backslash or NUL, no malformed escape and no
+// ";" (some upstreams take "..;" for ".."). [AnyPath] alone matches these too. What
+// else upstreams read differently [target.Check] refuses.
 type Path struct {
 	segments []string
 	rest     bool
@@ -77,8 +79,8 @@ func checkPattern(pattern string) error {
 	if pattern == "//" { // the one normal path with an empty segment
 		return fmt.Errorf("path %q has an empty segment; write %q", pattern, "/")
 	}
-	if hostile(pattern) {
-		return fmt.Errorf("path %q has an escape that upstreams read differently (%%5C, a malformed one, or dots around %%2F); write the path without it, or %q for every path", pattern, AnyPath)
+	if hostile(pattern) || target.Ambiguous(pattern) {
+		return fmt.Errorf("path %q has an escape that upstreams read differently (%%5C, %%25 before another, %%3F, %%23, dots around %%2F, what is not UTF-8); write the path without it, or %q for every path", pattern, AnyPath)
 	}
 	return nil
 }

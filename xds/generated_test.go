@@ -22,8 +22,9 @@ var (
 	generatedPaths     = []string{
 		"/", "/v1/x", "/v1/y/z", "/v2", "/v1/%2e%2e/v2", "/v1/a%2Fb", "/v1//x", "/v1/x/", "/v1/x;y", "/v1;y/x", "/;/v1/x", "/v1%2Fx", "/v1%5cx", "/x/..%2fv2", "/V2", "/v1",
 		"/x/..;/v2", "/v1%252fx", "/v2%3by", "/v2%3fy/z", "/v1/%23x", "/v2.", "/%c0%afv2", "/a+b", "/@scope%2fname",
+		"/v1/%252e%252e", "/v1/%c0%ae", "/v1/..%ef%bc%8f", "/v1/%09x", "/v1/(S(x))", "/v1/...", "/v1/caf%C3%A9", "/v1/%E9", "/v1/..%20/x", "/v1/x%3fk=1",
 	}
-	generatedQueries = []string{"", "k=1", "k=2", "k=1&k=2", "%6b=1", "j=1&k=1", "j=1;k=1", "k[]=1", "K=1", "k=+1", "k=%31", "k=%2531", "k", "k=1;j", "j[k]=1", "%20k=1"}
+	generatedQueries = []string{"", "k=1", "k=2", "k=1&k=2", "%6b=1", "j=1&k=1", "j=1;k=1", "k[]=1", "K=1", "k=+1", "k=%31", "k=%2531", "k", "k=1;j", "j[k]=1", "%20k=1", "k=1&k[]=2", "k=1&K=2", "k=1&%256b=2", "k=1&+k", "_method=DELETE", "k=1&%5fmethod=PUT"}
 	generatedHeaders = [][]string{nil, {"1"}, {"2"}, {"1", "2"}, {"2, 1"}, {"1;q=1"}, {`"1"`}, {"\xff, 1"}, {"\xff"}, {"11"}, {"1", "\xff"}}
 )
 
@@ -53,6 +54,9 @@ func generatePlan(rt *rapid.T, up *fleet.Upstream, secret string) *plan.Plan {
 		}
 		if rapid.IntRange(0, 4).Draw(rt, "headers") == 0 {
 			r.Headers = []plan.Condition{{Name: "x-h", Value: "1"}}
+		}
+		if rapid.IntRange(0, 5).Draw(rt, "operation") == 0 {
+			r.Headers = []plan.Condition{{Name: "x-amz-target", Present: true}}
 		}
 		if !r.Deny && r.Port == 443 && r.Host == "a.x.test" {
 			r.Gateway = 8080
@@ -91,6 +95,9 @@ func TestGeneratedPolicies(t *testing.T) {
 				Path:   rapid.SampledFrom(generatedPaths).Draw(rt, "path"),
 				Query:  rapid.SampledFrom(generatedQueries).Draw(rt, "query"),
 				Header: map[string][]string{"x-h": rapid.SampledFrom(generatedHeaders).Draw(rt, "header")},
+			}
+			if rapid.IntRange(0, 5).Draw(rt, "overridden") == 0 {
+				r.Header[rapid.SampledFrom([]string{"x-http-method-override", "x-original-url", "x-amz-target"}).Draw(rt, "override")] = []string{"DELETE"}
 			}
 			if rapid.IntRange(0, 4).Draw(rt, "gateway") == 0 {
 				r.Scheme, r.Host, r.Port = "http", "localhost", 8080

@@ -84,6 +84,7 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 				"/v1/x", "/v1/", "/v1", "/v1/x/y", "/v1/files/a/b", "/v1/files/", "/v1/files", "/v1/admin", "/b/c", "/v1/../v1/x", "/b/../v1/x", "/v1//x",
 				"/v1/%2e%2e/secret", "/v1/a%2fb", "/v1/a%5Cb", "/v1/files/..%2f..%2fsecret", "/V1/x", "/v1/x;y=1", "/%76%31/x", "/",
 				"/v1/admin;x", "/v1%2fadmin", "/V1/ADMIN/", "/;/v1/admin", "/x/..%2fv1/admin", "/v1/files%2Fa/b", "/v1/files/a;x/b", "/@scope%2fname",
+				"/v1/%252e%252e", "/v1/files/%c0%ae%c0%ae/x", "/v1/files/..%ef%bc%8f", "/v1/files/%0d", "/v1/(S(x))", "/v1/files/caf%C3%A9",
 			}).Draw(rt, "path"),
 		}
 		if r.Host == "git.test" {
@@ -93,6 +94,8 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 				"service=git-upload-pack&%73ervice=git-receive-pack", "Service=git-upload-pack", "aservice=git-upload-pack", "service=git-upload-packs",
 				"service=git-upload-pack&force=1", "service=git-upload-pack&force=2&force=1", "service=git-upload-pack&force=1&f%6frce=2",
 				"service=git-upload-pack&force[]=1", "service=git-upload-pack&x;force=1", "service=git-upload-pack&FORCE=+1", "service=git-upload-pack&x=\xff&force=1", "service=git-upload-pack&x=\xff",
+				"service=git-upload-pack;service=git-receive-pack", "service=git-upload-pack&service[]=git-receive-pack", "service=git-upload-pack&[service=git-receive-pack",
+				"service=git-upload-pack&+service=git-receive-pack", "service=git-upload-pack&service%00=x", "service=git-upload-pack&ser%2576ice=x", "service=git-upload-pack&_method=PUT",
 			}).Draw(rt, "query")
 			r.Header = map[string][]string{
 				"x-a": rapid.SampledFrom([][]string{{"1"}, {"1"}, {"2"}, {"1", "1"}, {"1", "2"}, {"11"}, {""}, {"1,1"}, nil}).Draw(rt, "x-a"),

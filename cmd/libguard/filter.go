@@ -37,7 +37,10 @@ func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffe
 	var values [1]string
 	switch cs := changes[:0]; kind {
 	case C.request_headers:
-		apply(s, kind, guard.Request(cs, all, r))
+		if cs, err = guard.Request(cs, all, r); err != nil {
+			return answer(s, 403, "guard_ambiguous")
+		}
+		apply(s, kind, cs)
 	case C.response_headers:
 		apply(s, kind, guard.Response(cs, all, r, injected(values[:0], s, r)))
 	case C.request_trailers:

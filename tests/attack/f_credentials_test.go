@@ -24,12 +24,16 @@ const ownKey = "agents-own-key-93ab"
 var ownHeaders = []string{
 	"Authorization: Bearer ", "Authorization: Basic ", "Authorization: token ", "Authorization: ", "authorization: AWS4-HMAC-SHA256 Credential=", "Proxy-Authorization: Basic ", "X-Api-Key: ", "Api-Key: ", "ApiKey: ", "X-Goog-Api-Key: ", "X-Auth-Token: ",
 	"X-Access-Token: ", "X-Amz-Security-Token: ", "Private-Token: ", "Job-Token: ", "Deploy-Token: ", "X-Vault-Token: ", "X-Functions-Key: ", "Ocp-Apim-Subscription-Key: ", "Cookie: session=", "Cookie2: ", "X-Custom-Api-Key: ", "X-My-Access-Token: ",
-	"X-Some-Auth-Token: ", "DPoP: ", "Signature: ", "X-Authorization: ", "DD-Api-Key: ", "X-Honeycomb-Team: ", "Cf-Access-Client-Secret: ", "X-Shopify-Access-Token: ", "Sec-WebSocket-Protocol: openai-insecure-api-key.",
+	"X-Some-Auth-Token: ", "DPoP: ", "Signature: ", "X-Authorization: ", "DD-Api-Key: ", "X-Honeycomb-Team: ", "Cf-Access-Client-Secret: ", "X-Shopify-Access-Token: ",
+	// Named like one (red team W18).
+	"Token: ", "Jwt: ", "Access-Token: ", "X-Portkey-Api-Key: ", "X-Portkey-Virtual-Key: ", "X-Portkey-Config: ", "Helicone-Auth: Bearer ", "Cf-Aig-Authorization: Bearer ", "X-Litellm-Api-Key: ", "X-Bf-Vk: ",
+	"X-Ms-Token: ", "X-Jwt-Assertion: ", "X-Client-Secret-Value: ", "X-Authentication-Key: ", "X-Webauth: ", "Authtoken: ", "X-License-Key: ", "X-User-Password: ", "X-Hub-Signature: ",
+	"Sec-WebSocket-Protocol: openai-insecure-api-key.",
 }
 
 // ownQueries are parameters in which some service takes a key.
 var ownQueries = []string{
-	"key=", "api_key=", "apikey=", "access_token=", "token=", "KEY=", "k%65y=", "x=y&key=", "x=y;key=", "key=1&key=", "X-Amz-Signature=", "X-Goog-Signature=", "sig=", "auth=", "private_token=", "client_secret=", "oauth_token=", "%6Bey=",
+	"key=", "api_key=", "apikey=", "access_token=", "token=", "KEY=", "k%65y=", "x=y&key=", "x=y;key=", "key=1&key=", "X-Amz-Signature=", "X-Goog-Signature=", "sig=", "auth=", "private_token=", "client_secret=", "oauth_token=", "%6Bey=", "k%2565y=", "[key]=", "my_api_key=", "refresh_token=", "x-goog-api-key=", "subscription_key=", "jwt_assertion=",
 }
 
 // rotating is a policy with a credential of the case's own.

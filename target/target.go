@@ -1,0 +1,172 @@
+// Package target knows how servers read the target of a request, and where some let a
+// request say a second time what it is. A rule that allows matches only what all of
+// them read alike; tests/decoders holds the package to the answers of real servers.
+//
+// It imports the standard library only, keeps no state, and may be used by several
+// goroutines at once.
+package target
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Check is what a rule that allows asks of a request besides matching. The zero
+// value asks for most.
+type Check struct {
+	// AnyPath lets pass paths that servers read differently.
+	AnyPath bool
+	// Open lets pass all that [Check] refuses: nothing at the destination depends
+	// on the method, the path, or a condition.
+	Open bool
+	// Query names the parameters, and Headers the headers (in lower case), that the
+	// rule has conditions on.
+	Query, Headers []string
+}
+
+// Target reports whether some server could read the path, in normal form, and the
+// query as something other than what the rule has matched.
+func (c *Check) Target(path, query string) bool {
+	if c.Open {
+		return false
+	}
+	if (!c.AnyPath || len(c.Query) > 0) && Ambiguous(path) {
+		return true
+	}
+	if query == "" {
+		return false
+	}
+	if len(c.Query) > 0 && strings.Count(query, "&") >= maxParameters {
+		return true
+	}
+	for raw := range Parameters(query) {
+		name := Parameter(raw)
+		if slices.Contains(overridingParameters, name) && !slices.ContainsFunc(c.Query, named(name)) {
+			return true
+		}
+	}
+	for _, name := range c.Query {
+		times, wanted := 0, Parameter(Escape(name))
+		for raw := range Parameters(query) {
+			if Parameter(raw) == wanted {
+				times++
+			}
+		}
+		if times > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// Header reports whether a header, named in lower case, could say something other
+// than what the rule has matched.
+func (c *Check) Header(name string) bool {
+	return !c.Open && Overrides(name) && !slices.Contains(c.Headers, name)
+}
+
+// maxParameters is how many parameters there may be besides a condition's. Servers
+// stop reading at some number: Express and PHP at 1,000.
+const maxParameters = 100
+
+// Ambiguous reports whether servers read a path in normal form differently, for
+// another reason than those for which no wildcard matches it: %2F, %5C, ";", malformed
+// escapes. A pattern may say %2F literally.
+func Ambiguous(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		if strings.Contains(segment, "%") {
+			decoded := Unescape(segment)
+			if hostile(decoded) {
+				return true
+			}
+			segment = decoded
+		}
+		if segment != "" && (vanishes(segment) || session(segment)) {
+			return true
+		}
+	}
+	return false
+}
+
+// hostile reports whether a decoded segment has what some server does not take for a
+// part of a name.
+func hostile(decoded string) bool {
+	if !utf8.ValidString(decoded) {
+		return true // overlong forms; some servers drop, replace or misread such bytes
+	}
+	for i, c := range decoded {
+		switch {
+		case c < ' ', c == 0x7f:
+			return true
+		case c == '?', c == '#':
+			return true // whoever decodes before it splits ends the path here
+		case c == '%':
+			// Whoever decodes twice finds an escape.
+			if rest := decoded[i+1:]; rest != "" && (rest[0] == 'u' || rest[0] == 'U' || len(rest) > 1 && digit(rest[0]) >= 0 && digit(rest[1]) >= 0) {
+				return true
+			}
+		case unicode.Is(Lookalikes, c):
+			return true
+		}
+	}
+	return false
+}
+
+// vanishes reports whether some server takes a decoded segment for a dot segment, or
+// for none at all: Windows drops dots and blanks at the end of a name, and the
+// streams of NTFS after it.
+func vanishes(segment string) bool {
+	if i := strings.IndexByte(segment, ':'); i >= 0 && strings.Contains(segment[i:], "$") {
+		segment = segment[:i]
+	}
+	dots, plus := false, false
+	for _, c := range segment {
+		switch {
+		case c == '.':
+			dots = true
+		case c == '+':
+			plus = true
+		case c != ' ' && !unicode.Is(Ignored, c):
+			return false
+		}
+	}
+	return dots || !plus // "/+/" alone is common, and nobody's blank
+}
+
+// session reports whether ASP.NET takes a decoded segment for a session's ID,
+// "(S(...))", and leaves it out, with the slash before it.
+func session(segment string) bool {
+	return len(segment) > 2 && segment[0] == '(' && segment[2] == '(' && unicode.IsLetter(rune(segment[1]))
+}
+
+// Lookalikes are code points that some server takes for one of . / \ % ; ? #: those
+// that compatibility normalisation (NFKC) maps to one, and those to which a code page
+// of Windows gives the place of one ("best fit").
+var Lookalikes = table(
+	0xa5, 0xa5, 0x37e, 0x37e, 0x66a, 0x66a, 0x2024, 0x2026, 0x2044, 0x2044, 0x2047, 0x2049, 0x20a9, 0x20a9, 0x20e5, 0x20e5,
+	0x2100, 0x2101, 0x2105, 0x2106, 0x2215, 0x2216, 0x29f5, 0x29f5, 0x29f8, 0x29f9, 0xfe14, 0xfe14, 0xfe16, 0xfe16, 0xfe19, 0xfe19, 0xfe30, 0xfe30,
+	0xfe52, 0xfe52, 0xfe54, 0xfe54, 0xfe56, 0xfe56, 0xfe5f, 0xfe5f, 0xfe68, 0xfe68, 0xfe6a, 0xfe6a,
+	0xff03, 0xff03, 0xff05, 0xff05, 0xff0e, 0xff0f, 0xff1b, 0xff1b, 0xff1f, 0xff1f, 0xff3c, 0xff3c,
+)
+
+// Ignored are code points that some server or file system trims or leaves out:
+// blanks, and what is not seen.
+var Ignored = table(
+	0x80, 0xa0, 0xad, 0xad, 0x34f, 0x34f, 0x61c, 0x61c, 0x1680, 0x1680, 0x180b, 0x180f, 0x2000, 0x200f, 0x2028, 0x202f, 0x205f, 0x206f,
+	0x3000, 0x3000, 0xfe00, 0xfe0f, 0xfeff, 0xfeff, 0xfff9, 0xfffb, 0xe0000, 0xe007f, 0xe0100, 0xe01ef,
+)
+
+// table makes a table of ranges, each a first and a last code point.
+func table(ends ...rune) *unicode.RangeTable {
+	t := &unicode.RangeTable{}
+	for i := 0; i < len(ends); i += 2 {
+		if lo, hi := ends[i], ends[i+1]; hi < 1<<16 {
+			t.R16 = append(t.R16, unicode.Range16{Lo: uint16(lo), Hi: uint16(hi), Stride: 1})
+		} else {
+			t.R32 = append(t.R32, unicode.Range32{Lo: uint32(lo), Hi: uint32(hi), Stride: 1})
+		}
+	}
+	return t
+}
