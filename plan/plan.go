@@ -3,7 +3,7 @@
 // A [Plan] is pure data: canonical (equal policies encode to equal bytes),
 // content-hashed and position-free. [Plan.Decide] is the executable
 // specification of the policy language; the Envoy resources that package envoy
-// builds are its implementation. The package imports the standard library only.
+// builds are its implementation. Besides package target, it imports the standard library only.
 package plan
 
 import (
