@@ -118,6 +118,9 @@ func decode(b []byte) (*Event, error) {
 	}
 	switch l.Kind {
 	case "request":
+		if l.Details == unrecorded {
+			return nil, nil //nolint:nilnil // counted, by the node
+		}
 		// The name of the route that decided, as package envoy makes it.
 		if said := strings.SplitN(l.Route, " ", 4); len(said) == 4 {
 			e.Reason, e.Host, e.Credential, e.Rule = plan.Reason(said[0]), said[1], said[2], said[3]
@@ -206,6 +209,9 @@ func judge(e *Event, l *line) {
 func refusedByFilter(l *line) bool {
 	return strings.Contains(l.Details, "upgrade_failed") || strings.Contains(l.Details, "guard_")
 }
+
+// unrecorded is guard.Unrecorded, which this package does not import.
+const unrecorded = "guard_unrecorded"
 
 // parseTime reads seconds and milliseconds since the epoch: "1.234". What makes
 // no sense is no time: every event must have one that JSON can hold.

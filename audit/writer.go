@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/postern/postern/plan"
 )
 
 // Writer appends the events of one node to its segments. It is safe for
@@ -252,6 +254,12 @@ func (w *Writer) Record(e Event) error {
 		return fmt.Errorf("write event: %w", err)
 	}
 	return nil
+}
+
+// Unrecorded records that a node has refused n requests because it could not record what
+// it would have decided, and why.
+func (w *Writer) Unrecorded(n uint64, why string) error {
+	return w.append(&Event{Time: time.Now().UTC(), Verdict: Deny, Reason: plan.ReasonUnrecorded, Count: n, Detail: why})
 }
 
 // Gap records that events may be missing, and why.

@@ -3,16 +3,19 @@ package envoy
 import (
 	"fmt"
 	"maps"
+	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	accesslogdatav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	celfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
 )
 
@@ -31,13 +34,19 @@ const (
 	LogTunnel = "tunnel"
 )
 
+// flushInterval is how often the log tells of a request or a tunnel that lasts. What ends
+// sooner gives one line.
+const flushInterval = time.Second
+
 // requestFields are an explicit list: a header in the log is a header that
 // could hold a credential (envoy.md, section A, trap 3). The path is without
 // its query, which can hold one too. Package audit decodes them.
 func requestFields(agent string) map[string]string {
 	return map[string]string{
 		"k":         LogRequest,
-		"t":         "%START_TIME(%s.%3f)%",
+		"t":         "%START_TIME(%s.%6f)%",
+		"conn":      "%CONNECTION_ID%",
+		"type":      "%ACCESS_LOG_TYPE%",
 		"agent":     agent,
 		"method":    "%REQ(:METHOD)%",
 		"authority": "%REQ(:AUTHORITY)%",
@@ -53,20 +62,31 @@ func requestFields(agent string) map[string]string {
 	}
 }
 
-// agentLog leaves out the CONNECTs that were accepted: the decisions are those
+// agentLog leaves out the CONNECTs that were accepted, or may be: the decisions are those
 // on the requests inside, and there is one event for each decision.
 func (b *builder) agentLog(agent string) *accesslogv3.AccessLog {
 	notConnect := methods([]string{"CONNECT"})
 	notConnect.InvertMatch = true
 	l := b.fileLog(requestFields(agent))
-	l.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: &accesslogv3.OrFilter{
-		Filters: []*accesslogv3.AccessLogFilter{
-			comparison(accesslogv3.ComparisonFilter_GE, 300),
-			comparison(accesslogv3.ComparisonFilter_LE, 199),
-			{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{Header: notConnect}}},
-		},
-	}}}
+	l.Filter = both(b.recorded(), either(
+		&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{Header: notConnect}}},
+		both(
+			&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_LogTypeFilter{LogTypeFilter: &accesslogv3.LogTypeFilter{
+				Types: []accesslogdatav3.AccessLogType{accesslogdatav3.AccessLogType_DownstreamPeriodic}, Exclude: true,
+			}}},
+			either(comparison(accesslogv3.ComparisonFilter_GE, 300), comparison(accesslogv3.ComparisonFilter_LE, 199)),
+		),
+	))
 	return l
+}
+
+// recorded leaves out the requests that were refused because the log was not taken: they
+// would pile up. The node counts them.
+func (b *builder) recorded() *accesslogv3.AccessLogFilter {
+	return either(
+		comparison(accesslogv3.ComparisonFilter_LE, 502), comparison(accesslogv3.ComparisonFilter_GE, 504),
+		b.expression(fmt.Sprintf("!response.code_details.contains(%q)", guard.Unrecorded)),
+	)
 }
 
 // interceptLog adds the names that must agree, so that a mismatch can be told.
@@ -74,14 +94,18 @@ func (b *builder) interceptLog() *accesslogv3.AccessLog {
 	fields := requestFields("%FILTER_STATE(" + stateAgent + ":PLAIN)%")
 	fields["sni"] = "%REQUESTED_SERVER_NAME%"
 	fields["connect"] = "%FILTER_STATE(" + stateConnect + ":PLAIN)%"
-	return b.fileLog(fields)
+	l := b.fileLog(fields)
+	l.Filter = b.recorded()
+	return l
 }
 
-// tunnelLog tells of a tunnel when it has ended.
+// tunnelLog tells of a tunnel while it is open, and when it has ended.
 func (b *builder) tunnelLog() *accesslogv3.AccessLog {
 	return b.fileLog(map[string]string{
 		"k":       LogTunnel,
-		"t":       "%START_TIME(%s.%3f)%",
+		"t":       "%START_TIME(%s.%6f)%",
+		"conn":    "%CONNECTION_ID%",
+		"type":    "%ACCESS_LOG_TYPE%",
 		"agent":   "%FILTER_STATE(" + stateAgent + ":PLAIN)%",
 		"connect": "%FILTER_STATE(" + stateConnect + ":PLAIN)%",
 		"rule":    "%FILTER_STATE(" + stateRule + ":PLAIN)%",
@@ -190,6 +214,10 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 			"error": "the credential for this destination cannot be had", "reason": string(plan.ReasonCredential), "rule": route("rule"),
 			"hint": "an operator sees why with: postern status",
 		}},
+		{when: b.detail(guard.Unrecorded), said: map[string]string{
+			"error": "the proxy cannot record what it decides at the moment, so it decides nothing", "reason": string(plan.ReasonUnrecorded),
+			"rule": plan.DefaultRule(agent), "hint": "an operator sees why with: postern status",
+		}},
 		// The guard, of what it cannot read.
 		{when: b.detail("guard_failed"), said: malformed},
 		{when: comparison(accesslogv3.ComparisonFilter_GE, 500), said: failed},
@@ -238,10 +266,12 @@ func wantsText() *accesslogv3.AccessLogFilter {
 
 // detail holds if Envoy's own response code details have the text in them.
 func (b *builder) detail(text string) *accesslogv3.AccessLogFilter {
+	return b.expression(fmt.Sprintf("response.code_details.contains(%q)", text))
+}
+
+func (b *builder) expression(text string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
-		Name: "cel", ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: b.any(&celfilterv3.ExpressionFilter{
-			Expression: fmt.Sprintf("response.code_details.contains(%q)", text),
-		})},
+		Name: "cel", ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: b.any(&celfilterv3.ExpressionFilter{Expression: text})},
 	}}}
 }
 
@@ -259,6 +289,10 @@ func both(one, two *accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
 		AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{one, two}},
 	}}
+}
+
+func either(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: &accesslogv3.OrFilter{Filters: filters}}}
 }
 
 func comparison(op accesslogv3.ComparisonFilter_Op, code uint32) *accesslogv3.AccessLogFilter {

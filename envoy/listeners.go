@@ -75,6 +75,8 @@ func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 	hcm.LocalReplyConfig = b.localReplies(agent)
 	l := &listenerv3.Listener{
 		Name: "agent/" + agent,
+		// A node that is to stop closes those that agents come in by, not what is inside.
+		TrafficDirection: corev3.TrafficDirection_INBOUND,
 		FilterChains: []*listenerv3.FilterChain{{
 			// A chain of another name is another chain: Envoy closes the
 			// connections of the one before at once, as it is told not to drain.
@@ -188,6 +190,7 @@ func (b *builder) tunnelListener(d destination) *listenerv3.Listener {
 		StatPrefix:       "tunnel",
 		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: b.upstreamCluster(r)},
 		AccessLog:        []*accesslogv3.AccessLog{b.tunnelLog()},
+		AccessLogOptions: &tcpproxyv3.TcpProxy_TcpAccessLogOptions{AccessLogFlushInterval: durationpb.New(flushInterval)},
 	}
 	var filters []*listenerv3.Filter
 	if r.Upstream == nil {
@@ -245,7 +248,8 @@ func (b *builder) onDemandTLS() *tlsv3.DownstreamTlsContext {
 // in before happens to the headers before it is looked at.
 func (b *builder) connectionManager(name, scope string, before ...*mutationv3.HeaderMutation) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
-		StatPrefix: name,
+		StatPrefix:       name,
+		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: durationpb.New(flushInterval)},
 		RouteSpecifier: &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcmv3.ScopedRoutes{
 			Name: name,
 			ScopeKeyBuilder: &hcmv3.ScopedRoutes_ScopeKeyBuilder{Fragments: []*hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder{{

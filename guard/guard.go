@@ -26,6 +26,18 @@ const (
 	FilterPut = "put"
 )
 
+// A node decides nothing that it cannot record. While its supervisor takes the access log,
+// it renews a lease: LeaseSize bytes of memory that Envoy's module shares, the file LeasePath
+// in the node's working folder. Two words of 64 bits, of the machine's byte order: until
+// when requests may be decided, in nanoseconds of CLOCK_MONOTONIC, and how many requests
+// were refused with [Unrecorded] since the supervisor last set that to 0.
+const (
+	LeasePath = "lease"
+	LeaseSize = 16
+	// Unrecorded is what Envoy has for the details of a request that was refused so.
+	Unrecorded = "guard_unrecorded"
+)
+
 // Namespace and Key say where a route's metadata has its [Rule].
 const (
 	Namespace = "postern"

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,12 +70,7 @@ func NewMonitor(dir string) *Monitor {
 		return 1
 	})
 	m.registry.MustRegister(m.decided, m.gaps, m.starts, ready)
-	m.admin = &http.Client{Timeout: adminTimeout, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialIn(ctx, dir, envoy.AdminSocket)
-		},
-	}}
+	m.admin = adminClient(dir)
 	return m
 }
 
@@ -125,7 +121,7 @@ func (m *Monitor) event(e *audit.Event) {
 	if !slices.Contains(plan.Reasons, reason) {
 		reason = "other"
 	}
-	m.decided.WithLabelValues(agent, e.Verdict, string(reason)).Inc()
+	m.decided.WithLabelValues(agent, e.Verdict, string(reason)).Add(float64(max(1, e.Count)))
 }
 
 // Ready returns nil if the node serves: Envoy is live, the control plane has
@@ -166,33 +162,37 @@ func (m *Monitor) Ready(ctx context.Context) error {
 
 // ask reads one page of Envoy's admin interface.
 func (m *Monitor) ask(ctx context.Context, page string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://admin"+page, nil)
-	if err != nil {
-		return nil, fmt.Errorf("ask envoy: %w", err)
-	}
-	resp, err := m.admin.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask envoy: %w", err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("ask envoy: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answers %s: %s", resp.Status, strings.TrimSpace(string(b)))
-	}
-	return b, nil
+	return question(ctx, m.admin, http.MethodGet, page)
 }
 
-// Probe reports whether the socket of an agent, on the node of this machine
-// whose working folder is dir, takes a connection.
+// probeTime bounds how long an Envoy that is alive takes to close a connection.
+const probeTime = 2 * time.Second
+
+// Probe reports whether the node of this machine whose working folder is dir serves an
+// agent: whether Envoy itself, and not only the kernel, takes a connection at the agent's
+// socket, and whether its log is taken. It makes no event.
 func Probe(ctx context.Context, dir, agent string) error {
+	if expired(dir) {
+		return errors.New("its supervisor does not take the log, so that every request is refused: if it hangs, end it and run `make up`")
+	}
 	conn, err := dialIn(ctx, dir, envoy.AgentSocket(agent))
 	if err != nil {
 		return fmt.Errorf("the socket of agent %s takes no connection: %w", agent, err)
 	}
-	return conn.Close()
+	defer conn.Close()
+	// Who says nothing and hangs up is hung up on.
+	deadline := time.Now().Add(probeTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	err = errors.Join(conn.SetDeadline(deadline), conn.(*net.UnixConn).CloseWrite())
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+	}
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		return fmt.Errorf("envoy does not answer at the socket of agent %s: %w", agent, err)
+	}
+	return nil
 }
 
 // dialIn connects to the Unix socket at a path below dir, however long dir is.

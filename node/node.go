@@ -20,6 +20,7 @@ import (
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/guard"
 )
 
 // Restarts wait from minBackoff to maxBackoff, twice as long each time; an
@@ -183,6 +184,11 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 	}
 	defer writer.Close()
 
+	lease, err := newLease(c.Dir, events)
+	if err != nil {
+		return "", err
+	}
+
 	said := newOutput(c.Log)
 	says, saying, err := os.Pipe()
 	if err != nil {
@@ -230,7 +236,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 		defer close(silent)
 		said.copy(says)
 	}()
-	go func() { copied <- events.Copy(reader) }()
+	go func() { copied <- events.Copy(accessLog{reader, lease}) }()
 	go func() {
 		defer close(ended)
 		_ = cmd.Wait() // cmd.ProcessState has it
@@ -243,6 +249,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 		// Without a record nothing may be decided.
 		c.stop(cmd, ended)
 	case <-ctx.Done():
+		c.drain(ended)
 		c.stop(cmd, ended)
 	}
 	if err := writer.Close(); err != nil {
@@ -251,6 +258,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 	if failed == nil {
 		failed = <-copied
 	}
+	failed = errors.Join(failed, lease.end())
 	// Whatever Envoy may have left running does not keep the node waiting.
 	_ = says.SetReadDeadline(time.Now().Add(stopGrace))
 	<-silent
@@ -275,7 +283,7 @@ func (c Config) stop(cmd *exec.Cmd, ended <-chan struct{}) {
 
 func (c Config) removeSockets() {
 	sockets, _ := filepath.Glob(filepath.Join(c.Dir, envoy.AgentSocket("*")))
-	for _, s := range append(sockets, filepath.Join(c.Dir, envoy.AdminSocket), filepath.Join(c.Dir, envoy.AccessLogPath)) {
+	for _, s := range append(sockets, filepath.Join(c.Dir, envoy.AdminSocket), filepath.Join(c.Dir, envoy.AccessLogPath), filepath.Join(c.Dir, guard.LeasePath)) {
 		_ = os.Remove(s)
 	}
 }

@@ -66,6 +66,8 @@ const (
 	ReasonTLS Reason = "tls_handshake_failed"
 	// ReasonLimit: a limit of the rule is exhausted.
 	ReasonLimit Reason = "limit_exceeded"
+	// ReasonUnrecorded: the node cannot record what it decides, so it decides nothing.
+	ReasonUnrecorded Reason = "not_recorded"
 	// ReasonMalformed: the request could not be parsed.
 	ReasonMalformed Reason = "malformed_request"
 )
@@ -73,7 +75,7 @@ const (
 // Reasons are all there are.
 var Reasons = []Reason{
 	ReasonAllowed, ReasonAgent, ReasonHost, ReasonMethod, ReasonPath, ReasonCondition, ReasonAmbiguous, ReasonDenied, ReasonScheme, ReasonName,
-	ReasonKilled, ReasonAddress, ReasonCredential, ReasonUpstream, ReasonTLS, ReasonLimit, ReasonMalformed,
+	ReasonKilled, ReasonAddress, ReasonCredential, ReasonUpstream, ReasonTLS, ReasonLimit, ReasonMalformed, ReasonUnrecorded,
 }
 
 // Decision is the verdict on a request. The zero value denies.

@@ -58,7 +58,7 @@ const (
 	controlUp = 15 * time.Second
 	nodeUp    = 30 * time.Second
 	// After an interrupt the engine has ten seconds, clean-up included.
-	stopGrace = 5 * time.Second
+	stopGrace = 8 * time.Second
 	answer    = 3 * time.Second
 	pollEvery = 10 * time.Millisecond
 )

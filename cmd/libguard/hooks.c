@@ -1,6 +1,10 @@
 // The hooks that Envoy looks up. Those in which nothing is decided end here, so that
 // a body does not enter Go; the others take the headers along.
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "_cgo_export.h"
 
@@ -8,7 +12,35 @@
 // without those of HTTP/2 and the ones that it adds.
 enum { most = 128 };
 
-const char *envoy_dynamic_module_on_program_init(void) { return "v0.2.0"; }
+// guard.LeasePath. Two programs share it, so what it holds is only read and written whole.
+static struct {
+	uint64_t until, refused;
+} *lease;
+
+// Envoy runs in the node's folder. Without a lease there is no module, and no listener.
+const char *envoy_dynamic_module_on_program_init(void) {
+	int fd = open("lease", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0) return NULL;
+	if (lseek(fd, 0, SEEK_END) == sizeof *lease) lease = mmap(NULL, sizeof *lease, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	return lease && lease != MAP_FAILED ? "v0.2.0" : NULL;
+}
+
+// What is decided now is recorded: the log was taken a moment ago.
+static bool recorded(void) {
+	struct timespec now;
+	if (clock_gettime(CLOCK_MONOTONIC, &now)) return false;
+	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec < __atomic_load_n(&lease->until, __ATOMIC_RELAXED);
+}
+
+// unrecorded refuses a request. It is counted instead of logged: whoever is refused may
+// ask again and again, and what is not taken would pile up.
+static int unrecorded(stream s) {
+	static const char details[] = "guard_unrecorded"; // guard.Unrecorded
+	__atomic_fetch_add(&lease->refused, 1, __ATOMIC_RELAXED);
+	envoy_dynamic_module_callback_http_send_response(s, 503, NULL, 0, (buffer){NULL, 0}, (buffer){details, sizeof details - 1});
+	return stop;
+}
 
 static const char put[] = "put", guard[] = "guard";
 
@@ -32,7 +64,9 @@ static int run(stream s, const void *filter, int kind) {
 	return filter == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
 }
 
-int envoy_dynamic_module_on_http_filter_request_headers(stream s, const void *f, bool end) { return run(s, f, request_headers); }
+int envoy_dynamic_module_on_http_filter_request_headers(stream s, const void *f, bool end) {
+	return f == guard && !recorded() ? unrecorded(s) : run(s, f, request_headers);
+}
 int envoy_dynamic_module_on_http_filter_request_trailers(stream s, const void *f) { return f == put ? go_on : run(s, f, request_trailers); }
 int envoy_dynamic_module_on_http_filter_response_headers(stream s, const void *f, bool end) { return f == put ? go_on : run(s, f, response_headers); }
 int envoy_dynamic_module_on_http_filter_response_trailers(stream s, const void *f) { return f == put ? go_on : run(s, f, response_trailers); }

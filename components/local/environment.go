@@ -63,7 +63,7 @@ type published struct {
 }
 
 // NewEnvironment declares the environment. The order of creation follows from
-// the inputs: authority, control plane, nodes, bundle.
+// the inputs: authority, control plane, nodes one by one, bundle.
 func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opts ...pulumi.ResourceOption) (*Environment, error) {
 	if args.Nodes < 1 {
 		return nil, fmt.Errorf("declare environment %s: it has no node", name)
@@ -81,8 +81,8 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 		return nil, fmt.Errorf("declare environment %s: %w", name, err)
 	}
 	child := pulumi.Parent(env)
-	declare := func(kind, suffix string, props pulumi.Map, res pulumi.CustomResource) error {
-		if err := ctx.RegisterResource("postern:local:"+kind, name+suffix, props, res, child); err != nil {
+	declare := func(kind, suffix string, props pulumi.Map, res pulumi.CustomResource, opts ...pulumi.ResourceOption) error {
+		if err := ctx.RegisterResource("postern:local:"+kind, name+suffix, props, res, append(opts, child)...); err != nil {
 			return fmt.Errorf("declare %s%s: %w", name, suffix, err)
 		}
 		return nil
@@ -109,6 +109,8 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 	}
 
 	members := pulumi.StringArray{}
+	// One after the other, so that an upgrade never has all of them down.
+	var before []pulumi.Resource
 	for i := 1; i <= args.Nodes; i++ {
 		n := &node{}
 		if err := declare("Node", fmt.Sprintf("-node-%d", i), pulumi.Map{
@@ -120,9 +122,10 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 			"envoyDigest": pulumi.String(args.Envoy.Digest),
 			"module":      pulumi.String(args.Module),
 			"separate":    pulumi.Bool(args.Separate),
-		}, n); err != nil {
+		}, n, pulumi.DependsOn(before)); err != nil {
 			return nil, err
 		}
+		before = []pulumi.Resource{n}
 		members = append(members, n.NodeID)
 	}
 

@@ -93,7 +93,7 @@ func (g *gate) tunnel(conn *net.TCPConn, hello []byte, authority string) {
 		refuseTLS(conn, alertInternalError)
 		return
 	}
-	if err := connect(proxy, authority); err != nil {
+	if err := connect(proxy.UnixConn, authority); err != nil {
 		proxy.Close()
 		var denied *connectError
 		if errors.As(err, &denied) && denied.status == http.StatusForbidden {

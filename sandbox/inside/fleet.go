@@ -7,37 +7,208 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
 // fleet reaches the agent's proxy on one of the nodes.
 type fleet struct {
-	// nodes are folders that each hold a proxy.sock while the node lives.
-	nodes []string
+	nodes []*node
 	// next counts the connections asked for.
 	next atomic.Uint64
 }
 
-// dial connects to the next node that answers. Nodes take turns; one that is
-// down costs nothing but the attempt.
-func (f *fleet) dial() (*net.UnixConn, error) {
+// reach makes f the fleet of the nodes whose folders are given. Each folder holds a
+// proxy.sock while its node lives.
+func (f *fleet) reach(folders []string) {
+	for _, folder := range folders {
+		f.nodes = append(f.nodes, &node{socket: filepath.Join(folder, "proxy.sock"), links: map[*link]bool{}})
+	}
+}
+
+// dial connects to the next node that answers. Nodes take turns. One that is down costs
+// nothing but the attempt, one that hangs costs the first who asks probeTime. If no node
+// answers in time, all of them may just be slow: then any that takes a connection will do.
+func (f *fleet) dial() (*link, error) {
 	first := f.next.Add(1) - 1
 	var errs []error
-	for i := range uint64(len(f.nodes)) {
-		node := f.nodes[(first+i)%uint64(len(f.nodes))]
-		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: filepath.Join(node, "proxy.sock")})
-		if err == nil {
-			return conn, nil
+	for _, must := range []bool{true, false} {
+		for i := range uint64(len(f.nodes)) {
+			n := f.nodes[(first+i)%uint64(len(f.nodes))]
+			if must && len(f.nodes) > 1 && !n.answers() {
+				errs = append(errs, fmt.Errorf("%s does not answer", n.socket))
+				continue
+			}
+			l, err := n.dial()
+			if err == nil {
+				n.watch(f)
+				return l, nil
+			}
+			errs = append(errs, err)
 		}
-		errs = append(errs, err)
 	}
 	return nil, fmt.Errorf("reach a proxy node: %w", errors.Join(errs...))
 }
 
+const (
+	// probeTime is how long a node that is alive takes to answer a probe.
+	probeTime = 300 * time.Millisecond
+	// probeFresh is for how long an answer, or that there was none, is believed.
+	probeFresh = 250 * time.Millisecond
+	// watchEvery is how often the nodes that somebody is connected to are probed.
+	watchEvery = time.Second
+	// hungAfter is how many probes in a row a node does not answer until those who wait
+	// for it are cut off, if another node answers.
+	hungAfter = 3
+)
+
+// node is one node of the fleet. The kernel takes connections for a process that hangs,
+// so whether a node is alive is known by its answers only.
+type node struct {
+	socket string
+	// probing is held by whoever probes.
+	probing sync.Mutex
+
+	mu sync.Mutex
+	// probed is when the node was probed last, and silent how often in a row it has not answered.
+	probed time.Time
+	silent int
+	// links are the connections to the node. It is watched while it has some.
+	links   map[*link]bool
+	watched bool
+}
+
+// link is a connection to a node.
+type link struct {
+	*net.UnixConn
+	node *node
+}
+
+// Close closes the connection.
+func (l *link) Close() error {
+	l.node.mu.Lock()
+	delete(l.node.links, l)
+	l.node.mu.Unlock()
+	return l.UnixConn.Close()
+}
+
+func (n *node) connect() (*net.UnixConn, error) {
+	return net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: n.socket})
+}
+
+func (n *node) dial() (*link, error) {
+	conn, err := n.connect()
+	if err != nil {
+		return nil, err
+	}
+	l := &link{UnixConn: conn, node: n}
+	n.mu.Lock()
+	n.links[l] = true
+	n.mu.Unlock()
+	return l, nil
+}
+
+// answers reports whether the node answers. A node that did is waited for; that one which
+// did not does again is found out by somebody whom nobody waits for.
+func (n *node) answers() bool {
+	n.mu.Lock()
+	fresh, silent := time.Since(n.probed) < probeFresh, n.silent
+	n.mu.Unlock()
+	switch {
+	case fresh:
+	case silent > 0:
+		if n.probing.TryLock() {
+			go func() {
+				defer n.probing.Unlock()
+				n.probe()
+			}()
+		}
+	default:
+		n.probing.Lock()
+		defer n.probing.Unlock()
+		n.mu.Lock()
+		fresh, silent = time.Since(n.probed) < probeFresh, n.silent
+		n.mu.Unlock()
+		if !fresh {
+			silent = n.probe()
+		}
+	}
+	return silent == 0
+}
+
+// probe asks the node for an answer, and returns how often in a row there was none. Who
+// hangs up without a word is hung up on, and it is no request that anybody would log.
+func (n *node) probe() int {
+	err := func() error {
+		conn, err := n.connect()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := errors.Join(conn.SetDeadline(time.Now().Add(probeTime)), conn.CloseWrite()); err != nil {
+			return err
+		}
+		_, err = conn.Read(make([]byte, 1))
+		return err
+	}()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.probed = time.Now()
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		n.silent = 0
+	} else {
+		n.silent++
+	}
+	return n.silent
+}
+
+// watch probes the node while somebody is connected to it. Those who wait for one that
+// hangs are cut off, if there is another to go to.
+func (n *node) watch(f *fleet) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.watched || len(f.nodes) < 2 {
+		return
+	}
+	n.watched = true
+	go func() {
+		for {
+			time.Sleep(watchEvery)
+			n.mu.Lock()
+			if len(n.links) == 0 {
+				n.watched = false
+				n.mu.Unlock()
+				return
+			}
+			n.mu.Unlock()
+			n.probing.Lock()
+			silent := n.probe()
+			n.probing.Unlock()
+			other := slices.ContainsFunc(f.nodes, func(o *node) bool { return o != n && o.answers() })
+			if silent >= hungAfter && other {
+				n.cut()
+			}
+		}
+	}()
+}
+
+// cut ends all connections to the node.
+func (n *node) cut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for l := range n.links {
+		l.UnixConn.Close()
+	}
+}
+
 // pipe joins the agent's connection and the proxy's until both directions are
 // done. One direction's end is passed on while the other goes on.
-func pipe(agent *net.TCPConn, proxy *net.UnixConn) {
+func pipe(agent *net.TCPConn, l *link) {
+	proxy := l.UnixConn // of this type the kernel moves the bytes
+	defer l.Close()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -56,7 +227,6 @@ func pipe(agent *net.TCPConn, proxy *net.UnixConn) {
 		_ = agent.CloseWrite()
 	}
 	<-done
-	proxy.Close()
 	agent.Close()
 }
 

@@ -94,7 +94,7 @@ func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 		return 0, err
 	}
 	names := newNames()
-	fleet.nodes = setup.Nodes
+	fleet.reach(setup.Nodes)
 	gate := &gate{fleet: fleet, names: names, gateways: setup.Gateways, captured: setup.Ports}
 	if err := gate.listen(); err != nil {
 		return 0, err

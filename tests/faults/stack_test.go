@@ -27,6 +27,9 @@ import (
 var programs fleet.Programs
 
 func TestMain(m *testing.M) {
+	if os.Getenv(agentVariable) != "" {
+		os.Exit(runAgent())
+	}
 	code := m.Run()
 	programs.Remove()
 	os.Exit(code)

@@ -129,6 +129,13 @@ func Start(t testing.TB, log io.Writer, environment []string, path string, args 
 // PID is the process's.
 func (p *Program) PID() int { return p.cmd.Process.Pid }
 
+// Stop asks it to end, and waits until it has.
+func (p *Program) Stop() {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGTERM))
+	<-p.ended
+}
+
 // Kill ends it as a crash would.
 func (p *Program) Kill() {
 	p.t.Helper()

@@ -1,0 +1,126 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/audit"
+	"github.com/postern/postern/guard"
+)
+
+// leaseTime is how long Envoy decides without its log being taken. It bounds what an Envoy
+// that is killed meanwhile can have decided without a record.
+const leaseTime = 2 * time.Second
+
+// beat is how often the lease is renewed while there is nothing to take.
+const beat = leaseTime / 10
+
+// lease is the memory that Envoy's module shares: see [guard.LeasePath]. Only a supervisor
+// that takes the log renews the lease; one that is stopped, or waits for its disk, does not.
+type lease struct {
+	memory []byte
+	events *audit.Writer
+	// renewed is when the lease was renewed last.
+	renewed time.Time
+}
+
+// newLease begins a lease in the working folder of a node. Requests that were refused
+// before, when whoever had to say so was killed, are told of now.
+func newLease(dir string, events *audit.Writer) (*lease, error) {
+	f, err := os.OpenFile(filepath.Join(dir, guard.LeasePath), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make the lease: %w", err)
+	}
+	defer f.Close()
+	if err := f.Truncate(guard.LeaseSize); err != nil {
+		return nil, fmt.Errorf("make the lease: %w", err)
+	}
+	memory, err := unix.Mmap(int(f.Fd()), 0, guard.LeaseSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("share the lease with Envoy: %w", err)
+	}
+	l := &lease{memory: memory, events: events, renewed: time.Now()}
+	if err := l.refused("the supervisor before this one was killed"); err != nil {
+		return nil, err
+	}
+	return l, l.renew()
+}
+
+func (l *lease) end() error {
+	return errors.Join(l.refused(l.silence()), unix.Munmap(l.memory))
+}
+
+func (l *lease) word(i int) *uint64 { return (*uint64)(unsafe.Pointer(&l.memory[8*i])) }
+
+// renew lets Envoy decide for another leaseTime.
+func (l *lease) renew() error {
+	now, err := monotonic()
+	if err != nil {
+		return err
+	}
+	atomic.StoreUint64(l.word(0), uint64(now+leaseTime))
+	err = l.refused(l.silence())
+	l.renewed = time.Now()
+	return err
+}
+
+// refused records how many requests the guard has refused since the last time, and why.
+func (l *lease) refused(why string) error {
+	n := atomic.SwapUint64(l.word(1), 0)
+	if n == 0 {
+		return nil
+	}
+	return l.events.Unrecorded(n, why)
+}
+
+func (l *lease) silence() string {
+	return "the log was not taken for " + time.Since(l.renewed).Round(time.Millisecond).String()
+}
+
+// expired reports whether the lease in the working folder of a node has run out. There
+// is none where no node runs.
+func expired(dir string) bool {
+	b, err := os.ReadFile(filepath.Join(dir, guard.LeasePath))
+	if err != nil || len(b) != guard.LeaseSize {
+		return false
+	}
+	now, err := monotonic()
+	return err != nil || *(*uint64)(unsafe.Pointer(&b[0])) <= uint64(now)
+}
+
+// monotonic is the time of the clock by which leases end, which Envoy reads too.
+func monotonic() (time.Duration, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0, fmt.Errorf("read the clock: %w", err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// accessLog is Envoy's end of the access log. Whoever reads from it has written what came
+// before: each Read renews the lease, and so does each beat while it waits.
+type accessLog struct {
+	pipe  *os.File
+	lease *lease
+}
+
+func (l accessLog) Read(b []byte) (int, error) {
+	for {
+		if err := l.lease.renew(); err != nil {
+			return 0, err
+		}
+		if err := l.pipe.SetReadDeadline(time.Now().Add(beat)); err != nil {
+			return 0, err
+		}
+		if n, err := l.pipe.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
