@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,4 +196,97 @@ func FuzzReadHello(f *testing.F) {
 		require.True(t, strings.HasPrefix(string(data), string(read)))
 		require.Regexp(t, `^(([a-z0-9_-]+\.)*[a-z0-9_-]+|203\.0\.113\.1):443$`, g.target(name, &net.TCPAddr{IP: net.IPv4(203, 0, 113, 1), Port: 443}))
 	})
+}
+
+// serving is a node that answers, until it is told to hang: then the kernel goes on to take
+// connections for it.
+type serving struct {
+	folder string
+	hangs  atomic.Bool
+	taken  atomic.Int32
+}
+
+func newServing(t *testing.T) *serving {
+	t.Helper()
+	s := &serving{folder: t.TempDir()}
+	l, err := net.Listen("unix", filepath.Join(s.folder, "proxy.sock"))
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if s.hangs.Load() {
+				t.Cleanup(func() { conn.Close() })
+				continue
+			}
+			go func() {
+				defer conn.Close()
+				b := make([]byte, 1)
+				for {
+					if _, err := conn.Read(b); err != nil {
+						return
+					}
+					s.taken.Add(1)
+					if _, err := conn.Write(b); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return s
+}
+
+// TestHungNode: whoever connects comes to a node that answers, and who waits for one that
+// does not any more is let go.
+func TestHungNode(t *testing.T) {
+	t.Parallel()
+	hung, other := newServing(t), newServing(t)
+	f := new(fleet)
+	f.reach([]string{hung.folder, other.folder})
+	ask := func(l *link) error {
+		_, err := l.Write([]byte("x"))
+		if err == nil {
+			_, err = l.Read(make([]byte, 1))
+		}
+		return err
+	}
+	first, err := f.dial()
+	require.NoError(t, err)
+	require.NoError(t, ask(first))
+	require.EqualValues(t, 1, hung.taken.Load(), "nodes take turns, and this is the first")
+	hung.hangs.Store(true)
+	n := f.nodes[0]
+	n.mu.Lock()
+	n.probed = time.Time{}
+	n.mu.Unlock()
+	for range 50 {
+		l, err := f.dial()
+		require.NoError(t, err)
+		require.NoError(t, ask(l))
+		require.NoError(t, l.Close())
+	}
+	require.EqualValues(t, 50, other.taken.Load())
+	_, err = first.Read(make([]byte, 1))
+	require.ErrorIs(t, err, net.ErrClosed, "cut off")
+	_ = first.Close() // closed already
+
+	// It is used again once it answers.
+	hung.hangs.Store(false)
+	require.Eventually(t, func() bool {
+		l, err := f.dial()
+		require.NoError(t, err)
+		defer l.Close()
+		return ask(l) == nil && hung.taken.Load() > 1
+	}, 20*time.Second, 10*time.Millisecond)
+
+	// If none answers they may be slow: who asks is not told that there is none.
+	hung.hangs.Store(true)
+	other.hangs.Store(true)
+	l, err := f.dial()
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
 }
