@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -26,6 +25,7 @@ import (
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/engine/still"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/provider"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
@@ -79,28 +79,29 @@ func declare(ctx *pulumi.Context, stack *stacks.Stack, home stacks.Home) error {
 	if stack.AWS != nil {
 		return declareAWS(ctx, stack)
 	}
-	daemon, module, err := findPosternd()
+	found, err := findPrograms()
 	if err != nil {
 		return err
 	}
-	posternd, err := digested(daemon)
+	posternd, err := digested(found.posternd)
 	if err != nil {
 		return err
 	}
-	binary, err := findEnvoy()
+	proxy, err := digested(found.envoy, found.module)
 	if err != nil {
 		return err
 	}
-	proxy, err := digested(binary, module)
-	if err != nil {
-		return err
+	if !ctx.DryRun() {
+		if err := home.KeepPrograms(found.posternd, found.module, found.envoy); err != nil {
+			return err
+		}
 	}
 	separate, _, err := provider.Separate(home, stack.Plan)
 	if err != nil {
 		return err
 	}
 	env, err := local.NewEnvironment(ctx, stack.Name, &local.EnvironmentArgs{
-		Home: home, Plan: stack.Plan, Nodes: stack.Nodes, Posternd: posternd, Envoy: proxy, Module: module, Separate: separate,
+		Home: home, Plan: stack.Plan, Nodes: stack.Nodes, Posternd: posternd, Envoy: proxy, Module: found.module, Separate: separate,
 	})
 	if err != nil {
 		return err
@@ -110,36 +111,30 @@ func declare(ctx *pulumi.Context, stack *stacks.Stack, home stacks.Home) error {
 	return nil
 }
 
-// findPosternd returns posternd and, beside it, what each node's Envoy loads.
-func findPosternd() (daemon, module string, err error) {
+// programs are what a stack on this machine is made of: real paths, where no agent and no other user may write.
+type programs struct{ posternd, module, envoy string }
+
+// findPrograms returns posternd, what each node's Envoy loads (next to posternd), and Envoy.
+func findPrograms() (p programs, err error) {
+	folders, err := stacks.AgentFolders()
+	if err != nil {
+		return p, err
+	}
 	path := os.Getenv("POSTERND")
 	if path == "" {
 		path = filepath.Join("bin", "posternd")
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", "", fmt.Errorf("find posternd: %w", err)
+	if path, err = filepath.Abs(path); err != nil {
+		return p, fmt.Errorf("find posternd: %w", err)
 	}
-	if _, err := exec.LookPath(abs); err != nil {
-		return "", "", fmt.Errorf("find posternd: %w: run `make build`, or set POSTERND", err)
+	if p.posternd, err = folders.Program(path, hostpath.User); err != nil {
+		return p, fmt.Errorf("find posternd: %w; `make build` builds one, or set POSTERND", err)
 	}
-	real, err := filepath.EvalSymlinks(abs) // as posternd does
-	if err != nil {
-		return "", "", fmt.Errorf("find posternd: %w", err)
+	if p.module, err = folders.Owned(filepath.Join(filepath.Dir(p.posternd), "libguard.so"), hostpath.User); err != nil {
+		return p, fmt.Errorf("find libguard.so, which Envoy loads, next to posternd: %w; `make build` builds it", err)
 	}
-	module = filepath.Join(filepath.Dir(real), "libguard.so")
-	if _, err := os.Stat(module); err != nil {
-		return "", "", fmt.Errorf("find libguard.so, which Envoy loads, beside posternd: %w: run `make build`", err)
-	}
-	return abs, module, nil
-}
-
-func findEnvoy() (string, error) {
-	path, err := envoy.Binary()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(path) // nodes work elsewhere
+	p.envoy, err = envoy.Binary(folders)
+	return p, err
 }
 
 // digested is the program with the digest of its file and of those that it loads.
@@ -300,10 +295,7 @@ func (d *driver) checkMachine() error {
 	if err := d.home.CheckSockets(); err != nil {
 		return err
 	}
-	if _, _, err := findPosternd(); err != nil {
-		return err
-	}
-	_, err := findEnvoy()
+	_, err := findPrograms()
 	return err
 }
 
@@ -330,11 +322,15 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 	if err != nil {
 		return fmt.Errorf("find the working folder: %w", err)
 	}
-	cli, err := engine.FindCLI(cwd)
+	folders, err := stacks.AgentFolders()
 	if err != nil {
 		return err
 	}
-	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Program: program}
+	cli, err := engine.FindCLI(folders, cwd)
+	if err != nil {
+		return err
+	}
+	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Environ: folders.Clean(os.Environ()), Program: program}
 	if !d.json {
 		opts.Progress = engine.NewPrinter(d.out, colored(d.out))
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,28 +16,31 @@ import (
 	"time"
 
 	"github.com/blang/semver"
+
+	"github.com/postern/postern/hostpath"
 )
 
-// FindCLI returns the path of the pulumi CLI: $PULUMI, or the one in PATH, or
-// .cache/bin/pulumi in dir or a folder above it.
-func FindCLI(dir string) (string, error) {
+// FindCLI returns the real path of the pulumi CLI: $PULUMI, or the one in PATH, or .cache/bin/pulumi in dir or a folder
+// above it. None of them may be where an agent, or another user, may write.
+func FindCLI(f *hostpath.Folders, dir string) (string, error) {
 	if path := os.Getenv("PULUMI"); path != "" {
-		abs, err := filepath.Abs(path)
-		if err != nil {
-			return "", fmt.Errorf("find $PULUMI: %w", err)
+		path, err := filepath.Abs(path)
+		if err == nil {
+			path, err = f.Program(path, hostpath.User)
 		}
-		if _, err := exec.LookPath(abs); err != nil {
+		if err != nil {
 			return "", fmt.Errorf("use $PULUMI: %w", err)
 		}
-		return abs, nil
+		return path, nil
 	}
-	if path, err := exec.LookPath("pulumi"); err == nil {
-		return filepath.Abs(path)
+	path, err := f.Program("pulumi", hostpath.User)
+	if notFound := (*hostpath.NotFoundError)(nil); !errors.As(err, &notFound) {
+		return path, err
 	}
 	for ; ; dir = filepath.Dir(dir) {
-		path := filepath.Join(dir, ".cache", "bin", "pulumi")
-		if _, err := exec.LookPath(path); err == nil {
-			return path, nil
+		path, err := f.Program(filepath.Join(dir, ".cache", "bin", "pulumi"), hostpath.User)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return path, err
 		}
 		if dir == filepath.Dir(dir) {
 			return "", errors.New("no pulumi CLI: run `make up`, which builds one into .cache/bin, or put yours in PATH or $PULUMI")
@@ -47,14 +51,17 @@ func FindCLI(dir string) (string, error) {
 // cli is the pulumi CLI as the Automation API uses it (auto.PulumiCommand).
 type cli struct {
 	path    string
+	environ []string
 	version semver.Version
 }
 
 // oldest is the first CLI of the API that the SDK was made for.
 var oldest = semver.Version{Major: 3, Minor: 200}
 
-func newCLI(ctx context.Context, path string) (*cli, error) {
-	c := &cli{path: path}
+// newCLI returns the CLI at path. Of the environment, what another Pulumi project of the caller's has set there is left
+// out, such as a backend or an access token.
+func newCLI(ctx context.Context, path string, environ []string) (*cli, error) {
+	c := &cli{path: path, environ: slices.DeleteFunc(slices.Clone(environ), func(kv string) bool { return strings.HasPrefix(kv, "PULUMI_") })}
 	out, stderr, _, err := c.Run(ctx, "", nil, nil, nil, []string{"PULUMI_SKIP_UPDATE_CHECK=true"}, "version")
 	if err != nil {
 		return nil, fmt.Errorf("run %s version: %w %s", path, err, stderr)
@@ -87,7 +94,7 @@ func (c *cli) Run(
 	}
 	cmd := exec.CommandContext(ctx, c.path, append([]string{"--non-interactive"}, args...)...)
 	cmd.Dir, cmd.Stdin = workdir, stdin
-	cmd.Env = append(environ(), append(slices.Clone(env), "PULUMI_AUTOMATION_API=true")...)
+	cmd.Env = slices.Concat(c.environ, env, []string{"PULUMI_AUTOMATION_API=true"})
 	var o, e bytes.Buffer
 	cmd.Stdout = io.MultiWriter(append(slices.Clone(outs), &o)...)
 	cmd.Stderr = io.MultiWriter(append(slices.Clone(errs), &e)...)
@@ -102,10 +109,4 @@ func (c *cli) Run(
 		code = cmd.ProcessState.ExitCode()
 	}
 	return o.String(), e.String(), code, err
-}
-
-// environ is the caller's environment without what another Pulumi project of
-// theirs has set there, such as a backend or an access token.
-func environ() []string {
-	return slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "PULUMI_") })
 }

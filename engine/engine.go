@@ -45,6 +45,8 @@ type Options struct {
 	Home  stacks.Home
 	// CLI is the path of the pulumi CLI; see [FindCLI].
 	CLI string
+	// Environ is what the CLI, and what it starts, may have of the caller's environment; see package hostpath.
+	Environ []string
 	// Program declares the stack's resources. Refresh and Destroy do without.
 	Program pulumi.RunFunc
 	// Progress gets a line for each change, as it happens; nil for none.
@@ -109,7 +111,7 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 			return nil, err
 		}
 	}
-	cli, err := newCLI(ctx, opts.CLI)
+	cli, err := newCLI(ctx, opts.CLI, opts.Environ)
 	if err != nil {
 		return nil, err
 	}

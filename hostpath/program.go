@@ -88,22 +88,42 @@ func (f *Folders) search() []string {
 	return dirs
 }
 
+// Owned returns the real path of the regular file at the absolute path, judged as a program is by [Folders.Program]. It
+// is for what programs load.
+func (f *Folders) Owned(path string, owner Owner) (string, error) {
+	w := &walk{}
+	defer w.close()
+	if err := f.owned(w, path, owner); err != nil {
+		return "", err
+	}
+	return w.last().path, nil
+}
+
+// owned goes to the regular file at path, if nobody but the owner may write any step.
+func (f *Folders) owned(w *walk, path string, owner Owner) error {
+	if err := f.walk(w, path, func(step *file) error { return owner.judge(step, f.user) }); err != nil {
+		return err
+	}
+	if !w.last().is(unix.S_IFREG) {
+		return fmt.Errorf("%s is not a regular file", path)
+	}
+	// As an ordinary user, an agent cannot write root's file by any name.
+	if w.last().uid == 0 && f.user != 0 {
+		return nil
+	}
+	return f.otherNames(w, path)
+}
+
 // program is find for the absolute path of a program.
 func (f *Folders) program(path string, owner Owner, scripts int) (real string, argv []string, err error) {
 	w := &walk{}
 	defer w.close()
-	if err := f.walk(w, path, func(step *file) error { return owner.judge(step, f.user) }); err != nil {
+	if err := f.owned(w, path, owner); err != nil {
 		return "", nil, err
 	}
 	last := w.last()
-	if !last.is(unix.S_IFREG) || last.mode&0o111 == 0 {
+	if last.mode&0o111 == 0 {
 		return "", nil, fmt.Errorf("%s is not a program", path)
-	}
-	// As an ordinary user, an agent cannot write root's file by any name.
-	if last.uid != 0 || f.user == 0 {
-		if err := f.otherNames(w, path); err != nil {
-			return "", nil, err
-		}
 	}
 	words, err := w.interpreter(path)
 	if err != nil {
@@ -237,6 +257,36 @@ func (f *Folders) Environ(names ...string) []string {
 		}
 	}
 	return env
+}
+
+// loaders begin the names of the variables that make a program load or start something.
+var loaders = []string{
+	"LD_", "GCONV_PATH", "BASH_ENV", "BASH_FUNC_", "SHELLOPTS", "BASHOPTS", "ENV=", "IFS=", "PS4=", "CDPATH=", "PYTHON", "NODE_", "npm_", "NPM_", "GIT_", "PERL", "RUBY",
+	"GEM_", "BUNDLE_", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "GOFLAGS", "GOENV", "GOROOT", "GOPATH", "GOTOOLCHAIN", "GODEBUG", "VIRTUAL_ENV",
+	"CONDA_", "PIP_", "DIRENV_",
+}
+
+// Clean returns the environment env as a program of the host may have it: PATH as in [Folders.Environ], and without the
+// variables that make a program load or start something. What leads to an agent's folder goes too; see [Folders.Safe].
+func (f *Folders) Clean(env []string) []string {
+	clean := slices.DeleteFunc(f.Safe(env), func(kv string) bool {
+		return strings.HasPrefix(kv, "PATH=") || slices.ContainsFunc(loaders, func(l string) bool { return strings.HasPrefix(kv, l) })
+	})
+	return append(clean, "PATH="+f.path())
+}
+
+// Safe returns env without the variables that hold a path, or one in a list with colons, that an agent may write.
+func (f *Folders) Safe(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		name, value, _ := strings.Cut(kv, "=")
+		if name == "PATH" || name == "PWD" || name == "OLDPWD" {
+			return false // the first is made of what is found good; the others choose nothing
+		}
+		return slices.ContainsFunc(filepath.SplitList(strings.TrimPrefix(value, "file://")), func(p string) bool {
+			var writable *WritableError
+			return filepath.IsAbs(p) && errors.As(f.Check(p), &writable)
+		})
+	})
 }
 
 // path returns the folders that are searched for programs, without those that somebody else may write and those with a

@@ -72,7 +72,7 @@ func TestProgram(t *testing.T) {
 		{"a folder of that name", func(w *world) {
 			w.rename("good/tool", "good/x")
 			require.NoError(w.t, os.Mkdir(w.path("good/tool"), 0o700))
-		}, "good", User, 0, "/good/tool is not a program"},
+		}, "good", User, 0, "/good/tool is not a regular file"},
 		{"a script for an interpreter in the agent's folder", func(w *world) { w.program("work/python"); w.script("good/tool", "#!"+w.path("work/python")+" -x\n") }, "good", User, 0,
 			"/work/python is in /work, where an agent may write"},
 		{"a script for an interpreter on PATH", func(w *world) {

@@ -60,12 +60,8 @@ func supervise(config string) error {
 func startSupervisor(t *testing.T, f *fleet.Fleet) (said string) {
 	t.Helper()
 	require.NoError(t, f.API.AddNode(t.Context(), "n1"))
-	binary, err := envoy.Binary()
-	require.NoError(t, err)
-	binary, err = filepath.Abs(binary)
-	require.NoError(t, err)
 	config, err := json.Marshal(node.Config{
-		ID: "n1", Stack: "test", Dir: f.Home.NodeDir("n1"), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary, Modules: fleet.Modules(t),
+		ID: "n1", Stack: "test", Dir: f.Home.NodeDir("n1"), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: fleet.Envoy(t), Modules: fleet.Modules(t),
 	})
 	require.NoError(t, err)
 	said = filepath.Join(f.Home.Root, "said")

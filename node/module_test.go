@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/tests/fleet"
 )
@@ -62,10 +61,7 @@ static_resources:
 // module; and there is nothing else in that environment.
 func TestModule(t *testing.T) {
 	t.Parallel()
-	binary, err := envoy.Binary()
-	require.NoError(t, err)
-	binary, err = filepath.Abs(binary)
-	require.NoError(t, err)
+	binary := fleet.Envoy(t)
 	modules := fleet.Modules(t)
 	for name, c := range map[string]struct{ in, says string }{
 		"as it is":        {"", "configuration 'guarded.yaml' OK\nstatus 0\n"},

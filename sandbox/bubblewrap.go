@@ -1,21 +1,10 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 )
-
-// findBubblewrap finds the program that makes the namespaces.
-func findBubblewrap() (string, error) {
-	path, err := exec.LookPath("bwrap")
-	if err != nil {
-		return "", errors.New("find bwrap: not in PATH; install bubblewrap (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap; Alpine: apk add bubblewrap; Arch: pacman -S bubblewrap)")
-	}
-	return path, nil
-}
 
 // userNamespaceSwitches are the kernel settings that can forbid user
 // namespaces, and what they are set to then.

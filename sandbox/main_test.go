@@ -34,6 +34,9 @@ import (
 // tests are about another user, signals, or a terminal.
 const specVariable = "POSTERN_TEST_SPEC"
 
+// bwrap is the path of bubblewrap, without which there is no test.
+var bwrap string
+
 // tools is a folder, readable by everybody, with postern-sandbox and this binary.
 var tools string
 
@@ -71,6 +74,10 @@ func runSpec(encoded string) int {
 }
 
 func withTools(m *testing.M) (int, error) {
+	var err error
+	if bwrap, err = exec.LookPath("bwrap"); err != nil {
+		return 0, err
+	}
 	dir, err := os.MkdirTemp("", "sbx")
 	if err != nil {
 		return 0, err
@@ -130,7 +137,7 @@ func newBox(t *testing.T, uid int) *box {
 	require.NoError(t, os.WriteFile(filepath.Join(work, "try"), probe, 0o755))
 	b.spec = Spec{
 		Agent: "demo", Workdir: work, Sockets: []string{sockets}, Private: []string{filepath.Join(root, "state")},
-		CA: b.ca.pem, Gateways: []int{8080}, Ports: []int{8443}, Inside: filepath.Join(tools, "postern-sandbox"),
+		Bubblewrap: bwrap, CA: b.ca.pem, Gateways: []int{8080}, Ports: []int{8443}, Inside: filepath.Join(tools, "postern-sandbox"),
 	}
 	b.env = []string{"HOME=" + b.home, "PATH=" + os.Getenv("PATH"), "TERM=xterm"}
 	b.own(t)

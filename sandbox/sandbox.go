@@ -43,14 +43,12 @@ type Spec struct {
 	Command []string
 	// Workdir is visible, writable and current in the sandbox. See [Workdir].
 	Workdir string
-	// Private are folders that no agent may see, such as the state folder.
+	// Private are files and folders that no agent may see, such as the state folder and secrets. Nothing that contains
+	// one, or is inside one, is shown.
 	Private []string
-	// Hidden are files, such as secrets, that are empty in the sandbox if they
-	// are visible at all.
-	Hidden []string
-	// ReadOnly are files and folders that the agent must not be able to change
-	// if they are in the working directory, such as the stack file.
-	ReadOnly []string
+	// ReadOnly is a file or folder that the agent cannot change by accident if it is in the working directory, such as
+	// the stack file. It is not a wall: what the host replaces is writable again.
+	ReadOnly string
 	// Environ is the caller's environment, of which only an allowlist passes.
 	Environ []string
 	// Env are NAME=VALUE that the command gets in addition.
@@ -63,6 +61,9 @@ type Spec struct {
 	Gateways []int
 	// Ports are captured whatever address they are at, besides 80 and 443.
 	Ports []int
+	// Bubblewrap is the absolute path of bwrap, which runs outside the sandbox with
+	// the caller's rights: the caller has found it where no agent writes.
+	Bubblewrap string
 	// Inside is the static program that serves the sandbox from the inside:
 	// postern-sandbox.
 	Inside string
@@ -95,9 +96,8 @@ const maxProcesses = 4096
 // process receives in the meantime are passed to the command. When Run
 // returns, for whatever reason, nothing of the sandbox is left.
 func Run(ctx context.Context, s *Spec) (Result, error) {
-	bwrap, err := findBubblewrap()
-	if err != nil {
-		return Result{}, err
+	if !filepath.IsAbs(s.Bubblewrap) {
+		return Result{}, fmt.Errorf("run sandbox: %q is not the absolute path of bwrap", s.Bubblewrap)
 	}
 	agentFilter, err := filter(false)
 	if err != nil {
@@ -133,7 +133,7 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	cmd := exec.CommandContext(ctx, bwrap, args...)
+	cmd := exec.CommandContext(ctx, s.Bubblewrap, args...)
 	cmd.Env = []string{}
 	cmd.ExtraFiles = passed.files
 	var complaint bytes.Buffer
@@ -147,7 +147,7 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	defer signal.Stop(signals)
 
 	if err := cmd.Start(); err != nil {
-		return Result{}, fmt.Errorf("start %s: %w", bwrap, err)
+		return Result{}, fmt.Errorf("start %s: %w", s.Bubblewrap, err)
 	}
 	passed.close()
 	streams.started()

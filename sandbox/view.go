@@ -138,21 +138,8 @@ var systemDirs = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"
 func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	caller := newEnviron(s.Environ)
 	v := &view{passed: passed, linked: map[string]bool{}}
-	for _, p := range s.Private {
-		if real, _, err := resolve(p); err == nil {
-			v.private = append(v.private, real)
-		}
-	}
-	home := filepath.Clean(caller.get("HOME"))
-	if !filepath.IsAbs(home) || home == "/" {
-		home = "/home/agent"
-	}
-	v.home = home
-	real, homeLinks, err := resolve(home)
-	if err == nil {
-		v.home = real
-	}
-	workdir, err := Workdir(s.Workdir, v.home, s.Private)
+	home, homeLinks := v.callerHome(caller)
+	workdir, err := v.workdir(s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -161,6 +148,9 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	v.system()
 	if err := v.etc(s); err != nil {
 		return nil, nil, err
+	}
+	if i := slices.IndexFunc(v.private, v.sees); i >= 0 {
+		return nil, nil, fmt.Errorf("set up sandbox: %s is among the programs of the system, which every agent can read: keep it elsewhere", v.private[i])
 	}
 	v.add("--perms", "1777", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp", "--symlink", "/run", "/var/run",
 		"--perms", "0700", "--tmpfs", v.home)
@@ -172,9 +162,7 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	v.visible = append(v.visible, workdir)
 	path := v.toolchains(caller)
 	v.add("--bind", workdir, workdir)
-	if err := v.guard(s, workdir); err != nil {
-		return nil, nil, err
-	}
+	v.protect(s.ReadOnly, workdir)
 	if err := v.gate(s); err != nil {
 		return nil, nil, err
 	}
@@ -186,6 +174,37 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	env = environment(s, caller, v, home, path, workdir)
 	s.Workdir = workdir
 	return v.args, env, nil
+}
+
+// callerHome sets v.home and returns the path by which the caller calls it, and the links on the way.
+func (v *view) callerHome(caller environ) (home string, links []symlink) {
+	home = filepath.Clean(caller.get("HOME"))
+	if !filepath.IsAbs(home) || home == "/" {
+		home = "/home/agent"
+	}
+	v.home = home
+	real, links, err := resolve(home)
+	if err == nil {
+		v.home = real
+	}
+	return home, links
+}
+
+// workdir sets v.private and returns the real path of the working directory.
+func (v *view) workdir(s *Spec) (string, error) {
+	for _, p := range s.Private {
+		if real, _, err := resolve(p); err == nil {
+			v.private = append(v.private, real)
+		}
+	}
+	return Workdir(s.Workdir, v.home, s.Private)
+}
+
+// RealWorkdir returns the real path of the working directory, or says why it cannot be an agent's. See [Workdir].
+func (s *Spec) RealWorkdir() (string, error) {
+	v := &view{}
+	v.callerHome(newEnviron(s.Environ))
+	return v.workdir(s)
 }
 
 // isolate makes the namespaces and what a process needs of the kernel.
@@ -275,45 +294,10 @@ func (v *view) gate(s *Spec) error {
 	return nil
 }
 
-// guard takes out of the working directory what the agent must not read, and
-// write-protects what it must not change.
-func (v *view) guard(s *Spec, workdir string) error {
-	pinned := map[string]bool{workdir: true}
-	for _, path := range s.ReadOnly {
-		real, _, err := resolve(path)
-		if err != nil || !within(real, workdir) || real == workdir {
-			continue
-		}
-		// A folder on the way could be renamed and made anew, with another file
-		// in it. A mount point cannot be renamed.
-		for _, dir := range between(workdir, real) {
-			if !pinned[dir] {
-				pinned[dir] = true
-				v.add("--bind", dir, dir)
-			}
-		}
+// protect shows the file or folder read-only if it is in the working directory.
+func (v *view) protect(path, workdir string) {
+	real, _, err := resolve(path)
+	if path != "" && err == nil && within(real, workdir) && real != workdir {
 		v.add("--ro-bind", real, real)
 	}
-	for _, path := range s.Hidden {
-		real, _, err := resolve(path)
-		if err != nil || !v.sees(real) {
-			continue
-		}
-		fd, err := v.passed.data(nil)
-		if err != nil {
-			return err
-		}
-		v.add("--ro-bind-data", strconv.Itoa(fd), real)
-	}
-	return nil
-}
-
-// between returns the folders below top and above path, from the top down.
-func between(top, path string) []string {
-	var dirs []string
-	for dir := filepath.Dir(path); dir != top && within(dir, top); dir = filepath.Dir(dir) {
-		dirs = append(dirs, dir)
-	}
-	slices.Reverse(dirs)
-	return dirs
 }

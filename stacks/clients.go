@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"github.com/postern/postern/hostpath"
 )
 
 // Clients are the package clients that [ClientHosts] knows.
@@ -19,8 +21,8 @@ var ClientMethods = []string{"GET", "HEAD"}
 
 // ClientHosts asks a package client of this machine which hosts it is
 // configured to talk to. The user's and the machine's configuration count. That
-// of the working folder does not, and the client is not even started there:
-// the folder may be an agent's, and with it whatever the client would read.
+// of the working folder does not: no client is started in it, found in it or by
+// a variable that leads to it, because the folder may be an agent's.
 func ClientHosts(ctx context.Context, client string) ([]HostPort, error) {
 	var urls []string
 	var err error
@@ -71,7 +73,14 @@ func hostOf(raw string) (HostPort, error) {
 
 // pipProgram prints pip's settings as pip itself merges them from its files
 // and the environment, and what it has built in.
+// Nothing is imported but what is Python's own or installed as pip is: a package
+// that was installed "editable" has its modules where somebody works on it.
 const pipProgram = `
+import sys, sysconfig
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, PathFinder]
+own = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+sys.path[:] = [p for p in sys.path if p in own or p.endswith(("-packages", "lib-dynload"))]
 import json
 from pip._internal.commands import create_command
 from pip._internal.models.index import PyPI
@@ -81,11 +90,11 @@ print(json.dumps({"none": options.no_index, "index": options.index_url, "extra":
 `
 
 func pipURLs(ctx context.Context) ([]string, error) {
-	python := "python3"
-	if _, err := exec.LookPath(python); err != nil {
-		python = "python"
+	// -I: no variable, and no folder but the installed ones, says what is imported.
+	out, err := ask(ctx, "python3", "-I", "-c", pipProgram)
+	if notFound := (*hostpath.NotFoundError)(nil); errors.As(err, &notFound) {
+		out, err = ask(ctx, "python", "-I", "-c", pipProgram)
 	}
-	out, err := ask(ctx, python, "-c", pipProgram)
 	if err != nil {
 		return nil, err
 	}
@@ -164,14 +173,24 @@ func goSum(setting string) string {
 	return "https://" + name
 }
 
+// indexes are the variables by which a client is told its hosts, and nothing
+// else: they hold URLs.
+var indexes = []string{
+	"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "npm_config_registry", "NPM_CONFIG_REGISTRY",
+	"GOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE",
+}
+
 // ask runs a client outside of every project.
 func ask(ctx context.Context, name string, args ...string) ([]byte, error) {
-	path, err := exec.LookPath(name)
+	folders, err := AgentFolders()
 	if err != nil {
-		return nil, fmt.Errorf("%s is not installed here: install it, or name the hosts themselves", name)
+		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Dir = "/"
+	cmd, err := folders.Command(ctx, hostpath.User, name, args...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: install it, or name the hosts themselves", err)
+	}
+	cmd.Env = folders.Environ(indexes...)
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError

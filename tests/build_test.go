@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/engine"
-	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/tests/fleet"
 )
 
@@ -69,22 +69,14 @@ func stackProgram(t testing.TB) string {
 	return path
 }
 
-// envoyBinary returns the path of the real Envoy. There is no test without it.
-func envoyBinary(t testing.TB) string {
-	t.Helper()
-	path, err := envoy.Binary()
-	require.NoError(t, err)
-	path, err = filepath.Abs(path)
-	require.NoError(t, err)
-	return path
-}
-
 // pulumiCLI returns the path of the real Pulumi CLI. There is no test without it.
 func pulumiCLI(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
 	require.NoError(t, err)
-	path, err := engine.FindCLI(dir)
+	nobody, err := hostpath.Registry{}.Folders()
+	require.NoError(t, err)
+	path, err := engine.FindCLI(nobody, dir)
 	require.NoError(t, err)
 	return path
 }

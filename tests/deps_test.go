@@ -99,7 +99,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "svid", only: []string{"atomicfile"}, why: "who a machine is does not depend on what it is served"},
 		{from: "guard", only: []string{"target"}, never: []string{"github.com", "golang.org"}, why: "it runs in the process that holds the credentials, and reads what agents and upstreams wrote"},
 		{from: "cmd/libguard", only: []string{"guard", "target"}, never: []string{"github.com", "golang.org"}, why: "it runs in the process that holds the credentials"},
-		{from: "node", only: []string{"plan", "target", "audit", "envoy", "guard", "atomicfile"}, why: "a node runs one Envoy and its log; what Envoy enforces comes over xDS, never from here"},
+		{from: "node", only: []string{"plan", "target", "audit", "envoy", "guard", "atomicfile", "hostpath"}, why: "a node runs one Envoy and its log; what Envoy enforces comes over xDS, never from here"},
 		{from: "sandbox", only: []string{"plan", "target"}, why: "half of it runs inside the agent's boundary: what it links is what an agent can attack"},
 		{from: "cmd/postern-sandbox", only: []string{"sandbox", "plan", "target"}, why: "each command in a sandbox waits for it to start, and an agent can attack it"},
 		{from: "cmd/postern", never: []string{"xds/secret"}, why: "the operator's CLI handles no secret, and starts in milliseconds without the clouds' SDKs"},

@@ -22,6 +22,7 @@ import (
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -79,7 +80,7 @@ func newCheckout(t testing.TB) *checkout {
 	c.write(strings.ReplaceAll(stackFile, "@FILE@", secret))
 	c.environ = append(os.Environ(),
 		"POSTERN_HOME="+filepath.Join(root, "home"), "POSTERN_TEST_SECRET="+envCanary,
-		"POSTERND="+posternd(t), "ENVOY="+envoyBinary(t), "PULUMI="+pulumiCLI(t))
+		"POSTERND="+posternd(t), "ENVOY="+fleet.Envoy(t), "PULUMI="+pulumiCLI(t))
 	// HomeOf reads POSTERN_HOME from this process, which other tests share.
 	real, err := stacks.HomeOf(c.stackFile())
 	require.NoError(t, err)

@@ -21,7 +21,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 )
@@ -150,8 +149,7 @@ func load(b *testing.B, clients []*http.Client, n int) ([]time.Duration, time.Du
 // and returns a maker of clients for it.
 func rawEnvoy(b *testing.B, f *fleet.Fleet, up *fleet.Upstream) func() *http.Client {
 	b.Helper()
-	binary, err := envoy.Binary()
-	require.NoError(b, err)
+	binary := fleet.Envoy(b)
 	dir := filepath.Join(f.Home.Root, "raw")
 	require.NoError(b, os.MkdirAll(dir, 0o700))
 	leaf := f.CA.Issue(b, "bench.test")

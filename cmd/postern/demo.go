@@ -112,8 +112,8 @@ func (d *demo) show(ctx context.Context) error {
 	}
 	fmt.Fprint(d.out, `
 Try next:
-  bin/postern run --agent demo -- bash             # look around in the sandbox
-  bin/postern allow --client pip --agent demo      # then: bin/postern run --agent demo -- pip download --no-deps six
+  bin/postern run -w ~/agent --agent demo -- bash  # look around in the sandbox, in a folder that is the agent's
+  bin/postern allow --client pip --agent demo      # then: bin/postern run -w ~/agent --agent demo -- pip download --no-deps six
   bin/postern audit -f                             # watch every decision (in a second terminal)
 `)
 	return nil

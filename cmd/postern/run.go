@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/stacks"
@@ -31,19 +33,24 @@ const (
 
 // newRunCmd runs a command behind the gate.
 func newRunCmd() *cobra.Command {
-	var agent string
+	var agent, workdir string
 	var env []string
 	cmd := &cobra.Command{
-		Use:   "run --agent NAME [--env NAME[=VALUE]]... -- COMMAND [ARG]...",
+		Use:   "run --agent NAME [--workdir DIR] [--env NAME[=VALUE]]... -- COMMAND [ARG]...",
 		Short: "Run a command in a sandbox whose only way out is an agent's proxy",
 		Long: `Runs a command in a sandbox. It sees the working directory (writable), the system's
 programs and the toolchains on PATH (read-only), nothing else of your home, and no network but
 the agent's proxy, which allows what the stack file says and adds the credentials.
 
+The command is not started in a folder where it could write what Postern trusts: a secret, a
+helper, the state folder or one of Postern's own programs. From then on the folder counts as an
+agent's: nothing in it is trusted.
+
 The command's exit status is passed on. 125 means that the sandbox could not be set up, 126 that
 the command cannot be executed, 127 that it was not found.`,
 		Example: `  postern run --agent demo -- bash
   postern run --agent demo -- pip download --no-deps six
+  postern run --agent demo --workdir ~/agent -- bash
   postern run --agent demo --env CI=1 --env EDITOR -- npm test`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -53,7 +60,7 @@ the command cannot be executed, 127 that it was not found.`,
 			}
 			// Not the root's context: Ctrl-C is for the command, which decides
 			// when to end.
-			status, err := runAgent(context.WithoutCancel(cmd.Context()), stack, home, agent, env, args)
+			status, err := runAgent(context.WithoutCancel(cmd.Context()), stack, home, agent, workdir, env, args)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "postern:", err)
 			}
@@ -65,6 +72,7 @@ the command cannot be executed, 127 that it was not found.`,
 	}
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent of the stack file to run as")
+	cmd.Flags().StringVarP(&workdir, "workdir", "w", ".", "the agent's working directory, which is made if it is not there")
 	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "a variable for the command: NAME passes yours, NAME=VALUE sets it")
 	if err := cmd.MarkFlagRequired("agent"); err != nil {
 		panic(err) // the flag is declared above
@@ -77,8 +85,12 @@ const statusSandbox = 125
 
 // runAgent runs the command and returns its exit status, or why it did not run
 // and the exit status that says so.
-func runAgent(ctx context.Context, stack *stacks.Stack, home stacks.Home, agent string, env, command []string) (int, error) {
-	spec, err := newSpec(stack.Plan, stack.Path, home, agent)
+func runAgent(ctx context.Context, stack *stacks.Stack, home stacks.Home, agent, workdir string, env, command []string) (int, error) {
+	workdir, err := makeWorkdir(workdir)
+	if err != nil {
+		return statusSandbox, err
+	}
+	spec, err := newSpec(stack.Plan, stack.Path, home, agent, workdir)
 	if err != nil {
 		return statusSandbox, err
 	}
@@ -88,6 +100,9 @@ func runAgent(ctx context.Context, stack *stacks.Stack, home stacks.Home, agent 
 		return statusSandbox, err
 	}
 	spec.Env = append(spec.Env, extra...) // the last of a name counts
+	if err := hostpath.In(filepath.Dir(home.Root)).Record(spec.Workdir); err != nil {
+		return statusSandbox, err
+	}
 	start := time.Now()
 	result, err := sandbox.Run(ctx, spec)
 	var refused *sandbox.RefusedError
@@ -102,8 +117,24 @@ func runAgent(ctx context.Context, stack *stacks.Stack, home stacks.Home, agent 
 	return result.Status, nil
 }
 
-// newSpec collects what the stack says about the agent's sandbox.
-func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbox.Spec, error) {
+// makeWorkdir returns the absolute path of dir, and makes the folder if there is none.
+func makeWorkdir(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("find working directory: %w", err)
+	}
+	if _, err := os.Stat(abs); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(abs, 0o700); err != nil {
+			return "", fmt.Errorf("make working directory: %w", err)
+		}
+		fmt.Fprintf(os.Stderr, "postern: made the agent's working directory %s\n", abs)
+	}
+	return abs, nil
+}
+
+// newSpec collects what the stack says about the agent's sandbox, and refuses to if the agent could write in workdir
+// what the host trusts.
+func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string) (*sandbox.Spec, error) {
 	i := slices.IndexFunc(p.Agents, func(a plan.Agent) bool { return a.Name == agent })
 	if i < 0 {
 		names := make([]string, len(p.Agents))
@@ -112,10 +143,6 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 		}
 		return nil, fmt.Errorf("%s: there is no agent %q: it has %s", file, agent, oneOf(names))
 	}
-	workdir, err := os.Getwd()
-	if err != nil {
-		return nil, fmt.Errorf("find working directory: %w", err)
-	}
 	absolute, err := filepath.Abs(file)
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", file, err)
@@ -123,17 +150,15 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 	s := &sandbox.Spec{
 		Agent: agent, Workdir: workdir, Environ: os.Environ(),
 		// The folder of all stacks of this user, not only of this one.
-		Private:  []string{filepath.Dir(home.Root)},
-		ReadOnly: []string{policyFolder(absolute, workdir)},
-		Stdin:    os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Private: []string{filepath.Dir(home.Root)},
+		Stdin:   os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
-	for _, a := range p.Agents {
-		for _, rule := range a.Rules {
-			// A destination's own socket is a way past the proxy.
-			if path, ok := upstreamSocket(&rule); ok {
-				s.Hidden = append(s.Hidden, path)
-			}
-		}
+	if s.Workdir, err = s.RealWorkdir(); err != nil {
+		return nil, err
+	}
+	s.ReadOnly = policyFolder(absolute, s.Workdir)
+	for _, f := range p.Files() {
+		s.Private = append(s.Private, f.Path)
 	}
 	for _, rule := range p.Agents[i].Rules {
 		s.Ports = append(s.Ports, int(rule.Port))
@@ -141,7 +166,6 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 			s.Gateways = append(s.Gateways, int(rule.Gateway))
 		}
 	}
-	guardSources(s, p)
 	s.Env = placeholders(p, &p.Agents[i])
 	if s.Sockets, err = socketFolders(home, agent); err != nil {
 		return nil, err
@@ -149,28 +173,24 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent string) (*sandbo
 	if s.CA, err = os.ReadFile(home.CACert()); err != nil {
 		return nil, fmt.Errorf("read certificate authority: %w: is the stack up? `postern status` says", err)
 	}
-	if s.Inside, err = findInside(); err != nil {
+	folders, err := hostpath.In(filepath.Dir(home.Root)).Folders(s.Workdir)
+	if err != nil {
 		return nil, err
 	}
-	s.ReadOnly = append(s.ReadOnly, ownFolders(s.Inside)...)
-	if daemon := os.Getenv("POSTERND"); daemon != "" {
-		s.ReadOnly = append(s.ReadOnly, ownFolders(daemon)...)
+	own, err := ownPrograms(home)
+	if err != nil {
+		return nil, err
+	}
+	if err := trusted(folders, home, p, own); err != nil {
+		return nil, err
+	}
+	if s.Bubblewrap, err = findBubblewrap(folders); err != nil {
+		return nil, err
+	}
+	if s.Inside, err = findInside(folders); err != nil {
+		return nil, err
 	}
 	return s, nil
-}
-
-// guardSources keeps the agent from reading the files that secrets are in, and
-// from changing the helpers, which run outside with the control plane's rights.
-func guardSources(s *sandbox.Spec, p *plan.Plan) {
-	for _, c := range p.Credentials {
-		switch r, err := plan.ParseReference(c.Secret); {
-		case err != nil:
-		case r.Source == plan.SourceFile:
-			s.Hidden = append(s.Hidden, r.Name)
-		case r.Source == plan.SourceExec:
-			s.ReadOnly = append(s.ReadOnly, r.Name)
-		}
-	}
 }
 
 // placeholders are the variables that the clients of the agent's credentials
@@ -188,32 +208,9 @@ func placeholders(p *plan.Plan, a *plan.Agent) []string {
 	return env
 }
 
-// upstreamSocket is the Unix socket that the rule's destination is pinned to.
-func upstreamSocket(rule *plan.Rule) (string, bool) {
-	if rule.Upstream == nil {
-		return "", false
-	}
-	return strings.CutPrefix(rule.Upstream.Address, "unix:")
-}
-
-// ownFolders are those of Postern's own checkout that hold what is run outside the
-// sandbox: its programs, Envoy and the Pulumi CLI, git's hooks. An agent that
-// works there can still change the sources: see README, security limitations.
-func ownFolders(program string) []string {
-	bin := filepath.Dir(program)
-	folders := []string{bin}
-	for _, name := range []string{".cache", ".git"} {
-		dir := filepath.Join(filepath.Dir(bin), name)
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
-			folders = append(folders, dir)
-		}
-	}
-	return folders
-}
-
-// policyFolder is what an agent must not change to keep it from the policy:
-// the stack file's folder, because a file that an editor replaces would lose
-// its protection, or just the file if that is the agent's own folder.
+// policyFolder is what an agent does not change by accident: the stack file's
+// folder, because a file that an editor replaces would lose its protection, or
+// just the file if that is the agent's own folder.
 func policyFolder(file, workdir string) string {
 	if dir := filepath.Dir(file); dir != workdir {
 		return dir
@@ -243,17 +240,16 @@ func socketFolders(home stacks.Home, agent string) ([]string, error) {
 	return folders, nil
 }
 
-// findInside finds the program that runs inside: beside this one.
-func findInside() (string, error) {
+// findInside finds the program that runs inside: next to this one.
+func findInside(folders *hostpath.Folders) (string, error) {
 	self, err := os.Executable()
+	if err == nil {
+		self, err = folders.Program(filepath.Join(filepath.Dir(self), "postern-sandbox"), hostpath.User)
+	}
 	if err != nil {
-		return "", fmt.Errorf("find postern-sandbox: %w", err)
+		return "", fmt.Errorf("find postern-sandbox: %w; `make build` builds it", err)
 	}
-	path := filepath.Join(filepath.Dir(self), "postern-sandbox")
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("find postern-sandbox: %w: run `make build`", err)
-	}
-	return path, nil
+	return self, nil
 }
 
 // extraEnv makes NAME=VALUE of what --env was given.

@@ -12,7 +12,6 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/stacks"
 )
 
@@ -110,27 +109,19 @@ func TestPlaceholders(t *testing.T) {
 	require.Empty(t, placeholders(p, &plan.Agent{Name: "nobody"}))
 }
 
-func TestGuardSources(t *testing.T) {
-	t.Parallel()
-	s := &sandbox.Spec{}
-	guardSources(s, &plan.Plan{Credentials: []plan.Credential{
-		{Secret: "file:///work/a%20key#token"}, {Secret: "exec:///work/helper?arg=x"}, {Secret: "env://NAME"}, {Secret: "https://h.test/x"}, {Secret: "nonsense"},
-	}})
-	require.Equal(t, []string{"/work/a key"}, s.Hidden)
-	require.Equal(t, []string{"/work/helper"}, s.ReadOnly)
-}
-
 func TestSpecErrors(t *testing.T) {
 	t.Parallel()
 	home := stacks.Home{Root: filepath.Join(t.TempDir(), "local-1")}
+	work := filepath.Join(t.TempDir(), "work")
+	require.NoError(t, os.Mkdir(work, 0o700))
 	p := &plan.Plan{Agents: []plan.Agent{{Name: "coder"}, {Name: "demo"}}}
-	_, err := newSpec(p, "stacks/local.yaml", home, "nobody")
+	_, err := newSpec(p, "stacks/local.yaml", home, "nobody", work)
 	require.EqualError(t, err, `stacks/local.yaml: there is no agent "nobody": it has coder, demo`)
-	_, err = newSpec(p, "stacks/local.yaml", home, "demo")
+	_, err = newSpec(p, "stacks/local.yaml", home, "demo", work)
 	require.ErrorContains(t, err, "the stack is not up")
 	require.NoError(t, os.MkdirAll(home.AgentDir("n1", "coder"), 0o700))
-	_, err = newSpec(p, "stacks/local.yaml", home, "demo")
+	_, err = newSpec(p, "stacks/local.yaml", home, "demo", work)
 	require.ErrorContains(t, err, `no node serves the agent "demo" yet`)
-	_, err = newSpec(p, "stacks/local.yaml", home, "coder")
+	_, err = newSpec(p, "stacks/local.yaml", home, "coder", work)
 	require.ErrorContains(t, err, "certificate authority")
 }

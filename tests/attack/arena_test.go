@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
-	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 )
@@ -51,9 +50,9 @@ type arena struct {
 	world *worldClient
 	plan  *plan.Plan
 	// homes holds the agents' working directories; self is a copy of this
-	// binary there, inside the sandbox's side.
-	homes, self, inside string
-	pid                 int
+	// binary there, inside the sandbox's side, bwrap what makes the sandbox.
+	homes, self, inside, bwrap string
+	pid                        int
 	// files are the paths of the secrets of cases that change them.
 	files map[string]string
 	// spare starts another fleet, outside the world.
@@ -83,9 +82,10 @@ func newArena(t *testing.T, seats []*seat) *arena {
 	a.spare = func() *fleet.Fleet { return fleet.New(t, 1) }
 	root := a.fleet.Home.Root
 	a.world = newWorld(t, root)
-	binary, err := envoy.Binary()
+	var err error
+	a.bwrap, err = exec.LookPath("bwrap")
 	require.NoError(t, err)
-	a.fleet.Envoy, err = a.world.envoyIn(root, binary)
+	a.fleet.Envoy, err = a.world.envoyIn(root, fleet.Envoy(t))
 	require.NoError(t, err)
 	a.fleet.StartNode("n1")
 	a.pid = a.fleet.EnvoyPID("n1")

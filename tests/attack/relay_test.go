@@ -185,7 +185,7 @@ func startSandbox(a *arena, agent string) (*sandboxed, error) {
 	spec := &sandbox.Spec{
 		Agent: agent, Command: []string{"./relay"}, Workdir: dir, Private: []string{a.fleet.Home.Root},
 		Environ: []string{"HOME=" + filepath.Join(a.homes, "home"), "PATH=" + os.Getenv("PATH")}, Env: []string{relayVariable + "=1"},
-		Sockets: []string{a.fleet.Home.AgentDir("n1", agent)}, CA: a.fleet.CA.PEM, Gateways: a.agentNamed(agent).gateways(), Ports: []int{443, 8443}, Inside: a.inside,
+		Sockets: []string{a.fleet.Home.AgentDir("n1", agent)}, CA: a.fleet.CA.PEM, Gateways: a.agentNamed(agent).gateways(), Ports: []int{443, 8443}, Bubblewrap: a.bwrap, Inside: a.inside,
 		Stdin: null, Stdout: null, Stderr: null,
 	}
 	failed := make(chan error, 1)

@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
-	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
@@ -29,8 +28,7 @@ func TestDiskFull(t *testing.T) {
 	require.NoError(t, os.MkdirAll(s.home.AuditDir(), 0o700))
 	path, err := programs.Build("posternd", "posternd", "")
 	require.NoError(t, err)
-	binary, err := envoy.Binary()
-	require.NoError(t, err)
+	binary := fleet.Envoy(t)
 	require.NoError(t, s.api.AddNode(t.Context(), "n1"))
 	// The log is on a disk of its own, in a mount namespace that lasts; the
 	// node is started once for each line that is read.

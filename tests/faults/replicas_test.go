@@ -70,7 +70,7 @@ func newTwin(t *testing.T) *twin {
 		}
 		return []string{
 			"node", "--id", name, "--stack", "faults", "--control", port["c1"] + "," + port["c2"], "--dir", filepath.Join(root, name), "--audit", first.AuditDir(),
-			"--fleet-ca", ca, "--join-token-file", join, "--envoy", envoyBinary(t),
+			"--fleet-ca", ca, "--join-token-file", join, "--envoy", fleet.Envoy(t),
 		}
 	}
 	w := &twin{storm: &storm{stack: s}, agents: [2]uint16{freePort(t), freePort(t)}}

@@ -75,7 +75,7 @@ func newStack(t testing.TB, nodes int) *stack {
 		if name == "control" {
 			return []string{"control", "--home", root}
 		}
-		return []string{"node", "--home", root, "--id", name, "--envoy", envoyBinary(t)}
+		return []string{"node", "--home", root, "--id", name, "--envoy", fleet.Envoy(t)}
 	}
 	fleet.WriteHome(t, s.home, s.ca)
 	s.api = api.Dial(s.home.ControlSocket())
@@ -92,8 +92,7 @@ func newStack(t testing.TB, nodes int) *stack {
 
 func envoyBinary(t testing.TB) string {
 	t.Helper()
-	binary, err := envoy.Binary()
-	require.NoError(t, err)
+	binary := fleet.Envoy(t)
 	return binary
 }
 

@@ -146,9 +146,7 @@ func (f *Fleet) StartNode(id string) {
 	f.t.Helper()
 	binary := f.Envoy
 	if binary == "" {
-		var err error
-		binary, err = envoy.Binary()
-		require.NoError(f.t, err)
+		binary = Envoy(f.t)
 	}
 	require.NoError(f.t, f.API.AddNode(f.t.Context(), id))
 	monitor := node.NewMonitor(f.Home.NodeDir(id))

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/hostpath"
 )
 
 // modules is one build of libguard.so for all tests of a process. It is in .cache,
@@ -40,6 +43,16 @@ var modules = sync.OnceValues(func() (string, error) {
 	}
 	return dir, os.Rename(made, filepath.Join(dir, "libguard.so"))
 })
+
+// Envoy returns the path of the real Envoy. There is no test without it.
+func Envoy(t testing.TB) string {
+	t.Helper()
+	nobody, err := hostpath.Registry{}.Folders()
+	require.NoError(t, err)
+	path, err := envoy.Binary(nobody)
+	require.NoError(t, err)
+	return path
+}
 
 // Modules returns the folder that has libguard.so, built from this tree.
 func Modules(t testing.TB) string {

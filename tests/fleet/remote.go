@@ -149,8 +149,7 @@ func (r *Remote) Member(name, dir string, controls ...*Replica) *svid.Member {
 func (r *Remote) StartNode(name string, controls ...*Replica) string {
 	t := r.f.t
 	t.Helper()
-	binary, err := envoy.Binary()
-	require.NoError(t, err)
+	binary := Envoy(t)
 	dir := r.f.Home.NodeDir(name)
 	m := r.Member(name, dir, controls...)
 	id, authority, err := m.Join(t.Context())

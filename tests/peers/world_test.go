@@ -24,7 +24,6 @@ import (
 	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
@@ -206,8 +205,7 @@ func newHost(i int) string { return "h" + strconv.Itoa(i) + "." + benchHost }
 func (w *world) postern(b *testing.B, n int) (forward, gateway *proxy) {
 	b.Helper()
 	f := w.fleet
-	binary, err := envoy.Binary()
-	require.NoError(b, err)
+	binary := fleet.Envoy(b)
 	require.NoError(b, f.API.AddNode(b.Context(), "n1"))
 	config, err := json.Marshal(node.Config{ID: "n1", Stack: "bench", Dir: f.Home.NodeDir("n1"), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary, Modules: fleet.Modules(b)})
 	require.NoError(b, err)
@@ -268,8 +266,7 @@ func (w *world) nginxGateway(b *testing.B) *proxy {
 // anything made of Envoy does.
 func (w *world) bare(b *testing.B, intercepts bool) *proxy {
 	b.Helper()
-	binary, err := envoy.Binary()
-	require.NoError(b, err)
+	binary := fleet.Envoy(b)
 	p := &proxy{name: "bare Envoy", dial: tcp("127.0.0.1:3133"), plain: true}
 	config, address := "bare-tls.yaml", "127.0.0.1:3133"
 	if !intercepts {

@@ -41,7 +41,7 @@ func TestStackOnAWS(t *testing.T) {
 		nodes[name] = func() *fleet.Program {
 			return s.start(s.path(name), proxy.Container(), map[string]string{
 				document.ControlAddress("control.test"): address(ports[0]) + "," + address(ports[1]),
-				"fargate":                               name, "/usr/local/bin/envoy": envoyBinary(t), fmt.Sprintf("0.0.0.0:%d", document.ReadyPort): address(readyPorts[name]),
+				"fargate":                               name, "/usr/local/bin/envoy": fleet.Envoy(t), fmt.Sprintf("0.0.0.0:%d", document.ReadyPort): address(readyPorts[name]),
 			})
 		}
 		running[name] = nodes[name]()

@@ -33,7 +33,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/components/aws/document"
-	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/tests/moto"
@@ -373,13 +372,4 @@ func (s *stack) reports() map[string]int {
 		}
 	}
 	return nodes
-}
-
-func envoyBinary(t testing.TB) string {
-	t.Helper()
-	path, err := envoy.Binary()
-	require.NoError(t, err)
-	path, err = filepath.Abs(path)
-	require.NoError(t, err)
-	return path
 }

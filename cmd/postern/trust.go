@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+)
+
+// trusted checks, before an agent gets the folder workdir, that nothing that the host trusts can be written there: the
+// state folder, Postern's own programs, and the files that the plan names. Whatever the sandbox would hide or protect,
+// a path on a file system that the host changes too is nobody's to protect.
+func trusted(folders *hostpath.Folders, home stacks.Home, p *plan.Plan, own []string) error {
+	if err := folders.CheckFolder(filepath.Dir(home.Root)); err != nil {
+		return anotherFolder("the folder of Postern's keys and sockets", err)
+	}
+	for _, program := range own {
+		if err := folders.Check(program); err != nil {
+			return anotherFolder("a program of Postern's", err)
+		}
+	}
+	for _, f := range p.Files() {
+		err := folders.Check(f.Path)
+		if writable := (*hostpath.WritableError)(nil); errors.As(err, &writable) {
+			return fmt.Errorf("%s: %w: copy it to where no agent works (%s), name the copy in the stack file, and publish that with `postern push`", f.What, err, writable.Advice())
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.What, err)
+		}
+	}
+	return nil
+}
+
+// anotherFolder advises to run the agent in another folder.
+func anotherFolder(what string, err error) error {
+	if writable := (*hostpath.WritableError)(nil); !errors.As(err, &writable) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%s: %w: run the agent in a folder of its own: %s", what, err, inAnotherFolder(os.Args))
+}
+
+// inAnotherFolder returns the command line args with the flag for another working directory, to be pasted into a shell.
+func inAnotherFolder(args []string) string {
+	var words []string
+	flags := true // of postern's, not of the agent's command
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		flags = flags && a != "--"
+		switch {
+		case flags && (a == "--workdir" || a == "-w"):
+			i++
+		case flags && strings.HasPrefix(a, "--workdir="):
+		case flags && a == "run":
+			words = append(words, a, "--workdir", "~/agent")
+		default:
+			words = append(words, hostpath.Quote(a))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// ownPrograms returns the programs that run on the host with the caller's rights: this one, those next to it, and those
+// that the stack was brought up with.
+func ownPrograms(home stacks.Home) ([]string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find postern: %w", err)
+	}
+	own := []string{self}
+	for _, name := range []string{"posternd", "postern-sandbox", "postern-cloud", "libguard.so", "pulumi-resource-postern"} {
+		own = append(own, filepath.Join(filepath.Dir(self), name))
+	}
+	more, err := home.Programs()
+	return append(own, more...), err
+}
+
+// findBubblewrap finds the program that makes the namespaces, with the caller's rights: only root's will do.
+func findBubblewrap(folders *hostpath.Folders) (string, error) {
+	path, err := folders.Program("bwrap", hostpath.Root)
+	if notFound := (*hostpath.NotFoundError)(nil); errors.As(err, &notFound) {
+		return "", fmt.Errorf("%w: install bubblewrap (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap; Alpine: apk add bubblewrap; Arch: pacman -S bubblewrap)", err)
+	}
+	return path, err
+}
