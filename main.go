@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -240,7 +241,17 @@ func (d *driver) destroy(ctx context.Context) error {
 			return err
 		}
 	} else {
-		if err := engine.RemoveHome(ctx, d.home, d.audit); err != nil {
+		// The engine knows of nothing, which is not to say that nothing runs.
+		ended, err := engine.EndAll(ctx, d.home)
+		for _, what := range ended {
+			if !d.json {
+				fmt.Fprintf(d.out, "  ended %s, which the engine did not know of\n", what)
+			}
+		}
+		if err == nil {
+			err = engine.RemoveHome(ctx, d.home, d.audit)
+		}
+		if err != nil {
 			return err
 		}
 		if err := d.report(ctx, sum); err != nil {
@@ -368,10 +379,19 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 		return err
 	}
 	fmt.Fprintf(d.out, "  version %s is live on %d of %d nodes\n", status.Version, live(status), len(status.Nodes))
+	if len(status.Killed) > 0 {
+		fmt.Fprintf(d.out, "  killed: %s; `postern unkill` lets them work again\n", strings.Join(status.Killed, ", "))
+	}
+	for _, n := range status.RefusedNodes {
+		fmt.Fprintf(d.out, "  warning: node %q is refused: %s\n", n.ID, n.Reason)
+	}
 	for _, c := range status.Credentials {
 		if !c.OK {
 			fmt.Fprintf(d.out, "  warning: credential %s: %s\n", c.Name, c.Problem)
 		}
+	}
+	if n := live(status); n == 0 || n < len(status.Nodes) {
+		return fmt.Errorf("stack %s is not whole: %d of %d nodes serve what is live: look with `postern status -s %s`, then run this again", d.name, n, len(status.Nodes), d.name)
 	}
 	return nil
 }
@@ -379,7 +399,7 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 func live(s *api.Status) int {
 	n := 0
 	for _, node := range s.Nodes {
-		if node.Connected && node.Version == s.Version {
+		if node.Connected && node.Version == s.Version && node.Problem == "" {
 			n++
 		}
 	}

@@ -2,9 +2,10 @@
 // one holder of a pid file at a time, started in the background, found again
 // later, and stopped.
 //
-// The truth is the lock on the pid file (flock), never the number in it: the
-// kernel drops the lock when its holder dies, however it dies, so a number
-// that now belongs to somebody else is never mistaken for the daemon. Linux only.
+// The truth is the lock on the pid file's folder (flock), never the file or the number
+// in it: the kernel drops the lock when its holder dies, however it dies, and knows
+// who holds it. So a number that now belongs to somebody else is never mistaken for the
+// daemon, and a daemon whose pid file was removed is found all the same. Linux only.
 package daemon
 
 import (
@@ -32,7 +33,7 @@ const pollEvery = 5 * time.Millisecond
 // is just writing it), or by a prober (see [Running]).
 const settle = 500 * time.Millisecond
 
-// HeldError says that another process holds the pid file.
+// HeldError says that another process holds the pid file's folder.
 type HeldError struct {
 	PIDFile string
 	// PID of the holder, or 0 if it has not written it.
@@ -46,35 +47,36 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s is held by process %d, which is still running", e.PIDFile, e.PID)
 }
 
-// Lock takes the pid file for the calling process until release, or until the
-// process ends. It creates the file, not its folder. The error is a [*HeldError]
-// if another process has it. Call release once.
+// Lock takes the pid file's folder for the calling process until release, or until
+// the process ends, and writes the process's number to the file. It creates the file,
+// not its folder. The error is a [*HeldError] if another process has the folder. Call
+// release once.
 func Lock(pidfile string) (release func(), err error) {
 	deadline := time.Now().Add(settle)
 	for {
-		f, err := os.OpenFile(pidfile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		dir, err := openFolder(pidfile)
 		if err != nil {
 			return nil, fmt.Errorf("lock pid file: %w", err)
 		}
-		err = flock(f, unix.LOCK_EX)
-		if err == nil && !same(f, pidfile) { // replaced between open and flock: the lock guards nothing
-			f.Close()
+		err = flock(dir, unix.LOCK_EX)
+		if err == nil && !same(dir, filepath.Dir(pidfile)) { // replaced between open and flock: the lock guards nothing
+			dir.Close()
 			continue
 		}
 		if err == nil {
-			if err := write(f); err != nil {
-				f.Close()
+			if err := write(pidfile); err != nil {
+				dir.Close()
 				return nil, fmt.Errorf("lock pid file: %w", err)
 			}
 			return func() {
-				f.Truncate(0) //nolint:errcheck // the number means nothing without the lock
-				f.Close()
+				os.Truncate(pidfile, 0) //nolint:errcheck // the number means nothing without the lock
+				dir.Close()
 			}, nil
 		}
-		pid, _ := read(f)
-		f.Close()
+		pid := holder(dir, pidfile)
+		dir.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", pidfile, err)
+			return nil, fmt.Errorf("lock %s: %w", filepath.Dir(pidfile), err)
 		}
 		if time.Now().After(deadline) { // a prober is gone long before
 			return nil, &HeldError{PIDFile: pidfile, PID: pid}
@@ -83,12 +85,12 @@ func Lock(pidfile string) (release func(), err error) {
 	}
 }
 
-// Running reports whether a process holds the pid file, and which. A pid file
+// Running reports whether a process holds the pid file's folder, and which. A folder
 // that does not exist is held by nobody.
 func Running(pidfile string) (pid int, ok bool, err error) {
 	deadline := time.Now().Add(settle)
 	for {
-		f, err := os.OpenFile(pidfile, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		dir, err := openFolder(pidfile)
 		if errors.Is(err, fs.ErrNotExist) {
 			return 0, false, nil
 		}
@@ -96,21 +98,45 @@ func Running(pidfile string) (pid int, ok bool, err error) {
 			return 0, false, fmt.Errorf("probe pid file: %w", err)
 		}
 		// A shared lock does not disturb other probers, and Lock waits it out.
-		err = flock(f, unix.LOCK_SH)
-		pid, known := read(f)
-		f.Close()
-		switch {
-		case err == nil:
+		err = flock(dir, unix.LOCK_SH)
+		if err == nil {
+			dir.Close()
 			return 0, false, nil
+		}
+		pid := holder(dir, pidfile)
+		dir.Close()
+		switch {
 		case !errors.Is(err, unix.EWOULDBLOCK):
-			return 0, false, fmt.Errorf("probe %s: %w", pidfile, err)
-		case known:
+			return 0, false, fmt.Errorf("probe %s: %w", filepath.Dir(pidfile), err)
+		case pid != 0 && pid != os.Getpid():
 			return pid, true, nil
 		case time.Now().After(deadline):
-			return 0, true, fmt.Errorf("%s is locked, but does not say by which process", pidfile)
+			if pid != 0 {
+				return pid, true, nil
+			}
+			return 0, true, fmt.Errorf("%s is locked, but nothing says by which process; is it in another container?", filepath.Dir(pidfile))
 		}
 		time.Sleep(pollEvery)
 	}
+}
+
+// holder is the process that holds the open folder: by what the kernel says, or, for
+// one that it does not name here, by what the pid file says; 0 if neither does.
+func holder(dir *os.File, pidfile string) int {
+	if pid := Holder(dir); pid != 0 {
+		return pid
+	}
+	f, err := os.OpenFile(pidfile, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	pid, _ := read(f)
+	return pid
+}
+
+func openFolder(pidfile string) (*os.File, error) {
+	return os.OpenFile(filepath.Dir(pidfile), os.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
 // Command is a daemon to start.
@@ -131,7 +157,7 @@ type Command struct {
 }
 
 // Start starts c in a session of its own and returns its process ID as soon as
-// it holds its pid file. If it exits before, the error has the last lines it
+// it holds its pid file's folder. If it exits before, the error has the last lines it
 // logged; if ctx ends before, it is killed. From then on it lives until it is
 // told otherwise, even if ctx is cancelled.
 func Start(ctx context.Context, c Command) (pid int, err error) {
@@ -182,9 +208,9 @@ func Start(ctx context.Context, c Command) (pid int, err error) {
 	}
 }
 
-// Stop ends the process that holds the pid file: it asks with SIGTERM, and
+// Stop ends the process that holds the pid file's folder: it asks with SIGTERM, and
 // when ctx ends it insists with SIGKILL. It returns when the process is gone.
-// Nobody holding the pid file is success.
+// Nobody holding the folder is success.
 func Stop(ctx context.Context, pidfile string) error {
 	pid, ok, err := Running(pidfile)
 	if err != nil || !ok {
@@ -208,7 +234,12 @@ func Stop(ctx context.Context, pidfile string) error {
 	if err := checkUser(pid, pidfile); err != nil {
 		return fmt.Errorf("stop process %d: %w", pid, err)
 	}
-	if err := signal(fd, unix.SIGTERM); err != nil {
+	return end(ctx, fd, pid, unix.SIGTERM)
+}
+
+// end ends the process behind the descriptor: by sig, and when ctx ends by SIGKILL.
+func end(ctx context.Context, fd, pid int, sig syscall.Signal) error {
+	if err := signal(fd, sig); err != nil {
 		return fmt.Errorf("stop process %d: %w", pid, err)
 	}
 	if err := wait(ctx, fd); err == nil {
@@ -226,13 +257,11 @@ func Stop(ctx context.Context, pidfile string) error {
 	return nil
 }
 
-// checkUser refuses a process of another user than the one who owns the pid file:
-// a daemon that was taken over writes what number it likes, for root to end.
+// checkUser refuses a process of another user than the one who owns the pid file, or,
+// if there is no file, one of root's in a folder that is for another group: a daemon
+// that was taken over writes what number it likes, for root to end, and lets go of a
+// lock in ways that leave another number to it.
 func checkUser(pid int, pidfile string) error {
-	info, err := os.Lstat(pidfile)
-	if err != nil {
-		return err
-	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return nil // it has ended
@@ -240,12 +269,28 @@ func checkUser(pid int, pidfile string) error {
 	if err != nil {
 		return err
 	}
-	owner := info.Sys().(*syscall.Stat_t).Uid
+	uid := ""
 	for line := range strings.Lines(string(status)) {
-		if ids, ok := strings.CutPrefix(line, "Uid:"); ok && strings.Fields(ids)[0] != strconv.Itoa(int(owner)) {
-			return fmt.Errorf("it is of user %s, but %s is user %d's, who may have written another process's number there: look with `ps %d`, and remove the file",
-				strings.Fields(ids)[0], pidfile, owner, pid)
+		if ids, ok := strings.CutPrefix(line, "Uid:"); ok {
+			uid = strings.Fields(ids)[0]
 		}
+	}
+	info, err := os.Lstat(pidfile)
+	if errors.Is(err, fs.ErrNotExist) {
+		if info, err = os.Lstat(filepath.Dir(pidfile)); err != nil {
+			return err
+		}
+		if info.Sys().(*syscall.Stat_t).Gid != 0 && uid == "0" {
+			return fmt.Errorf("it is root's, but %s is for the daemons of another user: look with `ps %d`", filepath.Dir(pidfile), pid)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if owner := strconv.Itoa(int(info.Sys().(*syscall.Stat_t).Uid)); uid != owner {
+		return fmt.Errorf("it is of user %s, but %s is user %s's, who may have written another process's number there: look with `ps %d`, and remove the file",
+			uid, pidfile, owner, pid)
 	}
 	return nil
 }
@@ -312,12 +357,14 @@ func same(f *os.File, path string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
-func write(f *os.File) error {
-	if err := f.Truncate(0); err != nil {
+func write(pidfile string) error {
+	// The folder may be writable for others: nothing but a file is written to.
+	f, err := os.OpenFile(pidfile, os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
 		return err
 	}
-	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	return err
+	_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return errors.Join(err, f.Close())
 }
 
 // read returns the number in the pid file, if it is there whole.

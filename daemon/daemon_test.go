@@ -160,7 +160,7 @@ func TestStopEndsNoProcessOfAnotherUser(t *testing.T) {
 	pidfile := filepath.Join(t.TempDir(), "pid")
 	require.NoError(t, os.WriteFile(pidfile, fmt.Appendf(nil, "%d\n", victim.Process.Pid), 0o600))
 	require.NoError(t, os.Chown(pidfile, 65534, 65534))
-	f, err := os.Open(pidfile)
+	f, err := os.Open(filepath.Dir(pidfile))
 	require.NoError(t, err)
 	defer f.Close()
 	require.NoError(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
@@ -171,4 +171,43 @@ func TestStopEndsNoProcessOfAnotherUser(t *testing.T) {
 	state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", victim.Process.Pid))
 	require.NoError(t, err)
 	require.NotContains(t, string(state), " Z ")
+}
+
+// TestFoundWithoutItsFile: what runs is found by its lock, whatever became of the
+// file with its number.
+func TestFoundWithoutItsFile(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(t *testing.T, pidfile string){
+		"removed":          func(t *testing.T, f string) { require.NoError(t, os.Remove(f)) },
+		"empty":            func(t *testing.T, f string) { require.NoError(t, os.Truncate(f, 0)) },
+		"garbage":          func(t *testing.T, f string) { require.NoError(t, os.WriteFile(f, []byte("\x00\xff"), 0o600)) },
+		"another's number": func(t *testing.T, f string) { require.NoError(t, os.WriteFile(f, []byte("1\n"), 0o600)) },
+		"another file": func(t *testing.T, f string) {
+			require.NoError(t, os.Remove(f))
+			require.NoError(t, os.WriteFile(f, nil, 0o600))
+		},
+		"a link to nowhere": func(t *testing.T, f string) {
+			require.NoError(t, os.Remove(f))
+			require.NoError(t, os.Symlink("gone", f))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := command(t, "good")
+			pid, err := daemon.Start(t.Context(), c)
+			require.NoError(t, err)
+			damage(t, c.PIDFile)
+			got, ok, err := daemon.Running(c.PIDFile)
+			require.NoError(t, err)
+			require.True(t, ok, "it runs")
+			require.Equal(t, pid, got)
+			_, err = daemon.Start(t.Context(), c)
+			var held *daemon.HeldError
+			require.ErrorAs(t, err, &held, "there are not two")
+			require.NoError(t, daemon.Stop(t.Context(), c.PIDFile))
+			_, ok, err = daemon.Running(c.PIDFile)
+			require.NoError(t, err)
+			require.False(t, ok)
+		})
+	}
 }

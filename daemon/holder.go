@@ -2,10 +2,15 @@ package daemon
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,4 +48,90 @@ func Holder(f *os.File) int {
 		found = pid
 	}
 	return found
+}
+
+// Process is one that runs on this machine.
+type Process struct {
+	PID int
+	// Args are its arguments, with the program's name.
+	Args []string
+	// Dir is its working folder; "" if that may not be looked at.
+	Dir string
+}
+
+// Find returns the processes of this user, or for root of any user, for which match
+// reports true. Processes of other PID namespaces, such as a sandbox's, are not meant:
+// what these say of themselves is not ours.
+func Find(match func(Process) bool) ([]Process, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("look for processes: %w", err)
+	}
+	var found []Process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if p, ok := look(pid); ok && match(p) {
+			found = append(found, p)
+		}
+	}
+	return found, nil
+}
+
+// look reads what /proc says of a process that Find may return.
+func look(pid int) (Process, bool) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
+	if err != nil {
+		return Process{}, false // it has ended
+	}
+	for line := range strings.Lines(string(status)) {
+		switch key, value, _ := strings.Cut(line, ":"); key {
+		case "Uid":
+			if uid := strings.Fields(value)[0]; os.Geteuid() != 0 && uid != strconv.Itoa(os.Geteuid()) {
+				return Process{}, false
+			}
+		case "NSpid":
+			if len(strings.Fields(value)) > 1 {
+				return Process{}, false
+			}
+		}
+	}
+	cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	if err != nil || len(cmdline) == 0 {
+		return Process{}, false
+	}
+	p := Process{PID: pid, Args: strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")}
+	p.Dir, _ = os.Readlink(filepath.Join(dir, "cwd"))
+	return p, true
+}
+
+// End ends the process: it asks with the signal, and insists with SIGKILL when ctx ends.
+// It returns when the process is gone.
+func (p Process) End(ctx context.Context, ask syscall.Signal) error {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("stop process %d: %w", p.PID, err)
+	}
+	defer unix.Close(fd)
+	// The number may have passed to another process before the descriptor was open.
+	if now, ok := look(p.PID); !ok || !slices.Equal(now.Args, p.Args) {
+		return nil
+	}
+	return end(ctx, fd, p.PID, ask)
+}
+
+// Has reports whether the words follow each other among the process's arguments.
+func (p Process) Has(words ...string) bool {
+	for i := range p.Args {
+		if i+len(words) <= len(p.Args) && slices.Equal(p.Args[i:i+len(words)], words) {
+			return true
+		}
+	}
+	return false
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	p "github.com/pulumi/pulumi-go-provider"
@@ -331,21 +332,70 @@ func trim(dir string) error {
 	return nil
 }
 
+// endGrace is how long a process that is asked to end may take before it is made to.
+const endGrace = 5 * time.Second
+
+// EndAll ends every process of the stack in home, whatever became of its files and of
+// the engine's state, and returns what it has ended, for people. When it returns no
+// error, nothing of the stack runs.
+func EndAll(ctx context.Context, home stacks.Home) (ended []string, err error) {
+	// By their arguments: also a daemon whose folder, and so its lock, was removed. A node's
+	// supervisor before its Envoy, which it would start again.
+	for _, match := range []func(daemon.Process) bool{
+		func(p daemon.Process) bool {
+			return strings.HasPrefix(filepath.Base(p.Args[0]), "posternd") && p.Has("--home", home.Root)
+		},
+		func(p daemon.Process) bool {
+			return p.Has("--config-path", "bootstrap.json") && strings.HasPrefix(p.Dir, home.NodesDir()+string(filepath.Separator))
+		},
+	} {
+		for tries := 0; ; tries++ {
+			left, err := daemon.Find(match)
+			if err != nil {
+				return ended, err
+			}
+			if len(left) == 0 {
+				break
+			}
+			if tries == maxEndTries {
+				return ended, fmt.Errorf("process %d (%s) comes back whenever it is ended: look what starts it", left[0].PID, strings.Join(left[0].Args, " "))
+			}
+			for _, p := range left {
+				grace, cancel := context.WithTimeout(ctx, endGrace)
+				err := p.End(grace, syscall.SIGTERM)
+				cancel()
+				if err != nil {
+					return ended, err
+				}
+				ended = append(ended, fmt.Sprintf("process %d (%s)", p.PID, filepath.Base(p.Args[0])+" "+strings.Join(p.Args[1:min(2, len(p.Args))], " ")))
+			}
+		}
+	}
+	// And by their locks: what remains is not as we started it.
+	pidfiles, err := filepath.Glob(filepath.Join(home.NodesDir(), "*"))
+	if err != nil {
+		return ended, fmt.Errorf("look for nodes: %w", err)
+	}
+	for _, dir := range append(pidfiles, home.ControlDir()) {
+		grace, cancel := context.WithTimeout(ctx, endGrace)
+		err := daemon.Stop(grace, filepath.Join(dir, "pid"))
+		cancel()
+		if err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}
+
+// maxEndTries is how often EndAll looks again for processes that it has ended.
+const maxEndTries = 3
+
 // RemoveHome ends what still runs below home and removes all of home; the
 // audit log only if audit is set. It is the end of a destroy, and all of it if
 // the engine's state is lost.
 func RemoveHome(ctx context.Context, home stacks.Home, audit bool) error {
-	pidfiles, err := filepath.Glob(filepath.Join(home.NodesDir(), "*", "pid"))
-	if err != nil {
-		return fmt.Errorf("look for nodes: %w", err)
-	}
-	for _, pidfile := range append(pidfiles, filepath.Join(home.ControlDir(), "pid")) {
-		grace, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := daemon.Stop(grace, pidfile)
-		cancel()
-		if err != nil {
-			return err
-		}
+	if _, err := EndAll(ctx, home); err != nil {
+		return err
 	}
 	entries, err := os.ReadDir(home.Root)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -3,7 +3,9 @@ package engine
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -95,6 +97,94 @@ func TestTakeOver(t *testing.T) {
 	write(1, "elsewhere.test")
 	require.ErrorContains(t, takeOver(t.Context(), dir, "local"), "remove "+lock)
 	require.FileExists(t, lock)
+}
+
+// TestTakeOverEndsAnOrphan: C12. The CLI of a driver that was killed may not have
+// locked the stack yet: what it locks afterwards nobody would ever unlock.
+func TestTakeOverEndsAnOrphan(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	locks := filepath.Join(dir, ".pulumi", "locks", "organization", Project, "local")
+	work := filepath.Join(dir, "work")
+	require.NoError(t, os.MkdirAll(locks, 0o700))
+	require.NoError(t, os.MkdirAll(work, 0o700))
+	sh, err := os.ReadFile("/bin/sh")
+	require.NoError(t, err)
+	path := filepath.Join(dir, "pulumi")
+	require.NoError(t, os.WriteFile(path, sh, 0o700)) //nolint:gosec // a program
+	// It begins, and locks the stack when it is asked to end; a real one does so any moment.
+	cmd := exec.CommandContext(t.Context(), path, "-c", `trap 'echo "{\"pid\":$$,\"hostname\":\"$(hostname)\"}" >`+filepath.Join(locks, "late.json")+`; exit' INT
+echo ready; while :; do read line; done`)
+	cmd.Dir = work
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	ready := make([]byte, 6)
+	_, err = io.ReadFull(out, ready)
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	require.NoError(t, takeOver(t.Context(), dir, "local"))
+	select {
+	case <-ended:
+	case <-t.Context().Done():
+		require.Fail(t, "the orphan runs on")
+	}
+	left, err := os.ReadDir(locks)
+	require.NoError(t, err)
+	require.Empty(t, left, "no lock of its is left")
+}
+
+// TestEndAll: C7. What runs is found by its lock, or by its arguments when its folder
+// is gone; nothing is left.
+func TestEndAll(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(t *testing.T, home stacks.Home){
+		"nothing is lost":             func(*testing.T, stacks.Home) {},
+		"its pid file is removed":     func(t *testing.T, h stacks.Home) { require.NoError(t, os.Remove(filepath.Join(h.ControlDir(), "pid"))) },
+		"its folder is removed":       func(t *testing.T, h stacks.Home) { require.NoError(t, os.RemoveAll(h.ControlDir())) },
+		"the state folder is removed": func(t *testing.T, h stacks.Home) { require.NoError(t, os.RemoveAll(h.Root)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			home := stacks.Home{Root: filepath.Join(t.TempDir(), "local-1")}
+			path := filepath.Join(t.TempDir(), "posternd")
+			self, err := os.ReadFile("/proc/self/exe")
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(path, self, 0o700)) //nolint:gosec // a program
+			pidfile := filepath.Join(home.ControlDir(), "pid")
+			require.NoError(t, os.MkdirAll(home.ControlDir(), 0o700))
+			pid, err := daemon.Start(t.Context(), daemon.Command{
+				Path: path, Args: []string{"control", "--home", home.Root}, Env: append(os.Environ(), daemonEnv+"="+pidfile),
+				PIDFile: pidfile, LogFile: filepath.Join(t.TempDir(), "log"),
+			})
+			require.NoError(t, err)
+			lose(t, home)
+			ended, err := EndAll(t.Context(), home)
+			require.NoError(t, err)
+			require.Equal(t, []string{fmt.Sprintf("process %d (posternd control)", pid)}, ended)
+			left, err := daemon.Find(func(p daemon.Process) bool { return p.Has("--home", home.Root) })
+			require.NoError(t, err)
+			require.Empty(t, left)
+		})
+	}
+}
+
+// daemonEnv makes this test binary a daemon that holds the pid file.
+const daemonEnv = "POSTERN_TEST_DAEMON"
+
+func TestMain(m *testing.M) {
+	if pidfile := os.Getenv(daemonEnv); pidfile != "" {
+		if _, err := daemon.Lock(pidfile); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		select {}
+	}
+	os.Exit(m.Run())
 }
 
 func TestRemoveHome(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/provider"
 )
 
@@ -23,8 +24,11 @@ const orphanLimit = 20 * time.Second
 
 // takeOver removes the engine's locks on a stack that nobody holds any more.
 // The caller has our own lock, so whoever started the holders is gone; a CLI
-// that is still at work is waited for.
+// that is still at work is ended first.
 func takeOver(ctx context.Context, dir, stack string) error {
+	if err := endOrphans(ctx, dir); err != nil {
+		return fmt.Errorf("stack %s: %w", stack, err)
+	}
 	locks, err := filepath.Glob(filepath.Join(dir, ".pulumi", "locks", "organization", Project, stack, "*.json"))
 	if err != nil {
 		return fmt.Errorf("look for locks of stack %s: %w", stack, err)
@@ -53,6 +57,31 @@ func takeOver(ctx context.Context, dir, stack string) error {
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove stale lock of stack %s: %w", stack, err)
+		}
+	}
+	return nil
+}
+
+// endOrphans ends the CLIs that work for a driver that was killed, also those that
+// have not locked the stack yet. They are known by their working folder, which is ours.
+// Asked to end, a CLI undoes what is half done.
+func endOrphans(ctx context.Context, dir string) error {
+	work, err := filepath.EvalSymlinks(filepath.Join(dir, "work"))
+	if err != nil {
+		return nil //nolint:nilerr // nobody has ever worked there
+	}
+	orphans, err := daemon.Find(func(p daemon.Process) bool {
+		return p.Dir == work && strings.HasPrefix(filepath.Base(p.Args[0]), "pulumi")
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range orphans {
+		limited, cancel := context.WithTimeout(ctx, orphanLimit)
+		err := p.End(limited, unix.SIGINT)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("end the engine of an earlier run: %w", err)
 		}
 	}
 	return nil

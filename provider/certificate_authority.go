@@ -53,7 +53,9 @@ type CertificateAuthorityState struct {
 func (a CertificateAuthorityArgs) key() string  { return filepath.Join(a.Dir, "ca.key") }
 func (a CertificateAuthorityArgs) cert() string { return filepath.Join(a.Dir, "ca.pem") }
 
-// Create makes a new authority, in place of whatever is in the folder.
+// Create makes a new authority, unless the folder has one that is whole: agents trust
+// that one. One that is damaged is an error and is not replaced; see
+// [CertificateAuthority.Read].
 func (*CertificateAuthority) Create(
 	_ context.Context, req infer.CreateRequest[CertificateAuthorityArgs],
 ) (infer.CreateResponse[CertificateAuthorityState], error) {
@@ -61,6 +63,14 @@ func (*CertificateAuthority) Create(
 	state := CertificateAuthorityState{CertificateAuthorityArgs: req.Inputs}
 	if req.DryRun {
 		return infer.CreateResponse[CertificateAuthorityState]{Output: state}, nil
+	}
+	found, err := req.Inputs.look(time.Now())
+	if err != nil {
+		return none, err
+	}
+	if found != nil && !found.ends {
+		state.Certificate, state.Fingerprint = string(found.cert), found.fingerprint
+		return infer.CreateResponse[CertificateAuthorityState]{ID: state.Fingerprint, Output: state}, nil
 	}
 	key, cert, err := newAuthority(req.Inputs.Stack, time.Now())
 	if err != nil {
@@ -83,13 +93,17 @@ func (*CertificateAuthority) Create(
 	return infer.CreateResponse[CertificateAuthorityState]{ID: state.Fingerprint, Output: state}, nil
 }
 
-// Read reports the authority as gone if its files are missing, are not those
-// that were made, do not belong together, may be read by others, or end soon.
+// Read reports the authority as gone if both its files are missing, or it ends soon.
+// The error says what to do if it is damaged: agents trust it, so another one is not
+// put in its place without a word.
 func (*CertificateAuthority) Read(
 	_ context.Context, req infer.ReadRequest[CertificateAuthorityArgs, CertificateAuthorityState],
 ) (infer.ReadResponse[CertificateAuthorityArgs, CertificateAuthorityState], error) {
-	intact, err := req.State.intact(time.Now())
-	if err != nil || !intact {
+	found, err := req.State.look(time.Now())
+	if err == nil && found != nil && !found.ends && found.fingerprint != req.State.Fingerprint {
+		err = req.State.damaged(req.State.cert() + " is not the certificate that was made")
+	}
+	if err != nil || found == nil || found.ends {
 		return infer.ReadResponse[CertificateAuthorityArgs, CertificateAuthorityState]{}, err
 	}
 	return infer.ReadResponse[CertificateAuthorityArgs, CertificateAuthorityState](req), nil
@@ -118,49 +132,62 @@ func (*CertificateAuthority) Delete(
 	return infer.DeleteResponse{}, nil
 }
 
-// intact errs only if the files are there and cannot be looked at.
-func (s CertificateAuthorityState) intact(now time.Time) (bool, error) {
-	info, err := os.Stat(s.key())
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+// authority is what the files of one hold.
+type authority struct {
+	cert        []byte
+	fingerprint string
+	// ends says that the certificate is not valid for much longer.
+	ends bool
+}
+
+// damaged is what is wrong with the files, and what to do.
+func (a CertificateAuthorityArgs) damaged(what string) error {
+	return fmt.Errorf("the certificate authority is damaged, and nothing was changed: %s; every running sandbox trusts the old one: put the files back from a backup, "+
+		"or give it up, `rm -f %s %s`, run this again for a new one, and start the sandboxes again", what, a.key(), a.cert())
+}
+
+// look reads the authority in the folder; nil if there is none. The error is damaged
+// if it is there and cannot be used. The files' content is not repeated in an error.
+func (a CertificateAuthorityArgs) look(now time.Time) (*authority, error) {
+	certPEM, missing := os.ReadFile(a.cert())
+	info, err := os.Stat(a.key())
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && errors.Is(missing, fs.ErrNotExist):
+		return nil, nil //nolint:nilnil // there is none
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, a.damaged(a.key() + " is missing")
+	case errors.Is(missing, fs.ErrNotExist):
+		return nil, a.damaged(a.cert() + " is missing")
+	case err != nil || missing != nil:
+		return nil, fmt.Errorf("read the certificate authority: %w", errors.Join(err, missing))
+	case info.Mode().Perm()&0o077 != 0:
+		return nil, a.damaged("others may have read " + a.key())
 	}
+	keyPEM, err := os.ReadFile(a.key())
 	if err != nil {
-		return false, fmt.Errorf("read the authority's key: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 { // others may have read it: it is no secret any more
-		return false, nil
-	}
-	keyPEM, err := os.ReadFile(s.key())
-	if err != nil {
-		return false, fmt.Errorf("read the authority's key: %w", err)
-	}
-	certPEM, err := os.ReadFile(s.cert())
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read the authority's certificate: %w", err)
-	}
-	// The files' content is not repeated in an error, and needs none: what
-	// does not parse is not the authority.
-	if f, err := fingerprint(certPEM); err != nil || f != s.Fingerprint {
-		return false, nil //nolint:nilerr // it is no authority
+		return nil, fmt.Errorf("read the authority's key: %w", err)
 	}
 	certBlock, _ := pem.Decode(certPEM)
+	if certBlock == nil || certBlock.Type != "CERTIFICATE" {
+		return nil, a.damaged(a.cert() + " is not a certificate")
+	}
 	cert, err := x509.ParseCertificate(certBlock.Bytes)
-	if err != nil {
-		return false, nil //nolint:nilerr // it is no authority
+	if err != nil || !cert.IsCA {
+		return nil, a.damaged(a.cert() + " is not a certificate of an authority")
 	}
 	keyBlock, _ := pem.Decode(keyPEM)
 	if keyBlock == nil {
-		return false, nil
+		return nil, a.damaged(a.key() + " is not a key")
 	}
 	key, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
 	if err != nil {
-		return false, nil //nolint:nilerr // it is no authority
+		return nil, a.damaged(a.key() + " is not a key")
 	}
-	ec, ok := key.(*ecdsa.PrivateKey)
-	return ok && ec.PublicKey.Equal(cert.PublicKey) && now.Add(caRenew).Before(cert.NotAfter), nil
+	if ec, ok := key.(*ecdsa.PrivateKey); !ok || !ec.PublicKey.Equal(cert.PublicKey) {
+		return nil, a.damaged(a.key() + " is not the key of " + a.cert())
+	}
+	sum := sha256.Sum256(certBlock.Bytes)
+	return &authority{cert: certPEM, fingerprint: hex.EncodeToString(sum[:]), ends: !now.Add(caRenew).Before(cert.NotAfter)}, nil
 }
 
 // newAuthority returns the key and the certificate, as PEM. The certificate

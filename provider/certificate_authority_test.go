@@ -85,9 +85,19 @@ func TestCertificateAuthority(t *testing.T) {
 	require.Equal(t, map[string]p.PropertyDiff{"stack": {Kind: p.UpdateReplace}}, diff.DetailedDiff)
 	require.True(t, diff.DeleteBeforeReplace)
 
-	// Each of these makes it an authority that must be made anew.
+	// C8: one that is damaged is not replaced without a word, by refresh nor by create.
+	before, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	require.NoError(t, err)
+	damaged := func(what string) {
+		t.Helper()
+		_, err := s.Read(p.ReadRequest{ID: made.ID, Urn: name, Properties: made.Properties, Inputs: inputs})
+		require.ErrorContains(t, err, "is damaged, and nothing was changed: ")
+		require.ErrorContains(t, err, what)
+		require.ErrorContains(t, err, "`rm -f "+filepath.Join(dir, "ca.key")+" "+filepath.Join(dir, "ca.pem")+"`")
+		require.NotContains(t, err.Error(), "PRIVATE KEY")
+	}
 	require.NoError(t, os.Chmod(filepath.Join(dir, "ca.key"), 0o640))
-	require.Empty(t, read(), "others may have read the key")
+	damaged("others may have read")
 	require.NoError(t, os.Chmod(filepath.Join(dir, "ca.key"), 0o600))
 	require.Equal(t, made.ID, read())
 	other := filepath.Join(t.TempDir(), "ca")
@@ -100,13 +110,26 @@ func TestCertificateAuthority(t *testing.T) {
 		require.NoError(t, err)
 		for _, content := range [][]byte{theirs, []byte("garbage"), nil} {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, file), content, 0o600))
-			require.Empty(t, read(), "%s is another", file)
+			damaged(" is not ")
+			_, err := s.Create(p.CreateRequest{Urn: name, Properties: inputs})
+			require.ErrorContains(t, err, "is damaged, and nothing was changed: ")
+			now, err := os.ReadFile(filepath.Join(dir, file))
+			require.NoError(t, err)
+			require.Equal(t, string(content), string(now))
 		}
 		require.NoError(t, os.Remove(filepath.Join(dir, file)))
-		require.Empty(t, read(), "%s is missing", file)
+		damaged(file + " is missing")
 		require.NoError(t, os.WriteFile(filepath.Join(dir, file), mine, 0o600))
 		require.Equal(t, made.ID, read())
 	}
+
+	// An engine that has lost its state takes the authority that agents trust.
+	again, err := s.Create(p.CreateRequest{Urn: name, Properties: inputs})
+	require.NoError(t, err)
+	require.Equal(t, made.ID, again.ID)
+	now, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	require.NoError(t, err)
+	require.Equal(t, string(before), string(now))
 
 	require.NoError(t, s.Delete(p.DeleteRequest{ID: made.ID, Urn: name, Properties: made.Properties}))
 	require.NoDirExists(t, dir)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 
@@ -62,7 +63,8 @@ func (*ControlPlane) Create(
 	return infer.CreateResponse[ControlPlaneState]{ID: "control", Output: state}, nil
 }
 
-// Read reports a control plane that does not run, or does not answer, as gone.
+// Read reports a control plane that does not run, or does not answer operators and
+// nodes, as gone.
 func (*ControlPlane) Read(
 	ctx context.Context, req infer.ReadRequest[ControlPlaneArgs, ControlPlaneState],
 ) (infer.ReadResponse[ControlPlaneArgs, ControlPlaneState], error) {
@@ -77,6 +79,12 @@ func (*ControlPlane) Read(
 	if _, err := status(ctx, req.State.home()); err != nil {
 		return gone, ctx.Err()
 	}
+	// Nodes that are connected would not notice that no other can connect.
+	conn, err := (&net.Dialer{Timeout: answer}).DialContext(ctx, "unix", req.State.home().XDSSocket())
+	if err != nil {
+		return gone, ctx.Err()
+	}
+	conn.Close()
 	return infer.ReadResponse[ControlPlaneArgs, ControlPlaneState](req), nil
 }
 

@@ -78,8 +78,8 @@ func (*Node) Create(ctx context.Context, req infer.CreateRequest[NodeArgs]) (inf
 	return infer.CreateResponse[NodeState]{ID: req.Inputs.ID, Output: state}, nil
 }
 
-// Read reports a node as gone if its supervisor does not run, or the control
-// plane does not know it. That its Envoy is down for the moment is the
+// Read reports a node as gone if its supervisor does not run, the control
+// plane does not know it, or it takes no connection of its agents. That its Envoy is down for the moment is the
 // supervisor's business.
 func (*Node) Read(
 	ctx context.Context, req infer.ReadRequest[NodeArgs, NodeState],
@@ -93,8 +93,10 @@ func (*Node) Read(
 		return gone, nil
 	}
 	// A control plane that is down says nothing about its nodes.
-	if s, err := status(ctx, req.State.home()); err == nil && find(s, req.State.ID) == nil {
-		return gone, nil
+	if s, err := status(ctx, req.State.home()); err == nil {
+		if n := find(s, req.State.ID); n == nil || n.Problem != "" {
+			return gone, nil
+		}
 	}
 	return infer.ReadResponse[NodeArgs, NodeState](req), nil
 }
@@ -163,6 +165,8 @@ func (a NodeArgs) run(ctx context.Context) error {
 			return errors.New("it is not connected to the control plane")
 		case n.Version != s.Version:
 			return fmt.Errorf("it is at version %q of %q", n.Version, s.Version)
+		case n.Problem != "":
+			return fmt.Errorf("it does not serve: %s", n.Problem)
 		}
 		return nil
 	})

@@ -100,12 +100,43 @@ func (d process) start(ctx context.Context, as *syscall.Credential, posternd str
 	if err := d.stop(ctx); err != nil {
 		return err
 	}
+	// One whose folder was removed holds no lock that could be found.
+	strays, err := daemon.Find(func(p daemon.Process) bool {
+		return len(p.Args) > len(args) && filepath.Base(p.Args[0]) == filepath.Base(posternd) && strays(p, args)
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range strays {
+		grace, cancel := context.WithTimeout(ctx, stopGrace)
+		err := p.End(grace, syscall.SIGTERM)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, begin, fmt.Errorf("it did not begin within %s", begin))
 	defer cancel()
-	_, err := daemon.Start(ctx, daemon.Command{
+	_, err = daemon.Start(ctx, daemon.Command{
 		Path: posternd, Args: args, Env: env, Dir: "/", PIDFile: d.pidfile(), LogFile: d.log(), User: as,
 	})
 	return err
+}
+
+// identity are the arguments that tell one daemon from every other, the role first.
+var identity = map[string]bool{"--home": true, "--id": true}
+
+// strays reports whether the process is the same daemon as one with these arguments.
+func strays(p daemon.Process, args []string) bool {
+	if p.Args[1] != args[0] {
+		return false
+	}
+	for i, arg := range args[:len(args)-1] {
+		if identity[arg] && !p.Has(arg, args[i+1]) {
+			return false
+		}
+	}
+	return true
 }
 
 // stop ends the daemon. It does so even if ctx is cancelled already: it is

@@ -109,6 +109,8 @@ type Control struct {
 	rejected *api.Rejection
 	follower follower
 	unkept   unkept
+	// probes are what the last probe of a node found.
+	probes map[string]probeResult
 	// damaged says which state files could not be read when we started, and what
 	// that means; "" if it means nothing.
 	damaged string
@@ -147,6 +149,7 @@ func New(cfg Config) (*Control, error) {
 		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted, Authority: func() (*x509.Certificate, error) { return ca.root, nil }},
 		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1), owed: make(chan struct{}, 1),
 		ended:    map[string]bool{},
+		probes:   map[string]probeResult{},
 		tookBack: map[string]string{},
 		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
 		unkept:   unkept{files: map[string][]byte{}, problem: map[string]string{}},
@@ -367,6 +370,9 @@ func (c *Control) Status() *api.Status {
 	for i := range s.Nodes {
 		if n := &s.Nodes[i]; n.Connected && c.converged(n.ID) {
 			n.Version = s.Version
+			if b != nil && !n.Joined {
+				n.Problem = c.probed(n.ID, b)
+			}
 		}
 	}
 	if b == nil {

@@ -3,8 +3,10 @@ package xds
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/xds/bundle"
 )
 
 // unhealthyError is a node that has acknowledged everything and does not serve.
@@ -50,4 +52,41 @@ func (c *Control) probe(ctx context.Context, nodes []string, valid *plan.Plan, s
 		}
 	}
 	return nil
+}
+
+const (
+	// probeEvery is how old what a probe has found may be that a status shows.
+	probeEvery = time.Second
+	// probeTimeout bounds one probe for a status.
+	probeTimeout = time.Second
+)
+
+// probeResult is what a probe has found, and when.
+type probeResult struct {
+	at      time.Time
+	problem string
+}
+
+// probed says why a node that has acknowledged everything does not serve b; "" if it
+// does.
+func (c *Control) probed(node string, b *bundle.Bundle) string {
+	if c.cfg.Probe == nil {
+		return ""
+	}
+	c.mu.Lock()
+	last := c.probes[node]
+	c.mu.Unlock()
+	if time.Since(last.at) < probeEvery {
+		return last.problem
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	now := probeResult{at: time.Now()}
+	if err := c.cfg.Probe(ctx, node, c.valid(b, c.clock.now())); err != nil {
+		now.problem = err.Error()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.probes[node] = now
+	return now.problem
 }

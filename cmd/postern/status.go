@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -62,6 +63,13 @@ with up to 50 nodes of each, those with trouble first.`,
 				err = enc.Encode(s)
 			} else {
 				err = table(w, s, time.Now())
+			}
+			if err == nil && !asJSON && !elsewhere(home) {
+				if conn, failed := (&net.Dialer{Timeout: time.Second}).DialContext(cmd.Context(), "unix", home.XDSSocket()); failed != nil {
+					fmt.Fprintf(w, "problem: no node can connect: %v; `go run . up %s` repairs it\n", failed, file.Name())
+				} else {
+					conn.Close()
+				}
 			}
 			if err == nil && len(s.Nodes) == 0 && !elsewhere(home) {
 				return errNoNodes(home, file.Name())
