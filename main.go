@@ -27,7 +27,9 @@ import (
 	"github.com/postern/postern/engine/still"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/plan"
 	"github.com/postern/postern/provider"
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
@@ -44,7 +46,7 @@ func main() {
 			if err != nil {
 				return err
 			}
-			home, err := claim(ctx, file)
+			home, err := claim(ctx, file, stack)
 			if err != nil {
 				return err
 			}
@@ -63,16 +65,63 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
+		if unseen := (*publish.UnseenError)(nil); errors.As(err, &unseen) {
+			os.Exit(publish.StatusUnseen)
+		}
 		os.Exit(1)
 	}
 }
 
-// claim returns the stack's state folder, which `pulumi up` makes.
-func claim(ctx *pulumi.Context, file *stacks.File) (stacks.Home, error) {
+// claim returns the stack's state folder, which `pulumi up` makes. The engine gives
+// its program no terminal, so what somebody has to see first is refused.
+func claim(ctx *pulumi.Context, file *stacks.File, stack *stacks.Stack) (stacks.Home, error) {
 	if ctx.DryRun() {
 		return file.Home()
 	}
+	home, err := file.Home()
+	if err != nil && !errors.Is(err, stacks.ErrUnclaimed) {
+		return home, err
+	}
+	r, err := review(ctx.Context(), file, home, stack)
+	if err != nil {
+		return home, err
+	}
+	if err := r.Ask(ctx.Context()); err != nil {
+		return home, err
+	}
 	return file.Claim()
+}
+
+// review is the question whether what the stack file says may be brought up.
+func review(ctx context.Context, file *stacks.File, home stacks.Home, stack *stacks.Stack) (*publish.Review, error) {
+	r := &publish.Review{File: file, Home: home, Command: "go run . up " + stack.Name, Out: io.Discard, Err: io.Discard}
+	if stack.AWS != nil {
+		// Not all of it is in a plan, so not all of it can be shown.
+		return r, publish.RefuseProposal(file)
+	}
+	live, err := publish.ReadLive(ctx, publish.Operator(home, nil))
+	if err != nil { // up may be what repairs it
+		live = &publish.Live{Plan: &plan.Plan{}}
+		r.More = append(r.More, fmt.Sprintf("~ all of it: what is live cannot be read: %v", err))
+	}
+	r.Changes = plan.Diff(live.Plan, stack.Plan)
+	if s, err := api.Dial(home.ControlSocket()).Status(ctx); err == nil && len(s.Nodes) != stack.Nodes {
+		r.More = append(r.More, fmt.Sprintf("~ %d proxies, was %d", stack.Nodes, len(s.Nodes)))
+	}
+	return r, nil
+}
+
+// review has somebody see what an agent may have written before it is brought up.
+func (d *driver) review(ctx context.Context, stack *stacks.Stack) error {
+	r, err := review(ctx, d.file, d.home, stack)
+	if err != nil {
+		return err
+	}
+	r.Yes, r.In, r.Out, r.Err = d.yes, os.Stdin, d.out, os.Stderr
+	if d.json {
+		r.Out = os.Stderr
+	}
+	return r.Ask(ctx)
 }
 
 // declare is the program: the resources of the stack.
@@ -181,7 +230,8 @@ func command() *cobra.Command {
 	preview := add("preview", "Say what up would change, and change nothing", (*driver).preview).Flags()
 	preview.BoolVar(&d.offline, "offline", false, "ask nobody, not even the engine: the whole plan, what it costs, and what a cloud would refuse (with --json: the plan's graph)")
 	preview.StringVar(&d.graph, "graph", "", "with --offline: write the plan's graph to this file, as JSON")
-	add("up", "Make the machine what the stack file says, and repair what has drifted", (*driver).up)
+	add("up", "Make the machine what the stack file says, and repair what has drifted", (*driver).up).
+		Flags().BoolVarP(&d.yes, "yes", "y", false, "do not ask about a stack file whose folder was replaced; never for what an agent may have written")
 	add("refresh", "Say what has drifted, and note it for the next up", (*driver).refresh)
 	add("destroy", "Stop and remove everything but the audit log", (*driver).destroy).
 		Flags().BoolVar(&d.audit, "audit", false, "remove the audit log too")
@@ -192,6 +242,7 @@ func command() *cobra.Command {
 type driver struct {
 	name                 string
 	json, verbose, audit bool
+	yes                  bool // a folder that was replaced is the one that is meant
 	offline              bool
 	graph                string // the file for an offline preview's graph
 	out                  io.Writer
@@ -285,6 +336,9 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 		}
 	}
 	if !scratch {
+		if err := d.review(ctx, stack); err != nil {
+			return err
+		}
 		if d.home, err = d.file.Claim(); err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func BenchmarkAllow(b *testing.B) {
 		i++
 		host := fmt.Sprintf("new%d.test", i)
 		start := time.Now()
-		out := p.ok(p.postern("allow", host, "--agent", "demo"))
+		out := p.ok(p.postern("allow", host, "--agent", "demo", "--yes"))
 		allow = append(allow, time.Since(start))
 		var version string
 		var live, all int

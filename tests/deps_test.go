@@ -86,6 +86,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "target", only: []string{}, never: []string{"github.com", "golang.org"}, why: "the policy's meaning and the process that holds the credentials both import it"},
 		{from: "plan", only: []string{"target"}, why: "the plan is pure data that everybody shares; what it imports, everybody imports"},
 		{from: "stacks", only: []string{"plan", "target", "atomicfile", "hostpath"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
+		{from: "publish", never: []string{"github.com/pulumi", "xds/secret", "sandbox", "envoy"}, why: "it decides who has to see a difference; what the difference becomes is not its business"},
 		{from: "graph", only: []string{}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
 		{from: "cloud", only: []string{"plan", "target", "audit", "graph"}, never: []string{"github.com/pulumi"}, why: "operators ask an account what there is; what should be there they have as data"},
 		{from: "xds", never: []string{"cloud"}, why: "the control plane reads its bundle and its secrets, and looks at nothing else in an account"},

@@ -98,17 +98,25 @@ type result struct {
 	took           time.Duration
 }
 
-// run runs a command as the agent.
+// run runs a command as the agent, in a folder of its own: in the checkout, the
+// stack file would be a proposal from then on.
 func (p *path) run(agent string, command ...string) result {
 	p.t.Helper()
-	return p.postern(append([]string{"run", "--agent", agent, "--"}, command...)...)
+	work := filepath.Join(p.dir, "work")
+	require.NoError(p.t, os.MkdirAll(work, 0o700))
+	return p.posternIn(work, append([]string{"run", "--agent", agent, "--"}, command...)...)
 }
 
 // postern runs the CLI in the checkout.
 func (p *path) postern(args ...string) result {
 	p.t.Helper()
+	return p.posternIn(p.dir, args...)
+}
+
+func (p *path) posternIn(dir string, args ...string) result {
+	p.t.Helper()
 	cmd := exec.CommandContext(p.t.Context(), postern(p.t), args...)
-	cmd.Dir, cmd.Env = p.dir, p.environ
+	cmd.Dir, cmd.Env = dir, p.environ
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()
@@ -231,7 +239,7 @@ func TestWholePath(t *testing.T) {
 			"denied path":            "curl -sSf https://echo.test/v2",
 			"the secret's file":      "cat " + filepath.Join(filepath.Dir(p.dir), "key"),
 			"the CA's key":           "cat " + p.home.CAKey(),
-			"the stack file":         "echo 'version: 2' >> stacks/local.yaml",
+			"the stack file":         "echo 'version: 2' >> ../stacks/local.yaml",
 		} {
 			r := p.run("demo", "sh", "-c", command)
 			require.NotZero(t, r.status, "%s: %s%s", name, r.stdout, r.stderr)

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 )
 
@@ -16,6 +19,7 @@ import (
 type editFlags struct {
 	agent, client     string
 	dryRun, noPublish bool
+	yes, withOthers   bool
 }
 
 func (f *editFlags) add(cmd *cobra.Command) {
@@ -23,6 +27,8 @@ func (f *editFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.client, "client", "", "take the hosts from the configuration of a package client here: "+strings.Join(stacks.Clients, ", "))
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only show what would change")
 	cmd.Flags().BoolVar(&f.noPublish, "no-publish", false, "only edit the file; `postern push` makes it live")
+	cmd.Flags().BoolVar(&f.withOthers, "with-other-changes", false, "publish also what else the stack file has that is not live")
+	addYes(cmd, &f.yes)
 	_ = cmd.MarkFlagRequired("agent")
 	_ = cmd.RegisterFlagCompletionFunc("client", cobra.FixedCompletions(stacks.Clients, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -58,8 +64,12 @@ func newAllowCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "allow [HOST[:PORT]]... --agent A [--method M,...] [--path P,...] [--client pip|npm|go] [--for D] [--reason R]",
 		Short: "Let an agent reach a host, while it runs",
-		Long: `Edits the stack file (its comments and order stay), shows what changes, publishes it and
-returns when every node has taken it. If a node refuses it, the file is as it was before.
+		Long: `Edits the stack file (its comments and order stay), shows the whole difference to what is live,
+publishes it and returns when every node has taken it. If a node refuses it, the file is as it was before.
+
+If the file has other changes that are not live, nothing is changed (exit status 5), unless
+--with-other-changes is given. Changes of high risk need an answer on the terminal or --yes. A stack
+file that an agent may write is only a proposal: it always needs an answer on a terminal (exit status 3).
 
 Without --method every method is allowed (with --client: GET and HEAD), without --path every path. A path is literal but for *,
 which is one segment, and ** at its end, which is any rest. A host is one name, or '*.example.com' for
@@ -103,31 +113,30 @@ every name below it. With --for the access ends by itself.`,
 	return cmd
 }
 
-// apply makes the edit live: it writes the file, publishes the plan, and takes
-// the file back if the fleet does not take the plan.
+// otherChangesError means that the stack file has changes that are not live,
+// which a command that edits it would publish as well.
+type otherChangesError struct {
+	file  string
+	count int
+}
+
+func (e *otherChangesError) Error() string {
+	return fmt.Sprintf("nothing was changed: %s has %d other changes that are not live: publish them first with `postern push`, or add --with-other-changes", e.file, e.count)
+}
+
+// apply makes the edit live: it shows the whole difference to what is live, has it
+// seen where it must be, writes the file, publishes the plan, and takes the file
+// back if the fleet does not take the plan.
 func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	w := cmd.OutOrStdout()
-	if len(edit.Changes()) == 0 {
-		fmt.Fprintf(w, "nothing to change: %s says so already\n", edit.Path)
-		return nil
-	}
-	if f.dryRun {
-		printChanges(w, edit.Changes())
-		return nil
-	}
-	if f.noPublish {
-		if err := edit.Write(); err != nil {
-			return err
-		}
-		printChanges(w, edit.Changes())
-		fmt.Fprintf(w, "%s is edited, not published: run `postern push`\n", edit.Path)
-		return nil
+	if f.dryRun || f.noPublish {
+		return f.onlyEdit(w, edit)
 	}
 	home, err := edit.Home()
 	if err != nil {
 		return err
 	}
-	o, err := operator(cmd.ErrOrStderr(), home)
+	o, live, err := openLive(cmd, home)
 	if err != nil {
 		return err
 	}
@@ -136,11 +145,27 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 			return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `make up` or `go run . up %s` first, or add --no-publish to only edit the file", err, edit.Plan.Stack)
 		}
 	}
+	others := plan.Diff(live.Plan, edit.Old)
+	switch {
+	case len(edit.Changes()) == 0 && len(others) == 0:
+		fmt.Fprintf(w, "nothing to change: %s says so already, and that is live\n", edit.Path)
+		return nil
+	case len(others) > 0 && !f.withOthers:
+		fmt.Fprintln(w, "asked for:")
+		publish.PrintChanges(w, edit.Changes())
+		fmt.Fprintf(w, "besides, in %s and not live:\n", edit.Path)
+		publish.PrintChanges(w, others)
+		return &otherChangesError{file: edit.Path, count: len(others)}
+	}
+	r := review(cmd, edit.File, home, plan.Diff(live.Plan, edit.Plan), f.yes)
+	r.Print(w)
+	if err := r.Ask(cmd.Context()); err != nil {
+		return err
+	}
 	if err := edit.Write(); err != nil {
 		return err
 	}
-	printChanges(w, edit.Changes())
-	if err := publish(cmd.Context(), w, o, home, edit.Plan); isPartial(err) {
+	if err := publishPlan(cmd.Context(), w, o, home, edit.Plan); isPartial(err) {
 		return err // it is published
 	} else if err != nil {
 		err = blamed(err, edit.Source)
@@ -148,6 +173,25 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 			return fmt.Errorf("%w; %s could not be restored: %w", err, edit.Path, back)
 		}
 		return fmt.Errorf("%w; %s is as it was before", err, edit.Path)
+	}
+	return home.Claim(edit.File)
+}
+
+// onlyEdit publishes nothing.
+func (f *editFlags) onlyEdit(w io.Writer, edit *stacks.Edit) error {
+	changes := edit.Changes()
+	if len(changes) == 0 {
+		fmt.Fprintf(w, "nothing to change: %s says so already\n", edit.Path)
+		return nil
+	}
+	if !f.dryRun {
+		if err := edit.Write(); err != nil {
+			return err
+		}
+	}
+	publish.PrintChanges(w, changes)
+	if !f.dryRun {
+		fmt.Fprintf(w, "%s is edited, not published: run `postern push`\n", edit.Path)
 	}
 	return nil
 }

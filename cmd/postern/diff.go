@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // errDiffer makes the exit status 1, as that of diff and kubectl diff. What goes
@@ -22,9 +22,9 @@ func newDiffCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [--against live|FILE]",
 		Short: "Say what the stack file would change for agents, by risk",
-		Long: `Compares what the stack file means with what is live, or with another stack file: hosts, methods,
-write access, credentials and where they reach, not lines of YAML. The riskiest comes first.
-Nothing is changed.
+		Long: `Compares what the stack file means with what is live, as the control plane says, or with another stack
+file: hosts, methods, write access, credentials and where they reach, not lines of YAML. The riskiest
+comes first. Nothing is changed.
 
 Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.`,
 		Example: `  postern diff
@@ -37,9 +37,9 @@ Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.
 			}
 			var old *plan.Plan
 			if against == "live" {
-				var o *bundle.Operator
-				if o, err = operator(cmd.ErrOrStderr(), home); err == nil {
-					old, err = livePlan(cmd.Context(), o)
+				var live *publish.Live
+				if _, live, err = openLive(cmd, home); err == nil {
+					old = live.Plan
 				}
 			} else {
 				var other *stacks.Stack
@@ -61,7 +61,7 @@ Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.
 					return usageError{fmt.Errorf("write changes: %w", err)}
 				}
 			} else {
-				printChanges(w, changes)
+				publish.PrintChanges(w, changes)
 			}
 			if len(changes) > 0 {
 				return errDiffer

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/xds/bundle"
 )
 
@@ -107,17 +108,17 @@ before the next "postern push" or "up", or the change is back.`,
 			if err != nil {
 				return err
 			}
-			before, err := livePlan(cmd.Context(), o)
+			live, err := readLive(cmd, o)
 			if err != nil {
 				return err
 			}
 			var wanted *bundle.Bundle
 			if len(args) == 1 {
 				wanted, err = named(history[1:], args[0])
-			} else if live, failed := before.Version(); failed != nil {
+			} else if version, failed := live.Plan.Version(); failed != nil {
 				err = failed
 			} else {
-				wanted, err = o.Earlier(cmd.Context(), history, live)
+				wanted, err = o.Earlier(cmd.Context(), history, version)
 			}
 			if errors.Is(err, bundle.ErrNone) {
 				return fmt.Errorf("there is no such earlier version; `postern history` lists them")
@@ -129,8 +130,8 @@ before the next "postern push" or "up", or the change is back.`,
 			if err != nil {
 				return err
 			}
-			printChanges(cmd.OutOrStdout(), plan.Diff(before, wanted.Plan))
-			return publish(cmd.Context(), cmd.OutOrStdout(), o, home, wanted.Plan)
+			publish.PrintChanges(cmd.OutOrStdout(), plan.Diff(live.Plan, wanted.Plan))
+			return publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, wanted.Plan)
 		},
 	}
 }

@@ -15,18 +15,38 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/telemetry"
 	"github.com/postern/postern/xds/api"
 )
 
-// Exit statuses beside 0.
+// Exit statuses besides 0; run and diff have some of their own.
 const (
 	statusFailure = 1
 	statusUsage   = 2
 	// statusPartial is a command that has done a part: the message says what remains.
 	statusPartial = 4
 )
+
+// exitStatus is what the command ends with: the root's help says what each means.
+func exitStatus(err error) int {
+	var unseen *publish.UnseenError
+	var others *otherChangesError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usageError{}):
+		return statusUsage
+	case isPartial(err):
+		return statusPartial
+	case errors.As(err, &unseen):
+		return publish.StatusUnseen
+	case errors.As(err, &others):
+		return publish.StatusOther
+	}
+	return statusFailure
+}
 
 // usageError is a command line that makes no sense.
 type usageError struct{ error }
@@ -48,13 +68,7 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "postern:", err)
-	switch {
-	case errors.As(err, &usageError{}):
-		os.Exit(statusUsage)
-	case isPartial(err):
-		os.Exit(statusPartial)
-	}
-	os.Exit(statusFailure)
+	os.Exit(exitStatus(err))
 }
 
 func newRoot() *cobra.Command {
@@ -64,7 +78,11 @@ func newRoot() *cobra.Command {
 		Long: `Runs agents in a sandbox whose only way out is a fleet of proxies, changes
 what they may reach while they run, and shows what they did.
 
-The fleet itself is brought up with "make up", or "go run . up local".`,
+The fleet itself is brought up with "make up", or "go run . up local".
+
+The exit status is 0 if the command did its work, 1 if not, 2 if the command line makes no sense. Commands
+that publish end with 3 if a person has to see the difference first, and with 5 if they would publish more
+than they were asked for; nothing was published then. 4 means that a part was done: the message says what remains.`,
 		Example: `  postern run --agent demo -- bash
   postern allow --client pip --agent demo
   postern allow api.example.com --agent demo --method GET --path '/v1/**'

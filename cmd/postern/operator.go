@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/bundle"
 )
@@ -53,6 +54,12 @@ authority that the control planes' reports are verified with. Run it again when 
 				fmt.Fprintf(cmd.ErrOrStderr(), "the stack file does not load yet, so whom it trusts was not taken from it: %v\n", err)
 				return nil
 			}
+			if stack.Target != stacks.TargetAWS {
+				return nil // up has written whom it trusts
+			}
+			if err := publish.RefuseProposal(file); err != nil {
+				return err
+			}
 			return trust(home, stack, public)
 		},
 	}
@@ -63,9 +70,6 @@ authority that the control planes' reports are verified with. Run it again when 
 // trust writes whom the stack file trusts to where all other commands look: a
 // kill must work when the stack file does not load.
 func trust(home stacks.Home, stack *stacks.Stack, own []byte) error {
-	if stack.Target != stacks.TargetAWS {
-		return nil // up has written it
-	}
 	trusted := []byte(stack.AWS.Operators)
 	if !bytes.Contains(trusted, bytes.TrimSpace(own)) {
 		trusted = append(trusted, own...)

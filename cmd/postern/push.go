@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,41 +12,92 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
 )
 
 func newPushCmd() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	cmd := &cobra.Command{
 		Use:   "push",
 		Short: "Publish the stack file as it is, and wait until the fleet has converged",
+		Long: `Shows what the stack file would change of what is live, publishes it, and waits until the fleet has
+converged. Changes of high risk, and a stack file that was replaced with its folder, need an answer on
+the terminal or --yes. A stack file that an agent may write is only a proposal: it always needs an
+answer on a terminal.`,
 		Example: `  $EDITOR stacks/local.yaml
   postern push`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stack, home, err := openStack(cmd)
+			file, home, err := openHome(cmd)
 			if err != nil {
 				return err
 			}
-			o, err := operator(cmd.ErrOrStderr(), home)
+			stack, err := file.Load()
 			if err != nil {
 				return err
 			}
-			live, err := livePlan(cmd.Context(), o)
+			o, live, err := openLive(cmd, home)
 			if err != nil {
 				return err
 			}
 			warn(cmd.ErrOrStderr(), stack)
-			printChanges(cmd.OutOrStdout(), plan.Diff(live, stack.Plan))
-			return blamed(publish(cmd.Context(), cmd.OutOrStdout(), o, home, stack.Plan), stack.Source)
+			r := review(cmd, file, home, plan.Diff(live.Plan, stack.Plan), yes)
+			r.Print(cmd.OutOrStdout())
+			if err := r.Ask(cmd.Context()); err != nil {
+				return err
+			}
+			if err := home.Claim(file); err != nil {
+				return err
+			}
+			return blamed(publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, stack.Plan), stack.Source)
 		},
+	}
+	addYes(cmd, &yes)
+	return cmd
+}
+
+func addYes(cmd *cobra.Command, yes *bool) {
+	cmd.Flags().BoolVarP(yes, "yes", "y", false, "publish changes of high risk without asking; never what an agent may have written")
+}
+
+// review is the question whether the changes, from the file, are to be published.
+func review(cmd *cobra.Command, file *stacks.File, home stacks.Home, changes []plan.Change, yes bool) *publish.Review {
+	words := []string{"postern"}
+	for _, arg := range os.Args[1:] {
+		if arg != "--yes" && arg != "-y" {
+			words = append(words, hostpath.Quote(arg))
+		}
+	}
+	return &publish.Review{
+		File: file, Home: home, Changes: changes, Careful: true, Yes: yes, Command: strings.Join(words, " "),
+		In: os.Stdin, Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr(),
 	}
 }
 
-// publish rolls p out and says what is live then.
-func publish(ctx context.Context, w io.Writer, o *bundle.Operator, home stacks.Home, p *plan.Plan) error {
+// openLive finds who publishes, and what is live.
+func openLive(cmd *cobra.Command, home stacks.Home) (*bundle.Operator, *publish.Live, error) {
+	o, err := operator(cmd.ErrOrStderr(), home)
+	if err != nil {
+		return nil, nil, err
+	}
+	live, err := readLive(cmd, o)
+	return o, live, err
+}
+
+func readLive(cmd *cobra.Command, o *bundle.Operator) (*publish.Live, error) {
+	live, err := publish.ReadLive(cmd.Context(), o)
+	if err == nil && live.Note != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "note:", live.Note)
+	}
+	return live, err
+}
+
+// publishPlan rolls p out and says what is live then.
+func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home stacks.Home, p *plan.Plan) error {
 	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("").Start(ctx, "publish")
 	defer span.End()
 	total := ""
@@ -79,21 +129,7 @@ func operator(w io.Writer, home stacks.Home) (*bundle.Operator, error) {
 	if !bundle.Linked(home.BundleURL()) {
 		return nil, becomeCloud(home.BundleURL())
 	}
-	o := &bundle.Operator{
-		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
-		Key:   home.OperatorKey(), Say: func(line string) { fmt.Fprintln(w, line) },
-	}
-	if !elsewhere(home) {
-		o.Controls = []*api.Client{api.Dial(home.ControlSocket())}
-		o.Kept = home.KeptBundles()
-	}
-	return o, nil
-}
-
-// elsewhere reports whether the stack's control planes are on other machines.
-func elsewhere(home stacks.Home) bool {
-	_, err := os.Stat(home.ControlSocket())
-	return err != nil && !strings.HasPrefix(home.BundleURL(), "file://")
+	return publish.Operator(home, func(line string) { fmt.Fprintln(w, line) }), nil
 }
 
 // becomeCloud runs the same command by postern-cloud, which is beside this
@@ -108,31 +144,9 @@ func becomeCloud(store string) error {
 	return fmt.Errorf("the bundle store is %s, for which another program is needed: %w; run `make cloud`, which builds bin/postern-cloud", store, err)
 }
 
-// livePlan is what was published last; nothing if nothing was.
-func livePlan(ctx context.Context, o *bundle.Operator) (*plan.Plan, error) {
-	live, err := o.Newest(ctx)
-	if errors.Is(err, bundle.ErrNone) {
-		return &plan.Plan{}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return live.Plan, nil
-}
-
 // warn says what is odd about the stack file.
 func warn(w io.Writer, s *stacks.Stack) {
 	for _, p := range s.Warnings {
 		fmt.Fprintln(w, "warning:", p)
-	}
-}
-
-// printChanges says what changes, the riskiest first, and why it is risky.
-func printChanges(w io.Writer, changes []plan.Change) {
-	if len(changes) == 0 {
-		fmt.Fprintln(w, "nothing changes for any agent")
-	}
-	for _, c := range changes {
-		fmt.Fprintln(w, c.Line())
 	}
 }

@@ -14,8 +14,8 @@ func newRevokeCmd() *cobra.Command {
 		Use:   "revoke [HOST[:PORT]]... --agent A [--client pip|npm|go]",
 		Short: "Take a host away from an agent, while it runs",
 		Long: `The inverse of allow: takes every rule for the host (on every port, if none is named) off the
-agent's allow list in the stack file, shows what changes, publishes it and returns when every
-node has taken it. Destinations that allow added go when no agent uses them any more.`,
+agent's allow list in the stack file, shows the whole difference to what is live, publishes it and
+returns when every node has taken it, or stops as allow does. Destinations that allow added go when no agent uses them any more.`,
 		Example: `  postern revoke api.example.com --agent demo
   postern revoke --client pip --agent demo`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -19,8 +19,10 @@ import (
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/bundle"
 )
 
 const (
@@ -40,7 +42,7 @@ func newRunCmd() *cobra.Command {
 		Short: "Run a command in a sandbox whose only way out is an agent's proxy",
 		Long: `Runs a command in a sandbox. It sees the working directory (writable), the system's
 programs and the toolchains on PATH (read-only), nothing else of your home, and no network but
-the agent's proxy, which allows what the stack file says and adds the credentials.
+the agent's proxy, which allows what is published and adds the credentials.
 
 The command is not started in a folder where it could write what Postern trusts: a secret, a
 helper, the state folder or one of Postern's own programs. From then on the folder counts as an
@@ -54,13 +56,17 @@ the command cannot be executed, 127 that it was not found.`,
   postern run --agent demo --env CI=1 --env EDITOR -- npm test`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			stack, home, err := openStack(cmd)
+			file, home, err := openHome(cmd)
+			if err != nil {
+				return err
+			}
+			p, err := published(cmd.Context(), home)
 			if err != nil {
 				return err
 			}
 			// Not the root's context: Ctrl-C is for the command, which decides
 			// when to end.
-			status, err := runAgent(context.WithoutCancel(cmd.Context()), stack, home, agent, workdir, env, args)
+			status, err := runAgent(context.WithoutCancel(cmd.Context()), p, file.Path, home, agent, workdir, env, args)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "postern:", err)
 			}
@@ -83,14 +89,30 @@ the command cannot be executed, 127 that it was not found.`,
 // statusSandbox is the exit status that says that there was no sandbox.
 const statusSandbox = 125
 
+// published returns the plan that is live: what runs is what an operator has
+// signed, not what the stack file says at the moment.
+func published(ctx context.Context, home stacks.Home) (*plan.Plan, error) {
+	// Not operator: a control plane that answers needs no driver of its store.
+	live, _, err := publish.Operator(home, nil).Live(ctx)
+	switch {
+	case err == nil:
+		return live.Plan, nil
+	case errors.Is(err, bundle.ErrNone):
+		return nil, fmt.Errorf("%w: bring the stack up with `go run . up %s`", err, home.Stack())
+	case !bundle.Linked(home.BundleURL()):
+		return nil, becomeCloud(home.BundleURL())
+	}
+	return nil, err
+}
+
 // runAgent runs the command and returns its exit status, or why it did not run
 // and the exit status that says so.
-func runAgent(ctx context.Context, stack *stacks.Stack, home stacks.Home, agent, workdir string, env, command []string) (int, error) {
+func runAgent(ctx context.Context, p *plan.Plan, file string, home stacks.Home, agent, workdir string, env, command []string) (int, error) {
 	workdir, err := makeWorkdir(workdir)
 	if err != nil {
 		return statusSandbox, err
 	}
-	spec, err := newSpec(stack.Plan, stack.Path, home, agent, workdir)
+	spec, err := newSpec(p, file, home, agent, workdir)
 	if err != nil {
 		return statusSandbox, err
 	}
@@ -132,7 +154,7 @@ func makeWorkdir(dir string) (string, error) {
 	return abs, nil
 }
 
-// newSpec collects what the stack says about the agent's sandbox, and refuses to if the agent could write in workdir
+// newSpec collects what the published plan says about the agent's sandbox, and refuses to if the agent could write in workdir
 // what the host trusts.
 func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string) (*sandbox.Spec, error) {
 	i := slices.IndexFunc(p.Agents, func(a plan.Agent) bool { return a.Name == agent })
@@ -141,7 +163,7 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string)
 		for i, a := range p.Agents {
 			names[i] = a.Name
 		}
-		return nil, fmt.Errorf("%s: there is no agent %q: it has %s", file, agent, oneOf(names))
+		return nil, fmt.Errorf("what is published of %s has no agent %q: it has %s; `postern push` publishes the file", file, agent, oneOf(names))
 	}
 	absolute, err := filepath.Abs(file)
 	if err != nil {

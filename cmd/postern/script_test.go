@@ -23,7 +23,9 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"control": control(t)},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"control": control(t), "terminal": onTerminal, "agent": agentIn, "status": status,
+		},
 		Setup: func(env *testscript.Env) error {
 			// Short: sockets are below it.
 			home, err := os.MkdirTemp("", "ph")

@@ -19,7 +19,9 @@ import (
 
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/cloud/aws"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 )
 
@@ -48,12 +50,19 @@ The value is read from standard input, without its last newline, or asked for wi
 never an argument, and never printed. The fleet has it as soon as the control plane next looks.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			stack, _, err := openStack(cmd)
+			file, home, err := openHome(cmd)
+			if err != nil {
+				return err
+			}
+			stack, err := file.Load()
 			if err != nil {
 				return err
 			}
 			ref, err := secretNamed(stack, args[0])
 			if err != nil {
+				return err
+			}
+			if err := placeIsPublished(cmd.Context(), file, home, stack.Plan, args[0]); err != nil {
 				return err
 			}
 			value, err := readSecret(cmd.InOrStdin(), cmd.ErrOrStderr(), args[0])
@@ -83,6 +92,32 @@ never an argument, and never printed. The fleet has it as soon as the control pl
 }
 
 // secretNamed is where the secret of that name is.
+// placeIsPublished keeps an agent from choosing which file of the operator's a
+// value is written to: where a proposal says that a secret is counts once it is
+// published.
+func placeIsPublished(ctx context.Context, file *stacks.File, home stacks.Home, p *plan.Plan, name string) error {
+	agents, err := publish.Proposal(file)
+	if agents == nil {
+		return err
+	}
+	named := func(p *plan.Plan) int {
+		return slices.IndexFunc(p.Credentials, func(c plan.Credential) bool { return c.Name == name })
+	}
+	i := named(p)
+	if i < 0 { // one of ownSecrets, whose name is ours
+		return nil
+	}
+	if live, err := published(ctx, home); err == nil {
+		if j := named(live); j >= 0 && live.Credentials[j].Secret == p.Credentials[i].Secret {
+			return nil
+		}
+	}
+	return &publish.UnseenError{
+		Why:    fmt.Sprintf("%v, so it is only a proposal, and it is not published that the secret of %s is %s", agents, name, p.Credentials[i].Secret),
+		Remedy: "look at it, and publish it first: postern push --file " + hostpath.Quote(file.Path),
+	}
+}
+
 func secretNamed(stack *stacks.Stack, name string) (plan.Reference, error) {
 	var names []string
 	for _, c := range stack.Plan.Credentials {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
@@ -48,7 +49,7 @@ with up to 50 nodes of each, those with trouble first.`,
 			}
 			w := cmd.OutOrStdout()
 			table := func(w io.Writer, s *api.Status, now time.Time) error {
-				return printStatus(w, file.Name(), s, now, statusDetails{types: verbose, source: sourceOf(file), elsewhere: elsewhere(home)})
+				return printStatus(w, file.Name(), s, now, statusDetails{types: verbose, source: sourceOf(file), elsewhere: publish.Elsewhere(home)})
 			}
 			if watch {
 				return (&watcher{w: w, screen: isTerminal(w), asJSON: asJSON, draw: table}).run(cmd.Context(), fleet.Watch)
@@ -64,14 +65,14 @@ with up to 50 nodes of each, those with trouble first.`,
 			} else {
 				err = table(w, s, time.Now())
 			}
-			if err == nil && !asJSON && !elsewhere(home) {
+			if err == nil && !asJSON && !publish.Elsewhere(home) {
 				if conn, failed := (&net.Dialer{Timeout: time.Second}).DialContext(cmd.Context(), "unix", home.XDSSocket()); failed != nil {
 					fmt.Fprintf(w, "problem: no node can connect: %v; `go run . up %s` repairs it\n", failed, file.Name())
 				} else {
 					conn.Close()
 				}
 			}
-			if err == nil && len(s.Nodes) == 0 && !elsewhere(home) {
+			if err == nil && len(s.Nodes) == 0 && !publish.Elsewhere(home) {
 				return errNoNodes(home, file.Name())
 			}
 			return err
@@ -91,7 +92,7 @@ type observed interface {
 }
 
 func fleetOf(cmd *cobra.Command, file *stacks.File, home stacks.Home) (observed, error) {
-	if !elsewhere(home) {
+	if !publish.Elsewhere(home) {
 		return here{api.Dial(home.ControlSocket()), file.Name()}, nil
 	}
 	o, err := operator(cmd.ErrOrStderr(), home)

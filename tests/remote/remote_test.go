@@ -58,7 +58,7 @@ func TestStackOnAWS(t *testing.T) {
 		require.False(t, ready(port), "nothing was published: a load balancer must not send anybody there")
 	}
 
-	require.Contains(t, s.postern("push"), " live on 2 nodes after ")
+	require.Contains(t, s.postern("push", "--yes"), " live on 2 nodes after ")
 	for _, port := range readyPorts {
 		s.await("a published node is ready", func() bool { return ready(port) })
 	}
@@ -79,7 +79,7 @@ func TestStackOnAWS(t *testing.T) {
 	// From here on the key of the agents' authority is away, and nobody notices.
 	s.kmsAway.Store(true)
 	s.writeStack("second")
-	require.Contains(t, s.postern("push"), " live on 2 nodes after ")
+	require.Contains(t, s.postern("push", "--yes"), " live on 2 nodes after ")
 	for range 10 { // whichever node it comes to
 		status, err = get(agent, "/second")
 		require.NoError(t, err)
@@ -88,7 +88,7 @@ func TestStackOnAWS(t *testing.T) {
 
 	// What needs another certificate cannot be had, and nothing else goes with it.
 	s.writeStack("third", "other.example")
-	_, err = s.try(s.program("postern", "postern", ""), "push", "--file", s.file)
+	_, err = s.try(s.program("postern", "postern", ""), "push", "--yes", "--file", s.file)
 	require.ErrorContains(t, err, "cannot be used now: AWS KMS in eu-west-1")
 	status, err = get(agent, "/second")
 	require.NoError(t, err)

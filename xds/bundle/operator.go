@@ -40,6 +40,10 @@ type Operator struct {
 	// serves: what a kill is based on when neither the store nor the control plane
 	// answers.
 	Kept []string
+	// Over, if set, is what a person has been shown as published: Publish is
+	// refused with a [*ConflictError] if another plan is by then. A Seq of 0 means
+	// that nothing was.
+	Over *Bundle
 	// Say, if set, is told how it goes.
 	Say func(string)
 }
@@ -65,6 +69,9 @@ func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, e
 	if err != nil && !errors.Is(err, ErrNone) {
 		return nil, err
 	}
+	if o.overtaken(before) {
+		return nil, o.conflict(ctx, o.Over, before.Seq)
+	}
 	next := &Bundle{Seq: seq, Plan: p, planVersion: version(encoded), encoded: encoded}
 	if before != nil {
 		next.Killed, next.Generations, next.Evicted = before.Killed, generations(seq, before, p), before.Evicted
@@ -73,6 +80,12 @@ func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, e
 		return nil, err
 	}
 	return o.rollOut(ctx, before, next)
+}
+
+// overtaken reports whether something other than Over was published meanwhile. A
+// kill is no other plan.
+func (o *Operator) overtaken(before *Bundle) bool {
+	return o.Over != nil && before != nil && (o.Over.Seq == 0 || o.Over.version() != before.version())
 }
 
 // Adopt signs what an earlier Postern published without a signature, if that is
@@ -276,7 +289,7 @@ func (o *Operator) conflict(ctx context.Context, before *Bundle, seq uint64) err
 	}
 	e := &ConflictError{Theirs: theirs}
 	was := &plan.Plan{}
-	if before != nil {
+	if before != nil && before.Plan != nil {
 		was = before.Plan
 	}
 	for _, c := range plan.Diff(was, theirs.Plan) {

@@ -1,0 +1,99 @@
+// Package publish is the operator's side of publishing a stack file: what is
+// live, what the file would change of that, and who has to see the difference
+// before it counts. What an agent may have written is never published by a
+// command that nobody has watched.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
+)
+
+// Operator returns who publishes to the stack of the state folder. Control planes
+// that are elsewhere find what is published in the store. say, which may be nil,
+// is told how it goes.
+func Operator(home stacks.Home, say func(string)) *bundle.Operator {
+	o := &bundle.Operator{
+		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
+		Key:   home.OperatorKey(), Say: say,
+	}
+	if !Elsewhere(home) {
+		o.Controls = []*api.Client{api.Dial(home.ControlSocket())}
+		o.Kept = home.KeptBundles()
+	}
+	return o
+}
+
+// Elsewhere reports whether the stack's control planes are on other machines.
+func Elsewhere(home stacks.Home) bool {
+	_, err := os.Stat(home.ControlSocket())
+	return err != nil && !strings.HasPrefix(home.BundleURL(), "file://")
+}
+
+// Live is what decides on agents' requests now.
+type Live struct {
+	// Plan is empty if nothing is live.
+	Plan *plan.Plan
+	// Seq is the number of the publication, 0 if nothing is live.
+	Seq uint64
+	// Note, if not "", says in one line what is odd: that the control plane could
+	// not be asked, or that something newer was published and is not live.
+	Note string
+}
+
+// ReadLive asks what is live, and makes o publish only over what was published
+// when it was asked: what a person is shown as a difference stays one.
+func ReadLive(ctx context.Context, o *bundle.Operator) (*Live, error) {
+	l := &Live{Plan: &plan.Plan{}}
+	b, asked, err := o.Live(ctx)
+	if err != nil && !errors.Is(err, bundle.ErrNone) {
+		return nil, err
+	}
+	if err == nil {
+		l.Plan, l.Seq = b.Plan, b.Seq
+	}
+	newest, err := o.Newest(ctx)
+	switch {
+	case errors.Is(err, bundle.ErrNone):
+		o.Over = &bundle.Bundle{}
+		return l, nil
+	case err != nil:
+		return nil, err
+	}
+	o.Over = newest
+	same, err := sameVersion(l.Plan, newest)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case newest.Seq != l.Seq && !same:
+		l.Note = fmt.Sprintf("publication %d, by %s, is not live; %s, and this compares with that", newest.Seq, newest.By, l.served())
+	case !asked && len(o.Controls) > 0:
+		l.Note = "the control plane does not answer; this compares with the last publication that it rolled out"
+	}
+	return l, nil
+}
+
+func (l *Live) served() string {
+	if l.Seq == 0 {
+		return "nothing is live"
+	}
+	return fmt.Sprintf("publication %d is", l.Seq)
+}
+
+func sameVersion(p *plan.Plan, b *bundle.Bundle) (bool, error) {
+	was, err := p.Version()
+	if err != nil {
+		return false, err
+	}
+	is, err := b.Version()
+	return was == is, err
+}

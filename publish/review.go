@@ -1,0 +1,259 @@
+package publish
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+)
+
+// Exit statuses of commands that publish, for scripts.
+const (
+	// StatusUnseen: a person has to see the difference first.
+	StatusUnseen = 3
+	// StatusOther: more would be published than was asked for. 4 is a command of
+	// which a part is done.
+	StatusOther = 5
+)
+
+// UnseenError means that nothing was done, because a person has to see what the
+// stack file says first.
+type UnseenError struct {
+	// Why is a sentence without its end.
+	Why string
+	// Remedy says what to run.
+	Remedy string
+}
+
+func (e *UnseenError) Error() string {
+	if e.Remedy == "" {
+		return "nothing was done: " + e.Why
+	}
+	return "nothing was done: " + e.Why + ": " + e.Remedy
+}
+
+// Proposal returns why a stack file is only a proposal, or nil if it is not: an
+// agent may write the file, or a folder or link on the way to it, or may have.
+func Proposal(f *stacks.File) (*hostpath.WritableError, error) {
+	folders, err := stacks.AgentFolders()
+	if err != nil {
+		return nil, err
+	}
+	named, err := filepath.Abs(f.Path)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", f.Path, err)
+	}
+	for _, path := range []string{f.Real, named} {
+		var writable *hostpath.WritableError
+		if err := folders.Check(path); errors.As(err, &writable) {
+			return writable, nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// RefuseProposal returns an [*UnseenError] if the file is only a proposal: for
+// what cannot be shown whole, an answer is worth nothing.
+func RefuseProposal(f *stacks.File) error {
+	agents, err := Proposal(f)
+	if agents == nil {
+		return err
+	}
+	own, err := stacks.OwnFolder()
+	if err != nil {
+		return err
+	}
+	return &UnseenError{
+		Why:    agents.Error() + ", and a difference does not show all that it says about a cloud",
+		Remedy: "keep it where no agent works: install -D -m 600 " + hostpath.Quote(f.Real) + " " + hostpath.Quote(filepath.Join(own, filepath.Base(f.Real))),
+	}
+}
+
+// Review is the question whether a difference is to be published.
+type Review struct {
+	// File is what is published from.
+	File *stacks.File
+	Home stacks.Home
+	// Changes and More, lines about what is not in a plan, are the whole difference.
+	Changes []plan.Change
+	More    []string
+	// Careful asks for changes of high risk, whoever wrote the file.
+	Careful bool
+	// Yes is that somebody has said yes beforehand.
+	Yes bool
+	// Command is what to run on a terminal.
+	Command string
+
+	In       *os.File
+	Out, Err io.Writer
+
+	shown bool
+}
+
+// Print shows the difference, the riskiest first.
+func (r *Review) Print(w io.Writer) {
+	r.shown = true
+	if len(r.Changes) > 0 || len(r.More) == 0 {
+		PrintChanges(w, r.Changes)
+	}
+	for _, line := range r.More {
+		fmt.Fprintln(w, line)
+	}
+}
+
+// PrintChanges prints a line for each change. Of what an agent may have written,
+// nothing acts on a terminal or hides in it.
+func PrintChanges(w io.Writer, changes []plan.Change) {
+	if len(changes) == 0 {
+		fmt.Fprintln(w, "nothing changes for any agent")
+	}
+	for _, c := range changes {
+		fmt.Fprintln(w, visible(c.Line()))
+	}
+}
+
+// visible is s with everything that is not plain ASCII as an escape: letters of
+// other scripts look like ours, and some characters are not seen at all.
+func visible(s string) string {
+	if strings.IndexFunc(s, func(c rune) bool { return c < ' ' || c > '~' }) < 0 {
+		return s
+	}
+	quoted := strconv.QuoteToASCII(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// Ask returns nil if the difference may be published. If somebody has to see the
+// difference and Print has not shown it yet, Ask shows it. A difference of nothing may always be. A file that is only a
+// proposal needs an answer on a terminal; so do changes of high risk, if Careful
+// is set, and a file whose folder was replaced, unless Yes is set. Otherwise the
+// error is an [*UnseenError].
+func (r *Review) Ask(ctx context.Context) error {
+	if len(r.Changes)+len(r.More) == 0 {
+		return nil
+	}
+	agents, err := Proposal(r.File)
+	if err != nil {
+		return err
+	}
+	replaced, err := r.File.Replaced(r.Home)
+	if err != nil && !errors.Is(err, stacks.ErrUnclaimed) {
+		return err
+	}
+	high := 0
+	for _, c := range r.Changes {
+		if c.Risk == plan.RiskHigh {
+			high++
+		}
+	}
+	var why string
+	switch {
+	case agents != nil:
+		why = agents.Error() + ", so it is only a proposal"
+	case replaced:
+		why = fmt.Sprintf("the folder of %s is another one than when the stack was brought up", r.File.Path)
+	case r.Careful && high == 1:
+		why = "a change has a high risk"
+	case r.Careful && high > 1:
+		why = fmt.Sprintf("%d changes have a high risk", high)
+	default:
+		return nil
+	}
+	if r.Yes && agents == nil {
+		return nil
+	}
+	if !r.shown {
+		r.Print(r.Out)
+	}
+	on, ok := r.terminal()
+	switch {
+	case ok:
+	case agents != nil && r.Yes:
+		return &UnseenError{Why: why + ", for which --yes does not count", Remedy: "look at the difference, and run this on a terminal: " + r.Command}
+	case agents != nil:
+		return &UnseenError{Why: why, Remedy: "look at the difference, and run this on a terminal: " + r.Command}
+	default:
+		return &UnseenError{Why: why, Remedy: "look at the difference, and run this: " + r.Command + " --yes"}
+	}
+	// What was typed before the question is no answer to it.
+	if err := unix.IoctlSetInt(int(r.In.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
+		return fmt.Errorf("ask on the terminal: %w", err)
+	}
+	fmt.Fprintf(on, "%s.\n%s. Publish? Type yes: ", why, r.count())
+	answer, err := readAnswer(ctx, r.In)
+	if err != nil {
+		return err
+	}
+	if answer != "yes" {
+		return &UnseenError{Why: "the answer was not yes"}
+	}
+	return nil
+}
+
+// count says how many changes there are: one of high risk may have scrolled away.
+func (r *Review) count() string {
+	var parts []string
+	for _, risk := range []plan.Risk{plan.RiskHigh, plan.RiskMedium, plan.RiskLow} {
+		n := len(slices.DeleteFunc(slices.Clone(r.Changes), func(c plan.Change) bool { return c.Risk != risk }))
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d of %s risk", n, risk))
+		}
+	}
+	if len(r.More) > 0 {
+		parts = append(parts, fmt.Sprintf("%d besides", len(r.More)))
+	}
+	return fmt.Sprintf("%d changes: %s", len(r.Changes)+len(r.More), strings.Join(parts, ", "))
+}
+
+// terminal returns where to ask, if somebody is there to answer who has seen the
+// difference: it is shown again if Out is not a terminal.
+func (r *Review) terminal() (io.Writer, bool) {
+	if r.In == nil || !isTerminal(r.In) || !isTerminal(r.Err) {
+		return nil, false
+	}
+	if !isTerminal(r.Out) {
+		r.Print(r.Err)
+	}
+	return r.Err, true
+}
+
+func isTerminal(f any) bool {
+	file, ok := f.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// readAnswer reads a line, or less if ctx or the input ends first.
+func readAnswer(ctx context.Context, in *os.File) (string, error) {
+	type answer struct {
+		line string
+		err  error
+	}
+	read := make(chan answer, 1)
+	go func() {
+		line, err := bufio.NewReader(in).ReadString('\n')
+		read <- answer{line, err}
+	}()
+	select {
+	case a := <-read:
+		if errors.Is(a.err, io.EOF) {
+			a.err = nil
+		}
+		return strings.TrimSpace(a.line), a.err
+	case <-ctx.Done():
+		return "", fmt.Errorf("nothing was done: %w", ctx.Err())
+	}
+}

@@ -1,0 +1,51 @@
+package bundle
+
+import (
+	"context"
+	"errors"
+
+	"github.com/postern/postern/xds/api"
+)
+
+// Live returns the publication that decides on agents' requests now, or
+// [ErrNone]: the one that a control plane says it serves. If no control plane
+// can be asked, or none of them answers, it is the newest one that some control
+// plane has rolled out, and asked is false. It is verified either way.
+func (o *Operator) Live(ctx context.Context) (live *Bundle, asked bool, err error) {
+	for _, c := range o.Controls {
+		s, err := c.Status(ctx)
+		if ctx.Err() != nil {
+			return nil, false, ctx.Err()
+		}
+		if err != nil {
+			continue // the next one, or the store
+		}
+		live, err = o.servedBy(ctx, c, s)
+		return live, true, err
+	}
+	v, err := o.Look(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	live, err = o.NewestProven(ctx, v, 0)
+	return live, false, err
+}
+
+// servedBy returns the publication that a control plane with that status serves.
+func (o *Operator) servedBy(ctx context.Context, c *api.Client, s *api.Status) (*Bundle, error) {
+	if s.Seq == 0 {
+		return nil, ErrNone
+	}
+	// Mostly the store has it, which is cheaper than to be sent all of it.
+	if b, err := o.Get(ctx, s.Seq); err == nil && b.version() == s.Version {
+		return b, nil
+	}
+	sealed, err := c.Live(ctx, s.Seq-1)
+	if err == nil && len(sealed) == 0 {
+		err = errors.New("the control plane serves an older publication than a moment ago: try again")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o.Verify(sealed)
+}
