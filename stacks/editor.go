@@ -11,23 +11,44 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// editor rewrites the text of a stack file in small steps, each of which
-// leaves a file that loads. The tree is parsed anew after every step, so that
-// positions are never those of an older text.
+// editor rewrites the text of a stack file in steps, each of which leaves a file
+// that loads. The tree is parsed again after every step, so that positions are
+// never those of an older text.
 type editor struct {
 	file    *File
 	agent   string
 	data    []byte
 	stack   *Stack
 	clients *clientCache
+	// cuts are the changes of the step that is being made.
+	cuts []cut
 }
 
-// splice replaces the bytes from start to end.
+// cut replaces the bytes from start to end.
+type cut struct {
+	start, end int
+	text       string
+}
+
+// splice adds a change to the step.
 func (e *editor) splice(start, end int, text string) error {
 	if start < 0 || end < start || end > len(e.data) {
 		return fmt.Errorf("edit %s: a position is outside of the file", e.file.Path)
 	}
-	data := slices.Concat(e.data[:start], []byte(text), e.data[end:])
+	e.cuts = append(e.cuts, cut{start, end, text})
+	return nil
+}
+
+// step makes the changes and parses the result: once, as a large file takes a while.
+func (e *editor) step() error {
+	// From the end of the file on, so that positions stay what they are. Of two
+	// insertions at one place the later one comes before the other.
+	slices.SortStableFunc(e.cuts, func(a, b cut) int { return b.start - a.start })
+	data := e.data
+	for _, c := range e.cuts {
+		data = slices.Concat(data[:c.start], []byte(c.text), data[c.end:])
+	}
+	e.cuts = nil
 	stack, err := e.file.parse(data, e.clients)
 	if err != nil {
 		return &loadError{e.file.Path, err}
@@ -60,6 +81,9 @@ func (e *editor) allow(rule *plan.Rule) error {
 	err := e.addDestination(exists, text)
 	if err == nil {
 		err = e.addAllowed(name)
+	}
+	if err == nil {
+		err = e.step()
 	}
 	var load *loadError
 	if errors.As(err, &load) {
@@ -187,8 +211,13 @@ func (e *editor) revoke(hp HostPort) error {
 	}
 	for _, name := range names {
 		err := e.removeAllowed(name)
+		if err == nil {
+			err = e.step()
+		}
 		if err == nil && e.ours(name) && !e.used(name) {
-			err = e.removeDestination(name)
+			if err = e.removeDestination(name); err == nil {
+				err = e.step()
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("%w; take %s out of the allow list of agent %s by hand, then run `postern push`", err, scalar(name), e.agent)
