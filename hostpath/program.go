@@ -114,10 +114,26 @@ func (f *Folders) owned(w *walk, path string, owner Owner) error {
 	return f.otherNames(w, path)
 }
 
+// OpenProgram opens the program at the absolute path for reading, judged as by [Folders.Program]. What was judged is what
+// is opened, whatever is renamed in the meantime.
+func (f *Folders) OpenProgram(path string, owner Owner) (*os.File, error) {
+	w := &walk{}
+	defer w.close()
+	if _, _, err := f.judged(w, path, owner, 0); err != nil {
+		return nil, err
+	}
+	return w.open(path)
+}
+
 // program is find for the absolute path of a program.
 func (f *Folders) program(path string, owner Owner, scripts int) (real string, argv []string, err error) {
 	w := &walk{}
 	defer w.close()
+	return f.judged(w, path, owner, scripts)
+}
+
+// judged goes to the program at path.
+func (f *Folders) judged(w *walk, path string, owner Owner, scripts int) (real string, argv []string, err error) {
 	if err := f.owned(w, path, owner); err != nil {
 		return "", nil, err
 	}

@@ -8,6 +8,8 @@ type File struct {
 	What string
 	// Path is absolute.
 	Path string
+	// Socket is set for a socket, which a service makes.
+	Socket bool
 }
 
 // Files returns the files of the host that the plan names: secrets and helpers of credentials, and the sockets of
@@ -18,9 +20,9 @@ func (p *Plan) Files() []File {
 		switch r, err := ParseReference(c.Secret); {
 		case err != nil: // the control plane closes the credential, and says why
 		case r.Source == SourceFile:
-			files = append(files, File{"the secret of credential " + c.Name, r.Name})
+			files = append(files, File{What: "the secret of credential " + c.Name, Path: r.Name})
 		case r.Source == SourceExec:
-			files = append(files, File{"the helper of credential " + c.Name, r.Name})
+			files = append(files, File{What: "the helper of credential " + c.Name, Path: r.Name})
 		}
 	}
 	seen := map[string]bool{}
@@ -31,7 +33,7 @@ func (p *Plan) Files() []File {
 			}
 			if path, ok := strings.CutPrefix(r.Upstream.Address, "unix:"); ok && !seen[path] {
 				seen[path] = true
-				files = append(files, File{"the socket of " + r.Host, path})
+				files = append(files, File{What: "the socket of " + r.Host, Path: path, Socket: true})
 			}
 		}
 	}

@@ -20,7 +20,7 @@ func TestFiles(t *testing.T) {
 		},
 	}
 	require.Equal(t, []File{
-		{"the secret of credential file", "/etc/a key"}, {"the helper of credential helper", "/opt/helper"}, {"the socket of a.test", "/run/echo.sock"},
+		{"the secret of credential file", "/etc/a key", false}, {"the helper of credential helper", "/opt/helper", false}, {"the socket of a.test", "/run/echo.sock", true},
 	}, p.Files())
 	require.Empty(t, (&Plan{}).Files())
 }

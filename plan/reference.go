@@ -33,6 +33,8 @@ type Reference struct {
 	Region string
 	// Args are those of a helper.
 	Args []string
+	// Digest is the SHA-256 of a helper's file, in hexadecimal. A helper without one is not run.
+	Digest string
 	// Every is how often the source is asked, from a second to a day; zero for
 	// the source's default. A file is watched, a variable never changes.
 	Every time.Duration
@@ -62,6 +64,7 @@ var (
 	awsRegion     = Matching(`^[a-z]{2,4}(-[a-z]+)+-[0-9]$`)
 	gcpSecretName = Matching(`^projects/[a-z][a-z0-9_-]{4,28}[a-z0-9]/secrets/[A-Za-z0-9_-]{1,255}$`)
 	vaultName     = Matching(`^[A-Za-z0-9_@+=.-]+(/[A-Za-z0-9_@+=.-]+)+$`)
+	helperDigest  = Matching(`^[0-9a-f]{64}$`)
 	fieldName     = Matching(`^[^.\x00-\x20\x7f]+(\.[^.\x00-\x20\x7f]+)*$`)
 )
 
@@ -78,7 +81,7 @@ var forms = map[string]struct {
 	SourceAWSParamStore:     {awsParamName, "secret does not name a parameter of AWS Systems Manager", `write "awsparamstore://NAME?region=eu-west-1"; with a path in the name, "awsparamstore:///path/name?region=eu-west-1"`, []string{"region"}},
 	SourceGCPSecretManager:  {gcpSecretName, "secret does not name a secret of GCP Secret Manager", `write "gcpsecretmanager://projects/P/secrets/S", without a version`, nil},
 	SourceVault:             {cleanVault, "secret does not name a secret of Vault", `write "vault://MOUNT/PATH#FIELD", for a mount of KV version 2, without "data"`, nil},
-	SourceExec:              {absolute, "secret does not name an absolute program", `write "exec:///absolute/path?arg=first&arg=second"`, []string{"arg"}},
+	SourceExec:              {absolute, "secret does not name an absolute program", `write "exec:///absolute/path?arg=first&arg=second"`, []string{"arg", "sha256"}},
 }
 
 func absolute(p string) bool {
@@ -156,6 +159,10 @@ func (r *Reference) query(params url.Values, keys []string) *ReferenceError {
 				return &ReferenceError{"secret has more than 32 arguments, or a control character in one", "put them into the helper"}
 			}
 			r.Args = values
+		case name == "sha256" && slices.Contains(keys, name):
+			if r.Digest = values[0]; len(values) > 1 || !helperDigest(r.Digest) {
+				return &ReferenceError{"secret names no SHA-256 of its helper", "remove the parameter: `postern push` adds the right one to what it publishes"}
+			}
 		case name == "region" && slices.Contains(keys, name):
 			if r.Region = values[0]; len(values) > 1 || !awsRegion(r.Region) {
 				return &ReferenceError{"secret names no AWS region", `write "?region=eu-west-1"`}

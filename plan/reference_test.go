@@ -17,6 +17,7 @@ func TestParseReference(t *testing.T) {
 		"https://h.test:8443/p?every=1s":                  {Source: SourceHTTPS, Name: "https://h.test:8443/p", Every: time.Second},
 		"http://[::1]:1/p":                                {Source: SourceHTTPS, Name: "http://[::1]:1/p"},
 		"exec:///h?arg=b&arg=a%26c":                       {Source: SourceExec, Name: "/h", Args: []string{"b", "a&c"}},
+		"exec:///h?sha256=" + strings.Repeat("0a", 32):    {Source: SourceExec, Name: "/h", Digest: strings.Repeat("0a", 32)},
 		"vault://kv/a/b":                                  {Source: SourceVault, Name: "kv/a/b"},
 	} {
 		got, err := ParseReference(in)
@@ -26,6 +27,7 @@ func TestParseReference(t *testing.T) {
 	for _, in := range []string{
 		"", "x", "env://", "ENV://NAME", "env://N?", "env://N#", "file://relative", "file:///a/../b", "file:///", "file:///a%00b", "http://h.test/p",
 		"http://127.0.0.1.h.test/p", "https://h.test", "https:///p", "https://u@h.test/p", "https://h.test/p?a=b", "vault://kv", "vault://kv//x", "vault://../x/y",
+		"exec:///h?sha256=", "exec:///h?sha256=0A", "file:///h?sha256=" + strings.Repeat("0a", 32),
 		"exec://h", "exec:///h?arg=%0a", "exec:///h?every=25h", "exec:///h?every=1s&every=2s", "awssecretsmanager://n", "awssecretsmanager://n?region=eu-west-1&region=eu-west-2",
 		"awssecretsmanager://arn:aws:secretsmanager:eu-west-1:1:secret:x?region=eu-west-1", "gcpsecretmanager://projects/my-project/secrets/s/versions/1",
 		"env://" + strings.Repeat("N", 3000),

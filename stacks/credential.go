@@ -240,11 +240,17 @@ func (l *loader) secret(n *node, t string) string {
 			t += "#" + field
 		}
 	}
-	_, err := plan.ParseReference(t)
+	ref, err := plan.ParseReference(t)
 	var wrong *plan.ReferenceError
 	if errors.As(err, &wrong) {
 		l.at(n, wrong.Hint, "%s", wrong.Text)
 		return ""
+	}
+	if ref.Source == plan.SourceFile || ref.Source == plan.SourceExec {
+		l.trusted(n, ref.Name, "")
+	}
+	if ref.Source == plan.SourceExec && ref.Digest == "" {
+		t = pin(t, ref.Name)
 	}
 	return t
 }

@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
 )
@@ -112,6 +114,7 @@ func (f *File) parse(data []byte, clients *clientCache) (*Stack, error) {
 		return nil, p.err()
 	}
 	l := &loader{
+		folders:  sync.OnceValues(AgentFolders),
 		problems: p, dir: filepath.Dir(f.Real), clients: clients,
 		credentials: map[string]plan.Credential{}, destinations: map[string]*destination{},
 	}
@@ -131,6 +134,8 @@ type loader struct {
 	// dir is the absolute folder of the file.
 	dir     string
 	clients *clientCache
+	// folders returns what agents may write.
+	folders func() (*hostpath.Folders, error)
 	// repositories is what presets allow of a git host.
 	repositories *node
 	credentials  map[string]plan.Credential

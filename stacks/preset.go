@@ -164,6 +164,7 @@ func (l *loader) preset(item *node, name string) []namedRule {
 		return nil
 	}
 	sub := &loader{
+		folders:  l.folders,
 		problems: &problems{file: what}, dir: l.dir, clients: l.clients,
 		credentials: map[string]plan.Credential{slotName: {Name: slotName}}, destinations: map[string]*destination{},
 	}

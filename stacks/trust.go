@@ -1,12 +1,15 @@
 package stacks
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/hostpath"
@@ -19,6 +22,46 @@ func AgentFolders() (*hostpath.Folders, error) {
 		return nil, err
 	}
 	return hostpath.In(base).Folders()
+}
+
+// trusted says so if an agent may write the file at the path, which the host would trust. The hint is what to do; "" is
+// to copy the file.
+func (l *loader) trusted(n *node, path, hint string) {
+	folders, err := l.folders()
+	if err == nil {
+		err = folders.Check(path)
+	}
+	if writable := (*hostpath.WritableError)(nil); errors.As(err, &writable) {
+		if hint == "" {
+			hint = "copy it to where no agent works, and name the copy here: " + writable.Advice()
+		}
+		l.at(n, hint, "%s", writable)
+	} else if err != nil {
+		l.at(n, "", "%s", err)
+	}
+}
+
+// maxHelper bounds a helper that is pinned.
+const maxHelper = 64 << 20
+
+// pin adds the digest of the helper at path to the reference: the control plane runs that helper and no other. A helper
+// that cannot be read here stays without one, and the control plane does not run it.
+func pin(reference, path string) string {
+	content, err := hostpath.ReadFile(path, maxHelper)
+	if err != nil {
+		return reference
+	}
+	sum := sha256.Sum256(content)
+	reference, field, selects := strings.Cut(reference, "#")
+	separator := "?"
+	if strings.Contains(reference, "?") {
+		separator = "&"
+	}
+	reference += separator + "sha256=" + hex.EncodeToString(sum[:])
+	if selects {
+		reference += "#" + field
+	}
+	return reference
 }
 
 // programsFile lists the programs that the stack was brought up with.

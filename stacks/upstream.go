@@ -40,6 +40,7 @@ func (l *loader) upstream(n *node) *plan.Upstream {
 				l.at(address, form, "address has a control character")
 			}
 			u.Address = "unix:" + l.resolve(path)
+			l.trusted(address, l.resolve(path), "have its service listen in a folder where no agent works, and name that socket here")
 		} else if ap, ok := l.addrPort(address, t, form); ok {
 			if slices.ContainsFunc(metadata, func(p netip.Prefix) bool { return p.Contains(ap.Addr()) }) {
 				l.at(address, "write the address of the service itself", "address %s is that of a cloud's metadata service", t)
@@ -49,6 +50,7 @@ func (l *loader) upstream(n *node) *plan.Upstream {
 	}
 	if ca := n.get("ca"); ca != nil {
 		if t, ok := l.text(ca, "ca"); ok {
+			l.trusted(ca, l.resolve(t), "")
 			u.CA = l.certificates(ca, l.resolve(t))
 		}
 	}

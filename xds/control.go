@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
@@ -60,6 +61,8 @@ type Config struct {
 	Event func(Event) error
 	// Tracer, if set, takes the spans of roll-outs.
 	Tracer trace.Tracer
+	// Agents is the list of agents' working folders on this machine: no secret and no helper is taken from there.
+	Agents hostpath.Registry
 	// Now is the wall clock, [time.Now] if nil.
 	Now func() time.Time
 	Log *slog.Logger
@@ -164,7 +167,7 @@ func New(cfg Config) (*Control, error) {
 	}
 	c.cache = newCache(c.ledger, c.leaf, c.mayMint)
 	c.cache.budgets = &budgets{owners: c.owners, of: map[string]*budget{}}
-	c.secrets = secret.NewStore(c.salt, func() {
+	c.secrets = secret.NewStore(c.salt, cfg.Agents, func() {
 		select {
 		case c.kick <- struct{}{}:
 		default:

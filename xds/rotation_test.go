@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -110,7 +111,8 @@ func rotatedSources(t *testing.T) map[string]rotated {
 	}))
 	dir := t.TempDir()
 	script := filepath.Join(dir, "helper")
-	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\ncat \"$1\"\n"), 0o700))
+	program := []byte("#!/bin/sh\ncat \"$1\"\n")
+	require.NoError(t, os.WriteFile(script, program, 0o700))
 	put := func(path, v string) {
 		require.NoError(t, os.WriteFile(path+".new", []byte(v), 0o600))
 		require.NoError(t, os.Rename(path+".new", path))
@@ -118,7 +120,7 @@ func rotatedSources(t *testing.T) map[string]rotated {
 	created := false
 	return map[string]rotated{
 		"file": {"file://" + filepath.Join(dir, "file"), func(v string) { put(filepath.Join(dir, "file"), v) }},
-		"exec": {"exec://" + script + "?every=1s&arg=" + filepath.Join(dir, "exec") + "#outer.inner", func(v string) {
+		"exec": {fmt.Sprintf("exec://%s?every=1s&sha256=%x&arg=", script, sha256.Sum256(program)) + filepath.Join(dir, "exec") + "#outer.inner", func(v string) {
 			put(filepath.Join(dir, "exec"), fmt.Sprintf(`{"outer": {"inner": %q}}`, v))
 		}},
 		"https": {webURL + "/secret?every=1s", func(v string) { web.Store(&v) }},

@@ -27,6 +27,9 @@ func trusted(folders *hostpath.Folders, home stacks.Home, p *plan.Plan, own []st
 	for _, f := range p.Files() {
 		err := folders.Check(f.Path)
 		if writable := (*hostpath.WritableError)(nil); errors.As(err, &writable) {
+			if f.Socket {
+				return fmt.Errorf("%s: %w: have its service listen in a folder where no agent works, name that socket in the stack file, and publish that with `postern push`", f.What, err)
+			}
 			return fmt.Errorf("%s: %w: copy it to where no agent works (%s), name the copy in the stack file, and publish that with `postern push`", f.What, err, writable.Advice())
 		}
 		if err != nil {

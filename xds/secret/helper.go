@@ -3,35 +3,49 @@ package secret
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 )
 
 // helpTimeout bounds one run of a helper.
 const helpTimeout = 20 * time.Second
 
+// maxHelper bounds the program of a helper, which is copied into memory for each run.
+const maxHelper = 64 << 20
+
 // fetchHelper runs a program and takes its standard output for the secret. It
 // has no standard input, none of the control plane's environment, and no
 // standard error: what it complains of may be secret. When it is done, or its
 // time is over, whatever it has left in its process group is killed.
-func fetchHelper(ref plan.Reference) fetch {
+//
+// What is run is a copy in memory whose digest is the published one: whatever is
+// renamed or written in the meantime, no other program runs.
+func (s *Store) fetchHelper(ref plan.Reference) fetch {
 	return func(ctx context.Context) ([]byte, string, *trouble) {
-		if t := checkHelper(ref.Name); t != nil {
+		program, t := s.openHelper(ref)
+		if t != nil {
 			return nil, "", t
 		}
+		defer program.Close()
 		ctx, cancel := context.WithTimeout(ctx, helpTimeout)
 		defer cancel()
 		out := &limited{left: maxAnswer}
-		cmd := exec.CommandContext(ctx, ref.Name, ref.Args...)
+		// The interpreter of a script opens the same path, so the descriptor stays open in there.
+		cmd := exec.CommandContext(ctx, "/proc/self/fd/3", ref.Args...)
+		cmd.Args[0] = ref.Name
+		cmd.ExtraFiles = []*os.File{program}
 		cmd.Dir, cmd.Env, cmd.Stdout = "/", helperEnv(), out
 		cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 		cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
@@ -58,28 +72,59 @@ func fetchHelper(ref plan.Reference) fetch {
 	}
 }
 
-// checkHelper makes sure that nobody else decides what is run.
-func checkHelper(path string) *trouble {
-	real, err := filepath.EvalSymlinks(path)
+// openHelper returns a copy in memory of the helper that was published, which
+// nothing can change. Nobody but root and the control plane's user may have been
+// able to write the helper.
+func (s *Store) openHelper(ref plan.Reference) (*os.File, *trouble) {
+	if ref.Digest == "" {
+		return nil, &trouble{text: fmt.Sprintf("helper %s was published without a digest, so it is not run: run `postern push` where the helper is", ref.Name)}
+	}
+	folders, err := s.agents.Folders()
+	if err != nil {
+		return nil, &trouble{text: err.Error()}
+	}
+	file, err := folders.OpenProgram(ref.Name, hostpath.User)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &trouble{text: "there is no helper " + path}
+		return nil, &trouble{text: "there is no helper " + ref.Name}
 	}
 	if err != nil {
-		return &trouble{text: "cannot look at helper " + path}
+		return nil, &trouble{text: fmt.Sprintf("helper %s is not run: %s", ref.Name, err)}
 	}
-	file, err := os.Stat(real)
-	dir, failed := os.Stat(filepath.Dir(real))
-	switch {
-	case err != nil || failed != nil:
-		return &trouble{text: "cannot look at helper " + path}
-	case !file.Mode().IsRegular() || file.Mode()&0o111 == 0:
-		return &trouble{text: fmt.Sprintf("helper %s is not a program: make it executable", path)}
-	case file.Mode()&0o022 != 0:
-		return &trouble{text: fmt.Sprintf("others may change helper %s: run `chmod go-w` on it", path)}
-	case dir.Mode()&0o002 != 0:
-		return &trouble{text: fmt.Sprintf("everybody may replace helper %s: its folder is writable for all", path)}
+	defer file.Close()
+	program, digest, err := inMemory(file)
+	if err != nil {
+		return nil, &trouble{text: fmt.Sprintf("cannot read helper %s", ref.Name), down: true}
 	}
-	return nil
+	if digest != ref.Digest {
+		program.Close()
+		return nil, &trouble{text: fmt.Sprintf("helper %s is not the one that was published, so it is not run: look at the change, then run `postern push`", ref.Name)}
+	}
+	return program, nil
+}
+
+// inMemory returns a sealed copy of the file that can be executed, and its SHA-256.
+func inMemory(file *os.File) (program *os.File, digest string, err error) {
+	fd, err := unix.MemfdCreate("helper", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3, every one can be executed
+		fd, err = unix.MemfdCreate("helper", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	program = os.NewFile(uintptr(fd), "helper")
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(program, sum), io.LimitReader(file, maxHelper+1))
+	if err == nil && n > maxHelper {
+		err = errTooLong
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(program.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		program.Close()
+		return nil, "", err
+	}
+	return program, hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // helperEnv is what programs cannot do without.

@@ -2,6 +2,8 @@ package secret
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 )
 
@@ -20,7 +23,16 @@ func helper(t *testing.T, script string, args ...string) fetch {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "helper")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700))
-	return fetchHelper(plan.Reference{Source: plan.SourceExec, Name: path, Args: args})
+	s := NewStore(salt, hostpath.Registry{}, func() {})
+	return s.fetchHelper(plan.Reference{Source: plan.SourceExec, Name: path, Args: args, Digest: digestOf(t, path)})
+}
+
+// digestOf returns what the file at path is published with.
+func digestOf(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return fmt.Sprintf("%x", sha256.Sum256(content))
 }
 
 // TestHelperSeesNothing: the control plane's environment has secrets in it.
@@ -110,10 +122,11 @@ func TestHelperOfOthers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "helper")
-	ask := fetchHelper(plan.Reference{Name: path})
+	s := NewStore(salt, hostpath.Registry{}, func() {})
+	ref := plan.Reference{Name: path, Digest: strings.Repeat("0", 64)}
 	refused := func(want string) {
 		t.Helper()
-		_, _, tr := ask(t.Context())
+		_, _, tr := s.fetchHelper(ref)(t.Context())
 		require.NotNil(t, tr)
 		require.Contains(t, tr.text, want)
 		require.False(t, tr.down)
@@ -121,13 +134,68 @@ func TestHelperOfOthers(t *testing.T) {
 	refused("there is no helper")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\necho x\n"), 0o600))
 	refused("is not a program")
+	require.NoError(t, os.Chown(path, -1, 1234))
 	require.NoError(t, os.Chmod(path, 0o720))
-	refused("others may change")
+	refused("others may write")
 	require.NoError(t, os.Chmod(path, 0o702))
-	refused("others may change")
+	refused("others may write")
 	require.NoError(t, os.Chmod(path, 0o700))
-	_, _, tr := ask(t.Context())
+	refused("is not the one that was published, so it is not run: look at the change, then run `postern push`")
+	ref.Digest = digestOf(t, path)
+	_, _, tr := s.fetchHelper(ref)(t.Context())
 	require.Nil(t, tr)
 	require.NoError(t, os.Chmod(dir, 0o777))
-	refused("everybody may replace")
+	refused("others may write")
+	ref.Digest = ""
+	refused("was published without a digest")
+}
+
+// TestHelperInAnAgentsFolder: neither a helper nor a secret is taken from where an agent works.
+func TestHelperInAnAgentsFolder(t *testing.T) {
+	t.Parallel()
+	work, agents := t.TempDir(), hostpath.In(t.TempDir())
+	path := filepath.Join(work, "helper")
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\ntouch "+filepath.Join(work, "ran")+"\n"), 0o700))
+	require.NoError(t, agents.Record(work))
+	s := NewStore(salt, agents, func() {})
+	_, _, tr := s.fetchHelper(plan.Reference{Name: path, Digest: digestOf(t, path)})(t.Context())
+	require.Contains(t, tr.text, "where an agent may write")
+	require.NoFileExists(t, filepath.Join(work, "ran"))
+}
+
+// TestHelperIsWhatWasPublished swaps the helper for another program, as fast as it can, while it is run.
+func TestHelperIsWhatWasPublished(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, other, canaryFile := filepath.Join(dir, "helper"), filepath.Join(dir, "other"), filepath.Join(dir, "ran")
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\necho \"secret $1\"\n"), 0o700))
+	require.NoError(t, os.WriteFile(other, []byte("#!/bin/sh\ntouch "+canaryFile+"\n"), 0o700))
+	s := NewStore(salt, hostpath.Registry{}, func() {})
+	ask := s.fetchHelper(plan.Reference{Name: path, Args: []string{"argument"}, Digest: digestOf(t, path)})
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	ran, refused := 0, 0
+	for ran < 20 || refused < 20 {
+		value, _, tr := ask(t.Context())
+		if tr != nil {
+			require.Contains(t, tr.text, "is not the one that was published")
+			refused++
+			continue
+		}
+		require.Equal(t, "secret argument\n", string(value))
+		ran++
+	}
+	close(stop)
+	<-done
+	require.NoFileExists(t, canaryFile)
 }

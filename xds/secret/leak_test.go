@@ -19,6 +19,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 )
 
@@ -75,7 +76,7 @@ func printed(v any) string {
 // every way after, and looks for it in everything that the package hands out.
 func TestPlantedSecret(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, func() {})
+	s := NewStore(salt, hostpath.Registry{}, func() {})
 	t.Cleanup(s.Close)
 	all := map[string]place{
 		"awssecretsmanager": secretsManagerPlace(t, s), "awsparamstore": paramStorePlace(t, s), "gcpsecretmanager": secretManagerPlace(t, s),
@@ -151,7 +152,7 @@ func TestPlantedSecret(t *testing.T) {
 // TestPanicTellsNothing: the trace of a panic beside a secret has addresses.
 func TestPanicTellsNothing(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, func() {})
+	s := NewStore(salt, hostpath.Registry{}, func() {})
 	t.Cleanup(s.Close)
 	f := &feed{store: s, credential: "c", to: make(chan reading)}
 	m := compose(plan.Credential{Kind: plan.KindBearer}, reading{value: seal([]byte(planted))})

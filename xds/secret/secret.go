@@ -19,6 +19,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 )
 
@@ -35,6 +36,8 @@ type Store struct {
 	// http is for token endpoints and sources; services for AWS.
 	http, services *http.Client
 	clouds         *clouds
+	// agents are the folders where no secret and no helper is taken from.
+	agents hostpath.Registry
 	// env looks up what Vault's address and token are in.
 	env func(string) string
 
@@ -77,10 +80,11 @@ type material struct {
 }
 
 // NewStore returns an empty store. Versions are made with the salt, so that a
-// weak secret cannot be guessed from one. The function is called, from any
-// goroutine, after a value or a problem has changed.
-func NewStore(salt []byte, changed func()) *Store {
-	return &Store{changed: changed, salt: salt, http: newClient(), services: newServiceClient(), clouds: newClouds(), env: os.Getenv, entries: map[string]*entry{}}
+// weak secret cannot be guessed from one. Neither files nor helpers are taken
+// from the agents' folders. The function is called, from any goroutine, after a
+// value or a problem has changed.
+func NewStore(salt []byte, agents hostpath.Registry, changed func()) *Store {
+	return &Store{changed: changed, salt: salt, agents: agents, http: newClient(), services: newServiceClient(), clouds: newClouds(), env: os.Getenv, entries: map[string]*entry{}}
 }
 
 // fingerprint is the version of a value whose source has none of its own.

@@ -94,7 +94,7 @@ func (s *Store) watch(ctx context.Context, c plan.Credential, to chan<- reading)
 	case plan.SourceVault:
 		f.poll(ctx, pollEvery, s.fetchVault(f.ref))
 	case plan.SourceExec:
-		f.poll(ctx, helpEvery, fetchHelper(f.ref))
+		f.poll(ctx, helpEvery, s.fetchHelper(f.ref))
 	default:
 		f.fail(ctx, &trouble{text: f.ref.Source + ":// is not a known kind of secret"})
 	}

@@ -34,6 +34,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/moto"
 )
@@ -130,7 +131,7 @@ func helperPlace(t *testing.T) place {
 	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\n[ -e \"$1/down\" ] && { cat \"$1/value\" >&2; exit 1; }\n[ -e \"$1/value\" ] && cat \"$1/value\"\nexit 0\n"), 0o700))
 	value, down := filepath.Join(dir, "value"), filepath.Join(dir, "down")
 	return place{
-		url: "exec://" + script + "?every=1s&arg=" + dir,
+		url: "exec://" + script + "?every=1s&sha256=" + digestOf(t, script) + "&arg=" + dir,
 		put: func(v string) { file(t, value, v) }, remove: func() { require.NoError(t, os.Remove(value)) },
 		down: func() { file(t, down, "") }, up: func() { require.NoError(t, os.Remove(down)) },
 	}
@@ -288,7 +289,7 @@ func TestSourcesLive(t *testing.T) {
 	for _, source := range []string{"awssecretsmanager", "awsparamstore", "gcpsecretmanager", "https", "vault", "exec", "file"} {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()
-			s := NewStore(salt, func() {})
+			s := NewStore(salt, hostpath.Registry{}, func() {})
 			t.Cleanup(s.Close)
 			p := map[string]func(*testing.T, *Store) place{
 				"awssecretsmanager": secretsManagerPlace, "awsparamstore": paramStorePlace, "gcpsecretmanager": secretManagerPlace,
@@ -373,7 +374,7 @@ func TestRefusals(t *testing.T) {
 				}
 				_, _ = io.WriteString(w, canary)
 			})
-			s := NewStore(salt, func() {})
+			s := NewStore(salt, hostpath.Registry{}, func() {})
 			t.Cleanup(s.Close)
 			s.http.Timeout = time.Second
 			require.NoError(t, s.Watch(t.Context(), []plan.Credential{{Name: "c", Kind: plan.KindBearer, Secret: srv.URL + "/s?every=1s"}}))
@@ -391,7 +392,7 @@ func TestRefusals(t *testing.T) {
 // TestCloudRefusals are answers of the clouds that are about the secret.
 func TestCloudRefusals(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, func() {})
+	s := NewStore(salt, hostpath.Registry{}, func() {})
 	t.Cleanup(s.Close)
 	m := serveSecretManager(t, s)
 	m.put(canary)
@@ -435,7 +436,7 @@ func TestCloudRefusals(t *testing.T) {
 // could be read on its way.
 func TestServicesInClear(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, func() {})
+	s := NewStore(salt, hostpath.Registry{}, func() {})
 	t.Cleanup(s.Close)
 	s.clouds.loadAWS = func(_ context.Context, r string) (aws.Config, error) {
 		return aws.Config{Region: r, BaseEndpoint: aws.String("http://aws.test"), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, nil
@@ -456,7 +457,7 @@ func TestServicesInClear(t *testing.T) {
 // TestVaultToken: it is read each time, as Vault Agent renews it.
 func TestVaultToken(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, func() {})
+	s := NewStore(salt, hostpath.Registry{}, func() {})
 	t.Cleanup(s.Close)
 	p := vaultPlace(t, s)
 	p.put(canary)
