@@ -3,6 +3,7 @@ package sandbox
 import (
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,17 +11,68 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// passedVariables pass from the caller's environment as they are. Everything
-// else stays outside: that is where the caller's tokens are.
-var passedVariables = []string{
-	"TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL",
-	"COLUMNS", "LINES", "EDITOR", "PAGER", "CI", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED",
-	"PYENV_VERSION", "RBENV_VERSION", "NODENV_VERSION", "RUSTUP_TOOLCHAIN", "CGO_ENABLED", "GOARCH", "GOOS",
-	"PIP_DISABLE_PIP_VERSION_CHECK", "PIP_DEFAULT_TIMEOUT",
+// A form is what the value of a variable may look like. A variable passes only if its name is in passedVariables and its
+// value has the form: a value that somebody put there by mistake, or to get it through, may be a token.
+type form func(value string) bool
+
+// like returns the form of values that the expression matches as a whole.
+func like(expression string) form {
+	return regexp.MustCompile(`^(?:` + expression + `)$`).MatchString
 }
 
-// passedPrefixes are the same for families of variables.
-var passedPrefixes = []string{"LC_"}
+// listOf returns the form of lists of one form, with any of the separators.
+func listOf(item form, separators string) form {
+	return func(value string) bool {
+		for field := range strings.FieldsFuncSeq(value, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
+			if !item(field) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// either returns the form of values that have one of the forms.
+func either(forms ...form) form {
+	return func(value string) bool { return slices.ContainsFunc(forms, func(f form) bool { return f(value) }) }
+}
+
+var (
+	isSwitch    = like(`|[0-9]|[tT]rue|TRUE|[fF]alse|FALSE|yes|no|on|off|always|auto|never`)
+	isNumber    = like(`[0-9]{1,6}`)
+	isLocale    = like(`(?:[a-z]{2,3}(?:_[A-Z]{2})?|C|POSIX)(?:\.[A-Za-z]{2,5}-?[0-9-]{0,8})?(?:@[a-z]{2,10})?`)
+	isTerminfo  = like(`[a-z0-9]{1,10}(?:[.+-][a-z0-9]{1,10}){0,3}`)
+	isZone      = like(`:?[A-Z][A-Za-z_]{1,20}(?:/[A-Z][A-Za-z_]{1,20}){0,2}|[A-Z]{3,4}(?:[+-]?[0-9]{1,2})?|Etc/GMT[+-][0-9]{1,2}`)
+	isUser      = like(`[a-z_][a-z0-9_-]{0,31}`)
+	isProgram   = either(like(`[a-z][a-z0-9.-]{0,15}(?: -{1,2}[A-Za-z-]{1,16}){0,3}`), like(`(?:/[a-z][a-z0-9.-]{0,15}){1,6}(?: -{1,2}[A-Za-z-]{1,16}){0,3}`))
+	isVersion   = like(`(?:[a-z]{1,10}-?)?[0-9]{1,4}(?:[.-][0-9]{1,4}){0,3}(?:-?[a-z]{1,5}[0-9]{0,3})?|system|(?:stable|beta|nightly)(?:-[0-9]{4}-[0-9]{2}-[0-9]{2})?`)
+	isPlatform  = like(`386|s390x|[a-z]{2,9}[0-9]{0,2}(?:le)?`)
+	isPlainHost = like(`[A-Za-z0-9.-]+(?::[0-9]{1,5})?`)
+	isPlainPath = like(`[A-Za-z0-9._~+/-]*`)
+	isRegistry  = either(like(`direct|off`), isPlainURL)
+	isModules   = listOf(func(pattern string) bool {
+		return like(`[A-Za-z0-9.*_-]+(?:/[A-Za-z0-9.*_-]+)*`)(pattern) && !hasToken(pattern)
+	}, ",")
+)
+
+// passedVariables pass from the caller's environment if their values have the form. Everything else stays outside: that
+// is where the caller's tokens are.
+var passedVariables = map[string]form{
+	"TERM": isTerminfo, "COLORTERM": like(`truecolor|24bit|[a-z]{1,10}`), "NO_COLOR": isSwitch, "FORCE_COLOR": isSwitch, "CLICOLOR": isSwitch,
+	"COLUMNS": isNumber, "LINES": isNumber, "CI": isSwitch, "TZ": isZone,
+	"LANG": isLocale, "LANGUAGE": listOf(isLocale, ":"), "LC_ALL": isLocale, "LC_ADDRESS": isLocale, "LC_COLLATE": isLocale, "LC_CTYPE": isLocale, "LC_IDENTIFICATION": isLocale,
+	"LC_MEASUREMENT": isLocale, "LC_MESSAGES": isLocale, "LC_MONETARY": isLocale, "LC_NAME": isLocale, "LC_NUMERIC": isLocale, "LC_PAPER": isLocale, "LC_TELEPHONE": isLocale, "LC_TIME": isLocale,
+	"USER": isUser, "LOGNAME": isUser, "SHELL": isProgram, "EDITOR": isProgram, "PAGER": isProgram,
+	"PYTHONDONTWRITEBYTECODE": isSwitch, "PYTHONUNBUFFERED": isSwitch, "PIP_DISABLE_PIP_VERSION_CHECK": isSwitch, "PIP_DEFAULT_TIMEOUT": isNumber,
+	"PYENV_VERSION": listOf(isVersion, ":"), "RBENV_VERSION": isVersion, "NODENV_VERSION": isVersion, "RUSTUP_TOOLCHAIN": isVersion,
+	"CGO_ENABLED": isSwitch, "GOARCH": isPlatform, "GOOS": isPlatform,
+	// Which servers the package clients ask.
+	"PIP_INDEX_URL": isRegistry, "PIP_EXTRA_INDEX_URL": listOf(isRegistry, " \n\t"), "UV_INDEX_URL": isRegistry, "UV_EXTRA_INDEX_URL": listOf(isRegistry, " "), "UV_DEFAULT_INDEX": isRegistry, "UV_INDEX": listOf(isRegistry, " "),
+	"GOPROXY": listOf(isRegistry, ",|"), "GOSUMDB": like(`off|[a-z]{1,20}(?:\.[a-z]{1,20}){1,3}`), "GOPRIVATE": isModules, "GONOPROXY": isModules, "GONOSUMDB": isModules, "GOINSECURE": isModules,
+	"GOFLAGS":             listOf(like(`-mod=(?:mod|vendor|readonly)|-trimpath|-modcacherw|-buildvcs=(?:true|false|auto)|-[vxn]`), " "),
+	"npm_config_registry": isRegistry, "NPM_CONFIG_REGISTRY": isRegistry, "YARN_NPM_REGISTRY_SERVER": isRegistry, "CARGO_REGISTRIES_CRATES_IO_PROTOCOL": like(`git|sparse`),
+	"RUSTUP_DIST_SERVER": isRegistry, "RUSTUP_UPDATE_ROOT": isRegistry, "NODEJS_ORG_MIRROR": isRegistry, "NVM_NODEJS_ORG_MIRROR": isRegistry,
+}
 
 // placeVariables name the place of a toolchain. They pass if the sandbox sees
 // something of that place.
@@ -28,15 +80,6 @@ var placeVariables = []string{
 	"PYENV_ROOT", "NVM_DIR", "CARGO_HOME", "RUSTUP_HOME", "GOROOT", "JAVA_HOME", "VOLTA_HOME", "FNM_DIR", "FNM_MULTISHELL_PATH",
 	"ASDF_DIR", "ASDF_DATA_DIR", "MISE_DATA_DIR", "SDKMAN_DIR", "BUN_INSTALL", "DENO_INSTALL", "RBENV_ROOT", "NODENV_ROOT",
 	"GOENV_ROOT", "PNPM_HOME", "VIRTUAL_ENV", "CONDA_PREFIX", "DOTNET_ROOT", "ANDROID_HOME", "M2_HOME", "GRADLE_HOME", "FLUTTER_ROOT",
-}
-
-// registryVariables say which servers the package clients ask, as URLs or
-// lists of them. They pass unless they hold a credential.
-var registryVariables = []string{
-	"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX",
-	"GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOSUMCHECK", "GOPRIVATE", "GONOPROXY", "GOFLAGS", "GOINSECURE",
-	"npm_config_registry", "NPM_CONFIG_REGISTRY", "YARN_NPM_REGISTRY_SERVER", "CARGO_REGISTRIES_CRATES_IO_PROTOCOL",
-	"RUSTUP_DIST_SERVER", "RUSTUP_UPDATE_ROOT", "NODEJS_ORG_MIRROR", "NVM_NODEJS_ORG_MIRROR",
 }
 
 // environ is a list of NAME=VALUE.
@@ -67,20 +110,23 @@ func (e environ) list() []string {
 // environment is all that the command gets to see.
 func environment(s *Spec, caller environ, v *view, home, path, workdir string) []string {
 	e := environ{values: map[string]string{}}
+	var refused []string
 	for name, value := range caller.values {
-		switch {
-		case slices.Contains(passedVariables, name), slices.ContainsFunc(passedPrefixes, func(p string) bool { return strings.HasPrefix(name, p) }):
+		wanted, place := passedVariables[name], slices.Contains(placeVariables, name)
+		pass := wanted != nil && wanted(value)
+		if place {
+			real, _, err := resolve(value)
+			pass = err == nil && filepath.IsAbs(value) && v.seesPartOf(real)
+		}
+		if pass {
 			e.values[name] = value
-		case slices.Contains(placeVariables, name):
-			if real, _, err := resolve(value); err == nil && filepath.IsAbs(value) && v.seesPartOf(real) {
-				e.values[name] = value
-			}
-		case slices.Contains(registryVariables, name):
-			if !holdsCredential(value) {
-				e.values[name] = value
-			}
+		} else if wanted != nil || place {
+			refused = append(refused, name)
 		}
 	}
+	slices.Sort(refused)
+	// Only names: a value may be a secret. The command line's --env passes a variable as it is.
+	s.log().Debug("environment", "passed", len(e.values), "refused for their values", refused)
 	e.values["HOME"] = home
 	e.values["PATH"] = path
 	e.values["PWD"] = workdir
@@ -118,14 +164,21 @@ func environment(s *Spec, caller environ, v *view, home, path, workdir string) [
 	return e.list()
 }
 
-// holdsCredential reports whether value, a list of URLs with any separator,
-// may hold a user name or password.
-func holdsCredential(value string) bool {
-	for field := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ' ' || r == ',' || r == '|' || r == '\n' || r == '\t' }) {
-		if !strings.Contains(field, "@") && !strings.Contains(field, "?") {
+// isPlainURL reports whether value is the address of a server and nothing more: no user, no password, no parameters, and
+// no part of the path that may be a token, as some registries have there.
+func isPlainURL(value string) bool {
+	u, err := url.Parse(value)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http" || u.Scheme == "sparse+https") && u.User == nil &&
+		isPlainHost(u.Host) && isPlainPath(u.EscapedPath()) && u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && !hasToken(u.Host+u.Path)
+}
+
+// hasToken reports whether a part of a path is long and of letters and digits mixed, or only of hexadecimal digits.
+func hasToken(path string) bool {
+	for part := range strings.FieldsFuncSeq(path, func(r rune) bool { return strings.ContainsRune("/.:*", r) }) {
+		if len(part) < 16 {
 			continue
 		}
-		if u, err := url.Parse(field); err != nil || u.User != nil || u.RawQuery != "" || u.Host == "" {
+		if strings.ContainsAny(part, "0123456789") || strings.ToLower(part) != part && strings.ToUpper(part) != part {
 			return true
 		}
 	}

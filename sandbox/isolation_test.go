@@ -172,6 +172,7 @@ func TestRefusedWorkdir(t *testing.T) {
 		for dir, why := range map[string]string{
 			"/": "whole file system", b.home: "your home", b.root: "your home", filepath.Join(b.root, "link"): "your home",
 			filepath.Join(b.root, "state"): "keeps keys", filepath.Join(b.root, "state", "node"): "keeps keys",
+			"/home": "", "/root": "", "/opt": "", "/srv": "", "/var": "", "/mnt": "", "/var/log": "records", "/run": "", "/boot": "",
 			filepath.Join(b.home, ".ssh"): "secrets", "/etc": "/etc", "/usr": "/usr", "/tmp": "your home",
 		} {
 			b.spec.Workdir = dir
@@ -183,6 +184,29 @@ func TestRefusedWorkdir(t *testing.T) {
 			require.Contains(t, string(out), why, dir)
 		}
 	})
+}
+
+func TestNobodysHomeIsAWorkdir(t *testing.T) {
+	t.Parallel()
+	homes := peopleHomes()
+	require.NotEmpty(t, homes)
+	for _, home := range homes {
+		for dir := home; dir != "/"; dir = filepath.Dir(dir) {
+			_, err := Workdir(dir, "/nonexistent", nil)
+			require.Error(t, err, dir)
+		}
+	}
+	project := t.TempDir()
+	for _, name := range []string{".ssh/x", "project"} {
+		require.NoError(t, mkdir(filepath.Join(project, name)))
+	}
+	_, err := Workdir(filepath.Join(project, "project"), project, nil)
+	require.NoError(t, err)
+	for dir, want := range map[string]bool{"/proc": true, "/dev/pts": true, "/usr/share": false, project: false} {
+		whole, err := isWholeFileSystem(dir)
+		require.NoError(t, err)
+		require.Equal(t, want, whole, dir)
+	}
 }
 
 func TestTrustStores(t *testing.T) {

@@ -19,12 +19,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,9 +69,19 @@ type Spec struct {
 	// Inside is the static program that serves the sandbox from the inside:
 	// postern-sandbox.
 	Inside string
+	Limits Limits
+	// Log, if set, is told what the sandbox is made of: names, never values.
+	Log *slog.Logger `json:"-"`
 	// The caller's streams; nil is /dev/null. The command gets none of them, but
 	// terminals and pipes of its own that are connected to them.
 	Stdin, Stdout, Stderr *os.File
+}
+
+func (s *Spec) log() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
 }
 
 // RefusedError says why the command, not the sandbox, could not be started.
@@ -88,9 +100,6 @@ type Result struct {
 	// Connections is how many connections to the proxy it asked for.
 	Connections uint64
 }
-
-// maxProcesses is how many processes and threads a command may have in all.
-const maxProcesses = 4096
 
 // Run runs the command of s and returns how it ended. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 that this
 // process receives in the meantime are passed to the command. When Run
@@ -111,6 +120,9 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	// descriptor is a way to the host's whole file system.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return Result{}, fmt.Errorf("keep descriptors from the sandbox: %w", err)
+	}
+	if s.Limits, err = s.Limits.orDefaults(); err != nil {
+		return Result{}, err
 	}
 	var passed descriptors
 	defer passed.close()
@@ -146,9 +158,14 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 
-	if err := cmd.Start(); err != nil {
+	group := newCgroup(s.Limits)
+	defer group.remove()
+	s.log().Debug("limits", "processes", s.Limits.Processes, "memory", s.Limits.Memory, "by control group", group.held, "by resource limit", []string{"processes"})
+	ended, err := start(cmd, group)
+	if err != nil {
 		return Result{}, fmt.Errorf("start %s: %w", s.Bubblewrap, err)
 	}
+	defer close(ended)
 	passed.close()
 	streams.started()
 
@@ -157,7 +174,7 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	setupErr := encoder.Encode(wire.Setup{
 		Argv: wire.Raw(s.Command), Env: wire.Raw(env), Dir: wire.Bytes(s.Workdir),
 		UID: uid, GID: gid, Nodes: nodeFolders(s), Gateways: s.Gateways, Ports: capturedPorts(s),
-		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: maxProcesses,
+		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.Limits.Processes,
 	})
 	done := make(chan struct{})
 	go func() {
@@ -189,6 +206,25 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 		return Result{}, fmt.Errorf("run %s: the sandbox was killed%s", s.Command[0], colon(complaint.String()))
 	}
 	return Result{}, explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
+}
+
+// start starts the command in the group. Its thread lives until ended is closed: the sandbox ends with the thread that
+// started it, and the group is not the other threads'.
+func start(cmd *exec.Cmd, group *cgroup) (ended chan struct{}, err error) {
+	ended = make(chan struct{})
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this function
+		err := group.enter(cmd.SysProcAttr)
+		if err == nil {
+			err = cmd.Start()
+		}
+		started <- err
+		if err == nil {
+			<-ended
+		}
+	}()
+	return ended, <-started
 }
 
 // readEvents collects what the inside reports until it ends.

@@ -160,9 +160,11 @@ func TestStreamsEnd(t *testing.T) {
 
 // BenchmarkOutput is what copying costs: 256 MiB through a pipe, against the same without a sandbox.
 func BenchmarkOutput(b *testing.B) {
+	bwrap, err := exec.LookPath("bwrap")
+	require.NoError(b, err)
 	dir := b.TempDir()
 	args := []string{"sh", "-c", "head -c 268435456 /dev/zero"}
-	spec := Spec{Agent: "demo", Command: args, Workdir: dir, Environ: os.Environ(), Sockets: []string{dir}, Inside: filepath.Join(tools, "postern-sandbox")}
+	spec := Spec{Agent: "demo", Command: args, Workdir: dir, Environ: os.Environ(), Sockets: []string{dir}, Inside: filepath.Join(tools, "postern-sandbox"), Bubblewrap: bwrap}
 	drain := func(b *testing.B, run func(out *os.File) error) {
 		b.SetBytes(256 << 20)
 		for b.Loop() {

@@ -164,17 +164,6 @@ func TestToolchainTable(t *testing.T) {
 	}
 }
 
-func TestHoldsCredential(t *testing.T) {
-	t.Parallel()
-	for value, want := range map[string]bool{
-		"https://index.test/simple": false, "https://a.test https://b.test/x": false, "https://proxy.test,direct": false, "https://proxy.test|direct": false, "off": false, "-mod=mod": false, "": false,
-		"https://user:pw@index.test/simple": true, "https://token@index.test": true, "https://a.test https://u:p@b.test": true, "https://a.test,https://u@b.test,direct": true,
-		"https://a.test/?token=x": true, "user:pw@index.test": true, "https://us er:p@b.test": true,
-	} {
-		require.Equal(t, want, holdsCredential(value), value)
-	}
-}
-
 func TestHostname(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{"demo": "demo", "My_Agent": "my-agent", "": "agent", "--": "agent", "é": "agent", strings.Repeat("a", 80): strings.Repeat("a", 63)} {

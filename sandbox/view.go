@@ -152,8 +152,9 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	if i := slices.IndexFunc(v.private, v.sees); i >= 0 {
 		return nil, nil, fmt.Errorf("set up sandbox: %s is among the programs of the system, which every agent can read: keep it elsewhere", v.private[i])
 	}
-	v.add("--perms", "1777", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp", "--symlink", "/run", "/var/run",
-		"--perms", "0700", "--tmpfs", v.home)
+	scratch := strconv.FormatUint(s.Limits.Scratch, 10)
+	v.add("--size", scratch, "--perms", "1777", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp", "--symlink", "/run", "/var/run",
+		"--size", scratch, "--perms", "0700", "--tmpfs", v.home)
 	for _, l := range homeLinks {
 		v.link(l.path, l.target)
 	}
@@ -221,7 +222,8 @@ func (v *view) isolate(s *Spec) {
 	if os.Getuid() == 0 {
 		v.coverProc()
 	}
-	v.add("--dev", "/dev")
+	// Only what is meant for it holds data.
+	v.add("--dev", "/dev", "--size", strconv.FormatUint(s.Limits.Scratch, 10), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
 }
 
 // coverProc takes from root's command, which has no capabilities but owns

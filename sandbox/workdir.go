@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // notWorkdirs may not be working directories, nor anything that contains one.
@@ -27,7 +28,16 @@ var notWorkdirs = []struct {
 	{"/sbin", true, "it holds the programs of the system"},
 	{"/lib", true, "it holds the programs of the system"},
 	{"/lib64", true, "it holds the programs of the system"},
+	{"/home", false, "it holds the homes of this machine's people"},
+	{"/root", false, "it is the administrator's home"},
+	{"/opt", false, "it holds the programs of the system"},
+	{"/srv", false, "it holds the data of other programs"},
+	{"/mnt", false, "it holds other file systems"},
+	{"/media", false, "it holds other file systems"},
 	{"/var/lib", false, "it holds the data of other programs"},
+	{"/var/log", true, "it holds the records of the system"},
+	{"/var/spool", true, "other programs act on what is there"},
+	{"/var/cache", true, "other programs act on what is there"},
 	{"/var/tmp", false, "other programs keep files and sockets there"},
 	{"/tmp", false, "other programs keep files and sockets there"},
 }
@@ -70,10 +80,23 @@ func Workdir(dir, home string, private []string) (string, error) {
 			return refuse("it is, contains, or is inside " + p + ", where Postern keeps keys and sockets")
 		}
 	}
-	for _, s := range secretDirs {
-		if secret := filepath.Join(home, s); home != "" && within(real, secret) {
-			return refuse("it is in " + secret + ", which holds secrets")
+	for _, h := range append(peopleHomes(), home) {
+		if h == "" || h == "/" {
+			continue
 		}
+		if within(h, real) {
+			return refuse("it is or contains " + h + ", which is somebody's home")
+		}
+		for _, s := range secretDirs {
+			if secret := filepath.Join(h, s); within(real, secret) {
+				return refuse("it is in " + secret + ", which holds secrets")
+			}
+		}
+	}
+	if whole, err := isWholeFileSystem(real); err != nil {
+		return "", fmt.Errorf("use %s as working directory: %w", dir, err)
+	} else if whole {
+		return refuse("a whole file system is mounted there")
 	}
 	for _, n := range notWorkdirs {
 		if within(n.path, real) || n.below && within(real, n.path) {
@@ -82,3 +105,44 @@ func Workdir(dir, home string, private []string) (string, error) {
 	}
 	return real, nil
 }
+
+// peopleHomes are the real homes of the users in /etc/passwd. Those of a directory service are not known; what is
+// directly in /home is taken for one.
+func peopleHomes() []string {
+	var homes []string
+	if users, err := os.ReadFile("/etc/passwd"); err == nil {
+		for line := range strings.Lines(string(users)) {
+			if fields := strings.Split(strings.TrimSpace(line), ":"); len(fields) >= 6 && filepath.IsAbs(fields[5]) {
+				homes = append(homes, fields[5])
+			}
+		}
+	}
+	if matches, err := filepath.Glob("/home/*"); err == nil {
+		homes = append(homes, matches...)
+	}
+	real := make([]string, 0, len(homes))
+	for _, h := range homes {
+		if r, err := filepath.EvalSymlinks(h); err == nil {
+			real = append(real, r)
+		}
+	}
+	return real
+}
+
+// isWholeFileSystem reports whether the folder is where a file system, and not
+// only a folder of one, is mounted.
+func isWholeFileSystem(real string) (bool, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false, fmt.Errorf("read mounts: %w", err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		// The kernel writes space, tab, newline and backslash in octal.
+		if fields := strings.Fields(line); len(fields) > 4 && fields[3] == "/" && octal.Replace(fields[4]) == real {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+var octal = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)

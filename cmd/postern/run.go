@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -64,9 +65,13 @@ the command cannot be executed, 127 that it was not found.`,
 			if err != nil {
 				return err
 			}
+			verbose, err := cmd.Flags().GetBool("verbose")
+			if err != nil {
+				return err
+			}
 			// Not the root's context: Ctrl-C is for the command, which decides
 			// when to end.
-			status, err := runAgent(context.WithoutCancel(cmd.Context()), p, file.Path, home, agent, workdir, env, args)
+			status, err := runAgent(context.WithoutCancel(cmd.Context()), p, file.Path, home, agent, workdir, env, args, verbose)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "postern:", err)
 			}
@@ -107,7 +112,7 @@ func published(ctx context.Context, home stacks.Home) (*plan.Plan, error) {
 
 // runAgent runs the command and returns its exit status, or why it did not run
 // and the exit status that says so.
-func runAgent(ctx context.Context, p *plan.Plan, file string, home stacks.Home, agent, workdir string, env, command []string) (int, error) {
+func runAgent(ctx context.Context, p *plan.Plan, file string, home stacks.Home, agent, workdir string, env, command []string, verbose bool) (int, error) {
 	workdir, err := makeWorkdir(workdir)
 	if err != nil {
 		return statusSandbox, err
@@ -117,6 +122,9 @@ func runAgent(ctx context.Context, p *plan.Plan, file string, home stacks.Home, 
 		return statusSandbox, err
 	}
 	spec.Command = command
+	if verbose {
+		spec.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	extra, err := extraEnv(env)
 	if err != nil {
 		return statusSandbox, err

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -132,6 +134,22 @@ func try(what string, args []string) error {
 		}
 		_, err = io.Copy(conn, conn)
 		return err
+	case "hog": // MEBIBYTES: use that much memory, in processes of 16 each
+		n, _ := strconv.Atoi(args[0])
+		b := make([]byte, 16<<20)
+		for i := range b {
+			b[i] = byte(i)
+		}
+		if n > 16 {
+			cmd := exec.Command("/proc/self/exe", "hog", strconv.Itoa(n-16)) //nolint:noctx // it ends with its parent
+			cmd.Stdout = os.Stdout
+			if err := cmd.Run(); err != nil {
+				return err
+			}
+		} else {
+			fmt.Println("used")
+		}
+		runtime.KeepAlive(b)
 	case "swap": // OWN HOST: connect often to OWN while another thread writes HOST over its path
 		return swap(args[0], args[1])
 	case "ptrace": // PID

@@ -1,0 +1,236 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits are what all processes of a sandbox may use together. A field that is 0 is the default.
+type Limits struct {
+	// Processes counts threads too.
+	Processes uint64
+	// Memory is in bytes. It holds only where there is a control group.
+	Memory uint64
+	// Scratch is in bytes, for each of the folders that are in memory.
+	Scratch uint64
+	// CPUWeight is relative to 100, which every other process has. It holds only where there is a control group.
+	CPUWeight uint64
+}
+
+// orDefaults fills in the defaults: an agent may fill neither the process table nor the memory, and yields to people
+// when processors are scarce.
+func (l Limits) orDefaults() (Limits, error) {
+	var machine unix.Sysinfo_t
+	if err := unix.Sysinfo(&machine); err != nil {
+		return l, fmt.Errorf("find size of memory: %w", err)
+	}
+	memory := uint64(machine.Totalram) * uint64(machine.Unit) //nolint:unconvert // 32 bits elsewhere
+	for field, value := range map[*uint64]uint64{&l.Processes: 4096, &l.Memory: memory / 4 * 3, &l.Scratch: memory / 4, &l.CPUWeight: 50} {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	return l, nil
+}
+
+// cgroup is the control group of a sandbox; on version 1, one for each controller. The zero value is none.
+type cgroup struct {
+	// folders are the groups.
+	folders []string
+	// unified is the group of version 2, open, or nil.
+	unified *os.File
+	// held are the limits that hold.
+	held []string
+}
+
+// groupPrefix begins the names of groups; the number of the process that made it follows.
+const groupPrefix = "postern-run-"
+
+// hierarchy is where control groups can be made.
+type hierarchy struct {
+	// parents are the folders of the caller's group and those above it, the topmost first.
+	parents []string
+	unified bool
+	// controllers are those of version 1.
+	controllers []string
+}
+
+// newCgroup makes a group with the limits, as far as the caller may. What does not hold then is not in held.
+func newCgroup(l Limits) *cgroup {
+	g := new(cgroup)
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return g
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return g
+	}
+	for _, h := range hierarchies(string(own), string(mounts)) {
+		if h.unified {
+			g.addUnified(h, l)
+		} else {
+			g.addLegacy(h, l)
+		}
+	}
+	return g
+}
+
+// hierarchies finds the control groups of a process in what the kernel says of it.
+func hierarchies(own, mounts string) []hierarchy {
+	var all []hierarchy
+	for line := range strings.Lines(own) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) != 3 {
+			continue
+		}
+		controllers := strings.Split(fields[1], ",")
+		for mount := range strings.Lines(mounts) {
+			left, right, _ := strings.Cut(mount, " - ")
+			place, kind := strings.Fields(left), strings.Fields(right)
+			if len(place) < 5 || len(kind) < 3 {
+				continue
+			}
+			unified := kind[0] == "cgroup2" && fields[0] == "0"
+			if !unified && (kind[0] != "cgroup" || fields[1] == "" || !slices.Contains(strings.Split(kind[2], ","), controllers[0])) {
+				continue
+			}
+			h := hierarchy{unified: unified, controllers: controllers}
+			// What is mounted may be a part only, as in a container.
+			rel, err := filepath.Rel(place[3], fields[2])
+			if err != nil || strings.HasPrefix(rel, "..") {
+				rel = "."
+			}
+			for dir := filepath.Join(place[4], rel); ; dir = filepath.Dir(dir) {
+				h.parents = append([]string{dir}, h.parents...)
+				if dir == place[4] || dir == "/" {
+					break
+				}
+			}
+			all = append(all, h)
+			break
+		}
+	}
+	return all
+}
+
+// addUnified makes a group of version 2 in the topmost place where it gets controllers.
+func (g *cgroup) addUnified(h hierarchy, l Limits) {
+	for _, parent := range h.parents {
+		// Whoever moves a process must be allowed to write where both groups hang together.
+		if unix.Access(filepath.Join(parent, "cgroup.procs"), unix.W_OK) != nil {
+			continue
+		}
+		// Fails where there are processes in the parent, or where it is not the caller's.
+		for _, controller := range []string{"+pids", "+memory", "+cpu"} {
+			_ = os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte(controller), 0)
+		}
+		given, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
+		if err != nil || !strings.Contains(string(given), "memory") && !strings.Contains(string(given), "pids") {
+			continue
+		}
+		dir, err := makeGroup(parent)
+		if err != nil {
+			continue
+		}
+		folder, err := os.Open(dir)
+		if err != nil {
+			_ = os.Remove(dir)
+			continue
+		}
+		g.folders, g.unified = append(g.folders, dir), folder
+		g.set(dir, "pids.max", l.Processes, "processes")
+		g.set(dir, "memory.max", l.Memory, "memory")
+		g.set(dir, "cpu.weight", l.CPUWeight, "CPU weight")
+		return
+	}
+}
+
+// addLegacy makes a group of version 1.
+func (g *cgroup) addLegacy(h hierarchy, l Limits) {
+	file, value, what := "", uint64(0), ""
+	switch {
+	case slices.Contains(h.controllers, "pids"):
+		file, value, what = "pids.max", l.Processes, "processes"
+	case slices.Contains(h.controllers, "memory"):
+		file, value, what = "memory.limit_in_bytes", l.Memory, "memory"
+	case slices.Contains(h.controllers, "cpu"):
+		file, value, what = "cpu.shares", l.CPUWeight*1024/100, "CPU weight"
+	default:
+		return
+	}
+	// In the caller's own group, whose limits hold for it too.
+	dir, err := makeGroup(h.parents[len(h.parents)-1])
+	if err != nil {
+		return
+	}
+	g.folders = append(g.folders, dir)
+	g.set(dir, file, value, what)
+}
+
+func (g *cgroup) set(dir, file string, value uint64, what string) {
+	if os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatUint(value, 10)), 0) == nil {
+		g.held = append(g.held, what)
+	}
+}
+
+// makeGroup makes a group, and removes those that a process which was killed has left.
+func makeGroup(parent string) (string, error) {
+	left, err := filepath.Glob(filepath.Join(parent, groupPrefix+"*"))
+	if err != nil {
+		return "", fmt.Errorf("look for control groups: %w", err)
+	}
+	for _, dir := range left {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), groupPrefix), "-")
+		if _, err := os.Stat("/proc/" + pid); errors.Is(err, fs.ErrNotExist) {
+			_ = os.Remove(dir) // one with processes stays
+		}
+	}
+	dir, err := os.MkdirTemp(parent, fmt.Sprintf("%s%d-", groupPrefix, os.Getpid()))
+	if err != nil {
+		return "", fmt.Errorf("make control group: %w", err)
+	}
+	return dir, nil
+}
+
+// enter has the process that attr starts begin in the group. On version 1 it is the calling thread that enters,
+// because a process is in the group of the thread that forks it; the thread must not be used for anything else.
+func (g *cgroup) enter(attr *syscall.SysProcAttr) error {
+	if g.unified != nil {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(g.unified.Fd())
+	}
+	for _, dir := range g.folders {
+		if g.unified != nil && dir == g.unified.Name() {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, "tasks"), []byte(strconv.Itoa(unix.Gettid())), 0); err != nil {
+			return fmt.Errorf("enter control group: %w", err)
+		}
+	}
+	return nil
+}
+
+// remove removes the group, whose processes have ended. The kernel may take a moment to notice.
+func (g *cgroup) remove() {
+	if g.unified != nil {
+		g.unified.Close()
+	}
+	for _, dir := range g.folders {
+		for range 50 {
+			if err := os.Remove(dir); !errors.Is(err, unix.EBUSY) {
+				break
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+}

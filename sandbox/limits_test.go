@@ -1,0 +1,107 @@
+package sandbox
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// bomb starts children that wait until no more can be started, and says how many there were.
+const bomb = `python3 -c '
+import os, time, signal
+n = 0
+for i in range(2000):
+    try: pid = os.fork()
+    except OSError as e:
+        print("stopped:", e.strerror, n); break
+    if pid == 0:
+        time.sleep(30); os._exit(0)
+    n += 1
+else: print("never stopped")
+'`
+
+func TestForkBomb(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		b.spec.Limits = Limits{Processes: 60}
+		out := b.sh(t, "PATH=/usr/bin:/bin; "+bomb)
+		require.Contains(t, out, "stopped: Resource temporarily unavailable")
+		fields := strings.Fields(out)
+		n, err := strconv.Atoi(fields[len(fields)-1])
+		require.NoError(t, err)
+		require.Less(t, n, 60)
+		out, status := b.run(t, "sh", "-c", "ulimit -u 100000 2>&1")
+		require.NotZero(t, status, out)
+	})
+}
+
+func TestMemoryHog(t *testing.T) {
+	t.Parallel()
+	group := newCgroup(Limits{Processes: 100, Memory: 100 << 20, CPUWeight: 50})
+	held := strings.Join(group.held, " ")
+	group.remove()
+	for _, dir := range group.folders {
+		require.NoDirExists(t, dir)
+	}
+	if os.Getuid() != 0 {
+		return // needs a group that was delegated to this user: there is no telling here
+	}
+	require.Contains(t, held, "memory")
+	require.Contains(t, held, "processes")
+	b := newBox(t, 0)
+	b.spec.Limits = Limits{Memory: 96 << 20}
+	out, status := b.run(t, "./try", "hog", "480")
+	require.NotZero(t, status, out)
+	require.NotContains(t, out, "used")
+	b.spec.Limits = Limits{}
+	require.Contains(t, b.sh(t, "./try hog 160"), "used")
+}
+
+func TestScratchIsBounded(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		b.spec.Limits = Limits{Scratch: 4 << 20}
+		for _, dir := range []string{"/tmp", "~", "/dev/shm"} {
+			out, status := b.run(t, "sh", "-c", "head -c 5000000 /dev/zero > "+dir+"/full")
+			require.NotZero(t, status, dir)
+			require.Contains(t, out, "No space left on device", dir)
+		}
+		out, status := b.run(t, "sh", "-c", "echo x > /dev/new || echo x > /run/new || echo x > /new")
+		require.NotZero(t, status, out)
+		b.sh(t, "mktemp /dev/shm/x.XXXXXX; mktemp; test -c /dev/null && echo x > /dev/null")
+	})
+}
+
+// What the kernel says of groups, on machines of different kinds.
+func TestHierarchies(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		own, mounts string
+		want        []hierarchy
+	}{
+		"systemd": {
+			own: "0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope\n", mounts: "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n",
+			want: []hierarchy{{unified: true, controllers: []string{""}, parents: []string{
+				"/sys/fs/cgroup", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup/user.slice/user-1000.slice", "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service",
+				"/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice", "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope",
+			}}},
+		},
+		"container": {
+			own: "0::/\n", mounts: "30 23 0:26 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw\n",
+			want: []hierarchy{{unified: true, controllers: []string{""}, parents: []string{"/sys/fs/cgroup"}}},
+		},
+		"version 1": {
+			own: "8:pids:/\n4:memory:/a/b\n2:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n", mounts: "39 31 0:36 / /cg/pids rw - cgroup cgroup rw,pids\n35 31 0:32 /a /cg/memory rw - cgroup cgroup rw,memory\n36 31 0:33 / /cg/cpu rw - cgroup cgroup rw,cpu,cpuacct\n",
+			want: []hierarchy{
+				{controllers: []string{"pids"}, parents: []string{"/cg/pids"}}, {controllers: []string{"memory"}, parents: []string{"/cg/memory", "/cg/memory/b"}},
+				{controllers: []string{"cpu", "cpuacct"}, parents: []string{"/cg/cpu"}},
+			},
+		},
+		"none": {own: "", mounts: ""},
+	} {
+		require.Equal(t, c.want, hierarchies(c.own, c.mounts), name)
+	}
+}
