@@ -35,10 +35,10 @@ var (
 	cut = escaped(`3f|23|00`)
 	// nothing are segments that some server leaves out.
 	nothing = `(?:` + separator + ending + `)*`
-	// elsewhere are bytes that some server takes for others, or drops: what is not
+	// elsewhere are bytes that some server takes for others, or drops: controls, what is not
 	// UTF-8, and the blocks of Unicode that have code points of [target.Lookalikes]
 	// and [target.Ignored]. Characters beside them are denied as well.
-	elsewhere = `.*` + escaped(`c[01]|f[5-9a-f]|e0`+escaped(`[89][0-9a-f]`)+`|f0`+escaped(`8[0-9a-f]`)+`|c2`+escaped(`[89a][0-9a-f]`)+`|cd`+escaped(`8f|be`)+`|d8`+escaped(`9c`)+
+	elsewhere = `.*` + escaped(`[01][0-9a-f]|7f|c[01]|f[5-9a-f]|e0`+escaped(`[89][0-9a-f]`)+`|f0`+escaped(`8[0-9a-f]`)+`|c2`+escaped(`[89a][0-9a-f]`)+`|cd`+escaped(`8f|be`)+`|d8`+escaped(`9c`)+
 		`|d9`+escaped(`aa`)+`|e1`+escaped(`9a`)+escaped(`80`)+`|e1`+escaped(`a0`)+escaped(`8[0-9a-f]`)+`|e2`+escaped(`8[0-24-58]|a7`)+`|e3`+escaped(`80`)+escaped(`80`)+`|ef`+escaped(`b[89bcdf]`)+
 		`|f3`+escaped(`a0`)) + `.*|(?:[^%]|%[0-7].)*` + escaped(`[89ab][0-9a-f]`) + `.*|.*` + escaped(`[c-f][0-9a-f]`) + `(?:[^%].*|%(?:[^28-9ab]|2[^5]).*)?`
 	// session is a segment that ASP.NET takes for the ID of a session.
@@ -89,7 +89,7 @@ func DeniedPath(pattern string) string {
 func DeniedQuery(c Condition) string {
 	// PHP cannot say these in a variable's name.
 	name := strings.ReplaceAll(spellings(c.Name), spelling('_'), `(?:[_.+[]|`+escaped(`5f|2e|20|2b|5b`)+`)`)
-	name = `(?:` + blank + `|[\[\]]|` + escaped(`5b|5d`) + `)*` + name + `(?:[._]|` + blank + `|` + escaped(`2e|5f`) + `)*(?:(?:[\[\]]|` + escaped(`5b|5d|00`) + `)[^&;=]*)?`
+	name = `(?:` + blank + `|[?\[\]]|` + escaped(`3f|5b|5d`) + `)*` + name + `(?:[._]|` + blank + `|` + escaped(`2e|5f`) + `)*(?:(?:[\[\]]|` + escaped(`5b|5d|00`) + `)[^&;=]*)?`
 	value := `=` + blank + `*` + spellings(c.Value) + blank + `*(?:` + escaped(`00`) + `[^&;]*)?`
 	switch {
 	case c.Present:

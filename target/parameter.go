@@ -25,8 +25,8 @@ func Parameters(query string) iter.Seq[string] {
 
 // Parameter is how a parameter, as it is written in a query, is called for whoever
 // decodes most: in lower case, and decoded as often as it can be. PHP reads a name
-// without the blanks before it and up to a zero byte or bracket, Rack without brackets
-// before it; some servers trim what follows it, too. In between PHP takes dots and
+// without the blanks (and its own server without the question mark) before it and up to a
+// zero byte or bracket, Rack without brackets before it; some servers trim what follows it, too. In between PHP takes dots and
 // spaces for underscores; to others these and hyphens are one.
 func Parameter(raw string) string {
 	s := strings.ReplaceAll(raw, "+", " ")
@@ -36,7 +36,7 @@ func Parameter(raw string) string {
 		}
 		s = Unescape(s)
 	}
-	s = strings.TrimLeft(s, white+"[]")
+	s = strings.TrimLeft(s, white+"[]?")
 	if end := strings.IndexAny(s, "\x00[]"); end >= 0 {
 		s = s[:end]
 	}
