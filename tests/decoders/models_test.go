@@ -11,8 +11,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func corpus(t testing.TB) []string {
+	t.Helper()
+	targets, err := Corpus("testdata")
+	require.NoError(t, err)
+	return targets
+}
+
 // kept returns a server's answers, and what its file says of itself.
-func kept(t testing.TB, name string) (about map[string]string, answers []answer) {
+func kept(t testing.TB, name string) (about map[string]string, answers []Answer) {
 	t.Helper()
 	f, err := os.Open(filepath.Join("testdata", name+".jsonl"))
 	require.NoError(t, err)
@@ -22,7 +29,7 @@ func kept(t testing.TB, name string) (about map[string]string, answers []answer)
 	require.True(t, lines.Scan())
 	require.NoError(t, json.Unmarshal(lines.Bytes(), &about))
 	for lines.Scan() {
-		var a answer
+		var a Answer
 		require.NoError(t, json.Unmarshal(lines.Bytes(), &a))
 		answers = append(answers, a)
 	}
@@ -50,12 +57,12 @@ func TestModels(t *testing.T) {
 					continue
 				}
 				require.True(t, ok && okay, "%.80s: refused by the model", a.Target)
-				require.Equal(t, a.Path, latin(p), "%.80s", a.Target)
+				require.Equal(t, a.Path, Latin(p), "%.80s", a.Target)
 				if d.Name == "nginx" { // only this one was asked for
 					q = map[string][]string{"format": q["format"]}
 				}
 				for name, values := range q {
-					require.Equal(t, a.Query[latin(name)], latins(values), "%.80s: %q", a.Target, name)
+					require.Equal(t, a.Query[Latin(name)], latins(values), "%.80s: %q", a.Target, name)
 				}
 				for name, values := range a.Query {
 					if len(values) > 0 {
@@ -63,7 +70,7 @@ func TestModels(t *testing.T) {
 					}
 				}
 			}
-			require.Equal(t, corpus(t), asked, "ask the server anew: go test ./tests/decoders -run Record -record %s", d.Name)
+			require.Equal(t, corpus(t), asked, "ask the server anew: go run ./record %s, in tests/decoders", d.Name)
 		})
 	}
 }
@@ -89,12 +96,12 @@ func TestDocumentedModels(t *testing.T) {
 			delete(byName, about.Server)
 			continue
 		}
-		var a answer
+		var a Answer
 		require.NoError(t, json.Unmarshal([]byte(line), &a))
 		path, query, _ := strings.Cut(a.Target, "?")
 		p, ok := d.Path(path)
 		require.True(t, ok)
-		require.Equal(t, a.Path, latin(p), "%s: %s", d.Name, a.Target)
+		require.Equal(t, a.Path, Latin(p), "%s: %s", d.Name, a.Target)
 		q, ok := d.Query(query)
 		require.True(t, ok)
 		for name, values := range a.Query {
@@ -107,7 +114,7 @@ func TestDocumentedModels(t *testing.T) {
 func latins(values []string) []string {
 	var out []string
 	for _, v := range values {
-		out = append(out, latin(v))
+		out = append(out, Latin(v))
 	}
 	return out
 }
@@ -115,7 +122,7 @@ func latins(values []string) []string {
 func latinKeys(q map[string][]string) []string {
 	var out []string
 	for name := range q {
-		out = append(out, latin(name))
+		out = append(out, Latin(name))
 	}
 	return out
 }
