@@ -149,14 +149,18 @@ func freePort() (string, error) {
 
 // waitFor waits until somebody listens, at most a minute.
 func waitFor(port string) error {
-	for range 1200 {
-		c, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			return c.Close()
+	again, end := time.NewTicker(50*time.Millisecond), time.After(time.Minute)
+	defer again.Stop()
+	for {
+		select {
+		case <-end:
+			return errors.New("the server did not begin to listen within a minute")
+		case <-again.C:
+			if c, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
+				return c.Close()
+			}
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
-	return errors.New("the server did not begin to listen within a minute")
 }
 
 // firstLine is the part of a version that is about the server, not the machine.
