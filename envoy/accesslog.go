@@ -169,12 +169,14 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 		"error": "the request is malformed, or more than is read of one", "reason": string(plan.ReasonMalformed), "rule": plan.DefaultRule(agent), "detail": "%RESPONSE_CODE_DETAILS%",
 		"hint": seen,
 	}
+	// Why it failed is in the log only: Envoy's words hold addresses and the names in the
+	// upstream's certificate.
 	failed := map[string]string{
 		"error": "the destination cannot be reached, or is not who it should be", "reason": string(plan.ReasonUpstream), "rule": route("rule"),
-		"detail": "%RESPONSE_CODE_DETAILS%", "hint": seen,
+		"hint": seen,
 	}
 	config := &hcmv3.LocalReplyConfig{BodyFormat: replyJSON(agent, map[string]string{
-		"error": "the request failed at the proxy", "detail": "%RESPONSE_CODE_DETAILS%",
+		"error": "the request failed at the proxy", "hint": seen,
 	})}
 	// The first one that holds. The reasons are those that package audit finds.
 	for _, a := range []answer{

@@ -20,14 +20,14 @@ func Blame(p *plan.Plan, message string) (rules, agents []string) {
 	for _, a := range p.Agents {
 		for _, dest := range a.Destinations() {
 			d := destination{dest}
-			whole := names(message, l7Scope(a.Name, d), connectScope(a.Name, d.authority()), tunnelName(d))
+			whole := names(message, l7Scope(a.Name, d), connectScope(a.Name, d.authority()), tunnelName(a.Name, d))
 			for _, r := range d.Rules {
 				if whole || !r.Deny && names(message, b.upstreamCluster(r)) {
 					rules = append(rules, r.ID)
 				}
 			}
 		}
-		if names(message, "agent/"+a.Name, connectScope(a.Name, restOfHosts), wildScope(a.Name)) || strings.Contains(message, dynamicName(a.Name)) {
+		if names(message, "agent/"+a.Name, connectScope(a.Name, restOfHosts), wildScope(a.Name), kindIntercept+"/"+a.Name, kindWildcard+"/"+a.Name) || strings.Contains(message, dynamicName(a.Name)) {
 			agents = append(agents, a.Name)
 		}
 	}

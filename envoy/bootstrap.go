@@ -9,9 +9,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
-	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	internallistenerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/internal_listener/v3"
-	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -20,15 +18,6 @@ import (
 
 // AdminSocket is Envoy's admin interface, relative to the node's working folder.
 const AdminSocket = "admin.sock"
-
-// maxConnections bounds the connections of all agents of a node together.
-const maxConnections = 20000
-
-// maxAgentConnections bounds those of one: none can take them all.
-const maxAgentConnections = maxConnections / 5
-
-// maxStreams bounds the requests under way on one connection of HTTP/2.
-const maxStreams = 100
 
 // counted are the statistics that Envoy keeps: those that a node serves
 // (node.EnvoyFamilies). It has some thousand more, eleven for each certificate among
@@ -56,6 +45,10 @@ type Node struct {
 	// XDS is the path of the control plane's Unix socket, if Remote is nil.
 	XDS    string
 	Remote *Remote
+	// Descriptors is how many Envoy may have open.
+	Descriptors uint64
+	// Heap bounds its memory, in bytes.
+	Heap uint64
 }
 
 // Bootstrap is the JSON that a node's Envoy is started with. It opens nothing
@@ -101,17 +94,15 @@ func Bootstrap(n Node) ([]byte, error) {
 			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
 				"re2.max_program_size.error_level": structpb.NewNumberValue(100000),
 				"re2.max_program_size.warn_level":  structpb.NewNumberValue(100000),
+				// Of many requests on one connection one at a time is looked at, the
+				// connections of others in between.
+				"http.max_requests_per_io_cycle": structpb.NewNumberValue(1),
 			}}},
 		}}},
 		StatsConfig: &metricsv3.StatsConfig{StatsMatcher: &metricsv3.StatsMatcher{StatsMatcher: &metricsv3.StatsMatcher_InclusionList{
 			InclusionList: &matcherv3.ListStringMatcher{Patterns: counted()},
 		}}},
-		OverloadManager: &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
-			Name: "envoy.resource_monitors.global_downstream_max_connections",
-			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: b.any(&downstreamv3.DownstreamConnectionsConfig{
-				MaxActiveDownstreamConnections: maxConnections,
-			})},
-		}}},
+		OverloadManager: b.overload(n),
 	}
 	if err := errors.Join(append(b.errs, boot.ValidateAll())...); err != nil {
 		return nil, fmt.Errorf("build the bootstrap of node %q: %w", n.ID, err)

@@ -29,8 +29,12 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// clusterIntercept is the cluster, and the internal listener, that every plan has.
-const clusterIntercept = "intercept"
+// kindIntercept begins the names of the clusters, and of the internal listeners, that
+// terminate an agent's TLS; below wildcards it is kindWildcard.
+const (
+	kindIntercept = "intercept"
+	kindWildcard  = "intercept-wildcard"
+)
 
 // clusterDynamic is what the clusters for hosts that are found by DNS are called
 // in statistics. Each agent has its own, with its own circuit breakers: what one has
@@ -39,16 +43,8 @@ const clusterDynamic = "dynamic"
 
 func dynamicName(agent string) string { return clusterDynamic + "/" + agent }
 
-// maxRequests bounds what an agent has under way at all hosts that are found by
-// DNS, or at one that is pinned. Envoy's default is 1,024.
-const maxRequests = 10000
-
 // connectTimeout bounds one attempt to reach an upstream.
 const connectTimeout = 5 * time.Second
-
-// maxHosts bounds the names that a node keeps resolved: one entry for each
-// host of the policy that is in use.
-const maxHosts = 20000
 
 // privateRanges are the addresses that a name may never resolve to: private,
 // loopback, link-local (metadata), shared, benchmark, multicast and reserved
@@ -67,19 +63,24 @@ func (b *builder) clusters() {
 	internal := func(name string) {
 		b.one(part{kind: "cluster", name: name}, nil, "internal", func() proto.Message { return b.internalCluster(name) })
 	}
-	internal(clusterIntercept)
 	for _, a := range b.plan.Agents {
-		dynamic := dynamicName(a.Name)
-		b.one(part{kind: "cluster", name: dynamic}, nil, "dynamic", func() proto.Message { return b.dynamicCluster(dynamic) })
-		for _, d := range b.destinations[a.Name] {
-			if name := d.cluster(); name != clusterIntercept {
-				internal(name)
+		dynamic, names := dynamicName(a.Name), map[string]bool{}
+		for i := range a.Rules {
+			if !a.Rules[i].Deny {
+				names[b.upstreamCluster(a.Rules[i])] = true
 			}
+		}
+		names[dynamic] = true
+		share := upstreamShare(len(names))
+		beside := strconv.Itoa(int(share))
+		b.one(part{kind: "cluster", name: dynamic}, nil, beside, func() proto.Message { return b.dynamicCluster(dynamic, a.Name, share) })
+		for _, d := range b.destinations[a.Name] {
+			internal(d.cluster(a.Name))
 		}
 		for i := range a.Rules {
 			r := &a.Rules[i] // a rule that a closure has by itself is one more on the heap
 			if name := b.upstreamCluster(*r); !r.Deny && name != dynamic {
-				b.one(part{kind: "cluster", name: name}, a.Rules[i:i+1], "upstream", func() proto.Message { return b.upstream(name, *r) })
+				b.one(part{kind: "cluster", name: name}, a.Rules[i:i+1], beside, func() proto.Message { return b.upstream(name, *r, share) })
 			}
 		}
 	}
@@ -101,13 +102,14 @@ func (b *builder) upstreamCluster(r plan.Rule) string {
 	return b.signedName(r, name)
 }
 
-// upstream builds the cluster of that name.
-func (b *builder) upstream(name string, r plan.Rule) *clusterv3.Cluster {
+// upstream builds the cluster of that name, which may have share connections.
+func (b *builder) upstream(name string, r plan.Rule, share uint32) *clusterv3.Cluster {
 	var c *clusterv3.Cluster
 	if r.Upstream != nil {
-		c = b.pinnedCluster(name, r.Upstream.Address, r.Upstream.CA)
+		c = b.pinnedCluster(name, r.Upstream.Address, r.Upstream.CA, share)
 	} else {
-		c = b.dynamicCluster(name)
+		agent, _, _ := strings.Cut(r.ID, "/")
+		c = b.dynamicCluster(name, agent, share)
 	}
 	if r.Mode == plan.ModeTunnel {
 		// The TLS is the agent's own.
@@ -115,7 +117,7 @@ func (b *builder) upstream(name string, r plan.Rule) *clusterv3.Cluster {
 		return c
 	}
 	if r.Limits != nil && r.Limits.Concurrent > 0 {
-		c.CircuitBreakers = breakers(r.Limits.Concurrent)
+		c.CircuitBreakers = breakers(r.Limits.Concurrent, min(r.Limits.Concurrent, share))
 	}
 	b.sign(c, r)
 	return c
@@ -125,8 +127,11 @@ func (b *builder) upstream(name string, r plan.Rule) *clusterv3.Cluster {
 // same name; the filter state marked as shared travels along.
 func (b *builder) internalCluster(name string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		Name: name,
+		// Whoever has as many CONNECTs open as it can leaves the others theirs.
+		CircuitBreakers:               breakers(maxAgentConnections, maxAgentConnections),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		TransportSocket: b.socket("envoy.transport_sockets.internal_upstream", b.any(&internalv3.InternalUpstreamTransport{
 			TransportSocket: b.socket("envoy.transport_sockets.raw_buffer", b.any(&rawv3.RawBuffer{})),
 		})),
@@ -140,17 +145,18 @@ func (b *builder) internalCluster(name string) *clusterv3.Cluster {
 
 // dynamicCluster reaches every host that is found by DNS. One cluster for all of
 // an agent's: a cluster each costs 55 KB (envoy.md, section I).
-func (b *builder) dynamicCluster(name string) *clusterv3.Cluster {
+func (b *builder) dynamicCluster(name, agent string, share uint32) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:            name,
-		AltStatName:     clusterDynamic,
-		CircuitBreakers: breakers(maxRequests),
-		ConnectTimeout:  durationpb.New(connectTimeout),
-		LbPolicy:        clusterv3.Cluster_CLUSTER_PROVIDED,
+		Name:                          name,
+		AltStatName:                   clusterDynamic,
+		CircuitBreakers:               breakersOfHosts(share),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
+		ConnectTimeout:                durationpb.New(connectTimeout),
+		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
 		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 			Name: "envoy.clusters.dynamic_forward_proxy",
 			TypedConfig: b.any(&dfpclusterv3.ClusterConfig{
-				ClusterImplementationSpecifier: &dfpclusterv3.ClusterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache()},
+				ClusterImplementationSpecifier: &dfpclusterv3.ClusterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache(agent)},
 			}),
 		}},
 		TransportSocket:               b.upstreamTLS(""),
@@ -159,10 +165,11 @@ func (b *builder) dynamicCluster(name string) *clusterv3.Cluster {
 }
 
 // pinnedCluster reaches one destination at the place that the operator gave.
-func (b *builder) pinnedCluster(name, address, ca string) *clusterv3.Cluster {
+func (b *builder) pinnedCluster(name, address, ca string, share uint32) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                          name,
-		CircuitBreakers:               breakers(maxRequests),
+		CircuitBreakers:               breakers(maxRequests, share),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
 		ConnectTimeout:                durationpb.New(connectTimeout),
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		TransportSocket:               b.upstreamTLS(ca),
@@ -171,9 +178,11 @@ func (b *builder) pinnedCluster(name, address, ca string) *clusterv3.Cluster {
 	}
 }
 
-// dnsCache is the same in the cluster and in the filter, as Envoy requires.
-// The address filter is what refuses names that lead to private addresses.
-func (b *builder) dnsCache() *dfpv3.DnsCacheConfig {
+// dnsCache is the same in the clusters and the filters of an agent, as Envoy requires.
+// Each agent has a resolver and a cache of its own: names that one makes up below its
+// wildcards take no other's place. The address filter refuses names that lead to
+// private addresses.
+func (b *builder) dnsCache(agent string) *dfpv3.DnsCacheConfig {
 	resolver := &caresv3.CaresDnsResolverConfig{
 		// A search domain would turn an allowed name into another one.
 		DnsResolverOptions: &corev3.DnsResolverOptions{NoDefaultSearchDomain: true},
@@ -189,9 +198,12 @@ func (b *builder) dnsCache() *dfpv3.DnsCacheConfig {
 	return &dfpv3.DnsCacheConfig{
 		// A cache of the same name with other settings is refused while the
 		// one before is in use.
-		Name:            "dns/" + digest(b.plan.Resolvers...),
+		Name:            "dns/" + agent + "/" + digest(b.plan.Resolvers...),
 		DnsLookupFamily: clusterv3.Cluster_V4_PREFERRED,
-		MaxHosts:        wrapperspb.UInt32(maxHosts),
+		MaxHosts:        wrapperspb.UInt32(maxNames),
+		DnsCacheCircuitBreaker: &dfpv3.DnsCacheCircuitBreakers{
+			MaxPendingRequests: wrapperspb.UInt32(maxResolving),
+		},
 		TypedDnsResolverConfig: &corev3.TypedExtensionConfig{
 			Name:        "envoy.network.dns_resolver.cares",
 			TypedConfig: b.any(resolver),
@@ -223,8 +235,11 @@ func (b *builder) upstreamHTTP() map[string]*anypb.Any {
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.any(&httpv3.HttpProtocolOptions{
 			UpstreamHttpProtocolOptions: &corev3.UpstreamHttpProtocolOptions{AutoSni: true, AutoSanValidation: true},
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_AutoConfig{AutoConfig: &httpv3.HttpProtocolOptions_AutoHttpConfig{
-				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
-				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+				HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+					InitialStreamWindowSize:     wrapperspb.UInt32(maxAhead),
+					InitialConnectionWindowSize: wrapperspb.UInt32(4 * maxAhead),
+				},
 			}},
 		}),
 	}

@@ -111,7 +111,7 @@ func TestBuildRefuses(t *testing.T) {
 
 func TestBootstrapOpensNothing(t *testing.T) {
 	t.Parallel()
-	b, err := Bootstrap(Node{ID: "n1", Stack: "test", XDS: "../../control/xds.sock"})
+	b, err := Bootstrap(Node{ID: "n1", Stack: "test", XDS: "../../control/xds.sock", Descriptors: MinDescriptors, Heap: 1 << 30})
 	require.NoError(t, err)
 	var boot struct {
 		StaticResources struct{ Listeners []any }

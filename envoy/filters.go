@@ -55,18 +55,18 @@ const (
 //
 // WebSockets pass one more. Which list it is, Envoy tells by the header Upgrade, for
 // any method: no list may lack what another has.
-func (b *builder) setFilters(hcm *hcmv3.HttpConnectionManager, first ...*hcmv3.HttpFilter) {
+func (b *builder) setFilters(hcm *hcmv3.HttpConnectionManager, agent string, first ...*hcmv3.HttpFilter) {
 	filters := append(first,
 		// Before the injector: what it removed afterwards would be the credential
 		// itself (envoy.md, section A, trap 2).
-		b.guardFilter(guard.Filter),
+		b.guardFilter(guard.Filter, agent),
 		off(b.rateFilter()),
 		// Does nothing but what a route configures: inject its credential.
 		off(b.filter(filterCredential, &chainv3.FilterChainConfig{})),
-		off(b.guardFilter(guard.FilterPut)),
+		off(b.guardFilter(guard.FilterPut, agent)),
 		// Resolves the host that the route's scope has bound, nothing else.
 		b.filter(filterDNS, &dfpfilterv3.FilterConfig{
-			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache()},
+			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache(agent)},
 		}),
 		b.router(),
 	)

@@ -5,17 +5,21 @@ import (
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
 	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
 )
 
 // guardFilter is one of the filters of cmd/libguard. A node that does not have the
 // module refuses whatever listener names it.
-func (b *builder) guardFilter(name string) *hcmv3.HttpFilter {
+func (b *builder) guardFilter(name, agent string) *hcmv3.HttpFilter {
 	return b.filter(name, &modulev3.DynamicModuleFilter{
 		// A runtime of Go's cannot be unloaded.
 		DynamicModuleConfig: &dynamicv3.DynamicModuleConfig{Name: guard.Module, DoNotClose: true},
 		FilterName:          name,
+		// What is counted is counted for the agent, whatever listener it came in by.
+		FilterConfig: b.any(wrapperspb.String(agent)),
 	})
 }
 

@@ -84,12 +84,66 @@ func bandwidth(r plan.Rule, way string, bytes uint64) *bandwidthv3.BandwidthShar
 	}
 }
 
-// breakers bound the concurrent requests to a cluster.
-func breakers(concurrent uint32) *clusterv3.CircuitBreakers {
-	n := wrapperspb.UInt32(concurrent)
+// What one agent may have of a node. A connection of either side takes a descriptor,
+// and what an agent has in progress memory; package node adds them up.
+const (
+	// maxAgentConnections bounds the connections of an agent to its listener, and
+	// the CONNECTs that it has open to each of its internal listeners.
+	maxAgentConnections = 1024
+	// maxUpstreamConnections bounds those to upstreams, of all its clusters together,
+	// as long as there are no more than maxUpstreamConnections/minShare.
+	maxUpstreamConnections = 2048
+	// minShare bounds the connections of one cluster if there are many.
+	minShare = 8
+	// maxRequests bounds the requests in progress at one cluster. Envoy's default
+	// is 1,024.
+	maxRequests = 4096
+	// maxStreams bounds those on one connection of HTTP/2.
+	maxStreams = 100
+	// maxNames bounds the host names that are kept resolved.
+	maxNames = 5000
+	// maxResolving bounds the requests that wait for a name.
+	maxResolving = 256
+	// maxHeaders bounds a request's headers and path, in KiB: what Node.js takes.
+	maxHeaders = 16
+	// maxBuffered bounds what Envoy holds, in bytes, of a connection of either side,
+	// and of what an agent sends by one stream of HTTP/2.
+	maxBuffered = 256 << 10
+	// maxAhead bounds what an upstream may send by one stream of HTTP/2 before the agent
+	// has taken it, in bytes.
+	maxAhead = 1 << 20
+	// maxSigned bounds a body that has to be read whole before it can be signed.
+	maxSigned = 16 << 20
+)
+
+// AgentDescriptors is how many descriptors one agent can make a node open.
+const AgentDescriptors = maxAgentConnections + maxUpstreamConnections
+
+// breakers bound the concurrent requests to a cluster, and its connections.
+func breakers(requests, connections uint32) *clusterv3.CircuitBreakers {
+	n := wrapperspb.UInt32(requests)
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-		MaxRequests: n, MaxConnections: n, MaxPendingRequests: n,
+		MaxRequests: n, MaxPendingRequests: n, MaxConnections: wrapperspb.UInt32(connections),
 	}}}
+}
+
+// breakersOfHosts are the breakers of a cluster of many hosts. Each of its pools, of
+// one host and worker, may have a connection whatever the cluster's limit says: so
+// pools are half of what it has.
+func breakersOfHosts(connections uint32) *clusterv3.CircuitBreakers {
+	c := breakers(maxRequests, connections/2)
+	c.Thresholds[0].MaxConnectionPools = wrapperspb.UInt32(connections / 2)
+	return c
+}
+
+// upstreamShare is how many connections each of an agent's clusters may have. It is
+// halved when there are twice as many, so that one more changes few of them.
+func upstreamShare(clusters int) uint32 {
+	share := uint32(maxUpstreamConnections)
+	for n := 1; n < clusters && share > minShare; n *= 2 {
+		share /= 2
+	}
+	return share
 }
 
 // limits are those of the nearest host that the rules are for.

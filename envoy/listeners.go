@@ -36,9 +36,6 @@ const noServerName = "no-server-name.invalid"
 func AgentSocket(agent string) string { return "agents/" + agent + "/proxy.sock" }
 
 func (b *builder) listeners() {
-	b.one(part{kind: "listener", name: clusterIntercept}, nil, "intercept", func() proto.Message {
-		return b.interceptListener(clusterIntercept, l7ScopeFormat)
-	})
 	ports := map[uint16]string{}
 	for _, a := range b.plan.Agents {
 		if other := ports[a.Port]; a.Port != 0 && other != "" {
@@ -47,15 +44,18 @@ func (b *builder) listeners() {
 		ports[a.Port] = a.Name
 		b.one(part{kind: "listener", agent: a.Name}, nil, fmt.Sprintf("%d/%s", a.Port, b.generation(a.Name)), func() proto.Message { return b.agentListener(a) })
 		for _, d := range b.destinations[a.Name] {
-			switch name := d.cluster(); {
-			case name == clusterIntercept:
+			switch name := d.cluster(a.Name); {
 			case d.tunnel():
-				b.one(part{kind: "listener", name: name}, d.Rules, "", func() proto.Message { return b.tunnelListener(d) })
+				b.one(part{kind: "listener", name: name}, d.Rules, "", func() proto.Message { return b.tunnelListener(a.Name, d) })
 			case d.wildcard():
-				b.one(part{kind: "listener", name: name}, nil, "wildcard", func() proto.Message {
-					return b.interceptListener(name, wildScopeFormat,
+				b.one(part{kind: "listener", name: name}, nil, "", func() proto.Message {
+					return b.interceptListener(kindWildcard, a.Name, wildScopeFormat,
 						overwrite(connectHeader, "%FILTER_STATE("+stateConnect+":PLAIN)%"),
 						overwrite(hostHeader, "%FILTER_STATE("+stateHost+":PLAIN)%"))
+				})
+			default:
+				b.one(part{kind: "listener", name: name}, nil, "", func() proto.Message {
+					return b.interceptListener(kindIntercept, a.Name, l7ScopeFormat)
 				})
 			}
 		}
@@ -67,7 +67,7 @@ func (b *builder) listeners() {
 func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 	agent := a.Name
 	hcm := b.connectionManager("agent", connectScope(agent, connectScopeFormat), otherThanConnect()...)
-	b.setFilters(hcm, b.restFilter(), b.connectState(agent))
+	b.setFilters(hcm, agent, b.restFilter(), b.connectState(agent))
 	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})
 	// Python's http.client sends CONNECT as HTTP/1.0.
 	hcm.HttpProtocolOptions = &corev3.Http1ProtocolOptions{AcceptHttp_10: true}
@@ -76,7 +76,10 @@ func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name: "agent/" + agent,
 		// A node that is to stop closes those that agents come in by, not what is inside.
-		TrafficDirection: corev3.TrafficDirection_INBOUND,
+		TrafficDirection:              corev3.TrafficDirection_INBOUND,
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
+		// The others' connections are looked at in between.
+		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),
 		FilterChains: []*listenerv3.FilterChain{{
 			// A chain of another name is another chain: Envoy closes the
 			// connections of the one before at once, as it is told not to drain.
@@ -152,25 +155,21 @@ const wildScopeFormat = "wild/%FILTER_STATE(" + stateAgent + ":PLAIN)%/" +
 	`request.host == request.headers["` + hostHeader + `"] && request.headers["` + connectHeader + `"].endsWith(":443")))%`
 
 // interceptListener terminates the TLS inside an accepted CONNECT.
-func (b *builder) interceptListener(name, scope string, before ...*mutationv3.HeaderMutation) *listenerv3.Listener {
-	hcm := b.connectionManager(name, scope, before...)
-	b.setFilters(hcm)
+func (b *builder) interceptListener(kind, agent, scope string, before ...*mutationv3.HeaderMutation) *listenerv3.Listener {
+	hcm := b.connectionManager(kind, scope, before...)
+	b.setFilters(hcm, agent)
 	hcm.AccessLog = []*accesslogv3.AccessLog{b.interceptLog()}
 	hcm.LocalReplyConfig = b.localReplies("%FILTER_STATE(" + stateAgent + ":PLAIN)%")
-	l := b.internalListener(name, &listenerv3.FilterChain{
-		Name:                          "tls",
+	return b.internalListener(kind+"/"+agent, &listenerv3.FilterChain{
 		TransportSocket:               b.socket("envoy.transport_sockets.tls", b.any(b.onDemandTLS())),
 		TransportSocketConnectTimeout: durationpb.New(5 * time.Second),
 		Filters:                       []*listenerv3.Filter{b.networkFilter("http_connection_manager", hcm)},
 	})
-	// Anything but TLS for a host name finds no chain and is closed.
-	l.FilterChainMatcher = b.byServerName("tls")
-	return l
 }
 
-// tunnelName is that of the internal listener and cluster of a tunnelled destination.
-func tunnelName(d destination) string {
-	return "tunnel/" + d.authority() + "/" + digest(tunnelUpstream(d))
+// tunnelName is that of the internal listener and cluster of an agent's tunnelled destination.
+func tunnelName(agent string, d destination) string {
+	return "tunnel/" + agent + "/" + d.authority() + "/" + digest(tunnelUpstream(d))
 }
 
 // tunnelUpstream tells tunnels apart that lead to different places.
@@ -182,9 +181,9 @@ func tunnelUpstream(d destination) string {
 	return r.Upstream.Address
 }
 
-// tunnelListener passes TLS on, if its server name is the destination's. DNS
-// is asked for that name, after it was checked.
-func (b *builder) tunnelListener(d destination) *listenerv3.Listener {
+// tunnelListener passes TLS on. DNS is asked for its server name, after that was
+// checked.
+func (b *builder) tunnelListener(agent string, d destination) *listenerv3.Listener {
 	r := d.last()
 	proxy := &tcpproxyv3.TcpProxy{
 		StatPrefix:       "tunnel",
@@ -195,27 +194,31 @@ func (b *builder) tunnelListener(d destination) *listenerv3.Listener {
 	var filters []*listenerv3.Filter
 	if r.Upstream == nil {
 		filters = append(filters, b.networkFilter("sni_dynamic_forward_proxy", &snidfpv3.FilterConfig{
-			DnsCacheConfig: b.dnsCache(), PortSpecifier: &snidfpv3.FilterConfig_PortValue{PortValue: uint32(d.Port)},
+			DnsCacheConfig: b.dnsCache(agent), PortSpecifier: &snidfpv3.FilterConfig_PortValue{PortValue: uint32(d.Port)},
 		}))
 	}
-	return b.internalListener(tunnelName(d), &listenerv3.FilterChain{
-		FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: "tls", ServerNames: []string{d.Host}},
-		Filters:          append(filters, b.networkFilter("tcp_proxy", proxy)),
+	return b.internalListener(tunnelName(agent, d), &listenerv3.FilterChain{
+		Filters: append(filters, b.networkFilter("tcp_proxy", proxy)),
 	})
 }
 
-// internalListener is one that only our own clusters can reach.
+// internalListener is one that only our own clusters can reach. What is not TLS, or
+// has another server name than CONNECT, finds no chain and is closed.
 func (b *builder) internalListener(name string, chain *listenerv3.FilterChain) *listenerv3.Listener {
+	chain.Name = "tls"
 	return &listenerv3.Listener{
 		Name:              name,
 		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
 		ListenerFilters: []*listenerv3.ListenerFilter{{
 			Name:       "envoy.filters.listener.tls_inspector",
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&tlsinspectorv3.TlsInspector{})},
-		}},
-		ListenerFiltersTimeout: durationpb.New(5 * time.Second),
-		AccessLog:              []*accesslogv3.AccessLog{b.connectionLog()},
-		FilterChains:           []*listenerv3.FilterChain{chain},
+		}, b.compareNames()},
+		FilterChainMatcher:            b.byServerName(chain.Name),
+		IgnoreGlobalConnLimit:         true, // each is inside one that counts
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
+		ListenerFiltersTimeout:        durationpb.New(5 * time.Second),
+		AccessLog:                     []*accesslogv3.AccessLog{b.connectionLog()},
+		FilterChains:                  []*listenerv3.FilterChain{chain},
 	}
 }
 
@@ -274,7 +277,12 @@ func (b *builder) connectionManager(name, scope string, before ...*mutationv3.He
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
 		},
-		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(maxStreams)},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			MaxConcurrentStreams:        wrapperspb.UInt32(maxStreams),
+			InitialStreamWindowSize:     wrapperspb.UInt32(maxBuffered),
+			InitialConnectionWindowSize: wrapperspb.UInt32(2 * maxBuffered),
+		},
+		MaxRequestHeadersKb: wrapperspb.UInt32(maxHeaders),
 		// A model may think for longer than Envoy's five minutes before the first
 		// byte, and a WebSocket be quiet. An hour is what Envoy gives a connection.
 		StreamIdleTimeout:               durationpb.New(time.Hour),

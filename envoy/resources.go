@@ -7,11 +7,11 @@
 //	agent/<name>   listener on the agent's own Unix socket; CONNECT, gateways
 //	connect/<name>/<host:port>  scope: where a CONNECT of the agent leads
 //	connect/<name>/*  scope: CONNECT below wildcards and to other hosts, gateways
-//	intercept      internal listener; TLS with an on-demand leaf certificate
+//	intercept/<name>  internal listener; TLS with an on-demand leaf certificate
 //	l7/...         scope: methods, paths and credential of one agent and host
-//	intercept-wildcard, wild/...  the same for the names below a wildcard
-//	tunnel/...     internal listener; TLS that is passed on after a look at its server name
-//	dynamic        cluster: TLS to the host that the scope names, found by DNS
+//	intercept-wildcard/<name>, wild/...  the same for the names below a wildcard
+//	tunnel/<name>/...  internal listener; TLS that is passed on after a look at its server name
+//	dynamic/<name>  cluster: TLS to the host that the scope names, found by DNS
 //	pinned/...     cluster: TLS to a destination whose place the operator gave
 package envoy
 

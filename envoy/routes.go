@@ -69,10 +69,14 @@ func (b *builder) allow(r plan.Rule, restricted bool, match *routev3.RouteMatch)
 	if filters := append(b.limitFilters(r), b.credentialFilters(r)...); len(filters) > 0 {
 		per[filterCredential] = b.any(&chainv3.FilterChainConfigPerRoute{FilterChain: &chainv3.FilterChain{Filters: filters}})
 	}
-	return &routev3.Route{
+	route := &routev3.Route{
 		Name: routeName(plan.ReasonAllowed, said(r), r.Credential, r.ID), Match: match, Metadata: metadata(fields),
 		Action: &routev3.Route_Route{Route: action}, TypedPerFilterConfig: per,
 	}
+	if rule.Signs {
+		route.RequestBodyBufferLimit = wrapperspb.UInt64(maxSigned)
+	}
+	return route
 }
 
 // deny answers 403 by the agent's default rule. The body is made by

@@ -101,7 +101,7 @@ func (b *builder) scopes() {
 // leads, and what may be requested of it then.
 func (b *builder) scopesOf(agent string, d destination) []*routev3.ScopedRouteConfiguration {
 	out := []*routev3.ScopedRouteConfiguration{b.connectRoutes(agent, d.authority(), []*routev3.VirtualHost{{
-		Name: d.authority(), Domains: []string{"*"}, Routes: []*routev3.Route{b.connectRoute(d)},
+		Name: d.authority(), Domains: []string{"*"}, Routes: []*routev3.Route{b.connectRoute(agent, d)},
 	}})}
 	if d.tunnel() {
 		return out
@@ -157,14 +157,14 @@ func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 	var hosts []*routev3.VirtualHost
 	shared := map[string]*routev3.VirtualHost{}
 	for _, d := range b.destinations[a.Name] {
-		switch cluster := d.cluster(); {
+		switch cluster := d.cluster(a.Name); {
 		case !d.wildcard():
 		case d.tunnel():
-			hosts = append(hosts, connectHost(a.Name, d.authority(), b.connectRoute(d), d.authority()))
+			hosts = append(hosts, connectHost(a.Name, d.authority(), b.connectRoute(a.Name, d), d.authority()))
 		case shared[cluster] != nil:
 			shared[cluster].Domains = append(shared[cluster].Domains, d.authority())
 		default:
-			shared[cluster] = connectHost(a.Name, cluster, b.connectRoute(d), d.authority())
+			shared[cluster] = connectHost(a.Name, cluster, b.connectRoute(a.Name, d), d.authority())
 			hosts = append(hosts, shared[cluster])
 		}
 	}
@@ -191,29 +191,31 @@ func connectHost(agent, name string, connect *routev3.Route, domain string) *rou
 	}
 }
 
-// cluster is that of the internal listener which looks at the destination's TLS.
-func (d destination) cluster() string {
+// cluster returns the name of the cluster, and of the internal listener, that looks at
+// the TLS of an agent's destination. No agent shares one: neither its connections nor
+// the names that it resolves.
+func (d destination) cluster(agent string) string {
 	switch {
 	case d.tunnel():
-		return tunnelName(d)
+		return tunnelName(agent, d)
 	case d.wildcard():
-		return clusterIntercept + "-wildcard"
+		return kindWildcard + "/" + agent
 	default:
-		return clusterIntercept
+		return kindIntercept + "/" + agent
 	}
 }
 
 // connectRoute leads a CONNECT to where more can be seen of it. Of a tunnel
 // nothing more will be seen: it is decided on here.
-func (b *builder) connectRoute(d destination) *routev3.Route {
+func (b *builder) connectRoute(agent string, d destination) *routev3.Route {
 	if !d.tunnel() {
-		return connectTo(d.cluster(), nil)
+		return connectTo(d.cluster(agent), nil)
 	}
 	r := plan.TunnelRules(d.Rules)[0]
 	if r.Deny {
 		return deniedBy(r, connectMatch())
 	}
-	return connectTo(d.cluster(), map[string]string{"rule": r.ID})
+	return connectTo(d.cluster(agent), map[string]string{"rule": r.ID})
 }
 
 // connectTo leads an accepted CONNECT to an internal listener.

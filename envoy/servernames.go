@@ -3,6 +3,11 @@ package envoy
 import (
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	listenerstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/set_filter_state/v3"
+	celformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
 	inputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -15,8 +20,32 @@ import (
 // (docs/envoy.md). TLS inspection has made it lower-case by then.
 const serverNames = `(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*)?`
 
-// byServerName leads TLS for one of serverNames to the filter chain of that
-// name; everything else finds no chain and is closed.
+// stateAgrees is "true" if a connection's server name is the host of the CONNECT that
+// it came in by.
+const stateAgrees = "postern.agrees"
+
+// compareNames sets stateAgrees. Only where an agent may CONNECT to is a certificate
+// asked for then: not even whether there is one for another agent's host can be
+// found out.
+func (b *builder) compareNames() *listenerv3.ListenerFilter {
+	return &listenerv3.ListenerFilter{
+		Name: "envoy.filters.listener.set_filter_state",
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&listenerstatev3.Config{OnAccept: []*setstatev3.FilterStateValue{{
+			Key:        &setstatev3.FilterStateValue_ObjectKey{ObjectKey: stateAgrees},
+			FactoryKey: "envoy.string",
+			Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+				Format: textFormat(`%CEL(connection.requested_server_name == string(filter_state["` + stateHost + `"]))%`),
+				Formatters: []*corev3.TypedExtensionConfig{{
+					Name:        "envoy.formatter.cel",
+					TypedConfig: b.any(&celformatterv3.Cel{CelConfig: &corev3.CelExpressionConfig{EnableStringConversion: true}}),
+				}},
+			}},
+		}}})},
+	}
+}
+
+// byServerName leads TLS for one of serverNames, if it is what CONNECT has named, to
+// the filter chain of that name; everything else finds no chain and is closed.
 func (b *builder) byServerName(chain string) *xdsmatcherv3.Matcher {
 	single := func(input string, config proto.Message, value *xdsmatcherv3.StringMatcher) *xdsmatcherv3.Matcher_MatcherList_Predicate {
 		return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
@@ -32,6 +61,9 @@ func (b *builder) byServerName(chain string) *xdsmatcherv3.Matcher {
 				AndMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: []*xdsmatcherv3.Matcher_MatcherList_Predicate{
 					single("transport_protocol", &inputsv3.TransportProtocolInput{}, &xdsmatcherv3.StringMatcher{
 						MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: "tls"},
+					}),
+					single("filter_state", &inputsv3.FilterStateInput{Key: stateAgrees}, &xdsmatcherv3.StringMatcher{
+						MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: "true"},
 					}),
 					single("server_name", &inputsv3.ServerNameInput{}, &xdsmatcherv3.StringMatcher{
 						MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{SafeRegex: &xdsmatcherv3.RegexMatcher{

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -74,7 +75,15 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := c.checkModule(); err != nil {
 		return err
 	}
-	boot, err := envoy.Bootstrap(envoy.Node{ID: c.ID, Stack: c.Stack, XDS: c.XDS, Remote: c.Remote})
+	files, err := raiseDescriptors()
+	if err != nil {
+		return err
+	}
+	memory, err := heap()
+	if err != nil {
+		return err
+	}
+	boot, err := envoy.Bootstrap(envoy.Node{ID: c.ID, Stack: c.Stack, XDS: c.XDS, Remote: c.Remote, Descriptors: files, Heap: memory})
 	if err != nil {
 		return err
 	}
@@ -83,6 +92,10 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	if err := atomicfile.Write(filepath.Join(c.Dir, "bootstrap.json"), boot, 0o600); err != nil {
 		return fmt.Errorf("write bootstrap: %w", err)
+	}
+	pressure, err := newPressure(c.Dir, files)
+	if err != nil {
+		return err
 	}
 	events, err := audit.NewWriter(c.Audit, c.ID)
 	if err != nil {
@@ -99,7 +112,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	for backoff := minBackoff; ; {
 		started := time.Now()
-		why, err := c.once(ctx, events)
+		why, err := c.once(ctx, events, pressure)
 		if ctx.Err() != nil {
 			return events.Lost()
 		}
@@ -151,6 +164,11 @@ func forbidCores() error {
 	return nil
 }
 
+// workers returns how many threads of Envoy look at requests: two at least, so that
+// one that is busy with an agent's request does not keep all the others waiting.
+// More of them cost memory for each agent and destination.
+func workers() int { return min(max(2, runtime.GOMAXPROCS(0)), 4) }
+
 func (c Config) checkModule() error {
 	// Envoy runs in Dir, where what is relative would be something else.
 	if !filepath.IsAbs(c.Modules) {
@@ -163,7 +181,7 @@ func (c Config) checkModule() error {
 }
 
 // once runs Envoy until it ends, and says how it did.
-func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) {
+func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressure) (string, error) {
 	fifo := filepath.Join(c.Dir, envoy.AccessLogPath)
 	if err := os.Remove(fifo); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("replace access log pipe: %w", err)
@@ -198,8 +216,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 	defer saying.Close()
 	cmd := exec.Command(c.Envoy, //nolint:noctx // ended by signal below, so that it can end by itself
 		"--config-path", "bootstrap.json",
-		// One worker for each node: a stack grows by proxies.count.
-		"--concurrency", "1",
+		"--concurrency", strconv.Itoa(workers()),
 		"--disable-hot-restart",
 		"--log-level", "warning", "--log-format", said.format(),
 		// Warns of one protobuf message, which the address filter needs, on every update.
@@ -242,9 +259,20 @@ func (c Config) once(ctx context.Context, events *audit.Writer) (string, error) 
 		_ = cmd.Wait() // cmd.ProcessState has it
 	}()
 
+	watching, stopWatching := context.WithCancel(ctx)
+	watched := make(chan error, 1)
+	go func() { watched <- pressure.watch(watching, cmd.Process.Pid) }()
+	defer func() {
+		stopWatching()
+		<-watched
+	}()
+
 	var failed error
 	select {
 	case <-ended:
+	case failed = <-watched:
+		watched <- nil
+		c.stop(cmd, ended)
 	case failed = <-copied:
 		// Without a record nothing may be decided.
 		c.stop(cmd, ended)

@@ -22,7 +22,8 @@ typedef void *stream;
 
 enum { request_headers, request_trailers, response_headers, response_trailers };
 enum { of_stream, of_route };
-enum { go_on, stop };
+// wait is until the filter lets the request go on; bodies wait, too.
+enum { go_on, stop, buffer_all, wait };
 
 size_t envoy_dynamic_module_callback_http_get_headers_size(stream, int kind);
 bool envoy_dynamic_module_callback_http_get_headers(stream, int kind, header *result);
@@ -30,4 +31,9 @@ bool envoy_dynamic_module_callback_http_get_header(stream, int kind, buffer name
 // Replaces all values there are; without a value it removes them.
 bool envoy_dynamic_module_callback_http_set_header(stream, int kind, buffer name, buffer value);
 bool envoy_dynamic_module_callback_http_get_metadata_string(stream, int of, buffer ns, buffer key, buffer *result);
+// What is scheduled from any thread happens on the request's, if there still is one.
+void *envoy_dynamic_module_callback_http_filter_scheduler_new(stream);
+void envoy_dynamic_module_callback_http_filter_scheduler_commit(void *scheduler, uint64_t event);
+void envoy_dynamic_module_callback_http_filter_scheduler_delete(void *scheduler);
+void envoy_dynamic_module_callback_http_filter_continue_decoding(stream);
 void envoy_dynamic_module_callback_http_send_response(stream, uint32_t status, header *headers, size_t count, buffer body, buffer details);

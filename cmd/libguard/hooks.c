@@ -1,12 +1,14 @@
 // The hooks that Envoy looks up. Those in which nothing is decided end here, so that
 // a body does not enter Go; the others take the headers along.
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "_cgo_export.h"
+#include "pace.h"
 
 // More headers than there can be: Envoy takes 100 of either side (max_headers_count),
 // without those of HTTP/2 and the ones that it adds.
@@ -44,32 +46,65 @@ static int unrecorded(stream s) {
 
 static const char put[] = "put", guard[] = "guard";
 
-// A filter is its configuration, and that is its name: there is nothing else to
-// keep, neither of a stream nor between streams.
+// A filter is its configuration: there is nothing else to keep of a stream.
+typedef struct {
+	const char *name;
+	agent *agent;
+} filter;
+
+// The configuration is the agent's name.
 const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, buffer name, buffer config) {
-	if (name.length == sizeof guard - 1 && !memcmp(name.ptr, guard, name.length)) return guard;
-	if (name.length == sizeof put - 1 && !memcmp(name.ptr, put, name.length)) return put;
-	return NULL; // refused
+	filter f = {NULL, find_agent(config)};
+	if (name.length == sizeof guard - 1 && !memcmp(name.ptr, guard, name.length)) f.name = guard;
+	if (name.length == sizeof put - 1 && !memcmp(name.ptr, put, name.length)) f.name = put;
+	filter *kept = f.name && f.agent ? malloc(sizeof f) : NULL;
+	if (kept) *kept = f;
+	return kept; // NULL: refused
 }
+void envoy_dynamic_module_on_http_filter_config_destroy(const void *config) { free((void *)config); }
 const void *envoy_dynamic_module_on_http_filter_new(const void *config, stream s) { return config; }
 
-static int run(stream s, const void *filter, int kind) {
+// What a request takes of a processor, in nanoseconds, about (docs/performance.md). A
+// CONNECT has a TLS handshake to come, and long headers many patterns to be matched.
+enum { each_request = 120000, each_connect = 700000, each_byte = 60 };
+
+static uint64_t cost(const header *hs, size_t n) {
+	uint64_t c = each_request;
+	for (size_t i = 0; i < n; i++) {
+		c += each_byte * (hs[i].name.length + hs[i].value.length);
+		if (hs[i].value.length == 7 && hs[i].name.length == 7 && !memcmp(hs[i].name.ptr, ":method", 7) && !memcmp(hs[i].value.ptr, "CONNECT", 7))
+			c += each_connect;
+	}
+	return c;
+}
+
+static int run(stream s, const void *of, int kind, bool paced) {
+	const filter *f = of;
 	header hs[most];
 	buffer rule = {NULL, 0};
 	size_t n = envoy_dynamic_module_callback_http_get_headers_size(s, kind);
 	// More than were announced are not looked at, so they are not let through.
 	if (n > most || !envoy_dynamic_module_callback_http_get_headers(s, kind, hs)) return refuse(s, kind);
+	if (!paced && !pace(f->agent, s, cost(hs, n))) return wait;
 	// guard.Namespace and guard.Key.
 	envoy_dynamic_module_callback_http_get_metadata_string(s, of_route, (buffer){"postern", 7}, (buffer){"guard", 5}, &rule);
-	return filter == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
+	return f->name == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
 }
 
-int envoy_dynamic_module_on_http_filter_request_headers(stream s, const void *f, bool end) {
-	return f == guard && !recorded() ? unrecorded(s) : run(s, f, request_headers);
+static bool puts_key(const void *f) { return ((const filter *)f)->name == put; }
+
+static int request(stream s, const void *f, bool paced) {
+	return !puts_key(f) && !recorded() ? unrecorded(s) : run(s, f, request_headers, paced);
 }
-int envoy_dynamic_module_on_http_filter_request_trailers(stream s, const void *f) { return f == put ? go_on : run(s, f, request_trailers); }
-int envoy_dynamic_module_on_http_filter_response_headers(stream s, const void *f, bool end) { return f == put ? go_on : run(s, f, response_headers); }
-int envoy_dynamic_module_on_http_filter_response_trailers(stream s, const void *f) { return f == put ? go_on : run(s, f, response_trailers); }
+int envoy_dynamic_module_on_http_filter_request_headers(stream s, const void *f, bool end) { return request(s, f, puts_key(f)); }
+int envoy_dynamic_module_on_http_filter_request_trailers(stream s, const void *f) { return puts_key(f) ? go_on : run(s, f, request_trailers, true); }
+int envoy_dynamic_module_on_http_filter_response_headers(stream s, const void *f, bool end) { return puts_key(f) ? go_on : run(s, f, response_headers, true); }
+int envoy_dynamic_module_on_http_filter_response_trailers(stream s, const void *f) { return puts_key(f) ? go_on : run(s, f, response_trailers, true); }
+
+// A request that has waited goes on.
+void envoy_dynamic_module_on_http_filter_scheduled(stream s, const void *f, uint64_t event) {
+	if (request(s, f, true) == go_on) envoy_dynamic_module_callback_http_filter_continue_decoding(s);
+}
 
 int envoy_dynamic_module_on_http_filter_request_body(stream s, const void *f, bool end) { return go_on; }
 int envoy_dynamic_module_on_http_filter_response_body(stream s, const void *f, bool end) { return go_on; }
@@ -79,11 +114,9 @@ const void *envoy_dynamic_module_on_http_filter_per_route_config_new(buffer name
 
 // Of no use here, but Envoy loads no module that has not all of them.
 #define UNUSED(hook) void envoy_dynamic_module_on_http_filter_##hook(void) {}
-UNUSED(config_destroy)
 UNUSED(destroy)
 UNUSED(per_route_config_destroy)
 UNUSED(stream_complete)
-UNUSED(scheduled)
 UNUSED(http_callout_done)
 UNUSED(http_stream_headers)
 UNUSED(http_stream_data)

@@ -210,8 +210,18 @@ func (f *Fleet) Client(nodeID, agent string) *http.Client {
 
 // AgentClient is an HTTP client that trusts ca and whose proxy is what dial connects to.
 func AgentClient(ca *CA, dial func(context.Context, string, string) (net.Conn, error)) *http.Client {
+	return AgentClientOf(ca.Pool(), dial)
+}
+
+// Pool has the authority in it, and no other.
+func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca.PEM)
+	return pool
+}
+
+// AgentClientOf is AgentClient for a pool of authorities.
+func AgentClientOf(pool *x509.CertPool, dial func(context.Context, string, string) (net.Conn, error)) *http.Client {
 	return &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
 		Proxy:             http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.invalid:3128"}),
 		DialContext:       dial,

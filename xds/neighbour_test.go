@@ -1,0 +1,257 @@
+package xds_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
+)
+
+// connectTo opens a CONNECT of the agent to the authority, and returns its status.
+func connectTo(t *testing.T, f *fleet.Fleet, agent, authority string) (net.Conn, string) {
+	t.Helper()
+	conn, err := f.Dial("n1", agent)(t.Context(), "", "")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	_, _ = fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", authority, authority)
+	head := make([]byte, len("HTTP/1.1 200"))
+	if _, err := io.ReadFull(conn, head); err != nil {
+		return conn, "closed"
+	}
+	_ = discardHead(conn)
+	return conn, strings.TrimPrefix(string(head), "HTTP/1.1 ")
+}
+
+// TestNeighbourConnects: an agent that has as many CONNECTs open as it can leaves
+// the others theirs.
+func TestNeighbourConnects(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("one.test")
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{
+		{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{open("b", "one.test", up)}},
+	}})
+	accepted := 0
+	for range 1100 {
+		if _, status := connectTo(t, f, "a", "one.test:443"); status == "200" {
+			accepted++
+		}
+	}
+	require.Greater(t, accepted, 900)
+	for range 20 {
+		require.Equal(t, 200, f.Get("n1", "b", "https://one.test/"), "with %d CONNECTs of a open", accepted)
+	}
+	require.LessOrEqual(t, accepted, 1024, "an agent's own bound")
+}
+
+// TestNeighbourNames: an agent whose names wait for a name server leaves the others
+// their resolver.
+func TestNeighbourNames(t *testing.T) {
+	t.Parallel()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var waiting atomic.Int64
+	started := make(chan struct{})
+	server := &dns.Server{PacketConn: pc, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		if strings.HasSuffix(q.Question[0].Name, ".slow.test.") {
+			waiting.Add(1)
+			return // never
+		}
+		m := new(dns.Msg).SetReply(q)
+		if q.Question[0].Qtype == dns.TypeA {
+			m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: net.IPv4(127, 0, 0, 1)})
+		}
+		_ = w.WriteMsg(m)
+	})}
+	go func() { _ = server.ActivateAndServe() }()
+	<-started
+	t.Cleanup(func() { _ = server.Shutdown() })
+
+	f := fleet.New(t, 1)
+	any := func(id, host string, mode string) plan.Rule {
+		r := plan.Rule{ID: id, Host: host, Port: 443, Mode: mode}
+		if mode == "" {
+			r.Methods, r.Paths = []string{plan.AnyMethod}, []string{plan.AnyPath}
+		}
+		return r
+	}
+	f.MustPublish(&plan.Plan{Stack: "test", Resolvers: []string{pc.LocalAddr().String()}, Agents: []plan.Agent{
+		{Name: "a", Rules: []plan.Rule{any("a/slow", "*.slow.test", plan.ModeTunnel), any("a/slower", "*.b.slow.test", plan.ModeTunnel)}},
+		{Name: "b", Rules: []plan.Rule{any("b/one", "one.test", ""), any("b/wild", "*.wild.test", "")}},
+	}})
+	var flood sync.WaitGroup
+	defer flood.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for i := range 1200 {
+		host := fmt.Sprintf("x%d.slow.test", i)
+		if i%2 == 1 {
+			host = fmt.Sprintf("x%d.b.slow.test", i)
+		}
+		conn, status := connectTo(t, f, "a", host+":443")
+		if status != "200" {
+			continue
+		}
+		flood.Go(func() {
+			_ = tls.Client(conn, &tls.Config{ServerName: host, InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // it gets no answer
+		})
+	}
+	require.Eventually(t, func() bool { return waiting.Load() > 200 }, 10*time.Second, 10*time.Millisecond)
+	// Resolved, and refused for what it resolves to.
+	require.Equal(t, 403, f.Get("n1", "b", "https://one.test/"))
+	require.Equal(t, 403, f.Get("n1", "b", "https://x.wild.test/"))
+}
+
+// TestNeighbourUploads: what an agent sends, and an upstream does not take, stays with
+// the agent: Envoy's memory does not grow with it.
+func TestNeighbourUploads(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	// Shakes hands, and reads no more.
+	path := filepath.Join(f.Home.Root, "deaf.sock")
+	l, err := tls.Listen("unix", path, &tls.Config{Certificates: []tls.Certificate{f.UpstreamCA.Issue(t, "one.test")}})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = conn.Read(make([]byte, 1)) }()
+			t.Cleanup(func() { _ = conn.Close() })
+		}
+	}()
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
+		ID: "a/one", Host: "one.test", Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}, Upstream: &plan.Upstream{Address: "unix:" + path, CA: string(f.UpstreamCA.PEM)},
+	}}}}})
+	allocated := func() uint64 {
+		var memory struct {
+			Allocated uint64 `json:"allocated,string"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(f.Admin("n1", "/memory")), &memory))
+		return memory.Allocated
+	}
+	before := allocated()
+	var sent atomic.Int64
+	var uploads sync.WaitGroup
+	defer uploads.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 8 {
+		client := f.Client("n1", "a")
+		client.Timeout = 0
+		for range 12 {
+			uploads.Go(func() {
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://one.test/", counting{&sent})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if resp, err := client.Do(req); err == nil {
+					resp.Body.Close()
+				}
+			})
+		}
+	}
+	// Until nothing more is taken.
+	last := int64(-1)
+	require.Eventually(t, func() bool {
+		now := sent.Load()
+		still := now > 0 && now == last
+		last = now
+		return still
+	}, time.Minute, time.Second)
+	t.Logf("%d MiB of %d", (allocated()-before)>>20, sent.Load()>>20)
+	require.Less(t, allocated()-before, uint64(100<<20), "Envoy holds %d MiB of %d that were sent", (allocated()-before)>>20, sent.Load()>>20)
+	cancel()
+}
+
+// counting is a body without an end.
+type counting struct{ sent *atomic.Int64 }
+
+func (c counting) Read(b []byte) (int, error) {
+	c.sent.Add(int64(len(b)))
+	return len(b), nil
+}
+
+// TestNeighbourWaits: an agent that asks for more than its part, while another one
+// works, waits for it; every request is answered as it should be.
+func TestNeighbourWaits(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := newEcho(t, f, "one.test")
+	rule := func(agent string) plan.Rule {
+		return plan.Rule{
+			ID: agent + "/one", Host: "one.test", Port: 443, Methods: []string{http.MethodPost}, Paths: []string{"/in"}, Upstream: up.pin, Gateway: 8080,
+		}
+	}
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{rule("a")}}, {Name: "b", Rules: []plan.Rule{rule("b")}}}})
+	up.answer(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, r.ContentLength) })
+	post := func(client *http.Client, url string, size int) (int, string) {
+		resp, err := client.Post(url, "text/plain", bytes.NewReader(make([]byte, size)))
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b)
+	}
+	const each, clients = 100, 30
+	all := func(client func(i int) *http.Client) time.Duration {
+		var wg sync.WaitGroup
+		start := time.Now()
+		for i := range clients {
+			c := client(i)
+			base := []string{"https://one.test", "http://localhost:8080"}[i%2]
+			wg.Go(func() {
+				for j := range each {
+					switch size := j % 7 * 10000; {
+					case j%5 == 0:
+						if status, body := post(c, base+"/out", size); status != 403 {
+							t.Errorf("%s: %d %s", base, status, body)
+							return
+						}
+					default:
+						if status, body := post(c, base+"/in", size); status != 200 || body != strconv.Itoa(size) {
+							t.Errorf("%s: %d %s, want %d bytes", base, status, body, size)
+							return
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return time.Since(start)
+	}
+	client := func(int) *http.Client {
+		c := f.Client("n1", "a")
+		c.Timeout = time.Minute
+		return c
+	}
+	// The least that it may take: 120 us for each, of half of the processors
+	// (cmd/libguard/pace.c).
+	least := time.Duration(float64(each*clients) * 120e-6 / (float64(runtime.NumCPU()) / 2) * float64(time.Second))
+	status, body := post(f.Client("n1", "b"), "https://one.test/in", 7)
+	require.Equal(t, 200, status, body)
+	require.GreaterOrEqual(t, all(client), least-100*time.Millisecond)
+}
