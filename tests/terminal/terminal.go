@@ -16,9 +16,10 @@ import (
 )
 
 // Run runs the command on a terminal, types the answer as soon as the command has
-// written the question, and returns all that it has written. The error is the
-// command's. Without a question, nothing is typed.
-func Run(cmd *exec.Cmd, question, answer string) (string, error) {
+// written the question and meanwhile, if not nil, has returned, and returns all
+// that the command has written. The error is the command's. Without a question,
+// nothing is typed.
+func Run(cmd *exec.Cmd, question, answer string, meanwhile func()) (string, error) {
 	ours, theirs, err := open()
 	if err != nil {
 		return "", fmt.Errorf("open a terminal: %w", err)
@@ -40,6 +41,9 @@ func Run(cmd *exec.Cmd, question, answer string) (string, error) {
 		said.Write(part[:n])
 		if !answered && bytes.Contains(said.Bytes(), []byte(question)) {
 			answered = true
+			if meanwhile != nil {
+				meanwhile()
+			}
 			if _, err := ours.WriteString(answer + "\n"); err != nil {
 				return said.String(), err
 			}
