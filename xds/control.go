@@ -300,24 +300,30 @@ func (c *Control) resume(ctx context.Context) error {
 // verified when it was kept, and is again: a key that is not trusted any more takes
 // its publications with it.
 func (c *Control) lastGood() (*bundle.Bundle, error) {
-	sealed, err := os.ReadFile(c.goodFile())
+	var broken *bundle.BrokenError
+	sealed, err := bundle.ReadKept(c.goodFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // there is none
 	}
-	if err != nil {
+	if err != nil && !errors.As(err, &broken) {
 		return nil, fmt.Errorf("read control plane state: %w", err)
 	}
-	good, err := c.store.Verify(sealed)
+	var good *bundle.Bundle
+	if err == nil {
+		good, err = c.store.Verify(sealed)
+	}
 	if err != nil {
 		c.cfg.Log.Error("the last good publication cannot be used any more", "file", c.goodFile(), "error", err)
 		return nil, nil //nolint:nilnil // there is none
 	}
-	sealed, err = os.ReadFile(c.killFile())
+	sealed, err = bundle.ReadKept(c.killFile())
 	switch {
 	case err == nil:
 		if kill, err := c.store.Verify(sealed); err == nil && kill.Seq > good.Seq {
 			good.Killed = good.Killed.And(kill.Killed)
 		}
+	case errors.As(err, &broken):
+		c.cfg.Log.Error("the publication of the last kill cannot be used any more", "file", c.killFile(), "error", err)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("read control plane state: %w", err)
 	}

@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/postern/postern/plan"
@@ -82,7 +83,10 @@ func (c *Control) probed(node string, b *bundle.Bundle) string {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	now := probeResult{at: time.Now()}
-	if err := c.cfg.Probe(ctx, node, c.valid(b, c.clock.now())); err != nil {
+	// Who is killed need not be served.
+	served := *c.valid(b, c.clock.now())
+	served.Agents = slices.DeleteFunc(slices.Clone(served.Agents), func(a plan.Agent) bool { return b.Killed.Agent(a.Name) })
+	if err := c.cfg.Probe(ctx, node, &served); err != nil {
 		now.problem = err.Error()
 	}
 	c.mu.Lock()

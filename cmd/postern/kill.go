@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,7 +26,8 @@ the others have it all the same.
 
 It is recorded in the bundle store first, and the control plane is told in any case. Neither has to be well:
 a store that is full, a control plane that hangs or is gone, and another operator's lock are waited for
-a few seconds. The exit status is 0 only if every node has confirmed; it is 4 if a part is done, with a message
+a few seconds. Where a node on this machine does not confirm, the agent's sockets are taken away and its
+connections are shut down from outside. The exit status is 0 only if every node has confirmed; it is 4 if a part is done, with a message
 that says what remains.
 
 --stack alone stops every agent of the stack that commands are about by default; with a name,
@@ -34,7 +37,7 @@ every agent of that one; beside --agent it only says which stack the agent is in
   postern kill --stack         # every agent of the stack
   postern kill --stack dev     # every agent of the stack dev
   postern kill --all           # every agent of every stack of this user on this machine`,
-	}, (*bundle.Operator).Kill, "everyone", "killed")
+	}, (*bundle.Operator).Kill, cutByHand, "everyone", "killed")
 }
 
 func newUnkillCmd() *cobra.Command {
@@ -43,10 +46,13 @@ func newUnkillCmd() *cobra.Command {
 		Short: "Let agents that were killed work again",
 		Example: `  postern unkill --agent demo
   postern unkill --stack       # what --stack killed; agents killed by name stay so`,
-	}, (*bundle.Operator).Unkill, "everyone who was not killed by name", "no longer killed")
+	}, (*bundle.Operator).Unkill, mendByHand, "everyone who was not killed by name", "no longer killed")
 }
 
-func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*bundle.Outcome, error), everybody, done string) *cobra.Command {
+func killCmd(
+	cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*bundle.Outcome, error),
+	hand func(w io.Writer, home stacks.Home, agents []string, out *bundle.Outcome, err error) error, everybody, done string,
+) *cobra.Command {
 	var agents []string
 	var all bool
 	cmd.Args = cobra.MaximumNArgs(1)
@@ -79,10 +85,16 @@ func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bund
 			if err == nil {
 				out, err = do(o, cmd.Context(), bundle.Killed{Agents: agents, Stack: everyone})
 			}
+			name := filepath.Base(h.Root)
+			by := agents
+			if everyone {
+				by = nil
+			}
+			byHand := hand(cmd.OutOrStdout(), h, by, out, err)
 			if out == nil {
-				err = fmt.Errorf("%s: %w", filepath.Base(h.Root), err)
+				err = errors.Join(fmt.Errorf("%s: %w", name, err), byHand)
 			} else {
-				err = imposed(cmd.OutOrStdout(), h, whom+" "+done, out, err)
+				err = errors.Join(imposed(cmd.OutOrStdout(), h, whom+" "+done, out, err), byHand)
 			}
 			failed = errors.Join(failed, err)
 		}
@@ -94,6 +106,46 @@ func killCmd(cmd *cobra.Command, do func(*bundle.Operator, context.Context, bund
 	cmd.Flags().Lookup("stack").NoOptDefVal = "local"
 	cmd.Flags().BoolVar(&all, "all", false, "every agent of every stack of this user on this machine")
 	return cmd
+}
+
+// cutByHand cuts agents, or with none all, off the nodes on this machine that have not
+// confirmed a kill, unless the agents do not exist.
+func cutByHand(w io.Writer, home stacks.Home, agents []string, out *bundle.Outcome, err error) error {
+	if unknown := (*bundle.UnknownAgentError)(nil); errors.As(err, &unknown) {
+		return nil
+	}
+	var failed error
+	for _, node := range unconfirmedHere(home, out) {
+		there := agentsOf(home, node)
+		for _, agent := range there {
+			if agents != nil && !slices.Contains(agents, agent) {
+				continue
+			}
+			n, err := cut(home, node, agent)
+			if err != nil {
+				failed = errors.Join(failed, err)
+				continue
+			}
+			fmt.Fprintf(w, "%s: node %s does not confirm: %s was cut off it from outside, with %d connections\n", filepath.Base(home.Root), node, agent, n)
+		}
+	}
+	return failed
+}
+
+// mendByHand takes back what cutByHand did, once it is no longer needed.
+func mendByHand(_ io.Writer, home stacks.Home, agents []string, out *bundle.Outcome, _ error) error {
+	if out == nil || out.Converged == nil {
+		return nil
+	}
+	var failed error
+	for _, node := range out.Converged.Confirmed {
+		for _, agent := range agentsOf(home, node) {
+			if agents == nil || slices.Contains(agents, agent) {
+				failed = errors.Join(failed, mend(home, node, agent))
+			}
+		}
+	}
+	return failed
 }
 
 // killed returns the state folders of the stacks to stop. A stack file is not

@@ -42,20 +42,23 @@ func runningNodes(home stacks.Home) []string {
 	return ids
 }
 
+// unconfirmedHere are the nodes that run on this machine and have not confirmed.
+func unconfirmedHere(home stacks.Home, out *bundle.Outcome) []string {
+	return slices.DeleteFunc(runningNodes(home), func(id string) bool {
+		return out != nil && out.Converged != nil && slices.Contains(out.Converged.Confirmed, id)
+	})
+}
+
 // imposed says what became of a publication that is never taken back: out and err
-// are as [bundle.Operator.Kill] returns them. The error is a partialError if it is
-// not in force everywhere, or would not outlive a restart.
+// are as [bundle.Operator.Kill] returns them, but out is not nil. The error is a
+// partialError if it is not in force everywhere, or would not outlive a restart.
 func imposed(w io.Writer, home stacks.Home, what string, out *bundle.Outcome, err error) error {
 	name := filepath.Base(home.Root)
-	if out == nil {
-		return err
-	}
 	v := out.Converged
 	if v == nil {
 		v = &api.Converged{}
 	}
-	here := runningNodes(home)
-	unconfirmed := slices.DeleteFunc(slices.Clone(here), func(id string) bool { return slices.Contains(v.Confirmed, id) })
+	unconfirmed := unconfirmedHere(home, out)
 	fmt.Fprintf(w, "%s: %s on %d nodes after %.1f ms\n", name, what, v.Nodes, v.Millis)
 	for _, m := range v.Missing {
 		fmt.Fprintf(w, "%s: %s: what it does until it is back nobody knows\n", name, missing(m.Node, m.Since, time.Now()))

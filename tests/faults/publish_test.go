@@ -96,7 +96,7 @@ func TestStoreDiskFull(t *testing.T) {
 	f.MustPublish(toOne(up, 1))
 
 	// C2: a kill that does not fit is in force at once, with what is open.
-	upload := openUpload(t, f, up, "a", "https://one.test/")
+	upload := openUpload(t, f.Client("n1", "a"), up, "https://one.test/")
 	empty := fill(t, disk)
 	out, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.ErrorContains(t, out.Unrecorded, "no space left on device")
@@ -129,13 +129,12 @@ type upload struct {
 
 // openUpload begins a request whose body goes on until it is cut, and returns when
 // the upstream has it.
-func openUpload(t *testing.T, f *fleet.Fleet, up *fleet.Upstream, agent, url string) *upload {
+func openUpload(t *testing.T, client *http.Client, up *fleet.Upstream, url string) *upload {
 	t.Helper()
 	r, w := io.Pipe()
 	u := &upload{ended: make(chan error, 1), body: w}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, r)
 	require.NoError(t, err)
-	client := f.Client("n1", agent)
 	client.Timeout = 0
 	go func() {
 		resp, err := client.Do(req)

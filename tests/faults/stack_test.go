@@ -41,6 +41,8 @@ type stack struct {
 	home stacks.Home
 	api  *api.Client
 	ca   *fleet.CA
+	// up is what the agents reach, in tests by published.
+	up *fleet.Upstream
 	// programs are what was started, by name: "control", "n1".
 	mu       sync.Mutex
 	programs map[string]*fleet.Program
@@ -67,9 +69,10 @@ func (s *stack) said() string {
 func newStack(t testing.TB, nodes int) *stack {
 	t.Helper()
 	// Not t.TempDir: a socket's path is short.
-	root, err := os.MkdirTemp("", "faults")
+	base, err := os.MkdirTemp("", "faults")
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(base)) })
+	root := filepath.Join(base, "s")
 	s := &stack{t: t, home: stacks.Home{Root: root}, ca: fleet.NewCA(t, "faults"), programs: map[string]*fleet.Program{}}
 	s.args = func(name string) []string {
 		if name == "control" {

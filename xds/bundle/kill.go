@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +20,8 @@ const (
 	// has published meanwhile.
 	imposeTries = 5
 )
+
+var errHung = errors.New("the control plane is there, but does not answer: it hangs, or is stopped")
 
 // Outcome says how far a publication has come that is never taken back.
 type Outcome struct {
@@ -87,7 +88,7 @@ func (o *Operator) Unkill(ctx context.Context, k Killed) (*Outcome, error) {
 // impose publishes what change makes of what is live, and never takes it back.
 func (o *Operator) impose(ctx context.Context, change func(before *Bundle) (*Bundle, error)) (*Outcome, error) {
 	for tries := 1; ; tries++ {
-		before, seq, err := o.ground(ctx)
+		before, seq, hung, err := o.ground(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -103,7 +104,7 @@ func (o *Operator) impose(ctx context.Context, change func(before *Bundle) (*Bun
 		if err != nil {
 			return nil, err
 		}
-		out, err := o.imposeOnce(ctx, before, next, mark)
+		out, err := o.imposeOnce(ctx, before, next, mark, hung)
 		var conflict *ConflictError
 		if errors.As(err, &conflict) && tries < imposeTries && ctx.Err() == nil {
 			continue // it is based on what they published
@@ -112,7 +113,7 @@ func (o *Operator) impose(ctx context.Context, change func(before *Bundle) (*Bun
 	}
 }
 
-func (o *Operator) imposeOnce(ctx context.Context, before, next *Bundle, mark []byte) (*Outcome, error) {
+func (o *Operator) imposeOnce(ctx context.Context, before, next *Bundle, mark []byte, hung map[*api.Client]bool) (*Outcome, error) {
 	out := &Outcome{Seq: next.Seq}
 	recorded := make(chan error, 1)
 	go func() { recorded <- o.record(ctx, before, next, mark) }()
@@ -129,7 +130,7 @@ func (o *Operator) imposeOnce(ctx context.Context, before, next *Bundle, mark []
 		waiting = true
 		o.say("the bundle store %s has not answered for %s: the control planes are told meanwhile", o.name(), imposePatience)
 	}
-	out.Converged, out.Unconfirmed = o.told(ctx, next, mark, waiting || out.Unrecorded != nil)
+	out.Converged, out.Unconfirmed = o.told(ctx, next, mark, hung, waiting || out.Unrecorded != nil)
 	if waiting {
 		out.Unrecorded = <-recorded
 	}
@@ -160,8 +161,9 @@ func (o *Operator) record(ctx context.Context, before, next *Bundle, mark []byte
 }
 
 // ground returns the newest publication that counts, and the number that follows
-// all that are known: of the store, of the control planes, and of what these keep.
-func (o *Operator) ground(ctx context.Context) (*Bundle, uint64, error) {
+// all that are known: of the store, of the control planes, and of what these keep. hung
+// are the control planes that do not answer.
+func (o *Operator) ground(ctx context.Context) (b *Bundle, next uint64, hung map[*api.Client]bool, err error) {
 	short, cancel := context.WithTimeout(ctx, imposePatience)
 	defer cancel()
 	var newest uint64
@@ -187,43 +189,48 @@ func (o *Operator) ground(ctx context.Context) (*Bundle, uint64, error) {
 		}
 		return failed
 	}
+	hung = map[*api.Client]bool{}
 	for _, c := range o.Controls {
-		if sealed, failed := c.Live(ctx, seq()); failed == nil {
+		short, cancel := context.WithTimeout(ctx, imposePatience)
+		sealed, failed := c.Live(short, seq())
+		cancel()
+		hung[c] = errors.Is(failed, context.DeadlineExceeded)
+		if failed == nil {
 			if failed := consider(sealed); failed != nil {
-				return nil, 0, fmt.Errorf("the control plane's publication: %w", failed)
+				return nil, 0, nil, fmt.Errorf("the control plane's publication: %w", failed)
 			}
 		}
 	}
 	for _, file := range o.Kept {
-		sealed, failed := os.ReadFile(file)
+		sealed, failed := ReadKept(file)
 		if failed == nil {
 			// One that is damaged is not what a kill fails for.
 			_ = consider(sealed)
 		}
 	}
 	if best == nil {
-		return nil, 0, err
+		return nil, 0, nil, err
 	}
 	if err != nil && !errors.Is(err, ErrNone) {
 		o.say("%v; based on publication %d, which the control plane serves", err, best.Seq)
 	}
-	next := max(newest, seq()) + 1
+	next = max(newest, seq()) + 1
 	if len(o.Controls) == 0 && view != nil {
 		lost, failed := o.lost(ctx, view)
 		if failed != nil {
-			return nil, 0, failed
+			return nil, 0, nil, failed
 		}
 		next = max(next, lost+1)
 	}
 	if next > maxSeq {
-		return nil, 0, fmt.Errorf("the bundle store %s has an object with the number %d, which no publication of ours has: remove it", o.name(), next-1)
+		return nil, 0, nil, fmt.Errorf("the bundle store %s has an object with the number %d, which no publication of ours has: remove it", o.name(), next-1)
 	}
-	return best, next, nil
+	return best, next, hung, nil
 }
 
 // told has every control plane take b, all at once. Where none can be told they
 // find b in the store, unless it is not there.
-func (o *Operator) told(ctx context.Context, b *Bundle, mark []byte, unrecorded bool) (*api.Converged, error) {
+func (o *Operator) told(ctx context.Context, b *Bundle, mark []byte, hung map[*api.Client]bool, unrecorded bool) (*api.Converged, error) {
 	start := time.Now()
 	all := &api.Converged{Seq: b.Seq, Version: b.version()}
 	if len(o.Controls) == 0 {
@@ -245,7 +252,16 @@ func (o *Operator) told(ctx context.Context, b *Bundle, mark []byte, unrecorded 
 	results := make(chan result, len(o.Controls))
 	for _, c := range o.Controls {
 		go func() {
+			ctx := ctx
+			if hung[c] { // it has the request when it goes on
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, imposePatience)
+				defer cancel()
+			}
 			v, err := c.Impose(ctx, api.Imposed{Publication: b.sealed, Mark: mark})
+			if hung[c] && errors.Is(err, context.DeadlineExceeded) {
+				err = errHung
+			}
 			results <- result{v, err}
 		}()
 	}

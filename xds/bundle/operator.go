@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -393,6 +394,21 @@ func (s *Store) readMark(kind string, b *Bundle, data []byte, err error) (mark, 
 		return mark{}, &BrokenError{Seq: b.Seq, What: "the mark of publication", Err: err}
 	}
 	return m, nil
+}
+
+// ReadKept reads a file that holds the signed object of a publication, for
+// [Store.Verify]. The error is a [*BrokenError] if the file is larger than any.
+func ReadKept(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	sealed, err := io.ReadAll(io.LimitReader(f, maxBundle+1))
+	if err == nil && len(sealed) > maxBundle {
+		err = &BrokenError{What: "publication", Err: errTooLarge}
+	}
+	return sealed, err
 }
 
 // VerifyProven returns the publication of a signed object if the mark says that it is
