@@ -59,6 +59,9 @@ func main() {
 		})
 		return
 	}
+	// Whoever reads what is printed may go (`destroy | head`): half a change is worse than a line
+	// that is lost. A signal that is taken is an error of the write alone.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends us at once
 	err := command().ExecuteContext(ctx)
@@ -324,7 +327,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 	}
 	d.cloud = stack.Target != stacks.TargetLocal
 	if !d.cloud {
-		if err := d.checkMachine(); err != nil {
+		if err := d.checkMachine(ctx); err != nil {
 			return err
 		}
 		_, why, err := provider.Separate(d.home, stack.Plan)
@@ -356,12 +359,15 @@ func (d *driver) load() (*stacks.Stack, error) {
 }
 
 // checkMachine says what is missing on this machine: better now than by the engine.
-func (d *driver) checkMachine() error {
+func (d *driver) checkMachine(ctx context.Context) error {
 	if err := d.home.CheckSockets(); err != nil {
 		return err
 	}
-	_, err := findPrograms()
-	return err
+	found, err := findPrograms()
+	if err != nil {
+		return err
+	}
+	return envoy.CheckVersion(ctx, found.envoy)
 }
 
 // find finds the stack file and its state folder. What is up may outlive its file.

@@ -14,24 +14,46 @@ var userNamespaceSwitches = []struct{ file, forbids, allow string }{
 	{"/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"},
 }
 
+// inContainer is what a container needs, as tried with Docker 20.10: its seccomp
+// profile forbids namespaces, and its masked /proc a new one.
+const inContainer = "in a container, start it with `docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined`, where AppArmor is on with `--security-opt apparmor=unconfined` too"
+
 // explain makes an error of what bubblewrap wrote when it did not get as far
 // as starting posternd, and says what to do where that is known.
 func explain(complaint string, err error) error {
 	complaint = strings.TrimSpace(complaint)
 	if complaint == "" {
-		complaint = "bwrap ended without a word"
+		return fmt.Errorf("set up sandbox: bwrap ended without a word: %w", err)
 	}
-	var hints []string
+	advice := advise(complaint, func(file string) string {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(content))
+	})
+	if advice == "" {
+		return fmt.Errorf("set up sandbox: %s: %w", complaint, err)
+	}
+	return fmt.Errorf("set up sandbox: %s; %s", complaint, advice)
+}
+
+// advise says what to do about bubblewrap's complaint, or "". setting reads a
+// file of the kernel.
+func advise(complaint string, setting func(file string) string) string {
+	var switches []string
 	for _, s := range userNamespaceSwitches {
-		if content, rerr := os.ReadFile(s.file); rerr == nil && strings.TrimSpace(string(content)) == s.forbids {
-			hints = append(hints, s.allow)
+		if setting(s.file) == s.forbids {
+			switches = append(switches, s.allow)
 		}
 	}
-	if len(hints) > 0 {
-		return fmt.Errorf("set up sandbox: %s; this kernel forbids user namespaces to ordinary users, an administrator can allow them: %s", complaint, strings.Join(hints, "; "))
+	switch {
+	case len(switches) > 0:
+		return "this kernel forbids user namespaces to ordinary users, an administrator can allow them: " + strings.Join(switches, "; ")
+	case strings.Contains(complaint, "No space left on device"), strings.Contains(complaint, "ENOSPC"):
+		return "it is not the disk: the kernel's limit of namespaces is reached, an administrator can raise those of /proc/sys/user/max_*_namespaces: sysctl user.max_user_namespaces=15000"
+	case strings.Contains(complaint, "namespace"), strings.Contains(complaint, "Operation not permitted"), strings.Contains(complaint, "Permission denied"):
+		return "namespaces seem to be forbidden here: " + inContainer
 	}
-	if strings.Contains(complaint, "namespace") || strings.Contains(complaint, "Operation not permitted") {
-		return fmt.Errorf("set up sandbox: %s; user namespaces seem to be forbidden here (in a container: its seccomp profile must allow unshare and mount, its /proc must not be masked): %w", complaint, err)
-	}
-	return fmt.Errorf("set up sandbox: %s: %w", complaint, err)
+	return ""
 }

@@ -172,3 +172,25 @@ func uids(c *syscall.Credential) []string {
 	id := strconv.Itoa(int(c.Uid))
 	return []string{id, id, id, id}
 }
+
+// TestDestroyWithoutAReader: `destroy | head -1` takes all away, although nobody
+// reads what it says.
+func TestDestroyWithoutAReader(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t)
+	c.does("up")
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	require.NoError(t, reader.Close())
+	cmd := c.command("destroy", "local")
+	cmd.Stdout = writer
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	require.NoError(t, cmd.Run(), "%s", &said)
+	require.NoError(t, writer.Close())
+	_, running, err := daemon.Running(filepath.Join(c.home.ControlDir(), "pid"))
+	require.NoError(t, err)
+	require.False(t, running)
+	require.NoDirExists(t, c.home.NodesDir())
+	require.NoDirExists(t, c.home.PulumiDir())
+}

@@ -23,7 +23,7 @@ if [ -z "${ENVOY:-}" ] && ! command -v envoy >/dev/null && [ ! -x "$cache/bin/en
 fi
 if [ "${1:-}" = test ]; then
 	# The end-to-end tests run real clients, and scripts of the machine images.
-	need+=(python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless jq:jq ip:iproute2)
+	need+=(python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless jq:jq ip:iproute2 systemd-analyze:systemd)
 fi
 if [ "${1:-}" = bench ]; then
 	need+=(squid:squid-openssl nginx:nginx-light python3:python3 venv:python3-venv)
@@ -86,11 +86,13 @@ if [ "$(id -u)" -eq 0 ] && ! id -nG postern-control 2>/dev/null | grep -qw poste
 	fi
 fi
 
-# A kernel or a container may forbid what bubblewrap needs.
-if ! problem=$(bwrap --unshare-all --ro-bind / / true 2>&1); then
+# A kernel or a container may forbid what bubblewrap needs: a new /proc, too.
+if ! problem=$(bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev true 2>&1); then
 	fail "bubblewrap cannot make a sandbox here: $problem" \
 		"Ubuntu 24.04 and newer: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0" \
 		"Debian: sysctl -w kernel.unprivileged_userns_clone=1" \
-		"in a container: it must be allowed to create user namespaces"
+		"'No space left on device' is not the disk: sysctl -w user.max_user_namespaces=15000" \
+		"in a container: docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined" \
+		"in a container where AppArmor is on: --security-opt apparmor=unconfined too"
 fi
 say "$gover, $(bwrap --version)"
