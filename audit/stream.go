@@ -3,7 +3,7 @@ package audit
 import "time"
 
 // States of an event that is about a stream: a request, an upgraded connection or a
-// tunnel that lasts. One that ends within a second has none, and is a single event.
+// tunnel that lasts. One that ends within five seconds has none, and is a single event.
 const (
 	// Opened is the first event of a stream.
 	Opened = "opened"
@@ -16,6 +16,10 @@ const (
 	Lost = "lost"
 )
 
+// Over reports whether e is the last event of what it is about. So there is one event for each
+// request that is over: the events of streams that last, but for their end, are not.
+func (e *Event) Over() bool { return e.State == "" || e.State == Ended || e.State == Lost }
+
 // tellEvery is how often an open stream is told of.
 const tellEvery = 5 * time.Minute
 
@@ -26,7 +30,7 @@ type stream struct {
 }
 
 // track follows the streams, and reports whether the event is one to write. What comes
-// of a stream from Envoy is [StillOpen] once a second, and [Ended]: the first becomes
+// of a stream from Envoy is [StillOpen] every few seconds, and [Ended]: the first becomes
 // Opened, and the end of a stream that was never opened is an ordinary event. The time of
 // an ordinary event and of Opened is when the stream began, of the others when they happened.
 func (w *Writer) track(e *Event) bool {

@@ -36,7 +36,7 @@ const (
 
 // flushInterval is how often the log tells of a request or a tunnel that lasts. What ends
 // sooner gives one line.
-const flushInterval = time.Second
+const flushInterval = 5 * time.Second
 
 // requestFields are an explicit list: a header in the log is a header that
 // could hold a credential (envoy.md, section A, trap 3). The path is without

@@ -150,9 +150,10 @@ func timeout() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
-// events are those of one agent so far.
+// events are those of one agent so far, one for each request that is over.
 func (a *arena) events(agent string) ([]audit.Event, error) {
-	return audit.Read(a.fleet.Home.AuditDir(), audit.Filter{Agent: agent})
+	events, err := audit.Read(a.fleet.Home.AuditDir(), audit.Filter{Agent: agent})
+	return slices.DeleteFunc(events, func(e audit.Event) bool { return !e.Over() }), err
 }
 
 // strays are packets to where no rule leads.

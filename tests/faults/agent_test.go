@@ -39,8 +39,8 @@ func runAgent() int {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 	var wg sync.WaitGroup
-	for range workers {
-		client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+	for i := range workers {
+		client := &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
 			Proxy:           http.ProxyURL(&url.URL{Scheme: "http", Host: "127.0.0.1:3128"}),
 			TLSClientConfig: &tls.Config{RootCAs: roots},
 		}}
@@ -60,7 +60,7 @@ func runAgent() int {
 				if err != nil {
 					said = fmt.Sprintf("%q", err)
 				}
-				fmt.Fprintln(out, said)
+				fmt.Fprintln(out, i, said)
 				time.Sleep(10 * time.Millisecond)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -149,14 +150,14 @@ func TestEnvoyHangs(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, 2)
 	a := startAgent(s)
-	a.until(20)
+	a.more(5)
 	envoy := children(s.programs["n1"].PID())
 	require.Len(t, envoy, 1)
 	require.NoError(t, syscall.Kill(envoy[0], syscall.SIGSTOP))
 	t.Cleanup(func() { _ = syscall.Kill(envoy[0], syscall.SIGCONT) })
 	at := time.Now()
-	a.until(a.count() + 100)
-	t.Logf("a hundred answers in %s", time.Since(at).Round(time.Millisecond))
+	a.more(20)
+	t.Logf("twenty answers for each in %s", time.Since(at).Round(time.Millisecond))
 	require.NoError(t, syscall.Kill(envoy[0], syscall.SIGCONT))
 	got := a.stop()
 	// What was under way at that node was cut off, and nothing else failed.
@@ -169,7 +170,7 @@ func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, 2)
 	a := startAgent(s)
-	a.until(20)
+	a.more(5)
 	for range 2 {
 		for _, node := range []string{"n1", "n2"} {
 			s.programs[node].Stop()
@@ -177,7 +178,7 @@ func TestUpgrade(t *testing.T) {
 			s.await("every node is connected", func(st *api.Status) bool {
 				return connected(st) == 2 && st.Nodes[0].Version == st.Version && st.Nodes[1].Version == st.Version
 			})
-			a.until(a.count() + 20)
+			a.more(5)
 		}
 	}
 	got := a.stop()
@@ -198,7 +199,9 @@ type sandboxed struct {
 
 type asked struct {
 	answered int
-	failed   []string
+	// by are the answers of each worker.
+	by     [workers]int
+	failed []string
 }
 
 // read is what the agent has written down so far.
@@ -206,8 +209,11 @@ func (a *sandboxed) read() (got asked) {
 	b, _ := os.ReadFile(filepath.Join(a.dir, "answers"))
 	whole := string(b[:strings.LastIndexByte(string(b), '\n')+1])
 	for l := range strings.Lines(whole) {
-		if l == "200\n" {
+		if n, ok := strings.CutSuffix(l, " 200\n"); ok {
 			got.answered++
+			i, err := strconv.Atoi(n)
+			require.NoError(a.t, err)
+			got.by[i]++
 		} else {
 			got.failed = append(got.failed, l)
 		}
@@ -215,12 +221,20 @@ func (a *sandboxed) read() (got asked) {
 	return got
 }
 
-func (a *sandboxed) count() int { return a.read().answered }
-
-// until waits until n requests were answered.
-func (a *sandboxed) until(n int) {
+// more waits until each worker has got n answers more.
+func (a *sandboxed) more(n int) {
 	a.t.Helper()
-	for end := time.Now().Add(patience); a.count() < n; <-time.After(10 * time.Millisecond) {
+	before := a.read().by
+	enough := func() bool {
+		now := a.read().by
+		for i := range now {
+			if now[i] < before[i]+n {
+				return false
+			}
+		}
+		return true
+	}
+	for end := time.Now().Add(patience); !enough(); <-time.After(10 * time.Millisecond) {
 		select {
 		case err := <-a.done:
 			require.Fail(a.t, "the agent has ended", "%v %+v", err, a.read())

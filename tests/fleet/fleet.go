@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -242,7 +243,7 @@ func DialPath(path string) func(context.Context, string, string) (net.Conn, erro
 	}
 }
 
-// Events returns the events of a node once there are at least n.
+// Events returns the events once there are at least n, one for each request that is over.
 func (f *Fleet) Events(n int) []audit.Event {
 	f.t.Helper()
 	var got []audit.Event
@@ -250,6 +251,7 @@ func (f *Fleet) Events(n int) []audit.Event {
 		var err error
 		got, err = audit.Read(f.Home.AuditDir(), audit.Filter{})
 		require.NoError(f.t, err)
+		got = slices.DeleteFunc(got, func(e audit.Event) bool { return !e.Over() })
 		return len(got) >= n
 	}, 10*time.Second, 10*time.Millisecond, "%d events", n)
 	return got

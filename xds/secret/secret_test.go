@@ -203,7 +203,7 @@ func TestSourcesOutsideReach(t *testing.T) {
 		{Name: "url", Kind: plan.KindBearer, Secret: "file:///%zz"},
 		{Name: "unset", Kind: plan.KindBearer, Secret: "env://POSTERN_TEST_UNSET"},
 	}))
-	requireProblem(t, s, "folder", "there is no file")
+	requireProblem(t, s, "folder", "is a folder, not a regular file")
 	requireProblem(t, s, "scheme", "not at a known kind of place")
 	requireProblem(t, s, "url", "does not name an absolute file")
 	requireProblem(t, s, "unset", "was not set")

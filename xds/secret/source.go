@@ -10,9 +10,7 @@ import (
 	"regexp"
 	"time"
 
-	"gocloud.dev/gcerrors"
 	"gocloud.dev/runtimevar"
-	"gocloud.dev/runtimevar/filevar"
 
 	"github.com/postern/postern/plan"
 )
@@ -82,7 +80,7 @@ func (s *Store) watch(ctx context.Context, c plan.Credential, to chan<- reading)
 		}
 		f.value(ctx, []byte(value), "")
 	case plan.SourceFile:
-		f.follow(ctx, retryAfter, s.openFile)
+		f.followFile(ctx)
 	case plan.SourceAWSSecretsManager:
 		f.follow(ctx, pollEvery, s.openSecretsManager)
 	case plan.SourceAWSParamStore:
@@ -232,18 +230,4 @@ func (f *feed) follow(ctx context.Context, every time.Duration, open func(contex
 			return
 		}
 	}
-}
-
-func (*Store) openFile(_ context.Context, ref plan.Reference, _ time.Duration) (opened, *trouble) {
-	unreadable := &trouble{text: fmt.Sprintf("cannot read %s: check that it is a file the control plane's user may read", ref.Name)}
-	v, err := filevar.OpenVariable(ref.Name, runtimevar.BytesDecoder, &filevar.Options{WaitDuration: retryAfter})
-	if err != nil {
-		return opened{}, unreadable
-	}
-	return opened{v, func(*runtimevar.Snapshot) string { return "" }, func(err error) *trouble {
-		if gcerrors.Code(err) == gcerrors.NotFound {
-			return &trouble{text: "there is no file " + ref.Name}
-		}
-		return unreadable
-	}}, nil
 }
