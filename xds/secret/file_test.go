@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 )
 
@@ -39,7 +40,7 @@ func TestNoInotify(t *testing.T) {
 	_, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	require.ErrorIs(t, err, unix.EMFILE)
 	path := filepath.Join(t.TempDir(), "secret")
-	s := NewStore(salt, func() {})
+	s := NewStore(salt, hostpath.Registry{}, func() {})
 	t.Cleanup(s.Close)
 	file(t, path, "first")
 	require.NoError(t, s.Watch(t.Context(), []plan.Credential{{Name: "c", Kind: plan.KindBearer, Secret: "file://" + path}}))
@@ -81,7 +82,7 @@ func TestFileTrouble(t *testing.T) {
 	} {
 		require.Equal(t, &trouble{text: c.says, down: c.down}, fileTrouble("/k", c.err))
 	}
-	s := NewStore(salt, func() {})
+	s := NewStore(salt, hostpath.Registry{}, func() {})
 	t.Cleanup(s.Close)
 	require.NoError(t, s.Watch(t.Context(), []plan.Credential{
 		{Name: "pipe", Kind: plan.KindBearer, Secret: "file://" + pipe},
