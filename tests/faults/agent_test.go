@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"time"
@@ -78,6 +79,8 @@ func startAgent(s *stack) *sandboxed {
 	}}}})
 	inside, err := programs.Build("postern-sandbox", "postern-sandbox", "")
 	require.NoError(s.t, err)
+	bwrap, err := exec.LookPath("bwrap")
+	require.NoError(s.t, err)
 	home, err := os.MkdirTemp("", "agent")
 	require.NoError(s.t, err)
 	s.t.Cleanup(func() { require.NoError(s.t, os.RemoveAll(home)) })
@@ -92,7 +95,7 @@ func startAgent(s *stack) *sandboxed {
 	spec := &sandbox.Spec{
 		Agent: "a", Command: []string{"./agent"}, Workdir: a.dir, Private: []string{s.home.Root},
 		Environ: []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}, Env: []string{agentVariable + "=1"},
-		CA: s.ca.PEM, Ports: []int{443}, Inside: inside, Stdin: null, Stdout: null, Stderr: null,
+		CA: s.ca.PEM, Ports: []int{443}, Bubblewrap: bwrap, Inside: inside, Stdin: null, Stdout: null, Stderr: null,
 	}
 	for name := range s.programs {
 		if name != "control" {
