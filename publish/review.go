@@ -112,7 +112,7 @@ func (r *Review) Print(w io.Writer) {
 		PrintChanges(w, r.Changes)
 	}
 	for _, line := range r.More {
-		fmt.Fprintln(w, line)
+		fmt.Fprintln(w, Visible(line))
 	}
 }
 
@@ -123,13 +123,13 @@ func PrintChanges(w io.Writer, changes []plan.Change) {
 		fmt.Fprintln(w, "nothing changes for any agent")
 	}
 	for _, c := range changes {
-		fmt.Fprintln(w, visible(c.Line()))
+		fmt.Fprintln(w, Visible(c.Line()))
 	}
 }
 
-// visible is s with everything that is not plain ASCII as an escape: letters of
-// other scripts look like ours, and some characters are not seen at all.
-func visible(s string) string {
+// Visible returns s with everything that is not plain ASCII as an escape: letters
+// of other scripts look like ours, and some characters are not seen at all.
+func Visible(s string) string {
 	if strings.IndexFunc(s, func(c rune) bool { return c < ' ' || c > '~' }) < 0 {
 		return s
 	}
@@ -176,6 +176,7 @@ func (r *Review) Ask(ctx context.Context) error {
 	if r.Yes && agents == nil {
 		return nil
 	}
+	why = Visible(why) // an agent may have named a folder
 	if !r.shown {
 		r.Print(r.Out)
 	}

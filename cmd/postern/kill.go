@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -149,7 +150,8 @@ func mendByHand(_ io.Writer, home stacks.Home, agents []string, out *bundle.Outc
 }
 
 // killed returns the state folders of the stacks to stop. A stack file is not
-// needed: an agent may have removed it.
+// needed: an agent may have removed it, or put something in its place. Unless the
+// file is named, every stack of that name is meant then.
 func killed(cmd *cobra.Command, all bool) ([]stacks.Home, error) {
 	if all {
 		return stacks.Homes("")
@@ -159,19 +161,28 @@ func killed(cmd *cobra.Command, all bool) ([]stacks.Home, error) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
 		err = nil
 	}
-	var none *stacks.NotFoundError
-	if !errors.As(err, &none) {
-		return []stacks.Home{home}, err
+	if err == nil {
+		if _, failed := os.Stat(home.Root); failed == nil || cmd.Flag("file").Changed {
+			return []stacks.Home{home}, nil
+		}
 	}
-	homes, failed := stacks.Homes(none.Name)
+	if errors.As(err, &usageError{}) || cmd.Flag("file").Changed {
+		return nil, err
+	}
+	homes, failed := stacks.Homes(cmd.Flag("stack").Value.String())
 	switch {
 	case failed != nil:
-		return nil, failed
+		return nil, errors.Join(err, failed)
+	case len(homes) == 0 && err == nil:
+		return []stacks.Home{home}, nil
 	case len(homes) == 0:
 		return nil, err
 	}
+	if err == nil {
+		err = errors.New("the stack of the stack file here is not up")
+	}
 	for _, h := range homes {
-		fmt.Fprintf(cmd.ErrOrStderr(), "there is no stack file here: this is about the stack in %s\n", h.Root)
+		fmt.Fprintf(cmd.ErrOrStderr(), "%v: this is about the stack in %s\n", err, h.Root)
 	}
 	return homes, nil
 }

@@ -159,7 +159,7 @@ func stackFile(cmd *cobra.Command) (*stacks.File, error) {
 		return nil, usageError{err}
 	}
 	if err == nil && file.Above {
-		fmt.Fprintf(cmd.ErrOrStderr(), "stack file: %s\n", file.Real)
+		fmt.Fprintf(cmd.ErrOrStderr(), "stack file: %s\n", publish.Visible(file.Real))
 	}
 	return file, err
 }

@@ -1,0 +1,112 @@
+package publish_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/publish"
+	"github.com/postern/postern/stacks"
+)
+
+// TestAsk: when somebody has to see a difference, where nobody can be asked.
+func TestAsk(t *testing.T) {
+	root := t.TempDir()
+	base := filepath.Join(root, "state")
+	t.Setenv("POSTERN_HOME", base)
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(root, "config"))
+	open := func(dir string) *stacks.File {
+		t.Helper()
+		path := filepath.Join(root, dir, "stacks", "local.yaml")
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, []byte("version: 1\n"), 0o600))
+		f, err := stacks.Open(path)
+		require.NoError(t, err)
+		return f
+	}
+	mine, moved, agents := open("mine"), open("moved"), open("agents")
+	for _, f := range []*stacks.File{mine, moved, agents} {
+		_, err := f.Claim()
+		require.NoError(t, err)
+	}
+	require.NoError(t, os.Rename(filepath.Join(root, "moved"), filepath.Join(root, "before")))
+	moved = open("moved")
+	require.NoError(t, hostpath.In(base).Record(filepath.Join(root, "agents")))
+
+	low := []plan.Change{{Kind: "-", Text: "less", Risk: plan.RiskLow}}
+	high := []plan.Change{{Kind: "+", Text: "more", Risk: plan.RiskHigh}, {Kind: "+", Text: "most", Risk: plan.RiskHigh}}
+	const proposal = " is in ROOT/agents, where an agent may write, so it is only a proposal"
+	for name, c := range map[string]struct {
+		file         *stacks.File
+		changes      []plan.Change
+		more         []string
+		careful, yes bool
+		want         string // without the beginning; "" if it may be published
+	}{
+		"nothing":                  {file: agents},
+		"low":                      {file: mine, changes: low, careful: true},
+		"high":                     {file: mine, changes: high, careful: true, want: "2 changes have a high risk: look at the difference, and run this: postern push --yes"},
+		"high, yes":                {file: mine, changes: high, careful: true, yes: true},
+		"high, up":                 {file: mine, changes: high},
+		"replaced":                 {file: moved, changes: low, want: "the folder of ROOT/moved/stacks/local.yaml is another one than when the stack was brought up: look at the difference, and run this: postern push --yes"},
+		"replaced, yes":            {file: moved, changes: low, yes: true},
+		"an agent's, low":          {file: agents, changes: low, want: "ROOT/agents/stacks/local.yaml" + proposal + ": look at the difference, and run this on a terminal: postern push"},
+		"an agent's, yes":          {file: agents, changes: low, yes: true, want: "ROOT/agents/stacks/local.yaml" + proposal + ", for which --yes does not count: look at the difference, and run this on a terminal: postern push"},
+		"an agent's, not the plan": {file: agents, more: []string{"~ 9 proxies, was 1"}, want: "ROOT/agents/stacks/local.yaml" + proposal + ": look at the difference, and run this on a terminal: postern push"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			home, err := c.file.Home()
+			require.NoError(t, err)
+			nobody, err := os.Open(os.DevNull)
+			require.NoError(t, err)
+			defer nobody.Close()
+			var out bytes.Buffer
+			r := &publish.Review{
+				File: c.file, Home: home, Changes: c.changes, More: c.more, Careful: c.careful, Yes: c.yes, Command: "postern push",
+				In: nobody, Out: &out, Err: &out,
+			}
+			err = r.Ask(t.Context())
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			var unseen *publish.UnseenError
+			require.True(t, errors.As(err, &unseen))
+			require.Equal(t, "nothing was done: "+c.want, string(bytes.ReplaceAll([]byte(err.Error()), []byte(root), []byte("ROOT"))))
+			for _, change := range c.changes {
+				require.Contains(t, out.String(), change.String(), "shown all the same")
+			}
+			for _, line := range c.more {
+				require.Contains(t, out.String(), line)
+			}
+		})
+	}
+
+	require.NoError(t, publish.RefuseProposal(mine))
+	require.ErrorContains(t, publish.RefuseProposal(agents), "keep it where no agent works: install -D -m 600 "+agents.Real+" "+root+"/config/postern/stacks/local.yaml")
+
+	// A list of agents' folders that is damaged stops everything.
+	require.NoError(t, os.WriteFile(filepath.Join(base, "workdirs"), []byte("torn\n"), 0o600))
+	_, err := publish.Proposal(mine)
+	require.Error(t, err)
+}
+
+func TestVisible(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		`+ a may GET https://x.test/"q"\d`: `+ a may GET https://x.test/"q"\d`,
+		"\x1b[2Jgone":                      `\x1b[2Jgone`,
+		"abc\u202etest\u200b":              `abc\u202etest\u200b`,
+		"a\nb\rc":                          `a\nb\rc`,
+		"b\u00fccher \"x\"":                `b\u00fccher "x"`,
+		"\xff":                             `\xff`,
+	} {
+		require.Equal(t, want, publish.Visible(in))
+	}
+}

@@ -1,0 +1,68 @@
+package tests
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/publish"
+	"github.com/postern/postern/tests/terminal"
+)
+
+// TestUpOfAProposal: up brings up nothing that an agent may have written, and that
+// nobody has seen.
+func TestUpOfAProposal(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t)
+	refuses := func(says string, args ...string) {
+		t.Helper()
+		cmd := c.command(append([]string{"up", "local"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		require.True(t, errors.As(err, &exit), "%s", out)
+		require.Equal(t, publish.StatusUnseen, exit.ExitCode(), "%s", out)
+		require.Contains(t, string(out), says)
+	}
+	require.NoError(t, hostpath.In(filepath.Dir(c.home.Root)).Record(c.dir))
+	refuses("+ demo may use any method at https://one.test/**")
+	require.NoDirExists(t, c.home.Root, "nothing is made")
+	said, err := terminal.Run(c.command("up", "local"), "Type yes: ", "yes", nil)
+	require.NoError(t, err, said)
+	require.Contains(t, said, "where an agent may write, so it is only a proposal.")
+	first := c.live()
+	require.Equal(t, map[string]int{"same": 4}, c.does("up").Changes, "nothing to see")
+
+	c.edit("allow: [one]", "allow: [one, two]")
+	refuses("run this on a terminal: go run . up local")
+	refuses("for which --yes does not count", "--yes")
+	require.Equal(t, []string{"update local-bundle"}, changed(c.does("preview")), "a look is free")
+	require.Equal(t, first, c.live())
+	c.edit("allow: [one, two]", "allow: [one]")
+	c.edit("agents:", "proxies: {count: 2}\nagents:")
+	refuses("~ 2 proxies, was 1")
+
+	// In another folder that has its place, which is no agent's.
+	require.NoError(t, os.Remove(filepath.Join(filepath.Dir(c.home.Root), "workdirs")))
+	c.edit("proxies: {count: 2}\n", "")
+	stacks := filepath.Dir(c.stackFile())
+	content, err := os.ReadFile(c.stackFile())
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(stacks, stacks+".old"))
+	require.NoError(t, os.Mkdir(stacks, 0o700))
+	c.write(string(content))
+	require.Equal(t, map[string]int{"same": 4}, c.does("up").Changes, "the same policy: nothing to see")
+	require.NoError(t, os.RemoveAll(stacks))
+	require.NoError(t, os.Mkdir(filepath.Join(c.dir, "in-between"), 0o700)) // whose inode is another one
+	require.NoError(t, os.Mkdir(stacks, 0o700))
+	c.write(string(content))
+	c.edit("allow: [one]", "allow: [two]")
+	refuses("is another one than when the stack was brought up")
+	c.does("up", "--yes")
+	require.NotEqual(t, first, c.live())
+	c.does("up")
+}
