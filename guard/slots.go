@@ -49,10 +49,6 @@ var headerSlots = []string{
 	"x-portkey-config", "x-bf-vk",
 }
 
-// slotEnds are what the words of a header's name end in that is a slot for some
-// service, or will be: between hyphens, underscores and dots.
-var slotEnds = []string{"token", "jwt", "key", "auth", "authorization", "secret", "password", "passwd", "credential", "credentials", "signature", "assertion"}
-
 // harmless are headers that sound like slots and are none, by their whole name.
 var harmless = table([]string{
 	// RFC 6455, RFC 4918, the idempotency draft and its spellings.
@@ -110,12 +106,6 @@ var protocolSlots = []string{"base64url.bearer."}
 // ours, Envoy's own, and what proxies tell each other.
 var proxyPrefixes = []string{"x-postern-", "x-envoy-", "x-forwarded-"}
 
-// proxyHeaders are headers like these by their whole name (RFC 7239, and who says from
-// where a client comes).
-var proxyHeaders = table([]string{
-	"forwarded", "proxy-authorization", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-forwarded-for", "true-client-ip", "cf-connecting-ip", "fastly-client-ip",
-})
-
 var (
 	headers    = table(headerSlots)
 	parameters = table(spelled(parameterSlots))
@@ -170,19 +160,29 @@ func soundsLikeSlot(name string) bool {
 	return false
 }
 
+// endsLikeSlot reports whether a word of a header's name ends like one of a slot, for
+// some service or one to come.
 func endsLikeSlot(word string) bool {
 	if word == "" {
 		return false
 	}
-	switch word[len(word)-1] { // most words end in another letter
-	case 'n', 't', 'y', 'h', 'd', 'l', 's', 'e':
-	default:
-		return false
-	}
-	for _, end := range slotEnds {
-		if strings.HasSuffix(word, end) {
-			return true
-		}
+	switch word[len(word)-1] {
+	case 'n':
+		return strings.HasSuffix(word, "token") || strings.HasSuffix(word, "authorization") || strings.HasSuffix(word, "assertion")
+	case 't':
+		return strings.HasSuffix(word, "jwt") || strings.HasSuffix(word, "secret")
+	case 'y':
+		return strings.HasSuffix(word, "key")
+	case 'h':
+		return strings.HasSuffix(word, "auth")
+	case 'd':
+		return strings.HasSuffix(word, "password") || strings.HasSuffix(word, "passwd")
+	case 'l':
+		return strings.HasSuffix(word, "credential")
+	case 's':
+		return strings.HasSuffix(word, "credentials")
+	case 'e':
+		return strings.HasSuffix(word, "signature")
 	}
 	return false
 }
@@ -207,12 +207,21 @@ func isSlot(name string) bool {
 
 // isProxys reports whether a header, in lower case, is one that no client may send.
 func isProxys(name string) bool {
-	if strings.HasPrefix(name, "x-") {
-		for _, prefix := range proxyPrefixes {
-			if strings.HasPrefix(name, prefix) {
-				return true
-			}
+	switch name {
+	case
+		// RFC 9110, RFC 7239.
+		"proxy-authorization", "forwarded",
+		// Where a client is, for one proxy or another.
+		"x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-forwarded-for", "true-client-ip", "cf-connecting-ip", "fastly-client-ip":
+		return true
+	}
+	if !strings.HasPrefix(name, "x-") {
+		return false
+	}
+	for _, prefix := range proxyPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
 		}
 	}
-	return proxyHeaders[name]
+	return false
 }

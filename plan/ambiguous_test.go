@@ -1,9 +1,15 @@
 package plan
 
 import (
+	"regexp"
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/postern/postern/target"
 )
 
 // TestAllowMatchesOnlyWhatAllRead: a rule that allows takes nothing that some server
@@ -87,7 +93,7 @@ func TestOverridesAreRefused(t *testing.T) {
 	open, method := Rule{Methods: any, Paths: []string{AnyPath}}, Rule{Methods: []string{"GET"}, Paths: []string{AnyPath}}
 	path := Rule{Methods: any, Paths: []string{"/v1/*"}}
 	deny := Rule{Deny: true, Methods: []string{"DELETE"}, Paths: []string{AnyPath}}
-	target := Rule{Methods: []string{"GET"}, Paths: []string{"/v1/*"}, Headers: []Condition{{Name: "x-amz-target", Value: "DynamoDB_20120810.GetItem"}}}
+	operation := Rule{Methods: []string{"GET"}, Paths: []string{"/v1/*"}, Headers: []Condition{{Name: "x-amz-target", Value: "DynamoDB_20120810.GetItem"}}}
 	for _, c := range []struct {
 		what   string
 		plan   *Plan
@@ -102,8 +108,8 @@ func TestOverridesAreRefused(t *testing.T) {
 		{"a URL, other name", p(path), "x-rewrite-url", "/admin", ReasonAmbiguous},
 		{"a source", p(path), "x-amz-copy-source", "/other/key", ReasonAmbiguous},
 		{"an operation", p(path), "x-amz-target", "DynamoDB_20120810.DeleteTable", ReasonAmbiguous},
-		{"the operation that a rule names", p(target), "x-amz-target", "DynamoDB_20120810.GetItem", ReasonAllowed},
-		{"another than a rule names", p(target), "x-amz-target", "DynamoDB_20120810.DeleteTable", ReasonCondition},
+		{"the operation that a rule names", p(operation), "x-amz-target", "DynamoDB_20120810.GetItem", ReasonAllowed},
+		{"another than a rule names", p(operation), "x-amz-target", "DynamoDB_20120810.DeleteTable", ReasonCondition},
 		{"where nothing is restricted", p(open), "x-http-method-override", "DELETE", ReasonAllowed},
 		{"a header like any other", p(path), "x-amz-copies", "1", ReasonAllowed},
 	} {
@@ -119,4 +125,26 @@ func TestOverridesAreRefused(t *testing.T) {
 		require.Equal(t, want, p(path).Decide(req).Reason, query)
 		require.True(t, p(open).Decide(req).Allow, query)
 	}
+}
+
+// TestBothDirections: what makes a path or a parameter ambiguous for a rule that allows,
+// is denied by one that denies.
+func TestBothDirections(t *testing.T) {
+	t.Parallel()
+	expression := regexp.MustCompile("^(?:" + DeniedPath("/secret") + ")$")
+	for _, table := range []*unicode.RangeTable{target.Lookalikes, target.Ignored} {
+		for c := rune(0x80); c < 0xe1000; c++ {
+			if unicode.Is(table, c) {
+				path := "/a" + target.Escape(string(c)) + "b"
+				require.True(t, expression.MatchString(path), "%U", c)
+				require.True(t, expression.MatchString(strings.ReplaceAll(path, "%", "%25")), "%U, escaped twice", c)
+			}
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		raw := strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "A", "%61", "%2541", "_", ".", "%5f", "+", "%20", "%09", "%00", "[", "]", "%5b", "?", "x"}), 1, 6).Draw(t, "name"), "")
+		if target.Parameter(raw) == "a_a" {
+			require.True(t, denied(DeniedQuery(Condition{Name: "a_a", Value: "1"}), "x=2&"+raw+"=1"), raw)
+		}
+	})
 }

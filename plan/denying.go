@@ -39,7 +39,7 @@ var (
 	// UTF-8, and the blocks of Unicode that have code points of [target.Lookalikes]
 	// and [target.Ignored]. Characters beside them are denied as well.
 	elsewhere = `.*` + escaped(`[01][0-9a-f]|7f|c[01]|f[5-9a-f]|e0`+escaped(`[89][0-9a-f]`)+`|f0`+escaped(`8[0-9a-f]`)+`|c2`+escaped(`[89a][0-9a-f]`)+`|cd`+escaped(`8f|be`)+`|d8`+escaped(`9c`)+
-		`|d9`+escaped(`aa`)+`|e1`+escaped(`9a`)+escaped(`80`)+`|e1`+escaped(`a0`)+escaped(`8[0-9a-f]`)+`|e2`+escaped(`8[0-24-58]|a7`)+`|e3`+escaped(`80`)+escaped(`80`)+`|ef`+escaped(`b[89bcdf]`)+
+		`|d9`+escaped(`aa`)+`|e1`+escaped(`9a`)+escaped(`80`)+`|e1`+escaped(`a0`)+escaped(`8[0-9a-f]`)+`|e2`+escaped(`8[0-58]|a7`)+`|e3`+escaped(`80`)+escaped(`80`)+`|ef`+escaped(`b[89bcdf]`)+
 		`|f3`+escaped(`a0`)) + `.*|(?:[^%]|%[0-7].)*` + escaped(`[89ab][0-9a-f]`) + `.*|.*` + escaped(`[c-f][0-9a-f]`) + `(?:[^%].*|%(?:[^28-9ab]|2[^5]).*)?`
 	// session is a segment that ASP.NET takes for the ID of a session.
 	session = `.*` + separator + `(?:\(|` + escaped(`28`) + `)` + `(?:[a-z]|` + escaped(`[46][0-9a-f]|[57][0-9a]`) + `)(?:\(|` + escaped(`28`) + `).*`

@@ -42,6 +42,9 @@ func (c *Check) Target(path, query string) bool {
 		return true
 	}
 	for raw := range Parameters(query) {
+		if !strings.ContainsAny(raw, "_-.+%$") { // most have none, and are none of these
+			continue
+		}
 		name := Parameter(raw)
 		if slices.Contains(overridingParameters, name) && !slices.ContainsFunc(c.Query, named(name)) {
 			return true
@@ -75,6 +78,10 @@ const maxParameters = 100
 // another reason than those for which no wildcard matches it: %2F, %5C, ";", malformed
 // escapes. A pattern may say %2F literally.
 func Ambiguous(path string) bool {
+	// Nothing else begins a segment that matters, and most paths have none of it.
+	if !strings.Contains(path, "%") && !strings.Contains(path, "/.") && !strings.Contains(path, "/(") && !strings.Contains(path, "/:") && !strings.Contains(path, "/+") {
+		return false
+	}
 	for segment := range strings.SplitSeq(path, "/") {
 		if strings.Contains(segment, "%") {
 			decoded := Unescape(segment)
