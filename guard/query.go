@@ -22,8 +22,7 @@ func stripQuery(path, parameter string) string {
 	}
 	slot := func(piece string) bool {
 		raw, _, _ := strings.Cut(piece, "=")
-		name := target.Parameter(raw)
-		return piece != "" && (isParameterSlot(name) || parameter != "" && name == also)
+		return piece != "" && target.Called(raw, func(name string) bool { return isParameterSlot(name) || parameter != "" && name == also })
 	}
 	found := false
 	for piece := range pieces(query) {

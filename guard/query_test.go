@@ -28,7 +28,7 @@ func TestStripQuery(t *testing.T) {
 		{"/x?%zzkey=1&%6=2&%", "", "/x?%zzkey=1&%6=2&%"},
 		{"/x?mine=1&Mi.ne=2&a", "mi-ne", "/x?mine=1&a"},
 		{"/x?a%2Bb=1&a+b=2&a%20b=3", "a+b", "/x?a+b=2&a%20b=3"},
-		{"/x?my_api_key=1&refresh-token=1&k%2565y=1&[key]=1&a", "", "/x?a"},
+		{"/x?api[key=1&my%5Bapi_key=1&my_api_key=1&refresh-token=1&k%2565y=1&[key]=1&a", "", "/x?a"},
 		{"/x?page_token=1&next_token=1&sort_key=1&monkey=1&x[key]=1", "", "/x?page_token=1&next_token=1&sort_key=1&monkey=1&x[key]=1"},
 		{"/x?%0Bkey=1&a", "", "/x?a"},
 		{"/x?=1&a", "", "/x?=1&a"},
@@ -83,8 +83,9 @@ func FuzzStripQuery(f *testing.F) {
 			_, query, _ := strings.Cut(p, "?")
 			for _, piece := range strings.FieldsFunc(query, func(c rune) bool { return c == '&' || c == ';' }) {
 				raw, _, _ := strings.Cut(piece, "=")
-				name := target.Parameter(raw)
-				slot := isParameterSlot(name) || parameter != "" && name == target.Parameter(target.Escape(parameter))
+				slot := target.Called(raw, func(name string) bool {
+					return isParameterSlot(name) || parameter != "" && name == target.Parameter(target.Escape(parameter))
+				})
 				if slot == slots {
 					out = append(out, piece)
 				}

@@ -88,7 +88,7 @@ func DeniedPath(pattern string) string {
 // its name and value, or be one of a list (name[]).
 func DeniedQuery(c Condition) string {
 	// PHP cannot say these in a variable's name.
-	name := strings.ReplaceAll(spellings(c.Name), spelling('_'), `(?:[_.+[]|`+escaped(`5f|2e|20|2b|5b`)+`)`)
+	name := strings.ReplaceAll(spellings(c.Name), spelling('_'), `(?:[_.+[]|`+escaped(`5f|2e|20|2b|5b|0[9a-d]`)+`)`)
 	name = `(?:` + blank + `|[?\[\]]|` + escaped(`3f|5b|5d`) + `)*` + name + `(?:[._]|` + blank + `|` + escaped(`2e|5f`) + `)*(?:(?:[\[\]]|` + escaped(`5b|5d|00`) + `)[^&;=]*)?`
 	value := `=` + blank + `*` + spellings(c.Value) + blank + `*(?:` + escaped(`00`) + `[^&;]*)?`
 	switch {

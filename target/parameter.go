@@ -28,7 +28,18 @@ func Parameters(query string) iter.Seq[string] {
 // without the blanks (and its own server without the question mark) before it and up to a
 // zero byte or bracket, Rack without brackets before it; some servers trim what follows it, too. In between PHP takes dots and
 // spaces for underscores; to others these and hyphens are one.
-func Parameter(raw string) string {
+func Parameter(raw string) string { return name(decode(raw)) }
+
+// Called reports whether some server calls a parameter, as it is written in a query, by a
+// name for which is holds: the one of [Parameter], or the one of PHP if there is a bracket
+// that nothing closes, an underscore then.
+func Called(raw string, is func(name string) bool) bool {
+	decoded := decode(raw)
+	return is(name(decoded)) || strings.Contains(decoded, "[") && is(name(strings.ReplaceAll(decoded, "[", "_")))
+}
+
+// decode decodes a name as often as it can be.
+func decode(raw string) string {
 	s := strings.ReplaceAll(raw, "+", " ")
 	for range maxDecoded {
 		if !strings.Contains(s, "%") {
@@ -36,6 +47,11 @@ func Parameter(raw string) string {
 		}
 		s = Unescape(s)
 	}
+	return s
+}
+
+// name is what a decoded name comes to.
+func name(s string) string {
 	s = strings.TrimLeft(s, white+"[]?")
 	if end := strings.IndexAny(s, "\x00[]"); end >= 0 {
 		s = s[:end]
@@ -57,12 +73,6 @@ const (
 	// maxDecoded is how often a server, with all that is before it, decodes at most.
 	maxDecoded = 4
 )
-
-// named returns a function that reports whether a parameter's name, which is not
-// escaped, is the one that [Parameter] returned.
-func named(parameter string) func(string) bool {
-	return func(name string) bool { return Parameter(Escape(name)) == parameter }
-}
 
 // Unescape decodes once what is percent-encoded, and leaves what only looks like it.
 func Unescape(s string) string {

@@ -42,18 +42,14 @@ func (c *Check) Target(path, query string) bool {
 		return true
 	}
 	for raw := range Parameters(query) {
-		if !strings.ContainsAny(raw, "_-.+%$") { // most have none, and are none of these
-			continue
-		}
-		name := Parameter(raw)
-		if slices.Contains(overridingParameters, name) && !slices.ContainsFunc(c.Query, named(name)) {
+		if strings.ContainsAny(raw, "_-.+%$[") && Called(raw, c.overrides) { // most have none of these
 			return true
 		}
 	}
-	for _, name := range c.Query {
-		times, wanted := 0, Parameter(Escape(name))
+	for _, wanted := range c.Query {
+		times, wanted := 0, Parameter(Escape(wanted))
 		for raw := range Parameters(query) {
-			if Parameter(raw) == wanted {
+			if Called(raw, func(name string) bool { return name == wanted }) {
 				times++
 			}
 		}
@@ -62,6 +58,12 @@ func (c *Check) Target(path, query string) bool {
 		}
 	}
 	return false
+}
+
+// overrides reports whether a parameter names a method or path, and the rule does not
+// name it.
+func (c *Check) overrides(name string) bool {
+	return slices.Contains(overridingParameters, name) && !slices.ContainsFunc(c.Query, func(q string) bool { return Parameter(Escape(q)) == name })
 }
 
 // Header reports whether a header, named in lower case, could say something other
