@@ -45,6 +45,8 @@ type Writer struct {
 	ids map[string]bool
 	// open are the streams that have begun and not ended, by their IDs.
 	open map[string]*stream
+	// denied are the denials of each agent that was denied something lately.
+	denied map[string]*denials
 	// mark is the file that says that this writer was not closed.
 	mark string
 }
@@ -64,7 +66,7 @@ func NewWriter(dir, node string) (*Writer, error) { return newWriter(dir, node, 
 
 func newWriter(dir, node string, b bounds) (*Writer, error) {
 	name, _, _ := strings.Cut(node, "/")
-	w := &Writer{node: node, dir: filepath.Join(dir, name), bounds: b, open: map[string]*stream{}}
+	w := &Writer{node: node, dir: filepath.Join(dir, name), bounds: b, open: map[string]*stream{}, denied: map[string]*denials{}}
 	w.mark = filepath.Join(w.dir, "open")
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make audit folder: %w", err)
@@ -288,7 +290,7 @@ func (w *Writer) write(events []*Event) error {
 		if err != nil {
 			return err
 		}
-		if known || !w.track(e) {
+		if known || !w.track(e) || w.flood(e) {
 			continue
 		}
 		seq++
@@ -451,5 +453,5 @@ func (w *Writer) trim() error {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return errors.Join(w.file.Close(), os.Remove(w.mark))
+	return errors.Join(w.tell(0), w.file.Close(), os.Remove(w.mark))
 }

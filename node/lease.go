@@ -68,7 +68,7 @@ func (l *lease) renew() error {
 	atomic.StoreUint64(l.word(0), uint64(now+leaseTime))
 	err = l.refused(l.silence())
 	l.renewed = time.Now()
-	return err
+	return errors.Join(err, l.events.Tell())
 }
 
 // refused records how many requests the guard has refused since the last time, and why.

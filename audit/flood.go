@@ -1,0 +1,91 @@
+package audit
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/postern/postern/plan"
+)
+
+// An agent that makes requests only to be refused fills the log, and what others did is
+// removed for it. So beyond this many denials at once, and so many a second afterwards, an
+// agent's denials are counted instead: one event a second for each reason.
+const (
+	denialsAtOnce    = 10_000
+	denialsPerSecond = 100
+	countEvery       = time.Second
+)
+
+// denials are those of one agent.
+type denials struct {
+	// left is how many may still be written one by one, at the given time.
+	left float64
+	at   time.Time
+	// more are those that were not, by reason, since the time that they began.
+	more  map[plan.Reason]uint64
+	since time.Time
+}
+
+// flood reports whether e is counted instead of written.
+func (w *Writer) flood(e *Event) bool {
+	if e.Verdict != Deny || e.Agent == "" || e.Count != 0 || e.Stream != "" {
+		return false
+	}
+	now := time.Now()
+	d := w.denied[e.Agent]
+	if d == nil {
+		d = &denials{left: denialsAtOnce, at: now, more: map[plan.Reason]uint64{}}
+		w.denied[e.Agent] = d
+	}
+	d.left = min(denialsAtOnce, d.left+now.Sub(d.at).Seconds()*denialsPerSecond)
+	d.at = now
+	if d.left >= 1 {
+		d.left--
+		return false
+	}
+	if len(d.more) == 0 {
+		d.since = now
+	}
+	d.more[e.Reason]++
+	return true
+}
+
+// Tell writes how many denials were counted, if that is due. Whoever has a Writer calls it
+// about as often as it is due.
+func (w *Writer) Tell() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.tell(countEvery)
+}
+
+// tell does so for what was counted for that long.
+func (w *Writer) tell(due time.Duration) error {
+	var events []*Event
+	for agent, d := range w.denied {
+		if len(d.more) == 0 {
+			if time.Since(d.at).Seconds()*denialsPerSecond > denialsAtOnce {
+				delete(w.denied, agent) // its whole allowance is back
+			}
+			continue
+		}
+		if time.Since(d.since) < due {
+			continue
+		}
+		for _, reason := range plan.Reasons {
+			if n := d.more[reason]; n > 0 {
+				events = append(events, &Event{
+					Time: time.Now().UTC(), Agent: agent, Verdict: Deny, Reason: reason, Rule: plan.DefaultRule(agent), Count: n,
+					Detail: fmt.Sprintf("these were more than %d a second: for what they asked is not kept", denialsPerSecond),
+				})
+			}
+		}
+		clear(d.more)
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	if err := w.turn(); err != nil {
+		return err
+	}
+	return w.write(events)
+}
