@@ -226,3 +226,17 @@ func (f *file) names(of *file) (uint32, error) {
 	}
 	return n, nil
 }
+
+// ReadFile is [ReadFile] of a file that [Folders.Check] has nothing against, and of exactly the file that was checked.
+func (f *Folders) ReadFile(path string, most int) ([]byte, error) {
+	w := &walk{}
+	defer w.close()
+	err := f.walk(w, path, nil)
+	if err == nil {
+		err = f.otherNames(w, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return readOpen(w.last().fd, path, most)
+}

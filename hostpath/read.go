@@ -43,6 +43,11 @@ func read(dir int, name, path string, flags, most int) ([]byte, error) {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
+	return readOpen(fd, path, most)
+}
+
+// readOpen reads the file that the O_PATH descriptor refers to. path is for messages.
+func readOpen(fd int, path string, most int) ([]byte, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: path, Err: err}

@@ -32,6 +32,7 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
@@ -110,7 +111,7 @@ func (f *Fleet) StartControl() {
 			}
 			return nil
 		},
-		Log: log,
+		Agents: hostpath.In(filepath.Dir(f.Home.Root)), Log: log,
 	}
 	if f.Configure != nil {
 		f.Configure(&config)

@@ -1,0 +1,232 @@
+package attack
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/tests/fleet"
+)
+
+// HostCase is an attack of class H: what an agent left behind in its folder, and then a command of the operator's.
+// Whatever happens, the laptop's canary file must not change and its canary program must not run.
+type HostCase struct {
+	// ID is H and a number.
+	ID   string
+	What string
+	Run  func(*laptop)
+}
+
+// hostCases is class H, in order. Every file h_<topic>_test.go has its own.
+var hostCases = slices.Concat(hostPaths)
+
+// laptop is a machine on which a stack is up, with an operator and an agent. The stack file is outside of the agent's
+// folder.
+type laptop struct {
+	*testing.T
+	fleet *fleet.Fleet
+	plan  *plan.Plan
+	// root holds everything; work is the agent's folder, and the operator's current one.
+	root, work string
+	postern    string
+	environ    []string
+}
+
+const (
+	hostStack = `version: 1
+target: local
+destinations:
+  docs: {host: docs.test, methods: [GET]}
+agents:
+  demo: {allow: [docs]}
+`
+	hostCanary = "the host's canary"
+)
+
+// newLaptop brings a stack up.
+func newLaptop(t *testing.T, postern string) *laptop {
+	t.Helper()
+	root, err := os.MkdirTemp("", "laptop") // short: sockets are below it
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	l := &laptop{T: t, root: root, work: filepath.Join(root, "work"), postern: postern}
+	require.NoError(t, os.Mkdir(l.work, 0o700))
+	l.write("canary", hostCanary)
+	l.write("policy/local.yaml", hostStack)
+	base := l.path("home")
+	file, err := stacks.Open(l.path("policy/local.yaml"))
+	require.NoError(t, err)
+	real, err := file.Home()
+	require.NoError(t, err)
+	home := stacks.Home{Root: filepath.Join(base, filepath.Base(real.Root))}
+	require.NoError(t, home.Claim(file))
+	l.fleet = fleet.NewIn(t, home, 1)
+	stack, err := file.Load()
+	require.NoError(t, err)
+	l.plan = stack.Plan
+	l.fleet.MustPublish(l.plan)
+	l.environ = append(os.Environ(), "POSTERN_HOME="+base, "HOME="+l.path("user"))
+	require.NoError(t, os.Mkdir(l.path("user"), 0o700))
+	return l
+}
+
+func (l *laptop) path(p string) string { return filepath.Join(l.root, p) }
+
+// write makes a file, and its folders.
+func (l *laptop) write(p, content string) string {
+	l.Helper()
+	path := l.path(p)
+	require.NoError(l, os.MkdirAll(filepath.Dir(path), 0o700))
+	require.NoError(l, os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+// plant makes a program that gives itself away: it changes the canary.
+func (l *laptop) plant(p string) string {
+	l.Helper()
+	path := l.write(p, "#!/bin/sh\necho \"$0 was run\" >> "+l.path("canary")+"\n")
+	require.NoError(l, os.Chmod(path, 0o700)) //nolint:gosec // it is to be run, by mistake
+	return path
+}
+
+// untouched requires that nothing of the host was changed, and nothing planted was run.
+func (l *laptop) untouched() {
+	l.Helper()
+	content, err := os.ReadFile(l.path("canary"))
+	require.NoError(l, err)
+	require.Equal(l, hostCanary, string(content))
+}
+
+// does runs a command of the operator's in the agent's folder, with more variables, and returns what it says and its
+// exit status.
+func (l *laptop) does(variables []string, args ...string) (string, int) {
+	l.Helper()
+	args = slices.Insert(args, 1, "--file", l.path("policy/local.yaml"))
+	cmd := exec.CommandContext(l.Context(), l.postern, args...)
+	cmd.Dir, cmd.Env = l.work, append(slices.Clone(l.environ), variables...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
+		require.NoError(l, err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// runs runs a shell command as the agent, which must work.
+func (l *laptop) runs(variables []string, script string) string {
+	l.Helper()
+	out, status := l.does(variables, "run", "--agent", "demo", "--", "sh", "-c", script)
+	require.Zero(l, status, out)
+	return out
+}
+
+// refused requires that `postern run` starts nothing and says why, with the laptop's folder cut out.
+func (l *laptop) refused(variables []string, says ...string) {
+	l.Helper()
+	out, status := l.does(variables, "run", "--agent", "demo", "--", "sh", "-c", "echo started > started")
+	require.Equal(l, 125, status, out)
+	require.NoFileExists(l, filepath.Join(l.work, "started"))
+	for _, s := range says {
+		require.Contains(l, strings.ReplaceAll(out, l.root, ""), s)
+	}
+}
+
+// credential publishes a plan whose only destination has a credential with this secret. It is published as by somebody
+// who could not know that an agent works there.
+func (l *laptop) credential(secret string) {
+	l.Helper()
+	p := *l.plan
+	p.Credentials = []plan.Credential{{Name: "key", Kind: plan.KindBearer, Header: "authorization", Secret: secret}}
+	p.Agents = []plan.Agent{{Name: "demo", Rules: []plan.Rule{{ID: "demo/docs", Host: "docs.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Credential: "key"}}}}
+	l.fleet.MustPublish(&p)
+}
+
+// problem waits for what the control plane says is wrong with the credential, or for nothing to be wrong.
+func (l *laptop) problem(want string) {
+	l.Helper()
+	last := ""
+	require.Eventually(l, func() bool {
+		s, err := l.fleet.API.Status(l.Context())
+		require.NoError(l, err)
+		require.Len(l, s.Credentials, 1)
+		last = strings.ReplaceAll(s.Credentials[0].Problem, l.root, "")
+		return s.Credentials[0].OK == (want == "") && strings.Contains(last, want)
+	}, 20*time.Second, pause, "%q is not said, but %q", want, last)
+}
+
+// bound mounts a folder at another, if this is root.
+func (l *laptop) bound(from, at string) bool {
+	l.Helper()
+	if os.Geteuid() != 0 {
+		return false
+	}
+	require.NoError(l, os.MkdirAll(l.path(at), 0o700))
+	require.NoError(l, unix.Mount(l.path(from), l.path(at), "", unix.MS_BIND, ""))
+	l.Cleanup(func() { require.NoError(l, unix.Unmount(l.path(at), unix.MNT_DETACH)) })
+	return true
+}
+
+// TestHostEveryAttackIsThere: IDs are numbered without a gap.
+func TestHostEveryAttackIsThere(t *testing.T) {
+	t.Parallel()
+	for i, c := range hostCases {
+		require.Equal(t, fmt.Sprint("H", i+1), c.ID, c.What)
+	}
+}
+
+// TestHost runs every case of class H on a stack of its own, and writes its part of the table.
+func TestHost(t *testing.T) {
+	t.Parallel()
+	bin := t.TempDir()
+	for _, name := range []string{"postern", "postern-sandbox"} {
+		build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", filepath.Join(bin, name), "./cmd/"+name)
+		build.Dir, build.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
+		out, err := build.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	verdicts := make([]string, len(hostCases))
+	t.Run("H", func(t *testing.T) {
+		for i, c := range hostCases {
+			if *only != "" && c.ID != *only {
+				continue
+			}
+			t.Run(c.ID+"/"+strings.ReplaceAll(c.What, " ", "_"), func(t *testing.T) {
+				t.Parallel()
+				verdicts[i] = "FAILED"
+				l := newLaptop(t, filepath.Join(bin, "postern"))
+				c.Run(l)
+				l.untouched()
+				verdicts[i] = "held"
+			})
+		}
+	})
+	path := os.Getenv(tableVariable)
+	if path == "" {
+		return
+	}
+	f, err := os.Create(path + ".host")
+	require.NoError(t, err)
+	defer f.Close()
+	w := tabwriter.NewWriter(f, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\twhat\tverdict")
+	for i, c := range hostCases {
+		if verdicts[i] != "" {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", c.ID, c.What, verdicts[i])
+		}
+	}
+	require.NoError(t, w.Flush())
+}
