@@ -138,8 +138,15 @@ func operator(w io.Writer, home stacks.Home) (*bundle.Operator, error) {
 // if it cannot.
 func becomeCloud(store string) error {
 	self, err := os.Executable()
+	var folders *hostpath.Folders
 	if err == nil {
-		err = unix.Exec(self+"-cloud", os.Args, os.Environ())
+		folders, err = stacks.AgentFolders()
+	}
+	if err == nil {
+		self, err = folders.Program(self+"-cloud", hostpath.User)
+	}
+	if err == nil {
+		err = unix.Exec(self, os.Args, os.Environ())
 	}
 	return fmt.Errorf("the bundle store is %s, for which another program is needed: %w; run `make cloud`, which builds bin/postern-cloud", store, err)
 }

@@ -1,0 +1,95 @@
+package tests
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// startsPrograms are the files that may call exec.Command, and why the program is not one that an agent wrote.
+var startsPrograms = map[string]string{
+	"hostpath/program.go":      "it is what finds programs",
+	"sandbox/sandbox.go":       "Spec.Bubblewrap is found by package hostpath, and absolute",
+	"engine/cli.go":            "FindCLI asks package hostpath",
+	"daemon/daemon.go":         "posternd is found by package hostpath, and absolute",
+	"node/node.go":             "Envoy is found by package hostpath, and absolute",
+	"xds/secret/helper.go":     "a sealed copy in memory, of the digest that was published",
+	"cmd/postern/push.go":      "postern-cloud is found by package hostpath",
+	"cmd/postern/demo.go":      "this program itself",
+	"sandbox/inside/launch.go": "it runs in the sandbox",
+}
+
+// TestProgramsOfTheHost: a program is looked up by package hostpath and by nothing else, and no file starts one that
+// does not say where the program comes from.
+func TestProgramsOfTheHost(t *testing.T) {
+	t.Parallel()
+	all, err := packages()
+	require.NoError(t, err)
+	seen := map[string]bool{}
+	for _, p := range all {
+		if within(p.short(), "tests") {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
+			require.NoError(t, err)
+			path := filepath.Join(p.short(), name)
+			ast.Inspect(file, func(n ast.Node) bool {
+				call, ok := n.(*ast.SelectorExpr)
+				if !ok {
+					return true
+				}
+				pkg, ok := call.X.(*ast.Ident)
+				if !ok {
+					return true
+				}
+				switch pkg.Name + "." + call.Sel.Name {
+				case "exec.LookPath":
+					t.Errorf("%s calls exec.LookPath: whoever writes in a folder of PATH would decide what runs; ask package hostpath", path)
+				case "exec.Command", "exec.CommandContext", "os.StartProcess", "syscall.Exec", "unix.Exec", "syscall.ForkExec":
+					if seen[path] = true; startsPrograms[path] == "" {
+						t.Errorf("%s starts a program: use hostpath.Folders.Command, or say in startsPrograms where the program comes from", path)
+					}
+				}
+				return true
+			})
+			for _, call := range bareCommands(file) {
+				t.Errorf("%s starts the program %s by its name: exec.Command looks it up in PATH; ask package hostpath", path, call)
+			}
+		}
+	}
+	for path := range startsPrograms {
+		if !seen[path] {
+			t.Errorf("%s may start programs, but does not: take it off the list", path)
+		}
+	}
+}
+
+// bareCommands returns the names without a slash that the file gives to exec.Command.
+func bareCommands(file *ast.File) []string {
+	var bare []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		sel, ok := call.Fun.(*ast.SelectorExpr)
+		if !ok || !strings.HasPrefix(sel.Sel.Name, "Command") {
+			return true
+		}
+		for i, arg := range call.Args {
+			lit, ok := arg.(*ast.BasicLit)
+			if pkg, is := sel.X.(*ast.Ident); ok && is && pkg.Name == "exec" && i <= 1 && lit.Kind == token.STRING && !strings.Contains(lit.Value, "/") {
+				bare = append(bare, lit.Value)
+				break
+			}
+		}
+		return true
+	})
+	return bare
+}
