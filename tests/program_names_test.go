@@ -79,15 +79,22 @@ func bareCommands(file *ast.File) []string {
 			return true
 		}
 		sel, ok := call.Fun.(*ast.SelectorExpr)
-		if !ok || !strings.HasPrefix(sel.Sel.Name, "Command") {
+		if !ok {
 			return true
 		}
-		for i, arg := range call.Args {
-			lit, ok := arg.(*ast.BasicLit)
-			if pkg, is := sel.X.(*ast.Ident); ok && is && pkg.Name == "exec" && i <= 1 && lit.Kind == token.STRING && !strings.Contains(lit.Value, "/") {
-				bare = append(bare, lit.Value)
-				break
-			}
+		i := len(call.Args)
+		switch pkg, is := sel.X.(*ast.Ident); {
+		case !is || pkg.Name != "exec":
+		case sel.Sel.Name == "Command":
+			i = 0
+		case sel.Sel.Name == "CommandContext":
+			i = 1
+		}
+		if i >= len(call.Args) {
+			return true
+		}
+		if lit, ok := call.Args[i].(*ast.BasicLit); ok && lit.Kind == token.STRING && !strings.Contains(lit.Value, "/") {
+			bare = append(bare, lit.Value)
 		}
 		return true
 	})
