@@ -136,13 +136,23 @@ func (r Registry) read(file *os.File) (folders []folder, whole int64, err error)
 		}
 		f, err := parseFolder(string(line))
 		if err != nil {
-			return nil, 0, fmt.Errorf("%s:%d: this line of the list of agents' working folders is damaged, so no path can be trusted: "+
-				"correct the line by a backup, or delete it and never keep a secret or a program of yours in its folder", r.file, n)
+			return nil, 0, &DamagedError{r.file, n}
 		}
 		folders = append(folders, f)
 		whole += int64(len(line)) + 1
 		content = rest
 	}
+}
+
+// DamagedError says that the registry cannot be read, so that no path can be trusted.
+type DamagedError struct {
+	File string
+	Line int
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("%s:%d: this line of the list of agents' working folders is damaged, so no path can be trusted: "+
+		"correct the line by a backup, or delete it and never keep a secret or a program of yours in its folder", e.File, e.Line)
 }
 
 // Folders returns what agents may write at this moment: the folders of the registry, those that are given in

@@ -48,18 +48,42 @@ func (l look) same(later look) bool {
 		l.at.Sub(a.ModTime()) > settled && l.at.Sub(time.Unix(old.Ctim.Unix())) > settled
 }
 
+// foldersFor is how long it is believed what agents may write: all files that are looked at in the same moment ask once.
+const foldersFor = fileEvery / 2
+
+// folders returns what agents may write.
+func (s *Store) folders() (*hostpath.Folders, error) {
+	s.lately.Lock()
+	defer s.lately.Unlock()
+	if s.lately.folders != nil && time.Since(s.lately.at) < foldersFor {
+		return s.lately.folders, nil
+	}
+	folders, err := s.agents.Folders()
+	s.lately.folders, s.lately.at = folders, time.Now()
+	return folders, err
+}
+
 // followFile sends what the file holds, now and after each change.
 func (f *feed) followFile(ctx context.Context) {
 	var last look
 	for {
 		now := lookAt(f.ref.Name)
-		if !last.same(now) {
+		folders, err := f.store.folders()
+		if err == nil {
+			// Each time: an agent may have come to work there since the last look.
+			err = folders.Check(f.ref.Name)
+		}
+		var value []byte
+		if err == nil && !last.same(now) {
 			last = now
-			if value, err := hostpath.ReadFile(f.ref.Name, maxSource); err != nil {
-				f.fail(ctx, fileTrouble(f.ref.Name, err))
-			} else {
-				f.value(ctx, value, "")
-			}
+			value, err = folders.ReadFile(f.ref.Name, maxSource)
+		}
+		switch {
+		case err != nil:
+			last = look{}
+			f.fail(ctx, fileTrouble(f.ref.Name, err))
+		case value != nil:
+			f.value(ctx, value, "")
 		}
 		if !sleep(ctx, fileEvery) {
 			return
@@ -71,6 +95,8 @@ func (f *feed) followFile(ctx context.Context) {
 // descriptor left, or its disk does not answer, says nothing of the secret.
 func fileTrouble(path string, err error) *trouble {
 	var unfit *hostpath.UnfitError
+	var writable *hostpath.WritableError
+	var damaged *hostpath.DamagedError
 	var errno syscall.Errno
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
@@ -79,6 +105,10 @@ func fileTrouble(path string, err error) *trouble {
 		return &trouble{text: fmt.Sprintf("cannot read %s: permission denied: let the control plane's user read it", path)}
 	case errors.As(err, &unfit):
 		return &trouble{text: unfit.Error()}
+	case errors.As(err, &writable):
+		return &trouble{text: writable.Error() + ": copy it to where no agent works, and name the copy in the stack file"}
+	case errors.As(err, &damaged):
+		return &trouble{text: damaged.Error()}
 	case errors.As(err, &errno):
 		return &trouble{text: fmt.Sprintf("cannot read %s: %s", path, errno), down: true}
 	}

@@ -79,7 +79,7 @@ func (s *Store) openHelper(ref plan.Reference) (*os.File, *trouble) {
 	if ref.Digest == "" {
 		return nil, &trouble{text: fmt.Sprintf("helper %s was published without a digest, so it is not run: run `postern push` where the helper is", ref.Name)}
 	}
-	folders, err := s.agents.Folders()
+	folders, err := s.folders()
 	if err != nil {
 		return nil, &trouble{text: err.Error()}
 	}

@@ -38,6 +38,12 @@ type Store struct {
 	clouds         *clouds
 	// agents are the folders where no secret and no helper is taken from.
 	agents hostpath.Registry
+	// lately is what agents may write, for a moment; see [Store.folders].
+	lately struct {
+		sync.Mutex
+		folders *hostpath.Folders
+		at      time.Time
+	}
 	// env looks up what Vault's address and token are in.
 	env func(string) string
 
