@@ -61,7 +61,9 @@ func newLaptop(t *testing.T, postern string) *laptop {
 	t.Helper()
 	root, err := os.MkdirTemp("", "laptop") // short: sockets are below it
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	t.Cleanup(func() { // go may still write its telemetry
+		require.Eventually(t, func() bool { return os.RemoveAll(root) == nil }, 20*time.Second, pause)
+	})
 	l := &laptop{T: t, root: root, work: filepath.Join(root, "work"), postern: postern}
 	require.NoError(t, os.Mkdir(l.work, 0o700))
 	l.write("canary", hostCanary)

@@ -33,8 +33,9 @@ agents:
     allow: [docs]
 `
 
-// hostile is what the agent makes of the file: the control plane would run a helper
-// of the agent's, outside of the sandbox.
+// hostile is what the agent makes of the file: the control plane would run a program
+// that the agent chose, outside of the sandbox. It is not the agent's own: a file that
+// names one of those does not even compile.
 const hostile = `version: 1
 target: local
 credentials:
@@ -70,7 +71,7 @@ func newDesk(t *testing.T) *desk {
 		require.NoError(t, os.MkdirAll(filepath.Join(dir, "stacks"), 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "stacks", "local.yaml"), []byte(honest), 0o600))
 	}
-	helper := filepath.Join(d.project, "helper")
+	helper := filepath.Join(root, "helper")
 	require.NoError(t, os.WriteFile(helper, []byte("#!/bin/sh\n: > "+d.canary+"\n"), 0o700)) //nolint:gosec // it is to be run
 	d.hostile = fmt.Sprintf(hostile, helper)
 
