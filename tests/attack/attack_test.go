@@ -48,7 +48,7 @@ var inapplicable = map[string]string{
 }
 
 // cases is everything, in order.
-var cases = slices.Concat(names, fronting, upgrades, addresses, sideChannels, framing, framing2, readings, credentials, isolation, storms, generated, balancers)
+var cases = slices.Concat(names, fronting, upgrades, addresses, sideChannels, framing, framing2, readings, credentials, isolation, storms, advisories, generated, balancers)
 
 // TestEveryAttackIsThere: no ID is forgotten, and none is both tried and not.
 func TestEveryAttackIsThere(t *testing.T) {
