@@ -176,6 +176,9 @@ func judge(e *Event, l *line) {
 		e.Verdict, e.Reason = Deny, plan.ReasonName
 		e.Rule = plan.DefaultRule(l.Agent)
 		e.Detail = clip(fmt.Sprintf("connect %s, server name %s, host %s", l.Connect, l.SNI, l.Authority))
+	case e.Reason == "" && (strings.Contains(l.Details, "rate_limited") || strings.Contains(l.Flags, "UO")):
+		// A CONNECT that leads on: more, or faster, than an agent may.
+		e.Verdict, e.Reason, e.Rule, e.Detail = Deny, plan.ReasonLimit, plan.DefaultRule(l.Agent), clip(l.Details)
 	case e.Reason == "":
 		// No route was looked for: Envoy's parser refused it, or the
 		// connection ended before.

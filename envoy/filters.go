@@ -76,6 +76,18 @@ func (b *builder) setFilters(hcm *hcmv3.HttpConnectionManager, agent string, fir
 	}}
 }
 
+// connectFilters are filters with the limit of requests on: the routes of hosts below
+// wildcards are found too late to turn it on (rest.lua).
+func (b *builder) connectFilters(filters []*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
+	filters = slices.Clone(filters)
+	for i, f := range filters {
+		if f.GetName() == filterRate {
+			filters[i] = b.rateFilter()
+		}
+	}
+	return filters
+}
+
 // upgradeFilter makes a WebSocket's connection to the upstream one of HTTP/1.1:
 // over HTTP/2 it would have to be an extended CONNECT (RFC 8441), which few
 // servers take that offer HTTP/2.

@@ -8,12 +8,15 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	bandwidthv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/bandwidth_share/v3"
 	bodysizev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/body_size_limit/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	listenerratev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/local_ratelimit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -36,14 +39,30 @@ func (b *builder) limitHost(h *routev3.VirtualHost, rules []plan.Rule) {
 	if l.Requests == 0 {
 		return
 	}
-	all := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100}}
-	h.TypedPerFilterConfig[filterRate] = b.any(&ratelimitv3.LocalRateLimit{
-		StatPrefix: filterRate,
-		TokenBucket: &typev3.TokenBucket{
-			MaxTokens: l.Requests, TokensPerFill: wrapperspb.UInt32(l.Requests), FillInterval: durationpb.New(time.Duration(l.Per) * time.Second),
-		},
-		FilterEnabled: all, FilterEnforced: all,
+	h.TypedPerFilterConfig[filterRate] = b.rate(&typev3.TokenBucket{
+		MaxTokens: l.Requests, TokensPerFill: wrapperspb.UInt32(l.Requests), FillInterval: durationpb.New(time.Duration(l.Per) * time.Second),
 	})
+}
+
+// rate turns rateFilter on.
+func (b *builder) rate(bucket *typev3.TokenBucket) *anypb.Any {
+	all := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100}}
+	return b.any(&ratelimitv3.LocalRateLimit{StatPrefix: filterRate, TokenBucket: bucket, FilterEnabled: all, FilterEnforced: all})
+}
+
+// connectionRate closes the connections of an agent that come faster than any
+// client opens them. For requests package guard's pace is enough, but not every
+// connection has one.
+func (b *builder) connectionRate() *listenerv3.ListenerFilter {
+	return &listenerv3.ListenerFilter{
+		Name: "envoy.filters.listener.local_ratelimit",
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&listenerratev3.LocalRateLimit{
+			StatPrefix: "agent",
+			TokenBucket: &typev3.TokenBucket{
+				MaxTokens: connectionBurst, TokensPerFill: wrapperspb.UInt32(connectionRate / 10), FillInterval: durationpb.New(100 * time.Millisecond),
+			},
+		})},
+	}
 }
 
 // limitFilters bound the bodies of a rule's requests.
@@ -104,6 +123,13 @@ const (
 	maxNames = 5000
 	// maxResolving bounds the requests that wait for a name.
 	maxResolving = 256
+	// madeUpRate bounds the CONNECTs per second below a wildcard that is not
+	// intercepted, after the first madeUpBurst: the rate at which the control plane
+	// mints certificates for the others.
+	madeUpRate, madeUpBurst = 20, 500
+	// connectionRate bounds the connections per second to an agent's listener, after
+	// the first connectionBurst.
+	connectionRate, connectionBurst = 2000, 4000
 	// maxHeaders bounds a request's headers and path, in KiB: what Node.js takes.
 	maxHeaders = 16
 	// maxBuffered bounds what Envoy holds, in bytes, of a connection of either side,

@@ -68,7 +68,7 @@ func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 	agent := a.Name
 	hcm := b.connectionManager("agent", connectScope(agent, connectScopeFormat), otherThanConnect()...)
 	b.setFilters(hcm, agent, b.restFilter(), b.connectState(agent))
-	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})
+	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT", Filters: b.connectFilters(hcm.HttpFilters)})
 	// Python's http.client sends CONNECT as HTTP/1.0.
 	hcm.HttpProtocolOptions = &corev3.Http1ProtocolOptions{AcceptHttp_10: true}
 	hcm.AccessLog = []*accesslogv3.AccessLog{b.agentLog(agent)}
@@ -90,6 +90,8 @@ func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 			},
 		}},
 	}
+	// First of all, for what it costs least.
+	l.ListenerFilters = append(l.ListenerFilters, b.connectionRate())
 	b.agentAddress(l, a)
 	return l
 }
@@ -106,13 +108,13 @@ func (b *builder) agentAddress(l *listenerv3.Listener, a plan.Agent) {
 	l.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 		Address: "0.0.0.0", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port)},
 	}}}
-	l.ListenerFilters = []*listenerv3.ListenerFilter{{
+	l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{
 		Name: "envoy.filters.listener.proxy_protocol",
 		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&proxyprotocolv3.ProxyProtocol{
 			// The text of version 1 is what an agent could make an HTTP client send.
 			DisallowedVersions: []corev3.ProxyProtocolConfig_Version{corev3.ProxyProtocolConfig_V1},
 		})},
-	}}
+	})
 	l.ListenerFiltersTimeout = durationpb.New(5 * time.Second)
 }
 

@@ -6,8 +6,10 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -160,7 +162,12 @@ func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 		switch cluster := d.cluster(a.Name); {
 		case !d.wildcard():
 		case d.tunnel():
-			hosts = append(hosts, connectHost(a.Name, d.authority(), b.connectRoute(a.Name, d), d.authority()))
+			h := connectHost(a.Name, d.authority(), b.connectRoute(a.Name, d), d.authority())
+			// Each could be to a name that nobody has asked for before.
+			h.TypedPerFilterConfig = map[string]*anypb.Any{filterRate: b.rate(&typev3.TokenBucket{
+				MaxTokens: madeUpBurst, TokensPerFill: wrapperspb.UInt32(madeUpRate), FillInterval: durationpb.New(time.Second),
+			})}
+			hosts = append(hosts, h)
 		case shared[cluster] != nil:
 			shared[cluster].Domains = append(shared[cluster].Domains, d.authority())
 		default:

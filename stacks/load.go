@@ -93,8 +93,16 @@ func (f *File) Load() (*Stack, error) {
 
 // warn adds what is odd about the stack at a time.
 func (s *Stack) warn(now time.Time) {
+	odd := map[string]bool{}
 	for _, a := range s.Plan.Agents {
 		for _, r := range a.Rules {
+			if text := lookalike(r.Host); text != "" && !odd[r.Host] {
+				odd[r.Host] = true
+				o := s.origins[r.ID]
+				s.Warnings = append(s.Warnings, &Problem{
+					File: s.Path, Line: o.at.line, Col: o.at.col, Message: text, Hint: "remove it, unless it is the host that you mean",
+				})
+			}
 			if end, err := time.Parse(time.RFC3339, r.Expires); err == nil && !now.Before(end) {
 				o := s.origins[r.ID]
 				s.Warnings = append(s.Warnings, &Problem{

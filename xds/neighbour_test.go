@@ -21,6 +21,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/audit"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 )
@@ -95,9 +96,24 @@ func TestNeighbourNames(t *testing.T) {
 		return r
 	}
 	f.MustPublish(&plan.Plan{Stack: "test", Resolvers: []string{pc.LocalAddr().String()}, Agents: []plan.Agent{
-		{Name: "a", Rules: []plan.Rule{any("a/slow", "*.slow.test", plan.ModeTunnel), any("a/slower", "*.b.slow.test", plan.ModeTunnel)}},
+		{Name: "a", Rules: []plan.Rule{any("a/slow", "*.slow.test", plan.ModeTunnel), any("a/slower", "*.b.slow.test", plan.ModeTunnel), any("a/slowest", "*.c.slow.test", plan.ModeTunnel)}},
 		{Name: "b", Rules: []plan.Rule{any("b/one", "one.test", ""), any("b/wild", "*.wild.test", "")}},
 	}})
+	// New names come no faster than certificates would.
+	status := ""
+	for i := 0; status != "429" && i < 5000; i++ {
+		var conn net.Conn
+		conn, status = connectTo(t, f, "a", fmt.Sprintf("y%d.c.slow.test:443", i))
+		conn.Close()
+	}
+	require.Equal(t, "429", status)
+	events, err := audit.Read(f.Home.AuditDir(), audit.Filter{})
+	require.NoError(t, err)
+	for _, e := range events {
+		if e.Status == 429 {
+			require.Equal(t, plan.ReasonLimit, e.Reason, "%+v", e)
+		}
+	}
 	var flood sync.WaitGroup
 	defer flood.Wait()
 	ctx, cancel := context.WithCancel(t.Context())

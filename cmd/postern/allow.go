@@ -129,6 +129,9 @@ func (e *otherChangesError) Error() string {
 // back if the fleet does not take the plan.
 func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	w := cmd.OutOrStdout()
+	for _, text := range edit.Lookalikes() {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text)
+	}
 	if f.dryRun || f.noPublish {
 		return f.onlyEdit(w, edit)
 	}
