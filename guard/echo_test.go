@@ -44,6 +44,8 @@ func TestEcho(t *testing.T) {
 		{"a password", "Basic " + basic, 6, "pass-word-1", true},
 		{"a user's name", "Basic " + basic, 6, "user", false},
 		{"user and password", "Basic " + basic, 6, "x" + basic, true},
+		{"eight bytes in something", "abcdefgh", 0, "x=abcdefgh&", true},
+		{"seven bytes in something", "abcdefg", 0, "x=abcdefg&", false},
 		{"a short secret", "abc", 0, "abc", true},
 		{"a short secret in something", "abc", 0, "abcd", false},
 		{"a short secret in base64", "abc", 0, "YWJj", true},

@@ -259,6 +259,8 @@ func TestDecideConditions(t *testing.T) {
 		{ID: "a/no-tunnel", Deny: true, Host: "no.t.test", Port: 443, Methods: any, Paths: all},
 		{ID: "a/gate", Host: "g.test", Port: 443, Methods: any, Paths: all, Gateway: 8080},
 		{ID: "a/no-gate", Deny: true, Host: "g.test", Port: 443, Methods: any, Paths: []string{"/secret"}},
+		{ID: "a/no-below", Deny: true, Host: "*.test", Port: 443, Methods: any, Paths: []string{"/below"}},
+		{ID: "a/no-elsewhere", Deny: true, Host: "*.test", Port: 8443, Methods: any, Paths: all},
 		{ID: "a/lease", Host: "lease.test", Port: 443, Methods: any, Paths: all, Expires: "2026-11-23T10:00:00Z"},
 		{ID: "a/broken-lease", Host: "broken.test", Port: 443, Methods: any, Paths: all, Expires: "tomorrow"},
 	}}}}
@@ -293,6 +295,7 @@ func TestDecideConditions(t *testing.T) {
 		{"a denied tunnel", https("no.t.test", "", ""), ReasonDenied, "a/no-tunnel"},
 		{"gateway", Request{Agent: "a", Scheme: "http", Host: "localhost", Port: 8080, Method: "GET", Path: "/"}, ReasonAllowed, "a/gate"},
 		{"gateway, denied", Request{Agent: "a", Scheme: "http", Host: "localhost", Port: 8080, Method: "GET", Path: "/secret"}, ReasonDenied, "a/no-gate"},
+		{"gateway, denied by a wildcard", Request{Agent: "a", Scheme: "http", Host: "127.0.0.1", Port: 8080, Method: "GET", Path: "/below"}, ReasonDenied, "a/no-below"},
 		{"lease", https("lease.test", "GET", "/"), ReasonAllowed, "a/lease"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -75,12 +75,23 @@ func TestRisk(t *testing.T) {
 			d.Methods = []string{"POST"}
 			return []Rule{*r, d}
 		}, RiskHigh, "what it denied is allowed by a/x"},
+		{"denial replaced by one that ends", []Rule{deny}, func(r *Rule) []Rule {
+			d := deny
+			d.ID, d.Expires = "a/not-yet", "2027-01-01T00:00:00Z"
+			return []Rule{*r, d}
+		}, RiskHigh, "what it denied is allowed by a/x"},
+		{"denial replaced", []Rule{deny}, func(r *Rule) []Rule {
+			d := deny
+			d.ID = "a/never"
+			return []Rule{*r, d}
+		}, RiskLow, "nothing that was not allowed already"},
 		{"denial wider", []Rule{deny}, func(r *Rule) []Rule {
 			d := deny
 			d.Methods = []string{AnyMethod}
 			return []Rule{*r, d}
 		}, RiskLow, "nothing that was not allowed already"},
 		{"denial new", nil, func(r *Rule) []Rule { return []Rule{*r, deny} }, RiskLow, "nothing that was not allowed already"},
+		{"a tunnel comes to light at the port that a rule leaves", []Rule{wild}, func(r *Rule) []Rule { r.Port = 8443; return []Rule{*r, wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; no limit on requests any more, by a/wild; no limit on bodies any more, by a/wild; x.test is a new host; credential k reaches x.test"},
 		{"a tunnel comes to light", []Rule{wild}, func(*Rule) []Rule { return []Rule{wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; no limit on requests any more, by a/wild; no limit on bodies any more, by a/wild"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -55,9 +55,10 @@ func TestWidens(t *testing.T) {
 			require.Equal(t, c.widens, r.Widens(was()))
 		})
 	}
-	none := was()
-	none.Limits, none.Expires = nil, ""
-	require.False(t, was().Widens(none), "limits and an end come")
+	unlimited, endless := was(), was()
+	unlimited.Limits, endless.Expires = nil, ""
+	require.False(t, was().Widens(unlimited), "limits come")
+	require.False(t, was().Widens(endless), "an end comes")
 	deny := &Rule{ID: "a/d", Deny: true, Host: "x.test", Port: 443, Methods: []string{AnyMethod}, Paths: []string{"/a", "/b"}}
 	same, less := *deny, *deny
 	same.Reason, less.Paths = "because", []string{"/a", "/b", "/c"}

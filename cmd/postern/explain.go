@@ -247,6 +247,8 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 		return []string{"none: " + r.Method + " is never allowed"}
 	case plan.ReasonCondition:
 		return nearby(stack, near, "it asks for "+conditions(near)+": send that, or change its query: or headers:", r)
+	case plan.ReasonAmbiguous:
+		return []string{"write it as every server reads it: some server could take this for something that rule " + near.ID + " does not allow (docs/policy.md, What a rule that allows takes)"}
 	case plan.ReasonDenied:
 		narrow := fmt.Sprintf("take rule %s away, or narrow it: %s", d.Rule, stack.Source(d.Rule))
 		if find(p, d.Rule).Literally(r) {

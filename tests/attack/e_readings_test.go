@@ -80,6 +80,12 @@ var readings = []Case{
 		s.mustDeny(s.ask("DELETE", "/v1/x", "X-HTTP-Method-Override: GET"), "DELETE")
 		s.deny(plan.ReasonMethod)
 	}},
+	{ID: "E4", What: "HTTP/2: TRACE and TRACK where every method is allowed", Ways: []Way{Explicit, Captured}, Rules: everything, Run: func(s *seat) {
+		for _, method := range []string{"TRACE", "TRACK"} {
+			require.Equal(s, "403", s.http2(method, "/v1/x"), method)
+			s.deny(plan.ReasonMethod)
+		}
+	}},
 	{ID: "E4", What: "the operation of an AWS service passes where a rule names it, and no other", Ways: []Way{Explicit}, Rules: func(s string) []plan.Rule {
 		r := rulesOf(s)
 		r[0].Headers = []plan.Condition{{Name: "x-amz-target", Value: "DynamoDB_20120810.GetItem"}}
