@@ -148,3 +148,26 @@ func TestBothDirections(t *testing.T) {
 		}
 	})
 }
+
+// TestDenyWhatFewServersDecode: long overlong forms, streams and short names of Windows,
+// sessions of ASP.NET, blanks that are none of ASCII's, quoted pairs (red team W17).
+func TestDenyWhatFewServersDecode(t *testing.T) {
+	t.Parallel()
+	p := denyPlan(Rule{Paths: []string{"/administration/**"}})
+	for _, path := range []string{
+		"/%f8%80%80%80%afadministration", "/%fc%80%80%80%80%afadministration", "/administration::$INDEX_ALLOCATION/x", "/administration::$DATA", "/administration:$I30:$INDEX_ALLOCATION/x", "/administration%3a%3a%24DATA",
+		"/(S(x))/administration", "/admini/(S(x))stration", "/%28F%28x%29%29/administration", "/%2528A%2528x))/administration", "/administration%c2%a0/x", "/admin%e2%80%8bistration", "/administration%e3%80%80", "/admin%c2%adistration",
+		"/admin%ffistration", "/admin%80istration", "/%ef%bd%81dministration", "/x/..%ef%bc%8fadministration", "/ADMINI~1/x", "/admini%7e1", "/admini~2.x", "/admin%01istration",
+	} {
+		require.Equal(t, ReasonDenied, p.Decide(getOf(path)).Reason, path)
+	}
+	for _, path := range []string{"/models/m:generate", "/caf%C3%A9", "/%E6%97%A5", "/x~1", "/admin~1", "/adminis~1", "/(a)/b", "/x:$y", "/administration:x", "/short~1"} {
+		require.Equal(t, ReasonAllowed, p.Decide(getOf(path)).Reason, path)
+	}
+	quoted := denyPlan(Rule{Headers: []Condition{{Name: "x-mode", Value: "b-d"}}})
+	for value, want := range map[string]Reason{`"b\-d"`: ReasonDenied, `"\b\-\d"`: ReasonDenied, `b-d`: ReasonDenied, `b\\-d`: ReasonAllowed, `bxd`: ReasonAllowed} {
+		r := getOf("/")
+		r.Header = map[string][]string{"x-mode": {value}}
+		require.Equal(t, want, quoted.Decide(r).Reason, value)
+	}
+}
