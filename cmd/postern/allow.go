@@ -132,8 +132,8 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	for _, text := range edit.Lookalikes() {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text)
 	}
-	if f.dryRun || f.noPublish {
-		return f.onlyEdit(w, edit)
+	if f.noPublish && !f.dryRun {
+		return onlyEdit(w, edit)
 	}
 	home, err := edit.Home()
 	if err != nil {
@@ -143,12 +143,20 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	if err != nil {
 		return err
 	}
+	others := plan.Diff(live.Plan, edit.Old)
+	if f.dryRun {
+		publish.PrintChanges(w, edit.Changes())
+		if live.Seq > 0 && len(others) > 0 {
+			fmt.Fprintf(w, "besides, in %s and not live:\n", edit.Path)
+			publish.PrintChanges(w, others)
+		}
+		return nil
+	}
 	for _, c := range o.Controls {
 		if _, err := c.Status(cmd.Context()); err != nil {
 			return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `make up` or `go run . up %s` first, or add --no-publish to only edit the file", err, edit.Plan.Stack)
 		}
 	}
-	others := plan.Diff(live.Plan, edit.Old)
 	switch {
 	case len(edit.Changes()) == 0 && len(others) == 0:
 		fmt.Fprintf(w, "nothing to change: %s says so already, and that is live\n", edit.Path)
@@ -181,20 +189,16 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 }
 
 // onlyEdit publishes nothing.
-func (f *editFlags) onlyEdit(w io.Writer, edit *stacks.Edit) error {
+func onlyEdit(w io.Writer, edit *stacks.Edit) error {
 	changes := edit.Changes()
 	if len(changes) == 0 {
 		fmt.Fprintf(w, "nothing to change: %s says so already\n", edit.Path)
 		return nil
 	}
-	if !f.dryRun {
-		if err := edit.Write(); err != nil {
-			return err
-		}
+	if err := edit.Write(); err != nil {
+		return err
 	}
 	publish.PrintChanges(w, changes)
-	if !f.dryRun {
-		fmt.Fprintf(w, "%s is edited, not published: run `postern push`\n", edit.Path)
-	}
+	fmt.Fprintf(w, "%s is edited, not published: run `postern push`\n", edit.Path)
 	return nil
 }

@@ -31,7 +31,11 @@ Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.
   git show HEAD:stacks/local.yaml > /tmp/before.yaml; postern diff --against /tmp/before.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stack, home, err := openStack(cmd)
+			file, home, err := openHome(cmd)
+			if err != nil {
+				return usageError{err}
+			}
+			stack, err := file.Load()
 			if err != nil {
 				return usageError{err}
 			}

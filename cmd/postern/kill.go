@@ -151,7 +151,7 @@ func mendByHand(_ io.Writer, home stacks.Home, agents []string, out *bundle.Outc
 
 // killed returns the state folders of the stacks to stop. A stack file is not
 // needed: an agent may have removed it, or put something in its place. Unless the
-// file is named, every stack of that name is meant then.
+// file is named, every stack of that name is stopped then; none works again.
 func killed(cmd *cobra.Command, all bool) ([]stacks.Home, error) {
 	if all {
 		return stacks.Homes("")
@@ -161,12 +161,13 @@ func killed(cmd *cobra.Command, all bool) ([]stacks.Home, error) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
 		err = nil
 	}
+	exact := cmd.Flag("file").Changed || cmd.Name() != "kill"
 	if err == nil {
-		if _, failed := os.Stat(home.Root); failed == nil || cmd.Flag("file").Changed {
+		if _, failed := os.Stat(home.Root); failed == nil || exact {
 			return []stacks.Home{home}, nil
 		}
 	}
-	if errors.As(err, &usageError{}) || cmd.Flag("file").Changed {
+	if errors.As(err, &usageError{}) || exact {
 		return nil, err
 	}
 	homes, failed := stacks.Homes(cmd.Flag("stack").Value.String())

@@ -175,6 +175,13 @@ func openHome(cmd *cobra.Command) (*stacks.File, stacks.Home, error) {
 	return file, home, err
 }
 
+// noteProposal says that what a command shows is what an agent may have written.
+func noteProposal(cmd *cobra.Command, file *stacks.File) {
+	if agents, err := publish.Proposal(file); err != nil || agents != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: an agent may write %s, so this may not be what is live: `postern diff` compares\n", publish.Visible(file.Path))
+	}
+}
+
 // openStack loads the stack that the global flags name, and finds its state
 // folder.
 func openStack(cmd *cobra.Command) (*stacks.Stack, stacks.Home, error) {
@@ -182,6 +189,7 @@ func openStack(cmd *cobra.Command) (*stacks.Stack, stacks.Home, error) {
 	if err != nil {
 		return nil, home, err
 	}
+	noteProposal(cmd, file)
 	stack, err := file.Load()
 	return stack, home, err
 }

@@ -50,10 +50,10 @@ answer on a terminal.`,
 			if err := r.Ask(cmd.Context()); err != nil {
 				return err
 			}
-			if err := home.Claim(file); err != nil {
-				return err
+			if err := publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, stack.Plan); err != nil {
+				return blamed(err, stack.Source)
 			}
-			return blamed(publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, stack.Plan), stack.Source)
+			return home.Claim(file)
 		},
 	}
 	addYes(cmd, &yes)
