@@ -413,7 +413,7 @@ func TestEngineOtherModule(t *testing.T) {
 	node, control := c.pid(c.home.NodeDir("n1")), c.pid(c.home.ControlDir())
 	module := filepath.Join(filepath.Dir(c.dir), "libguard.so")
 	require.NoError(t, os.Remove(module))
-	require.Contains(t, c.fails("up"), "find libguard.so, which Envoy loads, beside posternd: stat "+module)
+	require.Contains(t, c.fails("up"), "find libguard.so, which Envoy loads, next to posternd: look at "+module)
 	require.NoError(t, os.WriteFile(module, []byte("another"), 0o600))
 	require.Equal(t, []string{"update local-node-1"}, changed(c.does("up")))
 	require.NotEqual(t, node, c.pid(c.home.NodeDir("n1")))

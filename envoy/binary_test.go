@@ -1,0 +1,46 @@
+package envoy
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/hostpath"
+)
+
+// TestBinaryIsNotAnAgents: an Envoy that an agent has left on PATH, in $ENVOY or in .cache/bin is not the stack's.
+//
+//nolint:paralleltest // the environment and the working folder say where Envoy is
+func TestBinaryIsNotAnAgents(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	work, good := filepath.Join(dir, "work"), filepath.Join(dir, "good")
+	for _, d := range []string{work + "/.cache/bin", good} {
+		require.NoError(t, os.MkdirAll(d, 0o755))
+		require.NoError(t, os.WriteFile(d+"/envoy", []byte("#!/bin/sh\n"), 0o755)) //nolint:gosec // a program
+	}
+	agents := hostpath.In(filepath.Join(dir, "state"))
+	require.NoError(t, agents.Record(work))
+	folders, err := agents.Folders()
+	require.NoError(t, err)
+	t.Chdir(work)
+	t.Setenv("PATH", work+"/.cache/bin:"+good)
+	t.Setenv("ENVOY", "")
+	found, err := Binary(folders)
+	require.NoError(t, err)
+	require.Equal(t, good+"/envoy", found)
+
+	t.Setenv("PATH", good+"/none")
+	_, err = Binary(folders)
+	require.ErrorContains(t, err, "/work/.cache/bin/envoy is in "+work+", where an agent may write")
+	t.Setenv("ENVOY", ".cache/bin/envoy")
+	_, err = Binary(folders)
+	require.ErrorContains(t, err, "use $ENVOY: "+work+"/.cache/bin/envoy is in "+work+", where an agent may write")
+
+	t.Chdir(dir)
+	t.Setenv("ENVOY", "")
+	_, err = Binary(folders)
+	require.ErrorIs(t, err, ErrNoBinary)
+}
