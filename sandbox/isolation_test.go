@@ -147,6 +147,22 @@ func TestReadOnlyFile(t *testing.T) {
 	})
 }
 
+// TestWorkdirSwapped: what an agent that works above puts in the folder's place, between the check and the mount, is not
+// given to anybody.
+func TestWorkdirSwapped(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		secret := b.write(t, "other/key", canary)
+		swap := b.write(t, "swap", "#!/bin/sh\nmv "+b.spec.Workdir+" "+b.spec.Workdir+".old\nln -s "+filepath.Dir(secret)+" "+b.spec.Workdir+"\nexec "+bwrap+" \"$@\"\n")
+		require.NoError(t, os.Chmod(swap, 0o755))
+		b.spec.Bubblewrap = swap
+		out, status := b.run(t, "cat", "key")
+		require.NotZero(t, status)
+		require.Contains(t, out, "is another folder than a moment ago: run this again")
+		require.NotContains(t, out, canary)
+	})
+}
+
 // TestPrivateIsNotShown: a secret is hidden with the folder of programs that it is in, and refused where hiding it would
 // take the system's programs away.
 func TestPrivateIsNotShown(t *testing.T) {

@@ -75,6 +75,9 @@ type Spec struct {
 	// The caller's streams; nil is /dev/null. The command gets none of them, but
 	// terminals and pipes of its own that are connected to them.
 	Stdin, Stdout, Stderr *os.File
+
+	// folder is who Workdir was when it was first looked at.
+	folder *unix.Stat_t
 }
 
 func (s *Spec) log() *slog.Logger {
@@ -172,7 +175,7 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	encoder := json.NewEncoder(host)
 	uid, gid := identity()
 	setupErr := encoder.Encode(wire.Setup{
-		Argv: wire.Raw(s.Command), Env: wire.Raw(env), Dir: wire.Bytes(s.Workdir),
+		Argv: wire.Raw(s.Command), Env: wire.Raw(env), Dir: wire.Bytes(s.Workdir), Device: s.folder.Dev, Inode: s.folder.Ino,
 		UID: uid, GID: gid, Nodes: nodeFolders(s), Gateways: s.Gateways, Ports: capturedPorts(s),
 		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.Limits.Processes,
 	})

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -198,7 +200,21 @@ func (v *view) workdir(s *Spec) (string, error) {
 			v.private = append(v.private, real)
 		}
 	}
-	return Workdir(s.Workdir, v.home, s.Private)
+	real, err := Workdir(s.Workdir, v.home, s.Private)
+	if err != nil {
+		return "", err
+	}
+	var now unix.Stat_t
+	if err := unix.Stat(real, &now); err != nil {
+		return "", fmt.Errorf("use %s as working directory: %w", real, err)
+	}
+	if s.folder == nil {
+		s.folder = &now
+	}
+	if now.Dev != s.folder.Dev || now.Ino != s.folder.Ino {
+		return "", fmt.Errorf("use %s as working directory: it is another folder than a moment ago: run this again", real)
+	}
+	return real, nil
 }
 
 // RealWorkdir returns the real path of the working directory, or says why it cannot be an agent's. See [Workdir].

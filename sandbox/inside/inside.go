@@ -89,6 +89,11 @@ func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 	if os.Getpid() != 1 {
 		return 0, fmt.Errorf("check process: want to be the first of the sandbox, am %d", os.Getpid())
 	}
+	// The mount was made by its path, and an agent that works above may have put another folder there.
+	var dir unix.Stat_t
+	if err := unix.Stat(string(setup.Dir), &dir); err != nil || dir.Dev != setup.Device || dir.Ino != setup.Inode {
+		return 0, fmt.Errorf("check working directory: %s is another folder than a moment ago: run this again", setup.Dir)
+	}
 	// Both before anything can connect.
 	if err := routeEverythingHere(); err != nil {
 		return 0, err

@@ -86,6 +86,9 @@ type Setup struct {
 	Argv []Bytes `json:"argv"`
 	Env  []Bytes `json:"env"`
 	Dir  Bytes   `json:"dir"`
+	// Device and Inode are those of Dir: the folder that the host has checked.
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
 	// UID and GID are what the agent's command believes to be.
 	UID int `json:"uid"`
 	GID int `json:"gid"`
