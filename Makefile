@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down test build cloud deps lint bench attack fuzz clean
+.PHONY: help up down test build cloud deps lint bench attack chaos fuzz clean
 SHELL := /bin/bash
 
 help: ## show this
@@ -44,6 +44,9 @@ bench: deps build ## measure: allow to convergence, sandbox start, the request p
 
 attack: deps ## try what broke comparable systems on this data plane, and print what held
 	@STEP=1/1 tools/attack.sh
+
+chaos: deps ## break the stack in every way that was found, and print what it says and does
+	@STEP=1/1 tools/chaos.sh
 
 fuzz: ## run every fuzz test for 10 s, or FUZZTIME
 	@STEP=1/1 tools/fuzz.sh

@@ -124,3 +124,44 @@ func TestJoinedNodeLeaves(t *testing.T) {
 	require.NoError(t, l.OnStreamDeltaRequest(5, asks("gone", resource.ListenerType, "", "")))
 	require.True(t, l.member("gone"))
 }
+
+// TestEveryStreamCounts: a node has acknowledged what all its streams have: neither
+// an older nor a newer one speaks for the others, and the end of one ends no other.
+func TestEveryStreamCounts(t *testing.T) {
+	t.Parallel()
+	l := ledgerFor(t)
+	l.allow("n1", true)
+	sent := func(stream int64, nonce string) {
+		l.OnStreamDeltaResponse(stream, nil, &discoveryv3.DeltaDiscoveryResponse{TypeUrl: resource.ListenerType, Nonce: nonce, SystemVersionInfo: "v"})
+	}
+	settled := func() bool { _, ok := l.settled("n1", resource.ListenerType, false); return ok }
+	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ClusterType, "", "")))
+	require.False(t, settled(), "it never asked for listeners")
+	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ListenerType, "", "")))
+	require.True(t, settled())
+	require.NoError(t, l.OnStreamDeltaRequest(2, asks("n1", resource.ListenerType, "", "")))
+	sent(1, "1")
+	sent(2, "1")
+	require.NoError(t, l.OnStreamDeltaRequest(2, asks("n1", resource.ListenerType, "1", "")))
+	require.False(t, settled(), "the older one has not acknowledged")
+	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ListenerType, "1", "")))
+	require.True(t, settled())
+	sent(2, "2")
+	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ListenerType, "2", "")))
+	require.False(t, settled(), "one does not acknowledge what the other was sent")
+	l.OnDeltaStreamClosed(2, nil)
+	require.True(t, settled())
+	require.True(t, l.online("n1"))
+	l.OnDeltaStreamClosed(1, nil)
+	require.False(t, l.online("n1"))
+	require.False(t, settled())
+}
+
+// TestClockKnowsWhatWasSeen: it is never before what an earlier control plane saw.
+func TestClockKnowsWhatWasSeen(t *testing.T) {
+	t.Parallel()
+	wall := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	seen := wall.Add(time.Hour)
+	c := newClock(func() time.Time { return wall }, func() time.Duration { return 0 }, seen)
+	require.Equal(t, seen, c.now())
+}

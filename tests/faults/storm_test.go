@@ -257,6 +257,14 @@ func (s *storm) checkLog() {
 		<-time.After(50 * time.Millisecond)
 	}
 	require.Empty(s.t, lost, "answers without an event, and without a gap that is declared")
+	times := map[string]int{}
+	for _, log := range logs {
+		for _, e := range log {
+			if times[e.Path]++; e.Path != "" {
+				require.Equal(s.t, 1, times[e.Path], "no request has two events: %s", e.Path)
+			}
+		}
+	}
 	for node, log := range logs {
 		for i, e := range log {
 			require.Equal(s.t, uint64(i+1), e.Seq, "the events of %s are numbered without holes", node)
