@@ -24,7 +24,8 @@ import (
 func TestEveryAnswerIsCounted(t *testing.T) {
 	t.Parallel()
 	s := published(t)
-	before := s.events()
+	var before map[string][]audit.Event
+	require.Eventually(t, func() bool { before = s.events(); return len(before) == 1 }, patience, 10*time.Millisecond, "of the first request")
 	type answer struct {
 		path   string
 		status int
