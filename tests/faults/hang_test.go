@@ -145,6 +145,37 @@ func TestHungSupervisorIsKilled(t *testing.T) {
 	t.Logf("of %d answers %d were lost, and declared", h.allowed+1, h.allowed+1-allowed)
 }
 
+// TestEnvoyIsKilled: what Envoy had not written yet is all that is lost, and is declared.
+func TestEnvoyIsKilled(t *testing.T) {
+	t.Parallel()
+	h := newHung(t)
+	var at []time.Time
+	for begun := time.Now(); time.Since(begun) < time.Second; {
+		require.False(t, h.ask())
+		at = append(at, time.Now())
+	}
+	killed := time.Now()
+	h.killEnvoy("n1")
+	var allowed int
+	require.Eventually(t, func() bool {
+		var gap bool
+		allowed, _, gap = h.recorded()
+		return gap
+	}, patience, 20*time.Millisecond)
+	require.LessOrEqual(t, allowed, h.allowed)
+	require.Positive(t, allowed)
+	if lost := h.allowed - allowed; lost > 0 {
+		t.Logf("of %d answers the last %d were lost, those of the last %s", h.allowed, lost, killed.Sub(at[allowed]).Round(time.Millisecond))
+	}
+	// In the order in which they were decided, without a hole.
+	next := 0
+	require.NoError(t, audit.Each(h.home.AuditDir(), audit.Filter{Agent: "a"}, func(e audit.Event) error {
+		require.Equal(t, fmt.Sprintf("/%d", next), e.Path)
+		next++
+		return nil
+	}))
+}
+
 // TestEnvoyHangs: an agent whose node hangs is served by the other one.
 func TestEnvoyHangs(t *testing.T) {
 	t.Parallel()
