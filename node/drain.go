@@ -26,8 +26,8 @@ const (
 // drain lets Envoy finish. No agent can connect any more, so that its sandbox goes to
 // another node; each answer closes its connection. It returns when nobody is connected,
 // when nothing is under way but connections that stay idle, or after drainTime.
-func (c Config) drain(ended <-chan struct{}) {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+func (c Config) drain(ctx context.Context, ended <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	admin := adminClient(c.Dir)
 	for _, page := range []string{"/healthcheck/fail", "/drain_listeners?inboundonly"} {

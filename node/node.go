@@ -277,7 +277,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 		// Without a record nothing may be decided.
 		c.stop(cmd, ended)
 	case <-ctx.Done():
-		c.drain(ended)
+		c.drain(ctx, ended)
 		c.stop(cmd, ended)
 	}
 	if err := writer.Close(); err != nil {

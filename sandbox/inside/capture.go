@@ -65,7 +65,7 @@ func (g *gate) forward(conn *net.TCPConn, read []byte) {
 		return
 	}
 	if _, err := proxy.Write(read); err != nil {
-		proxy.Close()
+		proxy.end()
 		reset(conn)
 		return
 	}
@@ -94,7 +94,7 @@ func (g *gate) tunnel(conn *net.TCPConn, hello []byte, authority string) {
 		return
 	}
 	if err := connect(proxy.UnixConn, authority); err != nil {
-		proxy.Close()
+		proxy.end()
 		var denied *connectError
 		if errors.As(err, &denied) && denied.status == http.StatusForbidden {
 			refuseTLS(conn, alertAccessDenied)
@@ -104,7 +104,7 @@ func (g *gate) tunnel(conn *net.TCPConn, hello []byte, authority string) {
 		return
 	}
 	if _, err := proxy.Write(hello); err != nil {
-		proxy.Close()
+		proxy.end()
 		refuseTLS(conn, alertInternalError)
 		return
 	}

@@ -87,12 +87,12 @@ type link struct {
 	node *node
 }
 
-// Close closes the connection.
-func (l *link) Close() error {
+// end closes the connection.
+func (l *link) end() {
 	l.node.mu.Lock()
 	delete(l.node.links, l)
 	l.node.mu.Unlock()
-	return l.UnixConn.Close()
+	l.UnixConn.Close()
 }
 
 func (n *node) connect() (*net.UnixConn, error) {
@@ -208,7 +208,7 @@ func (n *node) cut() {
 // done. One direction's end is passed on while the other goes on.
 func pipe(agent *net.TCPConn, l *link) {
 	proxy := l.UnixConn // of this type the kernel moves the bytes
-	defer l.Close()
+	defer l.end()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -267,19 +267,19 @@ func TestHungNode(t *testing.T) {
 		l, err := f.dial()
 		require.NoError(t, err)
 		require.NoError(t, ask(l))
-		require.NoError(t, l.Close())
+		l.end()
 	}
 	require.EqualValues(t, 50, other.taken.Load())
 	_, err = first.Read(make([]byte, 1))
 	require.ErrorIs(t, err, net.ErrClosed, "cut off")
-	_ = first.Close() // closed already
+	first.end()
 
 	// It is used again once it answers.
 	hung.hangs.Store(false)
 	require.Eventually(t, func() bool {
 		l, err := f.dial()
 		require.NoError(t, err)
-		defer l.Close()
+		defer l.end()
 		return ask(l) == nil && hung.taken.Load() > 1
 	}, 20*time.Second, 10*time.Millisecond)
 
@@ -288,5 +288,5 @@ func TestHungNode(t *testing.T) {
 	other.hangs.Store(true)
 	l, err := f.dial()
 	require.NoError(t, err)
-	require.NoError(t, l.Close())
+	l.end()
 }

@@ -62,7 +62,7 @@ func runAgent() int {
 					said = fmt.Sprintf("%q", err)
 				}
 				fmt.Fprintln(out, i, said)
-				time.Sleep(10 * time.Millisecond)
+				<-time.After(10 * time.Millisecond)
 			}
 		})
 	}
