@@ -2,7 +2,6 @@ package publish_test
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -77,7 +76,7 @@ func TestAsk(t *testing.T) {
 				return
 			}
 			var unseen *publish.UnseenError
-			require.True(t, errors.As(err, &unseen))
+			require.ErrorAs(t, err, &unseen)
 			require.Equal(t, "nothing was done: "+c.want, string(bytes.ReplaceAll([]byte(err.Error()), []byte(root), []byte("ROOT"))))
 			for _, change := range c.changes {
 				require.Contains(t, out.String(), change.String(), "shown all the same")

@@ -54,17 +54,26 @@ func TestFindFollowsNoLink(t *testing.T) {
 		plant func(dir string) error
 		want  string
 	}{
-		"folder": {func(dir string) error { return os.Symlink(filepath.Dir(victim), filepath.Join(dir, "stacks")) },
-			"find the stack file: stacks is a symbolic link, which an agent may have put there: name the file with --file, or remove the link"},
-		"file": {func(dir string) error {
-			return os.Symlink(victim, filepath.Join(stacksFolder(t, dir), "local.yaml"))
-		}, "find the stack file: stacks/local.yaml is a symbolic link, which an agent may have put there: name the file with --file, or remove the link"},
-		"dangling": {func(dir string) error { return os.Symlink("nowhere", filepath.Join(dir, "stacks")) },
-			"stacks is a symbolic link"},
-		"pipe": {func(dir string) error { return unix.Mkfifo(filepath.Join(stacksFolder(t, dir), "local.yaml"), 0o600) },
-			"stacks/local.yaml is a pipe, not a regular file"},
-		"folder for a file": {func(dir string) error { return os.Mkdir(filepath.Join(stacksFolder(t, dir), "local.yaml"), 0o700) },
-			"stacks/local.yaml is a folder, not a regular file"},
+		"folder": {
+			func(dir string) error { return os.Symlink(filepath.Dir(victim), filepath.Join(dir, "stacks")) },
+			"find the stack file: stacks is a symbolic link, which an agent may have put there: name the file with --file, or remove the link",
+		},
+		"file": {
+			func(dir string) error { return os.Symlink(victim, filepath.Join(stacksFolder(t, dir), "local.yaml")) },
+			"find the stack file: stacks/local.yaml is a symbolic link, which an agent may have put there: name the file with --file, or remove the link",
+		},
+		"dangling": {
+			func(dir string) error { return os.Symlink("nowhere", filepath.Join(dir, "stacks")) },
+			"stacks is a symbolic link",
+		},
+		"pipe": {
+			func(dir string) error { return unix.Mkfifo(filepath.Join(stacksFolder(t, dir), "local.yaml"), 0o600) },
+			"stacks/local.yaml is not a regular file",
+		},
+		"folder for a file": {
+			func(dir string) error { return os.Mkdir(filepath.Join(stacksFolder(t, dir), "local.yaml"), 0o700) },
+			"stacks/local.yaml is not a regular file",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// Between the agent and the root there is a good one: it is not passed to.

@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +23,7 @@ func TestUpOfAProposal(t *testing.T) {
 		cmd := c.command(append([]string{"up", "local"}, args...)...)
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
-		require.True(t, errors.As(err, &exit), "%s", out)
+		require.ErrorAs(t, err, &exit, "%s", out)
 		require.Equal(t, publish.StatusUnseen, exit.ExitCode(), "%s", out)
 		require.Contains(t, string(out), says)
 	}

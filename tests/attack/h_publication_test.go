@@ -209,7 +209,7 @@ func TestPublication(t *testing.T) {
 		require.NoError(t, err)
 		d.write(record, strings.ReplaceAll(string(mine), d.project, d.victim))
 		defer d.write(record, string(mine))
-		for _, command := range [][]string{{"push", "--yes"}, {"status"}, {"kill", "--agent", "demo"}, {"run", "--agent", "demo", "--", "true"}, {"allow", "x.test", "-a", "demo", "--yes"}} {
+		for _, command := range [][]string{{"push", "--yes"}, {"status"}, {"unkill", "--agent", "demo"}, {"run", "--agent", "demo", "--", "true"}, {"allow", "x.test", "-a", "demo", "--yes"}} {
 			said, status := d.runs(command...)
 			require.NotZero(t, status, command)
 			require.Contains(t, said, "belongs to the stack local of "+d.victim, command)
