@@ -84,11 +84,15 @@ func identify(dir string) (folder, error) {
 	return folder{last.path, last.identity}, nil
 }
 
+// File is where the list is.
+func (r Registry) File() string { return r.file }
+
 func (r Registry) add(f folder) error {
 	if err := os.MkdirAll(filepath.Dir(r.file), 0o700); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(r.file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	// The control plane reads the list too, and may be another user.
+	file, err := os.OpenFile(r.file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return err
 	}

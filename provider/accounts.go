@@ -18,17 +18,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
-)
-
-// ControlUser and NodeUser are the users that the control plane and the nodes
-// run as when root brings a stack up. packaging/sysusers.d/postern.conf makes
-// both, each with a group of its own name, and ControlUser a member of NodeUser's
-// group.
-const (
-	ControlUser = "postern-control"
-	NodeUser    = "postern-node"
 )
 
 // accounts are the two users. nil means that everything runs as the caller.
@@ -36,19 +28,19 @@ type accounts struct{ control, node *syscall.Credential }
 
 // lookUp finds both users.
 func lookUp() (*accounts, error) {
-	control, err := credential(ControlUser)
+	control, err := credential(stacks.ControlUser)
 	if err != nil {
 		return nil, err
 	}
-	node, err := credential(NodeUser)
+	node, err := credential(stacks.NodeUser)
 	if err != nil {
 		return nil, err
 	}
 	if !slices.Contains(control.Groups, node.Gid) {
-		return nil, fmt.Errorf("%s is not a member of the group %s", ControlUser, NodeUser)
+		return nil, fmt.Errorf("%s is not a member of the group %s", stacks.ControlUser, stacks.NodeUser)
 	}
 	if slices.Contains(node.Groups, control.Gid) {
-		return nil, fmt.Errorf("%s is a member of the group %s, whose files it must not read", NodeUser, ControlUser)
+		return nil, fmt.Errorf("%s is a member of the group %s, whose files it must not read", stacks.NodeUser, stacks.ControlUser)
 	}
 	return &accounts{control: control, node: node}, nil
 }
@@ -102,14 +94,14 @@ func Separate(home stacks.Home, p *plan.Plan) (separate bool, why string, err er
 func (a *accounts) reach(home stacks.Home, p *plan.Plan) error {
 	// The folder itself and what is in it get their modes from own.
 	base := filepath.Dir(filepath.Dir(home.Root))
-	for name, as := range map[string]*syscall.Credential{ControlUser: a.control, NodeUser: a.node} {
+	for name, as := range map[string]*syscall.Credential{stacks.ControlUser: a.control, stacks.NodeUser: a.node} {
 		if err := may(as, base, unix.X_OK); err != nil {
 			return fmt.Errorf("%s may not enter %s, where the state folder is: unset POSTERN_HOME and XDG_STATE_HOME, then it is below /var/lib/postern", name, base)
 		}
 	}
 	if roots := os.Getenv("SSL_CERT_FILE"); roots != "" {
 		if err := may(a.node, roots, unix.R_OK); err != nil {
-			return fmt.Errorf("%s may not read $SSL_CERT_FILE: run `chmod a+r %s`, and see that its folders may be entered", NodeUser, roots)
+			return fmt.Errorf("%s may not read $SSL_CERT_FILE: run `chmod a+r %s`, and see that its folders may be entered", stacks.NodeUser, roots)
 		}
 	}
 	for _, c := range p.Credentials {
@@ -120,7 +112,7 @@ func (a *accounts) reach(home stacks.Home, p *plan.Plan) error {
 		err = may(a.control, r.Name, unix.R_OK)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("credential %s: %s may not read %s: run `chgrp %s %s && chmod 640 %s`, and see that its folders may be entered",
-				c.Name, ControlUser, r.Name, ControlUser, r.Name, r.Name)
+				c.Name, stacks.ControlUser, r.Name, stacks.ControlUser, r.Name, r.Name)
 		}
 	}
 	for _, agent := range p.Agents {
@@ -133,7 +125,7 @@ func (a *accounts) reach(home stacks.Home, p *plan.Plan) error {
 				continue
 			}
 			if err := may(a.node, filepath.Dir(socket), unix.X_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("upstream of %s: %s may not enter %s, where its socket is", rule.Host, NodeUser, filepath.Dir(socket))
+				return fmt.Errorf("upstream of %s: %s may not enter %s, where its socket is", rule.Host, stacks.NodeUser, filepath.Dir(socket))
 			}
 		}
 	}
@@ -197,13 +189,22 @@ func (a *accounts) own(home stacks.Home) error {
 	}
 	// What a run as root has left there.
 	err := inherit(home.ControlDir(), control, cgroup, "log")
-	for _, public := range []string{home.Trusted(), home.StoreFile(), home.RecordFile()} {
+	for _, public := range []string{home.Trusted(), home.StoreFile(), home.RecordFile(), hostpath.In(filepath.Dir(home.Root)).File()} {
 		if failed := give(public, root, root, 0o644); !errors.Is(failed, fs.ErrNotExist) {
 			err = errors.Join(err, failed)
 		}
 	}
 	if err != nil {
 		return err
+	}
+	nodes, err := os.ReadDir(home.NodesDir())
+	if err != nil {
+		return fmt.Errorf("read the nodes' folder: %w", err)
+	}
+	for _, n := range nodes {
+		if err := a.openNode(home.NodeDir(n.Name())); err != nil {
+			return err
+		}
 	}
 	published, err := os.ReadDir(store)
 	if err != nil {
@@ -230,9 +231,9 @@ func (a *accounts) own(home stacks.Home) error {
 	return nil
 }
 
-// ownNode does the same for the folder of one node. The control plane makes the
-// folders of the agents in it.
-func (a *accounts) ownNode(dir string) error {
+// openNode makes the folder of one node, where the control plane makes those of
+// the agents.
+func (a *accounts) openNode(dir string) error {
 	agents := filepath.Join(dir, "agents")
 	if err := os.MkdirAll(agents, 0o700); err != nil {
 		return fmt.Errorf("make node folder: %w", err)
@@ -240,9 +241,13 @@ func (a *accounts) ownNode(dir string) error {
 	return errors.Join(
 		give(dir, 0, int(a.node.Gid), 0o770|fs.ModeSticky),
 		give(agents, 0, int(a.control.Gid), 0o771|fs.ModeSticky),
-		inherit(dir, int(a.node.Uid), int(a.node.Gid), "log", "agents"),
 		inherit(agents, int(a.control.Uid), int(a.node.Gid)),
 	)
+}
+
+// ownNode gives the node its folder. It does not run.
+func (a *accounts) ownNode(dir string) error {
+	return errors.Join(a.openNode(dir), inherit(dir, int(a.node.Uid), int(a.node.Gid), "log", "agents"))
 }
 
 // give sets owner and mode of a file or folder, and follows no link.

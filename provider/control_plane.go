@@ -34,7 +34,7 @@ type ControlPlaneArgs struct {
 	// from. If the caller has another value for one than the running process,
 	// that means restart: it is how such a secret is rotated.
 	Variables []string `pulumi:"variables,optional"`
-	// Separate says that the process runs as [ControlUser]; see [Separate].
+	// Separate says that the process runs as [stacks.ControlUser]; see [Separate].
 	Separate bool `pulumi:"separate,optional"`
 }
 
@@ -174,7 +174,7 @@ func (a ControlPlaneArgs) start(ctx context.Context, proc process) error {
 	}
 	env := append(controlEnv(), "HOME="+a.home().ControlDir()) // the last one counts
 	return proc.start(ctx, users.control, filepath.Join(dir, filepath.Base(a.Posternd)), env,
-		"control", "--home", a.Home, "--nodes-group", NodeUser)
+		"control", "--home", a.Home, "--nodes-group", stacks.NodeUser)
 }
 
 // sign makes the operator's key if there is none. The first key of a stack signs

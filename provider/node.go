@@ -34,7 +34,7 @@ type NodeArgs struct {
 	EnvoyDigest string `pulumi:"envoyDigest"`
 	// Module is what Envoy loads: libguard.so.
 	Module string `pulumi:"module,optional"`
-	// Separate says that the processes run as [NodeUser]; see [Separate].
+	// Separate says that the processes run as [stacks.NodeUser]; see [Separate].
 	Separate bool `pulumi:"separate,optional"`
 }
 

@@ -33,6 +33,14 @@ type Home struct {
 	name string
 }
 
+// ControlUser and NodeUser are the users that the control plane and the nodes run
+// as when root brings a stack up on this machine. packaging/sysusers.d/postern.conf
+// makes both, each with a group of its own name.
+const (
+	ControlUser = "postern-control"
+	NodeUser    = "postern-node"
+)
+
 // StateFolder is where the state folders of all of the user's stacks are:
 // $POSTERN_HOME, or $XDG_STATE_HOME/postern, or ~/.local/state/postern, or for root
 // /var/lib/postern, because the daemons' users may not enter /root. It is absolute.

@@ -16,7 +16,9 @@ import (
 
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
-	"github.com/postern/postern/provider"
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
 )
 
 // as returns the credential of a user that tools/packages.sh makes.
@@ -67,7 +69,7 @@ func TestUsersOfTheirOwn(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("an ordinary user cannot start processes as other users; docs/packaging.md says what that means")
 	}
-	control, node := as(t, provider.ControlUser), as(t, provider.NodeUser)
+	control, node := as(t, stacks.ControlUser), as(t, stacks.NodeUser)
 	c := newCheckout(t)
 	root := filepath.Dir(filepath.Dir(c.home.Root))
 	require.NoError(t, os.Chmod(root, 0o711))
@@ -81,8 +83,15 @@ func TestUsersOfTheirOwn(t *testing.T) {
 
 	require.NoError(t, os.Chown(secret, 0, int(control.Gid)))
 	require.NoError(t, os.Chmod(secret, 0o640))
+	require.NoError(t, hostpath.In(filepath.Dir(c.home.Root)).Record(t.TempDir())) // as `run` does
 	c.does("up")
 	c.does("up") // and again: nothing is in its own way
+	state, err := api.Dial(c.home.ControlSocket()).Status(t.Context())
+	require.NoError(t, err)
+	require.Len(t, state.Credentials, 2)
+	for _, credential := range state.Credentials {
+		require.True(t, credential.OK, "%+v", credential)
+	}
 
 	pid, ok, err := daemon.Running(filepath.Join(c.home.ControlDir(), "pid"))
 	require.NoError(t, err)

@@ -47,7 +47,7 @@ API key, and one that it denies. Then shows both events of the audit log.`,
 			}
 			dir := filepath.Join(root, ".cache", "demo")
 			if prepare {
-				return prepareDemo(dir)
+				return errors.Join(prepareDemo(dir), handOver(dir))
 			}
 			d := &demo{root: root, dir: dir, out: cmd.OutOrStdout()}
 			return d.show(cmd.Context())

@@ -20,10 +20,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
+
+	"github.com/postern/postern/stacks"
 )
 
 // demoHost is the demo upstream's name. It is reserved for tests, so no DNS server has it.
@@ -75,6 +79,21 @@ func prepareDemo(dir string) error {
 	}
 	// The rename fails if there is something in dir by now.
 	if err := os.Rename(temp, dir); err != nil {
+		return fmt.Errorf("prepare the demo: %w", err)
+	}
+	return nil
+}
+
+// handOver lets the control plane read the key and the nodes reach the server, if
+// root gives them users of their own (docs/packaging.md).
+func handOver(dir string) error {
+	group, err := user.LookupGroup(stacks.ControlUser)
+	if err != nil || os.Geteuid() != 0 {
+		return nil //nolint:nilerr // there are no such users
+	}
+	gid, err := strconv.Atoi(group.Gid)
+	key := filepath.Join(dir, demoKey)
+	if err = errors.Join(err, os.Lchown(key, 0, gid), os.Chmod(key, 0o640), os.Chmod(dir, 0o711)); err != nil {
 		return fmt.Errorf("prepare the demo: %w", err)
 	}
 	return nil
@@ -159,6 +178,11 @@ func startEcho(ctx context.Context, dir string) (*echo, error) {
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
 	if err != nil {
+		return nil, fmt.Errorf("start the demo's server: %w", err)
+	}
+	// Nodes may run as another user; who may enter the folder decides.
+	if err := os.Chmod(socket, 0o666); err != nil {
+		listener.Close()
 		return nil, fmt.Errorf("start the demo's server: %w", err)
 	}
 	e := &echo{}
