@@ -164,7 +164,7 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	group := newCgroup(s.Limits)
 	defer group.remove()
 	s.log().Debug("limits", "processes", s.Limits.Processes, "memory", s.Limits.Memory, "by control group", group.held, "by resource limit", []string{"processes"})
-	ended, err := start(cmd, group)
+	ended, err := s.start(cmd, group, streams)
 	if err != nil {
 		return Result{}, fmt.Errorf("start %s: %w", s.Bubblewrap, err)
 	}
@@ -211,23 +211,67 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	return Result{}, explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
 }
 
-// start starts the command in the group. Its thread lives until ended is closed: the sandbox ends with the thread that
-// started it, and the group is not the other threads'.
-func start(cmd *exec.Cmd, group *cgroup) (ended chan struct{}, err error) {
+// start starts bubblewrap: in the group and, for root, as a user that is subordinate. If that cannot be, it says so and
+// the sandbox is root without capabilities.
+func (s *Spec) start(cmd *exec.Cmd, group *cgroup, streams *streams) (ended chan struct{}, err error) {
+	plain := func() error { return nil }
+	if os.Getuid() != 0 {
+		return onThread(cmd, group, plain)
+	}
+	user, err := newSubordinate()
+	if err == nil {
+		err = streams.give(user)
+	}
+	if err == nil {
+		var failed error
+		ended, err = onThread(cmd, group, func() error {
+			failed = user.prepare(cmd, cmd.Args[1:], s.Workdir, s.Inside)
+			return failed
+		})
+		if err == nil || failed == nil {
+			s.log().Debug("user", "uid", user.uid, "gid", user.gid)
+			return ended, err
+		}
+	}
+	if s.Stderr != nil {
+		fmt.Fprintf(s.Stderr, "postern: the agent runs as root without capabilities, not as a user of its own: %v\n", err)
+	}
+	cmd.Dir, cmd.SysProcAttr.Credential = "", nil
+	return onThread(cmd, group, plain)
+}
+
+// onThread starts the command on a thread of its own that lives until ended is closed: the sandbox ends with the thread
+// that started it, and neither its group nor its mounts are the other threads'.
+func onThread(cmd *exec.Cmd, group *cgroup, prepare func() error) (ended chan struct{}, err error) {
 	ended = make(chan struct{})
 	started := make(chan error)
-	go func() {
+	var body func()
+	body = func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this function
-		err := group.enter(cmd.SysProcAttr)
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread never ends, and what it sees is what /proc shows of the process. While it is held
+			// here, the next goroutine is on another.
+			go body()
+			<-ended
+			runtime.UnlockOSThread()
+			return
+		}
+		err := prepare()
+		if err == nil {
+			err = group.enter(cmd.SysProcAttr)
+		}
 		if err == nil {
 			err = cmd.Start()
 		}
 		started <- err
-		if err == nil {
-			<-ended
-		}
-	}()
-	return ended, <-started
+		<-ended
+	}
+	go body()
+	if err := <-started; err != nil {
+		close(ended)
+		return nil, err
+	}
+	return ended, nil
 }
 
 // readEvents collects what the inside reports until it ends.

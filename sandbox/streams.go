@@ -138,6 +138,16 @@ func (st *streams) addTerminal(i int, outer *os.File) error {
 	return nil
 }
 
+// give makes the command's streams the user's, who may open them once more as /dev/stdout.
+func (st *streams) give(user *subordinate) error {
+	for _, f := range st.theirs[1:] { // the first is /dev/null
+		if err := f.Chown(user.uid, user.gid); err != nil {
+			return fmt.Errorf("give streams to user %d: %w", user.uid, err)
+		}
+	}
+	return nil
+}
+
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // inForeground reports whether this process may read from the terminal. A job

@@ -1,0 +1,284 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where root runs a sandbox, everything in it is an ordinary user of the host that nobody else is: what escapes, by a
+// hole in the kernel or a descriptor that was forgotten, is not root. In the working folder this user is its owner, by
+// way of a mount that maps one to the other, so files keep the owner they had. What is root's alone but shown, such as
+// a toolchain in its home, is mapped in the same way.
+
+// agentAccount is whose subordinate IDs in /etc/subuid and /etc/subgid are used.
+const agentAccount = "postern-agent"
+
+// The IDs that are used if there is no such account: between those of containers and those that nobody may use, see
+// systemd's UIDS-GIDS.
+const (
+	firstAgentID = 1990000000
+	agentIDs     = 65536
+)
+
+// subordinate is the user that root's sandbox is on the host.
+type subordinate struct{ uid, gid int }
+
+// newSubordinate returns the user for this process' sandbox. Two that run at the same time are different users: the
+// kernel's budgets are a user's.
+func newSubordinate() (*subordinate, error) {
+	s := new(subordinate)
+	for _, id := range []struct {
+		file, mapped string
+		to           *int
+	}{{"/etc/subuid", "/proc/self/uid_map", &s.uid}, {"/etc/subgid", "/proc/self/gid_map", &s.gid}} {
+		first, count := firstAgentID, agentIDs
+		content, err := os.ReadFile(id.file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("find subordinate IDs: %w", err)
+		}
+		for line := range strings.Lines(string(content)) {
+			name, f, c, err := subordinateRange(line)
+			if name != agentAccount {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w: want %s:FIRST:COUNT", id.file, err, agentAccount)
+			}
+			first, count = f, c
+		}
+		*id.to = first + os.Getpid()%count
+		if mapped, err := isMapped(id.mapped, *id.to); err != nil || !mapped {
+			return nil, fmt.Errorf("%s has no ID %d: %w", id.mapped, *id.to, errors.Join(err, fs.ErrNotExist))
+		}
+	}
+	for _, s := range userNamespaceSwitches {
+		if content, err := os.ReadFile(s.file); err == nil && strings.TrimSpace(string(content)) == s.forbids {
+			return nil, fmt.Errorf("ordinary users may not make user namespaces (%s)", s.allow)
+		}
+	}
+	return s, nil
+}
+
+// subordinateRange reads a line of /etc/subuid. Root is never subordinate.
+func subordinateRange(line string) (name string, first, count int, err error) {
+	fields := strings.Split(strings.TrimSpace(line), ":")
+	if len(fields) != 3 {
+		return fields[0], 0, 0, errors.New("not three fields")
+	}
+	first, err1 := strconv.Atoi(fields[1])
+	count, err2 := strconv.Atoi(fields[2])
+	if err := errors.Join(err1, err2); err != nil || first < 1000 || count < 1 {
+		return fields[0], 0, 0, errors.Join(err, errors.New("not a range of IDs from 1000"))
+	}
+	return fields[0], first, count, nil
+}
+
+// isMapped reports whether this process' user namespace has the ID.
+func isMapped(file string, id int) (bool, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return false, fmt.Errorf("read user namespace: %w", err)
+	}
+	for line := range strings.Lines(string(content)) {
+		var inside, outside, count int
+		if _, err := fmt.Sscan(line, &inside, &outside, &count); err != nil {
+			return false, fmt.Errorf("read user namespace: %w", err)
+		}
+		if id >= inside && id-inside < count {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// prepare gives the calling thread mounts of its own, in which the user sees what bubblewrap's arguments show, and has
+// cmd start as that user. The thread must not be used for anything else, whether prepare succeeds or not.
+func (s *subordinate) prepare(cmd *exec.Cmd, args []string, workdir, helper string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("keep mounts from the host: %w", err)
+	}
+	m := idMounts{user: s, helper: helper, maps: map[[2]int]*os.File{}, covers: map[string][]idMount{}}
+	defer m.close()
+	for i := 0; i+2 < len(args); i++ {
+		if args[i] != "--bind" && args[i] != "--ro-bind" {
+			continue
+		}
+		if err := m.add(args[i+1], args[i+1] == workdir); err != nil {
+			return err
+		}
+		i += 2
+	}
+	if err := m.attach(); err != nil {
+		return err
+	}
+	cmd.Dir = "/"
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.gid)}
+	return nil
+}
+
+// idMount is a copy of a mount that is nowhere yet.
+type idMount struct {
+	path string
+	tree int
+	dir  bool
+}
+
+// idMounts collects what must be mounted differently for the user.
+type idMounts struct {
+	user   *subordinate
+	helper string
+	// maps are user namespaces by the owner that they map to the user.
+	maps map[[2]int]*os.File
+	// covers are the folders that the user may not search, and what of them it shall see; "" has what is mapped where it is.
+	covers map[string][]idMount
+	done   []string
+}
+
+// add looks at the way to a path, which is real, and at the path itself.
+func (m *idMounts) add(path string, always bool) error {
+	if slices.ContainsFunc(m.done, func(d string) bool { return within(path, d) }) || within(path, "/proc") || within(path, "/dev") {
+		return nil
+	}
+	cover := ""
+	var way []string
+	for dir := path; dir != "/"; dir = filepath.Dir(dir) {
+		way = append(way, dir)
+	}
+	slices.Reverse(way)
+	for _, dir := range way {
+		info, err := os.Lstat(dir)
+		if err != nil {
+			return fmt.Errorf("look at the way to %s: %w", path, err)
+		}
+		mode := info.Mode()
+		if dir != path && mode.Perm()&0o001 == 0 {
+			cover = dir
+			break
+		}
+		if dir == path && (mode.IsDir() && mode.Perm()&0o005 != 0o005 || !mode.IsDir() && mode.Perm()&0o004 == 0) {
+			always = true
+		}
+	}
+	if cover == "" && !always {
+		return nil
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return fmt.Errorf("take mount of %s: %w", path, err)
+	}
+	m.covers[cover] = append(m.covers[cover], idMount{path: path, tree: tree, dir: info.IsDir()})
+	namespace, err := m.namespace(int(owner.Uid), int(owner.Gid))
+	if err != nil {
+		return err
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(namespace.Fd())}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+		return fmt.Errorf("map the owner of %s: %w (does its file system support idmapped mounts?)", path, err)
+	}
+	m.done = append(m.done, path)
+	return nil
+}
+
+// namespace returns a user namespace in which the owner is the user. It is of a process that never runs.
+func (m *idMounts) namespace(uid, gid int) (*os.File, error) {
+	key := [2]int{uid, gid}
+	if f := m.maps[key]; f != nil {
+		return f, nil
+	}
+	process, err := os.StartProcess(m.helper, []string{m.helper}, &os.ProcAttr{Sys: &syscall.SysProcAttr{
+		Ptrace: true, Pdeathsig: unix.SIGKILL, Cloneflags: unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: m.user.uid, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: m.user.gid, Size: 1}},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("make user namespace: %w", err)
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", process.Pid))
+	if kerr := process.Kill(); kerr != nil {
+		err = errors.Join(err, kerr)
+	}
+	// It stops once, before its first instruction, and then dies.
+	for {
+		var status unix.WaitStatus
+		if _, werr := unix.Wait4(process.Pid, &status, 0, nil); werr != nil && !errors.Is(werr, unix.EINTR) || status.Exited() || status.Signaled() {
+			break
+		}
+	}
+	_ = process.Release()
+	if err != nil {
+		return nil, fmt.Errorf("open user namespace: %w", err)
+	}
+	m.maps[key] = f
+	return f, nil
+}
+
+// attach puts the mounts where the originals are. Over a folder that the user may not search goes an empty one that has
+// only what is shown.
+func (m *idMounts) attach() error {
+	for cover, mounts := range m.covers {
+		if cover != "" {
+			if err := unix.Mount("postern", cover, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
+				return fmt.Errorf("cover %s: %w", cover, err)
+			}
+		}
+		for _, mount := range mounts {
+			if cover != "" {
+				if err := mount.place(); err != nil {
+					return fmt.Errorf("make place for %s: %w", mount.path, err)
+				}
+			}
+			if err := unix.MoveMount(mount.tree, "", unix.AT_FDCWD, mount.path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+				return fmt.Errorf("mount %s: %w", mount.path, err)
+			}
+		}
+	}
+	return nil
+}
+
+// place makes what the mount is mounted on, and every folder above it.
+func (mount *idMount) place() error {
+	dir := mount.path
+	if !mount.dir {
+		dir = filepath.Dir(dir)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // in a mount namespace of our own, for a user to search
+		return err
+	}
+	if mount.dir {
+		return nil
+	}
+	f, err := os.OpenFile(mount.path, os.O_CREATE|os.O_RDONLY, 0o400)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (m *idMounts) close() {
+	for _, f := range m.maps {
+		f.Close()
+	}
+	for _, mounts := range m.covers {
+		for _, mount := range mounts {
+			unix.Close(mount.tree)
+		}
+	}
+}
