@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,19 +22,17 @@ type Limits struct {
 	Memory uint64
 	// Scratch is in bytes, for each of the folders that are in memory.
 	Scratch uint64
-	// CPUWeight is relative to 100, which every other process has. It holds only where there is a control group.
-	CPUWeight uint64
 }
 
-// orDefaults fills in the defaults: an agent may fill neither the process table nor the memory, and yields to people
-// when processors are scarce.
+// orDefaults fills in the defaults: an agent may fill neither the process table nor the memory. Processors are not
+// limited: the kernel shares them out by turns.
 func (l Limits) orDefaults() (Limits, error) {
 	var machine unix.Sysinfo_t
 	if err := unix.Sysinfo(&machine); err != nil {
 		return l, fmt.Errorf("find size of memory: %w", err)
 	}
 	memory := uint64(machine.Totalram) * uint64(machine.Unit) //nolint:unconvert // 32 bits elsewhere
-	for field, value := range map[*uint64]uint64{&l.Processes: 4096, &l.Memory: memory / 4 * 3, &l.Scratch: memory / 4, &l.CPUWeight: 50} {
+	for field, value := range map[*uint64]uint64{&l.Processes: 4096, &l.Memory: memory / 4 * 3, &l.Scratch: memory / 4} {
 		if *field == 0 {
 			*field = value
 		}
@@ -132,7 +129,7 @@ func (g *cgroup) addUnified(h hierarchy, l Limits) {
 			continue
 		}
 		// Fails where there are processes in the parent, or where it is not the caller's.
-		for _, controller := range []string{"+pids", "+memory", "+cpu"} {
+		for _, controller := range []string{"+pids", "+memory"} {
 			_ = os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte(controller), 0)
 		}
 		given, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
@@ -151,7 +148,6 @@ func (g *cgroup) addUnified(h hierarchy, l Limits) {
 		g.folders, g.unified = append(g.folders, dir), folder
 		g.set(dir, "pids.max", l.Processes, "processes")
 		g.set(dir, "memory.max", l.Memory, "memory")
-		g.set(dir, "cpu.weight", l.CPUWeight, "CPU weight")
 		return
 	}
 }
@@ -164,8 +160,6 @@ func (g *cgroup) addLegacy(h hierarchy, l Limits) {
 		file, value, what = "pids.max", l.Processes, "processes"
 	case slices.Contains(h.controllers, "memory"):
 		file, value, what = "memory.limit_in_bytes", l.Memory, "memory"
-	case slices.Contains(h.controllers, "cpu"):
-		file, value, what = "cpu.shares", l.CPUWeight*1024/100, "CPU weight"
 	default:
 		return
 	}
@@ -203,12 +197,8 @@ func makeGroup(parent string) (string, error) {
 	return dir, nil
 }
 
-// enter has the process that attr starts begin in the group. On version 1 it is the calling thread that enters,
-// because a process is in the group of the thread that forks it; the thread must not be used for anything else.
-func (g *cgroup) enter(attr *syscall.SysProcAttr) error {
-	if g.unified != nil {
-		attr.UseCgroupFD, attr.CgroupFD = true, int(g.unified.Fd())
-	}
+// enter puts the calling thread into the groups of version 1: a process is in the groups of the thread that forks it.
+func (g *cgroup) enter() error {
 	for _, dir := range g.folders {
 		if g.unified != nil && dir == g.unified.Name() {
 			continue

@@ -40,7 +40,7 @@ func TestForkBomb(t *testing.T) {
 
 func TestMemoryHog(t *testing.T) {
 	t.Parallel()
-	group := newCgroup(Limits{Processes: 100, Memory: 100 << 20, CPUWeight: 50})
+	group := newCgroup(Limits{Processes: 100, Memory: 100 << 20})
 	held := strings.Join(group.held, " ")
 	group.remove()
 	for _, dir := range group.folders {

@@ -26,7 +26,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -127,6 +126,13 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	if s.Limits, err = s.Limits.orDefaults(); err != nil {
 		return Result{}, err
 	}
+	group := newCgroup(s.Limits)
+	defer group.remove()
+	starter := newThread()
+	defer starter.end()
+	// Takes the kernel some milliseconds, in which there is other work.
+	entered := make(chan error, 1)
+	go func() { entered <- starter.do(group.enter) }()
 	var passed descriptors
 	defer passed.close()
 	streams, err := connectStreams(s)
@@ -161,14 +167,13 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 
-	group := newCgroup(s.Limits)
-	defer group.remove()
+	if err := <-entered; err != nil {
+		return Result{}, err
+	}
 	s.log().Debug("limits", "processes", s.Limits.Processes, "memory", s.Limits.Memory, "by control group", group.held, "by resource limit", []string{"processes"})
-	ended, err := s.start(cmd, group, streams)
-	if err != nil {
+	if err := s.start(cmd, group, starter, streams); err != nil {
 		return Result{}, fmt.Errorf("start %s: %w", s.Bubblewrap, err)
 	}
-	defer close(ended)
 	passed.close()
 	streams.started()
 
@@ -211,67 +216,35 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	return Result{}, explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
 }
 
-// start starts bubblewrap: in the group and, for root, as a user that is subordinate. If that cannot be, it says so and
-// the sandbox is root without capabilities.
-func (s *Spec) start(cmd *exec.Cmd, group *cgroup, streams *streams) (ended chan struct{}, err error) {
-	plain := func() error { return nil }
+// start starts bubblewrap on the thread, which is in the group: for root, as a user that is subordinate. If that cannot
+// be, it says so, and the sandbox is root without capabilities.
+func (s *Spec) start(cmd *exec.Cmd, group *cgroup, starter *thread, streams *streams) error {
+	if group.unified != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.unified.Fd())
+	}
 	if os.Getuid() != 0 {
-		return onThread(cmd, group, plain)
+		return starter.do(cmd.Start)
 	}
 	user, err := newSubordinate()
 	if err == nil {
 		err = streams.give(user)
 	}
 	if err == nil {
-		var failed error
-		ended, err = onThread(cmd, group, func() error {
-			failed = user.prepare(cmd, cmd.Args[1:], s.Workdir, s.Inside)
-			return failed
-		})
-		if err == nil || failed == nil {
-			s.log().Debug("user", "uid", user.uid, "gid", user.gid)
-			return ended, err
-		}
+		err = starter.do(func() error { return user.prepare(cmd, cmd.Args[1:], s.Workdir, s.Inside) })
+	}
+	if err == nil {
+		s.log().Debug("user", "uid", user.uid, "gid", user.gid)
+		return starter.do(cmd.Start)
 	}
 	if s.Stderr != nil {
 		fmt.Fprintf(s.Stderr, "postern: the agent runs as root without capabilities, not as a user of its own: %v\n", err)
 	}
 	cmd.Dir, cmd.SysProcAttr.Credential = "", nil
-	return onThread(cmd, group, plain)
-}
-
-// onThread starts the command on a thread of its own that lives until ended is closed: the sandbox ends with the thread
-// that started it, and neither its group nor its mounts are the other threads'.
-func onThread(cmd *exec.Cmd, group *cgroup, prepare func() error) (ended chan struct{}, err error) {
-	ended = make(chan struct{})
-	started := make(chan error)
-	var body func()
-	body = func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this function
-		if unix.Gettid() == unix.Getpid() {
-			// The first thread never ends, and what it sees is what /proc shows of the process. While it is held
-			// here, the next goroutine is on another.
-			go body()
-			<-ended
-			runtime.UnlockOSThread()
-			return
-		}
-		err := prepare()
-		if err == nil {
-			err = group.enter(cmd.SysProcAttr)
-		}
-		if err == nil {
-			err = cmd.Start()
-		}
-		started <- err
-		<-ended
+	starter.renew() // what it sees of the host may be half changed
+	if err := starter.do(group.enter); err != nil {
+		return err
 	}
-	go body()
-	if err := <-started; err != nil {
-		close(ended)
-		return nil, err
-	}
-	return ended, nil
+	return starter.do(cmd.Start)
 }
 
 // readEvents collects what the inside reports until it ends.
