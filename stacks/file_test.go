@@ -68,11 +68,11 @@ func TestFindFollowsNoLink(t *testing.T) {
 		},
 		"pipe": {
 			func(dir string) error { return unix.Mkfifo(filepath.Join(stacksFolder(t, dir), "local.yaml"), 0o600) },
-			"stacks/local.yaml is not a regular file",
+			"stacks/local.yaml is a pipe, not a regular file",
 		},
 		"folder for a file": {
 			func(dir string) error { return os.Mkdir(filepath.Join(stacksFolder(t, dir), "local.yaml"), 0o700) },
-			"stacks/local.yaml is not a regular file",
+			"stacks/local.yaml is a folder, not a regular file",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
