@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 
@@ -122,9 +125,16 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 // a terminal could act on it.
 func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 	if asJSON {
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		return func(e audit.Event) error { return enc.Encode(e) }
+		return func(e audit.Event) error {
+			var b bytes.Buffer
+			enc := json.NewEncoder(&b)
+			enc.SetEscapeHTML(false)
+			if err := enc.Encode(e); err != nil {
+				return err
+			}
+			_, err := io.WriteString(w, escaped(b.String()))
+			return err
+		}
 	}
 	head := false
 	return func(e audit.Event) error {
@@ -195,6 +205,22 @@ func changeText(e audit.Event) string {
 		text += "; owner " + e.Owner
 	}
 	return text
+}
+
+// escaped writes what is not ASCII in JSON as its escapes, so that a terminal acts on none of it:
+// U+009B is to some what the escape character is, and others reorder text.
+func escaped(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r < 0x7f {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
 }
 
 // plain returns s as it is if every character can be printed, and quoted otherwise.

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/audit"
+)
+
+// TestAuditPrintsNothingHostile: what an agent sent is shown in a way that no terminal acts
+// on, and as JSON it is what it was.
+func TestAuditPrintsNothingHostile(t *testing.T) {
+	t.Parallel()
+	hostile := "/\x1b[2J\u009b2J\u202egpj.exe\u2028\x07\x7f\U0001f600"
+	e := audit.Event{Time: time.Unix(0, 0).UTC(), Node: "n1", Agent: "a", Host: "h.test:443", Path: hostile, Verdict: audit.Deny, Detail: hostile}
+	for _, asJSON := range []bool{false, true} {
+		var b bytes.Buffer
+		require.NoError(t, printer(&b, asJSON)(e))
+		for _, c := range b.Bytes() {
+			require.True(t, c == '\n' || c >= ' ' && c < 0x7f, "%q", b.String())
+		}
+		if asJSON {
+			var got audit.Event
+			require.NoError(t, json.Unmarshal(b.Bytes(), &got))
+			require.Equal(t, e, got)
+		}
+	}
+}
