@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -91,13 +92,18 @@ func (r Registry) add(f folder) error {
 	if err := os.MkdirAll(filepath.Dir(r.file), 0o700); err != nil {
 		return err
 	}
-	// The control plane reads the list too, and may be another user.
-	file, err := os.OpenFile(r.file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+	held, err := lock(r.file + ".lock")
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	file, err := os.OpenFile(r.file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	if err := lock(file, unix.LOCK_EX); err != nil {
+	// The control plane reads the list, and may run as a user of its own.
+	if err := file.Chmod(0o644); err != nil {
 		return err
 	}
 	folders, whole, err := r.read(file)
@@ -170,9 +176,6 @@ func (r Registry) Folders(more ...string) (*Folders, error) {
 		return nil, fmt.Errorf("read the list of agents' working folders: %w", err)
 	default:
 		defer file.Close()
-		if err := lock(file, unix.LOCK_SH); err != nil {
-			return nil, fmt.Errorf("read the list of agents' working folders: %w", err)
-		}
 		if folders, _, err = r.read(file); err != nil {
 			return nil, err
 		}
@@ -195,11 +198,24 @@ func (r Registry) Folders(more ...string) (*Folders, error) {
 	return all, nil
 }
 
-// lock takes the lock on file, which the kernel drops when file is closed.
-func lock(file *os.File, how int) error {
-	for {
-		if err := unix.Flock(int(file.Fd()), how); !errors.Is(err, unix.EINTR) {
-			return err
+// lockFor bounds the wait for another process that records a folder.
+const lockFor = 5 * time.Second
+
+// lock takes the lock on the file at path, which the kernel drops when the file is closed. Nobody else may open the file,
+// so that nobody else can hold the lock.
+func lock(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for until := time.Now().Add(lockFor); ; time.Sleep(time.Millisecond) {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return file, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(until) {
+			file.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 	}
 }

@@ -155,8 +155,12 @@ func (a ControlPlaneArgs) run(ctx context.Context) error {
 
 // start starts the process, as a user of its own if there is one.
 func (a ControlPlaneArgs) start(ctx context.Context, proc process) error {
+	env, err := controlEnv()
+	if err != nil {
+		return err
+	}
 	if !a.Separate {
-		return proc.start(ctx, nil, a.Posternd, controlEnv(), "control", "--home", a.Home)
+		return proc.start(ctx, nil, a.Posternd, env, "control", "--home", a.Home)
 	}
 	users, err := lookUp()
 	if err != nil {
@@ -172,7 +176,7 @@ func (a ControlPlaneArgs) start(ctx context.Context, proc process) error {
 	if err != nil {
 		return err
 	}
-	env := append(controlEnv(), "HOME="+a.home().ControlDir()) // the last one counts
+	env = append(env, "HOME="+a.home().ControlDir()) // the last one counts
 	return proc.start(ctx, users.control, filepath.Join(dir, filepath.Base(a.Posternd)), env,
 		"control", "--home", a.Home, "--nodes-group", stacks.NodeUser)
 }

@@ -179,8 +179,12 @@ func (a NodeArgs) run(ctx context.Context) error {
 
 // start starts the process, as a user of its own if there is one.
 func (a NodeArgs) start(ctx context.Context, proc process) error {
+	env, err := nodeEnv()
+	if err != nil {
+		return err
+	}
 	if !a.Separate {
-		return proc.start(ctx, nil, a.Posternd, nodeEnv(), "node", "--home", a.Home, "--id", a.ID, "--envoy", a.Envoy)
+		return proc.start(ctx, nil, a.Posternd, env, "node", "--home", a.Home, "--id", a.ID, "--envoy", a.Envoy)
 	}
 	users, err := lookUp()
 	if err != nil {
@@ -200,7 +204,7 @@ func (a NodeArgs) start(ctx context.Context, proc process) error {
 	if err != nil {
 		return err
 	}
-	return proc.start(ctx, users.node, filepath.Join(dir, filepath.Base(a.Posternd)), append(nodeEnv(), "HOME="+a.dir()),
+	return proc.start(ctx, users.node, filepath.Join(dir, filepath.Base(a.Posternd)), append(env, "HOME="+a.dir()),
 		"node", "--home", a.Home, "--id", a.ID, "--envoy", filepath.Join(dir, filepath.Base(a.Envoy)))
 }
 

@@ -187,24 +187,34 @@ func status(ctx context.Context, home stacks.Home) (*api.Status, error) {
 
 // controlEnv is the environment of the control plane: that of the command,
 // because secrets may be in it (env://), without the engine's own variables.
-func controlEnv() []string {
+func controlEnv() ([]string, error) {
 	var env []string
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "PULUMI_") {
 			env = append(env, kv)
 		}
 	}
-	return env
+	return safe(env)
+}
+
+// safe returns env without what leads to an agent's folder, such as the
+// authorities of SSL_CERT_FILE.
+func safe(env []string) ([]string, error) {
+	folders, err := stacks.AgentFolders()
+	if err != nil {
+		return nil, err
+	}
+	return folders.Safe(env), nil
 }
 
 // nodeEnv is the environment of a node: nothing that could be a secret, as
 // Envoy faces the agents.
-func nodeEnv() []string {
+func nodeEnv() ([]string, error) {
 	var env []string
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
 	}
-	return env
+	return safe(env)
 }

@@ -113,7 +113,7 @@ func published(ctx context.Context, home stacks.Home) (*plan.Plan, error) {
 // runAgent runs the command and returns its exit status, or why it did not run
 // and the exit status that says so.
 func runAgent(ctx context.Context, p *plan.Plan, file string, home stacks.Home, agent, workdir string, env, command []string, verbose bool) (int, error) {
-	workdir, err := makeWorkdir(workdir)
+	workdir, err := makeWorkdir(home, workdir)
 	if err != nil {
 		return statusSandbox, err
 	}
@@ -147,11 +147,27 @@ func runAgent(ctx context.Context, p *plan.Plan, file string, home stacks.Home, 
 	return result.Status, nil
 }
 
-// makeWorkdir returns the absolute path of dir, and makes the folder if there is none.
-func makeWorkdir(dir string) (string, error) {
+// makeWorkdir returns the absolute path of dir, and makes the folder if there is none. A path that leads into an agent's
+// folder and out again is the agent's choice, and refused.
+func makeWorkdir(home stacks.Home, dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return "", fmt.Errorf("find working directory: %w", err)
+	}
+	folders, err := hostpath.In(filepath.Dir(home.Root)).Folders()
+	if err != nil {
+		return "", err
+	}
+	if writable := (*hostpath.WritableError)(nil); errors.As(folders.Check(abs), &writable) {
+		there := abs
+		real, err := filepath.EvalSymlinks(there)
+		for errors.Is(err, fs.ErrNotExist) { // what is not there yet is made where its folder is
+			there = filepath.Dir(there)
+			real, err = filepath.EvalSymlinks(there)
+		}
+		if err != nil || real != writable.Step && !strings.HasPrefix(real, writable.Step+"/") {
+			return "", fmt.Errorf("use %s as working directory: %w, and leads out of there: name the folder itself", dir, writable)
+		}
 	}
 	if _, err := os.Stat(abs); errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(abs, 0o700); err != nil {

@@ -179,6 +179,21 @@ var hostPaths = []HostCase{
 		l.credential("file://" + l.write("keys/key", canary))
 		l.problem("/home/workdirs:1: this line")
 	}},
+	{"H14", "a link in the agent's folder to a folder that the operator names next", func(l *laptop) {
+		l.runs(nil, "true")
+		require.NoError(l, os.Mkdir(l.path("other"), 0o700))
+		require.NoError(l, os.Symlink(l.path("other"), l.path("work/sub")))
+		for _, dir := range []string{"sub", "sub/new"} {
+			out, status := l.does(nil, "run", "--workdir", dir, "--agent", "demo", "--", "touch", "started")
+			require.Equal(l, 125, status, out)
+			require.Contains(l, out, "where an agent may write, and leads out of there: name the folder itself")
+		}
+		entries, err := os.ReadDir(l.path("other"))
+		require.NoError(l, err)
+		require.Empty(l, entries)
+		out, status := l.does(nil, "run", "--workdir", "deeper", "--agent", "demo", "--", "pwd")
+		require.Zero(l, status, out)
+	}},
 }
 
 // digestOf returns what the file at path is published with.
