@@ -24,5 +24,6 @@ func Overrides(name string) bool {
 }
 
 // overridingParameters are query parameters, as [Parameter] returns them, that name a
-// method or a path: Symfony, Laravel and Rails; ASP.NET; Google; WordPress.
-var overridingParameters = []string{"_method", "x_http_method_override", "x_http_method", "$httpmethod", "rest_route"}
+// method, a path, an operation or a source: Symfony, Laravel and Rails; ASP.NET; Google;
+// WordPress; S3, which takes headers of a signed URL from its query.
+var overridingParameters = []string{"_method", "x_http_method_override", "x_http_method", "$httpmethod", "rest_route", "x_amz_target", "x_amz_copy_source"}

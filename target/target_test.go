@@ -69,6 +69,7 @@ func TestCheck(t *testing.T) {
 		{"a method, after a semicolon", Check{AnyPath: true}, "/", "x;_method=PUT", true},
 		{"a method that the rule names", Check{Query: []string{"_method"}}, "/", "_method=PUT", false},
 		{"and again", Check{Query: []string{"_method"}}, "/", "_method=PUT&_METHOD=GET", true},
+		{"a source", Check{}, "/", "X-Amz-Copy-Source=/theirs/x", true},
 		{"a route", Check{}, "/", "rest_route=/x", true},
 		{"a parameter, as PHP calls one with an open bracket", Check{Query: []string{"a_b"}}, "/", "a_b=1&a[b=2", true},
 		{"and a method", Check{}, "/", "[method=PUT", true},

@@ -105,6 +105,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "cmd/postern-sandbox", only: []string{"sandbox", "plan", "target"}, why: "each command in a sandbox waits for it to start, and an agent can attack it"},
 		{from: "cmd/postern", never: []string{"xds/secret"}, why: "the operator's CLI handles no secret, and starts in milliseconds without the clouds' SDKs"},
 		{from: "atomicfile", only: []string{}, why: "everything that keeps state imports it"},
+		{from: "cmd", never: []string{"tests"}, why: "what is there for tests, such as models of servers, decides nothing"},
 		{from: "daemon", only: []string{}, why: "it is about processes, whatever they do"},
 		{from: "hostpath", only: []string{}, never: []string{"github.com"}, why: "every command asks it what it may trust: it trusts nobody itself"},
 	} {
