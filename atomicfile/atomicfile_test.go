@@ -22,7 +22,7 @@ func TestWrite(t *testing.T) {
 	}{
 		{"a new file", func(*testing.T, string) {}, 0o600},
 		{"a file that others may read becomes ours alone", func(t *testing.T, dir string) {
-			require.NoError(t, os.WriteFile(filepath.Join(dir, "state"), []byte("old, and longer than the new"), 0o644)) //nolint:gosec // the case
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "state"), []byte("old, and longer than the new"), 0o644))
 		}, 0o600},
 		{"a file for everybody, whatever the umask is", func(*testing.T, string) {}, 0o666},
 		{"a link is replaced and not followed", func(t *testing.T, dir string) {

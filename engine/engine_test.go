@@ -111,7 +111,7 @@ func TestTakeOverEndsAnOrphan(t *testing.T) {
 	sh, err := os.ReadFile("/bin/sh")
 	require.NoError(t, err)
 	path := filepath.Join(dir, "pulumi")
-	require.NoError(t, os.WriteFile(path, sh, 0o700)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(path, sh, 0o700))
 	// It begins, and locks the stack when it is asked to end; a real one does so any moment.
 	cmd := exec.CommandContext(t.Context(), path, "-c", `trap 'echo "{\"pid\":$$,\"hostname\":\"$(hostname)\"}" >`+filepath.Join(locks, "late.json")+`; exit' INT
 echo ready; while :; do read line; done`)
@@ -125,8 +125,11 @@ echo ready; while :; do read line; done`)
 	ready := make([]byte, 6)
 	_, err = io.ReadFull(out, ready)
 	require.NoError(t, err)
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
 	require.NoError(t, takeOver(t.Context(), dir, "local"))
 	select {
 	case <-ended:
@@ -154,7 +157,7 @@ func TestEndAll(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "posternd")
 			self, err := os.ReadFile("/proc/self/exe")
 			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(path, self, 0o700)) //nolint:gosec // a program
+			require.NoError(t, os.WriteFile(path, self, 0o700))
 			pidfile := filepath.Join(home.ControlDir(), "pid")
 			require.NoError(t, os.MkdirAll(home.ControlDir(), 0o700))
 			pid, err := daemon.Start(t.Context(), daemon.Command{

@@ -127,7 +127,10 @@ func TestCloudStore(t *testing.T) {
 		return err == nil
 	}, time.Minute, 200*time.Millisecond)
 	require.Regexp(t, `(?m)^1 .* rules? added|^1 `, does("history"))
-	require.Contains(t, does("kill", "--agent", "demo"), "demo killed on 0 nodes")
+	out, said, err = run(buildPosternBeside, "kill", "--agent", "demo")
+	require.Error(t, err, "it is recorded, and there is no node that could confirm it")
+	require.Contains(t, out, "demo killed on 0 nodes")
+	require.Regexp(t, `no node has confirmed it; it is recorded as publication \d+`, said)
 	_, said, err = run(buildPosternBeside, "kill", "--agent", "dmeo")
 	require.Error(t, err)
 	require.Contains(t, said, `there is no agent "dmeo"`)

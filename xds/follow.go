@@ -310,7 +310,7 @@ func (c *Control) adoptRemovals(ctx context.Context) {
 
 // report writes our own report if it says anything new, or is due.
 func (c *Control) report(ctx context.Context, now time.Time) {
-	s := c.Status()
+	s := c.Status() //nolint:contextcheck // its probes are bounded by themselves
 	r := api.Replica{ID: c.cfg.Replica, Seq: s.Seq, Version: s.Version, Nodes: len(s.Nodes), Problem: s.Problem}
 	if b := c.bundle(); b != nil && b.Seq == s.Seq {
 		r.Hash = b.Hash()

@@ -105,7 +105,7 @@ func (c *Control) answerStatus(w http.ResponseWriter, r *http.Request) {
 	defer enough.Stop()
 	for {
 		changed := c.ledger.next()
-		b, err := json.Marshal(c.Status())
+		b, err := json.Marshal(c.Status()) //nolint:contextcheck // its probes are bounded by themselves
 		if err != nil {
 			answer(w, nil, err)
 			return

@@ -285,10 +285,40 @@ func TestKillByHand(t *testing.T) {
 			said, status = s.postern("kill", "--agent", "a")
 			require.Equal(t, 0, status, said)
 			require.Zero(t, s.get("a"))
-			said, status = s.postern("unkill", "--agent", "a")
+			_, err := unkillA(s)
+			require.NoError(t, err)
+			// The command goes by the stack file, of which there is none, or by all.
+			said, status = s.postern("unkill", "--all")
 			require.Equal(t, 0, status, said)
 			require.Eventually(t, func() bool { return s.get("a") == http.StatusOK }, patience, 20*time.Millisecond)
 			require.Equal(t, http.StatusOK, s.get("b"))
 		})
 	}
+}
+
+// TestKillOfAHungEnvoy: C6. A node that hangs confirms nothing, and nothing of the
+// agent goes on there.
+func TestKillOfAHungEnvoy(t *testing.T) {
+	t.Parallel()
+	s := published(t)
+	mine, others := openUpload(t, s.agent("n1", "a"), s.up, "https://api.test/"), openUpload(t, s.agent("n1", "b"), s.up, "https://api.test/")
+	envoys := children(s.programs["n1"].PID())
+	require.NotEmpty(t, envoys)
+	for _, pid := range envoys {
+		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	}
+	said, status := s.postern("kill", "--agent", "a")
+	mine.requireCut(t)
+	require.Equal(t, 4, status, said)
+	require.Contains(t, said, "node n1 does not confirm: a was cut off it from outside, with 1 connections")
+	require.Contains(t, said, "node n1 did not acknowledge version")
+	require.Empty(t, others.ended, "another agent's connection is not cut")
+	for _, pid := range envoys {
+		require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
+	}
+	s.await("it applies by itself", func(st *api.Status) bool {
+		return strings.Join(st.Killed, ",") == "a" && connected(st) == 1 && st.Nodes[0].Version == st.Version
+	})
+	require.Zero(t, s.get("a"))
+	require.Equal(t, http.StatusOK, s.get("b"))
 }

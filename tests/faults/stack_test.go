@@ -93,12 +93,6 @@ func newStack(t testing.TB, nodes int) *stack {
 	return s
 }
 
-func envoyBinary(t testing.TB) string {
-	t.Helper()
-	binary := fleet.Envoy(t)
-	return binary
-}
-
 // start runs the program of that name.
 func (s *stack) start(name string) {
 	s.t.Helper()
