@@ -72,7 +72,7 @@ func newDesk(t *testing.T) *desk {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "stacks", "local.yaml"), []byte(honest), 0o600))
 	}
 	helper := filepath.Join(root, "helper")
-	require.NoError(t, os.WriteFile(helper, []byte("#!/bin/sh\n: > "+d.canary+"\n"), 0o700)) //nolint:gosec // it is to be run
+	require.NoError(t, os.WriteFile(helper, []byte("#!/bin/sh\n: > "+d.canary+"\n"), 0o700))
 	d.hostile = fmt.Sprintf(hostile, helper)
 
 	base := filepath.Join(root, "home")
@@ -180,8 +180,10 @@ func TestPublication(t *testing.T) {
 			require.NoError(t, os.Remove(d.file()))
 			require.NoError(t, os.Symlink("../../victim/stacks/theirs.yaml", d.file()))
 		}, []string{"push", "--file", d.file()}, publish.StatusUnseen, "nothing was"},
-		{"H-publish-9 a link to another stack of the operator's", func() { plant("../victim/stacks") },
-			[]string{"allow", "evil.test", "--agent", "demo", "--yes"}, 1, "stacks is a symbolic link"},
+		{
+			"H-publish-9 a link to another stack of the operator's", func() { plant("../victim/stacks") },
+			[]string{"allow", "evil.test", "--agent", "demo", "--yes"}, 1, "stacks is a symbolic link",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d.t = t
