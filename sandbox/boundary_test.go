@@ -82,7 +82,7 @@ func TestSocketsInTheWorkingFolder(t *testing.T) {
 
 		// The agent's own stay usable, wherever they are.
 		for _, path := range []string{"own2.sock", b.spec.Workdir + "/own3.sock", "/tmp/own.sock", "@abstract", "/dev/shm/own.sock"} {
-			out := b.sh(t, `./try listen `+path+` > log & until grep -q listening log; do sleep 0.05; done; ./try dial unix `+path)
+			out := b.sh(t, `./try listen `+path+` > log & until grep -qs listening log; do sleep 0.05; done; ./try dial unix `+path)
 			require.Equal(t, "connected\n", out, path)
 		}
 	})

@@ -158,8 +158,10 @@ func TestWorkdirSwapped(t *testing.T) {
 		b.spec.Bubblewrap = swap
 		out, status := b.run(t, "cat", "key")
 		require.NotZero(t, status)
-		require.Contains(t, out, "is another folder than a moment ago: run this again")
 		require.NotContains(t, out, canary)
+		if b.uid != 0 { // root's folder is a mount before bubblewrap starts, and cannot be renamed from where that is
+			require.Contains(t, out, "is another folder than a moment ago: run this again")
+		}
 	})
 }
 

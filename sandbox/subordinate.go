@@ -112,6 +112,9 @@ func (s *subordinate) prepare(cmd *exec.Cmd, args []string, workdir, helper stri
 	}
 	m := idMounts{user: s, helper: helper, maps: map[[2]int]*os.File{}, covers: map[string][]idMount{}}
 	defer m.close()
+	if err := m.add(cmd.Path, false); err != nil {
+		return err
+	}
 	for i := 0; i+2 < len(args); i++ {
 		if args[i] != "--bind" && args[i] != "--ro-bind" {
 			continue
