@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -94,7 +95,7 @@ func TestModule(t *testing.T) {
 			require.Contains(t, string(said), c.says)
 			environ, err := os.ReadFile(filepath.Join(dir, "environ"))
 			require.NoError(t, err)
-			require.Equal(t, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH="+modules+"\n", string(environ))
+			require.Regexp(t, `^ENVOY_DYNAMIC_MODULES_SEARCH_PATH=`+regexp.QuoteMeta(modules)+`\nPOSTERN_PROCESSORS=[1-4]\n$`, string(environ))
 		})
 	}
 }

@@ -167,7 +167,10 @@ func forbidCores() error {
 // workers returns how many threads of Envoy look at requests: two at least, so that
 // one that is busy with an agent's request does not keep all the others waiting.
 // More of them cost memory for each agent and destination.
-func workers() int { return min(max(2, runtime.GOMAXPROCS(0)), 4) }
+func workers() int { return max(2, processors()) }
+
+// processors returns how many of the machine's, or of the container's, these can use.
+func processors() int { return min(runtime.GOMAXPROCS(0), 4) }
 
 func (c Config) checkModule() error {
 	// Envoy runs in Dir, where what is relative would be something else.
@@ -228,7 +231,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 	)
 	cmd.Dir = c.Dir
 	// Nothing else: the supervisor's may hold what is none of Envoy's business.
-	cmd.Env = []string{"ENVOY_DYNAMIC_MODULES_SEARCH_PATH=" + c.Modules}
+	cmd.Env = []string{"ENVOY_DYNAMIC_MODULES_SEARCH_PATH=" + c.Modules, "POSTERN_PROCESSORS=" + strconv.Itoa(processors())}
 	cmd.Stdout, cmd.Stderr = saying, saying
 	// Envoy dies with its supervisor; its own group keeps a terminal's ^C away.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 // Times are in nanoseconds of the monotonic clock.
 static const uint64_t
@@ -60,6 +59,13 @@ agent *find_agent(buffer name) {
 	return a;
 }
 
+// processors is how many Envoy's workers can keep busy: the supervisor says so.
+static double processors(void) {
+	const char *said = getenv("POSTERN_PROCESSORS");
+	int n = said ? atoi(said) : 1;
+	return n < 1 ? 1 : n;
+}
+
 // share finds the part of each. Whoever uses less than that has all it asks for, and
 // leaves the rest to the others.
 static void share(uint64_t t) {
@@ -76,7 +82,7 @@ static void share(uint64_t t) {
 		return;
 	}
 	// Half, so that there is nearly always a thread that is free.
-	double all = (double)sysconf(_SC_NPROCESSORS_ONLN) / 2, least = all / (double)n, level = least;
+	double all = processors() / 2, least = all / (double)n, level = least;
 	for (int i = 0; i < 5; i++) {
 		double rest = all;
 		size_t greedy = 0;
