@@ -20,7 +20,7 @@ func (w *world) program(p string) {
 func (w *world) script(p, content string) {
 	w.t.Helper()
 	require.NoError(w.t, os.MkdirAll(filepath.Dir(w.path(p)), 0o755))
-	require.NoError(w.t, os.WriteFile(w.path(p), []byte(content), 0o700)) //nolint:gosec // a program
+	require.NoError(w.t, os.WriteFile(w.path(p), []byte(content), 0o700))
 	require.NoError(w.t, os.Chmod(w.path(p), 0o755))
 }
 
@@ -73,15 +73,19 @@ func TestProgram(t *testing.T) {
 			w.rename("good/tool", "good/x")
 			require.NoError(w.t, os.Mkdir(w.path("good/tool"), 0o700))
 		}, "good", User, 0, "/good/tool is not a regular file"},
-		{"a script for an interpreter in the agent's folder", func(w *world) { w.program("work/python"); w.script("good/tool", "#!"+w.path("work/python")+" -x\n") }, "good", User, 0,
-			"/work/python is in /work, where an agent may write"},
+		{
+			"a script for an interpreter in the agent's folder", func(w *world) { w.program("work/python"); w.script("good/tool", "#!"+w.path("work/python")+" -x\n") }, "good", User, 0,
+			"/work/python is in /work, where an agent may write",
+		},
 		{"a script for an interpreter on PATH", func(w *world) {
 			w.program("work/bin/node")
 			w.program("good/node")
 			w.script("good/tool", "#!/usr/bin/env node\n")
 		}, "work/bin:good", User, 0, "/good/tool"},
-		{"a script for an interpreter that is only in the agent's folder", func(w *world) { w.program("work/bin/nodex"); w.script("good/tool", "#!/usr/bin/env nodex\n") }, "work/bin:good", User, 0,
-			"/work/bin/nodex is in /work, where an agent may write"},
+		{
+			"a script for an interpreter that is only in the agent's folder", func(w *world) { w.program("work/bin/nodex"); w.script("good/tool", "#!/usr/bin/env nodex\n") }, "work/bin:good", User, 0,
+			"/work/bin/nodex is in /work, where an agent may write",
+		},
 		{"a script with a relative interpreter", func(w *world) { w.script("good/tool", "#!bin/sh\n") }, "good", User, 0, "names no absolute path"},
 		{"a script whose interpreter is hidden by env", func(w *world) { w.script("good/tool", "#!/usr/bin/env -S A=b sh\n") }, "good", User, 0, "does not name its interpreter"},
 		{"scripts in a circle", func(w *world) { w.script("good/tool", "#!"+w.path("good/tool")+"\n") }, "good", User, 0, "is a script of a script"},

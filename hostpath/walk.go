@@ -82,13 +82,6 @@ func (w *walk) close() {
 	w.at = nil
 }
 
-// keep releases the descriptor of the file at the end to the caller.
-func (w *walk) keep() int {
-	fd := w.last().fd
-	w.last().fd = -1
-	return fd
-}
-
 func (w *walk) saw(f *file) error {
 	if w.see == nil {
 		return nil

@@ -138,7 +138,7 @@ var hostPaths = []HostCase{
 		for _, name := range []string{"postern", "postern-sandbox"} {
 			content, err := os.ReadFile(filepath.Join(filepath.Dir(l.postern), name))
 			require.NoError(l, err)
-			require.NoError(l, os.WriteFile(filepath.Join(l.work, "bin", name), content, 0o700)) //nolint:gosec // a program
+			require.NoError(l, os.WriteFile(filepath.Join(l.work, "bin", name), content, 0o700))
 		}
 		l.postern = filepath.Join(l.work, "bin", "postern")
 		l.refused(nil, "a program of Postern's: /work/bin/postern is in /work, where an agent may write")
