@@ -31,7 +31,7 @@ type HostCase struct {
 }
 
 // hostCases is class H, in order. Every file h_<topic>_test.go has its own.
-var hostCases = slices.Concat(hostPaths)
+var hostCases = slices.Concat(hostPaths, hostDescriptors)
 
 // laptop is a machine on which a stack is up, with an operator and an agent. The stack file is outside of the agent's
 // folder.
