@@ -25,7 +25,7 @@ func TestVersion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "envoy")
-			require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+tc.script+"\n"), 0o700)) //nolint:gosec // a program
+			require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+tc.script+"\n"), 0o700))
 			err := envoy.CheckVersion(t.Context(), path)
 			require.ErrorContains(t, err, path+" "+tc.want)
 		})

@@ -282,21 +282,53 @@ func inherit(dir string, uid, gid int, but ...string) error {
 }
 
 // adopt gives the user path and what is below it, as far as root owns it and has
-// linked it nowhere else.
+// linked it nowhere else. What the user owns is not looked into, and what was
+// looked at is what is given: nobody can put a link in its place meanwhile.
 func adopt(path string, uid, gid int) error {
-	return filepath.WalkDir(path, func(path string, _ fs.DirEntry, err error) error { //nolint:wrapcheck // wrapped inside
-		var st unix.Stat_t
-		if err == nil {
-			err = unix.Lstat(path, &st)
-		}
-		if err == nil && st.Uid == 0 && (st.Nlink == 1 || st.Mode&unix.S_IFMT == unix.S_IFDIR) {
-			err = os.Lchown(path, uid, gid)
-		}
-		if err != nil {
-			return fmt.Errorf("give %s to its user: %w", path, err)
-		}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = adoptFile(fd, uid, gid)
+	}
+	if err != nil {
+		return fmt.Errorf("give %s to its user: %w", path, err)
+	}
+	return nil
+}
+
+// adoptFile is adopt of an open file (O_PATH), which it closes.
+func adoptFile(fd, uid, gid int) error {
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	folder := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if st.Uid != 0 || !folder && st.Nlink != 1 {
 		return nil
-	})
+	}
+	if folder {
+		dir, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(dir), ".")
+		defer f.Close()
+		names, err := f.Readdirnames(-1)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			child, err := unix.Openat(fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			if err == nil {
+				err = adoptFile(child, uid, gid)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	// The folder last: until then it is root's, and so is what is in it.
+	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 
 // programs is the folder with copies of the programs that a stack's users start.

@@ -141,8 +141,7 @@ func (a ControlPlaneArgs) run(ctx context.Context) error {
 	if err := a.start(ctx, proc); err != nil {
 		return fmt.Errorf("start the control plane: %w", err)
 	}
-	var err error
-	err = proc.until(ctx, "wait for the control plane to answer", controlUp, func(ctx context.Context) error {
+	err := proc.until(ctx, "wait for the control plane to answer", controlUp, func(ctx context.Context) error {
 		_, err := status(ctx, a.home())
 		return err
 	})

@@ -93,7 +93,7 @@ func handOver(dir string) error {
 	}
 	gid, err := strconv.Atoi(group.Gid)
 	key := filepath.Join(dir, demoKey)
-	if err = errors.Join(err, os.Lchown(key, 0, gid), os.Chmod(key, 0o640), os.Chmod(dir, 0o711)); err != nil {
+	if err = errors.Join(err, os.Lchown(key, 0, gid), os.Chmod(key, 0o640), os.Chmod(dir, 0o711)); err != nil { //nolint:gosec // for the other daemon
 		return fmt.Errorf("prepare the demo: %w", err)
 	}
 	return nil
@@ -181,7 +181,7 @@ func startEcho(ctx context.Context, dir string) (*echo, error) {
 		return nil, fmt.Errorf("start the demo's server: %w", err)
 	}
 	// Nodes may run as another user; who may enter the folder decides.
-	if err := os.Chmod(socket, 0o666); err != nil {
+	if err := os.Chmod(socket, 0o666); err != nil { //nolint:gosec // for the other daemon
 		listener.Close()
 		return nil, fmt.Errorf("start the demo's server: %w", err)
 	}

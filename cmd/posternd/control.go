@@ -218,7 +218,7 @@ func openTo(group, socket string) error {
 	}
 	gid, err := strconv.Atoi(g.Gid)
 	if err == nil {
-		err = errors.Join(os.Chown(socket, -1, gid), os.Chmod(socket, 0o660))
+		err = errors.Join(os.Chown(socket, -1, gid), os.Chmod(socket, 0o660)) //nolint:gosec // for the other daemon
 	}
 	if err != nil {
 		return fmt.Errorf("let nodes connect: %w", err)
@@ -238,7 +238,7 @@ func makeAgentDir(home stacks.Home, node, agent string) error {
 	if err != nil {
 		return fmt.Errorf("make socket folder: %w", err)
 	}
-	if err := errors.Join(os.Chown(dir, -1, int(info.Sys().(*syscall.Stat_t).Gid)), os.Chmod(dir, 0o771)); err != nil {
+	if err := errors.Join(os.Chown(dir, -1, int(info.Sys().(*syscall.Stat_t).Gid)), os.Chmod(dir, 0o771)); err != nil { //nolint:gosec // for the other daemon
 		return fmt.Errorf("make socket folder: %w", err)
 	}
 	return nil
