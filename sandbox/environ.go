@@ -38,7 +38,7 @@ func either(forms ...form) form {
 }
 
 var (
-	isSwitch    = like(`|[0-9]|[tT]rue|TRUE|[fF]alse|FALSE|yes|no|on|off|always|auto|never`)
+	isSwitch    = like(`|[0-9]|true|True|TRUE|false|False|FALSE|yes|no|on|off|always|auto|never`)
 	isNumber    = like(`[0-9]{1,6}`)
 	isLocale    = like(`(?:[a-z]{2,3}(?:_[A-Z]{2})?|C|POSIX)(?:\.[A-Za-z]{2,5}-?[0-9-]{0,8})?(?:@[a-z]{2,10})?`)
 	isTerminfo  = like(`[a-z0-9]{1,10}(?:[.+-][a-z0-9]{1,10}){0,3}`)

@@ -96,7 +96,8 @@ func TestHierarchies(t *testing.T) {
 		"version 1": {
 			own: "8:pids:/\n4:memory:/a/b\n2:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n", mounts: "39 31 0:36 / /cg/pids rw - cgroup cgroup rw,pids\n35 31 0:32 /a /cg/memory rw - cgroup cgroup rw,memory\n36 31 0:33 / /cg/cpu rw - cgroup cgroup rw,cpu,cpuacct\n",
 			want: []hierarchy{
-				{controllers: []string{"pids"}, parents: []string{"/cg/pids"}}, {controllers: []string{"memory"}, parents: []string{"/cg/memory", "/cg/memory/b"}},
+				{controllers: []string{"pids"}, parents: []string{"/cg/pids"}},
+				{controllers: []string{"memory"}, parents: []string{"/cg/memory", "/cg/memory/b"}},
 				{controllers: []string{"cpu", "cpuacct"}, parents: []string{"/cg/cpu"}},
 			},
 		},
