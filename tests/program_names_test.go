@@ -14,6 +14,8 @@ import (
 // startsPrograms are the files that may call exec.Command, and why the program is not one that an agent wrote.
 var startsPrograms = map[string]string{
 	"hostpath/program.go":      "it is what finds programs",
+	"envoy/version.go":         "the path that Binary has found",
+	"sandbox/subordinate.go":   "postern-sandbox, which the caller of package sandbox found by package hostpath",
 	"sandbox/sandbox.go":       "Spec.Bubblewrap is found by package hostpath, and absolute",
 	"engine/cli.go":            "FindCLI asks package hostpath",
 	"daemon/daemon.go":         "posternd is found by package hostpath, and absolute",
