@@ -269,7 +269,7 @@ func (c *crashing) traffic() (stop func()) {
 					_, _ = io.Copy(io.Discard, resp.Body)
 					resp.Body.Close()
 				} else {
-					time.Sleep(time.Millisecond)
+					time.Sleep(time.Millisecond) //nolint:forbidigo // not to spin while there is no Envoy
 				}
 			}
 		})

@@ -254,7 +254,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 	copied, ended, silent := make(chan error, 1), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(silent)
-		said.copy(says)
+		said.copy(says) //nolint:contextcheck // it ends with the pipe
 	}()
 	go func() { copied <- events.Copy(accessLog{reader, lease}) }()
 	go func() {
@@ -267,7 +267,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 	go func() { watched <- pressure.watch(watching, cmd.Process.Pid) }()
 	defer func() {
 		stopWatching()
-		<-watched
+		_ = <-watched // the node ends anyway
 	}()
 
 	var failed error

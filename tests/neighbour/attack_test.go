@@ -78,7 +78,7 @@ func attack(text string) error {
 		}()
 	}
 	// Until it is felt.
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond) //nolint:forbidigo // a benchmark, not a test
 	fmt.Print(".")
 	select {}
 }

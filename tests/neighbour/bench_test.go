@@ -70,7 +70,7 @@ func BenchmarkNeighbour(b *testing.B) {
 			resp.Body.Close()
 			require.Equal(b, 200, resp.StatusCode)
 			took = append(took, time.Since(start))
-			time.Sleep(pause)
+			time.Sleep(pause) //nolint:forbidigo // what is measured is its pace
 			up.Seen()
 		}
 		slices.Sort(took)
