@@ -153,6 +153,8 @@ func TestKillWithoutAnAnswer(t *testing.T) {
 			require.NotNil(t, out)
 			require.NoError(t, out.Unrecorded)
 			require.Nil(t, out.Converged)
+			_, err = s.api.Status(t.Context())
+			require.ErrorContains(t, err, c.said, "who asks is told so, and does not wait for ever")
 			c.back(s)
 			s.requireKilled("a")
 			s.await("the agent is shown", func(st *api.Status) bool { return strings.Join(st.Killed, ",") == "a" && connected(st) == 1 })
