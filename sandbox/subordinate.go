@@ -110,7 +110,7 @@ func (s *subordinate) prepare(cmd *exec.Cmd, args []string, workdir, helper stri
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("keep mounts from the host: %w", err)
 	}
-	m := idMounts{user: s, helper: helper, maps: map[[2]int]*os.File{}, covers: map[string][]idMount{}}
+	m := idMounts{user: s, helper: helper, maps: map[idMap]*os.File{}, covers: map[string][]idMount{}}
 	defer m.close()
 	if err := m.add(cmd.Path, false); err != nil {
 		return err
@@ -139,23 +139,31 @@ type idMount struct {
 	dir  bool
 }
 
+// idMap maps the owner of what is mounted to the user.
+type idMap struct {
+	uid, gid int
+	// others says that everybody else stays who they are. Without it the user may not write what is theirs, and not
+	// connect to a socket of theirs, whatever its mode says.
+	others bool
+}
+
 // idMounts collects what must be mounted differently for the user.
 type idMounts struct {
 	user   *subordinate
 	helper string
-	// maps are user namespaces by the owner that they map to the user.
-	maps map[[2]int]*os.File
+	// maps are user namespaces by what they map.
+	maps map[idMap]*os.File
 	// covers are the folders that the user may not search, and what of them it shall see; "" has what is mapped where it is.
 	covers map[string][]idMount
 	done   []string
 }
 
 // add looks at the way to a path, which is real, and at the path itself.
-func (m *idMounts) add(path string, always bool) error {
+func (m *idMounts) add(path string, workdir bool) error {
 	if slices.ContainsFunc(m.done, func(d string) bool { return within(path, d) }) || within(path, "/proc") || within(path, "/dev") {
 		return nil
 	}
-	cover := ""
+	cover, always := "", workdir
 	var way []string
 	for dir := path; dir != "/"; dir = filepath.Dir(dir) {
 		way = append(way, dir)
@@ -188,7 +196,7 @@ func (m *idMounts) add(path string, always bool) error {
 		return fmt.Errorf("take mount of %s: %w", path, err)
 	}
 	m.covers[cover] = append(m.covers[cover], idMount{path: path, tree: tree, dir: info.IsDir()})
-	namespace, err := m.namespace(int(owner.Uid), int(owner.Gid))
+	namespace, err := m.namespace(idMap{uid: int(owner.Uid), gid: int(owner.Gid), others: !workdir})
 	if err != nil {
 		return err
 	}
@@ -200,16 +208,31 @@ func (m *idMounts) add(path string, always bool) error {
 	return nil
 }
 
-// namespace returns a user namespace in which the owner is the user. It is of a process that never runs.
-func (m *idMounts) namespace(uid, gid int) (*os.File, error) {
-	key := [2]int{uid, gid}
+// mapping returns the map of the owner's ID to the user's.
+func (m idMap) mapping(owner, user int) []syscall.SysProcIDMap {
+	ids := []syscall.SysProcIDMap{{ContainerID: owner, HostID: user, Size: 1}}
+	if !m.others {
+		return ids
+	}
+	next := 0
+	for _, id := range []int{min(owner, user), max(owner, user), firstAgentID + agentIDs} {
+		if id > next {
+			ids = append(ids, syscall.SysProcIDMap{ContainerID: next, HostID: next, Size: id - next})
+		}
+		next = max(next, id+1)
+	}
+	return ids
+}
+
+// namespace returns a user namespace with the map. It is of a process that never runs.
+func (m *idMounts) namespace(key idMap) (*os.File, error) {
 	if f := m.maps[key]; f != nil {
 		return f, nil
 	}
 	process, err := os.StartProcess(m.helper, []string{m.helper}, &os.ProcAttr{Sys: &syscall.SysProcAttr{
 		Ptrace: true, Pdeathsig: unix.SIGKILL, Cloneflags: unix.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: m.user.uid, Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: m.user.gid, Size: 1}},
+		UidMappings: key.mapping(key.uid, m.user.uid),
+		GidMappings: key.mapping(key.gid, m.user.gid),
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("make user namespace: %w", err)

@@ -91,6 +91,50 @@ func TestAgentOfRootIsNotRoot(t *testing.T) {
 	}
 }
 
+// TestSocketsOfOtherUsers: the nodes and the control plane are users of their own, in folders that the agent's user may
+// not search.
+func TestSocketsOfOtherUsers(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		return // only root has nodes of another user
+	}
+	b := newBox(t, 0)
+	p := b.proxy(t)
+	folder := b.spec.Sockets[0]
+	require.NoError(t, os.Chown(folder, 4321, 4322))
+	require.NoError(t, os.Chmod(folder, 0o771))
+	require.NoError(t, os.Lchown(filepath.Join(folder, "proxy.sock"), 4322, 4322))
+	require.NoError(t, os.Chmod(filepath.Join(folder, "proxy.sock"), 0o666))
+	require.NoError(t, os.Chmod(filepath.Dir(folder), 0o770))
+	require.Equal(t, "node decrypted allowed.test\n", b.sh(t, "curl -sS https://allowed.test/"))
+	require.Equal(t, []string{"CONNECT allowed.test:443"}, p.requests())
+}
+
+func TestIDMap(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		m           idMap
+		owner, user int
+		want        []syscall.SysProcIDMap
+	}{
+		{idMap{}, 7, 1990000001, []syscall.SysProcIDMap{{ContainerID: 7, HostID: 1990000001, Size: 1}}},
+		{idMap{others: true}, 0, 3, []syscall.SysProcIDMap{
+			{ContainerID: 0, HostID: 3, Size: 1}, {ContainerID: 1, HostID: 1, Size: 2},
+			{ContainerID: 4, HostID: 4, Size: firstAgentID + agentIDs - 4},
+		}},
+		{idMap{others: true}, 5, 5, []syscall.SysProcIDMap{
+			{ContainerID: 5, HostID: 5, Size: 1}, {ContainerID: 0, HostID: 0, Size: 5},
+			{ContainerID: 6, HostID: 6, Size: firstAgentID + agentIDs - 6},
+		}},
+		{idMap{others: true}, 1, 2000000000, []syscall.SysProcIDMap{
+			{ContainerID: 1, HostID: 2000000000, Size: 1}, {ContainerID: 0, HostID: 0, Size: 1},
+			{ContainerID: 2, HostID: 2, Size: 2000000000 - 2},
+		}},
+	} {
+		require.Equal(t, c.want, c.m.mapping(c.owner, c.user))
+	}
+}
+
 func TestSubordinateRange(t *testing.T) {
 	t.Parallel()
 	for line, ok := range map[string]bool{
