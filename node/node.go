@@ -252,9 +252,9 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 	c.Log.Info("envoy started", "pid", cmd.Process.Pid)
 	_ = saying.Close() // Envoy's own ends with it
 	copied, ended, silent := make(chan error, 1), make(chan struct{}), make(chan struct{})
-	go func() {
+	go func() { //nolint:contextcheck // it ends with the pipe
 		defer close(silent)
-		said.copy(says) //nolint:contextcheck // it ends with the pipe
+		said.copy(says)
 	}()
 	go func() { copied <- events.Copy(accessLog{reader, lease}) }()
 	go func() {
@@ -262,19 +262,23 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 		_ = cmd.Wait() // cmd.ProcessState has it
 	}()
 
-	watching, stopWatching := context.WithCancel(ctx)
+	// Not ended by ctx: an end of the watch must not be taken for an error while the node is drained.
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	watched := make(chan error, 1)
-	go func() { watched <- pressure.watch(watching, cmd.Process.Pid) }()
+	go func() {
+		defer close(watched)
+		watched <- pressure.watch(watching, cmd.Process.Pid)
+	}()
 	defer func() {
 		stopWatching()
-		_ = <-watched // the node ends anyway
+		for range watched { // until it has ended
+		}
 	}()
 
 	var failed error
 	select {
 	case <-ended:
 	case failed = <-watched:
-		watched <- nil
 		c.stop(cmd, ended)
 	case failed = <-copied:
 		// Without a record nothing may be decided.

@@ -11,8 +11,11 @@ func TestFiles(t *testing.T) {
 	socket := &Upstream{Address: "unix:/run/echo.sock"}
 	p := &Plan{
 		Credentials: []Credential{
-			{Name: "file", Secret: "file:///etc/a%20key#field"}, {Name: "helper", Secret: "exec:///opt/helper?arg=/x"},
-			{Name: "env", Secret: "env://A"}, {Name: "broken", Secret: "file://"}, {Name: "web", Secret: "https://vault.test/a"},
+			{Name: "file", Secret: "file:///etc/a%20key#field"},
+			{Name: "helper", Secret: "exec:///opt/helper?arg=/x"},
+			{Name: "env", Secret: "env://A"},
+			{Name: "broken", Secret: "file://"},
+			{Name: "web", Secret: "https://vault.test/a"},
 		},
 		Agents: []Agent{
 			{Rules: []Rule{{Host: "a.test", Upstream: socket}, {Host: "b.test"}, {Host: "c.test", Upstream: &Upstream{Address: "10.0.0.1:443"}}}},

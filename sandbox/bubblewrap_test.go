@@ -21,7 +21,8 @@ func TestAdvice(t *testing.T) {
 		"Docker with SYS_ADMIN":    {"bwrap: pivot_root: Operation not permitted", nil, inContainer},
 		"no user namespaces": {
 			"bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
-			map[string]string{"/proc/sys/user/max_user_namespaces": "0"}, "sysctl user.max_user_namespaces=15000",
+			map[string]string{"/proc/sys/user/max_user_namespaces": "0"},
+			"sysctl user.max_user_namespaces=15000",
 		},
 		"no namespaces left": {"bwrap: Creating new namespace failed: No space left on device", map[string]string{"/proc/sys/user/max_user_namespaces": "7"}, "it is not the disk"},
 		"Ubuntu":             {"bwrap: setting up uid map: Permission denied", map[string]string{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"}, "an AppArmor profile for bwrap"},

@@ -119,15 +119,18 @@ func TestIDMap(t *testing.T) {
 	}{
 		{idMap{}, 7, 1990000001, []syscall.SysProcIDMap{{ContainerID: 7, HostID: 1990000001, Size: 1}}},
 		{idMap{others: true}, 0, 3, []syscall.SysProcIDMap{
-			{ContainerID: 0, HostID: 3, Size: 1}, {ContainerID: 1, HostID: 1, Size: 2},
+			{ContainerID: 0, HostID: 3, Size: 1},
+			{ContainerID: 1, HostID: 1, Size: 2},
 			{ContainerID: 4, HostID: 4, Size: firstAgentID + agentIDs - 4},
 		}},
 		{idMap{others: true}, 5, 5, []syscall.SysProcIDMap{
-			{ContainerID: 5, HostID: 5, Size: 1}, {ContainerID: 0, HostID: 0, Size: 5},
+			{ContainerID: 5, HostID: 5, Size: 1},
+			{ContainerID: 0, HostID: 0, Size: 5},
 			{ContainerID: 6, HostID: 6, Size: firstAgentID + agentIDs - 6},
 		}},
 		{idMap{others: true}, 1, 2000000000, []syscall.SysProcIDMap{
-			{ContainerID: 1, HostID: 2000000000, Size: 1}, {ContainerID: 0, HostID: 0, Size: 1},
+			{ContainerID: 1, HostID: 2000000000, Size: 1},
+			{ContainerID: 0, HostID: 0, Size: 1},
 			{ContainerID: 2, HostID: 2, Size: 2000000000 - 2},
 		}},
 	} {

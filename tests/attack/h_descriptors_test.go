@@ -38,7 +38,7 @@ var hostDescriptors = []HostCase{
 		daemon, err := net.Listen("unix", filepath.Join(l.work, "daemon.sock"))
 		require.NoError(l, err)
 		defer daemon.Close()
-		require.NoError(l, os.Chmod(filepath.Join(l.work, "daemon.sock"), 0o777)) //nolint:gosec // a careless daemon
+		require.NoError(l, os.Chmod(filepath.Join(l.work, "daemon.sock"), 0o777)) // a careless daemon
 		go func() {
 			for {
 				c, err := daemon.Accept()

@@ -182,7 +182,8 @@ func TestPublication(t *testing.T) {
 		}, []string{"push", "--file", d.file()}, publish.StatusUnseen, "nothing was"},
 		{
 			"H-publish-9 a link to another stack of the operator's", func() { plant("../victim/stacks") },
-			[]string{"allow", "evil.test", "--agent", "demo", "--yes"}, 1, "stacks is a symbolic link",
+			[]string{"allow", "evil.test", "--agent", "demo", "--yes"},
+			1, "stacks is a symbolic link",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
