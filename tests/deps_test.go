@@ -165,7 +165,8 @@ func via(all []listed, p listed, dep string) string {
 	return " (through a dependency)"
 }
 
-// TestPlanImportsStandardLibraryOnly is why anything may import the plan.
+// TestPlanImportsStandardLibraryOnly is why anything may import the plan. Package target, which imports nothing else, is
+// the part of the specification that the guard in Envoy carries out as well.
 func TestPlanImportsStandardLibraryOnly(t *testing.T) {
 	t.Parallel()
 	all, err := packages()
@@ -175,7 +176,7 @@ func TestPlanImportsStandardLibraryOnly(t *testing.T) {
 			continue
 		}
 		for _, dep := range p.Deps {
-			if !standard(dep) {
+			if !standard(dep) && dep != module+"/target" {
 				t.Errorf("plan reaches %s: the specification of the policy must be readable and provable without anybody's library", dep)
 			}
 		}
