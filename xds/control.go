@@ -278,9 +278,7 @@ func (c *Control) resume(ctx context.Context) error {
 			}
 		}
 		if !good.Killed.Includes(b.Killed) {
-			if err := c.save(c.killFile(), b.Sealed()); err != nil {
-				c.cfg.Log.Error("keep who is killed", "error", err)
-			}
+			c.saveKill(c.killFile(), b.Sealed())
 		}
 	}
 	if err := c.serve(ctx, now); err != nil {
@@ -464,5 +462,8 @@ func (c *Control) goodFile() string  { return filepath.Join(c.cfg.State, "good.b
 
 // killFile is a publication that stops somebody whom the last good one does not,
 // if it has the greater number: it could not be rolled out whole.
-func (c *Control) killFile() string    { return filepath.Join(c.cfg.State, "kill.bundle") }
+func (c *Control) killFile() string { return filepath.Join(c.cfg.State, "kill.bundle") }
+
+// reserveFile is room on the disk for one of the two, see [Control.reserve].
+func (c *Control) reserveFile() string { return filepath.Join(c.cfg.State, "kill.reserve") }
 func (c *Control) removedFile() string { return filepath.Join(c.cfg.State, "removed.json") }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/postern/postern/atomicfile"
@@ -124,6 +125,40 @@ func (c *Control) write(path string, content []byte) error {
 	return nil
 }
 
+// saveKill is save for a publication that stops somebody. If the disk is full, the
+// reserve makes room for it.
+func (c *Control) saveKill(path string, sealed []byte) {
+	err := c.save(path, sealed)
+	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && os.Remove(c.reserveFile()) == nil {
+		err = c.save(path, sealed)
+	}
+	if err != nil {
+		c.cfg.Log.Error("keep who is killed", "file", path, "error", err)
+	}
+}
+
+// reserve keeps as much of the disk as a kill takes: twice what is live, since the
+// old file and the new one are there at the same time, and some for what a kill adds.
+func (c *Control) reserve() {
+	live := c.bundle()
+	if live == nil || c.unkeptNow() != "" {
+		return // what waits for room comes first
+	}
+	size := int64(2*len(live.Sealed()) + 16<<10)
+	if info, err := os.Stat(c.reserveFile()); err == nil && info.Size() >= size {
+		return
+	}
+	f, err := os.OpenFile(c.reserveFile(), os.O_CREATE|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return // tried again every second
+	}
+	defer f.Close()
+	// Not a file with holes, which keeps nothing.
+	if err := syscall.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
+		_ = os.Remove(c.reserveFile())
+	}
+}
+
 // commit puts what was staged in the place of a state file, instead of what was owed.
 func (c *Control) commit(path string, staged *atomicfile.Staged) error {
 	c.saving.Lock()
@@ -156,6 +191,7 @@ func (c *Control) pay(ctx context.Context) {
 		}
 		c.payFiles()
 		c.payStore(ctx)
+		c.reserve()
 		_, err := os.Stat(c.nodesFile())
 		if lost := errors.Is(err, fs.ErrNotExist) && len(c.ledger.status()) > 0; lost || c.ledger.takeUnsaved() {
 			if err := c.saveNodes(); err != nil {

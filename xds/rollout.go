@@ -97,9 +97,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		if err := c.serve(ctx, &stopped); err != nil {
 			return nil, err
 		}
-		if err := c.save(c.killFile(), b.Sealed()); err != nil {
-			c.cfg.Log.Error("keep who is killed", "error", err)
-		}
+		c.saveKill(c.killFile(), b.Sealed())
 		before = &stopped
 	}
 	rolled := c.observe.rolling(ctx, start)
@@ -155,9 +153,7 @@ func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version st
 	if err := c.serve(ctx, b); err != nil {
 		return nil, err
 	}
-	if err := c.save(c.goodFile(), b.Sealed()); err != nil {
-		c.cfg.Log.Error("keep who is killed", "error", err)
-	}
+	c.saveKill(c.goodFile(), b.Sealed())
 	v := c.reach(ctx, version, start)
 	v.Seq = b.Seq
 	result := resultConverged
