@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,10 +61,15 @@ func imposed(w io.Writer, home stacks.Home, what string, out *bundle.Outcome, er
 	}
 	unconfirmed := unconfirmedHere(home, out)
 	fmt.Fprintf(w, "%s: %s on %d nodes after %.1f ms\n", name, what, v.Nodes, v.Millis)
-	for _, m := range v.Missing {
-		fmt.Fprintf(w, "%s: %s: what it does until it is back nobody knows\n", name, missing(m.Node, m.Since, time.Now()))
-	}
 	var left []string
+	for _, m := range v.Missing {
+		// One of this machine that does not run serves nobody; one that runs is among the unconfirmed.
+		if _, err := os.Stat(home.NodeDir(m.Node)); err == nil {
+			fmt.Fprintf(w, "%s: %s\n", name, missing(m.Node, m.Since, time.Now()))
+			continue
+		}
+		left = append(left, missing(m.Node, m.Since, time.Now())+", and may serve what it had until it is back")
+	}
 	if len(unconfirmed) > 0 {
 		left = append(left, fmt.Sprintf("node %s runs here and has not confirmed it", strings.Join(unconfirmed, ", ")))
 	}
