@@ -129,7 +129,7 @@ const (
 	madeUpRate, madeUpBurst = 20, 500
 	// connectionRate bounds the connections per second to an agent's listener, after
 	// the first connectionBurst.
-	connectionRate, connectionBurst = 2000, 4000
+	connectionRate, connectionBurst = 500, 2000
 	// maxHeaders bounds a request's headers and path, in KiB: what Node.js takes.
 	maxHeaders = 16
 	// maxBuffered bounds what Envoy holds, in bytes, of a connection of either side,
