@@ -99,7 +99,7 @@ func TestReferenceOfCommands(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	var b strings.Builder
 	b.WriteString("# Commands\n\nGenerated from what the programs say of themselves: `go test ./tests -run TestReference -update`.\n" +
-		"Exit status: 0 done, 1 failed, 2 the command line makes no sense.\n")
+		"Exit status: 0 done, 1 failed, 2 the command line makes no sense; `postern` has more, see below.\n")
 	listed := regexp.MustCompile(`(?m)^  ([a-z]+) {2,}\S`)
 	var describe func(level string, command ...string)
 	describe = func(level string, command ...string) {

@@ -273,7 +273,7 @@ func socketFolders(home stacks.Home, agent string) ([]string, error) {
 	var folders []string
 	for _, n := range nodes {
 		dir := home.AgentDir(n.Name(), agent)
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
 			folders = append(folders, dir)
 		}
 	}
