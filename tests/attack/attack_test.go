@@ -23,7 +23,14 @@ func TestMain(m *testing.M) {
 	case os.Getenv(relayVariable) != "":
 		err = serveRelay()
 	default:
-		os.Exit(m.Run())
+		status := m.Run()
+		if path := os.Getenv(tableVariable); path != "" {
+			if err := writeHostTable(path + ".host"); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				status = 1
+			}
+		}
+		os.Exit(status)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

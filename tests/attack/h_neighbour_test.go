@@ -109,6 +109,7 @@ func TestNeighbour(t *testing.T) {
 		}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
+			inHostTable(t, c.what)
 			c.try(t)
 			require.Equal(t, 200, f.Get("n1", "victim", "https://api.test/v1/x"))
 			require.Equal(t, 200, f.Get("n1", "victim", "https://theirs.test/v1/x"))

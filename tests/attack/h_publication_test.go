@@ -187,6 +187,7 @@ func TestPublication(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			inHostTable(t, c.name)
 			d.t = t
 			c.agent()
 			said, status := d.runs(c.command...)
@@ -206,6 +207,7 @@ func TestPublication(t *testing.T) {
 	d.t = t
 
 	t.Run("H-publish-10 a second preimage of the state folder's name", func(t *testing.T) {
+		inHostTable(t, "H-publish-10 a second preimage of the state folder's name")
 		d.t = t
 		record := d.fleet.Home.RecordFile()
 		mine, err := os.ReadFile(record)
@@ -221,6 +223,7 @@ func TestPublication(t *testing.T) {
 	})
 
 	t.Run("H-publish-11 replaced while a person reads", func(t *testing.T) {
+		inHostTable(t, "H-publish-11 replaced while a person reads")
 		d.t = t
 		d.write(d.file(), strings.Replace(honest, "docs.test", "seen.test", 1))
 		said, err := terminal.Run(d.command("push"), "Type yes: ", "yes", func() { edit() })
@@ -246,6 +249,7 @@ func TestPublication(t *testing.T) {
 	})
 
 	t.Run("H-publish-12 what runs is what is published", func(t *testing.T) {
+		inHostTable(t, "H-publish-12 what runs is what is published")
 		d.t = t
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -267,6 +271,7 @@ func TestPublication(t *testing.T) {
 	})
 
 	t.Run("H-publish-13 no stack file at all", func(t *testing.T) {
+		inHostTable(t, "H-publish-13 no stack file at all")
 		d.t = t
 		require.NoError(t, os.RemoveAll(filepath.Join(d.project, "stacks")))
 		said, status := d.runs("kill", "--agent", "demo")
