@@ -381,7 +381,7 @@ func (d *driver) find() error {
 		return err
 	}
 	if file.Above {
-		fmt.Fprintf(os.Stderr, "stack file: %s\n", file.Real)
+		fmt.Fprintf(os.Stderr, "stack file: %s\n", publish.Visible(file.Real))
 	}
 	d.file = file
 	d.home, err = file.Home()

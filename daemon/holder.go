@@ -45,7 +45,10 @@ func Holder(f *os.File) int {
 		if strings.HasPrefix(fields[5], device) {
 			return pid
 		}
-		found = pid
+		// An agent chooses the inode of a file in its sandbox, and locks it: it is not meant.
+		if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && !nested(status) {
+			found = pid
+		}
 	}
 	return found
 }
@@ -88,16 +91,13 @@ func look(pid int) (Process, bool) {
 		return Process{}, false // it has ended
 	}
 	for line := range strings.Lines(string(status)) {
-		switch key, value, _ := strings.Cut(line, ":"); key {
-		case "Uid":
-			if uid := strings.Fields(value)[0]; os.Geteuid() != 0 && uid != strconv.Itoa(os.Geteuid()) {
-				return Process{}, false
-			}
-		case "NSpid":
-			if len(strings.Fields(value)) > 1 {
-				return Process{}, false
-			}
+		ids, ok := strings.CutPrefix(line, "Uid:")
+		if ok && os.Geteuid() != 0 && strings.Fields(ids)[0] != strconv.Itoa(os.Geteuid()) {
+			return Process{}, false
 		}
+	}
+	if nested(status) {
+		return Process{}, false
 	}
 	cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 	if err != nil || len(cmdline) == 0 {
@@ -106,6 +106,16 @@ func look(pid int) (Process, bool) {
 	p := Process{PID: pid, Args: strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")}
 	p.Dir, _ = os.Readlink(filepath.Join(dir, "cwd"))
 	return p, true
+}
+
+// nested reports whether the process with this /proc/<pid>/status is in a PID namespace below this one, as in a sandbox.
+func nested(status []byte) bool {
+	for line := range strings.Lines(string(status)) {
+		if pids, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			return len(strings.Fields(pids)) > 1
+		}
+	}
+	return false
 }
 
 // End ends the process: it asks with the signal, and insists with SIGKILL when ctx ends.

@@ -285,11 +285,12 @@ func TestRegistry(t *testing.T) {
 		require.NoError(t, os.Mkdir(odd, 0o700))
 		require.NoError(t, w.registry.Record(odd))
 		w.link("safe", "link")
-		require.NoError(t, w.registry.Record(w.path("link"))) // by its real path
+		require.ErrorContains(t, w.registry.Record(w.path("link")), "it leads to "+w.path("safe"))
+		require.NoError(t, w.registry.Record(w.path("safe")))
 		before, err := os.ReadFile(w.registry.file)
 		require.NoError(t, err)
 		require.Equal(t, 3, strings.Count(string(before), "\n"))
-		for _, dir := range []string{odd, w.path("link"), w.path("safe"), w.path("work")} {
+		for _, dir := range []string{odd, w.path("safe"), w.path("work")} {
 			require.NoError(t, w.registry.Record(dir))
 			var writable *WritableError
 			require.ErrorAs(t, w.folders().Check(filepath.Join(dir, "file")), &writable)
@@ -402,4 +403,11 @@ func TestAdvice(t *testing.T) {
 	var writable *WritableError
 	require.ErrorAs(t, err, &writable)
 	require.Regexp(t, `^install -D -m 600 '.*/work/sub/it'\\''s a key' '?/.*postern/it'\\''s a key'$`, writable.Advice())
+}
+
+// Who has not said where the list is trusts nothing.
+func TestNoRegistry(t *testing.T) {
+	t.Parallel()
+	_, err := Registry{}.Folders()
+	require.ErrorContains(t, err, "nobody has said where it is")
 }

@@ -25,7 +25,7 @@ import (
 const registryFile = "workdirs"
 
 // Registry is the list of the folders that are or were an agent's working folder. Its methods may be called by
-// several processes at once.
+// several processes at once. The zero value is no list, and an error wherever it is asked: see [In].
 type Registry struct{ file string }
 
 // In returns the registry in base, the folder that holds the state folders of all stacks.
@@ -55,9 +55,13 @@ func parseFolder(line string) (folder, error) {
 }
 
 // Record adds the folder dir to the registry, if it is not there yet, and returns when that is on disk. It must be
-// called before an agent gets dir.
+// called before an agent gets dir. The path is real: an agent that works above it could otherwise have any folder
+// recorded, and so keep every command from trusting what is in there.
 func (r Registry) Record(dir string) error {
 	f, err := identify(dir)
+	if err == nil && f.path != dir {
+		err = fmt.Errorf("it leads to %s", f.path)
+	}
 	if err != nil {
 		return fmt.Errorf("record the agent's working folder %s: %w", dir, err)
 	}
@@ -168,6 +172,9 @@ func (e *DamagedError) Error() string {
 // Folders returns what agents may write at this moment: the folders of the registry, those that are given in
 // addition, and whatever is mounted in them. A registry that does not exist is empty; one that is damaged is an error.
 func (r Registry) Folders(more ...string) (*Folders, error) {
+	if r.file == "" {
+		return nil, errors.New("read the list of agents' working folders: nobody has said where it is, so no path can be trusted")
+	}
 	var folders []folder
 	file, err := os.OpenFile(r.file, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	switch {

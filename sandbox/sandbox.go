@@ -50,6 +50,9 @@ type Spec struct {
 	// ReadOnly is a file or folder that the agent cannot change by accident if it is in the working directory, such as
 	// the stack file. It is not a wall: what the host replaces is writable again.
 	ReadOnly string
+	// Trusted, if set, reports whether nobody but the caller chooses where a path leads. What PATH names is shown only
+	// if so: an agent that puts a link in the place of a folder of its own would choose what the next one sees.
+	Trusted func(path string) bool `json:"-"`
 	// Environ is the caller's environment, of which only an allowlist passes.
 	Environ []string
 	// Env are NAME=VALUE that the command gets in addition.
@@ -177,10 +180,14 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	passed.close()
 	streams.started()
 
+	mounts, err := mountsBelow(s.Workdir)
+	if err != nil {
+		return Result{}, err
+	}
 	encoder := json.NewEncoder(host)
 	uid, gid := identity()
 	setupErr := encoder.Encode(wire.Setup{
-		Argv: wire.Raw(s.Command), Env: wire.Raw(env), Dir: wire.Bytes(s.Workdir), Device: s.folder.Dev, Inode: s.folder.Ino,
+		Argv: wire.Raw(s.Command), Env: wire.Raw(env), Dir: wire.Bytes(s.Workdir), Device: s.folder.Dev, Inode: s.folder.Ino, Mounts: mounts,
 		UID: uid, GID: gid, Nodes: nodeFolders(s), Gateways: s.Gateways, Ports: capturedPorts(s),
 		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.Limits.Processes,
 	})

@@ -1,11 +1,15 @@
 package sandbox
 
 import (
+	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // toolchain says what of one tool's folder is shown when one of its folders
@@ -239,7 +243,7 @@ func (v *view) entry(caller environ, entry string) bool {
 	}
 	if v.sees(real) {
 		v.interpreter(real)
-	} else if !v.forbidden(real) {
+	} else if v.leads(entry) && !v.forbidden(real) {
 		v.toolchain(caller, real)
 	}
 	if !v.sees(real) {
@@ -285,9 +289,12 @@ func (v *view) forbidden(real string) bool {
 	return slices.ContainsFunc(secretDirs, func(s string) bool { return overlap(filepath.Join(v.home, s), real) })
 }
 
+// leads reports whether nobody but the caller chooses where the path leads.
+func (v *view) leads(path string) bool { return v.trusted == nil || v.trusted(path) }
+
 // show shows the real path if it exists and may be shown.
 func (v *view) show(path string) {
-	if real, _, err := resolve(path); err != nil || v.forbidden(real) {
+	if real, _, err := resolve(path); err != nil || !v.leads(path) || v.forbidden(real) {
 		return
 	} else if real != path {
 		// A link: what it leads to, and the way there.
@@ -305,7 +312,7 @@ func (v *view) show(path string) {
 // known shows what the table says of the folder, if it says something.
 func (v *view) known(caller environ, real string) bool {
 	for _, t := range toolchains {
-		root := t.at(caller, v.home)
+		root := t.at(caller, v)
 		if root == "" || !within(real, root) {
 			continue
 		}
@@ -330,16 +337,16 @@ func (v *view) known(caller environ, real string) bool {
 }
 
 // at is the real path of the toolchain's root, or "" if it is not there.
-func (t *toolchain) at(caller environ, home string) string {
+func (t *toolchain) at(caller environ, v *view) string {
 	root := t.root
 	if value := caller.get(t.env); t.env != "" && filepath.IsAbs(value) {
 		root = value
 	}
 	if !filepath.IsAbs(root) {
-		root = filepath.Join(home, root)
+		root = filepath.Join(v.home, root)
 	}
 	real, _, err := resolve(root)
-	if err != nil || within(home, real) {
+	if err != nil || !v.leads(root) || within(v.home, real) {
 		return ""
 	}
 	return real
@@ -405,7 +412,7 @@ func (v *view) follow(dir string) {
 		}
 		link := filepath.Join(dir, e.Name())
 		real, links, err := resolve(link)
-		if err != nil || v.sees(real) {
+		if err != nil || v.sees(real) || !v.leads(link) {
 			continue
 		}
 		info, err := os.Lstat(real)
@@ -438,7 +445,7 @@ func isVenv(dir string) bool {
 // interpreter shows the Python that a virtual environment with this folder of
 // programs is made of.
 func (v *view) interpreter(bin string) {
-	config, err := os.ReadFile(filepath.Join(filepath.Dir(bin), "pyvenv.cfg"))
+	config, err := readSmall(filepath.Join(filepath.Dir(bin), "pyvenv.cfg"))
 	if err != nil {
 		return
 	}
@@ -461,6 +468,20 @@ func (v *view) interpreter(bin string) {
 		}
 		return
 	}
+}
+
+// readSmall reads what an agent may have put there: neither a device nor a pipe is waited for, and of a large file
+// only the beginning counts.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fs.ErrInvalid)
+	}
+	return io.ReadAll(io.LimitReader(f, 64<<10))
 }
 
 func isDir(path string) bool {

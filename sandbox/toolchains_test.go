@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // tree makes files (ending in x: executable), folders (ending in /) and links
@@ -137,6 +139,39 @@ func TestToolchains(t *testing.T) {
 			path = strings.TrimPrefix(strings.TrimSuffix(strings.ReplaceAll(path, root, ""), "/usr/local/bin:/usr/bin:/bin"), ":")
 			require.Equal(t, c.wantPath, strings.TrimSuffix(path, ":"))
 		})
+	}
+}
+
+// What an agent wrote does not choose what of the host the next one sees: a link in the place of a folder of PATH.
+func TestPathThroughAnAgentsFolder(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "home/", "secrets/key", "srv/tool/bin/run.x", "work/.venv/bin -> ROOT/secrets", "agent/bin -> ROOT/secrets", "srv/bin/one -> ROOT/agent/one", "agent/one -> ROOT/srv/other/run.x", "srv/other/run.x",
+		"home/.local/bin/one -> ROOT/agent/one", "agent/tools/bin/", "agent/tools/lib -> ROOT/secrets", "agent/pyenv -> ROOT/secrets", "secrets/bin/")
+	v := &view{linked: map[string]bool{}, home: filepath.Join(root, "home"), trusted: func(path string) bool {
+		return !within(path, filepath.Join(root, "work")) && !within(path, filepath.Join(root, "agent")) && path != filepath.Join(root, "home/.local/bin/one")
+	}}
+	v.visible = []string{"/usr", filepath.Join(root, "work")}
+	path := v.toolchains(newEnviron([]string{
+		"PATH=" + strings.ReplaceAll("ROOT/work/.venv/bin:ROOT/agent/bin:ROOT/agent/tools/bin:ROOT/srv/tool/bin:ROOT/home/.local/bin", "ROOT", root), "PYENV_ROOT=" + root + "/agent/pyenv",
+	}))
+	require.Equal(t, []string{"/usr", root + "/work", root + "/srv/tool/bin", root + "/home/.local/bin"}, v.visible)
+	require.Equal(t, root+"/srv/tool/bin:"+root+"/home/.local/bin:/usr/local/bin:/usr/bin:/bin", path)
+}
+
+// What is read of an agent's virtual environment neither waits nor is without end.
+func TestHostileVirtualEnvironment(t *testing.T) {
+	t.Parallel()
+	for name, plant := range map[string]func(path string) error{
+		"pipe":   func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"device": func(path string) error { return os.Symlink("/dev/zero", path) },
+		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"large":  func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40)) },
+	} {
+		root := tree(t, "work/venv/bin/", "home/")
+		require.NoError(t, plant(filepath.Join(root, "work/venv/pyvenv.cfg")), name)
+		v := &view{linked: map[string]bool{}, home: filepath.Join(root, "home"), visible: []string{filepath.Join(root, "work")}}
+		v.interpreter(filepath.Join(root, "work/venv/bin"))
+		require.Len(t, v.visible, 1, name)
 	}
 }
 

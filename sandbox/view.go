@@ -30,6 +30,8 @@ type view struct {
 	// private are real paths that must not be seen, nor anything that contains
 	// one or is inside one.
 	private []string
+	// trusted is [Spec.Trusted], or nil.
+	trusted func(path string) bool
 }
 
 func (v *view) add(args ...string) { v.args = append(v.args, args...) }
@@ -139,7 +141,7 @@ var systemDirs = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"
 // arguments builds bubblewrap's command line and the command's environment.
 func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	caller := newEnviron(s.Environ)
-	v := &view{passed: passed, linked: map[string]bool{}}
+	v := &view{passed: passed, linked: map[string]bool{}, trusted: s.Trusted}
 	home, homeLinks := v.callerHome(caller)
 	workdir, err := v.workdir(s)
 	if err != nil {

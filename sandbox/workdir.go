@@ -145,4 +145,19 @@ func isWholeFileSystem(real string) (bool, error) {
 	return false, nil
 }
 
+// mountsBelow returns what is mounted below the folder, as [wire.Setup] has it.
+func mountsBelow(real string) ([]string, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	var below []string
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 4 && within(octal.Replace(fields[4]), real) {
+			below = append(below, fields[2]+" "+fields[3])
+		}
+	}
+	return below, nil
+}
+
 var octal = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)

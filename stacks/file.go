@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -204,6 +204,24 @@ func readIn(folder *os.File, base, path string) ([]byte, error) {
 // ErrChanged means that somebody else changed the stack file meanwhile.
 var ErrChanged = errors.New("the file was changed meanwhile")
 
+// lockFor bounds the wait for another edit. An agent that may read the file can hold the lock for ever.
+const lockFor = 5 * time.Second
+
+// lockFile takes the lock on an open file.
+func lockFile(fd int) error {
+	for until := time.Now().Add(lockFor); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return err
+		case time.Now().After(until):
+			return errors.New("another process holds its lock (flock), `lslocks` names it: wait for it or end it, or keep the file where no agent works")
+		}
+	}
+}
+
 // replace writes the file, whole or not at all, and keeps its mode. If it does
 // not have the old content any more, or its folder is another one, it is left
 // alone: [ErrChanged].
@@ -228,7 +246,7 @@ func (f *File) replace(old, new []byte) error {
 	defer file.Close()
 	// Held until the file is replaced: of two edits at once, the second then
 	// finds another content.
-	if err := syscall.Flock(fd, syscall.LOCK_EX); err != nil {
+	if err := lockFile(fd); err != nil {
 		return wrap(err)
 	}
 	now, err := readIn(folder, base, f.Path)

@@ -74,7 +74,7 @@ func pulumiCLI(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
 	require.NoError(t, err)
-	nobody, err := hostpath.Registry{}.Folders()
+	nobody, err := hostpath.In(t.TempDir()).Folders()
 	require.NoError(t, err)
 	path, err := engine.FindCLI(nobody, dir)
 	require.NoError(t, err)

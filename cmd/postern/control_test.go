@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds"
@@ -39,7 +40,7 @@ func control(t *testing.T) func(ts *testscript.TestScript, neg bool, args []stri
 		fleet.WriteHome(t, home, fleet.NewCA(t, "postern test"))
 		c, err := xds.New(xds.Config{
 			Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), CACert: home.CACert(), CAKey: home.CAKey(), State: home.ControlDir(),
-			Envoy: envoy.Options{Roots: home.CACert()}, Log: slog.New(slog.DiscardHandler),
+			Envoy: envoy.Options{Roots: home.CACert()}, Agents: hostpath.In(filepath.Dir(home.Root)), Log: slog.New(slog.DiscardHandler),
 		})
 		ts.Check(err)
 		ctx, cancel := context.WithCancel(context.Background())

@@ -20,9 +20,45 @@ import (
 // sockets are taken out of the folder that its sandbox sees, and its connections are
 // shut down through copies of Envoy's own descriptors (pidfd_getfd(2)).
 
-// cutFolder is where a node's sockets are that were taken away from agents.
-func cutFolder(home stacks.Home, node string) string {
-	return filepath.Join(home.NodeDir(node), "cut")
+// cutFolder is where a node's sockets are that were taken away from agents. It is not in the node's folder: what a node
+// that was taken over puts there, root must not act on.
+func cutFolder(home stacks.Home, node string) string { return filepath.Join(home.Root, "cut", node) }
+
+// folderOf opens the folder of an agent's sockets. A link on the way from the state folder is refused: where root brought
+// the stack up, other users write there.
+func folderOf(home stacks.Home, node, agent string) (*os.File, error) {
+	root, err := os.Open(home.Root)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	dir := home.AgentDir(node, agent)
+	below, err := filepath.Rel(home.Root, dir)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat2(int(root.Fd()), below, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}
+
+// chmodSocket sets the mode of the socket at name in the folder. What is not a socket, or has a further name, is left
+// alone, and reported as such: a link there may lead to any file of the machine.
+func chmodSocket(folder *os.File, name string, mode os.FileMode) (bool, error) {
+	fd, err := unix.Openat(int(folder.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Nlink != 1 {
+		return false, err
+	}
+	return true, os.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
 }
 
 // cut closes the way of the agent to a node that runs here, and ends what it has open.
@@ -32,19 +68,8 @@ func cut(home stacks.Home, node, agent string) (connections int, err error) {
 	if err := os.MkdirAll(moved, 0o700); err != nil {
 		return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
 	}
-	sockets, err := filepath.Glob(filepath.Join(home.AgentDir(node, agent), "*.sock"))
-	if err != nil {
+	if err := takeAway(home, node, agent, moved); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
-	}
-	for _, s := range sockets {
-		// Nobody can connect to it any more, not even who holds a descriptor of the file.
-		err := os.Chmod(s, 0)
-		if err == nil {
-			err = os.Rename(s, filepath.Join(moved, filepath.Base(s)))
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
-		}
 	}
 	proxies, err := daemon.Find(func(p daemon.Process) bool {
 		return p.Dir == home.NodeDir(node) && p.Has("--config-path", "bootstrap.json")
@@ -60,6 +85,33 @@ func cut(home stacks.Home, node, agent string) (connections int, err error) {
 		}
 	}
 	return connections, nil
+}
+
+// takeAway moves the agent's sockets out of the folder that its sandbox sees.
+func takeAway(home stacks.Home, node, agent, to string) error {
+	folder, err := folderOf(home, node, agent)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	names, err := folder.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if filepath.Ext(name) != ".sock" {
+			continue
+		}
+		// Nobody can connect to it any more, not even who holds a descriptor of the file.
+		ours, err := chmodSocket(folder, name, 0)
+		if ours && err == nil {
+			err = unix.Renameat(int(folder.Fd()), name, unix.AT_FDCWD, filepath.Join(to, name))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // shutDown ends the connections of a process that came in by a Unix socket whose path
@@ -117,20 +169,38 @@ func connectionOf(fd int, prefix string) bool {
 // mend gives an agent back what cut took away, unless Envoy has made it anew.
 func mend(home stacks.Home, node, agent string) error {
 	moved := filepath.Join(cutFolder(home, node), agent)
-	sockets, err := filepath.Glob(filepath.Join(moved, "*.sock"))
-	if err != nil {
+	if err := giveBack(home, node, agent, moved); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("let agent %s reach node %s again: %w", agent, node, err)
 	}
-	for _, s := range sockets {
-		back := filepath.Join(home.AgentDir(node, agent), filepath.Base(s))
-		if _, err := os.Lstat(back); err == nil {
-			continue // it belongs to an Envoy that was started since
+	return os.RemoveAll(moved)
+}
+
+func giveBack(home stacks.Home, node, agent, from string) error {
+	kept, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+	names, err := kept.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	folder, err := folderOf(home, node, agent)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	for _, name := range names {
+		if _, err := chmodSocket(kept, name, socketMode); err != nil {
+			return err
 		}
-		if err := errors.Join(os.Rename(s, back), os.Chmod(back, socketMode)); err != nil {
-			return fmt.Errorf("let agent %s reach node %s again: %w", agent, node, err)
+		// One that is there belongs to an Envoy that was started since.
+		err := unix.Renameat2(int(kept.Fd()), name, int(folder.Fd()), name, unix.RENAME_NOREPLACE)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
 		}
 	}
-	return os.RemoveAll(moved)
+	return nil
 }
 
 // socketMode is the mode of an agent's socket: who may enter its folder may connect.

@@ -158,16 +158,17 @@ func makeWorkdir(home stacks.Home, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if writable := (*hostpath.WritableError)(nil); errors.As(folders.Check(abs), &writable) {
-		there := abs
-		real, err := filepath.EvalSymlinks(there)
-		for errors.Is(err, fs.ErrNotExist) { // what is not there yet is made where its folder is
-			there = filepath.Dir(there)
-			real, err = filepath.EvalSymlinks(there)
-		}
-		if err != nil || real != writable.Step && !strings.HasPrefix(real, writable.Step+"/") {
-			return "", fmt.Errorf("use %s as working directory: %w, and leads out of there: name the folder itself", dir, writable)
-		}
+	there := abs
+	real, err := filepath.EvalSymlinks(there)
+	for errors.Is(err, fs.ErrNotExist) { // what is not there yet is made where its folder is
+		there = filepath.Dir(there)
+		real, err = filepath.EvalSymlinks(there)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find working directory: %w", err)
+	}
+	if err := leadsOut(folders, dir, abs, real); err != nil {
+		return "", err
 	}
 	if _, err := os.Stat(abs); errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(abs, 0o700); err != nil {
@@ -176,6 +177,15 @@ func makeWorkdir(home stacks.Home, dir string) (string, error) {
 		fmt.Fprintf(os.Stderr, "postern: made the agent's working directory %s\n", abs)
 	}
 	return abs, nil
+}
+
+// leadsOut refuses the absolute path of a folder that leads through an agent's folder to the real one outside of it.
+func leadsOut(folders *hostpath.Folders, dir, abs, real string) error {
+	writable := (*hostpath.WritableError)(nil)
+	if errors.As(folders.Check(abs), &writable) && real != writable.Step && !strings.HasPrefix(real, writable.Step+"/") {
+		return fmt.Errorf("use %s as working directory: %w, and leads out of there: name the folder itself", dir, writable)
+	}
+	return nil
 }
 
 // newSpec collects what the published plan says about the agent's sandbox, and refuses to if the agent could write in workdir
@@ -202,6 +212,14 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string)
 	if s.Workdir, err = s.RealWorkdir(); err != nil {
 		return nil, err
 	}
+	folders, err := hostpath.In(filepath.Dir(home.Root)).Folders(s.Workdir)
+	if err != nil {
+		return nil, err
+	}
+	// Of what was found: an agent that works above may have put a link there since makeWorkdir looked.
+	if err := leadsOut(folders, workdir, workdir, s.Workdir); err != nil {
+		return nil, err
+	}
 	s.ReadOnly = policyFolder(absolute, s.Workdir)
 	for _, f := range p.Files() {
 		s.Private = append(s.Private, f.Path)
@@ -219,16 +237,17 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string)
 	if s.CA, err = os.ReadFile(home.CACert()); err != nil {
 		return nil, fmt.Errorf("read certificate authority: %w: is the stack up? `postern status` says", err)
 	}
-	folders, err := hostpath.In(filepath.Dir(home.Root)).Folders(s.Workdir)
-	if err != nil {
-		return nil, err
-	}
 	own, err := ownPrograms(home)
 	if err != nil {
 		return nil, err
 	}
 	if err := trusted(folders, home, p, own); err != nil {
 		return nil, err
+	}
+	s.Trusted = func(path string) bool {
+		err := folders.Check(path)
+		writable := (*hostpath.WritableError)(nil)
+		return err == nil || errors.As(err, &writable) && writable.Names > 0 // a further name leads nowhere
 	}
 	if s.Bubblewrap, err = findBubblewrap(folders); err != nil {
 		return nil, err

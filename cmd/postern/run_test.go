@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
@@ -124,4 +125,24 @@ func TestSpecErrors(t *testing.T) {
 	require.ErrorContains(t, err, `no node serves the agent "demo" yet`)
 	_, err = newSpec(p, "stacks/local.yaml", home, "coder", work)
 	require.ErrorContains(t, err, "certificate authority")
+}
+
+// What makeWorkdir has looked at may be a link since.
+func TestWorkdirThatLeadsOut(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	home := stacks.Home{Root: filepath.Join(root, "state", "local-1")}
+	project, other := filepath.Join(root, "project"), filepath.Join(root, "other")
+	for _, dir := range []string{home.Root, project, filepath.Join(project, "real"), other} {
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+	}
+	require.NoError(t, hostpath.In(filepath.Dir(home.Root)).Record(project))
+	require.NoError(t, os.Symlink(other, filepath.Join(project, "sub")))
+	p := &plan.Plan{Agents: []plan.Agent{{Name: "demo"}}}
+	_, err = newSpec(p, "stacks/local.yaml", home, "demo", filepath.Join(project, "sub"))
+	require.ErrorContains(t, err, "where an agent may write, and leads out of there: name the folder itself")
+	_, err = newSpec(p, "stacks/local.yaml", home, "demo", filepath.Join(project, "real"))
+	require.ErrorContains(t, err, "the stack is not up")
+	require.ErrorContains(t, hostpath.In(filepath.Dir(home.Root)).Record(filepath.Join(project, "sub")), "it leads to "+other)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/telemetry"
@@ -129,7 +130,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica, nodesGr
 			_, running, err := daemon.Running(filepath.Join(home.NodeDir(node), "pid"))
 			return err == nil && running
 		},
-		Probe: probe(home), Event: recordTo(events), Tracer: tracer, Log: log,
+		Probe: probe(home), Event: recordTo(events), Tracer: tracer, Agents: hostpath.In(filepath.Dir(home.Root)), Log: log,
 	})
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -94,6 +95,9 @@ func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 	if err := unix.Stat(string(setup.Dir), &dir); err != nil || dir.Dev != setup.Device || dir.Ino != setup.Inode {
 		return 0, fmt.Errorf("check working directory: %s is another folder than a moment ago: run this again", setup.Dir)
 	}
+	if err := checkMounts(&setup); err != nil {
+		return 0, err
+	}
 	// Both before anything can connect.
 	if err := routeEverythingHere(); err != nil {
 		return 0, err
@@ -116,6 +120,52 @@ func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 	}
 	go relaySignals(decoder, pid)
 	return reap(pid)
+}
+
+// checkMounts makes sure that nothing is mounted in the working directory but what is in there anyway: also the stack
+// file's folder was mounted by its path, in whose place an agent that works there may have put a link.
+func checkMounts(setup *wire.Setup) error {
+	content, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("check working directory: %w", err)
+	}
+	if at := strangeMount(string(content), setup); at != "" {
+		return fmt.Errorf("check working directory: %s is another folder than a moment ago: run this again", at)
+	}
+	return nil
+}
+
+// escaped is what the kernel makes of a path in mountinfo.
+var escaped = strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`)
+
+// strangeMount returns where in the working directory something is mounted that is not of the directory itself, of the
+// sandbox's own file system in memory, or mounted there by the host; "" if nothing is.
+func strangeMount(mountinfo string, setup *wire.Setup) string {
+	var below [][]string
+	var dir, root []string
+	at := escaped.Replace(string(setup.Dir))
+	for line := range strings.Lines(mountinfo) {
+		fields := strings.Fields(line) // ID, parent, device, root, mount point and more
+		switch {
+		case len(fields) < 5:
+		case fields[4] == at:
+			dir = fields
+		case fields[4] == "/":
+			root = fields
+		case strings.HasPrefix(fields[4], at+"/"):
+			below = append(below, fields)
+		}
+	}
+	if dir == nil || root == nil {
+		return at
+	}
+	for _, m := range below {
+		inside := m[2] == dir[2] && (dir[3] == "/" || m[3] == dir[3] || strings.HasPrefix(m[3], dir[3]+"/"))
+		if !inside && m[2] != root[2] && !slices.Contains(setup.Mounts, m[2]+" "+m[3]) {
+			return m[4]
+		}
+	}
+	return ""
 }
 
 // relaySignals passes on what the host asks for. The end of the connection

@@ -89,6 +89,8 @@ type Setup struct {
 	// Device and Inode are those of Dir: the folder that the host has checked.
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`
+	// Mounts are what the host has mounted below Dir, each as "DEVICE ROOT" of proc_pid_mountinfo(5).
+	Mounts []string `json:"mounts,omitempty"`
 	// UID and GID are what the agent's command believes to be.
 	UID int `json:"uid"`
 	GID int `json:"gid"`

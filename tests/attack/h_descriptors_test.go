@@ -60,6 +60,12 @@ var hostDescriptors = []HostCase{
 			}
 		}
 	}},
+	{"H19", "a link in the place of a folder of the agent's that is on PATH", func(l *laptop) {
+		secret := l.write("private/key", canary)
+		l.runs(nil, `mkdir .venv && ln -s `+filepath.Dir(secret)+` .venv/bin`)
+		out := l.runs([]string{"PATH=" + filepath.Join(l.work, ".venv/bin") + ":" + os.Getenv("PATH")}, "cat "+secret+" .venv/bin/key 2>&1; true")
+		require.NotContains(l, out, canary)
+	}},
 }
 
 // agent is a `postern run` of a shell command that has not been started.

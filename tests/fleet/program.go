@@ -47,7 +47,7 @@ var modules = sync.OnceValues(func() (string, error) {
 // Envoy returns the path of the real Envoy. There is no test without it.
 func Envoy(t testing.TB) string {
 	t.Helper()
-	nobody, err := hostpath.Registry{}.Folders()
+	nobody, err := hostpath.In(t.TempDir()).Folders()
 	require.NoError(t, err)
 	path, err := envoy.Binary(nobody)
 	require.NoError(t, err)

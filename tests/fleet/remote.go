@@ -20,6 +20,7 @@ import (
 
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds"
@@ -80,7 +81,7 @@ func (r *Remote) Replica(name string) *Replica {
 	s := &svid.Server{Authority: r.Authority("test"), Tokens: func() (svid.Tokens, error) { return r.hashes, nil }, Log: log}
 	c, err := xds.New(xds.Config{
 		Store: r.f.Home.BundleURL(), Stack: r.f.Home.Stack(), Trusted: r.f.Home.Trusted(), Replica: name, CACert: r.f.Home.CACert(), CAKey: r.f.Home.CAKey(), State: dir,
-		Fleet: s, Envoy: envoy.Options{Roots: r.f.Home.CACert()}, Log: log,
+		Fleet: s, Envoy: envoy.Options{Roots: r.f.Home.CACert()}, Agents: hostpath.In(filepath.Dir(r.f.Home.Root)), Log: log,
 	})
 	require.NoError(t, err)
 	s.Removed = c.Removed

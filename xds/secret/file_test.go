@@ -40,7 +40,7 @@ func TestNoInotify(t *testing.T) {
 	_, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	require.ErrorIs(t, err, unix.EMFILE)
 	path := filepath.Join(t.TempDir(), "secret")
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
 	file(t, path, "first")
 	require.NoError(t, s.Watch(t.Context(), []plan.Credential{{Name: "c", Kind: plan.KindBearer, Secret: "file://" + path}}))
@@ -82,7 +82,7 @@ func TestFileTrouble(t *testing.T) {
 	} {
 		require.Equal(t, &trouble{text: c.says, down: c.down}, fileTrouble("/k", c.err))
 	}
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
 	require.NoError(t, s.Watch(t.Context(), []plan.Credential{
 		{Name: "pipe", Kind: plan.KindBearer, Secret: "file://" + pipe},

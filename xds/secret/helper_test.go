@@ -23,7 +23,7 @@ func helper(t *testing.T, script string, args ...string) fetch {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "helper")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700))
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	return s.fetchHelper(plan.Reference{Source: plan.SourceExec, Name: path, Args: args, Digest: digestOf(t, path)})
 }
 
@@ -122,7 +122,7 @@ func TestHelperOfOthers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "helper")
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	ref := plan.Reference{Name: path, Digest: strings.Repeat("0", 64)}
 	refused := func(want string) {
 		t.Helper()
@@ -170,7 +170,7 @@ func TestHelperIsWhatWasPublished(t *testing.T) {
 	path, other, canaryFile := filepath.Join(dir, "helper"), filepath.Join(dir, "other"), filepath.Join(dir, "ran")
 	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\necho \"secret $1\"\n"), 0o700))
 	require.NoError(t, os.WriteFile(other, []byte("#!/bin/sh\ntouch "+canaryFile+"\n"), 0o700))
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	ask := s.fetchHelper(plan.Reference{Name: path, Args: []string{"argument"}, Digest: digestOf(t, path)})
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {

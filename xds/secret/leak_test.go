@@ -76,7 +76,7 @@ func printed(v any) string {
 // every way after, and looks for it in everything that the package hands out.
 func TestPlantedSecret(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
 	all := map[string]place{
 		"awssecretsmanager": secretsManagerPlace(t, s), "awsparamstore": paramStorePlace(t, s), "gcpsecretmanager": secretManagerPlace(t, s),
@@ -152,7 +152,7 @@ func TestPlantedSecret(t *testing.T) {
 // TestPanicTellsNothing: the trace of a panic beside a secret has addresses.
 func TestPanicTellsNothing(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
 	f := &feed{store: s, credential: "c", to: make(chan reading)}
 	m := compose(plan.Credential{Kind: plan.KindBearer}, reading{value: seal([]byte(planted))})

@@ -108,7 +108,7 @@ func TestEndpointFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := NewStore(salt, hostpath.Registry{}, func() {})
+			s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 			t.Cleanup(s.Close)
 			s.http.Timeout = time.Second
 			srv := serve(t, c.handler)
@@ -137,7 +137,7 @@ func requireProblem(t *testing.T, s *Store, credential, want string) {
 // TestEndpointPlaces: tokens are asked for over https only, or on loopback.
 func TestEndpointPlaces(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
 	key, err := json.Marshal(map[string]string{
 		"type": "service_account", "client_email": canary, "private_key": rsaPEM(t), "token_uri": "http://" + canary + ".test/",
@@ -171,7 +171,7 @@ func TestMalformedSources(t *testing.T) {
 		`{"access_key_id": "a b", "secret_access_key": "s3cr3t-canary"}`, `{"type": "service_account", "client_email": "s3cr3t-canary"}`,
 		"-----BEGIN RSA PRIVATE KEY-----\ns3cr3t-canary\n-----END RSA PRIVATE KEY-----\n", strings.Repeat(canary, 10000), "\xff\xfe" + canary + "\x7f",
 	} {
-		s := NewStore(salt, hostpath.Registry{}, func() {})
+		s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 		path := file(t, filepath.Join(t.TempDir(), "secret"), source)
 		var cs []plan.Credential
 		for _, k := range kinds {
@@ -195,7 +195,7 @@ func TestMalformedSources(t *testing.T) {
 // TestSourcesOutsideReach are files that are none, and unknown places.
 func TestSourcesOutsideReach(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
 	require.NoError(t, s.Watch(t.Context(), []plan.Credential{
 		{Name: "folder", Kind: plan.KindBearer, Secret: "file://" + t.TempDir()},
@@ -227,7 +227,7 @@ func TestRefreshTokenRotates(t *testing.T) {
 			}
 			return &token{value: seal([]byte("for-" + used)), expires: time.Now().Add(time.Minute), refresh: seal([]byte(used + "+"))}, nil
 		})
-		s := NewStore(salt, hostpath.Registry{}, func() {})
+		s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 		readings := make(chan reading)
 		ctx, cancel := context.WithCancel(t.Context())
 		e := &entry{ready: make(chan struct{})}
@@ -302,7 +302,7 @@ func TestNothingIsPrinted(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"access_token": "s3cr3t-canary-minted", "expires_in": 3600, "refresh_token": "s3cr3t-canary-refresh"}`)
 	})
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
 	dir := t.TempDir()
 	cs := []plan.Credential{

@@ -289,7 +289,7 @@ func TestSourcesLive(t *testing.T) {
 	for _, source := range []string{"awssecretsmanager", "awsparamstore", "gcpsecretmanager", "https", "vault", "exec", "file"} {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()
-			s := NewStore(salt, hostpath.Registry{}, func() {})
+			s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 			t.Cleanup(s.Close)
 			p := map[string]func(*testing.T, *Store) place{
 				"awssecretsmanager": secretsManagerPlace, "awsparamstore": paramStorePlace, "gcpsecretmanager": secretManagerPlace,
@@ -374,7 +374,7 @@ func TestRefusals(t *testing.T) {
 				}
 				_, _ = io.WriteString(w, canary)
 			})
-			s := NewStore(salt, hostpath.Registry{}, func() {})
+			s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 			t.Cleanup(s.Close)
 			s.http.Timeout = time.Second
 			require.NoError(t, s.Watch(t.Context(), []plan.Credential{{Name: "c", Kind: plan.KindBearer, Secret: srv.URL + "/s?every=1s"}}))
@@ -392,7 +392,7 @@ func TestRefusals(t *testing.T) {
 // TestCloudRefusals are answers of the clouds that are about the secret.
 func TestCloudRefusals(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
 	m := serveSecretManager(t, s)
 	m.put(canary)
@@ -436,7 +436,7 @@ func TestCloudRefusals(t *testing.T) {
 // could be read on its way.
 func TestServicesInClear(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
 	s.clouds.loadAWS = func(_ context.Context, r string) (aws.Config, error) {
 		return aws.Config{Region: r, BaseEndpoint: aws.String("http://aws.test"), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, nil
@@ -457,7 +457,8 @@ func TestServicesInClear(t *testing.T) {
 // TestVaultToken: it is read each time, as Vault Agent renews it.
 func TestVaultToken(t *testing.T) {
 	t.Parallel()
-	s := NewStore(salt, hostpath.Registry{}, func() {})
+	agents := hostpath.In(t.TempDir())
+	s := NewStore(salt, agents, func() {})
 	t.Cleanup(s.Close)
 	p := vaultPlace(t, s)
 	p.put(canary)
@@ -477,6 +478,12 @@ func TestVaultToken(t *testing.T) {
 	file(t, path, "another")
 	st = s.state(t, func(st State, v string) bool { return v == "" }, "it is refused")
 	require.Contains(t, st.Problem, "refuses the control plane this secret")
+	// An agent would choose whose secrets are used.
+	file(t, path, "t0ken\n")
+	s.state(t, func(st State, v string) bool { return st.Problem == "" && v == canary }, "it has a token again")
+	require.NoError(t, agents.Record(filepath.Dir(path)))
+	st = s.state(t, func(st State, v string) bool { return v == "" }, "an agent works there")
+	require.Contains(t, st.Problem, "where an agent may write")
 }
 
 // TestFields: what is selected, and what is said if it cannot be.

@@ -3,6 +3,7 @@ package secret
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 )
 
@@ -122,7 +124,15 @@ func (s *Store) vaultToken() (string, *trouble) {
 		}
 		file = filepath.Join(home, ".vault-token")
 	}
-	b, err := os.ReadFile(file)
+	var b []byte
+	file, err := filepath.Abs(file)
+	folders, failed := s.folders()
+	if err = errors.Join(err, failed); err == nil {
+		b, err = folders.ReadFile(file, maxSource)
+	}
+	if writable := (*hostpath.WritableError)(nil); errors.As(err, &writable) {
+		return "", fileTrouble(file, err) // an agent would choose whose secrets are used
+	}
 	token := strings.TrimSpace(string(b))
 	if err != nil || token == "" || check([]byte(token)) != "" {
 		// Not gone for good: it may be being replaced.
