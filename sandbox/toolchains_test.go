@@ -205,3 +205,15 @@ func TestHostname(t *testing.T) {
 		require.Equal(t, want, hostname(in))
 	}
 }
+
+// Who the working folder is, is not asked of what a link leads to.
+func TestLookAtFollowsNoLink(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "real/sub/", "link -> ROOT/real")
+	_, err := lookAt(filepath.Join(root, "real/sub"))
+	require.NoError(t, err)
+	for _, path := range []string{"link", "link/sub"} {
+		_, err := lookAt(filepath.Join(root, path))
+		require.ErrorIs(t, err, unix.ELOOP, path)
+	}
+}

@@ -206,17 +206,31 @@ func (v *view) workdir(s *Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var now unix.Stat_t
-	if err := unix.Stat(real, &now); err != nil {
+	now, err := lookAt(real)
+	if err != nil {
 		return "", fmt.Errorf("use %s as working directory: %w", real, err)
 	}
 	if s.folder == nil {
-		s.folder = &now
+		s.folder = now
 	}
 	if now.Dev != s.folder.Dev || now.Ino != s.folder.Ino {
 		return "", fmt.Errorf("use %s as working directory: it is another folder than a moment ago: run this again", real)
 	}
 	return real, nil
+}
+
+// lookAt returns who the folder at the real path is. A link on the way is an error: an agent that works above has put it
+// there since.
+func lookAt(real string) (*unix.Stat_t, error) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, real, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	now := new(unix.Stat_t)
+	return now, unix.Fstat(fd, now)
 }
 
 // RealWorkdir returns the real path of the working directory, or says why it cannot be an agent's. See [Workdir].
