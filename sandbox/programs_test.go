@@ -45,7 +45,7 @@ const s = net.createServer(c => c.end("x")).listen("node.sock", () => net.connec
 }));'`,
 		"java":  `printf 'public class P { public static void main(String[] a) throws Exception { Thread t = new Thread(() -> {}); t.start(); t.join(); new ProcessBuilder("true").start().waitFor(); java.net.NetworkInterface.getNetworkInterfaces(); new java.net.ServerSocket(0).close(); } }' > P.java && java P.java`,
 		"shell": `set -e; tar cf a.tar /usr/share/doc/bash 2>/dev/null || true; mkdir -p t && tar xf a.tar -C t; cp -a t u; rm -r t; find u -type f | xargs -P4 -n1 cat >/dev/null; mkfifo p; (echo x > p &) ; cat p; chmod 755 a.tar; chmod +t u; install -m 755 a.tar b.tar; flock a.tar true; timeout 5 true; nice true; setsid true; mktemp >/dev/null; ip addr >/dev/null`,
-		"perl":  `perl -e 'use Socket; socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, PF_UNSPEC) or die $!; fork // die; use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Local=>"perl.sock", Listen=>1) or die $!;'`,
+		"perl":  `perl -e 'use Socket; socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, PF_UNSPEC) or die $!; my $c = fork // die; exit 0 unless $c; waitpid $c, 0; use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Local=>"perl.sock", Listen=>1) or die $!;'`,
 	}
 	eachCaller(t, func(t *testing.T, b *box) {
 		for name, script := range scripts {
