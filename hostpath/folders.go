@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,6 +56,9 @@ func (e *WritableError) Error() string {
 	return fmt.Sprintf("%s leads through %s, which is also in %s", e.Path, e.Step, where)
 }
 
+// controlGroup is the group of the control plane's own user, which reads what the plan names where root brings stacks up.
+const controlGroup = "postern-control"
+
 // Advice returns the command that copies the file to where no agent works. A copy, because a running agent keeps what
 // it has open, and a file that was moved keeps its other names.
 func (e *WritableError) Advice() string {
@@ -62,9 +66,13 @@ func (e *WritableError) Advice() string {
 	if dir, err := os.UserConfigDir(); err == nil && os.Geteuid() != 0 {
 		to = filepath.Join(dir, "postern")
 	}
-	mode := "600"
+	read, run := "600", "700"
+	if _, err := user.LookupGroup(controlGroup); err == nil && os.Geteuid() == 0 {
+		read, run = "640 -g "+controlGroup, "750 -g "+controlGroup
+	}
+	mode := read
 	if info, err := os.Stat(e.Path); err == nil && info.Mode()&0o111 != 0 {
-		mode = "700"
+		mode = run
 	}
 	return fmt.Sprintf("install -D -m %s %s %s", mode, Quote(e.Path), Quote(filepath.Join(to, filepath.Base(e.Path))))
 }

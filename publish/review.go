@@ -86,7 +86,7 @@ func RefuseProposal(f *stacks.File) error {
 
 // Review is the question whether a difference is to be published.
 type Review struct {
-	// File is what is published from.
+	// File is what is published from; nil if that is what an operator has signed.
 	File *stacks.File
 	Home stacks.Home
 	// Changes and More, lines about what is not in a plan, are the whole difference.
@@ -146,13 +146,16 @@ func (r *Review) Ask(ctx context.Context) error {
 	if len(r.Changes)+len(r.More) == 0 {
 		return nil
 	}
-	agents, err := Proposal(r.File)
-	if err != nil {
-		return err
-	}
-	replaced, err := r.File.Replaced(r.Home)
-	if err != nil && !errors.Is(err, stacks.ErrUnclaimed) {
-		return err
+	var agents *hostpath.WritableError
+	replaced := false
+	if r.File != nil {
+		var err error
+		if agents, err = Proposal(r.File); err != nil {
+			return err
+		}
+		if replaced, err = r.File.Replaced(r.Home); err != nil && !errors.Is(err, stacks.ErrUnclaimed) {
+			return err
+		}
 	}
 	high := 0
 	for _, c := range r.Changes {

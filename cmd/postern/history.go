@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/publish"
 	"github.com/postern/postern/xds/bundle"
 )
 
@@ -94,7 +93,8 @@ func whatChanged(before, b *bundle.Bundle) string {
 }
 
 func newRollbackCmd() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	cmd := &cobra.Command{
 		Use:   "rollback [VERSION]",
 		Short: "Publish an earlier version again: the one before, or the one named",
 		Long: `Publishes the plan of an earlier version again: of the one that was live before, or of
@@ -130,10 +130,16 @@ before the next "postern push" or "up", or the change is back.`,
 			if err != nil {
 				return err
 			}
-			publish.PrintChanges(cmd.OutOrStdout(), plan.Diff(live.Plan, wanted.Plan))
+			r := review(cmd, nil, home, plan.Diff(live.Plan, wanted.Plan), yes)
+			r.Print(cmd.OutOrStdout())
+			if err := r.Ask(cmd.Context()); err != nil {
+				return err
+			}
 			return publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, wanted.Plan)
 		},
 	}
+	addYes(cmd, &yes)
+	return cmd
 }
 
 // named is the newest publication of the version, or [bundle.ErrNone].

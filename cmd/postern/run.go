@@ -241,7 +241,7 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string)
 	if err != nil {
 		return nil, err
 	}
-	if err := trusted(folders, home, p, own); err != nil {
+	if err := trusted(folders, s.Workdir, home, p, own); err != nil {
 		return nil, err
 	}
 	s.Trusted = func(path string) bool {

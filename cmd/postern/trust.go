@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +16,7 @@ import (
 // trusted checks, before an agent gets the folder workdir, that nothing that the host trusts can be written there: the
 // state folder, Postern's own programs, and the files that the plan names. Whatever the sandbox would hide or protect,
 // a path on a file system that the host changes too is nobody's to protect.
-func trusted(folders *hostpath.Folders, home stacks.Home, p *plan.Plan, own []string) error {
+func trusted(folders *hostpath.Folders, workdir string, home stacks.Home, p *plan.Plan, own []string) error {
 	if err := folders.CheckFolder(filepath.Dir(home.Root)); err != nil {
 		return anotherFolder("the folder of Postern's keys and sockets", err)
 	}
@@ -24,19 +25,37 @@ func trusted(folders *hostpath.Folders, home stacks.Home, p *plan.Plan, own []st
 			return anotherFolder("a program of Postern's", err)
 		}
 	}
+	if err := outsideCheckout(own[0], workdir); err != nil {
+		return anotherFolder("Postern's own sources", err)
+	}
 	for _, f := range p.Files() {
 		err := folders.Check(f.Path)
 		if writable := (*hostpath.WritableError)(nil); errors.As(err, &writable) {
 			if f.Socket {
 				return fmt.Errorf("%s: %w: have its service listen in a folder where no agent works, name that socket in the stack file, and publish that with `postern push`", f.What, err)
 			}
-			return fmt.Errorf("%s: %w: copy it to where no agent works (%s), name the copy in the stack file, and publish that with `postern push`", f.What, err, writable.Advice())
+			return fmt.Errorf("%s: %w: copy it to where no agent works (%s), name the copy in the stack file, publish that with `postern push`, and remove the old one (rm %s): an agent may read it",
+				f.What, err, writable.Advice(), hostpath.Quote(f.Path))
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.What, err)
 		}
 	}
 	return nil
+}
+
+// outsideCheckout refuses a working directory in the checkout that the program self was built in: `make` and `go run .`
+// run what is there. Only the demonstration's folder may be an agent's.
+func outsideCheckout(self, workdir string) error {
+	root := filepath.Dir(filepath.Dir(self))
+	module, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil || !bytes.HasPrefix(module, []byte("module github.com/postern/postern\n")) {
+		return nil //nolint:nilerr // an installed program has no sources next to it
+	}
+	if below := workdir + "/"; !strings.HasPrefix(below, root+"/") || strings.HasPrefix(below, filepath.Join(root, ".cache", "demo", "work")+"/") {
+		return nil
+	}
+	return &hostpath.WritableError{Path: root, Step: root, Folder: workdir}
 }
 
 // anotherFolder advises to run the agent in another folder.

@@ -80,7 +80,7 @@ var hostPaths = []HostCase{
 	}},
 	{"H5", "a secret in the agent's folder, whose parent the agent renames", func(l *laptop) {
 		l.credential("file://" + l.write("work/keys/key", canary))
-		l.refused(nil, "the secret of credential key: /work/keys/key is in /work, where an agent may write", "install -D -m 600 /work/keys/key")
+		l.refused(nil, "the secret of credential key: /work/keys/key is in /work, where an agent may write", "install -D -m 6", " /work/keys/key ", "rm /work/keys/key")
 		require.NoError(l, os.Rename(l.path("work/keys"), l.path("work/.old")))
 		require.NoError(l, os.Mkdir(l.path("work/keys"), 0o700))
 		l.refused(nil, "/work/keys/key is in /work")
