@@ -251,8 +251,9 @@ type driver struct {
 	out                  io.Writer
 	file                 *stacks.File
 	home                 stacks.Home
-	scratch              bool // a preview: nothing may be left behind
-	cloud                bool // the stack is not on this machine
+	lost                 *stacks.NotFoundError // there is no file; nil if there is
+	scratch              bool                  // a preview: nothing may be left behind
+	cloud                bool                  // the stack is not on this machine
 }
 
 func (d *driver) preview(ctx context.Context) error {
@@ -269,6 +270,19 @@ func (d *driver) up(ctx context.Context) error {
 	return d.drive(ctx, false, (*engine.Engine).Up)
 }
 
+// known reports a stack that has neither a file nor a state folder here as an error: its file may have been moved away,
+// and the stack still be up.
+func (d *driver) known() error {
+	if _, err := os.Stat(d.home.Root); d.lost == nil || err == nil {
+		return nil
+	}
+	homes, err := stacks.Homes(d.name)
+	if err != nil || len(homes) == 0 {
+		return errors.Join(d.lost, err)
+	}
+	return fmt.Errorf("%w; the stack in %s has this name: put its file back where it was, or go there", d.lost, homes[0].Root)
+}
+
 func (d *driver) refresh(ctx context.Context) error {
 	if err := d.find(); err != nil {
 		return err
@@ -281,6 +295,9 @@ func (d *driver) refresh(ctx context.Context) error {
 
 func (d *driver) destroy(ctx context.Context) error {
 	if err := d.find(); err != nil {
+		return err
+	}
+	if err := d.known(); err != nil {
 		return err
 	}
 	sum := &engine.Summary{Stack: d.name, Operation: "destroy", OK: true}
@@ -373,8 +390,7 @@ func (d *driver) checkMachine(ctx context.Context) error {
 // find finds the stack file and its state folder. What is up may outlive its file.
 func (d *driver) find() error {
 	file, err := stacks.Find(d.name)
-	var none *stacks.NotFoundError
-	if errors.As(err, &none) {
+	if errors.As(err, &d.lost) {
 		file, err = stacks.Open(filepath.Join("stacks", d.name+".yaml"))
 	}
 	if err != nil {

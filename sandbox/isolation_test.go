@@ -186,12 +186,15 @@ func TestRefusedWorkdir(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {
 		b.write(t, ".ssh/config", "")
+		b.write(t, ".config/postern/stacks/local.yaml", "")
+		b.write(t, ".local/bin/tool", "")
 		require.NoError(t, os.Symlink(b.home, filepath.Join(b.root, "link")))
 		for dir, why := range map[string]string{
 			"/": "whole file system", b.home: "your home", b.root: "your home", filepath.Join(b.root, "link"): "your home",
 			filepath.Join(b.root, "state"): "keeps keys", filepath.Join(b.root, "state", "node"): "keeps keys",
 			"/home": "", "/root": "", "/opt": "", "/srv": "", "/var": "", "/mnt": "", "/var/log": "records", "/run": "", "/boot": "",
-			filepath.Join(b.home, ".ssh"): "secrets", "/etc": "/etc", "/usr": "/usr", "/tmp": "your home",
+			filepath.Join(b.home, ".ssh"): "secrets", filepath.Join(b.home, ".config"): "secrets", filepath.Join(b.home, ".local"): "secrets",
+			filepath.Join(b.home, ".config", "postern"): "settings", "/etc": "/etc", "/usr": "/usr", "/tmp": "your home",
 		} {
 			b.spec.Workdir = dir
 			cmd := b.command(t, "true")

@@ -88,9 +88,12 @@ func Workdir(dir, home string, private []string) (string, error) {
 			return refuse("it is or contains " + h + ", which is somebody's home")
 		}
 		for _, s := range secretDirs {
-			if secret := filepath.Join(h, s); within(real, secret) {
-				return refuse("it is in " + secret + ", which holds secrets")
+			if secret := filepath.Join(h, s); overlap(real, secret) {
+				return refuse("it is, contains, or is inside " + secret + ", which is for secrets")
 			}
+		}
+		if settings := filepath.Join(h, ".config"); within(real, settings) {
+			return refuse("it is in " + settings + ", which is for settings that the owner's programs act on")
 		}
 	}
 	if whole, err := isWholeFileSystem(real); err != nil {
