@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
@@ -81,7 +82,7 @@ func (w *world) start(t *testing.T, name string) *Control {
 	require.NoError(t, os.MkdirAll(w.path(name), 0o700))
 	c, err := New(Config{
 		Store: w.URL, Stack: w.Stack, Trusted: w.Trusted, Replica: name, CACert: w.path("ca.pem"), CAKey: w.path("ca.key"),
-		State: w.path(name), Envoy: envoy.Options{Roots: w.path("ca.pem")}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		State: w.path(name), Envoy: envoy.Options{Roots: w.path("ca.pem")}, Agents: hostpath.In(w.path(name)), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	require.NoError(t, err)
 	require.NoError(t, c.resume(t.Context()))
