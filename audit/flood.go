@@ -16,12 +16,12 @@ const (
 	countEvery       = time.Second
 )
 
-// denials are those of one agent.
+// denials counts the denials of one agent.
 type denials struct {
 	// left is how many may still be written one by one, at the given time.
 	left float64
 	at   time.Time
-	// more are those that were not, by reason, since the time that they began.
+	// more counts the denials without an event of their own, by reason. They began at since.
 	more  map[plan.Reason]uint64
 	since time.Time
 }

@@ -86,7 +86,7 @@ func openLines(path string) (*lines, error) {
 }
 
 // next returns the next whole line, without its end and valid until the next call, and
-// io.EOF if there is none yet. Of a line longer than maxLine it returns nil.
+// io.EOF if there is none yet. For a line longer than maxLine, next returns nil.
 func (l *lines) next() ([]byte, error) {
 	if n := len(l.part); n > 0 && l.part[n-1] == '\n' {
 		l.part = l.part[:0]

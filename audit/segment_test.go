@@ -391,8 +391,8 @@ func TestStreams(t *testing.T) {
 	require.Equal(t, []string{Opened, StillOpen, StillOpen, StillOpen, Lost}, told)
 }
 
-// BenchmarkStart is what a node's start costs after two million events, and BenchmarkRead
-// what the questions of operators do.
+// BenchmarkStart times a node's start after two million events. BenchmarkRead times the
+// queries of operators.
 func BenchmarkStart(b *testing.B) {
 	dir := million(b)
 	for b.Loop() {

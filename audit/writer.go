@@ -41,7 +41,7 @@ type Writer struct {
 	seq     uint64
 	// buffer is what the last events were encoded into.
 	buffer []byte
-	// ids are those of the events that have one, nil until one is asked for.
+	// ids are the IDs of events that have one. The map is nil until an ID is looked up.
 	ids map[string]bool
 	// open are the streams that have begun and not ended, by their IDs.
 	open map[string]*stream
@@ -214,8 +214,8 @@ const maxEvents = 1000
 
 var errLong = errors.New("the line is too long")
 
-// readLine reads one line. Of a line longer than maxLine it returns errLong, and goes on
-// after it.
+// readLine reads one line. For a line longer than maxLine, readLine returns errLong and
+// continues after that line.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	long := false

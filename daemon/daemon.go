@@ -152,7 +152,7 @@ type Command struct {
 	LogFile string
 	// Env is the whole environment; nil means the caller's.
 	Env []string
-	// User is who the process runs as; nil means the caller.
+	// User is the user that the process runs as; nil means the caller.
 	User *syscall.Credential
 }
 
@@ -257,10 +257,9 @@ func end(ctx context.Context, fd, pid int, sig syscall.Signal) error {
 	return nil
 }
 
-// checkUser refuses a process of another user than the one who owns the pid file, or,
-// if there is no file, one of root's in a folder that is for another group: a daemon
-// that was taken over writes what number it likes, for root to end, and lets go of a
-// lock in ways that leave another number to it.
+// checkUser returns an error if the process belongs to another user than the pid file.
+// Without a pid file, checkUser refuses a process of root's in a folder of another group.
+// A daemon that was taken over can write any number, for root to end that process.
 func checkUser(pid int, pidfile string) error {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {

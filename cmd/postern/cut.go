@@ -166,7 +166,7 @@ func connectionOf(fd int, prefix string) bool {
 	return ok && err == nil && listens == 0 && strings.HasPrefix(at.Name, prefix)
 }
 
-// mend gives an agent back what cut took away, unless Envoy has made it anew.
+// mend puts back the sockets that cut took away. A socket that Envoy has made since stays.
 func mend(home stacks.Home, node, agent string) error {
 	moved := filepath.Join(cutFolder(home, node), agent)
 	if err := giveBack(home, node, agent, moved); err != nil && !errors.Is(err, fs.ErrNotExist) {

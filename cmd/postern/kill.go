@@ -133,7 +133,7 @@ func cutByHand(w io.Writer, home stacks.Home, agents []string, out *bundle.Outco
 	return failed
 }
 
-// mendByHand takes back what cutByHand did, once it is no longer needed.
+// mendByHand undoes cutByHand on every node that has confirmed.
 func mendByHand(_ io.Writer, home stacks.Home, agents []string, out *bundle.Outcome, _ error) error {
 	if out == nil || out.Converged == nil {
 		return nil

@@ -30,7 +30,7 @@ const (
 	statusPartial = 4
 )
 
-// exitStatus is what the command ends with: the root's help says what each means.
+// exitStatus returns the exit status for err. The help of the root command explains each.
 func exitStatus(err error) int {
 	var unseen *publish.UnseenError
 	var others *otherChangesError

@@ -21,7 +21,8 @@ type partialError struct{ error }
 
 func (e partialError) Unwrap() error { return e.error }
 
-// errNoNodes is what it means that a control plane has no node.
+// errNoNodes returns the error for a control plane without a node: whether nodes run here
+// all the same, and the command that repairs the stack.
 func errNoNodes(home stacks.Home, stack string) error {
 	up := fmt.Sprintf("`go run . up %s` makes it part of the stack again", stack)
 	if here := runningNodes(home); len(here) > 0 {

@@ -273,9 +273,9 @@ func placeholders(p *plan.Plan, a *plan.Agent) []string {
 	return env
 }
 
-// policyFolder is what an agent does not change by accident: the stack file's
-// folder, because a file that an editor replaces would lose its protection, or
-// just the file if that is the agent's own folder.
+// policyFolder returns the path that the sandbox shows read-only, against accidents.
+// It is the stack file's folder: a file that an editor replaces would lose its
+// protection. If that folder is the working directory, it is the file alone.
 func policyFolder(file, workdir string) string {
 	if dir := filepath.Dir(file); dir != workdir {
 		return dir

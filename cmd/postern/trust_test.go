@@ -20,7 +20,7 @@ func TestInAnotherFolder(t *testing.T) {
 	}
 }
 
-// TestOutsideCheckout: what `make` and `go run .` run is no agent's to write.
+// TestOutsideCheckout: no agent may write the files that `make` and `go run .` run.
 func TestOutsideCheckout(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
