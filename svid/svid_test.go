@@ -257,6 +257,7 @@ func TestPort(t *testing.T) {
 			conn, err := tls.Dial("tcp", w.address, &tls.Config{RootCAs: pool, ServerName: ServerName, NextProtos: c.alpn, Certificates: c.certs, MaxVersion: c.version})
 			if err == nil {
 				defer conn.Close()
+				require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 			}
 			if c.ok {
 				require.NoError(t, err)
@@ -272,6 +273,7 @@ func TestPort(t *testing.T) {
 				_, err = conn.Read(make([]byte, 1))
 			}
 			require.Error(t, err)
+			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "it was let in")
 			// The client hears of it before it is counted.
 			require.Eventually(t, func() bool { return w.Counts()[c.reason] == before[c.reason]+1 }, 5*time.Second, time.Millisecond)
 		})
