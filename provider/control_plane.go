@@ -134,7 +134,7 @@ func (a ControlPlaneArgs) run(ctx context.Context) error {
 	if err := a.home().CheckSockets(); err != nil {
 		return err
 	}
-	if err := a.sign(ctx); err != nil {
+	if err := bundle.MakeKey(a.home().OperatorKey(), a.home().Trusted()); err != nil {
 		return err
 	}
 	proc := a.process()
@@ -178,20 +178,6 @@ func (a ControlPlaneArgs) start(ctx context.Context, proc process) error {
 	env = append(env, "HOME="+a.home().ControlDir()) // the last one counts
 	return proc.start(ctx, users.control, filepath.Join(dir, filepath.Base(a.Posternd)), env,
 		"control", "--home", a.Home, "--nodes-group", stacks.NodeUser)
-}
-
-// sign makes the operator's key if there is none. The first key of a stack signs
-// what an earlier Postern has published, so that it stays live.
-func (a ControlPlaneArgs) sign(ctx context.Context) error {
-	home := a.home()
-	first, err := bundle.MakeKey(home.OperatorKey(), home.Trusted())
-	if err != nil || !first {
-		return err
-	}
-	if err := operator(home).Adopt(ctx); err != nil {
-		return fmt.Errorf("sign what was published before: %w", err)
-	}
-	return nil
 }
 
 // gather returns when the control plane has what was published, and the nodes

@@ -44,7 +44,7 @@ func TestDiffIsByDigest(t *testing.T) {
 	node := nodeInputs("/h", "n1")
 	home, other := stacks.Home{Root: t.TempDir()}, stacks.Home{Root: t.TempDir()}
 	for _, h := range []stacks.Home{home, other} {
-		_, err := bundle.MakeKey(h.OperatorKey(), h.Trusted())
+		err := bundle.MakeKey(h.OperatorKey(), h.Trusted())
 		require.NoError(t, err)
 	}
 	control := strs(map[string]string{"home": home.Root, "posternd": "/a", "digest": "1", "caFingerprint": "f"})

@@ -38,7 +38,7 @@ func (o *outage) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 // then there are no leaves; status tells from the first failure.
 func TestKeyIsAway(t *testing.T) {
 	t.Parallel()
-	a, _ := rootFor(t, 1)
+	a, _ := rootFor(t)
 	key := &outage{Signer: a.key}
 	a.key = key
 	c := &Control{cfg: Config{Log: slog.New(slog.DiscardHandler)}, ca: a}
@@ -100,7 +100,7 @@ func TestKeyInCloud(t *testing.T) { // not parallel: where AWS is, the environme
 	p := pair(t, a, "api.one.test")
 	require.Len(t, p.Certificate, 2)
 
-	_, other := rootFor(t, 1)
+	_, other := rootFor(t)
 	_, err = loadAuthority(other, place)
 	require.ErrorContains(t, err, "is not of the key awskms://")
 	require.NoError(t, os.WriteFile(file, []byte("no PEM"), 0o600))

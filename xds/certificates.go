@@ -47,9 +47,8 @@ const backdate = time.Hour
 // that agents trust signs intermediates only, each for a few domains of the
 // plan; they sign the leaves. It is safe for concurrent use.
 type authority struct {
-	root    *x509.Certificate
-	key     crypto.Signer
-	rootPEM []byte
+	root *x509.Certificate
+	key  crypto.Signer
 	// leaf is one key for all leaves: it lives in memory only, here and in the nodes.
 	leaf    *ecdsa.PrivateKey
 	leafPEM []byte
@@ -84,6 +83,10 @@ func loadAuthority(certFile, keyFile string) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !root.IsCA || root.MaxPathLenZero {
+		return nil, fmt.Errorf("load the certificate authority: the certificate of %s cannot have an authority below it, and the control plane signs leaves with intermediates; "+
+			"make a new authority, which agents then have to trust: remove the certificate and its key and run `go run . up`, or on AWS run `posternd authority`", certFile)
+	}
 	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make the leaf key: %w", err)
@@ -99,7 +102,6 @@ func loadAuthority(certFile, keyFile string) (*authority, error) {
 	return &authority{
 		root: root, key: signer, leaf: leaf, below: below, domains: map[string]*intermediate{},
 		leafPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		rootPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}),
 	}, nil
 }
 
@@ -139,25 +141,14 @@ func openKey(certFile string, certPEM []byte, place string) (*x509.Certificate, 
 		return nil, nil, fmt.Errorf("load the certificate authority: the certificate of %s is not of the key %s; "+
 			"name the key that it was made with, or make another with `posternd authority --agents-key`, which agents then have to trust", certFile, place)
 	}
-	if !root.IsCA || root.MaxPathLenZero {
-		return nil, nil, fmt.Errorf("load the certificate authority: the certificate of %s may have no authority below it, so that each leaf would be signed in the cloud; "+
-			"make another with `posternd authority --agents-key`, which agents then have to trust", certFile)
-	}
 	return root, key, nil
 }
-
-// signsLeaves reports whether the CA is one that may have none below: those
-// that earlier versions of Postern made.
-func (a *authority) signsLeaves() bool { return a.root.MaxPathLenZero }
 
 // cover makes the intermediates that hosts need and that there are not. It is
 // where the CA's key is used, so it may take long; nobody who needs what there
 // is waits for that. One that has expired is not made anew: a kill must not fail
 // because a certificate cannot be signed.
 func (a *authority) cover(hosts []string, now time.Time) error {
-	if a.signsLeaves() {
-		return nil
-	}
 	var missing []string
 	a.mu.Lock()
 	for _, h := range hosts {
@@ -301,27 +292,23 @@ func (a *authority) mint(host string, now time.Time) (*tlsv3.Secret, error) {
 	if len(host) <= 64 {
 		template.Subject = pkix.Name{CommonName: host}
 	}
-	parent, key, above := a.root, a.key, a.rootPEM
-	if !a.signsLeaves() {
-		a.mu.Lock()
-		i := a.find(host)
-		a.mu.Unlock()
-		if i == nil {
-			return nil, fmt.Errorf("mint certificate for %s: no intermediate authority is for it", host)
-		}
-		if !now.Before(i.cert.NotAfter) {
-			return nil, fmt.Errorf("mint certificate for %s: the intermediate authority for it has ended, and could not be made anew", host)
-		}
-		if i.cert.NotAfter.Before(template.NotAfter) {
-			template.NotAfter = i.cert.NotAfter
-		}
-		parent, key, above = i.cert, a.below, i.pem
+	a.mu.Lock()
+	i := a.find(host)
+	a.mu.Unlock()
+	if i == nil {
+		return nil, fmt.Errorf("mint certificate for %s: no intermediate authority is for it", host)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &a.leaf.PublicKey, key)
+	if !now.Before(i.cert.NotAfter) {
+		return nil, fmt.Errorf("mint certificate for %s: the intermediate authority for it has expired, and could not be renewed", host)
+	}
+	if i.cert.NotAfter.Before(template.NotAfter) {
+		template.NotAfter = i.cert.NotAfter
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, i.cert, &a.leaf.PublicKey, a.below)
 	if err != nil {
 		return nil, fmt.Errorf("mint certificate for %s: %w", host, err)
 	}
-	chain := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), above...)
+	chain := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), i.pem...)
 	return &tlsv3.Secret{Name: host, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 		CertificateChain: inline(chain), PrivateKey: inline(a.leafPEM),
 	}}}, nil

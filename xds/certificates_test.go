@@ -23,7 +23,16 @@ import (
 )
 
 // rootFor writes a CA that may have depth others below, and loads it.
-func rootFor(t *testing.T, depth int) (a *authority, file string) {
+func rootFor(t *testing.T) (a *authority, file string) {
+	t.Helper()
+	file = rootFiles(t, 1)
+	a, err := loadAuthority(file, filepath.Join(filepath.Dir(file), "ca.key"))
+	require.NoError(t, err)
+	return a, file
+}
+
+// rootFiles makes an authority with at most depth authorities below, as ca.pem and ca.key.
+func rootFiles(t *testing.T, depth int) (file string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -39,9 +48,7 @@ func rootFor(t *testing.T, depth int) (a *authority, file string) {
 	file = filepath.Join(dir, "ca.pem")
 	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
-	a, err = loadAuthority(file, filepath.Join(dir, "ca.key"))
-	require.NoError(t, err)
-	return a, file
+	return file
 }
 
 func pair(t *testing.T, a *authority, host string) tls.Certificate {
@@ -58,7 +65,7 @@ func pair(t *testing.T, a *authority, host string) tls.Certificate {
 // below a constrained intermediate, for a name, and for one below a wildcard.
 func TestClientsAcceptIntermediates(t *testing.T) {
 	t.Parallel()
-	a, ca := rootFor(t, 1)
+	a, ca := rootFor(t)
 	require.NoError(t, a.cover([]string{"api.one.test", "two.test", "single"}, time.Now()))
 	hosts := []string{"api.one.test", "deep.below.two.test"}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -104,7 +111,7 @@ const s = require("tls").connect({port: +port, host: "127.0.0.1", servername: ho
 // domains, nobody believes.
 func TestIntermediatesAreConstrained(t *testing.T) {
 	t.Parallel()
-	a, _ := rootFor(t, 1)
+	a, _ := rootFor(t)
 	require.NoError(t, a.cover([]string{"api.one.test", "www.one.test"}, time.Now()))
 	require.Len(t, a.domains, 1, "both are of one.test")
 	_, err := a.mint("two.test", time.Now())
@@ -134,7 +141,7 @@ func TestIntermediatesAreConstrained(t *testing.T) {
 // size; half-way through their life all are made anew.
 func TestIntermediatesStay(t *testing.T) {
 	t.Parallel()
-	a, _ := rootFor(t, 1)
+	a, _ := rootFor(t)
 	var hosts []string
 	for i := range 100 {
 		hosts = append(hosts, fmt.Sprintf("www.d%d.test", i))
@@ -162,17 +169,13 @@ func TestIntermediatesStay(t *testing.T) {
 	require.Len(t, a.domains, 1)
 }
 
-// TestOlderAuthority: the CA of an earlier Postern may have none below; it
-// signs leaves as it did.
-func TestOlderAuthority(t *testing.T) {
+// TestAuthorityWithoutRoom: a CA that cannot have an authority below it is refused when it is loaded, because clients
+// would refuse what its intermediates sign.
+func TestAuthorityWithoutRoom(t *testing.T) {
 	t.Parallel()
-	a, _ := rootFor(t, 0)
-	require.NoError(t, a.cover([]string{"one.test"}, time.Now()))
-	p := pair(t, a, "one.test")
-	pool := x509.NewCertPool()
-	pool.AddCert(a.root)
-	_, err := p.Leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: "one.test"})
-	require.NoError(t, err)
+	file := rootFiles(t, 0)
+	_, err := loadAuthority(file, filepath.Join(filepath.Dir(file), "ca.key"))
+	require.ErrorContains(t, err, "cannot have an authority below it")
 }
 
 // TestBudgets: an agent that makes up names spends its own budget.

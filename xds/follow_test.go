@@ -57,7 +57,7 @@ func newWorld(t *testing.T) *world {
 	w.Operator = &bundle.Operator{
 		Store: &bundle.Store{URL: "file://" + w.path("bundle"), Stack: "test", Trusted: w.path("trusted.pem")}, Key: w.path("ed25519"),
 	}
-	_, err = bundle.MakeKey(w.Key, w.Trusted)
+	err = bundle.MakeKey(w.Key, w.Trusted)
 	require.NoError(t, err)
 	return w
 }
@@ -259,7 +259,7 @@ func TestStoreFaults(t *testing.T) {
 		"a key that is not trusted": {func(t *testing.T, w *world) {
 			require.NoError(t, os.Remove(w.Key))
 			require.NoError(t, os.Rename(w.Trusted, w.Trusted+".old"))
-			_, err := bundle.MakeKey(w.Key, w.Trusted)
+			err := bundle.MakeKey(w.Key, w.Trusted)
 			require.NoError(t, err)
 			require.NoError(t, os.Chtimes(w.path(second+".json"), time.Time{}, time.Now().Add(time.Second)))
 		}, "which is not one of the operators' keys that are trusted", false},

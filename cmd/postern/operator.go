@@ -34,7 +34,7 @@ authority that the control planes' reports are verified with. Run it again when 
 			if err != nil {
 				return err
 			}
-			if _, err := bundle.MakeKey(home.OperatorKey(), home.Trusted()); err != nil {
+			if err := bundle.MakeKey(home.OperatorKey(), home.Trusted()); err != nil {
 				return err
 			}
 			public, err := bundle.PublicKey(home.OperatorKey())

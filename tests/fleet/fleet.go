@@ -93,7 +93,7 @@ func WriteHome(t testing.TB, home stacks.Home, ca *CA) {
 	require.NoError(t, os.MkdirAll(home.ControlDir(), 0o700))
 	require.NoError(t, os.WriteFile(home.CACert(), ca.PEM, 0o600))
 	require.NoError(t, os.WriteFile(home.CAKey(), ca.KeyPEM(t), 0o600))
-	_, err := bundle.MakeKey(home.OperatorKey(), home.Trusted())
+	err := bundle.MakeKey(home.OperatorKey(), home.Trusted())
 	require.NoError(t, err)
 }
 

@@ -301,7 +301,7 @@ func (c *Client) Watch(ctx context.Context, each func(*Status) error) error {
 			return err
 		}
 		if next == "" {
-			return errors.New("the control plane is of an earlier Postern, which cannot be watched: `up` starts this one")
+			return errors.New("the answer of the control plane has no ETag, so its state cannot be watched: run `go run . up`, which starts the control plane of this version")
 		}
 		if next == tag {
 			continue // nothing has changed for a while

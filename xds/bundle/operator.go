@@ -89,29 +89,6 @@ func (o *Operator) overtaken(before *Bundle) bool {
 	return o.Over != nil && before != nil && (o.Over.Seq == 0 || o.Over.version() != before.version())
 }
 
-// Adopt signs what an earlier Postern published without a signature, if that is
-// the newest, as a publication of its own. It is for the moment when a stack
-// gets its first key: whoever could write to the store until then is believed.
-func (o *Operator) Adopt(ctx context.Context) error {
-	v, err := o.Look(ctx)
-	if err != nil || v.Newest == 0 {
-		return err
-	}
-	data, err := o.fetch(ctx, object(v.Newest, suffixBundle), maxBundle)
-	if err != nil {
-		return err
-	}
-	b, err := unsigned(data)
-	if err != nil {
-		return nil //nolint:nilerr // it is signed, or nothing of ours
-	}
-	b.Seq, b.Note = v.Newest+1, "signs what an earlier Postern published"
-	if err := o.create(ctx, nil, b); err != nil {
-		return err
-	}
-	return o.mark(ctx, kindProven, b, "")
-}
-
 // Newest returns the publication that the next one follows: the newest of the
 // store, or of the control planes if the store has lost it; or [ErrNone].
 func (o *Operator) Newest(ctx context.Context) (*Bundle, error) {

@@ -57,19 +57,12 @@ func seal(key ed25519.PrivateKey, kind, stack string, seq uint64, payload []byte
 	return append(append(line, '\n'), payload...), nil
 }
 
-// errUnsigned is what an object without a signature is, if it is one of an
-// earlier Postern.
-var errUnsigned = errors.New("it is of an earlier Postern, and not signed: publish it again with `go run . up`, which signs it")
-
 // unseal returns the payload of a signed object if one of the keys has signed
 // it, as that kind of object, for that stack, under that number.
 func unseal(trusted []ed25519.PublicKey, kind, stack string, seq uint64, object []byte) ([]byte, error) {
 	line, payload, found := bytes.Cut(object, []byte("\n"))
 	var h header
 	if err := json.Unmarshal(line, &h); err != nil || !found || h.Kind == "" {
-		if _, err := unsigned(object); err == nil {
-			return nil, errUnsigned
-		}
 		return nil, errors.New("it is torn, or no publication at all")
 	}
 	if h.Kind != kind || h.Stack != stack || h.Seq != seq {
@@ -90,18 +83,6 @@ func unseal(trusted []ed25519.PublicKey, kind, stack string, seq uint64, object 
 		return nil, errors.New("its signature is wrong: it was changed, or is torn")
 	}
 	return nil, fmt.Errorf("it is signed by the key %.16q, which is not one of the operators' keys that are trusted", h.Key)
-}
-
-// unsigned decodes a publication of a Postern that did not sign.
-func unsigned(object []byte) (*Bundle, error) {
-	b := &Bundle{}
-	if err := json.Unmarshal(object, b); err != nil {
-		return nil, fmt.Errorf("decode bundle: %w", err)
-	}
-	if b.Plan == nil || b.Seq == 0 {
-		return nil, errors.New("decode bundle: it has no plan")
-	}
-	return b, nil
 }
 
 func fingerprint(key ed25519.PublicKey) string {
@@ -179,48 +160,46 @@ func HasKey(keyFile, trustedFile string) bool {
 }
 
 // MakeKey makes the operator's key unless there is one, and adds its public key
-// to those that are trusted: keys that were trusted before stay so. It reports
-// whether there was neither a key nor a trusted one: the first of a stack.
-func MakeKey(keyFile, trustedFile string) (first bool, err error) {
+// to the trusted keys. Keys that were trusted before stay trusted.
+func MakeKey(keyFile, trustedFile string) error {
 	if HasKey(keyFile, trustedFile) {
-		return false, nil
+		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(keyFile), 0o700); err != nil {
-		return false, fmt.Errorf("make the operator's folder: %w", err)
+		return fmt.Errorf("make the operator's folder: %w", err)
 	}
 	trusted, err := os.ReadFile(trustedFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("read the operators' public keys: %w", err)
+		return fmt.Errorf("read the operators' public keys: %w", err)
 	}
 	key, err := readKey(keyFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		first = len(trusted) == 0
 		if _, key, err = ed25519.GenerateKey(rand.Reader); err != nil {
-			return false, fmt.Errorf("make the operator's key: %w", err)
+			return fmt.Errorf("make the operator's key: %w", err)
 		}
 		der, err := x509.MarshalPKCS8PrivateKey(key)
 		if err != nil {
-			return false, fmt.Errorf("encode the operator's key: %w", err)
+			return fmt.Errorf("encode the operator's key: %w", err)
 		}
 		if err := atomicfile.Write(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-			return false, fmt.Errorf("write the operator's key: %w", err)
+			return fmt.Errorf("write the operator's key: %w", err)
 		}
 	case err != nil:
-		return false, err
+		return err
 	}
 	public, err := publicPEM(key)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if len(trusted) > 0 && trusted[len(trusted)-1] != '\n' {
 		trusted = append(trusted, '\n')
 	}
 	trusted = append(trusted, public...)
 	if err := atomicfile.Write(trustedFile, trusted, 0o644); err != nil {
-		return false, fmt.Errorf("write the operators' public keys: %w", err)
+		return fmt.Errorf("write the operators' public keys: %w", err)
 	}
-	return first, nil
+	return nil
 }
 
 // PublicKey is the public half, PEM, of the operator's key.

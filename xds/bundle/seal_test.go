@@ -19,9 +19,7 @@ func folder(t *testing.T, stack string) *Operator {
 		Store: &Store{URL: "file://" + filepath.Join(dir, "bundle"), Stack: stack, Trusted: filepath.Join(dir, "trusted.pem")},
 		Key:   filepath.Join(dir, "ed25519"),
 	}
-	first, err := MakeKey(o.Key, o.Trusted)
-	require.NoError(t, err)
-	require.True(t, first)
+	require.NoError(t, MakeKey(o.Key, o.Trusted))
 	return o
 }
 
@@ -119,7 +117,7 @@ func TestForged(t *testing.T) {
 		}, "it says that it is \"proven/1\" number 2"},
 		"unsigned": {func(t *testing.T, o *Operator) {
 			edit(t, o.file(2, ".json"), func(s string) string { return s[strings.Index(s, "\n")+1:] })
-		}, "it is of an earlier Postern, and not signed: publish it again with `go run . up`"},
+		}, "it is torn, or no publication at all"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -155,11 +153,9 @@ func TestRotateKey(t *testing.T) {
 	o.store(t, policy("one.test"))
 	require.NoError(t, os.Remove(o.Key))
 	require.False(t, HasKey(o.Key, o.Trusted))
-	first, err := MakeKey(o.Key, o.Trusted)
-	require.NoError(t, err)
-	require.False(t, first)
+	require.NoError(t, MakeKey(o.Key, o.Trusted))
 	require.True(t, HasKey(o.Key, o.Trusted))
-	_, err = o.Current(t.Context())
+	_, err := o.Current(t.Context())
 	require.NoError(t, err)
 	o.store(t, policy("two.test"))
 	both, err := os.ReadFile(o.Trusted)
@@ -186,8 +182,7 @@ func TestKeyFiles(t *testing.T) {
 	require.NoError(t, os.Chmod(o.Key, 0o644))
 	_, err = readKey(o.Key)
 	require.ErrorContains(t, err, "others may read")
-	_, err = MakeKey(o.Key, o.Trusted)
-	require.ErrorContains(t, err, "others may read", "it is not replaced without a word")
+	require.ErrorContains(t, MakeKey(o.Key, o.Trusted), "others may read", "it is not replaced without a word")
 	for content, why := range map[string]string{
 		"": "has none", "nothing": "has none",
 		"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n": "no Ed25519 public key",
@@ -201,30 +196,6 @@ func TestKeyFiles(t *testing.T) {
 	_, err = readKey(o.Key)
 	require.ErrorContains(t, err, "no Ed25519 key in PEM")
 	require.NotContains(t, err.Error(), "s3cr3t")
-}
-
-// TestAdopt: a stack that gets its first key goes on with what it had.
-func TestAdopt(t *testing.T) {
-	t.Parallel()
-	o := folder(t, "test")
-	b := o.store(t, policy("one.test"))
-	edit(t, o.file(1, ".json"), func(s string) string {
-		return strings.Replace(s[strings.Index(s, "\n")+1:], `"plan"`, `"killed":{"agents":["a"]},"plan"`, 1)
-	})
-	require.NoError(t, os.Rename(o.Trusted, o.Trusted+".away"))
-	_, err := o.Current(t.Context())
-	require.ErrorContains(t, err, "`go run . up`", "also before there is any key")
-	require.NoError(t, os.Rename(o.Trusted+".away", o.Trusted))
-	require.NoError(t, o.Adopt(t.Context()))
-	got, err := o.Current(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, b.Plan, got.Plan)
-	require.Equal(t, []string{"a"}, got.Killed.Agents)
-	require.NoError(t, o.Proven(t.Context(), got))
-	require.NoError(t, o.Adopt(t.Context()), "again changes nothing")
-	again, err := o.Current(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, got, again)
 }
 
 // TestMark: it is for the publication that was marked, and for no other.

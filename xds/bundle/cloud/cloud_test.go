@@ -98,7 +98,7 @@ func operator(t *testing.T, store string) *bundle.Operator {
 		Store: &bundle.Store{URL: store, Stack: "test", Trusted: filepath.Join(dir, "trusted.pem")},
 		Key:   filepath.Join(dir, "ed25519"),
 	}
-	_, err := bundle.MakeKey(o.Key, o.Trusted)
+	err := bundle.MakeKey(o.Key, o.Trusted)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, o.Close()) })
 	return o
