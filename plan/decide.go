@@ -188,7 +188,7 @@ type Destination struct {
 // host that only a rule that denies names is one too: it is an exception to a
 // wildcard. It takes time proportional to the rules, if wildcards are few.
 func (a *Agent) Destinations() []Destination {
-	// sorted are indices of rules by host and port, and then in their order.
+	// sorted are indices of rules by host and port.
 	sorted := make([]int, len(a.Rules))
 	var wild []int
 	for i := range a.Rules {
@@ -204,12 +204,7 @@ func (a *Agent) Destinations() []Destination {
 		}
 		return cmp.Compare(r.Port, o.Port)
 	}
-	slices.SortFunc(sorted, func(i, j int) int {
-		if c := place(i, j); c != 0 {
-			return c
-		}
-		return cmp.Compare(i, j)
-	})
+	slices.SortFunc(sorted, place)
 	out := make([]Destination, 0, len(sorted))
 	var covering []int
 	for from, to := 0, 0; from < len(sorted); from = to {

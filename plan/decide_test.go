@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,7 +212,7 @@ func TestDiffIsEmptyExactlyForEqualPlans(t *testing.T) {
 func TestDiff(t *testing.T) {
 	t.Parallel()
 	old := &Plan{
-		Credentials: []Credential{{Name: "k", Kind: "header", Header: "x-api-key", Secret: "env://K"}},
+		Credentials: []Credential{{Name: "k", Kind: "header", Header: "x-api-key", Secret: "env://K"}, {Name: "old", Kind: "bearer", Secret: "env://O"}},
 		Agents:      testPlan.Agents[:2],
 	}
 	a := testPlan.Agents[0]
@@ -220,25 +221,32 @@ func TestDiff(t *testing.T) {
 	a.Rules[2].Upstream = &Upstream{Address: "192.0.2.1:443", CA: "pem"}
 	new := &Plan{
 		Resolvers:   []string{"192.0.2.53:53"},
-		Credentials: []Credential{{Name: "k", Kind: "header", Header: "authorization", Prefix: "Bearer ", Secret: "env://K"}},
-		Agents:      []Agent{a, {Name: "c", Rules: []Rule{{ID: "c/d", Host: "d.test", Port: 8443, Methods: []string{"GET"}, Paths: []string{"/a", "/b"}}}}},
+		Credentials: []Credential{{Name: "k", Kind: "header", Header: "authorization", Prefix: "Bearer ", Secret: "env://K"}, {Name: "new", Kind: "bearer", Secret: "env://O"}},
+		Agents: []Agent{a, {Name: "c", Rules: []Rule{
+			{ID: "c/d", Host: "d.test", Port: 8443, Methods: []string{"GET"}, Paths: []string{"/a", "/b"}},
+			{
+				ID: "c/e", Host: "e.test", Port: 443, Methods: []string{"GET", "HEAD"}, Paths: []string{AnyPath}, Expires: "2027-01-01T00:00:00Z", Gateway: 8080, OwnCredentials: true,
+				Query: []Condition{{Name: "q", Value: "1"}, {Name: "r", Present: true}}, Headers: []Condition{{Name: "h", Present: true}}, Limits: &Limits{Body: 7}, Reason: "because",
+			},
+			{ID: "c/no", Deny: true, Host: "d.test", Port: 8443, Methods: []string{"GET"}, Paths: []string{"/a"}},
+		}}},
 	}
-	var lines []string
-	for _, c := range Diff(old, new) {
-		lines = append(lines, c.String())
-	}
-	require.Empty(t, cmp.Diff([]string{
-		`~ a may use any method at https://api.test/v1/messages (at 192.0.2.1:443 with authority f0aeace9), was POST https://api.test/v1/messages`,
-		"~ resolvers: 192.0.2.53:53, was the machine's",
-		`~ credential k (header authorization = "Bearer " + env://K), was k (header x-api-key = env://K)`,
-		`~ a asks its rules in another order: a/write, a/read, a/api`,
-		`+ c may GET https://d.test:8443/a, /b`,
-		`- a may GET https://h.test/v1/x`,
-		`- a may use any method at https://h.test:8443/**`,
-		`- agent b`,
-		`- b may use any method at https://b.test/**`,
-		`+ agent c`,
-	}, lines))
+	require.Empty(t, cmp.Diff([]Change{
+		{"~", "a", "a/api", "a may use any method at https://api.test/v1/messages (at 192.0.2.1:443 with authority f0aeace9), was POST https://api.test/v1/messages", RiskHigh, "new: to write (every method) at /v1/messages; api.test is at another place"},
+		{"+", "c", "c/e", `c may GET,HEAD https://e.test/** (with ?q=1, with ?r, with header h, until 2027-01-01T00:00:00Z, gateway http://localhost:8080, its own credentials pass, limits {"body":7}, reason "because")`, RiskHigh, "e.test is a new host; the agent's own credentials pass"},
+		{"~", "", "", "resolvers: 192.0.2.53:53, was the machine's", RiskMedium, "others say where allowed names are"},
+		{"~", "", "", `credential k (header authorization = "Bearer " + env://K), was k (header x-api-key = env://K)`, RiskMedium, "something else is sent, wherever it is used"},
+		{"~", "a", "", "a asks its rules in another order: a/write, a/read, a/api", RiskMedium, "of the rules that match, the first says which credential is sent"},
+		{"+", "c", "c/d", "c may GET https://d.test:8443/a, /b", RiskMedium, "d.test is a new host"},
+		{"+", "", "", "credential new (bearer env://O)", RiskLow, "see the rules that use it"},
+		{"-", "", "", "credential old (bearer env://O)", RiskLow, "less access"},
+		{"-", "a", "a/late", "a may GET https://h.test/v1/x", RiskLow, "less access"},
+		{"-", "a", "a/other", "a may use any method at https://h.test:8443/**", RiskLow, "less access"},
+		{"-", "b", "", "agent b", RiskLow, "less access"},
+		{"-", "b", "b/h", "b may use any method at https://b.test/**", RiskLow, "less access"},
+		{"+", "c", "", "agent c", RiskLow, "see its rules"},
+		{"-", "c", "c/no", "c may never GET https://d.test:8443/a", RiskLow, "less access"},
+	}, Diff(old, new)))
 }
 
 // TestDecideConditions: rules that deny, wildcards, modes, conditions, leases.
@@ -278,6 +286,7 @@ func TestDecideConditions(t *testing.T) {
 	}{
 		{"below a wildcard", https("b.a.w.test", "GET", "/"), ReasonAllowed, "a/wild"},
 		{"the wildcard's own name", https("w.test", "GET", "/"), ReasonHost, "a/default"},
+		{"below a wildcard, an empty name", https(".w.test", "GET", "/"), ReasonHost, "a/default"},
 		{"wildcard and name: the first that matches", https("x.w.test", "POST", "/x"), ReasonAllowed, "a/wild"},
 		{"deny beats allow", https("x.w.test", "POST", "/admin/x"), ReasonDenied, "a/no-admin"},
 		{"a host that is denied", https("evil.w.test", "GET", "/"), ReasonDenied, "a/no-host"},
@@ -306,7 +315,24 @@ func TestDecideConditions(t *testing.T) {
 			require.Equal(t, c.reason == ReasonAllowed, got.Allow)
 		})
 	}
+	// Who comes closest allows something: a rule that denies is nobody's way in.
+	only := &Plan{Agents: []Agent{{Name: "a", Rules: []Rule{
+		{ID: "a/no", Deny: true, Host: "h.test", Port: 443, Methods: []string{"DELETE"}, Paths: []string{"/v1"}},
+		{ID: "a/yes", Host: "h.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1"}},
+	}}}}
+	for path, want := range map[string]Decision{
+		"/v2": {Rule: "a/default", Reason: ReasonPath, Nearest: "a/yes"}, "/v1": {Rule: "a/default", Reason: ReasonMethod, Nearest: "a/yes"},
+	} {
+		require.Equal(t, want, only.Decide(https("h.test", "POST", path)))
+	}
 	end := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	p.Agents[0].Rules = append(p.Agents[0].Rules, Rule{ID: "a/later", Host: "later.test", Port: 443, Methods: any, Paths: all, Expires: "2026-11-24T10:00:00Z"})
+	require.Equal(t, end.AddDate(0, 0, 1), p.NextExpiry(end))
+	p.Agents[0].Rules = slices.Insert(p.Agents[0].Rules, 0, Rule{ID: "a/latest", Host: "latest.test", Port: 443, Methods: any, Paths: all, Expires: "2026-11-25T10:00:00Z"})
+	require.Equal(t, end, p.NextExpiry(end.Add(-time.Hour)))
+	require.False(t, p.At(end.AddDate(0, 0, 1)).Decide(https("later.test", "GET", "/")).Allow)
+	require.True(t, p.At(end.AddDate(0, 0, 1)).Decide(https("latest.test", "GET", "/")).Allow)
+	p.Agents[0].Rules = slices.DeleteFunc(p.Agents[0].Rules, func(r Rule) bool { return strings.HasPrefix(r.ID, "a/late") })
 	require.Equal(t, end, p.NextExpiry(end.Add(-time.Hour)))
 	require.True(t, p.NextExpiry(end).IsZero())
 	require.True(t, p.At(end.Add(-time.Second)).Decide(https("lease.test", "GET", "/")).Allow)
@@ -331,7 +357,7 @@ func TestDestinations(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		a := Agent{Name: "a"}
-		for i := range rapid.IntRange(0, 8).Draw(rt, "rules") {
+		for i := range rapid.IntRange(0, 40).Draw(rt, "rules") {
 			a.Rules = append(a.Rules, Rule{
 				ID:   "a/" + string(rune('0'+i)),
 				Host: rapid.SampledFrom([]string{"*.x.test", "*.a.x.test", "a.x.test", "b.a.x.test", "y.test"}).Draw(rt, "host"),

@@ -81,11 +81,11 @@ func diffAgent(was, is *Agent) []Change {
 	both(byID(was), byID(is), func(r *Rule) string { return r.ID }, func(a, b *Rule) {
 		switch {
 		case a == nil:
-			out = append(out, diffRule(a, b, was, is).on(Change{Kind: more(b.Deny), Agent: name, Rule: b.ID, Text: name + b.may() + b.describe()}, "nothing that was not allowed already"))
+			out = append(out, diffRule(a, b, was, is).on(Change{Kind: sign(b.Deny), Agent: name, Rule: b.ID, Text: name + b.may() + b.describe()}))
 		case b == nil:
-			out = append(out, diffRule(a, b, was, is).on(Change{Kind: more(!a.Deny), Agent: name, Rule: a.ID, Text: name + a.may() + a.describe()}, "less access"))
+			out = append(out, diffRule(a, b, was, is).on(Change{Kind: sign(!a.Deny), Agent: name, Rule: a.ID, Text: name + a.may() + a.describe()}))
 		case !a.Equal(b):
-			out = append(out, diffRule(a, b, was, is).on(Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + b.may() + b.becomes(a)}, "nothing that was not allowed already"))
+			out = append(out, diffRule(a, b, was, is).on(Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + b.may() + b.becomes(a)}))
 		}
 	})
 	if order := kept(is, was); !slices.Equal(order, kept(was, is)) {
@@ -97,8 +97,8 @@ func diffAgent(was, is *Agent) []Change {
 	return out
 }
 
-// more is the sign of a rule that comes, if it denies, or goes, if it allows.
-func more(less bool) string {
+// sign is that of a rule that comes or goes: "-" if its agent is allowed less then.
+func sign(less bool) string {
 	if less {
 		return "-"
 	}

@@ -34,6 +34,18 @@ func TestNormalizePathDoesWhatEnvoyDoes(t *testing.T) {
 	require.Greater(t, cases, 500)
 }
 
+func TestNormalizePathRefuses(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"": "does not begin with a slash", "a/b": "does not begin with a slash", "/a b": "a space or a control character", "/a\tb": "a space or a control character", "/\x00": "a space or a control character",
+		"/\x7f": "a space or a control character", "/a?b": "has a # or ?", "/a#b": "has a # or ?", "/a%00": "an escaped NUL",
+	} {
+		got, err := NormalizePath(path)
+		require.ErrorContains(t, err, want, "%q", path)
+		require.Empty(t, got)
+	}
+}
+
 func TestNormalizePathEscapesWhatOnlyHTTP2CanSend(t *testing.T) {
 	t.Parallel()
 	got, err := NormalizePath("/é\x80")
@@ -107,5 +119,29 @@ func TestCanonicalHost(t *testing.T) {
 		got, err := CanonicalHost(host)
 		require.Error(t, err, "%q became %q", host, got)
 		require.Empty(t, got)
+	}
+}
+
+// TestCanonicalPattern: a wildcard is of names below a name that is not everybody's.
+func TestCanonicalPattern(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{"A.test": "a.test", "*.A.test.": "*.a.test", "*.b.a.test": "*.b.a.test"} {
+		got, err := CanonicalPattern(host)
+		require.NoError(t, err, host)
+		require.Equal(t, want, got)
+	}
+	for host, want := range map[string]string{
+		"*.test": `host "*.test" is every name of a top-level domain`, "*.": "host is empty", "*": "is not a letter, digit or hyphen", "*.*.test": "is not a letter, digit or hyphen", "*a.test": "is not a letter, digit or hyphen",
+		"*.127.0.0.1": "is an IP address, not a name", "*.-a.test": "begins or ends with a hyphen", "*.a-.test": "begins or ends with a hyphen", "*.a..test": "a label is empty",
+		"*." + strings.Repeat("a", 64) + ".test": "a label has 64 characters, the most is 63", "*." + strings.Repeat("a.", 127) + "a.test": "a DNS name has at most 253",
+	} {
+		got, err := CanonicalPattern(host)
+		require.ErrorContains(t, err, want, host)
+		require.Empty(t, got)
+	}
+	longest := strings.Repeat("a", 63) + "." + strings.Repeat(strings.Repeat("b", 61)+".", 3) + "t"
+	for host, ok := range map[string]bool{longest: true, longest + "tt": true, longest + "ttt": false} {
+		_, err := CanonicalHost(host)
+		require.Equal(t, ok, err == nil, "%d", len(host))
 	}
 }

@@ -19,7 +19,7 @@ func TestPathMatch(t *testing.T) {
 		{"/**", []string{"/", "//", "/a", "/a/b%2fc", "/a%5c..%00", "/@scope%2fname", "/..;/x"}, []string{"", "a"}},
 		{"/v1", []string{"/v1"}, []string{"/v1/", "/V1", "/v1x", "/v1/a", "/"}},
 		{"/v1/", []string{"/v1/"}, []string{"/v1", "/v1/a"}},
-		{"/v1/**", []string{"/v1/", "/v1/a", "/v1/a/b", "/v1/a/", "/v1/%20"}, []string{"/v1", "/v1x", "/v2/", "/v1/a%2fb", "/v1/a%2Fb", "/v1/%5C", "/v1/%5c..", "/v1/a/%00", "/v1/..;/x", "/v1/a%3bx", "/v1/%", "/v1/%2", "/v1/%zz", "/v1/a%"}},
+		{"/v1/**", []string{"/v1/", "/v1/a", "/v1/a/b", "/v1/a/", "/v1/%20"}, []string{"/v1", "/v1x", "/v2/", "/v1/a%2fb", "/v1/a%2Fb", "/v1/%5C", "/v1/%5c..", "/v1/a/%00", "/v1/..;/x", "/v1/a%3bx", "/v1/%", "/v1/%2", "/v1/%zz", "/v1/%g0", "/v1/%0g", "/v1/a%"}},
 		{"/*", []string{"/a", "/a.b", "/*", "/%41", "/..."}, []string{"/", "/a/", "/a/b", "//", "/a%2fb", "/a;b"}},
 		{"/users/*/name", []string{"/users/7/name"}, []string{"/users//name", "/users/7/8/name", "/users/7%2f8/name", "/users/name", "/users/7/names"}},
 		{"/@a%2fb", []string{"/@a%2fb"}, []string{"/@a%2Fb", "/@a/b"}},
@@ -37,6 +37,40 @@ func TestPathMatch(t *testing.T) {
 			require.False(t, p.Match(s), "%s does not match %s", c.pattern, s)
 			require.False(t, re.MatchString(s), "the expression for %s does not match %s", c.pattern, s)
 		}
+	}
+}
+
+// TestPatternsRefused: what the grammar does not have is refused, and what to write instead
+// is said.
+func TestPatternsRefused(t *testing.T) {
+	t.Parallel()
+	differently := "has an escape that upstreams read differently (%5C, %25 before another, %3F, %23, dots around %2F, what is not UTF-8); write the path without it, or \"/**\" for every path"
+	for pattern, want := range map[string]string{
+		"":        `path is empty; write "/" for the root, or "/**" for every path`,
+		"v1":      `path "v1" does not begin with a slash; write "/v1"`,
+		"/a?b":    `has a query; write only the part before the ?, queries are not matched`,
+		"/a#b":    `has a fragment; write only the part before the #, clients never send fragments`,
+		"/a;b":    `has a path parameter; write the path without the ; and what follows it`,
+		`/a\b`:    `has a backslash; write a slash`,
+		"/a b":    "cannot be sent by a client: the path has a space or a control character; write the path as it is in a URL",
+		"/a/../b": `is not in normal form and would never match; write "/b"`,
+		"/%41":    `is not in normal form and would never match; write "/A"`,
+		"/a//b":   `is not in normal form and would never match; write "/a/b"`,
+		"//":      `path "//" has an empty segment; write "/"`,
+		"/a%5cb":  differently,
+		"/%252e":  differently,
+		"/a%3fb":  differently,
+		"/a%23":   differently,
+		"/..%2fx": differently,
+		"/%ff":    differently,
+		"/a%3bb":  differently,
+		"/**/x":   "has ** before its end; write * for one segment, and ** only as the last one",
+		"/a*":     "has a * that is only part of a segment; write the segment out, or * alone for the whole segment",
+		"/**x":    "has a * that is only part of a segment",
+	} {
+		p, err := ParsePath(pattern)
+		require.ErrorContains(t, err, want, pattern)
+		require.Equal(t, Path{}, p)
 	}
 }
 

@@ -46,10 +46,14 @@ func (a *assessment) add(r Risk, format string, args ...any) {
 }
 
 // on puts the assessment on a change. Without a reason the risk is low.
-func (a assessment) on(c Change, otherwise string) Change {
+func (a assessment) on(c Change) Change {
 	c.Risk, c.Why = a.risk, strings.Join(a.why, "; ")
-	if c.Risk == "" {
-		c.Risk, c.Why = RiskLow, otherwise
+	switch {
+	case c.Risk != "":
+	case c.Kind == "-":
+		c.Risk, c.Why = RiskLow, "less access"
+	default:
+		c.Risk, c.Why = RiskLow, "nothing that was not allowed already"
 	}
 	return c
 }

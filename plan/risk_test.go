@@ -29,6 +29,11 @@ func TestRisk(t *testing.T) {
 	}
 	deny := Rule{ID: "a/no", Deny: true, Host: "*.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/admin/**"}}
 	wild := Rule{ID: "a/wild", Host: "*.test", Port: 443, Mode: ModeTunnel, Methods: []string{AnyMethod}, Paths: []string{AnyPath}}
+	foreign, remote := deny, deny
+	foreign.Host, remote.Port = "x.other", 8443
+	late, elsewhere := base(), wild
+	late.ID, late.Credential = "a/z", "l"
+	elsewhere.ID, elsewhere.Port = "a/elsewhere", 8443
 	for _, c := range []struct {
 		name string
 		// more are rules that there were beside.
@@ -84,13 +89,38 @@ func TestRisk(t *testing.T) {
 			d := deny
 			d.ID = "a/never"
 			return []Rule{*r, d}
-		}, RiskLow, "nothing that was not allowed already"},
+		}, RiskLow, "less access"},
 		{"denial wider", []Rule{deny}, func(r *Rule) []Rule {
 			d := deny
 			d.Methods = []string{AnyMethod}
 			return []Rule{*r, d}
 		}, RiskLow, "nothing that was not allowed already"},
-		{"denial new", nil, func(r *Rule) []Rule { return []Rule{*r, deny} }, RiskLow, "nothing that was not allowed already"},
+		{"denial new", nil, func(r *Rule) []Rule { return []Rule{*r, deny} }, RiskLow, "less access"},
+		{"what it decided, another decides with its credential", []Rule{late, elsewhere}, func(*Rule) []Rule { return []Rule{late, elsewhere} }, RiskMedium, "what it decided, a/z may now, with credential l"},
+		{"the same, at a port that it leaves", []Rule{late}, func(r *Rule) []Rule { r.Port, r.Credential = 8443, ""; return []Rule{*r, late} }, RiskMedium, "what it decided, a/z may now, with credential l; x.test is a new host"},
+		{"the same, for a part of what it decided", []Rule{late}, func(r *Rule) []Rule { r.Methods = []string{"HEAD"}; return []Rule{*r, late} }, RiskMedium, "what it decided, a/z may now, with credential l; new: to HEAD at /v1/**"},
+		{"one that another came before", []Rule{late}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "less access"},
+		{"words, with another behind it", []Rule{late}, func(r *Rule) []Rule { r.Owner = "me"; return []Rule{*r, late} }, RiskLow, "nothing that was not allowed already"},
+		{"its credential with what another was asked for first", []Rule{late}, func(r *Rule) []Rule {
+			n := late
+			n.ID, n.Credential, n.Paths = "a/aa", "l", []string{"/v1/x"}
+			return []Rule{n, *r, late}
+		}, RiskMedium, "credential l is sent with more requests"},
+		{"what was denied was not allowed", []Rule{deny}, func(r *Rule) []Rule {
+			n := base()
+			n.ID, n.Host, n.Paths, n.Credential = "a/y", "y.test", []string{"/v1/admin/**"}, ""
+			return []Rule{*r, n, deny}
+		}, RiskMedium, "y.test is a new host"},
+		{"another value of a condition", nil, another(func(r *Rule) { r.Paths = []string{"/v2"}; r.Query = []Condition{{Name: "q", Value: "1"}} }), RiskMedium, "new: to GET at /v2"},
+		{"denial gone, of another host", []Rule{foreign}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "nothing that was not allowed already"},
+		{"denial gone, of another port", []Rule{remote}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "nothing that was not allowed already"},
+		{"denial gone, of a name below", []Rule{deny}, func(r *Rule) []Rule { n := wild; return []Rule{*r, n} }, RiskHigh, "what it denied is allowed by a/x"},
+		{"denial replaced by one of less", []Rule{deny}, func(r *Rule) []Rule {
+			d := deny
+			d.ID, d.Paths = "a/other", []string{"/v1/admin/x"}
+			return []Rule{*r, d}
+		}, RiskHigh, "what it denied is allowed by a/x"},
+		{"denial gone of what two allow", []Rule{deny}, func(r *Rule) []Rule { return []Rule{*r, late} }, RiskHigh, "what it denied is allowed by a/x"},
 		{"a tunnel comes to light at the port that a rule leaves", []Rule{wild}, func(r *Rule) []Rule { r.Port = 8443; return []Rule{*r, wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; no limit on requests any more, by a/wild; no limit on bodies any more, by a/wild; x.test is a new host; credential k reaches x.test"},
 		{"a tunnel comes to light", []Rule{wild}, func(*Rule) []Rule { return []Rule{wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; no limit on requests any more, by a/wild; no limit on bodies any more, by a/wild"},
 	} {
