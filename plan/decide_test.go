@@ -113,6 +113,36 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// TestWithout: what is left has its order, and what it is left of stays as it was.
+func TestWithout(t *testing.T) {
+	t.Parallel()
+	ids := func(p *Plan) []string {
+		var all []string
+		for _, a := range p.Agents {
+			for _, r := range a.Rules {
+				all = append(all, r.ID)
+			}
+		}
+		return all
+	}
+	whole := []string{"a/read", "a/write", "a/late", "a/other", "a/api", "b/h"}
+	for gone, want := range map[string][]string{
+		"": whole, "a/read": whole[1:], "b/h": whole[:5], "a/late a/api": {"a/read", "a/write", "a/other", "b/h"}, strings.Join(whole, " "): nil,
+	} {
+		require.Equal(t, want, ids(testPlan.Without(func(r *Rule) bool { return slices.Contains(strings.Fields(gone), r.ID) })), gone)
+		require.Equal(t, whole, ids(testPlan))
+	}
+}
+
+// TestReasons: all of them, as events have them.
+func TestReasons(t *testing.T) {
+	t.Parallel()
+	require.ElementsMatch(t, []Reason{
+		"allowed", "agent_unknown", "host_not_allowed", "method_not_allowed", "path_not_allowed", "condition_not_met", "ambiguous_request", "denied_by_rule", "plain_http_not_allowed", "name_mismatch",
+		"agent_killed", "address_not_allowed", "credential_unavailable", "upstream_failed", "tls_handshake_failed", "limit_exceeded", "malformed_request", "not_recorded",
+	}, Reasons)
+}
+
 // TestNearest: of what is not allowed by its host, the rule that comes closest.
 func TestNearest(t *testing.T) {
 	t.Parallel()

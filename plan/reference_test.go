@@ -24,18 +24,39 @@ func TestParseReference(t *testing.T) {
 		require.NoError(t, err, in)
 		require.Equal(t, want, got, in)
 	}
-	for _, in := range []string{
-		"", "x", "env://", "ENV://NAME", "env://N?", "env://N#", "file://relative", "file:///a/../b", "file:///", "file:///a%00b", "http://h.test/p",
-		"http://127.0.0.1.h.test/p", "https://h.test", "https:///p", "https://u@h.test/p", "https://h.test/p?a=b", "vault://kv", "vault://kv//x", "vault://../x/y",
-		"exec:///h?sha256=", "exec:///h?sha256=0A", "file:///h?sha256=" + strings.Repeat("0a", 32),
-		"exec://h", "exec:///h?arg=%0a", "exec:///h?every=25h", "exec:///h?every=1s&every=2s", "awssecretsmanager://n", "awssecretsmanager://n?region=eu-west-1&region=eu-west-2",
-		"awssecretsmanager://arn:aws:secretsmanager:eu-west-1:1:secret:x?region=eu-west-1", "gcpsecretmanager://projects/my-project/secrets/s/versions/1",
-		"env://" + strings.Repeat("N", 3000),
+	many := func(n int) string { return "exec:///h?arg=1" + strings.Repeat("&arg=1", n-1) }
+	got, err := ParseReference(many(32))
+	require.NoError(t, err)
+	require.Len(t, got.Args, 32)
+	web, user := "secret is not a URL with a host and a path, and without a user", "secret has a query parameter that its source does not have"
+	interval, digest, region := "secret is not asked for at an interval between a second and a day", "secret names no SHA-256 of its helper", "secret names no AWS region"
+	variable, file, program, vault := "secret does not name an environment variable", "secret does not name an absolute file", "secret does not name an absolute program", "secret does not name a secret of Vault"
+	for in, want := range map[string]string{
+		"": "secret is not a reference", "x": "secret is not a reference", "env://" + strings.Repeat("N", 3000): "secret is not a reference", "env://N\n": "secret is not a reference", "env://N\x7f": "secret is not a reference",
+		"ENV://NAME": "secret is not at a known kind of place", "ftp://h.test/p": "secret is not at a known kind of place",
+		"env://": variable, "env://1N": variable, "env://N-M": variable, "env://%zz": variable, "env://N?": "secret has a query that is not valid", "https://h.test/p?a;b": "secret has a query that is not valid",
+		"env://N#": "secret selects no valid field", "env://N#.a": "secret selects no valid field", "env://N#a..b": "secret selects no valid field", "env://N#%zz": "secret selects no valid field",
+		"file://relative": file, "file:///a/../b": file, "file:///": file, "file:///a%00b": file, "file:///a%7f": file, "exec://h": program, "exec:///": program,
+		"http://h.test/p": "secret would be readable on its way", "http://127.0.0.1.h.test/p": "secret would be readable on its way", "http://localhost.h.test/p": "secret would be readable on its way",
+		"https://h.test": web, "https://h.test/": web, "https:///p": web, "https://u@h.test/p": web, "https://h.test:x/p": web, "https://h.test/p?a=b": user, "file:///a?every=5m": user, "env://N?every=5m": user, "env://N?region=eu-west-1": user,
+		"vault://kv": vault, "vault://kv//x": vault, "vault://../x/y": vault, "vault://kv/../x": vault, "vault://kv/x?arg=1": user,
+		"exec:///h?sha256=": digest, "exec:///h?sha256=0A": digest, "file:///h?sha256=" + strings.Repeat("0a", 32): user, "exec:///h?sha256=" + strings.Repeat("0a", 32) + "&sha256=" + strings.Repeat("0a", 32): digest,
+		"exec:///h?arg=%0a": "secret has more than 32 arguments, or a control character in one", many(33): "secret has more than 32 arguments, or a control character in one",
+		"exec:///h?every=25h": interval, "exec:///h?every=24h1s": interval, "exec:///h?every=999ms": interval, "exec:///h?every=x": interval, "exec:///h?every=5": interval, "exec:///h?every=1s&every=2s": interval, "exec:///h?every=-1h": interval,
+		"awssecretsmanager://n": region, "awssecretsmanager://n?region=eu-west-1&region=eu-west-2": region, "awsparamstore://n?region=europe": region, "awsparamstore://n": region,
+		"awssecretsmanager://arn:aws:secretsmanager:eu-west-1:1:secret:x?region=eu-west-1": "secret does not name a secret of AWS Secrets Manager", "awsparamstore://a//b?region=eu-west-1": "secret does not name a parameter of AWS Systems Manager",
+		"gcpsecretmanager://projects/my-project/secrets/s/versions/1": "secret does not name a secret of GCP Secret Manager", "gcpsecretmanager://projects/my-project/secrets/s?region=eu-west-1": user,
 	} {
-		_, err := ParseReference(in)
+		r, err := ParseReference(in)
 		var wrong *ReferenceError
 		require.ErrorAs(t, err, &wrong, in)
+		require.Equal(t, want, wrong.Text, in)
 		require.NotEmpty(t, wrong.Hint)
+		require.Equal(t, Reference{}, r)
+	}
+	for _, in := range []string{"http://localhost/p", "http://127.0.0.1:8200/p", "http://127.9.9.9/p", "http://[::1]/p", "exec:///h?every=24h", "exec:///h?every=1s", "gcpsecretmanager://projects/my-project/secrets/s", "awssecretsmanager://n?region=us-gov-west-1"} {
+		_, err := ParseReference(in)
+		require.NoError(t, err, in)
 	}
 }
 

@@ -137,6 +137,53 @@ func TestRisk(t *testing.T) {
 	}
 }
 
+// TestWithin: which patterns are in which. Where it is hard to see the answer is no.
+func TestWithin(t *testing.T) {
+	t.Parallel()
+	for pattern, c := range map[string]struct{ in, not []string }{
+		"/":        {[]string{"/", AnyPath}, []string{"/*", "/a", "/a/**", "x"}},
+		"/a":       {[]string{"/a", "/*", AnyPath}, []string{"/a/", "/a/**", "/a/*", "/b", "/*/**", "/"}},
+		"/a/":      {[]string{"/a/", "/a/**", "/*/**", AnyPath}, []string{"/a", "/a/*", "/*"}},
+		"/a/b":     {[]string{"/a/b", "/a/*", "/*/b", "/*/*", "/a/**", "/*/**", "/*/b", AnyPath}, []string{"/a", "/a/c", "/a/b/**", "/b/**", "/*"}},
+		"/a/*":     {[]string{"/a/*", "/*/*", "/a/**", "/*/**", AnyPath}, []string{"/a/b", "/*/b", "/a"}},
+		"/a/**":    {[]string{"/a/**", "/*/**", AnyPath}, []string{"/a/*", "/a/b/**", "/a", "/b/**"}},
+		"/a/b/**":  {[]string{"/a/b/**", "/a/**", "/*/b/**", "/*/**", AnyPath}, []string{"/a/b", "/b/**", "/a/*/c/**"}},
+		"/*":       {[]string{"/*", AnyPath}, []string{"/a", "/", "/*/**", "/*/*"}},
+		"/a%2fb":   {[]string{"/a%2fb", AnyPath}, []string{"/*", "/a/**", "/a/b", "/a/*"}},
+		"/x/a%2fb": {[]string{"/x/a%2fb", AnyPath}, []string{"/x/*", "/x/**", "/*/**"}},
+		AnyPath:    {[]string{AnyPath}, []string{"/*", "/a/**", "/*/**", "/"}},
+		"x":        {nil, []string{"x", AnyPath, "/"}},
+	} {
+		for _, wide := range c.in {
+			require.True(t, within(pattern, wide), "%s is in %s", pattern, wide)
+		}
+		for _, wide := range c.not {
+			require.False(t, within(pattern, wide), "%s is not in %s", pattern, wide)
+		}
+	}
+}
+
+func TestLine(t *testing.T) {
+	t.Parallel()
+	c := Change{Kind: "+", Text: "a may GET https://x.test/", Risk: RiskLow, Why: "words"}
+	require.Equal(t, "+ a may GET https://x.test/", c.Line())
+	c.Risk = RiskMedium
+	require.Equal(t, "+ a may GET https://x.test/  [medium: words]", c.Line())
+	c.Risk = RiskHigh
+	require.Equal(t, "+ a may GET https://x.test/  [high: words]", c.Line())
+}
+
+// TestIsWrite: what is not known to read writes.
+func TestIsWrite(t *testing.T) {
+	t.Parallel()
+	for _, m := range []string{"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH", "QUERY"} {
+		require.False(t, IsWrite(m), m)
+	}
+	for _, m := range []string{"POST", "PUT", "PATCH", "DELETE", "COPY", "MOVE", "LOCK", "UNLOCK", "MKCOL", "PROPPATCH", AnyMethod, "get", ""} {
+		require.True(t, IsWrite(m), m)
+	}
+}
+
 // TestNoRiskIsMissed: whatever a plan newly allows, or sends another credential
 // with, some change says more than "low" of it.
 func TestNoRiskIsMissed(t *testing.T) {
