@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up down test build cloud deps lint bench attack chaos fuzz clean
+.PHONY: help up down test build cloud deps lint bench attack chaos fuzz mutants clean
 SHELL := /bin/bash
 
 help: ## show this
@@ -50,6 +50,9 @@ chaos: deps ## break the stack in every way that was found, and print what it sa
 
 fuzz: ## run every fuzz test for 10 s, or FUZZTIME
 	@STEP=1/1 tools/fuzz.sh
+
+mutants: deps ## change what decides, a little at a time, and print the changes that no test sees
+	@STEP=1/1 tools/mutants.sh
 
 down: ## take the stack `local` down again; the audit log stays
 	@tools/down.sh

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Changes code, one small change at a time, and prints the changes that no test of its
+# package sees. PLACES are packages or files, all of tools/mutants.txt by default. SAMPLE is
+# how many changes of each place are tried, 0 for all; the same SEED tries the same ones.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+use_tools
+
+step "mutants"
+# shellcheck disable=SC2086 # words are several places
+go run ./tests/mutants -sample "${SAMPLE:-30}" ${SEED:+-seed "$SEED"} ${PLACES:-} ||
+	fail "a change of code that decides or verifies was seen by no test" "the same run again: make mutants${PLACES:+ PLACES=\"$PLACES\"} SAMPLE=${SAMPLE:-30} SEED=the seed above"
