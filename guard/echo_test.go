@@ -46,7 +46,11 @@ func TestEcho(t *testing.T) {
 		{"user and password", "Basic " + basic, 6, "x" + basic, true},
 		{"eight bytes in something", "abcdefgh", 0, "x=abcdefgh&", true},
 		{"seven bytes in something", "abcdefg", 0, "x=abcdefg&", false},
+		{"eight bytes in base64 in something", "abcdefgh", 0, std.EncodeToString([]byte("x=abcdefgh&")), true},
+		{"what is no scheme before it", "sk{1 secret-key", 0, "secret-key", false},
+		{"a digit before it", "sk1 secret-key", 0, "secret-key", false},
 		{"a short secret", "abc", 0, "abc", true},
+		{"a short secret with what the policy puts before it", "Bearer abc", 7, "Bearer abc", true},
 		{"a short secret in something", "abc", 0, "abcd", false},
 		{"a short secret in base64", "abc", 0, "YWJj", true},
 		{"a short secret in padded base64", "ab", 0, "YWI=", true},
@@ -55,6 +59,20 @@ func TestEcho(t *testing.T) {
 	} {
 		f := echo{value: c.value, prefix: c.prefix}.forms()
 		require.Equal(t, c.want, f.in(c.header), c.name)
+	}
+}
+
+// TestEchoOfAnother: what was put before a secret is a part of it, or not, whichever was
+// looked for first.
+func TestEchoOfAnother(t *testing.T) {
+	t.Parallel()
+	for _, prefixes := range [][]int{{4, 0}, {0, 4}} {
+		value := "key=of-" + strings.Repeat("x", prefixes[0]) + "-sk-secret-1"
+		for _, prefix := range prefixes {
+			f := echo{value: value, prefix: prefix}.forms()
+			require.True(t, f.in(value))
+			require.Equal(t, prefix == 4, f.in("x "+value[4:]), "%d", prefix)
+		}
 	}
 }
 

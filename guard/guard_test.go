@@ -2,6 +2,7 @@ package guard
 
 import (
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -66,6 +67,7 @@ func TestSlotsByName(t *testing.T) {
 	for _, name := range []string{
 		"token", "jwt", "access-token", "auth", "password", "secret", "key", "x-webauth", "authtoken", "x-portkey-api-key", "x-portkey-virtual-key", "x-portkey-config", "helicone-auth", "cf-aig-authorization",
 		"x-litellm-api-key", "x-bf-vk", "x_api_token", "x.auth.token", "x-signature", "x-client-credentials", "x-apikey-v2", "x-user-password", "x-jwt-assertion", "x-token-1",
+		"x_token_1", "x.token.1", "x--token", "x-passwd", "x-credential", "x-my-secret", "x-my-auth", "x-my-key", "x-my-jwt",
 	} {
 		require.Equal(t, []Change{{name, ""}}, requested(t, []Header{{name, "own"}}, Rule{}), name)
 		require.Empty(t, requested(t, []Header{{name, "own"}}, Rule{Own: true}), name)
@@ -75,7 +77,7 @@ func TestSlotsByName(t *testing.T) {
 	for _, name := range []string{
 		"accept", "authority", "content-type", "idempotency-key", "sec-websocket-key", "x-csrf-token", "lock-token", "x-continuation-token", "x-ratelimit-remaining-tokens", "session_id", "x-session-id",
 		"x-amz-server-side-encryption-customer-key", "x-goog-encryption-key", "x-amz-meta-token", "npm-auth-type", "x-keyword", "x-keys", "tokenizer", "surrogate-key", "x-ms-documentdb-partitionkey", "x-stainless-lang",
-		"anthropic-version", "openai-organization", "git-protocol", "x-goog-api-client", "traceparent", "secretary", "x-author", "user-agent",
+		"anthropic-version", "openai-organization", "git-protocol", "x-goog-api-client", "traceparent", "secretary", "x-author", "user-agent", "x--y", "-", "x-",
 	} {
 		require.Empty(t, requested(t, []Header{{name, "1"}}, Rule{}), name)
 	}
@@ -98,6 +100,7 @@ func TestAmbiguous(t *testing.T) {
 			require.NotContains(t, requested(t, []Header{h}, Rule{Own: own, Check: target.Check{Open: true}}), Change{h.Name, ""}, "nothing is restricted")
 		}
 	}
+	require.Empty(t, requested(t, []Header{{"x-note", "/v1/%252e%252e?_method=DELETE"}}, Rule{}), "only the target is one")
 	_, err := Request(nil, []Header{{"x-amz-target", "A.B"}}, Rule{Check: target.Check{Headers: []string{"x-amz-target"}}})
 	require.NoError(t, err)
 	_, err = Request(nil, []Header{{":path", "/v1/%252e"}}, Rule{Check: target.Check{AnyPath: true}})
@@ -113,11 +116,21 @@ func TestPut(t *testing.T) {
 	require.ElementsMatch(t, []Change{{":path", "/x?a&key=s%26"}, {SecretHeader, ""}}, got)
 	_, err = Put(nil, []Header{{":path", "/x?a"}}, Rule{Parameter: "key"})
 	require.ErrorIs(t, err, ErrNoCredential)
+	_, err = Put(nil, []Header{{SecretHeader, "s"}}, Rule{Parameter: "key"})
+	require.ErrorIs(t, err, ErrNoCredential, "no path")
 	_, err = Put(nil, []Header{{"x-amz-content-sha256", "streaming-AWS4-HMAC-SHA256-PAYLOAD"}}, Rule{Signs: true})
 	require.ErrorIs(t, err, ErrSignedBody)
-	got, err = Put(nil, []Header{{"x-amz-content-sha256", "UNSIGNED-PAYLOAD"}}, Rule{Signs: true})
-	require.NoError(t, err)
-	require.Empty(t, got)
+	for _, c := range []struct {
+		h Header
+		r Rule
+	}{
+		{Header{"x-amz-content-sha256", "UNSIGNED-PAYLOAD"}, Rule{Signs: true}}, {Header{"x-amz-content-sha256", "S"}, Rule{Signs: true}},
+		{Header{"x-other", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, Rule{Signs: true}}, {Header{"x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, Rule{}},
+	} {
+		got, err = Put(nil, []Header{c.h}, c.r)
+		require.NoError(t, err)
+		require.Empty(t, got)
+	}
 }
 
 func TestResponse(t *testing.T) {
@@ -145,8 +158,51 @@ func TestResponse(t *testing.T) {
 	require.ElementsMatch(t, append([]Change{{"etag", ""}}, found...), Response(nil, hs, header, []string{"sk-secret-1", "sk-secret-2"}))
 }
 
+// TestResponseSlots: a response has no slot and no header of the credential, whatever is
+// in it; and of a header with the secret in it, nothing is left.
+func TestResponseSlots(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"x-team": true, "cookie": true, "x-some-client-secret": true, "-client-secret": false, "x-note": false, "": false, "x-some-token": false} {
+		got := Response(nil, []Header{{name, "whatever"}}, Rule{Header: "x-team"}, nil)
+		require.Equal(t, want, len(got) == 1 && got[0] == Change{name, ""}, name)
+		require.Equal(t, want, len(got) > 0, name)
+	}
+	rule := Rule{Header: "x-team", Prefix: 4}
+	for _, value := range []string{"of sk-secret-1 or so", "sk-secret-1", "key=sk-secret-1"} {
+		require.Equal(t, []Change{{"x-echo", ""}}, Response(nil, []Header{{"x-echo", value}}, rule, []string{"key=sk-secret-1"}), value)
+	}
+}
+
+// TestInjected: where a credential is looked for after it was injected.
+func TestInjected(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, Rule{}.Injected())
+	require.Equal(t, "x-team", Rule{Header: "x-team"}.Injected())
+	require.Equal(t, ":path", Rule{Parameter: "key"}.Injected())
+	require.Empty(t, Rule{Signs: true, Header: "authorization"}.Injected(), "the secret stays in the node")
+}
+
+// TestChangesShareNoMemory: Envoy's headers are gone when the changes are carried out.
+func TestChangesShareNoMemory(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"x-forwarded-proto", "x-postern-scope", "authorization", ":path"} {
+		memory := []byte(name + "/x?a=1&key=2")
+		all := unsafe.String(&memory[0], len(memory))
+		got := requested(t, []Header{{all[:len(name)], all[len(name):]}}, Rule{})
+		clear(memory)
+		want := Change{Name: name}
+		if name == ":path" {
+			want.Value = "/x?a=1"
+		}
+		require.Equal(t, []Change{want}, got)
+	}
+}
+
 func TestTrailers(t *testing.T) {
 	t.Parallel()
+	asked := []Header{{"cookie", "mine"}, {"x-upload-token", "mine"}, {"x-note", "1"}}
+	require.Equal(t, []Change{{"cookie", ""}, {"x-upload-token", ""}}, Trailers(nil, asked, Rule{}, nil), "a request's")
+	require.Equal(t, []Change{{"cookie", ""}}, Trailers(nil, asked, Rule{}, []string{}), "a response's")
 	hs := []Header{{"grpc-status", "0"}, {"x-api-key", "mine"}, {"x-echo", "sk-secret-1"}, {"x-forwarded-for", "1"}}
 	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{}, nil))
 	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-echo", ""}, {"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{Header: "x-api-key"}, []string{"sk-secret-1"}))
