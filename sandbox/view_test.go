@@ -186,7 +186,7 @@ func TestPlacesThatAreNoWorkdirs(t *testing.T) {
 		"/": "it is the whole file system", root: "it is or contains your home (" + home + ")", home: "it is or contains your home",
 		filepath.Join(root, "p"): ", where Postern keeps keys and sockets", filepath.Join(root, "p/state"): "keeps keys", filepath.Join(root, "p/state/deep"): "keeps keys", link: "keeps keys",
 		filepath.Join(root, "file"): "it is not a folder", filepath.Join(root, "none"): "no such file",
-		"/usr": "", "/usr/bin": "programs of the system", "/usr/lib": "programs of the system", "/var": "", "/etc/ssl": "configuration and secrets",
+		"/usr": "", "/usr/bin": "", "/usr/lib": "", "/var": "", "/etc/ssl": "configuration and secrets",
 	} {
 		_, err := Workdir(dir, home, []string{filepath.Join(root, "p/state")})
 		require.ErrorContains(t, err, why, dir)
