@@ -114,8 +114,8 @@ func takeAway(home stacks.Home, node, agent, to string) error {
 	return nil
 }
 
-// shutDown ends the connections of a process that came in by a Unix socket whose path
-// begins with prefix, and returns how many those were.
+// shutDown ends the connections of a process that came in, or were about to, by a Unix socket whose path begins with
+// prefix, and returns how many those were. No further ones can come: the caller has taken the sockets' files away.
 func shutDown(pid int, prefix string) (int, error) {
 	process, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -125,6 +125,19 @@ func shutDown(pid int, prefix string) (int, error) {
 		return 0, err
 	}
 	defer unix.Close(process)
+	// A process that runs may accept a connection after its descriptors were listed. So they are listed again until
+	// nothing is new.
+	for n, done := 0, map[string]bool{}; ; {
+		fresh, err := shutDownOnce(process, pid, prefix, done)
+		n += fresh
+		if err != nil || fresh == 0 {
+			return n, err
+		}
+	}
+}
+
+// shutDownOnce looks once at each socket of the process that is not in done, and adds to done what it has shut down.
+func shutDownOnce(process, pid int, prefix string, done map[string]bool) (int, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -136,7 +149,8 @@ func shutDown(pid int, prefix string) (int, error) {
 		if err != nil {
 			continue
 		}
-		if link, err := os.Readlink(filepath.Join(dir, e.Name())); err != nil || !strings.HasPrefix(link, "socket:") {
+		link, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil || !strings.HasPrefix(link, "socket:") || done[link] {
 			continue
 		}
 		fd, err := unix.PidfdGetfd(process, number, 0)
@@ -146,7 +160,13 @@ func shutDown(pid int, prefix string) (int, error) {
 		if err != nil {
 			return n, err
 		}
-		if connectionOf(fd, prefix) && unix.Shutdown(fd, unix.SHUT_RDWR) == nil {
+		listens, ours := isOf(fd, prefix)
+		switch {
+		case ours && listens:
+			n += empty(fd)
+		case ours && unix.Shutdown(fd, unix.SHUT_RDWR) == nil:
+			discard(fd)
+			done[link] = true
 			n++
 		}
 		unix.Close(fd)
@@ -154,16 +174,37 @@ func shutDown(pid int, prefix string) (int, error) {
 	return n, nil
 }
 
-// connectionOf reports whether the descriptor is a connection that a listener at a path
-// with that prefix has accepted.
-func connectionOf(fd int, prefix string) bool {
+// isOf reports whether the descriptor is a socket at a path with that prefix, or a connection that such a socket has
+// accepted, and which of the two.
+func isOf(fd int, prefix string) (listens, ours bool) {
 	local, err := unix.Getsockname(fd)
 	if err != nil {
-		return false
+		return false, false
 	}
 	at, ok := local.(*unix.SockaddrUnix)
-	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	return ok && err == nil && listens == 0 && strings.HasPrefix(at.Name, prefix)
+	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return n == 1, ok && err == nil && strings.HasPrefix(at.Name, prefix)
+}
+
+// empty closes the connections that nobody has accepted yet, and returns how many those were. Envoy's listening sockets
+// do not block.
+func empty(listening int) int {
+	for n := 0; ; n++ {
+		fd, _, err := unix.Accept4(listening, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return n
+		}
+		unix.Close(fd)
+	}
+}
+
+// discard reads what has arrived on a connection that was shut down: its owner would still get that.
+func discard(fd int) {
+	for b := make([]byte, 64<<10); ; {
+		if n, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT); n <= 0 || err != nil {
+			return
+		}
+	}
 }
 
 // mend puts back the sockets that cut took away. A socket that Envoy has made since stays.

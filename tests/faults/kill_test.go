@@ -1,7 +1,10 @@
 package faults
 
 import (
+	"crypto/tls"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -323,4 +326,79 @@ func TestKillOfAHungEnvoy(t *testing.T) {
 	})
 	require.Zero(t, s.get("a"))
 	require.Equal(t, http.StatusOK, s.get("b"))
+}
+
+// TestKillOfWhatHasNotArrived: C6. Neither the control plane nor Envoy answers. What Envoy has not read yet is cut off too:
+// connections that it has not accepted, and a request that waits on one that it has.
+func TestKillOfWhatHasNotArrived(t *testing.T) {
+	t.Parallel()
+	s := published(t)
+	socket := filepath.Join(s.home.NodeDir("n1"), envoy.AgentSocket("a"))
+	const ask = "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n"
+	dial := func() net.Conn {
+		c, err := net.Dial("unix", socket)
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	// Envoy has accepted this one: it has answered.
+	open := dial()
+	_, err := io.WriteString(open, ask)
+	require.NoError(t, err)
+	answered := make([]byte, len("HTTP/1.1 200"))
+	_, err = io.ReadFull(open, answered)
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 200", string(answered))
+	secure := tls.Client(&afterHead{Conn: open}, &tls.Config{ServerName: "api.test", RootCAs: s.ca.Pool()})
+	require.NoError(t, secure.HandshakeContext(t.Context()))
+	s.up.Seen()
+
+	envoys := children(s.programs["n1"].PID())
+	require.NotEmpty(t, envoys)
+	for _, pid := range append(envoys, s.programs["control"].PID()) {
+		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	}
+	conns := []net.Conn{open}
+	_, err = io.WriteString(secure, "GET /queued HTTP/1.1\r\nHost: api.test\r\n\r\n")
+	require.NoError(t, err)
+	for range 5 {
+		c := dial()
+		_, err := io.WriteString(c, ask)
+		require.NoError(t, err)
+		conns = append(conns, c)
+	}
+	said, status := s.postern("kill", "--agent", "a")
+	require.Equal(t, 4, status, said)
+	require.Contains(t, said, "a was cut off it from outside, with 6 connections")
+	for _, pid := range envoys {
+		require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
+	}
+	require.Eventually(t, func() bool { return s.get("b") == http.StatusOK }, patience, 20*time.Millisecond)
+	for i, c := range conns {
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+		got, err := io.ReadAll(c)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "connection %d is open", i)
+		require.NotContains(t, string(got), "200", "connection %d", i)
+	}
+	for _, r := range s.up.Seen() {
+		require.Equal(t, "/", r.URL.Path, "b's requests, and no other")
+	}
+}
+
+// afterHead skips the rest of a response's head.
+type afterHead struct {
+	net.Conn
+	past bool
+}
+
+func (c *afterHead) Read(b []byte) (int, error) {
+	for last := ""; !c.past; {
+		one := make([]byte, 1)
+		if _, err := c.Conn.Read(one); err != nil {
+			return 0, err
+		}
+		last += string(one)
+		c.past = strings.HasSuffix(last, "\r\n\r\n")
+	}
+	return c.Conn.Read(b)
 }
