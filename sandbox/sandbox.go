@@ -223,8 +223,9 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	return Result{}, explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
 }
 
-// start starts bubblewrap on the thread, which is in the group: for root, as a user that is subordinate. If that cannot
-// be, it says so, and the sandbox is root without capabilities.
+// start starts bubblewrap on the thread, which is in the group: for root, as a user that is subordinate. If this machine
+// or the file system cannot do that, start says so, and the sandbox is root without capabilities. Any other failure ends
+// the run, because an agent that works above can cause it.
 func (s *Spec) start(cmd *exec.Cmd, group *cgroup, starter *thread, streams *streams) error {
 	if group.unified != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.unified.Fd())
@@ -233,15 +234,20 @@ func (s *Spec) start(cmd *exec.Cmd, group *cgroup, starter *thread, streams *str
 		return starter.do(cmd.Start)
 	}
 	user, err := newSubordinate()
-	if err == nil {
+	if err != nil {
+		err = &unableError{err}
+	} else {
 		err = streams.give(user)
 	}
 	if err == nil {
-		err = starter.do(func() error { return user.prepare(cmd, cmd.Args[1:], s.Workdir, s.Inside) })
+		err = starter.do(func() error { return user.prepare(cmd, cmd.Args[1:], s) })
 	}
 	if err == nil {
 		s.log().Debug("user", "uid", user.uid, "gid", user.gid)
 		return starter.do(cmd.Start)
+	}
+	if unable := (*unableError)(nil); !errors.As(err, &unable) {
+		return err
 	}
 	if s.Stderr != nil {
 		fmt.Fprintf(s.Stderr, "postern: the agent runs as root without capabilities, not as a user of its own: %v\n", err)

@@ -33,6 +33,12 @@ const (
 // subordinate is the user that root's sandbox is on the host.
 type subordinate struct{ uid, gid int }
 
+// unableError is why this machine or a file system cannot have the sandbox be a user of its own. No agent can cause it.
+type unableError struct{ err error }
+
+func (e *unableError) Error() string { return e.err.Error() }
+func (e *unableError) Unwrap() error { return e.err }
+
 // newSubordinate returns the user for this process' sandbox. Two that run at the same time are different users: the
 // kernel's budgets are a user's.
 func newSubordinate() (*subordinate, error) {
@@ -103,23 +109,23 @@ func isMapped(file string, id int) (bool, error) {
 
 // prepare gives the calling thread mounts of its own, in which the user sees what bubblewrap's arguments show, and has
 // cmd start as that user. The thread must not be used for anything else, whether prepare succeeds or not.
-func (s *subordinate) prepare(cmd *exec.Cmd, args []string, workdir, helper string) error {
+func (s *subordinate) prepare(cmd *exec.Cmd, args []string, spec *Spec) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("make mount namespace: %w", err)
+		return &unableError{fmt.Errorf("make mount namespace: %w", err)}
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return fmt.Errorf("keep mounts from the host: %w", err)
+		return &unableError{fmt.Errorf("keep mounts from the host: %w", err)}
 	}
-	m := idMounts{user: s, helper: helper, maps: map[idMap]*os.File{}, covers: map[string][]idMount{}}
+	m := idMounts{user: s, spec: spec, maps: map[idMap]*os.File{}, covers: map[string][]idMount{}}
 	defer m.close()
-	if err := m.add(cmd.Path, false); err != nil {
+	if err := m.add(cmd.Path); err != nil {
 		return err
 	}
 	for i := 0; i+2 < len(args); i++ {
 		if args[i] != "--bind" && args[i] != "--ro-bind" {
 			continue
 		}
-		if err := m.add(args[i+1], args[i+1] == workdir); err != nil {
+		if err := m.add(args[i+1]); err != nil {
 			return err
 		}
 		i += 2
@@ -149,8 +155,8 @@ type idMap struct {
 
 // idMounts collects what must be mounted differently for the user.
 type idMounts struct {
-	user   *subordinate
-	helper string
+	user *subordinate
+	spec *Spec
 	// maps are user namespaces by what they map.
 	maps map[idMap]*os.File
 	// covers are the folders that the user may not search, and what of them it shall see; "" has what is mapped where it is.
@@ -159,10 +165,11 @@ type idMounts struct {
 }
 
 // add looks at the way to a path, which is real, and at the path itself.
-func (m *idMounts) add(path string, workdir bool) error {
+func (m *idMounts) add(path string) error {
 	if slices.ContainsFunc(m.done, func(d string) bool { return within(path, d) }) || within(path, "/proc") || within(path, "/dev") {
 		return nil
 	}
+	workdir := path == m.spec.Workdir
 	cover, always := "", workdir
 	var way []string
 	for dir := path; dir != "/"; dir = filepath.Dir(dir) {
@@ -193,16 +200,28 @@ func (m *idMounts) add(path string, workdir bool) error {
 	owner := info.Sys().(*syscall.Stat_t)
 	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
-		return fmt.Errorf("take mount of %s: %w", path, err)
+		err = fmt.Errorf("take mount of %s: %w", path, err)
+		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+			return &unableError{err}
+		}
+		return err
 	}
 	m.covers[cover] = append(m.covers[cover], idMount{path: path, tree: tree, dir: info.IsDir()})
+	// What follows fails for what is at the path, which has to be what was looked at.
+	var taken unix.Stat_t
+	if err := unix.Fstat(tree, &taken); err != nil {
+		return fmt.Errorf("look at the mount of %s: %w", path, err)
+	}
+	if expected := m.spec.folder; workdir && (taken.Dev != expected.Dev || taken.Ino != expected.Ino) || taken.Ino != owner.Ino {
+		return fmt.Errorf("take mount of %s: it is another one than a moment ago: run this again", path)
+	}
 	namespace, err := m.namespace(idMap{uid: int(owner.Uid), gid: int(owner.Gid), others: !workdir})
 	if err != nil {
 		return err
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(namespace.Fd())}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
-		return fmt.Errorf("map the owner of %s: %w (does its file system support idmapped mounts?)", path, err)
+		return &unableError{fmt.Errorf("map the owner of %s: %w (does its file system support idmapped mounts?)", path, err)}
 	}
 	m.done = append(m.done, path)
 	return nil
@@ -229,13 +248,13 @@ func (m *idMounts) namespace(key idMap) (*os.File, error) {
 	if f := m.maps[key]; f != nil {
 		return f, nil
 	}
-	process, err := os.StartProcess(m.helper, []string{m.helper}, &os.ProcAttr{Sys: &syscall.SysProcAttr{
+	process, err := os.StartProcess(m.spec.Inside, []string{m.spec.Inside}, &os.ProcAttr{Sys: &syscall.SysProcAttr{
 		Ptrace: true, Pdeathsig: unix.SIGKILL, Cloneflags: unix.CLONE_NEWUSER,
 		UidMappings: key.mapping(key.uid, m.user.uid),
 		GidMappings: key.mapping(key.gid, m.user.gid),
 	}})
 	if err != nil {
-		return nil, fmt.Errorf("make user namespace: %w", err)
+		return nil, &unableError{fmt.Errorf("make user namespace: %w", err)}
 	}
 	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", process.Pid))
 	if kerr := process.Kill(); kerr != nil {

@@ -1,14 +1,18 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // owners are who the working folder may belong to when root starts a sandbox.
@@ -151,5 +155,51 @@ func TestSubordinateRange(t *testing.T) {
 			require.GreaterOrEqual(t, first, 1000)
 			require.Positive(t, count)
 		}
+	}
+}
+
+// What an agent that works above can cause ends the run: only what the machine or a file system cannot do lets root's
+// agent be root.
+func TestWhatAnAgentCausesIsNoExcuse(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		return
+	}
+	user, err := newSubordinate()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	var here, other unix.Stat_t
+	require.NoError(t, unix.Stat(dir, &here))
+	require.NoError(t, unix.Stat("/usr", &other))
+	var system unix.Stat_t
+	require.NoError(t, unix.Stat("/sys/kernel", &system))
+	for name, c := range map[string]struct {
+		workdir string
+		folder  *unix.Stat_t
+		said    string
+		unable  bool
+	}{
+		"as it was":                           {dir, &here, "", false},
+		"another folder":                      {dir, &other, "it is another one than a moment ago", false},
+		"gone":                                {dir + "/gone", &here, "no such file", false},
+		"a file system without idmapped ones": {"/sys/kernel", &system, "does its file system support idmapped mounts?", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			spec := &Spec{Workdir: c.workdir, folder: c.folder, Inside: filepath.Join(tools, "postern-sandbox")}
+			prepared := make(chan error)
+			go func() {
+				runtime.LockOSThread() // the thread ends with the goroutine
+				prepared <- user.prepare(&exec.Cmd{Path: "/usr/bin/true", SysProcAttr: new(syscall.SysProcAttr)}, []string{"--bind", c.workdir, c.workdir}, spec)
+			}()
+			err := <-prepared
+			if c.said == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, c.said)
+			var unable *unableError
+			require.Equal(t, c.unable, errors.As(err, &unable), err)
+		})
 	}
 }

@@ -171,6 +171,10 @@ func makeWorkdir(home stacks.Home, dir string) (string, error) {
 		return "", err
 	}
 	if _, err := os.Stat(abs); errors.Is(err, fs.ErrNotExist) {
+		// An agent that works above could have a link there by the time that the folder is made.
+		if err := folders.Check(abs); err != nil {
+			return "", fmt.Errorf("make the working directory %s: %w: name a folder that is there, or one elsewhere", abs, err)
+		}
 		if err := os.MkdirAll(abs, 0o700); err != nil {
 			return "", fmt.Errorf("make working directory: %w", err)
 		}

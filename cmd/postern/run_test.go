@@ -145,4 +145,11 @@ func TestWorkdirThatLeadsOut(t *testing.T) {
 	_, err = newSpec(p, "stacks/local.yaml", home, "demo", filepath.Join(project, "real"))
 	require.ErrorContains(t, err, "the stack is not up")
 	require.ErrorContains(t, hostpath.In(filepath.Dir(home.Root)).Record(filepath.Join(project, "sub")), "it leads to "+other)
+	// A folder that is not there is not made where an agent could have a link by then.
+	_, err = makeWorkdir(home, filepath.Join(project, "new", "deep"))
+	require.ErrorContains(t, err, "where an agent may write: name a folder that is there, or one elsewhere")
+	require.NoDirExists(t, filepath.Join(project, "new"))
+	made, err := makeWorkdir(home, filepath.Join(other, "new", "deep"))
+	require.NoError(t, err)
+	require.DirExists(t, made)
 }
