@@ -1,11 +1,13 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -82,7 +84,7 @@ func TestSocketsInTheWorkingFolder(t *testing.T) {
 
 		// The agent's own stay usable, wherever they are.
 		for _, path := range []string{"own2.sock", b.spec.Workdir + "/own3.sock", "/tmp/own.sock", "@abstract", "/dev/shm/own.sock"} {
-			out := b.sh(t, `./try listen `+path+` > log & until grep -qs listening log; do sleep 0.05; done; ./try dial unix `+path)
+			out := b.sh(t, `rm -f log; ./try listen `+path+` > log & until grep -qs listening log; do sleep 0.05; done; ./try dial unix `+path)
 			require.Equal(t, "connected\n", out, path)
 		}
 	})
@@ -237,4 +239,58 @@ func TestUnknownCallsAreDenied(t *testing.T) {
 	}
 	fmt.Fprintf(&script, "./try syscall 0x40000027 | grep -q 'not implemented' || echo x32; for n in 470 500 600 1000 4095; do ./try syscall $n | grep -q 'not implemented' || echo $n; done")
 	require.Empty(t, b.sh(t, script.String()), "calls that are not denied as they should be")
+}
+
+// The kernel lists a listening socket's file by 32 bits of the inode number and the device of the whole file system.
+// In another subvolume of btrfs both can be those of the host's socket.
+func TestSocketWithTheSameInodeNumber(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		return // mounting a file system takes root
+	}
+	eachCaller(t, func(t *testing.T, b *box) {
+		image, mounted := filepath.Join(b.root, "image"), filepath.Join(b.root, "btrfs")
+		shell(t, `truncate -s 128M "$1" && mkfs.btrfs -q "$1" && mkdir "$2" && mount -o loop "$1" "$2"`, image, mounted)
+		t.Cleanup(func() { shell(t, `umount "$1"`, mounted) })
+		// The agent may not make a subvolume; who calls may have one there.
+		b.spec.Workdir = filepath.Join(mounted, "work")
+		shell(t, `mkdir "$1" && cp "$2" "$1" && btrfs -q subvolume create "$1/sub"`, b.spec.Workdir, filepath.Join(b.home, "work", "try"))
+		for i := range 20 {
+			require.NoError(t, os.WriteFile(filepath.Join(b.spec.Workdir, fmt.Sprint("pad", i)), nil, 0o600))
+		}
+		host := hostSocket(t, b, "host.sock")
+		b.own(t)
+		shell(t, `chown -R "$1" "$2"`, fmt.Sprint(b.uid), mounted)
+		out := b.sh(t, `/usr/bin/python3 -c '
+import os, socket
+want = os.stat("host.sock").st_ino
+os.chdir("sub")
+while True:
+    open("x", "w").close(); last = os.stat("x").st_ino; os.unlink("x")
+    if last >= want - 1: break
+s = socket.socket(socket.AF_UNIX); s.bind("own.sock"); s.listen()
+print("same number:", os.stat("own.sock").st_ino == want, flush=True)
+os.chdir("..")
+def dial(path):
+    c = socket.socket(socket.AF_UNIX)
+    try: c.connect(path); return "connected"
+    except OSError as e: return e.strerror
+print("host:", dial("host.sock")); print("own:", dial("sub/own.sock"))
+'`)
+		require.Equal(t, "same number: True\nhost: Permission denied\nown: connected\n", out)
+		// Nor may the agent make a subvolume, or a snapshot of what its folder is in.
+		for _, create := range []string{"0x5000940e", "0x50009417", "0x50009401"} {
+			out, _ := b.run(t, "sh", "-c", fmt.Sprintf(`exec 3<.; ./try syscall %d 3 %s sub2`, unix.SYS_IOCTL, create))
+			require.Contains(t, out, "operation not permitted", create)
+		}
+		b.sh(t, "cp --reflink=always try try2 && cmp try try2")
+		require.FileExists(t, host)
+	})
+}
+
+// shell runs a script of the host, with arguments.
+func shell(t *testing.T, script string, args ...string) {
+	t.Helper()
+	out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "sh", append([]string{"-ec", script, "sh"}, args...)...).CombinedOutput()
+	require.NoError(t, err, "%s: %s", script, out)
 }

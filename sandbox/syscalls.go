@@ -1,6 +1,10 @@
 package sandbox
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // allowedCalls are the system calls that the command may make whatever their arguments are: those that Docker's default
 // profile grants to a container without capabilities, without the ones that checkedCalls decides by arguments, those
@@ -93,6 +97,11 @@ const (
 	socketKind  = 0xf
 	tioclinux   = 0x541c
 	noRandomize = 0x0040000
+	// ioctlKind is the part of an ioctl's number that says whose it is; the two file systems make subvolumes and snapshots
+	// for whoever may write a folder.
+	ioctlKind = 0xff00
+	btrfs     = 0x9400
+	bcachefs  = 0xbc00
 )
 
 // isOneOf are outcomes: one for each value of the argument.
@@ -124,8 +133,13 @@ var checkedCalls = []checkedCall{
 	opens(2, 3, "openat"),
 	opens(1, 2, "open"),
 	{
-		names: []string{"ioctl"}, otherwise: retAllow, why: "input into, the clipboard of, and another protocol for a terminal that others use too",
-		outcomes: isOneOf(errForbidden, 1, whole, unix.TIOCSTI, tioclinux, unix.TIOCSETD),
+		names: []string{"ioctl"}, otherwise: retAllow,
+		why: "input into, the clipboard of, and another protocol for a terminal that others use too; before Linux 6.8 who owns the working folder can have a snapshot in it of the whole subvolume that the folder is in",
+		outcomes: slices.Concat(
+			isOneOf(errForbidden, 1, whole, unix.TIOCSTI, tioclinux, unix.TIOCSETD),
+			isOneOf(retAllow, 1, whole, unix.FICLONE, unix.FICLONERANGE, unix.FIDEDUPERANGE), // btrfs's numbers, every file system's calls
+			isOneOf(errForbidden, 1, ioctlKind, btrfs, bcachefs),
+		),
 	},
 	{
 		names: []string{"clone"}, otherwise: errForbidden, why: "in a namespace of its own an agent would have capabilities, and with them the kernel's rarely tried paths",

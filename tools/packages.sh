@@ -23,7 +23,7 @@ if [ -z "${ENVOY:-}" ] && ! command -v envoy >/dev/null && [ ! -x "$cache/bin/en
 fi
 if [ "${1:-}" = test ]; then
 	# The end-to-end tests run real clients, and scripts of the machine images.
-	need+=(python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless jq:jq ip:iproute2 systemd-analyze:systemd)
+	need+=(python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless jq:jq ip:iproute2 systemd-analyze:systemd mkfs.btrfs:btrfs-progs)
 fi
 if [ "${1:-}" = bench ]; then
 	need+=(squid:squid-openssl nginx:nginx-light python3:python3 venv:python3-venv)

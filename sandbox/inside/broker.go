@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"unsafe"
 
@@ -163,11 +162,7 @@ func (b *broker) mayReach(file int) error {
 	if strings.HasPrefix(path, wire.NodesDir+"/") {
 		return nil
 	}
-	device, err := deviceOf(file)
-	if err != nil {
-		return unix.EACCES
-	}
-	ours, err := b.bound.has(device, uint32(st.Ino))
+	ours, err := b.bound.has(file, &st)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "postern-sandbox: %v\n", err)
 		return unix.EACCES
@@ -238,116 +233,4 @@ func takeDescriptor(tid, fd int) (int, error) {
 	}
 	defer unix.Close(pidfd)
 	return unix.PidfdGetfd(pidfd, fd, 0)
-}
-
-// deviceOf returns the file system's device as the kernel has it; stat shows
-// another one on btrfs and overlays.
-func deviceOf(file int) (uint32, error) {
-	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(file))
-	if err != nil {
-		return 0, fmt.Errorf("find mount: %w", err)
-	}
-	_, rest, _ := strings.Cut(string(info), "mnt_id:")
-	line, _, _ := strings.Cut(rest, "\n")
-	id := strings.TrimSpace(line)
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return 0, fmt.Errorf("find mount: %w", err)
-	}
-	for mount := range strings.Lines(string(mounts)) {
-		fields := strings.Fields(mount)
-		if len(fields) < 3 || fields[0] != id {
-			continue
-		}
-		var major, minor uint32
-		if _, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor); err != nil {
-			return 0, fmt.Errorf("find mount: %w", err)
-		}
-		return major<<20 | minor, nil
-	}
-	return 0, fmt.Errorf("find mount %s: not there", id)
-}
-
-// boundSockets asks the kernel which socket files have a listener in this
-// network namespace. The host's have none.
-type boundSockets struct {
-	mu sync.Mutex
-	fd int
-}
-
-// The parts of linux/unix_diag.h and linux/sock_diag.h that are needed.
-const (
-	unixDiagVFS     = 1
-	showVFS         = 2
-	stateListen     = 1 << 10
-	sizeUnixDiag    = 16
-	sizeUnixDiagReq = 24
-)
-
-func newBoundSockets() (*boundSockets, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return nil, fmt.Errorf("list sockets: %w", err)
-	}
-	return &boundSockets{fd: fd}, nil
-}
-
-// has reports whether somebody listens on the file with this inode number, of
-// which the kernel tells 32 bits.
-func (b *boundSockets) has(device, inode uint32) (bool, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	request := make([]byte, unix.SizeofNlMsghdr+sizeUnixDiagReq)
-	binary.NativeEndian.PutUint32(request[0:], uint32(len(request)))
-	binary.NativeEndian.PutUint16(request[4:], unix.SOCK_DIAG_BY_FAMILY)
-	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	body := request[unix.SizeofNlMsghdr:]
-	body[0] = unix.AF_UNIX
-	binary.NativeEndian.PutUint32(body[4:], stateListen)
-	binary.NativeEndian.PutUint32(body[12:], showVFS)
-	if err := unix.Sendto(b.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return false, fmt.Errorf("list sockets: %w", err)
-	}
-	found := false
-	buffer := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(b.fd, buffer, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return false, fmt.Errorf("list sockets: %w", err)
-		}
-		messages, err := syscall.ParseNetlinkMessage(buffer[:n])
-		if err != nil {
-			return false, fmt.Errorf("list sockets: %w", err)
-		}
-		for _, m := range messages {
-			switch {
-			case m.Header.Type == unix.NLMSG_DONE:
-				return found, nil
-			case m.Header.Type == unix.NLMSG_ERROR:
-				return false, errors.New("list sockets: the kernel does not (is the module unix_diag missing?)")
-			case len(m.Data) >= sizeUnixDiag && isFile(m.Data[sizeUnixDiag:], device, inode):
-				found = true // the rest must be read all the same
-			}
-		}
-	}
-}
-
-// isFile reports whether the attributes name the file.
-func isFile(attributes []byte, device, inode uint32) bool {
-	for len(attributes) >= unix.SizeofRtAttr {
-		length := int(binary.NativeEndian.Uint16(attributes))
-		kind := binary.NativeEndian.Uint16(attributes[2:])
-		if length < unix.SizeofRtAttr || length > len(attributes) {
-			return false
-		}
-		value := attributes[unix.SizeofRtAttr:length]
-		if kind == unixDiagVFS && len(value) >= 8 {
-			return binary.NativeEndian.Uint32(value) == inode && binary.NativeEndian.Uint32(value[4:]) == device
-		}
-		attributes = attributes[min((length+3)&^3, len(attributes)):]
-	}
-	return false
 }

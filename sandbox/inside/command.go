@@ -25,8 +25,8 @@ type refusedError struct {
 
 func (e *refusedError) Error() string { return e.message }
 
-// start runs the agent's command and leaves this process without any
-// capability.
+// start runs the agent's command and leaves this process one capability, over
+// the sandbox's own network: broker asks with it which file a socket is bound to.
 //
 // The command gets a user namespace below this one, so that it has no
 // capability over the network namespace whatever it does (also not by making
@@ -48,9 +48,8 @@ func start(setup *wire.Setup) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// Mapping our user, which is 0 here, into another namespace takes exactly
-	// this one capability.
-	if err := keepCapabilities(1 << unix.CAP_SETFCAP); err != nil {
+	// Mapping our user, which is 0 here, into another namespace takes CAP_SETFCAP.
+	if err := keepCapabilities(1<<unix.CAP_SETFCAP | 1<<unix.CAP_NET_ADMIN); err != nil {
 		return 0, err
 	}
 	pid, listener, err := spawn(setup, path)
@@ -61,7 +60,7 @@ func start(setup *wire.Setup) (int, error) {
 	case err != nil:
 		return 0, fmt.Errorf("start %s: %w", setup.Argv[0], err)
 	}
-	if err := keepCapabilities(0); err != nil {
+	if err := keepCapabilities(1 << unix.CAP_NET_ADMIN); err != nil {
 		return 0, err
 	}
 	broker := &broker{listener: listener, slots: make(chan struct{}, maxConnects), bound: bound}
