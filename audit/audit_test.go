@@ -26,8 +26,8 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 503},
 		},
 		{
-			"unreachable", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443  a/api","status":503,"flags":"UF","details":"upstream_reset","failure":"CERTIFICATE_VERIFY_FAILED"}`,
-			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonUpstream, Detail: "upstream_reset CERTIFICATE_VERIFY_FAILED", Status: 503},
+			"unreachable", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443  a/api","status":503,"flags":"UF","tries":3,"details":"upstream_reset_before_response_started{remote_connection_failure}","failure":"CERTIFICATE_VERIFY_FAILED"}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonUpstream, Detail: "upstream_reset_before_response_started{remote_connection_failure} CERTIFICATE_VERIFY_FAILED", Status: 503},
 		},
 		{
 			"private address", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":503,"flags":"UH","details":"dns_resolution_failure{address_denied}"}`,
@@ -50,7 +50,7 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "upgrade_failed", Status: 403},
 		},
 		{
-			"names disagree", `{"k":"request","agent":"a","method":"GET","authority":"b.test","connect":"a.test:443","sni":"b.test","status":403,"flags":"NR"}`,
+			"names disagree", `{"k":"request","agent":"a","method":"GET","authority":"b.test","connect":"a.test:443","sni":"b.test","status":403,"flags":"NR","details":"route_not_found"}`,
 			&Event{Agent: "a", Host: "b.test:443", Method: "GET", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonName, Detail: "connect a.test:443, server name b.test, host b.test", Status: 403},
 		},
 		{
@@ -58,16 +58,16 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "a.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonTLS, Detail: "TLS_error:|268436504:SSL_routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA:TLS_error_end"},
 		},
 		{
-			"more at once than an agent may", `{"k":"request","agent":"a","method":"CONNECT","authority":"a.test:443","status":503,"flags":"UO","details":"overflow"}`,
-			&Event{Agent: "a", Host: "a.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "overflow", Status: 503},
+			"more at once than an agent may", `{"k":"request","agent":"a","method":"CONNECT","authority":"a.test:443","status":503,"flags":"UO","details":"upstream_reset_before_response_started{overflow}"}`,
+			&Event{Agent: "a", Host: "a.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "upstream_reset_before_response_started{overflow}", Status: 503},
 		},
 		{
 			"faster than an agent may", `{"k":"request","agent":"a","method":"CONNECT","authority":"a.test:443","status":429,"flags":"RL","details":"local_rate_limited"}`,
 			&Event{Agent: "a", Host: "a.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "local_rate_limited", Status: 429},
 		},
 		{
-			"more at once than a rule allows", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":503,"flags":"UO","details":"overflow"}`,
-			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "overflow", Status: 503},
+			"more at once than a rule allows", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":503,"flags":"UO","details":"upstream_reset_before_response_started{overflow}"}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "upstream_reset_before_response_started{overflow}", Status: 503},
 		},
 		{
 			"more requests than a rule allows", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":429,"flags":"RL","details":"local_rate_limited"}`,
@@ -78,8 +78,8 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "api.test:443", Method: "POST", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "request_payload_too_large", Status: 200},
 		},
 		{
-			"a body that is larger", `{"k":"request","agent":"a","method":"POST","path":"/v1","route":"allowed api.test:443 key a/api","status":413,"flags":"-","details":"said otherwise"}`,
-			&Event{Agent: "a", Host: "api.test:443", Method: "POST", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "said otherwise", Status: 413},
+			"a body that is larger", `{"k":"request","agent":"a","method":"POST","path":"/v1","route":"allowed api.test:443 key a/api","status":413,"flags":"-","details":"request_payload_too_large"}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "POST", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "request_payload_too_large", Status: 413},
 		},
 		{
 			"an upstream's own 413 is not ours", `{"k":"request","agent":"a","method":"POST","path":"/v1","route":"allowed api.test:443 key a/api","status":413,"flags":"-","details":"via_upstream"}`,
@@ -99,39 +99,27 @@ func TestDecode(t *testing.T) {
 		},
 		{"what the guard has not recorded", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":429,"details":"guard_unrecorded"}`, nil},
 		{
-			"a client that goes away", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":0,"flags":"DC","details":"downstream_remote_disconnect"}`,
-			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed},
-		},
-		{
 			"an answer that breaks off", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":200,"flags":"UR","details":"via_upstream"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200},
 		},
 		{
-			"a tunnel", `{"k":"tunnel","agent":"a","connect":"t.test:443","rule":"a/t","flags":"-","details":"-","rx":3,"tx":5,"ms":7}`,
+			"a tunnel", `{"k":"tunnel","tries":1,"agent":"a","connect":"t.test:443","rule":"a/t","flags":"-","details":"-","rx":3,"tx":5,"ms":7}`,
 			&Event{Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Allow, Reason: plan.ReasonAllowed, Sent: 3, Received: 5, Millis: 7},
 		},
 		{
-			"a tunnel to a private address", `{"k":"tunnel","agent":"a","connect":"t.test:443","rule":"a/t","flags":"UH","details":"dns_resolution_failure{address_denied}"}`,
-			&Event{Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Deny, Reason: plan.ReasonAddress},
-		},
-		{
-			"a tunnel to a private address, in other words", `{"k":"tunnel","agent":"a","connect":"t.test:443","rule":"a/t","flags":"UH","failure":"address_denied"}`,
-			&Event{Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Deny, Reason: plan.ReasonAddress},
-		},
-		{
-			"a tunnel to nobody", `{"k":"tunnel","agent":"a","connect":"t.test:443","rule":"a/t","flags":"UF","details":"x","failure":"refused"}`,
+			"a tunnel to nobody", `{"k":"tunnel","tries":1,"agent":"a","connect":"t.test:443","rule":"a/t","flags":"UF","details":"x","failure":"refused"}`,
 			&Event{Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Allow, Reason: plan.ReasonUpstream, Detail: "UF x refused"},
 		},
 		{
-			"a tunnel that breaks off", `{"k":"tunnel","agent":"a","connect":"t.test:443","rule":"a/t","flags":"UF","tx":1}`,
+			"a tunnel that breaks off", `{"k":"tunnel","tries":1,"agent":"a","connect":"t.test:443","rule":"a/t","flags":"UF","tx":1}`,
 			&Event{Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Allow, Reason: plan.ReasonAllowed, Received: 1},
 		},
 		{
-			"a stream, meanwhile", `{"k":"request","type":"DownstreamPeriodic","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  a/api","status":200,"flags":"-","ms":1500}`,
+			"a stream, meanwhile", `{"k":"request","type":"DownstreamPeriodic","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  a/api","status":200,"flags":"-","tries":1,"ms":1500}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200, Millis: 1500, Stream: "1795416854.918-7", State: StillOpen, Time: time.UnixMilli(1795416856418).UTC()},
 		},
 		{
-			"a stream's end", `{"k":"request","type":"DownstreamEnd","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  a/api","status":200,"flags":"-","ms":1500}`,
+			"a stream's end", `{"k":"request","type":"DownstreamEnd","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  a/api","status":200,"flags":"-","tries":1,"ms":1500}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200, Millis: 1500, Stream: "1795416854.918-7", State: Ended, Time: time.UnixMilli(1795416854918).UTC()},
 		},
 		{"a denial, meanwhile", `{"k":"request","type":"DownstreamPeriodic","agent":"a","method":"GET","authority":"x.test","route":"plain_http_not_allowed   a/default","status":403}`, nil},
@@ -142,6 +130,31 @@ func TestDecode(t *testing.T) {
 		{
 			"not TLS", `{"k":"connection","agent":"a","connect":"a.test:443","flags":"NR","failure":"filter_chain_not_found"}`,
 			&Event{Agent: "a", Host: "a.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonTLS, Detail: "filter_chain_not_found"},
+		},
+		{
+			"a name that leads nowhere", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":503,"flags":"DF","details":"dns_resolution_failure{cares_norecords}","tries":0}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonUpstream, Detail: "dns_resolution_failure{cares_norecords}", Status: 503},
+		},
+		{
+			"the agent left in time", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":0,"flags":"DC","details":"downstream_remote_disconnect","tries":0}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Error, Reason: plan.ReasonUnsent, Detail: "downstream_remote_disconnect"},
+		},
+		{
+			"the agent left later", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":0,"flags":"DC","details":"downstream_remote_disconnect","tries":1}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed},
+		},
+		{
+			"too much, after the beginning was sent", `{"k":"request","agent":"a","method":"POST","route":"allowed api.test:443 key a/api","status":413,"flags":"-","details":"request_payload_too_large","tries":1}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "POST", Rule: "a/api", Credential: "key", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "request_payload_too_large", Status: 413},
+		},
+		{
+			"a CONNECT that leads to nothing", `{"k":"request","agent":"a","method":"CONNECT","authority":"api.test:443","route":"connect","status":503,"flags":"UF","details":"upstream_reset_before_response_started{x}","tries":1}`,
+			&Event{Agent: "a", Host: "api.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Error, Reason: plan.ReasonUnknown, Detail: "upstream_reset_before_response_started{x}", Status: 503},
+		},
+		{"a request that waits for a name", `{"k":"request","type":"DownstreamPeriodic","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":0,"tries":0}`, nil},
+		{
+			"a tunnel to nowhere", `{"k":"tunnel","agent":"a","connect":"db.test:443","rule":"a/db","flags":"UH","tries":0}`,
+			&Event{Agent: "a", Host: "db.test:443", Method: "CONNECT", Rule: "a/db", Verdict: Error, Reason: plan.ReasonUpstream, Detail: "UH"},
 		},
 		{"connection that carried requests", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"a.test","rx":120,"tx":300,"failure":"TLS_error:|system_library:Connection_reset_by_peer"}`, nil},
 		{"connection that came to nothing", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"a.test"}`, nil},
@@ -158,13 +171,42 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// unknown are response code details that Envoy 1.40 can write and the table does not know: nothing here is
+// configured to cause them.
+var unknown = []string{
+	"", "-", "admin_filter_response", "cluster_not_found", "drop_overload", "duration_timeout", "dynamic_forward_proxy_cluster_is_gone", "early_connect_data",
+	"empty_host_header", "filter_added_invalid_request_data", "filter_added_invalid_response_data", "filter_chain_not_found",
+	"filter_removed_required_request_headers", "filter_removed_required_response_headers", "internal_redirect", "invalid_path", "maintenance_mode",
+	"max_duration_timeout", "missing_path_rejected", "no_healthy_upstream", "overload", "request_headers_failed_strict_check", "request_overall_timeout",
+	"response_payload_too_large", "response_timeout", "route_configuration_not_found", "sub_cluster_overflow", "sub_cluster_warming_timeout",
+	"unconditional_drop_overload", "upstream_max_stream_duration_reached", "upstream_per_try_idle_timeout", "upstream_per_try_timeout", "guard_of_a_later_version", "direct_response",
+}
+
+// TestUnknown: a request that a rule allows, and that ended in a way which nobody has thought of, was not allowed.
+func TestUnknown(t *testing.T) {
+	t.Parallel()
+	for _, details := range unknown {
+		for _, tries := range []string{"0", "1"} {
+			for _, flags := range []string{"-", "UH", "DC", "UO"} {
+				for _, route := range []string{"allowed api.test:443 key a/api", "connect", ""} {
+					e, err := decode([]byte(`{"k":"request","agent":"a","type":"DownstreamEnd","method":"GET","route":"` + route + `","status":200,"flags":"` + flags + `","details":"` + details + `","tries":` + tries + `}`))
+					require.NoError(t, err)
+					require.Equal(t, Error, e.Verdict, "%+v", e)
+					require.Equal(t, plan.ReasonUnknown, e.Reason, "%+v", e)
+					require.Equal(t, route == "allowed api.test:443 key a/api" && tries == "1", e.Credential == "key", "%+v", e)
+				}
+			}
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"k":"request","t":"1.5","method":"GET","authority":"a:b:c","path":"?"}`))
 	f.Add([]byte(`{"k":"connection","connect":"[::1","sni":"x"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := decode(b)
 		if err == nil && e != nil {
-			require.Contains(t, []string{Allow, Deny}, e.Verdict)
+			require.Contains(t, []string{Allow, Deny, Error}, e.Verdict)
 			require.NotEmpty(t, e.Reason)
 			require.NotContains(t, e.Path, "?")
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/plan"
 )
 
@@ -15,23 +16,24 @@ import (
 // tests hold both to the same.
 
 // parseLine reads one line of the access log.
-func parseLine(b []byte) (*line, error) {
-	l := &line{}
-	if l.parse(string(b)) {
+func parseLine(b []byte) (*accesslog.Line, error) {
+	l := &accesslog.Line{}
+	if scanLine(l, string(b)) {
 		return l, nil
 	}
-	l = &line{}
+	l = &accesslog.Line{}
 	return l, json.Unmarshal(b, l)
 }
 
-// parse reads the flat objects that Envoy writes: no white space, no escapes, ASCII
+// scanLine reads the flat objects that Envoy writes: no white space, no escapes, ASCII
 // only, whole numbers. It reports whether s is one; if not, l holds anything.
-func (l *line) parse(s string) bool {
+func scanLine(l *accesslog.Line, s string) bool {
 	return parse(strings.TrimSuffix(s, "\n"), func(key, s string) (string, bool) {
-		if n := l.number(key); n != nil {
-			return integer(s, n)
+		text, number := l.Field(key)
+		if number != nil {
+			return integer(s, number)
 		}
-		return str(s, l.text(key))
+		return str(s, text)
 	})
 }
 
@@ -46,7 +48,7 @@ func (e *Event) read(b []byte) bool {
 	return e.Seq > 0 && e.Seq < maxSeq && e.Verdict != ""
 }
 
-// parse is that of a line, for what appendJSON writes.
+// parse is scanLine for what appendJSON writes.
 func (e *Event) parse(s string) bool {
 	return parse(s, func(key, s string) (rest string, ok bool) {
 		var n int64
@@ -175,56 +177,6 @@ func str(s string, to *string) (string, bool) {
 	var ok bool
 	*to, s, ok = quoted(s)
 	return s, ok
-}
-
-func (l *line) number(key string) *int64 {
-	switch key {
-	case "status":
-		return &l.Status
-	case "rx":
-		return &l.Rx
-	case "tx":
-		return &l.Tx
-	case "ms":
-		return &l.Millis
-	case "conn":
-		return &l.Conn
-	}
-	return nil
-}
-
-func (l *line) text(key string) *string {
-	switch key {
-	case "k":
-		return &l.Kind
-	case "t":
-		return &l.Time
-	case "type":
-		return &l.Type
-	case "agent":
-		return &l.Agent
-	case "method":
-		return &l.Method
-	case "authority":
-		return &l.Authority
-	case "path":
-		return &l.Path
-	case "route":
-		return &l.Route
-	case "rule":
-		return &l.Rule
-	case "flags":
-		return &l.Flags
-	case "details":
-		return &l.Details
-	case "failure":
-		return &l.Failure
-	case "sni":
-		return &l.SNI
-	case "connect":
-		return &l.Connect
-	}
-	return nil
 }
 
 // quoted takes a JSON string that stands for itself from the front of s.

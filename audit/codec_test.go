@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/plan"
 )
 
@@ -30,8 +31,8 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, want := line{}, line{}
-		if !got.parse(string(b)) {
+		got, want := accesslog.Line{}, accesslog.Line{}
+		if !scanLine(&got, string(b)) {
 			return
 		}
 		require.NoError(t, json.Unmarshal(b, &want))
@@ -43,16 +44,16 @@ func FuzzParse(f *testing.F) {
 func TestParseTakes(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{allowed, denied} {
-		require.True(t, new(line).parse(s), s)
+		require.True(t, scanLine(new(accesslog.Line), s), s)
 	}
 	// Every field of a line.
-	v := reflect.TypeFor[line]()
+	v := reflect.TypeFor[accesslog.Line]()
 	for i := range v.NumField() {
 		value := `"x"`
 		if v.Field(i).Type.Kind() == reflect.Int64 {
 			value = "7"
 		}
-		require.True(t, new(line).parse(`{"`+v.Field(i).Tag.Get("json")+`":`+value+`}`), v.Field(i).Name)
+		require.True(t, scanLine(new(accesslog.Line), `{"`+v.Field(i).Tag.Get("json")+`":`+value+`}`), v.Field(i).Name)
 	}
 }
 

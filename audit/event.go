@@ -10,13 +10,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern/postern/accesslog"
+	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
 )
 
 // Verdicts of an event.
 const (
-	Allow = "allow"
-	Deny  = "deny"
+	Allow = accesslog.Allow
+	Deny  = accesslog.Deny
+	Error = accesslog.Error
 	// Gap declares that events before this one may be missing.
 	Gap = "gap"
 	// Change is no decision on a request: something has happened to the policy
@@ -82,29 +85,6 @@ type Event struct {
 	Owner string `json:"owner,omitempty"`
 }
 
-// line is one line of Envoy's access log, as package envoy formats it.
-type line struct {
-	Kind      string `json:"k"`
-	Time      string `json:"t"`
-	Type      string `json:"type"`
-	Conn      int64  `json:"conn"`
-	Agent     string `json:"agent"`
-	Method    string `json:"method"`
-	Authority string `json:"authority"`
-	Path      string `json:"path"`
-	Route     string `json:"route"`
-	Rule      string `json:"rule"`
-	Status    int64  `json:"status"`
-	Flags     string `json:"flags"`
-	Details   string `json:"details"`
-	Failure   string `json:"failure"`
-	SNI       string `json:"sni"`
-	Connect   string `json:"connect"`
-	Rx        int64  `json:"rx"`
-	Tx        int64  `json:"tx"`
-	Millis    int64  `json:"ms"`
-}
-
 // decode turns one line of Envoy's access log into an event. It returns nil for
 // a line that is not a decision, and an error for one that it does not know.
 func decode(b []byte) (*Event, error) {
@@ -117,14 +97,12 @@ func decode(b []byte) (*Event, error) {
 		Status: int(l.Status), Sent: l.Rx, Received: l.Tx, Millis: l.Millis,
 	}
 	switch l.Kind {
-	case "request":
-		if l.Details == unrecorded {
+	case accesslog.Request:
+		if l.Details == guard.Unrecorded {
 			return nil, nil //nolint:nilnil // counted, by the node
 		}
-		// The name of the route that decided, as package envoy makes it.
-		if said := strings.SplitN(l.Route, " ", 4); len(said) == 4 {
-			e.Reason, e.Host, e.Credential, e.Rule = plan.Reason(said[0]), said[1], said[2], said[3]
-		}
+		r := accesslog.ParseRoute(l.Route)
+		e.Reason, e.Host, e.Credential, e.Rule = r.Reason, r.Host, r.Credential, r.Rule
 		if e.Host == "" {
 			e.Host = clip(withPort(l.Authority, l.SNI != "" || l.Connect != ""))
 		}
@@ -132,15 +110,15 @@ func decode(b []byte) (*Event, error) {
 			e.Path = ""
 		}
 		judge(e, l)
-	case "tunnel":
+	case accesslog.Tunnel:
 		e.Host, e.Method, e.Verdict, e.Reason = clip(l.Connect), "CONNECT", Allow, plan.ReasonAllowed
-		switch {
-		case strings.Contains(l.Details+l.Failure, "address_denied"):
-			e.Verdict, e.Reason = Deny, plan.ReasonAddress
-		case strings.ContainsAny(l.Flags, "U") && l.Tx == 0:
+		if l.Tries == 0 {
+			e.Verdict = Error
+		}
+		if l.Tries == 0 || strings.Contains(l.Flags, "U") && l.Tx == 0 {
 			e.Reason, e.Detail = plan.ReasonUpstream, clip(strings.TrimSpace(l.Flags+" "+l.Details+" "+l.Failure))
 		}
-	case "connection":
+	case accesslog.Connection:
 		// Once bytes of a request were decrypted the decision is the
 		// request's. A connection that was dropped is no decision at all.
 		fronted := l.SNI != "" && l.SNI != hostOf(l.Connect)
@@ -156,7 +134,7 @@ func decode(b []byte) (*Event, error) {
 	default:
 		return nil, fmt.Errorf("decode access log line: unknown kind %q", l.Kind)
 	}
-	if stream := l.Time + "-" + strconv.FormatInt(l.Conn, 10); strings.HasSuffix(l.Type, "Periodic") {
+	if stream := l.Time + "-" + strconv.FormatInt(l.Conn, 10); periodic(l) {
 		// The last line of a stream says what became of it.
 		if e.Verdict != Allow {
 			return nil, nil //nolint:nilnil // not a decision yet
@@ -169,52 +147,51 @@ func decode(b []byte) (*Event, error) {
 	return e, nil
 }
 
-// judge derives verdict and reason from what Envoy did with the request.
-func judge(e *Event, l *line) {
-	switch {
-	case e.Reason == "" && l.Method != "" && strings.Contains(l.Flags, "NR"):
-		e.Verdict, e.Reason = Deny, plan.ReasonName
-		e.Rule = plan.DefaultRule(l.Agent)
-		e.Detail = clip(fmt.Sprintf("connect %s, server name %s, host %s", l.Connect, l.SNI, l.Authority))
-	case e.Reason == "" && (strings.Contains(l.Details, "rate_limited") || strings.Contains(l.Flags, "UO")):
-		// A CONNECT that leads on: more, or faster, than an agent may.
-		e.Verdict, e.Reason, e.Rule, e.Detail = Deny, plan.ReasonLimit, plan.DefaultRule(l.Agent), clip(l.Details)
-	case e.Reason == "":
-		// No route was looked for: Envoy's parser refused it, or the
-		// connection ended before.
-		e.Verdict, e.Reason, e.Rule = Deny, plan.ReasonMalformed, plan.DefaultRule(l.Agent)
-		e.Detail = clip(l.Details)
-	case e.Reason != plan.ReasonAllowed:
+// periodic reports whether the line is about a stream that lasts.
+func periodic(l *accesslog.Line) bool { return strings.HasSuffix(l.Type, "Periodic") }
+
+// judge derives verdict and reason from what Envoy did with the request: see
+// [accesslog.Answers]. A request is allowed only if an upstream was tried.
+func judge(e *Event, l *accesslog.Line) {
+	routed := e.Reason == plan.ReasonAllowed
+	if e.Reason != "" && !routed {
 		e.Verdict = Deny
-	case strings.Contains(l.Details, "address_denied"):
-		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonAddress, ""
-	// Not by the status: to a gRPC client every refusal is 200.
-	case strings.Contains(l.Details, "rate_limited"), strings.Contains(l.Details, "payload_too_large"), strings.Contains(l.Flags, "UO"),
-		l.Status == 413 && !strings.Contains(l.Details, "via_upstream"):
-		e.Verdict, e.Reason, e.Credential, e.Detail = Deny, plan.ReasonLimit, "", clip(l.Details)
-	case strings.Contains(l.Details, "failed_to_inject_credential"):
-		e.Verdict, e.Reason, e.Credential = Deny, plan.ReasonCredential, ""
-	case strings.Contains(l.Details, "guard_ambiguous"):
-		e.Verdict, e.Reason, e.Rule, e.Credential = Deny, plan.ReasonAmbiguous, plan.DefaultRule(l.Agent), ""
-	case refusedByFilter(l):
-		e.Verdict, e.Reason, e.Rule, e.Credential, e.Detail = Deny, plan.ReasonMalformed, plan.DefaultRule(l.Agent), "", clip(l.Details)
-	case l.Flags != "" && l.Flags != "-" && !strings.Contains(l.Flags, "DC") && (l.Status >= 500 || !strings.Contains(l.Details, "via_upstream")):
-		e.Verdict, e.Reason = Allow, plan.ReasonUpstream
+		return
+	}
+	a := accesslog.AnswerTo(l.Details)
+	switch {
+	case periodic(l):
+		a = &accesslog.Lasting
+	case a.Reason == "":
+		a = &accesslog.Unknown // the route denies nothing
+	}
+	e.Verdict, e.Reason = a.Verdict, a.Reason
+	switch {
+	case routed && a.Sent != "" && l.Tries > 0:
+		e.Verdict, e.Reason = Allow, a.Sent
+	case !routed && a.Reason == plan.ReasonUnsent:
+		// The connection ended before the request was whole.
+		e.Verdict, e.Reason = Deny, plan.ReasonMalformed
+	case !routed && a.Verdict == Allow:
+		// A CONNECT that leads on: no upstream is where it leads.
+		e.Verdict, e.Reason = Error, plan.ReasonUnknown
+	}
+	if !routed || a.ByDefault {
+		e.Rule = plan.DefaultRule(l.Agent)
+	}
+	if e.Verdict != Allow && l.Tries == 0 {
+		e.Credential = ""
+	}
+	switch {
+	case e.Reason == plan.ReasonAllowed:
+	case e.Reason == plan.ReasonName:
+		e.Detail = clip(fmt.Sprintf("connect %s, server name %s, host %s", l.Connect, l.SNI, l.Authority))
+	case e.Verdict != Deny:
 		e.Detail = clip(strings.TrimSpace(l.Details + " " + l.Failure))
-	default:
-		e.Verdict = Allow
+	case a.Tells || !routed:
+		e.Detail = clip(l.Details)
 	}
 }
-
-// refusedByFilter reports whether a request that a rule allows was answered by
-// Envoy without being forwarded: it asks for an upgrade that is none of ours, or
-// for something that its credential cannot do (package guard).
-func refusedByFilter(l *line) bool {
-	return strings.Contains(l.Details, "upgrade_failed") || strings.Contains(l.Details, "guard_")
-}
-
-// unrecorded is guard.Unrecorded, which this package does not import.
-const unrecorded = "guard_unrecorded"
 
 // parseTime reads seconds and milliseconds since the epoch: "1.234". What makes
 // no sense is no time: every event must have one that JSON can hold.

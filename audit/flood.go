@@ -21,20 +21,25 @@ type denials struct {
 	// left is how many may still be written one by one, at the given time.
 	left float64
 	at   time.Time
-	// more counts the denials without an event of their own, by reason. They began at since.
-	more  map[plan.Reason]uint64
+	// more counts the denials without an event of their own. They began at since.
+	more  map[denial]uint64
 	since time.Time
+}
+
+type denial struct {
+	verdict string
+	reason  plan.Reason
 }
 
 // flood reports whether e is counted instead of written.
 func (w *Writer) flood(e *Event) bool {
-	if e.Verdict != Deny || e.Agent == "" || e.Count != 0 || e.Stream != "" {
+	if e.Verdict != Deny && e.Verdict != Error || e.Agent == "" || e.Count != 0 || e.Stream != "" {
 		return false
 	}
 	now := time.Now()
 	d := w.denied[e.Agent]
 	if d == nil {
-		d = &denials{left: denialsAtOnce, at: now, more: map[plan.Reason]uint64{}}
+		d = &denials{left: denialsAtOnce, at: now, more: map[denial]uint64{}}
 		w.denied[e.Agent] = d
 	}
 	d.left = min(denialsAtOnce, d.left+now.Sub(d.at).Seconds()*denialsPerSecond)
@@ -46,7 +51,7 @@ func (w *Writer) flood(e *Event) bool {
 	if len(d.more) == 0 {
 		d.since = now
 	}
-	d.more[e.Reason]++
+	d.more[denial{e.Verdict, e.Reason}]++
 	return true
 }
 
@@ -71,13 +76,11 @@ func (w *Writer) tell(due time.Duration) error {
 		if time.Since(d.since) < due {
 			continue
 		}
-		for _, reason := range plan.Reasons {
-			if n := d.more[reason]; n > 0 {
-				events = append(events, &Event{
-					Time: time.Now().UTC(), Agent: agent, Verdict: Deny, Reason: reason, Rule: plan.DefaultRule(agent), Count: n,
-					Detail: fmt.Sprintf("these were more than %d a second: for what they asked is not kept", denialsPerSecond),
-				})
-			}
+		for kind, n := range d.more {
+			events = append(events, &Event{
+				Time: time.Now().UTC(), Agent: agent, Verdict: kind.verdict, Reason: kind.reason, Rule: plan.DefaultRule(agent), Count: n,
+				Detail: fmt.Sprintf("these were more than %d a second: for what they asked is not kept", denialsPerSecond),
+			})
 		}
 		clear(d.more)
 	}

@@ -18,7 +18,7 @@ type Filter struct {
 	Agent string
 	// Host matches the host with or without its port.
 	Host string
-	// Denied selects denials only.
+	// Denied selects what was not allowed: [Deny] and [Error].
 	Denied bool
 	// Since selects events of this time and later.
 	Since time.Time
@@ -28,14 +28,14 @@ type Filter struct {
 func (f Filter) Match(e *Event) bool {
 	return (f.Agent == "" || f.Agent == e.Agent) &&
 		(f.Host == "" || f.Host == e.Host || f.Host == hostOf(e.Host)) &&
-		(!f.Denied || e.Verdict == Deny) &&
+		(!f.Denied || e.Verdict == Deny || e.Verdict == Error) &&
 		!e.Time.Before(f.Since)
 }
 
 // may reports whether a line that [Event.appendJSON] has written can be selected. It
 // spares most lines of a long log their decoding: within a string, no quote stands alone.
 func (f Filter) may(line []byte) bool {
-	return (!f.Denied || bytes.Contains(line, []byte(`"verdict":"deny"`))) &&
+	return (!f.Denied || bytes.Contains(line, []byte(`"verdict":"deny"`)) || bytes.Contains(line, []byte(`"verdict":"error"`))) &&
 		(f.Agent == "" || bytes.Contains(line, []byte(`"agent":"`+f.Agent+`"`)))
 }
 

@@ -339,7 +339,7 @@ func TestFollowSegments(t *testing.T) {
 }
 
 func line1(kind string, ms int, bytes int) string {
-	return fmt.Sprintf(`{"k":"tunnel","t":"1795416854.918001","conn":7,"type":%q,"agent":"a","connect":"db.test:443","rule":"a/db","rx":%d,"tx":5,"ms":%d}`+"\n", kind, bytes, ms)
+	return fmt.Sprintf(`{"k":"tunnel","t":"1795416854.918001","conn":7,"type":%q,"agent":"a","connect":"db.test:443","rule":"a/db","tries":1,"rx":%d,"tx":5,"ms":%d}`+"\n", kind, bytes, ms)
 }
 
 // TestStreams: what lasts has events of one ID for its beginning and its end, and what does

@@ -15,20 +15,13 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
 )
 
 // metadataNamespace holds, on every route, what Envoy's own answers say of the decision.
 const metadataNamespace = guard.Namespace
-
-// routeName is what the access log says of a decision; host and credential may
-// be empty. Four values of the route's metadata in its place would be a fifteenth
-// of all that Envoy does for a request (docs/performance.md). Package audit takes
-// it apart.
-func routeName(reason plan.Reason, host, credential, rule string) string {
-	return strings.Join([]string{string(reason), host, credential, rule}, " ")
-}
 
 // allow forwards what matches, with the rule's credential. The destination's rules are
 // restricted, or not: see [plan.Restricted].
@@ -70,7 +63,7 @@ func (b *builder) allow(r plan.Rule, restricted bool, match *routev3.RouteMatch)
 		per[filterCredential] = b.any(&chainv3.FilterChainConfigPerRoute{FilterChain: &chainv3.FilterChain{Filters: filters}})
 	}
 	route := &routev3.Route{
-		Name: routeName(plan.ReasonAllowed, said(r), r.Credential, r.ID), Match: match, Metadata: metadata(fields),
+		Name: accesslog.Route{Reason: plan.ReasonAllowed, Host: said(r), Credential: r.Credential, Rule: r.ID}.String(), Match: match, Metadata: metadata(fields),
 		Action: &routev3.Route_Route{Route: action}, TypedPerFilterConfig: per,
 	}
 	if rule.Signs {
@@ -91,33 +84,12 @@ func deniedBy(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 	return forbidden(r.ID, plan.ReasonDenied, said(r), match)
 }
 
-// hint is what an operator can do about a denial. It never names what the agent
-// sent: somebody might paste it into a shell.
-func hint(agent string, reason plan.Reason) string {
-	switch reason {
-	case plan.ReasonHost:
-		return "an operator can allow it: postern allow HOST --agent " + agent
-	case plan.ReasonMethod, plan.ReasonPath:
-		return "an operator can allow it: postern allow HOST --agent " + agent + " --method METHOD --path PATH"
-	case plan.ReasonScheme:
-		return "use https, or a gateway that the stack file gives this agent"
-	case plan.ReasonName:
-		return "CONNECT, server name (SNI) and Host header must name the same destination"
-	case plan.ReasonAmbiguous:
-		return "servers read this path, query or header differently: write it plainly; docs/policy.md says how"
-	case plan.ReasonKilled:
-		return "an operator can let it work again: postern unkill --agent " + agent
-	default:
-		return "an operator can see why: postern explain URL --agent " + agent
-	}
-}
-
 func forbidden(rule string, reason plan.Reason, host string, match *routev3.RouteMatch) *routev3.Route {
 	agent, _, _ := strings.Cut(rule, "/")
 	return &routev3.Route{
-		Name:     routeName(reason, host, "", rule),
+		Name:     accesslog.Route{Reason: reason, Host: host, Rule: rule}.String(),
 		Match:    match,
-		Metadata: metadata(map[string]string{"rule": rule, "reason": string(reason), "hint": hint(agent, reason)}),
+		Metadata: metadata(map[string]string{"rule": rule, "reason": string(reason), "hint": accesslog.Hint(reason, agent, "HOST")}),
 		Action:   &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 403}},
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/plan"
 )
 
@@ -228,7 +229,7 @@ func (b *builder) connectRoute(agent string, d destination) *routev3.Route {
 // connectTo leads an accepted CONNECT to an internal listener.
 func connectTo(cluster string, said map[string]string) *routev3.Route {
 	return &routev3.Route{
-		Name:     "connect",
+		Name:     accesslog.Leads,
 		Match:    connectMatch(),
 		Metadata: metadata(said),
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{

@@ -34,8 +34,18 @@ const (
 const (
 	LeasePath = "lease"
 	LeaseSize = 16
-	// Unrecorded is what Envoy has for the details of a request that was refused so.
+)
+
+// What Envoy has for the response code details of a request that the guard has refused.
+const (
+	// Unrecorded: the node cannot record what it decides.
 	Unrecorded = "guard_unrecorded"
+	// Ambiguous: see [ErrAmbiguous].
+	Ambiguous = "guard_ambiguous"
+	// SignedBody: see [ErrSignedBody].
+	SignedBody = "guard_signed_body"
+	// Failed: the guard cannot read the request.
+	Failed = "guard_failed"
 )
 
 // Namespace and Key say where a route's metadata has its [Rule].

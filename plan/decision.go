@@ -70,12 +70,16 @@ const (
 	ReasonUnrecorded Reason = "not_recorded"
 	// ReasonMalformed: the request could not be parsed.
 	ReasonMalformed Reason = "malformed_request"
+	// ReasonUnsent: a rule allows the request, but it ended before it was sent anywhere.
+	ReasonUnsent Reason = "not_sent"
+	// ReasonUnknown: Envoy has ended the request itself, for a reason that is not the policy's.
+	ReasonUnknown Reason = "proxy_error"
 )
 
 // Reasons are all there are.
 var Reasons = []Reason{
 	ReasonAllowed, ReasonAgent, ReasonHost, ReasonMethod, ReasonPath, ReasonCondition, ReasonAmbiguous, ReasonDenied, ReasonScheme, ReasonName,
-	ReasonKilled, ReasonAddress, ReasonCredential, ReasonUpstream, ReasonTLS, ReasonLimit, ReasonMalformed, ReasonUnrecorded,
+	ReasonKilled, ReasonAddress, ReasonCredential, ReasonUpstream, ReasonTLS, ReasonLimit, ReasonMalformed, ReasonUnrecorded, ReasonUnsent, ReasonUnknown,
 }
 
 // Decision is the verdict on a request. The zero value denies.

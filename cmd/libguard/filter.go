@@ -38,7 +38,7 @@ func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffe
 	switch cs := changes[:0]; kind {
 	case C.request_headers:
 		if cs, err = guard.Request(cs, all, r); err != nil {
-			return answer(s, 403, "guard_ambiguous")
+			return answer(s, 403, guard.Ambiguous)
 		}
 		apply(s, kind, cs)
 	case C.response_headers:
@@ -65,7 +65,7 @@ func putCredential(s C.stream, hs *C.header, n C.size_t, rule C.buffer) (status 
 	changes, err := guard.Put(nil, unsafe.Slice((*guard.Header)(unsafe.Pointer(hs)), n), r)
 	switch {
 	case errors.Is(err, guard.ErrSignedBody):
-		return answer(s, 422, "guard_signed_body")
+		return answer(s, 422, guard.SignedBody)
 	case err != nil:
 		return refuse(s, C.request_headers)
 	}
@@ -84,7 +84,7 @@ func refuse(s C.stream, kind C.int) (status C.int) {
 		}
 	}()
 	if kind == C.request_headers {
-		return answer(s, 500, "guard_failed")
+		return answer(s, 500, guard.Failed)
 	}
 	n := C.envoy_dynamic_module_callback_http_get_headers_size(s, kind)
 	if n == 0 {

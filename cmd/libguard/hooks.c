@@ -8,20 +8,21 @@
 #include <unistd.h>
 
 #include "_cgo_export.h"
+#include "names.h"
 #include "pace.h"
 
 // More headers than there can be: Envoy takes 100 of either side (max_headers_count),
 // without those of HTTP/2 and the ones that it adds.
 enum { most = 128 };
 
-// guard.LeasePath. Two programs share it, so what it holds is only read and written whole.
+// LEASE_PATH. Two programs share it, so what it holds is only read and written whole.
 static struct {
 	uint64_t until, refused;
 } *lease;
 
 // Envoy runs in the node's folder. Without a lease there is no module, and no listener.
 const char *envoy_dynamic_module_on_program_init(void) {
-	int fd = open("lease", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	int fd = open(LEASE_PATH, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0) return NULL;
 	if (lseek(fd, 0, SEEK_END) == sizeof *lease) lease = mmap(NULL, sizeof *lease, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
@@ -38,13 +39,13 @@ static bool recorded(void) {
 // unrecorded refuses a request. It is counted instead of logged: whoever is refused may
 // ask again and again, and what is not taken would pile up.
 static int unrecorded(stream s) {
-	static const char details[] = "guard_unrecorded"; // guard.Unrecorded
+	static const char details[] = UNRECORDED;
 	__atomic_fetch_add(&lease->refused, 1, __ATOMIC_RELAXED);
 	envoy_dynamic_module_callback_http_send_response(s, 503, NULL, 0, (buffer){NULL, 0}, (buffer){details, sizeof details - 1});
 	return stop;
 }
 
-static const char put[] = "put", guard[] = "guard";
+static const char put[] = FILTER_PUT, guard[] = FILTER;
 
 // A filter is its configuration: there is nothing else to keep of a stream.
 typedef struct {
@@ -86,8 +87,7 @@ static int run(stream s, const void *of, int kind, bool paced) {
 	// More than were announced are not looked at, so they are not let through.
 	if (n > most || !envoy_dynamic_module_callback_http_get_headers(s, kind, hs)) return refuse(s, kind);
 	if (!paced && !pace(f->agent, s, cost(hs, n))) return wait;
-	// guard.Namespace and guard.Key.
-	envoy_dynamic_module_callback_http_get_metadata_string(s, of_route, (buffer){"postern", 7}, (buffer){"guard", 5}, &rule);
+	envoy_dynamic_module_callback_http_get_metadata_string(s, of_route, (buffer){NAMESPACE, sizeof NAMESPACE - 1}, (buffer){KEY, sizeof KEY - 1}, &rule);
 	return f->name == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
 }
 

@@ -1,0 +1,107 @@
+package accesslog
+
+import (
+	"strings"
+
+	"github.com/postern/postern/plan"
+)
+
+// Said is what people are told of a reason.
+type Said struct {
+	// Means says what the reason means, for the documentation.
+	Means string
+	// Message is for the agent.
+	Message string
+	// Hint says what can be done. HOST and AGENT stand for the host and the agent: see [Hint].
+	Hint string
+}
+
+const (
+	denied = "denied by policy"
+	audits = "an operator sees why with: postern audit --agent AGENT"
+	status = "an operator sees why with: postern status"
+)
+
+// Advice has what people are told of each reason.
+var Advice = map[plan.Reason]Said{
+	plan.ReasonAllowed: {"a rule allows the request", "", ""},
+	plan.ReasonAgent:   {"the live version of the policy has no such agent", denied, status},
+	plan.ReasonHost: {
+		"no rule of the agent names the host and port", denied,
+		"an operator can allow it: postern allow HOST --agent AGENT",
+	},
+	plan.ReasonMethod: {
+		"a rule names the host and path, but not the method", denied,
+		"an operator can allow it: postern allow HOST --agent AGENT --method METHOD --path PATH",
+	},
+	plan.ReasonPath: {
+		"rules name the host, but not this path", denied,
+		"an operator can allow it: postern allow HOST --agent AGENT --method METHOD --path PATH",
+	},
+	plan.ReasonCondition: {
+		"rules name the host and path, but their query or header conditions are not met", denied,
+		"an operator can see why: postern explain URL --agent AGENT",
+	},
+	plan.ReasonAmbiguous: {
+		"servers read this request differently, or it says twice what it asks for", denied,
+		"servers read this path, query or header differently: write it plainly; docs/policy.md says how",
+	},
+	plan.ReasonDenied: {
+		"a rule with `deny: true` matches", denied,
+		"an operator can see why: postern explain URL --agent AGENT",
+	},
+	plan.ReasonScheme: {
+		"plain HTTP to a destination that is not a gateway", denied,
+		"use https, or a gateway that the stack file gives this agent",
+	},
+	plan.ReasonName: {
+		"CONNECT, TLS server name and Host do not name the same destination; it may also be an attack", denied,
+		"CONNECT, server name (SNI) and Host header must name the same destination",
+	},
+	plan.ReasonKilled: {
+		"an operator has killed the agent", denied,
+		"an operator can let it work again: postern unkill --agent AGENT",
+	},
+	plan.ReasonAddress: {
+		"the host resolves to a private or metadata address", denied,
+		"its address is private, or the cloud's own; an operator can say where the destination is: upstream: in the stack file",
+	},
+	plan.ReasonCredential: {
+		"the secret is unavailable; nothing was sent", "the credential for this destination cannot be had", status,
+	},
+	plan.ReasonUpstream: {
+		"the destination cannot be reached, or its certificate does not verify",
+		"the destination cannot be reached, or is not who it should be", audits,
+	},
+	plan.ReasonTLS: {
+		"the client does not trust the CA, or asked for a name outside the policy", denied,
+		"the client has to trust the proxy's CA; docs/troubleshooting.md says how",
+	},
+	plan.ReasonLimit: {
+		"a limit of the policy, or a bound of the node, is exceeded", "a limit of the policy is exceeded",
+		"an operator can raise it: limits: in the stack file",
+	},
+	plan.ReasonUnrecorded: {
+		"the node's supervisor does not take Envoy's log: it hangs, or waits for its disk",
+		"the proxy cannot record what it decides at the moment, so it decides nothing", status,
+	},
+	plan.ReasonMalformed: {
+		"Envoy cannot read the request", "the request is malformed, or more than is read of one", audits,
+	},
+	plan.ReasonUnsent: {
+		"the request ended before it was sent anywhere: the client left, or the node stopped", "", audits,
+	},
+	plan.ReasonUnknown: {
+		"Envoy has ended the request itself, for a reason that is not the policy's", "the request failed at the proxy", audits,
+	},
+}
+
+// Hint returns what can be done about a decision for that reason, for an agent and a host. It
+// returns "" if nothing is known, or if the hint needs a host and that is "".
+func Hint(reason plan.Reason, agent, host string) string {
+	hint := Advice[reason].Hint
+	if host == "" && strings.Contains(hint, "HOST") {
+		return ""
+	}
+	return strings.NewReplacer("AGENT", agent, "HOST", host).Replace(hint)
+}

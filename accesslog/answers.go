@@ -1,0 +1,140 @@
+package accesslog
+
+import (
+	"strings"
+
+	"github.com/postern/postern/guard"
+	"github.com/postern/postern/plan"
+)
+
+// The verdicts on a request.
+const (
+	// Allow: a rule allows the request, and an upstream was tried.
+	Allow = "allow"
+	// Deny: the policy, or a bound of the proxy's, refuses the request.
+	Deny = "deny"
+	// Error: neither. The proxy ended the request, or the agent left before an upstream was
+	// tried.
+	Error = "error"
+)
+
+// Answer says what follows from one way in which a request can end, as Envoy tells it.
+type Answer struct {
+	// Details begin Envoy's response code details.
+	Details string
+	Verdict string
+	// Reason is "" if the route has it.
+	Reason plan.Reason
+	// Sent, if not "", is the reason if an upstream was tried before. The request was allowed then.
+	Sent plan.Reason
+	// Status is what the agent gets, or 0 for whatever Envoy says.
+	Status uint32
+	// ByDefault means that the agent's default rule answers, and not the rule of the route.
+	ByDefault bool
+	// Tells means that the agent is told Envoy's details: they are about its own request.
+	Tells bool
+	// Message and Hint, if not "", replace those of the reason: see [Advice].
+	Message, Hint string
+}
+
+// Answers has one row for each way in which a request can end that anything is known of. The
+// first row whose Details match decides. The local replies of Envoy, the events of package audit
+// and the table in docs/reference-reasons.md are made of this table.
+var Answers = []Answer{
+	{Details: "direct_response", Verdict: Deny, Status: 403, Message: denied},
+	{Details: "via_upstream", Verdict: Allow, Reason: plan.ReasonAllowed},
+	{Details: "websocket_handshake_unsuccessful", Verdict: Allow, Reason: plan.ReasonAllowed},
+
+	// There is no scope for what the names of the connection say.
+	{Details: "route_not_found", Verdict: Deny, Reason: plan.ReasonName, Status: 403, ByDefault: true},
+	// Envoy calls it unavailable, and clients would try again.
+	{Details: "dns_resolution_failure{address_denied}", Verdict: Deny, Reason: plan.ReasonAddress, Status: 403},
+	{Details: guard.Ambiguous, Verdict: Deny, Reason: plan.ReasonAmbiguous, Status: 403, ByDefault: true},
+	// The only filter that answers 401 is the injector; to a client, 401 is its own fault.
+	{Details: "failed_to_inject_credential", Verdict: Deny, Reason: plan.ReasonCredential, Status: 502},
+	{Details: guard.Unrecorded, Verdict: Deny, Reason: plan.ReasonUnrecorded, Status: 503, ByDefault: true},
+
+	{Details: "local_rate_limited", Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true},
+	// More at once than the destination's breaker lets through.
+	{Details: "upstream_reset_before_response_started{overflow}", Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true},
+	// More names at once than are looked up for one agent, and more than are kept.
+	{Details: "dynamic_forward_proxy_pending_request_overflow", Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true},
+	{Details: "dns_cache_overflow", Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true},
+	{Details: "request_payload_too_large", Verdict: Deny, Reason: plan.ReasonLimit, Status: 413, Tells: true},
+
+	// The route allows it, the connection manager does not.
+	{
+		Details: "upgrade_failed", Verdict: Deny, Reason: plan.ReasonMalformed, Status: 403, ByDefault: true, Tells: true,
+		Message: "only upgrades to WebSocket are supported",
+	},
+	// A body in parts that the agent has signed itself.
+	{
+		Details: guard.SignedBody, Verdict: Deny, Reason: plan.ReasonMalformed, Status: 422, ByDefault: true, Tells: true,
+		Message: "the request cannot be signed anew",
+		Hint:    "the client has signed parts of the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, and turn its chunked encoding off",
+	},
+	// The guard cannot read it.
+	{Details: guard.Failed, Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
+	{Details: "missing_host_header", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
+	{Details: "path_normalization_failed", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
+	{Details: "absolute_path_rejected", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
+	{Details: "low_version", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
+	{Details: "request_header_timeout", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
+
+	// The agent left. Of a request by HTTP/2, before "http2." below.
+	{Details: "downstream_remote_disconnect", Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed},
+	{Details: "http2.remote_re", Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed},
+	// Envoy closed the agent's connection: a kill, or the node stops.
+	{Details: "downstream_local_disconnect", Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed},
+	// Nothing has come for an hour.
+	{Details: "stream_idle_timeout", Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonUpstream},
+
+	// What the codecs say of what they read. A body can be malformed after its head was sent on.
+	{Details: "http1.", Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true},
+	{Details: "http2.", Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true},
+
+	{Details: "dns_resolution_failure", Verdict: Allow, Reason: plan.ReasonUpstream},
+	// It failed, and more of the body had come than is kept for the next try.
+	{Details: "request_payload_exceeded_retry_buffer_limit", Verdict: Allow, Reason: plan.ReasonUpstream},
+	{Details: "upstream_reset_before_response_started", Verdict: Allow, Reason: plan.ReasonUpstream},
+	{Details: "upstream_reset_after_response_started", Verdict: Allow, Reason: plan.ReasonUpstream},
+}
+
+// Unknown is what follows from every other way: the proxy has failed, and not the policy.
+var Unknown = Answer{Verdict: Error, Reason: plan.ReasonUnknown}
+
+// Lasting is what follows for a request that has not ended.
+var Lasting = Answer{Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed}
+
+// AnswerTo returns the answer for Envoy's response code details.
+func AnswerTo(details string) *Answer {
+	for i := range Answers {
+		if strings.HasPrefix(details, Answers[i].Details) {
+			return &Answers[i]
+		}
+	}
+	return &Unknown
+}
+
+// Replies reports whether Envoy answers the agent itself.
+func (a *Answer) Replies() bool {
+	return a.Reason != plan.ReasonAllowed && a.Sent != plan.ReasonAllowed
+}
+
+// Told is the reason that the agent is told: "" if the route has it.
+func (a *Answer) Told() plan.Reason {
+	if a.Sent != "" {
+		return a.Sent
+	}
+	return a.Reason
+}
+
+// Says returns the message for the agent, and the hint.
+func (a *Answer) Says() (message, hint string) {
+	said := Advice[a.Told()]
+	message, hint = said.Message, said.Hint
+	if a.Message != "" {
+		message, hint = a.Message, a.Hint
+	}
+	return message, hint
+}

@@ -1,0 +1,54 @@
+package accesslog
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/plan"
+)
+
+// TestFields: a line has a place for each field that Envoy is told to write, and for no other.
+func TestFields(t *testing.T) {
+	t.Parallel()
+	var l Line
+	written := map[string]bool{"k": true, "agent": true, "connect": true, "rule": true, "sni": true}
+	for kind := range formats {
+		for name, command := range Format(kind, map[string]string{"agent": "a"}) {
+			text, number := l.Field(name)
+			require.True(t, (text != nil) != (number != nil), "%s of %s", name, kind)
+			require.NotEmpty(t, command)
+			written[name] = true
+		}
+		require.Equal(t, kind, Format(kind, nil)["k"])
+	}
+	v := reflect.ValueOf(&l).Elem()
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Tag.Get("json")
+		text, number := l.Field(name)
+		places := []any{v.Field(i).Addr().Interface()}
+		require.True(t, slices.Contains(places, any(text)) || slices.Contains(places, any(number)), "%s is another field's", name)
+		require.True(t, written[name], "nothing writes %s", name)
+	}
+	text, number := l.Field("other")
+	require.Nil(t, text)
+	require.Nil(t, number)
+	require.NotContains(t, formats[Request], "agent", "Format changes no other line's fields")
+}
+
+func TestRoute(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]Route{
+		"allowed api.test:443 key a/api": {plan.ReasonAllowed, "api.test:443", "key", "a/api"},
+		"host_not_allowed   a/default":   {plan.ReasonHost, "", "", "a/default"},
+		"allowed   a/with space":         {plan.ReasonAllowed, "", "", "a/with space"},
+	} {
+		require.Equal(t, want, ParseRoute(name))
+		require.Equal(t, name, want.String())
+	}
+	for _, name := range []string{"", Leads, "allowed", "allowed a b"} {
+		require.Zero(t, ParseRoute(name), "%q decides nothing", name)
+	}
+}

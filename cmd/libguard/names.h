@@ -1,0 +1,9 @@
+// The names that the hooks share with package guard. TestNamesOfHooks holds both to the same.
+#pragma once
+
+#define FILTER "guard"
+#define FILTER_PUT "put"
+#define LEASE_PATH "lease"
+#define UNRECORDED "guard_unrecorded"
+#define NAMESPACE "postern"
+#define KEY "guard"
