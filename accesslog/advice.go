@@ -52,7 +52,7 @@ var Advice = map[plan.Reason]Said{
 	},
 	plan.ReasonScheme: {
 		"plain HTTP to a destination that is not a gateway", denied,
-		"use https, or a gateway that the stack file gives this agent",
+		"use https, or a gateway: an operator can give the destination one with gateway: PORT in the stack file",
 	},
 	plan.ReasonName: {
 		"CONNECT, TLS server name and Host do not name the same destination; it may also be an attack", denied,

@@ -76,6 +76,7 @@ var Answers = []Answer{
 	// The guard cannot read it.
 	{Details: guard.Failed, Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
 	{Details: "missing_host_header", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
+	{Details: "invalid_path", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
 	{Details: "path_normalization_failed", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
 	{Details: "absolute_path_rejected", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
 	{Details: "low_version", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
@@ -90,6 +91,7 @@ var Answers = []Answer{
 	{Details: "stream_idle_timeout", Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonUpstream},
 
 	// What the codecs say of what they read. A body can be malformed after its head was sent on.
+	{Details: "http.", Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true},
 	{Details: "http1.", Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true},
 	{Details: "http2.", Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true},
 

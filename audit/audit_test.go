@@ -119,7 +119,7 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200, Millis: 1500, Stream: "1795416854.918-7", State: StillOpen, Time: time.UnixMilli(1795416856418).UTC()},
 		},
 		{
-			"a stream's end", `{"k":"request","type":"DownstreamEnd","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  a/api","status":200,"flags":"-","tries":1,"ms":1500}`,
+			"a stream's end", `{"k":"request","type":"DownstreamEnd","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  a/api","status":200,"flags":"-","details":"via_upstream","tries":1,"ms":1500}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200, Millis: 1500, Stream: "1795416854.918-7", State: Ended, Time: time.UnixMilli(1795416854918).UTC()},
 		},
 		{"a denial, meanwhile", `{"k":"request","type":"DownstreamPeriodic","agent":"a","method":"GET","authority":"x.test","route":"plain_http_not_allowed   a/default","status":403}`, nil},
@@ -176,7 +176,7 @@ func TestDecode(t *testing.T) {
 var unknown = []string{
 	"", "-", "admin_filter_response", "cluster_not_found", "drop_overload", "duration_timeout", "dynamic_forward_proxy_cluster_is_gone", "early_connect_data",
 	"empty_host_header", "filter_added_invalid_request_data", "filter_added_invalid_response_data", "filter_chain_not_found",
-	"filter_removed_required_request_headers", "filter_removed_required_response_headers", "internal_redirect", "invalid_path", "maintenance_mode",
+	"filter_removed_required_request_headers", "filter_removed_required_response_headers", "internal_redirect", "maintenance_mode",
 	"max_duration_timeout", "missing_path_rejected", "no_healthy_upstream", "overload", "request_headers_failed_strict_check", "request_overall_timeout",
 	"response_payload_too_large", "response_timeout", "route_configuration_not_found", "sub_cluster_overflow", "sub_cluster_warming_timeout",
 	"unconditional_drop_overload", "upstream_max_stream_duration_reached", "upstream_per_try_idle_timeout", "upstream_per_try_timeout", "guard_of_a_later_version", "direct_response",

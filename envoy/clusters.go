@@ -88,7 +88,7 @@ func (b *builder) clusters() {
 
 // upstreamCluster is the name of the cluster that a rule forwards to.
 func (b *builder) upstreamCluster(r plan.Rule) string {
-	agent, _, _ := strings.Cut(r.ID, "/")
+	agent := plan.AgentOf(r.ID)
 	name := dynamicName(agent)
 	if r.Upstream != nil {
 		name = strings.Join([]string{"pinned", agent, hostPort(r.Host, r.Port), digest(r.Upstream.Address, r.Upstream.CA)}, "/")
@@ -108,8 +108,7 @@ func (b *builder) upstream(name string, r plan.Rule, share uint32) *clusterv3.Cl
 	if r.Upstream != nil {
 		c = b.pinnedCluster(name, r.Upstream.Address, r.Upstream.CA, share)
 	} else {
-		agent, _, _ := strings.Cut(r.ID, "/")
-		c = b.dynamicCluster(name, agent, share)
+		c = b.dynamicCluster(name, plan.AgentOf(r.ID), share)
 	}
 	if r.Mode == plan.ModeTunnel {
 		// The TLS is the agent's own.

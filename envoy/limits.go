@@ -3,7 +3,6 @@ package envoy
 import (
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -94,11 +93,10 @@ func bandwidth(r plan.Rule, way string, bytes uint64) *bandwidthv3.BandwidthShar
 	if bytes == 0 {
 		return nil
 	}
-	agent, _, _ := strings.Cut(r.ID, "/")
 	// Envoy counts in KiB.
 	kbps := uint32(min(max(1, bytes/1024), math.MaxUint32))
 	return &bandwidthv3.BandwidthShare_Limit{
-		BucketId: fmt.Sprintf("%s/%s/%s/%d", agent, hostPort(r.Host, r.Port), way, kbps),
+		BucketId: fmt.Sprintf("%s/%s/%s/%d", plan.AgentOf(r.ID), hostPort(r.Host, r.Port), way, kbps),
 		Kbps:     &corev3.RuntimeUInt32{DefaultValue: kbps, RuntimeKey: "postern.unused"},
 	}
 }

@@ -85,11 +85,10 @@ func deniedBy(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
 }
 
 func forbidden(rule string, reason plan.Reason, host string, match *routev3.RouteMatch) *routev3.Route {
-	agent, _, _ := strings.Cut(rule, "/")
 	return &routev3.Route{
 		Name:     accesslog.Route{Reason: reason, Host: host, Rule: rule}.String(),
 		Match:    match,
-		Metadata: metadata(map[string]string{"rule": rule, "reason": string(reason), "hint": accesslog.Hint(reason, agent, "HOST")}),
+		Metadata: metadata(map[string]string{"rule": rule, "reason": string(reason), "hint": accesslog.Hint(reason, plan.AgentOf(rule), "HOST")}),
 		Action:   &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 403}},
 	}
 }

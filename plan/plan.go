@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Plan is everything the control plane and the fleet need to know of a stack.
@@ -232,6 +233,12 @@ const AnyPath = "/**"
 
 // DefaultRule is the ID of the rule that denies what no rule of the agent allows.
 func DefaultRule(agent string) string { return agent + "/default" }
+
+// AgentOf returns the name of the agent that the rule with that ID is for.
+func AgentOf(rule string) string {
+	agent, _, _ := strings.Cut(rule, "/")
+	return agent
+}
 
 // Encode returns the canonical JSON form of p.
 func (p *Plan) Encode() ([]byte, error) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
@@ -88,6 +89,58 @@ func TestReferenceOfMetrics(t *testing.T) {
 	}
 	current(t, "reference-metrics.md", b.String())
 }
+
+// TestReferenceOfReasons: docs/reference-reasons.md is what events and answers are made of.
+func TestReferenceOfReasons(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("# Reasons\n\nGenerated from package accesslog: `go test ./tests -run TestReference -update`.\n\n" +
+		"Each event of the [audit log](audit.md) has a reason. So has each answer of Envoy itself: see [what\n" +
+		"the client sees](policy.md#what-the-client-sees). HOST and AGENT stand for those of the request.\n\n" +
+		"| reason | verdict | status | what it means | what can be done | Envoy's own words |\n|---|---|---|---|---|---|\n")
+	for _, reason := range plan.Reasons {
+		verdicts, statuses, details := map[string]bool{}, map[string]bool{}, []string{}
+		add := func(verdict string, a accesslog.Answer) {
+			verdicts[verdict] = true
+			if a.Details != "" {
+				details = append(details, "`"+a.Details+"`")
+			}
+			switch {
+			case a.Status != 0:
+				statuses[fmt.Sprint(a.Status)] = true
+			case verdict == accesslog.Deny && reason == plan.ReasonMalformed:
+				statuses["400 and above"] = true
+			case reason == plan.ReasonUpstream:
+				statuses["408, 502, 503, 504, 507"] = true
+			case reason == plan.ReasonUnknown:
+				statuses["any"] = true
+			}
+		}
+		for _, a := range accesslog.Answers {
+			if a.Reason == reason {
+				add(a.Verdict, a)
+			}
+			if a.Sent == reason {
+				add(accesslog.Allow, a)
+			}
+		}
+		switch {
+		case reason == plan.ReasonUnknown:
+			add(accesslog.Error, accesslog.Unknown)
+		case reason == plan.ReasonTLS:
+			add(accesslog.Deny, accesslog.Answer{})
+		case len(verdicts) == 0:
+			add(accesslog.Deny, *accesslog.AnswerTo("direct_response")) // the policy's own
+		}
+		said := accesslog.Advice[reason]
+		require.NotEmpty(t, said.Means, reason)
+		slices.Sort(details)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", reason, joined(verdicts), joined(statuses), said.Means, said.Hint, strings.Join(slices.Compact(details), ", "))
+	}
+	current(t, "reference-reasons.md", b.String())
+}
+
+func joined(set map[string]bool) string { return strings.Join(slices.Sorted(maps.Keys(set)), ", ") }
 
 // TestReferenceOfCommands: docs/reference-cli.md is what the programs say of themselves.
 func TestReferenceOfCommands(t *testing.T) {

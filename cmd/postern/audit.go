@@ -55,7 +55,7 @@ func newAuditCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&f.Agent, "agent", "a", "", "only this agent")
 	cmd.Flags().StringVar(&f.Host, "host", "", "only this host, with or without its port")
-	cmd.Flags().BoolVar(&f.Denied, "denied", false, "only what was denied")
+	cmd.Flags().BoolVar(&f.Denied, "denied", false, "only what was not allowed")
 	cmd.Flags().StringVar(&since, "since", "", "only from this long ago (30s, 15m, 2h), or from this time (2026-11-23T10:00:00Z)")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new events until interrupted")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")

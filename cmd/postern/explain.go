@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
@@ -264,7 +265,7 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 		if p.Decide(https).Allow {
 			return []string{"none is needed: use https://"}
 		}
-		return []string{"use https://, or give the destination a gateway: PORT and use http://localhost:PORT"}
+		return []string{accesslog.Hint(d.Reason, r.Agent, r.Host)}
 	case plan.ReasonMalformed:
 		return []string{"none: no server reads this path in one way only"}
 	}

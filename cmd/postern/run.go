@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
@@ -350,7 +351,7 @@ func explainDenials(ctx context.Context, out io.Writer, dir, agent string, since
 	for _, e := range events {
 		text := denialText(&e)
 		switch {
-		case seen[text]:
+		case text == "" || seen[text]:
 		case len(seen) == maxDenials:
 			more++
 		default:
@@ -381,23 +382,27 @@ func denials(ctx context.Context, dir string, f audit.Filter) []audit.Event {
 	return events
 }
 
-// denialText explains one denial in two lines.
+// denialText explains one denial in two lines. It is empty if the command itself gave up.
 func denialText(e *audit.Event) string {
+	message := accesslog.Advice[e.Reason].Message
+	if message == "" {
+		return ""
+	}
 	request := strings.TrimSpace(e.Method + " " + e.Host)
 	if e.Method != "" && e.Method != "CONNECT" {
 		request = e.Method + " " + e.Host + e.Path
 	}
-	text := fmt.Sprintf("postern: denied by policy: %s (rule %s: %s)\n", printable(request), printable(e.Rule), printable(string(e.Reason)))
-	if hint := denialHint(e); hint != "" {
+	text := fmt.Sprintf("postern: %s: %s (rule %s: %s)\n", message, printable(request), printable(e.Rule), printable(string(e.Reason)))
+	if hint := accesslog.Hint(e.Reason, e.Agent, pasteable(e.Host)); hint != "" {
 		text += "  " + hint + "\n"
 	}
 	return text
 }
 
-// denialHint says what an operator can do, or is empty.
-func denialHint(e *audit.Event) string {
-	// The agent wrote it, and somebody may paste it into a shell.
-	name, port, err := net.SplitHostPort(e.Host)
+// pasteable returns the argument of `postern allow` for a host and port, or "" if the host is not
+// a name: an agent wrote it, and somebody may paste it into a shell.
+func pasteable(hostPort string) string {
+	name, port, err := net.SplitHostPort(hostPort)
 	if err != nil {
 		return ""
 	}
@@ -405,23 +410,14 @@ func denialHint(e *audit.Event) string {
 	if err != nil {
 		return ""
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+	n, err := strconv.ParseUint(port, 10, 16)
+	switch {
+	case err != nil:
 		return ""
-	} else if n != 443 {
-		host = net.JoinHostPort(host, strconv.FormatUint(n, 10))
+	case n != 443:
+		return net.JoinHostPort(host, strconv.FormatUint(n, 10))
 	}
-	switch e.Reason {
-	case plan.ReasonHost:
-		return fmt.Sprintf("an operator can allow it: postern allow %s --agent %s", host, e.Agent)
-	case plan.ReasonMethod, plan.ReasonPath:
-		return fmt.Sprintf("an operator can allow it: postern allow %s --agent %s --method METHOD --path PATH", host, e.Agent)
-	case plan.ReasonScheme:
-		return "use https, or an operator can give the destination a gateway in the stack file"
-	case plan.ReasonCredential:
-		return "an operator can look why: postern status"
-	case plan.ReasonAllowed, plan.ReasonAgent, plan.ReasonName, plan.ReasonAddress, plan.ReasonUpstream, plan.ReasonTLS, plan.ReasonMalformed:
-	}
-	return ""
+	return host
 }
 
 // printable keeps what an agent sent from acting on the operator's terminal.

@@ -232,6 +232,10 @@ func TestAnswers(t *testing.T) {
 			return a.ask(a.inside("s3.test"), "PUT / HTTP/1.1\nHost: s3.test\nContent-Length: 1\nX-Amz-Content-Sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\n\n1")
 		}, "deny malformed_request default 422"},
 		{"missing_host_header", func(a *agent) string { return a.ask(a.inside("one.test"), "GET / HTTP/1.1\n\n") }, "deny malformed_request default 400"},
+		{"http.", func(a *agent) string { return a.ask(a.dial(), "GET /x HTTP/1.1\nHost: localhost:8080\n b.test\n\n") }, "deny malformed_request default 400"},
+		{"invalid_path", func(a *agent) string {
+			return a.ask(a.inside("one.test"), "GET /one HTTP/1.1\nHost: one.test\nConnection: Upgrade\nUpgrade: connect-udp\n\n")
+		}, "deny malformed_request default 404"},
 		{"path_normalization_failed", func(a *agent) string { return a.ask(a.inside("one.test"), "GET /x#y HTTP/1.1\nHost: one.test\n\n") }, "deny malformed_request default 400"},
 		{"absolute_path_rejected", func(a *agent) string { return a.ask(a.inside("one.test"), "OPTIONS * HTTP/1.1\nHost: one.test\n\n") }, "deny malformed_request default 404"},
 		{"low_version", func(a *agent) string { return a.ask(a.inside("one.test"), "GET / HTTP/1.0\nHost: one.test\n\n") }, "deny malformed_request default 426"},
