@@ -38,6 +38,12 @@ func TestRoleOf(t *testing.T) {
 		{"aws:iam/role:Role", nil, "control", "iam"},
 		{"aws:ec2/vpc:Vpc", nil, "", "other"},
 		{"pulumi:providers:aws", nil, "network", "other"},
+		{"postern:local:Node", nil, "", "proxies"},
+		// Not what a part of the name says.
+		{"aws:ec2/vpc:Vpc", tagged("reagents"), "network", "network"},
+		{"acme:index:Diamond", nil, "", "other"},
+		{"acme:index:NodeModules", nil, "audit", "audit"},
+		{"postern:aws:Environment", nil, "", "other"},
 	} {
 		require.Equal(t, c.want, graph.RoleOf(c.token, c.inputs, c.parent), c.token)
 	}

@@ -1,27 +1,31 @@
 package graph
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Roles are the parts of an environment, in the order in which people read them.
 var Roles = []string{"network", "fence", "proxies", "control", "agents", "iam", "secrets", "audit", "other"}
 
-// roleOfComponent is the role of what a component groups, by words in the last
-// part of its type, the more telling first.
-var roleOfComponent = []struct{ word, role string }{
-	{"fence", "fence"},
-	{"firewall", "fence"},
-	{"prox", "proxies"},
-	{"control", "control"},
-	{"agent", "agents"},
-	{"audit", "audit"},
-	{"secret", "secrets"},
-	{"credential", "secrets"},
-	{"iam", "iam"},
-	{"identit", "iam"},
-	{"network", "network"},
-	{"certificateauthority", "secrets"},
-	{"bundle", "control"},
-	{"node", "proxies"},
+// roleOfComponent has the role of what each of our components groups.
+var roleOfComponent = map[string]string{
+	"postern:aws:Agent":            "agents",
+	"postern:aws:Audit":            "audit",
+	"postern:aws:Bundles":          "control",
+	"postern:aws:ControlPlane":     "control",
+	"postern:aws:Fence":            "fence",
+	"postern:aws:FenceDNS":         "fence",
+	"postern:aws:Network":          "network",
+	"postern:aws:NetworkEndpoints": "network",
+	"postern:aws:NetworkGate":      "network",
+	"postern:aws:Proxies":          "proxies",
+	"postern:aws:Secrets":          "secrets",
+
+	"postern:local:Bundle":               "control",
+	"postern:local:CertificateAuthority": "secrets",
+	"postern:local:ControlPlane":         "control",
+	"postern:local:Node":                 "proxies",
 }
 
 // fences are the types that refuse traffic, whichever component declares them.
@@ -34,10 +38,8 @@ var fences = []string{
 // has the role parent ("" if it has none).
 func RoleOf(token string, inputs map[string]any, parent string) string {
 	if tags, ok := inputs["tags"].(map[string]any); ok {
-		if role, ok := tags[TagRole].(string); ok {
-			if known := roleNamed(role); known != "" {
-				return known
-			}
+		if role, ok := tags[TagRole].(string); ok && slices.Contains(Roles, role) {
+			return role
 		}
 	}
 	switch {
@@ -51,24 +53,11 @@ func RoleOf(token string, inputs map[string]any, parent string) string {
 			return "fence"
 		}
 	}
-	if !strings.HasPrefix(token, "aws:") {
-		last := token[strings.LastIndexByte(token, ':')+1:]
-		if role := roleNamed(last); role != "" {
-			return role
-		}
+	if role, ok := roleOfComponent[token]; ok {
+		return role
 	}
 	if parent != "" {
 		return parent
 	}
 	return "other"
-}
-
-func roleNamed(name string) string {
-	name = strings.ToLower(name)
-	for _, r := range roleOfComponent {
-		if strings.Contains(name, r.word) {
-			return r.role
-		}
-	}
-	return ""
 }

@@ -15,7 +15,7 @@ import (
 // newAgent declares where an agent runs. It has no role and no address that
 // anybody else can reach, and it starts when the way to the proxies is there.
 func newAgent(parent *scope, n *network, group *ec2.SecurityGroup, a *auditLog, r *roles, v *vault, cluster *ecs.Cluster, x cloud.Agent, gate []pulumi.Resource) {
-	s := parent.component("Agent", "agent-"+x.Name, "agents")
+	s := parent.component("Agent", "agent-"+x.Name)
 	s.outputs(pulumi.Map{"gates": pulumi.ToStringArray(s.args.gates(x.Port))})
 	ready := pulumi.DependsOn(append(append([]pulumi.Resource{}, n.routed...), gate...))
 	if x.Compute == cloud.ComputeFargate {

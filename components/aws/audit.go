@@ -42,7 +42,7 @@ func (a *auditLog) group(name string) pulumi.StringInput { return a.groups[name]
 // newAuditLog declares what events are kept in. How they get there is declared
 // by ship, when roles can be.
 func newAuditLog(parent *scope) (*auditLog, *scope) {
-	s := parent.component("Audit", "audit", "audit")
+	s := parent.component("Audit", "audit")
 	place, set := s.args.place(), s.args.AWS
 	a := &auditLog{groups: map[string]*cloudwatch.LogGroup{}}
 	a.key = newKey(s, "key", "The audit log of stack "+s.stack, document.Key(place, document.KeyOfLogs(place, logPrefix(s.stack)), document.KeyOfAlarms(place)),

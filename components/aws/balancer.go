@@ -82,7 +82,7 @@ func targetType(set *cloud.AWS) string {
 // service: the load balancer appears in the agents' network as an interface with
 // addresses that are known before.
 func newGate(parent *scope, n *network, f *fence, b *balancer) pulumi.Resource {
-	s := parent.component("NetworkGate", "gate", "network")
+	s := parent.component("NetworkGate", "gate")
 	set := s.args.AWS
 	service := add(s, ec2.NewVpcEndpointService, "service", &ec2.VpcEndpointServiceArgs{
 		NetworkLoadBalancerArns: pulumi.StringArray{b.lb.Arn}, AcceptanceRequired: pulumi.Bool(true),

@@ -26,7 +26,7 @@ type control struct {
 }
 
 func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *roles, bundles *s3.BucketV2) *control {
-	s := parent.component("ControlPlane", "control", "control")
+	s := parent.component("ControlPlane", "control")
 	place, set := s.args.place(), s.args.AWS
 	c := &control{cluster: add(s, ecs.NewCluster, "cluster", &ecs.ClusterArgs{
 		Settings: ecs.ClusterSettingArray{&ecs.ClusterSettingArgs{Name: pulumi.String("containerInsights"), Value: pulumi.String("enabled")}}, Tags: s.tags("cluster"),

@@ -28,7 +28,7 @@ const (
 
 // newDNS declares the firewalls and logs of the resolvers.
 func newDNS(parent *scope, n *network, a *auditLog) {
-	s := parent.component("FenceDNS", "dns", "fence")
+	s := parent.component("FenceDNS", "dns")
 	names := platformNames(s.args)
 	groups := []pulumi.StringInput{a.group(groupDNS)}
 	var firewalled *route53.ResolverFirewallRuleGroup

@@ -20,7 +20,7 @@ type endpoints struct {
 }
 
 func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bundles *s3.BucketV2) *endpoints {
-	s := parent.component("NetworkEndpoints", "endpoints", "network")
+	s := parent.component("NetworkEndpoints", "endpoints")
 	place, set := s.args.place(), s.args.AWS
 	e := &endpoints{}
 	// S3's is a route, which costs nothing. Agents' subnets have none.

@@ -68,7 +68,7 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 func (env *Environment) declare(s *scope) {
 	set := s.args.AWS
 	log, logs := newAuditLog(s)
-	store := s.component("Bundles", "bundles", "control")
+	store := s.component("Bundles", "bundles")
 	bundles, _ := newBucket(store, "store", bucket{kept: true}, pulumi.Protect(set.Protect))
 	store.outputs(pulumi.Map{"bucket": bundles.Bucket})
 	n := newNetwork(s)

@@ -27,7 +27,7 @@ type fence struct {
 
 // newFence declares the groups and their rules, each a resource of its own.
 func newFence(parent *scope, n *network) *fence {
-	s := parent.component("Fence", "fence", "fence")
+	s := parent.component("Fence", "fence")
 	set := s.args.AWS
 	f := &fence{s: s, agents: map[string]*ec2.SecurityGroup{}}
 	f.gate = f.group("gate", n.agents, "The way to the proxies")

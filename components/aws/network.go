@@ -25,7 +25,7 @@ type network struct {
 }
 
 func newNetwork(parent *scope) *network {
-	s := parent.component("Network", "network", "network")
+	s := parent.component("Network", "network")
 	set := s.args.AWS
 	n := &network{subnets: map[cloud.Tier][]*ec2.Subnet{}, tables: map[cloud.Tier][]*ec2.RouteTable{}}
 	if set.Mode == cloud.ModeShared {

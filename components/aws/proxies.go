@@ -24,7 +24,7 @@ type proxies struct {
 }
 
 func newProxies(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *roles, cluster *ecs.Cluster) *proxies {
-	s := parent.component("Proxies", "proxies", "proxies")
+	s := parent.component("Proxies", "proxies")
 	p := &proxies{balancer: newBalancer(s, n, f)}
 	if s.args.AWS.Proxies.Compute == cloud.ComputeEC2 {
 		p.machines(s, n, f, a, v, r)

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/postern/postern/graph"
 )
 
 // scope is where resources are declared: a component, and what its children
@@ -41,9 +43,9 @@ func declared(err *error) {
 
 // component is the scope of a new component below s. Its children are named
 // after it, and tagged with the role that it plays.
-func (s *scope) component(kind, name, role string) *scope {
+func (s *scope) component(kind, name string) *scope {
 	inner := *s
-	inner.prefix, inner.role = s.prefix+"-"+name, role
+	inner.prefix, inner.role = s.prefix+"-"+name, graph.RoleOf("postern:aws:"+kind, nil, "")
 	g := &group{}
 	if err := s.ctx.RegisterComponentResource("postern:aws:"+kind, inner.prefix, g, pulumi.Parent(s.parent)); err != nil {
 		panic(failure{fmt.Errorf("declare %s: %w", inner.prefix, err)})
@@ -82,7 +84,7 @@ func (s *scope) tagged(name string) map[string]string {
 	if all == nil {
 		all = map[string]string{}
 	}
-	maps.Copy(all, map[string]string{"Name": name, "postern:stack": s.stack, "postern:role": s.role})
+	maps.Copy(all, map[string]string{"Name": name, graph.TagStack: s.stack, graph.TagRole: s.role})
 	return all
 }
 

@@ -25,7 +25,7 @@ type vault struct {
 }
 
 func newVault(parent *scope) *vault {
-	s := parent.component("Secrets", "secrets", "secrets")
+	s := parent.component("Secrets", "secrets")
 	protect := pulumi.Protect(s.args.AWS.Protect)
 	v := &vault{s: s}
 	v.key = newKey(s, "key", "The secrets of stack "+s.stack, document.Key(s.args.place()), protect)
