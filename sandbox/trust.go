@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/postern/postern/hostpath/roots"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -40,30 +41,12 @@ var caVariables = []string{
 	"DENO_CERT",           // Deno
 }
 
-// systemBundles are where distributions keep their roots; all of them lead to
-// our bundle inside.
-var systemBundles = []string{
-	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Arch, Alpine, Gentoo
-	"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL
-	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // the same
-	"/etc/ssl/ca-bundle.pem",                            // SUSE
-	"/etc/pki/tls/cert.pem",                             // Fedora's OpenSSL
-	"/etc/ssl/cert.pem",                                 // Alpine, macOS habits
-	"/etc/ssl/certs/ca-bundle.crt",                      // old Fedora habits
-}
-
 // trust puts the authority into every trust store that clients read. path is
 // the PATH of the sandbox, javaHome the caller's JAVA_HOME.
 func (v *view) trust(ca []byte, path, javaHome string) error {
-	var roots []byte
-	for _, path := range systemBundles {
-		if content, err := os.ReadFile(path); err == nil && bytes.Contains(content, []byte("-----BEGIN")) {
-			roots = content
-			break
-		}
-	}
-	bundle := make([]byte, 0, len(roots)+len(ca)+2)
-	bundle = append(bundle, roots...)
+	_, system := roots.Find("/")
+	bundle := make([]byte, 0, len(system)+len(ca)+2)
+	bundle = append(bundle, system...)
 	if len(bundle) > 0 && bundle[len(bundle)-1] != '\n' {
 		bundle = append(bundle, '\n')
 	}
@@ -76,7 +59,7 @@ func (v *view) trust(ca []byte, path, javaHome string) error {
 	if err := v.file(wire.CA, ca); err != nil {
 		return err
 	}
-	for _, path := range systemBundles {
+	for _, path := range roots.Files {
 		v.link(path, wire.Bundle)
 	}
 	return v.trustJava(bundle, path, javaHome)

@@ -23,18 +23,13 @@ import (
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/hostpath/roots"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/telemetry"
 	"github.com/postern/postern/xds"
 	_ "github.com/postern/postern/xds/bundle/cloud"
 )
-
-// rootFiles are where distributions keep the certificate authorities they trust.
-var rootFiles = []string{
-	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
-	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
-}
 
 func newControlCmd() *cobra.Command {
 	var home, metrics, replica, nodesGroup string
@@ -91,7 +86,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica, nodesGr
 	if err := protectMemory(); err != nil {
 		return err
 	}
-	roots, err := findRoots()
+	authorities, err := findRoots()
 	if err != nil {
 		return err
 	}
@@ -116,7 +111,7 @@ func runControl(ctx context.Context, home stacks.Home, metrics, replica, nodesGr
 	defer flush()
 	control, err := xds.New(xds.Config{ //nolint:contextcheck // a key in a cloud bounds its calls by itself
 		Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Replica: replica, CACert: or(remote.agentsCA, home.CACert()), CAKey: or(remote.agentsKey, home.CAKey()), State: home.ControlDir(),
-		Envoy: envoy.Options{Roots: roots},
+		Envoy: envoy.Options{Roots: authorities},
 		Prepare: func(node string, p *plan.Plan) error {
 			for _, a := range p.Agents {
 				if err := makeAgentDir(home, node, a.Name); err != nil {
@@ -251,10 +246,8 @@ func findRoots() (string, error) {
 	if f := os.Getenv("SSL_CERT_FILE"); f != "" {
 		return f, nil
 	}
-	for _, f := range rootFiles {
-		if _, err := os.Stat(f); err == nil {
-			return f, nil
-		}
+	if f, _ := roots.Find("/"); f != "" {
+		return f, nil
 	}
 	return "", errors.New("this machine has no file of trusted certificate authorities: install ca-certificates, or set SSL_CERT_FILE")
 }
