@@ -7,13 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
 
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -48,21 +48,17 @@ func (a NodeArgs) dir() string         { return a.home().NodeDir(a.ID) }
 func (a NodeArgs) process() process    { return process{dir: a.dir()} }
 func (a NodeArgs) client() *api.Client { return api.Dial(a.home().ControlSocket()) }
 
-// Check refuses an ID that is not the name of a folder.
+// Check refuses an ID that the control plane would refuse. At preview, the empty string stands for
+// the unknown.
 func (*Node) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[NodeArgs], error) {
 	args, failures, err := infer.DefaultCheck[NodeArgs](ctx, req.NewInputs)
-	if err == nil && len(failures) == 0 && !isNodeID(args.ID) {
+	if err == nil && len(failures) == 0 && args.ID != "" && !svid.IsNode(args.ID) {
 		failures = append(failures, p.CheckFailure{
 			Property: "nodeId",
-			Reason:   fmt.Sprintf("%q: use lower-case letters, digits and dashes, such as n1", args.ID),
+			Reason:   fmt.Sprintf("%q is not a valid name of a node: use up to 63 lower-case letters, digits and dashes, such as n1, and not control", args.ID),
 		})
 	}
 	return infer.CheckResponse[NodeArgs]{Inputs: args, Failures: failures}, err
-}
-
-// isNodeID lets the empty string pass: at preview it stands for the unknown.
-func isNodeID(s string) bool {
-	return len(s) <= 32 && !strings.HasPrefix(s, "-") && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 // Create starts the node and returns when it is connected to the control

@@ -40,7 +40,7 @@ type Authority struct {
 // NewAuthority makes an authority and returns its certificate and its key as
 // PEM. Whoever has the key can be any node of the stack.
 func NewAuthority(stack string, now time.Time) (cert, key []byte, err error) {
-	if !name.MatchString(stack) {
+	if !IsName(stack) {
 		return nil, nil, fmt.Errorf("%.64q is no name of a stack", stack)
 	}
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -68,7 +68,7 @@ func NewAuthority(stack string, now time.Time) (cert, key []byte, err error) {
 // LoadAuthority returns the authority of a stack from its PEM. Errors do not
 // quote the key.
 func LoadAuthority(stack string, cert, key []byte) (*Authority, error) {
-	if !name.MatchString(stack) {
+	if !IsName(stack) {
 		return nil, fmt.Errorf("%.64q is no name of a stack", stack)
 	}
 	pair, err := tls.X509KeyPair(cert, key)
@@ -91,7 +91,7 @@ func (a *Authority) Stack() string { return a.stack }
 // Issue returns the certificate of a node for a key, as PEM.
 func (a *Authority) Issue(node string, key crypto.PublicKey, now time.Time) ([]byte, error) {
 	id := ID{Stack: a.stack, Node: node}
-	if !name.MatchString(node) {
+	if !IsName(node) {
 		return nil, fmt.Errorf("%.64q is no name of a node", node)
 	}
 	template := &x509.Certificate{

@@ -25,8 +25,24 @@ const trustDomain = "postern"
 // [ControlURI], whatever its address is. Nobody resolves it.
 const ServerName = "control.postern.internal"
 
-// name is what stacks and nodes may be called: it is a part of a URI and of paths.
+// name is what stacks, nodes and replicas may be called: it is a part of a URI and of paths.
 var name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// IsName reports whether a stack or a replica may have that name.
+func IsName(s string) bool { return name.MatchString(s) }
+
+// IsNode reports whether a node may have that name. The control plane's own events have "control"
+// for a node (audit.ControlPlane).
+func IsNode(s string) bool { return IsName(s) && s != "control" }
+
+// IsJoined reports whether s is a node's name as [Joined] makes it.
+func IsJoined(s string) bool {
+	i := strings.LastIndexByte(s, '-')
+	return i >= 0 && isJoining(s[:i]) && len(s)-i-1 == hashLength && strings.Trim(s[i+1:], base32Digits) == ""
+}
+
+// isJoining reports whether a node may join under that name.
+func isJoining(node string) bool { return len(node) <= maxName && IsName(node) }
 
 // ID is who a node is.
 type ID struct{ Stack, Node string }
@@ -55,7 +71,7 @@ func Of(cert *x509.Certificate) (ID, error) {
 	}
 	id := ID{Stack: parts[1], Node: parts[3]}
 	// Written out again, so that nothing hides in a user, a port or an escape.
-	if !name.MatchString(id.Stack) || !name.MatchString(id.Node) || id.URI().String() != uri.String() {
+	if !IsName(id.Stack) || !IsName(id.Node) || id.URI().String() != uri.String() {
 		return ID{}, fmt.Errorf("%.128q is no node's identity", uri)
 	}
 	return id, nil
@@ -67,13 +83,15 @@ const maxName = 63 - 1 - hashLength
 // hashLength is in characters of 5 bits: 80 bits.
 const hashLength = 16
 
-var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+const base32Digits = "abcdefghijklmnopqrstuvwxyz234567"
+
+var lower = base32.NewEncoding(base32Digits).WithPadding(base32.NoPadding)
 
 // Joined is the ID of a node that joined under a name with a key: the name, a
 // dash, and a hash of the key. So nobody can join as somebody else, at whichever
 // replica and whether or not that node is connected: they do not have its key.
 func Joined(node string, key crypto.PublicKey) (string, error) {
-	if len(node) > maxName || !name.MatchString(node) {
+	if !isJoining(node) {
 		return "", fmt.Errorf("%.64q is no name of a node: use up to %d lower-case letters, digits and dashes", node, maxName)
 	}
 	der, err := x509.MarshalPKIXPublicKey(key)

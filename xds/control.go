@@ -141,7 +141,7 @@ func New(cfg Config) (*Control, error) {
 	if cfg.Stack == "" || cfg.Trusted == "" {
 		return nil, errors.New("start the control plane: it is not told its stack, or whose signatures count")
 	}
-	if cfg.Replica != "" && !nodeID.MatchString(cfg.Replica) {
+	if cfg.Replica != "" && !svid.IsName(cfg.Replica) {
 		return nil, fmt.Errorf("start the control plane: %q is no name of a replica: letters, digits and dashes", cfg.Replica)
 	}
 	ca, err := loadAuthority(cfg.CACert, cfg.CAKey)

@@ -65,7 +65,7 @@ func (l *ledger) recognise(stream int64, node string) {
 	unknown := !named && !certified && !l.known[node] && l.removed[node].IsZero()
 	vouch := l.vouch
 	l.mu.Unlock()
-	if !unknown || vouch == nil || !nodeID.MatchString(node) || node == reservedID || !vouch(node) {
+	if !unknown || vouch == nil || !svid.IsNode(node) || !vouch(node) {
 		return
 	}
 	l.allow(node, true)

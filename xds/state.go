@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/postern/postern/svid"
 )
 
 // maxState bounds what is read of a state file, in bytes: ten thousand nodes and
@@ -64,7 +66,7 @@ func (c *Control) readNodes() error {
 		return err
 	}
 	for _, id := range nodes {
-		if nodeID.MatchString(id) && id != reservedID {
+		if svid.IsNode(id) {
 			c.ledger.allow(id, true)
 		}
 	}

@@ -2,14 +2,12 @@ package main
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
-)
 
-// joinedID is what svid.Joined calls a node: its name and a hash of its key.
-var joinedID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*-[a-z2-7]{16}$`)
+	"github.com/postern/postern/svid"
+)
 
 func newEvictCmd() *cobra.Command {
 	return &cobra.Command{
@@ -25,7 +23,7 @@ node joins again under another name.`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, nodes []string) error {
 			for _, n := range nodes {
-				if !joinedID.MatchString(n) {
+				if !svid.IsJoined(n) {
 					return usageError{fmt.Errorf("%q is no node of another machine: those are called NAME-HASH, as `postern status` shows them", n)}
 				}
 			}

@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/svid"
 )
 
 // timeout bounds one reading of a store, and one writing.
@@ -39,9 +39,6 @@ const (
 
 // maxReplicas bounds the reports that are looked at.
 const maxReplicas = 100
-
-// replicaID is what a replica may be called: it becomes part of names.
-var replicaID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // Store is a bundle store as those see it who read it. It is safe for
 // concurrent use; its fields are not changed after the first.
@@ -115,7 +112,7 @@ func (s *Store) Look(ctx context.Context) (*View, error) {
 	for _, o := range objects {
 		if name, ok := strings.CutPrefix(o.Key, "replicas/"); ok {
 			id, ok := strings.CutSuffix(name, suffixBundle)
-			if ok && replicaID.MatchString(id) && len(v.Reports) < maxReplicas {
+			if ok && svid.IsName(id) && len(v.Reports) < maxReplicas {
 				v.Reports[id] = tag(o)
 			}
 			continue
