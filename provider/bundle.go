@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 
@@ -43,7 +44,15 @@ type BundleState struct {
 }
 
 func (a BundleArgs) home() stacks.Home { return stacks.Home{Root: a.Home} }
-func (a BundleArgs) store() string     { return filepath.Join(a.Home, "bundle") }
+
+// store returns the folder of the bundle store, or "" if the store is not a folder of this machine.
+func (a BundleArgs) store() string {
+	u, err := url.Parse(a.home().BundleURL())
+	if err != nil || u.Scheme != "file" {
+		return ""
+	}
+	return u.Path
+}
 
 // Create publishes the plan and returns when every node has acknowledged it.
 func (*Bundle) Create(
@@ -64,7 +73,8 @@ func (*Bundle) Create(
 func (*Bundle) Read(
 	ctx context.Context, req infer.ReadRequest[BundleArgs, BundleState],
 ) (infer.ReadResponse[BundleArgs, BundleState], error) {
-	if _, err := os.Stat(req.State.store()); os.IsNotExist(err) {
+	store := req.State.store()
+	if _, err := os.Stat(store); store != "" && os.IsNotExist(err) {
 		return infer.ReadResponse[BundleArgs, BundleState]{}, nil
 	}
 	if s, err := status(ctx, req.State.home()); err == nil {
@@ -99,9 +109,14 @@ func (*Bundle) Update(
 	return infer.UpdateResponse[BundleState]{Output: state}, nil
 }
 
-// Delete removes the store. The nodes keep what they have until they stop.
+// Delete removes the store, if it is in the state folder: one elsewhere belongs to whoever put it
+// there. The nodes keep what they have until they stop.
 func (*Bundle) Delete(_ context.Context, req infer.DeleteRequest[BundleState]) (infer.DeleteResponse, error) {
-	if err := os.RemoveAll(req.State.store()); err != nil {
+	store := req.State.store()
+	if filepath.Dir(store) != filepath.Clean(req.State.Home) {
+		return infer.DeleteResponse{}, nil
+	}
+	if err := os.RemoveAll(store); err != nil {
 		return infer.DeleteResponse{}, fmt.Errorf("remove bundle store: %w", err)
 	}
 	return infer.DeleteResponse{}, nil

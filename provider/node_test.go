@@ -3,6 +3,7 @@ package provider_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	p "github.com/pulumi/pulumi-go-provider"
@@ -30,7 +31,7 @@ func nodeInputs(home, id string) property.Map {
 func TestNodeIDIsAFolderName(t *testing.T) {
 	t.Parallel()
 	s := server(t)
-	for id, ok := range map[string]bool{"n1": true, "proxy-12": true, "..": false, "a/b": false, "N1": false, "-n": false, "n 1": false} {
+	for id, ok := range map[string]bool{"n1": true, "proxy-12": true, strings.Repeat("n", 63): true, strings.Repeat("n", 64): false, "control": false, "..": false, "a/b": false, "N1": false, "-n": false, "n 1": false} {
 		got, err := s.Check(p.CheckRequest{Urn: urn("Node"), Inputs: nodeInputs("/h", id)})
 		require.NoError(t, err)
 		require.Equal(t, ok, len(got.Failures) == 0, "%q: %v", id, got.Failures)
@@ -93,6 +94,37 @@ func TestNothingRuns(t *testing.T) {
 		require.NoError(t, s.Delete(p.DeleteRequest{ID: "x", Urn: urn(kind), Properties: state}))
 	}
 	require.DirExists(t, filepath.Join(home, "audit"))
+}
+
+// A store elsewhere is where the bundle is: it is not gone because there is none in the state folder. It stays when the
+// stack goes, and so does what is not this stack's store.
+func TestStoreElsewhere(t *testing.T) {
+	t.Parallel()
+	s := server(t)
+	home := stacks.Home{Root: t.TempDir()}
+	inputs := strs(map[string]string{"home": home.Root, "plan": "{}", "planVersion": "1"}).Set("members", property.New(property.NewArray(nil)))
+	state := inputs.Set("nodes", property.New(1.0)).Set("millis", property.New(1.0))
+	read := func() string {
+		got, err := s.Read(p.ReadRequest{ID: "bundle", Urn: urn("Bundle"), Inputs: inputs, Properties: state})
+		require.NoError(t, err)
+		return got.ID
+	}
+	own, elsewhere := filepath.Join(home.Root, "bundle"), t.TempDir()
+	require.Empty(t, read())
+	require.NoError(t, os.MkdirAll(own, 0o700))
+	require.Equal(t, "bundle", read())
+	require.NoError(t, s.Delete(p.DeleteRequest{ID: "bundle", Urn: urn("Bundle"), Properties: state}))
+	require.NoDirExists(t, own)
+
+	require.NoError(t, os.MkdirAll(own, 0o700))
+	require.NoError(t, os.MkdirAll(home.OperatorDir(), 0o700))
+	for url, there := range map[string]bool{"file://" + elsewhere: true, "file://" + elsewhere + "/gone": false, "s3://bundles?region=eu-west-1": true} {
+		require.NoError(t, os.WriteFile(home.StoreFile(), []byte(url+"\n"), 0o600))
+		require.Equal(t, there, read() != "", url)
+		require.NoError(t, s.Delete(p.DeleteRequest{ID: "bundle", Urn: urn("Bundle"), Properties: state}))
+		require.DirExists(t, elsewhere)
+		require.DirExists(t, own)
+	}
 }
 
 // A daemon that ends at once is reported with what it said.
