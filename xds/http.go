@@ -5,23 +5,18 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 
+	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/secret"
 )
-
-// nodeID is what a node may be called: it becomes part of paths.
-var nodeID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-
-// reservedID is audit.ControlPlane, which this package does not import.
-const reservedID = "control"
 
 // Handler serves the operator API that [api.Client] speaks. It does not
 // authenticate: the socket it is served on must.
@@ -67,12 +62,8 @@ func (c *Control) Handler() http.Handler {
 	node := func(do func(string) error) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			id := r.PathValue("id")
-			if !nodeID.MatchString(id) {
-				answer(w, nil, &api.Error{Message: "a node's ID has letters, digits and dashes only"})
-				return
-			}
-			if id == reservedID {
-				answer(w, nil, &api.Error{Message: "no node may be called control: the control plane's own events have that name"})
+			if !svid.IsNode(id) {
+				answer(w, nil, &api.Error{Message: fmt.Sprintf("%.64q is not a valid name of a node: use up to 63 lower-case letters, digits and dashes, and not control, which the control plane's own events have", id)})
 				return
 			}
 			answer(w, struct{}{}, do(id))
@@ -115,8 +106,12 @@ func (c *Control) answerStatus(w http.ResponseWriter, r *http.Request) {
 		if waits && tag == known {
 			select {
 			case <-changed:
-				time.Sleep(statusPause)
-				continue
+				select {
+				case <-time.After(statusPause):
+					continue
+				case <-r.Context().Done():
+					return
+				}
 			case <-r.Context().Done():
 				return
 			case <-enough.C:

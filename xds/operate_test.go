@@ -329,3 +329,39 @@ func TestWatch(t *testing.T) {
 	cancel()
 	require.NoError(t, <-done)
 }
+
+// leaving is the context of a request that waits for a change: one happens as soon as it waits, and it leaves before it is
+// told.
+type leaving struct {
+	context.Context
+	change func()
+	asked  int
+	gone   chan struct{}
+}
+
+func (l *leaving) Done() <-chan struct{} {
+	l.asked++
+	switch l.asked {
+	case 1:
+		l.change()
+	case 2:
+		close(l.gone)
+	}
+	return l.gone
+}
+
+// TestStatusOfWhoLeft: nothing is worked out, or written, for a client that left while changes were gathered.
+func TestStatusOfWhoLeft(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 0)
+	ask := func(ctx context.Context, tag string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		f.Control.Handler().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/v1/status"+tag, nil))
+		return w
+	}
+	tag := ask(t.Context(), "").Header().Get("ETag")
+	l := &leaving{Context: t.Context(), gone: make(chan struct{}), change: func() { require.NoError(t, f.Control.AddNode("n1")) }}
+	w := ask(l, "?wait="+tag)
+	require.Equal(t, 2, l.asked, "the client is asked for while changes are gathered")
+	require.Empty(t, w.Body.String())
+}
