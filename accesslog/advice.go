@@ -64,7 +64,8 @@ var Advice = map[plan.Reason]Said{
 	},
 	plan.ReasonAddress: {
 		"the host resolves to a private or metadata address", denied,
-		"its address is private, or the cloud's own; an operator can say where the destination is: upstream: in the stack file",
+		"its address is private, or the cloud's own; " +
+			"an operator can say where the destination is: upstream: in the stack file",
 	},
 	plan.ReasonCredential: {
 		"the secret is unavailable; nothing was sent", "the credential for this destination cannot be had", status,
@@ -92,7 +93,8 @@ var Advice = map[plan.Reason]Said{
 		"the request ended before it was sent anywhere: the client left, or the node stopped", "", audits,
 	},
 	plan.ReasonUnknown: {
-		"Envoy has ended the request itself, for a reason that is not the policy's", "the request failed at the proxy", audits,
+		"Envoy has ended the request itself, for a reason that is not the policy's",
+		"the request failed at the proxy", audits,
 	},
 }
 

@@ -18,10 +18,10 @@ const (
 	Error = "error"
 )
 
-// Answer says what follows from one way in which a request can end, as Envoy tells it.
+// Answer says what follows from the ways in which a request can end that have the same outcome.
 type Answer struct {
-	// Details begin Envoy's response code details.
-	Details string
+	// Details are the ways: what Envoy's response code details begin with.
+	Details []string
 	Verdict string
 	// Reason is "" if the route has it.
 	Reason plan.Reason
@@ -33,73 +33,84 @@ type Answer struct {
 	ByDefault bool
 	// Tells means that the agent is told Envoy's details: they are about its own request.
 	Tells bool
-	// Message and Hint, if not "", replace those of the reason: see [Advice].
+	// Message and Hint, if Message is not "", replace those of the reason: see [Advice].
 	Message, Hint string
 }
 
-// Answers has one row for each way in which a request can end that anything is known of. The
-// first row whose Details match decides. The local replies of Envoy, the events of package audit
+// Answers has each way in which a request can end that anything is known of. The first answer of
+// which one of the Details matches decides. The local replies of Envoy, the events of package audit
 // and the table in docs/reference-reasons.md are made of this table.
 var Answers = []Answer{
-	{Details: "direct_response", Verdict: Deny, Status: 403, Message: denied},
-	{Details: "via_upstream", Verdict: Allow, Reason: plan.ReasonAllowed},
-	{Details: "websocket_handshake_unsuccessful", Verdict: Allow, Reason: plan.ReasonAllowed},
+	{Details: []string{"direct_response"}, Verdict: Deny, Status: 403, Message: denied},
+	{Details: []string{"via_upstream", "websocket_handshake_unsuccessful"}, Verdict: Allow, Reason: plan.ReasonAllowed},
 
 	// There is no scope for what the names of the connection say.
-	{Details: "route_not_found", Verdict: Deny, Reason: plan.ReasonName, Status: 403, ByDefault: true},
+	{Details: []string{"route_not_found"}, Verdict: Deny, Reason: plan.ReasonName, Status: 403, ByDefault: true},
 	// Envoy calls it unavailable, and clients would try again.
-	{Details: "dns_resolution_failure{address_denied}", Verdict: Deny, Reason: plan.ReasonAddress, Status: 403},
-	{Details: guard.Ambiguous, Verdict: Deny, Reason: plan.ReasonAmbiguous, Status: 403, ByDefault: true},
+	{
+		Details: []string{"dns_resolution_failure{address_denied}"},
+		Verdict: Deny, Reason: plan.ReasonAddress, Status: 403,
+	},
+	{Details: []string{guard.Ambiguous}, Verdict: Deny, Reason: plan.ReasonAmbiguous, Status: 403, ByDefault: true},
 	// The only filter that answers 401 is the injector; to a client, 401 is its own fault.
-	{Details: "failed_to_inject_credential", Verdict: Deny, Reason: plan.ReasonCredential, Status: 502},
-	{Details: guard.Unrecorded, Verdict: Deny, Reason: plan.ReasonUnrecorded, Status: 503, ByDefault: true},
-
-	{Details: "local_rate_limited", Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true},
-	// More at once than the destination's breaker lets through.
-	{Details: "upstream_reset_before_response_started{overflow}", Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true},
-	// More names at once than are looked up for one agent, and more than are kept.
-	{Details: "dynamic_forward_proxy_pending_request_overflow", Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true},
-	{Details: "dns_cache_overflow", Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true},
-	{Details: "request_payload_too_large", Verdict: Deny, Reason: plan.ReasonLimit, Status: 413, Tells: true},
+	{Details: []string{"failed_to_inject_credential"}, Verdict: Deny, Reason: plan.ReasonCredential, Status: 502},
+	{Details: []string{guard.Unrecorded}, Verdict: Deny, Reason: plan.ReasonUnrecorded, Status: 503, ByDefault: true},
+	{
+		Details: []string{
+			"local_rate_limited",
+			// More at once than the destination's breaker lets through.
+			"upstream_reset_before_response_started{overflow}",
+			// More names at once than are looked up for one agent, and more than are kept.
+			"dynamic_forward_proxy_pending_request_overflow", "dns_cache_overflow",
+		},
+		Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true,
+	},
+	{Details: []string{"request_payload_too_large"}, Verdict: Deny, Reason: plan.ReasonLimit, Status: 413, Tells: true},
 
 	// The route allows it, the connection manager does not.
 	{
-		Details: "upgrade_failed", Verdict: Deny, Reason: plan.ReasonMalformed, Status: 403, ByDefault: true, Tells: true,
+		Details: []string{"upgrade_failed"},
+		Verdict: Deny, Reason: plan.ReasonMalformed, Status: 403, ByDefault: true, Tells: true,
 		Message: "only upgrades to WebSocket are supported",
 	},
 	// A body in parts that the agent has signed itself.
 	{
-		Details: guard.SignedBody, Verdict: Deny, Reason: plan.ReasonMalformed, Status: 422, ByDefault: true, Tells: true,
+		Details: []string{guard.SignedBody},
+		Verdict: Deny, Reason: plan.ReasonMalformed, Status: 422, ByDefault: true, Tells: true,
 		Message: "the request cannot be signed anew",
-		Hint:    "the client has signed parts of the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, and turn its chunked encoding off",
+		Hint: "the client has signed parts of the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, " +
+			"and turn its chunked encoding off",
 	},
-	// The guard cannot read it.
-	{Details: guard.Failed, Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
-	{Details: "missing_host_header", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
-	{Details: "invalid_path", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
-	{Details: "path_normalization_failed", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
-	{Details: "absolute_path_rejected", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
-	{Details: "low_version", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
-	{Details: "request_header_timeout", Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true},
+	{
+		Details: []string{
+			guard.Failed, "missing_host_header", "invalid_path", "path_normalization_failed", "absolute_path_rejected",
+			"low_version", "request_header_timeout",
+		},
+		Verdict: Deny, Reason: plan.ReasonMalformed, ByDefault: true, Tells: true,
+	},
 
-	// The agent left. Of a request by HTTP/2, before "http2." below.
-	{Details: "downstream_remote_disconnect", Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed},
-	{Details: "http2.remote_re", Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed},
-	// Envoy closed the agent's connection: a kill, or the node stops.
-	{Details: "downstream_local_disconnect", Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed},
+	// The agent left, or Envoy closed its connection: a kill, or the node stops.
+	{
+		Details: []string{
+			"downstream_remote_disconnect", "http2.remote_re", "downstream_local_disconnect",
+		},
+		Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed,
+	},
 	// Nothing has come for an hour.
-	{Details: "stream_idle_timeout", Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonUpstream},
-
+	{Details: []string{"stream_idle_timeout"}, Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonUpstream},
 	// What the codecs say of what they read. A body can be malformed after its head was sent on.
-	{Details: "http.", Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true},
-	{Details: "http1.", Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true},
-	{Details: "http2.", Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true},
-
-	{Details: "dns_resolution_failure", Verdict: Allow, Reason: plan.ReasonUpstream},
-	// It failed, and more of the body had come than is kept for the next try.
-	{Details: "request_payload_exceeded_retry_buffer_limit", Verdict: Allow, Reason: plan.ReasonUpstream},
-	{Details: "upstream_reset_before_response_started", Verdict: Allow, Reason: plan.ReasonUpstream},
-	{Details: "upstream_reset_after_response_started", Verdict: Allow, Reason: plan.ReasonUpstream},
+	{
+		Details: []string{"http.", "http1.", "http2."},
+		Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true,
+	},
+	{
+		Details: []string{
+			"dns_resolution_failure", "upstream_reset_before_response_started", "upstream_reset_after_response_started",
+			// It failed, and more of the body had come than is kept for the next try.
+			"request_payload_exceeded_retry_buffer_limit",
+		},
+		Verdict: Allow, Reason: plan.ReasonUpstream,
+	},
 }
 
 // Unknown is what follows from every other way: the proxy has failed, and not the policy.
@@ -111,8 +122,10 @@ var Lasting = Answer{Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.Reaso
 // AnswerTo returns the answer for Envoy's response code details.
 func AnswerTo(details string) *Answer {
 	for i := range Answers {
-		if strings.HasPrefix(details, Answers[i].Details) {
-			return &Answers[i]
+		for _, begin := range Answers[i].Details {
+			if strings.HasPrefix(details, begin) {
+				return &Answers[i]
+			}
 		}
 	}
 	return &Unknown

@@ -176,7 +176,7 @@ func judge(e *Event, l *accesslog.Line) {
 		// A CONNECT that leads on: no upstream is where it leads.
 		e.Verdict, e.Reason = Error, plan.ReasonUnknown
 	}
-	if !routed || a.ByDefault {
+	if !routed || a.ByDefault && e.Verdict != Allow {
 		e.Rule = plan.DefaultRule(l.Agent)
 	}
 	if e.Verdict != Allow && l.Tries == 0 {

@@ -98,16 +98,12 @@ func (b *builder) fileLog(kind string, more map[string]string) *accesslogv3.Acce
 // as a JSON string or as plain text. See [accesslog.Answers].
 func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 	config := &hcmv3.LocalReplyConfig{BodyFormat: replyJSON(agent, replyFields(&accesslog.Unknown, agent))}
-	for rows := accesslog.Answers; len(rows) > 0; {
-		// Neighbours of which the same is said share a mapper.
-		a, when := rows[0], begins(rows[0])
-		for rows = rows[1:]; len(rows) > 0 && same(a, rows[0]); rows = rows[1:] {
-			when += " || " + begins(rows[0])
-		}
+	for i := range accesslog.Answers {
+		a := &accesslog.Answers[i]
 		if !a.Replies() {
 			continue
 		}
-		filter, fields := b.expression(when), replyFields(&a, agent)
+		filter, fields := b.ended(a), replyFields(a, agent)
 		for _, m := range []*hcmv3.ResponseMapper{
 			{Filter: both(filter, wantsText()), BodyFormatOverride: replyText(agent, fields)},
 			{Filter: filter, BodyFormatOverride: replyJSON(agent, fields)},
@@ -121,14 +117,13 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 	return config
 }
 
-// same reports whether the agent is told the same.
-func same(a, b accesslog.Answer) bool {
-	a.Details, b.Details = "", ""
-	return a == b
-}
-
-func begins(a accesslog.Answer) string {
-	return fmt.Sprintf("response.code_details.startsWith(%q)", a.Details)
+// ended holds if the request has ended in one of the ways of a.
+func (b *builder) ended(a *accesslog.Answer) *accesslogv3.AccessLogFilter {
+	ways := make([]string, len(a.Details))
+	for i, begin := range a.Details {
+		ways[i] = fmt.Sprintf("response.code_details.startsWith(%q)", begin)
+	}
+	return b.expression(strings.Join(ways, " || "))
 }
 
 // replyFields returns the fields of an answer.

@@ -102,8 +102,8 @@ func TestReferenceOfReasons(t *testing.T) {
 		verdicts, statuses, details := map[string]bool{}, map[string]bool{}, []string{}
 		add := func(verdict string, a accesslog.Answer) {
 			verdicts[verdict] = true
-			if a.Details != "" {
-				details = append(details, "`"+a.Details+"`")
+			for _, d := range a.Details {
+				details = append(details, "`"+d+"`")
 			}
 			switch {
 			case a.Status != 0:
