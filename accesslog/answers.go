@@ -92,7 +92,7 @@ var Answers = []Answer{
 	// The agent left, or Envoy closed its connection: a kill, or the node stops.
 	{
 		Details: []string{
-			"downstream_remote_disconnect", "http2.remote_re", "downstream_local_disconnect",
+			"downstream_remote_disconnect", "http2.remote_reset", "http2.remote_refuse", "downstream_local_disconnect",
 		},
 		Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed,
 	},

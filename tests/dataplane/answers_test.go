@@ -274,18 +274,24 @@ func TestAnswers(t *testing.T) {
 			_, _ = io.WriteString(a.inside("one.test"), "GET / HTTP/1.1\r\nHost: o")
 			return a.leave()
 		}, "deny malformed_request default 0"},
-		{"http2.remote_re", func(a *agent) string {
+		{"http2.remote_reset", func(a *agent) string {
 			return a.h2(a.inside("rude.test", "h2"), func(f *http2.Framer) {
 				a.await(came("/hold-2"))
 				_ = f.WriteRSTStream(1, http2.ErrCodeCancel)
 				_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
 			}, headers("rude.test", "/hold-2")...)
 		}, "allow allowed rude 0"},
-		{"http2.remote_re", func(a *agent) string {
+		{"http2.remote_reset", func(a *agent) string {
 			return a.h2(a.inside("y.slow.test", "h2"), func(f *http2.Framer) {
 				a.await(came("y.slow.test."))
 				_ = f.WriteRSTStream(1, http2.ErrCodeCancel)
 			}, headers("y.slow.test")...)
+		}, "error not_sent wild 0"},
+		{"http2.remote_refuse", func(a *agent) string {
+			return a.h2(a.inside("z.slow.test", "h2"), func(f *http2.Framer) {
+				a.await(came("z.slow.test."))
+				_ = f.WriteRSTStream(1, http2.ErrCodeRefusedStream)
+			}, headers("z.slow.test")...)
 		}, "error not_sent wild 0"},
 		{"downstream_local_disconnect", func(a *agent) string {
 			a.hold(a.dial(), "GET /hold-3 HTTP/1.1\nHost: localhost:8080\n\n", came("/hold-3"))
