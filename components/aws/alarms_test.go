@@ -22,7 +22,7 @@ func TestAlarms(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(event), `"verdict":"deny"`)
 
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		patterns := map[string]string{}
 		for _, f := range g.of("aws:cloudwatch/logMetricFilter:LogMetricFilter") {
 			patterns[f.name[strings.LastIndexByte(f.name, '-')+1:]] = f.text("logGroupName") + " " + f.text("pattern")

@@ -10,7 +10,7 @@ import (
 )
 
 // statement is the one of that name in a resource's policy; nil if there is none.
-func (g *graph) statement(t *testing.T, at, sid string) *document.Statement {
+func (g *declarations) statement(t *testing.T, at, sid string) *document.Statement {
 	t.Helper()
 	for _, s := range g.policies(t)[at].Statement {
 		if s.Sid == sid {
@@ -25,7 +25,7 @@ func (g *graph) statement(t *testing.T, at, sid string) *document.Statement {
 // locked, never.
 func TestBucketsCanBeDestroyed(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		for _, r := range g.of("aws:s3/bucketV2:BucketV2") {
 			locked := r.inputs["objectLockEnabled"].BoolValue()
 			expendable := !args.AWS.Protect && !locked
@@ -44,7 +44,7 @@ func TestBucketsCanBeDestroyed(t *testing.T) {
 // would put a policy of its own in the place of ours, or refuse them.
 func TestFlowLogsMayBeWritten(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *declarations) {
 		bucket := g.one(t, "aws:s3/bucketV2:BucketV2", "-audit-flows")
 		write := g.statement(t, "aws:s3/bucketPolicy:BucketPolicy|"+bucket.name+"|policy", "FlowLogsWrite")
 		require.NotNil(t, write)
@@ -63,7 +63,7 @@ func TestFlowLogsMayBeWritten(t *testing.T) {
 // What a group of machines is scaled by, Auto Scaling publishes.
 func TestScalingFollowsWhatIsPublished(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		published := map[string][]string{}
 		for _, r := range g.of("aws:autoscaling/group:Group") {
 			if metrics := r.texts("enabledMetrics"); len(metrics) > 0 {

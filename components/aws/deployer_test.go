@@ -20,7 +20,7 @@ var services = map[string]string{
 // roles to whom they are for, and makes none without the boundary.
 func TestDeployerMay(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		policy := document.Deployer{Place: args.place(), Stack: "prod"}.Policy()
 		allowed, passed := []string{}, []string{}
 		for _, s := range policy.Statement {

@@ -30,7 +30,7 @@ const (
 )
 
 // subnetsWithin are the subnets in a range.
-func (g *graph) subnetsWithin(t *testing.T, within netip.Prefix) []*declaredResource {
+func (g *declarations) subnetsWithin(t *testing.T, within netip.Prefix) []*declaredResource {
 	t.Helper()
 	var out []*declaredResource
 	for _, r := range g.of(tokenSubnet) {
@@ -45,7 +45,7 @@ func (g *graph) subnetsWithin(t *testing.T, within netip.Prefix) []*declaredReso
 // No packet of an agent is routed out of its own network.
 func TestAgentsSubnetsHaveNoRoutes(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		tables := map[string]string{}
 		for _, r := range g.of(tokenAssociation) {
 			require.Empty(t, tables[r.text("subnetId")], "one table for each subnet")
@@ -80,7 +80,7 @@ func TestAgentsSubnetsHaveNoRoutes(t *testing.T) {
 // and one way out.
 func TestIsolatedNetworkHasOneWayOut(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		if args.AWS.Mode == cloud.ModeShared {
 			require.Len(t, g.of(tokenVPC), 1)
 			return
@@ -112,7 +112,7 @@ func TestIsolatedNetworkHasOneWayOut(t *testing.T) {
 // The gates have the addresses that agents are told, and no name.
 func TestGatesAreWhereAgentsAreTold(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		list, key := g.one(t, "aws:lb/loadBalancer:LoadBalancer", "").inputs["subnetMappings"], resource.PropertyKey("privateIpv4Address")
 		if args.AWS.Mode == cloud.ModeIsolated {
 			list, key = g.one(t, tokenEndpoint, "gate-endpoint").inputs["subnetConfigurations"], "ipv4"
@@ -142,7 +142,7 @@ func TestGatesAreWhereAgentsAreTold(t *testing.T) {
 // endpoints that its platform needs. No two agents share anything.
 func TestAgentsReachTheGateOnly(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		gate := g.one(t, tokenGroup, "-fence-gate").id()
 		ports := map[int]string{}
 		for _, a := range args.AWS.Agents {
@@ -187,7 +187,7 @@ func TestAgentsReachTheGateOnly(t *testing.T) {
 // plane where it mints, go anywhere. UDP is for the policy's resolvers alone.
 func TestRulesAreNarrow(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		outside, asked := map[string][]int{}, []string{}
 		for _, r := range append(g.of(tokenEgress), g.of(tokenIngress)...) {
 			require.Positive(t, r.number("fromPort"))
@@ -242,7 +242,7 @@ func TestRulesAreNarrow(t *testing.T) {
 // The defaults of both networks hold nothing.
 func TestDefaultsAreEmptied(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *declarations) {
 		vpcs := len(g.of(tokenVPC))
 		for token, keys := range map[string][]resource.PropertyKey{
 			"aws:ec2/defaultRouteTable:DefaultRouteTable": {"routes"}, "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": {"ingress", "egress"},
@@ -282,7 +282,7 @@ func TestDefaultsAreEmptied(t *testing.T) {
 // An agent's machine is nobody, and has nothing worth stealing.
 func TestAgentsAreNobody(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		for _, a := range args.AWS.Agents {
 			if a.Compute == cloud.ComputeFargate {
 				require.NotContains(t, g.one(t, tokenTask, "agent-"+a.Name+"-task").inputs, resource.PropertyKey("taskRoleArn"))
@@ -326,7 +326,7 @@ func TestAgentsAreNobody(t *testing.T) {
 // policy, and nothing attached.
 func TestRoles(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *declarations) {
 		boundary := "arn:aws:policy:eu-west-1:123456789012:Policy/prod-boundary"
 		policies, attached := map[string]int{}, map[string]bool{}
 		for _, r := range g.of("aws:iam/rolePoliciesExclusive:RolePoliciesExclusive") {
@@ -364,7 +364,7 @@ var wildcards = map[string]bool{
 // Nobody is allowed anything that has no name, and no resource trusts everybody.
 func TestPoliciesAreNarrow(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		for at, p := range g.policies(t) {
 			require.Equal(t, "2012-10-17", p.Version)
 			sids := map[string]bool{}
@@ -404,7 +404,7 @@ func TestPoliciesAreNarrow(t *testing.T) {
 // The control plane reads the secrets that the policy names, and no other.
 func TestControlPlaneReadsNamedSecrets(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		var names []string
 		for _, r := range g.of("aws:secretsmanager/secret:Secret") {
 			names = append(names, r.text("name"))
@@ -446,7 +446,7 @@ func trimmed(arns []string) []string {
 // What must not be lost is protected, encrypted and kept.
 func TestAuditIsKept(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		log := g.one(t, "aws:s3/bucketV2:BucketV2", "-audit-log")
 		locks := g.of("aws:s3/bucketObjectLockConfigurationV2:BucketObjectLockConfigurationV2")
 		require.Equal(t, args.AWS.Audit.Lock > 0, log.inputs["objectLockEnabled"].BoolValue())
@@ -483,7 +483,7 @@ func TestAuditIsKept(t *testing.T) {
 // Where there is a resolver, it answers to what is listed and to nothing else.
 func TestResolversFailClosed(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		// Where the resolver is the proxies' too, what an allowed name is an alias
 		// of is for its owner to say; for the names of AWS's own nothing follows.
 		aliases := map[string]string{"ALLOW": "INSPECT_REDIRECTION_DOMAIN", "BLOCK": "INSPECT_REDIRECTION_DOMAIN"}
@@ -517,7 +517,7 @@ func TestResolversFailClosed(t *testing.T) {
 // connects, and sends nobody to a proxy that is not ready.
 func TestBalancer(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		b := g.one(t, "aws:lb/loadBalancer:LoadBalancer", "")
 		require.True(t, b.inputs["internal"].BoolValue())
 		require.Equal(t, "on", b.text("enforceSecurityGroupInboundRulesOnPrivateLinkTraffic"))
@@ -535,7 +535,7 @@ func TestBalancer(t *testing.T) {
 // Whoever finds a resource in the account knows whose it is.
 func TestTagsTellStackAndRole(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		for _, r := range g.all {
 			tags, ok := r.inputs["tags"]
 			if !ok || !tags.IsObject() {
@@ -561,7 +561,7 @@ func TestTagsTellStackAndRole(t *testing.T) {
 
 func TestSingletonsOnlyIfAsked(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		block := g.of("aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions")
 		require.Len(t, block, map[bool]int{true: 1}[args.AWS.Singletons])
 		for _, r := range g.of("aws:ec2/vpcBlockPublicAccessExclusion:VpcBlockPublicAccessExclusion") {

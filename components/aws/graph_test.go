@@ -55,15 +55,15 @@ func (r *declaredResource) texts(key resource.PropertyKey) []string {
 	return out
 }
 
-// graph is everything that a stack declares. It stands in for the engine and
+// declarations is everything that a stack declares. It stands in for the engine and
 // the provider, which need an account: it answers with IDs and ARNs made of the
 // resource's own token and name, so that references can be followed.
-type graph struct {
+type declarations struct {
 	mu  sync.Mutex
 	all []*declaredResource
 }
 
-func (g *graph) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
+func (g *declarations) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
 	r := &declaredResource{token: args.TypeToken, name: args.Name, inputs: args.Inputs}
 	if rpc := args.RegisterRPC; rpc != nil {
 		r.protect, r.parent, r.dependencies = rpc.GetProtect(), rpc.GetParent(), rpc.GetDependencies()
@@ -88,12 +88,12 @@ func (g *graph) NewResource(args pulumi.MockResourceArgs) (string, resource.Prop
 	return r.id(), out, nil
 }
 
-func (g *graph) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
+func (g *declarations) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
 	return nil, fmt.Errorf("%s: the program asks nobody anything", args.Token)
 }
 
 // of are the resources of a type, sorted by name.
-func (g *graph) of(token string) []*declaredResource {
+func (g *declarations) of(token string) []*declaredResource {
 	var out []*declaredResource
 	for _, r := range g.all {
 		if r.token == token {
@@ -105,7 +105,7 @@ func (g *graph) of(token string) []*declaredResource {
 }
 
 // one is the resource of a type with that suffix.
-func (g *graph) one(t *testing.T, token, suffix string) *declaredResource {
+func (g *declarations) one(t *testing.T, token, suffix string) *declaredResource {
 	t.Helper()
 	for _, r := range g.of(token) {
 		if strings.HasSuffix(r.name, suffix) {
@@ -194,9 +194,9 @@ agents:
 }
 
 // declareAll is what args declare.
-func declareAll(t *testing.T, args *EnvironmentArgs) *graph {
+func declareAll(t *testing.T, args *EnvironmentArgs) *declarations {
 	t.Helper()
-	g := &graph{}
+	g := &declarations{}
 	require.NoError(t, pulumi.RunErr(func(ctx *pulumi.Context) error {
 		_, err := NewEnvironment(ctx, "prod", args)
 		return err
@@ -206,7 +206,7 @@ func declareAll(t *testing.T, args *EnvironmentArgs) *graph {
 }
 
 // everyVariant runs a test for each.
-func everyVariant(t *testing.T, test func(t *testing.T, args *EnvironmentArgs, g *graph)) {
+func everyVariant(t *testing.T, test func(t *testing.T, args *EnvironmentArgs, g *declarations)) {
 	t.Helper()
 	for name, section := range variants {
 		t.Run(name, func(t *testing.T) {
@@ -218,7 +218,7 @@ func everyVariant(t *testing.T, test func(t *testing.T, args *EnvironmentArgs, g
 }
 
 // policies are all policy documents of the graph, by where they are.
-func (g *graph) policies(t *testing.T) map[string]document.Policy {
+func (g *declarations) policies(t *testing.T) map[string]document.Policy {
 	t.Helper()
 	out := map[string]document.Policy{}
 	for _, r := range g.all {

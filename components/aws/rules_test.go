@@ -27,7 +27,7 @@ const (
 // every rule of a network ACL in its order, and every rule of a group that a stack has.
 func TestRulesAreTheReviewedOnes(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *declarations) {
 		file := filepath.Join("testdata", "rules", filepath.Base(t.Name())+".txt")
 		got := strings.Join(g.rules(), "\n") + "\n"
 		if *update {
@@ -41,7 +41,7 @@ func TestRulesAreTheReviewedOnes(t *testing.T) {
 }
 
 // rules are the lines of testdata/rules.
-func (g *graph) rules() []string {
+func (g *declarations) rules() []string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	name := func(id string) string { return strings.TrimPrefix(id[strings.LastIndexByte(id, '|')+1:], "prod-") }
@@ -85,7 +85,7 @@ func (g *graph) rules() []string {
 }
 
 // inOrder are the rules of all network ACLs, in the order in which they are asked.
-func (g *graph) inOrder() []*declaredResource {
+func (g *declarations) inOrder() []*declaredResource {
 	all := g.of(tokenACLRule)
 	slices.SortFunc(all, func(a, b *declaredResource) int {
 		return cmp.Or(strings.Compare(a.text("networkAclId"), b.text("networkAclId")),
@@ -98,7 +98,7 @@ func (g *graph) inOrder() []*declaredResource {
 // gateways, of the proxies, and of a control plane that mints or reads elsewhere.
 func TestWhoHasAWayOut(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		var want, got []string
 		for _, zone := range args.AWS.Zones {
 			letter := zone[len(zone)-1:]
@@ -119,7 +119,7 @@ func TestWhoHasAWayOut(t *testing.T) {
 // ways before anything is allowed from and to everywhere.
 func TestSharedHalvesStayApart(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		for _, egress := range []bool{true, false} {
 			var order []string
 			for _, r := range g.inOrder() {
@@ -150,7 +150,7 @@ func TestSharedHalvesStayApart(t *testing.T) {
 // TestBucketsAreNobodys: every bucket refuses every way to be public.
 func TestBucketsAreNobodys(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *declarations) {
 		closed := map[string]bool{}
 		for _, r := range g.of("aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock") {
 			closed[r.text("bucket")] = true

@@ -15,7 +15,7 @@ import (
 // shipped to the locked bucket: the disk of a task goes with it.
 func TestEventsAreShipped(t *testing.T) {
 	t.Parallel()
-	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *graph) {
+	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		stream := g.one(t, "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream", "-delivery")
 		shipped := map[string]string{}
 		for _, r := range g.of("aws:cloudwatch/logSubscriptionFilter:LogSubscriptionFilter") {
