@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +35,7 @@ func TestReadmeProject(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte(stack[1]), 0o600))
 	program := strings.NewReplacer("go run .", stackProgram(t), "bin/postern", postern(t))
 	run := func(line string) string {
-		cmd := exec.CommandContext(t.Context(), "bash", "-ec", program.Replace(line))
+		cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "bash", "-ec", program.Replace(line))
 		cmd.Dir = home
 		for _, v := range os.Environ() {
 			if !strings.HasPrefix(v, "XDG_") && !strings.HasPrefix(v, "GIT_") {
