@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,18 +18,80 @@ import (
 	"github.com/postern/postern/tests/fleet"
 )
 
-// orderVariable makes this program the hostile agent: its value is an order.
+// orderVariable makes this program an agent: its value is an order.
 const orderVariable = "POSTERN_NEIGHBOUR"
 
-// order is an attack, and where.
+// order is what an agent does: an attack, or the victim's part.
 type order struct {
+	Agent, Node string
 	Attack      string
 	Connections int
 	Socket, CA  string
+	// Upstream is the socket of the agent's upstream, and UpstreamKey what it is served with.
+	Upstream, UpstreamKey string
+}
+
+// obey goes on until the process is killed.
+func obey(text string) error {
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		return err
+	}
+	pool, err := roots(o.CA)
+	if err != nil {
+		return err
+	}
+	if err := serveUpstream(o.Upstream, o.UpstreamKey); err != nil {
+		return err
+	}
+	if o.Attack == "" {
+		return suffer(o, pool)
+	}
+	return attack(o, pool)
+}
+
+// turn is how many requests of the victim are timed at a time, and pause what is
+// between two: it works, and does not compete.
+const (
+	turn  = 400
+	pause = time.Millisecond
+)
+
+// suffer is the victim: it makes a turn for each line that it reads, and writes how long
+// each request took.
+func suffer(o order, pool *x509.CertPool) error {
+	client := fleet.AgentClientOf(pool, fleet.DialPath(o.Socket))
+	out := json.NewEncoder(os.Stdout)
+	if err := out.Encode(true); err != nil {
+		return err
+	}
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		took := make([]time.Duration, 0, turn)
+		for range turn {
+			start := time.Now()
+			resp, err := client.Get("https://api.test/v1/x")
+			if err != nil {
+				return err
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+				return err
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				return fmt.Errorf("the victim's answer: %s", resp.Status)
+			}
+			took = append(took, time.Since(start))
+			time.Sleep(pause) //nolint:forbidigo // what is measured is its pace
+		}
+		if err := out.Encode(took); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // attackNames are the attacks in the order of the table.
-var attackNames = []string{"requests", "long paths", "refused requests", "refused hosts", "certificates", "DNS names", "broken requests", "streams of HTTP/2"}
+var attackNames = []string{"requests", "long paths", "refused requests", "refused hosts", "certificates", "DNS names", "broken requests", "streams of HTTP/2", "only burns processors"}
 
 // attacker is one connection's worth of hostility.
 type attacker struct {
@@ -38,16 +101,7 @@ type attacker struct {
 	n     *atomic.Int64
 }
 
-// attack goes on until the process is killed.
-func attack(text string) error {
-	var o order
-	if err := json.Unmarshal([]byte(text), &o); err != nil {
-		return err
-	}
-	pool, err := roots(o.CA)
-	if err != nil {
-		return err
-	}
+func attack(o order, pool *x509.CertPool) error {
 	var n atomic.Int64
 	a := attacker{order: o, roots: pool, dial: fleet.DialPath(o.Socket), n: &n}
 	once, ok := map[string]func(*session) error{
@@ -63,6 +117,7 @@ func attack(text string) error {
 		"streams of HTTP/2": func(s *session) error {
 			return s.streams(20)
 		},
+		"only burns processors": func(*session) error { return nil },
 	}[o.Attack]
 	if !ok {
 		return fmt.Errorf("there is no attack %q", o.Attack)
@@ -79,8 +134,29 @@ func attack(text string) error {
 	}
 	// Until it is felt.
 	time.Sleep(300 * time.Millisecond) //nolint:forbidigo // a benchmark, not a test
-	fmt.Print(".")
+	fmt.Println(true)
 	select {}
+}
+
+// serveUpstream starts an agent's upstream.
+func serveUpstream(socket, key string) error {
+	pair, err := tls.LoadX509KeyPair(key, key)
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(socket); err != nil {
+		return err
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		ReadHeaderTimeout: time.Minute, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }),
+	}
+	go func() { _ = server.ServeTLS(l, "", "") }()
+	return nil
 }
 
 // session is a connection that is opened again when it has ended.
