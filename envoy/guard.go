@@ -1,8 +1,10 @@
 package envoy
 
 import (
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	dynamicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/dynamic_modules/v3"
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
+	networkmodulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/dynamic_modules/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -19,6 +21,16 @@ func (b *builder) guardFilter(name, agent string) *hcmv3.HttpFilter {
 		FilterName:          name,
 		// What is counted is counted for the agent, whatever listener it came in by.
 		FilterConfig: b.any(wrapperspb.String(agent)),
+	})
+}
+
+// gate is the filter of cmd/libguard for connections. While other agents work too, it
+// reads from the agent's connections no faster than the agent's part of the node allows.
+func (b *builder) gate(agent string) *listenerv3.Filter {
+	return b.networkFilter("dynamic_modules", &networkmodulev3.DynamicModuleNetworkFilter{
+		DynamicModuleConfig: &dynamicv3.DynamicModuleConfig{Name: guard.Module, DoNotClose: true},
+		FilterName:          "gate",
+		FilterConfig:        b.any(wrapperspb.String(agent)),
 	})
 }
 

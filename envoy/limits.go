@@ -50,8 +50,8 @@ func (b *builder) rate(bucket *typev3.TokenBucket) *anypb.Any {
 }
 
 // connectionRate closes the connections of an agent that come faster than any
-// client opens them. For requests package guard's pace is enough, but not every
-// connection has one.
+// client opens them. The gate is enough for whatever comes on a connection, but not for
+// connections that are closed at once.
 func (b *builder) connectionRate() *listenerv3.ListenerFilter {
 	return &listenerv3.ListenerFilter{
 		Name: "envoy.filters.listener.local_ratelimit",

@@ -86,6 +86,7 @@ func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 			Name: b.generation(agent),
 			Filters: []*listenerv3.Filter{
 				b.networkFilter("connection_limit", &connectionlimitv3.ConnectionLimit{StatPrefix: "agent", MaxConnections: wrapperspb.UInt64(maxAgentConnections)}),
+				b.gate(agent), // after the limit, so that no more wait
 				b.networkFilter("http_connection_manager", hcm),
 			},
 		}},

@@ -37,3 +37,9 @@ void envoy_dynamic_module_callback_http_filter_scheduler_commit(void *scheduler,
 void envoy_dynamic_module_callback_http_filter_scheduler_delete(void *scheduler);
 void envoy_dynamic_module_callback_http_filter_continue_decoding(stream);
 void envoy_dynamic_module_callback_http_send_response(stream, uint32_t status, header *headers, size_t count, buffer body, buffer details);
+
+// The same for the filter of a connection, of which envoy is what it is to Envoy.
+void *envoy_dynamic_module_callback_network_filter_scheduler_new(void *envoy);
+void envoy_dynamic_module_callback_network_filter_scheduler_commit(void *scheduler, uint64_t event);
+void envoy_dynamic_module_callback_network_filter_scheduler_delete(void *scheduler);
+void envoy_dynamic_module_callback_network_filter_continue_reading(void *envoy);

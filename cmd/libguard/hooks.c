@@ -47,11 +47,17 @@ static int unrecorded(stream s) {
 
 static const char put[] = FILTER_PUT, guard[] = FILTER;
 
-// A filter is its configuration: there is nothing else to keep of a stream.
+// A filter is what is configured, for each request of an agent.
 typedef struct {
 	const char *name;
 	agent *agent;
 } filter;
+
+// A request is what is kept of it in one of the filters.
+typedef struct {
+	const filter *of;
+	waiter waits;
+} request;
 
 // The configuration is the agent's name.
 const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, buffer name, buffer config) {
@@ -63,11 +69,22 @@ const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, buffer n
 	return kept; // NULL: refused
 }
 void envoy_dynamic_module_on_http_filter_config_destroy(const void *config) { free((void *)config); }
-const void *envoy_dynamic_module_on_http_filter_new(const void *config, stream s) { return config; }
+void *envoy_dynamic_module_on_http_filter_new(const void *config, stream s) {
+	request *r = calloc(1, sizeof *r);
+	if (!r) abort(); // as Envoy does
+	r->of = config;
+	r->waits.agent = r->of->agent;
+	r->waits.kind = a_request;
+	return r;
+}
+void envoy_dynamic_module_on_http_filter_destroy(void *r) {
+	forget(&((request *)r)->waits);
+	free(r);
+}
 
-// What a request takes of a processor, in nanoseconds, about (docs/performance.md). A
-// CONNECT has a TLS handshake to come, and long headers many patterns to be matched.
-enum { each_request = 120000, each_connect = 700000, each_byte = 60 };
+// What a request costs (pace.h). A CONNECT has a TLS handshake to come, and long headers
+// many patterns to be matched.
+enum { each_request = 200000, each_connect = 1200000, each_byte = 60 };
 
 static uint64_t cost(const header *hs, size_t n) {
 	uint64_t c = each_request;
@@ -79,31 +96,28 @@ static uint64_t cost(const header *hs, size_t n) {
 	return c;
 }
 
-static int run(stream s, const void *of, int kind, bool paced) {
-	const filter *f = of;
+static int run(stream s, request *r, int kind, bool paced) {
 	header hs[most];
 	buffer rule = {NULL, 0};
 	size_t n = envoy_dynamic_module_callback_http_get_headers_size(s, kind);
 	// More than were announced are not looked at, so they are not let through.
 	if (n > most || !envoy_dynamic_module_callback_http_get_headers(s, kind, hs)) return refuse(s, kind);
-	if (!paced && !pace(f->agent, s, cost(hs, n))) return wait;
+	if (!paced && !pace(&r->waits, s, cost(hs, n))) return wait;
 	envoy_dynamic_module_callback_http_get_metadata_string(s, of_route, (buffer){NAMESPACE, sizeof NAMESPACE - 1}, (buffer){KEY, sizeof KEY - 1}, &rule);
-	return f->name == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
+	return r->of->name == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
 }
 
-static bool puts_key(const void *f) { return ((const filter *)f)->name == put; }
+static bool puts_key(const void *r) { return ((const request *)r)->of->name == put; }
 
-static int request(stream s, const void *f, bool paced) {
-	return !puts_key(f) && !recorded() ? unrecorded(s) : run(s, f, request_headers, paced);
-}
-int envoy_dynamic_module_on_http_filter_request_headers(stream s, const void *f, bool end) { return request(s, f, puts_key(f)); }
-int envoy_dynamic_module_on_http_filter_request_trailers(stream s, const void *f) { return puts_key(f) ? go_on : run(s, f, request_trailers, true); }
-int envoy_dynamic_module_on_http_filter_response_headers(stream s, const void *f, bool end) { return puts_key(f) ? go_on : run(s, f, response_headers, true); }
-int envoy_dynamic_module_on_http_filter_response_trailers(stream s, const void *f) { return puts_key(f) ? go_on : run(s, f, response_trailers, true); }
+static int begin(stream s, void *r, bool paced) { return !puts_key(r) && !recorded() ? unrecorded(s) : run(s, r, request_headers, paced); }
+int envoy_dynamic_module_on_http_filter_request_headers(stream s, void *r, bool end) { return begin(s, r, puts_key(r)); }
+int envoy_dynamic_module_on_http_filter_request_trailers(stream s, void *r) { return puts_key(r) ? go_on : run(s, r, request_trailers, true); }
+int envoy_dynamic_module_on_http_filter_response_headers(stream s, void *r, bool end) { return puts_key(r) ? go_on : run(s, r, response_headers, true); }
+int envoy_dynamic_module_on_http_filter_response_trailers(stream s, void *r) { return puts_key(r) ? go_on : run(s, r, response_trailers, true); }
 
 // A request that has waited goes on.
-void envoy_dynamic_module_on_http_filter_scheduled(stream s, const void *f, uint64_t event) {
-	if (request(s, f, true) == go_on) envoy_dynamic_module_callback_http_filter_continue_decoding(s);
+void envoy_dynamic_module_on_http_filter_scheduled(stream s, void *r, uint64_t event) {
+	if (begin(s, r, true) == go_on) envoy_dynamic_module_callback_http_filter_continue_decoding(s);
 }
 
 int envoy_dynamic_module_on_http_filter_request_body(stream s, const void *f, bool end) { return go_on; }
@@ -112,9 +126,50 @@ int envoy_dynamic_module_on_http_filter_local_reply(stream s, const void *f, uin
 // There is no configuration by route: what is known of a rule is in its metadata.
 const void *envoy_dynamic_module_on_http_filter_per_route_config_new(buffer name, buffer config) { return NULL; }
 
+// A connection of an agent to its listener: whatever the agent has a node do comes by one,
+// handshakes, requests, what is broken and what is reset. Its filter is a waiter.
+enum { each_connection = 200000 };
+
+// The configuration is the agent's name.
+const void *envoy_dynamic_module_on_network_filter_config_new(void *envoy, buffer name, buffer config) { return find_agent(config); }
+void envoy_dynamic_module_on_network_filter_config_destroy(const void *config) {}
+void *envoy_dynamic_module_on_network_filter_new(void *config, void *envoy) {
+	waiter *w = calloc(1, sizeof *w);
+	if (!w) return NULL; // closed
+	w->agent = config;
+	w->kind = a_read;
+	charge(w->agent, each_connection);
+	return w;
+}
+int envoy_dynamic_module_on_network_filter_new_connection(void *envoy, void *w) { return go_on; }
+int envoy_dynamic_module_on_network_filter_read(void *envoy, void *w, size_t length, bool end) { return pace(w, envoy, each_read) ? go_on : stop; }
+int envoy_dynamic_module_on_network_filter_write(void *envoy, void *w, size_t length, bool end) { return go_on; }
+void envoy_dynamic_module_on_network_filter_event(void *envoy, void *w, int event) {}
+
+// A read that has waited goes on. The thread then does what the read has led to, the
+// handshake or request inside a CONNECT among it, and after that it comes here again.
+void envoy_dynamic_module_on_network_filter_scheduled(void *envoy, void *w, uint64_t again) {
+	if (again) {
+		passed(w);
+		return;
+	}
+	void *scheduler = envoy_dynamic_module_callback_network_filter_scheduler_new(envoy);
+	envoy_dynamic_module_callback_network_filter_continue_reading(envoy);
+	if (!scheduler) {
+		passed(w);
+		return;
+	}
+	envoy_dynamic_module_callback_network_filter_scheduler_commit(scheduler, 1);
+	envoy_dynamic_module_callback_network_filter_scheduler_delete(scheduler);
+}
+
+void envoy_dynamic_module_on_network_filter_destroy(void *w) {
+	forget(w);
+	free(w);
+}
+
 // Of no use here, but Envoy loads no module that has not all of them.
 #define UNUSED(hook) void envoy_dynamic_module_on_http_filter_##hook(void) {}
-UNUSED(destroy)
 UNUSED(per_route_config_destroy)
 UNUSED(stream_complete)
 UNUSED(http_callout_done)

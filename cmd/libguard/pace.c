@@ -1,14 +1,13 @@
-// As long as only one agent uses a node, it may have all of it. When there are others,
-// all together have a part of the processors, which the greediest share: what one of
-// them asks for beyond waits. Its own next request of HTTP/1.1 does not come before,
-// and the others find a thread that is free. Nothing is refused, and nothing has to be
-// configured.
+// While only one agent uses a node, it may have all of the node. While there are others,
+// the agents that ask for most share a part of the processors, and whatever they ask for
+// beyond that waits: what has come on their connections is not read, and a request does
+// not go on. So the others find a thread that is free. Nothing is refused, and nothing
+// has to be configured.
 #define _GNU_SOURCE
 #include "pace.h"
 
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,24 +19,44 @@ static const uint64_t
 	// How often the part of each is found.
 	share_every = 50000000,
 	// What an agent may have ahead of its part.
-	burst = 20000000;
+	burst = 10000000,
+	// What an agent's requests may have ahead that have been charged for by reads.
+	most_credit = 5 * each_read;
+
+// most_waiting bounds the requests of an agent that wait. Further ones go on: they are
+// charged, and the agent's connections are not read until that is made up for.
+static const size_t most_waiting = 1000;
+
+typedef struct {
+	waiter *first, *last;
+	size_t length;
+} queue;
 
 struct agent {
 	agent *next;
-	// active is when it last asked, due until when its part is spent, and used what it
-	// was given since the parts were found.
-	_Atomic uint64_t active, due, used;
-	// uses is how much of a processor it has used of late, for share only.
+	// active is when it last asked, due until when its part is spent, used what it was
+	// given since the parts were found, and credit what it has been charged for reads
+	// that its requests have not used yet.
+	uint64_t active, due, used, credit;
+	// uses is how much of a processor it has used of late.
 	double uses;
+	// Requests go before reads: nothing more is read while a request waits.
+	queue waiting[2];
 	size_t length;
 	char name[];
 };
 
+// lock is held for whatever follows.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static agent *_Atomic agents;
-static _Atomic uint64_t shared_at;
+static pthread_cond_t changed;
+static bool began, runs;
+static agent *agents;
+static uint64_t shared_at;
 // part is how much of a processor the greediest may have each; 0: all they want.
-static _Atomic double part;
+static double part;
+// passing counts the reads that have waited and are being worked on. There are few at a
+// time, so that what they lead to does not come all at once.
+static int passing;
 
 static uint64_t now(void) {
 	struct timespec t;
@@ -61,22 +80,26 @@ agent *find_agent(buffer name) {
 
 // processors is how many Envoy's workers can keep busy: the supervisor says so.
 static double processors(void) {
-	const char *said = getenv("POSTERN_PROCESSORS");
-	int n = said ? atoi(said) : 1;
-	return n < 1 ? 1 : n;
+	static int n;
+	if (!n) {
+		const char *said = getenv("POSTERN_PROCESSORS");
+		n = said ? atoi(said) : 1;
+		if (n < 1) n = 1;
+	}
+	return n;
 }
 
 // share finds the part of each. Whoever uses less than that has all it asks for, and
 // leaves the rest to the others.
 static void share(uint64_t t) {
-	uint64_t last = shared_at;
-	if (t - last < share_every || !atomic_compare_exchange_strong(&shared_at, &last, t)) return;
+	if (t - shared_at < share_every) return;
 	size_t n = 0;
 	for (agent *a = agents; a; a = a->next) {
-		uint64_t active = a->active;
-		a->uses = 0.8 * a->uses + 0.2 * (double)atomic_exchange(&a->used, 0) / (double)(t - last);
-		n += active && (active > t || t - active < recent);
+		a->uses = 0.8 * a->uses + 0.2 * (double)a->used / (double)(t - shared_at);
+		a->used = 0;
+		n += a->active && t - a->active < recent;
 	}
+	shared_at = t;
 	if (n < 2) {
 		part = 0;
 		return;
@@ -96,64 +119,84 @@ static void share(uint64_t t) {
 	part = level;
 }
 
-// What waits is a heap by time.
-typedef struct {
-	uint64_t due;
-	void *scheduler;
-} waiting;
-
-static pthread_mutex_t queue_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t earlier;
-static pthread_once_t begun = PTHREAD_ONCE_INIT;
-static bool runs;
-static waiting *heap;
-static size_t heap_length, heap_size;
-
-static void sink(size_t i) {
-	for (;;) {
-		size_t least = i, left = 2 * i + 1, right = left + 1;
-		if (left < heap_length && heap[left].due < heap[least].due) least = left;
-		if (right < heap_length && heap[right].due < heap[least].due) least = right;
-		if (least == i) return;
-		waiting w = heap[i];
-		heap[i] = heap[least], heap[least] = w;
-		i = least;
-	}
+static void spend(agent *a, uint64_t cost, uint64_t t) {
+	a->used += cost;
+	if (part > 0) a->due = (a->due + burst > t ? a->due : t - burst) + (uint64_t)((double)cost / part);
 }
 
-static bool push(waiting w) {
-	if (heap_length == heap_size) {
-		size_t size = heap_size ? 2 * heap_size : 1024;
-		waiting *more = realloc(heap, size * sizeof *more);
-		if (!more) return false;
-		heap = more, heap_size = size;
-	}
-	size_t i = heap_length++;
-	for (; i && heap[(i - 1) / 2].due > w.due; i = (i - 1) / 2) heap[i] = heap[(i - 1) / 2];
-	heap[i] = w;
-	return true;
+static void enqueue(waiter *w) {
+	queue *q = &w->agent->waiting[w->kind];
+	w->before = q->last, w->after = NULL;
+	*(q->last ? &q->last->after : &q->first) = w;
+	q->last = w;
+	q->length++;
 }
 
+// dequeue returns the waiter's scheduler.
+static void *dequeue(waiter *w) {
+	queue *q = &w->agent->waiting[w->kind];
+	*(w->before ? &w->before->after : &q->first) = w->after;
+	*(w->after ? &w->after->before : &q->last) = w->before;
+	q->length--;
+	void *scheduler = w->scheduler;
+	w->scheduler = NULL;
+	return scheduler;
+}
+
+// Envoy's schedulers, by kind.
+static const struct {
+	void *(*new)(void *envoy);
+	void (*commit)(void *, uint64_t event);
+	void (*delete)(void *);
+} schedulers[] = {
+	{
+		envoy_dynamic_module_callback_http_filter_scheduler_new,
+		envoy_dynamic_module_callback_http_filter_scheduler_commit,
+		envoy_dynamic_module_callback_http_filter_scheduler_delete,
+	},
+	{
+		envoy_dynamic_module_callback_network_filter_scheduler_new,
+		envoy_dynamic_module_callback_network_filter_scheduler_commit,
+		envoy_dynamic_module_callback_network_filter_scheduler_delete,
+	},
+};
+
+// first_of returns which of the agent's waiters goes on next, if one may.
+static waiter *first_of(const agent *a) {
+	if (a->waiting[a_request].first) return a->waiting[a_request].first;
+	return passing && passing >= processors() / 2 ? NULL : a->waiting[a_read].first;
+}
+
+// wake lets what waits go on, that of an agent one after the other.
 static void *wake(void *unused) {
-	pthread_mutex_lock(&queue_lock);
+	pthread_mutex_lock(&lock);
 	for (;;) {
-		if (!heap_length) {
-			pthread_cond_wait(&earlier, &queue_lock);
-			continue;
+		uint64_t t = now(), next = UINT64_MAX;
+		waiter *w = NULL;
+		for (agent *a = agents; a; a = a->next) {
+			waiter *first = first_of(a);
+			if (!first || a->due >= next) continue;
+			w = first, next = a->due;
 		}
-		waiting first = heap[0];
-		if (first.due > now()) {
-			struct timespec until = {(time_t)(first.due / 1000000000), (long)(first.due % 1000000000)};
-			pthread_cond_timedwait(&earlier, &queue_lock, &until);
-			continue;
+		if (w && next <= t) {
+			int kind = w->kind;
+			spend(w->agent, w->cost, t);
+			if (kind == a_read && !w->passing) {
+				w->passing = true;
+				passing++;
+			}
+			void *scheduler = dequeue(w);
+			pthread_mutex_unlock(&lock);
+			// If it has ended in the meantime, Envoy does nothing.
+			schedulers[kind].commit(scheduler, 0);
+			schedulers[kind].delete(scheduler);
+			pthread_mutex_lock(&lock);
+		} else if (w) {
+			struct timespec until = {(time_t)(next / 1000000000), (long)(next % 1000000000)};
+			pthread_cond_timedwait(&changed, &lock, &until);
+		} else {
+			pthread_cond_wait(&changed, &lock);
 		}
-		heap[0] = heap[--heap_length];
-		sink(0);
-		pthread_mutex_unlock(&queue_lock);
-		// A request that has ended meanwhile is not there any more, which Envoy knows.
-		envoy_dynamic_module_callback_http_filter_scheduler_commit(first.scheduler, 0);
-		envoy_dynamic_module_callback_http_filter_scheduler_delete(first.scheduler);
-		pthread_mutex_lock(&queue_lock);
 	}
 	return NULL;
 }
@@ -162,35 +205,73 @@ static void begin(void) {
 	pthread_condattr_t monotonic;
 	sigset_t all, before;
 	pthread_t thread;
+	began = true;
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&earlier, &monotonic);
+	pthread_cond_init(&changed, &monotonic);
 	sigfillset(&all); // signals are for Envoy's threads
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	runs = !pthread_create(&thread, NULL, wake, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-bool pace(agent *a, stream s, uint64_t cost) {
-	uint64_t t = now(), due = a->due, then;
+void charge(agent *a, uint64_t cost) {
+	pthread_mutex_lock(&lock);
+	spend(a, cost, now());
+	pthread_mutex_unlock(&lock);
+}
+
+bool pace(waiter *w, void *envoy, uint64_t cost) {
+	agent *a = w->agent;
+	pthread_mutex_lock(&lock);
+	if (w->scheduler) { // more of what waits has come
+		pthread_mutex_unlock(&lock);
+		return false;
+	}
+	uint64_t t = now();
 	share(t);
-	double of = part;
 	a->active = t;
-	a->used += cost;
-	if (of <= 0) return true;
-	uint64_t takes = (uint64_t)((double)cost / of);
-	do then = (due + burst > t ? due : t - burst) + takes;
-	while (!atomic_compare_exchange_weak(&a->due, &due, then));
-	if (then <= t) return true;
-	pthread_once(&begun, begin);
-	// Without a thread or memory to wait with, a request does not wait.
-	if (!runs) return true;
-	waiting w = {then, envoy_dynamic_module_callback_http_filter_scheduler_new(s)};
-	if (!w.scheduler) return true;
-	pthread_mutex_lock(&queue_lock);
-	bool first = !heap_length || then < heap[0].due, kept = push(w);
-	if (first) pthread_cond_signal(&earlier);
-	pthread_mutex_unlock(&queue_lock);
-	if (!kept) envoy_dynamic_module_callback_http_filter_scheduler_delete(w.scheduler);
-	return !kept;
+	if (w->kind == a_read) {
+		a->credit += cost;
+		if (a->credit > most_credit) a->credit = most_credit;
+	} else {
+		uint64_t paid = a->credit < cost ? a->credit : cost;
+		a->credit -= paid;
+		cost -= paid;
+	}
+	bool after = a->waiting[a_request].first || (w->kind == a_read && a->waiting[a_read].first);
+	bool waits = part > 0 && cost && (after || a->due > t) && (w->kind == a_read || a->waiting[a_request].length < most_waiting);
+	if (waits && !began) begin();
+	// Without a thread or memory to wait with, it does not wait.
+	waits = waits && runs && (w->scheduler = schedulers[w->kind].new(envoy));
+	if (waits) {
+		w->cost = cost;
+		enqueue(w);
+		if (first_of(a) == w) pthread_cond_signal(&changed);
+	} else {
+		spend(a, cost, t);
+	}
+	pthread_mutex_unlock(&lock);
+	return !waits;
+}
+
+static void end_pass(waiter *w) {
+	if (!w->passing) return;
+	w->passing = false;
+	passing--;
+	pthread_cond_signal(&changed);
+}
+
+void passed(waiter *w) {
+	pthread_mutex_lock(&lock);
+	end_pass(w);
+	pthread_mutex_unlock(&lock);
+}
+
+void forget(waiter *w) {
+	pthread_mutex_lock(&lock);
+	end_pass(w);
+	void *scheduler = w->scheduler ? dequeue(w) : NULL;
+	pthread_mutex_unlock(&lock);
+	if (scheduler) schedulers[w->kind].delete(scheduler);
 }
