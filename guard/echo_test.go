@@ -3,6 +3,8 @@ package guard
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,6 +52,12 @@ func TestEcho(t *testing.T) {
 		{"what is no scheme before it", "sk{1 secret-key", 0, "secret-key", false},
 		{"a digit before it", "sk1 secret-key", 0, "secret-key", false},
 		{"a short secret", "abc", 0, "abc", true},
+		{"letters from a to z before it", "az sk-secret-1", 0, "sk-secret-1", true},
+		{"a short secret with what its source has before it", "Bearer Bearer abc", 7, "Bearer abc", true},
+		{"a short secret in base64 without padding", "ab", 0, "YWI", true},
+		{"a long secret in hex", strings.Repeat("s", 8<<10), 0, "x" + strings.Repeat("73", 8<<10), true},
+		{"a longer secret in hex", strings.Repeat("s", 8<<10+1), 0, "x" + strings.Repeat("73", 8<<10+1), false},
+		{"a longer secret", strings.Repeat("s", 8<<10+1), 0, "x" + strings.Repeat("s", 8<<10+1), true},
 		{"a short secret with what the policy puts before it", "Bearer abc", 7, "Bearer abc", true},
 		{"a short secret in something", "abc", 0, "abcd", false},
 		{"a short secret in base64", "abc", 0, "YWJj", true},
@@ -73,6 +81,18 @@ func TestEchoOfAnother(t *testing.T) {
 			require.True(t, f.in(value))
 			require.Equal(t, prefix == 4, f.in("x "+value[4:]), "%d", prefix)
 		}
+	}
+}
+
+// TestFormsAreForgotten: however many secrets there were, the last hundred are remembered at most.
+func TestFormsAreForgotten(t *testing.T) {
+	t.Parallel()
+	for i := range 3 * mostFound {
+		require.True(t, echo{value: fmt.Sprintf("sk-secret-%d", i)}.forms().in("sk-secret-"+strconv.Itoa(i)))
+		found.RLock()
+		n := len(found.forms)
+		found.RUnlock()
+		require.LessOrEqual(t, n, 100)
 	}
 }
 

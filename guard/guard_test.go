@@ -118,6 +118,8 @@ func TestPut(t *testing.T) {
 	require.ErrorIs(t, err, ErrNoCredential)
 	_, err = Put(nil, []Header{{SecretHeader, "s"}}, Rule{Parameter: "key"})
 	require.ErrorIs(t, err, ErrNoCredential, "no path")
+	_, err = Put(nil, []Header{{"x-amz-content-sha256", "STREAMING-"}}, Rule{Signs: true})
+	require.ErrorIs(t, err, ErrSignedBody)
 	_, err = Put(nil, []Header{{"x-amz-content-sha256", "streaming-AWS4-HMAC-SHA256-PAYLOAD"}}, Rule{Signs: true})
 	require.ErrorIs(t, err, ErrSignedBody)
 	for _, c := range []struct {
@@ -168,6 +170,8 @@ func TestResponseSlots(t *testing.T) {
 		require.Equal(t, want, len(got) > 0, name)
 	}
 	rule := Rule{Header: "x-team", Prefix: 4}
+	require.Empty(t, Response(nil, []Header{{":status", "sk-secret-1"}}, rule, []string{"key=sk-secret-1"}))
+	require.Equal(t, []Change{{"location", "/next"}}, Response(nil, []Header{{"location", "sk-secret-1/next"}}, rule, []string{"key=sk-secret-1"}))
 	for _, value := range []string{"of sk-secret-1 or so", "sk-secret-1", "key=sk-secret-1"} {
 		require.Equal(t, []Change{{"x-echo", ""}}, Response(nil, []Header{{"x-echo", value}}, rule, []string{"key=sk-secret-1"}), value)
 	}

@@ -49,7 +49,7 @@ func TestPutQuery(t *testing.T) {
 		require.Equal(t, c.want, got)
 		require.Equal(t, "a&b\xff", queryValue(got, "my key"))
 	}
-	require.Empty(t, queryValue("/x?a=1&b", "a"), "what is not last was not put there")
+	require.Empty(t, queryValue("/x?a=1&b=2", "a"), "what is not last was not put there")
 	require.Empty(t, queryValue("/x", "a"))
 }
 
@@ -60,6 +60,7 @@ func TestStripProtocols(t *testing.T) {
 		{"chat,v2", "chat,v2"},
 		{"chat, openai-insecure-api-key.k, Bearer.k, v2", "chat, v2"},
 		{"base64url.bearer.authorization.k8s.io.x", ""},
+		{"Base64URL.bearer.", ""},
 		{"bearer", "bearer"},
 		{"token, k", ""},
 		{"chat, Bearer, k, v2", "chat, v2"},

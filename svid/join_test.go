@@ -14,9 +14,14 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -228,4 +233,231 @@ func TestPinIsOfTheAuthority(t *testing.T) {
 func hashOf(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
+}
+
+// TestTokensAsTheyAreSent: a token counts as a bearer's, and what is refused is counted.
+func TestTokensAsTheyAreSent(t *testing.T) {
+	t.Parallel()
+	w := serve(t, "test", nil)
+	refused := uint64(0)
+	for header, want := range map[string]int{
+		"Bearer " + w.token: http.StatusOK, w.token: http.StatusUnauthorized, "bearer " + w.token: http.StatusUnauthorized, "Bearer x" + w.token: http.StatusUnauthorized, "Bearer ": http.StatusUnauthorized, "": http.StatusUnauthorized,
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://x"+joinPath, nil)
+		require.NoError(t, err)
+		r.Header.Set("Authorization", header)
+		near, far := net.Pipe()
+		defer near.Close()
+		defer far.Close()
+		_, code, _ := w.authenticate(r, tls.Server(near, &tls.Config{MinVersion: tls.VersionTLS13}))
+		require.Equal(t, want, code, "%q", header)
+		if want != http.StatusOK {
+			refused++
+		}
+	}
+	require.Equal(t, refused, w.Counts()["token"])
+}
+
+// TestAuthorities: a certificate that is not an authority's issues nothing, and neither does
+// an authority for what is no name.
+func TestAuthorities(t *testing.T) {
+	t.Parallel()
+	cert, key, err := NewAuthority("test", time.Now())
+	require.NoError(t, err)
+	a, err := LoadAuthority("test", cert, key)
+	require.NoError(t, err)
+	own := ecKey(t, elliptic.P256())
+	leaf, err := a.Issue("n1", own.Public(), time.Now())
+	require.NoError(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(own)
+	require.NoError(t, err)
+	ownPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	_, err = LoadAuthority("test", leaf, ownPEM)
+	require.EqualError(t, err, "load the fleet's certificate authority: it is none: make one with `posternd authority`")
+	_, err = LoadAuthority("test", cert, ownPEM)
+	require.ErrorContains(t, err, "load the fleet's certificate authority")
+	for _, name := range []string{"", "N", "n/1", "-n", "n\n", strings.Repeat("n", 64)} {
+		_, _, err := NewAuthority(name, time.Now())
+		require.ErrorContains(t, err, "is no name of a stack", "%q", name)
+		_, err = LoadAuthority(name, cert, key)
+		require.ErrorContains(t, err, "is no name of a stack", "%q", name)
+		_, err = a.Issue(name, own.Public(), time.Now())
+		require.ErrorContains(t, err, "is no name of a node", "%q", name)
+	}
+}
+
+// TestCertificatesAreNarrow: what each of the fleet's certificates is good for, and how long.
+func TestCertificatesAreNarrow(t *testing.T) {
+	t.Parallel()
+	w := serve(t, "test", nil)
+	now := time.Now().Truncate(time.Second)
+	block, _ := pem.Decode(must2(w.Authority.Issue("n1", ecKey(t, elliptic.P256()).Public(), now)))
+	node, err := x509.ParseCertificate(block.Bytes)
+	require.NoError(t, err)
+	control, err := w.Authority.serve(now)
+	require.NoError(t, err)
+	for _, c := range []struct {
+		cert  *x509.Certificate
+		usage x509.ExtKeyUsage
+		uri   string
+		names []string
+	}{
+		{node, x509.ExtKeyUsageClientAuth, "spiffe://postern/test/node/n1", nil},
+		{control.Leaf, x509.ExtKeyUsageServerAuth, "spiffe://postern/test/control", []string{"control.postern.internal"}},
+	} {
+		require.Equal(t, []x509.ExtKeyUsage{c.usage}, c.cert.ExtKeyUsage)
+		require.Equal(t, x509.KeyUsageDigitalSignature, c.cert.KeyUsage)
+		require.False(t, c.cert.IsCA)
+		require.True(t, c.cert.BasicConstraintsValid)
+		require.Len(t, c.cert.URIs, 1)
+		require.Equal(t, c.uri, c.cert.URIs[0].String())
+		require.Equal(t, c.names, c.cert.DNSNames)
+		require.Empty(t, c.cert.IPAddresses)
+		require.Equal(t, now.Add(24*time.Hour).UTC(), c.cert.NotAfter)
+		require.Equal(t, now.Add(-5*time.Minute).UTC(), c.cert.NotBefore)
+		require.Greater(t, c.cert.SerialNumber.BitLen(), 64)
+	}
+	authority := w.Authority.cert
+	require.Equal(t, []any{true, true, 0, x509.KeyUsageCertSign | x509.KeyUsageCRLSign}, []any{authority.IsCA, authority.MaxPathLenZero, authority.MaxPathLen, authority.KeyUsage})
+	// What is served is made anew in the half of its life, and not before.
+	first, err := w.certificate(now)
+	require.NoError(t, err)
+	again, err := w.certificate(now.Add(11 * time.Hour))
+	require.NoError(t, err)
+	require.Same(t, first, again)
+	again, err = w.certificate(now.Add(13 * time.Hour))
+	require.NoError(t, err)
+	require.NotSame(t, first, again)
+}
+
+func must2(b []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// TestNodesKeys: what is in a node's folder in the place of its key is not replaced without
+// a word, and not quoted.
+func TestNodesKeys(t *testing.T) {
+	t.Parallel()
+	_, edwards, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(edwards)
+	require.NoError(t, err)
+	for content, want := range map[string]string{
+		"s3cr3t": "is no key: remove it, and the node joins as a new one", "": "is no key",
+		"-----BEGIN PRIVATE KEY-----\nczNjcjN0\n-----END PRIVATE KEY-----\n":    "is no key",
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})): "is no ECDSA key: remove it, and the node joins as a new one",
+	} {
+		m := &Member{Dir: t.TempDir()}
+		path := filepath.Join(m.Dir, "node.key")
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		err := m.loadKey()
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), "s3cr3t")
+		there, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, content, string(there))
+	}
+	fresh := &Member{Dir: t.TempDir()}
+	require.NoError(t, fresh.loadKey())
+	block, _ := pem.Decode(fresh.keyPEM)
+	require.Equal(t, "PRIVATE KEY", block.Type)
+	again := &Member{Dir: fresh.Dir}
+	require.NoError(t, again.loadKey())
+	require.True(t, fresh.key.Equal(again.key))
+	require.Equal(t, fresh.keyPEM, again.keyPEM)
+	m := &Member{Dir: t.TempDir()}
+	require.NoError(t, os.Mkdir(filepath.Join(m.Dir, "node.key"), 0o700))
+	require.ErrorContains(t, m.loadKey(), "read the node's key")
+}
+
+// TestWhereNobodyIsAsked: a node that cannot know whom to ask says so at once.
+func TestWhereNobodyIsAsked(t *testing.T) {
+	t.Parallel()
+	w := serve(t, "test", nil)
+	for name, c := range map[string]struct {
+		change func(*Member)
+		want   string
+	}{
+		"no control plane": {func(m *Member) { m.Controls = nil }, "no control plane is named"},
+		"no port":          {func(m *Member) { m.Controls = []string{w.address, "control.test"} }, `"control.test" is no address of a control plane: write HOST:PORT`},
+		"no host":          {func(m *Member) { m.Controls = []string{":443"} }, `":443" is no address of a control plane`},
+		"an empty port":    {func(m *Member) { m.Controls = []string{"control.test:"} }, `"control.test:" is no address of a control plane`},
+		"no authority":     {func(m *Member) { m.Authority = filepath.Join(m.Dir, "none") }, "read the fleet's authority"},
+		"not an authority": {func(m *Member) { m.Authority = m.Token }, "has no PEM certificate"},
+		"no name":          {func(m *Member) { m.Name = "" }, "is no name of a node"},
+	} {
+		m := w.member(t)
+		c.change(m)
+		_, _, err := m.Join(t.Context())
+		require.ErrorContains(t, err, c.want, name)
+	}
+}
+
+// TestSlowJoins: every step of a join has an end.
+func TestSlowJoins(t *testing.T) {
+	t.Parallel()
+	h := (&Server{}).http()
+	require.Equal(t, []time.Duration{handshakeTimeout, handshakeTimeout, handshakeTimeout, handshakeTimeout}, []time.Duration{h.ReadHeaderTimeout, h.ReadTimeout, h.WriteTimeout, h.IdleTimeout})
+	require.Equal(t, 8<<10, h.MaxHeaderBytes)
+	require.Positive(t, handshakeTimeout)
+}
+
+// TestControlPlaneIsOne: a certificate that is of the control plane, and of somebody else
+// too, or of nobody, is not the control plane's.
+func TestControlPlaneIsOne(t *testing.T) {
+	t.Parallel()
+	w := serve(t, "test", nil)
+	m := w.member(t)
+	require.NoError(t, m.trust())
+	control, other := ControlURI("test"), ID{"test", "n1"}.URI()
+	for _, c := range []struct {
+		uris []*url.URL
+		ok   bool
+	}{{[]*url.URL{control}, true}, {nil, false}, {[]*url.URL{control, other}, false}, {[]*url.URL{other, control}, false}, {[]*url.URL{other}, false}, {[]*url.URL{ControlURI("other")}, false}} {
+		err := m.tls().VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{{URIs: c.uris}}})
+		require.Equal(t, c.ok, err == nil, "%v", c.uris)
+	}
+	// With a pin, a certificate counts that the pinned authority has signed, and not one that
+	// comes along with the authority's.
+	m.Authority, m.pool = pinPrefix+hashOf(w.Authority.cert.Raw), nil
+	foreign := serve(t, "test", nil)
+	of := func(a *Authority) *x509.Certificate {
+		c, err := a.serve(time.Now())
+		require.NoError(t, err)
+		return c.Leaf
+	}
+	past, err := w.Authority.serve(time.Now().Add(-48 * time.Hour))
+	require.NoError(t, err)
+	require.NoError(t, m.tls().VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{of(w.Authority), w.Authority.cert}}))
+	for _, chain := range [][]*x509.Certificate{
+		{of(foreign.Authority), w.Authority.cert}, {of(foreign.Authority), foreign.Authority.cert}, {of(w.Authority)}, {past.Leaf, w.Authority.cert}, {w.Authority.cert},
+	} {
+		require.Error(t, m.tls().VerifyConnection(tls.ConnectionState{PeerCertificates: chain}))
+	}
+	require.NoError(t, w.member(t).trust())
+	m = w.member(t)
+	require.NoError(t, m.trust())
+	require.False(t, m.tls().InsecureSkipVerify)
+	require.Equal(t, ServerName, m.tls().ServerName)
+}
+
+// TestClosedQueue: whoever comes too late is not left waiting.
+func TestClosedQueue(t *testing.T) {
+	t.Parallel()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	q := newQueue(l)
+	require.NoError(t, q.Close())
+	require.NoError(t, q.Close(), "again")
+	near, far := net.Pipe()
+	q.put(near)
+	_, err = far.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	_, err = q.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+	_, err = net.Dial("tcp", l.Addr().String())
+	require.Error(t, err, "the port is closed")
 }

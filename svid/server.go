@@ -80,15 +80,20 @@ func (s *Server) Listen(ctx context.Context, address string) (net.Listener, erro
 		return nil, fmt.Errorf("listen for nodes: %w", err)
 	}
 	nodes, joining := newQueue(l), newQueue(l)
-	h := &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: handshakeTimeout, ReadTimeout: handshakeTimeout, WriteTimeout: handshakeTimeout,
-		IdleTimeout: handshakeTimeout, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-	}
+	h := s.http()
 	go func() { _ = h.Serve(joining) }()
 	context.AfterFunc(ctx, func() { _ = errors.Join(nodes.Close(), joining.Close(), h.Close()) })
 	go s.accept(ctx, l, nodes, joining)
 	return nodes, nil
+}
+
+// http serves joins. Whoever is slow, or says much, is cut off.
+func (s *Server) http() *http.Server {
+	return &http.Server{
+		Handler: s.handler(), ReadHeaderTimeout: handshakeTimeout, ReadTimeout: handshakeTimeout, WriteTimeout: handshakeTimeout,
+		IdleTimeout: handshakeTimeout, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+	}
 }
 
 // accept hands each connection to whom it is for, after its handshake.

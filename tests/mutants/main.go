@@ -53,6 +53,9 @@ type place struct {
 	dir string
 	// files are names in dir; none means all.
 	files []string
+	// tests, if not "", are the tests that are run, as a regular expression: those of the
+	// package may take long.
+	tests string
 	// decides says that each change has to be seen.
 	decides bool
 }
@@ -89,7 +92,9 @@ func (r *runner) run(ctx context.Context, named []string) error {
 		places = nil
 		for _, n := range named {
 			p := parse(n)
-			p.decides = slices.ContainsFunc(listed, func(q place) bool { return q.decides && q.has(p) })
+			if i := slices.IndexFunc(listed, func(q place) bool { return q.has(p) }); i >= 0 {
+				p.tests, p.decides = listed[i].tests, listed[i].decides
+			}
 			places = append(places, p)
 		}
 	}
@@ -126,13 +131,14 @@ func (r *runner) read() ([]place, map[string]bool, error) {
 		switch {
 		case s.Text() == "" || s.Text()[0] == '#':
 		case kind == "decides" || kind == "more":
-			p := parse(rest)
-			p.decides = kind == "decides"
+			path, tests, _ := strings.Cut(rest, "|")
+			p := parse(path)
+			p.tests, p.decides = tests, kind == "decides"
 			places = append(places, p)
 		case kind == "equal" && strings.Count(rest, "|") > 2 && end+1 < len(rest):
 			equal[rest[:end]] = true
 		default:
-			return nil, nil, fmt.Errorf("%s:%d: write decides|PLACE, more|PLACE or equal|FILE|FUNCTION|CHANGE|REASON", r.list, n)
+			return nil, nil, fmt.Errorf("%s:%d: write decides|PLACE|TESTS, more|PLACE|TESTS or equal|FILE|FUNCTION|CHANGE|REASON", r.list, n)
 		}
 	}
 	return places, equal, s.Err()
@@ -192,10 +198,9 @@ func (r *runner) try(ctx context.Context, p place, equal map[string]bool) (lived
 	}
 	defer os.RemoveAll(dir)
 	t := &trial{runner: r, place: p, pkg: is, dir: dir, all: all, bound: 10 * time.Minute}
+	t.flags = []string{"-test.failfast", "-test.run=" + p.tests}
 	if slices.Contains(slices.Concat(is.TestImports, is.XTestImports), "pgregory.net/rapid") {
-		t.flags = []string{"-test.failfast", "-rapid.nofailfile"} // it would be in the tree
-	} else {
-		t.flags = []string{"-test.failfast"}
+		t.flags = append(t.flags, "-rapid.nofailfile") // it would be in the tree
 	}
 	count, err := t.run(ctx)
 	if err != nil {

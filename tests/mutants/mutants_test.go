@@ -172,10 +172,11 @@ func TestWhoLives(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ list, test, want string }{
+		{"decides|a|TestOther\n", "\tt.Fatal(7)\n", "no test sees 13 changes"},
 		{places("decides"), "\tt.Fatal(7)\n", "its tests fail without a change"},
 		{places("decides", "small|without x"), good, "list.txt names a change that there is not (any more): a/a.go|small|without x"},
-		{"decide|a\n", good, "list.txt:1: write decides|PLACE"},
-		{"equal|a/a.go|small|without x|\n", good, "list.txt:1: write decides|PLACE"},
+		{"decide|a\n", good, "list.txt:1: write decides|PLACE|TESTS"},
+		{"equal|a/a.go|small|without x|\n", good, "list.txt:1: write decides|PLACE|TESTS"},
 		{"decides|a/b.go\n", good, "the package has no file b.go"},
 		{"decides|b\n", good, "go list"},
 	} {
