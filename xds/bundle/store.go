@@ -328,7 +328,6 @@ func (s *Store) list(ctx context.Context) ([]*blob.ListObject, error) {
 // maxTries is how often a folder is looked at that changes meanwhile.
 const maxTries = 20
 
-// errTooLarge is what an object is that cannot be ours.
 // Has reports whether there is an object of that number: one cheap request. It
 // tells nothing of what the object is.
 func (s *Store) Has(ctx context.Context, seq uint64) bool {
@@ -343,6 +342,7 @@ func (s *Store) Has(ctx context.Context, seq uint64) bool {
 	return there && err == nil
 }
 
+// errTooLarge is what an object is that cannot be ours.
 var errTooLarge = errors.New("it is larger than anything of its kind")
 
 // fetch reads an object of at most that many bytes.
