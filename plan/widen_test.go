@@ -37,6 +37,12 @@ func TestWidens(t *testing.T) {
 		"a limit ends":        {func(r *Rule) { r.Limits.Body = 0 }, true},
 		"a lower limit":       {func(r *Rule) { r.Limits.Requests = 9 }, false},
 		"over a longer time":  {func(r *Rule) { r.Limits.Requests, r.Limits.Per = 20, 3600 }, false},
+		"a lower bound":       {func(r *Rule) { r.Limits.Body = 99 }, false},
+		"a higher bound":      {func(r *Rule) { r.Limits.Body = 101 }, true},
+		"a bound on uploads":  {func(r *Rule) { r.Limits.Upload = 1 }, false},
+		"one on downloads":    {func(r *Rule) { r.Limits.Download = 1 }, false},
+		"at once":             {func(r *Rule) { r.Limits.Requests, r.Limits.Per = 10, 61 }, false},
+		"more often":          {func(r *Rule) { r.Limits.Requests, r.Limits.Per = 10, 59 }, true},
 		"one more limit":      {func(r *Rule) { r.Limits.Concurrent = 1 }, false},
 		"another host":        {func(r *Rule) { r.Host = "*.test" }, false},
 		"another port":        {func(r *Rule) { r.Port = 444 }, false},
@@ -59,6 +65,20 @@ func TestWidens(t *testing.T) {
 	unlimited.Limits, endless.Expires = nil, ""
 	require.False(t, was().Widens(unlimited), "limits come")
 	require.False(t, was().Widens(endless), "an end comes")
+	all := func(r *Rule, by uint64) *Rule {
+		r.Limits = &Limits{Requests: uint32(10 + by), Per: 60, Concurrent: uint32(10 + by), Body: 10 + by, Upload: 10 + by, Download: 10 + by}
+		return r
+	}
+	require.True(t, all(was(), 0).Widens(all(was(), 0)))
+	require.True(t, all(was(), 1).Widens(all(was(), 0)))
+	for _, lower := range []func(l *Limits){
+		func(l *Limits) { l.Requests = 9 }, func(l *Limits) { l.Concurrent = 9 }, func(l *Limits) { l.Body = 9 }, func(l *Limits) { l.Upload = 9 }, func(l *Limits) { l.Download = 9 },
+	} {
+		r := all(was(), 0)
+		lower(r.Limits)
+		require.False(t, r.Widens(all(was(), 0)), "%+v", r.Limits)
+		require.True(t, all(was(), 0).Widens(r), "%+v", r.Limits)
+	}
 	deny := &Rule{ID: "a/d", Deny: true, Host: "x.test", Port: 443, Methods: []string{AnyMethod}, Paths: []string{"/a", "/b"}}
 	same, less := *deny, *deny
 	same.Reason, less.Paths = "because", []string{"/a", "/b", "/c"}

@@ -8,4 +8,4 @@ use_tools
 step "mutants"
 # shellcheck disable=SC2086 # words are several places
 go run ./tests/mutants -sample "${SAMPLE:-30}" ${SEED:+-seed "$SEED"} ${PLACES:-} ||
-	fail "a change of code that decides or verifies was seen by no test" "the same run again: make mutants${PLACES:+ PLACES=\"$PLACES\"} SAMPLE=${SAMPLE:-30} SEED=the seed above"
+	fail "see above for what lived, or for what is wrong" "the same run again: make mutants${PLACES:+ PLACES=\"$PLACES\"} SAMPLE=${SAMPLE:-30} SEED=the seed above"

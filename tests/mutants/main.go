@@ -186,7 +186,7 @@ func (r *runner) try(ctx context.Context, p place, equal map[string]bool) (lived
 		}
 	}
 	total := len(all)
-	random := rand.New(rand.NewPCG(r.seed, 0)) //nolint:gosec // it chooses a sample
+	random := rand.New(rand.NewPCG(r.seed, 0))
 	random.Shuffle(total, func(i, j int) { all[i], all[j] = all[j], all[i] })
 	if r.sample > 0 && total > r.sample {
 		all = all[:r.sample]
