@@ -62,6 +62,8 @@ func TestEcho(t *testing.T) {
 		{"a short secret in something", "abc", 0, "abcd", false},
 		{"a short secret in base64", "abc", 0, "YWJj", true},
 		{"a short secret in padded base64", "ab", 0, "YWI=", true},
+		{"a bearer that could be basic", "Bearer " + basic, 7, "pass-word-1", false},
+		{"no password", "Basic " + std.EncodeToString([]byte("user:")), 6, "", false},
 		{"no secret", "Bearer ", 7, "Bearer ", false},
 		{"less than the prefix", "x", 7, "x", false},
 	} {

@@ -18,7 +18,7 @@ func TestRule(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, r, got)
 	}
-	for _, s := range []string{"x", " ", "own x", "parameter ", "signs", "header", "header x", "header -1 x", "header 1", "header 1 "} {
+	for _, s := range []string{"x", " ", "own x", "parameter ", "signs", "header", "header x", "header -1 x", "header 1", "header 1 ", "x 1 h", "check x 1 h"} {
 		_, err := ParseRule(s)
 		require.Error(t, err, s)
 	}

@@ -392,6 +392,15 @@ func TestAnExactHostIsNearerThanAWildcard(t *testing.T) {
 // TestDestinations are what Covering says of every host that is named.
 func TestDestinations(t *testing.T) {
 	t.Parallel()
+	few := Agent{Name: "a", Rules: []Rule{
+		{ID: "a/1", Host: "x.test", Port: 443, Deny: true}, {ID: "a/2", Host: "*.w.test", Port: 443}, {ID: "a/3", Host: "a.w.test", Port: 443, Deny: true}, {ID: "a/4", Host: "a.w.test", Port: 8443, Deny: true},
+	}}
+	var named []string
+	for _, d := range few.Destinations() {
+		named = append(named, d.Host)
+		require.Equal(t, uint16(443), d.Port)
+	}
+	require.Equal(t, []string{"*.w.test", "a.w.test"}, named, "of which something is allowed, or would be without a denial")
 	rapid.Check(t, func(rt *rapid.T) {
 		a := Agent{Name: "a"}
 		for i := range rapid.IntRange(0, 40).Draw(rt, "rules") {

@@ -61,6 +61,7 @@ func TestRisk(t *testing.T) {
 		{"method that writes", nil, changed(func(r *Rule) { r.Methods = []string{"GET", "POST"} }), RiskHigh, "new: to write (POST) at /v1/**"},
 		{"any method", nil, changed(func(r *Rule) { r.Methods = []string{AnyMethod} }), RiskHigh, "new: to write (every method) at /v1/**"},
 		{"wider path", nil, changed(func(r *Rule) { r.Paths = []string{AnyPath} }), RiskMedium, "new: to GET at /**"},
+		{"more paths", nil, changed(func(r *Rule) { r.Methods, r.Paths = []string{"GET", "HEAD"}, []string{"/v1/**", "/v2", "/v3"} }), RiskMedium, "new: to GET, HEAD at /v2, /v3, /v1/**"},
 		{"narrower path", nil, changed(func(r *Rule) { r.Paths = []string{"/v1/*/x"} }), RiskLow, "nothing that was not allowed already"},
 		{"the same by another name", nil, another(func(*Rule) {}), RiskLow, "nothing that was not allowed already"},
 		{"condition gone", nil, another(func(r *Rule) { r.Paths = []string{"/v2"}; r.Query = []Condition{{Name: "a"}} }), RiskMedium, "new: to GET at /v2"},
@@ -160,6 +161,18 @@ func TestWithin(t *testing.T) {
 		for _, wide := range c.not {
 			require.False(t, within(pattern, wide), "%s is not in %s", pattern, wide)
 		}
+	}
+}
+
+// TestDescribe: a rule in the words of a change.
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	for want, r := range map[string]*Rule{
+		"GET https://x.test/a (credential k, at 192.0.2.1:443)": {Host: "x.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/a"}, Credential: "k", Upstream: &Upstream{Address: "192.0.2.1:443"}},
+		"tunnel to https://x.test:8443/**":                      {Host: "x.test", Port: 8443, Mode: ModeTunnel, Methods: []string{AnyMethod}, Paths: []string{AnyPath}},
+		"use any method at https://*.x.test/a, /b":              {Host: "*.x.test", Port: 443, Methods: []string{AnyMethod}, Paths: []string{"/a", "/b"}},
+	} {
+		require.Equal(t, want, r.describe())
 	}
 }
 
