@@ -175,3 +175,38 @@ func TestRefusedIsTakenBack(t *testing.T) {
 		}
 	})
 }
+
+// TestWithdrawTakesTheMarks: what is left of a publication that was withdrawn says nothing of
+// the next one of its number.
+func TestWithdrawTakesTheMarks(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	o.store(t, policy("one.test"))
+	b := o.store(t, policy("two.test"))
+	require.NoError(t, o.mark(t.Context(), kindTry, b, "a"))
+	require.NoError(t, o.mark(t.Context(), kindProven, b, ""))
+	require.NoError(t, o.withdraw(t.Context(), b.Seq))
+	left, err := os.ReadDir(o.folder())
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	require.Equal(t, "0000000000000001.json", left[0].Name())
+}
+
+// TestLinked: which stores this program can open.
+func TestLinked(t *testing.T) {
+	t.Parallel()
+	for store, want := range map[string]bool{"file:///x": true, "s3://bucket": false, "gs://bucket": false, "": false, "x": false, "http://h.test/": false, "%zz": false} {
+		require.Equal(t, want, Linked(store), store)
+	}
+}
+
+// TestLiveIsWhatIsSent: of a control plane, what it sends counts, and not what it says.
+func TestLiveIsWhatIsSent(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	one := o.store(t, policy("one.test"))
+	o.Controls = []*api.Client{serves(t, one, "0123456789abcdef")}
+	live, _, err := o.Live(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, one.Hash(), live.Hash())
+}
