@@ -31,8 +31,8 @@ func TestRisk(t *testing.T) {
 	wild := Rule{ID: "a/wild", Host: "*.test", Port: 443, Mode: ModeTunnel, Methods: []string{AnyMethod}, Paths: []string{AnyPath}}
 	foreign, remote := deny, deny
 	foreign.Host, remote.Port = "x.other", 8443
-	late, elsewhere := base(), wild
-	late.ID, late.Credential = "a/z", "l"
+	late, twin, elsewhere := base(), base(), wild
+	late.ID, late.Credential, twin.ID = "a/z", "l", "a/z"
 	elsewhere.ID, elsewhere.Port = "a/elsewhere", 8443
 	for _, c := range []struct {
 		name string
@@ -100,6 +100,7 @@ func TestRisk(t *testing.T) {
 		{"what it decided, another decides with its credential", []Rule{late, elsewhere}, func(*Rule) []Rule { return []Rule{late, elsewhere} }, RiskMedium, "what it decided, a/z may now, with credential l"},
 		{"the same, at a port that it leaves", []Rule{late}, func(r *Rule) []Rule { r.Port, r.Credential = 8443, ""; return []Rule{*r, late} }, RiskMedium, "what it decided, a/z may now, with credential l; x.test is a new host"},
 		{"the same, for a part of what it decided", []Rule{late}, func(r *Rule) []Rule { r.Methods = []string{"HEAD"}; return []Rule{*r, late} }, RiskMedium, "what it decided, a/z may now, with credential l; new: to HEAD at /v1/**"},
+		{"what it decided, another decides with the same credential", []Rule{twin}, func(*Rule) []Rule { return []Rule{twin} }, RiskLow, "less access"},
 		{"one that another came before", []Rule{late}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "less access"},
 		{"words, with another behind it", []Rule{late}, func(r *Rule) []Rule { r.Owner = "me"; return []Rule{*r, late} }, RiskLow, "nothing that was not allowed already"},
 		{"its credential with what another was asked for first", []Rule{late}, func(r *Rule) []Rule {
@@ -184,6 +185,16 @@ func TestLine(t *testing.T) {
 	require.Equal(t, "+ a may GET https://x.test/  [medium: words]", c.Line())
 	c.Risk = RiskHigh
 	require.Equal(t, "+ a may GET https://x.test/  [high: words]", c.Line())
+}
+
+// TestHas: a rule of any method is about each.
+func TestHas(t *testing.T) {
+	t.Parallel()
+	get, all := &Rule{Methods: []string{"GET"}}, &Rule{Methods: []string{AnyMethod}}
+	for method, want := range map[string]bool{"GET": true, "POST": false, AnyMethod: true} {
+		require.Equal(t, want, get.has(method), method)
+		require.True(t, all.has(method), method)
+	}
 }
 
 // TestIsWrite: what is not known to read writes.
