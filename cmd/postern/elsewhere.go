@@ -129,7 +129,7 @@ func printReporting(w io.Writer, stack, version string, s *api.Status) {
 			}
 		}
 	}
-	fmt.Fprintf(w, "stack %s: version %s, live at %d/%d control planes, by what they report\n", stack, version, took, reporting)
+	fmt.Fprintf(w, "stack %s: version %s, live at %d/%d control planes, by what they report%s\n", stack, version, took, reporting, whoIsKilled(s))
 	if reporting == 0 {
 		fmt.Fprintln(w, "problem: no control plane reports: what is published is not served anew; nodes keep what they have")
 	}

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +20,7 @@ import (
 	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/bundle"
 )
 
 // The layers that decide, from the agent outwards.
@@ -27,6 +31,7 @@ const (
 	layerRequest = "the request inside TLS: method, path and conditions"
 	layerTunnel  = "the tunnel: the TLS server name only"
 	layerGateway = "the gateway: method, path and conditions"
+	layerKill    = "the kill switch: every request and every open connection, whatever the policy says"
 )
 
 // explanation is a decision, with what people ask about it.
@@ -54,6 +59,7 @@ func newExplainCmd() *cobra.Command {
 		Long: `Says what the policy of the stack file decides on a request: by which rule, at which layer and for
 which reason, with which credential; and for a denial, which rule comes nearest and what would
 have to change. It asks the stack file, not the fleet: what is written but not published counts.
+Only who is killed is asked of what is published: a killed agent may nothing.
 
 Exit status 0 if the request is allowed, 1 if it is denied.`,
 		Example: `  postern explain https://api.example.com/v1/users --agent demo
@@ -62,7 +68,7 @@ Exit status 0 if the request is allowed, 1 if it is denied.`,
   postern explain wss://api.example.com/live --header 'Upgrade: websocket' --agent demo`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			stack, _, err := openStack(cmd)
+			stack, home, err := openStack(cmd)
 			if err != nil {
 				return err
 			}
@@ -74,6 +80,13 @@ Exit status 0 if the request is allowed, 1 if it is denied.`,
 				return usageError{err}
 			}
 			e := explain(stack, r, time.Now())
+			killed, err := isKilled(cmd, home, agent)
+			if err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: it is not known whether %s is killed: %v\n", agent, err)
+			}
+			if killed {
+				e.kill(agent)
+			}
 			w := cmd.OutOrStdout()
 			if asJSON {
 				if err := json.NewEncoder(w).Encode(e); err != nil {
@@ -95,6 +108,39 @@ Exit status 0 if the request is allowed, 1 if it is denied.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "the explanation as JSON")
 	_ = cmd.MarkFlagRequired("agent")
 	return cmd
+}
+
+// isKilled reports whether the newest publication stops the agent.
+func isKilled(cmd *cobra.Command, home stacks.Home, agent string) (bool, error) {
+	if _, err := os.Stat(home.Root); errors.Is(err, fs.ErrNotExist) {
+		return false, nil // nothing was ever published
+	}
+	o, err := operator(cmd.ErrOrStderr(), home)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Second)
+	defer cancel()
+	b, err := o.Newest(ctx)
+	if errors.Is(err, bundle.ErrNone) {
+		return false, nil
+	}
+	return err == nil && b.Killed.Agent(agent), err
+}
+
+// kill makes the explanation that of an agent that an operator has stopped.
+func (e *explanation) kill(agent string) {
+	policy := "the policy alone would deny it too: " + string(e.Reason)
+	if e.Allow {
+		policy = "the policy alone would allow it"
+		if e.Rule != "" {
+			policy += ", by rule " + withSource(e.Rule, e.Source)
+		}
+	}
+	*e = explanation{
+		Decision: plan.Decision{Reason: plan.ReasonKilled}, Layer: layerKill,
+		Change: []string{"postern unkill --agent " + quoted(agent) + "   # or --stack, if all were stopped; " + policy},
+	}
 }
 
 // parseRequest reads the URL as an agent's client would.

@@ -146,7 +146,7 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 	if details.elsewhere {
 		printReporting(w, name, version, s)
 	} else {
-		fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes\n", name, version, liveOn(s), len(s.Nodes))
+		fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes%s\n", name, version, liveOn(s), len(s.Nodes), whoIsKilled(s))
 	}
 	if s.Wanted != s.Version {
 		fmt.Fprintf(w, "rolling out: version %s\n", s.Wanted)
@@ -169,7 +169,7 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 		fmt.Fprintf(w, "problem: %s\n", s.Problem)
 	}
 	if len(s.Killed) > 0 {
-		fmt.Fprintf(w, "killed: %s; `postern unkill` lets them work again\n", strings.Join(s.Killed, ", "))
+		fmt.Fprintln(w, "killed agents get no answer but a denial; `postern unkill` lets them work again")
 	}
 	if s.Rejected != nil {
 		fmt.Fprintf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, strings.TrimSpace(s.Rejected.Message))
@@ -201,6 +201,14 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 		}
 	}
 	return t.Flush()
+}
+
+// whoIsKilled ends the first line of a status: it names the agents that an operator has stopped.
+func whoIsKilled(s *api.Status) string {
+	if len(s.Killed) == 0 {
+		return ""
+	}
+	return "; killed: " + strings.Join(s.Killed, ", ")
 }
 
 // recordedKills says who is killed by what is recorded, when the control plane does
