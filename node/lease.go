@@ -1,8 +1,10 @@
 package node
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -39,7 +41,8 @@ func newLease(dir string, events *audit.Writer) (*lease, error) {
 		return nil, fmt.Errorf("make the lease: %w", err)
 	}
 	defer f.Close()
-	if err := f.Truncate(guard.LeaseSize); err != nil {
+	// The control plane, which may be a user of its own in the node's group, reads it.
+	if err := errors.Join(f.Truncate(guard.LeaseSize), f.Chmod(0o640)); err != nil {
 		return nil, fmt.Errorf("make the lease: %w", err)
 	}
 	memory, err := unix.Mmap(int(f.Fd()), 0, guard.LeaseSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -84,15 +87,27 @@ func (l *lease) silence() string {
 	return "the log was not taken for " + time.Since(l.renewed).Round(time.Millisecond).String()
 }
 
-// expired reports whether the lease in the working folder of a node has run out. There
-// is none where no node runs.
-func expired(dir string) bool {
+// errExpired is a supervisor that hangs, or waits for its disk.
+var errExpired = errors.New("its supervisor does not take the log, so that every request is refused")
+
+// checkLease fails if the lease in the working folder of a node has run out, or cannot be
+// read. There is none where no node runs.
+func checkLease(dir string) error {
 	b, err := os.ReadFile(filepath.Join(dir, guard.LeasePath))
-	if err != nil || len(b) != guard.LeaseSize {
-		return false
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) != guard.LeaseSize {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the node's lease: %w", err)
 	}
 	now, err := monotonic()
-	return err != nil || *(*uint64)(unsafe.Pointer(&b[0])) <= uint64(now)
+	if err != nil {
+		return err
+	}
+	if binary.NativeEndian.Uint64(b) <= uint64(now) {
+		return errExpired
+	}
+	return nil
 }
 
 // monotonic is the time of the clock by which leases end, which Envoy reads too.

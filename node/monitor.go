@@ -172,8 +172,8 @@ const probeTime = 2 * time.Second
 // agent: whether Envoy itself, and not only the kernel, takes a connection at the agent's
 // socket, and whether its log is taken. It makes no event.
 func Probe(ctx context.Context, dir, agent string) error {
-	if expired(dir) {
-		return errors.New("its supervisor does not take the log, so that every request is refused: if it hangs, end it and run `make up`")
+	if err := checkLease(dir); err != nil {
+		return err
 	}
 	conn, err := dialIn(ctx, dir, envoy.AgentSocket(agent))
 	if err != nil {

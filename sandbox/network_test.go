@@ -1,12 +1,16 @@
 package sandbox
 
 import (
+	"bytes"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/guard"
 )
 
 // eachCaller runs a test for every user that a sandbox must work for.
@@ -147,6 +151,31 @@ func TestNodesTakeTurnsAndFailOver(t *testing.T) {
 		require.Equal(t, "first saw localhost:8080\nsecond saw localhost:8080\n", b.sh(t, twice))
 		require.NoError(t, first.l.Close())
 		require.Equal(t, strings.Repeat("second saw localhost:8080\n", 2), b.sh(t, twice))
+	})
+}
+
+// Envoy answers for a supervisor that hangs, and refuses every request: the lease of the node tells.
+func TestNodeWhoseLeaseHasEnded(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		b.spec.Sockets = nil
+		for _, node := range []string{"n1", "n2"} {
+			folder := filepath.Join(b.root, "state", node, "agents", "demo")
+			require.NoError(t, mkdir(folder))
+			b.spec.Sockets = append(b.spec.Sockets, folder)
+		}
+		lease := filepath.Join(b.root, "state", "n1", guard.LeasePath)
+		require.NoError(t, os.WriteFile(lease, make([]byte, guard.LeaseSize), 0o600))
+		b.own(t)
+		b.serve(t, "first", b.spec.Sockets[0])
+		b.serve(t, "second", b.spec.Sockets[1])
+		const twice = `curl -sS http://localhost:8080/; curl -sS http://localhost:8080/`
+		require.Equal(t, strings.Repeat("second saw localhost:8080\n", 2), b.sh(t, twice))
+		require.NoError(t, os.WriteFile(lease, bytes.Repeat([]byte{0x7f}, guard.LeaseSize), 0o600))
+		require.Equal(t, "first saw localhost:8080\nsecond saw localhost:8080\n", b.sh(t, twice))
+		// It is not the agent's.
+		_, status := b.run(t, "sh", "-c", "echo x > /run/postern/nodes/0.lease")
+		require.NotZero(t, status)
 	})
 }
 

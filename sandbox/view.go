@@ -167,6 +167,9 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	v.visible = append(v.visible, workdir)
 	path := v.toolchains(caller)
 	v.add("--bind", workdir, workdir)
+	if err := v.coverPipes(workdir); err != nil {
+		return nil, nil, err
+	}
 	v.protect(s.ReadOnly, workdir)
 	if err := v.gate(s); err != nil {
 		return nil, nil, err
@@ -314,7 +317,7 @@ func (v *view) system() {
 	}
 }
 
-// gate shows what the inside needs: itself and the agent's sockets, of which
+// gate shows what the inside needs: itself, the nodes' leases, and the agent's sockets, of which
 // only the folders are mounted because a node that restarts makes new ones.
 func (v *view) gate(s *Spec) error {
 	inside, _, err := resolve(s.Inside)
@@ -323,7 +326,13 @@ func (v *view) gate(s *Spec) error {
 	}
 	v.add("--ro-bind", inside, wire.Inside)
 	for i, dir := range s.Sockets {
-		v.add("--ro-bind", dir, filepath.Join(wire.NodesDir, strconv.Itoa(i)))
+		at := filepath.Join(wire.NodesDir, strconv.Itoa(i))
+		v.add("--ro-bind", dir, at)
+		// The file that package guard calls LeasePath, in the node's folder; it stays when the node starts again.
+		lease := filepath.Join(dir, "..", "..", "lease")
+		if info, err := os.Lstat(lease); err == nil && info.Mode().IsRegular() {
+			v.add("--ro-bind", lease, at+wire.Lease)
+		}
 	}
 	return nil
 }

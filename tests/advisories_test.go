@@ -48,5 +48,5 @@ func TestAdvisories(t *testing.T) {
 			require.Contains(t, cases.String(), `ID: "`+id+`"`, line)
 		}
 	}
-	require.Equal(t, 21, advisories)
+	require.Equal(t, 22, advisories)
 }

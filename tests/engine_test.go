@@ -254,6 +254,16 @@ func TestEngineLifecycle(t *testing.T) {
 	require.Equal(t, second, c.live())
 	require.Equal(t, control, c.pid(c.home.ControlDir()))
 
+	// So does one that hangs, although its Envoy answers.
+	node = c.pid(c.home.NodeDir("n1"))
+	require.NoError(t, syscall.Kill(node, syscall.SIGSTOP))
+	require.Eventually(t, func() bool {
+		s, err := api.Dial(c.home.ControlSocket()).Status(t.Context())
+		return err == nil && strings.Contains(s.Nodes[0].Problem, "every request is refused")
+	}, 20*time.Second, 50*time.Millisecond)
+	require.Equal(t, []string{"create local-node-1"}, changed(c.does("up")))
+	require.NotEqual(t, node, c.pid(c.home.NodeDir("n1")))
+
 	// Up looks by itself, too; and what the control plane must know it knows again.
 	kill(t, control)
 	node = c.pid(c.home.NodeDir("n1"))

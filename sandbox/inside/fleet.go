@@ -1,17 +1,23 @@
 package inside
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/wire"
 )
 
 // fleet reaches the agent's proxy on one of the nodes.
@@ -25,7 +31,7 @@ type fleet struct {
 // proxy.sock while its node lives.
 func (f *fleet) reach(folders []string) {
 	for _, folder := range folders {
-		f.nodes = append(f.nodes, &node{socket: filepath.Join(folder, "proxy.sock"), links: map[*link]bool{}})
+		f.nodes = append(f.nodes, &node{socket: filepath.Join(folder, "proxy.sock"), lease: folder + wire.Lease, links: map[*link]bool{}})
 	}
 }
 
@@ -66,9 +72,10 @@ const (
 )
 
 // node is one node of the fleet. The kernel takes connections for a process that hangs,
-// so whether a node is alive is known by its answers only.
+// so whether a node is alive is known by its answers only. Envoy answers for a supervisor
+// that hangs, and refuses every request; the node's lease tells.
 type node struct {
-	socket string
+	socket, lease string
 	// probing is held by whoever probes.
 	probing sync.Mutex
 
@@ -114,6 +121,9 @@ func (n *node) dial() (*link, error) {
 // answers reports whether the node answers. A node that did is waited for; that one which
 // did not does again is found out by somebody whom nobody waits for.
 func (n *node) answers() bool {
+	if ended(n.lease) {
+		return false
+	}
 	n.mu.Lock()
 	fresh, silent := time.Since(n.probed) < probeFresh, n.silent
 	n.mu.Unlock()
@@ -165,6 +175,20 @@ func (n *node) probe() int {
 	return n.silent
 }
 
+// ended reports whether the lease in the file has ended. It begins with when it ends, in
+// nanoseconds of CLOCK_MONOTONIC. A lease that cannot be read has not.
+func ended(path string) bool {
+	lease, err := os.ReadFile(path)
+	if err != nil || len(lease) < 8 {
+		return false
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return false
+	}
+	return binary.NativeEndian.Uint64(lease) <= uint64(now.Nano())
+}
+
 // watch probes the node while somebody is connected to it. Those who wait for one that
 // hangs are cut off, if there is another to go to.
 func (n *node) watch(f *fleet) {
@@ -188,7 +212,7 @@ func (n *node) watch(f *fleet) {
 			silent := n.probe()
 			n.probing.Unlock()
 			other := slices.ContainsFunc(f.nodes, func(o *node) bool { return o != n && o.answers() })
-			if silent >= hungAfter && other {
+			if (silent >= hungAfter || ended(n.lease)) && other {
 				n.cut()
 			}
 		}

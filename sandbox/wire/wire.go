@@ -62,8 +62,10 @@ const (
 	Dir = "/run/postern"
 	// Inside is the program that serves the sandbox.
 	Inside = Dir + "/postern-sandbox"
-	// NodesDir holds one folder of sockets per node, named 0, 1, ...
+	// NodesDir holds one folder of sockets per node, named 0, 1, ... Beside it is the
+	// node's lease, by the same name and Lease.
 	NodesDir = Dir + "/nodes"
+	Lease    = ".lease"
 	// CA is the certificate of the proxy's authority alone.
 	CA = Dir + "/ca.pem"
 	// Bundle is the system's roots and the proxy's authority.

@@ -25,7 +25,7 @@ import (
 const agentVariable = "POSTERN_TEST_AGENT"
 
 // runAgent asks for api.test until the file "stop" is there, and writes down what it gets.
-// It keeps its connections, as clients do.
+// It keeps its connections, as clients do, unless there is the file "afresh".
 func runAgent() int {
 	out, err := os.OpenFile("answers", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -49,6 +49,9 @@ func runAgent() int {
 			for {
 				if _, err := os.Stat("stop"); err == nil {
 					return
+				}
+				if _, err := os.Stat("afresh"); err == nil {
+					client.CloseIdleConnections()
 				}
 				said := ""
 				// No body that could be sent again: a client that tries again is no test.

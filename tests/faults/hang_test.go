@@ -196,6 +196,29 @@ func TestEnvoyHangs(t *testing.T) {
 	a.recorded(got)
 }
 
+// TestHungSupervisorIsLeft: a node that refuses every request for want of a log says so, and
+// agents go to another one.
+func TestHungSupervisorIsLeft(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, 2)
+	a := startAgent(s)
+	a.more(5)
+	supervisor := s.programs["n1"].PID()
+	require.NoError(t, syscall.Kill(supervisor, syscall.SIGSTOP))
+	t.Cleanup(func() { _ = syscall.Kill(supervisor, syscall.SIGCONT) })
+	s.await("the status says it", func(st *api.Status) bool {
+		return st.Nodes[0].Problem != "" && st.Nodes[1].Problem == ""
+	})
+	require.NoError(t, os.WriteFile(filepath.Join(a.dir, "afresh"), nil, 0o600))
+	a.more(2) // nobody waits for an answer of before
+	failed := len(a.read().failed)
+	a.more(20)
+	require.Len(t, a.read().failed, failed)
+	require.NoError(t, syscall.Kill(supervisor, syscall.SIGCONT))
+	s.await("the node serves again", func(st *api.Status) bool { return st.Nodes[0].Problem == "" })
+	a.recorded(a.stop())
+}
+
 // TestUpgrade: nodes that are restarted one after the other fail no request.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
