@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +29,8 @@ type toolchain struct {
 	hide []string
 	// why is the reason for exactly this selection.
 	why string
+	// python is set if virtual environments may be made of what is in it.
+	python bool
 }
 
 // toolchains is searched from the top; the first that matches decides.
@@ -38,6 +41,7 @@ var toolchains = []toolchain{
 		show:   []string{"bin", "libexec", "pyenv.d", "plugins", "shims", "versions", "version"},
 		hide:   []string{"versions/*/pip.conf", "versions/*/envs/*/pip.conf", "pyenv.d/exec/pip-rehash/*"},
 		why:    "a shim may choose any version; a version's pip.conf may hold an index with a token; pip fails if pyenv's hook on it cannot write shims",
+		python: true,
 	},
 	{
 		name: "nvm", env: "NVM_DIR", root: ".nvm",
@@ -133,6 +137,7 @@ var toolchains = []toolchain{
 		show:   []string{"bin", "lib", "libexec", "shims", "installs", "plugins", "asdf.sh"},
 		hide:   []string{"installs/nodejs/*/etc/npmrc", "installs/python/*/pip.conf"},
 		why:    "a shim may choose any version",
+		python: true,
 	},
 	{
 		name: "mise", env: "MISE_DATA_DIR", root: ".local/share/mise",
@@ -140,6 +145,7 @@ var toolchains = []toolchain{
 		show:   []string{"bin", "shims", "installs", "plugins"},
 		hide:   []string{"installs/node/*/etc/npmrc", "installs/python/*/pip.conf"},
 		why:    "a shim may choose any version",
+		python: true,
 	},
 	{
 		name: "sdkman", env: "SDKMAN_DIR", root: ".sdkman",
@@ -164,6 +170,7 @@ var toolchains = []toolchain{
 		onPath: []string{"bin", "condabin", "envs/*/bin"},
 		show:   []string{"bin", "condabin", "lib", "libexec", "share", "include", "ssl", "conda-meta", "envs"},
 		why:    "an environment's programs need its libraries; channel tokens are in ~/.condarc and ~/.conda",
+		python: true,
 	},
 	{
 		name: "dotnet", env: "DOTNET_ROOT", root: ".dotnet",
@@ -172,16 +179,25 @@ var toolchains = []toolchain{
 		why:    "the program needs its runtimes beside it; feeds with tokens are in ~/.nuget",
 	},
 	{
+		name: "uv", env: "UV_PYTHON_INSTALL_DIR", root: ".local/share/uv/python",
+		onPath: []string{"*/bin"},
+		show:   []string{"*"},
+		why:    "a Python finds the rest of itself beside bin; only the version in use",
+		python: true,
+	},
+	{
 		name: "Linuxbrew", root: "/home/linuxbrew/.linuxbrew",
 		onPath: []string{"bin", "sbin", "opt/*/bin"},
 		show:   []string{"bin", "sbin", "lib", "libexec", "share", "opt", "Cellar", "etc/ca-certificates", "etc/openssl@3"},
 		why:    "bin has links into Cellar",
+		python: true,
 	},
 	{
 		name: "Nix", root: "/nix/store",
 		onPath: []string{"*/bin"},
 		show:   []string{"."},
 		why:    "programs need each other's paths, and the store is readable by everybody by design",
+		python: true,
 	},
 	{
 		name: "pipx and installers", root: ".local/bin",
@@ -242,7 +258,7 @@ func (v *view) entry(caller environ, entry string) bool {
 		return false
 	}
 	if v.sees(real) {
-		v.interpreter(real)
+		v.interpreter(caller, real)
 	} else if v.leads(entry) && !v.forbidden(real) {
 		v.toolchain(caller, real)
 	}
@@ -267,7 +283,7 @@ func (v *view) toolchain(caller environ, real string) {
 		}
 		v.show(real)
 	}
-	v.interpreter(real)
+	v.interpreter(caller, real)
 }
 
 // forbidden reports whether the real path must not be shown: it has in it,
@@ -311,29 +327,37 @@ func (v *view) show(path string) {
 
 // known shows what the table says of the folder, if it says something.
 func (v *view) known(caller environ, real string) bool {
-	for _, t := range toolchains {
+	t, root, names := v.row(caller, real)
+	if t == nil {
+		return false
+	}
+	for _, s := range t.show {
+		v.show(v.expand(s, root, names))
+	}
+	for _, h := range t.hide {
+		v.hide(filepath.Join(root, h))
+	}
+	if slices.Contains(follows, t.name) {
+		v.follow(caller, real)
+	}
+	return true
+}
+
+// row is what the table says of the folder: the toolchain, where it is, and what each * stood for; or nil.
+func (v *view) row(caller environ, real string) (t *toolchain, root string, names []string) {
+	for i := range toolchains {
+		t := &toolchains[i]
 		root := t.at(caller, v)
 		if root == "" || !within(real, root) {
 			continue
 		}
 		for _, pattern := range t.onPath {
-			names, ok := match(pattern, root, real)
-			if !ok {
-				continue
+			if names, ok := match(pattern, root, real); ok {
+				return t, root, names
 			}
-			for _, s := range t.show {
-				v.show(v.expand(s, root, names))
-			}
-			for _, h := range t.hide {
-				v.hide(filepath.Join(root, h))
-			}
-			if slices.Contains(follows, t.name) {
-				v.follow(real)
-			}
-			return true
 		}
 	}
-	return false
+	return nil, "", nil
 }
 
 // at is the real path of the toolchain's root, or "" if it is not there.
@@ -401,7 +425,7 @@ func (v *view) hide(pattern string) {
 // follow shows what the links in a folder of programs start: the folder of a
 // Python environment or a Node package, or else the one program. Whatever is
 // not an executable file, a key for example, stays invisible.
-func (v *view) follow(dir string) {
+func (v *view) follow(caller environ, dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
@@ -422,7 +446,7 @@ func (v *view) follow(dir string) {
 		switch prefix := filepath.Dir(filepath.Dir(real)); {
 		case isVenv(prefix):
 			v.show(prefix)
-			v.interpreter(filepath.Dir(real))
+			v.interpreter(caller, filepath.Dir(real))
 		case strings.Contains(real, "/node_modules/"):
 			modules := real[:strings.Index(real, "/node_modules/")] + "/node_modules"
 			v.show(modules)
@@ -444,7 +468,7 @@ func isVenv(dir string) bool {
 
 // interpreter shows the Python that a virtual environment with this folder of
 // programs is made of.
-func (v *view) interpreter(bin string) {
+func (v *view) interpreter(caller environ, bin string) {
 	config, err := readSmall(filepath.Join(filepath.Dir(bin), "pyvenv.cfg"))
 	if err != nil {
 		return
@@ -455,19 +479,45 @@ func (v *view) interpreter(bin string) {
 		if !ok || strings.TrimSpace(name) != "home" || !filepath.IsAbs(home) {
 			continue
 		}
-		// Written by whoever made the environment, which may be an agent: only
-		// what looks like an interpreter's own folder.
+		// Written by whoever made the environment, which may be an agent: it chooses among the Pythons that the
+		// operator has installed, and nothing else.
 		real, _, err := resolve(home)
-		if err != nil || filepath.Base(real) != "bin" || v.sees(real) {
-			return
-		}
-		prefix := filepath.Dir(real)
-		if pythons, err := filepath.Glob(filepath.Join(prefix, "lib", "python3*", "os.py")); err == nil && len(pythons) > 0 {
-			v.show(filepath.Join(prefix, "bin"))
-			v.show(filepath.Join(prefix, "lib"))
+		if err == nil && filepath.Base(real) == "bin" && !v.sees(real) && v.isPython(caller, filepath.Dir(real)) {
+			v.show(real)
+			v.show(filepath.Join(filepath.Dir(real), "lib"))
 		}
 		return
 	}
+}
+
+// isPython reports whether the real path is a Python's installation: in a home only what the table knows, elsewhere
+// what nobody but root and the caller can have put there. An environment made of another Python is none.
+func (v *view) isPython(caller environ, prefix string) bool {
+	sources, err := filepath.Glob(filepath.Join(prefix, "lib", "python3*", "os.py"))
+	if err != nil || !slices.ContainsFunc(sources, isFile) || isVenv(prefix) {
+		return false
+	}
+	bin := filepath.Join(prefix, "bin")
+	if t, _, _ := v.row(caller, bin); t != nil {
+		return t.python
+	}
+	return v.hasSiblings(bin) && !slices.ContainsFunc([]string{prefix, bin, filepath.Join(prefix, "lib")}, isOthers)
+}
+
+// isFile reports whether the path is a regular file, and no link.
+func isFile(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// isOthers reports whether somebody besides root and the caller owns the path or may write it.
+func isOthers(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return true
+	}
+	owner := int(info.Sys().(*syscall.Stat_t).Uid)
+	return owner != 0 && owner != os.Geteuid() || info.Mode().Perm()&0o022 != 0
 }
 
 // readSmall reads what an agent may have put there: neither a device nor a pipe is waited for, and of a large file

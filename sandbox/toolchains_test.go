@@ -170,8 +170,34 @@ func TestHostileVirtualEnvironment(t *testing.T) {
 		root := tree(t, "work/venv/bin/", "home/")
 		require.NoError(t, plant(filepath.Join(root, "work/venv/pyvenv.cfg")), name)
 		v := &view{linked: map[string]bool{}, home: filepath.Join(root, "home"), visible: []string{filepath.Join(root, "work")}}
-		v.interpreter(filepath.Join(root, "work/venv/bin"))
+		v.interpreter(environ{}, filepath.Join(root, "work/venv/bin"))
 		require.Len(t, v.visible, 1, name)
+	}
+}
+
+// An agent's virtual environment chooses among the operator's Pythons, and not what else is shown.
+func TestVirtualEnvironmentOfAnything(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "work/venv/bin/", "home/bin/canary", "home/lib/python3.9/os.py", "home/project/bin/canary", "home/project/lib/canary", "home/project/lib/python3.9/os.py",
+		"home/.ssh/bin/canary", "home/.ssh/lib/python3.9/os.py", "srv/linked/bin/canary", "srv/linked/lib/python3.9/os.py -> ROOT/srv/python/lib/python3.9/os.py",
+		"srv/venv/bin/canary", "srv/venv/lib/python3.9/os.py", "srv/venv/pyvenv.cfg", "srv/shared/bin/canary", "srv/shared/lib/python3.9/os.py", "srv/data/bin/canary", "srv/data/lib/",
+		"srv/python/bin/python3.x", "srv/python/lib/python3.9/os.py", "home/.pyenv/versions/3.9/bin/python3.x", "home/.pyenv/versions/3.9/lib/python3.9/os.py", "home/.pyenv/versions/3.9/pip.conf",
+		"home/.local/share/uv/python/cpython-3.9/bin/python3.x", "home/.local/share/uv/python/cpython-3.9/lib/python3.9/os.py", "work/link -> ROOT/home/project")
+	require.NoError(t, os.Chmod(filepath.Join(root, "srv/shared/lib"), 0o777)) //nolint:gosec // what the test is about
+	for home, want := range map[string]bool{
+		"home/bin": false, "home/project/bin": false, "home/.ssh/bin": false, "work/link/bin": false,
+		"srv/linked/bin": false, "srv/venv/bin": false, "srv/shared/bin": false, "srv/data/bin": false,
+		"srv/python/bin": true, "home/.pyenv/versions/3.9/bin": true, "home/.local/share/uv/python/cpython-3.9/bin": true,
+	} {
+		home = filepath.Join(root, home)
+		require.NoError(t, os.WriteFile(filepath.Join(root, "work/venv/pyvenv.cfg"), []byte("home = "+home+"\n"), 0o600))
+		v := &view{linked: map[string]bool{}, home: filepath.Join(root, "home"), visible: []string{filepath.Join(root, "work")}}
+		v.interpreter(environ{}, filepath.Join(root, "work/venv/bin"))
+		seen := []string{filepath.Join(root, "work")}
+		if want {
+			seen = append(seen, home, filepath.Join(filepath.Dir(home), "lib"))
+		}
+		require.Equal(t, seen, v.visible, home)
 	}
 }
 
