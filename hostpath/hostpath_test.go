@@ -411,3 +411,42 @@ func TestNoRegistry(t *testing.T) {
 	_, err := Registry{}.Folders()
 	require.ErrorContains(t, err, "nobody has said where it is")
 }
+
+// TestForget: a folder is trusted again only by its own path, and not while an agent runs there.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	require.NoError(t, os.Mkdir(w.path("other"), 0o700))
+	done, err := w.registry.Use(w.path("other"))
+	require.NoError(t, err)
+	w.link(w.path("other"), "work/link")
+	paths, err := w.registry.Paths()
+	require.NoError(t, err)
+	require.Equal(t, []string{w.path("work"), w.path("other")}, paths)
+	for path, want := range map[string]error{
+		w.path("other"): ErrRuns, w.path("work/link"): ErrUnknown, w.dir + "/work/../other": ErrUnknown, w.path("work") + "/": ErrUnknown, w.path("none"): ErrUnknown,
+	} {
+		require.ErrorIs(t, w.registry.Forget(path), want, path)
+	}
+	var writable *WritableError
+	require.ErrorAs(t, w.folders().Check(w.path("other/file")), &writable)
+	again, err := w.registry.Use(w.path("other"))
+	require.NoError(t, err)
+	done()
+	require.ErrorIs(t, w.registry.Forget(w.path("other")), ErrRuns, "the second one")
+	again()
+	require.NoError(t, w.registry.Forget(w.path("other")))
+	require.NoError(t, w.folders().Check(w.path("other/file")))
+	require.ErrorAs(t, w.folders().Check(w.path("work/file")), &writable)
+
+	// The folder that was recorded is another one by now, and has gone elsewhere.
+	w.rename("work", "moved")
+	require.NoError(t, os.Mkdir(w.path("work"), 0o700))
+	require.NoError(t, w.registry.Record(w.path("work")))
+	require.NoError(t, w.registry.Forget(w.path("work")))
+	require.NoError(t, w.folders().Check(w.path("moved/sub/file")))
+	paths, err = w.registry.Paths()
+	require.NoError(t, err)
+	require.Empty(t, paths)
+	require.ErrorIs(t, In(w.path("nowhere")).Forget(w.path("work")), ErrUnknown)
+}

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -89,6 +90,132 @@ func identify(dir string) (folder, error) {
 	return folder{last.path, last.identity}, nil
 }
 
+// Paths are those of the list, in the order of their first record: as they were then, whatever is there now.
+func (r Registry) Paths() ([]string, error) {
+	folders, err := r.folders()
+	var paths []string
+	for _, f := range folders {
+		if !slices.Contains(paths, f.path) {
+			paths = append(paths, f.path)
+		}
+	}
+	return paths, err
+}
+
+// ErrUnknown means that the list has no such path.
+var ErrUnknown = errors.New("it is not in the list of agents' working folders")
+
+// ErrRuns means that an agent runs in a folder.
+var ErrRuns = errors.New("an agent runs there")
+
+// Forget takes the folders that were recorded by that path off the list. The path is compared as it is: what leads
+// where is an agent's choice. The error is [ErrUnknown] if there is none, and [ErrRuns] if [Registry.Use] holds one.
+func (r Registry) Forget(path string) error {
+	held, err := lock(r.file + ".lock")
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrUnknown
+	}
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	folders, err := r.folders()
+	if err != nil {
+		return err
+	}
+	var kept strings.Builder
+	found := false
+	for _, f := range folders {
+		if f.path != path {
+			kept.WriteString(f.line())
+			continue
+		}
+		found = true
+		use, err := r.inUse(f, unix.LOCK_EX)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return ErrRuns
+		}
+		if err != nil {
+			return err
+		}
+		defer use.Close()
+	}
+	if !found {
+		return ErrUnknown
+	}
+	if err := r.replace(kept.String()); err != nil {
+		return fmt.Errorf("write the list of agents' working folders: %w", err)
+	}
+	return nil
+}
+
+// replace gives the list another content, whole or not at all.
+func (r Registry) replace(content string) error {
+	file, err := os.OpenFile(r.file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	_, err = file.WriteString(content)
+	if err := errors.Join(err, file.Chmod(0o644), file.Sync()); err != nil {
+		return err
+	}
+	if err := os.Rename(r.file+".new", r.file); err != nil {
+		return err
+	}
+	return r.syncFolder()
+}
+
+// syncFolder puts the list's name on disk.
+func (r Registry) syncFolder() error {
+	dir, err := os.Open(filepath.Dir(r.file))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// Use records the folder as [Registry.Record] does, and keeps it from being forgotten until done is called or this
+// process ends.
+func (r Registry) Use(dir string) (done func(), err error) {
+	f, err := identify(dir)
+	if err != nil {
+		return nil, fmt.Errorf("record the agent's working folder %s: %w", dir, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(r.file), 0o700); err != nil {
+		return nil, err
+	}
+	// First this: who forgets the folder now has done so before it is recorded.
+	use, err := r.inUse(f, unix.LOCK_SH)
+	if err != nil {
+		return nil, fmt.Errorf("record the agent's working folder %s: %w", dir, err)
+	}
+	if err := r.Record(dir); err != nil {
+		use.Close()
+		return nil, err
+	}
+	return func() { use.Close() }, nil
+}
+
+// inUse takes a lock that says that an agent runs in the folder, or that none does. Nobody but we may open the file.
+func (r Registry) inUse(f folder, how int) (*os.File, error) {
+	file, err := os.OpenFile(fmt.Sprintf("%s.%d.%d.lock", r.file, f.id.device, f.id.inode), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(file.Fd()), how|unix.LOCK_NB)
+		if err == nil {
+			return file, nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			file.Close()
+			return nil, err
+		}
+	}
+}
+
 // File is where the list is.
 func (r Registry) File() string { return r.file }
 
@@ -129,12 +256,7 @@ func (r Registry) add(f folder) error {
 	if err := file.Sync(); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(r.file))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return r.syncFolder()
 }
 
 // read returns the folders in file, and where its last whole line ends.
@@ -172,20 +294,9 @@ func (e *DamagedError) Error() string {
 // Folders returns what agents may write at this moment: the folders of the registry, those that are given in
 // addition, and whatever is mounted in them. A registry that does not exist is empty; one that is damaged is an error.
 func (r Registry) Folders(more ...string) (*Folders, error) {
-	if r.file == "" {
-		return nil, errors.New("read the list of agents' working folders: nobody has said where it is, so no path can be trusted")
-	}
-	var folders []folder
-	file, err := os.OpenFile(r.file, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, fmt.Errorf("read the list of agents' working folders: %w", err)
-	default:
-		defer file.Close()
-		if folders, _, err = r.read(file); err != nil {
-			return nil, err
-		}
+	folders, err := r.folders()
+	if err != nil {
+		return nil, err
 	}
 	for _, dir := range more {
 		f, err := identify(dir)
@@ -203,6 +314,23 @@ func (r Registry) Folders(more ...string) (*Folders, error) {
 		all.list = append(all.list, agentFolder{f, mounts.places(f.path)})
 	}
 	return all, nil
+}
+
+// folders returns what the list holds.
+func (r Registry) folders() ([]folder, error) {
+	if r.file == "" {
+		return nil, errors.New("read the list of agents' working folders: nobody has said where it is, so no path can be trusted")
+	}
+	file, err := os.OpenFile(r.file, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the list of agents' working folders: %w", err)
+	}
+	defer file.Close()
+	folders, _, err := r.read(file)
+	return folders, err
 }
 
 // lockFor bounds the wait for another process that records a folder.

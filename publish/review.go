@@ -193,12 +193,25 @@ func (r *Review) Ask(ctx context.Context) error {
 	default:
 		return &UnseenError{Why: why, Remedy: "look at the difference, and run this: " + r.Command + " --yes"}
 	}
+	return confirm(ctx, r.In, on, fmt.Sprintf("%s.\n%s. Publish?", why, r.count()))
+}
+
+// Confirm asks a person on a terminal. It returns nil if the answer is yes, and an [*UnseenError] if it is another one
+// or if nobody is there to answer: command is then what to run on a terminal.
+func Confirm(ctx context.Context, in *os.File, on io.Writer, question, command string) error {
+	if !isTerminal(in) || !isTerminal(on) {
+		return &UnseenError{Why: "a person has to decide this", Remedy: "run this on a terminal: " + command}
+	}
+	return confirm(ctx, in, on, question)
+}
+
+func confirm(ctx context.Context, in *os.File, on io.Writer, question string) error {
 	// What was typed before the question is no answer to it.
-	if err := unix.IoctlSetInt(int(r.In.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
+	if err := unix.IoctlSetInt(int(in.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
 		return fmt.Errorf("ask on the terminal: %w", err)
 	}
-	fmt.Fprintf(on, "%s.\n%s. Publish? Type yes: ", why, r.count())
-	answer, err := readAnswer(ctx, r.In)
+	fmt.Fprintf(on, "%s Type yes: ", question)
+	answer, err := readAnswer(ctx, in)
 	if err != nil {
 		return err
 	}

@@ -124,7 +124,7 @@ than they were asked for; nothing was published then. 4 means that a part was do
 	})
 	root.AddCommand(
 		newRunCmd(), newAllowCmd(), newRevokeCmd(), newDiffCmd(), newPushCmd(), newHistoryCmd(), newRollbackCmd(), newKillCmd(), newUnkillCmd(), newEvictCmd(),
-		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), newAuditCmd(), newDriftCmd(), newSecretCmd(), newOperatorCmd(), newDemoCmd(),
+		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), newAuditCmd(), newDriftCmd(), newSecretCmd(), newOperatorCmd(), newWorkdirCmd(), newDemoCmd(),
 	)
 	for _, c := range root.Commands() {
 		checkArgs(c)

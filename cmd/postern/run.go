@@ -131,9 +131,11 @@ func runAgent(ctx context.Context, p *plan.Plan, file string, home stacks.Home, 
 		return statusSandbox, err
 	}
 	spec.Env = append(spec.Env, extra...) // the last of a name counts
-	if err := hostpath.In(filepath.Dir(home.Root)).Record(spec.Workdir); err != nil {
+	done, err := hostpath.In(filepath.Dir(home.Root)).Use(spec.Workdir)
+	if err != nil {
 		return statusSandbox, err
 	}
+	defer done()
 	start := time.Now()
 	result, err := sandbox.Run(ctx, spec)
 	var refused *sandbox.RefusedError

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/publish"
+	"github.com/postern/postern/stacks"
+)
+
+func newWorkdirCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "workdir",
+		Short: "Show or forget the folders in which agents work or have worked",
+		Long: `No command trusts a path that leads through a folder in which an agent works or has worked: what
+an agent wrote there is still there when it has ended. These are the folders of all stacks of this
+user on this machine.`,
+	}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "list", Short: "List the folders, as they were named when an agent began there",
+			Example: "  postern workdir list", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				paths, err := workdirs()
+				if err != nil {
+					return err
+				}
+				all, err := paths.Paths()
+				for _, p := range all {
+					note := ""
+					if info, err := os.Lstat(p); err != nil || !info.IsDir() {
+						note = "  (it is not there now)"
+					}
+					fmt.Fprintln(cmd.OutOrStdout(), publish.Visible(p)+note)
+				}
+				return err
+			},
+		},
+		&cobra.Command{
+			Use: "forget PATH", Short: "Trust a folder again, in which no agent works any more",
+			Long: `Takes a folder off the list, by the path that "postern workdir list" shows. Commands then trust
+whatever is in it: programs, stack files, credentials, links. Delete the folder first, or look at
+everything in it that Git does not know to be yours. It asks on a terminal, and does nothing while
+an agent runs there.`,
+			Example: "  postern workdir forget /home/me/old-project", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error { return forget(cmd, args[0]) },
+		},
+	)
+	return cmd
+}
+
+func workdirs() (hostpath.Registry, error) {
+	base, err := stacks.StateFolder()
+	return hostpath.In(base), err
+}
+
+func forget(cmd *cobra.Command, path string) error {
+	registry, err := workdirs()
+	if err != nil {
+		return err
+	}
+	all, err := registry.Paths()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(all, path) {
+		return fmt.Errorf("%s: %w: `postern workdir list` shows it", publish.Visible(path), hostpath.ErrUnknown)
+	}
+	question := fmt.Sprintf("An agent could write everything in %s, and may have left programs, links, stack files there.\n"+
+		"From now on commands trust what is in it, wherever it has been moved. Forget?", publish.Visible(path))
+	if err := publish.Confirm(cmd.Context(), os.Stdin, cmd.ErrOrStderr(), question, "postern workdir forget "+hostpath.Quote(path)); err != nil {
+		return err
+	}
+	switch err := registry.Forget(path); {
+	case errors.Is(err, hostpath.ErrRuns):
+		return fmt.Errorf("%s is not forgotten: %w: wait for it to end", publish.Visible(path), err)
+	case err != nil:
+		return fmt.Errorf("forget %s: %w", publish.Visible(path), err)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "forgot %s\n", publish.Visible(path))
+	folders, err := registry.Folders()
+	if err != nil {
+		return err
+	}
+	if still := (*hostpath.WritableError)(nil); errors.As(folders.Check(filepath.Clean(path)), &still) {
+		fmt.Fprintf(cmd.OutOrStdout(), "it is not trusted all the same: %s\n", publish.Visible(still.Error()))
+	}
+	return nil
+}
