@@ -59,18 +59,20 @@ func TestCollector(t *testing.T) {
 	c := &collector{printer: NewPrinter(&out, false), summary: Summary{Stack: "local", Operation: "up"}}
 	c.event(step(apitype.OpRefresh, "local-node-1", "Node", state(nil), nil))
 	c.event(step(apitype.OpRefresh, "local-ca", "CertificateAuthority", state(nil), state(nil)))
+	c.event(step(apitype.OpRefresh, "local-bundle", "Bundle", state(map[string]any{"planVersion": "a"}), state(map[string]any{"planVersion": "b"})))
 	c.event(step(apitype.OpSame, "local-ca", "CertificateAuthority", state(nil), state(nil)))
 	c.event(step(apitype.OpCreate, "local-node-1", "Node", nil, state(nil)))
 	c.event(says("error", "urn:pulumi:local::postern::postern:local:Bundle::local-bundle", "<{%reset%}>error: node n1 rejected listeners: \x1b[31mbad<{%reset%}>\n"))
 	c.event(says("error", "urn:pulumi:local::postern::pulumi:pulumi:Stack::postern-local", "<{%reset%}>update failed<{%reset%}>\n"))
 	c.summary.Seconds = 1.25
 	require.Equal(t, `  ! local-node-1     node                  drifted: it is gone
+  ! local-bundle     bundle                published since: planVersion is b, not a
   + local-node-1     node                  created
   error: local-bundle: node n1 rejected listeners: [31mbad
 `, out.String())
 	require.Equal(t, "up local: 1 created, 1 unchanged (1.2 s)", c.summary.Line())
 	require.Equal(t, map[string]int{"same": 1, "create": 1}, c.summary.Changes)
-	require.Len(t, c.summary.Drift, 1)
+	require.Len(t, c.summary.Drift, 2)
 	require.ErrorContains(t, &FailedError{Summary: &c.summary}, "local-bundle")
 }
 

@@ -59,15 +59,24 @@ func (p *Printer) change(c Change, s Summary) {
 		word = m.planned
 	}
 	if s.Operation == "refresh" {
-		word = "drifted"
+		word = drifted(c)
 	}
 	p.line(m.sign, m.color, c, word)
 }
 
 func (p *Printer) drift(c Change) {
 	if p != nil {
-		p.line("!", yellow, c, "drifted")
+		p.line("!", yellow, c, drifted(c))
 	}
+}
+
+// drifted says what became of a resource behind the engine's back. That another
+// version is live is what `postern allow` is for.
+func drifted(c Change) string {
+	if c.Type == "Bundle" && c.Op == "update" {
+		return "published since"
+	}
+	return "drifted"
 }
 
 func (p *Printer) line(sign, color string, c Change, word string) {
