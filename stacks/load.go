@@ -103,6 +103,15 @@ func (s *Stack) warn(now time.Time) {
 					File: s.Path, Line: o.at.line, Col: o.at.col, Message: text, Hint: "remove it, unless it is the host that you mean",
 				})
 			}
+			if s.signsNothing(&r) && !odd[r.Host] {
+				odd[r.Host] = true
+				o := s.origins[r.ID]
+				s.Warnings = append(s.Warnings, &Problem{
+					File: s.Path, Line: o.at.line, Col: o.at.col,
+					Message: fmt.Sprintf("rule %s refuses every client of this API: clients name an operation by X-Amz-Target, and a rule that restricts methods or paths has to name it, too", r.ID),
+					Hint:    "write headers: {x-amz-target: ...}, with a destination for each operation",
+				})
+			}
 			if end, err := time.Parse(time.RFC3339, r.Expires); err == nil && !now.Before(end) {
 				o := s.origins[r.ID]
 				s.Warnings = append(s.Warnings, &Problem{
@@ -112,6 +121,20 @@ func (s *Stack) warn(now time.Time) {
 			}
 		}
 	}
+}
+
+// targeted are the AWS services of which every request is a POST to / that names its
+// operation by a header.
+var targeted = []string{
+	"athena", "cloudtrail", "codebuild", "cognito-idp", "dynamodb", "ecr", "ecs", "events", "glue", "kinesis", "kms", "logs", "secretsmanager", "sqs", "ssm", "states",
+}
+
+// signsNothing reports whether a rule asks for a method or path only, where an operation has to be named.
+func (s *Stack) signsNothing(r *plan.Rule) bool {
+	i := slices.IndexFunc(s.Plan.Credentials, func(c plan.Credential) bool { return c.Name == r.Credential && c.Kind == plan.KindAWSSigV4 })
+	return !r.Deny && i >= 0 && slices.Contains(targeted, s.Plan.Credentials[i].Service) &&
+		!(slices.Contains(r.Methods, plan.AnyMethod) && slices.Contains(r.Paths, plan.AnyPath)) &&
+		!slices.ContainsFunc(r.Headers, func(c plan.Condition) bool { return c.Name == "x-amz-target" })
 }
 
 // parse compiles what the file has, or would have.
