@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -95,13 +96,14 @@ func whatChanged(before, b *bundle.Bundle) string {
 func newRollbackCmd() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   "rollback [VERSION]",
+		Use:   "rollback [VERSION|NUMBER]",
 		Short: "Publish an earlier version again: the one before, or the one named",
 		Long: `Publishes the plan of an earlier version again: of the one that was live before, or of
 the one that is named. What was refused or taken back counts only if it is named. The stack file stays as it is: correct it
 before the next "postern push" or "up", or the change is back.`,
 		Example: `  postern rollback
-  postern rollback 3f2a9c1e5b7d8046`,
+  postern rollback 3f2a9c1e5b7d8046
+  postern rollback 12`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, history, err := readHistory(cmd)
@@ -142,14 +144,15 @@ before the next "postern push" or "up", or the change is back.`,
 	return cmd
 }
 
-// named is the newest publication of the version, or [bundle.ErrNone].
-func named(history []*bundle.Bundle, version string) (*bundle.Bundle, error) {
+// named is the newest publication of the version, or the one with that number, or
+// [bundle.ErrNone]. A version is longer than any number.
+func named(history []*bundle.Bundle, name string) (*bundle.Bundle, error) {
 	for _, b := range history {
 		if b.Broken() != nil {
 			continue
 		}
 		v, err := b.Version()
-		if err != nil || v == version {
+		if err != nil || v == name || strconv.FormatUint(b.Seq, 10) == name {
 			return b, err
 		}
 	}
