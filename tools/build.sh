@@ -4,6 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 step "Postern itself"
+[ -x bin/posternd ] || say "the first time this compiles about 1,150 packages: ten minutes and more on two processors"
 # Without the programs: Go would link them every time and throw them away.
 libraries() { go list -f '{{if and .GoFiles (ne .Name "main")}}{{.ImportPath}}{{end}}' ./... | xargs go build -v; }
 long build.log "packages compiled" libraries
