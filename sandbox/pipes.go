@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // maxPipes bounds how many named pipes a working directory may have: each takes a descriptor.
@@ -41,7 +42,12 @@ func pipesIn(dir string) ([]string, error) {
 
 // coverPipes covers each named pipe that is in the working directory now: whoever reads it outside would take what the
 // agent writes. Those that the agent makes are its own. What is put over one moves with it, and cannot be opened.
-func (v *view) coverPipes(workdir string) error {
+// say, which may be nil, is told if that takes long.
+func (v *view) coverPipes(workdir string, say *os.File) error {
+	if say != nil {
+		word := time.AfterFunc(2*time.Second, func() { fmt.Fprintf(say, "postern: looking for named pipes in %s\n", workdir) })
+		defer word.Stop()
+	}
 	pipes, err := pipesIn(workdir)
 	if err != nil {
 		return err

@@ -167,7 +167,7 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	v.visible = append(v.visible, workdir)
 	path := v.toolchains(caller)
 	v.add("--bind", workdir, workdir)
-	if err := v.coverPipes(workdir); err != nil {
+	if err := v.coverPipes(workdir, s.Stderr); err != nil {
 		return nil, nil, err
 	}
 	v.protect(s.ReadOnly, workdir)
