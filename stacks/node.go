@@ -71,6 +71,15 @@ func parseYAML(data []byte, p *problems) *node {
 		p.at(start, "write at most as many levels as stacks/local.yaml", "brackets are nested %d deep", depth)
 		return nil
 	}
+	if root := quickYAML(data); root != nil {
+		return root
+	}
+	return libraryYAML(data, p)
+}
+
+// libraryYAML is parseYAML of text that may be any YAML.
+func libraryYAML(data []byte, p *problems) *node {
+	start := &node{line: 1, col: 1}
 	file, err := safeParse(data)
 	if err != nil {
 		// Not err itself: it quotes lines of the file.
