@@ -31,11 +31,11 @@ var Advice = map[plan.Reason]Said{
 		"an operator can allow it: postern allow HOST --agent AGENT",
 	},
 	plan.ReasonMethod: {
-		"a rule names the host and path, but not the method", denied,
+		"rules name the host, but not the method, or not this method for this path", denied,
 		"an operator can allow it: postern allow HOST --agent AGENT --method METHOD --path PATH",
 	},
 	plan.ReasonPath: {
-		"rules name the host, but not this path", denied,
+		"rules name the host and method, but not this path", denied,
 		"an operator can allow it: postern allow HOST --agent AGENT --method METHOD --path PATH",
 	},
 	plan.ReasonCondition: {

@@ -3,6 +3,7 @@ package envoy
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	celfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -98,12 +100,8 @@ func (b *builder) fileLog(kind string, more map[string]string) *accesslogv3.Acce
 // as a JSON string or as plain text. See [accesslog.Answers].
 func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 	config := &hcmv3.LocalReplyConfig{BodyFormat: replyJSON(agent, replyFields(&accesslog.Unknown, agent))}
-	for i := range accesslog.Answers {
-		a := &accesslog.Answers[i]
-		if !a.Replies() {
-			continue
-		}
-		filter, fields := b.ended(a), replyFields(a, agent)
+	add := func(filter *accesslogv3.AccessLogFilter, a *accesslog.Answer) {
+		fields := replyFields(a, agent)
 		for _, m := range []*hcmv3.ResponseMapper{
 			{Filter: both(filter, wantsText()), BodyFormatOverride: replyText(agent, fields)},
 			{Filter: filter, BodyFormatOverride: replyJSON(agent, fields)},
@@ -112,6 +110,14 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 				m.StatusCode = wrapperspb.UInt32(a.Status)
 			}
 			config.Mappers = append(config.Mappers, m)
+		}
+	}
+	for _, reason := range slices.Sorted(maps.Keys(briefly)) {
+		add(comparison(accesslogv3.ComparisonFilter_EQ, briefly[reason]), &accesslog.Answer{Reason: reason, Status: 403, ByDefault: true})
+	}
+	for i := range accesslog.Answers {
+		if a := &accesslog.Answers[i]; a.Replies() {
+			add(b.ended(a), a)
 		}
 	}
 	return config
@@ -167,9 +173,15 @@ func replyText(agent string, said map[string]string) *corev3.SubstitutionFormatS
 
 // wantsText holds for a client that asks for text: a person's, mostly.
 func wantsText() *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
-		Header: &routev3.HeaderMatcher{Name: "accept", HeaderMatchSpecifier: like(`.*text/(plain|html).*`)},
-	}}}
+	accepts := func(media string) *accesslogv3.AccessLogFilter {
+		// Not an expression: each answer has one, in each listener of each agent.
+		return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
+			Header: &routev3.HeaderMatcher{Name: "accept", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+				MatchPattern: &matcherv3.StringMatcher_Contains{Contains: media},
+			}}},
+		}}}
+	}
+	return either(accepts("text/plain"), accepts("text/html"))
 }
 
 func (b *builder) expression(text string) *accesslogv3.AccessLogFilter {

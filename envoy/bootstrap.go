@@ -36,6 +36,9 @@ func counted() []*matcherv3.StringMatcher {
 	return ms
 }
 
+// releasedBytes is how much memory that it does not need Envoy gives back in a second.
+const releasedBytes = 64 << 20
+
 // Node is what a node's bootstrap depends on.
 type Node struct {
 	// ID is the node's name at the control plane.
@@ -103,6 +106,8 @@ func Bootstrap(n Node) ([]byte, error) {
 			InclusionList: &matcherv3.ListStringMatcher{Patterns: counted()},
 		}}},
 		OverloadManager: b.overload(n),
+		// What a large policy took while it was read goes back to the machine.
+		MemoryAllocatorManager: &bootstrapv3.MemoryAllocatorManager{BytesToRelease: releasedBytes},
 	}
 	if err := errors.Join(append(b.errs, boot.ValidateAll())...); err != nil {
 		return nil, fmt.Errorf("build the bootstrap of node %q: %w", n.ID, err)

@@ -109,9 +109,9 @@ func (b *builder) scopesOf(agent string, d destination) []*routev3.ScopedRouteCo
 	if d.tunnel() {
 		return out
 	}
-	return append(out, scopedRoute(l7Scope(agent, d), []*routev3.VirtualHost{
-		b.requestHost(agent, d.authority(), d.domains(), d.Rules), b.defaultHost(agent, plan.ReasonName),
-	}))
+	// Another Host than the one that CONNECT and server name agree on has no route, and
+	// is answered as names without a scope are.
+	return append(out, scopedRoute(l7Scope(agent, d), []*routev3.VirtualHost{b.requestHost(agent, d.authority(), d.domains(), d.Rules)}))
 }
 
 // group is what a scope of several destinations is made of.
@@ -180,7 +180,7 @@ func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 		port := strconv.Itoa(int(gateway))
 		h := b.requestHost(a.Name, "gateway:"+port, []string{"localhost:" + port, "127.0.0.1:" + port}, a.Behind(gateway))
 		// A CONNECT to a gateway's own address is one to a host that is not allowed.
-		h.Routes[0] = deny(a.Name, plan.ReasonHost, "", connectMatch())
+		h.Routes = slices.Insert(h.Routes, 0, deny(a.Name, plan.ReasonHost, "", connectMatch()))
 		// For nobody: a gateway's requests go no further inside. It would be a
 		// fifth of what they cost (docs/performance.md).
 		h.TypedPerFilterConfig[filterState] = b.any(&routev3.FilterConfig{Disabled: true})
@@ -254,11 +254,11 @@ func (b *builder) defaultHost(agent string, reason plan.Reason) *routev3.Virtual
 
 // requestHost decides on requests: first what is denied, then what is allowed,
 // in the order of plan.Decide, then the denials from the most to the least
-// telling, so that each names its reason.
+// telling, so that each names its reason. If all rules have the same methods, a
+// path is asked for once: expressions of paths are much of what a node holds.
 func (b *builder) requestHost(agent, name string, domains []string, rules []plan.Rule) *routev3.VirtualHost {
 	h := &routev3.VirtualHost{Name: name, Domains: domains, TypedPerFilterConfig: map[string]*anypb.Any{}}
-	host := rules[len(rules)-1]
-	h.Routes = append(h.Routes, deny(agent, plan.ReasonMethod, said(host), connectMatch()))
+	host := said(rules[len(rules)-1])
 	each := func(make func(plan.Rule, *routev3.RouteMatch) *routev3.Route, match func(plan.Rule, string) *routev3.RouteMatch, keep func(plan.Rule) bool) {
 		for _, r := range rules {
 			for _, p := range r.Paths {
@@ -268,18 +268,27 @@ func (b *builder) requestHost(agent, name string, domains []string, rules []plan
 			}
 		}
 	}
-	because := func(reason plan.Reason) func(plan.Rule, *routev3.RouteMatch) *routev3.Route {
-		return func(r plan.Rule, m *routev3.RouteMatch) *routev3.Route { return deny(agent, reason, said(r), m) }
-	}
 	denies := func(r plan.Rule) bool { return r.Deny }
 	allows := func(r plan.Rule) bool { return !r.Deny }
 	conditional := func(r plan.Rule) bool { return !r.Deny && len(r.Query)+len(r.Headers) > 0 }
 	each(deniedBy, denyMatch, denies)
 	restricted := plan.Restricted(rules)
 	each(func(r plan.Rule, m *routev3.RouteMatch) *routev3.Route { return b.allow(r, restricted, m) }, allowMatch, allows)
-	each(because(plan.ReasonCondition), methodMatch, conditional)
-	each(because(plan.ReasonMethod), func(_ plan.Rule, p string) *routev3.RouteMatch { return pathMatch(p) }, allows)
-	h.Routes = append(h.Routes, deny(agent, plan.ReasonPath, said(host), anyPath()))
+	each(func(r plan.Rule, m *routev3.RouteMatch) *routev3.Route {
+		return deny(agent, plan.ReasonCondition, said(r), m)
+	}, methodMatch, conditional)
+	union := plan.Methods(rules)
+	each(func(r plan.Rule, m *routev3.RouteMatch) *routev3.Route {
+		return denyBriefly(agent, plan.ReasonMethod, said(r), m)
+	}, func(_ plan.Rule, p string) *routev3.RouteMatch { return pathMatch(p) }, func(r plan.Rule) bool {
+		return allows(r) && !slices.Equal(plan.Methods([]plan.Rule{r}), union)
+	})
+	if slices.ContainsFunc(rules, func(r plan.Rule) bool { return allows(r) && !slices.Contains(r.Paths, plan.AnyPath) || conditional(r) }) {
+		other := anyPath()
+		other.Headers = []*routev3.HeaderMatcher{methods(union)}
+		h.Routes = append(h.Routes, denyBriefly(agent, plan.ReasonPath, host, other))
+	}
+	h.Routes = append(h.Routes, denyBriefly(agent, plan.ReasonMethod, host, anyPath()))
 	b.limitHost(h, rules)
 	return h
 }

@@ -334,7 +334,26 @@ func decide(rules []Rule, r Request, deny Decision) Decision {
 			best, deny.Reason, deny.Nearest = 2, ReasonMethod, rule.ID
 		}
 	}
+	if best == 1 && !slices.ContainsFunc(rules, func(rule Rule) bool { return !rule.Deny && rule.matchesMethod(r.Method) }) {
+		deny.Reason = ReasonMethod // whatever the path
+	}
 	return deny
+}
+
+// Methods are those that some rule allows, of a destination's rules, sorted: [AnyMethod]
+// alone if that is one of them.
+func Methods(rules []Rule) []string {
+	var all []string
+	for i := range rules {
+		if !rules[i].Deny {
+			all = append(all, rules[i].Methods...)
+		}
+	}
+	if slices.Contains(all, AnyMethod) {
+		return []string{AnyMethod}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // ambiguous reports whether some server reads a request otherwise than the rule, the

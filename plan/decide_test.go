@@ -66,6 +66,7 @@ func TestDecide(t *testing.T) {
 
 		{"method", func(r *Request) { r.Method = "DELETE" }, denied(ReasonMethod, "a/read")},
 		{"method of the path's rule", func(r *Request) { r.Path = "/v2/x" }, denied(ReasonMethod, "a/write")},
+		{"method of no rule, whatever the path", func(r *Request) { r.Method, r.Path = "DELETE", "/v9" }, denied(ReasonMethod, "a/read")},
 		{"method in lower case", func(r *Request) { r.Method = "get" }, denied(ReasonMethod, "a/read")},
 		{"no method", func(r *Request) { r.Method = "" }, denied(ReasonMethod, "a/read")},
 		{"CONNECT is not any method", func(r *Request) { r.Port, r.Method = 8443, "CONNECT" }, denied(ReasonMethod, "a/other")},

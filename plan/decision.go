@@ -34,9 +34,10 @@ const (
 	ReasonAgent Reason = "agent_unknown"
 	// ReasonHost: no rule of the agent names the host and port.
 	ReasonHost Reason = "host_not_allowed"
-	// ReasonMethod: a rule names the host and the path, but not the method.
+	// ReasonMethod: rules name the host, but none the method, or none both the method and
+	// the path although one names the path.
 	ReasonMethod Reason = "method_not_allowed"
-	// ReasonPath: rules name the host, but none the path.
+	// ReasonPath: rules name the host, and one the method, but none the path.
 	ReasonPath Reason = "path_not_allowed"
 	// ReasonCondition: a rule names host, path and method, but not all of its
 	// conditions hold.

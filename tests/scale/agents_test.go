@@ -3,6 +3,7 @@ package scale_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -37,7 +38,7 @@ func shared(n, agents, per int) *plan.Plan {
 // BenchmarkAgents gives one of 200 agents one destination more, where there are 5,000
 // destinations, and says what an Envoy takes.
 func BenchmarkAgents(b *testing.B) {
-	for _, c := range [][2]int{{200, 1}, {200, 25}, {1, 5000}} {
+	for _, c := range [][2]int{{200, 1}, {200, 25}, {200, 120}, {1, 5000}} {
 		agents, per := c[0], c[1]
 		b.Run(fmt.Sprintf("agents=%d/each=%d", agents, per), func(b *testing.B) {
 			f := fleet.New(b, 1)
@@ -69,34 +70,89 @@ func BenchmarkAgents(b *testing.B) {
 	}
 }
 
+// stackFile writes a stack file of n destinations and the agents, each of which may go to per of them.
+func stackFile(b *testing.B, n, agents, per int) string {
+	b.Helper()
+	var text strings.Builder
+	text.WriteString("version: 1\ntarget: local\ndestinations:\n")
+	for i := range n {
+		fmt.Fprintf(&text, "  d%d: {host: h%d.example.com, methods: [GET, POST], paths: [\"/v1/**\"]}\n", i, i)
+	}
+	text.WriteString("agents:\n")
+	for a := range agents {
+		names := make([]string, per)
+		for k := range names {
+			names[k] = fmt.Sprintf("d%d", (a*per+k)%n)
+		}
+		fmt.Fprintf(&text, "  a%03d: {allow: [%s]}\n", a, strings.Join(names, ", "))
+	}
+	path := filepath.Join(b.TempDir(), "local.yaml")
+	require.NoError(b, os.WriteFile(path, []byte(text.String()), 0o600))
+	return path
+}
+
 // BenchmarkEdit is what `postern allow` does before it publishes: a destination more for
 // one of 200 agents, in a stack file of 5,000 destinations.
 func BenchmarkEdit(b *testing.B) {
 	for _, per := range []int{25, 250} {
 		b.Run("each="+strconv.Itoa(per), func(b *testing.B) {
-			var text strings.Builder
-			text.WriteString("version: 1\ntarget: local\ndestinations:\n")
-			for i := range 5000 {
-				fmt.Fprintf(&text, "  d%d: {host: h%d.example.com, methods: [GET, POST], paths: [\"/v1/**\"]}\n", i, i)
-			}
-			text.WriteString("agents:\n")
-			for a := range 200 {
-				names := make([]string, per)
-				for k := range names {
-					names[k] = fmt.Sprintf("d%d", (a*per+k)%5000)
-				}
-				fmt.Fprintf(&text, "  a%d: {allow: [%s]}\n", a, strings.Join(names, ", "))
-			}
-			path := filepath.Join(b.TempDir(), "local.yaml")
-			require.NoError(b, os.WriteFile(path, []byte(text.String()), 0o600))
+			path := stackFile(b, 5000, 200, per)
 			defer debug.SetGCPercent(debug.SetGCPercent(800)) // as the command does
 			for b.Loop() {
 				file, err := stacks.Open(path)
 				require.NoError(b, err)
-				edit, err := file.Allow(stacks.AllowRequest{Agent: "a7", Hosts: []stacks.HostPort{{Host: "new.example.com", Port: 443}}})
+				edit, err := file.Allow(stacks.AllowRequest{Agent: "a007", Hosts: []stacks.HostPort{{Host: "new.example.com", Port: 443}}})
 				require.NoError(b, err)
 				require.Len(b, edit.Changes(), 1)
 			}
+		})
+	}
+}
+
+// BenchmarkAllow runs `postern allow` for one of the agents: the program itself, from its
+// start to its end, with a control plane and an Envoy.
+func BenchmarkAllow(b *testing.B) {
+	var programs fleet.Programs
+	defer programs.Remove()
+	postern, err := programs.Build("postern", "postern", "")
+	require.NoError(b, err)
+	for _, c := range [][3]int{{10, 1, 10}, {5000, 200, 25}, {5000, 200, 120}} {
+		n, agents, per := c[0], c[1], c[2]
+		b.Run(fmt.Sprintf("destinations=%d/agents=%d/each=%d", n, agents, per), func(b *testing.B) {
+			state, err := os.MkdirTemp("", "scale") // a socket's path is short
+			require.NoError(b, err)
+			b.Cleanup(func() { require.NoError(b, os.RemoveAll(state)) })
+			b.Setenv("POSTERN_HOME", state)
+			path := stackFile(b, n, agents, per)
+			file, err := stacks.Open(path)
+			require.NoError(b, err)
+			home, err := file.Claim()
+			require.NoError(b, err)
+			stack, err := file.Load()
+			require.NoError(b, err)
+			f := fleet.NewIn(b, home, 1)
+			for part := 50; part < agents; part += 50 { // a node that shares its cores may not take all in time
+				p := *stack.Plan
+				p.Agents = p.Agents[:part]
+				f.MustPublish(&p)
+			}
+			f.MustPublish(stack.Plan)
+			var took []float64
+			var cpu time.Duration
+			for i := 0; b.Loop(); i++ {
+				cmd := exec.CommandContext(b.Context(), postern, "allow", fmt.Sprintf("new%d.example.com", i), "--agent", "a000", "--file", path, "--yes")
+				start := time.Now()
+				out, err := cmd.CombinedOutput()
+				took = append(took, time.Since(start).Seconds()*1000)
+				require.NoError(b, err, "%s", out)
+				require.Contains(b, string(out), " live on 1/1 nodes")
+				cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+			}
+			slices.Sort(took)
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(quantile(took, 0.5), "ms-p50")
+			b.ReportMetric(took[len(took)-1], "ms-max")
+			b.ReportMetric(cpu.Seconds()*1000/float64(len(took)), "ms-cpu")
 		})
 	}
 }
