@@ -52,14 +52,14 @@ type Live struct {
 // ReadLive asks what is live, and makes o publish only over what was published
 // when it was asked: what a person is shown as a difference stays one.
 func ReadLive(ctx context.Context, o *bundle.Operator) (*Live, error) {
-	l := &Live{Plan: &plan.Plan{}}
 	b, asked, err := o.Live(ctx)
-	if err != nil && !errors.Is(err, bundle.ErrNone) {
+	switch {
+	case errors.Is(err, bundle.ErrNone):
+		b = &bundle.Bundle{Plan: &plan.Plan{}}
+	case err != nil:
 		return nil, err
 	}
-	if err == nil {
-		l.Plan, l.Seq = b.Plan, b.Seq
-	}
+	l := &Live{Plan: b.Plan, Seq: b.Seq}
 	newest, err := o.Newest(ctx)
 	switch {
 	case errors.Is(err, bundle.ErrNone):
@@ -69,7 +69,7 @@ func ReadLive(ctx context.Context, o *bundle.Operator) (*Live, error) {
 		return nil, err
 	}
 	o.Over = newest
-	same, err := sameVersion(l.Plan, newest)
+	same, err := sameVersion(b, newest)
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +89,8 @@ func (l *Live) served() string {
 	return fmt.Sprintf("publication %d is", l.Seq)
 }
 
-func sameVersion(p *plan.Plan, b *bundle.Bundle) (bool, error) {
-	was, err := p.Version()
+func sameVersion(a, b *bundle.Bundle) (bool, error) {
+	was, err := a.Version()
 	if err != nil {
 		return false, err
 	}

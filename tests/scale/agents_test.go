@@ -35,6 +35,17 @@ func shared(n, agents, per int) *plan.Plan {
 	return p
 }
 
+// inParts publishes a plan, some agents at a time: a node that shares its cores may not
+// take all in time.
+func inParts(f *fleet.Fleet, p *plan.Plan) {
+	for n := 50; n < len(p.Agents); n += 50 {
+		part := *p
+		part.Agents = p.Agents[:n]
+		f.MustPublish(&part)
+	}
+	f.MustPublish(p)
+}
+
 // BenchmarkAgents gives one of 200 agents one destination more, where there are 5,000
 // destinations, and says what an Envoy takes.
 func BenchmarkAgents(b *testing.B) {
@@ -45,7 +56,7 @@ func BenchmarkAgents(b *testing.B) {
 			empty := resident(b, f.EnvoyPID("n1"))
 			start := time.Now()
 			p := shared(5000, agents, per)
-			f.MustPublish(p)
+			inParts(f, p)
 			first := time.Since(start)
 			var took []float64
 			for i := 0; b.Loop(); i++ {
@@ -131,12 +142,7 @@ func BenchmarkAllow(b *testing.B) {
 			stack, err := file.Load()
 			require.NoError(b, err)
 			f := fleet.NewIn(b, home, 1)
-			for part := 50; part < agents; part += 50 { // a node that shares its cores may not take all in time
-				p := *stack.Plan
-				p.Agents = p.Agents[:part]
-				f.MustPublish(&p)
-			}
-			f.MustPublish(stack.Plan)
+			inParts(f, stack.Plan)
 			var took []float64
 			var cpu time.Duration
 			for i := 0; b.Loop(); i++ {
