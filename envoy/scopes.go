@@ -180,7 +180,7 @@ func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 		port := strconv.Itoa(int(gateway))
 		h := b.requestHost(a.Name, "gateway:"+port, []string{"localhost:" + port, "127.0.0.1:" + port}, a.Behind(gateway))
 		// A CONNECT to a gateway's own address is one to a host that is not allowed.
-		h.Routes = slices.Insert(h.Routes, 0, deny(a.Name, plan.ReasonHost, "", connectMatch()))
+		h.Routes[0] = deny(a.Name, plan.ReasonHost, "", connectMatch())
 		// For nobody: a gateway's requests go no further inside. It would be a
 		// fifth of what they cost (docs/performance.md).
 		h.TypedPerFilterConfig[filterState] = b.any(&routev3.FilterConfig{Disabled: true})
@@ -259,6 +259,7 @@ func (b *builder) defaultHost(agent string, reason plan.Reason) *routev3.Virtual
 func (b *builder) requestHost(agent, name string, domains []string, rules []plan.Rule) *routev3.VirtualHost {
 	h := &routev3.VirtualHost{Name: name, Domains: domains, TypedPerFilterConfig: map[string]*anypb.Any{}}
 	host := said(rules[len(rules)-1])
+	h.Routes = append(h.Routes, denyBriefly(agent, plan.ReasonMethod, host, connectMatch()))
 	each := func(make func(plan.Rule, *routev3.RouteMatch) *routev3.Route, match func(plan.Rule, string) *routev3.RouteMatch, keep func(plan.Rule) bool) {
 		for _, r := range rules {
 			for _, p := range r.Paths {

@@ -38,7 +38,7 @@ func shared(n, agents, per int) *plan.Plan {
 // inParts publishes a plan, some agents at a time: a node that shares its cores may not
 // take all in time.
 func inParts(f *fleet.Fleet, p *plan.Plan) {
-	for n := 50; n < len(p.Agents); n += 50 {
+	for n := 20; n < len(p.Agents); n += 20 {
 		part := *p
 		part.Agents = p.Agents[:n]
 		f.MustPublish(&part)
