@@ -38,15 +38,17 @@ func (l *loader) agent(f field, s *Stack) {
 			l.at(n, "write allow: [] or the names of destinations", "allow is %s, not a list", n.describe())
 			return
 		}
-		seen := map[string]bool{}
+		seen := make(map[string]bool, len(n.items))
+		rules = make([]placed, 0, len(n.items))
 		for _, item := range n.items {
 			d := l.allowed(item, seen)
 			if d == nil {
 				continue
 			}
-			for _, r := range d.rules {
+			for i := range d.rules {
+				r := placed{Rule: d.rules[i].Rule, item: item, at: d.rules[i].at}
 				r.ID = agent.Name + "/" + d.name + r.ID
-				rules = append(rules, placed{Rule: r.Rule, item: item, at: r.at})
+				rules = append(rules, r)
 			}
 		}
 		if p := f.value.get("presets"); p != nil {
@@ -59,8 +61,12 @@ func (l *loader) agent(f field, s *Stack) {
 		l.limitAll(n, what, rules, s)
 	}
 	l.agree(what, rules)
-	for _, r := range rules {
-		agent.Rules = append(agent.Rules, r.Rule)
+	if len(rules) > 0 {
+		agent.Rules = make([]plan.Rule, len(rules))
+	}
+	for i := range rules {
+		r := &rules[i]
+		agent.Rules[i] = r.Rule
 		s.origins[r.ID] = origin{at: r.at, preset: r.preset}
 	}
 	s.Plan.Agents = append(s.Plan.Agents, agent)
@@ -110,10 +116,10 @@ func (l *loader) agree(what string, rules []placed) {
 		host string
 		port uint16
 	}
-	first := map[place]placed{}
-	gateways := map[uint16]placed{}
+	first := make(map[place]*placed, len(rules))
+	gateways := map[uint16]*placed{}
 	reported := map[*node]bool{}
-	clash := func(r, other placed, hint, format string, args ...any) {
+	clash := func(r, other *placed, hint, format string, args ...any) {
 		if !reported[r.item] {
 			reported[r.item] = true
 			at := fmt.Sprintf("line %d", other.item.line)
@@ -123,7 +129,8 @@ func (l *loader) agree(what string, rules []placed) {
 			l.at(r.item, hint, "%s: %s, and %s (%s) %s", what, r.ID[strings.Index(r.ID, "/")+1:], other.ID[strings.Index(other.ID, "/")+1:], at, fmt.Sprintf(format, args...))
 		}
 	}
-	for _, r := range rules {
+	for i := range rules {
+		r := &rules[i]
 		if r.Deny {
 			continue
 		}
@@ -137,20 +144,26 @@ func (l *loader) agree(what string, rules []placed) {
 		case !reflect.DeepEqual(other.Limits, r.Limits):
 			clash(r, other, "let both have the same limits", "have different limits for %s:%d", r.Host, r.Port)
 		}
-		if g, ok := gateways[r.Gateway]; r.Gateway != 0 && ok && (g.Host != r.Host || g.Port != r.Port) {
+		if g := gateways[r.Gateway]; g != nil && (g.Host != r.Host || g.Port != r.Port) {
 			clash(r, g, "write another port", "have the same gateway %d", r.Gateway)
 		}
-		gateways[r.Gateway] = r
+		if r.Gateway != 0 {
+			gateways[r.Gateway] = r
+		}
 	}
 	agent := plan.Agent{}
-	for _, r := range rules {
-		agent.Rules = append(agent.Rules, r.Rule)
-	}
-	for _, deny := range rules {
+	for i := range rules {
+		deny := &rules[i]
 		if !deny.Deny || !partial(&deny.Rule) {
 			continue
 		}
-		for _, r := range rules {
+		if agent.Rules == nil {
+			for j := range rules {
+				agent.Rules = append(agent.Rules, rules[j].Rule)
+			}
+		}
+		for j := range rules {
+			r := &rules[j]
 			host := ""
 			switch {
 			case r.Deny || r.Mode != plan.ModeTunnel || r.Port != deny.Port:
@@ -165,8 +178,9 @@ func (l *loader) agree(what string, rules []placed) {
 			}
 		}
 	}
-	ids := map[string]bool{}
-	for _, r := range rules {
+	ids := make(map[string]bool, len(rules))
+	for i := range rules {
+		r := &rules[i]
 		if ids[r.ID] && !slices.ContainsFunc(l.list, func(p *Problem) bool { return p.Line == r.item.line }) {
 			l.at(r.item, "give the destination another name", "%s has two rules with the ID %s", what, r.ID)
 		}

@@ -147,7 +147,7 @@ func (f *File) parse(data []byte, clients *clientCache) (*Stack, error) {
 	l := &loader{
 		folders:  sync.OnceValues(AgentFolders),
 		problems: p, dir: filepath.Dir(f.Real), clients: clients,
-		credentials: map[string]plan.Credential{}, destinations: map[string]*destination{},
+		credentials: map[string]plan.Credential{}, destinations: map[string]*destination{}, patterns: map[string]bool{},
 	}
 	stack := l.stack(root)
 	if err := p.err(); err != nil {
@@ -169,6 +169,8 @@ type loader struct {
 	folders func() (*hostpath.Folders, error)
 	// repositories is what presets allow of a git host.
 	repositories *node
+	// patterns are path patterns that were read and are right: most files have few.
+	patterns     map[string]bool
 	credentials  map[string]plan.Credential
 	destinations map[string]*destination
 }

@@ -166,7 +166,7 @@ func (l *loader) preset(item *node, name string) []namedRule {
 	sub := &loader{
 		folders:  l.folders,
 		problems: &problems{file: what}, dir: l.dir, clients: l.clients,
-		credentials: map[string]plan.Credential{slotName: {Name: slotName}}, destinations: map[string]*destination{},
+		credentials: map[string]plan.Credential{slotName: {Name: slotName}}, destinations: map[string]*destination{}, patterns: l.patterns,
 	}
 	credential := l.fill(item, get("credential"), root.get("credential"), name)
 	if usesGit(root) {

@@ -139,7 +139,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	if err != nil {
 		return err
 	}
-	o, live, err := openLive(cmd, home)
+	o, live, err := openLive(cmd, home, edit.Old)
 	if err != nil {
 		return err
 	}

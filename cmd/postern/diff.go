@@ -42,7 +42,7 @@ Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.
 			var old *plan.Plan
 			if against == "live" {
 				var live *publish.Live
-				if _, live, err = openLive(cmd, home); err == nil {
+				if _, live, err = openLive(cmd, home, stack.Plan); err == nil {
 					old = live.Plan
 				}
 			} else {

@@ -40,7 +40,7 @@ answer on a terminal.`,
 			if err != nil {
 				return err
 			}
-			o, live, err := openLive(cmd, home)
+			o, live, err := openLive(cmd, home, stack.Plan)
 			if err != nil {
 				return err
 			}
@@ -78,10 +78,13 @@ func review(cmd *cobra.Command, file *stacks.File, home stacks.Home, changes []p
 	}
 }
 
-// openLive finds who publishes, and what is live.
-func openLive(cmd *cobra.Command, home stacks.Home) (*bundle.Operator, *publish.Live, error) {
+// openLive finds who publishes, and what is live: probably much like expected.
+func openLive(cmd *cobra.Command, home stacks.Home, expected *plan.Plan) (*bundle.Operator, *publish.Live, error) {
 	o, err := operator(cmd.ErrOrStderr(), home)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := o.Expect(expected); err != nil {
 		return nil, nil, err
 	}
 	live, err := readLive(cmd, o)

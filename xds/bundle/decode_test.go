@@ -116,6 +116,21 @@ func TestDecodeShares(t *testing.T) {
 	require.NotEmpty(t, b.planVersion)
 }
 
+// TestExpect: what was expected is not decoded, and what was not is what was published.
+func TestExpect(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	o.store(t, policy("one.test", "two.test"))
+	plain, err := (&Store{URL: o.URL, Stack: o.Stack, Trusted: o.Trusted}).Get(t.Context(), 1)
+	require.NoError(t, err)
+	expected := policy("one.test", "three.test")
+	require.NoError(t, o.Expect(expected))
+	got, err := o.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.Equal(t, plain, got)
+	require.Same(t, &expected.Agents[0].Rules[0].Methods[0], &got.Plan.Agents[0].Rules[0].Methods[0])
+}
+
 func FuzzDecode(f *testing.F) {
 	payload, err := encode(&Bundle{Seq: 1, Plan: policy("a.test", "b.test")})
 	require.NoError(f, err)

@@ -234,6 +234,19 @@ func (s *Store) get(ctx context.Context, seq uint64, known *spelling) (*Bundle, 
 // Verify is Get for an object that was kept: [Bundle.Sealed].
 func (s *Store) Verify(sealed []byte) (*Bundle, error) { return s.verifyKept(sealed, nil) }
 
+// Expect tells the store what is probably published: what turns out to be the same is
+// not decoded. Whoever calls does not change p any more.
+func (s *Store) Expect(p *plan.Plan) error {
+	encoded, err := p.Encode()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spelled = spell(p, encoded)
+	return nil
+}
+
 func (s *Store) verifyKept(sealed []byte, known *spelling) (*Bundle, error) {
 	var h header
 	line, _, _ := bytes.Cut(sealed, []byte("\n"))
