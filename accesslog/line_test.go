@@ -38,6 +38,30 @@ func TestFields(t *testing.T) {
 	require.NotContains(t, formats[Request], "agent", "Format changes no other line's fields")
 }
 
+// TestFormat: what Envoy writes of each kind, written out. No header besides method, host and path is among it.
+func TestFormat(t *testing.T) {
+	t.Parallel()
+	more := map[string]string{"agent": "demo"}
+	require.Equal(t, map[string]string{
+		"k": "request", "agent": "demo", "t": "%START_TIME(%s.%6f)%", "conn": "%CONNECTION_ID%", "type": "%ACCESS_LOG_TYPE%",
+		"method": "%REQ(:METHOD)%", "authority": "%REQ(:AUTHORITY)%", "path": "%PATH(NQ:PATH)%", "route": "%ROUTE_NAME%",
+		"status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
+		"failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%", "tries": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+		"rx": "%BYTES_RECEIVED%", "tx": "%BYTES_SENT%", "ms": "%DURATION%",
+	}, Format(Request, more))
+	require.Equal(t, map[string]string{
+		"k": "tunnel", "agent": "demo", "t": "%START_TIME(%s.%6f)%", "conn": "%CONNECTION_ID%", "type": "%ACCESS_LOG_TYPE%",
+		"sni": "%REQUESTED_SERVER_NAME%", "flags": "%RESPONSE_FLAGS%", "details": "%CONNECTION_TERMINATION_DETAILS%",
+		"failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%", "tries": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+		"rx": "%BYTES_RECEIVED%", "tx": "%BYTES_SENT%", "ms": "%DURATION%",
+	}, Format(Tunnel, more))
+	require.Equal(t, map[string]string{
+		"k": "connection", "agent": "demo", "t": "%START_TIME(%s.%3f)%", "sni": "%REQUESTED_SERVER_NAME%",
+		"flags": "%RESPONSE_FLAGS%", "details": "%CONNECTION_TERMINATION_DETAILS%",
+		"failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%", "rx": "%BYTES_RECEIVED%", "tx": "%BYTES_SENT%", "ms": "%DURATION%",
+	}, Format(Connection, more))
+}
+
 func TestRoute(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]Route{
