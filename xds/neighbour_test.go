@@ -264,9 +264,9 @@ func TestNeighbourWaits(t *testing.T) {
 		c.Timeout = time.Minute
 		return c
 	}
-	// The least that it may take: 200 us for each, of half of the processors
+	// The least that it may take: 200 us for each, of a quarter of the processors
 	// (cmd/libguard/hooks.c).
-	least := time.Duration(float64(each*clients) * 200e-6 / (float64(min(runtime.GOMAXPROCS(0), 4)) / 2) * float64(time.Second))
+	least := time.Duration(float64(each*clients) * 200e-6 / (float64(min(runtime.GOMAXPROCS(0), 4)) / 4) * float64(time.Second))
 	status, body := post(f.Client("n1", "b"), "https://one.test/in", 7)
 	require.Equal(t, 200, status, body)
 	require.GreaterOrEqual(t, all(client), least-100*time.Millisecond)

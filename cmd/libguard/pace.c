@@ -104,8 +104,8 @@ static void share(uint64_t t) {
 		part = 0;
 		return;
 	}
-	// Half, so that there is nearly always a thread that is free.
-	double all = processors() / 2, least = all / (double)n, level = least;
+	// A quarter, so that there is nearly always a thread that is free, and a processor.
+	double all = processors() / 4, least = all / (double)n, level = least;
 	for (int i = 0; i < 5; i++) {
 		double rest = all;
 		size_t greedy = 0;

@@ -31,7 +31,7 @@ type order struct {
 	Upstream, UpstreamKey string
 }
 
-// obey goes on until the process is killed.
+// obey goes on until the process is killed, or its parent is.
 func obey(text string) error {
 	var o order
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
@@ -91,7 +91,7 @@ func suffer(o order, pool *x509.CertPool) error {
 }
 
 // attackNames are the attacks in the order of the table.
-var attackNames = []string{"requests", "long paths", "refused requests", "refused hosts", "certificates", "DNS names", "broken requests", "streams of HTTP/2", "only burns processors"}
+var attackNames = []string{"requests", "long paths", "refused requests", "refused hosts", "certificates", "DNS names", "broken requests", "streams of HTTP/2"}
 
 // attacker is one connection's worth of hostility.
 type attacker struct {
@@ -117,7 +117,6 @@ func attack(o order, pool *x509.CertPool) error {
 		"streams of HTTP/2": func(s *session) error {
 			return s.streams(20)
 		},
-		"only burns processors": func(*session) error { return nil },
 	}[o.Attack]
 	if !ok {
 		return fmt.Errorf("there is no attack %q", o.Attack)
@@ -135,7 +134,8 @@ func attack(o order, pool *x509.CertPool) error {
 	// Until it is felt.
 	time.Sleep(300 * time.Millisecond) //nolint:forbidigo // a benchmark, not a test
 	fmt.Println(true)
-	select {}
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 // serveUpstream starts an agent's upstream.
