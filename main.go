@@ -32,6 +32,7 @@ import (
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
 )
 
 func main() {
@@ -85,7 +86,7 @@ func claim(ctx *pulumi.Context, file *stacks.File, stack *stacks.Stack) (stacks.
 	if err != nil && !errors.Is(err, stacks.ErrUnclaimed) {
 		return home, err
 	}
-	r, err := review(ctx.Context(), file, home, stack)
+	r, _, err := review(ctx.Context(), file, home, stack)
 	if err != nil {
 		return home, err
 	}
@@ -95,14 +96,16 @@ func claim(ctx *pulumi.Context, file *stacks.File, stack *stacks.Stack) (stacks.
 	return file.Claim()
 }
 
-// review is the question whether what the stack file says may be brought up.
-func review(ctx context.Context, file *stacks.File, home stacks.Home, stack *stacks.Stack) (*publish.Review, error) {
+// review is the question whether what the stack file says may be brought up, and what is
+// published while it is asked, nil if that cannot be read.
+func review(ctx context.Context, file *stacks.File, home stacks.Home, stack *stacks.Stack) (*publish.Review, *bundle.Bundle, error) {
 	r := &publish.Review{File: file, Home: home, Command: "go run . up " + stack.Name, Out: io.Discard, Err: io.Discard}
 	if stack.AWS != nil {
 		// Not all of it is in a plan, so not all of it can be shown.
-		return r, publish.RefuseProposal(file)
+		return r, nil, publish.RefuseProposal(file)
 	}
-	live, err := publish.ReadLive(ctx, publish.Operator(home, nil))
+	o := publish.Operator(home, nil)
+	live, err := publish.ReadLive(ctx, o)
 	if err != nil { // up may be what repairs it
 		live = &publish.Live{Plan: &plan.Plan{}}
 		r.More = append(r.More, fmt.Sprintf("~ all of it: what is live cannot be read: %v", err))
@@ -111,15 +114,16 @@ func review(ctx context.Context, file *stacks.File, home stacks.Home, stack *sta
 	if s, err := api.Dial(home.ControlSocket()).Status(ctx); err == nil && len(s.Nodes) != stack.Nodes {
 		r.More = append(r.More, fmt.Sprintf("~ %d proxies, was %d", stack.Nodes, len(s.Nodes)))
 	}
-	return r, nil
+	return r, o.Over, nil
 }
 
 // review has somebody see what an agent may have written before it is brought up.
 func (d *driver) review(ctx context.Context, stack *stacks.Stack) error {
-	r, err := review(ctx, d.file, d.home, stack)
+	r, over, err := review(ctx, d.file, d.home, stack)
 	if err != nil {
 		return err
 	}
+	d.over = over
 	r.Yes, r.In, r.Out, r.Err = d.yes, os.Stdin, d.out, os.Stderr
 	if d.json {
 		r.Out = os.Stderr
@@ -253,6 +257,7 @@ type driver struct {
 	home                 stacks.Home
 	lost                 *stacks.NotFoundError // there is no file; nil if there is
 	scratch              bool                  // a preview: nothing may be left behind
+	over                 *bundle.Bundle        // what was published when the difference was shown
 	cloud                bool                  // the stack is not on this machine
 }
 
@@ -417,7 +422,7 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 	if err != nil {
 		return err
 	}
-	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Environ: folders.Clean(os.Environ()), Program: program}
+	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Environ: folders.Clean(os.Environ()), Program: program, Over: d.over}
 	if !d.json {
 		opts.Progress = engine.NewPrinter(d.out, colored(d.out))
 	}

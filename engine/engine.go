@@ -35,6 +35,7 @@ import (
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/provider"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/bundle"
 )
 
 // Project is the name of the Pulumi project.
@@ -50,6 +51,8 @@ type Options struct {
 	Environ []string
 	// Program declares the stack's resources. Refresh and Destroy do without.
 	Program pulumi.RunFunc
+	// Over, if not nil, is what a person was shown as published: Up publishes over nothing else.
+	Over *bundle.Bundle
 	// Progress gets a line for each change, as it happens; nil for none.
 	Progress *Printer
 	// Verbose, if not nil, gets the engine's own output.
@@ -275,7 +278,7 @@ func (e *Engine) follow(ctx context.Context, name string, preview bool, op func(
 // port. Each has a provider of its own: at the end of an operation the engine
 // cancels the provider, and it stays cancelled.
 func (e *Engine) serving(op func() error) error {
-	impl, err := provider.New()
+	impl, err := provider.New(e.opts.Over)
 	if err != nil {
 		return err
 	}

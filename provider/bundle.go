@@ -18,7 +18,10 @@ import (
 )
 
 // Bundle is the plan as it is published and live on every node.
-type Bundle struct{}
+type Bundle struct {
+	// over is what a person was shown as published, or nil.
+	over *bundle.Bundle
+}
 
 // BundleArgs are the inputs.
 type BundleArgs struct {
@@ -55,13 +58,13 @@ func (a BundleArgs) store() string {
 }
 
 // Create publishes the plan and returns when every node has acknowledged it.
-func (*Bundle) Create(
+func (b *Bundle) Create(
 	ctx context.Context, req infer.CreateRequest[BundleArgs],
 ) (infer.CreateResponse[BundleState], error) {
 	if req.DryRun {
 		return infer.CreateResponse[BundleState]{Output: BundleState{BundleArgs: req.Inputs}}, nil
 	}
-	state, err := req.Inputs.publish(ctx)
+	state, err := req.Inputs.publish(ctx, b.over)
 	if err != nil {
 		return infer.CreateResponse[BundleState]{}, err
 	}
@@ -96,13 +99,13 @@ func (*Bundle) Diff(_ context.Context, req infer.DiffRequest[BundleArgs, BundleS
 
 // Update publishes the plan and returns when every node has acknowledged it.
 // If a node rejects it the version before stays live.
-func (*Bundle) Update(
+func (b *Bundle) Update(
 	ctx context.Context, req infer.UpdateRequest[BundleArgs, BundleState],
 ) (infer.UpdateResponse[BundleState], error) {
 	if req.DryRun {
 		return infer.UpdateResponse[BundleState]{Output: BundleState{BundleArgs: req.Inputs}}, nil
 	}
-	state, err := req.Inputs.publish(ctx)
+	state, err := req.Inputs.publish(ctx, b.over)
 	if err != nil {
 		return infer.UpdateResponse[BundleState]{}, err
 	}
@@ -130,7 +133,7 @@ func operator(home stacks.Home) *bundle.Operator {
 	}
 }
 
-func (a BundleArgs) publish(ctx context.Context) (BundleState, error) {
+func (a BundleArgs) publish(ctx context.Context, over *bundle.Bundle) (BundleState, error) {
 	var pl plan.Plan
 	dec := json.NewDecoder(bytes.NewReader([]byte(a.Plan)))
 	dec.DisallowUnknownFields()
@@ -144,7 +147,9 @@ func (a BundleArgs) publish(ctx context.Context) (BundleState, error) {
 	if version != a.Version {
 		return BundleState{}, infer.ProviderErrorf("the plan is version %s, not %s", version, a.Version)
 	}
-	got, err := operator(a.home()).Publish(ctx, &pl)
+	o := operator(a.home())
+	o.Over = over
+	got, err := o.Publish(ctx, &pl)
 	if err != nil {
 		return BundleState{}, fmt.Errorf("publish version %s: %w", a.Version, err)
 	}

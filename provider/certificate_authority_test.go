@@ -20,7 +20,7 @@ import (
 
 func server(t *testing.T) integration.Server {
 	t.Helper()
-	impl, err := provider.New()
+	impl, err := provider.New(nil)
 	require.NoError(t, err)
 	s, err := integration.NewServer(t.Context(), provider.Name, semver.MustParse(provider.Version), integration.WithProvider(impl))
 	require.NoError(t, err)

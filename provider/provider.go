@@ -22,6 +22,7 @@ import (
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
 )
 
 const (
@@ -32,8 +33,9 @@ const (
 	Version = "0.1.0"
 )
 
-// New returns the provider. Its tokens are postern:local:<type>.
-func New() (p.Provider, error) {
+// New returns the provider. Its tokens are postern:local:<type>. It publishes only over
+// what a person was shown as published, if over is not nil; see [bundle.Operator].
+func New(over *bundle.Bundle) (p.Provider, error) {
 	built, err := infer.NewProviderBuilder().
 		WithDisplayName("Postern").
 		WithDescription("The local environment of Postern: a guarded gate for AI agents.").
@@ -42,7 +44,7 @@ func New() (p.Provider, error) {
 			infer.Resource(&CertificateAuthority{}),
 			infer.Resource(&ControlPlane{}),
 			infer.Resource(&Node{}),
-			infer.Resource(&Bundle{}),
+			infer.Resource(&Bundle{over: over}),
 		).
 		Build()
 	if err != nil {

@@ -27,7 +27,7 @@ func TestEngineRejectedBundle(t *testing.T) {
 	good, err := (&bundle.Store{URL: c.home.BundleURL(), Stack: c.home.Stack(), Trusted: c.home.Trusted()}).Read(t.Context())
 	require.NoError(t, err)
 
-	impl, err := provider.New()
+	impl, err := provider.New(nil)
 	require.NoError(t, err)
 	server, err := integration.NewServer(t.Context(), provider.Name, semver.MustParse(provider.Version), integration.WithProvider(impl))
 	require.NoError(t, err)
@@ -57,4 +57,16 @@ func TestEngineRejectedBundle(t *testing.T) {
 	// The node took a part of what it rejected, and gives it back by and by.
 	require.Eventually(t, func() bool { return c.status().Nodes[0].Version == before }, 10*time.Second, 10*time.Millisecond)
 	require.Empty(t, changed(c.does("up")), "the store has what is live, too")
+
+	// Who was shown that nothing is published publishes nothing over this.
+	impl, err = provider.New(&bundle.Bundle{})
+	require.NoError(t, err)
+	server, err = integration.NewServer(t.Context(), provider.Name, semver.MustParse(provider.Version), integration.WithProvider(impl))
+	require.NoError(t, err)
+	_, err = server.Update(p.UpdateRequest{
+		ID: "bundle", Urn: resource.NewURN("local", "postern", "", "postern:local:Bundle", "x"),
+		State: state, OldInputs: inputs(good), Inputs: inputs(&plan.Plan{Stack: good.Stack}),
+	})
+	require.ErrorContains(t, err, "in the meantime; nothing of yours was published")
+	require.Equal(t, before, c.status().Version)
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	p, err := provider.New()
+	p, err := provider.New(nil)
 	if err == nil {
 		err = p.Run(context.Background(), provider.Name, provider.Version)
 	}
