@@ -63,7 +63,7 @@ func TestKeyIsAway(t *testing.T) {
 	after := start.Add(intermediateLifetime + time.Minute)
 	require.NoError(t, a.cover(hosts, after), "a kill does not need the key")
 	_, err = a.mint("api.one.test", after)
-	require.ErrorContains(t, err, "has ended, and could not be made anew")
+	require.ErrorContains(t, err, "has expired, and could not be renewed")
 
 	key.down = false
 	c.renewAuthority(after)

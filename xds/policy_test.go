@@ -170,7 +170,7 @@ func TestFailureIsReadable(t *testing.T) {
 	p := policy(f.NewUpstream("api.test"))
 	p.Agents[0].Rules[2].Upstream = &plan.Upstream{Address: "unix:" + filepath.Join(f.Home.Root, "nobody.sock")}
 	f.MustPublish(p)
-	const hint = `"hint":"an operator sees it with: postern audit --agent a"`
+	const hint = `"hint":"an operator sees why with: postern audit --agent a"`
 	ask := func(url string, header http.Header) (*http.Response, string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
