@@ -31,7 +31,8 @@ func TestRisk(t *testing.T) {
 	wild := Rule{ID: "a/wild", Host: "*.test", Port: 443, Mode: ModeTunnel, Methods: []string{AnyMethod}, Paths: []string{AnyPath}}
 	foreign, remote := deny, deny
 	foreign.Host, remote.Port = "x.other", 8443
-	late, twin, elsewhere := base(), base(), wild
+	late, twin, endless, elsewhere := base(), base(), base(), wild
+	endless.ID, endless.Expires = "a/e", ""
 	late.ID, late.Credential, twin.ID = "a/z", "l", "a/z"
 	elsewhere.ID, elsewhere.Port = "a/elsewhere", 8443
 	for _, c := range []struct {
@@ -68,6 +69,11 @@ func TestRisk(t *testing.T) {
 		{"condition more", nil, another(func(r *Rule) { r.Query = []Condition{{Name: "a"}} }), RiskLow, "nothing that was not allowed already"},
 		{"longer", nil, changed(func(r *Rule) { r.Expires = "2028-01-01T00:00:00Z" }), RiskMedium, "it lasts longer, until 2028-01-01T00:00:00Z"},
 		{"for ever", nil, changed(func(r *Rule) { r.Expires = "" }), RiskMedium, "it does not expire any more"},
+		{"as long as one of them", []Rule{endless, twin}, func(r *Rule) []Rule {
+			n := endless
+			n.ID = "a/y"
+			return []Rule{*r, endless, twin, n}
+		}, RiskLow, "nothing that was not allowed already"},
 		{"shorter", nil, changed(func(r *Rule) { r.Expires = "2026-12-01T00:00:00Z" }), RiskLow, "nothing that was not allowed already"},
 		{"higher limits", nil, changed(func(r *Rule) { r.Limits = &Limits{Requests: 2, Per: 1} }), RiskMedium, "a higher limit on requests; no limit on bodies any more"},
 		{"lower limits", nil, changed(func(r *Rule) { r.Limits = &Limits{Requests: 1, Per: 60, Body: 1} }), RiskLow, "nothing that was not allowed already"},

@@ -203,12 +203,11 @@ func (r *runner) try(ctx context.Context, p place, equal map[string]bool) (lived
 		t.flags = append(t.flags, "-rapid.nofailfile") // it would be in the tree
 	}
 	count, err := t.run(ctx)
-	if err != nil {
-		return 0, err
+	if tried := count[seen] + count[hung] + count[alive]; tried > 0 { // also of a run that was interrupted
+		fmt.Fprintf(r.out, "%s: %d of %d changes tried: %d seen, %d more hung, %d lived; %d did not compile; %.0f s\n",
+			p, tried, total, count[seen], count[hung], count[alive], count[unbuilt], time.Since(start).Seconds())
 	}
-	fmt.Fprintf(r.out, "%s: %d of %d changes tried: %d seen, %d more hung, %d lived; %d did not compile; %.0f s\n",
-		p, len(all)-count[unbuilt], total, count[seen], count[hung], count[alive], count[unbuilt], time.Since(start).Seconds())
-	return count[alive], nil
+	return count[alive], err
 }
 
 func (r *runner) command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
@@ -261,14 +260,14 @@ func (t *trial) run(ctx context.Context) (map[verdict]int, error) {
 		if alone[i] {
 			var out []byte
 			if tested, out, err = t.build(ctx, "one", map[string][]int{c.file: {i}}); err != nil {
-				return nil, err
+				return count, err
 			} else if out != nil {
 				v = unbuilt
 			}
 		}
 		if v != unbuilt {
 			if v, _, err = t.test(ctx, tested, i); err != nil {
-				return nil, err
+				return count, err
 			}
 		}
 		count[v]++
