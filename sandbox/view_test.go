@@ -197,3 +197,90 @@ func TestPlacesThatAreNoWorkdirs(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, filepath.Join(root, "p/other"), real)
 }
+
+// TestResolve: where a path leads in the end, and the links on the way.
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "real/sub/file", "one -> real", "two -> ROOT/one/sub", "real/up -> ../real/sub", "loop -> loop", "dangling -> none")
+	at := func(path string) string { return filepath.Join(root, path) }
+	for path, c := range map[string]struct {
+		want  string
+		links []symlink
+	}{
+		"real/sub":         {"real/sub", nil},
+		"real/./sub/../":   {"real", nil},
+		"one/sub":          {"real/sub", []symlink{{at("one"), "real"}}},
+		"two":              {"real/sub", []symlink{{at("two"), at("one/sub")}, {at("one"), "real"}}},
+		"one/up/file":      {"real/sub/file", []symlink{{at("one"), "real"}, {at("real/up"), "../real/sub"}}},
+		"one/../real/file": {"", nil},
+	} {
+		real, links, err := resolve(root + "/" + path)
+		if c.want == "" {
+			require.Error(t, err, path)
+			continue
+		}
+		require.NoError(t, err, path)
+		require.Equal(t, at(c.want), real, path)
+		require.Equal(t, c.links, links, path)
+	}
+	real, links, err := resolve("/")
+	require.NoError(t, err)
+	require.Equal(t, "/", real)
+	require.Empty(t, links)
+	_, _, err = resolve(at("loop"))
+	require.ErrorContains(t, err, "too many symbolic links")
+	_, _, err = resolve(at("dangling"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// TestCallerHome: the home is where its name leads, and is called as the caller calls it.
+func TestCallerHome(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "real/home/", "link -> real")
+	link := filepath.Join(root, "link/home")
+	for home, want := range map[string][2]string{
+		link: {link, filepath.Join(root, "real/home")}, link + "/": {link, filepath.Join(root, "real/home")}, filepath.Join(root, "real/home"): {filepath.Join(root, "real/home"), filepath.Join(root, "real/home")},
+		"": {"/home/agent", "/home/agent"}, "/": {"/home/agent", "/home/agent"}, "relative": {"/home/agent", "/home/agent"}, "/nonexistent/x": {"/nonexistent/x", "/nonexistent/x"},
+	} {
+		v := &view{}
+		called, links := v.callerHome(newEnviron([]string{"HOME=" + home}))
+		require.Equal(t, want, [2]string{called, v.home}, "%q", home)
+		require.Equal(t, called == link, len(links) == 1)
+	}
+}
+
+// TestSees: what is seen, and what can be shown of it without being seen.
+func TestSees(t *testing.T) {
+	t.Parallel()
+	v := &view{visible: []string{"/usr", "/opt/x/bin"}, linked: map[string]bool{}}
+	for path, want := range map[string][2]bool{"/usr": {true, true}, "/usr/bin": {true, true}, "/usrx": {false, false}, "/opt/x": {false, true}, "/opt/x/bin/y": {true, true}, "/opt/x/lib": {false, false}, "/": {false, true}} {
+		require.Equal(t, want, [2]bool{v.sees(path), v.seesPartOf(path)}, path)
+	}
+	require.True(t, within("/x", "/"))
+	require.True(t, overlap("/a", "/a/b"))
+	require.True(t, overlap("/a/b", "/a"))
+	require.False(t, overlap("/a", "/ab"))
+	v.readOnly("/usr/share")
+	v.readOnly("/srv")
+	v.readOnly("/srv/x")
+	v.link("/bin", "usr/bin")
+	v.link("/bin", "elsewhere")
+	v.link("/srv/link", "elsewhere")
+	require.Equal(t, []string{"--ro-bind", "/srv", "/srv", "--symlink", "usr/bin", "/bin"}, v.args)
+	require.Contains(t, v.visible, "/srv")
+}
+
+// TestProtect: only what is in the working folder, and is not it, is shown again.
+func TestProtect(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "work/stacks/a.yaml", "other/a.yaml", "work/link -> ROOT/other")
+	at := func(path string) string { return filepath.Join(root, path) }
+	for path, want := range map[string][]string{
+		at("work/stacks"): {"--ro-bind", at("work/stacks"), at("work/stacks")}, at("work/stacks/a.yaml"): {"--ro-bind", at("work/stacks/a.yaml"), at("work/stacks/a.yaml")},
+		at("work"): nil, root: nil, at("other"): nil, at("work/link"): nil, at("work/none"): nil, "": nil,
+	} {
+		v := &view{}
+		v.protect(path, at("work"))
+		require.Equal(t, want, v.args, path)
+	}
+}
