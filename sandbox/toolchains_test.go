@@ -227,7 +227,7 @@ func TestToolchainTable(t *testing.T) {
 
 func TestHostname(t *testing.T) {
 	t.Parallel()
-	for in, want := range map[string]string{"demo": "demo", "My_Agent": "my-agent", "": "agent", "--": "agent", "é": "agent", strings.Repeat("a", 80): strings.Repeat("a", 63)} {
+	for in, want := range map[string]string{"demo": "demo", "My_Agent": "my-agent", "az09": "az09", "a!b.c:d{e`f": "a-b-c-d-e-f", "": "agent", "--": "agent", "é": "agent", strings.Repeat("a", 80): strings.Repeat("a", 63)} {
 		require.Equal(t, want, hostname(in))
 	}
 }

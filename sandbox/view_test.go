@@ -119,9 +119,80 @@ func TestArguments(t *testing.T) {
 		}
 	}
 
-	s.Private = append(s.Private, "/usr/bin")
-	_, _, err = arguments(s, passed)
-	require.ErrorContains(t, err, "/usr/bin is among the programs of the system, which every agent can read")
+	// A home by another name is there by that name, too.
+	require.NoError(t, os.Symlink("home", at("called")))
+	s.Environ = []string{"HOME=" + at("called"), "PATH=/usr/bin"}
+	args, _, err = arguments(s, passed)
+	require.NoError(t, err)
+	require.NotEqual(t, -1, index(args, []string{"--symlink", "home", at("called")}), "%q", args)
+
+	for _, private := range [][]string{{"/usr/bin"}, {at("state"), "/usr/bin"}} {
+		s.Private = private
+		_, _, err = arguments(s, passed)
+		require.ErrorContains(t, err, "/usr/bin is among the programs of the system, which every agent can read")
+	}
+}
+
+// TestSystem: the programs of the distribution, where it has them.
+func TestSystem(t *testing.T) {
+	t.Parallel()
+	v := &view{linked: map[string]bool{}}
+	v.system()
+	want := []string{"--ro-bind", "/usr", "/usr"}
+	for _, dir := range []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"} {
+		if target, err := os.Readlink(dir); err == nil {
+			want = append(want, "--symlink", target, dir)
+		} else if _, err := os.Lstat(dir); err == nil {
+			want = append(want, "--ro-bind", dir, dir)
+		}
+	}
+	require.Equal(t, want, v.args)
+}
+
+// TestAnotherFolderThanAMomentAgo: who the working folder was decides, not its name.
+func TestAnotherFolderThanAMomentAgo(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "home/", "work/", "other/")
+	s := &Spec{Workdir: filepath.Join(root, "work"), Environ: []string{"HOME=" + filepath.Join(root, "home")}}
+	for range 2 {
+		real, err := s.RealWorkdir()
+		require.NoError(t, err)
+		require.Equal(t, s.Workdir, real)
+	}
+	require.NoError(t, os.Rename(filepath.Join(root, "work"), filepath.Join(root, "old")))
+	require.NoError(t, os.Rename(filepath.Join(root, "other"), filepath.Join(root, "work")))
+	_, err := s.RealWorkdir()
+	require.ErrorContains(t, err, "it is another folder than a moment ago: run this again")
+	elsewhere := *s.folder
+	elsewhere.Dev++
+	s.folder, s.Workdir = &elsewhere, filepath.Join(root, "old")
+	_, err = s.RealWorkdir()
+	require.ErrorContains(t, err, "it is another folder than a moment ago")
+}
+
+// TestMountsBelow: what is mounted in a folder, and of what.
+func TestMountsBelow(t *testing.T) {
+	t.Parallel()
+	all, err := mountsBelow("/")
+	require.NoError(t, err)
+	proc, err := mountsBelow("/proc")
+	require.NoError(t, err)
+	none, err := mountsBelow(t.TempDir())
+	require.NoError(t, err)
+	require.Empty(t, none)
+	require.NotEmpty(t, proc)
+	require.Greater(t, len(all), len(proc))
+	for _, m := range proc {
+		require.Regexp(t, `^[0-9]+:[0-9]+ /`, m)
+	}
+}
+
+// TestEnviron: what is not NAME=VALUE is nothing.
+func TestEnviron(t *testing.T) {
+	t.Parallel()
+	e := newEnviron([]string{"A=1", "TERM", "B=x=y", "C=", "A=2"})
+	require.Equal(t, map[string]string{"A": "2", "B": "x=y", "C": ""}, e.values)
+	require.Equal(t, []string{"A=2", "B=x=y", "C="}, e.list())
 }
 
 // index is where part is in all, or -1.
