@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -39,4 +40,29 @@ func TestUnrecorded(t *testing.T) {
 		{Seq: 1, Node: "n1", Verdict: Deny, Reason: plan.ReasonUnrecorded, Count: 7, Detail: "the disk is full"},
 		{Seq: 2, Node: "n1", Verdict: Gap, Detail: "Envoy died"},
 	}, events)
+}
+
+// TestParseTime: what makes no sense is no time.
+func TestParseTime(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Time{
+		"0": time.UnixMilli(0).UTC(), "1.234": time.UnixMilli(1234).UTC(), "1795416854.918": time.UnixMilli(1795416854918).UTC(), "32503679999.999": time.UnixMilli(32503679999999).UTC(),
+		"": {}, "x": {}, "-1": {}, "32503680000": {}, "NaN": {}, "Inf": {}, "1e300": {}, "1,5": {},
+	} {
+		require.Equal(t, want, parseTime(text), "%q", text)
+	}
+}
+
+// TestClip: what an agent can make an event hold is bounded, and has no query.
+func TestClip(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, strings.Repeat("x", 1024), clip(strings.Repeat("x", 1024)))
+	require.Equal(t, strings.Repeat("x", 1024)+"...", clip(strings.Repeat("x", 1025)))
+	require.Equal(t, "/a", path("/a?key=1?b"))
+	for authority, want := range map[string][2]string{"": {"", ""}, "a.test": {"a.test:443", "a.test:80"}, "a.test:8443": {"a.test:8443", "a.test:8443"}, "[::1]": {"[::1]", "[::1]"}} {
+		require.Equal(t, want, [2]string{withPort(authority, true), withPort(authority, false)}, authority)
+	}
+	for hostPort, want := range map[string]string{"a.test:443": "a.test", "a.test": "a.test", "[::1]:443": "::1", "": ""} {
+		require.Equal(t, want, hostOf(hostPort), hostPort)
+	}
 }

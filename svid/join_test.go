@@ -206,6 +206,26 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestAnswersCount: a join has failed if what was answered is not the node's.
+func TestAnswersCount(t *testing.T) {
+	t.Parallel()
+	w := serve(t, "test", nil)
+	control, err := w.Authority.serve(time.Now())
+	require.NoError(t, err)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*control}, NextProtos: []string{protocolJoin}, MinVersion: tls.VersionTLS13})
+	require.NoError(t, err)
+	theirs := must2(w.Authority.Issue("n-1", ecKey(t, elliptic.P256()).Public(), time.Now()))
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(rw).Encode(answer{ID: "n-1", Certificate: string(theirs), Authority: string(w.Authority.PEM)})
+	})}
+	go func() { _ = s.Serve(l) }()
+	defer s.Close()
+	m := w.member(t)
+	m.Controls = []string{l.Addr().String()}
+	require.ErrorContains(t, m.once(t), "the certificate is not this node's")
+	require.Nil(t, m.cert)
+}
+
 // TestPinIsOfTheAuthority: a certificate that is not an authority's stands for no fleet, and
 // neither does an authority that is sent along with the pinned one's answer.
 func TestPinIsOfTheAuthority(t *testing.T) {
