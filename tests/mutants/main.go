@@ -203,9 +203,9 @@ func (r *runner) try(ctx context.Context, p place, equal map[string]bool) (lived
 		t.flags = append(t.flags, "-rapid.nofailfile") // it would be in the tree
 	}
 	count, err := t.run(ctx)
-	if tried := count[seen] + count[hung] + count[alive]; tried > 0 { // also of a run that was interrupted
+	if count != nil { // also of a run that was interrupted
 		fmt.Fprintf(r.out, "%s: %d of %d changes tried: %d seen, %d more hung, %d lived; %d did not compile; %.0f s\n",
-			p, tried, total, count[seen], count[hung], count[alive], count[unbuilt], time.Since(start).Seconds())
+			p, count[seen]+count[hung]+count[alive], total, count[seen], count[hung], count[alive], count[unbuilt], time.Since(start).Seconds())
 	}
 	return count[alive], err
 }
