@@ -480,3 +480,22 @@ func TestClosedQueue(t *testing.T) {
 	_, err = net.Dial("tcp", l.Addr().String())
 	require.Error(t, err, "the port is closed")
 }
+
+// TestRead: what is nowhere is not an empty secret.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("POSTERN_TEST_TOKEN", "token")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "token"), []byte("x\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "empty"), nil, 0o600))
+	for from, want := range map[string]string{"env://POSTERN_TEST_TOKEN": "token", filepath.Join(dir, "token"): "x\n"} {
+		b, err := Read(from)
+		require.NoError(t, err)
+		require.Equal(t, want, string(b))
+	}
+	_, err := Read(filepath.Join(dir, "none"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = Read(filepath.Join(dir, "empty"))
+	require.ErrorContains(t, err, "empty is empty")
+	_, err = Read("env://POSTERN_TEST_NONE")
+	require.EqualError(t, err, "the environment variable POSTERN_TEST_NONE is empty")
+}
