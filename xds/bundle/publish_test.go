@@ -1,11 +1,17 @@
 package bundle
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -209,4 +215,83 @@ func TestLiveIsWhatIsSent(t *testing.T) {
 	live, _, err := o.Live(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, one.Hash(), live.Hash())
+}
+
+// TestBaseIsTheNewestAnywhere: a store that has lost something takes nothing back. What a
+// control plane serves counts if it is newer, and verified.
+func TestBaseIsTheNewestAnywhere(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	one := o.store(t, policy("one.test"))
+	two := o.store(t, policy("two.test"))
+	require.NoError(t, o.withdraw(t.Context(), two.Seq))
+	for _, c := range []struct {
+		served *Bundle
+		base   *Bundle
+		next   uint64
+	}{{two, two, 3}, {one, one, 2}, {nil, one, 2}} {
+		o.Controls = []*api.Client{serves(t, c.served, "")}
+		b, next, err := o.base(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, []any{c.base.Hash(), c.next}, []any{b.Hash(), next})
+	}
+	o.Controls = []*api.Client{serves(t, nil, ""), serves(t, two, "")}
+	b, _, err := o.base(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, two.Hash(), b.Hash())
+	stranger := folder(t, "test")
+	stranger.store(t, policy("x.test"))
+	o.Controls = []*api.Client{serves(t, stranger.store(t, policy("evil.test")), "")}
+	_, _, err = o.base(t.Context(), nil)
+	require.ErrorContains(t, err, "the control plane's publication: ")
+}
+
+// TestKeysOfOtherKinds: a key that is not Ed25519 signs nothing, and a file of trusted keys
+// without its last newline loses none.
+func TestKeysOfOtherKinds(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	other := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(other, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+	_, err = readKey(other)
+	require.ErrorContains(t, err, "is no Ed25519 key in PEM")
+	_, err = readKey(t.TempDir())
+	require.ErrorContains(t, err, "read the operator's key")
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	require.NoError(t, err)
+	trusted := filepath.Join(t.TempDir(), "trusted.pem")
+	require.NoError(t, os.WriteFile(trusted, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), 0o600))
+	_, err = ReadTrusted(trusted)
+	require.ErrorContains(t, err, "has something that is no Ed25519 public key")
+	require.False(t, HasKey(o.Key, trusted))
+
+	edit(t, o.Trusted, func(s string) string { return strings.TrimRight(s, "\n") })
+	require.NoError(t, os.Remove(o.Key))
+	err = MakeKey(o.Key, o.Trusted)
+	require.NoError(t, err)
+	keys, err := ReadTrusted(o.Trusted)
+	require.NoError(t, err)
+	require.Len(t, keys, 2)
+	require.True(t, HasKey(o.Key, o.Trusted))
+}
+
+// TestReportsInOrder: replicas are listed by name.
+func TestReportsInOrder(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	reporter := o.authority(t)
+	for _, id := range []string{"c", "a", "d", "b", "e", "f"} {
+		require.NoError(t, o.Report(t.Context(), &api.Replica{ID: id, Time: time.Now()}, reporter("test")))
+	}
+	all, err := o.Reports(t.Context())
+	require.NoError(t, err)
+	var ids []string
+	for _, r := range all {
+		ids = append(ids, r.ID)
+	}
+	require.Equal(t, []string{"a", "b", "c", "d", "e", "f"}, ids)
 }
