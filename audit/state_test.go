@@ -66,3 +66,13 @@ func TestClip(t *testing.T) {
 		require.Equal(t, want, hostOf(hostPort), hostPort)
 	}
 }
+
+// TestUnknownLines: a line of a kind that nobody knows, or that is none, is an error.
+func TestUnknownLines(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{`{"k":"other"}`: `unknown kind "other"`, `{}`: `unknown kind ""`, `{"k":1}`: "decode access log line", `x`: "decode access log line", ``: "decode access log line"} {
+		e, err := decode([]byte(line))
+		require.ErrorContains(t, err, want, line)
+		require.Nil(t, e)
+	}
+}
