@@ -25,6 +25,9 @@ const (
 	// Change is no decision on a request: something has happened to the policy
 	// itself. [Event.Kind] says what.
 	Change = "change"
+
+	// eventsRemoved is the kind of the one change that a node tells of.
+	eventsRemoved = "events-removed"
 )
 
 // ControlPlane is the name that the control plane's own events have for a node,

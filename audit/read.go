@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -201,7 +202,7 @@ func (n *nodeReader) next() (*Event, error) {
 			continue
 		}
 		e := &Event{}
-		if b == nil || !e.read(b) {
+		if b == nil || !e.read(b) || !e.of(filepath.Base(n.dir)) {
 			n.bad.add(n.open.number)
 			continue
 		}
@@ -212,6 +213,13 @@ func (n *nodeReader) next() (*Event, error) {
 			}
 		}
 	}
+}
+
+// of reports whether the event may be in the folder of that name. A folder is its writer's, who may have been taken over:
+// no node speaks for another, and none says what happened to the policy.
+func (e *Event) of(folder string) bool {
+	writer, _, _ := strings.Cut(e.Node, "/")
+	return writer == folder && (folder == ControlPlane || e.Verdict != Change || e.Kind == eventsRemoved)
 }
 
 // skipped returns what comes next: a gap for the lines that were skipped, if there
@@ -255,8 +263,12 @@ func (n *nodeReader) begin() (bool, error) {
 			}
 			return true, nil
 		}
-		// The oldest segments are removed while others are read.
-		if !errors.Is(err, fs.ErrNotExist) {
+		// The oldest segments are removed while others are read. What is not a file is damage, as what is not an event is.
+		switch {
+		case errors.Is(err, errNotFile):
+			n.path = s.path
+			n.bad.add(1)
+		case !errors.Is(err, fs.ErrNotExist):
 			return false, err
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bounds of the log of one node. A variable only so that tests need not write a gibibyte.
@@ -77,10 +79,21 @@ type lines struct {
 	over bool
 }
 
+// errNotFile is returned for a segment that is not a regular file.
+var errNotFile = errors.New("read audit log: not a regular file")
+
 func openLines(path string) (*lines, error) {
-	f, err := os.Open(path)
+	// The folder is its writer's, who may be another user: nothing but a file is read.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, errNotFile
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read audit log: %w", err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(err, errNotFile)
 	}
 	return &lines{file: f, buf: bufio.NewReaderSize(f, 1<<16)}, nil
 }

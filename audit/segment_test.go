@@ -104,7 +104,7 @@ func TestDamage(t *testing.T) {
 		{"a torn last line", tail(`{"time":"2026-11-`), ":4: this line is not an event and was skipped", 3},
 		{"one bad byte", func(b []byte) []byte { b[bytes.IndexByte(b, '\n')+2] = 0xff; return b }, ":2: this line is not an event and was skipped", 2},
 		{"a hole of NULs", tail(strings.Repeat("\x00", 1<<20)), ":4: this line is not an event and was skipped", 3},
-		{"a hole of NULs, then an event", tail(strings.Repeat("\x00", 4096) + "\n" + `{"time":"2026-11-30T00:00:00Z","seq":4,"verdict":"deny"}` + "\n"), ":4: this line is not an event and was skipped", 4},
+		{"a hole of NULs, then an event", tail(strings.Repeat("\x00", 4096) + "\n" + `{"time":"2026-11-30T00:00:00Z","seq":4,"node":"n1","verdict":"deny"}` + "\n"), ":4: this line is not an event and was skipped", 4},
 		{"a huge line", tail(strings.Repeat("x", 3<<20) + "\n"), ":4: this line is not an event and was skipped", 3},
 		{"an endless line", tail(strings.Repeat("x", 3<<20)), ":4: this line is not an event and was skipped", 3},
 		{"another program's lines", tail("one\ntwo\n{}\nnull\n[1]\n"), ":4: 5 lines from here to line 8 are not events and were skipped", 3},

@@ -435,7 +435,7 @@ func (w *Writer) trim() error {
 		return nil
 	}
 	err = w.write([]*Event{{
-		Time: time.Now().UTC(), Verdict: Change, Kind: "events-removed",
+		Time: time.Now().UTC(), Verdict: Change, Kind: eventsRemoved,
 		Detail: fmt.Sprintf("%d to %d, the oldest: a node keeps %d MiB", all[0].first, all[n].first-1, w.bounds.total>>20),
 	}})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -234,6 +235,10 @@ func Stop(ctx context.Context, pidfile string) error {
 	if err := checkUser(pid, pidfile); err != nil {
 		return fmt.Errorf("stop process %d: %w", pid, err)
 	}
+	if os.Geteuid() == 0 && !hasOpen(pid, filepath.Dir(pidfile)) {
+		return fmt.Errorf("stop process %d: the lock on %s was handed on by a process of that number, which has ended: find its holder with `fuser -v %s`, and end it",
+			pid, filepath.Dir(pidfile), filepath.Dir(pidfile))
+	}
 	return end(ctx, fd, pid, unix.SIGTERM)
 }
 
@@ -292,6 +297,24 @@ func checkUser(pid int, pidfile string) error {
 			uid, pidfile, owner, pid)
 	}
 	return nil
+}
+
+// hasOpen reports whether the process has the folder open. Who takes a lock may fork, and end: the kernel goes on naming
+// the number, which then is another process's, and another user's. Where that may not be looked at, hasOpen is true.
+func hasOpen(pid int, folder string) bool {
+	want, err := os.Stat(folder)
+	if err != nil {
+		return false
+	}
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	descriptors, err := os.ReadDir(dir)
+	if err != nil {
+		return errors.Is(err, fs.ErrPermission)
+	}
+	return slices.ContainsFunc(descriptors, func(d os.DirEntry) bool {
+		info, err := os.Stat(filepath.Join(dir, d.Name()))
+		return err == nil && os.SameFile(info, want)
+	})
 }
 
 // Tail returns the last n lines of the file at path, or "" if it cannot be read.
@@ -391,14 +414,17 @@ func lastLines(path string, from int64) string {
 
 // tail returns the last n lines of the file at path, from the offset on.
 func tail(path string, from int64, n int) string {
-	f, err := os.Open(path)
+	// The folder may be writable for the daemon's user: nothing but a file is read.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err == nil {
-		from = max(from, st.Size()-16<<10)
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return ""
 	}
+	from = max(from, st.Size()-16<<10)
 	b, err := io.ReadAll(io.NewSectionReader(f, from, 16<<10))
 	if err != nil {
 		return ""

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,4 +15,17 @@ func TestNested(t *testing.T) {
 	} {
 		require.Equal(t, want, nested([]byte(status)), status)
 	}
+}
+
+// TestHasOpen: whoever took a lock can hand it on and end. The number that the kernel names may then be another process's.
+func TestHasOpen(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	require.False(t, hasOpen(os.Getpid(), folder))
+	f, err := os.Open(folder)
+	require.NoError(t, err)
+	require.True(t, hasOpen(os.Getpid(), folder))
+	require.NoError(t, f.Close())
+	require.False(t, hasOpen(os.Getpid(), folder))
+	require.False(t, hasOpen(os.Getpid(), filepath.Join(folder, "gone")))
 }

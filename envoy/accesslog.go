@@ -54,7 +54,7 @@ func (b *builder) agentLog(agent string) *accesslogv3.AccessLog {
 func (b *builder) recorded() *accesslogv3.AccessLogFilter {
 	return either(
 		comparison(accesslogv3.ComparisonFilter_LE, 502), comparison(accesslogv3.ComparisonFilter_GE, 504),
-		b.expression(fmt.Sprintf("!response.code_details.contains(%q)", guard.Unrecorded)),
+		b.expression(fmt.Sprintf("!(response.code_details == %q)", guard.Unrecorded)),
 	)
 }
 

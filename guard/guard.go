@@ -374,11 +374,12 @@ func (r Rule) echoes(all []*forms, injected []string) []*forms {
 }
 
 // Trailers says what to change of trailers: agents' keys have no place in them, nor
-// has the credential. Of a request's, injected is nil.
+// has the credential, nor what a request may not say in a header. Of a request's,
+// injected is nil.
 func Trailers(cs []Change, hs []Header, r Rule, injected []string) []Change {
 	cs = Response(cs, hs, r, injected)
 	for i := range hs {
-		if name := hs[i].Name; isProxys(name) || !r.Own && (isSlot(name) || injected == nil && soundsLikeSlot(name)) {
+		if name := hs[i].Name; isProxys(name) || injected == nil && r.Check.Header(name) || !r.Own && (isSlot(name) || injected == nil && soundsLikeSlot(name)) {
 			cs = remove(cs, name)
 		}
 	}

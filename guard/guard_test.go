@@ -211,6 +211,11 @@ func TestTrailers(t *testing.T) {
 	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{}, nil))
 	require.ElementsMatch(t, []Change{{"x-api-key", ""}, {"x-echo", ""}, {"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{Header: "x-api-key"}, []string{"sk-secret-1"}))
 	require.Equal(t, []Change{{"x-forwarded-for", ""}}, Trailers(nil, hs, Rule{Own: true}, nil))
+	// Some server takes a trailer for a header.
+	override := []Header{{"x-http-method-override", "DELETE"}, {"x-original-url", "/admin"}, {"x-amz-target", "A.B"}, {"x-note", "1"}}
+	require.Equal(t, []Change{{"x-http-method-override", ""}, {"x-original-url", ""}, {"x-amz-target", ""}}, Trailers(nil, override, Rule{}, nil), "a request's")
+	require.Empty(t, Trailers(nil, override, Rule{Check: target.Check{Open: true}}, nil), "nothing is restricted")
+	require.Empty(t, Trailers(nil, override, Rule{}, []string{}), "a response's")
 }
 
 // TestUsual: what is so in nearly every request takes no memory from the heap.

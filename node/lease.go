@@ -15,6 +15,7 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/guard"
+	"github.com/postern/postern/hostpath"
 )
 
 // leaseTime is how long Envoy decides without its log being taken. It bounds what an Envoy
@@ -93,7 +94,7 @@ var errExpired = errors.New("its supervisor does not take the log, so that every
 // checkLease fails if the lease in the working folder of a node has run out, or cannot be
 // read. There is none where no node runs.
 func checkLease(dir string) error {
-	b, err := os.ReadFile(filepath.Join(dir, guard.LeasePath))
+	b, err := hostpath.ReadFile(filepath.Join(dir, guard.LeasePath), guard.LeaseSize)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) != guard.LeaseSize {
 		return nil
 	}

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/stacks"
 )
 
@@ -24,15 +23,19 @@ import (
 // that was taken over puts there, root must not act on.
 func cutFolder(home stacks.Home, node string) string { return filepath.Join(home.Root, "cut", node) }
 
-// folderOf opens the folder of an agent's sockets. A link on the way from the state folder is refused: where root brought
-// the stack up, other users write there.
+// folderOf opens the folder of an agent's sockets.
 func folderOf(home stacks.Home, node, agent string) (*os.File, error) {
+	return openBelow(home, home.AgentDir(node, agent))
+}
+
+// openBelow opens a folder in the state folder. A link on the way is refused: where root brought the stack up, other users
+// write there.
+func openBelow(home stacks.Home, dir string) (*os.File, error) {
 	root, err := os.Open(home.Root)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	dir := home.AgentDir(node, agent)
 	below, err := filepath.Rel(home.Root, dir)
 	if err != nil {
 		return nil, err
@@ -71,9 +74,7 @@ func cut(home stacks.Home, node, agent string) (connections int, err error) {
 	if err := takeAway(home, node, agent, moved); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
 	}
-	proxies, err := daemon.Find(func(p daemon.Process) bool {
-		return p.Dir == home.NodeDir(node) && p.Has("--config-path", "bootstrap.json")
-	})
+	proxies, err := proxiesIn(home.NodeDir(node))
 	if err != nil {
 		return 0, err
 	}
@@ -217,7 +218,7 @@ func mend(home stacks.Home, node, agent string) error {
 }
 
 func giveBack(home stacks.Home, node, agent, from string) error {
-	kept, err := os.Open(from)
+	kept, err := openBelow(home, from)
 	if err != nil {
 		return err
 	}
@@ -232,8 +233,8 @@ func giveBack(home stacks.Home, node, agent, from string) error {
 	}
 	defer folder.Close()
 	for _, name := range names {
-		if _, err := chmodSocket(kept, name, socketMode); err != nil {
-			return err
+		if ours, err := chmodSocket(kept, name, socketMode); err != nil || !ours {
+			return errors.Join(err, fmt.Errorf("%s is not a socket that was taken away", filepath.Join(from, name)))
 		}
 		// One that is there belongs to an Envoy that was started since.
 		err := unix.Renameat2(int(kept.Fd()), name, int(folder.Fd()), name, unix.RENAME_NOREPLACE)

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/bundle"
 )
 
 // What a node that was taken over puts into its folders does not lead the last resort of a kill elsewhere: root runs it.
@@ -46,10 +51,58 @@ func TestCutFollowsNoLink(t *testing.T) {
 	require.Error(t, err)
 	require.Equal(t, os.FileMode(0o640), mode(file))
 
+	// A control plane that was taken over names as a node what it likes.
+	require.NoError(t, os.MkdirAll(filepath.Join(home.ControlDir(), "d", "agents", "demo"), 0o755))
+	require.NoError(t, os.Symlink(victim, filepath.Join(home.ControlDir(), "d", "demo")))
+	for _, node := range []string{"../control/d", "..", "."} {
+		confirmed := &bundle.Outcome{Converged: &api.Converged{Nodes: 1, Confirmed: []string{node}}}
+		require.NoError(t, mendByHand(io.Discard, home, nil, confirmed, nil))
+		require.DirExists(t, cutFolder(home, "n1"))
+		require.FileExists(t, file)
+		missing := &bundle.Outcome{Converged: &api.Converged{Nodes: 1, Missing: []api.Missing{{Node: node}}}}
+		require.ErrorContains(t, imposed(io.Discard, home, "killed", missing, nil), "may serve what it had", "it is not one of this machine")
+	}
+	// Nor is what lies where sockets were put a socket for that.
+	kept := filepath.Join(cutFolder(home, "n1"), "demo", "file.sock")
+	require.NoError(t, os.WriteFile(kept, nil, 0o600))
+	require.ErrorContains(t, mend(home, "n1", "demo"), "is not a socket that was taken away")
+	require.NoError(t, os.Remove(kept))
+
 	require.NoError(t, mend(home, "n1", "demo"))
 	require.Equal(t, os.FileMode(socketMode), mode(socket))
 	require.NoDirExists(t, filepath.Join(cutFolder(home, "n1"), "demo"))
 	require.NoError(t, mend(home, "n1", "demo"), "again")
 	require.Equal(t, os.FileMode(0o640), mode(file))
 	require.FileExists(t, file)
+}
+
+// TestNodesThatRun: a kill looks at every node of this machine that runs, whatever its user did to its pid file or its
+// supervisor.
+func TestNodesThatRun(t *testing.T) {
+	t.Parallel()
+	home := stacks.Home{Root: filepath.Join(t.TempDir(), "local-1")}
+	for _, node := range []string{"n1", "n2", "n3"} {
+		require.NoError(t, os.MkdirAll(home.NodeDir(node), 0o700))
+	}
+	require.Empty(t, runningNodes(home))
+	pidfile := filepath.Join(home.NodeDir("n1"), "pid")
+	release, err := daemon.Lock(pidfile)
+	require.NoError(t, err)
+	defer release()
+	require.NoError(t, os.Remove(pidfile))
+	require.Equal(t, []string{"n1"}, runningNodes(home))
+	// An Envoy without a supervisor.
+	proxy := exec.CommandContext(t.Context(), "sh", "-c", "echo; read x", "envoy", "--config-path", "bootstrap.json")
+	proxy.Dir = home.NodeDir("n3")
+	in, err := proxy.StdinPipe()
+	require.NoError(t, err)
+	out, err := proxy.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, proxy.Start())
+	_, err = out.Read(make([]byte, 1))
+	require.NoError(t, err)
+	require.Equal(t, []string{"n1", "n3"}, runningNodes(home))
+	require.NoError(t, in.Close())
+	_ = proxy.Wait()
+	require.Equal(t, []string{"n1"}, runningNodes(home))
 }

@@ -139,7 +139,12 @@ func mendByHand(_ io.Writer, home stacks.Home, agents []string, out *bundle.Outc
 		return nil
 	}
 	var failed error
+	// The names come from the control plane, which may be another user's.
+	here := nodesHere(home)
 	for _, node := range out.Converged.Confirmed {
+		if !slices.Contains(here, node) {
+			continue
+		}
 		for _, agent := range agentsOf(home, node) {
 			if agents == nil || slices.Contains(agents, agent) {
 				failed = errors.Join(failed, mend(home, node, agent))

@@ -32,16 +32,32 @@ func errNoNodes(home stacks.Home, stack string) error {
 	return partialError{fmt.Errorf("the control plane has no node, so nothing is enforced anywhere: `go run . up %s` starts one", stack)}
 }
 
-// runningNodes are the nodes whose supervisors run on this machine.
-func runningNodes(home stacks.Home) []string {
-	pidfiles, _ := filepath.Glob(filepath.Join(home.NodesDir(), "*", "pid"))
+// nodesHere are the nodes that have a folder on this machine.
+func nodesHere(home stacks.Home) []string {
+	folders, _ := os.ReadDir(home.NodesDir())
 	var ids []string
-	for _, pidfile := range pidfiles {
-		if _, running, err := daemon.Running(pidfile); running || err != nil {
-			ids = append(ids, filepath.Base(filepath.Dir(pidfile)))
+	for _, f := range folders {
+		if f.IsDir() {
+			ids = append(ids, f.Name())
 		}
 	}
 	return ids
+}
+
+// runningNodes are the nodes of this machine whose supervisor runs, or whose Envoy does.
+func runningNodes(home stacks.Home) []string {
+	proxies, failed := proxiesIn(home.NodesDir())
+	return slices.DeleteFunc(nodesHere(home), func(id string) bool {
+		_, running, err := daemon.Running(filepath.Join(home.NodeDir(id), "pid"))
+		return !running && err == nil && failed == nil && !slices.ContainsFunc(proxies, func(p daemon.Process) bool { return p.Dir == home.NodeDir(id) })
+	})
+}
+
+// proxiesIn returns the Envoys that run in the folder, or below it.
+func proxiesIn(folder string) ([]daemon.Process, error) {
+	return daemon.Find(func(p daemon.Process) bool {
+		return (p.Dir == folder || strings.HasPrefix(p.Dir, folder+"/")) && p.Has("--config-path", "bootstrap.json")
+	})
 }
 
 // unconfirmedHere are the nodes that run on this machine and have not confirmed.
@@ -65,7 +81,7 @@ func imposed(w io.Writer, home stacks.Home, what string, out *bundle.Outcome, er
 	var left []string
 	for _, m := range v.Missing {
 		// One of this machine that does not run serves nobody; one that runs is among the unconfirmed.
-		if _, err := os.Stat(home.NodeDir(m.Node)); err == nil {
+		if slices.Contains(nodesHere(home), m.Node) {
 			fmt.Fprintf(w, "%s: %s\n", name, missing(m.Node, m.Since, time.Now()))
 			continue
 		}

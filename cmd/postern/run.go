@@ -241,7 +241,7 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string)
 	if s.Sockets, err = socketFolders(home, agent); err != nil {
 		return nil, err
 	}
-	if s.CA, err = os.ReadFile(home.CACert()); err != nil {
+	if s.CA, err = hostpath.ReadFile(home.CACert(), 1<<20); err != nil {
 		return nil, fmt.Errorf("read certificate authority: %w: is the stack up? `postern status` says", err)
 	}
 	own, err := ownPrograms(home)

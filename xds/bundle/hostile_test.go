@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
@@ -238,4 +239,15 @@ func TestMistyped(t *testing.T) {
 	require.ErrorContains(t, err, "no control plane has reported")
 	_, err = o.Unkill(t.Context(), Killed{Agents: []string{"a"}})
 	require.ErrorContains(t, err, "`postern unkill --stack` lets that work again; nothing changes")
+}
+
+// TestKeptIsNoPipe: an operator's command reads what a control plane keeps, which may have been taken over.
+func TestKeptIsNoPipe(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "good.bundle")
+	require.NoError(t, unix.Mkfifo(file, 0o600))
+	_, err := ReadKept(file)
+	var broken *BrokenError
+	require.ErrorAs(t, err, &broken)
+	require.ErrorContains(t, err, "is a pipe, not a regular file")
 }

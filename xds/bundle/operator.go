@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
 )
@@ -376,14 +376,9 @@ func (s *Store) readMark(kind string, b *Bundle, data []byte, err error) (mark, 
 // ReadKept reads a file that holds the signed object of a publication, for
 // [Store.Verify]. The error is a [*BrokenError] if the file is larger than any.
 func ReadKept(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	sealed, err := io.ReadAll(io.LimitReader(f, maxBundle+1))
-	if err == nil && len(sealed) > maxBundle {
-		err = &BrokenError{What: "publication", Err: errTooLarge}
+	sealed, err := hostpath.ReadFile(file, maxBundle)
+	if unfit := (*hostpath.UnfitError)(nil); errors.As(err, &unfit) {
+		err = &BrokenError{What: "publication", Err: unfit}
 	}
 	return sealed, err
 }

@@ -9,13 +9,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"gocloud.dev/gcerrors"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -33,7 +33,7 @@ const (
 // CertificateIn returns what [Store.Authority] is, for a PEM file.
 func CertificateIn(file string) func() (*x509.Certificate, error) {
 	return func() (*x509.Certificate, error) {
-		content, err := os.ReadFile(file)
+		content, err := hostpath.ReadFile(file, 1<<20)
 		if err != nil {
 			return nil, fmt.Errorf("read the certificate of the stack's authority, which the control planes' reports are verified with: %w", err)
 		}

@@ -1,0 +1,57 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"unicode"
+)
+
+// maxAnswer bounds an answer of the control plane, in bytes: the largest publication, in base64, is less.
+const maxAnswer = 128 << 20
+
+// printable returns the JSON without the characters that a terminal obeys or hides. The control plane may be another
+// user's, may have been taken over, and passes on what nodes say. Text that is not JSON is returned as one line of text.
+func printable(answer []byte) ([]byte, error) {
+	decoder := json.NewDecoder(bytes.NewReader(answer))
+	decoder.UseNumber()
+	var v any
+	if err := decoder.Decode(&v); err != nil {
+		return []byte(clean(string(answer))), nil //nolint:nilerr // whoever asked says so
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return []byte(clean(string(answer))), nil //nolint:nilerr // whoever asked says so
+	}
+	return json.Marshal(cleanAll(v))
+}
+
+func cleanAll(v any) any {
+	switch v := v.(type) {
+	case string:
+		return clean(v)
+	case []any:
+		for i := range v {
+			v[i] = cleanAll(v[i])
+		}
+	case map[string]any:
+		for key, value := range v {
+			if c := clean(key); c != key {
+				delete(v, key)
+				key = c
+			}
+			v[key] = cleanAll(value)
+		}
+	}
+	return v
+}
+
+// clean replaces what is not printable. Lines stay lines.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
