@@ -38,7 +38,7 @@ func (c *Check) Target(path, query string) bool {
 	if query == "" {
 		return false
 	}
-	if len(c.Query) > 0 && strings.Count(query, "&") >= maxParameters {
+	if len(c.Query) > 0 && strings.Count(query, "&") >= maxParameters || hasCodePoint(query) {
 		return true
 	}
 	for raw := range Parameters(query) {
@@ -54,6 +54,20 @@ func (c *Check) Target(path, query string) bool {
 			}
 		}
 		if times > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// hasCodePoint reports whether a query has an escape such as %u0064, of ECMAScript's escape(). ASP.NET on the .NET
+// Framework decodes these, others do not.
+func hasCodePoint(query string) bool {
+	for rest, found := query, true; found; {
+		if _, rest, found = strings.Cut(rest, "%"); !found || len(rest) < 5 || rest[0]|0x20 != 'u' {
+			continue
+		}
+		if !strings.ContainsFunc(rest[1:5], func(c rune) bool { return c > 0x7f || digit(byte(c)) < 0 }) {
 			return true
 		}
 	}

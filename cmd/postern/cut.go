@@ -71,19 +71,22 @@ func cut(home stacks.Home, node, agent string) (connections int, err error) {
 	if err := os.MkdirAll(moved, 0o700); err != nil {
 		return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
 	}
-	if err := takeAway(home, node, agent, moved); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
-	}
+	// Whoever moves the folder away, or puts a link in its place, keeps nothing open by that. The node must be started
+	// again then before the agent can use it.
+	away := takeAway(home, node, agent, moved)
 	proxies, err := proxiesIn(home.NodeDir(node))
 	if err != nil {
 		return 0, err
 	}
 	for _, p := range proxies {
-		n, err := shutDown(p.PID, "agents/"+agent+"/")
+		n, err := shutDown(p.PID, "agents/"+agent+"/", away != nil)
 		connections += n
 		if err != nil {
 			return connections, fmt.Errorf("cut what agent %s has open at node %s: %w", agent, node, err)
 		}
+	}
+	if away != nil && !errors.Is(away, fs.ErrNotExist) {
+		return connections, fmt.Errorf("cut agent %s off node %s: its socket serves nobody until the node is started again: %w", agent, node, away)
 	}
 	return connections, nil
 }
@@ -116,8 +119,9 @@ func takeAway(home stacks.Home, node, agent, to string) error {
 }
 
 // shutDown ends the connections of a process that came in, or were about to, by a Unix socket whose path begins with
-// prefix, and returns how many those were. No further ones can come: the caller has taken the sockets' files away.
-func shutDown(pid int, prefix string) (int, error) {
+// prefix, and returns how many those were. No further ones can come: the caller has taken the sockets' files away, or
+// has the listening sockets shut down too.
+func shutDown(pid int, prefix string, listening bool) (int, error) {
 	process, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return 0, nil
@@ -129,7 +133,7 @@ func shutDown(pid int, prefix string) (int, error) {
 	// A process that runs may accept a connection after its descriptors were listed. So they are listed again until
 	// nothing is new.
 	for n, done := 0, map[string]bool{}; ; {
-		fresh, err := shutDownOnce(process, pid, prefix, done)
+		fresh, err := shutDownOnce(process, pid, prefix, listening, done)
 		n += fresh
 		if err != nil || fresh == 0 {
 			return n, err
@@ -138,7 +142,7 @@ func shutDown(pid int, prefix string) (int, error) {
 }
 
 // shutDownOnce looks once at each socket of the process that is not in done, and adds to done what it has shut down.
-func shutDownOnce(process, pid int, prefix string, done map[string]bool) (int, error) {
+func shutDownOnce(process, pid int, prefix string, listening bool, done map[string]bool) (int, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -164,6 +168,9 @@ func shutDownOnce(process, pid int, prefix string, done map[string]bool) (int, e
 		listens, ours := isOf(fd, prefix)
 		switch {
 		case ours && listens:
+			if listening {
+				_ = unix.Shutdown(fd, unix.SHUT_RDWR) // connect(2) is refused from now on
+			}
 			n += empty(fd)
 		case ours && unix.Shutdown(fd, unix.SHUT_RDWR) == nil:
 			discard(fd)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -105,4 +106,35 @@ func TestNodesThatRun(t *testing.T) {
 	require.NoError(t, in.Close())
 	_ = proxy.Wait()
 	require.Equal(t, []string{"n1"}, runningNodes(home))
+}
+
+// TestCutOfAMovedFolder: whoever moves the folder of an agent's sockets away keeps nothing open by that.
+func TestCutOfAMovedFolder(t *testing.T) {
+	t.Parallel()
+	root, err := os.MkdirTemp("", "cut") // short: a socket is below it
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	home := stacks.Home{Root: filepath.Join(root, "local-1")}
+	require.NoError(t, os.MkdirAll(home.AgentDir("n1", "demo"), 0o700))
+	const serve = "import socket; s=socket.socket(1); s.bind('agents/demo/proxy.sock'); s.listen(); s.setblocking(0); print(flush=True); input()"
+	proxy := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", serve, "--config-path", "bootstrap.json")
+	proxy.Dir = home.NodeDir("n1")
+	in, err := proxy.StdinPipe()
+	require.NoError(t, err)
+	out, err := proxy.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, proxy.Start())
+	t.Cleanup(func() { in.Close(); proxy.Wait() }) //nolint:errcheck // it may have ended
+	_, err = out.Read(make([]byte, 1))
+	require.NoError(t, err)
+	moved := home.AgentDir("n1", "moved")
+	require.NoError(t, os.Rename(home.AgentDir("n1", "demo"), moved))
+	waiting, err := net.Dial("unix", filepath.Join(moved, "proxy.sock"))
+	require.NoError(t, err)
+	defer waiting.Close()
+	n, err := cut(home, "n1", "demo")
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	_, err = net.Dial("unix", filepath.Join(moved, "proxy.sock"))
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
