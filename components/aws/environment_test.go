@@ -251,9 +251,9 @@ func TestDefaultsAreEmptied(t *testing.T) {
 			require.Len(t, g.of(token), vpcs)
 			for _, r := range g.of(token) {
 				for _, key := range keys {
-					if v, ok := r.inputs[key]; ok {
-						require.Empty(t, v.ArrayValue(), "%s of %s", key, r.name)
-					}
+					v, ok := r.inputs[key]
+					require.True(t, ok, "%s of %s: what is not said is left as it is", key, r.name)
+					require.Empty(t, v.ArrayValue(), "%s of %s", key, r.name)
 				}
 			}
 		}
