@@ -6,12 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 func mkdir(path string) error { return os.MkdirAll(path, 0o755) }
@@ -130,81 +128,6 @@ func TestSocketsOfTheHost(t *testing.T) {
 		require.Contains(t, out, "no such file")
 		out = b.sh(t, "ls -R /run/postern")
 		require.NotContains(t, out, "another")
-	})
-}
-
-// TestPipesOfTheHost: what the agent writes does not come out of a named pipe that was there before it; its own work.
-func TestPipesOfTheHost(t *testing.T) {
-	t.Parallel()
-	eachCaller(t, func(t *testing.T, b *box) {
-		require.NoError(t, mkdir(filepath.Join(b.spec.Workdir, "deep", "er")))
-		pipe := filepath.Join(b.spec.Workdir, "deep", "er", "pipe")
-		require.NoError(t, unix.Mkfifo(pipe, 0o666))
-		b.own(t)
-		// Both ends, so that neither waits for the other.
-		host, err := unix.Open(pipe, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		require.NoError(t, err)
-		defer unix.Close(host)
-		for _, script := range []string{
-			"echo out > deep/er/pipe", "chmod 666 deep/er/pipe; echo out >> deep/er/pipe", "mv deep moved; echo out > moved/er/pipe", "timeout 5 cat deep/er/pipe moved/er/pipe",
-			"mv moved/er/pipe p && echo out 1<>p", "ln moved/er/pipe p && echo out 1<>p", "rm -f moved/er/pipe",
-		} {
-			out, status := b.run(t, "sh", "-c", script)
-			require.NotZero(t, status, "%s: %s", script, out)
-			require.NotEqual(t, 124, status, "%s: it was opened", script)
-		}
-		got := make([]byte, 100)
-		_, err = unix.Read(host, got)
-		require.ErrorIs(t, err, unix.EAGAIN, "%q came out", got)
-
-		require.Equal(t, "mine\n", b.sh(t, `mkfifo own; (echo mine > own &); cat own; rm own`))
-
-		// Out of its sight for a moment, for the next run.
-		b.sh(t, `chmod 000 moved/er`)
-		out, status := b.run(t, "true")
-		if b.uid != 0 {
-			require.NotZero(t, status)
-			require.Contains(t, out, "look for pipes of the host: open "+filepath.Join(b.spec.Workdir, "moved/er")+": permission denied: run `chmod u+rwx")
-			return
-		}
-		require.Zero(t, status, out)
-		out, status = b.run(t, "sh", "-c", "chmod 700 moved/er; echo out > moved/er/pipe")
-		require.NotZero(t, status, out)
-		// Root can make devices, which are nobody's in the sandbox.
-		require.NoError(t, unix.Mknod(filepath.Join(b.spec.Workdir, "zero"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))))
-		out, status = b.run(t, "head", "-c1", "zero")
-		require.NotZero(t, status, out)
-	})
-}
-
-// As many as an agent likes to leave behind.
-func TestTooManyPipes(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	for i := range maxPipes {
-		require.NoError(t, unix.Mkfifo(filepath.Join(dir, strconv.Itoa(i)), 0o600))
-	}
-	pipes, err := pipesIn(dir)
-	require.NoError(t, err)
-	require.Len(t, pipes, maxPipes)
-	require.NoError(t, unix.Mkfifo(filepath.Join(dir, "more"), 0o600))
-	_, err = pipesIn(dir)
-	require.ErrorContains(t, err, "more than 64 named pipes: if nobody needs them, run `find ")
-}
-
-// TestReadOnlyFile: an agent that works in a checkout does not change the stack file by accident.
-func TestReadOnlyFile(t *testing.T) {
-	t.Parallel()
-	eachCaller(t, func(t *testing.T, b *box) {
-		stack := b.write(t, "work/deep/stacks/local.yaml", "version: 1\n")
-		b.spec.ReadOnly = filepath.Dir(stack)
-		require.Equal(t, "version: 1\n", b.sh(t, `cat deep/stacks/local.yaml; echo x > deep/ok`))
-		for _, script := range []string{
-			"echo x > deep/stacks/local.yaml", "rm -f deep/stacks/local.yaml && test ! -e deep/stacks/local.yaml", "mv deep/stacks deep/s2", "echo x > deep/stacks/new.yaml",
-		} {
-			out, status := b.run(t, "sh", "-c", script)
-			require.NotZero(t, status, "%s: %s", script, out)
-		}
 	})
 }
 

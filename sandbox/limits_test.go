@@ -106,3 +106,11 @@ func TestHierarchies(t *testing.T) {
 		require.Equal(t, c.want, hierarchies(c.own, c.mounts), name)
 	}
 }
+
+// TestSignalsAreBounded: an agent that queues signals takes none of what its user's other sandboxes start with.
+func TestSignalsAreBounded(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		require.Equal(t, "1024 1024\n", b.sh(t, `awk '/^Max pending signals/ {print $4, $5}' /proc/self/limits`))
+	})
+}

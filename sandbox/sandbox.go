@@ -47,9 +47,6 @@ type Spec struct {
 	// Private are files and folders that no agent may see, such as the state folder and secrets. Nothing that contains
 	// one, or is inside one, is shown.
 	Private []string
-	// ReadOnly is a file or folder that the agent cannot change by accident if it is in the working directory, such as
-	// the stack file. It is not a wall: what the host replaces is writable again.
-	ReadOnly string
 	// Trusted, if set, reports whether nobody but the caller chooses where a path leads. What PATH names is shown only
 	// if so: an agent that puts a link in the place of a folder of its own would choose what the next one sees.
 	Trusted func(path string) bool `json:"-"`

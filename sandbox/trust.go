@@ -43,7 +43,7 @@ var caVariables = []string{
 
 // trust puts the authority into every trust store that clients read. path is
 // the PATH of the sandbox, javaHome the caller's JAVA_HOME.
-func (v *view) trust(ca []byte, path, javaHome string) error {
+func (v *view) trust(ca []byte, path, javaHome, workdir string) error {
 	_, system := roots.Find("/")
 	bundle := make([]byte, 0, len(system)+len(ca)+2)
 	bundle = append(bundle, system...)
@@ -62,13 +62,13 @@ func (v *view) trust(ca []byte, path, javaHome string) error {
 	for _, path := range roots.Files {
 		v.link(path, wire.Bundle)
 	}
-	return v.trustJava(bundle, path, javaHome)
+	return v.trustJava(bundle, path, javaHome, workdir)
 }
 
 // trustJava puts the bundle where Java looks for roots: no variable that it
 // reads goes without a remark on stderr.
-func (v *view) trustJava(bundle []byte, path, javaHome string) error {
-	own := v.ownJavaStores(path, javaHome)
+func (v *view) trustJava(bundle []byte, path, javaHome, workdir string) error {
+	own := v.ownJavaStores(path, javaHome, workdir)
 	shared := slices.ContainsFunc(javaStores, func(path string) bool {
 		_, err := os.Stat(path)
 		return err == nil
@@ -94,8 +94,9 @@ func (v *view) trustJava(bundle []byte, path, javaHome string) error {
 }
 
 // ownJavaStores are the key stores of those JDKs in view that have their own,
-// as every JDK has that is not of a distribution.
-func (v *view) ownJavaStores(path, javaHome string) []string {
+// as every JDK has that is not of a distribution. One in the working directory
+// is not among them: an agent can have a link in its place.
+func (v *view) ownJavaStores(path, javaHome, workdir string) []string {
 	homes := []string{javaHome}
 	for _, dir := range filepath.SplitList(path) {
 		if java, _, err := resolve(filepath.Join(dir, "java")); err == nil {
@@ -109,7 +110,7 @@ func (v *view) ownJavaStores(path, javaHome string) []string {
 		}
 		for _, name := range []string{"lib/security/cacerts", "jre/lib/security/cacerts"} {
 			store, _, err := resolve(filepath.Join(home, name))
-			if err == nil && v.sees(store) && !slices.Contains(stores, store) {
+			if err == nil && v.sees(store) && !within(store, workdir) && !slices.Contains(stores, store) {
 				stores = append(stores, store)
 			}
 		}

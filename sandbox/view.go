@@ -166,15 +166,13 @@ func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
 	// again, but mounted after them.
 	v.visible = append(v.visible, workdir)
 	path := v.toolchains(caller)
+	// Nothing is mounted below: whatever is there, an agent can put a link in its place meanwhile, which would lead the
+	// mount to any place of the sandbox, and its source to any place of the host.
 	v.add("--bind", workdir, workdir)
-	if err := v.coverPipes(workdir, s.Stderr); err != nil {
-		return nil, nil, err
-	}
-	v.protect(s.ReadOnly, workdir)
 	if err := v.gate(s); err != nil {
 		return nil, nil, err
 	}
-	if err := v.trust(s.CA, path, caller.get("JAVA_HOME")); err != nil {
+	if err := v.trust(s.CA, path, caller.get("JAVA_HOME"), workdir); err != nil {
 		return nil, nil, err
 	}
 	// What was made on the way, such as /etc, is not the agent's to change.
@@ -335,12 +333,4 @@ func (v *view) gate(s *Spec) error {
 		}
 	}
 	return nil
-}
-
-// protect shows the file or folder read-only if it is in the working directory.
-func (v *view) protect(path, workdir string) {
-	real, _, err := resolve(path)
-	if path != "" && err == nil && within(real, workdir) && real != workdir {
-		v.add("--ro-bind", real, real)
-	}
 }

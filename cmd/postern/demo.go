@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
@@ -46,6 +47,13 @@ API key, and one that it denies. Then shows both events of the audit log.`,
 				return err
 			}
 			dir := filepath.Join(root, ".cache", "demo")
+			state, err := stacks.StateFolder()
+			if err != nil {
+				return err
+			}
+			if err := notAnAgents(state, dir); err != nil {
+				return err
+			}
 			if prepare {
 				return errors.Join(prepareDemo(dir), handOver(dir))
 			}
@@ -75,6 +83,19 @@ func demoRoot() (string, error) {
 			return "", errors.New("find stacks/local.yaml: not in this folder nor above it: run this in a checkout of Postern")
 		}
 	}
+}
+
+// notAnAgents refuses a folder that an agent may write: the demo works by paths there, with the caller's rights. state is
+// the folder of all state folders.
+func notAnAgents(state, dir string) error {
+	folders, err := hostpath.In(state).Folders()
+	if err != nil {
+		return err
+	}
+	if err := folders.Check(dir); err != nil {
+		return fmt.Errorf("work in %s: %w: run this in a checkout of Postern where no agent works", dir, err)
+	}
+	return nil
 }
 
 // demo is one run of the demonstration.

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/hostpath"
 )
 
 func TestPrepareDemoNeverOverwrites(t *testing.T) {
@@ -83,4 +85,20 @@ func TestEchoAnswersWithNamesNotValues(t *testing.T) {
 	key, any := server.received()
 	require.True(t, any)
 	require.Equal(t, "canary-secret", key)
+}
+
+// TestDemoInAnAgentsFolder: the demo writes and changes modes by path, so it does nothing where an agent may have a link.
+func TestDemoInAnAgentsFolder(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	state, project := filepath.Join(root, "state"), filepath.Join(root, "project")
+	for _, dir := range []string{state, filepath.Join(project, "work")} {
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+	}
+	demo := filepath.Join(project, ".cache", "demo")
+	require.NoError(t, hostpath.In(state).Record(filepath.Join(project, "work")))
+	require.NoError(t, notAnAgents(state, demo), "a folder next to it")
+	require.NoError(t, hostpath.In(state).Record(project))
+	require.ErrorContains(t, notAnAgents(state, demo), "run this in a checkout of Postern where no agent works")
 }

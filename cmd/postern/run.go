@@ -206,16 +206,13 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string)
 		}
 		return nil, fmt.Errorf("what is published of %s has no agent %q: it has %s; `postern push` publishes the file", file, agent, oneOf(names))
 	}
-	absolute, err := filepath.Abs(file)
-	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", file, err)
-	}
 	s := &sandbox.Spec{
 		Agent: agent, Workdir: workdir, Environ: os.Environ(),
 		// The folder of all stacks of this user, not only of this one.
 		Private: []string{filepath.Dir(home.Root)},
 		Stdin:   os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	}
+	var err error
 	if s.Workdir, err = s.RealWorkdir(); err != nil {
 		return nil, err
 	}
@@ -227,7 +224,6 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string)
 	if err := leadsOut(folders, workdir, workdir, s.Workdir); err != nil {
 		return nil, err
 	}
-	s.ReadOnly = policyFolder(absolute, s.Workdir)
 	for _, f := range p.Files() {
 		s.Private = append(s.Private, f.Path)
 	}
@@ -278,16 +274,6 @@ func placeholders(p *plan.Plan, a *plan.Agent) []string {
 		}
 	}
 	return env
-}
-
-// policyFolder returns the path that the sandbox shows read-only, against accidents.
-// It is the stack file's folder: a file that an editor replaces would lose its
-// protection. If that folder is the working directory, it is the file alone.
-func policyFolder(file, workdir string) string {
-	if dir := filepath.Dir(file); dir != workdir {
-		return dir
-	}
-	return file
 }
 
 // socketFolders are the folders of the agent's sockets, one per node.

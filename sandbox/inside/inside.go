@@ -122,8 +122,7 @@ func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 	return reap(pid)
 }
 
-// checkMounts makes sure that nothing is mounted in the working directory but what is in there anyway: also the stack
-// file's folder was mounted by its path, in whose place an agent that works there may have put a link.
+// checkMounts makes sure that nothing is mounted in the working directory but what the host has mounted there.
 func checkMounts(setup *wire.Setup) error {
 	content, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -138,30 +137,27 @@ func checkMounts(setup *wire.Setup) error {
 // escaped is what the kernel makes of a path in mountinfo.
 var escaped = strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`)
 
-// strangeMount returns where in the working directory something is mounted that is not of the directory itself, of the
-// sandbox's own file system in memory, or mounted there by the host; "" if nothing is.
+// strangeMount returns where in the working directory something is mounted that the host has not mounted there; "" if
+// nothing is.
 func strangeMount(mountinfo string, setup *wire.Setup) string {
 	var below [][]string
-	var dir, root []string
+	found := false
 	at := escaped.Replace(string(setup.Dir))
 	for line := range strings.Lines(mountinfo) {
 		fields := strings.Fields(line) // ID, parent, device, root, mount point and more
 		switch {
 		case len(fields) < 5:
 		case fields[4] == at:
-			dir = fields
-		case fields[4] == "/":
-			root = fields
+			found = true
 		case strings.HasPrefix(fields[4], at+"/"):
 			below = append(below, fields)
 		}
 	}
-	if dir == nil || root == nil {
+	if !found {
 		return at
 	}
 	for _, m := range below {
-		inside := m[2] == dir[2] && (dir[3] == "/" || m[3] == dir[3] || strings.HasPrefix(m[3], dir[3]+"/"))
-		if !inside && m[2] != root[2] && !slices.Contains(setup.Mounts, m[2]+" "+m[3]) {
+		if !slices.Contains(setup.Mounts, m[2]+" "+m[3]) {
 			return m[4]
 		}
 	}

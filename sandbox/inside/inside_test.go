@@ -293,20 +293,20 @@ func TestHungNode(t *testing.T) {
 	l.end()
 }
 
-// TestStrangeMount: what is mounted in the working directory is of the directory, or of the host's there.
+// TestStrangeMount: what is mounted in the working directory is the host's there.
 func TestStrangeMount(t *testing.T) {
 	t.Parallel()
 	const base = "10 1 0:50 /newroot / rw - tmpfs tmpfs rw\n11 10 8:1 /home/me/a\\040b /home/me/a\\040b rw - ext4 /dev/sda1 rw\n"
 	setup := &wire.Setup{Dir: "/home/me/a b", Mounts: []string{"8:9 /data"}}
 	for more, want := range map[string]string{
 		"": "",
-		"12 11 8:1 /home/me/a\\040b/stacks /home/me/a\\040b/stacks ro - ext4 /dev/sda1 rw\n": "",
+		"12 11 8:1 /home/me/a\\040b/stacks /home/me/a\\040b/stacks ro - ext4 /dev/sda1 rw\n": "/home/me/a\\040b/stacks",
 		"12 11 8:1 /home/me/.ssh /home/me/a\\040b/stacks ro - ext4 /dev/sda1 rw\n":           "/home/me/a\\040b/stacks",
 		"12 11 8:1 /home/me/a\\040bc /home/me/a\\040b/stacks ro - ext4 /dev/sda1 rw\n":       "/home/me/a\\040b/stacks",
 		"12 11 8:2 /home/me/a\\040b/x /home/me/a\\040b/x ro - ext4 /dev/sdb1 rw\n":           "/home/me/a\\040b/x",
 		"12 11 8:9 /data /home/me/a\\040b/data rw - ext4 /dev/sdc1 rw\n":                     "",
 		"12 11 8:9 /other /home/me/a\\040b/data rw - ext4 /dev/sdc1 rw\n":                    "/home/me/a\\040b/data",
-		"12 11 0:50 /bindfile /home/me/a\\040b/jdk/cacerts ro - tmpfs tmpfs rw\n":            "",
+		"12 11 0:50 /bindfile /home/me/a\\040b/jdk/cacerts ro - tmpfs tmpfs rw\n":            "/home/me/a\\040b/jdk/cacerts",
 		"12 10 8:1 /home/me/.ssh /home/me/a\\040bc ro - ext4 /dev/sda1 rw\n":                 "",
 	} {
 		require.Equal(t, want, strangeMount(base+more, setup), more)

@@ -22,6 +22,9 @@ import (
 // can run nothing between fork and exec.
 const launcher = "postern-launch"
 
+// maxSignals is how many signals may be queued for the command's processes together.
+const maxSignals = 1024
+
 // launchFD is where the launcher finds its connection to the first process.
 const launchFD = 3
 
@@ -61,6 +64,10 @@ func becomeCommand() int {
 	limit := unix.Rlimit{Cur: l.Processes, Max: l.Processes}
 	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &limit); err != nil {
 		return report(fmt.Errorf("limit processes: %w", err))
+	}
+	// Else one agent queues all the signals that its user may, and no other sandbox of this user starts.
+	if err := unix.Setrlimit(unix.RLIMIT_SIGPENDING, &unix.Rlimit{Cur: maxSignals, Max: maxSignals}); err != nil {
+		return report(fmt.Errorf("limit signals: %w", err))
 	}
 	// A core would lie in the working folder, and be as large as the memory.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {

@@ -191,7 +191,13 @@ var hostPaths = []HostCase{
 		entries, err := os.ReadDir(l.path("other"))
 		require.NoError(l, err)
 		require.Empty(l, entries)
-		out, status := l.does(nil, "run", "--workdir", "deeper", "--agent", "demo", "--", "pwd")
+		// Nor is a folder made there: by then it could be made somewhere else.
+		out, status := l.does(nil, "run", "--workdir", "deeper/down", "--agent", "demo", "--", "pwd")
+		require.Equal(l, 125, status, out)
+		require.Contains(l, out, "where an agent may write: name a folder that is there, or one elsewhere")
+		require.NoDirExists(l, l.path("work/deeper"))
+		require.NoError(l, os.MkdirAll(l.path("work/deeper/down"), 0o700))
+		out, status = l.does(nil, "run", "--workdir", "deeper/down", "--agent", "demo", "--", "pwd")
 		require.Zero(l, status, out)
 	}},
 }

@@ -255,6 +255,7 @@ func TestPublication(t *testing.T) {
 		defer cancel()
 		d.write(d.file(), strings.ReplaceAll(honest, "demo:", "root:"))
 		work := filepath.Join(d.project, "work")
+		require.NoError(t, os.MkdirAll(work, 0o700))
 		cmd := exec.CommandContext(ctx, d.postern, "run", "--agent", "root", "--workdir", work, "--", "true")
 		cmd.Dir, cmd.Env = d.project, d.environ
 		out, err := cmd.CombinedOutput()
