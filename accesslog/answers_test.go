@@ -56,8 +56,7 @@ func TestAnswerTo(t *testing.T) {
 		"upstream_reset_before_response_started{reset_reason}":  failed,
 		"upstream_reset_after_response_started{protocol_error}": failed,
 		"request_payload_exceeded_retry_buffer_limit":           failed,
-		"overload":                                              unknown,
-		"":                                                      unknown,
+		"overload of the node":                                  unknown,
 		"a via_upstream that comes later":                       unknown,
 	} {
 		a := AnswerTo(details)
@@ -73,6 +72,7 @@ func TestAnswerTo(t *testing.T) {
 		}
 		require.Equal(t, want, fmt.Sprintf("%s %s %s %d %s", a.Verdict, a.Reason, a.Sent, a.Status, said), details)
 	}
+	require.Equal(t, &Unknown, AnswerTo(""))
 	require.Equal(t, Answer{Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed}, Lasting)
 }
 

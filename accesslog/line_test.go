@@ -18,7 +18,7 @@ func TestFields(t *testing.T) {
 	for kind := range formats {
 		for name, command := range Format(kind, map[string]string{"agent": "a"}) {
 			text, number := l.Field(name)
-			require.True(t, (text != nil) != (number != nil), "%s of %s", name, kind)
+			require.NotEqual(t, text != nil, number != nil, "%s of %s", name, kind)
 			require.NotEmpty(t, command)
 			written[name] = true
 		}

@@ -126,8 +126,10 @@ func TestPut(t *testing.T) {
 		h Header
 		r Rule
 	}{
-		{Header{"x-amz-content-sha256", "UNSIGNED-PAYLOAD"}, Rule{Signs: true}}, {Header{"x-amz-content-sha256", "S"}, Rule{Signs: true}},
-		{Header{"x-other", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, Rule{Signs: true}}, {Header{"x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, Rule{}},
+		{Header{"x-amz-content-sha256", "UNSIGNED-PAYLOAD"}, Rule{Signs: true}},
+		{Header{"x-amz-content-sha256", "S"}, Rule{Signs: true}},
+		{Header{"x-other", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, Rule{Signs: true}},
+		{Header{"x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, Rule{}},
 	} {
 		got, err = Put(nil, []Header{c.h}, c.r)
 		require.NoError(t, err)

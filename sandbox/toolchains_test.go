@@ -183,7 +183,7 @@ func TestVirtualEnvironmentOfAnything(t *testing.T) {
 		"srv/venv/bin/canary", "srv/venv/lib/python3.9/os.py", "srv/venv/pyvenv.cfg", "srv/shared/bin/canary", "srv/shared/lib/python3.9/os.py", "srv/data/bin/canary", "srv/data/lib/",
 		"srv/python/bin/python3.x", "srv/python/lib/python3.9/os.py", "home/.pyenv/versions/3.9/bin/python3.x", "home/.pyenv/versions/3.9/lib/python3.9/os.py", "home/.pyenv/versions/3.9/pip.conf",
 		"home/.local/share/uv/python/cpython-3.9/bin/python3.x", "home/.local/share/uv/python/cpython-3.9/lib/python3.9/os.py", "work/link -> ROOT/home/project")
-	require.NoError(t, os.Chmod(filepath.Join(root, "srv/shared/lib"), 0o777)) //nolint:gosec // what the test is about
+	require.NoError(t, os.Chmod(filepath.Join(root, "srv/shared/lib"), 0o777))
 	for home, want := range map[string]bool{
 		"home/bin": false, "home/project/bin": false, "home/.ssh/bin": false, "work/link/bin": false,
 		"srv/linked/bin": false, "srv/venv/bin": false, "srv/shared/bin": false, "srv/data/bin": false,

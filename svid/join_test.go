@@ -219,7 +219,7 @@ func TestAnswersCount(t *testing.T) {
 		_ = json.NewEncoder(rw).Encode(answer{ID: "n-1", Certificate: string(theirs), Authority: string(w.Authority.PEM)})
 	})}
 	go func() { _ = s.Serve(l) }()
-	defer s.Close()
+	defer s.Close() //nolint:errcheck // a test
 	m := w.member(t)
 	m.Controls = []string{l.Addr().String()}
 	require.ErrorContains(t, m.once(t), "the certificate is not this node's")

@@ -12,8 +12,8 @@ import (
 func TestPace(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "pace")
-	out, err := exec.Command("gcc", "-Wall", "-Werror", "-pthread", "-o", program, "pace.c", filepath.Join("testdata", "pace.c")).CombinedOutput() //nolint:gosec // our own
+	out, err := exec.Command("gcc", "-Wall", "-Werror", "-pthread", "-o", program, "pace.c", filepath.Join("testdata", "pace.c")).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	out, err = exec.Command(program).CombinedOutput() //nolint:gosec // just built
+	out, err = exec.Command(program).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }

@@ -72,7 +72,7 @@ var certificates = []Case{
 				}},
 			}
 			go func() { _ = server.ServeTLS(l, "", "") }()
-			defer server.Close()
+			defer server.Close() //nolint:errcheck // a test
 			handshakes[name] = n
 			agent.Rules = append(agent.Rules, rule(name, &plan.Upstream{Address: "unix:" + path, CA: up.CA}))
 		}

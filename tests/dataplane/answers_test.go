@@ -374,7 +374,7 @@ func TestAnswers(t *testing.T) {
 	}
 	for _, row := range accesslog.Answers {
 		for _, way := range row.Details {
-			require.True(t, caused[way] != (cannot[way] != ""), "%s is caused, or is among those that cannot be", way)
+			require.NotEqual(t, caused[way], cannot[way] != "", "%s is caused, or is among those that cannot be", way)
 		}
 	}
 }
