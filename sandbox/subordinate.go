@@ -198,7 +198,13 @@ func (m *idMounts) add(path string) error {
 		return fmt.Errorf("look at %s: %w", path, err)
 	}
 	owner := info.Sys().(*syscall.Stat_t)
-	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
+	// The path is real. A link on the way is of a user who may write there, such as a node's, and would be followed as root.
+	place, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return fmt.Errorf("take mount of %s: %w", path, err)
+	}
+	defer unix.Close(place)
+	tree, err := unix.OpenTree(place, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_EMPTY_PATH)
 	if err != nil {
 		err = fmt.Errorf("take mount of %s: %w", path, err)
 		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {

@@ -168,6 +168,8 @@ func TestWhatAnAgentCausesIsNoExcuse(t *testing.T) {
 	user, err := newSubordinate()
 	require.NoError(t, err)
 	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(dir+"/real/below", 0o700))
+	require.NoError(t, os.Symlink("real", dir+"/link"))
 	var here, other unix.Stat_t
 	require.NoError(t, unix.Stat(dir, &here))
 	require.NoError(t, unix.Stat("/usr", &other))
@@ -181,6 +183,7 @@ func TestWhatAnAgentCausesIsNoExcuse(t *testing.T) {
 	}{
 		"as it was":                           {dir, &here, "", false},
 		"another folder":                      {dir, &other, "it is another one than a moment ago", false},
+		"behind a link":                       {dir + "/link/below", &here, "too many levels of symbolic links", false},
 		"gone":                                {dir + "/gone", &here, "no such file", false},
 		"a file system without idmapped ones": {"/sys/kernel", &system, "does its file system support idmapped mounts?", true},
 	} {

@@ -284,9 +284,9 @@ func socketFolders(home stacks.Home, agent string) ([]string, error) {
 	}
 	var folders []string
 	for _, n := range nodes {
-		dir := home.AgentDir(n.Name(), agent)
-		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
-			folders = append(folders, dir)
+		if folder, err := folderOf(home, n.Name(), agent); err == nil {
+			folder.Close()
+			folders = append(folders, folder.Name())
 		}
 	}
 	switch {
