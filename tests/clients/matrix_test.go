@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/sandbox/wire"
 )
 
 // Denials as clients show them. Where they pass on the proxy's own words
@@ -147,7 +148,8 @@ func TestMatrix(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
 		s.environ = append(s.environ, "PATH="+filepath.Join(s.dir, "jre", "bin")+":"+os.Getenv("PATH"))
-		r := s.run("java", nil, "java", s.program("Libraries.java"))
+		// It is in the working directory, where nothing is mounted.
+		r := s.run("java", nil, "java", "-Djavax.net.ssl.trustStore="+wire.Java, s.program("Libraries.java"))
 		s.check("java", s.ok(r))
 		require.Empty(t, r.stderr, "Java has nothing to remark")
 	})

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -398,15 +397,9 @@ func (c *Client) exchange(ctx context.Context, limit time.Duration, method, path
 		return "", fmt.Errorf("reach the control plane at %s: %w", c.socket, err)
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	b, err := readAnswer(resp.Body, maxAnswer)
 	if errors.Is(context.Cause(ctx), hung) {
 		return "", hung
-	}
-	if err == nil && len(b) > maxAnswer {
-		err = fmt.Errorf("it is larger than %d MiB", maxAnswer>>20)
-	}
-	if err == nil {
-		b, err = printable(b)
 	}
 	if err != nil {
 		return "", fmt.Errorf("read the answer to %s %s: %w", method, path, err)

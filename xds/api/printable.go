@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"strings"
 	"unicode"
@@ -10,6 +11,18 @@ import (
 
 // maxAnswer bounds an answer of the control plane, in bytes: the largest publication, in base64, is less.
 const maxAnswer = 128 << 20
+
+// readAnswer reads an answer of at most that many bytes, and makes it printable.
+func readAnswer(r io.Reader, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > most {
+		return nil, fmt.Errorf("it is larger than %d bytes", most)
+	}
+	return printable(b)
+}
 
 // printable returns the JSON without the characters that a terminal obeys or hides. The control plane may be another
 // user's, may have been taken over, and passes on what nodes say. Text that is not JSON is returned as one line of text.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,12 +44,9 @@ func TestHostileAnswer(t *testing.T) {
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), "\x1b")
 	}
-	_, err = answering(t, http.StatusOK, func(w io.Writer) {
-		for zeros := make([]byte, 1<<20); ; {
-			if _, err := w.Write(zeros); err != nil {
-				return
-			}
-		}
-	}).Status(t.Context())
-	require.ErrorContains(t, err, "it is larger than 128 MiB")
+	_, err = readAnswer(strings.NewReader("12345"), 4)
+	require.ErrorContains(t, err, "it is larger than 4 bytes")
+	b, err := readAnswer(strings.NewReader("1234"), 4)
+	require.NoError(t, err)
+	require.Equal(t, "1234", string(b))
 }
