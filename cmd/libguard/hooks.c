@@ -142,7 +142,9 @@ void *envoy_dynamic_module_on_network_filter_new(void *config, void *envoy) {
 	return w;
 }
 int envoy_dynamic_module_on_network_filter_new_connection(void *envoy, void *w) { return go_on; }
-int envoy_dynamic_module_on_network_filter_read(void *envoy, void *w, size_t length, bool end) { return pace(w, envoy, each_read) ? go_on : stop; }
+// An end without bytes leads to nothing, and a roll-out waits for the answer to one
+// (node.Probe): however much the agent asks for, it holds up no roll-out.
+int envoy_dynamic_module_on_network_filter_read(void *envoy, void *w, size_t length, bool end) { return !length || pace(w, envoy, each_read) ? go_on : stop; }
 int envoy_dynamic_module_on_network_filter_write(void *envoy, void *w, size_t length, bool end) { return go_on; }
 void envoy_dynamic_module_on_network_filter_event(void *envoy, void *w, int event) {}
 
