@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -51,17 +53,26 @@ func TestNeighbourConnects(t *testing.T) {
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{
 		{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{open("b", "one.test", up)}},
 	}})
-	accepted := 0
+	var conns []net.Conn
 	for range 1100 {
-		if _, status := connectTo(t, f, "a", "one.test:443"); status == "200" {
-			accepted++
+		if conn, status := connectTo(t, f, "a", "one.test:443"); status == "200" {
+			conns = append(conns, conn)
 		}
 	}
+	accepted := len(conns)
 	require.Greater(t, accepted, 900)
 	for range 20 {
 		require.Equal(t, 200, f.Get("n1", "b", "https://one.test/"), "with %d CONNECTs of a open", accepted)
 	}
-	require.LessOrEqual(t, accepted, 1024, "an agent's own bound")
+	// On a slow machine Envoy has given up the first by now.
+	still := 0
+	for _, conn := range conns {
+		_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			still++
+		}
+	}
+	require.LessOrEqual(t, still, 1024, "an agent's own bound")
 }
 
 // TestNeighbourNames: an agent whose names wait for a name server leaves the others
