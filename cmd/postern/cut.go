@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -132,17 +133,24 @@ func shutDown(pid int, prefix string, listening bool) (int, error) {
 	defer unix.Close(process)
 	// A process that runs may accept a connection after its descriptors were listed. So they are listed again until
 	// nothing is new.
+	until := time.Now().Add(cutFor)
 	for n, done := 0, map[string]bool{}; ; {
-		fresh, err := shutDownOnce(process, pid, prefix, listening, done)
+		fresh, err := shutDownOnce(process, pid, prefix, listening, done, until)
 		n += fresh
 		if err != nil || fresh == 0 {
 			return n, err
 		}
+		if time.Now().After(until) {
+			return n, fmt.Errorf("process %d has new connections all the time, as one that was taken over: end it", pid)
+		}
 	}
 }
 
+// cutFor bounds how long one process is looked at.
+const cutFor = 5 * time.Second
+
 // shutDownOnce looks once at each socket of the process that is not in done, and adds to done what it has shut down.
-func shutDownOnce(process, pid int, prefix string, listening bool, done map[string]bool) (int, error) {
+func shutDownOnce(process, pid int, prefix string, listening bool, done map[string]bool, until time.Time) (int, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -171,7 +179,7 @@ func shutDownOnce(process, pid int, prefix string, listening bool, done map[stri
 			if listening {
 				_ = unix.Shutdown(fd, unix.SHUT_RDWR) // connect(2) is refused from now on
 			}
-			n += empty(fd)
+			n += empty(fd, until)
 		case ours && unix.Shutdown(fd, unix.SHUT_RDWR) == nil:
 			discard(fd)
 			done[link] = true
@@ -195,9 +203,12 @@ func isOf(fd int, prefix string) (listens, ours bool) {
 }
 
 // empty closes the connections that nobody has accepted yet, and returns how many those were. Envoy's listening sockets
-// do not block.
-func empty(listening int) int {
+// do not block; the socket of a process that was taken over may, so that is turned off first.
+func empty(listening int, until time.Time) int {
 	for n := 0; ; n++ {
+		if unix.SetNonblock(listening, true) != nil || time.Now().After(until) {
+			return n
+		}
 		fd, _, err := unix.Accept4(listening, unix.SOCK_CLOEXEC)
 		if err != nil {
 			return n

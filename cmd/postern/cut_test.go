@@ -111,12 +111,41 @@ func TestNodesThatRun(t *testing.T) {
 // TestCutOfAMovedFolder: whoever moves the folder of an agent's sockets away keeps nothing open by that.
 func TestCutOfAMovedFolder(t *testing.T) {
 	t.Parallel()
+	home, folder := blockingProxy(t)
+	moved := home.AgentDir("n1", "moved")
+	require.NoError(t, os.Rename(folder, moved))
+	waiting, err := net.Dial("unix", filepath.Join(moved, "proxy.sock"))
+	require.NoError(t, err)
+	defer waiting.Close()
+	n, err := cut(home, "n1", "demo")
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	_, err = net.Dial("unix", filepath.Join(moved, "proxy.sock"))
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
+
+// TestCutOfABlockingSocket: an Envoy that was taken over does not have root's command wait in accept.
+func TestCutOfABlockingSocket(t *testing.T) {
+	t.Parallel()
+	home, folder := blockingProxy(t)
+	waiting, err := net.Dial("unix", filepath.Join(folder, "proxy.sock"))
+	require.NoError(t, err)
+	defer waiting.Close()
+	n, err := cut(home, "n1", "demo")
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+}
+
+// blockingProxy starts a process in the place of node n1's Envoy, with a socket for the agent demo that blocks, and
+// returns the socket's folder.
+func blockingProxy(t *testing.T) (home stacks.Home, folder string) {
+	t.Helper()
 	root, err := os.MkdirTemp("", "cut") // short: a socket is below it
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
-	home := stacks.Home{Root: filepath.Join(root, "local-1")}
+	home = stacks.Home{Root: filepath.Join(root, "local-1")}
 	require.NoError(t, os.MkdirAll(home.AgentDir("n1", "demo"), 0o700))
-	const serve = "import socket; s=socket.socket(1); s.bind('agents/demo/proxy.sock'); s.listen(); s.setblocking(0); print(flush=True); input()"
+	const serve = "import socket; s=socket.socket(1); s.bind('agents/demo/proxy.sock'); s.listen(); print(flush=True); input()"
 	proxy := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", serve, "--config-path", "bootstrap.json")
 	proxy.Dir = home.NodeDir("n1")
 	in, err := proxy.StdinPipe()
@@ -127,14 +156,5 @@ func TestCutOfAMovedFolder(t *testing.T) {
 	t.Cleanup(func() { in.Close(); proxy.Wait() }) //nolint:errcheck // it may have ended
 	_, err = out.Read(make([]byte, 1))
 	require.NoError(t, err)
-	moved := home.AgentDir("n1", "moved")
-	require.NoError(t, os.Rename(home.AgentDir("n1", "demo"), moved))
-	waiting, err := net.Dial("unix", filepath.Join(moved, "proxy.sock"))
-	require.NoError(t, err)
-	defer waiting.Close()
-	n, err := cut(home, "n1", "demo")
-	require.NoError(t, err)
-	require.Equal(t, 1, n)
-	_, err = net.Dial("unix", filepath.Join(moved, "proxy.sock"))
-	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	return home, home.AgentDir("n1", "demo")
 }
