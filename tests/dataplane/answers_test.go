@@ -390,15 +390,29 @@ func TestUnknownAnswer(t *testing.T) {
 	}}}}})
 	a := &agent{t: t, f: f, name: "a"}
 	defer a.leave()
-	pressure := filepath.Join(f.Home.NodeDir("n1"), envoy.PressurePath)
-	said := ""
-	// The node's supervisor writes the file as well, ten times a second. Connections are refused from 0.7 on: there is one.
-	for c := a.dial(); !strings.Contains(said, " 503 "); {
-		require.NoError(t, os.WriteFile(pressure+".test", []byte("0.76"), 0o600))
-		require.NoError(t, os.Rename(pressure+".test", pressure))
-		if said = a.ask(c, "GET / HTTP/1.1\nHost: localhost:8080\n\n"); said == "" || strings.Contains(said, "connection: close") {
-			c = a.dial()
+	path := filepath.Join(f.Home.NodeDir("n1"), envoy.PressurePath)
+	press := func(part string) {
+		require.NoError(t, os.WriteFile(path+".test", []byte(part), 0o600))
+		require.NoError(t, os.Rename(path+".test", path))
+	}
+	const request = "GET / HTTP/1.1\nHost: localhost:8080\n\n"
+	said, until := "", time.Now().Add(time.Minute)
+	// Under pressure Envoy accepts no connection and closes an idle connection. So a request begins before.
+	for !strings.Contains(said, " 503 ") {
+		require.True(t, time.Now().Before(until), "the last answer is %q", said)
+		c := a.dial()
+		if said = a.ask(c, request); !strings.Contains(said, " 200 ") {
+			continue // the pressure before has not ended yet
 		}
+		_, err := io.WriteString(c, request[:10])
+		require.NoError(t, err)
+		// The node's supervisor writes the file as well, when a descriptor is opened or closed.
+		require.Eventually(t, func() bool {
+			press("0.76")
+			return strings.Contains(f.Admin("n1", "/stats?filter=stop_accepting_requests.active"), ": 1")
+		}, 20*time.Second, envoy.PressureInterval)
+		said = a.ask(c, request[10:])
+		press("0")
 	}
 	require.Contains(t, said, `"reason":"proxy_error"`)
 	require.Contains(t, said, `"error":"the request failed at the proxy"`)
