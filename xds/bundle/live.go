@@ -2,7 +2,7 @@ package bundle
 
 import (
 	"context"
-	"errors"
+	"fmt"
 
 	"github.com/postern/postern/xds/api"
 )
@@ -31,7 +31,9 @@ func (o *Operator) Live(ctx context.Context) (live *Bundle, asked bool, err erro
 	return live, false, err
 }
 
-// servedBy returns the publication that a control plane with that status serves.
+// servedBy returns the publication that a control plane with that status serves. What the
+// control plane sends must be signed, and no older than what its status states: one that was
+// taken over has every publication that was ever signed.
 func (o *Operator) servedBy(ctx context.Context, c *api.Client, s *api.Status) (*Bundle, error) {
 	if s.Seq == 0 {
 		return nil, ErrNone
@@ -41,11 +43,14 @@ func (o *Operator) servedBy(ctx context.Context, c *api.Client, s *api.Status) (
 		return b, nil
 	}
 	sealed, err := c.Live(ctx, s.Seq-1)
-	if err == nil && len(sealed) == 0 {
-		err = errors.New("the control plane serves an older publication than a moment ago: try again")
-	}
 	if err != nil {
 		return nil, err
 	}
-	return o.Verify(sealed)
+	if len(sealed) > 0 {
+		b, err := o.Verify(sealed)
+		if err != nil || b.Seq >= s.Seq {
+			return b, err
+		}
+	}
+	return nil, fmt.Errorf("the control plane stated a moment ago that it serves publication %d, and answers with an older one: try again; if it stays so, look at its log, and restart it with `go run . up %s`", s.Seq, o.Stack)
 }

@@ -25,11 +25,6 @@ import (
 // answers is a control plane that answers to a publication with what sync returns.
 func answers(t *testing.T, sync func() (api.Converged, *api.Error)) *api.Client {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "answers") // a socket's path is short
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
-	require.NoError(t, err)
 	m := http.NewServeMux()
 	m.HandleFunc("GET /v1/bundle", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("null")) })
 	m.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, _ *http.Request) {
@@ -41,7 +36,18 @@ func answers(t *testing.T, sync func() (api.Converged, *api.Error)) *api.Client 
 		}
 		assert.NoError(t, json.NewEncoder(w).Encode(v))
 	})
-	s := &http.Server{Handler: m, ReadHeaderTimeout: time.Minute}
+	return controlled(t, m)
+}
+
+// controlled is a client of a control plane that answers with h.
+func controlled(t *testing.T, h http.Handler) *api.Client {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "answers") // a socket's path is short
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	require.NoError(t, err)
+	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
 	return api.Dial(filepath.Join(dir, "s"))
