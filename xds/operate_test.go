@@ -94,10 +94,10 @@ func TestMetricsAndReadiness(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 
 	up := f.NewUpstream("one.test")
-	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}}
+	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
 	f.MustPublish(good)
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
-	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "two.test", up)}}}}
+	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "two.test", up)}}}}
 	bad.Agents[0].Rules[0].Upstream = &plan.Upstream{Address: up.Address, CA: "this is no certificate"}
 	_, err := f.Publish(bad)
 	require.Error(t, err)
@@ -131,7 +131,7 @@ func TestEvents(t *testing.T) {
 	restart(t, f, func(c *xds.Config) { c.Event = j.take }, "n1")
 	up := f.NewUpstream("one.test", "two.test")
 	key := f.Secret("key", "first")
-	rule := open("a", "one.test", up)
+	rule := fleet.Allow("a", "one.test", up)
 	rule.Credential = "key"
 	p := &plan.Plan{
 		Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{rule}}},
@@ -163,7 +163,7 @@ func TestEvents(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "a", j.of(t, xds.EventUnkilled, 1)[0].Detail)
 
-	p.Agents[0].Rules = append(p.Agents[0].Rules, open("a", "two.test", up))
+	p.Agents[0].Rules = append(p.Agents[0].Rules, fleet.Allow("a", "two.test", up))
 	p.Agents[0].Rules[1].Upstream = &plan.Upstream{Address: up.Address, CA: "this is no certificate"}
 	_, err = f.Publish(p)
 	require.Error(t, err)
@@ -179,7 +179,7 @@ func TestLeaseEndsOnce(t *testing.T) {
 	restart(t, f, func(c *xds.Config) { c.Event = j.take })
 	up := f.NewUpstream("one.test")
 	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
-	rule := open("a", "one.test", up)
+	rule := fleet.Allow("a", "one.test", up)
 	rule.Expires, rule.Reason, rule.Owner = end.Format(time.RFC3339), "the release", "ops"
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{rule}}}})
 	// It ends while the control plane is down.
@@ -222,7 +222,7 @@ func TestClockJumps(t *testing.T) {
 		}
 	}, "n1")
 	lease := func(host string, d time.Duration) plan.Rule {
-		r := open("a", host, up)
+		r := fleet.Allow("a", host, up)
 		r.Expires = time.Now().Add(d).UTC().Format(time.RFC3339)
 		return r
 	}
@@ -264,8 +264,8 @@ func TestProbe(t *testing.T) {
 			return nil
 		}
 	}, "n1", "n2")
-	one := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}}
-	two := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up), open("a", "two.test", up)}}}}
+	one := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
+	two := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up), fleet.Allow("a", "two.test", up)}}}}
 	f.MustPublish(one)
 	for _, node := range []string{"n1", "n2"} {
 		mu.Lock()
@@ -319,7 +319,7 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	until("the node", func(s *api.Status) bool { return s.Nodes[0].Connected && !s.Nodes[0].Since.IsZero() })
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}})
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}})
 	until("the version", func(s *api.Status) bool { return s.Seq == 1 && s.Nodes[0].Version == s.Version })
 	require.NoError(t, f.API.AddNode(t.Context(), "n2"))
 	until("a node that is not there", func(s *api.Status) bool { return len(s.Nodes) == 2 && s.Nodes[1].Since.IsZero() })

@@ -63,7 +63,7 @@ func TestReplicas(t *testing.T) {
 	policy := func(hosts ...string) *plan.Plan {
 		p := plan.Agent{Name: "a"}
 		for _, h := range hosts {
-			p.Rules = append(p.Rules, open("a", h, up))
+			p.Rules = append(p.Rules, fleet.Allow("a", h, up))
 		}
 		return &plan.Plan{Stack: "test", Agents: []plan.Agent{p}}
 	}
@@ -138,20 +138,20 @@ func TestReplicaRefuses(t *testing.T) {
 	reach := func(f *fleet.Fleet, host string) int {
 		client := fleet.AgentClient(a.CA, f.Dial("n1", "a"))
 		defer client.CloseIdleConnections()
-		code, err := get(t.Context(), client, "https://"+host+"/")
+		code, err := fleet.Get(t.Context(), client, "https://"+host+"/")
 		if err != nil {
 			return 0
 		}
 		return code
 	}
-	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}}
+	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
 	o.Controls = []*api.Client{a.API, b.API}
 	_, err := o.Publish(t.Context(), good)
 	require.NoError(t, err)
 	require.Equal(t, 200, reach(b, "one.test"))
 	// A folder is where that node's socket for another agent would be.
 	require.NoError(t, os.MkdirAll(filepath.Join(b.Home.NodeDir("n1"), envoy.AgentSocket("z"), "x"), 0o700))
-	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up), open("a", "two.test", up)}}, {Name: "z"}}}
+	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up), fleet.Allow("a", "two.test", up)}}, {Name: "z"}}}
 
 	version, err := good.Version()
 	require.NoError(t, err)

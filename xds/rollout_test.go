@@ -23,10 +23,6 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-func open(a, host string, up *fleet.Upstream) plan.Rule {
-	return plan.Rule{ID: a + "/" + host, Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}, Upstream: up.Pin()}
-}
-
 // TestAllowAndRevoke: after each publish, every node decides by the new version.
 func TestAllowAndRevoke(t *testing.T) {
 	t.Parallel()
@@ -35,7 +31,7 @@ func TestAllowAndRevoke(t *testing.T) {
 	with := func(hosts ...string) *plan.Plan {
 		a := plan.Agent{Name: "a"}
 		for _, h := range hosts {
-			a.Rules = append(a.Rules, open("a", h, up))
+			a.Rules = append(a.Rules, fleet.Allow("a", h, up))
 		}
 		return &plan.Plan{Stack: "test", Agents: []plan.Agent{a}}
 	}
@@ -63,12 +59,12 @@ func TestRejected(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 2)
 	up := f.NewUpstream("one.test", "two.test")
-	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}}
+	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
 	f.MustPublish(good)
 	before, err := good.Version()
 	require.NoError(t, err)
 
-	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "two.test", up)}}}}
+	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "two.test", up)}}}}
 	bad.Agents[0].Rules[0].Upstream = &plan.Upstream{Address: up.Address, CA: "this is no certificate"}
 	_, err = f.Publish(bad)
 	var refused *api.Error
@@ -97,7 +93,7 @@ func TestControlPlaneRestarts(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test", "two.test")
-	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}}
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
 	f.MustPublish(p)
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
 	f.StopControl()
@@ -107,7 +103,7 @@ func TestControlPlaneRestarts(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return f.Node("n1").Version == version }, 20*time.Second, 20*time.Millisecond)
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
-	p.Agents[0].Rules = append(p.Agents[0].Rules, open("a", "two.test", up))
+	p.Agents[0].Rules = append(p.Agents[0].Rules, fleet.Allow("a", "two.test", up))
 	f.MustPublish(p)
 	require.Equal(t, 200, f.Get("n1", "a", "https://two.test/"))
 }
@@ -118,7 +114,7 @@ func TestEnvoyKilled(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test")
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}})
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}})
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
 	f.Events(1)
 	require.NoError(t, syscall.Kill(f.EnvoyPID("n1"), syscall.SIGKILL))

@@ -24,7 +24,7 @@ func stuck(t *testing.T, rules func(f *fleet.Fleet, up *fleet.Upstream) []plan.A
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	goOn = func() { require.NoError(t, syscall.Kill(pid, syscall.SIGCONT)) }
 	t.Cleanup(goOn)
-	more := &plan.Plan{Stack: "test", Agents: append([]plan.Agent{{Name: "a", Rules: append([]plan.Rule{open("a", "two.test", up)}, agents[0].Rules...)}}, agents[1:]...)}
+	more := &plan.Plan{Stack: "test", Agents: append([]plan.Agent{{Name: "a", Rules: append([]plan.Rule{fleet.Allow("a", "two.test", up)}, agents[0].Rules...)}}, agents[1:]...)}
 	version, err := more.Version()
 	require.NoError(t, err)
 	failed = make(chan error, 1)
@@ -45,20 +45,20 @@ func stuck(t *testing.T, rules func(f *fleet.Fleet, up *fleet.Upstream) []plan.A
 func TestKillDoesNotWait(t *testing.T) {
 	t.Parallel()
 	f, up, failed, goOn := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
-		return []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{open("b", "one.test", up)}}}
+		return []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}}}
 	})
-	s := openStream(t, f, up, "n2", "a", "https://one.test/")
-	other := openStream(t, f, up, "n2", "b", "https://one.test/")
+	s := f.OpenStream(up, "n2", "a", "https://one.test/")
+	other := f.OpenStream(up, "n2", "b", "https://one.test/")
 	killed := make(chan error, 1)
 	go func() {
 		_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 		killed <- err
 	}()
-	s.requireCut(t, time.Second)
+	s.RequireCut(time.Second)
 	require.Equal(t, 0, f.Get("n2", "a", "https://one.test/"))
 	require.ErrorContains(t, <-failed, "publication 3 could not wait; the previous version stays live")
 	require.Equal(t, 0, f.Get("n2", "a", "https://two.test/"))
-	other.requireOpen(t)
+	other.RequireOpen()
 	require.Empty(t, killed, "one node has not confirmed it yet")
 	goOn()
 	require.NoError(t, <-killed)
@@ -70,14 +70,14 @@ func TestKillDoesNotWait(t *testing.T) {
 func TestKillThroughTheStoreDoesNotWait(t *testing.T) {
 	t.Parallel()
 	f, up, failed, goOn := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
-		return []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}
+		return []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}
 	})
-	s := openStream(t, f, up, "n2", "a", "https://one.test/")
+	s := f.OpenStream(up, "n2", "a", "https://one.test/")
 	o := f.Operator()
 	o.Controls = nil
 	_, err := o.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.ErrorContains(t, err, "no control plane has reported", "there is but one, which needs not to")
-	s.requireCut(t, 2*time.Second)
+	s.RequireCut(2 * time.Second)
 	require.ErrorContains(t, <-failed, "publication 3 could not wait")
 	goOn()
 	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 0 }, 5*time.Second, 10*time.Millisecond)
@@ -89,13 +89,13 @@ func TestLeaseDoesNotWait(t *testing.T) {
 	var ends time.Time
 	f, up, failed, _ := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
 		ends = time.Now().Add(5 * time.Second).Truncate(time.Second)
-		lease := open("b", "one.test", up)
+		lease := fleet.Allow("b", "one.test", up)
 		lease.Expires = ends.UTC().Format(time.RFC3339)
-		return []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{lease}}}
+		return []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{lease}}}
 	})
-	s := openStream(t, f, up, "n2", "b", "https://one.test/")
+	s := f.OpenStream(up, "n2", "b", "https://one.test/")
 	f.Control.Kick() // a secret has changed: that may wait
-	s.requireCut(t, time.Until(ends)+3*time.Second)
+	s.RequireCut(time.Until(ends) + 3*time.Second)
 	require.False(t, time.Now().Before(ends), "it was cut before its time")
 	require.Equal(t, 0, f.Get("n2", "b", "https://one.test/"))
 	require.ErrorContains(t, <-failed, "the end of a lease could not wait; the previous version stays live")
@@ -110,7 +110,7 @@ func TestTakenBackIsCut(t *testing.T) {
 	p := func(hosts ...string) *plan.Plan {
 		a := plan.Agent{Name: "a"}
 		for _, h := range hosts {
-			a.Rules = append(a.Rules, open("a", h, up))
+			a.Rules = append(a.Rules, fleet.Allow("a", h, up))
 		}
 		return &plan.Plan{Stack: "test", Agents: []plan.Agent{a, {Name: "b"}}}
 	}
@@ -124,13 +124,13 @@ func TestTakenBackIsCut(t *testing.T) {
 		failed <- err
 	}()
 	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://two.test/") == 200 }, 5*time.Second, 5*time.Millisecond)
-	s := openStream(t, f, up, "n1", "a", "https://two.test/")
-	s.requireOpen(t)
+	s := f.OpenStream(up, "n1", "a", "https://two.test/")
+	s.RequireOpen()
 	go func() { // another agent, which stops the roll-out
 		_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"b"}})
 		killed <- err
 	}()
-	s.requireCut(t, time.Second)
+	s.RequireCut(time.Second)
 	require.Equal(t, 0, f.Get("n1", "a", "https://two.test/"))
 	require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
 	require.Error(t, <-failed)
@@ -144,7 +144,7 @@ func TestTakenBackIsCut(t *testing.T) {
 func TestNoAnswer(t *testing.T) {
 	t.Parallel()
 	f, _, failed, _ := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
-		return []plan.Agent{{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}}
+		return []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}
 	})
 	require.ErrorContains(t, <-failed, "canary n1: node n1 did not acknowledge version")
 	require.Equal(t, 200, f.Get("n2", "a", "https://one.test/"))

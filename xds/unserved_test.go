@@ -156,7 +156,7 @@ func TestOnlyWhatIsNeeded(t *testing.T) {
 	up := f.NewUpstream("one.test")
 	p := &plan.Plan{Stack: "test"}
 	use := func(agent, credential, expires string, deny bool) {
-		rule := open(agent, "one.test", up)
+		rule := fleet.Allow(agent, "one.test", up)
 		rule.Credential, rule.Expires, rule.Deny = credential, expires, deny
 		p.Agents = append(p.Agents, plan.Agent{Name: agent, Rules: []plan.Rule{rule}})
 	}

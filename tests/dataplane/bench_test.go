@@ -1,4 +1,4 @@
-package xds_test
+package dataplane
 
 import (
 	"context"
@@ -32,7 +32,7 @@ import (
 func BenchmarkRequest(b *testing.B) {
 	f := fleet.New(b, 1)
 	up := f.NewUpstream("bench.test")
-	r := open("a", "bench.test", up)
+	r := fleet.Allow("a", "bench.test", up)
 	r.Credential = "key"
 	f.MustPublish(&plan.Plan{
 		Stack: "bench", Credentials: []plan.Credential{{Name: "key", Kind: "header", Header: "x-api-key", Secret: "file://" + f.Secret("key", "s3cr3t")}},
@@ -74,12 +74,12 @@ func BenchmarkConvergence(b *testing.B) {
 			up := f.NewUpstream("bench.test")
 			p := &plan.Plan{Stack: "bench", Agents: []plan.Agent{{Name: "a"}}}
 			for i := range size {
-				p.Agents[0].Rules = append(p.Agents[0].Rules, open("a", "h"+strconv.Itoa(i)+".test", up))
+				p.Agents[0].Rules = append(p.Agents[0].Rules, fleet.Allow("a", "h"+strconv.Itoa(i)+".test", up))
 			}
 			f.MustPublish(p)
 			var took sample
 			for i := 0; b.Loop(); i++ {
-				q := &plan.Plan{Stack: "bench", Agents: []plan.Agent{{Name: "a", Rules: append(slices.Clone(p.Agents[0].Rules), open("a", "new"+strconv.Itoa(i)+".test", up))}}}
+				q := &plan.Plan{Stack: "bench", Agents: []plan.Agent{{Name: "a", Rules: append(slices.Clone(p.Agents[0].Rules), fleet.Allow("a", "new"+strconv.Itoa(i)+".test", up))}}}
 				start := time.Now()
 				f.MustPublish(q)
 				took.add([]time.Duration{time.Since(start)}, 0)

@@ -1,10 +1,9 @@
-package xds_test
+package dataplane
 
 import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -17,52 +16,6 @@ import (
 	"github.com/postern/postern/xds/bundle"
 )
 
-// stream is a request of an agent that stays under way until it is cut.
-type stream struct{ ended chan string }
-
-// open starts a POST whose body never ends, and returns when it has arrived.
-func openStream(t *testing.T, f *fleet.Fleet, up *fleet.Upstream, node, agent, url string) *stream {
-	t.Helper()
-	pr, pw := io.Pipe()
-	t.Cleanup(func() { require.NoError(t, pw.Close()) })
-	s := &stream{ended: make(chan string, 1)}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, pr)
-	require.NoError(t, err)
-	client := f.Client(node, agent)
-	client.Timeout = time.Minute
-	go func() {
-		resp, err := client.Do(req)
-		if err != nil {
-			s.ended <- err.Error()
-			return
-		}
-		resp.Body.Close()
-		s.ended <- "an answer: " + resp.Status
-	}()
-	_, err = pw.Write([]byte("x"))
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { return up.Open() > 0 }, 5*time.Second, 5*time.Millisecond)
-	return s
-}
-
-func (s *stream) requireCut(t *testing.T, within time.Duration) {
-	t.Helper()
-	select {
-	case <-s.ended:
-	case <-time.After(within):
-		require.Fail(t, "the stream goes on")
-	}
-}
-
-func (s *stream) requireOpen(t *testing.T) {
-	t.Helper()
-	select {
-	case why := <-s.ended:
-		require.Fail(t, "the stream was cut", why)
-	default:
-	}
-}
-
 // TestNarrowingCuts: who loses access loses what is open, within a second;
 // who gains, and everybody else, keeps it.
 func TestNarrowingCuts(t *testing.T) {
@@ -73,15 +26,15 @@ func TestNarrowingCuts(t *testing.T) {
 		agent := func(name string, hosts []string) plan.Agent {
 			g := plan.Agent{Name: name}
 			for _, h := range hosts {
-				g.Rules = append(g.Rules, open(name, h, up))
+				g.Rules = append(g.Rules, fleet.Allow(name, h, up))
 			}
 			return g
 		}
 		return &plan.Plan{Stack: "test", Agents: []plan.Agent{agent("a", a), agent("b", b)}}
 	}
 	f.MustPublish(p([]string{"one.test"}, []string{"one.test"}))
-	one := openStream(t, f, up, "n1", "a", "https://one.test/")
-	other := openStream(t, f, up, "n2", "b", "https://one.test/")
+	one := f.OpenStream(up, "n1", "a", "https://one.test/")
+	other := f.OpenStream(up, "n2", "b", "https://one.test/")
 	tunnel, err := f.Dial("n2", "a")(t.Context(), "", "")
 	require.NoError(t, err)
 	_, err = io.WriteString(tunnel, "CONNECT one.test:443 HTTP/1.1\r\nHost: one.test:443\r\n\r\n")
@@ -90,16 +43,16 @@ func TestNarrowingCuts(t *testing.T) {
 	require.NoError(t, err)
 
 	f.MustPublish(p([]string{"one.test", "two.test"}, []string{"one.test"}))
-	one.requireOpen(t)
-	other.requireOpen(t)
+	one.RequireOpen()
+	other.RequireOpen()
 
 	f.MustPublish(p([]string{"two.test"}, []string{"one.test"}))
-	one.requireCut(t, time.Second)
+	one.RequireCut(time.Second)
 	require.NoError(t, tunnel.SetReadDeadline(time.Now().Add(time.Second)))
 	_, err = io.Copy(io.Discard, tunnel)
 	var late net.Error
 	require.False(t, errors.As(err, &late) && late.Timeout(), "the tunnel goes on")
-	other.requireOpen(t)
+	other.RequireOpen()
 	require.Equal(t, 200, f.Get("n1", "a", "https://two.test/"))
 	require.Equal(t, 0, f.Get("n1", "a", "https://one.test/"))
 }
@@ -111,15 +64,15 @@ func TestKill(t *testing.T) {
 	f := fleet.New(t, 2)
 	up := f.NewUpstream("one.test")
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{
-		{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{open("b", "one.test", up)}},
+		{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}},
 	}}
 	f.MustPublish(p)
-	s := openStream(t, f, up, "n1", "a", "https://one.test/")
-	other := openStream(t, f, up, "n1", "b", "https://one.test/")
+	s := f.OpenStream(up, "n1", "a", "https://one.test/")
+	other := f.OpenStream(up, "n1", "b", "https://one.test/")
 	_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.NoError(t, err)
-	s.requireCut(t, time.Second)
-	other.requireOpen(t)
+	s.RequireCut(time.Second)
+	other.RequireOpen()
 	for _, n := range []string{"n1", "n2"} {
 		require.Equal(t, 0, f.Get(n, "a", "https://one.test/"))
 		require.Equal(t, 200, f.Get(n, "b", "https://one.test/"))
@@ -157,7 +110,7 @@ func TestTwoOperators(t *testing.T) {
 	results := make(chan error, 8)
 	for i := range cap(results) {
 		go func() {
-			r := open("a", "one.test", up)
+			r := fleet.Allow("a", "one.test", up)
 			r.Owner = string(rune('a' + i))
 			_, err := f.Operator().Publish(t.Context(), &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
 			results <- err
@@ -187,4 +140,22 @@ func TestTwoOperators(t *testing.T) {
 	status, err := f.API.Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, history[0].Seq, status.Seq)
+}
+
+// TestLease: a rule ends by itself, also in a control plane that was started after.
+func TestLease(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("one.test", "lease.test")
+	lease := fleet.Allow("a", "lease.test", up)
+	lease.Expires = time.Now().Add(5 * time.Second).UTC().Format(time.RFC3339)
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up), lease}}}})
+	require.Equal(t, 200, f.Get("n1", "a", "https://lease.test/"))
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://lease.test/") == 0 }, 20*time.Second, 50*time.Millisecond)
+	// What the agent has open is cut, once, after the rule is gone.
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 20*time.Millisecond)
+	f.StopControl()
+	f.StartControl()
+	require.Eventually(t, func() bool { return f.Node("n1").Connected }, 10*time.Second, 20*time.Millisecond)
+	require.Equal(t, 0, f.Get("n1", "a", "https://lease.test/"))
 }

@@ -1,16 +1,19 @@
-package xds_test
+package dataplane
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/audit"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 )
@@ -153,7 +156,7 @@ func TestBodyOfUnknownLength(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("body.test")
-	r := open("a", "body.test", up)
+	r := fleet.Allow("a", "body.test", up)
 	r.Limits = &plan.Limits{Body: 1000}
 	r.Gateway = 8080
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
@@ -173,4 +176,118 @@ func TestBodyOfUnknownLength(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestLimits: each limit is an answer that says so, an event, and nobody else's.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("rate.test", "body.test", "slow.test", "one.test")
+	rule := func(agent, host string, l plan.Limits) plan.Rule {
+		r := fleet.Allow(agent, host, up)
+		r.Limits = &l
+		return r
+	}
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{
+		{Name: "a", Rules: []plan.Rule{
+			rule("a", "rate.test", plan.Limits{Requests: 3, Per: 3600}), rule("a", "body.test", plan.Limits{Body: 1000}),
+			rule("a", "slow.test", plan.Limits{Upload: 64 << 10}), rule("a", "one.test", plan.Limits{Concurrent: 1}),
+		}},
+		{Name: "b", Rules: []plan.Rule{rule("b", "rate.test", plan.Limits{Requests: 3, Per: 3600})}},
+	}})
+	postAs := func(kind, host string, size int) (int, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+host+"/", bytes.NewReader(make([]byte, size)))
+		require.NoError(t, err)
+		req.Header.Set("Content-Type", kind)
+		resp, err := f.Client("n1", "a").Do(req)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp.StatusCode, string(b)
+	}
+	post := func(host string, size int) (int, string) { return postAs("text/plain", host, size) }
+	for range 3 {
+		require.Equal(t, 200, f.Get("n1", "a", "https://rate.test/"))
+	}
+	status, body := post("rate.test", 1)
+	require.Equal(t, 429, status)
+	require.Contains(t, body, `"reason":"limit_exceeded"`)
+	require.Equal(t, 200, f.Get("n1", "b", "https://rate.test/"), "another agent's requests are its own")
+
+	status, _ = post("body.test", 1000)
+	require.Equal(t, 200, status)
+	up.Seen()
+	status, body = post("body.test", 1001)
+	require.Equal(t, 413, status)
+	require.Contains(t, body, `"reason":"limit_exceeded"`)
+
+	// A refusal is 200 to a gRPC client, which looks at grpc-status; to the log it is none.
+	for host, size := range map[string]int{"rate.test": 1, "body.test": 1001} {
+		status, _ = postAs("application/grpc", host, size)
+		require.Equal(t, 200, status)
+	}
+	require.Empty(t, up.Seen())
+
+	start := time.Now()
+	status, _ = post("slow.test", 128<<10)
+	require.Equal(t, 200, status)
+	require.Greater(t, time.Since(start), 500*time.Millisecond, "128 KiB at 64 KiB/s")
+
+	events, err := audit.Read(f.Home.AuditDir(), audit.Filter{})
+	require.NoError(t, err)
+	limited := 0
+	for _, e := range events {
+		if e.Reason == plan.ReasonLimit {
+			limited++
+			require.Equal(t, audit.Deny, e.Verdict)
+			require.True(t, strings.HasPrefix(e.Rule, "a/"), "%+v", e)
+		}
+	}
+	require.Equal(t, 4, limited, "%+v", events)
+}
+
+// TestConcurrent: no more than the limit's requests are under way.
+func TestConcurrent(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("one.test")
+	r := fleet.Allow("a", "one.test", up)
+	r.Limits, r.Gateway = &plan.Limits{Concurrent: 1}, 8080
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
+
+	// The first request stays under way until its body ends: the upstream
+	// answers only then.
+	pr, pw := io.Pipe()
+	status := make(chan int, 1)
+	go func() {
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "https://one.test/", pr)
+		if err != nil {
+			status <- 0
+			return
+		}
+		resp, err := f.Client("n1", "a").Do(req)
+		if err != nil {
+			status <- 0
+			return
+		}
+		resp.Body.Close()
+		status <- resp.StatusCode
+	}()
+	_, err := pw.Write([]byte("x"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 429 }, 5*time.Second, 20*time.Millisecond)
+	require.Equal(t, 429, f.Get("n1", "a", "http://localhost:8080/"), "the gateway's are counted, too")
+	resp, err := f.Client("n1", "a").Get("https://one.test/")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, 429, resp.StatusCode)
+	require.JSONEq(t, `{"agent":"a","error":"a limit of the policy is exceeded","reason":"limit_exceeded","rule":"a/one.test","request":"GET one.test",`+
+		`"detail":"upstream_reset_before_response_started{overflow}","hint":"an operator can raise it: limits: in the stack file"}`, string(body))
+	require.NoError(t, pw.Close())
+	require.Equal(t, 200, <-status)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 20*time.Millisecond)
 }

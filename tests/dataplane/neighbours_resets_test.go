@@ -1,4 +1,4 @@
-package xds_test
+package dataplane
 
 import (
 	"bufio"
@@ -26,7 +26,7 @@ func TestNeighbourResets(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test")
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{
-		{Name: "a", Rules: []plan.Rule{open("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{open("b", "one.test", up)}},
+		{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}},
 	}})
 	pid := f.EnvoyPID("n1")
 	require.Equal(t, 200, f.Get("n1", "b", "https://one.test/"))

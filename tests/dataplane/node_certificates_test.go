@@ -1,4 +1,4 @@
-package xds_test
+package dataplane
 
 import (
 	"crypto/ecdsa"
@@ -25,7 +25,7 @@ func TestRenewedCertificate(t *testing.T) {
 	replicas := []*fleet.Replica{remote.Replica("c1"), remote.Replica("c2")}
 	up := f.NewUpstream("one.test")
 	port := f.FreePort()
-	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Port: port, Rules: []plan.Rule{open("a", "one.test", up)}}}}
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Port: port, Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
 	_, err := remote.Operator(replicas...).Publish(t.Context(), p)
 	require.NoError(t, err)
 	id := remote.StartNode("n", replicas...)
@@ -43,7 +43,7 @@ func TestRenewedCertificate(t *testing.T) {
 	pid := f.EnvoyPID("n")
 	reach := func(why string) {
 		t.Helper()
-		code, err := get(t.Context(), f.PortClient(port, fleet.Header()), "https://one.test/")
+		code, err := fleet.Get(t.Context(), f.PortClient(port, fleet.Header()), "https://one.test/")
 		require.NoError(t, err)
 		require.Equal(t, 200, code, why)
 	}

@@ -1,4 +1,4 @@
-package xds_test
+package dataplane
 
 import (
 	"bufio"
@@ -199,32 +199,4 @@ func TestEverythingOpenIsCut(t *testing.T) {
 	for _, k := range others {
 		k.requireOpen(t)
 	}
-}
-
-// TestRenewedLeaf: a leaf certificate that is due is replaced, and what is open
-// under the one before goes on.
-func TestRenewedLeaf(t *testing.T) {
-	t.Parallel()
-	f := fleet.New(t, 1)
-	talker := newTalker(t, f, "talk.test")
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{
-		{ID: "a/talk", Host: "talk.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: talker},
-	}}}})
-	shake := func() (*talk, string) {
-		k := connect(t, f, "a", "talk.test", f.CA)
-		require.NoError(t, k.Conn.(*tls.Conn).HandshakeContext(t.Context()))
-		return k, k.Conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
-	}
-	k, first := shake()
-	k.ask(t, "talk.test", "/socket", upgrade, " 101 ")
-	k.echo(t)
-	_, again := shake()
-	require.Equal(t, first, again)
-	f.Control.Renew()
-	require.Eventually(t, func() bool {
-		_, now := shake()
-		return now != first
-	}, 5*time.Second, 10*time.Millisecond)
-	k.echo(t)
-	k.requireOpen(t)
 }

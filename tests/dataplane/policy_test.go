@@ -1,4 +1,4 @@
-package xds_test
+package dataplane
 
 import (
 	"context"

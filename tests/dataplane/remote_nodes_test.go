@@ -1,9 +1,8 @@
-package xds_test
+package dataplane
 
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,20 +18,6 @@ import (
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
 )
-
-func get(ctx context.Context, c *http.Client, url string) (int, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := c.Do(r)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode, err
-}
 
 // live waits until the node, at that replica, has acknowledged all of p.
 func live(t *testing.T, r *fleet.Replica, id string, p *plan.Plan) {
@@ -66,8 +51,8 @@ func TestPorts(t *testing.T) {
 	up := f.NewUpstream("one.test", "two.test")
 	one, two := f.FreePort(), f.FreePort()
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{
-		{Name: "a", Port: one, Rules: []plan.Rule{open("a", "one.test", up)}},
-		{Name: "b", Port: two, Rules: []plan.Rule{open("b", "two.test", up)}},
+		{Name: "a", Port: one, Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}},
+		{Name: "b", Port: two, Rules: []plan.Rule{fleet.Allow("b", "two.test", up)}},
 	}}
 	_, err := remote.Operator(control).Publish(t.Context(), p)
 	require.NoError(t, err)
@@ -82,7 +67,7 @@ func TestPorts(t *testing.T) {
 		url     string
 		allowed bool
 	}{{a, "https://one.test/", true}, {a, "https://two.test/", false}, {b, "https://two.test/", true}, {b, "https://one.test/", false}} {
-		code, err := get(t.Context(), c.client, c.url)
+		code, err := fleet.Get(t.Context(), c.client, c.url)
 		if c.allowed {
 			require.NoError(t, err)
 			require.Equal(t, 200, code)
@@ -95,7 +80,7 @@ func TestPorts(t *testing.T) {
 		"version 1": []byte("PROXY TCP4 192.0.2.7 192.0.2.8 40000 443\r\n"),
 		"cut short": fleet.Header()[:20],
 	} {
-		_, err := get(t.Context(), f.PortClient(one, first), "https://one.test/")
+		_, err := fleet.Get(t.Context(), f.PortClient(one, first), "https://one.test/")
 		require.Error(t, err, name)
 		require.NotContains(t, err.Error(), "Forbidden", "%s: closed, not decided", name)
 	}
@@ -116,7 +101,7 @@ func TestMoves(t *testing.T) {
 	replicas := []*fleet.Replica{remote.Replica("c1"), remote.Replica("c2")}
 	up := f.NewUpstream("one.test")
 	port := f.FreePort()
-	rule := open("a", "one.test", up)
+	rule := fleet.Allow("a", "one.test", up)
 	rule.Credential = "key"
 	p := &plan.Plan{
 		Stack: "test", Agents: []plan.Agent{{Name: "a", Port: port, Rules: []plan.Rule{rule}}},
@@ -151,11 +136,11 @@ func TestMoves(t *testing.T) {
 				if i == 1 {
 					client := f.PortClient(port, fleet.Header())
 					client.Transport.(*http.Transport).DisableKeepAlives = true
-					if code, err := get(t.Context(), client, "https://one.test/"); err != nil || code != 200 {
+					if code, err := fleet.Get(t.Context(), client, "https://one.test/"); err != nil || code != 200 {
 						failed <- fmt.Errorf("a new connection: %d: %w", code, err)
 						return
 					}
-				} else if code, err := get(t.Context(), client, "https://one.test/"); err != nil || code != 200 {
+				} else if code, err := fleet.Get(t.Context(), client, "https://one.test/"); err != nil || code != 200 {
 					failed <- fmt.Errorf("the connection that stays: %d: %w", code, err)
 					return
 				}
@@ -183,7 +168,7 @@ func TestMoves(t *testing.T) {
 	p.Agents[0].Rules = append(p.Agents[0].Rules, rule)
 	_, err = remote.Operator(replicas[1-at]).Publish(t.Context(), p)
 	require.NoError(t, err)
-	code, err := get(t.Context(), f.PortClient(port, fleet.Header()), "https://one.test/")
+	code, err := fleet.Get(t.Context(), f.PortClient(port, fleet.Header()), "https://one.test/")
 	require.NoError(t, err)
 	require.Equal(t, 403, code)
 }
@@ -211,7 +196,7 @@ func TestEvicted(t *testing.T) {
 	remote := f.NewRemote()
 	told, other := remote.Replica("c1"), remote.Replica("c2")
 	up := f.NewUpstream("one.test")
-	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Port: f.FreePort(), Rules: []plan.Rule{open("a", "one.test", up)}}}}
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Port: f.FreePort(), Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
 	o := remote.Operator(told)
 	_, err := o.Publish(t.Context(), p)
 	require.NoError(t, err)
@@ -229,7 +214,7 @@ func TestEvicted(t *testing.T) {
 	_, _, err = member.Join(ctx)
 	require.Error(t, err, "also with the token")
 
-	p.Agents[0].Rules = append(p.Agents[0].Rules, open("a", "two.test", up))
+	p.Agents[0].Rules = append(p.Agents[0].Rules, fleet.Allow("a", "two.test", up))
 	_, err = remote.Operator(told, other).Publish(t.Context(), p)
 	require.NoError(t, err)
 	require.Empty(t, nodeAt(t, other, id).ID)

@@ -323,6 +323,14 @@ func (u *Upstream) Seen() []*http.Request {
 
 func (u *Upstream) Pin() *plan.Upstream { return &plan.Upstream{Address: u.Address, CA: u.CA} }
 
+// Allow returns a rule by which the agent may send every request to the host, which up serves.
+func Allow(agent, host string, up *Upstream) plan.Rule {
+	return plan.Rule{
+		ID: agent + "/" + host, Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath},
+		Upstream: up.Pin(),
+	}
+}
+
 // CA is a certificate authority for a test.
 type CA struct {
 	cert *x509.Certificate
