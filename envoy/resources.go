@@ -2,7 +2,7 @@
 // same plan gives the same resources on every replica of the control plane,
 // so that a resource's version can be the hash of its bytes.
 //
-// The way of a request (docs/architecture.md has the picture):
+// The path of a request (docs/architecture.md has the picture):
 //
 //	agent/<name>   listener on the agent's own Unix socket; CONNECT, gateways
 //	connect/<name>/<host:port>  scope: where a CONNECT of the agent leads
