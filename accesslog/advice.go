@@ -43,8 +43,8 @@ var Advice = map[plan.Reason]Said{
 		"an operator can see why: postern explain URL --agent AGENT",
 	},
 	plan.ReasonAmbiguous: {
-		"servers read this request differently, or it says twice what it asks for", denied,
-		"servers read this path, query or header differently: write it plainly; docs/policy.md says how",
+		"servers read this request in different ways, or it asks for two different things", denied,
+		"servers read this path, query or header in different ways: write it plainly; docs/policy.md says how",
 	},
 	plan.ReasonDenied: {
 		"a rule with `deny: true` matches", denied,
@@ -64,36 +64,36 @@ var Advice = map[plan.Reason]Said{
 	},
 	plan.ReasonAddress: {
 		"the host resolves to a private or metadata address", denied,
-		"its address is private, or the cloud's own; " +
-			"an operator can say where the destination is: upstream: in the stack file",
+		"its address is private or a metadata address; " +
+			"an operator can name the destination's address with upstream: in the stack file",
 	},
 	plan.ReasonCredential: {
-		"the secret is unavailable; nothing was sent", "the credential for this destination cannot be had", status,
+		"the secret is unavailable; nothing was sent", "the credential for this destination is unavailable", status,
 	},
 	plan.ReasonUpstream: {
 		"the destination cannot be reached, or its certificate does not verify",
-		"the destination cannot be reached, or is not who it should be", audits,
+		"the destination cannot be reached, or its certificate does not verify", audits,
 	},
 	plan.ReasonTLS: {
 		"the client does not trust the CA, or asked for a name outside the policy", denied,
-		"the client has to trust the proxy's CA; docs/troubleshooting.md says how",
+		"the client must trust the proxy's CA; docs/troubleshooting.md says how",
 	},
 	plan.ReasonLimit: {
 		"a limit of the policy, or a bound of the node, is exceeded", "a limit of the policy is exceeded",
-		"an operator can raise it: limits: in the stack file",
+		"an operator can raise the limit with limits: in the stack file",
 	},
 	plan.ReasonUnrecorded: {
 		"the node's supervisor does not take Envoy's log: it hangs, or waits for its disk",
-		"the proxy cannot record what it decides at the moment, so it decides nothing", status,
+		"the proxy cannot record decisions at present, so it refuses every request", status,
 	},
 	plan.ReasonMalformed: {
-		"Envoy cannot read the request", "the request is malformed, or more than is read of one", audits,
+		"Envoy cannot read the request", "the request is malformed or too large", audits,
 	},
 	plan.ReasonUnsent: {
 		"the request ended before it was sent anywhere: the client left, or the node stopped", "", audits,
 	},
 	plan.ReasonUnknown: {
-		"Envoy has ended the request itself, for a reason that is not the policy's",
+		"Envoy ended the request itself; the policy was not the reason",
 		"the request failed at the proxy", audits,
 	},
 }

@@ -77,7 +77,7 @@ var Answers = []Answer{
 	{
 		Details: []string{guard.SignedBody},
 		Verdict: Deny, Reason: plan.ReasonMalformed, Status: 422, ByDefault: true, Tells: true,
-		Message: "the request cannot be signed anew",
+		Message: "the request cannot be signed again",
 		Hint: "the client has signed parts of the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, " +
 			"and turn its chunked encoding off",
 	},

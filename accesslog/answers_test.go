@@ -82,14 +82,14 @@ func TestSays(t *testing.T) {
 		"direct_response": {"denied by policy", ""}, // the route says it
 		"upgrade_failed":  {"only upgrades to WebSocket are supported", ""},
 		"guard_signed_body": {
-			"the request cannot be signed anew",
+			"the request cannot be signed again",
 			"the client has signed parts of the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, and turn its chunked encoding off",
 		},
 		"request_payload_too_large": {
-			"a limit of the policy is exceeded", "an operator can raise it: limits: in the stack file",
+			"a limit of the policy is exceeded", "an operator can raise the limit with limits: in the stack file",
 		},
 		"stream_idle_timeout": {
-			"the destination cannot be reached, or is not who it should be",
+			"the destination cannot be reached, or its certificate does not verify",
 			"an operator sees why with: postern audit --agent AGENT",
 		},
 		"overload": {"the request failed at the proxy", "an operator sees why with: postern audit --agent AGENT"},

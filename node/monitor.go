@@ -54,7 +54,7 @@ func NewMonitor(dir string) *Monitor {
 		Name: "postern_node_decisions_total", Help: "Decisions of this node since its supervisor started, by agent, verdict and reason.",
 	}, []string{"agent", "verdict", "reason"})
 	m.gaps = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "postern_node_audit_gaps_total", Help: "Gaps that were declared in this node's audit log since its supervisor started.",
+		Name: "postern_node_audit_gaps_total", Help: "Gaps declared in this node's audit log since its supervisor started.",
 	})
 	m.starts = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "postern_node_envoy_starts_total", Help: "How often the supervisor has started Envoy.",

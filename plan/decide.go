@@ -10,8 +10,8 @@ import (
 	"github.com/postern/postern/target"
 )
 
-// At is the plan without the rules that have expired at t. Rules whose end
-// cannot be read have ended.
+// At returns a copy of the plan without the rules that have expired at t. A rule whose end cannot
+// be parsed has expired.
 func (p *Plan) At(t time.Time) *Plan {
 	return p.Without(func(r *Rule) bool {
 		if r.Expires == "" {
@@ -22,8 +22,8 @@ func (p *Plan) At(t time.Time) *Plan {
 	})
 }
 
-// Without is the plan without the rules that gone says. It shares with p what
-// stays: neither may be changed then.
+// Without returns a copy of p without the rules for which gone reports true. The copy shares the
+// other rules with p: afterwards neither may be changed.
 func (p *Plan) Without(gone func(*Rule) bool) *Plan {
 	q := *p
 	q.Agents = slices.Clone(p.Agents)
@@ -48,7 +48,7 @@ func (p *Plan) Without(gone func(*Rule) bool) *Plan {
 	return &q
 }
 
-// NextExpiry is when the next rule ends after t, or the zero time.
+// NextExpiry returns the time after t at which the next rule expires, or the zero time.
 func (p *Plan) NextExpiry(t time.Time) time.Time {
 	var next time.Time
 	for i := range p.Agents {
@@ -66,22 +66,21 @@ func (p *Plan) NextExpiry(t time.Time) time.Time {
 	return next
 }
 
-// Decide is the meaning of the plan: the verdict on one request. What it does
-// not explicitly allow it denies. Expired rules count: see [Plan.At].
+// Decide returns the verdict on one request: it defines the meaning of the plan. Whatever the plan
+// does not explicitly allow is denied. Expired rules count: see [Plan.At].
 //
 // Over https:
-//  1. The rules that cover the host and port are those that name it, and the
-//     wildcards above it. If none allows anything, the host is not allowed.
+//  1. The rules that name the host and port, and the wildcards above the host, cover the request.
+//     If none of them allows anything, the host is not allowed.
 //  2. The names of the connection (CONNECT, SNI, Host) must agree.
-//  3. In a tunnel nothing more can be seen: a rule that denies every request
-//     denies, otherwise the first that allows does.
-//  4. Otherwise a rule that denies and matches decides; if there is none, the
-//     first that allows and matches. What denies matches whatever some server could
-//     read as what it names; what allows, only what every server reads so. If the
-//     first that allows matches only to some, the request is ambiguous: denied.
+//  3. In a tunnel, the rest of the request is invisible. If a rule denies every request, it
+//     decides. Otherwise the first rule that allows decides.
+//  4. In other modes, a matching rule that denies decides. If there is none, the first matching
+//     rule that allows decides. A rule that denies matches whatever some server could read as
+//     what the rule names. A rule that allows matches only what every server reads so. If
+//     only some servers read the request as the first allowing rule does, it is ambiguous and denied.
 //
-// Over plain http only a gateway can be reached; the rules behind it decide as
-// in 4.
+// Over plain http only a gateway can be reached. The rules behind the gateway decide as in 4.
 func (p *Plan) Decide(r Request) Decision {
 	i := slices.IndexFunc(p.Agents, func(a Agent) bool { return a.Name == r.Agent })
 	if i < 0 {
@@ -154,8 +153,8 @@ func commonLabels(a, b string) int {
 	return n
 }
 
-// Covers reports whether the rule's host is, or is a wildcard above, the host,
-// which may be a wildcard itself.
+// Covers reports whether the rule's host is the given host, or a wildcard above it. The given host
+// may be a wildcard itself.
 func (r *Rule) Covers(host string) bool {
 	if suffix, ok := strings.CutPrefix(r.Host, "*"); ok {
 		return len(host) > len(suffix) && strings.HasSuffix(host, suffix)
@@ -163,9 +162,9 @@ func (r *Rule) Covers(host string) bool {
 	return r.Host == host
 }
 
-// Covering returns the agent's rules for a host (or wildcard) and port, those
-// that deny first, otherwise in their order. Rules that allow in another mode
-// than the nearest one's are left out.
+// Covering returns the agent's rules for a host (or wildcard) and port: first the rules that deny,
+// then the others, each in their order. It leaves out rules that allow in another mode than the
+// nearest rule's.
 func (a *Agent) Covering(host string, port uint16) []Rule {
 	var rules []Rule
 	for i := range a.Rules {
@@ -184,9 +183,9 @@ type Destination struct {
 	Rules []Rule
 }
 
-// Destinations are those of an agent of which something is allowed, sorted. A
-// host that only a rule that denies names is one too: it is an exception to a
-// wildcard. It takes time proportional to the rules, if wildcards are few.
+// Destinations returns the agent's destinations that have at least one rule that allows, sorted. A
+// host that only a rule that denies names is also a destination, if it is an exception to a
+// wildcard. If wildcards are few, the time is proportional to the number of rules.
 func (a *Agent) Destinations() []Destination {
 	// sorted are indices of rules by host and port.
 	sorted := make([]int, len(a.Rules))
@@ -252,8 +251,8 @@ func arrange(rules []Rule) []Rule {
 	return rules
 }
 
-// Behind returns the rules that decide on requests to a gateway's port: those
-// that name it, and those that cover their hosts and deny.
+// Behind returns the rules that decide on requests to a gateway's port: the rules that name the
+// port, and the rules that deny and cover their hosts.
 func (a *Agent) Behind(gateway uint16) []Rule {
 	var rules []Rule
 	for _, r := range a.Rules {
@@ -284,7 +283,7 @@ func rank(r Rule) int {
 	return 1
 }
 
-// ModeOf is the mode of the destination that rules, of [Agent.Covering], are for.
+// ModeOf returns the mode of the destination from its rules, as [Agent.Covering] returns them.
 func ModeOf(rules []Rule) string {
 	for i := range rules {
 		if !rules[i].Deny {
@@ -294,8 +293,8 @@ func ModeOf(rules []Rule) string {
 	return ModeIntercept
 }
 
-// TunnelRules are those of rules that can decide on a tunnel: the ones that
-// deny every request, and the ones that allow.
+// TunnelRules returns the rules that can decide on a tunnel: those that deny every request, and
+// those that allow.
 func TunnelRules(rules []Rule) []Rule {
 	return slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool {
 		return r.Deny && !r.unconditional()
@@ -340,8 +339,8 @@ func decide(rules []Rule, r Request, deny Decision) Decision {
 	return deny
 }
 
-// Methods are those that some rule allows, of a destination's rules, sorted: [AnyMethod]
-// alone if that is one of them.
+// Methods returns the methods that at least one of a destination's rules allows, sorted. If
+// [AnyMethod] is one of them, it is the only one.
 func Methods(rules []Rule) []string {
 	var all []string
 	for i := range rules {
@@ -371,8 +370,7 @@ func ambiguous(r *Rule, rules []Rule, path string, req Request) bool {
 	return false
 }
 
-// Check is what the data plane has to look at in requests that the rule matches; see
-// [Restricted].
+// Check returns what the data plane must check in requests that the rule matches; see [Restricted].
 func (r *Rule) Check(restricted bool) target.Check {
 	names := func(cs []Condition) []string {
 		var all []string
@@ -384,8 +382,8 @@ func (r *Rule) Check(restricted bool) target.Check {
 	return target.Check{AnyPath: slices.Contains(r.Paths, AnyPath), Open: !restricted, Query: names(r.Query), Headers: names(r.Headers)}
 }
 
-// Restricted reports whether it matters to one of a destination's rules what is asked
-// of it: there are methods, paths or conditions that are not allowed.
+// Restricted reports whether at least one of a destination's rules restricts methods, paths or
+// conditions.
 func Restricted(rules []Rule) bool {
 	return slices.ContainsFunc(rules, func(r Rule) bool { return !r.unconditional() })
 }
@@ -395,8 +393,8 @@ func (r *Rule) unconditional() bool {
 	return slices.Equal(r.Methods, []string{AnyMethod}) && slices.Equal(r.Paths, []string{AnyPath}) && len(r.Query)+len(r.Headers) == 0
 }
 
-// Literally reports whether what a rule that denies names is the request as every
-// server reads it, and not only as some server could.
+// Literally reports whether every server reads the request as what the rule that denies names, and
+// not only some server.
 func (r *Rule) Literally(req Request) bool {
 	allows := *r
 	allows.Deny = false

@@ -49,11 +49,10 @@ var (
 		`|%[0-9a-f]?(?:[^0-9a-f].*)?)|` + elsewhere + `|` + session
 )
 
-// DeniedPath returns the expression that, matched against the whole of a
-// normalised path without its query, means the pattern in a rule that denies: a
-// wildcard matches any segment, a slash at the end makes no difference, and so
-// "/admin/**" is "/admin" as well. For a pattern that [ParsePath] refuses it
-// matches everything.
+// DeniedPath returns the regular expression for a pattern in a rule that denies. Match the
+// expression against the whole of a normalised path without its query. A wildcard matches any
+// segment. A slash at the end makes no difference, so "/admin/**" also matches "/admin". If
+// [ParsePath] refuses the pattern, the expression matches everything.
 func DeniedPath(pattern string) string {
 	p, err := ParsePath(pattern)
 	if err != nil || p.any {
@@ -82,10 +81,10 @@ func DeniedPath(pattern string) string {
 	return b.String()
 }
 
-// DeniedQuery returns the expression that matches the whole of a query, without
-// its question mark, in which some server finds the parameter that a rule denies.
-// It may come several times, after an ampersand or a semicolon, with blanks around
-// its name and value, or be one of a list (name[]).
+// DeniedQuery returns the regular expression for a query condition in a rule that denies. Match the
+// expression against the whole of a query without its question mark: it matches if some server
+// finds the parameter. The parameter may come several times, after an ampersand or a semicolon,
+// with blanks around its name and value, or in a list (name[]).
 func DeniedQuery(c Condition) string {
 	// PHP cannot say these in a variable's name.
 	name := strings.ReplaceAll(spellings(c.Name), spelling('_'), `(?:[_.+[]|`+escaped(`5f|2e|20|2b|5b|0[9a-d]`)+`)`)
@@ -100,9 +99,9 @@ func DeniedQuery(c Condition) string {
 	return `(?i)(?:.*[&;])?` + name + value + `(?:[&;].*)?`
 }
 
-// DeniedHeader returns the expression that matches a value of a header in which
-// some server finds the value that a rule denies: alone, in a list, quoted, or with
-// parameters.
+// DeniedHeader returns the regular expression for a header condition in a rule that denies. It
+// matches a header's value in which some server finds the denied value: alone, in a list, quoted,
+// or with parameters.
 func DeniedHeader(c Condition) string {
 	if c.Present {
 		return `.*`
@@ -123,9 +122,9 @@ func short(name string) string {
 	return `|` + spellings(base[:min(len(base), 6)]) + `(?:~|` + escaped(`7e`) + `)[0-9](?:` + dot + `[^/]{0,3})?`
 }
 
-// AllowedQuery returns the expression that matches the whole of a query, without its
-// question mark, in which every server finds the parameter that a rule which allows
-// asks for, with its value: written plainly, but for reserved characters.
+// AllowedQuery returns the regular expression for a query condition in a rule that allows. Match
+// the expression against the whole of a query without its question mark: it matches if every server
+// finds the parameter with its value. Only reserved characters may be escaped.
 func AllowedQuery(c Condition) string {
 	value := `=` + plainly(c.Value)
 	switch {

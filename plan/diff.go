@@ -13,27 +13,26 @@ import (
 
 // Change is one difference between two plans, in words for a person.
 type Change struct {
-	// Kind is "+" for more access, "-" for less, "~" for anything else.
+	// Kind is "+" for more access, "-" for less, and "~" for any other change.
 	Kind string `json:"kind"`
-	// Agent is whose access changes, or "" for something that all share.
+	// Agent is the agent whose access changes, or "" for a change that all agents share.
 	Agent string `json:"agent,omitempty"`
 	// Rule is the ID of the rule that is added, removed or changed, or "".
 	Rule string `json:"rule,omitempty"`
 	Text string `json:"text"`
-	// Risk is how much the change opens, and Why is because of what.
+	// Risk says how much the change opens. Why gives the reason.
 	Risk Risk   `json:"risk"`
 	Why  string `json:"why"`
 }
 
-// String is a line such as "+ demo may GET https://docs.test/v1/**".
+// String returns a line such as "+ demo may GET https://docs.test/v1/**".
 func (c Change) String() string { return c.Kind + " " + c.Text }
 
-// Diff says what a fleet that goes from old to new allows more, less or in
-// another way: by risk, the highest first; of the same risk first what all
-// agents share, then agent by agent, in the order of names. What is more is
-// measured against everything that the agent was allowed, not against the rule
-// of the same name. Diff is empty exactly if the plans are equal but for their
-// stack's name.
+// Diff returns what changes for agents when a fleet goes from old to new. The changes are sorted by
+// risk, the highest first. Within one risk, changes that all agents share come first, then the
+// agents' changes by name. New access is measured against everything that the agent was allowed,
+// not against the rule of the same name. Diff is empty exactly if the plans are equal, apart from
+// the name of their stack.
 func Diff(old, new *Plan) []Change {
 	var out []Change
 	if !slices.Equal(old.Resolvers, new.Resolvers) {
@@ -186,8 +185,8 @@ func (r *Rule) may() string {
 	return " may "
 }
 
-// What is what a rule is about, such as "GET,HEAD https://docs.test/v1/**",
-// without its conditions.
+// What describes what a rule covers, such as "GET,HEAD https://docs.test/v1/**", without its
+// conditions.
 func (r *Rule) What() string {
 	var b strings.Builder
 	switch {
@@ -264,7 +263,7 @@ func (r *Rule) notes() []string {
 	return append(notes, others(r, "id", "deny", "host", "port", "mode", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "upstream", "expires")...)
 }
 
-// String is "name=value", or the name alone if any value will do.
+// String returns "name=value", or only the name if any value matches.
 func (c Condition) String() string {
 	if c.Present {
 		return c.Name

@@ -8,7 +8,7 @@ type File struct {
 	What string
 	// Path is absolute.
 	Path string
-	// Socket is set for a socket, which a service makes.
+	// Socket means that the file is a socket, which some service creates.
 	Socket bool
 }
 

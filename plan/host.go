@@ -12,11 +12,10 @@ const (
 	maxLabel = 63
 )
 
-// CanonicalHost returns the one spelling of a host name that plans hold: lower
-// case, no trailing dot. It refuses whatever is not a DNS name in letters,
-// digits and hyphens: IP literals in every spelling that some client takes for
-// one (short, decimal, octal, hexadecimal, IPv6, brackets), wildcards, ports,
-// Unicode. Internationalised names are accepted in their xn-- form.
+// CanonicalHost returns the one spelling of a host name that plans contain: lower case, without a
+// trailing dot. It accepts only DNS names of letters, digits and hyphens. It refuses wildcards,
+// ports, Unicode, and IP literals in every spelling that some client accepts (short, decimal,
+// octal, hexadecimal, IPv6, brackets). Internationalised names must be in their xn-- form.
 func CanonicalHost(host string) (string, error) {
 	if host == "" {
 		return "", errors.New("host is empty")
@@ -42,9 +41,9 @@ func CanonicalHost(host string) (string, error) {
 	return h, nil
 }
 
-// CanonicalPattern is [CanonicalHost] for what rules name: a host, or "*."
-// before one that has at least two labels, for every name below it. Whether
-// strangers can have names below it is not its business.
+// CanonicalPattern is [CanonicalHost] for the hosts of rules: a host, or "*." before a host of at
+// least two labels, for every name below it. It does not check whether strangers can register names
+// below the host.
 func CanonicalPattern(host string) (string, error) {
 	rest, wildcard := strings.CutPrefix(host, "*.")
 	if !wildcard {

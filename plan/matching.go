@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// Matching returns a function that reports whether a text matches the regular
-// expression, which has to be valid. It is compiled at the first use: every
-// command, and the inside of every sandbox, would wait for all of them.
+// Matching returns a function that reports whether a text matches the regular expression, which
+// must be valid. The expression is compiled at the first use, because otherwise every command and
+// every sandbox would wait for all expressions.
 func Matching(expression string) func(string) bool {
 	compiled := sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
 	return func(s string) bool { return compiled().MatchString(s) }

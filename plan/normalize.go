@@ -5,19 +5,17 @@ import (
 	"strings"
 )
 
-// NormalizePath returns the path, without query, in the form in which Envoy
-// matches and forwards it with normalize_path, merge_slashes and escaped
-// slashes kept; testdata/envoy_paths.txt records what Envoy 1.40.0 does. Dot
-// segments are removed, also with dots written %2e and with a ";" after them;
-// backslashes become slashes and adjacent slashes one; escapes of unreserved
-// characters are decoded and characters that a URL may not have are escaped.
-// Every other escape stays as it was sent.
+// NormalizePath returns the path, without query, in the form in which Envoy matches and forwards it
+// with normalize_path, merge_slashes and escaped slashes kept. testdata/envoy_paths.txt records
+// what Envoy 1.40.0 does. Dot segments are removed, also if a dot is written %2e or a ";" follows.
+// Backslashes become slashes, and adjacent slashes become one. Escapes of unreserved characters are
+// decoded, and characters that a URL may not contain are escaped. Every other escape stays as sent.
 //
-// It refuses a path that Envoy answers with 400: one that does not begin with a
-// slash, or that has a control character, a space, "#" or an escaped NUL; and
-// one with a "?", which would begin a query. (Non-ASCII bytes, which Envoy
-// escapes in HTTP/2 and refuses in HTTP/1, are escaped.) The result is not
-// always a fixed point: of "%2e%2e;" only the escapes are removed.
+// It refuses each path that Envoy answers with 400: a path that does not begin with a slash, or
+// that contains a control character, a space, "#" or an escaped NUL. It also refuses a path with
+// "?", which would begin a query. Non-ASCII bytes are escaped; Envoy does so in HTTP/2 and refuses
+// them in HTTP/1. The result is not always a fixed point: in "%2e%2e;" only the escapes are
+// removed.
 func NormalizePath(path string) (string, error) {
 	if !strings.HasPrefix(path, "/") {
 		return "", errors.New("the path does not begin with a slash")

@@ -9,15 +9,14 @@ import (
 	"github.com/postern/postern/target"
 )
 
-// Path is a parsed path pattern, as rules that allow mean it; for those that deny
-// see [DeniedPath]. The zero value matches nothing.
+// Path is a parsed path pattern of a rule that allows; for rules that deny see [DeniedPath]. The
+// zero value matches nothing.
 //
-// A pattern is "/" followed by segments. A segment is literal, or "*" for
-// exactly one segment that is not empty, or, as the last one, "**" for any
-// rest, the empty one included: "/v1/**" matches "/v1/" and "/v1/a/b" but not
-// "/v1". Wildcards match no escaped slash, backslash or NUL, no malformed escape and no
-// ";" (some upstreams take "..;" for ".."). [AnyPath] alone matches these too. What
-// else upstreams read differently [target.Check] refuses.
+// A pattern is "/" followed by segments. A segment is literal, or "*" for exactly one segment that
+// is not empty. The last segment may be "**" for any rest, also an empty one: "/v1/**" matches
+// "/v1/" and "/v1/a/b" but not "/v1". Wildcards do not match an escaped slash, backslash or NUL, a
+// malformed escape or ";" (some upstreams read "..;" as ".."). Only [AnyPath] matches these too.
+// [target.Check] refuses the other paths that upstreams read in different ways.
 type Path struct {
 	segments []string
 	rest     bool
@@ -151,9 +150,9 @@ func isPlain(segment string) bool {
 // plainRegex matches one character, or escape, of a segment for which isPlain holds.
 const plainRegex = `[^/%;\n]|%(?:[146-9A-Fa-f][0-9A-Fa-f]|0[1-9A-Fa-f]|2[0-9A-Ea-e]|3[0-9AC-Fac-f]|5[0-9ABD-Fabd-f])`
 
-// PathRegex returns the RE2 expression that, matched against the whole of a
-// normalised path without its query, means what the pattern means. For a
-// pattern that [ParsePath] refuses it matches nothing.
+// PathRegex returns the RE2 expression for a pattern. Match the expression against the whole of a
+// normalised path without its query. If [ParsePath] refuses the pattern, the expression matches
+// nothing.
 func PathRegex(pattern string) string {
 	p, err := ParsePath(pattern)
 	if err != nil {

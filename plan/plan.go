@@ -1,9 +1,9 @@
-// Package plan is the compiled policy of a stack and its meaning.
+// Package plan holds the compiled policy of a stack, and defines its meaning.
 //
-// A [Plan] is pure data: canonical (equal policies encode to equal bytes),
-// content-hashed and position-free. [Plan.Decide] is the executable
-// specification of the policy language; the Envoy resources that package envoy
-// builds are its implementation. Besides package target, it imports the standard library only.
+// A [Plan] is pure data: canonical (equal policies encode to equal bytes), content-hashed and
+// position-free. [Plan.Decide] is the executable specification of the policy language. Package
+// envoy builds the Envoy resources that implement the specification. Package plan imports only the
+// standard library and package target.
 package plan
 
 import (
@@ -15,13 +15,13 @@ import (
 	"strings"
 )
 
-// Plan is everything the control plane and the fleet need to know of a stack.
-// The zero value allows nothing.
+// Plan is everything that the control plane and the fleet need to know about a stack. The zero
+// value allows nothing.
 type Plan struct {
 	// Stack is the name of the environment, such as "local".
 	Stack string `json:"stack"`
-	// Resolvers are the DNS servers (ip:port) the nodes ask; none means the
-	// servers of the node's own host.
+	// Resolvers are the DNS servers (ip:port) that the nodes ask. If empty, a node asks the servers
+	// of its own host.
 	Resolvers []string `json:"resolvers,omitempty"`
 	// Credentials are sorted by name.
 	Credentials []Credential `json:"credentials,omitempty"`
@@ -29,16 +29,15 @@ type Plan struct {
 	Agents []Agent `json:"agents,omitempty"`
 }
 
-// Credential says how to authenticate to a destination. It never holds secret
-// bytes, only where they are.
+// Credential says how to authenticate to a destination. It never contains the secret, only its
+// place.
 type Credential struct {
 	Name string `json:"name"`
-	// Kind is one of the Kind constants. It says which of the other fields
-	// count; the loader refuses the rest.
+	// Kind is one of the Kind constants. It determines which other fields count; the loader refuses
+	// the other ones.
 	Kind string `json:"kind"`
-	// Header is the lower-case name of the request header that is set:
-	// the user's for KindHeader, "authorization" for every other kind that
-	// sets one.
+	// Header is the lower-case name of the request header that is set. The user chooses it for
+	// KindHeader. For every other kind that sets a header it is "authorization".
 	Header string `json:"header,omitempty"`
 	// Prefix precedes the secret in the header's value, such as "Bearer ".
 	Prefix string `json:"prefix,omitempty"`
@@ -48,26 +47,26 @@ type Credential struct {
 	Username string `json:"username,omitempty"`
 	// Parameter is the query parameter of KindQuery.
 	Parameter string `json:"parameter,omitempty"`
-	// TokenURL is where tokens are minted (OAuth kinds, KindGitHubApp: the
-	// API's base URL), always https unless on loopback.
+	// TokenURL is the endpoint that mints tokens: of the OAuth kinds, or the API's base URL of
+	// KindGitHubApp. It is https, or on loopback.
 	TokenURL string `json:"token_url,omitempty"`
-	// Scopes are requested of the token endpoint, sorted.
+	// Scopes are requested from the token endpoint. They are sorted.
 	Scopes []string `json:"scopes,omitempty"`
-	// Audience is that of KindGCPIDToken.
+	// Audience is the audience of KindGCPIDToken.
 	Audience string `json:"audience,omitempty"`
-	// App and Installation identify a GitHub App's installation.
+	// App and Installation identify the installation of a GitHub App.
 	App          string `json:"app,omitempty"`
 	Installation string `json:"installation,omitempty"`
-	// Service and Region pin what KindAWSSigV4 signs for.
+	// Service and Region are the only ones for which KindAWSSigV4 signs.
 	Service string `json:"service,omitempty"`
 	Region  string `json:"region,omitempty"`
-	// Placeholders are environment variables that client programs insist on;
-	// the sandbox gets them with the value "postern". Sorted names.
+	// Placeholders are environment variables without which client programs refuse to work. The
+	// sandbox sets each to "postern". The names are sorted.
 	Placeholders []string `json:"placeholders,omitempty"`
 }
 
-// The kinds of credential. Those that mint are minted by the control plane and
-// reach the nodes as a bearer token, renewed before it expires.
+// The kinds of credential. If a kind mints tokens, the control plane mints them, renews each before
+// it expires, and sends it to the nodes as a bearer token.
 const (
 	// KindHeader sets Header to Prefix and the secret.
 	KindHeader = "header"
@@ -77,17 +76,18 @@ const (
 	KindBasic = "basic"
 	// KindQuery sets the query parameter Parameter to the secret.
 	KindQuery = "query"
-	// KindOAuth2ClientCredentials mints by RFC 6749, section 4.4; the secret is the client's.
+	// KindOAuth2ClientCredentials mints tokens by RFC 6749, section 4.4; the secret is the
+	// client's.
 	KindOAuth2ClientCredentials = "oauth2-client-credentials"
-	// KindOAuth2RefreshToken mints by RFC 6749, section 6; the secret is JSON
+	// KindOAuth2RefreshToken mints tokens by RFC 6749, section 6; the secret is JSON
 	// {"refresh_token", "client_secret"}.
 	KindOAuth2RefreshToken = "oauth2-refresh-token"
-	// KindGitHubApp mints an installation token; the secret is the app's PEM key.
+	// KindGitHubApp mints installation tokens; the secret is the app's PEM key.
 	KindGitHubApp = "github-app"
-	// KindAWSSigV4 signs each request anew at the node; the secret is JSON
-	// {"access_key_id", "secret_access_key", "session_token"}.
+	// KindAWSSigV4 signs each request again at the node; the secret is JSON {"access_key_id",
+	// "secret_access_key", "session_token"}.
 	KindAWSSigV4 = "aws-sigv4"
-	// KindGCPAccessToken and KindGCPIDToken mint from a service account's JSON key.
+	// KindGCPAccessToken and KindGCPIDToken mint tokens from a service account's JSON key.
 	KindGCPAccessToken = "gcp-access-token"
 	KindGCPIDToken     = "gcp-id-token"
 )
@@ -95,65 +95,62 @@ const (
 // Agent is a named pool of workloads with one policy.
 type Agent struct {
 	Name string `json:"name"`
-	// Port is the TCP port of the agent's listener on every node, or 0 for a
-	// Unix socket. No two agents have the same. Whoever can connect to it is the
-	// agent: the environment's firewall decides who that is.
+	// Port is the TCP port of the agent's listener on every node, or 0 for a Unix socket. No two
+	// agents have the same port. Every client that can connect to the port is this agent: the
+	// environment's firewall decides which clients can.
 	Port uint16 `json:"port,omitempty"`
-	// Rules are in the order of the agent's allow list. Of the rules that
-	// match a request, one that denies decides, otherwise the first; if none
-	// does, the request is denied by [DefaultRule].
+	// Rules are in the order of the agent's allow list. If a rule that denies matches a request, it
+	// decides. Otherwise the first matching rule decides. If no rule matches, [DefaultRule] denies.
 	Rules []Rule `json:"rules,omitempty"`
 }
 
-// Rule says of some requests of one agent to one destination that they are
-// allowed, or, if Deny is set, that they are not whatever else is allowed.
+// Rule allows some requests of one agent to one destination. If Deny is set, it denies these
+// requests, whatever other rules allow.
 type Rule struct {
-	// ID is "agent/destination", or "agent/destination/name" if the
-	// destination has several. It is stable: it does not change when other
-	// parts of the stack file do.
+	// ID is "agent/destination", or "agent/destination/name" if the destination has several rules.
+	// It stays the same when other parts of the stack file change.
 	ID string `json:"id"`
-	// Deny makes it a rule that denies. Only Host, Port, Methods, Paths, Query,
-	// Headers, Expires, Reason and Owner count then.
+	// Deny makes the rule one that denies. Then only Host, Port, Methods, Paths, Query, Headers,
+	// Expires, Reason and Owner count.
 	Deny bool `json:"deny,omitempty"`
-	// Host is canonical: lower case, punycode, no trailing dot, no IP literal.
-	// "*.example.test" stands for every name below example.test, at any
-	// depth, and not for example.test itself.
+	// Host is canonical: lower case, punycode, no trailing dot, no IP literal. "*.example.test"
+	// stands for every name below example.test, at any depth, but not for example.test itself.
 	Host string `json:"host"`
 	Port uint16 `json:"port"`
-	// Mode is how the destination is reached, [ModeIntercept] or [ModeTunnel].
-	// All rules of one agent for the same Host and Port have the same.
+	// Mode is [ModeIntercept] or [ModeTunnel]. All rules of one agent with the same Host and Port
+	// have the same mode.
 	Mode string `json:"mode,omitempty"`
-	// Methods are upper-case and sorted, or exactly [AnyMethod]. What denies
-	// matches them in any case.
+	// Methods are upper-case and sorted, or exactly [AnyMethod]. A rule that denies matches them in
+	// any letter case.
 	Methods []string `json:"methods"`
-	// Paths are patterns in the form that [ParsePath] accepts, sorted. What
-	// they mean in a rule that denies says [DeniedPath].
+	// Paths are patterns that [ParsePath] accepts, sorted. [DeniedPath] says what they mean in a
+	// rule that denies.
 	Paths []string `json:"paths"`
 	// Query and Headers are conditions that must all hold, sorted by name.
 	Query   []Condition `json:"query,omitempty"`
 	Headers []Condition `json:"headers,omitempty"`
-	// Credential is the name of the credential that is injected, or "".
+	// Credential is the name of the injected credential, or "".
 	Credential string `json:"credential,omitempty"`
-	// OwnCredentials lets what the agent itself sends as authentication pass.
-	// Never set together with Credential.
+	// OwnCredentials lets the agent's own authentication pass. It is never set together with
+	// Credential.
 	OwnCredentials bool `json:"own_credentials,omitempty"`
 	// Gateway is the loopback port inside the sandbox that reaches this
 	// destination over plain HTTP, or 0.
 	Gateway uint16 `json:"gateway,omitempty"`
-	// Upstream pins where the destination is; nil means by DNS.
+	// Upstream pins the place of the destination. nil means that DNS finds it.
 	Upstream *Upstream `json:"upstream,omitempty"`
-	// Limits are those of the destination for this agent: all rules of one
-	// agent for the same Host and Port have the same.
+	// Limits are the destination's limits for this agent. All rules of one agent with the same Host
+	// and Port have the same limits.
 	Limits *Limits `json:"limits,omitempty"`
-	// Expires is when the rule ends, in RFC 3339 and UTC, or "". An expired
-	// rule does not exist: [Plan.At] leaves it out.
+	// Expires is the end of the rule, in RFC 3339 and UTC, or "". [Plan.At] leaves out expired
+	// rules.
 	Expires string `json:"expires,omitempty"`
-	// Reason and Owner are for people: why the rule is there, and who answers for it.
+	// Reason and Owner are for people: why the rule exists, and who answers for it.
 	Reason string `json:"reason,omitempty"`
 	Owner  string `json:"owner,omitempty"`
 }
 
-// Equal reports whether the rules say the same in every field.
+// Equal reports whether the rules are equal in every field.
 func (r *Rule) Equal(o *Rule) bool {
 	return r.ID == o.ID && r.Deny == o.Deny && r.Host == o.Host && r.Port == o.Port && r.Mode == o.Mode &&
 		slices.Equal(r.Methods, o.Methods) && slices.Equal(r.Paths, o.Paths) && slices.Equal(r.Query, o.Query) && slices.Equal(r.Headers, o.Headers) &&
@@ -162,7 +159,7 @@ func (r *Rule) Equal(o *Rule) bool {
 		r.Expires == o.Expires && r.Reason == o.Reason && r.Owner == o.Owner
 }
 
-// EqualRules reports whether both lists say the same, in the same order.
+// EqualRules reports whether both lists have equal rules in the same order.
 func EqualRules(a, b []Rule) bool {
 	if len(a) != len(b) {
 		return false
@@ -182,31 +179,30 @@ func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil &&
 const (
 	// ModeIntercept terminates TLS, inspects, injects and re-encrypts.
 	ModeIntercept = ""
-	// ModeTunnel passes TLS through after a look at its server name. There
-	// are no methods, paths, conditions or credentials.
+	// ModeTunnel passes TLS on and checks only its server name. Methods, paths, conditions and
+	// credentials do not apply.
 	ModeTunnel = "tunnel"
 )
 
-// Condition is what a query parameter or header must be. If it comes more than
-// once, a rule that allows does not match, unless all values of a header are the
-// one that it wants; a rule that denies matches if some server could find the value
-// in one of them: see [DeniedQuery] and [DeniedHeader].
+// Condition is a condition on a query parameter or header. If a parameter comes more than once, a
+// rule that allows does not match. If a header does, a rule that allows matches only if all values
+// are the wanted one. A rule that denies matches if some server could find the denied value in one
+// of the values: see [DeniedQuery] and [DeniedHeader].
 type Condition struct {
 	// Name is case-sensitive in a query, unless the rule denies; lower-case for a header.
 	Name string `json:"name"`
-	// Value is the exact value, percent-decoded for a query; if Present is set
-	// any value will do.
+	// Value is the exact value, percent-decoded for a query. If Present is set, any value matches.
 	Value   string `json:"value,omitempty"`
 	Present bool   `json:"present,omitempty"`
 }
 
-// Limits bound what an agent can do to a destination. Zero means no limit. Each
-// node counts for itself, so that n nodes together allow up to n times as much.
+// Limits bound what an agent can do at a destination. Zero means no limit. Each node counts for
+// itself, so n nodes together allow up to n times as much.
 type Limits struct {
-	// Requests in Per seconds.
+	// Requests is the number of requests in Per seconds.
 	Requests uint32 `json:"requests,omitempty"`
 	Per      uint32 `json:"per,omitempty"`
-	// Concurrent requests (streams, tunnels).
+	// Concurrent is the number of requests (streams, tunnels) in progress.
 	Concurrent uint32 `json:"concurrent,omitempty"`
 	// Body is the largest request body, in bytes.
 	Body uint64 `json:"body,omitempty"`
@@ -215,26 +211,26 @@ type Limits struct {
 	Download uint64 `json:"download,omitempty"`
 }
 
-// Upstream is the fixed place of a destination that is not found by DNS, such
-// as an internal API. Only an operator can name one.
+// Upstream is the fixed place of a destination that DNS does not find, such as an internal API.
+// Only an operator can name one.
 type Upstream struct {
 	// Address is "ip:port" or "unix:/absolute/path".
 	Address string `json:"address"`
-	// CA is the PEM bundle that the destination's certificate must chain to;
-	// empty means the node's system roots.
+	// CA is the PEM bundle to which the destination's certificate must chain. If empty, the node's
+	// system roots apply.
 	CA string `json:"ca,omitempty"`
 }
 
-// AnyMethod in Rule.Methods allows every method but CONNECT, TRACE and TRACK.
+// AnyMethod in Rule.Methods allows every method except CONNECT, TRACE and TRACK.
 const AnyMethod = "*"
 
 // AnyPath in Rule.Paths allows every path.
 const AnyPath = "/**"
 
-// DefaultRule is the ID of the rule that denies what no rule of the agent allows.
+// DefaultRule returns the ID of the rule that denies whatever no rule of the agent allows.
 func DefaultRule(agent string) string { return agent + "/default" }
 
-// AgentOf returns the name of the agent that the rule with that ID is for.
+// AgentOf returns the name of the agent of the rule with that ID.
 func AgentOf(rule string) string {
 	agent, _, _ := strings.Cut(rule, "/")
 	return agent
@@ -249,8 +245,8 @@ func (p *Plan) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// Version is the content hash of p: the first 16 hexadecimal digits of the
-// SHA-256 of its canonical form.
+// Version returns the content hash of p: the first 16 hexadecimal digits of the SHA-256 of its
+// canonical form.
 func (p *Plan) Version() (string, error) {
 	b, err := p.Encode()
 	if err != nil {

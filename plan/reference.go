@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The places where a secret can be, as [Reference.Source] calls them.
+// The sources of secrets, for [Reference.Source].
 const (
 	SourceEnv               = "env"
 	SourceFile              = "file"
@@ -21,34 +21,35 @@ const (
 	SourceExec              = "exec"
 )
 
-// Reference says where a secret is. It is not secret itself.
+// Reference says where a secret is. The reference is not secret itself.
 type Reference struct {
 	// Source is one of the Source constants.
 	Source string
-	// Name is what the source calls the secret: the name of a variable, of an
-	// AWS secret or parameter, a GCP resource (projects/P/secrets/S), an absolute
-	// and clean path of a file or a helper, a mount and path of Vault's, or a URL.
+	// Name identifies the secret in its source: the name of a variable, of an AWS secret or
+	// parameter, a GCP resource (projects/P/secrets/S), an absolute and clean path of a file or a
+	// helper, a mount and path in Vault, or a URL.
 	Name string
-	// Region is that of the AWS sources.
+	// Region is the region of the AWS sources.
 	Region string
-	// Args are those of a helper.
+	// Args are the arguments of a helper.
 	Args []string
-	// Digest is the SHA-256 of a helper's file, in hexadecimal. A helper without one is not run.
+	// Digest is the SHA-256 of a helper's file, in hexadecimal. A helper without a digest is not
+	// run.
 	Digest string
-	// Every is how often the source is asked, from a second to a day; zero for
-	// the source's default. A file is watched, a variable never changes.
+	// Every is the interval at which the source is read, from a second to a day. Zero means the
+	// source's default. A file is watched, and a variable never changes.
 	Every time.Duration
-	// Field is the path of a field in the source's JSON; nil means all of it.
+	// Field is the path of a field in the source's JSON. nil means that the secret is all of it.
 	Field []string
 }
 
-// ReferenceError is what is wrong with the URL of a secret, and what to write.
-// It quotes nothing: the secret itself may have been written there.
+// ReferenceError says what is wrong with the URL of a secret, and what to write instead. It quotes
+// nothing, because somebody may have written the secret itself there.
 type ReferenceError struct{ Text, Hint string }
 
 func (e *ReferenceError) Error() string { return e.Text + "; " + e.Hint }
 
-// ReferenceHint says what a reference looks like.
+// ReferenceHint describes the form of a reference.
 const ReferenceHint = `write where it is, such as "env://NAME", "file:///absolute/path" or "file:path/beside/this/file"; docs/credentials.md has all sources; never the secret itself`
 
 const (

@@ -7,24 +7,24 @@ import (
 	"strings"
 )
 
-// Risk is how much a change opens, for people who have little time.
+// Risk says how much a change opens, for people who have little time.
 type Risk string
 
 // The risks, the worst first.
 const (
-	// RiskHigh: new places for data or secrets to go that are wide, unseen or
-	// hard to take back: wildcards, tunnels, credentials at new hosts, the
-	// agent's own credentials, denials that end, writing to somewhere new.
+	// RiskHigh: new places for data or secrets to go that are wide, uninspected or hard to take
+	// back: wildcards, tunnels, credentials at new hosts, the agent's own credentials, denials that
+	// end, writing to a new place.
 	RiskHigh Risk = "high"
 	// RiskMedium: new hosts to read from, wider paths, longer times, higher limits.
 	RiskMedium Risk = "medium"
-	// RiskLow: less access, the same access by another name, words.
+	// RiskLow: less access, the same access under another name, descriptions.
 	RiskLow Risk = "low"
 )
 
 var risks = []Risk{RiskHigh, RiskMedium, RiskLow}
 
-// Line is [Change.String], with the risk and its reason behind it unless it is low.
+// Line returns [Change.String], followed by the risk and its reason unless the risk is low.
 func (c Change) Line() string {
 	if c.Risk == RiskLow {
 		return c.String()
@@ -58,7 +58,7 @@ func (a assessment) on(c Change) Change {
 	return c
 }
 
-// IsWrite reports whether a method is there to change something.
+// IsWrite reports whether a method serves to change something.
 func IsWrite(method string) bool {
 	return !slices.Contains([]string{"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH", "QUERY"}, method)
 }

@@ -1,8 +1,8 @@
 package plan
 
-// Widens reports whether r, in the place of was, takes nothing from an agent: it
-// allows all that was allowed, in the same way and for as long, with limits that
-// are no lower. It may say no where that is hard to see.
+// Widens reports whether replacing was by r takes nothing from an agent. It does so if r allows
+// everything that was allowed, in the same way and for as long, with limits that are not lower. In
+// doubt it reports false.
 func (r *Rule) Widens(was *Rule) bool {
 	if r.Deny || was.Deny {
 		said := *r

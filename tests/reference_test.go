@@ -22,7 +22,7 @@ import (
 	"github.com/postern/postern/tests/fleet"
 )
 
-var update = flag.Bool("update", false, "write the goldens and the generated references in docs/ anew")
+var update = flag.Bool("update", false, "write the goldens and the generated references in docs/")
 
 // current compares a generated document with the one in docs/, or writes it.
 func current(t *testing.T, name, want string) {
@@ -58,8 +58,8 @@ func TestReferenceOfMetrics(t *testing.T) {
 		return w.Body.String()
 	}
 	var b strings.Builder
-	b.WriteString("# Metrics\n\nGenerated from what a running fleet serves: `go test ./tests -run TestReference -update`. [Operations](operations.md) says where it is served.\n" +
-		"No label has a value that an agent can make up: there are no hosts and no paths in it.\n")
+	b.WriteString("# Metrics\n\nGenerated from the metrics of a running fleet: `go test ./tests -run TestReference -update`. [Operations](operations.md) says where they are served.\n" +
+		"No label has a value that an agent can make up. No metric has hosts or paths.\n")
 	table := func(title, text string) {
 		fmt.Fprintf(&b, "\n## %s\n\n| metric | type | labels | what it says |\n|---|---|---|---|\n", title)
 		label := regexp.MustCompile(`[{,]([a-z_]+)=`)
@@ -82,7 +82,7 @@ func TestReferenceOfMetrics(t *testing.T) {
 		}
 	}
 	table("A node", strings.Join(ours, "\n"))
-	b.WriteString("\n## Envoy's own, at a node\n\nThese of Envoy's some thousand are passed on; the rest of its admin interface is not reachable.\n\n| metric | what it says |\n|---|---|\n")
+	b.WriteString("\n## Envoy's own, at a node\n\nEnvoy has about a thousand metrics. A node passes on these, and nothing else of Envoy's admin interface.\n\n| metric | what it says |\n|---|---|\n")
 	for _, name := range slices.Sorted(maps.Keys(node.EnvoyFamilies)) {
 		require.Contains(t, all, "# TYPE "+name+" ")
 		fmt.Fprintf(&b, "| `%s` | %s |\n", name, node.EnvoyFamilies[name])
@@ -96,7 +96,8 @@ func TestReferenceOfReasons(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Reasons\n\nGenerated from package accesslog: `go test ./tests -run TestReference -update`.\n\n" +
 		"Each event of the [audit log](audit.md) has a reason. So has each answer of Envoy itself: see [what\n" +
-		"the client sees](policy.md#what-the-client-sees). HOST and AGENT stand for those of the request.\n\n" +
+		"the client sees](policy.md#what-the-client-sees). HOST and AGENT stand for the request's host\n" +
+		"and agent.\n\n" +
 		"| reason | verdict | status | what it means | what can be done | Envoy's own words |\n|---|---|---|---|---|---|\n")
 	for _, reason := range plan.Reasons {
 		verdicts, statuses, details := map[string]bool{}, map[string]bool{}, []string{}
@@ -151,8 +152,8 @@ func TestReferenceOfCommands(t *testing.T) {
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	var b strings.Builder
-	b.WriteString("# Commands\n\nGenerated from what the programs say of themselves: `go test ./tests -run TestReference -update`.\n" +
-		"Exit status: 0 done, 1 failed, 2 the command line makes no sense; `postern` has more, see below.\n")
+	b.WriteString("# Commands\n\nGenerated from the help of the programs: `go test ./tests -run TestReference -update`.\n" +
+		"Exit status: 0 done, 1 failed, 2 the command line is not valid. `postern` has more, see below.\n")
 	listed := regexp.MustCompile(`(?m)^  ([a-z]+) {2,}\S`)
 	var describe func(level string, command ...string)
 	describe = func(level string, command ...string) {

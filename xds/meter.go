@@ -45,16 +45,16 @@ func newMeter(c *Control) *meter {
 		m.registry.MustRegister(v)
 		return v
 	}
-	m.publish = histograms("publish_duration_seconds", "From being told of a publication until every connected node had acknowledged it, or it was given up.", "result")
+	m.publish = histograms("publish_duration_seconds", "From the news of a publication until every connected node acknowledged it, or the roll-out ended otherwise.", "result")
 	m.build = histograms("build_duration_seconds", "Building and packing the Envoy resources of one publication.").WithLabelValues()
-	m.push = histograms("push_duration_seconds", "From the begin of a roll-out until a resource type was on its way to a node.", "type")
+	m.push = histograms("push_duration_seconds", "From the start of a roll-out until a resource type was sent to a node.", "type")
 	m.ack = histograms("ack_duration_seconds", "From sending a resource type to a node until it acknowledged or refused it.", "type")
 	m.nacks = counters("nacks_total", "Resources that a node refused.", "type")
-	m.rollBacks = counters("rollbacks_total", "Publications that were taken back by the control plane itself.", "result")
+	m.rollBacks = counters("rollbacks_total", "Publications that the control plane took back.", "result")
 	m.storeErrors = counters("store_errors_total", "Reads of the bundle store that failed.").WithLabelValues()
-	m.leaves = counters("leaf_certificates_total", "Leaf certificates that nodes asked for.", "result")
-	m.leases = counters("leases_ended_total", "Rules that have ended by themselves.").WithLabelValues()
-	m.rotate = counters("secret_rotations_total", "Secrets of credentials that have changed while they were in use.").WithLabelValues()
+	m.leaves = counters("leaf_certificates_total", "Leaf certificates that nodes requested.", "result")
+	m.leases = counters("leases_ended_total", "Leases (rules with an end) that ended.").WithLabelValues()
+	m.rotate = counters("secret_rotations_total", "Secrets that changed while they were in use.").WithLabelValues()
 	m.eventErrors = counters("audit_errors_total", "Events of the control plane that could not be written to the audit log.").WithLabelValues()
 	// What can be counted is there from the start, as 0.
 	for _, k := range kinds {
@@ -99,15 +99,15 @@ const kindOther = "other"
 type gauges struct{ c *Control }
 
 var (
-	descResources   = prometheus.NewDesc("postern_control_resources", "Resources that are published, by type; leaf certificates count as secrets.", []string{"type"}, nil)
-	descNodes       = prometheus.NewDesc("postern_control_nodes", "Nodes that are part of the stack (known), have a stream (connected), have acknowledged everything (converged).", []string{"state"}, nil)
-	descSeq         = prometheus.NewDesc("postern_control_bundle_seq", "Number of the publication that is live, 0 if none is.", nil, nil)
-	descAge         = prometheus.NewDesc("postern_control_bundle_age_seconds", "Age of the publication that is live, 0 if none is.", nil, nil)
-	descRejected    = prometheus.NewDesc("postern_control_rejected", "1 if the last publication was refused by a node and taken back.", nil, nil)
+	descResources   = prometheus.NewDesc("postern_control_resources", "Published resources, by type. Leaf certificates count as secrets.", []string{"type"}, nil)
+	descNodes       = prometheus.NewDesc("postern_control_nodes", "Nodes that are part of the stack (known), have a stream (connected), or have acknowledged everything (converged).", []string{"state"}, nil)
+	descSeq         = prometheus.NewDesc("postern_control_bundle_seq", "Number of the live publication, or 0.", nil, nil)
+	descAge         = prometheus.NewDesc("postern_control_bundle_age_seconds", "Age of the live publication, or 0.", nil, nil)
+	descRejected    = prometheus.NewDesc("postern_control_rejected", "1 if a node refused the last publication, which was taken back.", nil, nil)
 	descCredentials = prometheus.NewDesc("postern_control_credentials", "Credentials of the live plan: ok, expiring (works, and cannot be renewed) or failing (its routes fail closed).", []string{"state"}, nil)
-	descKilled      = prometheus.NewDesc("postern_control_agents_killed", "Agents that an operator has stopped.", nil, nil)
-	descRefused     = prometheus.NewDesc("postern_control_refused_total", "Connections, joins and streams of machines that are not nodes of this stack, or were too many.", []string{"reason"}, nil)
-	descLease       = prometheus.NewDesc("postern_control_next_lease_end_seconds", "Seconds until the next rule ends by itself, 0 if none does.", nil, nil)
+	descKilled      = prometheus.NewDesc("postern_control_agents_killed", "Agents that an operator has killed.", nil, nil)
+	descRefused     = prometheus.NewDesc("postern_control_refused_total", "Refused connections, joins and streams: of machines that are not nodes of this stack, or beyond a bound.", []string{"reason"}, nil)
+	descLease       = prometheus.NewDesc("postern_control_next_lease_end_seconds", "Seconds until the next lease ends, or 0.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].

@@ -24,10 +24,10 @@ type editFlags struct {
 
 func (f *editFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.agent, "agent", "a", "", "the agent whose access changes (required)")
-	cmd.Flags().StringVar(&f.client, "client", "", "take the hosts from the configuration of a package client here: "+strings.Join(stacks.Clients, ", "))
+	cmd.Flags().StringVar(&f.client, "client", "", "take the hosts from the configuration of a package client on this machine: "+strings.Join(stacks.Clients, ", "))
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only show what would change")
 	cmd.Flags().BoolVar(&f.noPublish, "no-publish", false, "only edit the file; `postern push` makes it live")
-	cmd.Flags().BoolVar(&f.withOthers, "with-other-changes", false, "publish also what else the stack file has that is not live")
+	cmd.Flags().BoolVar(&f.withOthers, "with-other-changes", false, "also publish other changes of the stack file that are not live")
 	addYes(cmd, &f.yes)
 	_ = cmd.MarkFlagRequired("agent")
 	_ = cmd.RegisterFlagCompletionFunc("client", cobra.FixedCompletions(stacks.Clients, cobra.ShellCompDirectiveNoFileComp))
@@ -63,17 +63,18 @@ func newAllowCmd() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
 		Use:   "allow [HOST[:PORT]]... --agent A [--method M,...] [--path P,...] [--client pip|npm|go] [--for D] [--reason R]",
-		Short: "Let an agent reach a host, while it runs",
-		Long: `Edits the stack file (its comments and order stay), shows the whole difference to what is live,
-publishes it and returns when every node has taken it. If a node refuses it, the file is as it was before.
+		Short: "Allow an agent to reach a host, while it runs",
+		Long: `Edits the stack file and keeps its comments and order. Shows the whole difference to what is live,
+and publishes it. Returns when every node has acknowledged it. If a node refuses it, the file gets
+its old content back.
 
-If the file has other changes that are not live, nothing is changed (exit status 5), unless
---with-other-changes is given. Changes of high risk need an answer on the terminal or --yes. A stack
-file that an agent may write is only a proposal: it always needs an answer on a terminal (exit status 3).
+If the file has other changes that are not live, nothing is changed (exit status 5), unless you give
+--with-other-changes. Changes of high risk need an answer on the terminal, or --yes. A stack file that
+an agent may write is only a proposal: it always needs an answer on a terminal (exit status 3).
 
-Without --method every method is allowed (with --client: GET and HEAD), without --path every path. A path is literal but for *,
-which is one segment, and ** at its end, which is any rest. A host is one name, or '*.example.com' for
-every name below it. With --for the access ends by itself.`,
+Without --method every method is allowed (with --client: GET and HEAD). Without --path every path is
+allowed. A path is literal, with two exceptions: * is one segment, and ** at the end is any rest. A
+host is one name, or '*.example.com' for every name below it. With --for the access ends by itself.`,
 		Example: `  postern allow api.example.com --agent demo
   postern allow api.example.com:8443 --agent demo --method GET,HEAD --path '/v1/**'
   postern allow api.example.com --agent demo --for 30m --reason "the release"
@@ -106,9 +107,9 @@ every name below it. With --for the access ends by itself.`,
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().StringSliceVarP(&methods, "method", "m", nil, "methods to allow, such as GET,HEAD (default: every one; with --client, GET and HEAD)")
+	cmd.Flags().StringSliceVarP(&methods, "method", "m", nil, "methods to allow, such as GET,HEAD (default: every method; with --client: GET and HEAD)")
 	cmd.Flags().DurationVar(&lease, "for", 0, "for how long, such as 30m (default: until it is revoked)")
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for whoever reads the stack file")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for people who read the stack file")
 	cmd.Flags().StringSliceVarP(&paths, "path", "p", nil, "path patterns to allow, such as '/v1/**' (default: every path)")
 	return cmd
 }

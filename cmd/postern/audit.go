@@ -25,7 +25,7 @@ func newAuditCmd() *cobra.Command {
 	var follow, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "audit [--agent A] [--host H] [--denied] [--since 1h] [-f]",
-		Short: "Show what the agents did: one line for each decision of the proxy",
+		Short: "Show what the agents did: one line for each decision",
 		Example: `  postern audit --since 10m
   postern audit --denied --agent demo
   postern audit -f --json | jq .host`,
@@ -55,10 +55,10 @@ func newAuditCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&f.Agent, "agent", "a", "", "only this agent")
 	cmd.Flags().StringVar(&f.Host, "host", "", "only this host, with or without its port")
-	cmd.Flags().BoolVar(&f.Denied, "denied", false, "only what was not allowed")
-	cmd.Flags().StringVar(&since, "since", "", "only from this long ago (30s, 15m, 2h), or from this time (2026-11-23T10:00:00Z)")
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new events until interrupted")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	cmd.Flags().BoolVar(&f.Denied, "denied", false, "only decisions that did not allow the request")
+	cmd.Flags().StringVar(&since, "since", "", "only events since this long ago (30s, 15m, 2h), or since this time (2026-11-23T10:00:00Z)")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "show new events too, until interrupted")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object per line")
 	return cmd
 }
 

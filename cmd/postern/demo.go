@@ -37,9 +37,9 @@ func newDemoCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the stack `local` at work: a request allowed, one denied, and their events",
-		Long: `Starts a small HTTPS server for ` + demoHost + ` on a Unix socket, and sends two requests
-from the sandbox of the agent "demo": one that the policy allows, to which the proxy adds an
-API key, and one that it denies. Then shows both events of the audit log.`,
+		Long: `Starts a small HTTPS server for ` + demoHost + ` on a Unix socket. Sends two requests from the
+sandbox of the agent "demo". The policy allows one, and the proxy adds an API key to it. The policy
+denies the other. Then shows both events of the audit log.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			root, err := demoRoot()
@@ -61,7 +61,7 @@ API key, and one that it denies. Then shows both events of the audit log.`,
 			return d.show(cmd.Context())
 		},
 	}
-	cmd.Flags().BoolVar(&prepare, "prepare", false, "only make the server's certificate and the API key, if they are not there yet")
+	cmd.Flags().BoolVar(&prepare, "prepare", false, "only make the server's certificate and the API key, unless they exist")
 	return cmd
 }
 

@@ -21,12 +21,12 @@ func newDiffCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "diff [--against live|FILE]",
-		Short: "Say what the stack file would change for agents, by risk",
-		Long: `Compares what the stack file means with what is live, as the control plane says, or with another stack
-file: hosts, methods, write access, credentials and where they reach, not lines of YAML. The riskiest
-comes first. Nothing is changed.
+		Short: "Show what the stack file would change for agents, by risk",
+		Long: `Compares the meaning of the stack file with what is live, as the control plane reports it, or with
+another stack file. Shows hosts, methods, write access, credentials and where they reach, not lines
+of YAML. The riskiest change comes first. Nothing is changed.
 
-Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.`,
+The exit status is 0 if nothing differs, 1 if something does, and 2 if that is unknown.`,
 		Example: `  postern diff
   git show HEAD:stacks/local.yaml > /tmp/before.yaml; postern diff --against /tmp/before.yaml`,
 		Args: cobra.NoArgs,
@@ -74,6 +74,6 @@ Exit status 0 if nothing differs, 1 if something does, 2 if that cannot be said.
 		},
 	}
 	cmd.Flags().StringVar(&against, "against", "live", "what to compare with: live, or a stack file")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "the changes as JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the changes as JSON")
 	return cmd
 }

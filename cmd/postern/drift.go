@@ -26,10 +26,10 @@ func newDriftCmd() *cobra.Command {
 		Use:   "drift [--graph FILE]",
 		Short: "Compare what is live in AWS with the plan, and list every difference by risk",
 		Long: `Reads security group rules, routes, network ACLs, endpoints, gateways, machines and roles of the
-stack's networks, whoever made them, and compares them with the plan: what was added by hand beside the
-plan's own resources, a refresh does not see. It changes nothing.
+stack's networks, whoever made them, and compares them with the plan. A refresh does not see what was
+added by hand next to the plan's own resources. Nothing is changed.
 
-The status is 0 if nothing differs, 1 if something does, and 2 if that could not be found out.`,
+The exit status is 0 if nothing differs, 1 if something does, and 2 if that is unknown.`,
 		Example: `  postern drift -s prod-aws
   go run . preview prod-aws --offline --graph plan.json && postern drift -s prod-aws --graph plan.json --json`,
 		Args: cobra.NoArgs,

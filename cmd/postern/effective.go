@@ -29,10 +29,10 @@ func newEffectiveCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "effective --agent A",
-		Short: "List all that an agent may do, and where that comes from",
-		Long: `Lists every rule of an agent in the order in which they are asked: what denies first, with where
-each comes from (a line of the stack file, and the preset if it is from one), its credential,
-limits and end. What is not in the list is denied.`,
+		Short: "List everything that an agent may do, and where each rule comes from",
+		Long: `Lists every rule of an agent in the order in which the rules are asked: rules that deny come first.
+For each rule it shows the line of the stack file, the preset if there is one, the credential, the
+limits and the end. What is not in the list is denied.`,
 		Example: `  postern effective --agent coder
   postern effective --agent coder --json | jq '.[] | select(.credential)'`,
 		Args: cobra.NoArgs,
@@ -54,7 +54,7 @@ limits and end. What is not in the list is denied.`,
 		},
 	}
 	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent (required)")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "the rules as JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the rules as JSON")
 	_ = cmd.MarkFlagRequired("agent")
 	return cmd
 }

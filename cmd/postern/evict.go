@@ -12,13 +12,13 @@ import (
 func newEvictCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "evict NODE...",
-		Short: "Refuse nodes of other machines from now on, at every control plane, whatever their certificates",
-		Long: `For a node that somebody else may have got hold of. Every control plane refuses it from now on; it is
-sent nothing more, and cannot renew its certificate. It is never taken back by itself.
+		Short: "Refuse nodes of other machines from now on, at every control plane, even with a valid certificate",
+		Long: `Use this for a node that somebody else may control. From now on every control plane refuses the
+node. It is sent nothing more, and cannot renew its certificate. An eviction never ends by itself.
 
-The node keeps what it has been sent: change the secrets of the credentials that its agents use. If the
-join token may be known, take its line out of the file "tokens" of the control planes first, or else the
-node joins again under another name.`,
+The node keeps what it was sent. Change the secrets of the credentials that its agents use. If
+somebody may know the join token, first remove the token's line from the file "tokens" of the control
+planes. Otherwise the node joins again under another name.`,
 		Example: `  postern evict web-5oqk2kzhnuvw7d3a -s prod`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, nodes []string) error {

@@ -55,13 +55,14 @@ func newExplainCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "explain [-X METHOD] URL --agent A",
-		Short: "Say whether an agent may make a request, and why",
-		Long: `Says what the policy of the stack file decides on a request: by which rule, at which layer and for
-which reason, with which credential; and for a denial, which rule comes nearest and what would
-have to change. It asks the stack file, not the fleet: what is written but not published counts.
-Only who is killed is asked of what is published: a killed agent may nothing.
+		Short: "Show whether an agent may make a request, and why",
+		Long: `Shows what the policy of the stack file decides on a request: the rule, the layer, the reason and the
+credential. For a denial it also shows the nearest rule, and what would have to change.
 
-Exit status 0 if the request is allowed, 1 if it is denied.`,
+It asks the stack file, not the fleet: changes that are not published count. There is one exception.
+Whether an agent is killed is read from what is published. A killed agent may do nothing.
+
+The exit status is 0 if the request is allowed, and 1 if it is denied.`,
 		Example: `  postern explain https://api.example.com/v1/users --agent demo
   postern explain -X POST http://localhost:8080/v1/messages --agent demo
   postern explain https://git.example.com/a/b/info/refs --query service=git-upload-pack --agent demo
@@ -103,9 +104,9 @@ Exit status 0 if the request is allowed, 1 if it is denied.`,
 	}
 	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent that makes the request (required)")
 	cmd.Flags().StringVarP(&method, "request", "X", "GET", "the method")
-	cmd.Flags().StringArrayVar(&query, "query", nil, "a query parameter, as NAME=VALUE, beside those of the URL")
+	cmd.Flags().StringArrayVar(&query, "query", nil, "a query parameter, as NAME=VALUE, in addition to those of the URL")
 	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "a request header, as 'NAME: VALUE'")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "the explanation as JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the explanation as JSON")
 	_ = cmd.MarkFlagRequired("agent")
 	return cmd
 }

@@ -71,7 +71,7 @@ func newHistoryCmd() *cobra.Command {
 			return t.Flush()
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "everything, one JSON object a line")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything, one JSON object per line")
 	return cmd
 }
 
@@ -97,10 +97,10 @@ func newRollbackCmd() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "rollback [VERSION|NUMBER]",
-		Short: "Publish an earlier version again: the one before, or the one named",
-		Long: `Publishes the plan of an earlier version again: of the one that was live before, or of
-the one that is named. What was refused or taken back counts only if it is named. The stack file stays as it is: correct it
-before the next "postern push" or "up", or the change is back.`,
+		Short: "Publish an earlier version again: the version before, or the named one",
+		Long: `Publishes the plan of an earlier version again: the version that was live before, or the named one.
+Versions that were refused or taken back count only if they are named. The stack file does not change.
+Correct it before the next "postern push" or "up", which would publish its content again.`,
 		Example: `  postern rollback
   postern rollback 3f2a9c1e5b7d8046
   postern rollback 12`,

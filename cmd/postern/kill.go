@@ -19,20 +19,21 @@ import (
 func newKillCmd() *cobra.Command {
 	return killCmd(&cobra.Command{
 		Use:   "kill --agent A | --stack | --all",
-		Short: "Stop agents at once: no new request, and no connection that is open",
-		Long: `Stops agents at once, on every node: what they have open is cut, what they ask for is
-denied. It lasts until "postern unkill", through restarts and whatever is published meanwhile,
-and needs no valid stack file. It is never taken back by itself: if a node does not confirm it,
-the others have it all the same.
+		Short: "Stop agents at once, and cut their open connections",
+		Long: `Stops agents at once, on every node: their open connections are cut, and every request is denied. A
+kill lasts until "postern unkill", through restarts and later publications. It needs no valid stack
+file, and never ends by itself: if one node does not confirm it, the other nodes keep it.
 
-It is recorded in the bundle store first, and the control plane is told in any case. Neither has to be well:
-a store that is full, a control plane that hangs or is gone, and another operator's lock are waited for
-a few seconds. Where a node on this machine does not confirm, the agent's sockets are taken away and its
-connections are shut down from outside. The exit status is 0 only if every node has confirmed; it is 4 if a part is done, with a message
-that says what remains.
+The kill is recorded in the bundle store, and the control plane is told in any case. A full store, a
+control plane that hangs or is gone, and another operator's lock cost at most a few seconds each. If a
+node on this machine does not confirm, the agents' sockets are taken away and their connections are
+shut down from outside.
 
---stack alone stops every agent of the stack that commands are about by default; with a name,
-every agent of that one; beside --agent it only says which stack the agent is in.`,
+The exit status is 0 only if every node has confirmed. It is 4 if part of the work is done; the message
+then says what remains.
+
+--stack without a name stops every agent of the default stack; with a name, every agent of that
+stack. Together with --agent it only names the stack of the agent.`,
 		Example: `  postern kill --agent demo
   postern kill --agent demo --stack dev
   postern kill --stack         # every agent of the stack
@@ -44,7 +45,7 @@ every agent of that one; beside --agent it only says which stack the agent is in
 func newUnkillCmd() *cobra.Command {
 	return killCmd(&cobra.Command{
 		Use:   "unkill --agent A | --stack | --all",
-		Short: "Let agents that were killed work again",
+		Short: "Let killed agents work again",
 		Example: `  postern unkill --agent demo
   postern unkill --stack       # what --stack killed; agents killed by name stay so`,
 	}, (*bundle.Operator).Unkill, mendByHand, "everyone who was not killed by name", "no longer killed")
@@ -103,7 +104,7 @@ func killCmd(
 	}
 	cmd.Flags().StringSliceVarP(&agents, "agent", "a", nil, "these agents")
 	// In place of the global one, which needs a value.
-	cmd.Flags().StringP("stack", "s", "local", "every agent of the stack; beside --agent, the stack that the agent is in")
+	cmd.Flags().StringP("stack", "s", "local", "every agent of the stack; together with --agent, the agent's stack")
 	cmd.Flags().Lookup("stack").NoOptDefVal = "local"
 	cmd.Flags().BoolVar(&all, "all", false, "every agent of every stack of this user on this machine")
 	return cmd

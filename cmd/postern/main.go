@@ -86,14 +86,15 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "postern",
 		Short: "Run AI agents behind a wall with one guarded way out",
-		Long: `Runs agents in a sandbox whose only way out is a fleet of proxies, changes
-what they may reach while they run, and shows what they did.
+		Long: `Runs agents in a sandbox whose only way out is a fleet of proxies. Changes what the agents may
+reach while they run. Shows what they did.
 
-The fleet itself is brought up with "make up", or "go run . up local".
+"make up" or "go run . up local" brings the fleet itself up.
 
-The exit status is 0 if the command did its work, 1 if not, 2 if the command line makes no sense. Commands
-that publish end with 3 if a person has to see the difference first, and with 5 if they would publish more
-than they were asked for; nothing was published then. 4 means that a part was done: the message says what remains.`,
+The exit status is 0 if the command did its work, 1 if it failed, and 2 if the command line is not
+valid. Commands that publish have three more. 3: nothing was published, because a person must see
+the difference first. 4: part of the work is done, and the message says what remains. 5: nothing was
+published, because more than the request would have been.`,
 		Example: `  postern run --agent demo -- bash
   postern allow --client pip --agent demo
   postern allow api.example.com --agent demo --method GET --path '/v1/**'
@@ -103,9 +104,9 @@ than they were asked for; nothing was published then. 4 means that a part was do
   postern status`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.PersistentFlags().StringP("stack", "s", "local", "the stack: the name of a file in stacks/ here or above, or in ~/.config/postern/stacks, without .yaml")
+	root.PersistentFlags().StringP("stack", "s", "local", "the stack: the name, without .yaml, of a file in stacks/ here or above, or in ~/.config/postern/stacks")
 	root.PersistentFlags().String("file", "", "the stack file itself, instead of --stack")
-	root.PersistentFlags().BoolP("verbose", "v", false, "say on standard error what is done, and show more")
+	root.PersistentFlags().BoolP("verbose", "v", false, "show more, and say on standard error what is done")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		trace.SpanFromContext(cmd.Context()).SetName(cmd.CommandPath())
 		cmd.SetContext(api.WithProgress(cmd.Context(), func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }))

@@ -18,10 +18,12 @@ func newOperatorCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "operator [--store URL]",
 		Short: "Make this user an operator of a stack that runs elsewhere, and print the public key",
-		Long: `For a stack whose control planes are on other machines: makes the key that signs what this user
-publishes, unless there is one, and prints its public half, which belongs into the file that the stack file
-names as operators:. Once the stack file loads, takes from it whom it trusts: the operators, and the
-authority that the control planes' reports are verified with. Run it again when one of them has changed.`,
+		Long: `Use this for a stack whose control planes are on other machines. It makes the key that signs this
+user's publications, unless there is one, and prints the public half. Add the public half to the file
+that the stack file names as "operators".
+
+If the stack file loads, the command also copies from it whom to trust: the operators, and the
+authority that vouches for the control planes' reports. Run it again after either has changed.`,
 		Example: `  postern operator -s prod-aws >> stacks/prod-aws.operators.pem
   postern operator -s prod-aws --store 's3://BUCKET?region=eu-west-1'`,
 		Args: cobra.NoArgs,

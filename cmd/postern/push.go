@@ -25,8 +25,8 @@ func newPushCmd() *cobra.Command {
 		Use:   "push",
 		Short: "Publish the stack file as it is, and wait until the fleet has converged",
 		Long: `Shows what the stack file would change of what is live, publishes it, and waits until the fleet has
-converged. Changes of high risk, and a stack file that was replaced with its folder, need an answer on
-the terminal or --yes. A stack file that an agent may write is only a proposal: it always needs an
+converged. Changes of high risk need an answer on the terminal, or --yes. So does a stack file whose
+folder was replaced. A stack file that an agent may write is only a proposal: it always needs an
 answer on a terminal.`,
 		Example: `  $EDITOR stacks/local.yaml
   postern push`,
@@ -61,7 +61,7 @@ answer on a terminal.`,
 }
 
 func addYes(cmd *cobra.Command, yes *bool) {
-	cmd.Flags().BoolVarP(yes, "yes", "y", false, "publish changes of high risk without asking; never what an agent may have written")
+	cmd.Flags().BoolVarP(yes, "yes", "y", false, "publish changes of high risk without asking; never a file that an agent may have written")
 }
 
 // review is the question whether the changes, from the file, are to be published.

@@ -13,9 +13,10 @@ func newRevokeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke [HOST[:PORT]]... --agent A [--client pip|npm|go]",
 		Short: "Take a host away from an agent, while it runs",
-		Long: `The inverse of allow: takes every rule for the host (on every port, if none is named) off the
-agent's allow list in the stack file, shows the whole difference to what is live, publishes it and
-returns when every node has taken it, or stops as allow does. Destinations that allow added go when no agent uses them any more.`,
+		Long: `Takes every rule for the host off the agent's allow list in the stack file: on every port, if you name
+none. Then shows the whole difference to what is live, and publishes it. Returns when every node has
+acknowledged it. It stops in the same cases as "postern allow". A destination that "postern allow"
+added is removed when no agent uses it any longer.`,
 		Example: `  postern revoke api.example.com --agent demo
   postern revoke --client pip --agent demo`,
 		RunE: func(cmd *cobra.Command, args []string) error {

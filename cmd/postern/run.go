@@ -42,16 +42,16 @@ func newRunCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run --agent NAME [--workdir DIR] [--env NAME[=VALUE]]... -- COMMAND [ARG]...",
 		Short: "Run a command in a sandbox whose only way out is an agent's proxy",
-		Long: `Runs a command in a sandbox. It sees the working directory (writable), the system's
-programs and the toolchains on PATH (read-only), nothing else of your home, and no network but
-the agent's proxy, which allows what is published and adds the credentials.
+		Long: `Runs a command in a sandbox. The command sees the working directory (writable), the system's programs
+and the toolchains on PATH (both read-only). It sees nothing else of your home. Its only network is the
+agent's proxy, which allows what is published and adds the credentials.
 
-The command is not started in a folder where it could write what Postern trusts: a secret, a
-helper, the state folder or one of Postern's own programs. From then on the folder counts as an
-agent's: nothing in it is trusted.
+The command does not start in a folder where it could write what Postern trusts: a secret, a helper,
+the state folder or one of Postern's own programs. From then on the folder counts as an agent's, and
+nothing in it is trusted.
 
-The command's exit status is passed on. 125 means that the sandbox could not be set up, 126 that
-the command cannot be executed, 127 that it was not found.`,
+The exit status is the command's own. 125 means that the sandbox could not be set up, 126 that the
+command cannot be executed, and 127 that the command was not found.`,
 		Example: `  postern run --agent demo -- bash
   postern run --agent demo -- pip download --no-deps six
   postern run --agent demo --workdir ~/agent -- bash
@@ -83,9 +83,9 @@ the command cannot be executed, 127 that it was not found.`,
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
-	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent of the stack file to run as")
-	cmd.Flags().StringVarP(&workdir, "workdir", "w", ".", "the agent's working directory, which is made if it is not there")
-	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "a variable for the command: NAME passes yours, NAME=VALUE sets it")
+	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent, as the stack file names it")
+	cmd.Flags().StringVarP(&workdir, "workdir", "w", ".", "the agent's working directory; it is created if it does not exist")
+	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "a variable for the command: NAME passes yours, NAME=VALUE sets one")
 	if err := cmd.MarkFlagRequired("agent"); err != nil {
 		panic(err) // the flag is declared above
 	}

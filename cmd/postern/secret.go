@@ -34,7 +34,7 @@ var ownSecrets = []string{"ca-key", "fleet-ca-key", "join-token", "join-tokens"}
 func newSecretCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "secret put NAME | secret list",
-		Short: "Give a credential its value, and see which ones have one",
+		Short: "Set the secret of a credential, and list which secrets have a value",
 		Example: `  postern secret list -s prod-aws
   postern secret put github -s prod-aws
   postern secret put github -s prod-aws < token.txt`,
@@ -43,11 +43,13 @@ func newSecretCmd() *cobra.Command {
 	}
 	put := &cobra.Command{
 		Use:   "put NAME",
-		Short: "Set the value of a credential's secret, from standard input or a prompt",
-		Long: `NAME is a credential of the stack file; on AWS also ca-key, fleet-ca-key, join-token or join-tokens.
+		Short: "Set the secret of a credential, from standard input or a prompt",
+		Long: `NAME is a credential of the stack file. On AWS it can also be ca-key, fleet-ca-key, join-token or
+join-tokens.
 
-The value is read from standard input, without its last newline, or asked for without showing it. It is
-never an argument, and never printed. The fleet has it as soon as the control plane next looks.`,
+The value is read from standard input, without its last newline, or from a prompt that does not show
+it. It is never an argument, and never printed. The fleet gets it when the control plane next reads
+the secret's source.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file, home, err := openHome(cmd)
@@ -77,7 +79,7 @@ never an argument, and never printed. The fleet has it as soon as the control pl
 	}
 	list := &cobra.Command{
 		Use:   "list",
-		Short: "Say which secrets there are, whether they have a value, and since when",
+		Short: "List the secrets, whether they have a value, and since when",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			stack, _, err := openStack(cmd)

@@ -23,12 +23,12 @@ func newStatusCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [-w] [-v] [--json]",
 		Short: "Show the fleet: version, nodes, last ACK or NACK, credentials",
-		Long: `Shows the fleet. With --verbose also what each node has of each resource type. With --watch it
-goes on until Ctrl-C: on a terminal the table is drawn anew when something changes, otherwise
-there is a line for each change, and with --json an object.
+		Long: `Shows the fleet. With --verbose it also shows what each node has of each resource type. With --watch
+it continues until Ctrl-C. On a terminal the table is drawn again when something changes. Otherwise
+each change is a line, or, with --json, an object.
 
-Of a stack whose control planes are on other machines it shows what they report to the bundle store,
-with up to 50 nodes of each, those with trouble first.`,
+If the control planes are on other machines, it shows what they report to the bundle store, with up to
+50 nodes of each. Nodes with trouble come first.`,
 		Example: `  postern status
   postern status --watch
   postern status --json | jq '.nodes[] | select(.connected | not)'`,
@@ -78,8 +78,8 @@ with up to 50 nodes of each, those with trouble first.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "everything, as JSON")
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on, and show every change, until interrupted")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything, as JSON")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "continue, and show every change, until interrupted")
 	return cmd
 }
 

@@ -18,13 +18,13 @@ func newWorkdirCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "workdir",
 		Short: "Show or forget the folders in which agents work or have worked",
-		Long: `No command trusts a path that leads through a folder in which an agent works or has worked: what
-an agent wrote there is still there when it has ended. These are the folders of all stacks of this
+		Long: `No command trusts a path that leads through a folder in which an agent works or has worked. The
+agent's files are still there when the agent has ended. The list has the folders of all stacks of this
 user on this machine.`,
 	}
 	cmd.AddCommand(
 		&cobra.Command{
-			Use: "list", Short: "List the folders, as they were named when an agent began there",
+			Use: "list", Short: "List the folders, by their paths when an agent started there",
 			Example: "  postern workdir list", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				paths, err := workdirs()
@@ -43,11 +43,11 @@ user on this machine.`,
 			},
 		},
 		&cobra.Command{
-			Use: "forget PATH", Short: "Trust a folder again, in which no agent works any more",
+			Use: "forget PATH", Short: "Trust a folder again in which no agent works any longer",
 			Long: `Takes a folder off the list, by the path that "postern workdir list" shows. Commands then trust
-whatever is in it: programs, stack files, credentials, links. Delete the folder first, or look at
-everything in it that Git does not know to be yours. It asks on a terminal, and does nothing while
-an agent runs there.`,
+everything in the folder again: programs, stack files, credentials, links. Delete the folder first. Or
+inspect everything in it that is not in your Git history. The command asks on a terminal, and does
+nothing while an agent runs in the folder.`,
 			Example: "  postern workdir forget /home/me/old-project", Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error { return forget(cmd, args[0]) },
 		},

@@ -37,7 +37,7 @@ func newControlCmd() *cobra.Command {
 	var remote remoteNodes
 	cmd := &cobra.Command{
 		Use:   "control --home DIR [--metrics-listen ADDRESS] [--replica NAME]",
-		Short: "Run the control plane of a stack, or one replica of it",
+		Short: "Run the control plane of a stack, or one of its replicas",
 		Example: `  posternd control --home ~/.local/state/postern/local-jsq3ztxoyfpbmrkuhcd5e2vgna
   posternd control --home /var/lib/postern/prod --replica eu-1`,
 		Args: cobra.NoArgs,
@@ -60,11 +60,11 @@ func newControlCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
-	cmd.Flags().StringVar(&metrics, "metrics-listen", "", "serve /metrics, /healthz and /readyz on this TCP address too, such as 127.0.0.1:9464")
-	cmd.Flags().StringVar(&replica, "replica", "", "the name of this one, if the stack has several: it reports to the bundle store")
-	cmd.Flags().BoolVar(&mirror, "audit-stdout", false, "write every event to standard output too, for a platform that ships it")
-	cmd.Flags().BoolVar(&container, "from-environment", false, "take the authority, the operators' keys and the store from POSTERN_CA, POSTERN_CA_KEY, POSTERN_OPERATORS and POSTERN_STORE; the replica's name is that of the machine")
-	cmd.Flags().StringVar(&nodesGroup, "nodes-group", "", "the group whose members may connect as nodes, if they run as another user")
+	cmd.Flags().StringVar(&metrics, "metrics-listen", "", "also serve /metrics, /healthz and /readyz on this TCP address, such as 127.0.0.1:9464")
+	cmd.Flags().StringVar(&replica, "replica", "", "this replica's name, if the stack has several control planes; the replica then reports to the bundle store")
+	cmd.Flags().BoolVar(&mirror, "audit-stdout", false, "also write every event to standard output, for a platform that ships it")
+	cmd.Flags().BoolVar(&container, "from-environment", false, "take the authority, the operators' keys and the store from POSTERN_CA, POSTERN_CA_KEY, POSTERN_OPERATORS and POSTERN_STORE, and the replica's name from the machine")
+	cmd.Flags().StringVar(&nodesGroup, "nodes-group", "", "the group whose members may connect as nodes, if nodes run as another user")
 	_ = cmd.MarkFlagRequired("home")
 	remote.flags(cmd)
 	return cmd

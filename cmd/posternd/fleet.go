@@ -27,11 +27,12 @@ func newAuthorityCmd() *cobra.Command {
 	var agents bool
 	cmd := &cobra.Command{
 		Use:   "authority --stack NAME [--agents | --agents-key awskms://KEY?region=R] DIR",
-		Short: "Make the authority of nodes on other machines: ca.pem for every node, ca.key for the control plane only",
-		Long: `With --agents, make the authority that agents trust instead: agents-ca.pem for
-the stack file, agents-ca.key for the stack's secret ca-key. With --agents-key
-there is only the certificate, agents-ca.pem, of a key that stays in AWS KMS
-(key spec ECC_NIST_P256, usage SIGN_VERIFY).`,
+		Short: "Make the fleet's authority: ca.pem for every node, ca.key for the control plane only",
+		Long: `Makes the authority of nodes on other machines. With --agents it makes the
+agents' authority instead: agents-ca.pem for the stack file, agents-ca.key for
+the stack's secret ca-key. With --agents-key it makes only the certificate,
+agents-ca.pem, for a key that stays in AWS KMS (key spec ECC_NIST_P256, usage
+SIGN_VERIFY).`,
 		Example: `  posternd authority --stack prod fleet/
   posternd authority --stack prod --agents fleet/
   posternd authority --stack prod --agents-key 'awskms://alias/postern-ca?region=eu-west-1' .`,
@@ -47,8 +48,8 @@ there is only the certificate, agents-ca.pem, of a key that stays in AWS KMS
 		},
 	}
 	cmd.Flags().StringVar(&stack, "stack", "", "the stack's name (required)")
-	cmd.Flags().StringVar(&agentsKey, "agents-key", "", "the key of the authority that agents trust: awskms://KEY-ID?region=R or awskms://alias/NAME?region=R")
-	cmd.Flags().BoolVar(&agents, "agents", false, "make the authority that agents trust, with a key of its own")
+	cmd.Flags().StringVar(&agentsKey, "agents-key", "", "the key of the agents' authority: awskms://KEY-ID?region=R or awskms://alias/NAME?region=R")
+	cmd.Flags().BoolVar(&agents, "agents", false, "make the agents' authority, with a new key")
 	cmd.MarkFlagsMutuallyExclusive("agents", "agents-key")
 	_ = cmd.MarkFlagRequired("stack")
 	return cmd
@@ -57,10 +58,10 @@ there is only the certificate, agents-ca.pem, of a key that stays in AWS KMS
 func newTokenCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "token DIR",
-		Short: "Print a new token for nodes to join with, and keep its hash",
-		Long: `The token is printed once and kept nowhere: put it where the nodes read it. The
-file "tokens" has its hash. To revoke a token, remove its line; nodes that have
-joined with it stay until they are removed.`,
+		Short: "Print a new token with which nodes join, and keep its hash",
+		Long: `Prints the token once. The token is stored nowhere: put it where the nodes read
+it. The file "tokens" has its hash. To revoke a token, remove its line. Nodes
+that have joined with the token stay until they are removed.`,
 		Example: "  posternd token fleet/ >join-token",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

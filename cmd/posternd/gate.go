@@ -26,9 +26,10 @@ func newGateCmd() *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
 		Use:   "gate --listen ADDRESS:PORT GATE...",
-		Short: "Lead an agent's connections on this machine to one of its gates, another one if that does not answer",
-		Long: `Programs take one proxy; a stack in a cloud has a gate in each zone. Each GATE is
-HOST:PORT. The one that answered last is asked first. What passes is not read.`,
+		Short: "Lead an agent's connections on this machine to a gate that answers",
+		Long: `A program takes one proxy address, and a stack in a cloud has a gate in each zone.
+Each GATE is HOST:PORT. The gate that answered last is asked first. The bytes that
+pass are not read.`,
 		Example: "  posternd gate --listen 172.30.0.1:3128 10.64.0.10:12345 10.64.0.26:12345",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,7 +40,7 @@ HOST:PORT. The one that answered last is asked first. What passes is not read.`,
 			return newGate(args, logger()).serve(cmd.Context(), l)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "", "the address that the agent is told (required)")
+	cmd.Flags().StringVar(&listen, "listen", "", "the address that the agent is given (required)")
 	_ = cmd.MarkFlagRequired("listen")
 	return cmd
 }

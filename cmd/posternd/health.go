@@ -20,10 +20,10 @@ func newHealthCmd() *cobra.Command {
 	var home string
 	cmd := &cobra.Command{
 		Use:   "health --home DIR",
-		Short: "Fail if the control plane of that folder does not answer: the health check of a container without a shell",
-		Long: `It asks for /healthz, whether the process answers, and not for /readyz: a control
-plane that nothing was ever published to is not ready, and starting it again
-would not make it so.`,
+		Short: "Fail if the control plane of a state folder does not answer: a health check for a container without a shell",
+		Long: `Asks for /healthz, which says whether the process answers. It does not ask for
+/readyz: a control plane without any publication is not ready, and a restart would
+not change that.`,
 		Example: `  posternd health --home /var/lib/postern/prod`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

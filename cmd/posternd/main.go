@@ -27,8 +27,8 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "posternd",
 		Short: "Postern's daemon: control plane, node supervisor",
-		Long: `Started by Postern, not by people: "go run . up" starts the control
-plane and the nodes.`,
+		Long: `Postern starts this program, not people: "go run . up" starts the control plane
+and the nodes.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(newControlCmd(), newNodeCmd(), newAuthorityCmd(), newTokenCmd(), newGateCmd(), newHealthCmd())

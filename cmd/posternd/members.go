@@ -32,10 +32,10 @@ func (r *remoteNodes) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.listen, "xds-listen", "", "HOST:PORT for nodes on other machines (mutual TLS); none if empty")
 	cmd.Flags().StringVar(&r.stack, "stack", "", "the stack's name in the nodes' certificates (default: the name in --home)")
 	cmd.Flags().StringVar(&r.ca, "fleet-ca", "", "the fleet authority's certificate: a file or env://NAME (default: HOME/fleet/ca.pem)")
-	cmd.Flags().StringVar(&r.key, "fleet-ca-key", "", "its key: a file or env://NAME (default: HOME/fleet/ca.key)")
-	cmd.Flags().StringVar(&r.agentsCA, "ca-cert", "", "the certificate of the authority that agents trust: a file or env://NAME (default: in HOME)")
-	cmd.Flags().StringVar(&r.agentsKey, "ca-key", "", "its key: a file, env://NAME or, for one that stays in AWS KMS, awskms://KEY-ID?region=R or awskms://alias/NAME?region=R (default: in HOME)")
-	cmd.Flags().StringVar(&r.tokens, "join-tokens", "", "the hashes of the tokens that nodes join with: a file or env://NAME (default: HOME/fleet/tokens)")
+	cmd.Flags().StringVar(&r.key, "fleet-ca-key", "", "the fleet authority's key: a file or env://NAME (default: HOME/fleet/ca.key)")
+	cmd.Flags().StringVar(&r.agentsCA, "ca-cert", "", "the agents' authority's certificate: a file or env://NAME (default: in HOME)")
+	cmd.Flags().StringVar(&r.agentsKey, "ca-key", "", "the agents' authority's key: a file, env://NAME or, if it stays in AWS KMS, awskms://KEY-ID?region=R or awskms://alias/NAME?region=R (default: in HOME)")
+	cmd.Flags().StringVar(&r.tokens, "join-tokens", "", "the hashes of the tokens with which nodes join: a file or env://NAME (default: HOME/fleet/tokens)")
 }
 
 // server returns the port's server, or nil if there is none.

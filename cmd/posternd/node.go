@@ -53,16 +53,16 @@ func newNodeCmd() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&n.home, "home", "", "the stack's state folder: the control plane is on this machine")
-	f.StringVar(&n.id, "id", "", "the node's ID; of a node that joins, what its ID begins with (required)")
-	f.StringVar(&n.envoy, "envoy", "", "path of the Envoy binary (required)")
+	f.StringVar(&n.id, "id", "", "the node's ID; if the node joins, the beginning of its ID (required)")
+	f.StringVar(&n.envoy, "envoy", "", "the path of the Envoy binary (required)")
 	f.StringSliceVar(&n.controls, "control", nil, "HOST:PORT of each replica of the control plane on other machines")
 	f.StringVar(&n.stack, "stack", "", "the stack's name, with --control")
 	f.StringVar(&n.dir, "dir", "", "the node's private working folder, with --control")
 	f.StringVar(&n.audit, "audit", "", "the folder of the audit log, with --control (default: DIR/audit)")
-	f.StringVar(&n.token, "join-token-file", "", "the token to join with: a file or env://NAME, with --control")
+	f.StringVar(&n.token, "join-token-file", "", "the token with which the node joins: a file or env://NAME, with --control")
 	f.StringVar(&n.authority, "fleet-ca", "", "the fleet authority's certificate: a file, env://NAME or sha256:HEX, with --control")
-	f.BoolVar(&n.mirror, "audit-stdout", false, "write every event to standard output too, for a platform that ships it")
-	f.StringVar(&n.metrics, "metrics-listen", "", "serve /metrics, /healthz and /readyz on this TCP address too, such as 127.0.0.1:9465")
+	f.BoolVar(&n.mirror, "audit-stdout", false, "also write every event to standard output, for a platform that ships it")
+	f.StringVar(&n.metrics, "metrics-listen", "", "also serve /metrics, /healthz and /readyz on this TCP address, such as 127.0.0.1:9465")
 	for _, f := range []string{"id", "envoy"} {
 		_ = cmd.MarkFlagRequired(f)
 	}

@@ -1,7 +1,6 @@
-// Package cloud is the compiled form of what a stack file says about the cloud
-// that its stack runs in: sizes, places and addresses, nothing that decides
-// about a request (that is package plan). It is pure data with the arithmetic
-// of addresses, and imports the standard library only.
+// Package cloud holds the compiled cloud settings of a stack file: sizes, places and addresses.
+// Nothing in it decides about a request; package plan does. It is pure data with the arithmetic of
+// addresses, and imports the standard library only.
 package cloud
 
 import (
@@ -12,17 +11,17 @@ import (
 // AWS is the `aws` section of a stack file with `target: aws`, with every
 // default filled in. The loader has checked it: see package stacks.
 type AWS struct {
-	// Account is the 12 digits of the account that the stack may be in.
+	// Account is the account that the stack may be in: 12 digits.
 	Account string `json:"account"`
-	// Region such as eu-west-1.
+	// Region is a name such as eu-west-1.
 	Region string `json:"region"`
 	// Mode is ModeIsolated or ModeShared.
 	Mode string `json:"mode"`
 	// Zones are names of availability zones, such as eu-west-1a: one to six, in
 	// the order of the file. A zone's place decides its addresses.
 	Zones []string `json:"zones"`
-	// Agents' and Egress are the address ranges of the two networks. In
-	// ModeShared they are the halves of the one network, VPC.
+	// AgentsCIDR and EgressCIDR are the address ranges of the two networks. In ModeShared they are
+	// the halves of the one network, VPC.
 	AgentsCIDR netip.Prefix `json:"agents_cidr"`
 	EgressCIDR netip.Prefix `json:"egress_cidr"`
 	// VPC is the whole range in ModeShared; the zero value in ModeIsolated.
@@ -35,10 +34,10 @@ type AWS struct {
 	// and the one that proxies and control plane trust.
 	CA      string `json:"ca,omitempty"`
 	FleetCA string `json:"fleet_ca,omitempty"`
-	// Operators are the public keys, PEM, of those who may publish.
+	// Operators are the public keys, in PEM, of the operators who may publish.
 	Operators string `json:"operators,omitempty"`
 
-	// Agents are sorted by name: all agents of the plan, and no other.
+	// Agents are sorted by name: exactly the agents of the plan.
 	Agents  []Agent `json:"agents"`
 	Proxies Proxies `json:"proxies"`
 	Control Control `json:"control"`
@@ -48,7 +47,7 @@ type AWS struct {
 	Singletons bool `json:"singletons,omitempty"`
 	// Protect refuses that load balancer, authority and audit log are deleted.
 	Protect bool `json:"protect"`
-	// Tags are put on every resource, beside Postern's own.
+	// Tags are put on every resource, in addition to Postern's own tags.
 	Tags map[string]string `json:"tags,omitempty"`
 }
 
@@ -75,27 +74,27 @@ const (
 	MetadataV2 = "v2"
 )
 
-// Agent is where the machines of one agent run, and what they run.
+// Agent says where the machines of one agent run, and what they run.
 type Agent struct {
 	Name string `json:"name"`
-	// Port at the proxies is the agent's identity: only its security group
-	// reaches it. 10000 to 19999, unique in the stack.
+	// Port is the agent's port at the proxies, 10000 to 19999, unique in the stack. The port is the
+	// agent's identity: only the agent's security group reaches it.
 	Port uint16 `json:"port"`
 	// Compute is ComputeEC2 or ComputeFargate.
 	Compute string `json:"compute"`
-	// Runtime that the container runs under on ComputeEC2: container, gvisor or vm.
+	// Runtime runs the container on ComputeEC2: container, gvisor or vm.
 	Runtime string `json:"runtime,omitempty"`
-	// Image by digest, and the command in it (none: the image's own).
+	// Image is named by digest. Command runs in it; if empty, the image's own command does.
 	Image   string   `json:"image"`
 	Command []string `json:"command,omitempty"`
-	// Count of machines or tasks; may be 0.
+	// Count is the number of machines or tasks. It may be 0.
 	Count int `json:"count"`
-	// AMI, Instance (its type), Disk (GiB) and Metadata are of ComputeEC2.
+	// AMI, Instance (its type), Disk (GiB) and Metadata apply to ComputeEC2.
 	AMI      string `json:"ami,omitempty"`
 	Instance string `json:"instance,omitempty"`
 	Disk     int    `json:"disk,omitempty"`
 	Metadata string `json:"metadata,omitempty"`
-	// CPU (1024 is one) and Memory (MiB) are of ComputeFargate.
+	// CPU (1024 is one processor) and Memory (MiB) apply to ComputeFargate.
 	CPU    int `json:"cpu,omitempty"`
 	Memory int `json:"memory,omitempty"`
 }
@@ -106,10 +105,10 @@ type Proxies struct {
 	Compute string `json:"compute"`
 	Min     int    `json:"min"`
 	Max     int    `json:"max"`
-	// CPU (1024 is one) and Memory (MiB) are of ComputeFargate.
+	// CPU (1024 is one processor) and Memory (MiB) apply to ComputeFargate.
 	CPU    int `json:"cpu,omitempty"`
 	Memory int `json:"memory,omitempty"`
-	// AMI and Instance (its type) are of ComputeEC2.
+	// AMI and Instance (its type) apply to ComputeEC2.
 	AMI      string `json:"ami,omitempty"`
 	Instance string `json:"instance,omitempty"`
 }
@@ -117,27 +116,27 @@ type Proxies struct {
 // Control is the control plane, always on Fargate.
 type Control struct {
 	Replicas int `json:"replicas"`
-	// CPU (1024 is one) and Memory in MiB.
+	// CPU (1024 is one processor) and Memory (MiB) are the size of one task.
 	CPU    int `json:"cpu"`
 	Memory int `json:"memory"`
 }
 
-// Audit is how long the log is kept.
+// Audit says how long the log is kept.
 type Audit struct {
-	// Retention is days in CloudWatch Logs, one of the values that it has.
+	// Retention is the number of days in CloudWatch Logs. CloudWatch accepts certain numbers only.
 	Retention int `json:"retention"`
-	// Lock is days in the locked bucket, in compliance mode: nobody, not even
-	// the account's root, can delete an object earlier. 0 means not locked.
+	// Lock is the number of days in the locked bucket, in compliance mode: nobody, not even the
+	// account's root, can delete an object earlier. 0 means not locked.
 	Lock int `json:"lock"`
-	// Expire is days after which objects are removed from the bucket; never
+	// Expire is the number of days after which objects are removed from the bucket. It is never
 	// less than Lock.
 	Expire int `json:"expire"`
-	// Email gets the alarms, or "".
+	// Email gets the alarms. It may be "".
 	Email string `json:"email,omitempty"`
 }
 
-// FargateAgents reports whether some agent runs on Fargate: its platform then
-// needs DNS and endpoints in the agents' network.
+// FargateAgents reports whether any agent runs on Fargate. Fargate then needs DNS and endpoints in
+// the agents' network.
 func (a *AWS) FargateAgents() bool {
 	for _, agent := range a.Agents {
 		if agent.Compute == ComputeFargate {
@@ -153,10 +152,10 @@ const (
 	LastPort  = 19999
 )
 
-// Registry is the container registry of the account and region.
+// Registry returns the host of the container registry of the account and region.
 func (a *AWS) Registry() string { return a.Account + ".dkr.ecr." + a.Region + ".amazonaws.com" }
 
-// Partition is the first part of every ARN in the region.
+// Partition returns the first part of every ARN in the region.
 func (a *AWS) Partition() string {
 	if strings.HasPrefix(a.Region, "us-gov-") {
 		return "aws-us-gov"

@@ -11,9 +11,9 @@ type Tier string
 
 // The tiers of the agents' network.
 const (
-	// TierGate has the way to the proxies, and nothing else.
+	// TierGate contains the agents' way to the proxies, and nothing else.
 	TierGate Tier = "gate"
-	// TierAgents has the agents' machines.
+	// TierAgents contains the agents' machines.
 	TierAgents Tier = "agents"
 )
 
@@ -39,14 +39,13 @@ const (
 	gateHost = 10
 )
 
-// MaxZones is the most zones that a region has.
+// MaxZones is the highest number of zones that a region has.
 const MaxZones = 6
 
 var egressTiers = map[Tier]int{TierPublic: 0, TierProxies: 1, TierControl: 2, TierServices: 3}
 
-// Subnet is the range of a tier in the zone with that index. It panics for a
-// tier or zone that does not exist; ranges are those that the Check functions
-// have passed.
+// Subnet returns the range of a tier in the zone with that index. It panics if the tier or zone
+// does not exist. The ranges must have passed the Check functions.
 func (a *AWS) Subnet(tier Tier, zone int) netip.Prefix {
 	if zone < 0 || zone >= MaxZones {
 		panic(fmt.Sprintf("cloud: there is no zone %d", zone))
@@ -64,13 +63,13 @@ func (a *AWS) Subnet(tier Tier, zone int) netip.Prefix {
 	return nth(nth(a.EgressCIDR, a.EgressCIDR.Bits()+egressTierBits, i), a.EgressCIDR.Bits()+egressTierBits+zoneBits, zone)
 }
 
-// Gate is the fixed address, in the zone with that index, at which agents reach
-// the proxies. No name needs to be resolved for it.
+// Gate returns the fixed address, in the zone with that index, at which agents reach the proxies.
+// Agents need no DNS to find it.
 func (a *AWS) Gate(zone int) netip.Addr {
 	return add(a.Subnet(TierGate, zone).Addr(), gateHost)
 }
 
-// CheckAgents says what is wrong with a range for the agents' network, or nil.
+// CheckAgents returns an error if the range is not valid for the agents' network.
 func CheckAgents(p netip.Prefix, zones int) error {
 	least := 25 // an eighth must be a subnet
 	for gates := zones * 1 << (32 - gateBits); 1<<(32-least-zoneBits) < gates; {
@@ -79,12 +78,12 @@ func CheckAgents(p netip.Prefix, zones int) error {
 	return check(p, least)
 }
 
-// CheckEgress says what is wrong with a range for the egress network, or nil.
+// CheckEgress returns an error if the range is not valid for the egress network.
 func CheckEgress(p netip.Prefix) error {
 	return check(p, gateBits-egressTierBits-zoneBits)
 }
 
-// CheckShared says what is wrong with a range for both, or nil.
+// CheckShared returns an error if the range is not valid for both networks together.
 func CheckShared(p netip.Prefix, zones int) error {
 	if err := check(p, gateBits-egressTierBits-zoneBits-1); err != nil {
 		return err
@@ -96,7 +95,7 @@ func CheckShared(p netip.Prefix, zones int) error {
 	return nil
 }
 
-// Halves are what the two networks have of a shared one.
+// Halves splits a shared range into the ranges of the two networks.
 func Halves(p netip.Prefix) (agents, egress netip.Prefix) {
 	return nth(p, p.Bits()+1, 0), nth(p, p.Bits()+1, 1)
 }

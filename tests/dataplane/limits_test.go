@@ -286,7 +286,7 @@ func TestConcurrent(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 429, resp.StatusCode)
 	require.JSONEq(t, `{"agent":"a","error":"a limit of the policy is exceeded","reason":"limit_exceeded","rule":"a/one.test","request":"GET one.test",`+
-		`"detail":"upstream_reset_before_response_started{overflow}","hint":"an operator can raise it: limits: in the stack file"}`, string(body))
+		`"detail":"upstream_reset_before_response_started{overflow}","hint":"an operator can raise the limit with limits: in the stack file"}`, string(body))
 	require.NoError(t, pw.Close())
 	require.Equal(t, 200, <-status)
 	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 20*time.Millisecond)

@@ -186,7 +186,7 @@ func TestFailureIsReadable(t *testing.T) {
 	resp, body := ask("https://open.test/", http.Header{})
 	require.Equal(t, 503, resp.StatusCode)
 	require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
-	for _, part := range []string{`"error":"the destination cannot be reached, or is not who it should be"`, `"reason":"upstream_failed"`, `"rule":"a/open"`, `"agent":"a"`, hint} {
+	for _, part := range []string{`"error":"the destination cannot be reached, or its certificate does not verify"`, `"reason":"upstream_failed"`, `"rule":"a/open"`, `"agent":"a"`, hint} {
 		require.Contains(t, body, part)
 	}
 	// Not where it is, nor who is there instead.
@@ -206,7 +206,7 @@ func TestFailureIsReadable(t *testing.T) {
 	// More than Envoy reads of a header.
 	resp, body = ask("http://localhost:8080/v1/x", http.Header{"X-Long": {strings.Repeat("x", 100<<10)}})
 	require.Equal(t, 431, resp.StatusCode)
-	for _, part := range []string{`"error":"the request is malformed, or more than is read of one"`, `"reason":"malformed_request"`, `"rule":"a/default"`, `"agent":"a"`, hint} {
+	for _, part := range []string{`"error":"the request is malformed or too large"`, `"reason":"malformed_request"`, `"rule":"a/default"`, `"agent":"a"`, hint} {
 		require.Contains(t, body, part)
 	}
 	// What is no HTTP.
@@ -459,7 +459,7 @@ func TestPrivateAddresses(t *testing.T) {
 		resp.Body.Close()
 		require.Equal(t, 403, resp.StatusCode, r.Host)
 		require.JSONEq(t, `{"agent":"a","error":"denied by policy","reason":"address_not_allowed","request":"GET `+r.Host+`","rule":"`+r.ID+`",`+
-			`"hint":"its address is private, or the cloud's own; an operator can say where the destination is: upstream: in the stack file"}`, string(body))
+			`"hint":"its address is private or a metadata address; an operator can name the destination's address with upstream: in the stack file"}`, string(body))
 		n++
 		e := f.Events(n)[n-1]
 		require.Equal(t, audit.Deny, e.Verdict, "%+v", e)
