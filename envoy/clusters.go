@@ -116,7 +116,9 @@ func (b *builder) upstream(name string, r plan.Rule, share uint32) *clusterv3.Cl
 		return c
 	}
 	if r.Limits != nil && r.Limits.Concurrent > 0 {
-		c.CircuitBreakers = breakers(r.Limits.Concurrent, min(r.Limits.Concurrent, share))
+		// Envoy refuses an HTTP/1.1 request beyond the limit when there is a connection for
+		// it. With as many connections as requests, it would wait for another one's.
+		c.CircuitBreakers = breakers(r.Limits.Concurrent, share)
 	}
 	b.sign(c, r)
 	return c

@@ -3,8 +3,11 @@ package dataplane
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -289,5 +292,49 @@ func TestConcurrent(t *testing.T) {
 		`"detail":"upstream_reset_before_response_started{overflow}","hint":"an operator can raise the limit with limits: in the stack file"}`, string(body))
 	require.NoError(t, pw.Close())
 	require.Equal(t, 200, <-status)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 20*time.Millisecond)
+}
+
+// TestConcurrentHTTP1: with an upstream that speaks HTTP/1.1 a request beyond the limit is
+// refused as well, instead of waiting for one of the others to end.
+func TestConcurrentHTTP1(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	path := filepath.Join(f.Home.Root, "one.sock")
+	l, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	held, release := make(chan string, 100), make(chan struct{})
+	s := &http.Server{
+		ReadHeaderTimeout: time.Minute,
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{f.UpstreamCA.Issue(t, "one.test")}},
+		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // not HTTP/2
+		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			held <- r.Proto
+			<-release
+		}),
+	}
+	go func() { _ = s.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { _ = s.Close() })
+	const limit = 3
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
+		ID: "a/one", Host: "one.test", Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}, Gateway: 8080,
+		Upstream: &plan.Upstream{Address: "unix:" + path, CA: string(f.UpstreamCA.PEM)}, Limits: &plan.Limits{Concurrent: limit},
+	}}}}})
+	urls := []string{"https://one.test/", "http://localhost:8080/"}
+	var inside sync.WaitGroup
+	for i := range limit {
+		inside.Go(func() {
+			if status := f.Get("n1", "a", urls[i%2]); status != 200 {
+				t.Errorf("within the limit: %d", status)
+			}
+		})
+		require.Equal(t, "HTTP/1.1", <-held)
+	}
+	for i := range 10 {
+		require.Equal(t, 429, f.Get("n1", "a", urls[i%2]))
+	}
+	require.Empty(t, held)
+	close(release)
+	inside.Wait()
 	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 20*time.Millisecond)
 }
