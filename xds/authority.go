@@ -28,23 +28,21 @@ func (c *Control) keepAuthority(ctx context.Context) {
 // renewAuthority tries once. If the CA's key cannot be used, the intermediates
 // that there are go on until they end; status tells.
 func (c *Control) renewAuthority(now time.Time) {
+	err := c.mint.Renew(now)
 	c.mu.Lock()
-	hosts, reporter := c.leaves.Hosts(), c.reporter
+	reporter := c.reporter
 	c.mu.Unlock()
-	err := c.ca.renew(hosts, now)
 	if reporter != nil && reporter.Due(now) {
-		next, failed := bundle.NewReporter(c.cfg.Stack, c.ca.root, c.ca.key, now)
+		next, failed := bundle.NewReporter(c.cfg.Stack, c.root, c.key, now)
 		if failed == nil {
 			reporter = next
+		} else {
+			err = errors.Join(err, fmt.Errorf("the authority's key cannot be used: %w", failed))
 		}
-		err = errors.Join(err, failed)
 	}
 	problem := ""
 	if err != nil {
-		problem = fmt.Sprintf("the authority's key cannot be used: %v", err)
-		if until := c.ca.until(); !until.IsZero() {
-			problem = fmt.Sprintf("the agents' certificates cannot be renewed, and end at %s: %v", until.UTC().Format(time.RFC3339), err)
-		}
+		problem = err.Error()
 		c.cfg.Log.Error("renew the intermediate authorities", "problem", problem)
 	}
 	c.mu.Lock()

@@ -1,7 +1,16 @@
+// Package xds is the embedded control plane: it serves the Envoy resources of
+// the published plan to every node of the fleet over one delta ADS stream
+// each, knows what every node has acknowledged, and takes a version back if a
+// node refuses it.
 package xds
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -25,6 +34,9 @@ import (
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
+	"github.com/postern/postern/xds/cache"
+	"github.com/postern/postern/xds/ledger"
+	"github.com/postern/postern/xds/mint"
 	"github.com/postern/postern/xds/secret"
 )
 
@@ -73,15 +85,18 @@ type Config struct {
 // concurrent use.
 type Control struct {
 	cfg     Config
-	ledger  *ledger
-	cache   *cache
+	ledger  *ledger.Ledger
+	mint    *mint.Mint
+	cache   *cache.Cache
 	meter   *meter
 	observe *observer
 	clock   *clock
 	store   *bundle.Store
 	secrets *secret.Store
-	ca      *authority
-	kick    chan struct{}
+	// root is the authority that agents trust, and key its key.
+	root *x509.Certificate
+	key  crypto.Signer
+	kick chan struct{}
 	// owed makes pay work at once.
 	owed chan struct{}
 	// nudge makes follow look at once.
@@ -130,9 +145,6 @@ type Control struct {
 	ended map[string]bool
 	// setBack is set while the wall clock is behind what was lived through.
 	setBack bool
-	// leaves are the names that a certificate may be minted for: of the live
-	// plan, and of the one that is being rolled out.
-	leaves envoy.LeafHosts
 }
 
 // New returns a control plane that serves the last version that converged, if
@@ -144,13 +156,13 @@ func New(cfg Config) (*Control, error) {
 	if cfg.Replica != "" && !svid.IsName(cfg.Replica) {
 		return nil, fmt.Errorf("start the control plane: %q is no name of a replica: letters, digits and dashes", cfg.Replica)
 	}
-	ca, err := loadAuthority(cfg.CACert, cfg.CAKey)
+	root, key, err := mint.Load(cfg.CACert, cfg.CAKey)
 	if err != nil {
 		return nil, err
 	}
 	c := &Control{
-		cfg: cfg, ledger: newLedger(cfg.Log), ca: ca,
-		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted, Authority: func() (*x509.Certificate, error) { return ca.root, nil }},
+		cfg: cfg, root: root, key: key,
+		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted, Authority: func() (*x509.Certificate, error) { return root, nil }},
 		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1), owed: make(chan struct{}, 1),
 		ended:    map[string]bool{},
 		probes:   map[string]probeResult{},
@@ -159,15 +171,13 @@ func New(cfg Config) (*Control, error) {
 		unkept:   unkept{files: map[string][]byte{}, problem: map[string]string{}},
 	}
 	if cfg.Replica != "" {
-		if c.reporter, err = bundle.NewReporter(cfg.Stack, ca.root, ca.key, time.Now()); err != nil {
+		if c.reporter, err = bundle.NewReporter(cfg.Stack, root, key, time.Now()); err != nil {
 			return nil, err
 		}
 	}
 	if c.salt, err = c.deriveSalt(); err != nil {
 		return nil, err
 	}
-	c.cache = newCache(c.ledger, c.leaf, c.mayMint)
-	c.cache.budgets = &budgets{owners: c.owners, of: map[string]*budget{}}
 	c.secrets = secret.NewStore(c.salt, cfg.Agents, func() {
 		select {
 		case c.kick <- struct{}{}:
@@ -190,12 +200,14 @@ func New(cfg Config) (*Control, error) {
 	started := time.Now()
 	c.clock = newClock(c.cfg.Now, func() time.Duration { return time.Since(started) }, past.Seen)
 	c.meter = newMeter(c)
+	if c.mint, err = mint.New(root, key, c.meter.leaves, cfg.Log); err != nil {
+		return nil, err
+	}
+	c.ledger = ledger.New(cfg.Log, c.vouch)
+	c.cache = cache.New(c.ledger, c.mint)
 	c.observe = newObserver(c.ledger, c.meter, c.cfg.Tracer)
 	if err := c.readNodes(); err != nil {
 		return nil, err
-	}
-	if c.cfg.Local != nil {
-		c.ledger.vouch = c.vouch
 	}
 	c.rollout.Lock()
 	return c, nil
@@ -232,7 +244,7 @@ func (c *Control) Run(ctx context.Context) error {
 			c.checkClock()
 			c.expire(ctx)
 		case now := <-minute.C:
-			c.ledger.forget(now)
+			c.ledger.Forget(now)
 			if b := c.bundle(); b != nil {
 				c.saveLeases(b)
 			}
@@ -243,7 +255,7 @@ func (c *Control) Run(ctx context.Context) error {
 // keepFresh serves secrets that have changed, and leaf certificates before they
 // end. It waits for roll-outs, for which leases do not.
 func (c *Control) keepFresh(ctx context.Context) {
-	renew := time.NewTicker(leafLifetime / 4)
+	renew := time.NewTicker(mint.LeafLifetime / 4)
 	defer renew.Stop()
 	for {
 		select {
@@ -273,7 +285,7 @@ func (c *Control) resume(ctx context.Context) error {
 	now := good
 	if b := c.provenAfter(ctx, good.Seq); b != nil {
 		now = b
-		if c.ledger.adopt(b.Evicted, time.Now()) {
+		if c.ledger.Adopt(b.Evicted, time.Now()) {
 			if err := c.saveNodes(); err != nil {
 				c.cfg.Log.Error("keep which nodes were removed", "error", err)
 			}
@@ -369,14 +381,14 @@ func (c *Control) Status() *api.Status {
 	}
 	b := c.live
 	c.mu.Unlock()
-	s.Nodes = c.ledger.status()
-	s.RefusedNodes = c.ledger.refusedNodes(now)
+	s.Nodes = c.ledger.Status()
+	s.RefusedNodes = c.ledger.RefusedNodes(now)
 	if c.cfg.Fleet != nil {
 		s.Refused = c.cfg.Fleet.Counts()
-		s.Refused["mismatch"] = c.ledger.mismatched()
+		s.Refused["mismatch"] = c.ledger.Mismatched()
 	}
 	for i := range s.Nodes {
-		if n := &s.Nodes[i]; n.Connected && c.converged(n.ID) {
+		if n := &s.Nodes[i]; n.Connected && c.cache.Converged(n.ID) {
 			n.Version = s.Version
 			if b != nil && !n.Joined {
 				n.Problem = c.probed(n.ID, b)
@@ -416,7 +428,7 @@ func (c *Control) AddNode(id string) error {
 			return err
 		}
 	}
-	c.ledger.allow(id, true)
+	c.ledger.Allow(id)
 	return c.saveNodes()
 }
 
@@ -425,13 +437,13 @@ func (c *Control) AddNode(id string) error {
 func (c *Control) RemoveNode(id string) error {
 	c.rollout.Lock()
 	defer c.rollout.Unlock()
-	c.ledger.allow(id, false)
+	c.ledger.Remove(id)
 	return c.saveNodes()
 }
 
 func (c *Control) saveNodes() error {
 	ids := []string{}
-	for _, n := range c.ledger.status() {
+	for _, n := range c.ledger.Status() {
 		if !n.Joined {
 			ids = append(ids, n.ID)
 		}
@@ -440,11 +452,11 @@ func (c *Control) saveNodes() error {
 	if err := c.saveJSON(c.nodesFile(), ids); err != nil {
 		return err
 	}
-	return c.saveJSON(c.removedFile(), c.ledger.removals(time.Now()))
+	return c.saveJSON(c.removedFile(), c.ledger.Removals(time.Now()))
 }
 
 // Removed reports whether the node was removed, and may have no certificate.
-func (c *Control) Removed(node string) bool { return c.ledger.wasRemoved(node) }
+func (c *Control) Removed(node string) bool { return c.ledger.Removed(node) }
 
 func (c *Control) bundle() *bundle.Bundle {
 	c.mu.Lock()
@@ -468,3 +480,26 @@ func (c *Control) killFile() string { return filepath.Join(c.cfg.State, "kill.bu
 // reserveFile is room on the disk for one of the two, see [Control.reserve].
 func (c *Control) reserveFile() string { return filepath.Join(c.cfg.State, "kill.reserve") }
 func (c *Control) removedFile() string { return filepath.Join(c.cfg.State, "removed.json") }
+
+// deriveSalt returns what keeps the versions of secrets from telling anything
+// of them. Replicas have it in common, so that a node that moves from one to the
+// other is sent nothing again: it is derived from a key that they share. If no
+// key is in memory, it is random.
+func (c *Control) deriveSalt() ([]byte, error) {
+	keys := []any{c.key}
+	if c.cfg.Fleet != nil {
+		keys = append(keys, c.cfg.Fleet.Authority.Key())
+	}
+	for _, key := range keys {
+		if k, ok := key.(*ecdsa.PrivateKey); ok {
+			b, err := k.Bytes()
+			if err != nil {
+				return nil, fmt.Errorf("derive a salt: %w", err)
+			}
+			return hkdf.Key(sha256.New, b, nil, "postern: versions of secrets", sha256.Size)
+		}
+	}
+	salt := make([]byte, sha256.Size)
+	_, _ = rand.Read(salt) // it never fails: crypto/rand
+	return salt, nil
+}

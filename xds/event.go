@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/bundle"
+	"github.com/postern/postern/xds/cache"
 )
 
 // The kinds of [Event].
@@ -118,7 +119,7 @@ func summary(was, is *plan.Plan) string {
 		old[a.Name] = a.Rules
 	}
 	for _, a := range is.Agents {
-		had, has := between(old[a.Name], a.Rules, (*plan.Rule).Equal)
+		had, has := cache.Between(old[a.Name], a.Rules, (*plan.Rule).Equal)
 		old[a.Name], others = had, append(others, has...)
 	}
 	for _, had := range old {

@@ -299,7 +299,7 @@ func (c *Control) adoptRemovals(ctx context.Context) {
 		maps.Copy(removed, r.Removed)
 	}
 	c.mu.Unlock()
-	if c.ledger.adopt(removed, time.Now()) {
+	if c.ledger.Adopt(removed, time.Now()) {
 		c.lockFor(ctx)
 		defer c.rollout.Unlock()
 		if err := c.saveNodes(); err != nil {
@@ -315,7 +315,7 @@ func (c *Control) report(ctx context.Context, now time.Time) {
 	if b := c.bundle(); b != nil && b.Seq == s.Seq {
 		r.Hash = b.Hash()
 	}
-	r.Removed = c.ledger.removals(now)
+	r.Removed = c.ledger.Removals(now)
 	for id := range r.Removed {
 		if len(r.Removed) > maxRemoved {
 			delete(r.Removed, id)

@@ -5,13 +5,16 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +26,8 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/hostpath"
@@ -198,7 +203,7 @@ func TestStartsWithTheStore(t *testing.T) {
 func stopped(t *testing.T, c *Control) bool {
 	t.Helper()
 	var l listenerv3.Listener
-	require.NoError(t, c.cache.table(resource.ListenerType).resources["agent/a"].GetResource().UnmarshalTo(&l))
+	require.NoError(t, maps.Collect(c.cache.Table(resource.ListenerType).All())["agent/a"].GetResource().UnmarshalTo(&l))
 	return l.GetFilterChains()[0].GetName() == "killed"
 }
 
@@ -215,7 +220,7 @@ func TestKillIsKept(t *testing.T) {
 	_, err := w.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.NoError(t, err)
 	good := w.path("b/good.bundle")
-	b.ledger.allow("n", true)
+	b.ledger.Allow("n")
 	require.NoError(t, b.ledger.OnStreamDeltaRequest(1, &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "n"}, TypeUrl: resource.SecretType}))
 	before, err := os.ReadFile(good)
 	require.NoError(t, err)
@@ -346,7 +351,7 @@ func TestReportOfALargeFleet(t *testing.T) {
 		s.Nodes = append(s.Nodes, api.Node{ID: fmt.Sprint("n", i), Connected: true, Version: "v", LastAck: time.Now(), Types: []api.Type{{Name: "listeners", Version: "v", AckedAt: time.Now()}}})
 	}
 	s.Nodes[700].Connected = false
-	s.Nodes[900].Nack = strings.Repeat("no", maxMessage/2)
+	s.Nodes[900].Nack = strings.Repeat("no", 1000)
 	got := fleet(s)
 	require.Len(t, got, maxFleet)
 	require.Equal(t, []string{"n700", "n900", "n0"}, []string{got[0].ID, got[1].ID, got[2].ID})
@@ -388,19 +393,23 @@ func TestRemovedElsewhere(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.start(t, "a"), w.start(t, "b")
 	require.NoError(t, b.AddNode("n1"))
-	b.ledger.known["web-1"], b.ledger.joined["web-1"] = true, true
+	// It has joined b by its certificate.
+	cert := &x509.Certificate{URIs: []*url.URL{svid.ID{Stack: "test", Node: "web-1"}.URI()}}
+	over := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}}})
+	require.NoError(t, b.ledger.OnDeltaStreamOpen(over, 1, ""))
+	require.NoError(t, b.ledger.OnStreamDeltaRequest(1, &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "web-1"}, TypeUrl: resource.SecretType}))
 	require.NoError(t, a.RemoveNode("web-1"))
 	require.NoError(t, a.RemoveNode("n1"))
 	a.report(t.Context(), time.Now())
 	require.Empty(t, b.look(t.Context(), time.Now()))
 	require.True(t, b.Removed("web-1"))
-	require.False(t, b.ledger.member("web-1"))
+	require.False(t, b.ledger.Member("web-1"))
 	require.False(t, b.Removed("n1"), "a local node of the same name is another one")
-	require.True(t, b.ledger.member("n1"))
+	require.True(t, b.ledger.Member("n1"))
 	require.True(t, w.start(t, "b").Removed("web-1"))
 	// It does not come back from b when a has forgotten it.
 	later := time.Now().Add(3 * svid.Lifetime)
-	require.False(t, a.ledger.adopt(b.ledger.removals(time.Now()), later))
-	require.Empty(t, a.ledger.removals(later))
-	require.False(t, a.ledger.adopt(b.ledger.removals(time.Now()), later))
+	require.False(t, a.ledger.Adopt(b.ledger.Removals(time.Now()), later))
+	require.Empty(t, a.ledger.Removals(later))
+	require.False(t, a.ledger.Adopt(b.ledger.Removals(time.Now()), later))
 }

@@ -95,7 +95,7 @@ func (c *Control) answerStatus(w http.ResponseWriter, r *http.Request) {
 	enough := time.NewTimer(api.WatchTimeout)
 	defer enough.Stop()
 	for {
-		changed := c.ledger.next()
+		changed := c.ledger.Next()
 		b, err := json.Marshal(c.Status()) //nolint:contextcheck // its probes are bounded by themselves
 		if err != nil {
 			answer(w, nil, err)

@@ -15,24 +15,23 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
+	"github.com/postern/postern/xds/ledger"
 )
 
 // served is all that c serves, byte by byte, but for leaf certificates: each
 // replica mints its own.
 func served(t *testing.T, c *Control) map[string]string {
 	t.Helper()
-	c.cache.mu.Lock()
-	defer c.cache.mu.Unlock()
 	all := map[string]string{}
-	for _, k := range kinds {
-		for name, r := range c.cache.tables[k.url].resources {
-			if k.url == resource.SecretType && isLeaf(name) {
+	for _, k := range ledger.Kinds {
+		for name, r := range c.cache.Table(k.URL).All() {
+			if k.URL == resource.SecretType && !strings.Contains(name, "\x00") {
 				continue
 			}
 			b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
 			require.NoError(t, err)
 			require.NotEmpty(t, r.GetVersion())
-			all[k.name+" "+name] = r.GetVersion() + " " + string(b)
+			all[k.Name+" "+name] = r.GetVersion() + " " + string(b)
 		}
 	}
 	return all

@@ -46,7 +46,7 @@ func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, er
 		return nil, &api.Error{Message: fmt.Sprintf("publication %d is live already, which is not based on this one: run the command again", live.Seq)}
 	}
 	// We have found it in the store meanwhile.
-	v := c.reach(ctx, c.cache.current(), time.Now())
+	v := c.reach(ctx, c.cache.Current(), time.Now())
 	v.Seq, v.Unkept = live.Seq, c.unkeptNow()
 	return v, nil
 }
@@ -79,15 +79,15 @@ func (c *Control) lockWithin(ctx context.Context) bool {
 // and says which have.
 func (c *Control) reach(ctx context.Context, version string, start time.Time) *api.Converged {
 	v := &api.Converged{Version: version}
-	if err := c.converge(ctx, version, nil); err != nil {
+	if err := c.cache.Converge(ctx, version, nil); err != nil {
 		v.Late = err.Error() + "; it stays, and the others have it"
 	}
-	for _, id := range c.ledger.connected() {
-		if c.converged(id) {
+	for _, id := range c.ledger.Connected() {
+		if c.cache.Converged(id) {
 			v.Confirmed = append(v.Confirmed, id)
 		}
 	}
-	v.Nodes, v.Missing = len(v.Confirmed), c.ledger.missing()
+	v.Nodes, v.Missing = len(v.Confirmed), c.ledger.Missing()
 	v.Millis = float64(time.Since(start).Microseconds()) / 1000
 	return v
 }
@@ -193,7 +193,7 @@ func (c *Control) pay(ctx context.Context) {
 		c.payStore(ctx)
 		c.reserve()
 		_, err := os.Stat(c.nodesFile())
-		if lost := errors.Is(err, fs.ErrNotExist) && len(c.ledger.status()) > 0; lost || c.ledger.takeUnsaved() {
+		if lost := errors.Is(err, fs.ErrNotExist) && len(c.ledger.Status()) > 0; lost || c.ledger.TakeUnsaved() {
 			if err := c.saveNodes(); err != nil {
 				c.cfg.Log.Error("keep which nodes there are", "error", err)
 			}

@@ -6,6 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/ledger"
+	"github.com/postern/postern/xds/mint"
 )
 
 // meter holds the metrics of a control plane, in a registry of their own. No
@@ -57,10 +59,10 @@ func newMeter(c *Control) *meter {
 	m.rotate = counters("secret_rotations_total", "Secrets that changed while they were in use.").WithLabelValues()
 	m.eventErrors = counters("audit_errors_total", "Events of the control plane that could not be written to the audit log.").WithLabelValues()
 	// What can be counted is there from the start, as 0.
-	for _, k := range kinds {
-		m.push.WithLabelValues(k.name)
-		m.ack.WithLabelValues(k.name)
-		m.nacks.WithLabelValues(k.name)
+	for _, k := range ledger.Kinds {
+		m.push.WithLabelValues(k.Name)
+		m.ack.WithLabelValues(k.Name)
+		m.nacks.WithLabelValues(k.Name)
 	}
 	for _, r := range []string{resultConverged, resultRejected, resultUnhealthy, resultTimeout, resultFailed} {
 		m.publish.WithLabelValues(r)
@@ -68,32 +70,12 @@ func newMeter(c *Control) *meter {
 			m.rollBacks.WithLabelValues(r)
 		}
 	}
-	for _, r := range []string{leafMinted, leafRefused, leafFailed} {
+	for _, r := range []string{mint.Minted, mint.Refused, mint.Failed} {
 		m.leaves.WithLabelValues(r)
 	}
 	m.registry.MustRegister(gauges{c})
 	return m
 }
-
-// The values of label "result" of a leaf certificate.
-const (
-	leafMinted  = "minted"
-	leafRefused = "refused"
-	leafFailed  = "failed"
-)
-
-// kindName is the short name of a type URL, "other" for one that is not served.
-func kindName(url string) string {
-	for _, k := range kinds {
-		if k.url == url {
-			return k.name
-		}
-	}
-	return kindOther
-}
-
-// kindOther is the name of what is not served.
-const kindOther = "other"
 
 // gauges are computed when they are asked for.
 type gauges struct{ c *Control }
@@ -122,11 +104,9 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	set := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	g.c.cache.mu.Lock()
-	for _, k := range kinds {
-		set(descResources, float64(len(g.c.cache.tables[k.url].resources)), k.name)
+	for _, k := range ledger.Kinds {
+		set(descResources, float64(g.c.cache.Len(k.URL)), k.Name)
 	}
-	g.c.cache.mu.Unlock()
 	s := g.c.Status()
 	connected, converged := 0, 0
 	for _, n := range s.Nodes {

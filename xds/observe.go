@@ -12,6 +12,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/postern/postern/xds/ledger"
 )
 
 // Observability serves what monitoring reads, and nothing that changes
@@ -41,7 +43,7 @@ func say(w http.ResponseWriter, status int, text string) {
 // observer measures what the ledger books: when what was sent was
 // acknowledged. It implements the callbacks of go-control-plane's delta server.
 type observer struct {
-	*ledger
+	*ledger.Ledger
 	meter  *meter
 	tracer trace.Tracer
 
@@ -63,8 +65,8 @@ type sentResponse struct {
 	ack  trace.Span
 }
 
-func newObserver(l *ledger, m *meter, t trace.Tracer) *observer {
-	return &observer{ledger: l, meter: m, tracer: t, sent: map[sentKey]sentResponse{}}
+func newObserver(l *ledger.Ledger, m *meter, t trace.Tracer) *observer {
+	return &observer{Ledger: l, meter: m, tracer: t, sent: map[sentKey]sentResponse{}}
 }
 
 // rolling says that a roll-out begins, in the span of ctx. The function that it
@@ -82,8 +84,8 @@ func (o *observer) rolling(ctx context.Context, began time.Time) func() {
 
 // OnStreamDeltaResponse implements the delta callbacks.
 func (o *observer) OnStreamDeltaResponse(stream int64, req *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse) {
-	o.ledger.OnStreamDeltaResponse(stream, req, resp)
-	now, kind := time.Now(), kindName(resp.GetTypeUrl())
+	o.Ledger.OnStreamDeltaResponse(stream, req, resp)
+	now, kind := time.Now(), ledger.KindName(resp.GetTypeUrl())
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := sentResponse{at: now, kind: kind}
@@ -115,7 +117,7 @@ func (o *observer) push(req *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv
 func (o *observer) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscoveryRequest) error {
 	// Before the ledger: who waits for the answer is woken by it.
 	o.answered(sentKey{stream, req.GetResponseNonce()}, req.GetErrorDetail() != nil)
-	return o.ledger.OnStreamDeltaRequest(stream, req)
+	return o.Ledger.OnStreamDeltaRequest(stream, req)
 }
 
 func (o *observer) answered(key sentKey, refused bool) {
@@ -152,5 +154,5 @@ func (o *observer) OnDeltaStreamClosed(stream int64, node *corev3.Node) {
 		}
 	}
 	o.mu.Unlock()
-	o.ledger.OnDeltaStreamClosed(stream, node)
+	o.Ledger.OnDeltaStreamClosed(stream, node)
 }

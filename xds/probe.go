@@ -30,7 +30,7 @@ func (c *Control) sick(ctx context.Context, live *plan.Plan) map[string]bool {
 	if c.cfg.Probe == nil || live == nil {
 		return out
 	}
-	for _, id := range c.ledger.connected() {
+	for _, id := range c.ledger.Connected() {
 		if err := c.cfg.Probe(ctx, id, live); err != nil {
 			out[id] = true
 			c.cfg.Log.Error("a node does not serve, and did not before this roll-out", "node", id, "error", err)
@@ -45,7 +45,7 @@ func (c *Control) probe(ctx context.Context, nodes []string, valid *plan.Plan, s
 		return nil
 	}
 	for _, id := range nodes {
-		if sick[id] || !c.ledger.online(id) {
+		if sick[id] || !c.ledger.Online(id) {
 			continue
 		}
 		if err := c.cfg.Probe(ctx, id, valid); err != nil {

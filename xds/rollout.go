@@ -14,13 +14,14 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
+	"github.com/postern/postern/xds/cache"
+	"github.com/postern/postern/xds/ledger"
 )
 
 // convergeTimeout bounds a roll-out: a node that has not acknowledged by then
@@ -80,9 +81,9 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		default:
 		}
 	}()
-	c.ledger.forgive(version)
+	c.ledger.Forgive(version)
 	// First, and whatever becomes of the rest: what they refuse counts no more.
-	if c.ledger.adopt(b.Evicted, time.Now()) {
+	if c.ledger.Adopt(b.Evicted, time.Now()) {
 		if err := c.saveNodes(); err != nil {
 			c.cfg.Log.Error("keep which nodes were removed", "error", err)
 		}
@@ -161,19 +162,19 @@ func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version st
 		result = resultTimeout
 	}
 	c.meter.publish.WithLabelValues(result).Observe(time.Since(start).Seconds())
-	c.ledger.notify()
+	c.ledger.Notify()
 	c.tellPublished(before, b, version)
 	return v, nil
 }
 
 func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, start time.Time) *api.Converged {
 	took := time.Since(start)
-	c.ledger.notify()
+	c.ledger.Notify()
 	c.tellPublished(before, b, version)
 	c.cfg.Log.Info("converged", "version", version, "nodes", nodes, "millis", took.Milliseconds())
 	return &api.Converged{
 		Seq: b.Seq, Version: version, Nodes: nodes, Millis: float64(took.Microseconds()) / 1000,
-		Missing: c.ledger.missing(), Confirmed: c.ledger.connected(),
+		Missing: c.ledger.Missing(), Confirmed: c.ledger.Connected(),
 	}
 }
 
@@ -191,14 +192,14 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, no
 	if live := c.bundle(); live != nil {
 		sick = c.sick(ctx, c.valid(live, now))
 	}
-	steps := []map[string]*table{tables}
-	if both := c.cache.union(tables); both != nil {
-		steps = []map[string]*table{both, tables}
+	steps := []map[string]*cache.Table{tables}
+	if both := c.cache.Union(tables); both != nil {
+		steps = []map[string]*cache.Table{both, tables}
 	}
-	if nodes := c.ledger.connected(); len(nodes) > 1 {
+	if nodes := c.ledger.Connected(); len(nodes) > 1 {
 		for _, t := range steps {
-			c.cache.publishTo(nodes[0], version, t)
-			if err := c.converge(ctx, version, nodes[:1]); err != nil {
+			c.cache.PublishTo(nodes[0], version, t)
+			if err := c.cache.Converge(ctx, version, nodes[:1]); err != nil {
 				return 0, true, fmt.Errorf("canary %s: %w", nodes[0], err)
 			}
 		}
@@ -207,18 +208,16 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, no
 		}
 	}
 	for _, t := range steps {
-		c.cache.publish(version, t)
-		if err := c.converge(ctx, version, nil); err != nil {
+		c.cache.Publish(version, t)
+		if err := c.cache.Converge(ctx, version, nil); err != nil {
 			return 0, true, err
 		}
 	}
-	all := c.ledger.connected()
+	all := c.ledger.Connected()
 	if err := c.probe(ctx, all, valid, sick); err != nil {
 		return 0, true, err
 	}
-	c.mu.Lock()
-	c.leaves = leaves
-	c.mu.Unlock()
+	c.mint.Only(leaves)
 	return len(all), true, nil
 }
 
@@ -251,7 +250,7 @@ func (c *Control) rollBack(ctx context.Context, seq uint64, before *bundle.Bundl
 	if err == nil && why == nil {
 		waiting, end := c.begin(ctx, seq)
 		defer end()
-		err = c.converge(waiting, c.cache.current(), nil)
+		err = c.cache.Converge(waiting, c.cache.Current(), nil)
 	}
 	if err != nil {
 		c.cfg.Log.Error("roll back", "error", err)
@@ -278,24 +277,25 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 	}
 	c.mu.Lock()
 	c.live, c.version, c.wanted = b, version, version
-	c.leaves, c.expiry = leaves, served.Plan.NextExpiry(now)
+	c.expiry = served.Plan.NextExpiry(now)
 	c.mu.Unlock()
-	c.cache.publish(version, tables)
+	c.mint.Only(leaves)
+	c.cache.Publish(version, tables)
 	return nil
 }
 
 // tables builds and packs the resources of b as they are valid at a moment,
 // with the secrets that they refer to. The plan is what is valid of b's.
-func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (*plan.Plan, envoy.LeafHosts, map[string]*table, error) {
+func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (*plan.Plan, envoy.LeafHosts, map[string]*cache.Table, error) {
 	var leaves envoy.LeafHosts
 	_, span := c.cfg.Tracer.Start(ctx, "build")
 	defer span.End()
 	began := time.Now()
 	defer func() { c.meter.build.Observe(time.Since(began).Seconds()) }()
 	valid := c.valid(b, now)
-	tables := map[string]*table{}
-	for _, k := range kinds {
-		tables[k.url] = newTable()
+	tables := map[string]*cache.Table{}
+	for _, k := range ledger.Kinds {
+		tables[k.URL] = cache.NewTable()
 	}
 	if err := c.secrets.Watch(ctx, needed(valid, b.Killed)); err != nil {
 		return nil, leaves, nil, err
@@ -304,7 +304,7 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 		return valid, leaves, tables, nil
 	}
 	if c.cfg.Prepare != nil {
-		for _, n := range c.ledger.status() {
+		for _, n := range c.ledger.Status() {
 			if n.Joined { // its folders are on its own machine
 				continue
 			}
@@ -318,15 +318,11 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 		return nil, leaves, nil, err
 	}
 	leaves = envoy.Leaves(valid)
-	if err := c.ca.cover(leaves.Hosts(), time.Now()); err != nil {
+	if err := c.mint.Also(leaves, time.Now()); err != nil { // until one of both plans is live
 		return nil, leaves, nil, err
 	}
-	c.mu.Lock()
-	// The names of both plans, until one of them is live.
-	c.leaves = c.leaves.Or(leaves)
-	c.mu.Unlock()
 	for url, rs := range packed {
-		tables[url] = tableOf(rs, c.cache.table(url))
+		tables[url] = cache.TableOf(rs, c.cache.Table(url))
 	}
 	errs := []error{c.sign(tables[resource.ClusterType])}
 	errs = append(errs, c.addSecrets(tables[resource.SecretType], valid))
@@ -395,10 +391,10 @@ func needed(valid *plan.Plan, killed bundle.Killed) []plan.Credential {
 
 // addSecrets adds the credentials of p. Those that are not needed are empty
 // rather than missing: so a node that holds one forgets it.
-func (c *Control) addSecrets(t *table, p *plan.Plan) error {
+func (c *Control) addSecrets(t *cache.Table, p *plan.Plan) error {
 	for _, cred := range p.Credentials {
 		name := envoy.SecretName(cred.Name)
-		if err := t.addSalted(name, c.secrets.Envoy(cred.Name, name), c.salt); err != nil {
+		if err := t.AddSalted(name, c.secrets.Envoy(cred.Name, name), c.salt); err != nil {
 			return err
 		}
 	}
@@ -414,17 +410,17 @@ func (c *Control) refresh(renew bool) {
 	if b == nil {
 		return
 	}
-	t := newTable()
+	t := cache.NewTable()
 	err := c.addSecrets(t, b.Plan)
 	c.tellCredentials(b)
 	if renew {
-		for _, name := range c.cache.leaves() {
-			if m := c.leaf(name); m != nil {
-				err = errors.Join(err, t.add(name, m))
+		for _, name := range c.cache.Leaves() {
+			if m := c.mint.Again(name); m != nil {
+				err = errors.Join(err, t.Add(name, m))
 			}
 		}
 	}
-	tables := map[string]*table{resource.SecretType: t}
+	tables := map[string]*cache.Table{resource.SecretType: t}
 	signed, failed := c.resign(b.Plan)
 	if signed != nil {
 		tables[resource.ClusterType] = signed
@@ -433,7 +429,7 @@ func (c *Control) refresh(renew bool) {
 		c.cfg.Log.Error("refresh secrets", "error", err)
 		return
 	}
-	c.cache.publish(c.cache.current(), tables)
+	c.cache.Publish(c.cache.Current(), tables)
 }
 
 // expire serves the live plan again if one of its rules has ended.
@@ -452,97 +448,6 @@ func (c *Control) expire(ctx context.Context) {
 			c.cfg.Log.Error("end leases", "error", err)
 			return
 		}
-		c.endLeases(b, c.cache.current(), now)
+		c.endLeases(b, c.cache.Current(), now)
 	}
-}
-
-// leaf mints the certificate for a server name if the plan allows that host.
-func (c *Control) leaf(name string) proto.Message {
-	if !c.mayMint(name) {
-		c.meter.leaves.WithLabelValues(leafRefused).Inc()
-		return nil
-	}
-	s, err := c.ca.mint(name, time.Now())
-	if err != nil {
-		c.meter.leaves.WithLabelValues(leafFailed).Inc()
-		c.cfg.Log.Error("mint leaf certificate", "error", err)
-		return nil
-	}
-	c.meter.leaves.WithLabelValues(leafMinted).Inc()
-	return s
-}
-
-func (c *Control) mayMint(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.leaves.Allow(name)
-}
-
-// owners returns whose budget a name is counted against, or "" for one that is
-// in the plan as it is.
-func (c *Control) owners(name string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.leaves.Listed(name) {
-		return ""
-	}
-	return c.leaves.Owners(name)
-}
-
-// converge waits until the given nodes, or all that are connected, have
-// acknowledged all of version.
-func (c *Control) converge(ctx context.Context, version string, only []string) error {
-	var nodes []string
-	// Those before next were done when they were looked at: with every change all
-	// of a thousand would be too much.
-	next, refusals := 0, -1
-	for {
-		changed := c.ledger.next()
-		if n := c.ledger.refusals(); n != refusals {
-			refusals = n
-			if r := c.ledger.rejection(version); r != nil {
-				return r
-			}
-		}
-		if next = c.behind(nodes, next); next == len(nodes) {
-			// All have been done, one after the other; now all at once.
-			nodes = only
-			if nodes == nil {
-				nodes = c.ledger.connected()
-			}
-			if next = c.behind(nodes, 0); next == len(nodes) {
-				return nil
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("node %s did not acknowledge version %s: %w", nodes[next], version, context.Cause(ctx))
-		}
-	}
-}
-
-// behind is the index of the first of nodes, from one on, that is connected and
-// has not acknowledged everything, or their number.
-func (c *Control) behind(nodes []string, from int) int {
-	for i, id := range nodes[from:] {
-		if c.ledger.online(id) && !c.converged(id) {
-			return from + i
-		}
-	}
-	return len(nodes)
-}
-
-// converged reports whether the node has acknowledged everything that is
-// published. A type that it never asked for counts only if nothing can refer
-// to it: secrets.
-func (c *Control) converged(node string) bool {
-	for _, k := range kinds {
-		optional := k.url == resource.SecretType || c.cache.empty(resource.ListenerType) && k.url == resource.ScopedRouteType
-		parked := c.cache.parked(node, k.url)
-		if asking, ok := c.ledger.settled(node, k.url, optional); !ok || asking != parked {
-			return false
-		}
-	}
-	return true
 }

@@ -8,11 +8,12 @@ import (
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/xds/cache"
 )
 
 // resign returns the published clusters with the keys that credentials have
 // now, or nil if none of p's credentials signs.
-func (c *Control) resign(p *plan.Plan) (*table, error) {
+func (c *Control) resign(p *plan.Plan) (*cache.Table, error) {
 	signs := false
 	for _, cred := range p.Credentials {
 		signs = signs || cred.Kind == plan.KindAWSSigV4
@@ -20,9 +21,7 @@ func (c *Control) resign(p *plan.Plan) (*table, error) {
 	if !signs {
 		return nil, nil
 	}
-	c.cache.mu.Lock()
-	t := newTable().with(c.cache.tables[resource.ClusterType])
-	c.cache.mu.Unlock()
+	t := c.cache.Table(resource.ClusterType).Clone()
 	if err := c.sign(t); err != nil {
 		return nil, err
 	}
@@ -30,8 +29,8 @@ func (c *Control) resign(p *plan.Plan) (*table, error) {
 }
 
 // sign puts the keys that credentials have now into the clusters that sign.
-func (c *Control) sign(t *table) error {
-	for name, r := range t.resources {
+func (c *Control) sign(t *cache.Table) error {
+	for name, r := range t.All() {
 		if !envoy.Signs(name) {
 			continue
 		}
@@ -43,7 +42,7 @@ func (c *Control) sign(t *table) error {
 		if err != nil {
 			return err
 		}
-		if err := t.add(name, m); err != nil {
+		if err := t.Add(name, m); err != nil {
 			return err
 		}
 	}

@@ -67,7 +67,7 @@ func (c *Control) readNodes() error {
 	}
 	for _, id := range nodes {
 		if svid.IsNode(id) {
-			c.ledger.allow(id, true)
+			c.ledger.Allow(id)
 		}
 	}
 	removed := map[string]time.Time{}
@@ -82,8 +82,8 @@ func (c *Control) readNodes() error {
 		}
 	case err != nil:
 		return err
-	case removed != nil: // it is for the JSON null
-		c.ledger.removed = removed
+	default:
+		c.ledger.Restore(removed)
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (c *Control) saveJSON(path string, v any) error {
 // vouch reports whether the node runs on this machine, and if so makes ready what it
 // needs here.
 func (c *Control) vouch(node string) bool {
-	if !c.cfg.Local(node) {
+	if c.cfg.Local == nil || !c.cfg.Local(node) {
 		return false
 	}
 	if b := c.bundle(); b != nil && c.cfg.Prepare != nil {

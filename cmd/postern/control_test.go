@@ -21,6 +21,7 @@ import (
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds"
 	"github.com/postern/postern/xds/api"
+	"github.com/postern/postern/xds/cache"
 )
 
 // control is the script command `control STACKFILE`: a control plane for that stack,
@@ -49,7 +50,7 @@ func control(t *testing.T) func(ts *testscript.TestScript, neg bool, args []stri
 		nodes, err := (&net.ListenConfig{}).Listen(ctx, "unix", home.XDSSocket())
 		ts.Check(err)
 		h := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: time.Minute}
-		g := grpc.NewServer(xds.ServerOption())
+		g := grpc.NewServer(cache.ServerOption())
 		c.Register(ctx, g)
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = g.Serve(nodes) })

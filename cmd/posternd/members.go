@@ -14,7 +14,7 @@ import (
 
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/svid"
-	"github.com/postern/postern/xds"
+	"github.com/postern/postern/xds/cache"
 )
 
 // remoteNodes is how the control plane serves nodes on other machines.
@@ -84,7 +84,7 @@ func (r *remoteNodes) serve(ctx context.Context, s *svid.Server) (*grpc.Server, 
 // grpcOptions are those of every xDS server.
 func grpcOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		xds.ServerOption(),
+		cache.ServerOption(),
 		grpc.MaxConcurrentStreams(1000),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
 		// A node looks every 10 s whether its control plane is there.

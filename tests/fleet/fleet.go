@@ -39,6 +39,7 @@ import (
 	"github.com/postern/postern/xds"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
+	"github.com/postern/postern/xds/cache"
 )
 
 // Fleet is a control plane in this process and real Envoys.
@@ -124,7 +125,7 @@ func (f *Fleet) StartControl() {
 	operators, err := net.Listen("unix", f.Home.ControlSocket())
 	require.NoError(f.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	g := grpc.NewServer(xds.ServerOption())
+	g := grpc.NewServer(cache.ServerOption())
 	c.Register(ctx, g)
 	h := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: time.Minute}
 	var wg sync.WaitGroup

@@ -26,6 +26,7 @@ import (
 	"github.com/postern/postern/xds"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
+	"github.com/postern/postern/xds/cache"
 )
 
 // Remote is what nodes on other machines join with: the fleet's authority and
@@ -91,7 +92,7 @@ func (r *Remote) Replica(name string) *Replica {
 	socket := filepath.Join(dir, "control.sock")
 	operators, err := net.Listen("unix", socket)
 	require.NoError(t, err)
-	g := grpc.NewServer(xds.ServerOption(), grpc.Creds(svid.Credentials()))
+	g := grpc.NewServer(cache.ServerOption(), grpc.Creds(svid.Credentials()))
 	c.Register(ctx, g)
 	h := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: time.Minute}
 	var wg sync.WaitGroup

@@ -1,4 +1,4 @@
-package xds
+package cache
 
 import (
 	"reflect"
@@ -45,7 +45,7 @@ func (d *delta) empty() bool { return len(d.body) == 0 }
 
 // deltaFrom returns what leads here from what a node has. Nodes that were sent
 // the same have one and the same map, not only an equal one.
-func (t *table) deltaFrom(known map[string]string) *delta {
+func (t *Table) deltaFrom(known map[string]string) *delta {
 	at := address(known)
 	if d := t.deltas[at]; d != nil {
 		return d
@@ -114,8 +114,8 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return append(head, mem.SliceBuffer(r.ProtoReflect().GetUnknown())), nil
 }
 
-// between are the parts of two lists between what both begin and end with.
-func between[T any](a, b []T, equal func(a, b *T) bool) (x, y []T) {
+// Between returns the parts of two lists that are left without their common beginning and end.
+func Between[T any](a, b []T, equal func(a, b *T) bool) (x, y []T) {
 	for len(a) > 0 && len(b) > 0 && equal(&a[0], &b[0]) {
 		a, b = a[1:], b[1:]
 	}

@@ -1,4 +1,4 @@
-package xds
+package cache
 
 import (
 	"fmt"
@@ -9,8 +9,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
-
-	"github.com/postern/postern/plan"
 )
 
 // genPacked is a list of resources that has much in common with the one before.
@@ -41,14 +39,14 @@ func TestTableOfIsFresh(t *testing.T) {
 		for i := range 50 {
 			packed = append(packed, &discoveryv3.Resource{Name: fmt.Sprintf("r%d", i), Version: "1"})
 		}
-		before := tableOf(packed, newTable())
+		before := TableOf(packed, NewTable())
 		for range rapid.IntRange(1, 5).Draw(rt, "tables") {
 			if rapid.IntRange(0, 4).Draw(rt, "put") == 0 { // as a cluster that signs
 				before.put(&discoveryv3.Resource{Name: "r1", Version: "signed"})
 			}
 			packed = genPacked(rt, packed)
 			was := maps.Clone(before.versions)
-			got, want := tableOf(packed, before), tableOf(packed, newTable())
+			got, want := TableOf(packed, before), TableOf(packed, NewTable())
 			require.Equal(rt, was, before.versions)
 			require.Equal(rt, want.versions, got.versions)
 			require.Equal(rt, want.resources, got.resources)
@@ -63,47 +61,5 @@ func TestTableOfIsFresh(t *testing.T) {
 			require.Len(rt, both.versions, len(both.resources))
 			before = got
 		}
-	})
-}
-
-// TestSummaryCounts: it counts what is different, rule by rule.
-func TestSummaryCounts(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(rt *rapid.T) {
-		draw := func(name string) *plan.Plan {
-			p := &plan.Plan{}
-			for _, agent := range rapid.SampledFrom([][]string{nil, {"a"}, {"b"}, {"a", "b"}}).Draw(rt, name) {
-				a := plan.Agent{Name: agent}
-				for i := range 6 {
-					if port := rapid.SampledFrom([]uint16{0, 443, 443, 8443}).Draw(rt, "port"); port != 0 {
-						a.Rules = append(a.Rules, plan.Rule{ID: fmt.Sprintf("%s/%d", agent, i), Port: port})
-					}
-				}
-				if rapid.Bool().Draw(rt, "turned") {
-					slices.Reverse(a.Rules)
-				}
-				p.Agents = append(p.Agents, a)
-			}
-			return p
-		}
-		was, is := draw("was"), draw("is")
-		byID := func(p *plan.Plan) map[string]plan.Rule {
-			all := map[string]plan.Rule{}
-			for _, a := range p.Agents {
-				for _, r := range a.Rules {
-					all[r.ID] = r
-				}
-			}
-			return all
-		}
-		var want tally
-		old, now := byID(was), byID(is)
-		for id, r := range now {
-			o, ok := old[id]
-			want.add(ok, ok && o.Equal(&r))
-			delete(old, id)
-		}
-		want.removed = len(old)
-		require.Equal(rt, "rules: "+want.String()+"; credentials: "+tally{}.String(), summary(was, is))
 	})
 }

@@ -1,4 +1,4 @@
-package xds
+package ledger
 
 import (
 	"context"
@@ -24,9 +24,9 @@ import (
 	"github.com/postern/postern/svid"
 )
 
-func ledgerFor(t *testing.T) *ledger {
+func ledgerFor(t *testing.T) *Ledger {
 	t.Helper()
-	return newLedger(slog.New(slog.NewTextHandler(t.Output(), nil)))
+	return New(slog.New(slog.NewTextHandler(t.Output(), nil)), func(string) bool { return false })
 }
 
 // certified is the context of a stream over TLS with that node's certificate.
@@ -50,12 +50,12 @@ func asks(node, url, nonce, refuses string) *discoveryv3.DeltaDiscoveryRequest {
 func TestHostileRefusal(t *testing.T) {
 	t.Parallel()
 	l := ledgerFor(t)
-	l.allow("n1", true)
+	l.Allow("n1")
 	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ListenerType, "", "")))
 	l.OnStreamDeltaResponse(1, nil, &discoveryv3.DeltaDiscoveryResponse{TypeUrl: resource.ListenerType, Nonce: "1", SystemVersionInfo: "v"})
 	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ListenerType, "1", "\x1b]0;owned\a\x1b[2J\u202e\xff"+strings.Repeat("x", 4<<20))))
-	n := l.status()[0]
-	for _, text := range []string{n.Nack, n.Types[0].Nack, l.rejection("v").Message} {
+	n := l.Status()[0]
+	for _, text := range []string{n.Nack, n.Types[0].Nack, l.Rejection("v").Message} {
 		require.LessOrEqual(t, len(text), maxMessage+len("..."))
 		require.NotContains(t, text, "\x1b")
 		require.NotContains(t, text, "\a")
@@ -69,7 +69,7 @@ func TestHostileRefusal(t *testing.T) {
 func TestHostileStream(t *testing.T) {
 	t.Parallel()
 	l := ledgerFor(t)
-	l.allow("n1", true)
+	l.Allow("n1")
 	var err error
 	for i := 0; err == nil && i <= maxOutstanding+1; i++ {
 		if err = l.OnStreamDeltaRequest(1, asks("n1", resource.SecretType, "", "")); err == nil {
@@ -101,28 +101,28 @@ func TestHostileStream(t *testing.T) {
 func TestJoinedNodeLeaves(t *testing.T) {
 	t.Parallel()
 	l := ledgerFor(t)
-	l.allow("named", true)
+	l.Allow("named")
 	for i, id := range []string{"gone", "there"} {
 		require.NoError(t, l.OnDeltaStreamOpen(certified(t, id), int64(i), ""))
 		require.NoError(t, l.OnStreamDeltaRequest(int64(i), asks(id, resource.ListenerType, "", "")))
 	}
 	l.OnDeltaStreamClosed(0, nil)
 	ids := func() (ids []string) {
-		for _, n := range l.status() {
+		for _, n := range l.Status() {
 			ids = append(ids, n.ID)
 		}
 		return ids
 	}
-	left := l.status()[0].Since
-	l.forget(left.Add(away))
+	left := l.Status()[0].Since
+	l.Forget(left.Add(away))
 	require.Equal(t, []string{"gone", "named", "there"}, ids())
-	l.forget(left.Add(away + time.Second))
+	l.Forget(left.Add(away + time.Second))
 	require.Equal(t, []string{"named", "there"}, ids())
-	require.False(t, l.member("gone"))
+	require.False(t, l.Member("gone"))
 	// With its certificate it is back at once.
 	require.NoError(t, l.OnDeltaStreamOpen(certified(t, "gone"), 5, ""))
 	require.NoError(t, l.OnStreamDeltaRequest(5, asks("gone", resource.ListenerType, "", "")))
-	require.True(t, l.member("gone"))
+	require.True(t, l.Member("gone"))
 }
 
 // TestEveryStreamCounts: a node has acknowledged what all its streams have: neither
@@ -130,11 +130,11 @@ func TestJoinedNodeLeaves(t *testing.T) {
 func TestEveryStreamCounts(t *testing.T) {
 	t.Parallel()
 	l := ledgerFor(t)
-	l.allow("n1", true)
+	l.Allow("n1")
 	sent := func(stream int64, nonce string) {
 		l.OnStreamDeltaResponse(stream, nil, &discoveryv3.DeltaDiscoveryResponse{TypeUrl: resource.ListenerType, Nonce: nonce, SystemVersionInfo: "v"})
 	}
-	settled := func() bool { _, ok := l.settled("n1", resource.ListenerType, false); return ok }
+	settled := func() bool { _, ok := l.Settled("n1", resource.ListenerType, false); return ok }
 	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ClusterType, "", "")))
 	require.False(t, settled(), "it never asked for listeners")
 	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ListenerType, "", "")))
@@ -151,17 +151,8 @@ func TestEveryStreamCounts(t *testing.T) {
 	require.False(t, settled(), "one does not acknowledge what the other was sent")
 	l.OnDeltaStreamClosed(2, nil)
 	require.True(t, settled())
-	require.True(t, l.online("n1"))
+	require.True(t, l.Online("n1"))
 	l.OnDeltaStreamClosed(1, nil)
-	require.False(t, l.online("n1"))
+	require.False(t, l.Online("n1"))
 	require.False(t, settled())
-}
-
-// TestClockKnowsWhatWasSeen: it is never before what an earlier control plane saw.
-func TestClockKnowsWhatWasSeen(t *testing.T) {
-	t.Parallel()
-	wall := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	seen := wall.Add(time.Hour)
-	c := newClock(func() time.Time { return wall }, func() time.Duration { return 0 }, seen)
-	require.Equal(t, seen, c.now())
 }

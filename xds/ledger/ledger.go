@@ -1,4 +1,6 @@
-package xds
+// Package ledger records which nodes are part of the stack, and for every node and resource type
+// what was sent, what was acknowledged and what was refused.
+package ledger
 
 import (
 	"context"
@@ -46,10 +48,9 @@ func printable(message string) string {
 	}, strings.ToValidUTF8(message, ""))
 }
 
-// ledger records, for every node and resource type, what was sent, what was
-// acknowledged and what was refused. It implements the callbacks of
-// go-control-plane's delta server and is safe for concurrent use.
-type ledger struct {
+// Ledger implements the callbacks of go-control-plane's delta server. It is safe for concurrent
+// use.
+type Ledger struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
@@ -72,10 +73,9 @@ type ledger struct {
 	streams map[int64]string
 	// strangers are nodes that asked for a stream of late and were refused, by ID.
 	strangers map[string]*stranger
-	// vouch, if set, reports whether a node that is not known runs on this machine,
-	// supervised by this user. It is called without the lock.
+	// vouch is called without the lock: see [New].
 	vouch func(node string) bool
-	// unsaved is set when vouch has made a node known, until [ledger.takeUnsaved].
+	// unsaved is set when vouch has made a node known, until [Ledger.takeUnsaved].
 	unsaved bool
 	// refused counts refusals.
 	refused int
@@ -133,51 +133,70 @@ type typeRecord struct {
 	nacked, nack string
 }
 
-func newLedger(log *slog.Logger) *ledger {
-	return &ledger{
-		log: log, known: map[string]bool{}, joined: map[string]bool{}, removed: map[string]time.Time{},
+// New returns a ledger without nodes. vouch reports whether a node that is not known runs on this
+// machine, supervised by this user.
+func New(log *slog.Logger, vouch func(node string) bool) *Ledger {
+	return &Ledger{
+		log: log, vouch: vouch, known: map[string]bool{}, joined: map[string]bool{}, removed: map[string]time.Time{},
 		nodes: map[string]*record{}, peers: map[int64]svid.ID{}, opened: map[svid.ID]int{}, streams: map[int64]string{},
 		strangers: map[string]*stranger{}, changed: make(chan struct{}),
 	}
 }
 
-// notify wakes everybody who waits for a change.
-func (l *ledger) notify() {
+// Notify wakes everybody who waits for a change.
+func (l *Ledger) Notify() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.wake()
 }
 
-func (l *ledger) wake() {
+func (l *Ledger) wake() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// next returns a channel that is closed at the next change.
-func (l *ledger) next() <-chan struct{} {
+// Next returns a channel that is closed at the next change.
+func (l *Ledger) Next() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.changed
 }
 
-func (l *ledger) allow(node string, yes bool) {
+// Allow makes the node part of the stack.
+func (l *Ledger) Allow(node string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if yes {
-		l.known[node] = true
-		delete(l.removed, node)
-		delete(l.strangers, node)
-	} else {
-		delete(l.known, node)
-		delete(l.joined, node)
-		delete(l.nodes, node)
-		l.removed[node] = time.Now()
-	}
+	l.known[node] = true
+	delete(l.removed, node)
+	delete(l.strangers, node)
 	l.wake()
 }
 
-// connected returns the nodes that have a stream now, sorted.
-func (l *ledger) connected() []string {
+// Remove refuses the node from now on, whatever its certificate.
+func (l *Ledger) Remove(node string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drop(node)
+	l.removed[node] = time.Now()
+	l.wake()
+}
+
+// Restore takes over the removals of an earlier control plane.
+func (l *Ledger) Restore(removed map[string]time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.Copy(l.removed, removed)
+}
+
+// drop forgets the node. The lock is held.
+func (l *Ledger) drop(node string) {
+	delete(l.known, node)
+	delete(l.joined, node)
+	delete(l.nodes, node)
+}
+
+// Connected returns the nodes that have a stream now, sorted.
+func (l *Ledger) Connected() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var ids []string
@@ -190,18 +209,18 @@ func (l *ledger) connected() []string {
 	return ids
 }
 
-// online reports whether the node has a stream now.
-func (l *ledger) online(node string) bool {
+// Online reports whether the node has a stream now.
+func (l *Ledger) Online(node string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.nodes[node]
 	return r != nil && r.connected()
 }
 
-// settled reports whether every stream of the node has subscribed to the type, or
+// Settled reports whether every stream of the node has subscribed to the type, or
 // need not because it is optional, and has answered everything that it was sent of
 // the type. asking is how many have subscribed.
-func (l *ledger) settled(node, url string, optional bool) (asking int, ok bool) {
+func (l *Ledger) Settled(node, url string, optional bool) (asking int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.nodes[node]
@@ -220,22 +239,22 @@ func (l *ledger) settled(node, url string, optional bool) (asking int, ok bool) 
 	return asking, true
 }
 
-// refusals is how many there have been, of any version.
-func (l *ledger) refusals() int {
+// Refusals is how many there have been, of any version.
+func (l *Ledger) Refusals() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.refused
 }
 
-// rejection returns the refusal of version by any connected node, or nil.
-func (l *ledger) rejection(version string) *api.Rejection {
+// Rejection returns the refusal of version by any connected node, or nil.
+func (l *Ledger) Rejection(version string) *api.Rejection {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, r := range l.nodes {
 		for _, s := range r.streams {
-			for _, k := range kinds {
-				if t := s.types[k.url]; t != nil && t.nack != "" && t.nacked == version {
-					return &api.Rejection{Version: version, Node: id, Type: k.name, Message: t.nack}
+			for _, k := range Kinds {
+				if t := s.types[k.URL]; t != nil && t.nack != "" && t.nacked == version {
+					return &api.Rejection{Version: version, Node: id, Type: k.Name, Message: t.nack}
 				}
 			}
 		}
@@ -243,8 +262,8 @@ func (l *ledger) rejection(version string) *api.Rejection {
 	return nil
 }
 
-// forgive forgets the refusals of version, so that it can be tried again.
-func (l *ledger) forgive(version string) {
+// Forgive forgets the refusals of version, so that it can be tried again.
+func (l *Ledger) Forgive(version string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range l.nodes {
@@ -258,8 +277,8 @@ func (l *ledger) forgive(version string) {
 	}
 }
 
-// status returns the record of every known node, sorted.
-func (l *ledger) status() []api.Node {
+// Status returns the record of every known node, sorted.
+func (l *Ledger) Status() []api.Node {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	nodes := make([]api.Node, 0, len(l.known))
@@ -268,13 +287,13 @@ func (l *ledger) status() []api.Node {
 		if r := l.nodes[id]; r != nil {
 			n.Connected, n.Since, n.LastAck, n.LastNack, n.Nack = r.connected(), r.since, r.lastAck, r.lastNack, r.nack
 			n.Streams = len(r.streams)
-			for _, k := range kinds {
+			for _, k := range Kinds {
 				s := r.newest()
 				if s == nil {
 					s = r.last
 				}
-				if t := s.types[k.url]; t != nil {
-					n.Types = append(n.Types, api.Type{Name: k.name, Version: t.acked, AckedAt: t.ackedAt, Nack: t.nack})
+				if t := s.types[k.URL]; t != nil {
+					n.Types = append(n.Types, api.Type{Name: k.Name, Version: t.acked, AckedAt: t.ackedAt, Nack: t.nack})
 				}
 			}
 		}
@@ -284,10 +303,10 @@ func (l *ledger) status() []api.Node {
 	return nodes
 }
 
-// missing returns the known nodes that have no stream, sorted.
-func (l *ledger) missing() []api.Missing {
+// Missing returns the known nodes that have no stream, sorted.
+func (l *Ledger) Missing() []api.Missing {
 	var out []api.Missing
-	for _, n := range l.status() {
+	for _, n := range l.Status() {
 		if !n.Connected {
 			out = append(out, api.Missing{Node: n.ID, Since: n.Since})
 		}
@@ -296,7 +315,7 @@ func (l *ledger) missing() []api.Missing {
 }
 
 // OnDeltaStreamOpen implements the delta callbacks.
-func (l *ledger) OnDeltaStreamOpen(ctx context.Context, stream int64, _ string) error {
+func (l *Ledger) OnDeltaStreamOpen(ctx context.Context, stream int64, _ string) error {
 	if p, ok := peer.FromContext(ctx); ok {
 		if id, ok := svid.Peer(p.AuthInfo); ok {
 			l.mu.Lock()
@@ -312,7 +331,7 @@ func (l *ledger) OnDeltaStreamOpen(ctx context.Context, stream int64, _ string) 
 }
 
 // OnDeltaStreamClosed implements the delta callbacks.
-func (l *ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
+func (l *Ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	id := l.streams[stream]
@@ -336,7 +355,7 @@ func (l *ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
 
 // OnStreamDeltaRequest implements the delta callbacks: it refuses nodes that
 // are not known, and books acknowledgements and refusals.
-func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscoveryRequest) error {
+func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscoveryRequest) error {
 	l.recognise(stream, req.GetNode().GetId())
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -377,7 +396,7 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	if r == nil || r.streams[stream] == nil {
 		return nil // it was removed, and added again, meanwhile: it has to connect again
 	}
-	if kindName(req.GetTypeUrl()) == kindOther {
+	if KindName(req.GetTypeUrl()) == KindOther {
 		return status.Errorf(codes.InvalidArgument, "there is no resource type %.128q", req.GetTypeUrl())
 	}
 	t := r.streams[stream].typeRecord(req.GetTypeUrl())
@@ -395,7 +414,7 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 		message := printable(detail.GetMessage())
 		t.nacked, t.nack = version, message
 		r.lastNack, r.nack = now, message
-		l.log.Error("node rejected resources", "node", id, "type", kindName(req.GetTypeUrl()), "version", version, "message", message)
+		l.log.Error("node rejected resources", "node", id, "type", KindName(req.GetTypeUrl()), "version", version, "message", message)
 		return nil
 	}
 	t.acked, t.ackedAt, t.nack, t.nacked = version, now, "", ""
@@ -404,7 +423,7 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 }
 
 // OnStreamDeltaResponse implements the delta callbacks.
-func (l *ledger) OnStreamDeltaResponse(stream int64, _ *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse) {
+func (l *Ledger) OnStreamDeltaResponse(stream int64, _ *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r := l.nodes[l.streams[stream]]; r != nil && r.streams[stream] != nil {

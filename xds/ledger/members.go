@@ -1,10 +1,6 @@
-package xds
+package ledger
 
 import (
-	"crypto/ecdsa"
-	"crypto/hkdf"
-	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,7 +26,7 @@ const maxJoined = 10000
 // admit compares who a stream says it is with its certificate, and makes a
 // node that has one part of the stack. A stream without a certificate came over
 // the Unix socket. The lock is held.
-func (l *ledger) admit(stream int64, node string) error {
+func (l *Ledger) admit(stream int64, node string) error {
 	id, certified := l.peers[stream]
 	switch {
 	case !certified && l.joined[node]:
@@ -58,25 +54,24 @@ func (l *ledger) admit(stream int64, node string) error {
 // list of nodes was lost. An agent cannot be taken for one: it reaches neither the
 // control plane's socket nor the folder of a node, and has no process that holds
 // that folder. A node with a certificate, and one that was removed, is not meant.
-func (l *ledger) recognise(stream int64, node string) {
+func (l *Ledger) recognise(stream int64, node string) {
 	l.mu.Lock()
 	_, named := l.streams[stream]
 	_, certified := l.peers[stream]
 	unknown := !named && !certified && !l.known[node] && l.removed[node].IsZero()
-	vouch := l.vouch
 	l.mu.Unlock()
-	if !unknown || vouch == nil || !svid.IsNode(node) || !vouch(node) {
+	if !unknown || !svid.IsNode(node) || !l.vouch(node) {
 		return
 	}
-	l.allow(node, true)
+	l.Allow(node)
 	l.mu.Lock()
 	l.unsaved = true
 	l.mu.Unlock()
 	l.log.Warn("a node that runs on this machine was not on the list of nodes: it is again", "node", node)
 }
 
-// takeUnsaved reports whether nodes became known that were not saved, once.
-func (l *ledger) takeUnsaved() bool {
+// TakeUnsaved reports whether nodes became known that were not saved, once.
+func (l *Ledger) TakeUnsaved() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	was := l.unsaved
@@ -85,7 +80,7 @@ func (l *ledger) takeUnsaved() bool {
 }
 
 // strange remembers that the node was refused. The lock is held.
-func (l *ledger) strange(node, reason string) {
+func (l *Ledger) strange(node, reason string) {
 	now := time.Now().UTC()
 	node = printable(node[:min(len(node), maxNodeID)])
 	s := l.strangers[node]
@@ -99,8 +94,8 @@ func (l *ledger) strange(node, reason string) {
 	s.reason, s.last = printable(reason), now
 }
 
-// refusedNodes returns the nodes that were refused of late, sorted.
-func (l *ledger) refusedNodes(now time.Time) []api.RefusedNode {
+// RefusedNodes returns the nodes that were refused of late, sorted.
+func (l *Ledger) RefusedNodes(now time.Time) []api.RefusedNode {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.strangers, func(_ string, s *stranger) bool { return now.Sub(s.last) > strangeFor })
@@ -111,32 +106,30 @@ func (l *ledger) refusedNodes(now time.Time) []api.RefusedNode {
 	return out
 }
 
-// forget takes nodes off the list that joined and have been away for long.
-func (l *ledger) forget(now time.Time) {
+// Forget takes nodes off the list that joined and have been away for long.
+func (l *Ledger) Forget(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id := range l.joined {
 		if r := l.nodes[id]; r != nil && !r.connected() && now.Sub(r.since) > away {
-			delete(l.joined, id)
-			delete(l.known, id)
-			delete(l.nodes, id)
+			l.drop(id)
 			l.log.Info("node has been away for long, and is not part of the stack any more", "node", id)
 		}
 	}
 }
 
-// removals returns the nodes that were removed and may still have a certificate.
-func (l *ledger) removals(now time.Time) map[string]time.Time {
+// Removals returns the nodes that were removed and may still have a certificate.
+func (l *Ledger) Removals(now time.Time) map[string]time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.removed, func(_ string, at time.Time) bool { return now.Sub(at) > 2*svid.Lifetime })
 	return maps.Clone(l.removed)
 }
 
-// adopt refuses nodes from now on that were evicted, or removed at another
+// Adopt refuses nodes from now on that were evicted, or removed at another
 // replica, and reports whether that is news. Only their certificates are meant: another
 // machine's local node may have the same name as one of ours.
-func (l *ledger) adopt(removed map[string]time.Time, now time.Time) bool {
+func (l *Ledger) Adopt(removed map[string]time.Time, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	news := false
@@ -145,9 +138,7 @@ func (l *ledger) adopt(removed map[string]time.Time, now time.Time) bool {
 		if !l.removed[id].IsZero() || l.known[id] && !l.joined[id] || now.Sub(at) > 2*svid.Lifetime {
 			continue
 		}
-		delete(l.known, id)
-		delete(l.joined, id)
-		delete(l.nodes, id)
+		l.drop(id)
 		l.removed[id], news = at, true
 		l.log.Warn("node was evicted, or removed at another control plane", "node", id)
 	}
@@ -157,44 +148,23 @@ func (l *ledger) adopt(removed map[string]time.Time, now time.Time) bool {
 	return news
 }
 
-func (l *ledger) wasRemoved(node string) bool {
+// Removed reports whether the node was removed, and may have no certificate.
+func (l *Ledger) Removed(node string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.removed[node].IsZero()
 }
 
-// member reports whether the node may be sent anything.
-func (l *ledger) member(node string) bool {
+// Member reports whether the node may be sent anything.
+func (l *Ledger) Member(node string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.known[node]
 }
 
-func (l *ledger) mismatched() uint64 {
+// Mismatched counts the streams that said another node's name than their certificate.
+func (l *Ledger) Mismatched() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.mismatches
-}
-
-// deriveSalt returns what keeps the versions of secrets from telling anything
-// of them. Replicas have it in common, so that a node that moves from one to the
-// other is sent nothing again: it is derived from a key that they share. If no
-// key is in memory, it is random.
-func (c *Control) deriveSalt() ([]byte, error) {
-	keys := []any{c.ca.key}
-	if c.cfg.Fleet != nil {
-		keys = append(keys, c.cfg.Fleet.Authority.Key())
-	}
-	for _, key := range keys {
-		if k, ok := key.(*ecdsa.PrivateKey); ok {
-			b, err := k.Bytes()
-			if err != nil {
-				return nil, fmt.Errorf("derive a salt: %w", err)
-			}
-			return hkdf.Key(sha256.New, b, nil, "postern: versions of secrets", sha256.Size)
-		}
-	}
-	salt := make([]byte, sha256.Size)
-	_, _ = rand.Read(salt) // it never fails: crypto/rand
-	return salt, nil
 }

@@ -1,4 +1,4 @@
-package xds
+package mint
 
 import (
 	"crypto"
@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/envoy"
@@ -35,40 +36,39 @@ func (o *outage) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 }
 
 // TestKeyIsAway: without the CA's key what there is goes on until it ends, and
-// then there are no leaves; status tells from the first failure.
+// then there are no leaves.
 func TestKeyIsAway(t *testing.T) {
 	t.Parallel()
 	a, _ := rootFor(t)
 	key := &outage{Signer: a.key}
-	a.key = key
-	c := &Control{cfg: Config{Log: slog.New(slog.DiscardHandler)}, ca: a}
-	c.leaves = envoy.Leaves(&plan.Plan{Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{ID: "a/1", Host: "api.one.test", Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}}}}}})
-	hosts := c.leaves.Hosts()
-	require.Equal(t, []string{"api.one.test"}, hosts)
+	m, err := New(a.root, key, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "leaves"}, []string{"result"}), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	allow := func(host string, now time.Time) error {
+		return m.Also(envoy.Leaves(&plan.Plan{Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{
+			{ID: "a/1", Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}},
+		}}}}), now)
+	}
 	start := time.Now()
-	require.NoError(t, a.cover(hosts, start))
+	require.NoError(t, allow("api.one.test", start))
 
 	key.down = true
-	c.renewAuthority(start.Add(intermediateLifetime / 3))
-	require.Empty(t, c.caProblem, "it is not due")
+	require.NoError(t, m.Renew(start.Add(intermediateLifetime/3)), "it is not due")
 	late := start.Add(intermediateLifetime - time.Hour)
-	c.renewAuthority(late)
-	require.Contains(t, c.problem(late), "the agents' certificates cannot be renewed, and end at ")
-	require.Contains(t, c.problem(late), "the key is away")
-	require.NoError(t, a.cover(hosts, late), "a kill does not need the key")
-	require.ErrorContains(t, a.cover([]string{"new.test"}, late), "the key is away")
-	_, err := a.mint("api.one.test", late)
+	require.ErrorContains(t, m.Renew(late), "the agents' certificates cannot be renewed, and end at ")
+	require.ErrorContains(t, m.Renew(late), "the key is away")
+	require.NoError(t, allow("api.one.test", late), "a kill does not need the key")
+	require.ErrorContains(t, allow("new.test", late), "the key is away")
+	_, err = m.authority.mint("api.one.test", late)
 	require.NoError(t, err)
 
 	after := start.Add(intermediateLifetime + time.Minute)
-	require.NoError(t, a.cover(hosts, after), "a kill does not need the key")
-	_, err = a.mint("api.one.test", after)
+	require.NoError(t, allow("api.one.test", after), "a kill does not need the key")
+	_, err = m.authority.mint("api.one.test", after)
 	require.ErrorContains(t, err, "has expired, and could not be renewed")
 
 	key.down = false
-	c.renewAuthority(after)
-	require.Empty(t, c.problem(after))
-	_, err = a.mint("api.one.test", after)
+	require.NoError(t, m.Renew(after))
+	_, err = m.authority.mint("api.one.test", after)
 	require.NoError(t, err)
 }
 
@@ -94,16 +94,16 @@ func TestKeyInCloud(t *testing.T) { // not parallel: where AWS is, the environme
 	require.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(file, cert, 0o600))
-	a, err := loadAuthority(file, place)
+	a, err := load(file, place)
 	require.NoError(t, err)
 	require.NoError(t, a.cover([]string{"api.one.test"}, time.Now()))
 	p := pair(t, a, "api.one.test")
 	require.Len(t, p.Certificate, 2)
 
 	_, other := rootFor(t)
-	_, err = loadAuthority(other, place)
+	_, err = load(other, place)
 	require.ErrorContains(t, err, "is not of the key awskms://")
 	require.NoError(t, os.WriteFile(file, []byte("no PEM"), 0o600))
-	_, err = loadAuthority(file, place)
+	_, err = load(file, place)
 	require.ErrorContains(t, err, "does not begin with a certificate")
 }

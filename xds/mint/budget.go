@@ -1,6 +1,10 @@
-package xds
+package mint
 
-import "golang.org/x/time/rate"
+import (
+	"iter"
+
+	"golang.org/x/time/rate"
+)
 
 // The bounds on the leaf certificates that agents can make up names for, below
 // their wildcards: how many there are at a time, and how fast they come. What is
@@ -14,7 +18,7 @@ const (
 // budgets bound the leaf certificates of each agent. Those that several agents
 // could have asked for are counted for these together: a node does not say which
 // one it was. An agent that has spent its own leaves that of others alone. The
-// cache's lock is held in every call.
+// lock of [Mint] is held in every call.
 type budgets struct {
 	owners func(name string) string
 	of     map[string]*budget
@@ -26,8 +30,8 @@ type budget struct {
 	live int
 }
 
-// allow reports whether there may be one more, and takes it off the rate.
-func (b *budgets) allow(t *table, name string) bool {
+// allow reports whether there may be one more than there are, and takes it off the rate.
+func (b *budgets) allow(name string, there iter.Seq[string]) bool {
 	owners := b.owners(name)
 	if owners == "" {
 		return true
@@ -42,8 +46,8 @@ func (b *budgets) allow(t *table, name string) bool {
 	}
 	if one.live >= maxMadeUp { // some may have gone with a policy
 		one.live = 0
-		for other := range t.resources {
-			if isLeaf(other) && b.owners(other) == owners {
+		for other := range there {
+			if b.owners(other) == owners {
 				one.live++
 			}
 		}

@@ -1,4 +1,4 @@
-package xds
+package mint
 
 import (
 	"crypto"
@@ -27,9 +27,9 @@ import (
 	"github.com/postern/postern/xds/kms"
 )
 
-// leafLifetime is how long a leaf certificate is valid. It is renewed when half
+// LeafLifetime is how long a leaf certificate is valid. It is renewed when half
 // of that has passed.
-const leafLifetime = 24 * time.Hour
+const LeafLifetime = 24 * time.Hour
 
 // intermediateLifetime is how long an intermediate is valid. It is made anew
 // when half of that has passed, so that it outlives every leaf.
@@ -66,12 +66,12 @@ type intermediate struct {
 	pem  []byte
 }
 
-// loadAuthority reads the CA that the stack's agents trust, from places for
+// Load reads the CA that the stack's agents trust, from places for
 // [svid.Read]; its key may also be one for [kms.Open].
-func loadAuthority(certFile, keyFile string) (*authority, error) {
+func Load(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error) {
 	certPEM, err := svid.Read(certFile)
 	if err != nil {
-		return nil, fmt.Errorf("load the certificate authority: %w", err)
+		return nil, nil, fmt.Errorf("load the certificate authority: %w", err)
 	}
 	var root *x509.Certificate
 	var signer crypto.Signer
@@ -81,12 +81,16 @@ func loadAuthority(certFile, keyFile string) (*authority, error) {
 		root, signer, err = readKey(certPEM, keyFile)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !root.IsCA || root.MaxPathLenZero {
-		return nil, fmt.Errorf("load the certificate authority: the certificate of %s cannot have an authority below it, and the control plane signs leaves with intermediates; "+
+		return nil, nil, fmt.Errorf("load the certificate authority: the certificate of %s cannot have an authority below it, and the control plane signs leaves with intermediates; "+
 			"make a new authority, which agents then have to trust: remove the certificate and its key and run `go run . up`, or on AWS run `posternd authority`", certFile)
 	}
+	return root, signer, nil
+}
+
+func newAuthority(root *x509.Certificate, key crypto.Signer) (*authority, error) {
 	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make the leaf key: %w", err)
@@ -100,7 +104,7 @@ func loadAuthority(certFile, keyFile string) (*authority, error) {
 		return nil, fmt.Errorf("encode the leaf key: %w", err)
 	}
 	return &authority{
-		root: root, key: signer, leaf: leaf, below: below, domains: map[string]*intermediate{},
+		root: root, key: key, leaf: leaf, below: below, domains: map[string]*intermediate{},
 		leafPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
 	}, nil
 }
@@ -283,7 +287,7 @@ func (a *authority) mint(host string, now time.Time) (*tlsv3.Secret, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial,
 		NotBefore:    now.Add(-backdate),
-		NotAfter:     now.Add(leafLifetime),
+		NotAfter:     now.Add(LeafLifetime),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:     []string{host},

@@ -1,4 +1,4 @@
-package xds
+package mint
 
 import (
 	"crypto/ecdsa"
@@ -26,9 +26,17 @@ import (
 func rootFor(t *testing.T) (a *authority, file string) {
 	t.Helper()
 	file = rootFiles(t, 1)
-	a, err := loadAuthority(file, filepath.Join(filepath.Dir(file), "ca.key"))
+	a, err := load(file, filepath.Join(filepath.Dir(file), "ca.key"))
 	require.NoError(t, err)
 	return a, file
+}
+
+func load(certFile, keyFile string) (*authority, error) {
+	root, key, err := Load(certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	return newAuthority(root, key)
 }
 
 // rootFiles makes an authority with at most depth authorities below, as ca.pem and ca.key.
@@ -174,7 +182,7 @@ func TestIntermediatesStay(t *testing.T) {
 func TestAuthorityWithoutRoom(t *testing.T) {
 	t.Parallel()
 	file := rootFiles(t, 0)
-	_, err := loadAuthority(file, filepath.Join(filepath.Dir(file), "ca.key"))
+	_, err := load(file, filepath.Join(filepath.Dir(file), "ca.key"))
 	require.ErrorContains(t, err, "cannot have an authority below it")
 }
 
@@ -184,21 +192,22 @@ func TestBudgets(t *testing.T) {
 	b := &budgets{of: map[string]*budget{}, owners: func(name string) string {
 		return map[string]string{"a1": "a", "a2": "a", "b1": "b", "both": "a b"}[name]
 	}}
+	nobody := func(func(string) bool) {}
 	refused := 0
 	for range 2 * madeUpBurst {
-		if b.allow(newTable(), "a1") {
+		if b.allow("a1", nobody) {
 			b.spend("a1")
 		} else {
 			refused++
 		}
 	}
 	require.Positive(t, refused)
-	require.True(t, b.allow(newTable(), "b1"))
-	require.True(t, b.allow(newTable(), "both"))
+	require.True(t, b.allow("b1", nobody))
+	require.True(t, b.allow("both", nobody))
 	for range 2 * madeUpBurst {
-		require.True(t, b.allow(newTable(), "listed"), "what is in the plan is not counted")
+		require.True(t, b.allow("listed", nobody), "what is in the plan is not counted")
 	}
 	b.of["b"].live = maxMadeUp
-	require.True(t, b.allow(newTable(), "b1"), "they have gone meanwhile")
+	require.True(t, b.allow("b1", nobody), "they have gone meanwhile")
 	require.Zero(t, b.of["b"].live)
 }
