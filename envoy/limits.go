@@ -34,7 +34,7 @@ func (b *builder) rateFilter() *hcmv3.HttpFilter {
 // routes, in each node. What is denied counts too: an agent that tries out
 // what it may not do is slowed down as well.
 func (b *builder) limitHost(h *routev3.VirtualHost, rules []plan.Rule) {
-	l := limits(rules)
+	l := plan.RequestLimit(rules)
 	if l.Requests == 0 {
 		return
 	}
@@ -168,19 +168,4 @@ func upstreamShare(clusters int) uint32 {
 		share /= 2
 	}
 	return share
-}
-
-// limits are those of the nearest host that the rules are for.
-func limits(rules []plan.Rule) plan.Limits {
-	var nearest *plan.Rule
-	for i := range rules {
-		r := &rules[i]
-		if r.Limits != nil && (nearest == nil || isWildcard(nearest.Host) && (!isWildcard(r.Host) || len(r.Host) > len(nearest.Host))) {
-			nearest = r
-		}
-	}
-	if nearest == nil {
-		return plan.Limits{}
-	}
-	return *nearest.Limits
 }

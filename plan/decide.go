@@ -293,6 +293,23 @@ func ModeOf(rules []Rule) string {
 	return ModeIntercept
 }
 
+// RequestLimit returns the limits of which Requests and Per count for the destination
+// that rules, of [Agent.Covering], are for: those of the nearest rule that has any. All
+// other limits are those of the rule that decides.
+func RequestLimit(rules []Rule) Limits {
+	var nearest *Rule
+	for i := range rules {
+		r := &rules[i]
+		if r.Limits != nil && (nearest == nil || len(suffix(r.Host)) > len(suffix(nearest.Host))) {
+			nearest = r
+		}
+	}
+	if nearest == nil {
+		return Limits{}
+	}
+	return *nearest.Limits
+}
+
 // TunnelRules returns the rules that can decide on a tunnel: those that deny every request, and
 // those that allow.
 func TunnelRules(rules []Rule) []Rule {

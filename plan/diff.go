@@ -71,22 +71,39 @@ func diffAgent(was, is *Agent) []Change {
 	case is == nil:
 		name, is = was.Name, &Agent{}
 		out = append(out, Change{Kind: "-", Agent: name, Text: "agent " + name, Risk: RiskLow, Why: "less access"})
-	case EqualRules(was.Rules, is.Rules): // as almost all agents' are
-		return nil
 	default:
 		name = is.Name
+		if was.Port != is.Port {
+			out = append(out, Change{
+				Kind: "~", Agent: name, Text: fmt.Sprintf("%s has port %d of the nodes, was %d", name, is.Port, was.Port),
+				Risk: RiskMedium, Why: "whoever can connect to it is the agent",
+			})
+		}
+		if EqualRules(was.Rules, is.Rules) { // as almost all agents' are
+			return out
+		}
 	}
-	byID := func(a *Agent) []Rule {
+	sorted := func(a *Agent) []Rule {
 		return slices.SortedFunc(slices.Values(a.Rules), func(a, b Rule) int { return strings.Compare(a.ID, b.ID) })
 	}
-	both(byID(was), byID(is), func(r *Rule) string { return r.ID }, func(a, b *Rule) {
+	taken := takeovers(was, is)
+	assess := func(a, b *Rule, id string) assessment {
+		out := diffRule(a, b, was, is)
+		if t := taken[id]; t != nil {
+			for _, why := range t.why {
+				out.add(t.risk, "%s", why)
+			}
+		}
+		return out
+	}
+	both(sorted(was), sorted(is), func(r *Rule) string { return r.ID }, func(a, b *Rule) {
 		switch {
 		case a == nil:
-			out = append(out, diffRule(a, b, was, is).on(Change{Kind: sign(b.Deny), Agent: name, Rule: b.ID, Text: name + b.may() + b.describe()}))
+			out = append(out, assess(a, b, b.ID).on(Change{Kind: sign(b.Deny), Agent: name, Rule: b.ID, Text: name + b.may() + b.describe()}))
 		case b == nil:
-			out = append(out, diffRule(a, b, was, is).on(Change{Kind: sign(!a.Deny), Agent: name, Rule: a.ID, Text: name + a.may() + a.describe()}))
+			out = append(out, assess(a, b, a.ID).on(Change{Kind: sign(!a.Deny), Agent: name, Rule: a.ID, Text: name + a.may() + a.describe()}))
 		case !a.Equal(b):
-			out = append(out, diffRule(a, b, was, is).on(Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + b.may() + b.becomes(a)}))
+			out = append(out, assess(a, b, b.ID).on(Change{Kind: "~", Agent: name, Rule: b.ID, Text: name + b.may() + b.becomes(a)}))
 		}
 	})
 	if order := kept(is, was); !slices.Equal(order, kept(was, is)) {

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 )
@@ -42,7 +41,9 @@ func (a *assessment) add(r Risk, format string, args ...any) {
 	if a.risk == "" || slices.Index(risks, r) < slices.Index(risks, a.risk) {
 		a.risk = r
 	}
-	a.why = append(a.why, fmt.Sprintf(format, args...))
+	if why := fmt.Sprintf(format, args...); !slices.Contains(a.why, why) {
+		a.why = append(a.why, why)
+	}
 }
 
 // on puts the assessment on a change. Without a reason the risk is low.
@@ -93,48 +94,24 @@ func gains(r *Rule, was *Agent) assessment {
 	}
 	if r.Mode == ModeTunnel {
 		if !known(func(h *Rule) bool { return h.Mode == ModeTunnel }) {
-			a.add(RiskHigh, "a tunnel: nothing that passes is seen")
+			a.add(RiskHigh, "%s", tunnelled)
 		}
 	} else if len(there) > 0 {
 		a.requests(r, there)
 	}
-	switch {
-	case r.Credential == "":
-	case !known(func(h *Rule) bool { return h.Credential == r.Credential }):
+	if r.Credential != "" && !known(func(h *Rule) bool { return h.Credential == r.Credential }) {
 		a.add(RiskHigh, "credential %s reaches %s", r.Credential, r.Host)
-	case len(a.why) == 0 && !sent(r, there):
-		a.add(RiskMedium, "credential %s is sent with more requests", r.Credential)
 	}
 	if r.OwnCredentials && !known(func(h *Rule) bool { return h.OwnCredentials }) {
-		a.add(RiskHigh, "the agent's own credentials pass")
-	}
-	for _, h := range there {
-		if h.Host == r.Host {
-			a.place(&h, r)
-			break
-		}
+		a.add(RiskHigh, "%s", ownPass)
 	}
 	return a
 }
 
-// sent reports whether all requests of r went with its credential already: no
-// rule with another one, or none, came before. It may say no where that is hard to see.
-func sent(r *Rule, there []Rule) bool {
-	for _, m := range r.Methods {
-		for _, p := range r.Paths {
-			i := slices.IndexFunc(there, func(h Rule) bool { return h.Credential == r.Credential && h.includes(m, p, r) })
-			if i < 0 || slices.ContainsFunc(there[:i], func(h Rule) bool { return h.Credential != r.Credential && h.has(m) }) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// has reports whether the rule is about a method, or could be if it is any.
-func (r *Rule) has(method string) bool {
-	return method == AnyMethod || slices.Contains(r.Methods, method) || slices.Contains(r.Methods, AnyMethod)
-}
+const (
+	tunnelled = "a tunnel: nothing that passes is seen"
+	ownPass   = "the agent's own credentials pass"
+)
 
 // requests says which requests to a known host are new.
 func (a *assessment) requests(r *Rule, there []Rule) {
@@ -183,44 +160,6 @@ func words(methods []string) string {
 		return "every method"
 	}
 	return strings.Join(methods, ", ")
-}
-
-// place compares what the rules of one destination share.
-func (a *assessment) place(was, is *Rule) {
-	if !reflect.DeepEqual(was.Upstream, is.Upstream) {
-		a.add(RiskHigh, "%s is at another place", is.Host)
-	}
-	var old, now Limits
-	if was.Limits != nil {
-		old = *was.Limits
-	}
-	if is.Limits != nil {
-		now = *is.Limits
-	}
-	for _, l := range []struct {
-		what     string
-		old, now float64
-	}{
-		{"requests", rate(old), rate(now)},
-		{"concurrent requests", float64(old.Concurrent), float64(now.Concurrent)},
-		{"bodies", float64(old.Body), float64(now.Body)},
-		{"upload", float64(old.Upload), float64(now.Upload)},
-		{"download", float64(old.Download), float64(now.Download)},
-	} {
-		switch {
-		case l.old > 0 && l.now == 0:
-			a.add(RiskMedium, "no limit on %s any more", l.what)
-		case l.old > 0 && l.now > l.old:
-			a.add(RiskMedium, "a higher limit on %s", l.what)
-		}
-	}
-}
-
-func rate(l Limits) float64 {
-	if l.Per == 0 {
-		return 0
-	}
-	return float64(l.Requests) / float64(l.Per)
 }
 
 // includes reports whether h matches every request with this method and path
@@ -293,39 +232,25 @@ func (r *Rule) includesAll(other *Rule) bool {
 }
 
 // uncovers says what comes to light when an agent lacks a rule that allowed:
-// rules that it came before, and wildcards that did not count because their
-// mode was another.
+// wildcards that did not count because their mode was another. What else they decide
+// now says [takeovers].
 func uncovers(gone *Rule, was, is *Agent) assessment {
 	var a assessment
-	masked := slices.ContainsFunc(was.Rules, func(r Rule) bool {
-		return !r.Deny && r.Port == gone.Port && r.Covers(gone.Host) && r.Mode != ModeOf(was.Covering(gone.Host, gone.Port))
-	})
+	mode := ModeOf(was.Covering(gone.Host, gone.Port))
+	if !slices.ContainsFunc(was.Rules, func(r Rule) bool {
+		return !r.Deny && r.Port == gone.Port && r.Covers(gone.Host) && r.Mode != mode
+	}) {
+		return a
+	}
 	for _, r := range is.Covering(gone.Host, gone.Port) {
-		switch {
-		case r.Deny:
-		case masked:
-			here := r
-			here.Host = gone.Host
-			for _, why := range gains(&here, was).why {
-				a.add(RiskHigh, "%s, by %s", why, r.ID)
-			}
-		case r.ID == gone.ID || was.before(r.ID, gone.ID):
-		case r.Credential != "" && r.Credential != gone.Credential && len(a.why) == 0:
-			a.add(RiskMedium, "what it decided, %s may now, with credential %s", r.ID, r.Credential)
+		if r.Deny {
+			continue
+		}
+		here := r
+		here.Host = gone.Host
+		for _, why := range gains(&here, was).why {
+			a.add(RiskHigh, "%s, by %s", why, r.ID)
 		}
 	}
 	return a
-}
-
-// before reports whether the agent asks the first rule before the second.
-func (a *Agent) before(first, second string) bool {
-	for _, r := range a.Rules {
-		switch r.ID {
-		case first:
-			return true
-		case second:
-			return false
-		}
-	}
-	return false
 }

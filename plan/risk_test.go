@@ -35,6 +35,18 @@ func TestRisk(t *testing.T) {
 	endless.ID, endless.Expires = "a/e", ""
 	late.ID, late.Credential, twin.ID = "a/z", "l", "a/z"
 	elsewhere.ID, elsewhere.Port = "a/elsewhere", 8443
+	// A wildcard of the same mode, behind or before the rule.
+	star := func(change func(*Rule)) Rule {
+		r := base()
+		r.ID, r.Host, r.Expires = "a/star", "*.test", ""
+		change(&r)
+		return r
+	}
+	pinned := star(func(r *Rule) { r.Upstream = &Upstream{Address: "192.0.2.1:443"} })
+	own := star(func(r *Rule) { r.Credential, r.OwnCredentials = "", true })
+	loose := star(func(r *Rule) { r.Limits = nil })
+	looser := star(func(r *Rule) { r.Limits = &Limits{Requests: 120, Per: 60, Body: 11, Concurrent: 1} })
+	alike := star(func(*Rule) {})
 	for _, c := range []struct {
 		name string
 		// more are rules that there were beside.
@@ -104,8 +116,8 @@ func TestRisk(t *testing.T) {
 		}, RiskLow, "nothing that was not allowed already"},
 		{"denial new", nil, func(r *Rule) []Rule { return []Rule{*r, deny} }, RiskLow, "less access"},
 		{"what it decided, another decides with its credential", []Rule{late, elsewhere}, func(*Rule) []Rule { return []Rule{late, elsewhere} }, RiskMedium, "what it decided, a/z may now, with credential l"},
-		{"the same, at a port that it leaves", []Rule{late}, func(r *Rule) []Rule { r.Port, r.Credential = 8443, ""; return []Rule{*r, late} }, RiskMedium, "what it decided, a/z may now, with credential l; x.test is a new host"},
-		{"the same, for a part of what it decided", []Rule{late}, func(r *Rule) []Rule { r.Methods = []string{"HEAD"}; return []Rule{*r, late} }, RiskMedium, "what it decided, a/z may now, with credential l; new: to HEAD at /v1/**"},
+		{"the same, at a port that it leaves", []Rule{late}, func(r *Rule) []Rule { r.Port, r.Credential = 8443, ""; return []Rule{*r, late} }, RiskMedium, "x.test is a new host; what it decided, a/z may now, with credential l"},
+		{"the same, for a part of what it decided", []Rule{late}, func(r *Rule) []Rule { r.Methods = []string{"HEAD"}; return []Rule{*r, late} }, RiskMedium, "new: to HEAD at /v1/**; what it decided, a/z may now, with credential l"},
 		{"what it decided, another decides with the same credential", []Rule{twin}, func(*Rule) []Rule { return []Rule{twin} }, RiskLow, "less access"},
 		{"one that another came before", []Rule{late}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "less access"},
 		{"words, with another behind it", []Rule{late}, func(r *Rule) []Rule { r.Owner = "me"; return []Rule{*r, late} }, RiskLow, "nothing that was not allowed already"},
@@ -129,8 +141,35 @@ func TestRisk(t *testing.T) {
 			return []Rule{*r, d}
 		}, RiskHigh, "what it denied is allowed by a/x"},
 		{"denial gone of what two allow", []Rule{deny}, func(r *Rule) []Rule { return []Rule{*r, late} }, RiskHigh, "what it denied is allowed by a/x"},
-		{"a tunnel comes to light at the port that a rule leaves", []Rule{wild}, func(r *Rule) []Rule { r.Port = 8443; return []Rule{*r, wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; no limit on requests any more, by a/wild; no limit on bodies any more, by a/wild; x.test is a new host; credential k reaches x.test"},
-		{"a tunnel comes to light", []Rule{wild}, func(*Rule) []Rule { return []Rule{wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; no limit on requests any more, by a/wild; no limit on bodies any more, by a/wild"},
+		{"a tunnel comes to light at the port that a rule leaves", []Rule{wild}, func(r *Rule) []Rule { r.Port = 8443; return []Rule{*r, wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; x.test is a new host; credential k reaches x.test; no limit on requests any more; no limit on bodies any more, by a/wild"},
+		{"a tunnel comes to light", []Rule{wild}, func(*Rule) []Rule { return []Rule{wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; no limit on requests any more; no limit on bodies any more, by a/wild"},
+		{"a wildcard decides, which leads elsewhere", []Rule{pinned}, func(*Rule) []Rule { return []Rule{pinned} }, RiskHigh, "x.test is at another place, by a/star"},
+		{"a wildcard decides, which lets own credentials pass", []Rule{own}, func(*Rule) []Rule { return []Rule{own} }, RiskHigh, "the agent's own credentials pass, by a/star"},
+		{"a wildcard decides, without limits", []Rule{loose}, func(*Rule) []Rule { return []Rule{loose} }, RiskMedium, "no limit on requests any more; no limit on bodies any more, by a/star"},
+		{"a wildcard decides, with higher limits", []Rule{looser}, func(*Rule) []Rule { return []Rule{looser} }, RiskMedium, "a higher limit on requests; a higher limit on bodies, by a/star"},
+		{"a wildcard decides, in the same way", []Rule{alike}, func(*Rule) []Rule { return []Rule{alike} }, RiskLow, "less access"},
+		{"a wildcard decides a part", []Rule{own}, func(r *Rule) []Rule { r.Paths = []string{"/v1/a"}; return []Rule{*r, own} }, RiskHigh, "the agent's own credentials pass, by a/star"},
+		{"a wildcard would decide, but for another rule", []Rule{twin, own}, func(*Rule) []Rule { return []Rule{twin, own} }, RiskLow, "less access"},
+		{"a wildcard decides what nobody asks for", []Rule{own}, func(r *Rule) []Rule { r.Paths = []string{AnyPath}; return []Rule{*r, own} }, RiskMedium, "new: to GET at /**; credential k is sent with more requests"},
+		{"a nearer rule, without the wildcard's limits", []Rule{alike}, func(r *Rule) []Rule {
+			n := base()
+			n.ID, n.Host, n.Limits = "a/y", "y.test", nil
+			return []Rule{*r, n, alike}
+		}, RiskMedium, "no limit on bodies any more"},
+		{"a nearer rule, where the wildcard decides", []Rule{alike}, func(r *Rule) []Rule {
+			n := base()
+			n.ID, n.Host, n.Upstream = "a/y", "y.test", pinned.Upstream
+			return []Rule{*r, alike, n}
+		}, RiskLow, "nothing that was not allowed already"},
+		{"a wildcard before a nearer rule", []Rule{loose}, func(r *Rule) []Rule {
+			n := loose
+			n.ID = "a/first"
+			return []Rule{n, *r, loose}
+		}, RiskMedium, "no limit on bodies any more"},
+		{"a wildcard's credential before a nearer rule", []Rule{star(func(r *Rule) { r.Credential = "l" })}, func(r *Rule) []Rule {
+			n := star(func(r *Rule) { r.ID, r.Credential = "a/first", "l" })
+			return []Rule{n, *r, star(func(r *Rule) { r.Credential = "l" })}
+		}, RiskMedium, "credential l is sent with more requests"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -143,6 +182,16 @@ func TestRisk(t *testing.T) {
 			require.Equal(t, c.why, changes[0].Why)
 		})
 	}
+}
+
+// TestAnotherPort: whoever connects to an agent's port is the agent, so another one is a change.
+func TestAnotherPort(t *testing.T) {
+	t.Parallel()
+	at := func(port uint16) *Plan { return &Plan{Agents: []Agent{{Name: "a", Port: port}}} }
+	require.Empty(t, Diff(at(1), at(1)))
+	require.Equal(t, []Change{{
+		Kind: "~", Agent: "a", Text: "a has port 2 of the nodes, was 1", Risk: RiskMedium, Why: "whoever can connect to it is the agent",
+	}}, Diff(at(1), at(2)))
 }
 
 // TestWithin: which patterns are in which. Where it is hard to see the answer is no.
@@ -214,47 +263,132 @@ func TestIsWrite(t *testing.T) {
 	}
 }
 
-// TestNoRiskIsMissed: whatever a plan newly allows, or sends another credential
-// with, some change says more than "low" of it.
+// treatment is what happens to a request that is allowed, and who decides it.
+type treatment struct {
+	Decision
+	own      bool
+	upstream string
+	// limits are those that count: the rate is the destination's.
+	limits Limits
+}
+
+func (p *Plan) treatment(r Request) treatment {
+	t := treatment{Decision: p.Decide(r)}
+	if !t.Allow {
+		return t
+	}
+	for i := range p.Agents[0].Rules {
+		rule := &p.Agents[0].Rules[i]
+		if rule.ID != t.Rule {
+			continue
+		}
+		t.own = rule.OwnCredentials
+		if rule.Upstream != nil {
+			t.upstream = rule.Upstream.Address
+		}
+		if rule.Limits != nil {
+			t.limits = *rule.Limits
+		}
+		rate := RequestLimit(p.Agents[0].Covering(r.Host, r.Port))
+		t.limits.Requests, t.limits.Per = rate.Requests, rate.Per
+	}
+	return t
+}
+
+// wider reports whether a request that is treated as is was not, or less.
+func (is treatment) wider(was treatment) bool {
+	if !is.Allow || !was.Allow {
+		return is.Allow
+	}
+	higher := func(was, is uint64) bool { return was > 0 && (is == 0 || is > was) }
+	return is.Credential != "" && is.Credential != was.Credential || is.own && !was.own || is.upstream != was.upstream ||
+		higher(uint64(was.limits.Requests), uint64(is.limits.Requests)) || higher(was.limits.Body, is.limits.Body)
+}
+
+// TestNoRiskIsMissed: whatever a plan newly allows, sends another credential with, leads
+// elsewhere or limits less, some change says more than "low" of it. Nothing changes
+// without a change that says so.
 func TestNoRiskIsMissed(t *testing.T) {
 	t.Parallel()
-	hosts := []string{"x.test", "a.x.test", "*.x.test"}
+	hosts := []string{"x.test", "a.x.test", "*.x.test", "*.a.x.test"}
 	paths := []string{AnyPath, "/", "/a", "/a/*", "/a/**", "/a/b", "/*/b", "/a%2fb"}
-	gen := func(t *rapid.T, label string) *Plan {
-		a := Agent{Name: "a"}
-		tunnel := rapid.Bool().Draw(t, "tunnel")
-		for _, id := range []string{"a/1", "a/2", "a/3"}[:rapid.IntRange(0, 3).Draw(t, label)] {
-			r := Rule{
-				ID: id, Host: rapid.SampledFrom(hosts).Draw(t, "host"), Port: 443, Paths: []string{rapid.SampledFrom(paths).Draw(t, "path")},
-				Methods: []string{rapid.SampledFrom([]string{"GET", "POST", AnyMethod}).Draw(t, "method")}, Deny: rapid.Bool().Draw(t, "deny"),
-			}
-			switch {
-			case r.Deny:
-			case r.Host == "*.x.test" && tunnel:
-				r.Mode, r.Methods, r.Paths = ModeTunnel, []string{AnyMethod}, []string{AnyPath}
-			default:
-				r.Credential = rapid.SampledFrom([]string{"", "k", "l"}).Draw(t, "credential")
-			}
-			if r.Mode == ModeIntercept && rapid.Bool().Draw(t, "query") {
-				r.Query = []Condition{{Name: "q", Value: rapid.SampledFrom([]string{"1", "2"}).Draw(t, "value")}}
-			}
-			a.Rules = append(a.Rules, r)
+	rule := func(t *rapid.T, id, tunnel string, limits map[string]*Limits) Rule {
+		r := Rule{
+			ID: id, Host: rapid.SampledFrom(hosts).Draw(t, "host"), Port: 443, Paths: []string{rapid.SampledFrom(paths).Draw(t, "path")},
+			Methods: []string{rapid.SampledFrom([]string{"GET", "POST", AnyMethod}).Draw(t, "method")}, Deny: rapid.IntRange(0, 3).Draw(t, "deny") == 0,
 		}
-		return &Plan{Agents: []Agent{a}}
+		if r.Deny {
+			return r
+		}
+		r.Limits = limits[r.Host]
+		if rapid.IntRange(0, 3).Draw(t, "pinned") == 0 {
+			r.Upstream = &Upstream{Address: "192.0.2.1:443"}
+		}
+		if r.Host == tunnel {
+			r.Mode, r.Methods, r.Paths = ModeTunnel, []string{AnyMethod}, []string{AnyPath}
+			return r
+		}
+		r.Credential = rapid.SampledFrom([]string{"", "k", "l"}).Draw(t, "credential")
+		r.OwnCredentials = r.Credential == "" && rapid.Bool().Draw(t, "own")
+		if rapid.Bool().Draw(t, "query") {
+			r.Query = []Condition{{Name: "q", Value: rapid.SampledFrom([]string{"1", "2"}).Draw(t, "value")}}
+		}
+		return r
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		old, new := gen(t, "old"), gen(t, "new")
-		r := Request{
-			Agent: "a", Scheme: "https", Host: rapid.SampledFrom([]string{"x.test", "a.x.test", "b.a.x.test"}).Draw(t, "to"), Port: 443,
-			Method: rapid.SampledFrom([]string{"GET", "POST", "PUT"}).Draw(t, "with"), Query: rapid.SampledFrom([]string{"", "q=1", "q=2"}).Draw(t, "asks"),
-			Path: rapid.SampledFrom([]string{"/", "/a", "/a/", "/a/b", "/a/b/c", "/c/b", "/a%2fb", "/a/;x", "/a;x/b", "/A/b", "/x/..%2fa"}).Draw(t, "for"),
+		tunnel := rapid.SampledFrom([]string{"", "", "*.x.test", "*.a.x.test"}).Draw(t, "tunnel")
+		limits := func() map[string]*Limits {
+			all := map[string]*Limits{}
+			for _, h := range hosts {
+				all[h] = rapid.SampledFrom([]*Limits{nil, nil, {Requests: 1, Per: 1}, {Requests: 2, Per: 1, Body: 1}, {Body: 2}}).Draw(t, "limits")
+			}
+			return all
 		}
-		was, is := old.Decide(r), new.Decide(r)
-		if !is.Allow || was.Allow && (is.Credential == "" || is.Credential == was.Credential) {
-			return
+		before := limits()
+		after := before
+		if rapid.IntRange(0, 3).Draw(t, "other limits") == 0 {
+			after = limits()
 		}
+		var was, is Agent
+		was.Name, is.Name = "a", "a"
+		// Most rules stay: what is missed is missed where few change.
+		for _, id := range []string{"a/1", "a/2", "a/3", "a/4"}[:rapid.IntRange(1, 4).Draw(t, "rules")] {
+			r := rule(t, id, tunnel, before)
+			n := r
+			if !r.Deny {
+				n.Limits = after[r.Host]
+			}
+			switch rapid.IntRange(0, 5).Draw(t, "change") {
+			case 0:
+				was.Rules = append(was.Rules, r)
+			case 1:
+				is.Rules = append(is.Rules, n)
+			case 2:
+				was.Rules, is.Rules = append(was.Rules, r), append(is.Rules, rule(t, id, tunnel, after))
+			default:
+				was.Rules, is.Rules = append(was.Rules, r), append(is.Rules, n)
+			}
+		}
+		if rapid.IntRange(0, 5).Draw(t, "order") == 0 {
+			is.Rules = rapid.Permutation(is.Rules).Draw(t, "rules in order")
+		}
+		old, new := &Plan{Agents: []Agent{was}}, &Plan{Agents: []Agent{is}}
 		changes := Diff(old, new)
-		require.NotEmpty(t, changes)
-		require.NotEqual(t, RiskLow, changes[0].Risk, "%v", changes)
+		for _, host := range []string{"x.test", "a.x.test", "b.x.test", "b.a.x.test"} {
+			for range 8 {
+				r := Request{
+					Agent: "a", Scheme: "https", Host: host, Port: 443,
+					Method: rapid.SampledFrom([]string{"GET", "POST", "PUT"}).Draw(t, "with"), Query: rapid.SampledFrom([]string{"", "q=1", "q=2"}).Draw(t, "asks"),
+					Path: rapid.SampledFrom([]string{"/", "/a", "/a/", "/a/b", "/a/b/c", "/c/b", "/a%2fb", "/a/;x", "/a;x/b", "/A/b", "/x/..%2fa"}).Draw(t, "for"),
+				}
+				was, is := old.treatment(r), new.treatment(r)
+				if was != is {
+					require.NotEmpty(t, changes, "%+v: %+v, was %+v", r, is, was)
+				}
+				if is.wider(was) {
+					require.NotEqual(t, RiskLow, changes[0].Risk, "%+v: %+v, was %+v: %v", r, is, was, changes)
+				}
+			}
+		}
 	})
 }
