@@ -24,10 +24,10 @@ test: ## check everything: build, lint, tests with the real Envoy and the real P
 	 [ -z "$$findings" ] || echo "      this run fails for these findings; the tests run all the same"; \
 	 STEP=6/6 tools/test.sh && [ -z "$$findings" ]
 
-cloud: ## build bin/postern-cloud: bin/postern for stacks whose bundle store is s3:// or gs://
-	@CGO_ENABLED=0 go build -trimpath -tags cloud -o bin/postern-cloud ./cmd/postern
+cloud: ## build now what stacks in a cloud, and secrets there, need; otherwise it is built when first needed
+	@STEP=1/1 tools/build.sh cloud
 
-build: ## build bin/postern, bin/posternd, bin/postern-sandbox, bin/libguard.so and bin/pulumi-resource-postern
+build: ## build bin/postern, bin/posternd, bin/postern-sandbox, bin/postern-stack, bin/libguard.so, bin/pulumi-resource-postern
 	@STEP=1/1 tools/build.sh
 
 deps: ## get what is needed besides Go: a C compiler, bubblewrap, Envoy, the Pulumi CLI

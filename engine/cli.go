@@ -70,7 +70,7 @@ func newCLI(ctx context.Context, path string, environ []string) (*cli, error) {
 		return nil, fmt.Errorf("read the version of %s: %w", path, err)
 	}
 	if c.version.Major != oldest.Major || c.version.LT(oldest) {
-		return nil, fmt.Errorf("%s is version %s: a 3.x of at least %s is needed", path, c.version, oldest)
+		return nil, fmt.Errorf("%s is version %s: a 3.x of at least %s is needed; `make deps` puts one into .cache/bin/pulumi: name it in PULUMI, or put it first in PATH", path, c.version, oldest)
 	}
 	return c, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 
 	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
@@ -202,7 +203,7 @@ func controlEnv() ([]string, error) {
 // safe returns env without what leads to an agent's folder, such as the
 // authorities of SSL_CERT_FILE.
 func safe(env []string) ([]string, error) {
-	folders, err := stacks.AgentFolders()
+	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func (e *UnseenError) Error() string {
 // Proposal returns why a stack file is only a proposal, or nil if it is not: an
 // agent may write the file, or a folder or link on the way to it, or may have.
 func Proposal(f *stacks.File) (*hostpath.WritableError, error) {
-	folders, err := stacks.AgentFolders()
+	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return nil, err
 	}

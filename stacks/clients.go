@@ -182,7 +182,7 @@ var indexes = []string{
 
 // ask runs a client outside of every project.
 func ask(ctx context.Context, name string, args ...string) ([]byte, error) {
-	folders, err := AgentFolders()
+	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/hostpath"
 )
 
 // Home is the private state folder of one stack of one checkout. Two
@@ -41,31 +42,6 @@ const (
 	NodeUser    = "postern-node"
 )
 
-// StateFolder is where the state folders of all of the user's stacks are:
-// $POSTERN_HOME, or $XDG_STATE_HOME/postern, or ~/.local/state/postern, or for root
-// /var/lib/postern, because the daemons' users may not enter /root. It is absolute.
-func StateFolder() (string, error) {
-	base := os.Getenv("POSTERN_HOME")
-	if base == "" {
-		if xdg := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(xdg) {
-			base = filepath.Join(xdg, "postern")
-		} else if os.Geteuid() == 0 {
-			base = "/var/lib/postern"
-		} else {
-			home, err := os.UserHomeDir()
-			if err != nil {
-				return "", fmt.Errorf("find the state folder: %w; set POSTERN_HOME", err)
-			}
-			base = filepath.Join(home, ".local", "state", "postern")
-		}
-	}
-	base, err := filepath.Abs(base)
-	if err != nil {
-		return "", fmt.Errorf("find the state folder: %w", err)
-	}
-	return base, nil
-}
-
 // hashed is 128 bits of a hash of the path, in 26 characters.
 func hashed(path string) string {
 	sum := sha256.Sum256([]byte(path))
@@ -74,11 +50,11 @@ func hashed(path string) string {
 
 // home is where the file's state folder is, whether or not there is one.
 func (f *File) home() (Home, error) {
-	base, err := StateFolder()
+	base, err := hostpath.StateFolder()
 	return Home{Root: filepath.Join(base, f.Name()+"-"+hashed(f.Real)), name: f.Name()}, err
 }
 
-// Home returns the state folder of the file's stack: [StateFolder]/<stack>-<hash
+// Home returns the state folder of the file's stack: [hostpath.StateFolder]/<stack>-<hash
 // of the file's path>. It creates nothing, and there may be none yet. A folder
 // that belongs to another file is refused, and so is one that does not say whose
 // it is: the error is then [ErrUnclaimed].
@@ -152,7 +128,7 @@ func (f *File) Replaced(h Home) (bool, error) {
 // name is "", that have an operator's key. No stack file is needed, and what a
 // folder does not say of itself is not asked.
 func Homes(name string) ([]Home, error) {
-	base, err := StateFolder()
+	base, err := hostpath.StateFolder()
 	if err != nil {
 		return nil, err
 	}

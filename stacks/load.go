@@ -145,7 +145,7 @@ func (f *File) parse(data []byte, clients *clientCache) (*Stack, error) {
 		return nil, p.err()
 	}
 	l := &loader{
-		folders:  sync.OnceValues(AgentFolders),
+		folders:  sync.OnceValues(hostpath.AgentFolders),
 		problems: p, dir: filepath.Dir(f.Real), clients: clients,
 		credentials: map[string]plan.Credential{}, destinations: map[string]*destination{}, patterns: map[string]bool{},
 	}

@@ -15,15 +15,6 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// AgentFolders returns what agents may write on this machine.
-func AgentFolders() (*hostpath.Folders, error) {
-	base, err := StateFolder()
-	if err != nil {
-		return nil, err
-	}
-	return hostpath.In(base).Folders()
-}
-
 // trusted says so if an agent may write the file at the path, which the host would trust. The hint is what to do; "" is
 // to copy the file.
 func (l *loader) trusted(n *node, path, hint string) {

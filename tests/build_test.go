@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -24,17 +25,17 @@ func TestMain(m *testing.M) {
 }
 
 // built is one build of a program for all tests of a run, in .cache so that
-// the folder is made once and the next run replaces what is in it.
-func built(name, pkg string, env ...string) func() (string, error) {
+// the folder is made once and the next run replaces what is in it. The settings are those of
+// tools/build.sh, so that what it has compiled is used.
+func built(name, pkg string, tags ...string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
 		dir, err := filepath.Abs(filepath.Join("..", ".cache", "tests"))
 		if err != nil {
 			return "", err
 		}
 		path := filepath.Join(dir, name)
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, pkg)
-		cmd.Dir = ".."
-		cmd.Env = append(os.Environ(), env...)
+		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags", strings.Join(tags, ","), "-o", path, pkg)
+		cmd.Dir, cmd.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 		}
@@ -42,12 +43,10 @@ func built(name, pkg string, env ...string) func() (string, error) {
 	})
 }
 
-// Only what is static with -trimpath, as tools/build.sh: what Pulumi's packages are
-// compiled to is shared with `go run .` and with the Pulumi CLI.
 var (
-	buildPosternd = built("posternd", "./cmd/posternd", "CGO_ENABLED=0", "GOFLAGS=-trimpath")
-	buildInside   = built("postern-sandbox", "./cmd/postern-sandbox", "CGO_ENABLED=0", "GOFLAGS=-trimpath")
-	buildProgram  = built("program", ".")
+	buildPosternd = built("posternd", "./cmd/posternd")
+	buildInside   = built("postern-sandbox", "./cmd/postern-sandbox")
+	buildProgram  = built("postern-stack", "./cmd/postern-stack")
 	buildPlugin   = built("pulumi-resource-postern", "./cmd/pulumi-resource-postern")
 )
 
@@ -61,7 +60,7 @@ func posternd(t testing.TB) string {
 	return path
 }
 
-// stackProgram returns the path of what `go run .` runs, built from this tree.
+// stackProgram returns the path of what `go run .` becomes, built from this tree.
 func stackProgram(t testing.TB) string {
 	t.Helper()
 	path, err := buildProgram()

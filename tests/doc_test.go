@@ -184,7 +184,7 @@ func TestDocumentedSubcommandsAndFlagsExist(t *testing.T) {
 
 func TestDocumentedOperationsExist(t *testing.T) {
 	t.Parallel()
-	sources, err := filepath.Glob("../*.go")
+	sources, err := filepath.Glob("../cmd/postern-stack/*.go")
 	require.NoError(t, err)
 	var program []byte
 	for _, source := range sources {
@@ -194,7 +194,7 @@ func TestDocumentedOperationsExist(t *testing.T) {
 	}
 	eachCommand(t, regexp.MustCompile(`go run \. ([a-z]+)`), func(path string, m []string) {
 		if !bytes.Contains(program, []byte(`"`+m[1]+`"`)) {
-			t.Errorf("%s shows `go run . %s`: main.go knows no such operation", path, m[1])
+			t.Errorf("%s shows `go run . %s`: the program knows no such operation", path, m[1])
 		}
 	})
 }

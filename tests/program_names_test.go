@@ -13,6 +13,7 @@ import (
 
 // startsPrograms are the files that may call exec.Command, and why the program is not one that an agent wrote.
 var startsPrograms = map[string]string{
+	"checkout/checkout.go":     "Go, and what it has built, are found by package hostpath",
 	"hostpath/program.go":      "it is what finds programs",
 	"envoy/version.go":         "the path that Binary has found",
 	"sandbox/subordinate.go":   "postern-sandbox, which the caller of package sandbox found by package hostpath",

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -114,6 +115,48 @@ func TestEngineRunsTheProgram(t *testing.T) {
 	require.Contains(t, pulumi("up", "-s", "local", "--yes"), "~ 1 updated")
 	pulumi("destroy", "-s", "local", "--yes")
 	require.Empty(t, processes(t, c.home.Root))
+}
+
+// TestLauncher: main.go becomes the program that it builds: with the arguments, the environment and the exit status.
+func TestLauncher(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	launcher, root := filepath.Join(dir, "launcher"), filepath.Join(dir, "tree")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", launcher, ".")
+	build.Dir = ".."
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "cmd", "postern-stack"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "go.mod"), []byte("module example.test/tree\n\ngo 1.26\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "cmd", "postern-stack", "main.go"), []byte(`package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	fmt.Println(os.Args[1:], os.Getenv("PULUMI_MONITOR"))
+	os.Exit(7)
+}
+`), 0o600))
+	for _, said := range []string{"building bin/postern-stack: the first time", ""} {
+		cmd := exec.CommandContext(t.Context(), launcher, "up", "local")
+		cmd.Dir, cmd.Env = root, append(os.Environ(), "PULUMI_MONITOR=here", "POSTERN_HOME="+filepath.Join(dir, "state"))
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		err = cmd.Run()
+		exited := (*exec.ExitError)(nil)
+		require.ErrorAs(t, err, &exited)
+		require.Equal(t, 7, exited.ExitCode(), stderr.String())
+		require.Equal(t, "[up local] here\n", stdout.String())
+		if said == "" {
+			require.Empty(t, stderr.String())
+		} else {
+			require.Contains(t, stderr.String(), said)
+		}
+	}
 }
 
 // What is linked in must not ask the terminal questions: one that does not

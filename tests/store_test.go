@@ -21,9 +21,9 @@ import (
 // The operator's program as `make build` and `make cloud` make it, beside each
 // other; and alone.
 var (
-	buildPosternBeside = built("beside/postern", "./cmd/postern", "CGO_ENABLED=0", "GOFLAGS=-trimpath")
-	buildPosternCloud  = built("beside/postern-cloud", "./cmd/postern", "CGO_ENABLED=0", "GOFLAGS=-trimpath -tags=cloud")
-	buildPosternAlone  = built("alone/postern", "./cmd/postern", "CGO_ENABLED=0", "GOFLAGS=-trimpath")
+	buildPosternBeside = built("beside/postern", "./cmd/postern")
+	buildPosternCloud  = built("beside/postern-cloud", "./cmd/postern", "cloud")
+	buildPosternAlone  = built("alone/postern", "./cmd/postern")
 )
 
 const cloudStackFile = `version: 1

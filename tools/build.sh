@@ -1,26 +1,34 @@
 #!/usr/bin/env bash
-# Builds everything: all packages, then the programs into bin/. Go knows what
-# is up to date; a second run takes a second or two.
+# Builds the programs into bin/. Go knows what is up to date; a second run takes a second or two.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 step "Postern itself"
-[ -x bin/posternd ] || say "the first time this compiles about 1,150 packages: ten minutes and more on two processors"
-# Without the programs: Go would link them every time and throw them away.
-libraries() { go list -f '{{if and .GoFiles (ne .Name "main")}}{{.ImportPath}}{{end}}' ./... | xargs go build -v; }
-long build.log "packages compiled" libraries
+[ -x bin/postern-stack ] || say "the first time this compiles up to 1,000 packages: 2-3 minutes on two processors"
 
-# The daemon runs in images with nothing else in them, and its digest is an input of the
-# stack; postern-sandbox runs in sandboxes: static, and the same bytes wherever it is built.
-static() { CGO_ENABLED=0 go build -v -trimpath -o bin/ ./cmd/postern ./cmd/posternd ./cmd/postern-sandbox; }
-long build-static.log "packages compiled for bin/postern, bin/posternd and bin/postern-sandbox" static
+# All of our programs with the same settings, here and in package checkout: what one setting has compiled, Go does not
+# take for another. Static, because posternd and postern-sandbox run in images and sandboxes with nothing else in them;
+# the same bytes wherever they are built, because posternd's digest is an input of the stack.
+build() { CGO_ENABLED=0 go build -v -trimpath -ldflags="-s -w" "$@"; }
+programs() { build -o bin/ ./cmd/postern ./cmd/posternd ./cmd/postern-sandbox ./cmd/postern-stack ./cmd/pulumi-resource-postern; }
+long build.log "packages compiled" programs
 
 # What every node's Envoy loads, from beside posternd. Its digest is an input of the stack, too:
 # without the commit in it, for another one is no reason to restart nodes. The header beside it is
 # for programs in C.
 module() { CGO_ENABLED=1 go build -v -buildmode=c-shared -trimpath -buildvcs=false -ldflags=-s -o bin/libguard.so ./cmd/libguard && rm -f bin/libguard.h; }
 long build-module.log "packages compiled for bin/libguard.so" module
+say "bin/postern, bin/posternd, bin/postern-sandbox, bin/postern-stack, bin/libguard.so, bin/pulumi-resource-postern"
 
-# Not -trimpath: that would compile Pulumi's SDK a second time, and nothing depends on these bytes.
-provider() { go build -v -o bin/ ./cmd/pulumi-resource-postern; }
-long build-provider.log "packages compiled for bin/pulumi-resource-postern" provider
-say "bin/postern, bin/posternd, bin/postern-sandbox, bin/libguard.so, bin/pulumi-resource-postern"
+# The programs with drivers of clouds are built when they are first needed, or all of them by `make cloud`, and kept up
+# to date from then on.
+while read -r name command tags; do
+	[ "${1:-}" = cloud ] || [ -x "bin/$name" ] || continue
+	cloud() { build -tags "$tags" -o "bin/$name" "./cmd/$command"; }
+	[ -x "bin/$name" ] || say "bin/$name: the first time this takes minutes"
+	long "build-$name.log" "packages compiled for bin/$name" cloud
+	say "bin/$name"
+done <<-END
+	postern-cloud postern cloud
+	posternd-cloud posternd cloud
+	postern-stack-aws postern-stack aws
+END

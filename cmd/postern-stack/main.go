@@ -1,4 +1,4 @@
-// Command postern-stack is Postern's Pulumi program.
+// Command postern-stack is Postern's Pulumi program. The repository's main.go starts it.
 //
 // Under the Pulumi engine (`pulumi up -s local`) it declares the stack's
 // resources. Run by hand (`go run . up local`) it drives the engine itself.
@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/postern/postern/checkout"
 	"github.com/postern/postern/components/local"
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/engine/still"
@@ -38,26 +39,7 @@ import (
 func main() {
 	still.Restore()
 	if os.Getenv("PULUMI_MONITOR") != "" { // the engine runs us
-		pulumi.Run(func(ctx *pulumi.Context) error {
-			file, err := stacks.Find(ctx.Stack())
-			if err != nil {
-				return err
-			}
-			stack, err := file.Load()
-			if err != nil {
-				return err
-			}
-			home, err := claim(ctx, file, stack)
-			if err != nil {
-				return err
-			}
-			if stack.AWS != nil && !ctx.DryRun() {
-				if err := keepGraph(stack, home); err != nil {
-					return err
-				}
-			}
-			return declare(ctx, stack, home)
-		})
+		declareForEngine()
 		return
 	}
 	// Whoever reads what is printed may go (`destroy | head`): half a change is worse than a line
@@ -74,6 +56,59 @@ func main() {
 		}
 		os.Exit(1)
 	}
+}
+
+// declareForEngine is the program as the engine runs it.
+func declareForEngine() {
+	// Before the engine is told of the first resource: the program of another target begins again.
+	file, stack, err := loadForEngine(os.Getenv("PULUMI_STACK"))
+	pulumi.Run(func(ctx *pulumi.Context) error {
+		if err != nil {
+			return err
+		}
+		home, err := claim(ctx, file, stack)
+		if err != nil {
+			return err
+		}
+		if stack.AWS != nil && !ctx.DryRun() {
+			if err := keepGraph(stack, home); err != nil {
+				return err
+			}
+		}
+		return targets[stack.Target](ctx, stack, home)
+	})
+}
+
+func loadForEngine(name string) (*stacks.File, *stacks.Stack, error) {
+	file, err := stacks.Find(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	stack, err := file.Load()
+	if err != nil {
+		return nil, nil, err
+	}
+	return file, stack, become(context.Background(), stack)
+}
+
+// targets are the programs of the targets that are linked in: what each declares for a stack.
+var targets = map[string]func(*pulumi.Context, *stacks.Stack, stacks.Home) error{stacks.TargetLocal: declareLocal}
+
+// become goes on as the program for the stack's target, if that is another one: `bin/postern-stack` is for this machine,
+// and nobody compiles the SDK of a cloud without a stack there.
+func become(ctx context.Context, stack *stacks.Stack) error {
+	if targets[stack.Target] != nil {
+		return nil
+	}
+	root, err := os.Getwd()
+	if err != nil {
+		return fmt.Errorf("find the working folder: %w", err)
+	}
+	folders, err := hostpath.AgentFolders()
+	if err != nil {
+		return err
+	}
+	return checkout.Stack(stack.Target).Become(ctx, folders, root, os.Stderr)
 }
 
 // claim returns the stack's state folder, which `pulumi up` makes. The engine gives
@@ -131,11 +166,8 @@ func (d *driver) review(ctx context.Context, stack *stacks.Stack) error {
 	return r.Ask(ctx)
 }
 
-// declare is the program: the resources of the stack.
-func declare(ctx *pulumi.Context, stack *stacks.Stack, home stacks.Home) error {
-	if stack.AWS != nil {
-		return declareAWS(ctx, stack)
-	}
+// declareLocal is the program of a stack on this machine.
+func declareLocal(ctx *pulumi.Context, stack *stacks.Stack, home stacks.Home) error {
 	found, err := findPrograms()
 	if err != nil {
 		return err
@@ -173,7 +205,7 @@ type programs struct{ posternd, module, envoy string }
 
 // findPrograms returns posternd, what each node's Envoy loads (next to posternd), and Envoy.
 func findPrograms() (p programs, err error) {
-	folders, err := stacks.AgentFolders()
+	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return p, err
 	}
@@ -343,7 +375,7 @@ func (d *driver) destroy(ctx context.Context) error {
 // drive loads the stack file, all of it or nothing, before the engine starts.
 func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine, context.Context) (*engine.Summary, error)) error {
 	d.scratch = scratch
-	stack, err := d.load() //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
+	stack, err := d.load(ctx)
 	if err != nil {
 		return err
 	}
@@ -368,16 +400,20 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 			return err
 		}
 	}
-	return d.run(ctx, func(ctx *pulumi.Context) error { return declare(ctx, stack, d.home) }, op)
+	return d.run(ctx, func(ctx *pulumi.Context) error { return targets[stack.Target](ctx, stack, d.home) }, op)
 }
 
-// load reads the stack file, all of it or nothing.
-func (d *driver) load() (*stacks.Stack, error) {
+// load reads the stack file, all of it or nothing. For another target it does not return: see [become].
+func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
 	// A state folder that does not say whose it is any more says so after the next up.
 	if err := d.find(); err != nil && (d.scratch || !errors.Is(err, stacks.ErrUnclaimed)) {
 		return nil, err
 	}
-	return d.file.Load()
+	stack, err := d.file.Load() //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
+	if err != nil {
+		return nil, err
+	}
+	return stack, become(ctx, stack)
 }
 
 // checkMachine says what is missing on this machine: better now than by the engine.
@@ -414,7 +450,7 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 	if err != nil {
 		return fmt.Errorf("find the working folder: %w", err)
 	}
-	folders, err := stacks.AgentFolders()
+	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ import (
 // cloud would refuse of it. It needs neither an account nor a provider, the
 // CLI, or the engine.
 func (d *driver) previewOffline(ctx context.Context) error {
-	stack, err := d.load() //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
+	stack, err := d.load(ctx)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func captured(stack *stacks.Stack, home stacks.Home) (*capture.Result, error) {
 	if stack.AWS != nil {
 		opts.Region, opts.Account = stack.AWS.Region, stack.AWS.Account
 	}
-	return capture.Run(func(ctx *pulumi.Context) error { return declare(ctx, stack, home) }, opts)
+	return capture.Run(func(ctx *pulumi.Context) error { return targets[stack.Target](ctx, stack, home) }, opts)
 }
 
 // keepGraph keeps what an `up` is about to make, for `postern drift`.

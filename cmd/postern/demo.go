@@ -47,7 +47,7 @@ denies the other. Then shows both events of the audit log.`,
 				return err
 			}
 			dir := filepath.Join(root, ".cache", "demo")
-			state, err := stacks.StateFolder()
+			state, err := hostpath.StateFolder()
 			if err != nil {
 				return err
 			}

@@ -143,7 +143,7 @@ func becomeCloud(store string) error {
 	self, err := os.Executable()
 	var folders *hostpath.Folders
 	if err == nil {
-		folders, err = stacks.AgentFolders()
+		folders, err = hostpath.AgentFolders()
 	}
 	if err == nil {
 		self, err = folders.Program(self+"-cloud", hostpath.User)

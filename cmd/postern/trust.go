@@ -94,7 +94,7 @@ func ownPrograms(home stacks.Home) ([]string, error) {
 		return nil, fmt.Errorf("find postern: %w", err)
 	}
 	own := []string{self}
-	for _, name := range []string{"posternd", "postern-sandbox", "postern-cloud", "libguard.so", "pulumi-resource-postern"} {
+	for _, name := range []string{"posternd", "postern-sandbox", "postern-stack", "postern-cloud", "posternd-cloud", "postern-stack-aws", "libguard.so", "pulumi-resource-postern"} {
 		own = append(own, filepath.Join(filepath.Dir(self), name))
 	}
 	more, err := home.Programs()

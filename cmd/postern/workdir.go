@@ -11,7 +11,6 @@ import (
 
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/publish"
-	"github.com/postern/postern/stacks"
 )
 
 func newWorkdirCmd() *cobra.Command {
@@ -56,7 +55,7 @@ nothing while an agent runs in the folder.`,
 }
 
 func workdirs() (hostpath.Registry, error) {
-	base, err := stacks.StateFolder()
+	base, err := hostpath.StateFolder()
 	return hostpath.In(base), err
 }
 

@@ -20,8 +20,8 @@ var program = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	file := filepath.Join(dir, "stack")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", file, ".")
-	cmd.Dir = filepath.Join("..", "..")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags=aws", "-o", file, "./cmd/postern-stack")
+	cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	return file, cmd.Run()
 })

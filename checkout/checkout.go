@@ -1,0 +1,143 @@
+// Package checkout builds programs of this source tree when they are first needed: the Pulumi program, and the programs
+// for stacks that a cloud has a part in. So nobody compiles the SDK of a cloud that no stack of theirs uses.
+//
+// All of our Go programs are built with the same settings, as posternd needs them, here and in tools/build.sh. Go
+// keeps what it has compiled for each setting apart: a second setting would compile a thousand packages again.
+package checkout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/hostpath"
+)
+
+const (
+	// patience bounds a build. On one slow processor the largest takes ten minutes.
+	patience = 30 * time.Minute
+	// every is how often a build says how far it is.
+	every = 15 * time.Second
+)
+
+// Program is a program of cmd/.
+type Program struct {
+	// Name is the file's name in bin/.
+	Name string
+	// Command is the program's folder in cmd/.
+	Command string
+	// Tags are the build's tags. They add packages with drivers of clouds, and nothing else.
+	Tags string
+	// Takes is how long the first build takes on two processors, for people.
+	Takes string
+}
+
+// The programs that `make up` does not build.
+var (
+	CLI    = Program{"postern-cloud", "postern", "cloud", "2-3 minutes"}
+	Daemon = Program{"posternd-cloud", "posternd", "cloud", "2-3 minutes"}
+)
+
+// Stack returns the Pulumi program for stacks with this target. The program for "local" also reads the stack file and
+// finds out which other one is needed.
+func Stack(target string) Program {
+	if target == "local" {
+		return Program{"postern-stack", "postern-stack", "", "2-3 minutes"}
+	}
+	return Program{"postern-stack-" + target, "postern-stack", target, "2-4 minutes, and 4 GB of memory"}
+}
+
+// Build makes p's file in bin/ of the source tree at root what the sources say, and returns its real path. Lines for
+// people go to w: when a first build begins, and every 15 seconds of any build. The caller vouches for the sources;
+// neither the Go tool nor the file may be where an agent, or another user, may write.
+func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root string, w io.Writer) (string, error) {
+	path := filepath.Join(root, "bin", p.Name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
+	}
+	// Before and after: go build takes a file for its own that merely says so.
+	if _, err := folders.Program(path, hostpath.User); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(w, "building bin/%s: the first time this takes %s on two processors\n", p.Name, p.Takes)
+	} else if err != nil {
+		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
+	}
+	tool, err := folders.Program("go", hostpath.User)
+	if err != nil {
+		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, tool, "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags="+p.Tags, "-o", path, "./cmd/"+p.Command)
+	cmd.Dir, cmd.Env = root, append(folders.Safe(os.Environ()), "CGO_ENABLED=0")
+	said, err := p.follow(cmd, w)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return "", fmt.Errorf("build bin/%s in %s: %w\n%s", p.Name, root, err, said)
+	}
+	return folders.Program(path, hostpath.User)
+}
+
+// compiled is a line of go build -v that names a package.
+var compiled = regexp.MustCompile(`(?m)^[a-z0-9.~_-]+(/[A-Za-z0-9.~_+-]+)*\n`)
+
+// output is what a build has said so far.
+type output struct {
+	sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.Lock()
+	defer o.Unlock()
+	return o.text.Write(b)
+}
+
+// follow runs the build, says how far it is, and returns what it said besides the names of packages.
+func (p Program) follow(cmd *exec.Cmd, w io.Writer) (string, error) {
+	var said output
+	cmd.Stdout, cmd.Stderr = &said, &said
+	began, tick, ended := time.Now(), time.NewTicker(every), make(chan struct{})
+	defer tick.Stop()
+	go func() {
+		for {
+			select {
+			case <-tick.C:
+				said.Lock()
+				n := len(compiled.FindAllIndex(said.text.Bytes(), -1))
+				said.Unlock()
+				fmt.Fprintf(w, "building bin/%s: %d packages compiled, %.0f s\n", p.Name, n, time.Since(began).Seconds())
+			case <-ended:
+				return
+			}
+		}
+	}()
+	err := cmd.Run()
+	close(ended)
+	return string(compiled.ReplaceAll(said.text.Bytes(), nil)), err
+}
+
+// Become goes on as p, which is built first: with the arguments and the environment of this process, and in its place.
+// It returns only an error.
+func (p Program) Become(ctx context.Context, folders *hostpath.Folders, root string, w io.Writer) error {
+	path, err := p.Build(ctx, folders, root, w)
+	if err != nil {
+		return err
+	}
+	if err := unix.Exec(path, os.Args, os.Environ()); err != nil {
+		return fmt.Errorf("start %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package checkout
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/hostpath"
+)
+
+// tree is a source tree with one program.
+type tree struct {
+	t       *testing.T
+	root    string
+	folders *hostpath.Folders
+}
+
+const source = `package main
+
+import "fmt"
+
+func main() { fmt.Println("one") }
+`
+
+func newTree(t *testing.T) *tree {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	c := &tree{t: t, root: filepath.Join(dir, "tree")}
+	c.write("go.mod", "module example.test/tree\n\ngo 1.26\n")
+	c.write("cmd/program/main.go", source)
+	c.folders, err = hostpath.In(filepath.Join(dir, "state")).Folders()
+	require.NoError(t, err)
+	return c
+}
+
+func (c *tree) write(name, content string) {
+	c.t.Helper()
+	path := filepath.Join(c.root, name)
+	require.NoError(c.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(c.t, os.WriteFile(path, []byte(content), 0o600))
+}
+
+var program = Program{"called", "program", "", "an hour"}
+
+// build returns what the program prints, what was said, and the error.
+func (c *tree) build() (printed, said string, err error) {
+	c.t.Helper()
+	var w bytes.Buffer
+	path, err := program.Build(c.t.Context(), c.folders, c.root, &w)
+	if err != nil {
+		return "", w.String(), err
+	}
+	require.Equal(c.t, filepath.Join(c.root, "bin", "called"), path)
+	out, err := exec.CommandContext(c.t.Context(), path).Output()
+	return string(out), w.String(), err
+}
+
+func TestBuild(t *testing.T) {
+	t.Parallel()
+	c := newTree(t)
+	printed, said, err := c.build()
+	require.NoError(t, err)
+	require.Equal(t, "one\n", printed)
+	require.Equal(t, "building bin/called: the first time this takes an hour on two processors\n", said)
+	settings, err := exec.CommandContext(t.Context(), "go", "version", "-m", filepath.Join(c.root, "bin", "called")).Output()
+	require.NoError(t, err)
+	require.Contains(t, string(settings), "CGO_ENABLED=0")
+	require.Contains(t, string(settings), "-trimpath=true")
+
+	before, err := os.Stat(filepath.Join(c.root, "bin", "called"))
+	require.NoError(t, err)
+	_, said, err = c.build()
+	require.NoError(t, err)
+	require.Empty(t, said)
+	after, err := os.Stat(filepath.Join(c.root, "bin", "called"))
+	require.NoError(t, err)
+	require.True(t, os.SameFile(before, after), "it was up to date")
+
+	c.write("cmd/program/main.go", "package main\n\nfunc main() { println(undeclared) }\n")
+	_, said, err = c.build()
+	require.ErrorContains(t, err, "cmd/program/main.go:3:23: undefined: undeclared")
+	require.NotContains(t, err.Error(), "\nexample.test", "names of packages are no news")
+	require.Empty(t, said)
+
+	c.write("cmd/program/main.go", "package main\n\nimport \"fmt\"\n\nfunc main() { fmt.Println(\"two\") }\n")
+	printed, _, err = c.build()
+	require.NoError(t, err)
+	require.Equal(t, "two\n", printed)
+}
+
+// TestBuildTrustsNoAgent: a program that an agent may write is not started, whatever it says of how it was built.
+func TestBuildTrustsNoAgent(t *testing.T) {
+	t.Parallel()
+	c := newTree(t)
+	_, _, err := c.build()
+	require.NoError(t, err)
+	registry := hostpath.In(filepath.Join(filepath.Dir(c.root), "state"))
+	require.NoError(t, registry.Record(filepath.Join(c.root, "bin")))
+	c.folders, err = registry.Folders()
+	require.NoError(t, err)
+	_, _, err = c.build()
+	require.ErrorContains(t, err, "where an agent may write")
+}
+
+func TestBuildTrustsNoOtherUser(t *testing.T) {
+	t.Parallel()
+	c := newTree(t)
+	_, _, err := c.build()
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(filepath.Join(c.root, "bin", "called"), 0o777)) //nolint:gosec // that is the point
+	_, _, err = c.build()
+	require.ErrorContains(t, err, "others may write")
+}
+
+// TestSettings: what tools/build.sh has compiled is used here.
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile(filepath.Join("..", "tools", "build.sh"))
+	require.NoError(t, err)
+	require.Contains(t, string(script), `CGO_ENABLED=0 go build -v -trimpath -ldflags="-s -w" "$@"`)
+	for _, p := range []Program{CLI, Daemon, Stack("aws")} {
+		require.Contains(t, string(script), "\t"+p.Name+" "+p.Command+" "+p.Tags+"\n")
+	}
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/postern/postern/engine"
+)
+
+// next prints what a person needs after an `up`, and notes where to publish: a
+// place that somebody has chosen there stays.
+func (d *driver) next(sum *engine.Summary) error {
+	for _, key := range slices.Sorted(maps.Keys(sum.Outputs)) {
+		switch v := sum.Outputs[key].(type) {
+		case string:
+			fmt.Fprintf(d.out, "  %-15s %s\n", key, v)
+		case []any:
+			fmt.Fprintf(d.out, "  %-15s %s\n", key, strings.Trim(fmt.Sprint(v), "[]"))
+		}
+	}
+	if store, ok := sum.Outputs["store"].(string); ok {
+		if err := os.MkdirAll(d.home.OperatorDir(), 0o700); err != nil {
+			return fmt.Errorf("note where to publish: %w", err)
+		}
+		f, err := os.OpenFile(d.home.StoreFile(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			_, err = fmt.Fprintln(f, store)
+			if closed := f.Close(); err == nil {
+				err = closed
+			}
+		}
+		if err != nil && !os.IsExist(err) {
+			return fmt.Errorf("note where to publish: %w", err)
+		}
+	}
+	fmt.Fprintf(d.out, "  the fleet serves when its secrets have values (postern secret list -s %s) and a policy is published: docs/aws.md\n", d.name)
+	return nil
+}
