@@ -79,7 +79,7 @@ func (w *Writer) tell(due time.Duration) error {
 		for kind, n := range d.more {
 			events = append(events, &Event{
 				Time: time.Now().UTC(), Agent: agent, Verdict: kind.verdict, Reason: kind.reason, Rule: plan.DefaultRule(agent), Count: n,
-				Detail: fmt.Sprintf("these were more than %d a second: for what they asked is not kept", denialsPerSecond),
+				Detail: fmt.Sprintf("more than %d a second: the individual requests are not kept", denialsPerSecond),
 			})
 		}
 		clear(d.more)

@@ -17,12 +17,12 @@ var advice = []struct {
 	},
 	{regexp.MustCompile(`NoCredentialProviders|No valid credential sources|failed to refresh cached credentials`), "set AWS_PROFILE, or sign in with the AWS CLI"},
 	{regexp.MustCompile(`AWS account ID not allowed|AccountIDNotAllowed`), "these credentials are of another account than the stack file's: choose others, for example with AWS_PROFILE"},
-	{regexp.MustCompile(`ExpiredToken|RequestExpired`), "the credentials have expired: sign in again, then run this again; it goes on where it stopped"},
+	{regexp.MustCompile(`ExpiredToken|RequestExpired`), "the credentials have expired: sign in again, then run this again; it continues where it stopped"},
 	{
 		regexp.MustCompile(`AccessDenied|UnauthorizedOperation|is not authorized to perform|NotAuthorized`),
-		"this identity lacks the permission: docs/aws.md, \"Permissions\"; then run this again, it goes on where it stopped",
+		"this identity lacks the permission: docs/aws.md, \"Permissions\"; then run this again; it continues where it stopped",
 	},
-	{regexp.MustCompile(`Throttling|RequestLimitExceeded|TooManyRequests|SlowDown`), "AWS has throttled us: wait a minute and run this again, it goes on where it stopped"},
+	{regexp.MustCompile(`Throttling|RequestLimitExceeded|TooManyRequests|SlowDown`), "AWS has throttled us: wait a minute and run this again; it continues where it stopped"},
 	{
 		regexp.MustCompile(`(?i)secret.*(scheduled for deletion|marked (for|as) delet)`),
 		"a secret of that name was deleted less than 30 days ago: `aws secretsmanager restore-secret`, then `pulumi import` it, or choose another name",

@@ -266,7 +266,7 @@ func (e *Engine) follow(ctx context.Context, name string, preview bool, op func(
 	case err == nil:
 		return &c.summary, nil
 	case ctx.Err() != nil:
-		return &c.summary, fmt.Errorf("%s stack %s: interrupted; what was half done is undone, run it again to go on", name, e.opts.Stack)
+		return &c.summary, fmt.Errorf("%s stack %s: interrupted; half-done work is undone; run it again to continue", name, e.opts.Stack)
 	case len(c.summary.Failures) > 0: // they say it better than the engine's exit status
 		return &c.summary, &FailedError{Summary: &c.summary}
 	default:
@@ -361,7 +361,7 @@ func EndAll(ctx context.Context, home stacks.Home) (ended []string, err error) {
 				break
 			}
 			if tries == maxEndTries {
-				return ended, fmt.Errorf("process %d (%s) comes back whenever it is ended: look what starts it", left[0].PID, strings.Join(left[0].Args, " "))
+				return ended, fmt.Errorf("process %d (%s) starts again whenever it is ended: find out what starts it", left[0].PID, strings.Join(left[0].Args, " "))
 			}
 			for _, p := range left {
 				grace, cancel := context.WithTimeout(ctx, endGrace)

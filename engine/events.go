@@ -220,11 +220,11 @@ func changedKeys(a, b map[string]any) []string {
 
 // words says what a change of a property means.
 var words = map[string]string{
-	"digest":        "posternd is another build",
-	"envoyDigest":   "envoy, or what it loads, is another build",
-	"caFingerprint": "the certificate authority is another",
+	"digest":        "posternd has another build",
+	"envoyDigest":   "envoy, or what it loads, has another build",
+	"caFingerprint": "the certificate authority has changed",
 	"variables":     "an environment variable that holds a secret has another value",
-	"home":          "the state folder is another",
+	"home":          "the state folder has changed",
 }
 
 // details says what an update changes.

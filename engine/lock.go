@@ -50,7 +50,7 @@ func takeOver(ctx context.Context, dir, stack string) error {
 			Hostname string `json:"hostname"`
 		}
 		if err := json.Unmarshal(b, &holder); err == nil && holder.Hostname != host {
-			return fmt.Errorf("stack %s is locked by process %d on %s: if that is not so any more, remove %s", stack, holder.PID, holder.Hostname, path)
+			return fmt.Errorf("stack %s is locked by process %d on %s: if that is no longer true, remove %s", stack, holder.PID, holder.Hostname, path)
 		}
 		if err := waitOrphan(ctx, holder.PID); err != nil {
 			return fmt.Errorf("stack %s is locked by process %d, the engine of an earlier run: %w; stop it with `kill %d`", stack, holder.PID, err, holder.PID)

@@ -86,7 +86,7 @@ func (b *builder) remote(c *clusterv3.Cluster, r *Remote) {
 		host, portText, err := net.SplitHostPort(control)
 		port, notPort := strconv.ParseUint(portText, 10, 16)
 		if err != nil || notPort != nil || host == "" {
-			b.errs = append(b.errs, fmt.Errorf("%q is no address of a control plane: write HOST:PORT", control))
+			b.errs = append(b.errs, fmt.Errorf("%q is not a valid address of a control plane: write HOST:PORT", control))
 			continue
 		}
 		if net.ParseIP(host) == nil {

@@ -29,18 +29,18 @@ type mounts []mount
 func readMounts() (mounts, error) {
 	content, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return nil, fmt.Errorf("see what is mounted where: %w", err)
+		return nil, fmt.Errorf("list the mounts: %w", err)
 	}
 	var all mounts
 	for line := range strings.Lines(string(content)) {
 		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue; see proc_pid_mountinfo(5)
 		words := strings.Fields(line)
 		if len(words) < 6 {
-			return nil, fmt.Errorf("see what is mounted where: /proc/self/mountinfo has a line of another form: %q", line)
+			return nil, fmt.Errorf("list the mounts: /proc/self/mountinfo has a line of an unknown form: %q", line)
 		}
 		id, err := strconv.ParseUint(words[0], 10, 64)
 		if err != nil {
-			return nil, fmt.Errorf("see what is mounted where: /proc/self/mountinfo has a line of another form: %q", line)
+			return nil, fmt.Errorf("list the mounts: /proc/self/mountinfo has a line of an unknown form: %q", line)
 		}
 		all = append(all, mount{id, place{words[2], unescape(words[3])}, unescape(words[4])})
 	}

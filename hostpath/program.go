@@ -183,7 +183,7 @@ func (w *walk) interpreter(path string) ([]string, error) {
 	argument = strings.Trim(argument, " \t\r")
 	switch {
 	case !filepath.IsAbs(program):
-		return nil, fmt.Errorf("%s is a script whose first line names no absolute path", path)
+		return nil, fmt.Errorf("%s is a script whose first line does not name an absolute path", path)
 	case filepath.Base(program) != "env" && argument == "":
 		return []string{program}, nil
 	case filepath.Base(program) != "env":

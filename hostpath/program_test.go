@@ -86,7 +86,7 @@ func TestProgram(t *testing.T) {
 			"a script for an interpreter that is only in the agent's folder", func(w *world) { w.program("work/bin/nodex"); w.script("good/tool", "#!/usr/bin/env nodex\n") }, "work/bin:good", User, 0,
 			"/work/bin/nodex is in /work, where an agent may write",
 		},
-		{"a script with a relative interpreter", func(w *world) { w.script("good/tool", "#!bin/sh\n") }, "good", User, 0, "names no absolute path"},
+		{"a script with a relative interpreter", func(w *world) { w.script("good/tool", "#!bin/sh\n") }, "good", User, 0, "does not name an absolute path"},
 		{"a script whose interpreter is hidden by env", func(w *world) { w.script("good/tool", "#!/usr/bin/env -S A=b sh\n") }, "good", User, 0, "does not name its interpreter"},
 		{"scripts in a circle", func(w *world) { w.script("good/tool", "#!"+w.path("good/tool")+"\n") }, "good", User, 0, "is a script of a script"},
 	} {

@@ -178,7 +178,7 @@ func (c Config) checkModule() error {
 		return fmt.Errorf("find %s, which Envoy loads: the folder %q is not absolute", module, c.Modules)
 	}
 	if _, err := os.Stat(filepath.Join(c.Modules, module)); err != nil {
-		return fmt.Errorf("find %s, which Envoy loads: %w: it is built with posternd and belongs beside it, so run `make build` or copy both", module, err)
+		return fmt.Errorf("find %s, which Envoy loads: %w: it is built with posternd and belongs next to it: run `make build`, or copy both", module, err)
 	}
 	return nil
 }

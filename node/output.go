@@ -86,7 +86,7 @@ func (o *output) copy(r io.Reader) {
 		}
 	}
 	if o.unknown+o.many > 0 {
-		o.log.Warn("left out lines of Envoy's output", "of no known form, so that they may hold a request", o.unknown, "too many at once", o.many)
+		o.log.Warn("left out lines of Envoy's output", "of an unknown form, so they may contain a request", o.unknown, "too many at once", o.many)
 	}
 }
 
@@ -144,7 +144,7 @@ func (o *output) say(level slog.Level, component, message string) {
 		return
 	}
 	if message == "" {
-		message = "withheld: it may hold a request"
+		message = "withheld: it may contain a request"
 	}
 	o.log.Log(context.Background(), level, "envoy says", "component", component, "message", message)
 }

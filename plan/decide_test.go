@@ -72,7 +72,7 @@ func TestDecide(t *testing.T) {
 		{"CONNECT is not any method", func(r *Request) { r.Port, r.Method = 8443, "CONNECT" }, denied(ReasonMethod, "a/other")},
 		{"TRACE is not any method", func(r *Request) { r.Port, r.Method = 8443, "TRACE" }, denied(ReasonMethod, "a/other")},
 		{"TRACK is not any method", func(r *Request) { r.Port, r.Method = 8443, "TRACK" }, denied(ReasonMethod, "a/other")},
-		{"the star is no method", func(r *Request) { r.Method = "*" }, denied(ReasonMethod, "a/read")},
+		{"the star is not a valid method", func(r *Request) { r.Method = "*" }, denied(ReasonMethod, "a/read")},
 
 		{"path", func(r *Request) { r.Path = "/admin" }, denied(ReasonPath, "a/read")},
 		{"path that leaves", func(r *Request) { r.Path = "/v1/../admin" }, denied(ReasonPath, "a/read")},

@@ -79,7 +79,7 @@ func checkPattern(pattern string) error {
 		return fmt.Errorf("path %q has an empty segment; write %q", pattern, "/")
 	}
 	if hostile(pattern) || target.Ambiguous(pattern) {
-		return fmt.Errorf("path %q has an escape that upstreams read differently (%%5C, %%25 before another, %%3F, %%23, dots around %%2F, what is not UTF-8); write the path without it, or %q for every path", pattern, AnyPath)
+		return fmt.Errorf("path %q has an escape that upstreams read differently (%%5C, %%25 before another, %%3F, %%23, dots around %%2F, bytes that are not UTF-8); write the path without it, or %q for every path", pattern, AnyPath)
 	}
 	return nil
 }

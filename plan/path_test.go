@@ -44,7 +44,7 @@ func TestPathMatch(t *testing.T) {
 // is said.
 func TestPatternsRefused(t *testing.T) {
 	t.Parallel()
-	differently := "has an escape that upstreams read differently (%5C, %25 before another, %3F, %23, dots around %2F, what is not UTF-8); write the path without it, or \"/**\" for every path"
+	differently := "has an escape that upstreams read differently (%5C, %25 before another, %3F, %23, dots around %2F, bytes that are not UTF-8); write the path without it, or \"/**\" for every path"
 	for pattern, want := range map[string]string{
 		"":        `path is empty; write "/" for the root, or "/**" for every path`,
 		"v1":      `path "v1" does not begin with a slash; write "/v1"`,

@@ -145,7 +145,7 @@ func (r *Reference) web(scheme, rest string) *ReferenceError {
 		return &ReferenceError{"secret is not a URL with a host and a path, and without a user", `write "https://HOST/PATH"`}
 	}
 	if scheme != SourceHTTPS && !Loopback(u.Hostname()) {
-		return &ReferenceError{"secret would be readable on its way", `write "https://HOST/PATH"; http:// is for this machine's loopback only`}
+		return &ReferenceError{"secret would be readable on the way", `write "https://HOST/PATH"; http:// is for this machine's loopback only`}
 	}
 	r.Name = u.String()
 	return nil
@@ -162,7 +162,7 @@ func (r *Reference) query(params url.Values, keys []string) *ReferenceError {
 			r.Args = values
 		case name == "sha256" && slices.Contains(keys, name):
 			if r.Digest = values[0]; len(values) > 1 || !helperDigest(r.Digest) {
-				return &ReferenceError{"secret names no SHA-256 of its helper", "remove the parameter: `postern push` adds the right one to what it publishes"}
+				return &ReferenceError{"secret names no SHA-256 of its helper", "remove the parameter: `postern push` adds the right one when it publishes"}
 			}
 		case name == "region" && slices.Contains(keys, name):
 			if r.Region = values[0]; len(values) > 1 || !awsRegion(r.Region) {

@@ -37,7 +37,7 @@ func TestParseReference(t *testing.T) {
 		"env://": variable, "env://1N": variable, "env://N-M": variable, "env://%zz": variable, "env://N?": "secret has a query that is not valid", "https://h.test/p?a;b": "secret has a query that is not valid",
 		"env://N#": "secret selects no valid field", "env://N#.a": "secret selects no valid field", "env://N#a..b": "secret selects no valid field", "env://N#%zz": "secret selects no valid field",
 		"file://relative": file, "file:///a/../b": file, "file:///": file, "file:///a%00b": file, "file:///a%7f": file, "exec://h": program, "exec:///": program,
-		"http://h.test/p": "secret would be readable on its way", "http://127.0.0.1.h.test/p": "secret would be readable on its way", "http://localhost.h.test/p": "secret would be readable on its way",
+		"http://h.test/p": "secret would be readable on the way", "http://127.0.0.1.h.test/p": "secret would be readable on the way", "http://localhost.h.test/p": "secret would be readable on the way",
 		"https://h.test": web, "https://h.test/": web, "https:///p": web, "https://u@h.test/p": web, "https://h.test:x/p": web, "https://h.test/p?a=b": user, "file:///a?every=5m": user, "env://N?every=5m": user, "env://N?region=eu-west-1": user,
 		"vault://kv": vault, "vault://kv//x": vault, "vault://../x/y": vault, "vault://kv/../x": vault, "vault://kv/x?arg=1": user,
 		"exec:///h?sha256=": digest, "exec:///h?sha256=0A": digest, "file:///h?sha256=" + strings.Repeat("0a", 32): user, "exec:///h?sha256=" + strings.Repeat("0a", 32) + "&sha256=" + strings.Repeat("0a", 32): digest,

@@ -149,7 +149,7 @@ func (a *assessment) requests(r *Rule, there []Rule) {
 	case len(methods) > 0:
 		a.add(RiskMedium, "new: to %s at %s", words(methods), strings.Join(paths, ", "))
 	case longer && r.Expires == "":
-		a.add(RiskMedium, "it does not expire any more")
+		a.add(RiskMedium, "it no longer expires")
 	case longer:
 		a.add(RiskMedium, "it lasts longer, until %s", r.Expires)
 	}
@@ -214,7 +214,7 @@ func loses(deny *Rule, is *Agent) assessment {
 		case r.Deny && r.Port == deny.Port && r.Covers(deny.Host) && r.Expires == "" && r.includesAll(deny):
 			return assessment{} // another one does it
 		case !r.Deny && r.Port == deny.Port && (r.Covers(deny.Host) || deny.Covers(r.Host)) && len(a.why) == 0:
-			a.add(RiskHigh, "what it denied is allowed by %s", r.ID)
+			a.add(RiskHigh, "%s now allows what it denied", r.ID)
 		}
 	}
 	return a

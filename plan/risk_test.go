@@ -69,7 +69,7 @@ func TestRisk(t *testing.T) {
 		{"own credentials", nil, changed(func(r *Rule) { r.Credential, r.OwnCredentials = "", true }), RiskHigh, "the agent's own credentials pass"},
 		{"tunnel", nil, changed(func(r *Rule) {
 			r.Mode, r.Credential, r.Limits, r.Methods, r.Paths = ModeTunnel, "", nil, []string{AnyMethod}, []string{AnyPath}
-		}), RiskHigh, "a tunnel: nothing that passes is seen; no limit on requests any more; no limit on bodies any more"},
+		}), RiskHigh, "a tunnel: nothing that passes is seen; no longer a limit on requests; no longer a limit on bodies"},
 		{"method", nil, changed(func(r *Rule) { r.Methods = []string{"GET", "HEAD"} }), RiskMedium, "new: to HEAD at /v1/**"},
 		{"method that writes", nil, changed(func(r *Rule) { r.Methods = []string{"GET", "POST"} }), RiskHigh, "new: to write (POST) at /v1/**"},
 		{"any method", nil, changed(func(r *Rule) { r.Methods = []string{AnyMethod} }), RiskHigh, "new: to write (every method) at /v1/**"},
@@ -80,30 +80,30 @@ func TestRisk(t *testing.T) {
 		{"condition gone", nil, another(func(r *Rule) { r.Paths = []string{"/v2"}; r.Query = []Condition{{Name: "a"}} }), RiskMedium, "new: to GET at /v2"},
 		{"condition more", nil, another(func(r *Rule) { r.Query = []Condition{{Name: "a"}} }), RiskLow, "nothing that was not allowed already"},
 		{"longer", nil, changed(func(r *Rule) { r.Expires = "2028-01-01T00:00:00Z" }), RiskMedium, "it lasts longer, until 2028-01-01T00:00:00Z"},
-		{"for ever", nil, changed(func(r *Rule) { r.Expires = "" }), RiskMedium, "it does not expire any more"},
+		{"for ever", nil, changed(func(r *Rule) { r.Expires = "" }), RiskMedium, "it no longer expires"},
 		{"as long as one of them", []Rule{endless, twin}, func(r *Rule) []Rule {
 			n := endless
 			n.ID = "a/y"
 			return []Rule{*r, endless, twin, n}
 		}, RiskLow, "nothing that was not allowed already"},
 		{"shorter", nil, changed(func(r *Rule) { r.Expires = "2026-12-01T00:00:00Z" }), RiskLow, "nothing that was not allowed already"},
-		{"higher limits", nil, changed(func(r *Rule) { r.Limits = &Limits{Requests: 2, Per: 1} }), RiskMedium, "a higher limit on requests; no limit on bodies any more"},
+		{"higher limits", nil, changed(func(r *Rule) { r.Limits = &Limits{Requests: 2, Per: 1} }), RiskMedium, "a higher limit on requests; no longer a limit on bodies"},
 		{"lower limits", nil, changed(func(r *Rule) { r.Limits = &Limits{Requests: 1, Per: 60, Body: 1} }), RiskLow, "nothing that was not allowed already"},
 		{"elsewhere", nil, changed(func(r *Rule) { r.Upstream = &Upstream{Address: "192.0.2.1:443"} }), RiskHigh, "x.test is at another place"},
 		{"words", nil, changed(func(r *Rule) { r.Reason = "because" }), RiskLow, "nothing that was not allowed already"},
 		{"less", nil, func(*Rule) []Rule { return nil }, RiskLow, "less access"},
-		{"denial gone", []Rule{deny}, func(r *Rule) []Rule { return []Rule{*r} }, RiskHigh, "what it denied is allowed by a/x"},
+		{"denial gone", []Rule{deny}, func(r *Rule) []Rule { return []Rule{*r} }, RiskHigh, "a/x now allows what it denied"},
 		{"denial narrower", []Rule{deny}, func(r *Rule) []Rule {
 			d := deny
 			d.Host = "x.test"
 			d.Methods = []string{"POST"}
 			return []Rule{*r, d}
-		}, RiskHigh, "what it denied is allowed by a/x"},
+		}, RiskHigh, "a/x now allows what it denied"},
 		{"denial replaced by one that ends", []Rule{deny}, func(r *Rule) []Rule {
 			d := deny
 			d.ID, d.Expires = "a/not-yet", "2027-01-01T00:00:00Z"
 			return []Rule{*r, d}
-		}, RiskHigh, "what it denied is allowed by a/x"},
+		}, RiskHigh, "a/x now allows what it denied"},
 		{"denial replaced", []Rule{deny}, func(r *Rule) []Rule {
 			d := deny
 			d.ID = "a/never"
@@ -134,7 +134,7 @@ func TestRisk(t *testing.T) {
 		{"another value of a condition", nil, another(func(r *Rule) { r.Paths = []string{"/v2"}; r.Query = []Condition{{Name: "q", Value: "1"}} }), RiskMedium, "new: to GET at /v2"},
 		{"denial gone, of another host", []Rule{foreign}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "nothing that was not allowed already"},
 		{"denial gone, of another port", []Rule{remote}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "nothing that was not allowed already"},
-		{"denial gone, of a name below", []Rule{deny}, func(r *Rule) []Rule { n := wild; return []Rule{*r, n} }, RiskHigh, "what it denied is allowed by a/x"},
+		{"denial gone, of a name below", []Rule{deny}, func(r *Rule) []Rule { n := wild; return []Rule{*r, n} }, RiskHigh, "a/x now allows what it denied"},
 		{"denial replaced by one of less", []Rule{deny}, func(r *Rule) []Rule {
 			d := deny
 			d.ID, d.Paths = "a/other", []string{"/v1/admin/x"}

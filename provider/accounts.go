@@ -85,7 +85,7 @@ func Separate(home stacks.Home, p *plan.Plan) (separate bool, why string, err er
 		return true, "", nil
 	}
 	if info, failed := os.Stat(home.ControlDir()); failed == nil && info.Mode()&fs.ModeSticky != 0 {
-		return false, "", fmt.Errorf("this stack's control plane and nodes run as users of their own, and cannot any more: %w", err)
+		return false, "", fmt.Errorf("this stack's control plane and nodes ran as users of their own, and no longer can: %w", err)
 	}
 	return false, err.Error(), nil
 }

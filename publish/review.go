@@ -168,7 +168,7 @@ func (r *Review) Ask(ctx context.Context) error {
 	case agents != nil:
 		why = agents.Error() + ", so it is only a proposal"
 	case replaced:
-		why = fmt.Sprintf("the folder of %s is another one than when the stack was brought up", r.File.Path)
+		why = fmt.Sprintf("the folder of %s is not the one from which the stack was brought up", r.File.Path)
 	case r.Careful && high == 1:
 		why = "a change has a high risk"
 	case r.Careful && high > 1:
@@ -200,7 +200,7 @@ func (r *Review) Ask(ctx context.Context) error {
 // or if nobody is there to answer: command is then what to run on a terminal.
 func Confirm(ctx context.Context, in *os.File, on io.Writer, question, command string) error {
 	if !isTerminal(in) || !isTerminal(on) {
-		return &UnseenError{Why: "a person has to decide this", Remedy: "run this on a terminal: " + command}
+		return &UnseenError{Why: "a person must decide this", Remedy: "run this on a terminal: " + command}
 	}
 	return confirm(ctx, in, on, question)
 }

@@ -53,7 +53,7 @@ func TestAsk(t *testing.T) {
 		"high":                     {file: mine, changes: high, careful: true, want: "2 changes have a high risk: look at the difference, and run this: postern push --yes"},
 		"high, yes":                {file: mine, changes: high, careful: true, yes: true},
 		"high, up":                 {file: mine, changes: high},
-		"replaced":                 {file: moved, changes: low, want: "the folder of ROOT/moved/stacks/local.yaml is another one than when the stack was brought up: look at the difference, and run this: postern push --yes"},
+		"replaced":                 {file: moved, changes: low, want: "the folder of ROOT/moved/stacks/local.yaml is not the one from which the stack was brought up: look at the difference, and run this: postern push --yes"},
 		"replaced, yes":            {file: moved, changes: low, yes: true},
 		"an agent's, low":          {file: agents, changes: low, want: "ROOT/agents/stacks/local.yaml" + proposal + ": look at the difference, and run this on a terminal: postern push"},
 		"an agent's, yes":          {file: agents, changes: low, yes: true, want: "ROOT/agents/stacks/local.yaml" + proposal + ", for which --yes does not count: look at the difference, and run this on a terminal: postern push"},

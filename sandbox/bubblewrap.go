@@ -51,7 +51,7 @@ func advise(complaint string, setting func(file string) string) string {
 	case len(switches) > 0:
 		return "this kernel forbids user namespaces to ordinary users, an administrator can allow them: " + strings.Join(switches, "; ")
 	case strings.Contains(complaint, "No space left on device"), strings.Contains(complaint, "ENOSPC"):
-		return "it is not the disk: the kernel's limit of namespaces is reached, an administrator can raise those of /proc/sys/user/max_*_namespaces: sysctl user.max_user_namespaces=15000"
+		return "it is not the disk: the kernel's limit of namespaces is reached; an administrator can raise /proc/sys/user/max_*_namespaces: sysctl user.max_user_namespaces=15000"
 	case strings.Contains(complaint, "namespace"), strings.Contains(complaint, "Operation not permitted"), strings.Contains(complaint, "Permission denied"):
 		return "namespaces seem to be forbidden here: " + inContainer
 	}

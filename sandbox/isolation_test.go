@@ -144,7 +144,7 @@ func TestWorkdirSwapped(t *testing.T) {
 		require.NotZero(t, status)
 		require.NotContains(t, out, canary)
 		if b.uid != 0 { // root's folder is a mount before bubblewrap starts, and cannot be renamed from where that is
-			require.Contains(t, out, "is another folder than a moment ago: run this again")
+			require.Contains(t, out, "is no longer the folder that was checked: run this again")
 		}
 	})
 }

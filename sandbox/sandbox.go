@@ -247,7 +247,7 @@ func (s *Spec) start(cmd *exec.Cmd, group *cgroup, starter *thread, streams *str
 		return err
 	}
 	if s.Stderr != nil {
-		fmt.Fprintf(s.Stderr, "postern: the agent runs as root without capabilities, not as a user of its own: %v\n", err)
+		fmt.Fprintf(s.Stderr, "postern: the agent runs as root without capabilities, not as its own user: %v\n", err)
 	}
 	cmd.Dir, cmd.SysProcAttr.Credential = "", nil
 	starter.renew() // what it sees of the host may be half changed

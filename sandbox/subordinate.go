@@ -219,7 +219,7 @@ func (m *idMounts) add(path string) error {
 		return fmt.Errorf("look at the mount of %s: %w", path, err)
 	}
 	if expected := m.spec.folder; workdir && (taken.Dev != expected.Dev || taken.Ino != expected.Ino) || taken.Ino != owner.Ino {
-		return fmt.Errorf("take mount of %s: it is another one than a moment ago: run this again", path)
+		return fmt.Errorf("take mount of %s: it is no longer the mount that was checked: run this again", path)
 	}
 	namespace, err := m.namespace(idMap{uid: int(owner.Uid), gid: int(owner.Gid), others: !workdir})
 	if err != nil {

@@ -182,7 +182,7 @@ func TestWhatAnAgentCausesIsNoExcuse(t *testing.T) {
 		unable  bool
 	}{
 		"as it was":                           {dir, &here, "", false},
-		"another folder":                      {dir, &other, "it is another one than a moment ago", false},
+		"another folder":                      {dir, &other, "it is no longer the mount that was checked", false},
 		"behind a link":                       {dir + "/link/below", &here, "too many levels of symbolic links", false},
 		"gone":                                {dir + "/gone", &here, "no such file", false},
 		"a file system without idmapped ones": {"/sys/kernel", &system, "does its file system support idmapped mounts?", true},

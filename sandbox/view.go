@@ -215,7 +215,7 @@ func (v *view) workdir(s *Spec) (string, error) {
 		s.folder = now
 	}
 	if now.Dev != s.folder.Dev || now.Ino != s.folder.Ino {
-		return "", fmt.Errorf("use %s as working directory: it is another folder than a moment ago: run this again", real)
+		return "", fmt.Errorf("use %s as working directory: it is no longer the folder that was checked: run this again", real)
 	}
 	return real, nil
 }

@@ -163,12 +163,12 @@ func TestAnotherFolderThanAMomentAgo(t *testing.T) {
 	require.NoError(t, os.Rename(filepath.Join(root, "work"), filepath.Join(root, "old")))
 	require.NoError(t, os.Rename(filepath.Join(root, "other"), filepath.Join(root, "work")))
 	_, err := s.RealWorkdir()
-	require.ErrorContains(t, err, "it is another folder than a moment ago: run this again")
+	require.ErrorContains(t, err, "it is no longer the folder that was checked: run this again")
 	elsewhere := *s.folder
 	elsewhere.Dev++
 	s.folder, s.Workdir = &elsewhere, filepath.Join(root, "old")
 	_, err = s.RealWorkdir()
-	require.ErrorContains(t, err, "it is another folder than a moment ago")
+	require.ErrorContains(t, err, "it is no longer the folder that was checked")
 }
 
 // TestMountsBelow: what is mounted in a folder, and of what.

@@ -159,7 +159,7 @@ func (l *loader) awsZones(n *node, a *cloud.AWS) {
 		letters = ""
 		l.texts(m, "zones", "write at least one", func(item *node, t string) {
 			if len(t) != 1 || t < "a" || t > "h" {
-				l.at(item, "write the zone's letter, such as a", "%q is no zone", t)
+				l.at(item, "write the zone's letter, such as a", "%q is not a valid zone", t)
 				return
 			}
 			letters += t
@@ -209,7 +209,7 @@ func (l *loader) awsNetwork(n *node, a *cloud.AWS) {
 		}
 		p, err := netip.ParsePrefix(t)
 		if err != nil {
-			l.at(at[key], "write a private range such as "+defaults[key], "%q is no range of addresses", t)
+			l.at(at[key], "write a private range such as "+defaults[key], "%q is not a valid range of addresses", t)
 			continue
 		}
 		switch key {
@@ -329,7 +329,7 @@ func (l *loader) awsAudit(n *node, a *cloud.AWS) {
 	if c := m.get("email"); c != nil {
 		if t, ok := l.text(c, "email"); ok {
 			if !emailForm(t) {
-				l.at(c, "write an address such as security@example.com", "email is no address")
+				l.at(c, "write an address such as security@example.com", "email is not a valid address")
 			}
 			a.Audit.Email = t
 		}

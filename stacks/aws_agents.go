@@ -104,7 +104,7 @@ func (l *loader) awsAgent(f field, runtime *node, a *cloud.AWS) cloud.Agent {
 		}
 		l.useless(n, "compute fargate", "instance", "ami", "disk", "metadata")
 		if runtime != nil {
-			l.at(runtime, "remove it, or write compute: ec2", "fargate has an isolation of its own: no runtime can be chosen there")
+			l.at(runtime, "remove it, or write compute: ec2", "fargate has its own isolation, so no runtime can be chosen")
 		}
 		l.awsImage(n.get("image"), a, out.Image)
 		out.CPU, out.Memory = l.fargate(n, 1024, 2048)
@@ -134,13 +134,13 @@ func (l *loader) awsMachine(n, runtime *node, what string, out *cloud.Agent) {
 		if at == nil {
 			at = runtime
 		}
-		l.at(at, "write a bare-metal type such as m7i.metal-24xl, or runtime: gvisor", "runtime vm needs a machine that is no virtual machine itself, and %s is one", out.Instance)
+		l.at(at, "write a bare-metal type such as m7i.metal-24xl, or runtime: gvisor", "runtime vm needs a machine that is not a virtual machine, and %s is one", out.Instance)
 	}
 	out.AMI = l.ami(n, what)
 	if c := n.get("disk"); c != nil {
 		size := l.size(c, "disk", "")
 		if out.Disk = int(size >> 30); size != 0 && (size%(1<<30) != 0 || out.Disk < 8 || out.Disk > 16384) {
-			l.at(c, "write 8GiB to 16384GiB", "disk is no such size")
+			l.at(c, "write 8GiB to 16384GiB", "disk is not a valid size")
 		}
 	}
 	if c := n.get("metadata"); c != nil {
@@ -175,7 +175,7 @@ func (l *loader) awsPorts(m *node, a *cloud.AWS) {
 // twice, or be empty.
 func (l *loader) command(n *node) []string {
 	if n.kind != kindList || len(n.items) == 0 {
-		l.at(n, "write a list of its words, such as [python, main.py], or remove the key", "command is no such list")
+		l.at(n, "write a list of its words, such as [python, main.py], or remove the key", "command is not a valid list")
 		return nil
 	}
 	var out []string
@@ -214,7 +214,7 @@ var notInAWS = []string{plan.SourceEnv, plan.SourceFile, plan.SourceExec, plan.S
 func (l *loader) instance(n *node) string {
 	t, ok := l.text(n, "instance")
 	if ok && !instanceType(t) {
-		l.at(n, "write a type such as m7i.large", "%q is no type of instance", t)
+		l.at(n, "write a type such as m7i.large", "%q is not a valid instance type", t)
 	}
 	return t
 }
@@ -254,7 +254,7 @@ func mib(n int) string { return sizeText(uint64(n) << 20) }
 func (l *loader) days(n *node, what string) int {
 	m := daysForm.FindStringSubmatch(n.text)
 	if n.kind != kindText || m == nil {
-		l.at(n, "write a number of days, such as 400d", "%s is no number of days", what)
+		l.at(n, "write a number of days, such as 400d", "%s is not a valid number of days", what)
 		return 0
 	}
 	days, _ := strconv.Atoi(m[1])

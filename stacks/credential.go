@@ -205,7 +205,7 @@ func (l *loader) placeholders(n *node) []string {
 	l.texts(n, "placeholders", "remove the key", func(item *node, t string) {
 		switch upper := strings.ToUpper(t); {
 		case !variable(t):
-			l.at(item, "write a name such as ANTHROPIC_API_KEY", "a placeholder is no environment variable")
+			l.at(item, "write a name such as ANTHROPIC_API_KEY", "a placeholder is not a valid environment variable")
 		case hasPrefix(upper, "LD_", "BASH_", "SSL_CERT_") || strings.HasSuffix(upper, "_PROXY") || slices.Contains([]string{"PATH", "HOME", "SHELL", "IFS", "ENV"}, upper):
 			l.at(item, "remove it", "%s is the sandbox's own", t)
 		default:

@@ -154,7 +154,7 @@ func (l *loader) tunnel(n *node, d *destination) {
 	l.useless(n, "a tunnel", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "limits", "git")
 	for _, r := range d.rules {
 		if r.ID != "" && n.get("git") == nil && partial(&r.Rule) {
-			l.at(r.at, "remove its methods, paths and conditions, or write mode: intercept", "a tunnel cannot be looked into: rule %s of destination %s would not see what it asks for", strings.TrimPrefix(r.ID, "/"), d.name)
+			l.at(r.at, "remove its methods, paths and conditions, or write mode: intercept", "a tunnel cannot be inspected: rule %s of destination %s would never see what it tests", strings.TrimPrefix(r.ID, "/"), d.name)
 		}
 	}
 }
@@ -203,7 +203,7 @@ func (l *loader) expires(n *node) string {
 	}
 	end, err := time.Parse(time.RFC3339, t)
 	if err != nil || end.UTC().Year() > 9999 || end.UTC().Year() < 0 {
-		l.at(n, `write it as in RFC 3339, such as "2027-01-31T18:00:00Z"`, "expires is no time")
+		l.at(n, `write it as in RFC 3339, such as "2027-01-31T18:00:00Z"`, "expires is not a valid time")
 		return ""
 	}
 	return end.UTC().Format(time.RFC3339)
@@ -220,7 +220,7 @@ func (l *loader) ownCredentials(n *node, r *plan.Rule) bool {
 		allow = l.boolean(a, "allow")
 	}
 	if w := n.get("reason"); w == nil {
-		l.at(n, "write reason: and why the agent has to have its own", "own_credentials does not say why")
+		l.at(n, "write reason: and why the agent needs its own", "own_credentials does not say why")
 	} else if t, ok := l.text(w, "reason"); ok && r.Reason == "" {
 		r.Reason = t
 	}

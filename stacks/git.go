@@ -60,7 +60,7 @@ func (l *loader) repositoryList(n *node, what string) []string {
 		if !repository(t) {
 			hint := `write "owner/name", or * for a whole segment, as in "owner/*"`
 			if strings.HasPrefix(t, "/") || strings.Contains(t, "://") {
-				hint = "write what follows the host and its slash in the URL of a clone"
+				hint = "write the part of the clone's URL after the host and its slash"
 			}
 			l.at(item, hint, "%q names no repository", t)
 			return

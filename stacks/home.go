@@ -74,7 +74,7 @@ func (f *File) Home() (Home, error) {
 }
 
 // ErrUnclaimed means that a state folder has lost the record of its stack file.
-var ErrUnclaimed = errors.New("does not say whose it is")
+var ErrUnclaimed = errors.New("does not say to which stack file it belongs")
 
 func (f *File) belongs(h Home, r *record) error {
 	if r.File != f.Real || r.Name != f.Name() {
@@ -185,7 +185,7 @@ func (h Home) record() (*record, error) {
 func (r *record) write(h Home) error {
 	data, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("write down whose %s is: %w", h.Root, err)
+		return fmt.Errorf("record to which stack file %s belongs: %w", h.Root, err)
 	}
 	return atomicfile.Write(h.RecordFile(), append(data, '\n'), 0o644)
 }

@@ -92,7 +92,7 @@ func TestHomeWithoutRecord(t *testing.T) {
 			}
 			_, err = f.Home()
 			require.ErrorIs(t, err, ErrUnclaimed)
-			require.ErrorContains(t, err, "the state folder "+h.Root+" does not say whose it is")
+			require.ErrorContains(t, err, "the state folder "+h.Root+" does not say to which stack file it belongs")
 			_, err = f.Claim()
 			require.NoError(t, err, "it says so again")
 			_, err = f.Home()

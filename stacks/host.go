@@ -19,7 +19,7 @@ func (l *loader) host(n *node) string {
 	}
 	if scheme, rest, ok := strings.Cut(t, "://"); ok {
 		host, _, _ := strings.Cut(rest, "/")
-		l.at(n, fmt.Sprintf("write host: %s, and what follows it as port and paths", host), "host is a URL (%s)", scheme)
+		l.at(n, fmt.Sprintf("write host: %s, and write the rest as port and paths", host), "host is a URL (%s)", scheme)
 		return ""
 	}
 	if host, port, ok := strings.Cut(t, ":"); ok && strings.Trim(port, "0123456789") == "" {

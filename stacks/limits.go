@@ -26,7 +26,7 @@ func (l *loader) limits(n *node, what string) *plan.Limits {
 	if r := n.get("requests"); r != nil {
 		m := ratePattern.FindStringSubmatch(r.text)
 		if r.kind != kindText || m == nil {
-			l.at(r, "write a number per s, min or hour, such as 600/min", "requests is no rate")
+			l.at(r, "write a number per s, min or hour, such as 600/min", "requests is not a valid rate")
 		} else {
 			count, _ := strconv.ParseUint(m[1], 10, 32) // nine digits
 			out.Requests, out.Per = uint32(count), seconds[m[2]]
@@ -58,7 +58,7 @@ func (l *loader) size(n *node, what, suffix string) uint64 {
 	text, per := strings.CutSuffix(n.text, suffix)
 	m := sizePattern.FindStringSubmatch(text)
 	if n.kind != kindText || !per || m == nil {
-		l.at(n, "write a number of B, KiB, MiB or GiB, such as 10MiB"+suffix, "%s is no number of bytes%s", what, suffix)
+		l.at(n, "write a number of B, KiB, MiB or GiB, such as 10MiB"+suffix, "%s is not a valid number of bytes%s", what, suffix)
 		return 0
 	}
 	count, _ := strconv.ParseUint(m[1], 10, 64) // twelve digits

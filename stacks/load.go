@@ -108,7 +108,7 @@ func (s *Stack) warn(now time.Time) {
 				o := s.origins[r.ID]
 				s.Warnings = append(s.Warnings, &Problem{
 					File: s.Path, Line: o.at.line, Col: o.at.col,
-					Message: fmt.Sprintf("rule %s refuses every client of this API: clients name an operation by X-Amz-Target, and a rule that restricts methods or paths has to name it, too", r.ID),
+					Message: fmt.Sprintf("rule %s refuses every client of this API: clients name an operation with X-Amz-Target, so a rule that restricts methods or paths must name it, too", r.ID),
 					Hint:    "write headers: {x-amz-target: ...}, with a destination for each operation",
 				})
 			}
@@ -207,7 +207,7 @@ func (l *loader) stack(root *node) *Stack {
 	}
 	if n := root.get("proxies"); n != nil && l.mapping(n, "proxies", "count", "resolvers") {
 		if c := n.get("count"); c != nil && s.Target == TargetAWS {
-			l.at(c, "remove it, and write aws: {proxies: {min: 2}}", "target aws scales its proxies by itself")
+			l.at(c, "remove it, and write aws: {proxies: {min: 2}}", "target aws scales its proxies automatically")
 		} else if c != nil {
 			s.Nodes = l.integer(c, "count", 1, 16)
 		}
@@ -304,7 +304,7 @@ func (l *loader) text(n *node, what string) (string, bool) {
 func (l *loader) integer(n *node, what string, low, high int) int {
 	v, err := strconv.Atoi(n.text)
 	if n.kind != kindInteger || err != nil || v < low || v > high || strconv.Itoa(v) != n.text {
-		l.at(n, fmt.Sprintf("write a number from %d to %d", low, high), "%s is no such number", what)
+		l.at(n, fmt.Sprintf("write a number from %d to %d", low, high), "%s is not a valid number", what)
 		return 0
 	}
 	return v

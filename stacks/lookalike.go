@@ -28,7 +28,7 @@ func lookalike(host string) string {
 		return ""
 	}
 	if plain := lookalikes.Replace(read); plain != read && isASCII(plain) {
-		return fmt.Sprintf("host %s is %q, which looks like %s and is another host", host, read, plain)
+		return fmt.Sprintf("host %s is %q, which looks like %s but is another host", host, read, plain)
 	}
 	for label := range strings.SplitSeq(read, ".") {
 		if scripts := scriptsOf(label); len(scripts) > 1 && !together(scripts) {

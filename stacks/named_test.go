@@ -59,7 +59,7 @@ func TestEncodings(t *testing.T) {
 		"UTF-8 with a mark":    {"\xef\xbb\xbf" + text, "the file is UTF-8 with a byte order mark; save it as UTF-8 without a byte order mark"},
 		"UTF-16 little-endian": {wide("\xff\xfe", 0, 1), "the file is UTF-16; save it as UTF-8"},
 		"UTF-16 big-endian":    {wide("\xfe\xff", 1, 0), "the file is UTF-16; save it as UTF-8"},
-		"UTF-16 unmarked":      {wide("", 0, 1), "a character that does not belong into a stack file; write plain UTF-8 text"},
+		"UTF-16 unmarked":      {wide("", 0, 1), "a character that a stack file may not contain; write plain UTF-8 text"},
 	} {
 		path := filepath.Join(t.TempDir(), "local.yaml")
 		write(t, path, tc.data)
@@ -147,7 +147,7 @@ func TestTunnelsHaveNoConditions(t *testing.T) {
 		require.ErrorContains(t, err, path+":4:", condition)
 		want := "a tunnel has no " + strings.Split(condition, ":")[0]
 		if strings.HasPrefix(condition, "rules") {
-			want = "a tunnel cannot be looked into"
+			want = "a tunnel cannot be inspected"
 		}
 		require.ErrorContains(t, err, want, condition)
 	}

@@ -60,7 +60,7 @@ func parseYAML(data []byte, p *problems) *node {
 	}
 	if i := strings.IndexFunc(string(data), isForbidden); i >= 0 {
 		line := 1 + strings.Count(string(data[:i]), "\n")
-		p.at(&node{line: line, col: i - strings.LastIndex(string(data[:i]), "\n")}, "write plain UTF-8 text", "a character that does not belong into a stack file")
+		p.at(&node{line: line, col: i - strings.LastIndex(string(data[:i]), "\n")}, "write plain UTF-8 text", "a character that a stack file may not contain")
 		return nil
 	}
 	if i := strings.Index(strings.ReplaceAll(string(data), "\r\n", "\n\n"), "\r"); i >= 0 {

@@ -59,7 +59,7 @@ func (e *editor) end(n *node) (int, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("edit %s: the end of what is in line %d is not clear", e.file.Path, n.line)
+	return 0, fmt.Errorf("edit %s: it is unclear where the entry in line %d ends", e.file.Path, n.line)
 }
 
 // indent is what precedes a key on its line: spaces.

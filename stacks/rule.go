@@ -49,7 +49,7 @@ func (l *loader) ruleList(n *node, what string, base plan.Rule) []namedRule {
 		case !ruleName(t):
 			l.at(key, "write lower-case letters, digits, hyphens and dots", "%q cannot name a rule", t)
 		case strings.HasPrefix(t, gitPrefix):
-			l.at(key, "write another name", "names that begin with %s are those of the rules that git: makes", gitPrefix)
+			l.at(key, "write another name", "names that begin with %s are reserved for the rules of git:", gitPrefix)
 		case seen[t] != nil:
 			l.at(key, "write another name", "%s has a rule %q already, in line %d", what, t, seen[t].line)
 		}
@@ -93,7 +93,7 @@ func (l *loader) methods(n *node) []string {
 		upper := strings.ToUpper(t)
 		switch {
 		case t == plan.AnyMethod || upper == "ALL" || upper == "ANY":
-			l.at(item, "remove the key to allow every method", "%q is no method", t)
+			l.at(item, "remove the key to allow every method", "%q is not a valid method", t)
 		case upper == "CONNECT" || upper == "TRACE" || upper == "TRACK":
 			l.at(item, "remove it", "method %s is never allowed", upper)
 		case slices.Contains(methods, t):
@@ -177,7 +177,7 @@ func (l *loader) conditionHeader(n *node) string {
 	case !token7230(h) || len(h) > maxCondition:
 		l.at(n, "write a name such as content-type", "%q is not a valid name of a header", n.text)
 	case slices.Contains(authentication, h):
-		l.at(n, "remove it; which credential is sent says credential:", "header %s authenticates: it is not the agent's to send, and its value does not belong into a policy", h)
+		l.at(n, "remove it; which credential is sent says credential:", "header %s authenticates: the agent may not send it, and its value does not belong in a policy", h)
 	case slices.Contains(transport, h) && h != "upgrade" || hasPrefix(h, "proxy-", "x-postern-", "x-envoy-", "x-forwarded-"):
 		l.at(n, "remove it", "header %s belongs to the connection or to the proxy", h)
 	}

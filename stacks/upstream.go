@@ -72,7 +72,7 @@ func (l *loader) resolvers(n *node) []string {
 func (l *loader) addrPort(n *node, t, form string) (netip.AddrPort, bool) {
 	ap, err := netip.ParseAddrPort(t)
 	if err != nil || ap.Port() == 0 || ap.Addr().Zone() != "" {
-		l.at(n, form, "%q is no address", t)
+		l.at(n, form, "%q is not a valid address", t)
 		return netip.AddrPort{}, false
 	}
 	addr := ap.Addr().Unmap()

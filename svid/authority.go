@@ -41,7 +41,7 @@ type Authority struct {
 // PEM. Whoever has the key can be any node of the stack.
 func NewAuthority(stack string, now time.Time) (cert, key []byte, err error) {
 	if !IsName(stack) {
-		return nil, nil, fmt.Errorf("%.64q is no name of a stack", stack)
+		return nil, nil, fmt.Errorf("%.64q is not a valid stack name", stack)
 	}
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -69,7 +69,7 @@ func NewAuthority(stack string, now time.Time) (cert, key []byte, err error) {
 // quote the key.
 func LoadAuthority(stack string, cert, key []byte) (*Authority, error) {
 	if !IsName(stack) {
-		return nil, fmt.Errorf("%.64q is no name of a stack", stack)
+		return nil, fmt.Errorf("%.64q is not a valid stack name", stack)
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
@@ -92,7 +92,7 @@ func (a *Authority) Stack() string { return a.stack }
 func (a *Authority) Issue(node string, key crypto.PublicKey, now time.Time) ([]byte, error) {
 	id := ID{Stack: a.stack, Node: node}
 	if !IsName(node) {
-		return nil, fmt.Errorf("%.64q is no name of a node", node)
+		return nil, fmt.Errorf("%.64q is not a valid node name", node)
 	}
 	template := &x509.Certificate{
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(a.lifetime),

@@ -67,12 +67,12 @@ func Of(cert *x509.Certificate) (ID, error) {
 	uri := cert.URIs[0]
 	parts := strings.Split(uri.Path, "/")
 	if len(parts) != 4 || parts[2] != "node" {
-		return ID{}, fmt.Errorf("%.128q is no node's identity", uri)
+		return ID{}, fmt.Errorf("%.128q is not the identity of a node", uri)
 	}
 	id := ID{Stack: parts[1], Node: parts[3]}
 	// Written out again, so that nothing hides in a user, a port or an escape.
 	if !IsName(id.Stack) || !IsName(id.Node) || id.URI().String() != uri.String() {
-		return ID{}, fmt.Errorf("%.128q is no node's identity", uri)
+		return ID{}, fmt.Errorf("%.128q is not the identity of a node", uri)
 	}
 	return id, nil
 }
@@ -92,7 +92,7 @@ var lower = base32.NewEncoding(base32Digits).WithPadding(base32.NoPadding)
 // replica and whether or not that node is connected: they do not have its key.
 func Joined(node string, key crypto.PublicKey) (string, error) {
 	if !isJoining(node) {
-		return "", fmt.Errorf("%.64q is no name of a node: use up to %d lower-case letters, digits and dashes", node, maxName)
+		return "", fmt.Errorf("%.64q is not a valid node name: use up to %d lower-case letters, digits and dashes", node, maxName)
 	}
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {

@@ -76,7 +76,7 @@ func (s *Server) join(r *http.Request) (answer, int) {
 	}
 	var q request
 	if json.NewDecoder(io.LimitReader(r.Body, maxCSR)).Decode(&q) != nil {
-		return no(http.StatusBadRequest, "this is no request for a certificate")
+		return no(http.StatusBadRequest, "this is not a request for a certificate")
 	}
 	key, err := requestedKey(q.CSR)
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *Server) authenticate(r *http.Request, c *tls.Conn) (node string, code i
 func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, errors.New("this is no certificate request")
+		return nil, errors.New("this is not a certificate request")
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, errors.New("the certificate request is not signed with its key")
@@ -145,7 +145,7 @@ func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
 func checkAddress(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || host == "" || port == "" {
-		return fmt.Errorf("%q is no address of a control plane: write HOST:PORT", address)
+		return fmt.Errorf("%q is not a valid address of a control plane: write HOST:PORT", address)
 	}
 	return nil
 }

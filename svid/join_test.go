@@ -91,10 +91,10 @@ func TestRequestsForCertificates(t *testing.T) {
 		"a signature that is broken": {asks(t, "n", forged), http.StatusBadRequest, "the certificate request is not signed with its key"},
 		"another curve":              {asks(t, "n", csrOf(t, ecKey(t, elliptic.P384()))), http.StatusBadRequest, "a node's key is on the curve P-256"},
 		"another kind of key":        {asks(t, "n", csrOf(t, edwards)), http.StatusBadRequest, "a node's key is on the curve P-256"},
-		"no certificate request":     {asks(t, "n", []byte("x")), http.StatusBadRequest, "this is no certificate request"},
-		"no JSON":                    {[]byte("x"), http.StatusBadRequest, "this is no request for a certificate"},
-		"more than a request":        {append(bytes.Repeat([]byte(" "), maxCSR), asks(t, "n", good)...), http.StatusBadRequest, "this is no request for a certificate"},
-		"no name":                    {asks(t, "", good), http.StatusBadRequest, `"" is no name of a node: use up to 46 lower-case letters, digits and dashes`},
+		"not a certificate request":     {asks(t, "n", []byte("x")), http.StatusBadRequest, "this is not a certificate request"},
+		"no JSON":                    {[]byte("x"), http.StatusBadRequest, "this is not a request for a certificate"},
+		"more than a request":        {append(bytes.Repeat([]byte(" "), maxCSR), asks(t, "n", good)...), http.StatusBadRequest, "this is not a request for a certificate"},
+		"no name":                    {asks(t, "", good), http.StatusBadRequest, `"" is not a valid node name: use up to 46 lower-case letters, digits and dashes`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -240,8 +240,8 @@ func TestPinIsOfTheAuthority(t *testing.T) {
 	other := serve(t, "test", nil)
 	m = w.member(t)
 	m.Authority = pinPrefix + hashOf(w.Authority.cert.Raw)
-	require.ErrorContains(t, m.pinned(other.Authority.PEM), "not the one that is pinned")
-	require.ErrorContains(t, m.pinned([]byte("x")), "not the one that is pinned")
+	require.ErrorContains(t, m.pinned(other.Authority.PEM), "not the pinned one")
+	require.ErrorContains(t, m.pinned([]byte("x")), "not the pinned one")
 	require.Nil(t, m.pool)
 
 	for _, pin := range []string{"", "00", hashOf(nil) + "00", "x" + hashOf(nil)[1:]} {
@@ -298,11 +298,11 @@ func TestAuthorities(t *testing.T) {
 	require.ErrorContains(t, err, "load the fleet's certificate authority")
 	for _, name := range []string{"", "N", "n/1", "-n", "n\n", strings.Repeat("n", 64)} {
 		_, _, err := NewAuthority(name, time.Now())
-		require.ErrorContains(t, err, "is no name of a stack", "%q", name)
+		require.ErrorContains(t, err, "is not a valid stack name", "%q", name)
 		_, err = LoadAuthority(name, cert, key)
-		require.ErrorContains(t, err, "is no name of a stack", "%q", name)
+		require.ErrorContains(t, err, "is not a valid stack name", "%q", name)
 		_, err = a.Issue(name, own.Public(), time.Now())
-		require.ErrorContains(t, err, "is no name of a node", "%q", name)
+		require.ErrorContains(t, err, "is not a valid node name", "%q", name)
 	}
 }
 
@@ -366,9 +366,9 @@ func TestNodesKeys(t *testing.T) {
 	der, err := x509.MarshalPKCS8PrivateKey(edwards)
 	require.NoError(t, err)
 	for content, want := range map[string]string{
-		"s3cr3t": "is no key: remove it, and the node joins as a new one", "": "is no key",
-		"-----BEGIN PRIVATE KEY-----\nczNjcjN0\n-----END PRIVATE KEY-----\n":    "is no key",
-		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})): "is no ECDSA key: remove it, and the node joins as a new one",
+		"s3cr3t": "is not a valid key: remove it, and the node joins as a new node", "": "is not a valid key",
+		"-----BEGIN PRIVATE KEY-----\nczNjcjN0\n-----END PRIVATE KEY-----\n":    "is not a valid key",
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})): "is not an ECDSA key: remove it, and the node joins as a new node",
 	} {
 		m := &Member{Dir: t.TempDir()}
 		path := filepath.Join(m.Dir, "node.key")
@@ -402,12 +402,12 @@ func TestWhereNobodyIsAsked(t *testing.T) {
 		want   string
 	}{
 		"no control plane": {func(m *Member) { m.Controls = nil }, "no control plane is named"},
-		"no port":          {func(m *Member) { m.Controls = []string{w.address, "control.test"} }, `"control.test" is no address of a control plane: write HOST:PORT`},
-		"no host":          {func(m *Member) { m.Controls = []string{":443"} }, `":443" is no address of a control plane`},
-		"an empty port":    {func(m *Member) { m.Controls = []string{"control.test:"} }, `"control.test:" is no address of a control plane`},
+		"no port":          {func(m *Member) { m.Controls = []string{w.address, "control.test"} }, `"control.test" is not a valid address of a control plane: write HOST:PORT`},
+		"no host":          {func(m *Member) { m.Controls = []string{":443"} }, `":443" is not a valid address of a control plane`},
+		"an empty port":    {func(m *Member) { m.Controls = []string{"control.test:"} }, `"control.test:" is not a valid address of a control plane`},
 		"no authority":     {func(m *Member) { m.Authority = filepath.Join(m.Dir, "none") }, "read the fleet's authority"},
 		"not an authority": {func(m *Member) { m.Authority = m.Token }, "has no PEM certificate"},
-		"no name":          {func(m *Member) { m.Name = "" }, "is no name of a node"},
+		"no name":          {func(m *Member) { m.Name = "" }, "is not a valid node name"},
 	} {
 		m := w.member(t)
 		c.change(m)

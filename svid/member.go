@@ -266,7 +266,7 @@ func (m *Member) isPinned(der []byte) bool {
 func (m *Member) pinned(authority []byte) error {
 	block, _ := pem.Decode(authority)
 	if block == nil || !m.isPinned(block.Bytes) {
-		return errors.New("the control plane's authority is not the one that is pinned")
+		return errors.New("the control plane's authority is not the pinned one")
 	}
 	m.pem, m.pool = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes}), x509.NewCertPool()
 	m.pool.AppendCertsFromPEM(m.pem)
@@ -288,15 +288,15 @@ func (m *Member) loadKey() error {
 	}
 	block, _ := pem.Decode(b)
 	if block == nil {
-		return fmt.Errorf("%s is no key: remove it, and the node joins as a new one", path)
+		return fmt.Errorf("%s is not a valid key: remove it, and the node joins as a new node", path)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return fmt.Errorf("%s is no key: remove it, and the node joins as a new one", path)
+		return fmt.Errorf("%s is not a valid key: remove it, and the node joins as a new node", path)
 	}
 	ec, ok := key.(*ecdsa.PrivateKey)
 	if !ok {
-		return fmt.Errorf("%s is no ECDSA key: remove it, and the node joins as a new one", path)
+		return fmt.Errorf("%s is not an ECDSA key: remove it, and the node joins as a new node", path)
 	}
 	m.key, m.keyPEM = ec, b
 	return nil

@@ -175,8 +175,8 @@ func TestJoinRefused(t *testing.T) {
 		"the hash of the token":            {func(m *Member) { m.Token = token(t, hashToken(w.token)) }, "not one of this stack's"},
 		"a control plane of another fleet": {func(m *Member) { m.Controls = []string{elsewhere.address} }, "certificate signed by unknown authority"},
 		"a control plane of another stack": {func(m *Member) { m.Stack = "other" }, "not the control plane of stack other"},
-		"a name that is a path":            {func(m *Member) { m.Name = "../x" }, "no name of a node"},
-		"a name that is too long":          {func(m *Member) { m.Name = strings.Repeat("n", maxName+1) }, "no name of a node"},
+		"a name that is a path":            {func(m *Member) { m.Name = "../x" }, "not a valid node name"},
+		"a name that is too long":          {func(m *Member) { m.Name = strings.Repeat("n", maxName+1) }, "not a valid node name"},
 		"a node that was removed":          {func(m *Member) { m.Name = "gone" }, "was removed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -318,7 +318,7 @@ func TestParseTokens(t *testing.T) {
 	require.False(t, Tokens{}.match(""))
 	for _, bad := range []string{text, hash[1:], hash + "0", strings.Repeat("g", 64)} {
 		_, err := ParseTokens([]byte("# one\n" + bad))
-		require.ErrorContains(t, err, "line 2 is no hash")
+		require.ErrorContains(t, err, "line 2 is not the hash")
 		require.NotContains(t, err.Error(), bad)
 	}
 }

@@ -40,11 +40,11 @@ func ParseTokens(b []byte) (Tokens, error) {
 		}
 		h := make([]byte, sha256.Size)
 		if len(text) != hex.EncodedLen(len(h)) {
-			return Tokens{}, fmt.Errorf("line %d is no hash of a token: make one with `posternd token`", n)
+			return Tokens{}, fmt.Errorf("line %d is not the hash of a token: make one with `posternd token`", n)
 		}
 		if _, err := hex.Decode(h, text); err != nil {
 			// Not the error: somebody may have put the token itself there.
-			return Tokens{}, fmt.Errorf("line %d is no hash of a token: make one with `posternd token`", n)
+			return Tokens{}, fmt.Errorf("line %d is not the hash of a token: make one with `posternd token`", n)
 		}
 		t.hashes = append(t.hashes, h)
 	}

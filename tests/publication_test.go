@@ -60,7 +60,7 @@ func TestUpOfAProposal(t *testing.T) {
 	require.NoError(t, os.Mkdir(stacks, 0o700))
 	c.write(string(content))
 	c.edit("allow: [one]", "allow: [two]")
-	refuses("is another one than when the stack was brought up")
+	refuses("is not the one from which the stack was brought up")
 	c.does("up", "--yes")
 	require.NotEqual(t, first, c.live())
 	c.does("up")

@@ -67,6 +67,6 @@ func TestEngineRejectedBundle(t *testing.T) {
 		ID: "bundle", Urn: resource.NewURN("local", "postern", "", "postern:local:Bundle", "x"),
 		State: state, OldInputs: inputs(good), Inputs: inputs(&plan.Plan{Stack: good.Stack}),
 	})
-	require.ErrorContains(t, err, "in the meantime; nothing of yours was published")
+	require.ErrorContains(t, err, "meanwhile; your change was not published")
 	require.Equal(t, before, c.status().Version)
 }

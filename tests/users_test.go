@@ -164,7 +164,7 @@ func TestUsersOfTheirOwn(t *testing.T) {
 	// A stack that has users of its own does not lose them without a word.
 	require.NoError(t, os.Chmod(secret, 0o600))
 	said := c.fails("up")
-	require.Contains(t, said, "cannot any more: credential second: postern-control may not read "+secret)
+	require.Contains(t, said, "no longer can: credential second: postern-control may not read "+secret)
 	require.NoError(t, os.Chmod(secret, 0o640))
 
 	c.does("destroy")

@@ -151,10 +151,10 @@ type Control struct {
 // there was one. Run makes it read the store.
 func New(cfg Config) (*Control, error) {
 	if cfg.Stack == "" || cfg.Trusted == "" {
-		return nil, errors.New("start the control plane: it is not told its stack, or whose signatures count")
+		return nil, errors.New("start the control plane: its stack, or the keys whose signatures count, are missing")
 	}
 	if cfg.Replica != "" && !svid.IsName(cfg.Replica) {
-		return nil, fmt.Errorf("start the control plane: %q is no name of a replica: letters, digits and dashes", cfg.Replica)
+		return nil, fmt.Errorf("start the control plane: %q is not a valid replica name: use letters, digits and dashes", cfg.Replica)
 	}
 	root, key, err := mint.Load(cfg.CACert, cfg.CAKey)
 	if err != nil {
@@ -324,7 +324,7 @@ func (c *Control) lastGood() (*bundle.Bundle, error) {
 		good, err = c.store.Verify(sealed)
 	}
 	if err != nil {
-		c.cfg.Log.Error("the last good publication cannot be used any more", "file", c.goodFile(), "error", err)
+		c.cfg.Log.Error("the last good publication is no longer usable", "file", c.goodFile(), "error", err)
 		return nil, nil //nolint:nilnil // there is none
 	}
 	sealed, err = bundle.ReadKept(c.killFile())
@@ -334,7 +334,7 @@ func (c *Control) lastGood() (*bundle.Bundle, error) {
 			good.Killed = good.Killed.And(kill.Killed)
 		}
 	case errors.As(err, &broken):
-		c.cfg.Log.Error("the publication of the last kill cannot be used any more", "file", c.killFile(), "error", err)
+		c.cfg.Log.Error("the publication of the last kill is no longer usable", "file", c.killFile(), "error", err)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("read control plane state: %w", err)
 	}

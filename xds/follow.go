@@ -158,7 +158,7 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 	}
 	if view.Newest == serving {
 		if !bytes.Equal(f.newest.Sealed(), live.Sealed()) {
-			return fmt.Sprintf("the store holds another publication %d than the one that is served: it was put in its place; %s; publish again (`postern push`)", serving, c.kept())
+			return fmt.Sprintf("the store holds a publication %d that is not the served one: somebody replaced it; %s; publish again (`postern push`)", serving, c.kept())
 		}
 		return ""
 	}

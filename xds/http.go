@@ -41,7 +41,7 @@ func (c *Control) Handler() http.Handler {
 	m.HandleFunc("GET /v1/bundle", func(w http.ResponseWriter, r *http.Request) {
 		after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
 		if err != nil {
-			answer(w, nil, &api.Error{Message: "after is no number"})
+			answer(w, nil, &api.Error{Message: "after is not a valid number"})
 			return
 		}
 		var sealed []byte

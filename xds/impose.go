@@ -30,7 +30,7 @@ func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, er
 	defer cancel()
 	c.makeWay(b.Seq)
 	if !c.lockWithin(ctx) {
-		return nil, &api.Error{Message: "the control plane is busy with a roll-out that does not end: it takes what is recorded when that has ended"}
+		return nil, &api.Error{Message: "the control plane is busy with a roll-out that does not end: it takes the recorded publication afterwards"}
 	}
 	defer c.rollout.Unlock()
 	defer c.owe(b, p.Mark)
@@ -255,7 +255,7 @@ func (c *Control) unkeptNow() string {
 // unkeptProblem is unkeptNow for who holds mu.
 func (c *Control) unkeptProblem() string {
 	for _, problem := range c.unkept.problem {
-		return "what is live could not be written down, so a restart would not know it: " + problem + "; it is tried again every second"
+		return "the live publication could not be saved, so a restart would not know it: " + problem + "; it is tried again every second"
 	}
 	return ""
 }

@@ -57,7 +57,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		return nil, fmt.Errorf("the store shows publication %d as its newest, but %d was published already: it lost something, or was put back to an older copy; nothing changes", b.Seq, before.Seq)
 	}
 	if before != nil && b.Seq == before.Seq && !bytes.Equal(b.Sealed(), before.Sealed()) {
-		return nil, fmt.Errorf("the store holds another publication %d than the one that is served: it was put in its place; nothing changes", b.Seq)
+		return nil, fmt.Errorf("the store holds a publication %d that is not the served one: somebody replaced it; nothing changes", b.Seq)
 	}
 	version, err := b.Version()
 	if err != nil {

@@ -128,7 +128,7 @@ func (d *differ) match() {
 				for _, item := range d.live.items[class.name] {
 					if item.name == r.Tag(graph.TagName) && item.isDefault == strings.Contains(token, "/default") {
 						if id != "" {
-							d.report(High, item.id, "remove the one that the plan did not make", "there are two %ss of the name %s", class.name, item.name)
+							d.report(High, item.id, "remove the one that is not in the plan", "there are two %ss of the name %s", class.name, item.name)
 						}
 						id = item.id
 					}

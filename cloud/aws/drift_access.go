@@ -78,7 +78,7 @@ func (d *differ) services() {
 			d.found = append(d.found, Difference{Risk: risk, Resource: r.Name, ID: live.id, What: what, Do: again})
 		}
 		if required, _ := r.Inputs["acceptanceRequired"].(bool); required && !live.accepts {
-			found(High, "whoever asks is connected to the proxies: acceptance is not required any more")
+			found(High, "everybody who asks is connected to the proxies: acceptance is no longer required")
 		}
 		planned, _ := r.Value("allowedPrincipals").([]any)
 		for _, principal := range live.principals {

@@ -86,10 +86,10 @@ func (d *differ) keys() {
 			found(High, again, "its policy is not as planned: "+readable(live.policy))
 		}
 		if !live.enabled {
-			found(High, "enable it, or cancel its deletion", "it cannot be used: what is encrypted with it cannot be read")
+			found(High, "enable it, or cancel its deletion", "it cannot be used: data encrypted with it cannot be read")
 		}
 		if rotate, _ := r.Inputs["enableKeyRotation"].(bool); rotate && !live.rotates {
-			found(Medium, again, "it is not renewed every year any more")
+			found(Medium, again, "it is no longer renewed every year")
 		}
 	}
 }

@@ -144,7 +144,7 @@ func (d *differ) table(t types.RouteTable, r *graph.Resource) {
 
 func wayOut(closed bool) string {
 	if closed {
-		return ": agents may have a way out beside the proxies"
+		return ": agents may have a way out around the proxies"
 	}
 	return ""
 }
@@ -179,7 +179,7 @@ func (d *differ) associations() {
 		}
 		switch got := has[subnet]; got {
 		case "":
-			d.report(worst(d.closedTable(table)), subnet, again, "it has no route table of its own, so that the main one holds; planned is %s", d.called(table))
+			d.report(worst(d.closedTable(table)), subnet, again, "it has no route table of its own, so the main one applies; planned is %s", d.called(table))
 		default:
 			d.report(worst(d.closedTable(table)), subnet, again, "it has route table %s, planned is %s", d.called(got), d.called(table))
 		}

@@ -98,7 +98,7 @@ func TestDifferences(t *testing.T) {
 			{High, "table-open", "xtable-open", "a route to 192.0.2.0/24 through pcx-1 is not planned", "delete the route"},
 		}},
 		"a route where there is none": {func(l *live) { l.tables[1].Routes = append(l.tables[1].Routes, to("0.0.0.0/0", "xinternet")) }, []Difference{
-			{Critical, "table-shut", "xtable-shut", "a route to 0.0.0.0/0 through internet (xinternet) is not planned: agents may have a way out beside the proxies", "delete the route"},
+			{Critical, "table-shut", "xtable-shut", "a route to 0.0.0.0/0 through internet (xinternet) is not planned: agents may have a way out around the proxies", "delete the route"},
 		}},
 		"routes of a VPN": {func(l *live) {
 			for i := range l.tables {
@@ -115,7 +115,7 @@ func TestDifferences(t *testing.T) {
 			{Critical, "subnet-shut", "subnet-xshut", "it has route table table-open (xtable-open), planned is table-shut (xtable-shut)", again},
 		}},
 		"the main table": {func(l *live) { l.tables[1].Associations = nil }, []Difference{
-			{Critical, "subnet-shut", "subnet-xshut", "it has no route table of its own, so that the main one holds; planned is table-shut (xtable-shut)", again},
+			{Critical, "subnet-shut", "subnet-xshut", "it has no route table of its own, so the main one applies; planned is table-shut (xtable-shut)", again},
 		}},
 		"a table of nobody's": {func(l *live) {
 			l.tables = append(l.tables, types.RouteTable{RouteTableId: aws.String("rtb-9"), VpcId: aws.String("xvpc"), Associations: []types.RouteTableAssociation{{SubnetId: aws.String("subnet-9")}}})
@@ -178,7 +178,7 @@ func TestDifferences(t *testing.T) {
 		"two of a name": {func(l *live) {
 			l.items["security group"] = append(l.items["security group"], item{id: "sg-9", name: "group"})
 			l.rules[0].GroupId = aws.String("sg-9")
-		}, []Difference{{High, "sg-9", "", "there are two security groups of the name group", "remove the one that the plan did not make"}}},
+		}, []Difference{{High, "sg-9", "", "there are two security groups of the name group", "remove the one that is not in the plan"}}},
 		"something that is gone": {func(l *live) { l.items["network ACL"] = l.items["network ACL"][1:]; l.acls = l.acls[1:] }, []Difference{
 			{High, "acl-open", "", "the network ACL is not there", again},
 		}},

@@ -148,7 +148,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	if f.dryRun {
 		publish.PrintChanges(w, edit.Changes())
 		if live.Seq > 0 && len(others) > 0 {
-			fmt.Fprintf(w, "besides, in %s and not live:\n", edit.Path)
+			fmt.Fprintf(w, "also in %s, and not live:\n", edit.Path)
 			publish.PrintChanges(w, others)
 		}
 		return nil
@@ -160,12 +160,12 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	}
 	switch {
 	case len(edit.Changes()) == 0 && len(others) == 0:
-		fmt.Fprintf(w, "nothing to change: %s says so already, and that is live\n", edit.Path)
+		fmt.Fprintf(w, "nothing to change: %s already says this, and it is live\n", edit.Path)
 		return nil
 	case len(others) > 0 && !f.withOthers:
 		fmt.Fprintln(w, "asked for:")
 		publish.PrintChanges(w, edit.Changes())
-		fmt.Fprintf(w, "besides, in %s and not live:\n", edit.Path)
+		fmt.Fprintf(w, "also in %s, and not live:\n", edit.Path)
 		publish.PrintChanges(w, others)
 		return &otherChangesError{file: edit.Path, count: len(others)}
 	}
@@ -193,7 +193,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 func onlyEdit(w io.Writer, edit *stacks.Edit) error {
 	changes := edit.Changes()
 	if len(changes) == 0 {
-		fmt.Fprintf(w, "nothing to change: %s says so already\n", edit.Path)
+		fmt.Fprintf(w, "nothing to change: %s already says this\n", edit.Path)
 		return nil
 	}
 	if err := edit.Write(); err != nil {

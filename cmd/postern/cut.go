@@ -141,7 +141,7 @@ func shutDown(pid int, prefix string, listening bool) (int, error) {
 			return n, err
 		}
 		if time.Now().After(until) {
-			return n, fmt.Errorf("process %d has new connections all the time, as one that was taken over: end it", pid)
+			return n, fmt.Errorf("process %d keeps opening connections, as a process does that was taken over: end it", pid)
 		}
 	}
 }

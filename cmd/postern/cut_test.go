@@ -61,7 +61,7 @@ func TestCutFollowsNoLink(t *testing.T) {
 		require.DirExists(t, cutFolder(home, "n1"))
 		require.FileExists(t, file)
 		missing := &bundle.Outcome{Converged: &api.Converged{Nodes: 1, Missing: []api.Missing{{Node: node}}}}
-		require.ErrorContains(t, imposed(io.Discard, home, "killed", missing, nil), "may serve what it had", "it is not one of this machine")
+		require.ErrorContains(t, imposed(io.Discard, home, "killed", missing, nil), "may serve its old version", "it is not one of this machine")
 	}
 	// Nor is what lies where sockets were put a socket for that.
 	kept := filepath.Join(cutFolder(home, "n1"), "demo", "file.sock")

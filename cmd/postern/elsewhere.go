@@ -131,6 +131,6 @@ func printReporting(w io.Writer, stack, version string, s *api.Status) {
 	}
 	fmt.Fprintf(w, "stack %s: version %s, live at %d/%d control planes, by what they report%s\n", stack, version, took, reporting, whoIsKilled(s))
 	if reporting == 0 {
-		fmt.Fprintln(w, "problem: no control plane reports: what is published is not served anew; nodes keep what they have")
+		fmt.Fprintln(w, "problem: no control plane reports: publications are not served; nodes keep the version that they have")
 	}
 }

@@ -24,7 +24,7 @@ planes. Otherwise the node joins again under another name.`,
 		RunE: func(cmd *cobra.Command, nodes []string) error {
 			for _, n := range nodes {
 				if !svid.IsJoined(n) {
-					return usageError{fmt.Errorf("%q is no node of another machine: those are called NAME-HASH, as `postern status` shows them", n)}
+					return usageError{fmt.Errorf("%q is not a node of another machine: such a node is called NAME-HASH, as `postern status` shows it", n)}
 				}
 			}
 			// Needs no valid stack file.

@@ -248,9 +248,9 @@ func then(r *plan.Rule, host string) []string {
 	if r.Mode == plan.ModeTunnel {
 		return out
 	}
-	out = append(out, "the upstream's certificate has to be right")
+	out = append(out, "the upstream's certificate must be valid")
 	if r.Credential != "" {
-		out = append(out, "the credential has to be there: without it the request fails")
+		out = append(out, "the credential must be available: without it the request fails")
 	}
 	if l := limits(r.Limits); l != "" {
 		out = append(out, "limits: "+l)
@@ -328,7 +328,7 @@ func nearby(stack *stacks.Stack, near *plan.Rule, change string, r plan.Request)
 		command = ""
 	}
 	if strings.Contains(source, ", preset ") {
-		out = append(out, "the rule is a preset's, which cannot be changed: write a destination beside it")
+		out = append(out, "the rule is a preset's, which cannot be changed: write a destination of your own")
 	} else {
 		out = append(out, source+": "+change)
 	}

@@ -63,7 +63,7 @@ func killCmd(
 		stack := cmd.Flag("stack")
 		if len(args) == 1 {
 			if !stack.Changed || stack.Value.String() != stack.NoOptDefVal {
-				return usageError{fmt.Errorf("%q is no flag: say whom by --agent A, --stack or --all", args[0])}
+				return usageError{fmt.Errorf("%q is not a flag: name the agents with --agent A, --stack or --all", args[0])}
 			}
 			if err := stack.Value.Set(args[0]); err != nil {
 				return usageError{err}

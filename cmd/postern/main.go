@@ -179,7 +179,7 @@ func openHome(cmd *cobra.Command) (*stacks.File, stacks.Home, error) {
 // noteProposal says that what a command shows is what an agent may have written.
 func noteProposal(cmd *cobra.Command, file *stacks.File) {
 	if agents, err := publish.Proposal(file); err != nil || agents != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "note: an agent may write %s, so this may not be what is live: `postern diff` compares\n", publish.Visible(file.Path))
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: an agent may write %s, so the live version may differ: `postern diff` compares\n", publish.Visible(file.Path))
 	}
 }
 

@@ -85,7 +85,7 @@ func imposed(w io.Writer, home stacks.Home, what string, out *bundle.Outcome, er
 			fmt.Fprintf(w, "%s: %s\n", name, missing(m.Node, m.Since, time.Now()))
 			continue
 		}
-		left = append(left, missing(m.Node, m.Since, time.Now())+", and may serve what it had until it is back")
+		left = append(left, missing(m.Node, m.Since, time.Now())+", and may serve its old version until it is back")
 	}
 	if len(unconfirmed) > 0 {
 		left = append(left, fmt.Sprintf("node %s runs here and has not confirmed it", strings.Join(unconfirmed, ", ")))

@@ -121,7 +121,7 @@ func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home stac
 	}
 	fmt.Fprintf(w, "version %s live on %d%s nodes after %.1f ms\n", v.Version, v.Nodes, total, v.Millis)
 	for _, m := range v.Missing {
-		fmt.Fprintf(w, "%s; it takes the version when it is back, and decides by what it had until then\n", missing(m.Node, m.Since, time.Now()))
+		fmt.Fprintf(w, "%s; it takes the version when it is back, and decides by its old version until then\n", missing(m.Node, m.Since, time.Now()))
 	}
 	return nil
 }

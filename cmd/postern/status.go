@@ -108,7 +108,7 @@ type here struct {
 func (h here) Status(ctx context.Context) (*api.Status, error) {
 	s, err := h.Client.Status(ctx)
 	if hung := (*api.HungError)(nil); errors.As(err, &hung) {
-		return nil, fmt.Errorf("stack %s: %w; its nodes go by what they have; `go run . up %s` replaces it", h.stack, err, h.stack)
+		return nil, fmt.Errorf("stack %s: %w; its nodes keep the version that they have; `go run . up %s` replaces it", h.stack, err, h.stack)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("stack %s is not up: %w; bring it up with `go run . up %s`", h.stack, err, h.stack)
@@ -162,7 +162,7 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 		}
 	}
 	for _, r := range s.RefusedNodes {
-		fmt.Fprintf(w, "refused: node %q since %s: %s; it goes by what it had before; if it belongs here, `go run . up %s` makes it part of the stack\n",
+		fmt.Fprintf(w, "refused: node %q since %s: %s; it keeps the version that it had; if it belongs here, `go run . up %s` makes it part of the stack\n",
 			r.ID, ago(r.Since, now), r.Reason, name)
 	}
 	if s.Problem != "" {
@@ -236,7 +236,7 @@ func printReplicas(w io.Writer, replicas []api.Replica, now time.Time) {
 	for _, r := range replicas {
 		problem := orDash(r.Problem)
 		if r.Stale {
-			problem = "does not report any more"
+			problem = "no longer reports"
 		}
 		fmt.Fprintf(w, "%s\t%d\t%s\t%d/%d\t%s\t%s\n", r.ID, r.Seq, orDash(r.Version), r.Connected, r.Nodes, ago(r.Time, now), problem)
 	}

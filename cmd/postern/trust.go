@@ -63,7 +63,7 @@ func anotherFolder(what string, err error) error {
 	if writable := (*hostpath.WritableError)(nil); !errors.As(err, &writable) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	return fmt.Errorf("%s: %w: run the agent in a folder of its own: %s", what, err, inAnotherFolder(os.Args))
+	return fmt.Errorf("%s: %w: run the agent in another folder: %s", what, err, inAnotherFolder(os.Args))
 }
 
 // inAnotherFolder returns the command line args with the flag for another working directory, to be pasted into a shell.

@@ -76,7 +76,7 @@ func TestCombine(t *testing.T) {
 	var b strings.Builder
 	require.NoError(t, printStatus(&b, "prod", s, now, statusDetails{elsewhere: true, source: func(string) string { return "stacks/prod.yaml:9" }}))
 	for _, text := range []string{
-		"stack prod: version v1, live at 2/2 control planes, by what they report", "it is about rule a/x (stacks/prod.yaml:9)", "routes fail closed: the file is gone", "does not report any more",
+		"stack prod: version v1, live at 2/2 control planes, by what they report", "it is about rule a/x (stacks/prod.yaml:9)", "routes fail closed: the file is gone", "no longer reports",
 	} {
 		require.Contains(t, b.String(), text)
 	}

@@ -72,7 +72,7 @@ func forget(cmd *cobra.Command, path string) error {
 		return fmt.Errorf("%s: %w: `postern workdir list` shows it", publish.Visible(path), hostpath.ErrUnknown)
 	}
 	question := fmt.Sprintf("An agent could write everything in %s, and may have left programs, links, stack files there.\n"+
-		"From now on commands trust what is in it, wherever it has been moved. Forget?", publish.Visible(path))
+		"From now on commands trust everything in it, wherever it was moved. Forget?", publish.Visible(path))
 	if err := publish.Confirm(cmd.Context(), os.Stdin, cmd.ErrOrStderr(), question, "postern workdir forget "+hostpath.Quote(path)); err != nil {
 		return err
 	}

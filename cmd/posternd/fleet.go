@@ -83,7 +83,7 @@ func (d fleetDir) init(stack string, now time.Time) error {
 	}
 	for _, path := range []string{d.key(), d.cert()} {
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s exists: remove it to make a new authority, with which every node has to join anew", path)
+			return fmt.Errorf("%s exists: remove it to make a new authority; every node must then join again", path)
 		}
 	}
 	cert, key, err := svid.NewAuthority(stack, now)
@@ -105,7 +105,7 @@ func (d fleetDir) makeAgents(stack string, now time.Time) error {
 	cert, key := filepath.Join(d.path, "agents-ca.pem"), filepath.Join(d.path, "agents-ca.key")
 	for _, path := range []string{key, cert} {
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s exists: remove it to make another, which agents then have to trust", path)
+			return fmt.Errorf("%s exists: remove it to make another; the agents must then trust the new one", path)
 		}
 	}
 	private, public, err := kms.NewAuthority(stack, now)
@@ -126,7 +126,7 @@ func (d fleetDir) initAgents(stack, place string, now time.Time) error {
 	}
 	path := filepath.Join(d.path, "agents-ca.pem")
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s exists: remove it to make another, which agents then have to trust", path)
+		return fmt.Errorf("%s exists: remove it to make another; the agents must then trust the new one", path)
 	}
 	key, err := kms.Open(place)
 	if err != nil {

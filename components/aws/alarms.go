@@ -29,7 +29,7 @@ func (a *EnvironmentArgs) alarms() []alarm {
 		},
 		{name: "silence", description: "No event for an hour: the proxies do not serve, or their log is lost", group: groupProxies, period: 3600, times: 1},
 		{
-			name: "rejected", description: "An Envoy has rejected its configuration: the policy that is live is not the one that was pushed",
+			name: "rejected", description: "An Envoy has rejected its configuration: the live policy is not the one that was pushed",
 			group: groupControl, pattern: `{ $.msg = "node rejected resources" }`, more: 1, period: 60, times: 1,
 		},
 		{

@@ -48,7 +48,7 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 		}
 		return document.Control{Place: place, Bundles: document.ARN(x[0]), Key: document.ARN(x[1]), Secrets: arns(x[fixed:secrets]), From: from}.Policy().Text()
 	}, in...)
-	c.role = r.role(s, "task", ecsTasks, "The control plane: reads what was published and the secrets of the policy's credentials", policy, place.ARN("ecs", "*"))
+	c.role = r.role(s, "task", ecsTasks, "The control plane: reads publications and the secrets of the policy's credentials", policy, place.ARN("ecs", "*"))
 
 	domain := add(s, servicediscovery.NewPrivateDnsNamespace, "names", &servicediscovery.PrivateDnsNamespaceArgs{
 		Name: pulumi.String(namespace(s.stack)), Description: pulumi.String("Stack " + s.stack), Vpc: n.egress.ID(), Tags: s.tags("names"),

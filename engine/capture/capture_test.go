@@ -171,7 +171,7 @@ func TestChecksFindWhatTheSDKLetsPass(t *testing.T) {
 	require.Equal(t, []string{
 		"prod-agent (LaunchTemplate): licenseSpecifications.0.licenseConfigurationArn: it is required and missing; set it",
 		"prod-agents-a (Subnet): cidrBlock: 10.65.0.0/24 is not within its VPC prod-vpc (10.64.0.0/20); choose a part of 10.64.0.0/20",
-		"prod-control (RolePolicy): policy.Statement.0.Action: DescribeVpcs is no action; write service:Action, such as s3:GetObject",
+		"prod-control (RolePolicy): policy.Statement.0.Action: DescribeVpcs is not a valid action; write service:Action, such as s3:GetObject",
 		"prod-agent-out (SecurityGroupEgressRule): referencedSecurityGroupId: it refers to prod-vpc (Vpc); refer to a securityGroup or defaultSecurityGroup",
 	}, found)
 }

@@ -79,7 +79,7 @@ func TestProblems(t *testing.T) {
 			`v ec2/vpc {"cidrBlock":"10.64.0.1/20"}
 			w ec2/vpc {"cidrBlock":"10.0.0.0/8"}
 			x ec2/vpc {"cidrBlock":"ten"}`,
-			[]string{"cidrBlock: 10.64.0.1/20 has bits behind its mask, which AWS refuses or drops", "cidrBlock: 10.0.0.0/8 is a /8, which AWS refuses", `cidrBlock: "ten" is no network`},
+			[]string{"cidrBlock: 10.64.0.1/20 has bits behind its mask, which AWS refuses or drops", "cidrBlock: 10.0.0.0/8 is a /8, which AWS refuses", `cidrBlock: "ten" is not a valid network`},
 		},
 		"networks that overlap": {
 			network + `b ec2/subnet {"vpcId":"@net","cidrBlock":"10.64.0.128/25"}
@@ -98,8 +98,8 @@ func TestProblems(t *testing.T) {
 				"subnetConfigurations.0.ipv4: 10.64.1.9 is in none of its subnets",
 			},
 		},
-		"a protocol":           {network + rule + `"ipProtocol":"tpc","fromPort":1,"toPort":1}`, []string{`ipProtocol: "tpc" is no protocol`}},
-		"a port":               {network + rule + `"ipProtocol":"tcp","fromPort":70000,"toPort":70000}`, []string{"fromPort: 70000 is no port"}},
+		"a protocol":           {network + rule + `"ipProtocol":"tpc","fromPort":1,"toPort":1}`, []string{`ipProtocol: "tpc" is not a valid protocol`}},
+		"a port":               {network + rule + `"ipProtocol":"tcp","fromPort":70000,"toPort":70000}`, []string{"fromPort: 70000 is not a valid port"}},
 		"ports the wrong way":  {network + rule + `"ipProtocol":"tcp","fromPort":443,"toPort":80}`, []string{"fromPort: it is 443, behind toPort 80"}},
 		"no ports":             {network + rule + `"ipProtocol":"udp"}`, []string{"fromPort: protocol udp needs ports"}},
 		"all, and yet a port":  {network + rule + `"ipProtocol":"-1","fromPort":443,"toPort":443}`, []string{"fromPort: with all protocols, ports mean nothing"}},
@@ -141,13 +141,13 @@ func TestProblems(t *testing.T) {
 			network + `t ec2/routeTable {"vpcId":"@agent"}
 			x ec2/subnet {"vpcId":"my-vpc","cidrBlock":"10.64.1.0/24"}
 			y ec2/routeTableAssociation {"subnetId":"@a","routeTableId":"@a"}`,
-			[]string{"vpcId: it refers to agent (SecurityGroup)", `vpcId: "my-vpc" is no ID of a vpc or defaultVpc`, "routeTableId: it refers to a (Subnet)"},
+			[]string{"vpcId: it refers to agent (SecurityGroup)", `vpcId: "my-vpc" is not an ID of a vpc or defaultVpc`, "routeTableId: it refers to a (Subnet)"},
 		},
 		"ARNs": {
 			network + `s ec2/vpcEndpointService {"networkLoadBalancerArns":["arn:aws:elasticloadbalancing:prod"],"allowedPrincipals":["everybody"]}`,
 			[]string{
-				`allowedPrincipals.0: "everybody" does not look like one`, `networkLoadBalancerArns.0: "arn:aws:elasticloadbalancing:prod" is no ARN`,
-				`networkLoadBalancerArns.0: "arn:aws:elasticloadbalancing:prod" is no ID of a loadBalancer`,
+				`allowedPrincipals.0: "everybody" does not look like one`, `networkLoadBalancerArns.0: "arn:aws:elasticloadbalancing:prod" is not a valid ARN`,
+				`networkLoadBalancerArns.0: "arn:aws:elasticloadbalancing:prod" is not an ID of a loadBalancer`,
 			},
 		},
 		"Object Lock": {
@@ -171,20 +171,20 @@ func TestProblems(t *testing.T) {
 		},
 		"Fargate": {
 			`t ecs/taskDefinition {"family":"proxy","requiresCompatibilities":["FARGATE"],"networkMode":"bridge","cpu":"512","memory":"512","containerDefinitions":"["}`,
-			[]string{"containerDefinitions: it is no JSON", `memory: "512" does not go with cpu 512`, `networkMode: Fargate takes no other than awsvpc, it is "bridge"`},
+			[]string{"containerDefinitions: it is not valid JSON", `memory: "512" does not go with cpu 512`, `networkMode: Fargate takes only awsvpc, and this is "bridge"`},
 		},
 		"sizes": {`g autoscaling/group {"minSize":2,"maxSize":1}`, []string{"launchTemplate: an Auto Scaling group needs to know what to launch", "minSize: it is 2, and maxSize 1"}},
 		"no JSON": {
 			`p iam/policy {"policy":"{\"Version\":"}`,
-			[]string{"policy: the document is no JSON: unexpected end of JSON input"},
+			[]string{"policy: the document is not valid JSON: unexpected end of JSON input"},
 		},
 		"documents": {
 			`p iam/policy {"policy":` + policy(`{"Effect":"Permit","Action":"s3.GetObject","Resource":"bucket","Principal":"*","Condition":{"Equals":{"SourceIp":[]}}},{"Sid":"x y","Effect":"Allow","NotAction":"s3:*","Comment":1}`) + `}`,
 			[]string{
-				`policy.Statement.0.Action: s3.GetObject is no action`, `policy.Statement.0.Condition: "Equals" is no operator`, `policy.Statement.0.Condition.Equals: "SourceIp" is no key of a condition`,
-				"policy.Statement.0.Condition.Equals.SourceIp: it has no value, so it never holds", "policy.Statement.0.Effect: Permit is no effect", "policy.Statement.0.Principal: a policy of an identity has no principal: it is the identity",
-				"policy.Statement.0.Resource: bucket is no ARN", `policy.Statement.1.Comment: a statement has no element "Comment"`, "policy.Statement.1.NotAction: an Allow by NotAction allows whatever AWS adds tomorrow",
-				"policy.Statement.1.Resource: a statement needs exactly one", `policy.Statement.1.Sid: "x y" is no Sid that every service takes`,
+				`policy.Statement.0.Action: s3.GetObject is not a valid action`, `policy.Statement.0.Condition: "Equals" is not a valid operator`, `policy.Statement.0.Condition.Equals: "SourceIp" is not a valid condition key`,
+				"policy.Statement.0.Condition.Equals.SourceIp: it has no value, so it never holds", "policy.Statement.0.Effect: Permit is not a valid effect", "policy.Statement.0.Principal: a policy of an identity has no principal: it is the identity",
+				"policy.Statement.0.Resource: bucket is not a valid ARN", `policy.Statement.1.Comment: a statement has no element "Comment"`, "policy.Statement.1.NotAction: an Allow by NotAction allows whatever AWS adds tomorrow",
+				"policy.Statement.1.Resource: a statement needs exactly one", `policy.Statement.1.Sid: "x y" is not a Sid that every service accepts`,
 			},
 		},
 		"an old document": {
@@ -198,7 +198,7 @@ func TestProblems(t *testing.T) {
 		},
 		"trust": {
 			`r iam/role {"assumeRolePolicy":` + policy(`{"Effect":"Allow","Principal":{"Service":"ecs-tasks"},"Action":"sts:AssumeRole","Resource":"*"}`) + `}`,
-			[]string{"assumeRolePolicy.Statement.0.Principal.Service: ecs-tasks is no service", "assumeRolePolicy.Statement.0.Resource: a trust policy has no resource: it is the role's own"},
+			[]string{"assumeRolePolicy.Statement.0.Principal.Service: ecs-tasks is not a valid service", "assumeRolePolicy.Statement.0.Resource: a trust policy has no resource: it is the role's own"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -64,7 +64,7 @@ func (c *checker) ports(r *graph.Resource, protocol string) {
 	case p == "all" && protocol == "protocol":
 		p = "-1"
 	case err != nil || n < 0 || n > 255:
-		c.report(r, protocol, "write tcp, udp, icmp, icmpv6, -1 for all, or a protocol number", "%q is no protocol", p)
+		c.report(r, protocol, "write tcp, udp, icmp, icmpv6, -1 for all, or a protocol number", "%q is not a valid protocol", p)
 		return
 	}
 	switch p {
@@ -79,9 +79,9 @@ func (c *checker) ports(r *graph.Resource, protocol string) {
 		case !okTo && !set(r, "toPort"):
 			c.report(r, "toPort", "set fromPort and toPort", "protocol %s needs ports", p)
 		case okFrom && (from < 0 || from > 65535):
-			c.report(r, "fromPort", "write a port from 0 to 65535", "%v is no port", from)
+			c.report(r, "fromPort", "write a port from 0 to 65535", "%v is not a valid port", from)
 		case okTo && (to < 0 || to > 65535):
-			c.report(r, "toPort", "write a port from 0 to 65535", "%v is no port", to)
+			c.report(r, "toPort", "write a port from 0 to 65535", "%v is not a valid port", to)
 		case okFrom && okTo && from > to:
 			c.report(r, "fromPort", "exchange them", "it is %v, behind toPort %v", from, to)
 		}
@@ -144,7 +144,7 @@ func (c *checker) addresses() {
 				prefix, err := netip.ParsePrefix(text)
 				switch {
 				case err != nil:
-					c.report(r, path, "write it like 10.64.0.0/20", "%q is no network", text)
+					c.report(r, path, "write it like 10.64.0.0/20", "%q is not a valid network", text)
 				case prefix.Masked() != prefix:
 					c.report(r, path, "write "+prefix.Masked().String(), "%s has bits behind its mask, which AWS refuses or drops", text)
 				case strings.Contains(strings.ToLower(path), "ipv6") != prefix.Addr().Is6() && !strings.HasPrefix(path, "entries"):
@@ -203,7 +203,7 @@ func (c *checker) pinned(networks map[*graph.Resource]netip.Prefix) {
 			text, _ := v.(string)
 			addr, err := netip.ParseAddr(text)
 			if err != nil {
-				c.report(r, path, "write it like 10.64.0.10", "%q is no address", text)
+				c.report(r, path, "write it like 10.64.0.10", "%q is not a valid address", text)
 				return
 			}
 			var in *graph.Resource

@@ -77,7 +77,7 @@ func (c *checker) documents(r *graph.Resource) {
 	if is(r, "ecs/taskDefinition") || is(r, "ecr/lifecyclePolicy") {
 		for _, property := range []string{"containerDefinitions", "policy"} {
 			if text, ok := r.Value(property).(string); ok && text != "" && text != graph.Unknown && !json.Valid([]byte(text)) {
-				c.report(r, property, "build it with a JSON encoder", "it is no JSON")
+				c.report(r, property, "build it with a JSON encoder", "it is not valid JSON")
 			}
 		}
 	}
@@ -91,7 +91,7 @@ func (c *checker) arns(r *graph.Resource, path string, v any) {
 	switch v := v.(type) {
 	case string:
 		if strings.HasPrefix(v, "arn:") && !arn.MatchString(v) {
-			c.report(r, path, "write arn:partition:service:region:account:resource", "%q is no ARN", v)
+			c.report(r, path, "write arn:partition:service:region:account:resource", "%q is not a valid ARN", v)
 		}
 	case []any:
 		for i, item := range v {
@@ -108,7 +108,7 @@ func (c *checker) arns(r *graph.Resource, path string, v any) {
 func (c *checker) document(r *graph.Resource, path, text string, principals, trust bool) {
 	var doc map[string]any
 	if err := json.Unmarshal([]byte(text), &doc); err != nil {
-		c.report(r, path, "build it with a JSON encoder", "the document is no JSON: %v", err)
+		c.report(r, path, "build it with a JSON encoder", "the document is not valid JSON: %v", err)
 		return
 	}
 	for _, k := range sortedKeys(doc) {
@@ -128,13 +128,13 @@ func (c *checker) document(r *graph.Resource, path, text string, principals, tru
 		s, ok := v.(map[string]any)
 		at := fmt.Sprintf("%s.Statement.%d", path, i)
 		if !ok {
-			c.report(r, at, "write an object", "a statement is no object")
+			c.report(r, at, "write an object", "a statement is not an object")
 			continue
 		}
 		if name, ok := s["Sid"].(string); ok && name != "" {
 			// Buckets and keys take more characters, but every service takes these.
 			if !sid.MatchString(name) {
-				c.report(r, at+".Sid", "write letters and digits", "%q is no Sid that every service takes", name)
+				c.report(r, at+".Sid", "write letters and digits", "%q is not a Sid that every service accepts", name)
 			}
 			if sids[name] {
 				c.report(r, at+".Sid", "give every statement another one", "%q is there twice", name)
@@ -152,7 +152,7 @@ func (c *checker) statement(r *graph.Resource, at string, s map[string]any, prin
 		}
 	}
 	if e := s["Effect"]; e != "Allow" && e != "Deny" {
-		c.report(r, at+".Effect", "write Allow or Deny", "%v is no effect", e)
+		c.report(r, at+".Effect", "write Allow or Deny", "%v is not a valid effect", e)
 	}
 	if _, ok := s["NotPrincipal"]; ok {
 		c.report(r, at+".NotPrincipal", "write Principal, and a condition", "NotPrincipal means everybody whom nobody thought of")
@@ -168,7 +168,7 @@ func (c *checker) statement(r *graph.Resource, at string, s map[string]any, prin
 	for _, key := range []string{"Action", "NotAction"} {
 		for _, v := range listOf(s[key]) {
 			if a, ok := v.(string); !ok || a != "*" && !action.MatchString(a) {
-				c.report(r, at+"."+key, "write service:Action, such as s3:GetObject", "%v is no action", v)
+				c.report(r, at+"."+key, "write service:Action, such as s3:GetObject", "%v is not a valid action", v)
 			}
 		}
 	}
@@ -183,7 +183,7 @@ func (c *checker) statement(r *graph.Resource, at string, s map[string]any, prin
 	for _, key := range []string{"Resource", "NotResource"} {
 		for _, v := range listOf(s[key]) {
 			if a, ok := v.(string); !ok || a != "*" && !arn.MatchString(a) {
-				c.report(r, at+"."+key, "write an ARN or *", "%v is no ARN", v)
+				c.report(r, at+"."+key, "write an ARN or *", "%v is not a valid ARN", v)
 			}
 		}
 	}
@@ -209,16 +209,16 @@ func (c *checker) principal(r *graph.Resource, at string, p any, s map[string]an
 				case kind == "AWS" && name == "*":
 					everybody = true
 				case kind == "AWS" && !account.MatchString(name) && !arn.MatchString(name):
-					c.report(r, at+".Principal.AWS", "write an account or an ARN", "%v is no principal", v)
+					c.report(r, at+".Principal.AWS", "write an account or an ARN", "%v is not a valid principal", v)
 				case kind == "Service" && !service.MatchString(name):
-					c.report(r, at+".Principal.Service", "write it like ecs-tasks.amazonaws.com", "%v is no service", v)
+					c.report(r, at+".Principal.Service", "write it like ecs-tasks.amazonaws.com", "%v is not a valid service", v)
 				case !slices.Contains([]string{"AWS", "Service", "Federated", "CanonicalUser"}, kind):
-					c.report(r, at+".Principal", "write AWS, Service, Federated or CanonicalUser", "%q is no kind of principal", kind)
+					c.report(r, at+".Principal", "write AWS, Service, Federated or CanonicalUser", "%q is not a valid kind of principal", kind)
 				}
 			}
 		}
 	} else if !everybody {
-		c.report(r, at+".Principal", `write * or {"AWS": ...}`, "%v is no principal", p)
+		c.report(r, at+".Principal", `write * or {"AWS": ...}`, "%v is not a valid principal", p)
 	}
 	if conditions, _ := s["Condition"].(map[string]any); everybody && s["Effect"] == "Allow" && len(conditions) == 0 {
 		c.report(r, at+".Principal", "name the principal, or write a condition", "everybody in every account is allowed")
@@ -231,13 +231,13 @@ func (c *checker) condition(r *graph.Resource, at string, v any) {
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		c.report(r, at+".Condition", "write {operator: {key: value}}", "the condition is no object")
+		c.report(r, at+".Condition", "write {operator: {key: value}}", "the condition is not an object")
 		return
 	}
 	for _, op := range sortedKeys(m) {
 		bare := strings.TrimPrefix(strings.TrimPrefix(op, "ForAllValues:"), "ForAnyValue:")
 		if !slices.Contains(operators, bare) && !slices.Contains(operators, strings.TrimSuffix(bare, "IfExists")) {
-			c.report(r, at+".Condition", "look it up under IAM JSON policy elements", "%q is no operator", op)
+			c.report(r, at+".Condition", "look it up under IAM JSON policy elements", "%q is not a valid operator", op)
 		}
 		keys, ok := m[op].(map[string]any)
 		if !ok || len(keys) == 0 {
@@ -246,7 +246,7 @@ func (c *checker) condition(r *graph.Resource, at string, v any) {
 		}
 		for _, k := range sortedKeys(keys) {
 			if !strings.Contains(k, ":") {
-				c.report(r, at+".Condition."+op, "write it like aws:SourceAccount", "%q is no key of a condition", k)
+				c.report(r, at+".Condition."+op, "write it like aws:SourceAccount", "%q is not a valid condition key", k)
 			}
 			if len(listOf(keys[k])) == 0 {
 				c.report(r, at+".Condition."+op+"."+k, "write a value", "it has no value, so it never holds")

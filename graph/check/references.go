@@ -103,7 +103,7 @@ func (c *checker) references(r *graph.Resource) {
 		for _, path := range []string{property, property + ".*"} {
 			each(r, path, func(path string, v any) {
 				if text, isText := v.(string); isText && text != "" && !t.id.MatchString(text) {
-					c.report(r, path, "refer to the resource itself, or write its ID", "%q is no ID of %s", text, kinds(t.kinds))
+					c.report(r, path, "refer to the resource itself, or write its ID", "%q is not an ID of %s", text, kinds(t.kinds))
 				}
 			})
 		}

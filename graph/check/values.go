@@ -203,7 +203,7 @@ func (c *checker) fargate(r *graph.Resource) {
 		return
 	}
 	if mode := r.String("networkMode"); mode != "awsvpc" {
-		c.report(r, "networkMode", "write awsvpc", "Fargate takes no other than awsvpc, it is %q", mode)
+		c.report(r, "networkMode", "write awsvpc", "Fargate takes only awsvpc, and this is %q", mode)
 	}
 	cpu, memory := r.String("cpu"), r.String("memory")
 	if cpu == "" || memory == "" {
@@ -212,7 +212,7 @@ func (c *checker) fargate(r *graph.Resource) {
 	}
 	sizes, ok := fargateMemory[cpu]
 	if !ok {
-		c.report(r, "cpu", "write 256, 512, 1024, 2048, 4096, 8192 or 16384", "%q is no size of a Fargate task", cpu)
+		c.report(r, "cpu", "write 256, 512, 1024, 2048, 4096, 8192 or 16384", "%q is not a size of a Fargate task", cpu)
 		return
 	}
 	n := 0
@@ -223,6 +223,6 @@ func (c *checker) fargate(r *graph.Resource) {
 
 func (c *checker) port(r *graph.Resource, property string) {
 	if n, ok := r.Number(property); ok && (n < 1 || n > 65535) {
-		c.report(r, property, "write a port from 1 to 65535", "%v is no port", n)
+		c.report(r, property, "write a port from 1 to 65535", "%v is not a valid port", n)
 	}
 }

@@ -21,7 +21,7 @@ const AsOf = "November 2026"
 // nothing in a graph tells.
 var Uncounted = []string{
 	"data transfer to the internet and between zones", "Container Insights", "detailed monitoring of machines", "requests to KMS, S3 and Secrets Manager",
-	"log groups beside the audit events'", "snapshots and machine images",
+	"log groups besides the audit events'", "snapshots and machine images",
 }
 
 // hours are those of a month, as AWS counts them.

@@ -93,7 +93,7 @@ func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 	// The mount was made by its path, and an agent that works above may have put another folder there.
 	var dir unix.Stat_t
 	if err := unix.Stat(string(setup.Dir), &dir); err != nil || dir.Dev != setup.Device || dir.Ino != setup.Inode {
-		return 0, fmt.Errorf("check working directory: %s is another folder than a moment ago: run this again", setup.Dir)
+		return 0, fmt.Errorf("check working directory: %s is no longer the folder that was checked: run this again", setup.Dir)
 	}
 	if err := checkMounts(&setup); err != nil {
 		return 0, err
@@ -129,7 +129,7 @@ func checkMounts(setup *wire.Setup) error {
 		return fmt.Errorf("check working directory: %w", err)
 	}
 	if at := strangeMount(string(content), setup); at != "" {
-		return fmt.Errorf("check working directory: %s is another folder than a moment ago: run this again", at)
+		return fmt.Errorf("check working directory: %s is no longer the folder that was checked: run this again", at)
 	}
 	return nil
 }

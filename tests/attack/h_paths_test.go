@@ -144,7 +144,7 @@ var hostPaths = []HostCase{
 		l.refused(nil, "a program of Postern's: /work/bin/postern is in /work, where an agent may write")
 		// What it advises works when it is pasted.
 		out, _ := l.does(nil, "run", "--agent", "demo", "--", "pwd")
-		_, advice, found := strings.Cut(strings.TrimSpace(out), "run the agent in a folder of its own: ")
+		_, advice, found := strings.Cut(strings.TrimSpace(out), "run the agent in another folder: ")
 		require.True(l, found, out)
 		cmd := exec.CommandContext(l.Context(), "sh", "-c", advice)
 		cmd.Dir, cmd.Env = l.work, l.environ

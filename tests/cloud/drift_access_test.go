@@ -70,7 +70,7 @@ func TestDriftOfAccess(t *testing.T) {
 			_, err := b.ec2.ModifyVpcEndpointServicePermissions(t.Context(), &ec2.ModifyVpcEndpointServicePermissionsInput{ServiceId: &service, AddAllowedPrincipals: []string{"arn:aws:iam::210987654321:root"}})
 			return err
 		}},
-		{aws.High, "acceptance is not required any more", "ap-northeast-2-gate-service", func() error {
+		{aws.High, "acceptance is no longer required", "ap-northeast-2-gate-service", func() error {
 			_, err := b.ec2.ModifyVpcEndpointServiceConfiguration(t.Context(), &ec2.ModifyVpcEndpointServiceConfigurationInput{ServiceId: &service, AcceptanceRequired: awssdk.Bool(false)})
 			return err
 		}},

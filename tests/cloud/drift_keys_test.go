@@ -37,7 +37,7 @@ func TestDriftOfKeys(t *testing.T) {
 			)})
 			return err
 		}},
-		{aws.Medium, "it is not renewed", func() error {
+		{aws.Medium, "it is no longer renewed", func() error {
 			_, err := b.kms.DisableKeyRotation(t.Context(), &kms.DisableKeyRotationInput{KeyId: &key})
 			return err
 		}},

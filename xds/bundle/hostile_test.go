@@ -183,7 +183,7 @@ func TestPlanted(t *testing.T) {
 		kill(t, o)
 		o.plant(t, object(maxSeq, suffixBundle), "{}")
 		_, err := o.Kill(t.Context(), Killed{Stack: true})
-		require.ErrorContains(t, err, "has an object with the number 9999999999999999, which no publication of ours has: remove it")
+		require.ErrorContains(t, err, "has an object with the number 9999999999999999, which belongs to no publication: remove it")
 	})
 	t.Run("escapes", func(t *testing.T) {
 		t.Parallel()

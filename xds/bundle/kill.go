@@ -152,7 +152,7 @@ func (o *Operator) record(ctx context.Context, before, next *Bundle, mark []byte
 	if err == nil {
 		defer unlock()
 	} else {
-		o.say("%v; this goes on without", err)
+		o.say("%v; this continues without the lock", err)
 	}
 	if err := o.put(ctx, before, next); err != nil {
 		return err
@@ -223,7 +223,7 @@ func (o *Operator) ground(ctx context.Context) (b *Bundle, next uint64, hung map
 		next = max(next, lost+1)
 	}
 	if next > maxSeq {
-		return nil, 0, nil, fmt.Errorf("the bundle store %s has an object with the number %d, which no publication of ours has: remove it", o.name(), next-1)
+		return nil, 0, nil, fmt.Errorf("the bundle store %s has an object with the number %d, which belongs to no publication: remove it", o.name(), next-1)
 	}
 	return best, next, hung, nil
 }

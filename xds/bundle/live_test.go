@@ -24,7 +24,7 @@ func TestLiveIsNotOlder(t *testing.T) {
 		live  *Bundle
 		err   string
 	}{
-		{"an older one", old.Sealed(), nil, "it serves publication 2, and answers with an older one"},
+		{"an older one", old.Sealed(), nil, "it serves publication 2, and now answers with an older one"},
 		{"none", nil, nil, "answers with an older one"},
 		{"the one that it states", stated.Sealed(), stated, ""},
 		{"one that is newer by now", newer.Sealed(), newer, ""},

@@ -132,7 +132,7 @@ func (o *Operator) base(ctx context.Context, known *spelling) (*Bundle, uint64, 
 		next = max(next, lost+1)
 	}
 	if next > maxSeq {
-		return nil, 0, fmt.Errorf("the bundle store %s has an object with the number %d, which no publication of ours has: remove it", o.name(), next-1)
+		return nil, 0, fmt.Errorf("the bundle store %s has an object with the number %d, which belongs to no publication: remove it", o.name(), next-1)
 	}
 	return b, next, err
 }

@@ -170,7 +170,7 @@ func TestRefusedIsTakenBack(t *testing.T) {
 		_, proven := o.newest(t)
 		require.True(t, proven)
 		require.Len(t, said, 2)
-		require.Contains(t, said[1], "it takes what is published when it is back")
+		require.Contains(t, said[1], "it takes the publication when it is back")
 	})
 	t.Run("over another plan than was shown", func(t *testing.T) {
 		t.Parallel()
@@ -264,7 +264,7 @@ func TestKeysOfOtherKinds(t *testing.T) {
 	other := filepath.Join(t.TempDir(), "key")
 	require.NoError(t, os.WriteFile(other, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
 	_, err = readKey(other)
-	require.ErrorContains(t, err, "is no Ed25519 key in PEM")
+	require.ErrorContains(t, err, "is not an Ed25519 key in PEM")
 	_, err = readKey(t.TempDir())
 	require.ErrorContains(t, err, "read the operator's key")
 	public, err := x509.MarshalPKIXPublicKey(key.Public())
@@ -272,7 +272,7 @@ func TestKeysOfOtherKinds(t *testing.T) {
 	trusted := filepath.Join(t.TempDir(), "trusted.pem")
 	require.NoError(t, os.WriteFile(trusted, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), 0o600))
 	_, err = ReadTrusted(trusted)
-	require.ErrorContains(t, err, "has something that is no Ed25519 public key")
+	require.ErrorContains(t, err, "has something that is not an Ed25519 public key")
 	require.False(t, HasKey(o.Key, trusted))
 
 	edit(t, o.Trusted, func(s string) string { return strings.TrimRight(s, "\n") })

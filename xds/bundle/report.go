@@ -145,7 +145,7 @@ func (o *Operator) replicas(ctx context.Context) ([]string, error) {
 		ids = append(ids, r.ID)
 	}
 	if len(ids) == 0 {
-		return nil, fmt.Errorf("no control plane has reported to the bundle store %s within %s: nobody would serve what is published; look whether one runs (`postern status`), with the stack's authority", o.name(), Stale)
+		return nil, fmt.Errorf("no control plane has reported to the bundle store %s within %s: nobody would serve a publication; check that one runs (`postern status`), with the stack's authority", o.name(), Stale)
 	}
 	return ids, nil
 }
@@ -225,7 +225,7 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (nodes in
 			case r.Stale:
 				// It has died, or was replaced, shortly before.
 				gone++
-				o.say("control plane %s does not report any more: it is not waited for", id)
+				o.say("control plane %s no longer reports: it is not waited for", id)
 			default:
 				left = append(left, id)
 			}
@@ -233,7 +233,7 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (nodes in
 		waiting = left
 	}
 	if gone == len(ids) && gone > 0 {
-		return 0, newer, fmt.Errorf("control plane %s has not taken publication %d, and does not report any more", strings.Join(ids, ", "), b.Seq)
+		return 0, newer, fmt.Errorf("control plane %s has not taken publication %d, and no longer reports", strings.Join(ids, ", "), b.Seq)
 	}
 	return nodes, newer, nil
 }

@@ -113,7 +113,7 @@ func (o *Operator) sync(ctx context.Context, controls []*api.Client) (int, error
 		case unreachable(r.err) && ctx.Err() == nil:
 			away++
 			gone = append(gone, r.err)
-			o.say("%v; it takes what is published when it is back", r.err)
+			o.say("%v; it takes the publication when it is back", r.err)
 		case r.err != nil:
 			errs = append(errs, r.err)
 		}

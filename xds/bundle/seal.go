@@ -106,7 +106,7 @@ func ReadTrusted(file string) ([]ed25519.PublicKey, error) {
 		parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
 		key, ok := parsed.(ed25519.PublicKey)
 		if err != nil || !ok || block.Type != "PUBLIC KEY" {
-			return nil, fmt.Errorf("read the operators' public keys: %s has something that is no Ed25519 public key", file)
+			return nil, fmt.Errorf("read the operators' public keys: %s has something that is not an Ed25519 public key", file)
 		}
 		keys = append(keys, key)
 	}
@@ -121,7 +121,7 @@ func ReadTrusted(file string) ([]ed25519.PublicKey, error) {
 func readKey(file string) (ed25519.PrivateKey, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the operator's key, which signs what is published: %w; `go run . up` makes one", err)
+		return nil, fmt.Errorf("read the operator's key, which signs publications: %w; `go run . up` makes one", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("read the operator's key: others may read %s: remove it, and its line in trusted.pem, and make a new one with `go run . up`", file)
@@ -138,7 +138,7 @@ func readKey(file string) (ed25519.PrivateKey, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("read the operator's key: %s is no Ed25519 key in PEM", file)
+	return nil, fmt.Errorf("read the operator's key: %s is not an Ed25519 key in PEM", file)
 }
 
 // HasKey reports whether the operator has a usable key that is trusted.

@@ -185,7 +185,7 @@ func TestKeyFiles(t *testing.T) {
 	require.ErrorContains(t, MakeKey(o.Key, o.Trusted), "others may read", "it is not replaced without a word")
 	for content, why := range map[string]string{
 		"": "has none", "nothing": "has none",
-		"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n": "no Ed25519 public key",
+		"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n": "not an Ed25519 public key",
 	} {
 		require.NoError(t, os.WriteFile(o.Trusted, []byte(content), 0o600))
 		_, err = ReadTrusted(o.Trusted)
@@ -194,7 +194,7 @@ func TestKeyFiles(t *testing.T) {
 	require.NoError(t, os.WriteFile(o.Key, []byte("s3cr3t"), 0o600))
 	require.NoError(t, os.Chmod(o.Key, 0o600))
 	_, err = readKey(o.Key)
-	require.ErrorContains(t, err, "no Ed25519 key in PEM")
+	require.ErrorContains(t, err, "not an Ed25519 key in PEM")
 	require.NotContains(t, err.Error(), "s3cr3t")
 }
 

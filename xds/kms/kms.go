@@ -95,13 +95,13 @@ func Open(place string) (*Key, error) {
 func (k *Key) parse() error {
 	u, err := url.Parse(k.place)
 	if err != nil || u.User != nil || u.Fragment != "" {
-		return fmt.Errorf("%.256q is no key: write awskms://KEY-ID?region=REGION or awskms://alias/NAME?region=REGION", k.place)
+		return fmt.Errorf("%.256q is not a valid key: write awskms://KEY-ID?region=REGION or awskms://alias/NAME?region=REGION", k.place)
 	}
 	k.id = strings.TrimPrefix(u.Host+u.Path, "/")
 	q := u.Query()
 	k.region = q.Get("region")
 	if !form.MatchString(k.id) || !region.MatchString(k.region) || len(q) != 1 || len(q["region"]) != 1 {
-		return fmt.Errorf("%.256q is no key: write awskms://KEY-ID?region=REGION or awskms://alias/NAME?region=REGION", k.place)
+		return fmt.Errorf("%.256q is not a valid key: write awskms://KEY-ID?region=REGION or awskms://alias/NAME?region=REGION", k.place)
 	}
 	return nil
 }
@@ -138,7 +138,7 @@ var answers = map[string]string{
 	"NotFoundException":           "does not exist in that region and account: see to its ID or alias and to the region",
 	"InvalidArnException":         "does not exist in that region and account: see to its ID or alias and to the region",
 	"AccessDeniedException":       "is refused to the control plane: allow its role kms:GetPublicKey and kms:Sign, in its policy and in the key's",
-	"DisabledException":           "is disabled: enable it, or name another key, with a certificate of that one",
+	"DisabledException":           "is disabled: enable it, or name another key and its certificate",
 	"KMSInvalidStateException":    "cannot be used in its state: if it is about to be deleted, cancel that and enable it",
 	"ValidationException":         "is not taken by AWS KMS: see to its ID",
 	"UnrecognizedClientException": "cannot be asked for: the control plane's identity in AWS is not known there; give it one as AWS's own tools have it",

@@ -87,7 +87,7 @@ func TestPlaces(t *testing.T) {
 		"awskms://key?region=eu-west-1&region=us-east-1", "awskms://user@key?region=eu-west-1", "awskms://key?region=EU/..", "awskms://a%20b?region=eu-west-1", "awskms://%zz",
 	} {
 		_, err := kms.Open(place)
-		require.ErrorContains(t, err, "is no key: write awskms://KEY-ID?region=REGION", place)
+		require.ErrorContains(t, err, "is not a valid key: write awskms://KEY-ID?region=REGION", place)
 	}
 	require.True(t, kms.Is("awskms://key?region=eu-west-1"))
 	for _, place := range []string{"ca.key", "env://CA_KEY", "/awskms://x", ""} {

@@ -403,7 +403,7 @@ func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	version, ok := t.outstanding[req.GetResponseNonce()]
 	if !ok {
 		if len(t.outstanding) >= maxOutstanding {
-			return status.Errorf(codes.ResourceExhausted, "node %.64q asks on without an answer to what it was sent", id)
+			return status.Errorf(codes.ResourceExhausted, "node %.64q keeps asking without an answer to what it was sent", id)
 		}
 		return nil // a change of subscription
 	}

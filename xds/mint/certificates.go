@@ -143,7 +143,7 @@ func openKey(certFile string, certPEM []byte, place string) (*x509.Certificate, 
 	public, ok := key.Public().(*ecdsa.PublicKey)
 	if !ok || !public.Equal(root.PublicKey) {
 		return nil, nil, fmt.Errorf("load the certificate authority: the certificate of %s is not of the key %s; "+
-			"name the key that it was made with, or make another with `posternd authority --agents-key`, which agents then have to trust", certFile, place)
+			"name the key with which it was made, or make another with `posternd authority --agents-key`, which agents must then trust", certFile, place)
 	}
 	return root, key, nil
 }

@@ -106,9 +106,9 @@ func transport(err error, name, otherwise string) string {
 	var dial *net.OpError
 	switch {
 	case errors.Is(err, errInsecure):
-		return name + " is not https: a secret would be readable on its way"
+		return name + " is not https: a secret would be readable on the way"
 	case errors.Is(err, errRedirect):
-		return name + " redirects to another place: name that one"
+		return name + " redirects to another place: name that place"
 	case errors.Is(err, errTooLong):
 		return fmt.Sprintf("%s answered more than %d bytes", name, maxAnswer)
 	case errors.As(err, &certificate):

@@ -21,7 +21,7 @@ func pick(document []byte, path []string) (value []byte, problem string) {
 	for i, key := range path {
 		object, ok := at.(map[string]any)
 		if !ok {
-			return nil, fmt.Sprintf("the secret has no field %s: what is around %s is not an object", name, strings.Join(path[:i+1], "."))
+			return nil, fmt.Sprintf("the secret has no field %s: the value that should contain %s is not an object", name, strings.Join(path[:i+1], "."))
 		}
 		if at, ok = object[key]; !ok {
 			return nil, fmt.Sprintf("the secret has no field %s", strings.Join(path[:i+1], "."))

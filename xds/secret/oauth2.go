@@ -51,7 +51,7 @@ func request(ctx context.Context, hc *http.Client, c plan.Credential, secret str
 		return nil, explain(err, endpoint(c.TokenURL))
 	}
 	if !strings.EqualFold(t.Type(), "bearer") {
-		return nil, &failure{text: endpoint(c.TokenURL) + " gives out tokens of a kind other than bearer"}
+		return nil, &failure{text: endpoint(c.TokenURL) + " gives out tokens that are not of type bearer"}
 	}
 	minted := &token{value: seal([]byte(t.AccessToken)), expires: t.Expiry}
 	if t.RefreshToken != "" {

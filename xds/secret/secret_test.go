@@ -93,7 +93,7 @@ func TestEndpointFailures(t *testing.T) {
 		"line break":   {answer(200, "application/json", `{"access_token": "endpoint-says\nx: y", "expires_in": 60}`), "does not fit into a header"},
 		"long token":   {answer(200, "application/json", `{"access_token": "`+strings.Repeat("endpoint-says", 2000)+`"}`), "does not fit into a header"},
 		"expired":      {answer(200, "application/json", `{"access_token": "endpoint-says", "expires_in": -5}`), "expired already"},
-		"MAC":          {answer(200, "application/json", `{"access_token": "endpoint-says", "token_type": "mac"}`), "other than bearer"},
+		"MAC":          {answer(200, "application/json", `{"access_token": "endpoint-says", "token_type": "mac"}`), "not of type bearer"},
 		"hangs": {func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			<-r.Context().Done()

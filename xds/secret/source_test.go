@@ -316,7 +316,7 @@ func TestSourcesLive(t *testing.T) {
 				require.Equal(t, second.Version, down.Version)
 				require.Equal(t, second.Since, down.Since)
 				require.False(t, down.Troubled.IsZero())
-				require.Contains(t, down.Problem, "what was read before goes on to serve")
+				require.Contains(t, down.Problem, "the value that was read before stays in use")
 				p.put(canary + "-3")
 				p.up()
 				s.state(t, func(st State, v string) bool { return v == canary+"-3" && st.Problem == "" && st.Troubled.IsZero() }, "it is up again")
@@ -495,11 +495,11 @@ func TestFields(t *testing.T) {
 		"Token":        {"upper", ""},
 		"outer.inner":  {"12345678901234567890", ""},
 		"TOKEN":        {"", "the secret has no field TOKEN"},
-		"token.x":      {"", "the secret has no field token.x: what is around token.x is not an object"},
+		"token.x":      {"", "the secret has no field token.x: the value that should contain token.x is not an object"},
 		"outer":        {"", "field outer of the secret is not text or a number"},
 		"outer.null":   {"", "field outer.null of the secret is not text or a number"},
 		"outer.list":   {"", "field outer.list of the secret is not text or a number"},
-		"outer.list.0": {"", "the secret has no field outer.list.0: what is around outer.list.0 is not an object"},
+		"outer.list.0": {"", "the secret has no field outer.list.0: the value that should contain outer.list.0 is not an object"},
 	} {
 		value, problem := pick([]byte(document), strings.Split(path, "."))
 		require.Equal(t, want.value, string(value), path)

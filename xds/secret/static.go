@@ -49,7 +49,7 @@ func stale(problem string) string {
 	if problem == "" {
 		return ""
 	}
-	return problem + "; what was read before goes on to serve"
+	return problem + "; the value that was read before stays in use"
 }
 
 // basic is the token of RFC 7617, without the scheme.
