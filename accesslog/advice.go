@@ -6,7 +6,7 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// Said is what people are told of a reason.
+// Said holds what people are told about a reason.
 type Said struct {
 	// Means says what the reason means, for the documentation.
 	Means string
@@ -22,7 +22,7 @@ const (
 	status = "an operator sees why with: postern status"
 )
 
-// Advice has what people are told of each reason.
+// Advice holds what people are told about each reason.
 var Advice = map[plan.Reason]Said{
 	plan.ReasonAllowed: {"a rule allows the request", "", ""},
 	plan.ReasonAgent:   {"the live version of the policy has no such agent", denied, status},
@@ -98,8 +98,8 @@ var Advice = map[plan.Reason]Said{
 	},
 }
 
-// Hint returns what can be done about a decision for that reason, for an agent and a host. It
-// returns "" if nothing is known, or if the hint needs a host and that is "".
+// Hint returns what can be done about a decision with that reason, for an agent and a host. It
+// returns "" if there is no hint, or if the hint needs a host and host is "".
 func Hint(reason plan.Reason, agent, host string) string {
 	hint := Advice[reason].Hint
 	if host == "" && strings.Contains(hint, "HOST") {

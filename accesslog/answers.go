@@ -11,35 +11,34 @@ import (
 const (
 	// Allow: a rule allows the request, and an upstream was tried.
 	Allow = "allow"
-	// Deny: the policy, or a bound of the proxy's, refuses the request.
+	// Deny: the policy, or a bound of the proxy, refuses the request.
 	Deny = "deny"
-	// Error: neither. The proxy ended the request, or the agent left before an upstream was
-	// tried.
+	// Error: neither. The proxy ended the request, or the agent left before an upstream was tried.
 	Error = "error"
 )
 
-// Answer says what follows from the ways in which a request can end that have the same outcome.
+// Answer says what follows if a request ends in one of several ways with the same outcome.
 type Answer struct {
-	// Details are the ways: what Envoy's response code details begin with.
+	// Details identify the ways: the prefixes of Envoy's response code details.
 	Details []string
 	Verdict string
-	// Reason is "" if the route has it.
+	// Reason is "" if the route has the reason.
 	Reason plan.Reason
 	// Sent, if not "", is the reason if an upstream was tried before. The request was allowed then.
 	Sent plan.Reason
-	// Status is what the agent gets, or 0 for whatever Envoy says.
+	// Status is the status that the agent gets, or 0 for Envoy's own status.
 	Status uint32
 	// ByDefault means that the agent's default rule answers, and not the rule of the route.
 	ByDefault bool
-	// Tells means that the agent is told Envoy's details: they are about its own request.
+	// Tells means that the agent is told Envoy's details, which are about its own request.
 	Tells bool
 	// Message and Hint, if Message is not "", replace those of the reason: see [Advice].
 	Message, Hint string
 }
 
-// Answers has each way in which a request can end that anything is known of. The first answer of
-// which one of the Details matches decides. The local replies of Envoy, the events of package audit
-// and the table in docs/reference-reasons.md are made of this table.
+// Answers has each known way in which a request can end. The first answer with a matching entry in
+// Details decides. The local replies of Envoy, the events of package audit and the table in
+// docs/reference-reasons.md come from this table.
 var Answers = []Answer{
 	{Details: []string{"direct_response"}, Verdict: Deny, Status: 403, Message: denied},
 	{Details: []string{"via_upstream", "websocket_handshake_unsuccessful"}, Verdict: Allow, Reason: plan.ReasonAllowed},
@@ -113,10 +112,10 @@ var Answers = []Answer{
 	},
 }
 
-// Unknown is what follows from every other way: the proxy has failed, and not the policy.
+// Unknown is the answer for every other way: the proxy has failed, not the policy.
 var Unknown = Answer{Verdict: Error, Reason: plan.ReasonUnknown}
 
-// Lasting is what follows for a request that has not ended.
+// Lasting is the answer for a request that has not ended.
 var Lasting = Answer{Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonAllowed}
 
 // AnswerTo returns the answer for Envoy's response code details.
@@ -136,7 +135,7 @@ func (a *Answer) Replies() bool {
 	return a.Reason != plan.ReasonAllowed && a.Sent != plan.ReasonAllowed
 }
 
-// Told is the reason that the agent is told: "" if the route has it.
+// Told returns the reason that the agent is told, or "" if the route has the reason.
 func (a *Answer) Told() plan.Reason {
 	if a.Sent != "" {
 		return a.Sent

@@ -1,6 +1,6 @@
-// Package accesslog is the contract of Envoy's access log: package envoy has Envoy write the
-// log, and package audit makes events of it. The fields of a line, the kinds of lines, the names
-// of routes, and what follows from each way in which a request can end are said here only.
+// Package accesslog is the contract of Envoy's access log: package envoy makes Envoy write the log,
+// and package audit turns it into events. Only this package states the fields of a line, the kinds
+// of lines, the names of routes, and what follows from each way in which a request can end.
 package accesslog
 
 import (
@@ -31,10 +31,10 @@ type Line struct {
 	Agent     string `json:"agent"`
 	Method    string `json:"method"`
 	Authority string `json:"authority"`
-	// Path is without the query, which can hold a credential.
+	// Path has no query, because a query can contain a credential.
 	Path  string `json:"path"`
 	Route string `json:"route"`
-	// Rule is that of a tunnel. For a request, Route names it.
+	// Rule is the rule of a tunnel. For a request, Route names the rule.
 	Rule    string `json:"rule"`
 	Status  int64  `json:"status"`
 	Flags   string `json:"flags"`
@@ -42,7 +42,7 @@ type Line struct {
 	Failure string `json:"failure"`
 	// Tries counts how often an upstream was tried.
 	Tries int64 `json:"tries"`
-	// SNI and Connect are the names that must agree, so that a mismatch can be told.
+	// SNI and Connect are the names that must agree. They show a mismatch.
 	SNI     string `json:"sni"`
 	Connect string `json:"connect"`
 	Rx      int64  `json:"rx"`
@@ -50,7 +50,7 @@ type Line struct {
 	Millis  int64  `json:"ms"`
 }
 
-// Field returns where the field of the given name is: a text, or a number. Both are nil if
+// Field returns a pointer to the field of the given name: a text, or a number. Both are nil if
 // there is no such field.
 func (l *Line) Field(name string) (text *string, number *int64) {
 	switch name {
@@ -143,8 +143,8 @@ var formats = map[string]map[string]string{
 	},
 }
 
-// Format returns Envoy's format for lines of a kind. The fields in more are those that Envoy
-// cannot tell by itself: the agent, and what the CONNECT around a connection said.
+// Format returns Envoy's format for lines of a kind. more has the fields that Envoy cannot tell by
+// itself: the agent, and the values of the CONNECT around a connection.
 func Format(kind string, more map[string]string) map[string]string {
 	f := maps.Clone(formats[kind])
 	f["k"] = kind
@@ -152,16 +152,16 @@ func Format(kind string, more map[string]string) map[string]string {
 	return f
 }
 
-// Route is what the name of a route says of a decision. Host and Credential may be empty. Four
-// values of the route's metadata instead would be a fifteenth of all that Envoy does for a
+// Route is what the name of a route says about a decision. Host and Credential may be empty. Four
+// values of the route's metadata instead would cost a fifteenth of all that Envoy does for a
 // request (docs/performance.md).
 type Route struct {
 	Reason                 plan.Reason
 	Host, Credential, Rule string
 }
 
-// Leads is the name of a route that leads an accepted CONNECT to where more is seen of it: not
-// a decision.
+// Leads is the name of a route that leads an accepted CONNECT to another listener, which sees more
+// of the request. It is not a decision.
 const Leads = "connect"
 
 // String returns the name of the route.
@@ -169,8 +169,8 @@ func (r Route) String() string {
 	return strings.Join([]string{string(r.Reason), r.Host, r.Credential, r.Rule}, " ")
 }
 
-// ParseRoute reads what [Route.String] has written. It returns the zero Route, which decides
-// nothing, for any other name.
+// ParseRoute parses what [Route.String] has written. For any other name it returns the zero Route,
+// which decides nothing.
 func ParseRoute(name string) Route {
 	said := strings.SplitN(name, " ", 4)
 	if len(said) != 4 {

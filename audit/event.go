@@ -1,6 +1,5 @@
-// Package audit is the record of what the proxy decided: one event for each
-// decision, numbered per node, written by the node's supervisor from Envoy's
-// access log and read by operators.
+// Package audit records what the proxy decided: one event for each decision, numbered per node. The
+// node's supervisor writes the events from Envoy's access log, and operators read them.
 package audit
 
 import (
@@ -22,39 +21,38 @@ const (
 	Error = accesslog.Error
 	// Gap declares that events before this one may be missing.
 	Gap = "gap"
-	// Change is no decision on a request: something has happened to the policy
-	// itself. [Event.Kind] says what.
+	// Change is not a decision on a request: something has happened to the policy itself.
+	// [Event.Kind] says what.
 	Change = "change"
 
 	// eventsRemoved is the kind of the one change that a node tells of.
 	eventsRemoved = "events-removed"
 )
 
-// ControlPlane is the name that the control plane's own events have for a node,
-// with a slash and the replica's name if it has one. No node may be called so.
+// ControlPlane is the node's name in the control plane's own events. A replica adds a slash and its
+// name. No node may have this name.
 const ControlPlane = "control"
 
-// Event is one decision of the proxy, a declared gap, or a change of the policy. Nothing in it comes
-// from a header other than the method, host and path of the request.
+// Event is one decision of the proxy, a declared gap, or a change of the policy. Of a request's
+// headers it contains only method, host and path.
 type Event struct {
 	Time time.Time `json:"time"`
 	// Seq counts the events of one node from 1, without holes, unless a gap is declared.
 	Seq   uint64 `json:"seq"`
 	Node  string `json:"node"`
 	Agent string `json:"agent"`
-	// Host is "host:port": of the rule if one names it, otherwise as the
-	// agent sent it.
+	// Host is "host:port": the rule's, if a rule names it, otherwise as the agent sent it.
 	Host   string `json:"host"`
 	Method string `json:"method,omitempty"`
-	// Path is without the query.
+	// Path has no query.
 	Path string `json:"path,omitempty"`
 	// Rule is the ID of the rule that decided.
 	Rule string `json:"rule,omitempty"`
-	// Credential is the name of the credential that was injected.
+	// Credential is the name of the injected credential.
 	Credential string      `json:"credential,omitempty"`
 	Verdict    string      `json:"verdict"`
 	Reason     plan.Reason `json:"reason"`
-	// Detail is Envoy's own word on it, where that says more.
+	// Detail has Envoy's own words, if they say more than the reason.
 	Detail string `json:"detail,omitempty"`
 	// Status is the HTTP status that the agent got, or 0 if none.
 	Status int `json:"status,omitempty"`
@@ -63,27 +61,28 @@ type Event struct {
 	Received int64 `json:"received"`
 	// Millis is how long the request took, in milliseconds.
 	Millis int64 `json:"millis"`
-	// Stream, if set, is what the events of one stream that lasts have in common, and
-	// State is which of them this is: [Opened], [StillOpen], [Ended] or [Lost].
+	// Stream, if set, identifies the stream that this event is about: the events of one lasting
+	// stream share it. State is one of [Opened], [StillOpen], [Ended] and [Lost].
 	Stream string `json:"stream,omitempty"`
 	State  string `json:"state,omitempty"`
-	// Count, if not 0, is how many decisions this event stands for.
+	// Count, if not 0, is the number of decisions for which this event stands.
 	Count uint64 `json:"count,omitempty"`
 
 	// What follows is set for a [Change] only.
 
-	// Kind is what has happened: published, refused, killed, unkilled,
-	// lease-ended, secret-rotated, credential-closed,
-	// credential-opened, clock-set-back; or events-removed, of a log at its bound.
+	// Kind says what has happened: published, refused, killed, unkilled, lease-ended,
+	// secret-rotated, credential-closed, credential-opened or clock-set-back; or events-removed,
+	// for a log at its bound.
 	Kind string `json:"kind,omitempty"`
-	// ID, if set, is that of no other event of the control plane. Replicas that
-	// tell of the same happening give it the same one.
+	// ID, if set, identifies the happening. Replicas that record the same happening give it the
+	// same ID.
 	ID string `json:"id,omitempty"`
-	// Publication and Version are what it is about, By is who published that.
+	// Publication and Version identify the publication that the event is about. By is its
+	// publisher.
 	Publication uint64 `json:"publication,omitempty"`
 	Version     string `json:"version,omitempty"`
 	By          string `json:"by,omitempty"`
-	// Why and Owner are those that the rule was written with.
+	// Why and Owner are the rule's reason and owner.
 	Why   string `json:"why,omitempty"`
 	Owner string `json:"owner,omitempty"`
 }
@@ -196,8 +195,8 @@ func judge(e *Event, l *accesslog.Line) {
 	}
 }
 
-// parseTime reads seconds and milliseconds since the epoch: "1.234". What makes
-// no sense is no time: every event must have one that JSON can hold.
+// parseTime parses seconds and milliseconds since the epoch: "1.234". It returns no time for an
+// implausible value, because every event must have a time that JSON can hold.
 func parseTime(s string) time.Time {
 	f, err := strconv.ParseFloat(s, 64)
 	const year3000 = 32503680000

@@ -18,7 +18,7 @@ const (
 
 // denials counts the denials of one agent.
 type denials struct {
-	// left is how many may still be written one by one, at the given time.
+	// left returns how many denials may still be written one by one, at the given time.
 	left float64
 	at   time.Time
 	// more counts the denials without an event of their own. They began at since.
@@ -55,7 +55,7 @@ func (w *Writer) flood(e *Event) bool {
 	return true
 }
 
-// Tell writes how many denials were counted, if that is due. Whoever has a Writer calls it
+// Tell writes how many denials were counted, if that is due. The owner of a Writer must call it
 // about as often as it is due.
 func (w *Writer) Tell() error {
 	w.mu.Lock()

@@ -19,7 +19,7 @@ type Filter struct {
 	Agent string
 	// Host matches the host with or without its port.
 	Host string
-	// Denied selects what was not allowed: [Deny] and [Error].
+	// Denied selects requests that were not allowed: [Deny] and [Error].
 	Denied bool
 	// Since selects events of this time and later.
 	Since time.Time
@@ -51,20 +51,20 @@ func Read(dir string, f Filter) ([]Event, error) {
 	return events, err
 }
 
-// Each calls each for the selected events of every node in dir, until each returns an
-// error. The events of one node come in the order of its log, those of several by time.
-// Whatever a log holds that is not an event is skipped, and a gap comes in its place.
+// Each calls each for the selected events of every node in dir, until each returns an error. The
+// events of one node come in the order of its log. Several nodes' events come by time. If a log
+// contains something that is not an event, Each skips it and passes a gap in its place.
 func Each(dir string, f Filter, each func(Event) error) error {
 	r := &reader{dir: dir, filter: f, nodes: map[string]*nodeReader{}}
 	defer r.close()
 	return r.each(each)
 }
 
-// pollEvery is how often Follow looks for new events.
+// pollEvery is the interval at which Follow looks for new events.
 const pollEvery = 50 * time.Millisecond
 
-// Follow is [Each], and then again for every new event, until ctx is done (it then
-// returns nil) or each returns an error.
+// Follow is [Each], and then continues with every new event, until ctx is done (it then returns
+// nil) or each returns an error.
 func Follow(ctx context.Context, dir string, f Filter, each func(Event) error) error {
 	r := &reader{dir: dir, filter: f, nodes: map[string]*nodeReader{}}
 	defer r.close()

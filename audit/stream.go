@@ -2,25 +2,25 @@ package audit
 
 import "time"
 
-// States of an event that is about a stream: a request, an upgraded connection or a
-// tunnel that lasts. One that ends within five seconds has none, and is a single event.
+// States of an event about a stream: a request, an upgraded connection or a tunnel that lasts. A
+// stream that ends within five seconds has no state, and is a single event.
 const (
 	// Opened is the first event of a stream.
 	Opened = "opened"
 	// StillOpen says, every few minutes and in each new segment, that a stream lasts.
 	StillOpen = "open"
-	// Ended is the last event of a stream. Its counts are of all of it.
+	// Ended is the last event of a stream. It counts the whole stream.
 	Ended = "ended"
-	// Lost is the last event of a stream whose end nobody saw: Envoy or the machine died.
-	// Its counts are the last that were known.
+	// Lost is the last event of a stream whose end nobody saw, because Envoy or the machine died.
+	// It has the last known counts.
 	Lost = "lost"
 )
 
-// Over reports whether e is the last event of what it is about. So there is one event for each
-// request that is over: the events of streams that last, but for their end, are not.
+// Over reports whether e is the last event about a request or a stream. So each request that is
+// over has exactly one such event.
 func (e *Event) Over() bool { return e.State == "" || e.State == Ended || e.State == Lost }
 
-// tellEvery is how often an open stream is told of.
+// tellEvery is the interval at which an open stream is recorded.
 const tellEvery = 5 * time.Minute
 
 // stream is the last that is known of an open stream.
@@ -29,10 +29,10 @@ type stream struct {
 	told  time.Time
 }
 
-// track follows the streams, and reports whether the event is one to write. What comes
-// of a stream from Envoy is [StillOpen] every few seconds, and [Ended]: the first becomes
-// Opened, and the end of a stream that was never opened is an ordinary event. The time of
-// an ordinary event and of Opened is when the stream began, of the others when they happened.
+// track follows the streams, and reports whether to write the event. Envoy reports a stream as
+// [StillOpen] every few seconds, and then as [Ended]. The first report becomes Opened. The end of a
+// stream that was never opened is an ordinary event. The time of an ordinary event and of Opened is
+// the beginning of the stream. The other events have the time at which they happened.
 func (w *Writer) track(e *Event) bool {
 	if e.Stream == "" {
 		return true
@@ -81,7 +81,7 @@ func (w *Writer) repeat() error {
 	return err
 }
 
-// Lost ends every stream that is open: what served them is gone.
+// Lost ends every open stream, because the Envoy that served them is gone.
 func (w *Writer) Lost() error {
 	w.mu.Lock()
 	events := make([]*Event, 0, len(w.open))

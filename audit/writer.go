@@ -19,12 +19,10 @@ import (
 // Writer appends the events of one node to its segments. It is safe for
 // concurrent use.
 type Writer struct {
-	// Watch, if set before the first event, is called with every event that
-	// was written.
+	// Watch, if set before the first event, is called with every written event.
 	Watch func(*Event)
 
-	// Mirror, if set before the first event, gets every line that was written,
-	// in whole batches.
+	// Mirror, if set before the first event, gets every written line, in whole batches.
 	Mirror io.Writer
 
 	node   string
@@ -36,10 +34,10 @@ type Writer struct {
 	file *os.File
 	born time.Time
 	size int64
-	// carried is how many bytes of it repeat which streams are open.
+	// carried is the number of its bytes that repeat which streams are open.
 	carried int64
 	seq     uint64
-	// buffer is what the last events were encoded into.
+	// buffer holds the last encoded events.
 	buffer []byte
 	// ids are the IDs of events that have one. The map is nil until an ID is looked up.
 	ids map[string]bool
@@ -55,13 +53,13 @@ type Writer struct {
 // pipe holds.
 const maxBatch = 1 << 16
 
-// NewWriter continues the log of a node, in the folder dir/<node>, after its last
-// event. After a slash, node names a replica: events have that, the folder has not.
+// NewWriter continues the log of a node, in the folder dir/<node>, after its last event. If node
+// has a slash, the part after it names a replica: the events have it, and the folder does not.
 //
-// Whatever a log holds does not keep it from being continued. What is not an event, such
-// as the torn line of a machine that lost power, is left where it is and declared as a
-// gap; so is what a writer that was never closed may have lost. Only the last segment is
-// read. The file <node>/open is there while a writer is.
+// NewWriter continues the log whatever it contains. If it finds something that is not an event,
+// such as the torn line of a machine that lost power, it leaves that in place and declares a gap.
+// It also declares the loss of a writer that was never closed. It reads only the last segment. The
+// file <node>/open exists while a writer does.
 func NewWriter(dir, node string) (*Writer, error) { return newWriter(dir, node, standard) }
 
 func newWriter(dir, node string, b bounds) (*Writer, error) {
@@ -175,10 +173,9 @@ func (w *Writer) create() error {
 	}
 }
 
-// Copy writes the events of Envoy's access log, as it comes from r, until r
-// ends. It does not return before every line is written: a full disk stops the
-// log, then Envoy, and not the record. What is there to be read is written at
-// once, and before Copy waits for more.
+// Copy writes the events of Envoy's access log, which it reads from r, until r ends. It returns
+// only when every line is written: a full disk stops the log, and then Envoy, instead of losing a
+// record. Copy writes whatever is available at once, before it waits for more.
 func (w *Writer) Copy(r io.Reader) error {
 	br := bufio.NewReaderSize(r, maxBatch)
 	var batch []*Event
@@ -243,8 +240,8 @@ func hasLine(r *bufio.Reader) bool {
 	return bytes.IndexByte(b, '\n') >= 0
 }
 
-// Record writes what has happened to the policy, unless an event with its ID
-// is in the log already. It is on disk when Record returns.
+// Record writes an event about the policy, unless the log already has an event with its ID. The
+// event is on disk when Record returns.
 func (w *Writer) Record(e Event) error {
 	e.Verdict = Change
 	if err := w.append(&e); err != nil {
@@ -258,8 +255,8 @@ func (w *Writer) Record(e Event) error {
 	return nil
 }
 
-// Unrecorded records that a node has refused n requests because it could not record what
-// it would have decided, and why.
+// Unrecorded records that a node has refused n requests because it could not record its decisions,
+// and why.
 func (w *Writer) Unrecorded(n uint64, why string) error {
 	return w.append(&Event{Time: time.Now().UTC(), Verdict: Deny, Reason: plan.ReasonUnrecorded, Count: n, Detail: why})
 }

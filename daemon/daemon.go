@@ -1,11 +1,10 @@
-// Package daemon is about a process that outlives the command that started it:
-// one holder of a pid file at a time, started in the background, found again
-// later, and stopped.
+// Package daemon starts, finds and stops a process that outlives the command that started it. A pid
+// file has one holder at a time.
 //
-// The truth is the lock on the pid file's folder (flock), never the file or the number
-// in it: the kernel drops the lock when its holder dies, however it dies, and knows
-// who holds it. So a number that now belongs to somebody else is never mistaken for the
-// daemon, and a daemon whose pid file was removed is found all the same. Linux only.
+// The truth is the lock on the pid file's folder (flock), not the file or the number in it. The
+// kernel drops the lock when its holder dies, however it dies, and knows the holder. So a number
+// that now belongs to another process is never mistaken for the daemon. A daemon whose pid file was
+// removed is still found. Linux only.
 package daemon
 
 import (
@@ -30,14 +29,14 @@ import (
 // pollEvery is the pace of looking for what the kernel does not announce.
 const pollEvery = 5 * time.Millisecond
 
-// settle is how long a lock may be held without a number beside it (its holder
-// is just writing it), or by a prober (see [Running]).
+// settle is the time for which a lock may be held without a number next to it: its holder is just
+// writing the number, or it is a prober (see [Running]).
 const settle = 500 * time.Millisecond
 
 // HeldError says that another process holds the pid file's folder.
 type HeldError struct {
 	PIDFile string
-	// PID of the holder, or 0 if it has not written it.
+	// PID is the holder's process ID, or 0 if the holder has not written it.
 	PID int
 }
 
@@ -48,10 +47,9 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s is held by process %d, which is still running", e.PIDFile, e.PID)
 }
 
-// Lock takes the pid file's folder for the calling process until release, or until
-// the process ends, and writes the process's number to the file. It creates the file,
-// not its folder. The error is a [*HeldError] if another process has the folder. Call
-// release once.
+// Lock takes the pid file's folder for the calling process until release is called or the process
+// ends, and writes the process's ID to the file. It creates the file, not its folder. The error is
+// a [*HeldError] if another process has the folder. Call release once.
 func Lock(pidfile string) (release func(), err error) {
 	deadline := time.Now().Add(settle)
 	for {
@@ -86,8 +84,8 @@ func Lock(pidfile string) (release func(), err error) {
 	}
 }
 
-// Running reports whether a process holds the pid file's folder, and which. A folder
-// that does not exist is held by nobody.
+// Running reports whether a process holds the pid file's folder, and which. Nobody holds a folder
+// that does not exist.
 func Running(pidfile string) (pid int, ok bool, err error) {
 	deadline := time.Now().Add(settle)
 	for {
@@ -146,21 +144,20 @@ type Command struct {
 	Args []string
 	// Dir is the working folder; "" means the caller's.
 	Dir string
-	// PIDFile is the one that the process takes with [Lock] when it begins.
+	// PIDFile is the pid file that the process takes with [Lock] when it begins.
 	PIDFile string
-	// LogFile gets what the process writes, after what is there. Its folder is
-	// created if need be, private to the user.
+	// LogFile gets the process's output, after its existing content. Its folder is created if
+	// necessary, private to the user.
 	LogFile string
 	// Env is the whole environment; nil means the caller's.
 	Env []string
-	// User is the user that the process runs as; nil means the caller.
+	// User is the user as whom the process runs; nil means the caller.
 	User *syscall.Credential
 }
 
-// Start starts c in a session of its own and returns its process ID as soon as
-// it holds its pid file's folder. If it exits before, the error has the last lines it
-// logged; if ctx ends before, it is killed. From then on it lives until it is
-// told otherwise, even if ctx is cancelled.
+// Start starts c in a new session and returns its process ID as soon as it holds its pid file's
+// folder. If the process exits before, the error has the last lines that it logged. If ctx ends
+// before, the process is killed. After that it runs until it is stopped, even if ctx is cancelled.
 func Start(ctx context.Context, c Command) (pid int, err error) {
 	name := filepath.Base(c.Path)
 	if pid, ok, err := Running(c.PIDFile); err != nil {
@@ -209,9 +206,8 @@ func Start(ctx context.Context, c Command) (pid int, err error) {
 	}
 }
 
-// Stop ends the process that holds the pid file's folder: it asks with SIGTERM, and
-// when ctx ends it insists with SIGKILL. It returns when the process is gone.
-// Nobody holding the folder is success.
+// Stop ends the process that holds the pid file's folder. It sends SIGTERM, and SIGKILL when ctx
+// ends. It returns when the process is gone. If nobody holds the folder, it succeeds.
 func Stop(ctx context.Context, pidfile string) error {
 	pid, ok, err := Running(pidfile)
 	if err != nil || !ok {
@@ -299,8 +295,9 @@ func checkUser(pid int, pidfile string) error {
 	return nil
 }
 
-// hasOpen reports whether the process has the folder open. Who takes a lock may fork, and end: the kernel goes on naming
-// the number, which then is another process's, and another user's. Where that may not be looked at, hasOpen is true.
+// hasOpen reports whether the process has the folder open. A process that takes a lock may fork and
+// end. The kernel still names its number then, which may belong to another process, and another
+// user. If the process's files may not be read, hasOpen returns true.
 func hasOpen(pid int, folder string) bool {
 	want, err := os.Stat(folder)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Holder returns the process that holds a lock (flock) on the open file, by what
-// the kernel says (/proc/locks, proc(5)); 0 if there is none, or if the process is
-// not of this process's PID namespace.
+// Holder returns the process that holds a lock (flock) on the open file, as the kernel reports it
+// (/proc/locks, proc(5)). It returns 0 if there is none, or if the process is not in this process's
+// PID namespace.
 func Holder(f *os.File) int {
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil {
@@ -53,18 +53,18 @@ func Holder(f *os.File) int {
 	return found
 }
 
-// Process is one that runs on this machine.
+// Process is a process that runs on this machine.
 type Process struct {
 	PID int
-	// Args are its arguments, with the program's name.
+	// Args are the process's arguments, including the program's name.
 	Args []string
-	// Dir is its working folder; "" if that may not be looked at.
+	// Dir is the process's working folder, or "" if it may not be read.
 	Dir string
 }
 
-// Find returns the processes of this user, or for root of any user, for which match
-// reports true. Processes of other PID namespaces, such as a sandbox's, are not meant:
-// what these say of themselves is not ours.
+// Find returns the processes of this user (for root: of any user) for which match reports true. It
+// leaves out processes of other PID namespaces, such as a sandbox's, because what they say about
+// themselves is not trustworthy.
 func Find(match func(Process) bool) ([]Process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -118,8 +118,7 @@ func nested(status []byte) bool {
 	return false
 }
 
-// End ends the process: it asks with the signal, and insists with SIGKILL when ctx ends.
-// It returns when the process is gone.
+// End sends the process the signal, and SIGKILL when ctx ends. It returns when the process is gone.
 func (p Process) End(ctx context.Context, ask syscall.Signal) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) {

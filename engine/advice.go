@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// advice is what to do about a message of a cloud's provider, the first that
-// fits. The provider's own text stays: it names the action and the resource.
+// advice says what to do about a message of a cloud's provider. The first match counts. The
+// provider's own text stays, because it names the action and the resource.
 var advice = []struct {
 	message *regexp.Regexp
 	do      string

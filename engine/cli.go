@@ -20,8 +20,8 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// FindCLI returns the real path of the pulumi CLI: $PULUMI, or the one in PATH, or .cache/bin/pulumi in dir or a folder
-// above it. None of them may be where an agent, or another user, may write.
+// FindCLI returns the real path of the pulumi CLI: $PULUMI, the one in PATH, or .cache/bin/pulumi
+// in dir or a folder above it. It passes over a CLI that an agent or another user may write.
 func FindCLI(f *hostpath.Folders, dir string) (string, error) {
 	if path := os.Getenv("PULUMI"); path != "" {
 		path, err := filepath.Abs(path)

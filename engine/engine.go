@@ -1,6 +1,6 @@
-// Package engine drives the Pulumi engine for one stack through the Automation
-// API, with the program and our provider in this process: neither a language
-// host nor a plugin is needed, only the pulumi CLI.
+// Package engine drives the Pulumi engine for one stack through the Automation API. The program and
+// our provider run in this process. So it needs neither a language host nor a plugin, only the
+// pulumi CLI.
 package engine
 
 import (
@@ -47,20 +47,21 @@ type Options struct {
 	Home  stacks.Home
 	// CLI is the path of the pulumi CLI; see [FindCLI].
 	CLI string
-	// Environ is what the CLI, and what it starts, may have of the caller's environment; see package hostpath.
+	// Environ is the part of the caller's environment that the CLI and its children get; see
+	// package hostpath.
 	Environ []string
-	// Program declares the stack's resources. Refresh and Destroy do without.
+	// Program declares the stack's resources. Refresh and Destroy do not need it.
 	Program pulumi.RunFunc
-	// Over, if not nil, is what a person was shown as published: Up publishes over nothing else.
+	// Over, if not nil, is the publication that a person was shown: Up publishes over no other one.
 	Over *bundle.Bundle
-	// Progress gets a line for each change, as it happens; nil for none.
+	// Progress gets a line for each change, as it happens. It may be nil.
 	Progress *Printer
 	// Verbose, if not nil, gets the engine's own output.
 	Verbose io.Writer
 }
 
-// Engine is the engine of one stack, held by this process: no other can drive
-// the stack until Close.
+// Engine is the engine of one stack. This process holds it: no other process can drive the stack
+// until Close.
 type Engine struct {
 	opts    Options
 	dir     string // of the engine's state
@@ -69,8 +70,8 @@ type Engine struct {
 	release func()
 }
 
-// Exists reports whether the engine has state of the stack: whether it was
-// ever brought up and not destroyed since.
+// Exists reports whether the engine has state for the stack: the stack was brought up, and not
+// destroyed since.
 func Exists(home stacks.Home, stack string) bool {
 	_, err := os.Stat(stateFile(home.PulumiDir(), stack))
 	return err == nil
@@ -80,8 +81,8 @@ func stateFile(dir, stack string) string {
 	return filepath.Join(dir, ".pulumi", "stacks", Project, stack+".json")
 }
 
-// Open takes hold of the stack. With scratch, a stack that does not exist is
-// given state in a temporary folder, so that a preview leaves nothing behind.
+// Open takes hold of the stack. With scratch, a stack that does not exist gets state in a temporary
+// folder, so that a preview leaves nothing behind.
 func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error) {
 	e := &Engine{opts: opts, dir: opts.Home.PulumiDir(), release: func() {}}
 	defer func() {
@@ -161,7 +162,7 @@ type known struct{ auto.Workspace }
 
 func (known) SelectStack(context.Context, string) error { return nil }
 
-// Close lets go of the stack.
+// Close releases the stack.
 func (e *Engine) Close() {
 	e.release()
 	if e.scratch {
@@ -169,7 +170,7 @@ func (e *Engine) Close() {
 	}
 }
 
-// Preview returns what Up would do, drift included, and does nothing.
+// Preview returns what Up would do, including repair of drift, and changes nothing.
 func (e *Engine) Preview(ctx context.Context) (*Summary, error) {
 	return e.follow(ctx, "preview", true, func(ch chan events.EngineEvent) error {
 		_, err := e.stack.Preview(ctx, optpreview.Refresh(), optpreview.EventStreams(ch),
@@ -178,9 +179,9 @@ func (e *Engine) Preview(ctx context.Context) (*Summary, error) {
 	})
 }
 
-// Up makes the machine what the program declares. It looks at the machine
-// first, so that it repairs what has drifted. In a cloud it refuses to forget
-// what an interrupted run may have left there.
+// Up brings the machine to what the program declares. It inspects the machine first, so that it
+// repairs drift. In a cloud it refuses to forget resources that an interrupted run may have left
+// there.
 func (e *Engine) Up(ctx context.Context) (*Summary, error) {
 	if err := e.clearPending(ctx); err != nil {
 		return nil, err
@@ -192,7 +193,7 @@ func (e *Engine) Up(ctx context.Context) (*Summary, error) {
 	})
 }
 
-// Refresh makes the state what the machine is, and returns the difference.
+// Refresh brings the state to what the machine is, and returns the difference.
 func (e *Engine) Refresh(ctx context.Context) (*Summary, error) {
 	return e.follow(ctx, "refresh", false, func(ch chan events.EngineEvent) error {
 		_, err := e.stack.Refresh(ctx, optrefresh.ClearPendingCreates(), optrefresh.EventStreams(ch),
@@ -213,8 +214,8 @@ func (e *Engine) Destroy(ctx context.Context) (*Summary, error) {
 	})
 }
 
-// clearPending forgets creations that a killed `up` never finished. On this
-// machine every create replaces what it finds, so nothing is lost by that.
+// clearPending forgets creations that a killed `up` never finished. On this machine nothing is lost
+// by that, because every create replaces what it finds.
 func (e *Engine) clearPending(ctx context.Context) error {
 	pending, err := pendingOperations(stateFile(e.dir, e.opts.Stack))
 	if err != nil || len(pending) == 0 {
@@ -306,7 +307,7 @@ func (e *Engine) serving(op func() error) error {
 	return op()
 }
 
-// kept is how many files the engine may leave in a folder of records.
+// kept is the number of files that the engine may leave in a folder of records.
 const kept = 100
 
 // trim removes the oldest files of a folder in which the engine keeps a record
@@ -335,12 +336,12 @@ func trim(dir string) error {
 	return nil
 }
 
-// endGrace is how long a process that is asked to end may take before it is made to.
+// endGrace is the time that a process has to end when asked, before it is killed.
 const endGrace = 5 * time.Second
 
-// EndAll ends every process of the stack in home, whatever became of its files and of
-// the engine's state, and returns what it has ended, for people. When it returns no
-// error, nothing of the stack runs.
+// EndAll ends every process of the stack in home, even if the stack's files or the engine's state
+// are lost. It returns a description of what it has ended. If it returns no error, nothing of the
+// stack runs.
 func EndAll(ctx context.Context, home stacks.Home) (ended []string, err error) {
 	// By their arguments: also a daemon whose folder, and so its lock, was removed. A node's
 	// supervisor before its Envoy, which it would start again.
@@ -390,12 +391,12 @@ func EndAll(ctx context.Context, home stacks.Home) (ended []string, err error) {
 	return ended, nil
 }
 
-// maxEndTries is how often EndAll looks again for processes that it has ended.
+// maxEndTries is the number of times that EndAll looks again for processes that it has ended.
 const maxEndTries = 3
 
-// RemoveHome ends what still runs below home and removes all of home; the
-// audit log only if audit is set. It is the end of a destroy, and all of it if
-// the engine's state is lost.
+// RemoveHome ends the processes that still run below home and removes home. It removes the audit
+// log only if audit is set. It is the last step of a destroy. If the engine's state is lost, it is
+// the only step.
 func RemoveHome(ctx context.Context, home stacks.Home, audit bool) error {
 	if _, err := EndAll(ctx, home); err != nil {
 		return err

@@ -11,19 +11,19 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
 )
 
-// Summary is what an operation did, or for a preview would do.
+// Summary describes what an operation did, or what it would do at a preview.
 type Summary struct {
 	Stack     string `json:"stack"`
 	Operation string `json:"operation"`
 	OK        bool   `json:"ok"`
-	// Changes counts resources by what happened to them; "same" included.
+	// Changes counts resources by what happened to them, "same" included.
 	Changes map[string]int `json:"changes"`
-	// Drift is what was found to differ from the state before anything was done.
+	// Drift lists the differences from the state that were found before anything was done.
 	Drift []Change `json:"drift,omitempty"`
-	// Resources are those that changed, in the order in which they did.
+	// Resources are the changed resources, in the order of their changes.
 	Resources []Change  `json:"resources"`
 	Failures  []Failure `json:"failures,omitempty"`
-	// Outputs are what the program exports, after an up.
+	// Outputs are the program's exports, after an up.
 	Outputs map[string]any `json:"outputs,omitempty"`
 	Seconds float64        `json:"seconds"`
 
@@ -36,19 +36,19 @@ type Change struct {
 	Type string `json:"type"`
 	// Op is "create", "update", "delete" or "replace".
 	Op string `json:"op"`
-	// Details say what about it changed, if that is known.
+	// Details describe the change, if that is known.
 	Details []string `json:"details,omitempty"`
 }
 
-// Failure is what stopped an operation.
+// Failure is an error that stopped an operation.
 type Failure struct {
-	// Name of the resource; "" if it is none's.
+	// Name is the resource's name, or "" if the failure is not about a resource.
 	Name    string `json:"name,omitempty"`
 	Message string `json:"message"`
 }
 
-// FailedError says that resources could not be changed. The failures
-// themselves are in the summary, and were printed as they happened.
+// FailedError says that resources could not be changed. The summary has the failures themselves,
+// and they were printed as they happened.
 type FailedError struct{ Summary *Summary }
 
 func (e *FailedError) Error() string {
@@ -148,7 +148,7 @@ func (c *collector) diagnostic(d *apitype.DiagnosticEvent) {
 	}
 }
 
-// epilogue is what the engine says after the errors themselves.
+// epilogue is the text that the engine prints after the errors themselves.
 var epilogue = map[string]bool{
 	"update failed": true, "preview failed": true, "refresh failed": true, "destroy failed": true,
 }
@@ -184,7 +184,7 @@ func nameOf(urn string) string {
 	return urn
 }
 
-// drift is what happened to a resource behind the engine's back, or "".
+// drift says what happened to a resource behind the engine's back, or returns "".
 func drift(m apitype.StepEventMetadata) string {
 	switch {
 	case m.New == nil || m.Op == apitype.OpDelete:

@@ -18,13 +18,13 @@ import (
 	"github.com/postern/postern/provider"
 )
 
-// orphanLimit is how long to wait for the CLI of a killed driver. It notices
-// by itself that it has lost its program.
+// orphanLimit bounds the wait for the CLI of a killed driver. The CLI notices by itself that it has
+// lost its program.
 const orphanLimit = 20 * time.Second
 
-// takeOver removes the engine's locks on a stack that nobody holds any more.
-// The caller has our own lock, so whoever started the holders is gone; a CLI
-// that is still at work is ended first.
+// takeOver removes the engine's locks on a stack that nobody holds any longer. The caller has our
+// own lock, so the process that started the holders is gone. takeOver first ends a CLI that is
+// still at work.
 func takeOver(ctx context.Context, dir, stack string) error {
 	if err := endOrphans(ctx, dir); err != nil {
 		return fmt.Errorf("stack %s: %w", stack, err)
@@ -62,9 +62,9 @@ func takeOver(ctx context.Context, dir, stack string) error {
 	return nil
 }
 
-// endOrphans ends the CLIs that work for a driver that was killed, also those that
-// have not locked the stack yet. They are known by their working folder, which is ours.
-// Asked to end, a CLI undoes what is half done.
+// endOrphans ends the CLIs that work for a killed driver, also those that have not locked the stack
+// yet. It knows them by their working folder, which is ours. When asked to end, a CLI undoes
+// half-done work.
 func endOrphans(ctx context.Context, dir string) error {
 	work, err := filepath.EvalSymlinks(filepath.Join(dir, "work"))
 	if err != nil {
@@ -87,7 +87,7 @@ func endOrphans(ctx context.Context, dir string) error {
 	return nil
 }
 
-// waitOrphan returns when the process is gone, or is no pulumi CLI.
+// waitOrphan returns when the process is gone, or is not a pulumi CLI.
 func waitOrphan(ctx context.Context, pid int) error {
 	if pid <= 0 {
 		return nil
@@ -124,7 +124,7 @@ type pendingOperation struct {
 	} `json:"resource"`
 }
 
-// pendingOperations are those that the state tells of.
+// pendingOperations returns the pending operations that the state contains.
 func pendingOperations(path string) ([]pendingOperation, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -146,8 +146,8 @@ func pendingOperations(path string) ([]pendingOperation, error) {
 	return state.Checkpoint.Latest.Pending, nil
 }
 
-// elsewhere are the names of those of the operations that were creating what
-// is not ours: what a provider of a cloud may have made, and nobody knows of.
+// elsewhere returns the names of the pending creations that are not ours. A cloud's provider may
+// have made these resources, and the state does not know them.
 func elsewhere(pending []pendingOperation) []string {
 	var names []string
 	for _, op := range pending {

@@ -8,8 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// Printer writes an operation's changes for people, a line each. A nil
-// Printer writes nothing.
+// Printer prints an operation's changes for people, one line each. A nil Printer prints nothing.
 type Printer struct {
 	out   io.Writer
 	color bool
@@ -70,8 +69,8 @@ func (p *Printer) drift(c Change) {
 	}
 }
 
-// drifted says what became of a resource behind the engine's back. That another
-// version is live is what `postern allow` is for.
+// drifted says what happened to a resource behind the engine's back. Another live version is not
+// drift: `postern allow` makes one.
 func drifted(c Change) string {
 	if c.Type == "Bundle" && c.Op == "update" {
 		return "published since"
@@ -126,7 +125,7 @@ func subject(name string) string {
 	return printable(name) + ": "
 }
 
-// Line is the last line of an operation: the counts and the seconds.
+// Line returns the last line of an operation: the counts and the seconds.
 func (s *Summary) Line() string {
 	var parts []string
 	for _, op := range []string{"create", "update", "replace", "delete", "same"} {

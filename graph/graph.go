@@ -1,8 +1,7 @@
-// Package graph is what a stack's Pulumi program declares, as data: every
-// resource with its inputs and the references between them, without an engine,
-// a provider or an account. `go run . preview STACK --offline --json FILE` writes it;
-// the checks, the cost estimate, the guardrails, the proof and `postern drift`
-// read it. It imports no SDK.
+// Package graph holds what a stack's Pulumi program declares, as data: every resource with its
+// inputs and the references between them, without an engine, a provider or an account. `go run .
+// preview STACK --offline --graph FILE` writes it. The checks, the cost estimate, the guardrails,
+// the proof and `postern drift` read it. It imports no SDK.
 package graph
 
 import (
@@ -13,23 +12,23 @@ import (
 	"strings"
 )
 
-// Format is the version of the JSON form. It grows when a reader of the old
-// form would misread the new one.
+// Format is the version of the JSON form. It increases when a reader of the old form would misread
+// the new one.
 const Format = 1
 
-// Unknown stands for a value that only creating another resource can tell. It
-// is what the engine itself writes (sdk/go/common/resource/plugin.UnknownStringValue).
+// Unknown stands for a value that is known only when another resource exists. The engine itself
+// writes it (sdk/go/common/resource/plugin.UnknownStringValue).
 const Unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
-// Secret values are never kept: an object with SecretKey and SecretMark, as the
-// engine writes it, but without a value, is in their place.
+// Secret values are never kept. An object with SecretKey and SecretMark stands for each, as the
+// engine writes it, but without the value.
 const (
 	SecretKey  = "4dabf18193072939515e22adb298388d" // resource.SigKey
 	SecretMark = "1b47061264138c4ac30d75fd1eb44270" // resource.SecretSig
 )
 
-// Tags by which a live resource is told from others: the stack that it belongs
-// to, the name of its resource in the program, and its role.
+// Tags that identify a live resource: the stack to which it belongs, the name of its resource in
+// the program, and its role.
 const (
 	TagStack = "postern:stack"
 	TagName  = "Name"
@@ -43,8 +42,8 @@ type Graph struct {
 	Resources []Resource `json:"resources"`
 }
 
-// Resource is one resource or component. Values of Inputs are what
-// encoding/json decodes into: nil, bool, float64, string, []any, map[string]any.
+// Resource is one resource or component. Values of Inputs have the types into which encoding/json
+// decodes: nil, bool, float64, string, []any, map[string]any.
 type Resource struct {
 	URN    string `json:"urn"`
 	Type   string `json:"type"`
@@ -52,25 +51,25 @@ type Resource struct {
 	Parent string `json:"parent,omitempty"`
 	// Role is the part of the environment that the resource plays in; one of [Roles].
 	Role string `json:"role"`
-	// Custom resources are a provider's; the others are components.
+	// Custom means that a provider makes the resource. The other resources are components.
 	Custom bool `json:"custom"`
-	// External resources exist already and are only read.
+	// External means that the resource exists already and is only read.
 	External bool `json:"external,omitempty"`
-	// Protect refuses deletion.
+	// Protect means that the engine refuses to delete the resource.
 	Protect bool `json:"protect,omitempty"`
-	// Retain leaves it in the cloud when it leaves the program.
+	// Retain means that the resource stays in the cloud when the program no longer declares it.
 	Retain bool `json:"retainOnDelete,omitempty"`
 	// Provider is the URN of the explicit provider, or "" for the default one.
 	Provider string `json:"provider,omitempty"`
-	// Inputs are as at a preview: [Unknown] where an ID is not known yet.
+	// Inputs are as at a preview: [Unknown] stands for an ID that is not known yet.
 	Inputs map[string]any `json:"inputs"`
-	// Example are those inputs that have unknown parts, as they would be if
-	// every ID and ARN were a plausible one: so that a policy document can be
-	// read and checked. Its IDs are made up; compare nothing with them.
+	// Example holds the inputs that have unknown parts, with a plausible ID or ARN for each, so
+	// that people and checks can read a policy document. The IDs are made up; compare nothing with
+	// them.
 	Example map[string]any `json:"example,omitempty"`
-	// PropertyDependencies are the URNs that each input was computed from.
+	// PropertyDependencies are the URNs from which each input was computed.
 	PropertyDependencies map[string][]string `json:"propertyDependencies,omitempty"`
-	// Dependencies are all URNs that have to be created before.
+	// Dependencies are all URNs that must be created before this resource.
 	Dependencies []string `json:"dependencies,omitempty"`
 }
 
@@ -81,7 +80,7 @@ type Edge struct {
 	To       string `json:"to"`
 }
 
-// Edges are the references between resources, sorted.
+// Edges returns the references between resources, sorted.
 func (g *Graph) Edges() []Edge {
 	var edges []Edge
 	for i := range g.Resources {
@@ -115,7 +114,7 @@ func (g *Graph) OfType(token string) []*Resource {
 	return found
 }
 
-// Value is the input: its example where it is not known, or nil.
+// Value returns the input, or its example if the input is not known, or nil.
 func (r *Resource) Value(property string) any {
 	if v, ok := r.Example[property]; ok {
 		return v
@@ -123,7 +122,7 @@ func (r *Resource) Value(property string) any {
 	return r.Inputs[property]
 }
 
-// String is the input if it is known text, and "" otherwise.
+// String returns the input if it is known text, and "" otherwise.
 func (r *Resource) String(property string) string {
 	if s, ok := r.Inputs[property].(string); ok && s != Unknown {
 		return s
@@ -131,21 +130,21 @@ func (r *Resource) String(property string) string {
 	return ""
 }
 
-// Number is the input if it is a known number.
+// Number returns the input if it is a known number.
 func (r *Resource) Number(property string) (float64, bool) {
 	n, ok := r.Inputs[property].(float64)
 	return n, ok
 }
 
-// Tag is the value of one of the resource's tags, or "".
+// Tag returns the value of one of the resource's tags, or "".
 func (r *Resource) Tag(key string) string {
 	tags, _ := r.Inputs["tags"].(map[string]any)
 	s, _ := tags[key].(string)
 	return s
 }
 
-// Refers returns the one resource of that type that the input was computed
-// from, or nil if there is none or more than one.
+// Refers returns the resource of that type from which the input was computed. It returns nil if
+// there is none, or more than one.
 func (g *Graph) Refers(r *Resource, property, token string) *Resource {
 	var found *Resource
 	for _, urn := range r.PropertyDependencies[property] {
@@ -165,7 +164,7 @@ type exported struct {
 	Edges []Edge `json:"edges"`
 }
 
-// Encode writes the graph as JSON, the same graph always as the same bytes.
+// Encode writes the graph as JSON. The same graph always has the same bytes.
 func (g *Graph) Encode(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
@@ -180,7 +179,7 @@ func (g *Graph) Encode(w io.Writer) error {
 	return nil
 }
 
-// Decode reads what Encode wrote.
+// Decode reads the output of Encode.
 func Decode(r io.Reader) (*Graph, error) {
 	g := &Graph{}
 	if err := json.NewDecoder(r).Decode(g); err != nil {

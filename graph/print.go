@@ -11,11 +11,11 @@ import (
 // quiet are inputs that say little to a person who reads a plan.
 var quiet = []string{"tags", "tagsAll", "__defaults", "version", "name", "description", "revokeRulesOnDelete"}
 
-// maxValue is how much of a value is shown.
+// maxValue bounds the printed part of a value.
 const maxValue = 120
 
-// Print writes the plan for people: the resources by role, each with what it is
-// made from, in an order that depends on nothing but the graph.
+// Print prints the plan for people: the resources by role, each with the resources from which it is
+// made. The order depends only on the graph.
 func (g *Graph) Print(w io.Writer) error {
 	p := &printer{w: w, g: g}
 	for _, role := range Roles {

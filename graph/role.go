@@ -34,8 +34,8 @@ var fences = []string{
 	"aws:ec2/defaultNetworkAcl:", "aws:ec2/vpcBlockPublicAccess", "aws:route53/resolverFirewall",
 }
 
-// RoleOf is the role of a resource of this type and these tags, whose parent
-// has the role parent ("" if it has none).
+// RoleOf returns the role of a resource of this type with these tags, whose parent has the role
+// parent ("" if there is no parent).
 func RoleOf(token string, inputs map[string]any, parent string) string {
 	if tags, ok := inputs["tags"].(map[string]any); ok {
 		if role, ok := tags[TagRole].(string); ok && slices.Contains(Roles, role) {

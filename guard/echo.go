@@ -19,8 +19,8 @@ type forms struct {
 	shortest int
 }
 
-// An echo is what to look for after value was injected, of which prefix bytes are
-// the policy's.
+// An echo is what to look for after value was injected. The first prefix bytes of value are the
+// policy's.
 type echo struct {
 	value  string
 	prefix int
@@ -133,8 +133,8 @@ func (f *forms) form(s string) {
 	f.all = append(f.all, s)
 }
 
-// at is where a form is in a value, or -1. Of very short secrets only an exact echo
-// is one.
+// at returns the place of a form in a value, or -1. For very short secrets only an exact echo
+// counts.
 func at(value, form string) int {
 	if len(form) >= 8 {
 		return strings.Index(value, form)

@@ -1,10 +1,9 @@
-// Package guard is what is done to the headers of requests and responses so that no
-// key passes that should not: those of the agent on their way to an upstream, and
-// the policy's on its way back. It runs inside Envoy (cmd/libguard), in filters that
-// package envoy puts around the one that injects credentials.
+// Package guard checks and changes the headers of requests and responses, so that no key passes
+// that must not: the agent's own keys on their way to an upstream, and the policy's key on its way
+// back. It runs inside Envoy (cmd/libguard), in filters that package envoy puts before and after
+// the filter that injects credentials.
 //
-// It knows no state but how secrets can be spelled, and may be used by several
-// goroutines at once.
+// Its only state is how secrets can be spelled. Several goroutines may use it at once.
 package guard
 
 import (
@@ -16,29 +15,30 @@ import (
 	"github.com/postern/postern/target"
 )
 
-// Filters of the module.
+// The names of the module and its filters.
 const (
 	// Module is the name of the module.
 	Module = "guard"
 	// Filter checks requests before a credential is injected, and all responses.
 	Filter = "guard"
-	// FilterPut comes after the injector, on routes whose credential is not just a header.
+	// FilterPut comes after the injector, on routes whose credential is more than a header.
 	FilterPut = "put"
 )
 
-// A node decides nothing that it cannot record. While its supervisor takes the access log,
-// it renews a lease: LeaseSize bytes of memory that Envoy's module shares, the file LeasePath
-// in the node's working folder. Two words of 64 bits, of the machine's byte order: until
-// when requests may be decided, in nanoseconds of CLOCK_MONOTONIC, and how many requests
-// were refused with [Unrecorded] since the supervisor last set that to 0.
+// A node decides nothing that it cannot record. While its supervisor takes the access log, the
+// supervisor renews the log's lease: LeaseSize bytes of memory that Envoy's module shares, the file
+// LeasePath in the node's working folder. It has two words of 64 bits, in the machine's byte order.
+// The first is the time until which requests may be decided, in nanoseconds of CLOCK_MONOTONIC. The
+// second counts the requests that were refused with [Unrecorded] since the supervisor last set it
+// to 0.
 const (
 	LeasePath = "lease"
 	LeaseSize = 16
 )
 
-// What Envoy has for the response code details of a request that the guard has refused.
+// Envoy's response code details of a request that the guard has refused.
 const (
-	// Unrecorded: the node cannot record what it decides.
+	// Unrecorded: the node cannot record its decisions.
 	Unrecorded = "guard_unrecorded"
 	// Ambiguous: see [ErrAmbiguous].
 	Ambiguous = "guard_ambiguous"
@@ -48,26 +48,26 @@ const (
 	Failed = "guard_failed"
 )
 
-// Namespace and Key say where a route's metadata has its [Rule].
+// Namespace and Key are the place of the [Rule] in a route's metadata.
 const (
 	Namespace = "postern"
 	Key       = "guard"
 )
 
-// SecretHeader takes a credential from the injector to the query. It is of those
-// that are removed from whatever a client sends, or is sent.
+// SecretHeader carries a credential from the injector to the query. It is one of the headers that
+// are removed from requests and responses.
 const SecretHeader = "x-postern-secret"
 
-// A Rule is what the guard has to know of the rule that a request was allowed by.
-// The zero value is one without a credential, and checks most.
+// A Rule is what the guard needs to know about the rule that allowed a request. The zero value has
+// no credential, and checks most.
 type Rule struct {
 	target.Check
 	// Own means that the agent uses its own keys.
 	Own bool
-	// Header is where the credential goes, after Prefix bytes that are the policy's.
+	// Header is the header of the credential. The first Prefix bytes of its value are the policy's.
 	Header string
 	Prefix int
-	// Parameter is where it goes, if it goes into the query.
+	// Parameter is the query parameter of the credential, if it goes into the query.
 	Parameter string
 	// Signs means that no secret leaves the node: the request is signed.
 	Signs bool
@@ -82,7 +82,7 @@ const (
 	wordHeaders = "headers="
 )
 
-// String is the rule as it is in the metadata of a route.
+// String returns the rule in the form that a route's metadata has.
 func (r Rule) String() string {
 	var words []string
 	if !r.Open {
@@ -130,8 +130,8 @@ func unlist(s string) []string {
 
 var errRule = errors.New("not a rule that the guard knows")
 
-// ParseRule reads what [Rule.String] has written. Without a word there is nothing to
-// check: the route denies, or leads to where more is seen.
+// ParseRule parses what [Rule.String] has written. An empty text means that there is nothing to
+// check: the route denies, or leads to a route that sees more of the request.
 func ParseRule(s string) (Rule, error) {
 	r := Rule{Check: target.Check{Open: true}}
 	for s != "" {
@@ -177,15 +177,15 @@ func (r *Rule) parseCredential(kind, rest string) error {
 	return nil
 }
 
-// A Header is one of a request or response, its name in lower case. It has the memory
-// layout of what Envoy gives (cmd/libguard).
+// A Header is one header of a request or response, with its name in lower case. It has the memory
+// layout of Envoy's own structure (cmd/libguard).
 type Header struct{ Name, Value string }
 
-// A Change sets a header to one value, or removes all of that name if the value is
-// "". It shares no memory with the headers it was made from.
+// A Change sets a header to one value. If the value is "", it removes all headers of that name. A
+// Change shares no memory with the headers from which it was made.
 //
-// What returns changes appends them to those that it is given, so that usual requests
-// need no memory from the heap.
+// Functions that return changes append them to the given ones, so that ordinary requests need no
+// memory from the heap.
 type Change Header
 
 // Of nearly every request: what Envoy adds, and what package envoy does.
@@ -221,12 +221,12 @@ func set(cs []Change, name, value string) []Change {
 	return cs
 }
 
-// ErrAmbiguous is of a request that says in two ways what it is, one of which the
-// rule has not matched: see [target.Check].
+// ErrAmbiguous refuses a request that says in two ways what it is, if the rule has matched only one
+// of them: see [target.Check].
 var ErrAmbiguous = errors.New("some server reads the request as another one")
 
-// Request says what to change of a request's headers before a credential is injected:
-// the agent's own keys are removed, and what only a proxy may say.
+// Request returns the changes of a request's headers before a credential is injected: it removes
+// the agent's own keys, and headers that only a proxy may send.
 func Request(cs []Change, hs []Header, r Rule) ([]Change, error) {
 	offers := false
 	for i := range hs {
@@ -277,15 +277,15 @@ func protocols(hs []Header) string {
 
 // Errors of [Put].
 var (
-	// ErrNoCredential is of a request into which the injector has put nothing.
+	// ErrNoCredential refuses a request into which the injector has put nothing.
 	ErrNoCredential = errors.New("there is no credential to put into the query")
-	// ErrSignedBody is of a body that is a sequence of parts which the agent has signed
-	// itself: with a signature of the policy's, nobody would take it.
+	// ErrSignedBody refuses a body that is a sequence of parts which the agent has signed itself.
+	// No server would accept them with the policy's signature.
 	ErrSignedBody = errors.New("the agent has signed parts of the body")
 )
 
-// Put says what to change of a request after its credential was injected: a
-// secret that belongs there goes into the query.
+// Put returns the changes of a request after its credential was injected. It moves a secret that
+// belongs in the query there.
 func Put(cs []Change, hs []Header, r Rule) ([]Change, error) {
 	var path, secret string
 	for i := range hs {
@@ -310,8 +310,8 @@ func Put(cs []Change, hs []Header, r Rule) ([]Change, error) {
 
 const streaming = "STREAMING-"
 
-// Injected is the header of a request in which its credential is, after [Put]; "" if
-// none leaves the node.
+// Injected returns the header of a request that holds the credential after [Put]. It returns "" if
+// no credential leaves the node.
 func (r Rule) Injected() string {
 	switch {
 	case r.Parameter != "":
@@ -322,9 +322,9 @@ func (r Rule) Injected() string {
 	return r.Header
 }
 
-// Response says what to change of a response's headers: out of it goes what only
-// this proxy may say, and the credential, in whatever header an upstream echoes
-// it. The request's header [Rule.Injected] had the values in injected.
+// Response returns the changes of a response's headers. It removes headers that only this proxy may
+// send, and the credential from every header in which an upstream echoes it. injected holds the
+// values of the request's header [Rule.Injected].
 func Response(cs []Change, hs []Header, r Rule, injected []string) []Change {
 	var few [1]*forms
 	look := r.echoes(few[:0], injected)
@@ -373,9 +373,8 @@ func (r Rule) echoes(all []*forms, injected []string) []*forms {
 	return all
 }
 
-// Trailers says what to change of trailers: agents' keys have no place in them, nor
-// has the credential, nor what a request may not say in a header. Of a request's,
-// injected is nil.
+// Trailers returns the changes of trailers. It removes agents' keys, the credential, and whatever a
+// request may not send in a header. injected is nil for the trailers of a request.
 func Trailers(cs []Change, hs []Header, r Rule, injected []string) []Change {
 	cs = Response(cs, hs, r, injected)
 	for i := range hs {

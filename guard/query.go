@@ -7,9 +7,9 @@ import (
 	"github.com/postern/postern/target"
 )
 
-// stripQuery takes the agent's own keys out of the query of a path, and what is
-// called like parameter, which is not escaped, if that is not "". Nothing else is
-// changed, but for empty parameters beside: Envoy's own query mutations write every
+// stripQuery removes the agent's own keys from the query of a path. It also removes parameters with
+// the name of parameter, which is not escaped, unless parameter is "". Next to a removed parameter
+// it also removes empty ones. Nothing else changes. Envoy's own query mutations write every
 // parameter decoded, so that x=%26key%3D1 becomes x=&key=1 (docs/envoy.md).
 func stripQuery(path, parameter string) string {
 	before, query, there := strings.Cut(path, "?")

@@ -13,12 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Folders are what agents may write on this machine, as of when [Registry.Folders] returned. It is for one command or
-// one look at a file, not to be kept: mounts change.
+// Folders are the folders that agents may write on this machine, at the time when
+// [Registry.Folders] returned. Use it for one command or one check of a file, and do not keep it:
+// mounts change.
 type Folders struct {
 	list   []agentFolder
 	mounts mounts
-	// variable and user are those of this process: os.LookupEnv and os.Geteuid.
+	// variable and user are os.LookupEnv and os.Geteuid.
 	variable func(string) (string, bool)
 	user     int
 }
@@ -29,15 +30,17 @@ type agentFolder struct {
 	places []place
 }
 
-// WritableError says that an agent may write a file or some step of the way to it, or may have done so.
+// WritableError says that an agent may write, or may have written, a file or some step on the way
+// to it.
 type WritableError struct {
 	// Path is the file.
 	Path string
 	// Step is the folder, link or file on the way that is in Folder.
 	Step string
-	// Folder is the agent's.
+	// Folder is the agent's folder.
 	Folder string
-	// Names is how many names (hard links) the file has, if that is why: one of them may be in Folder.
+	// Names is the number of names (hard links) of the file, if that is the reason: one of them may
+	// be in Folder.
 	Names int
 }
 
@@ -59,8 +62,8 @@ func (e *WritableError) Error() string {
 // controlGroup is the group of the control plane's own user, which reads what the plan names where root brings stacks up.
 const controlGroup = "postern-control"
 
-// Advice returns the command that copies the file to where no agent works. A copy, because a running agent keeps what
-// it has open, and a file that was moved keeps its other names.
+// Advice returns the command that copies the file to a place where no agent works. Moving the file
+// would not help: a running agent keeps its open files, and a moved file keeps its other names.
 func (e *WritableError) Advice() string {
 	to := "/etc/postern"
 	if dir, err := os.UserConfigDir(); err == nil && os.Geteuid() != 0 {
@@ -85,10 +88,11 @@ func Quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// Check returns a [*WritableError] if an agent may write the file at the absolute path, any folder on the way to it,
-// or any symbolic link on the way, by name, by identity or through a mount; or if the file has a further name that may
-// be in an agent's folder. What is not there yet is judged by the way to it. Other errors mean that the way could not
-// be looked at: the caller must not use the file then either.
+// Check returns a [*WritableError] if an agent may write the file at the absolute path, any folder
+// on the way to it, or any symbolic link on the way, by name, by identity or through a mount. It
+// also does so if the file has a further name that may be in an agent's folder. A path that does
+// not exist yet is judged by the way to it. Any other error means that the way could not be
+// inspected; then the caller must not use the file either.
 func (f *Folders) Check(path string) error {
 	w := &walk{}
 	defer w.close()
@@ -98,7 +102,7 @@ func (f *Folders) Check(path string) error {
 	return f.otherNames(w, path)
 }
 
-// CheckFolder is Check for a folder in which nothing may be an agent's: no agent's folder may be below it either.
+// CheckFolder is Check for a folder that must not contain an agent's folder either.
 func (f *Folders) CheckFolder(path string) error {
 	w := &walk{}
 	defer w.close()
@@ -126,8 +130,8 @@ func missing(err error) error {
 	return err
 }
 
-// Open opens the regular file at the absolute path for reading, if [Folders.Check] has nothing against it. The file
-// that is opened is the one that was checked, whatever is renamed in the meantime.
+// Open opens the regular file at the absolute path for reading, if [Folders.Check] returns nil for
+// it. It opens the file that was checked, whatever is renamed meanwhile.
 func (f *Folders) Open(path string) (*os.File, error) {
 	w := &walk{}
 	defer w.close()
@@ -189,8 +193,8 @@ func (f *Folders) place(step *file) (place, error) {
 	return here, nil
 }
 
-// otherNames says whether the regular file at the end of the walk may have a name in an agent's folder. Names beside
-// it are accounted for: their folder was on the way.
+// otherNames reports whether the regular file at the end of the walk may have a name in an agent's
+// folder. Names in the file's own folder are accounted for, because that folder was on the way.
 func (f *Folders) otherNames(w *walk, path string) error {
 	last := w.last()
 	if !last.is(unix.S_IFREG) || last.links < 2 || len(w.at) < 2 {
@@ -235,7 +239,8 @@ func (f *file) names(of *file) (uint32, error) {
 	return n, nil
 }
 
-// ReadFile is [ReadFile] of a file that [Folders.Check] has nothing against, and of exactly the file that was checked.
+// ReadFile is [ReadFile] for a file for which [Folders.Check] returns nil. It reads exactly the
+// file that was checked.
 func (f *Folders) ReadFile(path string, most int) ([]byte, error) {
 	w := &walk{}
 	defer w.close()

@@ -23,7 +23,7 @@ type mount struct {
 	point string
 }
 
-// mounts are what is mounted where, in the order of mounting.
+// mounts lists the mounts and their places, in the order of mounting.
 type mounts []mount
 
 func readMounts() (mounts, error) {

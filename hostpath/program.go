@@ -17,25 +17,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Owner says whose a program, and every folder and link on the way to it, may be. Nobody else may be able to write
-// any of them.
+// Owner says who may own a program and every folder and link on the way to it. Nobody else may be
+// able to write any of them.
 type Owner int
 
 const (
-	// Root is for what makes the wall: nothing that a user installed.
+	// Root is for programs that make the sandbox: they must not belong to a user.
 	Root Owner = iota
-	// User is for what the operator asks for by name: root's programs, and those of the calling user's own, such as
-	// in ~/.local/bin, ~/.nvm or a checkout.
+	// User is for programs that the operator names: they belong to root or to the calling user,
+	// such as programs in ~/.local/bin, ~/.nvm or a checkout.
 	User
 )
 
 // system are the folders that are searched after those of PATH.
 var system = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
-// Program returns the real path of the program of that name, which may be an absolute path. A name is searched in the
-// absolute folders of PATH and then in the system's own. What an agent may write (see [Folders.Check]), or somebody who
-// is not meant by owner, is passed over as if it were not there. A script's interpreter is judged in the same way.
-// Start the path that is returned: its folders stay what they were when they were checked.
+// Program returns the real path of the program of that name, which may be an absolute path. It
+// searches a name in the absolute folders of PATH, and then in the system's own. It passes over a
+// program that an agent may write (see [Folders.Check]), or that owner does not permit. It judges a
+// script's interpreter in the same way. Start the returned path: its folders stay what they were
+// when they were checked.
 func (f *Folders) Program(name string, owner Owner) (string, error) {
 	path, _, err := f.find(name, owner, 0)
 	return path, err
@@ -46,7 +47,7 @@ type NotFoundError struct{ Name string }
 
 func (e *NotFoundError) Error() string { return e.Name + " is not installed here" }
 
-// maxScripts is how many interpreters may be scripts themselves.
+// maxScripts bounds the number of interpreters that may be scripts themselves.
 const maxScripts = 4
 
 // find returns the real path of the program of that name and what to start: that path or, of a script, the path of its
@@ -88,8 +89,8 @@ func (f *Folders) search() []string {
 	return dirs
 }
 
-// Owned returns the real path of the regular file at the absolute path, judged as a program is by [Folders.Program]. It
-// is for what programs load.
+// Owned returns the real path of the regular file at the absolute path, judged like a program by
+// [Folders.Program]. It is for files that programs load.
 func (f *Folders) Owned(path string, owner Owner) (string, error) {
 	w := &walk{}
 	defer w.close()
@@ -114,8 +115,8 @@ func (f *Folders) owned(w *walk, path string, owner Owner) error {
 	return f.otherNames(w, path)
 }
 
-// OpenProgram opens the program at the absolute path for reading, judged as by [Folders.Program]. What was judged is what
-// is opened, whatever is renamed in the meantime.
+// OpenProgram opens the program at the absolute path for reading, judged as by [Folders.Program].
+// It opens the file that was judged, whatever is renamed meanwhile.
 func (f *Folders) OpenProgram(path string, owner Owner) (*os.File, error) {
 	w := &walk{}
 	defer w.close()
@@ -244,8 +245,8 @@ func private(uid, gid uint32) bool {
 	return false
 }
 
-// Command returns the command that runs the program of that name (see [Folders.Program]) outside of every project: its
-// working folder is "/" and its environment is that of [Folders.Environ].
+// Command returns the command that runs the program of that name (see [Folders.Program]) outside
+// every project: its working folder is "/" and its environment is that of [Folders.Environ].
 func (f *Folders) Command(ctx context.Context, owner Owner, name string, args ...string) (*exec.Cmd, error) {
 	_, argv, err := f.find(name, owner, 0)
 	if err != nil {
@@ -259,9 +260,10 @@ func (f *Folders) Command(ctx context.Context, owner Owner, name string, args ..
 	return cmd, nil
 }
 
-// Environ returns an environment for a program of the host: PATH with the folders only that lead to nothing an agent or
-// another user may write, who the user is, the language, and those of the named variables that are set. No variable
-// gets in that makes a program load or start something, unless the caller names it.
+// Environ returns an environment for a program of the host: PATH without folders that lead to
+// something an agent or another user may write, the user's name, the language, and those of the
+// named variables that are set. It contains a variable that makes a program load or start something
+// only if the caller names it.
 func (f *Folders) Environ(names ...string) []string {
 	env := []string{"PATH=" + f.path()}
 	if home, _ := f.variable("HOME"); filepath.IsAbs(home) && f.Check(home) == nil {
@@ -282,8 +284,9 @@ var loaders = []string{
 	"CONDA_", "PIP_", "DIRENV_",
 }
 
-// Clean returns the environment env as a program of the host may have it: PATH as in [Folders.Environ], and without the
-// variables that make a program load or start something. What leads to an agent's folder goes too; see [Folders.Safe].
+// Clean returns the environment env as a program of the host may have it. PATH is as in
+// [Folders.Environ]. Variables that make a program load or start something are removed, and so are
+// variables that lead to an agent's folder; see [Folders.Safe].
 func (f *Folders) Clean(env []string) []string {
 	clean := slices.DeleteFunc(f.Safe(env), func(kv string) bool {
 		return strings.HasPrefix(kv, "PATH=") || slices.ContainsFunc(loaders, func(l string) bool { return strings.HasPrefix(kv, l) })
@@ -291,7 +294,8 @@ func (f *Folders) Clean(env []string) []string {
 	return append(clean, "PATH="+f.path())
 }
 
-// Safe returns env without the variables that hold a path, or one in a list with colons, that an agent may write.
+// Safe returns env without the variables that hold a path, or a list of paths with colons, that an
+// agent may write.
 func (f *Folders) Safe(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		name, value, _ := strings.Cut(kv, "=")
@@ -305,8 +309,8 @@ func (f *Folders) Safe(env []string) []string {
 	})
 }
 
-// path returns the folders that are searched for programs, without those that somebody else may write and those with a
-// link to what an agent may write.
+// path returns the folders that are searched for programs. It leaves out folders that somebody else
+// may write, and folders with a link to something that an agent may write.
 func (f *Folders) path() string {
 	return strings.Join(slices.DeleteFunc(f.search(), func(dir string) bool {
 		w := &walk{}

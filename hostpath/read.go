@@ -9,28 +9,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UnfitError says why what is at a path is not read: it is not a regular file, or
-// it is too large. Its text begins with the path.
+// UnfitError says why a path is not read: it is not a regular file, or it is too large. The message
+// begins with the path.
 type UnfitError struct{ Path, Text string }
 
 func (e *UnfitError) Error() string { return e.Path + " " + e.Text }
 
-// kinds are what a file can be instead of a regular one.
+// kinds are the kinds of files that are not regular files.
 var kinds = map[uint32]string{
 	unix.S_IFDIR: "a folder", unix.S_IFIFO: "a pipe", unix.S_IFSOCK: "a socket",
 	unix.S_IFCHR: "a device", unix.S_IFBLK: "a device",
 }
 
-// ReadFile returns the content of a regular file of at most the given number of
-// bytes. It is for every file that somebody else named, such as a stack file: it
-// neither waits for a pipe's writer, nor reads a device without end, nor so much
-// as opens a device. The error is an [*UnfitError] or an [*fs.PathError].
+// ReadFile returns the content of a regular file of at most the given number of bytes. Use it for
+// every file that somebody else named, such as a stack file. It does not wait for a pipe's writer,
+// and does not open a device. The error is an [*UnfitError] or an [*fs.PathError].
 func ReadFile(path string, most int) ([]byte, error) {
 	return read(unix.AT_FDCWD, path, path, 0, most)
 }
 
-// ReadIn is [ReadFile] of a file in an open folder. It follows no link: the error
-// is then ELOOP.
+// ReadIn is [ReadFile] for a file in an open folder. It follows no link; then the error is ELOOP.
 func ReadIn(folder *os.File, name string, most int) ([]byte, error) {
 	return read(int(folder.Fd()), name, filepath.Join(folder.Name(), name), unix.O_NOFOLLOW, most)
 }

@@ -1,9 +1,11 @@
-// Package hostpath decides which of this machine's paths, programs and files a command of ours may trust.
+// Package hostpath decides which of this machine's paths, programs and files a command of ours may
+// trust.
 //
-// An agent writes what it likes in its working folder, and folders outlive agents. So a path is trusted only if no
-// step of the way to its file is in a folder where an agent works or has worked. [Registry] remembers those folders,
-// [Folders.Check] walks a path and says which step is in one, [Folders.Open] opens exactly the file that was checked,
-// and [Folders.Program] finds the programs that may be started on the host.
+// An agent writes anything into its working folder, and folders outlive agents. So a path is
+// trusted only if no step on the way to its file is in a folder where an agent works or has worked.
+// [Registry] remembers those folders. [Folders.Check] walks a path and names the step that is in
+// one. [Folders.Open] opens exactly the file that was checked. [Folders.Program] finds the programs
+// that may be started on the host.
 package hostpath
 
 import (
@@ -25,8 +27,9 @@ import (
 // registryFile is the name of the registry in the folder of all stacks' state folders.
 const registryFile = "workdirs"
 
-// Registry is the list of the folders that are or were an agent's working folder. Its methods may be called by
-// several processes at once. The zero value is no list, and an error wherever it is asked: see [In].
+// Registry is the list of the folders that are or were an agent's working folder. Several processes
+// may call its methods at once. The zero value has no list, and its methods return an error: see
+// [In].
 type Registry struct{ file string }
 
 // In returns the registry in base, the folder that holds the state folders of all stacks.
@@ -55,9 +58,9 @@ func parseFolder(line string) (folder, error) {
 	return f, nil
 }
 
-// Record adds the folder dir to the registry, if it is not there yet, and returns when that is on disk. It must be
-// called before an agent gets dir. The path is real: an agent that works above it could otherwise have any folder
-// recorded, and so keep every command from trusting what is in there.
+// Record adds the folder dir to the registry, unless it is there already, and returns when that is
+// on disk. Call it before an agent gets dir. The path must be real. Otherwise an agent that works
+// above dir could have any folder recorded, and so keep every command from trusting its content.
 func (r Registry) Record(dir string) error {
 	f, err := identify(dir)
 	if err == nil && f.path != dir {
@@ -90,7 +93,8 @@ func identify(dir string) (folder, error) {
 	return folder{last.path, last.identity}, nil
 }
 
-// Paths are those of the list, in the order of their first record: as they were then, whatever is there now.
+// Paths returns the paths of the list, in the order of their first record. They are the recorded
+// paths, whatever is there now.
 func (r Registry) Paths() ([]string, error) {
 	folders, err := r.folders()
 	var paths []string
@@ -108,8 +112,9 @@ var ErrUnknown = errors.New("it is not in the list of agents' working folders")
 // ErrRuns means that an agent runs in a folder.
 var ErrRuns = errors.New("an agent runs there")
 
-// Forget takes the folders that were recorded by that path off the list. The path is compared as it is: what leads
-// where is an agent's choice. The error is [ErrUnknown] if there is none, and [ErrRuns] if [Registry.Use] holds one.
+// Forget removes the folders that were recorded under that path from the list. It compares the path
+// literally, because an agent may decide where the path leads. The error is [ErrUnknown] if there
+// is no such folder, and [ErrRuns] if [Registry.Use] holds one.
 func (r Registry) Forget(path string) error {
 	held, err := lock(r.file + ".lock")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -176,8 +181,8 @@ func (r Registry) syncFolder() error {
 	return dir.Sync()
 }
 
-// Use records the folder as [Registry.Record] does, and keeps it from being forgotten until done is called or this
-// process ends.
+// Use records the folder as [Registry.Record] does. It keeps the folder from being forgotten until
+// done is called or this process ends.
 func (r Registry) Use(dir string) (done func(), err error) {
 	f, err := identify(dir)
 	if err != nil {
@@ -216,7 +221,7 @@ func (r Registry) inUse(f folder, how int) (*os.File, error) {
 	}
 }
 
-// File is where the list is.
+// File returns the path of the list.
 func (r Registry) File() string { return r.file }
 
 func (r Registry) add(f folder) error {
@@ -291,8 +296,9 @@ func (e *DamagedError) Error() string {
 		"correct the line by a backup, or delete it and never keep a secret or a program of yours in its folder", e.File, e.Line)
 }
 
-// Folders returns what agents may write at this moment: the folders of the registry, those that are given in
-// addition, and whatever is mounted in them. A registry that does not exist is empty; one that is damaged is an error.
+// Folders returns the folders that agents may write at this moment: those of the registry, the
+// additional ones, and whatever is mounted in them. A registry that does not exist is empty. A
+// damaged registry is an error.
 func (r Registry) Folders(more ...string) (*Folders, error) {
 	folders, err := r.folders()
 	if err != nil {

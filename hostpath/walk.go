@@ -60,11 +60,11 @@ func look(fd int, path string) (file, error) {
 	return f, nil
 }
 
-// maxLinks is how many symbolic links a path may lead through, as for the kernel.
+// maxLinks is the number of symbolic links through which a path may lead, as for the kernel.
 const maxLinks = 40
 
-// walk goes along a path as the kernel does, one name at a time, and holds each folder open meanwhile: what was looked
-// at is where the next step starts.
+// walk follows a path as the kernel does, one name at a time, and holds each folder open meanwhile:
+// the next step starts at the folder that was inspected.
 type walk struct {
 	// at are the folders from the root to here and, at the end, the file.
 	at []file

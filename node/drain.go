@@ -16,16 +16,16 @@ import (
 const (
 	// drainTime bounds how long a node that is told to stop waits for its requests.
 	drainTime = 4 * time.Second
-	// idleTime is how long it waits for clients to close connections on which there is no
-	// request: until they have, they may be about to send one.
+	// idleTime is the wait for clients to close connections without a request. Until then, a client
+	// may be about to send one.
 	idleTime = time.Second
-	// drainEvery is how often the connections are counted.
+	// drainEvery is the interval at which the connections are counted.
 	drainEvery = 20 * time.Millisecond
 )
 
-// drain lets Envoy finish. No agent can connect any more, so that its sandbox goes to
-// another node; each answer closes its connection. It returns when nobody is connected,
-// when nothing is under way but connections that stay idle, or after drainTime.
+// drain lets Envoy finish. No agent can connect any longer, so its sandbox uses another node, and
+// each answer closes its connection. drain returns when nobody is connected, when only idle
+// connections remain, or after drainTime.
 func (c Config) drain(ctx context.Context, ended <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
@@ -55,8 +55,8 @@ func (c Config) drain(ctx context.Context, ended <-chan struct{}) {
 	}
 }
 
-// busy counts the connections of agents, and the requests under way. A CONNECT is one
-// only if what is in it is not counted by itself.
+// busy counts the connections of agents, and the requests in progress. A CONNECT counts only if the
+// requests in it are not counted by themselves.
 func busy(ctx context.Context, admin *http.Client) (open, active int, err error) {
 	b, err := question(ctx, admin, http.MethodGet, "/stats?format=json&filter="+`^http\.(agent|intercept|intercept-wildcard)\.downstream_(cx|rq)_active$`)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// EnvoyFamilies are the families of Envoy's own metrics that a node serves,
-// and what they say. Envoy has some thousand more; most have a label that
-// grows with the policy, or with what agents do.
+// EnvoyFamilies are the families of Envoy's own metrics that a node serves, with their help. Envoy
+// has about a thousand more. Most of them have a label that grows with the policy, or with what
+// agents do.
 var EnvoyFamilies = map[string]string{
 	"envoy_server_live":                                                                 "1 while Envoy is neither starting nor draining.",
 	"envoy_server_uptime":                                                               "Seconds since Envoy started.",

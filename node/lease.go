@@ -18,11 +18,11 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// leaseTime is how long Envoy decides without its log being taken. It bounds what an Envoy
+// leaseTime is the time for which Envoy decides while its log is not taken. It bounds what an Envoy
 // that is killed meanwhile can have decided without a record.
 const leaseTime = 2 * time.Second
 
-// beat is how often the lease is renewed while there is nothing to take.
+// beat is the interval at which the lease is renewed while there is nothing to take.
 const beat = leaseTime / 10
 
 // lease is the memory that Envoy's module shares: see [guard.LeasePath]. Only a supervisor
@@ -30,7 +30,7 @@ const beat = leaseTime / 10
 type lease struct {
 	memory []byte
 	events *audit.Writer
-	// renewed is when the lease was renewed last.
+	// renewed is the time of the last renewal.
 	renewed time.Time
 }
 

@@ -21,7 +21,7 @@ func TestNoModule(t *testing.T) {
 	t.Parallel()
 	empty := t.TempDir()
 	for name, c := range map[string]struct{ modules, says string }{
-		"not there":    {empty, "find libguard.so, which Envoy loads: stat " + empty + "/libguard.so: no such file or directory: it is built with posternd and belongs beside it"},
+		"not there":    {empty, "find libguard.so, which Envoy loads: stat " + empty + "/libguard.so: no such file or directory: it is built with posternd and belongs next to it"},
 		"relative":     {"bin", `the folder "bin" is not absolute`},
 		"not set here": {"", `the folder "" is not absolute`},
 	} {

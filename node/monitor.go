@@ -25,10 +25,9 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// Monitor is what monitoring can ask of one node. No label of a metric has a
-// value that an agent could make up: agents and reasons are the policy's, and
-// there are no hosts in it. docs/reference-metrics.md lists them. It is safe
-// for concurrent use.
+// Monitor answers what monitoring asks about one node. No label of a metric has a value that an
+// agent could make up: agents and reasons come from the policy, and no metric has hosts.
+// docs/reference-metrics.md lists them. It is safe for concurrent use.
 type Monitor struct {
 	dir      string
 	registry *prometheus.Registry
@@ -38,7 +37,7 @@ type Monitor struct {
 	admin    *http.Client
 
 	mu sync.Mutex
-	// agents are those that there is a series for already.
+	// agents are the agents that have a series already.
 	agents map[string]bool
 }
 
@@ -46,8 +45,8 @@ type Monitor struct {
 // counts as "other". A plan with more is not one that somebody reads.
 const maxAgents = 1000
 
-// NewMonitor returns the monitor of the node whose working folder is dir. It
-// goes into [Config.Monitor].
+// NewMonitor returns the monitor of the node whose working folder is dir. Set it as
+// [Config.Monitor].
 func NewMonitor(dir string) *Monitor {
 	m := &Monitor{dir: dir, registry: prometheus.NewRegistry(), agents: map[string]bool{}}
 	m.decided = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -77,9 +76,9 @@ func NewMonitor(dir string) *Monitor {
 // adminTimeout bounds one question to Envoy, or one connection.
 const adminTimeout = 5 * time.Second
 
-// Handler serves /metrics (Prometheus; some of Envoy's own among them),
-// /healthz (the supervisor is alive) and /readyz. It is read-only and does not
-// authenticate. Nothing else of Envoy's admin interface can be reached by it.
+// Handler serves /metrics (Prometheus, with some of Envoy's own), /healthz (the supervisor is
+// alive) and /readyz. It is read-only and does not authenticate. Through it, nothing else of
+// Envoy's admin interface can be reached.
 func (m *Monitor) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{m.registry, envoyGatherer{m}}, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4}))
@@ -168,9 +167,9 @@ func (m *Monitor) ask(ctx context.Context, page string) ([]byte, error) {
 // probeTime bounds how long an Envoy that is alive takes to close a connection.
 const probeTime = 2 * time.Second
 
-// Probe reports whether the node of this machine whose working folder is dir serves an
-// agent: whether Envoy itself, and not only the kernel, takes a connection at the agent's
-// socket, and whether its log is taken. It makes no event.
+// Probe reports whether the node of this machine whose working folder is dir serves an agent: Envoy
+// itself, and not only the kernel, takes a connection at the agent's socket, and the node's log is
+// taken. It makes no event.
 func Probe(ctx context.Context, dir, agent string) error {
 	if err := checkLease(dir); err != nil {
 		return err

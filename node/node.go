@@ -1,5 +1,5 @@
-// Package node runs one node of the fleet: an Envoy, restarted whenever it
-// dies, and the audit log of what it decides.
+// Package node runs one node of the fleet: an Envoy, which it restarts when Envoy dies, and the
+// audit log of Envoy's decisions.
 package node
 
 import (
@@ -32,13 +32,13 @@ const (
 	steady     = 10 * time.Second
 )
 
-// module is what the listeners have Envoy load, by the name "guard".
+// module is the file that Envoy loads for the listeners, under the name "guard".
 const module = "libguard.so"
 
-// stopGrace is how long Envoy has to end by itself.
+// stopGrace is the time that Envoy has to end by itself.
 const stopGrace = 3 * time.Second
 
-// Config is what a node depends on.
+// Config is the configuration of a node.
 type Config struct {
 	ID string
 	// Stack is the name of the environment.
@@ -48,28 +48,28 @@ type Config struct {
 	// XDS is the control plane's socket, relative to Dir or absolute, if
 	// Remote is nil.
 	XDS string
-	// Remote is the control plane on another machine. The caller keeps the
-	// file at [envoy.IdentityPath] in Dir current.
+	// Remote is the control plane on another machine. The caller keeps the file at
+	// [envoy.IdentityPath] in Dir current.
 	Remote *envoy.Remote
 	// Audit is the folder of the stack's audit log.
 	Audit string
-	// Mirror, if not nil, gets every event that is in the audit log. Without it
-	// nothing is decided: an error ends the node.
+	// Mirror, if not nil, also gets every event of the audit log. If a write to it fails, the node
+	// ends, because it decides nothing that it cannot mirror.
 	Mirror io.Writer
 	// Envoy is the path of the binary.
 	Envoy string
-	// Modules is the folder with libguard.so (cmd/libguard), which Envoy loads
-	// into its process; absolute. Without it no Envoy is started.
+	// Modules is the absolute path of the folder with libguard.so (cmd/libguard), which Envoy loads
+	// into its process. Without it, Envoy does not start.
 	Modules string
-	// Monitor, if set, is told what happens; it is made for this Dir.
+	// Monitor, if set, is told what happens. It must be made for this Dir.
 	Monitor *Monitor
-	// Log takes the supervisor's messages, and those of Envoy's that cannot hold
+	// Log gets the supervisor's messages, and those of Envoy's messages that cannot contain
 	// anything of a request.
 	Log *slog.Logger
 }
 
-// Run supervises Envoy until ctx is done, and then leaves no process and no
-// socket behind. Only one Run may use a Dir at a time.
+// Run supervises Envoy until ctx is done, and then leaves no process and no socket behind. Only one
+// Run may use a Dir at a time.
 func Run(ctx context.Context, c Config) (err error) {
 	// Better said here than by an Envoy that refuses every listener.
 	if err := c.checkModule(); err != nil {

@@ -24,7 +24,7 @@ type output struct {
 	log  *slog.Logger
 	// few bounds the lines: an agent must not fill the disk by making Envoy warn.
 	few *rate.Limiter
-	// unknown counts the lines of no known form, many those that few refused.
+	// unknown counts the lines of an unknown form. many counts the lines that few refused.
 	unknown, many int
 }
 
@@ -55,7 +55,7 @@ var crashForms = []*regexp.Regexp{
 	regexp.MustCompile(`^#[0-9]{1,3}: .*\[0x[0-9a-f]{1,16}\]$`),
 }
 
-// frame is what is passed on of a line of a backtrace: not the symbol.
+// frame matches the part of a backtrace's line that is passed on: not the symbol.
 var frame = regexp.MustCompile(`^(#[0-9]{1,3}: ).*(\[0x[0-9a-f]{1,16}\])$`)
 
 // plainForms are the lines that are passed on although Envoy's logger did not write

@@ -15,8 +15,8 @@ import (
 	"github.com/postern/postern/envoy"
 )
 
-// enoughHeap is from where on Envoy gets no more memory, in bytes: what it takes for
-// 5,000 destinations of 200 agents each, twice.
+// enoughHeap is the size, in bytes, from which on Envoy gets no more memory: twice what it takes
+// for 5,000 destinations of 200 agents each.
 const enoughHeap = 4 << 30
 
 // raiseDescriptors lets the Envoy that is started next open as many files as the hard
@@ -64,7 +64,7 @@ func heap() (uint64, error) {
 type pressure struct {
 	dir   string
 	limit uint64
-	// said is what the file says, in hundredths.
+	// said is the file's content, in hundredths.
 	said int
 }
 

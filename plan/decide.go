@@ -144,7 +144,7 @@ func (a *Agent) nearest(host string, port uint16) string {
 	return id
 }
 
-// commonLabels is how many labels the names have in common at their ends.
+// commonLabels returns the number of labels that the names have in common at their ends.
 func commonLabels(a, b string) int {
 	n := 0
 	for x, y := strings.Split(a, "."), strings.Split(b, "."); n < min(len(x), len(y)) && x[len(x)-1-n] == y[len(y)-1-n]; {
@@ -234,8 +234,8 @@ func (a *Agent) Destinations() []Destination {
 	return out
 }
 
-// arrange puts the rules that deny first, and leaves out those that allow in
-// another mode than the nearest one.
+// arrange puts the rules that deny first, and leaves out rules that allow in another mode than the
+// nearest rule.
 func arrange(rules []Rule) []Rule {
 	nearest := -1
 	for i, r := range rules {
@@ -272,8 +272,8 @@ func (a *Agent) Behind(gateway uint16) []Rule {
 	return rules
 }
 
-// suffix is what every host that a rule covers ends with. It makes
-// "x.example.test" longer than "*.example.test".
+// suffix returns the end that all hosts share which a rule covers. With it, "x.example.test" is
+// longer than "*.example.test".
 func suffix(host string) string { return strings.TrimPrefix(host, "*") }
 
 func rank(r Rule) int {

@@ -20,24 +20,26 @@ import (
 func escaped(digits string) string { return `%(?:25)*(?:` + digits + `)` }
 
 var (
-	// separator is what some server takes for a slash.
+	// separator matches everything that some server reads as a slash.
 	separator = `(?:/|` + escaped(`2f|5c`) + `)`
-	// parameter is what some server takes off the end of a segment. Where it
-	// ends depends on whether a server looks for it before or after it decodes. The
-	// second kind are streams of NTFS, such as "::$DATA".
+	// parameter matches everything that some server takes off the end of a segment. Its end depends
+	// on whether a server looks for it before or after decoding. The second kind are NTFS streams,
+	// such as "::$DATA".
 	parameter = `(?:(?:;|` + escaped(`3b`) + `)[^/]*|(?::|` + escaped(`3a`) + `)[^/]*(?:\$|` + escaped(`24`) + `)[^/]*)?`
 	dot       = `(?:\.|` + escaped(`2e`) + `)`
 	// blank are spaces and control characters, which some server trims.
 	blank = `(?:\+|` + escaped(`[01][0-9a-f]|20|7f|85|a0`) + `)`
-	// ending is what some server takes off the end of a name: Windows also dots.
+	// ending matches everything that some server takes off the end of a name. Windows also takes
+	// off dots.
 	ending = `(?:` + dot + `|` + blank + `)*` + parameter
-	// cut is what some server ends a path at: once decoded, a query, a fragment, a zero byte.
+	// cut matches everything at which some server ends a path after decoding: a query, a fragment,
+	// a zero byte.
 	cut = escaped(`3f|23|00`)
 	// nothing are segments that some server leaves out.
 	nothing = `(?:` + separator + ending + `)*`
-	// elsewhere are bytes that some server takes for others, or drops: controls, what is not
-	// UTF-8, and the blocks of Unicode that have code points of [target.Lookalikes]
-	// and [target.Ignored]. Characters beside them are denied as well.
+	// elsewhere matches bytes that some server reads as others, or drops: control characters, bytes
+	// that are not UTF-8, and the blocks of Unicode that have code points of [target.Lookalikes]
+	// and [target.Ignored]. The other characters of these blocks are denied as well.
 	elsewhere = `.*` + escaped(`[01][0-9a-f]|7f|c[01]|f[5-9a-f]|e0`+escaped(`[89][0-9a-f]`)+`|f0`+escaped(`8[0-9a-f]`)+`|c2`+escaped(`[89a][0-9a-f]`)+`|cd`+escaped(`8f|be`)+`|d8`+escaped(`9c`)+
 		`|d9`+escaped(`aa`)+`|e1`+escaped(`9a`)+escaped(`80`)+`|e1`+escaped(`a0`)+escaped(`8[0-9a-f]`)+`|e2`+escaped(`8[0-58]|a7`)+`|e3`+escaped(`80`)+escaped(`80`)+`|ef`+escaped(`b[89bcdf]`)+
 		`|f3`+escaped(`a0`)) + `.*|(?:[^%]|%[0-7].)*` + escaped(`[89ab][0-9a-f]`) + `.*|.*` + escaped(`[c-f][0-9a-f]`) + `(?:[^%].*|%(?:[^28-9ab]|2[^5]).*)?`

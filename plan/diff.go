@@ -140,7 +140,7 @@ func diffRule(a, b *Rule, was, is *Agent) assessment {
 	return out
 }
 
-// kept are the IDs of a's rules that b has too, in a's order.
+// kept returns the IDs of a's rules that b also has, in a's order.
 func kept(a, b *Agent) []string {
 	there := make(map[string]bool, len(b.Rules))
 	for i := range b.Rules {
@@ -222,7 +222,7 @@ func (r *Rule) What() string {
 	return b.String()
 }
 
-// describe is what the agent may do: every field of the rule shows in it.
+// describe says what the agent may do. Every field of the rule shows in it.
 func (r *Rule) describe() string { return r.What() + inBrackets(r.notes()) }
 
 // becomes describes a rule that was another one: what both are is not repeated.
@@ -249,7 +249,7 @@ func inBrackets(notes []string) string {
 	return " (" + strings.Join(notes, ", ") + ")"
 }
 
-// notes are what a rule says beside What.
+// notes returns what a rule says in addition to What.
 func (r *Rule) notes() []string {
 	var notes []string
 	for _, c := range r.Query {

@@ -50,7 +50,7 @@ type ReferenceError struct{ Text, Hint string }
 func (e *ReferenceError) Error() string { return e.Text + "; " + e.Hint }
 
 // ReferenceHint describes the form of a reference.
-const ReferenceHint = `write where it is, such as "env://NAME", "file:///absolute/path" or "file:path/beside/this/file"; docs/credentials.md has all sources; never the secret itself`
+const ReferenceHint = `write where it is, such as "env://NAME", "file:///absolute/path" or "file:path/next/to/this/file"; docs/credentials.md has all sources; never the secret itself`
 
 const (
 	maxReference = 2048
@@ -69,7 +69,7 @@ var (
 	fieldName     = Matching(`^[^.\x00-\x20\x7f]+(\.[^.\x00-\x20\x7f]+)*$`)
 )
 
-// forms says, per source, what its name has to be.
+// forms holds, for each source, the form of its name.
 var forms = map[string]struct {
 	valid      func(string) bool
 	text, hint string
@@ -151,7 +151,7 @@ func (r *Reference) web(scheme, rest string) *ReferenceError {
 	return nil
 }
 
-// query reads the parameters, of which there are no others than keys and every.
+// query reads the parameters. Only keys and every are allowed.
 func (r *Reference) query(params url.Values, keys []string) *ReferenceError {
 	for name, values := range params {
 		switch {

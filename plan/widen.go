@@ -15,7 +15,7 @@ func (r *Rule) Widens(was *Rule) bool {
 		(r.Expires == "" || was.Expires != "" && r.Expires >= was.Expires)
 }
 
-// noLower reports whether what keeps to the limits of was keeps to those of l.
+// noLower reports whether every use within the limits of was is also within the limits of l.
 func (l *Limits) noLower(was *Limits) bool {
 	if l == nil || was == nil {
 		return l == nil

@@ -65,12 +65,12 @@ func credential(name string) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: numbers[0], Gid: numbers[1], Groups: numbers[2:]}, nil
 }
 
-// makeUsers is what creates both users: a line to paste.
+// makeUsers is the command that creates both users, to paste.
 const makeUsers = "systemd-sysusers - <packaging/sysusers.d/postern.conf"
 
-// Separate reports whether the control plane and the nodes of the stack in home
-// run as users of their own, and if root could have that and has not, why not.
-// The error is for a stack that had users of its own and would lose them.
+// Separate reports whether the control plane and the nodes of the stack in home run as users of
+// their own. If root could have separate users and has none, it returns the reason. It returns an
+// error if the stack had separate users and would lose them.
 func Separate(home stacks.Home, p *plan.Plan) (separate bool, why string, err error) {
 	if os.Geteuid() != 0 {
 		return false, "", nil
@@ -231,8 +231,7 @@ func (a *accounts) own(home stacks.Home) error {
 	return nil
 }
 
-// openNode makes the folder of one node, where the control plane makes those of
-// the agents.
+// openNode makes the folder of one node, in which the control plane makes the agents' folders.
 func (a *accounts) openNode(dir string) error {
 	agents := filepath.Join(dir, "agents")
 	if err := os.MkdirAll(agents, 0o700); err != nil {
@@ -281,9 +280,9 @@ func inherit(dir string, uid, gid int, but ...string) error {
 	return nil
 }
 
-// adopt gives the user path and what is below it, as far as root owns it and has
-// linked it nowhere else. What the user owns is not looked into, and what was
-// looked at is what is given: nobody can put a link in its place meanwhile.
+// adopt gives path and everything below it to the user, as far as root owns it and has linked it
+// nowhere else. It does not enter what the user owns. It gives exactly what it has inspected:
+// nobody can put a link in its place meanwhile.
 func adopt(path string, uid, gid int) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == nil {
@@ -334,9 +333,9 @@ func adoptFile(fd, uid, gid int) error {
 // programs is the folder with copies of the programs that a stack's users start.
 func programs(home stacks.Home) string { return filepath.Join(home.Root, "programs") }
 
-// install copies programs into a folder below [programs], where the stack's users
-// may start them and only root can change them. digest is that of all the files
-// together: what is started is what was planned.
+// install copies programs into a folder below [programs]. The stack's users may start them there,
+// and only root can change them. digest covers all the files together, so what is started is what
+// was planned.
 func install(home stacks.Home, name, digest string, files ...string) (dir string, err error) {
 	dir = filepath.Join(programs(home), name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/postern/postern/xds/bundle"
 )
 
-// Bundle is the plan as it is published and live on every node.
+// Bundle is the plan, published and live on every node.
 type Bundle struct {
-	// over is what a person was shown as published, or nil.
+	// over is the publication that a person was shown, or nil.
 	over *bundle.Bundle
 }
 
@@ -29,19 +29,18 @@ type BundleArgs struct {
 	Home string `pulumi:"home"`
 	// Plan is the canonical JSON of the plan. It holds no secret.
 	Plan string `pulumi:"plan"`
-	// Version is the plan's content hash. An input named "version" would be
-	// the engine's own.
+	// Version is the plan's content hash. An input named "version" would be the engine's own.
 	Version string `pulumi:"planVersion"`
-	// Members are the nodes that must have it. They are here so that the
-	// engine knows the order; a new node fetches the bundle by itself.
+	// Members are the nodes that must have the plan. They are inputs so that the engine knows the
+	// order. A new node fetches the bundle by itself.
 	Members []string `pulumi:"members"`
 }
 
-// BundleState is the state. Version is the one that was live last.
+// BundleState is the state. Version is the version that was live last.
 type BundleState struct {
 	BundleArgs
-	// Nodes is how many nodes acknowledged the version when it was published,
-	// and Millis after how many milliseconds all of them had.
+	// Nodes is the number of nodes that acknowledged the version when it was published. Millis is
+	// the time until all of them had done so, in milliseconds.
 	Nodes  int     `pulumi:"nodes"`
 	Millis float64 `pulumi:"millis"`
 }
@@ -71,8 +70,8 @@ func (b *Bundle) Create(
 	return infer.CreateResponse[BundleState]{ID: "bundle", Output: state}, nil
 }
 
-// Read asks the control plane which version is live. One that does not answer
-// says nothing about the bundle: only the store does then.
+// Read asks the control plane which version is live. If the control plane does not answer, only the
+// store tells whether the bundle exists.
 func (*Bundle) Read(
 	ctx context.Context, req infer.ReadRequest[BundleArgs, BundleState],
 ) (infer.ReadResponse[BundleArgs, BundleState], error) {
@@ -89,7 +88,7 @@ func (*Bundle) Read(
 	return infer.ReadResponse[BundleArgs, BundleState](req), nil
 }
 
-// Diff publishes if another version is live.
+// Diff requires a publication if another version is live.
 func (*Bundle) Diff(_ context.Context, req infer.DiffRequest[BundleArgs, BundleState]) (infer.DiffResponse, error) {
 	var d difference
 	d.replace("home", req.State.Home != req.Inputs.Home)
@@ -97,8 +96,8 @@ func (*Bundle) Diff(_ context.Context, req infer.DiffRequest[BundleArgs, BundleS
 	return d.DiffResponse, nil
 }
 
-// Update publishes the plan and returns when every node has acknowledged it.
-// If a node rejects it the version before stays live.
+// Update publishes the plan and returns when every node has acknowledged it. If a node rejects the
+// plan, the previous version stays live.
 func (b *Bundle) Update(
 	ctx context.Context, req infer.UpdateRequest[BundleArgs, BundleState],
 ) (infer.UpdateResponse[BundleState], error) {
@@ -112,8 +111,8 @@ func (b *Bundle) Update(
 	return infer.UpdateResponse[BundleState]{Output: state}, nil
 }
 
-// Delete removes the store, if it is in the state folder: one elsewhere belongs to whoever put it
-// there. The nodes keep what they have until they stop.
+// Delete removes the store if it is in the state folder. A store elsewhere belongs to whoever
+// created it. The nodes keep their version until they stop.
 func (*Bundle) Delete(_ context.Context, req infer.DeleteRequest[BundleState]) (infer.DeleteResponse, error) {
 	store := req.State.store()
 	if filepath.Dir(store) != filepath.Clean(req.State.Home) {
@@ -125,7 +124,7 @@ func (*Bundle) Delete(_ context.Context, req infer.DeleteRequest[BundleState]) (
 	return infer.DeleteResponse{}, nil
 }
 
-// operator is who publishes to the stack of the folder.
+// operator returns the operator who publishes to the stack of the folder.
 func operator(home stacks.Home) *bundle.Operator {
 	return &bundle.Operator{
 		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},

@@ -25,18 +25,17 @@ import (
 
 const (
 	caValidity = 10 * 365 * 24 * time.Hour
-	// caRenew is how long before its end an authority counts as gone.
+	// caRenew is the time before its end at which an authority counts as gone.
 	caRenew = 30 * 24 * time.Hour
 )
 
-// CertificateAuthority is the authority that the agents of one stack trust
-// and that the control plane mints leaf certificates with. Its key is in a
-// file that only the user may read, and never in the state.
+// CertificateAuthority is the agents' authority of one stack, with which the control plane mints
+// leaf certificates. Its key is in a file that only the user may read, and never in the state.
 type CertificateAuthority struct{}
 
 // CertificateAuthorityArgs are the inputs.
 type CertificateAuthorityArgs struct {
-	// Dir gets ca.key (0600) and ca.pem (0644).
+	// Dir is the folder of ca.key (0600) and ca.pem (0644).
 	Dir   string `pulumi:"dir"`
 	Stack string `pulumi:"stack"`
 }
@@ -44,7 +43,7 @@ type CertificateAuthorityArgs struct {
 // CertificateAuthorityState is the state.
 type CertificateAuthorityState struct {
 	CertificateAuthorityArgs
-	// Certificate is PEM.
+	// Certificate is the certificate in PEM.
 	Certificate string `pulumi:"certificate"`
 	// Fingerprint is the SHA-256 of the certificate, in hexadecimal.
 	Fingerprint string `pulumi:"fingerprint"`
@@ -53,8 +52,8 @@ type CertificateAuthorityState struct {
 func (a CertificateAuthorityArgs) key() string  { return filepath.Join(a.Dir, "ca.key") }
 func (a CertificateAuthorityArgs) cert() string { return filepath.Join(a.Dir, "ca.pem") }
 
-// Create makes a new authority, unless the folder has one that is whole: agents trust
-// that one. One that is damaged is an error and is not replaced; see
+// Create makes a new authority, unless the folder has an intact one, which agents already trust. It
+// returns an error for a damaged authority and does not replace it; see
 // [CertificateAuthority.Read].
 func (*CertificateAuthority) Create(
 	_ context.Context, req infer.CreateRequest[CertificateAuthorityArgs],
@@ -93,9 +92,9 @@ func (*CertificateAuthority) Create(
 	return infer.CreateResponse[CertificateAuthorityState]{ID: state.Fingerprint, Output: state}, nil
 }
 
-// Read reports the authority as gone if both its files are missing, or it ends soon.
-// The error says what to do if it is damaged: agents trust it, so another one is not
-// put in its place without a word.
+// Read reports the authority as gone if both its files are missing, or if it ends soon. For a
+// damaged authority it returns an error that says what to do: agents trust the authority, so
+// nothing replaces it silently.
 func (*CertificateAuthority) Read(
 	_ context.Context, req infer.ReadRequest[CertificateAuthorityArgs, CertificateAuthorityState],
 ) (infer.ReadResponse[CertificateAuthorityArgs, CertificateAuthorityState], error) {
@@ -109,7 +108,7 @@ func (*CertificateAuthority) Read(
 	return infer.ReadResponse[CertificateAuthorityArgs, CertificateAuthorityState](req), nil
 }
 
-// Diff needs another authority for another folder or stack.
+// Diff requires another authority for another folder or stack.
 func (*CertificateAuthority) Diff(
 	_ context.Context, req infer.DiffRequest[CertificateAuthorityArgs, CertificateAuthorityState],
 ) (infer.DiffResponse, error) {
@@ -132,7 +131,7 @@ func (*CertificateAuthority) Delete(
 	return infer.DeleteResponse{}, nil
 }
 
-// authority is what the files of one hold.
+// authority holds the content of an authority's files.
 type authority struct {
 	cert        []byte
 	fingerprint string
@@ -140,7 +139,7 @@ type authority struct {
 	ends bool
 }
 
-// damaged is what is wrong with the files, and what to do.
+// damaged returns an error that says what is wrong with the files, and what to do.
 func (a CertificateAuthorityArgs) damaged(what string) error {
 	return fmt.Errorf("the certificate authority is damaged, and nothing was changed: %s; every running sandbox trusts the old one: put the files back from a backup, "+
 		"or give it up, `rm -f %s %s`, run this again for a new one, and start the sandboxes again", what, a.key(), a.cert())

@@ -24,15 +24,16 @@ type ControlPlane struct{}
 type ControlPlaneArgs struct {
 	// Home is the stack's state folder.
 	Home string `pulumi:"home"`
-	// Posternd is the binary. That it moved is no reason to restart.
+	// Posternd is the path of the binary. Another path alone does not restart the process.
 	Posternd string `pulumi:"posternd"`
-	// Digest of the binary: another one means restart.
+	// Digest is the binary's digest. Another digest restarts the process.
 	Digest string `pulumi:"digest"`
-	// CAFingerprint of the authority it mints with: another one means restart.
+	// CAFingerprint is the fingerprint of the agents' authority. Another fingerprint restarts the
+	// process.
 	CAFingerprint string `pulumi:"caFingerprint"`
-	// Variables are the names of the environment variables that secrets come
-	// from. If the caller has another value for one than the running process,
-	// that means restart: it is how such a secret is rotated.
+	// Variables are the names of the environment variables that hold secrets. If the caller's value
+	// of one differs from the running process's, the process restarts: this is how such a secret is
+	// rotated.
 	Variables []string `pulumi:"variables,optional"`
 	// Separate says that the process runs as [stacks.ControlUser]; see [Separate].
 	Separate bool `pulumi:"separate,optional"`
@@ -41,15 +42,15 @@ type ControlPlaneArgs struct {
 // ControlPlaneState is the state.
 type ControlPlaneState struct {
 	ControlPlaneArgs
-	// Socket is where it answers operators.
+	// Socket is the path at which the control plane answers operators.
 	Socket string `pulumi:"socket"`
 }
 
 func (a ControlPlaneArgs) home() stacks.Home { return stacks.Home{Root: a.Home} }
 func (a ControlPlaneArgs) process() process  { return process{dir: a.home().ControlDir()} }
 
-// Create starts the control plane and returns when it answers. One that runs
-// already is replaced: it is not known what it is.
+// Create starts the control plane and returns when it answers. It replaces one that already runs,
+// because nothing says what that one is.
 func (*ControlPlane) Create(
 	ctx context.Context, req infer.CreateRequest[ControlPlaneArgs],
 ) (infer.CreateResponse[ControlPlaneState], error) {
@@ -63,8 +64,7 @@ func (*ControlPlane) Create(
 	return infer.CreateResponse[ControlPlaneState]{ID: "control", Output: state}, nil
 }
 
-// Read reports a control plane that does not run, or does not answer operators and
-// nodes, as gone.
+// Read reports a control plane as gone if it does not run, or does not answer operators and nodes.
 func (*ControlPlane) Read(
 	ctx context.Context, req infer.ReadRequest[ControlPlaneArgs, ControlPlaneState],
 ) (infer.ReadResponse[ControlPlaneArgs, ControlPlaneState], error) {
@@ -88,7 +88,7 @@ func (*ControlPlane) Read(
 	return infer.ReadResponse[ControlPlaneArgs, ControlPlaneState](req), nil
 }
 
-// Diff restarts for another binary, authority or value of a secret's variable.
+// Diff requires a restart for another binary, authority or value of a secret's variable.
 func (*ControlPlane) Diff(
 	ctx context.Context, req infer.DiffRequest[ControlPlaneArgs, ControlPlaneState],
 ) (infer.DiffResponse, error) {
@@ -102,7 +102,7 @@ func (*ControlPlane) Diff(
 	return d.DiffResponse, nil
 }
 
-// Update restarts the control plane. Its nodes come back to it by themselves.
+// Update restarts the control plane. Its nodes reconnect by themselves.
 func (*ControlPlane) Update(
 	ctx context.Context, req infer.UpdateRequest[ControlPlaneArgs, ControlPlaneState],
 ) (infer.UpdateResponse[ControlPlaneState], error) {
@@ -180,9 +180,9 @@ func (a ControlPlaneArgs) start(ctx context.Context, proc process) error {
 		"control", "--home", a.Home, "--nodes-group", stacks.NodeUser)
 }
 
-// gather returns when the control plane has what was published, and the nodes
-// that run, if any, have come back to it. That some do not is no failure of
-// the control plane: it is said, and they keep what they have.
+// gather returns when the control plane has the publication, and the running nodes have reconnected
+// to it. Nodes that do not reconnect are not a failure of the control plane: gather reports them,
+// and they keep their version.
 func (a ControlPlaneArgs) gather(ctx context.Context) error {
 	_, err := operator(a.home()).Read(ctx)
 	published := err == nil

@@ -26,13 +26,13 @@ type NodeArgs struct {
 	Home string `pulumi:"home"`
 	// ID is the name of the node's folder.
 	ID string `pulumi:"nodeId"`
-	// Posternd and Envoy are the binaries. That one moved is no reason to
-	// restart; another digest is. Envoy's is also over the module that it loads.
+	// Posternd and Envoy are the paths of the binaries. Another path alone does not restart the
+	// node; another digest does. Envoy's digest also covers the module that Envoy loads.
 	Posternd    string `pulumi:"posternd"`
 	Digest      string `pulumi:"digest"`
 	Envoy       string `pulumi:"envoy"`
 	EnvoyDigest string `pulumi:"envoyDigest"`
-	// Module is what Envoy loads: libguard.so.
+	// Module is the path of libguard.so, which Envoy loads.
 	Module string `pulumi:"module,optional"`
 	// Separate says that the processes run as [stacks.NodeUser]; see [Separate].
 	Separate bool `pulumi:"separate,optional"`
@@ -49,7 +49,7 @@ func (a NodeArgs) process() process    { return process{dir: a.dir()} }
 func (a NodeArgs) client() *api.Client { return api.Dial(a.home().ControlSocket()) }
 
 // Check refuses an ID that the control plane would refuse. At preview, the empty string stands for
-// the unknown.
+// an unknown ID.
 func (*Node) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResponse[NodeArgs], error) {
 	args, failures, err := infer.DefaultCheck[NodeArgs](ctx, req.NewInputs)
 	if err == nil && len(failures) == 0 && args.ID != "" && !svid.IsNode(args.ID) {
@@ -61,8 +61,8 @@ func (*Node) Check(ctx context.Context, req infer.CheckRequest) (infer.CheckResp
 	return infer.CheckResponse[NodeArgs]{Inputs: args, Failures: failures}, err
 }
 
-// Create starts the node and returns when it is connected to the control
-// plane and has what the rest of the fleet has.
+// Create starts the node and returns when it is connected to the control plane and has the fleet's
+// version.
 func (*Node) Create(ctx context.Context, req infer.CreateRequest[NodeArgs]) (infer.CreateResponse[NodeState], error) {
 	state := NodeState{NodeArgs: req.Inputs}
 	if req.DryRun {
@@ -74,9 +74,9 @@ func (*Node) Create(ctx context.Context, req infer.CreateRequest[NodeArgs]) (inf
 	return infer.CreateResponse[NodeState]{ID: req.Inputs.ID, Output: state}, nil
 }
 
-// Read reports a node as gone if its supervisor does not run, the control
-// plane does not know it, or it takes no connection of its agents. That its Envoy is down for the moment is the
-// supervisor's business.
+// Read reports a node as gone if its supervisor does not run, if the control plane does not know
+// the node, or if the node takes no connection of its agents. It ignores an Envoy that is down for
+// the moment, which the supervisor restarts.
 func (*Node) Read(
 	ctx context.Context, req infer.ReadRequest[NodeArgs, NodeState],
 ) (infer.ReadResponse[NodeArgs, NodeState], error) {
@@ -97,7 +97,7 @@ func (*Node) Read(
 	return infer.ReadResponse[NodeArgs, NodeState](req), nil
 }
 
-// Diff restarts for other binaries.
+// Diff requires a restart for other binaries.
 func (*Node) Diff(_ context.Context, req infer.DiffRequest[NodeArgs, NodeState]) (infer.DiffResponse, error) {
 	var d difference
 	d.replace("home", req.State.Home != req.Inputs.Home)
@@ -120,8 +120,7 @@ func (*Node) Update(
 	return infer.UpdateResponse[NodeState]{Output: NodeState{NodeArgs: req.Inputs}}, nil
 }
 
-// Delete stops the node, makes the control plane forget it and removes its
-// folder. Its events stay.
+// Delete stops the node, removes it from the control plane and removes its folder. Its events stay.
 func (*Node) Delete(ctx context.Context, req infer.DeleteRequest[NodeState]) (infer.DeleteResponse, error) {
 	if err := req.State.process().stop(ctx); err != nil {
 		return infer.DeleteResponse{}, fmt.Errorf("stop node %s: %w", req.State.ID, err)

@@ -1,9 +1,8 @@
-// Package provider is Postern's own Pulumi provider: the resources that the
-// local environment consists of. Each is real: create makes it, read looks at
-// the machine and not at the state, delete leaves nothing behind.
+// Package provider is Postern's own Pulumi provider: the resources of the local environment. Each
+// resource is real: create makes it, read inspects the machine and not the state, and delete leaves
+// nothing behind.
 //
-// The state that Pulumi keeps holds paths, digests and the plan, never a key
-// and never a secret.
+// The state that Pulumi keeps contains paths, digests and the plan, but never a key or a secret.
 package provider
 
 import (
@@ -27,15 +26,15 @@ import (
 )
 
 const (
-	// Name of the provider: the first part of every token, and of the binary
+	// Name is the name of the provider: the first part of every token, and of the binary
 	// pulumi-resource-postern.
 	Name = "postern"
-	// Version of the provider's schema.
+	// Version is the version of the provider's schema.
 	Version = "0.1.0"
 )
 
-// New returns the provider. Its tokens are postern:local:<type>. It publishes only over
-// what a person was shown as published, if over is not nil; see [bundle.Operator].
+// New returns the provider. Its tokens are postern:local:<type>. If over is not nil, the provider
+// publishes only over the publication that a person was shown; see [bundle.Operator].
 func New(over *bundle.Bundle) (p.Provider, error) {
 	built, err := infer.NewProviderBuilder().
 		WithDisplayName("Postern").
@@ -66,8 +65,8 @@ const (
 	pollEvery = 10 * time.Millisecond
 )
 
-// difference builds a DiffResponse: the properties that need another resource,
-// and those that an update can follow.
+// difference builds a DiffResponse from the properties that need another resource, and those that
+// an update can change.
 type difference struct{ p.DiffResponse }
 
 func (d *difference) add(property string, kind p.DiffKind) {

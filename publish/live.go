@@ -1,7 +1,6 @@
-// Package publish is the operator's side of publishing a stack file: what is
-// live, what the file would change of that, and who has to see the difference
-// before it counts. What an agent may have written is never published by a
-// command that nobody has watched.
+// Package publish is the operator's side of publishing a stack file. It reads what is live,
+// compares the file with it, and decides who must see the difference before it counts. If an agent
+// may have written the file, no command publishes it unless a person has seen the difference.
 package publish
 
 import (
@@ -17,9 +16,8 @@ import (
 	"github.com/postern/postern/xds/bundle"
 )
 
-// Operator returns who publishes to the stack of the state folder. Control planes
-// that are elsewhere find what is published in the store. say, which may be nil,
-// is told how it goes.
+// Operator returns the operator who publishes to the stack of the state folder. Control planes
+// elsewhere find publications in the store. say reports progress, and may be nil.
 func Operator(home stacks.Home, say func(string)) *bundle.Operator {
 	o := &bundle.Operator{
 		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
@@ -38,19 +36,19 @@ func Elsewhere(home stacks.Home) bool {
 	return err != nil && !strings.HasPrefix(home.BundleURL(), "file://")
 }
 
-// Live is what decides on agents' requests now.
+// Live is the publication that decides on agents' requests now.
 type Live struct {
 	// Plan is empty if nothing is live.
 	Plan *plan.Plan
 	// Seq is the number of the publication, 0 if nothing is live.
 	Seq uint64
-	// Note, if not "", says in one line what is odd: that the control plane could
-	// not be asked, or that something newer was published and is not live.
+	// Note, if not "", is a line about something odd: the control plane could not be asked, or a
+	// newer publication is not live.
 	Note string
 }
 
-// ReadLive asks what is live, and makes o publish only over what was published
-// when it was asked: what a person is shown as a difference stays one.
+// ReadLive asks what is live, and makes o publish only over what was published at that time: so the
+// difference that a person is shown stays the whole difference.
 func ReadLive(ctx context.Context, o *bundle.Operator) (*Live, error) {
 	b, asked, err := o.Live(ctx)
 	switch {

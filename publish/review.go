@@ -22,19 +22,19 @@ import (
 
 // Exit statuses of commands that publish, for scripts.
 const (
-	// StatusUnseen: a person has to see the difference first.
+	// StatusUnseen: a person must see the difference first.
 	StatusUnseen = 3
-	// StatusOther: more would be published than was asked for. 4 is a command of
-	// which a part is done.
+	// StatusOther: more would be published than was asked for. 4 belongs to a command of which part
+	// is done.
 	StatusOther = 5
 )
 
-// UnseenError means that nothing was done, because a person has to see what the
-// stack file says first.
+// UnseenError means that nothing was done, because a person must first see what the stack file
+// says.
 type UnseenError struct {
-	// Why is a sentence without its end.
+	// Why is a sentence without its final stop.
 	Why string
-	// Remedy says what to run.
+	// Remedy is the command to run.
 	Remedy string
 }
 
@@ -45,8 +45,8 @@ func (e *UnseenError) Error() string {
 	return "nothing was done: " + e.Why + ": " + e.Remedy
 }
 
-// Proposal returns why a stack file is only a proposal, or nil if it is not: an
-// agent may write the file, or a folder or link on the way to it, or may have.
+// Proposal returns the reason why a stack file is only a proposal, or nil. It is one if an agent
+// may write, or may have written, the file, or a folder or link on the way to it.
 func Proposal(f *stacks.File) (*hostpath.WritableError, error) {
 	folders, err := hostpath.AgentFolders()
 	if err != nil {
@@ -67,8 +67,8 @@ func Proposal(f *stacks.File) (*hostpath.WritableError, error) {
 	return nil, nil
 }
 
-// RefuseProposal returns an [*UnseenError] if the file is only a proposal: for
-// what cannot be shown whole, an answer is worth nothing.
+// RefuseProposal returns an [*UnseenError] if the file is only a proposal. It is for differences
+// that cannot be shown whole, for which an answer would be worth nothing.
 func RefuseProposal(f *stacks.File) error {
 	agents, err := Proposal(f)
 	if agents == nil {
@@ -84,19 +84,20 @@ func RefuseProposal(f *stacks.File) error {
 	}
 }
 
-// Review is the question whether a difference is to be published.
+// Review asks whether a difference may be published.
 type Review struct {
-	// File is what is published from; nil if that is what an operator has signed.
+	// File is the file that is published. It is nil for a publication that an operator has already
+	// signed.
 	File *stacks.File
 	Home stacks.Home
-	// Changes and More, lines about what is not in a plan, are the whole difference.
+	// Changes and More are the whole difference. More has lines about what is not in a plan.
 	Changes []plan.Change
 	More    []string
-	// Careful asks for changes of high risk, whoever wrote the file.
+	// Careful asks about changes of high risk, whoever wrote the file.
 	Careful bool
-	// Yes is that somebody has said yes beforehand.
+	// Yes means that somebody has agreed beforehand.
 	Yes bool
-	// Command is what to run on a terminal.
+	// Command is the command to run on a terminal.
 	Command string
 
 	In       *os.File
@@ -105,7 +106,7 @@ type Review struct {
 	shown bool
 }
 
-// Print shows the difference, the riskiest first.
+// Print prints the difference, the riskiest change first.
 func (r *Review) Print(w io.Writer) {
 	r.shown = true
 	if len(r.Changes) > 0 || len(r.More) == 0 {
@@ -116,8 +117,8 @@ func (r *Review) Print(w io.Writer) {
 	}
 }
 
-// PrintChanges prints a line for each change. Of what an agent may have written,
-// nothing acts on a terminal or hides in it.
+// PrintChanges prints a line for each change. Text that an agent may have written cannot control a
+// terminal or hide there.
 func PrintChanges(w io.Writer, changes []plan.Change) {
 	if len(changes) == 0 {
 		fmt.Fprintln(w, "nothing changes for any agent")
@@ -127,8 +128,8 @@ func PrintChanges(w io.Writer, changes []plan.Change) {
 	}
 }
 
-// Visible returns s with everything that is not plain ASCII as an escape: letters
-// of other scripts look like ours, and some characters are not seen at all.
+// Visible returns s with everything that is not plain ASCII as an escape. Letters of other scripts
+// look like ours, and some characters are invisible.
 func Visible(s string) string {
 	if strings.IndexFunc(s, func(c rune) bool { return c < ' ' || c > '~' }) < 0 {
 		return s
@@ -137,11 +138,11 @@ func Visible(s string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
-// Ask returns nil if the difference may be published. If somebody has to see the
-// difference and Print has not shown it yet, Ask shows it. A difference of nothing may always be. A file that is only a
-// proposal needs an answer on a terminal; so do changes of high risk, if Careful
-// is set, and a file whose folder was replaced, unless Yes is set. Otherwise the
-// error is an [*UnseenError].
+// Ask returns nil if the difference may be published. An empty difference always may. If a person
+// must see the difference and Print has not shown it yet, Ask shows it. A file that is only a
+// proposal needs an answer on a terminal. So do, unless Yes is set, a file whose folder was
+// replaced, and, if Careful is set, changes of high risk. Without that answer the error is an
+// [*UnseenError].
 func (r *Review) Ask(ctx context.Context) error {
 	if len(r.Changes)+len(r.More) == 0 {
 		return nil
@@ -196,8 +197,9 @@ func (r *Review) Ask(ctx context.Context) error {
 	return confirm(ctx, r.In, on, fmt.Sprintf("%s.\n%s. Publish?", why, r.count()))
 }
 
-// Confirm asks a person on a terminal. It returns nil if the answer is yes, and an [*UnseenError] if it is another one
-// or if nobody is there to answer: command is then what to run on a terminal.
+// Confirm asks a person on a terminal. It returns nil if the answer is yes. If the answer is
+// anything else, or nobody is there to answer, it returns an [*UnseenError] that names command as
+// what to run on a terminal.
 func Confirm(ctx context.Context, in *os.File, on io.Writer, question, command string) error {
 	if !isTerminal(in) || !isTerminal(on) {
 		return &UnseenError{Why: "a person must decide this", Remedy: "run this on a terminal: " + command}

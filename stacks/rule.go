@@ -177,7 +177,7 @@ func (l *loader) conditionHeader(n *node) string {
 	case !token7230(h) || len(h) > maxCondition:
 		l.at(n, "write a name such as content-type", "%q is not a valid name of a header", n.text)
 	case slices.Contains(authentication, h):
-		l.at(n, "remove it; which credential is sent says credential:", "header %s authenticates: the agent may not send it, and its value does not belong in a policy", h)
+		l.at(n, "remove it; credential: names the credential that is sent", "header %s authenticates: the agent may not send it, and its value does not belong in a policy", h)
 	case slices.Contains(transport, h) && h != "upgrade" || hasPrefix(h, "proxy-", "x-postern-", "x-envoy-", "x-forwarded-"):
 		l.at(n, "remove it", "header %s belongs to the connection or to the proxy", h)
 	}

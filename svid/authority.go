@@ -19,7 +19,7 @@ import (
 // Lifetime is how long a node's certificate is valid.
 const Lifetime = 24 * time.Hour
 
-// authorityLifetime is how long a fleet's authority is valid.
+// authorityLifetime is the time for which a fleet's authority is valid.
 const authorityLifetime = 10 * 365 * 24 * time.Hour
 
 // backdate is by how much a certificate's validity starts early, for clocks that differ.
@@ -28,7 +28,7 @@ const backdate = 5 * time.Minute
 // Authority is the certificate authority of one stack's fleet. It is safe for
 // concurrent use.
 type Authority struct {
-	// PEM is its certificate.
+	// PEM is the authority's certificate.
 	PEM   []byte
 	stack string
 	cert  *x509.Certificate
@@ -37,8 +37,8 @@ type Authority struct {
 	lifetime time.Duration
 }
 
-// NewAuthority makes an authority and returns its certificate and its key as
-// PEM. Whoever has the key can be any node of the stack.
+// NewAuthority makes an authority and returns its certificate and its key as PEM. The holder of the
+// key can be any node of the stack.
 func NewAuthority(stack string, now time.Time) (cert, key []byte, err error) {
 	if !IsName(stack) {
 		return nil, nil, fmt.Errorf("%.64q is not a valid stack name", stack)
@@ -65,8 +65,7 @@ func NewAuthority(stack string, now time.Time) (cert, key []byte, err error) {
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
 }
 
-// LoadAuthority returns the authority of a stack from its PEM. Errors do not
-// quote the key.
+// LoadAuthority loads a stack's authority from PEM. Errors do not quote the key.
 func LoadAuthority(stack string, cert, key []byte) (*Authority, error) {
 	if !IsName(stack) {
 		return nil, fmt.Errorf("%.64q is not a valid stack name", stack)
@@ -82,13 +81,13 @@ func LoadAuthority(stack string, cert, key []byte) (*Authority, error) {
 	return &Authority{PEM: cert, stack: stack, cert: pair.Leaf, key: signer, lifetime: Lifetime}, nil
 }
 
-// Key is the authority's private key, from which what replicas share is derived.
+// Key returns the authority's private key, from which the replicas derive what they share.
 func (a *Authority) Key() crypto.Signer { return a.key }
 
-// Stack is whose fleet it is.
+// Stack returns the name of the authority's stack.
 func (a *Authority) Stack() string { return a.stack }
 
-// Issue returns the certificate of a node for a key, as PEM.
+// Issue returns a certificate for a node and its key, as PEM.
 func (a *Authority) Issue(node string, key crypto.PublicKey, now time.Time) ([]byte, error) {
 	id := ID{Stack: a.stack, Node: node}
 	if !IsName(node) {

@@ -1,9 +1,9 @@
-// Package svid is who the machines of a fleet are: X.509 certificates in the
-// form of SPIFFE's X.509-SVID, by which a node and a control plane on different
-// machines know each other, and the join by which a new node gets one.
+// Package svid issues and verifies the identities of a fleet's machines: X.509 certificates in the
+// form of SPIFFE's X.509-SVID. With them a node and a control plane on different machines
+// authenticate each other. A new node gets its certificate by a join.
 //
-// The fleet's authority signs them. It is not the authority that agents trust:
-// neither can speak for the other.
+// The fleet's authority signs the certificates. It is not the agents' authority: neither can speak
+// for the other.
 package svid
 
 import (
@@ -21,21 +21,22 @@ import (
 // trustDomain is that of every identity: the stack is part of the path.
 const trustDomain = "postern"
 
-// ServerName is the DNS name in every control plane's certificate beside
-// [ControlURI], whatever its address is. Nobody resolves it.
+// ServerName is the DNS name in every control plane's certificate, next to [ControlURI], whatever
+// the control plane's address is. Nobody resolves it.
 const ServerName = "control.postern.internal"
 
-// name is what stacks, nodes and replicas may be called: it is a part of a URI and of paths.
+// name matches the valid names of stacks, nodes and replicas, which are parts of a URI and of
+// paths.
 var name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// IsName reports whether a stack or a replica may have that name.
+// IsName reports whether s is a valid name of a stack or a replica.
 func IsName(s string) bool { return name.MatchString(s) }
 
-// IsNode reports whether a node may have that name. The control plane's own events have "control"
-// for a node (audit.ControlPlane).
+// IsNode reports whether s is a valid name of a node. "control" is not: the control plane's own
+// events use it (audit.ControlPlane).
 func IsNode(s string) bool { return IsName(s) && s != "control" }
 
-// IsJoined reports whether s is a node's name as [Joined] makes it.
+// IsJoined reports whether s is a node's name in the form that [Joined] makes.
 func IsJoined(s string) bool {
 	i := strings.LastIndexByte(s, '-')
 	return i >= 0 && isJoining(s[:i]) && len(s)-i-1 == hashLength && strings.Trim(s[i+1:], base32Digits) == ""
@@ -44,22 +45,21 @@ func IsJoined(s string) bool {
 // isJoining reports whether a node may join under that name.
 func isJoining(node string) bool { return len(node) <= maxName && IsName(node) }
 
-// ID is who a node is.
+// ID identifies a node.
 type ID struct{ Stack, Node string }
 
-// URI is the node's SPIFFE ID.
+// URI returns the node's SPIFFE ID.
 func (id ID) URI() *url.URL {
 	return &url.URL{Scheme: "spiffe", Host: trustDomain, Path: "/" + id.Stack + "/node/" + id.Node}
 }
 
-// ControlURI is the SPIFFE ID of the control plane of a stack, the same for
-// all replicas.
+// ControlURI returns the SPIFFE ID of the control plane of a stack. All replicas share it.
 func ControlURI(stack string) *url.URL {
 	return &url.URL{Scheme: "spiffe", Host: trustDomain, Path: "/" + stack + "/control"}
 }
 
-// Of returns the node that a certificate names. It does not verify the
-// certificate. Exactly one URI is allowed (X.509-SVID, section 2).
+// Of returns the node that a certificate names. It does not verify the certificate. It accepts
+// exactly one URI (X.509-SVID, section 2).
 func Of(cert *x509.Certificate) (ID, error) {
 	if len(cert.URIs) != 1 {
 		return ID{}, fmt.Errorf("the certificate names %d identities, not one", len(cert.URIs))
@@ -87,9 +87,9 @@ const base32Digits = "abcdefghijklmnopqrstuvwxyz234567"
 
 var lower = base32.NewEncoding(base32Digits).WithPadding(base32.NoPadding)
 
-// Joined is the ID of a node that joined under a name with a key: the name, a
-// dash, and a hash of the key. So nobody can join as somebody else, at whichever
-// replica and whether or not that node is connected: they do not have its key.
+// Joined returns the ID of a node that joined under a name with a key: the name, a dash, and a hash
+// of the key. So nobody can join as another node without that node's key, at any replica, whether
+// or not that node is connected.
 func Joined(node string, key crypto.PublicKey) (string, error) {
 	if !isJoining(node) {
 		return "", fmt.Errorf("%.64q is not a valid node name: use up to %d lower-case letters, digits and dashes", node, maxName)
@@ -102,8 +102,8 @@ func Joined(node string, key crypto.PublicKey) (string, error) {
 	return node + "-" + lower.EncodeToString(sum[:])[:hashLength], nil
 }
 
-// Read returns what is in the environment variable of env://NAME, or else in
-// the file of that path. Errors have the place, never the content.
+// Read returns the content of the environment variable of env://NAME, or of the file at that path.
+// Errors name the place and never quote the content.
 func Read(from string) ([]byte, error) {
 	variable, ok := strings.CutPrefix(from, "env://")
 	if !ok {

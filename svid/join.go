@@ -15,16 +15,16 @@ import (
 	"time"
 )
 
-// maxCSR is more than any request for a certificate of ours needs, in bytes.
+// maxCSR is more bytes than any of our certificate requests needs.
 const maxCSR = 8 << 10
 
-// joinPath is where a certificate is asked for: with a token for the first
-// one, with the one before for the next.
+// joinPath is the path at which a certificate is requested: the first one with a token, the next
+// ones with the previous certificate.
 const joinPath = "/v1/certificate"
 
 // request asks for a certificate.
 type request struct {
-	// Name is what the node's ID begins with. It does not count for a renewal.
+	// Name is the beginning of the node's ID. It does not count for a renewal.
 	Name string `json:"name"`
 	// CSR is a DER certificate request (RFC 2986), which proves that the node
 	// has the key. Nothing but the key is taken from it.

@@ -91,7 +91,7 @@ func TestRequestsForCertificates(t *testing.T) {
 		"a signature that is broken": {asks(t, "n", forged), http.StatusBadRequest, "the certificate request is not signed with its key"},
 		"another curve":              {asks(t, "n", csrOf(t, ecKey(t, elliptic.P384()))), http.StatusBadRequest, "a node's key is on the curve P-256"},
 		"another kind of key":        {asks(t, "n", csrOf(t, edwards)), http.StatusBadRequest, "a node's key is on the curve P-256"},
-		"not a certificate request":     {asks(t, "n", []byte("x")), http.StatusBadRequest, "this is not a certificate request"},
+		"not a certificate request":  {asks(t, "n", []byte("x")), http.StatusBadRequest, "this is not a certificate request"},
 		"no JSON":                    {[]byte("x"), http.StatusBadRequest, "this is not a request for a certificate"},
 		"more than a request":        {append(bytes.Repeat([]byte(" "), maxCSR), asks(t, "n", good)...), http.StatusBadRequest, "this is not a request for a certificate"},
 		"no name":                    {asks(t, "", good), http.StatusBadRequest, `"" is not a valid node name: use up to 46 lower-case letters, digits and dashes`},

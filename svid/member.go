@@ -33,22 +33,21 @@ const (
 	maxBackoff = 30 * time.Second
 )
 
-// Member is a node's side: its key, and the certificate that it keeps valid.
-// Its methods are not for concurrent use.
+// Member is the node's side: its key, and the certificate that it keeps valid. Its methods are not
+// safe for concurrent use.
 type Member struct {
 	Stack string
-	// Name is what the node's ID begins with.
+	// Name is the beginning of the node's ID.
 	Name string
 	// Controls are the addresses of the control plane's replicas, HOST:PORT.
 	Controls []string
-	// Token is the place of the bootstrap token, for [Read]. It is read again
-	// for each join, so that it can be replaced.
+	// Token is the place of the bootstrap token, for [Read]. It is read again for each join, so
+	// that an operator can replace it.
 	Token string
-	// Authority is the fleet's authority: the path of its PEM certificate,
-	// env://NAME, or "sha256:" and the hexadecimal hash of its DER form.
+	// Authority is the fleet's authority: the path of its PEM certificate, env://NAME, or "sha256:"
+	// and the hexadecimal hash of its DER form.
 	Authority string
-	// Dir is a private folder: the key is kept there, so that the node is the
-	// same after a restart.
+	// Dir is a private folder. It keeps the key, so that the node is the same after a restart.
 	Dir string
 	// Write is called with each new certificate chain and its key, as PEM.
 	Write func(chain, key []byte) error
@@ -61,8 +60,8 @@ type Member struct {
 	cert   *tls.Certificate
 }
 
-// Join gets the node its first certificate, trying until ctx is done, and
-// returns the node's ID and the authority's certificate as PEM.
+// Join gets the node's first certificate, and tries until ctx is done. It returns the node's ID and
+// the authority's certificate as PEM.
 func (m *Member) Join(ctx context.Context) (id string, authority []byte, err error) {
 	if len(m.Controls) == 0 {
 		return "", nil, errors.New("no control plane is named")
@@ -87,8 +86,8 @@ func (m *Member) Join(ctx context.Context) (id string, authority []byte, err err
 	return id, m.pem, nil
 }
 
-// Keep renews the certificate whenever half of its life, more or less, has
-// passed, until ctx is done. Call it after Join.
+// Keep renews the certificate each time when about half of its lifetime has passed, until ctx is
+// done. Call it after Join.
 func (m *Member) Keep(ctx context.Context) error {
 	for {
 		life := m.cert.Leaf.NotAfter.Sub(m.cert.Leaf.NotBefore)

@@ -23,18 +23,18 @@ const (
 	protocolJoin = "http/1.1" // gets one
 )
 
-// maxHandshakes bounds those that are under way; the next ones wait.
+// maxHandshakes bounds the handshakes in progress. Further ones wait.
 const maxHandshakes = 256
 
-// handshakeTimeout is how long a client has for its handshake.
+// handshakeTimeout bounds a client's handshake.
 const handshakeTimeout = 5 * time.Second
 
-// Server is the control plane's side of the fleet's network: one TCP port on
-// which xDS wants a certificate in the handshake, and a join gets one. TLS 1.3
-// only.
+// Server is the control plane's side of the fleet's network: one TCP port. xDS there requires a
+// certificate in the handshake, and a join gets one. TLS 1.3 only.
 type Server struct {
 	Authority *Authority
-	// Tokens returns what a node may join with now; it is asked at each join.
+	// Tokens returns the hashes of the tokens with which a node may join now. It is called at each
+	// join.
 	Tokens func() (Tokens, error)
 	// Removed reports whether an operator has removed the node.
 	Removed func(node string) bool
@@ -48,16 +48,16 @@ type Server struct {
 	renewing sync.Mutex
 }
 
-// Refused counts, since the start, what was refused at the port.
+// Refused counts what the port has refused since the start.
 type Refused struct {
-	// Handshakes had no certificate, or one that is expired or of another
-	// authority, or spoke no TLS 1.3. Identities were of another stack or no node's.
+	// Handshakes had no certificate, one that is expired or of another authority, or did not speak
+	// TLS 1.3. Identities named another stack, or not a node.
 	Handshakes, Identities atomic.Uint64
-	// Tokens did not match; Rate is joins that were too many.
+	// Tokens did not match. Rate counts joins beyond the bound.
 	Tokens, Rate atomic.Uint64
 }
 
-// Counts returns what was refused, by reason.
+// Counts returns what the port has refused, by reason.
 func (s *Server) Counts() map[string]uint64 {
 	return map[string]uint64{
 		"handshake": s.refused.Handshakes.Load(), "identity": s.refused.Identities.Load(),
@@ -65,9 +65,9 @@ func (s *Server) Counts() map[string]uint64 {
 	}
 }
 
-// Listen opens the port and serves joins until ctx is done. What it returns
-// accepts the connections of nodes: their handshake is done, and their
-// certificate names a node of this stack. Serve them with [Credentials].
+// Listen opens the port and serves joins until ctx is done. The returned listener accepts the
+// connections of nodes: their handshake is done, and their certificate names a node of this stack.
+// Serve them with [Credentials].
 func (s *Server) Listen(ctx context.Context, address string) (net.Listener, error) {
 	// A log line for each refusal is a way to fill a disk: 10 at once, 1/s.
 	s.quiet = rate.NewLimiter(1, 10)
@@ -185,7 +185,7 @@ func (s *Server) tls() *tls.Config {
 	return config
 }
 
-// certificate returns the one that is served, made anew in its half-life.
+// certificate returns the served certificate, and makes a new one after half of its lifetime.
 func (s *Server) certificate(now time.Time) (*tls.Certificate, error) {
 	fresh := func() *tls.Certificate {
 		if c := s.serving.Load(); c != nil && now.Before(c.Leaf.NotAfter.Add(-s.Authority.lifetime/2)) {
@@ -252,8 +252,8 @@ func (q *queue) Close() error {
 // Addr implements [net.Listener].
 func (q *queue) Addr() net.Addr { return q.address }
 
-// Credentials are the gRPC transport credentials for the connections of
-// [Server.Listen]: their handshake is done.
+// Credentials returns the gRPC transport credentials for the connections of [Server.Listen], whose
+// handshake is done.
 func Credentials() credentials.TransportCredentials { return done{} }
 
 type done struct{}
@@ -278,8 +278,8 @@ func (d done) Clone() credentials.TransportCredentials { return d }
 
 func (done) OverrideServerName(string) error { return nil }
 
-// Peer returns the node that a gRPC stream's credentials are of. It is false
-// for a stream that did not come by way of [Server.Listen].
+// Peer returns the node that a gRPC stream's credentials name. It returns false for a stream that
+// did not come through [Server.Listen].
 func Peer(info credentials.AuthInfo) (ID, bool) {
 	t, ok := info.(credentials.TLSInfo)
 	if !ok || len(t.State.VerifiedChains) == 0 {

@@ -10,8 +10,8 @@ import (
 	"fmt"
 )
 
-// NewToken returns a bootstrap token, with which nodes join, and its hash,
-// which is all that a control plane keeps.
+// NewToken returns a bootstrap token, with which nodes join, and its hash. A control plane keeps
+// only the hash.
 func NewToken() (token, hash string) {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // it never fails: crypto/rand
@@ -25,10 +25,10 @@ func hashToken(token string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Tokens are the hashes of the tokens that a node may join with.
+// Tokens are the hashes of the tokens with which a node may join.
 type Tokens struct{ hashes [][]byte }
 
-// ParseTokens reads one hash on each line; what follows a # is for people.
+// ParseTokens reads one hash from each line. The text after a # is for people.
 func ParseTokens(b []byte) (Tokens, error) {
 	var t Tokens
 	n := 0

@@ -1,7 +1,7 @@
 package target
 
-// Overrides reports whether a header, named in lower case, names a method, a URL, an
-// operation or a source other than that of the request's own line, for some server.
+// Overrides reports whether a header, named in lower case, can change the method, the URL, the
+// operation or the source of the request for some server.
 func Overrides(name string) bool {
 	switch name {
 	case

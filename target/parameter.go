@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Parameters returns the names of a query's parameters as they are written. Some
-// servers take a semicolon for an ampersand.
+// Parameters returns the names of a query's parameters as they are written. It also splits at a
+// semicolon, because some servers do.
 func Parameters(query string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for query != "" {
@@ -23,16 +23,16 @@ func Parameters(query string) iter.Seq[string] {
 	}
 }
 
-// Parameter is how a parameter, as it is written in a query, is called for whoever
-// decodes most: in lower case, and decoded as often as it can be. PHP reads a name
-// without the blanks (and its own server without the question mark) before it and up to a
-// zero byte or bracket, Rack without brackets before it; some servers trim what follows it, too. In between PHP takes dots and
-// spaces for underscores; to others these and hyphens are one.
+// Parameter returns the name of a parameter as the server reads it that decodes most: in lower
+// case, and decoded as often as possible. PHP ignores blanks before a name (its own server also a
+// question mark), and everything from a zero byte or bracket on. Rack ignores brackets before a
+// name. Some servers also trim after it. PHP reads dots and spaces in a name as underscores. Other
+// servers do not distinguish these and hyphens.
 func Parameter(raw string) string { return name(decode(raw)) }
 
-// Called reports whether some server calls a parameter, as it is written in a query, by a
-// name for which is holds: the one of [Parameter], or the one of PHP if there is a bracket
-// that nothing closes, an underscore then.
+// Called reports whether some server reads a parameter, as it is written in a query, under a name
+// for which is reports true. The names are that of [Parameter], and PHP's name if a bracket is
+// never closed: an underscore replaces the bracket then.
 func Called(raw string, is func(name string) bool) bool {
 	decoded := decode(raw)
 	return is(name(decoded)) || strings.Contains(decoded, "[") && is(name(strings.ReplaceAll(decoded, "[", "_")))
@@ -50,7 +50,7 @@ func decode(raw string) string {
 	return s
 }
 
-// name is what a decoded name comes to.
+// name returns what a server makes of a decoded name.
 func name(s string) string {
 	s = strings.TrimLeft(s, white+"[]?")
 	if end := strings.IndexAny(s, "\x00[]"); end >= 0 {
@@ -70,11 +70,11 @@ func name(s string) string {
 
 const (
 	white = " \t\n\v\f\r"
-	// maxDecoded is how often a server, with all that is before it, decodes at most.
+	// maxDecoded is the highest number of times that a server, with everything before it, decodes.
 	maxDecoded = 4
 )
 
-// Unescape decodes once what is percent-encoded, and leaves what only looks like it.
+// Unescape decodes percent-encoding once, and leaves text that only looks like it.
 func Unescape(s string) string {
 	if !strings.Contains(s, "%") {
 		return s
@@ -102,10 +102,10 @@ func digit(c byte) int {
 	return strings.IndexByte("0123456789abcdef", c)
 }
 
-// Escape percent-encodes all but the unreserved characters (RFC 3986, section 2.3).
+// Escape percent-encodes everything except the unreserved characters (RFC 3986, section 2.3).
 func Escape(s string) string { return Percent(s, "0123456789ABCDEF") }
 
-// Percent is [Escape] with digits of one's own.
+// Percent is [Escape] with the given hexadecimal digits.
 func Percent(s, digits string) string {
 	var out strings.Builder
 	for _, c := range []byte(s) {

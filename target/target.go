@@ -1,9 +1,8 @@
-// Package target knows how servers read the target of a request, and where some let a
-// request say a second time what it is. A rule that allows matches only what all of
-// them read alike; tests/decoders holds the package to the answers of real servers.
+// Package target knows how servers read the target of a request, and in which other places some
+// servers let a request name its target. A rule that allows matches only what all of them read
+// alike. tests/decoders compares the package with the answers of real servers.
 //
-// It imports the standard library only, keeps no state, and may be used by several
-// goroutines at once.
+// It imports only the standard library, keeps no state, and several goroutines may use it at once.
 package target
 
 import (
@@ -13,21 +12,21 @@ import (
 	"unicode/utf8"
 )
 
-// Check is what a rule that allows asks of a request besides matching. The zero
-// value asks for most.
+// Check is what a rule that allows requires of a request in addition to matching. The zero value
+// requires most.
 type Check struct {
-	// AnyPath lets pass paths that servers read differently.
+	// AnyPath also accepts paths that servers read in different ways.
 	AnyPath bool
-	// Open lets pass all that [Check] refuses: nothing at the destination depends
-	// on the method, the path, or a condition.
+	// Open accepts everything that [Check] refuses: nothing at the destination depends on the
+	// method, the path, or a condition.
 	Open bool
-	// Query names the parameters, and Headers the headers (in lower case), that the
-	// rule has conditions on.
+	// Query names the parameters, and Headers the headers (in lower case), on which the rule has
+	// conditions.
 	Query, Headers []string
 }
 
-// Target reports whether some server could read the path, in normal form, and the
-// query as something other than what the rule has matched.
+// Target reports whether some server could read the path, in normal form, and the query as
+// something other than what the rule has matched.
 func (c *Check) Target(path, query string) bool {
 	if c.Open {
 		return false
@@ -80,19 +79,19 @@ func (c *Check) overrides(name string) bool {
 	return slices.Contains(overridingParameters, name) && !slices.ContainsFunc(c.Query, func(q string) bool { return Parameter(Escape(q)) == name })
 }
 
-// Header reports whether a header, named in lower case, could say something other
-// than what the rule has matched.
+// Header reports whether a header, named in lower case, could make some server read the request as
+// something other than what the rule has matched.
 func (c *Check) Header(name string) bool {
 	return !c.Open && Overrides(name) && !slices.Contains(c.Headers, name)
 }
 
-// maxParameters is how many parameters there may be besides a condition's. Servers
-// stop reading at some number: Express and PHP at 1,000.
+// maxParameters bounds the parameters next to a condition's. Servers stop reading at some number:
+// Express and PHP at 1,000.
 const maxParameters = 100
 
-// Ambiguous reports whether servers read a path in normal form differently, for
-// another reason than those for which no wildcard matches it: %2F, %5C, ";", malformed
-// escapes. A pattern may say %2F literally.
+// Ambiguous reports whether servers read a path in normal form in different ways, for a reason that
+// wildcards do not already exclude. Wildcards exclude %2F, %5C, ";" and malformed escapes. A
+// pattern may contain a literal %2F.
 func Ambiguous(path string) bool {
 	// Nothing else begins a segment that matters, and most paths have none of it.
 	if !strings.Contains(path, "%") && !strings.Contains(path, "/.") && !strings.Contains(path, "/(") && !strings.Contains(path, "/:") && !strings.Contains(path, "/+") {
@@ -164,9 +163,8 @@ func session(segment string) bool {
 	return len(segment) > 2 && segment[0] == '(' && segment[2] == '(' && unicode.IsLetter(rune(segment[1]))
 }
 
-// Lookalikes are code points that some server takes for one of . / \ % ; ? #: those
-// that compatibility normalisation (NFKC) maps to one, and those to which a code page
-// of Windows gives the place of one ("best fit").
+// Lookalikes are code points that some server reads as one of . / \ % ; ? #. Compatibility
+// normalisation (NFKC) maps them to one of these, or a code page of Windows does ("best fit").
 var Lookalikes = table(
 	0xa5, 0xa5, 0x37e, 0x37e, 0x66a, 0x66a, 0x2024, 0x2026, 0x2044, 0x2044, 0x2047, 0x2049, 0x20a9, 0x20a9, 0x20e5, 0x20e5,
 	0x2100, 0x2101, 0x2105, 0x2106, 0x2215, 0x2216, 0x29f5, 0x29f5, 0x29f8, 0x29f9, 0xfe14, 0xfe14, 0xfe16, 0xfe16, 0xfe19, 0xfe19, 0xfe30, 0xfe30,
@@ -174,8 +172,8 @@ var Lookalikes = table(
 	0xff03, 0xff03, 0xff05, 0xff05, 0xff0e, 0xff0f, 0xff1b, 0xff1b, 0xff1f, 0xff1f, 0xff3c, 0xff3c,
 )
 
-// Ignored are code points that some server or file system trims or leaves out:
-// blanks, and what is not seen.
+// Ignored are code points that some server or file system trims or leaves out: blanks, and
+// invisible characters.
 var Ignored = table(
 	0x80, 0xa0, 0xad, 0xad, 0x34f, 0x34f, 0x61c, 0x61c, 0x1680, 0x1680, 0x180b, 0x180f, 0x2000, 0x200f, 0x2028, 0x202f, 0x205f, 0x206f,
 	0x3000, 0x3000, 0xfe00, 0xfe0f, 0xfeff, 0xfeff, 0xfff9, 0xfffb, 0xe0000, 0xe007f, 0xe0100, 0xe01ef,

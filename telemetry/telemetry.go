@@ -1,5 +1,5 @@
-// Package telemetry sends traces to an OpenTelemetry collector, if the
-// environment names one. Nobody else is told anything.
+// Package telemetry sends traces to an OpenTelemetry collector, if the environment names one. It
+// sends nothing to anybody else.
 package telemetry
 
 import (
@@ -19,12 +19,11 @@ import (
 // flushTimeout bounds how long a process that ends waits for a collector.
 const flushTimeout = 2 * time.Second
 
-// Tracer returns what the spans of this process go to: the collector at
-// $OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT), over OTLP/HTTP, or
-// nobody if neither is set. The other variables of the OpenTelemetry
-// specification count too, such as OTEL_SERVICE_NAME (default: service),
-// OTEL_TRACES_SAMPLER and OTEL_EXPORTER_OTLP_HEADERS. The function it returns
-// sends what is left, for at most two seconds.
+// Tracer returns a tracer that sends the spans of this process to the collector at
+// $OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT), over OTLP/HTTP. If neither is set, the
+// spans go nowhere. The other variables of the OpenTelemetry specification also count, such as
+// OTEL_SERVICE_NAME (default: service), OTEL_TRACES_SAMPLER and OTEL_EXPORTER_OTLP_HEADERS. The
+// returned function sends the remaining spans, for at most two seconds.
 func Tracer(ctx context.Context, service string) (trace.Tracer, func(), error) {
 	if os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
 		return noop.NewTracerProvider().Tracer(service), func() {}, nil

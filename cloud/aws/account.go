@@ -1,7 +1,7 @@
-// Package aws asks and tells a real AWS account what operators need after an
-// `up`: how it differs from the plan, the values of secrets, the audit log. It
-// finds its identity where AWS's own tools do, makes a client when one is first
-// needed, and changes nothing but the values of secrets.
+// Package aws does what operators need in a real AWS account after an `up`: it compares the account
+// with the plan, sets the values of secrets, and reads the audit log. It finds its identity where
+// AWS's own tools do, and makes a client when one is first needed. It changes only the values of
+// secrets.
 package aws
 
 import (
@@ -25,14 +25,14 @@ const attempts = 5
 // callTimeout bounds one attempt.
 const callTimeout = 30 * time.Second
 
-// Account is an account and region in which we are somebody.
+// Account is an account and region, with an identity in it.
 type Account struct {
 	ID, Region string
 	cfg        aws.Config
 }
 
-// Open finds out who we are, and refuses if that is somebody in another account
-// than the given one. No call after it can reach a wrong account by mistake.
+// Open finds the caller's identity, and refuses an identity of another account than the given one.
+// So no later call can reach a wrong account by mistake.
 func Open(ctx context.Context, account, region string) (*Account, error) {
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithRetryMaxAttempts(attempts),
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(callTimeout)))

@@ -11,31 +11,30 @@ import (
 
 // Risks of a difference, the worst first.
 const (
-	// Critical: an agent may have a way out beside the proxies.
+	// Critical: an agent may have a way out around the proxies.
 	Critical = "critical"
 	// High: one layer of several is weaker than planned.
 	High = "high"
-	// Medium: something does not work, or is there that nobody planned.
+	// Medium: something does not work, or exists although nobody planned it.
 	Medium = "medium"
 )
 
 var risks = []string{Critical, High, Medium}
 
-// Difference is one way in which the account is not what was planned.
+// Difference is one difference between the account and the plan.
 type Difference struct {
 	Risk string `json:"risk"`
-	// Resource is what the plan calls it, or its ID if it has no place in the plan.
+	// Resource is the resource's name in the plan, or its ID if the plan does not have it.
 	Resource string `json:"resource"`
 	ID       string `json:"id,omitempty"`
 	What     string `json:"what"`
-	// Do says how to undo it.
+	// Do says how to undo the difference.
 	Do string `json:"do"`
 }
 
-// Drift compares the account with the plan and returns every difference, the
-// worst first; nil if there is none. It sees what `pulumi refresh` cannot:
-// rules, routes, endpoints and policies that were added beside those of the
-// plan. It changes nothing.
+// Drift compares the account with the plan and returns every difference, the worst first, or nil.
+// It also sees what `pulumi refresh` cannot: rules, routes, endpoints and policies that were added
+// next to the plan's. It changes nothing.
 func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]Difference, error) {
 	l, err := a.read(ctx, g)
 	if err != nil {
@@ -86,7 +85,7 @@ func (d *differ) report(risk, id, do, what string, a ...any) {
 	d.found = append(d.found, Difference{Risk: risk, Resource: resource, ID: id, What: fmt.Sprintf(what, a...), Do: do})
 }
 
-// called is what people call a live ID: the plan's name, or itself.
+// called returns the name that people use for a live ID: the plan's name, or the ID itself.
 func (d *differ) called(id string) string {
 	if r := d.planned[id]; r != nil {
 		return r.Name + " (" + id + ")"

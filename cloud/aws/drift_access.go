@@ -151,8 +151,8 @@ func (l *live) readBoundary(ctx context.Context, client *iam.Client, arn *string
 	return nil
 }
 
-// boundary compares the most that a role may be allowed: that there is one, and
-// what it says.
+// boundary compares the most that a role may be allowed: whether there is a boundary, and its
+// content.
 func (d *differ) boundary(r *graph.Resource, live role) {
 	if r.Inputs["permissionsBoundary"] == nil {
 		return

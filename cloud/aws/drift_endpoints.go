@@ -51,7 +51,7 @@ func (d *differ) endpoints() {
 	}
 }
 
-// strangers are what leads out of a VPC, or is in it, that no plan of ours has.
+// strangers finds what leads out of a VPC, or is in it, and is never in a plan of ours.
 func (d *differ) strangers() {
 	ours := func(vpc string) bool { return d.planned[vpc] != nil }
 	for _, g := range d.live.gateways {

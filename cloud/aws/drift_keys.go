@@ -19,7 +19,7 @@ const (
 	tokenBlock = "aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions"
 )
 
-// key is what a live key of the stack is, by the alias that it is found by.
+// key describes a live key of the stack, by the alias under which it was found.
 type key struct {
 	id, policy       string
 	enabled, rotates bool

@@ -11,7 +11,7 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// role is one live role of the stack, with all that says what it may do.
+// role is one live role of the stack, with everything that says what it may do.
 type role struct {
 	name, path string
 	trust      string

@@ -16,7 +16,7 @@ const (
 	ingressRule = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 )
 
-// passage is what one rule of a security group lets through.
+// passage describes the traffic that one rule of a security group lets through.
 type passage struct {
 	group    string
 	egress   bool

@@ -30,7 +30,7 @@ type service struct {
 	images          []string
 }
 
-// batch is how many services ECS describes at once.
+// batch is the number of services that ECS describes at once.
 const batch = 10
 
 // readTasks reads the services in the stack's clusters, whoever made them.

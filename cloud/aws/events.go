@@ -15,30 +15,30 @@ import (
 	"github.com/postern/postern/audit"
 )
 
-// EventGroups are the log groups that have a stack's audit events: the proxies'
-// decisions, and what the control plane has done to the policy.
+// EventGroups returns the log groups of a stack's audit events: the proxies' decisions, and what
+// the control plane has done to the policy.
 func EventGroups(stack string) []string {
 	return []string{"/postern/" + stack + "/proxies", "/postern/" + stack + "/control"}
 }
 
-// Events returns the selected audit events of the stack that are in CloudWatch
-// Logs, by time. What is older than the log group's retention is in the bucket
-// only. The filter is ours: AWS is asked for a span of time and nothing else.
+// Events returns the selected audit events of the stack in CloudWatch Logs, by time. Events older
+// than the log group's retention are only in the bucket. AWS is asked for a span of time only; the
+// filter is applied here.
 func (a *Account) Events(ctx context.Context, stack string, f audit.Filter) ([]audit.Event, error) {
 	return a.eventsReader(stack, f).more(ctx)
 }
 
 const (
-	// pollEvery is how often new events are asked for: FilterLogEvents has a
-	// quota of a few calls a second for the whole account.
+	// pollEvery is the interval at which new events are requested: FilterLogEvents has a quota of a
+	// few calls a second for the whole account.
 	pollEvery = 3 * time.Second
-	// late is how much later than its time an event may come into the log.
+	// late is the longest time between an event and its arrival in the log.
 	late = 2 * time.Minute
 )
 
-// FollowEvents calls each for the selected events that are there, and then for
-// every new one, until ctx is done (it then returns nil) or each returns an error.
-// An event is seen some seconds after it happened.
+// FollowEvents calls each for the selected events that exist, and then for every new one, until ctx
+// is done (it then returns nil) or each returns an error. It sees an event some seconds after it
+// happened.
 func (a *Account) FollowEvents(ctx context.Context, stack string, f audit.Filter, each func(audit.Event) error) error {
 	r := a.eventsReader(stack, f)
 	tick := time.NewTicker(pollEvery)
@@ -102,7 +102,7 @@ func (r *eventsReader) more(ctx context.Context) ([]audit.Event, error) {
 	return all, nil
 }
 
-// groupReader remembers what it has read of one log group.
+// groupReader remembers which events of one log group it has read.
 type groupReader struct {
 	client *cloudwatchlogs.Client
 	group  string

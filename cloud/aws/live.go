@@ -12,7 +12,7 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// live is what is in the account of the stack's VPCs, roles included.
+// live holds the content of the account about the stack's VPCs, roles included.
 type live struct {
 	items      map[string][]item // by class
 	vpcs       []types.Vpc
@@ -194,7 +194,7 @@ func (l *live) readGroups(ctx context.Context, client *ec2.Client, vpcs []string
 	return nil
 }
 
-// maxFilter is how many values AWS takes in one filter.
+// maxFilter is the number of values that AWS accepts in one filter.
 const maxFilter = 200
 
 func (l *live) readRules(ctx context.Context, client *ec2.Client, _ []string) error {

@@ -11,24 +11,24 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
 
-// Secret is what Secrets Manager says about a secret. Nobody has asked for its value.
+// Secret is what Secrets Manager says about a secret, without its value.
 type Secret struct {
 	Name string
-	// Version is the ID of the current version, "" if the secret is empty.
+	// Version is the ID of the current version, or "" if the secret is empty.
 	Version string
-	// Versions is how many there are, the current one included.
+	// Versions is the number of versions, the current one included.
 	Versions int
-	// Changed is when its value or settings were changed last.
+	// Changed is the time of the last change of its value or settings.
 	Changed time.Time
-	// Deleting is set while it waits for its deletion.
+	// Deleting is set while the secret waits for its deletion.
 	Deleting bool
 }
 
-// ErrNoSecret says that there is no secret of that name.
+// ErrNoSecret says that no secret has that name.
 var ErrNoSecret = errors.New("there is no such secret")
 
-// PutSecret makes value the current version of a secret that exists, and
-// returns the version's ID. The value is in no error.
+// PutSecret makes value the current version of an existing secret, and returns the version's ID. No
+// error contains the value.
 func (a *Account) PutSecret(ctx context.Context, name string, value []byte) (version string, err error) {
 	out, err := secretsmanager.NewFromConfig(a.cfg).PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{
 		SecretId: aws.String(name), SecretString: aws.String(string(value)),
@@ -39,7 +39,7 @@ func (a *Account) PutSecret(ctx context.Context, name string, value []byte) (ver
 	return aws.ToString(out.VersionId), nil
 }
 
-// Secret returns what is known of the secret.
+// Secret returns what Secrets Manager says about the secret.
 func (a *Account) Secret(ctx context.Context, name string) (*Secret, error) {
 	out, err := secretsmanager.NewFromConfig(a.cfg).DescribeSecret(ctx, &secretsmanager.DescribeSecretInput{SecretId: aws.String(name)})
 	if err != nil {

@@ -31,15 +31,15 @@ func newAgent(parent *scope, n *network, group *ec2.SecurityGroup, a *auditLog, 
 	}, ready)
 }
 
-// AgentMachine is what the machine of an agent has to know: its user data, or,
-// without a metadata service, a file of its image.
+// AgentMachine returns the settings of an agent's machine: its user data, or, without a metadata
+// service, a file of its image.
 func (a *EnvironmentArgs) AgentMachine(x cloud.Agent) document.AgentMachine {
 	return document.AgentMachine{
 		Stack: a.Plan.Stack, Agent: x.Name, Runtime: x.Runtime, Image: x.Image, Command: x.Command, Gates: a.gates(x.Port), CA: a.AWS.CA,
 	}
 }
 
-// gates are where an agent reaches the proxies, address:port.
+// gates returns the addresses, address:port, at which an agent reaches the proxies.
 func (a *EnvironmentArgs) gates(port uint16) []string {
 	var out []string
 	for i := range a.AWS.Zones {

@@ -23,8 +23,8 @@ type balancer struct {
 	listeners []pulumi.Resource
 }
 
-// Names of load balancers and target groups have 32 characters at most, those of
-// stack and agent do not fit. So they are prefixes, and the tags tell.
+// Names of load balancers and target groups have at most 32 characters. The names of stack and
+// agent do not fit. So they are prefixes, and the tags have the whole names.
 const namePrefix = "pstrn"
 
 func newBalancer(s *scope, n *network, f *fence) *balancer {
@@ -105,7 +105,7 @@ func newGate(parent *scope, n *network, f *fence, b *balancer) pulumi.Resource {
 	return accepted
 }
 
-// taskNetwork is where the tasks of a service are.
+// taskNetwork says in which subnets and groups the tasks of a service run.
 func taskNetwork(subnets []*ec2.Subnet, group pulumi.StringInput) *ecs.ServiceNetworkConfigurationArgs {
 	return &ecs.ServiceNetworkConfigurationArgs{
 		AssignPublicIp: pulumi.Bool(false), SecurityGroups: pulumi.StringArray{group}, Subnets: ids(subnets),

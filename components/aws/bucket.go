@@ -23,8 +23,8 @@ type bucket struct {
 	more func(document.ARN) []document.Statement
 }
 
-// newBucket declares a bucket and everything about it, and returns also its
-// policy, for what has to be allowed to write first. The options hold for all of it.
+// newBucket declares a bucket and everything about it. It also returns the bucket's policy, for
+// resources that need permission to write first. The options apply to all of it.
 func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption) (*s3.BucketV2, *s3.BucketPolicy) {
 	// S3 deletes no bucket that has something in it. Emptying it is for who has
 	// written `protect: false`, and never for what is locked.

@@ -16,7 +16,7 @@ import (
 // namespace is the domain of the stack inside its egress network.
 func namespace(stack string) string { return stack + ".postern.internal" }
 
-// controlHost is where nodes find the control plane.
+// controlHost returns the name at which nodes find the control plane.
 func controlHost(stack string) string { return "control." + namespace(stack) }
 
 // control is the control plane, and the cluster whose first service it is.
@@ -82,13 +82,13 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 	return c
 }
 
-// storeURL is where the bundles are, as `posternd control` and `postern push` are told.
+// storeURL returns the URL of the bundle store, as `posternd control` and `postern push` get it.
 func storeURL(bucket, region string) string {
 	return (&url.URL{Scheme: "s3", Host: bucket, RawQuery: url.Values{"region": {region}}.Encode()}).String()
 }
 
-// task declares a task definition of Fargate, of one container. Role is what the
-// task itself may do; nil: nothing.
+// task declares a task definition of Fargate, with one container. role says what the task itself
+// may do; nil means nothing.
 func task(s *scope, suffix string, containers pulumi.StringInput, cpu, memory int, execution, role *iam.Role) *ecs.TaskDefinition {
 	args := &ecs.TaskDefinitionArgs{
 		Family: pulumi.String(s.prefix), ContainerDefinitions: containers.ToStringOutput(), RequiresCompatibilities: pulumi.StringArray{pulumi.String("FARGATE")},

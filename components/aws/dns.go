@@ -92,7 +92,7 @@ func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases strin
 	return group
 }
 
-// platformNames are what ECS must resolve to start tasks.
+// platformNames are the names that ECS must resolve to start tasks.
 func platformNames(args *EnvironmentArgs) []string {
 	set := args.AWS
 	suffix := "." + set.Region + ".amazonaws.com."

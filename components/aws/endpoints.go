@@ -60,8 +60,8 @@ func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bu
 	return e
 }
 
-// platformEndpoints are what Fargate cannot start an agent without. The agent
-// reaches them too: their policies leave it nothing to do there.
+// platformEndpoints are the endpoints without which Fargate cannot start an agent. The agent
+// reaches them too, but their policies allow it nothing there.
 func platformEndpoints(s *scope, n *network, f *fence, a *auditLog) {
 	place := s.args.place()
 	var images []string
@@ -103,8 +103,8 @@ func ids(subnets []*ec2.Subnet) pulumi.StringArray {
 	return out
 }
 
-// controlGoesOut reports whether the control plane has to reach the internet: to
-// mint tokens, to read a secret elsewhere, or, in the shared mode, to reach AWS.
+// controlGoesOut reports whether the control plane must reach the internet: to mint tokens, to read
+// a secret elsewhere, or, in the shared mode, to reach AWS.
 func (a *EnvironmentArgs) controlGoesOut() bool {
 	if a.AWS.Mode == cloud.ModeShared {
 		return true

@@ -1,11 +1,10 @@
-// Package aws declares the environment that a stack with `target: aws` gets:
-// networks without a way out, the fleet of proxies that is the one way out, the
-// control plane, the agents, their identities, and the audit log.
+// Package aws declares the environment of a stack with `target: aws`: networks without a way out,
+// the fleet of proxies that is the only way out, the control plane, the agents, their identities,
+// and the audit log.
 //
-// docs/aws.md has the picture and the reason of every part. The rules that the
-// package keeps: one resource for each rule, route and association, so that the
-// planned graph says exactly what depends on what; no value of a secret in any
-// property; policies are typed values, see [Policy].
+// docs/aws.md has the picture and the reason for every part. The package keeps three rules. Each
+// rule, route and association is one resource, so that the planned graph says exactly what depends
+// on what. No property has the value of a secret. Policies are typed values, see package document.
 package aws
 
 import (
@@ -23,8 +22,8 @@ import (
 type EnvironmentArgs struct {
 	// AWS are the checked settings of the stack file.
 	AWS *cloud.AWS
-	// Plan is the stack's policy. Its credentials decide which secrets there
-	// are and who reads them; its ports, what the proxies' firewall lets out.
+	// Plan is the stack's policy. Its credentials determine the secrets and their readers. Its
+	// ports determine what the proxies' firewall lets out.
 	Plan *plan.Plan
 }
 
@@ -34,21 +33,21 @@ type Environment struct {
 
 	// Gates are the addresses at which agents reach the proxies, one for each zone.
 	Gates pulumi.StringArrayOutput `pulumi:"gates"`
-	// Addresses are the public ones that the proxies come from.
+	// Addresses are the public addresses from which the proxies connect.
 	Addresses pulumi.StringArrayOutput `pulumi:"addresses"`
-	// Store is the URL of the bundles: where `postern push` publishes.
+	// Store is the URL of the bundle store, to which `postern push` publishes.
 	Store pulumi.StringOutput `pulumi:"store"`
-	// Secrets are the names of those that wait for a value.
+	// Secrets are the names of the secrets that need a value.
 	Secrets pulumi.StringArrayOutput `pulumi:"secrets"`
-	// Events is the log group of the audit events, AuditBucket where they are kept.
+	// Events is the log group of the audit events. AuditBucket is the bucket that keeps them.
 	Events      pulumi.StringOutput `pulumi:"events"`
 	AuditBucket pulumi.StringOutput `pulumi:"auditBucket"`
 	// OperatorPolicy is the ARN of the policy for people who push and audit.
 	OperatorPolicy pulumi.StringOutput `pulumi:"operatorPolicy"`
 }
 
-// NewEnvironment declares the environment, as name. The provider that opts give
-// must be of the account and region in args.
+// NewEnvironment declares the environment under the given name. opts must give a provider of the
+// account and region in args.
 func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opts ...pulumi.ResourceOption) (env *Environment, err error) {
 	if err := args.check(); err != nil {
 		return nil, fmt.Errorf("declare environment %s: %w", name, err)

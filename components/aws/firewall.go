@@ -133,7 +133,7 @@ func (a *EnvironmentArgs) resolvers() []netip.AddrPort {
 // single is the range of one address.
 func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
 
-// ports are those on which the policy has destinations, and that of HTTPS.
+// ports returns the ports of the policy's destinations, and the HTTPS port.
 func (a *EnvironmentArgs) ports() []uint16 {
 	ports := []uint16{https}
 	for _, agent := range a.Plan.Agents {

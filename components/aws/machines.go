@@ -17,9 +17,9 @@ import (
 // left on it goes with it.
 const machineLifetime = 7 * 24 * 3600
 
-// machine is what launch templates have in common: one interface without a
-// public address, an encrypted disk, no key, sessions (IMDSv2) if there is a
-// metadata service at all, and then not for containers (hop limit 1).
+// machine returns what launch templates have in common: one interface without a public address, an
+// encrypted disk and no key pair. If there is a metadata service at all, it takes sessions
+// (IMDSv2), and none from containers (hop limit 1).
 type machine struct {
 	ami, instance string
 	disk          int // GiB

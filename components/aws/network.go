@@ -9,8 +9,7 @@ import (
 	"github.com/postern/postern/plan/cloud"
 )
 
-// network is where everything has its place. In the shared mode both VPCs are
-// the same one.
+// network holds the networks. In the shared mode both VPCs are the same one.
 type network struct {
 	agents, egress *ec2.Vpc
 	subnets        map[cloud.Tier][]*ec2.Subnet
@@ -104,7 +103,7 @@ func (n *network) tier(s *scope, tier cloud.Tier, v *ec2.Vpc, byZone bool) {
 	}
 }
 
-// zonal is what something of a tier is called in a zone.
+// zonal returns the name of something in a tier and a zone.
 func zonal[T ~string](what T, zone string) string {
 	return fmt.Sprintf("%s-%s", what, zone[len(zone)-1:])
 }

@@ -10,9 +10,8 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// scope is where resources are declared: a component, and what its children
-// are called and tagged. A declaration that fails ends [NewEnvironment] with
-// its error; see [declared].
+// scope is a place where resources are declared: a component, and the names and tags of its
+// children. A declaration that fails ends [NewEnvironment] with its error; see [declared].
 type scope struct {
 	ctx    *pulumi.Context
 	args   *EnvironmentArgs
@@ -27,7 +26,7 @@ type scope struct {
 // group is a component that only holds other resources together.
 type group struct{ pulumi.ResourceState }
 
-// failure is how a declaration that fails gets out of its component.
+// failure carries the error of a failed declaration out of its component.
 type failure struct{ error }
 
 // declared turns a failure below it into an error.
@@ -71,7 +70,7 @@ func (s *scope) complete() {
 	}
 }
 
-// tags are those of the resource with that suffix.
+// tags returns the tags of the resource with that suffix.
 func (s *scope) tags(suffix string) pulumi.StringMap {
 	return s.tagsOf(s.resource(suffix))
 }

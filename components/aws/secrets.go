@@ -17,7 +17,7 @@ import (
 type vault struct {
 	s   *scope
 	key *kms.Key
-	// credentials are those that the policy's credentials name, sorted.
+	// credentials are the secrets that the policy's credentials name, sorted.
 	credentials []*secretsmanager.Secret
 	// caKey and fleetKey are the private keys of the two authorities; tokens are
 	// the hashes of what nodes join with, token is one of those.
@@ -52,7 +52,7 @@ func (v *vault) all() []*secretsmanager.Secret {
 	return append([]*secretsmanager.Secret{v.caKey, v.fleetKey, v.tokens, v.token}, v.credentials...)
 }
 
-// arns are those of all.
+// arns returns the ARNs of all secrets.
 func (v *vault) arns() []pulumi.StringInput { return arnsOf(v.all()) }
 
 func arnsOf(secrets []*secretsmanager.Secret) []pulumi.StringInput {

@@ -15,8 +15,8 @@ const deliveryStream = "s3"
 // own log is there too (CloudWatch Logs User Guide, "Filter pattern syntax").
 const onlyEvents = `{ ($.verdict = "change") || ($.verdict = "gap") }`
 
-// ship declares how events get from their log groups to the bucket: those of the
-// proxies, and what has happened to the policy, of the control plane.
+// ship declares how events get from their log groups to the bucket: the proxies' decisions, and the
+// control plane's events about the policy.
 func (a *auditLog) ship(s *scope, r *roles) {
 	place := s.args.place()
 	errors := add(s, cloudwatch.NewLogStream, "delivery", &cloudwatch.LogStreamArgs{LogGroupName: a.group(groupDelivery), Name: pulumi.String(deliveryStream)})

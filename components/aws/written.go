@@ -21,7 +21,7 @@ func arns(names []string) []document.ARN {
 	return out
 }
 
-// place is where the stack is.
+// place returns the place of the stack.
 func (a *EnvironmentArgs) place() document.Place {
 	return document.Place{Partition: a.AWS.Partition(), Region: a.AWS.Region, Account: a.AWS.Account}
 }

@@ -1,5 +1,5 @@
-// Package local groups the resources of package provider into the environment
-// that a stack with `target: local` gets: everything on this machine.
+// Package local groups the resources of package provider into the environment of a stack with
+// `target: local`: everything is on this machine.
 package local
 
 import (
@@ -11,18 +11,18 @@ import (
 	"github.com/postern/postern/stacks"
 )
 
-// Binary is a program of ours or Envoy, with the SHA-256 of its file and of what
-// it loads beside, in hexadecimal: another digest restarts what runs it.
+// Binary is one of our programs or Envoy, with the SHA-256 of its file and of the files that it
+// loads from the same folder, in hexadecimal. Another digest restarts the processes that run it.
 type Binary struct{ Path, Digest string }
 
 // EnvironmentArgs say what to run, and where.
 type EnvironmentArgs struct {
 	Home stacks.Home
 	Plan *plan.Plan
-	// Nodes is how many Envoys; at least one.
+	// Nodes is the number of Envoys, at least one.
 	Nodes           int
 	Posternd, Envoy Binary
-	// Module is the library that Envoy loads; the digest of Envoy is over both.
+	// Module is the path of the library that Envoy loads. Envoy's digest covers both files.
 	Module string
 	// Separate gives the control plane and the nodes users of their own.
 	Separate bool
@@ -32,11 +32,11 @@ type EnvironmentArgs struct {
 type Environment struct {
 	pulumi.ResourceState
 
-	// Certificate of the authority that the agents trust, PEM.
+	// Certificate is the certificate of the agents' authority, in PEM.
 	Certificate pulumi.StringOutput `pulumi:"certificate"`
-	// Socket of the control plane.
+	// Socket is the control plane's socket.
 	Socket pulumi.StringOutput `pulumi:"socket"`
-	// Version of the plan that is live.
+	// Version is the version of the live plan.
 	Version pulumi.StringOutput `pulumi:"version"`
 }
 

@@ -1,6 +1,5 @@
-// Package capture runs a Pulumi program without an engine: against the SDK's
-// in-process monitor, which only writes down what the program declares. It
-// needs no account, provider plugin, CLI or network.
+// Package capture runs a Pulumi program without an engine, against the SDK's in-process monitor,
+// and records what the program declares. It needs no account, provider plugin, CLI or network.
 package capture
 
 import (
@@ -26,24 +25,23 @@ import (
 // Result is what a program declares.
 type Result struct {
 	Graph *graph.Graph
-	// Arguments are the arguments that the SDK knows of each type of resource
-	// that the program uses.
+	// Arguments are the arguments of each resource type that the program uses, as the SDK knows
+	// them.
 	Arguments check.Arguments
 }
 
-// Options say which stack is previewed, and what a provider would be asked.
+// Options name the stack, and hold the answers of a provider.
 type Options struct {
 	Project, Stack string
-	// Region and Account answer what the program asks the AWS provider: zones
-	// are the region's name with a, b and c. "" are those of AWS's own examples.
+	// Region and Account answer the program's questions to the AWS provider. Zones are the region's
+	// name with a, b and c. If "", the values are those of AWS's own examples.
 	Region, Account string
 }
 
-// Run runs the program twice, as the engine would at a preview, and returns
-// what it declares. The first time no ID is known; the second time every ID
-// and ARN is a made-up one, so that the documents that are computed from them
-// can be read. A program that declares something else the second time depends
-// on more than its stack file, and is refused.
+// Run runs the program twice, as the engine would at a preview, and returns what it declares. The
+// first time no ID is known. The second time every ID and ARN is made up, so that people can read
+// the documents that are computed from them. If the program declares something else the second
+// time, it depends on more than its stack file, and Run refuses it.
 func Run(program pulumi.RunFunc, opts Options) (*Result, error) {
 	if opts.Region == "" {
 		opts.Region = "us-east-1"

@@ -11,8 +11,8 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// idPrefix is how the IDs of a type begin, where documents or other inputs show
-// them. The others are called by their name.
+// idPrefix is the beginning of a type's IDs, if documents or other inputs show them. The other IDs
+// are the resource's name.
 var idPrefix = map[string]string{
 	"vpc": "vpc", "subnet": "subnet", "securityGroup": "sg", "securityGroupEgressRule": "sgr", "securityGroupIngressRule": "sgr",
 	"routeTable": "rtb", "defaultRouteTable": "rtb", "networkAcl": "acl", "defaultNetworkAcl": "acl", "defaultSecurityGroup": "sg",
@@ -40,8 +40,7 @@ func exampleID(r *graph.Resource) string {
 	return r.Name + "-" + hex.EncodeToString(sum[:])[:7] // as Pulumi makes up names
 }
 
-// arnOf is how AWS names a resource of that type; %[1]s is the region, %[2]s
-// the account, %[3]s the ID.
+// arnOf is the form of a type's ARNs; %[1]s is the region, %[2]s the account, %[3]s the ID.
 var arnOf = map[string]string{
 	"aws:s3/": "arn:aws:s3:::%[3]s", "aws:iam/role:": "arn:aws:iam::%[2]s:role/%[3]s", "aws:iam/policy:": "arn:aws:iam::%[2]s:policy/%[3]s",
 	"aws:iam/instanceProfile:": "arn:aws:iam::%[2]s:instance-profile/%[3]s",
@@ -105,8 +104,8 @@ func exampleOutputs(r *graph.Resource, id string, opts Options) resource.Propert
 	return out
 }
 
-// answer is what a provider would say to a question that is the same for every
-// account, or that documents only quote.
+// answer returns a provider's answer to a question that has the same answer for every account, or
+// whose answer documents only quote.
 func answer(token string, opts Options) (resource.PropertyMap, error) {
 	region, account := opts.Region, opts.Account
 	text := func(kv ...string) resource.PropertyMap {

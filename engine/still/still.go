@@ -1,11 +1,11 @@
 // Package still keeps a library from talking to the terminal before main.
 //
-// Pulumi's SDK links Bubble Tea, which asks the terminal for its background
-// colour when it is initialized. One that does not answer costs five seconds,
-// and the question stays on the screen. It does not ask if CI is set.
+// Pulumi's SDK links Bubble Tea, which asks the terminal for its background colour during
+// initialization. A terminal that does not answer costs five seconds, and the question stays on the
+// screen. If CI is set, Bubble Tea does not ask.
 //
-// That it works rests on the order of initialization: this package needs
-// nothing but os, so it comes first (TestEngineLeavesTheTerminalAlone).
+// The package depends on the order of initialization: it imports only os, so it is initialized
+// first (TestEngineLeavesTheTerminalAlone).
 package still
 
 import "os"
@@ -18,7 +18,7 @@ func init() {
 	}
 }
 
-// Restore makes the environment what it was. Call it first in main.
+// Restore restores the environment. Call it first in main.
 func Restore() {
 	if given == "" {
 		os.Unsetenv("CI") //nolint:errcheck // the name is a valid one

@@ -7,14 +7,14 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// Arguments are what the SDK says of the inputs of each type, by type token.
+// Arguments describe the inputs of each resource type, by type token, as the SDK knows them.
 type Arguments map[string]*Argument
 
-// Argument is what the SDK says of one input. Exactly one of Fields and Item
-// is set for an object and for a list or map; neither for a scalar.
+// Argument describes one input, as the SDK knows it. An object has Fields. A list or map has Item.
+// A scalar has neither.
 type Argument struct {
-	// Required may not be left out. The SDK checks that for the arguments of
-	// a resource, not for those of the objects in them, and takes "" for text.
+	// Required means that the input may not be left out. The SDK checks this only for the arguments
+	// of a resource, not for those of nested objects, and accepts "" for text.
 	Required bool
 	// Kind is string, bool, number, list, map, object or any.
 	Kind   string
@@ -22,8 +22,8 @@ type Argument struct {
 	Item   *Argument
 }
 
-// ArgumentsOf reads the SDK's unexported struct of arguments: the tags say how
-// each is called, and what is no pointer, list or map is required.
+// ArgumentsOf reads the SDK's unexported struct of arguments. The tags name the arguments. An
+// argument is required unless it is a pointer, list or map.
 func ArgumentsOf(t reflect.Type) *Argument { return argumentOf(t, map[reflect.Type]*Argument{}) }
 
 func argumentOf(t reflect.Type, seen map[reflect.Type]*Argument) *Argument {

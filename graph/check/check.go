@@ -1,6 +1,5 @@
-// Package check finds in a graph what AWS would refuse, and what Pulumi's SDK
-// lets pass: so that an `up` does not find it half-way. It decides nothing about
-// security; that is what the guardrails are for.
+// Package check finds what AWS would refuse in a graph and what Pulumi's SDK does not notice, so
+// that `up` does not find it half-way. It decides nothing about security; the guardrails do.
 package check
 
 import (
@@ -13,18 +12,18 @@ import (
 
 // Problem is one thing that AWS would refuse.
 type Problem struct {
-	// Resource is its URN, Name what the program calls it.
+	// Resource is the resource's URN. Name is its name in the program.
 	Resource string `json:"resource"`
 	Type     string `json:"type"`
 	Name     string `json:"name"`
 	// Property is the path of the input, such as tags or ingress.0.cidrBlock.
 	Property string `json:"property,omitempty"`
 	What     string `json:"what"`
-	// Do says what to do about it.
+	// Do says how to correct the problem.
 	Do string `json:"do"`
 }
 
-// Error is where, what and what to do, in one line.
+// Error returns the place, the problem and the correction in one line.
 func (p Problem) Error() string {
 	where := p.Name + " (" + short(p.Type) + ")"
 	if p.Property != "" {
@@ -36,7 +35,7 @@ func (p Problem) Error() string {
 // short is a type without its package and module: Vpc for aws:ec2/vpc:Vpc.
 func short(token string) string { return token[strings.LastIndexByte(token, ':')+1:] }
 
-// Run returns every problem, sorted by resource and property; nil if there is none.
+// Run returns every problem, sorted by resource and property, or nil.
 func Run(g *graph.Graph, args Arguments) []Problem {
 	c := &checker{g: g}
 	for i := range g.Resources {

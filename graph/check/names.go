@@ -7,7 +7,7 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// naming is how AWS lets people call something.
+// naming holds AWS's rules for a name.
 type naming struct {
 	kind, property string
 	low, high      int

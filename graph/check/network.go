@@ -9,7 +9,7 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// protocols are what rules are written for; others are numbers.
+// protocols are the protocols that rules name. The others are numbers.
 var protocols = []string{"tcp", "udp", "icmp", "icmpv6", "58", "-1"}
 
 // rule checks the resources that are one rule or route.

@@ -10,8 +10,8 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// policies are the inputs that hold IAM policy documents, by type; trusting
-// are those that say who may do it.
+// policies are the inputs that hold IAM policy documents, by type. trusting are the inputs that say
+// who may assume the role.
 var policies = []struct {
 	kind, property string
 	// resourceBased documents name a principal, the others may not.
@@ -40,8 +40,8 @@ var (
 	// action is service:Action; wildcards may be in the action only.
 	action = regexp.MustCompile(`^[a-z][a-z0-9-]*:[A-Za-z0-9*?]+$`)
 	sid    = regexp.MustCompile(`^[A-Za-z0-9]*$`)
-	// arn is what may be in Resource: parts may have wildcards, variables and
-	// be empty where AWS leaves them out.
+	// arn matches the valid values of Resource. Parts may have wildcards and variables, and may be
+	// empty where AWS leaves them out.
 	arn     = regexp.MustCompile(`^arn:(aws|aws-cn|aws-us-gov|\*):[a-z0-9-]+:([a-z0-9-]*|\*):([0-9]{12}|aws|\*|\$\{[A-Za-z:]+\})?:.+$`)
 	account = regexp.MustCompile(`^[0-9]{12}$`)
 	service = regexp.MustCompile(`^[a-z0-9.-]+\.amazonaws\.com(\.cn)?$`)

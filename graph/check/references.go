@@ -8,8 +8,8 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// target is what an input refers to, by the input's name: the types that may be
-// in it ("ec2/vpc" for aws:ec2/vpc:Vpc), and what an ID of theirs looks like.
+// target describes the resource to which an input refers, by the input's name: its possible types
+// ("ec2/vpc" for aws:ec2/vpc:Vpc), and the form of their IDs.
 type target struct {
 	kinds []string
 	id    *regexp.Regexp

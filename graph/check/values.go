@@ -8,12 +8,12 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// value is what AWS takes for one input. Source: the service's API reference,
-// page of the action that creates the resource.
+// value says what AWS accepts for one input. Source: the service's API reference, page of the
+// action that creates the resource.
 type value struct {
 	kind, path string
-	// oneOf are all values; otherwise low and high bound a number, or form
-	// is what text looks like, such as example.
+	// oneOf lists all values. Otherwise low and high bound a number, or form matches a text, such
+	// as example.
 	oneOf     []string
 	low, high float64
 	form      *regexp.Regexp

@@ -1,6 +1,6 @@
-// Package cost estimates what a graph costs a month: list prices, and an
-// assumption for everything that only traffic decides. It is for comparing
-// modes before an `up`, not for the finance department.
+// Package cost estimates the monthly price of a graph, from list prices and from assumptions about
+// everything that depends on traffic. It serves to compare modes before an `up`, not to write
+// invoices.
 package cost
 
 import (
@@ -12,35 +12,35 @@ import (
 	"github.com/postern/postern/graph"
 )
 
-// AsOf is when the prices were written down, for us-east-1, in US dollars. They
-// are meant to be AWS's list prices, and nobody has compared them with its pages
-// since: other regions cost up to a half more.
+// AsOf is the date on which the prices were written down, for us-east-1, in US dollars. They should
+// be AWS's list prices, but nobody has compared them with AWS's pages since. Other regions cost up
+// to a half more.
 const AsOf = "November 2026"
 
-// Uncounted are what costs something and is in no line: it depends on use that
-// nothing in a graph tells.
+// Uncounted lists what costs money and is in no line, because it depends on use that a graph does
+// not tell.
 var Uncounted = []string{
 	"data transfer to the internet and between zones", "Container Insights", "detailed monitoring of machines", "requests to KMS, S3 and Secrets Manager",
 	"log groups besides the audit events'", "snapshots and machine images",
 }
 
-// hours are those of a month, as AWS counts them.
+// hours is the number of hours in a month, as AWS counts them.
 const hours = 730
 
 // Line is one kind of thing to pay for.
 type Line struct {
 	What  string  `json:"what"`
 	Count float64 `json:"count"`
-	// Unit is the price of one for a month, in US dollars.
+	// Unit is the monthly price of one, in US dollars.
 	Unit float64 `json:"unit"`
 	// Total is Count times Unit.
 	Total float64 `json:"total"`
-	// Assuming says what was assumed, or how the unit price comes about.
+	// Assuming says what was assumed, or how the unit price was computed.
 	Assuming string `json:"assuming"`
 }
 
-// Estimate is the sum of its lines. Unpriced are the types that neither have a
-// price here nor are known to be free.
+// Estimate is the sum of its lines. Unpriced are the types without a price here that are not known
+// to be free.
 type Estimate struct {
 	AsOf     string   `json:"asOf"`
 	Lines    []Line   `json:"lines"`
@@ -81,7 +81,7 @@ const (
 	queries   = 1 // millions
 )
 
-// instanceHour is what an hour of an instance type costs on demand, Linux.
+// instanceHour is the price of an hour of an instance type on demand, Linux.
 var instanceHour = map[string]float64{
 	"t4g.nano": 0.0042, "t4g.micro": 0.0084, "t4g.small": 0.0168, "t4g.medium": 0.0336, "t4g.large": 0.0672, "t4g.xlarge": 0.1344,
 	"t3.micro": 0.0104, "t3.small": 0.0208, "t3.medium": 0.0416, "t3.large": 0.0832, "t3.xlarge": 0.1664,
@@ -100,7 +100,7 @@ var free = []string{
 	"aws:lb/",
 }
 
-// Of estimates what the graph costs a month.
+// Of estimates the monthly price of the graph.
 func Of(g *graph.Graph) Estimate {
 	e := &estimator{g: g, Estimate: Estimate{AsOf: AsOf, Lines: []Line{}}}
 	for i := range g.Resources {

@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 )
 
-// Files are where distributions keep the certificate authorities that they trust, as PEM.
+// Files are the paths at which distributions keep the certificate authorities that they trust, as
+// PEM.
 var Files = []string{
 	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Arch, Alpine, Gentoo
 	"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL
@@ -18,8 +19,8 @@ var Files = []string{
 	"/etc/ssl/certs/ca-bundle.crt",                      // old Fedora habits
 }
 
-// Find returns the first of [Files] below dir that has a certificate, and its content. Without
-// one, the path is "".
+// Find returns the path and the content of the first of [Files] below dir that has a certificate.
+// If there is none, the path is "".
 func Find(dir string) (path string, pem []byte) {
 	for _, f := range Files {
 		path := filepath.Join(dir, f)

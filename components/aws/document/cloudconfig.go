@@ -8,9 +8,9 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// CloudConfig is the user data of a machine (cloud-init, "cloud-config"). It
-// installs nothing, fetches nothing, makes no user: all of that is in the
-// machine image. It has no secret, since everything on the machine can read it.
+// CloudConfig is the user data of a machine (cloud-init, "cloud-config"). It installs nothing,
+// fetches nothing and makes no user, because the machine image has all of that. It contains no
+// secret, because everything on the machine can read it.
 type CloudConfig struct {
 	Users          []string   `yaml:"users"`
 	DisableRoot    bool       `yaml:"disable_root"`
@@ -21,7 +21,7 @@ type CloudConfig struct {
 	RunCommands    [][]string `yaml:"runcmd"`
 }
 
-// File is written when the machine boots for the first time.
+// File is a file that is written when the machine boots for the first time.
 type File struct {
 	Path        string `yaml:"path"`
 	Owner       string `yaml:"owner"`
@@ -42,7 +42,7 @@ func newCloudConfig(path string, settings any, service string) CloudConfig {
 	}
 }
 
-// Text is the cloud-config as YAML, with the line that says what it is.
+// Text returns the cloud-config as YAML, with the first line that identifies it.
 func (c CloudConfig) Text() string {
 	b, err := yaml.MarshalWithOptions(c, yaml.UseLiteralStyleIfMultiline(true))
 	if err != nil {
@@ -51,34 +51,34 @@ func (c CloudConfig) Text() string {
 	return "#cloud-config\n" + string(b)
 }
 
-// Base64 is Text as launch templates have it.
+// Base64 returns Text in the form that launch templates take.
 func (c CloudConfig) Base64() string { return base64.StdEncoding.EncodeToString([]byte(c.Text())) }
 
-// AgentMachine is what the machine of an agent has to know. Where the metadata
-// service is off, it is a part of the machine image instead.
+// AgentMachine holds the settings of an agent's machine. If the metadata service is off, they are
+// part of the machine image instead.
 type AgentMachine struct {
 	Stack   string   `json:"stack"`
 	Agent   string   `json:"agent"`
 	Runtime string   `json:"runtime"`
 	Image   string   `json:"image"`
 	Command []string `json:"command,omitempty"`
-	// Gates are where the proxies are, address:port, that of each zone.
+	// Gates are the gates, address:port, one in each zone.
 	Gates []string `json:"gates"`
-	// CA is the certificate, PEM, of the authority that the agent trusts.
+	// CA is the certificate of the agents' authority, in PEM.
 	CA string `json:"ca,omitempty"`
 }
 
-// CloudConfig of the machine.
+// CloudConfig returns the user data of the machine.
 func (m AgentMachine) CloudConfig() CloudConfig {
 	return newCloudConfig("/etc/postern/agent.json", m, "postern-agent.service")
 }
 
-// ProxyMachine is what the machine of a proxy has to know.
+// ProxyMachine holds the settings of a proxy's machine.
 type ProxyMachine struct {
 	Stack   string `json:"stack"`
 	Region  string `json:"region"`
 	Control string `json:"control"` // host:port
-	// Token is the secret with the join token, not its value.
+	// Token is the name of the secret with the join token, not its value.
 	Token ARN `json:"token"`
 	// Group is the log group of the events.
 	Group     string `json:"group"`
@@ -86,10 +86,10 @@ type ProxyMachine struct {
 	ReadyPort int    `json:"ready_port"`
 }
 
-// CloudConfig of the machine.
+// CloudConfig returns the user data of the machine.
 func (m ProxyMachine) CloudConfig() CloudConfig {
 	return newCloudConfig("/etc/postern/node.json", m, "postern-node.service")
 }
 
-// ControlAddress is where nodes find the control plane of that name.
+// ControlAddress returns the address at which nodes find the control plane of that name.
 func ControlAddress(host string) string { return hostPort(host, XDSPort) }

@@ -5,8 +5,8 @@ func within(p Place) Condition {
 	return Condition{"StringEquals": {"aws:PrincipalAccount": {p.Account}, "aws:ResourceAccount": {p.Account}}}
 }
 
-// Trust lets a service assume a role, for resources of the place only. What the
-// resource is must be said, such as "ecs:*".
+// Trust lets a service assume a role, for resources of the place only. resource says which
+// resources, such as "ecs:*".
 func Trust(p Place, service string, sources ...ARN) Policy {
 	s := Statement{Sid: "Trust", Effect: Allow, Principal: &Principal{Service: []string{service}}, Action: []string{"sts:AssumeRole"}}
 	if len(sources) > 0 {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Container is a container definition of ECS (Amazon ECS API Reference,
-// ContainerDefinition), as far as it is used here.
+// Container is a container definition of ECS (Amazon ECS API Reference, ContainerDefinition), with
+// the elements that are used here.
 type Container struct {
 	Name                   string          `json:"name"`
 	Image                  string          `json:"image"`
@@ -26,18 +26,18 @@ type Container struct {
 	LogConfiguration       Logs            `json:"logConfiguration"`
 }
 
-// LinuxParameters are those of a container.
+// LinuxParameters are the Linux parameters of a container.
 type LinuxParameters struct {
 	Capabilities       Capabilities `json:"capabilities"`
 	InitProcessEnabled bool         `json:"initProcessEnabled"`
 }
 
-// Capabilities are taken away.
+// Capabilities are the capabilities that a container loses.
 type Capabilities struct {
 	Drop []string `json:"drop"`
 }
 
-// Variable is one of the environment.
+// Variable is an environment variable.
 type Variable struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -69,8 +69,8 @@ type Ulimit struct {
 	HardLimit int    `json:"hardLimit"`
 }
 
-// HealthCheck is a command in the container: the platform replaces a task whose
-// command fails so many times.
+// HealthCheck is a command in the container. The platform replaces a task whose command fails too
+// often.
 type HealthCheck struct {
 	Command     []string `json:"command"`
 	Interval    int      `json:"interval"` // seconds
@@ -79,38 +79,37 @@ type HealthCheck struct {
 	StartPeriod int      `json:"startPeriod"`
 }
 
-// Logs says where standard output and error go.
+// Logs says where standard output and standard error go.
 type Logs struct {
 	LogDriver string     `json:"logDriver"`
 	Options   LogOptions `json:"options"`
 }
 
-// LogOptions are those of the driver awslogs.
+// LogOptions are the options of the driver awslogs.
 type LogOptions struct {
 	Group  string `json:"awslogs-group"`
 	Region string `json:"awslogs-region"`
 	Prefix string `json:"awslogs-stream-prefix"`
-	// Mode blocking stops the process rather than losing an event of it.
+	// Mode is "blocking": it stops the process rather than lose one of its events.
 	Mode string `json:"mode"`
 }
 
-// The volumes that every task has.
+// The volumes of every task.
 const (
 	VolumeState = "state"
 	VolumeTmp   = "tmp"
 )
 
-// StateDir is where VolumeState is.
+// StateDir is the mount point of VolumeState.
 const StateDir = "/var/lib/postern"
 
-// WorkDir is where an agent has its workspace, on Fargate as on a machine.
+// WorkDir is the workspace of an agent, on Fargate as on a machine.
 const WorkDir = "/work"
 
 // nobody is the user of the images (distroless "nonroot").
 const nobody = "65532"
 
-// Hardened is a container that can do nothing on its machine but compute, write
-// to its two volumes, and use the network.
+// Hardened returns a container that can only compute, write to its two volumes and use the network.
 func Hardened(p Place, name, image, group string) Container {
 	return Container{
 		Name: name, Image: image, Essential: true, User: nobody, ReadonlyRootFilesystem: true,
@@ -122,7 +121,7 @@ func Hardened(p Place, name, image, group string) Container {
 	}
 }
 
-// Text is the definition of a task with this one container, as JSON.
+// Text returns the definition of a task with this one container, as JSON.
 func (c Container) Text() string { return text([]Container{c}) }
 
 // Ports makes the container serve them.
@@ -133,9 +132,9 @@ func (c *Container) ports(ports ...uint16) {
 }
 
 const (
-	// XDSPort is where the control plane serves nodes.
+	// XDSPort is the control plane's port for nodes.
 	XDSPort = 18000
-	// ReadyPort is where a node says whether it serves its first whole configuration.
+	// ReadyPort is the port at which a node says whether it serves its first whole configuration.
 	ReadyPort = 18080
 )
 
@@ -151,7 +150,7 @@ type Proxy struct {
 	Token   ARN    // the secret with the join token
 }
 
-// Container of the task.
+// Container returns the container of the task.
 func (x Proxy) Container() Container {
 	c := Hardened(x.Place, "proxy", x.Image, x.Group)
 	c.Command = []string{
@@ -179,7 +178,7 @@ type Controller struct {
 	CAKey, FleetCAKey, Tokens ARN    // secrets
 }
 
-// Container of the task.
+// Container returns the container of the task.
 func (x Controller) Container() Container {
 	c := Hardened(x.Place, "control", x.Image, x.Group)
 	home := StateDir + "/" + x.Stack
@@ -207,7 +206,7 @@ type Task struct {
 	CA      string // PEM of the authority that it trusts
 }
 
-// Container of the task.
+// Container returns the container of the task.
 func (x Task) Container() Container {
 	c := Hardened(x.Place, x.Name, x.Image, x.Group)
 	c.MountPoints[0].ContainerPath = WorkDir

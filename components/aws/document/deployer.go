@@ -1,7 +1,7 @@
 package document
 
-// Deployer is what whoever brings stacks up and down may do: a pipeline, or a
-// person. No stack declares it, since it must be there before.
+// Deployer is the policy of the pipeline or person that brings stacks up and down. No stack
+// declares it, because it must exist before.
 type Deployer struct {
 	Place Place
 	Stack string
@@ -22,8 +22,8 @@ var linked = []string{
 // assumed are the services that roles of a stack are passed to.
 var assumed = []string{"ec2.amazonaws.com", "ecs-tasks.amazonaws.com", "firehose.amazonaws.com", "logs.amazonaws.com"}
 
-// Policy of the identity. It makes no role without the stack's boundary, and
-// reads no secret.
+// Policy returns the identity's policy. It makes no role without the stack's boundary, and reads no
+// secret.
 func (d Deployer) Policy() Policy {
 	p := d.Place
 	iam := func(resource string) ARN { return ARN("arn:" + p.Partition + ":iam::" + p.Account + ":" + resource) }

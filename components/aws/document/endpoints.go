@@ -16,12 +16,12 @@ func endpoint(p Place, statements ...Statement) Policy {
 	return NewPolicy(statements...)
 }
 
-// SecretsEndpoint is for Secrets Manager.
+// SecretsEndpoint returns the policy of the endpoint for Secrets Manager.
 func SecretsEndpoint(p Place, secrets []ARN) Policy {
 	return endpoint(p, Statement{Sid: "Secrets", Action: read, Resource: secrets})
 }
 
-// LogsEndpoint is for CloudWatch Logs.
+// LogsEndpoint returns the policy of the endpoint for CloudWatch Logs.
 func LogsEndpoint(p Place, groups ...string) Policy {
 	var streams []ARN
 	for _, g := range groups {
@@ -30,7 +30,7 @@ func LogsEndpoint(p Place, groups ...string) Policy {
 	return endpoint(p, Statement{Sid: "Logs", Action: ship, Resource: streams})
 }
 
-// RegistryEndpoint is for both endpoints of ECR.
+// RegistryEndpoint returns the policy of both endpoints for ECR.
 func RegistryEndpoint(p Place, images ...string) Policy {
 	var repositories []ARN
 	for _, i := range images {
@@ -43,8 +43,9 @@ func RegistryEndpoint(p Place, images ...string) Policy {
 		Statement{Sid: "Images", Action: pull, Resource: repositories})
 }
 
-// StorageEndpoint is for S3: the layers of images, which are in a bucket of
-// AWS's own and are asked for with URLs that ECR has signed, and the bundles.
+// StorageEndpoint returns the policy of the endpoint for S3. It allows the bundles and the layers
+// of images. The layers are in a bucket of AWS's own, and are requested with URLs that ECR has
+// signed.
 func StorageEndpoint(p Place, bundles ...ARN) Policy {
 	layers := Statement{
 		Sid: "Layers", Action: []string{"s3:GetObject"}, Resource: []ARN{p.LayerBucket().Below("/*")},

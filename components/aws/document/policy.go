@@ -1,7 +1,6 @@
-// Package document has the documents that resources on AWS are given as text,
-// as typed values: IAM policies, cloud-config, container definitions. Nothing
-// in them is assembled from strings, and testdata has each of them as it comes
-// out, for people to review.
+// Package document builds the documents that resources on AWS get as text, from typed values: IAM
+// policies, cloud-config, container definitions. Nothing in them is assembled from strings.
+// testdata has each document as text, for people to review.
 package document
 
 import (
@@ -9,14 +8,14 @@ import (
 	"fmt"
 )
 
-// Policy is an IAM policy document (IAM User Guide, "IAM JSON policy elements
-// reference"): of an identity, a resource, an endpoint or a trust.
+// Policy is an IAM policy document (IAM User Guide, "IAM JSON policy elements reference"): of an
+// identity, a resource, an endpoint or a trust.
 type Policy struct {
 	Version   string
 	Statement []Statement
 }
 
-// Statement is a part of a policy.
+// Statement is one statement of a policy.
 type Statement struct {
 	Sid       string
 	Effect    Effect
@@ -35,28 +34,28 @@ const (
 	Deny  Effect = "Deny"
 )
 
-// Principal is who a statement of a resource's policy is about.
+// Principal is the subject of a statement in a resource's policy.
 type Principal struct {
 	AWS     []ARN    `json:",omitempty"`
 	Service []string `json:",omitempty"`
 }
 
-// Anybody is every principal. With Allow it needs a condition that says which.
+// Anybody is every principal. With Allow, a statement needs a condition that says which ones.
 var Anybody = &Principal{AWS: []ARN{"*"}}
 
 // Condition is operator, key, values.
 type Condition map[string]map[string][]string
 
-// Everything is the resource of actions that have none, and of policies that
-// belong to the one resource that they are about, such as a key's.
+// Everything is the resource of actions that have none. It is also the resource of policies that
+// belong to the one resource that they cover, such as a key's policy.
 var Everything = []ARN{"*"}
 
-// NewPolicy has the current version of the language.
+// NewPolicy returns a policy in the current version of the language.
 func NewPolicy(statements ...Statement) Policy {
 	return Policy{Version: "2012-10-17", Statement: statements}
 }
 
-// Text is the policy as JSON.
+// Text returns the policy as JSON.
 func (p Policy) Text() string { return text(p) }
 
 // text marshals what always can be.

@@ -1,15 +1,15 @@
 package document
 
-// KeyUse is which service uses a key for what. Source is the ARN of its
-// resources, "" for those that it has in the account.
+// KeyUse says which service uses a key, and for what. Source is the ARN of the service's resources,
+// or "" for all that it has in the account.
 type KeyUse struct {
 	Sid, Service string
 	Actions      []string
 	Condition    Condition
 }
 
-// Key is the policy of a key: the account's administrators, whom IAM limits,
-// and services. Roles are allowed by their own policies.
+// Key returns the policy of a key for services and the account's administrators, whom IAM limits.
+// Roles are allowed by their own policies.
 func Key(p Place, uses ...KeyUse) Policy {
 	out := NewPolicy(Statement{Sid: "Administrators", Effect: Allow, Principal: &Principal{AWS: []ARN{p.Root()}}, Action: []string{"kms:*"}, Resource: Everything})
 	for _, u := range uses {
@@ -43,7 +43,7 @@ func KeyOfAlarms(p Place) KeyUse {
 	}
 }
 
-// Bucket is the policy of a bucket that nobody reaches without TLS.
+// Bucket returns the policy of a bucket that requires TLS.
 func Bucket(bucket ARN, more ...Statement) Policy {
 	return NewPolicy(append([]Statement{{
 		Sid: "OnlyTLS", Effect: Deny, Principal: Anybody, Action: []string{"s3:*"}, Resource: []ARN{bucket, bucket.Below("/*")},
@@ -51,10 +51,9 @@ func Bucket(bucket ARN, more ...Statement) Policy {
 	}}, more...)...)
 }
 
-// KeptVersions refuses that anybody but the account's root removes what was
-// written; a new object under the same name does not. Whoever deploys sets the
-// bucket's lifecycle, so that is not refused here but to operators; objects that
-// are locked outlive it.
+// KeptVersions denies everybody except the account's root to remove a version. A new object under
+// the same name removes none. Whoever deploys also sets the bucket's lifecycle, so only operators
+// are denied that. Locked objects outlive the lifecycle.
 func KeptVersions(p Place, bucket ARN) Statement {
 	return Statement{
 		Sid: "KeptVersions", Effect: Deny, Principal: Anybody, Action: []string{"s3:DeleteObjectVersion"},
@@ -62,9 +61,8 @@ func KeptVersions(p Place, bucket ARN) Statement {
 	}
 }
 
-// FlowLogs lets the delivery of flow logs of the place write to the bucket, with
-// prefixes that Hive understands (Amazon VPC User Guide, "Amazon S3 bucket
-// permissions for flow logs").
+// FlowLogs lets the delivery of the place's flow logs write to the bucket, with prefixes that Hive
+// understands (Amazon VPC User Guide, "Amazon S3 bucket permissions for flow logs").
 func FlowLogs(p Place, bucket ARN) []Statement {
 	who := &Principal{Service: []string{"delivery.logs.amazonaws.com"}}
 	from := Condition{"StringEquals": {"aws:SourceAccount": {p.Account}}, "ArnLike": {"aws:SourceArn": {string(p.ARN("logs", "*"))}}}
@@ -74,8 +72,7 @@ func FlowLogs(p Place, bucket ARN) []Statement {
 	}
 }
 
-// Secret is the policy of a secret: only readers get its value, and only from
-// where they are.
+// Secret returns the policy of a secret: only readers get its value, and only from their places.
 func Secret(secret ARN, readers []ARN, from From) Policy {
 	get := []string{"secretsmanager:BatchGetSecretValue", "secretsmanager:GetSecretValue"}
 	p := NewPolicy(Statement{

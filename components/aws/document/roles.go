@@ -7,8 +7,8 @@ var read = []string{"secretsmanager:DescribeSecret", "secretsmanager:GetSecretVa
 
 var ship = []string{"logs:CreateLogStream", "logs:PutLogEvents"}
 
-// Execution is what the platform of ECS needs to start a task: its image, its
-// log, and the secrets that it is started with.
+// Execution is the role with which ECS starts a task: it reads the image and the task's secrets,
+// and writes its log.
 type Execution struct {
 	Place   Place
 	Image   string
@@ -17,7 +17,7 @@ type Execution struct {
 	Key     ARN    // that the secrets are encrypted with
 }
 
-// Policy of the execution role.
+// Policy returns the policy of the execution role.
 func (e Execution) Policy() Policy {
 	p := NewPolicy(
 		// The one action of ECR that is about no repository.
@@ -46,8 +46,8 @@ func decrypt(p Place, key ARN, service string) Statement {
 	}
 }
 
-// From is where calls must come from: through one endpoint, or through any of a
-// VPC, or, with addresses, also from the public ones of that VPC's NAT gateways.
+// From says where calls must come from: through one endpoint, or through any endpoint of a VPC.
+// With addresses, they may also come from the public addresses of that VPC's NAT gateways.
 type From struct {
 	Endpoint  string
 	VPC       string
@@ -84,8 +84,8 @@ func (f From) deny() []Statement {
 	return out
 }
 
-// Control is what the control plane may do: read the policy that was published,
-// report on itself, and read the secrets that the stack file's credentials name.
+// Control is the role of the control plane. It reads publications, reports on itself, and reads the
+// secrets of the stack file's credentials.
 type Control struct {
 	Place   Place
 	Bundles ARN   // bucket
@@ -94,7 +94,7 @@ type Control struct {
 	From    From
 }
 
-// Policy of the control plane's role.
+// Policy returns the policy of the control plane's role.
 func (c Control) Policy() Policy {
 	p := NewPolicy(
 		Statement{Sid: "FindPublications", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{c.Bundles}},
@@ -110,7 +110,7 @@ func (c Control) Policy() Policy {
 	return p
 }
 
-// Machine is what a proxy on a machine of its own may do: join, and ship its log.
+// Machine is the role of a proxy on a machine of its own. It joins, and ships its log.
 type Machine struct {
 	Place Place
 	Token ARN // the secret with the join token
@@ -118,7 +118,7 @@ type Machine struct {
 	Group string
 }
 
-// Policy of the machine's role.
+// Policy returns the policy of the machine's role.
 func (m Machine) Policy() Policy {
 	return NewPolicy(
 		Statement{Sid: "Join", Effect: Allow, Action: []string{"secretsmanager:GetSecretValue"}, Resource: []ARN{m.Token}},
@@ -127,7 +127,7 @@ func (m Machine) Policy() Policy {
 	)
 }
 
-// Delivery is what Firehose may do: write the audit log.
+// Delivery is the role of Firehose, which writes the audit log.
 type Delivery struct {
 	Place  Place
 	Bucket ARN
@@ -135,7 +135,7 @@ type Delivery struct {
 	Group  string // where it reports its own errors
 }
 
-// Policy of the stream's role.
+// Policy returns the policy of the stream's role.
 func (d Delivery) Policy() Policy {
 	return NewPolicy(
 		Statement{Sid: "FindBucket", Effect: Allow, Action: []string{"s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"}, Resource: []ARN{d.Bucket}},
@@ -150,8 +150,8 @@ func Forward(stream ARN) Policy {
 	return NewPolicy(Statement{Sid: "Forward", Effect: Allow, Action: []string{"firehose:PutRecord", "firehose:PutRecordBatch"}, Resource: []ARN{stream}})
 }
 
-// Operators is what people may do who push policies, rotate secrets and read
-// the audit log. They read no secret and delete nothing.
+// Operators is the policy of people who push policies, rotate secrets and read the audit log. They
+// read no secret and delete nothing.
 type Operators struct {
 	Place    Place
 	Bundles  ARN
@@ -162,7 +162,7 @@ type Operators struct {
 	AuditKey ARN
 }
 
-// Policy for them.
+// Policy returns the policy of operators.
 func (o Operators) Policy() Policy {
 	var groups []ARN
 	for _, g := range o.Groups {
@@ -206,8 +206,8 @@ func (o Operators) Policy() Policy {
 	)
 }
 
-// Boundary is the most that any role of the stack can ever be allowed, whatever
-// policy somebody adds to it (IAM User Guide, "Permissions boundaries").
+// Boundary returns the most that any role of the stack can ever be allowed, whatever policy
+// somebody adds to it (IAM User Guide, "Permissions boundaries").
 func Boundary(p Place, buckets []ARN, secrets []ARN, keys []ARN, prefix string) Policy {
 	return NewPolicy(
 		Statement{Sid: "Registry", Effect: Allow, Action: []string{"ecr:GetAuthorizationToken"}, Resource: Everything},
