@@ -39,7 +39,7 @@ func TestMirror(t *testing.T) {
 func TestReplicaIsNamed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for range 2 { // it goes on where it was
+	for range 2 { // it continues where it was
 		w, err := NewWriter(dir, ControlPlane+"/eu-1")
 		require.NoError(t, err)
 		require.NoError(t, w.Record(Event{Kind: "published"}))

@@ -129,7 +129,7 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 			Name:    tokens.PackageName(Project),
 			Runtime: workspace.NewProjectRuntimeInfo("go", nil),
 			Main:    filepath.Join(e.dir, "work"),
-			// The store's notes beside each file are not replaced in one step: an
+			// The store's notes next to each file are not replaced in one step: an
 			// engine killed while it writes one leaves a state that it cannot read.
 			Backend: &workspace.ProjectBackend{URL: (&url.URL{Scheme: "file", Path: e.dir, RawQuery: "metadata=skip"}).String()},
 		}),

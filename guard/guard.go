@@ -348,7 +348,7 @@ func Response(cs []Change, hs []Header, r Rule, injected []string) []Change {
 					left = ""
 					break
 				}
-				// The way on is kept; the credential is added to it anew.
+				// The rest of the location stays; the credential is added to it again.
 				left = f.cut(left)
 			}
 			if left != value {

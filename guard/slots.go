@@ -21,7 +21,7 @@ var headerSlots = []string{
 	// OpenStack, Cloudflare's older API, Spring; what proxies and frameworks pass on.
 	"x-auth-token", "x-auth-key", "x-auth-email", "x-auth-user-service-key", "x-subject-token", "x-access-token", "x-session-token", "x-user-token",
 	"x-token", "x-id-token", "x-authorization", "x-original-authorization", "x-wsse",
-	// Google: APIs, Cloud Run beside an Authorization of one's own, IAP.
+	// Google: APIs, Cloud Run next to an Authorization of one's own, IAP.
 	"x-goog-api-key", "x-goog-iam-authorization-token", "x-goog-iap-jwt-assertion", "x-serverless-authorization",
 	// AWS: temporary keys, the date of a signature, S3 Express, Selling Partner.
 	"x-amz-security-token", "x-amz-date", "x-amz-s3session-token", "x-amz-access-token",

@@ -73,7 +73,7 @@ var (
 var forms = map[string]struct {
 	valid      func(string) bool
 	text, hint string
-	// keys are the query parameters it has beside every.
+	// keys are its query parameters, in addition to every.
 	keys []string
 }{
 	SourceEnv:               {variableName, "secret does not name an environment variable", `write "env://NAME"`, nil},

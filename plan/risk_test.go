@@ -49,7 +49,7 @@ func TestRisk(t *testing.T) {
 	alike := star(func(*Rule) {})
 	for _, c := range []struct {
 		name string
-		// more are rules that there were beside.
+		// more are further rules that the old plan had.
 		more   []Rule
 		change func(*Rule) []Rule
 		risk   Risk

@@ -339,7 +339,7 @@ func TestCertificatesAreNarrow(t *testing.T) {
 	}
 	authority := w.Authority.cert
 	require.Equal(t, []any{true, true, 0, x509.KeyUsageCertSign | x509.KeyUsageCRLSign}, []any{authority.IsCA, authority.MaxPathLenZero, authority.MaxPathLen, authority.KeyUsage})
-	// What is served is made anew in the half of its life, and not before.
+	// The served certificate is replaced after half of its lifetime, and not before.
 	first, err := w.certificate(now)
 	require.NoError(t, err)
 	again, err := w.certificate(now.Add(11 * time.Hour))

@@ -114,7 +114,7 @@ func TestJoin(t *testing.T) {
 	require.Equal(t, ID{Stack: "test", Node: id}, got)
 }
 
-// TestKeep: the certificate is renewed before it ends, and joined for anew, by
+// TestKeep: the certificate is renewed before it ends, or the node joins again, by
 // the same name, if it has ended.
 func TestKeep(t *testing.T) {
 	t.Parallel()

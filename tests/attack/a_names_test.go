@@ -275,7 +275,7 @@ func unicode(s *seat) []string {
 	}
 }
 
-// wrong reports that something was not refused, and goes on.
+// wrong reports that something was not refused, and continues.
 func (s *seat) wrong(err error, format string, args ...any) {
 	if err == nil {
 		s.Errorf("not refused: "+format, args...)

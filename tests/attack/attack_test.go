@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 const tableVariable = "POSTERN_ATTACK_TABLE"
 
 // ids is section 2.2 of rivals.md; G has no numbers there. X is what issue 4
-// asks for beside it: bad input.
+// also asks for: bad input.
 var ids = map[string]int{"A": 11, "B": 12, "C": 10, "D": 9, "E": 9, "F": 10, "G": 7, "X": 8}
 
 // inapplicable are the cases that cannot be tried on one machine, and why.

@@ -270,7 +270,7 @@ var fronting = []Case{
 		}
 		require.Equal(s, "200", get(s.host(api)))
 		s.allow("api")
-		// Host beside :authority: what is forwarded is the policy's name.
+		// Host next to :authority: what is forwarded is the policy's name.
 		switch got := get(s.host(api), "host", s.host(evil)); got {
 		case "200":
 			s.allow("api")

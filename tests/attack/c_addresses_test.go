@@ -149,7 +149,7 @@ var addresses = []Case{
 			return err == nil && r.Queries[name] > 1
 		}, patience, 50*time.Millisecond, "Envoy asks again")
 		a := s.askHost(name, "GET", "/second")
-		// The address that was public goes on to be used, or none is.
+		// The address that was public continues to be used, or none is.
 		if a.Status == 200 {
 			s.allow("flip")
 		} else {

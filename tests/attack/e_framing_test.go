@@ -424,7 +424,7 @@ func denial(s, name string, headers, query []plan.Condition) plan.Rule {
 	}
 }
 
-// mustDeny reports an answer other than 403, and goes on.
+// mustDeny reports an answer other than 403, and continues.
 func (s *seat) mustDeny(a answer, what string) {
 	if a.Status != http.StatusForbidden {
 		s.Errorf("%q: %s", what, a)

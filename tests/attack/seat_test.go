@@ -62,7 +62,7 @@ type Case struct {
 	Zone func(s string) map[string][][]string
 	Run  func(s *seat)
 	// Known, if set, is why the attack succeeds today. It is reported as
-	// FAILED; the suite fails once it does not succeed any more.
+	// FAILED; the suite fails once it no longer succeeds.
 	Known string
 }
 

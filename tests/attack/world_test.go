@@ -227,7 +227,7 @@ func flowOf(p []byte) string {
 		}
 		return "udp " + net.JoinHostPort(to.String(), port)
 	case unix.IPPROTO_ICMP:
-		if rest[0] == 3 { // the kernel says that whoever asked is not there any more
+		if rest[0] == 3 { // the kernel says that the asking process is gone
 			return ""
 		}
 		return "icmp " + to.String()

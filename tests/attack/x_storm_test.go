@@ -19,7 +19,7 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// storms is what issue 4 asks for beside rivals.md: no request, however
+// storms are what issue 4 asks for in addition to rivals.md: no request, however
 // malformed, crashes or hangs an Envoy, gets another agent's policy, or passes
 // without an event.
 var storms = []Case{

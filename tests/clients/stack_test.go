@@ -85,7 +85,7 @@ agents:
 // stack is a fleet that is up, and a folder from which `postern run` finds it.
 type stack struct {
 	testing.TB
-	postern string // the CLI, with postern-sandbox beside it
+	postern string // the CLI, with postern-sandbox next to it
 	file    string
 	dir     string // the clients, and the working directory inside
 	environ []string

@@ -119,7 +119,7 @@ func TestWhatWasPlannedDoesNotDrift(t *testing.T) {
 	}
 }
 
-// What somebody adds by hand, beside the resources of the plan, a refresh of
+// What somebody adds by hand, next to the resources of the plan, a refresh of
 // Pulumi's does not see.
 func TestDriftFindsWhatWasAddedByHand(t *testing.T) {
 	t.Parallel()

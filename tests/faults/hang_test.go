@@ -103,7 +103,7 @@ func (h *hung) recorded() (allowed, refused int, gap bool) {
 	return allowed, refused, gap
 }
 
-// TestSupervisorHangs: when nobody takes the log, nothing is decided any more; when it is
+// TestSupervisorHangs: when nobody takes the log, nothing is decided any longer; when it is
 // taken again, what clients have seen is what it says.
 func TestSupervisorHangs(t *testing.T) {
 	t.Parallel()
@@ -191,7 +191,7 @@ func TestEnvoyHangs(t *testing.T) {
 	t.Logf("twenty answers for each in %s", time.Since(at).Round(time.Millisecond))
 	require.NoError(t, syscall.Kill(envoy[0], syscall.SIGCONT))
 	got := a.stop()
-	// What was under way at that node was cut off, and nothing else failed.
+	// What was in progress at that node was cut off, and nothing else failed.
 	require.LessOrEqual(t, len(got.failed), workers, "%q", got.failed)
 	a.recorded(got)
 }

@@ -245,7 +245,7 @@ func (s *stack) postern(args ...string) (said string, status int) {
 const cutOff = `node n1 does not confirm: a was cut off it from outside, with [12] connections`
 
 // TestKillByHand: C6. Where no control plane and no Envoy answers, the agent is cut off
-// from outside: nothing that is open goes on, nothing new passes, and others are not
+// from outside: nothing that is open continues, nothing new passes, and others are not
 // disturbed. Each command says what was done and what was not, by its exit status too.
 func TestKillByHand(t *testing.T) {
 	t.Parallel()
@@ -305,7 +305,7 @@ func TestKillByHand(t *testing.T) {
 }
 
 // TestKillOfAHungEnvoy: C6. A node that hangs confirms nothing, and nothing of the
-// agent goes on there.
+// agent continues there.
 func TestKillOfAHungEnvoy(t *testing.T) {
 	t.Parallel()
 	s := published(t)

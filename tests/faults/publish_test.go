@@ -128,7 +128,7 @@ type upload struct {
 	body  *io.PipeWriter
 }
 
-// openUpload begins a request whose body goes on until it is cut, and returns when
+// openUpload begins a request whose body continues until it is cut, and returns when
 // the upstream has it.
 func openUpload(t *testing.T, client *http.Client, up *fleet.Upstream, url string) *upload {
 	t.Helper()

@@ -267,7 +267,7 @@ func (w *twin) putBack() {
 	}
 }
 
-// killAgent kills agent b, while a control plane dies: a node that was its goes on
+// killAgent kills agent b, while a control plane dies: a node of that control plane continues
 // with what it had until it is at the other one.
 func (w *twin) killAgent(r *rand.Rand) {
 	w.t.Helper()

@@ -26,9 +26,9 @@ import (
 // rounds is how many policies are pushed, each with something that breaks.
 const rounds = 16
 
-// storm is traffic that goes on while policies change and programs die. Policy
+// storm is traffic that continues while policies change and programs die. Policy
 // i allows /always, and /v/i; a request is judged by the policies that may be
-// in force while it is under way.
+// in force while it is in progress.
 type storm struct {
 	*stack
 	up *fleet.Upstream
@@ -227,7 +227,7 @@ func (s *storm) checkKeys() {
 }
 
 // checkLog: every answer has its event, or the log declares that some are
-// missing before it goes on.
+// missing before it continues.
 func (s *storm) checkLog() {
 	s.t.Helper()
 	var lost []string

@@ -306,7 +306,7 @@ func NewUpstream(t testing.TB, home stacks.Home, ca *CA, hosts ...string) *Upstr
 	return u
 }
 
-// Open is how many requests are under way.
+// Open is how many requests are in progress.
 func (u *Upstream) Open() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()

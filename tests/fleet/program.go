@@ -69,7 +69,7 @@ type Programs struct {
 }
 
 // Build returns the path of cmd/NAME, called as, built with the tags. A
-// program's name is what it finds others by. libguard.so is beside it.
+// program's name is what it finds others by. libguard.so is next to it.
 func (p *Programs) Build(name, as, tags string) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package peers measures Postern's data plane beside the proxies that people
+// Package peers measures Postern's data plane next to the proxies that people
 // would use instead: mitmproxy and Squid's ssl-bump for what is intercepted,
 // nginx for gateways. All do the same work on the same upstream: CONNECT, TLS
 // terminated with one and the same certificate authority, an allowlist of host,

@@ -86,7 +86,7 @@ func TestStackOnAWS(t *testing.T) {
 		require.Equal(t, 200, status)
 	}
 
-	// What needs another certificate cannot be had, and nothing else goes with it.
+	// A publication that needs another certificate fails, and nothing else fails with it.
 	s.writeStack("third", "other.example")
 	_, err = s.try(s.program("postern", "postern", ""), "push", "--yes", "--file", s.file)
 	require.ErrorContains(t, err, "cannot be used now: AWS KMS in eu-west-1")
