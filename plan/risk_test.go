@@ -139,13 +139,13 @@ func TestRisk(t *testing.T) {
 			d := deny
 			d.ID, d.Paths = "a/other", []string{"/v1/admin/x"}
 			return []Rule{*r, d}
-		}, RiskHigh, "what it denied is allowed by a/x"},
-		{"denial gone of what two allow", []Rule{deny}, func(r *Rule) []Rule { return []Rule{*r, late} }, RiskHigh, "what it denied is allowed by a/x"},
-		{"a tunnel comes to light at the port that a rule leaves", []Rule{wild}, func(r *Rule) []Rule { r.Port = 8443; return []Rule{*r, wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; x.test is a new host; credential k reaches x.test; no limit on requests any more; no limit on bodies any more, by a/wild"},
-		{"a tunnel comes to light", []Rule{wild}, func(*Rule) []Rule { return []Rule{wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; no limit on requests any more; no limit on bodies any more, by a/wild"},
+		}, RiskHigh, "a/x now allows what it denied"},
+		{"denial gone of what two allow", []Rule{deny}, func(r *Rule) []Rule { return []Rule{*r, late} }, RiskHigh, "a/x now allows what it denied"},
+		{"a tunnel comes to light at the port that a rule leaves", []Rule{wild}, func(r *Rule) []Rule { r.Port = 8443; return []Rule{*r, wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; x.test is a new host; credential k reaches x.test; no longer a limit on requests; no longer a limit on bodies, by a/wild"},
+		{"a tunnel comes to light", []Rule{wild}, func(*Rule) []Rule { return []Rule{wild} }, RiskHigh, "a tunnel: nothing that passes is seen, by a/wild; no longer a limit on requests; no longer a limit on bodies, by a/wild"},
 		{"a wildcard decides, which leads elsewhere", []Rule{pinned}, func(*Rule) []Rule { return []Rule{pinned} }, RiskHigh, "x.test is at another place, by a/star"},
 		{"a wildcard decides, which lets own credentials pass", []Rule{own}, func(*Rule) []Rule { return []Rule{own} }, RiskHigh, "the agent's own credentials pass, by a/star"},
-		{"a wildcard decides, without limits", []Rule{loose}, func(*Rule) []Rule { return []Rule{loose} }, RiskMedium, "no limit on requests any more; no limit on bodies any more, by a/star"},
+		{"a wildcard decides, without limits", []Rule{loose}, func(*Rule) []Rule { return []Rule{loose} }, RiskMedium, "no longer a limit on requests; no longer a limit on bodies, by a/star"},
 		{"a wildcard decides, with higher limits", []Rule{looser}, func(*Rule) []Rule { return []Rule{looser} }, RiskMedium, "a higher limit on requests; a higher limit on bodies, by a/star"},
 		{"a wildcard decides, in the same way", []Rule{alike}, func(*Rule) []Rule { return []Rule{alike} }, RiskLow, "less access"},
 		{"a wildcard decides a part", []Rule{own}, func(r *Rule) []Rule { r.Paths = []string{"/v1/a"}; return []Rule{*r, own} }, RiskHigh, "the agent's own credentials pass, by a/star"},
@@ -155,7 +155,7 @@ func TestRisk(t *testing.T) {
 			n := base()
 			n.ID, n.Host, n.Limits = "a/y", "y.test", nil
 			return []Rule{*r, n, alike}
-		}, RiskMedium, "no limit on bodies any more"},
+		}, RiskMedium, "no longer a limit on bodies"},
 		{"a nearer rule, where the wildcard decides", []Rule{alike}, func(r *Rule) []Rule {
 			n := base()
 			n.ID, n.Host, n.Upstream = "a/y", "y.test", pinned.Upstream
@@ -165,7 +165,7 @@ func TestRisk(t *testing.T) {
 			n := loose
 			n.ID = "a/first"
 			return []Rule{n, *r, loose}
-		}, RiskMedium, "no limit on bodies any more"},
+		}, RiskMedium, "no longer a limit on bodies"},
 		{"a wildcard's credential before a nearer rule", []Rule{star(func(r *Rule) { r.Credential = "l" })}, func(r *Rule) []Rule {
 			n := star(func(r *Rule) { r.ID, r.Credential = "a/first", "l" })
 			return []Rule{n, *r, star(func(r *Rule) { r.Credential = "l" })}

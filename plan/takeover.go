@@ -115,7 +115,7 @@ func (a *assessment) rate(old, now Limits, at string) {
 func (a *assessment) higher(what string, old, now float64, where string) {
 	switch {
 	case old > 0 && now == 0:
-		a.add(RiskMedium, "no limit on %s any more%s", what, where)
+		a.add(RiskMedium, "no longer a limit on %s%s", what, where)
 	case old > 0 && now > old:
 		a.add(RiskMedium, "a higher limit on %s%s", what, where)
 	}

@@ -113,7 +113,7 @@ func (l *Ledger) Forget(now time.Time) {
 	for id := range l.joined {
 		if r := l.nodes[id]; r != nil && !r.connected() && now.Sub(r.since) > away {
 			l.drop(id)
-			l.log.Info("node has been away for long, and is not part of the stack any more", "node", id)
+			l.log.Info("node was away for long, and is no longer part of the stack", "node", id)
 		}
 	}
 }

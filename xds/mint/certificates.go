@@ -85,7 +85,7 @@ func Load(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error) {
 	}
 	if !root.IsCA || root.MaxPathLenZero {
 		return nil, nil, fmt.Errorf("load the certificate authority: the certificate of %s cannot have an authority below it, and the control plane signs leaves with intermediates; "+
-			"make a new authority, which agents then have to trust: remove the certificate and its key and run `go run . up`, or on AWS run `posternd authority`", certFile)
+			"make a new authority, which agents must then trust: remove the certificate and its key and run `go run . up`, or on AWS run `posternd authority`", certFile)
 	}
 	return root, signer, nil
 }
