@@ -143,7 +143,7 @@ func review(ctx context.Context, file *stacks.File, home stacks.Home, stack *sta
 	live, err := publish.ReadLive(ctx, o)
 	if err != nil { // up may be what repairs it
 		live = &publish.Live{Plan: &plan.Plan{}}
-		r.More = append(r.More, fmt.Sprintf("~ all of it: what is live cannot be read: %v", err))
+		r.More = append(r.More, fmt.Sprintf("~ everything, because the live version cannot be read: %v", err))
 	}
 	r.Changes = plan.Diff(live.Plan, stack.Plan)
 	if s, err := api.Dial(home.ControlSocket()).Status(ctx); err == nil && len(s.Nodes) != stack.Nodes {
@@ -266,13 +266,13 @@ func command() *cobra.Command {
 		root.AddCommand(cmd)
 		return cmd
 	}
-	preview := add("preview", "Say what up would change, and change nothing", (*driver).preview).Flags()
-	preview.BoolVar(&d.offline, "offline", false, "ask nobody, not even the engine: the whole plan, what it costs, and what a cloud would refuse (with --json: the plan's graph)")
+	preview := add("preview", "Show what up would change, and change nothing", (*driver).preview).Flags()
+	preview.BoolVar(&d.offline, "offline", false, "ask nobody, not even the engine: print the whole plan, its price, and what a cloud would refuse (with --json: the plan's graph)")
 	preview.StringVar(&d.graph, "graph", "", "with --offline: write the plan's graph to this file, as JSON")
-	add("up", "Make the machine what the stack file says, and repair what has drifted", (*driver).up).
-		Flags().BoolVarP(&d.yes, "yes", "y", false, "do not ask about a stack file whose folder was replaced; never for what an agent may have written")
-	add("refresh", "Say what has drifted, and note it for the next up", (*driver).refresh)
-	add("destroy", "Stop and remove everything but the audit log", (*driver).destroy).
+	add("up", "Bring the machine to what the stack file says, and repair drift", (*driver).up).
+		Flags().BoolVarP(&d.yes, "yes", "y", false, "do not ask about a stack file whose folder was replaced; never for a file that an agent may have written")
+	add("refresh", "Show what has drifted, and record it for the next up", (*driver).refresh)
+	add("destroy", "Stop and remove everything except the audit log", (*driver).destroy).
 		Flags().BoolVar(&d.audit, "audit", false, "remove the audit log too")
 	return root
 }
@@ -405,7 +405,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 
 // load reads the stack file, all of it or nothing. For another target it does not return: see [become].
 func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
-	// A state folder that does not say whose it is any more says so after the next up.
+	// A state folder that does not say to which stack file it belongs any more says so after the next up.
 	if err := d.find(); err != nil && (d.scratch || !errors.Is(err, stacks.ErrUnclaimed)) {
 		return nil, err
 	}
@@ -508,7 +508,7 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 		}
 	}
 	if n := live(status); n == 0 || n < len(status.Nodes) {
-		return fmt.Errorf("stack %s is not whole: %d of %d nodes serve what is live: look with `postern status -s %s`, then run this again", d.name, n, len(status.Nodes), d.name)
+		return fmt.Errorf("stack %s is not whole: %d of %d nodes serve the live version: see `postern status -s %s`, then run this again", d.name, n, len(status.Nodes), d.name)
 	}
 	return nil
 }
