@@ -42,16 +42,16 @@ bench: deps build ## measure: allow to convergence, sandbox start, the request p
 	@STEP=1/2 tools/packages.sh bench
 	@STEP=2/2 tools/bench.sh
 
-attack: deps ## try what broke comparable systems on this data plane, and print what held
+attack: deps ## try on this data plane what broke comparable systems, and print the verdicts
 	@STEP=1/1 tools/attack.sh
 
-chaos: deps ## break the stack in every way that was found, and print what it says and does
+chaos: deps ## break a stack in every known way, and print what it says and does
 	@STEP=1/1 tools/chaos.sh
 
 fuzz: ## run every fuzz test for 10 s, or FUZZTIME
 	@STEP=1/1 tools/fuzz.sh
 
-mutants: deps ## change what decides, a little at a time, and print the changes that no test sees
+mutants: deps ## change the code that decides, a little at a time, and print the changes that no test sees
 	@STEP=1/1 tools/mutants.sh
 
 down: ## take the stack `local` down again; the audit log stays

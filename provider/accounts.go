@@ -224,7 +224,7 @@ func (a *accounts) own(home stacks.Home) error {
 		if strings.HasPrefix(e.Name(), "control") {
 			uid, gid = control, cgroup
 		}
-		if err := adopt(filepath.Join(home.AuditDir(), e.Name()), uid, gid); err != nil {
+		if err := giveTree(filepath.Join(home.AuditDir(), e.Name()), uid, gid); err != nil {
 			return err
 		}
 	}
@@ -273,20 +273,20 @@ func inherit(dir string, uid, gid int, but ...string) error {
 		if slices.Contains(but, e.Name()) {
 			continue
 		}
-		if err := adopt(filepath.Join(dir, e.Name()), uid, gid); err != nil {
+		if err := giveTree(filepath.Join(dir, e.Name()), uid, gid); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// adopt gives path and everything below it to the user, as far as root owns it and has linked it
+// giveTree gives path and everything below it to the user, as far as root owns it and has linked it
 // nowhere else. It does not enter what the user owns. It gives exactly what it has inspected:
 // nobody can put a link in its place meanwhile.
-func adopt(path string, uid, gid int) error {
+func giveTree(path string, uid, gid int) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == nil {
-		err = adoptFile(fd, uid, gid)
+		err = giveFile(fd, uid, gid)
 	}
 	if err != nil {
 		return fmt.Errorf("give %s to its user: %w", path, err)
@@ -294,8 +294,8 @@ func adopt(path string, uid, gid int) error {
 	return nil
 }
 
-// adoptFile is adopt of an open file (O_PATH), which it closes.
-func adoptFile(fd, uid, gid int) error {
+// giveFile is giveTree for an open file (O_PATH), which it closes.
+func giveFile(fd, uid, gid int) error {
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -319,7 +319,7 @@ func adoptFile(fd, uid, gid int) error {
 		for _, name := range names {
 			child, err := unix.Openat(fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 			if err == nil {
-				err = adoptFile(child, uid, gid)
+				err = giveFile(child, uid, gid)
 			}
 			if err != nil {
 				return err

@@ -36,7 +36,7 @@ func TestAdopt(t *testing.T) {
 	require.NoError(t, os.WriteFile(at("twice"), nil, 0o600))
 	require.NoError(t, os.Link(at("twice"), at("given/twice")))
 
-	require.NoError(t, adopt(at("given"), uid, uid))
+	require.NoError(t, giveTree(at("given"), uid, uid))
 	for name, want := range map[string]int{
 		"given": uid, "given/deep": uid, "given/deep/file": uid, "given/link": uid, // the link itself
 		"given/theirs/root": 0, // whoever owns the folder may have brought it there

@@ -12,7 +12,7 @@ build() { CGO_ENABLED=0 go build -v -trimpath -ldflags="-s -w" "$@"; }
 programs() { build -o bin/ ./cmd/postern ./cmd/posternd ./cmd/postern-sandbox ./cmd/postern-stack ./cmd/pulumi-resource-postern; }
 long build.log "packages compiled" programs
 
-# What every node's Envoy loads, from beside posternd. Its digest is an input of the stack, too:
+# The module that every node's Envoy loads from the folder of posternd. Its digest is an input of the stack, too:
 # without the commit in it, for another one is no reason to restart nodes. The header beside it is
 # for programs in C.
 module() { CGO_ENABLED=1 go build -v -buildmode=c-shared -trimpath -buildvcs=false -ldflags=-s -o bin/libguard.so ./cmd/libguard && rm -f bin/libguard.h; }
