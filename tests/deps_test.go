@@ -95,6 +95,24 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "envoy", never: []string{"xds"}, why: "builders are pure and tested without a server; the server imports them"},
 		{from: "envoy", never: []string{"github.com/aws", "cloud.google.com/go", "gocloud.dev"}, why: cloud},
 		{from: "xds", never: []string{"stacks"}, why: "the control plane serves published plans; if it read stack files there would be two sources of truth"},
+		{from: "xds/api", only: []string{}, why: "every command links it to ask a control plane"},
+		{
+			from: "xds/ledger", only: []string{"xds/api", "svid", "atomicfile"},
+			why: "who is a node, and what it has acknowledged, does not depend on what it is served",
+		},
+		{
+			from: "xds/mint", never: []string{"xds/cache", "xds/ledger", "xds/secret", "xds/state", "xds/bundle"},
+			why: "whoever makes certificates sees names, and neither nodes nor secrets",
+		},
+		{
+			from: "xds/cache", never: []string{"xds/secret", "xds/state", "xds/lease", "xds/bundle"},
+			why: "it sends resources: what they mean, and who published them, is Control's business",
+		},
+		{from: "xds/state", only: []string{"atomicfile"}, why: "it keeps bytes; what they mean is its callers' business"},
+		{
+			from: "xds/lease", only: []string{"plan", "target", "xds/state", "atomicfile"},
+			why: "a rule ends by the time alone, whatever the fleet does",
+		},
 		{from: "xds", never: []string{"sandbox"}, why: "the control plane does not know what runs behind a listener"},
 		{from: "xds", never: []string{"audit"}, why: "the control plane is not on the path of a request, and must work when the log does not"},
 		{from: "accesslog", only: []string{"plan", "target", "guard"}, never: []string{"github.com", "golang.org"}, why: "whoever writes the access log and whoever reads it import it"},

@@ -17,7 +17,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sort"
 	"sync"
 	"time"
@@ -35,9 +34,11 @@ import (
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/cache"
+	"github.com/postern/postern/xds/lease"
 	"github.com/postern/postern/xds/ledger"
 	"github.com/postern/postern/xds/mint"
 	"github.com/postern/postern/xds/secret"
+	"github.com/postern/postern/xds/state"
 )
 
 // Config is what a control plane depends on.
@@ -90,15 +91,16 @@ type Control struct {
 	cache   *cache.Cache
 	meter   *meter
 	observe *observer
-	clock   *clock
+	leases  *lease.Leases
+	files   *state.Folder
 	store   *bundle.Store
 	secrets *secret.Store
 	// root is the authority that agents trust, and key its key.
 	root *x509.Certificate
 	key  crypto.Signer
 	kick chan struct{}
-	// owed makes pay work at once.
-	owed chan struct{}
+	// owes makes pay work at once.
+	owes chan struct{}
 	// nudge makes follow look at once.
 	nudge chan struct{}
 	// salt keeps the versions of secrets from telling anything of them.
@@ -107,8 +109,6 @@ type Control struct {
 	// rollout is held by whoever changes what is served; until Run has served
 	// what was good, nobody else may.
 	rollout sync.Mutex
-	// saving is held by who writes state files, and comes after rollout.
-	saving sync.Mutex
 	// memo is for who holds rollout.
 	memo envoy.Memo
 	// tookBack sets an agent's generation apart from those of what was rolled back
@@ -127,7 +127,7 @@ type Control struct {
 	urgent   uint64
 	rejected *api.Rejection
 	follower follower
-	unkept   unkept
+	owed     owed
 	// probes are what the last probe of a node found.
 	probes map[string]probeResult
 	// damaged says which state files could not be read when we started, and what
@@ -141,10 +141,6 @@ type Control struct {
 	rolling time.Time
 	// expiry is when the next rule of live ends, or zero.
 	expiry time.Time
-	// ended are the leases that have ended, by leaseID.
-	ended map[string]bool
-	// setBack is set while the wall clock is behind what was lived through.
-	setBack bool
 }
 
 // New returns a control plane that serves the last version that converged, if
@@ -163,12 +159,10 @@ func New(cfg Config) (*Control, error) {
 	c := &Control{
 		cfg: cfg, root: root, key: key,
 		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted, Authority: func() (*x509.Certificate, error) { return root, nil }},
-		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1), owed: make(chan struct{}, 1),
-		ended:    map[string]bool{},
+		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1), owes: make(chan struct{}, 1),
 		probes:   map[string]probeResult{},
 		tookBack: map[string]string{},
 		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
-		unkept:   unkept{files: map[string][]byte{}, problem: map[string]string{}},
 	}
 	if cfg.Replica != "" {
 		if c.reporter, err = bundle.NewReporter(cfg.Stack, root, key, time.Now()); err != nil {
@@ -190,15 +184,10 @@ func New(cfg Config) (*Control, error) {
 	if c.cfg.Now == nil {
 		c.cfg.Now = time.Now
 	}
-	past, err := c.readLeases()
-	if err != nil {
+	c.files = state.In(cfg.State, cfg.Log)
+	if c.leases, err = lease.Load(c.files, c.cfg.Now, cfg.Log); err != nil {
 		return nil, err
 	}
-	for _, id := range past.Ended {
-		c.ended[id] = true
-	}
-	started := time.Now()
-	c.clock = newClock(c.cfg.Now, func() time.Duration { return time.Since(started) }, past.Seen)
 	c.meter = newMeter(c)
 	if c.mint, err = mint.New(root, key, c.meter.leaves, cfg.Log); err != nil {
 		return nil, err
@@ -246,7 +235,7 @@ func (c *Control) Run(ctx context.Context) error {
 		case now := <-minute.C:
 			c.ledger.Forget(now)
 			if b := c.bundle(); b != nil {
-				c.saveLeases(b)
+				c.leases.Save(b.Plan)
 			}
 		}
 	}
@@ -291,7 +280,7 @@ func (c *Control) resume(ctx context.Context) error {
 			}
 		}
 		if !good.Killed.Includes(b.Killed) {
-			c.saveKill(c.killFile(), b.Sealed())
+			c.files.SaveKill(state.Kill, b.Sealed())
 		}
 	}
 	if err := c.serve(ctx, now); err != nil {
@@ -303,7 +292,7 @@ func (c *Control) resume(ctx context.Context) error {
 	c.mu.Lock()
 	c.live, c.version = good, version
 	c.mu.Unlock()
-	c.endLeases(good, version, c.clock.now())
+	c.endLeases(good, version, c.leases.Now())
 	return nil
 }
 
@@ -312,7 +301,7 @@ func (c *Control) resume(ctx context.Context) error {
 // its publications with it.
 func (c *Control) lastGood() (*bundle.Bundle, error) {
 	var broken *bundle.BrokenError
-	sealed, err := bundle.ReadKept(c.goodFile())
+	sealed, err := bundle.ReadKept(c.files.Path(state.Good))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // there is none
 	}
@@ -324,17 +313,17 @@ func (c *Control) lastGood() (*bundle.Bundle, error) {
 		good, err = c.store.Verify(sealed)
 	}
 	if err != nil {
-		c.cfg.Log.Error("the last good publication is no longer usable", "file", c.goodFile(), "error", err)
+		c.cfg.Log.Error("the last good publication is no longer usable", "file", c.files.Path(state.Good), "error", err)
 		return nil, nil //nolint:nilnil // there is none
 	}
-	sealed, err = bundle.ReadKept(c.killFile())
+	sealed, err = bundle.ReadKept(c.files.Path(state.Kill))
 	switch {
 	case err == nil:
 		if kill, err := c.store.Verify(sealed); err == nil && kill.Seq > good.Seq {
 			good.Killed = good.Killed.And(kill.Killed)
 		}
 	case errors.As(err, &broken):
-		c.cfg.Log.Error("the publication of the last kill is no longer usable", "file", c.killFile(), "error", err)
+		c.cfg.Log.Error("the publication of the last kill is no longer usable", "file", c.files.Path(state.Kill), "error", err)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("read control plane state: %w", err)
 	}
@@ -449,10 +438,10 @@ func (c *Control) saveNodes() error {
 		}
 	}
 	sort.Strings(ids)
-	if err := c.saveJSON(c.nodesFile(), ids); err != nil {
+	if err := c.files.SaveJSON(state.Nodes, ids); err != nil {
 		return err
 	}
-	return c.saveJSON(c.removedFile(), c.ledger.Removals(time.Now()))
+	return c.files.SaveJSON(state.Removed, c.ledger.Removals(time.Now()))
 }
 
 // Removed reports whether the node was removed, and may have no certificate.
@@ -470,16 +459,47 @@ func (c *Control) liveVersion() string {
 	return c.version
 }
 
-func (c *Control) nodesFile() string { return filepath.Join(c.cfg.State, "nodes.json") }
-func (c *Control) goodFile() string  { return filepath.Join(c.cfg.State, "good.bundle") }
+// readNodes reads which nodes there are, and which were removed. A list of nodes
+// that is lost is not missed: a node that runs here is recognised when it asks. Of
+// nodes that were removed the store has those that were evicted, and what the other
+// control planes report.
+func (c *Control) readNodes() error {
+	var nodes []string
+	if _, err := c.files.Read(state.Nodes, &nodes); err != nil && !errors.Is(err, state.ErrDamaged) {
+		return err
+	}
+	for _, id := range nodes {
+		if svid.IsNode(id) {
+			c.ledger.Allow(id)
+		}
+	}
+	removed := map[string]time.Time{}
+	_, err := c.files.Read(state.Removed, &removed)
+	if errors.Is(err, state.ErrDamaged) && c.cfg.Fleet != nil {
+		c.damaged = "the list of removed nodes was damaged: a node that was removed in the last days, and not by `postern evict`, may be back; " +
+			"evict such a node again: `postern evict NODE`"
+	}
+	if err != nil && !errors.Is(err, state.ErrDamaged) {
+		return err
+	}
+	c.ledger.Restore(removed)
+	return nil
+}
 
-// killFile is a publication that stops somebody whom the last good one does not,
-// if it has the greater number: it could not be rolled out whole.
-func (c *Control) killFile() string { return filepath.Join(c.cfg.State, "kill.bundle") }
-
-// reserveFile is room on the disk for one of the two, see [Control.reserve].
-func (c *Control) reserveFile() string { return filepath.Join(c.cfg.State, "kill.reserve") }
-func (c *Control) removedFile() string { return filepath.Join(c.cfg.State, "removed.json") }
+// vouch reports whether the node runs on this machine, and if so makes ready what it
+// needs here.
+func (c *Control) vouch(node string) bool {
+	if c.cfg.Local == nil || !c.cfg.Local(node) {
+		return false
+	}
+	if b := c.bundle(); b != nil && c.cfg.Prepare != nil {
+		if err := c.cfg.Prepare(node, b.Plan); err != nil {
+			c.cfg.Log.Error("prepare a node", "node", node, "error", err)
+			return false
+		}
+	}
+	return true
+}
 
 // deriveSalt returns what keeps the versions of secrets from telling anything
 // of them. Replicas have it in common, so that a node that moves from one to the

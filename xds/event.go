@@ -2,7 +2,6 @@ package xds
 
 import (
 	"fmt"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -163,92 +162,43 @@ func (t tally) String() string {
 	return fmt.Sprintf("%d added, %d changed, %d removed", t.added, t.changed, t.removed)
 }
 
-// leases is what is remembered of time, so that a restart does not extend a lease.
-type leases struct {
-	// Seen is a time that has come already.
-	Seen time.Time `json:"seen"`
-	// Ended are the leases that have ended, by leaseID: a clock that is set
-	// forward, and back again, does not bring them back.
-	Ended []string `json:"ended,omitempty"`
-}
-
-func (c *Control) leasesFile() string { return filepath.Join(c.cfg.State, "leases.json") }
-
-// leaseID names one lease: the same rule with another end is another.
-func leaseID(r plan.Rule) string { return EventLeaseEnded + "/" + r.ID + "/" + r.Expires }
-
-// valid returns what of b's plan holds now: a lease that has once ended stays so.
-func (c *Control) valid(b *bundle.Bundle, now time.Time) *plan.Plan {
-	p := b.Plan.At(now)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.ended) == 0 {
-		return p
-	}
-	return p.Without(func(r *plan.Rule) bool { return r.Expires != "" && c.ended[leaseID(*r)] })
-}
+// lateAfter is by how much an end may be told late without a word on it.
+const lateAfter = 3 * time.Second
 
 // endLeases tells the leases of b that have ended by now, each once, and
-// remembers them. A rule that had ended before it was published was never a lease.
+// remembers them.
 func (c *Control) endLeases(b *bundle.Bundle, version string, now time.Time) {
 	if b == nil || b.Plan == nil {
 		return
 	}
-	changed := false
-	for _, a := range b.Plan.Agents {
-		for i := range a.Rules {
-			r := &a.Rules[i]
-			if r.Expires == "" {
-				continue
-			}
-			end, err := time.Parse(time.RFC3339, r.Expires)
-			// The file has whole seconds.
-			if err != nil || now.Before(end) || end.Before(b.Time.Add(-time.Second)) {
-				continue
-			}
-			id := leaseID(*r)
-			c.mu.Lock()
-			known := c.ended[id]
-			c.ended[id] = true
-			c.mu.Unlock()
-			if known {
-				continue
-			}
-			changed = true
-			c.meter.leases.Inc()
-			detail := ""
-			if late := now.Sub(end); late > lateAfter {
-				detail = "noticed " + late.Round(time.Second).String() + " later, when the control plane was back"
-			}
-			c.cfg.Log.Info("a lease has ended", "agent", a.Name, "rule", r.ID, "expires", r.Expires)
-			c.tell(Event{
-				ID: id, Kind: EventLeaseEnded, Time: end, Seq: b.Seq, Version: version, By: b.By,
-				Agent: a.Name, Rule: r.ID, Reason: r.Reason, Owner: r.Owner, Detail: detail,
-			})
+	ended := c.leases.End(b.Plan, b.Time, now)
+	for _, e := range ended {
+		c.meter.leases.Inc()
+		detail := ""
+		if late := now.Sub(e.At); late > lateAfter {
+			detail = "noticed " + late.Round(time.Second).String() + " later, when the control plane was back"
 		}
+		c.cfg.Log.Info("a lease has ended", "agent", e.Agent, "rule", e.Rule.ID, "expires", e.Rule.Expires)
+		c.tell(Event{
+			ID: e.ID, Kind: EventLeaseEnded, Time: e.At, Seq: b.Seq, Version: version, By: b.By,
+			Agent: e.Agent, Rule: e.Rule.ID, Reason: e.Rule.Reason, Owner: e.Rule.Owner, Detail: detail,
+		})
 	}
-	if changed {
-		c.saveLeases(b)
+	if len(ended) > 0 {
+		c.leases.Save(b.Plan)
 	}
 }
 
-// lateAfter is by how much an end may be told late without a word on it.
-const lateAfter = 3 * time.Second
-
-// saveLeases remembers the leases of b that have ended, and the time.
-func (c *Control) saveLeases(b *bundle.Bundle) {
-	state := leases{Seen: c.clock.lived()}
-	c.mu.Lock()
-	for _, a := range b.Plan.Agents {
-		for _, r := range a.Rules {
-			if r.Expires != "" && c.ended[leaseID(r)] {
-				state.Ended = append(state.Ended, leaseID(r))
-			}
-		}
+// checkClock tells when the wall clock was set back, once.
+func (c *Control) checkClock() {
+	by := c.leases.SetBack().Round(time.Second)
+	if by == 0 {
+		return
 	}
-	c.mu.Unlock()
-	slices.Sort(state.Ended)
-	if err := c.saveJSON(c.leasesFile(), state); err != nil {
-		c.cfg.Log.Error("remember leases", "error", err)
+	c.cfg.Log.Warn("the clock was set back: leases end by the time that has passed", "by", by.String())
+	e := Event{Kind: EventClockSet, Time: c.leases.Now().UTC(), Detail: "by " + by.String() + ": leases end by the time that has passed"}
+	if b := c.bundle(); b != nil {
+		e.Seq = b.Seq
 	}
+	c.tell(e)
 }

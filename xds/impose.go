@@ -1,18 +1,14 @@
 package xds
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
-	"os"
-	"syscall"
 	"time"
 
-	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/bundle"
+	"github.com/postern/postern/xds/state"
 )
 
 // lockEvery is the pace of asking for rollout, which nobody announces to be free.
@@ -38,7 +34,7 @@ func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, er
 	if live == nil || live.Seq < b.Seq {
 		v, err := c.take(ctx, b)
 		if v != nil {
-			v.Unkept = c.unkeptNow()
+			v.Unkept = c.unkept()
 		}
 		return v, err
 	}
@@ -47,7 +43,7 @@ func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, er
 	}
 	// We have found it in the store meanwhile.
 	v := c.reach(ctx, c.cache.Current(), time.Now())
-	v.Seq, v.Unkept = live.Seq, c.unkeptNow()
+	v.Seq, v.Unkept = live.Seq, c.unkept()
 	return v, nil
 }
 
@@ -92,89 +88,12 @@ func (c *Control) reach(ctx context.Context, version string, start time.Time) *a
 	return v
 }
 
-// unkept is what could not be written down, and is tried again.
-type unkept struct {
-	// files are the contents by path.
-	files map[string][]byte
-	// publication and mark are what the store lacks, or nil.
+// owed is a publication that the store lacks, with its mark, or nil, and why.
+type owed struct {
 	publication *bundle.Bundle
 	mark        []byte
-	// problem is why, by what it is about.
-	problem map[string]string
+	problem     string
 }
-
-// save replaces a state file. What cannot be written is tried again every second:
-// what is served does not depend on it, but a restart does.
-func (c *Control) save(path string, content []byte) error {
-	c.saving.Lock()
-	defer c.saving.Unlock()
-	return c.write(path, content)
-}
-
-// write is save for who holds saving.
-func (c *Control) write(path string, content []byte) error {
-	err := atomicfile.Write(path, content, 0o600)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err != nil {
-		c.unkept.files[path], c.unkept.problem[path] = content, err.Error()
-		return err
-	}
-	delete(c.unkept.files, path)
-	delete(c.unkept.problem, path)
-	return nil
-}
-
-// saveKill is save for a publication that stops somebody. If the disk is full, the
-// reserve makes room for it.
-func (c *Control) saveKill(path string, sealed []byte) {
-	err := c.save(path, sealed)
-	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && os.Remove(c.reserveFile()) == nil {
-		err = c.save(path, sealed)
-	}
-	if err != nil {
-		c.cfg.Log.Error("keep who is killed", "file", path, "error", err)
-	}
-}
-
-// reserve keeps as much of the disk as a kill takes: twice what is live, since the
-// old file and the new one are there at the same time, and some for what a kill adds.
-func (c *Control) reserve() {
-	live := c.bundle()
-	if live == nil || c.unkeptNow() != "" {
-		return // what waits for room comes first
-	}
-	size := int64(2*len(live.Sealed()) + 16<<10)
-	if info, err := os.Stat(c.reserveFile()); err == nil && info.Size() >= size {
-		return
-	}
-	f, err := os.OpenFile(c.reserveFile(), os.O_CREATE|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return // tried again every second
-	}
-	defer f.Close()
-	// Not a file with holes, which keeps nothing.
-	if err := syscall.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
-		_ = os.Remove(c.reserveFile())
-	}
-}
-
-// commit puts what was staged in the place of a state file, instead of what was owed.
-func (c *Control) commit(path string, staged *atomicfile.Staged) error {
-	c.saving.Lock()
-	defer c.saving.Unlock()
-	if err := staged.Commit(); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.unkept.files, path)
-	delete(c.unkept.problem, path)
-	return nil
-}
-
-// storeKey is the store's key in unkept.problem.
-const storeKey = "store"
 
 // pay writes down what could not be written, and puts back what was lost, every
 // second and when there is something new, until ctx is done. A disk that hangs holds
@@ -187,13 +106,14 @@ func (c *Control) pay(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-c.owed:
+		case <-c.owes:
 		}
-		c.payFiles()
+		c.files.Retry()
 		c.payStore(ctx)
-		c.reserve()
-		_, err := os.Stat(c.nodesFile())
-		if lost := errors.Is(err, fs.ErrNotExist) && len(c.ledger.Status()) > 0; lost || c.ledger.TakeUnsaved() {
+		if b := c.bundle(); b != nil && c.unkept() == "" { // what waits for room comes first
+			c.files.Reserve(len(b.Sealed()))
+		}
+		if lost := c.files.Lost(state.Nodes) && len(c.ledger.Status()) > 0; lost || c.ledger.TakeUnsaved() {
 			if err := c.saveNodes(); err != nil {
 				c.cfg.Log.Error("keep which nodes there are", "error", err)
 			}
@@ -201,26 +121,13 @@ func (c *Control) pay(ctx context.Context) {
 	}
 }
 
-func (c *Control) payFiles() {
-	c.saving.Lock()
-	defer c.saving.Unlock()
-	c.mu.Lock()
-	files := maps.Clone(c.unkept.files)
-	c.mu.Unlock()
-	for path, content := range files {
-		if c.write(path, content) == nil {
-			c.cfg.Log.Info("what could not be written is written", "file", path)
-		}
-	}
-}
-
 // owe makes sure that the store has a publication that we were told of.
 func (c *Control) owe(b *bundle.Bundle, mark []byte) {
 	c.mu.Lock()
-	c.unkept.publication, c.unkept.mark = b, mark
+	c.owed.publication, c.owed.mark = b, mark
 	c.mu.Unlock()
 	select {
-	case c.owed <- struct{}{}:
+	case c.owes <- struct{}{}:
 	default:
 	}
 }
@@ -228,7 +135,7 @@ func (c *Control) owe(b *bundle.Bundle, mark []byte) {
 // payStore puts into the store what it lacks.
 func (c *Control) payStore(ctx context.Context) {
 	c.mu.Lock()
-	b, mark := c.unkept.publication, c.unkept.mark
+	b, mark := c.owed.publication, c.owed.mark
 	c.mu.Unlock()
 	if b == nil {
 		return
@@ -238,24 +145,24 @@ func (c *Control) payStore(ctx context.Context) {
 	defer c.mu.Unlock()
 	switch {
 	case err != nil:
-		c.unkept.problem[storeKey] = err.Error()
-	case c.unkept.publication == b:
-		c.unkept.publication, c.unkept.mark = nil, nil
-		delete(c.unkept.problem, storeKey)
+		c.owed.problem = err.Error()
+	case c.owed.publication == b:
+		c.owed = owed{}
 	}
 }
 
-// unkeptNow is what could not be written down, for people; "" if nothing.
-func (c *Control) unkeptNow() string {
+// unkept says, for people, what could not be written down; "" if nothing.
+func (c *Control) unkept() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.unkeptProblem()
 }
 
-// unkeptProblem is unkeptNow for who holds mu.
+// unkeptProblem is unkept for a caller that holds mu.
 func (c *Control) unkeptProblem() string {
-	for _, problem := range c.unkept.problem {
-		return "the live publication could not be saved, so a restart would not know it: " + problem + "; it is tried again every second"
+	problem := cmp.Or(c.files.Problem(), c.owed.problem)
+	if problem == "" {
+		return ""
 	}
-	return ""
+	return "the live publication could not be saved, so a restart would not know it: " + problem + "; it is tried again every second"
 }

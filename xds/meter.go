@@ -121,7 +121,7 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	set(descNodes, float64(connected), "connected")
 	set(descNodes, float64(converged), "converged")
 	set(descSeq, float64(s.Seq))
-	now := g.c.clock.now()
+	now := g.c.leases.Now()
 	age, lease := 0.0, 0.0
 	g.c.mu.Lock()
 	if g.c.live != nil {

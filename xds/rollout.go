@@ -22,6 +22,7 @@ import (
 	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/cache"
 	"github.com/postern/postern/xds/ledger"
+	"github.com/postern/postern/xds/state"
 )
 
 // convergeTimeout bounds a roll-out: a node that has not acknowledged by then
@@ -48,7 +49,7 @@ func (c *Control) Sync(ctx context.Context) (*api.Converged, error) {
 
 // take rolls out b, which is the newest that we know. The caller holds rollout.
 func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, error) {
-	start, now := time.Now(), c.clock.now()
+	start, now := time.Now(), c.leases.Now()
 	ctx, span := c.cfg.Tracer.Start(ctx, "sync")
 	defer span.End()
 	before := c.bundle()
@@ -98,7 +99,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		if err := c.serve(ctx, &stopped); err != nil {
 			return nil, err
 		}
-		c.saveKill(c.killFile(), b.Sealed())
+		c.files.SaveKill(state.Kill, b.Sealed())
 		before = &stopped
 	}
 	rolled := c.observe.rolling(ctx, start)
@@ -106,7 +107,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	stage := make(chan error, 1)
 	go func() { // while the nodes work
 		var err error
-		staged, err = atomicfile.Stage(c.goodFile(), b.Sealed(), 0o600)
+		staged, err = c.files.Stage(state.Good, b.Sealed())
 		stage <- err
 	}()
 	nodes, tried, err := c.roll(ctx, b, version, now)
@@ -114,7 +115,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	switch failed := <-stage; {
 	case err == nil && failed == nil:
 		// Before the version counts: the store takes back what is not said to be live.
-		err = c.commit(c.goodFile(), staged)
+		err = c.files.Commit(state.Good, staged)
 	case failed == nil:
 		err = errors.Join(err, staged.Discard())
 	case err == nil:
@@ -154,7 +155,7 @@ func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version st
 	if err := c.serve(ctx, b); err != nil {
 		return nil, err
 	}
-	c.saveKill(c.goodFile(), b.Sealed())
+	c.files.SaveKill(state.Good, b.Sealed())
 	v := c.reach(ctx, version, start)
 	v.Seq = b.Seq
 	result := resultConverged
@@ -190,7 +191,7 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, no
 	}
 	var sick map[string]bool
 	if live := c.bundle(); live != nil {
-		sick = c.sick(ctx, c.valid(live, now))
+		sick = c.sick(ctx, c.leases.Valid(live.Plan, now))
 	}
 	steps := []map[string]*cache.Table{tables}
 	if both := c.cache.Union(tables); both != nil {
@@ -270,7 +271,7 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 		}
 		served = b
 	}
-	now := c.clock.now()
+	now := c.leases.Now()
 	_, leaves, tables, err := c.tables(ctx, served, now)
 	if err != nil {
 		return err
@@ -292,7 +293,7 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (
 	defer span.End()
 	began := time.Now()
 	defer func() { c.meter.build.Observe(time.Since(began).Seconds()) }()
-	valid := c.valid(b, now)
+	valid := c.leases.Valid(b.Plan, now)
 	tables := map[string]*cache.Table{}
 	for _, k := range ledger.Kinds {
 		tables[k.URL] = cache.NewTable()
@@ -434,7 +435,7 @@ func (c *Control) refresh(renew bool) {
 
 // expire serves the live plan again if one of its rules has ended.
 func (c *Control) expire(ctx context.Context) {
-	now := c.clock.now()
+	now := c.leases.Now()
 	c.mu.Lock()
 	due := !c.expiry.IsZero() && !now.Before(c.expiry)
 	c.mu.Unlock()

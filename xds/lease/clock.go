@@ -1,4 +1,4 @@
-package xds
+package lease
 
 import (
 	"sync"
@@ -7,7 +7,7 @@ import (
 
 // clock is the time by which leases end. It is the wall clock's, but it never
 // goes slower than time itself: a wall clock that is set back does not make a
-// lease longer. One that is set forward ends leases early, and [Control.valid]
+// lease longer. One that is set forward ends leases early, and [Leases.Valid]
 // keeps what has ended from coming back. It is safe for concurrent use.
 type clock struct {
 	wall func() time.Time
@@ -48,25 +48,3 @@ func (c *clock) lived() time.Time {
 
 // behind is by how much the wall clock was set back.
 func (c *clock) behind() time.Duration { return max(0, c.lived().Sub(c.wall())) }
-
-// setBackAfter is by how much a wall clock may be set back without a word on it.
-const setBackAfter = 5 * time.Second
-
-// checkClock tells when the wall clock was set back, once.
-func (c *Control) checkClock() {
-	behind := c.clock.behind()
-	c.mu.Lock()
-	was := c.setBack
-	c.setBack = behind > setBackAfter
-	is, b := c.setBack, c.live
-	c.mu.Unlock()
-	if !is || was {
-		return
-	}
-	c.cfg.Log.Warn("the clock was set back: leases end by the time that has passed", "by", behind.Round(time.Second).String())
-	e := Event{Kind: EventClockSet, Time: c.clock.now().UTC(), Detail: "by " + behind.Round(time.Second).String() + ": leases end by the time that has passed"}
-	if b != nil {
-		e.Seq = b.Seq
-	}
-	c.tell(e)
-}

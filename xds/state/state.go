@@ -1,4 +1,5 @@
-package xds
+// Package state keeps in a private folder what a control plane must know after a restart.
+package state
 
 import (
 	"encoding/json"
@@ -6,129 +7,212 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
+	"maps"
 	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
 	"time"
 
-	"github.com/postern/postern/svid"
+	"github.com/postern/postern/atomicfile"
 )
+
+// The state files.
+const (
+	// Nodes has the nodes that are part of the stack, Removed those that were removed.
+	Nodes   = "nodes.json"
+	Removed = "removed.json"
+	// Leases has the rules that have ended.
+	Leases = "leases.json"
+	// Good is the last publication that converged.
+	Good = "good.bundle"
+	// Kill is a publication that stops somebody whom Good does not stop, if it has the greater
+	// number: it could not be rolled out whole.
+	Kill = "kill.bundle"
+	// reserve is room on the disk for one of the two: see [Folder.Reserve].
+	reserve = "kill.reserve"
+)
+
+// Folder holds the state files. A file that cannot be written is tried again by [Folder.Retry]:
+// what is served does not depend on the file, but a restart does. It is safe for concurrent use.
+type Folder struct {
+	dir string
+	log *slog.Logger
+
+	// saving is held while a file is written, and comes before mu.
+	saving sync.Mutex
+
+	mu sync.Mutex
+	// unwritten are the contents that could not be written, and problems why, by file.
+	unwritten map[string][]byte
+	problems  map[string]string
+}
+
+// In returns the state files in dir.
+func In(dir string, log *slog.Logger) *Folder {
+	return &Folder{dir: dir, log: log, unwritten: map[string][]byte{}, problems: map[string]string{}}
+}
+
+// Path returns where the file is.
+func (f *Folder) Path(name string) string { return filepath.Join(f.dir, name) }
 
 // maxState bounds what is read of a state file, in bytes: ten thousand nodes and
 // leases are a hundredth of it.
 const maxState = 64 << 20
 
-// errDamaged is a state file whose content is not what we wrote.
-var errDamaged = errors.New("it is damaged")
+// ErrDamaged means that the content of a state file is not what was written. The file is kept for
+// people, under another name: its replacement is made from the store, and from the nodes when
+// they come back.
+var ErrDamaged = errors.New("a state file is damaged")
 
-// readState decodes the state file into v, and reports false if there is none. The
-// error is errDamaged if the content cannot be used.
-func readState(path string, v any) (bool, error) {
-	f, err := os.Open(path)
+// Read decodes the file into v, and reports false if there is none.
+func (f *Folder) Read(name string, v any) (bool, error) {
+	path := f.Path(name)
+	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read control plane state: %w", err)
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxState+1))
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, maxState+1))
 	if err != nil {
 		return false, fmt.Errorf("read control plane state: %w", err)
 	}
-	if len(b) > maxState || json.Unmarshal(b, v) != nil {
-		return false, fmt.Errorf("%s: %w", path, errDamaged)
+	if len(b) <= maxState && json.Unmarshal(b, v) == nil {
+		return true, nil
 	}
-	return true, nil
-}
-
-// setAside keeps a damaged state file for people, under another name: what replaces
-// it is made from the store, and from the nodes when they come back.
-func (c *Control) setAside(path string, why error) error {
 	aside := path + ".damaged"
 	if err := os.Rename(path, aside); err != nil {
-		return fmt.Errorf("set aside %s, which is damaged: %w", path, err)
+		return false, fmt.Errorf("set aside %s, which is damaged: %w", path, err)
 	}
-	c.cfg.Log.Error("a state file is damaged, and was set aside", "file", path, "as", aside, "error", why)
-	return nil
+	f.log.Error("a state file is damaged, and was set aside", "file", path, "as", aside)
+	return false, ErrDamaged
 }
 
-// readNodes reads which nodes there are, and which were removed. A list of nodes
-// that is lost is not missed: a node that runs here is recognised when it asks. Of
-// nodes that were removed the store has those that were evicted, and what the other
-// control planes report.
-func (c *Control) readNodes() error {
-	var nodes []string
-	switch _, err := readState(c.nodesFile(), &nodes); {
-	case errors.Is(err, errDamaged):
-		if err := c.setAside(c.nodesFile(), err); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	}
-	for _, id := range nodes {
-		if svid.IsNode(id) {
-			c.ledger.Allow(id)
+// LastWritten returns when one of the files was written last, or zero.
+func (f *Folder) LastWritten() time.Time {
+	var last time.Time
+	for _, name := range []string{Leases, Good, Nodes, Removed} {
+		if info, err := os.Stat(f.Path(name)); err == nil && info.ModTime().After(last) {
+			last = info.ModTime()
 		}
 	}
-	removed := map[string]time.Time{}
-	switch _, err := readState(c.removedFile(), &removed); {
-	case errors.Is(err, errDamaged):
-		if err := c.setAside(c.removedFile(), err); err != nil {
-			return err
-		}
-		if c.cfg.Fleet != nil {
-			c.damaged = "the list of removed nodes was damaged: a node that was removed in the last days, and not by `postern evict`, may be back; " +
-				"evict such a node again: `postern evict NODE`"
-		}
-	case err != nil:
-		return err
-	default:
-		c.ledger.Restore(removed)
-	}
-	return nil
+	return last
 }
 
-// readLeases reads what is remembered of time. When that is lost, time has come at
-// least as far as the files say that were written last: a lease that had ended by
-// then does not begin again, wherever the clock was set to.
-func (c *Control) readLeases() (leases, error) {
-	var past leases
-	there, err := readState(c.leasesFile(), &past)
-	if there || err != nil && !errors.Is(err, errDamaged) {
-		return past, err
-	}
-	past = leases{}
-	for _, path := range []string{c.leasesFile(), c.goodFile(), c.nodesFile(), c.removedFile()} {
-		if info, err := os.Stat(path); err == nil && info.ModTime().After(past.Seen) {
-			past.Seen = info.ModTime()
-		}
-	}
-	if err != nil {
-		return past, c.setAside(c.leasesFile(), err)
-	}
-	return past, nil
+// Lost reports whether the file is not there.
+func (f *Folder) Lost(name string) bool {
+	_, err := os.Stat(f.Path(name))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
-// saveJSON is save of v's JSON.
-func (c *Control) saveJSON(path string, v any) error {
+// Save replaces the file.
+func (f *Folder) Save(name string, content []byte) error {
+	f.saving.Lock()
+	defer f.saving.Unlock()
+	return f.write(name, content)
+}
+
+// SaveJSON replaces the file by v's JSON.
+func (f *Folder) SaveJSON(name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
+		return fmt.Errorf("encode %s: %w", name, err)
 	}
-	return c.save(path, b)
+	return f.Save(name, b)
 }
 
-// vouch reports whether the node runs on this machine, and if so makes ready what it
-// needs here.
-func (c *Control) vouch(node string) bool {
-	if c.cfg.Local == nil || !c.cfg.Local(node) {
-		return false
+// SaveKill replaces the file by a publication that stops somebody. If the disk is full, the
+// reserve makes room for it.
+func (f *Folder) SaveKill(name string, sealed []byte) {
+	err := f.Save(name, sealed)
+	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && os.Remove(f.Path(reserve)) == nil {
+		err = f.Save(name, sealed)
 	}
-	if b := c.bundle(); b != nil && c.cfg.Prepare != nil {
-		if err := c.cfg.Prepare(node, b.Plan); err != nil {
-			c.cfg.Log.Error("prepare a node", "node", node, "error", err)
-			return false
+	if err != nil {
+		f.log.Error("keep who is killed", "file", f.Path(name), "error", err)
+	}
+}
+
+// write is Save for a caller that holds saving.
+func (f *Folder) write(name string, content []byte) error {
+	err := atomicfile.Write(f.Path(name), content, 0o600)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		f.unwritten[name], f.problems[name] = content, err.Error()
+		return err
+	}
+	f.written(name)
+	return nil
+}
+
+// written forgets what could not be written to the file before. mu is held.
+func (f *Folder) written(name string) {
+	delete(f.unwritten, name)
+	delete(f.problems, name)
+}
+
+// Stage prepares a content for the file: see [Folder.Commit].
+func (f *Folder) Stage(name string, content []byte) (*atomicfile.Staged, error) {
+	return atomicfile.Stage(f.Path(name), content, 0o600)
+}
+
+// Commit replaces the file by what was staged.
+func (f *Folder) Commit(name string, staged *atomicfile.Staged) error {
+	f.saving.Lock()
+	defer f.saving.Unlock()
+	if err := staged.Commit(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.written(name)
+	return nil
+}
+
+// Retry writes what could not be written.
+func (f *Folder) Retry() {
+	f.saving.Lock()
+	defer f.saving.Unlock()
+	f.mu.Lock()
+	unwritten := maps.Clone(f.unwritten)
+	f.mu.Unlock()
+	for name, content := range unwritten {
+		if f.write(name, content) == nil {
+			f.log.Info("what could not be written is written", "file", f.Path(name))
 		}
 	}
-	return true
+}
+
+// Problem says why a file could not be written; "" if all are.
+func (f *Folder) Problem() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, problem := range f.problems {
+		return problem
+	}
+	return ""
+}
+
+// Reserve keeps as much of the disk as a kill takes, if the publication that is served has that
+// many bytes: twice as much, since the old file and the new one are there at the same time, and
+// some for what a kill adds.
+func (f *Folder) Reserve(publication int) {
+	size, path := int64(2*publication+16<<10), f.Path(reserve)
+	if info, err := os.Stat(path); err == nil && info.Size() >= size {
+		return
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return // tried again every second
+	}
+	defer file.Close()
+	// Not a file with holes, which keeps nothing.
+	if err := syscall.Fallocate(int(file.Fd()), 0, 0, size); err != nil {
+		_ = os.Remove(path)
+	}
 }
