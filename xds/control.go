@@ -7,17 +7,12 @@ package xds
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/hkdf"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
-	"sort"
 	"sync"
 	"time"
 
@@ -408,45 +403,6 @@ func (c *Control) Status() *api.Status {
 	return s
 }
 
-// AddNode accepts the node from now on, also after a restart.
-func (c *Control) AddNode(id string) error {
-	c.rollout.Lock()
-	defer c.rollout.Unlock()
-	if b := c.bundle(); b != nil && c.cfg.Prepare != nil {
-		if err := c.cfg.Prepare(id, b.Plan); err != nil {
-			return err
-		}
-	}
-	c.ledger.Allow(id)
-	return c.saveNodes()
-}
-
-// RemoveNode refuses the node from now on, whatever its certificate. The other
-// replicas hear of it by what this one reports to the store.
-func (c *Control) RemoveNode(id string) error {
-	c.rollout.Lock()
-	defer c.rollout.Unlock()
-	c.ledger.Remove(id)
-	return c.saveNodes()
-}
-
-func (c *Control) saveNodes() error {
-	ids := []string{}
-	for _, n := range c.ledger.Status() {
-		if !n.Joined {
-			ids = append(ids, n.ID)
-		}
-	}
-	sort.Strings(ids)
-	if err := c.files.SaveJSON(state.Nodes, ids); err != nil {
-		return err
-	}
-	return c.files.SaveJSON(state.Removed, c.ledger.Removals(time.Now()))
-}
-
-// Removed reports whether the node was removed, and may have no certificate.
-func (c *Control) Removed(node string) bool { return c.ledger.Removed(node) }
-
 func (c *Control) bundle() *bundle.Bundle {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -457,69 +413,4 @@ func (c *Control) liveVersion() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.version
-}
-
-// readNodes reads which nodes there are, and which were removed. A list of nodes
-// that is lost is not missed: a node that runs here is recognised when it asks. Of
-// nodes that were removed the store has those that were evicted, and what the other
-// control planes report.
-func (c *Control) readNodes() error {
-	var nodes []string
-	if _, err := c.files.Read(state.Nodes, &nodes); err != nil && !errors.Is(err, state.ErrDamaged) {
-		return err
-	}
-	for _, id := range nodes {
-		if svid.IsNode(id) {
-			c.ledger.Allow(id)
-		}
-	}
-	removed := map[string]time.Time{}
-	_, err := c.files.Read(state.Removed, &removed)
-	if errors.Is(err, state.ErrDamaged) && c.cfg.Fleet != nil {
-		c.damaged = "the list of removed nodes was damaged: a node that was removed in the last days, and not by `postern evict`, may be back; " +
-			"evict such a node again: `postern evict NODE`"
-	}
-	if err != nil && !errors.Is(err, state.ErrDamaged) {
-		return err
-	}
-	c.ledger.Restore(removed)
-	return nil
-}
-
-// vouch reports whether the node runs on this machine, and if so makes ready what it
-// needs here.
-func (c *Control) vouch(node string) bool {
-	if c.cfg.Local == nil || !c.cfg.Local(node) {
-		return false
-	}
-	if b := c.bundle(); b != nil && c.cfg.Prepare != nil {
-		if err := c.cfg.Prepare(node, b.Plan); err != nil {
-			c.cfg.Log.Error("prepare a node", "node", node, "error", err)
-			return false
-		}
-	}
-	return true
-}
-
-// deriveSalt returns what keeps the versions of secrets from telling anything
-// of them. Replicas have it in common, so that a node that moves from one to the
-// other is sent nothing again: it is derived from a key that they share. If no
-// key is in memory, it is random.
-func (c *Control) deriveSalt() ([]byte, error) {
-	keys := []any{c.key}
-	if c.cfg.Fleet != nil {
-		keys = append(keys, c.cfg.Fleet.Authority.Key())
-	}
-	for _, key := range keys {
-		if k, ok := key.(*ecdsa.PrivateKey); ok {
-			b, err := k.Bytes()
-			if err != nil {
-				return nil, fmt.Errorf("derive a salt: %w", err)
-			}
-			return hkdf.Key(sha256.New, b, nil, "postern: versions of secrets", sha256.Size)
-		}
-	}
-	salt := make([]byte, sha256.Size)
-	_, _ = rand.Read(salt) // it never fails: crypto/rand
-	return salt, nil
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -371,66 +370,6 @@ func endedOf(a, valid plan.Agent) string {
 		return ""
 	}
 	return hex.EncodeToString(ended.Sum(nil)[:4])
-}
-
-// needed returns the credentials that a rule of an agent that may do anything
-// refers to. The others are not read.
-func needed(valid *plan.Plan, killed bundle.Killed) []plan.Credential {
-	used := map[string]bool{}
-	for _, a := range valid.Agents {
-		if killed.Agent(a.Name) {
-			continue
-		}
-		for i := range a.Rules {
-			if r := &a.Rules[i]; r.Credential != "" && !r.Deny {
-				used[r.Credential] = true
-			}
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(valid.Credentials), func(c plan.Credential) bool { return !used[c.Name] })
-}
-
-// addSecrets adds the credentials of p. Those that are not needed are empty
-// rather than missing: so a node that holds one forgets it.
-func (c *Control) addSecrets(t *cache.Table, p *plan.Plan) error {
-	for _, cred := range p.Credentials {
-		name := envoy.SecretName(cred.Name)
-		if err := t.AddSalted(name, c.secrets.Envoy(cred.Name, name), c.salt); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// refresh publishes the live plan's secrets again: some have changed, or, if
-// renew is set, the leaf certificates are due.
-func (c *Control) refresh(renew bool) {
-	c.rollout.Lock()
-	defer c.rollout.Unlock()
-	b := c.bundle()
-	if b == nil {
-		return
-	}
-	t := cache.NewTable()
-	err := c.addSecrets(t, b.Plan)
-	c.tellCredentials(b)
-	if renew {
-		for _, name := range c.cache.Leaves() {
-			if m := c.mint.Again(name); m != nil {
-				err = errors.Join(err, t.Add(name, m))
-			}
-		}
-	}
-	tables := map[string]*cache.Table{resource.SecretType: t}
-	signed, failed := c.resign(b.Plan)
-	if signed != nil {
-		tables[resource.ClusterType] = signed
-	}
-	if err = errors.Join(err, failed); err != nil {
-		c.cfg.Log.Error("refresh secrets", "error", err)
-		return
-	}
-	c.cache.Publish(c.cache.Current(), tables)
 }
 
 // expire serves the live plan again if one of its rules has ended.
