@@ -20,12 +20,16 @@ type alarm struct {
 	more, period, times int
 }
 
+// refused are the events of requests that were not allowed. Of the errors, those of requests
+// that the agent itself ended are left out: clients do that all the time.
+const refused = `{ ($.verdict = "deny") || (($.verdict = "error") && ($.reason != "not_sent")) }`
+
 // alarms of the stack. Patterns: CloudWatch Logs User Guide, "Filter pattern syntax".
 func (a *EnvironmentArgs) alarms() []alarm {
 	out := []alarm{
 		{
-			name: "denials", description: "Agents ask for much that is not allowed: an agent that was taken over, or a rule that is missing",
-			group: groupProxies, pattern: `{ $.verdict = "deny" }`, more: 100, period: 300, times: 1,
+			name: "denials", description: "Agents ask for much that is not allowed, or that the proxies refuse for another reason: an agent that was taken over, or a rule that is missing",
+			group: groupProxies, pattern: refused, more: 100, period: 300, times: 1,
 		},
 		{name: "silence", description: "No event for an hour: the proxies do not serve, or their log is lost", group: groupProxies, period: 3600, times: 1},
 		{

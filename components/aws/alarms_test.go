@@ -10,24 +10,29 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/plan"
 )
 
 // What an alarm waits for is what the programs write, and somebody is told.
 func TestAlarms(t *testing.T) {
 	t.Parallel()
-	ledger, err := os.ReadFile(filepath.Join("..", "..", "xds", "ledger.go"))
+	ledger, err := os.ReadFile(filepath.Join("..", "..", "xds", "ledger", "ledger.go"))
 	require.NoError(t, err)
 	require.Contains(t, string(ledger), `Error("node rejected resources"`)
-	event, err := json.Marshal(audit.Event{Verdict: audit.Deny})
-	require.NoError(t, err)
-	require.Contains(t, string(event), `"verdict":"deny"`)
+	// The pattern is data for CloudWatch: its words are those of events.
+	for verdict, word := range map[string]string{audit.Deny: `"verdict":"deny"`, audit.Error: `"verdict":"error"`} {
+		event, err := json.Marshal(audit.Event{Verdict: verdict, Reason: plan.ReasonUnsent})
+		require.NoError(t, err)
+		require.Contains(t, string(event), word)
+		require.Contains(t, string(event), `"reason":"not_sent"`)
+	}
 
 	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		patterns := map[string]string{}
 		for _, f := range g.of("aws:cloudwatch/logMetricFilter:LogMetricFilter") {
 			patterns[f.name[strings.LastIndexByte(f.name, '-')+1:]] = f.text("logGroupName") + " " + f.text("pattern")
 		}
-		require.Equal(t, `/postern/prod/proxies { $.verdict = "deny" }`, patterns["denials"])
+		require.Equal(t, `/postern/prod/proxies { ($.verdict = "deny") || (($.verdict = "error") && ($.reason != "not_sent")) }`, patterns["denials"])
 		require.Equal(t, `/postern/prod/control { $.msg = "node rejected resources" }`, patterns["rejected"])
 		alarms := map[string]*declaredResource{}
 		for _, r := range g.of("aws:cloudwatch/metricAlarm:MetricAlarm") {

@@ -54,6 +54,6 @@ func (a *auditLog) ship(s *scope, r *roles) {
 	// kept as the proxies wrote them.
 	add(s, cloudwatch.NewQueryDefinition, "denials", &cloudwatch.QueryDefinitionArgs{
 		Name: pulumi.String("postern/" + s.stack + "/denials"), LogGroupNames: pulumi.StringArray{a.group(groupProxies)},
-		QueryString: pulumi.String("filter verdict = \"deny\" | stats count(*) as denials by agent, host, reason | sort denials desc"),
+		QueryString: pulumi.String("filter verdict in [\"deny\", \"error\"] | stats count(*) as denials by verdict, agent, host, reason | sort denials desc"),
 	})
 }
