@@ -128,8 +128,8 @@ func (e *Event) text(key string) *string {
 	return nil
 }
 
-// parse reads a flat object. The value of each key is taken by set from the front of
-// what is left, which returns the rest.
+// parse parses a flat object. For each key it calls set, which takes the value from the front of
+// the remaining text and returns the rest.
 func parse(s string, set func(key, s string) (string, bool)) bool {
 	s, ok := strings.CutPrefix(s, "{")
 	for ok {

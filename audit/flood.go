@@ -63,7 +63,7 @@ func (w *Writer) Tell() error {
 	return w.tell(countEvery)
 }
 
-// tell does so for what was counted for that long.
+// tell writes what was counted for at least that long.
 func (w *Writer) tell(due time.Duration) error {
 	var events []*Event
 	for agent, d := range w.denied {

@@ -96,7 +96,7 @@ func (r *reader) close() {
 	}
 }
 
-// each calls each for what is new since the last call.
+// each calls each for everything new since the last call.
 func (r *reader) each(each func(Event) error) error {
 	folders, err := os.ReadDir(r.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -215,8 +215,8 @@ func (n *nodeReader) next() (*Event, error) {
 	}
 }
 
-// of reports whether the event may be in the folder of that name. A folder is its writer's, who may have been taken over:
-// no node speaks for another, and none says what happened to the policy.
+// of reports whether the event may be in the folder of that name. A folder belongs to its writer,
+// who may have been taken over: no node speaks for another, and none reports changes of the policy.
 func (e *Event) of(folder string) bool {
 	writer, _, _ := strings.Cut(e.Node, "/")
 	return writer == folder && (folder == ControlPlane || e.Verdict != Change || e.Kind == eventsRemoved)

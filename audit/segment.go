@@ -27,8 +27,8 @@ type bounds struct {
 
 var standard = bounds{segment: 16 << 20, age: 24 * time.Hour, total: 1 << 30}
 
-// maxLine bounds what is taken for a line, in bytes. An event is far shorter: each of its
-// few strings is clipped.
+// maxLine bounds a line, in bytes. An event is far shorter, because each of its few strings is
+// clipped.
 const maxLine = 1 << 20
 
 // segment is one file of the log of one node: <dir>/<node>/<first>.jsonl, where first is

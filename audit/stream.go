@@ -7,7 +7,7 @@ import "time"
 const (
 	// Opened is the first event of a stream.
 	Opened = "opened"
-	// StillOpen says, every few minutes and in each new segment, that a stream lasts.
+	// StillOpen records, every few minutes and in each new segment, that a stream lasts.
 	StillOpen = "open"
 	// Ended is the last event of a stream. It counts the whole stream.
 	Ended = "ended"
@@ -63,7 +63,7 @@ func (w *Writer) track(e *Event) bool {
 	return true
 }
 
-// repeat says of all open streams that they are, so that the last segment always tells.
+// repeat records all open streams as open, so that the last segment always names them.
 func (w *Writer) repeat() error {
 	if len(w.open) == 0 {
 		return nil

@@ -45,7 +45,7 @@ type Writer struct {
 	open map[string]*stream
 	// denied are the denials of each agent that was denied something lately.
 	denied map[string]*denials
-	// mark is the file that says that this writer was not closed.
+	// mark is a file that exists while this writer is not closed.
 	mark string
 }
 
@@ -90,7 +90,7 @@ func newWriter(dir, node string, b bounds) (*Writer, error) {
 	return w, nil
 }
 
-// resume opens the segment to continue with, and returns what is wrong with the last.
+// resume opens the segment to continue with, and returns what is wrong with the last one.
 func (w *Writer) resume() (gaps []string, err error) {
 	all, err := segments(w.dir)
 	if err != nil {
@@ -116,8 +116,8 @@ func (w *Writer) resume() (gaps []string, err error) {
 	return nil, nil
 }
 
-// scan takes over from a segment: its last sequence number and the streams that are
-// open. It returns how long the segment is, and says what of it is not an event.
+// scan continues from a segment: its last sequence number, and the open streams. It returns the
+// length of the segment, and which parts are not events.
 func (w *Writer) scan(s segment) (size int64, gap string, err error) {
 	l, err := openLines(s.path)
 	if err != nil {
@@ -206,7 +206,7 @@ func (w *Writer) Copy(r io.Reader) error {
 	}
 }
 
-// maxEvents bounds a batch, and with it what is not yet in the file.
+// maxEvents bounds a batch, and so the events that are not yet in the file.
 const maxEvents = 1000
 
 var errLong = errors.New("the line is too long")

@@ -119,8 +119,9 @@ func Running(pidfile string) (pid int, ok bool, err error) {
 	}
 }
 
-// holder is the process that holds the open folder: by what the kernel says, or, for
-// one that it does not name here, by what the pid file says; 0 if neither does.
+// holder returns the process that holds the open folder, as the kernel reports it. If the kernel
+// does not name the process here, holder returns the one in the pid file. It returns 0 if neither
+// tells.
 func holder(dir *os.File, pidfile string) int {
 	if pid := Holder(dir); pid != 0 {
 		return pid

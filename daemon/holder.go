@@ -83,7 +83,7 @@ func Find(match func(Process) bool) ([]Process, error) {
 	return found, nil
 }
 
-// look reads what /proc says of a process that Find may return.
+// look reads from /proc what Find returns about a process.
 func look(pid int) (Process, bool) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	status, err := os.ReadFile(filepath.Join(dir, "status"))

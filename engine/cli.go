@@ -77,8 +77,8 @@ func newCLI(ctx context.Context, path string, environ []string) (*cli, error) {
 
 func (c *cli) Version() semver.Version { return c.version }
 
-// Run runs one command. When ctx ends the CLI is interrupted, once, and gets
-// the time to undo what is half done.
+// Run runs one command. When ctx ends, it interrupts the CLI once, and gives it time to undo
+// half-done work.
 func (c *cli) Run(
 	ctx context.Context, workdir string, stdin io.Reader, outs, errs []io.Writer, env []string, args ...string,
 ) (stdout, stderr string, code int, err error) {

@@ -218,7 +218,7 @@ func changedKeys(a, b map[string]any) []string {
 	return keys
 }
 
-// words says what a change of a property means.
+// words describes a change of a property.
 var words = map[string]string{
 	"digest":        "posternd has another build",
 	"envoyDigest":   "envoy, or what it loads, has another build",
@@ -227,7 +227,7 @@ var words = map[string]string{
 	"home":          "the state folder has changed",
 }
 
-// details says what an update changes.
+// details describes what an update changes.
 func details(m apitype.StepEventMetadata) []string {
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(m.DetailedDiff)) {

@@ -39,8 +39,8 @@ var marks = map[string]struct{ sign, color, done, planned string }{
 	"same":    {" ", dim, "unchanged", "unchanged"},
 }
 
-// begin says what is taken in hand, if that is worth a line: only on a
-// terminal, where the wait would otherwise look like a hang.
+// begin prints what is started, but only on a terminal, where the wait would otherwise look like a
+// hang.
 func (p *Printer) begin(op, name string) {
 	if p == nil || !p.color || op == "" || op == "same" {
 		return

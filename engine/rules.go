@@ -6,8 +6,8 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// rulesChanged says what differs between two plans in their canonical form, the
-// riskiest first: what each agent may do more, less or otherwise.
+// rulesChanged describes the differences between two plans in their canonical form, the riskiest
+// first: what each agent may do more, less or otherwise.
 func rulesChanged(before, after any) []string {
 	old, ok1 := decodePlan(before)
 	now, ok2 := decodePlan(after)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// quiet are inputs that say little to a person who reads a plan.
+// quiet are inputs that tell little to a person who reads a plan.
 var quiet = []string{"tags", "tagsAll", "__defaults", "version", "name", "description", "revokeRulesOnDelete"}
 
 // maxValue bounds the printed part of a value.

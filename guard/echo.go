@@ -26,8 +26,8 @@ type echo struct {
 	prefix int
 }
 
-// found are the forms by what was injected. To make them costs more than to look,
-// and few credentials serve many requests. All are forgotten at times.
+// found caches the forms by what was injected. Making them costs more than looking, and few
+// credentials serve many requests. At times all are forgotten.
 var found = struct {
 	sync.RWMutex
 	forms map[echo]*forms

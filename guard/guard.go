@@ -73,8 +73,7 @@ type Rule struct {
 	Signs bool
 }
 
-// Words of a rule in the metadata of a route: what is checked first, then the
-// credential.
+// Words of a rule in the metadata of a route: first what is checked, then the credential.
 const (
 	wordCheck   = "check"
 	wordAnyPath = "any-path"

@@ -111,8 +111,8 @@ func stripProtocols(list string) string {
 	return strings.Join(kept, ", ")
 }
 
-// isProtocolSlot reports whether a subprotocol holds a key: after a word that says so,
-// or as a JSON web token.
+// isProtocolSlot reports whether a subprotocol holds a key: after a word that announces one, or as
+// a JSON web token.
 func isProtocolSlot(item string) bool {
 	for _, prefix := range protocolSlots {
 		if len(item) >= len(prefix) && strings.EqualFold(item[:len(prefix)], prefix) {

@@ -10,7 +10,7 @@ import (
 // agent's own key never reaches an allowed host: with it, an allowed host would
 // be a way out for data.
 
-// headerSlots are headers, in lower case, by who takes them.
+// headerSlots are headers, in lower case, grouped by the services that take them.
 var headerSlots = []string{
 	// RFC 9110, RFC 6265, RFC 2965: nearly everybody.
 	"authorization", "proxy-authorization", "cookie", "cookie2",
@@ -61,8 +61,8 @@ var harmless = table([]string{
 	"x-continuation-token", "x-ms-continuationtoken", "x-next-token", "x-page-token", "x-sync-token", "sync-token",
 })
 
-// harmlessParts are of headers that are an agent's own business: keys that objects are
-// encrypted with at rest, and metadata of objects.
+// harmlessParts are parts of headers that are an agent's own business: keys with which objects are
+// encrypted at rest, and metadata of objects.
 var harmlessParts = []string{"-encryption-", "-meta-"}
 
 // headerSuffixes make slots of headers that are named like one, for the
@@ -102,8 +102,8 @@ func isParameterSlot(name string) bool {
 // named like a header's slot: Kubernetes.
 var protocolSlots = []string{"base64url.bearer."}
 
-// proxyPrefixes are of headers that no client may send, whatever its route says:
-// ours, Envoy's own, and what proxies tell each other.
+// proxyPrefixes are prefixes of headers that no client may send, whatever its route says: ours,
+// Envoy's own, and headers between proxies.
 var proxyPrefixes = []string{"x-postern-", "x-envoy-", "x-forwarded-"}
 
 var (

@@ -171,7 +171,7 @@ func (f *Folders) walk(w *walk, path string, see func(*file) error) error {
 	return w.to(path)
 }
 
-// judge says whether one step is in an agent's folder.
+// judge reports whether one step is in an agent's folder.
 func (f *Folders) judge(path string, step *file) error {
 	here, err := f.place(step)
 	if err != nil {

@@ -159,8 +159,8 @@ func (f *Folders) judged(w *walk, path string, owner Owner, scripts int) (real s
 	return last.path, slices.Concat(argv, words[1:], []string{last.path}), nil
 }
 
-// interpreter returns what the first line of the script at the end says is to run it, with env resolved, or nil if the
-// file is not a script.
+// interpreter returns the interpreter that the first line of the script at the end names, with env
+// resolved, or nil if the file is not a script.
 func (w *walk) interpreter(path string) ([]string, error) {
 	file, err := w.open(path)
 	if errors.Is(err, fs.ErrPermission) {
@@ -197,7 +197,7 @@ func (w *walk) interpreter(path string) ([]string, error) {
 	return words, nil
 }
 
-// judge says whether somebody else may change the step of a way, for the user me.
+// judge reports whether somebody other than the user me may change the step of a way.
 func (o Owner) judge(step *file, me int) error {
 	if step.uid != 0 && (o == Root || int(step.uid) != me) {
 		whose := "root"

@@ -75,7 +75,7 @@ func (r Registry) Record(dir string) error {
 	return nil
 }
 
-// identify returns the real path of dir and who the folder is.
+// identify returns the real path of dir, and the identity of the folder.
 func identify(dir string) (folder, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -203,7 +203,8 @@ func (r Registry) Use(dir string) (done func(), err error) {
 	return func() { use.Close() }, nil
 }
 
-// inUse takes a lock that says that an agent runs in the folder, or that none does. Nobody but we may open the file.
+// inUse takes a lock that says that an agent runs in the folder, or that none does. Only we may
+// open the file.
 func (r Registry) inUse(f folder, how int) (*os.File, error) {
 	file, err := os.OpenFile(fmt.Sprintf("%s.%d.%d.lock", r.file, f.id.device, f.id.inode), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {

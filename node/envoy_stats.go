@@ -58,8 +58,8 @@ var envoyLabels = map[string][]string{
 // envoyFilter keeps Envoy from writing what would be thrown away.
 const envoyFilter = `^(server\.|control_plane\.|cluster_manager\.cds\.update|listener_manager\.|http\.(agent|intercept)|dns\.cares\.|cluster\.(dynamic|xds)\.upstream_|overload\.)`
 
-// envoyGatherer gathers what Envoy says of itself, filtered. An Envoy that does
-// not answer has no metrics; postern_node_ready tells of it.
+// envoyGatherer gathers Envoy's own metrics, filtered. An Envoy that does not answer has no
+// metrics; postern_node_ready shows that.
 type envoyGatherer struct{ m *Monitor }
 
 // Gather implements [prometheus.Gatherer].

@@ -41,8 +41,8 @@ type Monitor struct {
 	agents map[string]bool
 }
 
-// maxAgents bounds the agents that have a series of their own; what is over
-// counts as "other". A plan with more is not one that somebody reads.
+// maxAgents bounds the agents that have their own series; further ones count as "other". Nobody
+// reads a plan with more.
 const maxAgents = 1000
 
 // NewMonitor returns the monitor of the node whose working folder is dir. Set it as
@@ -99,7 +99,7 @@ func say(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text+"\n")
 }
 
-// event books what was written to the audit log.
+// event counts an event that was written to the audit log.
 func (m *Monitor) event(e *audit.Event) {
 	switch {
 	case e.Verdict == audit.Gap:

@@ -183,7 +183,7 @@ func (c Config) checkModule() error {
 	return nil
 }
 
-// once runs Envoy until it ends, and says how it did.
+// once runs Envoy until it ends, and returns how it ended.
 func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressure) (string, error) {
 	fifo := filepath.Join(c.Dir, envoy.AccessLogPath)
 	if err := os.Remove(fifo); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -13,10 +13,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// output passes on what Envoy says, as far as it is known to hold nothing that an
-// agent, a destination or a credential has put there. Envoy writes the headers
-// of requests, with the credentials in them, to standard error: at level debug,
-// and at every level when it crashes.
+// output passes on Envoy's messages, as far as they are known to contain nothing that an agent, a
+// destination or a credential has put there. Envoy writes the headers of requests, with the
+// credentials in them, to standard error: at level debug, and at every level when it crashes.
 type output struct {
 	// mark begins every message of Envoy's logger. Nobody else knows it, so that
 	// bytes that Envoy copies from a request are never taken for a message.

@@ -293,8 +293,8 @@ func ModeOf(rules []Rule) string {
 	return ModeIntercept
 }
 
-// RequestLimit returns the limits of which Requests and Per count for the destination
-// that rules, of [Agent.Covering], are for: those of the nearest rule that has any. All
+// RequestLimit returns the limits whose Requests and Per count for a destination: those of its
+// nearest rule that has any. rules are the destination's, as [Agent.Covering] returns them. All
 // other limits are those of the rule that decides.
 func RequestLimit(rules []Rule) Limits {
 	var nearest *Rule

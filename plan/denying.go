@@ -45,8 +45,8 @@ var (
 		`|f3`+escaped(`a0`)) + `.*|(?:[^%]|%[0-7].)*` + escaped(`[89ab][0-9a-f]`) + `.*|.*` + escaped(`[c-f][0-9a-f]`) + `(?:[^%].*|%(?:[^28-9ab]|2[^5]).*)?`
 	// session is a segment that ASP.NET takes for the ID of a session.
 	session = `.*` + separator + `(?:\(|` + escaped(`28`) + `)` + `(?:[a-z]|` + escaped(`[46][0-9a-f]|[57][0-9a]`) + `)(?:\(|` + escaped(`28`) + `).*`
-	// anywhere are paths that lead who knows where: with a dot segment that Envoy
-	// did not take for one, an escape that is none, or one of the above.
+	// anywhere matches paths that may lead anywhere: with a dot segment that Envoy did not take for
+	// one, a malformed escape, or one of the above.
 	anywhere = `.*(?:` + separator + dot + dot + ending + `(?:(?:` + separator + `|` + cut + `).*)?` +
 		`|%[0-9a-f]?(?:[^0-9a-f].*)?)|` + elsewhere + `|` + session
 )

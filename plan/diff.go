@@ -155,7 +155,7 @@ func kept(a, b *Agent) []string {
 	return ids
 }
 
-// both walks two lists that are sorted by key, and pairs what has the same key.
+// both walks two lists that are sorted by key, and pairs the elements with equal keys.
 func both[T any](old, new []T, key func(*T) string, visit func(was, is *T)) {
 	for len(old) > 0 || len(new) > 0 {
 		switch {
@@ -180,7 +180,7 @@ func canonical(v any) string {
 	return string(b)
 }
 
-// others are the fields of v that are set, but for those named, as "field value".
+// others returns the fields of v that are set, except the named ones, as "field value".
 func others(v any, named ...string) []string {
 	fields := map[string]json.RawMessage{}
 	if err := json.Unmarshal([]byte(canonical(v)), &fields); err != nil {

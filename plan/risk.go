@@ -64,8 +64,8 @@ func IsWrite(method string) bool {
 	return !slices.Contains([]string{"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH", "QUERY"}, method)
 }
 
-// writes reports whether requests of the rule with a method are there to change
-// something: those for a WebSocket, which is two-way, are whatever their method.
+// writes reports whether requests of the rule with a method serve to change something. Requests for
+// a WebSocket, which is two-way, always do.
 func (r *Rule) writes(method string) bool { return IsWrite(method) || r.upgrades() }
 
 // upgrades reports whether the rule asks for a WebSocket. That one that asks for
@@ -74,7 +74,7 @@ func (r *Rule) upgrades() bool {
 	return slices.ContainsFunc(r.Headers, func(c Condition) bool { return c.Name == "upgrade" })
 }
 
-// gains says what a rule that allows lets an agent do that it could not before.
+// gains describes what a rule that allows lets an agent do that the agent could not do before.
 func gains(r *Rule, was *Agent) assessment {
 	var a assessment
 	// As far as they counted: a wildcard's tunnel does not, where a nearer rule intercepts.
@@ -113,7 +113,7 @@ const (
 	ownPass   = "the agent's own credentials pass"
 )
 
-// requests says which requests to a known host are new.
+// requests describes which requests to a known host are new.
 func (a *assessment) requests(r *Rule, there []Rule) {
 	var methods, paths []string
 	longer, writes := false, false
@@ -206,7 +206,7 @@ func within(pattern, wide string) bool {
 	return p.rest || !w.rest || len(p.segments) > len(w.segments)
 }
 
-// loses says what is allowed once an agent lacks a rule that denied.
+// loses describes what is allowed once an agent lacks a rule that denied.
 func loses(deny *Rule, is *Agent) assessment {
 	var a assessment
 	for _, r := range is.Rules {
@@ -231,9 +231,8 @@ func (r *Rule) includesAll(other *Rule) bool {
 	return true
 }
 
-// uncovers says what comes to light when an agent lacks a rule that allowed:
-// wildcards that did not count because their mode was another. What else they decide
-// now says [takeovers].
+// uncovers describes what starts to count when an agent lacks a rule that allowed: wildcards that
+// did not count because their mode was another. [takeovers] describes what else they decide now.
 func uncovers(gone *Rule, was, is *Agent) assessment {
 	var a assessment
 	mode := ModeOf(was.Covering(gone.Host, gone.Port))

@@ -7,10 +7,9 @@ import (
 	"strings"
 )
 
-// takeovers says, for the rules that come, go or change from was to is, what happens to
-// requests that were allowed and that another rule decides now: what is sent with them,
-// where they go, and how many there may be. It may say something that cannot happen where
-// that is hard to see.
+// takeovers describes, for the rules that are added, removed or changed from was to is, what
+// happens to requests that were allowed and that another rule decides now: what is sent with them,
+// where they go, and how many there may be. In doubt it describes something that cannot happen.
 func takeovers(was, is *Agent) map[string]*assessment {
 	before, after := byID(was), byID(is)
 	differs := func(r Rule) bool {
@@ -71,8 +70,8 @@ func (r *Rule) treats(o *Rule) bool {
 	return r.Mode == o.Mode && r.Credential == o.Credential && r.OwnCredentials == o.OwnCredentials && same(r.Upstream, o.Upstream) && same(r.Limits, o.Limits)
 }
 
-// takes says what changes for requests to a host that was decided until now, as one of the
-// rules old, and n decides from now on.
+// takes describes what changes for requests to a host which one of the rules old decided, and which
+// n decides from now on.
 func (a *assessment) takes(was, n *Rule, host string, old []Rule, by string) {
 	switch {
 	case n.Credential == "" || n.Credential == was.Credential:
@@ -111,7 +110,7 @@ func (a *assessment) rate(old, now Limits, at string) {
 	a.higher("requests", perSecond(old), perSecond(now), at)
 }
 
-// higher says that a limit is higher than it was; 0 is none.
+// higher reports a limit that is higher than before; 0 means no limit.
 func (a *assessment) higher(what string, old, now float64, where string) {
 	switch {
 	case old > 0 && now == 0:

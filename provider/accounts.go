@@ -153,9 +153,9 @@ func may(as *syscall.Credential, path string, access uint32) error {
 	return <-answer
 }
 
-// own makes the folders that both users need, with the owners and modes under
-// which neither can replace what is another's: what root creates in a folder with
-// the sticky bit only root renames or removes (see docs/packaging.md).
+// own makes the folders that both users need, with owners and modes under which neither user can
+// replace the other's files: in a folder with the sticky bit, only root renames or removes what
+// root has created (see docs/packaging.md).
 func (a *accounts) own(home stacks.Home) error {
 	root, control, node := 0, int(a.control.Uid), int(a.node.Uid)
 	cgroup, ngroup := int(a.control.Gid), int(a.node.Gid)
@@ -263,7 +263,7 @@ func give(path string, uid, gid int, mode fs.FileMode) error {
 	return nil
 }
 
-// inherit gives the user what root owns in the folder, but for the names.
+// inherit gives the user everything that root owns in the folder, except the given names.
 func inherit(dir string, uid, gid int, but ...string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

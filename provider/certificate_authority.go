@@ -135,7 +135,7 @@ func (*CertificateAuthority) Delete(
 type authority struct {
 	cert        []byte
 	fingerprint string
-	// ends says that the certificate is not valid for much longer.
+	// ends reports whether the certificate expires soon.
 	ends bool
 }
 

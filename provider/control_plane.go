@@ -35,7 +35,7 @@ type ControlPlaneArgs struct {
 	// of one differs from the running process's, the process restarts: this is how such a secret is
 	// rotated.
 	Variables []string `pulumi:"variables,optional"`
-	// Separate says that the process runs as [stacks.ControlUser]; see [Separate].
+	// Separate means that the process runs as [stacks.ControlUser]; see [Separate].
 	Separate bool `pulumi:"separate,optional"`
 }
 

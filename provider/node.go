@@ -34,7 +34,7 @@ type NodeArgs struct {
 	EnvoyDigest string `pulumi:"envoyDigest"`
 	// Module is the path of libguard.so, which Envoy loads.
 	Module string `pulumi:"module,optional"`
-	// Separate says that the processes run as [stacks.NodeUser]; see [Separate].
+	// Separate means that the processes run as [stacks.NodeUser]; see [Separate].
 	Separate bool `pulumi:"separate,optional"`
 }
 

@@ -223,7 +223,7 @@ func confirm(ctx context.Context, in *os.File, on io.Writer, question string) er
 	return nil
 }
 
-// count says how many changes there are: one of high risk may have scrolled away.
+// count prints the number of changes: one of high risk may have scrolled away.
 func (r *Review) count() string {
 	var parts []string
 	for _, risk := range []plan.Risk{plan.RiskHigh, plan.RiskMedium, plan.RiskLow} {
@@ -238,8 +238,8 @@ func (r *Review) count() string {
 	return fmt.Sprintf("%d changes: %s", len(r.Changes)+len(r.More), strings.Join(parts, ", "))
 }
 
-// terminal returns where to ask, if somebody is there to answer who has seen the
-// difference: it is shown again if Out is not a terminal.
+// terminal returns the terminal to ask on, if somebody is there to answer who has seen the
+// difference. If Out is not a terminal, it shows the difference again.
 func (r *Review) terminal() (io.Writer, bool) {
 	if r.In == nil || !isTerminal(r.In) || !isTerminal(r.Err) {
 		return nil, false

@@ -87,7 +87,7 @@ func (s *Server) Listen(ctx context.Context, address string) (net.Listener, erro
 	return nodes, nil
 }
 
-// http serves joins. Whoever is slow, or says much, is cut off.
+// http serves joins. It cuts off clients that are slow or send too much.
 func (s *Server) http() *http.Server {
 	return &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: handshakeTimeout, ReadTimeout: handshakeTimeout, WriteTimeout: handshakeTimeout,

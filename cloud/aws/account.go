@@ -49,8 +49,8 @@ func Open(ctx context.Context, account, region string) (*Account, error) {
 	return &Account{ID: account, Region: region, cfg: cfg}, nil
 }
 
-// explain says what went wrong, and what to do where that is known. AWS's own
-// text is kept: it names the action and the resource, never a secret.
+// explain says what went wrong, and, if that is known, what to do. It keeps AWS's own text, which
+// names the action and the resource, never a secret.
 func explain(doing string, err error) error {
 	if err == nil {
 		return nil

@@ -66,7 +66,7 @@ func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]Difference, erro
 	return slices.Compact(d.found), nil
 }
 
-// differ compares what is read with what is planned. It asks nobody.
+// differ compares what was read with the plan. It asks nobody.
 type differ struct {
 	g       *graph.Graph
 	live    *live
@@ -114,8 +114,7 @@ var classes = []struct {
 	{"role", []string{"aws:iam/role:Role"}, High},
 }
 
-// match finds for every planned resource the live one of that name, and says
-// which is not there.
+// match finds the live resource for every planned one, by name, and reports missing ones.
 func (d *differ) match() {
 	for _, class := range classes {
 		for _, token := range class.tokens {

@@ -19,7 +19,7 @@ const (
 	tokenSecretPolicy = "aws:secretsmanager/secretPolicy:SecretPolicy"
 )
 
-// endpointService is a live one, and who may ask to be connected to it.
+// endpointService is a live endpoint service, with the principals that may ask for a connection.
 type endpointService struct {
 	id, name   string
 	accepts    bool // only who was accepted is connected
@@ -64,8 +64,7 @@ func principals(ctx context.Context, client *ec2.Client, service *string) ([]str
 	return all, nil
 }
 
-// services compares who can be connected to the proxies: they add credentials to
-// what they are sent.
+// services compares who can connect to the proxies, because they add credentials to what they get.
 func (d *differ) services() {
 	for _, r := range d.g.OfType(tokenService) {
 		i := slices.IndexFunc(d.live.services, func(s endpointService) bool { return s.name == r.Tag(graph.TagName) })
@@ -111,7 +110,7 @@ func (a *Account) readSecretPolicies(ctx context.Context, g *graph.Graph, l *liv
 	return nil
 }
 
-// secrets compares who may read them.
+// secrets compares who may read the secrets.
 func (d *differ) secrets() {
 	for _, r := range d.g.OfType(tokenSecretPolicy) {
 		secret := d.g.Refers(r, "secretArn", tokenSecret)

@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// endpoints compares the VPC endpoints: which there are, and what they let through.
+// endpoints compares the VPC endpoints, and what each lets through.
 func (d *differ) endpoints() {
 	for _, e := range d.live.endpoints {
 		id := aws.ToString(e.VpcEndpointId)
@@ -104,7 +104,7 @@ func (d *differ) strangers() {
 	d.machines()
 }
 
-// machines compares what the plan says of every agent's machine with the machines.
+// machines compares each agent's machines with the plan.
 func (d *differ) machines() {
 	for _, i := range d.live.instances {
 		id, subnet := aws.ToString(i.InstanceId), aws.ToString(i.SubnetId)
@@ -130,8 +130,8 @@ func (d *differ) machines() {
 // madeUp are the parts of IDs and ARNs that the plan's examples make up.
 var madeUp = regexp.MustCompile(`\b([a-z]+)-[0-9a-f]{8,17}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|-[A-Za-z0-9?]{6,7}("|$|:|/)`)
 
-// samePolicy compares two policy documents, whatever the order of their parts,
-// but for what AWS makes up: IDs, and the random ends of names.
+// samePolicy reports whether two policy documents are equal, whatever the order of their parts,
+// apart from what AWS makes up: IDs, and the random ends of names.
 func samePolicy(a, b string) bool {
 	x, errX := canonical(a)
 	y, errY := canonical(b)
@@ -156,8 +156,7 @@ func canonical(doc string) (string, error) {
 	return string(b), nil
 }
 
-// sortedValue is v with every list sorted, single items as lists, and what is
-// made up replaced.
+// sortedValue returns v with every list sorted, single items as lists, and made-up parts replaced.
 func sortedValue(v any) any {
 	switch v := v.(type) {
 	case string:

@@ -66,8 +66,8 @@ func (a *Account) readKeys(ctx context.Context, g *graph.Graph, l *live) error {
 	return nil
 }
 
-// keys compares who may use the keys of secrets and audit log, and whether
-// they still can be used.
+// keys compares who may use the keys of the secrets and the audit log, and whether the keys can
+// still be used.
 func (d *differ) keys() {
 	for _, alias := range d.g.OfType(tokenAlias) {
 		r, name := d.g.Refers(alias, "targetKeyId", tokenKey), alias.String("name")

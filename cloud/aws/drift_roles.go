@@ -100,7 +100,7 @@ func readRole(ctx context.Context, client *iam.Client, stack string, r types.Rol
 	return nil
 }
 
-// roles compares what every role may do, and who may be it.
+// roles compares what every role may do, and who may assume it.
 func (d *differ) roles() {
 	for _, live := range d.live.roles {
 		r := d.planned[live.name]

@@ -96,7 +96,7 @@ func (d *differ) gateways(table *graph.Resource) []string {
 	return ids
 }
 
-// routes compares route tables: what is in them, and which subnets they are for.
+// routes compares route tables: their routes, and their subnets.
 func (d *differ) routes() {
 	for _, t := range d.live.tables {
 		id := aws.ToString(t.RouteTableId)

@@ -80,7 +80,7 @@ func (a *Account) eventsReader(stack string, f audit.Filter) *eventsReader {
 	return r
 }
 
-// more returns what is new in all groups, by time.
+// more returns the new events of all groups, by time.
 func (r *eventsReader) more(ctx context.Context) ([]audit.Event, error) {
 	var all []audit.Event
 	for _, g := range r.groups {

@@ -12,16 +12,16 @@ import (
 // alarm is something that a person should hear of.
 type alarm struct {
 	name, description string
-	// group and pattern are of the metric that counts matching events. Without
-	// a pattern it is the number of events of the group.
+	// group and pattern select the events that the metric counts. Without a pattern it counts all
+	// events of the group.
 	group, pattern string
 	// more raises it when there are at least so many in period seconds, several
 	// times; otherwise it is raised when there are none.
 	more, period, times int
 }
 
-// refused are the events of requests that were not allowed. Of the errors, those of requests
-// that the agent itself ended are left out: clients do that all the time.
+// refused selects the events of requests that were not allowed. It leaves out errors of requests
+// that the agent itself ended, because clients do that all the time.
 const refused = `{ ($.verdict = "deny") || (($.verdict = "error") && ($.reason != "not_sent")) }`
 
 // alarms of the stack. Patterns: CloudWatch Logs User Guide, "Filter pattern syntax".

@@ -8,8 +8,8 @@ import (
 	"github.com/postern/postern/components/aws/document"
 )
 
-// bucket says what is special about a bucket. All are private, versioned,
-// encrypted, reached by TLS only, and without ACLs.
+// bucket holds what is special about a bucket. All buckets are private, versioned, encrypted,
+// reached over TLS only, and without ACLs.
 type bucket struct {
 	// lock is for how many days objects can be neither changed nor deleted;
 	// expire, after how many they are removed. 0 means not.

@@ -64,7 +64,7 @@ func queries(s *scope, suffix string, v *ec2.Vpc, group *cloudwatch.LogGroup, al
 	add(s, route53.NewResolverQueryLogConfigAssociation, suffix, &route53.ResolverQueryLogConfigAssociationArgs{ResolverQueryLogConfigId: config.ID(), ResourceId: v.ID()})
 }
 
-// firewall answers nothing to what is not among names, and fails closed.
+// firewall answers only queries for names, and fails closed.
 func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases string) *route53.ResolverFirewallRuleGroup {
 	group := add(s, route53.NewResolverFirewallRuleGroup, suffix, &route53.ResolverFirewallRuleGroupArgs{Tags: s.tags(suffix)})
 	list := func(name string, domains []string) *route53.ResolverFirewallDomainList {
@@ -105,8 +105,8 @@ func platformNames(args *EnvironmentArgs) []string {
 	return names
 }
 
-// policyNames are the hosts of the policy. A host that `postern push` adds is
-// resolved after the next `up` only: docs/aws.md says so.
+// policyNames returns the hosts of the policy. A host that `postern push` adds is resolved only
+// after the next `up`: docs/aws.md says so.
 func policyNames(args *EnvironmentArgs) []string {
 	var names []string
 	for _, a := range args.Plan.Agents {

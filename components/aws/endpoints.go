@@ -11,8 +11,8 @@ import (
 	"github.com/postern/postern/plan/cloud"
 )
 
-// endpoints lead to services of AWS without the internet. Each has a policy that
-// says what for, and by whom.
+// endpoints lead to AWS services without the internet. Each has a policy that says for what, and by
+// whom, it may be used.
 type endpoints struct {
 	// secrets is that of Secrets Manager; nil in the shared mode, which saves
 	// what endpoints cost and reaches AWS through its NAT gateway.

@@ -13,15 +13,15 @@ import (
 	"github.com/postern/postern/plan/cloud"
 )
 
-// fence are the security groups: who may connect to whom.
+// fence holds the security groups, which say who may connect to whom.
 type fence struct {
 	s      *scope
 	agents map[string]*ec2.SecurityGroup
-	// gate is of the endpoint that leads to the proxies; in the shared mode it
-	// is of the load balancer itself.
+	// gate is the group of the endpoint that leads to the proxies. In the shared mode it is the
+	// group of the load balancer itself.
 	gate                               *ec2.SecurityGroup
 	balancer, proxies, control, access *ec2.SecurityGroup
-	// platform is of the endpoints that Fargate needs in the agents' network; nil without.
+	// platform is the group of the endpoints that Fargate needs in the agents' network, or nil.
 	platform *ec2.SecurityGroup
 }
 

@@ -32,8 +32,8 @@ func newBoundary(s *scope, a *auditLog, bundles pulumi.StringInput, v *vault) *r
 	})}
 }
 
-// role declares a role for a service, with one policy and no other: what is
-// added to it by hand is drift that the next `up` removes.
+// role declares a role for a service, with exactly one policy. Whatever is added by hand is drift,
+// which the next `up` removes.
 func (r *roles) role(s *scope, suffix, service, description string, policy pulumi.StringInput, sources ...document.ARN) *iam.Role {
 	role := add(s, iam.NewRole, suffix, &iam.RoleArgs{
 		Path: pulumi.String(rolePath), Description: pulumi.String(description),

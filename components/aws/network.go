@@ -58,7 +58,7 @@ func newNetwork(parent *scope) *network {
 	return n
 }
 
-// emptied is a VPC whose defaults hold nothing: what is forgotten reaches nothing.
+// emptied declares a VPC whose defaults hold nothing: a forgotten resource reaches nothing.
 func emptied(s *scope, name string, args *ec2.VpcArgs) *ec2.Vpc {
 	args.AssignGeneratedIpv6CidrBlock = pulumi.Bool(false)
 	args.InstanceTenancy = pulumi.String("default")

@@ -8,8 +8,8 @@ import (
 	"github.com/postern/postern/components/aws/document"
 )
 
-// newOperators declares the policy for people who push policies, fill secrets
-// and read the audit log. Whom it is attached to is not ours to say.
+// newOperators declares the policy for people who push policies, fill secrets and read the audit
+// log. It does not attach the policy to anybody.
 func newOperators(s *scope, a *auditLog, bundles *s3.BucketV2, v *vault) *iam.Policy {
 	in := []pulumi.StringInput{bundles.Arn, a.bucket.Arn, v.key.Arn, a.key.Arn, a.group(groupProxies), a.group(groupControl), a.group(groupDNS)}
 	fixed := len(in)

@@ -63,9 +63,8 @@ func arnsOf(secrets []*secretsmanager.Secret) []pulumi.StringInput {
 	return out
 }
 
-// readers says who may read a secret's value, whatever other policies allow: in
-// a network with an endpoint for it, only through that; otherwise only from the
-// network.
+// readers says who may read a secret's value, whatever other policies allow. In a network with an
+// endpoint for it, reading is possible only through that endpoint, otherwise only from the network.
 func (v *vault) readers(name string, secret *secretsmanager.Secret, n *network, e *endpoints, reader *iam.Role) {
 	in := []pulumi.StringInput{secret.Arn, reader.Arn}
 	if e.secrets != nil {

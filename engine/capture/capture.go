@@ -135,7 +135,7 @@ func run(program pulumi.RunFunc, opts Options, example bool) (*monitor, error) {
 	return m, nil
 }
 
-// monitor writes down what is registered. The SDK calls it concurrently.
+// monitor records what is registered. The SDK calls it concurrently.
 type monitor struct {
 	opts    Options
 	example bool

@@ -75,8 +75,8 @@ var named = map[string]map[string]target{
 	"lb/loadBalancer":                              {"subnets": {[]string{"ec2/subnet"}, id("subnet")}, "securityGroups": {[]string{"ec2/securityGroup"}, id("sg")}},
 }
 
-// references checks that what an input was computed from exists and is of the
-// right type, and that an ID that was written out is one.
+// references checks that the resource from which an input was computed exists and has the right
+// type, and that a literal ID is one.
 func (c *checker) references(r *graph.Resource) {
 	for _, urn := range r.Dependencies {
 		if c.g.ByURN(urn) == nil {

@@ -1,6 +1,6 @@
 package document
 
-// within is the condition that the caller, and what is called, are of the account.
+// within returns the condition that the caller and the called resource belong to the account.
 func within(p Place) Condition {
 	return Condition{"StringEquals": {"aws:PrincipalAccount": {p.Account}, "aws:ResourceAccount": {p.Account}}}
 }

@@ -20,9 +20,8 @@ func Key(p Place, uses ...KeyUse) Policy {
 	return out
 }
 
-// encrypt are the actions of the statement that AWS documents (CloudWatch Logs
-// User Guide, "Encrypt log data"), with its wildcards spelled out, but for pairs
-// of keys.
+// encrypt are the actions of the statement that AWS documents (CloudWatch Logs User Guide, "Encrypt
+// log data"). Wildcards are spelled out, without the actions for pairs of keys.
 var encrypt = []string{
 	"kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo",
 }

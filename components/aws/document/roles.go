@@ -223,7 +223,7 @@ func Boundary(p Place, buckets []ARN, secrets []ARN, keys []ARN, prefix string) 
 	)
 }
 
-// each is the buckets and what is in them.
+// each returns the ARNs of the buckets and of their content.
 func each(buckets []ARN) []ARN {
 	var out []ARN
 	for _, b := range buckets {
