@@ -171,7 +171,7 @@ func (f *Folders) walk(w *walk, path string, see func(*file) error) error {
 	return w.to(path)
 }
 
-// judge reports whether one step is in an agent's folder.
+// judge returns an error if one step is in an agent's folder.
 func (f *Folders) judge(path string, step *file) error {
 	here, err := f.place(step)
 	if err != nil {
@@ -193,8 +193,9 @@ func (f *Folders) place(step *file) (place, error) {
 	return here, nil
 }
 
-// otherNames reports whether the regular file at the end of the walk may have a name in an agent's
-// folder. Names in the file's own folder are accounted for, because that folder was on the way.
+// otherNames returns an error if the regular file at the end of the walk may have a name in an
+// agent's folder. Names in the file's own folder are accounted for, because that folder was on the
+// way.
 func (f *Folders) otherNames(w *walk, path string) error {
 	last := w.last()
 	if !last.is(unix.S_IFREG) || last.links < 2 || len(w.at) < 2 {

@@ -197,7 +197,7 @@ func (w *walk) interpreter(path string) ([]string, error) {
 	return words, nil
 }
 
-// judge reports whether somebody other than the user me may change the step of a way.
+// judge returns an error if somebody other than the user me may change the step of a way.
 func (o Owner) judge(step *file, me int) error {
 	if step.uid != 0 && (o == Root || int(step.uid) != me) {
 		whose := "root"

@@ -135,7 +135,7 @@ func (*CertificateAuthority) Delete(
 type authority struct {
 	cert        []byte
 	fingerprint string
-	// ends reports whether the certificate expires soon.
+	// ends means that the certificate expires soon.
 	ends bool
 }
 
