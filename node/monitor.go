@@ -167,7 +167,7 @@ func (m *Monitor) ask(ctx context.Context, page string) ([]byte, error) {
 // probeTime bounds how long an Envoy that is alive takes to close a connection.
 const probeTime = 2 * time.Second
 
-// Probe reports whether the node of this machine whose working folder is dir serves an agent: Envoy
+// Probe returns nil if the node of this machine whose working folder is dir serves an agent: Envoy
 // itself, and not only the kernel, takes a connection at the agent's socket, and the node's log is
 // taken. It makes no event.
 func Probe(ctx context.Context, dir, agent string) error {
