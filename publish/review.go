@@ -79,7 +79,7 @@ func RefuseProposal(f *stacks.File) error {
 		return err
 	}
 	return &UnseenError{
-		Why:    agents.Error() + ", and a difference does not show all that it says about a cloud",
+		Why:    agents.Error() + ", and a difference does not show everything that it says about a cloud",
 		Remedy: "keep it where no agent works: install -D -m 600 " + hostpath.Quote(f.Real) + " " + hostpath.Quote(filepath.Join(own, filepath.Base(f.Real))),
 	}
 }

@@ -174,7 +174,7 @@ func (l *loader) agree(what string, rules []placed) {
 				host = deny.Host
 			}
 			if host != "" && plan.ModeOf(agent.Covering(host, r.Port)) == plan.ModeTunnel {
-				clash(deny, r, "let it deny everything there, or write mode: intercept", "reach %s, a tunnel that cannot be looked into: the one would not deny anything there", host)
+				clash(deny, r, "let it deny everything there, or write mode: intercept", "reach %s, a tunnel that cannot be inspected: the first would deny nothing there", host)
 			}
 		}
 	}

@@ -57,7 +57,7 @@ func (l *loader) awsAgents(n, root *node, a *cloud.AWS, s *Stack) {
 	if len(a.Agents) > maxAgents {
 		l.at(m, "split the stack", "there are %d agents, more than %d", len(a.Agents), maxAgents)
 	} else if len(a.Agents) > maxFargatePorts && a.Proxies.Compute == cloud.ComputeFargate {
-		l.at(m, "write proxies: {compute: ec2, ami: ...}", "proxies on fargate can serve %d agents (ECS has so many target groups for a service), there are %d", maxFargatePorts, len(a.Agents))
+		l.at(m, "write proxies: {compute: ec2, ami: ...}", "proxies on fargate serve at most %d agents (ECS's target groups for a service), and there are %d", maxFargatePorts, len(a.Agents))
 	}
 	l.awsPorts(m, a)
 	for i := range s.Plan.Agents {

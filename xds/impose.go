@@ -39,7 +39,7 @@ func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, er
 		return v, err
 	}
 	if live.Hash() != b.Hash() {
-		return nil, &api.Error{Message: fmt.Sprintf("publication %d is live already, which is not based on this one: run the command again", live.Seq)}
+		return nil, &api.Error{Message: fmt.Sprintf("publication %d is already live, and is not based on this one: run the command again", live.Seq)}
 	}
 	// We have found it in the store meanwhile.
 	v := c.reach(ctx, c.cache.Current(), time.Now())

@@ -79,7 +79,7 @@ func openAWS(cmd *cobra.Command) (*stacks.Stack, stacks.Home, error) {
 		return nil, home, err
 	}
 	if stack.AWS == nil {
-		return nil, home, fmt.Errorf("%s: its target is %s: this is about stacks with target: aws", stack.Path, stack.Target)
+		return nil, home, fmt.Errorf("%s: its target is %s: this command is for stacks with target: aws", stack.Path, stack.Target)
 	}
 	return stack, home, nil
 }

@@ -204,7 +204,7 @@ func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string)
 		for i, a := range p.Agents {
 			names[i] = a.Name
 		}
-		return nil, fmt.Errorf("what is published of %s has no agent %q: it has %s; `postern push` publishes the file", file, agent, oneOf(names))
+		return nil, fmt.Errorf("the publication of %s has no agent %q: it has %s; `postern push` publishes the file", file, agent, oneOf(names))
 	}
 	s := &sandbox.Spec{
 		Agent: agent, Workdir: workdir, Environ: os.Environ(),

@@ -115,7 +115,7 @@ func TestSpecErrors(t *testing.T) {
 	require.NoError(t, os.Mkdir(work, 0o700))
 	p := &plan.Plan{Agents: []plan.Agent{{Name: "coder"}, {Name: "demo"}}}
 	_, err := newSpec(p, "stacks/local.yaml", home, "nobody", work)
-	require.EqualError(t, err, "what is published of stacks/local.yaml has no agent \"nobody\": it has coder, demo; `postern push` publishes the file")
+	require.EqualError(t, err, "the publication of stacks/local.yaml has no agent \"nobody\": it has coder, demo; `postern push` publishes the file")
 	_, err = newSpec(p, "stacks/local.yaml", home, "demo", work)
 	require.ErrorContains(t, err, "the stack is not up")
 	require.NoError(t, os.MkdirAll(home.AgentDir("n1", "coder"), 0o700))

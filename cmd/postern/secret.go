@@ -201,7 +201,7 @@ func putSecret(ctx context.Context, w io.Writer, stack *stacks.Stack, name strin
 		return nil
 	case plan.SourceAWSSecretsManager:
 		if stack.AWS == nil {
-			return fmt.Errorf("%s: its secret is in AWS, which this stack is not: set it there with the AWS CLI", name)
+			return fmt.Errorf("%s: its secret is in AWS, and this stack is not: set it there with the AWS CLI", name)
 		}
 		account, err := aws.Open(ctx, stack.AWS.Account, ref.Region)
 		if err != nil {
@@ -214,7 +214,7 @@ func putSecret(ctx context.Context, w io.Writer, stack *stacks.Stack, name strin
 		fmt.Fprintf(w, "%s: version %s of %s in %s\n", name, version, ref.Name, account.Region)
 		return nil
 	}
-	return fmt.Errorf("%s: its secret comes from %s: set it there, this is about files and AWS Secrets Manager", name, ref.Source)
+	return fmt.Errorf("%s: its secret comes from %s: set it there; this command sets files and AWS Secrets Manager", name, ref.Source)
 }
 
 func listSecrets(ctx context.Context, w io.Writer, stack *stacks.Stack) error {

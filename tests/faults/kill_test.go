@@ -188,7 +188,7 @@ func TestKillPastALock(t *testing.T) {
 	require.Equal(t, []string{"n1"}, out.Converged.Confirmed)
 	s.requireKilled("a")
 	_, err = s.push(&plan.Plan{Stack: s.home.Stack(), Agents: []plan.Agent{{Name: "a"}}})
-	require.ErrorContains(t, err, "has "+lock.Name()+", as one who publishes: wait for it, or end it", "who publishes waits, but not for ever")
+	require.ErrorContains(t, err, "is publishing, and holds "+lock.Name()+": wait for it, or end it", "who publishes waits, but not for ever")
 }
 
 // TestAnotherStreamOfANode: C13. A second stream with a node's name silences the

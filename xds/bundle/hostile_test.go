@@ -232,7 +232,7 @@ func TestMistyped(t *testing.T) {
 	p.Agents = append(p.Agents, plan.Agent{Name: "b"})
 	require.NoError(t, o.mark(t.Context(), kindProven, o.store(t, p), ""))
 	_, err := o.Kill(t.Context(), Killed{Agents: []string{"a", "bb"}})
-	require.EqualError(t, err, `there is no agent "bb" in what is published, so nobody was stopped; its agents are: a, b`)
+	require.EqualError(t, err, `the publication has no agent "bb", so nobody was stopped; its agents are: a, b`)
 	_, err = o.Unkill(t.Context(), Killed{Agents: []string{"a"}})
 	require.EqualError(t, err, `agent "a" is not killed; killed are: none; nothing changes`)
 	_, err = o.Kill(t.Context(), Killed{Stack: true})

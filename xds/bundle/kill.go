@@ -45,7 +45,7 @@ type UnknownAgentError struct {
 }
 
 func (e *UnknownAgentError) Error() string {
-	return fmt.Sprintf("there is no agent %q in what is published, so nobody was stopped; its agents are: %s", e.Agent, listed(e.Known))
+	return fmt.Sprintf("the publication has no agent %q, so nobody was stopped; its agents are: %s", e.Agent, listed(e.Known))
 }
 
 // Kill stops agents, or the whole stack, at once: no new request, and no

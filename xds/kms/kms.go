@@ -135,8 +135,8 @@ func (k *Key) wrong() error {
 
 // answers are the final ones, and what to do. All others may be others soon.
 var answers = map[string]string{
-	"NotFoundException":           "does not exist in that region and account: see to its ID or alias and to the region",
-	"InvalidArnException":         "does not exist in that region and account: see to its ID or alias and to the region",
+	"NotFoundException":           "does not exist in that region and account: check its ID or alias, and the region",
+	"InvalidArnException":         "does not exist in that region and account: check its ID or alias, and the region",
 	"AccessDeniedException":       "is refused to the control plane: allow its role kms:GetPublicKey and kms:Sign, in its policy and in the key's",
 	"DisabledException":           "is disabled: enable it, or name another key and its certificate",
 	"KMSInvalidStateException":    "cannot be used in its state: if it is about to be deleted, cancel that and enable it",
@@ -160,11 +160,11 @@ func (k *Key) explain(err error) error {
 		}
 		return fmt.Errorf("the key %s cannot be used now: AWS KMS answered %.64q", k.place, code)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("the key %s cannot be used now: AWS KMS in %s did not answer within %s; see to the network, and to the endpoint of KMS", k.place, k.region, patience)
+		return fmt.Errorf("the key %s cannot be used now: AWS KMS in %s did not answer within %s; check the network, and the endpoint of KMS", k.place, k.region, patience)
 	}
 	var sent *smithy.OperationError
 	if !errors.As(err, &sent) {
 		return fmt.Errorf("the key %s cannot be used now: %w", k.place, err)
 	}
-	return fmt.Errorf("the key %s cannot be used now: AWS KMS in %s cannot be asked; see to the network, to the endpoint of KMS, and to the control plane's identity in AWS: %w", k.place, k.region, sent.Err)
+	return fmt.Errorf("the key %s cannot be used now: AWS KMS in %s cannot be asked; check the network, the endpoint of KMS, and the control plane's identity in AWS: %w", k.place, k.region, sent.Err)
 }

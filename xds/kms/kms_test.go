@@ -94,7 +94,7 @@ func TestPlaces(t *testing.T) {
 		require.False(t, kms.Is(place))
 	}
 	_, err := kms.Open("awskms://key?region=eu-west-1")
-	require.ErrorContains(t, err, "the key awskms://key?region=eu-west-1 cannot be used now: AWS KMS in eu-west-1 cannot be asked; see to the network")
+	require.ErrorContains(t, err, "the key awskms://key?region=eu-west-1 cannot be used now: AWS KMS in eu-west-1 cannot be asked; check the network")
 }
 
 // TestAnswers: moto knows no policies and no disabled keys. What KMS says then

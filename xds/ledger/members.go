@@ -67,7 +67,7 @@ func (l *Ledger) recognise(stream int64, node string) {
 	l.mu.Lock()
 	l.unsaved = true
 	l.mu.Unlock()
-	l.log.Warn("a node that runs on this machine was not on the list of nodes: it is again", "node", node)
+	l.log.Warn("a node that runs on this machine was not on the list of nodes: it is back on the list", "node", node)
 }
 
 // TakeUnsaved reports whether nodes became known that were not saved, once.

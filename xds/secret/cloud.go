@@ -132,8 +132,8 @@ var refusals = map[string]string{
 	"InvalidParameterException": "does not take this name",
 	"ValidationException":       "does not take this name",
 	"AccessDeniedException":     "refuses the control plane this secret: see docs/credentials.md for the policy it needs",
-	"DecryptionFailure":         "cannot decrypt the secret: see to its key in KMS",
-	"InvalidKeyId":              "cannot decrypt the secret: see to its key in KMS",
+	"DecryptionFailure":         "cannot decrypt the secret: check its key in KMS",
+	"InvalidKeyId":              "cannot decrypt the secret: check its key in KMS",
 }
 
 // outages are known answers that are not about the secret. Others are not repeated.
