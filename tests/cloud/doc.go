@@ -1,4 +1,3 @@
-// Package cloud has the tests of what operators do with a stack on AWS after an
-// `up`, against moto: a stand-in for AWS on loopback. What moto cannot do is
-// said next to each test.
+// Package cloud tests what operators do with a stack on AWS after an `up`, against moto: a stand-in
+// for AWS on loopback. Next to each test is what moto cannot do.
 package cloud

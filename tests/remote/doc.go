@@ -1,4 +1,3 @@
-// Package remote has the shape of a stack on AWS as processes on one machine:
-// what its tasks are started with, replicas and nodes that join over TCP, and
-// moto for S3, Secrets Manager and KMS.
+// Package remote runs a stack in the shape of AWS as processes on one machine: the commands of its
+// tasks, replicas and nodes that join over TCP, and moto for S3, Secrets Manager and KMS.
 package remote
