@@ -44,27 +44,15 @@ func (b *builder) credential(r plan.Rule) (plan.Credential, bool) {
 	return c, ok
 }
 
-// injected is the header that the secret of c goes into, and what precedes it.
+// injected returns the header that the secret of c goes into, and what precedes the secret. Of
+// what signs, only that there are keys is injected: the cluster's filter overwrites it, and without
+// keys the request ends here.
 func injected(c plan.Credential) (header, prefix string, err error) {
-	switch c.Kind {
-	case plan.KindHeader:
-		return c.Header, c.Prefix, nil
-	case plan.KindBasic:
-		return "authorization", "Basic ", nil
-	case plan.KindGitHubApp:
-		if c.Username != "" {
-			// As git wants it.
-			return "authorization", "Basic ", nil
-		}
-		return "authorization", "Bearer ", nil
-	case plan.KindBearer, plan.KindOAuth2ClientCredentials, plan.KindOAuth2RefreshToken, plan.KindGCPAccessToken, plan.KindGCPIDToken:
-		return "authorization", "Bearer ", nil
-	case plan.KindQuery:
+	switch slot := c.Slot(); {
+	case slot.Parameter != "":
 		return guard.SecretHeader, "", nil
-	case plan.KindAWSSigV4:
-		// What is injected says no more than that there are keys: the filter of
-		// the cluster overwrites it. If there are none the request ends here.
-		return "authorization", "", nil
+	case slot.Header != "":
+		return slot.Header, slot.Prefix, nil
 	}
 	return "", "", fmt.Errorf("credential %s: %q is not a known kind", c.Name, c.Kind)
 }
@@ -98,7 +86,7 @@ func (b *builder) credentialFilters(r plan.Rule) []*corev3.TypedExtensionConfig 
 // signedName is the name of the cluster that signs what a rule forwards to the
 // cluster of that name, or the name itself.
 func (b *builder) signedName(r plan.Rule, name string) string {
-	if c, ok := b.credentials[r.Credential]; ok && c.Kind == plan.KindAWSSigV4 {
+	if c, ok := b.credentials[r.Credential]; ok && c.Slot().Signs {
 		return signedPrefix + c.Name + "/" + name
 	}
 	return name
@@ -114,7 +102,7 @@ func Signs(name string) bool { return strings.HasPrefix(name, signedPrefix) }
 // it publishes the cluster, with [Sign].
 func (b *builder) sign(c *clusterv3.Cluster, r plan.Rule) {
 	cred, ok := b.credentials[r.Credential]
-	if !ok || cred.Kind != plan.KindAWSSigV4 {
+	if !ok || !cred.Slot().Signs {
 		return
 	}
 	exact := func(s string) *matcherv3.StringMatcher {
@@ -180,7 +168,7 @@ func Sign(c *clusterv3.Cluster, keys *awsv3.InlineCredentialProvider) (*clusterv
 	return nil, fmt.Errorf("sign cluster %s: it does not sign", c.GetName())
 }
 
-// noKeys stand in a cluster that signs while its credential cannot be had.
+// noKeys stand in a cluster that signs while its credential is unavailable.
 // Without any, Envoy would look for keys on its own: in its environment, and on
 // the metadata service. Its routes are closed, so nothing is signed with these.
 func noKeys() *awsv3.InlineCredentialProvider {

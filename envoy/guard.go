@@ -43,14 +43,6 @@ func (b *builder) guardRule(r plan.Rule) guard.Rule {
 	if !ok {
 		return guard.Rule{}
 	}
-	header, prefix, err := injected(c)
-	switch {
-	case err != nil: // credentialFilters says so
-		return guard.Rule{}
-	case c.Kind == plan.KindQuery:
-		return guard.Rule{Parameter: c.Parameter}
-	case c.Kind == plan.KindAWSSigV4:
-		return guard.Rule{Signs: true, Header: header}
-	}
-	return guard.Rule{Header: header, Prefix: len(prefix)}
+	slot := c.Slot()
+	return guard.Rule{Header: slot.Header, Prefix: len(slot.Prefix), Parameter: slot.Parameter, Signs: slot.Signs}
 }

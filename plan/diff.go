@@ -293,10 +293,10 @@ func (c *Credential) describe() string {
 	if c.Prefix != "" {
 		value = fmt.Sprintf("%q + %s", c.Prefix, c.Secret)
 	}
-	if c.Header != "" {
-		value = c.Header + " = " + value
+	if header := c.Slot().Header; header != "" {
+		value = header + " = " + value
 	}
-	notes := append([]string{c.Kind + " " + value}, others(c, "name", "kind", "header", "prefix", "secret")...)
+	notes := append([]string{string(c.Kind) + " " + value}, others(c, "name", "kind", "header", "prefix", "secret")...)
 	return c.Name + " (" + strings.Join(notes, ", ") + ")"
 }
 

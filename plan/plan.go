@@ -33,13 +33,11 @@ type Plan struct {
 // place.
 type Credential struct {
 	Name string `json:"name"`
-	// Kind is one of the Kind constants. It determines which other fields count; the loader refuses
-	// the other ones.
-	Kind string `json:"kind"`
-	// Header is the lower-case name of the request header that is set. The user chooses it for
-	// KindHeader. For every other kind that sets a header it is "authorization".
+	// Kind determines which other fields count; the loader refuses the other ones.
+	Kind Kind `json:"kind"`
+	// Header is the request header that KindHeader sets, in lower case.
 	Header string `json:"header,omitempty"`
-	// Prefix precedes the secret in the header's value, such as "Bearer ".
+	// Prefix is what KindHeader puts before the secret, such as "Bearer ".
 	Prefix string `json:"prefix,omitempty"`
 	// Secret is the URL of the secret: see [Reference].
 	Secret string `json:"secret"`
@@ -64,33 +62,6 @@ type Credential struct {
 	// sandbox sets each to "postern". The names are sorted.
 	Placeholders []string `json:"placeholders,omitempty"`
 }
-
-// The kinds of credential. If a kind mints tokens, the control plane mints them, renews each before
-// it expires, and sends it to the nodes as a bearer token.
-const (
-	// KindHeader sets Header to Prefix and the secret.
-	KindHeader = "header"
-	// KindBearer sets authorization to "Bearer " and the secret.
-	KindBearer = "bearer"
-	// KindBasic sets authorization to Basic of Username and the secret (RFC 7617).
-	KindBasic = "basic"
-	// KindQuery sets the query parameter Parameter to the secret.
-	KindQuery = "query"
-	// KindOAuth2ClientCredentials mints tokens by RFC 6749, section 4.4; the secret is the
-	// client's.
-	KindOAuth2ClientCredentials = "oauth2-client-credentials"
-	// KindOAuth2RefreshToken mints tokens by RFC 6749, section 6; the secret is JSON
-	// {"refresh_token", "client_secret"}.
-	KindOAuth2RefreshToken = "oauth2-refresh-token"
-	// KindGitHubApp mints installation tokens; the secret is the app's PEM key.
-	KindGitHubApp = "github-app"
-	// KindAWSSigV4 signs each request again at the node; the secret is JSON {"access_key_id",
-	// "secret_access_key", "session_token"}.
-	KindAWSSigV4 = "aws-sigv4"
-	// KindGCPAccessToken and KindGCPIDToken mint tokens from a service account's JSON key.
-	KindGCPAccessToken = "gcp-access-token"
-	KindGCPIDToken     = "gcp-id-token"
-)
 
 // Agent is a named pool of workloads with one policy.
 type Agent struct {

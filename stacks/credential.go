@@ -23,9 +23,9 @@ var transport = []string{
 	"upgrade", "via", "x-request-id",
 }
 
-// kindFields are the keys that each kind of credential has, beside secret and
+// kindFields are the keys that each kind of credential has, besides secret and
 // placeholders; those with an exclamation mark it has to have.
-var kindFields = map[string][]string{
+var kindFields = map[plan.Kind][]string{
 	plan.KindHeader:                  {"header!", "prefix"},
 	plan.KindBearer:                  {},
 	plan.KindBasic:                   {"username!"},
@@ -63,10 +63,10 @@ func (l *loader) credential(f field) {
 	if kind == nil {
 		l.at(f.key, "write kind: bearer, or another one", "%s has no kind", what)
 	} else if t, ok := l.text(kind, "kind"); ok {
-		if _, known = kindFields[t]; known {
-			c.Kind = t
+		if _, known = kindFields[plan.Kind(t)]; known {
+			c.Kind = plan.Kind(t)
 		} else {
-			l.at(kind, "write one of "+list(sortedKeys(kindFields)), "this kind of credential is not supported")
+			l.at(kind, "write one of "+list(plan.Kinds()), "this kind of credential is not supported")
 		}
 	}
 	if known {
@@ -81,24 +81,12 @@ func (l *loader) credential(f field) {
 	if n := f.value.get("placeholders"); n != nil {
 		c.Placeholders = l.placeholders(n)
 	}
-	c.Header = slot(c)
 	l.credentials[c.Name] = c
-}
-
-// slot is the header that the credential sets, if it sets one.
-func slot(c plan.Credential) string {
-	switch c.Kind {
-	case plan.KindHeader:
-		return c.Header
-	case plan.KindQuery:
-		return ""
-	}
-	return "authorization"
 }
 
 func credentialKeys() []string {
 	keys := []string{"kind", "secret", "placeholders"}
-	for _, kind := range sortedKeys(kindFields) {
+	for _, kind := range plan.Kinds() {
 		for _, k := range kindFields[kind] {
 			if k = strings.TrimSuffix(k, "!"); !slices.Contains(keys, k) {
 				keys = append(keys, k)
@@ -109,14 +97,14 @@ func credentialKeys() []string {
 }
 
 // kindKeys says what a credential of this kind lacks, or has too much.
-func (l *loader) kindKeys(f field, kind, what string) {
+func (l *loader) kindKeys(f field, kind plan.Kind, what string) {
 	var foreign []string
 	for _, key := range credentialKeys()[3:] {
 		if !slices.Contains(kindFields[kind], key) && !slices.Contains(kindFields[kind], key+"!") {
 			foreign = append(foreign, key)
 		}
 	}
-	l.useless(f.value, "a credential of kind "+kind, foreign...)
+	l.useless(f.value, "a credential of kind "+string(kind), foreign...)
 	for _, key := range kindFields[kind] {
 		if key, needed := strings.CutSuffix(key, "!"); needed && f.value.get(key) == nil {
 			l.at(f.key, fieldHints[key], "%s has no %s", what, key)

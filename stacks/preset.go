@@ -244,7 +244,7 @@ func (l *loader) fill(item, given, room *node, name string) string {
 		names = append(names, k.text)
 	}
 	header := room.get("header")
-	if !slices.Contains(names, c.Kind) || header != nil && c.Kind == plan.KindHeader && c.Header != header.text {
+	if !slices.Contains(names, string(c.Kind)) || header != nil && c.Kind == plan.KindHeader && c.Header != header.text {
 		hint := "write kind: " + list(names)
 		if header != nil {
 			hint += ", the first in header: " + header.text

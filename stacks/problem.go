@@ -68,7 +68,7 @@ func nearest(word string, candidates []string) string {
 }
 
 // list is "a, b or c".
-func list(words []string) string {
+func list[S ~string](words []S) string {
 	s := ""
 	for i, w := range words {
 		switch i {
@@ -78,7 +78,7 @@ func list(words []string) string {
 		default:
 			s += ", "
 		}
-		s += w
+		s += string(w)
 	}
 	return s
 }

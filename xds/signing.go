@@ -16,7 +16,7 @@ import (
 func (c *Control) resign(p *plan.Plan) (*cache.Table, error) {
 	signs := false
 	for _, cred := range p.Credentials {
-		signs = signs || cred.Kind == plan.KindAWSSigV4
+		signs = signs || cred.Slot().Signs
 	}
 	if !signs {
 		return nil, nil

@@ -164,14 +164,14 @@ func limits(l *plan.Limits) string {
 // sends says how a credential is sent, without saying what.
 func sends(p *plan.Plan, name string) string {
 	for _, c := range p.Credentials {
-		switch {
+		switch slot := c.Slot(); {
 		case c.Name != name:
-		case c.Kind == plan.KindQuery:
-			return "as the query parameter " + c.Parameter
-		case c.Kind == plan.KindAWSSigV4:
+		case slot.Parameter != "":
+			return "as the query parameter " + slot.Parameter
+		case slot.Signs:
 			return "as a signature for " + c.Service + " in " + c.Region
 		default:
-			return "in the header " + c.Header
+			return "in the header " + slot.Header
 		}
 	}
 	return ""

@@ -110,12 +110,7 @@ func (a *EnvironmentArgs) controlGoesOut() bool {
 		return true
 	}
 	for _, c := range a.Plan.Credentials {
-		if ref, err := plan.ParseReference(c.Secret); err != nil || ref.Source != plan.SourceAWSSecretsManager {
-			return true
-		}
-		switch c.Kind {
-		case plan.KindHeader, plan.KindBearer, plan.KindBasic, plan.KindQuery, plan.KindAWSSigV4:
-		default:
+		if ref, err := plan.ParseReference(c.Secret); err != nil || ref.Source != plan.SourceAWSSecretsManager || c.Kind.Mints() {
 			return true
 		}
 	}

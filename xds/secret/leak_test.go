@@ -85,9 +85,9 @@ func TestPlantedSecret(t *testing.T) {
 	var cs []plan.Credential
 	for name, p := range all {
 		p.put(planted)
-		kinds := map[string]string{"bearer": plan.KindBearer, "basic": plan.KindBasic, "query": plan.KindQuery, "aws": plan.KindAWSSigV4, "github": plan.KindGitHubApp}
+		kinds := map[string]plan.Kind{"bearer": plan.KindBearer, "basic": plan.KindBasic, "query": plan.KindQuery, "aws": plan.KindAWSSigV4, "github": plan.KindGitHubApp}
 		for kind, k := range kinds {
-			cs = append(cs, plan.Credential{Name: name + "-" + kind, Kind: k, Username: "u", Secret: p.url})
+			cs = append(cs, plan.Credential{Name: name + "-" + kind, Kind: k, Username: "u", Parameter: "key", Secret: p.url})
 		}
 		// A field that is not there: the document is near the error.
 		if !strings.Contains(p.url, "#") {

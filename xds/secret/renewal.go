@@ -44,7 +44,7 @@ type failure struct {
 type mint func(ctx context.Context, hc *http.Client, c plan.Credential, source []byte, refresh sealed) (*token, *failure)
 
 // minters are the kinds that are minted.
-var minters = map[string]mint{
+var minters = map[plan.Kind]mint{
 	plan.KindOAuth2ClientCredentials: mintClientCredentials,
 	plan.KindOAuth2RefreshToken:      mintRefreshToken,
 	plan.KindGitHubApp:               mintInstallation,
@@ -170,7 +170,7 @@ func (r *renewal) publish(ctx context.Context) {
 	m := material{problem: r.problem}
 	switch {
 	case r.last == nil:
-	case r.credential.Kind == plan.KindGitHubApp && r.credential.Username != "":
+	case r.credential.Slot().Basic:
 		m.value = seal(basic(r.credential.Username, r.last.value()))
 	default:
 		m.value = r.last.value

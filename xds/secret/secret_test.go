@@ -161,7 +161,7 @@ func TestEndpointPlaces(t *testing.T) {
 // TestMalformedSources: no source makes a panic, a value or a leak.
 func TestMalformedSources(t *testing.T) {
 	t.Parallel()
-	kinds := []string{
+	kinds := []plan.Kind{
 		plan.KindHeader, plan.KindBearer, plan.KindBasic, plan.KindQuery, plan.KindOAuth2ClientCredentials, plan.KindOAuth2RefreshToken,
 		plan.KindGitHubApp, plan.KindAWSSigV4, plan.KindGCPAccessToken, plan.KindGCPIDToken, "nonsense", "",
 	}
@@ -175,12 +175,12 @@ func TestMalformedSources(t *testing.T) {
 		path := file(t, filepath.Join(t.TempDir(), "secret"), source)
 		var cs []plan.Credential
 		for _, k := range kinds {
-			cs = append(cs, plan.Credential{Name: "of " + k, Kind: k, TokenURL: down.URL, Secret: path})
+			cs = append(cs, plan.Credential{Name: "of " + string(k), Kind: k, Header: "x-key", Parameter: "key", TokenURL: down.URL, Secret: path})
 		}
 		require.NoError(t, s.Watch(t.Context(), cs))
 		open := 0
 		for _, c := range cs {
-			if _, static := map[string]bool{plan.KindHeader: true, plan.KindBearer: true, plan.KindBasic: true, plan.KindQuery: true}[c.Kind]; static && check([]byte(source)) == "" {
+			if _, static := map[plan.Kind]bool{plan.KindHeader: true, plan.KindBearer: true, plan.KindBasic: true, plan.KindQuery: true}[c.Kind]; static && check([]byte(source)) == "" {
 				open++
 				continue
 			}

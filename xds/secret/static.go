@@ -23,20 +23,19 @@ func compose(c plan.Credential, r reading) material {
 		return material{problem: r.problem}
 	}
 	value, version, problem := r.value(), r.version, stale(r.problem)
-	switch c.Kind {
-	case plan.KindAWSSigV4:
+	switch slot := c.Slot(); {
+	case c.Kind.Mints() || slot == plan.Slot{}:
+		return material{problem: fmt.Sprintf("%q is not a kind that is sent as it is", c.Kind)}
+	case slot.Signs:
 		if problem := checkKeys(value); problem != "" {
 			return material{problem: problem}
 		}
 		return material{value: seal([]byte(signs)), keys: r.value, version: version, problem: problem}
-	case plan.KindBasic:
+	case slot.Basic:
 		if problem := check(value); problem != "" {
 			return material{problem: problem}
 		}
 		value = basic(c.Username, value)
-	case plan.KindHeader, plan.KindBearer, plan.KindQuery:
-	default:
-		return material{problem: fmt.Sprintf("%q is not a known kind of credential", c.Kind)}
 	}
 	if problem := check(value); problem != "" {
 		return material{problem: problem}

@@ -1,0 +1,17 @@
+package stacks
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/plan"
+)
+
+func TestEveryKindCanBeWritten(t *testing.T) {
+	t.Parallel()
+	require.Len(t, kindFields, len(plan.Kinds()))
+	for _, kind := range plan.Kinds() {
+		require.Contains(t, kindFields, kind)
+	}
+}
