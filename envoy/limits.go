@@ -121,9 +121,9 @@ const (
 	maxNames = 5000
 	// maxResolving bounds the requests that wait for a name.
 	maxResolving = 256
-	// madeUpRate bounds the CONNECTs per second below a wildcard that is not
-	// intercepted, after the first madeUpBurst: the rate at which the control plane
-	// mints certificates for the others.
+	// madeUpRate bounds an agent's CONNECTs per second below each wildcard in mode tunnel,
+	// and below all others together, after the first madeUpBurst. So no agent uses up what
+	// the control plane mints for several (package mint).
 	madeUpRate, madeUpBurst = 20, 500
 	// connectionRate bounds the connections per second to an agent's listener, after
 	// the first connectionBurst.

@@ -163,16 +163,11 @@ func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 		switch cluster := d.cluster(a.Name); {
 		case !d.wildcard():
 		case d.tunnel():
-			h := connectHost(a.Name, d.authority(), b.connectRoute(a.Name, d), d.authority())
-			// Each could be to a name that nobody has asked for before.
-			h.TypedPerFilterConfig = map[string]*anypb.Any{filterRate: b.rate(&typev3.TokenBucket{
-				MaxTokens: madeUpBurst, TokensPerFill: wrapperspb.UInt32(madeUpRate), FillInterval: durationpb.New(time.Second),
-			})}
-			hosts = append(hosts, h)
+			hosts = append(hosts, b.wildHost(a.Name, d.authority(), d))
 		case shared[cluster] != nil:
 			shared[cluster].Domains = append(shared[cluster].Domains, d.authority())
 		default:
-			shared[cluster] = connectHost(a.Name, cluster, b.connectRoute(a.Name, d), d.authority())
+			shared[cluster] = b.wildHost(a.Name, cluster, d)
 			hosts = append(hosts, shared[cluster])
 		}
 	}
@@ -193,9 +188,14 @@ func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 	})
 }
 
-func connectHost(agent, name string, connect *routev3.Route, domain string) *routev3.VirtualHost {
+// wildHost is for the CONNECTs below a wildcard. Each could be to a name that nobody has
+// asked for before, which takes a certificate or an answer of a name server.
+func (b *builder) wildHost(agent, name string, d destination) *routev3.VirtualHost {
 	return &routev3.VirtualHost{
-		Name: name, Domains: []string{domain}, Routes: []*routev3.Route{connect, deny(agent, plan.ReasonScheme, "", anyPath())},
+		Name: name, Domains: []string{d.authority()}, Routes: []*routev3.Route{b.connectRoute(agent, d), deny(agent, plan.ReasonScheme, "", anyPath())},
+		TypedPerFilterConfig: map[string]*anypb.Any{filterRate: b.rate(&typev3.TokenBucket{
+			MaxTokens: madeUpBurst, TokensPerFill: wrapperspb.UInt32(madeUpRate), FillInterval: durationpb.New(time.Second),
+		})},
 	}
 }
 

@@ -148,6 +148,80 @@ func TestNeighbourNames(t *testing.T) {
 	require.Equal(t, 403, f.Get("n1", "b", "https://x.wild.test/"))
 }
 
+// handshake makes TLS with a server name inside a CONNECT of the agent.
+func handshake(t *testing.T, f *fleet.Fleet, agent, host, name string) error {
+	t.Helper()
+	conn, status := connectTo(t, f, agent, host+":443")
+	defer conn.Close()
+	require.Equal(t, "200", status, "%s to %s", agent, host)
+	// Without a verification: that there is a certificate tells enough.
+	return tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: true}).HandshakeContext(t.Context()) //nolint:gosec // see above
+}
+
+// TestNeighbourCertificates: an agent that makes up names until it gets no more certificates
+// leaves the agents with the same wildcard theirs.
+func TestNeighbourCertificates(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("x.wild.test")
+	wild := func(agent string) plan.Agent {
+		r := fleet.Allow(agent, "*.wild.test", up)
+		r.ID = agent + "/wild"
+		return plan.Agent{Name: agent, Rules: []plan.Rule{r}}
+	}
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{wild("a"), wild("b")}})
+	made := func(agent string, n int) bool {
+		name := fmt.Sprintf("n%d.wild.test", n)
+		conn, status := connectTo(t, f, agent, name+":443")
+		defer conn.Close()
+		return status == "200" && tls.Client(conn, &tls.Config{ServerName: name, RootCAs: f.CA.Pool()}).HandshakeContext(t.Context()) == nil
+	}
+	n := 0
+	for made("a", n) {
+		n++
+		require.Less(t, n, 2000, "a bound of its own")
+	}
+	require.Greater(t, n, 400)
+	for i := range 50 {
+		require.True(t, made("b", n+i), "one that nobody has asked for")
+		require.True(t, made("b", i), "one that the other agent has, too")
+	}
+	require.Equal(t, 200, f.Get("n1", "b", "https://x.wild.test/"))
+}
+
+// TestCertificatesTellNothing: whether there is a certificate for a host tells an agent only
+// where it may go itself. What another agent may reach looks like what nobody may.
+func TestCertificatesTellNothing(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("mine.test", "theirs.test", "x.mine-wild.test", "x.theirs-wild.test", "both.mine-wild.test")
+	rules := func(agent string, hosts ...string) plan.Agent {
+		a := plan.Agent{Name: agent}
+		for i, host := range hosts {
+			r := fleet.Allow(agent, host, up)
+			r.ID = fmt.Sprintf("%s/%d", agent, i)
+			a.Rules = append(a.Rules, r)
+		}
+		return a
+	}
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{
+		rules("a", "mine.test", "*.mine-wild.test"), rules("b", "theirs.test", "*.theirs-wild.test", "both.mine-wild.test"),
+	}})
+	for _, host := range []string{"theirs.test", "x.theirs-wild.test", "both.mine-wild.test"} {
+		require.NoError(t, handshake(t, f, "b", host, host), "the node has it from now on")
+	}
+	for _, host := range []string{"mine.test", "x.mine-wild.test", "both.mine-wild.test"} {
+		require.NoError(t, handshake(t, f, "a", host, host), "its own")
+		nobodys := handshake(t, f, "a", host, "nobodys.test")
+		require.Error(t, nobodys)
+		for _, name := range []string{"theirs.test", "x.theirs-wild.test", "y.theirs-wild.test", "y.mine-wild.test"} {
+			err := handshake(t, f, "a", host, name)
+			require.Error(t, err, "CONNECT to %s, TLS for %s", host, name)
+			require.Equal(t, nobodys.Error(), err.Error(), "CONNECT to %s, TLS for %s", host, name)
+		}
+	}
+}
+
 // TestNeighbourUploads: what an agent sends, and an upstream does not take, stays with
 // the agent: Envoy's memory does not grow with it.
 func TestNeighbourUploads(t *testing.T) {

@@ -2,23 +2,25 @@ package mint
 
 import (
 	"iter"
+	"strings"
 
 	"golang.org/x/time/rate"
 )
 
-// The bounds on the leaf certificates that agents can make up names for, below
-// their wildcards: how many there are at a time, and how fast they come. What is
-// in the plan by its own name is not counted.
+// The bounds on the leaf certificates that an agent can make up names for, below its
+// wildcards: how many there are at a time, and how fast they come. What is in the plan by
+// its own name is not counted. The rate is what five nodes let through (package envoy,
+// madeUpRate).
 const (
 	maxMadeUp   = 5000
-	madeUpRate  = 20 // per second
-	madeUpBurst = 500
+	madeUpRate  = 5 * 20 // per second
+	madeUpBurst = 5 * 500
 )
 
-// budgets bound the leaf certificates of each agent. Those that several agents
-// could have asked for are counted for these together: a node does not say which
-// one it was. An agent that has spent its own leaves that of others alone. The
-// lock of [Mint] is held in every call.
+// budgets bound the leaf certificates of each agent. Those that several agents could have
+// asked for are counted for these together, because a node does not say which one it was:
+// these agents have as much as each of them would have alone, added up. A node lets no
+// agent spend more than its own part. The lock of [Mint] is held in every call.
 type budgets struct {
 	owners func(name string) string
 	of     map[string]*budget
@@ -26,8 +28,8 @@ type budgets struct {
 
 type budget struct {
 	rate *rate.Limiter
-	// live is at least how many there are.
-	live int
+	// live is at least how many there are, and most how many there may be.
+	live, most int
 }
 
 // allow reports whether there may be one more than there are, and takes it off the rate.
@@ -38,13 +40,14 @@ func (b *budgets) allow(name string, there iter.Seq[string]) bool {
 	}
 	one := b.of[owners]
 	if one == nil {
-		one = &budget{rate: rate.NewLimiter(madeUpRate, madeUpBurst)}
+		n := len(strings.Fields(owners))
+		one = &budget{rate: rate.NewLimiter(rate.Limit(n*madeUpRate), n*madeUpBurst), most: n * maxMadeUp}
 		b.of[owners] = one
 	}
 	if !one.rate.Allow() {
 		return false
 	}
-	if one.live >= maxMadeUp { // some may have gone with a policy
+	if one.live >= one.most { // some may have gone with a policy
 		one.live = 0
 		for other := range there {
 			if b.owners(other) == owners {
@@ -52,7 +55,7 @@ func (b *budgets) allow(name string, there iter.Seq[string]) bool {
 			}
 		}
 	}
-	return one.live < maxMadeUp
+	return one.live < one.most
 }
 
 // spend counts one that was minted.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -210,4 +211,14 @@ func TestBudgets(t *testing.T) {
 	b.of["b"].live = maxMadeUp
 	require.True(t, b.allow("b1", nobody), "they have gone meanwhile")
 	require.Zero(t, b.of["b"].live)
+	// What one of two agents can spend of their wildcard's leaves the other one its part.
+	delete(b.of, "a b")
+	for range 2 * madeUpBurst {
+		require.True(t, b.allow("both", nobody))
+	}
+	delete(b.of, "a b")
+	require.True(t, b.allow("both", nobody))
+	b.of["a b"].live = 2 * maxMadeUp
+	require.True(t, b.allow("both", slices.Values(slices.Repeat([]string{"both"}, maxMadeUp))))
+	require.Equal(t, maxMadeUp, b.of["a b"].live)
 }
