@@ -73,3 +73,24 @@ func readOpen(fd int, path string, most int) ([]byte, error) {
 	}
 	return data, nil
 }
+
+// OpenBelow opens the folder dir, which is in the folder root. A link on the way from root is refused: where root brought
+// a stack up, other users write in its state folder.
+func OpenBelow(root, dir string) (*os.File, error) {
+	top, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	below, err := filepath.Rel(root, dir)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat2(int(top.Fd()), below, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}

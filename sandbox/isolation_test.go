@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/sandbox/trust"
 )
 
 func mkdir(path string) error { return os.MkdirAll(path, 0o755) }
@@ -191,29 +193,6 @@ func TestRefusedWorkdir(t *testing.T) {
 	})
 }
 
-func TestNobodysHomeIsAWorkdir(t *testing.T) {
-	t.Parallel()
-	homes := peopleHomes()
-	require.NotEmpty(t, homes)
-	for _, home := range homes {
-		for dir := home; dir != "/"; dir = filepath.Dir(dir) {
-			_, err := Workdir(dir, "/nonexistent", nil)
-			require.Error(t, err, dir)
-		}
-	}
-	project := t.TempDir()
-	for _, name := range []string{".ssh/x", "project"} {
-		require.NoError(t, mkdir(filepath.Join(project, name)))
-	}
-	_, err := Workdir(filepath.Join(project, "project"), project, nil)
-	require.NoError(t, err)
-	for dir, want := range map[string]bool{"/proc": true, "/dev/pts": true, "/usr/share": false, project: false} {
-		whole, err := isWholeFileSystem(dir)
-		require.NoError(t, err)
-		require.Equal(t, want, whole, dir)
-	}
-}
-
 func TestTrustStores(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {
@@ -244,7 +223,7 @@ func TestRealClients(t *testing.T) {
 func TestJava(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("javac"); err != nil {
-		store := keyStore(newAuthority(t).pem)
+		store := trust.KeyStore(newAuthority(t).pem)
 		require.Equal(t, []byte{0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2, 0, 0, 0, 1}, store[:12])
 		return
 	}

@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/sandbox/view"
 )
 
 // specVariable makes the test binary call Run, as `postern run` would: some
@@ -53,14 +55,14 @@ func TestMain(m *testing.M) {
 }
 
 func runSpec(encoded string) int {
-	s := new(Spec)
+	s := new(request)
 	if err := json.Unmarshal([]byte(encoded), s); err != nil {
 		fmt.Fprintln(os.Stderr, "spec:", err)
 		return 98
 	}
 	s.Environ = os.Environ()
 	s.Stdin, s.Stdout, s.Stderr = os.Stdin, os.Stdout, os.Stderr
-	result, err := Run(context.Background(), s)
+	result, err := s.run(context.Background())
 	var refused *RefusedError
 	switch {
 	case errors.As(err, &refused):
@@ -71,6 +73,31 @@ func runSpec(encoded string) int {
 		return 99
 	}
 	return result.Status
+}
+
+// request is what a test wants to run: the view is made where it runs, because that depends on the user.
+type request struct {
+	view.Input
+	Spec
+	Workdir string
+}
+
+// newRequest is what a benchmark runs, without a node that answers.
+func newRequest(dir string, args ...string) *request {
+	return &request{
+		Workdir: dir, Input: view.Input{Agent: "demo", Environ: os.Environ(), Sockets: []string{dir}, Inside: filepath.Join(tools, "postern-sandbox")},
+		Spec: Spec{Command: args, Bubblewrap: bwrap},
+	}
+}
+
+func (r *request) run(ctx context.Context) (result Result, err error) {
+	if r.Input.Workdir, err = view.Look(r.Workdir, r.Environ, r.Private); err != nil {
+		return Result{}, err
+	}
+	if r.View, err = view.Make(&r.Input); err != nil {
+		return Result{}, err
+	}
+	return Run(ctx, &r.Spec)
 }
 
 func withTools(m *testing.M) (int, error) {
@@ -117,7 +144,7 @@ type box struct {
 	uid  int
 	root string // holds all of it
 	home string
-	spec Spec
+	spec request
 	env  []string
 	ca   *authority
 }
@@ -135,9 +162,13 @@ func newBox(t *testing.T, uid int) *box {
 	probe, err := os.ReadFile(filepath.Join(tools, "postern-sandbox"))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(work, "try"), probe, 0o755))
-	b.spec = Spec{
-		Agent: "demo", Workdir: work, Sockets: []string{sockets}, Private: []string{filepath.Join(root, "state")},
-		Bubblewrap: bwrap, CA: b.ca.pem, Gateways: []int{8080}, Ports: []int{8443}, Inside: filepath.Join(tools, "postern-sandbox"),
+	b.spec = request{
+		Workdir: work,
+		Input: view.Input{
+			Agent: "demo", Sockets: []string{sockets}, Private: []string{filepath.Join(root, "state")},
+			CA: b.ca.pem, Inside: filepath.Join(tools, "postern-sandbox"),
+		},
+		Spec: Spec{Bubblewrap: bwrap, Gateways: []int{8080}, Ports: []int{8443}},
 	}
 	b.env = []string{"HOME=" + b.home, "PATH=" + os.Getenv("PATH"), "TERM=xterm"}
 	b.own(t)

@@ -195,10 +195,9 @@ func BenchmarkRunTrue(b *testing.B) {
 	})
 	b.Run("postern", func(b *testing.B) {
 		dir := b.TempDir()
-		spec := Spec{Agent: "demo", Command: []string{"true"}, Workdir: dir, Environ: os.Environ(), Sockets: []string{dir}, Bubblewrap: bwrap, Inside: filepath.Join(tools, "postern-sandbox")}
+		r := newRequest(dir, "true")
 		for b.Loop() {
-			s := spec
-			result, err := Run(b.Context(), &s)
+			result, err := r.run(b.Context())
 			require.NoError(b, err)
 			require.Zero(b, result.Status)
 		}

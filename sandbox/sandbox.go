@@ -1,15 +1,14 @@
-// Package sandbox runs an agent's command under bubblewrap so that the only
-// way out of it is the agent's own proxy socket.
+// Package sandbox runs an agent's command so that the only way out is the agent's own proxy socket.
 //
-// [Run] is the host's side: what of this machine a sandbox may see (files.go,
-// toolchains.go, environ.go) and how its streams and signals are connected.
-// Package inside is the other side, which runs in the sandbox before the
-// command does; package wire is what the two say to each other.
+// Its rooms follow the way of a run. Package run decides, from the published plan and the state folder
+// of a stack, what the sandbox is made for. Package view decides what the agent sees of this machine,
+// as data. Package bubblewrap renders that as arguments of bwrap. [Run] starts it, within limits, and
+// connects streams and signals. Package inside is what runs in the sandbox before the command does;
+// package wire is what the two sides say to each other.
 //
-// Everything is an allowlist: the sandbox starts empty and sees what is named
-// here. It works for an ordinary user and for root alike; for root the command
-// runs without capabilities, but as the owner of root's files, so what is
-// mounted must never be writable beyond the working directory.
+// It works for an ordinary user and for root alike. Root's command runs without capabilities and as a
+// user of its own, but where the machine cannot do that, as the owner of root's files. So nothing
+// that is shown is writable, apart from the working directory.
 package sandbox
 
 import (
@@ -27,56 +26,34 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/bubblewrap"
+	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/wire"
 )
 
 // Spec is one command to run in a sandbox.
 type Spec struct {
-	// Agent is the name of the agent, for messages and as the host name.
-	Agent string
+	// View is what the command sees, and the limits that it has.
+	View *view.View
 	// Command and its arguments.
 	Command []string
-	// Workdir is visible, writable and current in the sandbox. See [Workdir].
-	Workdir string
-	// Private are files and folders that no agent may see, such as the state folder and secrets. Nothing that contains
-	// one, or is inside one, is shown.
-	Private []string
-	// Trusted, if set, reports whether nobody but the caller chooses where a path leads. What PATH names is shown only
-	// if so: an agent that puts a link in the place of a folder of its own would choose what the next one sees.
-	Trusted func(path string) bool `json:"-"`
-	// Environ is the caller's environment, of which only an allowlist passes.
-	Environ []string
-	// Env are NAME=VALUE that the command gets in addition.
-	Env []string
-	// Sockets are folders, one per node, that hold the agent's proxy.sock.
-	Sockets []string
-	// CA is the certificate, in PEM, of the authority that the proxy signs with.
-	CA []byte
 	// Gateways are the loopback ports that reach the proxy over plain HTTP.
 	Gateways []int
-	// Ports are captured whatever address they are at, besides 80 and 443.
+	// Ports are captured whatever address they are at, in addition to 80 and 443.
 	Ports []int
 	// Bubblewrap is the absolute path of bwrap, which runs outside the sandbox with
 	// the caller's rights: the caller has found it where no agent writes.
 	Bubblewrap string
-	// Inside is the static program that serves the sandbox from the inside:
-	// postern-sandbox.
-	Inside string
-	Limits Limits
 	// Log, if set, is told what the sandbox is made of: names, never values.
 	Log *slog.Logger `json:"-"`
 	// The caller's streams; nil is /dev/null. The command gets none of them, but
 	// terminals and pipes of its own that are connected to them.
-	Stdin, Stdout, Stderr *os.File
-
-	// folder is who Workdir was when it was first looked at.
-	folder *unix.Stat_t
+	Stdin, Stdout, Stderr *os.File `json:"-"`
 }
 
 func (s *Spec) log() *slog.Logger {
@@ -123,10 +100,10 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return Result{}, fmt.Errorf("keep descriptors from the sandbox: %w", err)
 	}
-	if s.Limits, err = s.Limits.orDefaults(); err != nil {
-		return Result{}, err
+	for _, o := range s.View.Omitted {
+		s.log().Debug("not in the sandbox", "what", o.What, "why", o.Why)
 	}
-	group := newCgroup(s.Limits)
+	group := newCgroup(s.View.Limits)
 	defer group.remove()
 	starter := newThread()
 	defer starter.end()
@@ -150,9 +127,11 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	}
 	passed.own(inside)
 
-	args, env, err := arguments(s, &passed)
-	if err != nil {
-		return Result{}, err
+	args, contents := bubblewrap.Render(s.View, passed.next())
+	for _, content := range contents {
+		if err := passed.data(content); err != nil {
+			return Result{}, err
+		}
 	}
 	cmd := exec.CommandContext(ctx, s.Bubblewrap, args...)
 	cmd.Env = []string{}
@@ -170,23 +149,19 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	if err := <-entered; err != nil {
 		return Result{}, err
 	}
-	s.log().Debug("limits", "processes", s.Limits.Processes, "memory", s.Limits.Memory, "by control group", group.held, "by resource limit", []string{"processes"})
+	s.log().Debug("limits", "processes", s.View.Limits.Processes, "memory", s.View.Limits.Memory, "by control group", group.held, "by resource limit", []string{"processes"})
 	if err := s.start(cmd, group, starter, streams); err != nil {
 		return Result{}, fmt.Errorf("start %s: %w", s.Bubblewrap, err)
 	}
 	passed.close()
 	streams.started()
 
-	mounts, err := mountsBelow(s.Workdir)
-	if err != nil {
-		return Result{}, err
-	}
 	encoder := json.NewEncoder(host)
-	uid, gid := identity()
+	dir := s.View.Workdir
 	setupErr := encoder.Encode(wire.Setup{
-		Argv: wire.Raw(s.Command), Env: wire.Raw(env), Dir: wire.Bytes(s.Workdir), Device: s.folder.Dev, Inode: s.folder.Ino, Mounts: mounts,
-		UID: uid, GID: gid, Nodes: nodeFolders(s), Gateways: s.Gateways, Ports: capturedPorts(s),
-		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.Limits.Processes,
+		Argv: wire.Raw(s.Command), Env: wire.Raw(s.View.Env), Dir: wire.Bytes(dir.Path), Device: dir.Device, Inode: dir.Inode, Mounts: dir.Mounts,
+		UID: s.View.UID, GID: s.View.GID, Nodes: s.View.Nodes, Gateways: s.Gateways, Ports: capturedPorts(s),
+		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.View.Limits.Processes,
 	})
 	done := make(chan struct{})
 	go func() {
@@ -213,11 +188,11 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	case result.Refused != "":
 		return Result{}, &RefusedError{Message: result.Refused, Status: result.Status}
 	case result.Broken != "":
-		return Result{}, fmt.Errorf("set up sandbox of agent %s: %s", s.Agent, result.Broken)
+		return Result{}, fmt.Errorf("set up sandbox of agent %s: %s", s.View.Agent, result.Broken)
 	case result.Started:
 		return Result{}, fmt.Errorf("run %s: the sandbox was killed%s", s.Command[0], colon(complaint.String()))
 	}
-	return Result{}, explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
+	return Result{}, bubblewrap.Explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
 }
 
 // start starts bubblewrap on the thread, which is in the group: for root, as a user that is subordinate. If this machine
@@ -230,20 +205,18 @@ func (s *Spec) start(cmd *exec.Cmd, group *cgroup, starter *thread, streams *str
 	if os.Getuid() != 0 {
 		return starter.do(cmd.Start)
 	}
-	user, err := newSubordinate()
-	if err != nil {
-		err = &unableError{err}
-	} else {
-		err = streams.give(user)
+	user, err := bubblewrap.NewUser()
+	if err == nil {
+		err = streams.give(user.UID, user.GID)
 	}
 	if err == nil {
-		err = starter.do(func() error { return user.prepare(cmd, cmd.Args[1:], s) })
+		err = starter.do(func() error { return user.Prepare(cmd, s.View) })
 	}
 	if err == nil {
-		s.log().Debug("user", "uid", user.uid, "gid", user.gid)
+		s.log().Debug("user", "uid", user.UID, "gid", user.GID)
 		return starter.do(cmd.Start)
 	}
-	if unable := (*unableError)(nil); !errors.As(err, &unable) {
+	if unable := (*bubblewrap.UnableError)(nil); !errors.As(err, &unable) {
 		return err
 	}
 	if s.Stderr != nil {
@@ -301,33 +274,11 @@ func controlPair() (net.Conn, *os.File, error) {
 	return conn, theirs, nil
 }
 
-// identity is what the command believes to be: the caller, but never root, so
-// that programs do not try what they cannot do.
-func identity() (uid, gid int) {
-	uid, gid = os.Getuid(), os.Getgid()
-	if uid == 0 {
-		uid = 1000
-	}
-	if gid == 0 {
-		gid = 1000
-	}
-	return uid, gid
-}
-
 // capturedPorts are the ports that are captured for every address.
 func capturedPorts(s *Spec) []int {
 	ports := append([]int{80, 443}, s.Ports...)
 	slices.Sort(ports)
 	return slices.Compact(ports)
-}
-
-// nodeFolders are the folders, inside, of s.Sockets.
-func nodeFolders(s *Spec) []string {
-	folders := make([]string, len(s.Sockets))
-	for i := range s.Sockets {
-		folders[i] = filepath.Join(wire.NodesDir, strconv.Itoa(i))
-	}
-	return folders
 }
 
 // descriptors are the files that bubblewrap inherits, in order from 3.
@@ -336,32 +287,32 @@ type descriptors struct {
 	owned []*os.File
 }
 
-func (d *descriptors) add(f *os.File) int {
-	d.files = append(d.files, f)
-	return 2 + len(d.files)
-}
+// next is the number of the descriptor that is added next.
+func (d *descriptors) next() int { return 3 + len(d.files) }
+
+func (d *descriptors) add(f *os.File) { d.files = append(d.files, f) }
 
 // own is add for a file that is closed here.
-func (d *descriptors) own(f *os.File) int {
+func (d *descriptors) own(f *os.File) {
 	d.owned = append(d.owned, f)
-	return d.add(f)
+	d.add(f)
 }
 
-// data returns a descriptor that reads content.
-func (d *descriptors) data(content []byte) (int, error) {
+// data adds a descriptor that reads content.
+func (d *descriptors) data(content []byte) error {
 	fd, err := unix.MemfdCreate("postern", unix.MFD_CLOEXEC)
 	if err != nil {
-		return 0, fmt.Errorf("make anonymous file: %w", err)
+		return fmt.Errorf("make anonymous file: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "memfd")
-	n := d.own(f)
+	d.own(f)
 	if _, err := f.Write(content); err != nil {
-		return 0, fmt.Errorf("write anonymous file: %w", err)
+		return fmt.Errorf("write anonymous file: %w", err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("rewind anonymous file: %w", err)
+		return fmt.Errorf("rewind anonymous file: %w", err)
 	}
-	return n, nil
+	return nil
 }
 
 func (d *descriptors) close() {

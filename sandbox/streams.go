@@ -139,10 +139,10 @@ func (st *streams) addTerminal(i int, outer *os.File) error {
 }
 
 // give makes the command's streams the user's, who may open them once more as /dev/stdout.
-func (st *streams) give(user *subordinate) error {
+func (st *streams) give(uid, gid int) error {
 	for _, f := range st.theirs[1:] { // the first is /dev/null
-		if err := f.Chown(user.uid, user.gid); err != nil {
-			return fmt.Errorf("give streams to user %d: %w", user.uid, err)
+		if err := f.Chown(uid, gid); err != nil {
+			return fmt.Errorf("give streams to user %d: %w", uid, err)
 		}
 	}
 	return nil

@@ -160,11 +160,9 @@ func TestStreamsEnd(t *testing.T) {
 
 // BenchmarkOutput is what copying costs: 256 MiB through a pipe, against the same without a sandbox.
 func BenchmarkOutput(b *testing.B) {
-	bwrap, err := exec.LookPath("bwrap")
-	require.NoError(b, err)
 	dir := b.TempDir()
 	args := []string{"sh", "-c", "head -c 268435456 /dev/zero"}
-	spec := Spec{Agent: "demo", Command: args, Workdir: dir, Environ: os.Environ(), Sockets: []string{dir}, Inside: filepath.Join(tools, "postern-sandbox"), Bubblewrap: bwrap}
+	r := newRequest(dir, args...)
 	drain := func(b *testing.B, run func(out *os.File) error) {
 		b.SetBytes(256 << 20)
 		for b.Loop() {
@@ -187,9 +185,8 @@ func BenchmarkOutput(b *testing.B) {
 	})
 	b.Run("postern", func(b *testing.B) {
 		drain(b, func(out *os.File) error {
-			s := spec
-			s.Stdout = out
-			_, err := Run(b.Context(), &s)
+			r.Stdout = out
+			_, err := r.run(b.Context())
 			return err
 		})
 	})

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/sandbox/trust"
 )
 
 // instruction is one line of a Dockerfile, continuation lines joined.
@@ -260,18 +262,6 @@ func TestAgentStart(t *testing.T) {
 	if _, err := exec.LookPath("jq"); err != nil && os.Getenv("CI") != "true" {
 		t.Skip("jq is not installed")
 	}
-	trust, err := os.ReadFile(filepath.Join("..", "sandbox", "trust.go"))
-	require.NoError(t, err)
-	variables := func(list string) []string {
-		block := regexp.MustCompile(`(?s)var ` + list + ` = \[\]string\{(.*?)\n\}`).FindStringSubmatch(string(trust))
-		require.Len(t, block, 2)
-		var names []string
-		for _, m := range regexp.MustCompile(`(?m)^\t"([A-Z_]+)"`).FindAllStringSubmatch(block[1], -1) {
-			names = append(names, m[1])
-		}
-		require.NotEmpty(t, names)
-		return names
-	}
 	for runtime, docker := range map[string]string{"container": "runc", "gvisor": "runsc", "vm": "io.containerd.kata.v2"} {
 		t.Run(runtime, func(t *testing.T) {
 			t.Parallel()
@@ -314,10 +304,10 @@ func TestAgentStart(t *testing.T) {
 			}
 			require.Equal(t, []string{filepath.Join(dir, "lib", "work") + ":/work", run + ":" + run + ":ro"}, mounts)
 			require.DirExists(t, filepath.Join(dir, "lib", "work"))
-			for _, name := range variables("bundleVariables") {
+			for _, name := range trust.BundleVariables {
 				require.Contains(t, environment, name+"="+run+"/bundle.pem")
 			}
-			for _, name := range variables("caVariables") {
+			for _, name := range trust.AuthorityVariables {
 				require.Contains(t, environment, name+"="+run+"/ca.pem")
 			}
 			for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"} {

@@ -13,18 +13,18 @@ import (
 
 // startsPrograms are the files that may call exec.Command, and why the program is not one that an agent wrote.
 var startsPrograms = map[string]string{
-	"checkout/checkout.go":     "Go, and what it has built, are found by package hostpath",
-	"hostpath/program.go":      "it is what finds programs",
-	"envoy/version.go":         "the path that Binary has found",
-	"sandbox/subordinate.go":   "postern-sandbox, which the caller of package sandbox found by package hostpath",
-	"sandbox/sandbox.go":       "Spec.Bubblewrap is found by package hostpath, and absolute",
-	"engine/cli.go":            "FindCLI asks package hostpath",
-	"daemon/daemon.go":         "posternd is found by package hostpath, and absolute",
-	"node/node.go":             "Envoy is found by package hostpath, and absolute",
-	"xds/secret/helper.go":     "a sealed copy in memory, of the digest that was published",
-	"cmd/postern/push.go":      "postern-cloud is found by package hostpath",
-	"cmd/postern/demo.go":      "this program itself",
-	"sandbox/inside/launch.go": "it runs in the sandbox",
+	"hostpath/program.go":               "it is what finds programs",
+	"envoy/version.go":                  "the path that Binary has found",
+	"sandbox/bubblewrap/subordinate.go": "bwrap, which Spec.Bubblewrap names; it never runs",
+	"sandbox/sandbox.go":                "Spec.Bubblewrap is found by package hostpath, and absolute",
+	"engine/cli.go":                     "FindCLI asks package hostpath",
+	"daemon/daemon.go":                  "posternd is found by package hostpath, and absolute",
+	"node/node.go":                      "Envoy is found by package hostpath, and absolute",
+	"xds/secret/helper.go":              "a sealed copy in memory, of the digest that was published",
+	"checkout/checkout.go":              "Go, and what it has built, are found by package hostpath",
+	"cmd/postern/push.go":               "postern-cloud is found by package hostpath",
+	"cmd/postern/demo.go":               "this program itself",
+	"sandbox/inside/launch.go":          "it runs in the sandbox",
 }
 
 // TestProgramsOfTheHost: a program is looked up by package hostpath and by nothing else, and no file starts one that

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/stacks"
 )
 
@@ -26,28 +27,7 @@ func cutFolder(home stacks.Home, node string) string { return filepath.Join(home
 
 // folderOf opens the folder of an agent's sockets.
 func folderOf(home stacks.Home, node, agent string) (*os.File, error) {
-	return openBelow(home, home.AgentDir(node, agent))
-}
-
-// openBelow opens a folder in the state folder. A link on the way is refused: where root brought the stack up, other users
-// write there.
-func openBelow(home stacks.Home, dir string) (*os.File, error) {
-	root, err := os.Open(home.Root)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	below, err := filepath.Rel(home.Root, dir)
-	if err != nil {
-		return nil, err
-	}
-	fd, err := unix.Openat2(int(root.Fd()), below, &unix.OpenHow{
-		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-	})
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	return os.NewFile(uintptr(fd), dir), nil
+	return hostpath.OpenBelow(home.Root, home.AgentDir(node, agent))
 }
 
 // chmodSocket sets the mode of the socket at name in the folder. What is not a socket, or has a further name, is left
@@ -236,7 +216,7 @@ func mend(home stacks.Home, node, agent string) error {
 }
 
 func giveBack(home stacks.Home, node, agent, from string) error {
-	kept, err := openBelow(home, from)
+	kept, err := hostpath.OpenBelow(home.Root, from)
 	if err != nil {
 		return err
 	}

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,10 +16,10 @@ import (
 
 	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/audit"
-	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/sandbox"
+	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/bundle"
 )
@@ -72,7 +69,9 @@ command cannot be executed, and 127 that the command was not found.`,
 			}
 			// Not the root's context: Ctrl-C is for the command, which decides
 			// when to end.
-			status, err := runAgent(context.WithoutCancel(cmd.Context()), p, file.Path, home, agent, workdir, env, args, verbose)
+			status, err := runAgent(context.WithoutCancel(cmd.Context()), &run.Request{
+				Plan: p, File: file.Path, Home: home, Agent: agent, Workdir: workdir, Args: os.Args,
+			}, env, args, verbose)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "postern:", err)
 			}
@@ -111,31 +110,29 @@ func published(ctx context.Context, home stacks.Home) (*plan.Plan, error) {
 	return nil, err
 }
 
-// runAgent runs the command and returns its exit status, or why it did not run
+// runAgent runs the command as r says, and returns its exit status, or why it did not run
 // and the exit status that says so.
-func runAgent(ctx context.Context, p *plan.Plan, file string, home stacks.Home, agent, workdir string, env, command []string, verbose bool) (int, error) {
-	workdir, err := makeWorkdir(home, workdir)
+func runAgent(ctx context.Context, r *run.Request, env, command []string, verbose bool) (int, error) {
+	workdir, made, err := run.Workdir(r.Home, r.Workdir)
 	if err != nil {
 		return statusSandbox, err
 	}
-	spec, err := newSpec(p, file, home, agent, workdir)
-	if err != nil {
+	if r.Workdir = workdir; made {
+		fmt.Fprintf(os.Stderr, "postern: made the agent's working directory %s\n", workdir)
+	}
+	if r.Env, err = extraEnv(env); err != nil {
 		return statusSandbox, err
 	}
-	spec.Command = command
-	if verbose {
-		spec.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
-	extra, err := extraEnv(env)
-	if err != nil {
-		return statusSandbox, err
-	}
-	spec.Env = append(spec.Env, extra...) // the last of a name counts
-	done, err := hostpath.In(filepath.Dir(home.Root)).Use(spec.Workdir)
+	spec, done, err := run.Prepare(r)
 	if err != nil {
 		return statusSandbox, err
 	}
 	defer done()
+	spec.Command = command
+	spec.Stdin, spec.Stdout, spec.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if verbose {
+		spec.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	start := time.Now()
 	result, err := sandbox.Run(ctx, spec)
 	var refused *sandbox.RefusedError
@@ -145,169 +142,9 @@ func runAgent(ctx context.Context, p *plan.Plan, file string, home stacks.Home, 
 	case err != nil:
 		return statusSandbox, err
 	case result.Status != 0 && result.Connections > 0:
-		explainDenials(ctx, os.Stderr, home.AuditDir(), agent, start)
+		explainDenials(ctx, os.Stderr, r.Home.AuditDir(), r.Agent, start)
 	}
 	return result.Status, nil
-}
-
-// makeWorkdir returns the absolute path of dir, and makes the folder if there is none. A path that leads into an agent's
-// folder and out again is the agent's choice, and refused.
-func makeWorkdir(home stacks.Home, dir string) (string, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return "", fmt.Errorf("find working directory: %w", err)
-	}
-	folders, err := hostpath.In(filepath.Dir(home.Root)).Folders()
-	if err != nil {
-		return "", err
-	}
-	there := abs
-	real, err := filepath.EvalSymlinks(there)
-	for errors.Is(err, fs.ErrNotExist) { // what is not there yet is made where its folder is
-		there = filepath.Dir(there)
-		real, err = filepath.EvalSymlinks(there)
-	}
-	if err != nil {
-		return "", fmt.Errorf("find working directory: %w", err)
-	}
-	if err := leadsOut(folders, dir, abs, real); err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(abs); errors.Is(err, fs.ErrNotExist) {
-		// An agent that works above could have a link there by the time that the folder is made.
-		if err := folders.Check(abs); err != nil {
-			return "", fmt.Errorf("make the working directory %s: %w: name a folder that is there, or one elsewhere", abs, err)
-		}
-		if err := os.MkdirAll(abs, 0o700); err != nil {
-			return "", fmt.Errorf("make working directory: %w", err)
-		}
-		fmt.Fprintf(os.Stderr, "postern: made the agent's working directory %s\n", abs)
-	}
-	return abs, nil
-}
-
-// leadsOut refuses the absolute path of a folder that leads through an agent's folder to the real one outside of it.
-func leadsOut(folders *hostpath.Folders, dir, abs, real string) error {
-	writable := (*hostpath.WritableError)(nil)
-	if errors.As(folders.Check(abs), &writable) && real != writable.Step && !strings.HasPrefix(real, writable.Step+"/") {
-		return fmt.Errorf("use %s as working directory: %w, and leads out of there: name the folder itself", dir, writable)
-	}
-	return nil
-}
-
-// newSpec collects what the published plan says about the agent's sandbox, and refuses to if the agent could write in workdir
-// what the host trusts.
-func newSpec(p *plan.Plan, file string, home stacks.Home, agent, workdir string) (*sandbox.Spec, error) {
-	i := slices.IndexFunc(p.Agents, func(a plan.Agent) bool { return a.Name == agent })
-	if i < 0 {
-		names := make([]string, len(p.Agents))
-		for i, a := range p.Agents {
-			names[i] = a.Name
-		}
-		return nil, fmt.Errorf("the publication of %s has no agent %q: it has %s; `postern push` publishes the file", file, agent, oneOf(names))
-	}
-	s := &sandbox.Spec{
-		Agent: agent, Workdir: workdir, Environ: os.Environ(),
-		// The folder of all stacks of this user, not only of this one.
-		Private: []string{filepath.Dir(home.Root)},
-		Stdin:   os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-	}
-	var err error
-	if s.Workdir, err = s.RealWorkdir(); err != nil {
-		return nil, err
-	}
-	folders, err := hostpath.In(filepath.Dir(home.Root)).Folders(s.Workdir)
-	if err != nil {
-		return nil, err
-	}
-	// Of what was found: an agent that works above may have put a link there since makeWorkdir looked.
-	if err := leadsOut(folders, workdir, workdir, s.Workdir); err != nil {
-		return nil, err
-	}
-	for _, f := range p.Files() {
-		s.Private = append(s.Private, f.Path)
-	}
-	for _, rule := range p.Agents[i].Rules {
-		s.Ports = append(s.Ports, int(rule.Port))
-		if rule.Gateway != 0 {
-			s.Gateways = append(s.Gateways, int(rule.Gateway))
-		}
-	}
-	s.Env = placeholders(p, &p.Agents[i])
-	if s.Sockets, err = socketFolders(home, agent); err != nil {
-		return nil, err
-	}
-	if s.CA, err = hostpath.ReadFile(home.CACert(), 1<<20); err != nil {
-		return nil, fmt.Errorf("read certificate authority: %w: is the stack up? `postern status` says", err)
-	}
-	own, err := ownPrograms(home)
-	if err != nil {
-		return nil, err
-	}
-	if err := trusted(folders, s.Workdir, home, p, own); err != nil {
-		return nil, err
-	}
-	s.Trusted = func(path string) bool {
-		err := folders.Check(path)
-		writable := (*hostpath.WritableError)(nil)
-		return err == nil || errors.As(err, &writable) && writable.Names > 0 // a further name leads nowhere
-	}
-	if s.Bubblewrap, err = findBubblewrap(folders); err != nil {
-		return nil, err
-	}
-	if s.Inside, err = findInside(folders); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// placeholders are the variables that the clients of the agent's credentials
-// insist on. What they send is replaced on the way.
-func placeholders(p *plan.Plan, a *plan.Agent) []string {
-	var env []string
-	for _, c := range p.Credentials {
-		if !slices.ContainsFunc(a.Rules, func(r plan.Rule) bool { return r.Credential == c.Name }) {
-			continue
-		}
-		for _, name := range c.Placeholders {
-			env = append(env, name+"=postern")
-		}
-	}
-	return env
-}
-
-// socketFolders are the folders of the agent's sockets, one per node.
-func socketFolders(home stacks.Home, agent string) ([]string, error) {
-	nodes, err := os.ReadDir(home.NodesDir())
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("find nodes: %w", err)
-	}
-	var folders []string
-	for _, n := range nodes {
-		if folder, err := folderOf(home, n.Name(), agent); err == nil {
-			folder.Close()
-			folders = append(folders, folder.Name())
-		}
-	}
-	switch {
-	case len(nodes) == 0:
-		return nil, errors.New("find nodes: the stack is not up: run `make up`")
-	case len(folders) == 0:
-		return nil, fmt.Errorf("find nodes: no node serves the agent %q yet: publish the stack file with `make up`", agent)
-	}
-	return folders, nil
-}
-
-// findInside finds the program that runs inside: next to this one.
-func findInside(folders *hostpath.Folders) (string, error) {
-	self, err := os.Executable()
-	if err == nil {
-		self, err = folders.Program(filepath.Join(filepath.Dir(self), "postern-sandbox"), hostpath.User)
-	}
-	if err != nil {
-		return "", fmt.Errorf("find postern-sandbox: %w; `make build` builds it", err)
-	}
-	return self, nil
 }
 
 // extraEnv makes NAME=VALUE of what --env was given.
@@ -416,12 +253,4 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// oneOf lists names for a message.
-func oneOf(names []string) string {
-	if len(names) == 0 {
-		return "none"
-	}
-	return strings.Join(names, ", ")
 }

@@ -1,4 +1,4 @@
-package sandbox
+package bubblewrap
 
 import (
 	"fmt"
@@ -18,9 +18,9 @@ var userNamespaceSwitches = []struct{ file, forbids, allow string }{
 // profile forbids namespaces, and its masked /proc a new one.
 const inContainer = "in a container, start it with `docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined`, where AppArmor is on with `--security-opt apparmor=unconfined` too"
 
-// explain makes an error of what bubblewrap wrote when it did not get as far
-// as starting posternd, and says what to do where that is known.
-func explain(complaint string, err error) error {
+// Explain makes an error of what bubblewrap wrote when it did not get as far as starting
+// postern-sandbox, and says what to do where that is known.
+func Explain(complaint string, err error) error {
 	complaint = strings.TrimSpace(complaint)
 	if complaint == "" {
 		return fmt.Errorf("set up sandbox: bwrap ended without a word: %w", err)

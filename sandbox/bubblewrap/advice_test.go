@@ -1,4 +1,4 @@
-package sandbox
+package bubblewrap
 
 import (
 	"errors"
@@ -44,7 +44,7 @@ func TestNoNamespacesLeft(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "sh", "-c",
 		"echo 0 >/proc/sys/user/max_net_namespaces && exec bwrap --unshare-all --ro-bind / / true").CombinedOutput()
 	require.Error(t, err)
-	got := explain(string(out), errors.New("exit status 1"))
+	got := Explain(string(out), errors.New("exit status 1"))
 	require.ErrorContains(t, got, "set up sandbox: bwrap: ")
 	require.ErrorContains(t, got, "it is not the disk")
 	require.ErrorContains(t, got, "sysctl user.max_user_namespaces=15000")

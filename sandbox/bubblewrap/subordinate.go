@@ -1,4 +1,4 @@
-package sandbox
+package bubblewrap
 
 import (
 	"errors"
@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/view"
 )
 
 // Where root runs a sandbox, everything in it is an ordinary user of the host that nobody else is: what escapes, by a
@@ -30,27 +32,34 @@ const (
 	agentIDs     = 65536
 )
 
-// subordinate is the user that root's sandbox is on the host.
-type subordinate struct{ uid, gid int }
+// User is the user that root's sandbox is on the host.
+type User struct{ UID, GID int }
 
-// unableError is why this machine or a file system cannot have the sandbox be a user of its own. No agent can cause it.
-type unableError struct{ err error }
+// UnableError is why this machine or a file system cannot have the sandbox be a user of its own. No agent can cause it.
+type UnableError struct{ err error }
 
-func (e *unableError) Error() string { return e.err.Error() }
-func (e *unableError) Unwrap() error { return e.err }
+func (e *UnableError) Error() string { return e.err.Error() }
+func (e *UnableError) Unwrap() error { return e.err }
 
-// newSubordinate returns the user for this process' sandbox. Two that run at the same time are different users: the
-// kernel's budgets are a user's.
-func newSubordinate() (*subordinate, error) {
-	s := new(subordinate)
+// NewUser returns the user for this process' sandbox. Two sandboxes that run at the same time are different users: the
+// kernel's budgets are a user's. Each error is an [UnableError].
+func NewUser() (*User, error) {
+	u := new(User)
+	if err := u.find(); err != nil {
+		return nil, &UnableError{err}
+	}
+	return u, nil
+}
+
+func (u *User) find() error {
 	for _, id := range []struct {
 		file, mapped string
 		to           *int
-	}{{"/etc/subuid", "/proc/self/uid_map", &s.uid}, {"/etc/subgid", "/proc/self/gid_map", &s.gid}} {
+	}{{"/etc/subuid", "/proc/self/uid_map", &u.UID}, {"/etc/subgid", "/proc/self/gid_map", &u.GID}} {
 		first, count := firstAgentID, agentIDs
 		content, err := os.ReadFile(id.file)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("find subordinate IDs: %w", err)
+			return fmt.Errorf("find subordinate IDs: %w", err)
 		}
 		for line := range strings.Lines(string(content)) {
 			name, f, c, err := subordinateRange(line)
@@ -58,21 +67,21 @@ func newSubordinate() (*subordinate, error) {
 				continue
 			}
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w: want %s:FIRST:COUNT", id.file, err, agentAccount)
+				return fmt.Errorf("%s: %w: want %s:FIRST:COUNT", id.file, err, agentAccount)
 			}
 			first, count = f, c
 		}
 		*id.to = first + os.Getpid()%count
 		if mapped, err := isMapped(id.mapped, *id.to); err != nil || !mapped {
-			return nil, fmt.Errorf("%s has no ID %d: %w", id.mapped, *id.to, errors.Join(err, fs.ErrNotExist))
+			return fmt.Errorf("%s has no ID %d: %w", id.mapped, *id.to, errors.Join(err, fs.ErrNotExist))
 		}
 	}
 	for _, s := range userNamespaceSwitches {
 		if content, err := os.ReadFile(s.file); err == nil && strings.TrimSpace(string(content)) == s.forbids {
-			return nil, fmt.Errorf("ordinary users may not make user namespaces (%s)", s.allow)
+			return fmt.Errorf("ordinary users may not make user namespaces (%s)", s.allow)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // subordinateRange reads a line of /etc/subuid. Root is never subordinate.
@@ -107,34 +116,36 @@ func isMapped(file string, id int) (bool, error) {
 	return false, nil
 }
 
-// prepare gives the calling thread mounts of its own, in which the user sees what bubblewrap's arguments show, and has
-// cmd start as that user. The thread must not be used for anything else, whether prepare succeeds or not.
-func (s *subordinate) prepare(cmd *exec.Cmd, args []string, spec *Spec) error {
+// Prepare gives the calling thread mounts of its own, in which the user sees what the view shows, and has cmd, which is
+// bwrap, start as that user. The thread must not be used for anything else, whether Prepare succeeds or not.
+//
+// An [UnableError] is why this machine cannot do that. Any other error ends the run, because an agent that works above
+// can cause it.
+func (u *User) Prepare(cmd *exec.Cmd, v *view.View) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return &unableError{fmt.Errorf("make mount namespace: %w", err)}
+		return &UnableError{fmt.Errorf("make mount namespace: %w", err)}
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return &unableError{fmt.Errorf("keep mounts from the host: %w", err)}
+		return &UnableError{fmt.Errorf("keep mounts from the host: %w", err)}
 	}
-	m := idMounts{user: s, spec: spec, maps: map[idMap]*os.File{}, covers: map[string][]idMount{}}
+	m := idMounts{user: u, view: v, program: cmd.Path, maps: map[idMap]*os.File{}, covers: map[string][]idMount{}}
 	defer m.close()
 	if err := m.add(cmd.Path); err != nil {
 		return err
 	}
-	for i := 0; i+2 < len(args); i++ {
-		if args[i] != "--bind" && args[i] != "--ro-bind" {
+	for _, mount := range v.Mounts {
+		if mount.Kind != view.Bind {
 			continue
 		}
-		if err := m.add(args[i+1]); err != nil {
+		if err := m.add(mount.Source); err != nil {
 			return err
 		}
-		i += 2
 	}
 	if err := m.attach(); err != nil {
 		return err
 	}
 	cmd.Dir = "/"
-	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.gid)}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)}
 	return nil
 }
 
@@ -155,8 +166,10 @@ type idMap struct {
 
 // idMounts collects what must be mounted differently for the user.
 type idMounts struct {
-	user *subordinate
-	spec *Spec
+	user *User
+	view *view.View
+	// program is any that exists.
+	program string
 	// maps are user namespaces by what they map.
 	maps map[idMap]*os.File
 	// covers are the folders that the user may not search, and what of them it shall see; "" has what is mapped where it is.
@@ -166,10 +179,10 @@ type idMounts struct {
 
 // add looks at the way to a path, which is real, and at the path itself.
 func (m *idMounts) add(path string) error {
-	if slices.ContainsFunc(m.done, func(d string) bool { return within(path, d) }) || within(path, "/proc") || within(path, "/dev") {
+	if slices.ContainsFunc(m.done, func(d string) bool { return path == d || strings.HasPrefix(path, d+"/") }) {
 		return nil
 	}
-	workdir := path == m.spec.Workdir
+	workdir := path == m.view.Workdir.Path
 	cover, always := "", workdir
 	var way []string
 	for dir := path; dir != "/"; dir = filepath.Dir(dir) {
@@ -208,7 +221,7 @@ func (m *idMounts) add(path string) error {
 	if err != nil {
 		err = fmt.Errorf("take mount of %s: %w", path, err)
 		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-			return &unableError{err}
+			return &UnableError{err}
 		}
 		return err
 	}
@@ -218,7 +231,7 @@ func (m *idMounts) add(path string) error {
 	if err := unix.Fstat(tree, &taken); err != nil {
 		return fmt.Errorf("look at the mount of %s: %w", path, err)
 	}
-	if expected := m.spec.folder; workdir && (taken.Dev != expected.Dev || taken.Ino != expected.Ino) || taken.Ino != owner.Ino {
+	if expected := m.view.Workdir; workdir && (taken.Dev != expected.Device || taken.Ino != expected.Inode) || taken.Ino != owner.Ino {
 		return fmt.Errorf("take mount of %s: it is no longer the mount that was checked: run this again", path)
 	}
 	namespace, err := m.namespace(idMap{uid: int(owner.Uid), gid: int(owner.Gid), others: !workdir})
@@ -227,7 +240,7 @@ func (m *idMounts) add(path string) error {
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(namespace.Fd())}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
-		return &unableError{fmt.Errorf("map the owner of %s: %w (does its file system support idmapped mounts?)", path, err)}
+		return &UnableError{fmt.Errorf("map the owner of %s: %w (does its file system support idmapped mounts?)", path, err)}
 	}
 	m.done = append(m.done, path)
 	return nil
@@ -254,13 +267,13 @@ func (m *idMounts) namespace(key idMap) (*os.File, error) {
 	if f := m.maps[key]; f != nil {
 		return f, nil
 	}
-	process, err := os.StartProcess(m.spec.Inside, []string{m.spec.Inside}, &os.ProcAttr{Sys: &syscall.SysProcAttr{
+	process, err := os.StartProcess(m.program, []string{m.program}, &os.ProcAttr{Sys: &syscall.SysProcAttr{
 		Ptrace: true, Pdeathsig: unix.SIGKILL, Cloneflags: unix.CLONE_NEWUSER,
-		UidMappings: key.mapping(key.uid, m.user.uid),
-		GidMappings: key.mapping(key.gid, m.user.gid),
+		UidMappings: key.mapping(key.uid, m.user.UID),
+		GidMappings: key.mapping(key.gid, m.user.GID),
 	}})
 	if err != nil {
-		return nil, &unableError{fmt.Errorf("make user namespace: %w", err)}
+		return nil, &UnableError{fmt.Errorf("make user namespace: %w", err)}
 	}
 	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", process.Pid))
 	if kerr := process.Kill(); kerr != nil {

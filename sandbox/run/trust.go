@@ -1,4 +1,4 @@
-package main
+package run
 
 import (
 	"bytes"
@@ -9,26 +9,25 @@ import (
 	"strings"
 
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
 
 // trusted checks, before an agent gets the folder workdir, that nothing that the host trusts can be written there: the
 // state folder, Postern's own programs, and the files that the plan names. Whatever the sandbox would hide or protect,
 // a path on a file system that the host changes too is nobody's to protect.
-func trusted(folders *hostpath.Folders, workdir string, home stacks.Home, p *plan.Plan, own []string) error {
-	if err := folders.CheckFolder(filepath.Dir(home.Root)); err != nil {
-		return anotherFolder("the folder of Postern's keys and sockets", err)
+func (r *Request) trusted(folders *hostpath.Folders, workdir string, own []string) error {
+	if err := folders.CheckFolder(filepath.Dir(r.Home.Root)); err != nil {
+		return r.anotherFolder("the folder of Postern's keys and sockets", err)
 	}
 	for _, program := range own {
 		if err := folders.Check(program); err != nil {
-			return anotherFolder("a program of Postern's", err)
+			return r.anotherFolder("a program of Postern's", err)
 		}
 	}
 	if err := outsideCheckout(own[0], workdir); err != nil {
-		return anotherFolder("Postern's own sources", err)
+		return r.anotherFolder("Postern's own sources", err)
 	}
-	for _, f := range p.Files() {
+	for _, f := range r.Plan.Files() {
 		err := folders.Check(f.Path)
 		if writable := (*hostpath.WritableError)(nil); errors.As(err, &writable) {
 			if f.Socket {
@@ -59,11 +58,11 @@ func outsideCheckout(self, workdir string) error {
 }
 
 // anotherFolder advises to run the agent in another folder.
-func anotherFolder(what string, err error) error {
+func (r *Request) anotherFolder(what string, err error) error {
 	if writable := (*hostpath.WritableError)(nil); !errors.As(err, &writable) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	return fmt.Errorf("%s: %w: run the agent in another folder: %s", what, err, inAnotherFolder(os.Args))
+	return fmt.Errorf("%s: %w: run the agent in another folder: %s", what, err, inAnotherFolder(r.Args))
 }
 
 // inAnotherFolder returns the command line args with the flag for another working directory, to be pasted into a shell.
@@ -108,4 +107,16 @@ func findBubblewrap(folders *hostpath.Folders) (string, error) {
 		return "", fmt.Errorf("%w: install bubblewrap (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap; Alpine: apk add bubblewrap; Arch: pacman -S bubblewrap)", err)
 	}
 	return path, err
+}
+
+// findInside finds the program that runs inside: next to this one.
+func findInside(folders *hostpath.Folders) (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		self, err = folders.Program(filepath.Join(filepath.Dir(self), "postern-sandbox"), hostpath.User)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find postern-sandbox: %w; `make build` builds it", err)
+	}
+	return self, nil
 }

@@ -1,4 +1,6 @@
-package sandbox
+// Package trust is where clients look for the certificate authorities that they trust, as data: the
+// variables that name a file, the places of key stores, and what is to be in them.
+package trust
 
 import (
 	"bytes"
@@ -6,18 +8,11 @@ import (
 	"encoding/binary"
 	"encoding/pem"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
-
-	"github.com/postern/postern/hostpath/roots"
-	"github.com/postern/postern/sandbox/wire"
 )
 
-// bundleVariables make clients trust a bundle instead of their own roots, so
-// they name the system's roots and ours together.
-var bundleVariables = []string{
+// BundleVariables make a client trust the named file instead of its own roots. So the file has the
+// system's roots and the proxy's authority: see [Bundle].
+var BundleVariables = []string{
 	"SSL_CERT_FILE",                      // OpenSSL, Go, Ruby, PHP, Perl, uv, httpx, wget
 	"CURL_CA_BUNDLE",                     // curl
 	"REQUESTS_CA_BUNDLE",                 // Python requests
@@ -34,101 +29,38 @@ var bundleVariables = []string{
 	"YARN_HTTPS_CA_FILE_PATH",            // yarn 2 and later
 }
 
-// caVariables add to a client's own roots, so ours alone is enough, and faster
-// to read.
-var caVariables = []string{
+// AuthorityVariables make a client trust the named file in addition to its own roots. The proxy's
+// authority alone is enough there, and faster to read.
+var AuthorityVariables = []string{
 	"NODE_EXTRA_CA_CERTS", // Node.js and thereby npm, pnpm, yarn 1; Bun
 	"DENO_CERT",           // Deno
 }
 
-// trust puts the authority into every trust store that clients read. path is
-// the PATH of the sandbox, javaHome the caller's JAVA_HOME.
-func (v *view) trust(ca []byte, path, javaHome, workdir string) error {
-	_, system := roots.Find("/")
-	bundle := make([]byte, 0, len(system)+len(ca)+2)
-	bundle = append(bundle, system...)
-	if len(bundle) > 0 && bundle[len(bundle)-1] != '\n' {
-		bundle = append(bundle, '\n')
-	}
-	// A bundle without any root of the system works for everything that is
-	// intercepted, so a machine without roots is not an error.
-	bundle = append(bundle, ca...)
-	if err := v.file(wire.Bundle, bundle); err != nil {
-		return err
-	}
-	if err := v.file(wire.CA, ca); err != nil {
-		return err
-	}
-	for _, path := range roots.Files {
-		v.link(path, wire.Bundle)
-	}
-	return v.trustJava(bundle, path, javaHome, workdir)
-}
-
-// trustJava puts the bundle where Java looks for roots: no variable that it
-// reads goes without a remark on stderr.
-func (v *view) trustJava(bundle []byte, path, javaHome, workdir string) error {
-	own := v.ownJavaStores(path, javaHome, workdir)
-	shared := slices.ContainsFunc(javaStores, func(path string) bool {
-		_, err := os.Stat(path)
-		return err == nil
-	})
-	if !shared && len(own) == 0 {
-		return nil
-	}
-	store := keyStore(bundle)
-	if err := v.file(wire.Java, store); err != nil {
-		return err
-	}
-	for _, path := range javaStores {
-		v.link(path, wire.Java)
-	}
-	for _, path := range own {
-		fd, err := v.passed.data(store)
-		if err != nil {
-			return err
-		}
-		v.add("--ro-bind-data", strconv.Itoa(fd), path)
-	}
-	return nil
-}
-
-// ownJavaStores are the key stores of those JDKs in view that have their own,
-// as every JDK has that is not of a distribution. One in the working directory
-// is not among them: an agent can have a link in its place.
-func (v *view) ownJavaStores(path, javaHome, workdir string) []string {
-	homes := []string{javaHome}
-	for _, dir := range filepath.SplitList(path) {
-		if java, _, err := resolve(filepath.Join(dir, "java")); err == nil {
-			homes = append(homes, filepath.Dir(filepath.Dir(java)))
-		}
-	}
-	var stores []string
-	for _, home := range homes {
-		if !filepath.IsAbs(home) {
-			continue
-		}
-		for _, name := range []string{"lib/security/cacerts", "jre/lib/security/cacerts"} {
-			store, _, err := resolve(filepath.Join(home, name))
-			if err == nil && v.sees(store) && !within(store, workdir) && !slices.Contains(stores, store) {
-				stores = append(stores, store)
-			}
-		}
-	}
-	return stores
-}
-
-// javaStores are where distributions keep the roots for Java, whose own
-// cacerts is a link there.
-var javaStores = []string{
+// JavaStores are where distributions keep the roots for Java. The cacerts of their JDKs is a link
+// there. Java reads no variable without a remark on stderr.
+var JavaStores = []string{
 	"/etc/ssl/certs/java/cacerts",                     // Debian, Ubuntu
 	"/etc/pki/ca-trust/extracted/java/cacerts",        // Fedora, RHEL
 	"/etc/ca-certificates/extracted/java-cacerts.jks", // Arch
 }
 
-// keyStore makes a Java key store (JKS) of the certificates of a bundle, with
-// the password that every Java expects. It is an integrity check, not a secret.
-func keyStore(bundle []byte) []byte {
+// JDKStores are where a JDK that is not a distribution's has its own roots, below its folder.
+var JDKStores = []string{"lib/security/cacerts", "jre/lib/security/cacerts"}
+
+// Bundle returns the system's roots followed by the authority, in PEM. A machine without roots is
+// not an error: the authority alone works for everything that is intercepted.
+func Bundle(system, authority []byte) []byte {
+	bundle := make([]byte, 0, len(system)+len(authority)+1)
+	bundle = append(bundle, system...)
+	if len(bundle) > 0 && bundle[len(bundle)-1] != '\n' {
+		bundle = append(bundle, '\n')
+	}
+	return append(bundle, authority...)
+}
+
+// KeyStore returns a Java key store (JKS) with the certificates of a bundle, and the password that
+// every Java expects. The password is an integrity check, not a secret.
+func KeyStore(bundle []byte) []byte {
 	var entries bytes.Buffer
 	number := func(b *bytes.Buffer, n uint32) { b.Write(binary.BigEndian.AppendUint32(nil, n)) }
 	text := func(b *bytes.Buffer, s string) {

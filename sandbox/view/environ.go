@@ -1,6 +1,7 @@
-package sandbox
+package view
 
 import (
+	"maps"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern/postern/sandbox/trust"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -107,34 +109,30 @@ func (e environ) list() []string {
 	return out
 }
 
-// environment is all that the command gets to see.
-func environment(s *Spec, caller environ, v *view, home, path, workdir string) []string {
+// environment sets all variables that the command gets to see. home and path are the values of HOME and PATH.
+func (b *builder) environment(home, path string) {
 	e := environ{values: map[string]string{}}
-	var refused []string
-	for name, value := range caller.values {
+	for _, name := range slices.Sorted(maps.Keys(b.caller.values)) {
+		value := b.caller.get(name)
 		wanted, place := passedVariables[name], slices.Contains(placeVariables, name)
-		pass := wanted != nil && wanted(value)
-		if place {
-			real, _, err := resolve(value)
-			pass = err == nil && filepath.IsAbs(value) && v.seesPartOf(real)
-		}
-		if pass {
+		switch {
+		case place && b.isPlace(value), !place && wanted != nil && wanted(value):
 			e.values[name] = value
-		} else if wanted != nil || place {
-			refused = append(refused, name)
+		case place:
+			b.omit(name, "nothing of the place that it names is shown")
+		case wanted != nil:
+			// Only the name: the value may be a secret. The command line's --env passes a variable as it is.
+			b.omit(name, "its value is not one of those that are known to be harmless: --env "+name+" passes it")
 		}
 	}
-	slices.Sort(refused)
-	// Only names: a value may be a secret. The command line's --env passes a variable as it is.
-	s.log().Debug("environment", "passed", len(e.values), "refused for their values", refused)
 	e.values["HOME"] = home
 	e.values["PATH"] = path
-	e.values["PWD"] = workdir
+	e.values["PWD"] = b.Workdir.Path
 	e.values["TMPDIR"] = "/tmp"
 	if e.values["USER"] == "" || e.values["USER"] == "root" {
 		e.values["USER"], e.values["LOGNAME"] = userName, userName
 	}
-	e.values["POSTERN_AGENT"] = s.Agent
+	e.values["POSTERN_AGENT"] = b.Agent
 	// A denial must fail at once. What is worth a second attempt, the proxy
 	// tries itself. But pip says what was wrong only when it tries again, which
 	// it does without a pause the first time.
@@ -143,7 +141,7 @@ func environment(s *Spec, caller environ, v *view, home, path, workdir string) [
 	e.values["npm_config_update_notifier"] = "false"
 	// A toolchain that downloads its successor is a surprise at a wall.
 	e.values["GOTOOLCHAIN"] = "local"
-	for _, kv := range s.Env {
+	for _, kv := range b.in.Env {
 		if name, value, ok := strings.Cut(kv, "="); ok {
 			e.values[name] = value
 		}
@@ -155,13 +153,19 @@ func environment(s *Spec, caller environ, v *view, home, path, workdir string) [
 	}
 	e.values["NO_PROXY"] = "localhost,127.0.0.1,::1"
 	e.values["no_proxy"] = e.values["NO_PROXY"]
-	for _, name := range bundleVariables {
+	for _, name := range trust.BundleVariables {
 		e.values[name] = wire.Bundle
 	}
-	for _, name := range caVariables {
+	for _, name := range trust.AuthorityVariables {
 		e.values[name] = wire.CA
 	}
-	return e.list()
+	b.Env = e.list()
+}
+
+// isPlace reports whether the sandbox sees something of the place.
+func (b *builder) isPlace(path string) bool {
+	real, _, err := b.resolve(path)
+	return err == nil && filepath.IsAbs(path) && b.seesPartOf(real)
 }
 
 // isPlainURL reports whether value is the address of a server and nothing more: no user, no password, no parameters, and

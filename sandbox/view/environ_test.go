@@ -1,8 +1,7 @@
-package sandbox
+package view
 
 import (
-	"bytes"
-	"log/slog"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -45,10 +44,14 @@ func TestKnownHarmlessValuesPass(t *testing.T) {
 
 func TestRefusedVariablesAreNamed(t *testing.T) {
 	t.Parallel()
-	var log bytes.Buffer
-	s := &Spec{Agent: "demo", Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
-	env := environment(s, newEnviron([]string{"LC_ALL=" + canary, "PIP_INDEX_URL=https://u:" + canary + "@index.test", "OTHER=" + canary, "TERM=xterm"}), &view{}, "/h", "/bin", "/w")
-	require.Contains(t, log.String(), `refused for their values"="[LC_ALL PIP_INDEX_URL]`)
-	require.NotContains(t, log.String()+strings.Join(env, "\n"), canary)
-	require.Contains(t, env, "TERM=xterm")
+	b := new(machine).builder(&Input{Agent: "demo", Environ: []string{"LC_ALL=" + canary, "PIP_INDEX_URL=https://u:" + canary + "@index.test", "OTHER=" + canary, "TERM=xterm"}})
+	b.environment("/h", "/bin")
+	var refused []string
+	for _, o := range b.Omitted {
+		require.Contains(t, o.Why, "--env "+o.What+" passes it")
+		refused = append(refused, o.What)
+	}
+	require.Equal(t, []string{"LC_ALL", "PIP_INDEX_URL"}, refused)
+	require.NotContains(t, fmt.Sprint(b.Omitted, b.Env), canary)
+	require.Contains(t, b.Env, "TERM=xterm")
 }

@@ -1,11 +1,9 @@
-package sandbox
+package view
 
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/postern/postern/sandbox/wire"
 )
@@ -21,50 +19,41 @@ var etcEntries = []string{
 	"java*", "python*", "php", "ruby*", "nanorc", "ImageMagick-*", "dotnet",
 }
 
-// userName is what the user is called inside, whatever the caller is called:
-// some programs act on the name root.
+// userName is what the user is called inside, whatever the caller is called: some programs act on the
+// name root.
 const userName = "agent"
 
-// etc builds /etc.
-func (v *view) etc(s *Spec) error {
+// etc makes /etc: some of the machine's files, and files about this sandbox.
+func (b *builder) etc() {
 	for _, pattern := range etcEntries {
-		matches := []string{"/etc/" + pattern}
-		if strings.Contains(pattern, "*") {
-			var err error
-			if matches, err = filepath.Glob("/etc/" + pattern); err != nil {
-				return fmt.Errorf("look for /etc/%s: %w", pattern, err)
-			}
-		}
-		for _, path := range matches {
-			info, err := os.Lstat(path)
+		for _, path := range b.match("/etc", pattern) {
+			info, err := b.lstat(path)
 			switch {
 			case err != nil:
 			case info.Mode()&fs.ModeSymlink != 0:
 				// A link, not what it leads to: that may be anything.
-				if target, err := os.Readlink(path); err == nil {
-					v.link(path, target)
+				if target, err := b.readlink(path); err == nil {
+					b.link(path, target)
 				}
-			case info.Mode().IsRegular():
-				v.copy(path)
 			case info.IsDir():
-				v.readOnly(path)
+				b.readOnly(path)
+			case info.Mode().IsRegular():
+				// A file that cannot be read is left out. The content costs less than a mount.
+				if content, err := b.read(path); err == nil {
+					b.file(path, content)
+				}
 			}
 		}
 	}
-	v.link("/etc/mtab", "/proc/self/mounts")
-	uid, gid := identity()
-	host := hostname(s.Agent)
-	for path, content := range map[string]string{
-		"/etc/passwd":        fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", userName, uid, gid, v.home),
-		"/etc/group":         fmt.Sprintf("%s:x:%d:\nnogroup:x:65534:\n", userName, gid),
-		"/etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n",
-		"/etc/hosts":         "127.0.0.1 localhost " + host + "\n::1 localhost ip6-localhost ip6-loopback\n",
-		"/etc/hostname":      host + "\n",
-		"/etc/resolv.conf":   "nameserver " + wire.Resolver + "\noptions timeout:2 attempts:1\n",
+	b.link("/etc/mtab", "/proc/self/mounts")
+	for _, f := range []struct{ name, content string }{
+		{"group", fmt.Sprintf("%s:x:%d:\nnogroup:x:65534:\n", userName, b.GID)},
+		{"hostname", b.Hostname + "\n"},
+		{"hosts", "127.0.0.1 localhost " + b.Hostname + "\n::1 localhost ip6-localhost ip6-loopback\n"},
+		{"nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n"},
+		{"passwd", fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", userName, b.UID, b.GID, b.home)},
+		{"resolv.conf", "nameserver " + wire.Resolver + "\noptions timeout:2 attempts:1\n"},
 	} {
-		if err := v.file(path, []byte(content)); err != nil {
-			return err
-		}
+		b.file(filepath.Join("/etc", f.name), []byte(f.content))
 	}
-	return nil
 }

@@ -1,8 +1,6 @@
-package sandbox
+package view
 
 import (
-	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,238 +8,51 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/postern/postern/sandbox/toolchain"
 )
 
-// toolchain says what of one tool's folder is shown when one of its folders
-// is on PATH. Patterns are relative to the root, and * stands for one name.
-type toolchain struct {
-	name string
-	// env names the variable that moves the root; root is where it is
-	// otherwise, below the home unless absolute.
-	env, root string
-	// onPath are the folders that are recognised on PATH. What * stood for can
-	// be used in show, so that only the version in use is shown.
-	onPath []string
-	// show is what is mounted, read-only. It may be elsewhere, starting with ~/.
-	show []string
-	// hide is what is empty although it is below what is shown.
-	hide []string
-	// why is the reason for exactly this selection.
-	why string
-	// python is set if virtual environments may be made of what is in it.
-	python bool
-}
-
-// toolchains is searched from the top; the first that matches decides.
-var toolchains = []toolchain{
-	{
-		name: "pyenv", env: "PYENV_ROOT", root: ".pyenv",
-		onPath: []string{"shims", "bin", "versions/*/bin", "plugins/*/bin", "plugins/*/shims"},
-		show:   []string{"bin", "libexec", "pyenv.d", "plugins", "shims", "versions", "version"},
-		hide:   []string{"versions/*/pip.conf", "versions/*/envs/*/pip.conf", "pyenv.d/exec/pip-rehash/*"},
-		why:    "a shim may choose any version; a version's pip.conf may hold an index with a token; pip fails if pyenv's hook on it cannot write shims",
-		python: true,
-	},
-	{
-		name: "nvm", env: "NVM_DIR", root: ".nvm",
-		onPath: []string{"versions/node/*/bin", "versions/io.js/*/bin"},
-		show:   []string{"versions/node/*"},
-		hide:   []string{"versions/node/*/etc/npmrc"},
-		why:    "only the version in use; nvm itself is a shell function that starts from the profile",
-	},
-	{
-		name: "fnm", env: "FNM_DIR", root: ".local/share/fnm",
-		onPath: []string{"node-versions/*/installation/bin", "aliases/*/bin"},
-		show:   []string{"node-versions"},
-		hide:   []string{"node-versions/*/installation/etc/npmrc"},
-		why:    "PATH has a link to the version in use",
-	},
-	{
-		name: "volta", env: "VOLTA_HOME", root: ".volta",
-		onPath: []string{"bin"},
-		show:   []string{"bin", "tools"},
-		hide:   []string{"tools/image/node/*/etc/npmrc"},
-		why:    "bin has shims that start what is in tools",
-	},
-	{
-		name: "nodenv", env: "NODENV_ROOT", root: ".nodenv",
-		onPath: []string{"shims", "bin", "versions/*/bin"},
-		show:   []string{"bin", "libexec", "plugins", "shims", "versions", "version"},
-		hide:   []string{"versions/*/etc/npmrc"},
-		why:    "a shim may choose any version",
-	},
-	{
-		name: "pnpm", env: "PNPM_HOME", root: ".local/share/pnpm",
-		onPath: []string{"."},
-		show:   []string{"."},
-		why:    "programs, their packages and node versions side by side; its credentials are in ~/.npmrc",
-	},
-	{
-		name: "npm prefix", root: ".npm-global",
-		onPath: []string{"bin"},
-		show:   []string{"bin", "lib"},
-		why:    "bin has links into lib/node_modules; not etc, where the prefix's npmrc is",
-	},
-	{
-		name: "cargo", env: "CARGO_HOME", root: ".cargo",
-		onPath: []string{"bin"},
-		show:   []string{"bin", "~/.rustup/toolchains", "~/.rustup/settings.toml"},
-		why:    "bin has rustup's shims, which start what is in its toolchains; never credentials.toml and config.toml beside bin",
-	},
-	{
-		name: "rustup toolchain", env: "RUSTUP_HOME", root: ".rustup",
-		onPath: []string{"toolchains/*/bin"},
-		show:   []string{"toolchains/*"},
-		why:    "only the toolchain in use",
-	},
-	{
-		name: "go", env: "GOROOT", root: ".local/go",
-		onPath: []string{"bin"},
-		show:   []string{"."},
-		why:    "the compiler needs its own sources beside bin",
-	},
-	{
-		name: "go for everybody", root: "/opt/go",
-		onPath: []string{"bin"},
-		show:   []string{"."},
-		why:    "as above; the one in /usr/local is visible anyway",
-	},
-	{
-		name: "go sdk", root: "sdk",
-		onPath: []string{"*/bin"},
-		show:   []string{"*"},
-		why:    "what golang.org/dl installs; only the version in use",
-	},
-	{
-		name: "go programs", root: "go",
-		onPath: []string{"bin"},
-		show:   []string{"bin", "~/sdk"},
-		why:    "static programs; not pkg, where private modules are cached; go1.x starts what is in sdk",
-	},
-	{
-		name: "goenv", env: "GOENV_ROOT", root: ".goenv",
-		onPath: []string{"shims", "bin", "versions/*/bin"},
-		show:   []string{"bin", "libexec", "plugins", "shims", "versions", "version"},
-		why:    "a shim may choose any version",
-	},
-	{
-		name: "rbenv", env: "RBENV_ROOT", root: ".rbenv",
-		onPath: []string{"shims", "bin", "versions/*/bin"},
-		show:   []string{"bin", "libexec", "plugins", "shims", "versions", "version"},
-		why:    "a shim may choose any version",
-	},
-	{
-		name: "asdf", env: "ASDF_DATA_DIR", root: ".asdf",
-		onPath: []string{"shims", "bin", "installs/*/*/bin"},
-		show:   []string{"bin", "lib", "libexec", "shims", "installs", "plugins", "asdf.sh"},
-		hide:   []string{"installs/nodejs/*/etc/npmrc", "installs/python/*/pip.conf"},
-		why:    "a shim may choose any version",
-		python: true,
-	},
-	{
-		name: "mise", env: "MISE_DATA_DIR", root: ".local/share/mise",
-		onPath: []string{"shims", "bin", "installs/*/*/bin", "installs/*/*"},
-		show:   []string{"bin", "shims", "installs", "plugins"},
-		hide:   []string{"installs/node/*/etc/npmrc", "installs/python/*/pip.conf"},
-		why:    "a shim may choose any version",
-		python: true,
-	},
-	{
-		name: "sdkman", env: "SDKMAN_DIR", root: ".sdkman",
-		onPath: []string{"candidates/*/current/bin", "candidates/*/*/bin"},
-		show:   []string{"candidates/*"},
-		why:    "current is a link to the version in use beside it",
-	},
-	{
-		name: "bun", env: "BUN_INSTALL", root: ".bun",
-		onPath: []string{"bin"},
-		show:   []string{"bin", "install/global/node_modules"},
-		why:    "bin has links to global packages",
-	},
-	{
-		name: "deno", env: "DENO_INSTALL", root: ".deno",
-		onPath: []string{"bin"},
-		show:   []string{"bin"},
-		why:    "one program",
-	},
-	{
-		name: "conda", env: "CONDA_PREFIX", root: "miniconda3",
-		onPath: []string{"bin", "condabin", "envs/*/bin"},
-		show:   []string{"bin", "condabin", "lib", "libexec", "share", "include", "ssl", "conda-meta", "envs"},
-		why:    "an environment's programs need its libraries; channel tokens are in ~/.condarc and ~/.conda",
-		python: true,
-	},
-	{
-		name: "dotnet", env: "DOTNET_ROOT", root: ".dotnet",
-		onPath: []string{".", "tools"},
-		show:   []string{"."},
-		why:    "the program needs its runtimes beside it; feeds with tokens are in ~/.nuget",
-	},
-	{
-		name: "uv", env: "UV_PYTHON_INSTALL_DIR", root: ".local/share/uv/python",
-		onPath: []string{"*/bin"},
-		show:   []string{"*"},
-		why:    "a Python finds the rest of itself beside bin; only the version in use",
-		python: true,
-	},
-	{
-		name: "Linuxbrew", root: "/home/linuxbrew/.linuxbrew",
-		onPath: []string{"bin", "sbin", "opt/*/bin"},
-		show:   []string{"bin", "sbin", "lib", "libexec", "share", "opt", "Cellar", "etc/ca-certificates", "etc/openssl@3"},
-		why:    "bin has links into Cellar",
-		python: true,
-	},
-	{
-		name: "Nix", root: "/nix/store",
-		onPath: []string{"*/bin"},
-		show:   []string{"."},
-		why:    "programs need each other's paths, and the store is readable by everybody by design",
-		python: true,
-	},
-	{
-		name: "pipx and installers", root: ".local/bin",
-		onPath: []string{"."},
-		show:   []string{"."},
-		why:    "links to programs elsewhere in the home are followed one by one, see follow",
-	},
-	{
-		name: "own programs", root: "bin",
-		onPath: []string{"."},
-		show:   []string{"."},
-		why:    "as above",
-	},
-}
-
-// follows are the toolchains whose links are followed to what they start.
-var follows = []string{"pipx and installers", "own programs"}
-
-// siblings are shown beside a bin folder outside of all homes, where a program
-// commonly finds the rest of itself.
+// siblings are shown next to a bin folder outside of all homes, where a program commonly finds the
+// rest of itself.
 var siblings = []string{"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "conf", "jmods", "release", "pyvenv.cfg"}
 
 // homes hold the homes of users other than the caller, as when sudo keeps PATH.
 var homes = []string{"/home", "/root", "/Users"}
 
-// hasSiblings reports whether the real path is a folder of programs that may
-// need what is beside it.
-func (v *view) hasSiblings(real string) bool {
+// Why a folder of PATH is not shown.
+const (
+	whyRelative = "it is not an absolute path"
+	whyNoFolder = "it is not a folder"
+	whyAgents   = "an agent can write on the way to it"
+	whyHome     = "it is or contains your home, or is a folder of the root"
+	whySystem   = "it is the system's, with more in it than programs"
+	whyPrivate  = "it is, contains, or is inside what no agent may see"
+	whySecrets  = "it is, contains, or is inside a folder for secrets"
+)
+
+// hasSiblings reports whether the real path is a folder of programs that may need what is next to it.
+func (b *builder) hasSiblings(real string) bool {
 	return strings.Count(real, "/") >= 3 && slices.Contains([]string{"bin", "sbin"}, filepath.Base(real)) &&
-		!within(real, v.home) && !slices.ContainsFunc(homes, func(h string) bool { return within(real, h) })
+		!within(real, b.home) && !slices.ContainsFunc(homes, func(h string) bool { return within(real, h) })
 }
 
-// toolchains shows what the entries of the caller's PATH need, and returns
-// the PATH of what is visible then. An entry that cannot be shown is dropped.
-func (v *view) toolchains(caller environ) string {
+// toolchains shows what the entries of the caller's PATH need, and returns the PATH of what is visible
+// then. An entry that cannot be shown is omitted.
+func (b *builder) toolchains() string {
 	var path []string
-	for _, entry := range filepath.SplitList(caller.get("PATH")) {
-		if !filepath.IsAbs(entry) {
-			continue // "." and "": a program of the working directory by accident
+	for _, entry := range filepath.SplitList(b.caller.get("PATH")) {
+		if !filepath.IsAbs(entry) { // "." and "": a program of the working directory by accident
+			b.omit("PATH: "+entry, whyRelative)
+			continue
 		}
 		entry = filepath.Clean(entry)
-		if !slices.Contains(path, entry) && v.entry(caller, entry) {
-			path = append(path, entry)
+		if slices.Contains(path, entry) {
+			continue
 		}
+		if why := b.entry(entry); why != "" {
+			b.omit("PATH: "+entry, why)
+			continue
+		}
+		path = append(path, entry)
 	}
 	for _, entry := range []string{"/usr/local/bin", "/usr/bin", "/bin"} {
 		if !slices.Contains(path, entry) {
@@ -251,182 +62,143 @@ func (v *view) toolchains(caller environ) string {
 	return strings.Join(path, ":")
 }
 
-// entry shows one entry of PATH and reports whether it is visible.
-func (v *view) entry(caller environ, entry string) bool {
-	real, links, err := resolve(entry)
-	if err != nil || !isDir(real) {
-		return false
+// entry shows one entry of PATH, or says why it is not shown.
+func (b *builder) entry(entry string) (why string) {
+	real, links, err := b.resolve(entry)
+	if err != nil || !b.isDir(real) {
+		return whyNoFolder
 	}
-	if v.sees(real) {
-		v.interpreter(caller, real)
-	} else if v.leads(entry) && !v.forbidden(real) {
-		v.toolchain(caller, real)
-	}
-	if !v.sees(real) {
-		return false
-	}
-	for _, l := range links {
-		if !v.sees(l.path) {
-			v.link(l.path, l.target)
+	switch {
+	case b.sees(real):
+		b.interpreter(real)
+	case !b.leads(entry):
+		return whyAgents
+	default:
+		if why := b.forbidden(real); why != "" {
+			return why
 		}
+		b.toolchain(real)
 	}
-	return true
+	if !b.sees(real) {
+		return whyAgents // a link of its toolchain is an agent's
+	}
+	b.links(links)
+	return ""
 }
 
-// toolchain shows a folder of PATH, and what its programs need beside it.
-func (v *view) toolchain(caller environ, real string) {
-	if !v.known(caller, real) && !v.sees(real) {
-		if v.hasSiblings(real) {
+// toolchain shows a folder of PATH, and what its programs need next to it.
+func (b *builder) toolchain(real string) {
+	if !b.known(real) && !b.sees(real) {
+		if b.hasSiblings(real) {
 			for _, name := range siblings {
-				v.show(filepath.Join(filepath.Dir(real), name))
+				b.show(filepath.Join(filepath.Dir(real), name))
 			}
 		}
-		v.show(real)
+		b.show(real)
 	}
-	v.interpreter(caller, real)
+	b.interpreter(real)
 }
 
-// forbidden reports whether the real path must not be shown: it has in it,
-// or is in, something that no agent may see.
-func (v *view) forbidden(real string) bool {
-	if within(v.home, real) || strings.Count(real, "/") < 2 && real != "/nix" {
-		return true
+// forbidden says why the real path must not be shown: it has in it, or is in, something that no agent
+// may see.
+func (b *builder) forbidden(real string) (why string) {
+	switch {
+	case within(b.home, real) || strings.Count(real, "/") < 2 && real != "/nix":
+		return whyHome
+	case slices.ContainsFunc([]string{"/etc", "/proc", "/sys", "/dev", "/boot"}, func(dir string) bool { return within(real, dir) }):
+		return whySystem
+	case slices.ContainsFunc(b.private, func(p string) bool { return overlap(p, real) }):
+		return whyPrivate
+	case slices.ContainsFunc(secretDirs, func(s string) bool { return overlap(filepath.Join(b.home, s), real) }):
+		return whySecrets
 	}
-	for _, dir := range []string{"/etc", "/proc", "/sys", "/dev", "/boot"} {
-		if within(real, dir) {
-			return true
-		}
-	}
-	for _, p := range v.private {
-		if overlap(p, real) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(secretDirs, func(s string) bool { return overlap(filepath.Join(v.home, s), real) })
+	return ""
 }
 
 // leads reports whether nobody but the caller chooses where the path leads.
-func (v *view) leads(path string) bool { return v.trusted == nil || v.trusted(path) }
+func (b *builder) leads(path string) bool { return b.in.Trusted == nil || b.in.Trusted(path) }
 
 // show shows the real path if it exists and may be shown.
-func (v *view) show(path string) {
-	if real, _, err := resolve(path); err != nil || !v.leads(path) || v.forbidden(real) {
-		return
-	} else if real != path {
-		// A link: what it leads to, and the way there.
-		if !v.sees(real) {
-			v.readOnly(real)
-		}
-		if target, err := os.Readlink(path); err == nil {
-			v.link(path, target)
-		}
+func (b *builder) show(path string) {
+	real, _, err := b.resolve(path)
+	if err != nil || !b.leads(path) || b.forbidden(real) != "" {
 		return
 	}
-	v.readOnly(path)
+	b.readOnly(real)
+	if real == path {
+		return
+	}
+	// A link: the way there, too.
+	if target, err := b.readlink(path); err == nil {
+		b.link(path, target)
+	}
 }
 
 // known shows what the table says of the folder, if it says something.
-func (v *view) known(caller environ, real string) bool {
-	t, root, names := v.row(caller, real)
+func (b *builder) known(real string) bool {
+	t, root, names := b.row(real)
 	if t == nil {
 		return false
 	}
-	for _, s := range t.show {
-		v.show(v.expand(s, root, names))
+	for _, path := range t.Shown(b.home, root, names) {
+		b.show(path)
 	}
-	for _, h := range t.hide {
-		v.hide(filepath.Join(root, h))
+	for _, h := range t.Hide {
+		b.hide(root, h)
 	}
-	if slices.Contains(follows, t.name) {
-		v.follow(caller, real)
+	if t.Follow {
+		b.follow(real)
 	}
 	return true
 }
 
 // row is what the table says of the folder: the toolchain, where it is, and what each * stood for; or nil.
-func (v *view) row(caller environ, real string) (t *toolchain, root string, names []string) {
-	for i := range toolchains {
-		t := &toolchains[i]
-		root := t.at(caller, v)
+func (b *builder) row(real string) (t *toolchain.Toolchain, root string, names []string) {
+	for i := range toolchain.Table {
+		t := &toolchain.Table[i]
+		root := b.rootOf(t)
 		if root == "" || !within(real, root) {
 			continue
 		}
-		for _, pattern := range t.onPath {
-			if names, ok := match(pattern, root, real); ok {
-				return t, root, names
-			}
+		if names, ok := t.Match(root, real); ok {
+			return t, root, names
 		}
 	}
 	return nil, "", nil
 }
 
-// at is the real path of the toolchain's root, or "" if it is not there.
-func (t *toolchain) at(caller environ, v *view) string {
-	root := t.root
-	if value := caller.get(t.env); t.env != "" && filepath.IsAbs(value) {
+// rootOf is the real path of the toolchain's root, or "" if it is not there.
+func (b *builder) rootOf(t *toolchain.Toolchain) string {
+	root := t.Root
+	if value := b.caller.get(t.Env); t.Env != "" && filepath.IsAbs(value) {
 		root = value
 	}
 	if !filepath.IsAbs(root) {
-		root = filepath.Join(v.home, root)
+		root = filepath.Join(b.home, root)
 	}
-	real, _, err := resolve(root)
-	if err != nil || !v.leads(root) || within(v.home, real) {
+	real, _, err := b.resolve(root)
+	if err != nil || !b.leads(root) || within(b.home, real) {
 		return ""
 	}
 	return real
 }
 
-// match reports whether path is pattern below root, and what each * stood for.
-func match(pattern, root, path string) (names []string, ok bool) {
-	rel, err := filepath.Rel(root, path)
-	if err != nil {
-		return nil, false
-	}
-	want, have := strings.Split(pattern, "/"), strings.Split(rel, "/")
-	if len(want) != len(have) {
-		return nil, false
-	}
-	for i, w := range want {
-		switch w {
-		case "*":
-			names = append(names, have[i])
-		case have[i]:
-		default:
-			return nil, false
-		}
-	}
-	return names, true
-}
-
-// expand makes a path of an entry of show.
-func (v *view) expand(pattern, root string, names []string) string {
-	if rest, ok := strings.CutPrefix(pattern, "~/"); ok {
-		return filepath.Join(v.home, rest)
-	}
-	for _, name := range names {
-		pattern = strings.Replace(pattern, "*", name, 1)
-	}
-	return filepath.Join(root, pattern)
-}
-
-// hide empties the files that match the pattern.
-func (v *view) hide(pattern string) {
-	matches, err := filepath.Glob(pattern)
-	if err != nil {
-		return
-	}
-	for _, m := range matches {
-		if real, _, err := resolve(m); err == nil && v.sees(real) {
-			v.add("--ro-bind", os.DevNull, real)
+// hide masks the files below root that match the pattern. What is in the working directory is not
+// masked, as nothing is mounted there: the agent can read it anyway.
+func (b *builder) hide(root, pattern string) {
+	for _, path := range b.match(root, pattern) {
+		real, _, err := b.resolve(path)
+		if err == nil && b.sees(real) && !within(real, b.Workdir.Path) && !slices.Contains(b.Masked, real) {
+			b.Masked = append(b.Masked, real)
 		}
 	}
 }
 
-// follow shows what the links in a folder of programs start: the folder of a
-// Python environment or a Node package, or else the one program. Whatever is
-// not an executable file, a key for example, stays invisible.
-func (v *view) follow(caller environ, dir string) {
-	entries, err := os.ReadDir(dir)
+// follow shows what the links in a folder of programs start: the folder of a Python environment or a
+// Node package, or else the one program. Whatever is not an executable file, a key for example, stays
+// invisible.
+func (b *builder) follow(dir string) {
+	entries, err := os.ReadDir(b.at(dir))
 	if err != nil {
 		return
 	}
@@ -435,41 +207,33 @@ func (v *view) follow(caller environ, dir string) {
 			continue
 		}
 		link := filepath.Join(dir, e.Name())
-		real, links, err := resolve(link)
-		if err != nil || v.sees(real) || !v.leads(link) {
+		real, links, err := b.resolve(link)
+		if err != nil || b.sees(real) || !b.leads(link) {
 			continue
 		}
-		info, err := os.Lstat(real)
+		info, err := b.lstat(real)
 		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 			continue
 		}
+		modules, _, inPackage := strings.Cut(real, "/node_modules/")
 		switch prefix := filepath.Dir(filepath.Dir(real)); {
-		case isVenv(prefix):
-			v.show(prefix)
-			v.interpreter(caller, filepath.Dir(real))
-		case strings.Contains(real, "/node_modules/"):
-			modules := real[:strings.Index(real, "/node_modules/")] + "/node_modules"
-			v.show(modules)
+		case b.isVenv(prefix):
+			b.show(prefix)
+			b.interpreter(filepath.Dir(real))
+		case inPackage:
+			b.show(modules + "/node_modules")
 		default:
-			v.show(real)
+			b.show(real)
 		}
-		for _, l := range links {
-			if !v.sees(l.path) {
-				v.link(l.path, l.target)
-			}
-		}
+		b.links(links)
 	}
 }
 
-func isVenv(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "pyvenv.cfg"))
-	return err == nil
-}
+func (m *machine) isVenv(dir string) bool { return m.exists(filepath.Join(dir, "pyvenv.cfg")) }
 
-// interpreter shows the Python that a virtual environment with this folder of
-// programs is made of.
-func (v *view) interpreter(caller environ, bin string) {
-	config, err := readSmall(filepath.Join(filepath.Dir(bin), "pyvenv.cfg"))
+// interpreter shows the Python that a virtual environment with this folder of programs is made of.
+func (b *builder) interpreter(bin string) {
+	config, err := b.readSmall(filepath.Join(filepath.Dir(bin), "pyvenv.cfg"))
 	if err != nil {
 		return
 	}
@@ -481,60 +245,28 @@ func (v *view) interpreter(caller environ, bin string) {
 		}
 		// Written by whoever made the environment, which may be an agent: it chooses among the Pythons that the
 		// operator has installed, and nothing else.
-		real, _, err := resolve(home)
-		if err == nil && filepath.Base(real) == "bin" && !v.sees(real) && v.isPython(caller, filepath.Dir(real)) {
-			v.show(real)
-			v.show(filepath.Join(filepath.Dir(real), "lib"))
+		real, _, err := b.resolve(home)
+		if err == nil && filepath.Base(real) == "bin" && !b.sees(real) && b.isPython(filepath.Dir(real)) {
+			b.show(real)
+			b.show(filepath.Join(filepath.Dir(real), "lib"))
 		}
 		return
 	}
 }
 
-// isPython reports whether the real path is a Python's installation: in a home only what the table knows, elsewhere
-// what nobody but root and the caller can have put there. An environment made of another Python is none.
-func (v *view) isPython(caller environ, prefix string) bool {
-	sources, err := filepath.Glob(filepath.Join(prefix, "lib", "python3*", "os.py"))
-	if err != nil || !slices.ContainsFunc(sources, isFile) || isVenv(prefix) {
+// isPython reports whether the real path is a Python's installation: in a home only what the table
+// knows, elsewhere what nobody but root and the caller can have put there. An environment made of
+// another Python is not an installation.
+func (b *builder) isPython(prefix string) bool {
+	if !slices.ContainsFunc(b.match(prefix, "lib/python3*/os.py"), b.isRegular) || b.isVenv(prefix) {
 		return false
 	}
 	bin := filepath.Join(prefix, "bin")
-	if t, _, _ := v.row(caller, bin); t != nil {
-		return t.python
+	if t, _, _ := b.row(bin); t != nil {
+		return t.Python
 	}
-	return v.hasSiblings(bin) && !slices.ContainsFunc([]string{prefix, bin, filepath.Join(prefix, "lib")}, isOthers)
+	return b.hasSiblings(bin) && !slices.ContainsFunc([]string{prefix, bin, filepath.Join(prefix, "lib")}, b.isOthers)
 }
 
-// isFile reports whether the path is a regular file, and no link.
-func isFile(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.Mode().IsRegular()
-}
-
-// isOthers reports whether somebody besides root and the caller owns the path or may write it.
-func isOthers(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return true
-	}
-	owner := int(info.Sys().(*syscall.Stat_t).Uid)
-	return owner != 0 && owner != os.Geteuid() || info.Mode().Perm()&0o022 != 0
-}
-
-// readSmall reads what an agent may have put there: neither a device nor a pipe is waited for, and of a large file
-// only the beginning counts.
-func readSmall(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, fs.ErrInvalid)
-	}
-	return io.ReadAll(io.LimitReader(f, 64<<10))
-}
-
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
-}
+// owner is the user that a file belongs to.
+func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }

@@ -1,4 +1,4 @@
-package sandbox
+package view
 
 import (
 	"errors"
@@ -38,6 +38,13 @@ func tree(t *testing.T, entries ...string) string {
 	return root
 }
 
+// newBuilder is one of this machine, with a home and a working directory below root.
+func newBuilder(root, workdir string, environ ...string) *builder {
+	b := (&machine{uid: os.Getuid()}).builder(&Input{Environ: environ, Workdir: Workdir{Path: workdir}})
+	b.home, b.visible = filepath.Join(root, "home"), []string{"/usr", workdir}
+	return b
+}
+
 func TestToolchains(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -60,6 +67,11 @@ func TestToolchains(t *testing.T) {
 		"nvm shows the version in use": {
 			tree: []string{"home/.nvm/versions/node/v20/bin/node.x", "home/.nvm/versions/node/v18/bin/", "home/.nvm/.npmrc", "home/.nvm/versions/node/v20/etc/npmrc"},
 			path: "ROOT/home/.nvm/versions/node/v20/bin", want: "see /home/.nvm/versions/node/v20,hide /home/.nvm/versions/node/v20/etc/npmrc", wantPath: "/home/.nvm/versions/node/v20/bin",
+		},
+		"a folder that looks like a pattern": {
+			tree: []string{"home/", "srv/a[b]*/nvm/versions/node/v20/bin/node.x", "srv/a[b]*/nvm/versions/node/v20/etc/npmrc"},
+			path: "ROOT/srv/a[b]*/nvm/versions/node/v20/bin", env: "NVM_DIR=@/srv/a[b]*/nvm",
+			want: "see /srv/a[b]*/nvm/versions/node/v20,hide /srv/a[b]*/nvm/versions/node/v20/etc/npmrc", wantPath: "/srv/a[b]*/nvm/versions/node/v20/bin",
 		},
 		"fnm is a link": {
 			tree: []string{"home/.local/state/fnm/1 -> ROOT/home/.local/share/fnm/node-versions/v20/installation", "home/.local/share/fnm/node-versions/v20/installation/bin/"},
@@ -113,21 +125,21 @@ func TestToolchains(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			root := tree(t, c.tree...)
-			v := &view{linked: map[string]bool{}, home: filepath.Join(root, "home"), private: []string{filepath.Join(root, "state")}}
-			v.visible = []string{"/usr", filepath.Join(root, "work")}
-			path := v.toolchains(newEnviron([]string{"PATH=" + strings.ReplaceAll(c.path, "ROOT", root), strings.ReplaceAll(c.env, "@", root)}))
+			b := newBuilder(root, filepath.Join(root, "work"), "PATH="+strings.ReplaceAll(c.path, "ROOT", root), strings.ReplaceAll(c.env, "@", root))
+			b.private = []string{filepath.Join(root, "state")}
+			path := b.toolchains()
 			var got []string
-			for args := v.args; len(args) > 0; args = args[3:] {
-				switch {
-				case args[0] == "--symlink":
-					got = append(got, "link "+args[2])
-				case args[1] == os.DevNull:
-					got = append(got, "hide "+args[2])
+			for _, m := range b.Mounts {
+				switch m.Kind {
+				case Symlink:
+					got = append(got, "link "+m.Target)
 				default:
-					require.Equal(t, "--ro-bind", args[0])
-					require.Equal(t, args[1], args[2])
-					got = append(got, "see "+args[1])
+					require.Equal(t, Mount{Kind: Bind, Source: m.Target, Target: m.Target}, m)
+					got = append(got, "see "+m.Target)
 				}
+			}
+			for _, path := range b.Masked {
+				got = append(got, "hide "+path)
 			}
 			want := strings.FieldsFunc(c.want, func(r rune) bool { return r == ',' })
 			for i := range got {
@@ -147,14 +159,16 @@ func TestPathThroughAnAgentsFolder(t *testing.T) {
 	t.Parallel()
 	root := tree(t, "home/", "secrets/key", "srv/tool/bin/run.x", "work/.venv/bin -> ROOT/secrets", "agent/bin -> ROOT/secrets", "srv/bin/one -> ROOT/agent/one", "agent/one -> ROOT/srv/other/run.x", "srv/other/run.x",
 		"home/.local/bin/one -> ROOT/agent/one", "agent/tools/bin/", "agent/tools/lib -> ROOT/secrets", "agent/pyenv -> ROOT/secrets", "secrets/bin/")
-	v := &view{linked: map[string]bool{}, home: filepath.Join(root, "home"), trusted: func(path string) bool {
+	b := newBuilder(root, filepath.Join(root, "work"),
+		"PATH="+strings.ReplaceAll("ROOT/work/.venv/bin:ROOT/agent/bin:ROOT/agent/tools/bin:ROOT/srv/tool/bin:ROOT/home/.local/bin", "ROOT", root), "PYENV_ROOT="+root+"/agent/pyenv")
+	b.in.Trusted = func(path string) bool {
 		return !within(path, filepath.Join(root, "work")) && !within(path, filepath.Join(root, "agent")) && path != filepath.Join(root, "home/.local/bin/one")
-	}}
-	v.visible = []string{"/usr", filepath.Join(root, "work")}
-	path := v.toolchains(newEnviron([]string{
-		"PATH=" + strings.ReplaceAll("ROOT/work/.venv/bin:ROOT/agent/bin:ROOT/agent/tools/bin:ROOT/srv/tool/bin:ROOT/home/.local/bin", "ROOT", root), "PYENV_ROOT=" + root + "/agent/pyenv",
-	}))
-	require.Equal(t, []string{"/usr", root + "/work", root + "/srv/tool/bin", root + "/home/.local/bin"}, v.visible)
+	}
+	path := b.toolchains()
+	require.Equal(t, []string{"/usr", root + "/work", root + "/srv/tool/bin", root + "/home/.local/bin"}, b.visible)
+	for _, dir := range []string{"/work/.venv/bin", "/agent/bin", "/agent/tools/bin"} {
+		require.Contains(t, b.Omitted, Omission{"PATH: " + root + dir, "an agent can write on the way to it"})
+	}
 	require.Equal(t, root+"/srv/tool/bin:"+root+"/home/.local/bin:/usr/local/bin:/usr/bin:/bin", path)
 }
 
@@ -169,9 +183,9 @@ func TestHostileVirtualEnvironment(t *testing.T) {
 	} {
 		root := tree(t, "work/venv/bin/", "home/")
 		require.NoError(t, plant(filepath.Join(root, "work/venv/pyvenv.cfg")), name)
-		v := &view{linked: map[string]bool{}, home: filepath.Join(root, "home"), visible: []string{filepath.Join(root, "work")}}
-		v.interpreter(environ{}, filepath.Join(root, "work/venv/bin"))
-		require.Len(t, v.visible, 1, name)
+		b := newBuilder(root, filepath.Join(root, "work"))
+		b.interpreter(filepath.Join(root, "work/venv/bin"))
+		require.Len(t, b.visible, 2, name)
 	}
 }
 
@@ -191,37 +205,25 @@ func TestVirtualEnvironmentOfAnything(t *testing.T) {
 	} {
 		home = filepath.Join(root, home)
 		require.NoError(t, os.WriteFile(filepath.Join(root, "work/venv/pyvenv.cfg"), []byte("home = "+home+"\n"), 0o600))
-		v := &view{linked: map[string]bool{}, home: filepath.Join(root, "home"), visible: []string{filepath.Join(root, "work")}}
-		v.interpreter(environ{}, filepath.Join(root, "work/venv/bin"))
-		seen := []string{filepath.Join(root, "work")}
+		b := newBuilder(root, filepath.Join(root, "work"))
+		b.interpreter(filepath.Join(root, "work/venv/bin"))
+		seen := []string{"/usr", filepath.Join(root, "work")}
 		if want {
 			seen = append(seen, home, filepath.Join(filepath.Dir(home), "lib"))
 		}
-		require.Equal(t, seen, v.visible, home)
+		require.Equal(t, seen, b.visible, home)
 	}
 }
 
 // Under sudo PATH may lead to another user's home.
 func TestOtherHomesHaveNoSiblings(t *testing.T) {
 	t.Parallel()
-	v := &view{home: "/home/me"}
+	b := &builder{home: "/home/me"}
 	for path, want := range map[string]bool{
 		"/opt/jdk/bin": true, "/srv/tools/x/sbin": true, "/opt/bin": false, "/opt/jdk/lib": false,
 		"/home/me/x/bin": false, "/home/you/go/bin": false, "/root/go/bin": false,
 	} {
-		require.Equal(t, want, v.hasSiblings(path), path)
-	}
-}
-
-func TestToolchainTable(t *testing.T) {
-	t.Parallel()
-	for _, tc := range toolchains {
-		require.NotEmpty(t, tc.why, tc.name)
-		require.NotEmpty(t, tc.onPath, tc.name)
-		require.NotEmpty(t, tc.show, tc.name)
-		for _, s := range tc.show {
-			require.NotContains(t, s, "..", tc.name)
-		}
+		require.Equal(t, want, b.hasSiblings(path), path)
 	}
 }
 
@@ -233,13 +235,13 @@ func TestHostname(t *testing.T) {
 }
 
 // Who the working folder is, is not asked of what a link leads to.
-func TestLookAtFollowsNoLink(t *testing.T) {
+func TestIdentityFollowsNoLink(t *testing.T) {
 	t.Parallel()
 	root := tree(t, "real/sub/", "link -> ROOT/real")
-	_, err := lookAt(filepath.Join(root, "real/sub"))
+	_, _, err := new(machine).identity(filepath.Join(root, "real/sub"))
 	require.NoError(t, err)
 	for _, path := range []string{"link", "link/sub"} {
-		_, err := lookAt(filepath.Join(root, path))
+		_, _, err := new(machine).identity(filepath.Join(root, path))
 		require.ErrorIs(t, err, unix.ELOOP, path)
 	}
 }

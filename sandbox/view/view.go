@@ -1,286 +1,262 @@
-package sandbox
+// Package view decides what an agent sees of a machine, and says it as data.
+//
+// [Make] returns a [View]: the mounts in their order, what is masked, the environment, the limits,
+// and what is not shown and why. It starts nothing and changes nothing; a runtime renders the view,
+// as package bubblewrap does. Everything is an allowlist: a view begins empty and has what is named
+// here.
+//
+// Nothing but the working directory is writable, and nothing is mounted or masked in it. Whatever is
+// there, an agent that works above can put a link in its place, which would lead the mount to any
+// place of the sandbox and its source to any place of the host.
+package view
 
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/postern/postern/hostpath/roots"
+	"github.com/postern/postern/sandbox/trust"
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// view is what a sandbox sees of the file system, as arguments of bubblewrap.
-// Arguments are carried out in order, so what comes later covers what came
-// before it.
-type view struct {
-	args   []string
-	passed *descriptors
-	// visible are the real paths of the host that the sandbox sees, with all
-	// that is below them, at the same path.
-	visible []string
-	// linked are the symbolic links made so far.
-	linked map[string]bool
-	// home is the real path of the caller's home; "" if there is none.
-	home string
-	// private are real paths that must not be seen, nor anything that contains
-	// one or is inside one.
-	private []string
-	// trusted is [Spec.Trusted], or nil.
-	trusted func(path string) bool
+// View is what one sandbox sees.
+type View struct {
+	// Agent is the agent's name, and Hostname a host name made of it.
+	Agent, Hostname string
+	// Workdir is the working directory, which is the one writable mount.
+	Workdir Workdir
+	// Mounts are carried out in order: a mount covers what came before it. Everything else is
+	// read-only, and so are the folders that have to be made on the way to a target.
+	Mounts []Mount
+	// ReadOnly are files and folders of /proc that nobody may write, and Masked are files in whose
+	// place there is an empty one, in /proc or below a mount. All of them exist.
+	ReadOnly, Masked []string
+	// Nodes are the folders of the nodes' sockets in the sandbox.
+	Nodes []string
+	// Env is the command's whole environment, as NAME=VALUE, sorted.
+	Env []string
+	// UID and GID are the user that the command believes to be.
+	UID, GID int
+	Limits   Limits
+	// Omitted is what the caller has and the sandbox has not.
+	Omitted []Omission
 }
 
-func (v *view) add(args ...string) { v.args = append(v.args, args...) }
+// Kind is what a [Mount] puts at its target.
+type Kind string
 
-// readOnly shows the real path, and all below it.
-func (v *view) readOnly(path string) {
-	if v.sees(path) {
-		return
-	}
-	v.add("--ro-bind", path, path)
-	v.visible = append(v.visible, path)
+// The kinds of mounts.
+const (
+	// Bind is the source of the host, with all that is below it.
+	Bind Kind = "bind"
+	// Tmpfs is an empty folder in memory.
+	Tmpfs Kind = "tmpfs"
+	// Symlink is a link that leads to the source.
+	Symlink Kind = "symlink"
+	// File is a new file with the content.
+	File Kind = "file"
+	// Cover is the content in place of a file that an earlier mount shows.
+	Cover Kind = "cover"
+)
+
+// Mount is one thing that a sandbox sees. The zero value of each field denies.
+type Mount struct {
+	Kind Kind
+	// Source is a real path of the host for [Bind], and any path for [Symlink].
+	Source string
+	// Target is an absolute path in the sandbox.
+	Target string
+	// Writable is true for the working directory only. What is in a [Tmpfs] can always be written.
+	Writable bool
+	// Mode, as of chmod(2), and Size, in bytes, are those of a [Tmpfs].
+	Mode uint32
+	Size uint64
+	// Content is that of a [File] or a [Cover].
+	Content []byte
 }
 
-// link makes a symbolic link at path, once.
-func (v *view) link(path, target string) {
-	if v.linked[path] || v.sees(filepath.Dir(path)) {
-		return
-	}
-	v.linked[path] = true
-	v.add("--symlink", target, path)
+// Omission is something that is not shown.
+type Omission struct {
+	// What is a folder of PATH or the name of a variable, never a value.
+	What string
+	Why  string
 }
 
-// file puts content at path.
-func (v *view) file(path string, content []byte) error {
-	fd, err := v.passed.data(content)
-	if err != nil {
-		return err
-	}
-	v.add("--perms", "0444", "--file", strconv.Itoa(fd), path)
-	return nil
+// Input is what a view is made from, besides the machine itself.
+type Input struct {
+	// Agent is the name of the agent.
+	Agent string
+	// Workdir is the agent's working directory: see [Look].
+	Workdir Workdir
+	// Private are files and folders that no agent may see, such as the state folder and secrets.
+	// Nothing that contains one of them, or is inside one, is shown.
+	Private []string
+	// Trusted, if set, reports whether nobody but the caller chooses where a path leads. A folder of
+	// PATH is shown only if so: an agent that puts a link in the place of a folder of its own would
+	// choose what the next agent sees.
+	Trusted func(path string) bool `json:"-"`
+	// Environ is the caller's environment, of which only an allowlist passes.
+	Environ []string
+	// Env are NAME=VALUE that the command gets in addition. The last of a name counts.
+	Env []string
+	// Sockets are folders, one for each node, that hold the agent's proxy.sock.
+	Sockets []string
+	// CA is the certificate, in PEM, of the authority that the proxy signs with.
+	CA []byte
+	// Inside is the path of postern-sandbox, the program that serves the sandbox from the inside.
+	Inside string
+	Limits Limits
 }
 
-// sees reports whether the real path is visible.
-func (v *view) sees(path string) bool {
-	return slices.ContainsFunc(v.visible, func(dir string) bool { return within(path, dir) })
-}
-
-// seesPartOf reports whether the real path, or something below it, is visible.
-func (v *view) seesPartOf(path string) bool {
-	return v.sees(path) || slices.ContainsFunc(v.visible, func(dir string) bool { return within(dir, path) })
-}
-
-// within reports whether path is dir or below it. Both are clean and absolute.
-func within(path, dir string) bool {
-	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
-}
-
-// overlap reports whether one of the two contains the other.
-func overlap(a, b string) bool { return within(a, b) || within(b, a) }
-
-// copy puts what a small file holds at the same path, which costs less than
-// showing the file itself. A file that cannot be read is left out.
-func (v *view) copy(path string) {
-	f, err := os.Open(path)
-	if err != nil {
-		return
-	}
-	v.add("--perms", "0444", "--file", strconv.Itoa(v.passed.own(f)), path)
-}
-
-// symlink is one step in resolving a path.
-type symlink struct{ path, target string }
-
-// resolve returns the real path of path and the symbolic links on the way.
-func resolve(path string) (real string, links []symlink, err error) {
-	rest := strings.Split(strings.Trim(filepath.Clean(path), "/"), "/")
-	real = "/"
-	for len(rest) > 0 {
-		name := rest[0]
-		rest = rest[1:]
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			real = filepath.Dir(real)
-			continue
-		}
-		next := filepath.Join(real, name)
-		info, err := os.Lstat(next)
-		if err != nil {
-			return "", nil, fmt.Errorf("resolve %s: %w", path, err)
-		}
-		if info.Mode()&fs.ModeSymlink == 0 {
-			real = next
-			continue
-		}
-		target, err := os.Readlink(next)
-		if err != nil {
-			return "", nil, fmt.Errorf("resolve %s: %w", path, err)
-		}
-		if len(links) == 40 { // as the kernel does
-			return "", nil, fmt.Errorf("resolve %s: too many symbolic links", path)
-		}
-		links = append(links, symlink{path: next, target: target})
-		if filepath.IsAbs(target) {
-			real = "/"
-		}
-		rest = append(strings.Split(strings.Trim(target, "/"), "/"), rest...)
-	}
-	return real, links, nil
-}
-
-// systemDirs are the program folders of the root, which are links into /usr
-// on most distributions today.
+// systemDirs are the folders of programs in the root, which most distributions have as links into /usr.
 var systemDirs = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
 
-// arguments builds bubblewrap's command line and the command's environment.
-func arguments(s *Spec, passed *descriptors) (args, env []string, err error) {
-	caller := newEnviron(s.Environ)
-	v := &view{passed: passed, linked: map[string]bool{}, trusted: s.Trusted}
-	home, homeLinks := v.callerHome(caller)
-	workdir, err := v.workdir(s)
-	if err != nil {
-		return nil, nil, err
-	}
-
-	v.isolate(s)
-	v.system()
-	if err := v.etc(s); err != nil {
-		return nil, nil, err
-	}
-	if i := slices.IndexFunc(v.private, v.sees); i >= 0 {
-		return nil, nil, fmt.Errorf("set up sandbox: %s is among the programs of the system, which every agent can read: keep it elsewhere", v.private[i])
-	}
-	scratch := strconv.FormatUint(s.Limits.Scratch, 10)
-	v.add("--size", scratch, "--perms", "1777", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp", "--symlink", "/run", "/var/run",
-		"--size", scratch, "--perms", "0700", "--tmpfs", v.home)
-	for _, l := range homeLinks {
-		v.link(l.path, l.target)
-	}
-	// Known before the toolchains, so that one inside of it is not mounted
-	// again, but mounted after them.
-	v.visible = append(v.visible, workdir)
-	path := v.toolchains(caller)
-	// Nothing is mounted below: whatever is there, an agent can put a link in its place meanwhile, which would lead the
-	// mount to any place of the sandbox, and its source to any place of the host.
-	v.add("--bind", workdir, workdir)
-	if err := v.gate(s); err != nil {
-		return nil, nil, err
-	}
-	if err := v.trust(s.CA, path, caller.get("JAVA_HOME"), workdir); err != nil {
-		return nil, nil, err
-	}
-	// What was made on the way, such as /etc, is not the agent's to change.
-	v.add("--remount-ro", "/", "--chdir", "/", wire.Inside)
-	env = environment(s, caller, v, home, path, workdir)
-	s.Workdir = workdir
-	return v.args, env, nil
-}
-
-// callerHome sets v.home and returns the path by which the caller calls it, and the links on the way.
-func (v *view) callerHome(caller environ) (home string, links []symlink) {
-	home = filepath.Clean(caller.get("HOME"))
-	if !filepath.IsAbs(home) || home == "/" {
-		home = "/home/agent"
-	}
-	v.home = home
-	real, links, err := resolve(home)
-	if err == nil {
-		v.home = real
-	}
-	return home, links
-}
-
-// workdir sets v.private and returns the real path of the working directory.
-func (v *view) workdir(s *Spec) (string, error) {
-	for _, p := range s.Private {
-		if real, _, err := resolve(p); err == nil {
-			v.private = append(v.private, real)
-		}
-	}
-	real, err := Workdir(s.Workdir, v.home, s.Private)
-	if err != nil {
-		return "", err
-	}
-	now, err := lookAt(real)
-	if err != nil {
-		return "", fmt.Errorf("use %s as working directory: %w", real, err)
-	}
-	if s.folder == nil {
-		s.folder = now
-	}
-	if now.Dev != s.folder.Dev || now.Ino != s.folder.Ino {
-		return "", fmt.Errorf("use %s as working directory: it is no longer the folder that was checked: run this again", real)
-	}
-	return real, nil
-}
-
-// lookAt returns who the folder at the real path is. A link on the way is an error: an agent that works above has put it
-// there since.
-func lookAt(real string) (*unix.Stat_t, error) {
-	fd, err := unix.Openat2(unix.AT_FDCWD, real, &unix.OpenHow{
-		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
-	})
+// Make returns what the agent sees of this machine.
+func Make(in *Input) (*View, error) {
+	m, err := thisMachine()
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
-	now := new(unix.Stat_t)
-	return now, unix.Fstat(fd, now)
+	return m.view(in)
 }
 
-// RealWorkdir returns the real path of the working directory, or says why it cannot be an agent's. See [Workdir].
-func (s *Spec) RealWorkdir() (string, error) {
-	v := &view{}
-	v.callerHome(newEnviron(s.Environ))
-	return v.workdir(s)
+// builder makes a view.
+type builder struct {
+	*machine
+	*View
+	in     *Input
+	caller environ
+	// visible are the real paths of the host that the sandbox sees, with all that is below them, at
+	// the same path.
+	visible []string
+	// linked are the symbolic links made so far.
+	linked map[string]bool
+	// home is the real path of the caller's home.
+	home string
+	// private are the real paths of [Input.Private].
+	private []string
 }
 
-// isolate makes the namespaces and what a process needs of the kernel.
-func (v *view) isolate(s *Spec) {
-	v.add("--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv",
-		"--hostname", hostname(s.Agent),
-		// 0 only for posternd, in a namespace whose 0 is the caller. For root
-		// bubblewrap keeps every capability unless told otherwise.
-		"--uid", "0", "--gid", "0", "--cap-drop", "ALL",
-		"--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP")
-	v.add("--proc", "/proc")
-	// An IPC namespace's owner may change its limits, for example.
-	v.coverWith("", "/proc/sys", "/proc/pressure")
-	if os.Getuid() == 0 {
-		v.coverProc()
+func (m *machine) view(in *Input) (*View, error) {
+	b := m.builder(in)
+	home, homeLinks := m.callerHome(b.caller.get("HOME"))
+	b.home = m.real(home)
+	if err := m.check(in.Workdir, b.home, in.Private); err != nil {
+		return nil, err
 	}
-	// Only what is meant for it holds data.
-	v.add("--dev", "/dev", "--size", strconv.FormatUint(s.Limits.Scratch, 10), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
+	b.kernel()
+	b.system()
+	b.etc()
+	if i := slices.IndexFunc(b.private, b.sees); i >= 0 {
+		return nil, fmt.Errorf("set up sandbox: %s is among the programs of the system, which every agent can read: keep it elsewhere", b.private[i])
+	}
+	b.add(Mount{Kind: Tmpfs, Target: "/tmp", Mode: 0o1777, Size: b.Limits.Scratch})
+	b.link("/var/tmp", "/tmp")
+	b.link("/var/run", "/run")
+	b.add(Mount{Kind: Tmpfs, Target: b.home, Mode: 0o700, Size: b.Limits.Scratch})
+	for _, l := range homeLinks {
+		b.link(l.path, l.target)
+	}
+	// Visible before the toolchains are, so that one in the working directory is not mounted again,
+	// but mounted after them: it may be below one.
+	b.visible = append(b.visible, in.Workdir.Path)
+	path := b.toolchains()
+	b.add(Mount{Kind: Bind, Source: in.Workdir.Path, Target: in.Workdir.Path, Writable: true})
+	if err := b.gate(); err != nil {
+		return nil, err
+	}
+	b.trust(path)
+	b.environment(home, path)
+	return b.View, nil
 }
 
-// coverProc takes from root's command, which has no capabilities but owns
-// these files, what the kernel would let their owner do. What is not listed
-// takes a capability too, or is covered by bubblewrap.
-func (v *view) coverProc() {
-	v.coverWith("", "/proc/sysrq-trigger", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr")
-	v.coverWith(os.DevNull, "/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sched_debug",
-		"/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup")
-}
-
-// coverWith covers those of the paths that exist, read-only, with source, or
-// with themselves.
-func (v *view) coverWith(source string, paths ...string) {
-	for _, path := range paths {
-		if _, err := os.Lstat(path); err != nil {
-			continue
-		}
-		if source == "" {
-			v.add("--ro-bind", path, path)
-		} else {
-			v.add("--ro-bind", source, path)
+func (m *machine) builder(in *Input) *builder {
+	b := &builder{machine: m, in: in, caller: newEnviron(in.Environ), linked: map[string]bool{}, View: &View{
+		Agent: in.Agent, Hostname: hostname(in.Agent), Workdir: in.Workdir, Limits: in.Limits.or(m.defaults), UID: m.uid, GID: m.gid,
+	}}
+	// Never root, so that programs do not try what they cannot do.
+	if b.UID == 0 {
+		b.UID = 1000
+	}
+	if b.GID == 0 {
+		b.GID = 1000
+	}
+	for _, p := range in.Private {
+		if real, _, err := m.resolve(p); err == nil {
+			b.private = append(b.private, real)
 		}
 	}
+	return b
+}
+
+func (b *builder) add(m Mount) { b.Mounts = append(b.Mounts, m) }
+
+// readOnly shows the real path, and all below it.
+func (b *builder) readOnly(path string) {
+	if b.sees(path) {
+		return
+	}
+	b.add(Mount{Kind: Bind, Source: path, Target: path})
+	b.visible = append(b.visible, path)
+}
+
+// link makes a symbolic link at path, once.
+func (b *builder) link(path, target string) {
+	if b.linked[path] || b.sees(filepath.Dir(path)) {
+		return
+	}
+	b.linked[path] = true
+	b.add(Mount{Kind: Symlink, Source: target, Target: path})
+}
+
+// links makes those that are not there yet.
+func (b *builder) links(all []symlink) {
+	for _, l := range all {
+		if !b.sees(l.path) {
+			b.link(l.path, l.target)
+		}
+	}
+}
+
+// file puts content at path.
+func (b *builder) file(path string, content []byte) {
+	b.add(Mount{Kind: File, Target: path, Content: content})
+}
+
+func (b *builder) omit(what, why string) { b.Omitted = append(b.Omitted, Omission{what, why}) }
+
+// sees reports whether the real path is visible.
+func (b *builder) sees(path string) bool {
+	return slices.ContainsFunc(b.visible, func(dir string) bool { return within(path, dir) })
+}
+
+// seesPartOf reports whether the real path, or something below it, is visible.
+func (b *builder) seesPartOf(path string) bool {
+	return b.sees(path) || slices.ContainsFunc(b.visible, func(dir string) bool { return within(dir, path) })
+}
+
+// kernel covers files of /proc. An owner of an IPC namespace may change its limits in /proc/sys, for
+// example. Root's command has no capabilities, but owns files of the kernel: what their owner may do
+// is taken from it. What is not listed takes a capability too, or is covered by each runtime.
+func (b *builder) kernel() {
+	b.ReadOnly = b.existing("/proc/sys", "/proc/pressure")
+	if b.machine.uid == 0 {
+		b.ReadOnly = append(b.ReadOnly, b.existing("/proc/sysrq-trigger", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr")...)
+		b.Masked = b.existing("/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sched_debug",
+			"/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup")
+	}
+}
+
+// existing returns those of the paths that exist.
+func (m *machine) existing(paths ...string) []string {
+	return slices.DeleteFunc(paths, func(path string) bool {
+		_, err := m.lstat(path)
+		return err != nil
+	})
 }
 
 // hostname makes a host name of an agent's name.
@@ -298,39 +274,89 @@ func hostname(agent string) string {
 }
 
 // system shows the distribution's programs.
-func (v *view) system() {
-	v.readOnly("/usr")
+func (b *builder) system() {
+	b.readOnly("/usr")
 	for _, dir := range systemDirs {
-		info, err := os.Lstat(dir)
+		info, err := b.lstat(dir)
 		if err != nil {
 			continue
 		}
 		if info.Mode()&fs.ModeSymlink == 0 {
-			v.readOnly(dir)
+			b.readOnly(dir)
 			continue
 		}
-		if target, err := os.Readlink(dir); err == nil {
-			v.link(dir, target)
+		if target, err := b.readlink(dir); err == nil {
+			b.link(dir, target)
 		}
 	}
 }
 
 // gate shows what the inside needs: itself, the nodes' leases, and the agent's sockets, of which
 // only the folders are mounted because a node that restarts makes new ones.
-func (v *view) gate(s *Spec) error {
-	inside, _, err := resolve(s.Inside)
+func (b *builder) gate() error {
+	inside, _, err := b.resolve(b.in.Inside)
 	if err != nil {
 		return fmt.Errorf("find postern-sandbox: %w", err)
 	}
-	v.add("--ro-bind", inside, wire.Inside)
-	for i, dir := range s.Sockets {
+	b.add(Mount{Kind: Bind, Source: inside, Target: wire.Inside})
+	for i, dir := range b.in.Sockets {
 		at := filepath.Join(wire.NodesDir, strconv.Itoa(i))
-		v.add("--ro-bind", dir, at)
+		b.Nodes = append(b.Nodes, at)
+		b.add(Mount{Kind: Bind, Source: dir, Target: at})
 		// The file that package guard calls LeasePath, in the node's folder; it stays when the node starts again.
 		lease := filepath.Join(dir, "..", "..", "lease")
-		if info, err := os.Lstat(lease); err == nil && info.Mode().IsRegular() {
-			v.add("--ro-bind", lease, at+wire.Lease)
+		if info, err := b.lstat(lease); err == nil && info.Mode().IsRegular() {
+			b.add(Mount{Kind: Bind, Source: lease, Target: at + wire.Lease})
 		}
 	}
 	return nil
+}
+
+// trust puts the authority into every trust store that clients read. path is the PATH of the sandbox.
+func (b *builder) trust(path string) {
+	_, system := roots.Find(b.at("/"))
+	bundle := trust.Bundle(system, b.in.CA)
+	b.file(wire.Bundle, bundle)
+	b.file(wire.CA, b.in.CA)
+	for _, path := range roots.Files {
+		b.link(path, wire.Bundle)
+	}
+	own := b.jdkStores(path)
+	shared := slices.ContainsFunc(trust.JavaStores, func(path string) bool { return b.exists(path) })
+	if !shared && len(own) == 0 {
+		return
+	}
+	store := trust.KeyStore(bundle)
+	b.file(wire.Java, store)
+	for _, path := range trust.JavaStores {
+		b.link(path, wire.Java)
+	}
+	for _, path := range own {
+		b.add(Mount{Kind: Cover, Target: path, Content: store})
+	}
+}
+
+// jdkStores are the key stores of those JDKs in view that have their own, as every JDK has that is
+// not a distribution's. One in the working directory is not among them: an agent can have a link in
+// its place.
+func (b *builder) jdkStores(path string) []string {
+	homes := []string{b.caller.get("JAVA_HOME")}
+	for _, dir := range filepath.SplitList(path) {
+		if java, _, err := b.resolve(filepath.Join(dir, "java")); err == nil {
+			homes = append(homes, filepath.Dir(filepath.Dir(java)))
+		}
+	}
+	var stores []string
+	for _, home := range homes {
+		if !filepath.IsAbs(home) {
+			continue
+		}
+		for _, name := range trust.JDKStores {
+			store, _, err := b.resolve(filepath.Join(home, name))
+			if err == nil && b.sees(store) && !within(store, b.Workdir.Path) && !slices.Contains(stores, store) {
+				stores = append(stores, store)
+			}
+		}
+	}
+	return stores
 }

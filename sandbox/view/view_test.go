@@ -1,6 +1,7 @@
-package sandbox
+package view
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -8,8 +9,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/sandbox/trust"
 )
+
+const canary = "canary-4f1d"
 
 // TestLists: what the view is made of, written out a second time. Whoever changes a list
 // sees here what agents get to see.
@@ -45,147 +51,202 @@ func TestLists(t *testing.T) {
 		crypto-policies gnutls java* python* php ruby* nanorc ImageMagick-* dotnet`), etcEntries)
 	require.ElementsMatch(t, words(`SSL_CERT_FILE CURL_CA_BUNDLE REQUESTS_CA_BUNDLE PIP_CERT GIT_SSL_CAINFO AWS_CA_BUNDLE CARGO_HTTP_CAINFO
 		CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE GRPC_DEFAULT_SSL_ROOTS_FILE_PATH HTTPLIB2_CA_CERTS NIX_SSL_CERT_FILE HEX_CACERTS_PATH
-		PERL_LWP_SSL_CA_FILE YARN_HTTPS_CA_FILE_PATH`), bundleVariables)
-	require.ElementsMatch(t, words(`NODE_EXTRA_CA_CERTS DENO_CERT`), caVariables)
+		PERL_LWP_SSL_CA_FILE YARN_HTTPS_CA_FILE_PATH`), trust.BundleVariables)
+	require.ElementsMatch(t, words(`NODE_EXTRA_CA_CERTS DENO_CERT`), trust.AuthorityVariables)
 	require.ElementsMatch(t, words(`/home /root /Users`), homes)
 }
 
-// TestIsolation: the namespaces and powers of a sandbox, and what is covered of the kernel's
-// files, in the order in which bubblewrap does it.
-func TestIsolation(t *testing.T) {
-	t.Parallel()
-	v := &view{}
-	v.isolate(&Spec{Agent: "demo", Limits: Limits{Scratch: 4096}})
-	want := []string{
-		"--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv", "--hostname", "demo", "--uid", "0", "--gid", "0",
-		"--cap-drop", "ALL", "--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP", "--proc", "/proc",
+// small is a machine with a distribution's files, a home with a toolchain of each kind, and a JDK.
+func small(t *testing.T, uid int) *machine {
+	t.Helper()
+	root := tree(t, "usr/bin/", "bin -> usr/bin", "lib -> usr/lib", "lib64/", "srv/stack/nodes/n1/agents/demo/", "srv/stack/nodes/n1/lease", "srv/stack/ca", "opt/inside",
+		"proc/sys/", "proc/kcore", "proc/keys", "proc/fs/", "etc/shadow", "etc/gitconfig", "etc/localtime -> /usr/share/zoneinfo/UTC", "etc/python3.11/", "etc/services",
+		"etc/ssl/certs/java/cacerts", "home/me/.ssh/id", "home/me/.nvm/versions/node/v20/bin/", "home/me/.nvm/versions/node/v20/etc/npmrc", "home/me/.nvm/versions/node/v18/bin/",
+		"opt/jdk/bin/java.x", "opt/jdk/bin/java -> java.x", "opt/jdk/lib/security/cacerts", "opt/jdk/.env", "home/me/work/jdk/bin/java", "home/me/work/jdk/lib/security/cacerts", "me -> home/me")
+	for path, content := range map[string]string{
+		"proc/self/mountinfo": "1 0 8:1 / / rw\n2 1 8:2 /x /home/me/work/sub rw\n3 1 0:5 / /proc rw\n", "etc/services": "http 80\n", "etc/passwd": "me:x:1:1::/home/me:/bin/sh\n",
+		"etc/ssl/certs/ca-certificates.crt": "-----BEGIN",
+	} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(root, path), []byte(content), 0o644))
 	}
-	cover := func(source string, paths ...string) {
-		for _, path := range paths {
-			if _, err := os.Lstat(path); err == nil { // not every kernel has all
-				want = append(want, "--ro-bind", map[bool]string{true: path, false: source}[source == ""], path)
-			}
-		}
-	}
-	cover("", "/proc/sys", "/proc/pressure")
-	if os.Getuid() == 0 {
-		cover("", "/proc/sysrq-trigger", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr")
-		cover("/dev/null", "/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sched_debug", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup")
-	}
-	want = append(want, "--dev", "/dev", "--size", "4096", "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
-	require.Equal(t, want, v.args)
+	return &machine{root: root, uid: uid, gid: uid, defaults: Limits{Processes: 7, Memory: 8192, Scratch: 4096}}
 }
 
-// TestArguments: a sandbox in its order: what is seen, what of it is written to, and what
-// comes last, because it covers.
-func TestArguments(t *testing.T) {
-	t.Parallel()
-	root := tree(t, "home/work/stacks/local.yaml", "home/work/jdk/lib/security/cacerts", "home/work/jdk/bin/java", "home/.ssh/id", "sockets/", "state/", "inside/x")
-	at := func(path string) string { return filepath.Join(root, path) }
-	passed := &descriptors{}
-	defer passed.close()
-	s := &Spec{
-		Agent: "demo", Workdir: at("home/work"), Sockets: []string{at("sockets"), at("state")}, Private: []string{at("state")},
-		Inside: at("inside/x"), CA: []byte("ca"), Limits: Limits{Scratch: 4096}, Environ: []string{"HOME=" + at("home"), "JAVA_HOME=" + at("home/work/jdk"), "PATH=/usr/bin:relative:" + at("home/work/jdk/bin"), "TOKEN=" + canary},
-	}
-	args, env, err := arguments(s, passed)
+// input is what somebody at the small machine wants to run.
+func (m *machine) input(t *testing.T) *Input {
+	t.Helper()
+	w, err := m.look("/home/me/work", "/home/me", []string{"/srv/stack"})
 	require.NoError(t, err)
-	require.NotContains(t, strings.Join(env, "\n"), canary)
-	require.NotContains(t, strings.Join(args, "\n"), canary)
-	home := []string{
-		"--size", "4096", "--perms", "1777", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp", "--symlink", "/run", "/var/run",
-		"--size", "4096", "--perms", "0700", "--tmpfs", at("home"),
-	}
-	work := []string{
-		"--bind", at("home/work"), at("home/work"),
-		"--ro-bind", at("inside/x"), "/run/postern/postern-sandbox", "--ro-bind", at("sockets"), "/run/postern/nodes/0", "--ro-bind", at("state"), "/run/postern/nodes/1",
-	}
-	last := []string{"--remount-ro", "/", "--chdir", "/", "/run/postern/postern-sandbox"}
-	isolated := slices.Index(args, "--remount-ro") // of /dev, the end of the isolation
-	first, then := index(args, home), index(args, work)
-	require.Greater(t, first, isolated, "%q", args)
-	require.Equal(t, first+len(home), then, "%q", args)
-	require.Equal(t, last, args[len(args)-len(last):])
-	for i, arg := range args {
-		require.False(t, strings.HasPrefix(arg, at("home/work")+"/"), "%s: nothing is mounted below the working directory", arg)
-		switch arg {
-		case "--bind":
-			require.Equal(t, at("home/work"), args[i+1], "the one place to write to")
-		case "--ro-bind":
-			source := args[i+1]
-			require.False(t, within(source, root) && !slices.Contains(work, source), source)
-			require.NotContains(t, []string{"/", "/etc", "/home", "/root", "/run", "/sys", "/var"}, source)
-		case "--dev-bind", "--dev-bind-try", "--bind-try", "--ro-bind-try":
-			t.Errorf("%s %s", arg, args[i+1])
-		}
-	}
-
-	// A home by another name is there by that name, too.
-	require.NoError(t, os.Symlink("home", at("called")))
-	s.Environ = []string{"HOME=" + at("called"), "PATH=/usr/bin"}
-	args, _, err = arguments(s, passed)
-	require.NoError(t, err)
-	require.NotEqual(t, -1, index(args, []string{"--symlink", "home", at("called")}), "%q", args)
-
-	for _, private := range [][]string{{"/usr/bin"}, {at("state"), "/usr/bin"}} {
-		s.Private = private
-		_, _, err = arguments(s, passed)
-		require.ErrorContains(t, err, "/usr/bin is among the programs of the system, which every agent can read")
+	return &Input{
+		Agent: "My_Agent", Workdir: w, Private: []string{"/srv/stack", "/nowhere/secret"}, Sockets: []string{"/srv/stack/nodes/n1/agents/demo"}, CA: []byte("authority"), Inside: "/opt/inside",
+		Environ: []string{
+			"HOME=/me", "PATH=/usr/bin:bin:/home/me/.ssh:/home/me/.nvm/versions/node/v20/bin:/opt/jdk/bin:/home/me/work/jdk/bin:/nowhere", "JAVA_HOME=/home/me/work/jdk",
+			"LANG=" + canary, "TOKEN=" + canary, "GOROOT=/srv/go",
+		},
 	}
 }
 
-// TestSystem: the programs of the distribution, where it has them.
-func TestSystem(t *testing.T) {
+// TestView: all of a view, in its order: what is seen, what of it can be written, and what is not
+// there and why.
+func TestView(t *testing.T) {
 	t.Parallel()
-	v := &view{linked: map[string]bool{}}
-	v.system()
-	want := []string{"--ro-bind", "/usr", "/usr"}
-	for _, dir := range []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"} {
-		if target, err := os.Readlink(dir); err == nil {
-			want = append(want, "--symlink", target, dir)
-		} else if _, err := os.Lstat(dir); err == nil {
-			want = append(want, "--ro-bind", dir, dir)
+	bind := func(path string) Mount { return Mount{Kind: Bind, Source: path, Target: path} }
+	link := func(path, to string) Mount { return Mount{Kind: Symlink, Source: to, Target: path} }
+	file := func(path, content string) Mount { return Mount{Kind: File, Target: path, Content: []byte(content)} }
+	const roots = "-----BEGIN\nauthority"
+	store := trust.KeyStore([]byte(roots))
+	for name, c := range map[string]struct {
+		uid, inside      int
+		readOnly, masked []string
+	}{
+		"ordinary": {uid: 4321, inside: 4321, readOnly: []string{"/proc/sys"}},
+		"root":     {uid: 0, inside: 1000, readOnly: []string{"/proc/sys", "/proc/fs"}, masked: []string{"/proc/kcore", "/proc/keys"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := small(t, c.uid)
+			v, err := m.view(m.input(t))
+			require.NoError(t, err)
+			env := v.Env
+			v.Env = nil
+			require.Empty(t, cmp.Diff(&View{
+				Agent: "My_Agent", Hostname: "my-agent",
+				Workdir: Workdir{Path: "/home/me/work", Device: v.Workdir.Device, Inode: v.Workdir.Inode, Mounts: []string{"8:2 /x"}},
+				Mounts: []Mount{
+					bind("/usr"), link("/bin", "usr/bin"), link("/lib", "usr/lib"), bind("/lib64"),
+					link("/etc/localtime", "/usr/share/zoneinfo/UTC"), file("/etc/services", "http 80\n"), bind("/etc/python3.11"), link("/etc/mtab", "/proc/self/mounts"),
+					file("/etc/group", fmt.Sprintf("agent:x:%d:\nnogroup:x:65534:\n", c.inside)), file("/etc/hostname", "my-agent\n"),
+					file("/etc/hosts", "127.0.0.1 localhost my-agent\n::1 localhost ip6-localhost ip6-loopback\n"),
+					file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n"),
+					file("/etc/passwd", fmt.Sprintf("agent:x:%d:%d::/home/me:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", c.inside, c.inside)),
+					file("/etc/resolv.conf", "nameserver 127.0.0.53\noptions timeout:2 attempts:1\n"),
+					{Kind: Tmpfs, Target: "/tmp", Mode: 0o1777, Size: 4096}, link("/var/tmp", "/tmp"), link("/var/run", "/run"),
+					{Kind: Tmpfs, Target: "/home/me", Mode: 0o700, Size: 4096}, link("/me", "home/me"),
+					bind("/home/me/.nvm/versions/node/v20"), bind("/opt/jdk/bin"), bind("/opt/jdk/lib"),
+					{Kind: Bind, Source: "/home/me/work", Target: "/home/me/work", Writable: true},
+					{Kind: Bind, Source: "/opt/inside", Target: "/run/postern/postern-sandbox"},
+					{Kind: Bind, Source: "/srv/stack/nodes/n1/agents/demo", Target: "/run/postern/nodes/0"},
+					{Kind: Bind, Source: "/srv/stack/nodes/n1/lease", Target: "/run/postern/nodes/0.lease"},
+					file("/run/postern/bundle.pem", roots), file("/run/postern/ca.pem", "authority"),
+					link("/etc/ssl/certs/ca-certificates.crt", "/run/postern/bundle.pem"), link("/etc/pki/tls/certs/ca-bundle.crt", "/run/postern/bundle.pem"),
+					link("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/run/postern/bundle.pem"), link("/etc/ssl/ca-bundle.pem", "/run/postern/bundle.pem"),
+					link("/etc/pki/tls/cert.pem", "/run/postern/bundle.pem"), link("/etc/ssl/cert.pem", "/run/postern/bundle.pem"), link("/etc/ssl/certs/ca-bundle.crt", "/run/postern/bundle.pem"),
+					{Kind: File, Target: "/run/postern/cacerts", Content: store},
+					link("/etc/ssl/certs/java/cacerts", "/run/postern/cacerts"), link("/etc/pki/ca-trust/extracted/java/cacerts", "/run/postern/cacerts"),
+					link("/etc/ca-certificates/extracted/java-cacerts.jks", "/run/postern/cacerts"),
+					{Kind: Cover, Target: "/opt/jdk/lib/security/cacerts", Content: store},
+				},
+				ReadOnly: c.readOnly, Masked: append(c.masked, "/home/me/.nvm/versions/node/v20/etc/npmrc"),
+				Nodes: []string{"/run/postern/nodes/0"}, UID: c.inside, GID: c.inside, Limits: Limits{Processes: 7, Memory: 8192, Scratch: 4096},
+				Omitted: []Omission{
+					{"PATH: bin", "it is not an absolute path"}, {"PATH: /home/me/.ssh", "it is, contains, or is inside a folder for secrets"}, {"PATH: /nowhere", "it is not a folder"},
+					{"GOROOT", "nothing of the place that it names is shown"},
+					{"LANG", "its value is not one of those that are known to be harmless: --env LANG passes it"},
+				},
+			}, v))
+			require.NotContains(t, fmt.Sprint(env, v), canary)
+			require.Contains(t, env, "HOME=/me")
+			require.Contains(t, env, "JAVA_HOME=/home/me/work/jdk")
+			require.Contains(t, env, "PATH=/usr/bin:/home/me/.nvm/versions/node/v20/bin:/opt/jdk/bin:/home/me/work/jdk/bin:/usr/local/bin:/bin")
+		})
+	}
+}
+
+// TestPrivateOfTheSystem: hiding a secret that is among the system's programs would take these away.
+func TestPrivateOfTheSystem(t *testing.T) {
+	t.Parallel()
+	m := small(t, 1)
+	in := m.input(t)
+	in.Private = append(in.Private, "/usr/bin")
+	_, err := m.view(in)
+	require.ErrorContains(t, err, "/usr/bin is among the programs of the system, which every agent can read")
+}
+
+// TestNothingIsMountedInTheWorkdir: neither a toolchain nor a mask nor a key store, whatever the
+// caller's variables and the links of a toolchain lead to.
+func TestNothingIsMountedInTheWorkdir(t *testing.T) {
+	t.Parallel()
+	m := small(t, 1)
+	at := func(path string) string { return filepath.Join(m.root, path) }
+	for _, dir := range []string{"home/me/work/v/etc", "home/me/work/v/bin", "home/me/work/v/lib/security", "home/me/.nodenv/versions", "home/me/.nodenv/shims", "home/me/work/.pyenv/versions/3/bin", "home/me/work/.pyenv/shims"} {
+		require.NoError(t, os.MkdirAll(at(dir), 0o755))
+	}
+	for _, f := range []string{"home/me/work/v/etc/npmrc", "home/me/work/.pyenv/versions/3/pip.conf", "home/me/work/v/lib/security/cacerts", "home/me/work/v/bin/java"} {
+		require.NoError(t, os.WriteFile(at(f), nil, 0o755))
+	}
+	require.NoError(t, os.Symlink("../../work/v", at("home/me/.nodenv/versions/v")))
+	in := m.input(t)
+	in.Environ = []string{"HOME=/home/me", "PYENV_ROOT=/home/me/work/.pyenv", "JAVA_HOME=/home/me/.nodenv/versions/v",
+		"PATH=/home/me/.nodenv/shims:/home/me/.nodenv/versions/v/bin:/home/me/work/.pyenv/shims:/home/me/work/.pyenv/versions/3/bin:/home/me/work/v/bin"}
+	v, err := m.view(in)
+	require.NoError(t, err)
+	require.Contains(t, v.Env, "PATH=/home/me/.nodenv/shims:/home/me/.nodenv/versions/v/bin:/home/me/work/.pyenv/shims:/home/me/work/.pyenv/versions/3/bin:/home/me/work/v/bin:/usr/local/bin:/usr/bin:/bin")
+	writable := 0
+	for _, mount := range v.Mounts {
+		require.False(t, strings.HasPrefix(mount.Target, "/home/me/work/"), "%v", mount)
+		if mount.Writable {
+			writable++
+			require.Equal(t, "/home/me/work", mount.Target, "the one place to write to")
 		}
 	}
-	require.Equal(t, want, v.args)
+	require.Equal(t, 1, writable)
+	for _, path := range v.Masked {
+		require.False(t, within(path, "/home/me/work"), path)
+	}
 }
 
 // TestAnotherFolderThanAMomentAgo: who the working folder was decides, not its name.
 func TestAnotherFolderThanAMomentAgo(t *testing.T) {
 	t.Parallel()
-	root := tree(t, "home/", "work/", "other/")
-	s := &Spec{Workdir: filepath.Join(root, "work"), Environ: []string{"HOME=" + filepath.Join(root, "home")}}
-	for range 2 {
-		real, err := s.RealWorkdir()
-		require.NoError(t, err)
-		require.Equal(t, s.Workdir, real)
+	m := small(t, 1)
+	at := func(path string) string { return filepath.Join(m.root, path) }
+	require.NoError(t, os.Mkdir(at("home/me/other"), 0o700))
+	in := m.input(t)
+	_, err := m.view(in)
+	require.NoError(t, err)
+	const another = "it is no longer the folder that was checked: run this again"
+	for _, w := range []Workdir{
+		{Path: in.Workdir.Path, Device: in.Workdir.Device + 1, Inode: in.Workdir.Inode}, {Path: in.Workdir.Path, Device: in.Workdir.Device, Inode: in.Workdir.Inode + 1}, {Path: in.Workdir.Path},
+	} {
+		require.ErrorContains(t, m.check(w, "/home/me", nil), another)
 	}
-	require.NoError(t, os.Rename(filepath.Join(root, "work"), filepath.Join(root, "old")))
-	require.NoError(t, os.Rename(filepath.Join(root, "other"), filepath.Join(root, "work")))
-	_, err := s.RealWorkdir()
-	require.ErrorContains(t, err, "it is no longer the folder that was checked: run this again")
-	elsewhere := *s.folder
-	elsewhere.Dev++
-	s.folder, s.Workdir = &elsewhere, filepath.Join(root, "old")
-	_, err = s.RealWorkdir()
-	require.ErrorContains(t, err, "it is no longer the folder that was checked")
+	require.NoError(t, os.Rename(at("home/me/work"), at("home/me/old")))
+	require.NoError(t, os.Rename(at("home/me/other"), at("home/me/work")))
+	_, err = m.view(in)
+	require.ErrorContains(t, err, another)
+	// Nor is a link to the same folder the folder.
+	require.NoError(t, os.Rename(at("home/me/work"), at("home/me/other")))
+	require.NoError(t, os.Symlink("old", at("home/me/work")))
+	_, err = m.view(in)
+	require.ErrorContains(t, err, another)
 }
 
-// TestMountsBelow: what is mounted in a folder, and of what.
-func TestMountsBelow(t *testing.T) {
+// TestMounts: what is mounted in a folder, and of what.
+func TestMounts(t *testing.T) {
 	t.Parallel()
-	all, err := mountsBelow("/")
-	require.NoError(t, err)
-	proc, err := mountsBelow("/proc")
-	require.NoError(t, err)
-	none, err := mountsBelow(t.TempDir())
-	require.NoError(t, err)
-	require.Empty(t, none)
-	require.NotEmpty(t, proc)
-	require.Greater(t, len(all), len(proc))
-	for _, m := range proc {
-		require.Regexp(t, `^[0-9]+:[0-9]+ /`, m)
+	m := &machine{root: tree(t, "proc/self/")}
+	require.NoError(t, os.WriteFile(m.at("/proc/self/mountinfo"), []byte(`1 0 8:1 / / rw
+2 1 8:2 /a/b /work rw
+3 2 8:3 / /work/in rw
+4 1 8:4 / /works rw
+5 1 8:5 / /with\040space\134 rw
+broken
+`), 0o600))
+	for path, want := range map[string]struct {
+		whole bool
+		below []string
+	}{
+		"/": {true, []string{"8:1 /", "8:2 /a/b", "8:3 /", "8:4 /", "8:5 /"}}, "/work": {false, []string{"8:2 /a/b", "8:3 /"}}, "/work/in": {true, []string{"8:3 /"}},
+		"/works": {true, []string{"8:4 /"}}, "/work/other": {false, nil}, "/with space\\": {true, []string{"8:5 /"}},
+	} {
+		whole, below, err := m.mounts(path)
+		require.NoError(t, err)
+		require.Equal(t, want.whole, whole, path)
+		require.Equal(t, want.below, below, path)
 	}
+	_, _, err := (&machine{root: t.TempDir()}).mounts("/")
+	require.Error(t, err)
 }
 
 // TestEnviron: what is not NAME=VALUE is nothing.
@@ -196,28 +257,23 @@ func TestEnviron(t *testing.T) {
 	require.Equal(t, []string{"A=2", "B=x=y", "C="}, e.list())
 }
 
-// index is where part is in all, or -1.
-func index(all, part []string) int {
-	for i := range all {
-		if i+len(part) <= len(all) && slices.Equal(all[i:i+len(part)], part) {
-			return i
-		}
-	}
-	return -1
-}
-
 // TestEnvironment: all that a command finds in its environment.
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
 	root := tree(t, "jdk/lib/", "node/")
-	v := &view{visible: []string{filepath.Join(root, "jdk/lib")}}
-	caller := newEnviron([]string{
+	environment := func(env []string, environ ...string) []string {
+		b := (&machine{uid: 1}).builder(&Input{Agent: "demo", Workdir: Workdir{Path: "/w"}, Environ: environ, Env: env})
+		b.visible = []string{filepath.Join(root, "jdk/lib")}
+		b.environment("/h", "/bin")
+		return b.Env
+	}
+	caller := []string{
 		"SSH_AUTH_SOCK=/tmp/x", "AWS_PROFILE=prod", "BASH_ENV=/x", "LD_PRELOAD=/x", "LD_LIBRARY_PATH=/x", "PYTHONPATH=/x", "NODE_OPTIONS=--require=/x", "GIT_SSH_COMMAND=x",
 		"XDG_RUNTIME_DIR=/run/user/0", "DBUS_SESSION_BUS_ADDRESS=unix:path=/x", "DOCKER_HOST=unix:///x", "KUBECONFIG=/x", "GNUPGHOME=/x", "HTTP_PROXY=http://u:p@corp.test", "ALL_PROXY=http://corp.test",
 		"HOME=/elsewhere", "PATH=/elsewhere", "USER=root", "TERM=xterm", "GOTOOLCHAIN=auto",
 		"JAVA_HOME=" + filepath.Join(root, "jdk"), "NVM_DIR=" + filepath.Join(root, "node"), "GOROOT=jdk", "CARGO_HOME=/nonexistent",
-	})
-	s := &Spec{Agent: "demo", Env: []string{"WANTED=yes", "NO_PROXY=*", "SSL_CERT_FILE=/x", "NODE_EXTRA_CA_CERTS=/x", "https_proxy=http://elsewhere.test", "broken"}}
+	}
+	extra := []string{"WANTED=yes", "NO_PROXY=*", "SSL_CERT_FILE=/x", "NODE_EXTRA_CA_CERTS=/x", "https_proxy=http://elsewhere.test", "broken"}
 	require.Equal(t, []string{
 		"AWS_CA_BUNDLE=/run/postern/bundle.pem", "CARGO_HTTP_CAINFO=/run/postern/bundle.pem", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE=/run/postern/bundle.pem", "CURL_CA_BUNDLE=/run/postern/bundle.pem",
 		"DENO_CERT=/run/postern/ca.pem", "GIT_SSL_CAINFO=/run/postern/bundle.pem", "GOTOOLCHAIN=local", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=/run/postern/bundle.pem", "HEX_CACERTS_PATH=/run/postern/bundle.pem",
@@ -226,8 +282,14 @@ func TestEnvironment(t *testing.T) {
 		"PIP_CERT=/run/postern/bundle.pem", "PIP_RETRIES=1", "POSTERN_AGENT=demo", "PWD=/w", "REQUESTS_CA_BUNDLE=/run/postern/bundle.pem", "SSL_CERT_FILE=/run/postern/bundle.pem", "TERM=xterm", "TMPDIR=/tmp",
 		"USER=agent", "WANTED=yes", "YARN_HTTPS_CA_FILE_PATH=/run/postern/bundle.pem", "http_proxy=http://127.0.0.1:3128", "https_proxy=http://127.0.0.1:3128",
 		"no_proxy=localhost,127.0.0.1,::1", "npm_config_fetch_retries=0", "npm_config_update_notifier=false",
-	}, environment(s, caller, v, "/h", "/bin", "/w"))
-	require.Contains(t, environment(&Spec{}, newEnviron([]string{"USER=jane", "LOGNAME=jane"}), v, "/h", "/bin", "/w"), "USER=jane")
+	}, environment(extra, caller...))
+	require.Contains(t, environment(nil, "USER=jane", "LOGNAME=jane"), "USER=jane")
+}
+
+// look returns the real path of a folder that may be a working directory.
+func look(dir, home string, private ...string) (string, error) {
+	w, err := Look(dir, []string{"HOME=" + home}, private)
+	return w.Path, err
 }
 
 // TestSecretsAreNoWorkdirs: nor is what they are in, in any home.
@@ -237,10 +299,10 @@ func TestSecretsAreNoWorkdirs(t *testing.T) {
 		.mozilla .config/google-chrome .config/chromium .pulumi .terraform.d`) {
 		home := tree(t, secret+"/deep/x", "project/")
 		for dir := secret + "/deep"; dir != "."; dir = filepath.Dir(dir) {
-			_, err := Workdir(filepath.Join(home, dir), home, nil)
+			_, err := look(filepath.Join(home, dir), home)
 			require.ErrorContains(t, err, "as working directory: it is", dir)
 		}
-		real, err := Workdir(filepath.Join(home, "project"), home, nil)
+		real, err := look(filepath.Join(home, "project"), home)
 		require.NoError(t, err)
 		require.Equal(t, filepath.Join(home, "project"), real)
 	}
@@ -260,12 +322,12 @@ func TestPlacesThatAreNoWorkdirs(t *testing.T) {
 		filepath.Join(root, "file"): "it is not a folder", filepath.Join(root, "none"): "no such file",
 		"/usr": "", "/usr/bin": "", "/usr/lib": "", "/var": "", "/etc/ssl": "configuration and secrets",
 	} {
-		_, err := Workdir(dir, home, []string{filepath.Join(root, "p/state")})
+		_, err := look(dir, home, filepath.Join(root, "p/state"))
 		require.ErrorContains(t, err, why, dir)
-		_, err = Workdir(dir, home, []string{link}) // a private folder by another name
+		_, err = look(dir, home, link) // a private folder by another name
 		require.ErrorContains(t, err, why, dir)
 	}
-	real, err := Workdir(filepath.Join(root, "p/other"), home, []string{filepath.Join(root, "p/state")})
+	real, err := look(filepath.Join(root, "p/other"), home, filepath.Join(root, "p/state"))
 	require.NoError(t, err)
 	require.Equal(t, filepath.Join(root, "p/other"), real)
 }
@@ -286,7 +348,7 @@ func TestResolve(t *testing.T) {
 		"one/up/file":      {"real/sub/file", []symlink{{at("one"), "real"}, {at("real/up"), "../real/sub"}}},
 		"one/../real/file": {"", nil},
 	} {
-		real, links, err := resolve(root + "/" + path)
+		real, links, err := new(machine).resolve(root + "/" + path)
 		if c.want == "" {
 			require.Error(t, err, path)
 			continue
@@ -295,13 +357,13 @@ func TestResolve(t *testing.T) {
 		require.Equal(t, at(c.want), real, path)
 		require.Equal(t, c.links, links, path)
 	}
-	real, links, err := resolve("/")
+	real, links, err := new(machine).resolve("/")
 	require.NoError(t, err)
 	require.Equal(t, "/", real)
 	require.Empty(t, links)
-	_, _, err = resolve(at("loop"))
+	_, _, err = new(machine).resolve(at("loop"))
 	require.ErrorContains(t, err, "too many symbolic links")
-	_, _, err = resolve(at("dangling"))
+	_, _, err = new(machine).resolve(at("dangling"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
@@ -314,9 +376,9 @@ func TestCallerHome(t *testing.T) {
 		link: {link, filepath.Join(root, "real/home")}, link + "/": {link, filepath.Join(root, "real/home")}, filepath.Join(root, "real/home"): {filepath.Join(root, "real/home"), filepath.Join(root, "real/home")},
 		"": {"/home/agent", "/home/agent"}, "/": {"/home/agent", "/home/agent"}, "relative": {"/home/agent", "/home/agent"}, "/nonexistent/x": {"/nonexistent/x", "/nonexistent/x"},
 	} {
-		v := &view{}
-		called, links := v.callerHome(newEnviron([]string{"HOME=" + home}))
-		require.Equal(t, want, [2]string{called, v.home}, "%q", home)
+		m := new(machine)
+		called, links := m.callerHome(home)
+		require.Equal(t, want, [2]string{called, m.real(called)}, "%q", home)
 		require.Equal(t, called == link, len(links) == 1)
 	}
 }
@@ -324,20 +386,33 @@ func TestCallerHome(t *testing.T) {
 // TestSees: what is seen, and what can be shown of it without being seen.
 func TestSees(t *testing.T) {
 	t.Parallel()
-	v := &view{visible: []string{"/usr", "/opt/x/bin"}, linked: map[string]bool{}}
+	b := new(machine).builder(&Input{})
+	b.visible = []string{"/usr", "/opt/x/bin"}
 	for path, want := range map[string][2]bool{"/usr": {true, true}, "/usr/bin": {true, true}, "/usrx": {false, false}, "/opt/x": {false, true}, "/opt/x/bin/y": {true, true}, "/opt/x/lib": {false, false}, "/": {false, true}} {
-		require.Equal(t, want, [2]bool{v.sees(path), v.seesPartOf(path)}, path)
+		require.Equal(t, want, [2]bool{b.sees(path), b.seesPartOf(path)}, path)
 	}
 	require.True(t, within("/x", "/"))
 	require.True(t, overlap("/a", "/a/b"))
 	require.True(t, overlap("/a/b", "/a"))
 	require.False(t, overlap("/a", "/ab"))
-	v.readOnly("/usr/share")
-	v.readOnly("/srv")
-	v.readOnly("/srv/x")
-	v.link("/bin", "usr/bin")
-	v.link("/bin", "elsewhere")
-	v.link("/srv/link", "elsewhere")
-	require.Equal(t, []string{"--ro-bind", "/srv", "/srv", "--symlink", "usr/bin", "/bin"}, v.args)
-	require.Contains(t, v.visible, "/srv")
+	b.readOnly("/usr/share")
+	b.readOnly("/srv")
+	b.readOnly("/srv/x")
+	b.link("/bin", "usr/bin")
+	b.link("/bin", "elsewhere")
+	b.link("/srv/link", "elsewhere")
+	require.Equal(t, []Mount{{Kind: Bind, Source: "/srv", Target: "/srv"}, {Kind: Symlink, Source: "usr/bin", Target: "/bin"}}, b.Mounts)
+	require.Contains(t, b.visible, "/srv")
+}
+
+// TestMatch: the folder is not a pattern, whatever it is called.
+func TestMatch(t *testing.T) {
+	t.Parallel()
+	m := &machine{root: tree(t, "a[b]*/v1/etc/npmrc", "a[b]*/v2/etc/", "a[b]*/link -> v1", "ab/v1/etc/npmrc", "file")}
+	require.Equal(t, []string{"/a[b]*/link/etc/npmrc", "/a[b]*/v1/etc/npmrc"}, m.match("/a[b]*", "*/etc/npmrc"))
+	require.Equal(t, []string{"/a[b]*/v1/etc", "/a[b]*/v2/etc"}, m.match("/a[b]*", "v?/etc"))
+	require.Equal(t, []string{"/ab/v1/etc/npmrc"}, m.match("/ab", "v1/etc/npmrc"))
+	require.Empty(t, m.match("/ab", "v1/none"))
+	require.Empty(t, m.match("/none", "*"))
+	require.Empty(t, m.match("/file", "*"))
 }

@@ -1,10 +1,11 @@
-package sandbox
+package view
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // notWorkdirs may not be working directories, nor anything that contains one.
@@ -49,39 +50,65 @@ var secretDirs = []string{
 	".local/share/keyrings", ".mozilla", ".config/google-chrome", ".config/chromium", ".netrc", ".git-credentials", ".pulumi", ".terraform.d", ".vault-token",
 }
 
-// Workdir returns the real path of dir, or says why it cannot be the working
-// directory of an agent, who may write everywhere in it. home and private
-// must be neither in it nor, for private, around it.
-func Workdir(dir, home string, private []string) (string, error) {
-	refuse := func(why string) (string, error) {
-		return "", fmt.Errorf("use %s as working directory: %s; go to the folder of one project", dir, why)
-	}
-	real, err := filepath.EvalSymlinks(dir)
+// Workdir is a folder that may be an agent's working directory: where it is, who it is, and what the
+// host has mounted in it.
+type Workdir struct {
+	// Path is real.
+	Path string
+	// Device and Inode are those of the folder. A path may lead to another folder a moment later.
+	Device, Inode uint64
+	// Mounts are what the host has mounted at and below Path, each as "DEVICE ROOT" of
+	// proc_pid_mountinfo(5).
+	Mounts []string
+}
+
+// Look returns the working directory at the path dir, or says why that cannot be an agent's, who may
+// write everywhere in it. environ is the caller's environment: HOME must not be in the directory.
+// private must be neither in it nor around it.
+func Look(dir string, environ, private []string) (Workdir, error) {
+	m := &machine{}
+	home, _ := m.callerHome(newEnviron(environ).get("HOME"))
+	abs, err := filepath.Abs(dir)
 	if err != nil {
-		return "", fmt.Errorf("use %s as working directory: %w", dir, err)
+		return Workdir{}, fmt.Errorf("use %s as working directory: %w", dir, err)
 	}
-	if real, err = filepath.Abs(real); err != nil {
-		return "", fmt.Errorf("use %s as working directory: %w", dir, err)
+	return m.look(abs, m.real(home), private)
+}
+
+// check looks again, and makes sure that it is the same folder.
+func (m *machine) check(w Workdir, home string, private []string) error {
+	now, err := m.look(w.Path, home, private)
+	if err == nil && (now.Path != w.Path || now.Device != w.Device || now.Inode != w.Inode) {
+		err = fmt.Errorf("use %s as working directory: it is no longer the folder that was checked: run this again", w.Path)
 	}
-	if info, err := os.Stat(real); err != nil || !info.IsDir() {
+	return err
+}
+
+// look is [Look] for an absolute path and a real home.
+func (m *machine) look(dir, home string, private []string) (Workdir, error) {
+	refuse := func(why string) (Workdir, error) {
+		return Workdir{}, fmt.Errorf("use %s as working directory: %s; go to the folder of one project", dir, why)
+	}
+	real, _, err := m.resolve(dir)
+	if err != nil {
+		return Workdir{}, fmt.Errorf("use %s as working directory: %w", dir, err)
+	}
+	if !m.isDir(real) {
 		return refuse("it is not a folder")
 	}
 	if real == "/" {
 		return refuse("it is the whole file system, and an agent can write to its working directory")
 	}
-	if home != "" && within(home, real) {
+	if within(home, real) {
 		return refuse("it is or contains your home (" + home + "), which agents must not see")
 	}
 	for _, p := range private {
-		if r, err := filepath.EvalSymlinks(p); err == nil {
-			p = r
-		}
-		if overlap(p, real) {
+		if p = m.real(p); overlap(p, real) {
 			return refuse("it is, contains, or is inside " + p + ", where Postern keeps keys and sockets")
 		}
 	}
-	for _, h := range append(peopleHomes(), home) {
-		if h == "" || h == "/" {
+	for _, h := range append(m.peopleHomes(), home) {
+		if h == "/" {
 			continue
 		}
 		if within(h, real) {
@@ -96,9 +123,11 @@ func Workdir(dir, home string, private []string) (string, error) {
 			return refuse("it is in " + settings + ", which is for settings that the owner's programs act on")
 		}
 	}
-	if whole, err := isWholeFileSystem(real); err != nil {
-		return "", fmt.Errorf("use %s as working directory: %w", dir, err)
-	} else if whole {
+	whole, below, err := m.mounts(real)
+	if err != nil {
+		return Workdir{}, fmt.Errorf("use %s as working directory: %w", dir, err)
+	}
+	if whole {
 		return refuse("a whole file system is mounted there")
 	}
 	for _, n := range notWorkdirs {
@@ -106,61 +135,68 @@ func Workdir(dir, home string, private []string) (string, error) {
 			return refuse("it is, contains, or is inside " + n.path + ": " + n.why)
 		}
 	}
-	return real, nil
+	device, inode, err := m.identity(real)
+	if err != nil {
+		return Workdir{}, fmt.Errorf("use %s as working directory: %w", real, err)
+	}
+	return Workdir{Path: real, Device: device, Inode: inode, Mounts: below}, nil
+}
+
+// identity returns who the folder at the real path is. A link on the way is an error: an agent that
+// works above has put it there since.
+func (m *machine) identity(real string) (device, inode uint64, err error) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, m.at(real), &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer unix.Close(fd)
+	var now unix.Stat_t
+	err = unix.Fstat(fd, &now)
+	return now.Dev, now.Ino, err
 }
 
 // peopleHomes are the real homes of the users in /etc/passwd. Those of a directory service are not known; what is
 // directly in /home is taken for one.
-func peopleHomes() []string {
+func (m *machine) peopleHomes() []string {
 	var homes []string
-	if users, err := os.ReadFile("/etc/passwd"); err == nil {
+	if users, err := m.read("/etc/passwd"); err == nil {
 		for line := range strings.Lines(string(users)) {
 			if fields := strings.Split(strings.TrimSpace(line), ":"); len(fields) >= 6 && filepath.IsAbs(fields[5]) {
 				homes = append(homes, fields[5])
 			}
 		}
 	}
-	if matches, err := filepath.Glob("/home/*"); err == nil {
-		homes = append(homes, matches...)
-	}
-	real := make([]string, 0, len(homes))
-	for _, h := range homes {
-		if r, err := filepath.EvalSymlinks(h); err == nil {
+	var real []string
+	for _, h := range append(homes, m.match("/home", "*")...) {
+		if r, _, err := m.resolve(h); err == nil {
 			real = append(real, r)
 		}
 	}
 	return real
 }
 
-// isWholeFileSystem reports whether the folder is where a file system, and not
-// only a folder of one, is mounted.
-func isWholeFileSystem(real string) (bool, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+// mounts reports whether a file system, and not only a folder of one, is mounted at the real path. It
+// returns what is mounted there and below, as [Workdir.Mounts] has it.
+func (m *machine) mounts(real string) (whole bool, below []string, err error) {
+	mounts, err := m.read("/proc/self/mountinfo")
 	if err != nil {
-		return false, fmt.Errorf("read mounts: %w", err)
+		return false, nil, fmt.Errorf("read mounts: %w", err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		// The kernel writes space, tab, newline and backslash in octal.
-		if fields := strings.Fields(line); len(fields) > 4 && fields[3] == "/" && octal.Replace(fields[4]) == real {
-			return true, nil
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
 		}
-	}
-	return false, nil
-}
-
-// mountsBelow returns what is mounted below the folder, as [wire.Setup] has it.
-func mountsBelow(real string) ([]string, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("read mounts: %w", err)
-	}
-	var below []string
-	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 4 && within(octal.Replace(fields[4]), real) {
+		at := octal.Replace(fields[4])
+		if within(at, real) {
 			below = append(below, fields[2]+" "+fields[3])
 		}
+		whole = whole || at == real && fields[3] == "/"
 	}
-	return below, nil
+	return whole, below, nil
 }
 
+// octal reads how the kernel writes space, tab, newline and backslash in mountinfo.
 var octal = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)

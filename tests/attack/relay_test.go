@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox"
+	"github.com/postern/postern/sandbox/view"
 )
 
 // The relay is the agent's program in a sandbox: this test binary under
@@ -176,6 +177,19 @@ func startSandbox(a *arena, agent string) (*sandboxed, error) {
 	if err := os.Link(a.self, filepath.Join(dir, "relay")); err != nil {
 		return nil, err
 	}
+	in := &view.Input{
+		Agent: agent, Private: []string{a.fleet.Home.Root},
+		Environ: []string{"HOME=" + filepath.Join(a.homes, "home"), "PATH=" + os.Getenv("PATH")}, Env: []string{relayVariable + "=1"},
+		Sockets: []string{a.fleet.Home.AgentDir("n1", agent)}, CA: a.fleet.CA.PEM, Inside: a.inside,
+	}
+	var err error
+	if in.Workdir, err = view.Look(dir, in.Environ, in.Private); err != nil {
+		return nil, err
+	}
+	seen, err := view.Make(in)
+	if err != nil {
+		return nil, err
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -183,9 +197,7 @@ func startSandbox(a *arena, agent string) (*sandboxed, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &sandboxed{dir: dir, done: make(chan struct{}), cancel: cancel}
 	spec := &sandbox.Spec{
-		Agent: agent, Command: []string{"./relay"}, Workdir: dir, Private: []string{a.fleet.Home.Root},
-		Environ: []string{"HOME=" + filepath.Join(a.homes, "home"), "PATH=" + os.Getenv("PATH")}, Env: []string{relayVariable + "=1"},
-		Sockets: []string{a.fleet.Home.AgentDir("n1", agent)}, CA: a.fleet.CA.PEM, Gateways: a.agentNamed(agent).gateways(), Ports: []int{443, 8443}, Bubblewrap: a.bwrap, Inside: a.inside,
+		View: seen, Command: []string{"./relay"}, Gateways: a.agentNamed(agent).gateways(), Ports: []int{443, 8443}, Bubblewrap: a.bwrap,
 		Stdin: null, Stdout: null, Stderr: null,
 	}
 	failed := make(chan error, 1)

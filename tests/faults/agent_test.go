@@ -18,6 +18,7 @@ import (
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/sandbox"
+	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/tests/fleet"
 )
 
@@ -95,16 +96,20 @@ func startAgent(s *stack) *sandboxed {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	require.NoError(s.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	spec := &sandbox.Spec{
-		Agent: "a", Command: []string{"./agent"}, Workdir: a.dir, Private: []string{s.home.Root},
-		Environ: []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}, Env: []string{agentVariable + "=1"},
-		CA: s.ca.PEM, Ports: []int{443}, Bubblewrap: bwrap, Inside: inside, Stdin: null, Stdout: null, Stderr: null,
+	in := &view.Input{
+		Agent: "a", Private: []string{s.home.Root}, Environ: []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}, Env: []string{agentVariable + "=1"},
+		CA: s.ca.PEM, Inside: inside,
 	}
 	for name := range s.programs {
 		if name != "control" {
-			spec.Sockets = append(spec.Sockets, s.home.AgentDir(name, "a"))
+			in.Sockets = append(in.Sockets, s.home.AgentDir(name, "a"))
 		}
 	}
+	in.Workdir, err = view.Look(a.dir, in.Environ, in.Private)
+	require.NoError(s.t, err)
+	seen, err := view.Make(in)
+	require.NoError(s.t, err)
+	spec := &sandbox.Spec{View: seen, Command: []string{"./agent"}, Ports: []int{443}, Bubblewrap: bwrap, Stdin: null, Stdout: null, Stderr: null}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

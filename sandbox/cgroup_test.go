@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/sandbox/view"
 )
 
 // bomb starts children that wait until no more can be started, and says how many there were.
@@ -26,7 +28,7 @@ else: print("never stopped")
 func TestForkBomb(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {
-		b.spec.Limits = Limits{Processes: 60}
+		b.spec.Limits = view.Limits{Processes: 60}
 		out := b.sh(t, "PATH=/usr/bin:/bin; "+bomb)
 		require.Contains(t, out, "stopped: Resource temporarily unavailable")
 		fields := strings.Fields(out)
@@ -40,7 +42,7 @@ func TestForkBomb(t *testing.T) {
 
 func TestMemoryHog(t *testing.T) {
 	t.Parallel()
-	group := newCgroup(Limits{Processes: 100, Memory: 100 << 20})
+	group := newCgroup(view.Limits{Processes: 100, Memory: 100 << 20})
 	held := strings.Join(group.held, " ")
 	group.remove()
 	for _, dir := range group.folders {
@@ -52,18 +54,18 @@ func TestMemoryHog(t *testing.T) {
 	require.Contains(t, held, "memory")
 	require.Contains(t, held, "processes")
 	b := newBox(t, 0)
-	b.spec.Limits = Limits{Memory: 96 << 20}
+	b.spec.Limits = view.Limits{Memory: 96 << 20}
 	out, status := b.run(t, "./try", "hog", "480")
 	require.NotZero(t, status, out)
 	require.NotContains(t, out, "used")
-	b.spec.Limits = Limits{}
+	b.spec.Limits = view.Limits{}
 	require.Contains(t, b.sh(t, "./try hog 160"), "used")
 }
 
 func TestScratchIsBounded(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {
-		b.spec.Limits = Limits{Scratch: 4 << 20}
+		b.spec.Limits = view.Limits{Scratch: 4 << 20}
 		for _, dir := range []string{"/tmp", "~", "/dev/shm"} {
 			out, status := b.run(t, "sh", "-c", "head -c 5000000 /dev/zero > "+dir+"/full")
 			require.NotZero(t, status, dir)

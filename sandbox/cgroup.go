@@ -12,33 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/view"
 )
-
-// Limits are what all processes of a sandbox may use together. A field that is 0 is the default.
-type Limits struct {
-	// Processes counts threads too.
-	Processes uint64
-	// Memory is in bytes. It holds only where there is a control group.
-	Memory uint64
-	// Scratch is in bytes, for each of the folders that are in memory.
-	Scratch uint64
-}
-
-// orDefaults fills in the defaults: an agent may fill neither the process table nor the memory. Processors are not
-// limited: the kernel shares them out by turns.
-func (l Limits) orDefaults() (Limits, error) {
-	var machine unix.Sysinfo_t
-	if err := unix.Sysinfo(&machine); err != nil {
-		return l, fmt.Errorf("find size of memory: %w", err)
-	}
-	memory := uint64(machine.Totalram) * uint64(machine.Unit) //nolint:unconvert // 32 bits elsewhere
-	for field, value := range map[*uint64]uint64{&l.Processes: 4096, &l.Memory: memory / 4 * 3, &l.Scratch: memory / 4} {
-		if *field == 0 {
-			*field = value
-		}
-	}
-	return l, nil
-}
 
 // cgroup is the control group of a sandbox; on version 1, one for each controller. The zero value is none.
 type cgroup struct {
@@ -63,7 +39,7 @@ type hierarchy struct {
 }
 
 // newCgroup makes a group with the limits, as far as the caller may. What does not hold then is not in held.
-func newCgroup(l Limits) *cgroup {
+func newCgroup(l view.Limits) *cgroup {
 	g := new(cgroup)
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -122,7 +98,7 @@ func hierarchies(own, mounts string) []hierarchy {
 }
 
 // addUnified makes a group of version 2 in the topmost place where it gets controllers.
-func (g *cgroup) addUnified(h hierarchy, l Limits) {
+func (g *cgroup) addUnified(h hierarchy, l view.Limits) {
 	for _, parent := range h.parents {
 		// Whoever moves a process must be allowed to write where both groups hang together.
 		if unix.Access(filepath.Join(parent, "cgroup.procs"), unix.W_OK) != nil {
@@ -153,7 +129,7 @@ func (g *cgroup) addUnified(h hierarchy, l Limits) {
 }
 
 // addLegacy makes a group of version 1.
-func (g *cgroup) addLegacy(h hierarchy, l Limits) {
+func (g *cgroup) addLegacy(h hierarchy, l view.Limits) {
 	file, value, what := "", uint64(0), ""
 	switch {
 	case slices.Contains(h.controllers, "pids"):

@@ -1,0 +1,74 @@
+// Package bubblewrap renders a sandbox's view as arguments of bwrap, makes the user that root's sandbox
+// is on the host, and says what to do if bwrap complains.
+package bubblewrap
+
+import (
+	"os"
+	"strconv"
+
+	"github.com/postern/postern/sandbox/view"
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// Render returns the arguments with which bwrap starts postern-sandbox in the view, and the contents
+// that it reads: of the descriptor first, the one after that, and so on.
+func Render(v *view.View, first int) (args []string, contents [][]byte) {
+	r := renderer{next: first}
+	r.add("--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv",
+		"--hostname", v.Hostname,
+		// 0 only for postern-sandbox, in a namespace whose 0 is the caller. For root
+		// bubblewrap keeps every capability unless told otherwise.
+		"--uid", "0", "--gid", "0", "--cap-drop", "ALL",
+		"--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP",
+		"--proc", "/proc")
+	for _, path := range v.ReadOnly {
+		r.add("--ro-bind", path, path)
+	}
+	// Only what is meant for it holds data.
+	r.add("--dev", "/dev")
+	r.mount(view.Mount{Kind: view.Tmpfs, Target: "/dev/shm", Mode: 0o1777, Size: v.Limits.Scratch})
+	r.add("--remount-ro", "/dev")
+	for _, m := range v.Mounts {
+		r.mount(m)
+	}
+	for _, path := range v.Masked {
+		r.add("--ro-bind", os.DevNull, path)
+	}
+	// What was made on the way, such as /etc, is not the agent's to change.
+	r.add("--remount-ro", "/", "--chdir", "/", wire.Inside)
+	return r.args, r.contents
+}
+
+type renderer struct {
+	args     []string
+	contents [][]byte
+	next     int
+}
+
+func (r *renderer) add(args ...string) { r.args = append(r.args, args...) }
+
+func (r *renderer) mount(m view.Mount) {
+	switch m.Kind {
+	case view.Bind:
+		how := "--ro-bind"
+		if m.Writable {
+			how = "--bind"
+		}
+		r.add(how, m.Source, m.Target)
+	case view.Tmpfs:
+		r.add("--size", strconv.FormatUint(m.Size, 10), "--perms", "0"+strconv.FormatUint(uint64(m.Mode), 8), "--tmpfs", m.Target)
+	case view.Symlink:
+		r.add("--symlink", m.Source, m.Target)
+	case view.File:
+		r.add("--perms", "0444", "--file", r.content(m.Content), m.Target)
+	case view.Cover:
+		r.add("--ro-bind-data", r.content(m.Content), m.Target)
+	}
+}
+
+// content returns the number of the descriptor that content is read from.
+func (r *renderer) content(content []byte) string {
+	r.contents = append(r.contents, content)
+	r.next++
+	return strconv.Itoa(r.next - 1)
+}

@@ -1,0 +1,41 @@
+package bubblewrap
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/sandbox/view"
+)
+
+// TestRender: the namespaces and powers of a sandbox come first, then each kind of mount in the view's
+// order, then what covers it.
+func TestRender(t *testing.T) {
+	t.Parallel()
+	args, contents := Render(&view.View{
+		Hostname: "demo", Limits: view.Limits{Scratch: 4096}, ReadOnly: []string{"/proc/sys"}, Masked: []string{"/proc/kcore", "/opt/x/etc/npmrc"},
+		Mounts: []view.Mount{
+			{Kind: view.Bind, Source: "/usr", Target: "/usr"},
+			{Kind: view.File, Target: "/etc/hosts", Content: []byte("hosts")},
+			{Kind: view.Tmpfs, Target: "/home/me", Mode: 0o700, Size: 1},
+			{Kind: view.Symlink, Source: "usr/bin", Target: "/bin"},
+			{Kind: view.Bind, Source: "/real/work", Target: "/home/me/work", Writable: true},
+			{Kind: view.Cover, Target: "/opt/jdk/cacerts", Content: []byte("store")},
+		},
+	}, 7)
+	require.Empty(t, cmp.Diff([]string{
+		"--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv", "--hostname", "demo", "--uid", "0", "--gid", "0",
+		"--cap-drop", "ALL", "--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP", "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys",
+		"--dev", "/dev", "--size", "4096", "--perms", "01777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
+		"--ro-bind", "/usr", "/usr",
+		"--perms", "0444", "--file", "7", "/etc/hosts",
+		"--size", "1", "--perms", "0700", "--tmpfs", "/home/me",
+		"--symlink", "usr/bin", "/bin",
+		"--bind", "/real/work", "/home/me/work",
+		"--ro-bind-data", "8", "/opt/jdk/cacerts",
+		"--ro-bind", "/dev/null", "/proc/kcore", "--ro-bind", "/dev/null", "/opt/x/etc/npmrc",
+		"--remount-ro", "/", "--chdir", "/", "/run/postern/postern-sandbox",
+	}, args))
+	require.Equal(t, [][]byte{[]byte("hosts"), []byte("store")}, contents)
+}
