@@ -20,7 +20,7 @@ func main() {
 func become() error {
 	root, err := os.Getwd()
 	if err != nil {
-		return fmt.Errorf("find the working folder: %w", err)
+		return fmt.Errorf("find the working directory: %w", err)
 	}
 	folders, err := hostpath.AgentFolders()
 	if err != nil {

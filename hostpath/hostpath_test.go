@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// world is a folder with an agent's working folder "work" that is registered, and "safe", which is not an agent's.
+// world is a folder with an agent's working directory "work" that is registered, and "safe", which is not an agent's.
 type world struct {
 	t        *testing.T
 	dir      string
@@ -372,7 +372,7 @@ func TestRegistry(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(w.registry.file, append(whole, content...), 0o600))
 			_, err = w.registry.Folders()
-			require.ErrorContains(t, err, w.registry.file+":2: this line of the list of agents' working folders is damaged")
+			require.ErrorContains(t, err, w.registry.file+":2: this line of the list of agents' working directories is damaged")
 			require.ErrorContains(t, w.registry.Record(w.path("safe")), "damaged")
 		})
 	}

@@ -76,7 +76,7 @@ func (f *Folders) find(name string, owner Owner, scripts int) (path string, argv
 	return "", nil, &NotFoundError{name}
 }
 
-// search returns the absolute folders of PATH, and the system's. In a relative one, whoever writes in the working folder
+// search returns the absolute folders of PATH, and the system's. In a relative one, whoever writes in the working directory
 // would decide.
 func (f *Folders) search() []string {
 	path, _ := f.variable("PATH")

@@ -1,7 +1,7 @@
 // Package hostpath decides which of this machine's paths, programs and files a command of ours may
 // trust.
 //
-// An agent writes anything into its working folder, and folders outlive agents. So a path is
+// An agent writes anything into its working directory, and folders outlive agents. So a path is
 // trusted only if no step on the way to its file is in a folder where an agent works or has worked.
 // [Registry] remembers those folders. [Folders.Check] walks a path and names the step that is in
 // one. [Folders.Open] opens exactly the file that was checked. [Folders.Program] finds the programs
@@ -27,7 +27,7 @@ import (
 // registryFile is the name of the registry in the folder of all stacks' state folders.
 const registryFile = "workdirs"
 
-// Registry is the list of the folders that are or were an agent's working folder. Several processes
+// Registry is the list of the folders that are or were an agent's working directory. Several processes
 // may call its methods at once. The zero value has no list, and its methods return an error: see
 // [In].
 type Registry struct{ file string }
@@ -67,10 +67,10 @@ func (r Registry) Record(dir string) error {
 		err = fmt.Errorf("it leads to %s", f.path)
 	}
 	if err != nil {
-		return fmt.Errorf("record the agent's working folder %s: %w", dir, err)
+		return fmt.Errorf("record the agent's working directory %s: %w", dir, err)
 	}
 	if err := r.add(f); err != nil {
-		return fmt.Errorf("record the agent's working folder %s: %w", dir, err)
+		return fmt.Errorf("record the agent's working directory %s: %w", dir, err)
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func (r Registry) Paths() ([]string, error) {
 }
 
 // ErrUnknown means that the list has no such path.
-var ErrUnknown = errors.New("it is not in the list of agents' working folders")
+var ErrUnknown = errors.New("it is not in the list of agents' working directories")
 
 // ErrRuns means that an agent runs in a folder.
 var ErrRuns = errors.New("an agent runs there")
@@ -149,7 +149,7 @@ func (r Registry) Forget(path string) error {
 		return ErrUnknown
 	}
 	if err := r.replace(kept.String()); err != nil {
-		return fmt.Errorf("write the list of agents' working folders: %w", err)
+		return fmt.Errorf("write the list of agents' working directories: %w", err)
 	}
 	return nil
 }
@@ -186,7 +186,7 @@ func (r Registry) syncFolder() error {
 func (r Registry) Use(dir string) (done func(), err error) {
 	f, err := identify(dir)
 	if err != nil {
-		return nil, fmt.Errorf("record the agent's working folder %s: %w", dir, err)
+		return nil, fmt.Errorf("record the agent's working directory %s: %w", dir, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(r.file), 0o700); err != nil {
 		return nil, err
@@ -194,7 +194,7 @@ func (r Registry) Use(dir string) (done func(), err error) {
 	// First this: who forgets the folder now has done so before it is recorded.
 	use, err := r.inUse(f, unix.LOCK_SH)
 	if err != nil {
-		return nil, fmt.Errorf("record the agent's working folder %s: %w", dir, err)
+		return nil, fmt.Errorf("record the agent's working directory %s: %w", dir, err)
 	}
 	if err := r.Record(dir); err != nil {
 		use.Close()
@@ -293,7 +293,7 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("%s:%d: this line of the list of agents' working folders is damaged, so no path can be trusted: "+
+	return fmt.Sprintf("%s:%d: this line of the list of agents' working directories is damaged, so no path can be trusted: "+
 		"correct the line by a backup, or delete it and never keep a secret or a program of yours in its folder", e.File, e.Line)
 }
 
@@ -326,14 +326,14 @@ func (r Registry) Folders(more ...string) (*Folders, error) {
 // folders returns what the list holds.
 func (r Registry) folders() ([]folder, error) {
 	if r.file == "" {
-		return nil, errors.New("read the list of agents' working folders: nobody has said where it is, so no path can be trusted")
+		return nil, errors.New("read the list of agents' working directories: nobody has said where it is, so no path can be trusted")
 	}
 	file, err := os.OpenFile(r.file, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the list of agents' working folders: %w", err)
+		return nil, fmt.Errorf("read the list of agents' working directories: %w", err)
 	}
 	defer file.Close()
 	folders, _, err := r.read(file)

@@ -34,7 +34,7 @@ type lease struct {
 	renewed time.Time
 }
 
-// newLease begins a lease in the working folder of a node. Requests that were refused
+// newLease begins a lease in the working directory of a node. Requests that were refused
 // before, when whoever had to say so was killed, are told of now.
 func newLease(dir string, events *audit.Writer) (*lease, error) {
 	f, err := os.OpenFile(filepath.Join(dir, guard.LeasePath), os.O_CREATE|os.O_RDWR, 0o600)
@@ -91,7 +91,7 @@ func (l *lease) silence() string {
 // errExpired is a supervisor that hangs, or waits for its disk.
 var errExpired = errors.New("its supervisor does not take the log, so that every request is refused")
 
-// checkLease fails if the lease in the working folder of a node has run out, or cannot be
+// checkLease fails if the lease in the working directory of a node has run out, or cannot be
 // read. There is none where no node runs.
 func checkLease(dir string) error {
 	b, err := hostpath.ReadFile(filepath.Join(dir, guard.LeasePath), guard.LeaseSize)

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostSocket is a daemon of the host with a socket in the working folder. It
+// hostSocket is a daemon of the host with a socket in the working directory. It
 // fails the test if somebody connects.
 func hostSocket(t *testing.T, b *box, name string) string {
 	t.Helper()
@@ -41,7 +41,7 @@ func hostSocket(t *testing.T, b *box, name string) string {
 	return path
 }
 
-// A socket file in the working folder may be a daemon's of the host: whoever
+// A socket file in the working directory may be a daemon's of the host: whoever
 // may write the file may connect, whatever namespace it is in.
 func TestSocketsInTheWorkingFolder(t *testing.T) {
 	t.Parallel()

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// file opens a file of the caller's outside of the working folder.
+// file opens a file of the caller's outside of the working directory.
 func (b *box) file(t *testing.T, name, content string, flags int) *os.File {
 	t.Helper()
 	path := b.write(t, name, content)

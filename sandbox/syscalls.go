@@ -116,7 +116,7 @@ func isOneOf(do uint32, arg int, mask uint32, values ...uint32) []outcome {
 // modeless lets a call pass unless its mode has one of the bits of setID.
 func modeless(arg int, names ...string) checkedCall {
 	return checkedCall{
-		names: names, otherwise: errForbidden, why: "a setuid program left in the working folder is its owner's, who may be root, to whoever starts it outside",
+		names: names, otherwise: errForbidden, why: "a setuid program left in the working directory is its owner's, who may be root, to whoever starts it outside",
 		outcomes: []outcome{{when: []check{{arg: arg, mask: setID}}, do: retAllow}},
 	}
 }

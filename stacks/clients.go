@@ -21,7 +21,7 @@ var ClientMethods = []string{"GET", "HEAD"}
 
 // ClientHosts asks a package client of this machine which hosts it is
 // configured to talk to. The user's and the machine's configuration count. That
-// of the working folder does not: no client is started in it, found in it or by
+// of the working directory does not: no client is started in it, found in it or by
 // a variable that leads to it, because the folder may be an agent's.
 func ClientHosts(ctx context.Context, client string) ([]HostPort, error) {
 	var urls []string

@@ -65,7 +65,7 @@ agents:
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "state", "workdirs"), []byte("damaged\n"), 0o600))
 	_, err = load("file:safe/helper", "")
-	require.ErrorContains(t, err, "workdirs:1: this line of the list of agents' working folders is damaged")
+	require.ErrorContains(t, err, "workdirs:1: this line of the list of agents' working directories is damaged")
 }
 
 // TestLoadPinsHelpers: what is published names the helper by its content.

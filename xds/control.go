@@ -69,7 +69,7 @@ type Config struct {
 	Event func(Event) error
 	// Tracer, if set, takes the spans of roll-outs.
 	Tracer trace.Tracer
-	// Agents is the list of agents' working folders on this machine: no secret and no helper is taken from there.
+	// Agents is the list of agents' working directories on this machine: no secret and no helper is taken from there.
 	// Without it no secret of a file, and no helper, is taken at all.
 	Agents hostpath.Registry
 	// Now is the wall clock, [time.Now] if nil.

@@ -102,7 +102,7 @@ func become(ctx context.Context, stack *stacks.Stack) error {
 	}
 	root, err := os.Getwd()
 	if err != nil {
-		return fmt.Errorf("find the working folder: %w", err)
+		return fmt.Errorf("find the working directory: %w", err)
 	}
 	folders, err := hostpath.AgentFolders()
 	if err != nil {
@@ -448,7 +448,7 @@ func (d *driver) find() error {
 func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engine.Engine, context.Context) (*engine.Summary, error)) error {
 	cwd, err := os.Getwd()
 	if err != nil {
-		return fmt.Errorf("find the working folder: %w", err)
+		return fmt.Errorf("find the working directory: %w", err)
 	}
 	folders, err := hostpath.AgentFolders()
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 
 // broker makes every connection that the command asks for, in its place.
 //
-// A socket file in the working folder may be a daemon's of the host, and the kernel asks neither mount nor network
+// A socket file in the working directory may be a daemon's of the host, and the kernel asks neither mount nor network
 // namespace whether a connection may cross: whoever may write the file may connect. A filter does not see the path, and
 // what it did see in memory could be another one a moment later. So the kernel stops each connect and asks here; the
 // broker copies the address, takes a copy of the socket, and connects it itself to what it has looked at.

@@ -69,7 +69,7 @@ func becomeCommand() int {
 	if err := unix.Setrlimit(unix.RLIMIT_SIGPENDING, &unix.Rlimit{Cur: maxSignals, Max: maxSignals}); err != nil {
 		return report(fmt.Errorf("limit signals: %w", err))
 	}
-	// A core would lie in the working folder, and be as large as the memory.
+	// A core would lie in the working directory, and be as large as the memory.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return report(fmt.Errorf("limit core files: %w", err))
 	}

@@ -174,7 +174,7 @@ var hostPaths = []HostCase{
 	{"H13", "a list of agents' folders that was damaged", func(l *laptop) {
 		l.runs(nil, "true")
 		require.NoError(l, os.WriteFile(l.path("home/workdirs"), []byte("\x00\x00\n"), 0o600))
-		l.refused(nil, "/home/workdirs:1: this line of the list of agents' working folders is damaged, so no path can be trusted")
+		l.refused(nil, "/home/workdirs:1: this line of the list of agents' working directories is damaged, so no path can be trusted")
 		require.Error(l, hostpath.In(l.path("home")).Record(l.work))
 		l.credential("file://" + l.write("keys/key", canary))
 		l.problem("/home/workdirs:1: this line")

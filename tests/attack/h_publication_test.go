@@ -48,7 +48,7 @@ agents:
 `
 
 // desk is where an operator works, with a shell in the repository's folder, which
-// is the agent's working folder, too.
+// is the agent's working directory, too.
 type desk struct {
 	t *testing.T
 	// project is the repository, victim another one of the operator's.
