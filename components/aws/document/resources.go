@@ -50,9 +50,9 @@ func Bucket(bucket ARN, more ...Statement) Policy {
 	}}, more...)...)
 }
 
-// KeptVersions denies everybody except the account's root to remove a version. A new object under
-// the same name removes none. Whoever deploys also sets the bucket's lifecycle, so only operators
-// are denied that. Locked objects outlive the lifecycle.
+// KeptVersions keeps everybody except the account's root from removing a version. A new object
+// under the same name removes none. Whoever deploys also sets the bucket's lifecycle, so only
+// operators are denied that. Locked objects outlive the lifecycle.
 func KeptVersions(p Place, bucket ARN) Statement {
 	return Statement{
 		Sid: "KeptVersions", Effect: Deny, Principal: Anybody, Action: []string{"s3:DeleteObjectVersion"},
