@@ -1,27 +1,16 @@
 package bundle
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/user"
-	"path/filepath"
-	"slices"
 	"time"
 
-	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
-	"golang.org/x/sys/unix"
 
-	"github.com/postern/postern/atomicfile"
-	"github.com/postern/postern/daemon"
-	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
 )
@@ -135,36 +124,6 @@ func (o *Operator) base(ctx context.Context, known *spelling) (*Bundle, uint64, 
 		return nil, 0, fmt.Errorf("the bundle store %s has an object with the number %d, which belongs to no publication: remove it", o.name(), next-1)
 	}
 	return b, next, err
-}
-
-// NewestProven returns the newest publication above a number that can be verified,
-// with its mark, or [ErrNone]. What somebody has put above it hides no kill, and
-// does not keep one from being based on it.
-func (s *Store) NewestProven(ctx context.Context, v *View, above uint64) (*Bundle, error) {
-	var first error
-	for _, seq := range slices.Backward(v.marked) {
-		if seq <= above {
-			break
-		}
-		b, err := s.Get(ctx, seq)
-		if err == nil {
-			err = s.Proven(ctx, b)
-		}
-		if err == nil {
-			return b, nil
-		}
-		var broken *BrokenError
-		if !errors.As(err, &broken) && gcerrors.Code(err) != gcerrors.NotFound {
-			return nil, err
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	if first != nil {
-		return nil, first
-	}
-	return nil, ErrNone
 }
 
 // lost returns the number of the newest publication that a replica serves and
@@ -297,125 +256,6 @@ func (o *Operator) signMark(kind string, b *Bundle, replica string) ([]byte, err
 	return seal(key, kind, o.Stack, b.Seq, payload)
 }
 
-// putMark stores a mark that is signed.
-func (s *Store) putMark(ctx context.Context, kind string, b *Bundle, sealed []byte) error {
-	suffix := suffixProven
-	if kind == kindTry {
-		suffix = suffixTry
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	if err := s.add(ctx, object(b.Seq, suffix), sealed); !exists(err) {
-		return err
-	}
-	var broken *BrokenError
-	if _, err := s.marked(ctx, kind, suffix, b); errors.As(err, &broken) {
-		// It is none: somebody put it there ahead, so that ours would not count.
-		return s.write(ctx, object(b.Seq, suffix), sealed, false)
-	}
-	return nil // somebody else knew it too
-}
-
-// mark is the payload of N.ok and N.try.
-type mark struct {
-	Hash string `json:"hash"`
-	// Replica is who is to try.
-	Replica string `json:"replica,omitempty"`
-}
-
-// Hash is the SHA-256 of the signed object, in hexadecimal.
-func (b *Bundle) Hash() string {
-	sum := sha256.Sum256(b.sealed)
-	return hex.EncodeToString(sum[:])
-}
-
-// Proven reports whether the publication was marked as one that every replica
-// may serve.
-func (s *Store) Proven(ctx context.Context, b *Bundle) error {
-	_, err := s.marked(ctx, kindProven, suffixProven, b)
-	return err
-}
-
-// Tries returns which replica the publication is marked to be tried by.
-func (s *Store) Tries(ctx context.Context, b *Bundle) (string, error) {
-	m, err := s.marked(ctx, kindTry, suffixTry, b)
-	return m.Replica, err
-}
-
-func (s *Store) marked(ctx context.Context, kind, suffix string, b *Bundle) (mark, error) {
-	data, err := s.fetch(ctx, object(b.Seq, suffix), maxMark)
-	if err != nil && !errors.Is(err, errTooLarge) {
-		return mark{}, err
-	}
-	return s.readMark(kind, b, data, err)
-}
-
-// readMark verifies the mark of b that was read; err is why it could not be, or nil.
-func (s *Store) readMark(kind string, b *Bundle, data []byte, err error) (mark, error) {
-	var m mark
-	trusted, failed := ReadTrusted(s.Trusted)
-	if failed != nil {
-		return m, failed
-	}
-	var payload []byte
-	if err == nil {
-		payload, err = unseal(trusted, kind, s.Stack, b.Seq, data)
-	}
-	if err == nil {
-		err = json.Unmarshal(payload, &m)
-	}
-	if err == nil && m.Hash != b.Hash() {
-		err = errors.New("it is for another publication of that number")
-	}
-	if err != nil {
-		return mark{}, &BrokenError{Seq: b.Seq, What: "the mark of publication", Err: err}
-	}
-	return m, nil
-}
-
-// ReadKept reads a file that holds the signed object of a publication, for
-// [Store.Verify]. The error is a [*BrokenError] if the file is larger than any.
-func ReadKept(file string) ([]byte, error) {
-	sealed, err := hostpath.ReadFile(file, maxBundle)
-	if unfit := (*hostpath.UnfitError)(nil); errors.As(err, &unfit) {
-		err = &BrokenError{What: "publication", Err: unfit}
-	}
-	return sealed, err
-}
-
-// VerifyProven returns the publication of a signed object if the mark says that it is
-// proven. The store is not asked.
-func (s *Store) VerifyProven(sealed, marked []byte) (*Bundle, error) {
-	b, err := s.Verify(sealed)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.readMark(kindProven, b, marked, nil); err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
-// Keep puts a publication that was verified into the store, with its mark, unless
-// it is there. Another one of its number is not touched.
-func (s *Store) Keep(ctx context.Context, b *Bundle, marked []byte) error {
-	there, err := s.Get(ctx, b.Seq)
-	var broken *BrokenError
-	switch {
-	case err == nil && there.Hash() == b.Hash():
-		if s.Proven(ctx, b) == nil {
-			return nil
-		}
-	case err == nil, errors.As(err, &broken):
-		return nil // what is in its place is for status to tell
-	default: // it is not there, or the store does not answer: writing tells
-		if err := s.add(ctx, object(b.Seq, suffixBundle), b.Sealed()); err != nil && !exists(err) {
-			return err
-		}
-	}
-	return s.putMark(ctx, kindProven, b, marked)
-}
-
 // withdraw deletes a publication that no control plane serves, unless somebody
 // has built on it.
 func (o *Operator) withdraw(ctx context.Context, seq uint64) error {
@@ -436,119 +276,6 @@ func (o *Operator) withdraw(ctx context.Context, seq uint64) error {
 		}
 	}
 	return nil
-}
-
-// exists reports whether an object was not created because there is one of its name.
-func exists(err error) bool {
-	return errors.Is(err, fs.ErrExist) || gcerrors.Code(err) == gcerrors.FailedPrecondition
-}
-
-// add creates an object; see [exists].
-func (s *Store) add(ctx context.Context, name string, data []byte) error {
-	err := s.write(ctx, name, data, true)
-	if err == nil || exists(err) || ctx.Err() != nil {
-		return err
-	}
-	// Its answer may have been lost, and S3 has an error of its own for two at
-	// the same time (409 ConditionalRequestConflict): what is there decides.
-	there, failed := s.fetch(ctx, name, maxBundle)
-	if failed != nil {
-		return err
-	}
-	if bytes.Equal(there, data) {
-		return nil
-	}
-	return s.write(ctx, name, data, true)
-}
-
-// write stores an object; with once it does not replace one, see [exists].
-func (s *Store) write(ctx context.Context, name string, data []byte, once bool) error {
-	if err := s.writeObject(ctx, name, data, once); err != nil {
-		return fmt.Errorf("write %s to the bundle store %s: %w", name, s.name(), err)
-	}
-	return nil
-}
-
-func (s *Store) writeObject(ctx context.Context, name string, data []byte, once bool) error {
-	if dir := s.folder(); dir != "" {
-		// The library's driver does not sync, and its once is two steps.
-		file := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			return err
-		}
-		// The control plane may be another user: the folder's mode says who reads.
-		if once {
-			return atomicfile.Create(file, data, 0o644)
-		}
-		return atomicfile.Write(file, data, 0o644)
-	}
-	b, done, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	w, err := b.NewWriter(ctx, name, &blob.WriterOptions{ContentType: "application/json", IfNotExist: once})
-	if err != nil {
-		return err
-	}
-	if _, err = w.Write(data); err != nil {
-		cancel() // or else Close puts there what fitted
-		_ = w.Close()
-		return err
-	}
-	return w.Close()
-}
-
-// remove deletes an object if it is there.
-func (s *Store) remove(ctx context.Context, name string) error {
-	b, done, err := s.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	if err := b.Delete(ctx, name); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
-		return fmt.Errorf("delete %s from the bundle store %s: %w", name, s.name(), err)
-	}
-	return nil
-}
-
-// lockEvery is the pace of asking for a lock: nothing announces that it is free.
-const lockEvery = 10 * time.Millisecond
-
-// lock keeps other processes of this machine from publishing to a folder, for as
-// long as ctx allows.
-func (s *Store) lock(ctx context.Context) (func(), error) {
-	dir := s.folder()
-	if dir == "" {
-		return func() {}, nil
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the bundle store: %w", err)
-	}
-	f, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, fs.FileMode(0o600))
-	if err != nil {
-		return nil, fmt.Errorf("lock the bundle store: %w", err)
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(fmt.Errorf("lock the bundle store: %w", err), f.Close())
-		}
-		select {
-		case <-time.After(lockEvery):
-		case <-ctx.Done():
-			holder := "another process"
-			if pid := daemon.Holder(f); pid > 0 {
-				holder = fmt.Sprintf("process %d", pid)
-			}
-			return nil, errors.Join(fmt.Errorf("lock the bundle store: %s is publishing, and holds %s.lock: wait for it, or end it", holder, dir), f.Close())
-		}
-	}
 }
 
 // whoami is for people: nothing is decided by it.

@@ -22,6 +22,7 @@ import (
 	_ "gocloud.dev/blob/fileblob" // file://
 	"gocloud.dev/gcerrors"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/svid"
 )
@@ -43,7 +44,7 @@ const maxReplicas = 100
 // Store is a bundle store as those see it who read it. It is safe for
 // concurrent use; its fields are not changed after the first.
 type Store struct {
-	// URL is file://, or with the drivers of package cloud s3:// or gs://.
+	// URL is file://, or with package drivers s3:// or gs://.
 	URL string
 	// Stack is whose publications these are: one that was signed for another
 	// stack is refused.
@@ -408,7 +409,7 @@ func (s *Store) folder() string {
 func (s *Store) name() string { return strings.SplitN(s.URL, "?", 2)[0] }
 
 // Linked reports whether this program can open stores like that one: those of
-// clouds need the drivers of package cloud.
+// clouds need package drivers.
 func Linked(store string) bool {
 	u, err := url.Parse(store)
 	return err == nil && blob.DefaultURLMux().ValidBucketScheme(u.Scheme)
@@ -449,4 +450,23 @@ func (s *Store) open(ctx context.Context) (*blob.Bucket, func(), error) {
 		s.cloud = b
 	}
 	return s.cloud, func() {}, nil
+}
+
+// ReadKept reads a file that holds the signed object of a publication, for
+// [Store.Verify]. The error is a [*BrokenError] if the file is larger than any.
+func ReadKept(file string) ([]byte, error) {
+	sealed, err := hostpath.ReadFile(file, maxBundle)
+	if unfit := (*hostpath.UnfitError)(nil); errors.As(err, &unfit) {
+		err = &BrokenError{What: "publication", Err: unfit}
+	}
+	return sealed, err
+}
+
+// Interval is how often it is worth to look into the store. A folder costs
+// nothing, a cloud a fraction of a cent for a thousand times.
+func (s *Store) Interval() time.Duration {
+	if s.folder() != "" {
+		return 250 * time.Millisecond
+	}
+	return time.Second
 }

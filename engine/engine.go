@@ -32,10 +32,10 @@ import (
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
 	"google.golang.org/grpc"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/provider"
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // Project is the name of the Pulumi project.

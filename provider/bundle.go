@@ -11,10 +11,10 @@ import (
 
 	"github.com/pulumi/pulumi-go-provider/infer"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // Bundle is the plan, published and live on every node.

@@ -11,10 +11,10 @@ import (
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // ControlPlane is a running `posternd control`.

@@ -10,8 +10,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/bundle"
 )
 
 func strs(kv map[string]string) property.Map {

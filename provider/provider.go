@@ -18,11 +18,11 @@ import (
 	"github.com/pulumi/pulumi-go-provider/infer"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 const (

@@ -10,10 +10,10 @@ import (
 	"os"
 	"strings"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // Operator returns the operator who publishes to the stack of the state folder. Control planes

@@ -95,17 +95,21 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "envoy", never: []string{"xds"}, why: "builders are pure and tested without a server; the server imports them"},
 		{from: "envoy", never: []string{"github.com/aws", "cloud.google.com/go", "gocloud.dev"}, why: cloud},
 		{from: "xds", never: []string{"stacks"}, why: "the control plane serves published plans; if it read stack files there would be two sources of truth"},
+		{
+			from: "bundle", only: []string{"plan", "target", "svid", "xds/api", "atomicfile", "daemon", "hostpath"},
+			why: "a publication is the same whatever serves it: of the control plane it knows what that answers",
+		},
 		{from: "xds/api", only: []string{}, why: "every command links it to ask a control plane"},
 		{
 			from: "xds/ledger", only: []string{"xds/api", "svid", "atomicfile"},
 			why: "who is a node, and what it has acknowledged, does not depend on what it is served",
 		},
 		{
-			from: "xds/mint", never: []string{"xds/cache", "xds/ledger", "xds/secret", "xds/state", "xds/bundle"},
+			from: "xds/mint", never: []string{"xds/cache", "xds/ledger", "xds/secret", "xds/state", "bundle"},
 			why: "whoever makes certificates sees names, and neither nodes nor secrets",
 		},
 		{
-			from: "xds/cache", never: []string{"xds/secret", "xds/state", "xds/lease", "xds/bundle"},
+			from: "xds/cache", never: []string{"xds/secret", "xds/state", "xds/lease", "bundle"},
 			why: "it sends resources: what they mean, and who published them, is Control's business",
 		},
 		{from: "xds/state", only: []string{"atomicfile"}, why: "it keeps bytes; what they mean is its callers' business"},

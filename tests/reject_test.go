@@ -11,9 +11,9 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/provider"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // A bundle that a node rejects fails the update with Envoy's own message, and

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/postern/postern/xds/bundle"
+	"github.com/postern/postern/bundle"
 )
 
 // keepAuthority makes the intermediates anew when they are due, until ctx is

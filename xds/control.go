@@ -22,12 +22,12 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/cache"
 	"github.com/postern/postern/xds/lease"
 	"github.com/postern/postern/xds/ledger"

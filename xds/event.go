@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/cache"
 )
 

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 const (

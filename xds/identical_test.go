@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/ledger"
 )
 

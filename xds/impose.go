@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/state"
 )
 

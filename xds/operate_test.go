@@ -13,11 +13,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // observed is what the control plane answers monitoring.

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // unhealthyError is a node that has acknowledged everything and does not serve.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // What one report has at most, so that it is small (bundle.Report).

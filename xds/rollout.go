@@ -15,10 +15,10 @@ import (
 	"go.opentelemetry.io/otel/codes"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/cache"
 	"github.com/postern/postern/xds/ledger"
 	"github.com/postern/postern/xds/state"

@@ -12,9 +12,9 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/cache"
 	"github.com/postern/postern/xds/secret"
 )

@@ -7,9 +7,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // stuck is a fleet of two nodes of which the first has stopped to answer while a

@@ -1,4 +1,4 @@
-package cloud_test
+package drivers_test
 
 import (
 	"bufio"
@@ -28,10 +28,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/bundle"
+	_ "github.com/postern/postern/bundle/drivers"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
-	_ "github.com/postern/postern/xds/bundle/cloud"
 )
 
 // The drivers read these once, and for the whole process.

@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/checkout"
 	"github.com/postern/postern/components/local"
 	"github.com/postern/postern/engine"
@@ -33,7 +34,6 @@ import (
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 func main() {

@@ -3,4 +3,4 @@
 package main
 
 // With -tags cloud this is postern-cloud: see becomeCloud.
-import _ "github.com/postern/postern/xds/bundle/cloud"
+import _ "github.com/postern/postern/bundle/drivers"

@@ -11,10 +11,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // What a node that was taken over puts into its folders does not lead the last resort of a kill elsewhere: root runs it.

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // reported is the fleet of a stack whose control planes cannot be asked, by what

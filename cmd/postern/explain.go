@@ -18,9 +18,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/accesslog"
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // The layers that decide, from the agent outwards.

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/xds/bundle"
 )
 
 func newHistoryCmd() *cobra.Command {

@@ -8,9 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/bundle"
 )
 
 func newOperatorCmd() *cobra.Command {

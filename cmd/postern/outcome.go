@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // partialError is a command that has done a part: what remains is in the message.

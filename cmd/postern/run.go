@@ -16,12 +16,12 @@ import (
 
 	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/stacks"
-	"github.com/postern/postern/xds/bundle"
 )
 
 const (

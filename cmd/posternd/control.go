@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/postern/postern/audit"
+	_ "github.com/postern/postern/bundle/drivers"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/hostpath"
@@ -28,7 +29,6 @@ import (
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/telemetry"
 	"github.com/postern/postern/xds"
-	_ "github.com/postern/postern/xds/bundle/cloud"
 )
 
 func newControlCmd() *cobra.Command {

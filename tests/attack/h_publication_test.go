@@ -14,12 +14,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/tests/terminal"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // honest is the stack file of a team that keeps its policy in the repository in

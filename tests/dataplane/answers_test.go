@@ -24,11 +24,11 @@ import (
 
 	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // agent is an agent that makes one request, by bytes that most clients would not send.

@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // TestNarrowingCuts: who loses access loses what is open, within a second;

@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/websocket"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // newTalker starts an HTTP/1.1 server for the hosts: of events without end, or of

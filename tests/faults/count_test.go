@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // TestEveryAnswerIsCounted: what happens to the control plane, its files and the

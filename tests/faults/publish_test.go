@@ -15,10 +15,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds"
-	"github.com/postern/postern/xds/bundle"
 )
 
 // smallDisk returns a folder on a disk of 64 KiB of its own.

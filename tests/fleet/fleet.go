@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/node"
@@ -38,7 +39,6 @@ import (
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/cache"
 )
 

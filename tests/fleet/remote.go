@@ -19,13 +19,13 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds"
 	"github.com/postern/postern/xds/api"
-	"github.com/postern/postern/xds/bundle"
 	"github.com/postern/postern/xds/cache"
 )
 
