@@ -25,13 +25,15 @@ func (o *Operator) replicas(ctx context.Context) ([]string, error) {
 	var ids []string
 	for _, r := range all {
 		if r.Stale {
-			o.say("control plane %s has not reported since %s: it is not waited for", r.ID, r.Time.Local().Format(time.DateTime))
+			o.say("control plane %s has not reported since %s: it is not waited for", r.ID,
+				r.Time.Local().Format(time.DateTime))
 			continue
 		}
 		ids = append(ids, r.ID)
 	}
 	if len(ids) == 0 {
-		return nil, fmt.Errorf("no control plane has reported to the bundle store %s within %s: nobody would serve a publication; check that one runs (`postern status`), with the stack's authority", o.name(), Stale)
+		return nil, fmt.Errorf("no control plane has reported to the bundle store %s within %s: nobody would serve a "+
+			"publication; check that one runs (`postern status`), with the stack's authority", o.name(), Stale)
 	}
 	return ids, nil
 }
@@ -89,7 +91,8 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (nodes in
 	for len(waiting) > 0 {
 		select {
 		case <-ctx.Done():
-			return nodes, newer, fmt.Errorf("control plane %s has not taken publication %d: %w", strings.Join(waiting, ", "), b.Seq, ctx.Err())
+			return nodes, newer, fmt.Errorf("control plane %s has not taken publication %d: %w",
+				strings.Join(waiting, ", "), b.Seq, ctx.Err())
 		case <-tick.C:
 		}
 		var left []string
@@ -107,7 +110,9 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (nodes in
 				}
 				o.say("control plane %s: live on %d nodes", id, r.Connected)
 			case r.Failed == b.Seq && r.FailedHash == b.Hash():
-				return nodes, newer, &api.Error{Message: fmt.Sprintf("control plane %s: %s", id, r.Problem), Rejection: r.Rejected}
+				return nodes, newer, &api.Error{
+					Message: fmt.Sprintf("control plane %s: %s", id, r.Problem), Rejection: r.Rejected,
+				}
 			case r.Stale:
 				// It has died, or was replaced, shortly before.
 				gone++
@@ -119,7 +124,8 @@ func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (nodes in
 		waiting = left
 	}
 	if gone == len(ids) && gone > 0 {
-		return 0, newer, fmt.Errorf("control plane %s has not taken publication %d, and no longer reports", strings.Join(ids, ", "), b.Seq)
+		return 0, newer, fmt.Errorf("control plane %s has not taken publication %d, and no longer reports",
+			strings.Join(ids, ", "), b.Seq)
 	}
 	return nodes, newer, nil
 }

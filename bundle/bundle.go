@@ -96,7 +96,8 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string {
-	s := fmt.Sprintf("%s published version %s at %s, meanwhile; your change was not published: look at the difference (`postern diff`) and try again",
+	s := fmt.Sprintf("%s published version %s at %s, meanwhile; your change was not published: look at the "+
+		"difference (`postern diff`) and try again",
 		e.Theirs.By, e.Theirs.version(), e.Theirs.Time.Format(time.RFC3339))
 	for _, c := range e.Changes {
 		s += "\n  they changed: " + c

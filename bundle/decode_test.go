@@ -35,7 +35,8 @@ func same(t require.TestingT, payload []byte, known *spelling) *spelling {
 
 func genRule(rt *rapid.T) plan.Rule {
 	r := plan.Rule{
-		ID: rapid.SampledFrom([]string{"a/1", "a/2", "b/\\\"}]", "a/<ü>"}).Draw(rt, "id"), Host: rapid.SampledFrom([]string{"one.test", "two.test"}).Draw(rt, "host"), Port: 443,
+		ID:   rapid.SampledFrom([]string{"a/1", "a/2", "b/\\\"}]", "a/<ü>"}).Draw(rt, "id"),
+		Host: rapid.SampledFrom([]string{"one.test", "two.test"}).Draw(rt, "host"), Port: 443,
 		Methods: rapid.SampledFrom([][]string{nil, {}, {"GET"}, {"GET", "POST"}}).Draw(rt, "methods"),
 	}
 	if rapid.Bool().Draw(rt, "more") {
@@ -45,7 +46,10 @@ func genRule(rt *rapid.T) plan.Rule {
 }
 
 func genBundle(rt *rapid.T, before *Bundle) *Bundle {
-	b := &Bundle{Seq: 7, By: `"plan":{"agents":[{"rules":[`, Plan: &plan.Plan{Stack: "test"}, Generations: map[string]string{"plan": "agents"}}
+	b := &Bundle{
+		Seq: 7, By: `"plan":{"agents":[{"rules":[`, Plan: &plan.Plan{Stack: "test"},
+		Generations: map[string]string{"plan": "agents"},
+	}
 	for i := range rapid.IntRange(0, 3).Draw(rt, "agents") {
 		a := plan.Agent{Name: "a" + strconv.Itoa(i)}
 		if before != nil && i < len(before.Plan.Agents) {
@@ -79,7 +83,10 @@ func TestDecodeIsJSON(t *testing.T) {
 			if rapid.IntRange(0, 2).Draw(rt, "damage") == 0 {
 				for range rapid.IntRange(1, 3).Draw(rt, "times") {
 					at := rapid.IntRange(0, len(payload)-1).Draw(rt, "byte")
-					piece := rapid.SampledFrom([]string{"", " ", "\"", "\\", "{", "}", "[", "]", ",", ":", "0", "x", "null", `"rules":[{}],`, `"Rules":null,`, `{},`, `"agents":[],`}).Draw(rt, "piece")
+					piece := rapid.SampledFrom([]string{
+						"", " ", "\"", "\\", "{", "}", "[", "]", ",", ":", "0", "x", "null", `"rules":[{}],`,
+						`"Rules":null,`, `{},`, `"agents":[],`,
+					}).Draw(rt, "piece")
 					payload = slices.Replace(payload, at, at+rapid.IntRange(0, 1).Draw(rt, "instead"), []byte(piece)...)
 					if len(payload) == 0 {
 						payload = []byte("{}")
@@ -149,7 +156,11 @@ func TestNarrows(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		rules := rapid.Custom(func(rt *rapid.T) plan.Rule {
-			return plan.Rule{ID: rapid.SampledFrom([]string{"a/1", "a/2", "a/3", "a/4"}).Draw(rt, "id"), Deny: rapid.IntRange(0, 4).Draw(rt, "deny") == 0, Port: rapid.SampledFrom([]uint16{443, 443, 8443}).Draw(rt, "port")}
+			return plan.Rule{
+				ID:   rapid.SampledFrom([]string{"a/1", "a/2", "a/3", "a/4"}).Draw(rt, "id"),
+				Deny: rapid.IntRange(0, 4).Draw(rt, "deny") == 0,
+				Port: rapid.SampledFrom([]uint16{443, 443, 8443}).Draw(rt, "port"),
+			}
 		})
 		id := func(r plan.Rule) string { return r.ID }
 		was := plan.Agent{Rules: rapid.SliceOfNDistinct(rules, 0, 4, id).Draw(rt, "was")}
@@ -159,7 +170,8 @@ func TestNarrows(t *testing.T) {
 			is.Rules = slices.Delete(is.Rules, at, at+1)
 		}
 		for range rapid.IntRange(0, 3).Draw(rt, "more") {
-			if r := rules.Draw(rt, "rule"); !slices.ContainsFunc(is.Rules, func(o plan.Rule) bool { return o.ID == r.ID }) {
+			if r := rules.Draw(rt, "rule"); !slices.ContainsFunc(is.Rules,
+				func(o plan.Rule) bool { return o.ID == r.ID }) {
 				is.Rules = slices.Insert(is.Rules, rapid.IntRange(0, len(is.Rules)).Draw(rt, "at"), r)
 			}
 		}
@@ -175,7 +187,8 @@ func TestNarrows(t *testing.T) {
 			if len(was) == 0 {
 				return len(kept) == 0
 			}
-			return len(kept) > 0 && kept[0].Equal(&was[0]) && same(kept[1:], was[1:]) || was[0].Deny && same(kept, was[1:])
+			return len(kept) > 0 && kept[0].Equal(&was[0]) && same(kept[1:], was[1:]) || was[0].Deny &&
+				same(kept, was[1:])
 		}
 		require.Equal(rt, !same(kept, was.Rules), narrows(was, is))
 	})

@@ -28,7 +28,8 @@ func generations(seq uint64, before *Bundle, p *plan.Plan) map[string]string {
 func Losers(was, is *plan.Plan) []string {
 	var names []string
 	for _, a := range is.Agents {
-		if i := slices.IndexFunc(was.Agents, func(o plan.Agent) bool { return o.Name == a.Name }); i >= 0 && narrows(was.Agents[i], a) {
+		if i := slices.IndexFunc(was.Agents, func(o plan.Agent) bool { return o.Name == a.Name }); i >= 0 &&
+			narrows(was.Agents[i], a) {
 			names = append(names, a.Name)
 		}
 	}

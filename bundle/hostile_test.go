@@ -35,7 +35,9 @@ func (o *Operator) authority(t *testing.T) func(stack string) *Reporter {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
 	cert, err := x509.ParseCertificate(der)
@@ -119,7 +121,8 @@ func TestReportReplayed(t *testing.T) {
 	o := folder(t, "test")
 	reporter := o.authority(t)
 	b := o.store(t, policy("one.test"))
-	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: b.Seq, Hash: b.Hash()}, reporter("test")))
+	require.NoError(t, o.Report(t.Context(), &api.Replica{ID: "a", Time: time.Now(), Seq: b.Seq, Hash: b.Hash()},
+		reporter("test")))
 	_, _, err := o.await(t.Context(), b, []string{"a"})
 	require.NoError(t, err)
 	require.NoError(t, o.withdraw(t.Context(), b.Seq))
@@ -183,12 +186,14 @@ func TestPlanted(t *testing.T) {
 		kill(t, o)
 		o.plant(t, object(maxSeq, suffixBundle), "{}")
 		_, err := o.Kill(t.Context(), Killed{Stack: true})
-		require.ErrorContains(t, err, "has an object with the number 9999999999999999, which belongs to no publication: remove it")
+		require.ErrorContains(t, err, "has an object with the number 9999999999999999, which belongs to no "+
+			"publication: remove it")
 	})
 	t.Run("escapes", func(t *testing.T) {
 		t.Parallel()
 		o := publish(t)
-		o.plant(t, object(2, suffixBundle), `{"postern":"\u001b[2Jbundle/1`+strings.Repeat("x", 1<<20)+`","stack":"test","seq":2}`+"\n")
+		o.plant(t, object(2, suffixBundle), `{"postern":"\u001b[2Jbundle/1`+strings.Repeat("x",
+			1<<20)+`","stack":"test","seq":2}`+"\n")
 		_, err := o.Current(t.Context())
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), "\x1b")
@@ -241,7 +246,8 @@ func TestMistyped(t *testing.T) {
 	require.ErrorContains(t, err, "`postern unkill --stack` lets that work again; nothing changes")
 }
 
-// TestKeptIsNoPipe: an operator's command reads what a control plane keeps, which may have been taken over.
+// TestKeptIsNoPipe: an operator's command reads what a control plane keeps, which may have been
+// taken over.
 func TestKeptIsNoPipe(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "good.bundle")

@@ -52,5 +52,6 @@ func (o *Operator) servedBy(ctx context.Context, c *api.Client, s *api.Status) (
 			return b, err
 		}
 	}
-	return nil, fmt.Errorf("the control plane said that it serves publication %d, and now answers with an older one: try again; if that does not help, read its log, and restart it with `go run . up %s`", s.Seq, o.Stack)
+	return nil, fmt.Errorf("the control plane said that it serves publication %d, and now answers with an older one: "+
+		"try again; if that does not help, read its log, and restart it with `go run . up %s`", s.Seq, o.Stack)
 }

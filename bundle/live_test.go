@@ -17,7 +17,8 @@ func TestLiveIsNotOlder(t *testing.T) {
 	t.Parallel()
 	o, lost := folder(t, "test"), folder(t, "test")
 	lost.Key, lost.Trusted = o.Key, o.Trusted // the same operator, whose store has none of them
-	old, stated, newer := o.store(t, policy("one.test", "two.test")), o.store(t, policy("one.test")), o.store(t, policy("three.test"))
+	old, stated, newer := o.store(t, policy("one.test", "two.test")), o.store(t, policy("one.test")), o.store(t,
+		policy("three.test"))
 	for _, c := range []struct {
 		name  string
 		sends []byte

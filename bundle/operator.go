@@ -121,7 +121,8 @@ func (o *Operator) base(ctx context.Context, known *spelling) (*Bundle, uint64, 
 		next = max(next, lost+1)
 	}
 	if next > maxSeq {
-		return nil, 0, fmt.Errorf("the bundle store %s has an object with the number %d, which belongs to no publication: remove it", o.name(), next-1)
+		return nil, 0, fmt.Errorf("the bundle store %s has an object with the number %d, which belongs to no "+
+			"publication: remove it", o.name(), next-1)
 	}
 	return b, next, err
 }
@@ -140,7 +141,8 @@ func (o *Operator) lost(ctx context.Context, v *View) (uint64, error) {
 	for _, r := range all {
 		if r.Seq > max(v.Newest, most) {
 			most = r.Seq
-			o.say("the bundle store has lost publications up to %d, which control plane %s serves: who was killed by them is not known here; look with `postern status`, and kill again", r.Seq, r.ID)
+			o.say("the bundle store has lost publications up to %d, which control plane %s serves: who was killed by "+
+				"them is not known here; look with `postern status`, and kill again", r.Seq, r.ID)
 		}
 	}
 	return most, nil
@@ -203,7 +205,8 @@ func (o *Operator) put(ctx context.Context, before, next *Bundle) error {
 		return err
 	}
 	if len(seqs) == 0 && !exists(o.write(ctx, name, next.sealed, true)) {
-		return errors.Join(fmt.Errorf("the bundle store %s replaces objects that exist, so two operators would not notice each other: it cannot be used", o.name()), o.remove(ctx, name))
+		return errors.Join(fmt.Errorf("the bundle store %s replaces objects that exist, so two operators would not "+
+			"notice each other: it cannot be used", o.name()), o.remove(ctx, name))
 	}
 	for ; len(seqs) >= keep; seqs = seqs[1:] {
 		for _, suffix := range []string{suffixTry, suffixProven, suffixBundle} {

@@ -68,7 +68,8 @@ func TestPublishKeepsWhatWasDecided(t *testing.T) {
 	o := folder(t, "test")
 	at := time.Now().UTC().Add(-time.Hour)
 	first := &Bundle{
-		Seq: 1, Plan: policy("one.test", "two.test"), Killed: Killed{Agents: []string{"a"}}, Generations: map[string]string{"a": "old", "gone": "gone"}, Evicted: map[string]time.Time{"n1": at},
+		Seq: 1, Plan: policy("one.test", "two.test"), Killed: Killed{Agents: []string{"a"}},
+		Generations: map[string]string{"a": "old", "gone": "gone"}, Evicted: map[string]time.Time{"n1": at},
 	}
 	require.NoError(t, o.create(t.Context(), nil, first))
 	require.NoError(t, o.mark(t.Context(), kindProven, first, ""))
@@ -163,7 +164,10 @@ func TestRefusedIsTakenBack(t *testing.T) {
 		o := publish(t)
 		var said []string
 		o.Say = func(line string) { said = append(said, line) }
-		o.Controls = []*api.Client{api.Dial(filepath.Join(t.TempDir(), "none")), answers(t, took(o)), api.Dial(filepath.Join(t.TempDir(), "none")), answers(t, took(o))}
+		o.Controls = []*api.Client{
+			api.Dial(filepath.Join(t.TempDir(), "none")), answers(t, took(o)),
+			api.Dial(filepath.Join(t.TempDir(), "none")), answers(t, took(o)),
+		}
 		v, err := o.Publish(t.Context(), policy("two.test"))
 		require.NoError(t, err)
 		require.Equal(t, []any{uint64(2), 2}, []any{v.Seq, v.Nodes})
@@ -175,7 +179,9 @@ func TestRefusedIsTakenBack(t *testing.T) {
 	t.Run("over another plan than was shown", func(t *testing.T) {
 		t.Parallel()
 		o := publish(t)
-		for over, ok := range map[*Bundle]bool{{}: false, {Seq: 1, Plan: policy("other.test")}: false, {Seq: 1, Plan: policy("one.test")}: true} {
+		for over, ok := range map[*Bundle]bool{
+			{}: false, {Seq: 1, Plan: policy("other.test")}: false, {Seq: 1, Plan: policy("one.test")}: true,
+		} {
 			o := *o
 			o.Over, o.Controls = over, []*api.Client{answers(t, took(&o))}
 			_, err := o.Publish(t.Context(), policy("one.test"))
@@ -207,7 +213,10 @@ func TestWithdrawTakesTheMarks(t *testing.T) {
 // TestLinked: which stores this program can open.
 func TestLinked(t *testing.T) {
 	t.Parallel()
-	for store, want := range map[string]bool{"file:///x": true, "s3://bucket": false, "gs://bucket": false, "": false, "x": false, "http://h.test/": false, "%zz": false} {
+	for store, want := range map[string]bool{
+		"file:///x": true, "s3://bucket": false, "gs://bucket": false, "": false, "x": false, "http://h.test/": false,
+		"%zz": false,
+	} {
 		require.Equal(t, want, Linked(store), store)
 	}
 }

@@ -34,7 +34,8 @@ func CertificateIn(file string) func() (*x509.Certificate, error) {
 	return func() (*x509.Certificate, error) {
 		content, err := hostpath.ReadFile(file, 1<<20)
 		if err != nil {
-			return nil, fmt.Errorf("read the certificate of the stack's authority, which the control planes' reports are verified with: %w", err)
+			return nil, fmt.Errorf("read the certificate of the stack's authority, which the control planes' reports "+
+				"are verified with: %w", err)
 		}
 		block, _ := pem.Decode(content)
 		if block == nil {
@@ -115,7 +116,8 @@ func (s *Store) ReadReport(ctx context.Context, id string) (*api.Replica, error)
 	var h header
 	r := &api.Replica{}
 	// One that is torn is due again soon.
-	if json.Unmarshal(line, &h) != nil || h.Kind != kindReport || h.Stack != s.Stack || json.Unmarshal(payload, r) != nil || r.ID != id {
+	if json.Unmarshal(line, &h) != nil || h.Kind != kindReport || h.Stack != s.Stack ||
+		json.Unmarshal(payload, r) != nil || r.ID != id {
 		return nil, nil
 	}
 	if vouched(cert, s.Stack, h.Certificate, h.message(payload), h.Signature, time.Now()) != nil {

@@ -31,7 +31,8 @@ func TestVouched(t *testing.T) {
 		return cert, key
 	}
 	now := time.Now()
-	root, key := make(&x509.Certificate{NotAfter: now.Add(time.Hour), IsCA: true, BasicConstraintsValid: true}, nil, nil)
+	root, key := make(&x509.Certificate{NotAfter: now.Add(time.Hour), IsCA: true, BasicConstraintsValid: true}, nil,
+		nil)
 	r, err := NewReporter("test", root, key, now)
 	require.NoError(t, err)
 	message := []byte("message")
@@ -39,8 +40,10 @@ func TestVouched(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, vouched(root, "test", r.cert, message, signature, now))
 	require.Error(t, vouched(root, "test", r.cert, []byte("another"), signature, now))
-	require.ErrorContains(t, vouched(root, "prod", r.cert, message, signature, now), "is not of a reporter of this stack")
-	require.ErrorContains(t, vouched(root, "test", r.cert, message, signature, now.Add(reporterLifetime+time.Minute)), "is not valid now")
+	require.ErrorContains(t, vouched(root, "prod", r.cert, message, signature, now),
+		"is not of a reporter of this stack")
+	require.ErrorContains(t, vouched(root, "test", r.cert, message, signature, now.Add(reporterLifetime+time.Minute)),
+		"is not valid now")
 	require.Error(t, vouched(root, "test", nil, message, signature, now))
 	require.False(t, r.Due(now.Add(reporterLifetime/3)))
 	require.True(t, r.Due(now.Add(reporterLifetime*2/3)))
@@ -49,15 +52,19 @@ func TestVouched(t *testing.T) {
 	for name, template := range map[string]*x509.Certificate{
 		"a leaf, as an older authority signs them": {DNSNames: []string{"api.test"}},
 		"an intermediate":                          {IsCA: true, BasicConstraintsValid: true, URIs: reports},
-		"a node":                                   {URIs: []*url.URL{{Scheme: "spiffe", Host: "postern", Path: "/test/node/n1"}}},
-		"two names":                                {URIs: append(reports, &url.URL{Scheme: "spiffe", Host: "postern", Path: "/test/node/n1"})},
+		"a node": {URIs: []*url.URL{{
+			Scheme: "spiffe", Host: "postern", Path: "/test/node/n1",
+		}}},
+		"two names": {URIs: append(reports,
+			&url.URL{Scheme: "spiffe", Host: "postern", Path: "/test/node/n1"})},
 	} {
 		template.NotBefore, template.NotAfter = now.Add(-time.Hour), now.Add(time.Hour)
 		cert, own := make(template, root, key)
 		digest := sha256.Sum256(message)
 		signature, err := ecdsa.SignASN1(rand.Reader, own, digest[:])
 		require.NoError(t, err)
-		require.ErrorContains(t, vouched(root, "test", cert.Raw, message, signature, now), "is not of a reporter of this stack", name)
+		require.ErrorContains(t, vouched(root, "test", cert.Raw, message, signature, now),
+			"is not of a reporter of this stack", name)
 	}
 	other, _ := make(&x509.Certificate{NotAfter: now.Add(time.Hour), IsCA: true, BasicConstraintsValid: true}, nil, nil)
 	require.Error(t, vouched(other, "test", r.cert, message, signature, now))

@@ -46,7 +46,8 @@ func (o *Operator) rollOut(ctx context.Context, before, next *Bundle) (*api.Conv
 		return nil, errors.Join(err, o.restore(ctx, before, next, err))
 	}
 	if len(rest) > 0 {
-		o.say("version %s live on %d nodes of the first control plane; now the other %d", first.Version, first.Nodes, len(rest))
+		o.say("version %s live on %d nodes of the first control plane; now the other %d", first.Version, first.Nodes,
+			len(rest))
 	}
 	nodes, err := o.sync(ctx, rest)
 	if err != nil {
@@ -166,7 +167,8 @@ func (o *Operator) drop(ctx context.Context, before, next *Bundle, why error) er
 		case gcerrors.Code(err) != gcerrors.PermissionDenied:
 			return err
 		case before == nil:
-			o.say("publication %d stays in the store, where you may delete nothing; no control plane takes it", next.Seq)
+			o.say("publication %d stays in the store, where you may delete nothing; no control plane takes it",
+				next.Seq)
 			return nil
 		}
 		again := *before // with its generations: next has cut nobody off

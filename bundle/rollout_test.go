@@ -105,7 +105,10 @@ func TestEarlier(t *testing.T) {
 func TestNarrowsByAnotherRule(t *testing.T) {
 	t.Parallel()
 	rule := func(id, host, credential, mode string) plan.Rule {
-		return plan.Rule{ID: id, Host: host, Port: 443, Mode: mode, Methods: []string{"GET"}, Paths: []string{"/" + id}, Credential: credential}
+		return plan.Rule{
+			ID: id, Host: host, Port: 443, Mode: mode, Methods: []string{"GET"}, Paths: []string{"/" + id},
+			Credential: credential,
+		}
 	}
 	own := rule("own", "x.test", "", "")
 	own.OwnCredentials = true
@@ -117,16 +120,22 @@ func TestNarrowsByAnotherRule(t *testing.T) {
 		was, is []plan.Rule
 		narrows bool
 	}{
-		"wider before another credential":    {[]plan.Rule{first, own}, []plan.Rule{wider, own}, true},
-		"wider after it":                     {[]plan.Rule{own, first}, []plan.Rule{own, wider}, false},
-		"wider before the same credential":   {[]plan.Rule{first, rule("x", "x.test", "k1", "")}, []plan.Rule{wider, rule("x", "x.test", "k1", "")}, false},
-		"wider at another host":              {[]plan.Rule{first, rule("x", "y.test", "k2", "")}, []plan.Rule{wider, rule("x", "y.test", "k2", "")}, false},
-		"new before another credential":      {[]plan.Rule{own}, []plan.Rule{first, own}, true},
-		"new after it":                       {[]plan.Rule{own}, []plan.Rule{own, first}, false},
-		"new below a wildcard's own key":     {[]plan.Rule{rule("w", "*.test", "k2", "")}, []plan.Rule{first, rule("w", "*.test", "k2", "")}, true},
-		"intercepted below a tunnel":         {[]plan.Rule{tunnel}, []plan.Rule{tunnel, rule("x", "x.test", "", "")}, true},
-		"a tunnel above what is intercepted": {[]plan.Rule{rule("x", "x.test", "", "")}, []plan.Rule{rule("x", "x.test", "", ""), tunnel}, true},
-		"a tunnel elsewhere":                 {[]plan.Rule{tunnel}, []plan.Rule{tunnel, rule("x", "x.example", "", "")}, false},
+		"wider before another credential": {[]plan.Rule{first, own}, []plan.Rule{wider, own}, true},
+		"wider after it":                  {[]plan.Rule{own, first}, []plan.Rule{own, wider}, false},
+		"wider before the same credential": {[]plan.Rule{first, rule("x", "x.test", "k1", "")},
+			[]plan.Rule{wider, rule("x", "x.test", "k1", "")}, false},
+		"wider at another host": {[]plan.Rule{first, rule("x", "y.test", "k2", "")},
+			[]plan.Rule{wider, rule("x", "y.test", "k2", "")}, false},
+		"new before another credential": {[]plan.Rule{own}, []plan.Rule{first, own}, true},
+		"new after it":                  {[]plan.Rule{own}, []plan.Rule{own, first}, false},
+		"new below a wildcard's own key": {[]plan.Rule{rule("w", "*.test", "k2", "")},
+			[]plan.Rule{first, rule("w", "*.test", "k2", "")}, true},
+		"intercepted below a tunnel": {[]plan.Rule{tunnel}, []plan.Rule{tunnel, rule("x", "x.test", "", "")},
+			true},
+		"a tunnel above what is intercepted": {[]plan.Rule{rule("x", "x.test", "", "")},
+			[]plan.Rule{rule("x", "x.test", "", ""), tunnel}, true},
+		"a tunnel elsewhere": {[]plan.Rule{tunnel}, []plan.Rule{tunnel, rule("x", "x.example", "", "")},
+			false},
 	} {
 		require.Equal(t, c.narrows, narrows(plan.Agent{Rules: c.was}, plan.Agent{Rules: c.is}), name)
 	}
@@ -139,7 +148,10 @@ func TestReportIsReadable(t *testing.T) {
 	reporter := o.authority(t)
 	r := &api.Replica{ID: "a", Time: time.Now(), Seq: 1, Problem: "it is late"}
 	for range 50 {
-		r.Fleet = append(r.Fleet, api.Node{ID: strings.Repeat("n", 63), Nack: strings.Repeat("<", 200), Types: []api.Type{{Nack: strings.Repeat("<", 200)}, {Nack: strings.Repeat("<", 200)}}})
+		r.Fleet = append(r.Fleet, api.Node{
+			ID: strings.Repeat("n", 63), Nack: strings.Repeat("<", 200),
+			Types: []api.Type{{Nack: strings.Repeat("<", 200)}, {Nack: strings.Repeat("<", 200)}},
+		})
 	}
 	require.NoError(t, o.Report(t.Context(), r, reporter("test")))
 	got, err := o.ReadReport(t.Context(), "a")

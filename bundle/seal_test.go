@@ -16,8 +16,10 @@ func folder(t *testing.T, stack string) *Operator {
 	t.Helper()
 	dir := t.TempDir()
 	o := &Operator{
-		Store: &Store{URL: "file://" + filepath.Join(dir, "bundle"), Stack: stack, Trusted: filepath.Join(dir, "trusted.pem")},
-		Key:   filepath.Join(dir, "ed25519"),
+		Store: &Store{
+			URL: "file://" + filepath.Join(dir, "bundle"), Stack: stack, Trusted: filepath.Join(dir, "trusted.pem"),
+		},
+		Key: filepath.Join(dir, "ed25519"),
 	}
 	require.NoError(t, MakeKey(o.Key, o.Trusted))
 	return o
@@ -26,7 +28,9 @@ func folder(t *testing.T, stack string) *Operator {
 func policy(hosts ...string) *plan.Plan {
 	a := plan.Agent{Name: "a"}
 	for _, h := range hosts {
-		a.Rules = append(a.Rules, plan.Rule{ID: "a/" + h, Host: h, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}})
+		a.Rules = append(a.Rules, plan.Rule{
+			ID: "a/" + h, Host: h, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath},
+		})
 	}
 	return &plan.Plan{Stack: "test", Agents: []plan.Agent{a}}
 }

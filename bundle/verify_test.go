@@ -20,11 +20,14 @@ import (
 // TestKilled: who is stopped, and that nobody is freed by adding.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	none, a, ab, stack := Killed{}, Killed{Agents: []string{"a"}}, Killed{Agents: []string{"a", "b"}}, Killed{Stack: true}
+	none, a, ab, stack := Killed{}, Killed{Agents: []string{"a"}}, Killed{Agents: []string{
+		"a", "b",
+	}}, Killed{Stack: true}
 	for _, c := range []struct {
 		k    Killed
 		stop map[string]bool
-	}{{none, map[string]bool{"a": false}}, {a, map[string]bool{"a": true, "b": false}}, {ab, map[string]bool{"a": true, "b": true, "c": false, "": false}}, {stack, map[string]bool{"a": true, "c": true}}} {
+	}{{none, map[string]bool{"a": false}}, {a, map[string]bool{"a": true, "b": false}}, {ab,
+		map[string]bool{"a": true, "b": true, "c": false, "": false}}, {stack, map[string]bool{"a": true, "c": true}}} {
 		for name, want := range c.stop {
 			require.Equal(t, want, c.k.Agent(name), "%+v %s", c.k, name)
 		}
@@ -36,7 +39,8 @@ func TestKilled(t *testing.T) {
 	for _, c := range []struct {
 		k, o Killed
 		want bool
-	}{{none, none, true}, {none, a, false}, {a, none, true}, {a, a, true}, {a, ab, false}, {ab, a, true}, {stack, ab, true}, {stack, stack, true}, {ab, stack, false}, {none, stack, false}} {
+	}{{none, none, true}, {none, a, false}, {a, none, true}, {a, a, true}, {a, ab, false}, {ab, a, true}, {stack, ab,
+		true}, {stack, stack, true}, {ab, stack, false}, {none, stack, false}} {
 		require.Equal(t, c.want, c.k.Includes(c.o), "%+v includes %+v", c.k, c.o)
 	}
 }
@@ -45,8 +49,11 @@ func TestKilled(t *testing.T) {
 func TestNumbers(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]uint64{
-		"0000000000000001.json": 1, "0000000000000042.ok": 42, "9999999999999999.try": 9999999999999999, "0000000000000001.other": 1,
-		"0000000000000000.json": 0, "1.json": 0, "00000000000000001.json": 0, "10000000000000000.json": 0, "18446744073709551615.json": 0, "000000000000000x.json": 0, "+000000000000001.json": 0, "": 0, ".json": 0, "replicas/0000000000000001.json": 0,
+		"0000000000000001.json": 1, "0000000000000042.ok": 42, "9999999999999999.try": 9999999999999999,
+		"0000000000000001.other": 1,
+		"0000000000000000.json":  0, "1.json": 0, "00000000000000001.json": 0, "10000000000000000.json": 0,
+		"18446744073709551615.json": 0, "000000000000000x.json": 0, "+000000000000001.json": 0, "": 0, ".json": 0,
+		"replicas/0000000000000001.json": 0,
 	} {
 		seq, _, ok := numbered(name)
 		require.Equal(t, want > 0, ok, name)
@@ -56,7 +63,10 @@ func TestNumbers(t *testing.T) {
 	}
 	o := folder(t, "test")
 	b := o.store(t, policy("one.test"))
-	for _, planted := range []string{"1.json", "0000000000000003.txt", "0000000000000004.ok", "0000000000000005.try", "replicas/A.json", "replicas/a.txt", "replicas/b/c.json"} {
+	for _, planted := range []string{
+		"1.json", "0000000000000003.txt", "0000000000000004.ok", "0000000000000005.try", "replicas/A.json",
+		"replicas/a.txt", "replicas/b/c.json",
+	} {
 		o.plant(t, planted, "{}")
 	}
 	v, err := o.Look(t.Context())
@@ -98,8 +108,10 @@ func TestMarksAreOfOneKind(t *testing.T) {
 	strange, err := stranger.signMark(kindProven, b, "")
 	require.NoError(t, err)
 	for name, c := range map[string]struct{ sealed, mark []byte }{
-		"another publication's": {other.Sealed(), proven}, "to be tried": {b.Sealed(), tried}, "none": {b.Sealed(), nil}, "another stack's": {b.Sealed(), foreign}, "by somebody else": {b.Sealed(), strange},
-		"the publication itself": {b.Sealed(), b.Sealed()}, "of what is torn": {b.Sealed()[:40], proven}, "of nothing": {nil, proven},
+		"another publication's": {other.Sealed(), proven}, "to be tried": {b.Sealed(), tried},
+		"none": {b.Sealed(), nil}, "another stack's": {b.Sealed(), foreign}, "by somebody else": {b.Sealed(), strange},
+		"the publication itself": {b.Sealed(), b.Sealed()}, "of what is torn": {b.Sealed()[:40], proven},
+		"of nothing": {nil, proven},
 	} {
 		got, err := o.VerifyProven(c.sealed, c.mark)
 		var broken *BrokenError
@@ -168,7 +180,8 @@ func serves(t *testing.T, b *Bundle, version string) *api.Client {
 	})
 	m.HandleFunc("GET /v1/bundle", func(w http.ResponseWriter, r *http.Request) {
 		var sealed []byte
-		if after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64); err == nil && b != nil && b.Seq > after {
+		if after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64); err == nil && b != nil &&
+			b.Seq > after {
 			sealed = b.Sealed()
 		}
 		assert.NoError(t, json.NewEncoder(w).Encode(sealed))
@@ -210,7 +223,9 @@ func TestLive(t *testing.T) {
 	require.True(t, asked)
 
 	// The store has another publication of that number.
-	elsewhere := &Operator{Store: &Store{URL: "file://" + filepath.Join(t.TempDir(), "b"), Stack: "test", Trusted: o.Trusted}, Key: o.Key}
+	elsewhere := &Operator{Store: &Store{
+		URL: "file://" + filepath.Join(t.TempDir(), "b"), Stack: "test", Trusted: o.Trusted,
+	}, Key: o.Key}
 	elsewhere.store(t, policy("x.test"))
 	mine := elsewhere.store(t, policy("mine.test"))
 	require.Equal(t, two.Seq, mine.Seq)
@@ -234,7 +249,10 @@ func TestEvicted(t *testing.T) {
 	o := folder(t, "test")
 	o.authority(t)
 	now := time.Now().UTC()
-	b := &Bundle{Seq: 1, Plan: policy("one.test"), Killed: Killed{Agents: []string{"a"}}, Evicted: map[string]time.Time{"old": now.Add(-73 * time.Hour), "late": now.Add(-71 * time.Hour)}}
+	b := &Bundle{
+		Seq: 1, Plan: policy("one.test"), Killed: Killed{Agents: []string{"a"}},
+		Evicted: map[string]time.Time{"old": now.Add(-73 * time.Hour), "late": now.Add(-71 * time.Hour)},
+	}
 	require.NoError(t, o.create(t.Context(), nil, b))
 	require.NoError(t, o.mark(t.Context(), kindProven, b, ""))
 	_, err := o.Evict(t.Context(), []string{"n1", "n2"})

@@ -146,7 +146,8 @@ func (s *Store) lock(ctx context.Context) (func(), error) {
 			if pid := daemon.Holder(f); pid > 0 {
 				holder = fmt.Sprintf("process %d", pid)
 			}
-			return nil, errors.Join(fmt.Errorf("lock the bundle store: %s is publishing, and holds %s.lock: wait for it, or end it", holder, dir), f.Close())
+			return nil, errors.Join(fmt.Errorf("lock the bundle store: %s is publishing, and holds %s.lock: wait for "+
+				"it, or end it", holder, dir), f.Close())
 		}
 	}
 }

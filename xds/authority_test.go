@@ -27,7 +27,8 @@ func (o *outage) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	return o.Signer.Sign(r, digest, opts)
 }
 
-// TestKeyIsAway: status tells that the CA's key cannot be used, from the first failure until it can.
+// TestKeyIsAway: status tells that the CA's key cannot be used, from the first failure until it
+// can.
 func TestKeyIsAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

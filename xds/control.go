@@ -69,8 +69,8 @@ type Config struct {
 	Event func(Event) error
 	// Tracer, if set, takes the spans of roll-outs.
 	Tracer trace.Tracer
-	// Agents is the list of agents' working directories on this machine: no secret and no helper is taken from there.
-	// Without it no secret of a file, and no helper, is taken at all.
+	// Agents is the list of agents' working directories on this machine: no secret and no helper is
+	// taken from there. Without it no secret of a file, and no helper, is taken at all.
 	Agents hostpath.Registry
 	// Now is the wall clock, [time.Now] if nil.
 	Now func() time.Time
@@ -153,8 +153,11 @@ func New(cfg Config) (*Control, error) {
 	}
 	c := &Control{
 		cfg: cfg, root: root, key: key,
-		store: &bundle.Store{URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted, Authority: func() (*x509.Certificate, error) { return root, nil }},
-		kick:  make(chan struct{}, 1), nudge: make(chan struct{}, 1), owes: make(chan struct{}, 1),
+		store: &bundle.Store{
+			URL: cfg.Store, Stack: cfg.Stack, Trusted: cfg.Trusted,
+			Authority: func() (*x509.Certificate, error) { return root, nil },
+		},
+		kick: make(chan struct{}, 1), nudge: make(chan struct{}, 1), owes: make(chan struct{}, 1),
 		probes:   map[string]probeResult{},
 		tookBack: map[string]string{},
 		follower: follower{reports: map[string]api.Replica{}, have: map[string]string{}},
@@ -318,7 +321,8 @@ func (c *Control) lastGood() (*bundle.Bundle, error) {
 			good.Killed = good.Killed.And(kill.Killed)
 		}
 	case errors.As(err, &broken):
-		c.cfg.Log.Error("the publication of the last kill is no longer usable", "file", c.files.Path(state.Kill), "error", err)
+		c.cfg.Log.Error("the publication of the last kill is no longer usable", "file", c.files.Path(state.Kill),
+			"error", err)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("read control plane state: %w", err)
 	}

@@ -196,7 +196,8 @@ func (c *Control) checkClock() {
 		return
 	}
 	c.cfg.Log.Warn("the clock was set back: leases end by the time that has passed", "by", by.String())
-	e := Event{Kind: EventClockSet, Time: c.leases.Now().UTC(), Detail: "by " + by.String() + ": leases end by the time that has passed"}
+	e := Event{Kind: EventClockSet, Time: c.leases.Now().UTC(), Detail: "by " + by.String() +
+		": leases end by the time that has passed"}
 	if b := c.bundle(); b != nil {
 		e.Seq = b.Seq
 	}

@@ -126,11 +126,13 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 		serving = live.Seq
 	}
 	if view.Newest < serving {
-		return fmt.Sprintf("the store shows publication %d as its newest, but %d was published already: it lost something, or was put back to an older copy; %s; publish again (`postern push`)",
+		return fmt.Sprintf("the store shows publication %d as its newest, but %d was published already: it lost "+
+			"something, or was put back to an older copy; %s; publish again (`postern push`)",
 			view.Newest, serving, c.kept())
 	}
 	if id, seq := c.ahead(view.Newest); id != "" {
-		return fmt.Sprintf("the store shows publication %d as its newest, but control plane %s serves %d: it lost something, or was put back to an older copy; %s; publish again (`postern push`)",
+		return fmt.Sprintf("the store shows publication %d as its newest, but control plane %s serves %d: it lost "+
+			"something, or was put back to an older copy; %s; publish again (`postern push`)",
 			view.Newest, id, seq, c.kept())
 	}
 	if view.Newest == 0 {
@@ -154,7 +156,8 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 	}
 	if view.Newest == serving {
 		if !bytes.Equal(f.newest.Sealed(), live.Sealed()) {
-			return fmt.Sprintf("the store holds a publication %d that is not the served one: somebody replaced it; %s; publish again (`postern push`)", serving, c.kept())
+			return fmt.Sprintf("the store holds a publication %d that is not the served one: somebody replaced it; "+
+				"%s; publish again (`postern push`)", serving, c.kept())
 		}
 		return ""
 	}
@@ -164,7 +167,8 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 	}
 	if b == nil {
 		if now.Sub(f.seen) > unfinished {
-			return fmt.Sprintf("publication %d of %s never converged anywhere, and was not taken back; %s; publish again (`postern push`)", view.Newest, f.newest.By, c.kept())
+			return fmt.Sprintf("publication %d of %s never converged anywhere, and was not taken back; %s; publish "+
+				"again (`postern push`)", view.Newest, f.newest.By, c.kept())
 		}
 		return f.problem
 	}

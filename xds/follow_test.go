@@ -51,7 +51,9 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	require.NoError(t, err)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -60,7 +62,8 @@ func newWorld(t *testing.T) *world {
 	w.write(t, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
 	w.write(t, "ca.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 	w.Operator = &bundle.Operator{
-		Store: &bundle.Store{URL: "file://" + w.path("bundle"), Stack: "test", Trusted: w.path("trusted.pem")}, Key: w.path("ed25519"),
+		Store: &bundle.Store{URL: "file://" + w.path("bundle"), Stack: "test", Trusted: w.path("trusted.pem")},
+		Key:   w.path("ed25519"),
 	}
 	err = bundle.MakeKey(w.Key, w.Trusted)
 	require.NoError(t, err)
@@ -86,8 +89,10 @@ func (w *world) start(t *testing.T, name string) *Control {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(w.path(name), 0o700))
 	c, err := New(Config{
-		Store: w.URL, Stack: w.Stack, Trusted: w.Trusted, Replica: name, CACert: w.path("ca.pem"), CAKey: w.path("ca.key"),
-		State: w.path(name), Envoy: envoy.Options{Roots: w.path("ca.pem")}, Agents: hostpath.In(w.path(name)), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Store: w.URL, Stack: w.Stack, Trusted: w.Trusted, Replica: name, CACert: w.path("ca.pem"),
+		CAKey: w.path("ca.key"),
+		State: w.path(name), Envoy: envoy.Options{Roots: w.path("ca.pem")}, Agents: hostpath.In(w.path(name)),
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	require.NoError(t, err)
 	require.NoError(t, c.resume(t.Context()))
@@ -117,7 +122,9 @@ func (w *world) publish(t *testing.T, hosts ...string) {
 func policyOf(hosts ...string) *plan.Plan {
 	a := plan.Agent{Name: "a"}
 	for _, h := range hosts {
-		a.Rules = append(a.Rules, plan.Rule{ID: "a/" + h, Host: h, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}})
+		a.Rules = append(a.Rules, plan.Rule{
+			ID: "a/" + h, Host: h, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath},
+		})
 	}
 	return &plan.Plan{Stack: "test", Agents: []plan.Agent{a}}
 }
@@ -142,7 +149,8 @@ func TestFollow(t *testing.T) {
 		require.Empty(t, b.look(t.Context(), time.Now()))
 		require.Equal(t, uint64(1), b.Status().Seq, "what is not proven does not spread")
 	}
-	require.Contains(t, b.look(t.Context(), time.Now().Add(2*unfinished)), "never converged anywhere, and was not taken back; publication 1 stays live")
+	require.Contains(t, b.look(t.Context(), time.Now().Add(2*unfinished)),
+		"never converged anywhere, and was not taken back; publication 1 stays live")
 	w.write(t, second+".ok", []byte(strings.Replace(string(mark), `"seq":2`, `"seq":3`, 1)))
 	require.Contains(t, b.look(t.Context(), time.Now()), "the mark of publication 2 cannot be used")
 	require.Equal(t, uint64(1), b.Status().Seq)
@@ -203,7 +211,8 @@ func TestStartsWithTheStore(t *testing.T) {
 func stopped(t *testing.T, c *Control) bool {
 	t.Helper()
 	var l listenerv3.Listener
-	require.NoError(t, maps.Collect(c.cache.Table(resource.ListenerType).All())["agent/a"].GetResource().UnmarshalTo(&l))
+	require.NoError(t,
+		maps.Collect(c.cache.Table(resource.ListenerType).All())["agent/a"].GetResource().UnmarshalTo(&l))
 	return l.GetFilterChains()[0].GetName() == "killed"
 }
 
@@ -221,7 +230,8 @@ func TestKillIsKept(t *testing.T) {
 	require.NoError(t, err)
 	good := w.path("b/good.bundle")
 	b.ledger.Allow("n")
-	require.NoError(t, b.ledger.OnStreamDeltaRequest(1, &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "n"}, TypeUrl: resource.SecretType}))
+	require.NoError(t, b.ledger.OnStreamDeltaRequest(1,
+		&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "n"}, TypeUrl: resource.SecretType}))
 	before, err := os.ReadFile(good)
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -252,8 +262,10 @@ func TestStoreFaults(t *testing.T) {
 			require.NoError(t, os.Remove(w.path(second+".json")))
 		}, "the store shows publication 1 as its newest, but 2 was published already", true},
 		"changed": {func(t *testing.T, w *world) {
-			w.write(t, second+".json", []byte(strings.Replace(string(w.read(t, second+".json")), "two.test", "not.test", 1)))
-		}, "publication 2 cannot be used: its signature is wrong: it was changed, or is torn; publication 2 stays live", true},
+			w.write(t, second+".json", []byte(strings.Replace(string(w.read(t, second+".json")), "two.test", "not.test",
+				1)))
+		}, "publication 2 cannot be used: its signature is wrong: it was changed, or is torn; publication 2 stays live",
+			true},
 		"torn": {func(t *testing.T, w *world) {
 			w.write(t, third+".json", w.read(t, second+".json")[:100])
 		}, "publication 3 cannot be used: it is torn, or no publication at all; publication 2 stays live", true},
@@ -348,7 +360,10 @@ func TestReportOfALargeFleet(t *testing.T) {
 	t.Parallel()
 	s := &api.Status{Version: "v"}
 	for i := range 1000 {
-		s.Nodes = append(s.Nodes, api.Node{ID: fmt.Sprint("n", i), Connected: true, Version: "v", LastAck: time.Now(), Types: []api.Type{{Name: "listeners", Version: "v", AckedAt: time.Now()}}})
+		s.Nodes = append(s.Nodes, api.Node{
+			ID: fmt.Sprint("n", i), Connected: true, Version: "v", LastAck: time.Now(),
+			Types: []api.Type{{Name: "listeners", Version: "v", AckedAt: time.Now()}},
+		})
 	}
 	s.Nodes[700].Connected = false
 	s.Nodes[900].Nack = strings.Repeat("no", 1000)
@@ -379,7 +394,8 @@ func TestDeleted(t *testing.T) {
 	require.Contains(t, problem, "the store shows publication 1 as its newest, but control plane a serves 2")
 	require.Zero(t, b.Status().Seq)
 	// Forged, that does not work.
-	w.write(t, "bundle/replicas/a.json", []byte(strings.Replace(string(w.read(t, "bundle/replicas/a.json")), `"seq":2`, `"seq":9`, 1)))
+	w.write(t, "bundle/replicas/a.json", []byte(strings.Replace(string(w.read(t, "bundle/replicas/a.json")), `"seq":2`,
+		`"seq":9`, 1)))
 	require.NotEmpty(t, b.look(t.Context(), time.Now()), "it was known before")
 	c := w.start(t, "c")
 	require.Empty(t, c.look(t.Context(), time.Now()))
@@ -397,7 +413,8 @@ func TestRemovedElsewhere(t *testing.T) {
 	cert := &x509.Certificate{URIs: []*url.URL{svid.ID{Stack: "test", Node: "web-1"}.URI()}}
 	over := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}}})
 	require.NoError(t, b.ledger.OnDeltaStreamOpen(over, 1, ""))
-	require.NoError(t, b.ledger.OnStreamDeltaRequest(1, &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "web-1"}, TypeUrl: resource.SecretType}))
+	require.NoError(t, b.ledger.OnStreamDeltaRequest(1,
+		&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "web-1"}, TypeUrl: resource.SecretType}))
 	require.NoError(t, a.RemoveNode("web-1"))
 	require.NoError(t, a.RemoveNode("n1"))
 	a.report(t.Context(), time.Now())

@@ -77,7 +77,8 @@ func (c *Control) Handler() http.Handler {
 // traced continues the trace of the client.
 func traced(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.ServeHTTP(w, r.WithContext(propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))))
+		h.ServeHTTP(w, r.WithContext(propagation.TraceContext{}.Extract(r.Context(),
+			propagation.HeaderCarrier(r.Header))))
 	})
 }
 

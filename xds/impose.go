@@ -26,7 +26,8 @@ func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, er
 	defer cancel()
 	c.makeWay(b.Seq)
 	if !c.lockWithin(ctx) {
-		return nil, &api.Error{Message: "the control plane is busy with a roll-out that does not end: it takes the recorded publication afterwards"}
+		return nil, &api.Error{Message: "the control plane is busy with a roll-out that does not end: it takes the " +
+			"recorded publication afterwards"}
 	}
 	defer c.rollout.Unlock()
 	defer c.owe(b, p.Mark)
@@ -39,7 +40,8 @@ func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, er
 		return v, err
 	}
 	if live.Hash() != b.Hash() {
-		return nil, &api.Error{Message: fmt.Sprintf("publication %d is already live, and is not based on this one: run the command again", live.Seq)}
+		return nil, &api.Error{Message: fmt.Sprintf("publication %d is already live, and is not based on this one: "+
+			"run the command again", live.Seq)}
 	}
 	// We have found it in the store meanwhile.
 	v := c.reach(ctx, c.cache.Current(), time.Now())
@@ -164,5 +166,6 @@ func (c *Control) unkeptProblem() string {
 	if problem == "" {
 		return ""
 	}
-	return "the live publication could not be saved, so a restart would not know it: " + problem + "; it is tried again every second"
+	return "the live publication could not be saved, so a restart would not know it: " + problem +
+		"; it is tried again every second"
 }

@@ -17,7 +17,8 @@ func TestRenewedLeaf(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test")
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}})
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a",
+		"one.test", up)}}}})
 	// Every client makes a connection of its own.
 	serial := func() string {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://one.test/", nil)

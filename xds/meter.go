@@ -38,7 +38,9 @@ var buckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 
 func newMeter(c *Control) *meter {
 	m := &meter{registry: prometheus.NewRegistry()}
 	histograms := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_control_" + name, Help: help, Buckets: buckets}, labels)
+		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "postern_control_" + name, Help: help, Buckets: buckets,
+		}, labels)
 		m.registry.MustRegister(v)
 		return v
 	}
@@ -47,17 +49,22 @@ func newMeter(c *Control) *meter {
 		m.registry.MustRegister(v)
 		return v
 	}
-	m.publish = histograms("publish_duration_seconds", "From the news of a publication until every connected node acknowledged it, or the roll-out ended otherwise.", "result")
-	m.build = histograms("build_duration_seconds", "Building and packing the Envoy resources of one publication.").WithLabelValues()
-	m.push = histograms("push_duration_seconds", "From the start of a roll-out until a resource type was sent to a node.", "type")
-	m.ack = histograms("ack_duration_seconds", "From sending a resource type to a node until it acknowledged or refused it.", "type")
+	m.publish = histograms("publish_duration_seconds", "From the news of a publication until every connected node "+
+		"acknowledged it, or the roll-out ended otherwise.", "result")
+	m.build = histograms("build_duration_seconds",
+		"Building and packing the Envoy resources of one publication.").WithLabelValues()
+	m.push = histograms("push_duration_seconds", "From the start of a roll-out until a resource type was sent to "+
+		"a node.", "type")
+	m.ack = histograms("ack_duration_seconds", "From sending a resource type to a node until it acknowledged or "+
+		"refused it.", "type")
 	m.nacks = counters("nacks_total", "Resources that a node refused.", "type")
 	m.rollBacks = counters("rollbacks_total", "Publications that the control plane took back.", "result")
 	m.storeErrors = counters("store_errors_total", "Reads of the bundle store that failed.").WithLabelValues()
 	m.leaves = counters("leaf_certificates_total", "Leaf certificates that nodes requested.", "result")
 	m.leases = counters("leases_ended_total", "Leases (rules with an end) that ended.").WithLabelValues()
 	m.rotate = counters("secret_rotations_total", "Secrets that changed while they were in use.").WithLabelValues()
-	m.eventErrors = counters("audit_errors_total", "Events of the control plane that could not be written to the audit log.").WithLabelValues()
+	m.eventErrors = counters("audit_errors_total", "Events of the control plane that could not be written to the "+
+		"audit log.").WithLabelValues()
 	// What can be counted is there from the start, as 0.
 	for _, k := range ledger.Kinds {
 		m.push.WithLabelValues(k.Name)
@@ -81,20 +88,29 @@ func newMeter(c *Control) *meter {
 type gauges struct{ c *Control }
 
 var (
-	descResources   = prometheus.NewDesc("postern_control_resources", "Published resources, by type. Leaf certificates count as secrets.", []string{"type"}, nil)
-	descNodes       = prometheus.NewDesc("postern_control_nodes", "Nodes that are part of the stack (known), have a stream (connected), or have acknowledged everything (converged).", []string{"state"}, nil)
-	descSeq         = prometheus.NewDesc("postern_control_bundle_seq", "Number of the live publication, or 0.", nil, nil)
-	descAge         = prometheus.NewDesc("postern_control_bundle_age_seconds", "Age of the live publication, or 0.", nil, nil)
-	descRejected    = prometheus.NewDesc("postern_control_rejected", "1 if a node refused the last publication, which was taken back.", nil, nil)
+	descResources = prometheus.NewDesc("postern_control_resources",
+		"Published resources, by type. Leaf certificates count as secrets.", []string{"type"}, nil)
+	descNodes = prometheus.NewDesc("postern_control_nodes", "Nodes that are part of the stack (known), have a "+
+		"stream (connected), or have acknowledged everything (converged).", []string{"state"}, nil)
+	descSeq = prometheus.NewDesc("postern_control_bundle_seq", "Number of the live publication, or 0.", nil,
+		nil)
+	descAge = prometheus.NewDesc("postern_control_bundle_age_seconds", "Age of the live publication, or 0.",
+		nil, nil)
+	descRejected = prometheus.NewDesc("postern_control_rejected",
+		"1 if a node refused the last publication, which was taken back.", nil, nil)
 	descCredentials = prometheus.NewDesc("postern_control_credentials", "Credentials of the live plan: ok, expiring (works, and cannot be renewed) or failing (its routes fail closed).", []string{"state"}, nil)
-	descKilled      = prometheus.NewDesc("postern_control_agents_killed", "Agents that an operator has killed.", nil, nil)
-	descRefused     = prometheus.NewDesc("postern_control_refused_total", "Refused connections, joins and streams: of machines that are not nodes of this stack, or beyond a bound.", []string{"reason"}, nil)
-	descLease       = prometheus.NewDesc("postern_control_next_lease_end_seconds", "Seconds until the next lease ends, or 0.", nil, nil)
+	descKilled      = prometheus.NewDesc("postern_control_agents_killed", "Agents that an operator has killed.", nil,
+		nil)
+	descRefused = prometheus.NewDesc("postern_control_refused_total", "Refused connections, joins and streams: of machines that are not nodes of this stack, or beyond a bound.", []string{"reason"}, nil)
+	descLease   = prometheus.NewDesc("postern_control_next_lease_end_seconds",
+		"Seconds until the next lease ends, or 0.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descResources, descNodes, descSeq, descAge, descRejected, descCredentials, descKilled, descLease, descRefused} {
+	for _, d := range []*prometheus.Desc{
+		descResources, descNodes, descSeq, descAge, descRejected, descCredentials, descKilled, descLease, descRefused,
+	} {
 		ch <- d
 	}
 }

@@ -65,7 +65,8 @@ func (c *Control) readNodes() error {
 	removed := map[string]time.Time{}
 	_, err := c.files.Read(state.Removed, &removed)
 	if errors.Is(err, state.ErrDamaged) && c.cfg.Fleet != nil {
-		c.damaged = "the list of removed nodes was damaged: a node that was removed in the last days, and not by `postern evict`, may be back; " +
+		c.damaged = "the list of removed nodes was damaged: a node that was removed in the last days, and not by " +
+			"`postern evict`, may be back; " +
 			"evict such a node again: `postern evict NODE`"
 	}
 	if err != nil && !errors.Is(err, state.ErrDamaged) {

@@ -26,7 +26,8 @@ func (c *Control) Observability() http.Handler {
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
 	m.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if c.bundle() == nil {
-			say(w, http.StatusServiceUnavailable, "nothing is served: no publication was found that could be read and verified")
+			say(w, http.StatusServiceUnavailable, "nothing is served: no publication was found that could be read "+
+				"and verified")
 			return
 		}
 		say(w, http.StatusOK, "ok")
@@ -83,7 +84,8 @@ func (o *observer) rolling(ctx context.Context, began time.Time) func() {
 }
 
 // OnStreamDeltaResponse implements the delta callbacks.
-func (o *observer) OnStreamDeltaResponse(stream int64, req *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse) {
+func (o *observer) OnStreamDeltaResponse(stream int64, req *discoveryv3.DeltaDiscoveryRequest,
+	resp *discoveryv3.DeltaDiscoveryResponse) {
 	o.Ledger.OnStreamDeltaResponse(stream, req, resp)
 	now, kind := time.Now(), ledger.KindName(resp.GetTypeUrl())
 	o.mu.Lock()
@@ -100,12 +102,14 @@ func (o *observer) OnStreamDeltaResponse(stream int64, req *discoveryv3.DeltaDis
 
 // push makes the span of what is sent, and begins that of its answer. What is
 // sent is said in numbers only: resources can be secrets.
-func (o *observer) push(req *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse, kind string) trace.Span {
+func (o *observer) push(req *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse,
+	kind string) trace.Span {
 	ctx := trace.ContextWithSpanContext(context.Background(), o.span)
 	what := trace.WithAttributes(
 		attribute.String("postern.node", req.GetNode().GetId()), attribute.String("postern.type", kind),
 		attribute.String("postern.version", resp.GetSystemVersionInfo()),
-		attribute.Int("postern.resources", len(resp.GetResources())), attribute.Int("postern.removed", len(resp.GetRemovedResources())),
+		attribute.Int("postern.resources", len(resp.GetResources())),
+		attribute.Int("postern.removed", len(resp.GetRemovedResources())),
 	)
 	ctx, push := o.tracer.Start(ctx, "push", what, trace.WithTimestamp(o.began))
 	push.End()

@@ -94,10 +94,12 @@ func TestMetricsAndReadiness(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 
 	up := f.NewUpstream("one.test")
-	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
+	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test",
+		up)}}}}
 	f.MustPublish(good)
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
-	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "two.test", up)}}}}
+	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "two.test",
+		up)}}}}
 	bad.Agents[0].Rules[0].Upstream = &plan.Upstream{Address: up.Address, CA: "this is no certificate"}
 	_, err := f.Publish(bad)
 	require.Error(t, err)
@@ -135,7 +137,8 @@ func TestEvents(t *testing.T) {
 	rule.Credential = "key"
 	p := &plan.Plan{
 		Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{rule}}},
-		Credentials: []plan.Credential{{Name: "key", Kind: plan.KindBearer, Header: "authorization", Secret: "file://" + key}},
+		Credentials: []plan.Credential{{Name: "key", Kind: plan.KindBearer, Header: "authorization", Secret: "file://" +
+			key}},
 	}
 	f.MustPublish(p)
 	e := j.of(t, xds.EventPublished, 1)[0]
@@ -193,7 +196,8 @@ func TestLeaseEndsOnce(t *testing.T) {
 	require.Equal(t, []string{"a", "a/one.test", "the release", "ops"}, []string{e.Agent, e.Rule, e.Reason, e.Owner})
 	require.Contains(t, e.Detail, "later")
 	restart(t, f, later)
-	require.Eventually(t, func() bool { s, err := f.API.Status(t.Context()); return err == nil && s.Seq == 1 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { s, err := f.API.Status(t.Context()); return err == nil && s.Seq == 1 },
+		10*time.Second, 10*time.Millisecond)
 	require.Len(t, j.of(t, xds.EventLeaseEnded, 1), 1)
 	_, body := observed(t, f, "/metrics")
 	require.Contains(t, body, `postern_control_next_lease_end_seconds 0`)
@@ -226,18 +230,22 @@ func TestClockJumps(t *testing.T) {
 		r.Expires = time.Now().Add(d).UTC().Format(time.RFC3339)
 		return r
 	}
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{lease("short.test", 3*time.Second), lease("long.test", 2*time.Hour)}}}})
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{lease("short.test",
+		3*time.Second), lease("long.test", 2*time.Hour)}}}})
 	require.Equal(t, 200, f.Get("n1", "a", "https://short.test/"))
 	set(-24 * time.Hour)
 	require.Equal(t, "a/short.test", j.of(t, xds.EventLeaseEnded, 1)[0].Rule, "although the clock says it is yesterday")
 	require.Len(t, j.of(t, xds.EventClockSet, 1), 1)
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://short.test/") != 200 }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://short.test/") != 200 }, 10*time.Second,
+		20*time.Millisecond)
 	// What the agent has open is cut, once.
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://long.test/") == 200 }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://long.test/") == 200 }, 10*time.Second,
+		20*time.Millisecond)
 	set(3 * time.Hour)
 	require.Equal(t, "a/long.test", j.of(t, xds.EventLeaseEnded, 2)[1].Rule)
 	set(0)
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://long.test/") != 200 }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://long.test/") != 200 }, 10*time.Second,
+		20*time.Millisecond)
 	_, err := f.API.Sync(t.Context())
 	require.NoError(t, err)
 	require.NotEqual(t, 200, f.Get("n1", "a", "https://long.test/"), "what has ended stays so")
@@ -264,8 +272,10 @@ func TestProbe(t *testing.T) {
 			return nil
 		}
 	}, "n1", "n2")
-	one := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
-	two := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up), fleet.Allow("a", "two.test", up)}}}}
+	one := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test",
+		up)}}}}
+	two := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test",
+		up), fleet.Allow("a", "two.test", up)}}}}
 	f.MustPublish(one)
 	for _, node := range []string{"n1", "n2"} {
 		mu.Lock()
@@ -319,10 +329,14 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	until("the node", func(s *api.Status) bool { return s.Nodes[0].Connected && !s.Nodes[0].Since.IsZero() })
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}})
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a",
+		"one.test", up)}}}})
 	until("the version", func(s *api.Status) bool { return s.Seq == 1 && s.Nodes[0].Version == s.Version })
 	require.NoError(t, f.API.AddNode(t.Context(), "n2"))
-	until("a node that is not there", func(s *api.Status) bool { return len(s.Nodes) == 2 && s.Nodes[1].Since.IsZero() })
+	until("a node that is not there", func(s *api.Status) bool {
+		return len(s.Nodes) == 2 &&
+			s.Nodes[1].Since.IsZero()
+	})
 	v, err := f.API.Sync(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []api.Missing{{Node: "n2"}}, v.Missing)
@@ -330,8 +344,8 @@ func TestWatch(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-// leaving is the context of a request that waits for a change: one happens as soon as it waits, and it leaves before it is
-// told.
+// leaving is the context of a request that waits for a change: one happens as soon as it waits, and
+// it leaves before it is told.
 type leaving struct {
 	context.Context
 	change func()
@@ -350,7 +364,8 @@ func (l *leaving) Done() <-chan struct{} {
 	return l.gone
 }
 
-// TestStatusOfWhoLeft: nothing is worked out, or written, for a client that left while changes were gathered.
+// TestStatusOfWhoLeft: nothing is worked out, or written, for a client that left while changes were
+// gathered.
 func TestStatusOfWhoLeft(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 0)
@@ -360,7 +375,9 @@ func TestStatusOfWhoLeft(t *testing.T) {
 		return w
 	}
 	tag := ask(t.Context(), "").Header().Get("ETag")
-	l := &leaving{Context: t.Context(), gone: make(chan struct{}), change: func() { require.NoError(t, f.Control.AddNode("n1")) }}
+	l := &leaving{
+		Context: t.Context(), gone: make(chan struct{}), change: func() { require.NoError(t, f.Control.AddNode("n1")) },
+	}
 	w := ask(l, "?wait="+tag)
 	require.Equal(t, 2, l.asked, "the client is asked for while changes are gathered")
 	require.Empty(t, w.Body.String())

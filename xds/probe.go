@@ -85,7 +85,8 @@ func (c *Control) probed(node string, b *bundle.Bundle) string {
 	now := probeResult{at: time.Now()}
 	// Who is killed need not be served.
 	served := *c.leases.Valid(b.Plan, c.leases.Now())
-	served.Agents = slices.DeleteFunc(slices.Clone(served.Agents), func(a plan.Agent) bool { return b.Killed.Agent(a.Name) })
+	served.Agents = slices.DeleteFunc(slices.Clone(served.Agents),
+		func(a plan.Agent) bool { return b.Killed.Agent(a.Name) })
 	if err := c.cfg.Probe(ctx, node, &served); err != nil {
 		now.problem = err.Error()
 	}

@@ -68,7 +68,8 @@ func TestReplicas(t *testing.T) {
 		return &plan.Plan{Stack: "test", Agents: []plan.Agent{p}}
 	}
 	follows := func(f *fleet.Fleet, seq uint64) {
-		require.Eventually(t, func() bool { return seqOf(t, f) == seq }, 10*time.Second, 10*time.Millisecond, "publication %d", seq)
+		require.Eventually(t, func() bool { return seqOf(t, f) == seq }, 10*time.Second, 10*time.Millisecond,
+			"publication %d", seq)
 	}
 
 	// Through a; b finds it.
@@ -104,7 +105,8 @@ func TestReplicas(t *testing.T) {
 	require.NoError(t, err)
 	b.StartControl()
 	follows(b, 4)
-	require.Eventually(t, func() bool { return reach(b, "https://two.test/") == 200 }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return reach(b, "https://two.test/") == 200 }, 20*time.Second,
+		20*time.Millisecond)
 
 	// b cannot take it: a file is where its sockets for another agent would be.
 	require.NoError(t, os.WriteFile(b.Home.AgentDir("n1", "z"), nil, 0o600))
@@ -144,14 +146,16 @@ func TestReplicaRefuses(t *testing.T) {
 		}
 		return code
 	}
-	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
+	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test",
+		up)}}}}
 	o.Controls = []*api.Client{a.API, b.API}
 	_, err := o.Publish(t.Context(), good)
 	require.NoError(t, err)
 	require.Equal(t, 200, reach(b, "one.test"))
 	// A folder is where that node's socket for another agent would be.
 	require.NoError(t, os.MkdirAll(filepath.Join(b.Home.NodeDir("n1"), envoy.AgentSocket("z"), "x"), 0o700))
-	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up), fleet.Allow("a", "two.test", up)}}, {Name: "z"}}}
+	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test",
+		up), fleet.Allow("a", "two.test", up)}}, {Name: "z"}}}
 
 	version, err := good.Version()
 	require.NoError(t, err)
@@ -161,11 +165,13 @@ func TestReplicaRefuses(t *testing.T) {
 		_, err = o.Publish(t.Context(), bad)
 		require.ErrorContains(t, err, "rejected listeners", name)
 		for _, f := range []*fleet.Fleet{a, b} {
-			require.Eventually(t, func() bool { return seqOf(t, f) == before+2 }, 10*time.Second, 10*time.Millisecond, name)
+			require.Eventually(t, func() bool { return seqOf(t, f) == before+2 }, 10*time.Second, 10*time.Millisecond,
+				name)
 			s, err := f.API.Status(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, version, s.Version, name)
-			require.Eventually(t, func() bool { return f.Node("n1").Version == version }, 20*time.Second, 10*time.Millisecond, name)
+			require.Eventually(t, func() bool { return f.Node("n1").Version == version }, 20*time.Second,
+				10*time.Millisecond, name)
 			require.Equal(t, 200, reach(f, "one.test"), name)
 			require.NotEqual(t, 200, reach(f, "two.test"), name)
 		}

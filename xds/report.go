@@ -96,7 +96,8 @@ func (c *Control) report(ctx context.Context, now time.Time) {
 	if s.Rejected != nil {
 		refused := *s.Rejected
 		refused.Message = short(refused.Message)
-		refused.Rules, refused.Agents = refused.Rules[:min(len(refused.Rules), maxBlamed)], refused.Agents[:min(len(refused.Agents), maxBlamed)]
+		refused.Rules, refused.Agents = refused.Rules[:min(len(refused.Rules),
+			maxBlamed)], refused.Agents[:min(len(refused.Agents), maxBlamed)]
 		r.Rejected = &refused
 	}
 	f := &c.follower

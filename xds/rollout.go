@@ -54,10 +54,12 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	before := c.bundle()
 	was := before
 	if before != nil && b.Seq < before.Seq {
-		return nil, fmt.Errorf("the store shows publication %d as its newest, but %d was published already: it lost something, or was put back to an older copy; nothing changes", b.Seq, before.Seq)
+		return nil, fmt.Errorf("the store shows publication %d as its newest, but %d was published already: it lost "+
+			"something, or was put back to an older copy; nothing changes", b.Seq, before.Seq)
 	}
 	if before != nil && b.Seq == before.Seq && !bytes.Equal(b.Sealed(), before.Sealed()) {
-		return nil, fmt.Errorf("the store holds a publication %d that is not the served one: somebody replaced it; nothing changes", b.Seq)
+		return nil, fmt.Errorf("the store holds a publication %d that is not the served one: somebody replaced it; "+
+			"nothing changes", b.Seq)
 	}
 	version, err := b.Version()
 	if err != nil {
@@ -89,7 +91,8 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		}
 	}
 	if before != nil && !before.Killed.Includes(b.Killed) {
-		if b.Killed.Includes(before.Killed) && version == c.liveVersion() && maps.Equal(b.Generations, before.Generations) {
+		if b.Killed.Includes(before.Killed) && version == c.liveVersion() &&
+			maps.Equal(b.Generations, before.Generations) {
 			return c.kill(ctx, before, b, version, start)
 		}
 		// Whatever becomes of the rest, and first.
@@ -124,7 +127,9 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 	c.meter.published(result, time.Since(start))
 	if err != nil {
 		span.SetStatus(codes.Error, result)
-		c.tell(Event{Kind: EventRefused, Time: time.Now().UTC(), Seq: b.Seq, Version: version, By: b.By, Detail: err.Error()})
+		c.tell(Event{
+			Kind: EventRefused, Time: time.Now().UTC(), Seq: b.Seq, Version: version, By: b.By, Detail: err.Error(),
+		})
 		if tried && before != nil {
 			for _, name := range bundle.Losers(b.Plan, before.Plan) {
 				c.tookBack[name] = fmt.Sprintf("-back-%d", b.Seq)
@@ -150,7 +155,8 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 // kill serves b, by which nothing changes but that more agents are stopped, to
 // every node at once, and never takes it back: neither a node that is late nor a
 // disk that is full ends it.
-func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version string, start time.Time) (*api.Converged, error) {
+func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version string,
+	start time.Time) (*api.Converged, error) {
 	if err := c.serve(ctx, b); err != nil {
 		return nil, err
 	}
@@ -183,7 +189,8 @@ func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, star
 // beside what is removed, then the removal, so that no node ever refers to what
 // it does not have. It returns the number of nodes that acknowledged, and whether
 // any was sent something.
-func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string, now time.Time) (nodes int, tried bool, err error) {
+func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string,
+	now time.Time) (nodes int, tried bool, err error) {
 	valid, leaves, tables, err := c.tables(ctx, b, now)
 	if err != nil {
 		return 0, false, err
@@ -286,7 +293,8 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 
 // tables builds and packs the resources of b as they are valid at a moment,
 // with the secrets that they refer to. The plan is what is valid of b's.
-func (c *Control) tables(ctx context.Context, b *bundle.Bundle, now time.Time) (*plan.Plan, envoy.LeafHosts, map[string]*cache.Table, error) {
+func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
+	now time.Time) (*plan.Plan, envoy.LeafHosts, map[string]*cache.Table, error) {
 	var leaves envoy.LeafHosts
 	_, span := c.cfg.Tracer.Start(ctx, "build")
 	defer span.End()

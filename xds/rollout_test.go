@@ -59,12 +59,14 @@ func TestRejected(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 2)
 	up := f.NewUpstream("one.test", "two.test")
-	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
+	good := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test",
+		up)}}}}
 	f.MustPublish(good)
 	before, err := good.Version()
 	require.NoError(t, err)
 
-	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "two.test", up)}}}}
+	bad := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "two.test",
+		up)}}}}
 	bad.Agents[0].Rules[0].Upstream = &plan.Upstream{Address: up.Address, CA: "this is no certificate"}
 	_, err = f.Publish(bad)
 	var refused *api.Error
@@ -93,7 +95,8 @@ func TestControlPlaneRestarts(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test", "two.test")
-	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test",
+		up)}}}}
 	f.MustPublish(p)
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
 	f.StopControl()
@@ -114,11 +117,13 @@ func TestEnvoyKilled(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test")
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}})
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a",
+		"one.test", up)}}}})
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
 	f.Events(1)
 	require.NoError(t, syscall.Kill(f.EnvoyPID("n1"), syscall.SIGKILL))
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
+		20*time.Millisecond)
 	events := f.Events(3)
 	require.Equal(t, audit.Gap, events[1].Verdict)
 	require.Contains(t, events[1].Detail, "signal: killed")
@@ -138,7 +143,9 @@ func TestUnknownNode(t *testing.T) {
 		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(t.Context())
 		require.NoError(t, err)
 		for _, id := range ids {
-			if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: id}, TypeUrl: resource.ClusterType}); errors.Is(err, io.EOF) {
+			if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+				Node: &corev3.Node{Id: id}, TypeUrl: resource.ClusterType,
+			}); errors.Is(err, io.EOF) {
 				break
 			}
 			if _, err = stream.Recv(); err != nil {

@@ -14,7 +14,8 @@ import (
 
 // stuck is a fleet of two nodes of which the first has stopped to answer while a
 // publication is rolled out: how that ends arrives at failed. Go lets it answer again.
-func stuck(t *testing.T, rules func(f *fleet.Fleet, up *fleet.Upstream) []plan.Agent) (f *fleet.Fleet, up *fleet.Upstream, failed chan error, goOn func()) {
+func stuck(t *testing.T, rules func(f *fleet.Fleet,
+	up *fleet.Upstream) []plan.Agent) (f *fleet.Fleet, up *fleet.Upstream, failed chan error, goOn func()) {
 	t.Helper()
 	f = fleet.New(t, 2)
 	up = f.NewUpstream("one.test", "two.test")
@@ -24,7 +25,8 @@ func stuck(t *testing.T, rules func(f *fleet.Fleet, up *fleet.Upstream) []plan.A
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	goOn = func() { require.NoError(t, syscall.Kill(pid, syscall.SIGCONT)) }
 	t.Cleanup(goOn)
-	more := &plan.Plan{Stack: "test", Agents: append([]plan.Agent{{Name: "a", Rules: append([]plan.Rule{fleet.Allow("a", "two.test", up)}, agents[0].Rules...)}}, agents[1:]...)}
+	more := &plan.Plan{Stack: "test", Agents: append([]plan.Agent{{Name: "a", Rules: append([]plan.Rule{fleet.Allow("a",
+		"two.test", up)}, agents[0].Rules...)}}, agents[1:]...)}
 	version, err := more.Version()
 	require.NoError(t, err)
 	failed = make(chan error, 1)
@@ -45,7 +47,10 @@ func stuck(t *testing.T, rules func(f *fleet.Fleet, up *fleet.Upstream) []plan.A
 func TestKillDoesNotWait(t *testing.T) {
 	t.Parallel()
 	f, up, failed, goOn := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
-		return []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}}}
+		return []plan.Agent{
+			{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}},
+			{Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}},
+		}
 	})
 	s := f.OpenStream(up, "n2", "a", "https://one.test/")
 	other := f.OpenStream(up, "n2", "b", "https://one.test/")
@@ -80,7 +85,8 @@ func TestKillThroughTheStoreDoesNotWait(t *testing.T) {
 	s.RequireCut(2 * time.Second)
 	require.ErrorContains(t, <-failed, "publication 3 could not wait")
 	goOn()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 0 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 0 }, 5*time.Second,
+		10*time.Millisecond)
 }
 
 // TestLeaseDoesNotWait: nor does the end of a lease.
@@ -91,7 +97,9 @@ func TestLeaseDoesNotWait(t *testing.T) {
 		ends = time.Now().Add(5 * time.Second).Truncate(time.Second)
 		lease := fleet.Allow("b", "one.test", up)
 		lease.Expires = ends.UTC().Format(time.RFC3339)
-		return []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{lease}}}
+		return []plan.Agent{
+			{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{lease}},
+		}
 	})
 	s := f.OpenStream(up, "n2", "b", "https://one.test/")
 	f.Control.Kick() // a secret has changed: that may wait
@@ -123,7 +131,8 @@ func TestTakenBackIsCut(t *testing.T) {
 		_, err := f.Operator().Publish(t.Context(), p("one.test", "two.test"))
 		failed <- err
 	}()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://two.test/") == 200 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://two.test/") == 200 }, 5*time.Second,
+		5*time.Millisecond)
 	s := f.OpenStream(up, "n1", "a", "https://two.test/")
 	s.RequireOpen()
 	go func() { // another agent, which stops the roll-out
@@ -136,7 +145,8 @@ func TestTakenBackIsCut(t *testing.T) {
 	require.Error(t, <-failed)
 	require.NoError(t, <-killed)
 	require.Equal(t, 0, f.Get("n1", "a", "https://two.test/"))
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second,
+		10*time.Millisecond)
 }
 
 // TestNoAnswer: a publication that a node does not answer is taken back, and what

@@ -62,12 +62,15 @@ func dial(t *testing.T, r *fleet.Remote, control *fleet.Replica, pair tls.Certif
 }
 
 // ask makes one request for the names, as the node that id says, and returns the answer.
-func (c *client) ask(ctx context.Context, id, url string, names ...string) (*discoveryv3.DeltaDiscoveryResponse, error) {
+func (c *client) ask(ctx context.Context, id, url string,
+	names ...string) (*discoveryv3.DeltaDiscoveryResponse, error) {
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(c.conn).DeltaAggregatedResources(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: id}, TypeUrl: url, ResourceNamesSubscribe: names}); err != nil {
+	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+		Node: &corev3.Node{Id: id}, TypeUrl: url, ResourceNamesSubscribe: names,
+	}); err != nil {
 		return nil, err
 	}
 	return stream.Recv()
@@ -165,7 +168,9 @@ func TestOnlyWhatIsNeeded(t *testing.T) {
 	use("c", "killed", "", false)
 	var names []string
 	for _, name := range []string{"expired", "killed", "unused", "used"} {
-		p.Credentials = append(p.Credentials, plan.Credential{Name: name, Kind: plan.KindHeader, Header: "x-key", Secret: "file://" + f.Secret(name, "CANARY-"+name)})
+		p.Credentials = append(p.Credentials, plan.Credential{
+			Name: name, Kind: plan.KindHeader, Header: "x-key", Secret: "file://" + f.Secret(name, "CANARY-"+name),
+		})
 		names = append(names, envoy.SecretName(name))
 	}
 	names = append(names, "one.test", "two.test", "*")
@@ -192,7 +197,8 @@ func TestOnlyWhatIsNeeded(t *testing.T) {
 			for _, name := range []string{"expired", "killed", "unused"} {
 				require.NotContains(t, text, "CANARY-"+name, "%s %q", url, res.GetName())
 			}
-			require.Equal(t, res.GetName() == envoy.SecretName("used"), strings.Contains(text, "CANARY-used"), "%s %q", url, res.GetName())
+			require.Equal(t, res.GetName() == envoy.SecretName("used"), strings.Contains(text, "CANARY-used"), "%s %q",
+				url, res.GetName())
 			require.NotEqual(t, "two.test", res.GetName())
 			if res.GetName() == envoy.SecretName("killed") {
 				s := &tlsv3.Secret{}

@@ -35,7 +35,9 @@ func BenchmarkRequest(b *testing.B) {
 	r := fleet.Allow("a", "bench.test", up)
 	r.Credential = "key"
 	f.MustPublish(&plan.Plan{
-		Stack: "bench", Credentials: []plan.Credential{{Name: "key", Kind: "header", Header: "x-api-key", Secret: "file://" + f.Secret("key", "s3cr3t")}},
+		Stack: "bench", Credentials: []plan.Credential{{
+			Name: "key", Kind: "header", Header: "x-api-key", Secret: "file://" + f.Secret("key", "s3cr3t"),
+		}},
 		Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}},
 	})
 	raw := rawEnvoy(b, f, up)
@@ -79,7 +81,10 @@ func BenchmarkConvergence(b *testing.B) {
 			f.MustPublish(p)
 			var took sample
 			for i := 0; b.Loop(); i++ {
-				q := &plan.Plan{Stack: "bench", Agents: []plan.Agent{{Name: "a", Rules: append(slices.Clone(p.Agents[0].Rules), fleet.Allow("a", "new"+strconv.Itoa(i)+".test", up))}}}
+				q := &plan.Plan{
+					Stack: "bench", Agents: []plan.Agent{{Name: "a", Rules: append(slices.Clone(p.Agents[0].Rules),
+						fleet.Allow("a", "new"+strconv.Itoa(i)+".test", up))}},
+				}
 				start := time.Now()
 				f.MustPublish(q)
 				took.add([]time.Duration{time.Since(start)}, 0)
@@ -195,7 +200,8 @@ static_resources:
 	} {
 		require.NoError(b, os.WriteFile(filepath.Join(dir, name), data, 0o600))
 	}
-	cmd := exec.Command(binary, "-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
+	cmd := exec.Command(binary, "-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "--log-level",
+		"error")
 	cmd.Dir = dir
 	require.NoError(b, cmd.Start())
 	b.Cleanup(func() {

@@ -27,7 +27,8 @@ func TestOwnCredentials(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := newEcho(t, f, "own.test")
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
-		ID: "a/own", Host: "own.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: up.pin, OwnCredentials: true,
+		ID: "a/own", Host: "own.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath},
+		Upstream: up.pin, OwnCredentials: true,
 	}}}}})
 	resp, err := f.Client("n1", "a").Do(newOwn(t, http.MethodGet, "https://own.test/x?"+ownQuery, nil))
 	require.NoError(t, err)
@@ -36,7 +37,10 @@ func TestOwnCredentials(t *testing.T) {
 	r := up.take()
 	require.Equal(t, []string{own, own + "-too"}, r.Header.Values("X-Api-Key"))
 	require.Equal(t, ownQuery, r.URL.RawQuery)
-	for _, h := range []string{"Proxy-Authorization", "X-Postern-Secret", "X-Postern-Scope", "X-Forwarded-Access-Token", "X-Envoy-Original-Path"} {
+	for _, h := range []string{
+		"Proxy-Authorization", "X-Postern-Secret", "X-Postern-Scope", "X-Forwarded-Access-Token",
+		"X-Envoy-Original-Path",
+	} {
 		require.Empty(t, r.Header.Values(h), h)
 	}
 }
@@ -56,7 +60,8 @@ func TestEchoedCredential(t *testing.T) {
 	}}
 	for _, c := range p.Credentials {
 		p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{
-			ID: "a/" + c.Name, Host: c.Name + ".test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: up.pin, Credential: c.Name,
+			ID: "a/" + c.Name, Host: c.Name + ".test", Port: 443, Methods: []string{"GET"},
+			Paths: []string{plan.AnyPath}, Upstream: up.pin, Credential: c.Name,
 		})
 	}
 	f.MustPublish(p)
@@ -140,7 +145,8 @@ func TestSpelledCredential(t *testing.T) {
 	up := newEcho(t, f, hosts...)
 	for _, c := range p.Credentials {
 		p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{
-			ID: "a/" + c.Name, Host: c.Name + ".test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: up.pin, Credential: c.Name,
+			ID: "a/" + c.Name, Host: c.Name + ".test", Port: 443, Methods: []string{"GET"},
+			Paths: []string{plan.AnyPath}, Upstream: up.pin, Credential: c.Name,
 		})
 	}
 	f.MustPublish(p)
@@ -158,11 +164,14 @@ func TestSpelledCredential(t *testing.T) {
 			key, strings.ToLower(url.QueryEscape(key)), url.QueryEscape(key),
 			hex.EncodeToString([]byte(key)), strings.ToUpper(hex.EncodeToString([]byte(key))),
 		}
-		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+		for _, e := range []*base64.Encoding{
+			base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding,
+		} {
 			forms = append(forms, e.EncodeToString([]byte(key)))
 			for _, before := range []string{"u:", "abc", "Token ", "y"} {
 				if len(key) >= 8 {
-					forms = append(forms, e.EncodeToString([]byte(before+key)), e.EncodeToString([]byte(before+key+" and more")))
+					forms = append(forms, e.EncodeToString([]byte(before+key)),
+						e.EncodeToString([]byte(before+key+" and more")))
 				}
 			}
 		}
@@ -206,9 +215,11 @@ func TestTrailers(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := newEcho(t, f, "plain.test")
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
-		ID: "a/plain", Host: "plain.test", Port: 443, Methods: []string{"POST"}, Paths: []string{plan.AnyPath}, Upstream: up.pin,
+		ID: "a/plain", Host: "plain.test", Port: 443, Methods: []string{"POST"}, Paths: []string{plan.AnyPath},
+		Upstream: up.pin,
 	}}}}})
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://plain.test/", io.NopCloser(strings.NewReader("body")))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://plain.test/",
+		io.NopCloser(strings.NewReader("body")))
 	require.NoError(t, err)
 	req.Trailer = http.Header{"Authorization": {own}, "X-Api-Key": {own}, "X-Checksum": {"1"}}
 	resp, err := f.Client("n1", "a").Do(req)
@@ -234,19 +245,24 @@ func TestSignedBodies(t *testing.T) {
 	path := f.Secret("aws", source)
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a"}}}
 	for _, s := range []string{"bedrock", "s3"} {
-		p.Credentials = append(p.Credentials, plan.Credential{Name: s, Kind: plan.KindAWSSigV4, Service: s, Region: "eu-west-1", Secret: "file://" + path})
+		p.Credentials = append(p.Credentials, plan.Credential{
+			Name: s, Kind: plan.KindAWSSigV4, Service: s, Region: "eu-west-1", Secret: "file://" + path,
+		})
 		p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{
-			ID: "a/" + s, Host: s + ".test", Port: 443, Methods: []string{"PUT"}, Paths: []string{plan.AnyPath}, Upstream: up.pin, Credential: s,
+			ID: "a/" + s, Host: s + ".test", Port: 443, Methods: []string{"PUT"}, Paths: []string{plan.AnyPath},
+			Upstream: up.pin, Credential: s,
 		})
 	}
 	f.MustPublish(p)
 	send := func(host, digest string, body []byte) (int, string) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://"+host+"/bucket/a%2Fb%20c?partNumber=1&x=%7E&uploadId=z", bytes.NewReader(body))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut,
+			"https://"+host+"/bucket/a%2Fb%20c?partNumber=1&x=%7E&uploadId=z", bytes.NewReader(body))
 		require.NoError(t, err)
 		req.Header.Set("X-Amz-Content-Sha256", digest)
 		req.Header.Set("X-Amz-Meta-Name", "a  b")
-		req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=postern/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00")
+		req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=postern/20260101/us-east-1/s3/aws4_request, "+
+			"SignedHeaders=host, Signature=00")
 		resp, err := f.Client("n1", "a").Do(req)
 		require.NoError(t, err)
 		defer resp.Body.Close()
@@ -279,12 +295,14 @@ func TestEndpointDown(t *testing.T) {
 	e.broken = true
 	up := newEcho(t, f, "minted.test", "static.test")
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a"}}, Credentials: []plan.Credential{
-		{Name: "minted", Kind: plan.KindOAuth2ClientCredentials, Username: "client", TokenURL: e.URL + "/token", Secret: "file://" + f.Secret("client", "s3cr3t-canary")},
+		{Name: "minted", Kind: plan.KindOAuth2ClientCredentials, Username: "client", TokenURL: e.URL + "/token",
+			Secret: "file://" + f.Secret("client", "s3cr3t-canary")},
 		{Name: "static", Kind: plan.KindBearer, Secret: "file://" + f.Secret("static", "s3cr3t-static")},
 	}}
 	for _, c := range p.Credentials {
 		p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{
-			ID: "a/" + c.Name, Host: c.Name + ".test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: up.pin, Credential: c.Name,
+			ID: "a/" + c.Name, Host: c.Name + ".test", Port: 443, Methods: []string{"GET"},
+			Paths: []string{plan.AnyPath}, Upstream: up.pin, Credential: c.Name,
 		})
 	}
 	f.MustPublish(p)
@@ -301,7 +319,8 @@ func TestEndpointDown(t *testing.T) {
 	e.mu.Lock()
 	e.broken = false
 	e.mu.Unlock()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://minted.test/") == 200 }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://minted.test/") == 200 }, 10*time.Second,
+		20*time.Millisecond)
 	require.Contains(t, up.take().Header.Get("Authorization"), "Bearer minted-client_credentials-s3cr3t-canary")
 }
 
@@ -311,10 +330,12 @@ func TestQueryCredentialAlone(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := newEcho(t, f, "query.test")
 	f.MustPublish(&plan.Plan{
-		Stack:       "test",
-		Credentials: []plan.Credential{{Name: "q", Kind: plan.KindQuery, Parameter: "Key", Secret: "file://" + f.Secret("q", "s3cr3t")}},
+		Stack: "test",
+		Credentials: []plan.Credential{{Name: "q", Kind: plan.KindQuery, Parameter: "Key", Secret: "file://" +
+			f.Secret("q", "s3cr3t")}},
 		Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
-			ID: "a/q", Host: "query.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/*"}, Upstream: up.pin, Credential: "q", Gateway: 8080,
+			ID: "a/q", Host: "query.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/*"},
+			Upstream: up.pin, Credential: "q", Gateway: 8080,
 		}}}},
 	})
 	for sent, want := range map[string]string{
@@ -340,13 +361,19 @@ func TestQueryCredentialAlone(t *testing.T) {
 func TestRefusedKeys(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
-	path := f.Secret("aws", `{"access_key_id": "AKIACANARY", "secret_access_key": "canary-aws", "session_token": "canary-session"}`)
+	path := f.Secret("aws",
+		`{"access_key_id": "AKIACANARY", "secret_access_key": "canary-aws", "session_token": "canary-session"}`)
 	_, err := f.Publish(&plan.Plan{
-		Stack:       "test",
-		Credentials: []plan.Credential{{Name: "s3", Kind: plan.KindAWSSigV4, Service: "s3", Region: "eu-west-1", Secret: "file://" + path}},
+		Stack: "test",
+		Credentials: []plan.Credential{{
+			Name: "s3", Kind: plan.KindAWSSigV4, Service: "s3", Region: "eu-west-1", Secret: "file://" + path,
+		}},
 		Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
-			ID: "a/s3", Host: "s3.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Credential: "s3",
-			Upstream: &plan.Upstream{Address: "192.0.2.1:443", CA: "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n"},
+			ID: "a/s3", Host: "s3.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath},
+			Credential: "s3",
+			Upstream: &plan.Upstream{
+				Address: "192.0.2.1:443", CA: "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n",
+			},
 		}}}},
 	})
 	require.ErrorContains(t, err, "rejected clusters")
@@ -361,17 +388,23 @@ func TestQueryIsLeftAlone(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := newEcho(t, f, "plain.test")
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
-		ID: "a/plain", Host: "plain.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: up.pin,
+		ID: "a/plain", Host: "plain.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath},
+		Upstream: up.pin,
 	}}}}})
 	client := f.Client("n1", "a")
 	rapid.Check(t, func(rt *rapid.T) {
 		slots := []string{
-			"key", "KEY", "k%65y", "%4bey", "api_key", "apikey", "api%5Fkey", "access_token", "token", "sig", "X-Amz-Signature", "auth", "password",
+			"key", "KEY", "k%65y", "%4bey", "api_key", "apikey", "api%5Fkey", "access_token", "token", "sig",
+			"X-Amz-Signature", "auth", "password",
 			// As some servers read them.
 			"key%20", "%0d%0akey", "+key", "key[]", "[key]", "k%2565y", "key%00x", "key.",
 		}
-		others := []string{"k", "keys", "a", "", "%26key", "page_token", "a%3Dkey", "monkey", "x[key]", "%zz", "%", "é", "a%00", "a+"}
-		values := []string{"", "=", "=1", "=%26key%3D1", "=a=b", "==", "=%", "=a+b%2B", "=?key=1", "=/x/../y", "='\"<>{}|"}
+		others := []string{
+			"k", "keys", "a", "", "%26key", "page_token", "a%3Dkey", "monkey", "x[key]", "%zz", "%", "é", "a%00", "a+",
+		}
+		values := []string{
+			"", "=", "=1", "=%26key%3D1", "=a=b", "==", "=%", "=a+b%2B", "=?key=1", "=/x/../y", "='\"<>{}|",
+		}
 		var sent, want []string
 		for range rapid.IntRange(0, 6).Draw(rt, "parts") {
 			v := rapid.SampledFrom(values).Draw(rt, "value")
@@ -405,7 +438,9 @@ func TestQueryIsLeftAlone(t *testing.T) {
 		for part := range strings.SplitSeq(r.URL.RawQuery, "&") {
 			name, _, _ := strings.Cut(part, "=")
 			if name, err = url.QueryUnescape(name); err == nil {
-				require.NotContains(rt, []string{"key", "api_key", "apikey", "access_token", "token", "sig", "x-amz-signature"}, strings.ToLower(name))
+				require.NotContains(rt, []string{
+					"key", "api_key", "apikey", "access_token", "token", "sig", "x-amz-signature",
+				}, strings.ToLower(name))
 			}
 		}
 	})

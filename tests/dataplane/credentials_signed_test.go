@@ -22,25 +22,34 @@ func TestSignedOperations(t *testing.T) {
 	path := f.Secret("aws", source)
 	const get = "DynamoDB_20120810.GetItem"
 	rule := func(name, method, path string, headers ...plan.Condition) plan.Rule {
-		return plan.Rule{ID: "a/" + name, Host: name + ".test", Port: 443, Methods: []string{method}, Paths: []string{path}, Headers: headers, Upstream: up.pin, Credential: "aws"}
+		return plan.Rule{
+			ID: "a/" + name, Host: name + ".test", Port: 443, Methods: []string{method}, Paths: []string{path},
+			Headers: headers, Upstream: up.pin, Credential: "aws",
+		}
 	}
 	f.MustPublish(&plan.Plan{
-		Stack:       "test",
-		Credentials: []plan.Credential{{Name: "aws", Kind: plan.KindAWSSigV4, Service: "dynamodb", Region: "eu-west-1", Secret: "file://" + path}},
+		Stack: "test",
+		Credentials: []plan.Credential{{
+			Name: "aws", Kind: plan.KindAWSSigV4, Service: "dynamodb", Region: "eu-west-1", Secret: "file://" + path,
+		}},
 		Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{
-			rule("s3", "PUT", "/mine/**"), rule("db", "POST", "/", plan.Condition{Name: "x-amz-target", Value: get}), rule("all", plan.AnyMethod, plan.AnyPath),
+			rule("s3", "PUT", "/mine/**"), rule("db", "POST", "/", plan.Condition{Name: "x-amz-target", Value: get}),
+			rule("all", plan.AnyMethod, plan.AnyPath),
 		}}},
 	})
 	for _, c := range []struct {
 		what, method, url, header, value string
 		reason                           plan.Reason
 	}{
-		{"a copy of another's object", "PUT", "https://s3.test/mine/x", "X-Amz-Copy-Source", "/theirs/secret", plan.ReasonAmbiguous},
+		{"a copy of another's object", "PUT", "https://s3.test/mine/x", "X-Amz-Copy-Source", "/theirs/secret",
+			plan.ReasonAmbiguous},
 		{"an operation that no rule names", "PUT", "https://s3.test/mine/x", "X-Amz-Target", get, plan.ReasonAmbiguous},
 		{"an object", "PUT", "https://s3.test/mine/x", "X-Amz-Meta-Name", "x", ""},
 		{"the operation", "POST", "https://db.test/", "X-Amz-Target", get, ""},
-		{"another operation", "POST", "https://db.test/", "X-Amz-Target", "DynamoDB_20120810.DeleteTable", plan.ReasonCondition},
-		{"where everything is allowed", "POST", "https://all.test/", "X-Amz-Target", "DynamoDB_20120810.DeleteTable", ""},
+		{"another operation", "POST", "https://db.test/", "X-Amz-Target", "DynamoDB_20120810.DeleteTable",
+			plan.ReasonCondition},
+		{"where everything is allowed", "POST", "https://all.test/", "X-Amz-Target", "DynamoDB_20120810.DeleteTable",
+			""},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), c.method, c.url, strings.NewReader("{}"))
 		require.NoError(t, err)

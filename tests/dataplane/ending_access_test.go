@@ -64,7 +64,8 @@ func TestKill(t *testing.T) {
 	f := fleet.New(t, 2)
 	up := f.NewUpstream("one.test")
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{
-		{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}},
+		{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}},
+		{Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}},
 	}}
 	f.MustPublish(p)
 	s := f.OpenStream(up, "n1", "a", "https://one.test/")
@@ -112,7 +113,8 @@ func TestTwoOperators(t *testing.T) {
 		go func() {
 			r := fleet.Allow("a", "one.test", up)
 			r.Owner = string(rune('a' + i))
-			_, err := f.Operator().Publish(t.Context(), &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
+			_, err := f.Operator().Publish(t.Context(),
+				&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
 			results <- err
 		}()
 	}
@@ -149,11 +151,14 @@ func TestLease(t *testing.T) {
 	up := f.NewUpstream("one.test", "lease.test")
 	lease := fleet.Allow("a", "lease.test", up)
 	lease.Expires = time.Now().Add(5 * time.Second).UTC().Format(time.RFC3339)
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up), lease}}}})
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a",
+		"one.test", up), lease}}}})
 	require.Equal(t, 200, f.Get("n1", "a", "https://lease.test/"))
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://lease.test/") == 0 }, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://lease.test/") == 0 }, 20*time.Second,
+		50*time.Millisecond)
 	// What the agent has open is cut, once, after the rule is gone.
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second,
+		20*time.Millisecond)
 	f.StopControl()
 	f.StartControl()
 	require.Eventually(t, func() bool { return f.Node("n1").Connected }, 10*time.Second, 20*time.Millisecond)

@@ -37,13 +37,18 @@ func TestBandwidth(t *testing.T) {
 	p := &plan.Plan{Stack: "test"}
 	for _, agent := range []string{"a", "b"} {
 		rules := func(name, host string, gateway uint16, l plan.Limits) []plan.Rule {
-			one := plan.Rule{ID: agent + "/" + name, Host: host, Port: 443, Methods: []string{"GET", "POST"}, Paths: []string{"/one", "/two"}, Upstream: up.pin, Limits: &l, Gateway: gateway}
+			one := plan.Rule{
+				ID: agent + "/" + name, Host: host, Port: 443, Methods: []string{"GET", "POST"},
+				Paths: []string{"/one", "/two"}, Upstream: up.pin, Limits: &l, Gateway: gateway,
+			}
 			two := one
 			two.ID, two.Paths = agent+"/"+name+"-more", []string{"/three/**"}
 			return []plan.Rule{one, two}
 		}
 		p.Agents = append(p.Agents, plan.Agent{Name: agent, Rules: slices.Concat(
-			rules("down", "down.test", 8080, plan.Limits{Download: rate}), rules("up", "up.test", 8081, plan.Limits{Upload: rate}), rules("wild", "*.wild.test", 0, plan.Limits{Download: rate}),
+			rules("down", "down.test", 8080, plan.Limits{Download: rate}),
+			rules("up", "up.test", 8081, plan.Limits{Upload: rate}),
+			rules("wild", "*.wild.test", 0, plan.Limits{Download: rate}),
 		)})
 	}
 	f.MustPublish(p)
@@ -81,11 +86,15 @@ func TestBandwidth(t *testing.T) {
 	var wg sync.WaitGroup
 	for agent, urls := range map[string][][]string{
 		"a": {
-			{"https://down.test/one", "https://down.test/two", "https://down.test/three/x", "http://localhost:8080/one"},
-			{"https://x.wild.test/one", "https://y.wild.test/one", "https://z.wild.test/two", "https://x.wild.test/three/x"},
+			{"https://down.test/one", "https://down.test/two", "https://down.test/three/x",
+				"http://localhost:8080/one"},
+			{"https://x.wild.test/one", "https://y.wild.test/one", "https://z.wild.test/two",
+				"https://x.wild.test/three/x"},
 		},
 		// Were they one, eight would take 8 s.
-		"b": {{"https://down.test/one", "https://down.test/two", "https://down.test/three/x", "http://localhost:8080/one"}},
+		"b": {{
+			"https://down.test/one", "https://down.test/two", "https://down.test/three/x", "http://localhost:8080/one",
+		}},
 	} {
 		for _, u := range urls {
 			wg.Go(func() {
@@ -97,21 +106,24 @@ func TestBandwidth(t *testing.T) {
 		}
 	}
 	wg.Go(func() {
-		took := together("a", http.MethodPost, "https://up.test/one", "https://up.test/two", "https://up.test/three/x", "http://localhost:8081/one")
+		took := together("a", http.MethodPost, "https://up.test/one", "https://up.test/two", "https://up.test/three/x",
+			"http://localhost:8081/one")
 		if took < 2500*time.Millisecond || took > 7*time.Second {
 			t.Errorf("uploading 4 times 64 KiB at 64 KiB/s took %v", took)
 		}
 	})
 	wg.Wait()
 	// What is not limited is not slowed down, and another limit is another bucket.
-	require.Less(t, together("a", http.MethodGet, "https://up.test/one", "https://up.test/two", "https://up.test/three/x"), 2*time.Second)
+	require.Less(t, together("a", http.MethodGet, "https://up.test/one", "https://up.test/two",
+		"https://up.test/three/x"), 2*time.Second)
 	for i := range p.Agents {
 		for j := range p.Agents[i].Rules {
 			p.Agents[i].Rules[j].Limits = &plan.Limits{Download: 1 << 30, Upload: 1 << 30}
 		}
 	}
 	f.MustPublish(p)
-	require.Less(t, together("a", http.MethodGet, "https://down.test/one", "https://down.test/two", "http://localhost:8080/one"), 2*time.Second)
+	require.Less(t, together("a", http.MethodGet, "https://down.test/one", "https://down.test/two",
+		"http://localhost:8080/one"), 2*time.Second)
 }
 
 // TestRequestsAreCounted for a destination, over rules, paths and hosts below a
@@ -121,11 +133,15 @@ func TestRequestsAreCounted(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := newEcho(t, f, "rate.test", "x.wild.test", "y.wild.test", "z.wild.test")
 	rule := func(id, host, path string, requests uint32) plan.Rule {
-		return plan.Rule{ID: id, Host: host, Port: 443, Methods: []string{"GET"}, Paths: []string{path}, Upstream: up.pin, Limits: &plan.Limits{Requests: requests, Per: 3600}}
+		return plan.Rule{
+			ID: id, Host: host, Port: 443, Methods: []string{"GET"}, Paths: []string{path}, Upstream: up.pin,
+			Limits: &plan.Limits{Requests: requests, Per: 3600},
+		}
 	}
 	one, two := rule("a/one", "rate.test", "/one", 4), rule("a/two", "rate.test", "/two", 4)
 	one.Gateway, two.Gateway = 8080, 8080
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{one, two, rule("a/wild", "*.wild.test", plan.AnyPath, 2), rule("a/exact", "z.wild.test", "/one", 3)}}}})
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{one, two, rule("a/wild",
+		"*.wild.test", plan.AnyPath, 2), rule("a/exact", "z.wild.test", "/one", 3)}}}})
 	for _, c := range []struct {
 		want int
 		url  string
@@ -165,7 +181,8 @@ func TestBodyOfUnknownLength(t *testing.T) {
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{r}}}})
 	for _, base := range []string{"https://body.test/", "http://localhost:8080/"} {
 		for size, want := range map[int]int{1000: 200, 1001: 413, 1 << 20: 413} {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base, io.MultiReader(bytes.NewReader(make([]byte, size))))
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base,
+				io.MultiReader(bytes.NewReader(make([]byte, size))))
 			require.NoError(t, err)
 			require.Zero(t, req.ContentLength, "its length is not known")
 			resp, err := f.Client("n1", "a").Do(req)
@@ -193,14 +210,16 @@ func TestLimits(t *testing.T) {
 	}
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{
 		{Name: "a", Rules: []plan.Rule{
-			rule("a", "rate.test", plan.Limits{Requests: 3, Per: 3600}), rule("a", "body.test", plan.Limits{Body: 1000}),
+			rule("a", "rate.test", plan.Limits{Requests: 3, Per: 3600}),
+			rule("a", "body.test", plan.Limits{Body: 1000}),
 			rule("a", "slow.test", plan.Limits{Upload: 64 << 10}), rule("a", "one.test", plan.Limits{Concurrent: 1}),
 		}},
 		{Name: "b", Rules: []plan.Rule{rule("b", "rate.test", plan.Limits{Requests: 3, Per: 3600})}},
 	}})
 	postAs := func(kind, host string, size int) (int, string) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+host+"/", bytes.NewReader(make([]byte, size)))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+host+"/",
+			bytes.NewReader(make([]byte, size)))
 		require.NoError(t, err)
 		req.Header.Set("Content-Type", kind)
 		resp, err := f.Client("n1", "a").Do(req)
@@ -280,7 +299,8 @@ func TestConcurrent(t *testing.T) {
 	}()
 	_, err := pw.Write([]byte("x"))
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 429 }, 5*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 429 }, 5*time.Second,
+		20*time.Millisecond)
 	require.Equal(t, 429, f.Get("n1", "a", "http://localhost:8080/"), "the gateway's are counted, too")
 	resp, err := f.Client("n1", "a").Get("https://one.test/")
 	require.NoError(t, err)
@@ -292,7 +312,8 @@ func TestConcurrent(t *testing.T) {
 		`"detail":"upstream_reset_before_response_started{overflow}","hint":"an operator can raise the limit with limits: in the stack file"}`, string(body))
 	require.NoError(t, pw.Close())
 	require.Equal(t, 200, <-status)
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second,
+		20*time.Millisecond)
 }
 
 // TestConcurrentHTTP1: with an upstream that speaks HTTP/1.1 a request beyond the limit is
@@ -317,8 +338,10 @@ func TestConcurrentHTTP1(t *testing.T) {
 	t.Cleanup(func() { _ = s.Close() })
 	const limit = 3
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{{
-		ID: "a/one", Host: "one.test", Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}, Gateway: 8080,
-		Upstream: &plan.Upstream{Address: "unix:" + path, CA: string(f.UpstreamCA.PEM)}, Limits: &plan.Limits{Concurrent: limit},
+		ID: "a/one", Host: "one.test", Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath},
+		Gateway:  8080,
+		Upstream: &plan.Upstream{Address: "unix:" + path, CA: string(f.UpstreamCA.PEM)},
+		Limits:   &plan.Limits{Concurrent: limit},
 	}}}}})
 	urls := []string{"https://one.test/", "http://localhost:8080/"}
 	var inside sync.WaitGroup
@@ -336,5 +359,6 @@ func TestConcurrentHTTP1(t *testing.T) {
 	require.Empty(t, held)
 	close(release)
 	inside.Wait()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second,
+		20*time.Millisecond)
 }

@@ -26,7 +26,8 @@ func TestNeighbourResets(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test")
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{
-		{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}},
+		{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}},
+		{Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}},
 	}})
 	pid := f.EnvoyPID("n1")
 	require.Equal(t, 200, f.Get("n1", "b", "https://one.test/"))
@@ -65,7 +66,8 @@ func newResetter(t *testing.T, f *fleet.Fleet) *resetter {
 	t.Helper()
 	conn, status := connectTo(t, f, "a", "one.test:443")
 	require.Equal(t, "200", status)
-	r := &resetter{next: 1, conn: tls.Client(conn, &tls.Config{RootCAs: f.CA.Pool(), ServerName: "one.test", NextProtos: []string{"h2"}})}
+	r := &resetter{next: 1, conn: tls.Client(conn,
+		&tls.Config{RootCAs: f.CA.Pool(), ServerName: "one.test", NextProtos: []string{"h2"}})}
 	r.framer, r.header = http2.NewFramer(&r.out, bufio.NewReader(r.conn)), hpack.NewEncoder(&r.block)
 	r.out.WriteString(http2.ClientPreface)
 	require.NoError(t, r.framer.WriteSettings())
@@ -112,7 +114,9 @@ func (r *resetter) ask() error {
 	}
 	id := r.next
 	r.next += 2
-	if err := r.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
+	if err := r.framer.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true, EndStream: true,
+	}); err != nil {
 		return err
 	}
 	if err := r.ping(); err != nil {

@@ -20,7 +20,8 @@ func TestStarve(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test")
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}, {Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}}}})
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a",
+		"one.test", up)}}, {Name: "b", Rules: []plan.Rule{fleet.Allow("b", "one.test", up)}}}})
 	var clients []*http.Client
 	for i := range 1500 {
 		if i%100 == 0 {

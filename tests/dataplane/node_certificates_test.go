@@ -25,7 +25,8 @@ func TestRenewedCertificate(t *testing.T) {
 	replicas := []*fleet.Replica{remote.Replica("c1"), remote.Replica("c2")}
 	up := f.NewUpstream("one.test")
 	port := f.FreePort()
-	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Port: port, Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Port: port, Rules: []plan.Rule{fleet.Allow("a",
+		"one.test", up)}}}}
 	_, err := remote.Operator(replicas...).Publish(t.Context(), p)
 	require.NoError(t, err)
 	id := remote.StartNode("n", replicas...)

@@ -39,8 +39,10 @@ func newTalker(t *testing.T, f *fleet.Fleet, hosts ...string) *plan.Upstream {
 	})
 	m.Handle("/socket", websocket.Server{Handler: func(c *websocket.Conn) { _, _ = io.Copy(c, c) }})
 	s := &http.Server{
-		Handler: m, ReadHeaderTimeout: time.Minute, TLSConfig: &tls.Config{Certificates: []tls.Certificate{f.UpstreamCA.Issue(t, hosts...)}},
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		Handler: m, ReadHeaderTimeout: time.Minute,
+		TLSConfig:    &tls.Config{Certificates: []tls.Certificate{f.UpstreamCA.Issue(t, hosts...)}},
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+		ErrorLog:     slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
 	go func() { _ = s.ServeTLS(l, "", "") }()
 	t.Cleanup(func() { _ = s.Close() })
@@ -97,7 +99,8 @@ func (k *talk) ask(t *testing.T, host, path, more, status string) {
 	}
 }
 
-const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nOrigin: https://talk.test\r\n"
+const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " +
+	"AAAAAAAAAAAAAAAAAAAAAA==\r\nOrigin: https://talk.test\r\n"
 
 // echo sends a frame and waits for its echo: a masked "x" (RFC 6455, section 5.2).
 func (k *talk) echo(t *testing.T) {
@@ -134,7 +137,10 @@ func TestEverythingOpenIsCut(t *testing.T) {
 	talker := newTalker(t, f, "talk.test", "tunnel.test")
 	rules := func(agent string) []plan.Rule {
 		r := func(id, host string) plan.Rule {
-			return plan.Rule{ID: agent + "/" + id, Host: host, Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}, Upstream: talker}
+			return plan.Rule{
+				ID: agent + "/" + id, Host: host, Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath},
+				Upstream: talker,
+			}
 		}
 		all := []plan.Rule{r("talk", "talk.test"), r("tunnel", "tunnel.test")}
 		all[0].Gateway = 8080
@@ -142,13 +148,16 @@ func TestEverythingOpenIsCut(t *testing.T) {
 		return all
 	}
 	with := func(change func(r []plan.Rule) []plan.Rule) *plan.Plan {
-		return &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: change(rules("a"))}, {Name: "b", Rules: rules("b")}}}
+		return &plan.Plan{Stack: "test", Agents: []plan.Agent{
+			{Name: "a", Rules: change(rules("a"))}, {Name: "b", Rules: rules("b")},
+		}}
 	}
 	none := with(func(r []plan.Rule) []plan.Rule { return r })
 	open := func(agent string) map[string]*talk {
 		all := map[string]*talk{
 			"events": connect(t, f, agent, "talk.test", f.CA), "socket": connect(t, f, agent, "talk.test", f.CA),
-			"tunnel": connect(t, f, agent, "tunnel.test", f.UpstreamCA), "gateway": connect(t, f, agent, "", nil), "gateway socket": connect(t, f, agent, "", nil),
+			"tunnel": connect(t, f, agent, "tunnel.test", f.UpstreamCA), "gateway": connect(t, f, agent, "", nil),
+			"gateway socket": connect(t, f, agent, "", nil),
 		}
 		all["events"].ask(t, "talk.test", "/events", "", " 200 ")
 		all["tunnel"].ask(t, "tunnel.test", "/socket", upgrade, " 101 ")
@@ -165,7 +174,10 @@ func TestEverythingOpenIsCut(t *testing.T) {
 	for name, end := range map[string]func(){
 		"narrowed": func() {
 			f.MustPublish(with(func(r []plan.Rule) []plan.Rule {
-				return append(r, plan.Rule{ID: "a/no", Deny: true, Host: "no.test", Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}})
+				return append(r, plan.Rule{
+					ID: "a/no", Deny: true, Host: "no.test", Port: 443, Methods: []string{plan.AnyMethod},
+					Paths: []string{plan.AnyPath},
+				})
 			}))
 		},
 		"killed": func() {
@@ -176,7 +188,9 @@ func TestEverythingOpenIsCut(t *testing.T) {
 		mine := open("a")
 		f.MustPublish(with(func(r []plan.Rule) []plan.Rule {
 			r[0].Methods, r[0].Reason = []string{"GET", "POST"}, "more of it"
-			return append(r, plan.Rule{ID: "a/more", Host: "more.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath}})
+			return append(r, plan.Rule{
+				ID: "a/more", Host: "more.test", Port: 443, Methods: []string{"GET"}, Paths: []string{plan.AnyPath},
+			})
 		}))
 		for kind, k := range mine {
 			t.Log("widened", kind)

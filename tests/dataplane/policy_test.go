@@ -76,41 +76,63 @@ func TestEnvoyDecidesAsThePlanDoes(t *testing.T) {
 			Agent:  rapid.SampledFrom([]string{"a", "b", "nobody"}).Draw(rt, "agent"),
 			Scheme: "https",
 			Host: rapid.SampledFrom([]string{
-				"api.test", "open.test", "API.test", "evil.test", "api.test.evil.test", "192.0.2.1", "a.wild.test", "a.b.wild.test", "b.wild.test",
+				"api.test", "open.test", "API.test", "evil.test", "api.test.evil.test", "192.0.2.1", "a.wild.test",
+				"a.b.wild.test", "b.wild.test",
 				"x.wild.test", "wild.test", "no.wild.test", "git.test",
 			}).Draw(rt, "host"),
-			Port:   rapid.SampledFrom([]uint16{443, 443, 443, 8443, 80}).Draw(rt, "port"),
-			Method: rapid.SampledFrom([]string{"GET", "POST", "DELETE", "PUT", "put", "HEAD", "TRACE", "PROPFIND"}).Draw(rt, "method"),
+			Port: rapid.SampledFrom([]uint16{443, 443, 443, 8443, 80}).Draw(rt, "port"),
+			Method: rapid.SampledFrom([]string{
+				"GET", "POST", "DELETE", "PUT", "put", "HEAD", "TRACE", "PROPFIND",
+			}).Draw(rt, "method"),
 			Path: rapid.SampledFrom([]string{
-				"/v1/x", "/v1/", "/v1", "/v1/x/y", "/v1/files/a/b", "/v1/files/", "/v1/files", "/v1/admin", "/b/c", "/v1/../v1/x", "/b/../v1/x", "/v1//x",
-				"/v1/%2e%2e/secret", "/v1/a%2fb", "/v1/a%5Cb", "/v1/files/..%2f..%2fsecret", "/V1/x", "/v1/x;y=1", "/%76%31/x", "/",
-				"/v1/admin;x", "/v1%2fadmin", "/V1/ADMIN/", "/;/v1/admin", "/x/..%2fv1/admin", "/v1/files%2Fa/b", "/v1/files/a;x/b", "/@scope%2fname",
-				"/v1/%252e%252e", "/v1/files/%c0%ae%c0%ae/x", "/v1/files/..%ef%bc%8f", "/v1/files/%0d", "/v1/(S(x))", "/v1/files/caf%C3%A9",
+				"/v1/x", "/v1/", "/v1", "/v1/x/y", "/v1/files/a/b", "/v1/files/", "/v1/files", "/v1/admin", "/b/c",
+				"/v1/../v1/x", "/b/../v1/x", "/v1//x",
+				"/v1/%2e%2e/secret", "/v1/a%2fb", "/v1/a%5Cb", "/v1/files/..%2f..%2fsecret", "/V1/x", "/v1/x;y=1",
+				"/%76%31/x", "/",
+				"/v1/admin;x", "/v1%2fadmin", "/V1/ADMIN/", "/;/v1/admin", "/x/..%2fv1/admin", "/v1/files%2Fa/b",
+				"/v1/files/a;x/b", "/@scope%2fname",
+				"/v1/%252e%252e", "/v1/files/%c0%ae%c0%ae/x", "/v1/files/..%ef%bc%8f", "/v1/files/%0d", "/v1/(S(x))",
+				"/v1/files/caf%C3%A9",
 			}).Draw(rt, "path"),
 		}
 		if r.Host == "git.test" {
 			r.Path = "/r/info/refs"
 			r.Query = rapid.SampledFrom([]string{
-				"service=git-upload-pack", "service=git-receive-pack", "service=git-upload-pack&service=git-receive-pack", "", "service", "a=1&service=git%2dupload-pack&b",
-				"service=git-upload-pack&%73ervice=git-receive-pack", "Service=git-upload-pack", "aservice=git-upload-pack", "service=git-upload-packs",
-				"service=git-upload-pack&force=1", "service=git-upload-pack&force=2&force=1", "service=git-upload-pack&force=1&f%6frce=2",
-				"service=git-upload-pack&force[]=1", "service=git-upload-pack&x;force=1", "service=git-upload-pack&FORCE=+1", "service=git-upload-pack&x=\xff&force=1", "service=git-upload-pack&x=\xff",
-				"service=git-upload-pack;service=git-receive-pack", "service=git-upload-pack&service[]=git-receive-pack", "service=git-upload-pack&[service=git-receive-pack",
-				"service=git-upload-pack&+service=git-receive-pack", "service=git-upload-pack&service%00=x", "service=git-upload-pack&ser%2576ice=x", "service=git-upload-pack&_method=PUT",
+				"service=git-upload-pack", "service=git-receive-pack",
+				"service=git-upload-pack&service=git-receive-pack", "", "service", "a=1&service=git%2dupload-pack&b",
+				"service=git-upload-pack&%73ervice=git-receive-pack", "Service=git-upload-pack",
+				"aservice=git-upload-pack", "service=git-upload-packs",
+				"service=git-upload-pack&force=1", "service=git-upload-pack&force=2&force=1",
+				"service=git-upload-pack&force=1&f%6frce=2",
+				"service=git-upload-pack&force[]=1", "service=git-upload-pack&x;force=1",
+				"service=git-upload-pack&FORCE=+1", "service=git-upload-pack&x=\xff&force=1",
+				"service=git-upload-pack&x=\xff",
+				"service=git-upload-pack;service=git-receive-pack",
+				"service=git-upload-pack&service[]=git-receive-pack",
+				"service=git-upload-pack&[service=git-receive-pack",
+				"service=git-upload-pack&+service=git-receive-pack", "service=git-upload-pack&service%00=x",
+				"service=git-upload-pack&ser%2576ice=x", "service=git-upload-pack&_method=PUT",
 			}).Draw(rt, "query")
 			r.Header = map[string][]string{
-				"x-a": rapid.SampledFrom([][]string{{"1"}, {"1"}, {"2"}, {"1", "1"}, {"1", "2"}, {"11"}, {""}, {"1,1"}, nil}).Draw(rt, "x-a"),
-				"x-b": rapid.SampledFrom([][]string{{"1"}, {"", "x"}, {"deny"}, {"x", "deny"}, {"x,Deny"}, {"\xff"}, {"\xff;deny"}, nil}).Draw(rt, "x-b"),
+				"x-a": rapid.SampledFrom([][]string{
+					{"1"}, {"1"}, {"2"}, {"1", "1"}, {"1", "2"}, {"11"}, {""}, {"1,1"}, nil,
+				}).Draw(rt, "x-a"),
+				"x-b": rapid.SampledFrom([][]string{
+					{"1"}, {"", "x"}, {"deny"}, {"x", "deny"}, {"x,Deny"}, {"\xff"}, {"\xff;deny"}, nil,
+				}).Draw(rt, "x-b"),
 			}
 		}
 		switch rapid.IntRange(0, 5).Draw(rt, "way") {
 		case 0:
-			r.Scheme, r.Host, r.Port = "http", rapid.SampledFrom([]string{"localhost", "127.0.0.1", "api.test", "evil.test"}).Draw(rt, "host"),
+			r.Scheme, r.Host, r.Port = "http",
+				rapid.SampledFrom([]string{"localhost", "127.0.0.1", "api.test", "evil.test"}).Draw(rt, "host"),
 				rapid.SampledFrom([]uint16{8080, 8081}).Draw(rt, "port")
 			// These are malformed over HTTP/1.
 			r.Query, r.Method = strings.ReplaceAll(r.Query, "\xff", ""), strings.ToUpper(r.Method)
 		case 1:
-			r.Authority = rapid.SampledFrom([]string{"api.test", "open.test", "evil.test", "api.test:8443", "api.test:443", "a.wild.test", "b.wild.test:443"}).Draw(rt, "authority")
+			r.Authority = rapid.SampledFrom([]string{
+				"api.test", "open.test", "evil.test", "api.test:8443", "api.test:443", "a.wild.test", "b.wild.test:443",
+			}).Draw(rt, "authority")
 		}
 		want := p.Decide(r)
 		got, _ := f.Do("n1", r)
@@ -186,7 +208,10 @@ func TestFailureIsReadable(t *testing.T) {
 	resp, body := ask("https://open.test/", http.Header{})
 	require.Equal(t, 503, resp.StatusCode)
 	require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
-	for _, part := range []string{`"error":"the destination cannot be reached, or its certificate does not verify"`, `"reason":"upstream_failed"`, `"rule":"a/open"`, `"agent":"a"`, hint} {
+	for _, part := range []string{
+		`"error":"the destination cannot be reached, or its certificate does not verify"`, `"reason":"upstream_failed"`,
+		`"rule":"a/open"`, `"agent":"a"`, hint,
+	} {
 		require.Contains(t, body, part)
 	}
 	// Not where it is, nor who is there instead.
@@ -194,7 +219,9 @@ func TestFailureIsReadable(t *testing.T) {
 		for _, url := range []string{"https://open.test/", "https://x.wild.test/"} {
 			resp, body := ask(url, http.Header{"Accept": {as}})
 			require.Equal(t, 503, resp.StatusCode)
-			for _, part := range []string{"nobody.sock", "api.test", "SAN", "TLS_error", "delayed", "upstream_reset", "remote"} {
+			for _, part := range []string{
+				"nobody.sock", "api.test", "SAN", "TLS_error", "delayed", "upstream_reset", "remote",
+			} {
 				require.NotContains(t, body, part, url)
 			}
 		}
@@ -206,7 +233,10 @@ func TestFailureIsReadable(t *testing.T) {
 	// More than Envoy reads of a header.
 	resp, body = ask("http://localhost:8080/v1/x", http.Header{"X-Long": {strings.Repeat("x", 100<<10)}})
 	require.Equal(t, 431, resp.StatusCode)
-	for _, part := range []string{`"error":"the request is malformed or too large"`, `"reason":"malformed_request"`, `"rule":"a/default"`, `"agent":"a"`, hint} {
+	for _, part := range []string{
+		`"error":"the request is malformed or too large"`, `"reason":"malformed_request"`, `"rule":"a/default"`,
+		`"agent":"a"`, hint,
+	} {
 		require.Contains(t, body, part)
 	}
 	// What is no HTTP.
@@ -219,7 +249,8 @@ func TestFailureIsReadable(t *testing.T) {
 	require.NoError(t, err)
 	require.Regexp(t, `^HTTP/1.1 400 Bad Request\r\n`, string(raw))
 	require.Contains(t, string(raw), `"reason":"malformed_request"`)
-	for i, want := range slices.Concat(slices.Repeat([]plan.Reason{plan.ReasonUpstream}, 6), slices.Repeat([]plan.Reason{plan.ReasonMalformed}, 2)) {
+	for i, want := range slices.Concat(slices.Repeat([]plan.Reason{plan.ReasonUpstream}, 6),
+		slices.Repeat([]plan.Reason{plan.ReasonMalformed}, 2)) {
 		require.Equal(t, want, f.Events(8)[i].Reason)
 	}
 }
@@ -247,7 +278,9 @@ func TestConcurrentTunnels(t *testing.T) {
 		require.Equal(t, 200, resp.StatusCode)
 		require.Equal(t, "key-of-"+agent, up.Seen()[0].Header.Get("X-Api-Key"))
 		if agent == "a" {
-			got, _ := f.Do("n1", plan.Request{Agent: "a", Scheme: "https", Host: "api.test", Port: 443, Method: "GET", Path: "/v1/x"})
+			got, _ := f.Do("n1", plan.Request{
+				Agent: "a", Scheme: "https", Host: "api.test", Port: 443, Method: "GET", Path: "/v1/x",
+			})
 			require.Equal(t, 200, got.Status)
 			up.Seen()
 		}
@@ -264,7 +297,8 @@ func TestServerName(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("api.test", "open.test")
 	p := policy(up)
-	p.Credentials = []plan.Credential{{Name: "key", Kind: "header", Header: "x-api-key", Secret: "file://" + f.Secret("key", "s3cr3t")}}
+	p.Credentials = []plan.Credential{{Name: "key", Kind: "header", Header: "x-api-key", Secret: "file://" +
+		f.Secret("key", "s3cr3t")}}
 	p.Agents[0].Rules[0].Credential = "key"
 	of := p.Agents[1].Rules[0]
 	of.ID, of.Host = "b/only", "only-b.test"
@@ -273,7 +307,10 @@ func TestServerName(t *testing.T) {
 
 	// Whether there is a certificate for a host would tell that an agent is allowed it.
 	// "\x00" cannot be sent: crypto/tls and BoringSSL refuse it. These can.
-	for _, name := range []string{"open.test", "only-b.test", "x.wild.test", "evil.test", "API.test", "credential", "credential/key", "no-server-name.invalid", strings.Repeat("a", 63) + ".test"} {
+	for _, name := range []string{
+		"open.test", "only-b.test", "x.wild.test", "evil.test", "API.test", "credential", "credential/key",
+		"no-server-name.invalid", strings.Repeat("a", 63) + ".test",
+	} {
 		conn, err := f.Dial("n1", "a")(t.Context(), "", "")
 		require.NoError(t, err)
 		_, err = io.WriteString(conn, "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n")
@@ -296,7 +333,9 @@ func TestServerName(t *testing.T) {
 		require.Contains(t, []plan.Reason{plan.ReasonName, plan.ReasonTLS}, e.Reason)
 	}
 	// The fleet still works, and the credential was not touched.
-	ok, _ := f.Do("n1", plan.Request{Agent: "a", Scheme: "https", Host: "api.test", Port: 443, Method: "GET", Path: "/v1/x"})
+	ok, _ := f.Do("n1", plan.Request{
+		Agent: "a", Scheme: "https", Host: "api.test", Port: 443, Method: "GET", Path: "/v1/x",
+	})
 	require.Equal(t, 200, ok.Status)
 	require.Equal(t, "s3cr3t", up.Seen()[0].Header.Get("X-Api-Key"))
 }
@@ -334,7 +373,10 @@ func TestCredential(t *testing.T) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 		require.NoError(t, err)
-		for _, h := range []string{"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Cookie", "Proxy-Authorization", "X-Postern-Scope", "X-Envoy-Original-Path", "X-Forwarded-For"} {
+		for _, h := range []string{
+			"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Cookie", "Proxy-Authorization",
+			"X-Postern-Scope", "X-Envoy-Original-Path", "X-Forwarded-For",
+		} {
 			req.Header.Set(h, "agents-own")
 		}
 		resp, err := f.Client("n1", "a").Do(req)
@@ -368,7 +410,8 @@ func TestCredential(t *testing.T) {
 		require.Eventually(t, func() bool {
 			status, _ := send("GET", "https://api.test/v1/x")
 			got := up.Seen()
-			return want == "" && status == 502 && len(got) == 0 || want != "" && status == 200 && got[0].Header.Get("Authorization") == "Bearer "+want
+			return want == "" && status == 502 && len(got) == 0 || want != "" && status == 200 &&
+				got[0].Header.Get("Authorization") == "Bearer "+want
 		}, 10*time.Second, 20*time.Millisecond, "the upstream gets %q", want)
 	}
 	f.Secret("key", "rotated")
@@ -411,8 +454,10 @@ func TestCredential(t *testing.T) {
 func TestPrivateAddresses(t *testing.T) {
 	t.Parallel()
 	addresses := map[string]string{
-		"loopback.test.": "127.0.0.1", "metadata.test.": "169.254.169.254", "ten.test.": "10.1.2.3", "shared.test.": "100.100.100.200",
-		"azure.test.": "168.63.129.16", "zero.test.": "0.0.0.0", "six.test.": "::1", "mapped.test.": "::ffff:127.0.0.1", "ula.test.": "fd00:ec2::254",
+		"loopback.test.": "127.0.0.1", "metadata.test.": "169.254.169.254", "ten.test.": "10.1.2.3",
+		"shared.test.": "100.100.100.200",
+		"azure.test.":  "168.63.129.16", "zero.test.": "0.0.0.0", "six.test.": "::1", "mapped.test.": "::ffff:127.0.0.1",
+		"ula.test.":   "fd00:ec2::254",
 		"nat64.test.": "64:ff9b::7f00:1", "sixtofour.test.": "2002:7f00:1::1",
 	}
 	var mu sync.Mutex
@@ -420,25 +465,26 @@ func TestPrivateAddresses(t *testing.T) {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	started := make(chan struct{})
-	server := &dns.Server{PacketConn: pc, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		m := new(dns.Msg).SetReply(q)
-		name := q.Question[0].Name
-		mu.Lock()
-		asked[name] = true
-		mu.Unlock()
-		ip := net.ParseIP(addresses[name])
-		h := dns.RR_Header{Name: name, Rrtype: q.Question[0].Qtype, Class: dns.ClassINET, Ttl: 1}
-		mapped := strings.HasPrefix(addresses[name], "::ffff:")
-		switch {
-		case ip == nil:
-			m.Rcode = dns.RcodeNameError
-		case q.Question[0].Qtype == dns.TypeA && ip.To4() != nil && !mapped:
-			m.Answer = append(m.Answer, &dns.A{Hdr: h, A: ip})
-		case q.Question[0].Qtype == dns.TypeAAAA && (ip.To4() == nil || mapped):
-			m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: ip.To16()})
-		}
-		_ = w.WriteMsg(m)
-	})}
+	server := &dns.Server{PacketConn: pc, NotifyStartedFunc: func() { close(started) },
+		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+			m := new(dns.Msg).SetReply(q)
+			name := q.Question[0].Name
+			mu.Lock()
+			asked[name] = true
+			mu.Unlock()
+			ip := net.ParseIP(addresses[name])
+			h := dns.RR_Header{Name: name, Rrtype: q.Question[0].Qtype, Class: dns.ClassINET, Ttl: 1}
+			mapped := strings.HasPrefix(addresses[name], "::ffff:")
+			switch {
+			case ip == nil:
+				m.Rcode = dns.RcodeNameError
+			case q.Question[0].Qtype == dns.TypeA && ip.To4() != nil && !mapped:
+				m.Answer = append(m.Answer, &dns.A{Hdr: h, A: ip})
+			case q.Question[0].Qtype == dns.TypeAAAA && (ip.To4() == nil || mapped):
+				m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: ip.To16()})
+			}
+			_ = w.WriteMsg(m)
+		})}
 	go func() { _ = server.ActivateAndServe() }()
 	<-started
 	t.Cleanup(func() { _ = server.Shutdown() })
@@ -447,7 +493,11 @@ func TestPrivateAddresses(t *testing.T) {
 	p := &plan.Plan{Stack: "test", Resolvers: []string{pc.LocalAddr().String()}, Agents: []plan.Agent{{Name: "a"}}}
 	for name := range addresses {
 		host := strings.TrimSuffix(name, ".")
-		p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{ID: "a/" + host, Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}})
+		p.Agents[0].Rules = append(p.Agents[0].Rules,
+			plan.Rule{
+				ID: "a/" + host, Host: host, Port: 443, Methods: []string{plan.AnyMethod},
+				Paths: []string{plan.AnyPath},
+			})
 	}
 	f.MustPublish(p)
 	n := 0

@@ -66,7 +66,8 @@ func TestPorts(t *testing.T) {
 		client  *http.Client
 		url     string
 		allowed bool
-	}{{a, "https://one.test/", true}, {a, "https://two.test/", false}, {b, "https://two.test/", true}, {b, "https://one.test/", false}} {
+	}{{a, "https://one.test/", true}, {a, "https://two.test/", false}, {b, "https://two.test/", true}, {b,
+		"https://one.test/", false}} {
 		code, err := fleet.Get(t.Context(), c.client, c.url)
 		if c.allowed {
 			require.NoError(t, err)
@@ -105,7 +106,8 @@ func TestMoves(t *testing.T) {
 	rule.Credential = "key"
 	p := &plan.Plan{
 		Stack: "test", Agents: []plan.Agent{{Name: "a", Port: port, Rules: []plan.Rule{rule}}},
-		Credentials: []plan.Credential{{Name: "key", Kind: plan.KindHeader, Header: "x-key", Secret: "file://" + f.Secret("key", "value")}},
+		Credentials: []plan.Credential{{Name: "key", Kind: plan.KindHeader, Header: "x-key", Secret: "file://" +
+			f.Secret("key", "value")}},
 	}
 	_, err := remote.Operator(replicas...).Publish(t.Context(), p)
 	require.NoError(t, err)
@@ -122,7 +124,8 @@ func TestMoves(t *testing.T) {
 	}, 20*time.Second, 10*time.Millisecond)
 	live(t, replicas[at], id, p)
 	stat := func(name string) string { return f.Admin("n", "/stats?filter=^"+name+"$") }
-	before := stat("listener_manager.(listener_added|listener_modified|listener_removed|listener_in_place_updated)") + stat("cluster_manager.cluster_(added|modified|removed)")
+	before := stat("listener_manager.(listener_added|listener_modified|listener_removed|listener_in_place_updated)") +
+		stat("cluster_manager.cluster_(added|modified|removed)")
 
 	// One connection that stays, and new ones, all the time.
 	client := f.PortClient(port, fleet.Header())
@@ -196,7 +199,9 @@ func TestEvicted(t *testing.T) {
 	remote := f.NewRemote()
 	told, other := remote.Replica("c1"), remote.Replica("c2")
 	up := f.NewUpstream("one.test")
-	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Port: f.FreePort(), Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}}}}
+	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{
+		Name: "a", Port: f.FreePort(), Rules: []plan.Rule{fleet.Allow("a", "one.test", up)},
+	}}}
 	o := remote.Operator(told)
 	_, err := o.Publish(t.Context(), p)
 	require.NoError(t, err)

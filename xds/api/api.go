@@ -261,7 +261,8 @@ type HungError struct {
 }
 
 func (e *HungError) Error() string {
-	return fmt.Sprintf("the control plane at %s is there, but has not answered for %s: it hangs, or is stopped", e.Socket, e.After)
+	return fmt.Sprintf("the control plane at %s is there, but has not answered for %s: it hangs, or is stopped",
+		e.Socket, e.After)
 }
 
 type progressKey struct{}
@@ -292,7 +293,8 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 func (c *Client) Watch(ctx context.Context, each func(*Status) error) error {
 	for tag := ""; ; {
 		var s Status
-		next, err := c.exchange(ctx, WatchTimeout+margin, http.MethodGet, "/v1/status?wait="+url.QueryEscape(tag), nil, &s)
+		next, err := c.exchange(ctx, WatchTimeout+margin, http.MethodGet, "/v1/status?wait="+url.QueryEscape(tag), nil,
+			&s)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -300,7 +302,8 @@ func (c *Client) Watch(ctx context.Context, each func(*Status) error) error {
 			return err
 		}
 		if next == "" {
-			return errors.New("the answer of the control plane has no ETag, so its state cannot be watched: run `go run . up`, which starts the control plane of this version")
+			return errors.New("the answer of the control plane has no ETag, so its state cannot be watched: run `go " +
+				"run . up`, which starts the control plane of this version")
 		}
 		if next == tag {
 			continue // nothing has changed for a while
@@ -365,7 +368,8 @@ func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, pa
 }
 
 // exchange makes one request, and returns the tag of the answer.
-func (c *Client) exchange(ctx context.Context, limit time.Duration, method, path string, in, out any) (tag string, err error) {
+func (c *Client) exchange(ctx context.Context, limit time.Duration, method, path string, in,
+	out any) (tag string, err error) {
 	hung := &HungError{Socket: c.socket, After: limit}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, hung)
 	defer cancel()
@@ -388,7 +392,8 @@ func (c *Client) exchange(ctx context.Context, limit time.Duration, method, path
 	began := time.Now()
 	resp, err := c.http.Do(req)
 	if log, ok := ctx.Value(logKey{}).(*slog.Logger); ok {
-		log.Debug("control plane", "method", method, "path", path, "millis", time.Since(began).Milliseconds(), "error", err)
+		log.Debug("control plane", "method", method, "path", path, "millis", time.Since(began).Milliseconds(), "error",
+			err)
 	}
 	if errors.Is(context.Cause(ctx), hung) {
 		return "", hung

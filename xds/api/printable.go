@@ -9,7 +9,8 @@ import (
 	"unicode"
 )
 
-// maxAnswer bounds an answer of the control plane, in bytes: the largest publication, in base64, is less.
+// maxAnswer bounds an answer of the control plane, in bytes: the largest publication, in base64, is
+// less.
 const maxAnswer = 128 << 20
 
 // readAnswer reads an answer of at most that many bytes, and makes it printable.
@@ -24,8 +25,9 @@ func readAnswer(r io.Reader, most int64) ([]byte, error) {
 	return printable(b)
 }
 
-// printable returns the JSON without the characters that a terminal obeys or hides. The control plane may be another
-// user's, may have been taken over, and passes on what nodes say. Text that is not JSON is returned as one line of text.
+// printable returns the JSON without the characters that a terminal obeys or hides. The control
+// plane may be another user's, may have been taken over, and passes on what nodes say. Text that is
+// not JSON is returned as one line of text.
 func printable(answer []byte) ([]byte, error) {
 	decoder := json.NewDecoder(bytes.NewReader(answer))
 	decoder.UseNumber()

@@ -83,7 +83,10 @@ type watch struct {
 
 // New returns an empty cache for the nodes of l.
 func New(l *ledger.Ledger, m *mint.Mint) *Cache {
-	c := &Cache{ledger: l, mint: m, published: published{tables: map[string]*Table{}}, watches: map[watchKey]*watch{}, waiting: map[nodeType]int{}}
+	c := &Cache{
+		ledger: l, mint: m, published: published{tables: map[string]*Table{}}, watches: map[watchKey]*watch{},
+		waiting: map[nodeType]int{},
+	}
 	for _, k := range ledger.Kinds {
 		c.tables[k.URL] = NewTable()
 	}
@@ -188,7 +191,8 @@ func (c *Cache) Leaves() []string {
 }
 
 // CreateDeltaWatch implements [cachev3.ConfigWatcher].
-func (c *Cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscription, respond chan cachev3.DeltaResponse) (func(), error) {
+func (c *Cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscription,
+	respond chan cachev3.DeltaResponse) (func(), error) {
 	w := &watch{request: req, sub: sub, respond: respond}
 	key := watchKey{req.GetNode().GetId(), req.GetTypeUrl(), respond}
 	c.mu.Lock()

@@ -58,7 +58,8 @@ func (c *Cache) behind(nodes []string, from int) int {
 // to it: secrets.
 func (c *Cache) Converged(node string) bool {
 	for _, k := range ledger.Kinds {
-		optional := k.URL == resource.SecretType || c.Len(resource.ListenerType) == 0 && k.URL == resource.ScopedRouteType
+		optional := k.URL == resource.SecretType || c.Len(resource.ListenerType) == 0 &&
+			k.URL == resource.ScopedRouteType
 		parked := c.parked(node, k.URL)
 		if asking, ok := c.ledger.Settled(node, k.URL, optional); !ok || asking != parked {
 			return false

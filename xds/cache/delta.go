@@ -106,7 +106,8 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return c.CodecV2.Marshal(v)
 	}
 	head, err := c.CodecV2.Marshal(&discoveryv3.DeltaDiscoveryResponse{
-		SystemVersionInfo: r.GetSystemVersionInfo(), TypeUrl: r.GetTypeUrl(), Nonce: r.GetNonce(), ControlPlane: r.GetControlPlane(),
+		SystemVersionInfo: r.GetSystemVersionInfo(), TypeUrl: r.GetTypeUrl(), Nonce: r.GetNonce(),
+		ControlPlane: r.GetControlPlane(),
 	})
 	if err != nil {
 		return nil, err

@@ -27,7 +27,9 @@ type Table struct {
 
 // NewTable returns an empty table.
 func NewTable() *Table {
-	return &Table{resources: map[string]*discoveryv3.Resource{}, versions: map[string]string{}, deltas: map[uintptr]*delta{}}
+	return &Table{
+		resources: map[string]*discoveryv3.Resource{}, versions: map[string]string{}, deltas: map[uintptr]*delta{},
+	}
 }
 
 // TableOf holds what is packed already. What was in the table before is copied
@@ -35,14 +37,19 @@ func NewTable() *Table {
 func TableOf(packed []*discoveryv3.Resource, before *Table) *Table {
 	gone, come := Between(before.packed, packed, func(a, b **discoveryv3.Resource) bool { return *a == *b })
 	if len(gone)+len(come) > len(packed)/4 {
-		t := &Table{resources: make(map[string]*discoveryv3.Resource, len(packed)), versions: make(map[string]string, len(packed)), deltas: map[uintptr]*delta{}}
+		t := &Table{
+			resources: make(map[string]*discoveryv3.Resource, len(packed)),
+			versions:  make(map[string]string, len(packed)), deltas: map[uintptr]*delta{},
+		}
 		for _, r := range packed {
 			t.put(r)
 		}
 		t.packed = packed
 		return t
 	}
-	t := &Table{resources: maps.Clone(before.resources), versions: maps.Clone(before.versions), deltas: map[uintptr]*delta{}}
+	t := &Table{
+		resources: maps.Clone(before.resources), versions: maps.Clone(before.versions), deltas: map[uintptr]*delta{},
+	}
 	for _, r := range gone {
 		delete(t.resources, r.GetName())
 		delete(t.versions, r.GetName())

@@ -15,7 +15,10 @@ import (
 func genPacked(rt *rapid.T, before []*discoveryv3.Resource) []*discoveryv3.Resource {
 	out := slices.Clone(before)
 	for range rapid.IntRange(0, 6).Draw(rt, "changes") {
-		r := &discoveryv3.Resource{Name: fmt.Sprintf("r%d", rapid.IntRange(0, 60).Draw(rt, "name")), Version: rapid.SampledFrom([]string{"1", "2"}).Draw(rt, "version")}
+		r := &discoveryv3.Resource{
+			Name:    fmt.Sprintf("r%d", rapid.IntRange(0, 60).Draw(rt, "name")),
+			Version: rapid.SampledFrom([]string{"1", "2"}).Draw(rt, "version"),
+		}
 		at := slices.IndexFunc(out, func(o *discoveryv3.Resource) bool { return o.GetName() == r.GetName() })
 		switch remove := rapid.Bool().Draw(rt, "remove"); {
 		case at < 0:
@@ -54,7 +57,8 @@ func TestTableOfIsFresh(t *testing.T) {
 				require.Equal(rt, string(want.deltaFrom(known).body), string(got.deltaFrom(known).body))
 			}
 			require.Equal(rt, want.lacks(before), got.lacks(before))
-			lost := slices.ContainsFunc(slices.Collect(maps.Keys(was)), func(name string) bool { return got.resources[name] == nil })
+			lost := slices.ContainsFunc(slices.Collect(maps.Keys(was)),
+				func(name string) bool { return got.resources[name] == nil })
 			require.Equal(rt, lost, got.lacks(before))
 			both := got.with(before)
 			require.False(rt, both.lacks(before))

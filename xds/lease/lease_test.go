@@ -58,7 +58,8 @@ func TestEndedStaysEnded(t *testing.T) {
 func TestSetBackIsToldOnce(t *testing.T) {
 	t.Parallel()
 	wall := time.Now()
-	l, err := Load(state.In(t.TempDir(), slog.New(slog.DiscardHandler)), func() time.Time { return wall }, slog.New(slog.DiscardHandler))
+	l, err := Load(state.In(t.TempDir(), slog.New(slog.DiscardHandler)), func() time.Time { return wall },
+		slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	for range 2 {
 		require.Zero(t, l.SetBack())

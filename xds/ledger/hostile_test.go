@@ -52,8 +52,11 @@ func TestHostileRefusal(t *testing.T) {
 	l := ledgerFor(t)
 	l.Allow("n1")
 	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ListenerType, "", "")))
-	l.OnStreamDeltaResponse(1, nil, &discoveryv3.DeltaDiscoveryResponse{TypeUrl: resource.ListenerType, Nonce: "1", SystemVersionInfo: "v"})
-	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ListenerType, "1", "\x1b]0;owned\a\x1b[2J\u202e\xff"+strings.Repeat("x", 4<<20))))
+	l.OnStreamDeltaResponse(1, nil, &discoveryv3.DeltaDiscoveryResponse{
+		TypeUrl: resource.ListenerType, Nonce: "1", SystemVersionInfo: "v",
+	})
+	require.NoError(t, l.OnStreamDeltaRequest(1,
+		asks("n1", resource.ListenerType, "1", "\x1b]0;owned\a\x1b[2J\u202e\xff"+strings.Repeat("x", 4<<20))))
 	n := l.Status()[0]
 	for _, text := range []string{n.Nack, n.Types[0].Nack, l.Rejection("v").Message} {
 		require.LessOrEqual(t, len(text), maxMessage+len("..."))
@@ -73,7 +76,9 @@ func TestHostileStream(t *testing.T) {
 	var err error
 	for i := 0; err == nil && i <= maxOutstanding+1; i++ {
 		if err = l.OnStreamDeltaRequest(1, asks("n1", resource.SecretType, "", "")); err == nil {
-			l.OnStreamDeltaResponse(1, nil, &discoveryv3.DeltaDiscoveryResponse{TypeUrl: resource.SecretType, Nonce: fmt.Sprint(i)})
+			l.OnStreamDeltaResponse(1, nil, &discoveryv3.DeltaDiscoveryResponse{
+				TypeUrl: resource.SecretType, Nonce: fmt.Sprint(i),
+			})
 		}
 	}
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
@@ -132,7 +137,9 @@ func TestEveryStreamCounts(t *testing.T) {
 	l := ledgerFor(t)
 	l.Allow("n1")
 	sent := func(stream int64, nonce string) {
-		l.OnStreamDeltaResponse(stream, nil, &discoveryv3.DeltaDiscoveryResponse{TypeUrl: resource.ListenerType, Nonce: nonce, SystemVersionInfo: "v"})
+		l.OnStreamDeltaResponse(stream, nil, &discoveryv3.DeltaDiscoveryResponse{
+			TypeUrl: resource.ListenerType, Nonce: nonce, SystemVersionInfo: "v",
+		})
 	}
 	settled := func() bool { _, ok := l.Settled("n1", resource.ListenerType, false); return ok }
 	require.NoError(t, l.OnStreamDeltaRequest(1, asks("n1", resource.ClusterType, "", "")))

@@ -293,7 +293,8 @@ func (l *Ledger) Status() []api.Node {
 					s = r.last
 				}
 				if t := s.types[k.URL]; t != nil {
-					n.Types = append(n.Types, api.Type{Name: k.Name, Version: t.acked, AckedAt: t.ackedAt, Nack: t.nack})
+					n.Types = append(n.Types,
+						api.Type{Name: k.Name, Version: t.acked, AckedAt: t.ackedAt, Nack: t.nack})
 				}
 			}
 		}
@@ -390,7 +391,8 @@ func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	if req.GetTypeUrl() != resource.SecretType {
 		// Everybody has all of these. What is unsubscribed by name would be taken
 		// out of the versions that all nodes share.
-		req.ResourceNamesUnsubscribe = slices.DeleteFunc(req.GetResourceNamesUnsubscribe(), func(name string) bool { return name != "*" })
+		req.ResourceNamesUnsubscribe = slices.DeleteFunc(req.GetResourceNamesUnsubscribe(),
+			func(name string) bool { return name != "*" })
 	}
 	r := l.nodes[id]
 	if r == nil || r.streams[stream] == nil {
@@ -403,7 +405,8 @@ func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	version, ok := t.outstanding[req.GetResponseNonce()]
 	if !ok {
 		if len(t.outstanding) >= maxOutstanding {
-			return status.Errorf(codes.ResourceExhausted, "node %.64q keeps asking without an answer to what it was sent", id)
+			return status.Errorf(codes.ResourceExhausted, "node %.64q keeps asking without an answer to what it "+
+				"was sent", id)
 		}
 		return nil // a change of subscription
 	}
@@ -414,7 +417,8 @@ func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 		message := printable(detail.GetMessage())
 		t.nacked, t.nack = version, message
 		r.lastNack, r.nack = now, message
-		l.log.Error("node rejected resources", "node", id, "type", KindName(req.GetTypeUrl()), "version", version, "message", message)
+		l.log.Error("node rejected resources", "node", id, "type", KindName(req.GetTypeUrl()), "version", version,
+			"message", message)
 		return nil
 	}
 	t.acked, t.ackedAt, t.nack, t.nacked = version, now, "", ""
@@ -423,7 +427,8 @@ func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 }
 
 // OnStreamDeltaResponse implements the delta callbacks.
-func (l *Ledger) OnStreamDeltaResponse(stream int64, _ *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse) {
+func (l *Ledger) OnStreamDeltaResponse(stream int64, _ *discoveryv3.DeltaDiscoveryRequest,
+	resp *discoveryv3.DeltaDiscoveryResponse) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r := l.nodes[l.streams[stream]]; r != nil && r.streams[stream] != nil {

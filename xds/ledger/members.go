@@ -36,7 +36,8 @@ func (l *Ledger) admit(stream int64, node string) error {
 		return nil
 	case id.Node != node:
 		l.mismatches++
-		l.log.Warn("refused a node that is not its certificate's", "node", fmt.Sprintf("%.64q", node), "certificate", id.Node)
+		l.log.Warn("refused a node that is not its certificate's", "node", fmt.Sprintf("%.64q", node), "certificate",
+			id.Node)
 		return status.Errorf(codes.PermissionDenied, "node %.64q is not the one of this certificate", node)
 	case l.known[node]:
 		return nil
