@@ -1,6 +1,8 @@
 // Package atomicfile replaces files so that a reader, and a machine that lost
-// power, has either the old content or the new one, whole. Every state file of
-// ours is written through this package.
+// power, has either the old content or the new one, whole. State that has to
+// survive is written through this package. Package hostpath, which may import
+// nothing, does the same for its list. Logs, locks and what a restart makes again
+// are written otherwise.
 package atomicfile
 
 import (

@@ -422,6 +422,9 @@ func (s *Store) open(ctx context.Context) (*blob.Bucket, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the bundle store %q: %w", s.URL, err)
 	}
+	if !Linked(s.URL) {
+		return nil, nil, fmt.Errorf("open the bundle store %s: this program was built without the drivers of clouds: use the one called -cloud, which `make cloud` builds", s.name())
+	}
 	if u.Scheme == "file" {
 		if _, err := os.Stat(u.Path); err != nil {
 			return nil, nil, fmt.Errorf("open the bundle store: %w", err)

@@ -58,6 +58,13 @@ func Stack(target string) Program {
 	return Program{"postern-stack-" + target, "postern-stack", target, "2-4 minutes, and 4 GB of memory"}
 }
 
+// Of returns the source tree in whose bin/ the program at the path is.
+func Of(path string) (root string, ok bool) {
+	root = filepath.Dir(filepath.Dir(path))
+	module, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	return root, err == nil && filepath.Base(filepath.Dir(path)) == "bin" && bytes.HasPrefix(module, []byte("module github.com/postern/postern\n"))
+}
+
 // Build makes p's file in bin/ of the source tree at root what the sources say, and returns its real path. Lines for
 // people go to w: when a first build begins, and every 15 seconds of any build. The caller vouches for the sources;
 // neither the Go tool nor the file may be where an agent, or another user, may write.

@@ -117,6 +117,22 @@ func TestBuildTrustsNoOtherUser(t *testing.T) {
 	require.ErrorContains(t, err, "others may write")
 }
 
+func TestOf(t *testing.T) {
+	t.Parallel()
+	c := newTree(t)
+	program := filepath.Join(c.root, "bin", "postern")
+	_, ok := Of(program)
+	require.False(t, ok, "it is another module")
+	c.write("go.mod", "module github.com/postern/postern\n")
+	root, ok := Of(program)
+	require.True(t, ok)
+	require.Equal(t, c.root, root)
+	_, ok = Of(filepath.Join(c.root, "postern"))
+	require.False(t, ok)
+	_, ok = Of("/usr/bin/postern")
+	require.False(t, ok)
+}
+
 // TestSettings: what tools/build.sh has compiled is used here.
 func TestSettings(t *testing.T) {
 	t.Parallel()

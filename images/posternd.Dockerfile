@@ -12,7 +12,7 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags=-s -o /out/posternd ./cmd/posternd
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -tags cloud -o /out/posternd ./cmd/posternd
 # The last stage's glibc is 2.36 (Debian 12), and the one here is newer: what is linked with
 # it loads there only if it needs nothing newer. Today the newest thing needed is of 2.34.
 RUN CGO_ENABLED=1 go build -buildmode=c-shared -trimpath -buildvcs=false -ldflags=-s -o /out/libguard.so ./cmd/libguard && rm /out/libguard.h && \

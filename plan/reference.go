@@ -9,6 +9,11 @@ import (
 	"time"
 )
 
+// InCloud reports whether the source is a service of a cloud, which is read with that cloud's SDK.
+func InCloud(source string) bool {
+	return source == SourceAWSSecretsManager || source == SourceAWSParamStore || source == SourceGCPSecretManager
+}
+
 // The sources of secrets, for [Reference.Source].
 const (
 	SourceEnv               = "env"

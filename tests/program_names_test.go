@@ -22,7 +22,7 @@ var startsPrograms = map[string]string{
 	"node/node.go":                      "Envoy is found by package hostpath, and absolute",
 	"xds/secret/helper.go":              "a sealed copy in memory, of the digest that was published",
 	"checkout/checkout.go":              "Go, and what it has built, are found by package hostpath",
-	"cmd/postern/push.go":               "postern-cloud is found by package hostpath",
+	"cmd/postern/become.go":             "postern-cloud is found by package hostpath",
 	"cmd/postern/demo.go":               "this program itself",
 	"sandbox/inside/launch.go":          "it runs in the sandbox",
 }

@@ -23,6 +23,7 @@ import (
 var (
 	buildPosternBeside = built("beside/postern", "./cmd/postern")
 	buildPosternCloud  = built("beside/postern-cloud", "./cmd/postern", "cloud")
+	buildPosterndCloud = built("posternd-cloud", "./cmd/posternd", "cloud")
 	buildPosternAlone  = built("alone/postern", "./cmd/postern")
 )
 
@@ -94,7 +95,7 @@ func TestCloudStore(t *testing.T) {
 	require.Error(t, err)
 	require.Empty(t, out)
 	require.Contains(t, said, "the bundle store is s3://fleet?")
-	require.Regexp(t, "another program is needed: .*no such file or directory; run `make cloud`, which builds bin/postern-cloud", said)
+	require.Regexp(t, "another program is needed: .*no such file or directory; in the source tree `make cloud` builds bin/postern-cloud", said)
 	out, _, err = run(buildPosternAlone, "push", "--help")
 	require.NoError(t, err, "help needs no store")
 	help, _, err := run(buildPosternCloud, "push", "--help")
@@ -111,7 +112,9 @@ func TestCloudStore(t *testing.T) {
 	require.Error(t, err)
 	require.Contains(t, said, "no control plane has reported to the bundle store")
 
-	control := exec.CommandContext(t.Context(), posternd(t), "control", "--home", controls.Root, "--replica", "r1")
+	daemon, err := buildPosterndCloud()
+	require.NoError(t, err)
+	control := exec.CommandContext(t.Context(), daemon, "control", "--home", controls.Root, "--replica", "r1")
 	var log bytes.Buffer
 	control.Env, control.Stderr = environ, &log
 	require.NoError(t, control.Start())

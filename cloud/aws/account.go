@@ -17,7 +17,19 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+
+	"github.com/postern/postern/cloud"
 )
+
+func init() {
+	cloud.Register("aws", func(ctx context.Context, account, region string) (cloud.Account, error) {
+		a, err := Open(ctx, account, region)
+		if err != nil {
+			return nil, err
+		}
+		return a, nil
+	})
+}
 
 // attempts are how often a call is tried: throttling passes within seconds.
 const attempts = 5

@@ -6,36 +6,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/graph"
 )
-
-// Risks of a difference, the worst first.
-const (
-	// Critical: an agent may have a way out around the proxies.
-	Critical = "critical"
-	// High: one layer of several is weaker than planned.
-	High = "high"
-	// Medium: something does not work, or exists although nobody planned it.
-	Medium = "medium"
-)
-
-var risks = []string{Critical, High, Medium}
-
-// Difference is one difference between the account and the plan.
-type Difference struct {
-	Risk string `json:"risk"`
-	// Resource is the resource's name in the plan, or its ID if the plan does not have it.
-	Resource string `json:"resource"`
-	ID       string `json:"id,omitempty"`
-	What     string `json:"what"`
-	// Do says how to undo the difference.
-	Do string `json:"do"`
-}
 
 // Drift compares the account with the plan and returns every difference, the worst first, or nil.
 // It also sees what `pulumi refresh` cannot: rules, routes, endpoints and policies that were added
 // next to the plan's. It changes nothing.
-func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]Difference, error) {
+func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]cloud.Difference, error) {
 	l, err := a.read(ctx, g)
 	if err != nil {
 		return nil, err
@@ -54,8 +32,8 @@ func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]Difference, erro
 	d.secrets()
 	d.keys()
 	d.block()
-	slices.SortStableFunc(d.found, func(x, y Difference) int {
-		if n := slices.Index(risks, x.Risk) - slices.Index(risks, y.Risk); n != 0 {
+	slices.SortStableFunc(d.found, func(x, y cloud.Difference) int {
+		if n := slices.Index(cloud.Risks, x.Risk) - slices.Index(cloud.Risks, y.Risk); n != 0 {
 			return n
 		}
 		if n := strings.Compare(x.Resource, y.Resource); n != 0 {
@@ -72,7 +50,7 @@ type differ struct {
 	live    *live
 	planned map[string]*graph.Resource // by live ID
 	ids     map[string]string          // live ID by URN
-	found   []Difference
+	found   []cloud.Difference
 }
 
 func (d *differ) report(risk, id, do, what string, a ...any) {
@@ -82,7 +60,7 @@ func (d *differ) report(risk, id, do, what string, a ...any) {
 	} else {
 		id = ""
 	}
-	d.found = append(d.found, Difference{Risk: risk, Resource: resource, ID: id, What: fmt.Sprintf(what, a...), Do: do})
+	d.found = append(d.found, cloud.Difference{Risk: risk, Resource: resource, ID: id, What: fmt.Sprintf(what, a...), Do: do})
 }
 
 // called returns the name that people use for a live ID: the plan's name, or the ID itself.
@@ -103,15 +81,15 @@ var classes = []struct {
 	// risk of it not being there.
 	missing string
 }{
-	{"VPC", []string{"aws:ec2/vpc:Vpc"}, Medium},
-	{"subnet", []string{"aws:ec2/subnet:Subnet"}, Medium},
-	{"route table", []string{"aws:ec2/routeTable:RouteTable", "aws:ec2/defaultRouteTable:DefaultRouteTable"}, High},
-	{"security group", []string{"aws:ec2/securityGroup:SecurityGroup", "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup"}, High},
-	{"network ACL", []string{"aws:ec2/networkAcl:NetworkAcl", "aws:ec2/defaultNetworkAcl:DefaultNetworkAcl"}, High},
-	{"endpoint", []string{"aws:ec2/vpcEndpoint:VpcEndpoint"}, Medium},
-	{"internet gateway", []string{"aws:ec2/internetGateway:InternetGateway"}, Medium},
-	{"NAT gateway", []string{"aws:ec2/natGateway:NatGateway"}, Medium},
-	{"role", []string{"aws:iam/role:Role"}, High},
+	{"VPC", []string{"aws:ec2/vpc:Vpc"}, cloud.Medium},
+	{"subnet", []string{"aws:ec2/subnet:Subnet"}, cloud.Medium},
+	{"route table", []string{"aws:ec2/routeTable:RouteTable", "aws:ec2/defaultRouteTable:DefaultRouteTable"}, cloud.High},
+	{"security group", []string{"aws:ec2/securityGroup:SecurityGroup", "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup"}, cloud.High},
+	{"network ACL", []string{"aws:ec2/networkAcl:NetworkAcl", "aws:ec2/defaultNetworkAcl:DefaultNetworkAcl"}, cloud.High},
+	{"endpoint", []string{"aws:ec2/vpcEndpoint:VpcEndpoint"}, cloud.Medium},
+	{"internet gateway", []string{"aws:ec2/internetGateway:InternetGateway"}, cloud.Medium},
+	{"NAT gateway", []string{"aws:ec2/natGateway:NatGateway"}, cloud.Medium},
+	{"role", []string{"aws:iam/role:Role"}, cloud.High},
 }
 
 // match finds the live resource for every planned one, by name, and reports missing ones.
@@ -126,13 +104,13 @@ func (d *differ) match() {
 				for _, item := range d.live.items[class.name] {
 					if item.name == r.Tag(graph.TagName) && item.isDefault == strings.Contains(token, "/default") {
 						if id != "" {
-							d.report(High, item.id, "remove the one that is not in the plan", "there are two %ss of the name %s", class.name, item.name)
+							d.report(cloud.High, item.id, "remove the one that is not in the plan", "there are two %ss of the name %s", class.name, item.name)
 						}
 						id = item.id
 					}
 				}
 				if id == "" {
-					d.found = append(d.found, Difference{Risk: class.missing, Resource: r.Name, What: "the " + class.name + " is not there", Do: again})
+					d.found = append(d.found, cloud.Difference{Risk: class.missing, Resource: r.Name, What: "the " + class.name + " is not there", Do: again})
 					continue
 				}
 				d.ids[r.URN], d.planned[id] = id, r
@@ -189,7 +167,7 @@ func (d *differ) closedVPC(id string) bool {
 // worst is Critical if the condition holds, and High otherwise.
 func worst(critical bool) string {
 	if critical {
-		return Critical
+		return cloud.Critical
 	}
-	return High
+	return cloud.High
 }

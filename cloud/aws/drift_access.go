@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/graph"
 )
 
@@ -69,20 +70,20 @@ func (d *differ) services() {
 	for _, r := range d.g.OfType(tokenService) {
 		i := slices.IndexFunc(d.live.services, func(s endpointService) bool { return s.name == r.Tag(graph.TagName) })
 		if i < 0 {
-			d.found = append(d.found, Difference{Risk: Medium, Resource: r.Name, What: "the endpoint service is not there", Do: again})
+			d.found = append(d.found, cloud.Difference{Risk: cloud.Medium, Resource: r.Name, What: "the endpoint service is not there", Do: again})
 			continue
 		}
 		live := d.live.services[i]
 		found := func(risk, what string) {
-			d.found = append(d.found, Difference{Risk: risk, Resource: r.Name, ID: live.id, What: what, Do: again})
+			d.found = append(d.found, cloud.Difference{Risk: risk, Resource: r.Name, ID: live.id, What: what, Do: again})
 		}
 		if required, _ := r.Inputs["acceptanceRequired"].(bool); required && !live.accepts {
-			found(High, "everybody who asks is connected to the proxies: acceptance is no longer required")
+			found(cloud.High, "everybody who asks is connected to the proxies: acceptance is no longer required")
 		}
 		planned, _ := r.Value("allowedPrincipals").([]any)
 		for _, principal := range live.principals {
 			if !slices.Contains(planned, any(principal)) {
-				found(High, principal+" may ask to be connected to the proxies, which is not planned")
+				found(cloud.High, principal+" may ask to be connected to the proxies, which is not planned")
 			}
 		}
 	}
@@ -118,17 +119,17 @@ func (d *differ) secrets() {
 			continue
 		}
 		found := func(risk, what string) {
-			d.found = append(d.found, Difference{Risk: risk, Resource: secret.Name, ID: secret.String("name"), What: what, Do: again})
+			d.found = append(d.found, cloud.Difference{Risk: risk, Resource: secret.Name, ID: secret.String("name"), What: what, Do: again})
 		}
 		live, there := d.live.secrets[secret.String("name")]
 		want, known := r.Value("policy").(string)
 		switch {
 		case !there:
-			found(Medium, "the secret is not there")
+			found(cloud.Medium, "the secret is not there")
 		case live == "":
-			found(High, "its policy was removed: whoever may read secrets in the account may read it")
+			found(cloud.High, "its policy was removed: whoever may read secrets in the account may read it")
 		case known && !samePolicy(want, live):
-			found(High, "its policy is not as planned: "+readable(live))
+			found(cloud.High, "its policy is not as planned: "+readable(live))
 		}
 	}
 }
@@ -157,7 +158,7 @@ func (d *differ) boundary(r *graph.Resource, live role) {
 		return
 	}
 	if live.boundary == "" {
-		d.report(High, live.name, again, "its permissions boundary was removed")
+		d.report(cloud.High, live.name, again, "its permissions boundary was removed")
 		return
 	}
 	planned := d.g.Refers(r, "permissionsBoundary", "aws:iam/policy:Policy")
@@ -166,6 +167,6 @@ func (d *differ) boundary(r *graph.Resource, live role) {
 	}
 	got := d.live.boundaries[live.boundary]
 	if want, ok := planned.Value("policy").(string); ok && !samePolicy(want, got) {
-		d.report(High, live.name, again, "its permissions boundary %s is not as planned: %s", live.boundary[strings.LastIndexByte(live.boundary, '/')+1:], readable(got))
+		d.report(cloud.High, live.name, again, "its permissions boundary %s is not as planned: %s", live.boundary[strings.LastIndexByte(live.boundary, '/')+1:], readable(got))
 	}
 }

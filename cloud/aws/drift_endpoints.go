@@ -10,6 +10,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/postern/postern/cloud"
 )
 
 // endpoints compares the VPC endpoints, and what each lets through.
@@ -23,10 +25,10 @@ func (d *differ) endpoints() {
 			continue
 		}
 		if want := r.String("serviceName"); want != "" && want != aws.ToString(e.ServiceName) {
-			d.report(Critical, id, again, "it leads to %s, planned is %s", aws.ToString(e.ServiceName), want)
+			d.report(cloud.Critical, id, again, "it leads to %s, planned is %s", aws.ToString(e.ServiceName), want)
 		}
 		if want, ok := r.Value("policy").(string); ok && want != "" && !samePolicy(want, aws.ToString(e.PolicyDocument)) {
-			d.report(High, id, again, "its policy is not the planned one: %s", aws.ToString(e.PolicyDocument))
+			d.report(cloud.High, id, again, "its policy is not the planned one: %s", aws.ToString(e.PolicyDocument))
 		}
 		var want []string
 		for _, urn := range r.PropertyDependencies["securityGroupIds"] {
@@ -34,7 +36,7 @@ func (d *differ) endpoints() {
 		}
 		for _, g := range e.Groups {
 			if got := aws.ToString(g.GroupId); len(want) > 0 && !slices.Contains(want, got) {
-				d.report(High, id, again, "it has security group %s, which is not planned", d.called(got))
+				d.report(cloud.High, id, again, "it has security group %s, which is not planned", d.called(got))
 			}
 		}
 		var tables []string
@@ -95,10 +97,10 @@ func (d *differ) strangers() {
 	for _, i := range d.live.interfaces {
 		subnet := aws.ToString(i.SubnetId)
 		if i.Association != nil && d.closed(subnet) {
-			d.report(Critical, aws.ToString(i.NetworkInterfaceId), "disassociate it", "a network interface in %s has the public address %s", d.called(subnet), aws.ToString(i.Association.PublicIp))
+			d.report(cloud.Critical, aws.ToString(i.NetworkInterfaceId), "disassociate it", "a network interface in %s has the public address %s", d.called(subnet), aws.ToString(i.Association.PublicIp))
 		}
 		if !aws.ToBool(i.SourceDestCheck) && d.closed(subnet) && i.InterfaceType == types.NetworkInterfaceTypeInterface {
-			d.report(High, aws.ToString(i.NetworkInterfaceId), "turn the check on again", "a network interface in %s may forward others' packets (source/destination check off)", d.called(subnet))
+			d.report(cloud.High, aws.ToString(i.NetworkInterfaceId), "turn the check on again", "a network interface in %s may forward others' packets (source/destination check off)", d.called(subnet))
 		}
 	}
 	d.machines()
@@ -112,17 +114,17 @@ func (d *differ) machines() {
 			continue
 		}
 		if i.IamInstanceProfile != nil {
-			d.report(Critical, id, "disassociate it", "a machine in %s has the instance profile %s: agents have no identity in AWS", d.called(subnet), aws.ToString(i.IamInstanceProfile.Arn))
+			d.report(cloud.Critical, id, "disassociate it", "a machine in %s has the instance profile %s: agents have no identity in AWS", d.called(subnet), aws.ToString(i.IamInstanceProfile.Arn))
 		}
 		if o := i.MetadataOptions; o != nil && o.HttpEndpoint == types.InstanceMetadataEndpointStateEnabled &&
 			(o.HttpTokens != types.HttpTokensStateRequired || aws.ToInt32(o.HttpPutResponseHopLimit) > 1) {
-			d.report(High, id, "terminate it: another one takes its place", "a machine in %s has a metadata service with tokens %s and hop limit %d", d.called(subnet), o.HttpTokens, aws.ToInt32(o.HttpPutResponseHopLimit))
+			d.report(cloud.High, id, "terminate it: another one takes its place", "a machine in %s has a metadata service with tokens %s and hop limit %d", d.called(subnet), o.HttpTokens, aws.ToInt32(o.HttpPutResponseHopLimit))
 		}
 		if len(i.NetworkInterfaces) > 1 {
-			d.report(Critical, id, "detach it", "a machine in %s has %d network interfaces", d.called(subnet), len(i.NetworkInterfaces))
+			d.report(cloud.Critical, id, "detach it", "a machine in %s has %d network interfaces", d.called(subnet), len(i.NetworkInterfaces))
 		}
 		if tag(i.Tags, "aws:autoscaling:groupName") == "" {
-			d.report(High, id, "find out who started it, and terminate it", "a machine in %s belongs to no Auto Scaling group", d.called(subnet))
+			d.report(cloud.High, id, "find out who started it, and terminate it", "a machine in %s belongs to no Auto Scaling group", d.called(subnet))
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	kmstypes "github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/graph"
 )
 
@@ -76,20 +77,20 @@ func (d *differ) keys() {
 		}
 		live, there := d.live.keys[name]
 		found := func(risk, do, what string) {
-			d.found = append(d.found, Difference{Risk: risk, Resource: r.Name, ID: live.id, What: what, Do: do})
+			d.found = append(d.found, cloud.Difference{Risk: risk, Resource: r.Name, ID: live.id, What: what, Do: do})
 		}
 		if !there {
-			found(High, again, "no key has the alias "+name)
+			found(cloud.High, again, "no key has the alias "+name)
 			continue
 		}
 		if want, ok := r.Value("policy").(string); ok && !samePolicy(want, live.policy) {
-			found(High, again, "its policy is not as planned: "+readable(live.policy))
+			found(cloud.High, again, "its policy is not as planned: "+readable(live.policy))
 		}
 		if !live.enabled {
-			found(High, "enable it, or cancel its deletion", "it cannot be used: data encrypted with it cannot be read")
+			found(cloud.High, "enable it, or cancel its deletion", "it cannot be used: data encrypted with it cannot be read")
 		}
 		if rotate, _ := r.Inputs["enableKeyRotation"].(bool); rotate && !live.rotates {
-			found(Medium, again, "it is no longer renewed every year")
+			found(cloud.Medium, again, "it is no longer renewed every year")
 		}
 	}
 }
@@ -118,7 +119,7 @@ func (d *differ) block() {
 			if mode == "" || strings.EqualFold(mode, "off") {
 				mode = "off"
 			}
-			d.found = append(d.found, Difference{Risk: High, Resource: r.Name, What: "VPC Block Public Access is " + mode + ", and " + want + " is planned", Do: again})
+			d.found = append(d.found, cloud.Difference{Risk: cloud.High, Resource: r.Name, What: "VPC Block Public Access is " + mode + ", and " + want + " is planned", Do: again})
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/graph"
 )
 
@@ -105,11 +106,11 @@ func (d *differ) roles() {
 	for _, live := range d.live.roles {
 		r := d.planned[live.name]
 		if r == nil {
-			d.report(High, live.name, "find out who made it, and remove it", "a role carries the stack's tags and is not in the plan")
+			d.report(cloud.High, live.name, "find out who made it, and remove it", "a role carries the stack's tags and is not in the plan")
 			continue
 		}
 		if want, ok := r.Value("assumeRolePolicy").(string); ok && !samePolicy(want, live.trust) {
-			d.report(High, live.name, again, "somebody else than planned may be it: %s", readable(live.trust))
+			d.report(cloud.High, live.name, again, "somebody else than planned may be it: %s", readable(live.trust))
 		}
 		d.boundary(r, live)
 		planned := d.inline(r)
@@ -117,14 +118,14 @@ func (d *differ) roles() {
 			key, ok := matching(planned, name)
 			switch {
 			case !ok:
-				d.report(High, live.name, "delete it", "policy %s was added: %s", name, readable(document))
+				d.report(cloud.High, live.name, "delete it", "policy %s was added: %s", name, readable(document))
 			case planned[key] != "" && !samePolicy(planned[key], document):
-				d.report(High, live.name, again, "policy %s is not as planned: %s", name, readable(document))
+				d.report(cloud.High, live.name, again, "policy %s is not as planned: %s", name, readable(document))
 			}
 			delete(planned, key)
 		}
 		for name := range planned {
-			d.report(Medium, live.name, again, "policy %s is missing", strings.TrimSuffix(name, "-"))
+			d.report(cloud.Medium, live.name, again, "policy %s is missing", strings.TrimSuffix(name, "-"))
 		}
 		d.attached(r, live)
 	}
@@ -169,7 +170,7 @@ func (d *differ) attached(r *graph.Resource, live role) {
 			known = known || want == arn || samePolicyName(want, arn)
 		}
 		if !known {
-			d.report(High, live.name, "detach it", "policy %s was attached", arn)
+			d.report(cloud.High, live.name, "detach it", "policy %s was attached", arn)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/graph"
 )
 
@@ -16,18 +17,18 @@ func (d *differ) vpcs() {
 		id := aws.ToString(v.VpcId)
 		r, has := d.planned[id], d.live.attributes[id]
 		if r == nil {
-			d.report(Medium, id, "remove it, or its tags", "a VPC carries the stack's tags and is not in the plan")
+			d.report(cloud.Medium, id, "remove it, or its tags", "a VPC carries the stack's tags and is not in the plan")
 			continue
 		}
 		if planned, said := r.Inputs["enableDnsSupport"].(bool); said && planned != has.dnsSupport {
 			d.report(worst(!planned), id, again, "DNS support is %s, the plan has it %s", onOff(has.dnsSupport), onOff(planned))
 		}
 		if planned, said := r.Inputs["enableDnsHostnames"].(bool); said && planned != has.dnsHostnames {
-			d.report(Medium, id, again, "DNS names are %s, the plan has them %s", onOff(has.dnsHostnames), onOff(planned))
+			d.report(cloud.Medium, id, again, "DNS names are %s, the plan has them %s", onOff(has.dnsHostnames), onOff(planned))
 		}
 		for _, c := range v.CidrBlockAssociationSet {
 			if cidr := aws.ToString(c.CidrBlock); cidr != r.String("cidrBlock") {
-				d.report(High, id, "disassociate it", "it has the address range %s, which is not planned", cidr)
+				d.report(cloud.High, id, "disassociate it", "it has the address range %s, which is not planned", cidr)
 			}
 		}
 		for _, c := range v.Ipv6CidrBlockAssociationSet {
@@ -40,7 +41,7 @@ func (d *differ) vpcs() {
 		id := aws.ToString(s.SubnetId)
 		switch {
 		case d.planned[id] == nil:
-			d.report(High, id, "find out who made it, and remove it", "a subnet (%s) in %s is not in the plan", aws.ToString(s.CidrBlock), d.called(aws.ToString(s.VpcId)))
+			d.report(cloud.High, id, "find out who made it, and remove it", "a subnet (%s) in %s is not in the plan", aws.ToString(s.CidrBlock), d.called(aws.ToString(s.VpcId)))
 		case aws.ToBool(s.MapPublicIpOnLaunch) && d.planned[id].Inputs["mapPublicIpOnLaunch"] != true:
 			d.report(worst(d.closed(id)), id, again, "machines in it get public addresses")
 		}
@@ -129,13 +130,13 @@ func (d *differ) table(t types.RouteTable, r *graph.Resource) {
 		case !ok:
 			d.report(worst(closed), id, "delete the route", "a route to %s through %s is not planned%s", destination, d.called(target), wayOut(closed))
 		case want != target:
-			d.report(High, id, again, "the route to %s leads through %s, planned is %s", destination, d.called(target), d.called(want))
+			d.report(cloud.High, id, again, "the route to %s leads through %s, planned is %s", destination, d.called(target), d.called(want))
 		case route.State == types.RouteStateBlackhole:
-			d.report(Medium, id, again, "the route to %s leads nowhere: %s is gone", destination, d.called(target))
+			d.report(cloud.Medium, id, again, "the route to %s leads nowhere: %s is gone", destination, d.called(target))
 		}
 	}
 	for destination, want := range planned {
-		d.report(Medium, id, again, "the route to %s through %s is missing", destination, d.called(want))
+		d.report(cloud.Medium, id, again, "the route to %s through %s is missing", destination, d.called(want))
 	}
 	if len(t.PropagatingVgws) > 0 {
 		d.report(worst(closed), id, "disable the propagation", "a VPN gateway may put routes into it (%s)", aws.ToString(t.PropagatingVgws[0].GatewayId))

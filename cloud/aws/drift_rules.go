@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/graph"
 )
 
@@ -64,18 +65,18 @@ func (d *differ) rules() {
 		}
 		risk := worst(p.egress)
 		if d.planned[p.group] == nil && !d.used(p.group) {
-			risk = Medium // it holds for nobody
+			risk = cloud.Medium // it holds for nobody
 		}
 		d.report(risk, p.group, "revoke rule "+aws.ToString(rule.SecurityGroupRuleId), "a rule lets %s: %s", p.describe(d), made)
 	}
 	for p, there := range planned {
 		if !there {
-			d.report(Medium, p.group, again, "the rule that lets %s is missing", p.describe(d))
+			d.report(cloud.Medium, p.group, again, "the rule that lets %s is missing", p.describe(d))
 		}
 	}
 	for _, g := range d.live.groups {
 		if id := aws.ToString(g.GroupId); d.planned[id] == nil && d.used(id) {
-			d.report(High, id, "find out who made it, and remove it", "security group %q is in use and not in the plan", aws.ToString(g.GroupName))
+			d.report(cloud.High, id, "find out who made it, and remove it", "security group %q is in use and not in the plan", aws.ToString(g.GroupName))
 		}
 	}
 }
@@ -168,7 +169,7 @@ func (d *differ) acls() {
 		r := d.planned[id]
 		if r == nil {
 			if len(a.Associations) > 0 {
-				d.report(High, id, "find out who made it, and remove it", "a network ACL in use in %s is not in the plan", d.called(aws.ToString(a.VpcId)))
+				d.report(cloud.High, id, "find out who made it, and remove it", "a network ACL in use in %s is not in the plan", d.called(aws.ToString(a.VpcId)))
 			}
 			continue
 		}
@@ -187,17 +188,17 @@ func (d *differ) acls() {
 				planned[got] = true
 				continue
 			}
-			risk := Medium
+			risk := cloud.Medium
 			if got.action == "allow" {
-				risk = High
+				risk = cloud.High
 			}
 			d.report(risk, id, "delete it", "rule %s is not planned", got)
 		}
 		for e, there := range planned {
 			if !there {
-				risk := Medium
+				risk := cloud.Medium
 				if e.action == "deny" {
-					risk = High
+					risk = cloud.High
 				}
 				d.report(risk, id, again, "rule %s is missing", e)
 			}
@@ -223,7 +224,7 @@ func (d *differ) covered(a types.NetworkAcl) {
 			}
 		}
 		if want != "" && want != id {
-			d.report(High, subnet, again, "it has network ACL %s, planned is %s", d.called(id), d.called(want))
+			d.report(cloud.High, subnet, again, "it has network ACL %s, planned is %s", d.called(id), d.called(want))
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/graph"
 )
 
@@ -110,14 +111,14 @@ func (d *differ) tasks() {
 	for _, r := range planned {
 		i := slices.IndexFunc(d.live.tasks, func(s service) bool { return s.tag == r.Tag(graph.TagName) })
 		if i < 0 {
-			d.found = append(d.found, Difference{Risk: Medium, Resource: r.Name, What: "the service is not there", Do: again})
+			d.found = append(d.found, cloud.Difference{Risk: cloud.Medium, Resource: r.Name, What: "the service is not there", Do: again})
 			continue
 		}
 		d.task(r, d.live.tasks[i])
 	}
 	for _, s := range d.live.tasks {
 		if !slices.ContainsFunc(planned, func(r *graph.Resource) bool { return s.tag == r.Tag(graph.TagName) }) {
-			d.report(High, s.name, "find out who made it, and delete it", "a service in the stack's cluster is not in the plan")
+			d.report(cloud.High, s.name, "find out who made it, and delete it", "a service in the stack's cluster is not in the plan")
 		}
 	}
 }
@@ -129,7 +130,7 @@ func (d *differ) task(r *graph.Resource, live service) {
 	}
 	risk := worst(r.Role == "agents") // agents have no identity in AWS
 	found := func(what string) {
-		d.found = append(d.found, Difference{Risk: risk, Resource: r.Name, ID: live.name, What: what, Do: again})
+		d.found = append(d.found, cloud.Difference{Risk: risk, Resource: r.Name, ID: live.name, What: what, Do: again})
 	}
 	if live.shell {
 		found("commands can be run in its tasks (ECS Exec)")

@@ -12,9 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -168,7 +170,7 @@ func (d *driver) review(ctx context.Context, stack *stacks.Stack) error {
 
 // declareLocal is the program of a stack on this machine.
 func declareLocal(ctx *pulumi.Context, stack *stacks.Stack, home stacks.Home) error {
-	found, err := findPrograms()
+	found, err := findPrograms(ctx.Context(), stack, home)
 	if err != nil {
 		return err
 	}
@@ -203,8 +205,18 @@ func declareLocal(ctx *pulumi.Context, stack *stacks.Stack, home stacks.Home) er
 // programs are what a stack on this machine is made of: real paths, where no agent and no other user may write.
 type programs struct{ posternd, module, envoy string }
 
-// findPrograms returns posternd, what each node's Envoy loads (next to posternd), and Envoy.
-func findPrograms() (p programs, err error) {
+// needsCloud reports whether the control plane of a stack on this machine needs the driver of a cloud: for a secret, or
+// for the store of what is published.
+func needsCloud(stack *stacks.Stack, home stacks.Home) bool {
+	return !bundle.Linked(home.BundleURL()) || slices.ContainsFunc(stack.Plan.Credentials, func(c plan.Credential) bool {
+		ref, err := plan.ParseReference(c.Secret)
+		return err == nil && plan.InCloud(ref.Source)
+	})
+}
+
+// findPrograms returns the stack's posternd, what each node's Envoy loads (next to posternd), and Envoy. A posternd with
+// drivers of clouds is built here if there is none yet.
+func findPrograms(ctx context.Context, stack *stacks.Stack, home stacks.Home) (p programs, err error) {
 	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return p, err
@@ -215,6 +227,14 @@ func findPrograms() (p programs, err error) {
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return p, fmt.Errorf("find posternd: %w", err)
+	}
+	if needsCloud(stack, home) {
+		path += "-cloud"
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && os.Getenv("POSTERND") == "" {
+			if _, err := checkout.Daemon.Build(ctx, folders, filepath.Dir(filepath.Dir(path)), os.Stderr); err != nil {
+				return p, err
+			}
+		}
 	}
 	if p.posternd, err = folders.Program(path, hostpath.User); err != nil {
 		return p, fmt.Errorf("find posternd: %w; `make build` builds one, or set POSTERND", err)
@@ -381,7 +401,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 	}
 	d.cloud = stack.Target != stacks.TargetLocal
 	if !d.cloud {
-		if err := d.checkMachine(ctx); err != nil {
+		if err := d.checkMachine(ctx, stack); err != nil {
 			return err
 		}
 		_, why, err := provider.Separate(d.home, stack.Plan)
@@ -417,11 +437,11 @@ func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
 }
 
 // checkMachine says what is missing on this machine: better now than by the engine.
-func (d *driver) checkMachine(ctx context.Context) error {
+func (d *driver) checkMachine(ctx context.Context, stack *stacks.Stack) error {
 	if err := d.home.CheckSockets(); err != nil {
 		return err
 	}
-	found, err := findPrograms()
+	found, err := findPrograms(ctx, stack, d.home)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/audit"
-	"github.com/postern/postern/cloud/aws"
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/stacks"
 )
 
@@ -77,8 +77,8 @@ func localEvents(dir string) (read, tail eachEvent) {
 
 // cloudEvents reads, and follows, the events in CloudWatch Logs.
 func cloudEvents(stack *stacks.Stack) (read, tail eachEvent) {
-	open := func(ctx context.Context) (*aws.Account, error) {
-		return aws.Open(ctx, stack.AWS.Account, stack.AWS.Region)
+	open := func(ctx context.Context) (cloud.Account, error) {
+		return openAccount(ctx, stack, stack.AWS.Region)
 	}
 	return func(ctx context.Context, f audit.Filter, each func(audit.Event) error) error {
 			account, err := open(ctx)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/cloud/aws"
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/stacks"
 )
@@ -55,7 +55,7 @@ func drift(cmd *cobra.Command, from string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	account, err := aws.Open(cmd.Context(), stack.AWS.Account, stack.AWS.Region)
+	account, err := openAccount(cmd.Context(), stack, stack.AWS.Region)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func drift(cmd *cobra.Command, from string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if err := printDrift(cmd.OutOrStdout(), account, stack.Name, found, asJSON); err != nil {
+	if err := printDrift(cmd.OutOrStdout(), stack, found, asJSON); err != nil {
 		return err
 	}
 	if len(found) > 0 {
@@ -107,23 +107,23 @@ func readGraph(stack *stacks.Stack, home stacks.Home, from string) (*graph.Graph
 	return g, nil
 }
 
-func printDrift(w io.Writer, account *aws.Account, stack string, found []aws.Difference, asJSON bool) error {
+func printDrift(w io.Writer, stack *stacks.Stack, found []cloud.Difference, asJSON bool) error {
 	if asJSON {
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", "  ")
 		if found == nil {
-			found = []aws.Difference{}
+			found = []cloud.Difference{}
 		}
 		return enc.Encode(struct {
-			Stack       string           `json:"stack"`
-			Account     string           `json:"account"`
-			Region      string           `json:"region"`
-			Differences []aws.Difference `json:"differences"`
-		}{stack, account.ID, account.Region, found})
+			Stack       string             `json:"stack"`
+			Account     string             `json:"account"`
+			Region      string             `json:"region"`
+			Differences []cloud.Difference `json:"differences"`
+		}{stack.Name, stack.AWS.Account, stack.AWS.Region, found})
 	}
 	if len(found) == 0 {
-		fmt.Fprintf(w, "stack %s in %s of account %s is as planned\n", stack, account.Region, account.ID)
+		fmt.Fprintf(w, "stack %s in %s of account %s is as planned\n", stack.Name, stack.AWS.Region, stack.AWS.Account)
 	}
 	for _, f := range found {
 		where := f.Resource

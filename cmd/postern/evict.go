@@ -32,7 +32,7 @@ planes. Otherwise the node joins again under another name.`,
 			if err != nil {
 				return err
 			}
-			o, err := operator(cmd.ErrOrStderr(), home)
+			o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 			if err != nil {
 				return err
 			}

@@ -116,7 +116,7 @@ func isKilled(cmd *cobra.Command, home stacks.Home, agent string) (bool, error) 
 	if _, err := os.Stat(home.Root); errors.Is(err, fs.ErrNotExist) {
 		return false, nil // nothing was ever published
 	}
-	o, err := operator(cmd.ErrOrStderr(), home)
+	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	if err != nil {
 		return false, err
 	}

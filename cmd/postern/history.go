@@ -165,7 +165,7 @@ func readHistory(cmd *cobra.Command) (*bundle.Operator, []*bundle.Bundle, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	o, err := operator(cmd.ErrOrStderr(), home)
+	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -82,7 +82,7 @@ func killCmd(
 		}
 		var failed error
 		for _, h := range homes {
-			o, err := operator(cmd.ErrOrStderr(), h)
+			o, err := operator(cmd.Context(), cmd.ErrOrStderr(), h)
 			var out *bundle.Outcome
 			if err == nil {
 				out, err = do(o, cmd.Context(), bundle.Killed{Agents: agents, Stack: everyone})

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/hostpath"
@@ -80,7 +79,7 @@ func review(cmd *cobra.Command, file *stacks.File, home stacks.Home, changes []p
 
 // openLive finds who publishes, and what is live: probably much like expected.
 func openLive(cmd *cobra.Command, home stacks.Home, expected *plan.Plan) (*bundle.Operator, *publish.Live, error) {
-	o, err := operator(cmd.ErrOrStderr(), home)
+	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -128,30 +127,11 @@ func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home stac
 
 // operator is who publishes to the stack of the folder. Control planes that are
 // elsewhere find what is published in the store.
-func operator(w io.Writer, home stacks.Home) (*bundle.Operator, error) {
+func operator(ctx context.Context, w io.Writer, home stacks.Home) (*bundle.Operator, error) {
 	if !bundle.Linked(home.BundleURL()) {
-		return nil, becomeCloud(home.BundleURL())
+		return nil, becomeCloud(ctx, w, "the bundle store is "+home.BundleURL())
 	}
 	return publish.Operator(home, func(line string) { fmt.Fprintln(w, line) }), nil
-}
-
-// becomeCloud runs the same command by postern-cloud, which is beside this
-// program and is built of the same, with the clouds' drivers (`make cloud`): they
-// would double the time that every `postern run` takes to start. It returns only
-// if it cannot.
-func becomeCloud(store string) error {
-	self, err := os.Executable()
-	var folders *hostpath.Folders
-	if err == nil {
-		folders, err = hostpath.AgentFolders()
-	}
-	if err == nil {
-		self, err = folders.Program(self+"-cloud", hostpath.User)
-	}
-	if err == nil {
-		err = unix.Exec(self, os.Args, os.Environ())
-	}
-	return fmt.Errorf("the bundle store is %s, for which another program is needed: %w; run `make cloud`, which builds bin/postern-cloud", store, err)
 }
 
 // warn says what is odd about the stack file.

@@ -105,7 +105,7 @@ func published(ctx context.Context, home stacks.Home) (*plan.Plan, error) {
 	case errors.Is(err, bundle.ErrNone):
 		return nil, fmt.Errorf("%w: bring the stack up with `go run . up %s`", err, home.Stack())
 	case !bundle.Linked(home.BundleURL()):
-		return nil, becomeCloud(home.BundleURL())
+		return nil, becomeCloud(ctx, os.Stderr, "the bundle store is "+home.BundleURL())
 	}
 	return nil, err
 }

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/postern/postern/atomicfile"
-	"github.com/postern/postern/cloud/aws"
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
@@ -67,6 +67,10 @@ the secret's source.`,
 			if err := placeIsPublished(cmd.Context(), file, home, stack.Plan, args[0]); err != nil {
 				return err
 			}
+			put, err := placeFor(cmd.Context(), stack, args[0], ref)
+			if err != nil {
+				return err
+			}
 			value, err := readSecret(cmd.InOrStdin(), cmd.ErrOrStderr(), args[0])
 			if err != nil {
 				return err
@@ -74,7 +78,12 @@ the secret's source.`,
 			if err := holds(value, ref); err != nil {
 				return err
 			}
-			return putSecret(cmd.Context(), cmd.OutOrStdout(), stack, args[0], ref, value)
+			done, err := put(value)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", args[0], done)
+			return nil
 		},
 	}
 	list := &cobra.Command{
@@ -93,7 +102,6 @@ the secret's source.`,
 	return cmd
 }
 
-// secretNamed is where the secret of that name is.
 // placeIsPublished keeps an agent from choosing which file of the operator's a
 // value is written to: where a proposal says that a secret is counts once it is
 // published.
@@ -120,6 +128,7 @@ func placeIsPublished(ctx context.Context, file *stacks.File, home stacks.Home, 
 	}
 }
 
+// secretNamed is where the secret of that name is.
 func secretNamed(stack *stacks.Stack, name string) (plan.Reference, error) {
 	var names []string
 	for _, c := range stack.Plan.Credentials {
@@ -191,30 +200,28 @@ func holds(value []byte, ref plan.Reference) error {
 	return nil
 }
 
-func putSecret(ctx context.Context, w io.Writer, stack *stacks.Stack, name string, ref plan.Reference, value []byte) error {
+// placeFor returns what puts a value where ref says, and then says where that was. The account is asked first: the value
+// is on standard input, and a program can read that once.
+func placeFor(ctx context.Context, stack *stacks.Stack, name string, ref plan.Reference) (put func(value []byte) (done string, err error), err error) {
 	switch ref.Source {
 	case plan.SourceFile:
-		if err := atomicfile.Write(ref.Name, value, 0o600); err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "%s: written to %s\n", name, ref.Name)
-		return nil
+		return func(value []byte) (string, error) {
+			return "written to " + ref.Name, atomicfile.Write(ref.Name, value, 0o600)
+		}, nil
 	case plan.SourceAWSSecretsManager:
 		if stack.AWS == nil {
-			return fmt.Errorf("%s: its secret is in AWS, and this stack is not: set it there with the AWS CLI", name)
+			return nil, fmt.Errorf("%s: its secret is in AWS, and this stack is not: set it there with the AWS CLI", name)
 		}
-		account, err := aws.Open(ctx, stack.AWS.Account, ref.Region)
+		account, err := openAccount(ctx, stack, ref.Region)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		version, err := account.PutSecret(ctx, ref.Name, value)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "%s: version %s of %s in %s\n", name, version, ref.Name, account.Region)
-		return nil
+		return func(value []byte) (string, error) {
+			version, err := account.PutSecret(ctx, ref.Name, value)
+			return fmt.Sprintf("version %s of %s in %s", version, ref.Name, ref.Region), err
+		}, nil
 	}
-	return fmt.Errorf("%s: its secret comes from %s: set it there; this command sets files and AWS Secrets Manager", name, ref.Source)
+	return nil, fmt.Errorf("%s: its secret comes from %s: set it there; this command sets files and AWS Secrets Manager", name, ref.Source)
 }
 
 func listSecrets(ctx context.Context, w io.Writer, stack *stacks.Stack) error {
@@ -235,7 +242,7 @@ func listSecrets(ctx context.Context, w io.Writer, stack *stacks.Stack) error {
 			lines = append(lines, line{name, ownSecret(stack, name)})
 		}
 	}
-	accounts := map[string]*aws.Account{} // by region
+	accounts := map[string]cloud.Account{} // by region
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NAME\tSOURCE\tSECRET\tSTATE\tVERSION\tCHANGED")
 	for _, l := range lines {
@@ -247,14 +254,14 @@ func listSecrets(ctx context.Context, w io.Writer, stack *stacks.Stack) error {
 			account := accounts[l.ref.Region]
 			if account == nil {
 				var err error
-				if account, err = aws.Open(ctx, stack.AWS.Account, l.ref.Region); err != nil {
+				if account, err = openAccount(ctx, stack, l.ref.Region); err != nil {
 					return err
 				}
 				accounts[l.ref.Region] = account
 			}
 			s, err := account.Secret(ctx, l.ref.Name)
 			switch {
-			case errors.Is(err, aws.ErrNoSecret):
+			case errors.Is(err, cloud.ErrNoSecret):
 				state = "does not exist"
 			case err != nil:
 				return err
@@ -270,7 +277,7 @@ func listSecrets(ctx context.Context, w io.Writer, stack *stacks.Stack) error {
 	return table.Flush()
 }
 
-func secretState(s *aws.Secret) string {
+func secretState(s *cloud.Secret) string {
 	switch {
 	case s.Deleting:
 		return "waits for deletion"

@@ -95,7 +95,7 @@ func fleetOf(cmd *cobra.Command, file *stacks.File, home stacks.Home) (observed,
 	if !publish.Elsewhere(home) {
 		return here{api.Dial(home.ControlSocket()), file.Name()}, nil
 	}
-	o, err := operator(cmd.ErrOrStderr(), home)
+	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	return &reported{o: o, stack: file.Name()}, err
 }
 
@@ -214,7 +214,7 @@ func whoIsKilled(s *api.Status) string {
 // recordedKills says who is killed by what is recorded, when the control plane does
 // not say it; nil if nobody is.
 func recordedKills(cmd *cobra.Command, home stacks.Home) error {
-	o, err := operator(cmd.ErrOrStderr(), home)
+	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	if err != nil {
 		return nil //nolint:nilerr // that the control plane does not answer is said already
 	}

@@ -132,7 +132,7 @@ func (d fleetDir) initAgents(stack, place string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	cert, err := key.Authority(stack, now)
+	cert, err := kms.Authority(key, stack, now)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/cloud/aws"
 	"github.com/postern/postern/plan"
 )
@@ -30,7 +31,7 @@ var postern = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	file := filepath.Join(dir, "postern")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", file, "./cmd/postern")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags=cloud", "-o", file, "./cmd/postern")
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
@@ -68,7 +69,7 @@ func TestDriftCommand(t *testing.T) {
 	b.revokeAll(b.agentGroup())
 	out, errs, status = run(t, "", "drift", "--file", stack.Path, "--graph", file, "--json")
 	require.Equal(t, 1, status, errs)
-	var said struct{ Differences []aws.Difference }
+	var said struct{ Differences []cloud.Difference }
 	require.NoError(t, json.Unmarshal([]byte(out), &said))
 	require.NotEmpty(t, said.Differences)
 

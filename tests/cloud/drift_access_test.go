@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern/postern/cloud/aws"
+	"github.com/postern/postern/cloud"
 )
 
 // What runs in the stack's cluster, and as whom: a new revision of a task
@@ -41,7 +41,7 @@ func TestDriftOfTasks(t *testing.T) {
 	require.NoError(t, err)
 	var said []string
 	for _, f := range found {
-		require.Equal(t, aws.High, f.Risk)
+		require.Equal(t, cloud.High, f.Risk)
 		said = append(said, f.Resource+": "+f.What)
 	}
 	require.ElementsMatch(t, []string{
@@ -66,29 +66,29 @@ func TestDriftOfAccess(t *testing.T) {
 		risk, what, resource string
 		do                   func() error
 	}{
-		{aws.High, "arn:aws:iam::210987654321:root may ask to be connected to the proxies", "ap-northeast-2-gate-service", func() error {
+		{cloud.High, "arn:aws:iam::210987654321:root may ask to be connected to the proxies", "ap-northeast-2-gate-service", func() error {
 			_, err := b.ec2.ModifyVpcEndpointServicePermissions(t.Context(), &ec2.ModifyVpcEndpointServicePermissionsInput{ServiceId: &service, AddAllowedPrincipals: []string{"arn:aws:iam::210987654321:root"}})
 			return err
 		}},
-		{aws.High, "acceptance is no longer required", "ap-northeast-2-gate-service", func() error {
+		{cloud.High, "acceptance is no longer required", "ap-northeast-2-gate-service", func() error {
 			_, err := b.ec2.ModifyVpcEndpointServiceConfiguration(t.Context(), &ec2.ModifyVpcEndpointServiceConfigurationInput{ServiceId: &service, AcceptanceRequired: awssdk.Bool(false)})
 			return err
 		}},
-		{aws.High, "its permissions boundary ap-northeast-2-boundary-1234567 is not as planned", "ap-northeast-2-control-task", func() error {
+		{cloud.High, "its permissions boundary ap-northeast-2-boundary-1234567 is not as planned", "ap-northeast-2-control-task", func() error {
 			_, err := b.iam.CreatePolicyVersion(t.Context(), &iam.CreatePolicyVersionInput{PolicyArn: &boundary, PolicyDocument: awssdk.String(wide), SetAsDefault: true})
 			return err
 		}},
-		{aws.High, "its policy is not as planned", "ap-northeast-2-secrets-postern/ap-northeast-2/fleet-ca-key", func() error {
+		{cloud.High, "its policy is not as planned", "ap-northeast-2-secrets-postern/ap-northeast-2/fleet-ca-key", func() error {
 			_, err := b.secrets.PutResourcePolicy(t.Context(), &secretsmanager.PutResourcePolicyInput{SecretId: &secret, ResourcePolicy: awssdk.String(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::210987654321:root"},"Action":"secretsmanager:GetSecretValue","Resource":"*"}]}`,
 			)})
 			return err
 		}},
-		{aws.High, "its policy was removed", "ap-northeast-2-secrets-postern/ap-northeast-2/fleet-ca-key", func() error {
+		{cloud.High, "its policy was removed", "ap-northeast-2-secrets-postern/ap-northeast-2/fleet-ca-key", func() error {
 			_, err := b.secrets.DeleteResourcePolicy(t.Context(), &secretsmanager.DeleteResourcePolicyInput{SecretId: &secret})
 			return err
 		}},
-		{aws.Medium, "the secret is not there", "ap-northeast-2-secrets-postern/ap-northeast-2/fleet-ca-key", func() error {
+		{cloud.Medium, "the secret is not there", "ap-northeast-2-secrets-postern/ap-northeast-2/fleet-ca-key", func() error {
 			_, err := b.secrets.DeleteSecret(t.Context(), &secretsmanager.DeleteSecretInput{SecretId: &secret, ForceDeleteWithoutRecovery: awssdk.Bool(true)})
 			return err
 		}},

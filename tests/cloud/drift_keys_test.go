@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/cloud/aws"
 )
 
@@ -31,21 +32,21 @@ func TestDriftOfKeys(t *testing.T) {
 		risk, what string
 		do         func() error
 	}{
-		{aws.High, "its policy is not as planned", func() error {
+		{cloud.High, "its policy is not as planned", func() error {
 			_, err := b.kms.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: &key, PolicyName: awssdk.String("default"), Policy: awssdk.String(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:Decrypt","Resource":"*"}]}`,
 			)})
 			return err
 		}},
-		{aws.Medium, "it is no longer renewed", func() error {
+		{cloud.Medium, "it is no longer renewed", func() error {
 			_, err := b.kms.DisableKeyRotation(t.Context(), &kms.DisableKeyRotationInput{KeyId: &key})
 			return err
 		}},
-		{aws.High, "it cannot be used", func() error {
+		{cloud.High, "it cannot be used", func() error {
 			_, err := b.kms.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &key})
 			return err
 		}},
-		{aws.High, "no key has the alias alias/postern/ca-central-1/audit", func() error {
+		{cloud.High, "no key has the alias alias/postern/ca-central-1/audit", func() error {
 			_, err := b.kms.DeleteAlias(t.Context(), &kms.DeleteAliasInput{AliasName: awssdk.String("alias/postern/ca-central-1/audit")})
 			return err
 		}},
@@ -113,7 +114,7 @@ func TestDriftAsksWhatOperatorsMay(t *testing.T) {
 	found, err = a.Drift(t.Context(), b.g)
 	require.NoError(t, err)
 	require.Len(t, found, 1)
-	require.Equal(t, aws.High, found[0].Risk)
+	require.Equal(t, cloud.High, found[0].Risk)
 	require.Equal(t, "VPC Block Public Access is off, and block-bidirectional is planned", found[0].What)
 
 	policy, err := os.ReadFile(filepath.Join("..", "..", "components", "aws", "document", "testdata", "operators.json"))

@@ -21,6 +21,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/cloud/aws"
 	environment "github.com/postern/postern/components/aws"
 	"github.com/postern/postern/engine/capture"
@@ -144,65 +145,65 @@ func TestDriftFindsWhatWasAddedByHand(t *testing.T) {
 			require.NoError(t, err)
 			_, err = b.ec2.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &table, DestinationCidrBlock: awssdk.String("0.0.0.0/0"), GatewayId: out.InternetGateway.InternetGatewayId})
 			return err
-		}, aws.Critical, "a route to 0.0.0.0/0 through igw-", func() error {
+		}, cloud.Critical, "a route to 0.0.0.0/0 through igw-", func() error {
 			_, err := b.ec2.DeleteRoute(ctx, &ec2.DeleteRouteInput{RouteTableId: &table, DestinationCidrBlock: awssdk.String("0.0.0.0/0")})
 			return err
 		}},
-		{"the gateway itself", func() error { return nil }, aws.Critical, "an internet gateway that is not planned is attached", nil},
+		{"the gateway itself", func() error { return nil }, cloud.Critical, "an internet gateway that is not planned is attached", nil},
 		{"a way out for the agents", func() error {
 			_, err := b.ec2.AuthorizeSecurityGroupEgress(ctx, &ec2.AuthorizeSecurityGroupEgressInput{GroupId: &group, IpPermissions: []types.IpPermission{
 				{IpProtocol: awssdk.String("udp"), FromPort: awssdk.Int32(53), ToPort: awssdk.Int32(53), IpRanges: []types.IpRange{{CidrIp: awssdk.String("0.0.0.0/0")}}},
 			}})
 			return err
-		}, aws.Critical, "a rule lets udp 53 out to 0.0.0.0/0", nil},
+		}, cloud.Critical, "a rule lets udp 53 out to 0.0.0.0/0", nil},
 		{"a way in", func() error {
 			_, err := b.ec2.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{GroupId: &group, IpPermissions: []types.IpPermission{
 				{IpProtocol: awssdk.String("tcp"), FromPort: awssdk.Int32(22), ToPort: awssdk.Int32(22), IpRanges: []types.IpRange{{CidrIp: awssdk.String("198.51.100.0/24")}}},
 			}})
 			return err
-		}, aws.High, "a rule lets tcp 22 in from 198.51.100.0/24", nil},
+		}, cloud.High, "a rule lets tcp 22 in from 198.51.100.0/24", nil},
 		{"DNS", func() error {
 			_, err := b.ec2.ModifyVpcAttribute(ctx, &ec2.ModifyVpcAttributeInput{VpcId: &agents, EnableDnsSupport: &types.AttributeBooleanValue{Value: awssdk.Bool(true)}})
 			return err
-		}, aws.Critical, "DNS support is on, the plan has it off", nil},
+		}, cloud.Critical, "DNS support is on, the plan has it off", nil},
 		{"an endpoint", func() error {
 			_, err := b.ec2.CreateVpcEndpoint(ctx, &ec2.CreateVpcEndpointInput{VpcId: &agents, ServiceName: awssdk.String("com.amazonaws.us-east-2.s3"), VpcEndpointType: types.VpcEndpointTypeGateway})
 			return err
-		}, aws.Critical, "an endpoint to com.amazonaws.us-east-2.s3", nil},
+		}, cloud.Critical, "an endpoint to com.amazonaws.us-east-2.s3", nil},
 		{"a policy", func() error {
 			_, err := b.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: &role, PolicyName: awssdk.String("by-hand"), PolicyDocument: awssdk.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}`)})
 			return err
-		}, aws.High, "policy by-hand was added", nil},
+		}, cloud.High, "policy by-hand was added", nil},
 		{"an attached policy", func() error {
 			out, err := b.iam.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: awssdk.String("wide"), PolicyDocument: awssdk.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`)})
 			require.NoError(t, err)
 			_, err = b.iam.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: &role, PolicyArn: out.Policy.Arn})
 			return err
-		}, aws.High, "policy arn:aws:iam::123456789012:policy/wide was attached", nil},
+		}, cloud.High, "policy arn:aws:iam::123456789012:policy/wide was attached", nil},
 		{"who may be a role", func() error {
 			_, err := b.iam.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: &role, PolicyDocument: awssdk.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::210987654321:root"},"Action":"sts:AssumeRole"}]}`)})
 			return err
-		}, aws.High, "somebody else than planned may be it", nil},
+		}, cloud.High, "somebody else than planned may be it", nil},
 		{"a boundary", func() error {
 			_, err := b.iam.DeleteRolePermissionsBoundary(ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: &role})
 			return err
-		}, aws.High, "its permissions boundary was removed", nil},
+		}, cloud.High, "its permissions boundary was removed", nil},
 		{"a rule of a network ACL", func() error {
 			_, err := b.ec2.CreateNetworkAclEntry(ctx, &ec2.CreateNetworkAclEntryInput{
 				NetworkAclId: awssdk.String(b.first("aws:ec2/networkAcl:NetworkAcl", p+"network-agents")), Egress: awssdk.Bool(true), RuleNumber: awssdk.Int32(50), RuleAction: types.RuleActionAllow, Protocol: awssdk.String("-1"), CidrBlock: awssdk.String("0.0.0.0/0"),
 			})
 			return err
-		}, aws.High, "rule 50: allow all out to 0.0.0.0/0 is not planned", nil},
+		}, cloud.High, "rule 50: allow all out to 0.0.0.0/0 is not planned", nil},
 		{"public addresses", func() error {
 			_, err := b.ec2.ModifySubnetAttribute(ctx, &ec2.ModifySubnetAttributeInput{SubnetId: awssdk.String(b.subnet("agents")), MapPublicIpOnLaunch: &types.AttributeBooleanValue{Value: awssdk.Bool(true)}})
 			return err
-		}, aws.Critical, "machines in it get public addresses", nil},
+		}, cloud.Critical, "machines in it get public addresses", nil},
 		{"a subnet", func() error {
 			vpc := b.g.ByURN(b.urn(agents)).String("cidrBlock")
 			base := vpc[:strings.LastIndexByte(vpc, '.')]
 			_, err := b.ec2.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &agents, CidrBlock: awssdk.String(base[:strings.LastIndexByte(base, '.')] + ".15.240/28")})
 			return err
-		}, aws.High, "is not in the plan", nil},
+		}, cloud.High, "is not in the plan", nil},
 		{"a machine with a role", func() error {
 			_, err := b.iam.CreateInstanceProfile(ctx, &iam.CreateInstanceProfileInput{InstanceProfileName: awssdk.String("by-hand")})
 			require.NoError(t, err)
@@ -211,7 +212,7 @@ func TestDriftFindsWhatWasAddedByHand(t *testing.T) {
 				IamInstanceProfile: &types.IamInstanceProfileSpecification{Name: awssdk.String("by-hand")},
 			})
 			return err
-		}, aws.Critical, "has the instance profile", nil},
+		}, cloud.Critical, "has the instance profile", nil},
 	} {
 		t.Run(change.name, func(t *testing.T) { //nolint:paralleltest // one account, changed step by step
 			before, err := a.Drift(ctx, b.g)
@@ -232,7 +233,7 @@ func TestDriftFindsWhatWasAddedByHand(t *testing.T) {
 				}
 			}
 			require.True(t, ok, "%+v", found)
-			require.Equal(t, aws.Critical, found[0].Risk, "the worst comes first")
+			require.Equal(t, cloud.Critical, found[0].Risk, "the worst comes first")
 			if change.undone != nil {
 				require.NoError(t, change.undone())
 				found, err := a.Drift(ctx, b.g)
@@ -257,7 +258,7 @@ func TestDriftFindsWhatIsGone(t *testing.T) {
 	require.NoError(t, err)
 	var what []string
 	for _, f := range found {
-		require.Equal(t, aws.Medium, f.Risk)
+		require.Equal(t, cloud.Medium, f.Risk)
 		what = append(what, f.What)
 	}
 	require.Contains(t, strings.Join(what, "\n"), "is missing")

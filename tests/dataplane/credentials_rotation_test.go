@@ -32,6 +32,7 @@ import (
 	"github.com/postern/postern/tests/moto"
 	"github.com/postern/postern/xds"
 	"github.com/postern/postern/xds/api"
+	_ "github.com/postern/postern/xds/secret/aws"
 )
 
 // rotated is a secret in a source that is not a file of ours alone.

@@ -129,7 +129,7 @@ func (s *stack) postern(args ...string) string {
 	return s.must(s.program("postern", "postern", ""), append(args, "--file", s.file)...)
 }
 
-func (s *stack) posternd() string { return s.program("posternd", "posternd", "") }
+func (s *stack) posternd() string { return s.program("posternd", "posternd", "cloud") }
 
 // newStack makes what there is before a control plane starts, in the way of
 // docs/aws.md.

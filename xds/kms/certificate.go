@@ -16,13 +16,7 @@ import (
 // validity is how long the authority is valid. Agents' images have it built in.
 const validity = 10 * 365 * 24 * time.Hour
 
-// Authority returns a certificate, PEM, that the key has signed of itself: of
-// the authority that the agents of the stack are to trust.
-func (k *Key) Authority(stack string, now time.Time) ([]byte, error) {
-	return authority(k, stack, now)
-}
-
-// NewAuthority is Authority with a new key of its own, PEM, for stacks that keep
+// NewAuthority is [Authority] with a new key of its own, PEM, for stacks that keep
 // it as a secret.
 func NewAuthority(stack string, now time.Time) (key, cert []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -33,11 +27,13 @@ func NewAuthority(stack string, now time.Time) (key, cert []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode key: %w", err)
 	}
-	cert, err = authority(private, stack, now)
+	cert, err = Authority(private, stack, now)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), cert, err
 }
 
-func authority(signer crypto.Signer, stack string, now time.Time) ([]byte, error) {
+// Authority returns a certificate, PEM, that the key has signed of itself: of
+// the authority that the agents of the stack are to trust.
+func Authority(signer crypto.Signer, stack string, now time.Time) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, fmt.Errorf("make a serial number: %w", err)

@@ -20,6 +20,7 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/moto"
 	cloudkey "github.com/postern/postern/xds/kms"
+	_ "github.com/postern/postern/xds/kms/aws"
 )
 
 // outage is a key that cannot be used for a while.
@@ -90,7 +91,7 @@ func TestKeyInCloud(t *testing.T) { // not parallel: where AWS is, the environme
 
 	key, err := cloudkey.Open(place)
 	require.NoError(t, err)
-	cert, err := key.Authority("test", time.Now())
+	cert, err := cloudkey.Authority(key, "test", time.Now())
 	require.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(file, cert, 0o600))

@@ -1,6 +1,11 @@
-// Package secret is the only place where secret bytes live. Values are read
-// from their sources, tokens are minted from them, both are kept in memory, and
-// leave as Envoy secrets for the nodes; never through logs, errors, JSON or fmt.
+// Package secret has the values of the plan's credentials. It reads values from
+// their sources, mints tokens from them, and keeps both in memory. They leave it
+// as Envoy secrets for the nodes only, never through logs, errors, JSON or fmt.
+//
+// It is the only reader of credentials, not the only place with secret bytes: the
+// control plane's cache and Envoy hold what it hands out, package xds/mint has the
+// keys of certificates, package svid reads keys and join tokens of a fleet, and
+// `postern secret put` writes the value that it is given.
 package secret
 
 import (
@@ -21,6 +26,7 @@ import (
 
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/xds/secret/service"
 )
 
 // firstAttempt bounds how long Watch waits for one credential: an endpoint that
@@ -33,9 +39,10 @@ const firstAttempt = 3 * time.Second
 type Store struct {
 	changed func()
 	salt    []byte
-	// http is for token endpoints and sources; services for AWS.
-	http, services *http.Client
-	clouds         *clouds
+	// http is for token endpoints and sources.
+	http *http.Client
+	// clouds are the services whose drivers this program has, by source.
+	clouds map[string]service.Service
 	// agents are the folders where no secret and no helper is taken from.
 	agents hostpath.Registry
 	// lately is what agents may write, for a moment; see [Store.folders].
@@ -90,7 +97,7 @@ type material struct {
 // from the agents' folders. The function is called, from any goroutine, after a
 // value or a problem has changed.
 func NewStore(salt []byte, agents hostpath.Registry, changed func()) *Store {
-	return &Store{changed: changed, salt: salt, agents: agents, http: newClient(), services: newServiceClient(), clouds: newClouds(), env: os.Getenv, entries: map[string]*entry{}}
+	return &Store{changed: changed, salt: salt, agents: agents, http: newClient(), clouds: service.Open(newServiceClient()), env: os.Getenv, entries: map[string]*entry{}}
 }
 
 // fingerprint is the version of a value whose source has none of its own.
@@ -209,7 +216,9 @@ func (s *Store) Close() {
 		e.stop()
 		delete(s.entries, name)
 	}
-	s.clouds.close()
+	for _, c := range s.clouds {
+		c.Close()
+	}
 }
 
 // Envoy returns the secret of a credential under the given xDS name. If it

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"regexp"
 	"time"
 
-	"gocloud.dev/runtimevar"
-
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/xds/secret/service"
 )
 
 const (
@@ -81,12 +81,6 @@ func (s *Store) watch(ctx context.Context, c plan.Credential, to chan<- reading)
 		f.value(ctx, []byte(value), "")
 	case plan.SourceFile:
 		f.followFile(ctx)
-	case plan.SourceAWSSecretsManager:
-		f.follow(ctx, pollEvery, s.openSecretsManager)
-	case plan.SourceAWSParamStore:
-		f.follow(ctx, pollEvery, s.openParamStore)
-	case plan.SourceGCPSecretManager:
-		f.follow(ctx, pollEvery, s.openSecretManager)
 	case plan.SourceHTTPS:
 		f.poll(ctx, pollEvery, s.fetchWeb(f.ref))
 	case plan.SourceVault:
@@ -94,6 +88,10 @@ func (s *Store) watch(ctx context.Context, c plan.Credential, to chan<- reading)
 	case plan.SourceExec:
 		f.poll(ctx, helpEvery, s.fetchHelper(f.ref))
 	default:
+		if plan.InCloud(f.ref.Source) {
+			f.poll(ctx, pollEvery, s.fetchCloud(f.ref))
+			return
+		}
 		f.fail(ctx, &trouble{text: f.ref.Source + ":// is not a known kind of secret"})
 	}
 }
@@ -189,45 +187,35 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// opened is a variable of gocloud's and how to read it.
-type opened struct {
-	*runtimevar.Variable
-	// version is the source's own of a snapshot, "" if it has none.
-	version func(*runtimevar.Snapshot) string
-	// explain puts an error into our words.
-	explain func(error) *trouble
+// fetchCloud asks a cloud's service.
+func (s *Store) fetchCloud(ref plan.Reference) fetch {
+	return func(ctx context.Context) ([]byte, string, *trouble) {
+		cloud := s.clouds[ref.Source]
+		if cloud == nil {
+			return nil, "", &trouble{text: "this control plane was built without the drivers of clouds: run `go run . up` again, which takes posternd-cloud", down: true}
+		}
+		ctx, cancel := context.WithTimeout(ctx, mintTimeout)
+		defer cancel()
+		value, version, err := cloud.Fetch(ctx, ref)
+		if err == nil {
+			return value, version, nil
+		}
+		said := (*service.Trouble)(nil)
+		if !errors.As(err, &said) { // a library's words may quote what it read
+			said = &service.Trouble{Text: "the cloud's service cannot be asked", Down: true}
+		}
+		t := &trouble{text: said.Text, down: said.Down}
+		if said.Cause != nil {
+			t.text = transport(said.Cause, said.Name, said.Text)
+		}
+		return nil, "", t
+	}
 }
 
-// follow watches a variable. One that fails is opened anew: it is asked sooner
-// than by its own clock, and nothing that was broken once stays so.
-func (f *feed) follow(ctx context.Context, every time.Duration, open func(context.Context, plan.Reference, time.Duration) (opened, *trouble)) {
-	if f.ref.Every != 0 {
-		every = f.ref.Every
-	}
-	failures := 0
-	for {
-		v, t := open(ctx, f.ref, every)
-		for t == nil {
-			snap, err := v.Watch(ctx)
-			switch {
-			case ctx.Err() != nil || errors.Is(err, runtimevar.ErrClosed):
-				v.Close()
-				return
-			case err != nil:
-				t = v.explain(err)
-				v.Close()
-			default:
-				failures = 0
-				f.value(ctx, snap.Value.([]byte), v.version(&snap))
-			}
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		failures++
-		f.fail(ctx, t)
-		if !sleep(ctx, min(every, backoff(failures))) {
-			return
-		}
-	}
+// newServiceClient is how services of clouds are asked: as [newClient] asks, but with the
+// connection kept, as one service has many secrets.
+func newServiceClient() *http.Client {
+	c := newClient()
+	c.Transport.(guarded).next.(*http.Transport).DisableKeepAlives = false
+	return c
 }

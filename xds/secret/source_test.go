@@ -3,7 +3,6 @@ package secret
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -37,6 +36,8 @@ import (
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/moto"
+	awssecret "github.com/postern/postern/xds/secret/aws"
+	gcpsecret "github.com/postern/postern/xds/secret/gcp"
 )
 
 // place is a source of a test's: where a secret is put, changed and taken away.
@@ -160,6 +161,12 @@ func motoConfig(t *testing.T) aws.Config {
 	return aws.Config{Region: region, BaseEndpoint: &url, Credentials: credentials.NewStaticCredentialsProvider("AKIATEST", "none", "")}
 }
 
+// askAWS makes the store ask AWS as who load says.
+func askAWS(s *Store, load func(context.Context, string) (aws.Config, error)) {
+	s.clouds[plan.SourceAWSSecretsManager] = awssecret.NewSecretsManager(newServiceClient(), load)
+	s.clouds[plan.SourceAWSParamStore] = awssecret.NewParamStore(newServiceClient(), load)
+}
+
 // useAWS makes the store ask moto; down makes it ask where nobody listens.
 func useAWS(t *testing.T, s *Store) (down, up func()) {
 	cfg := motoConfig(t)
@@ -167,11 +174,11 @@ func useAWS(t *testing.T, s *Store) (down, up func()) {
 	target, err := url.Parse(*cfg.BaseEndpoint)
 	require.NoError(t, err)
 	proxy := serve(t, o.wrap(httputil.NewSingleHostReverseProxy(target).ServeHTTP))
-	s.clouds.loadAWS = func(_ context.Context, r string) (aws.Config, error) {
+	askAWS(s, func(_ context.Context, r string) (aws.Config, error) {
 		c := cfg.Copy()
 		c.Region, c.BaseEndpoint = r, &proxy.URL
 		return c, nil
-	}
+	})
 	return func() { o.on.Store(true) }, func() { o.on.Store(false) }
 }
 
@@ -254,10 +261,10 @@ func serveSecretManager(t *testing.T, s *Store) *secretManager {
 	secretmanagerpb.RegisterSecretManagerServiceServer(g, m)
 	go func() { _ = g.Serve(l) }()
 	t.Cleanup(g.Stop)
-	s.clouds.dialGCP = func(ctx context.Context) (*secretmanager.Client, error) {
+	s.clouds[plan.SourceGCPSecretManager] = gcpsecret.New(func(ctx context.Context) (*secretmanager.Client, error) {
 		return secretmanager.NewClient(ctx, option.WithEndpoint(l.Addr().String()), option.WithoutAuthentication(),
 			option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
-	}
+	})
 	return m
 }
 
@@ -419,17 +426,29 @@ func TestCloudRefusals(t *testing.T) {
 			w.WriteHeader(http.StatusBadRequest)
 			_ = json.NewEncoder(w).Encode(map[string]string{"__type": code, "message": canary})
 		})
-		client := secretsmanager.New(secretsmanager.Options{Region: region, BaseEndpoint: &srv.URL, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")})
-		_, err := client.GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: aws.String("x")})
-		require.Error(t, err)
-		got := explainAWS(err, "AWS")
-		require.Contains(t, got.text, c.want)
-		require.NotContains(t, got.text, canary)
-		require.Equal(t, c.down, got.down, code)
+		askAWS(s, func(_ context.Context, r string) (aws.Config, error) {
+			return aws.Config{Region: r, BaseEndpoint: &srv.URL, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, nil
+		})
+		for _, source := range []string{"awssecretsmanager://x?region=" + region, "awsparamstore://x?region=" + region} {
+			ref, err := plan.ParseReference(source)
+			require.NoError(t, err)
+			_, _, got := s.fetchCloud(ref)(t.Context())
+			require.Contains(t, got.text, c.want)
+			require.NotContains(t, got.text, canary)
+			require.Equal(t, c.down, got.down, code)
+		}
 	}
-	require.True(t, explainAWS(context.DeadlineExceeded, "AWS").down)
-	require.False(t, explainAWS(errors.New(`invalid "x" response: both are empty`), "AWS").down)
-	require.False(t, explainGCP(errors.New("invalid secret payload")).down)
+}
+
+// TestWithoutDriver: a program without the driver of a cloud has no secret of it, and says what to do.
+func TestWithoutDriver(t *testing.T) {
+	t.Parallel()
+	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
+	t.Cleanup(s.Close)
+	clear(s.clouds)
+	require.NoError(t, s.Watch(t.Context(), []plan.Credential{{Name: "c", Kind: plan.KindBearer, Secret: "awssecretsmanager://x?region=eu-west-1"}}))
+	requireProblem(t, s, "c", "built without the drivers of clouds: run `go run . up` again")
+	require.Empty(t, s.value("c"))
 }
 
 // TestServicesInClear: no key is asked for, and no token of Vault's sent, where it
@@ -438,9 +457,9 @@ func TestServicesInClear(t *testing.T) {
 	t.Parallel()
 	s := NewStore(salt, hostpath.In(t.TempDir()), func() {})
 	t.Cleanup(s.Close)
-	s.clouds.loadAWS = func(_ context.Context, r string) (aws.Config, error) {
+	askAWS(s, func(_ context.Context, r string) (aws.Config, error) {
 		return aws.Config{Region: r, BaseEndpoint: aws.String("http://aws.test"), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, nil
-	}
+	})
 	s.env = func(name string) string {
 		return map[string]string{"VAULT_ADDR": "http://vault.test", "VAULT_TOKEN": canary}[name]
 	}

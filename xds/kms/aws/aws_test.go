@@ -1,4 +1,4 @@
-package kms_test
+package aws_test
 
 import (
 	"context"
@@ -19,6 +19,7 @@ import (
 
 	"github.com/postern/postern/tests/moto"
 	"github.com/postern/postern/xds/kms"
+	_ "github.com/postern/postern/xds/kms/aws"
 )
 
 // The tests are not parallel: where AWS is, the environment says.
@@ -54,7 +55,7 @@ func TestKey(t *testing.T) {
 	for _, place := range []string{"awskms://" + *good.KeyId + "?region=eu-west-1", "awskms://alias/postern-ca?region=eu-west-1", "awskms:///" + *good.Arn + "?region=eu-west-1"} {
 		k, err := kms.Open(place)
 		require.NoError(t, err, place)
-		cert, err := k.Authority("prod", time.Now())
+		cert, err := kms.Authority(k, "prod", time.Now())
 		require.NoError(t, err)
 		block, _ := pem.Decode(cert)
 		c, err := x509.ParseCertificate(block.Bytes)
