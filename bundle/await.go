@@ -12,7 +12,7 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// replicas are the names of those that have reported of late. One whose report is
+// replicas returns the names of the replicas that have reported recently. A replica whose report is
 // overdue may have died, and is behind the others.
 func (o *Operator) replicas(ctx context.Context) ([]string, error) {
 	all, err := o.Reports(ctx)
@@ -77,11 +77,10 @@ func (o *Operator) throughStore(ctx context.Context, before, next *Bundle) (*api
 	return &api.Converged{Seq: next.Seq, Version: next.version(), Nodes: nodes, Millis: millis(start)}, nil
 }
 
-// await returns when every one of the replicas reports that its nodes have
-// acknowledged b, or something newer, how many nodes those are, and the number of
-// what is newer, or 0. One that stops
-// to report meanwhile is not waited for, unless no other is left. The error
-// is an [*api.Error] if one reports that its nodes have not.
+// await returns when each of the replicas reports that its nodes have acknowledged b or something
+// newer. It returns the number of those nodes, and the number of the newer publication, or 0. If a
+// replica stops reporting meanwhile, await does not wait for it, unless no other is left. The error
+// is an [*api.Error] if a replica reports that its nodes have not acknowledged.
 func (o *Operator) await(ctx context.Context, b *Bundle, ids []string) (nodes int, newer uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
 	defer cancel()

@@ -1,18 +1,15 @@
-// Package bundle is what is published: a plan, and what was decided about it
-// since. It is an object in a blob store, the source of truth for every
-// replica of the control plane.
+// Package bundle defines publications: a plan, and what was decided about it since. A publication
+// is an object in a blob store, the source of truth for every replica of the control plane.
 //
-// Each publication is an object of its own, numbered upwards from 1, signed by
-// the operator and never changed: the highest number is what counts, the others
-// are its history. An object is only ever created, so of two operators who
-// publish at once one wins, and the other is told.
+// Each publication is an object of its own, numbered upwards from 1, signed by the operator and
+// never changed. The highest number counts, and the others are its history. An object is only ever
+// created. So if two operators publish at once, one wins, and the other is told.
 //
-// Beside the publication N of a store may be its marks, signed too: N.ok says
-// that a control plane has rolled it out, so that every other may; N.try names
-// the control plane that is to find that out. Each replica of the control plane
-// keeps a report below replicas/, signed with the key that replicas share: it is
-// for people, for the operator who has no other way to see the fleet, and for the
-// other replicas.
+// Next to publication N, a store may hold its signed marks. N.ok says that a control plane has
+// rolled it out, so that every other may. N.try names the control plane that is to try it. Each
+// replica of the control plane keeps a report below replicas/, signed with its reporter's key. The
+// report is for people, for an operator who has no other way to see the fleet, and for the other
+// replicas.
 package bundle
 
 import (
@@ -29,10 +26,10 @@ type Bundle struct {
 	// Seq is its number.
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"`
-	// By is who published it, as the machine of the publisher knows them.
+	// By names the publisher, as the publisher's machine knows the user.
 	By string `json:"by"`
-	// Note says why, if nobody wanted it: it takes another publication back,
-	// that of the number TakesBack.
+	// Note gives the reason for a publication that nobody asked for: it takes back the publication
+	// with the number TakesBack.
 	Note      string     `json:"note,omitempty"`
 	TakesBack uint64     `json:"takes_back,omitempty"`
 	Plan      *plan.Plan `json:"plan"`
@@ -54,7 +51,7 @@ type Bundle struct {
 	broken error
 }
 
-// Killed says who may do nothing at all, whatever the plan says.
+// Killed names the agents that may do nothing at all, whatever the plan says.
 type Killed struct {
 	// Stack stops every agent.
 	Stack bool `json:"stack,omitempty"`
@@ -91,7 +88,7 @@ var ErrNone = errors.New("nothing was published yet")
 // ConflictError means that somebody else published in the meantime.
 type ConflictError struct {
 	Theirs *Bundle
-	// Changes are what they changed, for people, a line each.
+	// Changes describe the other publication's changes for people, one line each.
 	Changes []string
 }
 
@@ -105,8 +102,8 @@ func (e *ConflictError) Error() string {
 	return s
 }
 
-// Version is [plan.Plan.Version] of its plan. Of a publication that was read it
-// mostly costs nothing: what was verified is what the hash is of.
+// Version returns the [plan.Plan.Version] of its plan. For a publication that was read it usually
+// costs nothing, because the hash covers the verified bytes.
 func (b *Bundle) Version() (string, error) {
 	if b.planVersion != "" {
 		return b.planVersion, nil

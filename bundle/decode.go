@@ -10,18 +10,17 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// spelling is how the rules of a plan are written in JSON, in their order. What
-// is spelled the same means the same: so of two publications, one after the
-// other, only the rules that differ have to be decoded. It is not changed once
-// it is made.
+// spelling holds the JSON of a plan's rules, in their order. Equal spelling means equal rules. So
+// of two consecutive publications, only the rules that differ need decoding. A spelling is never
+// changed once it is made.
 type spelling struct {
 	raws  [][]byte
 	rules []*plan.Rule
-	// canonical says of each whether [plan.Plan.Encode] spells it like that.
+	// canonical says of each rule whether [plan.Plan.Encode] spells it like that.
 	canonical []bool
 }
 
-// spell is how the rules of p are written in its canonical form, or nil.
+// spell returns the spelling of p's rules in its canonical form, or nil.
 func spell(p *plan.Plan, encoded []byte) *spelling {
 	s := scanner{in: encoded}
 	if !s.plan() {
@@ -39,9 +38,8 @@ func spell(p *plan.Plan, encoded []byte) *spelling {
 	return known
 }
 
-// decode is [json.Unmarshal] of a bundle. Rules that known has are not decoded
-// again: they share what they point to. The spelling is nil if the payload is
-// not written in a way that [scanner] reads.
+// decode is [json.Unmarshal] of a bundle. Rules that known has are not decoded again: they share
+// what they point to. The spelling is nil if [scanner] cannot read the payload's form.
 func decode(payload []byte, known *spelling) (*Bundle, *spelling, error) {
 	if b, spelled := decodeRest(payload, known); b != nil {
 		return b, spelled, nil
@@ -126,10 +124,9 @@ func version(encoded []byte) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// scanner finds the rules in the JSON of a bundle without decoding it. It does
-// not tell valid JSON from other: both what it leaves (out) and what it takes out
-// (raws) have to be decoded for that. If both are valid, so is the whole, as
-// values were put in the place of values.
+// scanner finds the rules in the JSON of a bundle without decoding it. It does not check that the
+// JSON is valid: both what it leaves (out) and what it takes out (raws) must be decoded for that.
+// If both are valid, the whole is, because values were put in the place of values.
 type scanner struct {
 	in []byte
 	at int
@@ -138,7 +135,7 @@ type scanner struct {
 	copied int
 	// spaced means that there is more between rules than a comma, which is not in out.
 	spaced bool
-	// inPlan and outPlan are where the plan is.
+	// inPlan and outPlan are the places of the plan.
 	inPlan, outPlan span
 	// raws are the rules, in their order, and same where they are in known, or -1.
 	raws [][]byte
@@ -148,7 +145,7 @@ type scanner struct {
 	// cursor is after the rule of known that was found last.
 	cursor int
 	misses int
-	// index is where rules are in known, once many were not where they had been.
+	// index holds the places of rules in known, once many were not at their old place.
 	index map[string]int
 }
 
@@ -157,8 +154,8 @@ type span struct{ from, to int }
 // enough misses make an index worth while.
 const enough = 32
 
-// document scans all of a bundle. Like all of the scanner's methods it reports
-// whether it can tell what it reads.
+// document scans a whole bundle. Like all of the scanner's methods, it reports whether it can read
+// the input.
 func (s *scanner) document() bool {
 	s.space()
 	if !s.object("plan", s.plan) {
@@ -227,7 +224,7 @@ func (s *scanner) rule() bool {
 	return true
 }
 
-// find is where a rule is in known that is not where it was expected, or -1.
+// find returns the place in known of a rule that is not where it was expected, or -1.
 func (s *scanner) find(raw []byte) int {
 	if s.misses++; s.known == nil || s.misses < enough {
 		return -1

@@ -7,10 +7,10 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// Earlier returns the newest publication of the history, which is in the order of
-// [Store.History], that was live and has another plan than the version, or
-// [ErrNone]. What was never proven was not live, and what was taken back is what
-// nobody wants again, even if some nodes had it.
+// Earlier returns the newest publication of the history that was live and has another plan than the
+// version, or [ErrNone]. The history is in the order of [Store.History]. A publication that was
+// never proven was not live. A publication that was taken back does not count either, even if some
+// nodes had it.
 func (s *Store) Earlier(ctx context.Context, history []*Bundle, version string) (*Bundle, error) {
 	back := map[uint64]bool{}
 	for _, b := range history {

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// evictedFor is for how long an eviction is kept: longer than any certificate of
-// a node is valid (svid.Lifetime).
+// evictedFor is the time for which an eviction is kept: longer than any certificate of a node is
+// valid (svid.Lifetime).
 const evictedFor = 72 * time.Hour
 
-// Evict has every control plane refuse the nodes, which are part of the stack by
-// their certificates, from now on. Like [Operator.Kill] it is based on what is
-// live, and never taken back. What secrets they have they keep.
+// Evict makes every control plane refuse the given nodes from now on, which are part of the stack
+// by their certificates. Like [Operator.Kill], it is based on what is live and is never taken back.
+// The nodes keep the secrets that they have.
 func (o *Operator) Evict(ctx context.Context, nodes []string) (*Outcome, error) {
 	return o.impose(ctx, func(before *Bundle) (*Bundle, error) {
 		now := time.Now().UTC()

@@ -9,8 +9,7 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// generations are those of p's agents, if the publication seq has p and follows
-// before.
+// generations returns the generations of p's agents, if publication seq has p and follows before.
 func generations(seq uint64, before *Bundle, p *plan.Plan) map[string]string {
 	all := map[string]string{}
 	for _, a := range p.Agents {
@@ -80,8 +79,8 @@ func takesFrom(r *plan.Rule, others []plan.Rule) bool {
 	})
 }
 
-// otherMode reports whether a rule is for a host of the same name, where the mode of
-// the nearest counts.
+// otherMode reports whether a rule is for a host of the same name, for which the mode of the
+// nearest rule counts.
 func otherMode(r *plan.Rule, others []plan.Rule) bool {
 	return !r.Deny && slices.ContainsFunc(others, func(o plan.Rule) bool { return meet(r, &o) && r.Mode != o.Mode })
 }

@@ -13,21 +13,21 @@ import (
 )
 
 const (
-	// imposePatience is how long a publication that is never taken back waits for
-	// one part of the house, the store or its lock, before it goes on without it.
+	// imposePatience bounds the wait of a publication that is never taken back for the store, or
+	// for its lock. It then continues without it.
 	imposePatience = 2 * time.Second
-	// imposeTries is how often such a publication is made again when somebody else
-	// has published meanwhile.
+	// imposeTries is the number of times that such a publication is made again because somebody
+	// else has published meanwhile.
 	imposeTries = 5
 )
 
 var errHung = errors.New("the control plane is there, but does not answer: it hangs, or is stopped")
 
-// Outcome says how far a publication has come that is never taken back.
+// Outcome says how far a publication that is never taken back has come.
 type Outcome struct {
 	// Seq is its number.
 	Seq uint64
-	// Converged is what the control planes confirm; nil if none has answered.
+	// Converged is what the control planes confirm, or nil if none has answered.
 	Converged *api.Converged
 	// Unrecorded is why the store does not hold the publication; nil if it does.
 	// A control plane that has it puts it there as soon as it can.
@@ -37,10 +37,10 @@ type Outcome struct {
 	Unconfirmed error
 }
 
-// UnknownAgentError means that nobody was stopped, for there is no such agent.
+// UnknownAgentError means that nobody was stopped, because there is no such agent.
 type UnknownAgentError struct {
 	Agent string
-	// Known are the agents of what is published.
+	// Known are the agents of the publication.
 	Known []string
 }
 
@@ -48,14 +48,14 @@ func (e *UnknownAgentError) Error() string {
 	return fmt.Sprintf("the publication has no agent %q, so nobody was stopped; its agents are: %s", e.Agent, listed(e.Known))
 }
 
-// Kill stops agents, or the whole stack, at once: no new request, and no
-// connection that is open. It needs no valid stack file, and is never taken
-// back. It is based on what is live, not on what somebody may be trying out.
+// Kill stops agents, or the whole stack, at once: no new request, and no open connection. It needs
+// no valid stack file, and is never taken back. It is based on what is live, not on a publication
+// that somebody is trying out.
 //
-// It is recorded first, and the control planes are told in any case: each of the
-// store, its lock and the control planes may be missing, hung or full, and is waited
-// for a few seconds only. The error says what is not so yet. The outcome is nil if
-// nothing was recorded and nobody was told.
+// Kill first records the kill, and tells the control planes in any case. The store, its lock and
+// the control planes may each be missing, hung or full; Kill waits only a few seconds for each. The
+// error says what is not done yet. The outcome is nil if nothing was recorded and no control plane
+// was told.
 func (o *Operator) Kill(ctx context.Context, k Killed) (*Outcome, error) {
 	return o.impose(ctx, func(before *Bundle) (*Bundle, error) {
 		if err := o.known(ctx, before, k); err != nil {
@@ -85,7 +85,7 @@ func (o *Operator) Unkill(ctx context.Context, k Killed) (*Outcome, error) {
 	})
 }
 
-// impose publishes what change makes of what is live, and never takes it back.
+// impose applies change to what is live, publishes the result, and never takes it back.
 func (o *Operator) impose(ctx context.Context, change func(before *Bundle) (*Bundle, error)) (*Outcome, error) {
 	for tries := 1; ; tries++ {
 		before, seq, hung, err := o.ground(ctx)
@@ -288,9 +288,8 @@ func (o *Operator) told(ctx context.Context, b *Bundle, mark []byte, hung map[*a
 	return all, errors.Join(errs...)
 }
 
-// known makes sure that the agents are of the stack: who mistypes a name in a
-// hurry must not believe that somebody was stopped. What is being tried out
-// counts too.
+// known checks that the agents are part of the stack. Somebody who mistypes a name in a hurry must
+// not believe that an agent was stopped. A publication that is being tried out counts too.
 func (o *Operator) known(ctx context.Context, live *Bundle, k Killed) error {
 	if k.Stack {
 		return nil

@@ -7,10 +7,9 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// Live returns the publication that decides on agents' requests now, or
-// [ErrNone]: the one that a control plane says it serves. If no control plane
-// can be asked, or none of them answers, it is the newest one that some control
-// plane has rolled out, and asked is false. It is verified either way.
+// Live returns the publication that decides on agents' requests now, or [ErrNone]: the one that a
+// control plane says it serves. If no control plane can be asked, or none answers, it is the newest
+// one that some control plane has rolled out, and asked is false. It is verified either way.
 func (o *Operator) Live(ctx context.Context) (live *Bundle, asked bool, err error) {
 	for _, c := range o.Controls {
 		s, err := c.Status(ctx)

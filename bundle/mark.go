@@ -14,7 +14,7 @@ import (
 // mark is the payload of N.ok and N.try.
 type mark struct {
 	Hash string `json:"hash"`
-	// Replica is who is to try.
+	// Replica is the replica that is to try.
 	Replica string `json:"replica,omitempty"`
 }
 
@@ -24,8 +24,7 @@ func (b *Bundle) Hash() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Proven reports whether the publication was marked as one that every replica
-// may serve.
+// Proven returns nil if the publication has the mark that every replica may serve it.
 func (s *Store) Proven(ctx context.Context, b *Bundle) error {
 	_, err := s.marked(ctx, kindProven, suffixProven, b)
 	return err
@@ -98,8 +97,8 @@ func (s *Store) NewestProven(ctx context.Context, v *View, above uint64) (*Bundl
 	return nil, ErrNone
 }
 
-// VerifyProven returns the publication of a signed object if the mark says that it is
-// proven. The store is not asked.
+// VerifyProven returns the publication of a signed object, if the mark says that it is proven. It
+// does not ask the store.
 func (s *Store) VerifyProven(sealed, marked []byte) (*Bundle, error) {
 	b, err := s.Verify(sealed)
 	if err != nil {

@@ -15,41 +15,36 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// Operator is who publishes: a store, the key that signs, and the control
-// planes that can be told. Its methods may be called by several goroutines at
-// once; of those that publish one wins.
+// Operator publishes: it has a store, the key that signs, and the control planes that it can tell.
+// Several goroutines may call its methods at once; of those that publish, one wins.
 type Operator struct {
 	*Store
 	// Key is the PEM file of the Ed25519 key; see [MakeKey].
 	Key string
-	// Controls are told directly, the first one first. If there is none, the
-	// replicas find what is published in the store, and are waited for by what
-	// they report there.
+	// Controls are told directly, the first one first. If there is none, the replicas find the
+	// publication in the store, and Operator waits for their reports there.
 	Controls []*api.Client
-	// Kept are the files in which a control plane on this machine keeps what it
-	// serves: what a kill is based on when neither the store nor the control plane
-	// answers.
+	// Kept are the files in which a control plane on this machine keeps what it serves. A kill is
+	// based on them when neither the store nor the control plane answers.
 	Kept []string
-	// Over, if set, is what a person has been shown as published: Publish is
-	// refused with a [*ConflictError] if another plan is by then. A Seq of 0 means
-	// that nothing was.
+	// Over, if set, is the publication that a person was shown. If another plan is published by
+	// then, Publish returns a [*ConflictError]. A Seq of 0 means that nothing was published.
 	Over *Bundle
 	// Say, if set, is told how it goes.
 	Say func(string)
 }
 
-// keep is how many publications a store holds; older ones are deleted by an
-// operator who may delete.
+// keep is the number of publications that a store holds. An operator who may delete deletes older
+// ones.
 const keep = 200
 
-// Publish makes p what counts, has the control planes roll it out, one first
-// and then the others, and returns when every connected node has acknowledged
-// all of it. If it is not taken (the error is then an [*api.Error], with Envoy's
-// message if a node refused it) or ctx ends, what was published before counts
-// again, everywhere.
+// Publish publishes p and makes the control planes roll it out, one first and then the others. It
+// returns when every connected node has acknowledged all of it. If p is not taken, the error is an
+// [*api.Error], with Envoy's message if a node refused p. If p is not taken or ctx ends, the
+// previous publication counts again, everywhere.
 //
-// An agent that loses anything by p loses its connections too; see
-// [Bundle.Generations]. Who is killed stays so.
+// If an agent loses anything by p, it loses its connections too; see [Bundle.Generations]. Killed
+// agents stay killed.
 func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, error) {
 	encoded, err := p.Encode()
 	if err != nil {
@@ -72,8 +67,8 @@ func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, e
 	return o.rollOut(ctx, before, next)
 }
 
-// overtaken reports whether something other than Over was published meanwhile. A
-// kill is no other plan.
+// overtaken reports whether something other than Over was published meanwhile. A kill does not
+// count as another plan.
 func (o *Operator) overtaken(before *Bundle) bool {
 	return o.Over != nil && before != nil && (o.Over.Seq == 0 || o.Over.version() != before.version())
 }
@@ -85,10 +80,9 @@ func (o *Operator) Newest(ctx context.Context) (*Bundle, error) {
 	return b, err
 }
 
-// base returns the publication that the next one follows, and its number: the
-// newest. What a control plane serves counts
-// too: a store that lost something, or was put back to an older copy, takes
-// nothing back that way. known is as for [Store.get].
+// base returns the publication that the next one follows, and its number: the newest. A publication
+// that a control plane serves counts too. So a store that lost something, or was put back to an
+// older copy, takes nothing back. known is as for [Store.get].
 func (o *Operator) base(ctx context.Context, known *spelling) (*Bundle, uint64, error) {
 	v, err := o.Look(ctx)
 	if err != nil {
@@ -127,8 +121,8 @@ func (o *Operator) base(ctx context.Context, known *spelling) (*Bundle, uint64, 
 	return b, next, err
 }
 
-// lost returns the number of the newest publication that a replica serves and
-// the store does not hold any more, or 0.
+// lost returns the number of the newest publication that a replica serves and the store no longer
+// holds, or 0.
 func (o *Operator) lost(ctx context.Context, v *View) (uint64, error) {
 	if len(v.Reports) == 0 {
 		return 0, nil
@@ -155,8 +149,8 @@ func (o *Operator) at(ctx context.Context, seq uint64, known *spelling) (*Bundle
 	return o.get(ctx, seq, known)
 }
 
-// create stores next. The error is a [*ConflictError] if there is one of that
-// number already; before is what the caller had seen, or nil.
+// create stores next. The error is a [*ConflictError] if the number is taken. before is the
+// publication that the caller had seen, or nil.
 func (o *Operator) create(ctx context.Context, before, next *Bundle) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -187,7 +181,7 @@ func (o *Operator) sign(next *Bundle) error {
 	return err
 }
 
-// put stores next, which is signed. The error is as create's.
+// put stores next, which is signed. Its errors are those of create.
 func (o *Operator) put(ctx context.Context, before, next *Bundle) error {
 	seqs, err := o.numbers(ctx)
 	if err != nil {
@@ -281,7 +275,7 @@ func (o *Operator) withdraw(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// whoami is for people: nothing is decided by it.
+// whoami returns the user's name for people. Nothing is decided by it.
 func whoami() string {
 	name := "somebody"
 	if u, err := user.Current(); err == nil {

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// Heartbeat is how often a replica reports at least.
+	// Heartbeat is the longest time between two reports of a replica.
 	Heartbeat = 10 * time.Second
 	// Stale is after how long without a report a replica counts as gone. The
 	// clocks of operators and replicas differ by less.
@@ -49,7 +49,7 @@ func CertificateIn(file string) func() (*x509.Certificate, error) {
 	}
 }
 
-// Report replaces what the replica says of itself, signed by its reporter.
+// Report replaces the replica's report, signed by its reporter.
 func (s *Store) Report(ctx context.Context, r *api.Replica, by *Reporter) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -74,8 +74,8 @@ func (s *Store) Report(ctx context.Context, r *api.Replica, by *Reporter) error 
 	return s.write(ctx, "replicas/"+r.ID+suffixBundle, append(append(line, '\n'), payload...), false)
 }
 
-// Reports returns what the replicas say of themselves, sorted by name. One that
-// is not signed, or is torn, is left out: what it says nobody knows.
+// Reports returns the reports of the replicas, sorted by name. It leaves out a report that is not
+// signed or is torn.
 func (s *Store) Reports(ctx context.Context) ([]api.Replica, error) {
 	v, err := s.Look(ctx)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// restoreTimeout bounds how long it may take to go back to what was published before.
+// restoreTimeout bounds the return to the previous publication.
 const restoreTimeout = 40 * time.Second
 
 // rollOut has next taken by one control plane first, then marks it as proven,
@@ -87,9 +87,9 @@ func (o *Operator) everywhere(ctx context.Context, b *Bundle) (*api.Converged, e
 	return &api.Converged{Seq: b.Seq, Version: version, Nodes: nodes, Millis: millis(start)}, nil
 }
 
-// sync tells the control planes, all at once, and returns how many nodes have
-// acknowledged. One that cannot be reached is no failure beside others: it
-// finds what was published in the store when it is back.
+// sync tells all control planes at once, and returns the number of nodes that have acknowledged. If
+// only some control planes cannot be reached, that is not a failure: they find the publication in
+// the store later.
 func (o *Operator) sync(ctx context.Context, controls []*api.Client) (int, error) {
 	type result struct {
 		nodes int
@@ -132,8 +132,8 @@ func unreachable(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-// restore publishes again what was there before next, and proven, and has it
-// taken by whoever has taken next.
+// restore publishes the proven publication before next again, and makes every control plane that
+// has taken next take it.
 func (o *Operator) restore(ctx context.Context, before, next *Bundle, why error) error {
 	if before == nil {
 		return o.drop(ctx, nil, next, why)
@@ -156,10 +156,10 @@ func (o *Operator) restore(ctx context.Context, before, next *Bundle, why error)
 	})
 }
 
-// drop removes next, which nobody serves. Where this operator may not delete,
-// what was there before is published again: the newest of the store is what
-// counts. Before there was anything, next stays; it is not proven, so that
-// nobody takes it, and the next publication follows it.
+// drop removes next, which nobody serves. If this operator may not delete, it publishes the
+// previous content again, because the newest object of the store counts. If there was no previous
+// publication, next stays. It is not proven, so nobody takes it, and the next publication follows
+// it.
 func (o *Operator) drop(ctx context.Context, before, next *Bundle, why error) error {
 	return o.undo(ctx, func(ctx context.Context) error {
 		err := o.withdraw(ctx, next.Seq)
@@ -184,7 +184,7 @@ func (o *Operator) drop(ctx context.Context, before, next *Bundle, why error) er
 	})
 }
 
-// undo is for when the caller has given up: the control planes may not know yet.
+// undo is for a caller that has given up: the control planes may not know it yet.
 func (o *Operator) undo(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
 	defer cancel()

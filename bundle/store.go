@@ -30,8 +30,8 @@ import (
 // timeout bounds one reading of a store, and one writing.
 const timeout = 10 * time.Second
 
-// What is read at most, in bytes: who can write to the store is not trusted
-// before the signature is verified.
+// Bounds of what is read, in bytes. Somebody who can write to the store is not trusted before the
+// signature is verified.
 const (
 	maxBundle = 64 << 20
 	maxMark   = 4 << 10
@@ -41,16 +41,16 @@ const (
 // maxReplicas bounds the reports that are looked at.
 const maxReplicas = 100
 
-// Store is a bundle store as those see it who read it. It is safe for
-// concurrent use; its fields are not changed after the first.
+// Store reads a bundle store. It is safe for concurrent use. Do not change its fields after the
+// first use.
 type Store struct {
 	// URL is file://, or with package drivers s3:// or gs://.
 	URL string
-	// Stack is whose publications these are: one that was signed for another
-	// stack is refused.
+	// Stack is the stack of these publications. A publication that was signed for another stack is
+	// refused.
 	Stack string
-	// Trusted is the file of the operators' public keys: see [ReadTrusted]. It
-	// is read anew each time.
+	// Trusted is the file of the operators' public keys: see [ReadTrusted]. It is read again each
+	// time.
 	Trusted string
 	// Authority returns the certificate of the authority that agents trust: its
 	// key signs the reports. It is asked each time; without it none can be read.
@@ -59,12 +59,12 @@ type Store struct {
 	mu sync.Mutex
 	// cloud is the bucket, once it was opened: to open one is to look for credentials.
 	cloud *blob.Bucket
-	// last is what was read last: most looks find the same again, or little else.
+	// last is the last reading: most looks find the same again, or little else.
 	last    *Bundle
 	spelled *spelling
 }
 
-// View is what a store holds at one moment, by the names of its objects.
+// View lists the content of a store at one moment, by the names of its objects.
 type View struct {
 	// Newest is the highest number, Proven the highest that has a mark, whatever
 	// is in it; 0 if there is none.
@@ -73,7 +73,7 @@ type View struct {
 	marked []uint64
 	// Tag tells the newest object from another under its name.
 	Tag string
-	// Try says that Newest is marked to be tried.
+	// Try means that Newest is marked to be tried.
 	Try bool
 	// Reports tell a report by its replica's name from an older one.
 	Reports map[string]string
@@ -97,7 +97,7 @@ func numbered(name string) (seq uint64, suffix string, ok bool) {
 	return seq, suffix, err == nil && seq > 0 && seq <= maxSeq && object(seq, suffix) == name
 }
 
-// Marked reports whether the publication has a mark, whoever it is by: for people.
+// Marked reports whether the publication has a mark, whoever made it. It is for people.
 func (v *View) Marked(seq uint64) bool { return slices.Contains(v.marked, seq) }
 
 // Look lists the store: one request, nothing is read.
@@ -148,8 +148,8 @@ func tag(o *blob.ListObject) string {
 	return fmt.Sprintf("%x %d %d", o.MD5, o.Size, o.ModTime.UnixNano())
 }
 
-// Current returns the newest publication, or [ErrNone]. The error says why if it
-// cannot be verified: an older one is never returned in its place.
+// Current returns the newest publication, or [ErrNone]. If the newest publication cannot be
+// verified, the error says why: Current never returns an older one in its place.
 func (s *Store) Current(ctx context.Context) (*Bundle, error) {
 	for {
 		v, err := s.Look(ctx)
@@ -176,7 +176,7 @@ func (s *Store) Read(ctx context.Context) (*plan.Plan, error) {
 	return b.Plan, nil
 }
 
-// History returns what was published, the newest first; see [Bundle.Broken].
+// History returns the publications, the newest first; see [Bundle.Broken].
 func (s *Store) History(ctx context.Context) ([]*Bundle, error) {
 	seqs, err := s.numbers(ctx)
 	if err != nil {
@@ -219,8 +219,7 @@ func (s *Store) Get(ctx context.Context, seq uint64) (*Bundle, error) {
 	return s.get(ctx, seq, nil)
 }
 
-// get is Get for somebody who knows how rules that are probably in it are
-// spelled, or nil.
+// get is Get for a caller that knows the spelling of rules which are probably in it, or nil.
 func (s *Store) get(ctx context.Context, seq uint64, known *spelling) (*Bundle, error) {
 	data, err := s.fetch(ctx, object(seq, suffixBundle), maxBundle)
 	if errors.Is(err, errTooLarge) {
@@ -235,8 +234,8 @@ func (s *Store) get(ctx context.Context, seq uint64, known *spelling) (*Bundle, 
 // Verify is Get for an object that was kept: [Bundle.Sealed].
 func (s *Store) Verify(sealed []byte) (*Bundle, error) { return s.verifyKept(sealed, nil) }
 
-// Expect tells the store what is probably published: what turns out to be the same is
-// not decoded. Whoever calls does not change p any more.
+// Expect tells the store which plan is probably published: equal rules are not decoded. The caller
+// must not change p afterwards.
 func (s *Store) Expect(p *plan.Plan) error {
 	encoded, err := p.Encode()
 	if err != nil {
@@ -297,7 +296,7 @@ func (s *Store) verify(seq uint64, sealed []byte, known *spelling) (*Bundle, err
 	return &same, nil
 }
 
-// numbers are those of the publications, the lowest first.
+// numbers returns the numbers of the publications, the lowest first.
 func (s *Store) numbers(ctx context.Context) ([]uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -339,7 +338,7 @@ func (s *Store) list(ctx context.Context) ([]*blob.ListObject, error) {
 	}
 }
 
-// maxTries is how often a folder is looked at that changes meanwhile.
+// maxTries bounds how often a folder is listed again that changes meanwhile.
 const maxTries = 20
 
 // Has reports whether there is an object of that number: one cheap request. It
@@ -356,7 +355,7 @@ func (s *Store) Has(ctx context.Context, seq uint64) bool {
 	return there && err == nil
 }
 
-// errTooLarge is what an object is that cannot be ours.
+// errTooLarge refuses an object that is too large to be ours.
 var errTooLarge = errors.New("it is larger than anything of its kind")
 
 // fetch reads an object of at most that many bytes.
@@ -385,7 +384,7 @@ func (s *Store) fetch(ctx context.Context, name string, most int64) ([]byte, err
 	return data.Bytes(), nil
 }
 
-// Close lets go of what was opened.
+// Close releases what was opened.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -465,8 +464,8 @@ func ReadKept(file string) ([]byte, error) {
 	return sealed, err
 }
 
-// Interval is how often it is worth to look into the store. A folder costs
-// nothing, a cloud a fraction of a cent for a thousand times.
+// Interval returns the interval at which it is worth looking into the store. A folder costs
+// nothing, and a cloud a fraction of a cent for a thousand looks.
 func (s *Store) Interval() time.Duration {
 	if s.folder() != "" {
 		return 250 * time.Millisecond

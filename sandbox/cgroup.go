@@ -29,7 +29,7 @@ type cgroup struct {
 // groupPrefix begins the names of groups; the number of the process that made it follows.
 const groupPrefix = "postern-run-"
 
-// hierarchy is where control groups can be made.
+// hierarchy is a place where control groups can be made.
 type hierarchy struct {
 	// parents are the folders of the caller's group and those above it, the topmost first.
 	parents []string
@@ -59,7 +59,7 @@ func newCgroup(l view.Limits) *cgroup {
 	return g
 }
 
-// hierarchies finds the control groups of a process in what the kernel says of it.
+// hierarchies finds the control groups of a process in the kernel's description of it.
 func hierarchies(own, mounts string) []hierarchy {
 	var all []hierarchy
 	for line := range strings.Lines(own) {
@@ -154,7 +154,7 @@ func (g *cgroup) set(dir, file string, value uint64, what string) {
 	}
 }
 
-// makeGroup makes a group, and removes those that a process which was killed has left.
+// makeGroup makes a group, and removes groups that a killed process has left.
 func makeGroup(parent string) (string, error) {
 	left, err := filepath.Glob(filepath.Join(parent, groupPrefix+"*"))
 	if err != nil {

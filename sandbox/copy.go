@@ -9,11 +9,12 @@ import (
 )
 
 const (
-	// bufferSize is what is read at a time, and what a pipe of ours holds if the caller may have as much.
+	// bufferSize is the number of bytes that are read at a time. A pipe of ours holds as much, if
+	// the caller may have that.
 	bufferSize = 256 << 10
 	pipeSize   = 1 << 20
-	// hangUp is how long, in milliseconds, the last output of a terminal may take after the last process has ended:
-	// the kernel passes it on in the background.
+	// hangUp is the time, in milliseconds, that the last output of a terminal may take after the
+	// last process has ended: the kernel passes it on in the background.
 	hangUp = 1000
 )
 
@@ -26,17 +27,19 @@ type copier struct {
 	// input is true for what the command reads: when it has ended, nobody is left to read the rest. What it wrote,
 	// on the other hand, is passed on to the last byte.
 	input bool
-	// patience is how long, in milliseconds, output is waited for after the command has ended. What a pipe holds
-	// is there at once, and a process that holds its other end all the same must not delay the end.
+	// patience bounds the wait for output after the command has ended, in milliseconds. The content
+	// of a pipe is available at once, and a process that still holds its other end must not delay
+	// the end.
 	patience int
-	// end is what is written to a terminal to say that there is no more.
+	// end is written to a terminal to say that there is no more.
 	end []byte
 }
 
-// errStopped says that the command has ended.
+// errStopped means that the command has ended.
 var errStopped = errors.New("the command has ended")
 
-// run copies, and closes both ends that are ours. Nobody reading is no error: whoever writes then gets SIGPIPE.
+// run copies, and closes both of our ends. If nobody reads, that is not an error: the writer then
+// gets SIGPIPE.
 func (c *copier) run() error {
 	var buffer []byte
 	for {

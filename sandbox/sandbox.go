@@ -66,17 +66,17 @@ func (s *Spec) log() *slog.Logger {
 // RefusedError says why the command, not the sandbox, could not be started.
 type RefusedError struct {
 	Message string
-	// Status is what a shell would exit with: 126 or 127.
+	// Status is the exit status that a shell would have: 126 or 127.
 	Status int
 }
 
 func (e *RefusedError) Error() string { return e.Message }
 
-// Result is how a command ended.
+// Result says how a command ended.
 type Result struct {
 	// Status is its exit status, 128+n if signal n ended it.
 	Status int
-	// Connections is how many connections to the proxy it asked for.
+	// Connections is the number of connections to the proxy that the command asked for.
 	Connections uint64
 }
 
@@ -195,9 +195,10 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	return Result{}, bubblewrap.Explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
 }
 
-// start starts bubblewrap on the thread, which is in the group: for root, as a user that is subordinate. If this machine
-// or the file system cannot do that, start says so, and the sandbox is root without capabilities. Any other failure ends
-// the run, because an agent that works above can cause it.
+// start starts bubblewrap on the thread, which is in the group. For root it uses a subordinate
+// user. If this machine or the file system cannot do that, start says so, and the sandbox is root
+// without capabilities. Any other failure ends the run, because an agent that works above can cause
+// it.
 func (s *Spec) start(cmd *exec.Cmd, group *cgroup, starter *thread, streams *streams) error {
 	if group.unified != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.unified.Fd())

@@ -12,10 +12,11 @@ import (
 	"golang.org/x/term"
 )
 
-// streams are the command's standard streams. None is the caller's own: whoever has a descriptor of a file, a device, a
-// pipe or a terminal can open the same once more through /proc/self/fd, to write what was opened for reading, to read what
-// others write there, or to push input into it. So a terminal becomes a terminal of the command's own, everything else
-// becomes a pipe, and the bytes are copied. Only /dev/null is what it is.
+// streams are the command's standard streams. None is the caller's own. Whoever has a descriptor of
+// a file, a device, a pipe or a terminal can open the same again through /proc/self/fd: to write
+// what was opened for reading, to read what others write there, or to push input into it. So a
+// terminal becomes the command's own terminal, everything else becomes a pipe, and the bytes are
+// copied. Only /dev/null stays.
 type streams struct {
 	// inner are stdin, stdout and stderr of the command.
 	inner [3]*os.File
@@ -138,7 +139,7 @@ func (st *streams) addTerminal(i int, outer *os.File) error {
 	return nil
 }
 
-// give makes the command's streams the user's, who may open them once more as /dev/stdout.
+// give makes the user the owner of the command's streams, who may open them again as /dev/stdout.
 func (st *streams) give(uid, gid int) error {
 	for _, f := range st.theirs[1:] { // the first is /dev/null
 		if err := f.Chown(uid, gid); err != nil {
@@ -168,8 +169,8 @@ func sameFile(a, b *os.File) bool {
 	return x.Dev == y.Dev && x.Ino == y.Ino
 }
 
-// keepLineEnds lets the command's terminal pass on what is written as it is:
-// the caller's makes line ends of it.
+// keepLineEnds lets the command's terminal pass on text unchanged: the caller's terminal makes line
+// ends of it.
 func keepLineEnds(slave *os.File) error {
 	t, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
 	if err != nil {
@@ -220,7 +221,7 @@ func (st *streams) started() {
 	}
 }
 
-// endsWith reports whether the file is an end of ours that only c uses.
+// endsWith reports whether the file is one of our ends that only c uses.
 func (st *streams) endsWith(c *copier, f *os.File) bool {
 	if f == st.master {
 		return false

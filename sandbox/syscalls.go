@@ -6,13 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allowedCalls are the system calls that the command may make whatever their arguments are: those that Docker's default
-// profile grants to a container without capabilities, without the ones that checkedCalls decides by arguments, those
-// that reach keys, other namespaces, file handles and NUMA placement, and those that name no user here. A call that an
-// architecture does not have is skipped there.
+// allowedCalls are the system calls that the command may make with any arguments: those that
+// Docker's default profile grants to a container without capabilities. Left out are calls that
+// checkedCalls decides by arguments, calls that reach keys, other namespaces, file handles and NUMA
+// placement, and calls that have no user here. If an architecture does not have a call, it is
+// skipped there.
 //
-// ptrace and process_vm_readv stay, for debuggers: they reach only processes of the same user namespace, which is the
-// command's own. The gate is in the namespace above.
+// ptrace and process_vm_readv stay, for debuggers: they reach only processes of the same user
+// namespace, which is the command's own. The gate is in the namespace above.
 var allowedCalls = []string{
 	// Files.
 	"access", "faccessat", "faccessat2", "chdir", "fchdir", "chown", "fchown", "fchownat", "lchown", "close", "close_range", "dup", "dup2", "dup3",
@@ -70,7 +71,7 @@ type check struct {
 	mask, value uint32
 }
 
-// outcome is what is done if all checks hold.
+// outcome says what is done if all checks hold.
 type outcome struct {
 	when []check
 	do   uint32
@@ -80,7 +81,7 @@ type outcome struct {
 type checkedCall struct {
 	names    []string
 	outcomes []outcome
-	// otherwise is for arguments that no outcome is about.
+	// otherwise applies to arguments that no outcome covers.
 	otherwise uint32
 	why       string
 }
@@ -97,8 +98,8 @@ const (
 	socketKind  = 0xf
 	tioclinux   = 0x541c
 	noRandomize = 0x0040000
-	// ioctlKind is the part of an ioctl's number that says whose it is; the two file systems make subvolumes and snapshots
-	// for whoever may write a folder.
+	// ioctlKind is the part of an ioctl's number that says whose it is. The two file systems make
+	// subvolumes and snapshots for everybody who may write a folder.
 	ioctlKind = 0xff00
 	btrfs     = 0x9400
 	bcachefs  = 0xbc00

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// thread is one of the kernel's threads, on which alone functions run: its control group and its mounts are not the
-// other threads'. What a sandbox's first process is told of its parent's end is the end of the thread that started it,
-// so a thread must outlive what it has started.
+// thread is one of the kernel's threads, on which functions run alone: its control group and its
+// mounts are not the other threads'. The kernel tells a sandbox's first process that its parent has
+// ended when the thread that started it ends. So a thread must outlive what it has started.
 type thread struct {
 	work chan func()
 	done chan struct{}

@@ -17,8 +17,8 @@ type placed struct {
 	preset   string
 }
 
-// agent reads one agent and flattens its rules: those of its allow list, then
-// those of its presets.
+// agent reads one agent and flattens its rules: first those of its allow list, then those of its
+// presets.
 func (l *loader) agent(f field, s *Stack) {
 	l.name(f.key, "an agent")
 	what := "agent " + f.key.text

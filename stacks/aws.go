@@ -24,13 +24,13 @@ var (
 	emailForm  = plan.Matching(`^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$`)
 )
 
-// zoneLetters are of the regions whose first three zones are not a, b and c, or
-// that have more. The names of zones are not the same places in every account.
+// zoneLetters lists the regions whose first three zones are not a, b and c, or that have more. The
+// same zone name is a different place in another account.
 var zoneLetters = map[string]string{
 	"ap-northeast-1": "acd", "ap-northeast-2": "abcd", "ca-central-1": "abd", "us-east-1": "abcdef", "us-west-1": "ac", "us-west-2": "abcd",
 }
 
-// logDays is what CloudWatch Logs can keep (PutRetentionPolicy).
+// logDays are the retentions of CloudWatch Logs (PutRetentionPolicy).
 var logDays = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
 
 // fargateSizes are the MiB of memory that Fargate has with so much CPU: from,
@@ -114,7 +114,7 @@ func (l *loader) awsLacks(n *node, s *Stack, key, without string) {
 	})
 }
 
-// awsOperators reads the public keys of those who may publish.
+// awsOperators reads the public keys of the operators who may publish.
 func (l *loader) awsOperators(n *node, s *Stack) string {
 	m := n.get("operators")
 	if m == nil {

@@ -67,7 +67,7 @@ func (l *loader) awsAgents(n, root *node, a *cloud.AWS, s *Stack) {
 	}
 }
 
-// runtimeOf is what the policy's part of the file says that an agent runs under.
+// runtimeOf returns the runtime that the policy's part of the file gives an agent.
 func runtimeOf(root *node, agent string) *node {
 	if agents := root.get("agents"); agents != nil {
 		if n := agents.get(agent); n != nil {

@@ -16,7 +16,7 @@ import (
 // Clients are the package clients that [ClientHosts] knows.
 var Clients = []string{"pip", "npm", "go"}
 
-// ClientMethods are what package clients need to read from their hosts.
+// ClientMethods are the methods that package clients need to read from their hosts.
 var ClientMethods = []string{"GET", "HEAD"}
 
 // ClientHosts asks a package client of this machine which hosts it is
@@ -71,10 +71,9 @@ func hostOf(raw string) (HostPort, error) {
 	return ParseHostPort(host)
 }
 
-// pipProgram prints pip's settings as pip itself merges them from its files
-// and the environment, and what it has built in.
-// Nothing is imported but what is Python's own or installed as pip is: a package
-// that was installed "editable" has its modules where somebody works on it.
+// pipProgram prints pip's settings as pip itself merges them from its files and the environment,
+// and its built-in ones. It imports only Python's own modules and those that are installed as pip
+// is: a package that was installed "editable" has its modules where somebody works on it.
 const pipProgram = `
 import sys, sysconfig
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder

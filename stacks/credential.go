@@ -96,7 +96,7 @@ func credentialKeys() []string {
 	return keys
 }
 
-// kindKeys says what a credential of this kind lacks, or has too much.
+// kindKeys reports keys that a credential of this kind lacks, or may not have.
 func (l *loader) kindKeys(f field, kind plan.Kind, what string) {
 	var foreign []string
 	for _, key := range credentialKeys()[3:] {
@@ -112,10 +112,10 @@ func (l *loader) kindKeys(f field, kind plan.Kind, what string) {
 	}
 }
 
-// identifier is what apps, installations, services and regions are called.
+// identifier matches the names of apps, installations, services and regions.
 var identifier = plan.Matching(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
-// credentialFields reads what kinds have beside the secret.
+// credentialFields reads the keys of kinds, besides the secret.
 func (l *loader) credentialFields(n *node, c *plan.Credential) {
 	read := func(key, hint string, valid func(string) bool) string {
 		v := n.get(key)
@@ -186,8 +186,8 @@ func endpoint(raw string) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && plan.Loopback(u.Hostname())
 }
 
-// placeholders are variables that a client insists on. Not those that the
-// sandbox itself, or the start of a program, depends on.
+// placeholders reads variables without which a client refuses to work. It refuses variables on
+// which the sandbox itself, or the start of a program, depends.
 func (l *loader) placeholders(n *node) []string {
 	var out []string
 	l.texts(n, "placeholders", "remove the key", func(item *node, t string) {

@@ -21,7 +21,7 @@ type namedRule struct {
 	at *node
 }
 
-// sandboxPort is where the sandbox's own proxy listens, which no gateway may take.
+// sandboxPort is the port of the sandbox's own proxy, which no gateway may take.
 const sandboxPort = 3128
 
 // shortForm are the keys of a destination that make up its one rule.
@@ -65,7 +65,7 @@ func (l *loader) destination(f field, gateways map[uint16]string) {
 	}
 }
 
-// base is what all rules of a destination share.
+// base reads what all rules of a destination share.
 func (l *loader) base(f field, what string, gateways map[uint16]string) plan.Rule {
 	r := plan.Rule{Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}}
 	get := f.value.get
@@ -149,7 +149,7 @@ func (l *loader) mode(n, destination *node) string {
 	return plan.ModeIntercept
 }
 
-// tunnel refuses what cannot be had without a look into the connection.
+// tunnel refuses whatever requires inspection of the connection.
 func (l *loader) tunnel(n *node, d *destination) {
 	l.useless(n, "a tunnel", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "limits", "git")
 	for _, r := range d.rules {
@@ -159,7 +159,7 @@ func (l *loader) tunnel(n *node, d *destination) {
 	}
 }
 
-// partial reports whether the rule has to see a request to decide on it.
+// partial reports whether the rule needs to see a request to decide on it.
 func partial(r *plan.Rule) bool {
 	return !slices.Equal(r.Methods, []string{plan.AnyMethod}) || !slices.Equal(r.Paths, []string{plan.AnyPath}) || len(r.Query)+len(r.Headers) > 0
 }
@@ -173,7 +173,7 @@ func (l *loader) useless(n *node, what string, keys ...string) {
 	}
 }
 
-// people reads what a rule says to people.
+// people reads the parts of a rule that are for people.
 func (l *loader) people(n *node, r *plan.Rule) {
 	for key, to := range map[string]*string{"reason": &r.Reason, "owner": &r.Owner} {
 		v := n.get(key)

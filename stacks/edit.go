@@ -45,19 +45,19 @@ func (hp HostPort) String() string {
 	return hp.Host + ":" + strconv.Itoa(int(hp.Port))
 }
 
-// AllowRequest is what [Allow] is to add.
+// AllowRequest says what [Allow] adds.
 type AllowRequest struct {
 	Agent string
 	Hosts []HostPort
 	// Methods and Paths apply to every host; none means all.
 	Methods, Paths []string
-	// Expires is when the access ends, or the zero time; Reason is why it is
-	// given, or "".
+	// Expires is the end of the access, or the zero time. Reason says why the access is given, or
+	// is "".
 	Expires time.Time
 	Reason  string
 }
 
-// RevokeRequest is what [Revoke] is to take away.
+// RevokeRequest says what [Revoke] takes away.
 type RevokeRequest struct {
 	Agent string
 	// Hosts are revoked with all their rules; port 0 means every port.
@@ -68,7 +68,7 @@ type RevokeRequest struct {
 type Edit struct {
 	*File
 	After []byte
-	// Old and Plan are what the file compiles to before and after.
+	// Old and Plan are the plans of the file before and after.
 	Old, Plan *plan.Plan
 
 	stack *Stack
@@ -77,13 +77,13 @@ type Edit struct {
 // Source is [Stack.Source] of the file as it would be.
 func (e *Edit) Source(ruleID string) string { return e.stack.Source(ruleID) }
 
-// Changes is what the edit means.
+// Changes describe the meaning of the edit.
 func (e *Edit) Changes() []plan.Change { return plan.Diff(e.Old, e.Plan) }
 
-// Allow plans an edit of the stack file that lets an agent reach
-// hosts. A destination that says the same is reused; a new one is named after
-// its host. What is allowed already changes nothing. Everything but the
-// inserted text stays as it is, byte for byte.
+// Allow plans an edit of the stack file that allows an agent to reach hosts. It reuses a
+// destination that says the same; a new destination is named after its host. If the access is
+// allowed already, nothing changes. Everything except the inserted text stays the same, byte for
+// byte.
 func (f *File) Allow(r AllowRequest) (*Edit, error) {
 	rule, err := r.rule()
 	if err != nil {
@@ -103,7 +103,7 @@ func (f *File) Allow(r AllowRequest) (*Edit, error) {
 	})
 }
 
-// rule is the rule that the request describes, but for the host.
+// rule returns the rule that the request describes, without the host.
 func (r *AllowRequest) rule() (*plan.Rule, error) {
 	rule := &plan.Rule{Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}, Reason: r.Reason}
 	if !r.Expires.IsZero() {
@@ -137,9 +137,9 @@ func (r *AllowRequest) rule() (*plan.Rule, error) {
 	return rule, nil
 }
 
-// Revoke plans an edit that takes hosts off an agent's allow list, with every
-// rule for them. Destinations that are named after such a host, as Allow names
-// them, go when no agent uses them any more.
+// Revoke plans an edit that takes hosts off an agent's allow list, with every rule for them. If a
+// destination is named after such a host, as Allow names it, and no agent uses it any longer, the
+// edit removes it.
 func (f *File) Revoke(r RevokeRequest) (*Edit, error) {
 	return f.edit(r.Agent, func(e *editor) error {
 		for _, hp := range r.Hosts {
@@ -187,8 +187,8 @@ func (f *File) edit(agent string, change func(*editor) error, expected func(plan
 	return out, nil
 }
 
-// Write replaces the file, whole or not at all, and keeps its mode. If the file
-// is not any more what the edit began with, it is left alone: [ErrChanged].
+// Write replaces the file, whole or not at all, and keeps its mode. If the file is no longer what
+// the edit began with, Write leaves it alone and returns [ErrChanged].
 func (e *Edit) Write() error { return e.replace(e.data, e.After) }
 
 // Restore takes a written edit back. If the file was changed since, it is left

@@ -11,9 +11,8 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// editor rewrites the text of a stack file in steps, each of which leaves a file
-// that loads. The tree is parsed again after every step, so that positions are
-// never those of an older text.
+// editor rewrites the text of a stack file in steps. After each step the file loads. The tree is
+// parsed again after every step, so that positions always belong to the current text.
 type editor struct {
 	file    *File
 	agent   string
@@ -98,8 +97,8 @@ func (e *editor) allow(rule *plan.Rule) error {
 	return nil
 }
 
-// destinationFor returns the destination that says what the rule says, if
-// there is one, or a name for it. The agent's own destinations come first.
+// destinationFor returns the destination that is equal to the rule, if there is one, or a name for
+// a new one. The agent's own destinations come first.
 func (e *editor) destinationFor(rule *plan.Rule) (name string, exists bool) {
 	same := func(name string) bool { return e.stack.destinations[name].allows(rule) }
 	if allow := e.agentNode().get("allow"); allow != nil {
@@ -186,8 +185,8 @@ func (e *editor) addAllowed(name string) error {
 // blockItem is a list item that has its line for itself.
 var blockItem = regexp.MustCompile(`^( *- +)("[^"\\]*"|'[^']*'|[^\s"'#]+)\s*(#.*)?$`)
 
-// revoke removes every destination for the host from the agent, but for those
-// that only deny: without them there would be more access, not less.
+// revoke removes every destination for the host from the agent, except destinations that only deny:
+// without them there would be more access, not less.
 func (e *editor) revoke(hp HostPort) error {
 	matches := func(name string) bool {
 		d := e.stack.destinations[name]
@@ -395,8 +394,8 @@ func (d *destination) denies() bool {
 	return !slices.ContainsFunc(d.rules, func(r namedRule) bool { return !r.Deny })
 }
 
-// allows reports whether the destination says what an edit is to say: just
-// that, and for at least as long.
+// allows reports whether the destination already allows exactly what an edit wants to allow, for at
+// least as long.
 func (d *destination) allows(rule *plan.Rule) bool {
 	if len(d.rules) != 1 {
 		return false
@@ -406,8 +405,8 @@ func (d *destination) allows(rule *plan.Rule) bool {
 		len(r.Query)+len(r.Headers) == 0 && (r.Expires == "" || rule.Expires != "" && r.Expires >= rule.Expires)
 }
 
-// elsewhere says by what else the agent reaches a host, if that cannot be taken
-// off the allow list: a wildcard above it, or a preset.
+// elsewhere names the other ways in which the agent reaches a host, if they cannot be taken off the
+// allow list: a wildcard above it, or a preset.
 func (e *editor) elsewhere(hp HostPort) string {
 	for _, a := range e.stack.Plan.Agents {
 		if a.Name != e.agent {

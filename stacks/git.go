@@ -10,9 +10,9 @@ import (
 // repository is "owner/name", deeper, or flat; a * stands for a whole segment.
 var repository = plan.Matching(`^(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)(?:/(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)){0,7}$`)
 
-// git compiles lists of repositories to what git sends over HTTPS. Writing
-// includes reading: a push begins with a look at what is there. The names of
-// the rules say what they let through, so that they stay when the lists change.
+// git compiles lists of repositories into the requests that git sends over HTTPS. Writing includes
+// reading, because a push begins by reading. The names of the rules say what they let through, so
+// that they stay the same when the lists change.
 func (l *loader) git(n *node, base plan.Rule) []namedRule {
 	if l.repositories != nil {
 		n = l.repositories

@@ -16,15 +16,15 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// Home is the private state folder of one stack of one checkout. Two
-// checkouts, or two stacks, never share one.
+// Home is the private state folder of one stack of one checkout. Two checkouts, or two stacks,
+// never share one.
 //
-//	stack.json             whose it is: the stack's name, and its file
+//	stack.json             the stack's name, and its file
 //	pulumi/                the engine's own state (backend, home)
-//	ca/ca.pem ca/ca.key    the certificate authority (key 0600)
-//	operator/              the key that signs what is published (ed25519, 0600), and those that are trusted (trusted.pem)
-//	bundle/                the blob store that holds the published plan
-//	control/               the control plane: control.sock (operators), xds.sock (nodes), log, what it must remember
+//	ca/ca.pem ca/ca.key    the agents' authority (key 0600)
+//	operator/              the key that signs publications (ed25519, 0600), and the trusted public keys (trusted.pem)
+//	bundle/                the blob store of the publications
+//	control/               the control plane: control.sock (operators), xds.sock (nodes), log, and its memory
 //	nodes/<id>/            one node: bootstrap, admin.sock, log, agents/<agent>/proxy.sock
 //	graph.json             what was brought up last in a cloud
 //	audit/<id>/*.jsonl     the events of one node, in segments; outlives destroy, as stack.json does
@@ -48,7 +48,7 @@ func hashed(path string) string {
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
 }
 
-// home is where the file's state folder is, whether or not there is one.
+// home returns the file's state folder, whether or not it exists.
 func (f *File) home() (Home, error) {
 	base, err := hostpath.StateFolder()
 	return Home{Root: filepath.Join(base, f.Name()+"-"+hashed(f.Real)), name: f.Name()}, err
@@ -155,7 +155,7 @@ func HomeOf(path string) (Home, error) {
 	return f.Home()
 }
 
-// record is what stack.json holds.
+// record is the content of stack.json.
 type record struct {
 	Name string `json:"name"`
 	// File is [File.Real].
@@ -164,7 +164,8 @@ type record struct {
 	Folder identity `json:"folder"`
 }
 
-// RecordFile says whose the folder is. It stays as long as the audit log.
+// RecordFile returns the file that says to which stack file the folder belongs. It stays as long as
+// the audit log.
 func (h Home) RecordFile() string { return filepath.Join(h.Root, "stack.json") }
 
 func (h Home) record() (*record, error) {
@@ -199,9 +200,9 @@ func (h Home) CACert() string { return filepath.Join(h.CADir(), "ca.pem") }
 // CAKey is the PEM file of the authority's key. Only the control plane reads it.
 func (h Home) CAKey() string { return filepath.Join(h.CADir(), "ca.key") }
 
-// Stack is the name of the stack, as the folder says: see [File.Claim]. A folder
-// that no stack file claims, such as that of a control plane on another machine,
-// has the name of its stack.
+// Stack returns the name of the stack, as the folder records it: see [File.Claim]. If no stack file
+// claims the folder, e.g. that of a control plane on another machine, the folder's name is the
+// stack's.
 func (h Home) Stack() string {
 	if h.name != "" {
 		return h.name
@@ -215,7 +216,7 @@ func (h Home) Stack() string {
 // OperatorDir holds what only the operator needs.
 func (h Home) OperatorDir() string { return filepath.Join(h.Root, "operator") }
 
-// OperatorKey is the PEM file of the Ed25519 key that signs what is published.
+// OperatorKey returns the PEM file of the Ed25519 key that signs publications.
 func (h Home) OperatorKey() string { return filepath.Join(h.OperatorDir(), "ed25519") }
 
 // Trusted is the PEM file of the operators' public keys: the control plane
@@ -225,8 +226,8 @@ func (h Home) Trusted() string { return filepath.Join(h.OperatorDir(), "trusted.
 // StoreFile may hold the URL of another bundle store than the folder bundle/.
 func (h Home) StoreFile() string { return filepath.Join(h.OperatorDir(), "store") }
 
-// BundleURL is the blob store that holds the published plan: the URL in
-// [Home.StoreFile], or the folder bundle/ if there is no such file.
+// BundleURL returns the URL of the bundle store: the one in [Home.StoreFile], or the folder bundle/
+// if there is no such file.
 func (h Home) BundleURL() string {
 	if content, err := os.ReadFile(h.StoreFile()); err == nil {
 		return strings.TrimSpace(string(content))
@@ -237,15 +238,15 @@ func (h Home) BundleURL() string {
 // ControlDir is the working folder of the control plane.
 func (h Home) ControlDir() string { return filepath.Join(h.Root, "control") }
 
-// ControlSocket is where operators and the provider talk to the control plane.
+// ControlSocket returns the socket at which operators and the provider reach the control plane.
 func (h Home) ControlSocket() string { return filepath.Join(h.ControlDir(), "control.sock") }
 
-// KeptBundles are the files in which the control plane keeps what it serves.
+// KeptBundles returns the files in which the control plane keeps what it serves.
 func (h Home) KeptBundles() []string {
 	return []string{filepath.Join(h.ControlDir(), "good.bundle"), filepath.Join(h.ControlDir(), "kill.bundle")}
 }
 
-// XDSSocket is where nodes talk to the control plane.
+// XDSSocket returns the socket at which nodes reach the control plane.
 func (h Home) XDSSocket() string { return filepath.Join(h.ControlDir(), "xds.sock") }
 
 // NodesDir holds a folder for each node.
@@ -274,8 +275,8 @@ func (h Home) PulumiDir() string { return filepath.Join(h.Root, "pulumi") }
 // less its terminating zero).
 const maxSocketPath = 107
 
-// CheckSockets reports whether the paths of the stack's sockets fit into a
-// socket address.
+// CheckSockets returns an error if the paths of the stack's sockets do not fit into a socket
+// address.
 func (h Home) CheckSockets() error {
 	if p := h.ControlSocket(); len(p) > maxSocketPath {
 		return fmt.Errorf("%s: a socket's path may have %d bytes, this has %d: set POSTERN_HOME to a shorter folder", p, maxSocketPath, len(p))

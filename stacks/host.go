@@ -65,9 +65,9 @@ func canonicalHost(host string) (string, error) {
 	return plan.CanonicalPattern(ascii)
 }
 
-// wildcard checks what strangers can have a name below: registries (never),
-// and shared hosting, for which the operator has to say why, and to which no
-// secret is ever sent.
+// wildcard checks under which names strangers can have a name: below registries (never allowed),
+// and on shared hosting, for which the operator must give a reason, and to which no secret is ever
+// sent.
 func (l *loader) wildcard(n *node, r *plan.Rule, reason string) {
 	rest, ok := strings.CutPrefix(r.Host, "*.")
 	if !ok {
@@ -89,8 +89,8 @@ func (l *loader) wildcard(n *node, r *plan.Rule, reason string) {
 // any depth, there is a public suffix, with one of those.
 type suffixes struct {
 	icann, private map[string]string
-	// all are the names of which every child is a suffix, and except those that
-	// are not; private says whose section it is.
+	// all are the names of which every child is a suffix, and except are the exceptions. private
+	// says whose section it is.
 	all    map[string]bool
 	except map[string]bool
 }

@@ -53,7 +53,7 @@ func (l *loader) limits(n *node, what string) *plan.Limits {
 	return &out
 }
 
-// size reads a number of bytes, per what is in the suffix.
+// size reads a number of bytes, per the unit in the suffix.
 func (l *loader) size(n *node, what, suffix string) uint64 {
 	text, per := strings.CutSuffix(n.text, suffix)
 	m := sizePattern.FindStringSubmatch(text)
@@ -72,7 +72,7 @@ func (l *loader) size(n *node, what, suffix string) uint64 {
 	return count * units[m[2]]
 }
 
-// limited is a destination's limits, and the agent's for what it does not say.
+// limited returns a destination's limits, with the agent's limits where the destination sets none.
 func limited(own, agent *plan.Limits) *plan.Limits {
 	if own == nil || agent == nil {
 		if own == nil {

@@ -26,33 +26,33 @@ type Stack struct {
 	Name string
 	// Path is the file, for messages.
 	Path string
-	// Target is where the stack runs: [TargetLocal] or [TargetAWS].
+	// Target is [TargetLocal] or [TargetAWS].
 	Target string
-	// Nodes is how many proxies the fleet has.
+	// Nodes is the number of proxies in the fleet.
 	Nodes int
 	Plan  *plan.Plan
 	// AWS is what the file says about [TargetAWS]; nil for other targets.
 	AWS *cloud.AWS
-	// Warnings are about what is allowed to be written, but is probably not
-	// meant any more, such as rules that have expired.
+	// Warnings are about text that is valid but probably no longer intended, such as rules that
+	// have expired.
 	Warnings []*Problem
 
 	// origins has where each rule is from, by ID.
 	origins map[string]origin
-	// root and destinations are what edits work on.
+	// root and destinations are the tree that edits change.
 	root         *node
 	destinations map[string]*destination
 }
 
-// origin is where a rule is written, and the preset that it is from, if any.
+// origin is the place of a rule in the file, and the rule's preset, if any.
 type origin struct {
 	at     *node
 	preset string
 }
 
-// Source is where the rule is written, such as "stacks/local.yaml:12", or, with
-// the preset that has it, "stacks/local.yaml:12, preset anthropic"; the file
-// alone for a rule that is not in it.
+// Source returns the place of the rule, such as "stacks/local.yaml:12", or, with its preset,
+// "stacks/local.yaml:12, preset anthropic". For a rule that is not in the file it returns only the
+// file.
 func (s *Stack) Source(ruleID string) string {
 	o, ok := s.origins[ruleID]
 	if !ok {
@@ -91,7 +91,7 @@ func (f *File) Load() (*Stack, error) {
 	return s, nil
 }
 
-// warn adds what is odd about the stack at a time.
+// warn adds what is odd about the stack at a given time.
 func (s *Stack) warn(now time.Time) {
 	odd := map[string]bool{}
 	for _, a := range s.Plan.Agents {
@@ -167,7 +167,7 @@ type loader struct {
 	clients *clientCache
 	// folders returns what agents may write.
 	folders func() (*hostpath.Folders, error)
-	// repositories is what presets allow of a git host.
+	// repositories are what presets allow at a git host.
 	repositories *node
 	// patterns are path patterns that were read and are right: most files have few.
 	patterns     map[string]bool
@@ -176,7 +176,7 @@ type loader struct {
 }
 
 var (
-	// name is what agents and credentials may be called.
+	// name matches the valid names of agents and credentials.
 	name = plan.Matching(`^[a-z][a-z0-9-]{0,31}$`)
 	// destinationName also admits host names.
 	destinationName = plan.Matching(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)

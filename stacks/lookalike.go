@@ -17,7 +17,7 @@ var lookalikes = strings.NewReplacer(
 	"ı", "i", "ɡ", "g", "ɩ", "i", "ɑ", "a", "ʏ", "y",
 )
 
-// lookalike says what an international host looks like and is not, or "". The host is
+// lookalike returns the host that an international host looks like but is not, or "". The host is
 // canonical: its labels are ASCII.
 func lookalike(host string) string {
 	if !strings.Contains(host, "xn--") {

@@ -12,7 +12,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// kind is what a YAML node is, in the words of messages.
+// kind is the kind of a YAML node, in the words of messages.
 type kind string
 
 const (
@@ -31,8 +31,8 @@ type node struct {
 	text      string // of a scalar
 	fields    []field
 	items     []*node
-	// flow says that a list or mapping is written in brackets or braces, which
-	// then end at endLine and endCol.
+	// flow means that a list or mapping is written in brackets or braces, which then end at endLine
+	// and endCol.
 	flow            bool
 	endLine, endCol int
 	// quoted is a scalar in quotes or in block style.
@@ -160,8 +160,8 @@ func nesting(data []byte) int {
 
 func tokenAt(t *token.Token) *node { return &node{line: t.Position.Line, col: t.Position.Column} }
 
-// position is where a node begins as people see it: a block mapping begins at
-// its first key, not at the colon after it.
+// position returns where a node begins as people see it: a block mapping begins at its first key,
+// not at the colon after it.
 func position(n ast.Node) *node {
 	switch n := n.(type) {
 	case *ast.MappingNode:

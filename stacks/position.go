@@ -62,7 +62,7 @@ func (e *editor) end(n *node) (int, error) {
 	return 0, fmt.Errorf("edit %s: it is unclear where the entry in line %d ends", e.file.Path, n.line)
 }
 
-// indent is what precedes a key on its line: spaces.
+// indent returns the spaces before a key on its line.
 func (e *editor) indent(key *node) (string, error) {
 	line := e.line(key.line)
 	indent := line[:e.offset(key.line, key.col)-e.offset(key.line, 1)]

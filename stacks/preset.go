@@ -24,13 +24,13 @@ const clientPatience = 30 * time.Second
 // Preset is a list of destinations that comes with Postern.
 type Preset struct {
 	Name, About string
-	// Credential says that one is needed, or may be given.
+	// Credential means that the preset needs a credential, or may be given one.
 	Credential, CredentialNeeded bool
-	// Git says that it takes read and write lists of repositories.
+	// Git means that the preset takes read and write lists of repositories.
 	Git bool
 }
 
-// Presets are all that agents may name, sorted, but for those of [Clients].
+// Presets returns all presets that agents may name, sorted, except those of [Clients].
 func Presets() []Preset {
 	var out []Preset
 	for _, name := range presetNames() {
@@ -76,8 +76,8 @@ func usesGit(root *node) bool {
 	return slices.ContainsFunc(root.get("destinations").fields, func(f field) bool { return f.value.get("git") != nil })
 }
 
-// presets reads an agent's list of presets. taken are the names of the
-// destinations that it is allowed beside.
+// presets reads an agent's list of presets. taken are the names of the destinations that the
+// agent's allow list has.
 func (l *loader) presets(n *node, agent string, taken map[string]bool) []placed {
 	if n.kind != kindList {
 		l.at(n, "write a list, such as [anthropic, docs]", "presets is %s, not a list", n.describe())
@@ -150,10 +150,10 @@ func (l *loader) client(n *node, client string) []namedRule {
 	return out
 }
 
-// slotName is what presets call the credential that they are given.
+// slotName is the name that presets use for the given credential.
 const slotName = "slot"
 
-// preset reads a preset of ours as an item of an agent's list fills it in.
+// preset reads one of our presets, filled in by an item of an agent's list.
 func (l *loader) preset(item *node, name string) []namedRule {
 	root := presetFile(name)
 	what := "preset " + name

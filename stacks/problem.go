@@ -24,7 +24,7 @@ func (p *Problem) Error() string {
 	return s
 }
 
-// problems collects what is wrong with one file.
+// problems collects the problems of one file.
 type problems struct {
 	file string
 	list []*Problem

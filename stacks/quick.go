@@ -117,7 +117,7 @@ func (q *quick) inline(c *cursor) *node {
 	return value
 }
 
-// closed returns a collection unless the next line goes on within it.
+// closed returns a collection unless the next line continues within it.
 func (q *quick) closed(out *node, indent int) *node {
 	if q.at < len(q.lines) && q.lines[q.at].indent > indent {
 		return nil
@@ -271,7 +271,7 @@ func (c *cursor) plain(flow bool) *node {
 	return n
 }
 
-// collection reads what is in brackets or braces, on one line.
+// collection reads the content of brackets or braces, on one line.
 func (c *cursor) collection(open byte, depth int) *node {
 	n, end := c.node(kindList), byte(']')
 	if open == '{' {

@@ -8,13 +8,13 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// methods are those of HTTP, of WebDAV, and QUERY.
+// methods are the methods of HTTP and WebDAV, and QUERY.
 var methods = []string{
 	"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "COPY", "LOCK", "MKCOL", "MOVE",
 	"PROPFIND", "PROPPATCH", "REPORT", "SEARCH", "UNLOCK",
 }
 
-// ruleName is what a rule may be called within its destination.
+// ruleName matches the valid names of a rule within its destination.
 var ruleName = plan.Matching(`^[a-z0-9][a-z0-9.-]{0,63}$`)
 
 // gitPrefix begins the names of the rules that git: compiles to.

@@ -9,9 +9,9 @@ import (
 	"github.com/postern/postern/bundle"
 )
 
-// keepAuthority makes the intermediates anew when they are due, until ctx is
-// done. It is apart from everything else, and holds no lock meanwhile: a key in a
-// cloud that does not answer keeps nobody from a kill.
+// keepAuthority replaces the intermediates when they are due, until ctx is done. It runs apart from
+// everything else and holds no lock meanwhile: a key in a cloud that does not answer delays no
+// kill.
 func (c *Control) keepAuthority(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -25,8 +25,8 @@ func (c *Control) keepAuthority(ctx context.Context) {
 	}
 }
 
-// renewAuthority tries once. If the CA's key cannot be used, the intermediates
-// that there are go on until they end; status tells.
+// renewAuthority tries once. If the CA's key is unavailable, the existing intermediates stay in use
+// until they end; status says so.
 func (c *Control) renewAuthority(now time.Time) {
 	err := c.mint.Renew(now)
 	c.mu.Lock()

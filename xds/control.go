@@ -36,14 +36,14 @@ import (
 	"github.com/postern/postern/xds/state"
 )
 
-// Config is what a control plane depends on.
+// Config is the configuration of a control plane.
 type Config struct {
 	// Store is the URL of the bundle store, Stack whose publications are taken
 	// from it, and Trusted the file of the operators' public keys: what none of
 	// them has signed is not served. See [bundle.Store].
 	Store, Stack, Trusted string
-	// Replica is the name of this control plane among those of its stack, of
-	// letters, digits and dashes; "" if there is no other.
+	// Replica is the name of this control plane among the replicas of its stack: letters, digits
+	// and dashes. It is "" if there is no other.
 	Replica string
 	// CACert and CAKey are places of PEM, for [svid.Read].
 	CACert, CAKey string
@@ -101,16 +101,16 @@ type Control struct {
 	// salt keeps the versions of secrets from telling anything of them.
 	salt []byte
 
-	// rollout is held by whoever changes what is served; until Run has served
-	// what was good, nobody else may.
+	// rollout is held while changing what is served. Until Run has served the last good
+	// publication, nobody else may hold it.
 	rollout sync.Mutex
-	// memo is for who holds rollout.
+	// memo is guarded by rollout.
 	memo envoy.Memo
-	// tookBack sets an agent's generation apart from those of what was rolled back
-	// here, for who holds rollout. Other replicas, and this one once it is restarted,
-	// do not know: a node that comes to them has that agent's connections cut once more.
+	// tookBack sets an agent's generation apart from the generations that were rolled back here. It
+	// is guarded by rollout. Other replicas, and this one after a restart, do not know it: if a
+	// node comes to them, that agent's connections are cut once more.
 	tookBack map[string]string
-	// inUse is what tellCredentials told last, by credential.
+	// inUse is what tellCredentials recorded last, by credential.
 	inUse map[string]use
 
 	mu       sync.Mutex
@@ -123,18 +123,18 @@ type Control struct {
 	rejected *api.Rejection
 	follower follower
 	owed     owed
-	// probes are what the last probe of a node found.
+	// probes are the results of the last probe of each node.
 	probes map[string]probeResult
-	// damaged says which state files could not be read when we started, and what
-	// that means; "" if it means nothing.
+	// damaged names the state files that could not be read at the start, and says what that means.
+	// It is "" if it means nothing.
 	damaged string
 	// caProblem is why the CA's key could not be used when it was due, or "".
 	caProblem string
-	// reporter signs what a replica reports; nil if there is no other.
+	// reporter signs a replica's reports. It is nil if there is no other replica.
 	reporter *bundle.Reporter
-	// rolling is when the roll-out that is under way began, or zero.
+	// rolling is the time at which the roll-out in progress began, or zero.
 	rolling time.Time
-	// expiry is when the next rule of live ends, or zero.
+	// expiry is the time at which the next rule of live ends, or zero.
 	expiry time.Time
 }
 
@@ -256,10 +256,10 @@ func (c *Control) keepFresh(ctx context.Context) {
 	}
 }
 
-// resume serves what converged last, or what the store holds since: a node that
-// comes from another replica, or had it from this one, is not put back to what was
-// before, not even for a moment. Nodes keep what they have until then, and operators
-// can reach the control plane already: who could not has published before.
+// resume serves what converged last, or what the store has since. So a node that comes from another
+// replica, or had its version from this one, never gets an older one. Until then, nodes keep their
+// version. Operators can already reach the control plane; an operator who could not has published
+// before.
 func (c *Control) resume(ctx context.Context) error {
 	good, err := c.lastGood()
 	if err != nil || good == nil {
@@ -294,9 +294,8 @@ func (c *Control) resume(ctx context.Context) error {
 	return nil
 }
 
-// lastGood is what converged last, with whoever was killed since, or nil. It was
-// verified when it was kept, and is again: a key that is not trusted any more takes
-// its publications with it.
+// lastGood returns what converged last, with the agents killed since, or nil. It was verified when
+// it was saved, and is verified again: if a key is no longer trusted, neither are its publications.
 func (c *Control) lastGood() (*bundle.Bundle, error) {
 	var broken *bundle.BrokenError
 	sealed, err := bundle.ReadKept(c.files.Path(state.Good))
@@ -329,8 +328,8 @@ func (c *Control) lastGood() (*bundle.Bundle, error) {
 	return good, nil
 }
 
-// provenAfter is what the store holds above seq and is proven, or nil: also if it
-// does not answer soon, for follow says so.
+// provenAfter returns the proven publication that the store holds above seq, or nil. If the store
+// does not answer soon, it also returns nil, and follow reports the problem.
 func (c *Control) provenAfter(ctx context.Context, seq uint64) *bundle.Bundle {
 	ctx, cancel := context.WithTimeout(ctx, slow)
 	defer cancel()

@@ -25,9 +25,9 @@ const (
 	EventLeaseEnded = "lease-ended"
 	// EventSecretRotated is a credential whose secret has changed.
 	EventSecretRotated = "secret-rotated"
-	// EventCredentialClosed is a credential whose secret cannot be had, so that its
-	// routes are closed; EventCredentialOpened is one that is in use from now on:
-	// for the first time since this control plane was started, or again.
+	// EventCredentialClosed records that a credential's secret is unavailable, so that its routes
+	// are closed. EventCredentialOpened records that a credential is in use from now on: for the
+	// first time since the control plane started, or again.
 	EventCredentialClosed = "credential-closed"
 	EventCredentialOpened = "credential-opened"
 	// EventClockSet is a wall clock that was set back.
@@ -42,13 +42,13 @@ type Event struct {
 	// it is told once.
 	ID   string
 	Kind string
-	// Time is when it happened, which may be long before it is told.
+	// Time is the time at which it happened, which may be long before it is recorded.
 	Time time.Time
-	// Seq and Version are of the publication it is about, By is who published that.
+	// Seq and Version identify the publication that it is about. By is its publisher.
 	Seq     uint64
 	Version string
 	By      string
-	// Agent, Rule, Reason and Owner are those of the rule, if it is about one.
+	// Agent, Rule, Reason and Owner describe the rule, if it is about one.
 	Agent, Rule, Reason, Owner string
 	// Credential is its name, if it is about one.
 	Credential string
@@ -93,7 +93,7 @@ func (c *Control) tellPublished(before, b *bundle.Bundle, version string) {
 	c.tell(e)
 }
 
-// switched are those who are killed in is and were not in was.
+// switched returns the agents that are killed in is but not in was.
 func switched(was, is bundle.Killed) []string {
 	var out []string
 	if is.Stack && !was.Stack {
@@ -107,9 +107,8 @@ func switched(was, is bundle.Killed) []string {
 	return out
 }
 
-// summary counts what a publication changes. It is not [plan.Diff], which asks
-// of every rule what it means beside all others: this is on the way of each
-// publication, whatever the size of the policy.
+// summary counts what a publication changes. It is not [plan.Diff], which compares every rule with
+// all others: every publication waits for summary, whatever the size of the policy.
 func summary(was, is *plan.Plan) string {
 	var rules, credentials tally
 	before := map[string]*plan.Rule{}
@@ -162,7 +161,7 @@ func (t tally) String() string {
 	return fmt.Sprintf("%d added, %d changed, %d removed", t.added, t.changed, t.removed)
 }
 
-// lateAfter is by how much an end may be told late without a word on it.
+// lateAfter is the delay up to which the end of a lease is recorded without mentioning it.
 const lateAfter = 3 * time.Second
 
 // endLeases tells the leases of b that have ended by now, each once, and

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// glance is how often a store that is looked into less often is asked for the
-	// next publication only: a kill is to end access within a second, and to list a
-	// bucket costs a dozen times what asking for one object does.
+	// glance is the interval at which a store that is otherwise read less often is asked only for
+	// the next publication. A kill must end access within a second, and listing a bucket costs a
+	// dozen times as much as asking for one object.
 	glance = 250 * time.Millisecond
-	// arrival is how long a publication is looked for the mark of.
+	// arrival is the time for which the mark of a new publication is looked for.
 	arrival = 3 * time.Second
 	// slow is after how long a store that does not answer is a problem to tell.
 	slow = 3 * time.Second
@@ -30,19 +30,20 @@ const (
 	firstRetry, lastRetry = 5 * time.Second, 5 * time.Minute
 )
 
-// follower is what a control plane knows of its store. Only follow uses it, but
-// for asked, problem and reports, which Status reads under Control.mu.
+// follower is what a control plane knows about its store. Only follow uses it, except asked,
+// problem and reports, which Status reads under Control.mu.
 type follower struct {
-	// asked is when the look that is under way began, or zero.
+	// asked is the time at which the look in progress began, or zero.
 	asked time.Time
-	// problem is why what is newest in the store is not served.
+	// problem says why the newest publication in the store is not served.
 	problem string
 	// reports are the replicas', by the tags in have.
 	reports map[string]api.Replica
 	have    map[string]string
 	// reported is our own, as it was written last.
 	reported api.Replica
-	// tag is of the newest object at the last look, seen since when it is that.
+	// tag identifies the newest object at the last look. seen is the time since which it has been
+	// the newest.
 	tag  string
 	seen time.Time
 	// last is the newest number at the last look, arriving whether it may be marked
@@ -63,8 +64,8 @@ type follower struct {
 	wait       time.Duration
 }
 
-// follow looks into the store until ctx is done: it takes what is proven, or is
-// ours to try, and says in status what is wrong with the rest.
+// follow looks into the store until ctx is done. It takes what is proven, or what this replica is
+// to try, and reports in status what is wrong with the rest.
 func (c *Control) follow(ctx context.Context) {
 	tick, peek := time.NewTicker(c.store.Interval()), time.NewTicker(glance)
 	defer tick.Stop()
@@ -235,13 +236,13 @@ func (c *Control) kept() string {
 	return "nothing is served; nodes keep what they have"
 }
 
-// problem is what is wrong at this moment, for people. The caller holds mu.
+// problem says what is wrong at this moment, for people. The caller holds mu.
 func (c *Control) problem(now time.Time) string {
 	problems := []string{c.storeProblem(now), c.unkeptProblem(), c.damaged, c.caProblem}
 	return strings.Join(slices.DeleteFunc(problems, func(p string) bool { return p == "" }), "; ")
 }
 
-// storeProblem is what is wrong with the store. The caller holds mu.
+// storeProblem says what is wrong with the store. The caller holds mu.
 func (c *Control) storeProblem(now time.Time) string {
 	if at := c.follower.asked; c.follower.problem == "" && !at.IsZero() && now.Sub(at) > slow {
 		if !c.rolling.IsZero() {

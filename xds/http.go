@@ -85,12 +85,12 @@ func traced(h http.Handler) http.Handler {
 const (
 	// maxImposed bounds a publication with its mark, in Base64, in bytes.
 	maxImposed = 128 << 20
-	// statusPause is how long changes are gathered: a storm of them is one answer.
+	// statusPause is the time for which changes are gathered: a storm of changes gives one answer.
 	statusPause = 20 * time.Millisecond
 )
 
-// answerStatus answers at once, or, if the client says what it knows already
-// (?wait=ETAG), when there is something else to tell.
+// answerStatus answers at once. If the client says what it already knows (?wait=ETAG), it answers
+// when there is something else to report.
 func (c *Control) answerStatus(w http.ResponseWriter, r *http.Request) {
 	known, waits := r.URL.Query().Get("wait"), r.URL.Query().Has("wait")
 	enough := time.NewTimer(api.WatchTimeout)

@@ -14,8 +14,8 @@ import (
 // lockEvery is the pace of asking for rollout, which nobody announces to be free.
 const lockEvery = 5 * time.Millisecond
 
-// Impose takes a publication that is proven, and was told to us by who made it: the
-// store need not have it. See [api.Client.Impose].
+// Impose takes a proven publication that its publisher has sent directly. The store need not have
+// it. See [api.Client.Impose].
 func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, error) {
 	b, err := c.store.VerifyProven(p.Publication, p.Mark)
 	if err != nil {
@@ -49,7 +49,7 @@ func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, er
 	return v, nil
 }
 
-// makeWay stops the roll-out of an older publication: what is imposed does not wait.
+// makeWay stops the roll-out of an older publication, because an imposed one does not wait.
 func (c *Control) makeWay(seq uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,8 +73,8 @@ func (c *Control) lockWithin(ctx context.Context) bool {
 	return true
 }
 
-// reach waits until every connected node has acknowledged version, or ctx is done,
-// and says which have.
+// reach waits until every connected node has acknowledged version, or ctx is done, and returns the
+// nodes that have.
 func (c *Control) reach(ctx context.Context, version string, start time.Time) *api.Converged {
 	v := &api.Converged{Version: version}
 	if err := c.cache.Converge(ctx, version, nil); err != nil {
@@ -97,9 +97,8 @@ type owed struct {
 	problem     string
 }
 
-// pay writes down what could not be written, and puts back what was lost, every
-// second and when there is something new, until ctx is done. A disk that hangs holds
-// up nothing else.
+// pay saves what could not be saved, and puts back what was lost, every second and when there is
+// something new, until ctx is done. A disk that hangs delays nothing else.
 func (c *Control) pay(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -134,7 +133,7 @@ func (c *Control) owe(b *bundle.Bundle, mark []byte) {
 	}
 }
 
-// payStore puts into the store what it lacks.
+// payStore puts into the store what the store lacks.
 func (c *Control) payStore(ctx context.Context) {
 	c.mu.Lock()
 	b, mark := c.owed.publication, c.owed.mark
@@ -160,7 +159,7 @@ func (c *Control) unkept() string {
 	return c.unkeptProblem()
 }
 
-// unkeptProblem is unkept for a caller that holds mu.
+// unkeptProblem is unkeptNow for a caller that holds mu.
 func (c *Control) unkeptProblem() string {
 	problem := cmp.Or(c.files.Problem(), c.owed.problem)
 	if problem == "" {

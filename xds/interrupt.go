@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// leasePatience is how long the end of a lease waits for a roll-out.
+// leasePatience bounds how long the end of a lease waits for a roll-out.
 const leasePatience = time.Second
 
 // underWay is the roll-out whose caller holds Control.rollout.
@@ -56,8 +56,8 @@ func supersededBy(seq uint64) error {
 	return &interruptedError{by: fmt.Sprintf("publication %d", seq)}
 }
 
-// lockFor takes rollout for what the store holds. What is proven there, such as
-// a kill, does not wait for the roll-out of what was published before.
+// lockFor takes rollout for the store's content. If that is proven, such as a kill, it does not
+// wait for the roll-out of an earlier publication.
 func (c *Control) lockFor(ctx context.Context) {
 	if c.rollout.TryLock() {
 		return
@@ -67,8 +67,7 @@ func (c *Control) lockFor(ctx context.Context) {
 	c.rollout.Lock()
 }
 
-// hurry stops the roll-out that is under way if the store holds a newer
-// publication that is proven.
+// hurry stops the roll-out in progress if the store holds a newer proven publication.
 func (c *Control) hurry(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, slow)
 	defer cancel()
@@ -86,8 +85,8 @@ func (c *Control) hurry(ctx context.Context) {
 	c.makeWay(b.Seq)
 }
 
-// hurrying calls hurry now and then until it is stopped: for a roll-out by the
-// one who otherwise looks into the store.
+// hurrying calls hurry now and then until it is stopped. It serves a roll-out by the goroutine that
+// otherwise looks into the store.
 func (c *Control) hurrying(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

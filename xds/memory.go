@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// garbage is how much of it there may be, in percent of what is in use.
+	// garbage is the highest amount of garbage, in percent of what is in use.
 	garbage = 300
 	// enoughMemory is from where on it is collected as often as it takes, in bytes.
 	enoughMemory = 1 << 30

@@ -10,9 +10,8 @@ import (
 	"github.com/postern/postern/xds/mint"
 )
 
-// meter holds the metrics of a control plane, in a registry of their own. No
-// label has a value that an agent could make up: there are no hosts in it.
-// docs/reference-metrics.md lists them.
+// meter holds the metrics of a control plane, in its own registry. No label has a value that an
+// agent could make up, and no metric has hosts. docs/reference-metrics.md lists them.
 type meter struct {
 	registry *prometheus.Registry
 

@@ -22,8 +22,8 @@ func (c *Control) AddNode(id string) error {
 	return c.saveNodes()
 }
 
-// RemoveNode refuses the node from now on, whatever its certificate. The other
-// replicas hear of it by what this one reports to the store.
+// RemoveNode refuses the node from now on, whatever its certificate. The other replicas learn it
+// from this one's report to the store.
 func (c *Control) RemoveNode(id string) error {
 	c.rollout.Lock()
 	defer c.rollout.Unlock()
@@ -48,10 +48,9 @@ func (c *Control) saveNodes() error {
 // Removed reports whether the node was removed, and may have no certificate.
 func (c *Control) Removed(node string) bool { return c.ledger.Removed(node) }
 
-// readNodes reads which nodes there are, and which were removed. A list of nodes
-// that is lost is not missed: a node that runs here is recognised when it asks. Of
-// nodes that were removed the store has those that were evicted, and what the other
-// control planes report.
+// readNodes reads the list of nodes, and of removed nodes. A lost list of nodes does no harm: a
+// node that runs here is recognised when it asks. The store lists the evicted nodes, and the other
+// control planes report the removed ones.
 func (c *Control) readNodes() error {
 	var nodes []string
 	if _, err := c.files.Read(state.Nodes, &nodes); err != nil && !errors.Is(err, state.ErrDamaged) {
@@ -76,8 +75,7 @@ func (c *Control) readNodes() error {
 	return nil
 }
 
-// vouch reports whether the node runs on this machine, and if so makes ready what it
-// needs here.
+// vouch reports whether the node runs on this machine. If so, it prepares what the node needs here.
 func (c *Control) vouch(node string) bool {
 	if c.cfg.Local == nil || !c.cfg.Local(node) {
 		return false

@@ -41,15 +41,16 @@ func say(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text + "\n"))
 }
 
-// observer measures what the ledger books: when what was sent was
-// acknowledged. It implements the callbacks of go-control-plane's delta server.
+// observer measures what the ledger records: the time until something was acknowledged. It
+// implements the callbacks of go-control-plane's delta server.
 type observer struct {
 	*ledger.Ledger
 	meter  *meter
 	tracer trace.Tracer
 
 	mu sync.Mutex
-	// span is that of the roll-out that is under way, began when it did; zero if none is.
+	// span is the span of the roll-out in progress, and began is its start. It is zero if there is
+	// none.
 	span  trace.SpanContext
 	began time.Time
 	sent  map[sentKey]sentResponse
@@ -70,8 +71,8 @@ func newObserver(l *ledger.Ledger, m *meter, t trace.Tracer) *observer {
 	return &observer{Ledger: l, meter: m, tracer: t, sent: map[sentKey]sentResponse{}}
 }
 
-// rolling says that a roll-out begins, in the span of ctx. The function that it
-// returns says that it has ended.
+// rolling records that a roll-out begins, in the span of ctx. Call the returned function when it
+// ends.
 func (o *observer) rolling(ctx context.Context, began time.Time) func() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -100,8 +101,8 @@ func (o *observer) OnStreamDeltaResponse(stream int64, req *discoveryv3.DeltaDis
 	o.sent[sentKey{stream, resp.GetNonce()}] = s
 }
 
-// push makes the span of what is sent, and begins that of its answer. What is
-// sent is said in numbers only: resources can be secrets.
+// push makes the span of a response, and begins the span of its answer. It records numbers only,
+// because resources can be secrets.
 func (o *observer) push(req *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse,
 	kind string) trace.Span {
 	ctx := trace.ContextWithSpanContext(context.Background(), o.span)

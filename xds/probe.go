@@ -22,9 +22,9 @@ func (e *unhealthyError) Error() string {
 
 func (e *unhealthyError) Unwrap() error { return e.err }
 
-// sick returns the connected nodes that do not serve what is live, before a
-// roll-out. What is broken already is not the roll-out's fault, and must not
-// keep an operator from taking access away: it is logged and passed over.
+// sick returns the connected nodes that do not serve what is live, before a roll-out. The roll-out
+// did not break them, and they must not keep an operator from taking access away: they are logged
+// and passed over.
 func (c *Control) sick(ctx context.Context, live *plan.Plan) map[string]bool {
 	out := map[string]bool{}
 	if c.cfg.Probe == nil || live == nil {
@@ -56,20 +56,20 @@ func (c *Control) probe(ctx context.Context, nodes []string, valid *plan.Plan, s
 }
 
 const (
-	// probeEvery is how old what a probe has found may be that a status shows.
+	// probeEvery is the highest age of a probe's result that a status shows.
 	probeEvery = time.Second
 	// probeTimeout bounds one probe for a status.
 	probeTimeout = time.Second
 )
 
-// probeResult is what a probe has found, and when.
+// probeResult is the result of a probe, and its time.
 type probeResult struct {
 	at      time.Time
 	problem string
 }
 
-// probed says why a node that has acknowledged everything does not serve b; "" if it
-// does.
+// probed says why a node that has acknowledged everything does not serve b. It returns "" if the
+// node does.
 func (c *Control) probed(node string, b *bundle.Bundle) string {
 	if c.cfg.Probe == nil {
 		return ""

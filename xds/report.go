@@ -71,7 +71,7 @@ func (c *Control) adoptRemovals(ctx context.Context) {
 	}
 }
 
-// report writes our own report if it says anything new, or is due.
+// report writes our own report if it contains news, or is due.
 func (c *Control) report(ctx context.Context, now time.Time) {
 	s := c.Status() //nolint:contextcheck // its probes are bounded by themselves
 	r := api.Replica{ID: c.cfg.Replica, Seq: s.Seq, Version: s.Version, Nodes: len(s.Nodes), Problem: s.Problem}
@@ -122,8 +122,8 @@ func (c *Control) report(ctx context.Context, now time.Time) {
 	f.reported = r
 }
 
-// fleet is what a report says of the nodes. When they have acknowledged what is
-// left out: a report would be due whenever one has.
+// fleet returns what a report says about the nodes. It leaves out the times of their
+// acknowledgements, because a report would otherwise be due after each.
 func fleet(s *api.Status) []api.Node {
 	nodes := slices.Clone(s.Nodes)
 	slices.SortStableFunc(nodes, func(a, b api.Node) int {

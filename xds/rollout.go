@@ -184,11 +184,10 @@ func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, star
 	}
 }
 
-// roll publishes b to the first node and, when that has acknowledged all of
-// it, to the others. Each step is two: first everything that is new or changed
-// beside what is removed, then the removal, so that no node ever refers to what
-// it does not have. It returns the number of nodes that acknowledged, and whether
-// any was sent something.
+// roll publishes b to the first node and, when that node has acknowledged all of it, to the others.
+// Each step has two parts: first everything new or changed together with what will be removed, then
+// the removal. So no node ever refers to something that it does not have. roll returns the number
+// of nodes that acknowledged, and whether any node was sent something.
 func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string,
 	now time.Time) (nodes int, tried bool, err error) {
 	valid, leaves, tables, err := c.tables(ctx, b, now)
@@ -246,9 +245,9 @@ func resultOf(err error) string {
 	}
 }
 
-// rollBack serves before again instead of publication seq, and gives the nodes a
-// moment to take it, unless the roll-out was interrupted. The agents of tookBack
-// are cut off from what they have opened meanwhile.
+// rollBack serves before again instead of publication seq, and gives the nodes a moment to take it,
+// unless the roll-out was interrupted. The agents of tookBack lose the connections that they have
+// opened meanwhile.
 func (c *Control) rollBack(ctx context.Context, seq uint64, before *bundle.Bundle) {
 	why := interrupted(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollBackTimeout)
@@ -291,8 +290,8 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 	return nil
 }
 
-// tables builds and packs the resources of b as they are valid at a moment,
-// with the secrets that they refer to. The plan is what is valid of b's.
+// tables builds and packs the resources of b as they are valid at a moment, with the secrets to
+// which they refer. The returned plan is the valid part of b's plan.
 func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
 	now time.Time) (*plan.Plan, envoy.LeafHosts, map[string]*cache.Table, error) {
 	var leaves envoy.LeafHosts
@@ -337,8 +336,8 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
 	return valid, leaves, tables, errors.Join(errs...)
 }
 
-// options are what the resources depend on beside the plan. An agent whose
-// leases have ended is of another generation than before.
+// options returns the inputs of the resources besides the plan. An agent whose leases have ended
+// has another generation than before.
 func (c *Control) options(b *bundle.Bundle, valid *plan.Plan) envoy.Options {
 	o := c.cfg.Envoy
 	o.Generations = maps.Clone(b.Generations)
@@ -357,8 +356,8 @@ func (c *Control) options(b *bundle.Bundle, valid *plan.Plan) envoy.Options {
 	return o
 }
 
-// endedOf names the set of leases that have ended of what an agent was given; ""
-// for none. That something is not denied any more takes nothing from it.
+// endedOf names the set of ended leases that gave an agent something, or returns "" if there is
+// none. An agent loses nothing when a denial ends.
 func endedOf(a, valid plan.Agent) string {
 	if len(a.Rules) == len(valid.Rules) {
 		return ""

@@ -25,10 +25,9 @@ type use struct {
 	open    bool
 }
 
-// tellCredentials tells what has become of the secrets of b since it was called
-// before. That is how the version behind each request's credential is known:
-// the event of a request names the credential, as Envoy knows no version of it.
-// The caller holds c.rollout.
+// tellCredentials records what has happened to the secrets of b since it was called before. So the
+// version behind each request's credential is known: a request's event names the credential,
+// because Envoy does not know its version. The caller holds c.rollout.
 func (c *Control) tellCredentials(b *bundle.Bundle) {
 	now := map[string]use{}
 	states := map[string]secret.State{}

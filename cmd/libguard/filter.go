@@ -18,7 +18,7 @@ import (
 	"github.com/postern/postern/guard"
 )
 
-// Two strings of Go are what a header is in C: nothing is copied.
+// Two strings of Go are a header in C: nothing is copied.
 var _ = [1]struct{}{}[unsafe.Sizeof(C.header{})-unsafe.Sizeof(guard.Header{})]
 
 //export checkHeaders

@@ -2,5 +2,5 @@
 // into its process. Whatever fails here lets nothing through.
 package main
 
-// main is never called: what is built is a library.
+// main is never called: the package is built as a library.
 func main() {}

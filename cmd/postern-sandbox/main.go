@@ -1,7 +1,6 @@
-// Command postern-sandbox is the inside of a sandbox: the first process in
-// there, which `postern run` starts. It is a program of its own because what it
-// links is what each command waits for, and what an agent can attack: no control
-// plane, no cloud's SDK.
+// Command postern-sandbox is the inside of a sandbox: its first process, which `postern run`
+// starts. It is a separate program because each command waits for what it links, and an agent can
+// attack what it links: no control plane, no cloud's SDK.
 package main
 
 import (

@@ -8,8 +8,8 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// blame says where a refusal by Envoy comes from, such as
-// "rule demo/echo (stacks/local.yaml:12)", or "" if it does not tell.
+// blame says where a resource that Envoy refused comes from, such as "rule demo/echo
+// (stacks/local.yaml:12)", or returns "" if the message does not tell.
 func blame(r *api.Rejection, source func(rule string) string) string {
 	var out []string
 	for _, rule := range r.Rules {

@@ -17,7 +17,7 @@ import (
 // effective is one rule of an agent, with what people ask about it.
 type effective struct {
 	plan.Rule
-	// Source is where the rule is from.
+	// Source is the place of the rule.
 	Source  string `json:"source"`
 	Expired bool   `json:"expired,omitempty"`
 	// Sends says how the credential is sent.
@@ -130,7 +130,7 @@ func printEffective(w io.Writer, agent string, rules []effective) {
 	fmt.Fprintf(w, "everything else is denied by %s\n", plan.DefaultRule(agent))
 }
 
-// conditions is what a rule asks of a request beside method and path.
+// conditions returns what a rule requires of a request besides method and path.
 func conditions(r *plan.Rule) string {
 	var out []string
 	for _, c := range r.Query {

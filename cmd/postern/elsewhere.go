@@ -117,8 +117,8 @@ func combine(s *api.Status) {
 	slices.SortFunc(s.Credentials, func(a, b api.Credential) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// printReporting is the first line of the status of such a fleet. It says of
-// control planes, not of nodes, for not all of these may be in the reports.
+// printReporting prints the first line of the status of such a fleet. It counts control planes, not
+// nodes, because the reports may not list all nodes.
 func printReporting(w io.Writer, stack, version string, s *api.Status) {
 	took, reporting := 0, 0
 	for _, r := range s.Replicas {

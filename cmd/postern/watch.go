@@ -15,8 +15,8 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// watcher shows the fleet as it changes: on a terminal a table that is drawn
-// anew, otherwise a line for each change, or a JSON object.
+// watcher shows the fleet as it changes: on a terminal a table that is drawn again, otherwise a
+// line for each change, or a JSON object.
 type watcher struct {
 	w      io.Writer
 	screen bool
@@ -59,8 +59,8 @@ func (v *watcher) run(ctx context.Context, watch func(context.Context, func(*api
 	})
 }
 
-// statusChanges says what is other in is than in was, nil at first, a line for
-// each. That something was acknowledged again is no change.
+// statusChanges returns the differences between is and was, one line each. was is nil at first. A
+// repeated acknowledgement is not a change.
 func statusChanges(was, is *api.Status) []string {
 	if was == nil {
 		was = &api.Status{}
@@ -120,7 +120,7 @@ func statusChanges(was, is *api.Status) []string {
 	return out
 }
 
-// liveOn is how many nodes have everything.
+// liveOn returns the number of nodes that have everything.
 func liveOn(s *api.Status) int {
 	n := 0
 	for _, node := range s.Nodes {
@@ -131,7 +131,7 @@ func liveOn(s *api.Status) int {
 	return n
 }
 
-// missing says since when a node is not there.
+// missing says since when a node has been missing.
 func missing(id string, since, now time.Time) string {
 	if since.IsZero() {
 		return fmt.Sprintf("node %s is missing: it has not connected since the control plane started", id)

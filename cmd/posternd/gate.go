@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// dialTimeout is how long a gate has to answer before the next one is tried: it
-// is in the same network.
+// dialTimeout is the time that a gate has to answer before the next one is tried: it is in the same
+// network.
 const dialTimeout = 2 * time.Second
 
 // maxConnections bounds what an agent can make its machine hold open.

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// userNamespaceSwitches are the kernel settings that can forbid user
-// namespaces, and what they are set to then.
+// userNamespaceSwitches are the kernel settings that can forbid user namespaces, with the values
+// that do so.
 var userNamespaceSwitches = []struct{ file, forbids, allow string }{
 	{"/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"},
 	{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl kernel.apparmor_restrict_unprivileged_userns=0 (or an AppArmor profile for bwrap with the permission userns)"},
 	{"/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"},
 }
 
-// inContainer is what a container needs, as tried with Docker 20.10: its seccomp
-// profile forbids namespaces, and its masked /proc a new one.
+// inContainer says what a container needs, as tried with Docker 20.10: its seccomp profile forbids
+// namespaces, and its masked /proc forbids a new one.
 const inContainer = "in a container, start it with `docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined`, where AppArmor is on with `--security-opt apparmor=unconfined` too"
 
 // Explain makes an error of what bubblewrap wrote when it did not get as far as starting
@@ -38,8 +38,8 @@ func Explain(complaint string, err error) error {
 	return fmt.Errorf("set up sandbox: %s; %s", complaint, advice)
 }
 
-// advise says what to do about bubblewrap's complaint, or "". setting reads a
-// file of the kernel.
+// advise says what to do about bubblewrap's complaint, or returns "". setting reads a file of the
+// kernel.
 func advise(complaint string, setting func(file string) string) string {
 	var switches []string
 	for _, s := range userNamespaceSwitches {

@@ -22,11 +22,11 @@ import (
 // way of a mount that maps one to the other, so files keep the owner they had. What is root's alone but shown, such as
 // a toolchain in its home, is mapped in the same way.
 
-// agentAccount is whose subordinate IDs in /etc/subuid and /etc/subgid are used.
+// agentAccount is the account whose subordinate IDs in /etc/subuid and /etc/subgid are used.
 const agentAccount = "postern-agent"
 
-// The IDs that are used if there is no such account: between those of containers and those that nobody may use, see
-// systemd's UIDS-GIDS.
+// The IDs that are used if there is no such account: between the IDs of containers and the IDs that
+// nobody may use, see systemd's UIDS-GIDS.
 const (
 	firstAgentID = 1990000000
 	agentIDs     = 65536
@@ -156,11 +156,11 @@ type idMount struct {
 	dir  bool
 }
 
-// idMap maps the owner of what is mounted to the user.
+// idMap maps the owner of a mounted folder to the user.
 type idMap struct {
 	uid, gid int
-	// others says that everybody else stays who they are. Without it the user may not write what is theirs, and not
-	// connect to a socket of theirs, whatever its mode says.
+	// others means that all other users keep their IDs. Without it the user may not write their
+	// files, and not connect to their sockets, whatever the mode says.
 	others bool
 }
 
@@ -170,9 +170,10 @@ type idMounts struct {
 	view *view.View
 	// program is any that exists.
 	program string
-	// maps are user namespaces by what they map.
+	// maps are user namespaces, by their maps.
 	maps map[idMap]*os.File
-	// covers are the folders that the user may not search, and what of them it shall see; "" has what is mapped where it is.
+	// covers are the folders that the user may not search, with the parts that the user shall see.
+	// "" shows what is mapped at its own place.
 	covers map[string][]idMount
 	done   []string
 }
@@ -262,7 +263,7 @@ func (m idMap) mapping(owner, user int) []syscall.SysProcIDMap {
 	return ids
 }
 
-// namespace returns a user namespace with the map. It is of a process that never runs.
+// namespace returns a user namespace with the map. It belongs to a process that never runs.
 func (m *idMounts) namespace(key idMap) (*os.File, error) {
 	if f := m.maps[key]; f != nil {
 		return f, nil
@@ -294,8 +295,8 @@ func (m *idMounts) namespace(key idMap) (*os.File, error) {
 	return f, nil
 }
 
-// attach puts the mounts where the originals are. Over a folder that the user may not search goes an empty one that has
-// only what is shown.
+// attach puts the mounts in the places of the originals. It covers a folder that the user may not
+// search with an empty one that has only what is shown.
 func (m *idMounts) attach() error {
 	for cover, mounts := range m.covers {
 		if cover != "" {

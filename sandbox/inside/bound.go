@@ -13,11 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// boundSockets finds out which socket files have a listener in this sandbox. The host's have none here.
+// boundSockets finds out which socket files have a listener in this sandbox. The host's have none
+// here.
 //
-// The kernel lists the sockets of this network namespace, each with 32 bits of its file's inode number and the device of
-// the whole file system. Other files can have both: in another subvolume of btrfs, or on a large XFS. So that list only
-// says where to look. What counts is the file that a descriptor of the listening socket leads to.
+// The kernel lists the sockets of this network namespace, each with 32 bits of its file's inode
+// number and the device of the whole file system. Other files can have the same values: in another
+// subvolume of btrfs, or on a large XFS. So that list only says where to look. The file to which a
+// descriptor of the listening socket leads is what counts.
 type boundSockets struct {
 	mu sync.Mutex
 	fd int

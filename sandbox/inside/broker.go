@@ -30,7 +30,7 @@ type broker struct {
 	bound *boundSockets
 }
 
-// maxConnects is how many connects may be under way at a time; others wait.
+// maxConnects bounds the connects in progress. Others wait.
 const maxConnects = 256
 
 // notification and response are struct seccomp_notif and seccomp_notif_resp.
@@ -145,8 +145,8 @@ func seenFrom(tid int, path string) string {
 	return path
 }
 
-// mayReach reports whether the file is a socket that somebody in this sandbox
-// listens on, or the agent's own way to the proxy.
+// mayReach returns nil if a process in this sandbox listens on the socket file, or if it is the
+// agent's own way to the proxy.
 func (b *broker) mayReach(file int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(file, &st); err != nil {
@@ -173,8 +173,8 @@ func (b *broker) mayReach(file int) error {
 	return nil
 }
 
-// socketPath returns the path in an address of a Unix socket, if it has one:
-// an abstract name has not, nor has what is not such an address.
+// socketPath returns the path in an address of a Unix socket, if it has one. An abstract name has
+// none, nor has an address of another kind.
 func socketPath(address []byte) (string, bool) {
 	const header = 2
 	if len(address) <= header || binary.NativeEndian.Uint16(address) != unix.AF_UNIX || address[header] == 0 {

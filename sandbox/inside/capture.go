@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// firstBytes is how long a client may take to say what it speaks.
+	// firstBytes is the time that a client has to show what it speaks.
 	firstBytes = 5 * time.Second
-	// connectTime is how long the proxy may take to answer a CONNECT; Envoy
-	// decides at once, but asks DNS and connects first for a tunnel.
+	// connectTime is the time that the proxy has to answer a CONNECT. Envoy decides at once, but
+	// for a tunnel it first asks DNS and connects.
 	connectTime = 30 * time.Second
 	// maxHello bounds a ClientHello and its record headers.
 	maxHello = 64 << 10
@@ -57,7 +57,7 @@ func (g *gate) capture(conn *net.TCPConn, to *net.TCPAddr) {
 	g.tunnel(conn, hello, g.target(sni, to))
 }
 
-// forward passes what is not TLS to the proxy, whose HTTP parser decides.
+// forward passes bytes that are not TLS to the proxy, whose HTTP parser decides.
 func (g *gate) forward(conn *net.TCPConn, read []byte) {
 	proxy, err := g.fleet.dial()
 	if err != nil {
@@ -72,9 +72,8 @@ func (g *gate) forward(conn *net.TCPConn, read []byte) {
 	pipe(conn, proxy)
 }
 
-// target is the authority that a captured TLS connection is for: the name
-// that the client asks for, else the name that its address was given out for,
-// else the address.
+// target returns the host and port of a captured TLS connection: the name that the client asks for,
+// else the name for which its address was given out, else the address.
 func (g *gate) target(sni string, to *net.TCPAddr) string {
 	host := to.IP.String()
 	if name, ok := canonicalName(sni); ok {

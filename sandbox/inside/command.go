@@ -16,8 +16,8 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// refusedError says why a command could not be started, in the words and with
-// the exit status of a shell.
+// refusedError says why a command could not be started, in the words and with the exit status of a
+// shell.
 type refusedError struct {
 	message string
 	status  int

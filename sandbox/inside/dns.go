@@ -20,12 +20,11 @@ const (
 	ttl = 60
 )
 
-// serveDNS answers every DNS query of the sandbox in the background. Nothing
-// is ever asked of anybody else.
+// serveDNS answers every DNS query of the sandbox in the background. It never asks anybody else.
 //
-// There are separate sockets for the resolver's own address and for all
-// others, because a wildcard UDP socket would have to dig the address that was
-// asked out of each packet. The kernel prefers the more specific socket.
+// There are separate sockets for the resolver's own address and for all others. A wildcard UDP
+// socket would have to read the requested address from each packet. The kernel prefers the more
+// specific socket.
 func serveDNS(n *names) error {
 	answer := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { _ = w.WriteMsg(n.answer(q)) })
 	refuse := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { _ = w.WriteMsg(refusal(q)) })

@@ -35,9 +35,9 @@ func (f *fleet) reach(folders []string) {
 	}
 }
 
-// dial connects to the next node that answers. Nodes take turns. One that is down costs
-// nothing but the attempt, one that hangs costs the first who asks probeTime. If no node
-// answers in time, all of them may just be slow: then any that takes a connection will do.
+// dial connects to the next node that answers. Nodes take turns. A node that is down costs only the
+// attempt, and a node that hangs costs the first caller probeTime. If no node answers in time, all
+// of them may just be slow: then dial takes any node that accepts a connection.
 func (f *fleet) dial() (*link, error) {
 	first := f.next.Add(1) - 1
 	var errs []error
@@ -60,14 +60,14 @@ func (f *fleet) dial() (*link, error) {
 }
 
 const (
-	// probeTime is how long a node that is alive takes to answer a probe.
+	// probeTime is the time that a living node may take to answer a probe.
 	probeTime = 300 * time.Millisecond
-	// probeFresh is for how long an answer, or that there was none, is believed.
+	// probeFresh is the time for which the result of a probe is believed.
 	probeFresh = 250 * time.Millisecond
-	// watchEvery is how often the nodes that somebody is connected to are probed.
+	// watchEvery is the interval at which nodes with connections are probed.
 	watchEvery = time.Second
-	// hungAfter is how many probes in a row a node does not answer until those who wait
-	// for it are cut off, if another node answers.
+	// hungAfter is the number of unanswered probes in a row after which a node's connections are
+	// cut off, if another node answers.
 	hungAfter = 3
 )
 
@@ -80,7 +80,8 @@ type node struct {
 	probing sync.Mutex
 
 	mu sync.Mutex
-	// probed is when the node was probed last, and silent how often in a row it has not answered.
+	// probed is the time of the last probe. silent is the number of probes in a row that the node
+	// has not answered.
 	probed time.Time
 	silent int
 	// links are the connections to the node. It is watched while it has some.
@@ -149,8 +150,9 @@ func (n *node) answers() bool {
 	return silent == 0
 }
 
-// probe asks the node for an answer, and returns how often in a row there was none. Who
-// hangs up without a word is hung up on, and it is no request that anybody would log.
+// probe asks the node for an answer, and returns the number of unanswered probes in a row. It hangs
+// up without sending a byte, and a living node hangs up too. That is not a request that anybody
+// would log.
 func (n *node) probe() int {
 	err := func() error {
 		conn, err := n.connect()
@@ -189,8 +191,8 @@ func ended(path string) bool {
 	return binary.NativeEndian.Uint64(lease) <= uint64(now.Nano())
 }
 
-// watch probes the node while somebody is connected to it. Those who wait for one that
-// hangs are cut off, if there is another to go to.
+// watch probes the node while it has connections. If the node hangs and another one answers, watch
+// cuts the connections off.
 func (n *node) watch(f *fleet) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -228,8 +230,8 @@ func (n *node) cut() {
 	}
 }
 
-// pipe joins the agent's connection and the proxy's until both directions are
-// done. One direction's end is passed on while the other goes on.
+// pipe joins the agent's connection and the proxy's until both directions are done. It passes on
+// the end of one direction while the other continues.
 func pipe(agent *net.TCPConn, l *link) {
 	proxy := l.UnixConn // of this type the kernel moves the bytes
 	defer l.end()

@@ -24,7 +24,7 @@ type gate struct {
 	captured []int
 }
 
-// role is what a connection is treated as.
+// role says how a connection is treated.
 type role int
 
 const (

@@ -134,7 +134,7 @@ func checkMounts(setup *wire.Setup) error {
 	return nil
 }
 
-// escaped is what the kernel makes of a path in mountinfo.
+// escaped is the kernel's spelling of a path in mountinfo.
 var escaped = strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`)
 
 // strangeMount returns where in the working directory something is mounted that the host has not mounted there; "" if

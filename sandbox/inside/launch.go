@@ -22,13 +22,13 @@ import (
 // can run nothing between fork and exec.
 const launcher = "postern-launch"
 
-// maxSignals is how many signals may be queued for the command's processes together.
+// maxSignals is the number of signals that may be queued for the command's processes together.
 const maxSignals = 1024
 
-// launchFD is where the launcher finds its connection to the first process.
+// launchFD is the descriptor of the launcher's connection to the first process.
 const launchFD = 3
 
-// launch is what the launcher is to become.
+// launch says what the launcher becomes.
 type launch struct {
 	Path      string       `json:"path"`
 	Argv      []wire.Bytes `json:"argv"`

@@ -19,7 +19,7 @@ const (
 type names struct {
 	mu     sync.Mutex
 	byName map[string]uint32
-	// byIndex is a ring; next is where the next name goes.
+	// byIndex is a ring. next is the place of the next name.
 	byIndex []string
 	next    uint32
 }

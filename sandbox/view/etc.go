@@ -19,8 +19,8 @@ var etcEntries = []string{
 	"java*", "python*", "php", "ruby*", "nanorc", "ImageMagick-*", "dotnet",
 }
 
-// userName is what the user is called inside, whatever the caller is called: some programs act on the
-// name root.
+// userName is the user's name inside, whatever the caller's name is: some programs act on the name
+// root.
 const userName = "agent"
 
 // etc makes /etc: some of the machine's files, and files about this sandbox.

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits are what all processes of a sandbox may use together. A field that is 0 is the default.
+// Limits bound what all processes of a sandbox use together. A field that is 0 means the default.
 type Limits struct {
 	// Processes counts threads too.
 	Processes uint64

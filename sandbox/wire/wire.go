@@ -1,9 +1,9 @@
-// Package wire is what `postern run` on the host and `postern-sandbox` in the
-// sandbox say to each other, as JSON values over one socket pair.
+// Package wire is the protocol between `postern run` on the host and `postern-sandbox` in the
+// sandbox: JSON values over one socket pair.
 //
-// The host sends a [Setup] and then any number of [Signal]; the inside sends
-// [Event] values. Either side ends the sandbox by closing its end. The agent's
-// command never holds a descriptor of this connection.
+// The host sends a [Setup] and then any number of [Signal]; the inside sends [Event] values. Either
+// side ends the sandbox by closing its end. The agent's command never holds a descriptor of this
+// connection.
 package wire
 
 import (
@@ -46,9 +46,8 @@ func Raw(list []string) []Bytes {
 	return out
 }
 
-// The descriptors that `postern-sandbox` finds open. Its own standard
-// streams are not the agent's: what posternd or bubblewrap has to say must not
-// mix with what the agent writes.
+// The descriptors that `postern-sandbox` finds open. Its own standard streams are not the agent's:
+// output of posternd or bubblewrap must not mix with the agent's.
 const (
 	StdinFD   = 3
 	StdoutFD  = 4
@@ -58,7 +57,7 @@ const (
 
 // The fixed paths of the sandbox.
 const (
-	// Dir holds everything of ours that is visible inside.
+	// Dir holds all of our files that are visible inside.
 	Dir = "/run/postern"
 	// Inside is the program that serves the sandbox.
 	Inside = Dir + "/postern-sandbox"
@@ -76,7 +75,7 @@ const (
 
 // The fixed addresses of the sandbox.
 const (
-	// ProxyPort is where, on loopback, the agent's proxy answers.
+	// ProxyPort is the loopback port at which the agent's proxy answers.
 	ProxyPort = 3128
 	// Resolver is the only DNS server that answers.
 	Resolver = "127.0.0.53"
@@ -88,12 +87,13 @@ type Setup struct {
 	Argv []Bytes `json:"argv"`
 	Env  []Bytes `json:"env"`
 	Dir  Bytes   `json:"dir"`
-	// Device and Inode are those of Dir: the folder that the host has checked.
+	// Device and Inode identify Dir: the folder that the host has checked.
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`
-	// Mounts are what the host has mounted below Dir, each as "DEVICE ROOT" of proc_pid_mountinfo(5).
+	// Mounts are the mounts that the host has made below Dir, each as "DEVICE ROOT" of
+	// proc_pid_mountinfo(5).
 	Mounts []string `json:"mounts,omitempty"`
-	// UID and GID are what the agent's command believes to be.
+	// UID and GID are the IDs that the agent's command sees as its own.
 	UID int `json:"uid"`
 	GID int `json:"gid"`
 	// Nodes are the folders, inside, of the nodes' sockets.
@@ -109,7 +109,7 @@ type Setup struct {
 	// the system calls of the command and of the inside itself.
 	Filter     Bytes `json:"filter"`
 	GateFilter Bytes `json:"gateFilter"`
-	// Processes is how many processes and threads the command may have in all.
+	// Processes is the number of processes and threads that the command may have in all.
 	Processes uint64 `json:"processes"`
 }
 
@@ -118,7 +118,7 @@ type Signal struct {
 	Number int `json:"number"`
 }
 
-// Event is what happened inside: one of Started, Exited, Refused and Broken.
+// Event says what happened inside: one of Started, Exited, Refused and Broken.
 type Event struct {
 	// Started is true when the command runs.
 	Started bool `json:"started,omitempty"`
@@ -126,8 +126,8 @@ type Event struct {
 	Exited *int `json:"exited,omitempty"`
 	// Connections is, with Exited, how many the proxy was asked for.
 	Connections uint64 `json:"connections,omitempty"`
-	// Refused says why the command could not be started; Status is what a
-	// shell would exit with (126, 127).
+	// Refused says why the command could not be started. Status is the exit status that a shell
+	// would have (126, 127).
 	Refused string `json:"refused,omitempty"`
 	Status  int    `json:"status,omitempty"`
 	// Broken says why the sandbox could not be set up.

@@ -38,22 +38,22 @@ type Status struct {
 	// Refused counts, by reason, the connections and joins of machines that are
 	// not nodes of this stack, since the control plane started.
 	Refused map[string]uint64 `json:"refused,omitempty"`
-	// RefusedNodes are those that asked of late and were refused: what such a node
-	// serves is what it had before.
+	// RefusedNodes are the nodes that were recently refused. Such a node still serves the version
+	// that it had.
 	RefusedNodes []RefusedNode `json:"refused_nodes,omitempty"`
 	Nodes        []Node        `json:"nodes"`
 	Credentials  []Credential  `json:"credentials,omitempty"`
-	// Problem is why the control plane does not serve what was published last,
-	// and what to do; "" if it does.
+	// Problem says why the control plane does not serve the newest publication, and what to do. It
+	// is "" if it serves it.
 	Problem string `json:"problem,omitempty"`
 	// Replica is the name of the control plane that answers, "" if it is the
 	// only one of its stack.
 	Replica string `json:"replica,omitempty"`
-	// Replicas are all of them, that one too, by what they report to the store.
+	// Replicas are all replicas, this one included, as they report to the store.
 	Replicas []Replica `json:"replicas,omitempty"`
 }
 
-// Replica is what one of several control planes says of itself.
+// Replica is the report of one of several control planes.
 type Replica struct {
 	ID   string    `json:"id"`
 	Time time.Time `json:"time"`
@@ -61,7 +61,8 @@ type Replica struct {
 	// and Version that one's plan.
 	Seq     uint64 `json:"seq"`
 	Version string `json:"version"`
-	// Nodes are those that it accepts, Connected those that have a stream to it.
+	// Nodes is the number of nodes that the replica accepts. Connected is the number of nodes with
+	// a stream to it.
 	Nodes     int `json:"nodes"`
 	Connected int `json:"connected"`
 	// Failed is the number of a publication that its nodes did not take, or 0.
@@ -69,36 +70,36 @@ type Replica struct {
 	// FailedHash is that publication's own: its number may be another's by now.
 	FailedHash string `json:"failed_hash,omitempty"`
 	Problem    string `json:"problem,omitempty"`
-	// Hash is of the signed object of publication Seq.
+	// Hash is the hash of the signed object of publication Seq.
 	Hash string `json:"hash,omitempty"`
-	// Removed says when nodes were removed, here or at another replica, whose
+	// Removed says when nodes were removed, here or at another replica. It lists nodes whose
 	// certificates may still be valid.
 	Removed map[string]time.Time `json:"removed,omitempty"`
-	// Fleet are those of Nodes that it accepts, with trouble first, as far as there
-	// is room: without when they have acknowledged what.
+	// Fleet lists accepted nodes as far as there is room, nodes with trouble first. It leaves out
+	// the times of their acknowledgements.
 	Fleet []Node `json:"fleet,omitempty"`
-	// Rejected and Credentials are as in its Status.
+	// Rejected and Credentials are as in the replica's Status.
 	Rejected    *Rejection   `json:"rejected,omitempty"`
 	Credentials []Credential `json:"credentials,omitempty"`
 	// Stale means that it has not reported for so long that it counts as gone.
 	Stale bool `json:"stale,omitempty"`
 }
 
-// Node is what the control plane knows of one node.
+// Node is what the control plane knows about one node.
 type Node struct {
 	ID        string `json:"id"`
 	Connected bool   `json:"connected"`
-	// Since is when the node connected, or was lost; zero if it has not been
-	// there since the control plane started.
+	// Since is the time at which the node connected or was lost. It is zero if the node has not
+	// connected since the control plane started.
 	Since time.Time `json:"since,omitzero"`
-	// Streams is how many streams the node has: more than one mean another process
-	// with its ID.
+	// Streams is the number of the node's streams. More than one means that another process uses
+	// its ID.
 	Streams int `json:"streams,omitempty"`
 	// Version is the newest version of which the node has acknowledged
 	// every resource, or "".
 	Version string `json:"version"`
-	// Problem says why a node that is connected does not serve its agents; "" if it
-	// does, or is on another machine.
+	// Problem says why a connected node does not serve its agents. It is "" if the node serves
+	// them, or is on another machine.
 	Problem string `json:"problem,omitempty"`
 	// Joined is set for a node that is part of the stack by its certificate
 	// alone: it leaves the list when it has been away for an hour.
@@ -108,13 +109,13 @@ type Node struct {
 	LastNack time.Time `json:"last_nack,omitzero"`
 	// Nack is Envoy's own message of the last refusal.
 	Nack string `json:"nack,omitempty"`
-	// Types says, per resource type, what was acknowledged.
+	// Types says, per resource type, what the node has acknowledged.
 	Types []Type `json:"types,omitempty"`
 }
 
 // RefusedNode is a node that the control plane does not serve.
 type RefusedNode struct {
-	// ID is what the node calls itself.
+	// ID is the name that the node gave.
 	ID     string    `json:"id"`
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
@@ -132,18 +133,18 @@ type Type struct {
 // Credential is the state of one credential's secret. Never its value.
 type Credential struct {
 	Name string `json:"name"`
-	// OK is false if the secret cannot be had; its routes then fail closed.
+	// OK is false if the secret is unavailable. Its routes then fail closed.
 	OK bool `json:"ok"`
-	// Problem says why not, and what to do; beside OK, why it soon will be false,
-	// or why the value may be out of date.
+	// Problem says why OK is false, and what to do. If OK is true, it says why OK will soon be
+	// false, or why the value may be out of date.
 	Problem string `json:"problem,omitempty"`
 	// Source is the kind of place it comes from: the scheme of its URL.
 	Source string `json:"source,omitempty"`
 	// Version names the value in use without telling anything of it: the source's
 	// own ID, or a salted hash. Of a minted token it is that of its secret.
 	Version string `json:"version,omitempty"`
-	// Since is when that version came to be used, Troubled since when there is a
-	// problem; zero if there is none.
+	// Since is the time at which this version came into use. Troubled is the time at which the
+	// problem began. Either may be zero.
 	Since    time.Time `json:"since,omitzero"`
 	Troubled time.Time `json:"troubled,omitzero"`
 }
@@ -171,20 +172,20 @@ type Converged struct {
 	// Seq is the publication's number.
 	Seq     uint64 `json:"seq,omitempty"`
 	Version string `json:"version"`
-	// Nodes is how many nodes have acknowledged all of Version.
+	// Nodes is the number of nodes that have acknowledged all of Version.
 	Nodes int `json:"nodes"`
-	// Millis is how long that took, in milliseconds.
+	// Millis is the time that this took, in milliseconds.
 	Millis float64 `json:"millis"`
 	// Missing are the nodes of the stack that are not connected. They take
 	// the version when they are back.
 	Missing []Missing `json:"missing,omitempty"`
 	// Confirmed are the names of the nodes that have acknowledged all of Version.
 	Confirmed []string `json:"confirmed,omitempty"`
-	// Late says which connected node had not acknowledged when the time was up, of a
-	// publication that stays all the same; "" if all have.
+	// Late names a connected node that had not acknowledged in time, for a publication that stays
+	// all the same. It is "" if all have acknowledged.
 	Late string `json:"late,omitempty"`
-	// Unkept says why the control plane could not write down what it serves; it
-	// tries again until it can. "" if it could.
+	// Unkept says why the control plane could not save what it serves. It tries again until it can.
+	// It is "" if the control plane has saved it.
 	Unkept string `json:"unkept,omitempty"`
 }
 
@@ -198,8 +199,8 @@ type Imposed struct {
 // Missing is a node that is not connected.
 type Missing struct {
 	Node string `json:"node"`
-	// Since is when it was lost; zero if it has not been there since the
-	// control plane started.
+	// Since is the time at which the node was lost. It is zero if the node has not connected since
+	// the control plane started.
 	Since time.Time `json:"since,omitzero"`
 }
 
@@ -235,22 +236,20 @@ func Dial(socket string) *Client {
 	}}}
 }
 
-// How long things may take. A control plane that is well answers at once; what it
-// waits for are its nodes.
+// Bounds of waiting. A healthy control plane answers at once, and waits only for its nodes.
 const (
-	// SyncTimeout bounds a roll-out, with what it takes to take it back.
+	// SyncTimeout bounds a roll-out, including taking it back.
 	SyncTimeout = 40 * time.Second
-	// ImposeTimeout bounds how long the nodes are waited for with what is never taken
-	// back, such as a kill: who kills has more to do when they do not answer.
+	// ImposeTimeout bounds the wait for the nodes with a publication that is never taken back, such
+	// as a kill. If the nodes do not answer, whoever kills has more to do.
 	ImposeTimeout = 8 * time.Second
-	// WatchTimeout is how long a client waits for a change before it is told that
-	// there was none.
+	// WatchTimeout bounds a client's wait for a change, after which it is told that there was none.
 	WatchTimeout = 30 * time.Second
 	// answerTimeout bounds everything else.
 	answerTimeout = 5 * time.Second
-	// margin is what the answer itself may take.
+	// margin is the time that the answer itself may take.
 	margin = 2 * time.Second
-	// patience is how long a person waits without a word.
+	// patience is the time that a person waits without a message.
 	patience = time.Second
 )
 
@@ -267,8 +266,8 @@ func (e *HungError) Error() string {
 
 type progressKey struct{}
 
-// WithProgress makes clients say what they wait for when a request that is made
-// with ctx takes longer than a second.
+// WithProgress makes clients report what they wait for, if a request with ctx takes longer than a
+// second.
 func WithProgress(ctx context.Context, say func(string)) context.Context {
 	return context.WithValue(ctx, progressKey{}, say)
 }
@@ -324,9 +323,8 @@ func (c *Client) Sync(ctx context.Context) (*Converged, error) {
 	return &v, c.callWithin(ctx, SyncTimeout+margin, http.MethodPost, "/v1/sync", nil, &v)
 }
 
-// Impose has the control plane take a publication that is proven, whether or not
-// the store has it. It answers after [ImposeTimeout] at most, with what was reached
-// until then: nothing is taken back.
+// Impose makes the control plane take a proven publication, whether or not the store has it. It
+// answers after at most [ImposeTimeout], with what was reached until then. Nothing is taken back.
 func (c *Client) Impose(ctx context.Context, p Imposed) (*Converged, error) {
 	var v Converged
 	return &v, c.callWithin(ctx, ImposeTimeout+margin, http.MethodPost, "/v1/impose", p, &v)

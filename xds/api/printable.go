@@ -61,7 +61,7 @@ func cleanAll(v any) any {
 	return v
 }
 
-// clean replaces what is not printable. Lines stay lines.
+// clean replaces characters that are not printable. Lines stay lines.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || unicode.IsPrint(r) {

@@ -93,9 +93,8 @@ func New(l *ledger.Ledger, m *mint.Mint) *Cache {
 	return c
 }
 
-// Publish replaces the tables that are given, for every node, and sends each
-// what is new to it, in the order of kinds: responses of one stream keep their
-// order. It ends what publishTo began.
+// Publish replaces the given tables for every node. It sends each node what is new to it, in the
+// order of kinds: the responses of one stream keep their order. It completes what PublishTo began.
 func (c *Cache) Publish(version string, tables map[string]*Table) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,7 +103,7 @@ func (c *Cache) Publish(version string, tables map[string]*Table) {
 	c.send("")
 }
 
-// PublishTo is publish for one node. The others are served what they were.
+// PublishTo is Publish for one node. The other nodes are still served the previous tables.
 func (c *Cache) PublishTo(node, version string, tables map[string]*Table) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,7 +111,7 @@ func (c *Cache) PublishTo(node, version string, tables map[string]*Table) {
 	c.send(node)
 }
 
-// replace returns what is published with tables in it. Leaf certificates that
+// replace returns the published tables with the given ones in their place. Leaf certificates that
 // were minted meanwhile stay, if they still may exist.
 func (c *Cache) replace(version string, tables map[string]*Table) published {
 	p := published{version: version, tables: map[string]*Table{}}
@@ -156,16 +155,16 @@ func (c *Cache) of(node string) published {
 	return c.published
 }
 
-// Table returns what is published of a type. Only of secrets the cache changes it: use [Cache.Len]
-// and [Cache.Leaves] for these.
+// Table returns the published table of a type. The cache itself changes only secrets; use
+// [Cache.Len] and [Cache.Leaves] for these.
 func (c *Cache) Table(url string) *Table {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tables[url]
 }
 
-// Union returns tables with everything that is published beside, or nil if
-// that is no more.
+// Union returns tables together with everything else that is published, or nil if that adds
+// nothing.
 func (c *Cache) Union(tables map[string]*Table) map[string]*Table {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -293,8 +292,8 @@ func (c *Cache) response(w *watch, body []byte, next map[string]string) cachev3.
 	return &cachev3.DeltaPassthroughResponse{DeltaRequest: w.request, DeltaDiscoveryResponse: r, NextVersionMap: next}
 }
 
-// parked is how many streams of the node wait for news of the type, and so have
-// been sent all of the published version.
+// parked returns the number of the node's streams that wait for news of the type. These have been
+// sent all of the published version.
 func (c *Cache) parked(node, url string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,18 +13,17 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// maxDeltas bounds the deltas that a table keeps. The nodes of a fleet are at
-// one version, or two; those that come back from another control plane say
-// themselves what they have, each for itself.
+// maxDeltas bounds the deltas that a table keeps. The nodes of a fleet are at one version, or two.
+// A node that comes back from another control plane says itself what it has.
 const maxDeltas = 8
 
-// delta is what leads to a table from what a node has, in wire form: made once
-// and sent to every node that has the same.
+// delta is the difference between a node's state and a table, in wire form. It is made once and
+// sent to every node with the same state.
 type delta struct {
 	// from is kept so that its address stays its own.
 	from map[string]string
 	body []byte
-	// removes says that there is less then, of some resource.
+	// removes means that some resource loses something.
 	removes bool
 }
 
@@ -90,13 +89,14 @@ func encode(send []*discoveryv3.Resource, removed []string) []byte {
 	return b
 }
 
-// ServerOption makes a gRPC server send what is in wire form already as it is.
-// Without it the same bytes are sent, after a copy for each node.
+// ServerOption makes a gRPC server send messages unchanged that are already in wire form. Without
+// it the same bytes are sent, after a copy for each node.
 func ServerOption() grpc.ServerOption {
 	return grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(protocodec.Name)})
 }
 
-// codec is that of protocol buffers, but for what a response does not know.
+// codec is the codec of protocol buffers, except that it ignores fields that a response does not
+// know.
 type codec struct{ encoding.CodecV2 }
 
 // Marshal implements [encoding.CodecV2].

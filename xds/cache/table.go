@@ -32,8 +32,8 @@ func NewTable() *Table {
 	}
 }
 
-// TableOf holds what is packed already. What was in the table before is copied
-// at once, and how to come here from there is known then.
+// TableOf returns a table of packed resources. It copies the previous table at once, and then knows
+// the difference from it.
 func TableOf(packed []*discoveryv3.Resource, before *Table) *Table {
 	gone, come := Between(before.packed, packed, func(a, b **discoveryv3.Resource) bool { return *a == *b })
 	if len(gone)+len(come) > len(packed)/4 {

@@ -5,13 +5,12 @@ import (
 	"time"
 )
 
-// clock is the time by which leases end. It is the wall clock's, but it never
-// goes slower than time itself: a wall clock that is set back does not make a
-// lease longer. One that is set forward ends leases early, and [Leases.Valid]
-// keeps what has ended from coming back. It is safe for concurrent use.
+// clock is the time by which leases end. It is the wall clock's, but it never runs slower than time
+// itself: setting the wall clock back does not make a lease longer. Setting it forward ends leases
+// early, and [Leases.Valid] keeps ended leases from coming back. It is safe for concurrent use.
 type clock struct {
 	wall func() time.Time
-	// steady is how long the process runs, by a clock that nobody sets.
+	// steady is the time for which the process has run, by a clock that nobody sets.
 	steady func() time.Duration
 
 	mu sync.Mutex
@@ -46,5 +45,5 @@ func (c *clock) lived() time.Time {
 	return c.anchor.Add(c.steady() - c.at)
 }
 
-// behind is by how much the wall clock was set back.
+// behind is the time by which the wall clock was set back.
 func (c *clock) behind() time.Duration { return max(0, c.lived().Sub(c.wall())) }

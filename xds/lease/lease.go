@@ -22,11 +22,11 @@ type Leases struct {
 	mu sync.Mutex
 	// ended are the leases that have ended, by their ID.
 	ended map[string]bool
-	// setBack is set while the wall clock is behind what was lived through.
+	// setBack is set while the wall clock is behind the latest time that was seen.
 	setBack bool
 }
 
-// past is what is remembered of time.
+// past is what is remembered about time.
 type past struct {
 	// Seen is a time that has come already.
 	Seen time.Time `json:"seen"`
@@ -35,9 +35,9 @@ type past struct {
 	Ended []string `json:"ended,omitempty"`
 }
 
-// Load reads what is remembered of time. If that is lost, time has come at least as far as the
-// state files say that were written last: a lease that had ended by then does not begin again,
-// wherever the clock was set to.
+// Load reads what is remembered about time. If that is lost, time is at least as far as the last
+// change of the state files: a lease that had ended by then does not begin again, whatever the
+// clock says.
 func Load(files *state.Folder, wall func() time.Time, log *slog.Logger) (*Leases, error) {
 	var p past
 	written := files.LastWritten()
@@ -60,7 +60,7 @@ func Load(files *state.Folder, wall func() time.Time, log *slog.Logger) (*Leases
 // Now returns the time by which leases end.
 func (l *Leases) Now() time.Time { return l.clock.now() }
 
-// setBackAfter is by how much a wall clock may be set back without a word on it.
+// setBackAfter is the time by which a wall clock may be set back without a message.
 const setBackAfter = 5 * time.Second
 
 // SetBack returns by how much the wall clock was set back, once, or 0.
@@ -98,8 +98,8 @@ type Ended struct {
 	At    time.Time
 }
 
-// End returns the leases of p that have ended by now, each once. A rule that had ended before p
-// was published was never a lease. The caller calls [Leases.Save] once it has told of them.
+// End returns the leases of p that have ended by now, each once. A rule that had ended before p was
+// published was never a lease. The caller calls [Leases.Save] once it has recorded them.
 func (l *Leases) End(p *plan.Plan, published, now time.Time) []Ended {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,8 +5,8 @@ import "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 // Kind is a resource type: its name for people and its type URL.
 type Kind struct{ Name, URL string }
 
-// Kinds are the resource types that are served, in the order in which they are published: what is
-// referred to before what refers to it.
+// Kinds are the served resource types, in the order of publication: a resource comes before the
+// resources that refer to it.
 var Kinds = []Kind{
 	{"secrets", resource.SecretType},
 	{"clusters", resource.ClusterType},

@@ -25,9 +25,8 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// What a node may do at most, so that one that was taken over costs the control
-// plane little. An Envoy has one stream, two while it moves, and answers what it
-// is sent in order.
+// Bounds of a node, so that one that was taken over costs the control plane little. An Envoy has
+// one stream, or two while it moves, and answers in order.
 const (
 	maxStreams     = 16
 	maxOutstanding = 10000
@@ -35,7 +34,7 @@ const (
 	maxMessage = 2000
 )
 
-// printable bounds what a node says, and takes out what a terminal would obey.
+// printable bounds a node's text, and removes what a terminal would obey.
 func printable(message string) string {
 	if len(message) > maxMessage {
 		message = message[:maxMessage] + "..."
@@ -55,16 +54,16 @@ type Ledger struct {
 
 	mu    sync.Mutex
 	known map[string]bool
-	// joined are those of known that are part of the stack by their
-	// certificate, for as long as they are there.
+	// joined are the known nodes that are part of the stack by their certificate, for as long as
+	// they are there.
 	joined map[string]bool
-	// removed are nodes whose certificate does not count any more.
+	// removed are the nodes whose certificate no longer counts.
 	removed map[string]time.Time
 	nodes   map[string]*record
 	// peers maps an open stream to the node that its certificate names. A stream
 	// over the Unix socket has none.
 	peers map[int64]svid.ID
-	// opened is how many of peers a node has.
+	// opened is the number of a node's peers.
 	opened map[svid.ID]int
 	// mismatches counts streams that were refused: they said another node's
 	// name than their certificate.
@@ -83,14 +82,14 @@ type Ledger struct {
 	changed chan struct{}
 }
 
-// record is what is known of one node since it connected.
+// record holds what is known about one node since it connected.
 type record struct {
-	// streams are those that are open now. Each may be another process that has the
-	// node's ID: what counts is what all of them have acknowledged.
+	// streams are the open streams. Each may be another process that has the node's ID: only what
+	// all of them have acknowledged counts.
 	streams map[int64]*streamRecord
 	// last is the stream that ended last, for people; nil if none has.
 	last *streamRecord
-	// since is when the first stream was opened, or the last one ended.
+	// since is the time at which the first stream was opened, or the last one ended.
 	since    time.Time
 	lastAck  time.Time
 	lastNack time.Time
@@ -107,7 +106,7 @@ func (r *record) newest() *streamRecord {
 	return r.streams[slices.Max(slices.Collect(maps.Keys(r.streams)))]
 }
 
-// streamRecord is what one stream was sent and has answered, by type.
+// streamRecord holds what one stream was sent and has answered, by type.
 type streamRecord struct{ types map[string]*typeRecord }
 
 // stranger is a node that was refused.
@@ -119,8 +118,8 @@ type stranger struct {
 const (
 	// maxStrangers bounds how many are remembered.
 	maxStrangers = 20
-	// strangeFor is how long one is remembered that does not ask again. An Envoy
-	// asks again every 30 s at most.
+	// strangeFor is the time for which a refused node is remembered that does not ask again. An
+	// Envoy asks again at least every 30 s.
 	strangeFor = 2 * time.Minute
 )
 
@@ -143,7 +142,7 @@ func New(log *slog.Logger, vouch func(node string) bool) *Ledger {
 	}
 }
 
-// Notify wakes everybody who waits for a change.
+// Notify wakes everybody that waits for a change.
 func (l *Ledger) Notify() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -217,9 +216,9 @@ func (l *Ledger) Online(node string) bool {
 	return r != nil && r.connected()
 }
 
-// Settled reports whether every stream of the node has subscribed to the type, or
-// need not because it is optional, and has answered everything that it was sent of
-// the type. asking is how many have subscribed.
+// Settled reports whether every stream of the node has subscribed to the type, unless the type is
+// optional, and has answered everything of the type that it was sent. asking is the number of
+// streams that have subscribed.
 func (l *Ledger) Settled(node, url string, optional bool) (asking int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -239,7 +238,7 @@ func (l *Ledger) Settled(node, url string, optional bool) (asking int, ok bool) 
 	return asking, true
 }
 
-// Refusals is how many there have been, of any version.
+// Refusals returns the number of refusals, of any version.
 func (l *Ledger) Refusals() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

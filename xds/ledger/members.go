@@ -13,19 +13,19 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// away is how long a node that joined may be without a stream before it leaves
-// the list: a fleet that scales by itself never takes one away by name.
+// away is the time that a joined node may be without a stream before it leaves the list: a fleet
+// that scales by itself never removes a node by name.
 const away = time.Hour
 
-// maxNodeID bounds what is repeated of the name of a node that was refused, in bytes.
+// maxNodeID bounds the repeated part of a refused node's name, in bytes.
 const maxNodeID = 64
 
 // maxJoined bounds the nodes that are there by their certificate.
 const maxJoined = 10000
 
-// admit compares who a stream says it is with its certificate, and makes a
-// node that has one part of the stack. A stream without a certificate came over
-// the Unix socket. The lock is held.
+// admit compares the name that a stream gives with its certificate. It makes a node with a
+// certificate part of the stack. A stream without a certificate came over the Unix socket. The
+// caller holds the lock.
 func (l *Ledger) admit(stream int64, node string) error {
 	id, certified := l.peers[stream]
 	switch {
@@ -127,9 +127,9 @@ func (l *Ledger) Removals(now time.Time) map[string]time.Time {
 	return maps.Clone(l.removed)
 }
 
-// Adopt refuses nodes from now on that were evicted, or removed at another
-// replica, and reports whether that is news. Only their certificates are meant: another
-// machine's local node may have the same name as one of ours.
+// Adopt refuses from now on the given nodes, which were evicted or removed at another replica, and
+// reports whether that is news. It refuses only certificates: another machine's local node may have
+// the same name as one of ours.
 func (l *Ledger) Adopt(removed map[string]time.Time, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -56,8 +56,8 @@ func (m *Mint) Only(hosts envoy.LeafHosts) {
 	m.hosts = hosts
 }
 
-// Also allows the hosts in addition to those that are allowed. It may take as long as the
-// authority's key does.
+// Also allows the hosts in addition to the allowed ones. It may take as long as the authority's key
+// does.
 func (m *Mint) Also(hosts envoy.LeafHosts, now time.Time) error {
 	if err := m.authority.cover(hosts.Hosts(), now); err != nil {
 		return err
@@ -109,8 +109,8 @@ func (m *Mint) Again(name string) proto.Message {
 	return s
 }
 
-// Renew replaces the intermediate authorities that are due. The error says until when the
-// agents' certificates last.
+// Renew replaces the intermediate authorities that are due. The error says until when the agents'
+// certificates last.
 func (m *Mint) Renew(now time.Time) error {
 	m.mu.Lock()
 	hosts := m.hosts.Hosts()

@@ -134,8 +134,8 @@ func post(ctx context.Context, hc *http.Client, name, u string, form url.Values,
 	return nil
 }
 
-// assert signs the claims with an RSA key in PEM. It says only whether it
-// could: the errors of parsers quote what they parse.
+// assert signs the claims with an RSA key in PEM. It reports only whether it could, because the
+// errors of parsers quote what they parse.
 func assert(key []byte, id string, claims jwt.MapClaims) (string, bool) {
 	k, err := rsaKey(key)
 	if err != nil {

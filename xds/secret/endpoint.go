@@ -26,9 +26,9 @@ var (
 	errTooLong  = errors.New("answer too long")
 )
 
-// newClient is how token endpoints are reached: only over https, or on
-// loopback; for a bounded time; for an answer of bounded size; and at no other
-// place than the one that was named, whatever the endpoint says.
+// newClient returns the client for token endpoints. It connects only over https, or on loopback,
+// for a bounded time, and reads an answer of bounded size. Whatever the endpoint says, it connects
+// to no other place than the named one.
 func newClient() *http.Client {
 	return &http.Client{
 		Timeout: mintTimeout,
@@ -89,7 +89,7 @@ var codes = map[string]bool{
 	"invalid_scope": true, "access_denied": true, "temporarily_unavailable": true, "server_error": true,
 }
 
-// explain says, in our words, what went wrong at the endpoint that is called name.
+// explain says in our own words what went wrong at the endpoint with the given name.
 func explain(err error, name string) *failure {
 	var answered *oauth2.RetrieveError
 	if errors.As(err, &answered) {
@@ -98,8 +98,8 @@ func explain(err error, name string) *failure {
 	return &failure{text: transport(err, name, name+" answered something that is not a token")}
 }
 
-// transport says, in our words, what went wrong on the way to or from name;
-// otherwise is for what is none of it.
+// transport says in our own words what went wrong on the way to or from name. otherwise is for all
+// other errors.
 func transport(err error, name, otherwise string) string {
 	var certificate *tls.CertificateVerificationError
 	var timeout net.Error
@@ -128,7 +128,7 @@ func status(name string, code int, said string) string {
 	return fmt.Sprintf("%s answered %d", name, code)
 }
 
-// endpoint is what explain calls the endpoint at u, which is in the plan.
+// endpoint returns the name that explain uses for the endpoint at u, which is in the plan.
 func endpoint(u string) string {
 	p, err := url.Parse(u)
 	if err != nil || p.Host == "" {

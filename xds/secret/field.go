@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// pick returns the text or number at the path in a JSON document, or what is
-// wrong, which names the path and nothing of the document.
+// pick returns the text or number at the path in a JSON document. Its error names the path and
+// nothing of the document.
 func pick(document []byte, path []string) (value []byte, problem string) {
 	name := strings.Join(path, ".")
 	d := json.NewDecoder(bytes.NewReader(document))

@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// fileEvery is how often a file is looked at. It is not watched: of inotify's instances
-	// a user has 128, and any program of the same user may take the last.
+	// fileEvery is the interval at which a file is checked. It is not watched: a user has 128
+	// instances of inotify, and any program of the same user may take the last one.
 	fileEvery = 250 * time.Millisecond
 	// settled is the age from which on a file with the same times has the same content: a
 	// file system's clock may stand still for some milliseconds.
 	settled = time.Second
 )
 
-// look is what tells one state of a file from another.
+// look distinguishes one state of a file from another.
 type look struct {
 	// info is nil if the file cannot be looked at.
 	info os.FileInfo
@@ -36,7 +36,7 @@ func lookAt(path string) look {
 	return look{info, time.Now()}
 }
 
-// same reports whether what was read after l is what the file holds at the later look.
+// same reports whether what was read after l is still what the file holds at the later look.
 func (l look) same(later look) bool {
 	if l.info == nil || later.info == nil {
 		return false
@@ -48,7 +48,8 @@ func (l look) same(later look) bool {
 		l.at.Sub(a.ModTime()) > settled && l.at.Sub(time.Unix(old.Ctim.Unix())) > settled
 }
 
-// foldersFor is how long it is believed what agents may write: all files that are looked at in the same moment ask once.
+// foldersFor is the time for which the list of agents' folders is believed: all files that are
+// checked at the same moment ask once.
 const foldersFor = fileEvery / 2
 
 // folders returns what agents may write.
@@ -91,8 +92,8 @@ func (f *feed) followFile(ctx context.Context) {
 	}
 }
 
-// fileTrouble says why a file cannot be read, and what to do. That a machine has no
-// descriptor left, or its disk does not answer, says nothing of the secret.
+// fileTrouble says why a file cannot be read, and what to do. If the machine has no descriptor
+// left, or its disk does not answer, that says nothing about the secret.
 func fileTrouble(path string, err error) *trouble {
 	var unfit *hostpath.UnfitError
 	var writable *hostpath.WritableError

@@ -25,13 +25,13 @@ const helpTimeout = 20 * time.Second
 // maxHelper bounds the program of a helper, which is copied into memory for each run.
 const maxHelper = 64 << 20
 
-// fetchHelper runs a program and takes its standard output for the secret. It
-// has no standard input, none of the control plane's environment, and no
-// standard error: what it complains of may be secret. When it is done, or its
-// time is over, whatever it has left in its process group is killed.
+// fetchHelper runs a program and takes its standard output as the secret. The program has no
+// standard input, no standard error, because what it complains about may be secret, and none of the
+// control plane's environment. When it is done, or its time is over, every process that it has left
+// in its process group is killed.
 //
-// What is run is a copy in memory whose digest is the published one: whatever is
-// renamed or written in the meantime, no other program runs.
+// What runs is a copy in memory that has the published digest: whatever is renamed or written
+// meanwhile, no other program runs.
 func (s *Store) fetchHelper(ref plan.Reference) fetch {
 	return func(ctx context.Context) ([]byte, string, *trouble) {
 		program, t := s.openHelper(ref)
@@ -127,7 +127,7 @@ func inMemory(file *os.File) (program *os.File, digest string, err error) {
 	return program, hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// helperEnv is what programs cannot do without.
+// helperEnv returns the variables that programs need.
 func helperEnv() []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
 	for _, name := range []string{"HOME", "USER"} {

@@ -18,9 +18,9 @@ func mintClientCredentials(ctx context.Context, hc *http.Client, c plan.Credenti
 	return request(ctx, hc, c, string(source), nil)
 }
 
-// mintRefreshToken is RFC 6749, section 6. An endpoint that gives out a new
-// refresh token with each access token has the new one used from then on; it is
-// in memory only, so that after a restart the source has to have one that works.
+// mintRefreshToken implements RFC 6749, section 6. If an endpoint gives out a new refresh token
+// with each access token, the new one is used from then on. It is in memory only, so after a
+// restart the source must have one that works.
 func mintRefreshToken(ctx context.Context, hc *http.Client, c plan.Credential, source []byte, refresh sealed) (*token, *failure) {
 	var s struct {
 		RefreshToken string `json:"refresh_token"`
@@ -35,9 +35,9 @@ func mintRefreshToken(ctx context.Context, hc *http.Client, c plan.Credential, s
 	return request(ctx, hc, c, s.ClientSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {s.RefreshToken}})
 }
 
-// request asks the token endpoint, authenticated as the client either way that
-// the RFC has. The library's grant is client credentials unless params say
-// another; of what it then sends nothing else differs.
+// request asks the token endpoint, authenticated as the client in either way that the RFC has. The
+// library's grant is client credentials unless params give another. Nothing else differs in what it
+// then sends.
 func request(ctx context.Context, hc *http.Client, c plan.Credential, secret string, params url.Values) (*token, *failure) {
 	config := clientcredentials.Config{
 		ClientID: c.Username, ClientSecret: secret, TokenURL: c.TokenURL, Scopes: c.Scopes, EndpointParams: params,

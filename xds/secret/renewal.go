@@ -17,11 +17,11 @@ const (
 	maxBackoff = time.Minute
 	// unknownLifetime is that of a token whose endpoint does not say.
 	unknownLifetime = time.Hour
-	// maxLifetime is the longest that a token is used, whatever its endpoint says.
+	// maxLifetime is the longest time that a token is used, whatever its endpoint says.
 	maxLifetime = 24 * time.Hour
 )
 
-// token is what was minted.
+// token is a minted token.
 type token struct {
 	value   sealed
 	expires time.Time
@@ -187,7 +187,7 @@ func (r *renewal) publish(ctx context.Context) {
 	r.store.set(ctx, r.entry, m)
 }
 
-// check makes sure that t is of use, and bounds how long it is used.
+// check checks that t is usable, and bounds the time for which it is used.
 func (t *token) check(now time.Time) *failure {
 	if t.expires.IsZero() {
 		t.expires = now.Add(unknownLifetime)
@@ -207,7 +207,7 @@ func (t *token) check(now time.Time) *failure {
 	return nil
 }
 
-// backoff is how long to wait after that many failures in a row.
+// backoff returns the wait after that many failures in a row.
 func backoff(failures int) time.Duration {
 	d := min(maxBackoff, retryAfter<<min(failures-1, 10))
 	return d/2 + rand.N(d/2+1) //nolint:gosec // jitter

@@ -11,9 +11,9 @@ import (
 	"github.com/postern/postern/envoy"
 )
 
-// Sign returns c as it is published: if it signs requests, a copy with the keys
-// of its credential, or with none if they cannot be had. Envoy takes the keys of
-// a signature from nowhere but the cluster; its config_dump does not show them.
+// Sign returns c in the form that is published. If c signs requests, it is a copy with the keys of
+// its credential, or with none if they are unavailable. Envoy takes the keys of a signature only
+// from the cluster; its config_dump does not show them.
 func (s *Store) Sign(c *clusterv3.Cluster) (*clusterv3.Cluster, error) {
 	credential := envoy.SignedWith(c)
 	if credential == "" {

@@ -9,11 +9,11 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// maxLength bounds a value: what is longer does not fit into a header.
+// maxLength bounds a value: a longer one does not fit into a header.
 const maxLength = 16 << 10
 
-// signs is the value that Envoy gets for a credential that signs. It is not
-// secret: that it is there at all is what opens the route.
+// signs is the value that Envoy gets for a credential that signs. It is not secret: its presence
+// opens the route.
 const signs = "aws-sigv4"
 
 // compose makes what a source holds into what Envoy injects, for the kinds that
@@ -43,7 +43,7 @@ func compose(c plan.Credential, r reading) material {
 	return material{value: seal(value), version: version, problem: problem}
 }
 
-// stale says that what was read before the problem serves on.
+// stale says that the value that was read before the problem stays in use.
 func stale(problem string) string {
 	if problem == "" {
 		return ""

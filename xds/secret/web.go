@@ -34,8 +34,7 @@ func hostOf(raw string) string {
 	return u.Host
 }
 
-// get returns the body of what is at u, which messages call name, and the
-// status that it came with if there was an answer.
+// get returns the body at u, which messages call name, and its status if there was an answer.
 func (s *Store) get(ctx context.Context, u, name string, header http.Header) (body []byte, status int, t *trouble) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
@@ -76,9 +75,8 @@ type vaultAnswer struct {
 	} `json:"data"`
 }
 
-// fetchVault asks Vault's KV version 2. The address and the token are where
-// Vault's own client has them; the token is read each time, as it is renewed by
-// others.
+// fetchVault asks Vault's KV version 2. The address and the token are where Vault's own client has
+// them. The token is read each time, because others renew it.
 func (s *Store) fetchVault(ref plan.Reference) fetch {
 	mount, path, _ := strings.Cut(ref.Name, "/")
 	return func(ctx context.Context) ([]byte, string, *trouble) {
@@ -110,8 +108,8 @@ func (s *Store) fetchVault(ref plan.Reference) fetch {
 	}
 }
 
-// vaultToken is $VAULT_TOKEN, or what is in the file $VAULT_TOKEN_FILE (such as
-// a Vault Agent's sink), or in ~/.vault-token.
+// vaultToken returns $VAULT_TOKEN, or the content of the file $VAULT_TOKEN_FILE (such as a Vault
+// Agent's sink), or of ~/.vault-token.
 func (s *Store) vaultToken() (string, *trouble) {
 	if t := s.env("VAULT_TOKEN"); t != "" {
 		return t, nil

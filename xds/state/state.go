@@ -20,7 +20,7 @@ import (
 
 // The state files.
 const (
-	// Nodes has the nodes that are part of the stack, Removed those that were removed.
+	// Nodes has the nodes that are part of the stack, and Removed the removed ones.
 	Nodes   = "nodes.json"
 	Removed = "removed.json"
 	// Leases has the rules that have ended.
@@ -34,8 +34,8 @@ const (
 	reserve = "kill.reserve"
 )
 
-// Folder holds the state files. A file that cannot be written is tried again by [Folder.Retry]:
-// what is served does not depend on the file, but a restart does. It is safe for concurrent use.
+// Folder holds the state files. If a file cannot be written, [Folder.Retry] tries again: what is
+// served does not depend on the file, but a restart does. It is safe for concurrent use.
 type Folder struct {
 	dir string
 	log *slog.Logger
@@ -57,13 +57,13 @@ func In(dir string, log *slog.Logger) *Folder {
 // Path returns where the file is.
 func (f *Folder) Path(name string) string { return filepath.Join(f.dir, name) }
 
-// maxState bounds what is read of a state file, in bytes: ten thousand nodes and
-// leases are a hundredth of it.
+// maxState bounds the size of a state file, in bytes: ten thousand nodes and leases take a
+// hundredth of it.
 const maxState = 64 << 20
 
-// ErrDamaged means that the content of a state file is not what was written. The file is kept for
-// people, under another name: its replacement is made from the store, and from the nodes when
-// they come back.
+// ErrDamaged means that a state file does not hold what was written. The file is kept for people,
+// under another name. Its replacement is made from the store, and from the nodes when they
+// reconnect.
 var ErrDamaged = errors.New("a state file is damaged")
 
 // Read decodes the file into v, and reports false if there is none.
@@ -161,7 +161,7 @@ func (f *Folder) Stage(name string, content []byte) (*atomicfile.Staged, error) 
 	return atomicfile.Stage(f.Path(name), content, 0o600)
 }
 
-// Commit replaces the file by what was staged.
+// Commit replaces the file by the staged content.
 func (f *Folder) Commit(name string, staged *atomicfile.Staged) error {
 	f.saving.Lock()
 	defer f.saving.Unlock()
