@@ -83,3 +83,23 @@ func BenchmarkRun(b *testing.B) {
 	b.ReportMetric(median(ours)*1000, "ms-run")
 	b.ReportMetric(median(plain)*1000, "ms-bwrap")
 }
+
+var buildEmpty = built("empty", "./tests/testdata/empty")
+
+// BenchmarkStart is the time of `postern --help` beyond that of a Go program that does nothing, turn by
+// turn: what every command waits for before it does anything. The goal is at most 10 ms.
+func BenchmarkStart(b *testing.B) {
+	empty, err := buildEmpty()
+	require.NoError(b, err)
+	program := postern(b)
+	var ours, nothing, more []time.Duration
+	for b.Loop() {
+		nothing = append(nothing, timed(b, exec.CommandContext(b.Context(), empty)))
+		ours = append(ours, timed(b, exec.CommandContext(b.Context(), program, "--help")))
+		more = append(more, ours[len(ours)-1]-nothing[len(nothing)-1])
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(more)*1000, "ms-more")
+	b.ReportMetric(median(ours)*1000, "ms-postern")
+	b.ReportMetric(median(nothing)*1000, "ms-empty")
+}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/postern/postern/sandbox/trust"
 	"github.com/postern/postern/sandbox/wire"
@@ -17,9 +18,11 @@ import (
 // value has the form: a value that somebody put there by mistake, or to get it through, may be a token.
 type form func(value string) bool
 
-// like returns the form of values that the expression matches as a whole.
+// like returns the form of values that the expression matches as a whole. It is compiled when it is first needed: every
+// command links this package, and waits for what is compiled at its start.
 func like(expression string) form {
-	return regexp.MustCompile(`^(?:` + expression + `)$`).MatchString
+	compiled := sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?:` + expression + `)$`) })
+	return func(value string) bool { return compiled().MatchString(value) }
 }
 
 // listOf returns the form of lists of one form, with any of the separators.
@@ -52,9 +55,8 @@ var (
 	isPlainHost = like(`[A-Za-z0-9.-]+(?::[0-9]{1,5})?`)
 	isPlainPath = like(`[A-Za-z0-9._~+/-]*`)
 	isRegistry  = either(like(`direct|off`), isPlainURL)
-	isModules   = listOf(func(pattern string) bool {
-		return like(`[A-Za-z0-9.*_-]+(?:/[A-Za-z0-9.*_-]+)*`)(pattern) && !hasToken(pattern)
-	}, ",")
+	isPattern   = like(`[A-Za-z0-9.*_-]+(?:/[A-Za-z0-9.*_-]+)*`)
+	isModules   = listOf(func(pattern string) bool { return isPattern(pattern) && !hasToken(pattern) }, ",")
 )
 
 // passedVariables pass from the caller's environment if their values have the form. Everything else stays outside: that
