@@ -20,7 +20,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/postern/postern/audit"
-	_ "github.com/postern/postern/bundle/drivers"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/hostpath"
