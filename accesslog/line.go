@@ -164,17 +164,18 @@ type Route struct {
 // of the request. It is not a decision.
 const Leads = "connect"
 
-// String returns the name of the route.
+// String returns the name of the route. The name leaves out the agent, which is not the route's:
+// agents that share rules share routes.
 func (r Route) String() string {
-	return strings.Join([]string{string(r.Reason), r.Host, r.Credential, r.Rule}, " ")
+	return strings.Join([]string{string(r.Reason), r.Host, r.Credential, plan.NameOf(r.Rule)}, " ")
 }
 
-// ParseRoute parses what [Route.String] has written. For any other name it returns the zero Route,
-// which decides nothing.
-func ParseRoute(name string) Route {
+// ParseRoute parses what [Route.String] has written, for the agent whose request took the route.
+// For any other name it returns the zero Route, which decides nothing.
+func ParseRoute(name, agent string) Route {
 	said := strings.SplitN(name, " ", 4)
 	if len(said) != 4 {
 		return Route{}
 	}
-	return Route{Reason: plan.Reason(said[0]), Host: said[1], Credential: said[2], Rule: said[3]}
+	return Route{Reason: plan.Reason(said[0]), Host: said[1], Credential: said[2], Rule: agent + "/" + said[3]}
 }

@@ -65,14 +65,14 @@ func TestFormat(t *testing.T) {
 func TestRoute(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]Route{
-		"allowed api.test:443 key a/api": {plan.ReasonAllowed, "api.test:443", "key", "a/api"},
-		"host_not_allowed   a/default":   {plan.ReasonHost, "", "", "a/default"},
-		"allowed   a/with space":         {plan.ReasonAllowed, "", "", "a/with space"},
+		"allowed api.test:443 key api": {plan.ReasonAllowed, "api.test:443", "key", "a/api"},
+		"host_not_allowed   default":   {plan.ReasonHost, "", "", "a/default"},
+		"allowed   with space":         {plan.ReasonAllowed, "", "", "a/with space"},
 	} {
-		require.Equal(t, want, ParseRoute(name))
+		require.Equal(t, want, ParseRoute(name, "a"))
 		require.Equal(t, name, want.String())
 	}
 	for _, name := range []string{"", Leads, "allowed", "allowed a b"} {
-		require.Zero(t, ParseRoute(name), "%q decides nothing", name)
+		require.Zero(t, ParseRoute(name, "a"), "%q decides nothing", name)
 	}
 }

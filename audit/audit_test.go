@@ -18,27 +18,27 @@ func TestDecode(t *testing.T) {
 		want       *Event // nil: not a decision
 	}{
 		{
-			"allowed", `{"k":"request","t":"1795416854.918","agent":"a","method":"GET","authority":"api.test","path":"/v1","route":"allowed api.test:443 key a/api","status":200,"flags":"-","details":"via_upstream","rx":3,"tx":5,"ms":7}`,
+			"allowed", `{"k":"request","t":"1795416854.918","agent":"a","method":"GET","authority":"api.test","path":"/v1","route":"allowed api.test:443 key api","status":200,"flags":"-","details":"via_upstream","rx":3,"tx":5,"ms":7}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200, Sent: 3, Received: 5, Millis: 7},
 		},
 		{
-			"an upstream's own 503 is not ours", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443  a/api","status":503,"flags":"-","details":"via_upstream"}`,
+			"an upstream's own 503 is not ours", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443  api","status":503,"flags":"-","details":"via_upstream"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 503},
 		},
 		{
-			"unreachable", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443  a/api","status":503,"flags":"UF","tries":3,"details":"upstream_reset_before_response_started{remote_connection_failure}","failure":"CERTIFICATE_VERIFY_FAILED"}`,
+			"unreachable", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443  api","status":503,"flags":"UF","tries":3,"details":"upstream_reset_before_response_started{remote_connection_failure}","failure":"CERTIFICATE_VERIFY_FAILED"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonUpstream, Detail: "upstream_reset_before_response_started{remote_connection_failure} CERTIFICATE_VERIFY_FAILED", Status: 503},
 		},
 		{
-			"private address", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":503,"flags":"UH","details":"dns_resolution_failure{address_denied}"}`,
+			"private address", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key api","status":503,"flags":"UH","details":"dns_resolution_failure{address_denied}"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonAddress, Status: 503},
 		},
 		{
-			"denied CONNECT", `{"k":"request","agent":"a","method":"CONNECT","authority":"evil.test:443","path":"/","route":"host_not_allowed   a/default","status":403,"flags":"-"}`,
+			"denied CONNECT", `{"k":"request","agent":"a","method":"CONNECT","authority":"evil.test:443","path":"/","route":"host_not_allowed   default","status":403,"flags":"-"}`,
 			&Event{Agent: "a", Host: "evil.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonHost, Status: 403},
 		},
 		{
-			"query is dropped", `{"k":"request","agent":"a","method":"GET","authority":"x.test","path":"/a?key=s3cr3t","route":"plain_http_not_allowed   a/default","status":403}`,
+			"query is dropped", `{"k":"request","agent":"a","method":"GET","authority":"x.test","path":"/a?key=s3cr3t","route":"plain_http_not_allowed   default","status":403}`,
 			&Event{Agent: "a", Host: "x.test:80", Method: "GET", Path: "/a", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonScheme, Status: 403},
 		},
 		{
@@ -46,7 +46,7 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "http1.codec_error", Status: 400},
 		},
 		{
-			"an upgrade that is none of ours", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":403,"flags":"-","details":"upgrade_failed"}`,
+			"an upgrade that is none of ours", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key api","status":403,"flags":"-","details":"upgrade_failed"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "upgrade_failed", Status: 403},
 		},
 		{
@@ -66,40 +66,40 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "a.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "local_rate_limited", Status: 429},
 		},
 		{
-			"more at once than a rule allows", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":503,"flags":"UO","details":"upstream_reset_before_response_started{overflow}"}`,
+			"more at once than a rule allows", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key api","status":503,"flags":"UO","details":"upstream_reset_before_response_started{overflow}"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "upstream_reset_before_response_started{overflow}", Status: 503},
 		},
 		{
-			"more requests than a rule allows", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":429,"flags":"RL","details":"local_rate_limited"}`,
+			"more requests than a rule allows", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key api","status":429,"flags":"RL","details":"local_rate_limited"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "local_rate_limited", Status: 429},
 		},
 		{
-			"a body that is larger, to a gRPC client", `{"k":"request","agent":"a","method":"POST","path":"/v1","route":"allowed api.test:443 key a/api","status":200,"flags":"-","details":"request_payload_too_large"}`,
+			"a body that is larger, to a gRPC client", `{"k":"request","agent":"a","method":"POST","path":"/v1","route":"allowed api.test:443 key api","status":200,"flags":"-","details":"request_payload_too_large"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "POST", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "request_payload_too_large", Status: 200},
 		},
 		{
-			"a body that is larger", `{"k":"request","agent":"a","method":"POST","path":"/v1","route":"allowed api.test:443 key a/api","status":413,"flags":"-","details":"request_payload_too_large"}`,
+			"a body that is larger", `{"k":"request","agent":"a","method":"POST","path":"/v1","route":"allowed api.test:443 key api","status":413,"flags":"-","details":"request_payload_too_large"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "POST", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "request_payload_too_large", Status: 413},
 		},
 		{
-			"an upstream's own 413 is not ours", `{"k":"request","agent":"a","method":"POST","path":"/v1","route":"allowed api.test:443 key a/api","status":413,"flags":"-","details":"via_upstream"}`,
+			"an upstream's own 413 is not ours", `{"k":"request","agent":"a","method":"POST","path":"/v1","route":"allowed api.test:443 key api","status":413,"flags":"-","details":"via_upstream"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "POST", Path: "/v1", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 413},
 		},
 		{
-			"no credential", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":401,"flags":"-","details":"failed_to_inject_credential"}`,
+			"no credential", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key api","status":401,"flags":"-","details":"failed_to_inject_credential"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Deny, Reason: plan.ReasonCredential, Status: 401},
 		},
 		{
-			"the guard finds two meanings", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":403,"flags":"-","details":"guard_ambiguous"}`,
+			"the guard finds two meanings", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key api","status":403,"flags":"-","details":"guard_ambiguous"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonAmbiguous, Status: 403},
 		},
 		{
-			"the guard refuses", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":422,"flags":"-","details":"guard_signed_body"}`,
+			"the guard refuses", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key api","status":422,"flags":"-","details":"guard_signed_body"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "guard_signed_body", Status: 422},
 		},
-		{"what the guard has not recorded", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":429,"details":"guard_unrecorded"}`, nil},
+		{"what the guard has not recorded", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key api","status":429,"details":"guard_unrecorded"}`, nil},
 		{
-			"an answer that breaks off", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key a/api","status":200,"flags":"UR","details":"via_upstream"}`,
+			"an answer that breaks off", `{"k":"request","agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443 key api","status":200,"flags":"UR","details":"via_upstream"}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200},
 		},
 		{
@@ -115,14 +115,14 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Allow, Reason: plan.ReasonAllowed, Received: 1},
 		},
 		{
-			"a stream, meanwhile", `{"k":"request","type":"DownstreamPeriodic","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  a/api","status":200,"flags":"-","tries":1,"ms":1500}`,
+			"a stream, meanwhile", `{"k":"request","type":"DownstreamPeriodic","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  api","status":200,"flags":"-","tries":1,"ms":1500}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200, Millis: 1500, Stream: "1795416854.918-7", State: StillOpen, Time: time.UnixMilli(1795416856418).UTC()},
 		},
 		{
-			"a stream's end", `{"k":"request","type":"DownstreamEnd","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  a/api","status":200,"flags":"-","details":"via_upstream","tries":1,"ms":1500}`,
+			"a stream's end", `{"k":"request","type":"DownstreamEnd","t":"1795416854.918","conn":7,"agent":"a","method":"GET","path":"/v1","route":"allowed api.test:443  api","status":200,"flags":"-","details":"via_upstream","tries":1,"ms":1500}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/api", Verdict: Allow, Reason: plan.ReasonAllowed, Status: 200, Millis: 1500, Stream: "1795416854.918-7", State: Ended, Time: time.UnixMilli(1795416854918).UTC()},
 		},
-		{"a denial, meanwhile", `{"k":"request","type":"DownstreamPeriodic","agent":"a","method":"GET","authority":"x.test","route":"plain_http_not_allowed   a/default","status":403}`, nil},
+		{"a denial, meanwhile", `{"k":"request","type":"DownstreamPeriodic","agent":"a","method":"GET","authority":"x.test","route":"plain_http_not_allowed   default","status":403}`, nil},
 		{
 			"a server name that is another one", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"b.test"}`,
 			&Event{Agent: "a", Host: "a.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonName, Detail: "server name b.test"},
@@ -132,26 +132,26 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "a.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonTLS, Detail: "filter_chain_not_found"},
 		},
 		{
-			"a name that leads nowhere", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":503,"flags":"DF","details":"dns_resolution_failure{cares_norecords}","tries":0}`,
+			"a name that leads nowhere", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key api","status":503,"flags":"DF","details":"dns_resolution_failure{cares_norecords}","tries":0}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonUpstream, Detail: "dns_resolution_failure{cares_norecords}", Status: 503},
 		},
 		{
-			"the agent left in time", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":0,"flags":"DC","details":"downstream_remote_disconnect","tries":0}`,
+			"the agent left in time", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key api","status":0,"flags":"DC","details":"downstream_remote_disconnect","tries":0}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Error, Reason: plan.ReasonUnsent, Detail: "downstream_remote_disconnect"},
 		},
 		{
-			"the agent left later", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":0,"flags":"DC","details":"downstream_remote_disconnect","tries":1}`,
+			"the agent left later", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key api","status":0,"flags":"DC","details":"downstream_remote_disconnect","tries":1}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed},
 		},
 		{
-			"too much, after the beginning was sent", `{"k":"request","agent":"a","method":"POST","route":"allowed api.test:443 key a/api","status":413,"flags":"-","details":"request_payload_too_large","tries":1}`,
+			"too much, after the beginning was sent", `{"k":"request","agent":"a","method":"POST","route":"allowed api.test:443 key api","status":413,"flags":"-","details":"request_payload_too_large","tries":1}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "POST", Rule: "a/api", Credential: "key", Verdict: Deny, Reason: plan.ReasonLimit, Detail: "request_payload_too_large", Status: 413},
 		},
 		{
 			"a CONNECT that leads to nothing", `{"k":"request","agent":"a","method":"CONNECT","authority":"api.test:443","route":"connect","status":503,"flags":"UF","details":"upstream_reset_before_response_started{x}","tries":1}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "CONNECT", Rule: "a/default", Verdict: Error, Reason: plan.ReasonUnknown, Detail: "upstream_reset_before_response_started{x}", Status: 503},
 		},
-		{"a request that waits for a name", `{"k":"request","type":"DownstreamPeriodic","agent":"a","method":"GET","route":"allowed api.test:443 key a/api","status":0,"tries":0}`, nil},
+		{"a request that waits for a name", `{"k":"request","type":"DownstreamPeriodic","agent":"a","method":"GET","route":"allowed api.test:443 key api","status":0,"tries":0}`, nil},
 		{
 			"a tunnel to nowhere", `{"k":"tunnel","agent":"a","connect":"db.test:443","rule":"a/db","flags":"UH","tries":0}`,
 			&Event{Agent: "a", Host: "db.test:443", Method: "CONNECT", Rule: "a/db", Verdict: Error, Reason: plan.ReasonUpstream, Detail: "UH"},
@@ -188,12 +188,12 @@ func TestUnknown(t *testing.T) {
 	for _, details := range unknown {
 		for _, tries := range []string{"0", "1"} {
 			for _, flags := range []string{"-", "UH", "DC", "UO"} {
-				for _, route := range []string{"allowed api.test:443 key a/api", "connect", ""} {
+				for _, route := range []string{"allowed api.test:443 key api", "connect", ""} {
 					e, err := decode([]byte(`{"k":"request","agent":"a","type":"DownstreamEnd","method":"GET","route":"` + route + `","status":200,"flags":"` + flags + `","details":"` + details + `","tries":` + tries + `}`))
 					require.NoError(t, err)
 					require.Equal(t, Error, e.Verdict, "%+v", e)
 					require.Equal(t, plan.ReasonUnknown, e.Reason, "%+v", e)
-					require.Equal(t, route == "allowed api.test:443 key a/api" && tries == "1", e.Credential == "key", "%+v", e)
+					require.Equal(t, route == "allowed api.test:443 key api" && tries == "1", e.Credential == "key", "%+v", e)
 				}
 			}
 		}
@@ -213,7 +213,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-const denied = `{"k":"request","t":"1795416854.918","agent":"a","method":"CONNECT","authority":"evil.test:443","route":"host_not_allowed   a/default","status":403}` + "\n"
+const denied = `{"k":"request","t":"1795416854.918","agent":"a","method":"CONNECT","authority":"evil.test:443","route":"host_not_allowed   default","status":403}` + "\n"
 
 func TestFollow(t *testing.T) {
 	t.Parallel()

@@ -103,7 +103,7 @@ func decode(b []byte) (*Event, error) {
 		if l.Details == guard.Unrecorded {
 			return nil, nil //nolint:nilnil // counted, by the node
 		}
-		r := accesslog.ParseRoute(l.Route)
+		r := accesslog.ParseRoute(l.Route, l.Agent)
 		e.Reason, e.Host, e.Credential, e.Rule = r.Reason, r.Host, r.Credential, r.Rule
 		if e.Host == "" {
 			e.Host = clip(withPort(l.Authority, l.SNI != "" || l.Connect != ""))

@@ -99,7 +99,9 @@ func (b *builder) fileLog(kind string, more map[string]string) *accesslogv3.Acce
 // for a client that asks for text. What the client sent is only ever quoted back to that client,
 // as a JSON string or as plain text. See [accesslog.Answers].
 func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
-	config := &hcmv3.LocalReplyConfig{BodyFormat: replyJSON(agent, replyFields(&accesslog.Unknown, agent))}
+	unknown := replyFields(&accesslog.Unknown, agent)
+	delete(unknown, "rule") // there may be no route
+	config := &hcmv3.LocalReplyConfig{BodyFormat: replyJSON(agent, unknown)}
 	add := func(filter *accesslogv3.AccessLogFilter, a *accesslog.Answer) {
 		fields := replyFields(a, agent)
 		for _, m := range []*hcmv3.ResponseMapper{
@@ -113,7 +115,7 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 		}
 	}
 	for _, reason := range slices.Sorted(maps.Keys(briefly)) {
-		add(comparison(accesslogv3.ComparisonFilter_EQ, briefly[reason]), &accesslog.Answer{Reason: reason, Status: 403, ByDefault: true})
+		add(comparison(accesslogv3.ComparisonFilter_EQ, briefly[reason]), &accesslog.Answer{Reason: reason, Status: 403, ByDefault: reason != plan.ReasonDenied})
 	}
 	for i := range accesslog.Answers {
 		if a := &accesslog.Answers[i]; a.Replies() {
@@ -137,7 +139,7 @@ func replyFields(a *accesslog.Answer, agent string) map[string]string {
 	route := func(field string) string { return "%METADATA(ROUTE:" + metadataNamespace + ":" + field + ")%" }
 	message, hint := a.Says()
 	fields := map[string]string{
-		"error": message, "reason": string(a.Told()), "rule": route("rule"), "hint": strings.ReplaceAll(hint, "AGENT", agent),
+		"error": message, "reason": string(a.Told()), "rule": agent + "/" + route("rule"), "hint": strings.ReplaceAll(hint, "AGENT", agent),
 	}
 	if a.Told() == "" {
 		fields["reason"], fields["hint"] = route("reason"), route("hint")

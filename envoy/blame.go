@@ -9,7 +9,7 @@ import (
 
 // Blame returns the IDs of the rules of p that Envoy's message is about, by the
 // names of resources in it: of a destination's cluster, scope or internal
-// listener. If there is none, but the name of something that a whole agent has,
+// listener. Agents share scopes, so that rules of several can be to blame for one. If there is none, but the name of something that a whole agent has,
 // it returns that agent instead. Messages are for people, and so is this: it may find
 // nothing, and more than one.
 func Blame(p *plan.Plan, message string) (rules, agents []string) {
@@ -20,14 +20,14 @@ func Blame(p *plan.Plan, message string) (rules, agents []string) {
 	for _, a := range p.Agents {
 		for _, dest := range a.Destinations() {
 			d := destination{dest}
-			whole := names(message, l7Scope(a.Name, d), connectScope(a.Name, d.authority()), tunnelName(a.Name, d))
+			whole := names(message, l7Scope(d), connectScope(d.authority()), tunnelName(a.Name, d))
 			for _, r := range d.Rules {
 				if whole || !r.Deny && names(message, b.upstreamCluster(r)) {
 					rules = append(rules, r.ID)
 				}
 			}
 		}
-		if names(message, "agent/"+a.Name, connectScope(a.Name, restOfHosts), wildScope(a.Name), kindIntercept+"/"+a.Name, kindWildcard+"/"+a.Name) || strings.Contains(message, dynamicName(a.Name)) {
+		if names(message, "agent/"+a.Name, restScope(a.Name), wildScope(a.Name), kindIntercept+"/"+a.Name, kindWildcard+"/"+a.Name) || strings.Contains(message, dynamicName(a.Name)) {
 			agents = append(agents, a.Name)
 		}
 	}

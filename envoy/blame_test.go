@@ -25,7 +25,9 @@ func TestBlame(t *testing.T) {
 		rules, agents []string
 	}{
 		{"Error adding/updating cluster(s) " + cluster + ": Failed to load trusted CA certificates from <inline>", []string{"a/pinned"}, nil},
-		{"scope l7/a/one.test/one.test:443 is bad", []string{"a/one"}, nil},
+		{"scope l7/one.test/one.test:443 is bad", []string{"a/one", "ab/one"}, nil},
+		{"scope connect/pinned.test:443 is bad", []string{"a/pinned"}, nil},
+		{"scope connect/* ab is bad", nil, []string{"ab"}},
 		{"Error adding/updating listener(s) agent/ab: cannot bind 'agents/ab/proxy.sock': Address already in use", nil, []string{"ab"}},
 		{"Error adding/updating listener(s) intercept: no", nil, nil},
 		{"cluster dynamic is bad", nil, nil},

@@ -35,9 +35,18 @@ const (
 	stateRule    = "postern.rule"
 )
 
-// scopeHeader carries the scope key from the listener to the route lookup. It
-// is always overwritten on the way in and removed before a request leaves.
-const scopeHeader = "x-postern-scope"
+// scopeHeader carries from the listener to the route lookup who asks for what: the agent, the
+// key of the scope and, inside a CONNECT, the Host, with scopeSeparator in between. It is always
+// overwritten on the way in and removed before a request leaves. The key finds the scope, and
+// the whole value the virtual host: see [siteDomains].
+const (
+	scopeHeader    = "x-postern-scope"
+	scopeSeparator = "|"
+)
+
+// viaHeader names the cluster of the agent that shared routes lead to. It is overwritten and
+// removed as scopeHeader is.
+const viaHeader = "x-postern-via"
 
 // restHeader is there while a request that is no CONNECT looks for its scope.
 const restHeader = "x-postern-rest"
@@ -140,14 +149,14 @@ func (b *builder) connectState(agent string) *hcmv3.HttpFilter {
 		// Lower case, because scope keys are compared byte by byte.
 		value(stateConnect, "%CEL(request.host.lowerAscii())%", cel),
 		value(stateHost, `%CEL(request.host.lowerAscii().split(":")[0])%`, cel),
-		value(stateRule, "%METADATA(ROUTE:"+metadataNamespace+":rule)%"),
+		value(stateRule, agent+"/%METADATA(ROUTE:"+metadataNamespace+":rule)%"),
 	}})
 }
 
-// early decides the scope before Envoy looks for a route. Whatever the client
-// sent in our or Envoy's own headers is gone by then.
-func (b *builder) early(scope string, before ...*mutationv3.HeaderMutation) *corev3.TypedExtensionConfig {
-	ms := append([]*mutationv3.HeaderMutation{removePrefix("x-postern-"), removePrefix("x-envoy-")}, before...)
+// early decides the scope, and the cluster that shared routes lead to, before Envoy looks for a
+// route. Whatever the client sent in our or Envoy's own headers is gone by then.
+func (b *builder) early(scope, via string, before ...*mutationv3.HeaderMutation) *corev3.TypedExtensionConfig {
+	ms := append([]*mutationv3.HeaderMutation{removePrefix("x-postern-"), removePrefix("x-envoy-"), overwrite(viaHeader, via)}, before...)
 	return &corev3.TypedExtensionConfig{
 		Name:        "envoy.http.early_header_mutation.header_mutation",
 		TypedConfig: b.any(&earlyv3.HeaderMutation{Mutations: append(ms, overwrite(scopeHeader, scope))}),

@@ -38,6 +38,11 @@ func (b *builder) limitHost(h *routev3.VirtualHost, rules []plan.Rule) {
 	if l.Requests == 0 {
 		return
 	}
+	for _, r := range h.GetRoutes() {
+		if r.GetMetadata() == nil { // the answer to a request too many names the rule
+			r.Metadata = metadata(map[string]string{"rule": plan.DefaultName})
+		}
+	}
 	h.TypedPerFilterConfig[filterRate] = b.rate(&typev3.TokenBucket{
 		MaxTokens: l.Requests, TokensPerFill: wrapperspb.UInt32(l.Requests), FillInterval: durationpb.New(time.Duration(l.Per) * time.Second),
 	})

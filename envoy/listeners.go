@@ -66,7 +66,7 @@ func (b *builder) listeners() {
 // socket is the agent, and nothing it sends can make it somebody else.
 func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 	agent := a.Name
-	hcm := b.connectionManager("agent", connectScope(agent, connectScopeFormat), otherThanConnect()...)
+	hcm := b.connectionManager("agent", ofAgent(agent, connectScope(connectScopeFormat)), kindIntercept+"/"+agent, otherThanConnect(agent)...)
 	b.setFilters(hcm, agent, b.restFilter(), b.connectState(agent))
 	hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT", Filters: b.connectFilters(hcm.HttpFilters)})
 	// Python's http.client sends CONNECT as HTTP/1.0.
@@ -129,40 +129,44 @@ func (b *builder) generation(agent string) string {
 
 func (b *builder) killed(agent string) bool { return slices.Contains(b.options.Killed, agent) }
 
-// connectScopeFormat is the last part of the key of connectScope.
+// connectScopeFormat is the last part of the key of connectScope and restScope.
 const connectScopeFormat = "%REQ(" + restHeader + "?:AUTHORITY)%"
 
 // otherThanConnect sets restHeader for whatever is no CONNECT: those have no path,
 // and a value that is empty makes no header. A tenth of a gateway's request cheaper
 // than an expression (docs/performance.md). Who sends a CONNECT with a path, or
 // another method without, finds a scope that denies it.
-func otherThanConnect() []*mutationv3.HeaderMutation {
+func otherThanConnect(agent string) []*mutationv3.HeaderMutation {
 	return []*mutationv3.HeaderMutation{
 		overwrite(restHeader, "%REQ(:PATH):1%"),
 		{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
-			Header:       &corev3.HeaderValue{Key: restHeader, Value: restOfHosts},
+			Header:       &corev3.HeaderValue{Key: restHeader, Value: restOfHosts + agent},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS,
 		}}},
 	}
 }
 
-// l7ScopeFormat is the key of l7Scope. SNI and CONNECT authority are part of
-// it: if they do not name the same destination there is no such scope.
-const l7ScopeFormat = "l7/%FILTER_STATE(" + stateAgent + ":PLAIN)%/%REQUESTED_SERVER_NAME%/%FILTER_STATE(" + stateConnect + ":PLAIN)%"
+// agentFormat is the agent inside a CONNECT.
+const agentFormat = "%FILTER_STATE(" + stateAgent + ":PLAIN)%"
 
-// wildScopeFormat is the key of wildScope: the names below a wildcard cannot
+// l7ScopeFormat is one of the siteDomains, with the key of l7Scope. SNI and CONNECT authority
+// are part of the key: if they do not name the same destination there is no such scope.
+const l7ScopeFormat = agentFormat + scopeSeparator +
+	"l7/%REQUESTED_SERVER_NAME%/%FILTER_STATE(" + stateConnect + ":PLAIN)%" + scopeSeparator + "%REQ(:AUTHORITY)%"
+
+// wildScopeFormat is the agent and the key of wildScope: the names below a wildcard cannot
 // be listed, so whether they agree is computed for each request.
-const wildScopeFormat = "wild/%FILTER_STATE(" + stateAgent + ":PLAIN)%/" +
+const wildScopeFormat = agentFormat + scopeSeparator + "wild/" + agentFormat + "/" +
 	`%CEL(connection.requested_server_name == request.headers["` + hostHeader + `"] && ` +
 	`(request.host == request.headers["` + connectHeader + `"] || ` +
 	`request.host == request.headers["` + hostHeader + `"] && request.headers["` + connectHeader + `"].endsWith(":443")))%`
 
 // interceptListener terminates the TLS inside an accepted CONNECT.
 func (b *builder) interceptListener(kind, agent, scope string, before ...*mutationv3.HeaderMutation) *listenerv3.Listener {
-	hcm := b.connectionManager(kind, scope, before...)
+	hcm := b.connectionManager(kind, scope, dynamicName(agent), before...)
 	b.setFilters(hcm, agent)
 	hcm.AccessLog = []*accesslogv3.AccessLog{b.interceptLog()}
-	hcm.LocalReplyConfig = b.localReplies("%FILTER_STATE(" + stateAgent + ":PLAIN)%")
+	hcm.LocalReplyConfig = b.localReplies(agentFormat)
 	return b.internalListener(kind+"/"+agent, &listenerv3.FilterChain{
 		TransportSocket:               b.socket("envoy.transport_sockets.tls", b.any(b.onDemandTLS())),
 		TransportSocketConnectTimeout: durationpb.New(5 * time.Second),
@@ -250,9 +254,9 @@ func (b *builder) onDemandTLS() *tlsv3.DownstreamTlsContext {
 }
 
 // connectionManager is what the agents' and the internal one have in common.
-// The scope is a format string that gives the key of the route scope; what is
-// in before happens to the headers before it is looked at.
-func (b *builder) connectionManager(name, scope string, before ...*mutationv3.HeaderMutation) *hcmv3.HttpConnectionManager {
+// The scope is a format string that gives the value of scopeHeader, via is that of viaHeader;
+// what is in before happens to the headers before they are looked at.
+func (b *builder) connectionManager(name, scope, via string, before ...*mutationv3.HeaderMutation) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:       name,
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: durationpb.New(flushInterval)},
@@ -261,15 +265,15 @@ func (b *builder) connectionManager(name, scope string, before ...*mutationv3.He
 			ScopeKeyBuilder: &hcmv3.ScopedRoutes_ScopeKeyBuilder{Fragments: []*hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder{{
 				Type: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_{
 					HeaderValueExtractor: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor{
-						Name:        scopeHeader,
-						ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{Index: 0},
+						Name: scopeHeader, ElementSeparator: scopeSeparator,
+						ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{Index: 1},
 					},
 				},
 			}}},
 			RdsConfigSource: ads(),
 			ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: ads()}},
 		}},
-		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{b.early(scope, before...)},
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{b.early(scope, via, before...)},
 		// The path that is matched is the path that is forwarded. Escaped
 		// slashes stay as they are: npm needs them, patterns other than "everything"
 		// refuse them (plan.PathRegex), and rules that deny take them for slashes

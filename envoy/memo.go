@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -23,8 +22,8 @@ type Memo struct {
 	// common is what every resource depends on.
 	common string
 	made   map[part]*made
-	// scopes are those of the destinations, by agent, sorted as they are.
-	scopes map[string][]*madeScopes
+	// sites are sorted.
+	sites []*madeSite
 	// sizes are how many resources of a type there were.
 	sizes map[string]int
 }
@@ -35,10 +34,9 @@ type made struct {
 	resource *discoveryv3.Resource
 }
 
-// madeScopes are the scopes of one destination, which has a copy of its rules:
-// theirs is all of a plan.
-type madeScopes struct {
-	destination
+// madeSite is a site with its scopes. Its rules are a copy: theirs is all of a plan.
+type madeSite struct {
+	site
 	resources []*discoveryv3.Resource
 }
 
@@ -47,8 +45,8 @@ type madeScopes struct {
 // nobody may change them.
 type Packed map[string][]*discoveryv3.Resource
 
-// Build returns what [Build] does, packed. What is in two plans is in the same
-// order in both.
+// Build returns the resources of p. On an error it returns none: half an allowlist is never
+// served. What is in two plans is in the same order in both.
 func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 	common, err := json.Marshal(struct {
 		Stack, Roots string
@@ -61,7 +59,7 @@ func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 	if m.common != string(common) {
 		*m = Memo{common: string(common)}
 	}
-	next := Memo{common: m.common, made: make(map[part]*made, len(m.made)), scopes: make(map[string][]*madeScopes, len(m.scopes)), sizes: map[string]int{}}
+	next := Memo{common: m.common, made: make(map[part]*made, len(m.made)), sites: make([]*madeSite, 0, len(m.sites)+8), sizes: map[string]int{}}
 	out := Packed{}
 	for _, url := range []string{resource.ClusterType, resource.ScopedRouteType, resource.ListenerType} {
 		out[url] = make([]*discoveryv3.Resource, 0, m.sizes[url]+8)
@@ -80,13 +78,25 @@ func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 		url := one.resource.GetResource().GetTypeUrl()
 		out[url] = append(out[url], one.resource)
 	}
-	scopes := scopesMemo{b: b, of: m.scopes}
-	b.takeScopes = func(agent string, d *destination) {
-		if scopes.agent != agent {
-			scopes.begin(agent)
+	old := m.sites
+	b.takeSite = func(s *site) {
+		for len(old) > 0 && old[0].before(s) {
+			old = old[1:]
 		}
-		one := scopes.one(d)
-		next.scopes[agent] = scopes.next
+		var one *madeSite
+		if len(old) > 0 && old[0].equal(s) {
+			one = old[0]
+		} else {
+			one = &madeSite{site: *s}
+			for i := range one.visitors {
+				v := &one.visitors[i]
+				v.Rules = slices.Clone(v.Rules)
+			}
+			for _, r := range b.scopesOf(&one.site) {
+				one.resources = append(one.resources, b.pack(r))
+			}
+		}
+		next.sites = append(next.sites, one)
 		out[resource.ScopedRouteType] = append(out[resource.ScopedRouteType], one.resources...)
 	}
 	if err := b.build(); err != nil {
@@ -97,46 +107,6 @@ func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 	}
 	*m = next
 	return out, nil
-}
-
-// scopesMemo goes through the destinations of one agent after the other, beside
-// those that there were.
-type scopesMemo struct {
-	b  *builder
-	of map[string][]*madeScopes
-
-	agent string
-	// old are those that there were and have not come yet, next those that have.
-	old, next []*madeScopes
-}
-
-func (s *scopesMemo) begin(agent string) {
-	s.agent, s.old = agent, s.of[agent]
-	s.next = make([]*madeScopes, 0, len(s.old)+8)
-}
-
-func (s *scopesMemo) one(d *destination) *madeScopes {
-	for len(s.old) > 0 && s.old[0].before(d) {
-		s.old = s.old[1:]
-	}
-	var one *madeScopes
-	if len(s.old) > 0 && s.old[0].Host == d.Host && s.old[0].Port == d.Port && plan.EqualRules(s.old[0].Rules, d.Rules) {
-		one = s.old[0]
-	} else {
-		one = &madeScopes{destination: *d}
-		one.Rules = slices.Clone(d.Rules)
-		for _, r := range s.b.scopesOf(s.agent, one.destination) {
-			one.resources = append(one.resources, s.b.pack(r))
-		}
-	}
-	s.next = append(s.next, one)
-	return one
-}
-
-// before reports whether d comes before o in an agent's destinations.
-func (d *destination) before(o *destination) bool {
-	c := strings.Compare(d.Host, o.Host)
-	return c < 0 || c == 0 && d.Port < o.Port
 }
 
 // pack validates m and hashes its bytes.

@@ -5,10 +5,10 @@
 // The path of a request (docs/architecture.md has the picture):
 //
 //	agent/<name>   listener on the agent's own Unix socket; CONNECT, gateways
-//	connect/<name>/<host:port>  scope: where a CONNECT of the agent leads
-//	connect/<name>/*  scope: CONNECT below wildcards and to other hosts, gateways
+//	connect/<host:port>  scope: where a CONNECT leads, by agent
+//	connect/* <name>  scope: CONNECT below wildcards and to other hosts, gateways
 //	intercept/<name>  internal listener; TLS with an on-demand leaf certificate
-//	l7/...         scope: methods, paths and credential of one agent and host
+//	l7/...         scope: methods, paths and credential of one host, by agent
 //	intercept-wildcard/<name>, wild/...  the same for the names below a wildcard
 //	tunnel/<name>/...  internal listener; TLS that is passed on after a look at its server name
 //	dynamic/<name>  cluster: TLS to the host that the scope names, found by DNS
@@ -52,35 +52,29 @@ type Resources struct {
 	Listeners []*listenerv3.Listener
 }
 
-// Build returns the resources of p, sorted by name. On an error it returns
-// none: half an allowlist is never served.
+// Build returns the resources of p, sorted by name: those of [Memo.Build], to be looked at. On an
+// error it returns none: half an allowlist is never served.
 func Build(p *plan.Plan, o Options) (*Resources, error) {
-	r, seen := &Resources{}, map[part]bool{}
-	b := newBuilder(p, o)
-	b.take = func(id identity, build func() proto.Message) {
-		if seen[id.part] {
-			return
-		}
-		seen[id.part] = true
-		m := build()
-		b.validate(m)
-		switch m := m.(type) {
-		case *clusterv3.Cluster:
-			r.Clusters = append(r.Clusters, m)
-		case *routev3.ScopedRouteConfiguration:
-			r.Scopes = append(r.Scopes, m)
-		case *listenerv3.Listener:
-			r.Listeners = append(r.Listeners, m)
-		}
-	}
-	b.takeScopes = func(agent string, d *destination) {
-		for _, s := range b.scopesOf(agent, *d) {
-			b.validate(s)
-			r.Scopes = append(r.Scopes, s)
-		}
-	}
-	if err := b.build(); err != nil {
+	packed, err := new(Memo).Build(p, o)
+	if err != nil {
 		return nil, err
+	}
+	r := &Resources{}
+	for _, resources := range packed {
+		for _, one := range resources {
+			m, err := one.GetResource().UnmarshalNew()
+			if err != nil {
+				return nil, fmt.Errorf("resource %q: %w", one.GetName(), err)
+			}
+			switch m := m.(type) {
+			case *clusterv3.Cluster:
+				r.Clusters = append(r.Clusters, m)
+			case *routev3.ScopedRouteConfiguration:
+				r.Scopes = append(r.Scopes, m)
+			case *listenerv3.Listener:
+				r.Listeners = append(r.Listeners, m)
+			}
+		}
 	}
 	slices.SortFunc(r.Clusters, byName[*clusterv3.Cluster])
 	slices.SortFunc(r.Scopes, byName[*routev3.ScopedRouteConfiguration])
@@ -193,10 +187,9 @@ type builder struct {
 	credentials  map[string]plan.Credential
 	// take is given every part, some more than once, and how to build it.
 	take func(identity, func() proto.Message)
-	// takeScopes is given every destination that scopesOf is for, by agent, and
-	// sorted as [plan.Agent.Destinations] are: they are what there is many of.
-	takeScopes func(agent string, d *destination)
-	errs       []error
+	// takeSite is given every site, sorted.
+	takeSite func(*site)
+	errs     []error
 }
 
 // part names a resource.

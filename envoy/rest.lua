@@ -12,9 +12,9 @@ end
 
 function envoy_on_request(request)
   local authority, key = request:headers():get(":authority"), request:headers():get(scope)
-  local agent = key:sub(1, #key - #authority)
+  local connect = key:sub(1, #key - #authority)
   local lower = authority:lower()
-  if lower == authority or not find(request, agent .. lower) then
-    find(request, agent .. rest)
+  if lower == authority or not find(request, connect .. lower) then
+    find(request, connect .. rest .. connect:match("^[^|]*"))
   end
 end

@@ -23,17 +23,30 @@ import (
 // metadataNamespace holds, on every route, what Envoy's own answers say of the decision.
 const metadataNamespace = guard.Namespace
 
-// allow forwards what matches, with the rule's credential. The destination's rules are
-// restricted, or not: see [plan.Restricted].
-func (b *builder) allow(r plan.Rule, restricted bool, match *routev3.RouteMatch) *routev3.Route {
+// leadTo sets where a route leads: to the cluster of that name or, if it is byHeader, to the
+// cluster that the listener has put into viaHeader.
+func leadTo(action *routev3.RouteAction, cluster string) {
+	if cluster == byHeader {
+		action.ClusterSpecifier = &routev3.RouteAction_ClusterHeader{ClusterHeader: viaHeader}
+		return
+	}
+	action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: cluster}
+}
+
+// byHeader stands for the name of a cluster in leadTo.
+const byHeader = ""
+
+// allow forwards what matches to a cluster, with the rule's credential. The destination's rules
+// are restricted, or not: see [plan.Restricted].
+func (b *builder) allow(r plan.Rule, cluster string, restricted bool, match *routev3.RouteMatch) *routev3.Route {
 	action := &routev3.RouteAction{
-		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.upstreamCluster(r)},
 		// Streams of events last as long as they are used.
 		Timeout: durationpb.New(0),
 		// Clients do not retry inside the sandbox: a denial must fail
 		// at once. What never reached the upstream is retried here.
 		RetryPolicy: &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
 	}
+	leadTo(action, cluster)
 	if r.Gateway != 0 {
 		// Agents' listeners know it, and Envoy asks for no method: a GET with
 		// "Upgrade: CONNECT" is one, too.
@@ -49,7 +62,7 @@ func (b *builder) allow(r plan.Rule, restricted bool, match *routev3.RouteMatch)
 			HostRewriteSpecifier: &dfpfilterv3.PerRouteConfig_HostRewriteLiteral{HostRewriteLiteral: authority(r)},
 		})
 	}
-	fields := map[string]string{"rule": r.ID}
+	fields := map[string]string{"rule": plan.NameOf(r.ID)}
 	rule := b.guardRule(r)
 	rule.Check = r.Check(restricted)
 	if s := rule.String(); s != "" {
@@ -72,38 +85,40 @@ func (b *builder) allow(r plan.Rule, restricted bool, match *routev3.RouteMatch)
 	return route
 }
 
-// deny answers 403 by the agent's default rule. The body is made by
-// localReplies from the metadata. The host is set where the policy knows it;
-// otherwise the log takes the client's.
-func deny(agent string, reason plan.Reason, host string, match *routev3.RouteMatch) *routev3.Route {
-	return forbidden(plan.DefaultRule(agent), reason, host, match)
-}
-
-// Statuses of denials that every destination has. localReplies makes each a 403 and says
-// the rest, so that no route has to: a route's metadata is half of what a denial
-// takes of a node's memory.
-var briefly = map[plan.Reason]uint32{plan.ReasonMethod: 590, plan.ReasonPath: 591}
-
-// denyBriefly is deny for one of those reasons.
-func denyBriefly(agent string, reason plan.Reason, host string, match *routev3.RouteMatch) *routev3.Route {
-	r := deny(agent, reason, host, match)
-	r.Metadata = nil
-	r.GetDirectResponse().Status = briefly[reason]
-	return r
-}
-
-// deniedBy answers 403 by a rule that denies.
-func deniedBy(r plan.Rule, match *routev3.RouteMatch) *routev3.Route {
-	return forbidden(r.ID, plan.ReasonDenied, said(r), match)
-}
-
-func forbidden(rule string, reason plan.Reason, host string, match *routev3.RouteMatch) *routev3.Route {
+// deny answers 403 by the agent's default rule. The body is made by localReplies from the
+// metadata. The log takes the host that the client has asked for.
+func deny(agent string, reason plan.Reason, match *routev3.RouteMatch) *routev3.Route {
 	return &routev3.Route{
-		Name:     accesslog.Route{Reason: reason, Host: host, Rule: rule}.String(),
-		Match:    match,
-		Metadata: metadata(map[string]string{"rule": rule, "reason": string(reason), "hint": accesslog.Hint(reason, plan.AgentOf(rule), "HOST")}),
-		Action:   &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 403}},
+		Name:  accesslog.Route{Reason: reason, Rule: plan.DefaultRule(agent)}.String(),
+		Match: match,
+		Metadata: metadata(map[string]string{
+			"rule": plan.DefaultName, "reason": string(reason), "hint": accesslog.Hint(reason, agent, "HOST"),
+		}),
+		Action: directResponse(403),
 	}
+}
+
+// Statuses of denials that destinations have. localReplies makes each a 403 and says the rest,
+// so that no route has to: the metadata of a route is half of what a denial takes of a node's
+// memory, and a route that agents share cannot name one of them.
+var briefly = map[plan.Reason]uint32{plan.ReasonMethod: 590, plan.ReasonPath: 591, plan.ReasonCondition: 592, plan.ReasonDenied: 593}
+
+// denyBriefly answers 403 for one of those reasons. The rule is one that denies, or one of the
+// destination, for which the agent's default rule denies.
+func denyBriefly(r plan.Rule, reason plan.Reason, match *routev3.RouteMatch) *routev3.Route {
+	rule := plan.DefaultRule(plan.AgentOf(r.ID))
+	var fields map[string]string
+	if r.Deny {
+		rule, fields = r.ID, map[string]string{"rule": plan.NameOf(r.ID)}
+	}
+	return &routev3.Route{
+		Name: accesslog.Route{Reason: reason, Host: said(r), Rule: rule}.String(), Match: match, Metadata: metadata(fields),
+		Action: directResponse(briefly[reason]),
+	}
+}
+
+func directResponse(status uint32) *routev3.Route_DirectResponse {
+	return &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}}
 }
 
 // denyMatch is everything that some server could read as what a rule denies.

@@ -191,6 +191,7 @@ type Change Header
 const (
 	forwardedProto = "x-forwarded-proto"
 	scope          = "x-postern-scope"
+	via            = "x-postern-via"
 )
 
 func remove(cs []Change, name string) []Change {
@@ -204,6 +205,8 @@ func remove(cs []Change, name string) []Change {
 		name = forwardedProto
 	case scope:
 		name = scope
+	case via:
+		name = via
 	default:
 		name = strings.Clone(name)
 	}

@@ -198,13 +198,22 @@ const AnyMethod = "*"
 // AnyPath in Rule.Paths allows every path.
 const AnyPath = "/**"
 
+// DefaultName is the name of each [DefaultRule]: see [NameOf].
+const DefaultName = "default"
+
 // DefaultRule returns the ID of the rule that denies whatever no rule of the agent allows.
-func DefaultRule(agent string) string { return agent + "/default" }
+func DefaultRule(agent string) string { return agent + "/" + DefaultName }
 
 // AgentOf returns the name of the agent of the rule with that ID.
 func AgentOf(rule string) string {
 	agent, _, _ := strings.Cut(rule, "/")
 	return agent
+}
+
+// NameOf returns the ID of a rule without the agent: agents that share rules have it in common.
+func NameOf(rule string) string {
+	_, name, _ := strings.Cut(rule, "/")
+	return name
 }
 
 // Encode returns the canonical JSON form of p.

@@ -41,8 +41,23 @@ const (
 	evil  = "evil."  // nothing: not in the policy
 )
 
-// bystander is an agent that does nothing: what would it be to be this one?
+// bystander is an agent that does nothing: what would it be to be this one? It may do everything
+// at the hosts of all seats.
 const bystander = "bystander"
+
+// besides are the rules of the bystander for the hosts that a seat has rules for. Wildcards and
+// what is passed through stay the seat's alone.
+func besides(seat string, rules []plan.Rule) []plan.Rule {
+	var all []plan.Rule
+	for _, r := range rules {
+		if !strings.HasPrefix(r.Host, "*") && r.Mode != plan.ModeTunnel && !slices.ContainsFunc(all, func(o plan.Rule) bool { return o.Host == r.Host && o.Port == r.Port }) {
+			all = append(all, plan.Rule{
+				ID: fmt.Sprintf("%s/%s-%d", bystander, seat, len(all)), Host: r.Host, Port: r.Port, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath},
+			})
+		}
+	}
+	return all
+}
 
 // arena is the fleet, the world, and what all cases share.
 type arena struct {
@@ -110,6 +125,7 @@ func newArena(t *testing.T, seats []*seat) *arena {
 		{Name: "other", Kind: plan.KindHeader, Header: "authorization", Prefix: "Bearer ", Secret: "file://" + a.fleet.Secret("other", second)},
 	}}
 	zone := map[string][][]string{}
+	beside := plan.Agent{Name: bystander, Rules: rulesOf(bystander)}
 	for i, s := range seats {
 		agent := plan.Agent{Name: s.name}
 		if s.way == Balancer {
@@ -135,8 +151,16 @@ func newArena(t *testing.T, seats []*seat) *arena {
 			}
 		}
 		p.Agents = append(p.Agents, agent)
+		beside.Rules = append(beside.Rules, besides(s.name, agent.Rules)...)
+		if s.Twin {
+			twin := plan.Agent{Name: "twin-" + s.name, Rules: slices.Clone(agent.Rules)}
+			for i := range twin.Rules {
+				twin.Rules[i].ID = twin.Name + "/" + plan.NameOf(twin.Rules[i].ID)
+			}
+			p.Agents = append(p.Agents, twin)
+		}
 	}
-	p.Agents = append(p.Agents, plan.Agent{Name: bystander, Rules: rulesOf(bystander)})
+	p.Agents = append(p.Agents, beside)
 	slices.SortFunc(p.Agents, func(x, y plan.Agent) int { return strings.Compare(x.Name, y.Name) })
 	slices.SortFunc(p.Credentials, func(x, y plan.Credential) int { return strings.Compare(x.Name, y.Name) })
 	require.NoError(t, a.world.setZone(zone))

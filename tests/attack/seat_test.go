@@ -58,6 +58,8 @@ type Case struct {
 	// Rules, if set, are the agent's instead of the usual ones; the argument
 	// is the agent's name and the suffix of its hosts.
 	Rules func(s string) []plan.Rule
+	// Twin says that another agent, the seat's twin, has the same rules: the two share routes.
+	Twin bool
 	// Zone, if set, says where names are; see world.zone.
 	Zone func(s string) map[string][][]string
 	Run  func(s *seat)

@@ -24,7 +24,7 @@ var generated = func() []Case {
 	var cases []Case
 	for i := range generatedPolicies {
 		cases = append(cases, Case{
-			ID: "X6", What: fmt.Sprintf("every way in decides as plan.Decide: generated policy %d", i+1), Ways: []Way{Explicit, Captured, Gateway},
+			ID: "X6", What: fmt.Sprintf("every way in decides as plan.Decide: generated policy %d", i+1), Ways: []Way{Explicit, Captured, Gateway}, Twin: true,
 			Rules: func(s string) []plan.Rule {
 				return rapid.Custom(func(rt *rapid.T) []plan.Rule { return drawRules(rt, s) }).Example(i)
 			},

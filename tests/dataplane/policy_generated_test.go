@@ -66,8 +66,23 @@ func generatePlan(rt *rapid.T, up *fleet.Upstream, secret string) *plan.Plan {
 		}
 		a.Rules = append(a.Rules, r)
 	}
+	// Another agent has some of the rules too, and rules of its own for the same hosts.
+	b := plan.Agent{Name: "b"}
+	for _, r := range a.Rules {
+		r.ID = "b/" + plan.NameOf(r.ID)
+		if r.Mode == plan.ModeIntercept {
+			switch rapid.IntRange(0, 3).Draw(rt, "as") {
+			case 0:
+				continue
+			case 1:
+				r.Methods, r.Paths = []string{plan.AnyMethod}, []string{"/v2"}
+			}
+		}
+		r.Gateway = 0
+		b.Rules = append(b.Rules, r)
+	}
 	return &plan.Plan{
-		Stack: "test", Agents: []plan.Agent{a},
+		Stack: "test", Agents: []plan.Agent{a, b},
 		Credentials: []plan.Credential{{Name: "k", Kind: plan.KindHeader, Header: "x-api-key", Secret: secret}},
 	}
 }
@@ -89,7 +104,7 @@ func TestGeneratedPolicies(t *testing.T) {
 		requests := make([]plan.Request, 5)
 		for i := range requests {
 			r := plan.Request{
-				Agent: "a", Scheme: "https", Port: rapid.SampledFrom([]uint16{443, 443, 8443}).Draw(rt, "port"),
+				Agent: rapid.SampledFrom([]string{"a", "a", "b"}).Draw(rt, "agent"), Scheme: "https", Port: rapid.SampledFrom([]uint16{443, 443, 8443}).Draw(rt, "port"),
 				Host:   rapid.SampledFrom(append(slices.Clone(generatedHosts), "x.test", "evil.test")).Draw(rt, "host"),
 				Method: rapid.SampledFrom([]string{"GET", "POST", "DELETE", "TRACE"}).Draw(rt, "method"),
 				Path:   rapid.SampledFrom(generatedPaths).Draw(rt, "path"),
@@ -99,7 +114,7 @@ func TestGeneratedPolicies(t *testing.T) {
 			if rapid.IntRange(0, 5).Draw(rt, "overridden") == 0 {
 				r.Header[rapid.SampledFrom([]string{"x-http-method-override", "x-original-url", "x-amz-target"}).Draw(rt, "override")] = []string{"DELETE"}
 			}
-			if rapid.IntRange(0, 4).Draw(rt, "gateway") == 0 {
+			if r.Agent == "a" && rapid.IntRange(0, 4).Draw(rt, "gateway") == 0 {
 				r.Scheme, r.Host, r.Port = "http", "localhost", 8080
 			} else if r.Host != "y.test" && rapid.IntRange(0, 4).Draw(rt, "fronted") == 0 {
 				r.Authority = rapid.SampledFrom(generatedHosts).Draw(rt, "authority")
