@@ -355,50 +355,6 @@ var fronting = []Case{
 			s.deny(plan.ReasonMalformed)
 		}
 	}},
-	{ID: "B13", What: "the rules that another agent has for the same host", Ways: []Way{Socket, Balancer}, Twin: true, Run: func(s *seat) {
-		authority := s.host(api) + ":443"
-		for _, as := range []string{
-			"* " + bystander, "*%20" + bystander, "*/" + bystander, bystander + "|connect/" + authority, s.name + "|connect/" + authority,
-			authority + "|" + bystander, "|" + authority, "connect/" + authority, "l7/" + s.host(api) + "/" + authority, "*", bystander,
-		} {
-			_, a := s.connect(as)
-			require.GreaterOrEqual(s, a.Status, 400, "%q: %s", as, a)
-			s.denyAs(a, plan.ReasonHost)
-		}
-		headers := []string{
-			"X-Postern-Scope: " + bystander + "|l7/" + s.host(api) + "/" + authority + "|" + s.host(api), "X-Postern-Scope: " + bystander + "|connect/" + authority,
-			"x-postern-via: dynamic/" + bystander, "X-Postern-Via: intercept/" + bystander, "X-Postern-Rest: * " + bystander,
-		}
-		c := s.proxy()
-		require.Equal(s, 200, exchange(c, "CONNECT", request("CONNECT", authority, authority, headers...)).Status)
-		t, err := s.handshake(c, s.host(api))
-		require.NoError(s, err)
-		ask := func(method, path, host string) answer {
-			return exchange(t, method, request(method, path, host, headers...))
-		}
-		for _, c := range []struct{ method, path string }{{"DELETE", "/v1/x"}, {"DELETE", "/v2"}, {"PUT", "/"}} {
-			require.Equal(s, 403, ask(c.method, c.path, s.host(api)).Status)
-			s.deny(plan.ReasonMethod)
-		}
-		require.Equal(s, 403, ask("GET", "/v2", s.host(api)).Status)
-		s.deny(plan.ReasonPath)
-		for _, host := range []string{s.host(api), strings.ToUpper(s.host(api)), authority} {
-			require.Equal(s, 200, ask("GET", "/v1/x", host).Status)
-			s.allow("api")
-		}
-		for _, a := range s.arrivals() {
-			require.Equal(s, canary, a.Header.Get("X-Api-Key"), "the credential of the seat's rule")
-			require.Empty(s, a.Header.Values("X-Postern-Scope"))
-			require.Empty(s, a.Header.Values("X-Postern-Via"))
-		}
-		for _, host := range []string{
-			s.host(api) + "|" + bystander, bystander + "|" + s.host(api), bystander + "|l7/" + s.host(api) + "/" + authority + "|" + s.host(api), "|" + s.host(api), s.host(api) + "|" + s.host(api),
-		} {
-			a := exchange(s.secure(s.host(api)), "GET", request("GET", "/v1/x", host, headers...))
-			require.GreaterOrEqual(s, a.Status, 400, "%q: %s", host, a)
-			s.denyAs(a, plan.ReasonName)
-		}
-	}},
 }
 
 // helloFor is the first flight of a TLS client that asks for any bytes at all

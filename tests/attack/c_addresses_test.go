@@ -273,22 +273,58 @@ var addresses = []Case{
 		s.deny(plan.ReasonMethod)
 		require.Equal(s, 200, s.ask("GET", "/v1/a").Status)
 		s.allow("api")
-		for _, a := range s.plan.Agents { // other agents' hosts, by the names in their rules
-			for _, r := range a.Rules {
-				if a.Name != bystander {
-					break
-				}
-				if strings.Contains(r.Host, "*") {
-					continue
-				}
-				_, answer := s.connect(fmt.Sprintf("%s:%d", r.Host, r.Port))
-				require.Equal(s, 403, answer.Status, r.Host)
-				s.deny(plan.ReasonHost)
-			}
+		for _, r := range rulesOf(bystander) { // another agent's hosts
+			_, answer := s.connect(fmt.Sprintf("%s:%d", r.Host, r.Port))
+			require.Equal(s, 403, answer.Status, r.Host)
+			s.deny(plan.ReasonHost)
 		}
 		a := s.raw(request("GET", "http://localhost:8080/v1/x", "localhost:8080")) // theirs, not mine
 		require.Equal(s, 403, a.Status)
 		s.deny(plan.ReasonScheme)
+	}},
+	{ID: "C10", What: "the rules that another agent has for the same host", Ways: []Way{Socket, Balancer}, Twin: true, Run: func(s *seat) {
+		authority := s.host(api) + ":443"
+		for _, as := range []string{
+			"* " + bystander, "*%20" + bystander, "*/" + bystander, bystander + "|connect/" + authority, s.name + "|connect/" + authority,
+			authority + "|" + bystander, "|" + authority, "connect/" + authority, "l7/" + s.host(api) + "/" + authority, "*", bystander,
+		} {
+			_, a := s.connect(as)
+			require.GreaterOrEqual(s, a.Status, 400, "%q: %s", as, a)
+			s.denyAs(a, plan.ReasonHost)
+		}
+		headers := []string{
+			"X-Postern-Scope: " + bystander + "|l7/" + s.host(api) + "/" + authority + "|" + s.host(api), "X-Postern-Scope: " + bystander + "|connect/" + authority,
+			"x-postern-via: dynamic/" + bystander, "X-Postern-Via: intercept/" + bystander, "X-Postern-Rest: * " + bystander,
+		}
+		c := s.proxy()
+		require.Equal(s, 200, exchange(c, "CONNECT", request("CONNECT", authority, authority, headers...)).Status)
+		t, err := s.handshake(c, s.host(api))
+		require.NoError(s, err)
+		ask := func(method, path, host string) answer {
+			return exchange(t, method, request(method, path, host, headers...))
+		}
+		for _, c := range []struct{ method, path string }{{"DELETE", "/v1/x"}, {"DELETE", "/v2"}, {"PUT", "/"}} {
+			require.Equal(s, 403, ask(c.method, c.path, s.host(api)).Status)
+			s.deny(plan.ReasonMethod)
+		}
+		require.Equal(s, 403, ask("GET", "/v2", s.host(api)).Status)
+		s.deny(plan.ReasonPath)
+		for _, host := range []string{s.host(api), strings.ToUpper(s.host(api)), authority} {
+			require.Equal(s, 200, ask("GET", "/v1/x", host).Status)
+			s.allow("api")
+		}
+		for _, a := range s.arrivals() {
+			require.Equal(s, canary, a.Header.Get("X-Api-Key"), "the credential of the seat's rule")
+			require.Empty(s, a.Header.Values("X-Postern-Scope"))
+			require.Empty(s, a.Header.Values("X-Postern-Via"))
+		}
+		for _, host := range []string{
+			s.host(api) + "|" + bystander, bystander + "|" + s.host(api), bystander + "|l7/" + s.host(api) + "/" + authority + "|" + s.host(api), "|" + s.host(api), s.host(api) + "|" + s.host(api),
+		} {
+			a := exchange(s.secure(s.host(api)), "GET", request("GET", "/v1/x", host, headers...))
+			require.GreaterOrEqual(s, a.Status, 400, "%q: %s", host, a)
+			s.denyAs(a, plan.ReasonName)
+		}
 	}},
 	{ID: "C7", What: "other agents' and the operators' sockets from the sandbox", Ways: []Way{Inside}, Run: func(s *seat) {
 		home := s.fleet.Home

@@ -81,6 +81,33 @@ func BenchmarkAgents(b *testing.B) {
 	}
 }
 
+// BenchmarkOneHost changes the rules of one of 200 agents for a host that each of them has rules
+// of its own for: what agents have in common there is nothing but the scope.
+func BenchmarkOneHost(b *testing.B) {
+	f := fleet.New(b, 1)
+	p := &plan.Plan{Stack: "bench"}
+	for a := range 200 {
+		r := rule("one")
+		r.ID, r.Paths = fmt.Sprintf("a%03d/one", a), []string{fmt.Sprintf("/v%d/**", a)}
+		p.Agents = append(p.Agents, plan.Agent{Name: plan.AgentOf(r.ID), Rules: []plan.Rule{r}})
+	}
+	inParts(f, p)
+	var took []float64
+	for i := 0; b.Loop(); i++ {
+		q := *p
+		q.Agents = slices.Clone(p.Agents)
+		one := &q.Agents[len(q.Agents)/2]
+		one.Rules = slices.Clone(one.Rules)
+		one.Rules[0].Paths = append(slices.Clone(one.Rules[0].Paths), "/x"+strconv.Itoa(i))
+		start := time.Now()
+		f.MustPublish(&q)
+		took = append(took, time.Since(start).Seconds()*1000)
+	}
+	slices.Sort(took)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(quantile(took, 0.5), "ms-p50")
+}
+
 // stackFile writes a stack file of n destinations and the agents, each of which may go to per of them.
 func stackFile(b *testing.B, n, agents, per int) string {
 	b.Helper()
