@@ -51,23 +51,6 @@ func TestEveryPackageHasItsDocInOneFile(t *testing.T) {
 	}
 }
 
-// maxLines is where a file is split by noun.
-const maxLines = 600
-
-func TestFilesAreSmall(t *testing.T) {
-	t.Parallel()
-	walk(t, func(path string) {
-		if filepath.Ext(path) != ".go" {
-			return
-		}
-		b, err := os.ReadFile(path)
-		require.NoError(t, err)
-		if n := bytes.Count(b, []byte("\n")); n > maxLines {
-			t.Errorf("%s has %d lines, more than %d: split it by noun", path, n, maxLines)
-		}
-	})
-}
-
 // walk calls visit for every file of the repository that is not built or cached.
 func walk(t *testing.T, visit func(path string)) {
 	t.Helper()
@@ -197,22 +180,6 @@ func TestDocumentedOperationsExist(t *testing.T) {
 			t.Errorf("%s shows `go run . %s`: the program knows no such operation", path, m[1])
 		}
 	})
-}
-
-func TestDocumentsLinkToWhatExists(t *testing.T) {
-	t.Parallel()
-	link := regexp.MustCompile(`\]\(([^)\s#]*)(#[^)\s]*)?\)`)
-	for path, doc := range documents(t) {
-		for _, m := range link.FindAllStringSubmatch(doc, -1) {
-			if m[1] == "" || strings.Contains(m[1], "://") {
-				continue
-			}
-			target := filepath.Join(filepath.Dir(path), m[1])
-			if _, err := os.Stat(target); err != nil {
-				t.Errorf("%s links to %s: there is no such file", path, m[1])
-			}
-		}
-	}
 }
 
 func TestDocumentedStackFilesLoad(t *testing.T) {
