@@ -19,23 +19,23 @@ import (
 // maxSecrets bounds the secrets of a plan, leaf certificates included.
 const maxSecrets = 20000
 
-// Cache answers delta watches. It is a go-control-plane Cache of our own,
-// because the library's answer nothing for a name that does not exist (a TLS
-// handshake that waits for such a certificate would hang), rescan every
-// subscription for each request, and do not say whether a node has everything.
+// Cache answers delta watches: it implements go-control-plane's Cache. The library's own caches do
+// not answer for a name that does not exist, so a TLS handshake that waits for such a certificate
+// would hang. They also scan every subscription again for each request, and do not say whether a
+// node has everything. A Cache is safe for concurrent use.
 type Cache struct {
 	ledger *ledger.Ledger
 	mint   *mint.Mint
 
 	mu sync.Mutex
-	// begun is whether anything was published to all. Until then nobody loses
-	// anything of what an earlier control plane has given.
+	// begun is set once something was published to all nodes. Until then no node loses a resource
+	// that an earlier control plane sent.
 	begun bool
 	published
-	// canary is the node that is served next instead, or "".
+	// canary is the node to which next is served instead, or "".
 	canary string
 	next   published
-	// watches are the parked ones: their nodes have been sent all there is.
+	// watches are the parked watches: their nodes were sent everything.
 	watches map[watchKey]*watch
 	// waiting counts watches by node and type.
 	waiting map[nodeType]int
@@ -67,9 +67,8 @@ type published struct {
 	tables  map[string]*Table
 }
 
-// watchKey is one stream's subscription to a type. A node may have several streams:
-// each has a channel of its own, and is served, or else a second one would
-// silence the first.
+// watchKey is one stream's subscription to a type. A node may have several streams. Each has a
+// channel of its own and is served: otherwise a second stream would silence the first.
 type watchKey struct {
 	node, url string
 	stream    chan cachev3.DeltaResponse
@@ -182,7 +181,7 @@ func (c *Cache) Union(tables map[string]*Table) map[string]*Table {
 	return both
 }
 
-// Leaves are the names of the certificates that were minted.
+// Leaves returns the names of the minted leaf certificates.
 func (c *Cache) Leaves() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -199,11 +198,11 @@ func (c *Cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 	if c.tables[key.url] == nil {
 		return nil, errors.New("unknown resource type " + key.url)
 	}
-	// A first answer is due even if it is empty: Envoy waits for it. A node that
-	// comes back with all there is gets one too: what it has is then a map that
+	// The first answer is due even if it is empty, because Envoy waits for it. A node that comes
+	// back with every resource gets an answer, too: from then on its versions are in the map that
 	// all nodes share.
 	first := req.GetResponseNonce() == "" && sub.IsWildcard()
-	// Before anything is published, what a node has is not ours to take.
+	// Before the first publication, a node keeps what it has.
 	held := !c.begun && c.canary != key.node && len(sub.ReturnedResources()) > 0
 	var resp cachev3.DeltaResponse
 	if !held {
@@ -232,11 +231,11 @@ func (c *Cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 	}, nil
 }
 
-// diff returns what the watch's node does not have yet, or nil. Names that
-// were just asked for and do not exist are answered as removed.
+// diff returns what the watch's node does not have yet, or nil. Names that the node just asked for
+// and that do not exist are answered as removed.
 func (c *Cache) diff(w *watch, asked []string) cachev3.DeltaResponse {
 	t, known := c.of(w.request.GetNode().GetId()).tables[w.request.GetTypeUrl()], w.sub.ReturnedResources()
-	// Nobody gets all secrets, whatever the name is that made Envoy ask for them.
+	// No node gets all secrets, whatever name made Envoy ask for them.
 	if w.sub.IsWildcard() && w.request.GetTypeUrl() != resource.SecretType {
 		d := t.deltaFrom(known)
 		if d.empty() {
@@ -271,7 +270,7 @@ func (c *Cache) diff(w *watch, asked []string) cachev3.DeltaResponse {
 
 // leaf adds the leaf certificate for name to the secrets, if it may exist.
 func (c *Cache) leaf(t *Table, url, name string) *discoveryv3.Resource {
-	// What an agent can make us keep is bounded. It then has to wait for the next version.
+	// An agent can make up names below a wildcard: their number is bounded.
 	if url != resource.SecretType || len(t.resources) >= maxSecrets {
 		return nil
 	}
@@ -282,8 +281,8 @@ func (c *Cache) leaf(t *Table, url, name string) *discoveryv3.Resource {
 	return t.resources[name]
 }
 
-// response is one to the watch, with resources and removals in wire form. That
-// is a field that nobody knows until it has arrived: see [ServerOption].
+// response returns a response to the watch. body has the resources and removals in wire form, and
+// is sent as an unknown field: see [ServerOption].
 func (c *Cache) response(w *watch, body []byte, next map[string]string) cachev3.DeltaResponse {
 	r := &discoveryv3.DeltaDiscoveryResponse{
 		TypeUrl: w.request.GetTypeUrl(), SystemVersionInfo: c.of(w.request.GetNode().GetId()).version,

@@ -9,12 +9,12 @@ import (
 	"github.com/postern/postern/xds/ledger"
 )
 
-// Converge waits until the given nodes, or all that are connected, have
-// acknowledged all of version.
+// Converge waits until the given nodes, or all connected nodes if only is nil, have acknowledged
+// all of version. The error is an *api.Rejection if a node refused it.
 func (c *Cache) Converge(ctx context.Context, version string, only []string) error {
 	var nodes []string
-	// Those before next were done when they were looked at: with every change all
-	// of a thousand would be too much.
+	// The nodes before next had acknowledged everything when they were looked at. To look at all
+	// of a thousand nodes with every change would be too much.
 	next, refusals := 0, -1
 	for {
 		changed := c.ledger.Next()
@@ -25,7 +25,7 @@ func (c *Cache) Converge(ctx context.Context, version string, only []string) err
 			}
 		}
 		if next = c.behind(nodes, next); next == len(nodes) {
-			// All have been done, one after the other; now all at once.
+			// All were looked at one after the other; now all at once.
 			nodes = only
 			if nodes == nil {
 				nodes = c.ledger.Connected()
@@ -42,8 +42,8 @@ func (c *Cache) Converge(ctx context.Context, version string, only []string) err
 	}
 }
 
-// behind is the index of the first of nodes, from one on, that is connected and
-// has not acknowledged everything, or their number.
+// behind returns the index of the first of nodes, beginning at from, that is connected and has not
+// acknowledged everything; or the number of nodes.
 func (c *Cache) behind(nodes []string, from int) int {
 	for i, id := range nodes[from:] {
 		if c.ledger.Online(id) && !c.Converged(id) {
@@ -53,9 +53,8 @@ func (c *Cache) behind(nodes []string, from int) int {
 	return len(nodes)
 }
 
-// Converged reports whether the node has acknowledged everything that is
-// published. A type that it never asked for counts only if nothing can refer
-// to it: secrets.
+// Converged reports whether the node has acknowledged everything that is published. Types that the
+// node need not ask for are excepted: secrets, and scopes as long as there is no listener.
 func (c *Cache) Converged(node string) bool {
 	for _, k := range ledger.Kinds {
 		optional := k.URL == resource.SecretType || c.Len(resource.ListenerType) == 0 &&

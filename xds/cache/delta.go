@@ -20,7 +20,7 @@ const maxDeltas = 8
 // delta is the difference between a node's state and a table, in wire form. It is made once and
 // sent to every node with the same state.
 type delta struct {
-	// from is kept so that its address stays its own.
+	// from is kept so that no other map gets its address.
 	from map[string]string
 	body []byte
 	// removes means that some resource loses something.
@@ -31,8 +31,7 @@ func newDelta(from map[string]string, send []*discoveryv3.Resource, removed []st
 	return &delta{from: from, body: encode(send, removed), removes: len(removed) > 0}
 }
 
-// address tells a map from every other that there is at the same time, unless
-// it is empty: it is 0 then.
+// address returns a number that no other map has at the same time, or 0 for an empty map.
 func address(m map[string]string) uintptr {
 	if len(m) == 0 {
 		return 0
@@ -42,8 +41,8 @@ func address(m map[string]string) uintptr {
 
 func (d *delta) empty() bool { return len(d.body) == 0 }
 
-// deltaFrom returns what leads here from what a node has. Nodes that were sent
-// the same have one and the same map, not only an equal one.
+// deltaFrom returns the delta from what a node has to t. Nodes that were sent the same share one
+// map: it is told by its address.
 func (t *Table) deltaFrom(known map[string]string) *delta {
 	at := address(known)
 	if d := t.deltas[at]; d != nil {
@@ -78,7 +77,7 @@ func (t *Table) deltaFrom(known map[string]string) *delta {
 	return d
 }
 
-// encode is the wire form of a response that holds nothing but these, sorted.
+// encode returns the wire form of a response that has only these, sorted.
 func encode(send []*discoveryv3.Resource, removed []string) []byte {
 	slices.SortFunc(send, func(a, b *discoveryv3.Resource) int { return strings.Compare(a.GetName(), b.GetName()) })
 	slices.Sort(removed)

@@ -13,15 +13,14 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Table holds the resources of one type by name. A published table is never
-// changed, so that every node can share it; but leaf certificates are added.
+// Table holds the resources of one type by name. All nodes share a published table: it is never
+// changed, except that the cache adds leaf certificates to it.
 type Table struct {
 	resources map[string]*discoveryv3.Resource
 	versions  map[string]string
-	// packed are the resources in the order of [envoy.Memo], or nil if they are
-	// not known to be just these.
+	// packed are the resources in the order of [envoy.Memo]; nil if the table may have others.
 	packed []*discoveryv3.Resource
-	// deltas are the ways here that were asked for: see deltaFrom.
+	// deltas are the deltas to this table that were asked for: see deltaFrom.
 	deltas map[uintptr]*delta
 }
 
@@ -82,8 +81,8 @@ func (t *Table) put(r *discoveryv3.Resource) {
 // Add packs m under name; its version is the hash of its bytes.
 func (t *Table) Add(name string, m proto.Message) error { return t.AddSalted(name, m, nil) }
 
-// AddSalted is add for a secret: its version can be seen where its bytes cannot,
-// and without the salt a weak one could be guessed from it.
+// AddSalted is [Table.Add] for a secret. Its version can be seen where its bytes cannot: without
+// the salt, a weak secret could be guessed from its version.
 func (t *Table) AddSalted(name string, m proto.Message, salt []byte) error {
 	packed := &anypb.Any{}
 	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
@@ -99,7 +98,7 @@ func (t *Table) AddSalted(name string, m proto.Message, salt []byte) error {
 // Clone returns a table with the same resources.
 func (t *Table) Clone() *Table { return NewTable().with(t) }
 
-// with returns a table that holds t's resources too, where it has none itself.
+// with returns a table of t's resources, and of old's resources that t lacks.
 func (t *Table) with(old *Table) *Table {
 	u := &Table{resources: maps.Clone(t.resources), versions: maps.Clone(t.versions), deltas: map[uintptr]*delta{}}
 	for name, r := range old.resources {

@@ -65,16 +65,15 @@ type Ledger struct {
 	peers map[int64]svid.ID
 	// opened is the number of a node's peers.
 	opened map[svid.ID]int
-	// mismatches counts streams that were refused: they said another node's
-	// name than their certificate.
+	// mismatches counts the refused streams that named another node than their certificate.
 	mismatches uint64
-	// streams maps an open stream to its node, once that has said its name.
+	// streams maps an open stream to its node, once the stream has named it.
 	streams map[int64]string
-	// strangers are nodes that asked for a stream of late and were refused, by ID.
+	// strangers are the nodes that were refused recently, by ID.
 	strangers map[string]*stranger
 	// vouch is called without the lock: see [New].
 	vouch func(node string) bool
-	// unsaved is set when vouch has made a node known, until [Ledger.takeUnsaved].
+	// unsaved is set when vouch has made a node known, until [Ledger.TakeUnsaved].
 	unsaved bool
 	// refused counts refusals.
 	refused int
@@ -353,8 +352,8 @@ func (l *Ledger) OnDeltaStreamClosed(stream int64, _ *corev3.Node) {
 	l.wake()
 }
 
-// OnStreamDeltaRequest implements the delta callbacks: it refuses nodes that
-// are not known, and books acknowledgements and refusals.
+// OnStreamDeltaRequest implements the delta callbacks. It refuses unknown nodes, and books
+// acknowledgements and refusals.
 func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscoveryRequest) error {
 	l.recognise(stream, req.GetNode().GetId())
 	l.mu.Lock()
@@ -388,8 +387,8 @@ func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 		return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)
 	}
 	if req.GetTypeUrl() != resource.SecretType {
-		// Everybody has all of these. What is unsubscribed by name would be taken
-		// out of the versions that all nodes share.
+		// Every node has all resources of these types. To unsubscribe a name would remove it from
+		// the versions that all nodes share.
 		req.ResourceNamesUnsubscribe = slices.DeleteFunc(req.GetResourceNamesUnsubscribe(),
 			func(name string) bool { return name != "*" })
 	}

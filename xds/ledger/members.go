@@ -20,7 +20,7 @@ const away = time.Hour
 // maxNodeID bounds the repeated part of a refused node's name, in bytes.
 const maxNodeID = 64
 
-// maxJoined bounds the nodes that are there by their certificate.
+// maxJoined bounds the nodes that are part of the stack by their certificate.
 const maxJoined = 10000
 
 // admit compares the name that a stream gives with its certificate. It makes a node with a
@@ -51,10 +51,10 @@ func (l *Ledger) admit(stream int64, node string) error {
 	return nil
 }
 
-// recognise makes a node known whose supervisor runs on this machine, when the
-// list of nodes was lost. An agent cannot be taken for one: it reaches neither the
-// control plane's socket nor the folder of a node, and has no process that holds
-// that folder. A node with a certificate, and one that was removed, is not meant.
+// recognise makes a node known whose supervisor runs on this machine, for when the list of nodes
+// was lost. An agent cannot pose as such a node: it reaches neither the control plane's socket nor
+// the folder of a node, and has no process that holds that folder. Nodes with a certificate and
+// removed nodes are excepted.
 func (l *Ledger) recognise(stream int64, node string) {
 	l.mu.Lock()
 	_, named := l.streams[stream]
@@ -71,7 +71,7 @@ func (l *Ledger) recognise(stream int64, node string) {
 	l.log.Warn("a node that runs on this machine was not on the list of nodes: it is back on the list", "node", node)
 }
 
-// TakeUnsaved reports whether nodes became known that were not saved, once.
+// TakeUnsaved reports whether nodes became known since the last call that must be saved.
 func (l *Ledger) TakeUnsaved() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,7 +95,7 @@ func (l *Ledger) strange(node, reason string) {
 	s.reason, s.last = printable(reason), now
 }
 
-// RefusedNodes returns the nodes that were refused of late, sorted.
+// RefusedNodes returns the nodes that were refused recently, sorted.
 func (l *Ledger) RefusedNodes(now time.Time) []api.RefusedNode {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,7 +107,7 @@ func (l *Ledger) RefusedNodes(now time.Time) []api.RefusedNode {
 	return out
 }
 
-// Forget takes nodes off the list that joined and have been away for long.
+// Forget removes from the list the joined nodes that have been away for long.
 func (l *Ledger) Forget(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -135,7 +135,7 @@ func (l *Ledger) Adopt(removed map[string]time.Time, now time.Time) bool {
 	defer l.mu.Unlock()
 	news := false
 	for id, at := range removed {
-		// Too old, or else it would go to and fro for ever.
+		// Old removals are not taken over: replicas would pass them on to each other for ever.
 		if !l.removed[id].IsZero() || l.known[id] && !l.joined[id] || now.Sub(at) > 2*svid.Lifetime {
 			continue
 		}
