@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/bubblewrap"
 	"github.com/postern/postern/sandbox/view"
 )
 
@@ -173,17 +174,31 @@ func makeGroup(parent string) (string, error) {
 	return dir, nil
 }
 
-// enter puts the calling thread into the groups of version 1: a process is in the groups of the thread that forks it.
-func (g *cgroup) enter() error {
-	for _, dir := range g.folders {
-		if g.unified != nil && dir == g.unified.Name() {
-			continue
-		}
-		if err := os.WriteFile(filepath.Join(dir, "tasks"), []byte(strconv.Itoa(unix.Gettid())), 0); err != nil {
-			return fmt.Errorf("enter control group: %w", err)
+// legacy are the folders of version 1. A process is forked into the group of version 2.
+func (g *cgroup) legacy() []string {
+	return slices.DeleteFunc(slices.Clone(g.folders), func(dir string) bool { return g.unified != nil && dir == g.unified.Name() })
+}
+
+// take moves the process, with all of its threads, into the groups of version 1. What it starts from then on is in them.
+func (g *cgroup) take(pid int) error {
+	for _, dir := range g.legacy() {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			return fmt.Errorf("move process into control group: %w", err)
 		}
 	}
 	return nil
+}
+
+// takeFirst is take for the process that bwrap names in info, which is nil if there is no group of version 1.
+func (g *cgroup) takeFirst(info *os.File) error {
+	if info == nil {
+		return nil
+	}
+	pid, err := bubblewrap.FirstProcess(info)
+	if err != nil {
+		return err
+	}
+	return g.take(pid)
 }
 
 // remove removes the group, whose processes have ended. The kernel may take a moment to notice.

@@ -1,7 +1,9 @@
 package sandbox
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -115,4 +117,38 @@ func TestSignalsAreBounded(t *testing.T) {
 	eachCaller(t, func(t *testing.T, b *box) {
 		require.Equal(t, "1024 1024\n", b.sh(t, `awk '/^Max pending signals/ {print $4, $5}' /proc/self/limits`))
 	})
+}
+
+// TestEverythingIsInTheGroup looks from outside: the first process and the command are in the control groups that limit
+// them before the command does anything.
+func TestEverythingIsInTheGroup(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		return // needs a group that was delegated to this user: there is no telling here
+	}
+	b := newBox(t, 0)
+	cmd := b.command(t, "sh", "-c", "echo ready; read x")
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	require.Equal(t, "ready", lineReader(out)(t))
+	pid := child(t, cmd.Process.Pid) // bwrap
+	for _, what := range []string{"postern-sandbox", "command"} {
+		pid = child(t, pid)
+		groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		require.NoError(t, err)
+		held := map[string]bool{}
+		for line := range strings.Lines(string(groups)) {
+			fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+			if strings.HasPrefix(filepath.Base(fields[2]), fmt.Sprintf("%s%d-", groupPrefix, cmd.Process.Pid)) {
+				held[fields[1]] = true
+			}
+		}
+		require.True(t, held[""] || held["pids"] && held["memory"], "%s: %s", what, groups)
+	}
+	_, err = in.Write([]byte("\n"))
+	require.NoError(t, err)
+	require.NoError(t, cmd.Wait())
 }

@@ -26,6 +26,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -107,9 +108,6 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	defer group.remove()
 	starter := newThread()
 	defer starter.end()
-	// Takes the kernel some milliseconds, in which there is other work.
-	entered := make(chan error, 1)
-	go func() { entered <- starter.do(group.enter) }()
 	var passed descriptors
 	defer passed.close()
 	streams, err := connectStreams(s)
@@ -133,6 +131,17 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 			return Result{}, err
 		}
 	}
+	var first *os.File // where bwrap says which process is the sandbox's first
+	if len(group.legacy()) > 0 {
+		read, write, err := os.Pipe()
+		if err != nil {
+			return Result{}, fmt.Errorf("connect to bwrap: %w", err)
+		}
+		defer read.Close()
+		args = append([]string{"--info-fd", strconv.Itoa(passed.next())}, args...)
+		first = read
+		passed.own(write)
+	}
 	cmd := exec.CommandContext(ctx, s.Bubblewrap, args...)
 	cmd.Env = []string{}
 	cmd.ExtraFiles = passed.files
@@ -146,9 +155,6 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 
-	if err := <-entered; err != nil {
-		return Result{}, err
-	}
 	s.log().Debug("limits", "processes", s.View.Limits.Processes, "memory", s.View.Limits.Memory, "by control group", group.held, "by resource limit", []string{"processes"})
 	if err := s.start(cmd, group, starter, streams); err != nil {
 		return Result{}, fmt.Errorf("start %s: %w", s.Bubblewrap, err)
@@ -156,13 +162,22 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	passed.close()
 	streams.started()
 
+	// The kernel takes up to 20 ms to move a process, in which bwrap makes the mounts. The first process
+	// starts nothing before it has its setup, so everything that the command may start is in the groups.
+	groupErr := group.takeFirst(first)
 	encoder := json.NewEncoder(host)
 	dir := s.View.Workdir
-	setupErr := encoder.Encode(wire.Setup{
+	setup := wire.Setup{
 		Argv: wire.Raw(s.Command), Env: wire.Raw(s.View.Env), Dir: wire.Bytes(dir.Path), Device: dir.Device, Inode: dir.Inode, Mounts: dir.Mounts,
 		UID: s.View.UID, GID: s.View.GID, Nodes: s.View.Nodes, Gateways: s.Gateways, Ports: capturedPorts(s),
 		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.View.Limits.Processes,
-	})
+	}
+	setupErr := groupErr
+	if setupErr == nil {
+		setupErr = encoder.Encode(setup)
+	} else {
+		setupErr = errors.Join(setupErr, host.CloseWrite()) // the first process ends: it waits for its setup
+	}
 	done := make(chan struct{})
 	go func() {
 		for {
@@ -183,6 +198,8 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, fmt.Errorf("run %s: %w", s.Command[0], ctx.Err())
+	case groupErr != nil && complaint.Len() == 0:
+		return Result{}, groupErr
 	case result.Exited != nil:
 		return Result{Status: *result.Exited, Connections: result.Connections}, streamErr
 	case result.Refused != "":
@@ -195,7 +212,7 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	return Result{}, bubblewrap.Explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
 }
 
-// start starts bubblewrap on the thread, which is in the group. For root it uses a subordinate
+// start starts bubblewrap on the thread, in the control group of version 2. For root it uses a subordinate
 // user. If this machine or the file system cannot do that, start says so, and the sandbox is root
 // without capabilities. Any other failure ends the run, because an agent that works above can cause
 // it.
@@ -225,9 +242,6 @@ func (s *Spec) start(cmd *exec.Cmd, group *cgroup, starter *thread, streams *str
 	}
 	cmd.Dir, cmd.SysProcAttr.Credential = "", nil
 	starter.renew() // what it sees of the host may be half changed
-	if err := starter.do(group.enter); err != nil {
-		return err
-	}
 	return starter.do(cmd.Start)
 }
 
@@ -260,7 +274,7 @@ func colon(message string) string {
 }
 
 // controlPair returns the two ends of the connection between host and inside.
-func controlPair() (net.Conn, *os.File, error) {
+func controlPair() (*net.UnixConn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make control connection: %w", err)
@@ -272,7 +286,7 @@ func controlPair() (net.Conn, *os.File, error) {
 		theirs.Close()
 		return nil, nil, fmt.Errorf("make control connection: %w", err)
 	}
-	return conn, theirs, nil
+	return conn.(*net.UnixConn), theirs, nil
 }
 
 // capturedPorts are the ports that are captured for every address.

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// thread is one of the kernel's threads, on which functions run alone: its control group and its
-// mounts are not the other threads'. The kernel tells a sandbox's first process that its parent has
+// thread is one of the kernel's threads, on which functions run alone: its mounts are not the
+// other threads'. The kernel tells a sandbox's first process that its parent has
 // ended when the thread that started it ends. So a thread must outlive what it has started.
 type thread struct {
 	work chan func()

@@ -3,6 +3,9 @@
 package bubblewrap
 
 import (
+	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"strconv"
 
@@ -37,6 +40,21 @@ func Render(v *view.View, first int) (args []string, contents [][]byte) {
 	// What was made on the way, such as /etc, is not the agent's to change.
 	r.add("--remount-ro", "/", "--chdir", "/", wire.Inside)
 	return r.args, r.contents
+}
+
+// FirstProcess reads the number of the sandbox's first process from what bwrap writes to its --info-fd.
+func FirstProcess(info io.Reader) (int, error) {
+	var said struct {
+		Child int `json:"child-pid"`
+	}
+	err := json.NewDecoder(info).Decode(&said)
+	if err == nil && said.Child <= 1 {
+		err = fmt.Errorf("child-pid is %d", said.Child)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find the sandbox's first process in what bwrap says: %w", err)
+	}
+	return said.Child, nil
 }
 
 type renderer struct {

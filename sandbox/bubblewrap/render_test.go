@@ -1,6 +1,7 @@
 package bubblewrap
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -38,4 +39,16 @@ func TestRender(t *testing.T) {
 		"--remount-ro", "/", "--chdir", "/", "/run/postern/postern-sandbox",
 	}, args))
 	require.Equal(t, [][]byte{[]byte("hosts"), []byte("store")}, contents)
+}
+
+// TestFirstProcess has what bubblewrap 0.8.0 writes, and what there is when it fails.
+func TestFirstProcess(t *testing.T) {
+	t.Parallel()
+	pid, err := FirstProcess(strings.NewReader("{\n    \"child-pid\": 4321,\n    \"cgroup-namespace\": 4026531835\n}\n"))
+	require.NoError(t, err)
+	require.Equal(t, 4321, pid)
+	for _, bad := range []string{"", "{", "{}", `{"child-pid": 1}`, `{"child-pid": -1}`, `{"child-pid": "x"}`} {
+		_, err := FirstProcess(strings.NewReader(bad))
+		require.ErrorContains(t, err, "find the sandbox's first process", bad)
+	}
 }
