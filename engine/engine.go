@@ -34,8 +34,8 @@ import (
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/provider"
-	"github.com/postern/postern/stacks"
 )
 
 // Project is the name of the Pulumi project.
@@ -44,7 +44,7 @@ const Project = "postern"
 // Options say which stack to drive, and how.
 type Options struct {
 	Stack string
-	Home  stacks.Home
+	Home  home.Folder
 	// CLI is the path of the pulumi CLI; see [FindCLI].
 	CLI string
 	// Environ is the part of the caller's environment that the CLI and its children get; see
@@ -72,7 +72,7 @@ type Engine struct {
 
 // Exists reports whether the engine has state for the stack: the stack was brought up, and not
 // destroyed since.
-func Exists(home stacks.Home, stack string) bool {
+func Exists(home home.Folder, stack string) bool {
 	_, err := os.Stat(stateFile(home.PulumiDir(), stack))
 	return err == nil
 }
@@ -342,7 +342,7 @@ const endGrace = 5 * time.Second
 // EndAll ends every process of the stack in home, even if the stack's files or the engine's state
 // are lost. It returns a description of what it has ended. If it returns no error, nothing of the
 // stack runs.
-func EndAll(ctx context.Context, home stacks.Home) (ended []string, err error) {
+func EndAll(ctx context.Context, home home.Folder) (ended []string, err error) {
 	// By their arguments: also a daemon whose folder, and so its lock, was removed. A node's
 	// supervisor before its Envoy, which it would start again.
 	for _, match := range []func(daemon.Process) bool{
@@ -397,7 +397,7 @@ const maxEndTries = 3
 // RemoveHome ends the processes that still run below home and removes home. It removes the audit
 // log only if audit is set. It is the last step of a destroy. If the engine's state is lost, it is
 // the only step.
-func RemoveHome(ctx context.Context, home stacks.Home, audit bool) error {
+func RemoveHome(ctx context.Context, home home.Folder, audit bool) error {
 	if _, err := EndAll(ctx, home); err != nil {
 		return err
 	}

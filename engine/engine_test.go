@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 )
 
 func encode(t *testing.T, p plan.Plan) string {
@@ -147,15 +147,15 @@ echo ready; while :; do read line; done`)
 // is gone; nothing is left.
 func TestEndAll(t *testing.T) {
 	t.Parallel()
-	for name, lose := range map[string]func(t *testing.T, home stacks.Home){
-		"nothing is lost":             func(*testing.T, stacks.Home) {},
-		"its pid file is removed":     func(t *testing.T, h stacks.Home) { require.NoError(t, os.Remove(filepath.Join(h.ControlDir(), "pid"))) },
-		"its folder is removed":       func(t *testing.T, h stacks.Home) { require.NoError(t, os.RemoveAll(h.ControlDir())) },
-		"the state folder is removed": func(t *testing.T, h stacks.Home) { require.NoError(t, os.RemoveAll(h.Root)) },
+	for name, lose := range map[string]func(t *testing.T, home home.Folder){
+		"nothing is lost":             func(*testing.T, home.Folder) {},
+		"its pid file is removed":     func(t *testing.T, h home.Folder) { require.NoError(t, os.Remove(filepath.Join(h.ControlDir(), "pid"))) },
+		"its folder is removed":       func(t *testing.T, h home.Folder) { require.NoError(t, os.RemoveAll(h.ControlDir())) },
+		"the state folder is removed": func(t *testing.T, h home.Folder) { require.NoError(t, os.RemoveAll(h.Root)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			home := stacks.Home{Root: filepath.Join(t.TempDir(), "local-1")}
+			home := home.Folder{Root: filepath.Join(t.TempDir(), "local-1")}
 			path := filepath.Join(t.TempDir(), "posternd")
 			self, err := os.ReadFile("/proc/self/exe")
 			require.NoError(t, err)
@@ -194,7 +194,7 @@ func TestMain(m *testing.M) {
 
 func TestRemoveHome(t *testing.T) {
 	t.Parallel()
-	home := stacks.Home{Root: filepath.Join(t.TempDir(), "local-1")}
+	home := home.Folder{Root: filepath.Join(t.TempDir(), "local-1")}
 	require.NoError(t, RemoveHome(t.Context(), home, false), "there is none")
 	for _, dir := range []string{home.AuditDir(), home.PulumiDir(), home.NodeDir("n1"), home.ControlDir()} {
 		require.NoError(t, os.MkdirAll(dir, 0o700))

@@ -1,4 +1,6 @@
-package stacks
+// Package home is the layout of the state folders: where each stack of this user
+// keeps what outlives a command, and which stack file a folder belongs to.
+package home
 
 import (
 	"crypto/sha256"
@@ -12,11 +14,13 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/hostpath"
 )
 
-// Home is the private state folder of one stack of one checkout. Two checkouts, or two stacks,
+// Folder is the private state folder of one stack of one checkout. Two checkouts, or two stacks,
 // never share one.
 //
 //	stack.json             the stack's name, and its file
@@ -28,7 +32,7 @@ import (
 //	nodes/<id>/            one node: bootstrap, admin.sock, log, agents/<agent>/proxy.sock
 //	graph.json             what was brought up last in a cloud
 //	audit/<id>/*.jsonl     the events of one node, in segments; outlives destroy, as stack.json does
-type Home struct {
+type Folder struct {
 	Root string
 	// name is set if the stack file is known.
 	name string
@@ -48,86 +52,122 @@ func hashed(path string) string {
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
 }
 
-// home returns the file's state folder, whether or not it exists.
-func (f *File) home() (Home, error) {
-	base, err := hostpath.StateFolder()
-	return Home{Root: filepath.Join(base, f.Name()+"-"+hashed(f.Real)), name: f.Name()}, err
+// Owner is the stack file that a state folder belongs to. The folder's stack.json holds it.
+type Owner struct {
+	// Name is the name of the stack.
+	Name string `json:"name"`
+	// File is the absolute path of the stack file, without symbolic links.
+	File string `json:"file"`
+	// Folder is that of the file: editors replace the file itself.
+	Folder Identity `json:"folder"`
 }
 
-// Home returns the state folder of the file's stack: [hostpath.StateFolder]/<stack>-<hash
+// Identity tells a folder from another one at the same path.
+type Identity struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// same reports whether both are the same folder, now or after a restart of the
+// machine: file systems without a device of their own (major number 0, such as
+// btrfs, NFS and overlays) may then have another device number.
+func (i Identity) same(o Identity) bool {
+	stable := unix.Major(i.Device) != 0 && unix.Major(o.Device) != 0
+	return i.Inode == o.Inode && (!stable || i.Device == o.Device)
+}
+
+// IdentityOf returns the identity of an open folder.
+func IdentityOf(f *os.File) (Identity, error) {
+	var s unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
+		return Identity{}, err
+	}
+	return Identity{Device: s.Dev, Inode: s.Ino}, nil
+}
+
+// at is where the owner's state folder is, whether or not there is one.
+func at(o Owner) (Folder, error) {
+	base, err := hostpath.StateFolder()
+	return Folder{Root: filepath.Join(base, o.Name+"-"+hashed(o.File)), name: o.Name}, err
+}
+
+// Of returns the state folder of the owner's stack: [hostpath.StateFolder]/<stack>-<hash
 // of the file's path>. It creates nothing, and there may be none yet. A folder
 // that belongs to another file is refused, and so is one that does not say whose
 // it is: the error is then [ErrUnclaimed].
-func (f *File) Home() (Home, error) {
-	h, err := f.home()
+func Of(o Owner) (Folder, error) {
+	h, err := at(o)
 	if err != nil {
 		return h, err
 	}
 	if _, err := os.Lstat(h.Root); errors.Is(err, fs.ErrNotExist) {
 		return h, nil
 	}
-	r, err := h.record()
+	r, err := h.owner()
 	if err != nil {
-		return h, fmt.Errorf("%w: run `go run . up %s`, which writes it again", err, f.Name())
+		return h, fmt.Errorf("%w: run `go run . up %s`, which writes it again", err, o.Name)
 	}
-	return h, f.belongs(h, r)
+	return h, h.belongs(r, o)
 }
 
 // ErrUnclaimed means that a state folder has lost the record of its stack file.
 var ErrUnclaimed = errors.New("does not say to which stack file it belongs")
 
-func (f *File) belongs(h Home, r *record) error {
-	if r.File != f.Real || r.Name != f.Name() {
-		return fmt.Errorf("the state folder %s belongs to the stack %s of %s, not to %s: move the folder away", h.Root, r.Name, r.File, f.Real)
+func (h Folder) belongs(r *Owner, o Owner) error {
+	if r.File != o.File || r.Name != o.Name {
+		return fmt.Errorf("the state folder %s belongs to the stack %s of %s, not to %s: move the folder away", h.Root, r.Name, r.File, o.File)
 	}
 	return nil
 }
 
-// Claim makes the file's state folder if there is none, and writes down whose it
-// is: see [Home.Claim].
-func (f *File) Claim() (Home, error) {
-	h, err := f.home()
+// Claim makes the owner's state folder if there is none, and writes down whose it
+// is: see [Folder.Claim].
+func Claim(o Owner) (Folder, error) {
+	h, err := at(o)
 	if err != nil {
 		return h, err
 	}
-	return h, h.Claim(f)
+	return h, h.Claim(o)
 }
 
 // Claim makes the folder if there is none, and writes down that it belongs to the
-// file, with the identity of the file's folder as it is now. A folder that
+// owner, with the identity of the file's folder as it is now. A folder that
 // belongs to another file is refused. The caller has made sure that a person
 // means this file: see package publish.
-func (h Home) Claim(f *File) error {
+func (h Folder) Claim(o Owner) error {
 	if err := os.MkdirAll(h.Root, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w", err)
 	}
-	now := &record{Name: f.Name(), File: f.Real, Folder: f.folder}
-	if r, err := h.record(); err == nil {
-		if err := f.belongs(h, r); err != nil {
+	if r, err := h.owner(); err == nil {
+		if err := h.belongs(r, o); err != nil {
 			return err
 		}
-		if *r == *now {
+		if *r == o {
 			return nil
 		}
 	}
-	return now.write(h)
+	data, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("record to which stack file %s belongs: %w", h.Root, err)
+	}
+	return atomicfile.Write(h.RecordFile(), append(data, '\n'), 0o644)
 }
 
-// Replaced reports whether the file's folder is another one than when the state
-// folder was claimed: somebody has put it into the place of the first. Without a
-// state folder it is false.
-func (f *File) Replaced(h Home) (bool, error) {
+// Replaced reports whether the folder of the owner's file is another one than when
+// the state folder was claimed: somebody has put it into the place of the first.
+// Without a state folder it is false.
+func (h Folder) Replaced(o Owner) (bool, error) {
 	if _, err := os.Lstat(h.Root); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	r, err := h.record()
-	return err == nil && !r.Folder.same(f.folder), err
+	r, err := h.owner()
+	return err == nil && !r.Folder.same(o.Folder), err
 }
 
-// Homes returns the state folders of the stacks called name, or of all stacks if
+// All returns the state folders of the stacks called name, or of all stacks if
 // name is "", that have an operator's key. No stack file is needed, and what a
 // folder does not say of itself is not asked.
-func Homes(name string) ([]Home, error) {
+func All(name string) ([]Folder, error) {
 	base, err := hostpath.StateFolder()
 	if err != nil {
 		return nil, err
@@ -136,9 +176,9 @@ func Homes(name string) ([]Home, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("look for stacks: %w", err)
 	}
-	var homes []Home
+	var homes []Folder
 	for _, e := range entries {
-		h := Home{Root: filepath.Join(base, e.Name())}
+		h := Folder{Root: filepath.Join(base, e.Name())}
 		if _, err := os.Stat(h.OperatorKey()); err == nil && (name == "" || h.Stack() == name) {
 			homes = append(homes, h)
 		}
@@ -146,31 +186,14 @@ func Homes(name string) ([]Home, error) {
 	return homes, nil
 }
 
-// HomeOf is [File.Home] of the stack file at path.
-func HomeOf(path string) (Home, error) {
-	f, err := Open(path)
-	if err != nil {
-		return Home{}, err
-	}
-	return f.Home()
-}
-
-// record is the content of stack.json.
-type record struct {
-	Name string `json:"name"`
-	// File is [File.Real].
-	File string `json:"file"`
-	// Folder is that of the file: editors replace the file itself.
-	Folder identity `json:"folder"`
-}
-
 // RecordFile returns the file that says to which stack file the folder belongs. It stays as long as
 // the audit log.
-func (h Home) RecordFile() string { return filepath.Join(h.Root, "stack.json") }
+func (h Folder) RecordFile() string { return filepath.Join(h.Root, "stack.json") }
 
-func (h Home) record() (*record, error) {
+// owner reads whose the folder is.
+func (h Folder) owner() (*Owner, error) {
 	data, err := os.ReadFile(h.RecordFile())
-	var r record
+	var r Owner
 	if err == nil {
 		err = json.Unmarshal(data, &r)
 	}
@@ -183,52 +206,44 @@ func (h Home) record() (*record, error) {
 	return &r, nil
 }
 
-func (r *record) write(h Home) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("record to which stack file %s belongs: %w", h.Root, err)
-	}
-	return atomicfile.Write(h.RecordFile(), append(data, '\n'), 0o644)
-}
-
 // CADir holds ca.pem and ca.key.
-func (h Home) CADir() string { return filepath.Join(h.Root, "ca") }
+func (h Folder) CADir() string { return filepath.Join(h.Root, "ca") }
 
 // CACert is the PEM file of the certificate authority that agents trust.
-func (h Home) CACert() string { return filepath.Join(h.CADir(), "ca.pem") }
+func (h Folder) CACert() string { return filepath.Join(h.CADir(), "ca.pem") }
 
 // CAKey is the PEM file of the authority's key. Only the control plane reads it.
-func (h Home) CAKey() string { return filepath.Join(h.CADir(), "ca.key") }
+func (h Folder) CAKey() string { return filepath.Join(h.CADir(), "ca.key") }
 
-// Stack returns the name of the stack, as the folder records it: see [File.Claim]. If no stack file
+// Stack returns the name of the stack, as the folder records it: see [Claim]. If no stack file
 // claims the folder, e.g. that of a control plane on another machine, the folder's name is the
 // stack's.
-func (h Home) Stack() string {
+func (h Folder) Stack() string {
 	if h.name != "" {
 		return h.name
 	}
-	if r, err := h.record(); err == nil {
+	if r, err := h.owner(); err == nil {
 		return r.Name
 	}
 	return filepath.Base(h.Root)
 }
 
 // OperatorDir holds what only the operator needs.
-func (h Home) OperatorDir() string { return filepath.Join(h.Root, "operator") }
+func (h Folder) OperatorDir() string { return filepath.Join(h.Root, "operator") }
 
 // OperatorKey returns the PEM file of the Ed25519 key that signs publications.
-func (h Home) OperatorKey() string { return filepath.Join(h.OperatorDir(), "ed25519") }
+func (h Folder) OperatorKey() string { return filepath.Join(h.OperatorDir(), "ed25519") }
 
 // Trusted is the PEM file of the operators' public keys: the control plane
 // serves what one of them has signed.
-func (h Home) Trusted() string { return filepath.Join(h.OperatorDir(), "trusted.pem") }
+func (h Folder) Trusted() string { return filepath.Join(h.OperatorDir(), "trusted.pem") }
 
 // StoreFile may hold the URL of another bundle store than the folder bundle/.
-func (h Home) StoreFile() string { return filepath.Join(h.OperatorDir(), "store") }
+func (h Folder) StoreFile() string { return filepath.Join(h.OperatorDir(), "store") }
 
-// BundleURL returns the URL of the bundle store: the one in [Home.StoreFile], or the folder bundle/
+// BundleURL returns the URL of the bundle store: the one in [Folder.StoreFile], or the folder bundle/
 // if there is no such file.
-func (h Home) BundleURL() string {
+func (h Folder) BundleURL() string {
 	if content, err := os.ReadFile(h.StoreFile()); err == nil {
 		return strings.TrimSpace(string(content))
 	}
@@ -236,40 +251,40 @@ func (h Home) BundleURL() string {
 }
 
 // ControlDir is the working folder of the control plane.
-func (h Home) ControlDir() string { return filepath.Join(h.Root, "control") }
+func (h Folder) ControlDir() string { return filepath.Join(h.Root, "control") }
 
 // ControlSocket returns the socket at which operators and the provider reach the control plane.
-func (h Home) ControlSocket() string { return filepath.Join(h.ControlDir(), "control.sock") }
+func (h Folder) ControlSocket() string { return filepath.Join(h.ControlDir(), "control.sock") }
 
 // KeptBundles returns the files in which the control plane keeps what it serves.
-func (h Home) KeptBundles() []string {
+func (h Folder) KeptBundles() []string {
 	return []string{filepath.Join(h.ControlDir(), "good.bundle"), filepath.Join(h.ControlDir(), "kill.bundle")}
 }
 
 // XDSSocket returns the socket at which nodes reach the control plane.
-func (h Home) XDSSocket() string { return filepath.Join(h.ControlDir(), "xds.sock") }
+func (h Folder) XDSSocket() string { return filepath.Join(h.ControlDir(), "xds.sock") }
 
 // NodesDir holds a folder for each node.
-func (h Home) NodesDir() string { return filepath.Join(h.Root, "nodes") }
+func (h Folder) NodesDir() string { return filepath.Join(h.Root, "nodes") }
 
 // NodeDir is the working folder of one node.
-func (h Home) NodeDir(id string) string { return filepath.Join(h.NodesDir(), id) }
+func (h Folder) NodeDir(id string) string { return filepath.Join(h.NodesDir(), id) }
 
 // AgentDir is the folder, in one node, of the sockets that an agent may use:
 // the only part of a node that is mounted into that agent's sandbox.
-func (h Home) AgentDir(node, agent string) string {
+func (h Folder) AgentDir(node, agent string) string {
 	return filepath.Join(h.NodeDir(node), "agents", agent)
 }
 
 // AuditDir holds one folder of events per node.
-func (h Home) AuditDir() string { return filepath.Join(h.Root, "audit") }
+func (h Folder) AuditDir() string { return filepath.Join(h.Root, "audit") }
 
 // GraphFile is the plan that was brought up last, as package graph writes it.
 // Only stacks in a cloud have one.
-func (h Home) GraphFile() string { return filepath.Join(h.Root, "graph.json") }
+func (h Folder) GraphFile() string { return filepath.Join(h.Root, "graph.json") }
 
 // PulumiDir holds the engine's state when Postern drives it.
-func (h Home) PulumiDir() string { return filepath.Join(h.Root, "pulumi") }
+func (h Folder) PulumiDir() string { return filepath.Join(h.Root, "pulumi") }
 
 // maxSocketPath is the longest path of a Unix socket (sun_path of unix(7),
 // less its terminating zero).
@@ -277,7 +292,7 @@ const maxSocketPath = 107
 
 // CheckSockets returns an error if the paths of the stack's sockets do not fit into a socket
 // address.
-func (h Home) CheckSockets() error {
+func (h Folder) CheckSockets() error {
 	if p := h.ControlSocket(); len(p) > maxSocketPath {
 		return fmt.Errorf("%s: a socket's path may have %d bytes, this has %d: set POSTERN_HOME to a shorter folder", p, maxSocketPath, len(p))
 	}

@@ -18,9 +18,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 )
 
 // accounts are the two users. nil means that everything runs as the caller.
@@ -28,19 +28,19 @@ type accounts struct{ control, node *syscall.Credential }
 
 // lookUp finds both users.
 func lookUp() (*accounts, error) {
-	control, err := credential(stacks.ControlUser)
+	control, err := credential(home.ControlUser)
 	if err != nil {
 		return nil, err
 	}
-	node, err := credential(stacks.NodeUser)
+	node, err := credential(home.NodeUser)
 	if err != nil {
 		return nil, err
 	}
 	if !slices.Contains(control.Groups, node.Gid) {
-		return nil, fmt.Errorf("%s is not a member of the group %s", stacks.ControlUser, stacks.NodeUser)
+		return nil, fmt.Errorf("%s is not a member of the group %s", home.ControlUser, home.NodeUser)
 	}
 	if slices.Contains(node.Groups, control.Gid) {
-		return nil, fmt.Errorf("%s is a member of the group %s, whose files it must not read", stacks.NodeUser, stacks.ControlUser)
+		return nil, fmt.Errorf("%s is a member of the group %s, whose files it must not read", home.NodeUser, home.ControlUser)
 	}
 	return &accounts{control: control, node: node}, nil
 }
@@ -71,7 +71,7 @@ const makeUsers = "systemd-sysusers - <packaging/sysusers.d/postern.conf"
 // Separate reports whether the control plane and the nodes of the stack in home run as users of
 // their own. If root could have separate users and has none, it returns the reason. It returns an
 // error if the stack had separate users and would lose them.
-func Separate(home stacks.Home, p *plan.Plan) (separate bool, why string, err error) {
+func Separate(home home.Folder, p *plan.Plan) (separate bool, why string, err error) {
 	if os.Geteuid() != 0 {
 		return false, "", nil
 	}
@@ -91,17 +91,17 @@ func Separate(home stacks.Home, p *plan.Plan) (separate bool, why string, err er
 }
 
 // reach reports what of the stack the users cannot get to, and what to do.
-func (a *accounts) reach(home stacks.Home, p *plan.Plan) error {
+func (a *accounts) reach(folder home.Folder, p *plan.Plan) error {
 	// The folder itself and what is in it get their modes from own.
-	base := filepath.Dir(filepath.Dir(home.Root))
-	for name, as := range map[string]*syscall.Credential{stacks.ControlUser: a.control, stacks.NodeUser: a.node} {
+	base := filepath.Dir(filepath.Dir(folder.Root))
+	for name, as := range map[string]*syscall.Credential{home.ControlUser: a.control, home.NodeUser: a.node} {
 		if err := may(as, base, unix.X_OK); err != nil {
 			return fmt.Errorf("%s may not enter %s, where the state folder is: unset POSTERN_HOME and XDG_STATE_HOME, then it is below /var/lib/postern", name, base)
 		}
 	}
 	if roots := os.Getenv("SSL_CERT_FILE"); roots != "" {
 		if err := may(a.node, roots, unix.R_OK); err != nil {
-			return fmt.Errorf("%s may not read $SSL_CERT_FILE: run `chmod a+r %s`, and see that its folders may be entered", stacks.NodeUser, roots)
+			return fmt.Errorf("%s may not read $SSL_CERT_FILE: run `chmod a+r %s`, and see that its folders may be entered", home.NodeUser, roots)
 		}
 	}
 	for _, c := range p.Credentials {
@@ -112,7 +112,7 @@ func (a *accounts) reach(home stacks.Home, p *plan.Plan) error {
 		err = may(a.control, r.Name, unix.R_OK)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("credential %s: %s may not read %s: run `chgrp %s %s && chmod 640 %s`, and see that its folders may be entered",
-				c.Name, stacks.ControlUser, r.Name, stacks.ControlUser, r.Name, r.Name)
+				c.Name, home.ControlUser, r.Name, home.ControlUser, r.Name, r.Name)
 		}
 	}
 	for _, agent := range p.Agents {
@@ -125,7 +125,7 @@ func (a *accounts) reach(home stacks.Home, p *plan.Plan) error {
 				continue
 			}
 			if err := may(a.node, filepath.Dir(socket), unix.X_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("upstream of %s: %s may not enter %s, where its socket is", rule.Host, stacks.NodeUser, filepath.Dir(socket))
+				return fmt.Errorf("upstream of %s: %s may not enter %s, where its socket is", rule.Host, home.NodeUser, filepath.Dir(socket))
 			}
 		}
 	}
@@ -156,7 +156,7 @@ func may(as *syscall.Credential, path string, access uint32) error {
 // own makes the folders that both users need, with owners and modes under which neither user can
 // replace the other's files: in a folder with the sticky bit, only root renames or removes what
 // root has created (see docs/packaging.md).
-func (a *accounts) own(home stacks.Home) error {
+func (a *accounts) own(home home.Folder) error {
 	root, control, node := 0, int(a.control.Uid), int(a.node.Uid)
 	cgroup, ngroup := int(a.control.Gid), int(a.node.Gid)
 	store := filepath.Join(home.Root, "bundle")
@@ -331,12 +331,12 @@ func giveFile(fd, uid, gid int) error {
 }
 
 // programs is the folder with copies of the programs that a stack's users start.
-func programs(home stacks.Home) string { return filepath.Join(home.Root, "programs") }
+func programs(home home.Folder) string { return filepath.Join(home.Root, "programs") }
 
 // install copies programs into a folder below [programs]. The stack's users may start them there,
 // and only root can change them. digest covers all the files together, so what is started is what
 // was planned.
-func install(home stacks.Home, name, digest string, files ...string) (dir string, err error) {
+func install(home home.Folder, name, digest string, files ...string) (dir string, err error) {
 	dir = filepath.Join(programs(home), name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("install programs: %w", err)

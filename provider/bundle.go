@@ -12,8 +12,8 @@ import (
 	"github.com/pulumi/pulumi-go-provider/infer"
 
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -45,7 +45,7 @@ type BundleState struct {
 	Millis float64 `pulumi:"millis"`
 }
 
-func (a BundleArgs) home() stacks.Home { return stacks.Home{Root: a.Home} }
+func (a BundleArgs) home() home.Folder { return home.Folder{Root: a.Home} }
 
 // store returns the folder of the bundle store, or "" if the store is not a folder of this machine.
 func (a BundleArgs) store() string {
@@ -125,7 +125,7 @@ func (*Bundle) Delete(_ context.Context, req infer.DeleteRequest[BundleState]) (
 }
 
 // operator returns the operator who publishes to the stack of the folder.
-func operator(home stacks.Home) *bundle.Operator {
+func operator(home home.Folder) *bundle.Operator {
 	return &bundle.Operator{
 		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
 		Key:   home.OperatorKey(), Controls: []*api.Client{api.Dial(home.ControlSocket())},

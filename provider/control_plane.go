@@ -13,7 +13,7 @@ import (
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -35,7 +35,7 @@ type ControlPlaneArgs struct {
 	// of one differs from the running process's, the process restarts: this is how such a secret is
 	// rotated.
 	Variables []string `pulumi:"variables,optional"`
-	// Separate means that the process runs as [stacks.ControlUser]; see [Separate].
+	// Separate means that the process runs as [home.ControlUser]; see [Separate].
 	Separate bool `pulumi:"separate,optional"`
 }
 
@@ -46,7 +46,7 @@ type ControlPlaneState struct {
 	Socket string `pulumi:"socket"`
 }
 
-func (a ControlPlaneArgs) home() stacks.Home { return stacks.Home{Root: a.Home} }
+func (a ControlPlaneArgs) home() home.Folder { return home.Folder{Root: a.Home} }
 func (a ControlPlaneArgs) process() process  { return process{dir: a.home().ControlDir()} }
 
 // Create starts the control plane and returns when it answers. It replaces one that already runs,
@@ -177,7 +177,7 @@ func (a ControlPlaneArgs) start(ctx context.Context, proc process) error {
 	}
 	env = append(env, "HOME="+a.home().ControlDir()) // the last one counts
 	return proc.start(ctx, users.control, filepath.Join(dir, filepath.Base(a.Posternd)), env,
-		"control", "--home", a.Home, "--nodes-group", stacks.NodeUser)
+		"control", "--home", a.Home, "--nodes-group", home.NodeUser)
 }
 
 // gather returns when the control plane has the publication, and the running nodes have reconnected

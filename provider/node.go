@@ -12,7 +12,7 @@ import (
 	"github.com/pulumi/pulumi-go-provider/infer"
 
 	"github.com/postern/postern/daemon"
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/api"
 )
@@ -34,7 +34,7 @@ type NodeArgs struct {
 	EnvoyDigest string `pulumi:"envoyDigest"`
 	// Module is the path of libguard.so, which Envoy loads.
 	Module string `pulumi:"module,optional"`
-	// Separate means that the processes run as [stacks.NodeUser]; see [Separate].
+	// Separate means that the processes run as [home.NodeUser]; see [Separate].
 	Separate bool `pulumi:"separate,optional"`
 }
 
@@ -43,7 +43,7 @@ type NodeState struct {
 	NodeArgs
 }
 
-func (a NodeArgs) home() stacks.Home   { return stacks.Home{Root: a.Home} }
+func (a NodeArgs) home() home.Folder   { return home.Folder{Root: a.Home} }
 func (a NodeArgs) dir() string         { return a.home().NodeDir(a.ID) }
 func (a NodeArgs) process() process    { return process{dir: a.dir()} }
 func (a NodeArgs) client() *api.Client { return api.Dial(a.home().ControlSocket()) }

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/bundle"
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 )
 
 func strs(kv map[string]string) property.Map {
@@ -43,8 +43,9 @@ func TestDiffIsByDigest(t *testing.T) {
 	t.Parallel()
 	s := server(t)
 	node := nodeInputs("/h", "n1")
-	home, other := stacks.Home{Root: t.TempDir()}, stacks.Home{Root: t.TempDir()}
-	for _, h := range []stacks.Home{home, other} {
+	folders := []home.Folder{{Root: t.TempDir()}, {Root: t.TempDir()}}
+	home, other := folders[0], folders[1]
+	for _, h := range folders {
 		err := bundle.MakeKey(h.OperatorKey(), h.Trusted())
 		require.NoError(t, err)
 	}
@@ -101,7 +102,7 @@ func TestNothingRuns(t *testing.T) {
 func TestStoreElsewhere(t *testing.T) {
 	t.Parallel()
 	s := server(t)
-	home := stacks.Home{Root: t.TempDir()}
+	home := home.Folder{Root: t.TempDir()}
 	inputs := strs(map[string]string{"home": home.Root, "plan": "{}", "planVersion": "1"}).Set("members", property.New(property.NewArray(nil)))
 	state := inputs.Set("nodes", property.New(1.0)).Set("millis", property.New(1.0))
 	read := func() string {

@@ -20,8 +20,8 @@ import (
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -181,7 +181,7 @@ func (d process) lastWords() string {
 }
 
 // status asks the control plane of home, briefly.
-func status(ctx context.Context, home stacks.Home) (*api.Status, error) {
+func status(ctx context.Context, home home.Folder) (*api.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, answer)
 	defer cancel()
 	return api.Dial(home.ControlSocket()).Status(ctx)

@@ -11,14 +11,14 @@ import (
 	"strings"
 
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
 
 // Operator returns the operator who publishes to the stack of the state folder. Control planes
 // elsewhere find publications in the store. say reports progress, and may be nil.
-func Operator(home stacks.Home, say func(string)) *bundle.Operator {
+func Operator(home home.Folder, say func(string)) *bundle.Operator {
 	o := &bundle.Operator{
 		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
 		Key:   home.OperatorKey(), Say: say,
@@ -31,7 +31,7 @@ func Operator(home stacks.Home, say func(string)) *bundle.Operator {
 }
 
 // Elsewhere reports whether the stack's control planes are on other machines.
-func Elsewhere(home stacks.Home) bool {
+func Elsewhere(home home.Folder) bool {
 	_, err := os.Stat(home.ControlSocket())
 	return err != nil && !strings.HasPrefix(home.BundleURL(), "file://")
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
@@ -31,8 +32,8 @@ func newFleet(t *testing.T) *fleet.Fleet {
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	file, err := stacks.Open(path)
 	require.NoError(t, err)
-	home := stacks.Home{Root: filepath.Join(root, "h")}
-	require.NoError(t, home.Claim(file))
+	home := home.Folder{Root: filepath.Join(root, "h")}
+	require.NoError(t, home.Claim(file.Owner()))
 	f := fleet.NewIn(t, home, 0)
 	require.NoError(t, f.API.AddNode(t.Context(), "n1"))
 	fleet.StartAcker(t, home.XDSSocket(), "n1")

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
@@ -89,7 +90,7 @@ type Review struct {
 	// File is the file that is published. It is nil for a publication that an operator has already
 	// signed.
 	File *stacks.File
-	Home stacks.Home
+	Home home.Folder
 	// Changes and More are the whole difference. More has lines about what is not in a plan.
 	Changes []plan.Change
 	More    []string
@@ -154,7 +155,7 @@ func (r *Review) Ask(ctx context.Context) error {
 		if agents, err = Proposal(r.File); err != nil {
 			return err
 		}
-		if replaced, err = r.File.Replaced(r.Home); err != nil && !errors.Is(err, stacks.ErrUnclaimed) {
+		if replaced, err = r.Home.Replaced(r.File.Owner()); err != nil && !errors.Is(err, home.ErrUnclaimed) {
 			return err
 		}
 	}

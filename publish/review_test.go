@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
@@ -31,7 +32,7 @@ func TestAsk(t *testing.T) {
 	}
 	mine, moved, agents := open("mine"), open("moved"), open("agents")
 	for _, f := range []*stacks.File{mine, moved, agents} {
-		_, err := f.Claim()
+		_, err := home.Claim(f.Owner())
 		require.NoError(t, err)
 	}
 	require.NoError(t, os.Rename(filepath.Join(root, "moved"), filepath.Join(root, "before")))

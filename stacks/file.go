@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 )
 
@@ -28,7 +29,7 @@ type File struct {
 	// Above is set if [Find] found the file in a folder above the current one.
 	Above bool
 
-	folder identity
+	folder home.Identity
 	data   []byte
 	// err is why the file could not be read: a state folder may outlive its file.
 	err error
@@ -40,26 +41,21 @@ func (f *File) Name() string {
 	return strings.TrimSuffix(base, filepath.Ext(base))
 }
 
-// identity tells a folder from another one at the same path.
-type identity struct {
-	Device uint64 `json:"device"`
-	Inode  uint64 `json:"inode"`
+// Owner is the file as the owner of its state folder.
+func (f *File) Owner() home.Owner {
+	return home.Owner{Name: f.Name(), File: f.Real, Folder: f.folder}
 }
 
-// same reports whether both are the same folder, now or after a restart of the
-// machine: file systems without a device of their own (major number 0, such as
-// btrfs, NFS and overlays) may then have another device number.
-func (i identity) same(o identity) bool {
-	stable := unix.Major(i.Device) != 0 && unix.Major(o.Device) != 0
-	return i.Inode == o.Inode && (!stable || i.Device == o.Device)
-}
+// Home returns the state folder of the file's stack: see [home.Of].
+func (f *File) Home() (home.Folder, error) { return home.Of(f.Owner()) }
 
-func identityOf(f *os.File) (identity, error) {
-	var s unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
-		return identity{}, err
+// HomeOf is [File.Home] of the stack file at path.
+func HomeOf(path string) (home.Folder, error) {
+	f, err := Open(path)
+	if err != nil {
+		return home.Folder{}, err
 	}
-	return identity{Device: s.Dev, Inode: s.Ino}, nil
+	return f.Home()
 }
 
 // ErrName means that no stack can have that name.
@@ -162,7 +158,7 @@ func open(dir, base string) (*File, error) {
 	}
 	defer folder.Close()
 	f := &File{Path: filepath.Join(dir, base)}
-	if f.folder, err = identityOf(folder); err != nil {
+	if f.folder, err = home.IdentityOf(folder); err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
 	real, err := os.Readlink(descriptor(folder))
@@ -232,7 +228,7 @@ func (f *File) replace(old, new []byte) error {
 		return wrap(err)
 	}
 	defer folder.Close()
-	if now, err := identityOf(folder); err != nil {
+	if now, err := home.IdentityOf(folder); err != nil {
 		return wrap(err)
 	} else if now != f.folder {
 		return wrap(ErrChanged)

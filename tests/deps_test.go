@@ -86,7 +86,8 @@ func TestDependenciesPointOneWay(t *testing.T) {
 	}{
 		{from: "target", only: []string{}, never: []string{"github.com", "golang.org"}, why: "the policy's meaning and the process that holds the credentials both import it"},
 		{from: "plan", only: []string{"target"}, why: "the plan is pure data that everybody shares; what it imports, everybody imports"},
-		{from: "stacks", only: []string{"plan", "target", "atomicfile", "hostpath"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
+		{from: "home", only: []string{"atomicfile", "hostpath"}, why: "every command and daemon finds its files by it; what a folder holds is the business of whoever writes it"},
+		{from: "stacks", only: []string{"plan", "target", "atomicfile", "hostpath", "home"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
 		{from: "publish", never: []string{"github.com/pulumi", "xds/secret", "sandbox", "envoy"}, why: "it decides who has to see a difference; what the difference becomes is not its business"},
 		{from: "graph", only: []string{}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
 		{from: "cloud", only: []string{"plan", "target", "audit", "guard", "accesslog", "graph"}, never: []string{"github.com/pulumi"}, why: "operators ask an account what there is; what should be there they have as data"},
@@ -131,7 +132,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "sandbox/toolchain", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},
 		{from: "sandbox/view", only: []string{"sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots"}, never: []string{"github.com"}, why: "what an agent sees is data: it starts nothing, and no runtime has a say in it"},
 		{from: "sandbox/bubblewrap", only: []string{"sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots"}, why: "a runtime renders a view, whoever it was made for"},
-		{from: "sandbox", never: []string{"xds", "envoy", "audit", "publish"}, why: "a sandbox is made from the published plan and the state folder; it asks no control plane"},
+		{from: "sandbox", never: []string{"stacks", "xds", "envoy", "audit", "publish"}, why: "a sandbox is made from the published plan and the state folder; it asks no control plane"},
 		{from: "cmd/postern", never: []string{"xds/secret"}, why: "the operator's CLI has no credential of the fleet's: it writes one that it is given, and reads none"},
 		{from: "cmd/postern", never: clouds, why: "every `postern run` would start them; what needs an account is postern-cloud's"},
 		{from: "cmd/posternd", never: clouds, why: "the process that has the secrets links no more than it needs; stacks with something in a cloud get posternd-cloud"},

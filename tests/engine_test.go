@@ -21,6 +21,7 @@ import (
 
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/engine"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
@@ -61,7 +62,7 @@ agents:
 type checkout struct {
 	t       testing.TB
 	dir     string
-	home    stacks.Home
+	home    home.Folder
 	environ []string
 }
 
@@ -84,7 +85,7 @@ func newCheckout(t testing.TB) *checkout {
 	// HomeOf reads POSTERN_HOME from this process, which other tests share.
 	real, err := stacks.HomeOf(c.stackFile())
 	require.NoError(t, err)
-	c.home = stacks.Home{Root: filepath.Join(root, "home", filepath.Base(real.Root))}
+	c.home = home.Folder{Root: filepath.Join(root, "home", filepath.Base(real.Root))}
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, log := range []string{filepath.Join(c.home.ControlDir(), "log"), filepath.Join(c.home.NodeDir("n1"), "log")} {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/tests/moto"
@@ -61,11 +62,11 @@ func TestCloudStore(t *testing.T) {
 	require.NoError(t, err)
 	real, err := opened.Home()
 	require.NoError(t, err)
-	operators := stacks.Home{Root: filepath.Join(root, "o", filepath.Base(real.Root))}
-	controls := stacks.Home{Root: filepath.Join(root, "c", filepath.Base(real.Root))}
+	operators := home.Folder{Root: filepath.Join(root, "o", filepath.Base(real.Root))}
+	controls := home.Folder{Root: filepath.Join(root, "c", filepath.Base(real.Root))}
 	ca := fleet.NewCA(t, "postern test")
-	for _, home := range []stacks.Home{operators, controls} {
-		require.NoError(t, home.Claim(opened))
+	for _, home := range []home.Folder{operators, controls} {
+		require.NoError(t, home.Claim(opened.Owner()))
 		fleet.WriteHome(t, home, ca)
 		require.NoError(t, os.WriteFile(home.StoreFile(), []byte(store+"\n"), 0o600))
 	}

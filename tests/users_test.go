@@ -16,8 +16,8 @@ import (
 
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -69,7 +69,7 @@ func TestUsersOfTheirOwn(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("an ordinary user cannot start processes as other users; docs/packaging.md says what that means")
 	}
-	control, node := as(t, stacks.ControlUser), as(t, stacks.NodeUser)
+	control, node := as(t, home.ControlUser), as(t, home.NodeUser)
 	c := newCheckout(t)
 	root := filepath.Dir(filepath.Dir(c.home.Root))
 	require.NoError(t, os.Chmod(root, 0o711))

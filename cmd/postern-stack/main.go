@@ -30,6 +30,7 @@ import (
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/engine/still"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/provider"
@@ -94,7 +95,7 @@ func loadForEngine(name string) (*stacks.File, *stacks.Stack, error) {
 }
 
 // targets are the programs of the targets that are linked in: what each declares for a stack.
-var targets = map[string]func(*pulumi.Context, *stacks.Stack, stacks.Home) error{stacks.TargetLocal: declareLocal}
+var targets = map[string]func(*pulumi.Context, *stacks.Stack, home.Folder) error{stacks.TargetLocal: declareLocal}
 
 // become goes on as the program for the stack's target, if that is another one: `bin/postern-stack` is for this machine,
 // and nobody compiles the SDK of a cloud without a stack there.
@@ -115,27 +116,27 @@ func become(ctx context.Context, stack *stacks.Stack) error {
 
 // claim returns the stack's state folder, which `pulumi up` makes. The engine gives
 // its program no terminal, so what somebody has to see first is refused.
-func claim(ctx *pulumi.Context, file *stacks.File, stack *stacks.Stack) (stacks.Home, error) {
+func claim(ctx *pulumi.Context, file *stacks.File, stack *stacks.Stack) (home.Folder, error) {
 	if ctx.DryRun() {
 		return file.Home()
 	}
-	home, err := file.Home()
-	if err != nil && !errors.Is(err, stacks.ErrUnclaimed) {
-		return home, err
+	folder, err := file.Home()
+	if err != nil && !errors.Is(err, home.ErrUnclaimed) {
+		return folder, err
 	}
-	r, _, err := review(ctx.Context(), file, home, stack)
+	r, _, err := review(ctx.Context(), file, folder, stack)
 	if err != nil {
-		return home, err
+		return folder, err
 	}
 	if err := r.Ask(ctx.Context()); err != nil {
-		return home, err
+		return folder, err
 	}
-	return file.Claim()
+	return folder, folder.Claim(file.Owner())
 }
 
 // review is the question whether what the stack file says may be brought up, and what is
 // published while it is asked, nil if that cannot be read.
-func review(ctx context.Context, file *stacks.File, home stacks.Home, stack *stacks.Stack) (*publish.Review, *bundle.Bundle, error) {
+func review(ctx context.Context, file *stacks.File, home home.Folder, stack *stacks.Stack) (*publish.Review, *bundle.Bundle, error) {
 	r := &publish.Review{File: file, Home: home, Command: "go run . up " + stack.Name, Out: io.Discard, Err: io.Discard}
 	if stack.AWS != nil {
 		// Not all of it is in a plan, so not all of it can be shown.
@@ -169,7 +170,7 @@ func (d *driver) review(ctx context.Context, stack *stacks.Stack) error {
 }
 
 // declareLocal is the program of a stack on this machine.
-func declareLocal(ctx *pulumi.Context, stack *stacks.Stack, home stacks.Home) error {
+func declareLocal(ctx *pulumi.Context, stack *stacks.Stack, home home.Folder) error {
 	found, err := findPrograms(ctx.Context(), stack, home)
 	if err != nil {
 		return err
@@ -207,7 +208,7 @@ type programs struct{ posternd, module, envoy string }
 
 // needsCloud reports whether the control plane of a stack on this machine needs the driver of a cloud: for a secret, or
 // for the store of what is published.
-func needsCloud(stack *stacks.Stack, home stacks.Home) bool {
+func needsCloud(stack *stacks.Stack, home home.Folder) bool {
 	return !bundle.Linked(home.BundleURL()) || slices.ContainsFunc(stack.Plan.Credentials, func(c plan.Credential) bool {
 		ref, err := plan.ParseReference(c.Secret)
 		return err == nil && plan.InCloud(ref.Source)
@@ -216,7 +217,7 @@ func needsCloud(stack *stacks.Stack, home stacks.Home) bool {
 
 // findPrograms returns the stack's posternd, what each node's Envoy loads (next to posternd), and Envoy. A posternd with
 // drivers of clouds is built here if there is none yet.
-func findPrograms(ctx context.Context, stack *stacks.Stack, home stacks.Home) (p programs, err error) {
+func findPrograms(ctx context.Context, stack *stacks.Stack, home home.Folder) (p programs, err error) {
 	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return p, err
@@ -306,7 +307,7 @@ type driver struct {
 	graph                string // the file for an offline preview's graph
 	out                  io.Writer
 	file                 *stacks.File
-	home                 stacks.Home
+	home                 home.Folder
 	lost                 *stacks.NotFoundError // there is no file; nil if there is
 	scratch              bool                  // a preview: nothing may be left behind
 	over                 *bundle.Bundle        // what was published when the difference was shown
@@ -333,7 +334,7 @@ func (d *driver) known() error {
 	if _, err := os.Stat(d.home.Root); d.lost == nil || err == nil {
 		return nil
 	}
-	homes, err := stacks.Homes(d.name)
+	homes, err := home.All(d.name)
 	if err != nil || len(homes) == 0 {
 		return errors.Join(d.lost, err)
 	}
@@ -416,7 +417,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 		if err := d.review(ctx, stack); err != nil {
 			return err
 		}
-		if d.home, err = d.file.Claim(); err != nil {
+		if d.home, err = home.Claim(d.file.Owner()); err != nil {
 			return err
 		}
 	}
@@ -426,7 +427,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 // load reads the stack file, all of it or nothing. For another target it does not return: see [become].
 func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
 	// A state folder that does not say to which stack file it belongs any more says so after the next up.
-	if err := d.find(); err != nil && (d.scratch || !errors.Is(err, stacks.ErrUnclaimed)) {
+	if err := d.find(); err != nil && (d.scratch || !errors.Is(err, home.ErrUnclaimed)) {
 		return nil, err
 	}
 	stack, err := d.file.Load() //nolint:contextcheck // a client that is asked for its hosts is bounded by itself

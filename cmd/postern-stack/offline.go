@@ -15,6 +15,7 @@ import (
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/graph/check"
 	"github.com/postern/postern/graph/cost"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
 )
 
@@ -53,7 +54,7 @@ func (d *driver) previewOffline(ctx context.Context) error {
 }
 
 // captured is what the program of the stack declares.
-func captured(stack *stacks.Stack, home stacks.Home) (*capture.Result, error) {
+func captured(stack *stacks.Stack, home home.Folder) (*capture.Result, error) {
 	opts := capture.Options{Project: engine.Project, Stack: stack.Name}
 	if stack.AWS != nil {
 		opts.Region, opts.Account = stack.AWS.Region, stack.AWS.Account
@@ -62,7 +63,7 @@ func captured(stack *stacks.Stack, home stacks.Home) (*capture.Result, error) {
 }
 
 // keepGraph keeps what an `up` is about to make, for `postern drift`.
-func keepGraph(stack *stacks.Stack, home stacks.Home) error {
+func keepGraph(stack *stacks.Stack, home home.Folder) error {
 	result, err := captured(stack, home)
 	if err != nil {
 		return err

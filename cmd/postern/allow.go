@@ -186,7 +186,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 		}
 		return fmt.Errorf("%w; %s is as it was before", err, edit.Path)
 	}
-	return home.Claim(edit.File)
+	return home.Claim(edit.File.Owner())
 }
 
 // onlyEdit publishes nothing.

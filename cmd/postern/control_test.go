@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
@@ -36,8 +37,8 @@ func control(t *testing.T) func(ts *testscript.TestScript, neg bool, args []stri
 		ts.Check(err)
 		real, err := file.Home()
 		ts.Check(err)
-		home := stacks.Home{Root: filepath.Join(ts.Getenv("POSTERN_HOME"), filepath.Base(real.Root))}
-		ts.Check(home.Claim(file))
+		home := home.Folder{Root: filepath.Join(ts.Getenv("POSTERN_HOME"), filepath.Base(real.Root))}
+		ts.Check(home.Claim(file.Owner()))
 		fleet.WriteHome(t, home, fleet.NewCA(t, "postern test"))
 		c, err := xds.New(xds.Config{
 			Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), CACert: home.CACert(), CAKey: home.CAKey(), State: home.ControlDir(),

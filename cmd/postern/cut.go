@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/stacks"
 )
 
 // The last resort of a kill: it needs neither the control plane nor the store nor an
@@ -23,10 +23,10 @@ import (
 
 // cutFolder is where a node's sockets are that were taken away from agents. It is not in the node's folder: what a node
 // that was taken over puts there, root must not act on.
-func cutFolder(home stacks.Home, node string) string { return filepath.Join(home.Root, "cut", node) }
+func cutFolder(home home.Folder, node string) string { return filepath.Join(home.Root, "cut", node) }
 
 // folderOf opens the folder of an agent's sockets.
-func folderOf(home stacks.Home, node, agent string) (*os.File, error) {
+func folderOf(home home.Folder, node, agent string) (*os.File, error) {
 	return hostpath.OpenBelow(home.Root, home.AgentDir(node, agent))
 }
 
@@ -47,7 +47,7 @@ func chmodSocket(folder *os.File, name string, mode os.FileMode) (bool, error) {
 
 // cut closes the way of the agent to a node that runs here, and ends what it has open.
 // It returns how many connections that were.
-func cut(home stacks.Home, node, agent string) (connections int, err error) {
+func cut(home home.Folder, node, agent string) (connections int, err error) {
 	moved := filepath.Join(cutFolder(home, node), agent)
 	if err := os.MkdirAll(moved, 0o700); err != nil {
 		return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
@@ -73,7 +73,7 @@ func cut(home stacks.Home, node, agent string) (connections int, err error) {
 }
 
 // takeAway moves the agent's sockets out of the folder that its sandbox sees.
-func takeAway(home stacks.Home, node, agent, to string) error {
+func takeAway(home home.Folder, node, agent, to string) error {
 	folder, err := folderOf(home, node, agent)
 	if err != nil {
 		return err
@@ -207,7 +207,7 @@ func discard(fd int) {
 }
 
 // mend puts back the sockets that cut took away. A socket that Envoy has made since stays.
-func mend(home stacks.Home, node, agent string) error {
+func mend(home home.Folder, node, agent string) error {
 	moved := filepath.Join(cutFolder(home, node), agent)
 	if err := giveBack(home, node, agent, moved); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("let agent %s reach node %s again: %w", agent, node, err)
@@ -215,7 +215,7 @@ func mend(home stacks.Home, node, agent string) error {
 	return os.RemoveAll(moved)
 }
 
-func giveBack(home stacks.Home, node, agent, from string) error {
+func giveBack(home home.Folder, node, agent, from string) error {
 	kept, err := hostpath.OpenBelow(home.Root, from)
 	if err != nil {
 		return err
@@ -247,7 +247,7 @@ func giveBack(home stacks.Home, node, agent, from string) error {
 const socketMode = 0o666
 
 // agentsOf are the agents that have a folder at the node, or had one.
-func agentsOf(home stacks.Home, node string) []string {
+func agentsOf(home home.Folder, node string) []string {
 	var names []string
 	for _, dir := range []string{filepath.Join(home.NodeDir(node), "agents"), cutFolder(home, node)} {
 		entries, _ := os.ReadDir(dir)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -23,7 +23,7 @@ func TestCutFollowsNoLink(t *testing.T) {
 	root, err := os.MkdirTemp("", "cut") // short: a socket is below it
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
-	home := stacks.Home{Root: filepath.Join(root, "local-1")}
+	home := home.Folder{Root: filepath.Join(root, "local-1")}
 	victim := filepath.Join(root, "victim")
 	require.NoError(t, os.MkdirAll(filepath.Join(victim, "demo"), 0o755))
 	file := filepath.Join(victim, "demo", "file.sock")
@@ -81,7 +81,7 @@ func TestCutFollowsNoLink(t *testing.T) {
 // supervisor.
 func TestNodesThatRun(t *testing.T) {
 	t.Parallel()
-	home := stacks.Home{Root: filepath.Join(t.TempDir(), "local-1")}
+	home := home.Folder{Root: filepath.Join(t.TempDir(), "local-1")}
 	for _, node := range []string{"n1", "n2", "n3"} {
 		require.NoError(t, os.MkdirAll(home.NodeDir(node), 0o700))
 	}
@@ -138,16 +138,16 @@ func TestCutOfABlockingSocket(t *testing.T) {
 
 // blockingProxy starts a process in the place of node n1's Envoy, with a socket for the agent demo that blocks, and
 // returns the socket's folder.
-func blockingProxy(t *testing.T) (home stacks.Home, folder string) {
+func blockingProxy(t *testing.T) (state home.Folder, folder string) {
 	t.Helper()
 	root, err := os.MkdirTemp("", "cut") // short: a socket is below it
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
-	home = stacks.Home{Root: filepath.Join(root, "local-1")}
-	require.NoError(t, os.MkdirAll(home.AgentDir("n1", "demo"), 0o700))
+	state = home.Folder{Root: filepath.Join(root, "local-1")}
+	require.NoError(t, os.MkdirAll(state.AgentDir("n1", "demo"), 0o700))
 	const serve = "import socket; s=socket.socket(1); s.bind('agents/demo/proxy.sock'); s.listen(); print(flush=True); input()"
 	proxy := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", serve, "--config-path", "bootstrap.json")
-	proxy.Dir = home.NodeDir("n1")
+	proxy.Dir = state.NodeDir("n1")
 	in, err := proxy.StdinPipe()
 	require.NoError(t, err)
 	out, err := proxy.StdoutPipe()
@@ -156,5 +156,5 @@ func blockingProxy(t *testing.T) (home stacks.Home, folder string) {
 	t.Cleanup(func() { in.Close(); proxy.Wait() }) //nolint:errcheck // it may have ended
 	_, err = out.Read(make([]byte, 1))
 	require.NoError(t, err)
-	return home, home.AgentDir("n1", "demo")
+	return state, state.AgentDir("n1", "demo")
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
@@ -209,7 +210,7 @@ func (d *demo) curl(ctx context.Context, url string) (stdout, stderr string, too
 var errSeen = errors.New("seen")
 
 // events prints the two events of the demo, and fails if they are not what they should be.
-func (d *demo) events(ctx context.Context, home stacks.Home, since time.Time) error {
+func (d *demo) events(ctx context.Context, home home.Folder, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
 	var seen []audit.Event

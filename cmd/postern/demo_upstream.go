@@ -27,7 +27,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 )
 
 // demoHost is the demo upstream's name. It is reserved for tests, so no DNS server has it.
@@ -87,7 +87,7 @@ func prepareDemo(dir string) error {
 // handOver lets the control plane read the key and the nodes reach the server, if
 // root gives them users of their own (docs/packaging.md).
 func handOver(dir string) error {
-	group, err := user.LookupGroup(stacks.ControlUser)
+	group, err := user.LookupGroup(home.ControlUser)
 	if err != nil || os.Geteuid() != 0 {
 		return nil //nolint:nilerr // there are no such users
 	}

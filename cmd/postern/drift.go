@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
 )
 
@@ -73,7 +74,7 @@ func drift(cmd *cobra.Command, from string, asJSON bool) error {
 }
 
 // openAWS loads the stack that the global flags name, which has to be on AWS.
-func openAWS(cmd *cobra.Command) (*stacks.Stack, stacks.Home, error) {
+func openAWS(cmd *cobra.Command) (*stacks.Stack, home.Folder, error) {
 	stack, home, err := openStack(cmd)
 	if err != nil {
 		return nil, home, err
@@ -85,7 +86,7 @@ func openAWS(cmd *cobra.Command) (*stacks.Stack, stacks.Home, error) {
 }
 
 // readGraph reads the plan from a file, or as it was brought up last.
-func readGraph(stack *stacks.Stack, home stacks.Home, from string) (*graph.Graph, error) {
+func readGraph(stack *stacks.Stack, home home.Folder, from string) (*graph.Graph, error) {
 	if from == "" {
 		from = home.GraphFile()
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
@@ -112,7 +113,7 @@ The exit status is 0 if the request is allowed, and 1 if it is denied.`,
 }
 
 // isKilled reports whether the newest publication stops the agent.
-func isKilled(cmd *cobra.Command, home stacks.Home, agent string) (bool, error) {
+func isKilled(cmd *cobra.Command, home home.Folder, agent string) (bool, error) {
 	if _, err := os.Stat(home.Root); errors.Is(err, fs.ErrNotExist) {
 		return false, nil // nothing was ever published
 	}

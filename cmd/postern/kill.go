@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/bundle"
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 )
 
 func newKillCmd() *cobra.Command {
@@ -53,7 +53,7 @@ func newUnkillCmd() *cobra.Command {
 
 func killCmd(
 	cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*bundle.Outcome, error),
-	hand func(w io.Writer, home stacks.Home, agents []string, out *bundle.Outcome, err error) error, everybody, done string,
+	hand func(w io.Writer, home home.Folder, agents []string, out *bundle.Outcome, err error) error, everybody, done string,
 ) *cobra.Command {
 	var agents []string
 	var all bool
@@ -112,7 +112,7 @@ func killCmd(
 
 // cutByHand cuts agents, or with none all, off the nodes on this machine that have not
 // confirmed a kill, unless the agents do not exist.
-func cutByHand(w io.Writer, home stacks.Home, agents []string, out *bundle.Outcome, err error) error {
+func cutByHand(w io.Writer, home home.Folder, agents []string, out *bundle.Outcome, err error) error {
 	if unknown := (*bundle.UnknownAgentError)(nil); errors.As(err, &unknown) {
 		return nil
 	}
@@ -135,7 +135,7 @@ func cutByHand(w io.Writer, home stacks.Home, agents []string, out *bundle.Outco
 }
 
 // mendByHand undoes cutByHand on every node that has confirmed.
-func mendByHand(_ io.Writer, home stacks.Home, agents []string, out *bundle.Outcome, _ error) error {
+func mendByHand(_ io.Writer, home home.Folder, agents []string, out *bundle.Outcome, _ error) error {
 	if out == nil || out.Converged == nil {
 		return nil
 	}
@@ -158,30 +158,30 @@ func mendByHand(_ io.Writer, home stacks.Home, agents []string, out *bundle.Outc
 // killed returns the state folders of the stacks to stop. A stack file is not
 // needed: an agent may have removed it, or put something in its place. Unless the
 // file is named, every stack of that name is stopped then; none works again.
-func killed(cmd *cobra.Command, all bool) ([]stacks.Home, error) {
+func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 	if all {
-		return stacks.Homes("")
+		return home.All("")
 	}
-	_, home, err := openHome(cmd)
-	if errors.Is(err, stacks.ErrUnclaimed) {
+	_, named, err := openHome(cmd)
+	if errors.Is(err, home.ErrUnclaimed) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
 		err = nil
 	}
 	exact := cmd.Flag("file").Changed || cmd.Name() != "kill"
 	if err == nil {
-		if _, failed := os.Stat(home.Root); failed == nil || exact {
-			return []stacks.Home{home}, nil
+		if _, failed := os.Stat(named.Root); failed == nil || exact {
+			return []home.Folder{named}, nil
 		}
 	}
 	if errors.As(err, &usageError{}) || exact {
 		return nil, err
 	}
-	homes, failed := stacks.Homes(cmd.Flag("stack").Value.String())
+	homes, failed := home.All(cmd.Flag("stack").Value.String())
 	switch {
 	case failed != nil:
 		return nil, errors.Join(err, failed)
 	case len(homes) == 0 && err == nil:
-		return []stacks.Home{home}, nil
+		return []home.Folder{named}, nil
 	case len(homes) == 0:
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/telemetry"
@@ -167,10 +168,10 @@ func stackFile(cmd *cobra.Command) (*stacks.File, error) {
 
 // openHome finds the state folder of the stack that the global flags name. It
 // needs no valid stack file.
-func openHome(cmd *cobra.Command) (*stacks.File, stacks.Home, error) {
+func openHome(cmd *cobra.Command) (*stacks.File, home.Folder, error) {
 	file, err := stackFile(cmd)
 	if err != nil {
-		return nil, stacks.Home{}, err
+		return nil, home.Folder{}, err
 	}
 	home, err := file.Home()
 	return file, home, err
@@ -185,7 +186,7 @@ func noteProposal(cmd *cobra.Command, file *stacks.File) {
 
 // openStack loads the stack that the global flags name, and finds its state
 // folder.
-func openStack(cmd *cobra.Command) (*stacks.Stack, stacks.Home, error) {
+func openStack(cmd *cobra.Command) (*stacks.Stack, home.Folder, error) {
 	file, home, err := openHome(cmd)
 	if err != nil {
 		return nil, home, err

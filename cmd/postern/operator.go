@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 )
@@ -32,7 +33,7 @@ authority that vouches for the control planes' reports. Run it again after eithe
 			if err != nil {
 				return err
 			}
-			home, err := file.Claim()
+			home, err := home.Claim(file.Owner())
 			if err != nil {
 				return err
 			}
@@ -71,7 +72,7 @@ authority that vouches for the control planes' reports. Run it again after eithe
 
 // trust writes whom the stack file trusts to where all other commands look: a
 // kill must work when the stack file does not load.
-func trust(home stacks.Home, stack *stacks.Stack, own []byte) error {
+func trust(home home.Folder, stack *stacks.Stack, own []byte) error {
 	trusted := []byte(stack.AWS.Operators)
 	if !bytes.Contains(trusted, bytes.TrimSpace(own)) {
 		trusted = append(trusted, own...)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -23,7 +23,7 @@ func (e partialError) Unwrap() error { return e.error }
 
 // errNoNodes returns the error for a control plane without a node: whether nodes run here
 // all the same, and the command that repairs the stack.
-func errNoNodes(home stacks.Home, stack string) error {
+func errNoNodes(home home.Folder, stack string) error {
 	up := fmt.Sprintf("`go run . up %s` makes it part of the stack again", stack)
 	if here := runningNodes(home); len(here) > 0 {
 		return partialError{fmt.Errorf("the control plane has no node, but %s runs here, with the policy that it had before: %s",
@@ -33,7 +33,7 @@ func errNoNodes(home stacks.Home, stack string) error {
 }
 
 // nodesHere are the nodes that have a folder on this machine.
-func nodesHere(home stacks.Home) []string {
+func nodesHere(home home.Folder) []string {
 	folders, _ := os.ReadDir(home.NodesDir())
 	var ids []string
 	for _, f := range folders {
@@ -45,7 +45,7 @@ func nodesHere(home stacks.Home) []string {
 }
 
 // runningNodes are the nodes of this machine whose supervisor runs, or whose Envoy does.
-func runningNodes(home stacks.Home) []string {
+func runningNodes(home home.Folder) []string {
 	proxies, failed := proxiesIn(home.NodesDir())
 	return slices.DeleteFunc(nodesHere(home), func(id string) bool {
 		_, running, err := daemon.Running(filepath.Join(home.NodeDir(id), "pid"))
@@ -61,7 +61,7 @@ func proxiesIn(folder string) ([]daemon.Process, error) {
 }
 
 // unconfirmedHere are the nodes that run on this machine and have not confirmed.
-func unconfirmedHere(home stacks.Home, out *bundle.Outcome) []string {
+func unconfirmedHere(home home.Folder, out *bundle.Outcome) []string {
 	return slices.DeleteFunc(runningNodes(home), func(id string) bool {
 		return out != nil && out.Converged != nil && slices.Contains(out.Converged.Confirmed, id)
 	})
@@ -70,7 +70,7 @@ func unconfirmedHere(home stacks.Home, out *bundle.Outcome) []string {
 // imposed says what became of a publication that is never taken back: out and err
 // are as [bundle.Operator.Kill] returns them, but out is not nil. The error is a
 // partialError if it is not in force everywhere, or would not outlive a restart.
-func imposed(w io.Writer, home stacks.Home, what string, out *bundle.Outcome, err error) error {
+func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, err error) error {
 	name := filepath.Base(home.Root)
 	v := out.Converged
 	if v == nil {

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
@@ -52,7 +53,7 @@ answer on a terminal.`,
 			if err := publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, stack.Plan); err != nil {
 				return blamed(err, stack.Source)
 			}
-			return home.Claim(file)
+			return home.Claim(file.Owner())
 		},
 	}
 	addYes(cmd, &yes)
@@ -64,7 +65,7 @@ func addYes(cmd *cobra.Command, yes *bool) {
 }
 
 // review is the question whether the changes, from the file, are to be published.
-func review(cmd *cobra.Command, file *stacks.File, home stacks.Home, changes []plan.Change, yes bool) *publish.Review {
+func review(cmd *cobra.Command, file *stacks.File, home home.Folder, changes []plan.Change, yes bool) *publish.Review {
 	words := []string{"postern"}
 	for _, arg := range os.Args[1:] {
 		if arg != "--yes" && arg != "-y" {
@@ -78,7 +79,7 @@ func review(cmd *cobra.Command, file *stacks.File, home stacks.Home, changes []p
 }
 
 // openLive finds who publishes, and what is live: probably much like expected.
-func openLive(cmd *cobra.Command, home stacks.Home, expected *plan.Plan) (*bundle.Operator, *publish.Live, error) {
+func openLive(cmd *cobra.Command, home home.Folder, expected *plan.Plan) (*bundle.Operator, *publish.Live, error) {
 	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	if err != nil {
 		return nil, nil, err
@@ -99,7 +100,7 @@ func readLive(cmd *cobra.Command, o *bundle.Operator) (*publish.Live, error) {
 }
 
 // publishPlan rolls p out and says what is live then.
-func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home stacks.Home, p *plan.Plan) error {
+func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home home.Folder, p *plan.Plan) error {
 	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("").Start(ctx, "publish")
 	defer span.End()
 	total := ""
@@ -127,7 +128,7 @@ func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home stac
 
 // operator is who publishes to the stack of the folder. Control planes that are
 // elsewhere find what is published in the store.
-func operator(ctx context.Context, w io.Writer, home stacks.Home) (*bundle.Operator, error) {
+func operator(ctx context.Context, w io.Writer, home home.Folder) (*bundle.Operator, error) {
 	if !bundle.Linked(home.BundleURL()) {
 		return nil, becomeCloud(ctx, w, "the bundle store is "+home.BundleURL())
 	}

@@ -17,11 +17,11 @@ import (
 	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/run"
-	"github.com/postern/postern/stacks"
 )
 
 const (
@@ -96,7 +96,7 @@ const statusSandbox = 125
 
 // published returns the plan that is live: what runs is what an operator has
 // signed, not what the stack file says at the moment.
-func published(ctx context.Context, home stacks.Home) (*plan.Plan, error) {
+func published(ctx context.Context, home home.Folder) (*plan.Plan, error) {
 	// Not operator: a control plane that answers needs no driver of its store.
 	live, _, err := publish.Operator(home, nil).Live(ctx)
 	switch {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/cloud"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
@@ -105,7 +106,7 @@ the secret's source.`,
 // placeIsPublished keeps an agent from choosing which file of the operator's a
 // value is written to: where a proposal says that a secret is counts once it is
 // published.
-func placeIsPublished(ctx context.Context, file *stacks.File, home stacks.Home, p *plan.Plan, name string) error {
+func placeIsPublished(ctx context.Context, file *stacks.File, home home.Folder, p *plan.Plan, name string) error {
 	agents, err := publish.Proposal(file)
 	if agents == nil {
 		return err

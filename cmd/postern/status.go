@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
@@ -91,7 +92,7 @@ type observed interface {
 	Watch(ctx context.Context, each func(*api.Status) error) error
 }
 
-func fleetOf(cmd *cobra.Command, file *stacks.File, home stacks.Home) (observed, error) {
+func fleetOf(cmd *cobra.Command, file *stacks.File, home home.Folder) (observed, error) {
 	if !publish.Elsewhere(home) {
 		return here{api.Dial(home.ControlSocket()), file.Name()}, nil
 	}
@@ -213,7 +214,7 @@ func whoIsKilled(s *api.Status) string {
 
 // recordedKills says who is killed by what is recorded, when the control plane does
 // not say it; nil if nobody is.
-func recordedKills(cmd *cobra.Command, home stacks.Home) error {
+func recordedKills(cmd *cobra.Command, home home.Folder) error {
 	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	if err != nil {
 		return nil //nolint:nilerr // that the control plane does not answer is said already

@@ -22,16 +22,16 @@ import (
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/hostpath/roots"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/telemetry"
 	"github.com/postern/postern/xds"
 )
 
 func newControlCmd() *cobra.Command {
-	var home, metrics, replica, nodesGroup string
+	var root, metrics, replica, nodesGroup string
 	var container, mirror bool
 	var remote remoteNodes
 	cmd := &cobra.Command{
@@ -42,7 +42,7 @@ func newControlCmd() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if container {
-				if err := fromEnvironment(stacks.Home{Root: home}, &remote); err != nil {
+				if err := fromEnvironment(home.Folder{Root: root}, &remote); err != nil {
 					return err
 				}
 				if replica == "" {
@@ -55,10 +55,10 @@ func newControlCmd() *cobra.Command {
 			if mirror {
 				shipped = os.Stdout
 			}
-			return runControl(cmd.Context(), stacks.Home{Root: home}, metrics, replica, nodesGroup, shipped, &remote, logger())
+			return runControl(cmd.Context(), home.Folder{Root: root}, metrics, replica, nodesGroup, shipped, &remote, logger())
 		},
 	}
-	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
+	cmd.Flags().StringVar(&root, "home", "", "the stack's state folder (required)")
 	cmd.Flags().StringVar(&metrics, "metrics-listen", "", "also serve /metrics, /healthz and /readyz on this TCP address, such as 127.0.0.1:9464")
 	cmd.Flags().StringVar(&replica, "replica", "", "this replica's name, if the stack has several control planes; the replica then reports to the bundle store")
 	cmd.Flags().BoolVar(&mirror, "audit-stdout", false, "also write every event to standard output, for a platform that ships it")
@@ -69,7 +69,7 @@ func newControlCmd() *cobra.Command {
 	return cmd
 }
 
-func runControl(ctx context.Context, home stacks.Home, metrics, replica, nodesGroup string, mirror io.Writer, remote *remoteNodes, log *slog.Logger) error {
+func runControl(ctx context.Context, home home.Folder, metrics, replica, nodesGroup string, mirror io.Writer, remote *remoteNodes, log *slog.Logger) error {
 	if err := home.CheckSockets(); err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func openTo(group, socket string) error {
 // makeAgentDir makes the folder of an agent's socket on a node: the node, whose
 // group that of its folder is, makes the socket, and the agent may reach it. Who
 // else may enter the node's folder is nobody but the node and the control plane.
-func makeAgentDir(home stacks.Home, node, agent string) error {
+func makeAgentDir(home home.Folder, node, agent string) error {
 	dir := home.AgentDir(node, agent)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make socket folder: %w", err)

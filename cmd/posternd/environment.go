@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/atomicfile"
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/svid"
 )
 
@@ -16,7 +16,7 @@ import (
 // of this process's own; the folder must be the container's alone.
 // A certificate or key of the agents' authority that flags say another place of
 // is not there.
-func fromEnvironment(home stacks.Home, remote *remoteNodes) error {
+func fromEnvironment(home home.Folder, remote *remoteNodes) error {
 	places := map[string]string{"POSTERN_OPERATORS": home.Trusted(), "POSTERN_STORE": home.StoreFile()}
 	if remote.agentsCA == "" {
 		places["POSTERN_CA"] = home.CACert()

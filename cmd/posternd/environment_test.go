@@ -6,11 +6,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 )
 
 func TestFromEnvironment(t *testing.T) { // not parallel: the environment is everybody's
-	home := stacks.Home{Root: t.TempDir() + "/prod"}
+	home := home.Folder{Root: t.TempDir() + "/prod"}
 	values := map[string]string{
 		"POSTERN_CA": "certificate", "POSTERN_CA_KEY": "key", "POSTERN_OPERATORS": "keys", "POSTERN_STORE": "s3://bundles?region=eu-west-1",
 	}

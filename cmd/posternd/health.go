@@ -10,14 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 )
 
 // healthPatience is less than a platform waits for an answer.
 const healthPatience = 4 * time.Second
 
 func newHealthCmd() *cobra.Command {
-	var home string
+	var root string
 	cmd := &cobra.Command{
 		Use:   "health --home DIR",
 		Short: "Fail if the control plane of a state folder does not answer: a health check for a container without a shell",
@@ -29,10 +29,10 @@ not change that.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthPatience)
 			defer cancel()
-			return healthy(ctx, filepath.Join(stacks.Home{Root: home}.ControlDir(), metricsSocket))
+			return healthy(ctx, filepath.Join(home.Folder{Root: root}.ControlDir(), metricsSocket))
 		},
 	}
-	cmd.Flags().StringVar(&home, "home", "", "the stack's state folder (required)")
+	cmd.Flags().StringVar(&root, "home", "", "the stack's state folder (required)")
 	_ = cmd.MarkFlagRequired("home")
 	return cmd
 }

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/cache"
 )
@@ -39,7 +39,7 @@ func (r *remoteNodes) flags(cmd *cobra.Command) {
 }
 
 // server returns the port's server, or nil if there is none.
-func (r *remoteNodes) server(home stacks.Home, log *slog.Logger) (*svid.Server, error) {
+func (r *remoteNodes) server(home home.Folder, log *slog.Logger) (*svid.Server, error) {
 	if r.listen == "" {
 		return nil, nil //nolint:nilnil // there is none
 	}

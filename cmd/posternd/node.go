@@ -13,8 +13,8 @@ import (
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/node"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/svid"
 )
 
@@ -73,7 +73,7 @@ func newNodeCmd() *cobra.Command {
 }
 
 func (n *nodeFlags) runLocal(ctx context.Context, log *slog.Logger) error {
-	h := stacks.Home{Root: n.home}
+	h := home.Folder{Root: n.home}
 	dir := h.NodeDir(n.id)
 	release, err := own(dir)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds"
 )
 
@@ -76,7 +76,7 @@ func recordTo(w *audit.Writer) func(xds.Event) error {
 // probe reports whether a node of this machine serves the agents of p: whether
 // each agent's socket takes a connection. A node of another machine answers for
 // itself, by /readyz.
-func probe(home stacks.Home) func(context.Context, string, *plan.Plan) error {
+func probe(home home.Folder) func(context.Context, string, *plan.Plan) error {
 	return func(ctx context.Context, id string, p *plan.Plan) error {
 		if _, err := os.Stat(filepath.Join(home.NodeDir(id), envoy.AdminSocket)); err != nil {
 			return nil //nolint:nilerr // it does not run here

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/components/aws/document"
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/tests/fleet"
 )
@@ -161,9 +161,9 @@ func TestControlTask(t *testing.T) { // not parallel: the environment is everybo
 	require.EqualValues(t, document.XDSPort, listen)
 	require.True(t, serves(c, listen))
 	writable(t, c, value(t, cmd, "home"))
-	home := stacks.Home{Root: value(t, cmd, "home")}
-	require.Equal(t, "prod", home.Stack(), "what operators sign publications for")
-	require.NoError(t, home.CheckSockets())
+	folder := home.Folder{Root: value(t, cmd, "home")}
+	require.Equal(t, "prod", folder.Stack(), "what operators sign publications for")
+	require.NoError(t, folder.CheckSockets())
 
 	// As ECS would: the variables, and the secrets' values.
 	secrets := map[document.ARN]string{"ca-key": string(agents.KeyPEM(t)), "fleet-ca-key": string(key), "join-tokens": hash + "\n"}
@@ -177,7 +177,7 @@ func TestControlTask(t *testing.T) { // not parallel: the environment is everybo
 		listen: value(t, cmd, "xds-listen"), stack: value(t, cmd, "stack"), ca: value(t, cmd, "fleet-ca"), key: value(t, cmd, "fleet-ca-key"), tokens: value(t, cmd, "join-tokens"),
 		agentsCA: value(t, cmd, "ca-cert"), agentsKey: value(t, cmd, "ca-key"),
 	}
-	here := stacks.Home{Root: filepath.Join(t.TempDir(), "prod")}
+	here := home.Folder{Root: filepath.Join(t.TempDir(), "prod")}
 	require.NoError(t, fromEnvironment(here, &remote))
 	require.Equal(t, "s3://bundles?region=eu-west-1", here.BundleURL())
 	s, err := remote.server(here, slog.New(slog.DiscardHandler))

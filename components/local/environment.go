@@ -7,8 +7,8 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 )
 
 // Binary is one of our programs or Envoy, with the SHA-256 of its file and of the files that it
@@ -17,7 +17,7 @@ type Binary struct{ Path, Digest string }
 
 // EnvironmentArgs say what to run, and where.
 type EnvironmentArgs struct {
-	Home stacks.Home
+	Home home.Folder
 	Plan *plan.Plan
 	// Nodes is the number of Envoys, at least one.
 	Nodes           int

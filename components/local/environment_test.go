@@ -10,8 +10,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 )
 
 // registered remembers what each resource depends on.
@@ -35,7 +35,7 @@ func TestNodesOneByOne(t *testing.T) {
 	t.Parallel()
 	r := &registered{deps: map[string][]string{}}
 	require.NoError(t, pulumi.RunErr(func(ctx *pulumi.Context) error {
-		_, err := NewEnvironment(ctx, "env", &EnvironmentArgs{Home: stacks.Home{Root: t.TempDir()}, Plan: &plan.Plan{Stack: "test"}, Nodes: 3})
+		_, err := NewEnvironment(ctx, "env", &EnvironmentArgs{Home: home.Folder{Root: t.TempDir()}, Plan: &plan.Plan{Stack: "test"}, Nodes: 3})
 		return err
 	}, pulumi.WithMocks("postern", "test", r)))
 	after := func(node, before string) bool {

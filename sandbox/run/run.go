@@ -12,11 +12,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/view"
-	"github.com/postern/postern/stacks"
 )
 
 // Request is what somebody wants to run.
@@ -26,7 +26,7 @@ type Request struct {
 	Plan *plan.Plan
 	// File is the stack file's name, for messages.
 	File string
-	Home stacks.Home
+	Home home.Folder
 	// Agent is the name of one of the plan's agents.
 	Agent string
 	// Workdir is the absolute path of the working directory: see [Workdir].
@@ -39,7 +39,7 @@ type Request struct {
 
 // Workdir returns the absolute path of dir, and makes the folder if there is none. A path that leads
 // into an agent's folder and out again is the agent's choice, and refused.
-func Workdir(home stacks.Home, dir string) (abs string, made bool, err error) {
+func Workdir(home home.Folder, dir string) (abs string, made bool, err error) {
 	if abs, err = filepath.Abs(dir); err != nil {
 		return "", false, fmt.Errorf("find working directory: %w", err)
 	}
@@ -173,7 +173,7 @@ func placeholders(p *plan.Plan, a *plan.Agent) []string {
 }
 
 // socketFolders are the folders of the agent's sockets, one per node.
-func socketFolders(home stacks.Home, agent string) ([]string, error) {
+func socketFolders(home home.Folder, agent string) ([]string, error) {
 	nodes, err := os.ReadDir(home.NodesDir())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("find nodes: %w", err)

@@ -7,9 +7,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 )
 
 func TestPlaceholders(t *testing.T) {
@@ -24,7 +24,7 @@ func TestPlaceholders(t *testing.T) {
 
 func TestSpecErrors(t *testing.T) {
 	t.Parallel()
-	home := stacks.Home{Root: filepath.Join(t.TempDir(), "local-1")}
+	home := home.Folder{Root: filepath.Join(t.TempDir(), "local-1")}
 	work := filepath.Join(t.TempDir(), "work")
 	require.NoError(t, os.Mkdir(work, 0o700))
 	p := &plan.Plan{Agents: []plan.Agent{{Name: "coder"}, {Name: "demo"}}}
@@ -49,7 +49,7 @@ func TestWorkdirThatLeadsOut(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
-	home := stacks.Home{Root: filepath.Join(root, "state", "local-1")}
+	home := home.Folder{Root: filepath.Join(root, "state", "local-1")}
 	project, other := filepath.Join(root, "project"), filepath.Join(root, "other")
 	for _, dir := range []string{home.Root, project, filepath.Join(project, "real"), other} {
 		require.NoError(t, os.MkdirAll(dir, 0o700))

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/stacks"
 )
 
 // trusted checks, before an agent gets the folder workdir, that nothing that the host trusts can be written there: the
@@ -87,7 +87,7 @@ func inAnotherFolder(args []string) string {
 
 // ownPrograms returns the programs that run on the host with the caller's rights: this one, those next to it, and those
 // that the stack was brought up with.
-func ownPrograms(home stacks.Home) ([]string, error) {
+func ownPrograms(home home.Folder) ([]string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find postern: %w", err)

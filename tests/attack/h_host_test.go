@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
@@ -76,8 +77,8 @@ func newLaptop(t *testing.T, postern string) *laptop {
 	require.NoError(t, err)
 	real, err := file.Home()
 	require.NoError(t, err)
-	home := stacks.Home{Root: filepath.Join(base, filepath.Base(real.Root))}
-	require.NoError(t, home.Claim(file))
+	home := home.Folder{Root: filepath.Join(base, filepath.Base(real.Root))}
+	require.NoError(t, home.Claim(file.Owner()))
 	l.fleet = fleet.NewIn(t, home, 1)
 	stack, err := file.Load()
 	require.NoError(t, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
@@ -80,8 +81,8 @@ func newDesk(t *testing.T) *desk {
 	require.NoError(t, err)
 	real, err := file.Home()
 	require.NoError(t, err)
-	home := stacks.Home{Root: filepath.Join(base, filepath.Base(real.Root))}
-	require.NoError(t, home.Claim(file))
+	home := home.Folder{Root: filepath.Join(base, filepath.Base(real.Root))}
+	require.NoError(t, home.Claim(file.Owner()))
 	d.fleet = fleet.NewIn(t, home, 1)
 	stack, err := file.Load()
 	require.NoError(t, err)

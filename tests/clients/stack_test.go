@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 )
@@ -89,7 +90,7 @@ type stack struct {
 	file    string
 	dir     string // the clients, and the working directory inside
 	environ []string
-	home    stacks.Home
+	home    home.Folder
 	up      *upstream
 }
 
@@ -113,8 +114,8 @@ func newStack(t *testing.T) *stack {
 	require.NoError(t, err)
 	real, err := file.Home()
 	require.NoError(t, err)
-	s.home = stacks.Home{Root: filepath.Join(root, "home", filepath.Base(real.Root))}
-	require.NoError(t, s.home.Claim(file))
+	s.home = home.Folder{Root: filepath.Join(root, "home", filepath.Base(real.Root))}
+	require.NoError(t, s.home.Claim(file.Owner()))
 	f := fleet.NewIn(t, s.home, 1)
 	write("ca.pem", string(f.UpstreamCA.PEM))
 	s.up = newUpstream(t, f, root)

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
@@ -40,7 +40,7 @@ func newTwin(t *testing.T) *twin {
 	root, err := os.MkdirTemp("", "twin") // a socket's path is short
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
-	homes := map[string]stacks.Home{"c1": {Root: filepath.Join(root, "c1", "faults")}, "c2": {Root: filepath.Join(root, "c2", "faults")}}
+	homes := map[string]home.Folder{"c1": {Root: filepath.Join(root, "c1", "faults")}, "c2": {Root: filepath.Join(root, "c2", "faults")}}
 	first := homes["c1"]
 	s := &stack{t: t, home: first, ca: fleet.NewCA(t, "faults"), programs: map[string]*fleet.Program{}}
 	fleet.WriteHome(t, first, s.ca)

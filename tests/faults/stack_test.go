@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
 )
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // stack is a control plane and nodes, each a process of its own.
 type stack struct {
 	t    testing.TB
-	home stacks.Home
+	home home.Folder
 	api  *api.Client
 	ca   *fleet.CA
 	// up is what the agents reach, in tests by published.
@@ -73,7 +73,7 @@ func newStack(t testing.TB, nodes int) *stack {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(base)) })
 	root := filepath.Join(base, "s")
-	s := &stack{t: t, home: stacks.Home{Root: root}, ca: fleet.NewCA(t, "faults"), programs: map[string]*fleet.Program{}}
+	s := &stack{t: t, home: home.Folder{Root: root}, ca: fleet.NewCA(t, "faults"), programs: map[string]*fleet.Program{}}
 	s.args = func(name string) []string {
 		if name == "control" {
 			return []string{"control", "--home", root}

@@ -33,10 +33,10 @@ import (
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds"
 	"github.com/postern/postern/xds/api"
 	"github.com/postern/postern/xds/cache"
@@ -45,7 +45,7 @@ import (
 // Fleet is a control plane in this process and real Envoys.
 type Fleet struct {
 	t    testing.TB
-	Home stacks.Home
+	Home home.Folder
 	API  *api.Client
 	// Control is the control plane that StartControl began last.
 	Control *xds.Control
@@ -71,11 +71,11 @@ func New(t testing.TB, n int) *Fleet {
 	root, err := os.MkdirTemp("", "postern")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
-	return NewIn(t, stacks.Home{Root: root}, n)
+	return NewIn(t, home.Folder{Root: root}, n)
 }
 
 // NewIn is New in a state folder, which may be one that a stack file has claimed.
-func NewIn(t testing.TB, home stacks.Home, n int) *Fleet {
+func NewIn(t testing.TB, home home.Folder, n int) *Fleet {
 	t.Helper()
 	f := &Fleet{t: t, Home: home, CA: NewCA(t, "postern test"), UpstreamCA: NewCA(t, "upstream test"), Monitors: map[string]*node.Monitor{}}
 	WriteHome(t, f.Home, f.CA)
@@ -88,7 +88,7 @@ func NewIn(t testing.TB, home stacks.Home, n int) *Fleet {
 }
 
 // WriteHome makes what a control plane needs to start.
-func WriteHome(t testing.TB, home stacks.Home, ca *CA) {
+func WriteHome(t testing.TB, home home.Folder, ca *CA) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(home.CADir(), 0o700))
 	require.NoError(t, os.MkdirAll(home.ControlDir(), 0o700))
@@ -191,7 +191,7 @@ func (f *Fleet) Publish(p *plan.Plan) (*api.Converged, error) {
 func (f *Fleet) Operator() *bundle.Operator { return Operator(f.Home) }
 
 // Operator is who publishes to the stack of the folder.
-func Operator(home stacks.Home) *bundle.Operator {
+func Operator(home home.Folder) *bundle.Operator {
 	return &bundle.Operator{
 		Store: &bundle.Store{URL: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Authority: bundle.CertificateIn(home.CACert())},
 		Key:   home.OperatorKey(), Controls: []*api.Client{api.Dial(home.ControlSocket())},
@@ -277,7 +277,7 @@ func (f *Fleet) NewUpstream(hosts ...string) *Upstream {
 }
 
 // NewUpstream starts a server for the hosts, with its socket in home.
-func NewUpstream(t testing.TB, home stacks.Home, ca *CA, hosts ...string) *Upstream {
+func NewUpstream(t testing.TB, home home.Folder, ca *CA, hosts ...string) *Upstream {
 	t.Helper()
 	path := filepath.Join(home.Root, "upstream-"+hosts[0]+".sock")
 	l, err := net.Listen("unix", path)

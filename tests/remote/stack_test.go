@@ -33,7 +33,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/components/aws/document"
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/tests/moto"
 	"github.com/postern/postern/xds/api"
@@ -61,7 +61,7 @@ type stack struct {
 	environment []string
 	secrets     *secretsmanager.Client
 	store       string
-	operator    stacks.Home
+	operator    home.Folder
 	file        string
 	up          *fleet.Upstream
 	port        uint16
@@ -162,7 +162,7 @@ func newStack(t testing.TB) (s *stack, control document.Controller, proxy docume
 	caKey := "awskms://" + *key.KeyMetadata.KeyId + "?region=" + region
 
 	upstreams := fleet.NewCA(t, "upstream")
-	s.up = fleet.NewUpstream(t, stacks.Home{Root: root}, upstreams, "api.test")
+	s.up = fleet.NewUpstream(t, home.Folder{Root: root}, upstreams, "api.test")
 	s.write("upstream.pem", string(upstreams.PEM))
 	s.port = freePort(t, 16000)
 	s.must(s.posternd(), "authority", "--stack", "prod", "--agents-key", caKey, root)
@@ -173,7 +173,7 @@ func newStack(t testing.TB) (s *stack, control document.Controller, proxy docume
 	s.write("operators.pem", s.postern("operator", "--store", s.store))
 	s.writeStack("first")
 	s.postern("operator")
-	s.operator, err = home(s.environment, s.file)
+	s.operator, err = operatorHome(s.environment, s.file)
 	require.NoError(t, err)
 
 	read := func(parts ...string) string {
@@ -205,18 +205,18 @@ func (s *stack) kms(server string) string {
 	return front.URL
 }
 
-// home is the operator's folder, where the commands have it.
-func home(environment []string, file string) (stacks.Home, error) {
+// operatorHome is the operator's folder, where the commands have it.
+func operatorHome(environment []string, file string) (home.Folder, error) {
 	for _, e := range environment {
 		if dir, ok := strings.CutPrefix(e, "POSTERN_HOME="); ok {
 			found, err := filepath.Glob(filepath.Join(dir, strings.TrimSuffix(filepath.Base(file), ".yaml")+"-*"))
 			if err != nil || len(found) != 1 {
-				return stacks.Home{}, fmt.Errorf("%q: %w", found, err)
+				return home.Folder{}, fmt.Errorf("%q: %w", found, err)
 			}
-			return stacks.Home{Root: found[0]}, nil
+			return home.Folder{Root: found[0]}, nil
 		}
 	}
-	return stacks.Home{}, os.ErrNotExist
+	return home.Folder{}, os.ErrNotExist
 }
 
 // writeStack writes the stack file: agents may have the path, and the hosts.

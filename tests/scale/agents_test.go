@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
@@ -164,7 +165,7 @@ func BenchmarkAllow(b *testing.B) {
 			path := stackFile(b, n, agents, per)
 			file, err := stacks.Open(path)
 			require.NoError(b, err)
-			home, err := file.Claim()
+			home, err := home.Claim(file.Owner())
 			require.NoError(b, err)
 			stack, err := file.Load()
 			require.NoError(b, err)
