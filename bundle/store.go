@@ -407,8 +407,8 @@ func (s *Store) folder() string {
 // name is the URL as it may be shown.
 func (s *Store) name() string { return strings.SplitN(s.URL, "?", 2)[0] }
 
-// Linked reports whether this program can open stores like that one: those of
-// clouds need package drivers.
+// Linked reports whether this program can open the store at the URL. Stores in clouds need package
+// drivers.
 func Linked(store string) bool {
 	u, err := url.Parse(store)
 	return err == nil && blob.DefaultURLMux().ValidBucketScheme(u.Scheme)

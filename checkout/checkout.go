@@ -1,8 +1,10 @@
-// Package checkout builds programs of this source tree when they are first needed: the Pulumi program, and the programs
-// for stacks that a cloud has a part in. So nobody compiles the SDK of a cloud that no stack of theirs uses.
+// Package checkout builds programs of this source tree when they are first needed: the Pulumi
+// program, and the programs for stacks that involve a cloud. So nobody compiles the SDK of a cloud
+// that none of their stacks uses.
 //
-// All of our Go programs are built with the same settings, as posternd needs them, here and in tools/build.sh. Go
-// keeps what it has compiled for each setting apart: a second setting would compile a thousand packages again.
+// All of our Go programs are built with the same settings, as posternd needs them, here and in
+// tools/build.sh. Go keeps compiled packages apart for each setting: a second setting would compile
+// a thousand packages again.
 package checkout
 
 import (
@@ -27,7 +29,7 @@ import (
 const (
 	// patience bounds a build. On one slow processor the largest takes ten minutes.
 	patience = 30 * time.Minute
-	// every is how often a build says how far it is.
+	// every is the interval at which a build reports its progress.
 	every = 15 * time.Second
 )
 
@@ -39,7 +41,7 @@ type Program struct {
 	Command string
 	// Tags are the build's tags. They add packages with drivers of clouds, and nothing else.
 	Tags string
-	// Takes is how long the first build takes on two processors, for people.
+	// Takes is the duration of the first build on two processors, for people.
 	Takes string
 }
 
@@ -100,7 +102,7 @@ func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root stri
 // compiled is a line of go build -v that names a package.
 var compiled = regexp.MustCompile(`(?m)^[a-z0-9.~_-]+(/[A-Za-z0-9.~_+-]+)*\n`)
 
-// output is what a build has said so far.
+// output is the output of a build so far.
 type output struct {
 	sync.Mutex
 	text bytes.Buffer
@@ -112,7 +114,8 @@ func (o *output) Write(b []byte) (int, error) {
 	return o.text.Write(b)
 }
 
-// follow runs the build, says how far it is, and returns what it said besides the names of packages.
+// follow runs the build, reports its progress, and returns its output besides the names of
+// packages.
 func (p Program) follow(cmd *exec.Cmd, w io.Writer) (string, error) {
 	var said output
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -136,8 +139,8 @@ func (p Program) follow(cmd *exec.Cmd, w io.Writer) (string, error) {
 	return string(compiled.ReplaceAll(said.text.Bytes(), nil)), err
 }
 
-// Become goes on as p, which is built first: with the arguments and the environment of this process, and in its place.
-// It returns only an error.
+// Become builds p and replaces this process by it, with the same arguments and environment. It
+// returns only an error.
 func (p Program) Become(ctx context.Context, folders *hostpath.Folders, root string, w io.Writer) error {
 	path, err := p.Build(ctx, folders, root, w)
 	if err != nil {

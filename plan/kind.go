@@ -10,8 +10,8 @@ import (
 // package xds/secret.
 type Kind string
 
-// The kinds of credential. The control plane mints the tokens of those that mint, renews the
-// tokens before they expire, and sends them to the nodes.
+// The kinds of credential. If a kind has tokens, the control plane mints them, renews them before
+// they expire, and sends them to the nodes.
 const (
 	// KindHeader sets Header to Prefix and the secret.
 	KindHeader Kind = "header"

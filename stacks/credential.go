@@ -23,8 +23,8 @@ var transport = []string{
 	"upgrade", "via", "x-request-id",
 }
 
-// kindFields are the keys that each kind of credential has, besides secret and
-// placeholders; those with an exclamation mark it has to have.
+// kindFields are the keys of each kind of credential, besides secret and placeholders. Keys with an
+// exclamation mark are required.
 var kindFields = map[plan.Kind][]string{
 	plan.KindHeader:                  {"header!", "prefix"},
 	plan.KindBearer:                  {},

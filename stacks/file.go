@@ -21,8 +21,8 @@ import (
 // File is a stack file as it was at one moment. What is compiled, shown and
 // published comes from these bytes, whatever happens to the file afterwards.
 type File struct {
-	// Path is for messages: relative to the current folder if it was found there
-	// or above.
+	// Path is for messages: it is relative to the current folder if the file was found there or
+	// above.
 	Path string
 	// Real is the absolute path without symbolic links.
 	Real string
@@ -68,11 +68,10 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("there is no stacks/%s.yaml here or in a folder above, and no %s: change into the repository, or use --file", e.Name, e.Own)
 }
 
-// Find reads the file of the stack called name. It looks for stacks/<name>.yaml
-// in the current folder and upwards, and then for <name>.yaml in [OwnFolder].
-// Neither stacks nor the file may be a symbolic link: the current folder may be
-// an agent's, and a link there would choose another stack for the operator's
-// next command. The error is a [*NotFoundError] if there is no such file.
+// Find reads the file of the stack called name. It looks for stacks/<name>.yaml in the current
+// folder and upwards, and then for <name>.yaml in [OwnFolder]. Neither stacks nor the file may be a
+// symbolic link: the current folder may be an agent's, and a link there would choose another stack
+// for the operator's next command. The error is a [*NotFoundError] if there is no such file.
 func Find(name string) (*File, error) {
 	if filepath.Base(name) != name || name == "." || name == ".." {
 		return nil, fmt.Errorf("%q %w: name one, such as local for stacks/local.yaml, or use --file", name, ErrName)
@@ -109,7 +108,7 @@ func Find(name string) (*File, error) {
 	return f, err
 }
 
-// OwnFolder is where a user keeps stack files that no agent's folder holds:
+// OwnFolder returns the folder in which a user keeps stack files outside agents' folders:
 // $XDG_CONFIG_HOME/postern/stacks, or ~/.config/postern/stacks.
 func OwnFolder() (string, error) {
 	config := os.Getenv("XDG_CONFIG_HOME")
@@ -123,8 +122,8 @@ func OwnFolder() (string, error) {
 	return filepath.Join(config, "postern", "stacks"), nil
 }
 
-// Open reads the stack file that somebody named. Symbolic links count as what
-// they lead to. If only the file is missing, [File.Load] says so.
+// Open reads the stack file that somebody named. It follows symbolic links. If only the file is
+// missing, [File.Load] reports that.
 func Open(path string) (*File, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -148,9 +147,8 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
-// open reads the file in the folder, and holds on to the folder meanwhile: where
-// it is comes from the kernel. If only the file cannot be read, open returns the
-// error and what is known.
+// open reads the file in the folder, and holds the folder open meanwhile: the kernel says where it
+// is. If only the file cannot be read, open returns the error and what is known.
 func open(dir, base string) (*File, error) {
 	folder, err := openFolder(dir)
 	if err != nil {
@@ -218,9 +216,8 @@ func lockFile(fd int) error {
 	}
 }
 
-// replace writes the file, whole or not at all, and keeps its mode. If it does
-// not have the old content any more, or its folder is another one, it is left
-// alone: [ErrChanged].
+// replace writes the file, whole or not at all, and keeps its mode. If the file no longer has the
+// old content, or its folder is another one, replace leaves it alone and returns [ErrChanged].
 func (f *File) replace(old, new []byte) error {
 	wrap := func(err error) error { return fmt.Errorf("write stack file %s: %w", f.Path, err) }
 	folder, err := openFolder(filepath.Dir(f.Real))

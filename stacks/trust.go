@@ -9,8 +9,8 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// trusted says so if an agent may write the file at the path, which the host would trust. The hint is what to do; "" is
-// to copy the file.
+// trusted reports a problem if an agent may write the file at the path, which the host would trust.
+// The hint says what to do; "" means to copy the file.
 func (l *loader) trusted(n *node, path, hint string) {
 	folders, err := l.folders()
 	if err == nil {

@@ -53,7 +53,7 @@ func (d *driver) previewOffline(ctx context.Context) error {
 	return nil
 }
 
-// captured is what the program of the stack declares.
+// captured returns what the program of the stack declares.
 func captured(stack *stacks.Stack, home home.Folder) (*capture.Result, error) {
 	opts := capture.Options{Project: engine.Project, Stack: stack.Name}
 	if stack.AWS != nil {

@@ -33,7 +33,7 @@ func (f *editFlags) add(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("client", cobra.FixedCompletions(stacks.Clients, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// hosts are those of the command line and those of the client.
+// hosts returns the hosts of the command line and those of the client.
 func (f *editFlags) hosts(ctx context.Context, args []string) ([]stacks.HostPort, error) {
 	if len(args) == 0 && f.client == "" {
 		return nil, usageError{errors.New("no host: name one, or a --client whose hosts to take")}
@@ -125,9 +125,9 @@ func (e *otherChangesError) Error() string {
 	return fmt.Sprintf("nothing was changed: %s has %d other changes that are not live: publish them first with `postern push`, or add --with-other-changes", e.file, e.count)
 }
 
-// apply makes the edit live: it shows the whole difference to what is live, has it
-// seen where it must be, writes the file, publishes the plan, and takes the file
-// back if the fleet does not take the plan.
+// apply makes the edit live. It shows the whole difference to what is live, asks a person where
+// that is required, writes the file and publishes the plan. If the fleet does not take the plan, it
+// restores the file.
 func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
 	w := cmd.OutOrStdout()
 	for _, text := range edit.Lookalikes() {

@@ -165,7 +165,7 @@ func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 	}
 }
 
-// stateText says what became of a stream that lasts, and of how many decisions an event tells.
+// stateText says what happened to a stream that lasts, and for how many decisions an event stands.
 func stateText(e audit.Event) string {
 	lasted := (time.Duration(e.Millis) * time.Millisecond).Round(time.Second).String()
 	switch {
@@ -207,8 +207,8 @@ func changeText(e audit.Event) string {
 	return text
 }
 
-// escaped writes what is not ASCII in JSON as its escapes, so that a terminal acts on none of it:
-// U+009B is to some what the escape character is, and others reorder text.
+// escaped writes characters of JSON that are not ASCII as escapes, so that a terminal acts on none
+// of them: some treat U+009B as the escape character, and other characters reorder text.
 func escaped(s string) string {
 	var b strings.Builder
 	for _, r := range s {

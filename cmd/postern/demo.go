@@ -209,7 +209,7 @@ func (d *demo) curl(ctx context.Context, url string) (stdout, stderr string, too
 // errSeen ends the following of the log.
 var errSeen = errors.New("seen")
 
-// events prints the two events of the demo, and fails if they are not what they should be.
+// events prints the two events of the demo, and fails if they are not the expected ones.
 func (d *demo) events(ctx context.Context, home home.Folder, since time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()

@@ -73,7 +73,7 @@ func drift(cmd *cobra.Command, from string, asJSON bool) error {
 	return nil
 }
 
-// openAWS loads the stack that the global flags name, which has to be on AWS.
+// openAWS loads the stack that the global flags name. It must be on AWS.
 func openAWS(cmd *cobra.Command) (*stacks.Stack, home.Folder, error) {
 	stack, home, err := openStack(cmd)
 	if err != nil {

@@ -39,14 +39,14 @@ const (
 type explanation struct {
 	plan.Decision
 	Source string `json:"source,omitempty"`
-	// Layer is what decides.
+	// Layer names the layer that decides.
 	Layer string `json:"layer"`
 	// Sends says how the credential is sent.
 	Sends         string `json:"sends,omitempty"`
 	NearestSource string `json:"nearest_source,omitempty"`
-	// Then is what has to hold after the policy allowed.
+	// Then lists what must hold after the policy has allowed the request.
 	Then []string `json:"then,omitempty"`
-	// Change is what would have to change, one way for each entry.
+	// Change lists changes that would allow the request, one way for each entry.
 	Change []string `json:"change,omitempty"`
 }
 
@@ -193,7 +193,7 @@ func addTo(r *plan.Request, query, headers []string) error {
 	return nil
 }
 
-// explain decides on the request as of now, and says why.
+// explain decides on the request as of now, and gives the reason.
 func explain(stack *stacks.Stack, r plan.Request, now time.Time) explanation {
 	p := stack.Plan.At(now)
 	e := explanation{Decision: p.Decide(r)}
@@ -235,7 +235,7 @@ func layer(d plan.Decision, r plan.Request, rule *plan.Rule) string {
 	return layerRequest
 }
 
-// then is what the proxy still has to find right.
+// then returns what the proxy still checks after the policy.
 func then(r *plan.Rule, host string) []string {
 	var out []string
 	if r.Upstream != nil {
@@ -320,7 +320,7 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 	return nil
 }
 
-// nearby is a change to the nearest rule, or a rule beside it.
+// nearby returns a change of the nearest rule, or a rule next to it.
 func nearby(stack *stacks.Stack, near *plan.Rule, change string, r plan.Request) []string {
 	var out []string
 	source := stack.Source(near.ID)

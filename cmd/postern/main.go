@@ -1,5 +1,5 @@
-// Command postern is the operator's side of Postern: run an agent behind the
-// gate, change what it may reach, see what it did.
+// Command postern is the operator's side of Postern: run an agent behind the proxies, change what
+// the agent may reach, see what it did.
 package main
 
 import (
@@ -27,7 +27,7 @@ import (
 const (
 	statusFailure = 1
 	statusUsage   = 2
-	// statusPartial is a command that has done a part: the message says what remains.
+	// statusPartial is for a command of which part is done: the message says what remains.
 	statusPartial = 4
 )
 
@@ -177,7 +177,7 @@ func openHome(cmd *cobra.Command) (*stacks.File, home.Folder, error) {
 	return file, home, err
 }
 
-// noteProposal says that what a command shows is what an agent may have written.
+// noteProposal warns that an agent may have written what a command shows.
 func noteProposal(cmd *cobra.Command, file *stacks.File) {
 	if agents, err := publish.Proposal(file); err != nil || agents != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "note: an agent may write %s, so the live version may differ: `postern diff` compares\n", publish.Visible(file.Path))

@@ -67,9 +67,9 @@ func unconfirmedHere(home home.Folder, out *bundle.Outcome) []string {
 	})
 }
 
-// imposed says what became of a publication that is never taken back: out and err
-// are as [bundle.Operator.Kill] returns them, but out is not nil. The error is a
-// partialError if it is not in force everywhere, or would not outlive a restart.
+// imposed reports what happened to a publication that is never taken back. out and err are as
+// [bundle.Operator.Kill] returns them, but out is not nil. The error is a partialError if the
+// publication is not in force everywhere, or would not outlive a restart.
 func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, err error) error {
 	name := filepath.Base(home.Root)
 	v := out.Converged

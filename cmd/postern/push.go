@@ -78,7 +78,7 @@ func review(cmd *cobra.Command, file *stacks.File, home home.Folder, changes []p
 	}
 }
 
-// openLive finds who publishes, and what is live: probably much like expected.
+// openLive finds the operator, and what is live, which is probably similar to expected.
 func openLive(cmd *cobra.Command, home home.Folder, expected *plan.Plan) (*bundle.Operator, *publish.Live, error) {
 	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	if err != nil {
@@ -99,7 +99,7 @@ func readLive(cmd *cobra.Command, o *bundle.Operator) (*publish.Live, error) {
 	return live, err
 }
 
-// publishPlan rolls p out and says what is live then.
+// publishPlan rolls p out and reports what is live then.
 func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home home.Folder, p *plan.Plan) error {
 	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("").Start(ctx, "publish")
 	defer span.End()
@@ -126,8 +126,8 @@ func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home home
 	return nil
 }
 
-// operator is who publishes to the stack of the folder. Control planes that are
-// elsewhere find what is published in the store.
+// operator returns the operator who publishes to the stack of the folder. Control planes elsewhere
+// find the publication in the store.
 func operator(ctx context.Context, w io.Writer, home home.Folder) (*bundle.Operator, error) {
 	if !bundle.Linked(home.BundleURL()) {
 		return nil, becomeCloud(ctx, w, "the bundle store is "+home.BundleURL())
@@ -135,7 +135,7 @@ func operator(ctx context.Context, w io.Writer, home home.Folder) (*bundle.Opera
 	return publish.Operator(home, func(line string) { fmt.Fprintln(w, line) }), nil
 }
 
-// warn says what is odd about the stack file.
+// warn prints what is odd about the stack file.
 func warn(w io.Writer, s *stacks.Stack) {
 	for _, p := range s.Warnings {
 		fmt.Fprintln(w, "warning:", p)

@@ -25,10 +25,9 @@ import (
 )
 
 const (
-	// maxDenials is how many denials are explained after a command failed.
+	// maxDenials bounds the denials that are explained after a command failed.
 	maxDenials = 5
-	// auditPatience is how long the event of a denial may take from Envoy to
-	// the audit log.
+	// auditPatience is the time that the event of a denial may take from Envoy to the audit log.
 	auditPatience = 500 * time.Millisecond
 )
 
@@ -91,11 +90,11 @@ command cannot be executed, and 127 that the command was not found.`,
 	return cmd
 }
 
-// statusSandbox is the exit status that says that there was no sandbox.
+// statusSandbox is the exit status for a sandbox that could not be set up.
 const statusSandbox = 125
 
-// published returns the plan that is live: what runs is what an operator has
-// signed, not what the stack file says at the moment.
+// published returns the live plan: what runs is what an operator has signed, not what the stack
+// file says at the moment.
 func published(ctx context.Context, home home.Folder) (*plan.Plan, error) {
 	// Not operator: a control plane that answers needs no driver of its store.
 	live, _, err := publish.Operator(home, nil).Live(ctx)
@@ -110,8 +109,8 @@ func published(ctx context.Context, home home.Folder) (*plan.Plan, error) {
 	return nil, err
 }
 
-// runAgent runs the command as r says, and returns its exit status, or why it did not run
-// and the exit status that says so.
+// runAgent runs the command and returns its exit status. If the command did not run, it returns the
+// reason and the exit status for it.
 func runAgent(ctx context.Context, r *run.Request, env, command []string, verbose bool) (int, error) {
 	workdir, made, err := run.Workdir(r.Home, r.Workdir)
 	if err != nil {
@@ -167,8 +166,8 @@ func extraEnv(flags []string) ([]string, error) {
 	return env, nil
 }
 
-// explainDenials says what the policy denied to the agent since the start of
-// a command that failed, and what an operator can do about it.
+// explainDenials prints what the policy denied to the agent since the start of a command that
+// failed, and what an operator can do about it.
 func explainDenials(ctx context.Context, out io.Writer, dir, agent string, since time.Time) {
 	events := denials(ctx, dir, audit.Filter{Agent: agent, Denied: true, Since: since})
 	seen := map[string]bool{}

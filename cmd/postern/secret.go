@@ -29,7 +29,7 @@ import (
 // maxSecret is the longest value that Secrets Manager takes.
 const maxSecret = 64 << 10
 
-// ownSecrets are what a stack on AWS has beside its credentials.
+// ownSecrets are the secrets of a stack on AWS besides its credentials'.
 var ownSecrets = []string{"ca-key", "fleet-ca-key", "join-token", "join-tokens"}
 
 func newSecretCmd() *cobra.Command {
@@ -103,9 +103,8 @@ the secret's source.`,
 	return cmd
 }
 
-// placeIsPublished keeps an agent from choosing which file of the operator's a
-// value is written to: where a proposal says that a secret is counts once it is
-// published.
+// placeIsPublished keeps an agent from choosing the operator's file into which a value is written:
+// if a proposal names the place of a secret, the place counts once it is published.
 func placeIsPublished(ctx context.Context, file *stacks.File, home home.Folder, p *plan.Plan, name string) error {
 	agents, err := publish.Proposal(file)
 	if agents == nil {
@@ -305,7 +304,7 @@ func fileState(path string) (state, changed string) {
 	return "set", age(info.ModTime())
 }
 
-// age is how long ago something was, in the largest unit that says it.
+// age returns how long ago something was, in the largest suitable unit.
 func age(t time.Time) string {
 	d := time.Since(t)
 	switch {

@@ -84,8 +84,8 @@ If the control planes are on other machines, it shows what they report to the bu
 	return cmd
 }
 
-// observed is where the state of a fleet is asked: its control plane, or what the
-// control planes report to the bundle store.
+// observed is the source of a fleet's state: its control plane, or what the control planes report
+// to the bundle store.
 type observed interface {
 	Status(ctx context.Context) (*api.Status, error)
 	// Watch calls each at first and with each change until ctx is done.
@@ -117,18 +117,18 @@ func (h here) Status(ctx context.Context) (*api.Status, error) {
 	return s, nil
 }
 
-// statusDetails are what a status can show more of.
+// statusDetails hold what a status can show in more detail.
 type statusDetails struct {
 	// types adds what each node has of each resource type.
 	types bool
-	// source says where in the stack file a rule is, "" if it is not there.
+	// source returns the place of a rule in the stack file, or "" if it is not there.
 	source func(rule string) string
 	// elsewhere is set if the status is what the control planes report.
 	elsewhere bool
 }
 
-// sourceOf says where in the stack file a rule is. The file is compiled only when
-// there is something to explain.
+// sourceOf returns the place of a rule in the stack file. It compiles the file only when there is
+// something to explain.
 func sourceOf(file *stacks.File) func(rule string) string {
 	return func(rule string) string {
 		stack, err := file.Load()
@@ -212,8 +212,8 @@ func whoIsKilled(s *api.Status) string {
 	return "; killed: " + strings.Join(s.Killed, ", ")
 }
 
-// recordedKills says who is killed by what is recorded, when the control plane does
-// not say it; nil if nobody is.
+// recordedKills returns the agents that are killed by what is recorded, when the control plane does
+// not say it, or nil.
 func recordedKills(cmd *cobra.Command, home home.Folder) error {
 	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	if err != nil {

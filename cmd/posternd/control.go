@@ -176,8 +176,8 @@ func runControl(ctx context.Context, home home.Folder, metrics, replica, nodesGr
 	return err
 }
 
-// protectMemory is for who has secrets in memory, or in the environment: no core
-// file, and no other process of the same user that looks (proc(5)).
+// protectMemory protects a process that has secrets in memory or in the environment: no core file,
+// and no other process of the same user can look (proc(5)).
 func protectMemory() error {
 	// See forbidCores in package node, which can set 1 only if it is not lowered further here.
 	err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1})

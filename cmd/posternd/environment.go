@@ -42,8 +42,8 @@ func fromEnvironment(home home.Folder, remote *remoteNodes) error {
 	return nil
 }
 
-// replicaName is what a replica that nobody has named is called: the first part
-// of its machine's name, which AWS gives to no two at a time.
+// replicaName returns the name of a replica that nobody has named: the first part of its machine's
+// name, which AWS gives to no two at a time.
 func replicaName() (string, error) {
 	host, err := os.Hostname()
 	if err != nil {

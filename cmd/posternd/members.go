@@ -17,14 +17,14 @@ import (
 	"github.com/postern/postern/xds/cache"
 )
 
-// remoteNodes is how the control plane serves nodes on other machines.
+// remoteNodes says how the control plane serves nodes on other machines.
 type remoteNodes struct {
 	// listen is HOST:PORT; "" means that there are none.
 	listen string
 	stack  string
 	// ca, key and tokens are places for [svid.Read].
 	ca, key, tokens string
-	// agentsCA and agentsKey are those of the authority that agents trust.
+	// agentsCA and agentsKey are the certificate and the key of the agents' authority.
 	agentsCA, agentsKey string
 }
 
@@ -81,7 +81,7 @@ func (r *remoteNodes) serve(ctx context.Context, s *svid.Server) (*grpc.Server, 
 	return grpc.NewServer(append(grpcOptions(), grpc.Creds(svid.Credentials()))...), l, nil
 }
 
-// grpcOptions are those of every xDS server.
+// grpcOptions are the options of every xDS server.
 func grpcOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		cache.ServerOption(),

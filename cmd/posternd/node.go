@@ -18,8 +18,8 @@ import (
 	"github.com/postern/postern/svid"
 )
 
-// nodeFlags are those of `posternd node`: of a node beside its control plane,
-// or of one on another machine.
+// nodeFlags are the flags of `posternd node`: of a node next to its control plane, or of a node on
+// another machine.
 type nodeFlags struct {
 	home, id, envoy string
 
@@ -127,8 +127,8 @@ func (n *nodeFlags) runRemote(ctx context.Context, log *slog.Logger) error {
 	return errors.Join(err, <-kept)
 }
 
-// run runs the node, and says beside it how it does. What Envoy loads is beside
-// this program, which it was built with.
+// run runs the node, and logs its state. Envoy's module is next to this program, with which it was
+// built.
 func (n *nodeFlags) run(ctx context.Context, c node.Config) error {
 	self, err := os.Executable()
 	if err == nil {

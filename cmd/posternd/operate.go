@@ -19,14 +19,13 @@ import (
 	"github.com/postern/postern/xds"
 )
 
-// metricsSocket is where monitoring reads, in the folder of the control plane
-// or of a node.
+// metricsSocket is the socket for monitoring, in the folder of the control plane or of a node.
 const metricsSocket = "metrics.sock"
 
-// serveMetrics serves h on the Unix socket dir/metrics.sock, which only this
-// user can connect to, and, if it is not "", on the TCP address. It returns a
-// function that ends that. The address is for people to choose: what is served
-// is read-only and names no destination, but it does not authenticate.
+// serveMetrics serves h on the Unix socket dir/metrics.sock, to which only this user can connect.
+// If the TCP address is not "", it also serves h there. It returns a function that ends both.
+// People choose the address: what is served is read-only and names no destination, but nothing
+// authenticates the client.
 func serveMetrics(h http.Handler, dir, address string, log *slog.Logger) (func(), error) {
 	path := filepath.Join(dir, metricsSocket)
 	var listeners []net.Listener
@@ -73,9 +72,8 @@ func recordTo(w *audit.Writer) func(xds.Event) error {
 	}
 }
 
-// probe reports whether a node of this machine serves the agents of p: whether
-// each agent's socket takes a connection. A node of another machine answers for
-// itself, by /readyz.
+// probe returns a function that returns nil if a node of this machine serves the agents of p: each
+// agent's socket takes a connection. A node of another machine answers for itself, through /readyz.
 func probe(home home.Folder) func(context.Context, string, *plan.Plan) error {
 	return func(ctx context.Context, id string, p *plan.Plan) error {
 		if _, err := os.Stat(filepath.Join(home.NodeDir(id), envoy.AdminSocket)); err != nil {

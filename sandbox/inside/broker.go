@@ -17,12 +17,13 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// broker makes every connection that the command asks for, in its place.
+// broker makes every connection for the command, in its place.
 //
-// A socket file in the working directory may be a daemon's of the host, and the kernel asks neither mount nor network
-// namespace whether a connection may cross: whoever may write the file may connect. A filter does not see the path, and
-// what it did see in memory could be another one a moment later. So the kernel stops each connect and asks here; the
-// broker copies the address, takes a copy of the socket, and connects it itself to what it has looked at.
+// A socket file in the working folder may belong to a daemon of the host. Neither a mount nor a
+// network namespace stops such a connection: whoever may write the file may connect. A filter does
+// not see the path, and the memory that it saw could change a moment later. So the kernel stops
+// each connect and asks here. The broker copies the address, takes a copy of the socket, and
+// connects it itself to the file that it has inspected.
 type broker struct {
 	listener int
 	// slots bounds how many connects may block at a time.

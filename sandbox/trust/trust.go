@@ -1,5 +1,5 @@
-// Package trust is where clients look for the certificate authorities that they trust, as data: the
-// variables that name a file, the places of key stores, and what is to be in them.
+// Package trust says, as data, where clients look for the certificate authorities that they trust:
+// the variables that name a file, the places of key stores, and their content.
 package trust
 
 import (
@@ -36,15 +36,16 @@ var AuthorityVariables = []string{
 	"DENO_CERT",           // Deno
 }
 
-// JavaStores are where distributions keep the roots for Java. The cacerts of their JDKs is a link
-// there. Java reads no variable without a remark on stderr.
+// JavaStores are the places where distributions keep the roots for Java, to which the cacerts of
+// their JDKs link. Java prints a remark on stderr for every variable that it reads.
 var JavaStores = []string{
 	"/etc/ssl/certs/java/cacerts",                     // Debian, Ubuntu
 	"/etc/pki/ca-trust/extracted/java/cacerts",        // Fedora, RHEL
 	"/etc/ca-certificates/extracted/java-cacerts.jks", // Arch
 }
 
-// JDKStores are where a JDK that is not a distribution's has its own roots, below its folder.
+// JDKStores are the places, below its folder, where a JDK that is not a distribution's has its own
+// roots.
 var JDKStores = []string{"lib/security/cacerts", "jre/lib/security/cacerts"}
 
 // Bundle returns the system's roots followed by the authority, in PEM. A machine without roots is

@@ -7,10 +7,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// The bounds on the leaf certificates that an agent can make up names for, below its
-// wildcards: how many there are at a time, and how fast they come. What is in the plan by
-// its own name is not counted. The rate is what five nodes let through (package envoy,
-// madeUpRate).
+// Bounds on the leaf certificates for names that an agent makes up below its wildcards: how many
+// there are at a time, and how fast they come. Names that the plan itself has do not count. The
+// rate is what five nodes let through (package envoy, madeUpRate).
 const (
 	maxMadeUp   = 5000
 	madeUpRate  = 5 * 20 // per second

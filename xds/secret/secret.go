@@ -33,19 +33,18 @@ import (
 // hangs must not hold up the publication of everything else.
 const firstAttempt = 3 * time.Second
 
-// Store holds the value of every credential of the live plan, watches where
-// they come from, and mints what has to be minted. It is safe for concurrent
-// use. Close it.
+// Store holds the value of every credential of the live plan, watches the sources, and mints
+// tokens. It is safe for concurrent use. Close it.
 type Store struct {
 	changed func()
 	salt    []byte
-	// http is for token endpoints and sources.
+	// http is the client for token endpoints and sources. services is the client for AWS.
 	http *http.Client
 	// clouds are the services whose drivers this program has, by source.
 	clouds map[string]service.Service
 	// agents are the folders where no secret and no helper is taken from.
 	agents hostpath.Registry
-	// lately is what agents may write, for a moment; see [Store.folders].
+	// lately holds for a moment what agents may write; see [Store.folders].
 	lately struct {
 		sync.Mutex
 		folders *hostpath.Folders
@@ -60,7 +59,7 @@ type Store struct {
 
 // entry is one credential. The goroutine that [Store.run] is keeps it current.
 type entry struct {
-	// definition is where it comes from: another one is another entry.
+	// definition is the credential: another one is another entry.
 	definition plan.Credential
 	stop       context.CancelFunc
 	// ready is closed after the first attempt to have a value.
@@ -75,18 +74,18 @@ type sealed func() []byte
 
 func seal(b []byte) sealed { return func() []byte { return b } }
 
-// material is what a credential is at the moment.
+// material is the state of a credential at the moment.
 type material struct {
-	// value is what Envoy injects; nil if it cannot be had.
+	// value is what Envoy injects, or nil if it is unavailable.
 	value sealed
 	// keys is the JSON of the keys of [plan.KindAWSSigV4], otherwise nil.
 	keys sealed
 	// version names the value without telling anything of it.
 	version string
-	// since is when this version came to be used.
+	// since is the time at which this version came into use.
 	since time.Time
-	// problem is why there is no value, or with a value why there soon will be
-	// none, or why it may be out of date.
+	// problem says why there is no value. If there is one, it says why there soon will be none, or
+	// why it may be out of date.
 	problem string
 	// troubled is since when there is a problem.
 	troubled time.Time
@@ -182,7 +181,7 @@ func (s *Store) run(ctx context.Context, c plan.Credential, e *entry) {
 	}
 }
 
-// set changes what e is, unless it was stopped, and says so.
+// set changes e's material, unless e was stopped, and notifies.
 func (s *Store) set(ctx context.Context, e *entry, m material) {
 	s.mu.Lock()
 	if ctx.Err() != nil {
@@ -221,10 +220,9 @@ func (s *Store) Close() {
 	}
 }
 
-// Envoy returns the secret of a credential under the given xDS name. If it
-// cannot be had the secret is empty: Envoy would keep the last value of one
-// that is merely removed, but does not inject an empty one, so the routes that
-// need it fail closed.
+// Envoy returns the secret of a credential under the given xDS name. If the value is unavailable,
+// the secret is empty. Envoy would keep the last value of a secret that is merely removed, but does
+// not inject an empty one. So the routes that need it fail closed.
 func (s *Store) Envoy(credential, name string) *tlsv3.Secret {
 	var value []byte
 	if v := s.material(credential).value; v != nil {
@@ -244,7 +242,7 @@ func (s *Store) material(credential string) material {
 	return material{}
 }
 
-// State is what is known of a credential. Nothing of it is secret.
+// State is what is known about a credential. Nothing of it is secret.
 type State struct {
 	Credential string
 	// Source is one of the Source constants of package plan.
@@ -252,17 +250,17 @@ type State struct {
 	// Version names the value in use: the source's own ID of it, or a salted
 	// hash. Of a minted token it is that of the secret it was minted from.
 	Version string
-	// Since is when that version came to be used here, zero if there is none.
+	// Since is the time at which this version came into use here, or zero.
 	Since time.Time
-	// Problem is why the secret cannot be had, renewed, or read again; "" if
-	// all is well. Working is set while an earlier value still serves.
+	// Problem says why the secret is unavailable, or cannot be renewed or read again. It is "" if
+	// there is no problem. Working is set while an earlier value is still in use.
 	Problem string
 	Working bool
 	// Troubled is since when there is a problem.
 	Troubled time.Time
 }
 
-// States returns, sorted by credential, what is known of each.
+// States returns the state of each credential, sorted.
 func (s *Store) States() []State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -278,9 +276,9 @@ func (s *Store) States() []State {
 	return states
 }
 
-// Differing returns, sorted, the names of the environment variables that have
-// another value here than in theirs. It is how `up` finds out, without either
-// side showing a value, that a variable was changed since this process started.
+// Differing returns, sorted, the names of the environment variables whose value here differs from
+// theirs. So `up` finds out, without either side showing a value, that a variable has changed since
+// this process started.
 func Differing(theirs map[string]string) []string {
 	var names []string
 	for name, value := range theirs {

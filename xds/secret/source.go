@@ -18,42 +18,40 @@ import (
 const (
 	// maxSource bounds a secret: the largest keys have 20 KB.
 	maxSource = 64 << 10
-	// retryAfter is how long a source that failed is left alone at first.
+	// retryAfter is the first wait after a source has failed.
 	retryAfter = 500 * time.Millisecond
-	// pollEvery is how often a service is asked that cannot say when a secret changes.
+	// pollEvery is the interval at which a service is asked that cannot say when a secret changes.
 	pollEvery = 30 * time.Second
-	// helpEvery is how often a helper is run.
+	// helpEvery is the interval at which a helper is run.
 	helpEvery = 5 * time.Minute
 )
 
-// reading is what a source holds, or why it cannot be read.
+// reading is what a source holds, or the reason why it cannot be read.
 type reading struct {
 	// value is nil if there is none: the credential closes.
 	value sealed
 	// version is the source's own, or a salted hash of the value.
 	version string
-	// problem, beside a value, is why it may be out of date.
+	// problem, if there is a value, says why it may be out of date.
 	problem string
 }
 
-// trouble is why a source was not read, in words of our own: never those of the
-// source or of a library, which may quote what they read.
+// trouble says why a source was not read, in our own words: never those of the source or of a
+// library, which may quote what they read.
 type trouble struct {
 	text string
-	// down is set if the source said nothing of the secret: what it held before
-	// is still the best there is to know. Otherwise the secret is gone, refused or
-	// of no use.
+	// down is set if the source said nothing about the secret: the value that it held before is
+	// still the best one. Otherwise the secret is gone, refused or not valid.
 	down bool
 }
 
-// ownVersion is what the versions of all sources that we know look like.
+// ownVersion matches the versions of all sources that we know.
 var ownVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // fetch asks a source once. The version is the source's own, "" if it has none.
 type fetch func(ctx context.Context) (value []byte, version string, t *trouble)
 
-// feed turns what a source says into readings, of which each differs from the
-// one before.
+// feed turns what a source says into readings. Each reading differs from the one before.
 type feed struct {
 	store      *Store
 	credential string
@@ -96,7 +94,7 @@ func (s *Store) watch(ctx context.Context, c plan.Credential, to chan<- reading)
 	}
 }
 
-// value sends what the source holds, if it is of use and not known already.
+// value sends what the source holds, if it is usable and not known already.
 func (f *feed) value(ctx context.Context, raw []byte, version string) {
 	value, problem := raw, ""
 	if f.ref.Field != nil {
@@ -122,8 +120,8 @@ func (f *feed) value(ctx context.Context, raw []byte, version string) {
 	f.send(ctx, reading{value: seal(bytes.Clone(value)), version: version})
 }
 
-// fail sends that the secret cannot be read. What was read before goes on to
-// serve if the source is merely down.
+// fail sends that the secret cannot be read. If the source is merely down, the value that was read
+// before stays in use.
 func (f *feed) fail(ctx context.Context, t *trouble) {
 	r := reading{problem: t.text}
 	if t.down && f.last != nil {
@@ -175,7 +173,7 @@ func (f *feed) poll(ctx context.Context, every time.Duration, ask fetch) {
 	}
 }
 
-// sleep reports whether it was for so long, and not cut short.
+// sleep reports whether it slept for the whole time.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -35,12 +35,13 @@ func init() {
 	})
 }
 
-// patience is how long one question to the service may take, with all
-// attempts; each of those may take a third of it.
+// patience bounds one question to the service, with all attempts. Each attempt may take a third of
+// it.
 const patience = 6 * time.Second
 
-// form is what a key may be called, https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html:
-// a key's ID, alias/NAME, or the ARN of either.
+// form matches the names of a key,
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html: a key's ID, alias/NAME, or the
+// ARN of either.
 var form = regexp.MustCompile(`^[a-zA-Z0-9:/_-]+$`)
 
 var region = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)

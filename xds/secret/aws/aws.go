@@ -131,9 +131,8 @@ func (s *paramStore) Fetch(ctx context.Context, ref plan.Reference) (value []byt
 	return []byte(*out.Parameter.Value), strconv.FormatInt(out.Parameter.Version, 10), nil
 }
 
-// refusals are the answers of AWS that are about the secret, and final: it is
-// not there, or not for the control plane. All others are about the service, or
-// about who asks.
+// refusals are the answers of AWS that are about the secret, and final: it does not exist, or the
+// control plane may not read it. All other answers are about the service, or about the caller.
 var refusals = map[string]string{
 	"ResourceNotFoundException": "has no such secret",
 	"ParameterNotFound":         "has no such parameter",
