@@ -336,6 +336,17 @@ func TestEngineBadStackFile(t *testing.T) {
 	require.NoDirExists(t, c.home.Root, "nothing is changed")
 }
 
+// TestEngineWarns: what is odd about a stack file is said before it is brought up.
+func TestEngineWarns(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t)
+	c.edit("host: two.test", "host: tw\u043e.test")
+	c.edit("allow: [one]", "allow: [one, two]")
+	out, err := c.command("preview", "local").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Regexp(t, `warning: .*stacks/local.yaml:\d+:\d+: host xn--\S+ is \S+, which looks like two\.test`, string(out))
+}
+
 // A stack whose file has become bad stays as it is, and can be destroyed.
 func TestEngineBadEdit(t *testing.T) {
 	t.Parallel()

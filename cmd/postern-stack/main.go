@@ -78,6 +78,11 @@ func declareForEngine() {
 				return err
 			}
 		}
+		for _, problem := range stack.Warnings {
+			if err := ctx.Log.Warn(problem.Error(), nil); err != nil {
+				return err
+			}
+		}
 		return targets[stack.Target](ctx, stack, home)
 	})
 }
@@ -431,10 +436,16 @@ func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
 		return nil, err
 	}
 	stack, err := d.file.Load() //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
+	if err == nil {
+		err = become(ctx, stack)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return stack, become(ctx, stack)
+	for _, problem := range stack.Warnings {
+		fmt.Fprintln(os.Stderr, "warning:", problem)
+	}
+	return stack, nil
 }
 
 // checkMachine says what is missing on this machine: better now than by the engine.
