@@ -22,8 +22,10 @@ typedef void *stream;
 
 enum { request_headers, request_trailers, response_headers, response_trailers };
 enum { of_stream, of_route };
-// wait is until the filter lets the request go on; bodies wait, too.
-enum { go_on, stop, buffer_all, wait };
+// wait is until the filter lets the request go on; bodies wait, too. wait_body is the same for
+// the body of a response: the upstream is not read on.
+enum { go_on, stop, buffer_all, wait, wait_body = 2 };
+enum { received_request_body, buffered_request_body, received_response_body };
 
 size_t envoy_dynamic_module_callback_http_get_headers_size(stream, int kind);
 bool envoy_dynamic_module_callback_http_get_headers(stream, int kind, header *result);
@@ -36,6 +38,8 @@ void *envoy_dynamic_module_callback_http_filter_scheduler_new(stream);
 void envoy_dynamic_module_callback_http_filter_scheduler_commit(void *scheduler, uint64_t event);
 void envoy_dynamic_module_callback_http_filter_scheduler_delete(void *scheduler);
 void envoy_dynamic_module_callback_http_filter_continue_decoding(stream);
+void envoy_dynamic_module_callback_http_filter_continue_encoding(stream);
+size_t envoy_dynamic_module_callback_http_get_body_size(stream, int body);
 void envoy_dynamic_module_callback_http_send_response(stream, uint32_t status, header *headers, size_t count, buffer body, buffer details);
 
 // The same for the filter of a connection, of which envoy is what it is to Envoy.

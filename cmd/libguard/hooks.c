@@ -56,7 +56,7 @@ typedef struct {
 // A request is what is kept of it in one of the filters.
 typedef struct {
 	const filter *of;
-	waiter waits;
+	waiter waits, answer;
 } request;
 
 // The configuration is the agent's name.
@@ -73,27 +73,15 @@ void *envoy_dynamic_module_on_http_filter_new(const void *config, stream s) {
 	request *r = calloc(1, sizeof *r);
 	if (!r) abort(); // as Envoy does
 	r->of = config;
-	r->waits.agent = r->of->agent;
+	r->waits.agent = r->answer.agent = r->of->agent;
 	r->waits.kind = a_request;
+	r->answer.kind = an_answer;
 	return r;
 }
 void envoy_dynamic_module_on_http_filter_destroy(void *r) {
 	forget(&((request *)r)->waits);
+	forget(&((request *)r)->answer);
 	free(r);
-}
-
-// What a request costs (pace.h). A CONNECT has a TLS handshake to come, and long headers
-// many patterns to be matched.
-enum { each_request = 200000, each_connect = 1200000, each_byte = 60 };
-
-static uint64_t cost(const header *hs, size_t n) {
-	uint64_t c = each_request;
-	for (size_t i = 0; i < n; i++) {
-		c += each_byte * (hs[i].name.length + hs[i].value.length);
-		if (hs[i].value.length == 7 && hs[i].name.length == 7 && !memcmp(hs[i].name.ptr, ":method", 7) && !memcmp(hs[i].value.ptr, "CONNECT", 7))
-			c += each_connect;
-	}
-	return c;
 }
 
 static int run(stream s, request *r, int kind, bool paced) {
@@ -102,7 +90,7 @@ static int run(stream s, request *r, int kind, bool paced) {
 	size_t n = envoy_dynamic_module_callback_http_get_headers_size(s, kind);
 	// More than were announced are not looked at, so they are not let through.
 	if (n > most || !envoy_dynamic_module_callback_http_get_headers(s, kind, hs)) return refuse(s, kind);
-	if (!paced && !pace(&r->waits, s, cost(hs, n))) return wait;
+	if (!paced && !pace(&r->waits, s)) return wait;
 	envoy_dynamic_module_callback_http_get_metadata_string(s, of_route, (buffer){NAMESPACE, sizeof NAMESPACE - 1}, (buffer){KEY, sizeof KEY - 1}, &rule);
 	return r->of->name == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
 }
@@ -112,23 +100,43 @@ static bool puts_key(const void *r) { return ((const request *)r)->of->name == p
 static int begin(stream s, void *r, bool paced) { return !puts_key(r) && !recorded() ? unrecorded(s) : run(s, r, request_headers, paced); }
 int envoy_dynamic_module_on_http_filter_request_headers(stream s, void *r, bool end) { return begin(s, r, puts_key(r)); }
 int envoy_dynamic_module_on_http_filter_request_trailers(stream s, void *r) { return puts_key(r) ? go_on : run(s, r, request_trailers, true); }
-int envoy_dynamic_module_on_http_filter_response_headers(stream s, void *r, bool end) { return puts_key(r) ? go_on : run(s, r, response_headers, true); }
-int envoy_dynamic_module_on_http_filter_response_trailers(stream s, void *r) { return puts_key(r) ? go_on : run(s, r, response_trailers, true); }
+int envoy_dynamic_module_on_http_filter_response_headers(stream s, void *r, bool end) {
+	if (puts_key(r)) return go_on;
+	works(((request *)r)->waits.agent);
+	return run(s, r, response_headers, true);
+}
+int envoy_dynamic_module_on_http_filter_response_trailers(stream s, void *r) {
+	if (puts_key(r)) return go_on;
+	forget(&((request *)r)->answer); // what waits of the body goes before
+	return run(s, r, response_trailers, true);
+}
+
+// Of a download the body is the work. What is less is not worth the measuring.
+enum { least_body = 8192 };
+
+int envoy_dynamic_module_on_http_filter_response_body(stream s, const void *filter, bool end) {
+	request *r = (request *)filter;
+	if (puts_key(r) || (!r->answer.scheduler && envoy_dynamic_module_callback_http_get_body_size(s, received_response_body) < least_body)) return go_on;
+	return pace(&r->answer, s) ? go_on : wait_body;
+}
 
 // A request that has waited goes on.
+static void decode(waiter *w, stream s) {
+	if (begin(s, (char *)w - offsetof(request, waits), true) == go_on) envoy_dynamic_module_callback_http_filter_continue_decoding(s);
+}
+static void encode(waiter *w, stream s) { envoy_dynamic_module_callback_http_filter_continue_encoding(s); }
 void envoy_dynamic_module_on_http_filter_scheduled(stream s, void *r, uint64_t event) {
-	if (begin(s, r, true) == go_on) envoy_dynamic_module_callback_http_filter_continue_decoding(s);
+	if (event & of_answer) resume(&((request *)r)->answer, s, event, encode);
+	else resume(&((request *)r)->waits, s, event, decode);
 }
 
 int envoy_dynamic_module_on_http_filter_request_body(stream s, const void *f, bool end) { return go_on; }
-int envoy_dynamic_module_on_http_filter_response_body(stream s, const void *f, bool end) { return go_on; }
 int envoy_dynamic_module_on_http_filter_local_reply(stream s, const void *f, uint32_t status, buffer details, bool reset) { return go_on; }
 // There is no configuration by route: what is known of a rule is in its metadata.
 const void *envoy_dynamic_module_on_http_filter_per_route_config_new(buffer name, buffer config) { return NULL; }
 
 // A connection of an agent to its listener: whatever the agent has a node do comes by one,
 // handshakes, requests, what is broken and what is reset. Its filter is a waiter.
-enum { each_connection = 200000 };
 
 // The configuration is the agent's name.
 const void *envoy_dynamic_module_on_network_filter_config_new(void *envoy, buffer name, buffer config) { return find_agent(config); }
@@ -138,32 +146,21 @@ void *envoy_dynamic_module_on_network_filter_new(void *config, void *envoy) {
 	if (!w) return NULL; // closed
 	w->agent = config;
 	w->kind = a_read;
-	charge(w->agent, each_connection);
+	works(w->agent);
 	return w;
 }
 int envoy_dynamic_module_on_network_filter_new_connection(void *envoy, void *w) { return go_on; }
 // An end without bytes leads to nothing, and a roll-out waits for the answer to one
 // (node.Probe): however much the agent asks for, it holds up no roll-out.
-int envoy_dynamic_module_on_network_filter_read(void *envoy, void *w, size_t length, bool end) { return !length || pace(w, envoy, each_read) ? go_on : stop; }
+int envoy_dynamic_module_on_network_filter_read(void *envoy, void *w, size_t length, bool end) { return !length || pace(w, envoy) ? go_on : stop; }
 int envoy_dynamic_module_on_network_filter_write(void *envoy, void *w, size_t length, bool end) { return go_on; }
-void envoy_dynamic_module_on_network_filter_event(void *envoy, void *w, int event) {}
+// It ends, which is work, too.
+void envoy_dynamic_module_on_network_filter_event(void *envoy, void *w, int event) { works(((waiter *)w)->agent); }
 
 // A read that has waited goes on. The thread then does what the read has led to, the
 // handshake or request inside a CONNECT among it, and after that it comes here again.
-void envoy_dynamic_module_on_network_filter_scheduled(void *envoy, void *w, uint64_t again) {
-	if (again) {
-		passed(w);
-		return;
-	}
-	void *scheduler = envoy_dynamic_module_callback_network_filter_scheduler_new(envoy);
-	envoy_dynamic_module_callback_network_filter_continue_reading(envoy);
-	if (!scheduler) {
-		passed(w);
-		return;
-	}
-	envoy_dynamic_module_callback_network_filter_scheduler_commit(scheduler, 1);
-	envoy_dynamic_module_callback_network_filter_scheduler_delete(scheduler);
-}
+static void read_on(waiter *w, void *envoy) { envoy_dynamic_module_callback_network_filter_continue_reading(envoy); }
+void envoy_dynamic_module_on_network_filter_scheduled(void *envoy, void *w, uint64_t event) { resume(w, envoy, event, read_on); }
 
 void envoy_dynamic_module_on_network_filter_destroy(void *w) {
 	forget(w);

@@ -1,5 +1,7 @@
-// Pacing: agents that ask for more than their part of a node wait, others do not.
+// Pacing: agents that use more of a node than others wait, others do not.
 #pragma once
+
+#include <stdatomic.h>
 
 #include "abi.h"
 
@@ -9,33 +11,38 @@ typedef struct agent agent;
 // listeners; NULL if there is no memory.
 agent *find_agent(buffer name);
 
-// A waiter is a request of an agent, or a connection from which is to be read.
-enum { a_request, a_read };
+// A waiter is a request of an agent, the body of an answer to one, or a connection from
+// which is to be read.
+enum { a_request, an_answer, a_read };
 typedef struct waiter {
 	agent *agent;
 	int kind;
 	// scheduler is set while the waiter is in its agent's queue for the kind.
-	void *scheduler;
-	// passing is set while a connection that has waited is being read from.
+	void *_Atomic scheduler;
+	// passing is set while a waiter that has waited does what it waited for.
 	bool passing;
-	uint64_t cost;
 	struct waiter *before, *after;
 } waiter;
 
-// Costs are in nanoseconds of a processor, about (docs/performance.md). each_read is the
-// cost of a read and of the one request that most reads bring.
-enum { each_read = 200000 };
+// works says that the thread works for the agent from now on. What it uses of a processor
+// counts for the agent, until the thread works for another one.
+void works(agent *a);
 
-// charge takes a cost from what the agent may have.
-void charge(agent *a, uint64_t cost);
+// spend counts time of a processor, in nanoseconds, for the agent.
+void spend(agent *a, uint64_t time);
 
-// pace charges the cost of a request or a read, and returns whether it may go on now. If
-// not, Envoy, which knows the waiter as envoy, calls the hook "scheduled" on its thread
-// when it may. The waiter must be forgotten before its memory is freed.
-bool pace(waiter *w, void *envoy, uint64_t cost);
+// pace returns whether a request or a read may go on now. If not, Envoy, which knows the
+// waiter as envoy, calls the hook "scheduled" on its thread when it may. The waiter must
+// be forgotten before its memory is freed.
+bool pace(waiter *w, void *envoy);
 
-// passed ends a read that has waited: the thread has done what the read led to.
-void passed(waiter *w);
+// An event is a time, in nanoseconds and shifted by two bits, and what it is: the end of what
+// a waiter has waited for, an answer's.
+enum { of_end = 1, of_answer = 2 };
 
-// forget ends the wait of a waiter, and its read.
+// resume is what the hook does with an event: it calls go_on if the waiter has waited.
+// The waiter may be freed in that.
+void resume(waiter *w, void *envoy, uint64_t event, void (*go_on)(waiter *w, void *envoy));
+
+// forget ends the wait of a waiter, and what it has waited for.
 void forget(waiter *w);

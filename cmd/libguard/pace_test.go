@@ -8,12 +8,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPace runs testdata/pace.c, which says what waits, for how long and how much of it.
-func TestPace(t *testing.T) {
+// TestC runs the programs in testdata: pace.c says what waits, for how long and how much of
+// it, hooks.c which of what Envoy calls is paced.
+func TestC(t *testing.T) {
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "pace")
-	out, err := exec.Command("gcc", "-Wall", "-Werror", "-pthread", "-o", program, "pace.c", filepath.Join("testdata", "pace.c")).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	out, err = exec.Command(program).CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	for _, name := range []string{"pace", "hooks"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			program := filepath.Join(t.TempDir(), name)
+			out, err := exec.Command("gcc", "-Wall", "-Werror", "-pthread", "-I", "testdata", "-o", program, filepath.Join("testdata", name+".c"), "-lm").CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			out, err = exec.Command(program).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+		})
+	}
 }

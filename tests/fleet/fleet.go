@@ -56,6 +56,9 @@ type Fleet struct {
 	// Envoy is the program that nodes started from now on run; "" means the
 	// one that envoy.Binary finds.
 	Envoy string
+	// Modules is the folder with the libguard.so that nodes started from now on load; ""
+	// means one that is built from this tree.
+	Modules string
 	// Monitors are those of the nodes, by ID.
 	Monitors map[string]*node.Monitor
 	// Configure, if set, changes what the next StartControl starts with.
@@ -156,7 +159,10 @@ func (f *Fleet) StartNode(id string) {
 	f.Monitors[id] = monitor
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	modules := Modules(f.t)
+	modules := f.Modules
+	if modules == "" {
+		modules = Modules(f.t)
+	}
 	go func() {
 		done <- node.Run(ctx, node.Config{
 			ID: id, Stack: "test", Dir: f.Home.NodeDir(id), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary, Modules: modules,

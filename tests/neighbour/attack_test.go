@@ -91,7 +91,7 @@ func suffer(o order, pool *x509.CertPool) error {
 }
 
 // attackNames are the attacks in the order of the table.
-var attackNames = []string{"requests", "long paths", "refused requests", "refused hosts", "certificates", "DNS names", "broken requests", "streams of HTTP/2"}
+var attackNames = []string{"requests", "long paths", "refused requests", "refused hosts", "certificates", "DNS names", "broken requests", "streams of HTTP/2", "downloads"}
 
 // attacker is one connection's worth of hostility.
 type attacker struct {
@@ -117,6 +117,7 @@ func attack(o order, pool *x509.CertPool) error {
 		"streams of HTTP/2": func(s *session) error {
 			return s.streams(20)
 		},
+		"downloads": func(s *session) error { return s.get("/v1/large") },
 	}[o.Attack]
 	if !ok {
 		return fmt.Errorf("there is no attack %q", o.Attack)
@@ -138,6 +139,9 @@ func attack(o order, pool *x509.CertPool) error {
 	return err
 }
 
+// large is what the upstream answers to a download.
+var large = make([]byte, 16<<20)
+
 // serveUpstream starts an agent's upstream.
 func serveUpstream(socket, key string) error {
 	pair, err := tls.LoadX509KeyPair(key, key)
@@ -153,7 +157,13 @@ func serveUpstream(socket, key string) error {
 	}
 	server := &http.Server{
 		ReadHeaderTimeout: time.Minute, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/large" {
+				_, _ = w.Write(large)
+			} else {
+				_, _ = io.WriteString(w, "hello")
+			}
+		}),
 	}
 	go func() { _ = server.ServeTLS(l, "", "") }()
 	return nil
