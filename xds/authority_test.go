@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/xds/mint"
 )
 
@@ -38,7 +37,7 @@ func TestKeyIsAway(t *testing.T) {
 	c.mint, err = mint.New(c.root, key, c.meter.leaves, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	start := time.Now()
-	require.NoError(t, c.mint.Also(envoy.Leaves(policyOf("api.one.test")), start))
+	require.NoError(t, c.mint.Also(policyOf("api.one.test"), start))
 
 	key.down = true
 	c.renewAuthority(start)

@@ -190,7 +190,7 @@ func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, star
 // of nodes that acknowledged, and whether any node was sent something.
 func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string,
 	now time.Time) (nodes int, tried bool, err error) {
-	valid, leaves, tables, err := c.tables(ctx, b, now)
+	valid, tables, err := c.tables(ctx, b, now)
 	if err != nil {
 		return 0, false, err
 	}
@@ -223,7 +223,7 @@ func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string,
 	if err := c.probe(ctx, all, valid, sick); err != nil {
 		return 0, true, err
 	}
-	c.mint.Only(leaves)
+	c.mint.Only(valid)
 	return len(all), true, nil
 }
 
@@ -277,7 +277,7 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 		served = b
 	}
 	now := c.leases.Now()
-	_, leaves, tables, err := c.tables(ctx, served, now)
+	valid, tables, err := c.tables(ctx, served, now)
 	if err != nil {
 		return err
 	}
@@ -285,7 +285,7 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 	c.live, c.version, c.wanted = b, version, version
 	c.expiry = served.Plan.NextExpiry(now)
 	c.mu.Unlock()
-	c.mint.Only(leaves)
+	c.mint.Only(valid)
 	c.cache.Publish(version, tables)
 	return nil
 }
@@ -293,8 +293,7 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 // tables builds and packs the resources of b as they are valid at a moment, with the secrets to
 // which they refer. The returned plan is the valid part of b's plan.
 func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
-	now time.Time) (*plan.Plan, envoy.LeafHosts, map[string]*cache.Table, error) {
-	var leaves envoy.LeafHosts
+	now time.Time) (*plan.Plan, map[string]*cache.Table, error) {
 	_, span := c.cfg.Tracer.Start(ctx, "build")
 	defer span.End()
 	began := time.Now()
@@ -305,10 +304,10 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
 		tables[k.URL] = cache.NewTable()
 	}
 	if err := c.secrets.Watch(ctx, needed(valid, b.Killed)); err != nil {
-		return nil, leaves, nil, err
+		return nil, nil, err
 	}
 	if valid.Stack == "" {
-		return valid, leaves, tables, nil
+		return valid, tables, nil
 	}
 	if c.cfg.Prepare != nil {
 		for _, n := range c.ledger.Status() {
@@ -316,24 +315,23 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
 				continue
 			}
 			if err := c.cfg.Prepare(n.ID, valid); err != nil {
-				return nil, leaves, nil, err
+				return nil, nil, err
 			}
 		}
 	}
 	packed, err := c.memo.Build(valid, c.options(b, valid))
 	if err != nil {
-		return nil, leaves, nil, err
+		return nil, nil, err
 	}
-	leaves = envoy.Leaves(valid)
-	if err := c.mint.Also(leaves, time.Now()); err != nil { // until one of both plans is live
-		return nil, leaves, nil, err
+	if err := c.mint.Also(valid, time.Now()); err != nil { // until one of both plans is live
+		return nil, nil, err
 	}
 	for url, rs := range packed {
 		tables[url] = cache.TableOf(rs, c.cache.Table(url))
 	}
 	errs := []error{c.sign(tables[resource.ClusterType])}
 	errs = append(errs, c.addSecrets(tables[resource.SecretType], valid))
-	return valid, leaves, tables, errors.Join(errs...)
+	return valid, tables, errors.Join(errs...)
 }
 
 // options returns the inputs of the resources besides the plan. An agent whose leases have ended

@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/moto"
 	cloudkey "github.com/postern/postern/xds/kms"
@@ -42,12 +41,13 @@ func TestKeyIsAway(t *testing.T) {
 	t.Parallel()
 	a, _ := rootFor(t)
 	key := &outage{Signer: a.key}
-	m, err := New(a.root, key, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "leaves"}, []string{"result"}), slog.New(slog.DiscardHandler))
+	m, err := New(a.root, key, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "leaves"}, []string{"result"}),
+		slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	allow := func(host string, now time.Time) error {
-		return m.Also(envoy.Leaves(&plan.Plan{Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{
+		return m.Also(&plan.Plan{Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{
 			{ID: "a/1", Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}},
-		}}}}), now)
+		}}}}, now)
 	}
 	start := time.Now()
 	require.NoError(t, allow("api.one.test", start))
@@ -79,13 +79,15 @@ func TestKeyInCloud(t *testing.T) { // not parallel: where AWS is, the environme
 	t.Cleanup(stop)
 	require.NoError(t, err)
 	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": server,
+		"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_ENDPOINT_URL": server,
 	} {
 		t.Setenv(name, value)
 	}
 	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion("eu-west-1"))
 	require.NoError(t, err)
-	out, err := kms.NewFromConfig(cfg).CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify})
+	out, err := kms.NewFromConfig(cfg).CreateKey(t.Context(),
+		&kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify})
 	require.NoError(t, err)
 	place := "awskms://" + *out.KeyMetadata.KeyId + "?region=eu-west-1"
 

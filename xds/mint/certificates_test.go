@@ -46,8 +46,10 @@ func rootFiles(t *testing.T, depth int) (file string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLen: depth, MaxPathLenZero: depth == 0, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, MaxPathLen: depth, MaxPathLenZero: depth == 0,
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
@@ -56,7 +58,8 @@ func rootFiles(t *testing.T, depth int) (file string) {
 	dir := t.TempDir()
 	file = filepath.Join(dir, "ca.pem")
 	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.key"),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
 	return file
 }
 
@@ -134,9 +137,12 @@ func TestIntermediatesAreConstrained(t *testing.T) {
 		names []string
 		ips   []net.IP
 		ok    bool
-	}{{names: []string{"x.one.test"}, ok: true}, {names: []string{"two.test"}}, {names: []string{"x.one.test", "two.test"}}, {ips: []net.IP{net.IPv4(192, 0, 2, 1)}}, {ips: []net.IP{net.ParseIP("2001:db8::1")}}} {
+	}{{names: []string{"x.one.test"}, ok: true}, {names: []string{"two.test"}}, {names: []string{
+		"x.one.test", "two.test",
+	}}, {ips: []net.IP{net.IPv4(192, 0, 2, 1)}}, {ips: []net.IP{net.ParseIP("2001:db8::1")}}} {
 		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-			SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Minute), DNSNames: c.names, IPAddresses: c.ips,
+			SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Minute),
+			DNSNames: c.names, IPAddresses: c.ips,
 		}, i.cert, a.leaf.Public(), a.below)
 		require.NoError(t, err)
 		leaf, err := x509.ParseCertificate(der)
@@ -178,8 +184,8 @@ func TestIntermediatesStay(t *testing.T) {
 	require.Len(t, a.domains, 1)
 }
 
-// TestAuthorityWithoutRoom: a CA that cannot have an authority below it is refused when it is loaded, because clients
-// would refuse what its intermediates sign.
+// TestAuthorityWithoutRoom: a CA that cannot have an authority below it is refused when it is
+// loaded, because clients would refuse what its intermediates sign.
 func TestAuthorityWithoutRoom(t *testing.T) {
 	t.Parallel()
 	file := rootFiles(t, 0)

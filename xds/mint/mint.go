@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/plan"
 )
 
 // What became of a leaf certificate that a node asked for.
@@ -33,7 +33,12 @@ type Mint struct {
 	mu sync.Mutex
 	// hosts are the names that a certificate may be minted for: of the live plan, and of the one
 	// that is being rolled out.
-	hosts   envoy.LeafHosts
+	hosts hosts
+	// newest is the plan that was allowed last, and hosts what its names are.
+	newest struct {
+		plan  *plan.Plan
+		hosts hosts
+	}
 	budgets budgets
 }
 
@@ -49,22 +54,27 @@ func New(root *x509.Certificate, key crypto.Signer, results *prometheus.CounterV
 	return m, nil
 }
 
-// Only allows the hosts, and no others.
-func (m *Mint) Only(hosts envoy.LeafHosts) {
+// Only allows the hosts of p, and no others.
+func (m *Mint) Only(p *plan.Plan) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.hosts = hosts
+	if m.newest.plan != p {
+		m.newest.plan, m.newest.hosts = p, hostsOf(p)
+	}
+	m.hosts = m.newest.hosts
 }
 
-// Also allows the hosts in addition to the allowed ones. It may take as long as the authority's key
-// does.
-func (m *Mint) Also(hosts envoy.LeafHosts, now time.Time) error {
-	if err := m.authority.cover(hosts.Hosts(), now); err != nil {
+// Also allows the hosts of p in addition to the allowed ones. It may take as long as the authority's
+// key does.
+func (m *Mint) Also(p *plan.Plan, now time.Time) error {
+	more := hostsOf(p)
+	if err := m.authority.cover(more.names(), now); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.hosts = m.hosts.Or(hosts)
+	m.newest.plan, m.newest.hosts = p, more
+	m.hosts = m.hosts.or(more)
 	return nil
 }
 
@@ -72,7 +82,7 @@ func (m *Mint) Also(hosts envoy.LeafHosts, now time.Time) error {
 func (m *Mint) Allows(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.hosts.Allow(name)
+	return m.hosts.allow(name)
 }
 
 // Leaf returns the certificate for a server name that a node asks for, as an Envoy secret, or nil
@@ -113,9 +123,9 @@ func (m *Mint) Again(name string) proto.Message {
 // certificates last.
 func (m *Mint) Renew(now time.Time) error {
 	m.mu.Lock()
-	hosts := m.hosts.Hosts()
+	names := m.hosts.names()
 	m.mu.Unlock()
-	if err := m.authority.renew(hosts, now); err != nil {
+	if err := m.authority.renew(names, now); err != nil {
 		return fmt.Errorf("the agents' certificates cannot be renewed, and end at %s: %w", m.authority.until().UTC().Format(time.RFC3339), err)
 	}
 	return nil
@@ -124,8 +134,8 @@ func (m *Mint) Renew(now time.Time) error {
 // owners returns whose budget a name is counted against, or "" for one that is in the plan as it
 // is. The lock is held.
 func (m *Mint) owners(name string) string {
-	if m.hosts.Listed(name) {
+	if m.hosts.listed(name) {
 		return ""
 	}
-	return m.hosts.Owners(name)
+	return m.hosts.owners(name)
 }
