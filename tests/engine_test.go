@@ -361,6 +361,25 @@ func TestEngineBadEdit(t *testing.T) {
 	require.Empty(t, processes(t, c.home.Root))
 }
 
+// TestEngineSecretOfCloud: a stack with a secret in a cloud gets the control plane with drivers of clouds, and no other.
+func TestEngineSecretOfCloud(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t)
+	c.edit("secret: env://POSTERN_TEST_SECRET", "secret: awssecretsmanager://key?region=eu-west-1")
+	dir, err := filepath.EvalSymlinks(filepath.Dir(c.dir))
+	require.NoError(t, err)
+	c.environ = append(c.environ, "POSTERND="+filepath.Join(dir, "posternd"))
+	require.NoError(t, os.Symlink(posternd(t), filepath.Join(dir, "posternd")))
+	require.Contains(t, c.fails("up"), "find posternd: ")
+	require.NoDirExists(t, c.home.Root)
+
+	// It is the plain one here, so that nobody asks AWS: the credential is closed, and says why.
+	require.NoError(t, os.Symlink(posternd(t), filepath.Join(dir, "posternd-cloud")))
+	out, err := c.command("up", "local").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "warning: credential first: this control plane was built without the drivers of clouds")
+}
+
 func TestEngineTwoCheckouts(t *testing.T) {
 	t.Parallel()
 	a, b := newCheckout(t), newCheckout(t)

@@ -3,7 +3,7 @@ package document
 // Pull are the actions by which an image is pulled.
 var pull = []string{"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
 
-var read = []string{"secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"}
+var read = []string{"secretsmanager:GetSecretValue"}
 
 var ship = []string{"logs:CreateLogStream", "logs:PutLogEvents"}
 
