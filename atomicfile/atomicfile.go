@@ -1,8 +1,7 @@
-// Package atomicfile replaces files so that a reader, and a machine that lost
-// power, has either the old content or the new one, whole. State that has to
-// survive is written through this package. Package hostpath, which may import
-// nothing, does the same for its list. Logs, locks and what a restart makes again
-// are written otherwise.
+// Package atomicfile replaces files so that a reader, and a machine that lost power, has either the
+// old content or the new one, whole. State that must survive is written through this package.
+// Package hostpath, which may import nothing, does the same for its list. Logs, locks, and files
+// that a restart makes again are written in other ways.
 package atomicfile
 
 import (

@@ -25,7 +25,8 @@ type Account interface {
 	Secret(ctx context.Context, name string) (*Secret, error)
 	// Events returns the selected events of the stack, the oldest first.
 	Events(ctx context.Context, stack string, f audit.Filter) ([]audit.Event, error)
-	// FollowEvents calls each with the selected events, and goes on with new ones until ctx is done.
+	// FollowEvents calls each with the selected events, and continues with new ones until ctx is
+	// done.
 	FollowEvents(ctx context.Context, stack string, f audit.Filter, each func(audit.Event) error) error
 }
 

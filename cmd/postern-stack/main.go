@@ -102,8 +102,9 @@ func loadForEngine(name string) (*stacks.File, *stacks.Stack, error) {
 // targets are the programs of the targets that are linked in: what each declares for a stack.
 var targets = map[string]func(*pulumi.Context, *stacks.Stack, home.Folder) error{stacks.TargetLocal: declareLocal}
 
-// become goes on as the program for the stack's target, if that is another one: `bin/postern-stack` is for this machine,
-// and nobody compiles the SDK of a cloud without a stack there.
+// become replaces this process by the program for the stack's target, if that is another one:
+// `bin/postern-stack` is for this machine. So nobody compiles the SDK of a cloud without a stack
+// there.
 func become(ctx context.Context, stack *stacks.Stack) error {
 	if targets[stack.Target] != nil {
 		return nil
@@ -119,8 +120,8 @@ func become(ctx context.Context, stack *stacks.Stack) error {
 	return checkout.Stack(stack.Target).Become(ctx, folders, root, os.Stderr)
 }
 
-// claim returns the stack's state folder, which `pulumi up` makes. The engine gives
-// its program no terminal, so what somebody has to see first is refused.
+// claim returns the stack's state folder, which `pulumi up` makes. The engine gives its program no
+// terminal, so claim refuses what a person must see first.
 func claim(ctx *pulumi.Context, file *stacks.File, stack *stacks.Stack) (home.Folder, error) {
 	if ctx.DryRun() {
 		return file.Home()
@@ -139,8 +140,8 @@ func claim(ctx *pulumi.Context, file *stacks.File, stack *stacks.Stack) (home.Fo
 	return folder, folder.Claim(file.Owner())
 }
 
-// review is the question whether what the stack file says may be brought up, and what is
-// published while it is asked, nil if that cannot be read.
+// review returns the question whether the stack file may be brought up, and the publication at that
+// time. The publication is nil if it cannot be read.
 func review(ctx context.Context, file *stacks.File, home home.Folder, stack *stacks.Stack) (*publish.Review, *bundle.Bundle, error) {
 	r := &publish.Review{File: file, Home: home, Command: "go run . up " + stack.Name, Out: io.Discard, Err: io.Discard}
 	if stack.AWS != nil {
@@ -208,7 +209,8 @@ func declareLocal(ctx *pulumi.Context, stack *stacks.Stack, home home.Folder) er
 	return nil
 }
 
-// programs are what a stack on this machine is made of: real paths, where no agent and no other user may write.
+// programs are the programs of a stack on this machine: real paths, where no agent and no other
+// user may write.
 type programs struct{ posternd, module, envoy string }
 
 // needsCloud reports whether the control plane of a stack on this machine needs the driver of a cloud: for a secret, or
@@ -252,7 +254,7 @@ func findPrograms(ctx context.Context, stack *stacks.Stack, home home.Folder) (p
 	return p, err
 }
 
-// digested is the program with the digest of its file and of those that it loads.
+// digested returns the program with the digest of its file and of the files that it loads.
 func digested(path string, loads ...string) (local.Binary, error) {
 	h := sha256.New()
 	for _, file := range append([]string{path}, loads...) {
@@ -448,7 +450,7 @@ func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
 	return stack, nil
 }
 
-// checkMachine says what is missing on this machine: better now than by the engine.
+// checkMachine reports what is missing on this machine, before the engine would.
 func (d *driver) checkMachine(ctx context.Context, stack *stacks.Stack) error {
 	if err := d.home.CheckSockets(); err != nil {
 		return err
