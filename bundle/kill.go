@@ -48,6 +48,17 @@ func (e *UnknownAgentError) Error() string {
 	return fmt.Sprintf("the publication has no agent %q, so nobody was stopped; its agents are: %s", e.Agent, listed(e.Known))
 }
 
+// NotKilledError means that nothing changed, for the agent is not killed.
+type NotKilledError struct {
+	Agent string
+	// Killed are the agents that are killed.
+	Killed []string
+}
+
+func (e *NotKilledError) Error() string {
+	return fmt.Sprintf("agent %q is not killed; killed are: %s; nothing changes", e.Agent, listed(e.Killed))
+}
+
 // Kill stops agents, or the whole stack, at once: no new request, and no open connection. It needs
 // no valid stack file, and is never taken back. It is based on what is live, not on a publication
 // that somebody is trying out.
@@ -75,7 +86,7 @@ func (o *Operator) Unkill(ctx context.Context, k Killed) (*Outcome, error) {
 				if before.Killed.Stack {
 					return nil, fmt.Errorf("agent %q is killed with the whole stack: `postern unkill --stack` lets that work again; nothing changes", a)
 				}
-				return nil, fmt.Errorf("agent %q is not killed; killed are: %s; nothing changes", a, listed(before.Killed.Agents))
+				return nil, &NotKilledError{Agent: a, Killed: before.Killed.Agents}
 			}
 		}
 		next := *before

@@ -46,8 +46,8 @@ func chmodSocket(folder *os.File, name string, mode os.FileMode) (bool, error) {
 }
 
 // cut closes the way of the agent to a node that runs here, and ends what it has open.
-// It returns how many connections that were.
-func cut(home home.Folder, node, agent string) (connections int, err error) {
+// It returns how many connections that were. The node's processes are looked at until then, and once at least.
+func cut(home home.Folder, node, agent string, until time.Time) (connections int, err error) {
 	moved := filepath.Join(cutFolder(home, node), agent)
 	if err := os.MkdirAll(moved, 0o700); err != nil {
 		return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
@@ -59,12 +59,14 @@ func cut(home home.Folder, node, agent string) (connections int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	var failed error
 	for _, p := range proxies {
-		n, err := shutDown(p.PID, "agents/"+agent+"/", away != nil)
+		n, err := shutDown(p.PID, "agents/"+agent+"/", away != nil, until)
 		connections += n
-		if err != nil {
-			return connections, fmt.Errorf("cut what agent %s has open at node %s: %w", agent, node, err)
-		}
+		failed = errors.Join(failed, err)
+	}
+	if failed != nil {
+		return connections, fmt.Errorf("cut what agent %s has open at node %s: %w", agent, node, failed)
 	}
 	if away != nil && !errors.Is(away, fs.ErrNotExist) {
 		return connections, fmt.Errorf("cut agent %s off node %s: its socket serves nobody until the node is started again: %w", agent, node, away)
@@ -102,7 +104,7 @@ func takeAway(home home.Folder, node, agent, to string) error {
 // shutDown ends the connections of a process that came in, or were about to, by a Unix socket whose path begins with
 // prefix, and returns how many those were. No further ones can come: the caller has taken the sockets' files away, or
 // has the listening sockets shut down too.
-func shutDown(pid int, prefix string, listening bool) (int, error) {
+func shutDown(pid int, prefix string, listening bool, until time.Time) (int, error) {
 	process, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return 0, nil
@@ -113,7 +115,6 @@ func shutDown(pid int, prefix string, listening bool) (int, error) {
 	defer unix.Close(process)
 	// A process that runs may accept a connection after its descriptors were listed. So they are listed again until
 	// nothing is new.
-	until := time.Now().Add(cutFor)
 	for n, done := 0, map[string]bool{}; ; {
 		fresh, err := shutDownOnce(process, pid, prefix, listening, done, until)
 		n += fresh
@@ -126,7 +127,7 @@ func shutDown(pid int, prefix string, listening bool) (int, error) {
 	}
 }
 
-// cutFor bounds how long one process is looked at.
+// cutFor bounds how long the processes of one node are looked at: whoever takes a node over may start any number.
 const cutFor = 5 * time.Second
 
 // shutDownOnce looks once at each socket of the process that is not in done, and adds to done what it has shut down.
@@ -206,13 +207,17 @@ func discard(fd int) {
 	}
 }
 
-// mend puts back the sockets that cut took away. A socket that Envoy has made since stays.
-func mend(home home.Folder, node, agent string) error {
+// mend puts back the sockets that cut took away, and reports whether it took any. A socket
+// that Envoy has made since stays.
+func mend(home home.Folder, node, agent string) (bool, error) {
 	moved := filepath.Join(cutFolder(home, node), agent)
-	if err := giveBack(home, node, agent, moved); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("let agent %s reach node %s again: %w", agent, node, err)
+	switch err := giveBack(home, node, agent, moved); {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, os.RemoveAll(moved)
+	case err != nil:
+		return false, fmt.Errorf("let agent %s reach node %s again: %w", agent, node, err)
 	}
-	return os.RemoveAll(moved)
+	return true, os.RemoveAll(moved)
 }
 
 func giveBack(home home.Folder, node, agent, from string) error {

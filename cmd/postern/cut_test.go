@@ -1,13 +1,18 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -44,11 +49,11 @@ func TestCutFollowsNoLink(t *testing.T) {
 	require.NoError(t, os.Symlink(file, filepath.Join(folder, "x.sock")))
 	require.NoError(t, os.Symlink(victim, filepath.Join(home.NodeDir("n1"), "cut")))
 	require.NoError(t, os.Symlink(victim, filepath.Join(home.NodeDir("n1"), "agents", "other")))
-	_, err = cut(home, "n1", "demo")
+	_, err = cut(home, "n1", "demo", time.Now().Add(cutFor))
 	require.NoError(t, err)
 	require.NoFileExists(t, socket, "nobody connects any more")
 	require.FileExists(t, filepath.Join(cutFolder(home, "n1"), "demo", "proxy.sock"))
-	_, err = cut(home, "n1", "other")
+	_, err = cut(home, "n1", "other", time.Now().Add(cutFor))
 	require.Error(t, err)
 	require.Equal(t, os.FileMode(0o640), mode(file))
 
@@ -57,7 +62,8 @@ func TestCutFollowsNoLink(t *testing.T) {
 	require.NoError(t, os.Symlink(victim, filepath.Join(home.ControlDir(), "d", "demo")))
 	for _, node := range []string{"../control/d", "..", "."} {
 		confirmed := &bundle.Outcome{Converged: &api.Converged{Nodes: 1, Confirmed: []string{node}}}
-		require.NoError(t, mendByHand(io.Discard, home, nil, confirmed, nil))
+		_, err := mendByHand(t.Context(), io.Discard, home, nil, confirmed, nil)
+		require.NoError(t, err)
 		require.DirExists(t, cutFolder(home, "n1"))
 		require.FileExists(t, file)
 		missing := &bundle.Outcome{Converged: &api.Converged{Nodes: 1, Missing: []api.Missing{{Node: node}}}}
@@ -66,15 +72,72 @@ func TestCutFollowsNoLink(t *testing.T) {
 	// Nor is what lies where sockets were put a socket for that.
 	kept := filepath.Join(cutFolder(home, "n1"), "demo", "file.sock")
 	require.NoError(t, os.WriteFile(kept, nil, 0o600))
-	require.ErrorContains(t, mend(home, "n1", "demo"), "is not a socket that was taken away")
+	_, err = mend(home, "n1", "demo")
+	require.ErrorContains(t, err, "is not a socket that was taken away")
 	require.NoError(t, os.Remove(kept))
 
-	require.NoError(t, mend(home, "n1", "demo"))
+	mended, err := mend(home, "n1", "demo")
+	require.NoError(t, err)
+	require.True(t, mended)
 	require.Equal(t, os.FileMode(socketMode), mode(socket))
 	require.NoDirExists(t, filepath.Join(cutFolder(home, "n1"), "demo"))
-	require.NoError(t, mend(home, "n1", "demo"), "again")
+	mended, err = mend(home, "n1", "demo")
+	require.NoError(t, err, "again")
+	require.False(t, mended)
 	require.Equal(t, os.FileMode(0o640), mode(file))
 	require.FileExists(t, file)
+}
+
+// TestSecondUnkillMends: an unkill that the control plane did not answer, for it hung, mends nothing: no node has confirmed
+// it. The next unkill does, although the agent is not killed any more, where the nodes have confirmed.
+func TestSecondUnkillMends(t *testing.T) {
+	t.Parallel()
+	root, err := os.MkdirTemp("", "cut") // short: a socket is below it
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
+	home := home.Folder{Root: filepath.Join(root, "local-1")}
+	require.NoError(t, os.MkdirAll(home.AgentDir("n1", "demo"), 0o755))
+	require.NoError(t, os.MkdirAll(home.ControlDir(), 0o755))
+	socket := filepath.Join(home.AgentDir("n1", "demo"), "proxy.sock")
+	l, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	defer l.Close()
+	_, err = cut(home, "n1", "demo", time.Now().Add(cutFor))
+	require.NoError(t, err)
+	require.NoFileExists(t, socket)
+
+	control, err := net.Listen("unix", home.ControlSocket())
+	require.NoError(t, err)
+	var status api.Status
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(status)
+	})}
+	go func() { _ = server.Serve(control) }()
+	defer server.Close()
+	notKilled := fmt.Errorf("in the command's words: %w", &bundle.NotKilledError{Agent: "demo"})
+	for _, c := range []struct {
+		status api.Status
+		mends  bool
+	}{
+		{api.Status{Version: "v", Killed: []string{"demo"}, Nodes: []api.Node{{ID: "n1", Connected: true, Version: "v"}}}, false},
+		{api.Status{Version: "v", Nodes: []api.Node{{ID: "n1", Connected: true, Version: "u"}}}, false},
+		{api.Status{Version: "v", Nodes: []api.Node{{ID: "n1", Version: "v"}}}, false},
+		{api.Status{Version: "v", Nodes: []api.Node{{ID: "n2", Connected: true, Version: "v"}}}, false},
+		{api.Status{Version: "v", Nodes: []api.Node{{ID: "n1", Connected: true, Version: "v"}}}, true},
+		{api.Status{Version: "v", Nodes: []api.Node{{ID: "n1", Connected: true, Version: "v"}}}, false},
+	} {
+		status = c.status
+		var said strings.Builder
+		enough, err := mendByHand(t.Context(), &said, home, []string{"demo", "other"}, nil, notKilled)
+		require.NoError(t, err)
+		require.Equal(t, c.mends, enough, "%+v", c.status)
+		if c.mends {
+			require.Equal(t, "local-1: demo is not killed, and reaches node n1 again\n", said.String())
+			require.FileExists(t, socket)
+		} else {
+			require.Empty(t, said.String())
+		}
+	}
 }
 
 // TestNodesThatRun: a kill looks at every node of this machine that runs, whatever its user did to its pid file or its
@@ -117,7 +180,7 @@ func TestCutOfAMovedFolder(t *testing.T) {
 	waiting, err := net.Dial("unix", filepath.Join(moved, "proxy.sock"))
 	require.NoError(t, err)
 	defer waiting.Close()
-	n, err := cut(home, "n1", "demo")
+	n, err := cut(home, "n1", "demo", time.Now().Add(cutFor))
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	_, err = net.Dial("unix", filepath.Join(moved, "proxy.sock"))
@@ -131,22 +194,71 @@ func TestCutOfABlockingSocket(t *testing.T) {
 	waiting, err := net.Dial("unix", filepath.Join(folder, "proxy.sock"))
 	require.NoError(t, err)
 	defer waiting.Close()
-	n, err := cut(home, "n1", "demo")
+	n, err := cut(home, "n1", "demo", time.Now().Add(cutFor))
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
+}
+
+// TestCutOfEndlessConnections: processes that were taken over, and accept connections without an end, do not have the
+// command look at them for ever, however many they are. What they do is said.
+func TestCutOfEndlessConnections(t *testing.T) {
+	t.Parallel()
+	// They have thousands of other descriptors, so that a look at them lasts until something is new.
+	home, _ := fakeProxy(t, `
+import os, resource, socket
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+others = [s for _ in range(min(8000, limit // 2 - 100)) for s in socket.socketpair()]
+parent = os.getpid()
+names = ["agents/demo/%d" % i for i in range(3)]
+listening = [socket.socket(socket.AF_UNIX) for _ in names]
+for s, name in zip(listening, names):
+    s.bind(name)
+    s.listen()
+mine = [i for i in range(3) if i == 2 or os.fork() == 0][0]
+if mine == 2:
+    print(flush=True)
+held = []
+while os.getpid() == parent or os.getppid() == parent:
+    try:
+        c = socket.socket(socket.AF_UNIX)
+        c.connect(names[mine])
+        held = held[-20:] + [listening[mine].accept()[0]]
+        c.close()
+    except OSError:
+        pass
+`)
+	ended := make(chan error, 1)
+	start := time.Now()
+	go func() {
+		_, err := cutByHand(t.Context(), io.Discard, home, []string{"demo"}, nil, nil)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		require.ErrorContains(t, err, "keeps opening connections, as a process does that was taken over: end it")
+		require.GreaterOrEqual(t, time.Since(start), cutFor)
+	case <-time.After(4 * cutFor):
+		require.Fail(t, "the command looks at them without an end")
+	}
 }
 
 // blockingProxy starts a process in the place of node n1's Envoy, with a socket for the agent demo that blocks, and
 // returns the socket's folder.
 func blockingProxy(t *testing.T) (state home.Folder, folder string) {
 	t.Helper()
+	return fakeProxy(t, "import socket; s=socket.socket(1); s.bind('agents/demo/proxy.sock'); s.listen(); print(flush=True); input()")
+}
+
+// fakeProxy starts a Python program in the place of node n1's Envoy, and returns when it has printed a line.
+func fakeProxy(t *testing.T, program string) (state home.Folder, folder string) {
+	t.Helper()
 	root, err := os.MkdirTemp("", "cut") // short: a socket is below it
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
 	state = home.Folder{Root: filepath.Join(root, "local-1")}
 	require.NoError(t, os.MkdirAll(state.AgentDir("n1", "demo"), 0o700))
-	const serve = "import socket; s=socket.socket(1); s.bind('agents/demo/proxy.sock'); s.listen(); print(flush=True); input()"
-	proxy := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", serve, "--config-path", "bootstrap.json")
+	proxy := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", program, "--config-path", "bootstrap.json")
 	proxy.Dir = state.NodeDir("n1")
 	in, err := proxy.StdinPipe()
 	require.NoError(t, err)

@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/xds/api"
 )
 
 func newKillCmd() *cobra.Command {
@@ -51,9 +53,15 @@ func newUnkillCmd() *cobra.Command {
 	}, (*bundle.Operator).Unkill, mendByHand, "everyone who was not killed by name", "no longer killed")
 }
 
+// byHand does what is left to do on this machine about agents, or with none about all, after
+// a command whose outcome was out and err. It reports whether that is all that was asked.
+type byHand func(
+	ctx context.Context, w io.Writer, home home.Folder, agents []string, out *bundle.Outcome, err error,
+) (enough bool, failed error)
+
 func killCmd(
 	cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*bundle.Outcome, error),
-	hand func(w io.Writer, home home.Folder, agents []string, out *bundle.Outcome, err error) error, everybody, done string,
+	hand byHand, everybody, done string,
 ) *cobra.Command {
 	var agents []string
 	var all bool
@@ -92,13 +100,16 @@ func killCmd(
 			if everyone {
 				by = nil
 			}
-			byHand := hand(cmd.OutOrStdout(), h, by, out, err)
-			if out == nil {
-				err = errors.Join(fmt.Errorf("%s: %w", name, err), byHand)
-			} else {
-				err = errors.Join(imposed(cmd.OutOrStdout(), h, whom+" "+done, out, err), byHand)
+			enough, byHandErr := hand(cmd.Context(), cmd.OutOrStdout(), h, by, out, err)
+			switch {
+			case enough:
+				err = nil
+			case out == nil:
+				err = fmt.Errorf("%s: %w", name, err)
+			default:
+				err = imposed(cmd.OutOrStdout(), h, whom+" "+done, out, err)
 			}
-			failed = errors.Join(failed, err)
+			failed = errors.Join(failed, err, byHandErr)
 		}
 		return failed
 	}
@@ -111,19 +122,21 @@ func killCmd(
 }
 
 // cutByHand cuts agents, or with none all, off the nodes on this machine that have not
-// confirmed a kill, unless the agents do not exist.
-func cutByHand(w io.Writer, home home.Folder, agents []string, out *bundle.Outcome, err error) error {
+// confirmed a kill, unless the agents do not exist. It is never enough: the kill is to be
+// recorded, too.
+func cutByHand(
+	_ context.Context, w io.Writer, home home.Folder, agents []string, out *bundle.Outcome, err error,
+) (enough bool, failed error) {
 	if unknown := (*bundle.UnknownAgentError)(nil); errors.As(err, &unknown) {
-		return nil
+		return false, nil
 	}
-	var failed error
 	for _, node := range unconfirmedHere(home, out) {
-		there := agentsOf(home, node)
-		for _, agent := range there {
+		until := time.Now().Add(cutFor)
+		for _, agent := range agentsOf(home, node) {
 			if agents != nil && !slices.Contains(agents, agent) {
 				continue
 			}
-			n, err := cut(home, node, agent)
+			n, err := cut(home, node, agent, until)
 			if err != nil {
 				failed = errors.Join(failed, err)
 				continue
@@ -131,28 +144,59 @@ func cutByHand(w io.Writer, home home.Folder, agents []string, out *bundle.Outco
 			fmt.Fprintf(w, "%s: node %s does not confirm: %s was cut off it from outside, with %d connections\n", filepath.Base(home.Root), node, agent, n)
 		}
 	}
-	return failed
+	return false, failed
 }
 
-// mendByHand undoes cutByHand on every node that has confirmed.
-func mendByHand(_ io.Writer, home home.Folder, agents []string, out *bundle.Outcome, _ error) error {
-	if out == nil || out.Converged == nil {
-		return nil
+// mendByHand undoes cutByHand on every node that has confirmed. That is enough if the agent
+// is not killed any more: an earlier command took the kill back while the control plane
+// did not answer, and could not know that the nodes would confirm it.
+func mendByHand(
+	ctx context.Context, w io.Writer, home home.Folder, agents []string, out *bundle.Outcome, err error,
+) (enough bool, failed error) {
+	var confirmed []string
+	notKilled := (*bundle.NotKilledError)(nil)
+	switch {
+	case errors.As(err, &notKilled):
+		agents = []string{notKilled.Agent}
+		confirmed = serving(ctx, home, notKilled.Agent)
+	case out != nil && out.Converged != nil:
+		confirmed = out.Converged.Confirmed
 	}
-	var failed error
 	// The names come from the control plane, which may be another user's.
 	here := nodesHere(home)
-	for _, node := range out.Converged.Confirmed {
+	for _, node := range confirmed {
 		if !slices.Contains(here, node) {
 			continue
 		}
 		for _, agent := range agentsOf(home, node) {
-			if agents == nil || slices.Contains(agents, agent) {
-				failed = errors.Join(failed, mend(home, node, agent))
+			if agents != nil && !slices.Contains(agents, agent) {
+				continue
+			}
+			mended, err := mend(home, node, agent)
+			failed = errors.Join(failed, err)
+			if mended && notKilled != nil {
+				fmt.Fprintf(w, "%s: %s is not killed, and reaches node %s again\n",
+					filepath.Base(home.Root), agent, node)
+				enough = true
 			}
 		}
 	}
-	return failed
+	return enough && failed == nil, failed
+}
+
+// serving are the nodes that have confirmed all that is live, by which the agent is not killed.
+func serving(ctx context.Context, home home.Folder, agent string) []string {
+	s, err := api.Dial(home.ControlSocket()).Status(ctx)
+	if err != nil || slices.Contains(s.Killed, agent) {
+		return nil
+	}
+	var ids []string
+	for _, n := range s.Nodes {
+		if n.Connected && n.Version == s.Version {
+			ids = append(ids, n.ID)
+		}
+	}
+	return ids
 }
 
 // killed returns the state folders of the stacks to stop. A stack file is not
