@@ -122,7 +122,7 @@ func decode(b []byte) (*Event, error) {
 		}
 	case accesslog.Connection:
 		// Once bytes of a request were decrypted the decision is the
-		// request's. A connection that was dropped is no decision at all.
+		// request's. A dropped connection is not a decision.
 		fronted := l.SNI != "" && l.SNI != hostOf(l.Connect)
 		if l.Rx+l.Tx != 0 || !(fronted || strings.Contains(l.Failure, "SSL_routines") || strings.Contains(l.Flags, "NR")) {
 			return nil, nil //nolint:nilnil // most connections are not a decision

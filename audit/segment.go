@@ -21,11 +21,14 @@ type bounds struct {
 	// segment is the size in bytes, and age the time, after which a segment is closed.
 	segment int64
 	age     time.Duration
-	// total is the size in bytes of all segments of a node. The oldest are removed beyond it.
+	// total is the size in bytes of all segments of a node. Beyond it digests are made of some, and
+	// then the oldest are removed.
 	total int64
+	// digest is how many bytes of one agent's events stay in a digest, twice: see [segment.digest].
+	digest int64
 }
 
-var standard = bounds{segment: 16 << 20, age: 24 * time.Hour, total: 1 << 30}
+var standard = bounds{segment: 16 << 20, age: 24 * time.Hour, total: 1 << 30, digest: 32 << 10}
 
 // maxLine bounds a line, in bytes. An event is far shorter, because each of its few strings is
 // clipped.
@@ -33,7 +36,7 @@ const maxLine = 1 << 20
 
 // segment is one file of the log of one node: <dir>/<node>/<first>.jsonl, where first is
 // the sequence number of its first event. Only the last segment of a node is written to,
-// and no segment is ever changed.
+// and no segment is ever changed, unless its digest replaces it: see [Writer.digest].
 type segment struct {
 	path  string
 	first uint64

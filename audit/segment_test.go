@@ -219,8 +219,8 @@ func TestSegments(t *testing.T) {
 func TestTotal(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t, bounds{segment: 2000, age: time.Hour, total: 20000})
-	for range 1000 {
-		l.write(denied)
+	for range 1000 { // of no agent, so that nothing of it is counted
+		require.NoError(t, l.w.Gap("x"))
 	}
 	all, err := segments(filepath.Join(l.dir, "n1"))
 	require.NoError(t, err)
@@ -245,7 +245,7 @@ func TestTotal(t *testing.T) {
 	for i, s := range seqs {
 		require.Equal(t, seqs[0]+uint64(i), s)
 	}
-	require.Greater(t, seqs[0], uint64(900))
+	require.Greater(t, seqs[0], uint64(700))
 	require.Contains(t, removed, fmt.Sprintf(" to %d, the oldest", seqs[0]-1))
 }
 

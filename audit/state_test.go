@@ -19,7 +19,7 @@ func TestOver(t *testing.T) {
 }
 
 // TestUnrecorded: what was refused because it could not be recorded is a denial, with how
-// many requests it stands for; and what may be missing is no decision.
+// many requests it stands for; and what may be missing is not a decision.
 func TestUnrecorded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -42,7 +42,7 @@ func TestUnrecorded(t *testing.T) {
 	}, events)
 }
 
-// TestParseTime: what makes no sense is no time.
+// TestParseTime: what makes no sense is not a time.
 func TestParseTime(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Time{

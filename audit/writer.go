@@ -3,12 +3,16 @@ package audit
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,6 +49,8 @@ type Writer struct {
 	open map[string]*stream
 	// denied are the denials of each agent that was denied something lately.
 	denied map[string]*denials
+	// whole are the segments, by their first event, of which a digest is not worth it.
+	whole map[uint64]bool
 	// mark is a file that exists while this writer is not closed.
 	mark string
 }
@@ -64,7 +70,10 @@ func NewWriter(dir, node string) (*Writer, error) { return newWriter(dir, node, 
 
 func newWriter(dir, node string, b bounds) (*Writer, error) {
 	name, _, _ := strings.Cut(node, "/")
-	w := &Writer{node: node, dir: filepath.Join(dir, name), bounds: b, open: map[string]*stream{}, denied: map[string]*denials{}}
+	w := &Writer{
+		node: node, dir: filepath.Join(dir, name), bounds: b,
+		open: map[string]*stream{}, denied: map[string]*denials{}, whole: map[uint64]bool{},
+	}
 	w.mark = filepath.Join(w.dir, "open")
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make audit folder: %w", err)
@@ -410,7 +419,8 @@ func (w *Writer) turn() error {
 	return w.trim()
 }
 
-// trim removes the oldest segments beyond the bound, after it has said so.
+// trim keeps the log within its bound: it makes digests of the segments that filled fastest, and
+// removes the oldest segments if that is not enough, after it has said so.
 func (w *Writer) trim() error {
 	all, err := segments(w.dir)
 	if err != nil {
@@ -418,11 +428,40 @@ func (w *Writer) trim() error {
 	}
 	sizes := make([]int64, len(all))
 	total := w.bounds.segment // what the new one will have
+	// filled are the segments that are worth a digest, with how long each took to fill.
+	filled := map[int]time.Duration{}
+	var before time.Time
 	for i, s := range all {
-		if info, err := os.Stat(s.path); err == nil {
-			sizes[i] = info.Size()
-			total += info.Size()
+		info, err := os.Stat(s.path)
+		if err != nil {
+			continue
 		}
+		sizes[i] = info.Size()
+		total += info.Size()
+		if i < len(all)-1 && info.Size() > w.bounds.segment/2 && !w.whole[s.first] {
+			filled[i] = math.MaxInt64 // the oldest: when it began is not known
+			if !before.IsZero() {
+				filled[i] = info.ModTime().Sub(before)
+			}
+		}
+		before = info.ModTime()
+	}
+	fastest := slices.SortedFunc(maps.Keys(filled), func(i, j int) int {
+		return cmp.Or(cmp.Compare(filled[i], filled[j]), cmp.Compare(i, j))
+	})
+	for _, i := range fastest {
+		if total <= w.bounds.total {
+			return nil
+		}
+		saved, err := w.digest(all[i])
+		if err != nil {
+			return err
+		}
+		if saved == 0 {
+			w.whole[all[i].first] = true
+		}
+		sizes[i] -= saved
+		total -= saved
 	}
 	n := 0
 	for ; n < len(all)-1 && total > w.bounds.total; n++ {
@@ -439,6 +478,7 @@ func (w *Writer) trim() error {
 		return err
 	}
 	for _, s := range all[:n] {
+		delete(w.whole, s.first)
 		if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove an old segment of the audit log: %w", err)
 		}
