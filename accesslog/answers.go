@@ -41,7 +41,13 @@ type Answer struct {
 // docs/reference-reasons.md come from this table.
 var Answers = []Answer{
 	{Details: []string{"direct_response"}, Verdict: Deny, Status: 403, Message: denied},
-	{Details: []string{"via_upstream", "websocket_handshake_unsuccessful"}, Verdict: Allow, Reason: plan.ReasonAllowed},
+	{Details: []string{"via_upstream"}, Verdict: Allow, Reason: plan.ReasonAllowed},
+	// Envoy passes on the status of an upstream that does not upgrade, and not its body.
+	{
+		Details: []string{"websocket_handshake_unsuccessful"}, Verdict: Allow, Reason: plan.ReasonAllowed,
+		Message: "the destination did not accept the WebSocket: " +
+			"the status is the destination's, its body is not passed on",
+	},
 
 	// There is no scope for what the names of the connection say.
 	{Details: []string{"route_not_found"}, Verdict: Deny, Reason: plan.ReasonName, Status: 403, ByDefault: true},
@@ -132,7 +138,7 @@ func AnswerTo(details string) *Answer {
 
 // Replies reports whether Envoy answers the agent itself.
 func (a *Answer) Replies() bool {
-	return a.Reason != plan.ReasonAllowed && a.Sent != plan.ReasonAllowed
+	return a.Message != "" || a.Reason != plan.ReasonAllowed && a.Sent != plan.ReasonAllowed
 }
 
 // Told returns the reason that the agent is told, or "" if the route has the reason.

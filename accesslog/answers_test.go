@@ -24,7 +24,7 @@ func TestAnswerTo(t *testing.T) {
 	for details, want := range map[string]string{
 		"direct_response":                                       "deny   403 replies: ",
 		"via_upstream":                                          "allow allowed  0 ",
-		"websocket_handshake_unsuccessful":                      "allow allowed  0 ",
+		"websocket_handshake_unsuccessful":                      "allow allowed  0 replies: allowed",
 		"route_not_found":                                       "deny name_mismatch  403 by default, replies: name_mismatch",
 		"dns_resolution_failure{address_denied}":                "deny address_not_allowed  403 replies: address_not_allowed",
 		"guard_ambiguous":                                       "deny ambiguous_request  403 by default, replies: ambiguous_request",
@@ -80,7 +80,10 @@ func TestSays(t *testing.T) {
 	t.Parallel()
 	for details, want := range map[string][2]string{
 		"direct_response": {"denied by policy", ""}, // the route says it
-		"upgrade_failed":  {"only upgrades to WebSocket are supported", ""},
+		"websocket_handshake_unsuccessful": {
+			"the destination did not accept the WebSocket: the status is the destination's, its body is not passed on", "",
+		},
+		"upgrade_failed": {"only upgrades to WebSocket are supported", ""},
 		"guard_signed_body": {
 			"the request cannot be signed again",
 			"the client has signed parts of the body: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, and turn its chunked encoding off",

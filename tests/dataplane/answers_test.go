@@ -198,7 +198,10 @@ func TestAnswers(t *testing.T) {
 	causes := []cause{
 		{"via_upstream", func(a *agent) string { return a.ask(a.inside("one.test"), get("one.test")) }, "allow allowed one 200"},
 		{"websocket_handshake_unsuccessful", func(a *agent) string {
-			return a.ask(a.inside("rude.test"), "GET /empty HTTP/1.1\nHost: rude.test\nUpgrade: websocket\nConnection: upgrade\n\n")
+			said := a.ask(a.inside("rude.test"), "GET /empty HTTP/1.1\nHost: rude.test\nUpgrade: websocket\nConnection: upgrade\n\n")
+			require.Contains(a.t, said, `"reason":"allowed"`)
+			require.Contains(a.t, said, "the destination did not accept the WebSocket")
+			return said
 		}, "allow allowed rude 200"},
 		{"direct_response", func(a *agent) string {
 			return a.ask(a.dial(), "CONNECT evil.test:443 HTTP/1.1\nHost: evil.test:443\n\n")
@@ -361,7 +364,8 @@ func TestAnswers(t *testing.T) {
 			if e.Detail != "" && e.Reason != plan.ReasonName {
 				require.Contains(t, e.Detail, c.way)
 			}
-			if _, body, ok := strings.Cut(said, "\r\n\r\n"); ok && e.Reason != plan.ReasonAllowed && strings.HasPrefix(body, "{") {
+			answer := accesslog.AnswerTo(c.way)
+			if _, body, ok := strings.Cut(said, "\r\n\r\n"); ok && answer.Replies() && strings.HasPrefix(body, "{") {
 				var told struct{ Reason, Rule, Error, Agent string }
 				require.NoError(t, json.Unmarshal([]byte(body), &told), body)
 				if e.Verdict == audit.Allow && e.Reason == plan.ReasonMalformed {
@@ -369,6 +373,9 @@ func TestAnswers(t *testing.T) {
 				}
 				require.Equal(t, []string{string(e.Reason), e.Rule, a.name}, []string{told.Reason, told.Rule, told.Agent})
 				require.NotEmpty(t, told.Error)
+				if answer.Message != "" {
+					require.Equal(t, answer.Message, told.Error)
+				}
 			}
 		})
 	}
