@@ -3,6 +3,8 @@ package view
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -107,15 +109,23 @@ func (m *machine) look(dir, home string, private []string) (Workdir, error) {
 			return refuse("it is, contains, or is inside " + p + ", where Postern keeps keys and sockets")
 		}
 	}
-	for _, h := range append(m.peopleHomes(), home) {
+	people, services := m.homes()
+	people = append(people, home)
+	for _, h := range append(people, services...) {
 		if h == "/" {
 			continue
 		}
-		if within(h, real) {
+		person := slices.Contains(people, h)
+		if person && within(h, real) {
 			return refuse("it is or contains " + h + ", which is somebody's home")
 		}
 		for _, s := range secretDirs {
-			if secret := filepath.Join(h, s); overlap(real, secret) {
+			secret := filepath.Join(h, s)
+			// Services mostly have nothing of their own in their home: /usr/games, /bin.
+			if _, _, err := m.resolve(secret); err != nil && !person {
+				continue
+			}
+			if overlap(real, secret) {
 				return refuse("it is, contains, or is inside " + secret + ", which is for secrets")
 			}
 		}
@@ -157,24 +167,64 @@ func (m *machine) identity(real string) (device, inode uint64, err error) {
 	return now.Dev, now.Ino, err
 }
 
-// peopleHomes are the real homes of the users in /etc/passwd. Those of a directory service are not known; what is
-// directly in /home is taken for one.
-func (m *machine) peopleHomes() []string {
-	var homes []string
-	if users, err := m.read("/etc/passwd"); err == nil {
-		for line := range strings.Lines(string(users)) {
-			if fields := strings.Split(strings.TrimSpace(line), ":"); len(fields) >= 6 && filepath.IsAbs(fields[5]) {
-				homes = append(homes, fields[5])
+// homes returns the real homes of the accounts in /etc/passwd: of people, and of services.
+// The homes of a directory service are not known; what is directly in /home is taken for a
+// person's.
+func (m *machine) homes() (people, services []string) {
+	text := func(path string) string {
+		b, err := m.read(path)
+		if err != nil {
+			return "" // without it, more accounts are taken for a person's
+		}
+		return string(b)
+	}
+	people, services = homesOf(text("/etc/passwd"), text("/etc/login.defs"), text("/etc/shells"))
+	people = append(people, m.match("/home", "*")...)
+	real := func(homes []string) (found []string) {
+		for _, h := range homes {
+			if r, _, err := m.resolve(h); err == nil {
+				found = append(found, r)
+			}
+		}
+		return found
+	}
+	return real(people), real(services)
+}
+
+// noShells let nobody in.
+var noShells = []string{
+	"/usr/sbin/nologin", "/sbin/nologin", "/usr/bin/nologin", "/bin/nologin",
+	"/bin/false", "/usr/bin/false", "/bin/sync", "/usr/bin/sync",
+}
+
+// homesOf returns the homes of passwd(5). An account is a service's if its number is below UID_MIN of
+// login.defs(5), and below 1000, and not 0, and its shell lets nobody in and is not in shells(5).
+// Every other account is taken for a person's: somebody may log in.
+func homesOf(passwd, defs, shells string) (people, services []string) {
+	least := uint64(1000)
+	for line := range strings.Lines(defs) {
+		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "UID_MIN" {
+			if n, err := strconv.ParseUint(fields[1], 10, 32); err == nil {
+				least = min(least, n)
 			}
 		}
 	}
-	var real []string
-	for _, h := range append(homes, m.match("/home", "*")...) {
-		if r, _, err := m.resolve(h); err == nil {
-			real = append(real, r)
+	login := strings.Fields(shells)
+	for line := range strings.Lines(passwd) {
+		fields := strings.Split(strings.TrimSpace(line), ":")
+		if len(fields) < 6 || !filepath.IsAbs(fields[5]) {
+			continue
+		}
+		uid, err := strconv.ParseUint(fields[2], 10, 32)
+		service := err == nil && uid > 0 && uid < least && len(fields) > 6 &&
+			slices.Contains(noShells, fields[6]) && !slices.Contains(login, fields[6])
+		if service {
+			services = append(services, fields[5])
+		} else {
+			people = append(people, fields[5])
 		}
 	}
-	return real
+	return people, services
 }
 
 // mounts reports whether a file system, and not only a folder of one, is mounted at the real path. It

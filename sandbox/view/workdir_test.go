@@ -8,11 +8,45 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// TestHomesOf: a service's home is not somebody's, unless somebody may log in.
+func TestHomesOf(t *testing.T) {
+	t.Parallel()
+	const passwd = "root:x:0:0:root:/root:/usr/sbin/nologin\nbin:x:2:2:bin:/bin:/usr/sbin/nologin\nsync:x:4:65534:sync:/sync:/bin/sync\n" +
+		"games:x:5:60:games:/usr/games:/usr/sbin/nologin\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n" +
+		"postgres:x:101:104:PostgreSQL:/var/lib/postgresql:/bin/bash\nodd:x:102:1::/odd:/opt/shell\nnone:x:103:1::/none:\n" +
+		"short:x:104:1::/short\nfalse:x:999:1::/false:/bin/false\nann:x:1000:1000::/home/ann:/bin/bash\nbob:x:1001:1001::/people/bob:/usr/sbin/nologin\n" +
+		"no number:x:y:1::/y:/bin/false\ntorn:x:1\nrelative:x:1002:1::home:/bin/sh\n"
+	people, services := homesOf(passwd, "#UID_MIN 1\nUID_MIN\t\t\t 1000\nUID_MAX 60000\n", "# shells\n/bin/sh\n/bin/bash\n")
+	require.Equal(t, []string{"/root", "/var/lib/postgresql", "/odd", "/none", "/short", "/home/ann", "/people/bob", "/y"}, people)
+	require.Equal(t, []string{"/bin", "/sync", "/usr/games", "/var/www", "/false"}, services)
+	for _, c := range []struct{ account, defs, shells string }{
+		{"low:x:500:1::/p:/bin/false\n", "UID_MIN 500\n", ""},           // people have lower numbers here
+		{"high:x:1500:1::/p:/bin/false\n", "UID_MIN 5000\n", ""},        // and elsewhere
+		{"high:x:1500:1::/p:/bin/false\n", "", ""},                      // nothing is known
+		{"sync:x:4:1::/p:/bin/sync\n", "UID_MIN 1000\n", "/bin/sync\n"}, // it lets people in here
+	} {
+		people, services := homesOf(c.account, c.defs, c.shells)
+		require.Equal(t, []string{"/p"}, people, "%+v", c)
+		require.Empty(t, services, "%+v", c)
+	}
+}
+
+// TestWhyNotUsr: a folder of the system is refused for what it is, not as the home of a service.
+func TestWhyNotUsr(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{"/usr", "/usr/sbin", "/var/cache"} {
+		_, err := look(dir, "/nonexistent")
+		require.Error(t, err, dir)
+		require.NotContains(t, err.Error(), "somebody's home", dir)
+		require.NotContains(t, err.Error(), "for secrets", dir)
+	}
+}
+
 func TestNobodysHomeIsAWorkdir(t *testing.T) {
 	t.Parallel()
-	homes := new(machine).peopleHomes()
-	require.NotEmpty(t, homes)
-	for _, home := range homes {
+	people, _ := new(machine).homes()
+	require.NotEmpty(t, people)
+	for _, home := range people {
 		for dir := home; dir != "/"; dir = filepath.Dir(dir) {
 			_, err := look(dir, "/nonexistent")
 			require.Error(t, err, dir)
