@@ -275,7 +275,7 @@ func TestPort(t *testing.T) {
 			require.Error(t, err)
 			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "it was let in")
 			// The client hears of it before it is counted.
-			require.Eventually(t, func() bool { return w.Counts()[c.reason] == before[c.reason]+1 }, 5*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return w.Counts()[c.reason] == before[c.reason]+1 }, 20*time.Second, time.Millisecond)
 		})
 	}
 }

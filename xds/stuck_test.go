@@ -38,7 +38,7 @@ func stuck(t *testing.T, rules func(f *fleet.Fleet,
 		s, err := f.API.Status(t.Context())
 		require.NoError(t, err)
 		return s.Wanted == version
-	}, 5*time.Second, 5*time.Millisecond)
+	}, 20*time.Second, 5*time.Millisecond)
 	return f, up, failed, goOn
 }
 
@@ -85,7 +85,7 @@ func TestKillThroughTheStoreDoesNotWait(t *testing.T) {
 	s.RequireCut(2 * time.Second)
 	require.ErrorContains(t, <-failed, "publication 3 could not wait")
 	goOn()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 0 }, 5*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 0 }, 20*time.Second,
 		10*time.Millisecond)
 }
 
@@ -131,7 +131,7 @@ func TestTakenBackIsCut(t *testing.T) {
 		_, err := f.Operator().Publish(t.Context(), p("one.test", "two.test"))
 		failed <- err
 	}()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://two.test/") == 200 }, 5*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://two.test/") == 200 }, 20*time.Second,
 		5*time.Millisecond)
 	s := f.OpenStream(up, "n1", "a", "https://two.test/")
 	s.RequireOpen()
@@ -145,7 +145,7 @@ func TestTakenBackIsCut(t *testing.T) {
 	require.Error(t, <-failed)
 	require.NoError(t, <-killed)
 	require.Equal(t, 0, f.Get("n1", "a", "https://two.test/"))
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
 		10*time.Millisecond)
 }
 

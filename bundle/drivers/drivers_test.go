@@ -1,7 +1,6 @@
 package drivers_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -17,9 +16,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +28,7 @@ import (
 	"github.com/postern/postern/bundle"
 	_ "github.com/postern/postern/bundle/drivers"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/moto"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -50,30 +48,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// moto starts a server that speaks S3, with a bucket, and returns its URL.
-func moto(t *testing.T) string {
+// startMoto starts a server that speaks S3, with a bucket, and returns its URL.
+func startMoto(t *testing.T) string {
 	t.Helper()
-	path, err := exec.LookPath("moto_server")
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip("moto_server is not installed: pip install 'moto[server]'")
-	}
+	address, stop, err := moto.Start()
+	t.Cleanup(stop)
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, path, "-H", "127.0.0.1", "-p", "0")
-	out, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait() // it was killed
-	})
-	address := ""
-	lines := bufio.NewScanner(out)
-	for address == "" && lines.Scan() {
-		address = regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(lines.Text())
-	}
-	require.NotEmpty(t, address, "moto says where it listens")
-	go func() { _, _ = io.Copy(io.Discard, out) }()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, address+"/fleet", nil)
 	require.NoError(t, err)
 	resp, err := (&http.Client{}).Do(req)
@@ -163,7 +143,7 @@ func obedient(t *testing.T, o *bundle.Operator, id string) {
 func TestStores(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(t *testing.T) string{
-		"s3, against moto":              func(t *testing.T) string { return s3(moto(t), "test/") },
+		"s3, against moto":              func(t *testing.T) string { return s3(startMoto(t), "test/") },
 		"gs, against a stand-in for it": func(*testing.T) string { return "gs://fleet?prefix=test/" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -269,7 +249,7 @@ func before(t *testing.T, server string, change func(*http.Request) *http.Reques
 // publication.
 func TestCarelessStore(t *testing.T) {
 	t.Parallel()
-	careless := before(t, moto(t), func(r *http.Request) *http.Request {
+	careless := before(t, startMoto(t), func(r *http.Request) *http.Request {
 		r.Header.Del("If-None-Match")
 		return r
 	})
@@ -285,7 +265,7 @@ func TestCarelessStore(t *testing.T) {
 // taken back all the same.
 func TestNoDeletion(t *testing.T) {
 	t.Parallel()
-	store := before(t, moto(t), func(r *http.Request) *http.Request {
+	store := before(t, startMoto(t), func(r *http.Request) *http.Request {
 		if r.Method == http.MethodDelete {
 			return nil
 		}

@@ -199,7 +199,7 @@ func (s *stack) denied(what string, match func(audit.Event) bool) {
 			}
 		}
 		return false
-	}, 5*time.Second, 20*time.Millisecond, "no event of the denial of %s", what)
+	}, 20*time.Second, 20*time.Millisecond, "no event of the denial of %s", what)
 }
 
 // program copies one of testdata into the sandbox's working directory, and

@@ -156,7 +156,7 @@ func (u *upstream) events(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-u.ack(r.PathValue("name")):
 		fmt.Fprint(w, "data: two\n\n")
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		fmt.Fprint(w, "data: the first event did not get through\n\n")
 	case <-r.Context().Done():
 	}

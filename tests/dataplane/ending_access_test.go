@@ -88,7 +88,7 @@ func TestKill(t *testing.T) {
 		return slices.ContainsFunc(f.Events(1), func(e audit.Event) bool {
 			return e.Agent == "a" && e.Reason == plan.ReasonKilled && e.Verdict == audit.Deny
 		})
-	}, 5*time.Second, 20*time.Millisecond)
+	}, 20*time.Second, 20*time.Millisecond)
 
 	_, err = f.Operator().Kill(t.Context(), bundle.Killed{Stack: true})
 	require.NoError(t, err)
@@ -157,7 +157,7 @@ func TestLease(t *testing.T) {
 	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://lease.test/") == 0 }, 20*time.Second,
 		50*time.Millisecond)
 	// What the agent has open is cut, once, after the rule is gone.
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
 		20*time.Millisecond)
 	f.StopControl()
 	f.StartControl()

@@ -299,7 +299,7 @@ func TestConcurrent(t *testing.T) {
 	}()
 	_, err := pw.Write([]byte("x"))
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 429 }, 5*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 429 }, 20*time.Second,
 		20*time.Millisecond)
 	require.Equal(t, 429, f.Get("n1", "a", "http://localhost:8080/"), "the gateway's are counted, too")
 	resp, err := f.Client("n1", "a").Get("https://one.test/")
@@ -312,7 +312,7 @@ func TestConcurrent(t *testing.T) {
 		`"detail":"upstream_reset_before_response_started{overflow}","hint":"an operator can raise the limit with limits: in the stack file"}`, string(body))
 	require.NoError(t, pw.Close())
 	require.Equal(t, 200, <-status)
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
 		20*time.Millisecond)
 }
 
@@ -359,6 +359,6 @@ func TestConcurrentHTTP1(t *testing.T) {
 	require.Empty(t, held)
 	close(release)
 	inside.Wait()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 5*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
 		20*time.Millisecond)
 }

@@ -20,7 +20,7 @@ import (
 func tunnelled(f *fleet.Fleet, agent, sni string) *http.Client {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(f.UpstreamCA.PEM)
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		Proxy:             http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.invalid:3128"}),
 		DialContext:       f.Dial("n1", agent),
 		TLSClientConfig:   &tls.Config{RootCAs: pool, ServerName: sni},

@@ -5,10 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -25,12 +32,14 @@ from moto.kms.utils import ECDSAPrivateKey
 ECDSAPrivateKey.sign = lambda self, digest, _: self.private_key.sign(digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
 `
 
-// Start starts a moto_server on a free port of loopback and returns its URL when
-// it answers. Call stop, always, for its whole process group.
-func Start() (url string, stop func(), err error) { return start() }
+// Start starts a moto_server on a free port of loopback and returns a URL when it
+// answers. Call stop, always, for its whole process group. The URL is of a proxy that
+// hands one request after the other to moto_server, each on a connection of its own: moto
+// answers some requests with 500, or not at all, if several change its state at once.
+func Start() (at string, stop func(), err error) { return start() }
 
 // StartWithKMS is Start; its KMS signs digests, and nothing else.
-func StartWithKMS() (url string, stop func(), err error) {
+func StartWithKMS() (at string, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "moto")
 	if err != nil {
 		return "", func() {}, fmt.Errorf("make a folder: %w", err)
@@ -43,7 +52,7 @@ func StartWithKMS() (url string, stop func(), err error) {
 	return start("PYTHONPATH=" + dir)
 }
 
-func start(environment ...string) (url string, stop func(), err error) {
+func start(environment ...string) (at string, stop func(), err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var lc net.ListenConfig
@@ -65,7 +74,7 @@ func start(environment ...string) (url string, stop func(), err error) {
 		defer close(ended)
 		_ = cmd.Wait()
 	}()
-	stop = func() {
+	end := func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended
 	}
@@ -76,14 +85,33 @@ func start(environment ...string) (url string, stop func(), err error) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		if err == nil {
 			conn.Close()
-			return "http://" + addr, stop, nil
+			proxy := httptest.NewServer(oneByOne(&url.URL{Scheme: "http", Host: addr}))
+			return proxy.URL, func() { end(); proxy.Close() }, nil
 		}
 		select {
 		case <-ended:
-			return "", stop, errors.New("moto_server ended")
+			return "", end, errors.New("moto_server ended")
 		case <-ctx.Done():
-			return "", stop, fmt.Errorf("moto_server did not answer within %s", patience)
+			return "", end, fmt.Errorf("moto_server did not answer within %s", patience)
 		case <-tick.C:
 		}
 	}
+}
+
+// oneByOne hands requests to the server at the URL, one after the other.
+func oneByOne(server *url.URL) http.Handler {
+	var mu sync.Mutex
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(server)
+			r.Out.Host = r.In.Host // moto goes by it
+		},
+		Transport: &http.Transport{DisableKeepAlives: true},
+		ErrorLog:  log.New(io.Discard, "", 0), // clients that leave are not of interest
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		proxy.ServeHTTP(w, r)
+	})
 }

@@ -185,7 +185,8 @@ func TestHelperIsWhatWasPublished(t *testing.T) {
 		}
 	}()
 	ran, refused := 0, 0
-	for ran < 20 || refused < 20 {
+	for until := time.Now().Add(time.Minute); ran < 20 || refused < 20; {
+		require.True(t, time.Now().Before(until), "%d ran and %d were refused: the two are not exchanged", ran, refused)
 		value, _, tr := ask(t.Context())
 		if tr != nil {
 			require.Contains(t, tr.text, "is not the one that was published")

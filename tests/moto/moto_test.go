@@ -1,0 +1,52 @@
+package moto
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestOneByOne: the server never has two requests, and each is what the client sent.
+func TestOneByOne(t *testing.T) {
+	t.Parallel()
+	var now atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assert.EqualValues(t, 1, now.Add(1))
+		defer now.Add(-1)
+		time.Sleep(time.Millisecond)
+		assert.True(t, r.Close, "on a connection of its own")
+		_, err := io.Copy(w, io.MultiReader(strings.NewReader(r.Method+" "+r.Host+r.URL.String()+" "), r.Body))
+		assert.NoError(t, err)
+	}))
+	defer server.Close()
+	at, err := url.Parse(server.URL)
+	require.NoError(t, err)
+	proxy := httptest.NewServer(oneByOne(at))
+	defer proxy.Close()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, proxy.URL+"/b/k%2Fx?acl=", strings.NewReader("body"))
+			assert.NoError(t, err)
+			r.Host = "s3.eu-west-1.amazonaws.com"
+			resp, err := http.DefaultClient.Do(r)
+			if !assert.NoError(t, err) {
+				return
+			}
+			defer resp.Body.Close()
+			b, err := io.ReadAll(resp.Body)
+			assert.NoError(t, err)
+			assert.Equal(t, "PUT s3.eu-west-1.amazonaws.com/b/k%2Fx?acl= body", string(b))
+		})
+	}
+	all.Wait()
+}
