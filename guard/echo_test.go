@@ -49,7 +49,7 @@ func TestEcho(t *testing.T) {
 		{"eight bytes in something", "abcdefgh", 0, "x=abcdefgh&", true},
 		{"seven bytes in something", "abcdefg", 0, "x=abcdefg&", false},
 		{"eight bytes in base64 in something", "abcdefgh", 0, std.EncodeToString([]byte("x=abcdefgh&")), true},
-		{"what is no scheme before it", "sk{1 secret-key", 0, "secret-key", false},
+		{"what is not a scheme before it", "sk{1 secret-key", 0, "secret-key", false},
 		{"a digit before it", "sk1 secret-key", 0, "secret-key", false},
 		{"a short secret", "abc", 0, "abc", true},
 		{"letters from a to z before it", "az sk-secret-1", 0, "sk-secret-1", true},

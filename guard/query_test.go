@@ -72,7 +72,7 @@ func TestStripProtocols(t *testing.T) {
 	}
 }
 
-// FuzzStripQuery: no slot is left, however it is written, and what is no slot is left
+// FuzzStripQuery: no slot is left, however it is written, and what is not a slot is left
 // as it was, in its order.
 func FuzzStripQuery(f *testing.F) {
 	for _, s := range []string{"/x?a=%26key%3Dx+y&k%65y=1", "/x?c=1;apikey=2", "/x?access%20token[]=1&a&&", "/?%", "/x?key%00[=&;"} {

@@ -50,7 +50,7 @@ func TestProgram(t *testing.T) {
 		{"dots", nil, "work/../good/./", User, 0, "/good/tool"},
 		{"a hard link of one in the agent's folder", func(w *world) { w.hard("good/tool", "work/tool") }, "good", User, 0, "/good/tool has 2 names (hard links), and one may be in /work, where an agent may write"},
 		{"a hard link of root's, for another user", func(w *world) { w.hard("good/tool", "work/tool") }, "good", User, nobody, "/good/tool"},
-		{"a link beside the program", func(w *world) {
+		{"a link next to the program", func(w *world) {
 			w.link("other", "good/tool2")
 			w.rename("good/tool", "good/other")
 			w.rename("good/tool2", "good/tool")

@@ -174,7 +174,7 @@ func newCrashing(t *testing.T) *crashing {
 		Agents:      []plan.Agent{{Name: "a", Rules: []plan.Rule{rule, tunnel}}},
 	})
 	require.Equal(t, 200, f.Get("n1", "a", "https://api.test/"))
-	require.Equal(t, canary, c.up.Seen()[0].Header.Get("X-Api-Key"), "a canary that is nowhere is no test")
+	require.Equal(t, canary, c.up.Seen()[0].Header.Get("X-Api-Key"), "a canary that is nowhere tests nothing")
 	return c
 }
 

@@ -76,7 +76,7 @@ func TestDiffIsByDigest(t *testing.T) {
 	}
 }
 
-// What does not run is gone, and deleting it is no error.
+// What does not run is gone, and deleting it is not an error.
 func TestNothingRuns(t *testing.T) {
 	t.Parallel()
 	s := server(t)

@@ -107,7 +107,7 @@ func TestPublishOnlyOverWhatWasShown(t *testing.T) {
 	require.ErrorAs(t, err, &conflict)
 	require.Equal(t, []string{"+ a may GET https://first.test/**  [medium: first.test is a new host]", "+ agent a"}, conflict.Changes)
 
-	// A kill is no other plan.
+	// A kill is not another plan.
 	_, err = publish.ReadLive(t.Context(), second)
 	require.NoError(t, err)
 	_, err = first.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})

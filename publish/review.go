@@ -209,7 +209,7 @@ func Confirm(ctx context.Context, in *os.File, on io.Writer, question, command s
 }
 
 func confirm(ctx context.Context, in *os.File, on io.Writer, question string) error {
-	// What was typed before the question is no answer to it.
+	// What was typed before the question is not an answer to it.
 	if err := unix.IoctlSetInt(int(in.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
 		return fmt.Errorf("ask on the terminal: %w", err)
 	}

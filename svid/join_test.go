@@ -279,7 +279,7 @@ func TestTokensAsTheyAreSent(t *testing.T) {
 }
 
 // TestAuthorities: a certificate that is not an authority's issues nothing, and neither does
-// an authority for what is no name.
+// an authority for what is not a name.
 func TestAuthorities(t *testing.T) {
 	t.Parallel()
 	cert, key, err := NewAuthority("test", time.Now())

@@ -78,7 +78,7 @@ func TestWhateverLoadsBuilds(t *testing.T) {
 
 var genHosts = []string{"a.test", "b.a.test", `"*.a.test"`, `"*.b.a.test"`, "xn--bcher-kva.test"}
 
-// genStack writes a stack file of which every key may be wrong beside another.
+// genStack writes a stack file of which every key may be wrong together with another.
 func genStack(t *rapid.T) string {
 	pick := func(label string, of ...string) string { return rapid.SampledFrom(of).Draw(t, label) }
 	maybe := func(label string, of ...string) string {

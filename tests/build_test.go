@@ -51,7 +51,7 @@ var (
 )
 
 // posternd returns the path of the daemon, built from this tree, with what Envoy
-// loads beside it.
+// loads next to it.
 func posternd(t testing.TB) string {
 	t.Helper()
 	path, err := buildPosternd()

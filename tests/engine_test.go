@@ -449,7 +449,7 @@ func TestEngineInterruptedUp(t *testing.T) {
 func TestEngineOtherModule(t *testing.T) {
 	t.Parallel()
 	c := newCheckout(t)
-	require.NoError(t, os.Remove(c.slow())) // what is beside this POSTERND is ours alone
+	require.NoError(t, os.Remove(c.slow())) // what is next to this POSTERND is ours alone
 	c.does("up")
 	node, control := c.pid(c.home.NodeDir("n1")), c.pid(c.home.ControlDir())
 	module := filepath.Join(filepath.Dir(c.dir), "libguard.so")

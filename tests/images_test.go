@@ -196,7 +196,7 @@ func TestMachineImages(t *testing.T) {
 }
 
 // TestScriptsOfImages: they are correct as far as a shell and shellcheck can
-// tell, and fetch nothing beside packages.
+// tell, and fetch nothing besides packages.
 func TestScriptsOfImages(t *testing.T) {
 	t.Parallel()
 	scripts := []string{"agent-install", "agent-start", "agent-gate", "node-install", "node-start", "machine-install"}

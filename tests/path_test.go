@@ -31,7 +31,7 @@ import (
 
 var buildPostern = built("postern", "./cmd/postern")
 
-// postern returns the path of the operator's CLI, built from this tree beside postern-sandbox.
+// postern returns the path of the operator's CLI, built from this tree next to postern-sandbox.
 func postern(t testing.TB) string {
 	t.Helper()
 	_, err := buildInside()

@@ -45,7 +45,7 @@ func TestUpOfAProposal(t *testing.T) {
 	c.edit("agents:", "proxies: {count: 2}\nagents:")
 	refuses("~ 2 proxies, was 1")
 
-	// In another folder that has its place, which is no agent's.
+	// In another folder that has its place, which is not an agent's.
 	require.NoError(t, os.Remove(filepath.Join(filepath.Dir(c.home.Root), "workdirs")))
 	c.edit("proxies: {count: 2}\n", "")
 	stacks := filepath.Dir(c.stackFile())

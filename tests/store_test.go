@@ -19,11 +19,11 @@ import (
 	"github.com/postern/postern/tests/moto"
 )
 
-// The operator's program as `make build` and `make cloud` make it, beside each
+// The operator's program as `make build` and `make cloud` make it, next to each
 // other; and alone.
 var (
-	buildPosternBeside = built("beside/postern", "./cmd/postern")
-	buildPosternCloud  = built("beside/postern-cloud", "./cmd/postern", "cloud")
+	buildPosternPair   = built("pair/postern", "./cmd/postern")
+	buildPosternCloud  = built("pair/postern-cloud", "./cmd/postern", "cloud")
 	buildPosterndCloud = built("posternd-cloud", "./cmd/posternd", "cloud")
 	buildPosternAlone  = built("alone/postern", "./cmd/postern")
 )
@@ -86,7 +86,7 @@ func TestCloudStore(t *testing.T) {
 	}
 	does := func(args ...string) string {
 		t.Helper()
-		out, said, err := run(buildPosternBeside, args...)
+		out, said, err := run(buildPosternPair, args...)
 		require.NoError(t, err, "%s%s", out, said)
 		return out
 	}
@@ -106,10 +106,10 @@ func TestCloudStore(t *testing.T) {
 	// Nobody is there yet who would serve it.
 	_, err = buildPosternCloud()
 	require.NoError(t, err)
-	_, said, err = run(buildPosternBeside, "history")
+	_, said, err = run(buildPosternPair, "history")
 	require.Error(t, err)
 	require.Contains(t, said, "nothing was published yet")
-	_, said, err = run(buildPosternBeside, "push")
+	_, said, err = run(buildPosternPair, "push")
 	require.Error(t, err)
 	require.Contains(t, said, "no control plane has reported to the bundle store")
 
@@ -127,27 +127,27 @@ func TestCloudStore(t *testing.T) {
 		}
 	})
 	require.Eventually(t, func() bool {
-		_, _, err := run(buildPosternBeside, "push")
+		_, _, err := run(buildPosternPair, "push")
 		return err == nil
 	}, time.Minute, 200*time.Millisecond)
 	require.Regexp(t, `(?m)^1 .* rules? added|^1 `, does("history"))
-	out, said, err = run(buildPosternBeside, "kill", "--agent", "demo")
+	out, said, err = run(buildPosternPair, "kill", "--agent", "demo")
 	require.Error(t, err, "it is recorded, and there is no node that could confirm it")
 	require.Contains(t, out, "demo killed on 0 nodes")
 	require.Regexp(t, `no node has confirmed it; it is recorded as publication \d+`, said)
-	_, said, err = run(buildPosternBeside, "kill", "--agent", "dmeo")
+	_, said, err = run(buildPosternPair, "kill", "--agent", "dmeo")
 	require.Error(t, err)
 	require.Contains(t, said, `there is no agent "dmeo"`)
 	require.Contains(t, does("history"), "kill switch")
 
 	// Without the authority's certificate no report is believed.
 	require.NoError(t, os.Remove(operators.CACert()))
-	_, said, err = run(buildPosternBeside, "push")
+	_, said, err = run(buildPosternPair, "push")
 	require.Error(t, err)
 	require.Contains(t, said, "read the certificate of the stack's authority")
 	// An address that is written as browsers show it.
 	require.NoError(t, os.WriteFile(operators.StoreFile(), []byte("s3://fleet/local"), 0o600))
-	_, said, err = run(buildPosternBeside, "history")
+	_, said, err = run(buildPosternPair, "history")
 	require.Error(t, err)
 	require.Contains(t, said, "say where in the bucket with ?prefix=, such as s3://fleet?prefix=local/")
 }

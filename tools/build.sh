@@ -13,7 +13,7 @@ programs() { build -o bin/ ./cmd/postern ./cmd/posternd ./cmd/postern-sandbox ./
 long build.log "packages compiled" programs
 
 # The module that every node's Envoy loads from the folder of posternd. Its digest is an input of the stack, too:
-# without the commit in it, for another one is no reason to restart nodes. The header beside it is
+# without the commit in it, for another one is not a reason to restart nodes. The header next to it is
 # for programs in C.
 module() { CGO_ENABLED=1 go build -v -buildmode=c-shared -trimpath -buildvcs=false -ldflags=-s -o bin/libguard.so ./cmd/libguard && rm -f bin/libguard.h; }
 long build-module.log "packages compiled for bin/libguard.so" module

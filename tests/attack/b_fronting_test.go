@@ -286,7 +286,7 @@ var fronting = []Case{
 		require.Equal(s, 403, a.Status)
 		s.deny(plan.ReasonHost)
 		s.quiet = true // the hello may be one more request that nobody can parse
-		// Accepted: what follows is the tunnel's, so a request in it is no request.
+		// Accepted: what follows is the tunnel's, so a request in it does not count as one.
 		authority = s.host(api) + ":443"
 		c := s.proxy()
 		_, err := io.WriteString(c, request("CONNECT", authority, authority)+request("GET", "http://localhost:8080/v1/x", "localhost:8080"))

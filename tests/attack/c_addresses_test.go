@@ -232,7 +232,7 @@ var addresses = []Case{
 		require.Equal(s, 403, s.askHost(s.host("self."), "GET", "/").Status)
 		s.denyBy(plan.ReasonAddress, "self")
 	}},
-	{ID: "C8", What: "IPv6 beside IPv4", Ways: []Way{Captured}, Run: func(s *seat) {
+	{ID: "C8", What: "IPv6 next to IPv4", Ways: []Way{Captured}, Run: func(s *seat) {
 		_, err := s.handshake(s.dial("tcp", "[2001:db8::1]:443"), s.host(evil))
 		require.ErrorContains(s, err, "access denied")
 		s.deny(plan.ReasonHost)
@@ -335,7 +335,7 @@ var addresses = []Case{
 		} {
 			if path != "/run/postern/nodes/0/../../admin.sock" && !strings.HasPrefix(path, "/run") && !strings.HasPrefix(path, "/proc") {
 				_, err := os.Stat(path)
-				require.NoError(s, err, "a wrong path is no test")
+				require.NoError(s, err, "a wrong path tests nothing")
 			}
 			s.undialable("unix", path)
 		}

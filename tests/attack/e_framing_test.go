@@ -223,7 +223,7 @@ var framing = []Case{
 				a := s.askHost(host, method, "/v1/x")
 				require.True(s, a.refused() && !a.hung(), "%q: %s", method, a)
 				if method == "CONNECT" {
-					s.deny(plan.ReasonMalformed) // "/v1/x" is no authority
+					s.deny(plan.ReasonMalformed) // "/v1/x" is not an authority
 				} else {
 					s.denyAs(a, plan.ReasonMethod)
 				}

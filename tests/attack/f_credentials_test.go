@@ -68,7 +68,7 @@ var credentials = []Case{
 		}
 		s.ownKeyIsGone()
 		for _, a := range s.arrivals() {
-			require.True(s, strings.HasSuffix(a.URI, "z=%26key%3D1"), "what is no slot stays as it was: %s", a.URI)
+			require.True(s, strings.HasSuffix(a.URI, "z=%26key%3D1"), "what is not a slot stays as it was: %s", a.URI)
 		}
 	}},
 	{ID: "F1", What: "the agent's own key in parameters that only some servers read so", Ways: []Way{Explicit}, Run: func(s *seat) {

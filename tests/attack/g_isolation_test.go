@@ -64,7 +64,7 @@ var isolation = []Case{
 		home := s.fleet.Home
 		for _, path := range []string{home.Root, home.ControlDir(), home.AuditDir(), filepath.Join(home.NodeDir("n1"), "bootstrap.json"), filepath.Join(home.NodeDir("n1"), "access.fifo"), home.CACert(), filepath.Join(home.Root, "bundle")} {
 			_, err := os.Stat(path)
-			require.NoError(s, err, "a wrong path is no test")
+			require.NoError(s, err, "a wrong path tests nothing")
 			s.fails("ls " + path)
 		}
 	}},

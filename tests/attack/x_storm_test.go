@@ -56,7 +56,7 @@ var storms = []Case{
 			_ = c.SetDeadline(time.Now().Add(200 * time.Millisecond))
 			_, _ = c.Write(raw)
 			a := receive(c, strings.SplitN(string(raw), " ", 2)[0])
-			// Waiting for the rest of a request is no hang: the limit on slow clients is X2's.
+			// Waiting for the rest of a request is not a hang: the limit on slow clients is X2's.
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -253,7 +253,7 @@ var storms = []Case{
 		for _, a := range s.arrivals() {
 			require.LessOrEqual(s, len(a.Body), len(largest), "no more than that gets through")
 		}
-		// What came of one that was cut off may be at the upstream, and is no request there.
+		// What came of one that was cut off may be at the upstream, and is not a request there.
 		s.any = true
 		s.works()
 	}},

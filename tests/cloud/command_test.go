@@ -122,7 +122,7 @@ func TestSecretCommand(t *testing.T) {
 	require.Equal(t, 1, status)
 	require.Contains(t, errs, `no rule uses a credential "nobody"; there is: `+name)
 	_, errs, status = run(t, value, "secret", "put", name, value, "--file", stack.Path)
-	require.Equal(t, 2, status, "a value is no argument")
+	require.Equal(t, 2, status, "a value is not an argument")
 	require.NotContains(t, strings.Split(errs, ";")[0], "put the value")
 }
 

@@ -117,7 +117,7 @@ func TestUpGoesOnWhereItStopped(t *testing.T) {
 		after := c.state().Made
 		require.Greater(t, len(after), len(before), "the rest goes on as far as it can")
 		for id := range before {
-			require.Contains(t, after, id, "what was made is not made anew")
+			require.Contains(t, after, id, "what was made is not made again")
 		}
 		c.noOrphan()
 	}

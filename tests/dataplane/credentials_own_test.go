@@ -235,7 +235,7 @@ func TestTrailers(t *testing.T) {
 	require.Equal(t, "1", r.Trailer.Get("X-Checksum"))
 }
 
-// TestSignedBodies: what cannot be signed anew is refused, and says so; a large
+// TestSignedBodies: what cannot be signed again is refused, and says so; a large
 // body is signed.
 func TestSignedBodies(t *testing.T) {
 	t.Parallel()

@@ -185,7 +185,7 @@ func TestDenialIsReadable(t *testing.T) {
 	}
 }
 
-// TestFailureIsReadable: what is no denial has a reason as well, the log's.
+// TestFailureIsReadable: what is not a denial has a reason as well, the log's.
 func TestFailureIsReadable(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)

@@ -161,7 +161,7 @@ func TestMoves(t *testing.T) {
 	close(failed)
 	require.NoError(t, <-failed)
 	require.Equal(t, before, stat("listener_manager.(listener_added|listener_modified|listener_removed|listener_in_place_updated)")+stat("cluster_manager.cluster_(added|modified|removed)"),
-		"nothing but leaf certificates was sent anew")
+		"nothing but leaf certificates was sent again")
 	for _, r := range up.Seen() {
 		require.Equal(t, "value", r.Header.Get("X-Key"))
 	}
@@ -225,7 +225,7 @@ func TestEvicted(t *testing.T) {
 	require.Empty(t, nodeAt(t, other, id).ID)
 	b, err := o.Current(t.Context())
 	require.NoError(t, err)
-	require.Contains(t, b.Evicted, id, "kept, for a control plane that starts anew")
+	require.Contains(t, b.Evicted, id, "kept, for a control plane that starts again")
 	fresh := remote.Replica("c3")
 	require.Eventually(t, func() bool { return fresh.Control.Removed(id) }, 20*time.Second, 10*time.Millisecond)
 }

@@ -70,7 +70,7 @@ func TestModels(t *testing.T) {
 					}
 				}
 			}
-			require.Equal(t, corpus(t), asked, "ask the server anew: go run ./record %s, in tests/decoders", d.Name)
+			require.Equal(t, corpus(t), asked, "ask the server again: go run ./record %s, in tests/decoders", d.Name)
 		})
 	}
 }

@@ -55,7 +55,7 @@ func runAgent() int {
 					client.CloseIdleConnections()
 				}
 				said := ""
-				// No body that could be sent again: a client that tries again is no test.
+				// No body that could be sent again: a client that tries again tests nothing.
 				resp, err := client.Post("https://api.test/", "text/plain", io.MultiReader())
 				if err == nil {
 					_, err = io.Copy(io.Discard, resp.Body)

@@ -74,7 +74,7 @@ func (p *Programs) Build(name, as, tags string) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.dir == "" {
-		beside, err := modules()
+		folder, err := modules()
 		if err != nil {
 			return "", err
 		}
@@ -83,7 +83,7 @@ func (p *Programs) Build(name, as, tags string) (string, error) {
 			return "", err
 		}
 		p.dir = dir
-		if err := os.Symlink(filepath.Join(beside, "libguard.so"), filepath.Join(dir, "libguard.so")); err != nil {
+		if err := os.Symlink(filepath.Join(folder, "libguard.so"), filepath.Join(dir, "libguard.so")); err != nil {
 			return "", err
 		}
 	}

@@ -175,7 +175,7 @@ func tcp(address string) func(context.Context) (net.Conn, error) {
 	}
 }
 
-// direct is no proxy at all: what is left is the client and the upstream.
+// direct is not a proxy: what is left is the client and the upstream.
 func direct() *proxy { return &proxy{name: "no proxy", direct: true, dial: tcp(benchAddress + ":443")} }
 
 // newPlan allows bench.test, its events, and n more destinations.
