@@ -46,17 +46,21 @@ func exists(err error) bool {
 // add creates an object; see [exists].
 func (s *Store) add(ctx context.Context, name string, data []byte) error {
 	err := s.write(ctx, name, data, true)
-	if err == nil || exists(err) || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	// Its answer may have been lost, and S3 has an error of its own for two at
-	// the same time (409 ConditionalRequestConflict): what is there decides.
+	// The answer may have been lost: the drivers try again by themselves, and find what they have
+	// created. S3 has an error of its own for two at the same time (409
+	// ConditionalRequestConflict). So what is there decides.
 	there, failed := s.fetch(ctx, name, maxBundle)
 	if failed != nil {
 		return err
 	}
 	if bytes.Equal(there, data) {
 		return nil
+	}
+	if exists(err) {
+		return err
 	}
 	return s.write(ctx, name, data, true)
 }

@@ -261,6 +261,38 @@ func TestCarelessStore(t *testing.T) {
 	require.ErrorIs(t, err, bundle.ErrNone)
 }
 
+// TestLostAnswer: if the answer to a publication is lost, the driver tries again and finds it. That is
+// not somebody else's.
+func TestLostAnswer(t *testing.T) {
+	t.Parallel()
+	server := startMoto(t)
+	target, err := url.Parse(server)
+	require.NoError(t, err)
+	store := before(t, server, func(r *http.Request) *http.Request {
+		if r.Method != http.MethodPut || r.Header.Get("If-None-Match") == "" {
+			return r
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil
+		}
+		lost := r.Clone(r.Context())
+		lost.URL.Scheme, lost.URL.Host, lost.RequestURI = target.Scheme, target.Host, ""
+		lost.Body = io.NopCloser(strings.NewReader(string(body)))
+		if resp, err := (&http.Client{}).Do(lost); err == nil {
+			resp.Body.Close()
+		}
+		r.Body = io.NopCloser(strings.NewReader(string(body)))
+		return r
+	})
+	o := operator(t, s3(store, "lost/"))
+	obedient(t, o, "r1")
+	_, err = o.Publish(t.Context(), policy("one.test"))
+	require.NoError(t, err)
+	_, err = o.Publish(t.Context(), policy("two.test"))
+	require.NoError(t, err)
+}
+
 // TestNoDeletion: operators on AWS may delete nothing. What is not taken is
 // taken back all the same.
 func TestNoDeletion(t *testing.T) {
