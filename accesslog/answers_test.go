@@ -81,7 +81,8 @@ func TestSays(t *testing.T) {
 	for details, want := range map[string][2]string{
 		"direct_response": {"denied by policy", ""}, // the route says it
 		"websocket_handshake_unsuccessful": {
-			"the destination did not accept the WebSocket: the status is the destination's, its body is not passed on", "",
+			"the destination did not accept the WebSocket: " +
+				"the status is the destination's, its body is not passed on", "",
 		},
 		"upgrade_failed": {"only upgrades to WebSocket are supported", ""},
 		"guard_signed_body": {

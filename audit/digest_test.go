@@ -134,7 +134,8 @@ func TestDigestIsShort(t *testing.T) {
 		var b strings.Builder
 		for i := range 500 {
 			hosts++
-			one := line("a", []string{"GET", "POST", fmt.Sprint("M", hosts)}[i%3], fmt.Sprintf("/%d/%s", hosts, strings.Repeat("x", i)), i)
+			method := []string{"GET", "POST", fmt.Sprint("M", hosts)}[i%3]
+			one := line("a", method, fmt.Sprintf("/%d/%s", hosts, strings.Repeat("x", i)), i)
 			b.WriteString(strings.ReplaceAll(one, "api.test", fmt.Sprintf("h%d.api.test", hosts)))
 			written++
 		}

@@ -119,7 +119,7 @@ func TestCheck(t *testing.T) {
 			"a hard link in a folder elsewhere", func(w *world) { require.NoError(w.t, os.Link(w.path("safe/keys/file"), w.path("safe/file"))) }, "safe/keys/file",
 			"/safe/keys/file has 2 names (hard links), and one may be in /work, where an agent may write",
 		},
-		{"a hard link next to the file", func(w *world) { require.NoError(w.t, os.Link(w.path("safe/keys/file"), w.path("safe/keys/file2"))) }, "safe/keys/file", ""},
+		{"a hard link by the file", func(w *world) { require.NoError(w.t, os.Link(w.path("safe/keys/file"), w.path("safe/keys/file2"))) }, "safe/keys/file", ""},
 		{
 			"the folder mounted elsewhere", func(w *world) { w.mount("work", "safe/keys", 0) }, "safe/keys/sub/file",
 			"/safe/keys/sub/file leads through /safe/keys, which is also in /work, where an agent may write",
@@ -245,7 +245,7 @@ func TestOpenOpensWhatWasChecked(t *testing.T) {
 	folders := w.folders()
 	opened, refused := 0, 0
 	for until := time.Now().Add(time.Minute); opened < 200 || refused < 200; {
-		require.True(t, time.Now().Before(until), "%d were opened and %d refused: the two are not exchanged", opened, refused)
+		require.True(t, time.Now().Before(until), "%d were opened, %d refused: they are not exchanged", opened, refused)
 		file, err := folders.Open(w.path("safe/ours"))
 		var writable *WritableError
 		if errors.As(err, &writable) {

@@ -89,7 +89,7 @@ func TestDecide(t *testing.T) {
 		{"plain http to the TLS port", func(r *Request) { r.Scheme = "http" }, denied(ReasonScheme, "a/read")},
 		{"no scheme", func(r *Request) { r.Scheme = "" }, denied(ReasonScheme, "a/read")},
 		{"loopback without gateway", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "localhost", 8081 }, denied(ReasonScheme, "")},
-		{"port 0 is not a gateway", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "localhost", 0 }, denied(ReasonScheme, "")},
+		{"port 0: no gateway", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "localhost", 0 }, denied(ReasonScheme, "")},
 		{"another agent's gateway", func(r *Request) { r.Agent, r.Scheme, r.Host, r.Port = "b", "http", "localhost", 8080 }, Decision{Rule: "b/default", Reason: ReasonScheme}},
 		{"gateway by another name", func(r *Request) { r.Scheme, r.Host, r.Port = "http", "h.test", 8080 }, denied(ReasonScheme, "a/read")},
 		{"gateway", func(r *Request) {
@@ -334,7 +334,7 @@ func TestDecideConditions(t *testing.T) {
 		{"a value twice", with(git, func(r *Request) { r.Query += "&service=git-receive-pack" }), ReasonAmbiguous, "a/default"},
 		{"an encoded second value", with(git, func(r *Request) { r.Query += "&%73ervice=git-receive-pack" }), ReasonAmbiguous, "a/default"},
 		{"an encoded value", with(git, func(r *Request) { r.Query = "x=1&service=git%2Dupload-pack" }), ReasonCondition, "a/default"},
-		{"next to another", with(git, func(r *Request) { r.Query = "x=1&service=git-upload-pack&y" }), ReasonAllowed, "a/git"},
+		{"with another", with(git, func(r *Request) { r.Query = "x=1&service=git-upload-pack&y" }), ReasonAllowed, "a/git"},
 		{"no value", with(git, func(r *Request) { r.Query = "" }), ReasonCondition, "a/default"},
 		{"no header", with(git, func(r *Request) { r.Header = nil }), ReasonCondition, "a/default"},
 		{"tunnel", https("a.t.test", "", ""), ReasonAllowed, "a/tunnel"},

@@ -123,8 +123,9 @@ func TestNothingIsLeft(t *testing.T) {
 				_, err = io.Copy(io.Discard, out) // until nobody holds it
 				require.NoError(t, err)
 				require.Error(t, cmd.Wait())
-				require.Eventually(t, func() bool { return len(sandboxes(t, mark)) == 0 }, 20*time.Second, 10*time.Millisecond)
-				require.Eventually(t, func() bool { return unix.Kill(chain["postern-sandbox"], 0) != nil }, 20*time.Second, 10*time.Millisecond)
+				require.Eventually(t, func() bool {
+					return len(sandboxes(t, mark)) == 0 && unix.Kill(chain["postern-sandbox"], 0) != nil
+				}, 20*time.Second, 10*time.Millisecond)
 				if kill == "command" {
 					require.Equal(t, 137, cmd.ProcessState.ExitCode())
 				}

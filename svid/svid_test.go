@@ -275,7 +275,8 @@ func TestPort(t *testing.T) {
 			require.Error(t, err)
 			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "it was let in")
 			// The client hears of it before it is counted.
-			require.Eventually(t, func() bool { return w.Counts()[c.reason] == before[c.reason]+1 }, 20*time.Second, time.Millisecond)
+			counted := func() bool { return w.Counts()[c.reason] == before[c.reason]+1 }
+			require.Eventually(t, counted, 20*time.Second, time.Millisecond)
 		})
 	}
 }

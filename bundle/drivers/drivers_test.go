@@ -261,8 +261,8 @@ func TestCarelessStore(t *testing.T) {
 	require.ErrorIs(t, err, bundle.ErrNone)
 }
 
-// TestLostAnswer: if the answer to a publication is lost, the driver tries again and finds it. That is
-// not somebody else's.
+// TestLostAnswer: if the answer to a publication is lost, the driver tries again and finds it.
+// That is not somebody else's.
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
 	server := startMoto(t)

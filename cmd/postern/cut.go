@@ -46,7 +46,8 @@ func chmodSocket(folder *os.File, name string, mode os.FileMode) (bool, error) {
 }
 
 // cut closes the way of the agent to a node that runs here, and ends what it has open.
-// It returns how many connections that were. The node's processes are looked at until then, and once at least.
+// It returns how many connections that were. The node's processes are looked at until then, and
+// once at least.
 func cut(home home.Folder, node, agent string, until time.Time) (connections int, err error) {
 	moved := filepath.Join(cutFolder(home, node), agent)
 	if err := os.MkdirAll(moved, 0o700); err != nil {
@@ -127,7 +128,8 @@ func shutDown(pid int, prefix string, listening bool, until time.Time) (int, err
 	}
 }
 
-// cutFor bounds how long the processes of one node are looked at: whoever takes a node over may start any number.
+// cutFor bounds how long the processes of one node are looked at: whoever takes a node over may
+// start any number.
 const cutFor = 5 * time.Second
 
 // shutDownOnce looks once at each socket of the process that is not in done, and adds to done what it has shut down.

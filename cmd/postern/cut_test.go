@@ -88,8 +88,9 @@ func TestCutFollowsNoLink(t *testing.T) {
 	require.FileExists(t, file)
 }
 
-// TestSecondUnkillMends: an unkill that the control plane did not answer, for it hung, mends nothing: no node has confirmed
-// it. The next unkill does, although the agent is not killed any more, where the nodes have confirmed.
+// TestSecondUnkillMends: an unkill that the control plane did not answer, for it hung, mends
+// nothing: no node has confirmed it. The next unkill does, although the agent is not killed any
+// more, where the nodes have confirmed.
 func TestSecondUnkillMends(t *testing.T) {
 	t.Parallel()
 	root, err := os.MkdirTemp("", "cut") // short: a socket is below it
@@ -109,9 +110,8 @@ func TestSecondUnkillMends(t *testing.T) {
 	control, err := net.Listen("unix", home.ControlSocket())
 	require.NoError(t, err)
 	var status api.Status
-	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(status)
-	})}
+	answer := func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(status) }
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(answer)}
 	go func() { _ = server.Serve(control) }()
 	defer server.Close()
 	notKilled := fmt.Errorf("in the command's words: %w", &bundle.NotKilledError{Agent: "demo"})
@@ -119,7 +119,9 @@ func TestSecondUnkillMends(t *testing.T) {
 		status api.Status
 		mends  bool
 	}{
-		{api.Status{Version: "v", Killed: []string{"demo"}, Nodes: []api.Node{{ID: "n1", Connected: true, Version: "v"}}}, false},
+		{api.Status{
+			Version: "v", Killed: []string{"demo"}, Nodes: []api.Node{{ID: "n1", Connected: true, Version: "v"}},
+		}, false},
 		{api.Status{Version: "v", Nodes: []api.Node{{ID: "n1", Connected: true, Version: "u"}}}, false},
 		{api.Status{Version: "v", Nodes: []api.Node{{ID: "n1", Version: "v"}}}, false},
 		{api.Status{Version: "v", Nodes: []api.Node{{ID: "n2", Connected: true, Version: "v"}}}, false},
@@ -199,11 +201,11 @@ func TestCutOfABlockingSocket(t *testing.T) {
 	require.Equal(t, 1, n)
 }
 
-// TestCutOfEndlessConnections: processes that were taken over, and accept connections without an end, do not have the
-// command look at them for ever, however many they are. What they do is said.
+// TestCutOfEndlessConnections: processes that were taken over, and accept connections without an
+// end, do not have the command look at them for ever, however many they are. What they do is said.
 func TestCutOfEndlessConnections(t *testing.T) {
 	t.Parallel()
-	// They have thousands of other descriptors, so that a look at them lasts until something is new.
+	// They have thousands of other descriptors: a look at them lasts until something is new.
 	home, _ := fakeProxy(t, `
 import os, resource, socket
 limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -247,10 +249,12 @@ while os.getpid() == parent or os.getppid() == parent:
 // returns the socket's folder.
 func blockingProxy(t *testing.T) (state home.Folder, folder string) {
 	t.Helper()
-	return fakeProxy(t, "import socket; s=socket.socket(1); s.bind('agents/demo/proxy.sock'); s.listen(); print(flush=True); input()")
+	return fakeProxy(t, "import socket; s=socket.socket(1); s.bind('agents/demo/proxy.sock'); s.listen(); "+
+		"print(flush=True); input()")
 }
 
-// fakeProxy starts a Python program in the place of node n1's Envoy, and returns when it has printed a line.
+// fakeProxy starts a Python program in the place of node n1's Envoy, and returns when it has
+// printed a line.
 func fakeProxy(t *testing.T, program string) (state home.Folder, folder string) {
 	t.Helper()
 	root, err := os.MkdirTemp("", "cut") // short: a socket is below it

@@ -197,9 +197,9 @@ var noShells = []string{
 	"/bin/false", "/usr/bin/false", "/bin/sync", "/usr/bin/sync",
 }
 
-// homesOf returns the homes of passwd(5). An account is a service's if its number is below UID_MIN of
-// login.defs(5), and below 1000, and not 0, and its shell lets nobody in and is not in shells(5).
-// Every other account is taken for a person's: somebody may log in.
+// homesOf returns the homes of passwd(5). An account is a service's if its number is below
+// UID_MIN of login.defs(5), and below 1000, and not 0, and its shell lets nobody in and is not in
+// shells(5). Every other account is taken for a person's: somebody may log in.
 func homesOf(passwd, defs, shells string) (people, services []string) {
 	least := uint64(1000)
 	for line := range strings.Lines(defs) {

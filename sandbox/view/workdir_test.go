@@ -11,13 +11,27 @@ import (
 // TestHomesOf: a service's home is not somebody's, unless somebody may log in.
 func TestHomesOf(t *testing.T) {
 	t.Parallel()
-	const passwd = "root:x:0:0:root:/root:/usr/sbin/nologin\nbin:x:2:2:bin:/bin:/usr/sbin/nologin\nsync:x:4:65534:sync:/sync:/bin/sync\n" +
-		"games:x:5:60:games:/usr/games:/usr/sbin/nologin\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n" +
-		"postgres:x:101:104:PostgreSQL:/var/lib/postgresql:/bin/bash\nodd:x:102:1::/odd:/opt/shell\nnone:x:103:1::/none:\n" +
-		"short:x:104:1::/short\nfalse:x:999:1::/false:/bin/false\nann:x:1000:1000::/home/ann:/bin/bash\nbob:x:1001:1001::/people/bob:/usr/sbin/nologin\n" +
-		"no number:x:y:1::/y:/bin/false\ntorn:x:1\nrelative:x:1002:1::home:/bin/sh\n"
-	people, services := homesOf(passwd, "#UID_MIN 1\nUID_MIN\t\t\t 1000\nUID_MAX 60000\n", "# shells\n/bin/sh\n/bin/bash\n")
-	require.Equal(t, []string{"/root", "/var/lib/postgresql", "/odd", "/none", "/short", "/home/ann", "/people/bob", "/y"}, people)
+	const passwd = `root:x:0:0:root:/root:/usr/sbin/nologin
+bin:x:2:2:bin:/bin:/usr/sbin/nologin
+sync:x:4:65534:sync:/sync:/bin/sync
+games:x:5:60:games:/usr/games:/usr/sbin/nologin
+www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
+postgres:x:101:104:PostgreSQL:/var/lib/postgresql:/bin/bash
+odd:x:102:1::/odd:/opt/shell
+none:x:103:1::/none:
+short:x:104:1::/short
+false:x:999:1::/false:/bin/false
+ann:x:1000:1000::/home/ann:/bin/bash
+bob:x:1001:1001::/people/bob:/usr/sbin/nologin
+no number:x:y:1::/y:/bin/false
+torn:x:1
+relative:x:1002:1::home:/bin/sh
+`
+	const defs = "#UID_MIN 1\nUID_MIN\t\t\t 1000\nUID_MAX 60000\n"
+	people, services := homesOf(passwd, defs, "# shells\n/bin/sh\n/bin/bash\n")
+	require.Equal(t, []string{
+		"/root", "/var/lib/postgresql", "/odd", "/none", "/short", "/home/ann", "/people/bob", "/y",
+	}, people)
 	require.Equal(t, []string{"/bin", "/sync", "/usr/games", "/var/www", "/false"}, services)
 	for _, c := range []struct{ account, defs, shells string }{
 		{"low:x:500:1::/p:/bin/false\n", "UID_MIN 500\n", ""},           // people have lower numbers here

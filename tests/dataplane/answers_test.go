@@ -198,7 +198,8 @@ func TestAnswers(t *testing.T) {
 	causes := []cause{
 		{"via_upstream", func(a *agent) string { return a.ask(a.inside("one.test"), get("one.test")) }, "allow allowed one 200"},
 		{"websocket_handshake_unsuccessful", func(a *agent) string {
-			said := a.ask(a.inside("rude.test"), "GET /empty HTTP/1.1\nHost: rude.test\nUpgrade: websocket\nConnection: upgrade\n\n")
+			said := a.ask(a.inside("rude.test"),
+				"GET /empty HTTP/1.1\nHost: rude.test\nUpgrade: websocket\nConnection: upgrade\n\n")
 			require.Contains(a.t, said, `"reason":"allowed"`)
 			require.Contains(a.t, said, "the destination did not accept the WebSocket")
 			return said

@@ -106,7 +106,7 @@ func TestStateFilesAreLost(t *testing.T) {
 			require.Equal(t, `node "n9" is not part of this stack`, foreign.Refused())
 			require.NoError(t, os.MkdirAll(s.home.NodeDir("n8"), 0o700))
 			require.NoError(t, os.WriteFile(filepath.Join(s.home.NodeDir("n8"), "pid"), []byte("1\n"), 0o600))
-			require.NotEmpty(t, fleet.StartAcker(t, s.home.XDSSocket(), "n8").Refused(), "a number in a file is not a process")
+			require.NotEmpty(t, fleet.StartAcker(t, s.home.XDSSocket(), "n8").Refused(), "a number in a file: no process")
 			require.NotEmpty(t, fleet.StartAcker(t, s.home.XDSSocket(), "../nodes/n1").Refused())
 			st, err := s.api.Status(t.Context())
 			require.NoError(t, err)

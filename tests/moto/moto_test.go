@@ -35,7 +35,8 @@ func TestOneByOne(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, proxy.URL+"/b/k%2Fx?acl=", strings.NewReader("body"))
+			at := proxy.URL + "/b/k%2Fx?acl="
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, at, strings.NewReader("body"))
 			assert.NoError(t, err)
 			r.Host = "s3.eu-west-1.amazonaws.com"
 			resp, err := http.DefaultClient.Do(r)
