@@ -1,25 +1,18 @@
-package main
+// Package explain says why the policy of a stack file decides on a request as it does, and what
+// would have to change to have the request allowed.
+package explain
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/netip"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"github.com/postern/postern/accesslog"
-	"github.com/postern/postern/bundle"
-	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
@@ -35,8 +28,8 @@ const (
 	layerKill    = "the kill switch: every request and every open connection, whatever the policy says"
 )
 
-// explanation is a decision, with what people ask about it.
-type explanation struct {
+// Explanation is a decision, with what people ask about it.
+type Explanation struct {
 	plan.Decision
 	Source string `json:"source,omitempty"`
 	// Layer names the layer that decides.
@@ -50,103 +43,24 @@ type explanation struct {
 	Change []string `json:"change,omitempty"`
 }
 
-func newExplainCmd() *cobra.Command {
-	var agent, method string
-	var query, headers []string
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "explain [-X METHOD] URL --agent A",
-		Short: "Show whether an agent may make a request, and why",
-		Long: `Shows what the policy of the stack file decides on a request: the rule, the layer, the reason and the
-credential. For a denial it also shows the nearest rule, and what would have to change.
-
-It asks the stack file, not the fleet: changes that are not published count. There is one exception.
-Whether an agent is killed is read from what is published. A killed agent may do nothing.
-
-The exit status is 0 if the request is allowed, and 1 if it is denied.`,
-		Example: `  postern explain https://api.example.com/v1/users --agent demo
-  postern explain -X POST http://localhost:8080/v1/messages --agent demo
-  postern explain https://git.example.com/a/b/info/refs --query service=git-upload-pack --agent demo
-  postern explain wss://api.example.com/live --header 'Upgrade: websocket' --agent demo`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			stack, home, err := openStack(cmd)
-			if err != nil {
-				return err
-			}
-			r, err := parseRequest(agent, method, args[0])
-			if err != nil {
-				return usageError{err}
-			}
-			if err := addTo(&r, query, headers); err != nil {
-				return usageError{err}
-			}
-			e := explain(stack, r, time.Now())
-			killed, err := isKilled(cmd, home, agent)
-			if err != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "note: it is not known whether %s is killed: %v\n", agent, err)
-			}
-			if killed {
-				e.kill(agent)
-			}
-			w := cmd.OutOrStdout()
-			if asJSON {
-				if err := json.NewEncoder(w).Encode(e); err != nil {
-					return err
-				}
-			} else {
-				e.print(w)
-			}
-			if !e.Allow {
-				return fmt.Errorf("%s may not %s %s", agent, method, args[0])
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent that makes the request (required)")
-	cmd.Flags().StringVarP(&method, "request", "X", "GET", "the method")
-	cmd.Flags().StringArrayVar(&query, "query", nil, "a query parameter, as NAME=VALUE, in addition to those of the URL")
-	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "a request header, as 'NAME: VALUE'")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the explanation as JSON")
-	_ = cmd.MarkFlagRequired("agent")
-	return cmd
-}
-
-// isKilled reports whether the newest publication stops the agent.
-func isKilled(cmd *cobra.Command, home home.Folder, agent string) (bool, error) {
-	if _, err := os.Stat(home.Root); errors.Is(err, fs.ErrNotExist) {
-		return false, nil // nothing was ever published
-	}
-	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
-	if err != nil {
-		return false, err
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Second)
-	defer cancel()
-	b, err := o.Newest(ctx)
-	if errors.Is(err, bundle.ErrNone) {
-		return false, nil
-	}
-	return err == nil && b.Killed.Agent(agent), err
-}
-
-// kill makes the explanation that of an agent that an operator has stopped.
-func (e *explanation) kill(agent string) {
+// Kill makes the explanation that of an agent that an operator has stopped.
+func (e *Explanation) Kill(agent string) {
 	policy := "the policy alone would deny it too: " + string(e.Reason)
 	if e.Allow {
 		policy = "the policy alone would allow it"
 		if e.Rule != "" {
-			policy += ", by rule " + withSource(e.Rule, e.Source)
+			policy += ", by rule " + WithSource(e.Rule, e.Source)
 		}
 	}
-	*e = explanation{
+	*e = Explanation{
 		Decision: plan.Decision{Reason: plan.ReasonKilled}, Layer: layerKill,
 		Change: []string{"postern unkill --agent " + quoted(agent) + "   # or --stack, if all were stopped; " + policy},
 	}
 }
 
-// parseRequest reads the URL as an agent's client would.
-func parseRequest(agent, method, raw string) (plan.Request, error) {
+// ParseRequest reads a URL as an agent's client would, with further query parameters (NAME=VALUE) and
+// headers (NAME: VALUE).
+func ParseRequest(agent, method, raw string, query, headers []string) (plan.Request, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
 		return plan.Request{}, fmt.Errorf("%q is not a URL that starts with https:// or http://", raw)
@@ -168,7 +82,8 @@ func parseRequest(agent, method, raw string) (plan.Request, error) {
 	if r.Path == "" {
 		r.Path = "/"
 	}
-	return r, nil
+	err = addTo(&r, query, headers)
+	return r, err
 }
 
 func addTo(r *plan.Request, query, headers []string) error {
@@ -193,10 +108,10 @@ func addTo(r *plan.Request, query, headers []string) error {
 	return nil
 }
 
-// explain decides on the request as of now, and gives the reason.
-func explain(stack *stacks.Stack, r plan.Request, now time.Time) explanation {
+// Request decides on the request as of now, and gives the reason.
+func Request(stack *stacks.Stack, r plan.Request, now time.Time) Explanation {
 	p := stack.Plan.At(now)
-	e := explanation{Decision: p.Decide(r)}
+	e := Explanation{Decision: p.Decide(r)}
 	if r.Scheme != "https" && r.Scheme != "http" {
 		e.Layer = layerSandbox
 		e.Change = []string{"none: use HTTPS"}
@@ -211,7 +126,7 @@ func explain(stack *stacks.Stack, r plan.Request, now time.Time) explanation {
 	rule := find(p, e.Rule)
 	e.Layer = layer(e.Decision, r, rule)
 	if e.Credential != "" {
-		e.Sends = sends(p, e.Credential)
+		e.Sends = Sends(p, e.Credential)
 	}
 	if e.Allow {
 		e.Then = then(rule, r.Host)
@@ -253,7 +168,7 @@ func then(r *plan.Rule, host string) []string {
 	if r.Credential != "" {
 		out = append(out, "the credential must be available: without it the request fails")
 	}
-	if l := limits(r.Limits); l != "" {
+	if l := Limits(r.Limits); l != "" {
 		out = append(out, "limits: "+l)
 	}
 	if r.Expires != "" {
@@ -295,7 +210,7 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 		}
 		return []string{"none: " + r.Method + " is never allowed"}
 	case plan.ReasonCondition:
-		return nearby(stack, near, "it asks for "+conditions(near)+": send that, or change its query: or headers:", r)
+		return nearby(stack, near, "it asks for "+Conditions(near)+": send that, or change its query: or headers:", r)
 	case plan.ReasonAmbiguous:
 		return []string{"write it as every server reads it: some server could take this for something that rule " + near.ID + " does not allow (docs/policy.md, What a rule that allows takes)"}
 	case plan.ReasonDenied:
@@ -353,35 +268,6 @@ func find(p *plan.Plan, id string) *plan.Rule {
 	return nil
 }
 
-func (e *explanation) print(w io.Writer) {
-	verdict := "denied"
-	if e.Allow {
-		verdict = "allowed"
-	}
-	line := func(key, value string) {
-		if value != "" {
-			fmt.Fprintf(w, "%-11s %s\n", key, value)
-		}
-	}
-	fmt.Fprintf(w, "%s: %s\n", verdict, e.Reason)
-	if e.Rule != "" {
-		line("rule:", withSource(e.Rule, e.Source))
-	}
-	line("decided by:", e.Layer)
-	if e.Credential != "" {
-		line("credential:", e.Credential+" is sent, "+e.Sends)
-	}
-	if e.Nearest != "" {
-		line("nearest:", withSource(e.Nearest, e.NearestSource))
-	}
-	for _, t := range e.Then {
-		line("then:", t)
-	}
-	for _, c := range e.Change {
-		line("to allow:", c)
-	}
-}
-
 // allowCommand allows just the request. Host, method and path may be an
 // agent's words: nothing of them may be more than a word to a shell, or a
 // wildcard to us.
@@ -411,7 +297,8 @@ func quoted(s string) string {
 
 func inQuotes(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-func withSource(rule, source string) string {
+// WithSource returns the rule, with where it is written if that is known.
+func WithSource(rule, source string) string {
 	if source == "" {
 		return rule
 	}

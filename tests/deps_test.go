@@ -88,6 +88,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "plan", only: []string{"target"}, why: "the plan is pure data that everybody shares; what it imports, everybody imports"},
 		{from: "home", only: []string{"atomicfile", "hostpath"}, why: "every command and daemon finds its files by it; what a folder holds is the business of whoever writes it"},
 		{from: "stacks", only: []string{"plan", "target", "atomicfile", "hostpath", "home"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
+		{from: "explain", only: []string{"plan", "target", "stacks", "home", "hostpath", "atomicfile", "accesslog", "guard"}, never: []string{"github.com/spf13"}, why: "an explanation follows from the stack file and the plan alone, whoever shows it"},
 		{from: "publish", never: []string{"github.com/pulumi", "xds/secret", "sandbox", "envoy"}, why: "it decides who has to see a difference; what the difference becomes is not its business"},
 		{from: "graph", only: []string{}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
 		{from: "cloud", only: []string{"plan", "target", "audit", "guard", "accesslog", "graph"}, never: []string{"github.com/pulumi"}, why: "operators ask an account what there is; what should be there they have as data"},

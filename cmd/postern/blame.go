@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/postern/postern/explain"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -13,7 +14,7 @@ import (
 func blame(r *api.Rejection, source func(rule string) string) string {
 	var out []string
 	for _, rule := range r.Rules {
-		out = append(out, "rule "+withSource(rule, source(rule)))
+		out = append(out, "rule "+explain.WithSource(rule, source(rule)))
 	}
 	for _, a := range r.Agents {
 		out = append(out, "agent "+a)

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/explain"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
@@ -72,7 +72,7 @@ func effectiveRules(stack *stacks.Stack, agent string, now time.Time) ([]effecti
 	for _, r := range stack.Plan.Agents[i].Rules {
 		e := effective{Rule: r, Source: stack.Source(r.ID), Expired: !alive[r.ID]}
 		if r.Credential != "" {
-			e.Sends = sends(stack.Plan, r.Credential)
+			e.Sends = explain.Sends(stack.Plan, r.Credential)
 		}
 		out = append(out, e)
 	}
@@ -104,8 +104,8 @@ func printEffective(w io.Writer, agent string, rules []effective) {
 				fmt.Fprintf(w, "    %-11s %s\n", key+":", value)
 			}
 		}
-		note("rule", withSource(r.ID, r.Source))
-		note("if", conditions(&r.Rule))
+		note("rule", explain.WithSource(r.ID, r.Source))
+		note("if", explain.Conditions(&r.Rule))
 		if r.Credential != "" {
 			note("credential", r.Credential+", "+r.Sends)
 		}
@@ -118,7 +118,7 @@ func printEffective(w io.Writer, agent string, rules []effective) {
 		if r.Upstream != nil {
 			note("at", r.Upstream.Address)
 		}
-		note("limits", limits(r.Limits))
+		note("limits", explain.Limits(r.Limits))
 		if r.Expired {
 			note("expired", r.Expires)
 		} else {
@@ -128,51 +128,4 @@ func printEffective(w io.Writer, agent string, rules []effective) {
 		note("owner", r.Owner)
 	}
 	fmt.Fprintf(w, "everything else is denied by %s\n", plan.DefaultRule(agent))
-}
-
-// conditions returns what a rule requires of a request besides method and path.
-func conditions(r *plan.Rule) string {
-	var out []string
-	for _, c := range r.Query {
-		out = append(out, "?"+c.String())
-	}
-	for _, c := range r.Headers {
-		out = append(out, "header "+c.String())
-	}
-	return strings.Join(out, ", ")
-}
-
-func limits(l *plan.Limits) string {
-	if l == nil {
-		return ""
-	}
-	var out []string
-	if l.Requests > 0 {
-		out = append(out, fmt.Sprintf("%d requests in %ds", l.Requests, l.Per))
-	}
-	for _, n := range []struct {
-		what  string
-		value uint64
-	}{{"%d at a time", uint64(l.Concurrent)}, {"bodies of %d bytes", l.Body}, {"%d bytes/s up", l.Upload}, {"%d bytes/s down", l.Download}} {
-		if n.value > 0 {
-			out = append(out, fmt.Sprintf(n.what, n.value))
-		}
-	}
-	return strings.Join(out, ", ") + ", on each node"
-}
-
-// sends says how a credential is sent, without saying what.
-func sends(p *plan.Plan, name string) string {
-	for _, c := range p.Credentials {
-		switch slot := c.Slot(); {
-		case c.Name != name:
-		case slot.Parameter != "":
-			return "as the query parameter " + slot.Parameter
-		case slot.Signs:
-			return "as a signature for " + c.Service + " in " + c.Region
-		default:
-			return "in the header " + slot.Header
-		}
-	}
-	return ""
 }
