@@ -64,7 +64,8 @@ func Stack(target string) Program {
 func Of(path string) (root string, ok bool) {
 	root = filepath.Dir(filepath.Dir(path))
 	module, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	return root, err == nil && filepath.Base(filepath.Dir(path)) == "bin" && bytes.HasPrefix(module, []byte("module github.com/postern/postern\n"))
+	ours := bytes.HasPrefix(module, []byte("module github.com/postern/postern\n"))
+	return root, err == nil && ours && filepath.Base(filepath.Dir(path)) == "bin"
 }
 
 // Build makes p's file in bin/ of the source tree at root what the sources say, and returns its real path. Lines for
@@ -72,7 +73,7 @@ func Of(path string) (root string, ok bool) {
 // neither the Go tool nor the file may be where an agent, or another user, may write.
 func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root string, w io.Writer) (string, error) {
 	path := filepath.Join(root, "bin", p.Name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // programs for whoever may read the tree
 		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
 	}
 	// Before and after: go build takes a file for its own that merely says so.
@@ -87,7 +88,8 @@ func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, tool, "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags="+p.Tags, "-o", path, "./cmd/"+p.Command)
+	cmd := exec.CommandContext(ctx, tool, "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags=-s -w",
+		"-tags="+p.Tags, "-o", path, "./cmd/"+p.Command)
 	cmd.Dir, cmd.Env = root, append(folders.Safe(os.Environ()), "CGO_ENABLED=0")
 	said, err := p.follow(cmd, w)
 	if ctx.Err() != nil {

@@ -1,6 +1,7 @@
-// Package cloud asks and tells a live account in a cloud what operators need after an `up`: how it differs from the plan,
-// the values of secrets, the audit log. The drivers, such as package cloud/aws, register themselves: a program has those
-// that it imports, and the others cost it nothing.
+// Package cloud asks and tells a live account in a cloud what operators need after an `up`: how the
+// account differs from the plan, the values of secrets, the audit log. The drivers, such as package
+// cloud/aws, register themselves. A program has the drivers that it imports, and the others cost it
+// nothing.
 package cloud
 
 import (

@@ -24,15 +24,17 @@ func openAccount(ctx context.Context, stack *stacks.Stack, region string) (cloud
 	return cloud.Open(ctx, stack.Target, stack.AWS.Account, region)
 }
 
-// becomeCloud runs the same command by postern-cloud, which is next to this program: it is built of the same sources, with
-// drivers of clouds, which would cost every command of the others time. In a source tree it is built if it is missing.
-// becomeCloud returns only an error; why begins its message.
+// becomeCloud runs the same command by postern-cloud, which is next to this program. postern-cloud is
+// built from the same sources, with drivers of clouds that would cost every other command time. In a
+// source tree it is built if it is missing. becomeCloud returns only an error, and why begins its
+// message.
 func becomeCloud(ctx context.Context, w io.Writer, why string) error {
 	path, err := findCloud(ctx, w)
 	if err == nil {
 		err = unix.Exec(path, os.Args, os.Environ())
 	}
-	return fmt.Errorf("%s, for which another program is needed: %w; in the source tree `make cloud` builds bin/postern-cloud", why, err)
+	return fmt.Errorf("%s, for which another program is needed: %w; "+
+		"in the source tree `make cloud` builds bin/postern-cloud", why, err)
 }
 
 func findCloud(ctx context.Context, w io.Writer) (string, error) {

@@ -108,7 +108,7 @@ func runControl(ctx context.Context, home home.Folder, metrics, replica, nodesGr
 		return err
 	}
 	defer flush()
-	control, err := xds.New(xds.Config{ //nolint:contextcheck // a key in a cloud bounds its calls by itself
+	control, err := xds.New(xds.Config{
 		Store: home.BundleURL(), Stack: home.Stack(), Trusted: home.Trusted(), Replica: replica, CACert: or(remote.agentsCA, home.CACert()), CAKey: or(remote.agentsKey, home.CAKey()), State: home.ControlDir(),
 		Envoy: envoy.Options{Roots: authorities},
 		Prepare: func(node string, p *plan.Plan) error {

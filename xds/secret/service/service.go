@@ -1,5 +1,6 @@
-// Package service is how package secret asks a cloud's service for a secret. The drivers, such as package xds/secret/aws,
-// register themselves: a program has those that it imports, and the others cost it nothing.
+// Package service is how package secret asks a cloud's service for a secret. The drivers, such as
+// package xds/secret/aws, register themselves. A program has the drivers that it imports, and the
+// others cost it nothing.
 package service
 
 import (
@@ -32,7 +33,9 @@ func (t *Trouble) Error() string { return t.Text }
 
 // NoIdentity is the trouble if the cloud's library finds nobody to be.
 func NoIdentity(cloud string) *Trouble {
-	return &Trouble{Text: "the control plane has no identity in " + cloud + ": give it one as that cloud's own tools have it", Down: true}
+	return &Trouble{
+		Text: "the control plane has no identity in " + cloud + ": give it one as that cloud's own tools have it", Down: true,
+	}
 }
 
 var drivers = map[string]func(*http.Client) Service{}
