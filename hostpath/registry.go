@@ -22,8 +22,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/postern/postern/atomicfile"
 )
 
 // registryFile is the name of the registry in the folder of all stacks' state folders.
@@ -150,10 +148,28 @@ func (r Registry) Forget(path string) error {
 	if !found {
 		return ErrUnknown
 	}
-	if err := atomicfile.Write(r.file, []byte(kept.String()), 0o644); err != nil {
+	if err := r.replace(kept.String()); err != nil {
 		return fmt.Errorf("write the list of agents' working directories: %w", err)
 	}
 	return nil
+}
+
+// replace gives the list another content, whole or not at all. Package atomicfile does that for
+// everybody else: it links a library, and this package links nothing, as main.go imports it.
+func (r Registry) replace(content string) error {
+	file, err := os.OpenFile(r.file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	_, err = file.WriteString(content)
+	if err := errors.Join(err, file.Chmod(0o644), file.Sync()); err != nil {
+		return err
+	}
+	if err := os.Rename(r.file+".new", r.file); err != nil {
+		return err
+	}
+	return r.syncFolder()
 }
 
 // syncFolder puts the list's name on disk.
