@@ -241,8 +241,8 @@ func TestUnknownCallsAreDenied(t *testing.T) {
 	require.Empty(t, b.sh(t, script.String()), "calls that are not denied as they should be")
 }
 
-// The kernel lists a listening socket's file by 32 bits of the inode number and the device of the whole file system.
-// In another subvolume of btrfs both can be those of the host's socket.
+// The kernel lists a listening socket's file by 32 bits of the inode number and the device of the
+// whole file system. In another subvolume of btrfs both can be those of the host's socket.
 func TestSocketWithTheSameInodeNumber(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {

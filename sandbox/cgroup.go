@@ -17,7 +17,8 @@ import (
 	"github.com/postern/postern/sandbox/view"
 )
 
-// cgroup is the control group of a sandbox; on version 1, one for each controller. The zero value is none.
+// cgroup is the control group of a sandbox; on version 1, one for each controller. The zero value
+// is none.
 type cgroup struct {
 	// folders are the groups.
 	folders []string
@@ -39,7 +40,8 @@ type hierarchy struct {
 	controllers []string
 }
 
-// newCgroup makes a group with the limits, as far as the caller may. What does not hold then is not in held.
+// newCgroup makes a group with the limits, as far as the caller may. What does not hold then is not
+// in held.
 func newCgroup(l view.Limits) *cgroup {
 	g := new(cgroup)
 	own, err := os.ReadFile("/proc/self/cgroup")
@@ -179,7 +181,8 @@ func (g *cgroup) legacy() []string {
 	return slices.DeleteFunc(slices.Clone(g.folders), func(dir string) bool { return g.unified != nil && dir == g.unified.Name() })
 }
 
-// take moves the process, with all of its threads, into the groups of version 1. What it starts from then on is in them.
+// take moves the process, with all of its threads, into the groups of version 1. What it starts
+// from then on is in them.
 func (g *cgroup) take(pid int) error {
 	for _, dir := range g.legacy() {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
@@ -189,7 +192,8 @@ func (g *cgroup) take(pid int) error {
 	return nil
 }
 
-// takeFirst is take for the process that bwrap names in info, which is nil if there is no group of version 1.
+// takeFirst is take for the process that bwrap names in info, which is nil if there is no group of
+// version 1.
 func (g *cgroup) takeFirst(info *os.File) error {
 	if info == nil {
 		return nil

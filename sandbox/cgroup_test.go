@@ -111,7 +111,8 @@ func TestHierarchies(t *testing.T) {
 	}
 }
 
-// TestSignalsAreBounded: an agent that queues signals takes none of what its user's other sandboxes start with.
+// TestSignalsAreBounded: an agent that queues signals takes none of what its user's other sandboxes
+// start with.
 func TestSignalsAreBounded(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {
@@ -119,8 +120,8 @@ func TestSignalsAreBounded(t *testing.T) {
 	})
 }
 
-// TestEverythingIsInTheGroup looks from outside: the first process and the command are in the control groups that limit
-// them before the command does anything.
+// TestEverythingIsInTheGroup looks from outside: the first process and the command are in the
+// control groups that limit them before the command does anything.
 func TestEverythingIsInTheGroup(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {

@@ -18,14 +18,14 @@ const (
 	hangUp = 1000
 )
 
-// copier passes bytes on from one descriptor to another until the first ends, the second is closed at its other end, or
-// the command has ended.
+// copier passes bytes on from one descriptor to another until the first ends, the second is closed
+// at its other end, or the command has ended.
 type copier struct {
 	from, to *os.File
 	// stop is an eventfd that is readable when the command has ended.
 	stop int
-	// input is true for what the command reads: when it has ended, nobody is left to read the rest. What it wrote,
-	// on the other hand, is passed on to the last byte.
+	// input is true for what the command reads: when it has ended, nobody is left to read the rest.
+	// What it wrote, on the other hand, is passed on to the last byte.
 	input bool
 	// patience bounds the wait for output after the command has ended, in milliseconds. The content
 	// of a pipe is available at once, and a process that still holds its other end must not delay
@@ -66,8 +66,8 @@ func (c *copier) run() error {
 	}
 }
 
-// splice moves bytes inside the kernel, which costs a fraction. It returns EINVAL if one of the two cannot do that,
-// as terminals and files that are appended to.
+// splice moves bytes inside the kernel, which costs a fraction. It returns EINVAL if one of the two
+// cannot do that, as terminals and files that are appended to.
 func (c *copier) splice() (int, error) {
 	for {
 		if err := c.await(int(c.from.Fd()), unix.POLLIN); err != nil {

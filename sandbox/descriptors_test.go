@@ -49,7 +49,8 @@ func TestInheritedDescriptors(t *testing.T) {
 	})
 }
 
-// TestFirstProcessHoldsNothingOfTheCaller looks from outside at what the sandbox's processes have open.
+// TestFirstProcessHoldsNothingOfTheCaller looks from outside at what the sandbox's processes have
+// open.
 func TestFirstProcessHoldsNothingOfTheCaller(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {

@@ -133,8 +133,8 @@ func TestSocketsOfTheHost(t *testing.T) {
 	})
 }
 
-// TestWorkdirSwapped: what an agent that works above puts in the folder's place, between the check and the mount, is not
-// given to anybody.
+// TestWorkdirSwapped: what an agent that works above puts in the folder's place, between the check
+// and the mount, is not given to anybody.
 func TestWorkdirSwapped(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {
@@ -151,8 +151,8 @@ func TestWorkdirSwapped(t *testing.T) {
 	})
 }
 
-// TestPrivateIsNotShown: a secret is hidden with the folder of programs that it is in, and refused where hiding it would
-// take the system's programs away.
+// TestPrivateIsNotShown: a secret is hidden with the folder of programs that it is in, and refused
+// where hiding it would take the system's programs away.
 func TestPrivateIsNotShown(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {

@@ -75,7 +75,8 @@ func runSpec(encoded string) int {
 	return result.Status
 }
 
-// request is what a test wants to run: the view is made where it runs, because that depends on the user.
+// request is what a test wants to run: the view is made where it runs, because that depends on the
+// user.
 type request struct {
 	view.Input
 	Spec

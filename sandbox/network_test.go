@@ -154,7 +154,8 @@ func TestNodesTakeTurnsAndFailOver(t *testing.T) {
 	})
 }
 
-// Envoy answers for a supervisor that hangs, and refuses every request: the lease of the node tells.
+// Envoy answers for a supervisor that hangs, and refuses every request: the lease of the node
+// tells.
 func TestNodeWhoseLeaseHasEnded(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {

@@ -1,13 +1,13 @@
 // Package sandbox runs an agent's command so that the only way out is the agent's own proxy socket.
 //
-// Its rooms follow the way of a run. Package run decides, from the published plan and the state folder
-// of a stack, what the sandbox is made for. Package view decides what the agent sees of this machine,
-// as data. Package bubblewrap renders that as arguments of bwrap. [Run] starts it, within limits, and
-// connects streams and signals. Package inside is what runs in the sandbox before the command does;
-// package wire is what the two sides say to each other.
+// Its rooms follow the way of a run. Package run decides, from the published plan and the state
+// folder of a stack, what the sandbox is made for. Package view decides what the agent sees of this
+// machine, as data. Package bubblewrap renders that as arguments of bwrap. [Run] starts it, within
+// limits, and connects streams and signals. Package inside is what runs in the sandbox before the
+// command does; package wire is what the two sides say to each other.
 //
-// It works for an ordinary user and for root alike. Root's command runs without capabilities and as a
-// user of its own, but where the machine cannot do that, as the owner of root's files. So nothing
+// It works for an ordinary user and for root alike. Root's command runs without capabilities and as
+// a user of its own, but where the machine cannot do that, as the owner of root's files. So nothing
 // that is shown is writable, apart from the working directory.
 package sandbox
 
@@ -81,9 +81,9 @@ type Result struct {
 	Connections uint64
 }
 
-// Run runs the command of s and returns how it ended. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 that this
-// process receives in the meantime are passed to the command. When Run
-// returns, for whatever reason, nothing of the sandbox is left.
+// Run runs the command of s and returns how it ended. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
+// SIGUSR2 that this process receives in the meantime are passed to the command. When Run returns,
+// for whatever reason, nothing of the sandbox is left.
 func Run(ctx context.Context, s *Spec) (Result, error) {
 	if !filepath.IsAbs(s.Bubblewrap) {
 		return Result{}, fmt.Errorf("run sandbox: %q is not the absolute path of bwrap", s.Bubblewrap)
@@ -162,8 +162,9 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	passed.close()
 	streams.started()
 
-	// The kernel takes up to 20 ms to move a process, in which bwrap makes the mounts. The first process
-	// starts nothing before it has its setup, so everything that the command may start is in the groups.
+	// The kernel takes up to 20 ms to move a process, in which bwrap makes the mounts. The first
+	// process starts nothing before it has its setup, so everything that the command may start is
+	// in the groups.
 	groupErr := group.takeFirst(first)
 	encoder := json.NewEncoder(host)
 	dir := s.View.Workdir
@@ -212,10 +213,10 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	return Result{}, bubblewrap.Explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
 }
 
-// start starts bubblewrap on the thread, in the control group of version 2. For root it uses a subordinate
-// user. If this machine or the file system cannot do that, start says so, and the sandbox is root
-// without capabilities. Any other failure ends the run, because an agent that works above can cause
-// it.
+// start starts bubblewrap on the thread, in the control group of version 2. For root it uses a
+// subordinate user. If this machine or the file system cannot do that, start says so, and the
+// sandbox is root without capabilities. Any other failure ends the run, because an agent that works
+// above can cause it.
 func (s *Spec) start(cmd *exec.Cmd, group *cgroup, starter *thread, streams *streams) error {
 	if group.unified != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.unified.Fd())

@@ -31,9 +31,10 @@ const (
 	errForbidden  = retErrno | uint32(unix.EPERM)
 )
 
-// filter is a program that the kernel runs before each system call, as an array of struct sock_filter. What the tables
-// of syscalls.go do not allow is denied. The gate, which connects in the command's place, may do what takes; about a connect
-// of the command the kernel asks the gate, because a filter cannot see where it leads.
+// filter is a program that the kernel runs before each system call, as an array of struct
+// sock_filter. What the tables of syscalls.go do not allow is denied. The gate, which connects in
+// the command's place, may do what takes; about a connect of the command the kernel asks the gate,
+// because a filter cannot see where it leads.
 func filter(gate bool) ([]byte, error) {
 	machine, err := arch.GetInfo(runtime.GOARCH)
 	if err != nil || len(machine.SyscallNames) == 0 {
@@ -87,7 +88,8 @@ func filter(gate bool) ([]byte, error) {
 func (c *checkedCall) body() []bpf.Instruction {
 	var body []bpf.Instruction
 	for _, o := range c.outcomes {
-		// Each check is three instructions, of which the last jumps over what is left of this outcome.
+		// Each check is three instructions, of which the last jumps over what is left of this
+		// outcome.
 		for i, check := range o.when {
 			left := uint8(3*(len(o.when)-1-i) + 1)
 			body = append(

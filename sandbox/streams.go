@@ -234,8 +234,8 @@ func (st *streams) endsWith(c *copier, f *os.File) bool {
 	return false
 }
 
-// finish passes on what the command, which has ended, has written. It returns why something of that, or of what the
-// command should have read, was lost.
+// finish passes on what the command, which has ended, has written. It returns why something of
+// that, or of what the command should have read, was lost.
 func (st *streams) finish() error {
 	one := []byte{1, 0, 0, 0, 0, 0, 0, 0}
 	if _, err := unix.Write(st.stop, one); err != nil {

@@ -50,7 +50,8 @@ func TestStreamsCannotBeReopened(t *testing.T) {
 	})
 }
 
-// What others write into the pipe or socket that is the command's output, or read from its input, is not the command's.
+// What others write into the pipe or socket that is the command's output, or read from its input,
+// is not the command's.
 func TestStreamsAreNotShared(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {
@@ -158,7 +159,8 @@ func TestStreamsEnd(t *testing.T) {
 	})
 }
 
-// BenchmarkOutput is what copying costs: 256 MiB through a pipe, against the same without a sandbox.
+// BenchmarkOutput is what copying costs: 256 MiB through a pipe, against the same without a
+// sandbox.
 func BenchmarkOutput(b *testing.B) {
 	dir := b.TempDir()
 	args := []string{"sh", "-c", "head -c 268435456 /dev/zero"}

@@ -91,8 +91,8 @@ func TestAgentOfRootIsNotRoot(t *testing.T) {
 	}
 }
 
-// TestSocketsOfOtherUsers: the nodes and the control plane are users of their own, in folders that the agent's user may
-// not search.
+// TestSocketsOfOtherUsers: the nodes and the control plane are users of their own, in folders that
+// the agent's user may not search.
 func TestSocketsOfOtherUsers(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {

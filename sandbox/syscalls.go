@@ -54,8 +54,9 @@ var allowedCalls = []string{
 	"recvfrom", "recvmsg", "recvmmsg", "sendto", "sendmsg", "sendmmsg",
 }
 
-// forbiddenCalls fail with EPERM, as they do for an ordinary user of a kernel that has them. Every other call that is
-// not allowed fails with ENOSYS, which programs take for an older kernel and do without.
+// forbiddenCalls fail with EPERM, as they do for an ordinary user of a kernel that has them. Every
+// other call that is not allowed fails with ENOSYS, which programs take for an older kernel and do
+// without.
 var forbiddenCalls = []string{
 	"mount", "umount2", "pivot_root", "chroot", "mount_setattr", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick",
 	"setns", "unshare", "bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key",
@@ -64,8 +65,8 @@ var forbiddenCalls = []string{
 	"open_by_handle_at", "name_to_handle_at", "kcmp", "lookup_dcookie", "fanotify_init", "process_madvise",
 }
 
-// check is true if the lower 32 bits of an argument, masked, are the value. Every argument that is looked at is an int,
-// or flags of which the kernel ignores the rest.
+// check is true if the lower 32 bits of an argument, masked, are the value. Every argument that is
+// looked at is an int, or flags of which the kernel ignores the rest.
 type check struct {
 	arg         int
 	mask, value uint32
@@ -77,7 +78,8 @@ type outcome struct {
 	do   uint32
 }
 
-// checkedCall is decided by its arguments: by the first outcome whose checks hold, or else by the last word.
+// checkedCall is decided by its arguments: by the first outcome whose checks hold, or else by the
+// last word.
 type checkedCall struct {
 	names    []string
 	outcomes []outcome
@@ -160,7 +162,8 @@ var checkedCalls = []checkedCall{
 			{when: []check{{arg: 0, mask: whole, value: unix.AF_INET6}, {arg: 1, mask: socketKind, value: unix.SOCK_DGRAM}, {arg: 2, mask: whole, value: unix.IPPROTO_UDP}}, do: retAllow},
 			{when: []check{{arg: 0, mask: whole, value: unix.AF_UNIX}, {arg: 1, mask: socketKind, value: unix.SOCK_STREAM}}, do: retAllow},
 			{when: []check{{arg: 0, mask: whole, value: unix.AF_UNIX}, {arg: 1, mask: socketKind, value: unix.SOCK_SEQPACKET}}, do: retAllow},
-			// For getifaddrs of glibc and Go. The others reach firewalls, audit and other processes' sockets.
+			// For getifaddrs of glibc and Go. The others reach firewalls, audit and other
+			// processes' sockets.
 			{when: []check{{arg: 0, mask: whole, value: unix.AF_NETLINK}, {arg: 2, mask: whole, value: unix.NETLINK_ROUTE}}, do: retAllow},
 			// What Go takes for an older kernel.
 			{when: []check{{arg: 0, mask: whole, value: unix.AF_INET}}, do: errNoProtocol},

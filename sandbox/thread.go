@@ -31,8 +31,8 @@ func (t *thread) renew() {
 	serve = func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this function
 		if unix.Gettid() == unix.Getpid() {
-			// The first thread never ends, and what it sees is what /proc shows of the process. While it is held
-			// here, the next goroutine is on another.
+			// The first thread never ends, and what it sees is what /proc shows of the process.
+			// While it is held here, the next goroutine is on another.
 			go serve()
 			<-done
 			runtime.UnlockOSThread()

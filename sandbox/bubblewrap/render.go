@@ -1,5 +1,5 @@
-// Package bubblewrap renders a sandbox's view as arguments of bwrap, makes the user that root's sandbox
-// is on the host, and says what to do if bwrap complains.
+// Package bubblewrap renders a sandbox's view as arguments of bwrap, makes the user that root's
+// sandbox is on the host, and says what to do if bwrap complains.
 package bubblewrap
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// Render returns the arguments with which bwrap starts postern-sandbox in the view, and the contents
-// that it reads: of the descriptor first, the one after that, and so on.
+// Render returns the arguments with which bwrap starts postern-sandbox in the view, and the
+// contents that it reads: of the descriptor first, the one after that, and so on.
 func Render(v *view.View, first int) (args []string, contents [][]byte) {
 	r := renderer{next: first}
 	r.add("--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv",
@@ -42,7 +42,8 @@ func Render(v *view.View, first int) (args []string, contents [][]byte) {
 	return r.args, r.contents
 }
 
-// FirstProcess reads the number of the sandbox's first process from what bwrap writes to its --info-fd.
+// FirstProcess reads the number of the sandbox's first process from what bwrap writes to its
+// --info-fd.
 func FirstProcess(info io.Reader) (int, error) {
 	var said struct {
 		Child int `json:"child-pid"`
@@ -74,7 +75,7 @@ func (r *renderer) mount(m view.Mount) {
 		}
 		r.add(how, m.Source, m.Target)
 	case view.Tmpfs:
-		r.add("--size", strconv.FormatUint(m.Size, 10), "--perms", "0"+strconv.FormatUint(uint64(m.Mode), 8), "--tmpfs", m.Target)
+		r.add("--size", strconv.FormatUint(m.Size, 10), "--perms", fmt.Sprintf("%#o", m.Mode), "--tmpfs", m.Target)
 	case view.Symlink:
 		r.add("--symlink", m.Source, m.Target)
 	case view.File:

@@ -10,8 +10,8 @@ import (
 	"github.com/postern/postern/sandbox/view"
 )
 
-// TestRender: the namespaces and powers of a sandbox come first, then each kind of mount in the view's
-// order, then what covers it.
+// TestRender: the namespaces and powers of a sandbox come first, then each kind of mount in the
+// view's order, then what covers it.
 func TestRender(t *testing.T) {
 	t.Parallel()
 	args, contents := Render(&view.View{

@@ -17,10 +17,11 @@ import (
 	"github.com/postern/postern/sandbox/view"
 )
 
-// Where root runs a sandbox, everything in it is an ordinary user of the host that nobody else is: what escapes, by a
-// hole in the kernel or a descriptor that was forgotten, is not root. In the working folder this user is its owner, by
-// way of a mount that maps one to the other, so files keep the owner they had. What is root's alone but shown, such as
-// a toolchain in its home, is mapped in the same way.
+// Where root runs a sandbox, everything in it is an ordinary user of the host that nobody else is:
+// what escapes, by a hole in the kernel or a descriptor that was forgotten, is not root. In the
+// working folder this user is its owner, by way of a mount that maps one to the other, so files
+// keep the owner they had. What is root's alone but shown, such as a toolchain in its home, is
+// mapped in the same way.
 
 // agentAccount is the account whose subordinate IDs in /etc/subuid and /etc/subgid are used.
 const agentAccount = "postern-agent"
@@ -35,14 +36,15 @@ const (
 // User is the user that root's sandbox is on the host.
 type User struct{ UID, GID int }
 
-// UnableError is why this machine or a file system cannot have the sandbox be a user of its own. No agent can cause it.
+// UnableError is why this machine or a file system cannot have the sandbox be a user of its own. No
+// agent can cause it.
 type UnableError struct{ err error }
 
 func (e *UnableError) Error() string { return e.err.Error() }
 func (e *UnableError) Unwrap() error { return e.err }
 
-// NewUser returns the user for this process' sandbox. Two sandboxes that run at the same time are different users: the
-// kernel's budgets are a user's. Each error is an [UnableError].
+// NewUser returns the user for this process' sandbox. Two sandboxes that run at the same time are
+// different users: the kernel's budgets are a user's. Each error is an [UnableError].
 func NewUser() (*User, error) {
 	u := new(User)
 	if err := u.find(); err != nil {
@@ -116,11 +118,12 @@ func isMapped(file string, id int) (bool, error) {
 	return false, nil
 }
 
-// Prepare gives the calling thread mounts of its own, in which the user sees what the view shows, and has cmd, which is
-// bwrap, start as that user. The thread must not be used for anything else, whether Prepare succeeds or not.
+// Prepare gives the calling thread mounts of its own, in which the user sees what the view shows,
+// and has cmd, which is bwrap, start as that user. The thread must not be used for anything else,
+// whether Prepare succeeds or not.
 //
-// An [UnableError] is why this machine cannot do that. Any other error ends the run, because an agent that works above
-// can cause it.
+// An [UnableError] is why this machine cannot do that. Any other error ends the run, because an
+// agent that works above can cause it.
 func (u *User) Prepare(cmd *exec.Cmd, v *view.View) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return &UnableError{fmt.Errorf("make mount namespace: %w", err)}
@@ -212,13 +215,17 @@ func (m *idMounts) add(path string) error {
 		return fmt.Errorf("look at %s: %w", path, err)
 	}
 	owner := info.Sys().(*syscall.Stat_t)
-	// The path is real. A link on the way is of a user who may write there, such as a node's, and would be followed as root.
-	place, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	// The path is real. A link on the way is of a user who may write there, such as a node's, and
+	// would be followed as root.
+	place, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+	})
 	if err != nil {
 		return fmt.Errorf("take mount of %s: %w", path, err)
 	}
 	defer unix.Close(place)
-	tree, err := unix.OpenTree(place, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_EMPTY_PATH)
+	const clone = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE | unix.AT_EMPTY_PATH
+	tree, err := unix.OpenTree(place, "", clone)
 	if err != nil {
 		err = fmt.Errorf("take mount of %s: %w", path, err)
 		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
@@ -232,7 +239,8 @@ func (m *idMounts) add(path string) error {
 	if err := unix.Fstat(tree, &taken); err != nil {
 		return fmt.Errorf("look at the mount of %s: %w", path, err)
 	}
-	if expected := m.view.Workdir; workdir && (taken.Dev != expected.Device || taken.Ino != expected.Inode) || taken.Ino != owner.Ino {
+	checked := m.view.Workdir
+	if workdir && (taken.Dev != checked.Device || taken.Ino != checked.Inode) || taken.Ino != owner.Ino {
 		return fmt.Errorf("take mount of %s: it is no longer the mount that was checked: run this again", path)
 	}
 	namespace, err := m.namespace(idMap{uid: int(owner.Uid), gid: int(owner.Gid), others: !workdir})
@@ -241,7 +249,9 @@ func (m *idMounts) add(path string) error {
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(namespace.Fd())}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
-		return &UnableError{fmt.Errorf("map the owner of %s: %w (does its file system support idmapped mounts?)", path, err)}
+		return &UnableError{
+			fmt.Errorf("map the owner of %s: %w (does its file system support idmapped mounts?)", path, err),
+		}
 	}
 	m.done = append(m.done, path)
 	return nil
@@ -283,7 +293,8 @@ func (m *idMounts) namespace(key idMap) (*os.File, error) {
 	// It stops once, before its first instruction, and then dies.
 	for {
 		var status unix.WaitStatus
-		if _, werr := unix.Wait4(process.Pid, &status, 0, nil); werr != nil && !errors.Is(werr, unix.EINTR) || status.Exited() || status.Signaled() {
+		_, werr := unix.Wait4(process.Pid, &status, 0, nil)
+		if werr != nil && !errors.Is(werr, unix.EINTR) || status.Exited() || status.Signaled() {
 			break
 		}
 	}
@@ -300,7 +311,8 @@ func (m *idMounts) namespace(key idMap) (*os.File, error) {
 func (m *idMounts) attach() error {
 	for cover, mounts := range m.covers {
 		if cover != "" {
-			if err := unix.Mount("postern", cover, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
+			const flags = unix.MS_NOSUID | unix.MS_NODEV
+			if err := unix.Mount("postern", cover, "tmpfs", flags, "mode=0755,size=1m"); err != nil {
 				return fmt.Errorf("cover %s: %w", cover, err)
 			}
 		}
@@ -310,7 +322,8 @@ func (m *idMounts) attach() error {
 					return fmt.Errorf("make place for %s: %w", mount.path, err)
 				}
 			}
-			if err := unix.MoveMount(mount.tree, "", unix.AT_FDCWD, mount.path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			err := unix.MoveMount(mount.tree, "", unix.AT_FDCWD, mount.path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+			if err != nil {
 				return fmt.Errorf("mount %s: %w", mount.path, err)
 			}
 		}
@@ -324,7 +337,8 @@ func (mount *idMount) place() error {
 	if !mount.dir {
 		dir = filepath.Dir(dir)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // in a mount namespace of our own, for a user to search
+	//nolint:gosec // in a mount namespace of our own, for a user to search
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	if mount.dir {

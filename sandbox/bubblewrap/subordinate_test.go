@@ -58,8 +58,8 @@ func TestSubordinateRange(t *testing.T) {
 	}
 }
 
-// What an agent that works above can cause ends the run: only what the machine or a file system cannot do lets root's
-// agent be root.
+// What an agent that works above can cause ends the run: only what the machine or a file system
+// cannot do lets root's agent be root.
 func TestWhatAnAgentCausesIsNoExcuse(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {

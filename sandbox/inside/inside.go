@@ -79,6 +79,17 @@ func openControl() (net.Conn, error) {
 }
 
 func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
+	if os.Getpid() != 1 {
+		return 0, fmt.Errorf("check process: want to be the first of the sandbox, am %d", os.Getpid())
+	}
+	// Before anything can connect; and before the setup is there, for which the host needs a while.
+	if err := routeEverythingHere(); err != nil {
+		return 0, err
+	}
+	names := newNames()
+	if err := serveDNS(names); err != nil {
+		return 0, err
+	}
 	decoder := json.NewDecoder(control)
 	var setup wire.Setup
 	if err := decoder.Decode(&setup); err != nil {
@@ -86,9 +97,6 @@ func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 	}
 	if len(setup.Argv) == 0 || len(setup.Nodes) == 0 {
 		return 0, errors.New("read setup: no command or no node")
-	}
-	if os.Getpid() != 1 {
-		return 0, fmt.Errorf("check process: want to be the first of the sandbox, am %d", os.Getpid())
 	}
 	// The mount was made by its path, and an agent that works above may have put another folder there.
 	var dir unix.Stat_t
@@ -98,17 +106,9 @@ func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 	if err := checkMounts(&setup); err != nil {
 		return 0, err
 	}
-	// Both before anything can connect.
-	if err := routeEverythingHere(); err != nil {
-		return 0, err
-	}
-	names := newNames()
 	fleet.reach(setup.Nodes)
 	gate := &gate{fleet: fleet, names: names, gateways: setup.Gateways, captured: setup.Ports}
 	if err := gate.listen(); err != nil {
-		return 0, err
-	}
-	if err := serveDNS(names); err != nil {
 		return 0, err
 	}
 	pid, err := start(&setup)

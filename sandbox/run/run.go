@@ -21,8 +21,8 @@ import (
 
 // Request is what somebody wants to run.
 type Request struct {
-	// Plan is the one that is live: what runs is what an operator has signed, not what the stack file
-	// says at the moment.
+	// Plan is the one that is live: what runs is what an operator has signed, not what the stack
+	// file says at the moment.
 	Plan *plan.Plan
 	// File is the stack file's name, for messages.
 	File string
@@ -37,8 +37,8 @@ type Request struct {
 	Args []string
 }
 
-// Workdir returns the absolute path of dir, and makes the folder if there is none. A path that leads
-// into an agent's folder and out again is the agent's choice, and refused.
+// Workdir returns the absolute path of dir, and makes the folder if there is none. A path that
+// leads into an agent's folder and out again is the agent's choice, and refused.
 func Workdir(home home.Folder, dir string) (abs string, made bool, err error) {
 	if abs, err = filepath.Abs(dir); err != nil {
 		return "", false, fmt.Errorf("find working directory: %w", err)
@@ -64,7 +64,8 @@ func Workdir(home home.Folder, dir string) (abs string, made bool, err error) {
 	}
 	// An agent that works above could have a link there by the time that the folder is made.
 	if err := folders.Check(abs); err != nil {
-		return "", false, fmt.Errorf("make the working directory %s: %w: name a folder that is there, or one elsewhere", abs, err)
+		return "", false, fmt.Errorf("make the working directory %s: %w: name a folder that is there, or one elsewhere",
+			abs, err)
 	}
 	if err := os.MkdirAll(abs, 0o700); err != nil {
 		return "", false, fmt.Errorf("make working directory: %w", err)
@@ -72,17 +73,18 @@ func Workdir(home home.Folder, dir string) (abs string, made bool, err error) {
 	return abs, true, nil
 }
 
-// leadsOut refuses the absolute path of a folder that leads through an agent's folder to the real one outside of it.
+// leadsOut refuses the absolute path of a folder that leads through an agent's folder to the real
+// one outside of it.
 func leadsOut(folders *hostpath.Folders, dir, abs, real string) error {
 	writable := (*hostpath.WritableError)(nil)
-	if errors.As(folders.Check(abs), &writable) && real != writable.Step && !strings.HasPrefix(real, writable.Step+"/") {
-		return fmt.Errorf("use %s as working directory: %w, and leads out of there: name the folder itself", dir, writable)
+	if !errors.As(folders.Check(abs), &writable) || strings.HasPrefix(real+"/", writable.Step+"/") {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("use %s as working directory: %w, and leads out of there: name the folder itself", dir, writable)
 }
 
-// Prepare returns what to run, without the command and its streams. From then on the working directory
-// counts as an agent's. The caller calls done when the command has ended.
+// Prepare returns what to run, without the command and its streams. From then on the working
+// directory counts as an agent's. The caller calls done when the command has ended.
 func Prepare(r *Request) (spec *sandbox.Spec, done func(), err error) {
 	agents := r.Plan.Agents
 	i := slices.IndexFunc(agents, func(a plan.Agent) bool { return a.Name == r.Agent })
@@ -94,7 +96,8 @@ func Prepare(r *Request) (spec *sandbox.Spec, done func(), err error) {
 		if len(names) == 0 {
 			names = []string{"none"}
 		}
-		return nil, nil, fmt.Errorf("the publication of %s has no agent %q: it has %s; `postern push` publishes the file", r.File, r.Agent, strings.Join(names, ", "))
+		return nil, nil, fmt.Errorf("the publication of %s has no agent %q: it has %s; "+
+			"`postern push` publishes the file", r.File, r.Agent, strings.Join(names, ", "))
 	}
 	base := filepath.Dir(r.Home.Root)
 	in := &view.Input{
@@ -189,7 +192,8 @@ func socketFolders(home home.Folder, agent string) ([]string, error) {
 	case len(nodes) == 0:
 		return nil, errors.New("find nodes: the stack is not up: run `make up`")
 	case len(folders) == 0:
-		return nil, fmt.Errorf("find nodes: no node serves the agent %q yet: publish the stack file with `make up`", agent)
+		return nil, fmt.Errorf("find nodes: no node serves the agent %q yet: publish the stack file with `make up`",
+			agent)
 	}
 	return folders, nil
 }

@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// Toolchain says which parts of a tool's folder are shown if one of its folders is on PATH. Patterns
-// are relative to the root, and * stands for one name.
+// Toolchain says which parts of a tool's folder are shown if one of its folders is on PATH.
+// Patterns are relative to the root, and * stands for one name.
 type Toolchain struct {
 	Name string
 	// Env names the variable that moves the root. Root is where it is otherwise: below the home
 	// unless it is absolute.
 	Env, Root string
-	// OnPath are the folders that are recognised on PATH. What a * stood for can be used in Show, so
-	// that only the version in use is shown.
+	// OnPath are the folders that are recognised on PATH. What a * stood for can be used in Show,
+	// so that only the version in use is shown.
 	OnPath []string
 	// Show is what is shown, read-only. It may be elsewhere in the home: it then begins with ~/.
 	Show []string
@@ -36,7 +36,8 @@ var Table = []Toolchain{
 		OnPath: []string{"shims", "bin", "versions/*/bin", "plugins/*/bin", "plugins/*/shims"},
 		Show:   []string{"bin", "libexec", "pyenv.d", "plugins", "shims", "versions", "version"},
 		Hide:   []string{"versions/*/pip.conf", "versions/*/envs/*/pip.conf", "pyenv.d/exec/pip-rehash/*"},
-		Why:    "a shim may choose any version; a version's pip.conf may hold an index with a token; pip fails if pyenv's hook on it cannot write shims",
+		Why: "a shim may choose any version; a version's pip.conf may hold an index with a token; " +
+			"pip fails if pyenv's hook on it cannot write shims",
 		Python: true,
 	},
 	{
@@ -83,7 +84,8 @@ var Table = []Toolchain{
 		Name: "cargo", Env: "CARGO_HOME", Root: ".cargo",
 		OnPath: []string{"bin"},
 		Show:   []string{"bin", "~/.rustup/toolchains", "~/.rustup/settings.toml"},
-		Why:    "bin has rustup's shims, which start what is in its toolchains; never credentials.toml and config.toml next to bin",
+		Why: "bin has rustup's shims, which start what is in its toolchains; " +
+			"never credentials.toml and config.toml next to bin",
 	},
 	{
 		Name: "rustup toolchain", Env: "RUSTUP_HOME", Root: ".rustup",
@@ -184,7 +186,9 @@ var Table = []Toolchain{
 	{
 		Name: "Linuxbrew", Root: "/home/linuxbrew/.linuxbrew",
 		OnPath: []string{"bin", "sbin", "opt/*/bin"},
-		Show:   []string{"bin", "sbin", "lib", "libexec", "share", "opt", "Cellar", "etc/ca-certificates", "etc/openssl@3"},
+		Show: []string{
+			"bin", "sbin", "lib", "libexec", "share", "opt", "Cellar", "etc/ca-certificates", "etc/openssl@3",
+		},
 		Why:    "bin has links into Cellar",
 		Python: true,
 	},
@@ -211,8 +215,8 @@ var Table = []Toolchain{
 	},
 }
 
-// Match reports whether the folder dir, which is on PATH, is one of those that t is recognised by, if
-// t's root is at root. It returns what each * stood for.
+// Match reports whether the folder dir, which is on PATH, is one of those that t is recognised by,
+// if t's root is at root. It returns what each * stood for.
 func (t *Toolchain) Match(root, dir string) (names []string, ok bool) {
 	for _, pattern := range t.OnPath {
 		if names, ok := match(pattern, root, dir); ok {

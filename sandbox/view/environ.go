@@ -14,12 +14,13 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// A form is what the value of a variable may look like. A variable passes only if its name is in passedVariables and its
-// value has the form: a value that somebody put there by mistake, or to get it through, may be a token.
+// A form is what the value of a variable may look like. A variable passes only if its name is in
+// passedVariables and its value has the form: a value that somebody put there by mistake, or to get
+// it through, may be a token.
 type form func(value string) bool
 
-// like returns the form of values that the expression matches as a whole. It is compiled when it is first needed: every
-// command links this package, and waits for what is compiled at its start.
+// like returns the form of values that the expression matches as a whole. It is compiled when it is
+// first needed: every command links this package, and waits for what is compiled at its start.
 func like(expression string) form {
 	compiled := sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?:` + expression + `)$`) })
 	return func(value string) bool { return compiled().MatchString(value) }
@@ -28,7 +29,8 @@ func like(expression string) form {
 // listOf returns the form of lists of one form, with any of the separators.
 func listOf(item form, separators string) form {
 	return func(value string) bool {
-		for field := range strings.FieldsFuncSeq(value, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
+		separates := func(r rune) bool { return strings.ContainsRune(separators, r) }
+		for field := range strings.FieldsFuncSeq(value, separates) {
 			if !item(field) {
 				return false
 			}
@@ -43,14 +45,16 @@ func either(forms ...form) form {
 }
 
 var (
-	isSwitch    = like(`|[0-9]|true|True|TRUE|false|False|FALSE|yes|no|on|off|always|auto|never`)
-	isNumber    = like(`[0-9]{1,6}`)
-	isLocale    = like(`(?:[a-z]{2,3}(?:_[A-Z]{2})?|C|POSIX)(?:\.[A-Za-z]{2,5}-?[0-9-]{0,8})?(?:@[a-z]{2,10})?`)
-	isTerminfo  = like(`[a-z0-9]{1,10}(?:[.+-][a-z0-9]{1,10}){0,3}`)
-	isZone      = like(`:?[A-Z][A-Za-z_]{1,20}(?:/[A-Z][A-Za-z_]{1,20}){0,2}|[A-Z]{3,4}(?:[+-]?[0-9]{1,2})?|Etc/GMT[+-][0-9]{1,2}`)
-	isUser      = like(`[a-z_][a-z0-9_-]{0,31}`)
-	isProgram   = either(like(`[a-z][a-z0-9.-]{0,15}(?: -{1,2}[A-Za-z-]{1,16}){0,3}`), like(`(?:/[a-z][a-z0-9.-]{0,15}){1,6}(?: -{1,2}[A-Za-z-]{1,16}){0,3}`))
-	isVersion   = like(`(?:[a-z]{1,10}-?)?[0-9]{1,4}(?:[.-][0-9]{1,4}){0,3}(?:-?[a-z]{1,5}[0-9]{0,3})?|system|(?:stable|beta|nightly)(?:-[0-9]{4}-[0-9]{2}-[0-9]{2})?`)
+	isSwitch   = like(`|[0-9]|true|True|TRUE|false|False|FALSE|yes|no|on|off|always|auto|never`)
+	isNumber   = like(`[0-9]{1,6}`)
+	isLocale   = like(`(?:[a-z]{2,3}(?:_[A-Z]{2})?|C|POSIX)(?:\.[A-Za-z]{2,5}-?[0-9-]{0,8})?(?:@[a-z]{2,10})?`)
+	isTerminfo = like(`[a-z0-9]{1,10}(?:[.+-][a-z0-9]{1,10}){0,3}`)
+	isZone     = like(`:?[A-Z][A-Za-z_]{1,20}(?:/[A-Z][A-Za-z_]{1,20}){0,2}|` +
+		`[A-Z]{3,4}(?:[+-]?[0-9]{1,2})?|Etc/GMT[+-][0-9]{1,2}`)
+	isUser    = like(`[a-z_][a-z0-9_-]{0,31}`)
+	isProgram = like(`(?:[a-z][a-z0-9.-]{0,15}|(?:/[a-z][a-z0-9.-]{0,15}){1,6})(?: -{1,2}[A-Za-z-]{1,16}){0,3}`)
+	isVersion = like(`(?:[a-z]{1,10}-?)?[0-9]{1,4}(?:[.-][0-9]{1,4}){0,3}(?:-?[a-z]{1,5}[0-9]{0,3})?|` +
+		`system|(?:stable|beta|nightly)(?:-[0-9]{4}-[0-9]{2}-[0-9]{2})?`)
 	isPlatform  = like(`386|s390x|[a-z]{2,9}[0-9]{0,2}(?:le)?`)
 	isPlainHost = like(`[A-Za-z0-9.-]+(?::[0-9]{1,5})?`)
 	isPlainPath = like(`[A-Za-z0-9._~+/-]*`)
@@ -59,31 +63,46 @@ var (
 	isModules   = listOf(func(pattern string) bool { return isPattern(pattern) && !hasToken(pattern) }, ",")
 )
 
-// passedVariables pass from the caller's environment if their values have the form. Everything else stays outside: that
-// is where the caller's tokens are.
+// passedVariables pass from the caller's environment if their values have the form. Everything else
+// stays outside: that is where the caller's tokens are.
 var passedVariables = map[string]form{
-	"TERM": isTerminfo, "COLORTERM": like(`truecolor|24bit|[a-z]{1,10}`), "NO_COLOR": isSwitch, "FORCE_COLOR": isSwitch, "CLICOLOR": isSwitch,
+	"TERM": isTerminfo, "COLORTERM": like(`truecolor|24bit|[a-z]{1,10}`), "NO_COLOR": isSwitch,
+	"FORCE_COLOR": isSwitch, "CLICOLOR": isSwitch,
 	"COLUMNS": isNumber, "LINES": isNumber, "CI": isSwitch, "TZ": isZone,
-	"LANG": isLocale, "LANGUAGE": listOf(isLocale, ":"), "LC_ALL": isLocale, "LC_ADDRESS": isLocale, "LC_COLLATE": isLocale, "LC_CTYPE": isLocale, "LC_IDENTIFICATION": isLocale,
-	"LC_MEASUREMENT": isLocale, "LC_MESSAGES": isLocale, "LC_MONETARY": isLocale, "LC_NAME": isLocale, "LC_NUMERIC": isLocale, "LC_PAPER": isLocale, "LC_TELEPHONE": isLocale, "LC_TIME": isLocale,
+	"LANG": isLocale, "LANGUAGE": listOf(isLocale, ":"), "LC_ALL": isLocale, "LC_ADDRESS": isLocale,
+	"LC_COLLATE": isLocale, "LC_CTYPE": isLocale, "LC_IDENTIFICATION": isLocale,
+	"LC_MEASUREMENT": isLocale, "LC_MESSAGES": isLocale, "LC_MONETARY": isLocale, "LC_NAME": isLocale,
+	"LC_NUMERIC": isLocale, "LC_PAPER": isLocale, "LC_TELEPHONE": isLocale, "LC_TIME": isLocale,
 	"USER": isUser, "LOGNAME": isUser, "SHELL": isProgram, "EDITOR": isProgram, "PAGER": isProgram,
-	"PYTHONDONTWRITEBYTECODE": isSwitch, "PYTHONUNBUFFERED": isSwitch, "PIP_DISABLE_PIP_VERSION_CHECK": isSwitch, "PIP_DEFAULT_TIMEOUT": isNumber,
-	"PYENV_VERSION": listOf(isVersion, ":"), "RBENV_VERSION": isVersion, "NODENV_VERSION": isVersion, "RUSTUP_TOOLCHAIN": isVersion,
-	"CGO_ENABLED": isSwitch, "GOARCH": isPlatform, "GOOS": isPlatform,
+	"PYTHONDONTWRITEBYTECODE": isSwitch, "PYTHONUNBUFFERED": isSwitch, "PIP_DISABLE_PIP_VERSION_CHECK": isSwitch,
+	"PIP_DEFAULT_TIMEOUT": isNumber,
+	"PYENV_VERSION":       listOf(isVersion, ":"), "RBENV_VERSION": isVersion, "NODENV_VERSION": isVersion,
+	"RUSTUP_TOOLCHAIN": isVersion,
+	"CGO_ENABLED":      isSwitch, "GOARCH": isPlatform, "GOOS": isPlatform,
 	// Which servers the package clients ask.
-	"PIP_INDEX_URL": isRegistry, "PIP_EXTRA_INDEX_URL": listOf(isRegistry, " \n\t"), "UV_INDEX_URL": isRegistry, "UV_EXTRA_INDEX_URL": listOf(isRegistry, " "), "UV_DEFAULT_INDEX": isRegistry, "UV_INDEX": listOf(isRegistry, " "),
-	"GOPROXY": listOf(isRegistry, ",|"), "GOSUMDB": like(`off|[a-z]{1,20}(?:\.[a-z]{1,20}){1,3}`), "GOPRIVATE": isModules, "GONOPROXY": isModules, "GONOSUMDB": isModules, "GOINSECURE": isModules,
-	"GOFLAGS":             listOf(like(`-mod=(?:mod|vendor|readonly)|-trimpath|-modcacherw|-buildvcs=(?:true|false|auto)|-[vxn]`), " "),
-	"npm_config_registry": isRegistry, "NPM_CONFIG_REGISTRY": isRegistry, "YARN_NPM_REGISTRY_SERVER": isRegistry, "CARGO_REGISTRIES_CRATES_IO_PROTOCOL": like(`git|sparse`),
-	"RUSTUP_DIST_SERVER": isRegistry, "RUSTUP_UPDATE_ROOT": isRegistry, "NODEJS_ORG_MIRROR": isRegistry, "NVM_NODEJS_ORG_MIRROR": isRegistry,
+	"PIP_INDEX_URL": isRegistry, "PIP_EXTRA_INDEX_URL": listOf(isRegistry, " \n\t"), "UV_INDEX_URL": isRegistry,
+	"UV_EXTRA_INDEX_URL": listOf(isRegistry, " "), "UV_DEFAULT_INDEX": isRegistry,
+	"UV_INDEX": listOf(isRegistry, " "),
+	"GOPROXY":  listOf(isRegistry, ",|"), "GOSUMDB": like(`off|[a-z]{1,20}(?:\.[a-z]{1,20}){1,3}`),
+	"GOPRIVATE": isModules, "GONOPROXY": isModules, "GONOSUMDB": isModules, "GOINSECURE": isModules,
+	"GOFLAGS": listOf(
+		like(`-mod=(?:mod|vendor|readonly)|-trimpath|-modcacherw|-buildvcs=(?:true|false|auto)|-[vxn]`), " ",
+	),
+	"npm_config_registry": isRegistry, "NPM_CONFIG_REGISTRY": isRegistry, "YARN_NPM_REGISTRY_SERVER": isRegistry,
+	"CARGO_REGISTRIES_CRATES_IO_PROTOCOL": like(`git|sparse`),
+	"RUSTUP_DIST_SERVER":                  isRegistry, "RUSTUP_UPDATE_ROOT": isRegistry,
+	"NODEJS_ORG_MIRROR": isRegistry, "NVM_NODEJS_ORG_MIRROR": isRegistry,
 }
 
 // placeVariables name the place of a toolchain. They pass if the sandbox sees
 // something of that place.
 var placeVariables = []string{
-	"PYENV_ROOT", "NVM_DIR", "CARGO_HOME", "RUSTUP_HOME", "GOROOT", "JAVA_HOME", "VOLTA_HOME", "FNM_DIR", "FNM_MULTISHELL_PATH",
-	"ASDF_DIR", "ASDF_DATA_DIR", "MISE_DATA_DIR", "SDKMAN_DIR", "BUN_INSTALL", "DENO_INSTALL", "RBENV_ROOT", "NODENV_ROOT",
-	"GOENV_ROOT", "PNPM_HOME", "VIRTUAL_ENV", "CONDA_PREFIX", "DOTNET_ROOT", "ANDROID_HOME", "M2_HOME", "GRADLE_HOME", "FLUTTER_ROOT",
+	"PYENV_ROOT", "NVM_DIR", "CARGO_HOME", "RUSTUP_HOME", "GOROOT", "JAVA_HOME", "VOLTA_HOME", "FNM_DIR",
+	"FNM_MULTISHELL_PATH",
+	"ASDF_DIR", "ASDF_DATA_DIR", "MISE_DATA_DIR", "SDKMAN_DIR", "BUN_INSTALL", "DENO_INSTALL", "RBENV_ROOT",
+	"NODENV_ROOT",
+	"GOENV_ROOT", "PNPM_HOME", "VIRTUAL_ENV", "CONDA_PREFIX", "DOTNET_ROOT", "ANDROID_HOME", "M2_HOME", "GRADLE_HOME",
+	"FLUTTER_ROOT",
 }
 
 // environ is a list of NAME=VALUE.
@@ -111,7 +130,8 @@ func (e environ) list() []string {
 	return out
 }
 
-// environment sets all variables that the command gets to see. home and path are the values of HOME and PATH.
+// environment sets all variables that the command gets to see. home and path are the values of HOME
+// and PATH.
 func (b *builder) environment(home, path string) {
 	e := environ{values: map[string]string{}}
 	for _, name := range slices.Sorted(maps.Keys(b.caller.values)) {
@@ -123,7 +143,8 @@ func (b *builder) environment(home, path string) {
 		case place:
 			b.omit(name, "nothing of the place that it names is shown")
 		case wanted != nil:
-			// Only the name: the value may be a secret. The command line's --env passes a variable as it is.
+			// Only the name: the value may be a secret. The command line's --env passes a variable
+			// as it is.
 			b.omit(name, "its value is not one of those that are known to be harmless: --env "+name+" passes it")
 		}
 	}
@@ -170,15 +191,18 @@ func (b *builder) isPlace(path string) bool {
 	return err == nil && filepath.IsAbs(path) && b.seesPartOf(real)
 }
 
-// isPlainURL reports whether value is the address of a server and nothing more: no user, no password, no parameters, and
-// no part of the path that may be a token, as some registries have there.
+// isPlainURL reports whether value is the address of a server and nothing more: no user, no
+// password, no parameters, and no part of the path that may be a token, as some registries have
+// there.
 func isPlainURL(value string) bool {
 	u, err := url.Parse(value)
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http" || u.Scheme == "sparse+https") && u.User == nil &&
-		isPlainHost(u.Host) && isPlainPath(u.EscapedPath()) && u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && !hasToken(u.Host+u.Path)
+		isPlainHost(u.Host) && isPlainPath(u.EscapedPath()) && u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" &&
+		!hasToken(u.Host+u.Path)
 }
 
-// hasToken reports whether a part of a path is long and of letters and digits mixed, or only of hexadecimal digits.
+// hasToken reports whether a part of a path is long and of letters and digits mixed, or only of
+// hexadecimal digits.
 func hasToken(path string) bool {
 	for part := range strings.FieldsFuncSeq(path, func(r rune) bool { return strings.ContainsRune("/.:*", r) }) {
 		if len(part) < 16 {

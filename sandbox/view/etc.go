@@ -13,7 +13,8 @@ import (
 var etcEntries = []string{
 	"alternatives", "ld.so.cache", "ld-musl-*.path", // to start programs at all
 	"localtime", "timezone", "locale.alias", "locale.conf", "default/locale", "inputrc",
-	"mime.types", "protocols", "services", "rpc", "gai.conf", "host.conf", "shells", "magic", "fonts", "bash.bashrc", "profile",
+	"mime.types", "protocols", "services", "rpc", "gai.conf", "host.conf", "shells", "magic", "fonts", "bash.bashrc",
+	"profile",
 	"os-release", "debian_version", "lsb-release", "redhat-release", "alpine-release", "arch-release",
 	"ssl/openssl.cnf", "ssl/ct_log_list.cnf", "pki/tls/openssl.cnf", "crypto-policies", "gnutls",
 	"java*", "python*", "php", "ruby*", "nanorc", "ImageMagick-*", "dotnet",
@@ -50,8 +51,10 @@ func (b *builder) etc() {
 		{"group", fmt.Sprintf("%s:x:%d:\nnogroup:x:65534:\n", userName, b.GID)},
 		{"hostname", b.Hostname + "\n"},
 		{"hosts", "127.0.0.1 localhost " + b.Hostname + "\n::1 localhost ip6-localhost ip6-loopback\n"},
-		{"nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n"},
-		{"passwd", fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", userName, b.UID, b.GID, b.home)},
+		{"nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n" +
+			"protocols: files\nservices: files\nethers: files\nrpc: files\n"},
+		{"passwd", fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", userName, b.UID, b.GID, b.home) +
+			"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
 		{"resolv.conf", "nameserver " + wire.Resolver + "\noptions timeout:2 attempts:1\n"},
 	} {
 		b.file(filepath.Join("/etc", f.name), []byte(f.content))

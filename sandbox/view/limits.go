@@ -31,6 +31,8 @@ func defaultLimits() (Limits, error) {
 // or returns l with the defaults in place of what is 0.
 func (l Limits) or(defaults Limits) Limits {
 	return Limits{
-		Processes: cmp.Or(l.Processes, defaults.Processes), Memory: cmp.Or(l.Memory, defaults.Memory), Scratch: cmp.Or(l.Scratch, defaults.Scratch),
+		Processes: cmp.Or(l.Processes, defaults.Processes),
+		Memory:    cmp.Or(l.Memory, defaults.Memory),
+		Scratch:   cmp.Or(l.Scratch, defaults.Scratch),
 	}
 }

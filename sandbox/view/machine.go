@@ -55,8 +55,8 @@ func (m *machine) isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// readSmall reads what an agent may have put there: neither a device nor a pipe is waited for, and of
-// a large file only the beginning counts.
+// readSmall reads what an agent may have put there: neither a device nor a pipe is waited for, and
+// of a large file only the beginning counts.
 func (m *machine) readSmall(path string) ([]byte, error) {
 	f, err := os.OpenFile(m.at(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -70,7 +70,7 @@ func (m *machine) readSmall(path string) ([]byte, error) {
 }
 
 // match returns what exists below dir and matches the pattern, each element as in [path.Match]. dir
-// is no pattern: it may have any name.
+// is not a pattern: it may have any name.
 func (m *machine) match(dir, pattern string) []string {
 	first, rest, more := strings.Cut(pattern, "/")
 	names := []string{first}
@@ -156,8 +156,8 @@ func (m *machine) real(path string) string {
 	return path
 }
 
-// callerHome returns the path by which the caller calls its home, and the links on the way. Without a home
-// there is one in the sandbox.
+// callerHome returns the path by which the caller calls its home, and the links on the way. Without
+// a home there is one in the sandbox.
 func (m *machine) callerHome(variable string) (home string, links []symlink) {
 	home = filepath.Clean(variable)
 	if !filepath.IsAbs(home) || home == "/" {

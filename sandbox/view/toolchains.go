@@ -13,7 +13,12 @@ import (
 
 // siblings are shown next to a bin folder outside of all homes, where a program commonly finds the
 // rest of itself.
-var siblings = []string{"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "conf", "jmods", "release", "pyvenv.cfg"}
+var siblings = []string{
+	"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "conf", "jmods", "release", "pyvenv.cfg",
+}
+
+// kernelAndSettings hold more than programs.
+var kernelAndSettings = []string{"/etc", "/proc", "/sys", "/dev", "/boot"}
 
 // homes hold the homes of users other than the caller, as when sudo keeps PATH.
 var homes = []string{"/home", "/root", "/Users"}
@@ -29,14 +34,15 @@ const (
 	whySecrets  = "it is, contains, or is inside a folder for secrets"
 )
 
-// hasSiblings reports whether the real path is a folder of programs that may need what is next to it.
+// hasSiblings reports whether the real path is a folder of programs that may need what is next to
+// it.
 func (b *builder) hasSiblings(real string) bool {
 	return strings.Count(real, "/") >= 3 && slices.Contains([]string{"bin", "sbin"}, filepath.Base(real)) &&
 		!within(real, b.home) && !slices.ContainsFunc(homes, func(h string) bool { return within(real, h) })
 }
 
-// toolchains shows what the entries of the caller's PATH need, and returns the PATH of what is visible
-// then. An entry that cannot be shown is omitted.
+// toolchains shows what the entries of the caller's PATH need, and returns the PATH of what is
+// visible then. An entry that cannot be shown is omitted.
 func (b *builder) toolchains() string {
 	var path []string
 	for _, entry := range filepath.SplitList(b.caller.get("PATH")) {
@@ -99,13 +105,13 @@ func (b *builder) toolchain(real string) {
 	b.interpreter(real)
 }
 
-// forbidden says why the real path must not be shown: it has in it, or is in, something that no agent
-// may see.
+// forbidden says why the real path must not be shown: it has in it, or is in, something that no
+// agent may see.
 func (b *builder) forbidden(real string) (why string) {
 	switch {
 	case within(b.home, real) || strings.Count(real, "/") < 2 && real != "/nix":
 		return whyHome
-	case slices.ContainsFunc([]string{"/etc", "/proc", "/sys", "/dev", "/boot"}, func(dir string) bool { return within(real, dir) }):
+	case slices.ContainsFunc(kernelAndSettings, func(dir string) bool { return within(real, dir) }):
 		return whySystem
 	case slices.ContainsFunc(b.private, func(p string) bool { return overlap(p, real) }):
 		return whyPrivate
@@ -152,7 +158,8 @@ func (b *builder) known(real string) bool {
 	return true
 }
 
-// row is what the table says of the folder: the toolchain, where it is, and what each * stood for; or nil.
+// row is what the table says of the folder: the toolchain, where it is, and what each * stood for;
+// or nil.
 func (b *builder) row(real string) (t *toolchain.Toolchain, root string, names []string) {
 	for i := range toolchain.Table {
 		t := &toolchain.Table[i]
@@ -194,9 +201,9 @@ func (b *builder) hide(root, pattern string) {
 	}
 }
 
-// follow shows what the links in a folder of programs start: the folder of a Python environment or a
-// Node package, or else the one program. Whatever is not an executable file, a key for example, stays
-// invisible.
+// follow shows what the links in a folder of programs start: the folder of a Python environment or
+// a Node package, or else the one program. Whatever is not an executable file, a key for example,
+// stays invisible.
 func (b *builder) follow(dir string) {
 	entries, err := os.ReadDir(b.at(dir))
 	if err != nil {
@@ -243,8 +250,8 @@ func (b *builder) interpreter(bin string) {
 		if !ok || strings.TrimSpace(name) != "home" || !filepath.IsAbs(home) {
 			continue
 		}
-		// Written by whoever made the environment, which may be an agent: it chooses among the Pythons that the
-		// operator has installed, and nothing else.
+		// Written by whoever made the environment, which may be an agent: it chooses among the
+		// Pythons that the operator has installed, and nothing else.
 		real, _, err := b.resolve(home)
 		if err == nil && filepath.Base(real) == "bin" && !b.sees(real) && b.isPython(filepath.Dir(real)) {
 			b.show(real)

@@ -154,7 +154,8 @@ func TestToolchains(t *testing.T) {
 	}
 }
 
-// What an agent wrote does not choose what of the host the next one sees: a link in the place of a folder of PATH.
+// What an agent wrote does not choose what of the host the next one sees: a link in the place of a
+// folder of PATH.
 func TestPathThroughAnAgentsFolder(t *testing.T) {
 	t.Parallel()
 	root := tree(t, "home/", "secrets/key", "srv/tool/bin/run.x", "work/.venv/bin -> ROOT/secrets", "agent/bin -> ROOT/secrets", "srv/bin/one -> ROOT/agent/one", "agent/one -> ROOT/srv/other/run.x", "srv/other/run.x",

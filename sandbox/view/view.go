@@ -5,9 +5,9 @@
 // as package bubblewrap does. Everything is an allowlist: a view begins empty and has what is named
 // here.
 //
-// Nothing but the working directory is writable, and nothing is mounted or masked in it. Whatever is
-// there, an agent that works above can put a link in its place, which would lead the mount to any
-// place of the sandbox and its source to any place of the host.
+// Nothing but the working directory is writable, and nothing is mounted or masked in it. Whatever
+// is there, an agent that works above can put a link in its place, which would lead the mount to
+// any place of the sandbox and its source to any place of the host.
 package view
 
 import (
@@ -95,9 +95,9 @@ type Input struct {
 	// Private are files and folders that no agent may see, such as the state folder and secrets.
 	// Nothing that contains one of them, or is inside one, is shown.
 	Private []string
-	// Trusted, if set, reports whether nobody but the caller chooses where a path leads. A folder of
-	// PATH is shown only if so: an agent that puts a link in the place of a folder of its own would
-	// choose what the next agent sees.
+	// Trusted, if set, reports whether nobody but the caller chooses where a path leads. A folder
+	// of PATH is shown only if so: an agent that puts a link in the place of a folder of its own
+	// would choose what the next agent sees.
 	Trusted func(path string) bool `json:"-"`
 	// Environ is the caller's environment, of which only an allowlist passes.
 	Environ []string
@@ -112,7 +112,8 @@ type Input struct {
 	Limits Limits
 }
 
-// systemDirs are the folders of programs in the root, which most distributions have as links into /usr.
+// systemDirs are the folders of programs in the root, which most distributions have as links into
+// /usr.
 var systemDirs = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
 
 // Make returns what the agent sees of this machine.
@@ -152,7 +153,8 @@ func (m *machine) view(in *Input) (*View, error) {
 	b.system()
 	b.etc()
 	if i := slices.IndexFunc(b.private, b.sees); i >= 0 {
-		return nil, fmt.Errorf("set up sandbox: %s is among the programs of the system, which every agent can read: keep it elsewhere", b.private[i])
+		return nil, fmt.Errorf("set up sandbox: %s is among the programs of the system, which every agent can read: "+
+			"keep it elsewhere", b.private[i])
 	}
 	b.add(Mount{Kind: Tmpfs, Target: "/tmp", Mode: 0o1777, Size: b.Limits.Scratch})
 	b.link("/var/tmp", "/tmp")
@@ -176,7 +178,8 @@ func (m *machine) view(in *Input) (*View, error) {
 
 func (m *machine) builder(in *Input) *builder {
 	b := &builder{machine: m, in: in, caller: newEnviron(in.Environ), linked: map[string]bool{}, View: &View{
-		Agent: in.Agent, Hostname: hostname(in.Agent), Workdir: in.Workdir, Limits: in.Limits.or(m.defaults), UID: m.uid, GID: m.gid,
+		Agent: in.Agent, Hostname: hostname(in.Agent), Workdir: in.Workdir, UID: m.uid, GID: m.gid,
+		Limits: in.Limits.or(m.defaults),
 	}}
 	// Never root, so that programs do not try what they cannot do.
 	if b.UID == 0 {
@@ -239,13 +242,15 @@ func (b *builder) seesPartOf(path string) bool {
 	return b.sees(path) || slices.ContainsFunc(b.visible, func(dir string) bool { return within(dir, path) })
 }
 
-// kernel covers files of /proc. An owner of an IPC namespace may change its limits in /proc/sys, for
-// example. Root's command has no capabilities, but owns files of the kernel: what their owner may do
-// is taken from it. What is not listed takes a capability too, or is covered by each runtime.
+// kernel covers files of /proc. An owner of an IPC namespace may change its limits in /proc/sys,
+// for example. Root's command has no capabilities, but owns files of the kernel: what their owner
+// may do is taken from it. What is not listed takes a capability too, or is covered by each
+// runtime.
 func (b *builder) kernel() {
 	b.ReadOnly = b.existing("/proc/sys", "/proc/pressure")
 	if b.machine.uid == 0 {
-		b.ReadOnly = append(b.ReadOnly, b.existing("/proc/sysrq-trigger", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr")...)
+		owned := b.existing("/proc/sysrq-trigger", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/mtrr")
+		b.ReadOnly = append(b.ReadOnly, owned...)
 		b.Masked = b.existing("/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sched_debug",
 			"/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup")
 	}
@@ -303,7 +308,8 @@ func (b *builder) gate() error {
 		at := filepath.Join(wire.NodesDir, strconv.Itoa(i))
 		b.Nodes = append(b.Nodes, at)
 		b.add(Mount{Kind: Bind, Source: dir, Target: at})
-		// The file that package guard calls LeasePath, in the node's folder; it stays when the node starts again.
+		// The file that package guard calls LeasePath, in the node's folder; it stays when the node
+		// starts again.
 		lease := filepath.Join(dir, "..", "..", "lease")
 		if info, err := b.lstat(lease); err == nil && info.Mode().IsRegular() {
 			b.add(Mount{Kind: Bind, Source: lease, Target: at + wire.Lease})
@@ -312,7 +318,8 @@ func (b *builder) gate() error {
 	return nil
 }
 
-// trust puts the authority into every trust store that clients read. path is the PATH of the sandbox.
+// trust puts the authority into every trust store that clients read. path is the PATH of the
+// sandbox.
 func (b *builder) trust(path string) {
 	_, system := roots.Find(b.at("/"))
 	bundle := trust.Bundle(system, b.in.CA)

@@ -153,7 +153,8 @@ func TestView(t *testing.T) {
 	}
 }
 
-// TestPrivateOfTheSystem: hiding a secret that is among the system's programs would take these away.
+// TestPrivateOfTheSystem: hiding a secret that is among the system's programs would take these
+// away.
 func TestPrivateOfTheSystem(t *testing.T) {
 	t.Parallel()
 	m := small(t, 1)

@@ -48,12 +48,14 @@ var notWorkdirs = []struct {
 // secretDirs, below the home, hold keys and tokens: never shown, not even if
 // one is on PATH.
 var secretDirs = []string{
-	".ssh", ".gnupg", ".aws", ".azure", ".config/gcloud", ".config/gh", ".config/hub", ".docker", ".kube", ".password-store",
-	".local/share/keyrings", ".mozilla", ".config/google-chrome", ".config/chromium", ".netrc", ".git-credentials", ".pulumi", ".terraform.d", ".vault-token",
+	".ssh", ".gnupg", ".aws", ".azure", ".config/gcloud", ".config/gh", ".config/hub", ".docker", ".kube",
+	".password-store",
+	".local/share/keyrings", ".mozilla", ".config/google-chrome", ".config/chromium", ".netrc", ".git-credentials",
+	".pulumi", ".terraform.d", ".vault-token",
 }
 
-// Workdir is a folder that may be an agent's working directory: where it is, who it is, and what the
-// host has mounted in it.
+// Workdir is a folder that may be an agent's working directory: where it is, who it is, and what
+// the host has mounted in it.
 type Workdir struct {
 	// Path is real.
 	Path string
@@ -64,9 +66,9 @@ type Workdir struct {
 	Mounts []string
 }
 
-// Look returns the working directory at the path dir, or says why that cannot be an agent's, who may
-// write everywhere in it. environ is the caller's environment: HOME must not be in the directory.
-// private must be neither in it nor around it.
+// Look returns the working directory at the path dir, or says why that cannot be an agent's, who
+// may write everywhere in it. environ is the caller's environment: HOME must not be in the
+// directory. private must be neither in it nor around it.
 func Look(dir string, environ, private []string) (Workdir, error) {
 	m := &machine{}
 	home, _ := m.callerHome(newEnviron(environ).get("HOME"))
@@ -81,7 +83,8 @@ func Look(dir string, environ, private []string) (Workdir, error) {
 func (m *machine) check(w Workdir, home string, private []string) error {
 	now, err := m.look(w.Path, home, private)
 	if err == nil && (now.Path != w.Path || now.Device != w.Device || now.Inode != w.Inode) {
-		err = fmt.Errorf("use %s as working directory: it is no longer the folder that was checked: run this again", w.Path)
+		err = fmt.Errorf("use %s as working directory: it is no longer the folder that was checked: run this again",
+			w.Path)
 	}
 	return err
 }
@@ -227,8 +230,8 @@ func homesOf(passwd, defs, shells string) (people, services []string) {
 	return people, services
 }
 
-// mounts reports whether a file system, and not only a folder of one, is mounted at the real path. It
-// returns what is mounted there and below, as [Workdir.Mounts] has it.
+// mounts reports whether a file system, and not only a folder of one, is mounted at the real path.
+// It returns what is mounted there and below, as [Workdir.Mounts] has it.
 func (m *machine) mounts(real string) (whole bool, below []string, err error) {
 	mounts, err := m.read("/proc/self/mountinfo")
 	if err != nil {
