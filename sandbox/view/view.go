@@ -5,9 +5,9 @@
 // as package bubblewrap does. Everything is an allowlist: a view begins empty and has what is named
 // here.
 //
-// Nothing but the working directory is writable, and nothing is mounted or masked in it. Whatever
-// is there, an agent that works above can put a link in its place, which would lead the mount to
-// any place of the sandbox and its source to any place of the host.
+// Nothing of the machine but the working directory is writable, and nothing is mounted or masked in
+// that directory. Whatever is there, an agent that works above can put a link in its place, which
+// would lead the mount to any place of the sandbox, and its source to any place of the host.
 package view
 
 import (
