@@ -3,16 +3,16 @@ package bundle
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/url"
 	"time"
+
+	"github.com/postern/postern/pki"
 )
 
 // reporterLifetime is how long an authority vouches for a reporter's key.
@@ -36,20 +36,16 @@ func reporterURI(stack string) *url.URL {
 
 // NewReporter returns one whom the authority root, whose key is by, vouches for.
 func NewReporter(stack string, root *x509.Certificate, by crypto.Signer, now time.Time) (*Reporter, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := pki.NewKey()
 	if err != nil {
-		return nil, fmt.Errorf("make the key of reports: %w", err)
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, fmt.Errorf("make the key of reports: %w", err)
+		return nil, fmt.Errorf("reports: %w", err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{Organization: []string{"Postern"}, CommonName: "Postern reports"},
+		Subject:   pkix.Name{Organization: []string{"Postern"}, CommonName: "Postern reports"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(reporterLifetime), // clocks differ
 		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, URIs: []*url.URL{reporterURI(stack)},
 	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, root, key.Public(), by)
+	cert, err := pki.Sign(template, root, key.Public(), by)
 	if err != nil {
 		return nil, fmt.Errorf("vouch for the key of reports: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/pki"
 )
 
 // The kinds of signed objects. They are part of what is signed, so that none
@@ -178,11 +179,11 @@ func MakeKey(keyFile, trustedFile string) error {
 		if _, key, err = ed25519.GenerateKey(rand.Reader); err != nil {
 			return fmt.Errorf("make the operator's key: %w", err)
 		}
-		der, err := x509.MarshalPKCS8PrivateKey(key)
+		content, err := pki.KeyPEM(key)
 		if err != nil {
-			return fmt.Errorf("encode the operator's key: %w", err)
+			return fmt.Errorf("the operator's key: %w", err)
 		}
-		if err := atomicfile.Write(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		if err := atomicfile.Write(keyFile, content, 0o600); err != nil {
 			return fmt.Errorf("write the operator's key: %w", err)
 		}
 	case err != nil:

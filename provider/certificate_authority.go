@@ -3,17 +3,13 @@ package provider
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"time"
@@ -21,10 +17,10 @@ import (
 	"github.com/pulumi/pulumi-go-provider/infer"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/pki"
 )
 
 const (
-	caValidity = 10 * 365 * 24 * time.Hour
 	// caRenew is the time before its end at which an authority counts as gone.
 	caRenew = 30 * 24 * time.Hour
 )
@@ -71,7 +67,7 @@ func (*CertificateAuthority) Create(
 		state.Certificate, state.Fingerprint = string(found.cert), found.fingerprint
 		return infer.CreateResponse[CertificateAuthorityState]{ID: state.Fingerprint, Output: state}, nil
 	}
-	key, cert, err := newAuthority(req.Inputs.Stack, time.Now())
+	key, cert, err := pki.NewAgentsAuthority(req.Inputs.Stack, time.Now())
 	if err != nil {
 		return none, fmt.Errorf("make certificate authority: %w", err)
 	}
@@ -187,39 +183,6 @@ func (a CertificateAuthorityArgs) look(now time.Time) (*authority, error) {
 	}
 	sum := sha256.Sum256(certBlock.Bytes)
 	return &authority{cert: certPEM, fingerprint: hex.EncodeToString(sum[:]), ends: !now.Add(caRenew).Before(cert.NotAfter)}, nil
-}
-
-// newAuthority returns the key and the certificate, as PEM. The certificate
-// signs intermediates that sign leaves; it is not constrained to names, but they
-// are, to what the plan allows at the time.
-func newAuthority(stack string, now time.Time) (key, cert []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("generate key: %w", err)
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, nil, fmt.Errorf("generate serial number: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{Organization: []string{"Postern"}, CommonName: "Postern CA of stack " + stack},
-		NotBefore:    now.Add(-time.Hour), // clocks differ, in containers too
-		NotAfter:     now.Add(caValidity),
-		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		IsCA:         true, BasicConstraintsValid: true,
-		MaxPathLen: 1,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		return nil, nil, fmt.Errorf("sign certificate: %w", err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
 func fingerprint(certPEM []byte) (string, error) {

@@ -2,18 +2,15 @@ package svid
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/url"
 	"time"
+
+	"github.com/postern/postern/pki"
 )
 
 // Lifetime is how long a node's certificate is valid.
@@ -43,9 +40,9 @@ func NewAuthority(stack string, now time.Time) (cert, key []byte, err error) {
 	if !IsName(stack) {
 		return nil, nil, fmt.Errorf("%.64q is not a valid stack name", stack)
 	}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	private, err := pki.NewKey()
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the fleet authority's key: %w", err)
+		return nil, nil, err
 	}
 	template := &x509.Certificate{
 		Subject:   pkix.Name{Organization: []string{"Postern"}, CommonName: "Postern fleet CA of stack " + stack},
@@ -53,16 +50,12 @@ func NewAuthority(stack string, now time.Time) (cert, key []byte, err error) {
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		IsCA:     true, BasicConstraintsValid: true, MaxPathLenZero: true,
 	}
-	der, err := sign(template, template, private.Public(), private)
+	der, err := pki.Sign(template, template, private.Public(), private)
 	if err != nil {
 		return nil, nil, err
 	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode the fleet authority's key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
+	key, err = pki.KeyPEM(private)
+	return pki.PEM(der), key, err
 }
 
 // LoadAuthority loads a stack's authority from PEM. Errors do not quote the key.
@@ -98,26 +91,26 @@ func (a *Authority) Issue(node string, key crypto.PublicKey, now time.Time) ([]b
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true, URIs: []*url.URL{id.URI()},
 	}
-	der, err := sign(template, a.cert, key, a.key)
+	der, err := pki.Sign(template, a.cert, key, a.key)
 	if err != nil {
 		return nil, err
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+	return pki.PEM(der), nil
 }
 
 // serve returns a certificate for the control plane itself, with a key that is
 // in memory only. The authority's own follows, for nodes that know its hash only.
 func (a *Authority) serve(now time.Time) (*tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := pki.NewKey()
 	if err != nil {
-		return nil, fmt.Errorf("make the control plane's key: %w", err)
+		return nil, err
 	}
 	template := &x509.Certificate{
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(a.lifetime),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true, URIs: []*url.URL{ControlURI(a.stack)}, DNSNames: []string{ServerName},
 	}
-	der, err := sign(template, a.cert, key.Public(), a.key)
+	der, err := pki.Sign(template, a.cert, key.Public(), a.key)
 	if err != nil {
 		return nil, err
 	}
@@ -126,17 +119,4 @@ func (a *Authority) serve(now time.Time) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("read back the control plane's certificate: %w", err)
 	}
 	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
-}
-
-func sign(template, parent *x509.Certificate, key crypto.PublicKey, by crypto.Signer) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, fmt.Errorf("make a serial number: %w", err)
-	}
-	template.SerialNumber = serial
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, by)
-	if err != nil {
-		return nil, fmt.Errorf("sign certificate: %w", err)
-	}
-	return der, nil
 }

@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/pki"
 )
 
 // post sends the body to the port as a node that joins, with a token unless it is "".
@@ -147,7 +149,7 @@ func TestRenewalOfAnother(t *testing.T) {
 	w := serve(t, "test", nil)
 	key := ecKey(t, elliptic.P256())
 	for _, uri := range []*url.URL{ID{"other", "n1"}.URI(), ControlURI("test")} {
-		der, err := sign(&x509.Certificate{
+		der, err := pki.Sign(&x509.Certificate{
 			NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{uri},
 		}, w.Authority.cert, key.Public(), w.Authority.key)
 		require.NoError(t, err)
@@ -177,7 +179,7 @@ func TestAnswers(t *testing.T) {
 	written := 0
 	m.Write = func([]byte, []byte) error { written++; return nil }
 	issue := func(a *Authority, stack, node string, key crypto.PublicKey, usage x509.ExtKeyUsage) string {
-		der, err := sign(&x509.Certificate{
+		der, err := pki.Sign(&x509.Certificate{
 			NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{usage}, URIs: []*url.URL{ID{stack, node}.URI()},
 		}, a.cert, key, a.key)
 		require.NoError(t, err)

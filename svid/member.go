@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -25,6 +24,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/pki"
 )
 
 // Waiting between attempts to have a certificate, twice as long each time.
@@ -267,7 +267,7 @@ func (m *Member) pinned(authority []byte) error {
 	if block == nil || !m.isPinned(block.Bytes) {
 		return errors.New("the control plane's authority is not the pinned one")
 	}
-	m.pem, m.pool = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes}), x509.NewCertPool()
+	m.pem, m.pool = pki.PEM(block.Bytes), x509.NewCertPool()
 	m.pool.AppendCertsFromPEM(m.pem)
 	return nil
 }
@@ -302,14 +302,13 @@ func (m *Member) loadKey() error {
 }
 
 func (m *Member) newKey(path string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := pki.NewKey()
 	if err != nil {
-		return fmt.Errorf("make the node's key: %w", err)
+		return err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return fmt.Errorf("encode the node's key: %w", err)
+	m.key = key
+	if m.keyPEM, err = pki.KeyPEM(key); err != nil {
+		return err
 	}
-	m.key, m.keyPEM = key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	return atomicfile.Write(path, m.keyPEM, 0o600)
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/pki"
 )
 
 // world is a fleet's port without xDS behind it.
@@ -217,7 +219,7 @@ func TestPort(t *testing.T) {
 	issue := func(a *Authority, id ID, from time.Time, usage x509.ExtKeyUsage) tls.Certificate {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		require.NoError(t, err)
-		der, err := sign(&x509.Certificate{
+		der, err := pki.Sign(&x509.Certificate{
 			NotBefore: from, NotAfter: from.Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{usage}, URIs: []*url.URL{id.URI()},
 		}, a.cert, key.Public(), a.key)
 		require.NoError(t, err)

@@ -98,12 +98,12 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "envoy", never: []string{"github.com/aws", "cloud.google.com/go", "gocloud.dev"}, why: cloud},
 		{from: "xds", never: []string{"stacks"}, why: "the control plane serves published plans; if it read stack files there would be two sources of truth"},
 		{
-			from: "bundle", only: []string{"plan", "target", "svid", "xds/api", "atomicfile", "daemon", "hostpath"},
+			from: "bundle", only: []string{"pki", "plan", "target", "svid", "xds/api", "atomicfile", "daemon", "hostpath"},
 			why: "a publication is the same whatever serves it: of the control plane it knows what that answers",
 		},
 		{from: "xds/api", only: []string{}, why: "every command links it to ask a control plane"},
 		{
-			from: "xds/ledger", only: []string{"xds/api", "svid", "atomicfile"},
+			from: "xds/ledger", only: []string{"xds/api", "svid", "pki", "atomicfile"},
 			why: "who is a node, and what it has acknowledged, does not depend on what it is served",
 		},
 		{
@@ -123,7 +123,8 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "xds", never: []string{"audit"}, why: "the control plane is not on the path of a request, and must work when the log does not"},
 		{from: "accesslog", only: []string{"plan", "target", "guard"}, never: []string{"github.com", "golang.org"}, why: "whoever writes the access log and whoever reads it import it"},
 		{from: "audit", only: []string{"plan", "target", "guard", "accesslog", "atomicfile"}, why: "events are read long after, and elsewhere than, the fleet that wrote them"},
-		{from: "svid", only: []string{"atomicfile"}, why: "who a machine is does not depend on what it is served"},
+		{from: "pki", only: []string{}, never: []string{"github.com", "golang.org"}, why: "everything that makes a certificate imports it"},
+		{from: "svid", only: []string{"atomicfile", "pki"}, why: "who a machine is does not depend on what it is served"},
 		{from: "guard", only: []string{"target"}, never: []string{"github.com", "golang.org"}, why: "it runs in the process that holds the credentials, and reads what agents and upstreams wrote"},
 		{from: "cmd/libguard", only: []string{"guard", "target"}, never: []string{"github.com", "golang.org"}, why: "it runs in the process that holds the credentials"},
 		{from: "node", only: []string{"plan", "target", "audit", "accesslog", "envoy", "guard", "atomicfile", "hostpath"}, why: "a node runs one Envoy and its log; what Envoy enforces comes over xDS, never from here"},

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -11,12 +9,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +24,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/pki"
 )
 
 // demoHost is the demo upstream's name. It is reserved for tests, so no DNS server has it.
@@ -102,13 +99,12 @@ func handOver(dir string) error {
 // makeDemoFiles returns a fresh authority (its key is not kept), a server's key and
 // certificate, and an API key.
 func makeDemoFiles() (map[string][]byte, error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	caKey, err := pki.NewKey()
 	if err != nil {
 		return nil, fmt.Errorf("make the authority's key: %w", err)
 	}
 	now := time.Now()
 	ca := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "Postern demo upstream"},
 		NotBefore:             now.Add(-time.Hour),
 		NotAfter:              now.AddDate(10, 0, 0),
@@ -116,36 +112,34 @@ func makeDemoFiles() (map[string][]byte, error) {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
 	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
+	caDER, err := pki.Sign(ca, ca, caKey.Public(), caKey)
 	if err != nil {
 		return nil, fmt.Errorf("make the authority: %w", err)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := pki.NewKey()
 	if err != nil {
 		return nil, fmt.Errorf("make the server's key: %w", err)
 	}
 	server := &x509.Certificate{
-		SerialNumber: big.NewInt(2),
-		Subject:      pkix.Name{CommonName: demoHost},
-		DNSNames:     []string{demoHost},
-		NotBefore:    ca.NotBefore,
-		NotAfter:     ca.NotAfter,
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		Subject:     pkix.Name{CommonName: demoHost},
+		DNSNames:    []string{demoHost},
+		NotBefore:   ca.NotBefore,
+		NotAfter:    ca.NotAfter,
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	serverDER, err := x509.CreateCertificate(rand.Reader, server, ca, key.Public(), caKey)
+	serverDER, err := pki.Sign(server, ca, key.Public(), caKey)
 	if err != nil {
 		return nil, fmt.Errorf("make the server's certificate: %w", err)
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	keyPEM, err := pki.KeyPEM(key)
 	if err != nil {
-		return nil, fmt.Errorf("encode the server's key: %w", err)
+		return nil, err
 	}
-	block := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
 	return map[string][]byte{
-		demoCA:     block("CERTIFICATE", caDER),
-		demoCert:   block("CERTIFICATE", serverDER),
-		demoTLSKey: block("PRIVATE KEY", keyDER),
+		demoCA:     pki.PEM(caDER),
+		demoCert:   pki.PEM(serverDER),
+		demoTLSKey: keyPEM,
 		demoKey:    []byte("demo-" + rand.Text() + "\n"),
 	}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/pki"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/kms"
 )
@@ -108,7 +109,7 @@ func (d fleetDir) makeAgents(stack string, now time.Time) error {
 			return fmt.Errorf("%s exists: remove it to make another; the agents must then trust the new one", path)
 		}
 	}
-	private, public, err := kms.NewAuthority(stack, now)
+	private, public, err := pki.NewAgentsAuthority(stack, now)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (d fleetDir) initAgents(stack, place string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	cert, err := kms.Authority(key, stack, now)
+	cert, err := pki.AgentsAuthority(stack, key, now)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/pki"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/moto"
 	cloudkey "github.com/postern/postern/xds/kms"
@@ -93,7 +94,7 @@ func TestKeyInCloud(t *testing.T) { // not parallel: where AWS is, the environme
 
 	key, err := cloudkey.Open(place)
 	require.NoError(t, err)
-	cert, err := cloudkey.Authority(key, "test", time.Now())
+	cert, err := pki.AgentsAuthority("test", key, time.Now())
 	require.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(file, cert, 0o600))

@@ -3,8 +3,6 @@ package mint
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -12,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -23,6 +20,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/weppos/publicsuffix-go/publicsuffix"
 
+	"github.com/postern/postern/pki"
 	"github.com/postern/postern/svid"
 	"github.com/postern/postern/xds/kms"
 )
@@ -91,22 +89,19 @@ func Load(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error) {
 }
 
 func newAuthority(root *x509.Certificate, key crypto.Signer) (*authority, error) {
-	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	leaf, err := pki.NewKey()
 	if err != nil {
-		return nil, fmt.Errorf("make the leaf key: %w", err)
+		return nil, err
 	}
-	below, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	below, err := pki.NewKey()
 	if err != nil {
-		return nil, fmt.Errorf("make the intermediates' key: %w", err)
+		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(leaf)
+	leafPEM, err := pki.KeyPEM(leaf)
 	if err != nil {
-		return nil, fmt.Errorf("encode the leaf key: %w", err)
+		return nil, err
 	}
-	return &authority{
-		root: root, key: key, leaf: leaf, below: below, domains: map[string]*intermediate{},
-		leafPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-	}, nil
+	return &authority{root: root, key: key, leaf: leaf, below: below, domains: map[string]*intermediate{}, leafPEM: leafPEM}, nil
 }
 
 // readKey reads a key that is PEM, and makes sure that the certificate is of it.
@@ -250,12 +245,8 @@ func registrable(host string) string {
 
 // intermediate signs one with the CA's key.
 func (a *authority) intermediate(domains []string, now time.Time) (*intermediate, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, fmt.Errorf("make an intermediate authority: %w", err)
-	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{Organization: []string{"Postern"}, CommonName: "Postern intermediate CA"},
+		Subject:   pkix.Name{Organization: []string{"Postern"}, CommonName: "Postern intermediate CA"},
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(intermediateLifetime),
 		KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
@@ -266,7 +257,7 @@ func (a *authority) intermediate(domains []string, now time.Time) (*intermediate
 			{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
 		},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.root, &a.below.PublicKey, a.key)
+	der, err := pki.Sign(template, a.root, &a.below.PublicKey, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("make an intermediate authority: %w", err)
 	}
@@ -274,23 +265,18 @@ func (a *authority) intermediate(domains []string, now time.Time) (*intermediate
 	if err != nil {
 		return nil, fmt.Errorf("read back an intermediate authority: %w", err)
 	}
-	return &intermediate{cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
+	return &intermediate{cert, pki.PEM(der)}, nil
 }
 
 // mint returns a certificate for host as an Envoy secret of that name. There
 // is none for a host that cover was not told of.
 func (a *authority) mint(host string, now time.Time) (*tlsv3.Secret, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, fmt.Errorf("mint certificate for %s: %w", host, err)
-	}
 	template := &x509.Certificate{
-		SerialNumber: serial,
-		NotBefore:    now.Add(-backdate),
-		NotAfter:     now.Add(LeafLifetime),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:     []string{host},
+		NotBefore:   now.Add(-backdate),
+		NotAfter:    now.Add(LeafLifetime),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:    []string{host},
 	}
 	// A common name has at most 64 characters (RFC 5280, ub-common-name).
 	if len(host) <= 64 {
@@ -308,11 +294,11 @@ func (a *authority) mint(host string, now time.Time) (*tlsv3.Secret, error) {
 	if i.cert.NotAfter.Before(template.NotAfter) {
 		template.NotAfter = i.cert.NotAfter
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, i.cert, &a.leaf.PublicKey, a.below)
+	der, err := pki.Sign(template, i.cert, &a.leaf.PublicKey, a.below)
 	if err != nil {
 		return nil, fmt.Errorf("mint certificate for %s: %w", host, err)
 	}
-	chain := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), i.pem...)
+	chain := append(pki.PEM(der), i.pem...)
 	return &tlsv3.Secret{Name: host, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 		CertificateChain: inline(chain), PrivateKey: inline(a.leafPEM),
 	}}}, nil

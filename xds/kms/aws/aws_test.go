@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/pki"
 	"github.com/postern/postern/tests/moto"
 	"github.com/postern/postern/xds/kms"
 	_ "github.com/postern/postern/xds/kms/aws"
@@ -55,7 +56,7 @@ func TestKey(t *testing.T) {
 	for _, place := range []string{"awskms://" + *good.KeyId + "?region=eu-west-1", "awskms://alias/postern-ca?region=eu-west-1", "awskms:///" + *good.Arn + "?region=eu-west-1"} {
 		k, err := kms.Open(place)
 		require.NoError(t, err, place)
-		cert, err := kms.Authority(k, "prod", time.Now())
+		cert, err := pki.AgentsAuthority("prod", k, time.Now())
 		require.NoError(t, err)
 		block, _ := pem.Decode(cert)
 		c, err := x509.ParseCertificate(block.Bytes)
