@@ -139,6 +139,15 @@ func TestBuildRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "nowhere")
 }
 
+// TestBuildRefusesNames by which Envoy would find another agent's routes.
+func TestBuildRefusesNames(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"a|connect", "a b", "a/b", "A"} {
+		_, err := Build(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: name}}}, Options{Roots: "/roots.pem"})
+		require.ErrorContains(t, err, "the name of an agent", name)
+	}
+}
+
 func TestBootstrapOpensNothing(t *testing.T) {
 	t.Parallel()
 	b, err := Bootstrap(Node{ID: "n1", Stack: "test", XDS: "../../control/xds.sock", Descriptors: MinDescriptors, Heap: 1 << 30})

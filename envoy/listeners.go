@@ -3,6 +3,7 @@ package envoy
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -42,6 +43,10 @@ func (b *builder) listeners() {
 			b.errs = append(b.errs, fmt.Errorf("agents %q and %q have the same port %d: an agent's port is its identity", other, a.Name, a.Port))
 		}
 		ports[a.Port] = a.Name
+		if strings.ContainsAny(a.Name, "/ "+scopeSeparator) || strings.ToLower(a.Name) != a.Name {
+			// Envoy would find another agent's routes by it: see ofAgent.
+			b.errs = append(b.errs, fmt.Errorf("agent %q: the name of an agent has no upper-case letter, slash, space or %q", a.Name, scopeSeparator))
+		}
 		b.one(part{kind: "listener", agent: a.Name}, nil, fmt.Sprintf("%d/%s", a.Port, b.generation(a.Name)), func() proto.Message { return b.agentListener(a) })
 		for _, d := range b.destinations[a.Name] {
 			switch name := d.cluster(a.Name); {
