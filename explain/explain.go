@@ -20,7 +20,8 @@ import (
 // The layers that decide, from the agent outwards.
 const (
 	layerSandbox = "the sandbox: nothing but HTTPS, and HTTP to gateways, has a way out"
-	layerProxy   = "the agent's listener on the proxy: who asks, for which host and port, before any connection or DNS query"
+	layerProxy   = "the agent's listener on the proxy: who asks, for which host and port, " +
+		"before any connection or DNS query"
 	layerTLS     = "TLS: the server name, before any connection or DNS query"
 	layerRequest = "the request inside TLS: method, path and conditions"
 	layerTunnel  = "the tunnel: the TLS server name only"
@@ -58,14 +59,17 @@ func (e *Explanation) Kill(agent string) {
 	}
 }
 
-// ParseRequest reads a URL as an agent's client would, with further query parameters (NAME=VALUE) and
-// headers (NAME: VALUE).
+// ParseRequest reads a URL as an agent's client would, with further query parameters (NAME=VALUE)
+// and headers (NAME: VALUE).
 func ParseRequest(agent, method, raw string, query, headers []string) (plan.Request, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
 		return plan.Request{}, fmt.Errorf("%q is not a URL that starts with https:// or http://", raw)
 	}
-	r := plan.Request{Agent: agent, Scheme: u.Scheme, Host: u.Hostname(), Port: 443, Method: method, Path: u.EscapedPath(), Query: u.RawQuery}
+	r := plan.Request{
+		Agent: agent, Scheme: u.Scheme, Host: u.Hostname(), Port: 443,
+		Method: method, Path: u.EscapedPath(), Query: u.RawQuery,
+	}
 	switch u.Scheme {
 	case "wss": // a GET over TLS
 		r.Scheme = "https"
@@ -181,7 +185,11 @@ func then(r *plan.Rule, host string) []string {
 func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision, now time.Time) []string {
 	if full := stack.Plan.Decide(r); full.Allow {
 		if expired := find(stack.Plan, full.Rule); expired != nil && expired.Expires != "" {
-			return []string{fmt.Sprintf("rule %s ended at %s: write a later expires: in %s", full.Rule, expired.Expires, stack.Source(full.Rule)), allowCommand(r) + " --for 30m"}
+			return []string{
+				fmt.Sprintf("rule %s ended at %s: write a later expires: in %s",
+					full.Rule, expired.Expires, stack.Source(full.Rule)),
+				allowCommand(r) + " --for 30m",
+			}
 		}
 	}
 	near := find(p, d.Nearest)
@@ -194,7 +202,9 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 		return []string{"declare the agent in " + stack.Path + "; there are: " + strings.Join(names, ", ")}
 	case plan.ReasonHost:
 		if _, err := netip.ParseAddr(r.Host); err == nil {
-			return []string{"none: an address is never allowed; use a name, whose destination can have an upstream: {address: ...}"}
+			return []string{
+				"none: an address is never allowed; use a name, whose destination can have an upstream: {address: ...}",
+			}
 		}
 		if _, err := stacks.ParseHostPort(r.Host); err != nil {
 			return []string{"none: " + err.Error()}
@@ -212,13 +222,20 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 	case plan.ReasonCondition:
 		return nearby(stack, near, "it asks for "+Conditions(near)+": send that, or change its query: or headers:", r)
 	case plan.ReasonAmbiguous:
-		return []string{"write it as every server reads it: some server could take this for something that rule " + near.ID + " does not allow (docs/policy.md, What a rule that allows takes)"}
+		return []string{
+			"write it as every server reads it: some server could take this for something that rule " + near.ID +
+				" does not allow (docs/policy.md, What a rule that allows takes)",
+		}
 	case plan.ReasonDenied:
 		narrow := fmt.Sprintf("take rule %s away, or narrow it: %s", d.Rule, stack.Source(d.Rule))
 		if find(p, d.Rule).Literally(r) {
 			return []string{narrow}
 		}
-		return []string{"write it as every server reads it: some server could take this for what rule " + d.Rule + " names (docs/policy.md, Denying)", narrow}
+		return []string{
+			"write it as every server reads it: some server could take this for what rule " + d.Rule +
+				" names (docs/policy.md, Denying)",
+			narrow,
+		}
 	case plan.ReasonScheme:
 		https := r
 		https.Scheme = "https"
