@@ -47,17 +47,17 @@ type Program struct {
 
 // The programs that `make up` does not build.
 var (
-	CLI    = Program{"postern-cloud", "postern", "cloud", "2-3 minutes"}
-	Daemon = Program{"posternd-cloud", "posternd", "cloud", "2-3 minutes"}
+	CLI    = Program{"postern-cloud", "postern", "cloud", "2-3 minutes on two processors"}
+	Daemon = Program{"posternd-cloud", "posternd", "cloud", "2-3 minutes on two processors"}
 )
 
 // Stack returns the Pulumi program for stacks with this target. The program for "local" also reads the stack file and
 // finds out which other one is needed.
 func Stack(target string) Program {
 	if target == "local" {
-		return Program{"postern-stack", "postern-stack", "", "2-3 minutes"}
+		return Program{"postern-stack", "postern-stack", "", "2-3 minutes on two processors"}
 	}
-	return Program{"postern-stack-" + target, "postern-stack", target, "2-4 minutes, and 4 GB of memory"}
+	return Program{"postern-stack-" + target, "postern-stack", target, "2-4 minutes on two processors, and 4 GB of memory"}
 }
 
 // Of returns the source tree in whose bin/ the program at the path is.
@@ -78,7 +78,7 @@ func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root stri
 	}
 	// Before and after: go build takes a file for its own that merely says so.
 	if _, err := folders.Program(path, hostpath.User); errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(w, "building bin/%s: the first time this takes %s on two processors\n", p.Name, p.Takes)
+		fmt.Fprintf(w, "building bin/%s: the first time this takes %s\n", p.Name, p.Takes)
 	} else if err != nil {
 		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
 	}

@@ -66,7 +66,7 @@ func TestBuild(t *testing.T) {
 	printed, said, err := c.build()
 	require.NoError(t, err)
 	require.Equal(t, "one\n", printed)
-	require.Equal(t, "building bin/called: the first time this takes an hour on two processors\n", said)
+	require.Equal(t, "building bin/called: the first time this takes an hour\n", said)
 	settings, err := exec.CommandContext(t.Context(), "go", "version", "-m", filepath.Join(c.root, "bin", "called")).Output()
 	require.NoError(t, err)
 	require.Contains(t, string(settings), "CGO_ENABLED=0")
