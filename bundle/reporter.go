@@ -15,12 +15,12 @@ import (
 	"github.com/postern/postern/pki"
 )
 
-// reporterLifetime is how long an authority vouches for a reporter's key.
+// reporterLifetime is the time for which an authority vouches for a reporter's key.
 const reporterLifetime = 7 * 24 * time.Hour
 
-// Reporter signs what one control plane reports. Its key is in memory only; the
-// authority vouches for it by a certificate, and is not needed for each report:
-// its own key may be in a cloud, and away.
+// Reporter signs the reports of one control plane. Its key is in memory only. The agents' authority
+// vouches for the key with a certificate. So the authority's own key, which may be in a cloud and
+// unavailable, is not needed for each report.
 type Reporter struct {
 	key *ecdsa.PrivateKey
 	// cert is DER.
@@ -34,7 +34,8 @@ func reporterURI(stack string) *url.URL {
 	return &url.URL{Scheme: "spiffe", Host: "postern", Path: "/" + stack + "/reports"}
 }
 
-// NewReporter returns one whom the authority root, whose key is by, vouches for.
+// NewReporter returns a reporter for whose key the authority root vouches. by is the authority's
+// key.
 func NewReporter(stack string, root *x509.Certificate, by crypto.Signer, now time.Time) (*Reporter, error) {
 	key, err := pki.NewKey()
 	if err != nil {

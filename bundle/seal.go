@@ -19,8 +19,8 @@ import (
 	"github.com/postern/postern/pki"
 )
 
-// The kinds of signed objects. They are part of what is signed, so that none
-// can stand for another.
+// The kinds of signed objects. The kind is part of what is signed, so that no object can stand for
+// another.
 const (
 	kindBundle = "bundle/1"
 	kindProven = "proven/1"
@@ -37,12 +37,12 @@ type header struct {
 	// Key is the fingerprint of the public key: a hint, nothing is decided by it.
 	Key       string `json:"key"`
 	Signature []byte `json:"signature"`
-	// Certificate, DER, is of the key of a report.
+	// Certificate, in DER, is the certificate of a report's key.
 	Certificate []byte `json:"certificate,omitempty"`
 }
 
-// message is what is signed: nothing of it can be swapped for another object's.
-// A stack's name has no newline.
+// message returns the signed bytes. No part of them can be swapped for another object's. A stack's
+// name has no newline.
 func (h header) message(payload []byte) []byte {
 	// Ed25519 goes over a message twice, and not as fast as SHA-256 does once.
 	return fmt.Appendf(nil, "postern %s\n%s\n%d\n%x\n", h.Kind, h.Stack, h.Seq, sha256.Sum256(payload))
@@ -117,8 +117,8 @@ func ReadTrusted(file string) ([]ed25519.PublicKey, error) {
 	return keys, nil
 }
 
-// readKey reads the operator's key. One that others may read is no proof of
-// anything, so it is refused.
+// readKey reads the operator's key. It refuses a key that others may read, because such a key
+// proves nothing.
 func readKey(file string) (ed25519.PrivateKey, error) {
 	info, err := os.Stat(file)
 	if err != nil {

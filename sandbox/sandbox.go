@@ -1,14 +1,13 @@
-// Package sandbox runs an agent's command so that the only way out is the agent's own proxy socket.
+// Package sandbox runs an agent's command under bubblewrap so that the agent's own proxy socket is
+// the only way out.
 //
-// Its rooms follow the way of a run. Package run decides, from the published plan and the state
-// folder of a stack, what the sandbox is made for. Package view decides what the agent sees of this
-// machine, as data. Package bubblewrap renders that as arguments of bwrap. [Run] starts it, within
-// limits, and connects streams and signals. Package inside is what runs in the sandbox before the
-// command does; package wire is what the two sides say to each other.
+// [Run] is the host's side: what of this machine a sandbox may see (files.go, toolchains.go,
+// environ.go), and how its streams and signals are connected. Package inside is the other side,
+// which runs in the sandbox before the command does. Package wire is the protocol between the two.
 //
-// It works for an ordinary user and for root alike. Root's command runs without capabilities and as
-// a user of its own, but where the machine cannot do that, as the owner of root's files. So nothing
-// that is shown is writable, apart from the working directory.
+// Everything is an allow list: the sandbox starts empty and sees what is named here. It works for
+// an ordinary user and for root. For root the command runs without capabilities, but as the owner
+// of root's files. So what is mounted must never be writable outside the working directory.
 package sandbox
 
 import (
@@ -39,7 +38,7 @@ import (
 
 // Spec is one command to run in a sandbox.
 type Spec struct {
-	// View is what the command sees, and the limits that it has.
+	// View describes what the command sees, and its limits.
 	View *view.View
 	// Command and its arguments.
 	Command []string

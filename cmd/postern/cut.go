@@ -21,8 +21,8 @@ import (
 // sockets are taken out of the folder that its sandbox sees, and its connections are
 // shut down through copies of Envoy's own descriptors (pidfd_getfd(2)).
 
-// cutFolder is where a node's sockets are that were taken away from agents. It is not in the node's folder: what a node
-// that was taken over puts there, root must not act on.
+// cutFolder holds the sockets of a node that were taken away from agents. It is not in the node's
+// folder: root must not act on what a node that was taken over puts there.
 func cutFolder(home home.Folder, node string) string { return filepath.Join(home.Root, "cut", node) }
 
 // folderOf opens the folder of an agent's sockets.
@@ -132,7 +132,8 @@ func shutDown(pid int, prefix string, listening bool, until time.Time) (int, err
 // start any number.
 const cutFor = 5 * time.Second
 
-// shutDownOnce looks once at each socket of the process that is not in done, and adds to done what it has shut down.
+// shutDownOnce inspects each socket of the process once, unless it is in done, and adds to done
+// those that it has shut down.
 func shutDownOnce(process, pid int, prefix string, listening bool, done map[string]bool, until time.Time) (int, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
@@ -200,7 +201,8 @@ func empty(listening int, until time.Time) int {
 	}
 }
 
-// discard reads what has arrived on a connection that was shut down: its owner would still get that.
+// discard reads the bytes that have arrived on a connection that was shut down: otherwise its owner
+// would still get them.
 func discard(fd int) {
 	for b := make([]byte, 64<<10); ; {
 		if n, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT); n <= 0 || err != nil {
@@ -250,7 +252,7 @@ func giveBack(home home.Folder, node, agent, from string) error {
 	return nil
 }
 
-// socketMode is the mode of an agent's socket: who may enter its folder may connect.
+// socketMode is the mode of an agent's socket: everybody who may enter its folder may connect.
 const socketMode = 0o666
 
 // agentsOf are the agents that have a folder at the node, or had one.

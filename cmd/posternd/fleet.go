@@ -76,8 +76,7 @@ that have joined with the token stay until they are removed.`,
 	}
 }
 
-// init makes the authority. It never replaces one: every node would have to
-// join again.
+// init makes the authority. It never replaces one, because every node would have to join again.
 func (d fleetDir) init(stack string, now time.Time) error {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return fmt.Errorf("make folder: %w", err)
@@ -119,8 +118,8 @@ func (d fleetDir) makeAgents(stack string, now time.Time) error {
 	return atomicfile.Write(cert, public, 0o644)
 }
 
-// initAgents makes the certificate that agents trust. It never replaces one:
-// every agent would have to trust the other.
+// initAgents makes the certificate of the agents' authority. It never replaces one, because every
+// agent would have to trust the new one.
 func (d fleetDir) initAgents(stack, place string, now time.Time) error {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return fmt.Errorf("make folder: %w", err)

@@ -19,7 +19,7 @@ import (
 	"github.com/postern/postern/sandbox/view"
 )
 
-// Request is what somebody wants to run.
+// Request describes the command to run.
 type Request struct {
 	// Plan is the one that is live: what runs is what an operator has signed, not what the stack
 	// file says at the moment.

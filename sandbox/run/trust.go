@@ -46,8 +46,8 @@ func (r *Request) trusted(folders *hostpath.Folders, workdir string, own []strin
 	return nil
 }
 
-// outsideCheckout refuses a working directory in the checkout that the program self was built in:
-// `make` and `go run .` run what is there. Only the demonstration's folder may be an agent's.
+// outsideCheckout refuses a working directory in the checkout in which the program self was built,
+// because `make` and `go run .` run its content. Only the demonstration's folder may be an agent's.
 func outsideCheckout(self, workdir string) error {
 	root := filepath.Dir(filepath.Dir(self))
 	module, err := os.ReadFile(filepath.Join(root, "go.mod"))

@@ -11,13 +11,14 @@ import (
 // Patterns are relative to the root, and * stands for one name.
 type Toolchain struct {
 	Name string
-	// Env names the variable that moves the root. Root is where it is otherwise: below the home
+	// Env names the variable that moves the root. Root is the root without it: below the home
 	// unless it is absolute.
 	Env, Root string
 	// OnPath are the folders that are recognised on PATH. What a * stood for can be used in Show,
 	// so that only the version in use is shown.
 	OnPath []string
-	// Show is what is shown, read-only. It may be elsewhere in the home: it then begins with ~/.
+	// Show lists what is shown, read-only. A path may be elsewhere in the home: it then begins with
+	// ~/.
 	Show []string
 	// Hide are the files that are empty although they are below what is shown.
 	Hide []string
@@ -215,8 +216,8 @@ var Table = []Toolchain{
 	},
 }
 
-// Match reports whether the folder dir, which is on PATH, is one of those that t is recognised by,
-// if t's root is at root. It returns what each * stood for.
+// Match reports whether t recognises the folder dir, which is on PATH, if t's root is at root. It
+// returns what each * stood for.
 func (t *Toolchain) Match(root, dir string) (names []string, ok bool) {
 	for _, pattern := range t.OnPath {
 		if names, ok := match(pattern, root, dir); ok {

@@ -14,9 +14,9 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// A form is what the value of a variable may look like. A variable passes only if its name is in
-// passedVariables and its value has the form: a value that somebody put there by mistake, or to get
-// it through, may be a token.
+// A form is the form that a variable's value may have. A variable passes only if its name is in
+// passedVariables and its value has the form: a value that somebody put there by mistake, or to
+// smuggle it through, may be a token.
 type form func(value string) bool
 
 // like returns the form of values that the expression matches as a whole. It is compiled when it is
@@ -64,7 +64,7 @@ var (
 )
 
 // passedVariables pass from the caller's environment if their values have the form. Everything else
-// stays outside: that is where the caller's tokens are.
+// stays outside, because the caller's tokens are there.
 var passedVariables = map[string]form{
 	"TERM": isTerminfo, "COLORTERM": like(`truecolor|24bit|[a-z]{1,10}`), "NO_COLOR": isSwitch,
 	"FORCE_COLOR": isSwitch, "CLICOLOR": isSwitch,

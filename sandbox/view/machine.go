@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine is what a view is made of.
+// machine is the machine from which a view is made.
 type machine struct {
 	// root is the folder that holds the machine's files; "" is this machine's own. A test has small
 	// machines.
@@ -30,7 +30,7 @@ func thisMachine() (*machine, error) {
 	return &machine{uid: os.Getuid(), gid: os.Getgid(), defaults: defaults}, err
 }
 
-// at is where the machine's absolute path is for this process.
+// at returns this process's path for the machine's absolute path.
 func (m *machine) at(path string) string { return m.root + path }
 
 func (m *machine) lstat(path string) (fs.FileInfo, error) { return os.Lstat(m.at(path)) }
@@ -148,7 +148,7 @@ func (m *machine) resolve(path string) (real string, links []symlink, err error)
 	return real, links, nil
 }
 
-// real is where the path leads, or the path itself if it leads nowhere.
+// real returns where the path leads, or the path itself if it leads nowhere.
 func (m *machine) real(path string) string {
 	if real, _, err := m.resolve(path); err == nil {
 		return real

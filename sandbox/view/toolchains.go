@@ -158,8 +158,8 @@ func (b *builder) known(real string) bool {
 	return true
 }
 
-// row is what the table says of the folder: the toolchain, where it is, and what each * stood for;
-// or nil.
+// row returns the table's entry for the folder: the toolchain, its place, and what each * stood
+// for; or nil.
 func (b *builder) row(real string) (t *toolchain.Toolchain, root string, names []string) {
 	for i := range toolchain.Table {
 		t := &toolchain.Table[i]

@@ -23,14 +23,14 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// View is what one sandbox sees.
+// View describes what one sandbox sees.
 type View struct {
 	// Agent is the agent's name, and Hostname a host name made of it.
 	Agent, Hostname string
 	// Workdir is the working directory, which is the one writable mount.
 	Workdir Workdir
-	// Mounts are carried out in order: a mount covers what came before it. Everything else is
-	// read-only, and so are the folders that have to be made on the way to a target.
+	// Mounts are carried out in order: a mount covers earlier ones. Everything else is read-only,
+	// and so are folders that must be made on the way to a target.
 	Mounts []Mount
 	// ReadOnly are files and folders of /proc that nobody may write, and Masked are files in whose
 	// place there is an empty one, in /proc or below a mount. All of them exist.
@@ -42,11 +42,11 @@ type View struct {
 	// UID and GID are the user that the command believes to be.
 	UID, GID int
 	Limits   Limits
-	// Omitted is what the caller has and the sandbox has not.
+	// Omitted lists what the caller has and the sandbox does not.
 	Omitted []Omission
 }
 
-// Kind is what a [Mount] puts at its target.
+// Kind says what a [Mount] puts at its target.
 type Kind string
 
 // The kinds of mounts.
@@ -72,7 +72,7 @@ type Mount struct {
 	Target string
 	// Writable is true for the working directory only. What is in a [Tmpfs] can always be written.
 	Writable bool
-	// Mode, as of chmod(2), and Size, in bytes, are those of a [Tmpfs].
+	// Mode, for chmod(2), and Size, in bytes, apply to a [Tmpfs].
 	Mode uint32
 	Size uint64
 	// Content is that of a [File] or a [Cover].
@@ -86,7 +86,7 @@ type Omission struct {
 	Why  string
 }
 
-// Input is what a view is made from, besides the machine itself.
+// Input holds the inputs of a view, besides the machine itself.
 type Input struct {
 	// Agent is the name of the agent.
 	Agent string
@@ -216,7 +216,7 @@ func (b *builder) link(path, target string) {
 	b.add(Mount{Kind: Symlink, Source: target, Target: path})
 }
 
-// links makes those that are not there yet.
+// links makes the links that do not exist yet.
 func (b *builder) links(all []symlink) {
 	for _, l := range all {
 		if !b.sees(l.path) {
@@ -256,7 +256,7 @@ func (b *builder) kernel() {
 	}
 }
 
-// existing returns those of the paths that exist.
+// existing returns the existing ones of the paths.
 func (m *machine) existing(paths ...string) []string {
 	return slices.DeleteFunc(paths, func(path string) bool {
 		_, err := m.lstat(path)

@@ -59,9 +59,9 @@ var secretDirs = []string{
 type Workdir struct {
 	// Path is real.
 	Path string
-	// Device and Inode are those of the folder. A path may lead to another folder a moment later.
+	// Device and Inode identify the folder. A path may lead to another folder a moment later.
 	Device, Inode uint64
-	// Mounts are what the host has mounted at and below Path, each as "DEVICE ROOT" of
+	// Mounts are the mounts that the host has made at and below Path, each as "DEVICE ROOT" of
 	// proc_pid_mountinfo(5).
 	Mounts []string
 }

@@ -25,20 +25,20 @@ import (
 	"github.com/postern/postern/xds/kms"
 )
 
-// LeafLifetime is how long a leaf certificate is valid. It is renewed when half
-// of that has passed.
+// LeafLifetime is the time for which a leaf certificate is valid. It is renewed after half of that
+// time.
 const LeafLifetime = 24 * time.Hour
 
-// intermediateLifetime is how long an intermediate is valid. It is made anew
-// when half of that has passed, so that it outlives every leaf.
+// intermediateLifetime is the time for which an intermediate is valid. It is replaced after half of
+// that time, so that it outlives every leaf.
 const intermediateLifetime = 7 * 24 * time.Hour
 
-// maxDomains is how many domains one intermediate is for. All names of a plan
-// in one would be sent with every handshake (clients take 100 kB at most), and
-// would have to be signed anew with each name that is added.
+// maxDomains is the number of domains of one intermediate. All names of a plan in one intermediate
+// would be sent with every handshake (clients take at most 100 kB), and would have to be signed
+// again with each added name.
 const maxDomains = 32
 
-// backdate is by how much a leaf's validity starts early, for clocks that differ.
+// backdate is the time by which a leaf's validity starts early, for clocks that differ.
 const backdate = time.Hour
 
 // authority mints the leaf certificates that nodes present to agents. The CA
@@ -104,7 +104,7 @@ func newAuthority(root *x509.Certificate, key crypto.Signer) (*authority, error)
 	return &authority{root: root, key: key, leaf: leaf, below: below, domains: map[string]*intermediate{}, leafPEM: leafPEM}, nil
 }
 
-// readKey reads a key that is PEM, and makes sure that the certificate is of it.
+// readKey reads a key in PEM, and checks that the certificate belongs to it.
 func readKey(certPEM []byte, keyFile string) (*x509.Certificate, crypto.Signer, error) {
 	keyPEM, err := svid.Read(keyFile)
 	if err != nil {
@@ -121,7 +121,7 @@ func readKey(certPEM []byte, keyFile string) (*x509.Certificate, crypto.Signer, 
 	return pair.Leaf, signer, nil
 }
 
-// openKey finds a key that is in a cloud, and makes sure that the certificate is of it.
+// openKey opens a key in a cloud, and checks that the certificate belongs to it.
 func openKey(certFile string, certPEM []byte, place string) (*x509.Certificate, crypto.Signer, error) {
 	block, _ := pem.Decode(certPEM)
 	if block == nil || block.Type != "CERTIFICATE" {
@@ -143,10 +143,9 @@ func openKey(certFile string, certPEM []byte, place string) (*x509.Certificate, 
 	return root, key, nil
 }
 
-// cover makes the intermediates that hosts need and that there are not. It is
-// where the CA's key is used, so it may take long; nobody who needs what there
-// is waits for that. One that has expired is not made anew: a kill must not fail
-// because a certificate cannot be signed.
+// cover makes the intermediates that hosts need and that do not exist. It uses the CA's key, so it
+// may take long; callers that need only existing intermediates do not wait for it. It does not
+// replace an expired intermediate: a kill must not fail because a certificate cannot be signed.
 func (a *authority) cover(hosts []string, now time.Time) error {
 	var missing []string
 	a.mu.Lock()
@@ -163,8 +162,8 @@ func (a *authority) cover(hosts []string, now time.Time) error {
 	return err
 }
 
-// renew makes all intermediates anew, for what hosts need now, once half of the
-// life of one has passed. If that fails, those that there are stay.
+// renew replaces all intermediates, for what hosts need now, once half of the lifetime of one has
+// passed. If that fails, the existing ones stay.
 func (a *authority) renew(hosts []string, now time.Time) error {
 	a.mu.Lock()
 	due := false
@@ -189,8 +188,8 @@ func (a *authority) renew(hosts []string, now time.Time) error {
 	return nil
 }
 
-// sign makes intermediates for the domains. If one cannot be made, it returns
-// those that were, and why.
+// sign makes intermediates for the domains. If one cannot be made, it returns the others, and the
+// reason.
 func (a *authority) sign(domains []string, now time.Time) (map[string]*intermediate, error) {
 	slices.Sort(domains)
 	made := map[string]*intermediate{}
@@ -206,7 +205,7 @@ func (a *authority) sign(domains []string, now time.Time) (map[string]*intermedi
 	return made, nil
 }
 
-// until is when the first of the intermediates ends, zero if there is none.
+// until returns the time at which the first of the intermediates ends, or zero if there is none.
 func (a *authority) until() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -219,7 +218,8 @@ func (a *authority) until() time.Time {
 	return first
 }
 
-// find returns the intermediate for host or for what it is below, or nil. The lock is held.
+// find returns the intermediate for host or for a name below which host is, or nil. The caller
+// holds the lock.
 func (a *authority) find(host string) *intermediate {
 	for {
 		if i := a.domains[host]; i != nil {
