@@ -22,18 +22,30 @@ func TestKillsAddUp(t *testing.T) {
 		do     func() (*Outcome, error)
 		killed Killed
 	}{
-		{"kill b", func() (*Outcome, error) { return o.Kill(t.Context(), Killed{Agents: []string{"b"}}) },
-			Killed{Agents: []string{"b"}}},
-		{"kill a", func() (*Outcome, error) { return o.Kill(t.Context(), Killed{Agents: []string{"a"}}) },
-			Killed{Agents: []string{"a", "b"}}},
-		{"kill a again", func() (*Outcome, error) { return o.Kill(t.Context(), Killed{Agents: []string{"a"}}) },
-			Killed{Agents: []string{"a", "b"}}},
-		{"unkill b", func() (*Outcome, error) { return o.Unkill(t.Context(), Killed{Agents: []string{"b"}}) },
-			Killed{Agents: []string{"a"}}},
-		{"kill all", func() (*Outcome, error) { return o.Kill(t.Context(), Killed{Stack: true}) },
-			Killed{Stack: true, Agents: []string{"a"}}},
-		{"unkill all", func() (*Outcome, error) { return o.Unkill(t.Context(), Killed{Stack: true}) },
-			Killed{Agents: []string{"a"}}},
+		{
+			"kill b", func() (*Outcome, error) { return o.Kill(t.Context(), Killed{Agents: []string{"b"}}) },
+			Killed{Agents: []string{"b"}},
+		},
+		{
+			"kill a", func() (*Outcome, error) { return o.Kill(t.Context(), Killed{Agents: []string{"a"}}) },
+			Killed{Agents: []string{"a", "b"}},
+		},
+		{
+			"kill a again", func() (*Outcome, error) { return o.Kill(t.Context(), Killed{Agents: []string{"a"}}) },
+			Killed{Agents: []string{"a", "b"}},
+		},
+		{
+			"unkill b", func() (*Outcome, error) { return o.Unkill(t.Context(), Killed{Agents: []string{"b"}}) },
+			Killed{Agents: []string{"a"}},
+		},
+		{
+			"kill all", func() (*Outcome, error) { return o.Kill(t.Context(), Killed{Stack: true}) },
+			Killed{Stack: true, Agents: []string{"a"}},
+		},
+		{
+			"unkill all", func() (*Outcome, error) { return o.Unkill(t.Context(), Killed{Stack: true}) },
+			Killed{Agents: []string{"a"}},
+		},
 	} {
 		out, err := step.do()
 		require.ErrorContains(t, err, "no control plane has reported", step.name)

@@ -122,20 +122,38 @@ func TestNarrowsByAnotherRule(t *testing.T) {
 	}{
 		"wider before another credential": {[]plan.Rule{first, own}, []plan.Rule{wider, own}, true},
 		"wider after it":                  {[]plan.Rule{own, first}, []plan.Rule{own, wider}, false},
-		"wider before the same credential": {[]plan.Rule{first, rule("x", "x.test", "k1", "")},
-			[]plan.Rule{wider, rule("x", "x.test", "k1", "")}, false},
-		"wider at another host": {[]plan.Rule{first, rule("x", "y.test", "k2", "")},
-			[]plan.Rule{wider, rule("x", "y.test", "k2", "")}, false},
+		"wider before the same credential": {
+			[]plan.Rule{first, rule("x", "x.test", "k1", "")},
+			[]plan.Rule{wider, rule("x", "x.test", "k1", "")},
+			false,
+		},
+		"wider at another host": {
+			[]plan.Rule{first, rule("x", "y.test", "k2", "")},
+			[]plan.Rule{wider, rule("x", "y.test", "k2", "")},
+			false,
+		},
 		"new before another credential": {[]plan.Rule{own}, []plan.Rule{first, own}, true},
 		"new after it":                  {[]plan.Rule{own}, []plan.Rule{own, first}, false},
-		"new below a wildcard's own key": {[]plan.Rule{rule("w", "*.test", "k2", "")},
-			[]plan.Rule{first, rule("w", "*.test", "k2", "")}, true},
-		"intercepted below a tunnel": {[]plan.Rule{tunnel}, []plan.Rule{tunnel, rule("x", "x.test", "", "")},
-			true},
-		"a tunnel above what is intercepted": {[]plan.Rule{rule("x", "x.test", "", "")},
-			[]plan.Rule{rule("x", "x.test", "", ""), tunnel}, true},
-		"a tunnel elsewhere": {[]plan.Rule{tunnel}, []plan.Rule{tunnel, rule("x", "x.example", "", "")},
-			false},
+		"new below a wildcard's own key": {
+			[]plan.Rule{rule("w", "*.test", "k2", "")},
+			[]plan.Rule{first, rule("w", "*.test", "k2", "")},
+			true,
+		},
+		"intercepted below a tunnel": {
+			[]plan.Rule{tunnel},
+			[]plan.Rule{tunnel, rule("x", "x.test", "", "")},
+			true,
+		},
+		"a tunnel above what is intercepted": {
+			[]plan.Rule{rule("x", "x.test", "", "")},
+			[]plan.Rule{rule("x", "x.test", "", ""), tunnel},
+			true,
+		},
+		"a tunnel elsewhere": {
+			[]plan.Rule{tunnel},
+			[]plan.Rule{tunnel, rule("x", "x.example", "", "")},
+			false,
+		},
 	} {
 		require.Equal(t, c.narrows, narrows(plan.Agent{Rules: c.was}, plan.Agent{Rules: c.is}), name)
 	}

@@ -26,8 +26,10 @@ func TestKilled(t *testing.T) {
 	for _, c := range []struct {
 		k    Killed
 		stop map[string]bool
-	}{{none, map[string]bool{"a": false}}, {a, map[string]bool{"a": true, "b": false}}, {ab,
-		map[string]bool{"a": true, "b": true, "c": false, "": false}}, {stack, map[string]bool{"a": true, "c": true}}} {
+	}{{none, map[string]bool{"a": false}}, {a, map[string]bool{"a": true, "b": false}}, {
+		ab,
+		map[string]bool{"a": true, "b": true, "c": false, "": false},
+	}, {stack, map[string]bool{"a": true, "c": true}}} {
 		for name, want := range c.stop {
 			require.Equal(t, want, c.k.Agent(name), "%+v %s", c.k, name)
 		}
@@ -39,8 +41,10 @@ func TestKilled(t *testing.T) {
 	for _, c := range []struct {
 		k, o Killed
 		want bool
-	}{{none, none, true}, {none, a, false}, {a, none, true}, {a, a, true}, {a, ab, false}, {ab, a, true}, {stack, ab,
-		true}, {stack, stack, true}, {ab, stack, false}, {none, stack, false}} {
+	}{{none, none, true}, {none, a, false}, {a, none, true}, {a, a, true}, {a, ab, false}, {ab, a, true}, {
+		stack, ab,
+		true,
+	}, {stack, stack, true}, {ab, stack, false}, {none, stack, false}} {
 		require.Equal(t, c.want, c.k.Includes(c.o), "%+v includes %+v", c.k, c.o)
 	}
 }

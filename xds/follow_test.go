@@ -261,11 +261,13 @@ func TestStoreFaults(t *testing.T) {
 		"old": {func(t *testing.T, w *world) {
 			require.NoError(t, os.Remove(w.path(second+".json")))
 		}, "the store shows publication 1 as its newest, but 2 was published already", true},
-		"changed": {func(t *testing.T, w *world) {
-			w.write(t, second+".json", []byte(strings.Replace(string(w.read(t, second+".json")), "two.test", "not.test",
-				1)))
-		}, "publication 2 cannot be used: its signature is wrong: it was changed, or is torn; publication 2 stays live",
-			true},
+		"changed": {
+			func(t *testing.T, w *world) {
+				w.write(t, second+".json", []byte(strings.Replace(string(w.read(t, second+".json")), "two.test", "not.test",
+					1)))
+			}, "publication 2 cannot be used: its signature is wrong: it was changed, or is torn; publication 2 stays live",
+			true,
+		},
 		"torn": {func(t *testing.T, w *world) {
 			w.write(t, third+".json", w.read(t, second+".json")[:100])
 		}, "publication 3 cannot be used: it is torn, or no publication at all; publication 2 stays live", true},

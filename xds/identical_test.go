@@ -51,8 +51,10 @@ func TestReplicasAreIdentical(t *testing.T) {
 		p.Agents[0].Rules[0].Credential = "key"
 		p.Agents = append(p.Agents, plan.Agent{Name: "b", Rules: []plan.Rule{
 			{ID: "b/wild", Host: "*.wild.test", Port: 443, Methods: []string{"GET", "HEAD"}, Paths: []string{"/v1/**"}},
-			{ID: "b/no", Host: "no.wild.test", Port: 443, Methods: []string{plan.AnyMethod},
-				Paths: []string{plan.AnyPath}, Deny: true},
+			{
+				ID: "b/no", Host: "no.wild.test", Port: 443, Methods: []string{plan.AnyMethod},
+				Paths: []string{plan.AnyPath}, Deny: true,
+			},
 		}})
 		p.Credentials = []plan.Credential{{
 			Name: "key", Kind: plan.KindBearer, Header: "authorization", Secret: "file://" + w.path("secret"),

@@ -86,7 +86,8 @@ func (o *observer) rolling(ctx context.Context, began time.Time) func() {
 
 // OnStreamDeltaResponse implements the delta callbacks.
 func (o *observer) OnStreamDeltaResponse(stream int64, req *discoveryv3.DeltaDiscoveryRequest,
-	resp *discoveryv3.DeltaDiscoveryResponse) {
+	resp *discoveryv3.DeltaDiscoveryResponse,
+) {
 	o.Ledger.OnStreamDeltaResponse(stream, req, resp)
 	now, kind := time.Now(), ledger.KindName(resp.GetTypeUrl())
 	o.mu.Lock()
@@ -104,7 +105,8 @@ func (o *observer) OnStreamDeltaResponse(stream int64, req *discoveryv3.DeltaDis
 // push makes the span of a response, and begins the span of its answer. It records numbers only,
 // because resources can be secrets.
 func (o *observer) push(req *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse,
-	kind string) trace.Span {
+	kind string,
+) trace.Span {
 	ctx := trace.ContextWithSpanContext(context.Background(), o.span)
 	what := trace.WithAttributes(
 		attribute.String("postern.node", req.GetNode().GetId()), attribute.String("postern.type", kind),

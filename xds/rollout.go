@@ -156,7 +156,8 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 // every node at once, and never takes it back: neither a node that is late nor a
 // disk that is full ends it.
 func (c *Control) kill(ctx context.Context, before, b *bundle.Bundle, version string,
-	start time.Time) (*api.Converged, error) {
+	start time.Time,
+) (*api.Converged, error) {
 	if err := c.serve(ctx, b); err != nil {
 		return nil, err
 	}
@@ -189,7 +190,8 @@ func (c *Control) done(before, b *bundle.Bundle, version string, nodes int, star
 // the removal. So no node ever refers to something that it does not have. roll returns the number
 // of nodes that acknowledged, and whether any node was sent something.
 func (c *Control) roll(ctx context.Context, b *bundle.Bundle, version string,
-	now time.Time) (nodes int, tried bool, err error) {
+	now time.Time,
+) (nodes int, tried bool, err error) {
 	valid, tables, err := c.tables(ctx, b, now)
 	if err != nil {
 		return 0, false, err
@@ -293,7 +295,8 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 // tables builds and packs the resources of b as they are valid at a moment, with the secrets to
 // which they refer. The returned plan is the valid part of b's plan.
 func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
-	now time.Time) (*plan.Plan, map[string]*cache.Table, error) {
+	now time.Time,
+) (*plan.Plan, map[string]*cache.Table, error) {
 	_, span := c.cfg.Tracer.Start(ctx, "build")
 	defer span.End()
 	began := time.Now()

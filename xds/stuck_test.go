@@ -15,7 +15,8 @@ import (
 // stuck is a fleet of two nodes of which the first has stopped to answer while a
 // publication is rolled out: how that ends arrives at failed. Go lets it answer again.
 func stuck(t *testing.T, rules func(f *fleet.Fleet,
-	up *fleet.Upstream) []plan.Agent) (f *fleet.Fleet, up *fleet.Upstream, failed chan error, goOn func()) {
+	up *fleet.Upstream) []plan.Agent,
+) (f *fleet.Fleet, up *fleet.Upstream, failed chan error, goOn func()) {
 	t.Helper()
 	f = fleet.New(t, 2)
 	up = f.NewUpstream("one.test", "two.test")

@@ -63,7 +63,8 @@ func dial(t *testing.T, r *fleet.Remote, control *fleet.Replica, pair tls.Certif
 
 // ask makes one request for the names, as the node that id says, and returns the answer.
 func (c *client) ask(ctx context.Context, id, url string,
-	names ...string) (*discoveryv3.DeltaDiscoveryResponse, error) {
+	names ...string,
+) (*discoveryv3.DeltaDiscoveryResponse, error) {
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(c.conn).DeltaAggregatedResources(ctx)
 	if err != nil {
 		return nil, err

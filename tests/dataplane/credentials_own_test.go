@@ -295,8 +295,10 @@ func TestEndpointDown(t *testing.T) {
 	e.broken = true
 	up := newEcho(t, f, "minted.test", "static.test")
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a"}}, Credentials: []plan.Credential{
-		{Name: "minted", Kind: plan.KindOAuth2ClientCredentials, Username: "client", TokenURL: e.URL + "/token",
-			Secret: "file://" + f.Secret("client", "s3cr3t-canary")},
+		{
+			Name: "minted", Kind: plan.KindOAuth2ClientCredentials, Username: "client", TokenURL: e.URL + "/token",
+			Secret: "file://" + f.Secret("client", "s3cr3t-canary"),
+		},
 		{Name: "static", Kind: plan.KindBearer, Secret: "file://" + f.Secret("static", "s3cr3t-static")},
 	}}
 	for _, c := range p.Credentials {

@@ -41,15 +41,21 @@ func TestSignedOperations(t *testing.T) {
 		what, method, url, header, value string
 		reason                           plan.Reason
 	}{
-		{"a copy of another's object", "PUT", "https://s3.test/mine/x", "X-Amz-Copy-Source", "/theirs/secret",
-			plan.ReasonAmbiguous},
+		{
+			"a copy of another's object", "PUT", "https://s3.test/mine/x", "X-Amz-Copy-Source", "/theirs/secret",
+			plan.ReasonAmbiguous,
+		},
 		{"an operation that no rule names", "PUT", "https://s3.test/mine/x", "X-Amz-Target", get, plan.ReasonAmbiguous},
 		{"an object", "PUT", "https://s3.test/mine/x", "X-Amz-Meta-Name", "x", ""},
 		{"the operation", "POST", "https://db.test/", "X-Amz-Target", get, ""},
-		{"another operation", "POST", "https://db.test/", "X-Amz-Target", "DynamoDB_20120810.DeleteTable",
-			plan.ReasonCondition},
-		{"where everything is allowed", "POST", "https://all.test/", "X-Amz-Target", "DynamoDB_20120810.DeleteTable",
-			""},
+		{
+			"another operation", "POST", "https://db.test/", "X-Amz-Target", "DynamoDB_20120810.DeleteTable",
+			plan.ReasonCondition,
+		},
+		{
+			"where everything is allowed", "POST", "https://all.test/", "X-Amz-Target", "DynamoDB_20120810.DeleteTable",
+			"",
+		},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), c.method, c.url, strings.NewReader("{}"))
 		require.NoError(t, err)

@@ -86,10 +86,14 @@ func TestBandwidth(t *testing.T) {
 	var wg sync.WaitGroup
 	for agent, urls := range map[string][][]string{
 		"a": {
-			{"https://down.test/one", "https://down.test/two", "https://down.test/three/x",
-				"http://localhost:8080/one"},
-			{"https://x.wild.test/one", "https://y.wild.test/one", "https://z.wild.test/two",
-				"https://x.wild.test/three/x"},
+			{
+				"https://down.test/one", "https://down.test/two", "https://down.test/three/x",
+				"http://localhost:8080/one",
+			},
+			{
+				"https://x.wild.test/one", "https://y.wild.test/one", "https://z.wild.test/two",
+				"https://x.wild.test/three/x",
+			},
 		},
 		// Were they one, eight would take 8 s.
 		"b": {{

@@ -465,7 +465,8 @@ func TestPrivateAddresses(t *testing.T) {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	started := make(chan struct{})
-	server := &dns.Server{PacketConn: pc, NotifyStartedFunc: func() { close(started) },
+	server := &dns.Server{
+		PacketConn: pc, NotifyStartedFunc: func() { close(started) },
 		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 			m := new(dns.Msg).SetReply(q)
 			name := q.Question[0].Name
@@ -484,7 +485,8 @@ func TestPrivateAddresses(t *testing.T) {
 				m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: ip.To16()})
 			}
 			_ = w.WriteMsg(m)
-		})}
+		}),
+	}
 	go func() { _ = server.ActivateAndServe() }()
 	<-started
 	t.Cleanup(func() { _ = server.Shutdown() })

@@ -66,8 +66,10 @@ func TestPorts(t *testing.T) {
 		client  *http.Client
 		url     string
 		allowed bool
-	}{{a, "https://one.test/", true}, {a, "https://two.test/", false}, {b, "https://two.test/", true}, {b,
-		"https://one.test/", false}} {
+	}{{a, "https://one.test/", true}, {a, "https://two.test/", false}, {b, "https://two.test/", true}, {
+		b,
+		"https://one.test/", false,
+	}} {
 		code, err := fleet.Get(t.Context(), c.client, c.url)
 		if c.allowed {
 			require.NoError(t, err)

@@ -367,7 +367,8 @@ func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, pa
 
 // exchange makes one request, and returns the tag of the answer.
 func (c *Client) exchange(ctx context.Context, limit time.Duration, method, path string, in,
-	out any) (tag string, err error) {
+	out any,
+) (tag string, err error) {
 	hung := &HungError{Socket: c.socket, After: limit}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, hung)
 	defer cancel()

@@ -190,7 +190,8 @@ func (c *Cache) Leaves() []string {
 
 // CreateDeltaWatch implements [cachev3.ConfigWatcher].
 func (c *Cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscription,
-	respond chan cachev3.DeltaResponse) (func(), error) {
+	respond chan cachev3.DeltaResponse,
+) (func(), error) {
 	w := &watch{request: req, sub: sub, respond: respond}
 	key := watchKey{req.GetNode().GetId(), req.GetTypeUrl(), respond}
 	c.mu.Lock()

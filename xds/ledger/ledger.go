@@ -426,7 +426,8 @@ func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 
 // OnStreamDeltaResponse implements the delta callbacks.
 func (l *Ledger) OnStreamDeltaResponse(stream int64, _ *discoveryv3.DeltaDiscoveryRequest,
-	resp *discoveryv3.DeltaDiscoveryResponse) {
+	resp *discoveryv3.DeltaDiscoveryResponse,
+) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r := l.nodes[l.streams[stream]]; r != nil && r.streams[stream] != nil {
