@@ -156,7 +156,9 @@ func TestUsersOfTheirOwn(t *testing.T) {
 	}
 	// Anybody else gets nowhere: not to an agent's way out either.
 	nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
-	for _, path := range []string{filepath.Join(nodeDir, envoy.AgentSocket("demo")), c.home.XDSSocket(), c.home.ControlSocket()} {
+	for _, path := range []string{
+		filepath.Join(nodeDir, envoy.AgentSocket("demo")), c.home.XDSSocket(), c.home.ControlSocket(),
+	} {
 		_, err := shell(t, nobody, "test -w "+path)
 		require.Error(t, err, path)
 	}
