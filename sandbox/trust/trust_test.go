@@ -1,7 +1,7 @@
 package trust
 
 import (
-	"crypto/sha1"
+	"crypto/sha1" //nolint:gosec // the format's
 	"encoding/binary"
 	"testing"
 
@@ -26,6 +26,7 @@ func TestKeyStore(t *testing.T) {
 		return "\x00\x00\x00\x02" + length + alias + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x05X.509" + "\x00\x00\x00\x03ABC"
 	}
 	require.Equal(t, "\xfe\xed\xfe\xed\x00\x00\x00\x02\x00\x00\x00\x02"+entry("root0")+entry("root1"), string(body))
+	//nolint:gosec // the format's
 	want := sha1.Sum([]byte("\x00c\x00h\x00a\x00n\x00g\x00e\x00i\x00tMighty Aphrodite" + string(body)))
 	require.Equal(t, want[:], digest)
 }

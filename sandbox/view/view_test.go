@@ -121,8 +121,10 @@ func TestView(t *testing.T) {
 					file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n"),
 					file("/etc/passwd", fmt.Sprintf("agent:x:%d:%d::/home/me:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", c.inside, c.inside)),
 					file("/etc/resolv.conf", "nameserver 127.0.0.53\noptions timeout:2 attempts:1\n"),
-					{Kind: Tmpfs, Target: "/tmp", Mode: 0o1777, Size: 4096}, link("/var/tmp", "/tmp"), link("/var/run", "/run"),
-					{Kind: Tmpfs, Target: "/home/me", Mode: 0o700, Size: 4096}, link("/me", "home/me"),
+					{Kind: Tmpfs, Target: "/tmp", Mode: 0o1777, Size: 4096},
+					link("/var/tmp", "/tmp"), link("/var/run", "/run"),
+					{Kind: Tmpfs, Target: "/home/me", Mode: 0o700, Size: 4096},
+					link("/me", "home/me"),
 					bind("/home/me/.nvm/versions/node/v20"), bind("/opt/jdk/bin"), bind("/opt/jdk/lib"),
 					{Kind: Bind, Source: "/home/me/work", Target: "/home/me/work", Writable: true},
 					{Kind: Bind, Source: "/opt/inside", Target: "/run/postern/postern-sandbox"},
@@ -140,7 +142,9 @@ func TestView(t *testing.T) {
 				ReadOnly: c.readOnly, Masked: append(c.masked, "/home/me/.nvm/versions/node/v20/etc/npmrc"),
 				Nodes: []string{"/run/postern/nodes/0"}, UID: c.inside, GID: c.inside, Limits: Limits{Processes: 7, Memory: 8192, Scratch: 4096},
 				Omitted: []Omission{
-					{"PATH: bin", "it is not an absolute path"}, {"PATH: /home/me/.ssh", "it is, contains, or is inside a folder for secrets"}, {"PATH: /nowhere", "it is not a folder"},
+					{"PATH: bin", "it is not an absolute path"},
+					{"PATH: /home/me/.ssh", "it is, contains, or is inside a folder for secrets"},
+					{"PATH: /nowhere", "it is not a folder"},
 					{"GOROOT", "nothing of the place that it names is shown"},
 					{"LANG", "its value is not one of those that are known to be harmless: --env LANG passes it"},
 				},
@@ -178,8 +182,10 @@ func TestNothingIsMountedInTheWorkdir(t *testing.T) {
 	}
 	require.NoError(t, os.Symlink("../../work/v", at("home/me/.nodenv/versions/v")))
 	in := m.input(t)
-	in.Environ = []string{"HOME=/home/me", "PYENV_ROOT=/home/me/work/.pyenv", "JAVA_HOME=/home/me/.nodenv/versions/v",
-		"PATH=/home/me/.nodenv/shims:/home/me/.nodenv/versions/v/bin:/home/me/work/.pyenv/shims:/home/me/work/.pyenv/versions/3/bin:/home/me/work/v/bin"}
+	in.Environ = []string{
+		"HOME=/home/me", "PYENV_ROOT=/home/me/work/.pyenv", "JAVA_HOME=/home/me/.nodenv/versions/v",
+		"PATH=/home/me/.nodenv/shims:/home/me/.nodenv/versions/v/bin:/home/me/work/.pyenv/shims:/home/me/work/.pyenv/versions/3/bin:/home/me/work/v/bin",
+	}
 	v, err := m.view(in)
 	require.NoError(t, err)
 	require.Contains(t, v.Env, "PATH=/home/me/.nodenv/shims:/home/me/.nodenv/versions/v/bin:/home/me/work/.pyenv/shims:/home/me/work/.pyenv/versions/3/bin:/home/me/work/v/bin:/usr/local/bin:/usr/bin:/bin")
