@@ -113,7 +113,7 @@ func TestSecondUnkillMends(t *testing.T) {
 	answer := func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(status) }
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(answer)}
 	go func() { _ = server.Serve(control) }()
-	defer server.Close()
+	t.Cleanup(func() { _ = server.Close() })
 	notKilled := fmt.Errorf("in the command's words: %w", &bundle.NotKilledError{Agent: "demo"})
 	for _, c := range []struct {
 		status api.Status

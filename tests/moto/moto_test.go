@@ -22,7 +22,7 @@ func TestOneByOne(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		assert.EqualValues(t, 1, now.Add(1))
 		defer now.Add(-1)
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond) // as long as others would come
 		assert.True(t, r.Close, "on a connection of its own")
 		_, err := io.Copy(w, io.MultiReader(strings.NewReader(r.Method+" "+r.Host+r.URL.String()+" "), r.Body))
 		assert.NoError(t, err)
@@ -33,13 +33,14 @@ func TestOneByOne(t *testing.T) {
 	proxy := httptest.NewServer(oneByOne(at))
 	defer proxy.Close()
 	var all sync.WaitGroup
+	client := &http.Client{Timeout: time.Minute}
 	for range 20 {
 		all.Go(func() {
 			at := proxy.URL + "/b/k%2Fx?acl="
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, at, strings.NewReader("body"))
 			assert.NoError(t, err)
 			r.Host = "s3.eu-west-1.amazonaws.com"
-			resp, err := http.DefaultClient.Do(r)
+			resp, err := client.Do(r)
 			if !assert.NoError(t, err) {
 				return
 			}
