@@ -100,6 +100,22 @@ func TestAgentsShareRoutes(t *testing.T) {
 	}
 }
 
+// TestLimitsAreEachAgents: a bucket of requests is a virtual host's, and a breaker a cluster's.
+func TestLimitsAreEachAgents(t *testing.T) {
+	t.Parallel()
+	for _, limits := range []plan.Limits{{Requests: 5, Per: 60}, {Concurrent: 2}, {Body: 7}, {Upload: 1 << 20}} {
+		p := &plan.Plan{Stack: "test"}
+		for _, name := range []string{"a", "b"} {
+			p.Agents = append(p.Agents, plan.Agent{Name: name, Rules: []plan.Rule{{
+				ID: name + "/api", Host: "api.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/**"}, Limits: &limits,
+			}}})
+		}
+		r, err := Build(p, Options{Roots: "/roots.pem"})
+		require.NoError(t, err)
+		require.Len(t, scopeOf(r, "l7/api.test/api.test:443").GetRouteConfiguration().GetVirtualHosts(), 2, "%+v", limits)
+	}
+}
+
 // TestAnotherAgentCostsItsName: what goes to a node, and stays there, for one more agent with the
 // same rules.
 func TestAnotherAgentCostsItsName(t *testing.T) {
