@@ -107,7 +107,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			why: "who is a node, and what it has acknowledged, does not depend on what it is served",
 		},
 		{
-			from: "xds/mint", only: []string{"plan", "target", "svid", "xds/kms", "atomicfile"},
+			from: "xds/mint", only: []string{"plan", "target", "svid", "pki", "xds/kms", "atomicfile"},
 			why: "whoever makes certificates sees the names of a plan, and neither nodes nor secrets",
 		},
 		{
