@@ -32,8 +32,10 @@ func Limits(l *plan.Limits) string {
 		what  string
 		value uint64
 	}{
-		{"%d at a time", uint64(l.Concurrent)}, {"bodies of %d bytes", l.Body},
-		{"%d bytes/s up", l.Upload}, {"%d bytes/s down", l.Download},
+		{"%d at a time", uint64(l.Concurrent)},
+		{"bodies of %d bytes", l.Body},
+		{"%d bytes/s up", l.Upload},
+		{"%d bytes/s down", l.Download},
 	} {
 		if n.value > 0 {
 			out = append(out, fmt.Sprintf(n.what, n.value))
