@@ -7,15 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/cut"
 	"github.com/postern/postern/home"
-	"github.com/postern/postern/xds/api"
 )
 
 func newKillCmd() *cobra.Command {
@@ -41,7 +39,7 @@ stack. Together with --agent it only names the stack of the agent.`,
   postern kill --stack         # every agent of the stack
   postern kill --stack dev     # every agent of the stack dev
   postern kill --all           # every agent of every stack of this user on this machine`,
-	}, (*bundle.Operator).Kill, cutByHand, "everyone", "killed")
+	}, (*bundle.Operator).Kill, cut.Agents, "everyone", "killed")
 }
 
 func newUnkillCmd() *cobra.Command {
@@ -50,7 +48,7 @@ func newUnkillCmd() *cobra.Command {
 		Short: "Let killed agents work again",
 		Example: `  postern unkill --agent demo
   postern unkill --stack       # what --stack killed; agents killed by name stay so`,
-	}, (*bundle.Operator).Unkill, mendByHand, "everyone who was not killed by name", "no longer killed")
+	}, (*bundle.Operator).Unkill, cut.Mend, "everyone who was not killed by name", "no longer killed")
 }
 
 // byHand does what is left to do on this machine about agents, or with none about all, after
@@ -119,84 +117,6 @@ func killCmd(
 	cmd.Flags().Lookup("stack").NoOptDefVal = "local"
 	cmd.Flags().BoolVar(&all, "all", false, "every agent of every stack of this user on this machine")
 	return cmd
-}
-
-// cutByHand cuts agents, or with none all, off the nodes on this machine that have not
-// confirmed a kill, unless the agents do not exist. It is never enough: the kill is to be
-// recorded, too.
-func cutByHand(
-	_ context.Context, w io.Writer, home home.Folder, agents []string, out *bundle.Outcome, err error,
-) (enough bool, failed error) {
-	if unknown := (*bundle.UnknownAgentError)(nil); errors.As(err, &unknown) {
-		return false, nil
-	}
-	for _, node := range unconfirmedHere(home, out) {
-		until := time.Now().Add(cutFor)
-		for _, agent := range agentsOf(home, node) {
-			if agents != nil && !slices.Contains(agents, agent) {
-				continue
-			}
-			n, err := cut(home, node, agent, until)
-			if err != nil {
-				failed = errors.Join(failed, err)
-				continue
-			}
-			fmt.Fprintf(w, "%s: node %s does not confirm: %s was cut off it from outside, with %d connections\n", filepath.Base(home.Root), node, agent, n)
-		}
-	}
-	return false, failed
-}
-
-// mendByHand undoes cutByHand on every node that has confirmed. That is enough if the agent
-// is not killed any more: an earlier command took the kill back while the control plane
-// did not answer, and could not know that the nodes would confirm it.
-func mendByHand(
-	ctx context.Context, w io.Writer, home home.Folder, agents []string, out *bundle.Outcome, err error,
-) (enough bool, failed error) {
-	var confirmed []string
-	notKilled := (*bundle.NotKilledError)(nil)
-	switch {
-	case errors.As(err, &notKilled):
-		agents = []string{notKilled.Agent}
-		confirmed = serving(ctx, home, notKilled.Agent)
-	case out != nil && out.Converged != nil:
-		confirmed = out.Converged.Confirmed
-	}
-	// The names come from the control plane, which may be another user's.
-	here := nodesHere(home)
-	for _, node := range confirmed {
-		if !slices.Contains(here, node) {
-			continue
-		}
-		for _, agent := range agentsOf(home, node) {
-			if agents != nil && !slices.Contains(agents, agent) {
-				continue
-			}
-			mended, err := mend(home, node, agent)
-			failed = errors.Join(failed, err)
-			if mended && notKilled != nil {
-				fmt.Fprintf(w, "%s: %s is not killed, and reaches node %s again\n",
-					filepath.Base(home.Root), agent, node)
-				enough = true
-			}
-		}
-	}
-	return enough && failed == nil, failed
-}
-
-// serving are the nodes that have confirmed all that is live, by which the agent is not killed.
-func serving(ctx context.Context, home home.Folder, agent string) []string {
-	s, err := api.Dial(home.ControlSocket()).Status(ctx)
-	if err != nil || slices.Contains(s.Killed, agent) {
-		return nil
-	}
-	var ids []string
-	for _, n := range s.Nodes {
-		if n.Connected && n.Version == s.Version {
-			ids = append(ids, n.ID)
-		}
-	}
-	return ids
 }
 
 // killed returns the state folders of the stacks to stop. A stack file is not

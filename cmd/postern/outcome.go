@@ -4,14 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/postern/postern/bundle"
-	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/cut"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/xds/api"
 )
@@ -25,46 +24,11 @@ func (e partialError) Unwrap() error { return e.error }
 // all the same, and the command that repairs the stack.
 func errNoNodes(home home.Folder, stack string) error {
 	up := fmt.Sprintf("`go run . up %s` makes it part of the stack again", stack)
-	if here := runningNodes(home); len(here) > 0 {
+	if here := cut.RunningNodes(home); len(here) > 0 {
 		return partialError{fmt.Errorf("the control plane has no node, but %s runs here, with the policy that it had before: %s",
 			strings.Join(here, ", "), up)}
 	}
 	return partialError{fmt.Errorf("the control plane has no node, so nothing is enforced anywhere: `go run . up %s` starts one", stack)}
-}
-
-// nodesHere are the nodes that have a folder on this machine.
-func nodesHere(home home.Folder) []string {
-	folders, _ := os.ReadDir(home.NodesDir())
-	var ids []string
-	for _, f := range folders {
-		if f.IsDir() {
-			ids = append(ids, f.Name())
-		}
-	}
-	return ids
-}
-
-// runningNodes are the nodes of this machine whose supervisor runs, or whose Envoy does.
-func runningNodes(home home.Folder) []string {
-	proxies, failed := proxiesIn(home.NodesDir())
-	return slices.DeleteFunc(nodesHere(home), func(id string) bool {
-		_, running, err := daemon.Running(filepath.Join(home.NodeDir(id), "pid"))
-		return !running && err == nil && failed == nil && !slices.ContainsFunc(proxies, func(p daemon.Process) bool { return p.Dir == home.NodeDir(id) })
-	})
-}
-
-// proxiesIn returns the Envoys that run in the folder, or below it.
-func proxiesIn(folder string) ([]daemon.Process, error) {
-	return daemon.Find(func(p daemon.Process) bool {
-		return (p.Dir == folder || strings.HasPrefix(p.Dir, folder+"/")) && p.Has("--config-path", "bootstrap.json")
-	})
-}
-
-// unconfirmedHere are the nodes that run on this machine and have not confirmed.
-func unconfirmedHere(home home.Folder, out *bundle.Outcome) []string {
-	return slices.DeleteFunc(runningNodes(home), func(id string) bool {
-		return out != nil && out.Converged != nil && slices.Contains(out.Converged.Confirmed, id)
-	})
 }
 
 // imposed reports what happened to a publication that is never taken back. out and err are as
@@ -76,12 +40,12 @@ func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, er
 	if v == nil {
 		v = &api.Converged{}
 	}
-	unconfirmed := unconfirmedHere(home, out)
+	unconfirmed := cut.Unconfirmed(home, out)
 	fmt.Fprintf(w, "%s: %s on %d nodes after %.1f ms\n", name, what, v.Nodes, v.Millis)
 	var left []string
 	for _, m := range v.Missing {
 		// One of this machine that does not run serves nobody; one that runs is among the unconfirmed.
-		if slices.Contains(nodesHere(home), m.Node) {
+		if slices.Contains(cut.NodesHere(home), m.Node) {
 			fmt.Fprintf(w, "%s: %s\n", name, missing(m.Node, m.Since, time.Now()))
 			continue
 		}

@@ -1,4 +1,6 @@
-package main
+// Package cut cuts agents off the nodes of this machine from outside, as the last resort of a kill,
+// and lets them reach the nodes again.
+package cut
 
 import (
 	"errors"

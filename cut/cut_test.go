@@ -1,4 +1,4 @@
-package main
+package cut
 
 import (
 	"encoding/json"
@@ -62,12 +62,10 @@ func TestCutFollowsNoLink(t *testing.T) {
 	require.NoError(t, os.Symlink(victim, filepath.Join(home.ControlDir(), "d", "demo")))
 	for _, node := range []string{"../control/d", "..", "."} {
 		confirmed := &bundle.Outcome{Converged: &api.Converged{Nodes: 1, Confirmed: []string{node}}}
-		_, err := mendByHand(t.Context(), io.Discard, home, nil, confirmed, nil)
+		_, err := Mend(t.Context(), io.Discard, home, nil, confirmed, nil)
 		require.NoError(t, err)
 		require.DirExists(t, cutFolder(home, "n1"))
 		require.FileExists(t, file)
-		missing := &bundle.Outcome{Converged: &api.Converged{Nodes: 1, Missing: []api.Missing{{Node: node}}}}
-		require.ErrorContains(t, imposed(io.Discard, home, "killed", missing, nil), "may serve its old version", "it is not one of this machine")
 	}
 	// Nor is what lies where sockets were put a socket for that.
 	kept := filepath.Join(cutFolder(home, "n1"), "demo", "file.sock")
@@ -130,7 +128,7 @@ func TestSecondUnkillMends(t *testing.T) {
 	} {
 		status = c.status
 		var said strings.Builder
-		enough, err := mendByHand(t.Context(), &said, home, []string{"demo", "other"}, nil, notKilled)
+		enough, err := Mend(t.Context(), &said, home, []string{"demo", "other"}, nil, notKilled)
 		require.NoError(t, err)
 		require.Equal(t, c.mends, enough, "%+v", c.status)
 		if c.mends {
@@ -150,13 +148,13 @@ func TestNodesThatRun(t *testing.T) {
 	for _, node := range []string{"n1", "n2", "n3"} {
 		require.NoError(t, os.MkdirAll(home.NodeDir(node), 0o700))
 	}
-	require.Empty(t, runningNodes(home))
+	require.Empty(t, RunningNodes(home))
 	pidfile := filepath.Join(home.NodeDir("n1"), "pid")
 	release, err := daemon.Lock(pidfile)
 	require.NoError(t, err)
 	defer release()
 	require.NoError(t, os.Remove(pidfile))
-	require.Equal(t, []string{"n1"}, runningNodes(home))
+	require.Equal(t, []string{"n1"}, RunningNodes(home))
 	// An Envoy without a supervisor.
 	proxy := exec.CommandContext(t.Context(), "sh", "-c", "echo; read x", "envoy", "--config-path", "bootstrap.json")
 	proxy.Dir = home.NodeDir("n3")
@@ -167,10 +165,10 @@ func TestNodesThatRun(t *testing.T) {
 	require.NoError(t, proxy.Start())
 	_, err = out.Read(make([]byte, 1))
 	require.NoError(t, err)
-	require.Equal(t, []string{"n1", "n3"}, runningNodes(home))
+	require.Equal(t, []string{"n1", "n3"}, RunningNodes(home))
 	require.NoError(t, in.Close())
 	_ = proxy.Wait()
-	require.Equal(t, []string{"n1"}, runningNodes(home))
+	require.Equal(t, []string{"n1"}, RunningNodes(home))
 }
 
 // TestCutOfAMovedFolder: whoever moves the folder of an agent's sockets away keeps nothing open by that.
@@ -233,7 +231,7 @@ while os.getpid() == parent or os.getppid() == parent:
 	ended := make(chan error, 1)
 	start := time.Now()
 	go func() {
-		_, err := cutByHand(t.Context(), io.Discard, home, []string{"demo"}, nil, nil)
+		_, err := Agents(t.Context(), io.Discard, home, []string{"demo"}, nil, nil)
 		ended <- err
 	}()
 	select {

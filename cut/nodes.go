@@ -1,0 +1,47 @@
+package cut
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/daemon"
+	"github.com/postern/postern/home"
+)
+
+// NodesHere are the nodes that have a folder on this machine.
+func NodesHere(home home.Folder) []string {
+	folders, _ := os.ReadDir(home.NodesDir())
+	var ids []string
+	for _, f := range folders {
+		if f.IsDir() {
+			ids = append(ids, f.Name())
+		}
+	}
+	return ids
+}
+
+// RunningNodes are the nodes of this machine whose supervisor runs, or whose Envoy does.
+func RunningNodes(home home.Folder) []string {
+	proxies, failed := proxiesIn(home.NodesDir())
+	return slices.DeleteFunc(NodesHere(home), func(id string) bool {
+		_, running, err := daemon.Running(filepath.Join(home.NodeDir(id), "pid"))
+		return !running && err == nil && failed == nil && !slices.ContainsFunc(proxies, func(p daemon.Process) bool { return p.Dir == home.NodeDir(id) })
+	})
+}
+
+// proxiesIn returns the Envoys that run in the folder, or below it.
+func proxiesIn(folder string) ([]daemon.Process, error) {
+	return daemon.Find(func(p daemon.Process) bool {
+		return (p.Dir == folder || strings.HasPrefix(p.Dir, folder+"/")) && p.Has("--config-path", "bootstrap.json")
+	})
+}
+
+// Unconfirmed are the nodes that run on this machine and have not confirmed.
+func Unconfirmed(home home.Folder, out *bundle.Outcome) []string {
+	return slices.DeleteFunc(RunningNodes(home), func(id string) bool {
+		return out != nil && out.Converged != nil && slices.Contains(out.Converged.Confirmed, id)
+	})
+}
