@@ -7,40 +7,41 @@ import (
 	"strings"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // placed is a rule of an agent, with where it was asked for.
 type placed struct {
 	plan.Rule
 	// item is the entry of the agent's list, at the rule itself.
-	item, at *node
+	item, at *yaml.Node
 	preset   string
 }
 
 // agent reads one agent and flattens its rules: first those of its allow list, then those of its
 // presets.
-func (l *loader) agent(f field, s *Stack) {
-	l.name(f.key, "an agent")
-	what := "agent " + f.key.text
-	if !l.mapping(f.value, what, "runtime", "allow", "presets", "limits") {
+func (l *loader) agent(f yaml.Field, s *Stack) {
+	l.name(f.Key, "an agent")
+	what := "agent " + f.Key.Text
+	if !l.Mapping(f.Value, what, "runtime", "allow", "presets", "limits") {
 		return
 	}
-	if n := f.value.get("runtime"); n != nil && s.Target == TargetLocal {
-		if t, ok := l.text(n, "runtime"); ok && t != "bubblewrap" {
-			l.at(n, "write runtime: bubblewrap", "runtime %q is not supported", t)
+	if n := f.Value.Get("runtime"); n != nil && s.Target == TargetLocal {
+		if t, ok := l.Text(n, "runtime"); ok && t != "bubblewrap" {
+			l.At(n, "write runtime: bubblewrap", "runtime %q is not supported", t)
 		}
 	}
-	agent := plan.Agent{Name: f.key.text}
-	s.origins[plan.DefaultRule(agent.Name)] = origin{at: f.key}
+	agent := plan.Agent{Name: f.Key.Text}
+	s.origins[plan.DefaultRule(agent.Name)] = origin{at: f.Key}
 	var rules []placed
-	if n := f.value.get("allow"); n != nil {
-		if n.kind != kindList {
-			l.at(n, "write allow: [] or the names of destinations", "allow is %s, not a list", n.describe())
+	if n := f.Value.Get("allow"); n != nil {
+		if n.Kind != yaml.KindList {
+			l.At(n, "write allow: [] or the names of destinations", "allow is %s, not a list", n.Describe())
 			return
 		}
-		seen := make(map[string]bool, len(n.items))
-		rules = make([]placed, 0, len(n.items))
-		for _, item := range n.items {
+		seen := make(map[string]bool, len(n.Items))
+		rules = make([]placed, 0, len(n.Items))
+		for _, item := range n.Items {
 			d := l.allowed(item, seen)
 			if d == nil {
 				continue
@@ -51,13 +52,13 @@ func (l *loader) agent(f field, s *Stack) {
 				rules = append(rules, r)
 			}
 		}
-		if p := f.value.get("presets"); p != nil {
+		if p := f.Value.Get("presets"); p != nil {
 			rules = append(rules, l.presets(p, agent.Name, seen)...)
 		}
-	} else if p := f.value.get("presets"); p != nil {
+	} else if p := f.Value.Get("presets"); p != nil {
 		rules = l.presets(p, agent.Name, nil)
 	}
-	if n := f.value.get("limits"); n != nil {
+	if n := f.Value.Get("limits"); n != nil {
 		l.limitAll(n, what, rules, s)
 	}
 	l.agree(what, rules)
@@ -74,15 +75,15 @@ func (l *loader) agent(f field, s *Stack) {
 
 // limitAll gives every destination of an agent the agent's limits, as far as it
 // has none of its own.
-func (l *loader) limitAll(n *node, what string, rules []placed, s *Stack) {
+func (l *loader) limitAll(n *yaml.Node, what string, rules []placed, s *Stack) {
 	limits := l.limits(n, "limits of "+what)
 	for i := range rules {
 		r := &rules[i]
 		switch {
 		case limits == nil || r.Deny:
 		case r.Mode == plan.ModeTunnel:
-			s.Warnings = append(s.Warnings, &Problem{
-				File: l.file, Line: n.line, Col: n.col,
+			s.Warnings = append(s.Warnings, &yaml.Problem{
+				File: l.File, Line: n.Line, Col: n.Col,
 				Message: fmt.Sprintf("the limits of %s do not hold in the tunnel to %s", what, r.Host), Hint: "write mode: intercept if they have to",
 			})
 		default:
@@ -92,18 +93,18 @@ func (l *loader) limitAll(n *node, what string, rules []placed, s *Stack) {
 }
 
 // allowed returns the destination that an item of an allow list names, or nil.
-func (l *loader) allowed(item *node, seen map[string]bool) *destination {
-	t, ok := l.text(item, "the name of a destination")
+func (l *loader) allowed(item *yaml.Node, seen map[string]bool) *destination {
+	t, ok := l.Text(item, "the name of a destination")
 	if !ok {
 		return nil
 	}
 	d, ok := l.destinations[t]
 	switch {
 	case !ok:
-		l.at(item, nearest(t, sortedKeys(l.destinations)), "there is no destination %q", t)
+		l.At(item, yaml.Nearest(t, sortedKeys(l.destinations)), "there is no destination %q", t)
 		return nil
 	case seen[t]:
-		l.at(item, "remove one of them", "destination %q is in the list already", t)
+		l.At(item, "remove one of them", "destination %q is in the list already", t)
 		return nil
 	}
 	seen[t] = true
@@ -118,15 +119,15 @@ func (l *loader) agree(what string, rules []placed) {
 	}
 	first := make(map[place]*placed, len(rules))
 	gateways := map[uint16]*placed{}
-	reported := map[*node]bool{}
+	reported := map[*yaml.Node]bool{}
 	clash := func(r, other *placed, hint, format string, args ...any) {
 		if !reported[r.item] {
 			reported[r.item] = true
-			at := fmt.Sprintf("line %d", other.item.line)
-			if other.item.line == r.item.line {
-				at = fmt.Sprintf("line %d, column %d", other.item.line, other.item.col)
+			at := fmt.Sprintf("line %d", other.item.Line)
+			if other.item.Line == r.item.Line {
+				at = fmt.Sprintf("line %d, column %d", other.item.Line, other.item.Col)
 			}
-			l.at(r.item, hint, "%s: %s, and %s (%s) %s", what, r.ID[strings.Index(r.ID, "/")+1:], other.ID[strings.Index(other.ID, "/")+1:], at, fmt.Sprintf(format, args...))
+			l.At(r.item, hint, "%s: %s, and %s (%s) %s", what, r.ID[strings.Index(r.ID, "/")+1:], other.ID[strings.Index(other.ID, "/")+1:], at, fmt.Sprintf(format, args...))
 		}
 	}
 	for i := range rules {
@@ -181,8 +182,8 @@ func (l *loader) agree(what string, rules []placed) {
 	ids := make(map[string]bool, len(rules))
 	for i := range rules {
 		r := &rules[i]
-		if ids[r.ID] && !slices.ContainsFunc(l.list, func(p *Problem) bool { return p.Line == r.item.line }) {
-			l.at(r.item, "give the destination another name", "%s has two rules with the ID %s", what, r.ID)
+		if ids[r.ID] && !slices.ContainsFunc(l.List, func(p *yaml.Problem) bool { return p.Line == r.item.Line }) {
+			l.At(r.item, "give the destination another name", "%s has two rules with the ID %s", what, r.ID)
 		}
 		ids[r.ID] = true
 	}

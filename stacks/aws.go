@@ -13,6 +13,7 @@ import (
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 var (
@@ -47,29 +48,29 @@ const (
 )
 
 // aws reads the section of a stack on AWS. Root has it, or should.
-func (l *loader) aws(root *node, s *Stack) {
-	n := root.get("aws")
+func (l *loader) aws(root *yaml.Node, s *Stack) {
+	n := root.Get("aws")
 	if n == nil {
-		l.at(root, "write aws: and at least its account, region, image and agents", "target aws needs the section aws")
+		l.At(root, "write aws: and at least its account, region, image and agents", "target aws needs the section aws")
 		return
 	}
-	if !l.mapping(n, "aws", "account", "region", "mode", "zones", "network", "nat", "image", "ca", "fleet_ca", "operators", "agents", "proxies", "control", "audit", "singletons", "protect", "tags") {
+	if !l.Mapping(n, "aws", "account", "region", "mode", "zones", "network", "nat", "image", "ca", "fleet_ca", "operators", "agents", "proxies", "control", "audit", "singletons", "protect", "tags") {
 		return
 	}
 	a := &cloud.AWS{Mode: cloud.ModeIsolated, NATPerZone: true, Protect: true}
 	s.AWS = a
-	a.Account = l.required(n, "aws", "account", "write the 12 digits of the account, in quotes", awsAccount)
-	a.Region = l.required(n, "aws", "region", "write a region such as eu-west-1", awsRegion)
-	if m := n.get("mode"); m != nil {
-		a.Mode = l.oneOf(m, "mode", cloud.ModeIsolated, cloud.ModeShared)
+	a.Account = l.Required(n, "aws", "account", "write the 12 digits of the account, in quotes", awsAccount)
+	a.Region = l.Required(n, "aws", "region", "write a region such as eu-west-1", awsRegion)
+	if m := n.Get("mode"); m != nil {
+		a.Mode = l.OneOf(m, "mode", cloud.ModeIsolated, cloud.ModeShared)
 	}
 	l.awsZones(n, a)
 	l.awsNetwork(n, a)
-	if m := n.get("nat"); m != nil {
-		a.NATPerZone = l.oneOf(m, "nat", "zone", "one") == "zone"
+	if m := n.Get("nat"); m != nil {
+		a.NATPerZone = l.OneOf(m, "nat", "zone", "one") == "zone"
 	}
-	a.Image = l.required(n, "aws", "image", imageHint, imageName)
-	l.awsImage(n.get("image"), a, a.Image)
+	a.Image = l.Required(n, "aws", "image", imageHint, imageName)
+	l.awsImage(n.Get("image"), a, a.Image)
 	a.CA = l.awsAuthority(n, s, "ca", "agents trust no proxy")
 	a.FleetCA = l.awsAuthority(n, s, "fleet_ca", "no proxy can join")
 	a.Operators = l.awsOperators(n, s)
@@ -77,102 +78,102 @@ func (l *loader) aws(root *node, s *Stack) {
 	l.awsControl(n, a)
 	l.awsAudit(n, a)
 	l.awsAgents(n, root, a, s)
-	if m := n.get("singletons"); m != nil {
-		a.Singletons = l.boolean(m, "singletons")
+	if m := n.Get("singletons"); m != nil {
+		a.Singletons = l.Boolean(m, "singletons")
 	}
-	if m := n.get("protect"); m != nil {
-		a.Protect = l.boolean(m, "protect")
+	if m := n.Get("protect"); m != nil {
+		a.Protect = l.Boolean(m, "protect")
 	}
 	l.awsTags(n, a)
 	l.awsSecrets(root, a, s)
 	for _, r := range s.Plan.Resolvers {
 		if ap, err := netip.ParseAddrPort(r); err == nil && !ap.Addr().Is4() {
-			l.at(root.get("proxies").get("resolvers"), "write an IPv4 address", "the proxies' network has no IPv6, and %s is one", r)
+			l.At(root.Get("proxies").Get("resolvers"), "write an IPv4 address", "the proxies' network has no IPv6, and %s is one", r)
 		}
 	}
 }
 
 // awsAuthority reads an authority's certificate. It can be missing: for the first
 // preview, or the first `up`, it does not matter.
-func (l *loader) awsAuthority(n *node, s *Stack, key, without string) string {
-	m := n.get(key)
+func (l *loader) awsAuthority(n *yaml.Node, s *Stack, key, without string) string {
+	m := n.Get(key)
 	if m == nil {
 		l.awsLacks(n, s, key, without)
 		return ""
 	}
-	t, ok := l.text(m, key)
+	t, ok := l.Text(m, key)
 	if !ok {
 		return ""
 	}
-	return l.certificates(m, l.resolve(t))
+	return l.Certificates(m, l.Resolve(t))
 }
 
-func (l *loader) awsLacks(n *node, s *Stack, key, without string) {
-	s.Warnings = append(s.Warnings, &Problem{
-		File: l.file, Line: n.line, Col: n.col, Message: "aws has no " + key + ": " + without,
+func (l *loader) awsLacks(n *yaml.Node, s *Stack, key, without string) {
+	s.Warnings = append(s.Warnings, &yaml.Problem{
+		File: l.File, Line: n.Line, Col: n.Col, Message: "aws has no " + key + ": " + without,
 		Hint: "make it (docs/aws.md says how), then write " + key + ": and its file",
 	})
 }
 
 // awsOperators reads the public keys of the operators who may publish.
-func (l *loader) awsOperators(n *node, s *Stack) string {
-	m := n.get("operators")
+func (l *loader) awsOperators(n *yaml.Node, s *Stack) string {
+	m := n.Get("operators")
 	if m == nil {
 		l.awsLacks(n, s, "operators", "the control plane takes nothing that is published")
 		return ""
 	}
-	t, ok := l.text(m, "operators")
+	t, ok := l.Text(m, "operators")
 	if !ok {
 		return ""
 	}
-	path := l.resolve(t)
+	path := l.Resolve(t)
 	data, err := hostpath.ReadFile(path, maxFile)
 	if err != nil {
-		l.unreadable(m, "name the file of the operators' public keys, PEM", path, err)
+		l.Unreadable(m, "name the file of the operators' public keys, PEM", path, err)
 		return ""
 	}
 	var out []byte
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "PUBLIC KEY" { // a private key would go to AWS
-			l.at(m, "name a file that has only public keys", "%s has a block of type %s", path, block.Type)
+			l.At(m, "name a file that has only public keys", "%s has a block of type %s", path, block.Type)
 			return ""
 		}
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
 	}
 	if len(out) == 0 {
-		l.at(m, "name a PEM file", "%s has no public key", path)
+		l.At(m, "name a PEM file", "%s has no public key", path)
 	}
 	return string(out)
 }
 
 // awsZones reads the zones: a list of letters, or how many.
-func (l *loader) awsZones(n *node, a *cloud.AWS) {
+func (l *loader) awsZones(n *yaml.Node, a *cloud.AWS) {
 	letters := "abc"
 	if known, ok := zoneLetters[a.Region]; ok {
 		letters = known
 	}
-	m := n.get("zones")
+	m := n.Get("zones")
 	switch {
 	case m == nil:
 		letters = letters[:2]
-	case m.kind == kindList:
+	case m.Kind == yaml.KindList:
 		letters = ""
-		l.texts(m, "zones", "write at least one", func(item *node, t string) {
+		l.Texts(m, "zones", "write at least one", func(item *yaml.Node, t string) {
 			if len(t) != 1 || t < "a" || t > "h" {
-				l.at(item, "write the zone's letter, such as a", "%q is not a valid zone", t)
+				l.At(item, "write the zone's letter, such as a", "%q is not a valid zone", t)
 				return
 			}
 			letters += t
 		})
 		if len(letters) > cloud.MaxZones {
-			l.at(m, fmt.Sprintf("write at most %d", cloud.MaxZones), "there are %d zones", len(letters))
+			l.At(m, fmt.Sprintf("write at most %d", cloud.MaxZones), "there are %d zones", len(letters))
 			letters = letters[:cloud.MaxZones]
 		}
 	default:
-		count, err := strconv.Atoi(m.text)
-		if m.kind != kindInteger || err != nil || count < 1 || count > len(letters) {
+		count, err := strconv.Atoi(m.Text)
+		if m.Kind != yaml.KindInteger || err != nil || count < 1 || count > len(letters) {
 			hint := fmt.Sprintf("write a number from 1 to %d, or a list of letters such as [a, b]", len(letters))
-			l.at(m, hint, "%s is known to have %d zones", cmp.Or(a.Region, "the region"), len(letters))
+			l.At(m, hint, "%s is known to have %d zones", cmp.Or(a.Region, "the region"), len(letters))
 			count = 1
 		}
 		letters = letters[:count]
@@ -186,30 +187,30 @@ func (l *loader) awsZones(n *node, a *cloud.AWS) {
 }
 
 // awsNetwork reads the address ranges. What it refuses is not used.
-func (l *loader) awsNetwork(n *node, a *cloud.AWS) {
-	m := n.get("network")
+func (l *loader) awsNetwork(n *yaml.Node, a *cloud.AWS) {
+	m := n.Get("network")
 	var keys []string
 	defaults := map[string]string{"agents": agentsCIDR, "egress": egressCIDR}
 	if keys = []string{"agents", "egress"}; a.Mode == cloud.ModeShared {
 		keys, defaults = []string{"vpc"}, map[string]string{"vpc": sharedCIDR}
 	}
-	if m != nil && !l.mapping(m, "network of mode "+a.Mode, keys...) {
+	if m != nil && !l.Mapping(m, "network of mode "+a.Mode, keys...) {
 		return
 	}
-	ranges, at := map[string]netip.Prefix{}, map[string]*node{}
+	ranges, at := map[string]netip.Prefix{}, map[string]*yaml.Node{}
 	for _, key := range keys {
 		ranges[key] = netip.MustParsePrefix(defaults[key])
-		if m == nil || m.get(key) == nil {
+		if m == nil || m.Get(key) == nil {
 			continue
 		}
-		at[key] = m.get(key)
-		t, ok := l.text(at[key], key)
+		at[key] = m.Get(key)
+		t, ok := l.Text(at[key], key)
 		if !ok {
 			continue
 		}
 		p, err := netip.ParsePrefix(t)
 		if err != nil {
-			l.at(at[key], "write a private range such as "+defaults[key], "%q is not a valid range of addresses", t)
+			l.At(at[key], "write a private range such as "+defaults[key], "%q is not a valid range of addresses", t)
 			continue
 		}
 		switch key {
@@ -221,7 +222,7 @@ func (l *loader) awsNetwork(n *node, a *cloud.AWS) {
 			err = cloud.CheckShared(p, len(a.Zones))
 		}
 		if err != nil {
-			l.at(at[key], "write a private range such as "+defaults[key], "%s", err)
+			l.At(at[key], "write a private range such as "+defaults[key], "%s", err)
 			continue
 		}
 		ranges[key] = p
@@ -238,122 +239,122 @@ func (l *loader) awsNetwork(n *node, a *cloud.AWS) {
 			second = at["agents"]
 		}
 		// The firewall of the load balancer tells the two networks apart by them.
-		l.at(second, "write ranges that have nothing in common", "agents %s and egress %s overlap", a.AgentsCIDR, a.EgressCIDR)
+		l.At(second, "write ranges that have nothing in common", "agents %s and egress %s overlap", a.AgentsCIDR, a.EgressCIDR)
 	}
 }
 
 const imageHint = `write an image by digest, such as "123456789012.dkr.ecr.eu-west-1.amazonaws.com/postern@sha256:..."`
 
 // awsImage makes sure that Fargate can pull an image without a way out.
-func (l *loader) awsImage(n *node, a *cloud.AWS, image string) {
+func (l *loader) awsImage(n *yaml.Node, a *cloud.AWS, image string) {
 	if image == "" || a.Account == "" || a.Region == "" {
 		return
 	}
 	if registry := a.Registry(); !strings.HasPrefix(image, registry+"/") {
-		l.at(n, "push it there, and write it with that registry", "the image is not in the stack's own registry, %s", registry)
+		l.At(n, "push it there, and write it with that registry", "the image is not in the stack's own registry, %s", registry)
 	}
 }
 
-func (l *loader) awsProxies(n *node, a *cloud.AWS) {
+func (l *loader) awsProxies(n *yaml.Node, a *cloud.AWS) {
 	p := &a.Proxies
 	*p = cloud.Proxies{Compute: cloud.ComputeFargate, Min: 2, Max: 6}
-	m := n.get("proxies")
+	m := n.Get("proxies")
 	if m == nil {
-		m = &node{kind: kindMap, line: n.line, col: n.col}
-	} else if !l.mapping(m, "proxies", "compute", "min", "max", "cpu", "memory", "instance", "ami") {
+		m = &yaml.Node{Kind: yaml.KindMap, Line: n.Line, Col: n.Col}
+	} else if !l.Mapping(m, "proxies", "compute", "min", "max", "cpu", "memory", "instance", "ami") {
 		return
 	}
-	if c := m.get("compute"); c != nil {
-		p.Compute = l.oneOf(c, "compute", cloud.ComputeFargate, cloud.ComputeEC2)
+	if c := m.Get("compute"); c != nil {
+		p.Compute = l.OneOf(c, "compute", cloud.ComputeFargate, cloud.ComputeEC2)
 	}
-	if c := m.get("min"); c != nil {
-		p.Min = l.integer(c, "min", 1, 100)
+	if c := m.Get("min"); c != nil {
+		p.Min = l.Integer(c, "min", 1, 100)
 		p.Max = max(p.Max, p.Min)
 	}
-	if c := m.get("max"); c != nil {
-		if p.Max = l.integer(c, "max", 1, 200); p.Max < p.Min {
-			l.at(c, "write at least as many as min", "max %d is less than min %d", p.Max, p.Min)
+	if c := m.Get("max"); c != nil {
+		if p.Max = l.Integer(c, "max", 1, 200); p.Max < p.Min {
+			l.At(c, "write at least as many as min", "max %d is less than min %d", p.Max, p.Min)
 		}
 	}
 	if p.Compute == cloud.ComputeEC2 {
-		l.useless(m, "compute ec2", "cpu", "memory")
+		l.Useless(m, "compute ec2", "cpu", "memory")
 		p.Instance = "c7i.large"
-		if c := m.get("instance"); c != nil {
+		if c := m.Get("instance"); c != nil {
 			p.Instance = l.instance(c)
 		}
 		p.AMI = l.ami(m, "proxies on ec2")
 		return
 	}
-	l.useless(m, "compute fargate", "instance", "ami")
+	l.Useless(m, "compute fargate", "instance", "ami")
 	p.CPU, p.Memory = l.fargate(m, 1024, 2048)
 }
 
-func (l *loader) awsControl(n *node, a *cloud.AWS) {
+func (l *loader) awsControl(n *yaml.Node, a *cloud.AWS) {
 	a.Control = cloud.Control{Replicas: 2, CPU: 512, Memory: 1024}
-	m := n.get("control")
-	if m == nil || !l.mapping(m, "control", "replicas", "cpu", "memory") {
+	m := n.Get("control")
+	if m == nil || !l.Mapping(m, "control", "replicas", "cpu", "memory") {
 		return
 	}
-	if c := m.get("replicas"); c != nil {
-		a.Control.Replicas = l.integer(c, "replicas", 1, 6)
+	if c := m.Get("replicas"); c != nil {
+		a.Control.Replicas = l.Integer(c, "replicas", 1, 6)
 	}
 	a.Control.CPU, a.Control.Memory = l.fargate(m, 512, 1024)
 }
 
-func (l *loader) awsAudit(n *node, a *cloud.AWS) {
+func (l *loader) awsAudit(n *yaml.Node, a *cloud.AWS) {
 	a.Audit = cloud.Audit{Retention: 400, Lock: 365, Expire: 730}
-	m := n.get("audit")
-	if m == nil || !l.mapping(m, "audit", "retention", "lock", "expire", "email") {
+	m := n.Get("audit")
+	if m == nil || !l.Mapping(m, "audit", "retention", "lock", "expire", "email") {
 		return
 	}
-	if c := m.get("retention"); c != nil {
+	if c := m.Get("retention"); c != nil {
 		a.Audit.Retention = l.days(c, "retention")
 		if i, found := slices.BinarySearch(logDays, a.Audit.Retention); !found && a.Audit.Retention > 0 {
 			next := logDays[min(i, len(logDays)-1)]
-			l.at(c, fmt.Sprintf("write %dd", next), "CloudWatch Logs cannot keep events for %d days", a.Audit.Retention)
+			l.At(c, fmt.Sprintf("write %dd", next), "CloudWatch Logs cannot keep events for %d days", a.Audit.Retention)
 		}
 	}
-	if c := m.get("lock"); c != nil {
-		if c.kind == kindOther && c.text == "false" {
+	if c := m.Get("lock"); c != nil {
+		if c.Kind == yaml.KindOther && c.Text == "false" {
 			a.Audit.Lock = 0
 		} else {
 			a.Audit.Lock = l.days(c, "lock")
 			a.Audit.Expire = max(a.Audit.Expire, a.Audit.Lock)
 		}
 	}
-	if c := m.get("expire"); c != nil {
+	if c := m.Get("expire"); c != nil {
 		if a.Audit.Expire = l.days(c, "expire"); a.Audit.Expire > 0 && a.Audit.Expire < a.Audit.Lock {
-			l.at(c, "write at least as many days as lock", "objects cannot expire after %d days: they are locked for %d", a.Audit.Expire, a.Audit.Lock)
+			l.At(c, "write at least as many days as lock", "objects cannot expire after %d days: they are locked for %d", a.Audit.Expire, a.Audit.Lock)
 		}
 	}
-	if c := m.get("email"); c != nil {
-		if t, ok := l.text(c, "email"); ok {
+	if c := m.Get("email"); c != nil {
+		if t, ok := l.Text(c, "email"); ok {
 			if !emailForm(t) {
-				l.at(c, "write an address such as security@example.com", "email is not a valid address")
+				l.At(c, "write an address such as security@example.com", "email is not a valid address")
 			}
 			a.Audit.Email = t
 		}
 	}
 }
 
-func (l *loader) awsTags(n *node, a *cloud.AWS) {
-	m := n.get("tags")
-	if m == nil || !l.mapping(m, "tags") {
+func (l *loader) awsTags(n *yaml.Node, a *cloud.AWS) {
+	m := n.Get("tags")
+	if m == nil || !l.Mapping(m, "tags") {
 		return
 	}
 	a.Tags = map[string]string{}
-	for _, f := range m.fields {
-		key := f.key.text
+	for _, f := range m.Fields {
+		key := f.Key.Text
 		lower := strings.ToLower(key)
 		switch {
 		case !awsTag(key) || hasPrefix(lower, "aws:"):
-			l.at(f.key, "write letters, digits and _.:/=+@-", "%q cannot name a tag", key)
+			l.At(f.Key, "write letters, digits and _.:/=+@-", "%q cannot name a tag", key)
 		case key == "Name" || hasPrefix(lower, "postern:"):
-			l.at(f.key, "write another name", "the tag %s is Postern's own", key)
+			l.At(f.Key, "write another name", "the tag %s is Postern's own", key)
 		default:
-			if t, ok := l.text(f.value, "tag "+key); ok {
+			if t, ok := l.Text(f.Value, "tag "+key); ok {
 				if len(t) > 256 {
-					l.at(f.value, "write at most 256 characters", "tag %s is too long", key)
+					l.At(f.Value, "write at most 256 characters", "tag %s is too long", key)
 				}
 				a.Tags[key] = t
 			}

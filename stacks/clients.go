@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // Clients are the package clients that [ClientHosts] knows.
@@ -34,7 +35,7 @@ func ClientHosts(ctx context.Context, client string) ([]HostPort, error) {
 	case "go":
 		urls, err = goURLs(ctx)
 	default:
-		return nil, fmt.Errorf("client %q is unknown; %s", client, nearest(client, Clients))
+		return nil, fmt.Errorf("client %q is unknown; %s", client, yaml.Nearest(client, Clients))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its hosts: %w", client, err)

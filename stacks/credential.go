@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 var (
@@ -50,35 +51,35 @@ var fieldHints = map[string]string{
 
 // credential reads one credential. Messages never quote what could be a secret
 // that was written into the wrong place.
-func (l *loader) credential(f field) {
-	l.name(f.key, "a credential")
-	c := plan.Credential{Name: f.key.text, Kind: plan.KindHeader}
+func (l *loader) credential(f yaml.Field) {
+	l.name(f.Key, "a credential")
+	c := plan.Credential{Name: f.Key.Text, Kind: plan.KindHeader}
 	l.credentials[c.Name] = c
 	what := "credential " + c.Name
-	if !l.mapping(f.value, what, credentialKeys()...) {
+	if !l.Mapping(f.Value, what, credentialKeys()...) {
 		return
 	}
-	kind := f.value.get("kind")
+	kind := f.Value.Get("kind")
 	known := false
 	if kind == nil {
-		l.at(f.key, "write kind: bearer, or another one", "%s has no kind", what)
-	} else if t, ok := l.text(kind, "kind"); ok {
+		l.At(f.Key, "write kind: bearer, or another one", "%s has no kind", what)
+	} else if t, ok := l.Text(kind, "kind"); ok {
 		if _, known = kindFields[plan.Kind(t)]; known {
 			c.Kind = plan.Kind(t)
 		} else {
-			l.at(kind, "write one of "+list(plan.Kinds()), "this kind of credential is not supported")
+			l.At(kind, "write one of "+yaml.Or(plan.Kinds()), "this kind of credential is not supported")
 		}
 	}
 	if known {
 		l.kindKeys(f, c.Kind, what)
 	}
-	l.credentialFields(f.value, &c)
-	if n := f.value.get("secret"); n == nil {
-		l.at(f.key, plan.ReferenceHint, "%s has no secret", what)
-	} else if t, ok := l.text(n, "secret"); ok {
+	l.credentialFields(f.Value, &c)
+	if n := f.Value.Get("secret"); n == nil {
+		l.At(f.Key, plan.ReferenceHint, "%s has no secret", what)
+	} else if t, ok := l.Text(n, "secret"); ok {
 		c.Secret = l.secret(n, t)
 	}
-	if n := f.value.get("placeholders"); n != nil {
+	if n := f.Value.Get("placeholders"); n != nil {
 		c.Placeholders = l.placeholders(n)
 	}
 	l.credentials[c.Name] = c
@@ -97,17 +98,17 @@ func credentialKeys() []string {
 }
 
 // kindKeys reports keys that a credential of this kind lacks, or may not have.
-func (l *loader) kindKeys(f field, kind plan.Kind, what string) {
+func (l *loader) kindKeys(f yaml.Field, kind plan.Kind, what string) {
 	var foreign []string
 	for _, key := range credentialKeys()[3:] {
 		if !slices.Contains(kindFields[kind], key) && !slices.Contains(kindFields[kind], key+"!") {
 			foreign = append(foreign, key)
 		}
 	}
-	l.useless(f.value, "a credential of kind "+string(kind), foreign...)
+	l.Useless(f.Value, "a credential of kind "+string(kind), foreign...)
 	for _, key := range kindFields[kind] {
-		if key, needed := strings.CutSuffix(key, "!"); needed && f.value.get(key) == nil {
-			l.at(f.key, fieldHints[key], "%s has no %s", what, key)
+		if key, needed := strings.CutSuffix(key, "!"); needed && f.Value.Get(key) == nil {
+			l.At(f.Key, fieldHints[key], "%s has no %s", what, key)
 		}
 	}
 }
@@ -116,18 +117,18 @@ func (l *loader) kindKeys(f field, kind plan.Kind, what string) {
 var identifier = plan.Matching(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // credentialFields reads the keys of kinds, besides the secret.
-func (l *loader) credentialFields(n *node, c *plan.Credential) {
+func (l *loader) credentialFields(n *yaml.Node, c *plan.Credential) {
 	read := func(key, hint string, valid func(string) bool) string {
-		v := n.get(key)
+		v := n.Get(key)
 		if v == nil {
 			return ""
 		}
-		if v.kind == kindInteger && identifier(v.text) && (key == "app" || key == "installation") {
-			return v.text
+		if v.Kind == yaml.KindInteger && identifier(v.Text) && (key == "app" || key == "installation") {
+			return v.Text
 		}
-		t, ok := l.text(v, key)
+		t, ok := l.Text(v, key)
 		if ok && !valid(t) {
-			l.at(v, hint, "%s is not valid", key)
+			l.At(v, hint, "%s is not valid", key)
 			return ""
 		}
 		return t
@@ -135,15 +136,15 @@ func (l *loader) credentialFields(n *node, c *plan.Credential) {
 	printable := func(t string) bool {
 		return len(t) <= 256 && !strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r > '~' })
 	}
-	if v := n.get("header"); v != nil {
-		if t, ok := l.text(v, "header"); ok {
+	if v := n.Get("header"); v != nil {
+		if t, ok := l.Text(v, "header"); ok {
 			c.Header = l.header(v, t)
 		}
 	}
-	if v := n.get("prefix"); v != nil {
-		if t, ok := l.text(v, "prefix"); ok {
+	if v := n.Get("prefix"); v != nil {
+		if t, ok := l.Text(v, "prefix"); ok {
 			if len(t) > maxPrefix || !printable(t) {
-				l.at(v, `write what precedes the secret, such as "Bearer "`, "prefix is longer than %d characters or not printable ASCII", maxPrefix)
+				l.At(v, `write what precedes the secret, such as "Bearer "`, "prefix is longer than %d characters or not printable ASCII", maxPrefix)
 			}
 			c.Prefix = t
 		}
@@ -164,10 +165,10 @@ func (l *loader) credentialFields(n *node, c *plan.Credential) {
 	if u := read("api_url", "write an https:// URL without user, query or fragment", endpoint); u != "" {
 		c.TokenURL = strings.TrimSuffix(u, "/")
 	}
-	if v := n.get("scopes"); v != nil {
-		l.texts(v, "scopes", "remove the key", func(item *node, t string) {
+	if v := n.Get("scopes"); v != nil {
+		l.Texts(v, "scopes", "remove the key", func(item *yaml.Node, t string) {
 			if !printable(t) || strings.ContainsAny(t, ` "\\`) {
-				l.at(item, "write one scope for each item", "a scope is not valid")
+				l.At(item, "write one scope for each item", "a scope is not valid")
 				return
 			}
 			c.Scopes = append(c.Scopes, t)
@@ -188,14 +189,14 @@ func endpoint(raw string) bool {
 
 // placeholders reads variables without which a client refuses to work. It refuses variables on
 // which the sandbox itself, or the start of a program, depends.
-func (l *loader) placeholders(n *node) []string {
+func (l *loader) placeholders(n *yaml.Node) []string {
 	var out []string
-	l.texts(n, "placeholders", "remove the key", func(item *node, t string) {
+	l.Texts(n, "placeholders", "remove the key", func(item *yaml.Node, t string) {
 		switch upper := strings.ToUpper(t); {
 		case !variable(t):
-			l.at(item, "write a name such as ANTHROPIC_API_KEY", "a placeholder is not a valid environment variable")
+			l.At(item, "write a name such as ANTHROPIC_API_KEY", "a placeholder is not a valid environment variable")
 		case hasPrefix(upper, "LD_", "BASH_", "SSL_CERT_") || strings.HasSuffix(upper, "_PROXY") || slices.Contains([]string{"PATH", "HOME", "SHELL", "IFS", "ENV"}, upper):
-			l.at(item, "remove it", "%s is the sandbox's own", t)
+			l.At(item, "remove it", "%s is the sandbox's own", t)
 		default:
 			out = append(out, t)
 		}
@@ -204,26 +205,26 @@ func (l *loader) placeholders(n *node) []string {
 	return out
 }
 
-func (l *loader) header(n *node, t string) string {
+func (l *loader) header(n *yaml.Node, t string) string {
 	h := strings.ToLower(t)
 	switch {
 	case !token7230(h):
-		l.at(n, "write a name such as x-api-key", "header is not a valid name of a header")
+		l.At(n, "write a name such as x-api-key", "header is not a valid name of a header")
 	case slices.Contains(transport, h) || hasPrefix(h, "proxy-", "x-postern-", "x-envoy-", "x-forwarded-", "sec-"):
-		l.at(n, "write the header in which the destination expects the credential", "header %s belongs to the connection or to the proxy", h)
+		l.At(n, "write the header in which the destination expects the credential", "header %s belongs to the connection or to the proxy", h)
 	}
 	return h
 }
 
 // secret returns the reference in its absolute form.
-func (l *loader) secret(n *node, t string) string {
+func (l *loader) secret(n *yaml.Node, t string) string {
 	if path, ok := strings.CutPrefix(t, "file:"); ok && !hasPrefix(path, "//") {
 		path, field, selects := strings.Cut(path, "#")
 		if path == "" || strings.HasSuffix(path, "/") || strings.Contains(path, "\x00") {
-			l.at(n, plan.ReferenceHint, "secret does not name a file")
+			l.At(n, plan.ReferenceHint, "secret does not name a file")
 			return ""
 		}
-		t = (&url.URL{Scheme: "file", Path: l.resolve(path)}).String()
+		t = (&url.URL{Scheme: "file", Path: l.Resolve(path)}).String()
 		if selects {
 			t += "#" + field
 		}
@@ -231,7 +232,7 @@ func (l *loader) secret(n *node, t string) string {
 	ref, err := plan.ParseReference(t)
 	var wrong *plan.ReferenceError
 	if errors.As(err, &wrong) {
-		l.at(n, wrong.Hint, "%s", wrong.Text)
+		l.At(n, wrong.Hint, "%s", wrong.Text)
 		return ""
 	}
 	if ref.Source == plan.SourceFile || ref.Source == plan.SourceExec {

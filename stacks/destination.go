@@ -6,19 +6,20 @@ import (
 	"time"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // destination is a compiled destination: rules without an agent.
 type destination struct {
 	name  string
-	key   *node
+	key   *yaml.Node
 	rules []namedRule
 }
 
 // namedRule is a rule whose ID is only what follows the destination: "" or "/name".
 type namedRule struct {
 	plan.Rule
-	at *node
+	at *yaml.Node
 }
 
 // sandboxPort is the port of the sandbox's own proxy, which no gateway may take.
@@ -29,19 +30,19 @@ var shortForm = []string{"deny", "methods", "paths", "query", "headers"}
 
 // destination reads one destination. It is known by its name even if something
 // in it is wrong, so that the agents that use it are not blamed as well.
-func (l *loader) destination(f field, gateways map[uint16]string) {
-	d := &destination{name: f.key.text, key: f.key}
+func (l *loader) destination(f yaml.Field, gateways map[uint16]string) {
+	d := &destination{name: f.Key.Text, key: f.Key}
 	if d.name != "" {
 		l.destinations[d.name] = d
 	}
 	switch {
 	case d.name == "default":
-		l.at(f.key, "write another name", "a destination cannot be called default: that is the rule that denies the rest")
+		l.At(f.Key, "write another name", "a destination cannot be called default: that is the rule that denies the rest")
 	case !destinationName(d.name):
-		l.at(f.key, "write lower-case letters, digits, hyphens and dots, such as docs or docs.example.com", "%q cannot name a destination", d.name)
+		l.At(f.Key, "write lower-case letters, digits, hyphens and dots, such as docs or docs.example.com", "%q cannot name a destination", d.name)
 	}
 	what := "destination " + d.name
-	if !l.mapping(f.value, what, "host", "port", "mode", "methods", "paths", "query", "headers", "deny", "rules", "git",
+	if !l.Mapping(f.Value, what, "host", "port", "mode", "methods", "paths", "query", "headers", "deny", "rules", "git",
 		"credential", "own_credentials", "gateway", "upstream", "limits", "expires", "reason", "owner") {
 		return
 	}
@@ -58,35 +59,35 @@ func (l *loader) destination(f field, gateways map[uint16]string) {
 		d.rules = append(d.rules, r)
 	}
 	if !slices.ContainsFunc(d.rules, func(r namedRule) bool { return !r.Deny }) {
-		l.useless(f.value, "a destination that only denies", "credential", "own_credentials", "gateway", "upstream", "limits", "mode")
+		l.Useless(f.Value, "a destination that only denies", "credential", "own_credentials", "gateway", "upstream", "limits", "mode")
 	}
 	if base.Mode == plan.ModeTunnel {
-		l.tunnel(f.value, d)
+		l.tunnel(f.Value, d)
 	}
 }
 
 // base reads what all rules of a destination share.
-func (l *loader) base(f field, what string, gateways map[uint16]string) plan.Rule {
+func (l *loader) base(f yaml.Field, what string, gateways map[uint16]string) plan.Rule {
 	r := plan.Rule{Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}}
-	get := f.value.get
+	get := f.Value.Get
 	if n := get("port"); n != nil {
-		r.Port = uint16(l.integer(n, "port", 1, 65535))
+		r.Port = uint16(l.Integer(n, "port", 1, 65535))
 	}
 	if n := get("credential"); n != nil {
-		if t, ok := l.text(n, "credential"); ok {
+		if t, ok := l.Text(n, "credential"); ok {
 			if _, ok := l.credentials[t]; !ok {
-				l.at(n, nearest(t, sortedKeys(l.credentials)), "there is no credential %q", t)
+				l.At(n, yaml.Nearest(t, sortedKeys(l.credentials)), "there is no credential %q", t)
 			}
 			r.Credential = t
 		}
 	}
-	l.people(f.value, &r)
+	l.people(f.Value, &r)
 	r.Expires = l.expires(get("expires"))
 	if n := get("own_credentials"); n != nil {
 		r.OwnCredentials = l.ownCredentials(n, &r)
 	}
 	if n := get("gateway"); n != nil {
-		r.Gateway = l.gateway(n, f.key.text, gateways)
+		r.Gateway = l.gateway(n, f.Key.Text, gateways)
 	}
 	if n := get("upstream"); n != nil {
 		r.Upstream = l.upstream(n)
@@ -95,31 +96,31 @@ func (l *loader) base(f field, what string, gateways map[uint16]string) plan.Rul
 		r.Limits = l.limits(n, "limits of "+what)
 	}
 	if n := get("mode"); n != nil {
-		r.Mode = l.mode(n, f.value)
+		r.Mode = l.mode(n, f.Value)
 	}
 	if n := get("host"); n == nil {
-		l.at(f.key, "write host: and the name of a host", "%s has no host", what)
+		l.At(f.Key, "write host: and the name of a host", "%s has no host", what)
 	} else {
 		r.Host = l.host(n)
-		if d := get("deny"); d == nil || d.text != "true" {
+		if d := get("deny"); d == nil || d.Text != "true" {
 			l.wildcard(n, &r, r.Reason)
 		}
 		if g := get("gateway"); g != nil && strings.HasPrefix(r.Host, "*.") {
-			l.at(g, "remove it, or write the host out", "a gateway reaches one host, and %q is many", r.Host)
+			l.At(g, "remove it, or write the host out", "a gateway reaches one host, and %q is many", r.Host)
 		}
 	}
 	return r
 }
 
 // rules reads the rules of a destination, in whichever form.
-func (l *loader) rules(f field, what string, base plan.Rule) []namedRule {
-	n, g := f.value.get("rules"), f.value.get("git")
+func (l *loader) rules(f yaml.Field, what string, base plan.Rule) []namedRule {
+	n, g := f.Value.Get("rules"), f.Value.Get("git")
 	if n == nil && g == nil {
-		r := namedRule{Rule: base, at: f.key}
-		l.matcher(f.value, &r.Rule)
+		r := namedRule{Rule: base, at: f.Key}
+		l.matcher(f.Value, &r.Rule)
 		return []namedRule{r}
 	}
-	l.useless(f.value, "a destination with rules: or git:", shortForm...)
+	l.Useless(f.Value, "a destination with rules: or git:", shortForm...)
 	var out []namedRule
 	if n != nil {
 		out = append(out, l.ruleList(n, what, base)...)
@@ -130,8 +131,8 @@ func (l *loader) rules(f field, what string, base plan.Rule) []namedRule {
 	return out
 }
 
-func (l *loader) mode(n, destination *node) string {
-	t, ok := l.text(n, "mode")
+func (l *loader) mode(n, destination *yaml.Node) string {
+	t, ok := l.Text(n, "mode")
 	if !ok {
 		return plan.ModeIntercept
 	}
@@ -140,21 +141,21 @@ func (l *loader) mode(n, destination *node) string {
 	case "tunnel":
 		return plan.ModeTunnel
 	case "gateway":
-		if destination.get("gateway") == nil {
-			l.at(n, "write gateway: and a port of the sandbox, such as 8080", "mode gateway needs a gateway")
+		if destination.Get("gateway") == nil {
+			l.At(n, "write gateway: and a port of the sandbox, such as 8080", "mode gateway needs a gateway")
 		}
 	default:
-		l.at(n, nearest(t, []string{"intercept", "tunnel", "gateway"}), "mode %q is unknown", t)
+		l.At(n, yaml.Nearest(t, []string{"intercept", "tunnel", "gateway"}), "mode %q is unknown", t)
 	}
 	return plan.ModeIntercept
 }
 
 // tunnel refuses whatever requires inspection of the connection.
-func (l *loader) tunnel(n *node, d *destination) {
-	l.useless(n, "a tunnel", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "limits", "git")
+func (l *loader) tunnel(n *yaml.Node, d *destination) {
+	l.Useless(n, "a tunnel", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "limits", "git")
 	for _, r := range d.rules {
-		if r.ID != "" && n.get("git") == nil && partial(&r.Rule) {
-			l.at(r.at, "remove its methods, paths and conditions, or write mode: intercept", "a tunnel cannot be inspected: rule %s of destination %s would never see what it tests", strings.TrimPrefix(r.ID, "/"), d.name)
+		if r.ID != "" && n.Get("git") == nil && partial(&r.Rule) {
+			l.At(r.at, "remove its methods, paths and conditions, or write mode: intercept", "a tunnel cannot be inspected: rule %s of destination %s would never see what it tests", strings.TrimPrefix(r.ID, "/"), d.name)
 		}
 	}
 }
@@ -164,28 +165,19 @@ func partial(r *plan.Rule) bool {
 	return !slices.Equal(r.Methods, []string{plan.AnyMethod}) || !slices.Equal(r.Paths, []string{plan.AnyPath}) || len(r.Query)+len(r.Headers) > 0
 }
 
-// useless refuses the keys that mean nothing here.
-func (l *loader) useless(n *node, what string, keys ...string) {
-	for _, f := range n.fields {
-		if slices.Contains(keys, f.key.text) {
-			l.at(f.key, "remove it", "%s has no %s", what, f.key.text)
-		}
-	}
-}
-
 // people reads the parts of a rule that are for people.
-func (l *loader) people(n *node, r *plan.Rule) {
+func (l *loader) people(n *yaml.Node, r *plan.Rule) {
 	for key, to := range map[string]*string{"reason": &r.Reason, "owner": &r.Owner} {
-		v := n.get(key)
+		v := n.Get(key)
 		if v == nil {
 			continue
 		}
-		t, ok := l.text(v, key)
+		t, ok := l.Text(v, key)
 		if !ok {
 			continue
 		}
 		if len(t) > 500 || strings.ContainsFunc(t, func(r rune) bool { return r < ' ' }) {
-			l.at(v, "write one short line", "%s is longer than 500 bytes, or more than a line", key)
+			l.At(v, "write one short line", "%s is longer than 500 bytes, or more than a line", key)
 			continue
 		}
 		*to = t
@@ -193,46 +185,39 @@ func (l *loader) people(n *node, r *plan.Rule) {
 }
 
 // expires returns the time in UTC, or "".
-func (l *loader) expires(n *node) string {
+func (l *loader) expires(n *yaml.Node) string {
 	if n == nil {
 		return ""
 	}
-	t, ok := l.text(n, "expires")
+	t, ok := l.Text(n, "expires")
 	if !ok {
 		return ""
 	}
 	end, err := time.Parse(time.RFC3339, t)
 	if err != nil || end.UTC().Year() > 9999 || end.UTC().Year() < 0 {
-		l.at(n, `write it as in RFC 3339, such as "2027-01-31T18:00:00Z"`, "expires is not a valid time")
+		l.At(n, `write it as in RFC 3339, such as "2027-01-31T18:00:00Z"`, "expires is not a valid time")
 		return ""
 	}
 	return end.UTC().Format(time.RFC3339)
 }
 
-func (l *loader) ownCredentials(n *node, r *plan.Rule) bool {
-	if !l.mapping(n, "own_credentials", "allow", "reason") {
+func (l *loader) ownCredentials(n *yaml.Node, r *plan.Rule) bool {
+	if !l.Mapping(n, "own_credentials", "allow", "reason") {
 		return false
 	}
 	var allow bool
-	if a := n.get("allow"); a == nil {
-		l.at(n, "write {allow: true, reason: ...}, or remove it", "own_credentials does not say allow: true")
+	if a := n.Get("allow"); a == nil {
+		l.At(n, "write {allow: true, reason: ...}, or remove it", "own_credentials does not say allow: true")
 	} else {
-		allow = l.boolean(a, "allow")
+		allow = l.Boolean(a, "allow")
 	}
-	if w := n.get("reason"); w == nil {
-		l.at(n, "write reason: and why the agent needs its own", "own_credentials does not say why")
-	} else if t, ok := l.text(w, "reason"); ok && r.Reason == "" {
+	if w := n.Get("reason"); w == nil {
+		l.At(n, "write reason: and why the agent needs its own", "own_credentials does not say why")
+	} else if t, ok := l.Text(w, "reason"); ok && r.Reason == "" {
 		r.Reason = t
 	}
 	if r.Credential != "" {
-		l.at(n, "remove one of them", "a destination with a credential does not let the agent's own pass")
+		l.At(n, "remove one of them", "a destination with a credential does not let the agent's own pass")
 	}
 	return allow
-}
-
-func (l *loader) boolean(n *node, what string) bool {
-	if n.kind != kindOther || n.text != "true" && n.text != "false" {
-		l.at(n, "write true or false", "%s is %s", what, n.describe())
-	}
-	return n.text == "true"
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // HostPort is a host that an agent is to reach, over TLS.
@@ -109,7 +110,7 @@ func (r *AllowRequest) rule() (*plan.Rule, error) {
 	if !r.Expires.IsZero() {
 		rule.Expires = r.Expires.UTC().Format(time.RFC3339)
 	}
-	if len(r.Reason) > 500 || strings.ContainsFunc(r.Reason, isForbidden) || strings.ContainsAny(r.Reason, "\n\r\t") {
+	if len(r.Reason) > 500 || strings.ContainsFunc(r.Reason, yaml.IsForbidden) || strings.ContainsAny(r.Reason, "\n\r\t") {
 		return nil, errors.New("the reason is longer than 500 bytes, or more than a line")
 	}
 	if len(r.Methods) > 0 {
@@ -118,7 +119,7 @@ func (r *AllowRequest) rule() (*plan.Rule, error) {
 	for _, m := range r.Methods {
 		upper := strings.ToUpper(m)
 		if !slices.Contains(methods, upper) {
-			return nil, fmt.Errorf("method %q cannot be allowed; %s", m, nearest(upper, methods))
+			return nil, fmt.Errorf("method %q cannot be allowed; %s", m, yaml.Nearest(upper, methods))
 		}
 		rule.Methods = append(rule.Methods, upper)
 	}
@@ -172,7 +173,7 @@ func (f *File) edit(agent string, change func(*editor) error, expected func(plan
 		for _, a := range stack.Plan.Agents {
 			names = append(names, a.Name)
 		}
-		return nil, fmt.Errorf("%s: there is no agent %q; %s", f.Path, agent, nearest(agent, names))
+		return nil, fmt.Errorf("%s: there is no agent %q; %s", f.Path, agent, yaml.Nearest(agent, names))
 	}
 	e := &editor{file: f, agent: agent, data: f.data, stack: stack, clients: clients}
 	if err := change(e); err != nil {

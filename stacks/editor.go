@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // editor rewrites the text of a stack file in steps. After each step the file loads. The tree is
@@ -64,7 +65,7 @@ func (e *editor) allow(rule *plan.Rule) error {
 				continue
 			}
 			if r.Deny && !partial(&r) && r.Expires == "" {
-				return fmt.Errorf("%s: rule %s in line %d denies everything at %s, whatever else is allowed: take it away by hand first", e.file.Path, r.ID, e.stack.origins[r.ID].at.line, rule.Host)
+				return fmt.Errorf("%s: rule %s in line %d denies everything at %s, whatever else is allowed: take it away by hand first", e.file.Path, r.ID, e.stack.origins[r.ID].at.Line, rule.Host)
 			}
 			if !r.Deny && r.Host == rule.Host { // all rules for one place have the same
 				rule.Limits = r.Limits
@@ -72,8 +73,8 @@ func (e *editor) allow(rule *plan.Rule) error {
 		}
 	}
 	name, exists := e.destinationFor(rule)
-	allow := e.agentNode().get("allow")
-	if exists && allow != nil && slices.ContainsFunc(allow.items, func(n *node) bool { return n.text == name }) {
+	allow := e.agentNode().Get("allow")
+	if exists && allow != nil && slices.ContainsFunc(allow.Items, func(n *yaml.Node) bool { return n.Text == name }) {
 		return nil
 	}
 	text := entry(name, rule)
@@ -101,10 +102,10 @@ func (e *editor) allow(rule *plan.Rule) error {
 // a new one. The agent's own destinations come first.
 func (e *editor) destinationFor(rule *plan.Rule) (name string, exists bool) {
 	same := func(name string) bool { return e.stack.destinations[name].allows(rule) }
-	if allow := e.agentNode().get("allow"); allow != nil {
-		for _, item := range allow.items {
-			if same(item.text) {
-				return item.text, true
+	if allow := e.agentNode().Get("allow"); allow != nil {
+		for _, item := range allow.Items {
+			if same(item.Text) {
+				return item.Text, true
 			}
 		}
 	}
@@ -125,7 +126,7 @@ func (e *editor) addDestination(exists bool, text string) error {
 	if exists {
 		return nil
 	}
-	n := e.stack.root.get("destinations")
+	n := e.stack.root.Get("destinations")
 	if n == nil {
 		return e.addField(e.stack.root, "destinations:", "  "+text, "destinations: {"+text+"}")
 	}
@@ -134,19 +135,19 @@ func (e *editor) addDestination(exists bool, text string) error {
 
 // addField appends a field to a mapping: one or two lines in block style, or
 // the flow form in braces.
-func (e *editor) addField(n *node, line, second, flow string) error {
-	if n.flow {
-		if len(n.fields) == 0 {
-			at := e.offset(n.line, n.col) + 1
+func (e *editor) addField(n *yaml.Node, line, second, flow string) error {
+	if n.Flow {
+		if len(n.Fields) == 0 {
+			at := e.offset(n.Line, n.Col) + 1
 			return e.splice(at, at, flow)
 		}
-		at, err := e.end(n.fields[len(n.fields)-1].value)
+		at, err := e.end(n.Fields[len(n.Fields)-1].Value)
 		if err != nil {
 			return err
 		}
 		return e.splice(at, at, ", "+flow)
 	}
-	indent, err := e.indent(n.fields[0].key)
+	indent, err := e.indent(n.Fields[0].Key)
 	if err != nil {
 		return err
 	}
@@ -159,27 +160,27 @@ func (e *editor) addField(n *node, line, second, flow string) error {
 
 func (e *editor) addAllowed(name string) error {
 	agent := e.agentNode()
-	n := agent.get("allow")
+	n := agent.Get("allow")
 	switch {
 	case n == nil:
 		return e.addField(agent, "allow:", "  - "+scalar(name), "allow: ["+scalar(name)+"]")
-	case len(n.items) == 0:
-		at := e.offset(n.line, n.col) + 1
+	case len(n.Items) == 0:
+		at := e.offset(n.Line, n.Col) + 1
 		return e.splice(at, at, scalar(name))
-	case n.flow:
-		at, err := e.end(n.items[len(n.items)-1])
+	case n.Flow:
+		at, err := e.end(n.Items[len(n.Items)-1])
 		if err != nil {
 			return err
 		}
 		return e.splice(at, at, ", "+scalar(name))
 	}
-	last := n.items[len(n.items)-1]
-	line := e.line(last.line)
+	last := n.Items[len(n.Items)-1]
+	line := e.line(last.Line)
 	m := blockItem.FindStringSubmatch(line)
-	if m == nil || lastLine(last) != last.line {
-		return fmt.Errorf("edit %s: line %d is not a plain list item", e.file.Path, last.line)
+	if m == nil || lastLine(last) != last.Line {
+		return fmt.Errorf("edit %s: line %d is not a plain list item", e.file.Path, last.Line)
 	}
-	return e.insertLines(last.line, m[1]+scalar(name))
+	return e.insertLines(last.Line, m[1]+scalar(name))
 }
 
 // blockItem is a list item that has its line for itself.
@@ -194,11 +195,11 @@ func (e *editor) revoke(hp HostPort) error {
 		return host == hp.Host && (hp.Port == 0 || port == hp.Port) && !d.denies()
 	}
 	var names []string
-	allow := e.agentNode().get("allow")
+	allow := e.agentNode().Get("allow")
 	if allow != nil {
-		for _, item := range allow.items {
-			if matches(item.text) {
-				names = append(names, item.text)
+		for _, item := range allow.Items {
+			if matches(item.Text) {
+				names = append(names, item.Text)
 			}
 		}
 	}
@@ -246,58 +247,58 @@ func (e *editor) used(name string) bool {
 
 func (e *editor) removeAllowed(name string) error {
 	agent := e.agentNode()
-	n := agent.get("allow")
-	i := slices.IndexFunc(n.items, func(item *node) bool { return item.text == name })
-	item := n.items[i]
-	if n.flow {
-		var before, after *node
+	n := agent.Get("allow")
+	i := slices.IndexFunc(n.Items, func(item *yaml.Node) bool { return item.Text == name })
+	item := n.Items[i]
+	if n.Flow {
+		var before, after *yaml.Node
 		if i > 0 {
-			before = n.items[i-1]
+			before = n.Items[i-1]
 		}
-		if i+1 < len(n.items) {
-			after = n.items[i+1]
+		if i+1 < len(n.Items) {
+			after = n.Items[i+1]
 		}
 		return e.removeFlow(before, item, item, after)
 	}
-	if !blockItem.MatchString(e.line(item.line)) || lastLine(item) != item.line {
-		return fmt.Errorf("edit %s: line %d is not a plain list item", e.file.Path, item.line)
+	if !blockItem.MatchString(e.line(item.Line)) || lastLine(item) != item.Line {
+		return fmt.Errorf("edit %s: line %d is not a plain list item", e.file.Path, item.Line)
 	}
-	if len(n.items) > 1 {
-		start, end := e.lines(item.line, item.line)
+	if len(n.Items) > 1 {
+		start, end := e.lines(item.Line, item.Line)
 		return e.splice(start, end, "")
 	}
-	return e.removeLast(agent, "allow", "[]", item.line, item.line)
+	return e.removeLast(agent, "allow", "[]", item.Line, item.Line)
 }
 
 func (e *editor) removeDestination(name string) error {
-	n := e.stack.root.get("destinations")
-	i := slices.IndexFunc(n.fields, func(f field) bool { return f.key.text == name })
-	f := n.fields[i]
-	if n.flow {
-		var before, after *node
+	n := e.stack.root.Get("destinations")
+	i := slices.IndexFunc(n.Fields, func(f yaml.Field) bool { return f.Key.Text == name })
+	f := n.Fields[i]
+	if n.Flow {
+		var before, after *yaml.Node
 		if i > 0 {
-			before = n.fields[i-1].value
+			before = n.Fields[i-1].Value
 		}
-		if i+1 < len(n.fields) {
-			after = n.fields[i+1].key
+		if i+1 < len(n.Fields) {
+			after = n.Fields[i+1].Key
 		}
-		return e.removeFlow(before, f.key, f.value, after)
+		return e.removeFlow(before, f.Key, f.Value, after)
 	}
-	if strings.TrimSpace(e.line(f.key.line)[:f.key.col-1]) != "" {
-		return fmt.Errorf("edit %s: line %d has more than the destination", e.file.Path, f.key.line)
+	if strings.TrimSpace(e.line(f.Key.Line)[:f.Key.Col-1]) != "" {
+		return fmt.Errorf("edit %s: line %d has more than the destination", e.file.Path, f.Key.Line)
 	}
-	last := max(f.key.line, lastLine(f.value))
-	if len(n.fields) > 1 {
-		start, end := e.lines(f.key.line, last)
+	last := max(f.Key.Line, lastLine(f.Value))
+	if len(n.Fields) > 1 {
+		start, end := e.lines(f.Key.Line, last)
 		return e.splice(start, end, "")
 	}
-	return e.removeLast(e.stack.root, "destinations", "{}", f.key.line, last)
+	return e.removeLast(e.stack.root, "destinations", "{}", f.Key.Line, last)
 }
 
 // removeFlow removes what reaches from first to last out of a list in brackets
 // or braces, with the comma that it brought along.
-func (e *editor) removeFlow(before, first, last, after *node) error {
-	start := e.offset(first.line, first.col)
+func (e *editor) removeFlow(before, first, last, after *yaml.Node) error {
+	start := e.offset(first.Line, first.Col)
 	end, err := e.end(last)
 	if err != nil {
 		return err
@@ -313,10 +314,10 @@ func (e *editor) removeFlow(before, first, last, after *node) error {
 			break
 		}
 		if after != nil {
-			end = e.offset(after.line, after.col)
+			end = e.offset(after.Line, after.Col)
 		}
 	case after != nil:
-		end = e.offset(after.line, after.col)
+		end = e.offset(after.Line, after.Col)
 	default:
 		if rest := strings.TrimLeft(string(e.data[end:]), " "); strings.HasPrefix(rest, ",") {
 			end = len(e.data) - len(rest) + 1
@@ -329,37 +330,33 @@ func (e *editor) removeFlow(before, first, last, after *node) error {
 // below key. Block style has no empty form: the key goes as well, or, if that
 // would leave its parent without keys or the line has more than the key, the
 // flow form of nothing takes the entry's place.
-func (e *editor) removeLast(parent *node, key, empty string, first, last int) error {
-	i := slices.IndexFunc(parent.fields, func(f field) bool { return f.key.text == key })
-	at := parent.fields[i].key
-	line := e.line(at.line)
+func (e *editor) removeLast(parent *yaml.Node, key, empty string, first, last int) error {
+	i := slices.IndexFunc(parent.Fields, func(f yaml.Field) bool { return f.Key.Text == key })
+	at := parent.Fields[i].Key
+	line := e.line(at.Line)
 	start, end := e.lines(first, last)
-	if len(parent.fields) > 1 && strings.TrimSpace(line) == key+":" && at.line+1 == first {
-		start, end = e.lines(at.line, last)
+	if len(parent.Fields) > 1 && strings.TrimSpace(line) == key+":" && at.Line+1 == first {
+		start, end = e.lines(at.Line, last)
 		return e.splice(start, end, "")
 	}
-	colon := strings.Index(line[at.col-1:], ":")
+	colon := strings.Index(line[at.Col-1:], ":")
 	if colon < 0 {
-		return fmt.Errorf("edit %s: line %d is not a plain key", e.file.Path, at.line)
+		return fmt.Errorf("edit %s: line %d is not a plain key", e.file.Path, at.Line)
 	}
-	keyEnd := e.offset(at.line, at.col) + colon + 1
+	keyEnd := e.offset(at.Line, at.Col) + colon + 1
 	if keyEnd > start {
-		return fmt.Errorf("edit %s: line %d is not a plain key", e.file.Path, at.line)
+		return fmt.Errorf("edit %s: line %d is not a plain key", e.file.Path, at.Line)
 	}
 	return e.splice(keyEnd, end, " "+empty+string(e.data[keyEnd:start]))
 }
 
-func (e *editor) agentNode() *node { return e.stack.root.get("agents").get(e.agent) }
+func (e *editor) agentNode() *yaml.Node { return e.stack.root.Get("agents").Get(e.agent) }
 
-var (
-	plainName = plan.Matching(`^[a-z][a-z0-9.-]*$`)
-	// reserved are the words that some YAML reader takes for something else.
-	reserved = []string{"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
-)
+var plainName = plan.Matching(`^[a-z][a-z0-9.-]*$`)
 
 // scalar writes a name, in quotes if YAML would not read it as text.
 func scalar(s string) string {
-	if plainName(s) && !slices.Contains(reserved, s) {
+	if plainName(s) && !slices.Contains(yaml.Reserved, s) {
 		return s
 	}
 	return quote(s)
@@ -419,9 +416,9 @@ func (e *editor) elsewhere(hp HostPort) string {
 			o := e.stack.origins[r.ID]
 			switch {
 			case o.preset != "" && r.Covers(hp.Host):
-				return fmt.Sprintf("preset %s in line %d: take that off its presets by hand, then run `postern push`", o.preset, o.at.line)
+				return fmt.Sprintf("preset %s in line %d: take that off its presets by hand, then run `postern push`", o.preset, o.at.Line)
 			case r.Host != hp.Host && r.Covers(hp.Host):
-				return fmt.Sprintf("%s in line %d: revoke '%s', or by hand add a destination {host: %s, deny: true}, then run `postern push`", r.Host, o.at.line, r.Host, hp.Host)
+				return fmt.Sprintf("%s in line %d: revoke '%s', or by hand add a destination {host: %s, deny: true}, then run `postern push`", r.Host, o.at.Line, r.Host, hp.Host)
 			}
 		}
 	}
@@ -436,7 +433,7 @@ type loadError struct {
 
 // Error is the first mistake, without its position in a text that nobody sees.
 func (e *loadError) Error() string {
-	var p *Problem
+	var p *yaml.Problem
 	if errors.As(e.err, &p) {
 		return fmt.Sprintf("edit %s: the result would not load: %s; %s", e.path, p.Message, p.Hint)
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // repository is "owner/name", deeper, or flat; a * stands for a whole segment.
@@ -13,22 +14,22 @@ var repository = plan.Matching(`^(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)(?:/(?:\*|[A-
 // git compiles lists of repositories into the requests that git sends over HTTPS. Writing includes
 // reading, because a push begins by reading. The names of the rules say what they let through, so
 // that they stay the same when the lists change.
-func (l *loader) git(n *node, base plan.Rule) []namedRule {
+func (l *loader) git(n *yaml.Node, base plan.Rule) []namedRule {
 	if l.repositories != nil {
 		n = l.repositories
 	}
-	if !l.mapping(n, "git", "read", "write", "lfs") {
+	if !l.Mapping(n, "git", "read", "write", "lfs") {
 		return nil
 	}
 	var read, write []string
-	if r := n.get("read"); r != nil {
+	if r := n.Get("read"); r != nil {
 		read = l.repositoryList(r, "read")
 	}
-	if w := n.get("write"); w != nil {
+	if w := n.Get("write"); w != nil {
 		write = l.repositoryList(w, "write")
 	}
-	if n.get("read") == nil && n.get("write") == nil {
-		l.at(n, `write read: or write: and a list such as ["owner/name", "owner/*"]`, "git names no repositories")
+	if n.Get("read") == nil && n.Get("write") == nil {
+		l.At(n, `write read: or write: and a list such as ["owner/name", "owner/*"]`, "git names no repositories")
 	}
 	for _, r := range write {
 		if !slices.Contains(read, r) {
@@ -40,7 +41,7 @@ func (l *loader) git(n *node, base plan.Rule) []namedRule {
 	g.add("git-read-pack", "POST", read, "/git-upload-pack", "")
 	g.add("git-write-refs", "GET", write, "/info/refs", "git-receive-pack")
 	g.add("git-write-pack", "POST", write, "/git-receive-pack", "")
-	if v := n.get("lfs"); v != nil && l.boolean(v, "lfs") {
+	if v := n.Get("lfs"); v != nil && l.Boolean(v, "lfs") {
 		// What a batch asks for, to read or to write, is in its body: it only
 		// answers with where objects are.
 		g.add("git-lfs-batch", "POST", read, "/info/lfs/objects/batch", "")
@@ -54,20 +55,20 @@ func (l *loader) git(n *node, base plan.Rule) []namedRule {
 	return g.rules
 }
 
-func (l *loader) repositoryList(n *node, what string) []string {
+func (l *loader) repositoryList(n *yaml.Node, what string) []string {
 	var out []string
-	l.texts(n, what, "remove the key", func(item *node, t string) {
+	l.Texts(n, what, "remove the key", func(item *yaml.Node, t string) {
 		if !repository(t) {
 			hint := `write "owner/name", or * for a whole segment, as in "owner/*"`
 			if strings.HasPrefix(t, "/") || strings.Contains(t, "://") {
 				hint = "write the part of the clone's URL after the host and its slash"
 			}
-			l.at(item, hint, "%q names no repository", t)
+			l.At(item, hint, "%q names no repository", t)
 			return
 		}
 		t = strings.TrimSuffix(t, ".git")
 		if t == "" || slices.Contains(out, t) {
-			l.at(item, "remove one of them", "%q is in %s already", t, what)
+			l.At(item, "remove one of them", "%q is in %s already", t, what)
 			return
 		}
 		out = append(out, t)
@@ -78,7 +79,7 @@ func (l *loader) repositoryList(n *node, what string) []string {
 // gitRules collects the rules of one destination.
 type gitRules struct {
 	base  plan.Rule
-	at    *node
+	at    *yaml.Node
 	rules []namedRule
 }
 

@@ -9,37 +9,38 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // host returns the canonical host or wildcard that n names.
-func (l *loader) host(n *node) string {
-	t, ok := l.text(n, "host")
+func (l *loader) host(n *yaml.Node) string {
+	t, ok := l.Text(n, "host")
 	if !ok {
 		return ""
 	}
 	if scheme, rest, ok := strings.Cut(t, "://"); ok {
 		host, _, _ := strings.Cut(rest, "/")
-		l.at(n, fmt.Sprintf("write host: %s, and write the rest as port and paths", host), "host is a URL (%s)", scheme)
+		l.At(n, fmt.Sprintf("write host: %s, and write the rest as port and paths", host), "host is a URL (%s)", scheme)
 		return ""
 	}
 	if host, port, ok := strings.Cut(t, ":"); ok && strings.Trim(port, "0123456789") == "" {
-		l.at(n, fmt.Sprintf("write host: %s and port: %s", host, port), "host %q has a port", t)
+		l.At(n, fmt.Sprintf("write host: %s and port: %s", host, port), "host %q has a port", t)
 		return ""
 	}
 	if rest := strings.TrimPrefix(t, "*."); t == "*" || rest == "" {
-		l.at(n, "write every host out, or *.example.com for every name below example.com", "host %q is every host", t)
+		l.At(n, "write every host out, or *.example.com for every name below example.com", "host %q is every host", t)
 		return ""
 	} else if strings.Contains(rest, "*") {
-		l.at(n, "write *.example.com for every name below example.com, at any depth", "host %q has a * that is not its whole first label", t)
+		l.At(n, "write *.example.com for every name below example.com, at any depth", "host %q has a * that is not its whole first label", t)
 		return ""
 	}
 	host, err := canonicalHost(t)
 	if err != nil {
-		l.at(n, "write a DNS name, such as api.example.com", "%s", err)
+		l.At(n, "write a DNS name, such as api.example.com", "%s", err)
 		return ""
 	}
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		l.at(n, "give the destination a name, and write where it is as upstream: {address: \"127.0.0.1:8443\"}", "host %q would be the proxy's own machine", t)
+		l.At(n, "give the destination a name, and write where it is as upstream: {address: \"127.0.0.1:8443\"}", "host %q would be the proxy's own machine", t)
 		return ""
 	}
 	return host
@@ -68,7 +69,7 @@ func canonicalHost(host string) (string, error) {
 // wildcard checks under which names strangers can have a name: below registries (never allowed),
 // and on shared hosting, for which the operator must give a reason, and to which no secret is ever
 // sent.
-func (l *loader) wildcard(n *node, r *plan.Rule, reason string) {
+func (l *loader) wildcard(n *yaml.Node, r *plan.Rule, reason string) {
 	rest, ok := strings.CutPrefix(r.Host, "*.")
 	if !ok {
 		return
@@ -77,11 +78,11 @@ func (l *loader) wildcard(n *node, r *plan.Rule, reason string) {
 	switch {
 	case suffix == "":
 	case ours:
-		l.at(n, "write the names that are yours", "host %q has names of strangers below it: everybody can register one under %s", r.Host, suffix)
+		l.At(n, "write the names that are yours", "host %q has names of strangers below it: everybody can register one under %s", r.Host, suffix)
 	case reason == "":
-		l.at(n, "write the names that are yours, or say in reason: why all of them are needed", "host %q is shared hosting: everybody can rent a name under %s", r.Host, suffix)
+		l.At(n, "write the names that are yours, or say in reason: why all of them are needed", "host %q is shared hosting: everybody can rent a name under %s", r.Host, suffix)
 	case r.Credential != "" && l.credentials[r.Credential].Kind != plan.KindAWSSigV4:
-		l.at(n, "write the names that are yours", "host %q is shared hosting: the credential would go to whoever rents a name under %s", r.Host, suffix)
+		l.At(n, "write the names that are yours", "host %q is shared hosting: the credential would go to whoever rents a name under %s", r.Host, suffix)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // The targets: where a stack runs.
@@ -35,18 +35,18 @@ type Stack struct {
 	AWS *cloud.AWS
 	// Warnings are about text that is valid but probably no longer intended, such as rules that
 	// have expired.
-	Warnings []*Problem
+	Warnings []*yaml.Problem
 
 	// origins has where each rule is from, by ID.
 	origins map[string]origin
 	// root and destinations are the tree that edits change.
-	root         *node
+	root         *yaml.Node
 	destinations map[string]*destination
 }
 
 // origin is the place of a rule in the file, and the rule's preset, if any.
 type origin struct {
-	at     *node
+	at     *yaml.Node
 	preset string
 }
 
@@ -58,7 +58,7 @@ func (s *Stack) Source(ruleID string) string {
 	if !ok {
 		return s.Path
 	}
-	at := fmt.Sprintf("%s:%d", s.Path, o.at.line)
+	at := fmt.Sprintf("%s:%d", s.Path, o.at.Line)
 	if o.preset != "" {
 		at += ", preset " + o.preset
 	}
@@ -69,7 +69,7 @@ func (s *Stack) Source(ruleID string) string {
 const maxFile = 1 << 20
 
 // Load reads and compiles the stack file at path. It opens no secret. Its
-// error joins a [Problem] for every mistake.
+// error joins a [yaml.Problem] for every mistake.
 func Load(path string) (*Stack, error) {
 	f, err := Open(path)
 	if err != nil {
@@ -99,23 +99,23 @@ func (s *Stack) warn(now time.Time) {
 			if text := lookalike(r.Host); text != "" && !odd[r.Host] {
 				odd[r.Host] = true
 				o := s.origins[r.ID]
-				s.Warnings = append(s.Warnings, &Problem{
-					File: s.Path, Line: o.at.line, Col: o.at.col, Message: text, Hint: "remove it, unless it is the host that you mean",
+				s.Warnings = append(s.Warnings, &yaml.Problem{
+					File: s.Path, Line: o.at.Line, Col: o.at.Col, Message: text, Hint: "remove it, unless it is the host that you mean",
 				})
 			}
 			if s.signsNothing(&r) && !odd[r.Host] {
 				odd[r.Host] = true
 				o := s.origins[r.ID]
-				s.Warnings = append(s.Warnings, &Problem{
-					File: s.Path, Line: o.at.line, Col: o.at.col,
+				s.Warnings = append(s.Warnings, &yaml.Problem{
+					File: s.Path, Line: o.at.Line, Col: o.at.Col,
 					Message: fmt.Sprintf("rule %s refuses every client of this API: clients name an operation with X-Amz-Target, so a rule that restricts methods or paths must name it, too", r.ID),
 					Hint:    "write headers: {x-amz-target: ...}, with a destination for each operation",
 				})
 			}
 			if end, err := time.Parse(time.RFC3339, r.Expires); err == nil && !now.Before(end) {
 				o := s.origins[r.ID]
-				s.Warnings = append(s.Warnings, &Problem{
-					File: s.Path, Line: o.at.line, Col: o.at.col,
+				s.Warnings = append(s.Warnings, &yaml.Problem{
+					File: s.Path, Line: o.at.Line, Col: o.at.Col,
 					Message: fmt.Sprintf("rule %s has expired at %s", r.ID, r.Expires), Hint: "remove it, or write a later time",
 				})
 			}
@@ -139,18 +139,18 @@ func (s *Stack) signsNothing(r *plan.Rule) bool {
 
 // parse compiles what the file has, or would have.
 func (f *File) parse(data []byte, clients *clientCache) (*Stack, error) {
-	p := &problems{file: f.Path}
-	root := parseYAML(data, p)
+	p := &yaml.Problems{File: f.Path}
+	root := yaml.Parse(data, p)
 	if root == nil {
-		return nil, p.err()
+		return nil, p.Err()
 	}
 	l := &loader{
-		folders:  sync.OnceValues(hostpath.AgentFolders),
-		problems: p, dir: filepath.Dir(f.Real), clients: clients,
+		folders: sync.OnceValues(hostpath.AgentFolders),
+		Reader:  &yaml.Reader{Problems: p, Dir: filepath.Dir(f.Real)}, clients: clients,
 		credentials: map[string]plan.Credential{}, destinations: map[string]*destination{}, patterns: map[string]bool{},
 	}
 	stack := l.stack(root)
-	if err := p.err(); err != nil {
+	if err := p.Err(); err != nil {
 		return nil, err
 	}
 	stack.Name, stack.Path = f.Name(), f.Path
@@ -161,14 +161,12 @@ func (f *File) parse(data []byte, clients *clientCache) (*Stack, error) {
 
 // loader reads one file. Its methods record problems and carry on.
 type loader struct {
-	*problems
-	// dir is the absolute folder of the file.
-	dir     string
+	*yaml.Reader
 	clients *clientCache
 	// folders returns what agents may write.
 	folders func() (*hostpath.Folders, error)
 	// repositories are what presets allow at a git host.
-	repositories *node
+	repositories *yaml.Node
 	// patterns are path patterns that were read and are right: most files have few.
 	patterns     map[string]bool
 	credentials  map[string]plan.Credential
@@ -182,36 +180,36 @@ var (
 	destinationName = plan.Matching(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 )
 
-func (l *loader) stack(root *node) *Stack {
+func (l *loader) stack(root *yaml.Node) *Stack {
 	s := &Stack{Nodes: 1, Plan: &plan.Plan{}, origins: map[string]origin{}}
-	if !l.mapping(root, "the stack file", "version", "target", "credentials", "destinations", "agents", "proxies", "aws") {
+	if !l.Mapping(root, "the stack file", "version", "target", "credentials", "destinations", "agents", "proxies", "aws") {
 		return s
 	}
 	l.version(root)
 	s.Target = l.target(root)
-	if n := root.get("credentials"); n != nil && l.mapping(n, "credentials") {
-		for _, f := range n.fields {
+	if n := root.Get("credentials"); n != nil && l.Mapping(n, "credentials") {
+		for _, f := range n.Fields {
 			l.credential(f)
 		}
 	}
-	if n := root.get("destinations"); n != nil && l.mapping(n, "destinations") {
+	if n := root.Get("destinations"); n != nil && l.Mapping(n, "destinations") {
 		gateways := map[uint16]string{}
-		for _, f := range n.fields {
+		for _, f := range n.Fields {
 			l.destination(f, gateways)
 		}
 	}
-	if n := root.get("agents"); n != nil && l.mapping(n, "agents") {
-		for _, f := range n.fields {
+	if n := root.Get("agents"); n != nil && l.Mapping(n, "agents") {
+		for _, f := range n.Fields {
 			l.agent(f, s)
 		}
 	}
-	if n := root.get("proxies"); n != nil && l.mapping(n, "proxies", "count", "resolvers") {
-		if c := n.get("count"); c != nil && s.Target == TargetAWS {
-			l.at(c, "remove it, and write aws: {proxies: {min: 2}}", "target aws scales its proxies automatically")
+	if n := root.Get("proxies"); n != nil && l.Mapping(n, "proxies", "count", "resolvers") {
+		if c := n.Get("count"); c != nil && s.Target == TargetAWS {
+			l.At(c, "remove it, and write aws: {proxies: {min: 2}}", "target aws scales its proxies automatically")
 		} else if c != nil {
-			s.Nodes = l.integer(c, "count", 1, 16)
+			s.Nodes = l.Integer(c, "count", 1, 16)
 		}
-		if r := n.get("resolvers"); r != nil {
+		if r := n.Get("resolvers"); r != nil {
 			s.Plan.Resolvers = l.resolvers(r)
 		}
 	}
@@ -219,29 +217,29 @@ func (l *loader) stack(root *node) *Stack {
 	s.Plan.Credentials = l.used(s.Plan)
 	if s.Target == TargetAWS {
 		l.aws(root, s)
-	} else if n := root.get("aws"); n != nil {
-		l.at(n, "remove it, or write target: aws", "target %s has no section aws", s.Target)
+	} else if n := root.Get("aws"); n != nil {
+		l.At(n, "remove it, or write target: aws", "target %s has no section aws", s.Target)
 	}
 	return s
 }
 
-func (l *loader) version(root *node) {
-	n := root.get("version")
+func (l *loader) version(root *yaml.Node) {
+	n := root.Get("version")
 	switch {
 	case n == nil:
-		l.at(root, "write version: 1", "version is missing")
-	case n.kind != kindInteger || n.text != "1":
-		l.at(n, "write version: 1", "this version of the grammar is unknown")
+		l.At(root, "write version: 1", "version is missing")
+	case n.Kind != yaml.KindInteger || n.Text != "1":
+		l.At(n, "write version: 1", "this version of the grammar is unknown")
 	}
 }
 
-func (l *loader) target(root *node) string {
-	n := root.get("target")
+func (l *loader) target(root *yaml.Node) string {
+	n := root.Get("target")
 	if n == nil {
-		l.at(root, "write target: local", "target is missing")
+		l.At(root, "write target: local", "target is missing")
 		return TargetLocal
 	}
-	return l.oneOf(n, "target", TargetLocal, TargetAWS)
+	return l.OneOf(n, "target", TargetLocal, TargetAWS)
 }
 
 // used returns the credentials that some rule injects: the others are nobody's
@@ -262,75 +260,8 @@ func (l *loader) used(p *plan.Plan) []plan.Credential {
 	return used
 }
 
-// mapping reports whether n is a mapping, all of whose keys are among those
-// given. Without keys every key is welcome.
-func (l *loader) mapping(n *node, what string, keys ...string) bool {
-	if n.kind != kindMap {
-		l.at(n, "write key: value pairs, or {} for none", "%s is %s, not a mapping", what, n.describe())
-		return false
-	}
-	for _, f := range n.fields {
-		if len(keys) > 0 && !slices.Contains(keys, f.key.text) {
-			l.at(f.key, nearest(f.key.text, keys), "unknown key %q in %s", f.key.text, what)
-		}
-	}
-	return true
-}
-
-func (l *loader) name(n *node, what string) {
-	if !name(n.text) {
-		l.at(n, "write a lower-case letter, then up to 31 letters, digits and hyphens", "%q cannot name %s", n.text, what)
-	}
-}
-
-// text returns the text of a scalar. It never quotes the value of another type.
-func (l *loader) text(n *node, what string) (string, bool) {
-	if n.kind != kindText {
-		hint := "write text"
-		if n.kind == kindInteger || n.kind == kindOther {
-			hint = "write it in quotes"
-		}
-		l.at(n, hint, "%s is %s, not text", what, n.kind)
-		return "", false
-	}
-	if n.text == "" {
-		l.at(n, "write it, or remove the key", "%s is empty", what)
-		return "", false
-	}
-	return n.text, true
-}
-
-// integer returns a whole number between low and high, or 0.
-func (l *loader) integer(n *node, what string, low, high int) int {
-	v, err := strconv.Atoi(n.text)
-	if n.kind != kindInteger || err != nil || v < low || v > high || strconv.Itoa(v) != n.text {
-		l.at(n, fmt.Sprintf("write a number from %d to %d", low, high), "%s is not a valid number", what)
-		return 0
-	}
-	return v
-}
-
-// texts returns the items of a list that has some, without duplicates.
-func (l *loader) texts(n *node, what, empty string, each func(item *node, text string)) {
-	if n.kind != kindList {
-		l.at(n, "write a list, such as [a, b]", "%s is %s, not a list", what, n.describe())
-		return
-	}
-	if len(n.items) == 0 {
-		l.at(n, empty, "%s is an empty list", what)
-		return
-	}
-	seen := map[string]bool{}
-	for _, item := range n.items {
-		t, ok := l.text(item, "an item of "+what)
-		if !ok {
-			continue
-		}
-		if seen[t] {
-			l.at(item, "remove one of them", "%q is in %s already", t, what)
-			continue
-		}
-		seen[t] = true
-		each(item, t)
+func (l *loader) name(n *yaml.Node, what string) {
+	if !name(n.Text) {
+		l.At(n, "write a lower-case letter, then up to 31 letters, digits and hyphens", "%q cannot name %s", n.Text, what)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/stacks/yaml"
 )
 
 var update = flag.Bool("update", false, "rewrite the expectations in testdata")
@@ -73,7 +75,7 @@ func outcome(t *testing.T, path string) map[string]string {
 	stack, err := (&File{Path: path, Real: path}).parse(data, fakeClients())
 	if err != nil {
 		require.Nil(t, stack)
-		var problem *Problem
+		var problem *yaml.Problem
 		require.ErrorAs(t, err, &problem)
 		return map[string]string{"errors.txt": strings.ReplaceAll(err.Error(), filepath.Dir(path)+"/stack.yaml:", "stack.yaml:") + "\n"}
 	}

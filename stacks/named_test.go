@@ -21,7 +21,7 @@ func TestWhatAStackFileNames(t *testing.T) {
 		"a device": {func(path string) error { return os.Symlink("/dev/zero", path) }, "is a device, not a regular file; name a PEM file with only the authorities of this destination"},
 		"a pipe":   {func(path string) error { return unix.Mkfifo(path, 0o600) }, "is a pipe, not a regular file"},
 		"a folder": {func(path string) error { return os.Mkdir(path, 0o700) }, "is a folder, not a regular file"},
-		"too much": {func(path string) error { return os.WriteFile(path, make([]byte, maxCA+1), 0o600) }, "is larger than 256 KiB"},
+		"too much": {func(path string) error { return os.WriteFile(path, make([]byte, 256<<10+1), 0o600) }, "is larger than 256 KiB"},
 		"a secret": {func(path string) error { return os.WriteFile(path, []byte("s3cret"), 0o600) }, "has no certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {

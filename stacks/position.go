@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // lines returns where the lines from first to last begin and end, newline
@@ -45,29 +47,29 @@ func (e *editor) offset(line, col int) int {
 }
 
 // end is the byte after a node that is written on one line, or in brackets.
-func (e *editor) end(n *node) (int, error) {
-	if n.flow {
-		at := e.offset(n.endLine, n.endCol)
+func (e *editor) end(n *yaml.Node) (int, error) {
+	if n.Flow {
+		at := e.offset(n.EndLine, n.EndCol)
 		if at < len(e.data) && (e.data[at] == ']' || e.data[at] == '}') {
 			return at + 1, nil
 		}
 	} else {
-		at := e.offset(n.line, n.col)
-		for _, form := range []string{n.text, `"` + n.text + `"`, "'" + n.text + "'"} {
-			if n.kind == kindText && bytes.HasPrefix(e.data[at:], []byte(form)) {
+		at := e.offset(n.Line, n.Col)
+		for _, form := range []string{n.Text, `"` + n.Text + `"`, "'" + n.Text + "'"} {
+			if n.Kind == yaml.KindText && bytes.HasPrefix(e.data[at:], []byte(form)) {
 				return at + len(form), nil
 			}
 		}
 	}
-	return 0, fmt.Errorf("edit %s: it is unclear where the entry in line %d ends", e.file.Path, n.line)
+	return 0, fmt.Errorf("edit %s: it is unclear where the entry in line %d ends", e.file.Path, n.Line)
 }
 
 // indent returns the spaces before a key on its line.
-func (e *editor) indent(key *node) (string, error) {
-	line := e.line(key.line)
-	indent := line[:e.offset(key.line, key.col)-e.offset(key.line, 1)]
+func (e *editor) indent(key *yaml.Node) (string, error) {
+	line := e.line(key.Line)
+	indent := line[:e.offset(key.Line, key.Col)-e.offset(key.Line, 1)]
 	if strings.Trim(indent, " ") != "" {
-		return "", fmt.Errorf("edit %s: line %d has more than a key", e.file.Path, key.line)
+		return "", fmt.Errorf("edit %s: line %d has more than a key", e.file.Path, key.Line)
 	}
 	return indent, nil
 }
@@ -87,12 +89,12 @@ func (e *editor) insertLines(after int, lines ...string) error {
 }
 
 // lastLine is the last line on which n, or something in it, is.
-func lastLine(n *node) int {
-	last := max(n.line, n.endLine)
-	for _, f := range n.fields {
-		last = max(last, f.key.line, lastLine(f.value))
+func lastLine(n *yaml.Node) int {
+	last := max(n.Line, n.EndLine)
+	for _, f := range n.Fields {
+		last = max(last, f.Key.Line, lastLine(f.Value))
 	}
-	for _, item := range n.items {
+	for _, item := range n.Items {
 		last = max(last, lastLine(item))
 	}
 	return last

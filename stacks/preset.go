@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 //go:embed presets/*.yaml
@@ -35,10 +36,10 @@ func Presets() []Preset {
 	var out []Preset
 	for _, name := range presetNames() {
 		root := presetFile(name)
-		p := Preset{Name: name, About: root.get("about").text, Credential: root.get("credential") != nil}
+		p := Preset{Name: name, About: root.Get("about").Text, Credential: root.Get("credential") != nil}
 		if p.Credential {
-			needed := root.get("credential").get("needed")
-			p.CredentialNeeded = needed != nil && needed.text == "true"
+			needed := root.Get("credential").Get("needed")
+			p.CredentialNeeded = needed != nil && needed.Text == "true"
 		}
 		p.Git = usesGit(root)
 		out = append(out, p)
@@ -59,49 +60,49 @@ func presetNames() []string {
 }
 
 // presetFile is the parsed preset. That all of them can be is tested.
-func presetFile(name string) *node {
+func presetFile(name string) *yaml.Node {
 	data, err := presetFiles.ReadFile(path.Join("presets", name+".yaml"))
 	if err != nil {
 		panic(err)
 	}
-	p := &problems{file: "preset " + name}
-	root := parseYAML(data, p)
+	p := &yaml.Problems{File: "preset " + name}
+	root := yaml.Parse(data, p)
 	if root == nil {
-		panic(p.err())
+		panic(p.Err())
 	}
 	return root
 }
 
-func usesGit(root *node) bool {
-	return slices.ContainsFunc(root.get("destinations").fields, func(f field) bool { return f.value.get("git") != nil })
+func usesGit(root *yaml.Node) bool {
+	return slices.ContainsFunc(root.Get("destinations").Fields, func(f yaml.Field) bool { return f.Value.Get("git") != nil })
 }
 
 // presets reads an agent's list of presets. taken are the names of the destinations that the
 // agent's allow list has.
-func (l *loader) presets(n *node, agent string, taken map[string]bool) []placed {
-	if n.kind != kindList {
-		l.at(n, "write a list, such as [anthropic, docs]", "presets is %s, not a list", n.describe())
+func (l *loader) presets(n *yaml.Node, agent string, taken map[string]bool) []placed {
+	if n.Kind != yaml.KindList {
+		l.At(n, "write a list, such as [anthropic, docs]", "presets is %s, not a list", n.Describe())
 		return nil
 	}
 	var out []placed
 	seen := map[string]bool{}
-	for _, item := range n.items {
+	for _, item := range n.Items {
 		key := item
-		if item.kind == kindMap {
-			if !l.mapping(item, "a preset", "name", "credential", "gateway", "read", "write", "lfs") {
+		if item.Kind == yaml.KindMap {
+			if !l.Mapping(item, "a preset", "name", "credential", "gateway", "read", "write", "lfs") {
 				continue
 			}
-			if key = item.get("name"); key == nil {
-				l.at(item, "write name: and one of "+list(presetNames()), "a preset has no name")
+			if key = item.Get("name"); key == nil {
+				l.At(item, "write name: and one of "+yaml.Or(presetNames()), "a preset has no name")
 				continue
 			}
 		}
-		name, ok := l.text(key, "the name of a preset")
+		name, ok := l.Text(key, "the name of a preset")
 		switch {
 		case !ok:
 			continue
 		case seen[name]:
-			l.at(key, "remove one of them", "preset %q is in the list already", name)
+			l.At(key, "remove one of them", "preset %q is in the list already", name)
 			continue
 		}
 		seen[name] = true
@@ -110,18 +111,18 @@ func (l *loader) presets(n *node, agent string, taken map[string]bool) []placed 
 		var rules []namedRule
 		switch {
 		case isClient:
-			if item.kind == kindMap {
-				l.useless(item, "preset "+name, "credential", "gateway", "read", "write", "lfs")
+			if item.Kind == yaml.KindMap {
+				l.Useless(item, "preset "+name, "credential", "gateway", "read", "write", "lfs")
 			}
 			rules = l.client(key, client)
 		case slices.Contains(presetNames(), name):
 			rules = l.preset(item, name)
 		default:
-			l.at(key, nearest(name, append(presetNames(), clientPrefix+"pip", clientPrefix+"npm", clientPrefix+"go")), "there is no preset %q", name)
+			l.At(key, yaml.Nearest(name, append(presetNames(), clientPrefix+"pip", clientPrefix+"npm", clientPrefix+"go")), "there is no preset %q", name)
 			continue
 		}
 		if taken[id] {
-			l.at(key, "give the destination another name", "the agent is allowed a destination %q, which is the name of the preset", id)
+			l.At(key, "give the destination another name", "the agent is allowed a destination %q, which is the name of the preset", id)
 			continue
 		}
 		for _, r := range rules {
@@ -133,10 +134,10 @@ func (l *loader) presets(n *node, agent string, taken map[string]bool) []placed 
 }
 
 // client is reading from the hosts of a package client.
-func (l *loader) client(n *node, client string) []namedRule {
+func (l *loader) client(n *yaml.Node, client string) []namedRule {
 	hosts, err := l.clients.hosts(client)
 	if err != nil {
-		l.at(n, "name the hosts as destinations instead, if it is not on this machine", "%s", err)
+		l.At(n, "name the hosts as destinations instead, if it is not on this machine", "%s", err)
 		return nil
 	}
 	var out []namedRule
@@ -154,38 +155,38 @@ func (l *loader) client(n *node, client string) []namedRule {
 const slotName = "slot"
 
 // preset reads one of our presets, filled in by an item of an agent's list.
-func (l *loader) preset(item *node, name string) []namedRule {
+func (l *loader) preset(item *yaml.Node, name string) []namedRule {
 	root := presetFile(name)
 	what := "preset " + name
-	get := func(key string) *node {
-		if item.kind == kindMap {
-			return item.get(key)
+	get := func(key string) *yaml.Node {
+		if item.Kind == yaml.KindMap {
+			return item.Get(key)
 		}
 		return nil
 	}
 	sub := &loader{
-		folders:  l.folders,
-		problems: &problems{file: what}, dir: l.dir, clients: l.clients,
+		folders: l.folders,
+		Reader:  &yaml.Reader{Problems: &yaml.Problems{File: what}, Dir: l.Dir}, clients: l.clients,
 		credentials: map[string]plan.Credential{slotName: {Name: slotName}}, destinations: map[string]*destination{}, patterns: l.patterns,
 	}
-	credential := l.fill(item, get("credential"), root.get("credential"), name)
+	credential := l.fill(item, get("credential"), root.Get("credential"), name)
 	if usesGit(root) {
 		sub.repositories = l.gitSlot(item, get, what)
 		if sub.repositories == nil {
 			return nil
 		}
-	} else if item.kind == kindMap {
-		l.useless(item, what, "read", "write", "lfs")
+	} else if item.Kind == yaml.KindMap {
+		l.Useless(item, what, "read", "write", "lfs")
 	}
 	gateway := get("gateway")
 	var out []namedRule
-	fields := root.get("destinations").fields
+	fields := root.Get("destinations").Fields
 	if gateway != nil && len(fields) > 1 {
-		l.useless(item, what+", which has several hosts,", "gateway")
+		l.Useless(item, what+", which has several hosts,", "gateway")
 	}
 	for _, f := range fields {
 		sub.destination(f, map[uint16]string{})
-		d := sub.destinations[f.key.text]
+		d := sub.destinations[f.Key.Text]
 		for _, r := range d.rules {
 			if r.ID == "" {
 				r.ID = "/" + d.name
@@ -199,25 +200,25 @@ func (l *loader) preset(item *node, name string) []namedRule {
 			out = append(out, r)
 		}
 	}
-	for _, p := range sub.list { // only of what the item says: see TestPresets
-		l.at(item, p.Hint, "%s: %s", what, p.Message)
+	for _, p := range sub.List { // only of what the item says: see TestPresets
+		l.At(item, p.Hint, "%s: %s", what, p.Message)
 	}
 	return out
 }
 
 // fill returns the credential that goes where a preset has room for one: the
 // one that the item names, or else the one that is called like the preset.
-func (l *loader) fill(item, given, room *node, name string) string {
+func (l *loader) fill(item, given, room *yaml.Node, name string) string {
 	if room == nil {
 		if given != nil {
-			l.at(given, "remove it", "preset %s has no credential", name)
+			l.At(given, "remove it", "preset %s has no credential", name)
 		}
 		return ""
 	}
 	t := name
 	if given != nil {
 		var ok bool
-		if t, ok = l.text(given, "credential"); !ok {
+		if t, ok = l.Text(given, "credential"); !ok {
 			return ""
 		}
 	}
@@ -226,43 +227,43 @@ func (l *loader) fill(item, given, room *node, name string) string {
 	if at == nil {
 		at = item
 	}
-	needed := room.get("needed")
+	needed := room.Get("needed")
 	switch {
 	case ok:
 	case given != nil:
-		l.at(given, nearest(t, sortedKeys(l.credentials)), "there is no credential %q", t)
+		l.At(given, yaml.Nearest(t, sortedKeys(l.credentials)), "there is no credential %q", t)
 		return ""
-	case needed != nil && needed.text == "true":
-		l.at(item, "write {name: "+name+", credential: NAME}, or call a credential "+name, "preset %s needs a credential", name)
+	case needed != nil && needed.Text == "true":
+		l.At(item, "write {name: "+name+", credential: NAME}, or call a credential "+name, "preset %s needs a credential", name)
 		return ""
 	default:
 		return ""
 	}
-	kinds := room.get("kinds")
+	kinds := room.Get("kinds")
 	var names []string
-	for _, k := range kinds.items {
-		names = append(names, k.text)
+	for _, k := range kinds.Items {
+		names = append(names, k.Text)
 	}
-	header := room.get("header")
-	if !slices.Contains(names, string(c.Kind)) || header != nil && c.Kind == plan.KindHeader && c.Header != header.text {
-		hint := "write kind: " + list(names)
+	header := room.Get("header")
+	if !slices.Contains(names, string(c.Kind)) || header != nil && c.Kind == plan.KindHeader && c.Header != header.Text {
+		hint := "write kind: " + yaml.Or(names)
 		if header != nil {
-			hint += ", the first in header: " + header.text
+			hint += ", the first in header: " + header.Text
 		}
-		l.at(at, hint, "credential %s is not of a kind that preset %s can use", t, name)
+		l.At(at, hint, "credential %s is not of a kind that preset %s can use", t, name)
 	}
 	return t
 }
 
 // gitSlot makes the git: key of a preset's destination out of the item's lists.
-func (l *loader) gitSlot(item *node, get func(string) *node, what string) *node {
+func (l *loader) gitSlot(item *yaml.Node, get func(string) *yaml.Node, what string) *yaml.Node {
 	if get("read") == nil && get("write") == nil {
-		l.at(item, `write {name: ..., read: ["owner/*"], write: ["owner/name"]}`, "%s needs the repositories that may be read or written", what)
+		l.At(item, `write {name: ..., read: ["owner/*"], write: ["owner/name"]}`, "%s needs the repositories that may be read or written", what)
 		return nil
 	}
 	out := *item
-	out.fields = slices.DeleteFunc(slices.Clone(item.fields), func(f field) bool {
-		return !slices.Contains([]string{"read", "write", "lfs"}, f.key.text)
+	out.Fields = slices.DeleteFunc(slices.Clone(item.Fields), func(f yaml.Field) bool {
+		return !slices.Contains([]string{"read", "write", "lfs"}, f.Key.Text)
 	})
 	return &out
 }

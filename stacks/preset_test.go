@@ -35,20 +35,20 @@ agents:
 			require.NotEmpty(t, p.About)
 			require.Contains(t, string(docs), "| `"+p.Name+"` |")
 			root := presetFile(p.Name)
-			for _, f := range root.fields {
-				require.Contains(t, []string{"about", "credential", "destinations"}, f.key.text)
+			for _, f := range root.Fields {
+				require.Contains(t, []string{"about", "credential", "destinations"}, f.Key.Text)
 			}
 			header, git := "x-none", ""
 			kinds := []string{""}
-			if room := root.get("credential"); room != nil {
-				if h := room.get("header"); h != nil {
-					header = h.text
+			if room := root.Get("credential"); room != nil {
+				if h := room.Get("header"); h != nil {
+					header = h.Text
 				}
 				if p.CredentialNeeded {
 					kinds = nil
 				}
-				for _, k := range room.get("kinds").items {
-					kinds = append(kinds, k.text)
+				for _, k := range room.Get("kinds").Items {
+					kinds = append(kinds, k.Text)
 				}
 			}
 			if p.Git {

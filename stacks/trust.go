@@ -7,11 +7,12 @@ import (
 	"strings"
 
 	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // trusted reports a problem if an agent may write the file at the path, which the host would trust.
 // The hint says what to do; "" means to copy the file.
-func (l *loader) trusted(n *node, path, hint string) {
+func (l *loader) trusted(n *yaml.Node, path, hint string) {
 	folders, err := l.folders()
 	if err == nil {
 		err = folders.Check(path)
@@ -20,9 +21,9 @@ func (l *loader) trusted(n *node, path, hint string) {
 		if hint == "" {
 			hint = "copy it to where no agent works, and name the copy here: " + writable.Advice()
 		}
-		l.at(n, hint, "%s", writable)
+		l.At(n, hint, "%s", writable)
 	} else if err != nil {
-		l.at(n, "", "%s", err)
+		l.At(n, "", "%s", err)
 	}
 }
 

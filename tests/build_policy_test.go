@@ -16,6 +16,7 @@ import (
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/stacks/yaml"
 )
 
 // TestGoldenPlansBuild: what the grammar's cases compile to, Envoy's resources
@@ -54,7 +55,7 @@ func TestWhateverLoadsBuilds(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		stack, err := stacks.Load(path)
 		if err != nil {
-			var problem *stacks.Problem
+			var problem *yaml.Problem
 			require.ErrorAs(t, err, &problem)
 			return
 		}

@@ -88,6 +88,10 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "plan", only: []string{"target"}, why: "the plan is pure data that everybody shares; what it imports, everybody imports"},
 		{from: "home", only: []string{"atomicfile", "hostpath"}, why: "every command and daemon finds its files by it; what a folder holds is the business of whoever writes it"},
 		{from: "stacks", only: []string{"plan", "target", "atomicfile", "hostpath", "home"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
+		{
+			from: "stacks/yaml", only: []string{"hostpath"},
+			why: "it reads values and says where they are; what they mean is the business of whoever asks for them",
+		},
 		{from: "explain", only: []string{"plan", "target", "stacks", "home", "hostpath", "atomicfile", "accesslog", "guard"}, never: []string{"github.com/spf13"}, why: "an explanation follows from the stack file and the plan alone, whoever shows it"},
 		{from: "publish", never: []string{"github.com/pulumi", "xds/secret", "sandbox", "envoy"}, why: "it decides who has to see a difference; what the difference becomes is not its business"},
 		{

@@ -19,6 +19,7 @@ import (
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/stacks"
+	stackfile "github.com/postern/postern/stacks/yaml"
 )
 
 // plainFeature is the golden that shows Envoy's resources whole.
@@ -63,7 +64,7 @@ func feature(t *testing.T, name string, known, learn map[string]string) {
 		got.Files = append(got.Files, txtar.File{Name: name, Data: []byte(strings.ReplaceAll(strings.TrimRight(text, "\n")+"\n", dir, "$DIR"))})
 	}
 	stack, err := stacks.Load(path)
-	var problem *stacks.Problem
+	var problem *stackfile.Problem
 	switch {
 	case errors.As(err, &problem):
 		add("errors.txt", strings.ReplaceAll(err.Error(), dir+string(filepath.Separator), ""))

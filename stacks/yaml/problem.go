@@ -1,4 +1,4 @@
-package stacks
+package yaml
 
 import (
 	"cmp"
@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Problem is one mistake in a stack file. Errors of [Load] join all of a file's.
+// Problem is one mistake in a stack file. The error of [Problems.Err] joins all of a file's.
 type Problem struct {
 	File      string
 	Line, Col int
@@ -24,32 +24,32 @@ func (p *Problem) Error() string {
 	return s
 }
 
-// problems collects the problems of one file.
-type problems struct {
-	file string
-	list []*Problem
+// Problems collects the problems of one file.
+type Problems struct {
+	File string
+	List []*Problem
 }
 
-// at records a mistake where n begins.
-func (p *problems) at(n *node, hint, format string, args ...any) {
-	p.list = append(p.list, &Problem{File: p.file, Line: n.line, Col: n.col, Message: fmt.Sprintf(format, args...), Hint: hint})
+// At records a mistake where n begins.
+func (p *Problems) At(n *Node, hint, format string, args ...any) {
+	p.List = append(p.List, &Problem{File: p.File, Line: n.Line, Col: n.Col, Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
-// err joins the problems in the order of the file, or is nil.
-func (p *problems) err() error {
-	slices.SortStableFunc(p.list, func(a, b *Problem) int {
+// Err joins the problems in the order of the file, or is nil.
+func (p *Problems) Err() error {
+	slices.SortStableFunc(p.List, func(a, b *Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
 	})
 	var errs []error
-	for _, problem := range p.list {
+	for _, problem := range p.List {
 		errs = append(errs, problem)
 	}
 	return errors.Join(errs...)
 }
 
-// nearest returns a hint that names the candidate that word was probably meant
+// Nearest returns a hint that names the candidate that word was probably meant
 // to be, or else all of them.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	best, distance := "", 3
 	for _, c := range candidates {
 		if d := levenshtein(word, c); d < distance && d < len(c) {
@@ -64,11 +64,11 @@ func nearest(word string, candidates []string) string {
 	case len(candidates) == 1:
 		return "write " + candidates[0]
 	}
-	return "write one of " + list(candidates)
+	return "write one of " + Or(candidates)
 }
 
-// list is "a, b or c".
-func list[S ~string](words []S) string {
+// Or is "a, b or c".
+func Or[S ~string](words []S) string {
 	s := ""
 	for i, w := range words {
 		switch i {

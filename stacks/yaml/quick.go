@@ -1,4 +1,4 @@
-package stacks
+package yaml
 
 import (
 	"slices"
@@ -7,14 +7,14 @@ import (
 
 // quick reads the part of YAML that stack files are mostly written in, without
 // the library. It is not a second opinion: of whatever quick is not sure about it
-// returns nothing, and the library decides (see parseYAML). A property test holds
+// returns nothing, and the library decides (see [Parse]). A property test holds
 // its trees to the library's.
 type quick struct {
 	lines []quickLine
 	// at is the line that is read.
 	at int
 	// spare are nodes that are made already.
-	spare []node
+	spare []Node
 }
 
 // quickLine is a line that has more than a comment. Its text begins after the indent.
@@ -27,7 +27,7 @@ type quickLine struct {
 const quickDepth = 16
 
 // quickYAML returns the tree of a document, or nil if it is not sure of it.
-func quickYAML(data []byte) *node {
+func quickYAML(data []byte) *Node {
 	q := &quick{}
 	number := 0
 	for text := range strings.Lines(string(data)) {
@@ -52,32 +52,32 @@ func quickYAML(data []byte) *node {
 	return root
 }
 
-func (q *quick) node(kind kind, line, col int) *node {
+func (q *quick) node(kind Kind, line, col int) *Node {
 	if len(q.spare) == 0 {
-		q.spare = make([]node, 256)
+		q.spare = make([]Node, 256)
 	}
 	n := &q.spare[0]
 	q.spare = q.spare[1:]
-	n.kind, n.line, n.col = kind, line, col
+	n.Kind, n.Line, n.Col = kind, line, col
 	return n
 }
 
 // mapping reads the lines of a block mapping.
-func (q *quick) mapping(depth int) *node {
+func (q *quick) mapping(depth int) *Node {
 	if depth > quickDepth {
 		return nil
 	}
 	indent := q.lines[q.at].indent
-	out := q.node(kindMap, q.lines[q.at].number, indent+1)
+	out := q.node(KindMap, q.lines[q.at].number, indent+1)
 	seen := map[string]bool{}
 	for q.at < len(q.lines) && q.lines[q.at].indent == indent {
 		c := q.cursor()
 		key := c.key()
-		if key == nil || seen[key.text] {
+		if key == nil || seen[key.Text] {
 			return nil
 		}
-		seen[key.text] = true
-		var value *node
+		seen[key.Text] = true
+		var value *Node
 		if c.end() {
 			value = q.below(indent, depth)
 		} else if c.take(' ') {
@@ -86,13 +86,13 @@ func (q *quick) mapping(depth int) *node {
 		if value == nil {
 			return nil
 		}
-		out.fields = append(out.fields, field{key, value})
+		out.Fields = append(out.Fields, Field{key, value})
 	}
 	return q.closed(out, indent)
 }
 
 // below reads the value of a key that has its line for itself.
-func (q *quick) below(indent, depth int) *node {
+func (q *quick) below(indent, depth int) *Node {
 	q.at++
 	if q.at == len(q.lines) {
 		return nil
@@ -107,7 +107,7 @@ func (q *quick) below(indent, depth int) *node {
 }
 
 // inline reads a value that ends with its line.
-func (q *quick) inline(c *cursor) *node {
+func (q *quick) inline(c *cursor) *Node {
 	c.spaces()
 	value := c.value(false, 0)
 	if value == nil || !c.end() {
@@ -118,7 +118,7 @@ func (q *quick) inline(c *cursor) *node {
 }
 
 // closed returns a collection unless the next line continues within it.
-func (q *quick) closed(out *node, indent int) *node {
+func (q *quick) closed(out *Node, indent int) *Node {
 	if q.at < len(q.lines) && q.lines[q.at].indent > indent {
 		return nil
 	}
@@ -126,19 +126,19 @@ func (q *quick) closed(out *node, indent int) *node {
 }
 
 // sequence reads the lines of a block sequence.
-func (q *quick) sequence(depth int) *node {
+func (q *quick) sequence(depth int) *Node {
 	if depth > quickDepth {
 		return nil
 	}
 	indent := q.lines[q.at].indent
-	out := q.node(kindList, q.lines[q.at].number, indent+1)
+	out := q.node(KindList, q.lines[q.at].number, indent+1)
 	for q.at < len(q.lines) && q.lines[q.at].indent == indent && strings.HasPrefix(q.lines[q.at].text, "- ") {
 		line := &q.lines[q.at]
 		rest := strings.TrimLeft(line.text[1:], " ")
 		// What follows the hyphen is a line of its own, as far as it is a mapping.
 		line.indent, line.text = indent+len(line.text)-len(rest), rest
 		c := q.cursor()
-		var item *node
+		var item *Node
 		if before := c; before.key() != nil {
 			item = q.mapping(depth + 1)
 		} else {
@@ -147,7 +147,7 @@ func (q *quick) sequence(depth int) *node {
 		if item == nil {
 			return nil
 		}
-		out.items = append(out.items, item)
+		out.Items = append(out.Items, item)
 	}
 	return q.closed(out, indent)
 }
@@ -188,16 +188,16 @@ func (c *cursor) end() bool {
 	return rest == "" || rest[0] == '#' && len(rest) < len(c.text)-c.at
 }
 
-func (c *cursor) node(kind kind) *node { return c.q.node(kind, c.line, c.col+c.at) }
+func (c *cursor) node(kind Kind) *Node { return c.q.node(kind, c.line, c.col+c.at) }
 
 // key reads a key and its colon.
-func (c *cursor) key() *node {
-	n := c.node(kindText)
+func (c *cursor) key() *Node {
+	n := c.node(KindText)
 	if b := c.peek(); b == '"' || b == '\'' {
-		if n = c.quoted(b); n == nil || n.text == "" {
+		if n = c.quoted(b); n == nil || n.Text == "" {
 			return nil
 		}
-	} else if n.text = c.word(); n.text == "" || !isLetter(n.text[0]) || isReserved(n.text) {
+	} else if n.Text = c.word(); n.Text == "" || !isLetter(n.Text[0]) || isReserved(n.Text) {
 		return nil
 	}
 	if !c.take(':') || c.at < len(c.text) && c.peek() != ' ' {
@@ -215,7 +215,7 @@ func (c *cursor) word() string {
 	return c.text[from:c.at]
 }
 
-func (c *cursor) value(flow bool, depth int) *node {
+func (c *cursor) value(flow bool, depth int) *Node {
 	if depth > quickDepth {
 		return nil
 	}
@@ -229,15 +229,15 @@ func (c *cursor) value(flow bool, depth int) *node {
 }
 
 // quoted reads a text in quotes that has nothing to be replaced in it.
-func (c *cursor) quoted(quote byte) *node {
-	n := c.node(kindText)
+func (c *cursor) quoted(quote byte) *Node {
+	n := c.node(KindText)
 	length := strings.IndexByte(c.text[c.at+1:], quote)
 	if length < 0 {
 		return nil
 	}
-	n.quoted, n.text = true, c.text[c.at+1:c.at+1+length]
+	n.quoted, n.Text = true, c.text[c.at+1:c.at+1+length]
 	c.at += length + 2
-	if c.peek() == quote || strings.ContainsFunc(n.text, func(r rune) bool { return r == '\\' || r < ' ' || r > '~' }) {
+	if c.peek() == quote || strings.ContainsFunc(n.Text, func(r rune) bool { return r == '\\' || r < ' ' || r > '~' }) {
 		return nil
 	}
 	return n
@@ -245,26 +245,26 @@ func (c *cursor) quoted(quote byte) *node {
 
 // plain reads a text without quotes, a number, true or false. Between brackets
 // it is one word.
-func (c *cursor) plain(flow bool) *node {
-	n := c.node(kindText)
-	n.text = c.word()
+func (c *cursor) plain(flow bool) *Node {
+	n := c.node(KindText)
+	n.Text = c.word()
 	// One space or colon between words is part of the text.
-	for rest := c.text[c.at:]; !flow && n.text != "" && len(rest) > 1 && (rest[0] == ' ' || rest[0] == ':') && isWord(rest[1]); rest = c.text[c.at:] {
+	for rest := c.text[c.at:]; !flow && n.Text != "" && len(rest) > 1 && (rest[0] == ' ' || rest[0] == ':') && isWord(rest[1]); rest = c.text[c.at:] {
 		c.at++
 		c.word()
-		n.text = c.text[n.col-c.col : c.at]
+		n.Text = c.text[n.Col-c.col : c.at]
 	}
 	switch {
-	case n.text == "":
+	case n.Text == "":
 		return nil
-	case n.text == "true" || n.text == "false":
-		n.kind = kindOther
-	case isLetter(n.text[0]) || n.text[0] == '/':
-		if isReserved(n.text) {
+	case n.Text == "true" || n.Text == "false":
+		n.Kind = KindOther
+	case isLetter(n.Text[0]) || n.Text[0] == '/':
+		if isReserved(n.Text) {
 			return nil
 		}
-	case isNumber(n.text):
-		n.kind = kindInteger
+	case isNumber(n.Text):
+		n.Kind = KindInteger
 	default:
 		return nil
 	}
@@ -272,25 +272,25 @@ func (c *cursor) plain(flow bool) *node {
 }
 
 // collection reads the content of brackets or braces, on one line.
-func (c *cursor) collection(open byte, depth int) *node {
-	n, end := c.node(kindList), byte(']')
+func (c *cursor) collection(open byte, depth int) *Node {
+	n, end := c.node(KindList), byte(']')
 	if open == '{' {
-		n.kind, end = kindMap, '}'
+		n.Kind, end = KindMap, '}'
 	}
-	n.flow = true
+	n.Flow = true
 	c.at++
 	c.spaces()
 	for c.peek() != end {
-		if len(n.fields)+len(n.items) > 0 {
+		if len(n.Fields)+len(n.Items) > 0 {
 			if !c.take(',') {
 				return nil
 			}
 			c.spaces()
 		}
-		var key *node
+		var key *Node
 		if open == '{' {
 			key = c.key()
-			if key == nil || n.get(key.text) != nil || !c.take(' ') {
+			if key == nil || n.Get(key.Text) != nil || !c.take(' ') {
 				return nil
 			}
 			c.spaces()
@@ -300,13 +300,13 @@ func (c *cursor) collection(open byte, depth int) *node {
 			return nil
 		}
 		if key != nil {
-			n.fields = append(n.fields, field{key, value})
+			n.Fields = append(n.Fields, Field{key, value})
 		} else {
-			n.items = append(n.items, value)
+			n.Items = append(n.Items, value)
 		}
 		c.spaces()
 	}
-	n.endLine, n.endCol = c.line, c.col+c.at
+	n.EndLine, n.EndCol = c.line, c.col+c.at
 	c.at++
 	return n
 }
@@ -325,8 +325,11 @@ func isNumber(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
 }
 
+// Reserved are the words that some YAML reader takes for something else.
+var Reserved = []string{"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
 // isReserved reports whether some reader of YAML takes the word for something
 // else than text.
 func isReserved(s string) bool {
-	return len(s) <= 5 && (slices.Contains(reserved, strings.ToLower(s)) || strings.EqualFold(s, "inf") || strings.EqualFold(s, "nan"))
+	return len(s) <= 5 && (slices.Contains(Reserved, strings.ToLower(s)) || strings.EqualFold(s, "inf") || strings.EqualFold(s, "nan"))
 }

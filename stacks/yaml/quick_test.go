@@ -1,4 +1,4 @@
-package stacks
+package yaml
 
 import (
 	"fmt"
@@ -18,9 +18,9 @@ func sameAsLibrary(t require.TestingT, text string) bool {
 	if root == nil {
 		return false
 	}
-	p := &problems{file: "x.yaml"}
+	p := &Problems{File: "x.yaml"}
 	require.Equal(t, libraryYAML([]byte(text), p), root, "%s", text)
-	require.NoError(t, p.err(), "%s", text)
+	require.NoError(t, p.Err(), "%s", text)
 	return true
 }
 
@@ -41,8 +41,8 @@ func TestQuickIsUsed(t *testing.T) {
 // TestQuickReadsOurFiles compares all stack files of the repository.
 func TestQuickReadsOurFiles(t *testing.T) {
 	sure := 0
-	require.NoError(t, filepath.WalkDir("..", func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != ".." {
+	require.NoError(t, filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != "../.." {
 			return filepath.SkipDir
 		}
 		if err != nil || filepath.Ext(path) != ".yaml" {
@@ -88,8 +88,8 @@ func TestQuickIsTheLibrary(t *testing.T) {
 func FuzzQuick(f *testing.F) {
 	f.Add("version: 1\nagents:\n  a: {allow: [d]}\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		if strings.ContainsAny(text, "\r") || strings.ContainsFunc(text, isForbidden) || nesting([]byte(text)) > maxDepth {
-			return // parseYAML refuses it before
+		if strings.ContainsAny(text, "\r") || strings.ContainsFunc(text, IsForbidden) || nesting([]byte(text)) > maxDepth {
+			return // Parse refuses it before
 		}
 		sameAsLibrary(t, text)
 	})
