@@ -11,6 +11,7 @@ import (
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
+	"github.com/postern/postern/stacks/aws"
 	"github.com/postern/postern/stacks/yaml"
 )
 
@@ -216,7 +217,9 @@ func (l *loader) stack(root *yaml.Node) *Stack {
 	slices.SortFunc(s.Plan.Agents, func(a, b plan.Agent) int { return strings.Compare(a.Name, b.Name) })
 	s.Plan.Credentials = l.used(s.Plan)
 	if s.Target == TargetAWS {
-		l.aws(root, s)
+		var warnings []*yaml.Problem
+		s.AWS, warnings = aws.Read(l.Reader, root, s.Plan)
+		s.Warnings = append(s.Warnings, warnings...)
 	} else if n := root.Get("aws"); n != nil {
 		l.At(n, "remove it, or write target: aws", "target %s has no section aws", s.Target)
 	}

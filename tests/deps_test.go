@@ -89,6 +89,10 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "home", only: []string{"atomicfile", "hostpath"}, why: "every command and daemon finds its files by it; what a folder holds is the business of whoever writes it"},
 		{from: "stacks", only: []string{"plan", "target", "atomicfile", "hostpath", "home"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
 		{
+			from: "stacks/aws", only: []string{"stacks/yaml", "plan", "target", "hostpath"},
+			why: "where a stack runs follows from its section and the plan, not from how rules are written",
+		},
+		{
 			from: "stacks/yaml", only: []string{"hostpath"},
 			why: "it reads values and says where they are; what they mean is the business of whoever asks for them",
 		},

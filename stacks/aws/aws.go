@@ -1,4 +1,4 @@
-package stacks
+package aws
 
 import (
 	"cmp"
@@ -17,9 +17,9 @@ import (
 )
 
 var (
-	awsAccount = plan.Matching(`^[0-9]{12}$`)
-	awsRegion  = plan.Matching(`^(af|ap|ca|eu|il|me|mx|sa|us|us-gov)-(central|north|south|east|west|northeast|northwest|southeast|southwest)-[1-9]$`)
-	awsTag     = plan.Matching(`^[A-Za-z0-9_.:/=+@ -]{1,128}$`)
+	accountID  = plan.Matching(`^[0-9]{12}$`)
+	regionName = plan.Matching(`^(af|ap|ca|eu|il|me|mx|sa|us|us-gov)-(central|north|south|east|west|northeast|northwest|southeast|southwest)-[1-9]$`)
+	tagName    = plan.Matching(`^[A-Za-z0-9_.:/=+@ -]{1,128}$`)
 	imageName  = plan.Matching(`^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}$`)
 	daysForm   = regexp.MustCompile(`^([1-9][0-9]{0,4})d$`)
 	emailForm  = plan.Matching(`^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$`)
@@ -47,58 +47,74 @@ const (
 	sharedCIDR = "10.64.0.0/19"
 )
 
-// aws reads the section of a stack on AWS. Root has it, or should.
-func (l *loader) aws(root *yaml.Node, s *Stack) {
+// loader reads one section. Its methods record problems and carry on.
+type loader struct {
+	*yaml.Reader
+	plan     *plan.Plan
+	warnings []*yaml.Problem
+}
+
+// Read reads the section aws of a stack file. Root has it, or should. The plan is what the rest of
+// the file compiles to; Read sets the ports of its agents. Without a section that can be read, the
+// result is nil.
+func Read(r *yaml.Reader, root *yaml.Node, p *plan.Plan) (*cloud.AWS, []*yaml.Problem) {
+	l := &loader{Reader: r, plan: p}
+	a := l.section(root)
+	return a, l.warnings
+}
+
+func (l *loader) section(root *yaml.Node) *cloud.AWS {
 	n := root.Get("aws")
 	if n == nil {
 		l.At(root, "write aws: and at least its account, region, image and agents", "target aws needs the section aws")
-		return
+		return nil
 	}
-	if !l.Mapping(n, "aws", "account", "region", "mode", "zones", "network", "nat", "image", "ca", "fleet_ca", "operators", "agents", "proxies", "control", "audit", "singletons", "protect", "tags") {
-		return
+	if !l.Mapping(n, "aws", "account", "region", "mode", "zones", "network", "nat", "image", "ca", "fleet_ca", "operators",
+		"agents", "proxies", "control", "audit", "singletons", "protect", "tags") {
+		return nil
 	}
 	a := &cloud.AWS{Mode: cloud.ModeIsolated, NATPerZone: true, Protect: true}
-	s.AWS = a
-	a.Account = l.Required(n, "aws", "account", "write the 12 digits of the account, in quotes", awsAccount)
-	a.Region = l.Required(n, "aws", "region", "write a region such as eu-west-1", awsRegion)
+	a.Account = l.Required(n, "aws", "account", "write the 12 digits of the account, in quotes", accountID)
+	a.Region = l.Required(n, "aws", "region", "write a region such as eu-west-1", regionName)
 	if m := n.Get("mode"); m != nil {
 		a.Mode = l.OneOf(m, "mode", cloud.ModeIsolated, cloud.ModeShared)
 	}
-	l.awsZones(n, a)
-	l.awsNetwork(n, a)
+	l.zones(n, a)
+	l.network(n, a)
 	if m := n.Get("nat"); m != nil {
 		a.NATPerZone = l.OneOf(m, "nat", "zone", "one") == "zone"
 	}
 	a.Image = l.Required(n, "aws", "image", imageHint, imageName)
-	l.awsImage(n.Get("image"), a, a.Image)
-	a.CA = l.awsAuthority(n, s, "ca", "agents trust no proxy")
-	a.FleetCA = l.awsAuthority(n, s, "fleet_ca", "no proxy can join")
-	a.Operators = l.awsOperators(n, s)
-	l.awsProxies(n, a)
-	l.awsControl(n, a)
-	l.awsAudit(n, a)
-	l.awsAgents(n, root, a, s)
+	l.image(n.Get("image"), a, a.Image)
+	a.CA = l.authority(n, "ca", "agents trust no proxy")
+	a.FleetCA = l.authority(n, "fleet_ca", "no proxy can join")
+	a.Operators = l.operators(n)
+	l.proxies(n, a)
+	l.control(n, a)
+	l.audit(n, a)
+	l.agents(n, root, a)
 	if m := n.Get("singletons"); m != nil {
 		a.Singletons = l.Boolean(m, "singletons")
 	}
 	if m := n.Get("protect"); m != nil {
 		a.Protect = l.Boolean(m, "protect")
 	}
-	l.awsTags(n, a)
-	l.awsSecrets(root, a, s)
-	for _, r := range s.Plan.Resolvers {
+	l.tags(n, a)
+	l.secrets(root, a)
+	for _, r := range l.plan.Resolvers {
 		if ap, err := netip.ParseAddrPort(r); err == nil && !ap.Addr().Is4() {
 			l.At(root.Get("proxies").Get("resolvers"), "write an IPv4 address", "the proxies' network has no IPv6, and %s is one", r)
 		}
 	}
+	return a
 }
 
-// awsAuthority reads an authority's certificate. It can be missing: for the first
+// authority reads an authority's certificate. It can be missing: for the first
 // preview, or the first `up`, it does not matter.
-func (l *loader) awsAuthority(n *yaml.Node, s *Stack, key, without string) string {
+func (l *loader) authority(n *yaml.Node, key, without string) string {
 	m := n.Get(key)
 	if m == nil {
-		l.awsLacks(n, s, key, without)
+		l.lacks(n, key, without)
 		return ""
 	}
 	t, ok := l.Text(m, key)
@@ -108,18 +124,21 @@ func (l *loader) awsAuthority(n *yaml.Node, s *Stack, key, without string) strin
 	return l.Certificates(m, l.Resolve(t))
 }
 
-func (l *loader) awsLacks(n *yaml.Node, s *Stack, key, without string) {
-	s.Warnings = append(s.Warnings, &yaml.Problem{
+func (l *loader) lacks(n *yaml.Node, key, without string) {
+	l.warnings = append(l.warnings, &yaml.Problem{
 		File: l.File, Line: n.Line, Col: n.Col, Message: "aws has no " + key + ": " + without,
 		Hint: "make it (docs/aws.md says how), then write " + key + ": and its file",
 	})
 }
 
-// awsOperators reads the public keys of the operators who may publish.
-func (l *loader) awsOperators(n *yaml.Node, s *Stack) string {
+// maxOperators bounds the file of the operators' public keys.
+const maxOperators = 1 << 20
+
+// operators reads the public keys of the operators who may publish.
+func (l *loader) operators(n *yaml.Node) string {
 	m := n.Get("operators")
 	if m == nil {
-		l.awsLacks(n, s, "operators", "the control plane takes nothing that is published")
+		l.lacks(n, "operators", "the control plane takes nothing that is published")
 		return ""
 	}
 	t, ok := l.Text(m, "operators")
@@ -127,7 +146,7 @@ func (l *loader) awsOperators(n *yaml.Node, s *Stack) string {
 		return ""
 	}
 	path := l.Resolve(t)
-	data, err := hostpath.ReadFile(path, maxFile)
+	data, err := hostpath.ReadFile(path, maxOperators)
 	if err != nil {
 		l.Unreadable(m, "name the file of the operators' public keys, PEM", path, err)
 		return ""
@@ -146,8 +165,8 @@ func (l *loader) awsOperators(n *yaml.Node, s *Stack) string {
 	return string(out)
 }
 
-// awsZones reads the zones: a list of letters, or how many.
-func (l *loader) awsZones(n *yaml.Node, a *cloud.AWS) {
+// zones reads the zones: a list of letters, or how many.
+func (l *loader) zones(n *yaml.Node, a *cloud.AWS) {
 	letters := "abc"
 	if known, ok := zoneLetters[a.Region]; ok {
 		letters = known
@@ -186,8 +205,8 @@ func (l *loader) awsZones(n *yaml.Node, a *cloud.AWS) {
 	}
 }
 
-// awsNetwork reads the address ranges. What it refuses is not used.
-func (l *loader) awsNetwork(n *yaml.Node, a *cloud.AWS) {
+// network reads the address ranges. What it refuses is not used.
+func (l *loader) network(n *yaml.Node, a *cloud.AWS) {
 	m := n.Get("network")
 	var keys []string
 	defaults := map[string]string{"agents": agentsCIDR, "egress": egressCIDR}
@@ -245,8 +264,8 @@ func (l *loader) awsNetwork(n *yaml.Node, a *cloud.AWS) {
 
 const imageHint = `write an image by digest, such as "123456789012.dkr.ecr.eu-west-1.amazonaws.com/postern@sha256:..."`
 
-// awsImage makes sure that Fargate can pull an image without a way out.
-func (l *loader) awsImage(n *yaml.Node, a *cloud.AWS, image string) {
+// image makes sure that Fargate can pull an image without a way out.
+func (l *loader) image(n *yaml.Node, a *cloud.AWS, image string) {
 	if image == "" || a.Account == "" || a.Region == "" {
 		return
 	}
@@ -255,7 +274,7 @@ func (l *loader) awsImage(n *yaml.Node, a *cloud.AWS, image string) {
 	}
 }
 
-func (l *loader) awsProxies(n *yaml.Node, a *cloud.AWS) {
+func (l *loader) proxies(n *yaml.Node, a *cloud.AWS) {
 	p := &a.Proxies
 	*p = cloud.Proxies{Compute: cloud.ComputeFargate, Min: 2, Max: 6}
 	m := n.Get("proxies")
@@ -289,7 +308,7 @@ func (l *loader) awsProxies(n *yaml.Node, a *cloud.AWS) {
 	p.CPU, p.Memory = l.fargate(m, 1024, 2048)
 }
 
-func (l *loader) awsControl(n *yaml.Node, a *cloud.AWS) {
+func (l *loader) control(n *yaml.Node, a *cloud.AWS) {
 	a.Control = cloud.Control{Replicas: 2, CPU: 512, Memory: 1024}
 	m := n.Get("control")
 	if m == nil || !l.Mapping(m, "control", "replicas", "cpu", "memory") {
@@ -301,7 +320,7 @@ func (l *loader) awsControl(n *yaml.Node, a *cloud.AWS) {
 	a.Control.CPU, a.Control.Memory = l.fargate(m, 512, 1024)
 }
 
-func (l *loader) awsAudit(n *yaml.Node, a *cloud.AWS) {
+func (l *loader) audit(n *yaml.Node, a *cloud.AWS) {
 	a.Audit = cloud.Audit{Retention: 400, Lock: 365, Expire: 730}
 	m := n.Get("audit")
 	if m == nil || !l.Mapping(m, "audit", "retention", "lock", "expire", "email") {
@@ -337,7 +356,7 @@ func (l *loader) awsAudit(n *yaml.Node, a *cloud.AWS) {
 	}
 }
 
-func (l *loader) awsTags(n *yaml.Node, a *cloud.AWS) {
+func (l *loader) tags(n *yaml.Node, a *cloud.AWS) {
 	m := n.Get("tags")
 	if m == nil || !l.Mapping(m, "tags") {
 		return
@@ -347,9 +366,9 @@ func (l *loader) awsTags(n *yaml.Node, a *cloud.AWS) {
 		key := f.Key.Text
 		lower := strings.ToLower(key)
 		switch {
-		case !awsTag(key) || hasPrefix(lower, "aws:"):
+		case !tagName(key) || strings.HasPrefix(lower, "aws:"):
 			l.At(f.Key, "write letters, digits and _.:/=+@-", "%q cannot name a tag", key)
-		case key == "Name" || hasPrefix(lower, "postern:"):
+		case key == "Name" || strings.HasPrefix(lower, "postern:"):
 			l.At(f.Key, "write another name", "the tag %s is Postern's own", key)
 		default:
 			if t, ok := l.Text(f.Value, "tag "+key); ok {

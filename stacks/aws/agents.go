@@ -1,4 +1,4 @@
-package stacks
+package aws
 
 import (
 	"cmp"
@@ -26,8 +26,8 @@ const (
 	maxFargatePorts = 5
 )
 
-// awsAgents reads where the agents run. Every agent of the policy does.
-func (l *loader) awsAgents(n, root *yaml.Node, a *cloud.AWS, s *Stack) {
+// agents reads where the agents run. Every agent of the policy does.
+func (l *loader) agents(n, root *yaml.Node, a *cloud.AWS) {
 	m := n.Get("agents")
 	if m == nil {
 		l.At(n, "write agents: and for each agent at least its image", "aws has no agents")
@@ -37,7 +37,7 @@ func (l *loader) awsAgents(n, root *yaml.Node, a *cloud.AWS, s *Stack) {
 		return
 	}
 	var names []string
-	for _, agent := range s.Plan.Agents {
+	for _, agent := range l.plan.Agents {
 		names = append(names, agent.Name)
 	}
 	seen := map[string]bool{}
@@ -47,7 +47,7 @@ func (l *loader) awsAgents(n, root *yaml.Node, a *cloud.AWS, s *Stack) {
 			l.At(f.Key, yaml.Nearest(f.Key.Text, names), "there is no agent %q", f.Key.Text)
 			continue
 		}
-		a.Agents = append(a.Agents, l.awsAgent(f, runtimeOf(root, f.Key.Text), a))
+		a.Agents = append(a.Agents, l.agent(f, runtimeOf(root, f.Key.Text), a))
 	}
 	for _, name := range names {
 		if !seen[name] {
@@ -60,10 +60,10 @@ func (l *loader) awsAgents(n, root *yaml.Node, a *cloud.AWS, s *Stack) {
 	} else if len(a.Agents) > maxFargatePorts && a.Proxies.Compute == cloud.ComputeFargate {
 		l.At(m, "write proxies: {compute: ec2, ami: ...}", "proxies on fargate serve at most %d agents (ECS's target groups for a service), and there are %d", maxFargatePorts, len(a.Agents))
 	}
-	l.awsPorts(m, a)
-	for i := range s.Plan.Agents {
-		if j := slices.IndexFunc(a.Agents, func(x cloud.Agent) bool { return x.Name == s.Plan.Agents[i].Name }); j >= 0 {
-			s.Plan.Agents[i].Port = a.Agents[j].Port
+	l.ports(m, a)
+	for i := range l.plan.Agents {
+		if j := slices.IndexFunc(a.Agents, func(x cloud.Agent) bool { return x.Name == l.plan.Agents[i].Name }); j >= 0 {
+			l.plan.Agents[i].Port = a.Agents[j].Port
 		}
 	}
 }
@@ -78,7 +78,7 @@ func runtimeOf(root *yaml.Node, agent string) *yaml.Node {
 	return nil
 }
 
-func (l *loader) awsAgent(f yaml.Field, runtime *yaml.Node, a *cloud.AWS) cloud.Agent {
+func (l *loader) agent(f yaml.Field, runtime *yaml.Node, a *cloud.AWS) cloud.Agent {
 	name, n := f.Key.Text, f.Value
 	what := "agent " + name + " of aws"
 	out := cloud.Agent{Name: name, Compute: cloud.ComputeEC2, Count: 1, Port: portOf(name)}
@@ -107,17 +107,17 @@ func (l *loader) awsAgent(f yaml.Field, runtime *yaml.Node, a *cloud.AWS) cloud.
 		if runtime != nil {
 			l.At(runtime, "remove it, or write compute: ec2", "fargate has its own isolation, so no runtime can be chosen")
 		}
-		l.awsImage(n.Get("image"), a, out.Image)
+		l.image(n.Get("image"), a, out.Image)
 		out.CPU, out.Memory = l.fargate(n, 1024, 2048)
 		return out
 	}
 	l.Useless(n, "compute ec2", "cpu", "memory")
-	l.awsMachine(n, runtime, what, &out)
+	l.machine(n, runtime, what, &out)
 	return out
 }
 
-// awsMachine reads what only an agent's own machine has.
-func (l *loader) awsMachine(n, runtime *yaml.Node, what string, out *cloud.Agent) {
+// machine reads what only an agent's own machine has.
+func (l *loader) machine(n, runtime *yaml.Node, what string, out *cloud.Agent) {
 	out.Runtime, out.Instance, out.Disk, out.Metadata = "gvisor", "m7i.large", 30, cloud.MetadataV2
 	if runtime != nil {
 		if t, ok := l.Text(runtime, "runtime"); ok {
@@ -157,8 +157,8 @@ func portOf(name string) uint16 {
 	return uint16(cloud.FirstPort + h.Sum32()%(cloud.LastPort-cloud.FirstPort+1))
 }
 
-// awsPorts makes sure that no two agents have the same identity.
-func (l *loader) awsPorts(m *yaml.Node, a *cloud.AWS) {
+// ports makes sure that no two agents have the same identity.
+func (l *loader) ports(m *yaml.Node, a *cloud.AWS) {
 	taken := map[uint16]string{}
 	for _, agent := range a.Agents {
 		if other, ok := taken[agent.Port]; ok {
@@ -190,10 +190,10 @@ func (l *loader) command(n *yaml.Node) []string {
 	return out
 }
 
-// awsSecrets makes sure that the control plane can read every secret where it runs.
-func (l *loader) awsSecrets(root *yaml.Node, a *cloud.AWS, s *Stack) {
+// secrets makes sure that the control plane can read every secret where it runs.
+func (l *loader) secrets(root *yaml.Node, a *cloud.AWS) {
 	credentials := root.Get("credentials")
-	for _, c := range s.Plan.Credentials {
+	for _, c := range l.plan.Credentials {
 		at := credentials.Get(c.Name)
 		if secret := at.Get("secret"); secret != nil {
 			at = secret
