@@ -23,7 +23,7 @@ var startsPrograms = map[string]string{
 	"xds/secret/helper.go":              "a sealed copy in memory, of the digest that was published",
 	"checkout/checkout.go":              "Go, and what it has built, are found by package hostpath",
 	"cmd/postern/become.go":             "postern-cloud is found by package hostpath",
-	"cmd/postern/demo.go":               "this program itself",
+	"demo/demo.go":                      "postern itself",
 	"sandbox/inside/launch.go":          "it runs in the sandbox",
 }
 

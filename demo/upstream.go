@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -27,23 +27,23 @@ import (
 	"github.com/postern/postern/pki"
 )
 
-// demoHost is the demo upstream's name. It is reserved for tests, so no DNS server has it.
-const demoHost = "echo.postern.test"
+// Host is the demo upstream's name. It is reserved for tests, so no DNS server has it.
+const Host = "echo.postern.test"
 
 // The files of the demo, which stacks/local.yaml names.
 const (
-	demoCA     = "ca.pem"
-	demoCert   = "server.pem"
-	demoTLSKey = "server.key"
-	demoKey    = "key"
-	demoSocket = "echo.sock"
+	caFile     = "ca.pem"
+	certFile   = "server.pem"
+	tlsKeyFile = "server.key"
+	keyFile    = "key"
+	socketFile = "echo.sock"
 )
 
-// prepareDemo makes the demo upstream's files in dir unless they are there. It never
+// prepare makes the demo upstream's files in dir unless they are there. It never
 // overwrites one, and makes all or none: the stack file refers to them together.
-func prepareDemo(dir string) error {
+func prepare(dir string) error {
 	missing := []string{}
-	for _, name := range []string{demoCA, demoCert, demoTLSKey, demoKey} {
+	for _, name := range []string{caFile, certFile, tlsKeyFile, keyFile} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, name)
 		} else if err != nil {
@@ -57,7 +57,7 @@ func prepareDemo(dir string) error {
 	default:
 		return fmt.Errorf("prepare the demo: %s has lost %v: remove the folder and run this again", dir, missing)
 	}
-	files, err := makeDemoFiles()
+	files, err := makeFiles()
 	if err != nil {
 		return fmt.Errorf("prepare the demo: %w", err)
 	}
@@ -89,16 +89,16 @@ func handOver(dir string) error {
 		return nil //nolint:nilerr // there are no such users
 	}
 	gid, err := strconv.Atoi(group.Gid)
-	key := filepath.Join(dir, demoKey)
+	key := filepath.Join(dir, keyFile)
 	if err = errors.Join(err, os.Lchown(key, 0, gid), os.Chmod(key, 0o640), os.Chmod(dir, 0o711)); err != nil { //nolint:gosec // for the other daemon
 		return fmt.Errorf("prepare the demo: %w", err)
 	}
 	return nil
 }
 
-// makeDemoFiles returns a fresh authority (its key is not kept), a server's key and
+// makeFiles returns a fresh authority (its key is not kept), a server's key and
 // certificate, and an API key.
-func makeDemoFiles() (map[string][]byte, error) {
+func makeFiles() (map[string][]byte, error) {
 	caKey, err := pki.NewKey()
 	if err != nil {
 		return nil, fmt.Errorf("make the authority's key: %w", err)
@@ -121,8 +121,8 @@ func makeDemoFiles() (map[string][]byte, error) {
 		return nil, fmt.Errorf("make the server's key: %w", err)
 	}
 	server := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: demoHost},
-		DNSNames:    []string{demoHost},
+		Subject:     pkix.Name{CommonName: Host},
+		DNSNames:    []string{Host},
 		NotBefore:   ca.NotBefore,
 		NotAfter:    ca.NotAfter,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
@@ -137,10 +137,10 @@ func makeDemoFiles() (map[string][]byte, error) {
 		return nil, err
 	}
 	return map[string][]byte{
-		demoCA:     pki.PEM(caDER),
-		demoCert:   pki.PEM(serverDER),
-		demoTLSKey: keyPEM,
-		demoKey:    []byte("demo-" + rand.Text() + "\n"),
+		caFile:     pki.PEM(caDER),
+		certFile:   pki.PEM(serverDER),
+		tlsKeyFile: keyPEM,
+		keyFile:    []byte("demo-" + rand.Text() + "\n"),
 	}, nil
 }
 
@@ -156,11 +156,11 @@ type echo struct {
 
 // startEcho serves on the socket in dir until close.
 func startEcho(ctx context.Context, dir string) (*echo, error) {
-	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, demoCert), filepath.Join(dir, demoTLSKey))
+	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, certFile), filepath.Join(dir, tlsKeyFile))
 	if err != nil {
 		return nil, fmt.Errorf("start the demo's server: %w", err)
 	}
-	socket := filepath.Join(dir, demoSocket)
+	socket := filepath.Join(dir, socketFile)
 	dialer := &net.Dialer{Timeout: time.Second}
 	if conn, err := dialer.DialContext(ctx, "unix", socket); err == nil {
 		conn.Close()

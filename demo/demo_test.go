@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -20,9 +20,9 @@ import (
 func TestPrepareDemoNeverOverwrites(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), ".cache", "demo")
-	require.NoError(t, prepareDemo(dir))
+	require.NoError(t, prepare(dir))
 	before := map[string]string{}
-	for _, name := range []string{demoCA, demoCert, demoTLSKey, demoKey} {
+	for _, name := range []string{caFile, certFile, tlsKeyFile, keyFile} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		require.NoError(t, err)
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), name)
@@ -30,40 +30,40 @@ func TestPrepareDemoNeverOverwrites(t *testing.T) {
 		require.NoError(t, err)
 		before[name] = string(b)
 	}
-	require.NoError(t, prepareDemo(dir))
+	require.NoError(t, prepare(dir))
 	for name, content := range before {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)
 		require.Equal(t, content, string(b), name)
 	}
 
-	require.NoError(t, os.Remove(filepath.Join(dir, demoCA)))
-	require.ErrorContains(t, prepareDemo(dir), "has lost [ca.pem]")
-	require.NoFileExists(t, filepath.Join(dir, demoCA))
+	require.NoError(t, os.Remove(filepath.Join(dir, caFile)))
+	require.ErrorContains(t, prepare(dir), "has lost [ca.pem]")
+	require.NoFileExists(t, filepath.Join(dir, caFile))
 }
 
 func TestEchoAnswersWithNamesNotValues(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "demo")
-	require.NoError(t, prepareDemo(dir))
+	require.NoError(t, prepare(dir))
 	server, err := startEcho(t.Context(), dir)
 	require.NoError(t, err)
 	t.Cleanup(server.close)
 	_, err = startEcho(t.Context(), dir)
 	require.ErrorContains(t, err, "another demo is listening")
 
-	ca, err := os.ReadFile(filepath.Join(dir, demoCA))
+	ca, err := os.ReadFile(filepath.Join(dir, caFile))
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM(ca))
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, demoSocket))
+			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, socketFile))
 		},
 		TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: true,
 	}}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, demoAllowed, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, allowedURL, nil)
 	require.NoError(t, err)
 	req.Header.Set("x-api-key", "canary-secret")
 	resp, err := client.Do(req)
