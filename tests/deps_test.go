@@ -106,6 +106,10 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			from: "demo", never: []string{"bundle", "publish", "sandbox", "xds", "envoy", "github.com/spf13"},
 			why: "it does what a person does, by the command itself; a part of the fleet here would make it prove less",
 		},
+		{
+			from: "observe", never: []string{"stacks", "publish", "github.com/spf13"},
+			why: "how the fleet is, is asked most when the stack file does not load",
+		},
 		{from: "graph", only: []string{}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
 		{from: "cloud", only: []string{"plan", "target", "audit", "guard", "accesslog", "atomicfile", "graph"}, never: []string{"github.com/pulumi"}, why: "operators ask an account what there is; what should be there they have as data"},
 		{from: "xds", never: []string{"cloud"}, why: "the control plane uses its bundle, its secrets and its signing key, and looks at nothing else in an account"},

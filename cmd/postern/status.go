@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/observe"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/xds/api"
@@ -94,27 +95,10 @@ type observed interface {
 
 func fleetOf(cmd *cobra.Command, file *stacks.File, home home.Folder) (observed, error) {
 	if !publish.Elsewhere(home) {
-		return here{api.Dial(home.ControlSocket()), file.Name()}, nil
+		return observe.Here{Client: api.Dial(home.ControlSocket()), Stack: file.Name()}, nil
 	}
 	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
-	return &reported{o: o, stack: file.Name()}, err
-}
-
-// here is a control plane on this machine.
-type here struct {
-	*api.Client
-	stack string
-}
-
-func (h here) Status(ctx context.Context) (*api.Status, error) {
-	s, err := h.Client.Status(ctx)
-	if hung := (*api.HungError)(nil); errors.As(err, &hung) {
-		return nil, fmt.Errorf("stack %s: %w; its nodes keep the version that they have; `go run . up %s` replaces it", h.stack, err, h.stack)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("stack %s is not up: %w; bring it up with `go run . up %s`", h.stack, err, h.stack)
-	}
-	return s, nil
+	return &observe.Reported{Operator: o, Stack: file.Name()}, err
 }
 
 // statusDetails hold what a status can show in more detail.
@@ -219,17 +203,25 @@ func recordedKills(cmd *cobra.Command, home home.Folder) error {
 	if err != nil {
 		return nil //nolint:nilerr // that the control plane does not answer is said already
 	}
-	b, err := o.Current(cmd.Context())
-	if err != nil {
-		return nil //nolint:nilerr // as above
+	return observe.RecordedKills(cmd.Context(), o)
+}
+
+// printReporting prints the first line of the status of such a fleet. It counts control planes, not
+// nodes, because the reports may not list all nodes.
+func printReporting(w io.Writer, stack, version string, s *api.Status) {
+	took, reporting := 0, 0
+	for _, r := range s.Replicas {
+		if !r.Stale {
+			reporting++
+			if r.Seq == s.Seq {
+				took++
+			}
+		}
 	}
-	switch {
-	case b.Killed.Stack:
-		return errors.New("recorded as killed: every agent")
-	case len(b.Killed.Agents) > 0:
-		return fmt.Errorf("recorded as killed: %s", strings.Join(b.Killed.Agents, ", "))
+	fmt.Fprintf(w, "stack %s: version %s, live at %d/%d control planes, by what they report%s\n", stack, version, took, reporting, whoIsKilled(s))
+	if reporting == 0 {
+		fmt.Fprintln(w, "problem: no control plane reports: publications are not served; nodes keep the version that they have")
 	}
-	return nil
 }
 
 func printReplicas(w io.Writer, replicas []api.Replica, now time.Time) {

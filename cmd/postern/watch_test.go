@@ -59,24 +59,25 @@ func TestPrintStatusOfWhatIsMissing(t *testing.T) {
 	}
 }
 
-// TestCombine: a fleet of several control planes, by what they report.
-func TestCombine(t *testing.T) {
+// TestPrintStatusOfControlPlanes: a fleet of several control planes, by what they report.
+func TestPrintStatusOfControlPlanes(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s := &api.Status{Seq: 7, Version: "v1", Wanted: "v1", Replicas: []api.Replica{
-		{ID: "a", Seq: 7, Version: "v1", Time: now, Fleet: []api.Node{{ID: "n2", Connected: true, Version: "v1"}, {ID: "n1"}}, Credentials: []api.Credential{{Name: "key", OK: true}}},
-		{
-			ID: "b", Seq: 7, Version: "v1", Time: now, Fleet: []api.Node{{ID: "n1", Connected: true, Version: "v1"}, {ID: "n2"}},
-			Credentials: []api.Credential{{Name: "key", Problem: "the file is gone"}}, Rejected: &api.Rejection{Version: "v2", Node: "n1", Type: "clusters", Message: "bad", Rules: []string{"a/x"}},
+	s := &api.Status{
+		Seq: 7, Version: "v1", Wanted: "v1",
+		Replicas: []api.Replica{
+			{ID: "a", Seq: 7, Version: "v1", Time: now}, {ID: "b", Seq: 7, Version: "v1", Time: now}, {ID: "c", Stale: true},
 		},
-		{ID: "c", Stale: true, Fleet: []api.Node{{ID: "n9", Connected: true}}},
-	}}
-	combine(s)
-	require.Equal(t, []api.Node{{ID: "n1", Connected: true, Version: "v1"}, {ID: "n2", Connected: true, Version: "v1"}}, s.Nodes)
+		Nodes:       []api.Node{{ID: "n1", Connected: true, Version: "v1"}, {ID: "n2", Connected: true, Version: "v1"}},
+		Credentials: []api.Credential{{Name: "key", Problem: "the file is gone"}},
+		Rejected:    &api.Rejection{Version: "v2", Node: "n1", Type: "clusters", Message: "bad", Rules: []string{"a/x"}},
+	}
 	var b strings.Builder
-	require.NoError(t, printStatus(&b, "prod", s, now, statusDetails{elsewhere: true, source: func(string) string { return "stacks/prod.yaml:9" }}))
+	details := statusDetails{elsewhere: true, source: func(string) string { return "stacks/prod.yaml:9" }}
+	require.NoError(t, printStatus(&b, "prod", s, now, details))
 	for _, text := range []string{
-		"stack prod: version v1, live at 2/2 control planes, by what they report", "it is about rule a/x (stacks/prod.yaml:9)", "routes fail closed: the file is gone", "no longer reports",
+		"stack prod: version v1, live at 2/2 control planes, by what they report",
+		"it is about rule a/x (stacks/prod.yaml:9)", "routes fail closed: the file is gone", "no longer reports",
 	} {
 		require.Contains(t, b.String(), text)
 	}

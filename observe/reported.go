@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"bytes"
@@ -6,8 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -15,16 +13,17 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// reported is the fleet of a stack whose control planes cannot be asked, by what
+// Reported is the fleet of a stack whose control planes cannot be asked, by what
 // they report to the bundle store.
-type reported struct {
-	o     *bundle.Operator
-	stack string
+type Reported struct {
+	Operator *bundle.Operator
+	Stack    string
 }
 
-// Watch implements [observed]. It looks as often as a replica does.
-func (f *reported) Watch(ctx context.Context, each func(*api.Status) error) error {
-	tick := time.NewTicker(f.o.Interval())
+// Watch calls each at first and with each change until ctx is done. It looks as often as a replica
+// does.
+func (f *Reported) Watch(ctx context.Context, each func(*api.Status) error) error {
+	tick := time.NewTicker(f.Operator.Interval())
 	defer tick.Stop()
 	var last []byte
 	for {
@@ -58,10 +57,10 @@ func (f *reported) Watch(ctx context.Context, each func(*api.Status) error) erro
 	}
 }
 
-// Status implements [observed].
-func (f *reported) Status(ctx context.Context) (*api.Status, error) {
-	s := &api.Status{Stack: f.stack, Nodes: []api.Node{}}
-	live, err := f.o.Current(ctx)
+// Status returns one fleet of all that the replicas report.
+func (f *Reported) Status(ctx context.Context) (*api.Status, error) {
+	s := &api.Status{Stack: f.Stack, Nodes: []api.Node{}}
+	live, err := f.Operator.Current(ctx)
 	switch {
 	case errors.Is(err, bundle.ErrNone):
 	case err != nil:
@@ -78,7 +77,7 @@ func (f *reported) Status(ctx context.Context) (*api.Status, error) {
 		}
 	}
 	s.Wanted = s.Version
-	if s.Replicas, err = f.o.Reports(ctx); err != nil {
+	if s.Replicas, err = f.Operator.Reports(ctx); err != nil {
 		return nil, err
 	}
 	combine(s)
@@ -115,22 +114,4 @@ func combine(s *api.Status) {
 	}
 	slices.SortFunc(s.Nodes, func(a, b api.Node) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(s.Credentials, func(a, b api.Credential) int { return cmp.Compare(a.Name, b.Name) })
-}
-
-// printReporting prints the first line of the status of such a fleet. It counts control planes, not
-// nodes, because the reports may not list all nodes.
-func printReporting(w io.Writer, stack, version string, s *api.Status) {
-	took, reporting := 0, 0
-	for _, r := range s.Replicas {
-		if !r.Stale {
-			reporting++
-			if r.Seq == s.Seq {
-				took++
-			}
-		}
-	}
-	fmt.Fprintf(w, "stack %s: version %s, live at %d/%d control planes, by what they report%s\n", stack, version, took, reporting, whoIsKilled(s))
-	if reporting == 0 {
-		fmt.Fprintln(w, "problem: no control plane reports: publications are not served; nodes keep the version that they have")
-	}
 }
