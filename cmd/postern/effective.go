@@ -4,25 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/explain"
 	"github.com/postern/postern/plan"
-	"github.com/postern/postern/stacks"
 )
-
-// effective is one rule of an agent, with what people ask about it.
-type effective struct {
-	plan.Rule
-	// Source is the place of the rule.
-	Source  string `json:"source"`
-	Expired bool   `json:"expired,omitempty"`
-	// Sends says how the credential is sent.
-	Sends string `json:"sends,omitempty"`
-}
 
 func newEffectiveCmd() *cobra.Command {
 	var agent string
@@ -41,7 +29,7 @@ limits and the end. What is not in the list is denied.`,
 			if err != nil {
 				return err
 			}
-			rules, err := effectiveRules(stack, agent, time.Now())
+			rules, err := explain.Effective(stack, agent, time.Now())
 			if err != nil {
 				return err
 			}
@@ -59,36 +47,7 @@ limits and the end. What is not in the list is denied.`,
 	return cmd
 }
 
-func effectiveRules(stack *stacks.Stack, agent string, now time.Time) ([]effective, error) {
-	i := slices.IndexFunc(stack.Plan.Agents, func(a plan.Agent) bool { return a.Name == agent })
-	if i < 0 {
-		return nil, fmt.Errorf("%s: there is no agent %q", stack.Path, agent)
-	}
-	alive := map[string]bool{}
-	for _, r := range stack.Plan.At(now).Agents[i].Rules {
-		alive[r.ID] = true
-	}
-	out := []effective{}
-	for _, r := range stack.Plan.Agents[i].Rules {
-		e := effective{Rule: r, Source: stack.Source(r.ID), Expired: !alive[r.ID]}
-		if r.Credential != "" {
-			e.Sends = explain.Sends(stack.Plan, r.Credential)
-		}
-		out = append(out, e)
-	}
-	slices.SortStableFunc(out, func(a, b effective) int {
-		switch {
-		case a.Deny == b.Deny:
-			return 0
-		case a.Deny:
-			return -1
-		}
-		return 1
-	})
-	return out, nil
-}
-
-func printEffective(w io.Writer, agent string, rules []effective) {
+func printEffective(w io.Writer, agent string, rules []explain.EffectiveRule) {
 	if len(rules) == 0 {
 		fmt.Fprintf(w, "%s may do nothing\n", agent)
 		return
