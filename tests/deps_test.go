@@ -110,6 +110,10 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			from: "observe", never: []string{"stacks", "publish", "github.com/spf13"},
 			why: "how the fleet is, is asked most when the stack file does not load",
 		},
+		{
+			from: "credential", never: append([]string{"xds/secret", "github.com/spf13"}, clouds...),
+			why: "an operator gives a value, and reads none; accounts are opened by whoever calls it",
+		},
 		{from: "graph", only: []string{}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
 		{from: "cloud", only: []string{"plan", "target", "audit", "guard", "accesslog", "atomicfile", "graph"}, never: []string{"github.com/pulumi"}, why: "operators ask an account what there is; what should be there they have as data"},
 		{from: "xds", never: []string{"cloud"}, why: "the control plane uses its bundle, its secrets and its signing key, and looks at nothing else in an account"},
