@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -63,31 +61,9 @@ authority that vouches for the control planes' reports. Run it again after eithe
 			if err := publish.RefuseProposal(file); err != nil {
 				return err
 			}
-			return trust(home, stack, public)
+			return publish.Trust(home, stack, public)
 		},
 	}
 	cmd.Flags().StringVar(&store, "store", "", "where the stack's publications are: s3://BUCKET?region=REGION or gs://BUCKET, the output \"store\" of up")
 	return cmd
-}
-
-// trust writes whom the stack file trusts to where all other commands look: a
-// kill must work when the stack file does not load.
-func trust(home home.Folder, stack *stacks.Stack, own []byte) error {
-	trusted := []byte(stack.AWS.Operators)
-	if !bytes.Contains(trusted, bytes.TrimSpace(own)) {
-		trusted = append(trusted, own...)
-	}
-	if err := atomicfile.Write(home.Trusted(), trusted, 0o644); err != nil {
-		return fmt.Errorf("write the operators' public keys: %w", err)
-	}
-	if stack.AWS.CA == "" {
-		return nil
-	}
-	if err := os.MkdirAll(home.CADir(), 0o700); err != nil {
-		return fmt.Errorf("make state folder: %w", err)
-	}
-	if err := atomicfile.Write(home.CACert(), []byte(stack.AWS.CA), 0o644); err != nil {
-		return fmt.Errorf("write the authority's certificate: %w", err)
-	}
-	return nil
 }
