@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,6 +67,34 @@ func Of(path string) (root string, ok bool) {
 	module, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	ours := bytes.HasPrefix(module, []byte("module github.com/postern/postern\n"))
 	return root, err == nil && ours && filepath.Base(filepath.Dir(path)) == "bin"
+}
+
+// CheckSources refuses a source tree if an agent may write what is built from it: the root, and
+// each folder that the Go tool looks at. The tool ignores folders whose names begin with a period
+// (`go help packages`); the demo's agent works in one. Who may write a program in bin/ is checked
+// when the program is used.
+func CheckSources(folders *hostpath.Folders, root string) error {
+	if err := folders.Check(root); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return fmt.Errorf("look at the source tree: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(root, e.Name())
+		check := folders.CheckFolder
+		if !e.IsDir() {
+			check = folders.Check
+		}
+		if e.IsDir() && strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if err := check(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Build makes p's file in bin/ of the source tree at root what the sources say, and returns its real path. Lines for

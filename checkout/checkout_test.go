@@ -2,6 +2,7 @@ package checkout
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -141,5 +142,23 @@ func TestSettings(t *testing.T) {
 	require.Contains(t, string(script), `CGO_ENABLED=0 go build -v -trimpath -ldflags="-s -w" "$@"`)
 	for _, p := range []Program{CLI, Daemon, Stack("aws")} {
 		require.Contains(t, string(script), "\t"+p.Name+" "+p.Command+" "+p.Tags+"\n")
+	}
+}
+
+// The agent of the demo works below .cache/ of the source tree.
+func TestCheckSources(t *testing.T) {
+	t.Parallel()
+	for agent, refused := range map[string]bool{
+		".cache/demo/work": false, "": true, "..": true, "cmd/program": true, "cmd": true, "work": true,
+	} {
+		c := newTree(t)
+		dir := filepath.Join(c.root, agent)
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		registry := hostpath.In(filepath.Join(filepath.Dir(c.root), "state"))
+		require.NoError(t, registry.Record(dir))
+		folders, err := registry.Folders()
+		require.NoError(t, err)
+		var writable *hostpath.WritableError
+		require.Equal(t, refused, errors.As(CheckSources(folders, c.root), &writable), agent)
 	}
 }

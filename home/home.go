@@ -66,6 +66,9 @@ type Owner struct {
 type Identity struct {
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`
+	// Born is when the folder was made, in nanoseconds since 1970, or 0 if the file system does not
+	// say. File systems use the number of a removed inode again.
+	Born int64 `json:"born,omitempty"`
 }
 
 // same reports whether both are the same folder, now or after a restart of the
@@ -73,16 +76,21 @@ type Identity struct {
 // btrfs, NFS and overlays) may then have another device number.
 func (i Identity) same(o Identity) bool {
 	stable := unix.Major(i.Device) != 0 && unix.Major(o.Device) != 0
-	return i.Inode == o.Inode && (!stable || i.Device == o.Device)
+	known := i.Born != 0 && o.Born != 0
+	return i.Inode == o.Inode && (!stable || i.Device == o.Device) && (!known || i.Born == o.Born)
 }
 
 // IdentityOf returns the identity of an open folder.
 func IdentityOf(f *os.File) (Identity, error) {
-	var s unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
+	var s unix.Statx_t
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME, &s); err != nil {
 		return Identity{}, err
 	}
-	return Identity{Device: s.Dev, Inode: s.Ino}, nil
+	i := Identity{Device: unix.Mkdev(s.Dev_major, s.Dev_minor), Inode: s.Ino}
+	if s.Mask&unix.STATX_BTIME != 0 {
+		i.Born = s.Btime.Sec*1e9 + int64(s.Btime.Nsec)
+	}
+	return i, nil
 }
 
 // at is where the owner's state folder is, whether or not there is one.

@@ -4,7 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -16,18 +18,37 @@ func TestSameFolder(t *testing.T) {
 		a, b Identity
 		same bool
 	}{
-		"same":                         {Identity{disk, 5}, Identity{disk, 5}, true},
-		"another folder":               {Identity{disk, 5}, Identity{disk, 6}, false},
-		"another disk":                 {Identity{disk, 5}, Identity{0x802, 5}, false},
-		"no device of its own":         {Identity{none, 5}, Identity{0x2b, 5}, true},
-		"no device, another folder":    {Identity{none, 5}, Identity{none, 6}, false},
-		"moved to a device of its own": {Identity{none, 5}, Identity{disk, 5}, true},
+		"same":                         {Identity{Device: disk, Inode: 5}, Identity{Device: disk, Inode: 5}, true},
+		"another folder":               {Identity{Device: disk, Inode: 5}, Identity{Device: disk, Inode: 6}, false},
+		"another disk":                 {Identity{Device: disk, Inode: 5}, Identity{Device: 0x802, Inode: 5}, false},
+		"no device of its own":         {Identity{Device: none, Inode: 5}, Identity{Device: 0x2b, Inode: 5}, true},
+		"no device, another folder":    {Identity{Device: none, Inode: 5}, Identity{Device: none, Inode: 6}, false},
+		"the same inode, used again":   {Identity{disk, 5, 1}, Identity{disk, 5, 2}, false},
+		"made at the same time":        {Identity{disk, 5, 1}, Identity{disk, 6, 1}, false},
+		"a disk that tells no time":    {Identity{disk, 5, 1}, Identity{disk, 5, 0}, true},
+		"moved to a device of its own": {Identity{Device: none, Inode: 5}, Identity{Device: disk, Inode: 5}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			require.Equal(t, c.same, c.a.same(c.b))
 		})
 	}
+}
+
+func TestIdentityOf(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f, err := os.Open(dir)
+	require.NoError(t, err)
+	defer f.Close()
+	i, err := IdentityOf(f)
+	require.NoError(t, err)
+	info, err := f.Stat()
+	require.NoError(t, err)
+	s := info.Sys().(*syscall.Stat_t)
+	require.Equal(t, []uint64{s.Dev, s.Ino}, []uint64{i.Device, i.Inode})
+	require.NotZero(t, i.Born)
+	require.WithinDuration(t, time.Now(), time.Unix(0, i.Born), time.Minute)
 }
 
 func TestAll(t *testing.T) {

@@ -137,7 +137,7 @@ func TestCloudStore(t *testing.T) {
 	require.Regexp(t, `no node has confirmed it; it is recorded as publication \d+`, said)
 	_, said, err = run(buildPosternPair, "kill", "--agent", "dmeo")
 	require.Error(t, err)
-	require.Contains(t, said, `there is no agent "dmeo"`)
+	require.Contains(t, said, `the publication has no agent "dmeo", so nobody was stopped`)
 	require.Contains(t, does("history"), "kill switch")
 
 	// Without the authority's certificate no report is believed.

@@ -48,7 +48,7 @@ func findCloud(ctx context.Context, w io.Writer) (string, error) {
 	}
 	path, err := folders.Program(self+"-cloud", hostpath.User)
 	if root, ok := checkout.Of(self); ok && errors.Is(err, fs.ErrNotExist) {
-		if err := folders.CheckFolder(root); err != nil { // the sources, too
+		if err := checkout.CheckSources(folders, root); err != nil {
 			return "", err
 		}
 		return checkout.CLI.Build(ctx, folders, root, w)

@@ -137,7 +137,12 @@ Correct it before the next "postern push" or "up", which would publish its conte
 			if err := r.Ask(cmd.Context()); err != nil {
 				return err
 			}
-			return publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, wanted.Plan)
+			if err := publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, wanted.Plan); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.ErrOrStderr(), "The stack file is as it was. Correct it before the next `postern push` or `up`,"+
+				" which would publish its content again.")
+			return nil
 		},
 	}
 	addYes(cmd, &yes)

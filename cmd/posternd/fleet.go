@@ -76,10 +76,22 @@ that have joined with the token stay until they are removed.`,
 	}
 }
 
-// init makes the authority. It never replaces one, because every node would have to join again.
-func (d fleetDir) init(stack string, now time.Time) error {
+// create makes the folder. It has private keys: Git ignores the folder, wherever it is.
+func (d fleetDir) create() error {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return fmt.Errorf("make folder: %w", err)
+	}
+	ignore := filepath.Join(d.path, ".gitignore")
+	if _, err := os.Lstat(ignore); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return atomicfile.Write(ignore, []byte("*\n"), 0o644)
+}
+
+// init makes the authority. It never replaces one, because every node would have to join again.
+func (d fleetDir) init(stack string, now time.Time) error {
+	if err := d.create(); err != nil {
+		return err
 	}
 	for _, path := range []string{d.key(), d.cert()} {
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
@@ -99,8 +111,8 @@ func (d fleetDir) init(stack string, now time.Time) error {
 // makeAgents makes the authority that agents trust, with a key of its own. It
 // never replaces one.
 func (d fleetDir) makeAgents(stack string, now time.Time) error {
-	if err := os.MkdirAll(d.path, 0o700); err != nil {
-		return fmt.Errorf("make folder: %w", err)
+	if err := d.create(); err != nil {
+		return err
 	}
 	cert, key := filepath.Join(d.path, "agents-ca.pem"), filepath.Join(d.path, "agents-ca.key")
 	for _, path := range []string{key, cert} {
@@ -121,8 +133,8 @@ func (d fleetDir) makeAgents(stack string, now time.Time) error {
 // initAgents makes the certificate of the agents' authority. It never replaces one, because every
 // agent would have to trust the new one.
 func (d fleetDir) initAgents(stack, place string, now time.Time) error {
-	if err := os.MkdirAll(d.path, 0o700); err != nil {
-		return fmt.Errorf("make folder: %w", err)
+	if err := d.create(); err != nil {
+		return err
 	}
 	path := filepath.Join(d.path, "agents-ca.pem")
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
