@@ -11,7 +11,12 @@ import (
 )
 
 // goldens are the stack files of other packages' tests.
-var goldens = []string{"../stacks/testdata/*/*.txtar", "../stacks/presets/*.yaml", "../tests/testdata/policy/*.txtar"}
+var goldens = []string{
+	"../stacks/testdata/load/*.txtar",
+	"../stacks/edit/testdata/*.txtar",
+	"../stacks/presets/*.yaml",
+	"../tests/testdata/policy/*.txtar",
+}
 
 // seeds adds whatever in the goldens looks like it to a corpus, in an order: the
 // first group of the expression if it has one.

@@ -32,7 +32,7 @@ func (l *loader) agent(f yaml.Field, s *Stack) {
 		}
 	}
 	agent := plan.Agent{Name: f.Key.Text}
-	s.origins[plan.DefaultRule(agent.Name)] = origin{at: f.Key}
+	s.Origins[plan.DefaultRule(agent.Name)] = Origin{At: f.Key}
 	var rules []placed
 	if n := f.Value.Get("allow"); n != nil {
 		if n.Kind != yaml.KindList {
@@ -68,7 +68,7 @@ func (l *loader) agent(f yaml.Field, s *Stack) {
 	for i := range rules {
 		r := &rules[i]
 		agent.Rules[i] = r.Rule
-		s.origins[r.ID] = origin{at: r.at, preset: r.preset}
+		s.Origins[r.ID] = Origin{At: r.at, Preset: r.preset}
 	}
 	s.Plan.Agents = append(s.Plan.Agents, agent)
 }
@@ -93,7 +93,7 @@ func (l *loader) limitAll(n *yaml.Node, what string, rules []placed, s *Stack) {
 }
 
 // allowed returns the destination that an item of an allow list names, or nil.
-func (l *loader) allowed(item *yaml.Node, seen map[string]bool) *destination {
+func (l *loader) allowed(item *yaml.Node, seen map[string]bool) *Destination {
 	t, ok := l.Text(item, "the name of a destination")
 	if !ok {
 		return nil
@@ -155,7 +155,7 @@ func (l *loader) agree(what string, rules []placed) {
 	agent := plan.Agent{}
 	for i := range rules {
 		deny := &rules[i]
-		if !deny.Deny || !partial(&deny.Rule) {
+		if !deny.Deny || !Partial(&deny.Rule) {
 			continue
 		}
 		if agent.Rules == nil {

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/stacks/yaml"
@@ -54,6 +56,38 @@ func ClientHosts(ctx context.Context, client string) ([]HostPort, error) {
 		return nil, fmt.Errorf("ask %s for its hosts: it is configured to use none", client)
 	}
 	return hosts, nil
+}
+
+// clientAnswers are what package clients have answered. Each is asked once for a file, which is
+// compiled several times when it is edited.
+type clientAnswers struct {
+	mu   sync.Mutex
+	said map[string]clientAnswer
+}
+
+type clientAnswer struct {
+	hosts []HostPort
+	err   error
+}
+
+// clientPatience bounds how long a package client may take to answer.
+const clientPatience = 30 * time.Second
+
+// hostsOf returns the hosts of a package client.
+func (f *File) hostsOf(client string) ([]HostPort, error) {
+	f.clients.mu.Lock()
+	defer f.clients.mu.Unlock()
+	a, ok := f.clients.said[client]
+	if !ok {
+		ctx, cancel := context.WithTimeout(context.Background(), clientPatience)
+		defer cancel()
+		a.hosts, a.err = f.Ask(ctx, client)
+		if f.clients.said == nil {
+			f.clients.said = map[string]clientAnswer{}
+		}
+		f.clients.said[client] = a
+	}
+	return a.hosts, a.err
 }
 
 // hostOf never quotes the URL: it may have a password in it.

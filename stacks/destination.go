@@ -9,8 +9,8 @@ import (
 	"github.com/postern/postern/stacks/yaml"
 )
 
-// destination is a compiled destination: rules without an agent.
-type destination struct {
+// Destination is a compiled destination: rules without an agent.
+type Destination struct {
 	name  string
 	key   *yaml.Node
 	rules []namedRule
@@ -22,6 +22,30 @@ type namedRule struct {
 	at *yaml.Node
 }
 
+// Place is the host and port that a destination's rules share.
+func (d *Destination) Place() (string, uint16) {
+	if len(d.rules) == 0 {
+		return "", 0
+	}
+	return d.rules[0].Host, d.rules[0].Port
+}
+
+// Denies reports whether the destination does nothing but deny.
+func (d *Destination) Denies() bool {
+	return !slices.ContainsFunc(d.rules, func(r namedRule) bool { return !r.Deny })
+}
+
+// Allows reports whether the destination already allows exactly what an edit wants to allow, for at
+// least as long.
+func (d *Destination) Allows(rule *plan.Rule) bool {
+	if len(d.rules) != 1 {
+		return false
+	}
+	r := &d.rules[0]
+	return !r.Deny && r.Host == rule.Host && r.Port == rule.Port && r.Mode == rule.Mode && slices.Equal(r.Methods, rule.Methods) && slices.Equal(r.Paths, rule.Paths) &&
+		len(r.Query)+len(r.Headers) == 0 && (r.Expires == "" || rule.Expires != "" && r.Expires >= rule.Expires)
+}
+
 // sandboxPort is the port of the sandbox's own proxy, which no gateway may take.
 const sandboxPort = 3128
 
@@ -31,7 +55,7 @@ var shortForm = []string{"deny", "methods", "paths", "query", "headers"}
 // destination reads one destination. It is known by its name even if something
 // in it is wrong, so that the agents that use it are not blamed as well.
 func (l *loader) destination(f yaml.Field, gateways map[uint16]string) {
-	d := &destination{name: f.Key.Text, key: f.Key}
+	d := &Destination{name: f.Key.Text, key: f.Key}
 	if d.name != "" {
 		l.destinations[d.name] = d
 	}
@@ -151,17 +175,17 @@ func (l *loader) mode(n, destination *yaml.Node) string {
 }
 
 // tunnel refuses whatever requires inspection of the connection.
-func (l *loader) tunnel(n *yaml.Node, d *destination) {
+func (l *loader) tunnel(n *yaml.Node, d *Destination) {
 	l.Useless(n, "a tunnel", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "limits", "git")
 	for _, r := range d.rules {
-		if r.ID != "" && n.Get("git") == nil && partial(&r.Rule) {
+		if r.ID != "" && n.Get("git") == nil && Partial(&r.Rule) {
 			l.At(r.at, "remove its methods, paths and conditions, or write mode: intercept", "a tunnel cannot be inspected: rule %s of destination %s would never see what it tests", strings.TrimPrefix(r.ID, "/"), d.name)
 		}
 	}
 }
 
-// partial reports whether the rule needs to see a request to decide on it.
-func partial(r *plan.Rule) bool {
+// Partial reports whether the rule needs to see a request to decide on it.
+func Partial(r *plan.Rule) bool {
 	return !slices.Equal(r.Methods, []string{plan.AnyMethod}) || !slices.Equal(r.Paths, []string{plan.AnyPath}) || len(r.Query)+len(r.Headers) > 0
 }
 

@@ -2,6 +2,7 @@ package stacks
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,8 +30,12 @@ type File struct {
 	// Above is set if [Find] found the file in a folder above the current one.
 	Above bool
 
-	folder home.Identity
-	data   []byte
+	// Ask asks a package client for its hosts. [Find] and [Open] set [ClientHosts].
+	Ask func(ctx context.Context, client string) ([]HostPort, error)
+
+	folder  home.Identity
+	clients clientAnswers
+	data    []byte
 	// err is why the file could not be read: a state folder may outlive its file.
 	err error
 }
@@ -39,6 +44,14 @@ type File struct {
 func (f *File) Name() string {
 	base := filepath.Base(f.Real)
 	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
+// Content returns what was read.
+func (f *File) Content() ([]byte, error) {
+	if f.err != nil {
+		return nil, fmt.Errorf("read stack file: %w", f.err)
+	}
+	return f.data, nil
 }
 
 // Owner is the file as the owner of its state folder.
@@ -134,7 +147,7 @@ func Open(path string) (*File, error) {
 	}
 	if errors.Is(err, fs.ErrNotExist) { // even the folder
 		real, failed := filepath.Abs(path)
-		return &File{Path: path, Real: real, err: err}, failed
+		return &File{Path: path, Real: real, Ask: ClientHosts, err: err}, failed
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read stack file: %w", err)
@@ -155,7 +168,7 @@ func open(dir, base string) (*File, error) {
 		return nil, err
 	}
 	defer folder.Close()
-	f := &File{Path: filepath.Join(dir, base)}
+	f := &File{Path: filepath.Join(dir, base), Ask: ClientHosts}
 	if f.folder, err = home.IdentityOf(folder); err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
@@ -216,9 +229,9 @@ func lockFile(fd int) error {
 	}
 }
 
-// replace writes the file, whole or not at all, and keeps its mode. If the file no longer has the
-// old content, or its folder is another one, replace leaves it alone and returns [ErrChanged].
-func (f *File) replace(old, new []byte) error {
+// Replace writes the file, whole or not at all, and keeps its mode. If the file no longer has the
+// old content, or its folder is another one, Replace leaves it alone and returns [ErrChanged].
+func (f *File) Replace(old, new []byte) error {
 	wrap := func(err error) error { return fmt.Errorf("write stack file %s: %w", f.Path, err) }
 	folder, err := openFolder(filepath.Dir(f.Real))
 	if err != nil {

@@ -94,35 +94,3 @@ func stacksFolder(t *testing.T, dir string) string {
 	require.NoError(t, os.MkdirAll(path, 0o700))
 	return path
 }
-
-// An edit is written where the file was read, or nowhere.
-func TestWriteGoesNowhereElse(t *testing.T) {
-	t.Parallel()
-	for name, swap := range map[string]func(t *testing.T, dir, victim string){
-		"the folder is a link": func(t *testing.T, dir, victim string) {
-			require.NoError(t, os.Rename(filepath.Join(dir, "stacks"), filepath.Join(dir, "old")))
-			require.NoError(t, os.Symlink(filepath.Dir(victim), filepath.Join(dir, "stacks")))
-		},
-		"the folder is another one": func(t *testing.T, dir, victim string) {
-			require.NoError(t, os.Rename(filepath.Join(dir, "stacks"), filepath.Join(dir, "old")))
-			require.NoError(t, os.Rename(filepath.Dir(victim), filepath.Join(dir, "stacks")))
-		},
-		"the file is a link": func(t *testing.T, dir, victim string) {
-			require.NoError(t, os.Remove(filepath.Join(dir, "stacks", "local.yaml")))
-			require.NoError(t, os.Symlink(victim, filepath.Join(dir, "stacks", "local.yaml")))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dir := t.TempDir()
-			path, victim := stackIn(t, filepath.Join(dir, "work"), "local"), stackIn(t, filepath.Join(dir, "victim"), "local")
-			e, err := opened(t, path).Allow(AllowRequest{Agent: "a", Hosts: []HostPort{{"h.test", 443}}})
-			require.NoError(t, err)
-			swap(t, filepath.Join(dir, "work"), victim)
-			require.Error(t, e.Write())
-			data, err := os.ReadFile(path) // through the link, or in the new folder: the victim's
-			require.NoError(t, err)
-			require.Equal(t, minimal, string(data))
-		})
-	}
-}

@@ -2,6 +2,7 @@ package stacks
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -11,6 +12,40 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks/yaml"
 )
+
+// HostPort is a host that an agent is to reach, over TLS.
+type HostPort struct {
+	Host string
+	Port uint16
+}
+
+// ParseHostPort reads "host" or "host:port".
+func ParseHostPort(s string) (HostPort, error) {
+	host, port, ok := strings.Cut(s, ":")
+	hp := HostPort{Port: 443}
+	if ok {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return HostPort{}, fmt.Errorf("%q is not HOST or HOST:PORT; write, for example, api.example.com:8443", s)
+		}
+		hp.Port = uint16(n)
+	}
+	var err error
+	if hp.Host, err = canonicalHost(host); err != nil {
+		return HostPort{}, err
+	}
+	if hp.Host == "localhost" || strings.HasSuffix(hp.Host, ".localhost") {
+		return HostPort{}, fmt.Errorf("host %q would be the proxy's own machine; write a destination with an upstream into the stack file", host)
+	}
+	return hp, nil
+}
+
+func (hp HostPort) String() string {
+	if hp.Port == 443 || hp.Port == 0 {
+		return hp.Host
+	}
+	return hp.Host + ":" + strconv.Itoa(int(hp.Port))
+}
 
 // host returns the canonical host or wildcard that n names.
 func (l *loader) host(n *yaml.Node) string {

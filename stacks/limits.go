@@ -1,10 +1,8 @@
 package stacks
 
 import (
-	"fmt"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks/yaml"
@@ -76,28 +74,4 @@ func limited(own, agent *plan.Limits) *plan.Limits {
 		out.Download = agent.Download
 	}
 	return &out
-}
-
-// limitsEntry writes limits in the grammar, as a key that follows others.
-func limitsEntry(l *plan.Limits) string {
-	if l == nil {
-		return ""
-	}
-	var keys []string
-	if l.Requests != 0 {
-		per := map[uint32]string{1: "s", 60: "min", 3600: "hour"}[l.Per]
-		keys = append(keys, fmt.Sprintf("requests: %d/%s", l.Requests, per))
-	}
-	if l.Concurrent != 0 {
-		keys = append(keys, fmt.Sprintf("concurrent: %d", l.Concurrent))
-	}
-	for _, s := range []struct {
-		key, per string
-		bytes    uint64
-	}{{"body", "", l.Body}, {"upload", "/s", l.Upload}, {"download", "/s", l.Download}} {
-		if s.bytes != 0 {
-			keys = append(keys, s.key+": "+yaml.SizeText(s.bytes)+s.per)
-		}
-	}
-	return ", limits: {" + strings.Join(keys, ", ") + "}"
 }

@@ -38,30 +38,31 @@ type Stack struct {
 	// have expired.
 	Warnings []*yaml.Problem
 
-	// origins has where each rule is from, by ID.
-	origins map[string]origin
-	// root and destinations are the tree that edits change.
-	root         *yaml.Node
-	destinations map[string]*destination
+	// Origins has where each rule is from, by ID.
+	Origins map[string]Origin
+	// Root is the tree of the file, and Destinations are what it declares, by name: what an edit
+	// looks at.
+	Root         *yaml.Node
+	Destinations map[string]*Destination
 }
 
-// origin is the place of a rule in the file, and the rule's preset, if any.
-type origin struct {
-	at     *yaml.Node
-	preset string
+// Origin is the place of a rule in the file, and the rule's preset, if any.
+type Origin struct {
+	At     *yaml.Node
+	Preset string
 }
 
 // Source returns the place of the rule, such as "stacks/local.yaml:12", or, with its preset,
 // "stacks/local.yaml:12, preset anthropic". For a rule that is not in the file it returns only the
 // file.
 func (s *Stack) Source(ruleID string) string {
-	o, ok := s.origins[ruleID]
+	o, ok := s.Origins[ruleID]
 	if !ok {
 		return s.Path
 	}
-	at := fmt.Sprintf("%s:%d", s.Path, o.at.Line)
-	if o.preset != "" {
-		at += ", preset " + o.preset
+	at := fmt.Sprintf("%s:%d", s.Path, o.At.Line)
+	if o.Preset != "" {
+		at += ", preset " + o.Preset
 	}
 	return at
 }
@@ -81,10 +82,11 @@ func Load(path string) (*Stack, error) {
 
 // Load compiles the file as it was read: see [Load].
 func (f *File) Load() (*Stack, error) {
-	if f.err != nil {
-		return nil, fmt.Errorf("read stack file: %w", f.err)
+	data, err := f.Content()
+	if err != nil {
+		return nil, err
 	}
-	s, err := f.parse(f.data, newClientCache(ClientHosts))
+	s, err := f.Parse(data)
 	if err != nil {
 		return nil, err
 	}
@@ -97,26 +99,26 @@ func (s *Stack) warn(now time.Time) {
 	odd := map[string]bool{}
 	for _, a := range s.Plan.Agents {
 		for _, r := range a.Rules {
-			if text := lookalike(r.Host); text != "" && !odd[r.Host] {
+			if text := Lookalike(r.Host); text != "" && !odd[r.Host] {
 				odd[r.Host] = true
-				o := s.origins[r.ID]
+				o := s.Origins[r.ID]
 				s.Warnings = append(s.Warnings, &yaml.Problem{
-					File: s.Path, Line: o.at.Line, Col: o.at.Col, Message: text, Hint: "remove it, unless it is the host that you mean",
+					File: s.Path, Line: o.At.Line, Col: o.At.Col, Message: text, Hint: "remove it, unless it is the host that you mean",
 				})
 			}
 			if s.signsNothing(&r) && !odd[r.Host] {
 				odd[r.Host] = true
-				o := s.origins[r.ID]
+				o := s.Origins[r.ID]
 				s.Warnings = append(s.Warnings, &yaml.Problem{
-					File: s.Path, Line: o.at.Line, Col: o.at.Col,
+					File: s.Path, Line: o.At.Line, Col: o.At.Col,
 					Message: fmt.Sprintf("rule %s refuses every client of this API: clients name an operation with X-Amz-Target, so a rule that restricts methods or paths must name it, too", r.ID),
 					Hint:    "write headers: {x-amz-target: ...}, with a destination for each operation",
 				})
 			}
 			if end, err := time.Parse(time.RFC3339, r.Expires); err == nil && !now.Before(end) {
-				o := s.origins[r.ID]
+				o := s.Origins[r.ID]
 				s.Warnings = append(s.Warnings, &yaml.Problem{
-					File: s.Path, Line: o.at.Line, Col: o.at.Col,
+					File: s.Path, Line: o.At.Line, Col: o.At.Col,
 					Message: fmt.Sprintf("rule %s has expired at %s", r.ID, r.Expires), Hint: "remove it, or write a later time",
 				})
 			}
@@ -138,8 +140,8 @@ func (s *Stack) signsNothing(r *plan.Rule) bool {
 		!slices.ContainsFunc(r.Headers, func(c plan.Condition) bool { return c.Name == "x-amz-target" })
 }
 
-// parse compiles what the file has, or would have.
-func (f *File) parse(data []byte, clients *clientCache) (*Stack, error) {
+// Parse compiles what the file has, or would have.
+func (f *File) Parse(data []byte) (*Stack, error) {
 	p := &yaml.Problems{File: f.Path}
 	root := yaml.Parse(data, p)
 	if root == nil {
@@ -147,8 +149,8 @@ func (f *File) parse(data []byte, clients *clientCache) (*Stack, error) {
 	}
 	l := &loader{
 		folders: sync.OnceValues(hostpath.AgentFolders),
-		Reader:  &yaml.Reader{Problems: p, Dir: filepath.Dir(f.Real)}, clients: clients,
-		credentials: map[string]plan.Credential{}, destinations: map[string]*destination{}, patterns: map[string]bool{},
+		Reader:  &yaml.Reader{Problems: p, Dir: filepath.Dir(f.Real)}, clients: f.hostsOf,
+		credentials: map[string]plan.Credential{}, destinations: map[string]*Destination{}, patterns: map[string]bool{},
 	}
 	stack := l.stack(root)
 	if err := p.Err(); err != nil {
@@ -156,14 +158,15 @@ func (f *File) parse(data []byte, clients *clientCache) (*Stack, error) {
 	}
 	stack.Name, stack.Path = f.Name(), f.Path
 	stack.Plan.Stack = stack.Name
-	stack.root, stack.destinations = root, l.destinations
+	stack.Root, stack.Destinations = root, l.destinations
 	return stack, nil
 }
 
 // loader reads one file. Its methods record problems and carry on.
 type loader struct {
 	*yaml.Reader
-	clients *clientCache
+	// clients returns the hosts of a package client.
+	clients func(client string) ([]HostPort, error)
 	// folders returns what agents may write.
 	folders func() (*hostpath.Folders, error)
 	// repositories are what presets allow at a git host.
@@ -171,7 +174,7 @@ type loader struct {
 	// patterns are path patterns that were read and are right: most files have few.
 	patterns     map[string]bool
 	credentials  map[string]plan.Credential
-	destinations map[string]*destination
+	destinations map[string]*Destination
 }
 
 var (
@@ -182,7 +185,7 @@ var (
 )
 
 func (l *loader) stack(root *yaml.Node) *Stack {
-	s := &Stack{Nodes: 1, Plan: &plan.Plan{}, origins: map[string]origin{}}
+	s := &Stack{Nodes: 1, Plan: &plan.Plan{}, Origins: map[string]Origin{}}
 	if !l.Mapping(root, "the stack file", "version", "target", "credentials", "destinations", "agents", "proxies", "aws") {
 		return s
 	}

@@ -1,7 +1,9 @@
 package stacks
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -72,7 +74,7 @@ func outcome(t *testing.T, path string) map[string]string {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
-	stack, err := (&File{Path: path, Real: path}).parse(data, fakeClients())
+	stack, err := (&File{Path: path, Real: path, Ask: fakeClients}).Parse(data)
 	if err != nil {
 		require.Nil(t, stack)
 		var problem *yaml.Problem
@@ -151,3 +153,19 @@ AQH/MAoGCCqGSM49BAMCA0kAMEYCIQDYcRpRKnVGmu0KZkEVE2lpXMQPmAdYbJE7
 3jW6nBi9kQIhAJaaPt8tQzmOjQENvx+bmG1XshenUxnoyQlcpJNk87YM
 -----END CERTIFICATE-----
 `
+
+const minimal = "version: 1\ntarget: local\nagents:\n  a: {allow: []}\n"
+
+func opened(t require.TestingT, path string) *File {
+	f, err := Open(path)
+	require.NoError(t, err)
+	return f
+}
+
+// fakeClients knows hosts of pip and of nobody else, and starts nothing.
+func fakeClients(_ context.Context, client string) ([]HostPort, error) {
+	if client != "pip" {
+		return nil, errors.New(client + " is not installed here")
+	}
+	return []HostPort{{"index.test", 443}, {"files.test", 8443}}, nil
+}

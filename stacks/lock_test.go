@@ -20,7 +20,7 @@ func TestLockThatIsHeldForEver(t *testing.T) {
 	require.NoError(t, err)
 	defer agent.Close()
 	require.NoError(t, unix.Flock(int(agent.Fd()), unix.LOCK_SH))
-	require.ErrorContains(t, f.replace([]byte("version: 1\n"), []byte("version: 2\n")), "another process holds its lock (flock), `lslocks` names it")
+	require.ErrorContains(t, f.Replace([]byte("version: 1\n"), []byte("version: 2\n")), "another process holds its lock (flock), `lslocks` names it")
 	require.NoError(t, unix.Flock(int(agent.Fd()), unix.LOCK_UN))
-	require.NoError(t, f.replace([]byte("version: 1\n"), []byte("version: 2\n")))
+	require.NoError(t, f.Replace([]byte("version: 1\n"), []byte("version: 2\n")))
 }

@@ -17,9 +17,9 @@ var lookalikes = strings.NewReplacer(
 	"ı", "i", "ɡ", "g", "ɩ", "i", "ɑ", "a", "ʏ", "y",
 )
 
-// lookalike returns the host that an international host looks like but is not, or "". The host is
+// Lookalike returns the host that an international host looks like but is not, or "". The host is
 // canonical: its labels are ASCII.
-func lookalike(host string) string {
+func Lookalike(host string) string {
 	if !strings.Contains(host, "xn--") {
 		return ""
 	}
@@ -36,27 +36,6 @@ func lookalike(host string) string {
 		}
 	}
 	return ""
-}
-
-// Lookalikes returns a warning for each host that the edit adds and that looks like
-// another one.
-func (e *Edit) Lookalikes() []string {
-	old := map[string]bool{}
-	for _, a := range e.Old.Agents {
-		for _, r := range a.Rules {
-			old[r.Host] = true
-		}
-	}
-	var warnings []string
-	for _, a := range e.Plan.Agents {
-		for _, r := range a.Rules {
-			if text := lookalike(r.Host); text != "" && !old[r.Host] {
-				old[r.Host] = true
-				warnings = append(warnings, text)
-			}
-		}
-	}
-	return warnings
 }
 
 func isASCII(s string) bool {

@@ -29,7 +29,7 @@ func TestLookalike(t *testing.T) {
 		if err != nil {
 			continue // it does not load
 		}
-		got := lookalike(host)
+		got := Lookalike(host)
 		if want == "" {
 			require.Empty(t, got, written)
 		} else {

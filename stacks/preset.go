@@ -1,13 +1,10 @@
 package stacks
 
 import (
-	"context"
 	"embed"
 	"path"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks/yaml"
@@ -18,9 +15,6 @@ var presetFiles embed.FS
 
 // clientPrefix begins presets that are the hosts of a package client.
 const clientPrefix = "client:"
-
-// clientPatience bounds how long a package client may take to answer.
-const clientPatience = 30 * time.Second
 
 // Preset is a list of destinations that comes with Postern.
 type Preset struct {
@@ -34,7 +28,7 @@ type Preset struct {
 // Presets returns all presets that agents may name, sorted, except those of [Clients].
 func Presets() []Preset {
 	var out []Preset
-	for _, name := range presetNames() {
+	for _, name := range PresetNames() {
 		root := presetFile(name)
 		p := Preset{Name: name, About: root.Get("about").Text, Credential: root.Get("credential") != nil}
 		if p.Credential {
@@ -47,7 +41,8 @@ func Presets() []Preset {
 	return out
 }
 
-func presetNames() []string {
+// PresetNames returns the names of all presets, sorted.
+func PresetNames() []string {
 	entries, err := presetFiles.ReadDir("presets")
 	if err != nil {
 		panic(err) // they are part of the program
@@ -93,7 +88,7 @@ func (l *loader) presets(n *yaml.Node, agent string, taken map[string]bool) []pl
 				continue
 			}
 			if key = item.Get("name"); key == nil {
-				l.At(item, "write name: and one of "+yaml.Or(presetNames()), "a preset has no name")
+				l.At(item, "write name: and one of "+yaml.Or(PresetNames()), "a preset has no name")
 				continue
 			}
 		}
@@ -115,10 +110,10 @@ func (l *loader) presets(n *yaml.Node, agent string, taken map[string]bool) []pl
 				l.Useless(item, "preset "+name, "credential", "gateway", "read", "write", "lfs")
 			}
 			rules = l.client(key, client)
-		case slices.Contains(presetNames(), name):
+		case slices.Contains(PresetNames(), name):
 			rules = l.preset(item, name)
 		default:
-			l.At(key, yaml.Nearest(name, append(presetNames(), clientPrefix+"pip", clientPrefix+"npm", clientPrefix+"go")), "there is no preset %q", name)
+			l.At(key, yaml.Nearest(name, append(PresetNames(), clientPrefix+"pip", clientPrefix+"npm", clientPrefix+"go")), "there is no preset %q", name)
 			continue
 		}
 		if taken[id] {
@@ -135,7 +130,7 @@ func (l *loader) presets(n *yaml.Node, agent string, taken map[string]bool) []pl
 
 // client is reading from the hosts of a package client.
 func (l *loader) client(n *yaml.Node, client string) []namedRule {
-	hosts, err := l.clients.hosts(client)
+	hosts, err := l.clients(client)
 	if err != nil {
 		l.At(n, "name the hosts as destinations instead, if it is not on this machine", "%s", err)
 		return nil
@@ -167,7 +162,7 @@ func (l *loader) preset(item *yaml.Node, name string) []namedRule {
 	sub := &loader{
 		folders: l.folders,
 		Reader:  &yaml.Reader{Problems: &yaml.Problems{File: what}, Dir: l.Dir}, clients: l.clients,
-		credentials: map[string]plan.Credential{slotName: {Name: slotName}}, destinations: map[string]*destination{}, patterns: l.patterns,
+		credentials: map[string]plan.Credential{slotName: {Name: slotName}}, destinations: map[string]*Destination{}, patterns: l.patterns,
 	}
 	credential := l.fill(item, get("credential"), root.Get("credential"), name)
 	if usesGit(root) {
@@ -266,35 +261,4 @@ func (l *loader) gitSlot(item *yaml.Node, get func(string) *yaml.Node, what stri
 		return !slices.Contains([]string{"read", "write", "lfs"}, f.Key.Text)
 	})
 	return &out
-}
-
-// clientCache asks each package client once: a file is parsed several times
-// when it is edited.
-type clientCache struct {
-	ask func(ctx context.Context, client string) ([]HostPort, error)
-
-	mu      sync.Mutex
-	answers map[string]clientAnswer
-}
-
-type clientAnswer struct {
-	hosts []HostPort
-	err   error
-}
-
-func newClientCache(ask func(context.Context, string) ([]HostPort, error)) *clientCache {
-	return &clientCache{ask: ask, answers: map[string]clientAnswer{}}
-}
-
-func (c *clientCache) hosts(client string) ([]HostPort, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	a, ok := c.answers[client]
-	if !ok {
-		ctx, cancel := context.WithTimeout(context.Background(), clientPatience)
-		defer cancel()
-		a.hosts, a.err = c.ask(ctx, client)
-		c.answers[client] = a
-	}
-	return a.hosts, a.err
 }

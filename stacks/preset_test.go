@@ -60,7 +60,7 @@ agents:
 					more += ", credential: " + kind
 				}
 				path := filepath.Join(t.TempDir(), "s.yaml")
-				s, err := (&File{Path: path, Real: path}).parse(fmt.Appendf(nil, text, header, p.Name, more), fakeClients())
+				s, err := (&File{Path: path, Real: path, Ask: fakeClients}).Parse(fmt.Appendf(nil, text, header, p.Name, more))
 				require.NoError(t, err)
 				rules := s.Plan.Agents[0].Rules
 				require.NotEmpty(t, rules)

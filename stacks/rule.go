@@ -9,8 +9,8 @@ import (
 	"github.com/postern/postern/stacks/yaml"
 )
 
-// methods are the methods of HTTP and WebDAV, and QUERY.
-var methods = []string{
+// Methods are the methods of HTTP and WebDAV, and QUERY.
+var Methods = []string{
 	"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "COPY", "LOCK", "MKCOL", "MOVE",
 	"PROPFIND", "PROPPATCH", "REPORT", "SEARCH", "UNLOCK",
 }
@@ -97,12 +97,12 @@ func (l *loader) methods(n *yaml.Node) []string {
 			l.At(item, "remove the key to allow every method", "%q is not a valid method", t)
 		case upper == "CONNECT" || upper == "TRACE" || upper == "TRACK":
 			l.At(item, "remove it", "method %s is never allowed", upper)
-		case slices.Contains(methods, t):
+		case slices.Contains(Methods, t):
 			out = append(out, t)
-		case slices.Contains(methods, upper):
+		case slices.Contains(Methods, upper):
 			l.At(item, "write "+upper, "method %q is not in upper case", t)
 		default:
-			l.At(item, yaml.Nearest(upper, methods), "method %q is unknown", t)
+			l.At(item, yaml.Nearest(upper, Methods), "method %q is unknown", t)
 		}
 	})
 	slices.Sort(out)

@@ -89,6 +89,14 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "home", only: []string{"atomicfile", "hostpath"}, why: "every command and daemon finds its files by it; what a folder holds is the business of whoever writes it"},
 		{from: "stacks", only: []string{"plan", "target", "atomicfile", "hostpath", "home"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
 		{
+			from: "cmd/postern-stack", never: []string{"stacks/edit"},
+			why: "what is deployed is what the operator wrote: deploying never changes the file",
+		},
+		{
+			from: "explain", never: []string{"stacks/edit"},
+			why: "an explanation says what to write, and writes nothing",
+		},
+		{
 			from: "stacks/aws", only: []string{"stacks/yaml", "plan", "target", "hostpath"},
 			why: "where a stack runs follows from its section and the plan, not from how rules are written",
 		},

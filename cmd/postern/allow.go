@@ -13,6 +13,7 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/stacks/edit"
 )
 
 // editFlags are the flags that allow and revoke share.
@@ -92,18 +93,20 @@ host is one name, or '*.example.com' for every name below it. With --for the acc
 			if flags.client != "" && len(methods) == 0 {
 				methods = stacks.ClientMethods
 			}
-			request := stacks.AllowRequest{Agent: flags.agent, Hosts: hosts, Methods: methods, Paths: paths, Reason: reason}
+			request := edit.AllowRequest{
+				Agent: flags.agent, Hosts: hosts, Methods: methods, Paths: paths, Reason: reason,
+			}
 			if cmd.Flags().Changed("for") {
 				if lease < time.Second {
 					return usageError{errors.New("--for is how long from now, such as 30m or 2h")}
 				}
 				request.Expires = time.Now().Add(lease)
 			}
-			edit, err := file.Allow(request)
+			edited, err := edit.Allow(file, request)
 			if err != nil {
 				return err
 			}
-			return flags.apply(cmd, edit)
+			return flags.apply(cmd, edited)
 		},
 	}
 	flags.add(cmd)
@@ -128,78 +131,78 @@ func (e *otherChangesError) Error() string {
 // apply makes the edit live. It shows the whole difference to what is live, asks a person where
 // that is required, writes the file and publishes the plan. If the fleet does not take the plan, it
 // restores the file.
-func (f *editFlags) apply(cmd *cobra.Command, edit *stacks.Edit) error {
+func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	w := cmd.OutOrStdout()
-	for _, text := range edit.Lookalikes() {
+	for _, text := range edited.Lookalikes() {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text)
 	}
 	if f.noPublish && !f.dryRun {
-		return onlyEdit(w, edit)
+		return onlyEdit(w, edited)
 	}
-	home, err := edit.Home()
+	home, err := edited.Home()
 	if err != nil {
 		return err
 	}
-	o, live, err := openLive(cmd, home, edit.Old)
+	o, live, err := openLive(cmd, home, edited.Old)
 	if err != nil {
 		return err
 	}
-	others := plan.Diff(live.Plan, edit.Old)
+	others := plan.Diff(live.Plan, edited.Old)
 	if f.dryRun {
-		publish.PrintChanges(w, edit.Changes())
+		publish.PrintChanges(w, edited.Changes())
 		if live.Seq > 0 && len(others) > 0 {
-			fmt.Fprintf(w, "also in %s, and not live:\n", edit.Path)
+			fmt.Fprintf(w, "also in %s, and not live:\n", edited.Path)
 			publish.PrintChanges(w, others)
 		}
 		return nil
 	}
 	for _, c := range o.Controls {
 		if _, err := c.Status(cmd.Context()); err != nil {
-			return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `make up` or `go run . up %s` first, or add --no-publish to only edit the file", err, edit.Plan.Stack)
+			return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `make up` or `go run . up %s` first, or add --no-publish to only edit the file", err, edited.Plan.Stack)
 		}
 	}
 	switch {
-	case len(edit.Changes()) == 0 && len(others) == 0:
-		fmt.Fprintf(w, "nothing to change: %s already says this, and it is live\n", edit.Path)
+	case len(edited.Changes()) == 0 && len(others) == 0:
+		fmt.Fprintf(w, "nothing to change: %s already says this, and it is live\n", edited.Path)
 		return nil
 	case len(others) > 0 && !f.withOthers:
 		fmt.Fprintln(w, "asked for:")
-		publish.PrintChanges(w, edit.Changes())
-		fmt.Fprintf(w, "also in %s, and not live:\n", edit.Path)
+		publish.PrintChanges(w, edited.Changes())
+		fmt.Fprintf(w, "also in %s, and not live:\n", edited.Path)
 		publish.PrintChanges(w, others)
-		return &otherChangesError{file: edit.Path, count: len(others)}
+		return &otherChangesError{file: edited.Path, count: len(others)}
 	}
-	r := review(cmd, edit.File, home, plan.Diff(live.Plan, edit.Plan), f.yes)
+	r := review(cmd, edited.File, home, plan.Diff(live.Plan, edited.Plan), f.yes)
 	r.Print(w)
 	if err := r.Ask(cmd.Context()); err != nil {
 		return err
 	}
-	if err := edit.Write(); err != nil {
+	if err := edited.Write(); err != nil {
 		return err
 	}
-	if err := publishPlan(cmd.Context(), w, o, home, edit.Plan); isPartial(err) {
+	if err := publishPlan(cmd.Context(), w, o, home, edited.Plan); isPartial(err) {
 		return err // it is published
 	} else if err != nil {
-		err = blamed(err, edit.Source)
-		if back := edit.Restore(); back != nil {
-			return fmt.Errorf("%w; %s could not be restored: %w", err, edit.Path, back)
+		err = blamed(err, edited.Source)
+		if back := edited.Restore(); back != nil {
+			return fmt.Errorf("%w; %s could not be restored: %w", err, edited.Path, back)
 		}
-		return fmt.Errorf("%w; %s is as it was before", err, edit.Path)
+		return fmt.Errorf("%w; %s is as it was before", err, edited.Path)
 	}
-	return home.Claim(edit.File.Owner())
+	return home.Claim(edited.File.Owner())
 }
 
 // onlyEdit publishes nothing.
-func onlyEdit(w io.Writer, edit *stacks.Edit) error {
-	changes := edit.Changes()
+func onlyEdit(w io.Writer, edited *edit.Edit) error {
+	changes := edited.Changes()
 	if len(changes) == 0 {
-		fmt.Fprintf(w, "nothing to change: %s already says this\n", edit.Path)
+		fmt.Fprintf(w, "nothing to change: %s already says this\n", edited.Path)
 		return nil
 	}
-	if err := edit.Write(); err != nil {
+	if err := edited.Write(); err != nil {
 		return err
 	}
 	publish.PrintChanges(w, changes)
-	fmt.Fprintf(w, "%s is edited, not published: run `postern push`\n", edit.Path)
+	fmt.Fprintf(w, "%s is edited, not published: run `postern push`\n", edited.Path)
 	return nil
 }

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/stacks/edit"
 )
 
 func newRevokeCmd() *cobra.Command {
@@ -33,11 +33,11 @@ added is removed when no agent uses it any longer.`,
 					hosts[i].Port = 0
 				}
 			}
-			edit, err := file.Revoke(stacks.RevokeRequest{Agent: flags.agent, Hosts: hosts})
+			edited, err := edit.Revoke(file, edit.RevokeRequest{Agent: flags.agent, Hosts: hosts})
 			if err != nil {
 				return err
 			}
-			return flags.apply(cmd, edit)
+			return flags.apply(cmd, edited)
 		},
 	}
 	flags.add(cmd)

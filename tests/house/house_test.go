@@ -67,9 +67,8 @@ const (
 	mostCommented = 100
 )
 
-// tooLarge returns the packages with more lines than they may have. larger are exceptions: what
-// such a package has at most.
-func tooLarge(f files, larger map[string]int) []string {
+// tooLarge returns the packages with more lines than they may have.
+func tooLarge(f files) []string {
 	lines := map[string]int{}
 	for _, name := range f.sorted(".go") {
 		if !strings.HasSuffix(name, "_test.go") {
@@ -78,14 +77,9 @@ func tooLarge(f files, larger map[string]int) []string {
 	}
 	var out []string
 	for _, dir := range slices.Sorted(maps.Keys(lines)) {
-		if n, most := lines[dir], max(mostInPackage, larger[dir]); n > most {
+		if n := lines[dir]; n > mostInPackage {
 			out = append(out, fmt.Sprintf("%s has %d lines of code, more than %d: split it by what it is about", dir, n,
-				most))
-		}
-	}
-	for _, dir := range slices.Sorted(maps.Keys(larger)) {
-		if lines[dir] <= mostInPackage {
-			out = append(out, fmt.Sprintf("%s is no exception any more: delete its line", dir))
+				mostInPackage))
 		}
 	}
 	return out
@@ -221,14 +215,9 @@ func report(t *testing.T, problems []string) {
 	}
 }
 
-// larger are the packages that issue 14 splits: what they have at most until then.
-var larger = map[string]int{
-	"stacks": 4800, // is the language and its editing
-}
-
 func TestPackagesAreSmall(t *testing.T) {
 	t.Parallel()
-	report(t, tooLarge(repository(t), larger))
+	report(t, tooLarge(repository(t)))
 }
 
 func TestFilesAreSmall(t *testing.T) {
@@ -291,10 +280,7 @@ func TestViolationsAreSeen(t *testing.T) {
 	all, err := read(tree)
 	require.NoError(t, err)
 	require.Equal(t, []string{"large has 3001 lines of code, more than 3000: split it by what it is about"},
-		tooLarge(all, nil))
-	require.Empty(t, tooLarge(all, map[string]int{"large": 3001}))
-	require.Equal(t, []string{"small is no exception any more: delete its line"},
-		tooLarge(all, map[string]int{"large": 3001, "small": 4000}))
+		tooLarge(all))
 	require.Equal(t, []string{"large/b.go has 601 lines, more than 600: split it by noun"}, tooLong(all))
 	require.Equal(t, []string{"wide has 3 lines of more than 120 columns (comments: 100), and may have 2; one is at " +
 		"wide/a.go:3: wrap it"},

@@ -17,6 +17,7 @@ import (
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/stacks/edit"
 	"github.com/postern/postern/tests/fleet"
 )
 
@@ -140,9 +141,9 @@ func BenchmarkEdit(b *testing.B) {
 			for b.Loop() {
 				file, err := stacks.Open(path)
 				require.NoError(b, err)
-				edit, err := file.Allow(stacks.AllowRequest{Agent: "a007", Hosts: []stacks.HostPort{{Host: "new.example.com", Port: 443}}})
+				edited, err := edit.Allow(file, edit.AllowRequest{Agent: "a007", Hosts: []stacks.HostPort{{Host: "new.example.com", Port: 443}}})
 				require.NoError(b, err)
-				require.Len(b, edit.Changes(), 1)
+				require.Len(b, edited.Changes(), 1)
 			}
 		})
 	}

@@ -1,25 +1,26 @@
-package stacks
+package edit
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/stacks/yaml"
 )
 
 // editor rewrites the text of a stack file in steps. After each step the file loads. The tree is
 // parsed again after every step, so that positions always belong to the current text.
 type editor struct {
-	file    *File
-	agent   string
-	data    []byte
-	stack   *Stack
-	clients *clientCache
+	file  *stacks.File
+	agent string
+	data  []byte
+	stack *stacks.Stack
 	// cuts are the changes of the step that is being made.
 	cuts []cut
 }
@@ -49,7 +50,7 @@ func (e *editor) step() error {
 		data = slices.Concat(data[:c.start], []byte(c.text), data[c.end:])
 	}
 	e.cuts = nil
-	stack, err := e.file.parse(data, e.clients)
+	stack, err := e.file.Parse(data)
 	if err != nil {
 		return &loadError{e.file.Path, err}
 	}
@@ -64,8 +65,8 @@ func (e *editor) allow(rule *plan.Rule) error {
 			if a.Name != e.agent || r.Port != rule.Port || !r.Covers(rule.Host) {
 				continue
 			}
-			if r.Deny && !partial(&r) && r.Expires == "" {
-				return fmt.Errorf("%s: rule %s in line %d denies everything at %s, whatever else is allowed: take it away by hand first", e.file.Path, r.ID, e.stack.origins[r.ID].at.Line, rule.Host)
+			if r.Deny && !stacks.Partial(&r) && r.Expires == "" {
+				return fmt.Errorf("%s: rule %s in line %d denies everything at %s, whatever else is allowed: take it away by hand first", e.file.Path, r.ID, e.stack.Origins[r.ID].At.Line, rule.Host)
 			}
 			if !r.Deny && r.Host == rule.Host { // all rules for one place have the same
 				rule.Limits = r.Limits
@@ -101,7 +102,7 @@ func (e *editor) allow(rule *plan.Rule) error {
 // destinationFor returns the destination that is equal to the rule, if there is one, or a name for
 // a new one. The agent's own destinations come first.
 func (e *editor) destinationFor(rule *plan.Rule) (name string, exists bool) {
-	same := func(name string) bool { return e.stack.destinations[name].allows(rule) }
+	same := func(name string) bool { return e.stack.Destinations[name].Allows(rule) }
 	if allow := e.agentNode().Get("allow"); allow != nil {
 		for _, item := range allow.Items {
 			if same(item.Text) {
@@ -109,14 +110,14 @@ func (e *editor) destinationFor(rule *plan.Rule) (name string, exists bool) {
 			}
 		}
 	}
-	for _, name := range sortedKeys(e.stack.destinations) {
+	for _, name := range slices.Sorted(maps.Keys(e.stack.Destinations)) {
 		if same(name) {
 			return name, true
 		}
 	}
 	host := destinationOf(rule.Host)
 	name = host
-	for i := 2; e.stack.destinations[name] != nil || name == "default" || slices.Contains(presetNames(), name); i++ {
+	for i := 2; e.stack.Destinations[name] != nil || name == "default" || slices.Contains(stacks.PresetNames(), name); i++ {
 		name = fmt.Sprintf("%s-%d", host, i)
 	}
 	return name, false
@@ -126,9 +127,9 @@ func (e *editor) addDestination(exists bool, text string) error {
 	if exists {
 		return nil
 	}
-	n := e.stack.root.Get("destinations")
+	n := e.stack.Root.Get("destinations")
 	if n == nil {
-		return e.addField(e.stack.root, "destinations:", "  "+text, "destinations: {"+text+"}")
+		return e.addField(e.stack.Root, "destinations:", "  "+text, "destinations: {"+text+"}")
 	}
 	return e.addField(n, text, "", text)
 }
@@ -188,11 +189,11 @@ var blockItem = regexp.MustCompile(`^( *- +)("[^"\\]*"|'[^']*'|[^\s"'#]+)\s*(#.*
 
 // revoke removes every destination for the host from the agent, except destinations that only deny:
 // without them there would be more access, not less.
-func (e *editor) revoke(hp HostPort) error {
+func (e *editor) revoke(hp stacks.HostPort) error {
 	matches := func(name string) bool {
-		d := e.stack.destinations[name]
-		host, port := d.place()
-		return host == hp.Host && (hp.Port == 0 || port == hp.Port) && !d.denies()
+		d := e.stack.Destinations[name]
+		host, port := d.Place()
+		return host == hp.Host && (hp.Port == 0 || port == hp.Port) && !d.Denies()
 	}
 	var names []string
 	allow := e.agentNode().Get("allow")
@@ -228,7 +229,7 @@ func (e *editor) revoke(hp HostPort) error {
 
 // ours reports whether the destination is named after its host.
 func (e *editor) ours(name string) bool {
-	host, _ := e.stack.destinations[name].place()
+	host, _ := e.stack.Destinations[name].Place()
 	host = destinationOf(host)
 	rest, ok := strings.CutPrefix(name, host)
 	return ok && (rest == "" || regexp.MustCompile(`^-[0-9]+$`).MatchString(rest))
@@ -271,7 +272,7 @@ func (e *editor) removeAllowed(name string) error {
 }
 
 func (e *editor) removeDestination(name string) error {
-	n := e.stack.root.Get("destinations")
+	n := e.stack.Root.Get("destinations")
 	i := slices.IndexFunc(n.Fields, func(f yaml.Field) bool { return f.Key.Text == name })
 	f := n.Fields[i]
 	if n.Flow {
@@ -292,7 +293,7 @@ func (e *editor) removeDestination(name string) error {
 		start, end := e.lines(f.Key.Line, last)
 		return e.splice(start, end, "")
 	}
-	return e.removeLast(e.stack.root, "destinations", "{}", f.Key.Line, last)
+	return e.removeLast(e.stack.Root, "destinations", "{}", f.Key.Line, last)
 }
 
 // removeFlow removes what reaches from first to last out of a list in brackets
@@ -350,7 +351,7 @@ func (e *editor) removeLast(parent *yaml.Node, key, empty string, first, last in
 	return e.splice(keyEnd, end, " "+empty+string(e.data[keyEnd:start]))
 }
 
-func (e *editor) agentNode() *yaml.Node { return e.stack.root.Get("agents").Get(e.agent) }
+func (e *editor) agentNode() *yaml.Node { return e.stack.Root.Get("agents").Get(e.agent) }
 
 var plainName = plan.Matching(`^[a-z][a-z0-9.-]*$`)
 
@@ -378,33 +379,9 @@ func destinationOf(host string) string {
 	return host
 }
 
-// place is the host and port that a destination's rules share.
-func (d *destination) place() (string, uint16) {
-	if len(d.rules) == 0 {
-		return "", 0
-	}
-	return d.rules[0].Host, d.rules[0].Port
-}
-
-// denies reports whether the destination does nothing but deny.
-func (d *destination) denies() bool {
-	return !slices.ContainsFunc(d.rules, func(r namedRule) bool { return !r.Deny })
-}
-
-// allows reports whether the destination already allows exactly what an edit wants to allow, for at
-// least as long.
-func (d *destination) allows(rule *plan.Rule) bool {
-	if len(d.rules) != 1 {
-		return false
-	}
-	r := &d.rules[0]
-	return !r.Deny && r.Host == rule.Host && r.Port == rule.Port && r.Mode == rule.Mode && slices.Equal(r.Methods, rule.Methods) && slices.Equal(r.Paths, rule.Paths) &&
-		len(r.Query)+len(r.Headers) == 0 && (r.Expires == "" || rule.Expires != "" && r.Expires >= rule.Expires)
-}
-
 // elsewhere names the other ways in which the agent reaches a host, if they cannot be taken off the
 // allow list: a wildcard above it, or a preset.
-func (e *editor) elsewhere(hp HostPort) string {
+func (e *editor) elsewhere(hp stacks.HostPort) string {
 	for _, a := range e.stack.Plan.Agents {
 		if a.Name != e.agent {
 			continue
@@ -413,12 +390,12 @@ func (e *editor) elsewhere(hp HostPort) string {
 			if r.Deny || hp.Port != 0 && r.Port != hp.Port {
 				continue
 			}
-			o := e.stack.origins[r.ID]
+			o := e.stack.Origins[r.ID]
 			switch {
-			case o.preset != "" && r.Covers(hp.Host):
-				return fmt.Sprintf("preset %s in line %d: take that off its presets by hand, then run `postern push`", o.preset, o.at.Line)
+			case o.Preset != "" && r.Covers(hp.Host):
+				return fmt.Sprintf("preset %s in line %d: take that off its presets by hand, then run `postern push`", o.Preset, o.At.Line)
 			case r.Host != hp.Host && r.Covers(hp.Host):
-				return fmt.Sprintf("%s in line %d: revoke '%s', or by hand add a destination {host: %s, deny: true}, then run `postern push`", r.Host, o.at.Line, r.Host, hp.Host)
+				return fmt.Sprintf("%s in line %d: revoke '%s', or by hand add a destination {host: %s, deny: true}, then run `postern push`", r.Host, o.At.Line, r.Host, hp.Host)
 			}
 		}
 	}
@@ -467,4 +444,28 @@ func entry(name string, r *plan.Rule) string {
 		s += ", reason: " + quote(r.Reason)
 	}
 	return s + "}"
+}
+
+// limitsEntry writes limits in the grammar, as a key that follows others.
+func limitsEntry(l *plan.Limits) string {
+	if l == nil {
+		return ""
+	}
+	var keys []string
+	if l.Requests != 0 {
+		per := map[uint32]string{1: "s", 60: "min", 3600: "hour"}[l.Per]
+		keys = append(keys, fmt.Sprintf("requests: %d/%s", l.Requests, per))
+	}
+	if l.Concurrent != 0 {
+		keys = append(keys, fmt.Sprintf("concurrent: %d", l.Concurrent))
+	}
+	for _, s := range []struct {
+		key, per string
+		bytes    uint64
+	}{{"body", "", l.Body}, {"upload", "/s", l.Upload}, {"download", "/s", l.Download}} {
+		if s.bytes != 0 {
+			keys = append(keys, s.key+": "+yaml.SizeText(s.bytes)+s.per)
+		}
+	}
+	return ", limits: {" + strings.Join(keys, ", ") + "}"
 }

@@ -1,55 +1,21 @@
-package stacks
+package edit
 
 import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/stacks/yaml"
 )
-
-// HostPort is a host that an agent is to reach, over TLS.
-type HostPort struct {
-	Host string
-	Port uint16
-}
-
-// ParseHostPort reads "host" or "host:port".
-func ParseHostPort(s string) (HostPort, error) {
-	host, port, ok := strings.Cut(s, ":")
-	hp := HostPort{Port: 443}
-	if ok {
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 {
-			return HostPort{}, fmt.Errorf("%q is not HOST or HOST:PORT; write, for example, api.example.com:8443", s)
-		}
-		hp.Port = uint16(n)
-	}
-	var err error
-	if hp.Host, err = canonicalHost(host); err != nil {
-		return HostPort{}, err
-	}
-	if hp.Host == "localhost" || strings.HasSuffix(hp.Host, ".localhost") {
-		return HostPort{}, fmt.Errorf("host %q would be the proxy's own machine; write a destination with an upstream into the stack file", host)
-	}
-	return hp, nil
-}
-
-func (hp HostPort) String() string {
-	if hp.Port == 443 || hp.Port == 0 {
-		return hp.Host
-	}
-	return hp.Host + ":" + strconv.Itoa(int(hp.Port))
-}
 
 // AllowRequest says what [Allow] adds.
 type AllowRequest struct {
 	Agent string
-	Hosts []HostPort
+	Hosts []stacks.HostPort
 	// Methods and Paths apply to every host; none means all.
 	Methods, Paths []string
 	// Expires is the end of the access, or the zero time. Reason says why the access is given, or
@@ -62,20 +28,21 @@ type AllowRequest struct {
 type RevokeRequest struct {
 	Agent string
 	// Hosts are revoked with all their rules; port 0 means every port.
-	Hosts []HostPort
+	Hosts []stacks.HostPort
 }
 
 // Edit is a change to a stack file that was not written yet.
 type Edit struct {
-	*File
+	*stacks.File
 	After []byte
 	// Old and Plan are the plans of the file before and after.
 	Old, Plan *plan.Plan
 
-	stack *Stack
+	before []byte
+	stack  *stacks.Stack
 }
 
-// Source is [Stack.Source] of the file as it would be.
+// Source is [stacks.Stack.Source] of the file as it would be.
 func (e *Edit) Source(ruleID string) string { return e.stack.Source(ruleID) }
 
 // Changes describe the meaning of the edit.
@@ -85,12 +52,12 @@ func (e *Edit) Changes() []plan.Change { return plan.Diff(e.Old, e.Plan) }
 // destination that says the same; a new destination is named after its host. If the access is
 // allowed already, nothing changes. Everything except the inserted text stays the same, byte for
 // byte.
-func (f *File) Allow(r AllowRequest) (*Edit, error) {
+func Allow(f *stacks.File, r AllowRequest) (*Edit, error) {
 	rule, err := r.rule()
 	if err != nil {
 		return nil, err
 	}
-	return f.edit(r.Agent, func(e *editor) error {
+	return rewrite(f, r.Agent, func(e *editor) error {
 		for _, hp := range r.Hosts {
 			rule := *rule
 			rule.Host, rule.Port = hp.Host, hp.Port
@@ -118,8 +85,8 @@ func (r *AllowRequest) rule() (*plan.Rule, error) {
 	}
 	for _, m := range r.Methods {
 		upper := strings.ToUpper(m)
-		if !slices.Contains(methods, upper) {
-			return nil, fmt.Errorf("method %q cannot be allowed; %s", m, yaml.Nearest(upper, methods))
+		if !slices.Contains(stacks.Methods, upper) {
+			return nil, fmt.Errorf("method %q cannot be allowed; %s", m, yaml.Nearest(upper, stacks.Methods))
 		}
 		rule.Methods = append(rule.Methods, upper)
 	}
@@ -141,8 +108,8 @@ func (r *AllowRequest) rule() (*plan.Rule, error) {
 // Revoke plans an edit that takes hosts off an agent's allow list, with every rule for them. If a
 // destination is named after such a host, as Allow names it, and no agent uses it any longer, the
 // edit removes it.
-func (f *File) Revoke(r RevokeRequest) (*Edit, error) {
-	return f.edit(r.Agent, func(e *editor) error {
+func Revoke(f *stacks.File, r RevokeRequest) (*Edit, error) {
+	return rewrite(f, r.Agent, func(e *editor) error {
 		for _, hp := range r.Hosts {
 			if err := e.revoke(hp); err != nil {
 				return err
@@ -157,14 +124,14 @@ func (f *File) Revoke(r RevokeRequest) (*Edit, error) {
 	})
 }
 
-// edit compiles the file, has change rewrite it, and accepts the result only if
+// rewrite compiles the file, has change rewrite it, and accepts the result only if
 // it compiles to a plan that differs in the way that is expected.
-func (f *File) edit(agent string, change func(*editor) error, expected func(plan.Change) bool) (*Edit, error) {
-	if f.err != nil {
-		return nil, fmt.Errorf("read stack file: %w", f.err)
+func rewrite(f *stacks.File, agent string, change func(*editor) error, expected func(plan.Change) bool) (*Edit, error) {
+	data, err := f.Content()
+	if err != nil {
+		return nil, err
 	}
-	clients := newClientCache(ClientHosts)
-	stack, err := f.parse(f.data, clients)
+	stack, err := f.Parse(data)
 	if err != nil {
 		return nil, err
 	}
@@ -175,11 +142,11 @@ func (f *File) edit(agent string, change func(*editor) error, expected func(plan
 		}
 		return nil, fmt.Errorf("%s: there is no agent %q; %s", f.Path, agent, yaml.Nearest(agent, names))
 	}
-	e := &editor{file: f, agent: agent, data: f.data, stack: stack, clients: clients}
+	e := &editor{file: f, agent: agent, data: data, stack: stack}
 	if err := change(e); err != nil {
 		return nil, err
 	}
-	out := &Edit{File: f, After: e.data, Old: stack.Plan, Plan: e.stack.Plan, stack: e.stack}
+	out := &Edit{File: f, before: data, After: e.data, Old: stack.Plan, Plan: e.stack.Plan, stack: e.stack}
 	for _, c := range out.Changes() {
 		if !expected(c) {
 			return nil, fmt.Errorf("edit %s: the result would also change this: %s; edit it by hand, then run `postern push`", f.Path, c)
@@ -189,9 +156,30 @@ func (f *File) edit(agent string, change func(*editor) error, expected func(plan
 }
 
 // Write replaces the file, whole or not at all, and keeps its mode. If the file is no longer what
-// the edit began with, Write leaves it alone and returns [ErrChanged].
-func (e *Edit) Write() error { return e.replace(e.data, e.After) }
+// the edit began with, Write leaves it alone and returns [stacks.ErrChanged].
+func (e *Edit) Write() error { return e.Replace(e.before, e.After) }
 
 // Restore takes a written edit back. If the file was changed since, it is left
-// alone: [ErrChanged].
-func (e *Edit) Restore() error { return e.replace(e.After, e.data) }
+// alone: [stacks.ErrChanged].
+func (e *Edit) Restore() error { return e.Replace(e.After, e.before) }
+
+// Lookalikes returns a warning for each host that the edit adds and that looks like
+// another one.
+func (e *Edit) Lookalikes() []string {
+	old := map[string]bool{}
+	for _, a := range e.Old.Agents {
+		for _, r := range a.Rules {
+			old[r.Host] = true
+		}
+	}
+	var warnings []string
+	for _, a := range e.Plan.Agents {
+		for _, r := range a.Rules {
+			if text := stacks.Lookalike(r.Host); text != "" && !old[r.Host] {
+				old[r.Host] = true
+				warnings = append(warnings, text)
+			}
+		}
+	}
+	return warnings
+}
