@@ -98,12 +98,22 @@ var Advice = map[plan.Reason]Said{
 	},
 }
 
-// Hint returns what can be done about a decision with that reason, for an agent and a host. It
-// returns "" if there is no hint, or if the hint needs a host and host is "".
-func Hint(reason plan.Reason, agent, host string) string {
+// InStack returns the flag by which a command of postern is about the stack, with a space before,
+// or "" for the stack that commands without the flag are about.
+func InStack(stack string) string {
+	if stack == "" || stack == "local" {
+		return ""
+	}
+	return " --stack=" + stack
+}
+
+// Hint returns what can be done about a decision with that reason, for an agent of a stack and a
+// host. It returns "" if there is no hint, or if the hint needs a host and host is "".
+func Hint(reason plan.Reason, stack, agent, host string) string {
 	hint := Advice[reason].Hint
 	if host == "" && strings.Contains(hint, "HOST") {
 		return ""
 	}
-	return strings.NewReplacer("AGENT", agent, "HOST", host).Replace(hint)
+	return strings.NewReplacer("--agent AGENT", "--agent "+agent+InStack(stack),
+		"postern status", "postern status"+InStack(stack), "HOST", host).Replace(hint)
 }

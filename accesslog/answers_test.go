@@ -105,10 +105,13 @@ func TestSays(t *testing.T) {
 
 func TestHint(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, "an operator can allow it: postern allow a.test --agent demo", Hint(plan.ReasonHost, "demo", "a.test"))
-	require.Empty(t, Hint(plan.ReasonHost, "demo", ""), "there is nothing to paste")
-	require.Equal(t, "an operator sees why with: postern status", Hint(plan.ReasonCredential, "demo", ""))
-	require.Empty(t, Hint("other", "demo", "a.test"))
+	require.Equal(t, "an operator can allow it: postern allow a.test --agent demo", Hint(plan.ReasonHost, "local", "demo", "a.test"))
+	require.Equal(t, "an operator can allow it: postern allow a.test --agent demo --stack=work",
+		Hint(plan.ReasonHost, "work", "demo", "a.test"))
+	require.Empty(t, Hint(plan.ReasonHost, "local", "demo", ""), "there is nothing to paste")
+	require.Equal(t, "an operator sees why with: postern status", Hint(plan.ReasonCredential, "local", "demo", ""))
+	require.Equal(t, "an operator sees why with: postern status --stack=work", Hint(plan.ReasonCredential, "work", "demo", ""))
+	require.Empty(t, Hint("other", "local", "demo", "a.test"))
 	for _, r := range plan.Reasons {
 		require.NotEmpty(t, Advice[r].Means, r)
 		// An agent that is refused is told so, and what can be done.

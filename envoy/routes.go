@@ -92,7 +92,7 @@ func deny(agent string, reason plan.Reason, match *routev3.RouteMatch) *routev3.
 		Name:  accesslog.Route{Reason: reason, Rule: plan.DefaultRule(agent)}.String(),
 		Match: match,
 		Metadata: metadata(map[string]string{
-			"rule": plan.DefaultName, "reason": string(reason), "hint": accesslog.Hint(reason, agent, "HOST"),
+			"rule": plan.DefaultName, "reason": string(reason), "hint": accesslog.Hint(reason, "", agent, "HOST"),
 		}),
 		Action: directResponse(403),
 	}

@@ -45,7 +45,7 @@ type Explanation struct {
 }
 
 // Kill makes the explanation that of an agent that an operator has stopped.
-func (e *Explanation) Kill(agent string) {
+func (e *Explanation) Kill(stack, agent string) {
 	policy := "the policy alone would deny it too: " + string(e.Reason)
 	if e.Allow {
 		policy = "the policy alone would allow it"
@@ -55,7 +55,7 @@ func (e *Explanation) Kill(agent string) {
 	}
 	*e = Explanation{
 		Decision: plan.Decision{Reason: plan.ReasonKilled}, Layer: layerKill,
-		Change: []string{"postern unkill --agent " + quoted(agent) + "   # or --stack, if all were stopped; " + policy},
+		Change: []string{"postern unkill --agent " + quoted(agent) + accesslog.InStack(stack) + "   # or --stack, if all were stopped; " + policy},
 	}
 }
 
@@ -188,7 +188,7 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 			return []string{
 				fmt.Sprintf("rule %s ended at %s: write a later expires: in %s",
 					full.Rule, expired.Expires, stack.Source(full.Rule)),
-				allowCommand(r) + " --for 30m",
+				allowCommand(stack, r) + " --for 30m",
 			}
 		}
 	}
@@ -209,7 +209,7 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 		if _, err := stacks.ParseHostPort(r.Host); err != nil {
 			return []string{"none: " + err.Error()}
 		}
-		return []string{allowCommand(r)}
+		return []string{allowCommand(stack, r)}
 	case plan.ReasonMethod, plan.ReasonPath:
 		key, value := "methods", quoted(r.Method)
 		if d.Reason == plan.ReasonPath {
@@ -245,7 +245,7 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 		if p.Decide(https).Allow {
 			return []string{"none is needed: use https://"}
 		}
-		return []string{accesslog.Hint(d.Reason, r.Agent, r.Host)}
+		return []string{accesslog.Hint(d.Reason, stack.Name, r.Agent, r.Host)}
 	case plan.ReasonMalformed:
 		return []string{"none: no server reads this path in one way only"}
 	}
@@ -256,7 +256,7 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 func nearby(stack *stacks.Stack, near *plan.Rule, change string, r plan.Request) []string {
 	var out []string
 	source := stack.Source(near.ID)
-	command := allowCommand(r)
+	command := allowCommand(stack, r)
 	if r.Scheme == "http" {
 		command = ""
 	}
@@ -288,12 +288,13 @@ func find(p *plan.Plan, id string) *plan.Rule {
 // allowCommand allows just the request. Host, method and path may be an
 // agent's words: nothing of them may be more than a word to a shell, or a
 // wildcard to us.
-func allowCommand(r plan.Request) string {
+func allowCommand(stack *stacks.Stack, r plan.Request) string {
 	host := r.Host
 	if r.Port != 443 {
 		host += ":" + strconv.Itoa(int(r.Port))
 	}
-	command := fmt.Sprintf("postern allow %s --agent %s --method %s", quoted(host), quoted(r.Agent), quoted(r.Method))
+	command := fmt.Sprintf("postern allow %s --agent %s%s --method %s",
+		quoted(host), quoted(r.Agent), accesslog.InStack(stack.Name), quoted(r.Method))
 	path, err := plan.NormalizePath(r.Path)
 	if err == nil {
 		_, err = plan.ParsePath(path)

@@ -51,7 +51,7 @@ The exit status is 0 if the request is allowed, and 1 if it is denied.`,
 				fmt.Fprintf(cmd.ErrOrStderr(), "note: it is not known whether %s is killed: %v\n", agent, err)
 			}
 			if killed {
-				e.Kill(agent)
+				e.Kill(stack.Name, agent)
 			}
 			w := cmd.OutOrStdout()
 			if asJSON {

@@ -141,7 +141,7 @@ func runAgent(ctx context.Context, r *run.Request, env, command []string, verbos
 	case err != nil:
 		return statusSandbox, err
 	case result.Status != 0 && result.Connections > 0:
-		explainDenials(ctx, os.Stderr, r.Home.AuditDir(), r.Agent, start)
+		explainDenials(ctx, os.Stderr, r.Home.AuditDir(), r.Home.Stack(), r.Agent, start)
 	}
 	return result.Status, nil
 }
@@ -168,12 +168,12 @@ func extraEnv(flags []string) ([]string, error) {
 
 // explainDenials prints what the policy denied to the agent since the start of a command that
 // failed, and what an operator can do about it.
-func explainDenials(ctx context.Context, out io.Writer, dir, agent string, since time.Time) {
+func explainDenials(ctx context.Context, out io.Writer, dir, stack, agent string, since time.Time) {
 	events := denials(ctx, dir, audit.Filter{Agent: agent, Denied: true, Since: since})
 	seen := map[string]bool{}
 	more := 0
 	for _, e := range events {
-		text := denialText(&e)
+		text := denialText(stack, &e)
 		switch {
 		case text == "" || seen[text]:
 		case len(seen) == maxDenials:
@@ -184,7 +184,8 @@ func explainDenials(ctx context.Context, out io.Writer, dir, agent string, since
 		}
 	}
 	if more > 0 {
-		fmt.Fprintf(out, "postern: and %d more: postern audit --agent %s --denied\n", more, agent)
+		fmt.Fprintf(out, "postern: and %d more: postern audit --agent %s%s --denied\n", more, agent,
+			accesslog.InStack(stack))
 	}
 }
 
@@ -207,7 +208,7 @@ func denials(ctx context.Context, dir string, f audit.Filter) []audit.Event {
 }
 
 // denialText explains one denial in two lines. It is empty if the command itself gave up.
-func denialText(e *audit.Event) string {
+func denialText(stack string, e *audit.Event) string {
 	message := accesslog.Advice[e.Reason].Message
 	if message == "" {
 		return ""
@@ -217,7 +218,7 @@ func denialText(e *audit.Event) string {
 		request = e.Method + " " + e.Host + e.Path
 	}
 	text := fmt.Sprintf("postern: %s: %s (rule %s: %s)\n", message, printable(request), printable(e.Rule), printable(string(e.Reason)))
-	if hint := accesslog.Hint(e.Reason, e.Agent, pasteable(e.Host)); hint != "" {
+	if hint := accesslog.Hint(e.Reason, stack, e.Agent, pasteable(e.Host)); hint != "" {
 		text += "  " + hint + "\n"
 	}
 	return text

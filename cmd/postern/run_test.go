@@ -52,7 +52,7 @@ func TestDenialText(t *testing.T) {
 			"postern: denied by policy: CONNECT a.test:443;reboot (rule demo/default: host_not_allowed)\n",
 		},
 	} {
-		require.Equal(t, c.want, denialText(&c.event))
+		require.Equal(t, c.want, denialText("local", &c.event))
 	}
 }
 
@@ -82,11 +82,12 @@ func TestExplainDenials(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "n1"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "n1", "00000000000000000001.jsonl"), log.Bytes(), 0o600))
 	var out bytes.Buffer
-	explainDenials(t.Context(), &out, dir, "demo", start)
+	explainDenials(t.Context(), &out, dir, "work", "demo", start)
 	text := out.String()
 	require.Equal(t, 1, bytes.Count(out.Bytes(), []byte("CONNECT a.test:443")))
 	require.Equal(t, maxDenials, bytes.Count(out.Bytes(), []byte("denied by policy")))
-	require.Contains(t, text, "and 1 more: postern audit --agent demo --denied")
+	require.Contains(t, text, "an operator can allow it: postern allow a.test --agent demo --stack=work\n")
+	require.Contains(t, text, "and 1 more: postern audit --agent demo --stack=work --denied")
 	for _, not := range []string{"old.test", "other.test", "fine.test"} {
 		require.NotContains(t, text, not)
 	}
