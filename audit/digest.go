@@ -72,8 +72,8 @@ func (w *Writer) digest(s segment) (saved int64, err error) {
 	return size - int64(len(content)), nil
 }
 
-// greedy returns the agents that have more than half of what they would have if all agents of
-// the segment had the same, and how long the segment is. A damaged segment has none.
+// greedy returns the agents that have more than they would have if all agents of the segment had
+// the same, and how long the segment is. A damaged segment has none.
 func (s segment) greedy() (agents []string, size int64, err error) {
 	bytes := map[string]int64{}
 	whole, err := s.each(func(e *Event, line []byte) {
@@ -86,7 +86,7 @@ func (s segment) greedy() (agents []string, size int64, err error) {
 		return nil, size, err
 	}
 	for agent, n := range bytes {
-		if n > size/int64(2*len(bytes)) {
+		if len(bytes) == 1 || n > size/int64(len(bytes)) {
 			agents = append(agents, agent)
 		}
 	}

@@ -85,6 +85,8 @@ type Event struct {
 	// Why and Owner are the rule's reason and owner.
 	Why   string `json:"why,omitempty"`
 	Owner string `json:"owner,omitempty"`
+	// tried is true if Envoy tried an upstream. It is known only of an event that was just made.
+	tried bool
 }
 
 // decode turns one line of Envoy's access log into an event. It returns nil for
@@ -168,6 +170,7 @@ func judge(e *Event, l *accesslog.Line) {
 		a = &accesslog.Unknown // the route denies nothing
 	}
 	e.Verdict, e.Reason = a.Verdict, a.Reason
+	e.tried = l.Tries > 0
 	switch {
 	case routed && a.Sent != "" && l.Tries > 0:
 		e.Verdict, e.Reason = Allow, a.Sent

@@ -31,9 +31,10 @@ type denial struct {
 	reason  plan.Reason
 }
 
-// flood reports whether e is counted instead of written.
+// flood reports whether e is counted instead of written. What an upstream was tried for is always
+// written: something of it may have been sent, whatever ended it.
 func (w *Writer) flood(e *Event) bool {
-	if e.Verdict != Deny && e.Verdict != Error || e.Agent == "" || e.Count != 0 || e.Stream != "" {
+	if e.Verdict != Deny && e.Verdict != Error || e.Agent == "" || e.Count != 0 || e.Stream != "" || e.tried {
 		return false
 	}
 	now := time.Now()

@@ -49,6 +49,27 @@ func TestFlood(t *testing.T) {
 	require.Equal(t, 2*rounds, others)
 }
 
+// TestFloodHidesNothingThatWasSent: whatever ended a request, if an upstream was tried for it, the
+// request has an event of its own, however many denials the agent has caused before.
+func TestFloodHidesNothingThatWasSent(t *testing.T) {
+	t.Parallel()
+	l := newLogged(t, standard)
+	l.write(strings.Repeat(denied, denialsAtOnce+1000))
+	line := func(details, tries string) string {
+		return `{"k":"request","t":"1795416854.918","agent":"a","method":"POST","path":"/` + details + `","route":"allowed api.test:443 - api","flags":"-","details":"` + details + `","tries":` + tries + `}` + "\n"
+	}
+	l.write(line("too_many_premature_resets", "1"), line("request_payload_too_large", "1"), line("overload", "0"))
+	l.stop()
+	var paths []string
+	require.NoError(t, Each(l.dir, Filter{}, func(e Event) error {
+		if e.Method == "POST" {
+			paths = append(paths, e.Verdict+" "+e.Path)
+		}
+		return nil
+	}))
+	require.Equal(t, []string{"error /too_many_premature_resets", "deny /request_payload_too_large"}, paths)
+}
+
 // TestHostileText: whatever an agent sends is one line that is read back as it was sent.
 func TestHostileText(t *testing.T) {
 	t.Parallel()

@@ -88,11 +88,12 @@ func TestAgentHasNoPower(t *testing.T) {
 			"unshare -Urm mount -o remount,rw /usr", "unshare -Urm sh -c 'mount -o remount,bind,rw /run/postern/nodes/0 && touch /run/postern/nodes/0/x'",
 			"./try write /proc/sys/kernel/core_pattern", "./try write /proc/sys/kernel/modprobe", "./try write /proc/sys/vm/drop_caches", "./try write /proc/sysrq-trigger",
 			"./try write /proc/1/mem", "echo -1000 > /proc/1/oom_score_adj",
-			"./try syscall 425 1 0",      // io_uring_setup
-			"./try syscall 16 0 0x5412",  // ioctl TIOCSTI
-			"./try syscall 250 11 0",     // keyctl read
-			"./try syscall 321 0 0",      // bpf
-			"./try syscall 0x40000027 0", // x32 getpid
+			"./try syscall 425 1 0",                        // io_uring_setup
+			"./try syscall 16 0 0x5412",                    // ioctl TIOCSTI
+			"echo x > own; ./try syscall 72 9 1024 9< own", // fcntl F_SETLEASE: F_RDLCK
+			"./try syscall 250 11 0",                       // keyctl read
+			"./try syscall 321 0 0",                        // bpf
+			"./try syscall 0x40000027 0",                   // x32 getpid
 			"test -e /var/lib/dpkg", "test -e /boot", "test -e /etc/shadow", "test -e /sys/kernel", "test -e /home/nobody-else", "test -e " + b.root + "/state", "cat /proc/kcore",
 		} {
 			out, status := b.run(t, "sh", "-c", script)

@@ -17,7 +17,7 @@ import (
 var allowedCalls = []string{
 	// Files.
 	"access", "faccessat", "faccessat2", "chdir", "fchdir", "chown", "fchown", "fchownat", "lchown", "close", "close_range", "dup", "dup2", "dup3",
-	"copy_file_range", "fadvise64", "fallocate", "fcntl", "fdatasync", "flock", "fsync", "ftruncate", "truncate", "getcwd", "getdents", "getdents64",
+	"copy_file_range", "fadvise64", "fallocate", "fdatasync", "flock", "fsync", "ftruncate", "truncate", "getcwd", "getdents", "getdents64",
 	"link", "linkat", "symlink", "symlinkat", "readlink", "readlinkat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat",
 	"lseek", "read", "readv", "pread64", "preadv", "preadv2", "write", "writev", "pwrite64", "pwritev", "pwritev2", "readahead", "sendfile", "splice", "tee", "vmsplice",
 	"stat", "fstat", "lstat", "newfstatat", "fstatat", "statx", "statfs", "fstatfs", "sync", "syncfs", "sync_file_range", "umask",
@@ -143,6 +143,11 @@ var checkedCalls = []checkedCall{
 			isOneOf(retAllow, 1, whole, unix.FICLONE, unix.FICLONERANGE, unix.FIDEDUPERANGE), // btrfs's numbers, every file system's calls
 			isOneOf(errForbidden, 1, ioctlKind, btrfs, bcachefs),
 		),
+	},
+	{
+		names: []string{"fcntl"}, otherwise: retAllow,
+		why:      "whoever holds a lease on a file makes everybody else who opens the file wait for it, for 45 s",
+		outcomes: isOneOf(errForbidden, 1, whole, unix.F_SETLEASE),
 	},
 	{
 		names: []string{"clone"}, otherwise: errForbidden, why: "in a namespace of its own an agent would have capabilities, and with them the kernel's rarely tried paths",

@@ -13,9 +13,10 @@ import (
 
 // siblings are shown next to a bin folder outside of all homes, where a program commonly finds the
 // rest of itself.
-var siblings = []string{
-	"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "conf", "jmods", "release", "pyvenv.cfg",
-}
+var siblings = []string{"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "pyvenv.cfg"}
+
+// javas are what a Java runtime, which has lib/modules, needs besides. The conf folder of other programs may hold passwords.
+var javas = []string{"jmods", "release", "conf"}
 
 // kernelAndSettings hold more than programs.
 var kernelAndSettings = []string{"/etc", "/proc", "/sys", "/dev", "/boot"}
@@ -39,6 +40,14 @@ const (
 func (b *builder) hasSiblings(real string) bool {
 	return strings.Count(real, "/") >= 3 && slices.Contains([]string{"bin", "sbin"}, filepath.Base(real)) &&
 		!within(real, b.home) && !slices.ContainsFunc(homes, func(h string) bool { return within(real, h) })
+}
+
+// siblings returns what may be shown in the folder of a toolchain.
+func (b *builder) siblings(dir string) []string {
+	if _, _, err := b.resolve(filepath.Join(dir, "lib", "modules")); err != nil {
+		return siblings
+	}
+	return slices.Concat(siblings, javas)
 }
 
 // toolchains shows what the entries of the caller's PATH need, and returns the PATH of what is
@@ -96,7 +105,7 @@ func (b *builder) entry(entry string) (why string) {
 func (b *builder) toolchain(real string) {
 	if !b.known(real) && !b.sees(real) {
 		if b.hasSiblings(real) {
-			for _, name := range siblings {
+			for _, name := range b.siblings(filepath.Dir(real)) {
 				b.show(filepath.Join(filepath.Dir(real), name))
 			}
 		}

@@ -42,8 +42,8 @@ func TestLists(t *testing.T) {
 			around = append(around, n.path)
 		}
 	}
-	require.ElementsMatch(t, words(`/etc /proc /sys /dev /run /boot /usr/bin /usr/sbin /usr/lib /bin /sbin /lib /lib64 /var/log /var/spool /var/cache`), whole)
-	require.ElementsMatch(t, words(`/usr /home /root /opt /srv /mnt /media /var/lib /var/tmp /tmp`), around)
+	require.ElementsMatch(t, words(`/etc /proc /sys /dev /run /boot /usr /bin /sbin /lib /lib64 /var/lib/apt /var/lib/dpkg /var/lib/rpm /var/lib/systemd /var/backups /var/mail /var/log /var/spool /var/cache`), whole)
+	require.ElementsMatch(t, words(`/home /root /opt /srv /mnt /media /var/lib /var/tmp /tmp`), around)
 	require.Equal(t, words(`/bin /sbin /lib /lib32 /lib64 /libx32`), systemDirs)
 	require.ElementsMatch(t, words(`alternatives ld.so.cache ld-musl-*.path localtime timezone locale.alias locale.conf default/locale inputrc
 		mime.types protocols services rpc gai.conf host.conf shells magic fonts bash.bashrc profile

@@ -23,10 +23,7 @@ var notWorkdirs = []struct {
 	{"/dev", true, "it holds the devices of the system"},
 	{"/run", true, "it holds the sockets of the system"},
 	{"/boot", true, "it holds the kernel"},
-	{"/usr", false, "it holds the programs of the system"},
-	{"/usr/bin", true, "it holds the programs of the system"},
-	{"/usr/sbin", true, "it holds the programs of the system"},
-	{"/usr/lib", true, "it holds the programs of the system"},
+	{"/usr", true, "it holds the programs of the system"},
 	{"/bin", true, "it holds the programs of the system"},
 	{"/sbin", true, "it holds the programs of the system"},
 	{"/lib", true, "it holds the programs of the system"},
@@ -38,11 +35,26 @@ var notWorkdirs = []struct {
 	{"/mnt", false, "it holds other file systems"},
 	{"/media", false, "it holds other file systems"},
 	{"/var/lib", false, "it holds the data of other programs"},
+	{"/var/lib/apt", true, "it holds the programs of the system"},
+	{"/var/lib/dpkg", true, "it holds the programs of the system"},
+	{"/var/lib/rpm", true, "it holds the programs of the system"},
+	{"/var/lib/systemd", true, "it holds the configuration and secrets of the system"},
+	{"/var/backups", true, "it holds the configuration and secrets of the system"},
+	{"/var/mail", true, "it holds the records of the system"},
 	{"/var/log", true, "it holds the records of the system"},
 	{"/var/spool", true, "other programs act on what is there"},
 	{"/var/cache", true, "other programs act on what is there"},
 	{"/var/tmp", false, "other programs keep files and sockets there"},
 	{"/tmp", false, "other programs keep files and sockets there"},
+}
+
+// sources are below what is the system's, and are for people's own projects.
+var sources = []string{"/usr/src", "/usr/local/src"}
+
+// programDirs, below a home, hold programs and libraries that the home's owner runs or compiles.
+var programDirs = []string{
+	"bin", ".local/bin", ".local/lib", ".cache", "go/bin", "go/pkg", ".cargo", ".rustup", ".pyenv", ".rbenv", ".nvm",
+	".asdf", ".sdkman", ".npm", ".m2", ".gradle",
 }
 
 // secretDirs, below the home, hold keys and tokens: never shown, not even if
@@ -132,6 +144,13 @@ func (m *machine) look(dir, home string, private []string) (Workdir, error) {
 				return refuse("it is, contains, or is inside " + secret + ", which is for secrets")
 			}
 		}
+		for _, p := range programDirs {
+			if dir := filepath.Join(h, p); overlap(real, dir) {
+				if _, _, err := m.resolve(dir); err == nil || within(real, dir) {
+					return refuse("it is, contains, or is inside " + dir + ", from which the owner's programs are run or compiled")
+				}
+			}
+		}
 		if settings := filepath.Join(h, ".config"); within(real, settings) {
 			return refuse("it is in " + settings + ", which is for settings that the owner's programs act on")
 		}
@@ -144,7 +163,9 @@ func (m *machine) look(dir, home string, private []string) (Workdir, error) {
 		return refuse("a whole file system is mounted there")
 	}
 	for _, n := range notWorkdirs {
-		if within(n.path, real) || n.below && within(real, n.path) {
+		inside := n.below && within(real, n.path) &&
+			!slices.ContainsFunc(sources, func(s string) bool { return real != s && within(real, s) })
+		if within(n.path, real) || inside {
 			return refuse("it is, contains, or is inside " + n.path + ": " + n.why)
 		}
 	}

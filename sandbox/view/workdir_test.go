@@ -56,6 +56,26 @@ func TestWhyNotUsr(t *testing.T) {
 	}
 }
 
+// TestNoProgramsAreAWorkdir: what an agent writes must not be what people, or their Go tool, run next.
+func TestNoProgramsAreAWorkdir(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{"/usr/local", "/usr/share", "/usr/libexec", "/usr/include", "/var/lib/dpkg", "/var/backups"} {
+		_, err := look(dir, "/nonexistent")
+		require.Error(t, err, dir)
+	}
+	home := tree(t, "go/pkg/mod/x/", "go/src/app/", ".cache/go-build/", ".cargo/bin/", ".local/share/app/", "src/bin/")
+	for dir, refused := range map[string]bool{
+		"go": true, "go/pkg": true, "go/pkg/mod/x": true, ".cache": true, ".cache/go-build": true, ".cargo/bin": true,
+		"go/src/app": false, ".local/share/app": false, "src/bin": false, "src": false,
+	} {
+		_, err := look(filepath.Join(home, dir), home)
+		require.Equal(t, refused, err != nil, "%s: %v", dir, err)
+		if refused {
+			require.ErrorContains(t, err, "from which the owner's programs are run or compiled")
+		}
+	}
+}
+
 func TestNobodysHomeIsAWorkdir(t *testing.T) {
 	t.Parallel()
 	people, _ := new(machine).homes()
