@@ -437,7 +437,7 @@ func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
 	if err := d.find(); err != nil && (d.scratch || !errors.Is(err, home.ErrUnclaimed)) {
 		return nil, err
 	}
-	stack, err := d.file.Load() //nolint:contextcheck // a client that is asked for its hosts is bounded by itself
+	stack, err := d.file.Load()
 	if err == nil {
 		err = become(ctx, stack)
 	}

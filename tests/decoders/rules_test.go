@@ -186,7 +186,11 @@ func TestAllowedQueriesAreReadAsMeant(t *testing.T) {
 			}
 		}
 	}
-	rapid.Check(t, func(rt *rapid.T) { check(rt, drawQuery(rt)) })
+	rapid.Check(t, func(rt *rapid.T) {
+		for range 10 { // few of them are allowed
+			check(rt, drawQuery(rt))
+		}
+	})
 	require.Greater(t, allowed, 10)
 }
 
