@@ -169,7 +169,7 @@ func (b *builder) dynamicCluster(name, agent string, share uint32) *clusterv3.Cl
 func (b *builder) pinnedCluster(name, address, ca string, share uint32) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                          name,
-		CircuitBreakers:               breakers(maxRequests, share),
+		CircuitBreakers:               breakers(requestShare(share), share),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
 		ConnectTimeout:                durationpb.New(connectTimeout),
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},

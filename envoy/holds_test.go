@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -311,4 +312,30 @@ func TestOtherThan(t *testing.T) {
 	m := headerMatch(plan.Condition{Name: "h", Present: true}, exactly("x"))
 	require.True(t, m.GetPresentMatch())
 	require.IsType(t, &matcherv3.StringMatcher{}, headerMatch(plan.Condition{Name: "h", Value: "x"}, exactly("x")).GetStringMatch())
+}
+
+// TestRequestsOfAnAgentAreBounded: an agent that reads no answer has so many requests open at all
+// of its clusters together, however many destinations have clusters of their own.
+func TestRequestsOfAnAgentAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, destinations := range []int{1, 2, 7, 8, 30} {
+		p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a"}}}
+		for i := range destinations {
+			host := fmt.Sprintf("h%d.test", i)
+			p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{
+				ID: "a/" + host, Host: host, Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath},
+				Upstream: &plan.Upstream{Address: "192.0.2.1:443"},
+			})
+		}
+		r, err := Build(p, Options{Roots: "/roots.pem"})
+		require.NoError(t, err)
+		sum := uint32(0)
+		for _, c := range r.Clusters {
+			if n := strings.Split(c.Name, "/")[0]; n == "pinned" || n == "dynamic" {
+				sum += c.CircuitBreakers.Thresholds[0].MaxRequests.GetValue()
+			}
+		}
+		require.LessOrEqual(t, sum, uint32(4096), "%d destinations", destinations)
+		require.GreaterOrEqual(t, sum, uint32(1024), "%d destinations", destinations)
+	}
 }

@@ -117,9 +117,12 @@ const (
 	maxUpstreamConnections = 2048
 	// minShare bounds the connections of one cluster if there are many.
 	minShare = 8
-	// maxRequests bounds the requests in progress at one cluster. Envoy's default
-	// is 1,024.
+	// maxRequests bounds the requests in progress at all clusters of an agent together, as long
+	// as there are no more than maxRequests/minRequests. A request whose answer nobody reads
+	// holds more than maxBuffered. Envoy's default is 1,024 for each cluster.
 	maxRequests = 4096
+	// minRequests bounds the requests in progress at one cluster if there are many.
+	minRequests = 100
 	// maxStreams bounds those on one connection of HTTP/2.
 	maxStreams = 100
 	// maxNames bounds the host names that are kept resolved.
@@ -160,9 +163,15 @@ func breakers(requests, connections uint32) *clusterv3.CircuitBreakers {
 // one host and worker, may have a connection whatever the cluster's limit says: so
 // pools are half of what it has.
 func breakersOfHosts(connections uint32) *clusterv3.CircuitBreakers {
-	c := breakers(maxRequests, connections/2)
+	c := breakers(requestShare(connections), connections/2)
 	c.Thresholds[0].MaxConnectionPools = wrapperspb.UInt32(connections / 2)
 	return c
+}
+
+// requestShare returns how many requests may be in progress at one of an agent's clusters that
+// has that share of the connections: the same share of maxRequests.
+func requestShare(connections uint32) uint32 {
+	return max(minRequests, connections*(maxRequests/maxUpstreamConnections))
 }
 
 // upstreamShare is how many connections each of an agent's clusters may have. It is

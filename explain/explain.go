@@ -55,7 +55,10 @@ func (e *Explanation) Kill(stack, agent string) {
 	}
 	*e = Explanation{
 		Decision: plan.Decision{Reason: plan.ReasonKilled}, Layer: layerKill,
-		Change: []string{"postern unkill --agent " + quoted(agent) + accesslog.InStack(stack) + "   # or --stack, if all were stopped; " + policy},
+		Change: []string{
+			"postern unkill --agent " + quoted(agent) + accesslog.InStack(stack) +
+				"   # or --stack, if all were stopped; " + policy,
+		},
 	}
 }
 
