@@ -135,7 +135,13 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 				c.tookBack[name] = fmt.Sprintf("-back-%d", b.Seq)
 			}
 		}
-		c.rollBack(ctx, b.Seq, before)
+		if unbuilt := (*unbuiltError)(nil); errors.As(err, &unbuilt) {
+			c.mu.Lock()
+			c.wanted = c.version
+			c.mu.Unlock()
+		} else {
+			c.rollBack(ctx, b.Seq, before)
+		}
 		refused := &api.Error{Message: err.Error() + "; the previous version stays live", Cause: err}
 		if errors.As(err, &refused.Rejection) {
 			r := refused.Rejection
@@ -292,6 +298,11 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 	return nil
 }
 
+// unbuiltError is why no resources could be made of a plan. Nothing has changed for it.
+type unbuiltError struct{ error }
+
+func (e *unbuiltError) Unwrap() error { return e.error }
+
 // tables builds and packs the resources of b as they are valid at a moment, with the secrets to
 // which they refer. The returned plan is the valid part of b's plan.
 func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
@@ -305,6 +316,14 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
 	tables := map[string]*cache.Table{}
 	for _, k := range ledger.Kinds {
 		tables[k.URL] = cache.NewTable()
+	}
+	// Before anything changes: neither a secret nor a node is touched for a plan that cannot be built.
+	var packed envoy.Packed
+	if valid.Stack != "" {
+		var err error
+		if packed, err = c.memo.Build(valid, c.options(b, valid)); err != nil {
+			return nil, nil, &unbuiltError{err}
+		}
 	}
 	if err := c.secrets.Watch(ctx, needed(valid, b.Killed)); err != nil {
 		return nil, nil, err
@@ -321,10 +340,6 @@ func (c *Control) tables(ctx context.Context, b *bundle.Bundle,
 				return nil, nil, err
 			}
 		}
-	}
-	packed, err := c.memo.Build(valid, c.options(b, valid))
-	if err != nil {
-		return nil, nil, err
 	}
 	if err := c.mint.Also(valid, time.Now()); err != nil { // until one of both plans is live
 		return nil, nil, err
