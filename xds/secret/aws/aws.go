@@ -5,6 +5,7 @@ package aws
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"sync"
@@ -67,6 +68,9 @@ func (r *regions[Client]) forget(region string) {
 
 // Close implements [service.Service].
 func (r *regions[Client]) Close() {}
+
+// Format implements [fmt.Formatter]: what a client holds, e.g. an answer, is not printed.
+func (r *regions[Client]) Format(f fmt.State, _ rune) { fmt.Fprint(f, "a service of AWS") }
 
 type secretsManager struct {
 	regions[*secretsmanager.Client]

@@ -3,6 +3,7 @@ package gcp
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -29,6 +30,9 @@ type secrets struct {
 	mu   sync.Mutex
 	made *secretmanager.Client
 }
+
+// Format implements [fmt.Formatter]: what a client holds, e.g. an answer, is not printed.
+func (s *secrets) Format(f fmt.State, _ rune) { fmt.Fprint(f, "a service of GCP") }
 
 // New returns GCP Secret Manager, asked with the client that dial makes.
 func New(dial func(ctx context.Context) (*secretmanager.Client, error)) service.Service {
