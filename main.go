@@ -1,5 +1,6 @@
-// Command postern is what `pulumi up` and `go run .` start: it builds the Pulumi program, cmd/postern-stack, and
-// becomes it. Both would compile Pulumi's SDK once more for themselves (see package checkout); this takes a second.
+// Command postern is what `pulumi up` and `go run .` start: it builds the Pulumi program,
+// cmd/postern-stack, and becomes it. Both would compile Pulumi's SDK once more for themselves (see
+// package checkout); this takes a second.
 package main
 
 import (

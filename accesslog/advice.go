@@ -12,14 +12,15 @@ type Said struct {
 	Means string
 	// Message is for the agent.
 	Message string
-	// Hint says what can be done. HOST and AGENT stand for the host and the agent: see [Hint].
+	// Hint says what can be done. HOST, AGENT and URL stand for those of the request, and STACK for
+	// the flag that names the stack: see [Hint].
 	Hint string
 }
 
 const (
 	denied = "denied by policy"
-	audits = "an operator sees why with: postern audit --agent AGENT"
-	status = "an operator sees why with: postern status"
+	audits = "an operator sees why with: postern audit --agent AGENT STACK"
+	status = "an operator sees why with: postern status STACK"
 )
 
 // Advice holds what people are told about each reason.
@@ -28,19 +29,19 @@ var Advice = map[plan.Reason]Said{
 	plan.ReasonAgent:   {"the live version of the policy has no such agent", denied, status},
 	plan.ReasonHost: {
 		"no rule of the agent names the host and port", denied,
-		"an operator can allow it: postern allow HOST --agent AGENT",
+		"an operator can allow it: postern allow HOST --agent AGENT STACK",
 	},
 	plan.ReasonMethod: {
 		"rules name the host, but not the method, or not this method for this path", denied,
-		"an operator can allow it: postern allow HOST --agent AGENT --method METHOD --path PATH",
+		"an operator can allow it: postern allow HOST --agent AGENT STACK --method METHOD --path PATH",
 	},
 	plan.ReasonPath: {
 		"rules name the host and method, but not this path", denied,
-		"an operator can allow it: postern allow HOST --agent AGENT --method METHOD --path PATH",
+		"an operator can allow it: postern allow HOST --agent AGENT STACK --method METHOD --path PATH",
 	},
 	plan.ReasonCondition: {
 		"rules name the host and path, but their query or header conditions are not met", denied,
-		"an operator can see why: postern explain URL --agent AGENT",
+		"an operator can see why: postern explain URL --agent AGENT STACK",
 	},
 	plan.ReasonAmbiguous: {
 		"servers read this request in different ways, or it asks for two different things", denied,
@@ -48,7 +49,7 @@ var Advice = map[plan.Reason]Said{
 	},
 	plan.ReasonDenied: {
 		"a rule with `deny: true` matches", denied,
-		"an operator can see why: postern explain URL --agent AGENT",
+		"an operator can see why: postern explain URL --agent AGENT STACK",
 	},
 	plan.ReasonScheme: {
 		"plain HTTP to a destination that is not a gateway", denied,
@@ -60,7 +61,7 @@ var Advice = map[plan.Reason]Said{
 	},
 	plan.ReasonKilled: {
 		"an operator has killed the agent", denied,
-		"an operator can let it work again: postern unkill --agent AGENT",
+		"an operator can let it work again: postern unkill --agent AGENT STACK",
 	},
 	plan.ReasonAddress: {
 		"the host resolves to a private or metadata address", denied,
@@ -98,22 +99,43 @@ var Advice = map[plan.Reason]Said{
 	},
 }
 
+// Words are what a hint is about. What is "" stays as [Advice] writes it.
+type Words struct {
+	// Postern is how an operator starts postern.
+	Postern string
+	// About is the flag, with a space before it, that names the stack.
+	About string
+	Agent string
+	Host  string
+	// URL is one word of a shell.
+	URL string
+}
+
 // InStack returns the flag by which a command of postern is about the stack, with a space before,
-// or "" for the stack that commands without the flag are about.
+// or "" if the stack has no name.
 func InStack(stack string) string {
-	if stack == "" || stack == "local" {
+	if stack == "" {
 		return ""
 	}
 	return " --stack=" + stack
 }
 
-// Hint returns what can be done about a decision with that reason, for an agent of a stack and a
-// host. It returns "" if there is no hint, or if the hint needs a host and host is "".
-func Hint(reason plan.Reason, stack, agent, host string) string {
-	hint := Advice[reason].Hint
-	if host == "" && strings.Contains(hint, "HOST") {
+// Hint returns what can be done about a decision with that reason, or "" if there is no hint, or if
+// it needs a host and there is none.
+func Hint(reason plan.Reason, w Words) string {
+	return w.In(Advice[reason].Hint)
+}
+
+// In returns the hint with the words.
+func (w Words) In(hint string) string {
+	if w.Host == "" && strings.Contains(hint, "HOST") {
 		return ""
 	}
-	return strings.NewReplacer("--agent AGENT", "--agent "+agent+InStack(stack),
-		"postern status", "postern status"+InStack(stack), "HOST", host).Replace(hint)
+	pairs := []string{" STACK", w.About}
+	for word, by := range map[string]string{"postern": w.Postern, "AGENT": w.Agent, "HOST": w.Host, "URL": w.URL} {
+		if by != "" {
+			pairs = append(pairs, word, by)
+		}
+	}
+	return strings.NewReplacer(pairs...).Replace(hint)
 }

@@ -32,7 +32,7 @@ type Answer struct {
 	ByDefault bool
 	// Tells means that the agent is told Envoy's details, which are about its own request.
 	Tells bool
-	// Message and Hint, if Message is not "", replace those of the reason: see [Advice].
+	// Message and Hint, unless Message is "", replace the reason's message and hint: see [Advice].
 	Message, Hint string
 }
 
@@ -49,7 +49,7 @@ var Answers = []Answer{
 			"the status is the destination's, its body is not passed on",
 	},
 
-	// There is no scope for what the names of the connection say.
+	// The names of the connection do not agree, so no scope has their key.
 	{Details: []string{"route_not_found"}, Verdict: Deny, Reason: plan.ReasonName, Status: 403, ByDefault: true},
 	// Envoy calls it unavailable, and clients would try again.
 	{
@@ -69,6 +69,17 @@ var Answers = []Answer{
 			"dynamic_forward_proxy_pending_request_overflow", "dns_cache_overflow",
 		},
 		Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, Tells: true,
+	},
+	{
+		// More open at once than may take of the node's memory.
+		Details: []string{guard.Full}, Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, ByDefault: true, Tells: true,
+		Message: "the agent has too much open at once: its part of the node's memory is taken",
+		Hint:    "read answers to their end, and close connections that are not used",
+	},
+	{
+		Details: []string{guard.MadeUp}, Verdict: Deny, Reason: plan.ReasonLimit, Status: 429, ByDefault: true, Tells: true,
+		Message: "the agent has connected to too many different hosts below wildcards",
+		Hint:    "an operator can allow hosts by their names: postern allow HOST --agent AGENT",
 	},
 	{Details: []string{"request_payload_too_large"}, Verdict: Deny, Reason: plan.ReasonLimit, Status: 413, Tells: true},
 
@@ -103,7 +114,7 @@ var Answers = []Answer{
 	},
 	// Nothing has come for an hour.
 	{Details: []string{"stream_idle_timeout"}, Verdict: Error, Reason: plan.ReasonUnsent, Sent: plan.ReasonUpstream},
-	// What the codecs say of what they read. A body can be malformed after its head was sent on.
+	// Envoy's codecs end these. A body can turn out malformed after its head was sent on.
 	{
 		Details: []string{"http.", "http1.", "http2."},
 		Verdict: Deny, Reason: plan.ReasonMalformed, Sent: plan.ReasonMalformed, ByDefault: true, Tells: true,

@@ -35,6 +35,8 @@ func TestAnswerTo(t *testing.T) {
 		"dynamic_forward_proxy_pending_request_overflow":        limited,
 		"dns_cache_overflow":                                    limited,
 		"request_payload_too_large":                             "deny limit_exceeded  413 tells, replies: limit_exceeded",
+		"guard_full":                                            "deny limit_exceeded  429 by default, tells, replies: limit_exceeded",
+		"guard_made_up":                                         "deny limit_exceeded  429 by default, tells, replies: limit_exceeded",
 		"upgrade_failed":                                        "deny malformed_request  403 by default, tells, replies: malformed_request",
 		"guard_signed_body":                                     "deny malformed_request  422 by default, tells, replies: malformed_request",
 		"guard_failed":                                          malformed,
@@ -94,9 +96,9 @@ func TestSays(t *testing.T) {
 		},
 		"stream_idle_timeout": {
 			"the destination cannot be reached, or its certificate does not verify",
-			"an operator sees why with: postern audit --agent AGENT",
+			"an operator sees why with: postern audit --agent AGENT STACK",
 		},
-		"overload": {"the request failed at the proxy", "an operator sees why with: postern audit --agent AGENT"},
+		"overload": {"the request failed at the proxy", "an operator sees why with: postern audit --agent AGENT STACK"},
 	} {
 		message, hint := AnswerTo(details).Says()
 		require.Equal(t, want, [2]string{message, hint}, details)
@@ -105,13 +107,17 @@ func TestSays(t *testing.T) {
 
 func TestHint(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, "an operator can allow it: postern allow a.test --agent demo", Hint(plan.ReasonHost, "local", "demo", "a.test"))
-	require.Equal(t, "an operator can allow it: postern allow a.test --agent demo --stack=work",
-		Hint(plan.ReasonHost, "work", "demo", "a.test"))
-	require.Empty(t, Hint(plan.ReasonHost, "local", "demo", ""), "there is nothing to paste")
-	require.Equal(t, "an operator sees why with: postern status", Hint(plan.ReasonCredential, "local", "demo", ""))
-	require.Equal(t, "an operator sees why with: postern status --stack=work", Hint(plan.ReasonCredential, "work", "demo", ""))
-	require.Empty(t, Hint("other", "local", "demo", "a.test"))
+	w := Words{About: " --stack=work", Agent: "demo", Host: "a.test", URL: "'https://a.test/$x'"}
+	require.Equal(t, "an operator can allow it: postern allow a.test --agent demo --stack=work", Hint(plan.ReasonHost, w))
+	require.Equal(t, "an operator sees why with: postern status --stack=work", Hint(plan.ReasonCredential, w))
+	require.Equal(t, "an operator can see why: postern explain 'https://a.test/$x' --agent demo --stack=work",
+		Hint(plan.ReasonDenied, w))
+	require.Empty(t, Hint("other", w))
+	w.Postern, w.Host = "~/bin/postern", ""
+	require.Empty(t, Hint(plan.ReasonHost, w), "there is nothing to paste")
+	require.Equal(t, "an operator sees why with: ~/bin/postern status --stack=work", Hint(plan.ReasonCredential, w))
+	require.Equal(t, "an operator can allow it: postern allow HOST --agent demo --stack=local",
+		Hint(plan.ReasonHost, Words{About: InStack("local"), Agent: "demo", Host: "HOST"}))
 	for _, r := range plan.Reasons {
 		require.NotEmpty(t, Advice[r].Means, r)
 		// An agent that is refused is told so, and what can be done.

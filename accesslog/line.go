@@ -99,7 +99,7 @@ func (l *Line) Field(name string) (text *string, number *int64) {
 }
 
 // formats has, by kind, Envoy's command for each field. The lists are explicit: a header in the
-// log is a header that could hold a credential (envoy.md, section A, trap 3).
+// log is a header that could hold a credential.
 var formats = map[string]map[string]string{
 	Request: {
 		"t":         "%START_TIME(%s.%6f)%",
@@ -152,8 +152,8 @@ func Format(kind string, more map[string]string) map[string]string {
 	return f
 }
 
-// Route is what the name of a route says about a decision. Host and Credential may be empty. Four
-// values of the route's metadata instead would cost a fifteenth of all that Envoy does for a
+// Route is what a route's name tells about a decision. Host and Credential may be empty. The same
+// in four values of the route's metadata would cost a fifteenth of all that Envoy does for a
 // request (docs/performance.md).
 type Route struct {
 	Reason                 plan.Reason

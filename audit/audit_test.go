@@ -50,6 +50,22 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Path: "/v1", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonMalformed, Detail: "upgrade_failed", Status: 403},
 		},
 		{
+			"a server name without a CONNECT",
+			`{"k":"request","agent":"a","method":"GET","authority":"b.test","sni":"b.test","details":"http1.codec_error"}`,
+			&Event{
+				Agent: "a", Host: "b.test:443", Method: "GET", Rule: "a/default", Verdict: Deny,
+				Reason: plan.ReasonMalformed, Detail: "http1.codec_error",
+			},
+		},
+		{
+			"a CONNECT without a server name",
+			`{"k":"request","agent":"a","method":"GET","authority":"b.test","connect":"b.test:443","details":"http1.x"}`,
+			&Event{
+				Agent: "a", Host: "b.test:443", Method: "GET", Rule: "a/default", Verdict: Deny,
+				Reason: plan.ReasonMalformed, Detail: "http1.x",
+			},
+		},
+		{
 			"names disagree", `{"k":"request","agent":"a","method":"GET","authority":"b.test","connect":"a.test:443","sni":"b.test","status":403,"flags":"NR","details":"route_not_found"}`,
 			&Event{Agent: "a", Host: "b.test:443", Method: "GET", Rule: "a/default", Verdict: Deny, Reason: plan.ReasonName, Detail: "connect a.test:443, server name b.test, host b.test", Status: 403},
 		},
@@ -107,6 +123,22 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Allow, Reason: plan.ReasonAllowed, Sent: 3, Received: 5, Millis: 7},
 		},
 		{
+			"a tunnel without an answer",
+			`{"k":"tunnel","tries":1,"agent":"a","connect":"t.test:443","rule":"a/t","flags":"-","rx":3}`,
+			&Event{
+				Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Allow, Reason: plan.ReasonAllowed,
+				Sent: 3,
+			},
+		},
+		{
+			"a tunnel that nobody waited for",
+			`{"k":"tunnel","tries":0,"agent":"a","connect":"t.test:443","rule":"a/t","flags":"DC","tx":1}`,
+			&Event{
+				Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Error, Reason: plan.ReasonUpstream,
+				Detail: "DC", Received: 1,
+			},
+		},
+		{
 			"a tunnel to nobody", `{"k":"tunnel","tries":1,"agent":"a","connect":"t.test:443","rule":"a/t","flags":"UF","details":"x","failure":"refused"}`,
 			&Event{Agent: "a", Host: "t.test:443", Method: "CONNECT", Rule: "a/t", Verdict: Allow, Reason: plan.ReasonUpstream, Detail: "UF x refused"},
 		},
@@ -140,6 +172,14 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Verdict: Error, Reason: plan.ReasonUnsent, Detail: "downstream_remote_disconnect"},
 		},
 		{
+			"the agent left before the request was whole",
+			`{"k":"request","agent":"a","method":"GET","authority":"x.test","details":"downstream_remote_disconnect"}`,
+			&Event{
+				Agent: "a", Host: "x.test:80", Method: "GET", Rule: "a/default", Verdict: Deny,
+				Reason: plan.ReasonMalformed, Detail: "downstream_remote_disconnect",
+			},
+		},
+		{
 			"the agent left later", `{"k":"request","agent":"a","method":"GET","route":"allowed api.test:443 key api","status":0,"flags":"DC","details":"downstream_remote_disconnect","tries":1}`,
 			&Event{Agent: "a", Host: "api.test:443", Method: "GET", Rule: "a/api", Credential: "key", Verdict: Allow, Reason: plan.ReasonAllowed},
 		},
@@ -157,6 +197,10 @@ func TestDecode(t *testing.T) {
 			&Event{Agent: "a", Host: "db.test:443", Method: "CONNECT", Rule: "a/db", Verdict: Error, Reason: plan.ReasonUpstream, Detail: "UH"},
 		},
 		{"connection that carried requests", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"a.test","rx":120,"tx":300,"failure":"TLS_error:|system_library:Connection_reset_by_peer"}`, nil},
+		{"connection that broke after requests", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"a.test",` +
+			`"rx":1,"failure":"TLS_error:|1:SSL_routines:OPENSSL_internal:x:TLS_error_end"}`, nil},
+		{"connection that broke after answers", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"b.test",` +
+			`"tx":1,"flags":"NR"}`, nil},
 		{"connection that came to nothing", `{"k":"connection","agent":"a","connect":"a.test:443","sni":"a.test"}`, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -221,7 +265,7 @@ const denied = `{"k":"request","t":"1795416854.918","agent":"a","method":"CONNEC
 func TestFollow(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got := make(chan Event)
 	done := make(chan error, 1)

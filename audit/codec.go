@@ -10,10 +10,9 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// What is in this file says again what encoding/json does, for the lines and
-// events of the busiest path only: the supervisor's CPU is part of what a
-// request costs (docs/performance.md), and a log may hold millions of events. The
-// tests hold both to the same.
+// This file does again what encoding/json does, only for the lines and events of the busiest path:
+// the supervisor's CPU is part of a request's cost (docs/performance.md), and a log may hold
+// millions of events. Tests compare both.
 
 // parseLine reads one line of the access log.
 func parseLine(b []byte) (*accesslog.Line, error) {
@@ -165,8 +164,7 @@ func integer(s string, to *int64) (string, bool) {
 	return s[end:], true
 }
 
-// str takes a string, or null, from the front of s. A key that is not known has no place
-// for it.
+// str takes a string, or null, from the front of s. to is nil for an unknown key.
 func str(s string, to *string) (string, bool) {
 	if to == nil {
 		return s, false
@@ -179,7 +177,7 @@ func str(s string, to *string) (string, bool) {
 	return s, ok
 }
 
-// quoted takes a JSON string that stands for itself from the front of s.
+// quoted takes a JSON string without escapes from the front of s.
 func quoted(s string) (value, rest string, ok bool) {
 	if s == "" || s[0] != '"' {
 		return "", s, false
@@ -247,7 +245,7 @@ func (e *Event) appendJSON(b []byte) []byte {
 func appendText(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			quoted, _ := json.Marshal(s) // of a string: cannot fail
+			quoted, _ := json.Marshal(s) // marshalling a string cannot fail
 			return append(b, quoted...)
 		}
 	}

@@ -2,9 +2,7 @@ package audit
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -14,33 +12,32 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// An agent that makes allowed requests only to fill the log must not push out what others
-// did, nor what it did itself. So before any segment is removed, the segments that filled
-// fastest are replaced by digests: in a digest, an agent that had more than its share of
-// the segment has one event, with a count, for all requests that were alike. What others
-// did stays as it is.
+// An agent could make allowed requests only to fill the log. This must push out neither other
+// agents' events nor its own. So before any segment is removed, the segments that filled fastest
+// are replaced by digests. In a digest, an agent that had more than its share of the segment has
+// one event, with a count, for all similar requests. Other agents' events stay as they are.
 
-// likeness is what requests have in common that one event of a digest stands for.
+// likeness is what the requests have in common for which a digest has one event.
 type likeness struct {
 	agent, verdict, state, rule, host, method, path string
 	reason                                          plan.Reason
 }
 
 // like returns what e has in common with other requests, in three steps: the path of what
-// is only read does not count, then no path, then no place.
+// was only read, and was there, does not count, then no path, then no place.
 func (e *Event) like(step int) likeness {
 	l := likeness{agent: e.Agent, verdict: e.Verdict, state: e.State, reason: e.Reason}
 	if step < 2 {
 		l.rule, l.host, l.method = e.Rule, e.Host, e.Method
 	}
-	if step < 1 && (e.Verdict != Allow || e.Sent > 0) {
+	if step < 1 && (e.Verdict != Allow || e.Sent > 0 || e.Reason != plan.ReasonAllowed || e.Status >= 400) {
 		l.path = e.Path
 	}
 	return l
 }
 
-// digest replaces a segment by its digest, after an event that says so, and returns how
-// many bytes that saves: 0 if the digest would not be half as long, or the segment is damaged.
+// digest replaces a segment by its digest, after an event that records this. It returns the number
+// of bytes saved: 0 if the digest would not be half as long, or the segment is damaged.
 func (w *Writer) digest(s segment) (saved int64, err error) {
 	greedy, size, err := s.greedy()
 	if err != nil || len(greedy) == 0 {
@@ -65,7 +62,7 @@ func (w *Writer) digest(s segment) (saved int64, err error) {
 	if err := atomicfile.Write(s.path, content, 0o600); err != nil {
 		return 0, fmt.Errorf("make a digest of the audit log: %w", err)
 	}
-	// By its time, readers know what it can hold.
+	// Readers skip segments by their time.
 	if err := os.Chtimes(s.path, info.ModTime(), info.ModTime()); err != nil {
 		return 0, fmt.Errorf("make a digest of the audit log: %w", err)
 	}
@@ -95,8 +92,9 @@ func (s segment) greedy() (agents []string, size int64, err error) {
 }
 
 // digest returns the segment with the events of these agents counted, and how many events
-// have none of their own any more. An agent has so many bytes for events with a path,
-// and as many for those without; what is beyond is counted by verdict and reason.
+// have none of their own any more. An agent has, for each reason and for what failed, so
+// many bytes for events with a path, and as many for those without; what is beyond is
+// counted by verdict and reason. So what succeeds takes no path from what fails or is denied.
 func (s segment) digest(agents []string, bytesKept int64) (content []byte, counted uint64, err error) {
 	// part is a line that stays, or an event that stands for others.
 	type part struct {
@@ -107,8 +105,10 @@ func (s segment) digest(agents []string, bytesKept int64) (content []byte, count
 	groups := map[likeness]*Event{}
 	// used are the bytes of an agent's events, by the step of their likeness.
 	type share struct {
-		agent string
-		step  int
+		agent  string
+		reason plan.Reason
+		failed bool
+		step   int
 	}
 	used := map[share]int64{}
 	_, err = s.each(func(e *Event, line []byte) {
@@ -117,7 +117,7 @@ func (s segment) digest(agents []string, bytesKept int64) (content []byte, count
 			return
 		}
 		for step := range 3 {
-			like, of := e.like(step), share{e.Agent, step}
+			like, of := e.like(step), share{e.Agent, e.Reason, e.Status >= 400, step}
 			if g := groups[like]; g != nil {
 				g.Count = max(1, g.Count) + max(1, e.Count)
 				g.Sent += e.Sent
@@ -151,23 +151,13 @@ func (s segment) digest(agents []string, bytesKept int64) (content []byte, count
 // each calls visit for each event, with its line, and reports whether the segment has
 // nothing but events.
 func (s segment) each(visit func(e *Event, line []byte)) (whole bool, err error) {
-	l, err := openLines(s.path)
-	if err != nil {
-		return false, err
-	}
-	defer l.file.Close()
-	for {
-		b, err := l.next()
-		if errors.Is(err, io.EOF) {
-			return !l.torn(), nil
-		}
-		if err != nil {
-			return false, err
-		}
+	whole = true
+	torn, err := s.lines(func(b []byte, _ int) bool {
 		var e Event
-		if b == nil || !e.read(b) {
-			return false, nil
+		if whole = b != nil && e.read(b); whole {
+			visit(&e, b)
 		}
-		visit(&e, b)
-	}
+		return whole
+	})
+	return whole && !torn && err == nil, err
 }

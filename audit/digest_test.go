@@ -36,7 +36,7 @@ func (l *logged) events() (all map[string]int, decisions map[string]uint64, remo
 	l.t.Helper()
 	all, decisions = map[string]int{}, map[string]uint64{}
 	last := uint64(0)
-	require.NoError(l.t, Each(l.dir, Filter{}, func(e Event) error {
+	require.NoError(l.t, Each(l.t.Context(), l.dir, Filter{}, func(e Event) error {
 		require.Greater(l.t, e.Seq, last, "in the order of the log")
 		last = e.Seq
 		if e.Kind == eventsRemoved {
@@ -121,6 +121,36 @@ func TestNoisePushesNothingOut(t *testing.T) {
 	require.Equal(t, 1, after["a allow POST /stolen"])
 	require.Equal(t, 1, after["b allow GET /day/0"])
 	l.start()
+}
+
+// TestNoiseHidesNoFailure: whatever an agent does that succeeds, the path of what was allowed and
+// failed stays, whether the upstream was not reached or refused it.
+func TestNoiseHidesNoFailure(t *testing.T) {
+	t.Parallel()
+	l := newLogged(t, bounds{segment: 64 << 10, age: time.Hour, total: 1 << 20, digest: 4 << 10})
+	unreached := strings.NewReplacer("via_upstream", "upstream_reset_before_response_started{connection_failure}",
+		`"status":200`, `"status":503`).Replace(line("a", "GET", "/unreached", 0))
+	missing := strings.Replace(line("a", "GET", "/missing", 0), `"status":200`, `"status":404`, 1)
+	again := strings.NewReplacer("/unreached", "/unreached/2", "/missing", "/missing/2")
+	n := 0
+	for l.files() == 1 {
+		for range 20 {
+			n++
+			l.write(line("a", "POST", fmt.Sprintf("/distinct/%d", n), 1))
+		}
+		if n == 100 {
+			l.write(unreached, missing, again.Replace(unreached), again.Replace(missing))
+		}
+	}
+	all, err := segments(filepath.Join(l.dir, "n1"))
+	require.NoError(t, err)
+	saved, err := l.w.digest(all[0])
+	require.NoError(t, err)
+	require.Positive(t, saved)
+	events, _, _ := l.events()
+	for _, path := range []string{"/unreached", "/unreached/2", "/missing", "/missing/2"} {
+		require.Equal(t, 1, events["a allow GET "+path], path)
+	}
 }
 
 // TestDigestIsShort: however an agent makes its requests distinct, a digest of a standard

@@ -25,7 +25,7 @@ const (
 	// [Event.Kind] says what.
 	Change = "change"
 
-	// eventsRemoved is the kind of the one change that a node tells of.
+	// eventsRemoved is the kind of a change that a node itself records.
 	eventsRemoved = "events-removed"
 )
 
@@ -61,8 +61,8 @@ type Event struct {
 	Received int64 `json:"received"`
 	// Millis is how long the request took, in milliseconds.
 	Millis int64 `json:"millis"`
-	// Stream, if set, identifies the stream that this event is about: the events of one lasting
-	// stream share it. State is one of [Opened], [StillOpen], [Ended] and [Lost].
+	// Stream, if set, identifies the stream that this event is about. All events of a stream share
+	// it. State is one of [Opened], [StillOpen], [Ended] and [Lost].
 	Stream string `json:"stream,omitempty"`
 	State  string `json:"state,omitempty"`
 	// Count, if not 0, is the number of decisions for which this event stands.
@@ -123,8 +123,8 @@ func decode(b []byte) (*Event, error) {
 			e.Reason, e.Detail = plan.ReasonUpstream, clip(strings.TrimSpace(l.Flags+" "+l.Details+" "+l.Failure))
 		}
 	case accesslog.Connection:
-		// Once bytes of a request were decrypted the decision is the
-		// request's. A dropped connection is not a decision.
+		// If bytes of a request were decrypted, the request is the decision. A dropped connection
+		// is not.
 		fronted := l.SNI != "" && l.SNI != hostOf(l.Connect)
 		if l.Rx+l.Tx != 0 || !(fronted || strings.Contains(l.Failure, "SSL_routines") || strings.Contains(l.Flags, "NR")) {
 			return nil, nil //nolint:nilnil // most connections are not a decision
@@ -139,7 +139,7 @@ func decode(b []byte) (*Event, error) {
 		return nil, fmt.Errorf("decode access log line: unknown kind %q", l.Kind)
 	}
 	if stream := l.Time + "-" + strconv.FormatInt(l.Conn, 10); periodic(l) {
-		// The last line of a stream says what became of it.
+		// The last line of a stream has the outcome.
 		if e.Verdict != Allow {
 			return nil, nil //nolint:nilnil // not a decision yet
 		}
@@ -167,7 +167,7 @@ func judge(e *Event, l *accesslog.Line) {
 	case periodic(l):
 		a = &accesslog.Lasting
 	case a.Reason == "":
-		a = &accesslog.Unknown // the route denies nothing
+		a = &accesslog.Unknown // the route does not deny
 	}
 	e.Verdict, e.Reason = a.Verdict, a.Reason
 	e.tried = l.Tries > 0
@@ -178,7 +178,7 @@ func judge(e *Event, l *accesslog.Line) {
 		// The connection ended before the request was whole.
 		e.Verdict, e.Reason = Deny, plan.ReasonMalformed
 	case !routed && a.Verdict == Allow:
-		// A CONNECT that leads on: no upstream is where it leads.
+		// A CONNECT that was accepted: an internal listener is not an upstream.
 		e.Verdict, e.Reason = Error, plan.ReasonUnknown
 	}
 	if !routed || a.ByDefault && e.Verdict != Allow {
@@ -209,7 +209,7 @@ func parseTime(s string) time.Time {
 	return time.UnixMilli(int64(f*1000 + 0.5)).UTC()
 }
 
-// path drops a query, should Envoy ever log one.
+// path removes a query, in case Envoy ever logs one.
 func path(s string) string {
 	p, _, _ := strings.Cut(s, "?")
 	return p
@@ -232,7 +232,7 @@ func hostOf(hostPort string) string {
 	return hostPort
 }
 
-// clip bounds what an agent can make an event hold.
+// clip bounds what an agent can put into an event.
 func clip(s string) string {
 	const limit = 1024
 	if len(s) > limit {

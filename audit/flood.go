@@ -7,9 +7,9 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// An agent that makes requests only to be refused fills the log, and what others did is
-// removed for it. So beyond this many denials at once, and so many a second afterwards, an
-// agent's denials are counted instead: one event a second for each reason.
+// An agent could send requests only to be refused, and so fill the log until other agents' events
+// are removed. So beyond this many denials at once, and so many a second afterwards, an agent's
+// denials are counted instead: one event a second for each reason.
 const (
 	denialsAtOnce    = 10_000
 	denialsPerSecond = 100
@@ -31,8 +31,8 @@ type denial struct {
 	reason  plan.Reason
 }
 
-// flood reports whether e is counted instead of written. What an upstream was tried for is always
-// written: something of it may have been sent, whatever ended it.
+// flood reports whether e is counted instead of written. If an upstream was tried, e is always
+// written: something may have been sent, whatever ended the request.
 func (w *Writer) flood(e *Event) bool {
 	if e.Verdict != Deny && e.Verdict != Error || e.Agent == "" || e.Count != 0 || e.Stream != "" || e.tried {
 		return false
@@ -64,13 +64,13 @@ func (w *Writer) Tell() error {
 	return w.tell(countEvery)
 }
 
-// tell writes what was counted for at least that long.
+// tell writes the counts of denials that are at least that old.
 func (w *Writer) tell(due time.Duration) error {
 	var events []*Event
 	for agent, d := range w.denied {
 		if len(d.more) == 0 {
 			if time.Since(d.at).Seconds()*denialsPerSecond > denialsAtOnce {
-				delete(w.denied, agent) // its whole allowance is back
+				delete(w.denied, agent) // its whole allowance is restored
 			}
 			continue
 		}

@@ -77,7 +77,7 @@ func (l *logged) change(f func([]byte) []byte) {
 // said is the verdict of each event, with what a gap or a change is about, in the order of the log.
 func (l *logged) said() (all []string) {
 	l.t.Helper()
-	require.NoError(l.t, Each(l.dir, Filter{}, func(e Event) error {
+	require.NoError(l.t, Each(l.t.Context(), l.dir, Filter{}, func(e Event) error {
 		all = append(all, strings.TrimSpace(e.Verdict+" "+e.Kind+" "+e.Detail))
 		return nil
 	}))
@@ -145,7 +145,7 @@ func TestDamage(t *testing.T) {
 				require.True(t, bytes.Equal(damaged, b), "what is damaged is not changed")
 			}
 			seqs := map[uint64]bool{}
-			require.NoError(t, Each(l.dir, Filter{Denied: true}, func(e Event) error {
+			require.NoError(t, Each(t.Context(), l.dir, Filter{Denied: true}, func(e Event) error {
 				require.False(t, seqs[e.Seq], "%d comes twice", e.Seq)
 				seqs[e.Seq] = true
 				return nil
@@ -180,7 +180,7 @@ func TestKilled(t *testing.T) {
 func (l *logged) numbered(n uint64) {
 	l.t.Helper()
 	seq := uint64(0)
-	require.NoError(l.t, Each(l.dir, Filter{}, func(e Event) error {
+	require.NoError(l.t, Each(l.t.Context(), l.dir, Filter{}, func(e Event) error {
 		seq++
 		require.Equal(l.t, seq, e.Seq)
 		return nil
@@ -235,7 +235,7 @@ func TestTotal(t *testing.T) {
 	// Without holes from the oldest that is there, and the last removal names the one before.
 	var seqs []uint64
 	removed := ""
-	require.NoError(t, Each(l.dir, Filter{}, func(e Event) error {
+	require.NoError(t, Each(t.Context(), l.dir, Filter{}, func(e Event) error {
 		seqs = append(seqs, e.Seq)
 		if e.Kind == "events-removed" {
 			removed = e.Detail
@@ -309,7 +309,7 @@ func TestSince(t *testing.T) {
 	}
 	n := 0
 	count := func(Event) error { n++; return nil }
-	require.NoError(t, Each(l.dir, Filter{Since: at}, count))
+	require.NoError(t, Each(t.Context(), l.dir, Filter{Since: at}, count))
 	info, err := os.ReadFile(l.last())
 	require.NoError(t, err)
 	require.Equal(t, bytes.Count(info, []byte("\n")), n)
@@ -347,7 +347,7 @@ func line1(kind string, ms int, bytes int) string {
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	states := func(l *logged) (all []string) {
-		require.NoError(t, Each(l.dir, Filter{}, func(e Event) error {
+		require.NoError(t, Each(t.Context(), l.dir, Filter{}, func(e Event) error {
 			if e.Stream != "" {
 				require.Equal(t, "1795416854.918001-7", e.Stream)
 			}
@@ -384,7 +384,7 @@ func TestStreams(t *testing.T) {
 	require.NoError(t, l.w.file.Close())
 	l.start()
 	var told []string
-	require.NoError(t, Each(l.dir, Filter{Agent: "a", Host: "db.test"}, func(e Event) error {
+	require.NoError(t, Each(t.Context(), l.dir, Filter{Agent: "a", Host: "db.test"}, func(e Event) error {
 		told = append(told, e.State)
 		return nil
 	}))
@@ -409,7 +409,7 @@ func BenchmarkRead(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				require.NoError(b, Each(dir, f, func(Event) error { return nil }))
+				require.NoError(b, Each(b.Context(), dir, f, func(Event) error { return nil }))
 			}
 		})
 	}

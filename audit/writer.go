@@ -47,16 +47,16 @@ type Writer struct {
 	ids map[string]bool
 	// open are the streams that have begun and not ended, by their IDs.
 	open map[string]*stream
-	// denied are the denials of each agent that was denied something lately.
+	// denied are the recent denials, by agent.
 	denied map[string]*denials
-	// whole are the segments, by their first event, of which a digest is not worth it.
+	// whole are the segments, by their first event, for which a digest is not worth it.
 	whole map[uint64]bool
 	// mark is a file that exists while this writer is not closed.
 	mark string
 }
 
-// maxBatch is about how many bytes of the access log are taken at once: what a
-// pipe holds.
+// maxBatch is about the number of bytes of the access log that are taken at once: the content of a
+// pipe.
 const maxBatch = 1 << 16
 
 // NewWriter continues the log of a node, in the folder dir/<node>, after its last event. If node
@@ -114,7 +114,7 @@ func (w *Writer) resume() (gaps []string, err error) {
 		return nil, err
 	}
 	if gap != "" {
-		// Nobody appends to what is damaged: the next start does not find it again.
+		// A damaged segment is not continued, so the next start does not find the damage again.
 		return []string{gap}, w.create()
 	}
 	f, err := os.OpenFile(last.path, os.O_WRONLY|os.O_APPEND, 0o600)
@@ -128,36 +128,30 @@ func (w *Writer) resume() (gaps []string, err error) {
 // scan continues from a segment: its last sequence number, and the open streams. It returns the
 // length of the segment, and which parts are not events.
 func (w *Writer) scan(s segment) (size int64, gap string, err error) {
-	l, err := openLines(s.path)
-	if err != nil {
-		return 0, "", err
-	}
-	defer l.file.Close()
 	w.seq = s.first - 1
 	var bad damage
-	for {
-		b, err := l.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return 0, "", err
-		}
+	last := 0
+	torn, err := s.lines(func(b []byte, number int) bool {
+		last = number
 		size += int64(len(b)) + 1
+		w.seq++ // what cannot be read was most likely one event
 		var e Event
 		if b == nil || !e.read(b) {
-			bad.add(l.number)
-			w.seq++ // it was one event, most likely
-			continue
+			bad.add(number)
+			return true
 		}
-		// A number that went astray is not followed.
-		if w.seq++; e.Seq > w.seq && e.Seq-s.first < 1<<32 {
+		// An implausible number is not followed.
+		if e.Seq > w.seq && e.Seq-s.first < 1<<32 {
 			w.seq = e.Seq
 		}
 		w.track(&e)
+		return true
+	})
+	if err != nil {
+		return 0, "", err
 	}
-	if l.torn() {
-		bad.add(l.number + 1)
+	if torn {
+		bad.add(last + 1)
 	}
 	if bad.count > 0 {
 		return 0, bad.say(s.path), nil
@@ -243,7 +237,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	}
 }
 
-// hasLine reports whether a whole line can be had from r without reading.
+// hasLine reports whether r has buffered a whole line.
 func hasLine(r *bufio.Reader) bool {
 	b, _ := r.Peek(r.Buffered())
 	return bytes.IndexByte(b, '\n') >= 0
@@ -330,8 +324,8 @@ func (w *Writer) write(events []*Event) error {
 	return nil
 }
 
-// known reports whether the log has an event with the ID. Only the control plane's
-// events have one; the first that does has the whole log looked through.
+// known reports whether the log has an event with the ID. Only events of the control plane have
+// one. The first such event makes it search the whole log.
 func (w *Writer) known(id string) (bool, error) {
 	if id == "" {
 		return false, nil
@@ -354,28 +348,18 @@ func (w *Writer) known(id string) (bool, error) {
 
 // collect adds the IDs of the segment's events.
 func (s segment) collect(ids map[string]bool) error {
-	l, err := openLines(s.path)
-	if err != nil {
-		return err
-	}
-	defer l.file.Close()
-	for {
-		b, err := l.next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	_, err := s.lines(func(b []byte, _ int) bool {
 		var e Event
 		if bytes.Contains(b, []byte(`"id":"`)) && e.read(b) && e.ID != "" {
 			ids[e.ID] = true
 		}
-	}
+		return true
+	})
+	return err
 }
 
-// turn begins a new segment if it is time to, or if somebody took the last one away or
-// shortened it. Nothing is ever written where nobody looks for it.
+// turn begins a new segment if it is due, or if somebody removed or shortened the last one. So no
+// event is written where no reader looks.
 func (w *Writer) turn() error {
 	there, err := os.Stat(w.file.Name())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -419,16 +403,16 @@ func (w *Writer) turn() error {
 	return w.trim()
 }
 
-// trim keeps the log within its bound: it makes digests of the segments that filled fastest, and
-// removes the oldest segments if that is not enough, after it has said so.
+// trim keeps the log within its bound. It makes digests of the segments that filled fastest. If
+// that is not enough, it records and then makes the removal of the oldest segments.
 func (w *Writer) trim() error {
 	all, err := segments(w.dir)
 	if err != nil {
 		return err
 	}
 	sizes := make([]int64, len(all))
-	total := w.bounds.segment // what the new one will have
-	// filled are the segments that are worth a digest, with how long each took to fill.
+	total := w.bounds.segment // the size that the new one will have
+	// filled are the segments for which a digest is worth it, with the time that each took to fill.
 	filled := map[int]time.Duration{}
 	var before time.Time
 	for i, s := range all {
@@ -439,7 +423,7 @@ func (w *Writer) trim() error {
 		sizes[i] = info.Size()
 		total += info.Size()
 		if i < len(all)-1 && info.Size() > w.bounds.segment/2 && !w.whole[s.first] {
-			filled[i] = math.MaxInt64 // the oldest: when it began is not known
+			filled[i] = math.MaxInt64 // the oldest: its beginning is not known
 			if !before.IsZero() {
 				filled[i] = info.ModTime().Sub(before)
 			}

@@ -28,8 +28,8 @@ type Bundle struct {
 	Time time.Time `json:"time"`
 	// By names the publisher, as the publisher's machine knows the user.
 	By string `json:"by"`
-	// Note gives the reason for a publication that nobody asked for: it takes back the publication
-	// with the number TakesBack.
+	// Note gives the reason for a publication that takes back the publication with the number
+	// TakesBack. No operator asked for it.
 	Note      string     `json:"note,omitempty"`
 	TakesBack uint64     `json:"takes_back,omitempty"`
 	Plan      *plan.Plan `json:"plan"`
@@ -41,7 +41,7 @@ type Bundle struct {
 	// Evicted says when nodes were evicted: see [Operator.Evict].
 	Evicted map[string]time.Time `json:"evicted,omitempty"`
 
-	// planVersion is that of Plan, or "" if it is not known: see Version.
+	// planVersion is the version of Plan, or "" if it is not known: see Version.
 	planVersion string
 	// encoded is [plan.Plan.Encode] of Plan, or nil, until it is published.
 	encoded []byte

@@ -16,7 +16,7 @@ import (
 type spelling struct {
 	raws  [][]byte
 	rules []*plan.Rule
-	// canonical says of each rule whether [plan.Plan.Encode] spells it like that.
+	// canonical tells for each rule whether the spelling is that of [plan.Plan.Encode].
 	canonical []bool
 }
 
@@ -36,6 +36,30 @@ func spell(p *plan.Plan, encoded []byte) *spelling {
 		return nil
 	}
 	return known
+}
+
+// expected is a plan, which nobody changes, and its canonical form.
+type expected struct {
+	plan    *plan.Plan
+	encoded []byte
+}
+
+// decodeAs is decode for a payload that has exactly the expected plan, where encode puts it, or
+// nil.
+func decodeAs(payload []byte, e *expected) *Bundle {
+	if e == nil {
+		return nil
+	}
+	rest, closed := bytes.CutSuffix(payload, []byte("}"))
+	rest, has := bytes.CutSuffix(rest, e.encoded)
+	// With an end of its own, what comes before must be an object that has members, and no plan.
+	rest, follows := bytes.CutSuffix(rest, []byte(`,"plan":`))
+	b := &Bundle{}
+	if !closed || !has || !follows || len(rest) < 2 || json.Unmarshal(append(bytes.Clone(rest), '}'), b) != nil || b.Plan != nil {
+		return nil
+	}
+	b.Plan, b.planVersion = e.plan, version(e.encoded)
+	return b
 }
 
 // decode is [json.Unmarshal] of a bundle. Rules that known has are not decoded again: they share
@@ -118,15 +142,15 @@ func isCanonical(v any, raw []byte) bool {
 	return err == nil && bytes.Equal(encoded, raw)
 }
 
-// version is that of a plan whose canonical form this is: see [plan.Plan.Version].
+// version returns the version of the plan with this canonical form: see [plan.Plan.Version].
 func version(encoded []byte) string {
 	sum := sha256.Sum256(encoded)
 	return hex.EncodeToString(sum[:8])
 }
 
-// scanner finds the rules in the JSON of a bundle without decoding it. It does not check that the
-// JSON is valid: both what it leaves (out) and what it takes out (raws) must be decoded for that.
-// If both are valid, the whole is, because values were put in the place of values.
+// scanner finds the rules in the JSON of a bundle without decoding it, and does not check that the
+// JSON is valid. Both the rest (out) and the rules (raws) must be decoded for that. If both are
+// valid, so is the whole, because a value was put in place of each value.
 type scanner struct {
 	in []byte
 	at int

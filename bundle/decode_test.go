@@ -136,6 +136,44 @@ func TestExpect(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, plain, got)
 	require.Same(t, &expected.Agents[0].Rules[0].Methods[0], &got.Plan.Agents[0].Rules[0].Methods[0])
+
+	// If it is what was expected, that is the plan.
+	o = folder(t, "test")
+	o.store(t, policy("one.test", "two.test"))
+	expected = policy("one.test", "two.test")
+	require.NoError(t, o.Expect(expected))
+	got, err = o.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.Same(t, expected, got.Plan)
+	plain, err = (&Store{URL: o.URL, Stack: o.Stack, Trusted: o.Trusted}).Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.Equal(t, plain, got)
+}
+
+// TestDecodeAs: only a payload that has the expected plan, and that one alone, is taken for it.
+func TestDecodeAs(t *testing.T) {
+	t.Parallel()
+	p := policy("one.test")
+	encoded, err := p.Encode()
+	require.NoError(t, err)
+	e := &expected{p, encoded}
+	payload, err := encode(&Bundle{Seq: 7, Plan: p})
+	require.NoError(t, err)
+	require.NotNil(t, decodeAs(payload, e))
+	require.Nil(t, decodeAs(payload, nil))
+	for _, other := range []string{
+		`{"seq":7,"plan":{"stack":"x"},"plan":` + string(encoded) + `}`,
+		`{"seq":7,"Plan":{"stack":"x"},"plan":` + string(encoded) + `}`,
+		`{,"plan":` + string(encoded) + `}`,
+		`{"seq":7,,"plan":` + string(encoded) + `}`,
+		`{"seq":"x,"plan":` + string(encoded) + `}`,
+		`{"seq":7,"x":{"y":1,"plan":` + string(encoded) + `}`,
+		`{"seq":7,"plan":` + string(encoded) + `}}`,
+		`{"plan":` + string(encoded) + `,"seq":7}`,
+		`{"seq":7,"plan":` + string(encoded),
+	} {
+		require.Nil(t, decodeAs([]byte(other), e), other)
+	}
 }
 
 func FuzzDecode(f *testing.F) {

@@ -71,8 +71,8 @@ func narrows(was, is plan.Agent) bool {
 	return slices.ContainsFunc(was.Rules[next:], func(r plan.Rule) bool { return !r.Deny })
 }
 
-// takesFrom reports whether the rule may decide, in another way, what one of those
-// that follow it decided until now.
+// takesFrom reports whether r may decide, in another way, a request that one of the others decided
+// until now. The others follow r.
 func takesFrom(r *plan.Rule, others []plan.Rule) bool {
 	return !r.Deny && slices.ContainsFunc(others, func(o plan.Rule) bool {
 		return meet(r, &o) && (r.Credential != o.Credential || r.OwnCredentials != o.OwnCredentials)

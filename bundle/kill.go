@@ -27,17 +27,18 @@ var errHung = errors.New("the control plane is there, but does not answer: it ha
 type Outcome struct {
 	// Seq is its number.
 	Seq uint64
-	// Converged is what the control planes confirm, or nil if none has answered.
+	// Converged is what the control planes have confirmed, or nil if none has answered.
 	Converged *api.Converged
 	// Unrecorded is why the store does not hold the publication; nil if it does.
 	// A control plane that has it puts it there as soon as it can.
 	Unrecorded error
-	// Unconfirmed is why not every control plane confirms that its nodes have it;
-	// nil if all do. What is recorded applies as soon as a control plane sees it.
+	// Unconfirmed is the reason why not every control plane has confirmed that its nodes have the
+	// publication; nil if all have. A recorded publication applies as soon as a control plane sees
+	// it.
 	Unconfirmed error
 }
 
-// UnknownAgentError means that nobody was stopped, because there is no such agent.
+// UnknownAgentError means that no agent has the name, so that nobody was stopped.
 type UnknownAgentError struct {
 	Agent string
 	// Known are the agents of the publication.
@@ -48,7 +49,7 @@ func (e *UnknownAgentError) Error() string {
 	return fmt.Sprintf("the publication has no agent %q, so nobody was stopped; its agents are: %s", e.Agent, listed(e.Known))
 }
 
-// NotKilledError means that nothing changed, for the agent is not killed.
+// NotKilledError means that the agent is not killed, so that nothing changed.
 type NotKilledError struct {
 	Agent string
 	// Killed are the agents that are killed.
@@ -215,7 +216,7 @@ func (o *Operator) ground(ctx context.Context) (b *Bundle, next uint64, hung map
 	for _, file := range o.Kept {
 		sealed, failed := ReadKept(file)
 		if failed == nil {
-			// One that is damaged is not what a kill fails for.
+			// A kill does not fail because a kept publication is damaged.
 			_ = consider(sealed)
 		}
 	}
@@ -264,7 +265,7 @@ func (o *Operator) told(ctx context.Context, b *Bundle, mark []byte, hung map[*a
 	for _, c := range o.Controls {
 		go func() {
 			ctx := ctx
-			if hung[c] { // it has the request when it goes on
+			if hung[c] { // it gets the request when it continues
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, imposePatience)
 				defer cancel()

@@ -58,6 +58,15 @@ func TestKillsAddUp(t *testing.T) {
 	}
 }
 
+// TestKillNothing: where nothing was published nobody is killed, and the error says so.
+func TestKillNothing(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	out, err := o.Kill(t.Context(), Killed{Stack: true})
+	require.ErrorIs(t, err, ErrNone)
+	require.Nil(t, out)
+}
+
 // TestWithdrawOnlyTheLast: what somebody has built on stays.
 func TestWithdrawOnlyTheLast(t *testing.T) {
 	t.Parallel()
@@ -71,6 +80,17 @@ func TestWithdrawOnlyTheLast(t *testing.T) {
 	seqs, err = o.numbers(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []uint64{first.Seq}, seqs)
+}
+
+// TestWithdrawThatFails: a publication whose mark stays in the store stays, too, and the error says so. A mark
+// without its publication would count for the next one of its number.
+func TestWithdrawThatFails(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	b := o.store(t, policy("one.test"))
+	o.plant(t, object(b.Seq, suffixTry)+"/file", "") // a folder that is not empty cannot be removed
+	require.ErrorContains(t, o.withdraw(t.Context(), b.Seq), "delete 0000000000000001.try from the bundle store")
+	require.FileExists(t, o.file(b.Seq, suffixBundle))
 }
 
 // TestKeyThatOthersMayRead: it is no proof of anything.

@@ -52,5 +52,5 @@ func (o *Operator) servedBy(ctx context.Context, c *api.Client, s *api.Status) (
 		}
 	}
 	return nil, fmt.Errorf("the control plane said that it serves publication %d, and now answers with an older one: "+
-		"try again; if that does not help, read its log, and restart it with `go run . up %s`", s.Seq, o.Stack)
+		"try again; if that does not help, read its log, and restart it with `postern up %s`", s.Seq, o.Stack)
 }

@@ -50,7 +50,7 @@ func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, e
 	if err != nil {
 		return nil, err
 	}
-	before, seq, err := o.base(ctx, spell(p, encoded))
+	before, seq, err := o.base(ctx, &expected{p, encoded})
 	if err != nil && !errors.Is(err, ErrNone) {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (o *Operator) Newest(ctx context.Context) (*Bundle, error) {
 // base returns the publication that the next one follows, and its number: the newest. A publication
 // that a control plane serves counts too. So a store that lost something, or was put back to an
 // older copy, takes nothing back. known is as for [Store.get].
-func (o *Operator) base(ctx context.Context, known *spelling) (*Bundle, uint64, error) {
+func (o *Operator) base(ctx context.Context, known *expected) (*Bundle, uint64, error) {
 	v, err := o.Look(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -142,7 +142,7 @@ func (o *Operator) lost(ctx context.Context, v *View) (uint64, error) {
 	return most, nil
 }
 
-func (o *Operator) at(ctx context.Context, seq uint64, known *spelling) (*Bundle, error) {
+func (o *Operator) at(ctx context.Context, seq uint64, known *expected) (*Bundle, error) {
 	if seq == 0 {
 		return nil, ErrNone
 	}
@@ -181,7 +181,7 @@ func (o *Operator) sign(next *Bundle) error {
 	return err
 }
 
-// put stores next, which is signed. Its errors are those of create.
+// put stores next, which is signed. Its errors are those of [Operator.create].
 func (o *Operator) put(ctx context.Context, before, next *Bundle) error {
 	seqs, err := o.numbers(ctx)
 	if err != nil {
@@ -203,10 +203,10 @@ func (o *Operator) put(ctx context.Context, before, next *Bundle) error {
 			"notice each other: it cannot be used", o.name()), o.remove(ctx, name))
 	}
 	for ; len(seqs) >= keep; seqs = seqs[1:] {
-		for _, suffix := range []string{suffixTry, suffixProven, suffixBundle} {
+		for _, suffix := range []string{suffixProof, suffixTry, suffixProven, suffixBundle} {
 			err := o.remove(ctx, object(seqs[0], suffix))
 			if gcerrors.Code(err) == gcerrors.PermissionDenied {
-				return nil // this operator may not: they stay, and are in nobody's way
+				return nil // this operator may not delete: old publications stay, and do no harm
 			}
 			if err != nil {
 				return err
@@ -267,7 +267,7 @@ func (o *Operator) withdraw(ctx context.Context, seq uint64) error {
 	if err != nil || len(seqs) == 0 || seqs[len(seqs)-1] != seq {
 		return err
 	}
-	for _, suffix := range []string{suffixTry, suffixProven, suffixBundle} {
+	for _, suffix := range []string{suffixProof, suffixTry, suffixProven, suffixBundle} {
 		if err := o.remove(ctx, object(seq, suffix)); err != nil {
 			return err
 		}

@@ -219,6 +219,9 @@ func TestLinked(t *testing.T) {
 	} {
 		require.Equal(t, want, Linked(store), store)
 	}
+	_, err := (&Store{URL: "s3://bucket"}).Look(t.Context())
+	require.EqualError(t, err, "open the bundle store s3://bucket: this program was built without the drivers of "+
+		"clouds: use the one called -cloud, which `make cloud` builds")
 }
 
 // TestLiveIsWhatIsSent: of a control plane, what it sends counts, and not what it says.

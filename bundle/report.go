@@ -55,7 +55,7 @@ func (s *Store) Report(ctx context.Context, r *api.Replica, by *Reporter) error 
 	defer cancel()
 	payload, err := json.Marshal(r)
 	if err == nil && len(payload) > maxReport/2 {
-		// What is said in many words must not keep the rest from being read.
+		// A long text must not make the report too large to be read.
 		less := *r
 		less.Fleet, less.Credentials = nil, nil
 		payload, err = json.Marshal(&less)
@@ -121,7 +121,7 @@ func (s *Store) ReadReport(ctx context.Context, id string) (*api.Replica, error)
 		return nil, nil
 	}
 	if vouched(cert, s.Stack, h.Certificate, h.message(payload), h.Signature, time.Now()) != nil {
-		return nil, nil //nolint:nilerr // nobody of this stack has said it
+		return nil, nil //nolint:nilerr // nobody of this stack has signed it
 	}
 	r.Stale = time.Since(r.Time) > Stale
 	return r, nil

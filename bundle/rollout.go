@@ -16,8 +16,8 @@ import (
 // restoreTimeout bounds the return to the previous publication.
 const restoreTimeout = 40 * time.Second
 
-// rollOut has next taken by one control plane first, then marks it as proven,
-// and has the others take it. What is not taken is taken back.
+// rollOut makes one control plane take next first, then marks next as proven, and makes the others
+// take it. If the first does not take next, rollOut takes it back.
 func (o *Operator) rollOut(ctx context.Context, before, next *Bundle) (*api.Converged, error) {
 	if len(o.Controls) == 0 {
 		return o.throughStore(ctx, before, next)
@@ -54,7 +54,7 @@ func (o *Operator) rollOut(ctx context.Context, before, next *Bundle) (*api.Conv
 		return nil, errors.Join(err, o.restore(ctx, before, next, err))
 	}
 	v := &api.Converged{Seq: next.Seq, Version: first.Version, Nodes: first.Nodes + nodes, Millis: millis(start)}
-	if len(o.Controls) == 1 { // beside others, it may be with one of them
+	if len(o.Controls) == 1 { // of several, another may have a node that is missing here
 		v.Missing = first.Missing
 	}
 	return v, nil
@@ -171,7 +171,7 @@ func (o *Operator) drop(ctx context.Context, before, next *Bundle, why error) er
 				next.Seq)
 			return nil
 		}
-		again := *before // with its generations: next has cut nobody off
+		again := *before // with its generations, because next has closed no connections
 		again.Seq, again.TakesBack = next.Seq+1, next.Seq
 		again.Note = fmt.Sprintf("takes back %d: %.200s", next.Seq, why)
 		if err := o.create(ctx, next, &again); err != nil {
@@ -184,7 +184,7 @@ func (o *Operator) drop(ctx context.Context, before, next *Bundle, why error) er
 	})
 }
 
-// undo is for a caller that has given up: the control planes may not know it yet.
+// undo runs do for a caller that has given up. The control planes may not know that yet.
 func (o *Operator) undo(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
 	defer cancel()

@@ -94,6 +94,8 @@ func TestEarlier(t *testing.T) {
 	got, err := earlier()
 	require.NoError(t, err)
 	require.Equal(t, one.Seq, got.Seq)
+	publish("waiting.test", false, 0)
+	o.plant(t, object(publish("forged.test", false, 0).Seq, suffixProven), "{}")
 	publish("three.test", true, 0)
 	got, err = earlier()
 	require.NoError(t, err)

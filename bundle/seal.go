@@ -26,6 +26,7 @@ const (
 	kindProven = "proven/1"
 	kindTry    = "try/1"
 	kindReport = "report/1"
+	kindProof  = "proof/1"
 )
 
 // header is the first line of a signed object; the payload follows, byte for
@@ -122,10 +123,10 @@ func ReadTrusted(file string) ([]ed25519.PublicKey, error) {
 func readKey(file string) (ed25519.PrivateKey, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the operator's key, which signs publications: %w; `go run . up` makes one", err)
+		return nil, fmt.Errorf("read the operator's key, which signs publications: %w; `postern up` makes one", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("read the operator's key: others may read %s: remove it, and its line in trusted.pem, and make a new one with `go run . up`", file)
+		return nil, fmt.Errorf("read the operator's key: others may read %s: remove it, and its line in trusted.pem, and make a new one with `postern up`", file)
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {

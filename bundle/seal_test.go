@@ -202,6 +202,22 @@ func TestKeyFiles(t *testing.T) {
 	require.NotContains(t, err.Error(), "s3cr3t")
 }
 
+// TestMakeKey: a key that is not trusted yet becomes so, next to those that are. Without the file of trusted keys
+// there is no key.
+func TestMakeKey(t *testing.T) {
+	t.Parallel()
+	o, other := folder(t, "test"), folder(t, "test")
+	require.False(t, HasKey(o.Key, other.Trusted))
+	require.NoError(t, MakeKey(o.Key, other.Trusted))
+	require.True(t, HasKey(o.Key, other.Trusted))
+	require.True(t, HasKey(other.Key, other.Trusted))
+
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key")
+	require.ErrorContains(t, MakeKey(key, dir), "read the operators' public keys: read "+dir)
+	require.NoFileExists(t, key)
+}
+
 // TestMark: it is for the publication that was marked, and for no other.
 func TestMark(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package bundle
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -30,8 +31,8 @@ import (
 // timeout bounds one reading of a store, and one writing.
 const timeout = 10 * time.Second
 
-// Bounds of what is read, in bytes. Somebody who can write to the store is not trusted before the
-// signature is verified.
+// Bounds of what is read, in bytes. Until a signature is verified, whoever can write to the store
+// is not trusted.
 const (
 	maxBundle = 64 << 20
 	maxMark   = 4 << 10
@@ -57,11 +58,15 @@ type Store struct {
 	Authority func() (*x509.Certificate, error)
 
 	mu sync.Mutex
-	// cloud is the bucket, once it was opened: to open one is to look for credentials.
+	// cloud is the bucket, once it is open: opening one looks for credentials.
 	cloud *blob.Bucket
-	// last is the last reading: most looks find the same again, or little else.
+	// last is the publication that was read last. Most looks find the same again, or little else.
 	last    *Bundle
 	spelled *spelling
+	// trusted are the keys by one of which last was verified.
+	trusted []ed25519.PublicKey
+	// expected is the plan that is probably published: see [Store.Expect].
+	expected *expected
 }
 
 // View lists the content of a store at one moment, by the names of its objects.
@@ -83,6 +88,7 @@ const (
 	suffixBundle = ".json"
 	suffixProven = ".ok"
 	suffixTry    = ".try"
+	suffixProof  = ".proof"
 )
 
 // maxSeq is the highest number, of 16 digits.
@@ -130,7 +136,7 @@ func (s *Store) Look(ctx context.Context) (*View, error) {
 			tries[seq] = true
 		}
 	}
-	// A mark of nothing says nothing: somebody may have put it there ahead.
+	// A mark without a publication is ignored: somebody may have put it there in advance.
 	for seq := range marks {
 		if bundles[seq] {
 			v.marked = append(v.marked, seq)
@@ -219,8 +225,8 @@ func (s *Store) Get(ctx context.Context, seq uint64) (*Bundle, error) {
 	return s.get(ctx, seq, nil)
 }
 
-// get is Get for a caller that knows the spelling of rules which are probably in it, or nil.
-func (s *Store) get(ctx context.Context, seq uint64, known *spelling) (*Bundle, error) {
+// get is Get for a caller that knows a plan of which most is probably in it, or nil.
+func (s *Store) get(ctx context.Context, seq uint64, known *expected) (*Bundle, error) {
 	data, err := s.fetch(ctx, object(seq, suffixBundle), maxBundle)
 	if errors.Is(err, errTooLarge) {
 		return nil, &BrokenError{Seq: seq, What: "publication", Err: err}
@@ -243,11 +249,11 @@ func (s *Store) Expect(p *plan.Plan) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spelled = spell(p, encoded)
+	s.expected = &expected{p, encoded}
 	return nil
 }
 
-func (s *Store) verifyKept(sealed []byte, known *spelling) (*Bundle, error) {
+func (s *Store) verifyKept(sealed []byte, known *expected) (*Bundle, error) {
 	var h header
 	line, _, _ := bytes.Cut(sealed, []byte("\n"))
 	if err := json.Unmarshal(line, &h); err != nil {
@@ -256,29 +262,36 @@ func (s *Store) verifyKept(sealed []byte, known *spelling) (*Bundle, error) {
 	return s.verify(h.Seq, sealed, known)
 }
 
-func (s *Store) verify(seq uint64, sealed []byte, known *spelling) (*Bundle, error) {
+func (s *Store) verify(seq uint64, sealed []byte, known *expected) (*Bundle, error) {
 	trusted, err := ReadTrusted(s.Trusted)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w; `go run . up` makes the first", err)
+		return nil, fmt.Errorf("%w; `postern up` makes the first", err)
 	}
 	if err != nil {
 		return nil, err
+	}
+	s.mu.Lock()
+	last, spelled, keys, expected := s.last, s.spelled, s.trusted, s.expected
+	s.mu.Unlock()
+	sameKey := func(a, b ed25519.PublicKey) bool { return a.Equal(b) }
+	if last != nil && last.Seq == seq && bytes.Equal(last.sealed, sealed) && slices.EqualFunc(keys, trusted, sameKey) {
+		same := *last // its plan is shared, and never changed
+		return &same, nil
 	}
 	payload, err := unseal(trusted, kindBundle, s.Stack, seq, sealed)
 	if err != nil {
 		return nil, &BrokenError{Seq: seq, What: "publication", Err: err}
 	}
-	s.mu.Lock()
-	last, spelled := s.last, s.spelled
-	s.mu.Unlock()
-	if last != nil && last.Seq == seq && bytes.Equal(last.sealed, sealed) {
-		same := *last // its plan is shared, and never changed
-		return &same, nil
-	}
 	if known != nil {
-		spelled = known
+		expected = known
 	}
-	b, spelled, err := decode(payload, spelled)
+	b := decodeAs(payload, expected)
+	if b == nil {
+		if expected != nil {
+			spelled = spell(expected.plan, expected.encoded)
+		}
+		b, spelled, err = decode(payload, spelled)
+	}
 	if err != nil {
 		return nil, &BrokenError{Seq: seq, What: "publication", Err: err}
 	}
@@ -288,11 +301,11 @@ func (s *Store) verify(seq uint64, sealed []byte, known *spelling) (*Bundle, err
 	b.sealed = sealed
 	same := *b
 	if known != nil {
-		return &same, nil // it shares rules with the caller's plan, who may change that
+		return &same, nil // it shares rules with the caller's plan, which the caller may change
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last, s.spelled = b, spelled
+	s.last, s.spelled, s.trusted = b, spelled, trusted
 	return &same, nil
 }
 
@@ -311,12 +324,12 @@ func (s *Store) numbers(ctx context.Context) ([]uint64, error) {
 	return seqs, err
 }
 
-// list returns all objects. A folder is looked at again if a file of it, such as
-// the temporary one of another replica's report, ends meanwhile.
+// list returns all objects. It lists a folder again if a file in it disappears meanwhile, e.g. the
+// temporary file of another replica's report.
 func (s *Store) list(ctx context.Context) ([]*blob.ListObject, error) {
 	b, done, err := s.open(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // a folder that nobody has published to
+		return nil, nil // nobody has published to the folder yet
 	}
 	if err != nil {
 		return nil, err
@@ -338,7 +351,7 @@ func (s *Store) list(ctx context.Context) ([]*blob.ListObject, error) {
 	}
 }
 
-// maxTries bounds how often a folder is listed again that changes meanwhile.
+// maxTries bounds the number of times that a changing folder is listed.
 const maxTries = 20
 
 // Has reports whether there is an object of that number: one cheap request. It
@@ -373,7 +386,7 @@ func (s *Store) fetch(ctx context.Context, name string, most int64) ([]byte, err
 	}
 	defer r.Close() //nolint:errcheck // it was only read
 	var data bytes.Buffer
-	data.Grow(int(min(r.Size(), most)) + bytes.MinRead) // else most of the time goes to copies
+	data.Grow(int(min(r.Size(), most)) + bytes.MinRead) // otherwise copying would take most of the time
 	n, err := data.ReadFrom(io.LimitReader(r, most+1))
 	if err == nil && n > most {
 		err = errTooLarge
@@ -414,8 +427,7 @@ func Linked(store string) bool {
 	return err == nil && blob.DefaultURLMux().ValidBucketScheme(u.Scheme)
 }
 
-// open opens the store. To read a folder does not make it: the error is then
-// [fs.ErrNotExist].
+// open opens the store. It does not create a folder: the error is then [fs.ErrNotExist].
 func (s *Store) open(ctx context.Context) (*blob.Bucket, func(), error) {
 	u, err := url.Parse(s.URL)
 	if err != nil {
@@ -429,7 +441,8 @@ func (s *Store) open(ctx context.Context) (*blob.Bucket, func(), error) {
 			return nil, nil, fmt.Errorf("open the bundle store: %w", err)
 		}
 		q := u.Query()
-		// Temporary files beside the object, so that the rename is atomic; no attribute files.
+		// Temporary files are next to the object, so that the rename is atomic. There are no
+		// attribute files.
 		q.Set("no_tmp_dir", "true")
 		q.Set("metadata", "skip")
 		u.RawQuery = q.Encode()

@@ -246,6 +246,22 @@ func TestLive(t *testing.T) {
 	require.ErrorContains(t, err, "not one of the operators' keys that are trusted")
 }
 
+// TestVerifiedByOtherKeys: what was verified counts only as long as the same keys are trusted.
+func TestVerifiedByOtherKeys(t *testing.T) {
+	t.Parallel()
+	o := folder(t, "test")
+	o.store(t, policy("one.test"))
+	for range 2 {
+		_, err := o.Get(t.Context(), 1)
+		require.NoError(t, err)
+	}
+	other, err := os.ReadFile(folder(t, "test").Trusted)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(o.Trusted, other, 0o600))
+	_, err = o.Get(t.Context(), 1)
+	require.ErrorContains(t, err, "not one of the operators' keys that are trusted")
+}
+
 // TestEvicted: who was evicted stays so for as long as a certificate of a node is valid, and
 // not for ever.
 func TestEvicted(t *testing.T) {

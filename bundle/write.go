@@ -29,7 +29,7 @@ func (s *Store) Keep(ctx context.Context, b *Bundle, marked []byte) error {
 			return nil
 		}
 	case err == nil, errors.As(err, &broken):
-		return nil // what is in its place is for status to tell
+		return nil // status reports what has the number instead
 	default: // it is not there, or the store does not answer: writing tells
 		if err := s.add(ctx, object(b.Seq, suffixBundle), b.Sealed()); err != nil && !exists(err) {
 			return err
@@ -38,7 +38,7 @@ func (s *Store) Keep(ctx context.Context, b *Bundle, marked []byte) error {
 	return s.putMark(ctx, kindProven, b, marked)
 }
 
-// exists reports whether an object was not created because there is one of its name.
+// exists reports whether an object was not created because its name is taken.
 func exists(err error) bool {
 	return errors.Is(err, fs.ErrExist) || gcerrors.Code(err) == gcerrors.FailedPrecondition
 }
@@ -98,7 +98,7 @@ func (s *Store) writeObject(ctx context.Context, name string, data []byte, once 
 		return err
 	}
 	if _, err = w.Write(data); err != nil {
-		cancel() // or else Close puts there what fitted
+		cancel() // otherwise Close would store a part
 		_ = w.Close()
 		return err
 	}

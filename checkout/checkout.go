@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/hostpath/places"
 )
 
 const (
@@ -111,6 +112,9 @@ func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root stri
 	} else if err != nil {
 		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
 	}
+	if err := checkGo(folders); err != nil {
+		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
+	}
 	tool, err := folders.Program("go", hostpath.User)
 	if err != nil {
 		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
@@ -128,6 +132,35 @@ func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root stri
 		return "", fmt.Errorf("build bin/%s in %s: %w\n%s", p.Name, root, err, said)
 	}
 	return folders.Program(path, hostpath.User)
+}
+
+// checkGo refuses the folders from which the Go tool compiles and runs what is there, if an agent may
+// write in one: what variables and `go env -w` say, and where they are otherwise.
+func checkGo(folders *hostpath.Folders) error {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return err
+	}
+	environ := map[string]string{}
+	for _, kv := range os.Environ() {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			environ[name] = value
+		}
+	}
+	all := places.Of(home, environ, func(path string) ([]byte, error) { return hostpath.ReadFile(path, 64<<10) })
+	all = append(all, places.Place{Name: "GOPATH", Path: filepath.Join(home, "go", "pkg")})
+	if cache, err := os.UserCacheDir(); err == nil {
+		all = append(all, places.Place{Name: "GOCACHE", Path: filepath.Join(cache, "go-build")})
+	}
+	for _, p := range all {
+		if !strings.HasPrefix(p.Name, "GO") {
+			continue
+		}
+		if err := folders.CheckFolder(p.Path); err != nil {
+			return fmt.Errorf("%s: %w: set that to another folder", p.Name, err)
+		}
+	}
+	return nil
 }
 
 // compiled is a line of go build -v that names a package.
@@ -168,6 +201,52 @@ func (p Program) follow(cmd *exec.Cmd, w io.Writer) (string, error) {
 	err := cmd.Run()
 	close(ended)
 	return string(compiled.ReplaceAll(said.text.Bytes(), nil)), err
+}
+
+// Find returns the real path of p next to this program. In a source tree it builds a program that is
+// missing.
+func (p Program) Find(ctx context.Context, folders *hostpath.Folders, w io.Writer) (string, error) {
+	beside, err := hostpath.Beside(p.Name)
+	if err != nil {
+		return "", err
+	}
+	path, err := folders.Program(beside, hostpath.User)
+	if root, ok := Of(beside); ok && errors.Is(err, fs.ErrNotExist) {
+		if err := CheckSources(folders, root); err != nil {
+			return "", err
+		}
+		return p.Build(ctx, folders, root, w)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s is not installed: in Postern's source tree, `make cloud install` installs it: %w", p.Name, err)
+	}
+	return path, err
+}
+
+// Start replaces this process by p, with these arguments; args[0] is for messages. In a source tree
+// p is built first. Start returns only an error.
+func (p Program) Start(ctx context.Context, folders *hostpath.Folders, args []string, w io.Writer) error {
+	path, err := p.Current(ctx, folders, w)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("start %s: %w", path, unix.Exec(path, args, os.Environ()))
+}
+
+// Current returns the path of p. In a source tree p is built first.
+func (p Program) Current(ctx context.Context, folders *hostpath.Folders, w io.Writer) (string, error) {
+	path, err := p.Find(ctx, folders, w)
+	if err != nil {
+		return "", err
+	}
+	root, ok := Of(path)
+	if !ok {
+		return path, nil
+	}
+	if err := CheckSources(folders, root); err != nil {
+		return "", err
+	}
+	return p.Build(ctx, folders, root, w)
 }
 
 // Become builds p and replaces this process by it, with the same arguments and environment. It

@@ -162,3 +162,35 @@ func TestCheckSources(t *testing.T) {
 		require.Equal(t, refused, errors.As(CheckSources(folders, c.root), &writable), agent)
 	}
 }
+
+// TestBuildCompilesNothingOfAnAgents: the Go tool is not started if a variable, or what `go env -w`
+// has written, says that it compiles what an agent may write. The refusal names the variable.
+func TestBuildCompilesNothingOfAnAgents(t *testing.T) { //nolint:paralleltest // it sets variables
+	c := newTree(t)
+	dir := filepath.Dir(c.root)
+	agent := filepath.Join(dir, "agent")
+	require.NoError(t, os.MkdirAll(filepath.Join(agent, "cache"), 0o700))
+	registry := hostpath.In(filepath.Join(dir, "state"))
+	require.NoError(t, registry.Record(agent))
+	var err error
+	c.folders, err = registry.Folders()
+	require.NoError(t, err)
+	file := filepath.Join(dir, "env")
+	t.Setenv("GOENV", file)
+	for name, path := range map[string]string{
+		"GOMODCACHE": agent + "/cache", "GOCACHE": agent, "GOPATH": agent + "/none", "GOROOT": dir, "GOBIN": agent + "/cache",
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(name+"="+path+"\n"), 0o600))
+		_, _, err := c.build()
+		require.ErrorContains(t, err, name+" in "+file+": ", name)
+		require.ErrorContains(t, err, agent+", where an agent may write", name)
+		require.NoError(t, os.WriteFile(file, nil, 0o600))
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, path)
+			_, _, err := c.build()
+			require.ErrorContains(t, err, name+": ", name)
+			require.ErrorContains(t, err, "where an agent may write", name)
+		})
+	}
+	require.NoFileExists(t, filepath.Join(c.root, "bin", "called"))
+}

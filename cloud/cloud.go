@@ -73,7 +73,8 @@ var ErrNoSecret = errors.New("there is no such secret")
 
 var drivers = map[string]func(ctx context.Context, account, region string) (Account, error){}
 
-// Register makes open the driver of the target, which is one of a stack file's. Call it in init.
+// Register makes open the driver of the target, which is one of a stack file's targets. Call it in
+// init.
 func Register(target string, open func(ctx context.Context, account, region string) (Account, error)) {
 	drivers[target] = open
 }

@@ -25,8 +25,8 @@ type OpenAccount func(ctx context.Context, stack *stacks.Stack, region string) (
 var ownSecrets = []string{"ca-key", "fleet-ca-key", "join-token", "join-tokens"}
 
 // PlaceIsPublished keeps an agent from choosing the operator's file into which a value is written:
-// if a proposal names the place of a secret, the place counts once it is published, in the plan that
-// live returns.
+// if a proposal names the place of a secret, the place counts once it is published, in the plan
+// that live returns.
 func PlaceIsPublished(file *stacks.File, live func() (*plan.Plan, error), p *plan.Plan, name string) error {
 	agents, err := publish.Proposal(file)
 	if agents == nil {
@@ -93,8 +93,8 @@ func Holds(value []byte, ref plan.Reference) error {
 	return nil
 }
 
-// PlaceFor returns what puts a value where ref says, and then says where that was. The account is asked first: the value
-// is on standard input, and a program can read that once.
+// PlaceFor returns what puts a value where ref says, and then says where that was. The account is
+// asked first: the value is on standard input, and a program can read that once.
 func PlaceFor(
 	ctx context.Context, stack *stacks.Stack, name string, ref plan.Reference, open OpenAccount,
 ) (put func(value []byte) (done string, err error), err error) {

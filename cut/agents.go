@@ -55,7 +55,7 @@ func Mend(
 	case out != nil && out.Converged != nil:
 		confirmed = out.Converged.Confirmed
 	}
-	// The names come from the control plane, which may be another user's.
+	// The names come from the control plane, which may be another user.
 	here := NodesHere(home)
 	for _, node := range confirmed {
 		if !slices.Contains(here, node) {
@@ -77,7 +77,8 @@ func Mend(
 	return enough && failed == nil, failed
 }
 
-// serving are the nodes that have confirmed all that is live, by which the agent is not killed.
+// serving returns the nodes that have confirmed everything that is live, if the agent is not killed
+// by that.
 func serving(ctx context.Context, home home.Folder, agent string) []string {
 	s, err := api.Dial(home.ControlSocket()).Status(ctx)
 	if err != nil || slices.Contains(s.Killed, agent) {

@@ -18,10 +18,10 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// The last resort of a kill: it needs neither the control plane nor the store nor an
-// answer of Envoy's, only that both are this user's on this machine. The agent's
-// sockets are taken out of the folder that its sandbox sees, and its connections are
-// shut down through copies of Envoy's own descriptors (pidfd_getfd(2)).
+// The last resort of a kill. It needs neither the control plane nor the store nor an answer of
+// Envoy, only that Envoy runs here as this user. The agent's sockets are moved out of the folder
+// that its sandbox sees, and its connections are shut down through copies of Envoy's own
+// descriptors (pidfd_getfd(2)).
 
 // cutFolder holds the sockets of a node that were taken away from agents. It is not in the node's
 // folder: root must not act on what a node that was taken over puts there.
@@ -32,8 +32,9 @@ func folderOf(home home.Folder, node, agent string) (*os.File, error) {
 	return hostpath.OpenBelow(home.Root, home.AgentDir(node, agent))
 }
 
-// chmodSocket sets the mode of the socket at name in the folder. What is not a socket, or has a further name, is left
-// alone, and reported as such: a link there may lead to any file of the machine.
+// chmodSocket sets the mode of the socket at name in the folder. If the file is not a socket, or
+// has another name too, chmodSocket reports this and changes nothing: a link there may lead to any
+// file of the machine.
 func chmodSocket(folder *os.File, name string, mode os.FileMode) (bool, error) {
 	fd, err := unix.Openat(int(folder.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -47,16 +48,16 @@ func chmodSocket(folder *os.File, name string, mode os.FileMode) (bool, error) {
 	return true, os.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
 }
 
-// cut closes the way of the agent to a node that runs here, and ends what it has open.
-// It returns how many connections that were. The node's processes are looked at until then, and
-// once at least.
+// cut closes the agent's way to a node that runs here, and ends what the agent has open. It returns
+// the number of ended connections. It looks at the node's processes until the given time, and at
+// least once.
 func cut(home home.Folder, node, agent string, until time.Time) (connections int, err error) {
 	moved := filepath.Join(cutFolder(home, node), agent)
 	if err := os.MkdirAll(moved, 0o700); err != nil {
 		return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
 	}
-	// Whoever moves the folder away, or puts a link in its place, keeps nothing open by that. The node must be started
-	// again then before the agent can use it.
+	// Whoever moves the folder away, or puts a link in its place, keeps nothing open by that. The
+	// node must be started again then before the agent can use it.
 	away := takeAway(home, node, agent, moved)
 	proxies, err := proxiesIn(home.NodeDir(node))
 	if err != nil {
@@ -92,7 +93,7 @@ func takeAway(home home.Folder, node, agent, to string) error {
 		if filepath.Ext(name) != ".sock" {
 			continue
 		}
-		// Nobody can connect to it any more, not even who holds a descriptor of the file.
+		// Nobody can connect to the socket any more, not even with a descriptor of the file.
 		ours, err := chmodSocket(folder, name, 0)
 		if ours && err == nil {
 			err = unix.Renameat(int(folder.Fd()), name, unix.AT_FDCWD, filepath.Join(to, name))
@@ -104,9 +105,9 @@ func takeAway(home home.Folder, node, agent, to string) error {
 	return nil
 }
 
-// shutDown ends the connections of a process that came in, or were about to, by a Unix socket whose path begins with
-// prefix, and returns how many those were. No further ones can come: the caller has taken the sockets' files away, or
-// has the listening sockets shut down too.
+// shutDown ends the connections of a process that came in, or were about to come in, by a Unix
+// socket whose path begins with prefix, and returns their number. No further connections can come:
+// the caller has moved the sockets' files away, or has the listening sockets shut down too.
 func shutDown(pid int, prefix string, listening bool, until time.Time) (int, error) {
 	process, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -116,8 +117,8 @@ func shutDown(pid int, prefix string, listening bool, until time.Time) (int, err
 		return 0, err
 	}
 	defer unix.Close(process)
-	// A process that runs may accept a connection after its descriptors were listed. So they are listed again until
-	// nothing is new.
+	// A running process may accept a connection after its descriptors were listed. So they are
+	// listed until nothing is new.
 	for n, done := 0, map[string]bool{}; ; {
 		fresh, err := shutDownOnce(process, pid, prefix, listening, done, until)
 		n += fresh
@@ -130,7 +131,7 @@ func shutDown(pid int, prefix string, listening bool, until time.Time) (int, err
 	}
 }
 
-// cutFor bounds how long the processes of one node are looked at: whoever takes a node over may
+// cutFor bounds the time spent on the processes of one node: whoever has taken a node over may
 // start any number.
 const cutFor = 5 * time.Second
 
@@ -176,8 +177,8 @@ func shutDownOnce(process, pid int, prefix string, listening bool, done map[stri
 	return n, nil
 }
 
-// isOf reports whether the descriptor is a socket at a path with that prefix, or a connection that such a socket has
-// accepted, and which of the two.
+// isOf reports whether the descriptor is a socket at a path with that prefix, or a connection that
+// such a socket has accepted, and which of the two.
 func isOf(fd int, prefix string) (listens, ours bool) {
 	local, err := unix.Getsockname(fd)
 	if err != nil {
@@ -188,8 +189,9 @@ func isOf(fd int, prefix string) (listens, ours bool) {
 	return n == 1, ok && err == nil && strings.HasPrefix(at.Name, prefix)
 }
 
-// empty closes the connections that nobody has accepted yet, and returns how many those were. Envoy's listening sockets
-// do not block; the socket of a process that was taken over may, so that is turned off first.
+// empty closes the connections that nobody has accepted yet, and returns their number. Envoy's
+// listening sockets do not block. The socket of a process that was taken over may block, so empty
+// turns that off first.
 func empty(listening int, until time.Time) int {
 	for n := 0; ; n++ {
 		if unix.SetNonblock(listening, true) != nil || time.Now().After(until) {
@@ -245,7 +247,7 @@ func giveBack(home home.Folder, node, agent, from string) error {
 		if ours, err := chmodSocket(kept, name, socketMode); err != nil || !ours {
 			return errors.Join(err, fmt.Errorf("%s is not a socket that was taken away", filepath.Join(from, name)))
 		}
-		// One that is there belongs to an Envoy that was started since.
+		// A socket that is there belongs to an Envoy that was started since.
 		err := unix.Renameat2(int(kept.Fd()), name, int(folder.Fd()), name, unix.RENAME_NOREPLACE)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
@@ -254,10 +256,10 @@ func giveBack(home home.Folder, node, agent, from string) error {
 	return nil
 }
 
-// socketMode is the mode of an agent's socket: everybody who may enter its folder may connect.
+// socketMode is the mode of an agent's socket: whoever may enter its folder may connect.
 const socketMode = 0o666
 
-// agentsOf are the agents that have a folder at the node, or had one.
+// agentsOf returns the agents that have, or had, a folder at the node.
 func agentsOf(home home.Folder, node string) []string {
 	var names []string
 	for _, dir := range []string{filepath.Join(home.NodeDir(node), "agents"), cutFolder(home, node)} {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
@@ -25,10 +26,14 @@ func NodesHere(home home.Folder) []string {
 
 // RunningNodes are the nodes of this machine whose supervisor runs, or whose Envoy does.
 func RunningNodes(home home.Folder) []string {
-	proxies, failed := proxiesIn(home.NodesDir())
+	// All processes are looked at only if a node's own is gone.
+	all := sync.OnceValues(func() ([]daemon.Process, error) { return proxiesIn(home.NodesDir()) })
 	return slices.DeleteFunc(NodesHere(home), func(id string) bool {
-		_, running, err := daemon.Running(filepath.Join(home.NodeDir(id), "pid"))
-		return !running && err == nil && failed == nil && !slices.ContainsFunc(proxies, func(p daemon.Process) bool { return p.Dir == home.NodeDir(id) })
+		if _, running, err := daemon.Running(filepath.Join(home.NodeDir(id), "pid")); running || err != nil {
+			return false
+		}
+		proxies, err := all()
+		return err == nil && !slices.ContainsFunc(proxies, func(p daemon.Process) bool { return p.Dir == home.NodeDir(id) })
 	})
 }
 

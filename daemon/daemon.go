@@ -26,7 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollEvery is the pace of looking for what the kernel does not announce.
+// pollEvery is the interval for looking at what the kernel does not announce.
 const pollEvery = 5 * time.Millisecond
 
 // settle is the time for which a lock may be held without a number next to it: its holder is just
@@ -196,7 +196,7 @@ func Start(ctx context.Context, c Command) (pid int, err error) {
 			return 0, fmt.Errorf("start %s: it ended at once (%s)%s", name, state(err), lastLines(c.LogFile, before))
 		case <-ctx.Done():
 			cmd.Process.Kill() //nolint:errcheck // it is gone already
-			<-exited           //nolint:errcheck // killed, as it was meant to be
+			<-exited           //nolint:errcheck // it was killed here
 			return 0, fmt.Errorf("start %s: %w%s", name, context.Cause(ctx), lastLines(c.LogFile, before))
 		case <-tick.C:
 			held, ok, err := Running(c.PIDFile)

@@ -108,7 +108,8 @@ func look(pid int) (Process, bool) {
 	return p, true
 }
 
-// nested reports whether the process with this /proc/<pid>/status is in a PID namespace below this one, as in a sandbox.
+// nested reports whether the process with this /proc/<pid>/status is in a PID namespace below this
+// one, as in a sandbox.
 func nested(status []byte) bool {
 	for line := range strings.Lines(string(status)) {
 		if pids, ok := strings.CutPrefix(line, "NSpid:"); ok {

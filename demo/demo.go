@@ -1,5 +1,5 @@
-// Package demo shows the stack `local` at work: a request that the policy allows, one that it denies,
-// and the events of both.
+// Package demo shows the stack `local` at work: a request that the policy allows, one that it
+// denies, and the events of both.
 package demo
 
 import (
@@ -52,8 +52,8 @@ func findRoot() (string, error) {
 	}
 }
 
-// notAnAgents refuses a folder that an agent may write: the demo works by paths there, with the caller's rights. state is
-// the folder of all state folders.
+// notAnAgents refuses a folder that an agent may write: the demo works by paths there, with the
+// caller's rights. state is the folder of all state folders.
 func notAnAgents(state, dir string) error {
 	folders, err := hostpath.In(state).Folders()
 	if err != nil {
@@ -107,7 +107,7 @@ type showing struct {
 func (d *showing) run(ctx context.Context) error {
 	secret, err := os.ReadFile(filepath.Join(d.dir, keyFile))
 	if err != nil {
-		return fmt.Errorf("read the demo's API key: %w: run `postern demo --prepare`, then `go run . up local`", err)
+		return fmt.Errorf("read the demo's API key: %w: run `postern demo --prepare`, then `bin/postern up local`", err)
 	}
 	key := strings.TrimSpace(string(secret))
 	server, err := startEcho(ctx, d.dir)
@@ -132,9 +132,9 @@ func (d *showing) run(ctx context.Context) error {
 	}
 	fmt.Fprint(d.out, `
 Try next:
-  bin/postern run -w ~/agent --agent demo -- bash  # look around in the sandbox, in a folder that is the agent's
-  bin/postern allow --client pip --agent demo      # then: bin/postern run -w ~/agent --agent demo -- pip download --no-deps six
-  bin/postern audit -f                             # watch every decision (in a second terminal)
+  bin/postern run -w ~/agent -- bash  # look around in the sandbox, in a folder that is the agent's
+  bin/postern allow --client pip      # then: bin/postern run -w ~/agent -- pip download --no-deps six
+  bin/postern audit -f                # watch every decision (in a second terminal)
 `)
 	return nil
 }
@@ -158,7 +158,7 @@ func (d *showing) allowed(ctx context.Context, server *echo, key string) error {
 	case got == "":
 		return errors.New("the credential was not injected: the server got no x-api-key; see `postern status`")
 	case got != key:
-		return errors.New("the injected key is not the one in .cache/demo/key: run `go run . up local`")
+		return errors.New("the injected key is not the one in .cache/demo/key: run `bin/postern up local`")
 	case strings.Contains(stdout+stderr, key):
 		return errors.New("the agent got to see the key: that must not happen, please report it")
 	}

@@ -86,7 +86,7 @@ func prepare(dir string) error {
 func handOver(dir string) error {
 	group, err := user.LookupGroup(home.ControlUser)
 	if err != nil || os.Geteuid() != 0 {
-		return nil //nolint:nilerr // there are no such users
+		return nil //nolint:nilerr // the machine has no such users
 	}
 	gid, err := strconv.Atoi(group.Gid)
 	key := filepath.Join(dir, keyFile)
@@ -166,7 +166,7 @@ func startEcho(ctx context.Context, dir string) (*echo, error) {
 		conn.Close()
 		return nil, fmt.Errorf("start the demo's server: another demo is listening on %s; wait for it to end", socket)
 	}
-	// What is left of a demo that was killed.
+	// A killed demo may have left it.
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("start the demo's server: %w", err)
 	}
@@ -174,7 +174,7 @@ func startEcho(ctx context.Context, dir string) (*echo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the demo's server: %w", err)
 	}
-	// Nodes may run as another user; who may enter the folder decides.
+	// Nodes may run as another user. The folder's mode decides who may connect.
 	if err := os.Chmod(socket, 0o666); err != nil { //nolint:gosec // for the other daemon
 		listener.Close()
 		return nil, fmt.Errorf("start the demo's server: %w", err)

@@ -37,7 +37,7 @@ var advice = []struct {
 	{regexp.MustCompile(`dial tcp|no such host|could not connect to the endpoint`), "is there a network, and is the region right?"},
 }
 
-// advised is the message with what to do about it, if that is known.
+// advised returns the message, with advice if there is any.
 func advised(message string) string {
 	for _, a := range advice {
 		if at := a.message.FindStringSubmatchIndex(message); at != nil {

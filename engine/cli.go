@@ -20,8 +20,9 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// FindCLI returns the real path of the pulumi CLI: $PULUMI, the one in PATH, or .cache/bin/pulumi
-// in dir or a folder above it. It passes over a CLI that an agent or another user may write.
+// FindCLI returns the real path of the pulumi CLI: $PULUMI; the one in dir, where `make install`
+// puts it next to our programs; the one in PATH; or .cache/bin/pulumi in dir or a folder above it.
+// It passes over a CLI that an agent or another user may write.
 func FindCLI(f *hostpath.Folders, dir string) (string, error) {
 	if path := os.Getenv("PULUMI"); path != "" {
 		path, err := filepath.Abs(path)
@@ -33,7 +34,11 @@ func FindCLI(f *hostpath.Folders, dir string) (string, error) {
 		}
 		return path, nil
 	}
-	path, err := f.Program("pulumi", hostpath.User)
+	path, err := f.Program(filepath.Join(dir, "pulumi"), hostpath.User)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return path, err
+	}
+	path, err = f.Program("pulumi", hostpath.User)
 	if notFound := (*hostpath.NotFoundError)(nil); !errors.As(err, &notFound) {
 		return path, err
 	}
@@ -43,7 +48,7 @@ func FindCLI(f *hostpath.Folders, dir string) (string, error) {
 			return path, err
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("no pulumi CLI: run `make up`, which builds one into .cache/bin, or put yours in PATH or $PULUMI")
+			return "", errors.New("no pulumi CLI: run `make install` or `make deps` in the source tree, or put yours in PATH or $PULUMI")
 		}
 	}
 }
@@ -58,8 +63,8 @@ type cli struct {
 // oldest is the first CLI of the API that the SDK was made for.
 var oldest = semver.Version{Major: 3, Minor: 200}
 
-// newCLI returns the CLI at path. Of the environment, what another Pulumi project of the caller's has set there is left
-// out, such as a backend or an access token.
+// newCLI returns the CLI at path. It leaves out variables that configure another Pulumi project of
+// the caller, such as a backend or an access token.
 func newCLI(ctx context.Context, path string, environ []string) (*cli, error) {
 	c := &cli{path: path, environ: slices.DeleteFunc(slices.Clone(environ), func(kv string) bool { return strings.HasPrefix(kv, "PULUMI_") })}
 	out, stderr, _, err := c.Run(ctx, "", nil, nil, nil, []string{"PULUMI_SKIP_UPDATE_CHECK=true"}, "version")
@@ -82,8 +87,8 @@ func (c *cli) Version() semver.Version { return c.version }
 func (c *cli) Run(
 	ctx context.Context, workdir string, stdin io.Reader, outs, errs []io.Writer, env []string, args ...string,
 ) (stdout, stderr string, code int, err error) {
-	// Up, Refresh and Destroy end by asking for outputs and history, which
-	// nobody here wants and which take half a second each.
+	// Up, Refresh and Destroy end with a request for outputs and history, which nobody here needs
+	// and each of which takes half a second.
 	if len(args) > 1 && args[0] == "stack" {
 		switch args[1] {
 		case "output":
@@ -98,8 +103,8 @@ func (c *cli) Run(
 	var o, e bytes.Buffer
 	cmd.Stdout = io.MultiWriter(append(slices.Clone(outs), &o)...)
 	cmd.Stderr = io.MultiWriter(append(slices.Clone(errs), &e)...)
-	// A group of its own: Ctrl-C in a terminal reaches it by way of us only,
-	// and a second interrupt would mean "leave everything as it is".
+	// A group of its own, so that Ctrl-C in a terminal reaches it only through us: a second
+	// interrupt would mean "leave everything as it is".
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 30 * time.Second

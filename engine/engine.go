@@ -129,12 +129,12 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 			Name:    tokens.PackageName(Project),
 			Runtime: workspace.NewProjectRuntimeInfo("go", nil),
 			Main:    filepath.Join(e.dir, "work"),
-			// The store's notes next to each file are not replaced in one step: an
-			// engine killed while it writes one leaves a state that it cannot read.
+			// The store would not replace its notes next to each file in one step. An engine that
+			// is killed while it writes one leaves a state that it cannot read.
 			Backend: &workspace.ProjectBackend{URL: (&url.URL{Scheme: "file", Path: e.dir, RawQuery: "metadata=skip"}).String()},
 		}),
 		auto.EnvVars(map[string]string{
-			// The state holds no secret, so there is nothing to guard with it.
+			// The state holds no secret that a passphrase would protect.
 			"PULUMI_CONFIG_PASSPHRASE":                      "",
 			"PULUMI_SKIP_UPDATE_CHECK":                      "true",
 			"PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
@@ -156,8 +156,8 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 	return e, nil
 }
 
-// known is a workspace whose stack is known to exist: asking the CLI would
-// cost half a second, and every command names the stack anyway.
+// known is a workspace whose stack is known to exist. Asking the CLI would cost half a second, and
+// every command names the stack anyway.
 type known struct{ auto.Workspace }
 
 func (known) SelectStack(context.Context, string) error { return nil }
@@ -257,7 +257,7 @@ func (e *Engine) follow(ctx context.Context, name string, preview bool, op func(
 		}
 	}()
 	err := e.serving(func() error { return op(ch) })
-	// The channel is closed by the engine's side, but not if it never started.
+	// The engine's side closes the channel, unless it never started.
 	if c.began.Load() || err == nil {
 		<-collected
 	}
@@ -275,9 +275,8 @@ func (e *Engine) follow(ctx context.Context, name string, preview bool, op func(
 	}
 }
 
-// serving runs one operation of the engine with our provider on a loopback
-// port. Each has a provider of its own: at the end of an operation the engine
-// cancels the provider, and it stays cancelled.
+// serving runs one operation of the engine with our provider on a loopback port. Each operation has
+// a provider of its own, because the engine cancels the provider at the end, for good.
 func (e *Engine) serving(op func() error) error {
 	impl, err := provider.New(e.opts.Over)
 	if err != nil {
@@ -310,8 +309,8 @@ func (e *Engine) serving(op func() error) error {
 // kept is the number of files that the engine may leave in a folder of records.
 const kept = 100
 
-// trim removes the oldest files of a folder in which the engine keeps a record
-// of every operation for good.
+// trim removes the oldest files of a folder in which the engine records every operation and removes
+// none.
 func trim(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -343,8 +342,8 @@ const endGrace = 5 * time.Second
 // are lost. It returns a description of what it has ended. If it returns no error, nothing of the
 // stack runs.
 func EndAll(ctx context.Context, home home.Folder) (ended []string, err error) {
-	// By their arguments: also a daemon whose folder, and so its lock, was removed. A node's
-	// supervisor before its Envoy, which it would start again.
+	// By their arguments: this also finds a daemon whose folder, and so its lock, was removed. A
+	// node's supervisor comes before its Envoy, which it would start again.
 	for _, match := range []func(daemon.Process) bool{
 		func(p daemon.Process) bool {
 			return strings.HasPrefix(filepath.Base(p.Args[0]), "posternd") && p.Has("--home", home.Root)
@@ -375,7 +374,7 @@ func EndAll(ctx context.Context, home home.Folder) (ended []string, err error) {
 			}
 		}
 	}
-	// And by their locks: what remains is not as we started it.
+	// And by their locks: this finds processes that were started otherwise.
 	pidfiles, err := filepath.Glob(filepath.Join(home.NodesDir(), "*"))
 	if err != nil {
 		return ended, fmt.Errorf("look for nodes: %w", err)

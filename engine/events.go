@@ -11,7 +11,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
 )
 
-// Summary describes what an operation did, or what it would do at a preview.
+// Summary describes what an operation did or, for a preview, would do.
 type Summary struct {
 	Stack     string `json:"stack"`
 	Operation string `json:"operation"`
@@ -153,8 +153,8 @@ var epilogue = map[string]bool{
 	"update failed": true, "preview failed": true, "refresh failed": true, "destroy failed": true,
 }
 
-// ours leaves out what the engine adds of its own: the stack, the provider,
-// and the component that merely groups the rest.
+// ours leaves out what the engine adds by itself: the stack, the provider, and the component that
+// merely groups the others.
 func ours(m apitype.StepEventMetadata) bool {
 	res := m.New
 	if res == nil {
@@ -163,8 +163,8 @@ func ours(m apitype.StepEventMetadata) bool {
 	return res != nil && res.Custom && !strings.HasPrefix(m.Type, "pulumi:")
 }
 
-// operation is the word for what happens to a resource in the end; "" for a
-// step that is only a part of it.
+// operation returns the word for what happens to a resource, or "" for a step that is only a part
+// of it.
 func operation(op apitype.OpType) string {
 	switch op {
 	case apitype.OpCreate, apitype.OpUpdate, apitype.OpDelete, apitype.OpSame:
@@ -176,7 +176,7 @@ func operation(op apitype.OpType) string {
 	}
 }
 
-// nameOf is the last part of a URN, the name that the program gave.
+// nameOf returns the last part of a URN, which is the name in the program.
 func nameOf(urn string) string {
 	if i := strings.LastIndex(urn, "::"); i >= 0 {
 		return urn[i+2:]
@@ -244,7 +244,7 @@ func details(m apitype.StepEventMetadata) []string {
 	return out
 }
 
-// cause is the engine's message without its wrapping.
+// cause returns the engine's message without its wrapping.
 func cause(message string) string {
 	for _, wrap := range []string{"error: ", "rpc error: code = Unknown desc = "} {
 		for {

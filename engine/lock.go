@@ -22,9 +22,9 @@ import (
 // lost its program.
 const orphanLimit = 20 * time.Second
 
-// takeOver removes the engine's locks on a stack that nobody holds any longer. The caller has our
-// own lock, so the process that started the holders is gone. takeOver first ends a CLI that is
-// still at work.
+// takeOver removes the engine's locks on a stack that no process holds any longer. The caller has
+// our own lock, so the process that started the holders is gone. takeOver first ends a CLI that
+// still works.
 func takeOver(ctx context.Context, dir, stack string) error {
 	if err := endOrphans(ctx, dir); err != nil {
 		return fmt.Errorf("stack %s: %w", stack, err)
@@ -63,12 +63,12 @@ func takeOver(ctx context.Context, dir, stack string) error {
 }
 
 // endOrphans ends the CLIs that work for a killed driver, also those that have not locked the stack
-// yet. It knows them by their working folder, which is ours. When asked to end, a CLI undoes
+// yet. It recognises them by their working folder, which is ours. When asked to end, a CLI undoes
 // half-done work.
 func endOrphans(ctx context.Context, dir string) error {
 	work, err := filepath.EvalSymlinks(filepath.Join(dir, "work"))
 	if err != nil {
-		return nil //nolint:nilerr // nobody has ever worked there
+		return nil //nolint:nilerr // no CLI has ever worked there
 	}
 	orphans, err := daemon.Find(func(p daemon.Process) bool {
 		return p.Dir == work && strings.HasPrefix(filepath.Base(p.Args[0]), "pulumi")
@@ -94,12 +94,12 @@ func waitOrphan(ctx context.Context, pid int) error {
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil //nolint:nilerr // there is no such process
+		return nil //nolint:nilerr // no such process exists
 	}
 	defer unix.Close(fd)
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil || !strings.HasPrefix(string(comm), "pulumi") {
-		return nil //nolint:nilerr // the number belongs to somebody else by now
+		return nil //nolint:nilerr // another process has the number by now
 	}
 	for deadline := time.Now().Add(orphanLimit); time.Now().Before(deadline); {
 		if err := ctx.Err(); err != nil {

@@ -153,8 +153,8 @@ var tag = regexp.MustCompile(`<\{%[^%]*%\}>`)
 
 func plainText(s string) string { return tag.ReplaceAllString(s, "") }
 
-// printable keeps control characters away from the terminal: names of hosts
-// come from files, and Envoy's messages from the network.
+// printable removes control characters, because names of hosts come from files, and Envoy's
+// messages from the network.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {

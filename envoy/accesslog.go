@@ -23,16 +23,16 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// AccessLogPath is where Envoy writes its log, relative to the working folder
-// of the node: a FIFO whose reader is the node's supervisor.
+// AccessLogPath is the path of Envoy's log, relative to the node's working folder: a FIFO that the
+// node's supervisor reads.
 const AccessLogPath = "access.fifo"
 
-// flushInterval is how often the log tells of a request or a tunnel that lasts. What ends
-// sooner gives one line.
+// flushInterval is the time between two lines about a request or tunnel that lasts. A shorter
+// request gives one line.
 const flushInterval = 5 * time.Second
 
-// agentLog leaves out the CONNECTs that were accepted, or may be: the decisions are those
-// on the requests inside, and there is one event for each decision.
+// agentLog leaves out CONNECTs that were accepted or still may be: the requests inside are decided
+// on, and each decision is one event.
 func (b *builder) agentLog(agent string) *accesslogv3.AccessLog {
 	notConnect := methods([]string{"CONNECT"})
 	notConnect.InvertMatch = true
@@ -49,8 +49,8 @@ func (b *builder) agentLog(agent string) *accesslogv3.AccessLog {
 	return l
 }
 
-// recorded leaves out the requests that were refused because the log was not taken: they
-// would pile up. The node counts them.
+// recorded leaves out requests that were refused because the log was not taken. Their lines would
+// pile up, so the node only counts them.
 func (b *builder) recorded() *accesslogv3.AccessLogFilter {
 	return either(
 		comparison(accesslogv3.ComparisonFilter_LE, 502), comparison(accesslogv3.ComparisonFilter_GE, 504),
@@ -58,13 +58,14 @@ func (b *builder) recorded() *accesslogv3.AccessLogFilter {
 	)
 }
 
-// Who connects where, as the CONNECT around a connection said it.
+// around returns the fields that the CONNECT around a connection has stated: which agent connects
+// where.
 func around() map[string]string {
 	state := func(key string) string { return "%FILTER_STATE(" + key + ":PLAIN)%" }
 	return map[string]string{"agent": state(stateAgent), "connect": state(stateConnect)}
 }
 
-// interceptLog adds the names that must agree, so that a mismatch can be told.
+// interceptLog also has the server name, which shows a name mismatch.
 func (b *builder) interceptLog() *accesslogv3.AccessLog {
 	fields := around()
 	fields["sni"] = "%REQUESTED_SERVER_NAME%"
@@ -73,14 +74,14 @@ func (b *builder) interceptLog() *accesslogv3.AccessLog {
 	return l
 }
 
-// tunnelLog tells of a tunnel while it is open, and when it has ended.
+// tunnelLog has lines about a tunnel while it is open and when it ends.
 func (b *builder) tunnelLog() *accesslogv3.AccessLog {
 	fields := around()
 	fields["rule"] = "%FILTER_STATE(" + stateRule + ":PLAIN)%"
 	return b.fileLog(accesslog.Tunnel, fields)
 }
 
-// connectionLog tells of connections that ended before a request could.
+// connectionLog has lines about connections that ended before their first request.
 func (b *builder) connectionLog() *accesslogv3.AccessLog {
 	return b.fileLog(accesslog.Connection, around())
 }
@@ -95,15 +96,15 @@ func (b *builder) fileLog(kind string, more map[string]string) *accesslogv3.Acce
 	}
 }
 
-// localReplies gives everything that Envoy itself answers a body: JSON for programs, plain text
-// for a client that asks for text. What the client sent is only ever quoted back to that client,
-// as a JSON string or as plain text. See [accesslog.Answers].
+// localReplies gives each of Envoy's own answers a body: plain text for a client that asks for
+// text, and otherwise JSON. A body quotes what the client sent, as a JSON string or as plain text,
+// and only that client gets it. See [accesslog.Answers].
 func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
-	unknown := replyFields(&accesslog.Unknown, agent)
+	unknown := b.replyFields(&accesslog.Unknown, agent)
 	delete(unknown, "rule") // there may be no route
 	config := &hcmv3.LocalReplyConfig{BodyFormat: replyJSON(agent, unknown)}
 	add := func(filter *accesslogv3.AccessLogFilter, a *accesslog.Answer) {
-		fields := replyFields(a, agent)
+		fields := b.replyFields(a, agent)
 		for _, m := range []*hcmv3.ResponseMapper{
 			{Filter: both(filter, wantsText()), BodyFormatOverride: replyText(agent, fields)},
 			{Filter: filter, BodyFormatOverride: replyJSON(agent, fields)},
@@ -125,7 +126,7 @@ func (b *builder) localReplies(agent string) *hcmv3.LocalReplyConfig {
 	return config
 }
 
-// ended holds if the request has ended in one of the ways of a.
+// ended matches requests that ended in one of a's ways.
 func (b *builder) ended(a *accesslog.Answer) *accesslogv3.AccessLogFilter {
 	ways := make([]string, len(a.Details))
 	for i, begin := range a.Details {
@@ -134,12 +135,16 @@ func (b *builder) ended(a *accesslog.Answer) *accesslogv3.AccessLogFilter {
 	return b.expression(strings.Join(ways, " || "))
 }
 
-// replyFields returns the fields of an answer.
-func replyFields(a *accesslog.Answer, agent string) map[string]string {
+// words are those of the hints for an agent. HOST stays: somebody may paste what an agent wrote.
+func (b *builder) words(agent string) accesslog.Words {
+	return accesslog.Words{About: accesslog.InStack(b.plan.Stack), Agent: agent, Host: "HOST"}
+}
+
+func (b *builder) replyFields(a *accesslog.Answer, agent string) map[string]string {
 	route := func(field string) string { return "%METADATA(ROUTE:" + metadataNamespace + ":" + field + ")%" }
 	message, hint := a.Says()
 	fields := map[string]string{
-		"error": message, "reason": string(a.Told()), "rule": agent + "/" + route("rule"), "hint": strings.ReplaceAll(hint, "AGENT", agent),
+		"error": message, "reason": string(a.Told()), "rule": agent + "/" + route("rule"), "hint": b.words(agent).In(hint),
 	}
 	if a.Told() == "" {
 		fields["reason"], fields["hint"] = route("reason"), route("hint")
@@ -162,7 +167,7 @@ func replyJSON(agent string, said map[string]string) *corev3.SubstitutionFormatS
 	return &corev3.SubstitutionFormatString{Format: jsonFormat(fields), OmitEmptyValues: true}
 }
 
-// replyText has the same fields, a line each.
+// replyText has the fields of replyJSON, one on each line.
 func replyText(agent string, said map[string]string) *corev3.SubstitutionFormatString {
 	text := said["error"] + ": " + requestFormat + "\nagent: " + agent + "\n"
 	for _, k := range []string{"reason", "rule", "detail", "hint"} {
@@ -173,10 +178,10 @@ func replyText(agent string, said map[string]string) *corev3.SubstitutionFormatS
 	return &corev3.SubstitutionFormatString{Format: textFormat(text), ContentType: "text/plain; charset=utf-8"}
 }
 
-// wantsText holds for a client that asks for text: a person's, mostly.
+// wantsText matches clients that ask for text, which mostly serve a person.
 func wantsText() *accesslogv3.AccessLogFilter {
 	accepts := func(media string) *accesslogv3.AccessLogFilter {
-		// Not an expression: each answer has one, in each listener of each agent.
+		// An expression would cost more: there is one filter for each answer and listener.
 		return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
 			Header: &routev3.HeaderMatcher{Name: "accept", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
 				MatchPattern: &matcherv3.StringMatcher_Contains{Contains: media},

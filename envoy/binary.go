@@ -10,12 +10,14 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// ErrNoBinary means that there is no Envoy on this machine.
-var ErrNoBinary = errors.New("there is no Envoy: run `make deps`, put envoy 1.40 on PATH, or set ENVOY to its path")
+// ErrNoBinary means that no Envoy was found on this machine.
+var ErrNoBinary = errors.New("there is no Envoy: run `make install` or `make deps` in the source tree, " +
+	"put envoy 1.40 on PATH, or set ENVOY to its path")
 
-// Binary returns the real path of Envoy: $ENVOY, or envoy on PATH, or the one that `make deps` put into .cache/bin of
-// the working folder or one above it. None of them may be where an agent, or another user, may write.
-func Binary(f *hostpath.Folders) (string, error) {
+// Binary returns the real path of Envoy: $ENVOY, the file in dir, where `make install` puts it, the
+// one on PATH, or the one of `make deps` in .cache/bin of dir or above. It refuses a file that an
+// agent or another user could replace; see [hostpath.Folders.Program].
+func Binary(f *hostpath.Folders, dir string) (string, error) {
 	if p := os.Getenv("ENVOY"); p != "" {
 		p, err := filepath.Abs(p)
 		if err == nil {
@@ -26,13 +28,13 @@ func Binary(f *hostpath.Folders) (string, error) {
 		}
 		return p, nil
 	}
-	p, err := f.Program("envoy", hostpath.User)
-	if notFound := (*hostpath.NotFoundError)(nil); !errors.As(err, &notFound) {
+	p, err := f.Program(filepath.Join(dir, "envoy"), hostpath.User)
+	if !errors.Is(err, fs.ErrNotExist) {
 		return p, err
 	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
+	p, err = f.Program("envoy", hostpath.User)
+	if notFound := (*hostpath.NotFoundError)(nil); !errors.As(err, &notFound) {
+		return p, err
 	}
 	for ; ; dir = filepath.Dir(dir) {
 		p, err := f.Program(filepath.Join(dir, ".cache", "bin", "envoy"), hostpath.User)

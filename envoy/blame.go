@@ -7,11 +7,11 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// Blame returns the IDs of the rules of p that Envoy's message is about, by the
-// names of resources in it: of a destination's cluster, scope or internal
-// listener. Agents share scopes, so that rules of several can be to blame for one. If there is none, but the name of something that a whole agent has,
-// it returns that agent instead. Messages are for people, and so is this: it may find
-// nothing, and more than one.
+// Blame returns the IDs of the rules of p that Envoy's message is about: those whose cluster, scope
+// or internal listener the message names. Agents share scopes, so one name may stand for rules of
+// several agents. If the message names no such resource, but one that a whole agent has, Blame
+// returns the agent's name instead. Use the result only to help people: it may be empty or too
+// long.
 func Blame(p *plan.Plan, message string) (rules, agents []string) {
 	b := &builder{plan: p, credentials: map[string]plan.Credential{}}
 	for _, c := range p.Credentials {
@@ -37,8 +37,8 @@ func Blame(p *plan.Plan, message string) (rules, agents []string) {
 	return nil, agents
 }
 
-// names reports whether the message has one of the names, not as a part of a
-// longer one. A name that all destinations share says nothing.
+// names reports whether the message contains one of the names, and not only as a part of a longer
+// name. It ignores names of dynamic clusters, which all destinations of an agent share.
 func names(message string, of ...string) bool {
 	for _, name := range of {
 		if strings.HasPrefix(name, clusterDynamic+"/") {

@@ -14,14 +14,14 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// AdminSocket is Envoy's admin interface, relative to the node's working folder.
+// AdminSocket is the path of Envoy's admin interface, relative to the node's working folder.
 const AdminSocket = "admin.sock"
 
-// counted are the statistics that Envoy keeps: those that a node serves
-// (node.EnvoyFamilies). It has some thousand more, eleven for each certificate among
-// them, and counting what nobody reads is a part of what each request costs.
+// counted selects the statistics that Envoy keeps: those that a node serves (node.EnvoyFamilies).
+// Envoy has thousands more, e.g. eleven for each certificate, and each request would pay for them.
 func counted() []*matcherv3.StringMatcher {
 	var ms []*matcherv3.StringMatcher
 	for _, prefix := range []string{"server.", "control_plane.", "cluster_manager.", "listener_manager.", "dns.cares.", "cluster.xds.", "overload."} {
@@ -36,27 +36,25 @@ func counted() []*matcherv3.StringMatcher {
 	return ms
 }
 
-// releasedBytes is how much memory that it does not need Envoy gives back in a second.
+// releasedBytes is the amount of unused memory that Envoy returns to the machine in a second.
 const releasedBytes = 64 << 20
 
-// Node is what a node's bootstrap depends on.
+// Node describes a node to [Bootstrap].
 type Node struct {
 	// ID is the node's name at the control plane.
-	ID string
-	// Stack is the name of the environment.
+	ID    string
 	Stack string
 	// XDS is the path of the control plane's Unix socket, if Remote is nil.
 	XDS    string
 	Remote *Remote
-	// Descriptors is how many Envoy may have open.
+	// Descriptors is the number of descriptors that Envoy may have open.
 	Descriptors uint64
-	// Heap bounds its memory, in bytes.
+	// Heap bounds Envoy's memory, in bytes.
 	Heap uint64
 }
 
-// Bootstrap is the JSON that a node's Envoy is started with. It opens nothing
-// but the admin socket: a node that never heard from its control plane
-// listens on nothing.
+// Bootstrap returns the JSON with which a node's Envoy starts. It opens only the admin socket: a
+// node that has never heard from its control plane does not listen.
 func Bootstrap(n Node) ([]byte, error) {
 	b := &builder{}
 	xds := b.controlCluster(n)
@@ -69,7 +67,7 @@ func Bootstrap(n Node) ([]byte, error) {
 			Path: AdminSocket, Mode: 0o600,
 		}}}},
 		BootstrapExtensions: []*corev3.TypedExtensionConfig{{
-			Name: "envoy.bootstrap.internal_listener", TypedConfig: b.any(&internallistenerv3.InternalListener{}),
+			Name: "envoy.bootstrap.internal_listener", TypedConfig: b.any(&internallistenerv3.InternalListener{BufferSizeKb: wrapperspb.UInt32(maxBuffered >> 10)}),
 		}},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			AdsConfig: &corev3.ApiConfigSource{
@@ -78,8 +76,8 @@ func Bootstrap(n Node) ([]byte, error) {
 				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
 					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
 						ClusterName: "xds",
-						// A control plane that was restarted is back in milliseconds;
-						// Envoy's default is to look after up to 30 s.
+						// A restarted control plane is back in milliseconds. By default Envoy
+						// waits up to 30 s between attempts.
 						RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
 							BaseInterval: durationpb.New(50 * time.Millisecond), MaxInterval: durationpb.New(2 * time.Second),
 						}},
@@ -90,15 +88,14 @@ func Bootstrap(n Node) ([]byte, error) {
 			LdsConfig: ads(),
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{xds}},
-		// Patterns of the policy become regular expressions, which RE2 runs in
-		// linear time whatever their size. Envoy's bound is 100.
+		// The policy's patterns become regular expressions. RE2 runs them in linear time, whatever
+		// their size, but Envoy's default bound is 100.
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
 			Name: "static",
 			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
 				"re2.max_program_size.error_level": structpb.NewNumberValue(100000),
 				"re2.max_program_size.warn_level":  structpb.NewNumberValue(100000),
-				// Of many requests on one connection one at a time is looked at, the
-				// connections of others in between.
+				// A connection with many requests waits for other connections after each request.
 				"http.max_requests_per_io_cycle": structpb.NewNumberValue(1),
 			}}},
 		}}},
@@ -106,7 +103,7 @@ func Bootstrap(n Node) ([]byte, error) {
 			InclusionList: &matcherv3.ListStringMatcher{Patterns: counted()},
 		}}},
 		OverloadManager: b.overload(n),
-		// What a large policy took while it was read goes back to the machine.
+		// Reading a large policy takes memory that is not needed afterwards.
 		MemoryAllocatorManager: &bootstrapv3.MemoryAllocatorManager{BytesToRelease: releasedBytes},
 	}
 	if err := errors.Join(append(b.errs, boot.ValidateAll())...); err != nil {

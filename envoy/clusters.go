@@ -3,6 +3,7 @@ package envoy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -29,35 +30,21 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// kindIntercept begins the names of the clusters, and of the internal listeners, that
-// terminate an agent's TLS; below wildcards it is kindWildcard.
+// kindIntercept begins the names of the clusters and internal listeners that terminate an agent's
+// TLS. For hosts below wildcards, kindWildcard does.
 const (
 	kindIntercept = "intercept"
 	kindWildcard  = "intercept-wildcard"
 )
 
-// clusterDynamic is what the clusters for hosts that are found by DNS are called
-// in statistics. Each agent has its own, with its own circuit breakers: what one has
-// under way is no other's limit.
+// clusterDynamic is the name in statistics of all clusters for hosts that are found by DNS. Each
+// agent has such a cluster, so that its requests in progress count for no other agent.
 const clusterDynamic = "dynamic"
 
 func dynamicName(agent string) string { return clusterDynamic + "/" + agent }
 
 // connectTimeout bounds one attempt to reach an upstream.
 const connectTimeout = 5 * time.Second
-
-// privateRanges are the addresses that a name may never resolve to: private,
-// loopback, link-local (metadata), shared, benchmark, multicast and reserved
-// space, and the IPv6 forms that embed an IPv4 address.
-// RFC 6890, RFC 4291, RFC 6052, RFC 3056, RFC 4380.
-//
-// 168.63.129.16, 100.100.100.200 (in 100.64/10) and 192.0.0.192 are metadata
-// services outside the link-local range.
-var privateRanges = []string{
-	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16", "172.16.0.0/12",
-	"192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
-	"::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
-}
 
 func (b *builder) clusters() {
 	internal := func(name string) {
@@ -78,7 +65,7 @@ func (b *builder) clusters() {
 			internal(d.cluster(a.Name))
 		}
 		for i := range a.Rules {
-			r := &a.Rules[i] // a rule that a closure has by itself is one more on the heap
+			r := &a.Rules[i] // a closure would put a copy on the heap
 			if name := b.upstreamCluster(*r); !r.Deny && name != dynamic {
 				b.one(part{kind: "cluster", name: name}, a.Rules[i:i+1], beside, func() proto.Message { return b.upstream(name, *r, share) })
 			}
@@ -86,12 +73,12 @@ func (b *builder) clusters() {
 	}
 }
 
-// upstreamCluster is the name of the cluster that a rule forwards to.
+// upstreamCluster returns the name of the cluster to which a rule forwards.
 func (b *builder) upstreamCluster(r plan.Rule) string {
 	agent := plan.AgentOf(r.ID)
 	name := dynamicName(agent)
 	if r.Upstream != nil {
-		name = strings.Join([]string{"pinned", agent, hostPort(r.Host, r.Port), digest(r.Upstream.Address, r.Upstream.CA)}, "/")
+		name = strings.Join([]string{"pinned", agent, hostPort(r.Host, r.Port), digest(pinned(r.Upstream)...)}, "/")
 	}
 	if r.Mode == plan.ModeTunnel {
 		return "tcp/" + name
@@ -102,34 +89,38 @@ func (b *builder) upstreamCluster(r plan.Rule) string {
 	return b.signedName(r, name)
 }
 
-// upstream builds the cluster of that name, which may have share connections.
+// upstream builds the cluster of that name, with at most share connections.
 func (b *builder) upstream(name string, r plan.Rule, share uint32) *clusterv3.Cluster {
 	var c *clusterv3.Cluster
-	if r.Upstream != nil {
-		c = b.pinnedCluster(name, r.Upstream.Address, r.Upstream.CA, share)
-	} else {
+	switch u := r.Upstream; {
+	case u == nil:
 		c = b.dynamicCluster(name, plan.AgentOf(r.ID), share)
+	case u.Address == "": // somebody else vouches for it
+		c = b.dynamicCluster(name, plan.AgentOf(r.ID), share)
+		c.TransportSocket = b.upstreamTLS(u.CA)
+	default:
+		c = b.pinnedCluster(name, u, share)
 	}
 	if r.Mode == plan.ModeTunnel {
-		// The TLS is the agent's own.
+		// The agent's own TLS passes through.
 		c.TransportSocket, c.TypedExtensionProtocolOptions = nil, nil
 		return c
 	}
 	if r.Limits != nil && r.Limits.Concurrent > 0 {
-		// Envoy refuses an HTTP/1.1 request beyond the limit when there is a connection for
-		// it. With as many connections as requests, it would wait for another one's.
+		// Over HTTP/1.1, Envoy refuses a request beyond the limit only if a connection is free for
+		// it. With as few connections as requests, the request would wait for one instead.
 		c.CircuitBreakers = breakers(r.Limits.Concurrent, share)
 	}
 	b.sign(c, r)
 	return c
 }
 
-// internalCluster leads an accepted CONNECT into the internal listener of the
-// same name; the filter state marked as shared travels along.
+// internalCluster leads an accepted CONNECT, with its shared filter state, into the internal
+// listener of the same name.
 func (b *builder) internalCluster(name string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name: name,
-		// Whoever has as many CONNECTs open as it can leaves the others theirs.
+		// The limit is the agent's own: other agents have clusters of their own.
 		CircuitBreakers:               breakers(maxAgentConnections, maxAgentConnections),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
@@ -144,8 +135,8 @@ func (b *builder) internalCluster(name string) *clusterv3.Cluster {
 	}
 }
 
-// dynamicCluster reaches every host that is found by DNS. One cluster for all of
-// an agent's: a cluster each costs 55 KB (envoy.md, section I).
+// dynamicCluster reaches all of an agent's hosts that are found by DNS. A cluster for each host
+// would cost 55 KB each.
 func (b *builder) dynamicCluster(name, agent string, share uint32) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                          name,
@@ -165,40 +156,58 @@ func (b *builder) dynamicCluster(name, agent string, share uint32) *clusterv3.Cl
 	}
 }
 
-// pinnedCluster reaches one destination at the place that the operator gave.
-func (b *builder) pinnedCluster(name, address, ca string, share uint32) *clusterv3.Cluster {
-	return &clusterv3.Cluster{
+// pinnedCluster reaches one destination at the address that the operator has set.
+func (b *builder) pinnedCluster(name string, u *plan.Upstream, share uint32) *clusterv3.Cluster {
+	c := &clusterv3.Cluster{
 		Name:                          name,
-		CircuitBreakers:               breakers(requestShare(share), share),
+		CircuitBreakers:               breakers(maxRequests, share),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
 		ConnectTimeout:                durationpb.New(connectTimeout),
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		TransportSocket:               b.upstreamTLS(ca),
+		TransportSocket:               b.upstreamTLS(u.CA),
 		TypedExtensionProtocolOptions: b.upstreamHTTP(),
-		LoadAssignment:                assignment(name, b.address(address)),
+		LoadAssignment:                assignment(name, b.address(u.Address)),
 	}
+	if u.Plain {
+		// The loader has said so with the line. Nothing that is published may go round it.
+		ap, err := netip.ParseAddrPort(u.Address)
+		if near := err == nil && plan.Near(ap.Addr()) && !plan.Metadata(ap.Addr()); !near && !strings.HasPrefix(u.Address, "unix:") {
+			b.errs = append(b.errs, fmt.Errorf("%s: plain HTTP to %s would leave this network", name, u.Address))
+		}
+		c.TransportSocket, c.TypedExtensionProtocolOptions = nil, nil // HTTP/1.1
+	}
+	return c
 }
 
-// dnsCache is the same in the clusters and the filters of an agent, as Envoy requires.
-// Each agent has a resolver and a cache of its own: names that one makes up below its
-// wildcards take no other's place. The address filter refuses names that lead to
-// private addresses.
+// pinned returns what distinguishes upstreams.
+func pinned(u *plan.Upstream) []string {
+	of := []string{u.Address, u.CA}
+	if u.Plain {
+		of = append(of, "plain")
+	}
+	return of
+}
+
+// dnsCache returns the same cache for all clusters and filters of an agent, as Envoy requires. Each
+// agent has a cache and a resolver of its own, so that names that it makes up below its wildcards
+// do not displace another agent's. The address filter refuses names that lead to private addresses.
 func (b *builder) dnsCache(agent string) *dfpv3.DnsCacheConfig {
 	resolver := &caresv3.CaresDnsResolverConfig{
-		// A search domain would turn an allowed name into another one.
+		// A search domain would turn an allowed name into another name.
 		DnsResolverOptions: &corev3.DnsResolverOptions{NoDefaultSearchDomain: true},
+		// The machine's name servers may be others by now, as after a change of networks.
+		ReinitChannelOnTimeout: true,
 	}
 	for _, r := range b.plan.Resolvers {
 		resolver.Resolvers = append(resolver.Resolvers, b.address(r))
 	}
-	ranges := make([]*xdscorev3.CidrRange, 0, len(privateRanges))
-	for _, r := range privateRanges {
-		p := netip.MustParsePrefix(r)
-		ranges = append(ranges, &xdscorev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(p.Bits()))})
+	var never []*xdscorev3.CidrRange
+	for _, p := range plan.NeverResolved() {
+		bits := wrapperspb.UInt32(uint32(p.Bits()))
+		never = append(never, &xdscorev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: bits})
 	}
 	return &dfpv3.DnsCacheConfig{
-		// A cache of the same name with other settings is refused while the
-		// one before is in use.
+		// Envoy refuses a cache with the name and not the settings of one that is in use.
 		Name:            "dns/" + agent + "/" + digest(b.plan.Resolvers...),
 		DnsLookupFamily: clusterv3.Cluster_V4_PREFERRED,
 		MaxHosts:        wrapperspb.UInt32(maxNames),
@@ -209,11 +218,11 @@ func (b *builder) dnsCache(agent string) *dfpv3.DnsCacheConfig {
 			Name:        "envoy.network.dns_resolver.cares",
 			TypedConfig: b.any(resolver),
 		},
-		ResolvedAddressFilter: &matcherv3.AddressMatcher{Ranges: ranges},
+		ResolvedAddressFilter: &matcherv3.AddressMatcher{Ranges: never},
 	}
 }
 
-// upstreamTLS verifies the upstream against ca, or the node's roots if empty.
+// upstreamTLS verifies the upstream against ca, or, if ca is "", against the node's roots.
 func (b *builder) upstreamTLS(ca string) *corev3.TransportSocket {
 	trusted := &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.options.Roots}}
 	if ca != "" {
@@ -229,11 +238,11 @@ func (b *builder) upstreamTLS(ca string) *corev3.TransportSocket {
 	}))
 }
 
-// upstreamHTTP takes the server name and the name to verify from the Host
-// header, which the route has rewritten to the policy's own.
+// upstreamHTTP takes the server name, and the name to verify, from the Host header, which the route
+// has rewritten to the policy's spelling.
 func (b *builder) upstreamHTTP() map[string]*anypb.Any {
 	return map[string]*anypb.Any{
-		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.any(&httpv3.HttpProtocolOptions{
+		optionsHTTP: b.any(&httpv3.HttpProtocolOptions{
 			UpstreamHttpProtocolOptions: &corev3.UpstreamHttpProtocolOptions{AutoSni: true, AutoSanValidation: true},
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_AutoConfig{AutoConfig: &httpv3.HttpProtocolOptions_AutoHttpConfig{
 				HttpProtocolOptions: &corev3.Http1ProtocolOptions{},

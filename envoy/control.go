@@ -19,28 +19,27 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// Remote is how a node finds, proves itself to, and knows a control plane on
-// another machine.
+// Remote says where a node finds a control plane on another machine, and how it recognises one.
 type Remote struct {
-	// Controls are the addresses of the replicas, HOST:PORT. Envoy takes
-	// another one by itself when its stream ends.
+	// Controls are the addresses of the replicas, HOST:PORT. When Envoy's stream ends, Envoy tries
+	// another replica by itself.
 	Controls []string
 	// Authority is the PEM certificate of the fleet's authority.
 	Authority string
-	// ServerName and URI are in the control plane's certificate.
+	// ServerName and URI are the names in the control plane's certificate.
 	ServerName, URI string
 }
 
-// IdentityPath is the file of the node's own certificate and key, relative to
-// its working folder. [Identity] is what it holds. Replace it by renaming: Envoy
-// then takes the new one for its next connection.
+// IdentityPath is the path of the file with the node's certificate and key, relative to the node's
+// working folder. [Identity] returns its content. Replace the file by renaming: Envoy uses the new
+// content from its next connection on.
 const IdentityPath = "identity.json"
 
-// identityName is that of the secret in IdentityPath.
+// identityName is the name of the secret in IdentityPath.
 const identityName = "identity"
 
-// Identity is the content of the file at [IdentityPath]: an Envoy secret with the
-// PEM chain and key, both in one file so that they always belong together.
+// Identity returns the content of the file at [IdentityPath]: an Envoy secret with the PEM chain
+// and the key. They are in one file, so that they always belong together.
 func Identity(chain, key []byte) ([]byte, error) {
 	b := &builder{}
 	packed := b.any(&tlsv3.Secret{Name: identityName, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
@@ -66,11 +65,11 @@ func (b *builder) controlCluster(n Node) *clusterv3.Cluster {
 		c.LoadAssignment = assignment("xds", &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: n.XDS}}})
 	} else {
 		b.remote(c, n.Remote)
-		// A control plane whose machine is gone says nothing.
+		// If a control plane's machine is gone, only a missing answer tells.
 		http2.ConnectionKeepalive = &corev3.KeepaliveSettings{Interval: durationpb.New(10 * time.Second), Timeout: durationpb.New(5 * time.Second)}
 	}
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{
-		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.any(&httpv3.HttpProtocolOptions{
+		optionsHTTP: b.any(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
 				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2},
 			}},
@@ -103,7 +102,7 @@ func (b *builder) remote(c *clusterv3.Cluster, r *Remote) {
 	c.LbPolicy = clusterv3.Cluster_RANDOM
 	c.ConnectTimeout = durationpb.New(2 * time.Second)
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name, Endpoints: []*endpointv3.LocalityLbEndpoints{endpoints}}
-	// A replica that is gone is left out for a moment; all of them never are.
+	// Envoy passes over a replica that does not answer for a moment, but never over all replicas.
 	c.OutlierDetection = &clusterv3.OutlierDetection{
 		Consecutive_5Xx: wrapperspb.UInt32(2), Interval: durationpb.New(time.Second),
 		BaseEjectionTime: durationpb.New(2 * time.Second), MaxEjectionTime: durationpb.New(10 * time.Second),
@@ -118,7 +117,7 @@ func (b *builder) remote(c *clusterv3.Cluster, r *Remote) {
 				Name: identityName,
 				SdsConfig: &corev3.ConfigSource{
 					ConfigSourceSpecifier: &corev3.ConfigSource_PathConfigSource{PathConfigSource: &corev3.PathConfigSource{
-						// Envoy wants a folder to watch.
+						// Envoy watches the folder in the path, so there must be one.
 						Path: "./" + IdentityPath,
 					}},
 					ResourceApiVersion: corev3.ApiVersion_V3,

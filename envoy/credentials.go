@@ -23,16 +23,12 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// maxSignedBody is the largest request body whose digest Envoy computes for a
-// signature: it is in memory as a whole while it does.
-const maxSignedBody = 16 << 20
-
 const (
 	optionsHTTP   = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 	filterSigning = "envoy.filters.http.aws_request_signing"
 )
 
-// credential returns that of a rule, if it has one.
+// credential returns the credential of a rule, and whether the rule has one.
 func (b *builder) credential(r plan.Rule) (plan.Credential, bool) {
 	if r.Credential == "" || r.Deny {
 		return plan.Credential{}, false
@@ -44,9 +40,9 @@ func (b *builder) credential(r plan.Rule) (plan.Credential, bool) {
 	return c, ok
 }
 
-// injected returns the header that the secret of c goes into, and what precedes the secret. Of
-// what signs, only that there are keys is injected: the cluster's filter overwrites it, and without
-// keys the request ends here.
+// injected returns the header into which Envoy injects the secret of c, and the text before the
+// secret. If c signs requests, the injected secret only says that there are keys. Without it the
+// request ends at the injector; the cluster's filter overwrites it with the signature.
 func injected(c plan.Credential) (header, prefix string, err error) {
 	switch slot := c.Slot(); {
 	case slot.Parameter != "":
@@ -83,8 +79,8 @@ func (b *builder) credentialFilters(r plan.Rule) []*corev3.TypedExtensionConfig 
 	return []*corev3.TypedExtensionConfig{{Name: "envoy.filters.http.credential_injector", TypedConfig: injector}}
 }
 
-// signedName is the name of the cluster that signs what a rule forwards to the
-// cluster of that name, or the name itself.
+// signedName returns the name of the cluster that signs the rule's requests and otherwise is like
+// the cluster called name. If the rule's requests are not signed, it returns name.
 func (b *builder) signedName(r plan.Rule, name string) string {
 	if c, ok := b.credentials[r.Credential]; ok && c.Slot().Signs {
 		return signedPrefix + c.Name + "/" + name
@@ -94,12 +90,11 @@ func (b *builder) signedName(r plan.Rule, name string) string {
 
 const signedPrefix = "signed/"
 
-// Signs reports whether the cluster of that name needs [Sign].
+// Signs reports whether the cluster with that name needs [Sign].
 func Signs(name string) bool { return strings.HasPrefix(name, signedPrefix) }
 
-// sign makes c sign every request with the credential of r, if that is its
-// kind. The keys are not part of the plan: the control plane fills them in when
-// it publishes the cluster, with [Sign].
+// sign makes c sign every request if the credential of r is of such a kind. The plan does not have
+// the keys. The control plane fills them in with [Sign] when it publishes the cluster.
 func (b *builder) sign(c *clusterv3.Cluster, r plan.Rule) {
 	cred, ok := b.credentials[r.Credential]
 	if !ok || !cred.Slot().Signs {
@@ -115,11 +110,9 @@ func (b *builder) sign(c *clusterv3.Cluster, r plan.Rule) {
 	}
 	options.HttpFilters = []*hcmv3.HttpFilter{
 		b.filter(filterSigning, &signingv3.AwsRequestSigning{
-			ServiceName: cred.Service,
-			Region:      cred.Region,
-			// S3 takes bodies of any size with the digest left out, as TLS
-			// protects them. Other services insist on it.
-			UseUnsignedPayload: strings.HasPrefix(cred.Service, "s3"),
+			ServiceName:        cred.Service,
+			Region:             cred.Region,
+			UseUnsignedPayload: !signsBody(cred),
 			// And the host, always. What a proxy may change is left out.
 			MatchIncludedHeaders: []*matcherv3.StringMatcher{
 				{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-amz-"}}, exact("content-type"), exact("content-md5"),
@@ -129,8 +122,16 @@ func (b *builder) sign(c *clusterv3.Cluster, r plan.Rule) {
 		b.filter("envoy.filters.http.upstream_codec", &codecv3.UpstreamCodec{}),
 	}
 	c.TypedExtensionProtocolOptions[optionsHTTP] = b.any(options)
-	c.PerConnectionBufferLimitBytes = wrapperspb.UInt32(maxSignedBody)
+	if signsBody(cred) {
+		c.PerConnectionBufferLimitBytes = wrapperspb.UInt32(maxSigned)
+	}
 	c.Metadata = metadata(map[string]string{"credential": cred.Name})
+}
+
+// signsBody reports whether the digest of the body is signed, so that Envoy has to read it first.
+// S3 takes bodies without it, of any size, as TLS protects them. Other services insist on it.
+func signsBody(c plan.Credential) bool {
+	return c.Slot().Signs && !strings.HasPrefix(c.Service, "s3")
 }
 
 // SignedWith returns the name of the credential that a cluster signs with, or "".
@@ -138,8 +139,8 @@ func SignedWith(c *clusterv3.Cluster) string {
 	return c.GetMetadata().GetFilterMetadata()[metadataNamespace].GetFields()["credential"].GetStringValue()
 }
 
-// Sign returns a copy of c that signs with the keys, or with none if they are
-// nil, and leaves c alone.
+// Sign returns a copy of c that signs with the keys. If keys is nil, the copy has keys that no
+// service accepts.
 func Sign(c *clusterv3.Cluster, keys *awsv3.InlineCredentialProvider) (*clusterv3.Cluster, error) {
 	c = proto.CloneOf(c)
 	if keys == nil {
@@ -168,14 +169,14 @@ func Sign(c *clusterv3.Cluster, keys *awsv3.InlineCredentialProvider) (*clusterv
 	return nil, fmt.Errorf("sign cluster %s: it does not sign", c.GetName())
 }
 
-// noKeys stand in a cluster that signs while its credential is unavailable.
-// Without any, Envoy would look for keys on its own: in its environment, and on
-// the metadata service. Its routes are closed, so nothing is signed with these.
+// noKeys returns keys for a cluster whose credential is unavailable. Without keys Envoy would look
+// for some in its environment and on the metadata service. The cluster's routes are closed, so
+// nothing is signed with these.
 func noKeys() *awsv3.InlineCredentialProvider {
 	return &awsv3.InlineCredentialProvider{AccessKeyId: "none", SecretAccessKey: "none"}
 }
 
-// pack is deterministic, as the bytes are hashed.
+// pack encodes deterministically, because the bytes are hashed.
 func pack(a *anypb.Any, m proto.Message) error {
 	return anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true})
 }

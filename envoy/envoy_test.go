@@ -65,8 +65,9 @@ func TestBuildIsPure(t *testing.T) {
 		require.NoError(t, err)
 		two, err := Build(p, Options{Roots: "/roots.pem"})
 		require.NoError(t, err)
+		same := two.all()
 		for i, m := range one.all() {
-			require.True(t, proto.Equal(m, two.all()[i]))
+			require.True(t, proto.Equal(m, same[i]))
 		}
 
 		clusters := map[string]bool{}
@@ -137,6 +138,22 @@ func TestBuildRefuses(t *testing.T) {
 	require.Nil(t, r)
 	require.ErrorContains(t, err, `no credential "nobody"`)
 	require.ErrorContains(t, err, "nowhere")
+
+	for address, refused := range map[string]bool{
+		"127.0.0.1:80": false, "[::1]:80": false, "192.168.1.2:80": false, "unix:/x.sock": false,
+		"192.0.2.7:80": true, "169.254.169.254:80": true, "[2001:db8::1]:80": true, "0.0.0.0:80": true,
+	} {
+		p.Agents[0].Rules = []plan.Rule{{
+			ID: "a/p", Host: "p.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/"},
+			Upstream: &plan.Upstream{Address: address, Plain: true},
+		}}
+		_, err := Build(p, Options{Roots: "/roots.pem"})
+		if refused {
+			require.ErrorContains(t, err, "plain HTTP to "+address)
+		} else {
+			require.NoError(t, err, address)
+		}
+	}
 }
 
 // TestBuildRefusesNames by which Envoy would find another agent's routes.

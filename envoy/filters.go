@@ -27,7 +27,7 @@ const (
 	filterState      = "connect-state"
 )
 
-// Filter state that a CONNECT hands to the connection inside it.
+// Filter state that a CONNECT passes to the connection inside it.
 const (
 	stateAgent   = "postern.agent"
 	stateConnect = "postern.connect"
@@ -35,45 +35,43 @@ const (
 	stateRule    = "postern.rule"
 )
 
-// scopeHeader carries from the listener to the route lookup who asks for what: the agent, the
-// key of the scope and, inside a CONNECT, the Host, with scopeSeparator in between. It is always
-// overwritten on the way in and removed before a request leaves. The key finds the scope, and
-// the whole value the virtual host: see [siteDomains].
+// scopeHeader tells the route lookup who asks for what: the agent, the key of the scope and, inside
+// a CONNECT, the Host, with scopeSeparator in between. The listener always overwrites it, and it is
+// removed before a request leaves. The key finds the scope, and the whole value finds the virtual
+// host: see siteDomains.
 const (
 	scopeHeader    = "x-postern-scope"
 	scopeSeparator = "|"
 )
 
-// viaHeader names the cluster of the agent that shared routes lead to. It is overwritten and
-// removed as scopeHeader is.
+// viaHeader names the agent's cluster, to which shared routes lead. It is overwritten and removed
+// like scopeHeader.
 const viaHeader = "x-postern-via"
 
-// restHeader is there while a request that is no CONNECT looks for its scope.
+// restHeader is set while a request that is not a CONNECT looks for its scope.
 const restHeader = "x-postern-rest"
 
-// Headers through which the expression of wildScopeFormat sees filter state.
+// Headers that show filter state to the expression of wildScopeFormat.
 const (
 	connectHeader = "x-postern-connect"
 	hostHeader    = "x-postern-host"
 )
 
-// setFilters gives a connection manager its HTTP filters, some before the others.
-// Each costs a request some thousand instructions, so what only some need is not
-// there for all (docs/performance.md): what is off is turned on by the routes and
-// virtual hosts that configure it.
+// setFilters gives a connection manager its HTTP filters, beginning with first. Each filter costs a
+// request some thousand instructions (docs/performance.md). So a filter that only some requests
+// need is off, until a route or virtual host that configures it turns it on.
 //
-// WebSockets pass one more. Which list it is, Envoy tells by the header Upgrade, for
-// any method: no list may lack what another has.
+// WebSockets pass one filter more. Envoy chooses the list by the header Upgrade, for any method, so
+// each list must have what the others have.
 func (b *builder) setFilters(hcm *hcmv3.HttpConnectionManager, agent string, first ...*hcmv3.HttpFilter) {
 	filters := append(first,
-		// Before the injector: what it removed afterwards would be the credential
-		// itself (envoy.md, section A, trap 2).
+		// Before the injector: afterwards it would remove the injected credential.
 		b.guardFilter(guard.Filter, agent),
 		off(b.rateFilter()),
-		// Does nothing but what a route configures: inject its credential.
+		// Holds the filters that a route configures: its limits, and the injector.
 		off(b.filter(filterCredential, &chainv3.FilterChainConfig{})),
 		off(b.guardFilter(guard.FilterPut, agent)),
-		// Resolves the host that the route's scope has bound, nothing else.
+		// Resolves only the host that the route names.
 		b.filter(filterDNS, &dfpfilterv3.FilterConfig{
 			ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: b.dnsCache(agent)},
 		}),
@@ -85,8 +83,8 @@ func (b *builder) setFilters(hcm *hcmv3.HttpConnectionManager, agent string, fir
 	}}
 }
 
-// connectFilters are filters with the limit of requests on: the routes of hosts below
-// wildcards are found too late to turn it on (rest.lua).
+// connectFilters returns filters with the limit of requests on: rest.lua finds the routes of hosts
+// below wildcards too late for them to turn it on.
 func (b *builder) connectFilters(filters []*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
 	filters = slices.Clone(filters)
 	for i, f := range filters {
@@ -97,9 +95,8 @@ func (b *builder) connectFilters(filters []*hcmv3.HttpFilter) []*hcmv3.HttpFilte
 	return filters
 }
 
-// upgradeFilter makes a WebSocket's connection to the upstream one of HTTP/1.1:
-// over HTTP/2 it would have to be an extended CONNECT (RFC 8441), which few
-// servers take that offer HTTP/2.
+// upgradeFilter sends a WebSocket to the upstream over HTTP/1.1. HTTP/2 would need an extended
+// CONNECT (RFC 8441), which few servers with HTTP/2 accept.
 func (b *builder) upgradeFilter() *hcmv3.HttpFilter {
 	return b.filter("upgrade", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{{
 		Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: "envoy.network.application_protocols"},
@@ -109,34 +106,33 @@ func (b *builder) upgradeFilter() *hcmv3.HttpFilter {
 	}}})
 }
 
-// router is the last of all filters, by Envoy's rule. What it counts by status is
-// not among the statistics that a node keeps; to find that out anew is a twentieth
-// of what a request costs.
+// router is the last filter, as Envoy requires. It would count by status, which is not among the
+// statistics that a node keeps, and finding that out costs a twentieth of a request.
 func (b *builder) router() *hcmv3.HttpFilter {
 	return b.filter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true, DynamicStats: wrapperspb.Bool(false)})
 }
 
-// off is a filter for those only who turn it on.
+// off disables f, except on routes that enable it.
 func off(f *hcmv3.HttpFilter) *hcmv3.HttpFilter {
 	f.Disabled = true
 	return f
 }
 
-// connectState records who connects where, for the internal listener.
+// connectState records which agent connects where, for the internal listener.
 func (b *builder) connectState(agent string) *hcmv3.HttpFilter {
 	value := func(key, text string, formatters ...*corev3.TypedExtensionConfig) *setstatev3.FilterStateValue {
 		return &setstatev3.FilterStateValue{
 			Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: key},
-			// Hashable: Envoy pools connections to the internal listener by the hash of what
-			// they share. With a plain string, all agents would share the pool, and with it the state,
-			// of whoever opened it first (docs/envoy.md).
+			// Hashable: Envoy pools connections to the internal listener by the hash of their
+			// shared state. With a plain string all agents would share a pool, and with it the
+			// state of the agent that opened it (docs/envoy.md).
 			FactoryKey: "envoy.hashable_string",
 			Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
 				Format:     textFormat(text),
 				Formatters: formatters,
 			}},
-			// Once: to the internal listener. Its requests would look at what they share
-			// with the upstream, each anew.
+			// Once: only with the internal listener. Otherwise each request inside would look again
+			// at what it shares with its upstream.
 			SharedWithUpstream: setstatev3.FilterStateValue_ONCE,
 		}
 	}
@@ -146,15 +142,15 @@ func (b *builder) connectState(agent string) *hcmv3.HttpFilter {
 	}
 	return b.filter(filterState, &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{
 		value(stateAgent, agent),
-		// Lower case, because scope keys are compared byte by byte.
+		// In lower case, because scope keys are compared byte by byte.
 		value(stateConnect, "%CEL(request.host.lowerAscii())%", cel),
 		value(stateHost, `%CEL(request.host.lowerAscii().split(":")[0])%`, cel),
 		value(stateRule, agent+"/%METADATA(ROUTE:"+metadataNamespace+":rule)%"),
 	}})
 }
 
-// early decides the scope, and the cluster that shared routes lead to, before Envoy looks for a
-// route. Whatever the client sent in our or Envoy's own headers is gone by then.
+// early sets the scope, and the cluster to which shared routes lead, before Envoy looks for a
+// route. First it removes our own and Envoy's own headers that the client has sent.
 func (b *builder) early(scope, via string, before ...*mutationv3.HeaderMutation) *corev3.TypedExtensionConfig {
 	ms := append([]*mutationv3.HeaderMutation{removePrefix("x-postern-"), removePrefix("x-envoy-"), overwrite(viaHeader, via)}, before...)
 	return &corev3.TypedExtensionConfig{

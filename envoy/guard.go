@@ -12,20 +12,19 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// guardFilter is one of the filters of cmd/libguard. A node that does not have the
-// module refuses whatever listener names it.
+// guardFilter returns a filter of cmd/libguard. A node without the module refuses the listener.
 func (b *builder) guardFilter(name, agent string) *hcmv3.HttpFilter {
 	return b.filter(name, &modulev3.DynamicModuleFilter{
-		// A runtime of Go's cannot be unloaded.
+		// Go's runtime cannot be unloaded.
 		DynamicModuleConfig: &dynamicv3.DynamicModuleConfig{Name: guard.Module, DoNotClose: true},
 		FilterName:          name,
-		// What is counted is counted for the agent, whatever listener it came in by.
+		// The module counts for the agent, whatever the listener.
 		FilterConfig: b.any(wrapperspb.String(agent)),
 	})
 }
 
-// gate is the filter of cmd/libguard for connections. While other agents work too, it
-// reads from the agent's connections no faster than the agent's part of the node allows.
+// gate returns the filter of cmd/libguard for connections. While other agents work, it reads from
+// the agent's connections no faster than the agent's share of the node allows.
 func (b *builder) gate(agent string) *listenerv3.Filter {
 	return b.networkFilter("dynamic_modules", &networkmodulev3.DynamicModuleNetworkFilter{
 		DynamicModuleConfig: &dynamicv3.DynamicModuleConfig{Name: guard.Module, DoNotClose: true},
@@ -34,7 +33,7 @@ func (b *builder) gate(agent string) *listenerv3.Filter {
 	})
 }
 
-// guardRule is what the guard has to know of a rule.
+// guardRule returns what the guard must know about a rule.
 func (b *builder) guardRule(r plan.Rule) guard.Rule {
 	if r.OwnCredentials && r.Credential == "" {
 		return guard.Rule{Own: true}

@@ -25,21 +25,20 @@ import (
 // filterRate is the HTTP filter that virtual hosts configure to limit requests.
 const filterRate = "rate"
 
-// rateFilter does nothing but what a virtual host configures.
+// rateFilter limits only the virtual hosts that configure it.
 func (b *builder) rateFilter() *hcmv3.HttpFilter {
 	return b.filter(filterRate, &ratelimitv3.LocalRateLimit{StatPrefix: filterRate})
 }
 
-// limitHost bounds the requests to a virtual host: one bucket for all of its
-// routes, in each node. What is denied counts too: an agent that tries out
-// what it may not do is slowed down as well.
+// limitHost bounds the requests to a virtual host: in each node, one bucket for all of its routes.
+// Denied requests count too, so that an agent cannot try out quickly what it may not do.
 func (b *builder) limitHost(h *routev3.VirtualHost, rules []plan.Rule) {
 	l := plan.RequestLimit(rules)
 	if l.Requests == 0 {
 		return
 	}
 	for _, r := range h.GetRoutes() {
-		if r.GetMetadata() == nil { // the answer to a request too many names the rule
+		if r.GetMetadata() == nil { // the answer beyond the limit names the rule
 			r.Metadata = metadata(map[string]string{"rule": plan.DefaultName})
 		}
 	}
@@ -54,9 +53,8 @@ func (b *builder) rate(bucket *typev3.TokenBucket) *anypb.Any {
 	return b.any(&ratelimitv3.LocalRateLimit{StatPrefix: filterRate, TokenBucket: bucket, FilterEnabled: all, FilterEnforced: all})
 }
 
-// connectionRate closes the connections of an agent that come faster than any
-// client opens them. The gate is enough for whatever comes on a connection, but not for
-// connections that are closed at once.
+// connectionRate closes an agent's connections that come faster than any client opens them. The
+// gate bounds what comes on a connection, but not connections that are closed at once.
 func (b *builder) connectionRate() *listenerv3.ListenerFilter {
 	return &listenerv3.ListenerFilter{
 		Name: "envoy.filters.listener.local_ratelimit",
@@ -69,7 +67,7 @@ func (b *builder) connectionRate() *listenerv3.ListenerFilter {
 	}
 }
 
-// limitFilters bound the bodies of a rule's requests.
+// limitFilters returns the filters for the limits on the bodies of a rule's requests.
 func (b *builder) limitFilters(r plan.Rule) []*corev3.TypedExtensionConfig {
 	if r.Limits == nil {
 		return nil
@@ -92,8 +90,8 @@ func (b *builder) limitFilters(r plan.Rule) []*corev3.TypedExtensionConfig {
 	return filters
 }
 
-// bandwidth is a limit that all routes of an agent's destination share, also
-// those of its gateway. A bucket cannot change, so another limit is another bucket.
+// bandwidth returns a limit that all routes of an agent's destination share, with those of its
+// gateway. A bucket cannot change, so another limit gets another bucket.
 func bandwidth(r plan.Rule, way string, bytes uint64) *bandwidthv3.BandwidthShare_Limit {
 	if bytes == 0 {
 		return nil
@@ -106,52 +104,51 @@ func bandwidth(r plan.Rule, way string, bytes uint64) *bandwidthv3.BandwidthShar
 	}
 }
 
-// What one agent may have of a node. A connection of either side takes a descriptor,
-// and what an agent has in progress memory; package node adds them up.
+// What one agent may have of a node. Each connection takes a descriptor, and each request in
+// progress takes memory.
 const (
-	// maxAgentConnections bounds the connections of an agent to its listener, and
-	// the CONNECTs that it has open to each of its internal listeners.
+	// maxAgentConnections bounds an agent's connections to its listener, and its open CONNECTs to
+	// each of its internal listeners.
 	maxAgentConnections = 1024
-	// maxUpstreamConnections bounds those to upstreams, of all its clusters together,
-	// as long as there are no more than maxUpstreamConnections/minShare.
+	// maxUpstreamConnections bounds an agent's connections to upstreams, of all its clusters
+	// together, if these are no more than maxUpstreamConnections/minShare.
 	maxUpstreamConnections = 2048
-	// minShare bounds the connections of one cluster if there are many.
+	// minShare bounds the connections of one cluster if there are more clusters.
 	minShare = 8
-	// maxRequests bounds the requests in progress at all clusters of an agent together, as long
-	// as there are no more than maxRequests/minRequests. A request whose answer nobody reads
-	// holds more than maxBuffered. Envoy's default is 1,024 for each cluster.
+	// maxRequests bounds the requests in progress at one cluster, AgentMemory those at all clusters.
 	maxRequests = 4096
-	// minRequests bounds the requests in progress at one cluster if there are many.
-	minRequests = 100
 	// maxStreams bounds those on one connection of HTTP/2.
 	maxStreams = 100
 	// maxNames bounds the host names that are kept resolved.
 	maxNames = 5000
 	// maxResolving bounds the requests that wait for a name.
 	maxResolving = 256
-	// madeUpRate bounds an agent's CONNECTs per second below each wildcard in mode tunnel,
-	// and below all others together, after the first madeUpBurst. So no agent uses up what
-	// the control plane mints for several (package mint).
+	// madeUpRate bounds an agent's CONNECTs per second below each wildcard in mode tunnel, and
+	// below all other wildcards together, after the first madeUpBurst. So no agent uses up the
+	// certificates that the control plane mints for several agents (package mint).
 	madeUpRate, madeUpBurst = 20, 500
 	// connectionRate bounds the connections per second to an agent's listener, after
 	// the first connectionBurst.
 	connectionRate, connectionBurst = 500, 2000
-	// maxHeaders bounds a request's headers and path, in KiB: what Node.js takes.
+	// maxHeaders bounds a request's headers and path, in KiB: Node.js takes as much.
 	maxHeaders = 16
-	// maxBuffered bounds what Envoy holds, in bytes, of a connection of either side,
-	// and of what an agent sends by one stream of HTTP/2.
-	maxBuffered = 256 << 10
+	// maxBuffered bounds what Envoy holds, in bytes, of a connection of either side, and of what an
+	// agent sends by one stream of HTTP/2. cmd/libguard counts with it and with maxAhead.
+	maxBuffered = 64 << 10
 	// maxAhead bounds what an upstream may send by one stream of HTTP/2 before the agent
-	// has taken it, in bytes.
-	maxAhead = 1 << 20
-	// maxSigned bounds a body that has to be read whole before it can be signed.
+	// has taken it, and what Envoy holds for an upstream to take, in bytes.
+	maxAhead = 256 << 10
+	// maxSigned bounds a body whose digest is signed: it is in memory as a whole while it is computed.
 	maxSigned = 16 << 20
 )
+
+// AgentMemory is the part of Envoy's memory that one agent can make it hold (cmd/libguard).
+const AgentMemory = 1. / 4
 
 // AgentDescriptors is how many descriptors one agent can make a node open.
 const AgentDescriptors = maxAgentConnections + maxUpstreamConnections
 
-// breakers bound the concurrent requests to a cluster, and its connections.
+// breakers bounds the concurrent requests to a cluster, and its connections.
 func breakers(requests, connections uint32) *clusterv3.CircuitBreakers {
 	n := wrapperspb.UInt32(requests)
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
@@ -159,19 +156,12 @@ func breakers(requests, connections uint32) *clusterv3.CircuitBreakers {
 	}}}
 }
 
-// breakersOfHosts are the breakers of a cluster of many hosts. Each of its pools, of
-// one host and worker, may have a connection whatever the cluster's limit says: so
-// pools are half of what it has.
+// breakersOfHosts returns the breakers of a cluster of many hosts. Whatever the cluster's limit,
+// each pool, of one host and worker, may have a connection. So half of the share is for pools.
 func breakersOfHosts(connections uint32) *clusterv3.CircuitBreakers {
-	c := breakers(requestShare(connections), connections/2)
+	c := breakers(maxRequests, connections/2)
 	c.Thresholds[0].MaxConnectionPools = wrapperspb.UInt32(connections / 2)
 	return c
-}
-
-// requestShare returns how many requests may be in progress at one of an agent's clusters that
-// has that share of the connections: the same share of maxRequests.
-func requestShare(connections uint32) uint32 {
-	return max(minRequests, connections*(maxRequests/maxUpstreamConnections))
 }
 
 // upstreamShare is how many connections each of an agent's clusters may have. It is

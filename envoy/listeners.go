@@ -27,13 +27,13 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// noServerName is the certificate asked for when a client names no server.
-// The control plane refuses it, as it refuses every name outside the plan.
+// noServerName is the name of the certificate that is requested if a client sends no server name.
+// The control plane refuses it like every name outside the plan.
 const noServerName = "no-server-name.invalid"
 
-// AgentSocket is where an agent's listener is, relative to the working folder
-// of its node: the same resources serve every node, and the path is short
-// enough for a socket address wherever the state folder is.
+// AgentSocket returns the path of an agent's socket, relative to the node's working folder. So the
+// same resources serve every node, and the path is short enough for a socket address wherever the
+// state folder is.
 func AgentSocket(agent string) string { return "agents/" + agent + "/proxy.sock" }
 
 func (b *builder) listeners() {
@@ -44,7 +44,7 @@ func (b *builder) listeners() {
 		}
 		ports[a.Port] = a.Name
 		if strings.ContainsAny(a.Name, "/ "+scopeSeparator) || strings.ToLower(a.Name) != a.Name {
-			// Envoy would find another agent's routes by it: see ofAgent.
+			// Envoy would find another agent's routes by such a name: see ofAgent.
 			b.errs = append(b.errs, fmt.Errorf("agent %q: the name of an agent has no upper-case letter, slash, space or %q", a.Name, scopeSeparator))
 		}
 		b.one(part{kind: "listener", agent: a.Name}, nil, fmt.Sprintf("%d/%s", a.Port, b.generation(a.Name)), func() proto.Message { return b.agentListener(a) })
@@ -67,8 +67,8 @@ func (b *builder) listeners() {
 	}
 }
 
-// agentListener is the identity of an agent: whoever can connect to this
-// socket is the agent, and nothing it sends can make it somebody else.
+// agentListener returns the listener that identifies an agent: whoever can connect to it is the
+// agent, whatever they send.
 func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 	agent := a.Name
 	hcm := b.connectionManager("agent", ofAgent(agent, connectScope(connectScopeFormat)), kindIntercept+"/"+agent, otherThanConnect(agent)...)
@@ -80,34 +80,34 @@ func (b *builder) agentListener(a plan.Agent) *listenerv3.Listener {
 	hcm.LocalReplyConfig = b.localReplies(agent)
 	l := &listenerv3.Listener{
 		Name: "agent/" + agent,
-		// A node that is to stop closes those that agents come in by, not what is inside.
+		// A node that stops closes the listeners of this direction, and finishes requests inside.
 		TrafficDirection:              corev3.TrafficDirection_INBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
-		// The others' connections are looked at in between.
+		// So that other agents' connections get their turn.
 		MaxConnectionsToAcceptPerSocketEvent: wrapperspb.UInt32(1),
 		FilterChains: []*listenerv3.FilterChain{{
-			// A chain of another name is another chain: Envoy closes the
-			// connections of the one before at once, as it is told not to drain.
+			// A chain with a new name replaces the chain before. Envoy does not drain, so it closes
+			// that chain's connections at once.
 			Name: b.generation(agent),
 			Filters: []*listenerv3.Filter{
 				b.networkFilter("connection_limit", &connectionlimitv3.ConnectionLimit{StatPrefix: "agent", MaxConnections: wrapperspb.UInt64(maxAgentConnections)}),
-				b.gate(agent), // after the limit, so that no more wait
+				b.gate(agent), // after the limit, so that at most so many wait
 				b.networkFilter("http_connection_manager", hcm),
 			},
 		}},
 	}
-	// First of all, for what it costs least.
+	// The first filter, because it is the cheapest.
 	l.ListenerFilters = append(l.ListenerFilters, b.connectionRate())
 	b.agentAddress(l, a)
 	return l
 }
 
-// agentAddress says where the agent's listener is: on its Unix socket, or on a
-// port behind a load balancer. The load balancer's PROXY header is the only way
-// to learn who connects, so a connection without one is closed.
+// agentAddress puts the agent's listener on its Unix socket, or on a port behind a load balancer.
+// If the connection has no PROXY header of the load balancer, which alone tells who connects, Envoy
+// closes it.
 func (b *builder) agentAddress(l *listenerv3.Listener, a plan.Agent) {
 	if a.Port == 0 {
-		// The agent may be another user: who may enter the node's folder decides.
+		// The agent may be another user. The modes of the folders decide who gets here.
 		l.Address = &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: AgentSocket(a.Name), Mode: 0o666}}}
 		return
 	}
@@ -117,7 +117,7 @@ func (b *builder) agentAddress(l *listenerv3.Listener, a plan.Agent) {
 	l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{
 		Name: "envoy.filters.listener.proxy_protocol",
 		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&proxyprotocolv3.ProxyProtocol{
-			// The text of version 1 is what an agent could make an HTTP client send.
+			// Version 1 is text, which an agent could make an HTTP client send.
 			DisallowedVersions: []corev3.ProxyProtocolConfig_Version{corev3.ProxyProtocolConfig_V1},
 		})},
 	})
@@ -134,13 +134,13 @@ func (b *builder) generation(agent string) string {
 
 func (b *builder) killed(agent string) bool { return slices.Contains(b.options.Killed, agent) }
 
-// connectScopeFormat is the last part of the key of connectScope and restScope.
+// connectScopeFormat gives the last part of the keys of connectScope and restScope.
 const connectScopeFormat = "%REQ(" + restHeader + "?:AUTHORITY)%"
 
-// otherThanConnect sets restHeader for whatever is no CONNECT: those have no path,
-// and a value that is empty makes no header. A tenth of a gateway's request cheaper
-// than an expression (docs/performance.md). Who sends a CONNECT with a path, or
-// another method without, finds a scope that denies it.
+// otherThanConnect sets restHeader on every request but a CONNECT. A CONNECT has no path, and an
+// empty value makes no header. An expression would cost a gateway's request a tenth more
+// (docs/performance.md). A CONNECT with a path, or another method without a path, finds a scope
+// that denies it.
 func otherThanConnect(agent string) []*mutationv3.HeaderMutation {
 	return []*mutationv3.HeaderMutation{
 		overwrite(restHeader, "%REQ(:PATH):1%"),
@@ -151,20 +151,24 @@ func otherThanConnect(agent string) []*mutationv3.HeaderMutation {
 	}
 }
 
-// agentFormat is the agent inside a CONNECT.
+// agentFormat gives the agent inside a CONNECT.
 const agentFormat = "%FILTER_STATE(" + stateAgent + ":PLAIN)%"
 
-// l7ScopeFormat is one of the siteDomains, with the key of l7Scope. SNI and CONNECT authority
-// are part of the key: if they do not name the same destination there is no such scope.
+// l7ScopeFormat gives one of the siteDomains, with the key of l7Scope. The key contains the server
+// name and the CONNECT's authority: if they name different destinations, no scope has the key.
 const l7ScopeFormat = agentFormat + scopeSeparator +
 	"l7/%REQUESTED_SERVER_NAME%/%FILTER_STATE(" + stateConnect + ":PLAIN)%" + scopeSeparator + "%REQ(:AUTHORITY)%"
 
-// wildScopeFormat is the agent and the key of wildScope: the names below a wildcard cannot
-// be listed, so whether they agree is computed for each request.
+// wildScopeFormat gives the agent and the key of wildScope. The names below a wildcard cannot be
+// listed, so an expression compares them for each request.
 const wildScopeFormat = agentFormat + scopeSeparator + "wild/" + agentFormat + "/" +
 	`%CEL(connection.requested_server_name == request.headers["` + hostHeader + `"] && ` +
 	`(request.host == request.headers["` + connectHeader + `"] || ` +
 	`request.host == request.headers["` + hostHeader + `"] && request.headers["` + connectHeader + `"].endsWith(":443")))%`
+
+// handshakeTime bounds a TLS handshake. A client in a virtual machine without KVM may need several
+// seconds, and what waits for it counts for its agent.
+const handshakeTime = 20 * time.Second
 
 // interceptListener terminates the TLS inside an accepted CONNECT.
 func (b *builder) interceptListener(kind, agent, scope string, before ...*mutationv3.HeaderMutation) *listenerv3.Listener {
@@ -174,27 +178,25 @@ func (b *builder) interceptListener(kind, agent, scope string, before ...*mutati
 	hcm.LocalReplyConfig = b.localReplies(agentFormat)
 	return b.internalListener(kind+"/"+agent, &listenerv3.FilterChain{
 		TransportSocket:               b.socket("envoy.transport_sockets.tls", b.any(b.onDemandTLS())),
-		TransportSocketConnectTimeout: durationpb.New(5 * time.Second),
+		TransportSocketConnectTimeout: durationpb.New(handshakeTime),
 		Filters:                       []*listenerv3.Filter{b.networkFilter("http_connection_manager", hcm)},
 	})
 }
 
-// tunnelName is that of the internal listener and cluster of an agent's tunnelled destination.
+// tunnelName returns the name of the internal listener and cluster of an agent's tunnel.
 func tunnelName(agent string, d destination) string {
 	return "tunnel/" + agent + "/" + d.authority() + "/" + digest(tunnelUpstream(d))
 }
 
-// tunnelUpstream tells tunnels apart that lead to different places.
+// tunnelUpstream distinguishes tunnels that lead to different places.
 func tunnelUpstream(d destination) string {
-	r := d.last()
-	if r.Upstream == nil {
-		return ""
+	if r := d.last(); r.Upstream != nil {
+		return r.Upstream.Address
 	}
-	return r.Upstream.Address
+	return ""
 }
 
-// tunnelListener passes TLS on. DNS is asked for its server name, after that was
-// checked.
+// tunnelListener passes TLS on to the address of the server name, which was checked before.
 func (b *builder) tunnelListener(agent string, d destination) *listenerv3.Listener {
 	r := d.last()
 	proxy := &tcpproxyv3.TcpProxy{
@@ -214,8 +216,8 @@ func (b *builder) tunnelListener(agent string, d destination) *listenerv3.Listen
 	})
 }
 
-// internalListener is one that only our own clusters can reach. What is not TLS, or
-// has another server name than CONNECT, finds no chain and is closed.
+// internalListener returns a listener that only our own clusters can reach. A connection that is
+// not TLS, or whose server name is not the CONNECT's host, finds no filter chain and is closed.
 func (b *builder) internalListener(name string, chain *listenerv3.FilterChain) *listenerv3.Listener {
 	chain.Name = "tls"
 	return &listenerv3.Listener{
@@ -226,7 +228,7 @@ func (b *builder) internalListener(name string, chain *listenerv3.FilterChain) *
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&tlsinspectorv3.TlsInspector{})},
 		}, b.compareNames()},
 		FilterChainMatcher:            b.byServerName(chain.Name),
-		IgnoreGlobalConnLimit:         true, // each is inside one that counts
+		IgnoreGlobalConnLimit:         true, // the connection around each one counts
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
 		ListenerFiltersTimeout:        durationpb.New(5 * time.Second),
 		AccessLog:                     []*accesslogv3.AccessLog{b.connectionLog()},
@@ -234,11 +236,11 @@ func (b *builder) internalListener(name string, chain *listenerv3.FilterChain) *
 	}
 }
 
-// onDemandTLS asks the control plane, during the handshake, for the leaf
-// certificate of the server name that the client wants.
+// onDemandTLS requests, during the handshake, the leaf certificate of the server name that the
+// client has sent.
 func (b *builder) onDemandTLS() *tlsv3.DownstreamTlsContext {
 	return &tlsv3.DownstreamTlsContext{
-		// Envoy refuses on-demand certificates with either kind of resumption.
+		// Envoy refuses on-demand certificates if either kind of resumption is on.
 		DisableStatefulSessionResumption: true,
 		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
 		CommonTlsContext: &tlsv3.CommonTlsContext{
@@ -258,9 +260,8 @@ func (b *builder) onDemandTLS() *tlsv3.DownstreamTlsContext {
 	}
 }
 
-// connectionManager is what the agents' and the internal one have in common.
-// The scope is a format string that gives the value of scopeHeader, via is that of viaHeader;
-// what is in before happens to the headers before they are looked at.
+// connectionManager returns what all connection managers have in common. The formats scope and via
+// give the values of scopeHeader and viaHeader. The mutations before change the headers first.
 func (b *builder) connectionManager(name, scope, via string, before ...*mutationv3.HeaderMutation) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix:       name,
@@ -279,10 +280,9 @@ func (b *builder) connectionManager(name, scope, via string, before ...*mutation
 			ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: ads()}},
 		}},
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{b.early(scope, via, before...)},
-		// The path that is matched is the path that is forwarded. Escaped
-		// slashes stay as they are: npm needs them, patterns other than "everything"
-		// refuse them (plan.PathRegex), and rules that deny take them for slashes
-		// (plan.DeniedPath).
+		// Envoy forwards the path that it matches. Escaped slashes stay as they are, because npm
+		// needs them. Patterns other than AnyPath refuse them (plan.PathRegex), and rules that deny
+		// take them for slashes (plan.DeniedPath).
 		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
@@ -295,8 +295,8 @@ func (b *builder) connectionManager(name, scope, via string, before ...*mutation
 			InitialConnectionWindowSize: wrapperspb.UInt32(2 * maxBuffered),
 		},
 		MaxRequestHeadersKb: wrapperspb.UInt32(maxHeaders),
-		// A model may think for longer than Envoy's five minutes before the first
-		// byte, and a WebSocket be quiet. An hour is what Envoy gives a connection.
+		// Envoy's default is five minutes. A model may think longer before its first byte, and a
+		// WebSocket may be quiet. An hour is Envoy's default for connections.
 		StreamIdleTimeout:               durationpb.New(time.Hour),
 		RequestHeadersTimeout:           durationpb.New(10 * time.Second),
 		GenerateRequestId:               wrapperspb.Bool(false),
@@ -312,8 +312,8 @@ func (b *builder) networkFilter(name string, config proto.Message) *listenerv3.F
 	}
 }
 
-// scopedRoute is one scope with its routes inline: a secret that is missing
-// then fails its own route, not the whole update (envoy.md, section A, trap 4).
+// scopedRoute returns a scope that contains its routes: so a missing secret fails its own route and
+// not the whole update.
 func scopedRoute(key string, hosts []*routev3.VirtualHost) *routev3.ScopedRouteConfiguration {
 	return &routev3.ScopedRouteConfiguration{
 		Name: key,

@@ -14,17 +14,17 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// Memo builds the plans of one stack, one after the other. Of a plan it makes
-// only what is not in the one before: a policy of 10,000 destinations that gets
-// one more costs as much as that one, and a comparison of the others' rules. It
-// is for one caller at a time; the zero value is empty.
+// Memo builds the resources of one plan of a stack after another. It makes only what the plan
+// before did not have. So one more destination in a policy of 10,000 costs that destination, and a
+// comparison of the other rules. Only one goroutine may use a Memo at a time. The zero value is
+// ready to use.
 type Memo struct {
-	// common is what every resource depends on.
+	// common holds what every resource depends on.
 	common string
 	made   map[part]*made
 	// sites are sorted.
 	sites []*madeSite
-	// sizes are how many resources of a type there were.
+	// sizes are the numbers of resources, by type URL.
 	sizes map[string]int
 }
 
@@ -34,19 +34,18 @@ type made struct {
 	resource *discoveryv3.Resource
 }
 
-// madeSite is a site with its scopes. Its rules are a copy: theirs is all of a plan.
+// madeSite is a site with its scopes. Its rules are a copy, so that it does not keep a whole plan.
 type madeSite struct {
 	site
 	resources []*discoveryv3.Resource
 }
 
-// Packed is one plan as it goes over the wire, by type URL. The version of a
-// resource is the hash of its bytes. Resources that are in two plans are shared:
-// nobody may change them.
+// Packed is one plan as it is sent, by type URL. A resource's version is the hash of its bytes.
+// Plans share resources: do not change them.
 type Packed map[string][]*discoveryv3.Resource
 
-// Build returns the resources of p. On an error it returns none: half an allowlist is never
-// served. What is in two plans is in the same order in both.
+// Build returns the resources of p. If there is an error it returns none, because half an allow
+// list must never be served. Resources that two plans share have the same order in both.
 func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 	common, err := json.Marshal(struct {
 		Stack, Roots string
@@ -67,7 +66,7 @@ func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 	b := newBuilder(p, o)
 	b.take = func(id identity, build func() proto.Message) {
 		if next.made[id.part] != nil {
-			return // there is one already
+			return // several destinations need it
 		}
 		one := m.made[id.part]
 		if one == nil || one.beside != id.beside || !plan.EqualRules(one.rules, id.rules) {
@@ -109,7 +108,6 @@ func (m *Memo) Build(p *plan.Plan, o Options) (Packed, error) {
 	return out, nil
 }
 
-// pack validates m and hashes its bytes.
 func (b *builder) pack(m proto.Message) *discoveryv3.Resource {
 	packed := b.any(m)
 	sum := sha256.Sum256(packed.GetValue())

@@ -84,9 +84,9 @@ func TestMemo(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			alone := sorted(fresh)
-			require.Len(rt, sorted(got), len(alone))
-			for i, r := range sorted(got) {
+			alone, first := sorted(fresh), sorted(got)
+			require.Len(rt, first, len(alone))
+			for i, r := range first {
 				require.Equal(rt, alone[i].GetName(), r.GetName())
 				require.Equal(rt, alone[i].GetVersion(), r.GetVersion(), r.GetName())
 				require.Equal(rt, alone[i].GetResource().GetValue(), r.GetResource().GetValue(), r.GetName())
@@ -94,7 +94,7 @@ func TestMemo(t *testing.T) {
 			again, err := m.Build(p, o)
 			require.NoError(rt, err)
 			for i, r := range sorted(again) {
-				require.Same(rt, sorted(got)[i], r, r.GetName())
+				require.Same(rt, first[i], r, r.GetName())
 			}
 		}
 	})

@@ -11,25 +11,23 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// PressurePath is the file with the part of its descriptors that Envoy uses, from 0
-// to 1, relative to the node's working folder. Envoy reads it when another file
-// is renamed over it.
+// PressurePath is the path of the file with the part of its descriptors that Envoy uses, from 0 to
+// 1, relative to the node's working folder. Envoy reads the file when another is renamed over it.
 const PressurePath = "pressure/descriptors"
 
-// PressureInterval is how often that file is written, and how often Envoy looks.
+// PressureInterval is the time between two writes of that file, and between two of Envoy's looks.
 const PressureInterval = 100 * time.Millisecond
 
-// ownDescriptors are those that a node needs for itself: listeners, workers, name
-// servers, the control plane, the log.
+// ownDescriptors is the number of descriptors that a node needs for itself: listeners, workers,
+// name servers, the control plane, the log.
 const ownDescriptors = 1000
 
-// MinDescriptors is with how many a node can serve: as many again as one agent can
-// make it open, so that there are some for the others.
+// MinDescriptors is the number of descriptors without which a node does not start: twice as many as
+// one agent can make it open, so that some are left for other agents.
 const MinDescriptors = ownDescriptors + 2*AgentDescriptors
 
-// overload is what a node does when it has not much left. The bounds of one agent
-// keep it from coming that far; this keeps many together from ending Envoy, which
-// crashes without descriptors and without memory.
+// overload says what a node does when descriptors or memory run out. No single agent can bring it
+// that far, but many together can, and Envoy crashes without descriptors or memory.
 func (b *builder) overload(n Node) *overloadv3.OverloadManager {
 	const heap, descriptors = "envoy.resource_monitors.fixed_heap", "envoy.resource_monitors.injected_resource"
 	monitor := func(name string, config proto.Message) *overloadv3.ResourceMonitor {

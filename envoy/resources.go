@@ -1,18 +1,17 @@
-// Package envoy turns a plan into Envoy resources. Its functions are pure: the
-// same plan gives the same resources on every replica of the control plane,
-// so that a resource's version can be the hash of its bytes.
+// Package envoy turns a plan into Envoy resources. The same plan gives the same bytes on every
+// replica of the control plane. So a resource's version can be the hash of its bytes.
 //
 // The path of a request (docs/architecture.md has the picture):
 //
 //	agent/<name>   listener on the agent's own Unix socket; CONNECT, gateways
 //	connect/<host:port>  scope: where a CONNECT leads, by agent
-//	connect/* <name>  scope: CONNECT below wildcards and to other hosts, gateways
+//	connect/* <name>  scope: an agent's gateways, and its CONNECTs to all other hosts
 //	intercept/<name>  internal listener; TLS with an on-demand leaf certificate
 //	l7/...         scope: methods, paths and credential of one host, by agent
-//	intercept-wildcard/<name>, wild/...  the same for the names below a wildcard
-//	tunnel/<name>/...  internal listener; TLS that is passed on after a look at its server name
-//	dynamic/<name>  cluster: TLS to the host that the scope names, found by DNS
-//	pinned/...     cluster: TLS to a destination whose place the operator gave
+//	intercept-wildcard/<name>, wild/...  the same two for hosts below a wildcard
+//	tunnel/<name>/...  internal listener; checks the server name and passes TLS on
+//	dynamic/<name>  cluster: TLS to the host that the route names, found by DNS
+//	pinned/...     cluster: TLS to a destination whose address the operator has set
 package envoy
 
 import (
@@ -32,28 +31,27 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// Options are what the resources depend on beside the plan.
+// Options are the inputs besides the plan.
 type Options struct {
-	// Roots is the PEM file, on the nodes, of the certificate authorities
-	// that upstream certificates are verified against.
+	// Roots is the path, on the nodes, of the PEM file with the authorities against which upstream
+	// certificates are verified.
 	Roots string
-	// Generations name, by agent, the generation of its connections: one
-	// that changes cuts those that are open.
+	// Generations names the generation of each agent's connections. A new name closes the agent's
+	// open connections.
 	Generations map[string]string
 	// Killed are the agents that may do nothing, whatever the plan says.
 	Killed []string
 }
 
-// Resources is one plan as Envoy sees it. Secrets are not part of it: the
-// control plane adds those that [SecretName] and [Leaves] name.
+// Resources is one plan as Envoy sees it, without secrets and leaf certificates. The control plane
+// adds these; see [SecretName].
 type Resources struct {
 	Clusters  []*clusterv3.Cluster
 	Scopes    []*routev3.ScopedRouteConfiguration
 	Listeners []*listenerv3.Listener
 }
 
-// Build returns the resources of p, sorted by name: those of [Memo.Build], to be looked at. On an
-// error it returns none: half an allowlist is never served.
+// Build returns the resources that [Memo.Build] makes of p, decoded and sorted by name, for tests.
 func Build(p *plan.Plan, o Options) (*Resources, error) {
 	packed, err := new(Memo).Build(p, o)
 	if err != nil {
@@ -86,22 +84,21 @@ func byName[M interface{ GetName() string }](a, b M) int {
 	return strings.Compare(a.GetName(), b.GetName())
 }
 
-// SecretName is the xDS name of the secret of a credential. The zero byte
-// keeps it apart from every server name that an agent could send: TLS refuses
-// names with one, and the certificate selector asks for secrets by server name.
+// SecretName returns the xDS name of a credential's secret. The certificate selector also requests
+// secrets, by server name. So the name has a zero byte, with which TLS refuses server names.
 func SecretName(credential string) string { return "credential\x00" + credential }
 
-// builder carries what the builders of one plan share. Errors are collected,
-// so that all of them are reported at once.
+// builder holds what the builders of one plan share. It collects errors, so that all are reported
+// at once.
 type builder struct {
 	plan    *plan.Plan
 	options Options
-	// destinations are those of each agent.
+	// destinations are by agent.
 	destinations map[string][]destination
 	credentials  map[string]plan.Credential
-	// take is given every part, some more than once, and how to build it.
+	// take gets every part, some more than once, and the function that builds it.
 	take func(identity, func() proto.Message)
-	// takeSite is given every site, sorted.
+	// takeSite gets every site, sorted.
 	takeSite func(*site)
 	errs     []error
 }
@@ -109,13 +106,12 @@ type builder struct {
 // part names a resource.
 type part struct{ kind, agent, name string }
 
-// identity is all that a part is made of, beside what all share (see [Memo]):
-// two of the same identity have the same bytes.
+// identity is all that a part is made of, besides what all parts share (see Memo.common). Parts
+// with the same identity have the same bytes.
 type identity struct {
 	part
-	// rules are those that it is made of.
 	rules []plan.Rule
-	// beside is what else it is made of, as text.
+	// beside has everything else, as text.
 	beside string
 }
 
@@ -146,31 +142,26 @@ func (b *builder) build() error {
 	return nil
 }
 
-// one makes a part that is a single resource.
+// one passes a part that is a single resource to take.
 func (b *builder) one(p part, rules []plan.Rule, beside string, build func() proto.Message) {
 	b.take(identity{p, rules, beside}, build)
 }
 
-func (b *builder) validate(m proto.Message) {
+// any packs m after validating it.
+func (b *builder) any(m proto.Message) *anypb.Any {
 	if v, ok := m.(interface{ ValidateAll() error }); ok {
 		if err := v.ValidateAll(); err != nil {
 			b.errs = append(b.errs, err)
 		}
 	}
-}
-
-// any packs m after validating it.
-func (b *builder) any(m proto.Message) *anypb.Any {
-	b.validate(m)
 	a := &anypb.Any{}
-	// Deterministic, as the bytes are hashed.
-	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+	if err := pack(a, m); err != nil {
 		b.errs = append(b.errs, err)
 	}
 	return a
 }
 
-// ads says that a resource comes over the one stream to the control plane.
+// ads says that a resource comes over the stream from the control plane.
 func ads() *corev3.ConfigSource {
 	return &corev3.ConfigSource{
 		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
@@ -178,7 +169,7 @@ func ads() *corev3.ConfigSource {
 	}
 }
 
-// authority is the canonical Host header of a rule's destination.
+// authority returns the canonical Host header of a rule's destination.
 func authority(r plan.Rule) string {
 	if r.Port == 443 {
 		return r.Host

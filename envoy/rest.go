@@ -10,23 +10,23 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// filterRest finds the scope of a CONNECT that has none of its own.
+// filterRest is the filter that finds a scope for a CONNECT whose authority has none.
 const filterRest = "rest"
 
 //go:embed rest.lua
 var restScript string
 
-// restFilter runs rest.lua for requests without a route: every scope turns it
-// off. They are never more than CONNECTs, which need no filter that a route has
-// to turn on: which filters there are was decided before it runs.
+// restFilter runs rest.lua for requests without a scope, because every scope turns it off. Only
+// CONNECTs come without a scope. They need no filter that a route turns on, which would be too late
+// here.
 func (b *builder) restFilter() *hcmv3.HttpFilter {
-	// What it calls in Envoy is most of what the script does, and calls are never compiled:
-	// going back and forth costs more than it saves (docs/performance.md).
+	// The script mostly calls Envoy, and calls are never compiled. So a compiler would cost more
+	// than it saves (docs/performance.md).
 	source := fmt.Sprintf("if jit then jit.off() end\nlocal scope = %q\nlocal rest = %q\n", scopeHeader, restOfHosts) + restScript
 	return b.filter(filterRest, &luav3.Lua{
 		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: source}},
 		ClearRouteCache:   wrapperspb.Bool(false), // the script does
-		// One interpreter for all agents: it keeps nothing.
+		// All agents share one interpreter: the script keeps no state.
 		SharedVmId: filterRest,
 	})
 }

@@ -20,11 +20,11 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// metadataNamespace holds, on every route, what Envoy's own answers say of the decision.
+// metadataNamespace is the namespace of what Envoy's own answers say about a route's decision.
 const metadataNamespace = guard.Namespace
 
-// leadTo sets where a route leads: to the cluster of that name or, if it is byHeader, to the
-// cluster that the listener has put into viaHeader.
+// leadTo makes a route lead to the cluster with that name or, for byHeader, to the cluster that
+// viaHeader names.
 func leadTo(action *routev3.RouteAction, cluster string) {
 	if cluster == byHeader {
 		action.ClusterSpecifier = &routev3.RouteAction_ClusterHeader{ClusterHeader: viaHeader}
@@ -33,30 +33,29 @@ func leadTo(action *routev3.RouteAction, cluster string) {
 	action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: cluster}
 }
 
-// byHeader stands for the name of a cluster in leadTo.
+// byHeader stands for the cluster that viaHeader names.
 const byHeader = ""
 
-// allow forwards what matches to a cluster, with the rule's credential. The destination's rules
-// are restricted, or not: see [plan.Restricted].
+// allow forwards what matches to a cluster, with the rule's credential. For restricted see
+// [plan.Restricted].
 func (b *builder) allow(r plan.Rule, cluster string, restricted bool, match *routev3.RouteMatch) *routev3.Route {
 	action := &routev3.RouteAction{
-		// Streams of events last as long as they are used.
+		// A stream of events may last as long as it is used.
 		Timeout: durationpb.New(0),
-		// Clients do not retry inside the sandbox: a denial must fail
-		// at once. What never reached the upstream is retried here.
+		// Clients in the sandbox do not retry, so that a denial fails at once. So requests that
+		// never reached the upstream are retried here.
 		RetryPolicy: &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
 	}
 	leadTo(action, cluster)
 	if r.Gateway != 0 {
-		// Agents' listeners know it, and Envoy asks for no method: a GET with
-		// "Upgrade: CONNECT" is one, too.
+		// Agents' listeners know this upgrade, and Envoy ignores the method: a GET with
+		// "Upgrade: CONNECT" asks for it, too.
 		action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "CONNECT", Enabled: wrapperspb.Bool(false)}}
 	}
 	per := map[string]*anypb.Any{}
 	if !isWildcard(r.Host) {
-		// The policy's spelling of the name, not the agent's, decides whom
-		// Envoy resolves, greets (SNI) and verifies. Below a wildcard it is
-		// the name that CONNECT, SNI and Host agree on.
+		// Envoy resolves, greets (SNI) and verifies the policy's spelling of the name, not the
+		// agent's. Below a wildcard it uses the name on which CONNECT, SNI and Host agree.
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: authority(r)}
 		per[filterDNS] = b.any(&dfpfilterv3.PerRouteConfig{
 			HostRewriteSpecifier: &dfpfilterv3.PerRouteConfig_HostRewriteLiteral{HostRewriteLiteral: authority(r)},
@@ -69,7 +68,7 @@ func (b *builder) allow(r plan.Rule, cluster string, restricted bool, match *rou
 		fields[guard.Key] = s
 	}
 	if rule.Parameter != "" || rule.Signs {
-		// An empty configuration turns a filter on.
+		// An empty configuration turns the filter on.
 		per[guard.FilterPut] = b.any(&routev3.FilterConfig{Config: &anypb.Any{}})
 	}
 	if filters := append(b.limitFilters(r), b.credentialFilters(r)...); len(filters) > 0 {
@@ -79,32 +78,32 @@ func (b *builder) allow(r plan.Rule, cluster string, restricted bool, match *rou
 		Name: accesslog.Route{Reason: plan.ReasonAllowed, Host: said(r), Credential: r.Credential, Rule: r.ID}.String(), Match: match, Metadata: metadata(fields),
 		Action: &routev3.Route_Route{Route: action}, TypedPerFilterConfig: per,
 	}
-	if rule.Signs {
+	if c, ok := b.credential(r); ok && signsBody(c) {
 		route.RequestBodyBufferLimit = wrapperspb.UInt64(maxSigned)
 	}
 	return route
 }
 
-// deny answers 403 by the agent's default rule. The body is made by localReplies from the
-// metadata. The log takes the host that the client has asked for.
-func deny(agent string, reason plan.Reason, match *routev3.RouteMatch) *routev3.Route {
+// deny answers 403 by the agent's default rule. localReplies makes the body from the metadata. The
+// log has the host that the client sent.
+func (b *builder) deny(agent string, reason plan.Reason, match *routev3.RouteMatch) *routev3.Route {
 	return &routev3.Route{
 		Name:  accesslog.Route{Reason: reason, Rule: plan.DefaultRule(agent)}.String(),
 		Match: match,
 		Metadata: metadata(map[string]string{
-			"rule": plan.DefaultName, "reason": string(reason), "hint": accesslog.Hint(reason, "", agent, "HOST"),
+			"rule": plan.DefaultName, "reason": string(reason), "hint": b.words(agent).In(accesslog.Advice[reason].Hint),
 		}),
 		Action: directResponse(403),
 	}
 }
 
-// Statuses of denials that destinations have. localReplies makes each a 403 and says the rest,
-// so that no route has to: the metadata of a route is half of what a denial takes of a node's
-// memory, and a route that agents share cannot name one of them.
+// briefly holds a status for each reason for which a destination denies. localReplies turns each
+// into a 403 with a body. A route with metadata for the body would take twice the memory, and could
+// not be shared, because the body names the agent.
 var briefly = map[plan.Reason]uint32{plan.ReasonMethod: 590, plan.ReasonPath: 591, plan.ReasonCondition: 592, plan.ReasonDenied: 593}
 
-// denyBriefly answers 403 for one of those reasons. The rule is one that denies, or one of the
-// destination, for which the agent's default rule denies.
+// denyBriefly answers 403 for one of the reasons of briefly: by r if it denies, and otherwise by
+// the default rule of r's agent.
 func denyBriefly(r plan.Rule, reason plan.Reason, match *routev3.RouteMatch) *routev3.Route {
 	rule := plan.DefaultRule(plan.AgentOf(r.ID))
 	var fields map[string]string
@@ -121,7 +120,7 @@ func directResponse(status uint32) *routev3.Route_DirectResponse {
 	return &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}}
 }
 
-// denyMatch is everything that some server could read as what a rule denies.
+// denyMatch matches whatever some server could read as what the rule denies.
 func denyMatch(r plan.Rule, path string) *routev3.RouteMatch {
 	m := anyPath()
 	if path != plan.AnyPath {
@@ -143,8 +142,8 @@ func denyMatch(r plan.Rule, path string) *routev3.RouteMatch {
 	return m
 }
 
-// headerMatch holds if one value of the header does what is asked for: Envoy
-// looks at each value of a header that comes several times.
+// headerMatch matches if one of the header's values meets the condition: Envoy looks at each value
+// of a repeated header.
 func headerMatch(c plan.Condition, value *routev3.HeaderMatcher_StringMatch) *routev3.HeaderMatcher {
 	if c.Present {
 		return &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
@@ -152,9 +151,8 @@ func headerMatch(c plan.Condition, value *routev3.HeaderMatcher_StringMatch) *ro
 	return &routev3.HeaderMatcher{Name: c.Name, HeaderMatchSpecifier: value}
 }
 
-// allowMatch is everything that a rule that allows asks of a request. It asks it of all
-// occurrences of a header: who sends two must not choose which of them counts. The guard
-// refuses a parameter that comes again.
+// allowMatch matches what a rule allows. Every value of a repeated header must meet a condition:
+// the client must not choose which of them counts. The guard refuses a repeated parameter.
 func allowMatch(r plan.Rule, path string) *routev3.RouteMatch {
 	m := methodMatch(r, path)
 	for _, c := range r.Query {
@@ -169,9 +167,9 @@ func allowMatch(r plan.Rule, path string) *routev3.RouteMatch {
 	return m
 }
 
-// otherThan matches every string but s. RE2 has no negation, so the ways in which
-// a string can differ are spelled out: it is shorter, or has another byte at one
-// place, or is longer.
+// otherThan returns an expression that matches every string but s. RE2 has no negation, so the
+// expression lists the ways to differ: a shorter string, another byte at some place, a longer
+// string.
 func otherThan(s string) string {
 	ways := make([]string, 0, len(s)+1)
 	for i := range len(s) {
@@ -188,7 +186,7 @@ func methodMatch(r plan.Rule, path string) *routev3.RouteMatch {
 
 func methods(ms []string) *routev3.HeaderMatcher {
 	if slices.Equal(ms, []string{plan.AnyMethod}) {
-		// These make a server send back what it was sent, with the credential.
+		// TRACE and TRACK make a server send the request back, with the credential.
 		not := methods([]string{"CONNECT", "TRACE", "TRACK"})
 		not.InvertMatch = true
 		return not

@@ -16,11 +16,11 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/postern/postern/accesslog"
+	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
 )
 
-// destination is one host, or wildcard, and port of an agent, with the rules
-// that decide on it.
+// destination is a host or wildcard, a port, and the rules of one agent that decide there.
 type destination struct{ plan.Destination }
 
 func (d destination) authority() string { return hostPort(d.Host, d.Port) }
@@ -29,10 +29,10 @@ func (d destination) wildcard() bool { return isWildcard(d.Host) }
 
 func (d destination) tunnel() bool { return plan.ModeOf(d.Rules) == plan.ModeTunnel }
 
-// last is a rule of the destination that allows something.
+// last returns a rule of the destination that allows something.
 func (d destination) last() plan.Rule { return d.Rules[len(d.Rules)-1] }
 
-// domains are the Host headers of the destination.
+// domains returns the Host headers of the destination.
 func (d destination) domains() []string {
 	if d.Port == 443 {
 		return []string{d.Host, d.authority()}
@@ -40,9 +40,9 @@ func (d destination) domains() []string {
 	return []string{d.authority()}
 }
 
-// A site is a host and port that agents may go to, and what each of them may do there: what there
-// is many of. Its scopes serve all of the agents. An agent costs a site little more than its name,
-// unless the agent has rules there that no other agent has.
+// A site is a host and port, with what each agent may do there. Its scopes serve all of these
+// agents. An agent costs a site little more than a name, unless its rules are unlike every other
+// agent's.
 type site struct {
 	host string
 	port uint16
@@ -61,14 +61,14 @@ func (s *site) before(o *site) bool {
 	return c < 0 || c == 0 && s.port < o.port
 }
 
-// equal reports whether both are the same, and so have the same scopes.
+// equal reports whether both sites have the same scopes.
 func (s *site) equal(o *site) bool {
 	return s.host == o.host && s.port == o.port && slices.EqualFunc(s.visitors, o.visitors, func(v, w visitor) bool {
 		return v.agent == w.agent && plan.EqualRules(v.Rules, w.Rules)
 	})
 }
 
-// sites are the hosts of all agents that may do anything, without wildcards, sorted.
+// sites returns the sites of all agents that are not killed, sorted. A wildcard has no site.
 func (b *builder) sites() []*site {
 	type place struct {
 		host string
@@ -102,9 +102,8 @@ func (b *builder) sites() []*site {
 	return sites
 }
 
-// scopesOf are those of a site: where a CONNECT of an agent to it leads, and what the agent may
-// request of it then. Agents whose rules are the same share a virtual host, which has a domain
-// for each of them.
+// scopesOf returns the scopes of a site: one for CONNECTs to it, and one for the requests inside.
+// Agents with the same rules share a virtual host, which has domains for each of them.
 func (b *builder) scopesOf(s *site) []*routev3.ScopedRouteConfiguration {
 	led := &routev3.VirtualHost{Name: kindIntercept, Routes: []*routev3.Route{connectTo(byHeader, plan.DefaultName)}}
 	var connects, requests []*routev3.VirtualHost
@@ -124,8 +123,8 @@ func (b *builder) scopesOf(s *site) []*routev3.ScopedRouteConfiguration {
 			h.Domains = append(h.Domains, domains...)
 			continue
 		}
-		// Another Host than the one that CONNECT and server name agree on has no route, and
-		// is answered as names without a scope are.
+		// If the Host is not the name on which CONNECT and server name agree, there is no route.
+		// The answer is the same as for a name without a scope.
 		h := b.requestHost(v.agent, domains, v.Rules, common != nil)
 		requests = append(requests, h)
 		if common != nil {
@@ -145,9 +144,9 @@ func (b *builder) scopesOf(s *site) []*routev3.ScopedRouteConfiguration {
 	return out
 }
 
-// common returns what other agents may have in common with a visitor: its rules, but not whose
-// they are and what they are for. It returns nil if the rules have something that is the agent's
-// own: a cluster, or a limit.
+// common returns the visitor's rules in the form in which other agents may have them too: without
+// agent, end, reason and owner. It returns nil if the rules have a cluster or a limit, which the
+// agent cannot share.
 func (b *builder) common(v visitor) []plan.Rule {
 	rules := slices.Clone(v.Rules)
 	for i := range rules {
@@ -160,13 +159,13 @@ func (b *builder) common(v visitor) []plan.Rule {
 	return rules
 }
 
-// byAgent has virtual hosts found by the agent, and not by the Host alone.
+// byAgent makes Envoy find virtual hosts by scopeHeader, which begins with the agent.
 func byAgent(s *routev3.ScopedRouteConfiguration) *routev3.ScopedRouteConfiguration {
 	s.RouteConfiguration.VhostHeader = scopeHeader
 	return s
 }
 
-// siteDomains are the values of scopeHeader for requests of the agent to the destination.
+// siteDomains returns the values of scopeHeader for the agent's requests to the destination.
 func (d destination) siteDomains(agent string) []string {
 	domains := d.domains()
 	for i, host := range domains {
@@ -175,32 +174,32 @@ func (d destination) siteDomains(agent string) []string {
 	return domains
 }
 
-// ofAgent is a value of scopeHeader: an agent, and the key of a scope.
+// ofAgent returns the value of scopeHeader for an agent and the key of a scope.
 func ofAgent(agent, key string) string { return agent + scopeSeparator + key }
 
-// Keys of the route scopes. An agent's name has neither a slash nor scopeSeparator in it.
+// Keys of the route scopes. An agent's name contains neither a slash nor scopeSeparator.
 
-// connectScope is for the CONNECTs of all agents to one authority.
+// connectScope is the key for all agents' CONNECTs to one authority.
 func connectScope(authority string) string { return "connect/" + authority }
 
-// restScope is for what an agent sends to its own socket and has no connectScope: requests to its
-// gateways, and CONNECTs to hosts below wildcards and to hosts that are not allowed.
+// restScope is the key for all else that an agent sends to its own socket: requests to its
+// gateways, and CONNECTs to hosts that are below wildcards or not allowed.
 func restScope(agent string) string { return connectScope(restOfHosts + agent) }
 
-// restOfHosts begins the authority that stands for all others in the key of restScope. No
-// authority that a client can send has a space.
+// restOfHosts stands for all other hosts in the key of restScope. No authority that a client can
+// send contains a space.
 const restOfHosts = "* "
 
-// l7Scope is for the requests of all agents to one host: SNI and CONNECT authority, as the
-// internal listener sees them. Names that do not agree have no scope, and so no route.
+// l7Scope is the key for all agents' requests to one host: the server name, and the CONNECT's
+// authority. If these do not agree, no scope has the key, so there is no route.
 func l7Scope(d destination) string { return "l7/" + d.Host + "/" + d.authority() }
 
-// wildScope is for the requests of one agent to the hosts below its wildcards,
-// of which there is no list. The last part is what wildScopeFormat says of the names.
+// wildScope is the key for an agent's requests to hosts below its wildcards. Its last part is the
+// result of wildScopeFormat's expression: whether the names agree.
 func wildScope(agent string) string { return "wild/" + agent + "/true" }
 
-// scopes makes the scopes of each site, as small as they can be: Envoy reads no other one anew
-// when one is added. And it makes those that each agent has for itself.
+// scopes makes each agent's own scopes, and the scopes of each site. These are small: when a site
+// is added, Envoy does not read other sites again.
 func (b *builder) scopes() {
 	for _, a := range b.plan.Agents {
 		rest := part{kind: "rest", agent: a.Name}
@@ -239,7 +238,7 @@ func (b *builder) scopes() {
 	}
 }
 
-// group is what a scope of several destinations is made of.
+// group is what a scope for several destinations is made of.
 type group struct {
 	rules []plan.Rule
 	names string
@@ -250,7 +249,7 @@ func (g *group) add(name string, rules []plan.Rule) {
 	g.names += fmt.Sprintf("%s %d,", name, len(rules))
 }
 
-// wildHosts are the wildcards of an agent whose requests are inspected.
+// wildHosts returns the wildcards of an agent whose requests are inspected.
 func (b *builder) wildHosts(agent string) []destination {
 	var out []destination
 	for _, d := range b.destinations[agent] {
@@ -261,7 +260,7 @@ func (b *builder) wildHosts(agent string) []destination {
 	return out
 }
 
-// gateways are the ports of an agent's gateways.
+// gateways returns the ports of an agent's gateways.
 func gateways(a plan.Agent) []uint16 {
 	var ports []uint16
 	for i := range a.Rules {
@@ -272,15 +271,16 @@ func gateways(a plan.Agent) []uint16 {
 	return ports
 }
 
-// connectRoutes is a connectScope or a restScope. Whatever finds one needs no other.
+// connectRoutes returns a connectScope or a restScope. It turns off the filter that looks for
+// another scope.
 func (b *builder) connectRoutes(key string, hosts []*routev3.VirtualHost) *routev3.ScopedRouteConfiguration {
 	s := scopedRoute(key, hosts)
 	s.RouteConfiguration.TypedPerFilterConfig = map[string]*anypb.Any{filterRest: b.any(&routev3.FilterConfig{Disabled: true})}
 	return s
 }
 
-// restHosts says where an agent may CONNECT to below wildcards, and what its
-// gateways are. All wildcards that are led to the same place share a virtual host.
+// restHosts returns virtual hosts for an agent's gateways, and for its CONNECTs below wildcards.
+// All wildcards that lead to the same cluster share a virtual host.
 func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 	var hosts []*routev3.VirtualHost
 	shared := map[string]*routev3.VirtualHost{}
@@ -299,34 +299,33 @@ func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 	for _, gateway := range gateways(a) {
 		port := strconv.Itoa(int(gateway))
 		h := b.requestHost("gateway:"+port, []string{"localhost:" + port, "127.0.0.1:" + port}, a.Behind(gateway), false)
-		// A CONNECT to a gateway's own address is one to a host that is not allowed.
-		h.Routes[0] = deny(a.Name, plan.ReasonHost, connectMatch())
-		// For nobody: a gateway's requests go no further inside. It would be a
-		// fifth of what they cost (docs/performance.md).
+		// A gateway's own address is not an allowed host for CONNECT.
+		h.Routes[0] = b.deny(a.Name, plan.ReasonHost, connectMatch())
+		// No internal listener follows that needs the state, which would be a fifth of the cost of
+		// a gateway's request (docs/performance.md).
 		h.TypedPerFilterConfig[filterState] = b.any(&routev3.FilterConfig{Disabled: true})
 		hosts = append(hosts, h)
 	}
 	sort.Slice(hosts, func(i, j int) bool { return hosts[i].Name < hosts[j].Name })
 	return append(hosts, &routev3.VirtualHost{
 		Name: "default", Domains: []string{"*"},
-		Routes: []*routev3.Route{deny(a.Name, plan.ReasonHost, connectMatch()), deny(a.Name, plan.ReasonScheme, anyPath())},
+		Routes: []*routev3.Route{b.deny(a.Name, plan.ReasonHost, connectMatch()), b.deny(a.Name, plan.ReasonScheme, anyPath())},
 	})
 }
 
-// wildHost is for the CONNECTs below a wildcard. Each could be to a name that nobody has
-// asked for before, which takes a certificate or an answer of a name server.
+// wildHost returns the virtual host for CONNECTs below a wildcard, with a bound on their rate. Each
+// may name a new host, which costs a certificate or an answer of a name server.
 func (b *builder) wildHost(agent, name string, d destination) *routev3.VirtualHost {
 	return &routev3.VirtualHost{
-		Name: name, Domains: []string{d.authority()}, Routes: []*routev3.Route{b.connectRoute(agent, d), deny(agent, plan.ReasonScheme, anyPath())},
+		Name: name, Domains: []string{d.authority()}, Routes: []*routev3.Route{b.connectRoute(agent, d), b.deny(agent, plan.ReasonScheme, anyPath())},
 		TypedPerFilterConfig: map[string]*anypb.Any{filterRate: b.rate(&typev3.TokenBucket{
 			MaxTokens: madeUpBurst, TokensPerFill: wrapperspb.UInt32(madeUpRate), FillInterval: durationpb.New(time.Second),
 		})},
 	}
 }
 
-// cluster returns the name of the cluster, and of the internal listener, that looks at
-// the TLS of an agent's destination. No agent shares one: neither its connections nor
-// the names that it resolves.
+// cluster returns the name of the cluster and internal listener for the TLS of an agent's
+// destination. Agents share neither: an agent's connections and names are its own.
 func (d destination) cluster(agent string) string {
 	switch {
 	case d.tunnel():
@@ -338,8 +337,8 @@ func (d destination) cluster(agent string) string {
 	}
 }
 
-// connectRoute leads a CONNECT to where more can be seen of it. Of a tunnel
-// nothing more will be seen: it is decided on here.
+// connectRoute leads a CONNECT to the listener that inspects what is inside. A tunnel is not
+// inspected, so it is decided here.
 func (b *builder) connectRoute(agent string, d destination) *routev3.Route {
 	rule := plan.DefaultName
 	if d.tunnel() {
@@ -349,14 +348,18 @@ func (b *builder) connectRoute(agent string, d destination) *routev3.Route {
 		}
 		rule = plan.NameOf(r.ID)
 	}
-	return connectTo(d.cluster(agent), rule)
+	route := connectTo(d.cluster(agent), rule)
+	if d.wildcard() && !d.tunnel() {
+		route.Metadata = metadata(map[string]string{"rule": rule, guard.Key: guard.Below})
+	}
+	return route
 }
 
-// connectTo leads an accepted CONNECT to the cluster of an internal listener: see leadTo. The
-// rule is named without its agent.
+// connectTo leads an accepted CONNECT to an internal listener; for cluster see leadTo. The name of
+// the rule is without the agent.
 func connectTo(cluster, rule string) *routev3.Route {
 	action := &routev3.RouteAction{
-		// A tunnel lasts as long as it is used.
+		// A tunnel may last as long as it is used.
 		Timeout: durationpb.New(0),
 		UpgradeConfigs: []*routev3.RouteAction_UpgradeConfig{
 			{UpgradeType: "CONNECT", ConnectConfig: &routev3.RouteAction_UpgradeConfig_ConnectConfig{}},
@@ -370,20 +373,20 @@ func connectTo(cluster, rule string) *routev3.Route {
 	}
 }
 
-// defaultHost denies whatever no other host of its scope takes.
+// defaultHost denies whatever no other virtual host of its scope matches.
 func (b *builder) defaultHost(agent string, reason plan.Reason) *routev3.VirtualHost {
 	return &routev3.VirtualHost{
 		Name: "default", Domains: []string{"*"},
-		Routes: []*routev3.Route{deny(agent, reason, connectMatch()), deny(agent, reason, anyPath())},
+		Routes: []*routev3.Route{b.deny(agent, reason, connectMatch()), b.deny(agent, reason, anyPath())},
 	}
 }
 
-// requestHost decides on requests: first what is denied, then what is allowed,
-// in the order of plan.Decide, then the denials from the most to the least
-// telling, so that each names its reason. If all rules have the same methods, a
-// path is asked for once: expressions of paths are much of what a node holds.
+// requestHost decides on requests in the order of [plan.Plan.Decide]: rules that deny, then rules
+// that allow. Then come denials for the reasons, the most specific first. If all rules have the
+// same methods, each path has one route, because expressions for paths take much of a node's
+// memory.
 //
-// If it is shared, it says nothing of the agent whose rules they are: others have the same.
+// If shared, the routes name no agent, because several have these rules.
 func (b *builder) requestHost(name string, domains []string, rules []plan.Rule, shared bool) *routev3.VirtualHost {
 	h := &routev3.VirtualHost{Name: name, Domains: domains, TypedPerFilterConfig: map[string]*anypb.Any{}}
 	last := rules[len(rules)-1] // it allows something
@@ -427,7 +430,7 @@ func (b *builder) requestHost(name string, domains []string, rules []plan.Rule, 
 	return h
 }
 
-// said is the host of a rule for the log, or "" if only the request tells it.
+// said returns the host of a rule for the log, or "" if only the request has it.
 func said(r plan.Rule) string {
 	if isWildcard(r.Host) {
 		return ""

@@ -13,20 +13,17 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// serverNames are the only server names that a certificate is asked for, and
-// none at all. An agent may send any bytes but NUL, and what it sends becomes the
-// name of an xDS resource: "*" would be all of them, so that the node refuses
-// every secret from then on, and Envoy 1.40.0 ends itself at "xdstp://"
-// (docs/envoy.md). TLS inspection has made it lower-case by then.
+// serverNames matches the server names for which a certificate may be requested, and the empty
+// name. An agent can send any bytes but NUL, and they become the name of an xDS resource. With "*",
+// which means all resources, the node would refuse every later secret; "xdstp://" ends Envoy 1.40.0
+// (docs/envoy.md). TLS inspection has made the name lower-case before.
 const serverNames = `(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*)?`
 
-// stateAgrees is "true" if a connection's server name is the host of the CONNECT that
-// it came in by.
+// stateAgrees is "true" if a connection's server name is the host of the CONNECT around it.
 const stateAgrees = "postern.agrees"
 
-// compareNames sets stateAgrees. Only where an agent may CONNECT to is a certificate
-// asked for then: not even whether there is one for another agent's host can be
-// found out.
+// compareNames sets stateAgrees. So a certificate is requested only for a host to which the agent
+// may CONNECT, and the agent cannot find out whether there is one for another agent's host.
 func (b *builder) compareNames() *listenerv3.ListenerFilter {
 	return &listenerv3.ListenerFilter{
 		Name: "envoy.filters.listener.set_filter_state",
@@ -44,8 +41,8 @@ func (b *builder) compareNames() *listenerv3.ListenerFilter {
 	}
 }
 
-// byServerName leads TLS for one of serverNames, if it is what CONNECT has named, to
-// the filter chain of that name; everything else finds no chain and is closed.
+// byServerName leads TLS whose server name matches serverNames and is the CONNECT's host to the
+// given filter chain. Every other connection finds no chain and is closed.
 func (b *builder) byServerName(chain string) *xdsmatcherv3.Matcher {
 	single := func(input string, config proto.Message, value *xdsmatcherv3.StringMatcher) *xdsmatcherv3.Matcher_MatcherList_Predicate {
 		return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// Version is the release of Envoy that the configurations of this package are
-// written for and tried with; see docs/envoy-advisories.md.
+// Version is the release of Envoy for which this package's configurations are written and tested;
+// see docs/envoy-advisories.md.
 const Version = "1.40"
 
-// reported is what `envoy --version` prints: commit/version/...
+// reported matches what `envoy --version` prints: commit/version/...
 var reported = regexp.MustCompile(`version: [0-9a-f]+/([0-9]+\.[0-9]+)(\.[0-9a-z.-]+)/`)
 
-// CheckVersion starts the program once and reports whether it is an Envoy of
-// [Version]. Another one would refuse its configuration in words of its own.
+// CheckVersion runs the program at path, which must be an Envoy of [Version], and returns an error
+// if it is not. Another version would refuse its configuration with a message of its own.
 func CheckVersion(ctx context.Context, path string) error {
 	const remedy = "unset ENVOY and run `make deps`, which gets Envoy " + Version + ", or set ENVOY to the path of one"
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

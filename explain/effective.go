@@ -2,12 +2,25 @@ package explain
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
+
+// Agent is everything that an agent may do, and what isolates its commands.
+type Agent struct {
+	Agent string `json:"agent"`
+	// Runtime, Image and Workspace are those of commands on this machine. A stack elsewhere has
+	// none.
+	Runtime   plan.Runtime    `json:"runtime,omitempty"`
+	Image     string          `json:"image,omitempty"`
+	Workspace *plan.Workspace `json:"workspace,omitempty"`
+	// Rules are in the order in which they are asked: rules that deny come first.
+	Rules []EffectiveRule `json:"rules"`
+}
 
 // EffectiveRule is one rule of an agent, with what people ask about it.
 type EffectiveRule struct {
@@ -19,19 +32,18 @@ type EffectiveRule struct {
 	Sends string `json:"sends,omitempty"`
 }
 
-// Effective returns every rule of the agent, in the order in which the rules are asked: rules that
-// deny come first.
-func Effective(stack *stacks.Stack, agent string, now time.Time) ([]EffectiveRule, error) {
-	i := slices.IndexFunc(stack.Plan.Agents, func(a plan.Agent) bool { return a.Name == agent })
-	if i < 0 {
-		return nil, fmt.Errorf("%s: there is no agent %q", stack.Path, agent)
+// Effective returns everything that the agent may do.
+func Effective(stack *stacks.Stack, agent string, now time.Time) (*Agent, error) {
+	a, err := stack.Agent(agent)
+	if err != nil {
+		return nil, err
 	}
 	alive := map[string]bool{}
-	for _, r := range stack.Plan.At(now).Agents[i].Rules {
+	for _, r := range (&plan.Plan{Agents: []plan.Agent{*a}}).At(now).Agents[0].Rules {
 		alive[r.ID] = true
 	}
 	out := []EffectiveRule{}
-	for _, r := range stack.Plan.Agents[i].Rules {
+	for _, r := range a.Rules {
 		e := EffectiveRule{Rule: r, Source: stack.Source(r.ID), Expired: !alive[r.ID]}
 		if r.Credential != "" {
 			e.Sends = Sends(stack.Plan, r.Credential)
@@ -47,5 +59,72 @@ func Effective(stack *stacks.Stack, agent string, now time.Time) ([]EffectiveRul
 		}
 		return 1
 	})
-	return out, nil
+	e := &Agent{Agent: agent, Rules: out}
+	if stack.Target == stacks.TargetLocal {
+		w := a.WorkspaceOrDefault()
+		e.Runtime, e.Image, e.Workspace = a.RuntimeOrDefault(), a.Image, &w
+	}
+	return e, nil
+}
+
+// runs says what isolates the agent's commands, or "".
+func (a *Agent) runs() string {
+	switch {
+	case a.Runtime == "":
+		return ""
+	case a.Image != "":
+		return fmt.Sprintf("its commands run under %s, in image %s, with workspace %s", a.Runtime, a.Image, a.Workspace)
+	}
+	return fmt.Sprintf("its commands run under %s, with workspace %s", a.Runtime, a.Workspace)
+}
+
+// Print writes what the agent may do, for people.
+func (a *Agent) Print(w io.Writer) {
+	agent := a.Agent
+	for _, r := range a.Rules {
+		verb := "may"
+		if r.Deny {
+			verb = "may never"
+		}
+		fmt.Fprintf(w, "%s %s %s\n", agent, verb, r.What())
+		note := func(key, value string) {
+			if value != "" {
+				fmt.Fprintf(w, "    %-11s %s\n", key+":", value)
+			}
+		}
+		note("rule", WithSource(r.ID, r.Source))
+		note("if", Conditions(&r.Rule))
+		if r.Credential != "" {
+			note("credential", r.Credential+", "+r.Sends)
+		}
+		if r.OwnCredentials {
+			note("credential", "what the agent itself sends")
+		}
+		if r.Gateway != 0 {
+			note("gateway", fmt.Sprintf("http://localhost:%d", r.Gateway))
+		}
+		if r.Upstream != nil {
+			at := r.Upstream.Address
+			if r.Upstream.Plain {
+				at += ", over plain HTTP"
+			}
+			note("at", at)
+		}
+		note("limits", Limits(r.Limits))
+		if r.Expired {
+			note("expired", r.Expires)
+		} else {
+			note("until", r.Expires)
+		}
+		note("reason", r.Reason)
+		note("owner", r.Owner)
+	}
+	if len(a.Rules) > 0 {
+		fmt.Fprintf(w, "everything else is denied by %s\n", plan.DefaultRule(agent))
+	} else {
+		fmt.Fprintf(w, "%s may do nothing\n", agent)
+	}
+	if runs := a.runs(); runs != "" {
+		fmt.Fprintln(w, runs)
+	}
 }

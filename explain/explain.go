@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/accesslog"
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
@@ -44,8 +45,8 @@ type Explanation struct {
 	Change []string `json:"change,omitempty"`
 }
 
-// Kill makes the explanation that of an agent that an operator has stopped.
-func (e *Explanation) Kill(stack, agent string) {
+// Kill makes the explanation that of an agent that an operator has stopped. file is the stack file.
+func (e *Explanation) Kill(file, agent string) {
 	policy := "the policy alone would deny it too: " + string(e.Reason)
 	if e.Allow {
 		policy = "the policy alone would allow it"
@@ -56,8 +57,7 @@ func (e *Explanation) Kill(stack, agent string) {
 	*e = Explanation{
 		Decision: plan.Decision{Reason: plan.ReasonKilled}, Layer: layerKill,
 		Change: []string{
-			"postern unkill --agent " + quoted(agent) + accesslog.InStack(stack) +
-				"   # or --stack, if all were stopped; " + policy,
+			advice.About(file, "unkill", "--agent", agent) + "   # or --stack, if all were stopped; " + policy,
 		},
 	}
 }
@@ -139,7 +139,7 @@ func Request(stack *stacks.Stack, r plan.Request, now time.Time) Explanation {
 		e.Then = then(rule, r.Host)
 		return e
 	}
-	e.Change = changes(stack, p, r, e.Decision, now)
+	e.Change = changes(stack, p, r, e.Decision)
 	return e
 }
 
@@ -160,10 +160,10 @@ func layer(d plan.Decision, r plan.Request, rule *plan.Rule) string {
 // then returns what the proxy still checks after the policy.
 func then(r *plan.Rule, host string) []string {
 	var out []string
-	if r.Upstream != nil {
+	if r.Upstream != nil && r.Upstream.Address != "" {
 		out = append(out, "it is at "+r.Upstream.Address+", whatever DNS says")
 	} else {
-		if r.Gateway != 0 && !r.Covers(host) { // asked for by way of the gateway
+		if !r.Covers(host) { // asked for by way of the gateway
 			host = r.Host
 		}
 		out = append(out, "after DNS: "+host+" may not resolve to a private or metadata address")
@@ -171,7 +171,11 @@ func then(r *plan.Rule, host string) []string {
 	if r.Mode == plan.ModeTunnel {
 		return out
 	}
-	out = append(out, "the upstream's certificate must be valid")
+	if r.Upstream != nil && r.Upstream.Plain {
+		out = append(out, "over plain HTTP: nobody verifies who answers")
+	} else {
+		out = append(out, "the upstream's certificate must be valid")
+	}
 	if r.Credential != "" {
 		out = append(out, "the credential must be available: without it the request fails")
 	}
@@ -184,25 +188,19 @@ func then(r *plan.Rule, host string) []string {
 	return out
 }
 
-// changes are the ways to have the request allowed.
-func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision, now time.Time) []string {
+// changes returns the ways to have the request allowed.
+func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision) []string {
 	if full := stack.Plan.Decide(r); full.Allow {
-		if expired := find(stack.Plan, full.Rule); expired != nil && expired.Expires != "" {
+		if expired := find(stack.Plan, full.Rule); expired.Expires != "" {
 			return []string{
 				fmt.Sprintf("rule %s ended at %s: write a later expires: in %s",
 					full.Rule, expired.Expires, stack.Source(full.Rule)),
-				allowCommand(stack, r) + " --for 30m",
+				allowCommand(stack, r, true),
 			}
 		}
 	}
 	near := find(p, d.Nearest)
 	switch d.Reason {
-	case plan.ReasonAgent:
-		var names []string
-		for _, a := range p.Agents {
-			names = append(names, a.Name)
-		}
-		return []string{"declare the agent in " + stack.Path + "; there are: " + strings.Join(names, ", ")}
 	case plan.ReasonHost:
 		if _, err := netip.ParseAddr(r.Host); err == nil {
 			return []string{
@@ -212,16 +210,18 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 		if _, err := stacks.ParseHostPort(r.Host); err != nil {
 			return []string{"none: " + err.Error()}
 		}
-		return []string{allowCommand(stack, r)}
+		return []string{allowCommand(stack, r, false)}
 	case plan.ReasonMethod, plan.ReasonPath:
-		key, value := "methods", quoted(r.Method)
-		if d.Reason == plan.ReasonPath {
-			key, value = "paths", strconv.Quote(r.Path)
+		if slices.Contains([]string{"CONNECT", "TRACE", "TRACK"}, r.Method) {
+			return []string{"none: " + r.Method + " is never allowed"}
 		}
-		if !slices.Contains([]string{"CONNECT", "TRACE", "TRACK"}, r.Method) {
-			return nearby(stack, near, fmt.Sprintf("add %s to %s:", value, key), r)
+		change := "add " + Quoted(r.Method) + " to methods:"
+		if path := JustPath(r.Path); d.Reason == plan.ReasonPath && path == "" {
+			change = "its paths: " + noPattern
+		} else if d.Reason == plan.ReasonPath {
+			change = "add " + strconv.Quote(path) + " to paths:"
 		}
-		return []string{"none: " + r.Method + " is never allowed"}
+		return nearby(stack, near, change, r)
 	case plan.ReasonCondition:
 		return nearby(stack, near, "it asks for "+Conditions(near)+": send that, or change its query: or headers:", r)
 	case plan.ReasonAmbiguous:
@@ -248,7 +248,7 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 		if p.Decide(https).Allow {
 			return []string{"none is needed: use https://"}
 		}
-		return []string{accesslog.Hint(d.Reason, stack.Name, r.Agent, r.Host)}
+		return []string{accesslog.Hint(d.Reason, accesslog.Words{Agent: r.Agent, Host: r.Host})}
 	case plan.ReasonMalformed:
 		return []string{"none: no server reads this path in one way only"}
 	}
@@ -259,7 +259,7 @@ func changes(stack *stacks.Stack, p *plan.Plan, r plan.Request, d plan.Decision,
 func nearby(stack *stacks.Stack, near *plan.Rule, change string, r plan.Request) []string {
 	var out []string
 	source := stack.Source(near.ID)
-	command := allowCommand(stack, r)
+	command := allowCommand(stack, r, false)
 	if r.Scheme == "http" {
 		command = ""
 	}
@@ -269,7 +269,7 @@ func nearby(stack *stacks.Stack, near *plan.Rule, change string, r plan.Request)
 		out = append(out, source+": "+change)
 	}
 	if near.Credential != "" && command != "" {
-		command += "   # without credential " + near.Credential
+		command += "   # with credential " + near.Credential
 	}
 	if command != "" {
 		out = append(out, command)
@@ -288,28 +288,83 @@ func find(p *plan.Plan, id string) *plan.Rule {
 	return nil
 }
 
-// allowCommand allows just the request. Host, method and path may be an
-// agent's words: nothing of them may be more than a word to a shell, or a
-// wildcard to us.
-func allowCommand(stack *stacks.Stack, r plan.Request) string {
-	host := r.Host
-	if r.Port != 443 {
-		host += ":" + strconv.Itoa(int(r.Port))
+// allowCommand allows just the request, for half an hour if brief is set.
+func allowCommand(stack *stacks.Stack, r plan.Request, brief bool) string {
+	more := ""
+	if brief {
+		more = " --for 30m"
 	}
-	command := fmt.Sprintf("postern allow %s --agent %s%s --method %s",
-		quoted(host), quoted(r.Agent), accesslog.InStack(stack.Name), quoted(r.Method))
-	path, err := plan.NormalizePath(r.Path)
+	return AllowLine(stack.File, r, more)
+}
+
+// AllowLine returns the command that allows just the request in the stack of the file, with more
+// flags. Host, method and path may be an agent's words: nothing of them is more than a word to a
+// shell, or a wildcard to us. If no pattern matches just the path, the command needs one to be
+// written, and ends with a remark.
+func AllowLine(file string, r plan.Request, more string) string {
+	path, remark := "...", "   # "+noPattern
+	if just := JustPath(r.Path); just != "" {
+		path, remark = inQuotes(just), ""
+	}
+	return allowHost(r) + " --method " + Quoted(r.Method) + " --path " + path + more +
+		" --file " + advice.Path(file) + remark
+}
+
+const noPattern = "no pattern matches just this path"
+
+// JustPath returns the pattern that matches just the path of a request, or "" if there is none.
+func JustPath(path string) string {
+	path, err := plan.NormalizePath(path)
 	if err == nil {
 		_, err = plan.ParsePath(path)
 	}
 	if err != nil || strings.ContainsAny(path, `*,"`) {
-		return command + " --path ...   # no pattern matches just this path"
+		return ""
 	}
-	return command + " --path " + inQuotes(path)
+	return path
 }
 
-// quoted is one word for a shell.
-func quoted(s string) string {
+// AllowGit returns the command that allows what git asks for with the denied request, and what that
+// is, such as "push to acme/app", or "" if the request is not git's. push says that the request
+// begins one. The command allows both requests of git, or git would fail at the second.
+func AllowGit(file string, r plan.Request, push bool) (what, line string) {
+	path := JustPath(r.Path)
+	for _, service := range []string{"git-upload-pack", "git-receive-pack"} {
+		repository, begins := strings.CutSuffix(path, "/info/refs")
+		if begins && push != (service == "git-receive-pack") {
+			continue
+		}
+		if !begins {
+			if repository, begins = strings.CutSuffix(path, "/"+service); !begins {
+				continue
+			}
+		}
+		what = "fetch from "
+		if service == "git-receive-pack" {
+			what = "push to "
+		}
+		return what + strings.TrimSuffix(strings.TrimPrefix(repository, "/"), ".git"), allowHost(r) +
+			" --method GET,POST --path " + inQuotes(repository+"/info/refs") +
+			" --path " + inQuotes(repository+"/"+service) + " --file " + advice.Path(file)
+	}
+	return "", ""
+}
+
+// AllowReading returns the command that allows to read at the request's host.
+func AllowReading(file string, r plan.Request) string {
+	return allowHost(r) + " --method GET,HEAD --file " + advice.Path(file)
+}
+
+func allowHost(r plan.Request) string {
+	host := r.Host
+	if r.Port != 443 {
+		host += ":" + strconv.Itoa(int(r.Port))
+	}
+	return advice.Postern() + " allow " + Quoted(host) + " --agent " + Quoted(r.Agent)
+}
+
+// Quoted is one word for a shell.
+func Quoted(s string) string {
 	if s != "" && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:-_") == "" {
 		return s
 	}

@@ -1,13 +1,16 @@
 // Package graph holds what a stack's Pulumi program declares, as data: every resource with its
 // inputs and the references between them, without an engine, a provider or an account. `go run .
-// preview STACK --offline --graph FILE` writes it. The checks, the cost estimate, the guardrails,
-// the proof and `postern drift` read it. It imports no SDK.
+// preview STACK --offline --graph FILE` writes it. The checks, the cost estimate and `postern
+// drift` read it. It imports no SDK.
 package graph
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -179,6 +182,15 @@ func (g *Graph) Encode(w io.Writer) error {
 	return nil
 }
 
+// Hash returns the SHA-256 of the JSON form, in hexadecimal.
+func (g *Graph) Hash() (string, error) {
+	h := sha256.New()
+	if err := g.Encode(h); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
 // Decode reads the output of Encode.
 func Decode(r io.Reader) (*Graph, error) {
 	g := &Graph{}
@@ -186,10 +198,13 @@ func Decode(r io.Reader) (*Graph, error) {
 		return nil, fmt.Errorf("decode graph: %w", err)
 	}
 	if g.Format != Format {
-		return nil, fmt.Errorf("decode graph: its format is %d, this program reads %d: write it again with `go run . preview %s --offline --json FILE`", g.Format, Format, g.Stack)
+		return nil, fmt.Errorf("decode graph: its format is %d, this program reads %d: write it again with `postern preview %s --offline --graph FILE`", g.Format, Format, g.Stack)
 	}
 	if !slices.IsSortedFunc(g.Resources, func(a, b Resource) int { return strings.Compare(a.URN, b.URN) }) {
 		return nil, fmt.Errorf("decode graph: its resources are not sorted: it was edited by hand")
+	}
+	if err := g.Complete(); err != nil {
+		return nil, fmt.Errorf("decode graph: %w", err)
 	}
 	return g, nil
 }
@@ -217,11 +232,4 @@ func HasUnknown(v any) bool {
 	return false
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -34,6 +34,9 @@ func TestRoleOf(t *testing.T) {
 		{"postern:aws:ControlPlane", nil, "other", "control"},
 		{"aws:ec2/vpc:Vpc", nil, "network", "network"},
 		{"aws:ec2/vpc:Vpc", tagged("audit"), "network", "audit"},
+		{"aws:autoscaling/group:Group", map[string]any{"tags": []any{
+			map[string]any{"key": "Name", "value": "a"}, map[string]any{"key": graph.TagRole, "value": "agents"},
+		}}, "", "agents"},
 		{"aws:ec2/securityGroup:SecurityGroup", nil, "proxies", "fence"},
 		{"aws:iam/role:Role", nil, "control", "iam"},
 		{"aws:ec2/vpc:Vpc", nil, "", "other"},

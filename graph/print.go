@@ -89,7 +89,8 @@ func (p *printer) resource(r *Resource) {
 	}
 }
 
-// value is one line. What is not known yet is shown as the resources that it comes from.
+// value returns a value as one line. An unknown value is shown as the resources on which it
+// depends.
 func (p *printer) value(r *Resource, property string, v any) string {
 	if HasUnknown(v) {
 		var from []string

@@ -37,10 +37,16 @@ var fences = []string{
 // RoleOf returns the role of a resource of this type with these tags, whose parent has the role
 // parent ("" if there is no parent).
 func RoleOf(token string, inputs map[string]any, parent string) string {
-	if tags, ok := inputs["tags"].(map[string]any); ok {
-		if role, ok := tags[TagRole].(string); ok && slices.Contains(Roles, role) {
-			return role
+	tags, _ := inputs["tags"].(map[string]any)
+	role, _ := tags[TagRole].(string)
+	list, _ := inputs["tags"].([]any) // of an Auto Scaling group
+	for _, item := range list {
+		if tag, _ := item.(map[string]any); tag["key"] == TagRole {
+			role, _ = tag["value"].(string)
 		}
+	}
+	if slices.Contains(Roles, role) {
+		return role
 	}
 	switch {
 	case strings.HasPrefix(token, "pulumi:"):

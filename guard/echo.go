@@ -9,8 +9,7 @@ import (
 	"github.com/postern/postern/target"
 )
 
-// A secret that is longer is looked for as it is and percent-encoded only: to
-// calculate with it takes time.
+// A longer secret is looked for only as it is and percent-encoded, because other forms take time.
 const longSecret = 8 << 10
 
 // forms are the ways to write a secret.
@@ -20,14 +19,14 @@ type forms struct {
 }
 
 // An echo is what to look for after value was injected. The first prefix bytes of value are the
-// policy's.
+// policy's, not secret.
 type echo struct {
 	value  string
 	prefix int
 }
 
-// found caches the forms by what was injected. Making them costs more than looking, and few
-// credentials serve many requests. At times all are forgotten.
+// found caches the forms by what was injected. Making forms costs more than looking for them, and
+// few credentials serve many requests. When it is full, all forms are forgotten.
 var found = struct {
 	sync.RWMutex
 	forms map[echo]*forms
@@ -55,12 +54,12 @@ func (e echo) forms() *forms {
 // spell lists the forms of a secret.
 func (e echo) spell() *forms {
 	f := &forms{}
-	// Nobody takes the space around a value for a part of it.
+	// No server takes the space around a value for a part of it.
 	secret, whole := strings.Trim(e.value[min(e.prefix, len(e.value)):], space), strings.Trim(e.value, space)
 	if secret == "" {
 		return f
 	}
-	// A source may hold "Bearer" or the like as well.
+	// The source itself may hold "Bearer" or another scheme.
 	_, bare := scheme(secret)
 	f.add(bare)
 	f.add(secret)
@@ -76,7 +75,7 @@ func (e echo) spell() *forms {
 
 const space = " \t"
 
-// scheme takes a value like "Bearer xyz" apart; others have no word.
+// scheme splits a value such as "Bearer xyz". For other values word is "".
 func scheme(value string) (word, rest string) {
 	end := strings.IndexAny(value, space)
 	for i := range max(end, 0) {
@@ -111,8 +110,8 @@ func (f *forms) add(secret string) {
 			f.form(text + strings.Repeat("=", -len(text)&3))
 			continue
 		}
-		// By what is before it, a secret is one of three texts in base64. The
-		// characters at the ends are also of what is around it.
+		// Depending on the text before it, a secret is one of three texts in base64. The characters
+		// at the ends also depend on the text around it.
 		for before := range 3 {
 			text := encoding.EncodeToString([]byte("xx"[:before] + secret))
 			f.form(text[(before*8+5)/6 : (before+len(secret))*8/6])
@@ -120,7 +119,7 @@ func (f *forms) add(secret string) {
 	}
 }
 
-// form adds one form, unless there is one that is in it.
+// form adds a form, unless a part of it is a form already.
 func (f *forms) form(s string) {
 	for _, one := range f.all {
 		if at(s, one) >= 0 {
@@ -133,8 +132,8 @@ func (f *forms) form(s string) {
 	f.all = append(f.all, s)
 }
 
-// at returns the place of a form in a value, or -1. For very short secrets only an exact echo
-// counts.
+// at returns the place of a form in a value, or -1. A very short secret counts only if it is the
+// whole value.
 func at(value, form string) int {
 	if len(form) >= 8 {
 		return strings.Index(value, form)
@@ -158,8 +157,8 @@ func (f *forms) in(value string) bool {
 	return false
 }
 
-// cut returns a value without the secret, also where it comes together by cutting:
-// nothing, if it is there more than 16 times.
+// cut returns a value without the secret, and cuts again where cutting makes the secret anew. If
+// the secret is there more than 16 times, cut returns "".
 func (f *forms) cut(value string) string {
 	for range 17 {
 		if !f.in(value) {

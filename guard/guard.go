@@ -40,6 +40,10 @@ const (
 const (
 	// Unrecorded: the node cannot record its decisions.
 	Unrecorded = "guard_unrecorded"
+	// Full: what the agent has open could take more of Envoy's memory than the agent may hold.
+	Full = "guard_full"
+	// MadeUp: the agent has made up as many names below wildcards as it may: see [Names].
+	MadeUp = "guard_made_up"
 	// Ambiguous: see [ErrAmbiguous].
 	Ambiguous = "guard_ambiguous"
 	// SignedBody: see [ErrSignedBody].
@@ -69,9 +73,17 @@ type Rule struct {
 	Prefix int
 	// Parameter is the query parameter of the credential, if it goes into the query.
 	Parameter string
-	// Signs means that no secret leaves the node: the request is signed.
+	// Signs means that Header gets a signature. Of the keys, only their ID and the session token
+	// leave the node.
 	Signs bool
+	// Below means that the request is a CONNECT below a wildcard, which takes a certificate for the
+	// host.
+	Below bool
 }
+
+// Below is the rule, as the metadata of a route has it, of a CONNECT below a wildcard: see
+// [Rule.Below].
+const Below = "below"
 
 // Words of a rule in the metadata of a route: first what is checked, then the credential.
 const (
@@ -97,6 +109,8 @@ func (r Rule) String() string {
 		words = append(words, wordHeaders+list(r.Headers))
 	}
 	switch {
+	case r.Below:
+		words = append(words, Below)
 	case r.Own:
 		words = append(words, "own")
 	case r.Parameter != "":
@@ -157,6 +171,8 @@ func (r *Rule) parseCredential(kind, rest string) error {
 	switch {
 	case kind == "own" && rest == "":
 		r.Own = true
+	case kind == Below && rest == "":
+		r.Below = true
 	case rest == "":
 		return errRule
 	case kind == "parameter":
@@ -187,7 +203,7 @@ type Header struct{ Name, Value string }
 // memory from the heap.
 type Change Header
 
-// Of nearly every request: what Envoy adds, and what package envoy does.
+// Nearly every request has these: what Envoy adds, and what package envoy does.
 const (
 	forwardedProto = "x-forwarded-proto"
 	scope          = "x-postern-scope"
@@ -243,7 +259,7 @@ func Request(cs []Change, hs []Header, r Rule) ([]Change, error) {
 			return nil, ErrAmbiguous
 		}
 		switch {
-		// What the agent has in the place of the credential would be overwritten.
+		// In any case the credential replaces what the agent has sent in its place.
 		case isProxys(name), !r.Own && (name == r.Header || isSlot(name) || soundsLikeSlot(name) && !slices.Contains(r.Headers, name)):
 			cs = remove(cs, name)
 		case r.Own:
@@ -266,7 +282,7 @@ func Request(cs []Change, hs []Header, r Rule) ([]Change, error) {
 
 const protocolHeader = "sec-websocket-protocol"
 
-// protocols are all that a WebSocket offers.
+// protocols returns the list of all subprotocols that a WebSocket offers.
 func protocols(hs []Header) string {
 	var all []string
 	for i := range hs {
@@ -312,21 +328,24 @@ func Put(cs []Change, hs []Header, r Rule) ([]Change, error) {
 
 const streaming = "STREAMING-"
 
-// Injected returns the header of a request that holds the credential after [Put]. It returns "" if
-// no credential leaves the node.
-func (r Rule) Injected() string {
+// sessionToken is the header in which a signed request has the token of temporary keys.
+const sessionToken = "x-amz-security-token"
+
+// Injected returns the headers of a request that hold the credential after [Put] and, if the request
+// is signed, after that. Unused names are "".
+func (r Rule) Injected() [2]string {
 	switch {
 	case r.Parameter != "":
-		return ":path"
+		return [2]string{":path"}
 	case r.Signs:
-		return ""
+		return [2]string{r.Header, sessionToken}
 	}
-	return r.Header
+	return [2]string{r.Header}
 }
 
 // Response returns the changes of a response's headers. It removes headers that only this proxy may
 // send, and the credential from every header in which an upstream echoes it. injected holds the
-// values of the request's header [Rule.Injected].
+// values of the request's headers [Rule.Injected].
 func Response(cs []Change, hs []Header, r Rule, injected []string) []Change {
 	var few [1]*forms
 	look := r.echoes(few[:0], injected)
@@ -338,7 +357,7 @@ func Response(cs []Change, hs []Header, r Rule, injected []string) []Change {
 			cs = remove(cs, name)
 		case r.Header == "" && r.Parameter == "":
 		case name == r.Header || isSlot(name):
-			// In any case, whatever an upstream has put into it.
+			// Removed in any case, whatever the upstream has put into it.
 			cs = remove(cs, name)
 		default:
 			left := value
@@ -364,6 +383,17 @@ func Response(cs []Change, hs []Header, r Rule, injected []string) []Change {
 // echoes appends what to look for.
 func (r Rule) echoes(all []*forms, injected []string) []*forms {
 	for _, value := range injected {
+		if r.Signs {
+			id, signature := signed(value)
+			if signature != "" {
+				// It is another one in each request, so its forms are not worth keeping.
+				all = append(all, &forms{all: []string{signature}, shortest: len(signature)})
+			}
+			if id != "" {
+				all = append(all, echo{value: id}.forms())
+			}
+			continue
+		}
 		e := echo{value: value, prefix: r.Prefix}
 		if r.Parameter != "" {
 			e.value = queryValue(value, r.Parameter)
@@ -373,6 +403,18 @@ func (r Rule) echoes(all []*forms, injected []string) []*forms {
 		}
 	}
 	return all
+}
+
+// signed returns what of a value of a signed request must not come back: the ID of the keys and the
+// signature of an Authorization, or the whole session token.
+func signed(value string) (id, signature string) {
+	if !strings.HasPrefix(value, "AWS4-") {
+		return value, ""
+	}
+	_, id, _ = strings.Cut(value, "Credential=")
+	id, _, _ = strings.Cut(id, "/")
+	_, signature, _ = strings.Cut(value, "Signature=")
+	return id, signature
 }
 
 // Trailers returns the changes of trailers. It removes agents' keys, the credential, and whatever a

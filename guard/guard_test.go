@@ -1,6 +1,9 @@
 package guard
 
 import (
+	"encoding/base64"
+	"encoding/hex"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -12,13 +15,21 @@ import (
 func TestRule(t *testing.T) {
 	t.Parallel()
 	for _, r := range []Rule{
-		{}, {Own: true}, {Check: target.Check{Open: true, AnyPath: true}}, {Check: target.Check{Query: []string{"a,b=c d", "é"}, Headers: []string{"x-a"}}, Header: "x-b"}, {Header: "x-api-key"}, {Header: "authorization", Prefix: 7}, {Parameter: "my key"}, {Signs: true, Header: "authorization"},
+		{},
+		{Own: true},
+		{Check: target.Check{Open: true, AnyPath: true}},
+		{Check: target.Check{Query: []string{"a,b=c d", "é"}, Headers: []string{"x-a"}}, Header: "x-b"},
+		{Header: "x-api-key"},
+		{Header: "authorization", Prefix: 7},
+		{Parameter: "my key"},
+		{Signs: true, Header: "authorization"},
+		{Check: target.Check{Open: true}, Below: true},
 	} {
 		got, err := ParseRule(r.String())
 		require.NoError(t, err)
 		require.Equal(t, r, got)
 	}
-	for _, s := range []string{"x", " ", "own x", "parameter ", "signs", "header", "header x", "header -1 x", "header 1", "header 1 ", "x 1 h", "check x 1 h"} {
+	for _, s := range []string{"x", " ", "own x", "parameter ", "signs", "header", "header x", "header x y", "header -1 x", "header 1", "header 1 ", "x 1 h", "check x 1 h"} {
 		_, err := ParseRule(s)
 		require.Error(t, err, s)
 	}
@@ -179,13 +190,31 @@ func TestResponseSlots(t *testing.T) {
 	}
 }
 
+// TestResponseSigned: the session token, the keys' ID and the signature come back in no header.
+func TestResponseSigned(t *testing.T) {
+	t.Parallel()
+	const id, token, signature = "AKIAEXAMPLE123456789", "canary-session-token", "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
+	injected := []string{
+		"AWS4-HMAC-SHA256 Credential=" + id + "/20261130/eu-west-1/dynamodb/aws4_request, SignedHeaders=host, Signature=" + signature, token,
+	}
+	rule := Rule{Signs: true, Header: "authorization"}
+	for _, value := range append(slices.Clone(injected), id, "of "+signature, base64.StdEncoding.EncodeToString([]byte("x "+token)), "a="+hex.EncodeToString([]byte(id))) {
+		hs := []Header{{"x-echo", value}, {"x-note", "Signature=, Credential=/ AWS4-HMAC-SHA256"}}
+		require.Equal(t, []Change{{"x-echo", ""}}, Response(nil, hs, rule, injected), value)
+		require.Equal(t, []Change{{"x-echo", ""}}, Trailers(nil, hs, rule, injected), value)
+	}
+	for _, value := range []string{"AWS4-", "AWS4-HMAC-SHA256 Credential=, Signature=", ""} {
+		require.Empty(t, Response(nil, []Header{{"x-note", "AWS4-HMAC-SHA256"}}, rule, []string{value}), value)
+	}
+}
+
 // TestInjected: where a credential is looked for after it was injected.
 func TestInjected(t *testing.T) {
 	t.Parallel()
 	require.Empty(t, Rule{}.Injected())
-	require.Equal(t, "x-team", Rule{Header: "x-team"}.Injected())
-	require.Equal(t, ":path", Rule{Parameter: "key"}.Injected())
-	require.Empty(t, Rule{Signs: true, Header: "authorization"}.Injected(), "the secret stays in the node")
+	require.Equal(t, [2]string{"x-team"}, Rule{Header: "x-team"}.Injected())
+	require.Equal(t, [2]string{":path"}, Rule{Parameter: "key"}.Injected())
+	require.Equal(t, [2]string{"authorization", "x-amz-security-token"}, Rule{Signs: true, Header: "authorization"}.Injected())
 }
 
 // TestChangesShareNoMemory: Envoy's headers are gone when the changes are carried out.

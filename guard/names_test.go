@@ -18,6 +18,6 @@ func TestNamesOfHooks(t *testing.T) {
 		names[m[1]] = m[2]
 	}
 	require.Equal(t, map[string]string{
-		"FILTER": Filter, "FILTER_PUT": FilterPut, "LEASE_PATH": LeasePath, "UNRECORDED": Unrecorded, "NAMESPACE": Namespace, "KEY": Key,
+		"FILTER": Filter, "FILTER_PUT": FilterPut, "LEASE_PATH": LeasePath, "UNRECORDED": Unrecorded, "FULL": Full, "NAMESPACE": Namespace, "KEY": Key,
 	}, names)
 }

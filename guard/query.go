@@ -49,7 +49,7 @@ func stripQuery(path, parameter string) string {
 	return before + "?" + after
 }
 
-// pieces are the parameters of a query, each with what ends it.
+// pieces yields the parameters of a query, each with its separator.
 func pieces(query string) iter.Seq2[string, string] {
 	return func(yield func(piece, end string) bool) {
 		for query != "" {
@@ -67,7 +67,7 @@ func pieces(query string) iter.Seq2[string, string] {
 	}
 }
 
-// putQuery adds a parameter to the query of a path, as its last.
+// putQuery adds a parameter at the end of a path's query.
 func putQuery(path, parameter, value string) string {
 	_, query, there := strings.Cut(path, "?")
 	between := "&"
@@ -80,7 +80,7 @@ func putQuery(path, parameter, value string) string {
 	return path + between + target.Escape(parameter) + "=" + target.Escape(value)
 }
 
-// queryValue is the value that putQuery has put into a path, or "".
+// queryValue returns the value that putQuery has put into a path, or "".
 func queryValue(path, parameter string) string {
 	_, query, _ := strings.Cut(path, "?")
 	last := query[strings.LastIndexByte(query, '&')+1:]
@@ -91,8 +91,8 @@ func queryValue(path, parameter string) string {
 	return target.Unescape(value)
 }
 
-// stripProtocols takes keys out of what a WebSocket offers. Browsers cannot set
-// headers on one, so some services take a key here.
+// stripProtocols removes keys from the subprotocols that a WebSocket offers. Browsers cannot set
+// headers on a WebSocket, so some services take a key here.
 func stripProtocols(list string) string {
 	items := strings.FieldsFunc(list, func(c rune) bool { return strings.ContainsRune(", \t\n\v\f\r", c) })
 	kept := make([]string, 0, len(items))

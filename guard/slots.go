@@ -5,18 +5,18 @@ import (
 	"strings"
 )
 
-// A slot is where some service accepts a credential. All are emptied on every
-// inspected route before the policy's own credential is put into one, so that an
-// agent's own key never reaches an allowed host: with it, an allowed host would
-// be a way out for data.
+// A slot is where some service accepts a credential. All slots are emptied on every inspected route
+// before the policy's credential is put into one. With a key of its own, an agent could use an
+// allowed host as a way out for data.
 
 // headerSlots are headers, in lower case, grouped by the services that take them.
 var headerSlots = []string{
-	// RFC 9110, RFC 6265, RFC 2965: nearly everybody.
+	// RFC 9110, RFC 6265, RFC 2965: nearly all services.
 	"authorization", "proxy-authorization", "cookie", "cookie2",
 	// RFC 9449, RFC 9421: proofs of possession of the agent's own key.
 	"dpop", "signature", "signature-input",
-	// By custom: Anthropic, AWS API Gateway and many more; Azure OpenAI, Pinecone, New Relic; Supabase, Kong.
+	// By custom: Anthropic, AWS API Gateway and many more; Azure OpenAI, Pinecone, New Relic;
+	// Supabase, Kong.
 	"x-api-key", "api-key", "apikey", "x-apikey",
 	// OpenStack, Cloudflare's older API, Spring; what proxies and frameworks pass on.
 	"x-auth-token", "x-auth-key", "x-auth-email", "x-auth-user-service-key", "x-subject-token", "x-access-token", "x-session-token", "x-user-token",
@@ -25,7 +25,8 @@ var headerSlots = []string{
 	"x-goog-api-key", "x-goog-iam-authorization-token", "x-goog-iap-jwt-assertion", "x-serverless-authorization",
 	// AWS: temporary keys, the date of a signature, S3 Express, Selling Partner.
 	"x-amz-security-token", "x-amz-date", "x-amz-s3session-token", "x-amz-access-token",
-	// Azure: API Management, Functions, Event Grid, App Service, a second identity, the source of a copy.
+	// Azure: API Management, Functions, Event Grid, App Service, a second identity, the source of a
+	// copy.
 	"ocp-apim-subscription-key", "x-functions-key", "aeg-sas-key", "aeg-sas-token", "x-zumo-auth", "x-zumo-master", "x-ms-authorization-auxiliary",
 	"x-ms-copy-source-authorization", "x-ms-token-aad-access-token", "x-ms-token-aad-id-token",
 	// GitLab: users, jobs, deployments.
@@ -34,26 +35,28 @@ var headerSlots = []string{
 	"x-vault-token", "x-consul-token", "x-nomad-token",
 	// Cloudflare Access.
 	"cf-access-token", "cf-access-client-id", "cf-access-client-secret", "cf-access-jwt-assertion",
-	// Where telemetry goes: an account of the agent's own is a way out.
+	// Telemetry: an account of the agent's own would be a way out.
 	"dd-api-key", "dd-application-key", "x-insert-key", "x-query-key", "x-license-key", "x-honeycomb-team", "x-sentry-auth", "x-rollbar-access-token",
 	"bugsnag-api-key", "lightstep-access-token", "x-sf-token",
 	// Package registries and builds.
 	"npm-otp", "x-nuget-apikey", "x-jfrog-art-api", "circle-token",
 	// Model providers, and vector stores that pass their keys on.
 	"xi-api-key", "x-openai-api-key", "x-cohere-api-key", "x-huggingface-api-key", "x-goog-vertex-api-key",
-	// Others, by name: Shopify, Figma, Brave, Postmark, Algolia, Parse, RapidAPI, Plaid, Salesforce, Trello.
+	// Others, by name: Shopify, Figma, Brave, Postmark, Algolia, Parse, RapidAPI, Plaid,
+	// Salesforce, Trello.
 	"x-shopify-access-token", "x-shopify-storefront-access-token", "x-figma-token", "x-subscription-token", "x-postmark-server-token",
 	"x-postmark-account-token", "x-algolia-api-key", "x-parse-rest-api-key", "x-parse-master-key", "x-parse-session-token", "x-rapidapi-key",
 	"plaid-client-id", "plaid-secret", "x-sfdc-session", "x-trello-token",
-	// Gateways for models, whose names say nothing: Portkey's configuration has keys in it, Bifrost's virtual key.
+	// Gateways for models, whose names say nothing: Portkey's configuration has keys in it,
+	// Bifrost's virtual key.
 	"x-portkey-config", "x-bf-vk",
 }
 
-// harmless are headers that sound like slots and are none, by their whole name.
+// harmless are headers that are named like slots and are not slots, by their whole name.
 var harmless = table([]string{
 	// RFC 6455, RFC 4918, the idempotency draft and its spellings.
 	"sec-websocket-key", "lock-token", "idempotency-key", "x-idempotency-key", "idempotency-token", "x-idempotency-token",
-	// Against forgery of requests by browsers: worth nothing without a cookie, which is removed.
+	// Against cross-site request forgery: useless without a cookie, which is removed.
 	"x-csrf-token", "x-csrftoken", "csrf-token", "x-xsrf-token",
 	// npm's client; Azure Cosmos and CloudEvents; CDNs.
 	"npm-auth-type", "x-ms-documentdb-partitionkey", "ce-partitionkey", "partition-key", "x-partition-key", "surrogate-key", "cache-key", "x-cache-key",
@@ -61,16 +64,16 @@ var harmless = table([]string{
 	"x-continuation-token", "x-ms-continuationtoken", "x-next-token", "x-page-token", "x-sync-token", "sync-token",
 })
 
-// harmlessParts are parts of headers that are an agent's own business: keys with which objects are
-// encrypted at rest, and metadata of objects.
+// harmlessParts are parts of names of headers that an agent may set: keys for encrypting objects at
+// rest, and metadata of objects.
 var harmlessParts = []string{"-encryption-", "-meta-"}
 
-// headerSuffixes make slots of headers that are named like one, for the
-// services that nobody has thought of.
+// headerSuffixes make a header a slot if its name ends with one of them. They are for services that
+// the lists do not have.
 var headerSuffixes = []string{"-api-key", "-apikey", "-api-token", "-access-token", "-auth-token", "-session-token", "-secret-key", "-client-secret"}
 
-// parameterSlots are query parameters, in lower case: case counts nowhere, as
-// it does not for some services, nor does which of "-", "." and "_" it is.
+// parameterSlots are query parameters, in lower case. Letter case does not count, because it does
+// not count for some services; "-", "." and "_" are the same, too.
 var parameterSlots = []string{
 	// By custom: Google and Trello; everybody else.
 	"key", "api_key", "apikey", "x-api-key", "api_token", "apitoken", "app_key", "appkey", "hapikey", "subscription-key",
@@ -79,7 +82,8 @@ var parameterSlots = []string{
 	"token", "auth", "auth_token", "authtoken", "authorization", "bearer", "jwt", "session_token", "user_token",
 	// OAuth's client, and passwords.
 	"client_secret", "client_assertion", "secret", "password", "passwd",
-	// Signed URLs are credentials of whoever signed them. AWS, S3's older form, CloudFront; Google; Azure (the signature is enough).
+	// Signed URLs are credentials of whoever signed them. AWS, S3's older form, CloudFront; Google;
+	// Azure (the signature is enough).
 	"x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-amz-date", "x-amz-algorithm", "awsaccesskeyid", "signature", "key-pair-id",
 	"x-goog-signature", "x-goog-credential", "googleaccessid", "sig", "skoid", "sktid",
 	// Sentry, Firebase, Algolia.
@@ -89,8 +93,8 @@ var parameterSlots = []string{
 	"private_key", "app_secret", "credential", "credentials",
 }
 
-// parameterSuffixes make slots of parameters that are named like one. Shorter ones would
-// be of page_token, sort_key and the like.
+// parameterSuffixes make a parameter a slot if its name ends with one of them. Shorter suffixes
+// would match page_token, sort_key and the like.
 var parameterSuffixes = []string{"_api_key", "_apikey", "_api_token", "_access_token", "_auth_token", "_id_token", "_session_token", "_secret_key", "_access_key", "_client_secret", "_password", "_jwt"}
 
 // isParameterSlot reports whether a parameter, as [target.Parameter] returns it, is a slot.
@@ -127,7 +131,7 @@ func spelled(names []string) []string {
 	return out
 }
 
-// suffixEnds are the last letters of suffixes: most names end in none of them.
+// suffixEnds has the last letters of suffixes, because most names end in none of them.
 var suffixEnds = func() (ends [256]bool) {
 	for _, s := range headerSuffixes {
 		ends[s[len(s)-1]] = true
@@ -135,8 +139,8 @@ var suffixEnds = func() (ends [256]bool) {
 	return ends
 }()
 
-// sizes are the lengths of header slots, by their first letter, a bit each: few other
-// names are looked up.
+// sizes has a bit for each length of a header slot, by its first letter, so that few other names
+// are looked up.
 var sizes = func() (sizes [256]uint64) {
 	for _, s := range headerSlots {
 		sizes[s[0]] |= 1 << len(s) // none is longer than 63 bytes
@@ -144,8 +148,8 @@ var sizes = func() (sizes [256]uint64) {
 	return sizes
 }()
 
-// soundsLikeSlot reports whether a header of a request, in lower case, is named like a
-// slot, and not known to be none: there will always be one that no list has.
+// soundsLikeSlot reports whether a request's header, in lower case, is named like a slot and not
+// known to be harmless. No list has all slots.
 func soundsLikeSlot(name string) bool {
 	word := 0
 	for i := 0; i <= len(name); i++ {
@@ -160,8 +164,7 @@ func soundsLikeSlot(name string) bool {
 	return false
 }
 
-// endsLikeSlot reports whether a word of a header's name ends like one of a slot, for
-// some service or one to come.
+// endsLikeSlot reports whether a word of a header's name ends like a slot's name.
 func endsLikeSlot(word string) bool {
 	if word == "" {
 		return false
@@ -205,13 +208,13 @@ func isSlot(name string) bool {
 	return false
 }
 
-// isProxys reports whether a header, in lower case, is one that no client may send.
+// isProxys reports whether no client may send the header, which is in lower case.
 func isProxys(name string) bool {
 	switch name {
 	case
 		// RFC 9110, RFC 7239.
 		"proxy-authorization", "forwarded",
-		// Where a client is, for one proxy or another.
+		// Headers in which one proxy or another tells the client's address.
 		"x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-forwarded-for", "true-client-ip", "cf-connecting-ip", "fastly-client-ip":
 		return true
 	}

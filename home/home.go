@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/hostpath"
 )
@@ -30,12 +31,13 @@ import (
 //	bundle/                the blob store of the publications
 //	control/               the control plane: control.sock (operators), xds.sock (nodes), log, and its memory
 //	nodes/<id>/            one node: bootstrap, admin.sock, log, agents/<agent>/proxy.sock
+//	workspaces/<run>/      what an agent wrote in an overlay workspace
 //	graph.json             what was brought up last in a cloud
 //	audit/<id>/*.jsonl     the events of one node, in segments; outlives destroy, as stack.json does
 type Folder struct {
 	Root string
-	// name is set if the stack file is known.
-	name string
+	// name and file are set if the stack file is known.
+	name, file string
 }
 
 // ControlUser and NodeUser are the users that the control plane and the nodes run
@@ -58,7 +60,7 @@ type Owner struct {
 	Name string `json:"name"`
 	// File is the absolute path of the stack file, without symbolic links.
 	File string `json:"file"`
-	// Folder is that of the file: editors replace the file itself.
+	// Folder identifies the file's folder, because editors replace the file itself.
 	Folder Identity `json:"folder"`
 }
 
@@ -71,10 +73,10 @@ type Identity struct {
 	Born int64 `json:"born,omitempty"`
 }
 
-// same reports whether both are the same folder, now or after a restart of the
+// Same reports whether both are the same folder, now or after a restart of the
 // machine: file systems without a device of their own (major number 0, such as
 // btrfs, NFS and overlays) may then have another device number.
-func (i Identity) same(o Identity) bool {
+func (i Identity) Same(o Identity) bool {
 	stable := unix.Major(i.Device) != 0 && unix.Major(o.Device) != 0
 	known := i.Born != 0 && o.Born != 0
 	return i.Inode == o.Inode && (!stable || i.Device == o.Device) && (!known || i.Born == o.Born)
@@ -96,7 +98,7 @@ func IdentityOf(f *os.File) (Identity, error) {
 // at is where the owner's state folder is, whether or not there is one.
 func at(o Owner) (Folder, error) {
 	base, err := hostpath.StateFolder()
-	return Folder{Root: filepath.Join(base, o.Name+"-"+hashed(o.File)), name: o.Name}, err
+	return Folder{Root: filepath.Join(base, o.Name+"-"+hashed(o.File)), name: o.Name, file: o.File}, err
 }
 
 // Of returns the state folder of the owner's stack: [hostpath.StateFolder]/<stack>-<hash
@@ -113,7 +115,7 @@ func Of(o Owner) (Folder, error) {
 	}
 	r, err := h.owner()
 	if err != nil {
-		return h, fmt.Errorf("%w: run `go run . up %s`, which writes it again", err, o.Name)
+		return h, fmt.Errorf("%w: run `%s`, which writes it again", err, h.Command("up"))
 	}
 	return h, h.belongs(r, o)
 }
@@ -169,12 +171,11 @@ func (h Folder) Replaced(o Owner) (bool, error) {
 		return false, nil
 	}
 	r, err := h.owner()
-	return err == nil && !r.Folder.same(o.Folder), err
+	return err == nil && !r.Folder.Same(o.Folder), err
 }
 
-// All returns the state folders of the stacks called name, or of all stacks if
-// name is "", that have an operator's key. No stack file is needed, and what a
-// folder does not say of itself is not asked.
+// All returns the state folders of the stacks called name, or of all stacks if name is "", that
+// have an operator's key. It needs no stack file, and reads only what the folder records.
 func All(name string) ([]Folder, error) {
 	base, err := hostpath.StateFolder()
 	if err != nil {
@@ -220,7 +221,7 @@ func (h Folder) CADir() string { return filepath.Join(h.Root, "ca") }
 // CACert is the PEM file of the certificate authority that agents trust.
 func (h Folder) CACert() string { return filepath.Join(h.CADir(), "ca.pem") }
 
-// CAKey is the PEM file of the authority's key. Only the control plane reads it.
+// CAKey is the PEM file of the authority's key. Of the daemons, only the control plane reads it.
 func (h Folder) CAKey() string { return filepath.Join(h.CADir(), "ca.key") }
 
 // Stack returns the name of the stack, as the folder records it: see [Claim]. If no stack file
@@ -236,6 +237,24 @@ func (h Folder) Stack() string {
 	return filepath.Base(h.Root)
 }
 
+// File returns the absolute path of the stack file, or "" if the folder does not say it.
+func (h Folder) File() string {
+	if r, err := h.owner(); h.file == "" && err == nil {
+		return r.File
+	}
+	return h.file
+}
+
+// Command returns the command line of postern with these arguments that is about the stack, from
+// any folder.
+func (h Folder) Command(args ...string) string {
+	file := h.File()
+	if file == "" {
+		return advice.Command(args...) + " --stack " + hostpath.Quote(h.Stack())
+	}
+	return advice.About(file, args...)
+}
+
 // OperatorDir holds what only the operator needs.
 func (h Folder) OperatorDir() string { return filepath.Join(h.Root, "operator") }
 
@@ -249,8 +268,8 @@ func (h Folder) Trusted() string { return filepath.Join(h.OperatorDir(), "truste
 // StoreFile may hold the URL of another bundle store than the folder bundle/.
 func (h Folder) StoreFile() string { return filepath.Join(h.OperatorDir(), "store") }
 
-// BundleURL returns the URL of the bundle store: the one in [Folder.StoreFile], or the folder bundle/
-// if there is no such file.
+// BundleURL returns the URL of the bundle store: the one in [Folder.StoreFile], or the folder
+// bundle/ if there is no such file.
 func (h Folder) BundleURL() string {
 	if content, err := os.ReadFile(h.StoreFile()); err == nil {
 		return strings.TrimSpace(string(content))
@@ -264,7 +283,7 @@ func (h Folder) ControlDir() string { return filepath.Join(h.Root, "control") }
 // ControlSocket returns the socket at which operators and the provider reach the control plane.
 func (h Folder) ControlSocket() string { return filepath.Join(h.ControlDir(), "control.sock") }
 
-// KeptBundles returns the files in which the control plane keeps what it serves.
+// KeptBundles returns the files in which the control plane keeps the publication that it serves.
 func (h Folder) KeptBundles() []string {
 	return []string{filepath.Join(h.ControlDir(), "good.bundle"), filepath.Join(h.ControlDir(), "kill.bundle")}
 }
@@ -286,6 +305,14 @@ func (h Folder) AgentDir(node, agent string) string {
 
 // AuditDir holds one folder of events per node.
 func (h Folder) AuditDir() string { return filepath.Join(h.Root, "audit") }
+
+// WorkspacesDir holds a folder for each overlay workspace that was neither applied nor discarded.
+// An agent wrote what is in its layer.
+func (h Folder) WorkspacesDir() string { return filepath.Join(h.Root, "workspaces") }
+
+// KeptDir holds the homes and volumes that agents keep: see package workspace. An agent wrote what is
+// in one.
+func (h Folder) KeptDir() string { return filepath.Join(h.Root, "kept") }
 
 // GraphFile is the plan that was brought up last, as package graph writes it.
 // Only stacks in a cloud have one.

@@ -30,7 +30,7 @@ func TestSameFolder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			require.Equal(t, c.same, c.a.same(c.b))
+			require.Equal(t, c.same, c.a.Same(c.b))
 		})
 	}
 }

@@ -14,8 +14,8 @@ import (
 // programsFile lists the programs that the stack was brought up with.
 func (h Folder) programsFile() string { return filepath.Join(h.Root, "programs.json") }
 
-// KeepPrograms writes down the absolute paths of the programs that the stack is about to be brought up with, so that no
-// agent is started where it could write one.
+// KeepPrograms writes down the absolute paths of the programs that the stack is about to be brought
+// up with, so that no agent is started where it could write one.
 func (h Folder) KeepPrograms(paths ...string) error {
 	content, err := json.Marshal(paths)
 	if err == nil {

@@ -28,6 +28,17 @@ type Folders struct {
 type agentFolder struct {
 	folder
 	places []place
+	// home is true for a home that an agent keeps. It is in the state folder, which nobody else
+	// writes, and no link (hard link) in it can be another name of a file elsewhere.
+	home bool
+}
+
+// Except returns the folders without those that only this agent has used, in the words of
+// [Registry.Use].
+func (f *Folders) Except(agent string) *Folders {
+	others := *f
+	others.list = slices.DeleteFunc(slices.Clone(f.list), func(a agentFolder) bool { return a.agent == agent })
+	return &others
 }
 
 // WritableError says that an agent may write, or may have written, a file or some step on the way
@@ -59,7 +70,8 @@ func (e *WritableError) Error() string {
 	return fmt.Sprintf("%s leads through %s, which is also in %s", e.Path, e.Step, where)
 }
 
-// controlGroup is the group of the control plane's own user, which reads what the plan names where root brings stacks up.
+// controlGroup is the group of the control plane's own user, which reads what the plan names where
+// root brings stacks up.
 const controlGroup = "postern-control"
 
 // Advice returns the command that copies the file to a place where no agent works. Moving the file
@@ -115,6 +127,9 @@ func (f *Folders) CheckFolder(path string) error {
 		return err
 	}
 	for _, a := range f.list {
+		if a.home && within(a.path, last.path) {
+			continue
+		}
 		if within(a.path, last.path) || slices.ContainsFunc(a.places, func(p place) bool { return p.within(here) }) {
 			return &WritableError{Path: path, Step: last.path, Folder: a.path}
 		}
@@ -157,7 +172,8 @@ func (w *walk) open(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// walk goes to path, and stops at the first step that is in an agent's folder or that see, if set, is against.
+// walk goes to path, and stops at the first step that is in an agent's folder or that see, if set,
+// is against.
 func (f *Folders) walk(w *walk, path string, see func(*file) error) error {
 	w.see = func(step *file) error {
 		if err := f.judge(path, step); err != nil {
@@ -206,7 +222,7 @@ func (f *Folders) otherNames(w *walk, path string) error {
 		return err
 	}
 	for _, a := range f.list {
-		if !slices.ContainsFunc(a.places, func(p place) bool { return p.device == here.device }) {
+		if a.home || !slices.ContainsFunc(a.places, func(p place) bool { return p.device == here.device }) {
 			continue // a link cannot lead to another file system
 		}
 		if n, err := w.at[len(w.at)-2].names(last); err != nil || n < last.links {

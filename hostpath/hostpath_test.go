@@ -419,7 +419,7 @@ func TestForget(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	require.NoError(t, os.Mkdir(w.path("other"), 0o700))
-	done, err := w.registry.Use(w.path("other"))
+	done, err := w.registry.Use(w.path("other"), "stack/agent")
 	require.NoError(t, err)
 	w.link(w.path("other"), "work/link")
 	paths, err := w.registry.Paths()
@@ -432,11 +432,13 @@ func TestForget(t *testing.T) {
 	}
 	var writable *WritableError
 	require.ErrorAs(t, w.folders().Check(w.path("other/file")), &writable)
-	again, err := w.registry.Use(w.path("other"))
+	again, err := w.registry.Use(w.path("other"), "stack/agent")
 	require.NoError(t, err)
-	done()
+	var ended []string
+	done(func() { ended = append(ended, "first") })
 	require.ErrorIs(t, w.registry.Forget(w.path("other")), ErrRuns, "the second one")
-	again()
+	again(func() { ended = append(ended, "second") })
+	require.Equal(t, []string{"second"}, ended, "the last one knows that it is")
 	require.NoError(t, w.registry.Forget(w.path("other")))
 	require.NoError(t, w.folders().Check(w.path("other/file")))
 	require.ErrorAs(t, w.folders().Check(w.path("work/file")), &writable)
@@ -451,4 +453,67 @@ func TestForget(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, paths)
 	require.ErrorIs(t, In(w.path("nowhere")).Forget(w.path("work")), ErrUnknown)
+}
+
+// TestUseAlone: while a command uses a folder, no other one gets a folder in it or around it, by
+// whatever path. Others, and the same folder, are free.
+func TestUseAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, dir := range []string{"upper/lower/lowest", "upper2", "upper/lower2"} {
+		require.NoError(t, os.MkdirAll(w.path(dir), 0o700))
+	}
+	done, err := w.registry.Use(w.path("upper/lower"), "a")
+	require.NoError(t, err)
+	for _, dir := range []string{"upper", "upper/lower/lowest"} {
+		_, err := w.registry.Use(w.path(dir), "a")
+		require.ErrorContains(t, err, "another command works in "+w.path("upper/lower"), dir)
+	}
+	paths, err := w.registry.Paths()
+	require.NoError(t, err)
+	require.NotContains(t, paths, w.path("upper"), "no agent has worked there")
+	w.rename("upper/lower", "upper/moved") // a folder with the old path is another one
+	require.NoError(t, os.Mkdir(w.path("upper/lower"), 0o700))
+	_, err = w.registry.Use(w.path("upper/moved/lowest"), "a")
+	require.ErrorContains(t, err, "another command works in")
+	require.NoError(t, os.Remove(w.path("upper/lower")))
+	w.rename("upper/moved", "upper/lower")
+	for _, dir := range []string{"upper/lower", "upper2", "upper/lower2"} {
+		again, err := w.registry.Use(w.path(dir), "a")
+		require.NoError(t, err, dir)
+		again()
+	}
+	done()
+	upper, err := w.registry.Use(w.path("upper"), "a")
+	require.NoError(t, err)
+	_, err = w.registry.Use(w.path("upper/lower"), "a")
+	require.ErrorContains(t, err, "another command works in "+w.path("upper"))
+	upper()
+	again, err := w.registry.Use(w.path("upper/lower"), "a")
+	require.NoError(t, err)
+	again()
+}
+
+// TestHomesAreAgents: what an agent keeps in its home is trusted as little as its folder is. The
+// state folder around it is still ours.
+func TestHomesAreAgents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	require.NoError(t, os.MkdirAll(w.path("state/local-1/kept/demo/files"), 0o700))
+	require.NoError(t, os.MkdirAll(w.path("state/local-1/kept/gone"), 0o700))
+	w.file("state/local-1/kept/demo/files/secret")
+	w.file("state/local-1/key")
+	w.link(w.path("state/local-1/kept/demo/files"), "safe/link")
+	folders := w.folders()
+	require.NoError(t, folders.Check(w.path("state/local-1/key")))
+	require.NoError(t, folders.CheckFolder(w.path("state")))
+	for _, path := range []string{"state/local-1/kept/demo/files/secret", "safe/link/secret"} {
+		require.ErrorContains(t, folders.Check(w.path(path)), "where an agent may write", path)
+	}
+	// What cannot be looked for may be there: nothing is trusted.
+	w.file("state/file")
+	require.NoError(t, os.Mkdir(w.path("state/local-2"), 0o700))
+	require.NoError(t, os.Symlink("kept", w.path("state/local-2/kept")))
+	_, err := w.registry.Folders()
+	require.ErrorContains(t, err, "look for what agents keep")
 }

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// place is a file by where it is in its file system. A folder that is mounted twice has two paths and one place.
+// place is a file by where it is in its file system. A folder that is mounted twice has two paths
+// and one place.
 type place struct {
 	device string // major:minor, as in mountinfo
 	path   string // from the file system's root
@@ -33,7 +34,8 @@ func readMounts() (mounts, error) {
 	}
 	var all mounts
 	for line := range strings.Lines(string(content)) {
-		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue; see proc_pid_mountinfo(5)
+		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue; see
+		// proc_pid_mountinfo(5)
 		words := strings.Fields(line)
 		if len(words) < 6 {
 			return nil, fmt.Errorf("list the mounts: /proc/self/mountinfo has a line of an unknown form: %q", line)

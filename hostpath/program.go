@@ -29,7 +29,7 @@ const (
 	User
 )
 
-// system are the folders that are searched after those of PATH.
+// system has the folders that are searched after the folders of PATH.
 var system = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
 // Program returns the real path of the program of that name, which may be an absolute path. It
@@ -42,6 +42,17 @@ func (f *Folders) Program(name string, owner Owner) (string, error) {
 	return path, err
 }
 
+// Beside returns the path of the file of that name in the folder of this program, whether or not it
+// is there. The programs of Postern are in one folder: bin/ of a source tree, or where
+// `make install` has put them.
+func Beside(name string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", name, err)
+	}
+	return filepath.Join(filepath.Dir(self), name), nil
+}
+
 // NotFoundError says that a program is not on this machine.
 type NotFoundError struct{ Name string }
 
@@ -50,8 +61,8 @@ func (e *NotFoundError) Error() string { return e.Name + " is not installed here
 // maxScripts bounds the number of interpreters that may be scripts themselves.
 const maxScripts = 4
 
-// find returns the real path of the program of that name and what to start: that path or, of a script, the path of its
-// interpreter, its arguments and that path.
+// find returns the real path of the program of that name and what to start: that path or, of a
+// script, the path of its interpreter, its arguments and that path.
 func (f *Folders) find(name string, owner Owner, scripts int) (path string, argv []string, err error) {
 	if filepath.IsAbs(name) {
 		return f.program(name, owner, scripts)
@@ -76,8 +87,8 @@ func (f *Folders) find(name string, owner Owner, scripts int) (path string, argv
 	return "", nil, &NotFoundError{name}
 }
 
-// search returns the absolute folders of PATH, and the system's. In a relative one, whoever writes in the working directory
-// would decide.
+// search returns the absolute folders of PATH, and the system's. In a relative one, whoever writes
+// in the working directory would decide.
 func (f *Folders) search() []string {
 	path, _ := f.variable("PATH")
 	var dirs []string
@@ -100,7 +111,7 @@ func (f *Folders) Owned(path string, owner Owner) (string, error) {
 	return w.last().path, nil
 }
 
-// owned goes to the regular file at path, if nobody but the owner may write any step.
+// owned goes to the regular file at path, if only the owner may write each step.
 func (f *Folders) owned(w *walk, path string, owner Owner) error {
 	if err := f.walk(w, path, func(step *file) error { return owner.judge(step, f.user) }); err != nil {
 		return err
@@ -220,8 +231,8 @@ func (o Owner) judge(step *file, me int) error {
 	return nil
 }
 
-// private reports whether the group is the user's own and has nobody else in it, as most distributions make one for
-// each user. What this machine's files do not say is not believed.
+// private reports whether the group belongs to the user alone, as most distributions make one for
+// each user. It reports false for what this machine's files do not say.
 func private(uid, gid uint32) bool {
 	owner, err := user.LookupId(strconv.Itoa(int(uid)))
 	if err != nil || owner.Gid != strconv.Itoa(int(gid)) {
@@ -248,15 +259,28 @@ func private(uid, gid uint32) bool {
 // Command returns the command that runs the program of that name (see [Folders.Program]) outside
 // every project: its working folder is "/" and its environment is that of [Folders.Environ].
 func (f *Folders) Command(ctx context.Context, owner Owner, name string, args ...string) (*exec.Cmd, error) {
+	cmd, err := f.Single(ctx, owner, name, args...)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Env = f.Environ()
+	return cmd, nil
+}
+
+// Single is [Folders.Command] for a program that starts no other one: unless the program is a
+// script, its PATH is empty. To judge all of PATH takes longer than many a program.
+func (f *Folders) Single(ctx context.Context, owner Owner, name string, args ...string) (*exec.Cmd, error) {
 	_, argv, err := f.find(name, owner, 0)
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], args...)...)
+	path := f.path
 	if len(argv) == 1 {
 		cmd.Args[0] = name // programs with several names go by it
+		path = func() string { return "" }
 	}
-	cmd.Dir, cmd.Env = "/", f.Environ()
+	cmd.Dir, cmd.Env = "/", f.environ(path())
 	return cmd, nil
 }
 
@@ -264,8 +288,10 @@ func (f *Folders) Command(ctx context.Context, owner Owner, name string, args ..
 // something an agent or another user may write, the user's name, the language, and those of the
 // named variables that are set. It contains a variable that makes a program load or start something
 // only if the caller names it.
-func (f *Folders) Environ(names ...string) []string {
-	env := []string{"PATH=" + f.path()}
+func (f *Folders) Environ(names ...string) []string { return f.environ(f.path(), names...) }
+
+func (f *Folders) environ(path string, names ...string) []string {
+	env := []string{"PATH=" + path}
 	if home, _ := f.variable("HOME"); filepath.IsAbs(home) && f.Check(home) == nil {
 		env = append(env, "HOME="+home)
 	}

@@ -201,6 +201,15 @@ func TestCommand(t *testing.T) {
 		}
 	}
 	require.Contains(t, f.Environ("GOPROXY"), "GOPROXY=of the caller")
+	// A program that starts no other needs a PATH only if it is a script.
+	single, err := f.Single(t.Context(), User, "tool", "argument")
+	require.NoError(t, err)
+	require.Equal(t, cmd.Env, single.Env)
+	single, err = f.Single(t.Context(), User, "true")
+	require.NoError(t, err)
+	require.Equal(t, "PATH=", single.Env[0])
+	require.Equal(t, cmd.Env[1:], single.Env[1:])
+	require.NoError(t, single.Run())
 }
 
 // TestPrivateGroup: most distributions give each user a group of their own, whose members may write what they make.

@@ -57,7 +57,7 @@ func readOpen(fd int, path string, most int) ([]byte, error) {
 	default:
 		return nil, &UnfitError{path, fmt.Sprintf("is %s, not a regular file", kinds[kind])}
 	}
-	// The same file, whatever has the name by now.
+	// This opens the same file, whatever has the name by now.
 	real, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -74,8 +74,8 @@ func readOpen(fd int, path string, most int) ([]byte, error) {
 	return data, nil
 }
 
-// OpenBelow opens the folder dir, which is in the folder root. A link on the way from root is refused: where root brought
-// a stack up, other users write in its state folder.
+// OpenBelow opens the folder dir, which is in the folder root. A link on the way from root is
+// refused: where root brought a stack up, other users write in its state folder.
 func OpenBelow(root, dir string) (*os.File, error) {
 	top, err := os.Open(root)
 	if err != nil {

@@ -1,11 +1,11 @@
-// Package hostpath decides which of this machine's paths, programs and files a command of ours may
+// Package hostpath decides which of this machine's paths, programs and files our commands may
 // trust.
 //
 // An agent writes anything into its working directory, and folders outlive agents. So a path is
 // trusted only if no step on the way to its file is in a folder where an agent works or has worked.
 // [Registry] remembers those folders. [Folders.Check] walks a path and names the step that is in
-// one. [Folders.Open] opens exactly the file that was checked. [Folders.Program] finds the programs
-// that may be started on the host.
+// such a folder. [Folders.Open] opens exactly the file that was checked. [Folders.Program] finds
+// the programs that may be started on the host.
 package hostpath
 
 import (
@@ -27,32 +27,36 @@ import (
 // registryFile is the name of the registry in the folder of all stacks' state folders.
 const registryFile = "workdirs"
 
-// Registry is the list of the folders that are or were an agent's working directory. Several processes
-// may call its methods at once. The zero value has no list, and its methods return an error: see
-// [In].
+// Registry is the list of the folders that are or were an agent's working directory. Several
+// processes may call its methods at once. The zero value has no list, and its methods return an
+// error: see [In].
 type Registry struct{ file string }
 
 // In returns the registry in base, the folder that holds the state folders of all stacks.
 func In(base string) Registry { return Registry{filepath.Join(base, registryFile)} }
 
-// folder is one line of the registry: "device inode born path", where born is the folder's time of birth in
-// nanoseconds, 0 if its file system knows none, and the path is real, absolute and quoted as Go does.
+// folder is one line of the registry: "device inode born agent path", where born is the folder's
+// time of birth in nanoseconds, 0 if its file system knows none, and the path is real and absolute.
+// Agent and path are quoted as Go does.
 type folder struct {
 	path string
 	id   identity
+	// agent is whose folder it is, in the words of the caller of [Registry.Use], or "".
+	agent string
 }
 
 func (f folder) line() string {
-	return fmt.Sprintf("%d %d %d %s\n", f.id.device, f.id.inode, f.id.born, strconv.QuoteToASCII(f.path))
+	return fmt.Sprintf("%d %d %d %s %s\n", f.id.device, f.id.inode, f.id.born, strconv.QuoteToASCII(f.agent),
+		strconv.QuoteToASCII(f.path))
 }
 
 func parseFolder(line string) (folder, error) {
 	var f folder
-	var quoted string
-	if _, err := fmt.Sscanf(line, "%d %d %d %q", &f.id.device, &f.id.inode, &f.id.born, &quoted); err != nil {
+	_, err := fmt.Sscanf(line, "%d %d %d %q %q", &f.id.device, &f.id.inode, &f.id.born, &f.agent, &f.path)
+	if err != nil {
 		return f, err
 	}
-	if f.path = quoted; !filepath.IsAbs(f.path) || filepath.Clean(f.path) != f.path || f.line() != line+"\n" {
+	if !filepath.IsAbs(f.path) || filepath.Clean(f.path) != f.path || f.line() != line+"\n" {
 		return f, errors.New("it is not a valid line")
 	}
 	return f, nil
@@ -61,8 +65,11 @@ func parseFolder(line string) (folder, error) {
 // Record adds the folder dir to the registry, unless it is there already, and returns when that is
 // on disk. Call it before an agent gets dir. The path must be real. Otherwise an agent that works
 // above dir could have any folder recorded, and so keep every command from trusting its content.
-func (r Registry) Record(dir string) error {
+func (r Registry) Record(dir string) error { return r.record(dir, "") }
+
+func (r Registry) record(dir, agent string) error {
 	f, err := identify(dir)
+	f.agent = agent
 	if err == nil && f.path != dir {
 		err = fmt.Errorf("it leads to %s", f.path)
 	}
@@ -90,7 +97,7 @@ func identify(dir string) (folder, error) {
 	if !last.is(unix.S_IFDIR) {
 		return folder{}, errors.New("it is not a folder")
 	}
-	return folder{last.path, last.identity}, nil
+	return folder{path: last.path, id: last.identity}, nil
 }
 
 // Paths returns the paths of the list, in the order of their first record. They are the recorded
@@ -116,7 +123,7 @@ var ErrRuns = errors.New("an agent runs there")
 // literally, because an agent may decide where the path leads. The error is [ErrUnknown] if there
 // is no such folder, and [ErrRuns] if [Registry.Use] holds one.
 func (r Registry) Forget(path string) error {
-	held, err := lock(r.file + ".lock")
+	held, err := lock(r.file+".lock", unix.LOCK_EX, lockFor)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ErrUnknown
 	}
@@ -136,7 +143,7 @@ func (r Registry) Forget(path string) error {
 			continue
 		}
 		found = true
-		use, err := r.inUse(f, unix.LOCK_EX)
+		use, err := lock(r.useFile(f), unix.LOCK_EX, 0)
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return ErrRuns
 		}
@@ -182,9 +189,12 @@ func (r Registry) syncFolder() error {
 	return dir.Sync()
 }
 
-// Use records the folder as [Registry.Record] does. It keeps the folder from being forgotten until
-// done is called or this process ends.
-func (r Registry) Use(dir string) (done func(), err error) {
+// Use records the folder as [Registry.Record] does, as the agent's (see [Folders.Except]), for a
+// command that may write everything in it. It keeps the folder from being forgotten until done is
+// called or this process ends. If no other command uses the folder by then, done first calls last,
+// and no other one begins meanwhile. Use fails while a command uses a folder in this one or around it: the
+// upper one could take away what protects files of the lower one.
+func (r Registry) Use(dir, agent string) (done func(last ...func()), err error) {
 	f, err := identify(dir)
 	if err != nil {
 		return nil, fmt.Errorf("record the agent's working directory %s: %w", dir, err)
@@ -193,34 +203,70 @@ func (r Registry) Use(dir string) (done func(), err error) {
 		return nil, err
 	}
 	// First this: who forgets the folder now has done so before it is recorded.
-	use, err := r.inUse(f, unix.LOCK_SH)
+	use, err := lock(r.useFile(f), unix.LOCK_SH, lockFor)
 	if err != nil {
 		return nil, fmt.Errorf("record the agent's working directory %s: %w", dir, err)
 	}
-	if err := r.Record(dir); err != nil {
+	if err = r.alone(f); err == nil {
+		err = r.record(dir, agent)
+	}
+	if err == nil {
+		err = r.alone(f) // of two that start at once, the one that is recorded last sees the other
+	}
+	if err != nil {
 		use.Close()
 		return nil, err
 	}
-	return func() { use.Close() }, nil
+	return func(last ...func()) {
+		defer use.Close()
+		if len(last) > 0 && unix.Flock(int(use.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			for _, f := range last {
+				f()
+			}
+		}
+	}, nil
 }
 
-// inUse takes a lock that says that an agent runs in the folder, or that none does. Only we may
-// open the file.
-func (r Registry) inUse(f folder, how int) (*os.File, error) {
-	file, err := os.OpenFile(fmt.Sprintf("%s.%d.%d.lock", r.file, f.id.device, f.id.inode), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+// alone returns an error if an agent works in a folder that is in f or around it. Several may work
+// in f itself.
+func (r Registry) alone(f folder) error {
+	all, err := r.folders()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for {
-		err := unix.Flock(int(file.Fd()), how|unix.LOCK_NB)
+	mounts, err := readMounts()
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if other.id == f.id {
+			continue
+		}
+		free, err := lock(r.useFile(other), unix.LOCK_EX, 0)
 		if err == nil {
-			return file, nil
+			free.Close()
+			continue
 		}
-		if !errors.Is(err, unix.EINTR) {
-			file.Close()
-			return nil, err
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		used := &Folders{mounts: mounts, list: []agentFolder{{folder: other, places: mounts.places(other.path)}}}
+		err = used.CheckFolder(f.path)
+		if writable := (*WritableError)(nil); errors.As(err, &writable) {
+			return fmt.Errorf("use %s as working directory: another command works in %s, and the upper one of the two "+
+				"could take away what protects .git/hooks and the like in the lower one: wait for its end, or start "+
+				"this one with --overlay", f.path, other.path)
+		}
+		if err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// useFile is the file whose lock says that an agent runs in the folder. Only we may open the file.
+func (r Registry) useFile(f folder) string {
+	return fmt.Sprintf("%s.%d.%d.lock", r.file, f.id.device, f.id.inode)
 }
 
 // File returns the path of the list.
@@ -230,7 +276,7 @@ func (r Registry) add(f folder) error {
 	if err := os.MkdirAll(filepath.Dir(r.file), 0o700); err != nil {
 		return err
 	}
-	held, err := lock(r.file + ".lock")
+	held, err := lock(r.file+".lock", unix.LOCK_EX, lockFor)
 	if err != nil {
 		return err
 	}
@@ -319,9 +365,54 @@ func (r Registry) Folders(more ...string) (*Folders, error) {
 	}
 	all := &Folders{mounts: mounts, variable: os.LookupEnv, user: os.Geteuid()}
 	for _, f := range folders {
-		all.list = append(all.list, agentFolder{f, mounts.places(f.path)})
+		all.list = append(all.list, agentFolder{folder: f, places: mounts.places(f.path)})
+	}
+	kept, err := r.kept()
+	if err != nil {
+		return nil, fmt.Errorf("look for what agents keep: %w", err)
+	}
+	for _, dir := range kept {
+		f, err := identify(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // cleared, or being made
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look at what an agent keeps, %s: %w", dir, err)
+		}
+		all.list = append(all.list, agentFolder{folder: f, places: mounts.places(f.path), home: true})
 	}
 	return all, nil
+}
+
+// kept returns the homes and volumes that agents keep, which are in the state folders of the stacks.
+func (r Registry) kept() ([]string, error) {
+	base := filepath.Dir(r.file)
+	stacks, err := readDir(base)
+	if err != nil {
+		return nil, err
+	}
+	var kept []string
+	for _, s := range stacks {
+		dir := filepath.Join(base, s.Name(), "kept")
+		agents, err := readDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range agents {
+			kept = append(kept, filepath.Join(dir, a.Name(), "files"))
+		}
+	}
+	return kept, nil
+}
+
+// readDir returns what is in the folder: nothing if there is no folder there, or if it is another
+// user's, because then no path through the folder leads this process anywhere.
+func readDir(dir string) ([]fs.DirEntry, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, fs.ErrPermission) {
+		return nil, nil
+	}
+	return entries, err
 }
 
 // folders returns what the list holds.
@@ -341,18 +432,18 @@ func (r Registry) folders() ([]folder, error) {
 	return folders, err
 }
 
-// lockFor bounds the wait for another process that records a folder.
+// lockFor bounds the wait for another process that records or forgets a folder.
 const lockFor = 5 * time.Second
 
-// lock takes the lock on the file at path, which the kernel drops when the file is closed. Nobody else may open the file,
-// so that nobody else can hold the lock.
-func lock(path string) (*os.File, error) {
+// lock takes the lock on the file at path, and waits for it at most that long. The kernel drops the
+// lock when the file is closed. Only we may open the file, so nobody else can hold the lock.
+func lock(path string, how int, patience time.Duration) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	for until := time.Now().Add(lockFor); ; time.Sleep(time.Millisecond) {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for until := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		err := unix.Flock(int(file.Fd()), how|unix.LOCK_NB)
 		if err == nil {
 			return file, nil
 		}

@@ -6,9 +6,9 @@ import (
 	"path/filepath"
 )
 
-// StateFolder returns the absolute path of the folder that holds the state folders of all of the user's stacks:
-// $POSTERN_HOME, or $XDG_STATE_HOME/postern, or ~/.local/state/postern. For root the last one is /var/lib/postern,
-// because the daemons' users may not enter /root.
+// StateFolder returns the absolute path of the folder that holds the state folders of all of the
+// user's stacks: $POSTERN_HOME, or $XDG_STATE_HOME/postern, or ~/.local/state/postern. For root the
+// last one is /var/lib/postern, because the daemons' users may not enter /root.
 func StateFolder() (string, error) {
 	base := os.Getenv("POSTERN_HOME")
 	if base == "" {

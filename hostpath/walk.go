@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// identity tells a file from all others, whatever its path is. A time of birth outlives both the numbers of devices,
-// which change with a restart, and of inodes, which are used again.
+// identity tells a file from all others, whatever its path is. A time of birth outlives both the
+// numbers of devices, which change with a restart, and of inodes, which are used again.
 type identity struct {
 	device, inode uint64
 	born          int64 // in nanoseconds; 0 if the file system knows no time of birth
@@ -68,8 +68,8 @@ const maxLinks = 40
 type walk struct {
 	// at are the folders from the root to here and, at the end, the file.
 	at []file
-	// see, if set, is called with each folder that a name is looked up in, each symbolic link, and the file at the
-	// end. The walk ends with its error.
+	// see, if set, is called with each folder that a name is looked up in, each symbolic link, and
+	// the file at the end. The walk ends with its error.
 	see func(*file) error
 }
 
@@ -89,8 +89,8 @@ func (w *walk) saw(f *file) error {
 	return w.see(f)
 }
 
-// to goes to the absolute path. If something is not there the error is fs.ErrNotExist, and the walk is at the last
-// folder that is.
+// to goes to the absolute path. If something is not there the error is fs.ErrNotExist, and the walk
+// is at the last folder that is.
 func (w *walk) to(path string) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("%s is not an absolute path", path)

@@ -24,8 +24,8 @@ const (
 )
 
 // drain lets Envoy finish. No agent can connect any longer, so its sandbox uses another node, and
-// each answer closes its connection. drain returns when nobody is connected, when only idle
-// connections remain, or after drainTime.
+// each answer closes its connection. drain returns when no connection is left, when only idle
+// connections are left, or after drainTime.
 func (c Config) drain(ctx context.Context, ended <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
@@ -56,7 +56,7 @@ func (c Config) drain(ctx context.Context, ended <-chan struct{}) {
 }
 
 // busy counts the connections of agents, and the requests in progress. A CONNECT counts only if the
-// requests in it are not counted by themselves.
+// requests inside are not counted.
 func busy(ctx context.Context, admin *http.Client) (open, active int, err error) {
 	b, err := question(ctx, admin, http.MethodGet, "/stats?format=json&filter="+`^http\.(agent|intercept|intercept-wildcard)\.downstream_(cx|rq)_active$`)
 	if err != nil {
@@ -99,7 +99,7 @@ func adminClient(dir string) *http.Client {
 	}}
 }
 
-// question asks for one page of Envoy's admin interface.
+// question sends one request to Envoy's admin interface.
 func question(ctx context.Context, admin *http.Client, method, page string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+page, nil)
 	if err != nil {

@@ -47,15 +47,15 @@ var EnvoyFamilies = map[string]string{
 	"envoy_overload_envoy_resource_monitors_global_downstream_max_connections_pressure": "Open connections, in percent of the most that a node takes.",
 }
 
-// envoyLabels are the labels that a family may have, with their values; nil
-// means that there are few by themselves. A metric with another one is left out.
+// envoyLabels are the labels that a family may have, with their values; nil means that few values
+// exist anyway. A metric with another label is left out.
 var envoyLabels = map[string][]string{
 	"envoy_http_conn_manager_prefix": {"agent", "intercept", "intercept-wildcard"},
 	"envoy_response_code_class":      nil,
 	"envoy_cluster_name":             {"dynamic", "xds"},
 }
 
-// envoyFilter keeps Envoy from writing what would be thrown away.
+// envoyFilter keeps Envoy from sending metrics that would be thrown away.
 const envoyFilter = `^(server\.|control_plane\.|cluster_manager\.cds\.update|listener_manager\.|http\.(agent|intercept)|dns\.cares\.|cluster\.(dynamic|xds)\.upstream_|overload\.)`
 
 // envoyGatherer gathers Envoy's own metrics, filtered. An Envoy that does not answer has no
@@ -68,7 +68,7 @@ func (g envoyGatherer) Gather() ([]*dto.MetricFamily, error) {
 	defer cancel()
 	b, err := g.m.ask(ctx, "/stats/prometheus?filter="+url.QueryEscape(envoyFilter))
 	if err != nil {
-		return nil, nil //nolint:nilerr // said by postern_node_ready
+		return nil, nil //nolint:nilerr // postern_node_ready shows this
 	}
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(bytes.NewReader(b))

@@ -18,11 +18,11 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// leaseTime is the time for which Envoy decides while its log is not taken. It bounds what an Envoy
-// that is killed meanwhile can have decided without a record.
+// leaseTime is the time for which Envoy decides while its log is not taken. It bounds the decisions
+// without a record if Envoy is killed meanwhile.
 const leaseTime = 2 * time.Second
 
-// beat is the interval at which the lease is renewed while there is nothing to take.
+// beat is the interval at which the lease is renewed while the log is empty.
 const beat = leaseTime / 10
 
 // lease is the memory that Envoy's module shares: see [guard.LeasePath]. Only a supervisor
@@ -34,18 +34,14 @@ type lease struct {
 	renewed time.Time
 }
 
-// newLease begins a lease in the working directory of a node. Requests that were refused
-// before, when whoever had to say so was killed, are told of now.
+// newLease begins a lease in the working directory of a node. It also records requests that were
+// refused before, if a killed supervisor has not.
 func newLease(dir string, events *audit.Writer) (*lease, error) {
-	f, err := os.OpenFile(filepath.Join(dir, guard.LeasePath), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := leaseFile(dir)
 	if err != nil {
 		return nil, fmt.Errorf("make the lease: %w", err)
 	}
 	defer f.Close()
-	// The control plane, which may be a user of its own in the node's group, reads it.
-	if err := errors.Join(f.Truncate(guard.LeaseSize), f.Chmod(0o640)); err != nil {
-		return nil, fmt.Errorf("make the lease: %w", err)
-	}
 	memory, err := unix.Mmap(int(f.Fd()), 0, guard.LeaseSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("share the lease with Envoy: %w", err)
@@ -55,6 +51,36 @@ func newLease(dir string, events *audit.Writer) (*lease, error) {
 		return nil, err
 	}
 	return l, l.renew()
+}
+
+// leaseFile opens the lease's file in the folder. Nobody sees a file there that is not whole. If
+// there is one it stays, because sandboxes have it mounted.
+func leaseFile(dir string) (*os.File, error) {
+	path := filepath.Join(dir, guard.LeasePath)
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		info, err := f.Stat()
+		if err == nil && info.Size() != guard.LeaseSize {
+			err = f.Truncate(guard.LeaseSize)
+		}
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		return f, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if f, err = os.CreateTemp(dir, ".lease-*"); err != nil {
+		return nil, err
+	}
+	// The control plane, which may be a user of its own in the node's group, reads it.
+	if err := errors.Join(f.Truncate(guard.LeaseSize), f.Chmod(0o640), os.Rename(f.Name(), path)); err != nil {
+		f.Close()
+		return nil, errors.Join(err, os.Remove(f.Name()))
+	}
+	return f, nil
 }
 
 func (l *lease) end() error {
@@ -75,7 +101,7 @@ func (l *lease) renew() error {
 	return errors.Join(err, l.events.Tell())
 }
 
-// refused records how many requests the guard has refused since the last time, and why.
+// refused records the number of requests that the guard has refused since the last time, and why.
 func (l *lease) refused(why string) error {
 	n := atomic.SwapUint64(l.word(1), 0)
 	if n == 0 {
@@ -88,11 +114,11 @@ func (l *lease) silence() string {
 	return "the log was not taken for " + time.Since(l.renewed).Round(time.Millisecond).String()
 }
 
-// errExpired is a supervisor that hangs, or waits for its disk.
+// errExpired means that the supervisor hangs, or waits for its disk.
 var errExpired = errors.New("its supervisor does not take the log, so that every request is refused")
 
-// checkLease fails if the lease in the working directory of a node has run out, or cannot be
-// read. There is none where no node runs.
+// checkLease fails if the lease in the working directory of a node has run out, or cannot be read.
+// Without a running node there is no lease.
 func checkLease(dir string) error {
 	b, err := hostpath.ReadFile(filepath.Join(dir, guard.LeasePath), guard.LeaseSize)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) != guard.LeaseSize {
@@ -120,8 +146,8 @@ func monotonic() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// accessLog is Envoy's end of the access log. Whoever reads from it has written what came
-// before: each Read renews the lease, and so does each beat while it waits.
+// accessLog is Envoy's end of the access log. Whoever reads again has written what came before. So
+// each Read renews the lease, and so does each beat while it waits.
 type accessLog struct {
 	pipe  *os.File
 	lease *lease

@@ -91,11 +91,11 @@ func TestModule(t *testing.T) {
 				var err error
 				said, err = os.ReadFile(filepath.Join(dir, "said"))
 				return err == nil
-			}, 20*time.Second, 10*time.Millisecond)
+			}, time.Minute, 10*time.Millisecond)
 			require.Contains(t, string(said), c.says)
 			environ, err := os.ReadFile(filepath.Join(dir, "environ"))
 			require.NoError(t, err)
-			require.Regexp(t, `^ENVOY_DYNAMIC_MODULES_SEARCH_PATH=`+regexp.QuoteMeta(modules)+`\nPOSTERN_PROCESSORS=[1-4]\n$`, string(environ))
+			require.Regexp(t, `^ENVOY_DYNAMIC_MODULES_SEARCH_PATH=`+regexp.QuoteMeta(modules)+`\nPOSTERN_PROCESSORS=[1-4]\nPOSTERN_BUDGET=[1-9][0-9]+\n$`, string(environ))
 		})
 	}
 }

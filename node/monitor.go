@@ -179,7 +179,7 @@ func Probe(ctx context.Context, dir, agent string) error {
 		return fmt.Errorf("the socket of agent %s takes no connection: %w", agent, err)
 	}
 	defer conn.Close()
-	// Who says nothing and hangs up is hung up on.
+	// If a client hangs up without a byte, a living Envoy hangs up, too.
 	deadline := time.Now().Add(probeTime)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
@@ -204,7 +204,7 @@ func dialIn(ctx context.Context, dir, path string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: adminTimeout}
 	conn, err := dialer.DialContext(ctx, "unix", filepath.Join("/proc/self/fd", strconv.Itoa(int(d.Fd())), path))
 	if err != nil {
-		// The path of the descriptor tells nobody anything.
+		// The error's path is that of a descriptor, which helps nobody.
 		if op := (*net.OpError)(nil); errors.As(err, &op) {
 			err = op.Err
 		}

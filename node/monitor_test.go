@@ -85,5 +85,5 @@ func TestMonitor(t *testing.T) {
 		_, body := ask(t, m, "/metrics")
 		lines := strings.Split(body, "\n")
 		return slices.Contains(lines, "postern_node_envoy_starts_total 2") && slices.Contains(lines, "postern_node_audit_gaps_total 1") && slices.Contains(lines, "postern_node_ready 1")
-	}, 20*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 }

@@ -24,8 +24,8 @@ import (
 	"github.com/postern/postern/guard"
 )
 
-// Restarts wait from minBackoff to maxBackoff, twice as long each time; an
-// Envoy that lived for steady starts over.
+// Restarts wait from minBackoff to maxBackoff, twice as long each time. After an Envoy that ran for
+// steady, the wait is minBackoff again.
 const (
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = 5 * time.Second
@@ -61,6 +61,8 @@ type Config struct {
 	// Modules is the absolute path of the folder with libguard.so (cmd/libguard), which Envoy loads
 	// into its process. Without it, Envoy does not start.
 	Modules string
+	// Heap bounds Envoy's memory, in bytes; 0: half of the machine's, and at most 4 GiB.
+	Heap uint64
 	// Monitor, if set, is told what happens. It must be made for this Dir.
 	Monitor *Monitor
 	// Log gets the supervisor's messages, and those of Envoy's messages that cannot contain
@@ -71,7 +73,7 @@ type Config struct {
 // Run supervises Envoy until ctx is done, and then leaves no process and no socket behind. Only one
 // Run may use a Dir at a time.
 func Run(ctx context.Context, c Config) (err error) {
-	// Better said here than by an Envoy that refuses every listener.
+	// Without this check Envoy would refuse every listener, and say less.
 	if err := c.checkModule(); err != nil {
 		return err
 	}
@@ -79,11 +81,12 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	memory, err := heap()
-	if err != nil {
-		return err
+	if c.Heap == 0 {
+		if c.Heap, err = heap(); err != nil {
+			return err
+		}
 	}
-	boot, err := envoy.Bootstrap(envoy.Node{ID: c.ID, Stack: c.Stack, XDS: c.XDS, Remote: c.Remote, Descriptors: files, Heap: memory})
+	boot, err := envoy.Bootstrap(envoy.Node{ID: c.ID, Stack: c.Stack, XDS: c.XDS, Remote: c.Remote, Descriptors: files, Heap: c.Heap})
 	if err != nil {
 		return err
 	}
@@ -119,7 +122,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		if err != nil {
 			return err
 		}
-		// What lasted has ended, and Envoy did not say so.
+		// Lasting streams have ended without a word from Envoy.
 		if err := events.Lost(); err != nil {
 			return err
 		}
@@ -139,9 +142,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 }
 
-// forbidCores keeps what Envoy holds in memory, credentials among it, out of core
-// files. A limit of 0 does not count where cores are piped to a program; a limit
-// of 1 does (core(5)). Who may not set 1 leaves all memory out of a core.
+// forbidCores keeps Envoy's memory, which holds credentials, out of core files. A limit of 0 does
+// not count if cores are piped to a program; a limit of 1 does (core(5)). A process that may not
+// set 1 leaves all memory out of its core.
 func forbidCores() error {
 	if unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}) == nil {
 		return nil
@@ -149,8 +152,7 @@ func forbidCores() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core files: %w", err)
 	}
-	// A process that nobody may look into may not write to its own /proc files
-	// either, unless it is root's.
+	// A process that is not dumpable may not write to its own /proc files, unless it is root's.
 	was, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	if err == nil {
 		err = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
@@ -164,16 +166,17 @@ func forbidCores() error {
 	return nil
 }
 
-// workers returns how many threads of Envoy look at requests: two at least, so that
-// one that is busy with an agent's request does not keep all the others waiting.
-// More of them cost memory for each agent and destination.
+// workers returns the number of Envoy's threads for requests: at least two, so that one that is
+// busy with an agent's request does not keep all others waiting. More threads cost memory for each
+// agent and destination.
 func workers() int { return max(2, processors()) }
 
-// processors returns how many of the machine's, or of the container's, these can use.
+// processors returns the number of the machine's, or the container's, processors that these threads
+// can use.
 func processors() int { return min(runtime.GOMAXPROCS(0), 4) }
 
 func (c Config) checkModule() error {
-	// Envoy runs in Dir, where what is relative would be something else.
+	// Envoy runs in Dir, where a relative path would lead elsewhere.
 	if !filepath.IsAbs(c.Modules) {
 		return fmt.Errorf("find %s, which Envoy loads: the folder %q is not absolute", module, c.Modules)
 	}
@@ -192,8 +195,8 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		return "", fmt.Errorf("make access log pipe: %w", err)
 	}
-	// The reader first, without waiting for a writer; then a writer of our
-	// own, so that the pipe ends when Envoy is gone and not before it came.
+	// The reader comes first, without waiting for a writer. Then comes a writer of our own, so that
+	// the pipe ends when Envoy is gone, and not before Envoy has opened it.
 	reader, err := os.OpenFile(fifo, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", fmt.Errorf("open access log pipe: %w", err)
@@ -217,29 +220,32 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 	}
 	defer says.Close()
 	defer saying.Close()
-	cmd := exec.Command(c.Envoy, //nolint:noctx // ended by signal below, so that it can end by itself
+	cmd := exec.Command(c.Envoy, //nolint:noctx // signals end it below, so that it can end by itself
 		"--config-path", "bootstrap.json",
 		"--concurrency", strconv.Itoa(workers()),
 		"--disable-hot-restart",
 		"--log-level", "warning", "--log-format", said.format(),
-		// Warns of one protobuf message, which the address filter needs, on every update.
+		// Envoy warns about one protobuf message, which the address filter needs, on every update.
 		"--component-log-level", "misc:error",
-		// What lets an event be up to this old is what `audit -f` waits for.
+		// `audit -f` waits for events that may be this late.
 		"--file-flush-interval-msec", "50",
-		// A listener that is changed or removed closes its connections at once.
+		// A listener that changes or is removed closes its connections at once.
 		"--drain-time-s", "0", "--drain-strategy", "immediate",
 	)
 	cmd.Dir = c.Dir
-	// Nothing else: the supervisor's may hold what is none of Envoy's business.
-	cmd.Env = []string{"ENVOY_DYNAMIC_MODULES_SEARCH_PATH=" + c.Modules, "POSTERN_PROCESSORS=" + strconv.Itoa(processors())}
+	// Nothing else: the supervisor's environment may hold secrets.
+	cmd.Env = []string{
+		"ENVOY_DYNAMIC_MODULES_SEARCH_PATH=" + c.Modules, "POSTERN_PROCESSORS=" + strconv.Itoa(processors()),
+		"POSTERN_BUDGET=" + strconv.FormatUint(uint64(float64(c.Heap)*envoy.AgentMemory), 10),
+	}
 	cmd.Stdout, cmd.Stderr = saying, saying
-	// Envoy dies with its supervisor; its own group keeps a terminal's ^C away.
+	// Envoy dies with its supervisor. A group of its own keeps a terminal's ^C away.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 
 	// The parent-death signal is sent when the *thread* that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// Of this thread, and of what it starts: Envoy gains nothing by a setuid program.
+	// This holds for this thread and for what it starts: Envoy gains nothing by a setuid program.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return "", fmt.Errorf("start envoy without new privileges: %w", err)
 	}
@@ -250,7 +256,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 		c.Monitor.starts.Inc()
 	}
 	c.Log.Info("envoy started", "pid", cmd.Process.Pid)
-	_ = saying.Close() // Envoy's own ends with it
+	_ = saying.Close() // Envoy has an end of its own
 	copied, ended, silent := make(chan error, 1), make(chan struct{}), make(chan struct{})
 	go func() { //nolint:contextcheck // it ends with the pipe
 		defer close(silent)
@@ -262,7 +268,7 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 		_ = cmd.Wait() // cmd.ProcessState has it
 	}()
 
-	// Not ended by ctx: an end of the watch must not be taken for an error while the node is drained.
+	// Not ended by ctx: the end of this watch while the node is drained is not an error.
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	watched := make(chan error, 1)
 	go func() {
@@ -294,14 +300,13 @@ func (c Config) once(ctx context.Context, events *audit.Writer, pressure *pressu
 		failed = <-copied
 	}
 	failed = errors.Join(failed, lease.end())
-	// Whatever Envoy may have left running does not keep the node waiting.
+	// Processes that Envoy has left must not keep the node waiting.
 	_ = says.SetReadDeadline(time.Now().Add(stopGrace))
 	<-silent
 	return cmd.ProcessState.String(), failed
 }
 
-// stop ends Envoy, by force if it does not listen. That a signal cannot be sent
-// means that it has ended by itself.
+// stop ends Envoy, if necessary by force. If a signal cannot be sent, Envoy has ended by itself.
 func (c Config) stop(cmd *exec.Cmd, ended <-chan struct{}) {
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		c.Log.Debug("stop envoy", "error", err)

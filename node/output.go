@@ -13,12 +13,12 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// output passes on Envoy's messages, as far as they are known to contain nothing that an agent, a
-// destination or a credential has put there. Envoy writes the headers of requests, with the
-// credentials in them, to standard error: at level debug, and at every level when it crashes.
+// output passes on those of Envoy's messages that are known to contain nothing from an agent, a
+// destination or a credential. Envoy writes requests' headers, with the credentials, to standard
+// error: at level debug, and at every level when it crashes.
 type output struct {
-	// mark begins every message of Envoy's logger. Nobody else knows it, so that
-	// bytes that Envoy copies from a request are never taken for a message.
+	// mark begins every message of Envoy's logger. Nobody else knows it, so bytes from a request
+	// are never taken for a message.
 	mark string
 	log  *slog.Logger
 	// few bounds the lines: an agent must not fill the disk by making Envoy warn.
@@ -109,7 +109,7 @@ func (o *output) line(text string, whole bool) {
 	}
 	level, ok := map[string]slog.Level{"warning": slog.LevelWarn, "error": slog.LevelError, "critical": slog.LevelError}[fields[0]]
 	if !ok {
-		o.unknown++ // somebody has changed Envoy's level: such messages have headers in them
+		o.unknown++ // somebody has raised Envoy's level: such messages have headers
 		return
 	}
 	component, message := fields[1], ""

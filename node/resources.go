@@ -15,13 +15,12 @@ import (
 	"github.com/postern/postern/envoy"
 )
 
-// enoughHeap is the size, in bytes, from which on Envoy gets no more memory: twice what it takes
-// for 5,000 destinations of 200 agents each.
+// enoughHeap is the largest memory, in bytes, that Envoy gets: twice what it needs for 5,000
+// destinations of each of 200 agents.
 const enoughHeap = 4 << 30
 
-// raiseDescriptors lets the Envoy that is started next open as many files as the hard
-// limit allows, and returns how many these are. It refuses fewer than an agent could
-// take for itself.
+// raiseDescriptors lets the next Envoy open as many files as the hard limit allows, and returns
+// that number. It refuses a limit below [envoy.MinDescriptors].
 func raiseDescriptors() (uint64, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -37,8 +36,8 @@ func raiseDescriptors() (uint64, error) {
 	return limit.Max, nil
 }
 
-// heap returns how much memory Envoy may take, in bytes: half of what the machine has,
-// or of the limit of the control group that this process is in.
+// heap returns the memory that Envoy may take, in bytes: half of the machine's, or of the limit of
+// this process' control group.
 func heap() (uint64, error) {
 	var machine unix.Sysinfo_t
 	if err := unix.Sysinfo(&machine); err != nil {
@@ -60,7 +59,7 @@ func heap() (uint64, error) {
 	return min(enoughHeap, least/2), nil
 }
 
-// pressure tells Envoy which part of its descriptors it has open, until ctx is done.
+// pressure tells Envoy, until ctx is done, which part of its descriptors is open.
 type pressure struct {
 	dir   string
 	limit uint64
@@ -68,7 +67,7 @@ type pressure struct {
 	said int
 }
 
-// newPressure makes the file, which Envoy does not start without.
+// newPressure makes the file, without which Envoy does not start.
 func newPressure(dir string, limit uint64) (*pressure, error) {
 	p := &pressure{dir: dir, limit: limit}
 	if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, envoy.PressurePath)), 0o700); err != nil {
@@ -79,7 +78,7 @@ func newPressure(dir string, limit uint64) (*pressure, error) {
 
 func (p *pressure) say(hundredths int) error {
 	path := filepath.Join(p.dir, envoy.PressurePath)
-	// What a power cut leaves of it is of no interest.
+	// After a power cut the content does not matter.
 	if err := os.WriteFile(path+".new", fmt.Appendf(nil, "%.2f", float64(hundredths)/100), 0o600); err != nil {
 		return fmt.Errorf("write Envoy's pressure: %w", err)
 	}

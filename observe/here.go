@@ -20,11 +20,11 @@ type Here struct {
 func (h Here) Status(ctx context.Context) (*api.Status, error) {
 	s, err := h.Client.Status(ctx)
 	if hung := (*api.HungError)(nil); errors.As(err, &hung) {
-		return nil, fmt.Errorf("stack %s: %w; its nodes keep the version that they have; `go run . up %s` replaces it",
+		return nil, fmt.Errorf("stack %s: %w; its nodes keep the version that they have; `postern up %s` replaces it",
 			h.Stack, err, h.Stack)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("stack %s is not up: %w; bring it up with `go run . up %s`", h.Stack, err, h.Stack)
+		return nil, fmt.Errorf("stack %s is not up: %w; bring it up with `postern up %s`", h.Stack, err, h.Stack)
 	}
 	return s, nil
 }

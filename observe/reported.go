@@ -37,7 +37,7 @@ func (f *Reported) Watch(ctx context.Context, each func(*api.Status) error) erro
 		said := *s
 		said.Replicas = slices.Clone(s.Replicas)
 		for i := range said.Replicas {
-			said.Replicas[i].Time = time.Time{} // that it has said so again is no change
+			said.Replicas[i].Time = time.Time{} // the same report again is not a change
 		}
 		now, err := json.Marshal(said)
 		if err != nil {
@@ -84,7 +84,7 @@ func (f *Reported) Status(ctx context.Context) (*api.Status, error) {
 	return s, nil
 }
 
-// combine makes one fleet of what the replicas that still report say of theirs.
+// combine makes one fleet of the reports of all replicas that still report.
 func combine(s *api.Status) {
 	nodes, credentials := map[string]api.Node{}, map[string]api.Credential{}
 	for _, r := range s.Replicas {

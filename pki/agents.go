@@ -11,8 +11,9 @@ import (
 const agentsValidity = 10 * 365 * 24 * time.Hour
 
 // AgentsAuthority returns the certificate, as PEM, of the authority that the agents of a stack
-// trust, signed with its own key. The authority signs intermediates that sign leaves. Its names are
-// not constrained; those of the intermediates are, to the names that the plan allows at the time.
+// trust, signed with its own key. The authority signs intermediates, which sign leaves. Its names
+// are not constrained. The intermediates' names are constrained to those that the plan allows at
+// the time.
 func AgentsAuthority(stack string, key crypto.Signer, now time.Time) ([]byte, error) {
 	template := &x509.Certificate{
 		Subject:   pkix.Name{Organization: []string{"Postern"}, CommonName: "Postern CA of stack " + stack},

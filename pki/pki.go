@@ -22,8 +22,8 @@ func NewKey() (*ecdsa.PrivateKey, error) {
 }
 
 // Sign returns the certificate of a public key, in DER. It is as template says, with a random
-// serial number of 127 bits (RFC 5280, 4.1.2.2), and signed by parent, whose key is by. An authority
-// signs its own certificate if parent is template.
+// serial number of 127 bits (RFC 5280, 4.1.2.2), and signed by parent, whose key is by. An
+// authority signs its own certificate if parent is template.
 func Sign(template, parent *x509.Certificate, public crypto.PublicKey, by crypto.Signer) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {

@@ -29,7 +29,8 @@ func (p *Plan) Without(gone func(*Rule) bool) *Plan {
 	q.Agents = slices.Clone(p.Agents)
 	for i := range q.Agents {
 		a := &q.Agents[i]
-		// Mostly none is gone, and the rules are the largest part of a plan.
+		// Usually no rule is gone, and copying would cost much: rules are the largest part of a
+		// plan.
 		first := 0
 		for first < len(a.Rules) && !gone(&a.Rules[first]) {
 			first++
@@ -90,7 +91,7 @@ func (p *Plan) Decide(r Request) Decision {
 	deny := Decision{Rule: DefaultRule(agent.Name)}
 	switch r.Scheme {
 	case "https":
-		// Not canonicalised: a trailing dot or another script is another name.
+		// Not canonicalised: with a trailing dot or in another script it is another name.
 		host := lowerASCII(r.Host)
 		rules := agent.Covering(host, r.Port)
 		if !slices.ContainsFunc(rules, func(r Rule) bool { return !r.Deny }) {
@@ -102,7 +103,7 @@ func (p *Plan) Decide(r Request) Decision {
 			return deny
 		}
 		if ModeOf(rules) == ModeTunnel {
-			rule := TunnelRules(rules)[0] // there is one that allows
+			rule := TunnelRules(rules)[0] // so one of them allows
 			if rule.Deny {
 				return Decision{Rule: rule.ID, Reason: ReasonDenied}
 			}
@@ -121,8 +122,9 @@ func (p *Plan) Decide(r Request) Decision {
 	return deny
 }
 
-// nearest is the ID of the first rule that allows something at the host, at best
-// at this port, or else at the one that has most of its name, or "".
+// nearest returns the ID of the rule that comes closest to allowing something at the host and port:
+// the first that covers the host, or else has the most labels of it, and better at this port. It
+// returns "" if no rule is close.
 func (a *Agent) nearest(host string, port uint16) string {
 	best, id := 3, "" // that a top-level domain and a port are the same says nothing
 	for i := range a.Rules {
@@ -272,8 +274,8 @@ func (a *Agent) Behind(gateway uint16) []Rule {
 	return rules
 }
 
-// suffix returns the end that all hosts share which a rule covers. With it, "x.example.test" is
-// longer than "*.example.test".
+// suffix returns the end that all hosts below a wildcard share. With it, "x.example.test" is longer
+// than "*.example.test".
 func suffix(host string) string { return strings.TrimPrefix(host, "*") }
 
 func rank(r Rule) int {
@@ -372,8 +374,8 @@ func Methods(rules []Rule) []string {
 	return slices.Compact(all)
 }
 
-// ambiguous reports whether some server reads a request otherwise than the rule, the
-// first of rules to allow it, has matched it.
+// ambiguous reports whether some server reads a request otherwise than r, the first rule that
+// allows it.
 func ambiguous(r *Rule, rules []Rule, path string, req Request) bool {
 	c := r.Check(Restricted(rules))
 	if c.Target(path, req.Query) {
@@ -419,8 +421,8 @@ func (r *Rule) Literally(req Request) bool {
 	return err == nil && allows.matchesPath(path) && allows.matchesMethod(req.Method) && allows.matchesConditions(req)
 }
 
-// sameName reports whether the names inside the connection are the host it was
-// opened to. Only the port that https implies may be left out.
+// sameName reports whether the names inside the connection are the host to which it was opened.
+// Only the port that https implies may be left out.
 func sameName(r Request, host string) bool {
 	if r.SNI != "" && lowerASCII(r.SNI) != host {
 		return false

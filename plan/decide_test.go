@@ -270,7 +270,7 @@ func TestDiff(t *testing.T) {
 		}}},
 	}
 	require.Empty(t, cmp.Diff([]Change{
-		{"~", "a", "a/api", "a may use any method at https://api.test/v1/messages (at 192.0.2.1:443 with authority f0aeace9), was POST https://api.test/v1/messages", RiskHigh, "new: to write (every method) at /v1/messages; api.test is at another place"},
+		{"~", "a", "a/api", "a may use any method at https://api.test/v1/messages (at 192.0.2.1:443 with authority f0aeace9), was POST https://api.test/v1/messages", RiskHigh, "new: to write (every method) at /v1/messages; credential m is sent with more requests; api.test is at another place"},
 		{"+", "c", "c/e", `c may GET,HEAD https://e.test/** (with ?q=1, with ?r, with header h, until 2027-01-01T00:00:00Z, gateway http://localhost:8080, its own credentials pass, limits {"body":7}, reason "because")`, RiskHigh, "e.test is a new host; the agent's own credentials pass"},
 		{"~", "", "", "resolvers: 192.0.2.53:53, was the machine's", RiskMedium, "others say where allowed names are"},
 		{"~", "", "", `credential k (header authorization = "Bearer " + env://K), was k (header x-api-key = env://K)`, RiskMedium, "something else is sent, wherever it is used"},

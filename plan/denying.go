@@ -8,13 +8,12 @@ import (
 	"github.com/postern/postern/target"
 )
 
-// A rule that denies matches whatever some server could read as what it names:
-// in doubt it denies. A rule that allows does the opposite. The expressions of
-// this file are the one meaning of that, for [Plan.Decide] and for Envoy.
+// A rule that denies matches whatever some server could read as what it names: in doubt it denies.
+// A rule that allows does the opposite. The expressions of this file define that, for [Plan.Decide]
+// and for Envoy.
 //
-// Letters match in either case, and an escape also if its percent sign is
-// escaped itself, any number of times: some servers decode what a proxy before
-// them decoded already.
+// Letters match in either case. An escape also matches if its percent sign is itself escaped, any
+// number of times: some servers decode again what a proxy has decoded.
 
 // escaped matches the escapes of bytes whose two hexadecimal digits match.
 func escaped(digits string) string { return `%(?:25)*(?:` + digits + `)` }
@@ -42,7 +41,7 @@ var (
 	// and [target.Ignored]. The other characters of these blocks are denied as well.
 	elsewhere = `.*` + escaped(`[01][0-9a-f]|7f|c[01]|f[5-9a-f]|e0`+escaped(`[89][0-9a-f]`)+`|f0`+escaped(`8[0-9a-f]`)+`|c2`+escaped(`[89a][0-9a-f]`)+`|cd`+escaped(`8f|be`)+`|d8`+escaped(`9c`)+
 		`|d9`+escaped(`aa`)+`|e1`+escaped(`9a`)+escaped(`80`)+`|e1`+escaped(`a0`)+escaped(`8[0-9a-f]`)+`|e2`+escaped(`8[0-58]|a7`)+`|e3`+escaped(`80`)+escaped(`80`)+`|ef`+escaped(`b[89bcdf]`)+
-		`|f3`+escaped(`a0`)) + `.*|(?:[^%]|%[0-7].)*` + escaped(`[89ab][0-9a-f]`) + `.*|.*` + escaped(`[c-f][0-9a-f]`) + `(?:[^%].*|%(?:[^28-9ab]|2[^5]).*)?`
+		`|f3`+escaped(`a0`)) + `.*|(?:[^%]|%[0-7].)*` + escaped(`[89ab][0-9a-f]`) + `.*|.*(?:` + escaped(`[c-f][0-9a-f]`) + `|` + escaped(`[ef][0-9a-f]`) + escaped(`[89ab][0-9a-f]`) + `|` + escaped(`f[0-9a-f]`) + escaped(`[89ab][0-9a-f]`) + escaped(`[89ab][0-9a-f]`) + `)(?:[^%].*|%(?:[^28-9ab]|2[^5]).*)?`
 	// session is a segment that ASP.NET takes for the ID of a session.
 	session = `.*` + separator + `(?:\(|` + escaped(`28`) + `)` + `(?:[a-z]|` + escaped(`[46][0-9a-f]|[57][0-9a]`) + `)(?:\(|` + escaped(`28`) + `).*`
 	// anywhere matches paths that may lead anywhere: with a dot segment that Envoy did not take for

@@ -28,6 +28,11 @@ type Change struct {
 // String returns a line such as "+ demo may GET https://docs.test/v1/**".
 func (c Change) String() string { return c.Kind + " " + c.Text }
 
+// change returns a change of the agent of that name, with which the text begins, if it is not "".
+func change(kind, name string, risk Risk, why, format string, args ...any) Change {
+	return Change{Kind: kind, Agent: name, Text: name + fmt.Sprintf(format, args...), Risk: risk, Why: why}
+}
+
 // Diff returns what changes for agents when a fleet goes from old to new. The changes are sorted by
 // risk, the highest first. Within one risk, changes that all agents share come first, then the
 // agents' changes by name. New access is measured against everything that the agent was allowed,
@@ -36,10 +41,8 @@ func (c Change) String() string { return c.Kind + " " + c.Text }
 func Diff(old, new *Plan) []Change {
 	var out []Change
 	if !slices.Equal(old.Resolvers, new.Resolvers) {
-		out = append(out, Change{
-			Kind: "~", Text: "resolvers: " + orNone(new.Resolvers) + ", was " + orNone(old.Resolvers),
-			Risk: RiskMedium, Why: "others say where allowed names are",
-		})
+		out = append(out, change("~", "", RiskMedium, "others say where allowed names are", "resolvers: %s, was %s",
+			orNone(new.Resolvers), orNone(old.Resolvers)))
 	}
 	both(old.Credentials, new.Credentials, func(c *Credential) string { return c.Name }, func(was, is *Credential) {
 		switch {
@@ -48,10 +51,8 @@ func Diff(old, new *Plan) []Change {
 		case is == nil:
 			out = append(out, Change{Kind: "-", Text: "credential " + was.describe(), Risk: RiskLow, Why: "less access"})
 		case !reflect.DeepEqual(was, is):
-			out = append(out, Change{
-				Kind: "~", Text: "credential " + is.describe() + ", was " + was.describe(),
-				Risk: RiskMedium, Why: "something else is sent, wherever it is used",
-			})
+			out = append(out, change("~", "", RiskMedium, "something else is sent, wherever it is used",
+				"credential %s, was %s", is.describe(), was.describe()))
 		}
 	})
 	both(old.Agents, new.Agents, func(a *Agent) string { return a.Name }, func(was, is *Agent) {
@@ -68,17 +69,17 @@ func diffAgent(was, is *Agent) []Change {
 	case was == nil:
 		name, was = is.Name, &Agent{}
 		out = append(out, Change{Kind: "+", Agent: name, Text: "agent " + name, Risk: RiskLow, Why: "see its rules"})
+		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is))
 	case is == nil:
 		name, is = was.Name, &Agent{}
 		out = append(out, Change{Kind: "-", Agent: name, Text: "agent " + name, Risk: RiskLow, Why: "less access"})
 	default:
 		name = is.Name
 		if was.Port != is.Port {
-			out = append(out, Change{
-				Kind: "~", Agent: name, Text: fmt.Sprintf("%s has port %d of the nodes, was %d", name, is.Port, was.Port),
-				Risk: RiskMedium, Why: "whoever can connect to it is the agent",
-			})
+			out = append(out, change("~", name, RiskMedium, "whoever can connect to it is the agent",
+				" has port %d of the nodes, was %d", is.Port, was.Port))
 		}
+		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is))
 		if EqualRules(was.Rules, is.Rules) { // as almost all agents' are
 			return out
 		}
@@ -107,15 +108,13 @@ func diffAgent(was, is *Agent) []Change {
 		}
 	})
 	if order := kept(is, was); !slices.Equal(order, kept(was, is)) {
-		out = append(out, Change{
-			Kind: "~", Agent: name, Text: name + " asks its rules in another order: " + strings.Join(order, ", "),
-			Risk: RiskMedium, Why: "of the rules that match, the first says which credential is sent",
-		})
+		out = append(out, change("~", name, RiskMedium, "of the rules that match, the first says which credential is sent",
+			" asks its rules in another order: %s", strings.Join(order, ", ")))
 	}
 	return out
 }
 
-// sign is that of a rule that comes or goes: "-" if its agent is allowed less then.
+// sign returns "-" if the rule's coming or going allows its agent less, and otherwise "+".
 func sign(less bool) string {
 	if less {
 		return "-"
@@ -268,16 +267,27 @@ func (r *Rule) notes() []string {
 		notes = append(notes, fmt.Sprintf("gateway http://localhost:%d", r.Gateway))
 	}
 	if r.Upstream != nil {
-		at := "at " + r.Upstream.Address
-		if r.Upstream.CA != "" {
-			at += " with authority " + digest(r.Upstream.CA)
-		}
-		notes = append(notes, at)
+		notes = append(notes, r.Upstream.describe())
 	}
 	if r.OwnCredentials {
 		notes = append(notes, "its own credentials pass")
 	}
 	return append(notes, others(r, "id", "deny", "host", "port", "mode", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "upstream", "expires")...)
+}
+
+// describe says where a destination is, or who vouches for it.
+func (u *Upstream) describe() string {
+	var words []string
+	if u.Address != "" {
+		words = append(words, "at "+u.Address)
+	}
+	if u.CA != "" {
+		words = append(words, "with authority "+digest(u.CA))
+	}
+	if u.Plain {
+		words = append(words, "over plain HTTP")
+	}
+	return strings.Join(words, " ")
 }
 
 // String returns "name=value", or only the name if any value matches.

@@ -12,8 +12,8 @@ type File struct {
 	Socket bool
 }
 
-// Files returns the files of the host that the plan names: secrets and helpers of credentials, and the sockets of
-// destinations.
+// Files returns the files of the host that the plan names: secrets and helpers of credentials, and
+// the sockets of destinations.
 func (p *Plan) Files() []File {
 	var files []File
 	for _, c := range p.Credentials {

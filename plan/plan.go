@@ -9,8 +9,6 @@ package plan
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -73,6 +71,17 @@ type Agent struct {
 	// Rules are in the order of the agent's allow list. If a rule that denies matches a request, it
 	// decides. Otherwise the first matching rule decides. If no rule matches, [DefaultRule] denies.
 	Rules []Rule `json:"rules,omitempty"`
+	// Workspace is what a command of the agent has of its working directory on this machine. nil is
+	// [WorkspaceWrite].
+	Workspace *Workspace `json:"workspace,omitempty"`
+	// Home is the home that the agent's commands keep on this machine. If it is nil, each command has
+	// an empty one.
+	Home *Home `json:"home,omitempty"`
+	// Runtime isolates the agent's commands on this machine, at least. "" is [RuntimeBubblewrap].
+	Runtime Runtime `json:"runtime,omitempty"`
+	// Image is the image whose files they see: [IsImage]. If it is "", a command with a runtime that
+	// has images names one.
+	Image string `json:"image,omitempty"`
 }
 
 // Rule allows some requests of one agent to one destination. If Deny is set, it denies these
@@ -182,14 +191,17 @@ type Limits struct {
 	Download uint64 `json:"download,omitempty"`
 }
 
-// Upstream is the fixed place of a destination that DNS does not find, such as an internal API.
-// Only an operator can name one.
+// Upstream is the fixed place of a destination that DNS does not find, such as an internal API, or
+// who vouches for it. Only an operator can name one.
 type Upstream struct {
-	// Address is "ip:port" or "unix:/absolute/path".
-	Address string `json:"address"`
+	// Address is "ip:port" or "unix:/absolute/path", or "" if DNS finds the place: then CA is set.
+	Address string `json:"address,omitempty"`
 	// CA is the PEM bundle to which the destination's certificate must chain. If empty, the node's
 	// system roots apply.
 	CA string `json:"ca,omitempty"`
+	// Plain means that requests go to Address over HTTP: nobody verifies who answers. Address is on
+	// loopback, in a private network, or a socket.
+	Plain bool `json:"plain,omitempty"`
 }
 
 // AnyMethod in Rule.Methods allows every method except CONNECT, TRACE and TRACK.
@@ -214,15 +226,6 @@ func AgentOf(rule string) string {
 func NameOf(rule string) string {
 	_, name, _ := strings.Cut(rule, "/")
 	return name
-}
-
-// Encode returns the canonical JSON form of p.
-func (p *Plan) Encode() ([]byte, error) {
-	b, err := json.Marshal(p)
-	if err != nil {
-		return nil, fmt.Errorf("encode plan %q: %w", p.Stack, err)
-	}
-	return b, nil
 }
 
 // Version returns the content hash of p: the first 16 hexadecimal digits of the SHA-256 of its

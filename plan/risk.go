@@ -12,8 +12,8 @@ type Risk string
 // The risks, the worst first.
 const (
 	// RiskHigh: new places for data or secrets to go that are wide, uninspected or hard to take
-	// back: wildcards, tunnels, credentials at new hosts, the agent's own credentials, denials that
-	// end, writing to a new place.
+	// back: wildcards, tunnels, credentials at new hosts or with new requests, the agent's own
+	// credentials, denials that end, writing to a new place.
 	RiskHigh Risk = "high"
 	// RiskMedium: new hosts to read from, wider paths, longer times, higher limits.
 	RiskMedium Risk = "medium"
@@ -74,6 +74,9 @@ func (r *Rule) upgrades() bool {
 	return slices.ContainsFunc(r.Headers, func(c Condition) bool { return c.Name == "upgrade" })
 }
 
+// Writes reports whether the rule lets an agent change something, or pass something unread.
+func (r *Rule) Writes() bool { return r.Mode == ModeTunnel || slices.ContainsFunc(r.Methods, r.writes) }
+
 // gains describes what a rule that allows lets an agent do that the agent could not do before.
 func gains(r *Rule, was *Agent) assessment {
 	var a assessment
@@ -99,8 +102,17 @@ func gains(r *Rule, was *Agent) assessment {
 	} else if len(there) > 0 {
 		a.requests(r, there)
 	}
-	if r.Credential != "" && !known(func(h *Rule) bool { return h.Credential == r.Credential }) {
-		a.add(RiskHigh, "credential %s reaches %s", r.Credential, r.Host)
+	if r.Credential != "" {
+		with := slices.DeleteFunc(slices.Clone(there), func(h Rule) bool { return h.Credential != r.Credential })
+		switch {
+		case len(with) == 0:
+			a.add(RiskHigh, "credential %s reaches %s", r.Credential, r.Host)
+		case r.Mode != ModeTunnel && !slices.ContainsFunc(with, func(h Rule) bool { return h.includesAll(r) }):
+			a.add(RiskHigh, sentWithMore, r.Credential)
+		}
+	}
+	if plain := func(h *Rule) bool { return h.Upstream != nil && h.Upstream.Plain }; plain(r) && !known(plain) {
+		a.add(RiskHigh, "%s is reached over plain HTTP: nothing is encrypted, and nobody verifies who answers", r.Host)
 	}
 	if r.OwnCredentials && !known(func(h *Rule) bool { return h.OwnCredentials }) {
 		a.add(RiskHigh, "%s", ownPass)
@@ -111,6 +123,8 @@ func gains(r *Rule, was *Agent) assessment {
 const (
 	tunnelled = "a tunnel: nothing that passes is seen"
 	ownPass   = "the agent's own credentials pass"
+	// sentWithMore names a credential. Whoever holds it may do more than whoever holds none.
+	sentWithMore = "credential %s is sent with more requests"
 )
 
 // requests describes which requests to a known host are new.
@@ -252,4 +266,29 @@ func uncovers(gone *Rule, was, is *Agent) assessment {
 		}
 	}
 	return a
+}
+
+// Widens reports whether replacing was by r takes nothing from an agent. It does so if r allows
+// everything that was allowed, in the same way and for as long, with limits that are not lower. In
+// doubt it reports false.
+func (r *Rule) Widens(was *Rule) bool {
+	if r.Deny || was.Deny {
+		said := *r
+		said.Reason, said.Owner = was.Reason, was.Owner // they are for people
+		return said.Equal(was)
+	}
+	return r.ID == was.ID && r.Host == was.Host && r.Port == was.Port && r.Mode == was.Mode &&
+		r.Credential == was.Credential && r.OwnCredentials == was.OwnCredentials && r.Gateway == was.Gateway && same(r.Upstream, was.Upstream) &&
+		r.includesAll(was) && r.Limits.noLower(was.Limits) &&
+		(r.Expires == "" || was.Expires != "" && r.Expires >= was.Expires)
+}
+
+// noLower reports whether every use within the limits of was is also within the limits of l.
+func (l *Limits) noLower(was *Limits) bool {
+	if l == nil || was == nil {
+		return l == nil
+	}
+	lower := func(now, old uint64) bool { return now > 0 && (old == 0 || now < old) }
+	return !lower(uint64(l.Requests), uint64(was.Requests)) && (l.Requests == 0 || l.Per <= was.Per) &&
+		!lower(uint64(l.Concurrent), uint64(was.Concurrent)) && !lower(l.Body, was.Body) && !lower(l.Upload, was.Upload) && !lower(l.Download, was.Download)
 }

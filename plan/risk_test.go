@@ -47,6 +47,7 @@ func TestRisk(t *testing.T) {
 	loose := star(func(r *Rule) { r.Limits = nil })
 	looser := star(func(r *Rule) { r.Limits = &Limits{Requests: 120, Per: 60, Body: 11, Concurrent: 1} })
 	alike := star(func(*Rule) {})
+	unlimited := star(func(r *Rule) { r.ID, r.Host, r.Limits = "a/y", "y.test", nil })
 	for _, c := range []struct {
 		name string
 		// more are further rules that the old plan had.
@@ -61,7 +62,7 @@ func TestRisk(t *testing.T) {
 		{"new host for WebSockets", nil, another(func(r *Rule) {
 			r.Host, r.Credential, r.Headers = "y.test", "", []Condition{{Name: "upgrade", Value: "websocket"}}
 		}), RiskHigh, "y.test is a new host, to write to as well"},
-		{"WebSockets", nil, another(func(r *Rule) { r.Paths, r.Headers = []string{"/live"}, []Condition{{Name: "upgrade", Present: true}} }), RiskHigh, "new: to write (WebSockets) at /live"},
+		{"WebSockets", nil, another(func(r *Rule) { r.Paths, r.Headers = []string{"/live"}, []Condition{{Name: "upgrade", Present: true}} }), RiskHigh, "new: to write (WebSockets) at /live; credential k is sent with more requests"},
 		{"WebSockets where GET was allowed", nil, another(func(r *Rule) { r.Headers = []Condition{{Name: "upgrade", Present: true}} }), RiskLow, "nothing that was not allowed already"},
 		{"new port", nil, another(func(r *Rule) { r.Port, r.Credential = 8443, "" }), RiskMedium, "x.test is a new host"},
 		{"credential at a new host", nil, another(func(r *Rule) { r.Host = "y.test" }), RiskHigh, "y.test is a new host; credential k reaches y.test"},
@@ -70,14 +71,14 @@ func TestRisk(t *testing.T) {
 		{"tunnel", nil, changed(func(r *Rule) {
 			r.Mode, r.Credential, r.Limits, r.Methods, r.Paths = ModeTunnel, "", nil, []string{AnyMethod}, []string{AnyPath}
 		}), RiskHigh, "a tunnel: nothing that passes is seen; no longer a limit on requests; no longer a limit on bodies"},
-		{"method", nil, changed(func(r *Rule) { r.Methods = []string{"GET", "HEAD"} }), RiskMedium, "new: to HEAD at /v1/**"},
-		{"method that writes", nil, changed(func(r *Rule) { r.Methods = []string{"GET", "POST"} }), RiskHigh, "new: to write (POST) at /v1/**"},
-		{"any method", nil, changed(func(r *Rule) { r.Methods = []string{AnyMethod} }), RiskHigh, "new: to write (every method) at /v1/**"},
-		{"wider path", nil, changed(func(r *Rule) { r.Paths = []string{AnyPath} }), RiskMedium, "new: to GET at /**"},
-		{"more paths", nil, changed(func(r *Rule) { r.Methods, r.Paths = []string{"GET", "HEAD"}, []string{"/v1/**", "/v2", "/v3"} }), RiskMedium, "new: to GET, HEAD at /v2, /v3, /v1/**"},
+		{"method", nil, changed(func(r *Rule) { r.Methods = []string{"GET", "HEAD"} }), RiskHigh, "new: to HEAD at /v1/**; credential k is sent with more requests"},
+		{"method that writes", nil, changed(func(r *Rule) { r.Methods = []string{"GET", "POST"} }), RiskHigh, "new: to write (POST) at /v1/**; credential k is sent with more requests"},
+		{"any method", nil, changed(func(r *Rule) { r.Methods = []string{AnyMethod} }), RiskHigh, "new: to write (every method) at /v1/**; credential k is sent with more requests"},
+		{"wider path", nil, changed(func(r *Rule) { r.Paths = []string{AnyPath} }), RiskHigh, "new: to GET at /**; credential k is sent with more requests"},
+		{"more paths", nil, changed(func(r *Rule) { r.Methods, r.Paths = []string{"GET", "HEAD"}, []string{"/v1/**", "/v2", "/v3"} }), RiskHigh, "new: to GET, HEAD at /v2, /v3, /v1/**; credential k is sent with more requests"},
 		{"narrower path", nil, changed(func(r *Rule) { r.Paths = []string{"/v1/*/x"} }), RiskLow, "nothing that was not allowed already"},
 		{"the same by another name", nil, another(func(*Rule) {}), RiskLow, "nothing that was not allowed already"},
-		{"condition gone", nil, another(func(r *Rule) { r.Paths = []string{"/v2"}; r.Query = []Condition{{Name: "a"}} }), RiskMedium, "new: to GET at /v2"},
+		{"condition gone", nil, another(func(r *Rule) { r.Paths = []string{"/v2"}; r.Query = []Condition{{Name: "a"}} }), RiskHigh, "new: to GET at /v2; credential k is sent with more requests"},
 		{"condition more", nil, another(func(r *Rule) { r.Query = []Condition{{Name: "a"}} }), RiskLow, "nothing that was not allowed already"},
 		{"longer", nil, changed(func(r *Rule) { r.Expires = "2028-01-01T00:00:00Z" }), RiskMedium, "it lasts longer, until 2028-01-01T00:00:00Z"},
 		{"for ever", nil, changed(func(r *Rule) { r.Expires = "" }), RiskMedium, "it no longer expires"},
@@ -117,7 +118,7 @@ func TestRisk(t *testing.T) {
 		{"denial new", nil, func(r *Rule) []Rule { return []Rule{*r, deny} }, RiskLow, "less access"},
 		{"what it decided, another decides with its credential", []Rule{late, elsewhere}, func(*Rule) []Rule { return []Rule{late, elsewhere} }, RiskMedium, "what it decided, a/z may now, with credential l"},
 		{"the same, at a port that it leaves", []Rule{late}, func(r *Rule) []Rule { r.Port, r.Credential = 8443, ""; return []Rule{*r, late} }, RiskMedium, "x.test is a new host; what it decided, a/z may now, with credential l"},
-		{"the same, for a part of what it decided", []Rule{late}, func(r *Rule) []Rule { r.Methods = []string{"HEAD"}; return []Rule{*r, late} }, RiskMedium, "new: to HEAD at /v1/**; what it decided, a/z may now, with credential l"},
+		{"the same, for a part of what it decided", []Rule{late}, func(r *Rule) []Rule { r.Methods = []string{"HEAD"}; return []Rule{*r, late} }, RiskHigh, "new: to HEAD at /v1/**; credential k is sent with more requests; what it decided, a/z may now, with credential l"},
 		{"what it decided, another decides with the same credential", []Rule{twin}, func(*Rule) []Rule { return []Rule{twin} }, RiskLow, "less access"},
 		{"one that another came before", []Rule{late}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "less access"},
 		{"words, with another behind it", []Rule{late}, func(r *Rule) []Rule { r.Owner = "me"; return []Rule{*r, late} }, RiskLow, "nothing that was not allowed already"},
@@ -125,13 +126,13 @@ func TestRisk(t *testing.T) {
 			n := late
 			n.ID, n.Credential, n.Paths = "a/aa", "l", []string{"/v1/x"}
 			return []Rule{n, *r, late}
-		}, RiskMedium, "credential l is sent with more requests"},
+		}, RiskHigh, "credential l is sent with more requests"},
 		{"what was denied was not allowed", []Rule{deny}, func(r *Rule) []Rule {
 			n := base()
 			n.ID, n.Host, n.Paths, n.Credential = "a/y", "y.test", []string{"/v1/admin/**"}, ""
 			return []Rule{*r, n, deny}
 		}, RiskMedium, "y.test is a new host"},
-		{"another value of a condition", nil, another(func(r *Rule) { r.Paths = []string{"/v2"}; r.Query = []Condition{{Name: "q", Value: "1"}} }), RiskMedium, "new: to GET at /v2"},
+		{"another value of a condition", nil, another(func(r *Rule) { r.Paths = []string{"/v2"}; r.Query = []Condition{{Name: "q", Value: "1"}} }), RiskHigh, "new: to GET at /v2; credential k is sent with more requests"},
 		{"denial gone, of another host", []Rule{foreign}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "nothing that was not allowed already"},
 		{"denial gone, of another port", []Rule{remote}, func(r *Rule) []Rule { return []Rule{*r} }, RiskLow, "nothing that was not allowed already"},
 		{"denial gone, of a name below", []Rule{deny}, func(r *Rule) []Rule { n := wild; return []Rule{*r, n} }, RiskHigh, "a/x now allows what it denied"},
@@ -150,7 +151,7 @@ func TestRisk(t *testing.T) {
 		{"a wildcard decides, in the same way", []Rule{alike}, func(*Rule) []Rule { return []Rule{alike} }, RiskLow, "less access"},
 		{"a wildcard decides a part", []Rule{own}, func(r *Rule) []Rule { r.Paths = []string{"/v1/a"}; return []Rule{*r, own} }, RiskHigh, "the agent's own credentials pass, by a/star"},
 		{"a wildcard would decide, but for another rule", []Rule{twin, own}, func(*Rule) []Rule { return []Rule{twin, own} }, RiskLow, "less access"},
-		{"a wildcard decides what nobody asks for", []Rule{own}, func(r *Rule) []Rule { r.Paths = []string{AnyPath}; return []Rule{*r, own} }, RiskMedium, "new: to GET at /**; credential k is sent with more requests"},
+		{"a wildcard decides what nobody asks for", []Rule{own}, func(r *Rule) []Rule { r.Paths = []string{AnyPath}; return []Rule{*r, own} }, RiskHigh, "new: to GET at /**; credential k is sent with more requests"},
 		{"a nearer rule, without the wildcard's limits", []Rule{alike}, func(r *Rule) []Rule {
 			n := base()
 			n.ID, n.Host, n.Limits = "a/y", "y.test", nil
@@ -169,7 +170,14 @@ func TestRisk(t *testing.T) {
 		{"a wildcard's credential before a nearer rule", []Rule{star(func(r *Rule) { r.Credential = "l" })}, func(r *Rule) []Rule {
 			n := star(func(r *Rule) { r.ID, r.Credential = "a/first", "l" })
 			return []Rule{n, *r, star(func(r *Rule) { r.Credential = "l" })}
-		}, RiskMedium, "credential l is sent with more requests"},
+		}, RiskHigh, "credential l is sent with more requests"},
+		{"a tunnel elsewhere, and another rule in its place", []Rule{elsewhere}, func(r *Rule) []Rule {
+			r.ID, r.Methods = "a/y", []string{"POST"}
+			return []Rule{*r, elsewhere}
+		}, RiskHigh, "new: to write (POST) at /v1/**; credential k is sent with more requests"},
+		{"a wildcard's limit, also at a name of its own", []Rule{unlimited, alike}, func(r *Rule) []Rule {
+			return []Rule{*r, unlimited, loose}
+		}, RiskMedium, "no longer a limit on requests; no longer a limit on bodies; no longer a limit on requests at y.test"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -192,6 +200,19 @@ func TestAnotherPort(t *testing.T) {
 	require.Equal(t, []Change{{
 		Kind: "~", Agent: "a", Text: "a has port 2 of the nodes, was 1", Risk: RiskMedium, Why: "whoever can connect to it is the agent",
 	}}, Diff(at(1), at(2)))
+}
+
+// TestMeet: which patterns may match the same path, in whatever order.
+func TestMeet(t *testing.T) {
+	t.Parallel()
+	for pair, want := range map[[2]string]bool{
+		{"/a", "/a"}: true, {"/a", "/b"}: false, {"/a", "/*"}: true, {"/*", "/*"}: true, {"/a/b", "/*/c"}: false,
+		{"/a/*", "/*/c"}: true, {"/a", "/a/b"}: false, {"/a/**", "/a/b"}: true, {"/a/**", "/b/c"}: false,
+		{"/a/**", "/*/b/**"}: true, {"/a/b/**", "/a"}: false, {"/a/b", "/**"}: true, {"x", "/**"}: false, {"x", "x"}: false,
+	} {
+		require.Equal(t, want, meet(pair[0], pair[1]), pair)
+		require.Equal(t, want, meet(pair[1], pair[0]), pair)
+	}
 }
 
 // TestWithin: which patterns are in which. Where it is hard to see the answer is no.

@@ -13,9 +13,10 @@ import (
 // goldens are the stack files of other packages' tests.
 var goldens = []string{
 	"../stacks/testdata/load/*.txtar",
+	"../stacks/aws/testdata/*.txtar",
 	"../stacks/edit/testdata/*.txtar",
 	"../stacks/presets/*.yaml",
-	"../tests/testdata/policy/*.txtar",
+	"../envoy/testdata/policy/*.txtar",
 }
 
 // seeds adds whatever in the goldens looks like it to a corpus, in an order: the

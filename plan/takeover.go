@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// takeovers describes, for the rules that are added, removed or changed from was to is, what
-// happens to requests that were allowed and that another rule decides now: what is sent with them,
-// where they go, and how many there may be. In doubt it describes something that cannot happen.
+// takeovers describes, for the rules that are added, removed or changed from was to is, the
+// requests that were allowed and that another rule decides now: what is sent with them, where they
+// go, and how many there may be. In doubt it describes something that cannot happen.
 func takeovers(was, is *Agent) map[string]*assessment {
 	before, after := byID(was), byID(is)
 	differs := func(r Rule) bool {
@@ -75,10 +75,10 @@ func (r *Rule) treats(o *Rule) bool {
 func (a *assessment) takes(was, n *Rule, host string, old []Rule, by string) {
 	switch {
 	case n.Credential == "" || n.Credential == was.Credential:
-	case by != "":
+	case by != "": // as that rule said before
 		a.add(RiskMedium, "what it decided, %s may now, with credential %s", n.ID, n.Credential)
 	case slices.ContainsFunc(old, func(r Rule) bool { return r.Credential == n.Credential }):
-		a.add(RiskMedium, "credential %s is sent with more requests", n.Credential)
+		a.add(RiskHigh, sentWithMore, n.Credential)
 	default:
 		a.add(RiskHigh, "credential %s reaches %s", n.Credential, host)
 	}

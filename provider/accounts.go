@@ -136,7 +136,7 @@ func (a *accounts) reach(folder home.Folder, p *plan.Plan) error {
 func may(as *syscall.Credential, path string, access uint32) error {
 	answer := make(chan error)
 	go func() {
-		// The thread is not unlocked: it ends with the goroutine, and with it what it was.
+		// The thread stays locked: it ends with the goroutine, and so does its identity.
 		runtime.LockOSThread()
 		answer <- func() error {
 			groups := []int{}
@@ -282,13 +282,13 @@ func inherit(dir string, uid, gid int, but ...string) error {
 
 // giveTree gives path and everything below it to the user, as far as root owns it and has linked it
 // nowhere else. It does not enter what the user owns. It gives exactly what it has inspected:
-// nobody can put a link in its place meanwhile.
+// nobody can put a link in its place meanwhile. What its user has removed meanwhile is not given.
 func giveTree(path string, uid, gid int) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == nil {
 		err = giveFile(fd, uid, gid)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("give %s to its user: %w", path, err)
 	}
 	return nil
@@ -321,12 +321,12 @@ func giveFile(fd, uid, gid int) error {
 			if err == nil {
 				err = giveFile(child, uid, gid)
 			}
-			if err != nil {
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}
 	}
-	// The folder last: until then it is root's, and so is what is in it.
+	// The folder comes last: until then it belongs to root, and so does its content.
 	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 

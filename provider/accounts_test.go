@@ -37,6 +37,7 @@ func TestAdopt(t *testing.T) {
 	require.NoError(t, os.Link(at("twice"), at("given/twice")))
 
 	require.NoError(t, giveTree(at("given"), uid, uid))
+	require.NoError(t, giveTree(at("gone"), uid, uid), "a user who removes files does not stop up")
 	for name, want := range map[string]int{
 		"given": uid, "given/deep": uid, "given/deep/file": uid, "given/link": uid, // the link itself
 		"given/theirs/root": 0, // whoever owns the folder may have brought it there

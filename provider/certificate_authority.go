@@ -123,7 +123,7 @@ func (*CertificateAuthority) Delete(
 			return infer.DeleteResponse{}, fmt.Errorf("remove certificate authority: %w", err)
 		}
 	}
-	os.Remove(req.State.Dir) //nolint:errcheck // only if nobody else put something there
+	os.Remove(req.State.Dir) //nolint:errcheck // fails if somebody has put a file there
 	return infer.DeleteResponse{}, nil
 }
 

@@ -165,7 +165,7 @@ func (a ControlPlaneArgs) start(ctx context.Context, proc process) error {
 	if err != nil {
 		return err
 	}
-	if err := proc.stop(ctx); err != nil { // what it owns is about to change
+	if err := proc.stop(ctx); err != nil { // its files' owners are about to change
 		return err
 	}
 	if err := users.own(a.home()); err != nil {

@@ -65,7 +65,7 @@ const (
 	pollEvery = 10 * time.Millisecond
 )
 
-// difference builds a DiffResponse from the properties that need another resource, and those that
+// difference builds a DiffResponse of the properties that need another resource, and of those that
 // an update can change.
 type difference struct{ p.DiffResponse }
 
@@ -141,8 +141,8 @@ func strays(p daemon.Process, args []string) bool {
 	return true
 }
 
-// stop ends the daemon. It does so even if ctx is cancelled already: it is
-// what an interrupted create ends with.
+// stop ends the daemon, even if ctx is already cancelled, because an interrupted create ends with
+// it.
 func (d process) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()

@@ -37,7 +37,7 @@ func newFleet(t *testing.T) *fleet.Fleet {
 	f := fleet.NewIn(t, home, 0)
 	require.NoError(t, f.API.AddNode(t.Context(), "n1"))
 	fleet.StartAcker(t, home.XDSSocket(), "n1")
-	require.Eventually(t, func() bool { return f.Node("n1").Connected }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Node("n1").Connected }, time.Minute, 10*time.Millisecond)
 	return f
 }
 

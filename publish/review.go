@@ -9,25 +9,17 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/postern/postern/advice"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
-)
-
-// Exit statuses of commands that publish, for scripts.
-const (
-	// StatusUnseen: a person must see the difference first.
-	StatusUnseen = 3
-	// StatusOther: more would be published than was asked for. 4 belongs to a command of which part
-	// is done.
-	StatusOther = 5
 )
 
 // UnseenError means that nothing was done, because a person must first see what the stack file
@@ -38,6 +30,9 @@ type UnseenError struct {
 	// Remedy is the command to run.
 	Remedy string
 }
+
+// ExitStatus is [exit.Unseen].
+func (*UnseenError) ExitStatus() int { return exit.Unseen }
 
 func (e *UnseenError) Error() string {
 	if e.Remedy == "" {
@@ -98,6 +93,8 @@ type Review struct {
 	Careful bool
 	// Yes means that somebody has agreed beforehand.
 	Yes bool
+	// Learned means that an agent's command asked for the changes: only an answer on a terminal counts.
+	Learned bool
 	// Command is the command to run on a terminal.
 	Command string
 
@@ -114,7 +111,7 @@ func (r *Review) Print(w io.Writer) {
 		PrintChanges(w, r.Changes)
 	}
 	for _, line := range r.More {
-		fmt.Fprintln(w, Visible(line))
+		fmt.Fprintln(w, advice.Visible(line))
 	}
 }
 
@@ -125,23 +122,13 @@ func PrintChanges(w io.Writer, changes []plan.Change) {
 		fmt.Fprintln(w, "nothing changes for any agent")
 	}
 	for _, c := range changes {
-		fmt.Fprintln(w, Visible(c.Line()))
+		fmt.Fprintln(w, advice.Visible(c.Line()))
 	}
-}
-
-// Visible returns s with everything that is not plain ASCII as an escape. Letters of other scripts
-// look like ours, and some characters are invisible.
-func Visible(s string) string {
-	if strings.IndexFunc(s, func(c rune) bool { return c < ' ' || c > '~' }) < 0 {
-		return s
-	}
-	quoted := strconv.QuoteToASCII(s)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
 // Ask returns nil if the difference may be published. An empty difference always may. If a person
 // must see the difference and Print has not shown it yet, Ask shows it. A file that is only a
-// proposal needs an answer on a terminal. So do, unless Yes is set, a file whose folder was
+// proposal, and changes that were learned, need an answer on a terminal. So do, unless Yes is set, a file whose folder was
 // replaced, and, if Careful is set, changes of high risk. Without that answer the error is an
 // [*UnseenError].
 func (r *Review) Ask(ctx context.Context) error {
@@ -169,6 +156,8 @@ func (r *Review) Ask(ctx context.Context) error {
 	switch {
 	case agents != nil:
 		why = agents.Error() + ", so it is only a proposal"
+	case r.Learned:
+		why = "the agent's command asked for this, and may have asked for more than it needs"
 	case replaced:
 		why = fmt.Sprintf("the folder of %s is not the one from which the stack was brought up", r.File.Path)
 	case r.Careful && high == 1:
@@ -178,19 +167,20 @@ func (r *Review) Ask(ctx context.Context) error {
 	default:
 		return nil
 	}
-	if r.Yes && agents == nil {
+	onlyThere := agents != nil || r.Learned
+	if r.Yes && !onlyThere {
 		return nil
 	}
-	why = Visible(why) // an agent may have named a folder
+	why = advice.Visible(why) // an agent may have named a folder
 	if !r.shown {
 		r.Print(r.Out)
 	}
 	on, ok := r.terminal()
 	switch {
 	case ok:
-	case agents != nil && r.Yes:
+	case onlyThere && r.Yes:
 		return &UnseenError{Why: why + ", for which --yes does not count", Remedy: "look at the difference, and run this on a terminal: " + r.Command}
-	case agents != nil:
+	case onlyThere:
 		return &UnseenError{Why: why, Remedy: "look at the difference, and run this on a terminal: " + r.Command}
 	default:
 		return &UnseenError{Why: why, Remedy: "look at the difference, and run this: " + r.Command + " --yes"}
@@ -209,7 +199,7 @@ func Confirm(ctx context.Context, in *os.File, on io.Writer, question, command s
 }
 
 func confirm(ctx context.Context, in *os.File, on io.Writer, question string) error {
-	// What was typed before the question is not an answer to it.
+	// Discards what was typed before the question.
 	if err := unix.IoctlSetInt(int(in.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
 		return fmt.Errorf("ask on the terminal: %w", err)
 	}
@@ -239,8 +229,8 @@ func (r *Review) count() string {
 	return fmt.Sprintf("%d changes: %s", len(r.Changes)+len(r.More), strings.Join(parts, ", "))
 }
 
-// terminal returns the terminal to ask on, if somebody is there to answer who has seen the
-// difference. If Out is not a terminal, it shows the difference again.
+// terminal returns the terminal for the question, if somebody is there who has seen the difference.
+// If Out is not a terminal, terminal shows the difference again.
 func (r *Review) terminal() (io.Writer, bool) {
 	if r.In == nil || !isTerminal(r.In) || !isTerminal(r.Err) {
 		return nil, false
@@ -276,4 +266,21 @@ func readAnswer(ctx context.Context, in *os.File) (string, error) {
 	case <-ctx.Done():
 		return "", fmt.Errorf("nothing was done: %w", ctx.Err())
 	}
+}
+
+// OtherChangesError means that the stack file has changes that are not live, which a command that
+// edits it would publish as well.
+type OtherChangesError struct {
+	File  string
+	Count int
+	// Push is the command that publishes them.
+	Push string
+}
+
+// ExitStatus is [exit.OtherChanges].
+func (*OtherChangesError) ExitStatus() int { return exit.OtherChanges }
+
+func (e *OtherChangesError) Error() string {
+	return fmt.Sprintf("nothing was changed: %s has %d other changes that are not live: publish them first with `%s`, "+
+		"or add --with-other-changes", e.File, e.Count, e.Push)
 }

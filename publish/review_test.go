@@ -96,17 +96,3 @@ func TestAsk(t *testing.T) {
 	_, err := publish.Proposal(mine)
 	require.Error(t, err)
 }
-
-func TestVisible(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		`+ a may GET https://x.test/"q"\d`: `+ a may GET https://x.test/"q"\d`,
-		"\x1b[2Jgone":                      `\x1b[2Jgone`,
-		"abc\u202etest\u200b":              `abc\u202etest\u200b`,
-		"a\nb\rc":                          `a\nb\rc`,
-		"b\u00fccher \"x\"":                `b\u00fccher "x"`,
-		"\xff":                             `\xff`,
-	} {
-		require.Equal(t, want, publish.Visible(in))
-	}
-}

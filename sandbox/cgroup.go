@@ -28,6 +28,10 @@ type cgroup struct {
 	held []string
 }
 
+// ofProcessors names a limit without a figure. However many processes an agent starts, together
+// they have as much of the processors as one process of the caller, or on version 2 as one group.
+const ofProcessors = "processors"
+
 // groupPrefix begins the names of groups; the number of the process that made it follows.
 const groupPrefix = "postern-run-"
 
@@ -36,12 +40,11 @@ type hierarchy struct {
 	// parents are the folders of the caller's group and those above it, the topmost first.
 	parents []string
 	unified bool
-	// controllers are those of version 1.
+	// controllers are the controllers of version 1.
 	controllers []string
 }
 
-// newCgroup makes a group with the limits, as far as the caller may. What does not hold then is not
-// in held.
+// newCgroup makes a group with as many of the limits as the caller may set. Only those are in held.
 func newCgroup(l view.Limits) *cgroup {
 	g := new(cgroup)
 	own, err := os.ReadFile("/proc/self/cgroup")
@@ -82,7 +85,7 @@ func hierarchies(own, mounts string) []hierarchy {
 				continue
 			}
 			h := hierarchy{unified: unified, controllers: controllers}
-			// What is mounted may be a part only, as in a container.
+			// The mount may show only a part, as in a container.
 			rel, err := filepath.Rel(place[3], fields[2])
 			if err != nil || strings.HasPrefix(rel, "..") {
 				rel = "."
@@ -103,12 +106,13 @@ func hierarchies(own, mounts string) []hierarchy {
 // addUnified makes a group of version 2 in the topmost place where it gets controllers.
 func (g *cgroup) addUnified(h hierarchy, l view.Limits) {
 	for _, parent := range h.parents {
-		// Whoever moves a process must be allowed to write where both groups hang together.
+		// A process may be moved only by a caller who may write to the common ancestor of both
+		// groups.
 		if unix.Access(filepath.Join(parent, "cgroup.procs"), unix.W_OK) != nil {
 			continue
 		}
-		// Fails where there are processes in the parent, or where it is not the caller's.
-		for _, controller := range []string{"+pids", "+memory"} {
+		// Fails if the parent has processes, or does not belong to the caller.
+		for _, controller := range []string{"+pids", "+memory", "+cpu"} {
 			_ = os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte(controller), 0)
 		}
 		given, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
@@ -127,6 +131,9 @@ func (g *cgroup) addUnified(h hierarchy, l view.Limits) {
 		g.folders, g.unified = append(g.folders, dir), folder
 		g.set(dir, "pids.max", l.Processes, "processes")
 		g.set(dir, "memory.max", l.Memory, "memory")
+		if slices.Contains(strings.Fields(string(given)), "cpu") {
+			g.held = append(g.held, ofProcessors)
+		}
 		return
 	}
 }
@@ -139,10 +146,12 @@ func (g *cgroup) addLegacy(h hierarchy, l view.Limits) {
 		file, value, what = "pids.max", l.Processes, "processes"
 	case slices.Contains(h.controllers, "memory"):
 		file, value, what = "memory.limit_in_bytes", l.Memory, "memory"
+	case slices.Contains(h.controllers, "cpu"):
+		file, value, what = "cpu.shares", 1024, ofProcessors
 	default:
 		return
 	}
-	// In the caller's own group, whose limits hold for it too.
+	// In the caller's own group, so that its limits hold for the sandbox too.
 	dir, err := makeGroup(h.parents[len(h.parents)-1])
 	if err != nil {
 		return
@@ -176,13 +185,13 @@ func makeGroup(parent string) (string, error) {
 	return dir, nil
 }
 
-// legacy are the folders of version 1. A process is forked into the group of version 2.
+// legacy returns the folders of version 1. For version 2, the process is forked into the group.
 func (g *cgroup) legacy() []string {
 	return slices.DeleteFunc(slices.Clone(g.folders), func(dir string) bool { return g.unified != nil && dir == g.unified.Name() })
 }
 
-// take moves the process, with all of its threads, into the groups of version 1. What it starts
-// from then on is in them.
+// take moves the process, with all of its threads, into the groups of version 1. What the process
+// starts later is in the groups too.
 func (g *cgroup) take(pid int) error {
 	for _, dir := range g.legacy() {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {

@@ -55,6 +55,7 @@ func TestMemoryHog(t *testing.T) {
 	}
 	require.Contains(t, held, "memory")
 	require.Contains(t, held, "processes")
+	require.Contains(t, held, "processors")
 	b := newBox(t, 0)
 	b.spec.Limits = view.Limits{Memory: 96 << 20}
 	out, status := b.run(t, "./try", "hog", "480")
@@ -152,4 +153,15 @@ func TestEverythingIsInTheGroup(t *testing.T) {
 	_, err = in.Write([]byte("\n"))
 	require.NoError(t, err)
 	require.NoError(t, cmd.Wait())
+}
+
+// TestGroupsNamesStayOutside: the command does not learn what its control groups are called on the
+// host, which has the number of a process in it.
+func TestGroupsNamesStayOutside(t *testing.T) {
+	t.Parallel()
+	eachCaller(t, func(t *testing.T, b *box) {
+		for line := range strings.Lines(b.sh(t, "cat /proc/1/cgroup /proc/self/cgroup /proc/$$/task/*/cgroup")) {
+			require.True(t, strings.HasSuffix(line, ":/\n"), line)
+		}
+	})
 }

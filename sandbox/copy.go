@@ -24,8 +24,8 @@ type copier struct {
 	from, to *os.File
 	// stop is an eventfd that is readable when the command has ended.
 	stop int
-	// input is true for what the command reads: when it has ended, nobody is left to read the rest.
-	// What it wrote, on the other hand, is passed on to the last byte.
+	// input is set if the command reads. When the command has ended, nobody reads the rest. If it
+	// is not set, everything that the command has written is passed on.
 	input bool
 	// patience bounds the wait for output after the command has ended, in milliseconds. The content
 	// of a pipe is available at once, and a process that still holds its other end must not delay
@@ -67,7 +67,7 @@ func (c *copier) run() error {
 }
 
 // splice moves bytes inside the kernel, which costs a fraction. It returns EINVAL if one of the two
-// cannot do that, as terminals and files that are appended to.
+// does not support that, such as a terminal or a file that is appended to.
 func (c *copier) splice() (int, error) {
 	for {
 		if err := c.await(int(c.from.Fd()), unix.POLLIN); err != nil {
@@ -116,7 +116,7 @@ func (c *copier) write(data []byte) error {
 	return nil
 }
 
-// await waits until the descriptor is ready, or for as long as it makes sense.
+// await waits until the descriptor is ready, or until waiting is pointless.
 func (c *copier) await(fd int, events int16) error {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(c.stop), Events: unix.POLLIN}, {Fd: -1}}
 	if c.input && len(c.end) == 0 {
@@ -134,7 +134,7 @@ func (c *copier) await(fd int, events int16) error {
 		case fds[0].Revents != 0:
 			return nil
 		case events == unix.POLLOUT:
-			fds[1].Fd = -1 // the reader of what is left has all the time
+			fds[1].Fd = -1 // whoever reads the rest may take any time
 		default:
 			fds[1].Fd, wait = -1, c.patience
 		}

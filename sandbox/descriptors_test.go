@@ -37,12 +37,9 @@ func TestInheritedDescriptors(t *testing.T) {
 			})
 		}
 		// Nor by way of the first process, which holds descriptors of its own.
-		for _, script := range []string{
+		b.refuses(t,
 			"ls -l /proc/1/fd/ | grep -- '->'", "ls -l /proc/1/task/1/fd/ | grep -- '->'", "for f in /proc/1/fd/*; do readlink $f && exit; : < $f && exit; done; exit 1", "ls /proc/1/cwd/", "ls /proc/1/map_files/", "cat /proc/1/auxv", "cat /proc/1/fdinfo/*",
-		} {
-			out, status := b.run(t, "sh", "-c", script)
-			require.NotZero(t, status, "%s: %s", script, out)
-		}
+		)
 		for _, f := range append(inherited, os.NewFile(uintptr(pair[1]), "socket")) {
 			f.Close()
 		}

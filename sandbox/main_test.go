@@ -29,7 +29,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/sandbox/view"
+	"github.com/postern/postern/sandbox/vm"
+	"github.com/postern/postern/sandbox/workspace"
 )
 
 // specVariable makes the test binary call Run, as `postern run` would: some
@@ -81,22 +84,60 @@ type request struct {
 	view.Input
 	Spec
 	Workdir string
+	// Machine starts the command in a virtual machine.
+	Machine bool
+	// Protect protects what programs of the host run, as `postern run` does.
+	Protect bool
+	// Replace replaces .envrc once it is protected, and nobody watches.
+	Replace bool
 }
 
 // newRequest is what a benchmark runs, without a node that answers.
 func newRequest(dir string, args ...string) *request {
 	return &request{
-		Workdir: dir, Input: view.Input{Agent: "demo", Environ: os.Environ(), Sockets: []string{dir}, Inside: filepath.Join(tools, "postern-sandbox")},
+		Workdir: dir, Input: view.Input{
+			Agent: "demo", Environ: os.Environ(), Sockets: []string{dir},
+			Inside:    filepath.Join(tools, "postern-sandbox"),
+			Workspace: view.Workspace{Mode: view.Write},
+		},
 		Spec: Spec{Command: args, Bubblewrap: bwrap},
 	}
 }
 
 func (r *request) run(ctx context.Context) (result Result, err error) {
-	if r.Input.Workdir, err = view.Look(r.Workdir, r.Environ, r.Private); err != nil {
-		return Result{}, err
+	if r.Workspace.Mode != view.Ephemeral {
+		if r.Input.Workdir, err = view.Look(r.Workdir, r.Environ, r.Private); err != nil {
+			return Result{}, err
+		}
+	}
+	if r.Protect {
+		p, err := workspace.Protect(r.Workdir, workspace.Workdir)
+		if err != nil {
+			return Result{}, err
+		}
+		defer p.Release()
+		defer p.Remove()
+		r.Workspace.Protected, r.Begin = p.Paths, p.Lost
+		var stop context.CancelCauseFunc
+		ctx, stop = context.WithCancelCause(ctx)
+		defer stop(nil)
+		if !r.Replace {
+			go p.Watch(ctx, stop)
+		} else if err := errors.Join(os.Symlink("/etc/passwd", "x"), os.Rename("x", ".envrc")); err != nil {
+			return Result{}, err
+		}
 	}
 	if r.View, err = view.Make(&r.Input); err != nil {
 		return Result{}, err
+	}
+	if r.Machine {
+		folders, err := hostpath.In(r.Private[0]).Folders()
+		if err != nil {
+			return Result{}, err
+		}
+		if r.VM, err = vm.Find(ctx, folders, r.Inside, ""); err != nil {
+			return Result{}, err
+		}
 	}
 	return Run(ctx, &r.Spec)
 }
@@ -115,7 +156,7 @@ func withTools(m *testing.M) (int, error) {
 		return 0, err
 	}
 	tools = dir
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "postern-sandbox"), "./testdata/inside")
+	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "postern-sandbox"), "./testdata/inside")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build postern-sandbox: %w: %s", err, out)
@@ -127,7 +168,11 @@ func withTools(m *testing.M) (int, error) {
 	if err := os.WriteFile(filepath.Join(dir, "run"), self, 0o755); err != nil {
 		return 0, err
 	}
-	return m.Run(), nil
+	status := m.Run()
+	for _, end := range ended {
+		err = errors.Join(err, end())
+	}
+	return status, err
 }
 
 // callers are the users that a sandbox must work for: the one that runs the
@@ -167,11 +212,12 @@ func newBox(t *testing.T, uid int) *box {
 		Workdir: work,
 		Input: view.Input{
 			Agent: "demo", Sockets: []string{sockets}, Private: []string{filepath.Join(root, "state")},
-			CA: b.ca.pem, Inside: filepath.Join(tools, "postern-sandbox"),
+			CA: b.ca.pem, Inside: filepath.Join(tools, "postern-sandbox"), Workspace: view.Workspace{Mode: view.Write},
 		},
 		Spec: Spec{Bubblewrap: bwrap, Gateways: []int{8080}, Ports: []int{8443}},
 	}
-	b.env = []string{"HOME=" + b.home, "PATH=" + os.Getenv("PATH"), "TERM=xterm"}
+	// A program that the race detector has instrumented would sleep for a second at its end.
+	b.env = []string{"HOME=" + b.home, "PATH=" + os.Getenv("PATH"), "TERM=xterm", "GORACE=atexit_sleep_ms=0"}
 	b.own(t)
 	return b
 }
@@ -223,6 +269,17 @@ func (b *box) sh(t *testing.T, script string) string {
 	out, status := b.run(t, "sh", "-c", script)
 	require.Zero(t, status, out)
 	return out
+}
+
+// refuses requires that none of the scripts works. One sandbox tries them all, each in a shell of
+// its own.
+func (b *box) refuses(t *testing.T, scripts ...string) {
+	t.Helper()
+	const each = `for script do sh -c "$script" </dev/null && echo "WORKED: $script"; done; echo "$# tried"`
+	out, status := b.run(t, append([]string{"sh", "-c", each, "sh"}, scripts...)...)
+	require.Zero(t, status, out)
+	require.NotContains(t, out, "WORKED: ")
+	require.True(t, strings.HasSuffix(out, fmt.Sprintf("%d tried\n", len(scripts))), out)
 }
 
 // try lets the agent try something and returns what came of it and how long it took.

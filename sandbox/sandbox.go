@@ -1,17 +1,17 @@
-// Package sandbox runs an agent's command under bubblewrap so that the agent's own proxy socket is
-// the only way out.
+// Package sandbox runs an agent's command so that the agent's own proxy socket is the only way out:
+// under bubblewrap, in a container, or in a virtual machine.
 //
-// [Run] is the host's side: what of this machine a sandbox may see (files.go, toolchains.go,
-// environ.go), and how its streams and signals are connected. Package inside is the other side,
-// which runs in the sandbox before the command does. Package wire is the protocol between the two.
+// [Run] is the host's side: it starts bwrap with a view that package view has made, bounds what the
+// sandbox uses, and connects its streams and signals. Package inside is the other side, which runs
+// in the sandbox before the command does. Package wire is the protocol between the two.
 //
-// Everything is an allow list: the sandbox starts empty and sees what is named here. It works for
-// an ordinary user and for root. For root the command runs without capabilities, but as the owner
-// of root's files. So what is mounted must never be writable outside the working directory.
+// Run works for an ordinary user and for root. If root calls it, the sandbox is a user of its own
+// on the host. Where a machine or a file system cannot do that, the command is root without
+// capabilities, the owner of root's files. So nothing that is mounted may be writable but the
+// agent's own folders: the working directory and a home that it keeps.
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,18 +21,17 @@ import (
 	"math"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/postern/postern/sandbox/bubblewrap"
+	"github.com/postern/postern/sandbox/container"
 	"github.com/postern/postern/sandbox/view"
+	"github.com/postern/postern/sandbox/vm"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -42,13 +41,24 @@ type Spec struct {
 	View *view.View
 	// Command and its arguments.
 	Command []string
+	// Files are what the command finds in its home, unless there are such files.
+	Files []wire.File
 	// Gateways are the loopback ports that reach the proxy over plain HTTP.
 	Gateways []int
 	// Ports are captured whatever address they are at, in addition to 80 and 443.
 	Ports []int
+	// Published are ports of the host that lead into the sandbox. Run closes their listeners.
+	Published []Published `json:"-"`
 	// Bubblewrap is the absolute path of bwrap, which runs outside the sandbox with
 	// the caller's rights: the caller has found it where no agent writes.
 	Bubblewrap string
+	// Container, if set, makes the sandbox a container instead.
+	Container *container.Options
+	// VM, if set, starts the command in a virtual machine, in a sandbox of bubblewrap.
+	VM *vm.Options
+	// Begin, if set, is called when the sandbox is there, and before the command starts. If it
+	// returns an error, no command starts.
+	Begin func() error `json:"-"`
 	// Log, if set, is told what the sandbox is made of: names, never values.
 	Log *slog.Logger `json:"-"`
 	// The caller's streams; nil is /dev/null. The command gets none of them, but
@@ -80,18 +90,73 @@ type Result struct {
 	Connections uint64
 }
 
+// isolation is the technology of one sandbox.
+type isolation interface {
+	// start starts the sandbox's first process, which gets the command's streams, and returns the
+	// connection to it.
+	start(ctx context.Context, s *Spec, st *streams) (*net.UnixConn, error)
+	// started is called once the command runs.
+	started() error
+	// wait waits until nothing of the sandbox is left. It returns what our own programs in it
+	// complained of. At the end of ctx nothing in the sandbox can make it wait longer.
+	wait(ctx context.Context) (complaint string, err error)
+	// explain makes an error of what is known if the sandbox ended before its first process said
+	// anything.
+	explain(complaint string, err error) error
+	// end ends what is left, whatever happened.
+	end() error
+}
+
+// isolation returns what the Spec asks for.
+func (s *Spec) isolation() (isolation, error) {
+	switch {
+	case s.Container != nil && s.Bubblewrap == "" && s.VM == nil:
+		return &inContainer{options: s.Container}, nil
+	case s.Container == nil && filepath.IsAbs(s.Bubblewrap):
+		return new(inBubblewrap), nil
+	case s.Container == nil:
+		return nil, fmt.Errorf("run sandbox: %q is not the absolute path of bwrap", s.Bubblewrap)
+	}
+	return nil, errors.New("run sandbox: it has two runtimes")
+}
+
+// around returns what is started outside of the virtual machine, and the machine, if there is one.
+func (s *Spec) around() (*Spec, *wire.Machine, error) {
+	if s.VM == nil {
+		return s, nil, nil
+	}
+	v, machine, err := vm.Render(s.View, s.VM)
+	if err != nil {
+		return nil, nil, err
+	}
+	around := *s
+	around.View = v
+	return &around, machine, nil
+}
+
 // Run runs the command of s and returns how it ended. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
 // SIGUSR2 that this process receives in the meantime are passed to the command. When Run returns,
 // for whatever reason, nothing of the sandbox is left.
-func Run(ctx context.Context, s *Spec) (Result, error) {
-	if !filepath.IsAbs(s.Bubblewrap) {
-		return Result{}, fmt.Errorf("run sandbox: %q is not the absolute path of bwrap", s.Bubblewrap)
-	}
-	agentFilter, err := filter(false)
+func Run(ctx context.Context, s *Spec) (result Result, err error) {
+	defer func() {
+		for _, p := range s.Published {
+			p.Listener.Close()
+		}
+	}()
+	box, err := s.isolation()
 	if err != nil {
 		return Result{}, err
 	}
-	gateFilter, err := filter(true)
+	around, machine, err := s.around()
+	if err != nil {
+		return Result{}, err
+	}
+	foreign := s.Container != nil && s.Container.Foreign
+	agentFilter, err := filter(callerOf(s.Container))
+	if err != nil {
+		return Result{}, err
+	}
+	gateFilter, err := filter(callerGate)
 	if err != nil {
 		return Result{}, err
 	}
@@ -103,150 +168,100 @@ func Run(ctx context.Context, s *Spec) (Result, error) {
 	for _, o := range s.View.Omitted {
 		s.log().Debug("not in the sandbox", "what", o.What, "why", o.Why)
 	}
-	group := newCgroup(s.View.Limits)
-	defer group.remove()
-	starter := newThread()
-	defer starter.end()
-	var passed descriptors
-	defer passed.close()
 	streams, err := connectStreams(s)
 	if err != nil {
 		return Result{}, err
 	}
 	defer streams.close()
-	host, inside, err := controlPair()
-	if err != nil {
-		return Result{}, err
-	}
-	defer host.Close()
-	for _, f := range streams.inner {
-		passed.add(f)
-	}
-	passed.own(inside)
-
-	args, contents := bubblewrap.Render(s.View, passed.next())
-	for _, content := range contents {
-		if err := passed.data(content); err != nil {
-			return Result{}, err
-		}
-	}
-	var first *os.File // where bwrap says which process is the sandbox's first
-	if len(group.legacy()) > 0 {
-		read, write, err := os.Pipe()
-		if err != nil {
-			return Result{}, fmt.Errorf("connect to bwrap: %w", err)
-		}
-		defer read.Close()
-		args = append([]string{"--info-fd", strconv.Itoa(passed.next())}, args...)
-		first = read
-		passed.own(write)
-	}
-	cmd := exec.CommandContext(ctx, s.Bubblewrap, args...)
-	cmd.Env = []string{}
-	cmd.ExtraFiles = passed.files
-	var complaint bytes.Buffer
-	cmd.Stderr = &complaint // of bubblewrap and postern-sandbox; the command has its own
-	// Out of the terminal's foreground group: Ctrl-C is for the command, which
-	// gets it from us, and must not kill bubblewrap before that.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 
-	s.log().Debug("limits", "processes", s.View.Limits.Processes, "memory", s.View.Limits.Memory, "by control group", group.held, "by resource limit", []string{"processes"})
-	if err := s.start(cmd, group, starter, streams); err != nil {
-		return Result{}, fmt.Errorf("start %s: %w", s.Bubblewrap, err)
+	defer func() { err = errors.Join(err, box.end()) }()
+	ctx, unguard := guardCounters(ctx)
+	defer unguard()
+	host, err := box.start(ctx, around, streams)
+	if err != nil {
+		return Result{}, err
 	}
-	passed.close()
+	defer host.Close()
 	streams.started()
+	defer context.AfterFunc(ctx, func() { host.Close() })() // the first process ends with the connection
 
-	// The kernel takes up to 20 ms to move a process, in which bwrap makes the mounts. The first
-	// process starts nothing before it has its setup, so everything that the command may start is
-	// in the groups.
-	groupErr := group.takeFirst(first)
 	encoder := json.NewEncoder(host)
 	dir := s.View.Workdir
 	setup := wire.Setup{
 		Argv: wire.Raw(s.Command), Env: wire.Raw(s.View.Env), Dir: wire.Bytes(dir.Path), Device: dir.Device, Inode: dir.Inode, Mounts: dir.Mounts,
 		UID: s.View.UID, GID: s.View.GID, Nodes: s.View.Nodes, Gateways: s.Gateways, Ports: capturedPorts(s),
 		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.View.Limits.Processes,
+		Files: s.Files, Foreign: foreign, Machine: machine,
 	}
-	setupErr := groupErr
-	if setupErr == nil {
+	setup.Protected = wire.Raw(s.View.Protected)
+	for _, f := range s.View.GitFolders {
+		setup.Git = append(setup.Git, wire.Folder{
+			Path: wire.Bytes(f.Path), Device: f.Device, Inode: f.Inode, Protected: wire.Raw(f.Protected),
+		})
+	}
+	for _, m := range s.View.Mounts {
+		if m.Kind == view.Layer {
+			setup.Overlay, setup.ReadOnly = true, !m.Writable
+		}
+		setup.NoExec = setup.NoExec || m.NoExec
+	}
+	var beginErr error
+	if s.Begin != nil {
+		beginErr = s.Begin()
+	}
+	setupErr := beginErr
+	if beginErr == nil {
 		setupErr = encoder.Encode(setup)
 	} else {
-		setupErr = errors.Join(setupErr, host.CloseWrite()) // the first process ends: it waits for its setup
+		host.Close()
 	}
+	commands := &control{conn: host}
+	commands.publish(s.Published)
 	done := make(chan struct{})
 	go func() {
 		for {
 			select {
 			case sig := <-signals:
 				// If the inside is gone, so is whom the signal was for.
-				_ = encoder.Encode(wire.Signal{Number: int(sig.(syscall.Signal))})
+				_ = commands.say(wire.Signal{Number: int(sig.(syscall.Signal))}, nil)
 			case <-done:
 				return
 			}
 		}
 	}()
-	result, eventErr := readEvents(host)
-	waitErr := cmd.Wait()
+	said, eventErr := readEvents(host, box.started)
+	if eventErr != nil {
+		host.Close()
+	}
+	complaint, waitErr := box.wait(ctx)
 	close(done)
 	streamErr := streams.finish()
 
 	switch {
 	case ctx.Err() != nil:
-		return Result{}, fmt.Errorf("run %s: %w", s.Command[0], ctx.Err())
-	case groupErr != nil && complaint.Len() == 0:
-		return Result{}, groupErr
-	case result.Exited != nil:
-		return Result{Status: *result.Exited, Connections: result.Connections}, streamErr
-	case result.Refused != "":
-		return Result{}, &RefusedError{Message: result.Refused, Status: result.Status}
-	case result.Broken != "":
-		return Result{}, fmt.Errorf("set up sandbox of agent %s: %s", s.View.Agent, result.Broken)
-	case result.Started:
-		return Result{}, fmt.Errorf("run %s: the sandbox was killed%s", s.Command[0], colon(complaint.String()))
+		return Result{}, fmt.Errorf("run %s: %w", s.Command[0], context.Cause(ctx))
+	case beginErr != nil:
+		return Result{}, fmt.Errorf("set up sandbox: %w", beginErr)
+	case said.Exited != nil:
+		return Result{Status: *said.Exited, Connections: said.Connections}, streamErr
+	case said.Refused != "":
+		return Result{}, &RefusedError{Message: said.Refused, Status: said.Status}
+	case said.Broken != "":
+		return Result{}, fmt.Errorf("set up sandbox of agent %s: %s", s.View.Agent, said.Broken)
+	case said.Started:
+		return Result{}, errors.Join(eventErr,
+			fmt.Errorf("run %s: the sandbox was killed%s", s.Command[0], colon(complaint)))
 	}
-	return Result{}, bubblewrap.Explain(complaint.String(), errors.Join(waitErr, setupErr, eventErr))
+	return Result{}, box.explain(complaint, errors.Join(waitErr, setupErr, eventErr))
 }
 
-// start starts bubblewrap on the thread, in the control group of version 2. For root it uses a
-// subordinate user. If this machine or the file system cannot do that, start says so, and the
-// sandbox is root without capabilities. Any other failure ends the run, because an agent that works
-// above can cause it.
-func (s *Spec) start(cmd *exec.Cmd, group *cgroup, starter *thread, streams *streams) error {
-	if group.unified != nil {
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.unified.Fd())
-	}
-	if os.Getuid() != 0 {
-		return starter.do(cmd.Start)
-	}
-	user, err := bubblewrap.NewUser()
-	if err == nil {
-		err = streams.give(user.UID, user.GID)
-	}
-	if err == nil {
-		err = starter.do(func() error { return user.Prepare(cmd, s.View) })
-	}
-	if err == nil {
-		s.log().Debug("user", "uid", user.UID, "gid", user.GID)
-		return starter.do(cmd.Start)
-	}
-	if unable := (*bubblewrap.UnableError)(nil); !errors.As(err, &unable) {
-		return err
-	}
-	if s.Stderr != nil {
-		fmt.Fprintf(s.Stderr, "postern: the agent runs as root without capabilities, not as its own user: %v\n", err)
-	}
-	cmd.Dir, cmd.SysProcAttr.Credential = "", nil
-	starter.renew() // what it sees of the host may be half changed
-	return starter.do(cmd.Start)
-}
-
-// readEvents collects what the inside reports until it ends.
-func readEvents(host net.Conn) (wire.Event, error) {
+// readEvents collects what the inside reports until it ends, and calls started when the command
+// runs.
+func readEvents(host net.Conn, started func() error) (wire.Event, error) {
 	decoder := json.NewDecoder(host)
 	var all wire.Event
 	for {
@@ -259,6 +274,9 @@ func readEvents(host net.Conn) (wire.Event, error) {
 		}
 		if e.Started {
 			all.Started = true
+			if err := started(); err != nil {
+				return all, err
+			}
 			continue
 		}
 		e.Started = all.Started
@@ -273,66 +291,9 @@ func colon(message string) string {
 	return ": " + message
 }
 
-// controlPair returns the two ends of the connection between host and inside.
-func controlPair() (*net.UnixConn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make control connection: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("make control connection: %w", err)
-	}
-	return conn.(*net.UnixConn), theirs, nil
-}
-
 // capturedPorts are the ports that are captured for every address.
 func capturedPorts(s *Spec) []int {
 	ports := append([]int{80, 443}, s.Ports...)
 	slices.Sort(ports)
 	return slices.Compact(ports)
-}
-
-// descriptors are the files that bubblewrap inherits, in order from 3.
-type descriptors struct {
-	files []*os.File
-	owned []*os.File
-}
-
-// next is the number of the descriptor that is added next.
-func (d *descriptors) next() int { return 3 + len(d.files) }
-
-func (d *descriptors) add(f *os.File) { d.files = append(d.files, f) }
-
-// own is add for a file that is closed here.
-func (d *descriptors) own(f *os.File) {
-	d.owned = append(d.owned, f)
-	d.add(f)
-}
-
-// data adds a descriptor that reads content.
-func (d *descriptors) data(content []byte) error {
-	fd, err := unix.MemfdCreate("postern", unix.MFD_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("make anonymous file: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "memfd")
-	d.own(f)
-	if _, err := f.Write(content); err != nil {
-		return fmt.Errorf("write anonymous file: %w", err)
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("rewind anonymous file: %w", err)
-	}
-	return nil
-}
-
-func (d *descriptors) close() {
-	for _, f := range d.owned {
-		f.Close()
-	}
-	d.owned = nil
 }

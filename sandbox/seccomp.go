@@ -10,6 +10,8 @@ import (
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/container"
 )
 
 // Offsets in struct seccomp_data, little endian.
@@ -31,22 +33,54 @@ const (
 	errForbidden  = retErrno | uint32(unix.EPERM)
 )
 
-// filter is a program that the kernel runs before each system call, as an array of struct
-// sock_filter. What the tables of syscalls.go do not allow is denied. The gate, which connects in
-// the command's place, may do what takes; about a connect of the command the kernel asks the gate,
-// because a filter cannot see where it leads.
-func filter(gate bool) ([]byte, error) {
+// caller says whose system calls a filter decides.
+type caller int
+
+const (
+	// callerCommand is the command. A filter cannot see where a connect leads, so the kernel asks
+	// the gate about each.
+	callerCommand caller = iota
+	// callerContained is the command in a container, where the first process has its user.
+	callerContained
+	// callerForeign is callerContained on a kernel that asks nobody. So it has no Unix socket but
+	// those of a pair.
+	callerForeign
+	// callerGate is the gate, which connects in the command's place.
+	callerGate
+)
+
+// callerOf returns the command's kind.
+func callerOf(c *container.Options) caller {
+	switch {
+	case c == nil:
+		return callerCommand
+	case c.Foreign:
+		return callerForeign
+	}
+	return callerContained
+}
+
+// filter returns a program that the kernel runs before each system call, as an array of struct
+// sock_filter. It denies what the tables of syscalls.go do not allow.
+func filter(who caller) ([]byte, error) {
 	machine, err := arch.GetInfo(runtime.GOARCH)
 	if err != nil || len(machine.SyscallNames) == 0 {
 		return nil, fmt.Errorf("make system call filter: not known for %s", runtime.GOARCH)
 	}
 	connect, take := uint32(retNotify), errForbidden
-	if gate {
+	checked := checkedCalls
+	switch who {
+	case callerCommand:
+	case callerContained:
+		checked = slices.Concat(checkedCalls, firstProcessCalls)
+	case callerForeign:
+		connect, checked = retAllow, slices.Concat(checkedCalls, firstProcessCalls)
+	case callerGate:
 		connect, take = retAllow, retAllow
 	}
 	p := []bpf.Instruction{
-		// 32-bit programs have other numbers, and pass a socket's family in
-		// memory where no filter sees it.
+		// 32-bit programs have other numbers, and pass a socket's family in memory, which a filter
+		// cannot see.
 		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(machine.ID), SkipTrue: 1},
 		bpf.RetConstant{Val: errNoSyscall},
@@ -54,8 +88,12 @@ func filter(gate bool) ([]byte, error) {
 		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: x32, SkipTrue: 1},
 		bpf.RetConstant{Val: errNoSyscall},
 	}
-	for _, c := range checkedCalls {
+	for _, c := range checked {
 		body := c.body()
+		if who == callerForeign && slices.Contains(c.names, "socket") {
+			c.outcomes = slices.Concat(isOneOf(errNoFamily, 0, whole, unix.AF_UNIX), c.outcomes)
+			body = c.body()
+		}
 		for _, number := range numbers(machine, c.names) {
 			p = append(p, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: number, SkipTrue: uint8(len(body))})
 			p = append(p, body...)
@@ -84,7 +122,8 @@ func filter(gate bool) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// body decides the call by its arguments. It always returns: it loses the number.
+// body decides the call by its arguments. It always returns a verdict, because it overwrites the
+// number.
 func (c *checkedCall) body() []bpf.Instruction {
 	var body []bpf.Instruction
 	for _, o := range c.outcomes {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 
 	"github.com/creack/pty"
@@ -12,11 +13,11 @@ import (
 	"golang.org/x/term"
 )
 
-// streams are the command's standard streams. None is the caller's own. Whoever has a descriptor of
-// a file, a device, a pipe or a terminal can open the same again through /proc/self/fd: to write
-// what was opened for reading, to read what others write there, or to push input into it. So a
-// terminal becomes the command's own terminal, everything else becomes a pipe, and the bytes are
-// copied. Only /dev/null stays.
+// streams are the command's standard streams. None is the caller's own. Through /proc/self/fd, a
+// process with a descriptor of a file, a device, a pipe or a terminal can open it again: to write
+// to a file that was opened for reading, to read what others write, or to push input. So a terminal
+// becomes the command's own terminal, everything else becomes a pipe, and the bytes are copied.
+// Only /dev/null stays.
 type streams struct {
 	// inner are stdin, stdout and stderr of the command.
 	inner [3]*os.File
@@ -32,7 +33,7 @@ type streams struct {
 	master  *os.File
 	size    *os.File // the caller's terminal whose size counts
 	keys    *os.File // the caller's terminal that is typed at, if any
-	plain   bool     // the caller's terminal goes on to make its own line ends
+	plain   bool     // the caller's terminal continues to make its own line ends
 	saved   *term.State
 	resized chan os.Signal
 
@@ -80,7 +81,7 @@ func (st *streams) connect(outer [3]*os.File) error {
 	if st.master == nil {
 		return nil
 	}
-	// What is shown goes where the command would have written it.
+	// It is shown where the command would have written it.
 	show := st.size
 	for _, i := range []int{1, 2} {
 		if outer[i] != nil && isTerminal(outer[i]) {
@@ -112,7 +113,8 @@ func (st *streams) addPipe(i int, outer *os.File) error {
 	}
 	st.inner[i] = inner
 	st.theirs, st.ours, st.copies = append(st.theirs, inner), append(st.ours, ours), append(st.copies, c)
-	// Only faster: a user has a bound for all pipes together.
+	// This only makes it faster. If the user's bound for all pipes is reached, the pipe stays
+	// small.
 	_, _ = unix.FcntlInt(ours.Fd(), unix.F_SETPIPE_SZ, pipeSize)
 	return unix.SetNonblock(int(ours.Fd()), true)
 }
@@ -139,7 +141,8 @@ func (st *streams) addTerminal(i int, outer *os.File) error {
 	return nil
 }
 
-// give makes the user the owner of the command's streams, who may open them again as /dev/stdout.
+// give makes the user the owner of the command's streams, because programs open them again as
+// /dev/stdout.
 func (st *streams) give(uid, gid int) error {
 	for _, f := range st.theirs[1:] { // the first is /dev/null
 		if err := f.Chown(uid, gid); err != nil {
@@ -208,9 +211,9 @@ func (st *streams) started() {
 	for _, c := range st.copies {
 		st.running.Go(func() {
 			err := c.run()
-			// Whoever waits at the other end learns that nothing more comes, or that nobody reads.
+			// The process at the other end learns that no more comes, or that nobody reads.
 			for _, end := range []*os.File{c.from, c.to} {
-				if st.endsWith(c, end) {
+				if end != st.master && slices.Contains(st.ours, end) { // only c uses it
 					end.Close()
 				}
 			}
@@ -219,19 +222,6 @@ func (st *streams) started() {
 			st.mu.Unlock()
 		})
 	}
-}
-
-// endsWith reports whether the file is one of our ends that only c uses.
-func (st *streams) endsWith(c *copier, f *os.File) bool {
-	if f == st.master {
-		return false
-	}
-	for _, own := range st.ours {
-		if own == f {
-			return true
-		}
-	}
-	return false
 }
 
 // finish passes on what the command, which has ended, has written. It returns why something of

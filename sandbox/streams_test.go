@@ -193,3 +193,16 @@ func BenchmarkOutput(b *testing.B) {
 		})
 	})
 }
+
+// TestBeginning: whatever is complained of, a bounded part is kept, and whoever complains does not
+// wait.
+func TestBeginning(t *testing.T) {
+	t.Parallel()
+	var b beginning
+	for range 3 {
+		n, err := io.Copy(&b, bytes.NewReader(make([]byte, enough/2+1)))
+		require.NoError(t, err)
+		require.EqualValues(t, enough/2+1, n)
+	}
+	require.Len(t, b.text, enough)
+}

@@ -187,3 +187,39 @@ var checkedCalls = []checkedCall{
 		outcomes: isOneOf(retAllow, 0, whole, 0, 0x8, 0x20000, 0x20008, noRandomize, whole),
 	},
 }
+
+// ioprioProcess is IOPRIO_WHO_PROCESS.
+const ioprioProcess = 1
+
+// firstProcessCalls are what a command in a container may not do to another process. The first one
+// there, which ends the sandbox, has the command's user. If it is stopped, or gets no processor,
+// the command outlives `postern run`. On Linux no signal stops it, but on gVisor's kernel.
+var firstProcessCalls = []checkedCall{
+	{
+		names:     []string{"sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "prlimit64"},
+		otherwise: errForbidden, why: "the first process would get no processor, or no descriptors",
+		outcomes: isOneOf(retAllow, 0, whole, 0),
+	},
+	{
+		names: []string{"setpriority"}, otherwise: errForbidden, why: "as for sched_setscheduler",
+		outcomes: []outcome{{
+			when: []check{{arg: 0, mask: whole, value: unix.PRIO_PROCESS}, {arg: 1, mask: whole}}, do: retAllow,
+		}},
+	},
+	{
+		names: []string{"ioprio_set"}, otherwise: errForbidden, why: "as for sched_setscheduler",
+		outcomes: []outcome{{
+			when: []check{{arg: 0, mask: whole, value: ioprioProcess}, {arg: 1, mask: whole}}, do: retAllow,
+		}},
+	},
+	{
+		names:     []string{"kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open"},
+		otherwise: retAllow, why: "a first process that is stopped ends nothing",
+		outcomes: isOneOf(errForbidden, 0, whole, 1),
+	},
+	{
+		names: []string{"tkill"}, otherwise: retAllow,
+		why:      "the threads of the first process have numbers that nobody knows before",
+		outcomes: isOneOf(errForbidden, 1, whole, uint32(unix.SIGSTOP)),
+	},
+}

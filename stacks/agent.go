@@ -10,37 +10,40 @@ import (
 	"github.com/postern/postern/stacks/yaml"
 )
 
-// placed is a rule of an agent, with where it was asked for.
+// placed is a rule of an agent, with the place where it was asked for.
 type placed struct {
 	plan.Rule
-	// item is the entry of the agent's list, at the rule itself.
+	// item is the entry of the agent's list. at is the rule itself.
 	item, at *yaml.Node
 	preset   string
 }
 
-// agent reads one agent and flattens its rules: first those of its allow list, then those of its
-// presets.
+// agent reads one agent and flattens its rules: first the rules of its allow list, then those of
+// its presets.
 func (l *loader) agent(f yaml.Field, s *Stack) {
 	l.name(f.Key, "an agent")
 	what := "agent " + f.Key.Text
-	if !l.Mapping(f.Value, what, "runtime", "allow", "presets", "limits") {
+	if !l.Mapping(f.Value, what, "runtime", "image", "allow", "presets", "limits", "workspace", "home") {
 		return
 	}
-	if n := f.Value.Get("runtime"); n != nil && s.Target == TargetLocal {
-		if t, ok := l.Text(n, "runtime"); ok && t != "bubblewrap" {
-			l.At(n, "write runtime: bubblewrap", "runtime %q is not supported", t)
-		}
-	}
 	agent := plan.Agent{Name: f.Key.Text}
-	s.Origins[plan.DefaultRule(agent.Name)] = Origin{At: f.Key}
-	var rules []placed
+	l.runtime(f.Value, what, s.Target, &agent)
+	from := &origins{at: f.Key}
+	s.origins[agent.Name] = from
+	if n := f.Value.Get("workspace"); n != nil {
+		agent.Workspace = l.workspace(n, "workspace of "+what, s.Target)
+	}
+	if n := f.Value.Get("home"); n != nil {
+		agent.Home = l.home(n, "home of "+what, s.Target)
+	}
+	rules := l.flat[:0]
 	if n := f.Value.Get("allow"); n != nil {
 		if n.Kind != yaml.KindList {
 			l.At(n, "write allow: [] or the names of destinations", "allow is %s, not a list", n.Describe())
 			return
 		}
-		seen := make(map[string]bool, len(n.Items))
-		rules = make([]placed, 0, len(n.Items))
+		seen := l.seen
+		clear(seen)
 		for _, item := range n.Items {
 			d := l.allowed(item, seen)
 			if d == nil {
@@ -56,25 +59,25 @@ func (l *loader) agent(f yaml.Field, s *Stack) {
 			rules = append(rules, l.presets(p, agent.Name, seen)...)
 		}
 	} else if p := f.Value.Get("presets"); p != nil {
-		rules = l.presets(p, agent.Name, nil)
+		rules = append(rules, l.presets(p, agent.Name, nil)...)
 	}
 	if n := f.Value.Get("limits"); n != nil {
 		l.limitAll(n, what, rules, s)
 	}
 	l.agree(what, rules)
+	l.flat = rules
 	if len(rules) > 0 {
-		agent.Rules = make([]plan.Rule, len(rules))
+		agent.Rules, from.rules = make([]plan.Rule, len(rules)), make([]Origin, len(rules))
 	}
 	for i := range rules {
 		r := &rules[i]
-		agent.Rules[i] = r.Rule
-		s.Origins[r.ID] = Origin{At: r.at, Preset: r.preset}
+		agent.Rules[i], from.rules[i] = r.Rule, Origin{At: r.at, Preset: r.preset}
 	}
 	s.Plan.Agents = append(s.Plan.Agents, agent)
 }
 
-// limitAll gives every destination of an agent the agent's limits, as far as it
-// has none of its own.
+// limitAll gives every destination of an agent those of the agent's limits that it has not set
+// itself.
 func (l *loader) limitAll(n *yaml.Node, what string, rules []placed, s *Stack) {
 	limits := l.limits(n, "limits of "+what)
 	for i := range rules {
@@ -111,13 +114,16 @@ func (l *loader) allowed(item *yaml.Node, seen map[string]bool) *Destination {
 	return d
 }
 
+// place is where a rule leads.
+type place struct {
+	host string
+	port uint16
+}
+
 // agree makes sure that an agent's rules can hold at the same time.
 func (l *loader) agree(what string, rules []placed) {
-	type place struct {
-		host string
-		port uint16
-	}
-	first := make(map[place]*placed, len(rules))
+	first := l.places
+	clear(first)
 	gateways := map[uint16]*placed{}
 	reported := map[*yaml.Node]bool{}
 	clash := func(r, other *placed, hint, format string, args ...any) {
@@ -179,7 +185,8 @@ func (l *loader) agree(what string, rules []placed) {
 			}
 		}
 	}
-	ids := make(map[string]bool, len(rules))
+	ids := l.ids
+	clear(ids)
 	for i := range rules {
 		r := &rules[i]
 		if ids[r.ID] && !slices.ContainsFunc(l.List, func(p *yaml.Problem) bool { return p.Line == r.item.Line }) {

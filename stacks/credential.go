@@ -12,11 +12,13 @@ import (
 
 var (
 	token7230 = plan.Matching("^[a-z0-9!#$%&'*+.^_`|~-]+$")
-	variable  = plan.Matching(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	variable  = plan.Matching(VariablePattern)
 )
 
-// maxPrefix bounds what precedes a secret.
-const maxPrefix = 64
+const VariablePattern = `^[A-Za-z_][A-Za-z0-9_]*$`
+
+// MaxPrefix bounds what precedes a secret.
+const MaxPrefix = 64
 
 // transport are the headers that say how a message travels, not who sends it.
 var transport = []string{
@@ -24,9 +26,9 @@ var transport = []string{
 	"upgrade", "via", "x-request-id",
 }
 
-// kindFields are the keys of each kind of credential, besides secret and placeholders. Keys with an
+// KindFields are the keys of each kind of credential, besides secret and placeholders. Keys with an
 // exclamation mark are required.
-var kindFields = map[plan.Kind][]string{
+var KindFields = map[plan.Kind][]string{
 	plan.KindHeader:                  {"header!", "prefix"},
 	plan.KindBearer:                  {},
 	plan.KindBasic:                   {"username!"},
@@ -64,7 +66,7 @@ func (l *loader) credential(f yaml.Field) {
 	if kind == nil {
 		l.At(f.Key, "write kind: bearer, or another one", "%s has no kind", what)
 	} else if t, ok := l.Text(kind, "kind"); ok {
-		if _, known = kindFields[plan.Kind(t)]; known {
+		if _, known = KindFields[plan.Kind(t)]; known {
 			c.Kind = plan.Kind(t)
 		} else {
 			l.At(kind, "write one of "+yaml.Or(plan.Kinds()), "this kind of credential is not supported")
@@ -88,7 +90,7 @@ func (l *loader) credential(f yaml.Field) {
 func credentialKeys() []string {
 	keys := []string{"kind", "secret", "placeholders"}
 	for _, kind := range plan.Kinds() {
-		for _, k := range kindFields[kind] {
+		for _, k := range KindFields[kind] {
 			if k = strings.TrimSuffix(k, "!"); !slices.Contains(keys, k) {
 				keys = append(keys, k)
 			}
@@ -101,12 +103,12 @@ func credentialKeys() []string {
 func (l *loader) kindKeys(f yaml.Field, kind plan.Kind, what string) {
 	var foreign []string
 	for _, key := range credentialKeys()[3:] {
-		if !slices.Contains(kindFields[kind], key) && !slices.Contains(kindFields[kind], key+"!") {
+		if !slices.Contains(KindFields[kind], key) && !slices.Contains(KindFields[kind], key+"!") {
 			foreign = append(foreign, key)
 		}
 	}
 	l.Useless(f.Value, "a credential of kind "+string(kind), foreign...)
-	for _, key := range kindFields[kind] {
+	for _, key := range KindFields[kind] {
 		if key, needed := strings.CutSuffix(key, "!"); needed && f.Value.Get(key) == nil {
 			l.At(f.Key, fieldHints[key], "%s has no %s", what, key)
 		}
@@ -143,8 +145,8 @@ func (l *loader) credentialFields(n *yaml.Node, c *plan.Credential) {
 	}
 	if v := n.Get("prefix"); v != nil {
 		if t, ok := l.Text(v, "prefix"); ok {
-			if len(t) > maxPrefix || !printable(t) {
-				l.At(v, `write what precedes the secret, such as "Bearer "`, "prefix is longer than %d characters or not printable ASCII", maxPrefix)
+			if len(t) > MaxPrefix || !printable(t) {
+				l.At(v, `write what precedes the secret, such as "Bearer "`, "prefix is longer than %d characters or not printable ASCII", MaxPrefix)
 			}
 			c.Prefix = t
 		}

@@ -10,8 +10,8 @@ import (
 
 func TestEveryKindCanBeWritten(t *testing.T) {
 	t.Parallel()
-	require.Len(t, kindFields, len(plan.Kinds()))
+	require.Len(t, KindFields, len(plan.Kinds()))
 	for _, kind := range plan.Kinds() {
-		require.Contains(t, kindFields, kind)
+		require.Contains(t, KindFields, kind)
 	}
 }

@@ -1,6 +1,7 @@
 package stacks
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -38,23 +39,52 @@ func (d *Destination) Denies() bool {
 // Allows reports whether the destination already allows exactly what an edit wants to allow, for at
 // least as long.
 func (d *Destination) Allows(rule *plan.Rule) bool {
+	return d.shaped(rule) && (d.rules[0].Expires == "" || rule.Expires != "" && d.rules[0].Expires >= rule.Expires)
+}
+
+// Lease reports whether the destination allows exactly what an edit wants to allow, and ends before
+// that.
+func (d *Destination) Lease(rule *plan.Rule) bool {
+	return d.shaped(rule) && d.rules[0].Expires != "" && d.rules[0].Expires < rule.Expires
+}
+
+func (d *Destination) shaped(rule *plan.Rule) bool {
 	if len(d.rules) != 1 {
 		return false
 	}
 	r := &d.rules[0]
-	return !r.Deny && r.Host == rule.Host && r.Port == rule.Port && r.Mode == rule.Mode && slices.Equal(r.Methods, rule.Methods) && slices.Equal(r.Paths, rule.Paths) &&
-		len(r.Query)+len(r.Headers) == 0 && (r.Expires == "" || rule.Expires != "" && r.Expires >= rule.Expires)
+	return !r.Deny && r.Host == rule.Host && r.Port == rule.Port && r.Mode == rule.Mode &&
+		slices.Equal(r.Methods, rule.Methods) && slices.Equal(r.Paths, rule.Paths) && len(r.Query)+len(r.Headers) == 0
+}
+
+// Ended returns when the destination has ended, if it allows nothing any longer.
+func (d *Destination) Ended(now time.Time) (string, bool) {
+	if len(d.rules) != 1 || d.rules[0].Deny {
+		return "", false
+	}
+	end, err := time.Parse(time.RFC3339, d.rules[0].Expires)
+	return d.rules[0].Expires, err == nil && !now.Before(end)
+}
+
+// Leads reports whether the destination leads to its host in the way of the rule: see [SameWay].
+func (d *Destination) Leads(rule *plan.Rule) bool { return SameWay(&d.rules[0].Rule, rule) }
+
+// SameWay reports whether both rules lead to their hosts in the same way, whatever they match: to
+// the same upstream, with the same credential, by the same gateway.
+func SameWay(a, b *plan.Rule) bool {
+	return a.Credential == b.Credential && a.OwnCredentials == b.OwnCredentials && a.Gateway == b.Gateway &&
+		reflect.DeepEqual(a.Upstream, b.Upstream)
 }
 
 // sandboxPort is the port of the sandbox's own proxy, which no gateway may take.
 const sandboxPort = 3128
 
-// shortForm are the keys of a destination that make up its one rule.
-var shortForm = []string{"deny", "methods", "paths", "query", "headers"}
+// ShortForm are the keys of a destination that make up its one rule.
+var ShortForm = []string{"deny", "methods", "paths", "query", "headers"}
 
-// destination reads one destination. It is known by its name even if something
-// in it is wrong, so that the agents that use it are not blamed as well.
-func (l *loader) destination(f yaml.Field, gateways map[uint16]string) {
+// destination reads one destination. Even if something in it is wrong, its name is known, so that
+// agents that use it cause no further messages.
+func (l *loader) destination(f yaml.Field) {
 	d := &Destination{name: f.Key.Text, key: f.Key}
 	if d.name != "" {
 		l.destinations[d.name] = d
@@ -70,11 +100,11 @@ func (l *loader) destination(f yaml.Field, gateways map[uint16]string) {
 		"credential", "own_credentials", "gateway", "upstream", "limits", "expires", "reason", "owner") {
 		return
 	}
-	base := l.base(f, what, gateways)
+	base := l.base(f, what)
 	own := l.rules(f, what, base)
 	for _, r := range own {
 		if r.Deny {
-			// Only these count: see plan.Rule.
+			// Only these fields count: see plan.Rule.
 			r.Rule = plan.Rule{
 				ID: r.ID, Deny: true, Host: r.Host, Port: r.Port, Methods: r.Methods, Paths: r.Paths, Query: r.Query, Headers: r.Headers,
 				Expires: r.Expires, Reason: r.Reason, Owner: r.Owner,
@@ -88,10 +118,14 @@ func (l *loader) destination(f yaml.Field, gateways map[uint16]string) {
 	if base.Mode == plan.ModeTunnel {
 		l.tunnel(f.Value, d)
 	}
+	if u := base.Upstream; u != nil && u.Plain && base.Credential != "" && base.Reason == "" {
+		l.At(f.Value.Get("credential"), "remove it, or say in reason: why it is sent so",
+			"credential %s would be sent over plain HTTP", base.Credential)
+	}
 }
 
 // base reads what all rules of a destination share.
-func (l *loader) base(f yaml.Field, what string, gateways map[uint16]string) plan.Rule {
+func (l *loader) base(f yaml.Field, what string) plan.Rule {
 	r := plan.Rule{Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath}}
 	get := f.Value.Get
 	if n := get("port"); n != nil {
@@ -111,7 +145,7 @@ func (l *loader) base(f yaml.Field, what string, gateways map[uint16]string) pla
 		r.OwnCredentials = l.ownCredentials(n, &r)
 	}
 	if n := get("gateway"); n != nil {
-		r.Gateway = l.gateway(n, f.Key.Text, gateways)
+		r.Gateway = l.gateway(n)
 	}
 	if n := get("upstream"); n != nil {
 		r.Upstream = l.upstream(n)
@@ -128,6 +162,9 @@ func (l *loader) base(f yaml.Field, what string, gateways map[uint16]string) pla
 		r.Host = l.host(n)
 		if d := get("deny"); d == nil || d.Text != "true" {
 			l.wildcard(n, &r, r.Reason)
+			if why, hint := nowhere(r.Host); why != "" && (r.Upstream == nil || r.Upstream.Address == "") {
+				l.At(n, hint, "host %q %s", r.Host, why)
+			}
 		}
 		if g := get("gateway"); g != nil && strings.HasPrefix(r.Host, "*.") {
 			l.At(g, "remove it, or write the host out", "a gateway reaches one host, and %q is many", r.Host)
@@ -144,7 +181,7 @@ func (l *loader) rules(f yaml.Field, what string, base plan.Rule) []namedRule {
 		l.matcher(f.Value, &r.Rule)
 		return []namedRule{r}
 	}
-	l.Useless(f.Value, "a destination with rules: or git:", shortForm...)
+	l.Useless(f.Value, "a destination with rules: or git:", ShortForm...)
 	var out []namedRule
 	if n != nil {
 		out = append(out, l.ruleList(n, what, base)...)
@@ -176,6 +213,9 @@ func (l *loader) mode(n, destination *yaml.Node) string {
 
 // tunnel refuses whatever requires inspection of the connection.
 func (l *loader) tunnel(n *yaml.Node, d *Destination) {
+	if up := n.Get("upstream"); up != nil {
+		l.Useless(up, "the upstream of a tunnel", "ca", "plain_http")
+	}
 	l.Useless(n, "a tunnel", "methods", "paths", "query", "headers", "credential", "own_credentials", "gateway", "limits", "git")
 	for _, r := range d.rules {
 		if r.ID != "" && n.Get("git") == nil && Partial(&r.Rule) {

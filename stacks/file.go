@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
@@ -27,8 +28,9 @@ type File struct {
 	Path string
 	// Real is the absolute path without symbolic links.
 	Real string
-	// Above is set if [Find] found the file in a folder above the current one.
-	Above bool
+	// Found says how the file was found, if the caller of [Choose] has not named it and it is not
+	// in the current folder, such as "in a folder above". Otherwise it is "".
+	Found string
 
 	// Ask asks a package client for its hosts. [Find] and [Open] set [ClientHosts].
 	Ask func(ctx context.Context, client string) ([]HostPort, error)
@@ -36,7 +38,7 @@ type File struct {
 	folder  home.Identity
 	clients clientAnswers
 	data    []byte
-	// err is why the file could not be read: a state folder may outlive its file.
+	// err is the reason why the file could not be read. A state folder may outlive its file.
 	err error
 }
 
@@ -62,6 +64,10 @@ func (f *File) Owner() home.Owner {
 // Home returns the state folder of the file's stack: see [home.Of].
 func (f *File) Home() (home.Folder, error) { return home.Of(f.Owner()) }
 
+// Command returns the command line of postern with these arguments that is about this file, from
+// any folder.
+func (f *File) Command(args ...string) string { return advice.About(f.Real, args...) }
+
 // HomeOf is [File.Home] of the stack file at path.
 func HomeOf(path string) (home.Folder, error) {
 	f, err := Open(path)
@@ -69,70 +75,6 @@ func HomeOf(path string) (home.Folder, error) {
 		return home.Folder{}, err
 	}
 	return f.Home()
-}
-
-// ErrName means that no stack can have that name.
-var ErrName = errors.New("is not the name of a stack")
-
-// NotFoundError means that there is no file for a stack of that name.
-type NotFoundError struct{ Name, Own string }
-
-func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("there is no stacks/%s.yaml here or in a folder above, and no %s: change into the repository, or use --file", e.Name, e.Own)
-}
-
-// Find reads the file of the stack called name. It looks for stacks/<name>.yaml in the current
-// folder and upwards, and then for <name>.yaml in [OwnFolder]. Neither stacks nor the file may be a
-// symbolic link: the current folder may be an agent's, and a link there would choose another stack
-// for the operator's next command. The error is a [*NotFoundError] if there is no such file.
-func Find(name string) (*File, error) {
-	if filepath.Base(name) != name || name == "." || name == ".." {
-		return nil, fmt.Errorf("%q %w: name one, such as local for stacks/local.yaml, or use --file", name, ErrName)
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return nil, fmt.Errorf("find the stack file: %w", err)
-	}
-	own, err := OwnFolder()
-	if err != nil {
-		return nil, err
-	}
-	for up := "."; ; up = filepath.Join("..", up) {
-		f, err := open(filepath.Join(up, "stacks"), name+".yaml")
-		if err == nil {
-			f.Above = up != "."
-			return f, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-			return nil, fmt.Errorf("find the stack file: %w", err)
-		}
-		if abs := filepath.Join(dir, up); abs == filepath.Dir(abs) {
-			break
-		}
-	}
-	// No agent writes here, so links, as of dotfiles, may lead elsewhere.
-	f, err := Open(filepath.Join(own, name+".yaml"))
-	if err == nil {
-		err = f.err
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return nil, &NotFoundError{Name: name, Own: filepath.Join(own, name+".yaml")}
-	}
-	return f, err
-}
-
-// OwnFolder returns the folder in which a user keeps stack files outside agents' folders:
-// $XDG_CONFIG_HOME/postern/stacks, or ~/.config/postern/stacks.
-func OwnFolder() (string, error) {
-	config := os.Getenv("XDG_CONFIG_HOME")
-	if !filepath.IsAbs(config) {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("find your own stack files: %w; set XDG_CONFIG_HOME", err)
-		}
-		config = filepath.Join(home, ".config")
-	}
-	return filepath.Join(config, "postern", "stacks"), nil
 }
 
 // Open reads the stack file that somebody named. It follows symbolic links. If only the file is
@@ -160,8 +102,9 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
-// open reads the file in the folder, and holds the folder open meanwhile: the kernel says where it
-// is. If only the file cannot be read, open returns the error and what is known.
+// open reads the file in the folder, and holds the folder open meanwhile, because the kernel then
+// tells where the folder is. If only the file cannot be read, open returns the error and what is
+// known.
 func open(dir, base string) (*File, error) {
 	folder, err := openFolder(dir)
 	if err != nil {
@@ -191,7 +134,7 @@ func openFolder(dir string) (*os.File, error) {
 	return folder, err
 }
 
-// linkError is not one of ENOTDIR: a link must not be passed over in a search.
+// linkError is not ENOTDIR, because a search must not pass over a link.
 func linkError(path string) error {
 	return fmt.Errorf("%s is a symbolic link, which an agent may have put there: name the file with --file, or remove the link", path)
 }
@@ -211,7 +154,8 @@ func readIn(folder *os.File, base, path string) ([]byte, error) {
 // ErrChanged means that somebody else changed the stack file meanwhile.
 var ErrChanged = errors.New("the file was changed meanwhile")
 
-// lockFor bounds the wait for another edit. An agent that may read the file can hold the lock for ever.
+// lockFor bounds the wait for another edit. An agent that may read the file can hold the lock for
+// ever.
 const lockFor = 5 * time.Second
 
 // lockFile takes the lock on an open file.
@@ -266,7 +210,7 @@ func (f *File) Replace(old, new []byte) error {
 	if err != nil {
 		return wrap(err)
 	}
-	// In the folder that was opened, wherever it is by now.
+	// The file is in the folder that was opened, wherever that is by now.
 	if err := atomicfile.Write(filepath.Join(descriptor(folder), base), new, info.Mode().Perm()); err != nil {
 		return wrap(err)
 	}

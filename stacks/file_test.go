@@ -19,7 +19,7 @@ func TestFind(t *testing.T) {
 
 	_, err := Find("local")
 	require.EqualError(t, err, "there is no stacks/local.yaml here or in a folder above, and no "+
-		root+"/config/postern/stacks/local.yaml: change into the repository, or use --file")
+		root+"/config/postern/stacks/local.yaml: `postern init` writes one, or name one with --file")
 
 	// The user's own comes last.
 	own := filepath.Join(root, "config", "postern", "stacks", "local.yaml")
@@ -27,22 +27,43 @@ func TestFind(t *testing.T) {
 	write(t, own, minimal)
 	f, err := Find("local")
 	require.NoError(t, err)
-	require.Equal(t, File{Path: own, Real: own}, File{Path: f.Path, Real: f.Real, Above: f.Above})
+	require.Equal(t, File{Path: own, Real: own}, File{Path: f.Path, Real: f.Real, Found: f.Found})
 
 	above := stackIn(t, filepath.Dir(below), "local")
 	f, err = Find("local")
 	require.NoError(t, err)
-	require.Equal(t, File{Path: "../stacks/local.yaml", Real: above, Above: true}, File{Path: f.Path, Real: f.Real, Above: f.Above})
+	require.Equal(t, File{Path: "../stacks/local.yaml", Real: above, Found: "in a folder above"}, File{Path: f.Path, Real: f.Real, Found: f.Found})
 
 	here := stackIn(t, below, "local")
 	f, err = Find("local")
 	require.NoError(t, err)
-	require.Equal(t, File{Path: "stacks/local.yaml", Real: here}, File{Path: f.Path, Real: f.Real, Above: f.Above})
+	require.Equal(t, File{Path: "stacks/local.yaml", Real: here}, File{Path: f.Path, Real: f.Real, Found: f.Found})
 
 	for _, name := range []string{"", ".", "..", "a/b", "../local"} {
 		_, err = Find(name)
 		require.ErrorIs(t, err, ErrName, name)
 	}
+}
+
+// TestNames: the names of stacks here, above and of the user's own, once each; no folder, link or
+// other file.
+func TestNames(t *testing.T) {
+	root := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(root, "config"))
+	below := filepath.Join(root, "project", "sub")
+	require.NoError(t, os.MkdirAll(filepath.Join(below, "stacks", "folder.yaml"), 0o700))
+	t.Chdir(below)
+	own := filepath.Join(root, "config", "postern", "stacks")
+	require.NoError(t, os.MkdirAll(own, 0o700))
+	write(t, filepath.Join(own, "own.yaml"), minimal)
+	stackIn(t, below, "one")
+	stackIn(t, below, "both")
+	stackIn(t, filepath.Dir(below), "both")
+	stackIn(t, filepath.Dir(below), "above")
+	write(t, filepath.Join(below, "stacks", "README.md"), "")
+	write(t, filepath.Join(below, "stacks", "o\x1bne.yaml"), minimal)
+	require.NoError(t, os.Symlink(filepath.Join(own, "own.yaml"), filepath.Join(below, "stacks", "link.yaml")))
+	require.Equal(t, []string{"above", "both", "one", "own"}, Names())
 }
 
 // What an agent plants in its folder leads a search nowhere else.

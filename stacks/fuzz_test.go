@@ -6,26 +6,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/golden"
 )
 
 // FuzzLoad: no input takes the loader down, and what loads encodes in one way.
 func FuzzLoad(f *testing.F) {
-	for _, pattern := range []string{"testdata/load/*.txtar", "edit/testdata/*.txtar"} {
-		files, err := filepath.Glob(pattern)
-		require.NoError(f, err)
-		for _, file := range files {
-			archive, err := txtar.ParseFile(file)
-			require.NoError(f, err)
-			for _, file := range archive.Files {
-				if file.Name == "stack.yaml" {
-					f.Add(file.Data)
-				}
-			}
-		}
+	for _, data := range golden.Seeds(f, "stack.yaml", "testdata/load/*.txtar", "aws/testdata/*.txtar", "edit/testdata/*.txtar") {
+		f.Add(data)
 	}
 	path := filepath.Join(f.TempDir(), "fuzz.yaml")
 	f.Fuzz(func(t *testing.T, data []byte) {

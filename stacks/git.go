@@ -9,7 +9,9 @@ import (
 )
 
 // repository is "owner/name", deeper, or flat; a * stands for a whole segment.
-var repository = plan.Matching(`^(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)(?:/(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)){0,7}$`)
+var repository = plan.Matching(RepositoryPattern)
+
+const RepositoryPattern = `^(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)(?:/(?:\*|[A-Za-z0-9_][A-Za-z0-9._-]*)){0,7}$`
 
 // git compiles lists of repositories into the requests that git sends over HTTPS. Writing includes
 // reading, because a push begins by reading. The names of the rules say what they let through, so

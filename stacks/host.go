@@ -2,14 +2,14 @@ package stacks
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
-	"github.com/weppos/publicsuffix-go/publicsuffix"
 	"golang.org/x/net/idna"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/hosting"
 	"github.com/postern/postern/stacks/yaml"
 )
 
@@ -38,6 +38,35 @@ func ParseHostPort(s string) (HostPort, error) {
 		return HostPort{}, fmt.Errorf("host %q would be the proxy's own machine; write a destination with an upstream into the stack file", host)
 	}
 	return hp, nil
+}
+
+// engineNames are the names that container engines and virtual machines give to the machine that
+// they run on. No DNS server knows them.
+var engineNames = []string{
+	"host.docker.internal", "gateway.docker.internal", "host.containers.internal", "host.minikube.internal",
+	"host.lima.internal", "host.orb.internal", "host-gateway",
+}
+
+// metadataNames are the names of clouds' metadata services.
+var metadataNames = []string{"metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"}
+
+// nowhere returns why no request to the host can ever arrive, and what to write instead, or "". It
+// is about hosts without an upstream: DNS says where they are.
+func nowhere(host string) (why, hint string) {
+	address := "write where the service is: upstream: {address: \"127.0.0.1:PORT\"}"
+	switch {
+	case slices.Contains(engineNames, host):
+		return "is a name that a container engine gives to its own machine: the proxy's DNS does not know it", address
+	case slices.Contains(metadataNames, host):
+		return "is a cloud's metadata service, whose addresses are never allowed",
+			"remove it; credential: names the credential that is sent"
+	}
+	for _, top := range []string{".onion", ".invalid"} {
+		if strings.HasSuffix(host, top) {
+			return "ends in " + top + ", where DNS has no host", address
+		}
+	}
+	return "", ""
 }
 
 func (hp HostPort) String() string {
@@ -109,7 +138,7 @@ func (l *loader) wildcard(n *yaml.Node, r *plan.Rule, reason string) {
 	if !ok {
 		return
 	}
-	suffix, ours := crossed(rest)
+	suffix, ours := hosting.Below(rest)
 	switch {
 	case suffix == "":
 	case ours:
@@ -119,55 +148,4 @@ func (l *loader) wildcard(n *yaml.Node, r *plan.Rule, reason string) {
 	case r.Credential != "" && l.credentials[r.Credential].Kind != plan.KindAWSSigV4:
 		l.At(n, "write the names that are yours", "host %q is shared hosting: the credential would go to whoever rents a name under %s", r.Host, suffix)
 	}
-}
-
-// suffixes is the public suffix list, turned around: every name under which, at
-// any depth, there is a public suffix, with one of those.
-type suffixes struct {
-	icann, private map[string]string
-	// all are the names of which every child is a suffix, and except are the exceptions. private
-	// says whose section it is.
-	all    map[string]bool
-	except map[string]bool
-}
-
-var publicSuffixes = sync.OnceValue(func() suffixes {
-	s := suffixes{icann: map[string]string{}, private: map[string]string{}, all: map[string]bool{}, except: map[string]bool{}}
-	for _, rule := range publicsuffix.DefaultRules() {
-		value, err := idna.ToASCII(rule.Value)
-		if err != nil {
-			continue
-		}
-		section, suffix := s.icann, value
-		if rule.Private {
-			section = s.private
-		}
-		switch rule.Type {
-		case publicsuffix.ExceptionType:
-			s.except[value] = true
-			continue
-		case publicsuffix.WildcardType:
-			s.all[value], suffix = rule.Private, "*."+value
-		}
-		for above := value; above != ""; _, above, _ = strings.Cut(above, ".") {
-			if _, ok := section[above]; !ok || above == value {
-				section[above] = suffix
-			}
-		}
-	}
-	return s
-})
-
-// crossed returns a public suffix that is the name or below it, or "", and
-// whether it is a registry's.
-func crossed(name string) (suffix string, registry bool) {
-	s := publicSuffixes()
-	if suffix, ok := s.icann[name]; ok {
-		return suffix, true
-	}
-	_, parent, _ := strings.Cut(name, ".")
-	if private, ok := s.all[parent]; ok && !s.except[name] {
-		return "*." + parent, !private
-	}
-	return s.private[name], false
 }

@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	ratePattern = regexp.MustCompile(`^([1-9][0-9]{0,8})/(s|sec|min|h|hour)$`)
+	RatePattern = regexp.MustCompile(`^([1-9][0-9]{0,8})/(s|sec|min|h|hour)$`)
 	seconds     = map[string]uint32{"s": 1, "sec": 1, "min": 60, "h": 3600, "hour": 3600}
 )
 
@@ -20,7 +20,7 @@ func (l *loader) limits(n *yaml.Node, what string) *plan.Limits {
 	}
 	var out plan.Limits
 	if r := n.Get("requests"); r != nil {
-		m := ratePattern.FindStringSubmatch(r.Text)
+		m := RatePattern.FindStringSubmatch(r.Text)
 		if r.Kind != yaml.KindText || m == nil {
 			l.At(r, "write a number per s, min or hour, such as 600/min", "requests is not a valid rate")
 		} else {

@@ -27,19 +27,23 @@ type Stack struct {
 	Name string
 	// Path is the file, for messages.
 	Path string
+	// File is [File.Real].
+	File string
 	// Target is [TargetLocal] or [TargetAWS].
 	Target string
 	// Nodes is the number of proxies in the fleet.
 	Nodes int
 	Plan  *plan.Plan
 	// AWS is what the file says about [TargetAWS]; nil for other targets.
-	AWS *cloud.AWS
+	AWS        *cloud.AWS
+	Guardrails Guardrails
 	// Warnings are about text that is valid but probably no longer intended, such as rules that
 	// have expired.
 	Warnings []*yaml.Problem
 
-	// Origins has where each rule is from, by ID.
-	Origins map[string]Origin
+	// origins has where each agent and its rules are from, by its name. The rules have the order of
+	// the plan.
+	origins map[string]*origins
 	// Root is the tree of the file, and Destinations are what it declares, by name: what an edit
 	// looks at.
 	Root         *yaml.Node
@@ -52,11 +56,56 @@ type Origin struct {
 	Preset string
 }
 
+// Agent returns the agent's part of the plan. The error names the agent that was probably meant.
+func (s *Stack) Agent(name string) (*plan.Agent, error) {
+	if a := s.agent(name); a != nil {
+		return a, nil
+	}
+	names := make([]string, len(s.Plan.Agents))
+	for i := range s.Plan.Agents {
+		names[i] = s.Plan.Agents[i].Name
+	}
+	return nil, fmt.Errorf("%s: there is no agent %q; %s", s.Path, name, yaml.Nearest(name, names))
+}
+
+// origins are the places of an agent and of its rules.
+type origins struct {
+	at    *yaml.Node
+	rules []Origin
+}
+
+// Origin returns the place of the rule, or false if the file has no such rule.
+func (s *Stack) Origin(ruleID string) (Origin, bool) {
+	name := plan.AgentOf(ruleID)
+	from, agent := s.origins[name], s.agent(name)
+	switch {
+	case from == nil || agent == nil:
+		return Origin{}, false
+	case ruleID == plan.DefaultRule(name):
+		return Origin{At: from.at}, true
+	}
+	i := slices.IndexFunc(agent.Rules, func(r plan.Rule) bool { return r.ID == ruleID })
+	if i < 0 {
+		return Origin{}, false
+	}
+	return from.rules[i], true
+}
+
+// agent returns the agent of that name, or nil.
+func (s *Stack) agent(name string) *plan.Agent {
+	for i := range s.Plan.Agents {
+		if a := &s.Plan.Agents[i]; a.Name == name {
+			return a
+		}
+	}
+	return nil
+}
+
 // Source returns the place of the rule, such as "stacks/local.yaml:12", or, with its preset,
 // "stacks/local.yaml:12, preset anthropic". For a rule that is not in the file it returns only the
 // file.
 func (s *Stack) Source(ruleID string) string {
-	o, ok := s.Origins[ruleID]
+	o, ok := s.Origin(ruleID)
 	if !ok {
 		return s.Path
 	}
@@ -98,17 +147,16 @@ func (f *File) Load() (*Stack, error) {
 func (s *Stack) warn(now time.Time) {
 	odd := map[string]bool{}
 	for _, a := range s.Plan.Agents {
-		for _, r := range a.Rules {
+		for i, r := range a.Rules {
+			o := s.origins[a.Name].rules[i]
 			if text := Lookalike(r.Host); text != "" && !odd[r.Host] {
 				odd[r.Host] = true
-				o := s.Origins[r.ID]
 				s.Warnings = append(s.Warnings, &yaml.Problem{
 					File: s.Path, Line: o.At.Line, Col: o.At.Col, Message: text, Hint: "remove it, unless it is the host that you mean",
 				})
 			}
 			if s.signsNothing(&r) && !odd[r.Host] {
 				odd[r.Host] = true
-				o := s.Origins[r.ID]
 				s.Warnings = append(s.Warnings, &yaml.Problem{
 					File: s.Path, Line: o.At.Line, Col: o.At.Col,
 					Message: fmt.Sprintf("rule %s refuses every client of this API: clients name an operation with X-Amz-Target, so a rule that restricts methods or paths must name it, too", r.ID),
@@ -116,7 +164,6 @@ func (s *Stack) warn(now time.Time) {
 				})
 			}
 			if end, err := time.Parse(time.RFC3339, r.Expires); err == nil && !now.Before(end) {
-				o := s.Origins[r.ID]
 				s.Warnings = append(s.Warnings, &yaml.Problem{
 					File: s.Path, Line: o.At.Line, Col: o.At.Col,
 					Message: fmt.Sprintf("rule %s has expired at %s", r.ID, r.Expires), Hint: "remove it, or write a later time",
@@ -132,7 +179,8 @@ var targeted = []string{
 	"athena", "cloudtrail", "codebuild", "cognito-idp", "dynamodb", "ecr", "ecs", "events", "glue", "kinesis", "kms", "logs", "secretsmanager", "sqs", "ssm", "states",
 }
 
-// signsNothing reports whether a rule asks for a method or path only, where an operation has to be named.
+// signsNothing reports whether a rule asks for a method or path only, where an operation has to be
+// named.
 func (s *Stack) signsNothing(r *plan.Rule) bool {
 	i := slices.IndexFunc(s.Plan.Credentials, func(c plan.Credential) bool { return c.Name == r.Credential && c.Kind == plan.KindAWSSigV4 })
 	return !r.Deny && i >= 0 && slices.Contains(targeted, s.Plan.Credentials[i].Service) &&
@@ -151,12 +199,13 @@ func (f *File) Parse(data []byte) (*Stack, error) {
 		folders: sync.OnceValues(hostpath.AgentFolders),
 		Reader:  &yaml.Reader{Problems: p, Dir: filepath.Dir(f.Real)}, clients: f.hostsOf,
 		credentials: map[string]plan.Credential{}, destinations: map[string]*Destination{}, patterns: map[string]bool{},
+		seen: map[string]bool{}, places: map[place]*placed{}, ids: map[string]bool{},
 	}
 	stack := l.stack(root)
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
-	stack.Name, stack.Path = f.Name(), f.Path
+	stack.Name, stack.Path, stack.File = f.Name(), f.Path, f.Real
 	stack.Plan.Stack = stack.Name
 	stack.Root, stack.Destinations = root, l.destinations
 	return stack, nil
@@ -169,24 +218,34 @@ type loader struct {
 	clients func(client string) ([]HostPort, error)
 	// folders returns what agents may write.
 	folders func() (*hostpath.Folders, error)
-	// repositories are what presets allow at a git host.
+	// repositories holds what presets allow at a git host.
 	repositories *yaml.Node
 	// patterns are path patterns that were read and are right: most files have few.
-	patterns     map[string]bool
+	patterns map[string]bool
+	// flat, seen, places and ids are what each agent is compiled in, one after the other.
+	flat         []placed
+	seen, ids    map[string]bool
+	places       map[place]*placed
 	credentials  map[string]plan.Credential
 	destinations map[string]*Destination
 }
 
 var (
 	// name matches the valid names of agents and credentials.
-	name = plan.Matching(`^[a-z][a-z0-9-]{0,31}$`)
+	name = plan.Matching(NamePattern)
 	// destinationName also admits host names.
-	destinationName = plan.Matching(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+	destinationName = plan.Matching(DestinationNamePattern)
+)
+
+const (
+	NamePattern            = `^[a-z][a-z0-9-]{0,31}$`
+	DestinationNamePattern = `^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`
 )
 
 func (l *loader) stack(root *yaml.Node) *Stack {
-	s := &Stack{Nodes: 1, Plan: &plan.Plan{}, Origins: map[string]Origin{}}
-	if !l.Mapping(root, "the stack file", "version", "target", "credentials", "destinations", "agents", "proxies", "aws") {
+	s := &Stack{Nodes: 1, Plan: &plan.Plan{}, origins: map[string]*origins{}}
+	if !l.Mapping(root, "the stack file", "version", "target", "credentials", "destinations", "agents", "proxies", "aws",
+		"guardrails") {
 		return s
 	}
 	l.version(root)
@@ -197,9 +256,8 @@ func (l *loader) stack(root *yaml.Node) *Stack {
 		}
 	}
 	if n := root.Get("destinations"); n != nil && l.Mapping(n, "destinations") {
-		gateways := map[uint16]string{}
 		for _, f := range n.Fields {
-			l.destination(f, gateways)
+			l.destination(f)
 		}
 	}
 	if n := root.Get("agents"); n != nil && l.Mapping(n, "agents") {
@@ -226,6 +284,10 @@ func (l *loader) stack(root *yaml.Node) *Stack {
 	} else if n := root.Get("aws"); n != nil {
 		l.At(n, "remove it, or write target: aws", "target %s has no section aws", s.Target)
 	}
+	s.Guardrails.Production = s.AWS != nil && s.AWS.Mode == cloud.ModeIsolated && s.AWS.Protect
+	if n := root.Get("guardrails"); n != nil {
+		s.Guardrails.read(l.Reader, n, l.File)
+	}
 	return s
 }
 
@@ -248,8 +310,7 @@ func (l *loader) target(root *yaml.Node) string {
 	return l.OneOf(n, "target", TargetLocal, TargetAWS)
 }
 
-// used returns the credentials that some rule injects: the others are nobody's
-// business, least of all the fleet's.
+// used returns the credentials that some rule injects. The fleet does not need the others.
 func (l *loader) used(p *plan.Plan) []plan.Credential {
 	names := map[string]bool{}
 	for _, a := range p.Agents {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,61 +11,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/stacks/yaml"
+	"github.com/postern/postern/tests/golden"
 )
 
-var update = flag.Bool("update", false, "rewrite the expectations in testdata")
-
-// TestLoad has one archive for each case: stack.yaml and the files beside it
-// go in, and plan.json with warnings.txt and aws.json, or errors.txt, must come out. The folder is $DIR in both.
+// TestLoad has one archive for each case: stack.yaml and the files next to it go in, and plan.json
+// with warnings.txt and aws.json, or errors.txt, must come out.
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/load/*")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		name, ok := strings.CutSuffix(filepath.Base(file), ".txtar")
-		if !ok {
-			t.Errorf("%s is no case: remove it", file)
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			archive, err := txtar.ParseFile(file)
-			require.NoError(t, err)
-			dir := t.TempDir()
-			in, want := &txtar.Archive{Comment: archive.Comment}, map[string]string{}
-			for _, f := range archive.Files {
-				if f.Name == "plan.json" || f.Name == "errors.txt" || f.Name == "warnings.txt" || f.Name == "aws.json" {
-					want[f.Name] = string(f.Data)
-					continue
-				}
-				in.Files = append(in.Files, f)
-				path := filepath.Join(dir, f.Name)
-				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
-				require.NoError(t, os.WriteFile(path, f.Data, 0o600))
-			}
-			got := outcome(t, filepath.Join(dir, "stack.yaml"))
-			for name, text := range got {
-				got[name] = strings.ReplaceAll(text, dir, "$DIR")
-			}
-			if *update {
-				for _, name := range sortedKeys(got) {
-					text := got[name]
-					in.Files = append(in.Files, txtar.File{Name: name, Data: []byte(text)})
-				}
-				require.NoError(t, os.WriteFile(file, txtar.Format(in), 0o600))
-				return
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("go test -update, then look at the difference (-want +got):\n%s", diff)
-			}
-		})
-	}
+	golden.Each(t, "testdata/load", []string{"aws.json", "plan.json", "warnings.txt", "errors.txt"}, func(t *testing.T, c *golden.Case) map[string]string {
+		return outcome(t, filepath.Join(c.Dir, "stack.yaml"))
+	})
 }
 
 // outcome is what loading gives, as files.

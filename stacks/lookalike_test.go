@@ -1,6 +1,7 @@
 package stacks
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,4 +37,29 @@ func TestLookalike(t *testing.T) {
 			require.Contains(t, got, want, written)
 		}
 	}
+}
+
+// TestWarnsOnce: loading warns of a host once, where it is declared, however many agents may reach
+// it.
+func TestWarnsOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "local.yaml")
+	write(t, path, `version: 1
+target: local
+credentials:
+  keys: {kind: aws-sigv4, service: kms, region: eu-west-1, secret: "env://KEYS"}
+destinations:
+  plain: {host: github.com}
+  fake: {host: gіthub.com}
+  kms: {host: kms.eu-west-2.amazonaws.com, methods: [POST], paths: [/], credential: keys}
+agents:
+  one: {allow: [plain, fake, kms]}
+  two: {allow: [fake, kms]}
+`)
+	stack, err := Load(path)
+	require.NoError(t, err)
+	require.Len(t, stack.Warnings, 2)
+	require.EqualError(t, stack.Warnings[0], path+":7:3: host xn--gthub-n2e.com is \"gіthub.com\", which looks like "+
+		"github.com but is another host; remove it, unless it is the host that you mean")
+	require.ErrorContains(t, stack.Warnings[1], path+":8:3: rule one/kms refuses every client of this API")
 }

@@ -4,9 +4,11 @@ import (
 	"embed"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/clients"
 	"github.com/postern/postern/stacks/yaml"
 )
 
@@ -15,31 +17,6 @@ var presetFiles embed.FS
 
 // clientPrefix begins presets that are the hosts of a package client.
 const clientPrefix = "client:"
-
-// Preset is a list of destinations that comes with Postern.
-type Preset struct {
-	Name, About string
-	// Credential means that the preset needs a credential, or may be given one.
-	Credential, CredentialNeeded bool
-	// Git means that the preset takes read and write lists of repositories.
-	Git bool
-}
-
-// Presets returns all presets that agents may name, sorted, except those of [Clients].
-func Presets() []Preset {
-	var out []Preset
-	for _, name := range PresetNames() {
-		root := presetFile(name)
-		p := Preset{Name: name, About: root.Get("about").Text, Credential: root.Get("credential") != nil}
-		if p.Credential {
-			needed := root.Get("credential").Get("needed")
-			p.CredentialNeeded = needed != nil && needed.Text == "true"
-		}
-		p.Git = usesGit(root)
-		out = append(out, p)
-	}
-	return out
-}
 
 // PresetNames returns the names of all presets, sorted.
 func PresetNames() []string {
@@ -83,6 +60,10 @@ func (l *loader) presets(n *yaml.Node, agent string, taken map[string]bool) []pl
 	seen := map[string]bool{}
 	for _, item := range n.Items {
 		key := item
+		if c := item.Get("client"); c != nil && len(item.Fields) == 1 { // a colon without quotes
+			l.At(item, "write it in quotes: "+strconv.Quote(clientPrefix+c.Text), "client: %s is not a preset", c.Text)
+			continue
+		}
 		if item.Kind == yaml.KindMap {
 			if !l.Mapping(item, "a preset", "name", "credential", "gateway", "read", "write", "lfs") {
 				continue
@@ -113,7 +94,7 @@ func (l *loader) presets(n *yaml.Node, agent string, taken map[string]bool) []pl
 		case slices.Contains(PresetNames(), name):
 			rules = l.preset(item, name)
 		default:
-			l.At(key, yaml.Nearest(name, append(PresetNames(), clientPrefix+"pip", clientPrefix+"npm", clientPrefix+"go")), "there is no preset %q", name)
+			l.At(key, yaml.Nearest(name, append(PresetNames(), ClientPresets()...)), "there is no preset %q", name)
 			continue
 		}
 		if taken[id] {
@@ -128,6 +109,14 @@ func (l *loader) presets(n *yaml.Node, agent string, taken map[string]bool) []pl
 	return out
 }
 
+// ClientPresets returns the presets that are the hosts of package clients.
+func ClientPresets() (names []string) {
+	for _, c := range clients.Names() {
+		names = append(names, clientPrefix+c)
+	}
+	return names
+}
+
 // client is reading from the hosts of a package client.
 func (l *loader) client(n *yaml.Node, client string) []namedRule {
 	hosts, err := l.clients(client)
@@ -139,7 +128,7 @@ func (l *loader) client(n *yaml.Node, client string) []namedRule {
 	for _, hp := range hosts {
 		r := namedRule{at: n, Rule: plan.Rule{
 			ID: "/" + strings.ReplaceAll(hp.String(), ":", "-"), Host: hp.Host, Port: hp.Port,
-			Methods: slices.Clone(ClientMethods), Paths: []string{plan.AnyPath},
+			Methods: slices.Clone(clients.Methods), Paths: []string{plan.AnyPath},
 		}}
 		out = append(out, r)
 	}
@@ -180,7 +169,7 @@ func (l *loader) preset(item *yaml.Node, name string) []namedRule {
 		l.Useless(item, what+", which has several hosts,", "gateway")
 	}
 	for _, f := range fields {
-		sub.destination(f, map[uint16]string{})
+		sub.destination(f)
 		d := sub.destinations[f.Key.Text]
 		for _, r := range d.rules {
 			if r.ID == "" {
@@ -190,7 +179,7 @@ func (l *loader) preset(item *yaml.Node, name string) []namedRule {
 				r.Credential = credential
 			}
 			if gateway != nil && len(fields) == 1 {
-				r.Gateway = l.gateway(gateway, what, map[uint16]string{})
+				r.Gateway = l.gateway(gateway)
 			}
 			out = append(out, r)
 		}
@@ -201,8 +190,8 @@ func (l *loader) preset(item *yaml.Node, name string) []namedRule {
 	return out
 }
 
-// fill returns the credential that goes where a preset has room for one: the
-// one that the item names, or else the one that is called like the preset.
+// fill returns the credential for the room that a preset leaves for one: the credential that the
+// item names, or else the credential with the preset's name.
 func (l *loader) fill(item, given, room *yaml.Node, name string) string {
 	if room == nil {
 		if given != nil {

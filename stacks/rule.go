@@ -16,7 +16,9 @@ var Methods = []string{
 }
 
 // ruleName matches the valid names of a rule within its destination.
-var ruleName = plan.Matching(`^[a-z0-9][a-z0-9.-]{0,63}$`)
+var ruleName = plan.Matching(RuleNamePattern)
+
+const RuleNamePattern = `^[a-z0-9][a-z0-9.-]{0,63}$`
 
 // gitPrefix begins the names of the rules that git: compiles to.
 const gitPrefix = "git-"
@@ -59,8 +61,8 @@ func (l *loader) ruleList(n *yaml.Node, what string, base plan.Rule) []namedRule
 		l.matcher(item, &r.Rule)
 		l.people(item, &r.Rule)
 		r.Expires = l.expires(item.Get("expires"))
-		// The destination's end is that of all it allows. A rule that denies
-		// does not end before what it denies, unless it says so itself.
+		// A destination's end is the end of what it allows. A rule that denies ends only at its own
+		// end, never before what it denies.
 		if !r.Deny && base.Expires != "" && (r.Expires == "" || base.Expires < r.Expires) {
 			r.Expires = base.Expires
 		}
@@ -126,8 +128,8 @@ func (l *loader) paths(n *yaml.Node) []string {
 	return out
 }
 
-// maxCondition bounds names and values of conditions, which become expressions.
-const maxCondition = 128
+// MaxCondition bounds names and values of conditions, which become expressions.
+const MaxCondition = 128
 
 // conditions reads a mapping of names to values, or to "*" for any value.
 func (l *loader) conditions(n *yaml.Node, what string, name func(*yaml.Node) string) []plan.Condition {
@@ -146,8 +148,8 @@ func (l *loader) conditions(n *yaml.Node, what string, name func(*yaml.Node) str
 			continue
 		case t == "*":
 			c.Present = true
-		case len(t) > maxCondition || strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r > '~' }) || strings.TrimSpace(t) != t:
-			l.At(f.Value, `write the value as it is after decoding, or "*" for any`, "the value of %q is longer than %d bytes, not printable ASCII, or has a space around it", f.Key.Text, maxCondition)
+		case len(t) > MaxCondition || strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r > '~' }) || strings.TrimSpace(t) != t:
+			l.At(f.Value, `write the value as it is after decoding, or "*" for any`, "the value of %q is longer than %d bytes, not printable ASCII, or has a space around it", f.Key.Text, MaxCondition)
 		default:
 			c.Value = t
 		}
@@ -162,8 +164,8 @@ func (l *loader) conditions(n *yaml.Node, what string, name func(*yaml.Node) str
 }
 
 func (l *loader) parameter(n *yaml.Node) string {
-	if n.Text == "" || len(n.Text) > maxCondition || strings.ContainsFunc(n.Text, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		l.At(n, "write its name as it is after decoding", "a query parameter's name is empty, longer than %d bytes, or not printable ASCII", maxCondition)
+	if n.Text == "" || len(n.Text) > MaxCondition || strings.ContainsFunc(n.Text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		l.At(n, "write its name as it is after decoding", "a query parameter's name is empty, longer than %d bytes, or not printable ASCII", MaxCondition)
 	}
 	return n.Text
 }
@@ -175,7 +177,7 @@ var authentication = []string{"authorization", "cookie", "x-api-key", "api-key",
 func (l *loader) conditionHeader(n *yaml.Node) string {
 	h := strings.ToLower(n.Text)
 	switch {
-	case !token7230(h) || len(h) > maxCondition:
+	case !token7230(h) || len(h) > MaxCondition:
 		l.At(n, "write a name such as content-type", "%q is not a valid name of a header", n.Text)
 	case slices.Contains(authentication, h):
 		l.At(n, "remove it; credential: names the credential that is sent", "header %s authenticates: the agent may not send it, and its value does not belong in a policy", h)
@@ -185,17 +187,10 @@ func (l *loader) conditionHeader(n *yaml.Node) string {
 	return h
 }
 
-func (l *loader) gateway(n *yaml.Node, owner string, gateways map[uint16]string) uint16 {
+func (l *loader) gateway(n *yaml.Node) uint16 {
 	port := uint16(l.Integer(n, "gateway", 1024, 65535))
-	if port == 0 {
-		return 0
-	}
 	if port == sandboxPort {
 		l.At(n, "write another port, such as 8080", "gateway %d is the port of the sandbox's own proxy", port)
 	}
-	if other, ok := gateways[port]; ok {
-		l.At(n, "write another port", "gateway %d is that of destination %s already", port, other)
-	}
-	gateways[port] = owner
 	return port
 }

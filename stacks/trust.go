@@ -30,8 +30,9 @@ func (l *loader) trusted(n *yaml.Node, path, hint string) {
 // maxHelper bounds a helper that is pinned.
 const maxHelper = 64 << 20
 
-// pin adds the digest of the helper at path to the reference: the control plane runs that helper and no other. A helper
-// that cannot be read here stays without one, and the control plane does not run it.
+// pin adds the digest of the helper at path to the reference: the control plane runs that helper
+// and no other. A helper that cannot be read here stays without one, and the control plane does not
+// run it.
 func pin(reference, path string) string {
 	content, err := hostpath.ReadFile(path, maxHelper)
 	if err != nil {

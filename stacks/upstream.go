@@ -11,22 +11,20 @@ import (
 	"github.com/postern/postern/stacks/yaml"
 )
 
-// metadata are the places of cloud metadata services, which answer with
-// credentials.
-var metadata = []netip.Prefix{
-	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fd00:ec2::/32"),
-	netip.MustParsePrefix("fd20:ce::254/128"), netip.MustParsePrefix("100.100.100.200/32"), netip.MustParsePrefix("168.63.129.16/32"),
-}
-
+// upstream reads where a destination is, and who vouches for it.
 func (l *loader) upstream(n *yaml.Node) *plan.Upstream {
 	u := &plan.Upstream{}
-	if !l.Mapping(n, "upstream", "address", "ca") {
+	if !l.Mapping(n, "upstream", "address", "ca", "plain_http") {
 		return u
 	}
 	const form = `write "ip:port" or "unix:path"`
-	address := n.Get("address")
-	if address == nil {
-		l.At(n, "write address: and "+form[len("write "):], "upstream has no address")
+	address, ca := n.Get("address"), n.Get("ca")
+	near := true
+	if address == nil && ca == nil {
+		l.At(n, "write address: and "+form[len("write "):]+", or ca: and a PEM file",
+			"upstream has neither an address nor a ca")
+	} else if address == nil {
+		near = false
 	} else if t, ok := l.Text(address, "address"); ok {
 		if path, ok := strings.CutPrefix(t, "unix:"); ok {
 			if path == "" {
@@ -37,19 +35,42 @@ func (l *loader) upstream(n *yaml.Node) *plan.Upstream {
 			u.Address = "unix:" + l.Resolve(path)
 			l.trusted(address, l.Resolve(path), "have its service listen in a folder where no agent works, and name that socket here")
 		} else if ap, ok := l.addrPort(address, t, form); ok {
-			if slices.ContainsFunc(metadata, func(p netip.Prefix) bool { return p.Contains(ap.Addr()) }) {
+			if plan.Metadata(ap.Addr()) {
 				l.At(address, "write the address of the service itself", "address %s is that of a cloud's metadata service", t)
 			}
-			u.Address = ap.String()
+			u.Address, near = ap.String(), plan.Near(ap.Addr())
 		}
 	}
-	if ca := n.Get("ca"); ca != nil {
-		if t, ok := l.Text(ca, "ca"); ok {
-			l.trusted(ca, l.Resolve(t), "")
-			u.CA = l.Certificates(ca, l.Resolve(t))
+	if plain := n.Get("plain_http"); plain != nil && l.Boolean(plain, "plain_http") {
+		u.Plain = true
+		switch {
+		case !near:
+			l.At(plain, "remove it, or write the address of this machine or of a private network",
+				"plain_http is only for an address of loopback or of a private network: "+
+					"on the way elsewhere others read and change what is sent")
+		case ca != nil:
+			l.At(ca, "remove one of them", "over plain_http no authority vouches for anybody")
 		}
+	}
+	if ca != nil {
+		u.CA = l.authorities(ca)
 	}
 	return u
+}
+
+// authorities reads the certificates of a PEM file, or of a list of them.
+func (l *loader) authorities(n *yaml.Node) string {
+	var all strings.Builder
+	read := func(item *yaml.Node, path string) {
+		l.trusted(item, l.Resolve(path), "")
+		all.WriteString(l.Certificates(item, l.Resolve(path)))
+	}
+	if n.Kind == yaml.KindList {
+		l.Texts(n, "ca", "remove the key to trust the system's authorities", read)
+	} else if t, ok := l.Text(n, "ca"); ok {
+		read(n, t)
+	}
+	return all.String()
 }
 
 func (l *loader) resolvers(n *yaml.Node) []string {
@@ -72,7 +93,7 @@ func (l *loader) addrPort(n *yaml.Node, t, form string) (netip.AddrPort, bool) {
 	}
 	addr := ap.Addr().Unmap()
 	if addr.IsUnspecified() || addr.IsMulticast() {
-		l.At(n, form, "%q is the address of nobody in particular", t)
+		l.At(n, form, "%q is not the address of one machine", t)
 		return netip.AddrPort{}, false
 	}
 	return netip.AddrPortFrom(addr, ap.Port()), true

@@ -19,7 +19,7 @@ const Lifetime = 24 * time.Hour
 // authorityLifetime is the time for which a fleet's authority is valid.
 const authorityLifetime = 10 * 365 * 24 * time.Hour
 
-// backdate is by how much a certificate's validity starts early, for clocks that differ.
+// backdate is the time by which a certificate's validity starts early, because clocks differ.
 const backdate = 5 * time.Minute
 
 // Authority is the certificate authority of one stack's fleet. It is safe for
@@ -98,8 +98,8 @@ func (a *Authority) Issue(node string, key crypto.PublicKey, now time.Time) ([]b
 	return pki.PEM(der), nil
 }
 
-// serve returns a certificate for the control plane itself, with a key that is
-// in memory only. The authority's own follows, for nodes that know its hash only.
+// serve returns a certificate for the control plane itself. Its key is in memory only. The
+// authority's own certificate follows, for nodes that know only its hash.
 func (a *Authority) serve(now time.Time) (*tls.Certificate, error) {
 	key, err := pki.NewKey()
 	if err != nil {

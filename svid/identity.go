@@ -18,7 +18,7 @@ import (
 	"strings"
 )
 
-// trustDomain is that of every identity: the stack is part of the path.
+// trustDomain is the trust domain of every identity. The stack is part of the path.
 const trustDomain = "postern"
 
 // ServerName is the DNS name in every control plane's certificate, next to [ControlURI], whatever
@@ -70,7 +70,7 @@ func Of(cert *x509.Certificate) (ID, error) {
 		return ID{}, fmt.Errorf("%.128q is not the identity of a node", uri)
 	}
 	id := ID{Stack: parts[1], Node: parts[3]}
-	// Written out again, so that nothing hides in a user, a port or an escape.
+	// Compared in full, so that a user, a port or an escape hides nothing.
 	if !IsName(id.Stack) || !IsName(id.Node) || id.URI().String() != uri.String() {
 		return ID{}, fmt.Errorf("%.128q is not the identity of a node", uri)
 	}

@@ -31,11 +31,11 @@ type request struct {
 	CSR []byte `json:"csr"`
 }
 
-// answer is a certificate, or why there is none.
+// answer is a certificate, or the reason for a refusal.
 type answer struct {
 	ID          string `json:"id,omitempty"`
 	Certificate string `json:"certificate,omitempty"`
-	// Authority is the PEM of what signed it: the node compares it.
+	// Authority is the PEM of the signing authority. The node compares it with its own.
 	Authority string `json:"authority,omitempty"`
 	Error     string `json:"error,omitempty"`
 }
@@ -48,7 +48,7 @@ func (s *Server) handler() http.Handler {
 		a, code := s.join(r)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(code)
-		// The node is gone if this fails; it will ask again.
+		// If this fails, the node is gone, and will ask again.
 		_ = json.NewEncoder(w).Encode(a)
 	})
 	return m
@@ -64,8 +64,8 @@ func (s *Server) join(r *http.Request) (answer, int) {
 	if code != http.StatusOK {
 		return no(code, text)
 	}
-	// Who has neither token nor certificate takes nothing from those who do, and
-	// who has a token takes nothing from those who renew.
+	// Each kind of client has a rate of its own. A client without token and certificate takes
+	// nothing from those with one, and a client with a token takes nothing from nodes that renew.
 	limit := s.joins
 	if node != "" {
 		limit = s.renewals
@@ -100,8 +100,8 @@ func (s *Server) join(r *http.Request) (answer, int) {
 	return answer{ID: node, Certificate: string(cert), Authority: string(s.Authority.PEM)}, http.StatusOK
 }
 
-// authenticate returns the node that asks by its certificate, or "" for one
-// that has a token; otherwise the status and text of the refusal.
+// authenticate returns the node by its certificate, or "" for a client with a token. Otherwise it
+// returns the status and text of the refusal.
 func (s *Server) authenticate(r *http.Request, c *tls.Conn) (node string, code int, text string) {
 	state := c.ConnectionState()
 	if len(state.VerifiedChains) > 0 {

@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,10 +23,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/postern/postern/pki"
 )
@@ -43,7 +46,7 @@ func (w *world) post(t *testing.T, cert *tls.Certificate, token string, body []b
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: time.Minute}
 	resp, err := client.Do(r)
 	require.NoError(t, err)
 	defer resp.Body.Close()
@@ -217,7 +220,15 @@ func TestAnswersCount(t *testing.T) {
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*control}, NextProtos: []string{protocolJoin}, MinVersion: tls.VersionTLS13})
 	require.NoError(t, err)
 	theirs := must2(w.Authority.Issue("n-1", ecKey(t, elliptic.P256()).Public(), time.Now()))
-	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+	var asked, elsewhere atomic.Int32
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != joinPath {
+			elsewhere.Add(1)
+		}
+		if asked.Add(1) > 1 { // and to another place the token does not go
+			http.Redirect(rw, r, "/elsewhere", http.StatusTemporaryRedirect)
+			return
+		}
 		_ = json.NewEncoder(rw).Encode(answer{ID: "n-1", Certificate: string(theirs), Authority: string(w.Authority.PEM)})
 	})}
 	go func() { _ = s.Serve(l) }()
@@ -226,6 +237,43 @@ func TestAnswersCount(t *testing.T) {
 	m.Controls = []string{l.Addr().String()}
 	require.ErrorContains(t, m.once(t), "the certificate is not this node's")
 	require.Nil(t, m.cert)
+	require.ErrorContains(t, m.once(t), "read the control plane's answer")
+	require.Equal(t, []int32{2, 0}, []int32{asked.Load(), elsewhere.Load()})
+}
+
+// TestRefusalsAreQuiet: whoever is refused often is counted each time, and fills no disk.
+func TestRefusalsAreQuiet(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	w := serve(t, "test", func(s *Server) { s.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	w.quiet.SetLimit(0)
+	for range 30 {
+		w.refuse(&w.refused.Tokens, "token", w.nodes.Addr(), errors.New("wrong"))
+	}
+	require.Equal(t, uint64(30), w.Counts()["token"])
+	require.Equal(t, 10, strings.Count(log.String(), "refused a node"))
+}
+
+// TestCredentials: a stream's credentials are those of its handshake, and nobody is without.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	defer far.Close()
+	c := Credentials()
+	_, _, err := c.ServerHandshake(near)
+	require.EqualError(t, err, "the connection is not one of a node")
+	inner := tls.Server(near, &tls.Config{MinVersion: tls.VersionTLS13})
+	same, info, err := c.ServerHandshake(inner)
+	require.NoError(t, err)
+	require.Same(t, inner, same)
+	require.Equal(t, credentials.PrivacyAndIntegrity, info.(credentials.TLSInfo).SecurityLevel)
+	_, ok := Peer(info)
+	require.False(t, ok, "without a certificate")
+	_, ok = Peer(nil)
+	require.False(t, ok)
+	require.Equal(t, "tls", c.Info().SecurityProtocol)
+	_, _, err = c.ClientHandshake(t.Context(), "", near)
+	require.EqualError(t, err, "these credentials are a server's")
 }
 
 // TestPinIsOfTheAuthority: a certificate that is not an authority's stands for no fleet, and
@@ -244,6 +292,10 @@ func TestPinIsOfTheAuthority(t *testing.T) {
 	m.Authority = pinPrefix + hashOf(w.Authority.cert.Raw)
 	require.ErrorContains(t, m.pinned(other.Authority.PEM), "not the pinned one")
 	require.ErrorContains(t, m.pinned([]byte("x")), "not the pinned one")
+	require.NoError(t, m.loadKey())
+	certificate := must2(other.Authority.Issue("n-1", m.key.Public(), time.Now()))
+	err = m.accept(answer{ID: "n-1", Certificate: string(certificate), Authority: string(other.Authority.PEM)})
+	require.EqualError(t, err, "the control plane's authority is not the pinned one")
 	require.Nil(t, m.pool)
 
 	for _, pin := range []string{"", "00", hashOf(nil) + "00", "x" + hashOf(nil)[1:]} {
@@ -297,7 +349,7 @@ func TestAuthorities(t *testing.T) {
 	_, err = LoadAuthority("test", leaf, ownPEM)
 	require.EqualError(t, err, "load the fleet's certificate authority: it is none: make one with `posternd authority`")
 	_, err = LoadAuthority("test", cert, ownPEM)
-	require.ErrorContains(t, err, "load the fleet's certificate authority")
+	require.ErrorContains(t, err, "load the fleet's certificate authority: tls: private key does not match public key")
 	for _, name := range []string{"", "N", "n/1", "-n", "n\n", strings.Repeat("n", 64)} {
 		_, _, err := NewAuthority(name, time.Now())
 		require.ErrorContains(t, err, "is not a valid stack name", "%q", name)
@@ -481,6 +533,16 @@ func TestClosedQueue(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 	_, err = net.Dial("tcp", l.Addr().String())
 	require.Error(t, err, "the port is closed")
+	// Whoever closes one of a port's queues closes both.
+	nodes, joining := newQueue(l), newQueue(l)
+	serve(t, "test", nil).accept(t.Context(), l, nodes, joining)
+	for _, q := range []*queue{nodes, joining} {
+		select {
+		case <-q.closed:
+		default:
+			require.Fail(t, "it is open")
+		}
+	}
 }
 
 // TestRead: what is nowhere is not an empty secret.

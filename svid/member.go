@@ -27,7 +27,7 @@ import (
 	"github.com/postern/postern/pki"
 )
 
-// Waiting between attempts to have a certificate, twice as long each time.
+// The wait between two attempts to get a certificate, twice as long each time.
 const (
 	minBackoff = 200 * time.Millisecond
 	maxBackoff = 30 * time.Second
@@ -128,8 +128,8 @@ func (m *Member) obtain(ctx context.Context) error {
 	}
 }
 
-// ask gets a certificate from one control plane: with the one before while
-// that is valid, otherwise with the token.
+// ask gets a certificate from one control plane: by the previous certificate while that is valid,
+// and otherwise by the token.
 func (m *Member) ask(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*handshakeTimeout)
 	defer cancel()
@@ -260,8 +260,7 @@ func (m *Member) isPinned(der []byte) bool {
 	return strings.EqualFold(m.Authority, pinPrefix+hex.EncodeToString(sum[:]))
 }
 
-// pinned makes the authority that the control plane has sent the trusted one,
-// if it is the one that was pinned.
+// pinned trusts the authority that the control plane has sent, if it is the pinned one.
 func (m *Member) pinned(authority []byte) error {
 	block, _ := pem.Decode(authority)
 	if block == nil || !m.isPinned(block.Bytes) {

@@ -7,7 +7,8 @@ func Overrides(name string) bool {
 	case
 		// A method: nearly every framework takes one of these.
 		"x-http-method-override", "x-http-method", "x-method-override",
-		// A URL: Symfony and Laminas took these (CVE-2018-14773); IIS's rewriting; nginx ingress; Azure App Service.
+		// A URL: Symfony and Laminas took these (CVE-2018-14773); IIS's rewriting; nginx ingress;
+		// Azure App Service.
 		"x-original-url", "x-rewrite-url", "x-original-uri", "x-waws-unencoded-url", "x-override-url", "x-original-path",
 		// A host.
 		"x-host", "x-original-host", "x-http-host-override",

@@ -31,8 +31,8 @@ func Parameters(query string) iter.Seq[string] {
 func Parameter(raw string) string { return name(decode(raw)) }
 
 // Called reports whether some server reads a parameter, as it is written in a query, under a name
-// for which is reports true. The names are that of [Parameter], and PHP's name if a bracket is
-// never closed: an underscore replaces the bracket then.
+// for which is reports true. is gets the name that [Parameter] returns, and PHP's name if a bracket
+// is never closed: PHP then replaces the bracket by an underscore.
 func Called(raw string, is func(name string) bool) bool {
 	decoded := decode(raw)
 	return is(name(decoded)) || strings.Contains(decoded, "[") && is(name(strings.ReplaceAll(decoded, "[", "_")))

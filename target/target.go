@@ -59,8 +59,8 @@ func (c *Check) Target(path, query string) bool {
 	return false
 }
 
-// hasCodePoint reports whether a query has an escape such as %u0064, of ECMAScript's escape(). ASP.NET on the .NET
-// Framework decodes these, others do not.
+// hasCodePoint reports whether a query has an escape such as %u0064, of ECMAScript's escape().
+// ASP.NET on the .NET Framework decodes these, others do not.
 func hasCodePoint(query string) bool {
 	for rest, found := query, true; found; {
 		if _, rest, found = strings.Cut(rest, "%"); !found || len(rest) < 5 || rest[0]|0x20 != 'u' {

@@ -78,7 +78,7 @@ func TestOnePublicationIsOneTrace(t *testing.T) {
 	f.Configure = func(c *xds.Config) { c.Tracer = control }
 	f.StartControl()
 	for _, id := range []string{"n1", "n2"} {
-		require.Eventually(t, func() bool { return f.Node(id).Connected }, 20*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return f.Node(id).Connected }, time.Minute, 10*time.Millisecond)
 	}
 	const canary = "CANARY-of-a-secret"
 	up := f.NewUpstream("one.test")

@@ -32,6 +32,6 @@ func TestControlPlaneKnowsAgentsFolders(t *testing.T) {
 	}
 	require.True(t, second().OK, "%+v", second())
 	require.NoError(t, hostpath.In(filepath.Dir(c.home.Root)).Record(keys))
-	require.Eventually(t, func() bool { return !second().OK }, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return !second().OK }, time.Minute, 50*time.Millisecond)
 	require.Contains(t, second().Problem, "where an agent may write")
 }

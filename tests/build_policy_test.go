@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -17,28 +16,20 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/stacks/yaml"
+	"github.com/postern/postern/tests/golden"
 )
 
 // TestGoldenPlansBuild: what the grammar's cases compile to, Envoy's resources
 // can be built of.
 func TestGoldenPlansBuild(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("../stacks/testdata/load/*.txtar")
-	require.NoError(t, err)
 	built := 0
-	for _, file := range files {
-		archive, err := txtar.ParseFile(file)
-		require.NoError(t, err)
-		for _, f := range archive.Files {
-			if f.Name != "plan.json" {
-				continue
-			}
-			p := &plan.Plan{}
-			require.NoError(t, json.Unmarshal([]byte(strings.ReplaceAll(string(f.Data), "$DIR", "/dir")), p), file)
-			_, err := envoy.Build(p, envoy.Options{Roots: "/etc/ssl/certs/ca-certificates.crt"})
-			require.NoError(t, err, file)
-			built++
-		}
+	for _, data := range golden.Seeds(t, "plan.json", "../stacks/testdata/load/*.txtar", "../stacks/aws/testdata/*.txtar") {
+		p := &plan.Plan{}
+		require.NoError(t, json.Unmarshal([]byte(strings.ReplaceAll(string(data), "$DIR", "/dir")), p))
+		_, err := envoy.Build(p, envoy.Options{Roots: "/etc/ssl/certs/ca-certificates.crt"})
+		require.NoError(t, err, "%s", data)
+		built++
 	}
 	require.NotZero(t, built)
 }

@@ -1,12 +1,8 @@
 package tests
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -24,30 +20,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// built is one build of a program for all tests of a run, in .cache so that
-// the folder is made once and the next run replaces what is in it. The settings are those of
-// tools/build.sh, so that what it has compiled is used.
-func built(name, pkg string, tags ...string) func() (string, error) {
-	return sync.OnceValues(func() (string, error) {
-		dir, err := filepath.Abs(filepath.Join("..", ".cache", "tests"))
-		if err != nil {
-			return "", err
-		}
-		path := filepath.Join(dir, name)
-		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags", strings.Join(tags, ","), "-o", path, pkg)
-		cmd.Dir, cmd.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
-		}
-		return path, nil
-	})
-}
-
 var (
-	buildPosternd = built("posternd", "./cmd/posternd")
-	buildInside   = built("postern-sandbox", "./cmd/postern-sandbox")
-	buildProgram  = built("postern-stack", "./cmd/postern-stack")
-	buildPlugin   = built("pulumi-resource-postern", "./cmd/pulumi-resource-postern")
+	buildPosternd = fleet.Built("posternd", "./cmd/posternd")
+	buildInside   = fleet.Built("postern-sandbox", "./cmd/postern-sandbox")
+	buildProgram  = fleet.Built("postern-stack", "./cmd/postern-stack")
+	buildPlugin   = fleet.Built("pulumi-resource-postern", "./cmd/pulumi-resource-postern")
 )
 
 // posternd returns the path of the daemon, built from this tree, with what Envoy

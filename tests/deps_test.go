@@ -1,11 +1,11 @@
 package tests
 
 import (
+	"debug/elf"
 	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -86,8 +86,35 @@ func TestDependenciesPointOneWay(t *testing.T) {
 	}{
 		{from: "target", only: []string{}, never: []string{"github.com", "golang.org"}, why: "the policy's meaning and the process that holds the credentials both import it"},
 		{from: "plan", only: []string{"target"}, why: "the plan is pure data that everybody shares; what it imports, everybody imports"},
-		{from: "home", only: []string{"atomicfile", "hostpath"}, why: "every command and daemon finds its files by it; what a folder holds is the business of whoever writes it"},
-		{from: "stacks", only: []string{"plan", "target", "atomicfile", "hostpath", "home"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
+		{
+			from: "advice", only: []string{"hostpath"}, never: []string{"github.com"},
+			why: "everything that advises imports it",
+		},
+		{from: "exit", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is a table"},
+		{
+			from: "drive", only: []string{"exit"},
+			why: "it is a command line; postern and postern-stack have it in common, and nothing else",
+		},
+		{from: "usage", only: []string{"exit"}, why: "every program has it, whatever it does"},
+		{from: "manual", only: []string{}, why: "it writes pages of any commands"},
+		{
+			from: "program", only: []string{}, never: []string{"github.com", "golang.org"},
+			why: "the name of a command decides nothing about policy",
+		},
+		{
+			from: "denials", never: []string{"publish", "sandbox", "xds", "envoy", "github.com/spf13"},
+			why: "it reads the log, and says what an operator can do",
+		},
+		{
+			from: "setup", never: []string{"publish", "sandbox", "xds", "envoy", "bundle", "github.com/spf13"},
+			why: "it writes a file, and shows it by the command itself",
+		},
+		{
+			from: "completion", never: []string{"publish", "sandbox", "xds", "envoy", "bundle"},
+			why: "a person is typing: nothing is asked of the fleet",
+		},
+		{from: "home", only: []string{"atomicfile", "hostpath", "advice"}, why: "every command and daemon finds its files by it; what a folder holds is the business of whoever writes it"},
+		{from: "stacks", only: []string{"plan", "target", "atomicfile", "hostpath", "home", "advice", "exit"}, why: "a stack file is read before anything exists: loading may not depend on what is built from it"},
 		{
 			from: "cmd/postern-stack", never: []string{"stacks/edit"},
 			why: "what is deployed is what the operator wrote: deploying never changes the file",
@@ -104,7 +131,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			from: "stacks/yaml", only: []string{"hostpath"},
 			why: "it reads values and says where they are; what they mean is the business of whoever asks for them",
 		},
-		{from: "explain", only: []string{"plan", "target", "stacks", "home", "hostpath", "atomicfile", "accesslog", "guard"}, never: []string{"github.com/spf13"}, why: "an explanation follows from the stack file and the plan alone, whoever shows it"},
+		{from: "explain", only: []string{"plan", "target", "stacks", "home", "hostpath", "atomicfile", "accesslog", "guard", "advice", "exit"}, never: []string{"github.com/spf13"}, why: "an explanation follows from the stack file and the plan alone, whoever shows it"},
 		{from: "publish", never: []string{"github.com/pulumi", "xds/secret", "sandbox", "envoy"}, why: "it decides who has to see a difference; what the difference becomes is not its business"},
 		{
 			from: "cut", never: []string{"stacks", "publish", "github.com/spf13"},
@@ -123,6 +150,35 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			why: "an operator gives a value, and reads none; accounts are opened by whoever calls it",
 		},
 		{from: "graph", only: []string{}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
+		{from: "policies/packet", only: []string{}, never: []string{"github.com"}, why: "sets of packets are arithmetic"},
+		{
+			from: "policies/reach", only: []string{"graph", "policies/packet"}, never: []string{"github.com"},
+			why: "what is proved follows from the plan's data alone",
+		},
+		{
+			from: "policies/iam", only: []string{"graph", "policies/reach", "policies/packet"}, never: []string{"github.com"},
+			why: "who may do what follows from the plan's documents alone",
+		},
+		{
+			from: "policies/proof", never: []string{"sandbox", "bundle", "xds", "envoy", "github.com/pulumi", "github.com/aws"},
+			why: "a report follows from the stack file and the plan's data: it starts nothing, and asks nobody",
+		},
+		{
+			from: "policies/guardrail", only: []string{"graph", "policies/packet", "plan", "target", "stacks/hosting"},
+			never: []string{"github.com/pulumi", "github.com/spf13"},
+			why:   "what is found follows from the plan's data alone, whoever shows it",
+		},
+		{
+			from: "policies/cel", only: []string{
+				"graph", "policies/packet", "policies/guardrail", "plan", "target", "stacks/hosting", "stacks/yaml", "hostpath",
+			},
+			never: []string{"github.com/pulumi", "github.com/spf13"},
+			why:   "an expression sees a resource or a rule, and nothing of this machine",
+		},
+		{
+			from: "stacks/hosting", only: []string{},
+			why: "under which names strangers can have a name does not depend on a stack",
+		},
 		{from: "cloud", only: []string{"plan", "target", "audit", "guard", "accesslog", "atomicfile", "graph"}, never: []string{"github.com/pulumi"}, why: "operators ask an account what there is; what should be there they have as data"},
 		{from: "xds", never: []string{"cloud"}, why: "the control plane uses its bundle, its secrets and its signing key, and looks at nothing else in an account"},
 		{from: "envoy", never: []string{"stacks"}, why: "Envoy's resources follow from the plan alone; a stack file has positions and comments that must not matter"},
@@ -139,8 +195,8 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			why: "who is a node, and what it has acknowledged, does not depend on what it is served",
 		},
 		{
-			from: "xds/mint", only: []string{"plan", "target", "svid", "pki", "xds/kms", "atomicfile"},
-			why: "whoever makes certificates sees the names of a plan, and neither nodes nor secrets",
+			from: "xds/mint", only: []string{"plan", "target", "guard", "svid", "pki", "xds/kms", "atomicfile"},
+			why: "whoever makes certificates sees the names of a plan and how many a node lets pass, neither nodes nor secrets",
 		},
 		{
 			from: "xds/cache", never: []string{"xds/secret", "xds/state", "xds/lease", "bundle"},
@@ -160,12 +216,41 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "guard", only: []string{"target"}, never: []string{"github.com", "golang.org"}, why: "it runs in the process that holds the credentials, and reads what agents and upstreams wrote"},
 		{from: "cmd/libguard", only: []string{"guard", "target"}, never: []string{"github.com", "golang.org"}, why: "it runs in the process that holds the credentials"},
 		{from: "node", only: []string{"plan", "target", "audit", "accesslog", "envoy", "guard", "atomicfile", "hostpath"}, why: "a node runs one Envoy and its log; what Envoy enforces comes over xDS, never from here"},
-		{from: "sandbox/inside", only: []string{"sandbox/wire"}, why: "it runs inside the agent's boundary: what it links is what an agent can attack"},
-		{from: "cmd/postern-sandbox", only: []string{"sandbox/inside", "sandbox/wire"}, why: "each command in a sandbox waits for it to start, and an agent can attack it"},
+		{
+			from: "sandbox/inside", only: []string{"sandbox/inside/bound", "sandbox/inside/home", "sandbox/inside/root", "sandbox/wire"},
+			why: "it runs inside the agent's boundary: what it links is what an agent can attack",
+		},
+		{
+			from: "cmd/postern-sandbox",
+			only: []string{"sandbox/inside", "sandbox/inside/bound", "sandbox/inside/root", "sandbox/wire"},
+			why:  "each command in a sandbox waits for it to start, and an agent can attack it",
+		},
+		{from: "sandbox/leak", only: []string{"atomicfile"}, why: "it is data, and reads what anybody wrote"},
 		{from: "sandbox/trust", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},
 		{from: "sandbox/toolchain", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},
-		{from: "sandbox/view", only: []string{"sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots"}, never: []string{"github.com"}, why: "what an agent sees is data: it starts nothing, and no runtime has a say in it"},
-		{from: "sandbox/bubblewrap", only: []string{"sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots"}, why: "a runtime renders a view, whoever it was made for"},
+		{from: "sandbox/view", only: []string{"sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots", "hostpath/places"}, never: []string{"github.com"}, why: "what an agent sees is data: it starts nothing, and no runtime has a say in it"},
+		{
+			from: "sandbox/workspace", only: []string{"advice", "sandbox/wire", "sandbox/leak", "home", "hostpath", "atomicfile"},
+			never: []string{"github.com/spf13"},
+			why:   "it reads what an agent wrote, with the rights of a person: no more than that is its business",
+		},
+		{from: "sandbox/bubblewrap", only: []string{"sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots", "hostpath/places"}, why: "a runtime renders a view, whoever it was made for"},
+		{
+			from: "sandbox/container",
+			only: []string{
+				"sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath", "atomicfile",
+			},
+			never: []string{"github.com/docker", "github.com/moby", "github.com/containers"},
+			why:   "a runtime renders a view; every `postern run` would start an engine's own library",
+		},
+		{
+			from: "sandbox/vm",
+			only: []string{
+				"sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire", "sandbox/container",
+				"hostpath", "atomicfile",
+			},
+			why: "a runtime renders a view, whoever it was made for",
+		},
 		{from: "sandbox", never: []string{"stacks", "xds", "envoy", "audit", "publish"}, why: "a sandbox is made from the published plan and the state folder; it asks no control plane"},
 		{from: "cmd/postern", never: []string{"xds/secret"}, why: "the operator's CLI has no credential of the fleet's: it writes one that it is given, and reads none"},
 		{from: "cmd/postern", never: clouds, why: "every `postern run` would start them; what needs an account is postern-cloud's"},
@@ -173,7 +258,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: ".", only: []string{"checkout", "hostpath"}, never: []string{"github.com"}, why: "go run and the engine's language host compile it for themselves, with settings that share nothing with our other programs"},
 		{from: "checkout", only: []string{"hostpath"}, never: []string{"github.com"}, why: "main.go imports it"},
 		{from: "cmd/postern-stack", never: clouds, why: "who has no stack in a cloud does not compile its SDK: `go run . up local` is minutes faster"},
-		{from: "atomicfile", only: []string{}, why: "everything that keeps state imports it"},
+		{from: "atomicfile", only: []string{}, why: "whatever keeps state may import it"},
 		{from: "cmd", never: []string{"tests"}, why: "what is there for tests, such as models of servers, decides nothing"},
 		{from: "daemon", only: []string{}, why: "it is about processes, whatever they do"},
 		{from: "hostpath", only: []string{}, never: []string{"github.com"}, why: "every command asks it what it may trust: it trusts nobody itself"},
@@ -302,11 +387,10 @@ func TestOnlyCommandsImportEverything(t *testing.T) {
 // TestDaemonIsStatic: posternd runs in sandboxes and images that have no libraries.
 func TestDaemonIsStatic(t *testing.T) {
 	t.Parallel()
-	out := filepath.Join(t.TempDir(), "posternd")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", out, "./cmd/posternd")
-	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	b, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", b)
-	require.FileExists(t, out)
+	program, err := elf.Open(posternd(t))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, program.Close()) }()
+	libraries, err := program.ImportedLibraries()
+	require.NoError(t, err)
+	require.Empty(t, libraries)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/tests/fleet"
 )
 
 // TestEveryPackageHasItsDocInOneFile: a newcomer finds what a package is for in
@@ -137,11 +138,7 @@ func TestDocumentedMakeTargetsExist(t *testing.T) {
 func TestDocumentedSubcommandsAndFlagsExist(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", dir, "./cmd/postern", "./cmd/posternd")
-	build.Dir = ".."
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	fleet.Put(t, dir, "postern", "posternd")
 
 	help := map[string]string{}
 	flag := regexp.MustCompile(`(?:^|\s)(--[a-z][a-z-]*)`)
@@ -149,12 +146,21 @@ func TestDocumentedSubcommandsAndFlagsExist(t *testing.T) {
 	shown := regexp.MustCompile(`(?:^|[\s(/])(postern|posternd) ([a-z]+)((?: [^|#;&]*)?)`)
 	eachCommand(t, shown, func(path string, m []string) {
 		name := m[1] + " " + m[2]
-		if _, ok := help[name]; !ok {
-			b, err := exec.CommandContext(t.Context(), filepath.Join(dir, m[1]), m[2], "--help").CombinedOutput()
+		ask := func() {
+			if _, ok := help[name]; ok {
+				return
+			}
+			words := append(strings.Fields(name)[1:], "--help")
+			b, err := exec.CommandContext(t.Context(), filepath.Join(dir, m[1]), words...).CombinedOutput()
 			if err != nil {
 				t.Errorf("%s shows `%s`: %s", path, name, b)
 			}
 			help[name] = string(b)
+		}
+		ask()
+		if words := strings.Fields(m[3]); len(words) > 0 && strings.Contains(help[name], "\n  "+words[0]+" ") {
+			name += " " + words[0] // a command of a command
+			ask()
 		}
 		args, _, _ := strings.Cut(m[3]+" ", " -- ")
 		for _, f := range flag.FindAllStringSubmatch(args, -1) {
@@ -163,6 +169,21 @@ func TestDocumentedSubcommandsAndFlagsExist(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestOneWayToShowCommands: a page shows what a user of an installed Postern types: see
+// docs/everyday.md.
+func TestOneWayToShowCommands(t *testing.T) {
+	t.Parallel()
+	other := regexp.MustCompile(`bin/postern [a-z]|go run \. [a-z]|postern [a-z][^|]* --agent demo\b`)
+	for path, doc := range documents(t) {
+		for _, line := range commands(doc) {
+			if bad := other.FindString(line); bad != "" && filepath.Base(path) != "architecture.md" &&
+				!strings.Contains(doc, "In the source tree, `"+line+"`") {
+				t.Errorf("%s shows `%s`", path, bad)
+			}
+		}
+	}
 }
 
 func TestDocumentedOperationsExist(t *testing.T) {

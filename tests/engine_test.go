@@ -130,6 +130,9 @@ func (c *checkout) fails(op string, args ...string) string {
 // does runs an operation that must succeed, and returns its summary.
 func (c *checkout) does(op string, args ...string) engine.Summary {
 	c.t.Helper()
+	if op == "up" {
+		args = append(args, "--yes") // changes of high risk are what these tests are about
+	}
 	cmd := c.command(append([]string{op, "local", "--json"}, args...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -261,7 +264,7 @@ func TestEngineLifecycle(t *testing.T) {
 	require.Eventually(t, func() bool {
 		s, err := api.Dial(c.home.ControlSocket()).Status(t.Context())
 		return err == nil && strings.Contains(s.Nodes[0].Problem, "every request is refused")
-	}, 20*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 	require.Equal(t, []string{"create local-node-1"}, changed(c.does("up")))
 	require.NotEqual(t, node, c.pid(c.home.NodeDir("n1")))
 
@@ -319,7 +322,7 @@ func kill(t *testing.T, pid int) {
 	require.Eventually(t, func() bool {
 		stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 		return err != nil || bytes.Contains(stat, []byte(") Z "))
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func TestEngineBadStackFile(t *testing.T) {
@@ -375,7 +378,7 @@ func TestEngineSecretOfCloud(t *testing.T) {
 
 	// It is the plain one here, so that nobody asks AWS: the credential is closed, and says why.
 	require.NoError(t, os.Symlink(posternd(t), filepath.Join(dir, "posternd-cloud")))
-	out, err := c.command("up", "local").CombinedOutput()
+	out, err := c.command("up", "local", "--yes").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "warning: credential first: this control plane was built without the drivers of clouds")
 }
@@ -411,7 +414,7 @@ func (c *checkout) slow() string {
 // node is being made.
 func (c *checkout) startUp() *exec.Cmd {
 	c.t.Helper()
-	cmd := c.command("up", "local")
+	cmd := c.command("up", "local", "--yes")
 	out, err := cmd.StdoutPipe()
 	require.NoError(c.t, err)
 	cmd.Stderr = cmd.Stdout

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -26,10 +27,11 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
 	"github.com/postern/postern/xds/api"
 )
 
-var buildPostern = built("postern", "./cmd/postern")
+var buildPostern = fleet.Built("postern", "./cmd/postern")
 
 // postern returns the path of the operator's CLI, built from this tree next to postern-sandbox.
 func postern(t testing.TB) string {
@@ -74,12 +76,18 @@ type path struct {
 // newPath brings a whole stack up: engine, control plane, two Envoys, an upstream.
 func newPath(t testing.TB) *path {
 	t.Helper()
+	return newPathOf(t, strings.Replace(strings.Replace(pathStack, "allow: []", "allow: [nothing]", 1),
+		"agents:", "  nothing: {host: nothing.test}\nagents:", 1))
+}
+
+// newPathOf is newPath for another stack file.
+func newPathOf(t testing.TB, stack string) *path {
+	t.Helper()
 	c := newCheckout(t)
 	root := filepath.Dir(c.dir)
 	p := &path{checkout: c, upstream: newEcho(t, root, "echo.test")}
 	require.NoError(t, os.WriteFile(filepath.Join(root, "key"), []byte(pathCanary), 0o600))
-	c.write(strings.Replace(pathStack, "allow: []", "allow: [nothing]", 1))
-	c.edit("agents:", "  nothing: {host: nothing.test}\nagents:")
+	c.write(stack)
 	c.does("up")
 	return p
 }
@@ -142,7 +150,7 @@ func (p *path) events(f audit.Filter, n int) []audit.Event {
 		events, err = audit.Read(p.home.AuditDir(), f)
 		require.NoError(p.t, err)
 		return len(events) >= n
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	return events
 }
 
@@ -174,10 +182,15 @@ func newEcho(t testing.TB, dir, host string) *echo {
 			e.mu.Lock()
 			e.keys = append(e.keys, r.Header.Get("X-Api-Key"))
 			e.mu.Unlock()
-			if strings.HasPrefix(r.URL.Path, "/v1/fail") {
+			switch {
+			case strings.HasPrefix(r.URL.Path, "/v1/fail"):
 				w.WriteHeader(http.StatusTeapot)
+			case strings.HasPrefix(r.URL.Path, "/acme/"): // as a git host that wants a password
+				w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+				w.WriteHeader(http.StatusUnauthorized)
 			}
 			r.Header.Del("X-Api-Key")
+			_, _ = io.Copy(io.Discard, r.Body) // otherwise this server may reset the stream, which curl takes for an error
 			_ = json.NewEncoder(w).Encode(map[string]any{"path": r.URL.Path, "header": r.Header})
 		}),
 	}
@@ -243,7 +256,7 @@ func TestWholePath(t *testing.T) {
 		} {
 			r := p.run("demo", "sh", "-c", command)
 			require.NotZero(t, r.status, "%s: %s%s", name, r.stdout, r.stderr)
-			require.Less(t, r.took, 4*time.Second, "%s hangs", name)
+			require.Less(t, r.took, time.Minute, "%s hangs", name)
 			require.Empty(t, p.upstream.seen(), name)
 		}
 		r := p.run("other", "curl", "-sS", "https://echo.test/v1/x")
@@ -321,7 +334,7 @@ func TestClients(t *testing.T) {
 	} {
 		r := p.run("demo", command...)
 		require.NotZero(t, r.status, "%s: %s%s", client, r.stdout, r.stderr)
-		require.Less(t, r.took, 15*time.Second, "%s hangs: %s", client, r.stderr)
+		require.Less(t, r.took, 2*time.Minute, "%s hangs: %s", client, r.stderr)
 		require.Contains(t, r.stderr, "denied by policy", client)
 		require.Contains(t, r.stderr, "demo/default", client)
 		require.Contains(t, r.stderr, "postern allow ", client)

@@ -16,15 +16,20 @@ var startsPrograms = map[string]string{
 	"hostpath/program.go":               "it is what finds programs",
 	"envoy/version.go":                  "the path that Binary has found",
 	"sandbox/bubblewrap/subordinate.go": "bwrap, which Spec.Bubblewrap names; it never runs",
-	"sandbox/sandbox.go":                "Spec.Bubblewrap is found by package hostpath, and absolute",
+	"sandbox/bwrap.go":                  "Spec.Bubblewrap is found by package hostpath, and absolute",
 	"engine/cli.go":                     "FindCLI asks package hostpath",
 	"daemon/daemon.go":                  "posternd is found by package hostpath, and absolute",
 	"node/node.go":                      "Envoy is found by package hostpath, and absolute",
 	"xds/secret/helper.go":              "a sealed copy in memory, of the digest that was published",
 	"checkout/checkout.go":              "Go, and what it has built, are found by package hostpath",
-	"cmd/postern/become.go":             "postern-cloud is found by package hostpath",
+	"cmd/postern/become.go":             "postern-cloud is found by package checkout",
+	"cmd/postern/prove/sign.go":         "the program of the cloud is found by package checkout",
+	"setup/show.go":                     "postern itself; postern-stack is found by package checkout",
 	"demo/demo.go":                      "postern itself",
 	"sandbox/inside/launch.go":          "it runs in the sandbox",
+	"sandbox/inside/join.go":            "it runs in the container",
+	"sandbox/run/doctor.go":             "bwrap, which package hostpath has found",
+	"sandbox/vm/find.go":                "QEMU, which package hostpath has found",
 }
 
 // TestProgramsOfTheHost: a program is looked up by package hostpath and by nothing else, and no file starts one that

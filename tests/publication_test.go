@@ -4,12 +4,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/publish"
 	"github.com/postern/postern/tests/terminal"
 )
 
@@ -22,9 +25,9 @@ func TestUpOfAProposal(t *testing.T) {
 		t.Helper()
 		cmd := c.command(append([]string{"up", "local"}, args...)...)
 		out, err := cmd.CombinedOutput()
-		var exit *exec.ExitError
-		require.ErrorAs(t, err, &exit, "%s", out)
-		require.Equal(t, publish.StatusUnseen, exit.ExitCode(), "%s", out)
+		var failed *exec.ExitError
+		require.ErrorAs(t, err, &failed, "%s", out)
+		require.Equal(t, exit.Unseen, failed.ExitCode(), "%s", out)
 		require.Contains(t, string(out), says)
 	}
 	require.NoError(t, hostpath.In(filepath.Dir(c.home.Root)).Record(c.dir))
@@ -37,7 +40,7 @@ func TestUpOfAProposal(t *testing.T) {
 	require.Equal(t, map[string]int{"same": 4}, c.does("up").Changes, "nothing to see")
 
 	c.edit("allow: [one]", "allow: [one, two]")
-	refuses("run this on a terminal: go run . up local")
+	refuses("postern up --file " + c.stackFile())
 	refuses("for which --yes does not count", "--yes")
 	require.Equal(t, []string{"update local-bundle"}, changed(c.does("preview")), "a look is free")
 	require.Equal(t, first, c.live())
@@ -63,4 +66,14 @@ func TestUpOfAProposal(t *testing.T) {
 	c.does("up", "--yes")
 	require.NotEqual(t, first, c.live())
 	c.does("up")
+
+	// Of a stack that is stopped, nothing says how many proxies there were.
+	require.NoError(t, hostpath.In(filepath.Dir(c.home.Root)).Record(c.dir))
+	for _, process := range processes(t, c.home.Root) {
+		pid, _, _ := strings.Cut(process, " ")
+		number, err := strconv.Atoi(pid)
+		require.NoError(t, err)
+		_ = syscall.Kill(number, syscall.SIGKILL) // its parent may have taken it along
+	}
+	refuses("~ 1 proxies\n")
 }

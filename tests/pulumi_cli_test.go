@@ -72,9 +72,11 @@ func TestPulumiCLI(t *testing.T) {
 				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 				require.NoError(t, os.WriteFile(path, []byte(content), mode))
 			}
-			lib, err := os.ReadFile(filepath.Join("..", "tools", "lib.sh"))
-			require.NoError(t, err)
-			file("tools/lib.sh", string(lib), 0o600)
+			for _, name := range []string{"lib.sh", "path.sh"} {
+				content, err := os.ReadFile(filepath.Join("..", "tools", name))
+				require.NoError(t, err)
+				file("tools/"+name, string(content), 0o600)
+			}
 			file("tools/pulumi.sh", string(script), 0o700)
 			// Go itself would build for minutes.
 			file("path/go", "#!/bin/sh\ncase $1 in list) echo "+pulumiVersion+"; exit ;; esac\n"+
@@ -105,7 +107,7 @@ func TestPulumiCLI(t *testing.T) {
 			began := time.Now()
 			out := run()
 			require.Contains(t, out, c.want)
-			require.Less(t, time.Since(began), 25*time.Second)
+			require.Less(t, time.Since(began), time.Minute)
 			if c.answer != nil {
 				require.Equal(t, "github.com/pulumi/pulumi/releases/download/"+pulumiVersion+"/pulumi-"+pulumiVersion+"-linux-"+platform+".tar.gz", <-asked)
 			}

@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"flag"
 	"fmt"
 	"maps"
 	"net/http"
@@ -20,15 +19,14 @@ import (
 	"github.com/postern/postern/node"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
+	"github.com/postern/postern/tests/golden"
 )
-
-var update = flag.Bool("update", false, "write the goldens and the generated references in docs/")
 
 // current compares a generated document with the one in docs/, or writes it.
 func current(t *testing.T, name, want string) {
 	t.Helper()
 	path := filepath.Join("..", "docs", name)
-	if *update {
+	if *golden.Update {
 		require.NoError(t, os.WriteFile(path, []byte(want), 0o600))
 		return
 	}
@@ -147,10 +145,7 @@ func joined(set map[string]bool) string { return strings.Join(slices.Sorted(maps
 func TestReferenceOfCommands(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", dir, "./cmd/postern", "./cmd/posternd")
-	build.Dir = ".."
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	fleet.Put(t, dir, "postern", "posternd")
 	var b strings.Builder
 	b.WriteString("# Commands\n\nGenerated from the help of the programs: `go test ./tests -run TestReference -update`.\n" +
 		"Exit status: 0 done, 1 failed, 2 the command line is not valid. `postern` has more, see below.\n")

@@ -55,7 +55,7 @@ func TestEngineRejectedBundle(t *testing.T) {
 	require.ErrorContains(t, err, "trusted CA")
 	require.Equal(t, before, c.status().Version)
 	// The node took a part of what it rejected, and gives it back by and by.
-	require.Eventually(t, func() bool { return c.status().Nodes[0].Version == before }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return c.status().Nodes[0].Version == before }, time.Minute, 10*time.Millisecond)
 	require.Empty(t, changed(c.does("up")), "the store has what is live, too")
 
 	// Who was shown that nothing is published publishes nothing over this.

@@ -22,10 +22,10 @@ import (
 // The operator's program as `make build` and `make cloud` make it, next to each
 // other; and alone.
 var (
-	buildPosternPair   = built("pair/postern", "./cmd/postern")
-	buildPosternCloud  = built("pair/postern-cloud", "./cmd/postern", "cloud")
-	buildPosterndCloud = built("posternd-cloud", "./cmd/posternd", "cloud")
-	buildPosternAlone  = built("alone/postern", "./cmd/postern")
+	buildPosternPair   = fleet.Built("pair/postern", "./cmd/postern")
+	buildPosternCloud  = fleet.Built("pair/postern-cloud", "./cmd/postern", "cloud")
+	buildPosterndCloud = fleet.Built("posternd-cloud", "./cmd/posternd", "cloud")
+	buildPosternAlone  = fleet.Built("alone/postern", "./cmd/postern")
 )
 
 const cloudStackFile = `version: 1
@@ -96,7 +96,7 @@ func TestCloudStore(t *testing.T) {
 	require.Error(t, err)
 	require.Empty(t, out)
 	require.Contains(t, said, "the bundle store is s3://fleet?")
-	require.Regexp(t, "another program is needed: .*no such file or directory; in the source tree `make cloud` builds bin/postern-cloud", said)
+	require.Regexp(t, "another program is needed: postern-cloud is not installed: .*`make cloud install`.*no such file or directory", said)
 	out, _, err = run(buildPosternAlone, "push", "--help")
 	require.NoError(t, err, "help needs no store")
 	help, _, err := run(buildPosternCloud, "push", "--help")

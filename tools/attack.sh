@@ -1,6 +1,6 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Runs the attack suite (docs/attack.md) and prints its table.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 use_tools
 
 step "attack suite"

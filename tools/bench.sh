@@ -1,6 +1,6 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Runs the benchmarks that compare with a baseline in the same run.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 use_tools
 
 step "benchmarks"

@@ -1,6 +1,6 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Builds the programs into bin/. Go knows what is up to date; a second run takes a second or two.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 
 step "Postern itself"
 [ -x bin/postern-stack ] || say "the first time this compiles up to 1,000 packages: 2-3 minutes on two processors"
@@ -9,7 +9,20 @@ step "Postern itself"
 # take for another. Static, because posternd and postern-sandbox run in images and sandboxes with nothing else in them;
 # the same bytes wherever they are built, because posternd's digest is an input of the stack.
 build() { CGO_ENABLED=0 go build -v -trimpath -ldflags="-s -w" "$@"; }
-programs() { build -o bin/ ./cmd/postern ./cmd/posternd ./cmd/postern-sandbox ./cmd/postern-stack ./cmd/pulumi-resource-postern; }
+
+# The commit, for `postern --version`, from files alone: git would run what the settings of a checkout name.
+commit() {
+	local head ref
+	read -r head <.git/HEAD || return 0
+	ref=${head#ref: }
+	[ "$ref" = "$head" ] || read -r head <".git/$ref" ||
+		head=$(command -p awk -v ref="$ref" '$2 == ref { print $1 }' .git/packed-refs)
+	[[ $head =~ ^[0-9a-f]{40,64}$ ]] && printf '%s' "${head:0:12}"
+}
+release=$(commit 2>/dev/null) || release=
+operators() { CGO_ENABLED=0 go build -v -trimpath -ldflags="-s -w -X main.release=0.0.0-${release:-unknown}" -o bin/ ./cmd/postern; }
+programs() { operators && build -o bin/ ./cmd/posternd ./cmd/postern-sandbox ./cmd/postern-stack ./cmd/pulumi-resource-postern &&
+	ln -sfn postern-stack bin/pulumi-analyzer-policy-postern; } # by which name the engine starts the policy pack
 long build.log "packages compiled" programs
 
 # The module that every node's Envoy loads from the folder of posternd. Its digest is an input of the stack, too:

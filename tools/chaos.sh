@@ -1,7 +1,7 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Runs the situations of tools/chaos.txt and prints a table of what held. They are
 # tests of `make test` too.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 use_tools
 
 step "situations that break a stack"

@@ -1,6 +1,6 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Takes the local stack down.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 # Whoever takes down needs no Envoy, and may have no Pulumi that we know of.
 if [ -s "$cache/pulumi.path" ]; then
 	PULUMI=$(cat "$cache/pulumi.path")

@@ -1,7 +1,7 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Finds Envoy: $ENVOY, or envoy on PATH, or the pinned one in .cache/bin, which is
 # fetched once. Writes its path to .cache/envoy.path.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 
 want=1.40 # what the configurations of package envoy were written for
 own=$cache/bin/envoy
@@ -24,6 +24,8 @@ sum() { sha256sum "$1" | cut -d' ' -f1; }
 
 for candidate in "${ENVOY:-}" "$(command -v envoy || true)"; do
 	[ -n "$candidate" ] || continue
+	why=$(unsafe "$(realpath -s "$candidate")")
+	[ -z "$why" ] || { say "$candidate is not used: $why" && continue; }
 	have=$(version "$candidate" || true)
 	case $have in
 	"$want".*) settle "$(realpath -s "$candidate")" ;;

@@ -1,6 +1,6 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Runs every fuzz test for a while, each by itself. FUZZTIME is how long: 10s by default.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 
 step "fuzzing"
 broken=0

@@ -4,7 +4,8 @@
 
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "${BASH_SOURCE[0]%/*}/path.sh"
+root=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
 cache=$root/.cache
 mkdir -p "$cache/bin" "$cache/log" "$root/bin"
 cd "$root"

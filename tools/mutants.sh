@@ -1,8 +1,8 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Changes code, one small change at a time, and prints the changes that no test of its
 # package sees. PLACES are packages or files, all of tools/mutants.txt by default. SAMPLE is
 # how many changes of each place are tried, 0 for all; the same SEED tries the same ones.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 use_tools
 
 step "mutants"

@@ -1,8 +1,8 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Sees to it that the programs of the system that Postern needs are there.
 # With the argument "test" also those that only `make test` needs, and with
 # "bench" those that `make bench` compares Postern with.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 
 step "programs of the system"
 
@@ -23,7 +23,7 @@ if [ -z "${ENVOY:-}" ] && ! command -v envoy >/dev/null && [ ! -x "$cache/bin/en
 fi
 if [ "${1:-}" = test ]; then
 	# The end-to-end tests run real clients, and scripts of the machine images.
-	need+=(python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless jq:jq ip:iproute2 systemd-analyze:systemd mkfs.btrfs:btrfs-progs)
+	need+=(python3:python3 pip:python3-pip node:nodejs npm:npm java:default-jdk-headless jq:jq ip:iproute2 systemd-analyze:systemd mkfs.btrfs:btrfs-progs dockerd:docker.io runsc:runsc qemu-system-x86_64:qemu-system-x86 vmlinuz:linux-image-amd64)
 fi
 if [ "${1:-}" = bench ]; then
 	need+=(squid:squid-openssl nginx:nginx-light python3:python3 venv:python3-venv)
@@ -31,7 +31,8 @@ fi
 
 has() {
 	case $1 in
-	squid | nginx) [ -x "/usr/sbin/$1" ] ;;
+	squid | nginx | dockerd | mkfs.btrfs) [ -x "/usr/sbin/$1" ] || command -v "$1" >/dev/null ;; # not on every user's PATH
+	vmlinuz) compgen -G '/lib/modules/*/kernel/fs/9p' >/dev/null && compgen -G '/boot/vmlinuz-*' >/dev/null ;; # that of virtual machines
 	venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
 	pip) python3 -m pip --version >/dev/null 2>&1 ;;
 	*) command -v "$1" >/dev/null ;;
@@ -52,18 +53,31 @@ if [ ${#missing[@]} -gt 0 ]; then
 	fi
 	say "installing ${missing[*]}"
 	export DEBIAN_FRONTEND=noninteractive
-	if [ "${1:-}" = bench ] && [ ! -e /usr/sbin/policy-rc.d ]; then
-		# Debian starts what it installs: not a proxy that nobody asked for.
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		# Debian starts what it installs: not a proxy, nor a container engine, that nobody asked for.
 		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 		chmod +x /usr/sbin/policy-rc.d
 		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 	fi
+	containerd=()
+	[ -x /usr/bin/containerd ] || containerd=(containerd.service) # which others may use already
 	# The package lists may be absent or old: fetch them once and try again.
 	install=(apt-get install -y --no-install-recommends "${missing[@]}")
 	if ! "${install[@]}" >"$cache/log/apt.log" 2>&1 </dev/null; then
 		long apt-update.log "lines" apt-get update
 		long apt.log "lines" "${install[@]}"
 	fi
+	# Nor does it start with the machine from now on: the tests and the benchmarks start their own.
+	for package in "${missing[@]}"; do
+		case $package in
+		docker.io) services=(docker.socket docker.service "${containerd[@]}") ;;
+		squid-openssl) services=(squid.service) ;;
+		nginx-light) services=(nginx.service) ;;
+		*) continue ;;
+		esac
+		! command -v systemctl >/dev/null || systemctl disable "${services[@]}" >>"$cache/log/apt.log" 2>&1 ||
+			say "this starts with the machine: ${services[*]}; systemctl disable ${services[*]}"
+	done
 fi
 
 if [ "${1:-}" = bench ] && [ ! -x "$cache/peers/bin/mitmdump" ]; then

@@ -1,8 +1,8 @@
-#!/usr/bin/env bash
+#!/bin/bash -p
 # Finds the Pulumi CLI: $PULUMI, or pulumi on PATH, or one of our own in .cache/bin, which is
 # downloaded once, or built from the module in tools/go.mod where that fails. Writes its path to
 # .cache/pulumi.path.
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "${BASH_SOURCE[0]%/*}/lib.sh"
 
 own=$cache/bin/pulumi
 module=github.com/pulumi/pulumi/pkg/v3
@@ -28,6 +28,8 @@ settle() {
 
 for candidate in "${PULUMI:-}" "$(command -v pulumi || true)"; do
 	[ -n "$candidate" ] || continue
+	why=$(unsafe "$(realpath -s "$candidate")")
+	[ -z "$why" ] || { say "$candidate is not used: $why" && continue; }
 	if usable "$candidate"; then settle "$(realpath -s "$candidate")"; fi
 	say "$candidate is not version 3 from $oldest on: using one of our own"
 done

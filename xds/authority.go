@@ -26,7 +26,7 @@ func (c *Control) keepAuthority(ctx context.Context) {
 }
 
 // renewAuthority tries once. If the CA's key is unavailable, the existing intermediates stay in use
-// until they end; status says so.
+// until they end, and status reports this.
 func (c *Control) renewAuthority(now time.Time) {
 	err := c.mint.Renew(now)
 	c.mu.Lock()

@@ -90,7 +90,8 @@ type Control struct {
 	files   *state.Folder
 	store   *bundle.Store
 	secrets *secret.Store
-	// root is the authority that agents trust, and key its key.
+	ports   ports
+	// root is the authority that agents trust. key is its key.
 	root *x509.Certificate
 	key  crypto.Signer
 	kick chan struct{}
@@ -98,7 +99,7 @@ type Control struct {
 	owes chan struct{}
 	// nudge makes follow look at once.
 	nudge chan struct{}
-	// salt keeps the versions of secrets from telling anything of them.
+	// salt keeps the versions of secrets from revealing anything of them.
 	salt []byte
 
 	// rollout is held while changing what is served. Until Run has served the last good
@@ -128,9 +129,9 @@ type Control struct {
 	// damaged names the state files that could not be read at the start, and says what that means.
 	// It is "" if it means nothing.
 	damaged string
-	// caProblem is why the CA's key could not be used when it was due, or "".
+	// caProblem is the reason why the CA's key could not be used when it was due, or "".
 	caProblem string
-	// reporter signs a replica's reports. It is nil if there is no other replica.
+	// reporter signs a replica's reports. It is nil for the only replica.
 	reporter *bundle.Reporter
 	// rolling is the time at which the roll-out in progress began, or zero.
 	rolling time.Time
@@ -218,7 +219,7 @@ func (c *Control) Run(ctx context.Context) error {
 	following.Go(func() { c.keepAuthority(ctx) })
 	following.Go(func() { c.keepFresh(ctx) })
 	following.Go(func() { c.pay(ctx) })
-	// A timer would run by the monotonic clock; a lease ends by the wall's.
+	// A timer would follow the monotonic clock. A lease ends by the wall clock.
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	minute := time.NewTicker(time.Minute)
@@ -239,8 +240,8 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 }
 
-// keepFresh serves secrets that have changed, and leaf certificates before they
-// end. It waits for roll-outs, for which leases do not.
+// keepFresh serves secrets that have changed, and renews leaf certificates before they end. It
+// waits for roll-outs. The ends of leases do not wait.
 func (c *Control) keepFresh(ctx context.Context) {
 	renew := time.NewTicker(mint.LeafLifetime / 4)
 	defer renew.Stop()
@@ -284,18 +285,19 @@ func (c *Control) resume(ctx context.Context) error {
 	if err := c.serve(ctx, now); err != nil {
 		return err
 	}
-	// It is live when follow has seen it acknowledged. Who is killed stays so
-	// whatever keeps follow from that.
-	good.Killed = good.Killed.And(now.Killed)
+	// The publication is live when follow has seen it acknowledged. Killed agents stay killed, even
+	// if follow is prevented from that.
+	live := *good // good may be what is served, and is read by others already
+	live.Killed = good.Killed.And(now.Killed)
 	c.mu.Lock()
-	c.live, c.version = good, version
+	c.live, c.version = &live, version
 	c.mu.Unlock()
-	c.endLeases(good, version, c.leases.Now())
+	c.endLeases(&live, version, c.leases.Now())
 	return nil
 }
 
 // lastGood returns what converged last, with the agents killed since, or nil. It was verified when
-// it was saved, and is verified again: if a key is no longer trusted, neither are its publications.
+// it was saved, and is verified again, because a key may no longer be trusted.
 func (c *Control) lastGood() (*bundle.Bundle, error) {
 	var broken *bundle.BrokenError
 	sealed, err := bundle.ReadKept(c.files.Path(state.Good))
@@ -364,7 +366,7 @@ func (c *Control) Status() *api.Status {
 	now := time.Now()
 	s := &api.Status{
 		Version: c.version, Wanted: c.wanted, Rejected: c.rejected, PID: os.Getpid(), Problem: c.problem(now),
-		Replica: c.cfg.Replica, Replicas: c.replicas(now),
+		Replica: c.cfg.Replica, Replicas: c.replicas(now), Published: c.ports.list(),
 	}
 	b := c.live
 	c.mu.Unlock()

@@ -14,23 +14,26 @@ import (
 
 // The kinds of [Event].
 const (
-	// EventPublished is a publication that every connected node has taken.
+	// EventPublished records a publication that every connected node has taken.
 	EventPublished = "published"
-	// EventRefused is a publication that the control plane has taken back.
+	// EventRefused records a publication that the control plane has taken back.
 	EventRefused = "refused"
-	// EventKilled and EventUnkilled are the kill switch.
+	// EventKilled and EventUnkilled record uses of the kill switch.
 	EventKilled   = "killed"
 	EventUnkilled = "unkilled"
-	// EventLeaseEnded is a rule that has ended by itself.
+	// EventLeaseEnded records a rule that has ended by itself.
 	EventLeaseEnded = "lease-ended"
-	// EventSecretRotated is a credential whose secret has changed.
+	// EventSecretRotated records a credential whose secret has changed.
 	EventSecretRotated = "secret-rotated"
 	// EventCredentialClosed records that a credential's secret is unavailable, so that its routes
 	// are closed. EventCredentialOpened records that a credential is in use from now on: for the
 	// first time since the control plane started, or again.
 	EventCredentialClosed = "credential-closed"
 	EventCredentialOpened = "credential-opened"
-	// EventClockSet is a wall clock that was set back.
+	// EventPortOpened and EventPortClosed record ports of this machine that lead into a sandbox.
+	EventPortOpened = "port-opened"
+	EventPortClosed = "port-closed"
+	// EventClockSet records a wall clock that was set back.
 	EventClockSet = "clock-set-back"
 )
 
@@ -56,8 +59,8 @@ type Event struct {
 	Detail string
 }
 
-// tell hands the event on. That it cannot be written stops nothing: what the
-// fleet enforces does not depend on the log.
+// tell hands the event on. If the event cannot be written, nothing stops: what the fleet enforces
+// does not depend on the log.
 func (c *Control) tell(e Event) {
 	if c.cfg.Event == nil {
 		return
@@ -68,7 +71,7 @@ func (c *Control) tell(e Event) {
 	}
 }
 
-// tellPublished tells what the live bundle b is, after before.
+// tellPublished records that b, which follows before, is live.
 func (c *Control) tellPublished(before, b *bundle.Bundle, version string) {
 	if c.cfg.Event == nil {
 		return
@@ -164,8 +167,7 @@ func (t tally) String() string {
 // lateAfter is the delay up to which the end of a lease is recorded without mentioning it.
 const lateAfter = 3 * time.Second
 
-// endLeases tells the leases of b that have ended by now, each once, and
-// remembers them.
+// endLeases records each lease of b that has ended by now once, and remembers it.
 func (c *Control) endLeases(b *bundle.Bundle, version string, now time.Time) {
 	if b == nil || b.Plan == nil {
 		return
@@ -188,7 +190,7 @@ func (c *Control) endLeases(b *bundle.Bundle, version string, now time.Time) {
 	}
 }
 
-// checkClock tells when the wall clock was set back, once.
+// checkClock records once that the wall clock was set back.
 func (c *Control) checkClock() {
 	by := c.leases.SetBack().Round(time.Second)
 	if by == 0 {

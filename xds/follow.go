@@ -20,18 +20,18 @@ const (
 	glance = 250 * time.Millisecond
 	// arrival is the time for which the mark of a new publication is looked for.
 	arrival = 3 * time.Second
-	// slow is after how long a store that does not answer is a problem to tell.
+	// slow is the time after which a store that does not answer is reported as a problem.
 	slow = 3 * time.Second
-	// unfinished is after how long a publication that is not proven counts as
-	// given up by whoever published it.
+	// unfinished is the time after which a publication that is not proven counts as abandoned by
+	// its publisher.
 	unfinished = 90 * time.Second
 	// A publication that did not converge is tried again after firstRetry, then
 	// after twice that, up to lastRetry: a refusal seldom goes away by itself.
 	firstRetry, lastRetry = 5 * time.Second, 5 * time.Minute
 )
 
-// follower is what a control plane knows about its store. Only follow uses it, except asked,
-// problem and reports, which Status reads under Control.mu.
+// follower is what a control plane knows about its store. Only follow uses it; Status also reads
+// asked, problem and reports, under Control.mu.
 type follower struct {
 	// asked is the time at which the look in progress began, or zero.
 	asked time.Time
@@ -40,24 +40,23 @@ type follower struct {
 	// reports are the replicas', by the tags in have.
 	reports map[string]api.Replica
 	have    map[string]string
-	// reported is our own, as it was written last.
+	// reported is our own report, as it was written last.
 	reported api.Replica
 	// tag identifies the newest object at the last look. seen is the time since which it has been
 	// the newest.
 	tag  string
 	seen time.Time
-	// last is the newest number at the last look, arriving whether it may be marked
-	// any moment.
+	// last is the newest number at the last look. arriving is set while its mark may come any
+	// moment.
 	last     uint64
 	arriving bool
-	// checked is the tag of the object that was read, and newest or broken what
-	// came of it.
+	// checked is the tag of the object that was read. newest or broken is the result.
 	checked string
 	newest  *bundle.Bundle
 	broken  error
-	// failed is the number, and failedHash the content, of the publication that did
-	// not converge, retried at retry after wait. A number that was withdrawn is
-	// taken again: by a kill, which must not wait.
+	// failed and failedHash are the number and hash of the publication that did not converge. It is
+	// tried again at retry, after wait. If a number was withdrawn and taken again, the new
+	// publication does not wait: it may be a kill.
 	failed     uint64
 	failedHash string
 	retry      time.Time
@@ -152,7 +151,7 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 		f.checked = view.Tag
 	}
 	if f.broken != nil {
-		f.checked = "" // also a key that is trusted from now on changes it
+		f.checked = "" // a newly trusted key may change the result
 		return fmt.Sprintf("%v; %s; remove that object, or publish again (`postern push`)", f.broken, c.kept())
 	}
 	if view.Newest == serving {
@@ -179,8 +178,8 @@ func (c *Control) look(ctx context.Context, now time.Time) string {
 	return c.adopt(ctx, b)
 }
 
-// candidate is the publication that a control plane which nobody told anything
-// may take: the newest that is proven, or one that it is asked to try.
+// candidate is the publication that a control plane may take without being told: the newest that is
+// proven, or one that it is asked to try.
 func (c *Control) candidate(ctx context.Context, view *bundle.View, serving uint64) (*bundle.Bundle, error) {
 	newest := c.follower.newest
 	if view.Try && c.cfg.Replica != "" && view.Proven < view.Newest {
@@ -201,7 +200,7 @@ func (c *Control) candidate(ctx context.Context, view *bundle.View, serving uint
 	return b, c.store.Proven(ctx, b)
 }
 
-// adopt takes a publication that nobody told us of.
+// adopt takes a publication that nobody has told us about.
 func (c *Control) adopt(ctx context.Context, b *bundle.Bundle) string {
 	c.lockFor(ctx)
 	defer c.rollout.Unlock()
@@ -217,7 +216,7 @@ func (c *Control) adopt(ctx context.Context, b *bundle.Bundle) string {
 		return ""
 	}
 	if stopped := (*interruptedError)(nil); errors.As(err, &stopped) {
-		return fmt.Sprintf("publication %d: %v", b.Seq, err) // no failure of its own: it is tried again at once
+		return fmt.Sprintf("publication %d: %v", b.Seq, err) // not a failure of the publication: it is tried again at once
 	}
 	if f.failed != b.Seq || f.failedHash != b.Hash() {
 		f.wait = firstRetry
@@ -236,7 +235,7 @@ func (c *Control) kept() string {
 	return "nothing is served; nodes keep what they have"
 }
 
-// problem says what is wrong at this moment, for people. The caller holds mu.
+// problem says what is wrong at the moment, for people. The caller holds mu.
 func (c *Control) problem(now time.Time) string {
 	problems := []string{c.storeProblem(now), c.unkeptProblem(), c.damaged, c.caProblem}
 	return strings.Join(slices.DeleteFunc(problems, func(p string) bool { return p == "" }), "; ")

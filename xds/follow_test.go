@@ -234,7 +234,7 @@ func TestKillIsKept(t *testing.T) {
 		&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "n"}, TypeUrl: resource.SecretType}))
 	before, err := os.ReadFile(good)
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	require.NotEmpty(t, b.look(ctx, time.Now()), "the node takes nothing")
 	require.Equal(t, []string{"a"}, b.Status().Killed)

@@ -23,8 +23,9 @@ import (
 func (c *Control) Handler() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /v1/status", c.answerStatus)
+	m.HandleFunc("POST /v1/published", c.answerPublished)
 	m.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) {
-		// Only once the body is read does the server see that a client is gone.
+		// The server notices that a client is gone only after the body was read.
 		_, _ = io.Copy(io.Discard, r.Body)
 		v, err := c.Sync(r.Context())
 		answer(w, v, err)
@@ -53,7 +54,7 @@ func (c *Control) Handler() http.Handler {
 	m.HandleFunc("POST /v1/environment", func(w http.ResponseWriter, r *http.Request) {
 		var theirs map[string]string
 		if json.NewDecoder(r.Body).Decode(&theirs) != nil {
-			// Not the error: it could quote a value.
+			// The error itself could quote a value.
 			answer(w, nil, &api.Error{Message: "the environment is not a JSON object of strings"})
 			return
 		}
@@ -89,15 +90,15 @@ const (
 	statusPause = 20 * time.Millisecond
 )
 
-// answerStatus answers at once. If the client says what it already knows (?wait=ETAG), it answers
-// when there is something else to report.
+// answerStatus answers at once. If the client states what it knows (?wait=ETAG), it answers when
+// something has changed.
 func (c *Control) answerStatus(w http.ResponseWriter, r *http.Request) {
 	known, waits := r.URL.Query().Get("wait"), r.URL.Query().Has("wait")
 	enough := time.NewTimer(api.WatchTimeout)
 	defer enough.Stop()
 	for {
 		changed := c.ledger.Next()
-		b, err := json.Marshal(c.Status()) //nolint:contextcheck // its probes are bounded by themselves
+		b, err := json.Marshal(c.Status()) //nolint:contextcheck // each of its probes has a bound
 		if err != nil {
 			answer(w, nil, err)
 			return
@@ -134,6 +135,6 @@ func answer(w http.ResponseWriter, v any, err error) {
 		w.WriteHeader(http.StatusConflict)
 		v = e
 	}
-	// The client is gone if this fails; there is nobody to tell.
+	// If this fails, the client is gone.
 	_ = json.NewEncoder(w).Encode(v)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/postern/postern/xds/state"
 )
 
-// lockEvery is the pace of asking for rollout, which nobody announces to be free.
+// lockEvery is the interval at which rollout is tried, because nothing tells when it is free.
 const lockEvery = 5 * time.Millisecond
 
 // Impose takes a proven publication that its publisher has sent directly. The store need not have
@@ -21,7 +21,7 @@ func (c *Control) Impose(ctx context.Context, p api.Imposed) (*api.Converged, er
 	if err != nil {
 		return nil, err
 	}
-	// What the nodes are given ends when the caller has gone, too: it is never taken back.
+	// The nodes get the publication even if the caller has gone, because it is never taken back.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), api.ImposeTimeout)
 	defer cancel()
 	c.makeWay(b.Seq)
@@ -90,7 +90,7 @@ func (c *Control) reach(ctx context.Context, version string, start time.Time) *a
 	return v
 }
 
-// owed is a publication that the store lacks, with its mark, or nil, and why.
+// owed is a publication, with its mark, that the store lacks, or nil. why is the reason.
 type owed struct {
 	publication *bundle.Bundle
 	mark        []byte
@@ -111,7 +111,7 @@ func (c *Control) pay(ctx context.Context) {
 		}
 		c.files.Retry()
 		c.payStore(ctx)
-		if b := c.bundle(); b != nil && c.unkept() == "" { // what waits for room comes first
+		if b := c.bundle(); b != nil && c.unkept() == "" { // what waits for room on the disk comes first
 			c.files.Reserve(len(b.Sealed()))
 		}
 		if lost := c.files.Lost(state.Nodes) && len(c.ledger.Status()) > 0; lost || c.ledger.TakeUnsaved() {
@@ -152,7 +152,7 @@ func (c *Control) payStore(ctx context.Context) {
 	}
 }
 
-// unkept says, for people, what could not be written down; "" if nothing.
+// unkept says, for people, what could not be saved, or returns "".
 func (c *Control) unkept() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,8 +16,8 @@ type underWay struct {
 	stop context.CancelCauseFunc
 }
 
-// interruptedError is why a roll-out was stopped: a node that does not answer
-// must not hold up what cannot wait.
+// interruptedError is the reason why a roll-out was stopped: what cannot wait must not be delayed
+// by a node that does not answer.
 type interruptedError struct{ by string }
 
 func (e *interruptedError) Error() string {
@@ -63,7 +63,7 @@ func (c *Control) lockFor(ctx context.Context) {
 		return
 	}
 	c.hurry(ctx)
-	defer c.hurrying(ctx)() // what comes meanwhile, too
+	defer c.hurrying(ctx)() // also for what comes meanwhile
 	c.rollout.Lock()
 }
 

@@ -32,6 +32,6 @@ func TestRenewedLeaf(t *testing.T) {
 	first := serial()
 	require.Equal(t, first, serial())
 	f.Control.Renew()
-	require.Eventually(t, func() bool { return serial() != first }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return serial() != first }, time.Minute, 10*time.Millisecond)
 	s.RequireOpen()
 }

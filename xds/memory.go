@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	// garbage is the highest amount of garbage, in percent of what is in use.
+	// garbage is the highest amount of garbage, in percent of the memory in use.
 	garbage = 300
-	// enoughMemory is from where on it is collected as often as it takes, in bytes.
+	// enoughMemory is the memory, in bytes, from which on garbage is collected as often as
+	// necessary.
 	enoughMemory = 1 << 30
 )
 
@@ -29,8 +30,8 @@ func CollectLess() {
 	}
 }
 
-// memoryLimit reads the file of a cgroup's limit (cgroup v2, memory.max: bytes, or
-// "max"), which is not there outside a container.
+// memoryLimit reads the file of a cgroup's limit (cgroup v2, memory.max: bytes, or "max"), which
+// only exists in a container.
 func memoryLimit(file string) int64 {
 	content, err := os.ReadFile(file)
 	if err != nil {

@@ -64,7 +64,7 @@ func newMeter(c *Control) *meter {
 	m.rotate = counters("secret_rotations_total", "Secrets that changed while they were in use.").WithLabelValues()
 	m.eventErrors = counters("audit_errors_total", "Events of the control plane that could not be written to the "+
 		"audit log.").WithLabelValues()
-	// What can be counted is there from the start, as 0.
+	// Every counter whose labels are known is there from the start, as 0.
 	for _, k := range ledger.Kinds {
 		m.push.WithLabelValues(k.Name)
 		m.ack.WithLabelValues(k.Name)
@@ -177,7 +177,7 @@ func credentialStates(creds []api.Credential) map[string]int {
 	return states
 }
 
-// published books the end of a roll-out.
+// published counts the end of a roll-out.
 func (m *meter) published(result string, took time.Duration) {
 	m.publish.WithLabelValues(result).Observe(took.Seconds())
 	if result != resultConverged {

@@ -83,7 +83,7 @@ func (c *Control) probed(node string, b *bundle.Bundle) string {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	now := probeResult{at: time.Now()}
-	// Who is killed need not be served.
+	// A killed agent need not be served.
 	served := *c.leases.Valid(b.Plan, c.leases.Now())
 	served.Agents = slices.DeleteFunc(slices.Clone(served.Agents),
 		func(a plan.Agent) bool { return b.Killed.Agent(a.Name) })

@@ -68,7 +68,7 @@ func TestReplicas(t *testing.T) {
 		return &plan.Plan{Stack: "test", Agents: []plan.Agent{p}}
 	}
 	follows := func(f *fleet.Fleet, seq uint64) {
-		require.Eventually(t, func() bool { return seqOf(t, f) == seq }, 10*time.Second, 10*time.Millisecond,
+		require.Eventually(t, func() bool { return seqOf(t, f) == seq }, time.Minute, 10*time.Millisecond,
 			"publication %d", seq)
 	}
 
@@ -105,7 +105,7 @@ func TestReplicas(t *testing.T) {
 	require.NoError(t, err)
 	b.StartControl()
 	follows(b, 4)
-	require.Eventually(t, func() bool { return reach(b, "https://two.test/") == 200 }, 20*time.Second,
+	require.Eventually(t, func() bool { return reach(b, "https://two.test/") == 200 }, time.Minute,
 		20*time.Millisecond)
 
 	// b cannot take it: a file is where its sockets for another agent would be.
@@ -165,12 +165,12 @@ func TestReplicaRefuses(t *testing.T) {
 		_, err = o.Publish(t.Context(), bad)
 		require.ErrorContains(t, err, "rejected listeners", name)
 		for _, f := range []*fleet.Fleet{a, b} {
-			require.Eventually(t, func() bool { return seqOf(t, f) == before+2 }, 10*time.Second, 10*time.Millisecond,
+			require.Eventually(t, func() bool { return seqOf(t, f) == before+2 }, time.Minute, 10*time.Millisecond,
 				name)
 			s, err := f.API.Status(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, version, s.Version, name)
-			require.Eventually(t, func() bool { return f.Node("n1").Version == version }, 20*time.Second,
+			require.Eventually(t, func() bool { return f.Node("n1").Version == version }, time.Minute,
 				10*time.Millisecond, name)
 			require.Equal(t, 200, reach(f, "one.test"), name)
 			require.NotEqual(t, 200, reach(f, "two.test"), name)

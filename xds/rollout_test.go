@@ -104,7 +104,7 @@ func TestControlPlaneRestarts(t *testing.T) {
 	f.StartControl()
 	version, err := p.Version()
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return f.Node("n1").Version == version }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Node("n1").Version == version }, time.Minute, 20*time.Millisecond)
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
 	p.Agents[0].Rules = append(p.Agents[0].Rules, fleet.Allow("a", "two.test", up))
 	f.MustPublish(p)
@@ -122,7 +122,7 @@ func TestEnvoyKilled(t *testing.T) {
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
 	f.Events(1)
 	require.NoError(t, syscall.Kill(f.EnvoyPID("n1"), syscall.SIGKILL))
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, time.Minute,
 		20*time.Millisecond)
 	events := f.Events(3)
 	require.Equal(t, audit.Gap, events[1].Verdict)

@@ -39,7 +39,7 @@ func stuck(t *testing.T, rules func(f *fleet.Fleet,
 		s, err := f.API.Status(t.Context())
 		require.NoError(t, err)
 		return s.Wanted == version
-	}, 20*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	return f, up, failed, goOn
 }
 
@@ -60,7 +60,7 @@ func TestKillDoesNotWait(t *testing.T) {
 		_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 		killed <- err
 	}()
-	s.RequireCut(time.Second)
+	s.RequireCut()
 	require.Equal(t, 0, f.Get("n2", "a", "https://one.test/"))
 	require.ErrorContains(t, <-failed, "publication 3 could not wait; the previous version stays live")
 	require.Equal(t, 0, f.Get("n2", "a", "https://two.test/"))
@@ -83,10 +83,10 @@ func TestKillThroughTheStoreDoesNotWait(t *testing.T) {
 	o.Controls = nil
 	_, err := o.Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.ErrorContains(t, err, "no control plane has reported", "there is but one, which needs not to")
-	s.RequireCut(2 * time.Second)
+	s.RequireCut()
 	require.ErrorContains(t, <-failed, "publication 3 could not wait")
 	goOn()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 0 }, 20*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 0 }, time.Minute,
 		10*time.Millisecond)
 }
 
@@ -95,7 +95,7 @@ func TestLeaseDoesNotWait(t *testing.T) {
 	t.Parallel()
 	var ends time.Time
 	f, up, failed, _ := stuck(t, func(_ *fleet.Fleet, up *fleet.Upstream) []plan.Agent {
-		ends = time.Now().Add(5 * time.Second).Truncate(time.Second)
+		ends = time.Now().Add(10 * time.Second).Truncate(time.Second)
 		lease := fleet.Allow("b", "one.test", up)
 		lease.Expires = ends.UTC().Format(time.RFC3339)
 		return []plan.Agent{
@@ -104,7 +104,7 @@ func TestLeaseDoesNotWait(t *testing.T) {
 	})
 	s := f.OpenStream(up, "n2", "b", "https://one.test/")
 	f.Control.Kick() // a secret has changed: that may wait
-	s.RequireCut(time.Until(ends) + 3*time.Second)
+	s.RequireCut()
 	require.False(t, time.Now().Before(ends), "it was cut before its time")
 	require.Equal(t, 0, f.Get("n2", "b", "https://one.test/"))
 	require.ErrorContains(t, <-failed, "the end of a lease could not wait; the previous version stays live")
@@ -132,7 +132,7 @@ func TestTakenBackIsCut(t *testing.T) {
 		_, err := f.Operator().Publish(t.Context(), p("one.test", "two.test"))
 		failed <- err
 	}()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://two.test/") == 200 }, 20*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://two.test/") == 200 }, time.Minute,
 		5*time.Millisecond)
 	s := f.OpenStream(up, "n1", "a", "https://two.test/")
 	s.RequireOpen()
@@ -140,13 +140,13 @@ func TestTakenBackIsCut(t *testing.T) {
 		_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"b"}})
 		killed <- err
 	}()
-	s.RequireCut(time.Second)
+	s.RequireCut()
 	require.Equal(t, 0, f.Get("n1", "a", "https://two.test/"))
 	require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
 	require.Error(t, <-failed)
 	require.NoError(t, <-killed)
 	require.Equal(t, 0, f.Get("n1", "a", "https://two.test/"))
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, time.Minute,
 		10*time.Millisecond)
 }
 

@@ -186,7 +186,7 @@ func TestOnlyWhatIsNeeded(t *testing.T) {
 		resource.EndpointType, resource.RuntimeType, resource.ExtensionConfigType, resource.VirtualHostType,
 	}
 	for _, url := range types {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		resp, err := n.ask(ctx, n.id, url, names...)
 		cancel()
 		if err != nil {

@@ -31,7 +31,7 @@ func init() {
 	})
 }
 
-// attempts are how often a call is tried: throttling passes within seconds.
+// attempts is the number of times that a call is tried: throttling passes within seconds.
 const attempts = 5
 
 // callTimeout bounds one attempt.

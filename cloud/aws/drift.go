@@ -44,7 +44,7 @@ func (a *Account) Drift(ctx context.Context, g *graph.Graph) ([]cloud.Difference
 	return slices.Compact(d.found), nil
 }
 
-// differ compares what was read with the plan. It asks nobody.
+// differ compares what was read from the account with the plan. It sends no request.
 type differ struct {
 	g       *graph.Graph
 	live    *live
@@ -73,12 +73,11 @@ func (d *differ) called(id string) string {
 
 const again = "bring the stack up again"
 
-// classes are the types whose resources are told apart by their tag Name, and
-// what one is called.
+// classes are the types whose resources are identified by their tag Name, with the word for one.
 var classes = []struct {
 	name   string
 	tokens []string
-	// risk of it not being there.
+	// missing is the risk if one is missing.
 	missing string
 }{
 	{"VPC", []string{"aws:ec2/vpc:Vpc"}, cloud.Medium},
@@ -119,8 +118,8 @@ func (d *differ) match() {
 	}
 }
 
-// idOf is the live ID of the one resource of these types that the input comes
-// from, an ID that is written out, or "".
+// idOf returns the live ID of the one resource of these types from which the input comes, or an ID
+// that is written out, or "".
 func (d *differ) idOf(r *graph.Resource, property string) string {
 	for _, urn := range r.PropertyDependencies[property] {
 		if id := d.ids[urn]; id != "" {

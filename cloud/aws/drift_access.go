@@ -7,6 +7,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
@@ -23,46 +24,41 @@ const (
 // endpointService is a live endpoint service, with the principals that may ask for a connection.
 type endpointService struct {
 	id, name   string
-	accepts    bool // only who was accepted is connected
+	accepts    bool // only accepted callers are connected
 	principals []string
 }
 
 // readEndpointServices reads the endpoint services that have the stack's tags.
-func (a *Account) readEndpointServices(ctx context.Context, client *ec2.Client, g *graph.Graph, l *live) error {
+func (a *Account) readEndpointServices(ctx context.Context, g *graph.Graph, l *live) error {
 	if len(g.OfType(tokenService)) == 0 {
 		return nil
 	}
-	for p := ec2.NewDescribeVpcEndpointServiceConfigurationsPaginator(client, &ec2.DescribeVpcEndpointServiceConfigurationsInput{}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
+	client := ec2.NewFromConfig(a.cfg)
+	services, err := all(ctx, ec2.NewDescribeVpcEndpointServiceConfigurationsPaginator(client, &ec2.DescribeVpcEndpointServiceConfigurationsInput{}),
+		func(p *ec2.DescribeVpcEndpointServiceConfigurationsOutput) []types.ServiceConfiguration {
+			return p.ServiceConfigurations
+		})
+	if err != nil {
+		return explain("list endpoint services", err)
+	}
+	for _, s := range services {
+		if tag(s.Tags, graph.TagStack) != g.Stack {
+			continue
+		}
+		found := endpointService{id: aws.ToString(s.ServiceId), name: tag(s.Tags, graph.TagName), accepts: aws.ToBool(s.AcceptanceRequired)}
+		principals, err := all(ctx, ec2.NewDescribeVpcEndpointServicePermissionsPaginator(client, &ec2.DescribeVpcEndpointServicePermissionsInput{ServiceId: s.ServiceId}),
+			func(p *ec2.DescribeVpcEndpointServicePermissionsOutput) []types.AllowedPrincipal {
+				return p.AllowedPrincipals
+			})
 		if err != nil {
-			return explain("list endpoint services", err)
+			return explain("read who may connect to "+found.id, err)
 		}
-		for _, s := range page.ServiceConfigurations {
-			if tag(s.Tags, graph.TagStack) != g.Stack {
-				continue
-			}
-			found := endpointService{id: aws.ToString(s.ServiceId), name: tag(s.Tags, graph.TagName), accepts: aws.ToBool(s.AcceptanceRequired)}
-			if found.principals, err = principals(ctx, client, s.ServiceId); err != nil {
-				return explain("read who may connect to "+found.id, err)
-			}
-			l.services = append(l.services, found)
+		for _, x := range principals {
+			found.principals = append(found.principals, aws.ToString(x.Principal))
 		}
+		l.services = append(l.services, found)
 	}
 	return nil
-}
-
-func principals(ctx context.Context, client *ec2.Client, service *string) ([]string, error) {
-	var all []string
-	for p := ec2.NewDescribeVpcEndpointServicePermissionsPaginator(client, &ec2.DescribeVpcEndpointServicePermissionsInput{ServiceId: service}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, x := range page.AllowedPrincipals {
-			all = append(all, aws.ToString(x.Principal))
-		}
-	}
-	return all, nil
 }
 
 // services compares who can connect to the proxies, because they add credentials to what they get.
@@ -89,8 +85,8 @@ func (d *differ) services() {
 	}
 }
 
-// readSecretPolicies reads the policies of the plan's secrets, "" of one that
-// has none. A secret that is not there has none either.
+// readSecretPolicies reads the policies of the plan's secrets: "" for a secret without one. A
+// missing secret has none either.
 func (a *Account) readSecretPolicies(ctx context.Context, g *graph.Graph, l *live) error {
 	client := secretsmanager.NewFromConfig(a.cfg)
 	for _, r := range g.OfType(tokenSecretPolicy) {

@@ -53,7 +53,7 @@ func (d *differ) endpoints() {
 	}
 }
 
-// strangers finds what leads out of a VPC, or is in it, and is never in a plan of ours.
+// strangers finds what leads out of a VPC, or is in it, and is never planned.
 func (d *differ) strangers() {
 	ours := func(vpc string) bool { return d.planned[vpc] != nil }
 	for _, g := range d.live.gateways {
@@ -129,7 +129,7 @@ func (d *differ) machines() {
 	}
 }
 
-// madeUp are the parts of IDs and ARNs that the plan's examples make up.
+// madeUp matches the parts of IDs and ARNs that the plan's examples make up.
 var madeUp = regexp.MustCompile(`\b([a-z]+)-[0-9a-f]{8,17}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|-[A-Za-z0-9?]{6,7}("|$|:|/)`)
 
 // samePolicy reports whether two policy documents are equal, whatever the order of their parts,
@@ -141,7 +141,7 @@ func samePolicy(a, b string) bool {
 }
 
 func canonical(doc string) (string, error) {
-	if strings.HasPrefix(doc, "%7B") { // as IAM has it
+	if strings.HasPrefix(doc, "%7B") { // IAM escapes it
 		var err error
 		if doc, err = url.QueryUnescape(doc); err != nil {
 			return "", fmt.Errorf("read policy: %w", err)

@@ -26,8 +26,7 @@ type key struct {
 	enabled, rotates bool
 }
 
-// readKeys reads the keys that the plan's aliases lead to. An alias that is not
-// there has none.
+// readKeys reads the keys to which the plan's aliases lead. A missing alias has none.
 func (a *Account) readKeys(ctx context.Context, g *graph.Graph, l *live) error {
 	aliases := map[string]bool{}
 	for _, r := range g.OfType(tokenAlias) {

@@ -21,8 +21,8 @@ type role struct {
 	attached   []string          // ARNs
 }
 
-// readRoles reads the roles that have the stack's tags. Only roles on a path
-// that the plan uses are looked at: an account may have thousands.
+// readRoles reads the roles that have the stack's tags. It looks only at paths that the plan uses,
+// because an account may have thousands of roles.
 func (a *Account) readRoles(ctx context.Context, g *graph.Graph, l *live) error {
 	paths := map[string]bool{}
 	for _, r := range g.OfType("aws:iam/role:Role") {
@@ -64,7 +64,7 @@ func readRole(ctx context.Context, client *iam.Client, stack string, r types.Rol
 		return nil
 	}
 	found := role{name: aws.ToString(r.RoleName), path: aws.ToString(r.Path), trust: aws.ToString(r.AssumeRolePolicyDocument), inline: map[string]string{}}
-	whole, err := client.GetRole(ctx, &iam.GetRoleInput{RoleName: r.RoleName}) // lists leave the boundary out
+	whole, err := client.GetRole(ctx, &iam.GetRoleInput{RoleName: r.RoleName}) // lists have no boundary
 	if err != nil {
 		return err
 	}
@@ -74,27 +74,25 @@ func readRole(ctx context.Context, client *iam.Client, stack string, r types.Rol
 			return err
 		}
 	}
-	for p := iam.NewListRolePoliciesPaginator(client, &iam.ListRolePoliciesInput{RoleName: r.RoleName}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
-		if err != nil {
-			return err
-		}
-		for _, name := range page.PolicyNames {
-			out, err := client.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: r.RoleName, PolicyName: aws.String(name)})
-			if err != nil {
-				return err
-			}
-			found.inline[name] = aws.ToString(out.PolicyDocument)
-		}
+	names, err := all(ctx, iam.NewListRolePoliciesPaginator(client, &iam.ListRolePoliciesInput{RoleName: r.RoleName}),
+		func(p *iam.ListRolePoliciesOutput) []string { return p.PolicyNames })
+	if err != nil {
+		return err
 	}
-	for p := iam.NewListAttachedRolePoliciesPaginator(client, &iam.ListAttachedRolePoliciesInput{RoleName: r.RoleName}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
+	for _, name := range names {
+		out, err := client.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: r.RoleName, PolicyName: aws.String(name)})
 		if err != nil {
 			return err
 		}
-		for _, policy := range page.AttachedPolicies {
-			found.attached = append(found.attached, aws.ToString(policy.PolicyArn))
-		}
+		found.inline[name] = aws.ToString(out.PolicyDocument)
+	}
+	attached, err := all(ctx, iam.NewListAttachedRolePoliciesPaginator(client, &iam.ListAttachedRolePoliciesInput{RoleName: r.RoleName}),
+		func(p *iam.ListAttachedRolePoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies })
+	if err != nil {
+		return err
+	}
+	for _, policy := range attached {
+		found.attached = append(found.attached, aws.ToString(policy.PolicyArn))
 	}
 	l.roles = append(l.roles, found)
 	l.items["role"] = append(l.items["role"], item{id: found.name, name: has[graph.TagName]})
@@ -131,8 +129,8 @@ func (d *differ) roles() {
 	}
 }
 
-// inline are the planned inline policies by name; a name that ends with "-" is
-// the beginning of one that Pulumi makes up.
+// inline returns the planned inline policies by name. A name that ends with "-" is the beginning of
+// a name that Pulumi makes up.
 func (d *differ) inline(r *graph.Resource) map[string]string {
 	planned := map[string]string{}
 	for _, p := range d.g.OfType("aws:iam/rolePolicy:RolePolicy") {
@@ -191,7 +189,7 @@ func cutLast(s, sep string) (before, after string) {
 	return s[:i], s[i+len(sep):]
 }
 
-// readable is a policy document of IAM's without its escapes.
+// readable returns a policy document of IAM without escapes.
 func readable(doc string) string {
 	if c, err := canonical(doc); err == nil {
 		return c

@@ -64,7 +64,7 @@ var gatewayProperties = []string{
 	"localGatewayId", "carrierGatewayId", "coreNetworkArn",
 }
 
-// plannedRoutes are the routes that the plan has in the table: target by destination.
+// plannedRoutes returns the routes that the plan has in the table: target by destination.
 func (d *differ) plannedRoutes(table *graph.Resource) map[string]string {
 	routes := map[string]string{}
 	for _, r := range d.g.OfType("aws:ec2/route:Route") {
@@ -81,7 +81,7 @@ func (d *differ) plannedRoutes(table *graph.Resource) map[string]string {
 	return routes
 }
 
-// gateways are the live IDs of the gateway endpoints that the plan puts into the table.
+// gateways returns the live IDs of the gateway endpoints that the plan puts into the table.
 func (d *differ) gateways(table *graph.Resource) []string {
 	var ids []string
 	for _, a := range d.g.OfType("aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation") {
@@ -150,7 +150,7 @@ func wayOut(closed bool) string {
 	return ""
 }
 
-// targetOf is the ID of whatever the route leads to.
+// targetOf returns the ID to which the route leads.
 func targetOf(r types.Route) string {
 	for _, id := range []*string{
 		r.GatewayId, r.NatGatewayId, r.EgressOnlyInternetGatewayId, r.NetworkInterfaceId, r.TransitGatewayId, r.VpcPeeringConnectionId,

@@ -59,13 +59,13 @@ func (d *differ) rules() {
 			planned[p] = true
 			continue
 		}
-		made := "it is in nobody's plan"
+		made := "the rule is not in the plan"
 		if d.planned[p.group] == nil {
 			made = "the group is not in the plan"
 		}
 		risk := worst(p.egress)
 		if d.planned[p.group] == nil && !d.used(p.group) {
-			risk = cloud.Medium // it holds for nobody
+			risk = cloud.Medium // it applies to nobody
 		}
 		d.report(risk, p.group, "revoke rule "+aws.ToString(rule.SecurityGroupRuleId), "a rule lets %s: %s", p.describe(d), made)
 	}
@@ -127,10 +127,10 @@ func livePassage(r types.SecurityGroupRule) passage {
 	return p
 }
 
-// protocolNumbers are how network ACLs name protocols.
+// protocolNumbers are the names of protocols in network ACLs.
 var protocolNumbers = map[string]string{"tcp": "6", "udp": "17", "icmp": "1", "icmpv6": "58", "all": "-1"}
 
-// lastRule denies what no other rule of a network ACL is about; AWS adds it.
+// lastRule denies what no other rule of a network ACL matches. AWS adds it.
 const lastRule = 32767
 
 // entry is one rule of a network ACL.
@@ -162,7 +162,7 @@ func (e entry) String() string {
 	return fmt.Sprintf("%d: %s %s%s %s %s", e.number, e.action, protocol, ports, direction, e.cidr)
 }
 
-// acls compares the network ACLs: rules, and the subnets that they are for.
+// acls compares the network ACLs: their rules, and their subnets.
 func (d *differ) acls() {
 	for _, a := range d.live.acls {
 		id := aws.ToString(a.NetworkAclId)

@@ -20,13 +20,12 @@ const (
 	tokenTask       = "aws:ecs/taskDefinition:TaskDefinition"
 )
 
-// service is a live one of ECS, and what its tasks are.
+// service is a live service of ECS, with what its tasks are.
 type service struct {
 	name, tag string
-	// shell: whoever may, can run commands in its tasks.
+	// shell means that commands can be run in its tasks.
 	shell bool
-	// role is the name of that of its tasks, "" if they have none; execution,
-	// that of the platform.
+	// role is the name of its tasks' role, or "". execution is the name of the platform's role.
 	role, execution string
 	images          []string
 }
@@ -144,7 +143,7 @@ func (d *differ) task(r *graph.Resource, live service) {
 	text, _ := definition.Value("containerDefinitions").(string)
 	var containers []struct{ Image string }
 	if err := json.Unmarshal([]byte(text), &containers); err != nil {
-		return // the plan does not know them yet
+		return // the plan does not know the ARN yet
 	}
 	for _, image := range live.images {
 		if !slices.ContainsFunc(containers, func(c struct{ Image string }) bool { return c.Image == image }) {

@@ -147,10 +147,10 @@ func TestDifferences(t *testing.T) {
 		}, []cloud.Difference{differs(cloud.Medium, "acl-open", "xacl-open", "rule 7: deny all in from 10.0.0.0/8 is not planned", "delete it")}},
 		"a rule that lets out": {func(l *live) {
 			l.rules = append(l.rules, types.SecurityGroupRule{GroupId: aws.String("xgroup"), IsEgress: aws.Bool(true), IpProtocol: aws.String("-1"), CidrIpv4: aws.String("0.0.0.0/0"), SecurityGroupRuleId: aws.String("sgr-2")})
-		}, []cloud.Difference{differs(cloud.Critical, "group", "xgroup", "a rule lets everything out to 0.0.0.0/0: it is in nobody's plan", "revoke rule sgr-2")}},
+		}, []cloud.Difference{differs(cloud.Critical, "group", "xgroup", "a rule lets everything out to 0.0.0.0/0: the rule is not in the plan", "revoke rule sgr-2")}},
 		"a rule that lets in": {func(l *live) {
 			l.rules = append(l.rules, types.SecurityGroupRule{GroupId: aws.String("xgroup"), IpProtocol: aws.String("tcp"), FromPort: aws.Int32(1), ToPort: aws.Int32(9), ReferencedGroupInfo: &types.ReferencedSecurityGroup{GroupId: aws.String("sg-9")}, SecurityGroupRuleId: aws.String("sgr-2")})
-		}, []cloud.Difference{differs(cloud.High, "group", "xgroup", "a rule lets tcp 1 to 9 in from sg-9: it is in nobody's plan", "revoke rule sgr-2")}},
+		}, []cloud.Difference{differs(cloud.High, "group", "xgroup", "a rule lets tcp 1 to 9 in from sg-9: the rule is not in the plan", "revoke rule sgr-2")}},
 		"a rule that is gone": {func(l *live) { l.rules = nil }, []cloud.Difference{
 			differs(cloud.Medium, "group", "xgroup", "the rule that lets tcp 443 out to 10.0.0.0/16 is missing", again),
 		}},

@@ -67,8 +67,8 @@ func (a *Account) FollowEvents(ctx context.Context, stack string, f audit.Filter
 // eventsReader reads every log group of a stack.
 type eventsReader struct {
 	groups []*groupReader
-	// told are the IDs of events: of what happens to the policy every replica of
-	// the control plane may tell, once.
+	// told are the IDs of events that were returned. Several replicas of the control plane may
+	// record the same event.
 	told map[string]bool
 }
 
@@ -108,13 +108,13 @@ type groupReader struct {
 	group  string
 	filter audit.Filter
 	from   time.Time
-	seen   map[string]time.Time // by the log's own ID, for the last while
+	seen   map[string]time.Time // recent events, by the log's own ID
 }
 
 func (r *groupReader) more(ctx context.Context) ([]audit.Event, error) {
 	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(r.group)}
 	if !r.from.IsZero() {
-		// The log's time is when it was written, which is not before the event's.
+		// The log's time is the time of writing, which is not before the event's time.
 		in.StartTime = aws.Int64(r.from.UnixMilli())
 	}
 	var events []audit.Event
@@ -151,7 +151,7 @@ func (r *groupReader) more(ctx context.Context) ([]audit.Event, error) {
 	return events, nil
 }
 
-// take returns the event of a line of the log, nil if it is none, is not
+// take returns the event of a line of the log. It returns nil if the line is not an event, is not
 // selected, or was returned before.
 func (r *groupReader) take(line types.FilteredLogEvent) (*audit.Event, time.Time, error) {
 	at := time.UnixMilli(aws.ToInt64(line.Timestamp))
@@ -161,7 +161,7 @@ func (r *groupReader) take(line types.FilteredLogEvent) (*audit.Event, time.Time
 	}
 	r.seen[id] = at
 	message := []byte(aws.ToString(line.Message))
-	// What supervisor and control plane say of themselves is in the same log.
+	// The log also has messages of the supervisor and of the control plane.
 	if !bytes.HasPrefix(message, []byte("{")) || !bytes.Contains(message, []byte(`"verdict"`)) {
 		return nil, at, nil
 	}

@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -65,7 +66,7 @@ func filter(name string, values ...string) []types.Filter {
 	return []types.Filter{{Name: aws.String(name), Values: values}}
 }
 
-// read reads everything in the stack's VPCs: whoever made it.
+// read reads everything in the stack's VPCs, whoever made it.
 func (a *Account) read(ctx context.Context, g *graph.Graph) (*live, error) {
 	client := ec2.NewFromConfig(a.cfg)
 	l := &live{items: map[string][]item{}, attributes: map[string]vpcAttributes{}, lists: map[string]string{}, boundaries: map[string]string{}, secrets: map[string]string{}, keys: map[string]key{}}
@@ -103,25 +104,33 @@ func (a *Account) read(ctx context.Context, g *graph.Graph) (*live, error) {
 			return nil, explain(step.doing, err)
 		}
 	}
-	if err := a.readLists(ctx, client, g, l); err != nil {
-		return nil, err
+	for _, read := range []func(context.Context, *graph.Graph, *live) error{
+		a.readLists, a.readTasks, a.readEndpointServices, a.readSecretPolicies, a.readKeys, a.readBlock, a.readRoles,
+	} {
+		if err := read(ctx, g, l); err != nil {
+			return nil, err
+		}
 	}
-	if err := a.readTasks(ctx, g, l); err != nil {
-		return nil, err
+	return l, nil
+}
+
+// pages is one of the SDK's paginators.
+type pages[P, O any] interface {
+	HasMorePages() bool
+	NextPage(context.Context, ...func(*O)) (*P, error)
+}
+
+// all returns the items of all pages.
+func all[P, O, T any](ctx context.Context, p pages[P, O], items func(*P) []T) ([]T, error) {
+	var list []T
+	for p.HasMorePages() {
+		page, err := p.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, items(page)...)
 	}
-	if err := a.readEndpointServices(ctx, client, g, l); err != nil {
-		return nil, err
-	}
-	if err := a.readSecretPolicies(ctx, g, l); err != nil {
-		return nil, err
-	}
-	if err := a.readKeys(ctx, g, l); err != nil {
-		return nil, err
-	}
-	if err := a.readBlock(ctx, g, l); err != nil {
-		return nil, err
-	}
-	return l, a.readRoles(ctx, g, l)
+	return list, nil
 }
 
 func (l *live) add(class, id string, tags []types.Tag, isDefault bool) {
@@ -143,32 +152,22 @@ func attributes(ctx context.Context, client *ec2.Client, vpc *string) (vpcAttrib
 	return a, nil
 }
 
-func (l *live) readSubnets(ctx context.Context, client *ec2.Client, vpcs []string) error {
-	for p := ec2.NewDescribeSubnetsPaginator(client, &ec2.DescribeSubnetsInput{Filters: filter("vpc-id", vpcs...)}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
-		if err != nil {
-			return err
-		}
-		l.subnets = append(l.subnets, page.Subnets...)
-	}
+func (l *live) readSubnets(ctx context.Context, client *ec2.Client, vpcs []string) (err error) {
+	l.subnets, err = all(ctx, ec2.NewDescribeSubnetsPaginator(client, &ec2.DescribeSubnetsInput{Filters: filter("vpc-id", vpcs...)}),
+		func(p *ec2.DescribeSubnetsOutput) []types.Subnet { return p.Subnets })
 	for _, s := range l.subnets {
 		l.add("subnet", aws.ToString(s.SubnetId), s.Tags, false)
 	}
-	return nil
+	return err
 }
 
-func (l *live) readTables(ctx context.Context, client *ec2.Client, vpcs []string) error {
-	for p := ec2.NewDescribeRouteTablesPaginator(client, &ec2.DescribeRouteTablesInput{Filters: filter("vpc-id", vpcs...)}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
-		if err != nil {
-			return err
-		}
-		l.tables = append(l.tables, page.RouteTables...)
-	}
+func (l *live) readTables(ctx context.Context, client *ec2.Client, vpcs []string) (err error) {
+	l.tables, err = all(ctx, ec2.NewDescribeRouteTablesPaginator(client, &ec2.DescribeRouteTablesInput{Filters: filter("vpc-id", vpcs...)}),
+		func(p *ec2.DescribeRouteTablesOutput) []types.RouteTable { return p.RouteTables })
 	for _, t := range l.tables {
 		l.add("route table", aws.ToString(t.RouteTableId), t.Tags, isMain(t))
 	}
-	return nil
+	return err
 }
 
 func isMain(t types.RouteTable) bool {
@@ -180,18 +179,13 @@ func isMain(t types.RouteTable) bool {
 	return false
 }
 
-func (l *live) readGroups(ctx context.Context, client *ec2.Client, vpcs []string) error {
-	for p := ec2.NewDescribeSecurityGroupsPaginator(client, &ec2.DescribeSecurityGroupsInput{Filters: filter("vpc-id", vpcs...)}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
-		if err != nil {
-			return err
-		}
-		l.groups = append(l.groups, page.SecurityGroups...)
-	}
+func (l *live) readGroups(ctx context.Context, client *ec2.Client, vpcs []string) (err error) {
+	l.groups, err = all(ctx, ec2.NewDescribeSecurityGroupsPaginator(client, &ec2.DescribeSecurityGroupsInput{Filters: filter("vpc-id", vpcs...)}),
+		func(p *ec2.DescribeSecurityGroupsOutput) []types.SecurityGroup { return p.SecurityGroups })
 	for _, s := range l.groups {
 		l.add("security group", aws.ToString(s.GroupId), s.Tags, aws.ToString(s.GroupName) == "default")
 	}
-	return nil
+	return err
 }
 
 // maxFilter is the number of values that AWS accepts in one filter.
@@ -202,51 +196,39 @@ func (l *live) readRules(ctx context.Context, client *ec2.Client, _ []string) er
 	for _, s := range l.groups {
 		ids = append(ids, aws.ToString(s.GroupId))
 	}
-	for len(ids) > 0 {
-		n := min(maxFilter, len(ids))
-		for p := ec2.NewDescribeSecurityGroupRulesPaginator(client, &ec2.DescribeSecurityGroupRulesInput{Filters: filter("group-id", ids[:n]...)}); p.HasMorePages(); {
-			page, err := p.NextPage(ctx)
-			if err != nil {
-				return err
-			}
-			l.rules = append(l.rules, page.SecurityGroupRules...)
+	for some := range slices.Chunk(ids, maxFilter) {
+		rules, err := all(ctx, ec2.NewDescribeSecurityGroupRulesPaginator(client, &ec2.DescribeSecurityGroupRulesInput{Filters: filter("group-id", some...)}),
+			func(p *ec2.DescribeSecurityGroupRulesOutput) []types.SecurityGroupRule { return p.SecurityGroupRules })
+		if err != nil {
+			return err
 		}
-		ids = ids[n:]
+		l.rules = append(l.rules, rules...)
 	}
 	return nil
 }
 
-func (l *live) readACLs(ctx context.Context, client *ec2.Client, vpcs []string) error {
-	for p := ec2.NewDescribeNetworkAclsPaginator(client, &ec2.DescribeNetworkAclsInput{Filters: filter("vpc-id", vpcs...)}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
-		if err != nil {
-			return err
-		}
-		l.acls = append(l.acls, page.NetworkAcls...)
-	}
+func (l *live) readACLs(ctx context.Context, client *ec2.Client, vpcs []string) (err error) {
+	l.acls, err = all(ctx, ec2.NewDescribeNetworkAclsPaginator(client, &ec2.DescribeNetworkAclsInput{Filters: filter("vpc-id", vpcs...)}),
+		func(p *ec2.DescribeNetworkAclsOutput) []types.NetworkAcl { return p.NetworkAcls })
 	for _, a := range l.acls {
 		l.add("network ACL", aws.ToString(a.NetworkAclId), a.Tags, aws.ToBool(a.IsDefault))
 	}
-	return nil
+	return err
 }
 
 func (l *live) readEndpoints(ctx context.Context, client *ec2.Client, vpcs []string) error {
-	for p := ec2.NewDescribeVpcEndpointsPaginator(client, &ec2.DescribeVpcEndpointsInput{Filters: filter("vpc-id", vpcs...)}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
-		if err != nil {
-			return err
-		}
-		for _, e := range page.VpcEndpoints {
-			if state := strings.ToLower(string(e.State)); state != "deleted" && state != "deleting" {
-				l.endpoints = append(l.endpoints, e)
-				l.add("endpoint", aws.ToString(e.VpcEndpointId), e.Tags, false)
-			}
+	endpoints, err := all(ctx, ec2.NewDescribeVpcEndpointsPaginator(client, &ec2.DescribeVpcEndpointsInput{Filters: filter("vpc-id", vpcs...)}),
+		func(p *ec2.DescribeVpcEndpointsOutput) []types.VpcEndpoint { return p.VpcEndpoints })
+	for _, e := range endpoints {
+		if state := strings.ToLower(string(e.State)); state != "deleted" && state != "deleting" {
+			l.endpoints = append(l.endpoints, e)
+			l.add("endpoint", aws.ToString(e.VpcEndpointId), e.Tags, false)
 		}
 	}
-	return nil
+	return err
 }
 
-// readGateways reads every kind of thing that leads out of a VPC.
+// readGateways reads everything that leads out of a VPC.
 func (l *live) readGateways(ctx context.Context, client *ec2.Client, vpcs []string) error {
 	gateways, err := client.DescribeInternetGateways(ctx, &ec2.DescribeInternetGatewaysInput{Filters: filter("attachment.vpc-id", vpcs...)})
 	if err != nil {
@@ -290,7 +272,7 @@ func (l *live) readGateways(ctx context.Context, client *ec2.Client, vpcs []stri
 	if err != nil {
 		return err
 	}
-	l.egressOnly = egressOnly.EgressOnlyInternetGateways // there is no filter by VPC
+	l.egressOnly = egressOnly.EgressOnlyInternetGateways // AWS has no filter by VPC
 	vpns, err := client.DescribeVpnGateways(ctx, &ec2.DescribeVpnGatewaysInput{Filters: filter("attachment.vpc-id", vpcs...)})
 	if err != nil {
 		return err
@@ -299,37 +281,29 @@ func (l *live) readGateways(ctx context.Context, client *ec2.Client, vpcs []stri
 	return nil
 }
 
-func (l *live) readInterfaces(ctx context.Context, client *ec2.Client, vpcs []string) error {
-	for p := ec2.NewDescribeNetworkInterfacesPaginator(client, &ec2.DescribeNetworkInterfacesInput{Filters: filter("vpc-id", vpcs...)}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
-		if err != nil {
-			return err
-		}
-		l.interfaces = append(l.interfaces, page.NetworkInterfaces...)
-	}
-	return nil
+func (l *live) readInterfaces(ctx context.Context, client *ec2.Client, vpcs []string) (err error) {
+	l.interfaces, err = all(ctx, ec2.NewDescribeNetworkInterfacesPaginator(client, &ec2.DescribeNetworkInterfacesInput{Filters: filter("vpc-id", vpcs...)}),
+		func(p *ec2.DescribeNetworkInterfacesOutput) []types.NetworkInterface { return p.NetworkInterfaces })
+	return err
 }
 
 func (l *live) readInstances(ctx context.Context, client *ec2.Client, vpcs []string) error {
-	for p := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{Filters: filter("vpc-id", vpcs...)}); p.HasMorePages(); {
-		page, err := p.NextPage(ctx)
-		if err != nil {
-			return err
-		}
-		for _, r := range page.Reservations {
-			for _, i := range r.Instances {
-				if i.State == nil || i.State.Name != types.InstanceStateNameTerminated {
-					l.instances = append(l.instances, i)
-				}
+	reservations, err := all(ctx, ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{Filters: filter("vpc-id", vpcs...)}),
+		func(p *ec2.DescribeInstancesOutput) []types.Reservation { return p.Reservations })
+	for _, r := range reservations {
+		for _, i := range r.Instances {
+			if i.State == nil || i.State.Name != types.InstanceStateNameTerminated {
+				l.instances = append(l.instances, i)
 			}
 		}
 	}
-	return nil
+	return err
 }
 
 // readLists looks up the prefix lists of the gateway endpoints that rules of
 // the plan refer to.
-func (a *Account) readLists(ctx context.Context, client *ec2.Client, g *graph.Graph, l *live) error {
+func (a *Account) readLists(ctx context.Context, g *graph.Graph, l *live) error {
+	client := ec2.NewFromConfig(a.cfg)
 	for _, token := range []string{egressRule, ingressRule} {
 		for _, r := range g.OfType(token) {
 			endpoint := g.Refers(r, "prefixListId", "aws:ec2/vpcEndpoint:VpcEndpoint")

@@ -24,7 +24,8 @@ enum { request_headers, request_trailers, response_headers, response_trailers };
 enum { of_stream, of_route };
 // wait is until the filter lets the request go on; bodies wait, too. wait_body is the same for
 // the body of a response: the upstream is not read on.
-enum { go_on, stop, buffer_all, wait, wait_body = 2 };
+// drop_body is that of a body that goes nowhere.
+enum { go_on, stop, buffer_all, wait, wait_body = 2, drop_body };
 enum { received_request_body, buffered_request_body, received_response_body };
 
 size_t envoy_dynamic_module_callback_http_get_headers_size(stream, int kind);
@@ -40,6 +41,12 @@ void envoy_dynamic_module_callback_http_filter_scheduler_delete(void *scheduler)
 void envoy_dynamic_module_callback_http_filter_continue_decoding(stream);
 void envoy_dynamic_module_callback_http_filter_continue_encoding(stream);
 size_t envoy_dynamic_module_callback_http_get_body_size(stream, int body);
+// The slices of the buffer in which a body is.
+size_t envoy_dynamic_module_callback_http_get_body_chunks_size(stream, int body);
+bool envoy_dynamic_module_callback_http_get_body_chunks(stream, int body, buffer *result);
+// How much of a request's body Envoy keeps for filters and retries.
+uint64_t envoy_dynamic_module_callback_http_get_buffer_limit(stream);
+// If the response has begun, this resets the request instead.
 void envoy_dynamic_module_callback_http_send_response(stream, uint32_t status, header *headers, size_t count, buffer body, buffer details);
 
 // The same for the filter of a connection, of which envoy is what it is to Envoy.
@@ -47,3 +54,6 @@ void *envoy_dynamic_module_callback_network_filter_scheduler_new(void *envoy);
 void envoy_dynamic_module_callback_network_filter_scheduler_commit(void *scheduler, uint64_t event);
 void envoy_dynamic_module_callback_network_filter_scheduler_delete(void *scheduler);
 void envoy_dynamic_module_callback_network_filter_continue_reading(void *envoy);
+// What is to be written is dropped with close_now.
+enum { close_now = 1 };
+void envoy_dynamic_module_callback_network_filter_close(void *envoy, int how);

@@ -21,8 +21,11 @@ import (
 // Two strings of Go are a header in C: nothing is copied.
 var _ = [1]struct{}{}[unsafe.Sizeof(C.header{})-unsafe.Sizeof(guard.Header{})]
 
+// names are those of all agents.
+var names guard.Names
+
 //export checkHeaders
-func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffer) (status C.int) {
+func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffer, agent C.uintptr_t) (status C.int) {
 	defer func() {
 		if recover() != nil {
 			status = refuse(s, kind)
@@ -34,9 +37,12 @@ func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffe
 	}
 	all := unsafe.Slice((*guard.Header)(unsafe.Pointer(hs)), n)
 	var changes [8]guard.Change
-	var values [1]string
+	var values [2]string
 	switch cs := changes[:0]; kind {
 	case C.request_headers:
+		if r.Below && !names.Take(uintptr(agent), authority(all)) {
+			return answer(s, 429, guard.MadeUp)
+		}
 		if cs, err = guard.Request(cs, all, r); err != nil {
 			return answer(s, 403, guard.Ambiguous)
 		}
@@ -49,6 +55,15 @@ func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffe
 		apply(s, kind, guard.Trailers(cs, all, r, injected(values[:0], s, r)))
 	}
 	return C.go_on
+}
+
+func authority(hs []guard.Header) string {
+	for _, h := range hs {
+		if h.Name == ":authority" {
+			return h.Value
+		}
+	}
+	return ""
 }
 
 //export putCredential
@@ -118,18 +133,16 @@ func apply(s C.stream, kind C.int, changes []guard.Change) {
 	}
 }
 
-// injected appends the values of the header that has the credential of a request.
+// injected appends the values of the headers that have the credential of a request.
 func injected(values []string, s C.stream, r guard.Rule) []string {
-	name := r.Injected()
-	if name == "" {
-		return values
-	}
-	for i, n := C.size_t(0), C.size_t(1); i < n; i++ {
-		var value C.buffer
-		if !C.envoy_dynamic_module_callback_http_get_header(s, C.request_headers, memory(name), &value, i, &n) {
-			break
+	for _, name := range r.Injected() {
+		for i, n := C.size_t(0), C.size_t(1); name != "" && i < n; i++ {
+			var value C.buffer
+			if !C.envoy_dynamic_module_callback_http_get_header(s, C.request_headers, memory(name), &value, i, &n) {
+				break
+			}
+			values = append(values, text(value))
 		}
-		values = append(values, text(value))
 	}
 	return values
 }
@@ -137,7 +150,7 @@ func injected(values []string, s C.stream, r guard.Rule) []string {
 // text is memory of Envoy's, as long as that is valid.
 func text(b C.buffer) string { return unsafe.String((*byte)(unsafe.Pointer(b.ptr)), b.length) }
 
-// memory is that of a string, for the time of one call.
+// memory returns the memory of a string, for the time of one call.
 func memory(s string) C.buffer {
 	if s == "" {
 		return C.buffer{}

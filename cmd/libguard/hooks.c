@@ -20,12 +20,40 @@ static struct {
 	uint64_t until, refused;
 } *lease;
 
+// An agent holds no more of Envoy's memory than its budget. Each of its connections and
+// requests counts for what it can make Envoy hold, from its beginning to its end: whatever an
+// agent does not read, and whatever an upstream does not, is in one of the buffers that package
+// envoy bounds. A request ends when all of its answer is on the connection, not earlier.
+static int64_t budget = INT64_C(1) << 30;
+
+enum {
+	// most_buffered is what package envoy calls maxBuffered.
+	most_buffered = 64 << 10,
+	// A connection to the agent's listener: what was read, and what is to be written.
+	of_connection = 256 << 10,
+	// A request, answered by Envoy or not; a CONNECT: the connection to the internal listener,
+	// both ends of it.
+	of_request = 512 << 10,
+	// A request that goes on to an upstream: package envoy's maxAhead each way.
+	of_upstream = 512 << 10,
+	// A request that is to be signed counts for its body and its answer as they come, twice: Envoy
+	// keeps both for a retry, too. Of an answer, which goes on, no more than of_answers counts.
+	of_answers = 32 << 20,
+	// Envoy packs pieces of up to most_packed bytes. A larger one takes pages of its own, and
+	// of_slice for what Envoy has to know of it.
+	most_packed = 512,
+	of_page = 4096,
+	of_slice = 384,
+};
+
 // Envoy runs in the node's folder. Without a lease there is no module, and no listener.
 const char *envoy_dynamic_module_on_program_init(void) {
 	int fd = open(LEASE_PATH, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0) return NULL;
 	if (lseek(fd, 0, SEEK_END) == sizeof *lease) lease = mmap(NULL, sizeof *lease, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
+	const char *said = getenv("POSTERN_BUDGET");
+	if (said) budget = atoll(said);
 	return lease && lease != MAP_FAILED ? "v0.2.0" : NULL;
 }
 
@@ -45,6 +73,20 @@ static int unrecorded(stream s) {
 	return stop;
 }
 
+// hold counts memory, and returns whether it is within the agent's budget.
+static bool hold(agent *a, int64_t bytes) { return atomic_fetch_add(held_by(a), bytes) + bytes <= budget; }
+
+// Requests beyond the budget are refused. Whoever asks for more and more of them, and takes
+// no answer, has its connections closed.
+static bool overdrawn(agent *a) { return atomic_load(held_by(a)) > budget + budget / 8; }
+
+// full refuses a request, or ends it.
+static int full(stream s) {
+	static const char details[] = FULL;
+	envoy_dynamic_module_callback_http_send_response(s, 429, NULL, 0, (buffer){NULL, 0}, (buffer){details, sizeof details - 1});
+	return stop;
+}
+
 static const char put[] = FILTER_PUT, guard[] = FILTER;
 
 // A filter is what is configured, for each request of an agent.
@@ -57,7 +99,18 @@ typedef struct {
 typedef struct {
 	const filter *of;
 	waiter waits, answer;
+	// holds is how much it counts for, answered how much of that is of its answer, and wasteful how
+	// much is for the pieces of its body.
+	int64_t holds, answered, wasteful;
+	// wasted is twice what the pieces of its body have taken besides their bytes; worst is how much
+	// that was, at its worst, for as many bytes as may wait.
+	int64_t wasted, worst;
 } request;
+
+static bool holds(request *r, int64_t bytes) {
+	r->holds += bytes;
+	return hold(r->of->agent, bytes);
+}
 
 // The configuration is the agent's name.
 const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, buffer name, buffer config) {
@@ -69,6 +122,8 @@ const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, buffer n
 	return kept; // NULL: refused
 }
 void envoy_dynamic_module_on_http_filter_config_destroy(const void *config) { free((void *)config); }
+static bool puts_key(const void *r) { return ((const request *)r)->of->name == put; }
+
 void *envoy_dynamic_module_on_http_filter_new(const void *config, stream s) {
 	request *r = calloc(1, sizeof *r);
 	if (!r) abort(); // as Envoy does
@@ -76,11 +131,13 @@ void *envoy_dynamic_module_on_http_filter_new(const void *config, stream s) {
 	r->waits.agent = r->answer.agent = r->of->agent;
 	r->waits.kind = a_request;
 	r->answer.kind = an_answer;
+	if (!puts_key(r)) holds(r, of_request);
 	return r;
 }
 void envoy_dynamic_module_on_http_filter_destroy(void *r) {
 	forget(&((request *)r)->waits);
 	forget(&((request *)r)->answer);
+	hold(((request *)r)->of->agent, -((request *)r)->holds);
 	free(r);
 }
 
@@ -92,13 +149,23 @@ static int run(stream s, request *r, int kind, bool paced) {
 	if (n > most || !envoy_dynamic_module_callback_http_get_headers(s, kind, hs)) return refuse(s, kind);
 	if (!paced && !pace(&r->waits, s)) return wait;
 	envoy_dynamic_module_callback_http_get_metadata_string(s, of_route, (buffer){NAMESPACE, sizeof NAMESPACE - 1}, (buffer){KEY, sizeof KEY - 1}, &rule);
-	return r->of->name == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule);
+	return r->of->name == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule, (uintptr_t)r->of->agent);
 }
 
-static bool puts_key(const void *r) { return ((const request *)r)->of->name == put; }
+// is_connect reports whether a request is a CONNECT. It goes no further than Envoy.
+static bool is_connect(stream s) {
+	static const char connect[] = "CONNECT", name[] = ":method";
+	buffer method = {NULL, 0};
+	envoy_dynamic_module_callback_http_get_header(s, request_headers, (buffer){name, sizeof name - 1}, &method, 0, NULL);
+	return method.length == sizeof connect - 1 && !memcmp(method.ptr, connect, method.length);
+}
 
 static int begin(stream s, void *r, bool paced) { return !puts_key(r) && !recorded() ? unrecorded(s) : run(s, r, request_headers, paced); }
-int envoy_dynamic_module_on_http_filter_request_headers(stream s, void *r, bool end) { return begin(s, r, puts_key(r)); }
+int envoy_dynamic_module_on_http_filter_request_headers(stream s, void *r, bool end) {
+	if (puts_key(r)) return begin(s, r, true);
+	if (!holds(r, is_connect(s) ? 0 : of_upstream)) return recorded() ? full(s) : unrecorded(s);
+	return begin(s, r, false);
+}
 int envoy_dynamic_module_on_http_filter_request_trailers(stream s, void *r) { return puts_key(r) ? go_on : run(s, r, request_trailers, true); }
 int envoy_dynamic_module_on_http_filter_response_headers(stream s, void *r, bool end) {
 	if (puts_key(r)) return go_on;
@@ -114,8 +181,50 @@ int envoy_dynamic_module_on_http_filter_response_trailers(stream s, void *r) {
 // Of a download the body is the work. What is less is not worth the measuring.
 enum { least_body = 8192 };
 
+// wasted returns how much more than its bytes what has come of a body takes.
+static int64_t wasted(stream s, int body) {
+	buffer few[64], *slices = few;
+	size_t n = envoy_dynamic_module_callback_http_get_body_chunks_size(s, body);
+	int64_t bytes = 0;
+	if (n > sizeof few / sizeof *few && !(slices = malloc(n * sizeof *slices))) abort();
+	if (n && envoy_dynamic_module_callback_http_get_body_chunks(s, body, slices))
+		for (size_t i = 0; i < n; i++)
+			if (slices[i].length > most_packed) bytes += of_slice + of_page - 1 - (int64_t)(slices[i].length - 1) % of_page;
+	if (slices != few) free(slices);
+	return bytes;
+}
+
+// fits counts what a body takes besides what the request counts for: if it is to be signed, Envoy may
+// hold more of it than of others; of another, its pieces may take more than their bytes, while they
+// wait for the upstream. It returns whether that is within the agent's budget.
+static bool fits(stream s, request *r, int body) {
+	if (envoy_dynamic_module_callback_http_get_buffer_limit(s) <= most_buffered) {
+		int64_t size = (int64_t)envoy_dynamic_module_callback_http_get_body_size(s, body);
+		if (body == received_response_body || !size) return true;
+		int64_t now = wasted(s, body), before = r->wasteful;
+		r->wasted += 2 * now; // as much may wait behind, where it cannot be seen
+		if (now * 2 * most_buffered / size > r->worst) r->worst = now * 2 * most_buffered / size;
+		r->wasteful = r->wasted < r->worst ? r->wasted : r->worst;
+		return r->wasteful == before || holds(r, r->wasteful - before);
+	}
+	if (body == received_response_body && r->answered > of_answers) return true;
+	int64_t bytes = 2 * ((int64_t)envoy_dynamic_module_callback_http_get_body_size(s, body) + wasted(s, body));
+	if (body == received_response_body) r->answered += bytes;
+	return holds(r, bytes);
+}
+
+int envoy_dynamic_module_on_http_filter_request_body(stream s, const void *filter, bool end) {
+	if (puts_key(filter) || fits(s, (request *)filter, received_request_body)) return go_on;
+	full(s);
+	return drop_body;
+}
+
 int envoy_dynamic_module_on_http_filter_response_body(stream s, const void *filter, bool end) {
 	request *r = (request *)filter;
+	if (!puts_key(r) && !fits(s, r, received_response_body)) {
+		full(s);
+		return wait_body;
+	}
 	if (puts_key(r) || (!r->answer.scheduler && envoy_dynamic_module_callback_http_get_body_size(s, received_response_body) < least_body)) return go_on;
 	return pace(&r->answer, s) ? go_on : wait_body;
 }
@@ -130,7 +239,6 @@ void envoy_dynamic_module_on_http_filter_scheduled(stream s, void *r, uint64_t e
 	else resume(&((request *)r)->waits, s, event, decode);
 }
 
-int envoy_dynamic_module_on_http_filter_request_body(stream s, const void *f, bool end) { return go_on; }
 int envoy_dynamic_module_on_http_filter_local_reply(stream s, const void *f, uint32_t status, buffer details, bool reset) { return go_on; }
 // There is no configuration by route: what is known of a rule is in its metadata.
 const void *envoy_dynamic_module_on_http_filter_per_route_config_new(buffer name, buffer config) { return NULL; }
@@ -146,13 +254,21 @@ void *envoy_dynamic_module_on_network_filter_new(void *config, void *envoy) {
 	if (!w) return NULL; // closed
 	w->agent = config;
 	w->kind = a_read;
+	hold(w->agent, of_connection);
 	works(w->agent);
 	return w;
 }
 int envoy_dynamic_module_on_network_filter_new_connection(void *envoy, void *w) { return go_on; }
 // An end without bytes leads to nothing, and a roll-out waits for the answer to one
 // (node.Probe): however much the agent asks for, it holds up no roll-out.
-int envoy_dynamic_module_on_network_filter_read(void *envoy, void *w, size_t length, bool end) { return !length || pace(w, envoy) ? go_on : stop; }
+int envoy_dynamic_module_on_network_filter_read(void *envoy, void *w, size_t length, bool end) {
+	if (!length) return go_on;
+	if (overdrawn(((waiter *)w)->agent)) {
+		envoy_dynamic_module_callback_network_filter_close(envoy, close_now);
+		return stop;
+	}
+	return pace(w, envoy) ? go_on : stop;
+}
 int envoy_dynamic_module_on_network_filter_write(void *envoy, void *w, size_t length, bool end) { return go_on; }
 // It ends, which is work, too.
 void envoy_dynamic_module_on_network_filter_event(void *envoy, void *w, int event) { works(((waiter *)w)->agent); }
@@ -164,6 +280,7 @@ void envoy_dynamic_module_on_network_filter_scheduled(void *envoy, void *w, uint
 
 void envoy_dynamic_module_on_network_filter_destroy(void *w) {
 	forget(w);
+	hold(((waiter *)w)->agent, -of_connection);
 	free(w);
 }
 

@@ -4,6 +4,7 @@
 #define FILTER "guard"
 #define FILTER_PUT "put"
 #define LEASE_PATH "lease"
+#define FULL "guard_full"
 #define UNRECORDED "guard_unrecorded"
 #define NAMESPACE "postern"
 #define KEY "guard"

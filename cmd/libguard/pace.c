@@ -27,8 +27,9 @@ static const uint64_t
 	in_time = 150000,
 	// An agent of which not much has waited for as long is no longer greedy.
 	forgiven = 1000000000,
-	// What an agent may have ahead of its part.
-	burst = 10000000;
+	// What a modest and a greedy agent may have ahead of its part. What is ahead does not wait, so
+	// of a greedy agent all that has come would go on at once.
+	burst = 10000000, greedy_burst = 1000000;
 
 static const double
 	// The part of the processors that is modest: half of what each of the agents could have,
@@ -62,6 +63,8 @@ struct agent {
 	_Atomic bool greedy;
 	// credit is how many of its reads have gone on of which no request has come.
 	_Atomic int credit;
+	// holds is how much memory what it has open can take.
+	_Atomic int64_t holds;
 	// uses is how much of a processor it has used of late.
 	double uses;
 	// Requests go first and reads last: nothing more is read while something else waits.
@@ -108,6 +111,8 @@ agent *find_agent(buffer name) {
 	return a;
 }
 
+_Atomic int64_t *held_by(agent *a) { return &a->holds; }
+
 static double max(double a, double b) { return a > b ? a : b; }
 
 // processors is how many Envoy's workers can keep busy: the supervisor says so.
@@ -153,7 +158,7 @@ void spend(agent *a, uint64_t time) {
 	double may = a->greedy ? part : max(part, modest);
 	a->used += time;
 	if (may <= 0) return;
-	at_least(&a->due, now() - burst);
+	at_least(&a->due, now() - (a->greedy ? greedy_burst : burst));
 	a->due += (uint64_t)((double)time / may);
 }
 
@@ -231,8 +236,10 @@ static void *wake(void *unused) {
 			}
 		if (w && next <= t) {
 			int kind = w->kind;
+			w->woken = true;
+			// It may wait again before what it waited for has ended: it counts once.
+			if (!w->passing) passing++;
 			w->passing = true;
-			passing++;
 			void *scheduler = dequeue(w);
 			pthread_mutex_unlock(&lock);
 			// If it has ended in the meantime, Envoy does nothing.
@@ -291,7 +298,7 @@ static void ask(int kind, void *envoy, uint64_t t) {
 
 bool pace(waiter *w, void *envoy) {
 	agent *a = w->agent;
-	if (w->scheduler) return false; // more of what waits has come
+	if (w->scheduler || w->woken) return false; // more of what waits has come
 	uint64_t t = now(), before = atomic_exchange(&a->active, t);
 	if (t - before > recent || t - shared_at > share_every) {
 		pthread_mutex_lock(&lock);
@@ -337,6 +344,7 @@ void resume(waiter *w, void *envoy, uint64_t event, void (*go_on)(waiter *w, voi
 		end(w);
 		return;
 	}
+	w->woken = false;
 	works(w->agent);
 	if (w->kind == a_read && w->agent->credit < most_credit) w->agent->credit++;
 	int kind = w->kind;

@@ -11,6 +11,9 @@ typedef struct agent agent;
 // listeners; NULL if there is no memory.
 agent *find_agent(buffer name);
 
+// held_by returns how much memory what the agent has open can take, in bytes: see hooks.c.
+_Atomic int64_t *held_by(agent *a);
+
 // A waiter is a request of an agent, the body of an answer to one, or a connection from
 // which is to be read.
 enum { a_request, an_answer, a_read };
@@ -19,6 +22,8 @@ typedef struct waiter {
 	int kind;
 	// scheduler is set while the waiter is in its agent's queue for the kind.
 	void *_Atomic scheduler;
+	// woken is set from when the waiter has left the queue until its thread knows.
+	_Atomic bool woken;
 	// passing is set while a waiter that has waited does what it waited for.
 	bool passing;
 	struct waiter *before, *after;

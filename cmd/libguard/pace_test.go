@@ -12,7 +12,7 @@ import (
 // it, hooks.c which of what Envoy calls is paced.
 func TestC(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"pace", "hooks"} {
+	for _, name := range []string{"pace", "woken", "hooks"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			program := filepath.Join(t.TempDir(), name)

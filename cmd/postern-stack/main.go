@@ -1,7 +1,7 @@
 // Command postern-stack is Postern's Pulumi program. The repository's main.go starts it.
 //
 // Under the Pulumi engine (`pulumi up -s local`) it declares the stack's
-// resources. Run by hand (`go run . up local`) it drives the engine itself.
+// resources. Started by `postern up` or `go run . up` it drives the engine itself.
 package main
 
 import (
@@ -24,23 +24,35 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/checkout"
 	"github.com/postern/postern/components/local"
+	"github.com/postern/postern/drive"
 	"github.com/postern/postern/engine"
+	"github.com/postern/postern/engine/pack"
 	"github.com/postern/postern/engine/still"
 	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/provider"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/usage"
 	"github.com/postern/postern/xds/api"
 )
 
 func main() {
 	still.Restore()
+	if filepath.Base(os.Args[0]) == pack.Program { // the engine wants the guardrails
+		if err := servePack(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "postern:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv("PULUMI_MONITOR") != "" { // the engine runs us
 		declareForEngine()
 		return
@@ -53,11 +65,8 @@ func main() {
 	err := command().ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		if unseen := (*publish.UnseenError)(nil); errors.As(err, &unseen) {
-			os.Exit(publish.StatusUnseen)
-		}
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, "postern:", err)
+		os.Exit(exit.Status(err))
 	}
 }
 
@@ -73,10 +82,8 @@ func declareForEngine() {
 		if err != nil {
 			return err
 		}
-		if stack.AWS != nil && !ctx.DryRun() {
-			if err := keepGraph(stack, home); err != nil {
-				return err
-			}
+		if err := judge(stack, home, !ctx.DryRun()); err != nil {
+			return err
 		}
 		for _, problem := range stack.Warnings {
 			if err := ctx.Log.Warn(problem.Error(), nil); err != nil {
@@ -102,22 +109,18 @@ func loadForEngine(name string) (*stacks.File, *stacks.Stack, error) {
 // targets are the programs of the targets that are linked in: what each declares for a stack.
 var targets = map[string]func(*pulumi.Context, *stacks.Stack, home.Folder) error{stacks.TargetLocal: declareLocal}
 
-// become replaces this process by the program for the stack's target, if that is another one:
-// `bin/postern-stack` is for this machine. So nobody compiles the SDK of a cloud without a stack
-// there.
+// become replaces this process by the program for the stack's target, unless this is that program:
+// `bin/postern-stack` is for this machine. So a user without a stack in a cloud does not compile
+// its SDK. In a source tree the other program is built, and elsewhere it is next to this one.
 func become(ctx context.Context, stack *stacks.Stack) error {
 	if targets[stack.Target] != nil {
 		return nil
-	}
-	root, err := os.Getwd()
-	if err != nil {
-		return fmt.Errorf("find the working directory: %w", err)
 	}
 	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return err
 	}
-	return checkout.Stack(stack.Target).Become(ctx, folders, root, os.Stderr)
+	return checkout.Stack(stack.Target).Start(ctx, folders, os.Args, os.Stderr)
 }
 
 // claim returns the stack's state folder, which `pulumi up` makes. The engine gives its program no
@@ -143,33 +146,47 @@ func claim(ctx *pulumi.Context, file *stacks.File, stack *stacks.Stack) (home.Fo
 // review returns the question whether the stack file may be brought up, and the publication at that
 // time. The publication is nil if it cannot be read.
 func review(ctx context.Context, file *stacks.File, home home.Folder, stack *stacks.Stack) (*publish.Review, *bundle.Bundle, error) {
-	r := &publish.Review{File: file, Home: home, Command: "go run . up " + stack.Name, Out: io.Discard, Err: io.Discard}
+	r := &publish.Review{File: file, Home: home, Command: file.Command("up"), Out: io.Discard, Err: io.Discard}
 	if stack.AWS != nil {
 		// Not all of it is in a plan, so not all of it can be shown.
 		return r, nil, publish.RefuseProposal(file)
 	}
 	o := publish.Operator(home, nil)
+	agents, err := publish.Proposal(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if agents != nil { // no plan has these
+		r.More = append(r.More, guardrailsOf(stack.Guardrails)...)
+	}
 	live, err := publish.ReadLive(ctx, o)
 	if err != nil { // up may be what repairs it
 		live = &publish.Live{Plan: &plan.Plan{}}
 		r.More = append(r.More, fmt.Sprintf("~ everything, because the live version cannot be read: %v", err))
 	}
 	r.Changes = plan.Diff(live.Plan, stack.Plan)
-	if s, err := api.Dial(home.ControlSocket()).Status(ctx); err == nil && len(s.Nodes) != stack.Nodes {
+	s, err := api.Dial(home.ControlSocket()).Status(ctx)
+	switch {
+	case err == nil && len(s.Nodes) != stack.Nodes:
 		r.More = append(r.More, fmt.Sprintf("~ %d proxies, was %d", stack.Nodes, len(s.Nodes)))
+	case err != nil:
+		if agents != nil { // nothing says how many there were
+			r.More = append(r.More, fmt.Sprintf("~ %d proxies", stack.Nodes))
+		}
 	}
 	return r, o.Over, nil
 }
 
-// review has somebody see what an agent may have written before it is brought up.
+// review has somebody see what an agent may have written, and changes of high risk, before they
+// are brought up.
 func (d *driver) review(ctx context.Context, stack *stacks.Stack) error {
 	r, over, err := review(ctx, d.file, d.home, stack)
 	if err != nil {
 		return err
 	}
 	d.over = over
-	r.Yes, r.In, r.Out, r.Err = d.yes, os.Stdin, d.out, os.Stderr
-	if d.json {
+	r.Careful, r.Yes, r.In, r.Out, r.Err = true, d.Yes, os.Stdin, d.out, os.Stderr
+	if d.JSON {
 		r.Out = os.Stderr
 	}
 	return r.Ask(ctx)
@@ -213,8 +230,8 @@ func declareLocal(ctx *pulumi.Context, stack *stacks.Stack, home home.Folder) er
 // user may write.
 type programs struct{ posternd, module, envoy string }
 
-// needsCloud reports whether the control plane of a stack on this machine needs the driver of a cloud: for a secret, or
-// for the store of what is published.
+// needsCloud reports whether the control plane of a stack on this machine needs the driver of a
+// cloud: for a secret, or for the store of what is published.
 func needsCloud(stack *stacks.Stack, home home.Folder) bool {
 	return !bundle.Linked(home.BundleURL()) || slices.ContainsFunc(stack.Plan.Credentials, func(c plan.Credential) bool {
 		ref, err := plan.ParseReference(c.Secret)
@@ -222,35 +239,35 @@ func needsCloud(stack *stacks.Stack, home home.Folder) bool {
 	})
 }
 
-// findPrograms returns the stack's posternd, what each node's Envoy loads (next to posternd), and Envoy. A posternd with
-// drivers of clouds is built here if there is none yet.
+// findPrograms returns the stack's posternd, what each node's Envoy loads (next to posternd), and
+// Envoy. A posternd with drivers of clouds is built here if there is none yet.
 func findPrograms(ctx context.Context, stack *stacks.Stack, home home.Folder) (p programs, err error) {
 	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return p, err
 	}
-	path := os.Getenv("POSTERND")
-	if path == "" {
-		path = filepath.Join("bin", "posternd")
+	path, err := hostpath.Beside("posternd")
+	own := filepath.Dir(path)
+	if named := os.Getenv("POSTERND"); err == nil && named != "" {
+		path, err = filepath.Abs(named)
 	}
-	if path, err = filepath.Abs(path); err != nil {
+	if err != nil {
 		return p, fmt.Errorf("find posternd: %w", err)
 	}
 	if needsCloud(stack, home) {
 		path += "-cloud"
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && os.Getenv("POSTERND") == "" {
-			if _, err := checkout.Daemon.Build(ctx, folders, filepath.Dir(filepath.Dir(path)), os.Stderr); err != nil {
-				return p, err
-			}
-		}
 	}
-	if p.posternd, err = folders.Program(path, hostpath.User); err != nil {
-		return p, fmt.Errorf("find posternd: %w; `make build` builds one, or set POSTERND", err)
+	if p.posternd, err = folders.Program(path, hostpath.User); errors.Is(err, fs.ErrNotExist) &&
+		needsCloud(stack, home) && os.Getenv("POSTERND") == "" {
+		p.posternd, err = checkout.Daemon.Find(ctx, folders, os.Stderr)
+	}
+	if err != nil {
+		return p, fmt.Errorf("find posternd: %w; it belongs next to postern: run `make build` or `make install` again", err)
 	}
 	if p.module, err = folders.Owned(filepath.Join(filepath.Dir(p.posternd), "libguard.so"), hostpath.User); err != nil {
-		return p, fmt.Errorf("find libguard.so, which Envoy loads, next to posternd: %w; `make build` builds it", err)
+		return p, fmt.Errorf("find libguard.so, which Envoy loads, next to posternd: %w; run `make build` or `make install` again", err)
 	}
-	p.envoy, err = envoy.Binary(folders)
+	p.envoy, err = envoy.Binary(folders, own)
 	return p, err
 }
 
@@ -272,60 +289,42 @@ func digested(path string, loads ...string) (local.Binary, error) {
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "stack",
-		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "go run ."},
-		Short:         "Bring up what stacks/STACK.yaml describes, with the Pulumi engine",
-		Example:       "  go run . preview local\n  go run . up local",
+		Use:         "stack",
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "postern"},
+		Short:       "Bring up what a stack file describes, with the Pulumi engine",
+		Long: `Brings up what a stack file describes, with the Pulumi engine. "postern up" starts this program, and so
+does "go run . up" in the source tree.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	var d driver
-	add := func(name, short string, run func(*driver, context.Context) error) *cobra.Command {
-		cmd := &cobra.Command{
-			Use: name + " STACK", Short: short, Args: cobra.ExactArgs(1),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				d.name, d.out = args[0], cmd.OutOrStdout()
-				return run(&d, cmd.Context())
-			},
-		}
-		cmd.Flags().BoolVar(&d.json, "json", false, "print the summary as JSON and nothing else")
-		cmd.Flags().BoolVarP(&d.verbose, "verbose", "v", false, "show the engine's own output too")
-		root.AddCommand(cmd)
-		return cmd
-	}
-	preview := add("preview", "Show what up would change, and change nothing", (*driver).preview).Flags()
-	preview.BoolVar(&d.offline, "offline", false, "ask nobody, not even the engine: print the whole plan, its price, and what a cloud would refuse (with --json: the plan's graph)")
-	preview.StringVar(&d.graph, "graph", "", "with --offline: write the plan's graph to this file, as JSON")
-	add("up", "Bring the machine to what the stack file says, and repair drift", (*driver).up).
-		Flags().BoolVarP(&d.yes, "yes", "y", false, "do not ask about a stack file whose folder was replaced; never for a file that an agent may have written")
-	add("refresh", "Show what has drifted, and record it for the next up", (*driver).refresh)
-	add("destroy", "Stop and remove everything except the audit log", (*driver).destroy).
-		Flags().BoolVar(&d.audit, "audit", false, "remove the audit log too")
+	drive.Flags(root)
+	root.AddCommand(drive.Commands(func(cmd *cobra.Command, r *drive.Request) error {
+		d := &driver{Request: r, name: r.Stack, out: cmd.OutOrStdout()}
+		return map[string]func(*driver, context.Context) error{
+			"up": (*driver).up, "preview": (*driver).preview, "refresh": (*driver).refresh,
+			"prove": (*driver).prove, "check": (*driver).check, "test": (*driver).testPolicies, "down": (*driver).destroy,
+		}[cmd.Name()](d, cmd.Context())
+	})...)
+	usage.Errors(root)
 	return root
 }
 
 // driver is one run of a command.
 type driver struct {
-	name                 string
-	json, verbose, audit bool
-	yes                  bool // a folder that was replaced is the one that is meant
-	offline              bool
-	graph                string // the file for an offline preview's graph
-	out                  io.Writer
-	file                 *stacks.File
-	home                 home.Folder
-	lost                 *stacks.NotFoundError // there is no file; nil if there is
-	scratch              bool                  // a preview: nothing may be left behind
-	over                 *bundle.Bundle        // what was published when the difference was shown
-	cloud                bool                  // the stack is not on this machine
+	*drive.Request
+	name    string // of the stack, once its file is found
+	out     io.Writer
+	file    *stacks.File
+	home    home.Folder
+	lost    *stacks.NotFoundError // there is no file; nil if there is
+	scratch bool                  // a preview: nothing may be left behind
+	over    *bundle.Bundle        // what was published when the difference was shown
+	cloud   bool                  // the stack is not on this machine
 }
 
 func (d *driver) preview(ctx context.Context) error {
-	if d.graph != "" && !d.offline {
-		return errors.New("--graph needs --offline")
-	}
-	if d.offline {
+	if d.Offline {
 		return d.previewOffline(ctx)
 	}
 	return d.drive(ctx, true, (*engine.Engine).Preview)
@@ -335,8 +334,8 @@ func (d *driver) up(ctx context.Context) error {
 	return d.drive(ctx, false, (*engine.Engine).Up)
 }
 
-// known reports a stack that has neither a file nor a state folder here as an error: its file may have been moved away,
-// and the stack still be up.
+// known reports a stack that has neither a file nor a state folder here as an error: its file may
+// have been moved away, and the stack still be up.
 func (d *driver) known() error {
 	if _, err := os.Stat(d.home.Root); d.lost == nil || err == nil {
 		return nil
@@ -372,7 +371,7 @@ func (d *driver) destroy(ctx context.Context) error {
 			if err != nil {
 				return sum, err
 			}
-			return sum, engine.RemoveHome(ctx, d.home, d.audit)
+			return sum, engine.RemoveHome(ctx, d.home, d.Audit)
 		}); err != nil {
 			return err
 		}
@@ -380,12 +379,12 @@ func (d *driver) destroy(ctx context.Context) error {
 		// The engine knows of nothing, which is not to say that nothing runs.
 		ended, err := engine.EndAll(ctx, d.home)
 		for _, what := range ended {
-			if !d.json {
+			if !d.JSON {
 				fmt.Fprintf(d.out, "  ended %s, which the engine did not know of\n", what)
 			}
 		}
 		if err == nil {
-			err = engine.RemoveHome(ctx, d.home, d.audit)
+			err = engine.RemoveHome(ctx, d.home, d.Audit)
 		}
 		if err != nil {
 			return err
@@ -394,7 +393,7 @@ func (d *driver) destroy(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := os.Stat(d.home.AuditDir()); err == nil && !d.json {
+	if _, err := os.Stat(d.home.AuditDir()); err == nil && !d.JSON {
 		fmt.Fprintf(d.out, "  the audit log stays in %s\n", d.home.AuditDir())
 	}
 	return nil
@@ -428,12 +427,16 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 			return err
 		}
 	}
+	if err := judge(stack, d.home, !scratch); err != nil {
+		return err
+	}
 	return d.run(ctx, func(ctx *pulumi.Context) error { return targets[stack.Target](ctx, stack, d.home) }, op)
 }
 
-// load reads the stack file, all of it or nothing. For another target it does not return: see [become].
+// load reads the stack file, all of it or nothing. For another target it does not return: see
+// [become].
 func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
-	// A state folder that does not say to which stack file it belongs any more says so after the next up.
+	// If a state folder no longer names its stack file, the next up writes the name.
 	if err := d.find(); err != nil && (d.scratch || !errors.Is(err, home.ErrUnclaimed)) {
 		return nil, err
 	}
@@ -462,41 +465,44 @@ func (d *driver) checkMachine(ctx context.Context, stack *stacks.Stack) error {
 	return envoy.CheckVersion(ctx, found.envoy)
 }
 
-// find finds the stack file and its state folder. What is up may outlive its file.
+// find finds the stack file and its state folder. A stack may still be up when its file is gone.
 func (d *driver) find() error {
-	file, err := stacks.Find(d.name)
+	file, err := stacks.Choose(d.File, d.Stack)
 	if errors.As(err, &d.lost) {
-		file, err = stacks.Open(filepath.Join("stacks", d.name+".yaml"))
+		file, err = stacks.Open(filepath.Join("stacks", d.lost.Name+".yaml"))
+	}
+	if errors.Is(err, stacks.ErrName) {
+		return exit.BadUsage(err)
 	}
 	if err != nil {
 		return err
 	}
-	if file.Above {
-		fmt.Fprintf(os.Stderr, "stack file: %s\n", publish.Visible(file.Real))
+	if file.Found != "" {
+		fmt.Fprintf(os.Stderr, "stack file: %s (%s)\n", advice.Visible(file.Real), file.Found)
 	}
-	d.file = file
+	d.file, d.name = file, file.Name()
 	d.home, err = file.Home()
 	return err
 }
 
 func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engine.Engine, context.Context) (*engine.Summary, error)) error {
-	cwd, err := os.Getwd()
+	own, err := hostpath.Beside("pulumi")
 	if err != nil {
-		return fmt.Errorf("find the working directory: %w", err)
+		return err
 	}
 	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return err
 	}
-	cli, err := engine.FindCLI(folders, cwd)
+	cli, err := engine.FindCLI(folders, filepath.Dir(own))
 	if err != nil {
 		return err
 	}
 	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Environ: folders.Clean(os.Environ()), Program: program, Over: d.over}
-	if !d.json {
+	if !d.JSON {
 		opts.Progress = engine.NewPrinter(d.out, colored(d.out))
 	}
-	if d.verbose {
+	if d.Verbose {
 		opts.Verbose = os.Stderr
 	}
 	e, err := engine.Open(ctx, opts, d.scratch)
@@ -505,7 +511,7 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 	}
 	defer e.Close()
 	sum, err := op(e, ctx)
-	if sum != nil && (err == nil || d.json) {
+	if sum != nil && (err == nil || d.JSON) {
 		err = errors.Join(err, d.report(ctx, sum))
 	}
 	return err
@@ -513,7 +519,7 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 
 // report prints the summary and, if the stack is up, what is live.
 func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
-	if d.json {
+	if d.JSON {
 		enc := json.NewEncoder(d.out)
 		enc.SetIndent("", "  ")
 		return enc.Encode(sum)
@@ -529,9 +535,10 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "  version %s is live on %d of %d nodes\n", status.Version, live(status), len(status.Nodes))
+	fmt.Fprintf(d.out, "  version %s is live on %d of %d nodes\n", status.Version, status.Live(), len(status.Nodes))
 	if len(status.Killed) > 0 {
-		fmt.Fprintf(d.out, "  killed: %s; `postern unkill` lets them work again\n", strings.Join(status.Killed, ", "))
+		fmt.Fprintf(d.out, "  killed: %s; `%s` lets them work again\n", strings.Join(status.Killed, ", "),
+			d.file.Command("unkill", "--agent", status.Killed[0]))
 	}
 	for _, n := range status.RefusedNodes {
 		fmt.Fprintf(d.out, "  warning: node %q is refused: %s\n", n.ID, n.Reason)
@@ -541,20 +548,11 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 			fmt.Fprintf(d.out, "  warning: credential %s: %s\n", c.Name, c.Problem)
 		}
 	}
-	if n := live(status); n == 0 || n < len(status.Nodes) {
-		return fmt.Errorf("stack %s is not whole: %d of %d nodes serve the live version: see `postern status -s %s`, then run this again", d.name, n, len(status.Nodes), d.name)
+	if n := status.Live(); n == 0 || n < len(status.Nodes) {
+		return fmt.Errorf("stack %s is not whole: %d of %d nodes serve the live version: see `%s`, then run this again",
+			d.name, n, len(status.Nodes), d.file.Command("status"))
 	}
 	return nil
-}
-
-func live(s *api.Status) int {
-	n := 0
-	for _, node := range s.Nodes {
-		if node.Connected && node.Version == s.Version && node.Problem == "" {
-			n++
-		}
-	}
-	return n
 }
 
 // colored reports whether out is a terminal whose user wants colour.

@@ -36,6 +36,7 @@ func (d *driver) next(sum *engine.Summary) error {
 			return fmt.Errorf("note where to publish: %w", err)
 		}
 	}
-	fmt.Fprintf(d.out, "  the fleet serves when its secrets have values (postern secret list -s %s) and a policy is published: docs/aws.md\n", d.name)
+	fmt.Fprintf(d.out, "  the fleet serves when its secrets have values (%s) and a policy is published: docs/aws.md\n",
+		d.file.Command("secret", "list"))
 	return nil
 }

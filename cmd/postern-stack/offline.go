@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"github.com/postern/postern/graph/check"
 	"github.com/postern/postern/graph/cost"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/policies/proof"
+	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/stacks"
 )
 
@@ -34,21 +37,61 @@ func (d *driver) previewOffline(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if d.graph != "" {
-		if err := writeGraph(d.graph, result.Graph); err != nil {
+	if d.Graph != "" {
+		if err := writeGraph(d.Graph, result.Graph); err != nil {
 			return err
 		}
 	}
-	if d.json {
+	report, err := checked(stack, result.Graph)
+	if err != nil {
+		return err
+	}
+	if d.JSON {
 		err = result.Graph.Encode(d.out)
-	} else {
-		err = describe(d.out, result.Graph)
+	} else if err = describe(d.out, stack, result.Graph); err == nil {
+		err = report.Print(d.out)
 	}
 	if err != nil {
 		return err
 	}
 	if problems := check.Run(result.Graph, result.Arguments); len(problems) > 0 {
 		return &refusedError{problems}
+	}
+	return errors.Join(broken(report), proved(stack, result.Graph))
+}
+
+// prove proves what the program declares. It needs no more than previewOffline does.
+func (d *driver) prove(ctx context.Context) error {
+	if d.State != "" {
+		return errors.New("this program proves stack files: run `postern prove --state FILE`")
+	}
+	stack, err := d.load(ctx)
+	if err != nil {
+		return err
+	}
+	if stack.Target == stacks.TargetLocal {
+		return errors.New("this program proves networks in a cloud: run `postern prove` for a stack on this machine")
+	}
+	defer proof.Slowly(os.Stderr, "running the program, and trying every mistake ...")()
+	result, err := captured(stack, d.home)
+	if err != nil {
+		return err
+	}
+	report, err := proof.Of(stack, result.Graph, nil)
+	if err != nil {
+		return err
+	}
+	return report.Deliver(d.out, d.JSON, d.SVG)
+}
+
+// proved returns an error if an agent may reach what it must not, or if the proof cannot tell.
+func proved(stack *stacks.Stack, g *graph.Graph) error {
+	own, _, err := proof.Own(stack)
+	if err != nil {
+		return err
+	}
+	if p := proof.Network(g, own, false); p != nil && !p.Holds() {
+		return &reach.OpenError{Proof: p}
 	}
 	return nil
 }
@@ -62,10 +105,19 @@ func captured(stack *stacks.Stack, home home.Folder) (*capture.Result, error) {
 	return capture.Run(func(ctx *pulumi.Context) error { return targets[stack.Target](ctx, stack, home) }, opts)
 }
 
-// keepGraph keeps what an `up` is about to make, for `postern drift`.
-func keepGraph(stack *stacks.Stack, home home.Folder) error {
+// judge checks and proves what the engine is about to make, before it is told of the first resource.
+// An `up` in a cloud also keeps it, for `postern drift`.
+func judge(stack *stacks.Stack, home home.Folder, up bool) error {
 	result, err := captured(stack, home)
 	if err != nil {
+		return err
+	}
+	report, err := checked(stack, result.Graph)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(broken(report), proved(stack, result.Graph))
+	if err != nil || !up || stack.AWS == nil {
 		return err
 	}
 	if err := os.MkdirAll(home.Root, 0o700); err != nil {
@@ -85,7 +137,11 @@ func (e *refusedError) Error() string {
 	return text
 }
 
-func describe(out io.Writer, g *graph.Graph) error {
+func describe(out io.Writer, stack *stacks.Stack, g *graph.Graph) error {
+	own, _, err := proof.Own(stack)
+	if err != nil {
+		return err
+	}
 	resources, components := 0, 0
 	for i := range g.Resources {
 		if g.Resources[i].Custom {
@@ -102,6 +158,9 @@ func describe(out io.Writer, g *graph.Graph) error {
 	}
 	if err := cost.Of(g).Print(out); err != nil {
 		return fmt.Errorf("print the plan: %w", err)
+	}
+	if err := proof.Network(g, own, true).Print(out); err != nil {
+		return fmt.Errorf("print the proof: %w", err)
 	}
 	return nil
 }

@@ -10,9 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/stacks/clients"
 	"github.com/postern/postern/stacks/edit"
 )
 
@@ -21,29 +23,29 @@ type editFlags struct {
 	agent, client     string
 	dryRun, noPublish bool
 	yes, withOthers   bool
+	learned           bool // see [publish.Review.Learned]
 }
 
 func (f *editFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&f.agent, "agent", "a", "", "the agent whose access changes (required)")
-	cmd.Flags().StringVar(&f.client, "client", "", "take the hosts from the configuration of a package client on this machine: "+strings.Join(stacks.Clients, ", "))
+	cmd.Flags().StringVarP(&f.agent, "agent", "a", "", "the agent whose access changes (default: $POSTERN_AGENT, or the only one)")
+	cmd.Flags().StringVar(&f.client, "client", "", "take the hosts from the configuration of a package client on this machine: "+strings.Join(clients.Names(), ", "))
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only show what would change")
 	cmd.Flags().BoolVar(&f.noPublish, "no-publish", false, "only edit the file; `postern push` makes it live")
 	cmd.Flags().BoolVar(&f.withOthers, "with-other-changes", false, "also publish other changes of the stack file that are not live")
 	addYes(cmd, &f.yes)
-	_ = cmd.MarkFlagRequired("agent")
-	_ = cmd.RegisterFlagCompletionFunc("client", cobra.FixedCompletions(stacks.Clients, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("client", cobra.FixedCompletions(clients.Names(), cobra.ShellCompDirectiveNoFileComp))
 }
 
-// hosts returns the hosts of the command line and those of the client.
+// hosts returns the hosts of the command line and of the client.
 func (f *editFlags) hosts(ctx context.Context, args []string) ([]stacks.HostPort, error) {
 	if len(args) == 0 && f.client == "" {
-		return nil, usageError{errors.New("no host: name one, or a --client whose hosts to take")}
+		return nil, exit.BadUsage(errors.New("no host: name one, or a --client whose hosts to take"))
 	}
 	var hosts []stacks.HostPort
 	for _, arg := range args {
 		hp, err := stacks.ParseHostPort(arg)
 		if err != nil {
-			return nil, usageError{err}
+			return nil, exit.BadUsage(err)
 		}
 		hosts = append(hosts, hp)
 	}
@@ -63,7 +65,7 @@ func newAllowCmd() *cobra.Command {
 	var lease time.Duration
 	var reason string
 	cmd := &cobra.Command{
-		Use:   "allow [HOST[:PORT]]... --agent A [--method M,...] [--path P,...] [--client pip|npm|go] [--for D] [--reason R]",
+		Use:   "allow [HOST[:PORT]]... [--agent A] [--method M,...] [--path P,...] [--client CLIENT] [--for D] [--reason R]",
 		Short: "Allow an agent to reach a host, while it runs",
 		Long: `Edits the stack file and keeps its comments and order. Shows the whole difference to what is live,
 and publishes it. Returns when every node has acknowledged it. If a node refuses it, the file gets
@@ -75,12 +77,18 @@ an agent may write is only a proposal: it always needs an answer on a terminal (
 
 Without --method every method is allowed (with --client: GET and HEAD). Without --path every path is
 allowed. A path is literal, with two exceptions: * is one segment, and ** at the end is any rest. A
-host is one name, or '*.example.com' for every name below it. With --for the access ends by itself.`,
-		Example: `  postern allow api.example.com --agent demo
-  postern allow api.example.com:8443 --agent demo --method GET,HEAD --path '/v1/**'
-  postern allow api.example.com --agent demo --for 30m --reason "the release"
-  postern allow --client pip --agent demo
-  postern allow api.example.com --agent demo --dry-run`,
+host is one name, or '*.example.com' for every name below it.
+
+If the agent reaches the host already, what is added leads there in the same way: to the same upstream,
+by the same gateway, with the same credential. The difference names them.
+
+With --for the access ends by itself. If the agent has, or had, just this access for a time, its end is
+moved. What has ended is taken out of the file.`,
+		Example: `  postern allow api.example.com
+  postern allow api.example.com:8443 --method GET,HEAD --path '/v1/**'
+  postern allow api.example.com --for 30m --reason "the release"
+  postern allow --client pip --agent coder
+  postern allow api.example.com --dry-run`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file, err := stackFile(cmd)
 			if err != nil {
@@ -91,14 +99,14 @@ host is one name, or '*.example.com' for every name below it. With --for the acc
 				return err
 			}
 			if flags.client != "" && len(methods) == 0 {
-				methods = stacks.ClientMethods
+				methods = clients.Methods
 			}
 			request := edit.AllowRequest{
 				Agent: flags.agent, Hosts: hosts, Methods: methods, Paths: paths, Reason: reason,
 			}
 			if cmd.Flags().Changed("for") {
 				if lease < time.Second {
-					return usageError{errors.New("--for is how long from now, such as 30m or 2h")}
+					return exit.BadUsage(errors.New("--for is how long from now, such as 30m or 2h"))
 				}
 				request.Expires = time.Now().Add(lease)
 			}
@@ -117,17 +125,6 @@ host is one name, or '*.example.com' for every name below it. With --for the acc
 	return cmd
 }
 
-// otherChangesError means that the stack file has changes that are not live,
-// which a command that edits it would publish as well.
-type otherChangesError struct {
-	file  string
-	count int
-}
-
-func (e *otherChangesError) Error() string {
-	return fmt.Sprintf("nothing was changed: %s has %d other changes that are not live: publish them first with `postern push`, or add --with-other-changes", e.file, e.count)
-}
-
 // apply makes the edit live. It shows the whole difference to what is live, asks a person where
 // that is required, writes the file and publishes the plan. If the fleet does not take the plan, it
 // restores the file.
@@ -135,6 +132,9 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	w := cmd.OutOrStdout()
 	for _, text := range edited.Lookalikes() {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text)
+	}
+	for _, text := range edited.Ended {
+		fmt.Fprintln(cmd.ErrOrStderr(), "note:", text)
 	}
 	if f.noPublish && !f.dryRun {
 		return onlyEdit(w, edited)
@@ -158,7 +158,8 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	}
 	for _, c := range o.Controls {
 		if _, err := c.Status(cmd.Context()); err != nil {
-			return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `make up` or `go run . up %s` first, or add --no-publish to only edit the file", err, edited.Plan.Stack)
+			return fmt.Errorf("the fleet is not up, so nothing was changed (%w): run `%s` first, or add --no-publish to only edit the file",
+				err, edited.Command("up"))
 		}
 	}
 	switch {
@@ -170,9 +171,10 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 		publish.PrintChanges(w, edited.Changes())
 		fmt.Fprintf(w, "also in %s, and not live:\n", edited.Path)
 		publish.PrintChanges(w, others)
-		return &otherChangesError{file: edited.Path, count: len(others)}
+		return &publish.OtherChangesError{File: edited.Path, Count: len(others), Push: edited.Command("push")}
 	}
 	r := review(cmd, edited.File, home, plan.Diff(live.Plan, edited.Plan), f.yes)
+	r.Learned = f.learned
 	r.Print(w)
 	if err := r.Ask(cmd.Context()); err != nil {
 		return err
@@ -203,6 +205,6 @@ func onlyEdit(w io.Writer, edited *edit.Edit) error {
 		return err
 	}
 	publish.PrintChanges(w, changes)
-	fmt.Fprintf(w, "%s is edited, not published: run `postern push`\n", edited.Path)
+	fmt.Fprintf(w, "%s is edited, not published: run `%s`\n", edited.Path, edited.Command("push"))
 	return nil
 }

@@ -4,18 +4,19 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/cloud"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/stacks"
 )
 
@@ -27,7 +28,7 @@ func newAuditCmd() *cobra.Command {
 		Use:   "audit [--agent A] [--host H] [--denied] [--since 1h] [-f]",
 		Short: "Show what the agents did: one line for each decision",
 		Example: `  postern audit --since 10m
-  postern audit --denied --agent demo
+  postern audit --denied
   postern audit -f --json | jq .host`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,7 +37,7 @@ func newAuditCmd() *cobra.Command {
 				return err
 			}
 			if f.Since, err = parseSince(since, time.Now()); err != nil {
-				return usageError{err}
+				return exit.BadUsage(err)
 			}
 			read, tail := localEvents(home.AuditDir())
 			stack, err := file.Load()
@@ -45,6 +46,15 @@ func newAuditCmd() *cobra.Command {
 				read, tail = cloudEvents(stack)
 			case err != nil && missing != nil: // a stack file that is being edited hides no log that is here
 				return err
+			}
+			if err == nil && f.Agent != "" {
+				if err := known(cmd.Context(), stack, read, f.Agent); err != nil {
+					return err
+				}
+			}
+			if _, missing := os.Stat(home.AuditDir()); missing != nil && !follow && err == nil && stack.AWS == nil {
+				return fmt.Errorf("stack %s has no audit log here: there is no %s; bring it up with `%s`",
+					file.Name(), home.AuditDir(), file.Command("up"))
 			}
 			show := printer(cmd.OutOrStdout(), asJSON)
 			if follow {
@@ -62,13 +72,30 @@ func newAuditCmd() *cobra.Command {
 	return cmd
 }
 
+// known returns an error if an agent is neither in the stack file nor in any event. An agent that
+// was removed from the file still has events.
+func known(ctx context.Context, stack *stacks.Stack, read eachEvent, agent string) error {
+	_, err := stack.Agent(agent)
+	if err == nil {
+		return nil
+	}
+	found := errors.New("found")
+	switch failed := read(ctx, audit.Filter{Agent: agent}, func(audit.Event) error { return found }); {
+	case errors.Is(failed, found):
+		return nil
+	case failed != nil:
+		return failed
+	}
+	return fmt.Errorf("%w; no event has this agent either", err)
+}
+
 // eachEvent calls a function for the selected events, until that returns an error.
 type eachEvent func(context.Context, audit.Filter, func(audit.Event) error) error
 
 // localEvents reads, and follows, the events of the nodes of this machine.
 func localEvents(dir string) (read, tail eachEvent) {
-	return func(_ context.Context, f audit.Filter, each func(audit.Event) error) error {
-			return audit.Each(dir, f, each)
+	return func(ctx context.Context, f audit.Filter, each func(audit.Event) error) error {
+			return audit.Each(ctx, dir, f, each)
 		},
 		func(ctx context.Context, f audit.Filter, each func(audit.Event) error) error {
 			return audit.Follow(ctx, dir, f, each)
@@ -119,10 +146,9 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
-// printer returns a function that writes one event as a row of a table, whose
-// head goes before the first, or as JSON. Columns have a fixed width, because
-// an event that is followed is not waited for. What an agent sent is quoted if
-// a terminal could act on it.
+// printer returns a function that writes one event as JSON, or as a row of a table, whose head it
+// writes first. Columns have a fixed width, because later events are not known yet. What an agent
+// sent is quoted if a terminal could act on it.
 func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 	if asJSON {
 		return func(e audit.Event) error {
@@ -132,7 +158,7 @@ func printer(w io.Writer, asJSON bool) func(audit.Event) error {
 			if err := enc.Encode(e); err != nil {
 				return err
 			}
-			_, err := io.WriteString(w, escaped(b.String()))
+			_, err := io.WriteString(w, advice.JSON(b.String()))
 			return err
 		}
 	}
@@ -205,22 +231,6 @@ func changeText(e audit.Event) string {
 		text += "; owner " + e.Owner
 	}
 	return text
-}
-
-// escaped writes characters of JSON that are not ASCII as escapes, so that a terminal acts on none
-// of them: some treat U+009B as the escape character, and other characters reorder text.
-func escaped(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if r < 0x7f {
-			b.WriteRune(r)
-			continue
-		}
-		for _, unit := range utf16.AppendRune(nil, r) {
-			fmt.Fprintf(&b, `\u%04x`, unit)
-		}
-	}
-	return b.String()
 }
 
 // plain returns s as it is if every character can be printed, and quoted otherwise.

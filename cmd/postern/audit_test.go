@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks"
 )
 
 // TestAuditPrintsNothingHostile: what an agent sent is shown in a way that no terminal acts
@@ -29,4 +31,21 @@ func TestAuditPrintsNothingHostile(t *testing.T) {
 			require.Equal(t, e, got)
 		}
 	}
+}
+
+// TestAuditOfAnUnknownAgent: an agent that is neither in the stack file nor in an event is an
+// error, and one that was removed from the file is not.
+func TestAuditOfAnUnknownAgent(t *testing.T) {
+	t.Parallel()
+	stack := &stacks.Stack{Path: "stacks/local.yaml", Plan: &plan.Plan{Agents: []plan.Agent{{Name: "coder"}}}}
+	dir := t.TempDir()
+	w, err := audit.NewWriter(dir, audit.ControlPlane)
+	require.NoError(t, err)
+	require.NoError(t, w.Record(audit.Event{Kind: "killed", Agent: "former"}))
+	require.NoError(t, w.Close())
+	read, _ := localEvents(dir)
+	require.NoError(t, known(t.Context(), stack, read, "coder"))
+	require.NoError(t, known(t.Context(), stack, read, "former"))
+	require.EqualError(t, known(t.Context(), stack, read, "codr"),
+		`stacks/local.yaml: there is no agent "codr"; did you mean coder?; no event has this agent either`)
 }

@@ -7,13 +7,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 )
 
-// errDiffer makes the exit status 1, as that of diff and kubectl diff. What goes
-// wrong is a usageError here, for 2.
+// errDiffer makes the exit status 1, like diff and kubectl diff. Failures have the status 2 here.
 var errDiffer = errors.New("there are differences")
 
 func newDiffCmd() *cobra.Command {
@@ -24,20 +24,18 @@ func newDiffCmd() *cobra.Command {
 		Short: "Show what the stack file would change for agents, by risk",
 		Long: `Compares the meaning of the stack file with what is live, as the control plane reports it, or with
 another stack file. Shows hosts, methods, write access, credentials and where they reach, not lines
-of YAML. The riskiest change comes first. Nothing is changed.
-
-The exit status is 0 if nothing differs, 1 if something does, and 2 if that is unknown.`,
+of YAML. The riskiest change comes first. Nothing is changed.`,
 		Example: `  postern diff
   git show HEAD:stacks/local.yaml > /tmp/before.yaml; postern diff --against /tmp/before.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			file, home, err := openHome(cmd)
 			if err != nil {
-				return usageError{err}
+				return exit.BadUsage(err)
 			}
 			stack, err := file.Load()
 			if err != nil {
-				return usageError{err}
+				return exit.BadUsage(err)
 			}
 			var old *plan.Plan
 			if against == "live" {
@@ -52,7 +50,7 @@ The exit status is 0 if nothing differs, 1 if something does, and 2 if that is u
 				}
 			}
 			if err != nil {
-				return usageError{err}
+				return exit.BadUsage(err)
 			}
 			warn(cmd.ErrOrStderr(), stack)
 			changes := plan.Diff(old, stack.Plan)
@@ -62,7 +60,7 @@ The exit status is 0 if nothing differs, 1 if something does, and 2 if that is u
 					changes = []plan.Change{}
 				}
 				if err := json.NewEncoder(w).Encode(changes); err != nil {
-					return usageError{fmt.Errorf("write changes: %w", err)}
+					return exit.BadUsage(fmt.Errorf("write changes: %w", err))
 				}
 			} else {
 				publish.PrintChanges(w, changes)

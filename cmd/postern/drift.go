@@ -11,13 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/cloud"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
 )
 
-// errDrift makes the exit status 1. What goes wrong is a usageError here, for 2,
-// as in diff.
+// errDrift makes the exit status 1. Failures have the status 2 here, as in diff.
 var errDrift = errors.New("the account is not what was planned")
 
 func newDriftCmd() *cobra.Command {
@@ -28,21 +28,19 @@ func newDriftCmd() *cobra.Command {
 		Short: "Compare what is live in AWS with the plan, and list every difference by risk",
 		Long: `Reads security group rules, routes, network ACLs, endpoints, gateways, machines and roles of the
 stack's networks, whoever made them, and compares them with the plan. A refresh does not see what was
-added by hand next to the plan's own resources. Nothing is changed.
-
-The exit status is 0 if nothing differs, 1 if something does, and 2 if that is unknown.`,
+added by hand next to the plan's own resources. Nothing is changed.`,
 		Example: `  postern drift -s prod-aws
-  go run . preview prod-aws --offline --graph plan.json && postern drift -s prod-aws --graph plan.json --json`,
+  postern preview prod-aws --offline --graph plan.json && postern drift -s prod-aws --graph plan.json --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := drift(cmd, from, asJSON)
 			if err != nil && !errors.Is(err, errDrift) {
-				return usageError{err}
+				return exit.BadUsage(err)
 			}
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&from, "graph", "", "compare with this plan instead of the one that was brought up last (go run . preview STACK --offline --graph FILE)")
+	cmd.Flags().StringVar(&from, "graph", "", "compare with this plan instead of the one that was brought up last (postern preview STACK --offline --graph FILE)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the differences as JSON")
 	return cmd
 }
@@ -92,7 +90,7 @@ func readGraph(stack *stacks.Stack, home home.Folder, from string) (*graph.Graph
 	}
 	f, err := os.Open(from)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not exist: write it with `go run . preview %s --offline --graph FILE`, and name it with --graph", from, stack.Name)
+		return nil, fmt.Errorf("%s does not exist: write it with `postern preview %s --offline --graph FILE`, and name it with --graph", from, stack.Name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the plan: %w", err)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/svid"
 )
 
@@ -24,7 +25,7 @@ planes. Otherwise the node joins again under another name.`,
 		RunE: func(cmd *cobra.Command, nodes []string) error {
 			for _, n := range nodes {
 				if !svid.IsJoined(n) {
-					return usageError{fmt.Errorf("%q is not a node of another machine: such a node is called NAME-HASH, as `postern status` shows it", n)}
+					return exit.BadUsage(fmt.Errorf("%q is not a node of another machine: such a node is called NAME-HASH, as `postern status` shows it", n))
 				}
 			}
 			// Needs no valid stack file.
@@ -41,7 +42,7 @@ planes. Otherwise the node joins again under another name.`,
 			case out == nil:
 				return err
 			case err != nil:
-				return partialError{fmt.Errorf("published as %d, and not confirmed everywhere: %w; a control plane applies it as soon as it sees it", out.Seq, err)}
+				return exit.With(exit.Partial, fmt.Errorf("published as %d, and not confirmed everywhere: %w; a control plane applies it as soon as it sees it", out.Seq, err))
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s refused from now on, after %.1f ms\n", file.Name(), strings.Join(nodes, ", "), out.Converged.Millis)
 			return nil

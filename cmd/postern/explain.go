@@ -13,8 +13,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/explain"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/stacks"
 )
 
 func newExplainCmd() *cobra.Command {
@@ -22,28 +24,32 @@ func newExplainCmd() *cobra.Command {
 	var query, headers []string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "explain [-X METHOD] URL --agent A",
+		Use:   "explain [-X METHOD] URL [--agent A]",
 		Short: "Show whether an agent may make a request, and why",
 		Long: `Shows what the policy of the stack file decides on a request: the rule, the layer, the reason and the
 credential. For a denial it also shows the nearest rule, and what would have to change.
 
 It asks the stack file, not the fleet: changes that are not published count. There is one exception.
-Whether an agent is killed is read from what is published. A killed agent may do nothing.
-
-The exit status is 0 if the request is allowed, and 1 if it is denied.`,
-		Example: `  postern explain https://api.example.com/v1/users --agent demo
-  postern explain -X POST http://localhost:8080/v1/messages --agent demo
-  postern explain https://git.example.com/a/b/info/refs --query service=git-upload-pack --agent demo
-  postern explain wss://api.example.com/live --header 'Upgrade: websocket' --agent demo`,
+Whether an agent is killed is read from what is published. A killed agent may do nothing.`,
+		Example: `  postern explain https://api.example.com/v1/users
+  postern explain -X POST http://localhost:8080/v1/messages
+  postern explain https://git.example.com/a/b/info/refs --query service=git-upload-pack
+  postern explain wss://api.example.com/live --header 'Upgrade: websocket'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			stack, home, err := openStack(cmd)
 			if err != nil {
 				return err
 			}
+			if agent, _, err = stacks.ChooseAgent(stack.Plan, agent); err != nil {
+				return err
+			}
+			if _, err := stack.Agent(agent); err != nil {
+				return err
+			}
 			r, err := explain.ParseRequest(agent, method, args[0], query, headers)
 			if err != nil {
-				return usageError{err}
+				return exit.BadUsage(err)
 			}
 			e := explain.Request(stack, r, time.Now())
 			killed, err := isKilled(cmd, home, agent)
@@ -51,7 +57,7 @@ The exit status is 0 if the request is allowed, and 1 if it is denied.`,
 				fmt.Fprintf(cmd.ErrOrStderr(), "note: it is not known whether %s is killed: %v\n", agent, err)
 			}
 			if killed {
-				e.Kill(stack.Name, agent)
+				e.Kill(stack.File, agent)
 			}
 			w := cmd.OutOrStdout()
 			if asJSON {
@@ -67,12 +73,11 @@ The exit status is 0 if the request is allowed, and 1 if it is denied.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent that makes the request (required)")
+	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent that makes the request (default: $POSTERN_AGENT, or the only one)")
 	cmd.Flags().StringVarP(&method, "request", "X", "GET", "the method")
 	cmd.Flags().StringArrayVar(&query, "query", nil, "a query parameter, as NAME=VALUE, in addition to those of the URL")
 	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "a request header, as 'NAME: VALUE'")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the explanation as JSON")
-	_ = cmd.MarkFlagRequired("agent")
 	return cmd
 }
 

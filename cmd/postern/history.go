@@ -149,7 +149,7 @@ Correct it before the next "postern push" or "up", which would publish its conte
 	return cmd
 }
 
-// named is the newest publication of the version, or the one with that number, or
+// named returns the newest publication of a version, or the publication with a number, or
 // [bundle.ErrNone]. A version is longer than any number.
 func named(history []*bundle.Bundle, name string) (*bundle.Bundle, error) {
 	for _, b := range history {

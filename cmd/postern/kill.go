@@ -13,7 +13,9 @@ import (
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/cut"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/stacks"
 )
 
 func newKillCmd() *cobra.Command {
@@ -29,13 +31,10 @@ control plane that hangs or is gone, and another operator's lock cost at most a 
 node on this machine does not confirm, the agents' sockets are taken away and their connections are
 shut down from outside.
 
-The exit status is 0 only if every node has confirmed. It is 4 if part of the work is done; the message
-then says what remains.
-
 --stack without a name stops every agent of the default stack; with a name, every agent of that
 stack. Together with --agent it only names the stack of the agent.`,
-		Example: `  postern kill --agent demo
-  postern kill --agent demo --stack dev
+		Example: `  postern kill --agent coder
+  postern kill --agent coder --stack dev
   postern kill --stack         # every agent of the stack
   postern kill --stack dev     # every agent of the stack dev
   postern kill --all           # every agent of every stack of this user on this machine`,
@@ -46,7 +45,7 @@ func newUnkillCmd() *cobra.Command {
 	return killCmd(&cobra.Command{
 		Use:   "unkill --agent A | --stack | --all",
 		Short: "Let killed agents work again",
-		Example: `  postern unkill --agent demo
+		Example: `  postern unkill --agent coder
   postern unkill --stack       # what --stack killed; agents killed by name stay so`,
 	}, (*bundle.Operator).Unkill, cut.Mend, "everyone who was not killed by name", "no longer killed")
 }
@@ -65,18 +64,18 @@ func killCmd(
 	var all bool
 	cmd.Args = cobra.MaximumNArgs(1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		// The flag may be without a value here, so a name after it is an argument.
+		// The flag may have no value here, so a name after it is an argument.
 		stack := cmd.Flag("stack")
 		if len(args) == 1 {
 			if !stack.Changed || stack.Value.String() != stack.NoOptDefVal {
-				return usageError{fmt.Errorf("%q is not a flag: name the agents with --agent A, --stack or --all", args[0])}
+				return exit.BadUsage(fmt.Errorf("%q is not a flag: name the agents with --agent A, --stack or --all", args[0]))
 			}
 			if err := stack.Value.Set(args[0]); err != nil {
-				return usageError{err}
+				return exit.BadUsage(err)
 			}
 		}
 		if len(agents) == 0 && !stack.Changed && !all {
-			return usageError{errors.New("say whom: --agent A, every one of the --stack, or --all stacks")}
+			return exit.BadUsage(errors.New("say whom: --agent A, every one of the --stack, or --all stacks"))
 		}
 		homes, err := killed(cmd, all)
 		if err != nil {
@@ -112,11 +111,19 @@ func killCmd(
 		return failed
 	}
 	cmd.Flags().StringSliceVarP(&agents, "agent", "a", nil, "these agents")
-	// In place of the global one, which needs a value.
-	cmd.Flags().StringP("stack", "s", "local", "every agent of the stack; together with --agent, the agent's stack")
-	cmd.Flags().Lookup("stack").NoOptDefVal = "local"
+	// Replaces the global flag, which needs a value.
+	cmd.Flags().StringP("stack", "s", "", "every agent of the stack; together with --agent, the agent's stack")
+	cmd.Flags().Lookup("stack").NoOptDefVal = usual()
 	cmd.Flags().BoolVar(&all, "all", false, "every agent of every stack of this user on this machine")
 	return cmd
+}
+
+// usual returns the name of the stack that commands are about that name none.
+func usual() string {
+	if name := os.Getenv(stacks.StackVariable); name != "" {
+		return name
+	}
+	return stacks.Usual
 }
 
 // killed returns the state folders of the stacks to stop. A stack file is not
@@ -137,10 +144,14 @@ func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 			return []home.Folder{named}, nil
 		}
 	}
-	if errors.As(err, &usageError{}) || exact {
+	if exit.Status(err) == exit.Usage || exact {
 		return nil, err
 	}
-	homes, failed := home.All(cmd.Flag("stack").Value.String())
+	name := cmd.Flag("stack").Value.String()
+	if name == "" {
+		name = usual()
+	}
+	homes, failed := home.All(name)
 	switch {
 	case failed != nil:
 		return nil, errors.Join(err, failed)

@@ -9,58 +9,41 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/postern/postern/advice"
+	"github.com/postern/postern/cmd/postern/cases"
+	"github.com/postern/postern/cmd/postern/doctor"
+	"github.com/postern/postern/cmd/postern/workspaces"
+	"github.com/postern/postern/completion"
+	"github.com/postern/postern/drive"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/manual"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/telemetry"
+	"github.com/postern/postern/usage"
 	"github.com/postern/postern/xds/api"
 )
-
-// Exit statuses besides 0; run and diff have some of their own.
-const (
-	statusFailure = 1
-	statusUsage   = 2
-	// statusPartial is for a command of which part is done: the message says what remains.
-	statusPartial = 4
-)
-
-// exitStatus returns the exit status for err. The help of the root command explains each.
-func exitStatus(err error) int {
-	var unseen *publish.UnseenError
-	var others *otherChangesError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &usageError{}):
-		return statusUsage
-	case isPartial(err):
-		return statusPartial
-	case errors.As(err, &unseen):
-		return publish.StatusUnseen
-	case errors.As(err, &others):
-		return publish.StatusOther
-	}
-	return statusFailure
-}
-
-// usageError is a command line that makes no sense.
-type usageError struct{ error }
 
 func main() {
 	collectLess()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	tracer, flush, err := telemetry.Tracer(ctx, "postern")
-	if err == nil {
+	if err != nil {
+		err = exit.BadUsage(err) // of a variable
+	} else {
 		ctx, span := tracer.Start(ctx, "postern")
 		if err = newRoot().ExecuteContext(ctx); err != nil {
-			// Not the error itself: it may quote what somebody wrote.
+			// The error itself may quote what somebody wrote.
 			span.SetStatus(codes.Error, "failed")
 		}
 		span.End()
@@ -71,11 +54,11 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "postern:", err)
-	os.Exit(exitStatus(err))
+	os.Exit(exit.Status(err))
 }
 
-// collectLess lets a command that ends soon collect garbage less often: half of the
-// time in which a large stack file loads goes into that. GOGC in the environment counts instead.
+// collectLess makes a short command collect garbage less often, which would be half of the time for
+// loading a large stack file. GOGC in the environment takes precedence.
 func collectLess() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(800)
@@ -90,24 +73,20 @@ func newRoot() *cobra.Command {
 		Long: `Runs agents in a sandbox whose only way out is a fleet of proxies. Changes what the agents may
 reach while they run. Shows what they did.
 
-"make up" or "go run . up local" brings the fleet itself up.
-
-The exit status is 0 if the command did its work, 1 if it failed, and 2 if the command line is not
-valid. Commands that publish have three more. 3: nothing was published, because a person must see
-the difference first. 4: part of the work is done, and the message says what remains. 5: nothing was
-published, because more than the request would have been.`,
-		Example: `  postern run --agent demo -- bash
-  postern allow --client pip --agent demo
-  postern allow api.example.com --agent demo --method GET --path '/v1/**'
+The stack is that of --file or --stack, of $POSTERN_STACK, the stack "local" of this project
+(stacks/local.yaml here or above) or of yours (~/.config/postern/stacks/local.yaml), or your only
+one. The agent is that of --agent, of $POSTERN_AGENT, or the stack's only one.`,
+		Example: `  postern init
+  postern run -- bash
+  postern allow --client pip
+  postern allow api.example.com --method GET --path '/v1/**'
   postern audit --denied --since 1h
-  postern effective --agent demo
-  postern explain https://api.example.com/v1/users --agent demo
+  postern explain https://api.example.com/v1/users
   postern status`,
+		Version:      version(),
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.PersistentFlags().StringP("stack", "s", "local", "the stack: the name, without .yaml, of a file in stacks/ here or above, or in ~/.config/postern/stacks")
-	root.PersistentFlags().String("file", "", "the stack file itself, instead of --stack")
-	root.PersistentFlags().BoolP("verbose", "v", false, "show more, and say on standard error what is done")
+	drive.Flags(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		trace.SpanFromContext(cmd.Context()).SetName(cmd.CommandPath())
 		cmd.SetContext(api.WithProgress(cmd.Context(), func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }))
@@ -121,47 +100,61 @@ published, because more than the request would have been.`,
 		cmd.SetContext(api.WithLog(cmd.Context(), log))
 		return nil
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %q", err, cmd.CommandPath()+" --help")}
-	})
 	root.AddCommand(
-		newRunCmd(), newAllowCmd(), newRevokeCmd(), newDiffCmd(), newPushCmd(), newHistoryCmd(), newRollbackCmd(), newKillCmd(), newUnkillCmd(), newEvictCmd(),
-		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), newAuditCmd(), newDriftCmd(), newSecretCmd(), newOperatorCmd(), newWorkdirCmd(), newDemoCmd(),
+		newInitCmd(), newRunCmd(), newLearnCmd(), cases.New(stackFile), cases.NewSchema(), newAllowCmd(), newRevokeCmd(), newDiffCmd(), newPushCmd(), newHistoryCmd(), newRollbackCmd(), newKillCmd(), newUnkillCmd(), newEvictCmd(),
+		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), newAuditCmd(), newDriftCmd(), newSecretCmd(), newOperatorCmd(), workspaces.NewWorkdir(), workspaces.New(openState), workspaces.NewHome(openState), doctor.New(),
+		newDemoCmd(),
+		&cobra.Command{
+			Use: "man DIR", Short: "Write the manual pages into a folder", Hidden: true, Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				_, err := manual.Write(cmd.Root(), args[0])
+				return err
+			},
+		},
 	)
-	for _, c := range root.Commands() {
-		checkArgs(c)
-	}
+	root.AddCommand(drive.Commands(driven)...)
+	root.SetVersionTemplate("postern {{.Version}}\n")
+	root.SetHelpTemplate(root.HelpTemplate() + `{{with index .Annotations "exit"}}
+Exit status:
+{{.}}{{end}}`)
+	usage.Errors(root)
+	finish(root, root)
 	return root
 }
 
-// checkArgs makes wrong arguments of cmd, and of the commands below it, a usageError.
-func checkArgs(cmd *cobra.Command) {
-	if check := cmd.Args; check != nil {
-		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usageError{fmt.Errorf("%w; see %q", err, cmd.CommandPath()+" --help")}
-			}
-			return nil
+// finish adds the exit statuses to the help of cmd and of the commands below it, and what a shell
+// completes.
+func finish(root, cmd *cobra.Command) {
+	if statuses := exit.Help(strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), root.Name()), " ")); statuses != "" {
+		if cmd.Annotations == nil {
+			cmd.Annotations = map[string]string{}
 		}
+		cmd.Annotations["exit"] = statuses
 	}
+	completion.Add(cmd)
 	for _, c := range cmd.Commands() {
-		checkArgs(c)
+		finish(root, c)
 	}
 }
 
-// stackFile reads the stack file that the global flags name: --file, or the one
-// that [stacks.Find] finds for --stack. A file that was found above the working
-// folder is named on standard error: it may not be the one that was meant.
+// release has the commit that this was built from: tools/build.sh sets it.
+var release = "0.0.0-unknown"
+
+// version says which Postern this is.
+func version() string {
+	return fmt.Sprintf("%s (%s, %s/%s)", release, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// stackFile reads the stack file that the global flags choose: see [stacks.Choose]. If neither a flag
+// nor the current folder names the file, it is named on standard error: it may not be the one that
+// was meant.
 func stackFile(cmd *cobra.Command) (*stacks.File, error) {
-	if path := cmd.Flag("file").Value.String(); path != "" {
-		return stacks.Open(path)
-	}
-	file, err := stacks.Find(cmd.Flag("stack").Value.String())
+	file, err := stacks.Choose(cmd.Flag("file").Value.String(), cmd.Flag("stack").Value.String())
 	if errors.Is(err, stacks.ErrName) {
-		return nil, usageError{err}
+		return nil, exit.BadUsage(err)
 	}
-	if err == nil && file.Above {
-		fmt.Fprintf(cmd.ErrOrStderr(), "stack file: %s\n", publish.Visible(file.Real))
+	if err == nil && file.Found != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "stack file: %s (%s)\n", advice.Visible(file.Real), file.Found)
 	}
 	return file, err
 }
@@ -177,10 +170,17 @@ func openHome(cmd *cobra.Command) (*stacks.File, home.Folder, error) {
 	return file, home, err
 }
 
+// openState is [openHome] for a command that advises to run another: see [workspaces.Stack].
+func openState(cmd *cobra.Command) (home.Folder, string, error) {
+	_, home, err := openHome(cmd)
+	return home, " --file " + advice.Path(home.File()), err
+}
+
 // noteProposal warns that an agent may have written what a command shows.
 func noteProposal(cmd *cobra.Command, file *stacks.File) {
 	if agents, err := publish.Proposal(file); err != nil || agents != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "note: an agent may write %s, so the live version may differ: `postern diff` compares\n", publish.Visible(file.Path))
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: an agent may write %s, so the live version may differ: `%s` compares\n",
+			advice.Visible(file.Path), advice.Visible(file.Command("diff")))
 	}
 }
 

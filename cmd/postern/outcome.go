@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -11,29 +10,25 @@ import (
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/cut"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/xds/api"
 )
 
-// partialError is a command that has done a part: what remains is in the message.
-type partialError struct{ error }
-
-func (e partialError) Unwrap() error { return e.error }
-
 // errNoNodes returns the error for a control plane without a node: whether nodes run here
 // all the same, and the command that repairs the stack.
-func errNoNodes(home home.Folder, stack string) error {
-	up := fmt.Sprintf("`go run . up %s` makes it part of the stack again", stack)
+func errNoNodes(home home.Folder) error {
 	if here := cut.RunningNodes(home); len(here) > 0 {
-		return partialError{fmt.Errorf("the control plane has no node, but %s runs here, with the policy that it had before: %s",
-			strings.Join(here, ", "), up)}
+		return exit.With(exit.Partial, fmt.Errorf("the control plane has no node, but %s runs here, with the policy that it had before: `%s` makes it part of the stack again",
+			strings.Join(here, ", "), home.Command("up")))
 	}
-	return partialError{fmt.Errorf("the control plane has no node, so nothing is enforced anywhere: `go run . up %s` starts one", stack)}
+	return exit.With(exit.Partial, fmt.Errorf("the control plane has no node, so nothing is enforced anywhere: `%s` starts one",
+		home.Command("up")))
 }
 
 // imposed reports what happened to a publication that is never taken back. out and err are as
-// [bundle.Operator.Kill] returns them, but out is not nil. The error is a partialError if the
-// publication is not in force everywhere, or would not outlive a restart.
+// [bundle.Operator.Kill] returns them, but out is not nil. Its exit status is
+// [exit.Partial] if the publication is not in force everywhere, or would not outlive a restart.
 func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, err error) error {
 	name := filepath.Base(home.Root)
 	v := out.Converged
@@ -44,7 +39,8 @@ func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, er
 	fmt.Fprintf(w, "%s: %s on %d nodes after %.1f ms\n", name, what, v.Nodes, v.Millis)
 	var left []string
 	for _, m := range v.Missing {
-		// One of this machine that does not run serves nobody; one that runs is among the unconfirmed.
+		// A node of this machine that does not run serves nobody. A node that runs is among the
+		// unconfirmed.
 		if slices.Contains(cut.NodesHere(home), m.Node) {
 			fmt.Fprintf(w, "%s: %s\n", name, missing(m.Node, m.Since, time.Now()))
 			continue
@@ -57,8 +53,8 @@ func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, er
 	if v.Nodes == 0 && len(unconfirmed) == 0 {
 		left = append(left, "no node has confirmed it")
 	}
-	next := fmt.Sprintf("it is recorded as publication %d, and applies as soon as a control plane and its nodes see it: look with `postern status -s %s`, and repair with `go run . up %s`",
-		out.Seq, home.Stack(), home.Stack())
+	next := fmt.Sprintf("it is recorded as publication %d, and applies as soon as a control plane and its nodes see it: look with `%s`, and repair with `%s`",
+		out.Seq, home.Command("status"), home.Command("up"))
 	if out.Unrecorded != nil {
 		next = "it is not recorded yet: the control plane records it as soon as it can, and a restart before that would forget it: make room or repair the store, and run this again"
 	}
@@ -68,8 +64,8 @@ func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, er
 	case len(left) == 0:
 		return nil
 	}
-	return partialError{fmt.Errorf("%s: %s, in part: %s; %s", name, what, strings.Join(left, "; "), next)}
+	return exit.With(exit.Partial, fmt.Errorf("%s: %s, in part: %s; %s", name, what, strings.Join(left, "; "), next))
 }
 
 // isPartial reports whether err means that a part was done.
-func isPartial(err error) bool { return errors.As(err, &partialError{}) }
+func isPartial(err error) bool { return exit.Status(err) == exit.Partial }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/home"
-	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
@@ -66,16 +65,26 @@ func addYes(cmd *cobra.Command, yes *bool) {
 
 // review is the question whether the changes, from the file, are to be published.
 func review(cmd *cobra.Command, file *stacks.File, home home.Folder, changes []plan.Change, yes bool) *publish.Review {
-	words := []string{"postern"}
-	for _, arg := range os.Args[1:] {
-		if arg != "--yes" && arg != "-y" {
-			words = append(words, hostpath.Quote(arg))
-		}
-	}
 	return &publish.Review{
-		File: file, Home: home, Changes: changes, Careful: true, Yes: yes, Command: strings.Join(words, " "),
+		File: file, Home: home, Changes: changes, Careful: true, Yes: yes, Command: again(home),
 		In: os.Stdin, Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr(),
 	}
+}
+
+// again returns this command line without --yes, as one about the stack that works in any folder.
+func again(home home.Folder) string {
+	var words []string
+	for i := 1; i < len(os.Args); i++ {
+		switch a := os.Args[i]; {
+		case a == "--yes" || a == "-y":
+		case a == "-s" || a == "--stack" || a == "--file":
+			i++ // the path of the file takes their place
+		case strings.HasPrefix(a, "-s") || strings.HasPrefix(a, "--stack=") || strings.HasPrefix(a, "--file="):
+		default:
+			words = append(words, a)
+		}
+	}
+	return home.Command(words...)
 }
 
 // openLive finds the operator, and what is live, which is probably similar to expected.
@@ -107,7 +116,7 @@ func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home home
 	if len(o.Controls) > 0 {
 		s, err := o.Controls[0].Status(ctx)
 		if err != nil {
-			return fmt.Errorf("the fleet is not up: %w; bring it up with `go run . up %s`", err, p.Stack)
+			return fmt.Errorf("the fleet is not up: %w; bring it up with `%s`", err, home.Command("up"))
 		}
 		total = fmt.Sprintf("/%d", len(s.Nodes))
 	}
@@ -117,7 +126,7 @@ func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home home
 	}
 	if len(o.Controls) > 0 && v.Nodes+len(v.Missing) == 0 {
 		fmt.Fprintf(w, "version %s is published, and live on no node\n", v.Version)
-		return errNoNodes(home, p.Stack)
+		return errNoNodes(home)
 	}
 	fmt.Fprintf(w, "version %s live on %d%s nodes after %.1f ms\n", v.Version, v.Nodes, total, v.Millis)
 	for _, m := range v.Missing {

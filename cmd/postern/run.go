@@ -4,253 +4,322 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/accesslog"
-	"github.com/postern/postern/audit"
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/cmd/postern/notes"
+	"github.com/postern/postern/cmd/postern/workspaces"
+	"github.com/postern/postern/cut"
+	"github.com/postern/postern/denials"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/program"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/run"
+	"github.com/postern/postern/setup"
+	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/xds/api"
 )
 
 const (
-	// maxDenials bounds the denials that are explained after a command failed.
-	maxDenials = 5
-	// auditPatience is the time that the event of a denial may take from Envoy to the audit log.
+	// auditPatience is the time that the event of a denial may take from Envoy to the audit log, and
+	// seenPatience how long a command that succeeded waits for one.
 	auditPatience = 500 * time.Millisecond
+	seenPatience  = 150 * time.Millisecond
 )
+
+// running are the flags of run.
+type running struct {
+	agent, workdir, mode    string
+	runtime, image          string
+	env, publish            []string
+	quiet, verbose, overlay bool
+	noPreset                bool
+	persistHome             run.Persist
+	// print only prints what the runtime would be asked for.
+	print bool
+
+	// learn leaves it to learn to say what was refused to the command that ended, of the stack file.
+	learn bool
+	file  *stacks.File
+	ended denials.Command
+}
 
 // newRunCmd runs a command behind the gate.
 func newRunCmd() *cobra.Command {
-	var agent, workdir string
-	var env []string
+	var f running
 	cmd := &cobra.Command{
-		Use:   "run --agent NAME [--workdir DIR] [--env NAME[=VALUE]]... -- COMMAND [ARG]...",
+		Use: "run [--agent NAME] [--workdir DIR] [--overlay] [--env NAME[=VALUE]]... [--publish [ADDRESS:]PORT]... " +
+			"[--persist-home] [--runtime RUNTIME [--image IMAGE]] -- COMMAND [ARG]...",
 		Short: "Run a command in a sandbox whose only way out is an agent's proxy",
 		Long: `Runs a command in a sandbox. The command sees the working directory (writable), the system's programs
 and the toolchains on PATH (both read-only). It sees nothing else of your home. Its only network is the
 agent's proxy, which allows what is published and adds the credentials.
 
+A stack on this machine that is stopped, as after a restart, is brought up first. If its file has
+changes that are not published, "postern up" has to publish them first.
+
 The command does not start in a folder where it could write what Postern trusts: a secret, a helper,
 the state folder or one of Postern's own programs. From then on the folder counts as an agent's, and
 nothing in it is trusted.
 
-The exit status is the command's own. 125 means that the sandbox could not be set up, 126 that the
-command cannot be executed, and 127 that the command was not found.`,
-		Example: `  postern run --agent demo -- bash
-  postern run --agent demo -- pip download --no-deps six
-  postern run --agent demo --workdir ~/agent -- bash
-  postern run --agent demo --env CI=1 --env EDITOR -- npm test`,
+A command that Postern knows by its name, such as claude or codex, gets its preset: variables and files
+in the home, with which the program starts in a sandbox. The preset opens no host: see "postern init"
+and the presets of the stack file.
+
+With --overlay the command sees the folder and writes to a layer over it. The folder does not change
+until you apply the layer: see "postern workspace". With --workspace read-only the command cannot
+change the folder. With --workspace tmpfs it sees an empty folder in memory instead, at /workspace, and
+with --workspace volume one that the agent keeps: see "postern workspace volume".
+
+With --persist-home the command has the home that the agent keeps, at /agent, with what its earlier
+commands left there: see "postern home". No other agent ever has it, and nothing of yours is in it.
+
+With --publish a port of this machine leads to the same port of the sandbox's loopback, on 127.0.0.1
+and ::1 unless another address is named. "postern status" and the audit log have it. No port leads
+into a virtual machine.
+
+With the runtime container or gvisor, the command sees an image's files in place of this machine's
+programs. --print shows the container as a line for docker. With --runtime vm, it has a kernel of its
+own, in a virtual machine of QEMU, and --print shows the line for QEMU. --runtime never isolates less
+than the stack file says.
+
+When the command has failed, what was refused to it is explained. When it has succeeded, one line on a
+terminal counts what was refused.`,
+		Example: `  postern run -- bash
+  postern run -- pip download --no-deps six
+  postern run --agent coder --workdir ~/agent -- bash
+  postern run --overlay -- bash
+  postern run --workspace tmpfs -- bash
+  postern run --persist-home -- go test ./...
+  postern run --publish 3000 -- npm start
+  postern run --env CI=1 --env EDITOR -- npm test
+  postern run --runtime container --image debian:12 -- bash
+  postern run --runtime vm -- bash`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file, home, err := openHome(cmd)
-			if err != nil {
+			status, err := f.run(cmd, args)
+			if err != nil && exit.Status(err) == exit.Usage {
 				return err
 			}
-			p, err := published(cmd.Context(), home)
-			if err != nil {
-				return err
-			}
-			verbose, err := cmd.Flags().GetBool("verbose")
-			if err != nil {
-				return err
-			}
-			// Not the root's context: Ctrl-C is for the command, which decides
-			// when to end.
-			status, err := runAgent(context.WithoutCancel(cmd.Context()), &run.Request{
-				Plan: p, File: file.Path, Home: home, Agent: agent, Workdir: workdir, Args: os.Args,
-			}, env, args, verbose)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "postern:", err)
 			}
-			if status != 0 {
+			if status != exit.Done {
 				os.Exit(status)
 			}
 			return nil
 		},
 	}
-	cmd.Flags().SetInterspersed(false)
-	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent, as the stack file names it")
-	cmd.Flags().StringVarP(&workdir, "workdir", "w", ".", "the agent's working directory; it is created if it does not exist")
-	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "a variable for the command: NAME passes yours, NAME=VALUE sets one")
-	if err := cmd.MarkFlagRequired("agent"); err != nil {
-		panic(err) // the flag is declared above
-	}
+	f.flags(cmd)
 	return cmd
 }
 
-// statusSandbox is the exit status for a sandbox that could not be set up.
-const statusSandbox = 125
+// flags adds the flags of run.
+func (f *running) flags(cmd *cobra.Command) {
+	cmd.Flags().SetInterspersed(false)
+	cmd.Flags().StringVarP(&f.agent, "agent", "a", "", "the agent, as the stack file names it (default: $POSTERN_AGENT, or the only one)")
+	cmd.Flags().StringVarP(&f.workdir, "workdir", "w", ".", "the agent's working directory; it is created if it does not exist")
+	cmd.Flags().StringArrayVarP(&f.env, "env", "e", nil, "a variable for the command: NAME passes yours, NAME=VALUE sets one")
+	cmd.Flags().StringArrayVar(&f.publish, "publish", nil,
+		"let this machine reach a port of the sandbox, written [ADDRESS:]PORT (default address: loopback)")
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false,
+		"do not say what was found, what was refused, and what the command wrote that programs of this machine run")
+	cmd.Flags().BoolVar(&f.noPreset, "no-preset", false,
+		"start a program that Postern knows ("+strings.Join(program.Names(), ", ")+") without its preset")
+	cmd.Flags().StringVar(&f.runtime, "runtime", "",
+		"what isolates the agent: bubblewrap, container, gvisor or vm (default: the stack file's, or bubblewrap)")
+	cmd.Flags().StringVar(&f.image, "image", "",
+		"the image of a container, by name or digest, which the engine must have (default: what the stack file says)")
+	f.persistHome.Flag(cmd.Flags())
+	cmd.Flags().BoolVar(&f.print, "print", false, "only print what the runtime would be asked for")
+	cmd.Flags().BoolVar(&f.overlay, "overlay", false,
+		"keep what the command writes apart from the folder: the same as --workspace overlay")
+	cmd.Flags().StringVar(&f.mode, "workspace", "",
+		"what the command has of the folder: write, read-only, overlay, "+
+			"tmpfs or volume (default: what the stack file says, or write)")
+	cmd.MarkFlagsMutuallyExclusive("overlay", "workspace")
+}
+
+// run finds the stack and the agent, and runs the command. If the command did not run, it returns
+// the reason and the exit status for it.
+func (f *running) run(cmd *cobra.Command, args []string) (int, error) {
+	file, home, err := openHome(cmd)
+	if err != nil {
+		return exit.Sandbox, err
+	}
+	f.file = file
+	if f.learn {
+		if err := learnable(file, home); err != nil {
+			return exit.Sandbox, err
+		}
+	}
+	p, err := ready(cmd.Context(), file, home)
+	if err != nil {
+		return exit.Sandbox, err
+	}
+	agent, found, err := stacks.ChooseAgent(p, f.agent)
+	if err != nil {
+		return exit.Usage, err
+	}
+	if f.verbose, err = cmd.Flags().GetBool("verbose"); err != nil {
+		return exit.Sandbox, err
+	}
+	if f.agent = agent; found != "" && !f.quiet {
+		fmt.Fprintf(os.Stderr, "postern: agent %s (%s) of %s\n", agent, found, advice.Visible(file.Real))
+	}
+	r := &run.Request{
+		Plan: p, File: file.Path, Home: home, Agent: agent, Workdir: f.workdir, Args: os.Args, Command: args,
+		Mode: plan.WorkspaceMode(f.mode), PersistHome: f.persistHome, Runtime: plan.Runtime(f.runtime),
+		Image: f.image,
+	}
+	if f.overlay {
+		r.Mode = plan.WorkspaceOverlay
+	}
+	if known := program.Of(args[0]); known != nil && !f.noPreset {
+		r.Program = *known
+		if !f.quiet {
+			fmt.Fprintf(os.Stderr, "postern: preset %s (--no-preset leaves it out): %s\n", known.Name, known.Given())
+		}
+	}
+	// Not the root's context: Ctrl-C is for the command, which decides when to end.
+	return f.start(context.WithoutCancel(cmd.Context()), r)
+}
+
+// ready returns what [published] returns, and brings a stack of this machine up first that is stopped.
+// It does so only if the stack file says what is published: nobody has asked to publish anything.
+func ready(ctx context.Context, file *stacks.File, home home.Folder) (*plan.Plan, error) {
+	p, err := published(ctx, file, home)
+	if err != nil || publish.Elsewhere(home) || len(cut.RunningNodes(home)) > 0 {
+		return p, err
+	}
+	if _, err := api.Dial(home.ControlSocket()).Status(ctx); err == nil {
+		return p, nil
+	}
+	if err := setup.Unchanged(file, home, p); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(os.Stderr, "postern: stack %s is stopped; bringing it up (at most %s)\n", file.Name(), setup.UpPatience)
+	if err := setup.BringUp(ctx, file, false); err != nil {
+		return nil, err
+	}
+	return published(ctx, file, home)
+}
 
 // published returns the live plan: what runs is what an operator has signed, not what the stack
 // file says at the moment.
-func published(ctx context.Context, home home.Folder) (*plan.Plan, error) {
+func published(ctx context.Context, file *stacks.File, home home.Folder) (*plan.Plan, error) {
 	// Not operator: a control plane that answers needs no driver of its store.
 	live, _, err := publish.Operator(home, nil).Live(ctx)
 	switch {
 	case err == nil:
 		return live.Plan, nil
 	case errors.Is(err, bundle.ErrNone):
-		return nil, fmt.Errorf("%w: bring the stack up with `go run . up %s`", err, home.Stack())
+		return nil, fmt.Errorf("%w: bring the stack up with `%s`", err, file.Command("up"))
 	case !bundle.Linked(home.BundleURL()):
 		return nil, becomeCloud(ctx, os.Stderr, "the bundle store is "+home.BundleURL())
 	}
 	return nil, err
 }
 
-// runAgent runs the command and returns its exit status. If the command did not run, it returns the
-// reason and the exit status for it.
-func runAgent(ctx context.Context, r *run.Request, env, command []string, verbose bool) (int, error) {
-	workdir, made, err := run.Workdir(r.Home, r.Workdir)
+// start runs the command and returns its exit status.
+func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
+	w, err := r.Workspace()
 	if err != nil {
-		return statusSandbox, err
+		return exit.Sandbox, err
 	}
-	if r.Workdir = workdir; made {
-		fmt.Fprintf(os.Stderr, "postern: made the agent's working directory %s\n", workdir)
+	var dropped []string
+	if r.Env, dropped, err = run.Env(f.env); err != nil {
+		return exit.Usage, exit.BadUsage(err)
 	}
-	if r.Env, err = extraEnv(env); err != nil {
-		return statusSandbox, err
+	if len(dropped) > 0 {
+		fmt.Fprintf(os.Stderr, "postern: --env %s: the command gets Postern's value, without which nothing gets out\n",
+			strings.Join(dropped, ", --env "))
 	}
-	spec, done, err := run.Prepare(r)
-	if err != nil {
-		return statusSandbox, err
+	var unmake func() // set if the working directory was made
+	switch {
+	case w.Mode.HasFolder():
+		if r.Workdir, unmake, err = run.Workdir(r.Home, r.Workdir); err != nil {
+			return exit.Sandbox, err
+		}
+	case r.Workdir != ".":
+		return exit.Sandbox,
+			fmt.Errorf("workspace %s has no working directory on the host: leave out --workdir", w.Mode)
 	}
-	defer done()
-	spec.Command = command
-	spec.Stdin, spec.Stdout, spec.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if verbose {
-		spec.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
-	start := time.Now()
-	result, err := sandbox.Run(ctx, spec)
 	var refused *sandbox.RefusedError
+	p, err := run.Prepare(ctx, r)
+	if err != nil {
+		if unmake != nil {
+			unmake()
+		}
+		if errors.As(err, &refused) {
+			return refused.Status, err
+		}
+		return exit.Sandbox, err
+	}
+	if unmake != nil {
+		fmt.Fprintf(os.Stderr, "postern: made the agent's working directory %s\n", r.Workdir)
+	}
+	p.Spec.Stdin, p.Spec.Stdout, p.Spec.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if f.verbose {
+		p.Spec.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	if f.print {
+		line, err := p.Spec.Line()
+		if err := errors.Join(err, p.Abandon()); err != nil {
+			return exit.Sandbox, err
+		}
+		fmt.Println(line)
+		return 0, nil
+	}
+	publishing, stopPublishing := context.WithCancel(ctx)
+	defer stopPublishing()
+	if err := notes.Publish(publishing, r, p.Spec, f.publish); err != nil {
+		abandoned := p.Abandon()
+		if errors.Is(err, sandbox.ErrPublish) {
+			return exit.Usage, exit.BadUsage(err)
+		}
+		return exit.Sandbox, errors.Join(err, abandoned)
+	}
+	defer p.Done()
+	f.ended = denials.Command{File: r.Home.File(), Dir: r.Home.AuditDir(), Agent: r.Agent, Since: time.Now()}
+	bounded, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	if p.Unsigned && !f.quiet && isTerminal(os.Stderr) {
+		fmt.Fprintln(os.Stderr, "postern: commits made in the sandbox are not signed, because your key is not there; "+
+			"to sign them afterwards: git rebase --exec 'git commit --amend --no-edit --gpg-sign' BASE")
+	}
+	if p.NoGit != "" && !f.quiet {
+		fmt.Fprintln(os.Stderr, "postern: git does not work in this folder, because its repository is elsewhere:",
+			advice.Visible(p.NoGit))
+	}
+	if p.Spec.VM != nil && !p.Spec.VM.KVM && !f.quiet {
+		fmt.Fprintln(os.Stderr, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
+			"what this machine has: postern doctor")
+	}
+	p.Bound(bounded, stop)
+	defer workspaces.Begin(os.Stderr, " --file "+advice.Path(f.ended.File), p, f.quiet)()
+	result, err := sandbox.Run(bounded, p.Spec)
 	switch {
 	case errors.As(err, &refused):
 		return refused.Status, err
+	case bounded.Err() != nil:
+		return exit.Sandbox, fmt.Errorf("the command was ended: %w", context.Cause(bounded))
 	case err != nil:
-		return statusSandbox, err
-	case result.Status != 0 && result.Connections > 0:
-		explainDenials(ctx, os.Stderr, r.Home.AuditDir(), r.Home.Stack(), r.Agent, start)
+		return exit.Sandbox, err
+	case f.quiet || f.learn || result.Connections == 0:
+	case result.Status != 0:
+		f.ended.Explain(os.Stderr, f.ended.Read(ctx, auditPatience))
+	case isTerminal(os.Stderr):
+		f.ended.Count(os.Stderr, f.ended.Read(ctx, seenPatience))
 	}
 	return result.Status, nil
-}
-
-// extraEnv makes NAME=VALUE of what --env was given.
-func extraEnv(flags []string) ([]string, error) {
-	var env []string
-	for _, f := range flags {
-		name, _, hasValue := strings.Cut(f, "=")
-		if name == "" || strings.ContainsAny(name, " \t\n\x00") {
-			return nil, fmt.Errorf("--env %q: a variable needs a name", f)
-		}
-		if !hasValue {
-			value, ok := os.LookupEnv(name)
-			if !ok {
-				return nil, fmt.Errorf("--env %s: there is no such variable here: set it, or use --env %s=VALUE", name, name)
-			}
-			f = name + "=" + value
-		}
-		env = append(env, f)
-	}
-	return env, nil
-}
-
-// explainDenials prints what the policy denied to the agent since the start of a command that
-// failed, and what an operator can do about it.
-func explainDenials(ctx context.Context, out io.Writer, dir, stack, agent string, since time.Time) {
-	events := denials(ctx, dir, audit.Filter{Agent: agent, Denied: true, Since: since})
-	seen := map[string]bool{}
-	more := 0
-	for _, e := range events {
-		text := denialText(stack, &e)
-		switch {
-		case text == "" || seen[text]:
-		case len(seen) == maxDenials:
-			more++
-		default:
-			seen[text] = true
-			fmt.Fprint(out, text)
-		}
-	}
-	if more > 0 {
-		fmt.Fprintf(out, "postern: and %d more: postern audit --agent %s%s --denied\n", more, agent,
-			accesslog.InStack(stack))
-	}
-}
-
-// denials reads the events, and waits a moment for the first if there is none:
-// the log is written after the answer.
-func denials(ctx context.Context, dir string, f audit.Filter) []audit.Event {
-	if events, err := audit.Read(dir, f); err != nil || len(events) > 0 {
-		return events
-	}
-	ctx, cancel := context.WithTimeout(ctx, auditPatience)
-	defer cancel()
-	var events []audit.Event
-	// What it returns is that the time is over, or that we have what we want.
-	_ = audit.Follow(ctx, dir, f, func(e audit.Event) error {
-		events = append(events, e)
-		cancel()
-		return nil
-	})
-	return events
-}
-
-// denialText explains one denial in two lines. It is empty if the command itself gave up.
-func denialText(stack string, e *audit.Event) string {
-	message := accesslog.Advice[e.Reason].Message
-	if message == "" {
-		return ""
-	}
-	request := strings.TrimSpace(e.Method + " " + e.Host)
-	if e.Method != "" && e.Method != "CONNECT" {
-		request = e.Method + " " + e.Host + e.Path
-	}
-	text := fmt.Sprintf("postern: %s: %s (rule %s: %s)\n", message, printable(request), printable(e.Rule), printable(string(e.Reason)))
-	if hint := accesslog.Hint(e.Reason, stack, e.Agent, pasteable(e.Host)); hint != "" {
-		text += "  " + hint + "\n"
-	}
-	return text
-}
-
-// pasteable returns the argument of `postern allow` for a host and port, or "" if the host is not
-// a name: an agent wrote it, and somebody may paste it into a shell.
-func pasteable(hostPort string) string {
-	name, port, err := net.SplitHostPort(hostPort)
-	if err != nil {
-		return ""
-	}
-	host, err := plan.CanonicalHost(name)
-	if err != nil {
-		return ""
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	switch {
-	case err != nil:
-		return ""
-	case n != 443:
-		return net.JoinHostPort(host, strconv.FormatUint(n, 10))
-	}
-	return host
-}
-
-// printable keeps what an agent sent from acting on the operator's terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r > 0x7e {
-			return '?'
-		}
-		return r
-	}, s)
 }

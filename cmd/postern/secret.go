@@ -28,8 +28,6 @@ func newSecretCmd() *cobra.Command {
 		Example: `  postern secret list -s prod-aws
   postern secret put github -s prod-aws
   postern secret put github -s prod-aws < token.txt`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	put := &cobra.Command{
 		Use:   "put NAME",
@@ -54,7 +52,7 @@ the secret's source.`,
 			if err != nil {
 				return err
 			}
-			live := func() (*plan.Plan, error) { return published(cmd.Context(), home) }
+			live := func() (*plan.Plan, error) { return published(cmd.Context(), file, home) }
 			if err := credential.PlaceIsPublished(file, live, stack.Plan, args[0]); err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/cmd/postern/notes"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/observe"
 	"github.com/postern/postern/publish"
@@ -36,7 +37,7 @@ If the control planes are on other machines, it shows what they report to the bu
   postern status --json | jq '.nodes[] | select(.connected | not)'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// Needs no valid stack file: that may be what one wants to look into.
+			// Needs no valid stack file, because a user may want to find out why it is not valid.
 			file, home, err := openHome(cmd)
 			if err != nil {
 				return err
@@ -51,7 +52,7 @@ If the control planes are on other machines, it shows what they report to the bu
 			}
 			w := cmd.OutOrStdout()
 			table := func(w io.Writer, s *api.Status, now time.Time) error {
-				return printStatus(w, file.Name(), s, now, statusDetails{types: verbose, source: sourceOf(file), elsewhere: publish.Elsewhere(home)})
+				return printStatus(w, file.Name(), s, now, statusDetails{types: verbose, source: sourceOf(file), elsewhere: publish.Elsewhere(home), up: file.Command("up")})
 			}
 			if watch {
 				return (&watcher{w: w, screen: isTerminal(w), asJSON: asJSON, draw: table}).run(cmd.Context(), fleet.Watch)
@@ -69,13 +70,15 @@ If the control planes are on other machines, it shows what they report to the bu
 			}
 			if err == nil && !asJSON && !publish.Elsewhere(home) {
 				if conn, failed := (&net.Dialer{Timeout: time.Second}).DialContext(cmd.Context(), "unix", home.XDSSocket()); failed != nil {
-					fmt.Fprintf(w, "problem: no node can connect: %v; `go run . up %s` repairs it\n", failed, file.Name())
+					fmt.Fprintf(w, "problem: no node can connect: %v; `%s` repairs it\n", failed, file.Command("up"))
 				} else {
 					conn.Close()
 				}
+				notes.Changed(cmd.Context(), w, file, home, s)
+				notes.Refused(cmd.Context(), w, home, time.Now())
 			}
 			if err == nil && len(s.Nodes) == 0 && !publish.Elsewhere(home) {
-				return errNoNodes(home, file.Name())
+				return errNoNodes(home)
 			}
 			return err
 		},
@@ -107,8 +110,10 @@ type statusDetails struct {
 	types bool
 	// source returns the place of a rule in the stack file, or "" if it is not there.
 	source func(rule string) string
-	// elsewhere is set if the status is what the control planes report.
+	// elsewhere is set if the status comes from the control planes' reports.
 	elsewhere bool
+	// up is the command that repairs the stack.
+	up string
 }
 
 // sourceOf returns the place of a rule in the stack file. It compiles the file only when there is
@@ -117,7 +122,7 @@ func sourceOf(file *stacks.File) func(rule string) string {
 	return func(rule string) string {
 		stack, err := file.Load()
 		if err != nil {
-			return "" // that it does not load is not what was asked
+			return "" // a file that does not load is another command's problem
 		}
 		return stack.Source(rule)
 	}
@@ -131,7 +136,7 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 	if details.elsewhere {
 		printReporting(w, name, version, s)
 	} else {
-		fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes%s\n", name, version, liveOn(s), len(s.Nodes), whoIsKilled(s))
+		fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes%s\n", name, version, s.Live(), len(s.Nodes), whoIsKilled(s))
 	}
 	if s.Wanted != s.Version {
 		fmt.Fprintf(w, "rolling out: version %s\n", s.Wanted)
@@ -141,14 +146,18 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 		case !n.Connected:
 			fmt.Fprintf(w, "%s\n", missing(n.ID, n.Since, now))
 		case n.Problem != "":
-			fmt.Fprintf(w, "node %s does not serve: %s; `go run . up %s` repairs it\n", n.ID, n.Problem, name)
+			fmt.Fprintf(w, "node %s does not serve: %s; `%s` repairs it\n", n.ID, n.Problem, details.up)
 		case n.Streams > 1:
 			fmt.Fprintf(w, "node %s has %d streams: another process has its ID, and everything that the node is sent\n", n.ID, n.Streams)
 		}
 	}
 	for _, r := range s.RefusedNodes {
-		fmt.Fprintf(w, "refused: node %q since %s: %s; it keeps the version that it had; if it belongs here, `go run . up %s` makes it part of the stack\n",
-			r.ID, ago(r.Since, now), r.Reason, name)
+		fmt.Fprintf(w, "refused: node %q since %s: %s; it keeps the version that it had; if it belongs here, `%s` makes it part of the stack\n",
+			r.ID, ago(r.Since, now), r.Reason, details.up)
+	}
+	for _, p := range s.Published {
+		fmt.Fprintf(w, "published: %s lead into a sandbox of agent %s since %s\n",
+			strings.Join(p.Addresses, ", "), p.Agent, p.Since.Local().Format(time.TimeOnly))
 	}
 	if s.Problem != "" {
 		fmt.Fprintf(w, "problem: %s\n", s.Problem)
@@ -201,7 +210,7 @@ func whoIsKilled(s *api.Status) string {
 func recordedKills(cmd *cobra.Command, home home.Folder) error {
 	o, err := operator(cmd.Context(), cmd.ErrOrStderr(), home)
 	if err != nil {
-		return nil //nolint:nilerr // that the control plane does not answer is said already
+		return nil //nolint:nilerr // the first line says already that the control plane does not answer
 	}
 	return observe.RecordedKills(cmd.Context(), o)
 }

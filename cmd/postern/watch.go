@@ -26,7 +26,7 @@ type watcher struct {
 	last *api.Status
 }
 
-// isTerminal reports whether w is one.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
@@ -96,7 +96,7 @@ func statusChanges(was, is *api.Status) []string {
 		}
 	}
 	if is.Seq != was.Seq || is.Version != was.Version {
-		add("publication %d, version %s, is live on %d/%d nodes", is.Seq, orDash(is.Version), liveOn(is), len(is.Nodes))
+		add("publication %d, version %s, is live on %d/%d nodes", is.Seq, orDash(is.Version), is.Live(), len(is.Nodes))
 	}
 	if is.Rejected != nil && (was.Rejected == nil || was.Rejected.Error() != is.Rejected.Error()) {
 		add("version %s was taken back: node %s refused %s", is.Rejected.Version, is.Rejected.Node, is.Rejected.Type)
@@ -118,17 +118,6 @@ func statusChanges(was, is *api.Status) []string {
 		}
 	}
 	return out
-}
-
-// liveOn returns the number of nodes that have everything.
-func liveOn(s *api.Status) int {
-	n := 0
-	for _, node := range s.Nodes {
-		if node.Connected && node.Version == s.Version && node.Problem == "" {
-			n++
-		}
-	}
-	return n
 }
 
 // missing says since when a node has been missing.

@@ -190,8 +190,8 @@ func protectMemory() error {
 	return nil
 }
 
-// listen opens a Unix socket that only this user can connect to. What a
-// control plane that was killed has left there is replaced: we hold the lock.
+// listen opens a Unix socket to which only this user can connect. It replaces what a killed control
+// plane has left, because we hold the lock.
 func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("replace socket: %w", err)
@@ -221,9 +221,9 @@ func openTo(group, socket string) error {
 	return nil
 }
 
-// makeAgentDir makes the folder of an agent's socket on a node: the node, whose
-// group that of its folder is, makes the socket, and the agent may reach it. Who
-// else may enter the node's folder is nobody but the node and the control plane.
+// makeAgentDir makes the folder of an agent's socket on a node. The folder has the group of the
+// node's folder, because the node makes the socket, and the agent may pass through. Besides them,
+// only the control plane may enter the node's folder.
 func makeAgentDir(home home.Folder, node, agent string) error {
 	dir := home.AgentDir(node, agent)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -11,11 +11,10 @@ import (
 	"github.com/postern/postern/svid"
 )
 
-// fromEnvironment puts what a container was started with into its state folder:
-// a container has an environment and no files. The variables are then taken out
-// of this process's own; the folder must be the container's alone.
-// A certificate or key of the agents' authority that flags say another place of
-// is not there.
+// fromEnvironment writes the settings of a container, which has an environment and no files, into
+// its state folder. Then it removes the variables from this process's environment. The folder must
+// be the container's alone. If flags name another place of the agents' authority, its certificate
+// or key is not expected.
 func fromEnvironment(home home.Folder, remote *remoteNodes) error {
 	places := map[string]string{"POSTERN_OPERATORS": home.Trusted(), "POSTERN_STORE": home.StoreFile()}
 	if remote.agentsCA == "" {
@@ -42,8 +41,8 @@ func fromEnvironment(home home.Folder, remote *remoteNodes) error {
 	return nil
 }
 
-// replicaName returns the name of a replica that nobody has named: the first part of its machine's
-// name, which AWS gives to no two at a time.
+// replicaName returns the name of a replica without a configured name: the first part of its
+// machine's name. AWS gives no two machines the same name at a time.
 func replicaName() (string, error) {
 	host, err := os.Hostname()
 	if err != nil {

@@ -33,3 +33,32 @@ func TestAgentsAuthority(t *testing.T) {
 	require.ErrorContains(t, run("authority", "--stack", "prod-aws", "--agents", dir), "remove it to make another")
 	require.NoError(t, run("authority", "--stack", "prod-aws", dir), "the fleet's is another")
 }
+
+// TestAuthorityIsIgnoredByGit: the folder holds private keys, and may be in a repository. What a
+// person says there stays.
+func TestAuthorityIsIgnoredByGit(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"", "--agents"} {
+		dir := filepath.Join(t.TempDir(), "fleet")
+		run := func() error {
+			cmd := newRoot()
+			args := []string{"authority", "--stack", "prod", dir}
+			if kind != "" {
+				args = append(args, kind)
+			}
+			cmd.SetArgs(args)
+			return cmd.ExecuteContext(t.Context())
+		}
+		require.NoError(t, run())
+		ignored, err := os.ReadFile(filepath.Join(dir, ".gitignore"))
+		require.NoError(t, err)
+		require.Equal(t, "*\n", string(ignored))
+		require.NoError(t, os.RemoveAll(dir))
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("ca.key\n"), 0o600))
+		require.NoError(t, run())
+		ignored, err = os.ReadFile(filepath.Join(dir, ".gitignore"))
+		require.NoError(t, err)
+		require.Equal(t, "ca.key\n", string(ignored))
+	}
+}

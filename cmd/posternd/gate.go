@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// dialTimeout is the time that a gate has to answer before the next one is tried: it is in the same
+// dialTimeout is the time that a gate has to answer before the next is tried. Gates are in the same
 // network.
 const dialTimeout = 2 * time.Second
 
@@ -49,8 +49,7 @@ pass are not read.`,
 type gate struct {
 	to  []string
 	log *slog.Logger
-	// last is the index of the one that answered last. Machines begin with
-	// different ones.
+	// last is the index of the node that answered last. Machines begin with different nodes.
 	last atomic.Int64
 }
 
@@ -89,7 +88,7 @@ func (g *gate) serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// lead joins a connection with one to a gate. Where no gate answers it is closed.
+// lead joins a connection with one to a gate, or closes it if no gate answers.
 func (g *gate) lead(ctx context.Context, in net.Conn) {
 	defer in.Close()
 	out, err := g.dial(ctx)
@@ -104,7 +103,7 @@ func (g *gate) lead(ctx context.Context, in net.Conn) {
 	for _, way := range []struct{ to, from net.Conn }{{out, in}, {in, out}} {
 		both.Go(func() {
 			if _, err := io.Copy(way.to, way.from); err != nil {
-				in.Close() // a break at one end is one at the other
+				in.Close() // an end at one side ends the other
 				out.Close()
 				return
 			}
@@ -116,7 +115,7 @@ func (g *gate) lead(ctx context.Context, in net.Conn) {
 	both.Wait()
 }
 
-// dial connects to the first gate that answers, beginning with the last one that did.
+// dial connects to the first gate that answers, beginning with the gate that answered last.
 func (g *gate) dial(ctx context.Context) (net.Conn, error) {
 	var problems []error
 	first := int(g.last.Load())

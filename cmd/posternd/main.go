@@ -11,6 +11,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/exit"
+	"github.com/postern/postern/usage"
 )
 
 func main() {
@@ -19,7 +22,7 @@ func main() {
 	if err := newRoot().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "posternd:", err)
 		stop()
-		os.Exit(1) //nolint:gocritic // stop has run
+		os.Exit(exit.Status(err)) //nolint:gocritic // stop has run
 	}
 }
 
@@ -27,11 +30,12 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "posternd",
 		Short: "Postern's daemon: control plane, node supervisor",
-		Long: `Postern starts this program, not people: "go run . up" starts the control plane
+		Long: `Postern starts this program, not people: "postern up" starts the control plane
 and the nodes.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(newControlCmd(), newNodeCmd(), newAuthorityCmd(), newTokenCmd(), newGateCmd(), newHealthCmd())
+	usage.Errors(root)
 	return root
 }
 

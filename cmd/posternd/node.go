@@ -40,8 +40,8 @@ func newNodeCmd() *cobra.Command {
     --fleet-ca /etc/postern/fleet-ca.pem --join-token-file env://POSTERN_JOIN_TOKEN --envoy /usr/bin/envoy`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// An Envoy that was taken over does not find the join token, with which it
-			// would be back after it was evicted.
+			// An Envoy that was taken over must not find the join token, with which it could return
+			// after its eviction.
 			if err := protectMemory(); err != nil {
 				return err
 			}
@@ -80,7 +80,7 @@ func (n *nodeFlags) runLocal(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer release()
-	// Relative: a socket address is short, a state folder may not be.
+	// Relative, because a socket's address is short, and a state folder's path may not be.
 	xds, err := filepath.Rel(dir, h.XDSSocket())
 	if err != nil {
 		return fmt.Errorf("find the control plane: %w", err)

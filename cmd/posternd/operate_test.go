@@ -34,7 +34,7 @@ func TestProbe(t *testing.T) {
 	}
 	f.StartControl()
 	for _, id := range []string{"n1", "n2"} {
-		require.Eventually(t, func() bool { return f.Node(id).Connected }, 20*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return f.Node(id).Connected }, time.Minute, 10*time.Millisecond)
 	}
 	up := f.NewUpstream("one.test", "two.test")
 	policy := func(agents ...string) *plan.Plan {
@@ -59,7 +59,7 @@ func TestProbe(t *testing.T) {
 				_ = c.Close()
 			}
 			return err != nil
-		}, 10*time.Second, 10*time.Millisecond, "taken back everywhere")
+		}, time.Minute, 10*time.Millisecond, "taken back everywhere")
 	}
 	// Something is in the way of the socket of a new agent, on the second node.
 	require.NoError(t, os.MkdirAll(filepath.Join(socket("n2", "b"), "in-the-way"), 0o700))

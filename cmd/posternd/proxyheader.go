@@ -16,9 +16,9 @@ var signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
 // fixedHeader is the signature, the command, the family, and the length of the rest.
 const fixedHeader = 16
 
-// checked is a listener whose connections may begin with a header of the PROXY
-// protocol, which is skipped: a load balancer that writes them for agents
-// writes them for its health checks too. What they say counts for nothing.
+// checked is a listener whose connections may begin with a header of the PROXY protocol, which it
+// skips. A load balancer that writes the header for agents also writes it for its health checks.
+// Its content is not used.
 type checked struct{ net.Listener }
 
 func (l checked) Accept() (net.Conn, error) {

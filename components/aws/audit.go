@@ -10,8 +10,8 @@ import (
 	"github.com/postern/postern/plan/cloud"
 )
 
-// auditLog receives the events: a log group that can be searched, and a bucket in which nobody can
-// change them.
+// auditLog receives the events: a log group for searching, and a bucket in which nobody can change
+// them.
 type auditLog struct {
 	key    *kms.Key
 	groups map[string]*cloudwatch.LogGroup

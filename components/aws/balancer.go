@@ -49,8 +49,8 @@ func newBalancer(s *scope, n *network, f *fence) *balancer {
 	for _, a := range set.Agents {
 		target := add(s, lb.NewTargetGroup, a.Name, &lb.TargetGroupArgs{
 			NamePrefix: pulumi.String(namePrefix), VpcId: n.egress.ID(), TargetType: pulumi.String(targetType(set)), Protocol: pulumi.String("TCP"), Port: pulumi.Int(int(a.Port)),
-			// Who connects is in the header that the load balancer writes: the
-			// proxies take no connection without it.
+			// The load balancer writes a header that tells who connects. The proxies refuse a
+			// connection without it.
 			ProxyProtocolV2: pulumi.Bool(true), PreserveClientIp: pulumi.String("false"),
 			ConnectionTermination: pulumi.Bool(true), DeregistrationDelay: pulumi.Int(120),
 			// It passes when the proxy serves its first whole configuration, and

@@ -26,8 +26,8 @@ type bucket struct {
 // newBucket declares a bucket and everything about it. It also returns the bucket's policy, for
 // resources that need permission to write first. The options apply to all of it.
 func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption) (*s3.BucketV2, *s3.BucketPolicy) {
-	// S3 deletes no bucket that has something in it. Emptying it is for who has
-	// written `protect: false`, and never for what is locked.
+	// S3 does not delete a bucket with objects. Emptying a bucket needs `protect: false`, and a
+	// locked bucket is never emptied.
 	expendable := !s.args.AWS.Protect && b.lock == 0
 	out := add(s, s3.NewBucketV2, suffix, &s3.BucketV2Args{
 		ForceDestroy: pulumi.Bool(expendable), ObjectLockEnabled: pulumi.Bool(b.lock > 0), Tags: s.tags(suffix),

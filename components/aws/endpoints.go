@@ -14,8 +14,8 @@ import (
 // endpoints lead to AWS services without the internet. Each has a policy that says for what, and by
 // whom, it may be used.
 type endpoints struct {
-	// secrets is that of Secrets Manager; nil in the shared mode, which saves
-	// what endpoints cost and reaches AWS through its NAT gateway.
+	// secrets is the endpoint of Secrets Manager. It is nil in the shared mode, which reaches AWS
+	// through its NAT gateway and so saves the cost of endpoints.
 	secrets *ec2.VpcEndpoint
 }
 

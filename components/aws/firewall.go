@@ -13,7 +13,7 @@ import (
 	"github.com/postern/postern/plan/cloud"
 )
 
-// fence holds the security groups, which say who may connect to whom.
+// fence holds the security groups, which determine who may connect to whom.
 type fence struct {
 	s      *scope
 	agents map[string]*ec2.SecurityGroup
@@ -78,7 +78,7 @@ func (f *fence) agent(n *network, a cloud.Agent) {
 	f.agents[a.Name] = g
 	f.pass("agent-"+a.Name, g, f.gate, int(a.Port), "Agent "+a.Name+" at the proxies")
 	if f.gate != f.balancer {
-		// Who comes through PrivateLink has no group here, but keeps its address.
+		// Traffic through PrivateLink has no group here, but keeps its address.
 		add(f.s, vpc.NewSecurityGroupIngressRule, "gate-"+a.Name, &vpc.SecurityGroupIngressRuleArgs{
 			SecurityGroupId: f.balancer.ID(), CidrIpv4: pulumi.String(f.s.args.AWS.AgentsCIDR.String()), IpProtocol: pulumi.String("tcp"),
 			FromPort: pulumi.Int(int(a.Port)), ToPort: pulumi.Int(int(a.Port)), Description: pulumi.String("Agent " + a.Name + " through PrivateLink"), Tags: f.s.tags("gate-" + a.Name),

@@ -9,9 +9,9 @@ import (
 	"github.com/postern/postern/plan/cloud"
 )
 
-// flowFields say of a connection also whom it was really for, and why it was
-// refused (Amazon VPC User Guide, "Flow log records"). DNS queries to Amazon's
-// resolver and the metadata service do not appear.
+// flowFields also tell for whom a connection really was, and why it was refused (Amazon VPC User
+// Guide, "Flow log records"). DNS queries to Amazon's resolver and the metadata service do not
+// appear.
 var flowFields = []string{
 	"version", "account-id", "vpc-id", "subnet-id", "interface-id", "srcaddr", "dstaddr", "srcport", "dstport", "protocol", "packets", "bytes", "start", "end",
 	"action", "log-status", "tcp-flags", "pkt-srcaddr", "pkt-dstaddr", "flow-direction", "traffic-path", "reject-reason",

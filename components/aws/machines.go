@@ -27,7 +27,7 @@ type machine struct {
 	metadata      string
 	// data is the user data, base64; nil if the metadata service is off.
 	data pulumi.StringPtrInput
-	// profile is nil for a machine that is nobody.
+	// profile is nil for a machine without an identity.
 	profile *iam.InstanceProfile
 }
 

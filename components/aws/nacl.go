@@ -44,15 +44,15 @@ func newACL(s *scope, n *network, name string, v *ec2.Vpc, tiers ...cloud.Tier) 
 
 // tcp allows TCP to ports from to, of there (egress) or of here (ingress).
 func (a *acl) tcp(egress bool, there netip.Prefix, from, to int) {
-	a.allow(egress, "tcp", there.String(), from, to)
+	a.rule(egress, "allow", "tcp", there.String(), from, to)
 }
 
-func (a *acl) allow(egress bool, protocol, there string, from, to int) {
+func (a *acl) rule(egress bool, action, protocol, there string, from, to int) {
 	a.numbers[egress]++
 	direction := map[bool]string{true: "out", false: "in"}[egress]
 	number := a.numbers[egress]
 	add(a.s, ec2.NewNetworkAclRule, fmt.Sprintf("%s-%s-%d", a.name, direction, number), &ec2.NetworkAclRuleArgs{
-		NetworkAclId: a.acl.ID(), Egress: pulumi.Bool(egress), RuleNumber: pulumi.Int(100 * number), RuleAction: pulumi.String("allow"),
+		NetworkAclId: a.acl.ID(), Egress: pulumi.Bool(egress), RuleNumber: pulumi.Int(100 * number), RuleAction: pulumi.String(action),
 		Protocol: pulumi.String(protocol), CidrBlock: pulumi.String(there), FromPort: pulumi.Int(from), ToPort: pulumi.Int(to),
 	})
 }
@@ -102,19 +102,14 @@ func newACLs(n *network, s *scope) {
 	egress.tcp(true, out, 0, lastPort)
 	egress.tcp(false, out, firstEphemeral, lastPort)
 	for _, r := range s.args.resolvers() {
-		egress.allow(true, "udp", single(r.Addr()), int(r.Port()), int(r.Port()))
-		egress.allow(false, "udp", single(r.Addr()), firstEphemeral, lastPort)
+		egress.rule(true, "allow", "udp", single(r.Addr()), int(r.Port()), int(r.Port()))
+		egress.rule(false, "allow", "udp", single(r.Addr()), firstEphemeral, lastPort)
 	}
 }
 
 // deny refuses everything from and to there that no earlier rule allows.
 func (a *acl) deny(there netip.Prefix) {
 	for _, egress := range []bool{true, false} {
-		a.numbers[egress]++
-		number := a.numbers[egress]
-		add(a.s, ec2.NewNetworkAclRule, fmt.Sprintf("%s-%s-%d", a.name, map[bool]string{true: "out", false: "in"}[egress], number), &ec2.NetworkAclRuleArgs{
-			NetworkAclId: a.acl.ID(), Egress: pulumi.Bool(egress), RuleNumber: pulumi.Int(100 * number), RuleAction: pulumi.String("deny"),
-			Protocol: pulumi.String("-1"), CidrBlock: pulumi.String(there.String()), FromPort: pulumi.Int(0), ToPort: pulumi.Int(0),
-		})
+		a.rule(egress, "deny", "-1", there.String(), 0, 0)
 	}
 }

@@ -33,8 +33,8 @@ func newNetwork(parent *scope) *network {
 		})
 		n.agents = n.egress
 	} else {
-		// Without DNS there is no resolver that an agent could tunnel through.
-		// Fargate cannot do without; see dns.go.
+		// Without DNS there is no resolver through which an agent could tunnel. Fargate needs DNS;
+		// see dns.go.
 		dns := pulumi.Bool(set.FargateAgents())
 		n.agents = emptied(s, "agents", &ec2.VpcArgs{
 			CidrBlock: pulumi.String(set.AgentsCIDR.String()), EnableDnsSupport: dns, EnableDnsHostnames: dns,
@@ -108,8 +108,7 @@ func zonal[T ~string](what T, zone string) string {
 	return fmt.Sprintf("%s-%s", what, zone[len(zone)-1:])
 }
 
-// wayOut gives the proxies a way to the internet, and the control plane if it
-// needs one; nobody else.
+// wayOut gives the proxies a way to the internet, and the control plane too if it needs one.
 func (n *network) wayOut(s *scope) {
 	gateway := add(s, ec2.NewInternetGateway, "internet", &ec2.InternetGatewayArgs{VpcId: n.egress.ID(), Tags: s.tags("internet")})
 	for i, zone := range s.args.AWS.Zones {

@@ -2,7 +2,6 @@ package aws
 
 import (
 	"cmp"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,9 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/plan/cloud"
+	"github.com/postern/postern/tests/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata/rules")
 
 const (
 	tokenRoute   = "aws:ec2/route:Route"
@@ -30,7 +28,7 @@ func TestRulesAreTheReviewedOnes(t *testing.T) {
 	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *declarations) {
 		file := filepath.Join("testdata", "rules", filepath.Base(t.Name())+".txt")
 		got := strings.Join(g.rules(), "\n") + "\n"
-		if *update {
+		if *golden.Update {
 			require.NoError(t, os.WriteFile(file, []byte(got), 0o600))
 			return
 		}

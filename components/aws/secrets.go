@@ -19,8 +19,8 @@ type vault struct {
 	key *kms.Key
 	// credentials are the secrets that the policy's credentials name, sorted.
 	credentials []*secretsmanager.Secret
-	// caKey and fleetKey are the private keys of the two authorities; tokens are
-	// the hashes of what nodes join with, token is one of those.
+	// caKey and fleetKey are the private keys of the two authorities. tokens has the hashes of join
+	// tokens, and token is one such token.
 	caKey, fleetKey, tokens, token *secretsmanager.Secret
 }
 
@@ -63,8 +63,9 @@ func arnsOf(secrets []*secretsmanager.Secret) []pulumi.StringInput {
 	return out
 }
 
-// readers says who may read a secret's value, whatever other policies allow. In a network with an
-// endpoint for it, reading is possible only through that endpoint, otherwise only from the network.
+// readers determines who may read a secret's value, whatever other policies allow. If the network
+// has an endpoint for secrets, reading is possible only through it, and otherwise only from the
+// network.
 func (v *vault) readers(name string, secret *secretsmanager.Secret, n *network, e *endpoints, reader *iam.Role) {
 	in := []pulumi.StringInput{secret.Arn, reader.Arn}
 	if e.secrets != nil {

@@ -29,7 +29,7 @@ func (a *auditLog) ship(s *scope, r *roles) {
 			BucketArn: a.bucket.Arn, RoleArn: deliver.Arn, KmsKeyArn: a.key.Arn,
 			Prefix:            pulumi.String("events/!{timestamp:yyyy/MM/dd}/"),
 			ErrorOutputPrefix: pulumi.String("errors/!{firehose:error-output-type}/!{timestamp:yyyy/MM/dd}/"),
-			// CloudWatch Logs compresses what it hands over.
+			// CloudWatch Logs delivers compressed data.
 			CompressionFormat: pulumi.String("UNCOMPRESSED"),
 			BufferingInterval: pulumi.Int(60), BufferingSize: pulumi.Int(5),
 			CloudwatchLoggingOptions: &kinesis.FirehoseDeliveryStreamExtendedS3ConfigurationCloudwatchLoggingOptionsArgs{

@@ -7,8 +7,9 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// DeclareStack declares all of the stack: the provider, the environment, and the outputs that tell a person where to
-// publish, which secrets to fill, and whom to allow. The provider refuses every account besides the one in args.
+// DeclareStack declares all of the stack: the provider, the environment, and the outputs that tell
+// a person where to publish, which secrets to fill, and whom to allow. The provider refuses every
+// account besides the one in args.
 func DeclareStack(ctx *pulumi.Context, name string, args *EnvironmentArgs) error {
 	provider, err := aws.NewProvider(ctx, name+"-aws", &aws.ProviderArgs{
 		Region:            pulumi.String(args.AWS.Region),

@@ -76,7 +76,9 @@ func Run(program pulumi.RunFunc, opts Options) (*Result, error) {
 		}
 		g.Resources = append(g.Resources, *r)
 	}
-	assignRoles(g)
+	if err := g.Complete(); err != nil {
+		return nil, fmt.Errorf("preview stack %s offline: %w", opts.Stack, err)
+	}
 	return &Result{Graph: g, Arguments: first.arguments}, nil
 }
 
@@ -94,24 +96,6 @@ func difference(a, b []string) string {
 	return ""
 }
 
-// assignRoles gives every resource its role, parents before children.
-func assignRoles(g *graph.Graph) {
-	var role func(r *graph.Resource) string
-	role = func(r *graph.Resource) string {
-		if r.Role == "" {
-			parent := ""
-			if p := g.ByURN(r.Parent); p != nil {
-				parent = role(p)
-			}
-			r.Role = graph.RoleOf(r.Type, r.Inputs, parent)
-		}
-		return r.Role
-	}
-	for i := range g.Resources {
-		role(&g.Resources[i])
-	}
-}
-
 func run(program pulumi.RunFunc, opts Options, example bool) (*monitor, error) {
 	m := &monitor{opts: opts, example: example, resources: map[string]*graph.Resource{}, arguments: check.Arguments{}}
 	err := pulumi.RunErr(
@@ -122,7 +106,7 @@ func run(program pulumi.RunFunc, opts Options, example bool) (*monitor, error) {
 			return program(ctx)
 		},
 		func(info *pulumi.RunInfo) {
-			// Whatever the environment says of an engine is not meant for us.
+			// The environment may describe another engine, which is not ours.
 			*info = pulumi.RunInfo{Project: opts.Project, Stack: opts.Stack, Mocks: m, DryRun: true, Parallel: 1}
 		},
 	)
@@ -146,8 +130,8 @@ type monitor struct {
 	problems  []error
 }
 
-// learn notes what arguments the SDK knows for a type: its argument structs
-// say by their tags what each is called, and by their Go types what may be left out.
+// learn notes which arguments the SDK knows for a type: the tags of its argument structs have the
+// names, and the Go types tell which may be left out.
 func (m *monitor) learn(args *pulumi.ResourceTransformationArgs) *pulumi.ResourceTransformationResult {
 	if v := reflect.ValueOf(args.Props); args.Props == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil
@@ -192,7 +176,7 @@ func (m *monitor) NewResource(args pulumi.MockResourceArgs) (string, resource.Pr
 		return "", nil, fmt.Errorf("read the inputs of %s: %w", r.Name, err)
 	}
 	for k, v := range inputs {
-		r.Inputs[string(k)] = plain(v)
+		r.Inputs[string(k)] = Plain(v)
 	}
 
 	m.mu.Lock()
@@ -257,8 +241,8 @@ func sorted(urns []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(urns)))
 }
 
-// plain is v as JSON has it. The value of a secret is left behind here.
-func plain(v resource.PropertyValue) any {
+// Plain returns v as JSON has it, without the values of secrets.
+func Plain(v resource.PropertyValue) any {
 	switch {
 	case v.IsSecret():
 		return map[string]any{graph.SecretKey: graph.SecretMark}
@@ -272,17 +256,17 @@ func plain(v resource.PropertyValue) any {
 		if !out.Known {
 			return graph.Unknown
 		}
-		return plain(out.Element)
+		return Plain(out.Element)
 	case v.IsArray():
 		items := make([]any, 0, len(v.ArrayValue()))
 		for _, item := range v.ArrayValue() {
-			items = append(items, plain(item))
+			items = append(items, Plain(item))
 		}
 		return items
 	case v.IsObject():
 		m := map[string]any{}
 		for k, item := range v.ObjectValue() {
-			m[string(k)] = plain(item)
+			m[string(k)] = Plain(item)
 		}
 		return m
 	case v.IsResourceReference():

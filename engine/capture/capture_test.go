@@ -2,7 +2,6 @@ package capture_test
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"testing"
@@ -18,9 +17,8 @@ import (
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/graph/check"
 	"github.com/postern/postern/graph/cost"
+	"github.com/postern/postern/tests/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 type environment struct{ pulumi.ResourceState }
 
@@ -119,7 +117,7 @@ func TestGolden(t *testing.T) {
 	require.NoError(t, cost.Of(result.Graph).Print(&text))
 	for name, got := range map[string][]byte{"prod.json": asJSON.Bytes(), "prod.txt": text.Bytes()} {
 		file := filepath.Join("testdata", name)
-		if *update {
+		if *golden.Update {
 			require.NoError(t, os.WriteFile(file, got, 0o600))
 		}
 		want, err := os.ReadFile(file)

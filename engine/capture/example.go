@@ -20,7 +20,7 @@ var idPrefix = map[string]string{
 	"launchTemplate": "lt", "flowLog": "fl", "networkInterface": "eni",
 }
 
-// exampleID is a plausible ID, always the same for the same resource.
+// exampleID returns a plausible ID, always the same for the same resource.
 func exampleID(r *graph.Resource) string {
 	sum := sha256.Sum256([]byte(r.URN))
 	kind := r.Type[:max(0, strings.LastIndexByte(r.Type, ':'))]
@@ -37,7 +37,7 @@ func exampleID(r *graph.Resource) string {
 			return s
 		}
 	}
-	return r.Name + "-" + hex.EncodeToString(sum[:])[:7] // as Pulumi makes up names
+	return r.Name + "-" + hex.EncodeToString(sum[:])[:7] // like names that Pulumi makes up
 }
 
 // arnOf is the form of a type's ARNs; %[1]s is the region, %[2]s the account, %[3]s the ID.
@@ -54,7 +54,7 @@ var arnOf = map[string]string{
 	"aws:cloudwatch/metricAlarm:":   "arn:aws:cloudwatch:%[1]s:%[2]s:alarm:%[3]s", "aws:route53/": "arn:aws:route53resolver:%[1]s:%[2]s:%[4]s/%[3]s",
 }
 
-// exampleOutputs are the outputs that programs compute documents and names from.
+// exampleOutputs returns the outputs from which programs compute documents and names.
 func exampleOutputs(r *graph.Resource, id string, opts Options) resource.PropertyMap {
 	region, account := opts.Region, opts.Account
 	out := resource.PropertyMap{}

@@ -1,9 +1,10 @@
 // Package check finds what AWS would refuse in a graph and what Pulumi's SDK does not notice, so
-// that `up` does not find it half-way. It decides nothing about security; the guardrails do.
+// that `up` does not find it half-way. It decides nothing about security.
 package check
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -73,8 +74,8 @@ func (c *checker) report(r *graph.Resource, property, do, what string, a ...any)
 	c.found = append(c.found, Problem{Resource: r.URN, Type: r.Type, Name: r.Name, Property: property, What: fmt.Sprintf(what, a...), Do: do})
 }
 
-// each calls visit for every value at a path of the resource's inputs, in which
-// "*" stands for every item of a list or map. What is not known is left out.
+// each calls visit for every value at a path of the resource's inputs, in which "*" stands for
+// every item of a list or map. It leaves out unknown values.
 func each(r *graph.Resource, path string, visit func(path string, v any)) {
 	var walk func(v any, at string, rest []string)
 	walk = func(v any, at string, rest []string) {
@@ -124,14 +125,7 @@ func set(r *graph.Resource, property string) bool {
 	return ok && v != nil && v != ""
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // list is "a, b or c".
 func list(items []string) string {

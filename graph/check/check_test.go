@@ -141,7 +141,7 @@ func TestProblems(t *testing.T) {
 			network + `t ec2/routeTable {"vpcId":"@agent"}
 			x ec2/subnet {"vpcId":"my-vpc","cidrBlock":"10.64.1.0/24"}
 			y ec2/routeTableAssociation {"subnetId":"@a","routeTableId":"@a"}`,
-			[]string{"vpcId: it refers to agent (SecurityGroup)", `vpcId: "my-vpc" is not an ID of a vpc or defaultVpc`, "routeTableId: it refers to a (Subnet)"},
+			[]string{"vpcId: it refers to agent (SecurityGroup)", `vpcId: "my-vpc" is not an ID of a vpc`, "routeTableId: it refers to a (Subnet)"},
 		},
 		"ARNs": {
 			network + `s ec2/vpcEndpointService {"networkLoadBalancerArns":["arn:aws:elasticloadbalancing:prod"],"allowedPrincipals":["everybody"]}`,
@@ -183,18 +183,13 @@ func TestProblems(t *testing.T) {
 			[]string{
 				`policy.Statement.0.Action: s3.GetObject is not a valid action`, `policy.Statement.0.Condition: "Equals" is not a valid operator`, `policy.Statement.0.Condition.Equals: "SourceIp" is not a valid condition key`,
 				"policy.Statement.0.Condition.Equals.SourceIp: it has no value, so it never holds", "policy.Statement.0.Effect: Permit is not a valid effect", "policy.Statement.0.Principal: a policy of an identity has no principal: it is the identity",
-				"policy.Statement.0.Resource: bucket is not a valid ARN", `policy.Statement.1.Comment: a statement has no element "Comment"`, "policy.Statement.1.NotAction: an Allow by NotAction allows whatever AWS adds tomorrow",
+				"policy.Statement.0.Resource: bucket is not a valid ARN", `policy.Statement.1.Comment: a statement has no element "Comment"`,
 				"policy.Statement.1.Resource: a statement needs exactly one", `policy.Statement.1.Sid: "x y" is not a Sid that every service accepts`,
 			},
 		},
 		"an old document": {
 			`p iam/policy {"policy":"{\"Version\":\"2008-10-17\",\"Statement\":[]}"}`,
 			[]string{"policy: its version is 2008-10-17: variables are not replaced in it", "policy: the document has no statement"},
-		},
-		"everybody": {
-			`p s3/bucketPolicy {"policy":` + policy(`{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"s3:GetObject","Resource":"arn:aws:s3:::audit/*"},{"Effect":"Deny","NotPrincipal":{"AWS":"123456789012"},"Action":"s3:*","Resource":"*"},
-				{"Effect":"Deny","Principal":"*","Action":"s3:*","Resource":"*"},{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"*","Condition":{"StringEquals":{"aws:PrincipalAccount":"123456789012"}}}`) + `}`,
-			[]string{"policy.Statement.0.Principal: everybody in every account is allowed", "policy.Statement.1.NotPrincipal: NotPrincipal means everybody whom nobody thought of"},
 		},
 		"trust": {
 			`r iam/role {"assumeRolePolicy":` + policy(`{"Effect":"Allow","Principal":{"Service":"ecs-tasks"},"Action":"sts:AssumeRole","Resource":"*"}`) + `}`,

@@ -28,7 +28,6 @@ var (
 	template    = regexp.MustCompile(`^[A-Za-z0-9()./_-]+$`)
 	alias       = regexp.MustCompile(`^alias/[A-Za-z0-9/_-]+$`)
 	secret      = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]+$`)
-	repository  = regexp.MustCompile(`^[a-z0-9]+([._/-][a-z0-9]+)*$`)
 	resolver    = regexp.MustCompile(`^[A-Za-z0-9_. -]+$`)
 )
 
@@ -50,8 +49,6 @@ var namings = []naming{
 	{"iam/policy", "name", 1, 128, identity, iamWords},
 	{"iam/rolePolicy", "name", 1, 128, identity, iamWords},
 	{"iam/instanceProfile", "name", 1, 128, identity, iamWords},
-	{"iam/user", "name", 1, 64, identity, iamWords},
-	{"iam/group", "name", 1, 128, identity, iamWords},
 	{"s3/bucketV2", "bucket", 3, 63, bucket, "lower-case letters, digits, hyphens and dots, a letter or digit first and last"},
 	{"s3/bucketV2", "bucketPrefix", 1, 37, regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*$`), "lower-case letters, digits, hyphens and dots"},
 	{"ec2/securityGroup", "name", 1, 255, group, sgWords},
@@ -69,9 +66,7 @@ var namings = []naming{
 	{"ecs/cluster", "name", 1, 255, simple, letters},
 	{"ecs/service", "name", 1, 255, simple, letters},
 	{"ecs/taskDefinition", "family", 1, 255, simple, letters},
-	{"ecr/repository", "name", 2, 256, repository, "lower-case letters and digits, separated by one of ._/-"},
 	{"sns/topic", "name", 1, 256, simple, letters},
-	{"cloudtrail/trail", "name", 3, 128, dotted, "letters, digits and _.-"},
 	{"route53/resolverFirewallRuleGroup", "name", 1, 64, resolver, "letters, digits, spaces and _.-"},
 	{"route53/resolverFirewallDomainList", "name", 1, 64, resolver, "letters, digits, spaces and _.-"},
 	{"route53/resolverQueryLogConfig", "name", 1, 64, resolver, "letters, digits, spaces and _.-"},
@@ -83,7 +78,7 @@ var namings = []naming{
 var generated = map[string]string{
 	"lb/loadBalancer": "name", "lb/targetGroup": "name", "iam/role": "name", "iam/policy": "name", "iam/rolePolicy": "name", "iam/instanceProfile": "name",
 	"s3/bucketV2": "bucket", "ec2/securityGroup": "name", "ec2/launchTemplate": "name", "autoscaling/group": "name", "cloudwatch/logGroup": "name",
-	"kinesis/firehoseDeliveryStream": "name", "secretsmanager/secret": "name", "ecs/cluster": "name", "ecs/service": "name", "ecr/repository": "name", "sns/topic": "name",
+	"kinesis/firehoseDeliveryStream": "name", "secretsmanager/secret": "name", "ecs/cluster": "name", "ecs/service": "name", "sns/topic": "name",
 }
 
 func (c *checker) names(r *graph.Resource) {

@@ -18,8 +18,6 @@ func (c *checker) rule(r *graph.Resource) {
 	case is(r, "vpc/securityGroupEgressRule"), is(r, "vpc/securityGroupIngressRule"):
 		c.ports(r, "ipProtocol")
 		c.exactlyOne(r, "cidrIpv4", "cidrIpv6", "prefixListId", "referencedSecurityGroupId")
-	case is(r, "ec2/securityGroupRule"):
-		c.ports(r, "protocol")
 	case is(r, "ec2/networkAclRule"):
 		c.ports(r, "protocol")
 		c.exactlyOne(r, "cidrBlock", "ipv6CidrBlock")
@@ -61,8 +59,6 @@ func (c *checker) ports(r *graph.Resource, protocol string) {
 	switch {
 	case p == "":
 	case slices.Contains(protocols, p):
-	case p == "all" && protocol == "protocol":
-		p = "-1"
 	case err != nil || n < 0 || n > 255:
 		c.report(r, protocol, "write tcp, udp, icmp, icmpv6, -1 for all, or a protocol number", "%q is not a valid protocol", p)
 		return

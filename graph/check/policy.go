@@ -23,17 +23,12 @@ var policies = []struct {
 	{"iam/role", "assumeRolePolicy", true, 2048},
 	{"iam/rolePolicy", "policy", false, 10240},
 	{"iam/policy", "policy", false, 6144},
-	{"iam/userPolicy", "policy", false, 2048},
-	{"iam/groupPolicy", "policy", false, 5120},
 	{"ec2/vpcEndpoint", "policy", true, 20480},
-	{"ec2/vpcEndpointPolicy", "policy", true, 20480},
 	{"s3/bucketPolicy", "policy", true, 20480},
 	{"kms/key", "policy", true, 32768},
 	{"secretsmanager/secretPolicy", "policy", true, 20480},
-	{"ecr/repositoryPolicy", "policy", true, 10240},
 	{"cloudwatch/logResourcePolicy", "policyDocument", true, 5120},
 	{"sns/topicPolicy", "policy", true, 30720},
-	{"sqs/queuePolicy", "policy", true, 30720},
 }
 
 var (
@@ -74,11 +69,10 @@ func (c *checker) documents(r *graph.Resource) {
 		}
 		c.document(r, p.property, text, p.resourceBased, p.property == "assumeRolePolicy")
 	}
-	if is(r, "ecs/taskDefinition") || is(r, "ecr/lifecyclePolicy") {
-		for _, property := range []string{"containerDefinitions", "policy"} {
-			if text, ok := r.Value(property).(string); ok && text != "" && text != graph.Unknown && !json.Valid([]byte(text)) {
-				c.report(r, property, "build it with a JSON encoder", "it is not valid JSON")
-			}
+	if is(r, "ecs/taskDefinition") {
+		const property = "containerDefinitions"
+		if text, ok := r.Value(property).(string); ok && text != "" && text != graph.Unknown && !json.Valid([]byte(text)) {
+			c.report(r, property, "build it with a JSON encoder", "it is not valid JSON")
 		}
 	}
 	for _, property := range sortedKeys(r.Inputs) {
@@ -154,16 +148,10 @@ func (c *checker) statement(r *graph.Resource, at string, s map[string]any, prin
 	if e := s["Effect"]; e != "Allow" && e != "Deny" {
 		c.report(r, at+".Effect", "write Allow or Deny", "%v is not a valid effect", e)
 	}
-	if _, ok := s["NotPrincipal"]; ok {
-		c.report(r, at+".NotPrincipal", "write Principal, and a condition", "NotPrincipal means everybody whom nobody thought of")
-	}
 	_, hasAction := s["Action"]
 	_, hasNot := s["NotAction"]
 	if hasAction == hasNot {
 		c.report(r, at+".Action", "write one of Action and NotAction", "a statement needs exactly one")
-	}
-	if hasNot && s["Effect"] == "Allow" {
-		c.report(r, at+".NotAction", "write Action", "an Allow by NotAction allows whatever AWS adds tomorrow")
 	}
 	for _, key := range []string{"Action", "NotAction"} {
 		for _, v := range listOf(s[key]) {
@@ -194,21 +182,18 @@ func (c *checker) statement(r *graph.Resource, at string, s map[string]any, prin
 	case !hasPrincipal && principals && s["NotPrincipal"] == nil:
 		c.report(r, at+".Principal", "say who", "a policy of a resource needs a principal")
 	case hasPrincipal:
-		c.principal(r, at, p, s)
+		c.principal(r, at, p)
 	}
 	c.condition(r, at, s["Condition"])
 }
 
-func (c *checker) principal(r *graph.Resource, at string, p any, s map[string]any) {
-	everybody := p == "*"
+func (c *checker) principal(r *graph.Resource, at string, p any) {
 	if m, ok := p.(map[string]any); ok {
 		for _, kind := range sortedKeys(m) {
 			for _, v := range listOf(m[kind]) {
 				name, _ := v.(string)
 				switch {
-				case kind == "AWS" && name == "*":
-					everybody = true
-				case kind == "AWS" && !account.MatchString(name) && !arn.MatchString(name):
+				case kind == "AWS" && name != "*" && !account.MatchString(name) && !arn.MatchString(name):
 					c.report(r, at+".Principal.AWS", "write an account or an ARN", "%v is not a valid principal", v)
 				case kind == "Service" && !service.MatchString(name):
 					c.report(r, at+".Principal.Service", "write it like ecs-tasks.amazonaws.com", "%v is not a valid service", v)
@@ -217,11 +202,8 @@ func (c *checker) principal(r *graph.Resource, at string, p any, s map[string]an
 				}
 			}
 		}
-	} else if !everybody {
+	} else if p != "*" {
 		c.report(r, at+".Principal", `write * or {"AWS": ...}`, "%v is not a valid principal", p)
-	}
-	if conditions, _ := s["Condition"].(map[string]any); everybody && s["Effect"] == "Allow" && len(conditions) == 0 {
-		c.report(r, at+".Principal", "name the principal, or write a condition", "everybody in every account is allowed")
 	}
 }
 

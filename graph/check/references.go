@@ -20,10 +20,10 @@ func id(prefix string) *regexp.Regexp {
 }
 
 var targets = map[string]target{
-	"vpcId":                     {[]string{"ec2/vpc", "ec2/defaultVpc"}, id("vpc")},
-	"subnetId":                  {[]string{"ec2/subnet", "ec2/defaultSubnet"}, id("subnet")},
-	"subnetIds":                 {[]string{"ec2/subnet", "ec2/defaultSubnet"}, id("subnet")},
-	"vpcZoneIdentifiers":        {[]string{"ec2/subnet", "ec2/defaultSubnet"}, id("subnet")},
+	"vpcId":                     {[]string{"ec2/vpc"}, id("vpc")},
+	"subnetId":                  {[]string{"ec2/subnet"}, id("subnet")},
+	"subnetIds":                 {[]string{"ec2/subnet"}, id("subnet")},
+	"vpcZoneIdentifiers":        {[]string{"ec2/subnet"}, id("subnet")},
 	"securityGroupId":           {[]string{"ec2/securityGroup", "ec2/defaultSecurityGroup"}, id("sg")},
 	"securityGroupIds":          {[]string{"ec2/securityGroup", "ec2/defaultSecurityGroup"}, id("sg")},
 	"referencedSecurityGroupId": {[]string{"ec2/securityGroup", "ec2/defaultSecurityGroup"}, id("sg")},
@@ -35,7 +35,7 @@ var targets = map[string]target{
 	"networkAclId":              {[]string{"ec2/networkAcl", "ec2/defaultNetworkAcl"}, id("acl")},
 	"natGatewayId":              {[]string{"ec2/natGateway"}, regexp.MustCompile(`^nat-[0-9a-f]+$`)},
 	"internetGatewayId":         {[]string{"ec2/internetGateway"}, id("igw")},
-	"gatewayId":                 {[]string{"ec2/internetGateway", "ec2/vpnGateway", "ec2/vpcEndpoint"}, regexp.MustCompile(`^(igw|vgw|vpce)-[0-9a-f]+$|^local$`)},
+	"gatewayId":                 {[]string{"ec2/internetGateway", "ec2/vpcEndpoint"}, regexp.MustCompile(`^(igw|vgw|vpce)-[0-9a-f]+$|^local$`)},
 	"allocationId":              {[]string{"ec2/eip"}, regexp.MustCompile(`^eipalloc-[0-9a-f]+$`)},
 	"loadBalancerArn":           {[]string{"lb/loadBalancer"}, arn},
 	"networkLoadBalancerArns":   {[]string{"lb/loadBalancer"}, arn},
@@ -57,20 +57,19 @@ var targets = map[string]target{
 	"logGroupName":              {[]string{"cloudwatch/logGroup"}, nil},
 	"firewallRuleGroupId":       {[]string{"route53/resolverFirewallRuleGroup"}, nil},
 	"firewallDomainListId":      {[]string{"route53/resolverFirewallDomainList"}, nil},
-	"bucketArn":                 {[]string{"s3/bucketV2", "s3/bucket"}, arn},
+	"bucketArn":                 {[]string{"s3/bucketV2"}, arn},
 }
 
 // named are inputs whose name means something else in most types.
 var named = map[string]map[string]target{
-	"s3/bucketPolicy":                              {"bucket": {[]string{"s3/bucketV2", "s3/bucket"}, nil}},
-	"s3/bucketVersioningV2":                        {"bucket": {[]string{"s3/bucketV2", "s3/bucket"}, nil}},
-	"s3/bucketObjectLockConfigurationV2":           {"bucket": {[]string{"s3/bucketV2", "s3/bucket"}, nil}},
-	"s3/bucketPublicAccessBlock":                   {"bucket": {[]string{"s3/bucketV2", "s3/bucket"}, nil}},
-	"s3/bucketServerSideEncryptionConfigurationV2": {"bucket": {[]string{"s3/bucketV2", "s3/bucket"}, nil}},
-	"s3/bucketLifecycleConfigurationV2":            {"bucket": {[]string{"s3/bucketV2", "s3/bucket"}, nil}},
-	"s3/bucketOwnershipControls":                   {"bucket": {[]string{"s3/bucketV2", "s3/bucket"}, nil}},
+	"s3/bucketPolicy":                              {"bucket": {[]string{"s3/bucketV2"}, nil}},
+	"s3/bucketVersioningV2":                        {"bucket": {[]string{"s3/bucketV2"}, nil}},
+	"s3/bucketObjectLockConfigurationV2":           {"bucket": {[]string{"s3/bucketV2"}, nil}},
+	"s3/bucketPublicAccessBlock":                   {"bucket": {[]string{"s3/bucketV2"}, nil}},
+	"s3/bucketServerSideEncryptionConfigurationV2": {"bucket": {[]string{"s3/bucketV2"}, nil}},
+	"s3/bucketLifecycleConfigurationV2":            {"bucket": {[]string{"s3/bucketV2"}, nil}},
+	"s3/bucketOwnershipControls":                   {"bucket": {[]string{"s3/bucketV2"}, nil}},
 	"iam/rolePolicy":                               {"role": {[]string{"iam/role"}, nil}},
-	"iam/rolePolicyAttachment":                     {"role": {[]string{"iam/role"}, nil}},
 	"iam/instanceProfile":                          {"role": {[]string{"iam/role"}, nil}},
 	"lb/loadBalancer":                              {"subnets": {[]string{"ec2/subnet"}, id("subnet")}, "securityGroups": {[]string{"ec2/securityGroup"}, id("sg")}},
 }
@@ -125,7 +124,7 @@ func (c *checker) referred(r *graph.Resource, property string, deps []string, t 
 	c.report(r, property, "refer to "+kinds(t.kinds), "it refers to %s", strings.Join(wrong, ", "))
 }
 
-// kinds is types for people: "a vpc or defaultVpc".
+// kinds is types for people: "a routeTable or defaultRouteTable".
 func kinds(kinds []string) string {
 	var names []string
 	for _, k := range kinds {

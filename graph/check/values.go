@@ -34,7 +34,6 @@ var (
 	serviceName  = regexp.MustCompile(`^(com\.amazonaws|aws\.api)(\.[a-z0-9-]+)+$`)
 	principalARN = regexp.MustCompile(`^(arn:aws[a-z-]*:iam::[0-9]{12}:(root|user/.+|role/.+)|\*)$`)
 	image        = regexp.MustCompile(`^(ami-([0-9a-f]{8}|[0-9a-f]{17})|resolve:ssm:/?[A-Za-z0-9_./-]+(:[A-Za-z0-9_.-]+)?)$`)
-	runs         = regexp.MustCompile(`^(rate\([1-9][0-9]* (minute|hour|day)s?\)|cron\(.+\)|at\(.+\))$`)
 )
 
 // retention are the days that CloudWatch Logs takes (PutRetentionPolicy); 0 is for good.
@@ -71,7 +70,6 @@ var values = []value{
 	enum("ec2/launchTemplate", "blockDeviceMappings.*.ebs.volumeType", "standard", "io1", "io2", "gp2", "gp3", "sc1", "st1"),
 	between("ec2/launchTemplate", "blockDeviceMappings.*.ebs.volumeSize", 1, 65536),
 	enum("ec2/launchTemplate", "blockDeviceMappings.*.ebs.encrypted", "true", "false"),
-	{kind: "ec2/instance", path: "instanceType", form: instanceType, example: "m7g.large"},
 	enum("lb/loadBalancer", "loadBalancerType", "application", "network", "gateway"),
 	enum("lb/loadBalancer", "ipAddressType", "ipv4", "dualstack", "dualstack-without-public-ipv4"),
 	enum("lb/loadBalancer", "enforceSecurityGroupInboundRulesOnPrivateLinkTraffic", "on", "off"),
@@ -99,8 +97,6 @@ var values = []value{
 	enum("ecs/taskDefinition", "runtimePlatform.cpuArchitecture", "X86_64", "ARM64"),
 	enum("ecs/taskDefinition", "runtimePlatform.operatingSystemFamily", "LINUX"),
 	enum("ecs/cluster", "settings.*.value", "enabled", "disabled", "enhanced"),
-	enum("ecr/repository", "imageTagMutability", "MUTABLE", "IMMUTABLE"),
-	enum("ecr/repository", "encryptionConfigurations.*.encryptionType", "AES256", "KMS"),
 	between("kms/key", "deletionWindowInDays", 7, 30),
 	between("kms/key", "rotationPeriodInDays", 90, 2560),
 	enum("kms/key", "keyUsage", "ENCRYPT_DECRYPT", "SIGN_VERIFY", "GENERATE_VERIFY_MAC", "KEY_AGREEMENT"),
@@ -111,7 +107,6 @@ var values = []value{
 		"LessThanLowerOrGreaterThanUpperThreshold", "LessThanLowerThreshold", "GreaterThanUpperThreshold"),
 	enum("cloudwatch/metricAlarm", "statistic", "SampleCount", "Average", "Sum", "Minimum", "Maximum"),
 	enum("cloudwatch/metricAlarm", "treatMissingData", "breaching", "notBreaching", "ignore", "missing"),
-	{kind: "cloudwatch/eventRule", path: "scheduleExpression", form: runs, example: "rate(5 minutes)"},
 	enum("secretsmanager/secret", "recoveryWindowInDays", append([]string{"0"}, days(7, 30)...)...),
 	enum("s3/bucketVersioningV2", "versioningConfiguration.status", "Enabled", "Suspended", "Disabled"),
 	enum("s3/bucketObjectLockConfigurationV2", "objectLockEnabled", "Enabled"),

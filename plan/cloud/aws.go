@@ -1,6 +1,6 @@
 // Package cloud holds the compiled cloud settings of a stack file: sizes, places and addresses.
 // Nothing in it decides about a request; package plan does. It is pure data with the arithmetic of
-// addresses, and imports the standard library only.
+// addresses.
 package cloud
 
 import (
@@ -30,8 +30,8 @@ type AWS struct {
 	NATPerZone bool `json:"nat_per_zone"`
 	// Image has posternd and Envoy, by digest.
 	Image string `json:"image"`
-	// CA and FleetCA are certificates in PEM: the authority that agents trust,
-	// and the one that proxies and control plane trust.
+	// CA and FleetCA are certificates in PEM: of the authority that agents trust, and of the
+	// authority that proxies and control plane trust.
 	CA      string `json:"ca,omitempty"`
 	FleetCA string `json:"fleet_ca,omitempty"`
 	// Operators are the public keys, in PEM, of the operators who may publish.

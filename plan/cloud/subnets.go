@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+
+	"github.com/postern/postern/plan"
 )
 
 // Tier is a row of subnets, one in each zone.
@@ -100,18 +102,13 @@ func Halves(p netip.Prefix) (agents, egress netip.Prefix) {
 	return nth(p, p.Bits()+1, 0), nth(p, p.Bits()+1, 1)
 }
 
-var private = []netip.Prefix{
-	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"),
-}
-
 func check(p netip.Prefix, least int) error {
 	switch {
 	case !p.Addr().Is4():
 		return fmt.Errorf("%s is not IPv4", p)
 	case p != p.Masked():
 		return fmt.Errorf("%s is not the first address of its range, %s is", p.Addr(), p.Masked())
-	case !isPrivate(p):
+	case !plan.PrivateNetwork(p):
 		return fmt.Errorf("%s is not private", p)
 	case p.Bits() > least:
 		return fmt.Errorf("%s is too small: it must be a /%d or larger", p, least)
@@ -119,15 +116,6 @@ func check(p netip.Prefix, least int) error {
 		return fmt.Errorf("%s is too large: AWS has networks up to a /%d", p, largestVPC)
 	}
 	return nil
-}
-
-func isPrivate(p netip.Prefix) bool {
-	for _, r := range private {
-		if r.Bits() <= p.Bits() && r.Contains(p.Addr()) {
-			return true
-		}
-	}
-	return false
 }
 
 // nth is the range with that index among those with bits in p.

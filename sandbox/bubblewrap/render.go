@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/postern/postern/sandbox/view"
@@ -17,19 +18,27 @@ import (
 // contents that it reads: of the descriptor first, the one after that, and so on.
 func Render(v *view.View, first int) (args []string, contents [][]byte) {
 	r := renderer{next: first}
-	r.add("--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv",
+	r.add("--unshare-all", "--new-session", "--as-pid-1", "--clearenv",
 		"--hostname", v.Hostname,
-		// 0 only for postern-sandbox, in a namespace whose 0 is the caller. For root
-		// bubblewrap keeps every capability unless told otherwise.
+		// User 0 is only for postern-sandbox, in a namespace where 0 stands for the caller. For
+		// root, bubblewrap keeps every capability unless told otherwise.
 		"--uid", "0", "--gid", "0", "--cap-drop", "ALL",
-		"--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP",
-		"--proc", "/proc")
+		"--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP")
+	for _, capability := range mounting(v) {
+		r.add("--cap-add", capability)
+	}
+	r.add("--proc", "/proc")
 	for _, path := range v.ReadOnly {
 		r.add("--ro-bind", path, path)
 	}
-	// Only what is meant for it holds data.
+	// Only files that are meant to be written hold data.
 	r.add("--dev", "/dev")
 	r.mount(view.Mount{Kind: view.Tmpfs, Target: "/dev/shm", Mode: 0o1777, Size: v.Limits.Scratch})
+	for _, m := range v.Mounts {
+		if m.Kind == view.Device {
+			r.add("--dev-bind", m.Source, m.Target)
+		}
+	}
 	r.add("--remount-ro", "/dev")
 	for _, m := range v.Mounts {
 		r.mount(m)
@@ -37,9 +46,29 @@ func Render(v *view.View, first int) (args []string, contents [][]byte) {
 	for _, path := range v.Masked {
 		r.add("--ro-bind", os.DevNull, path)
 	}
-	// What was made on the way, such as /etc, is not the agent's to change.
+	// The agent may not change folders that were made on the way, such as /etc.
 	r.add("--remount-ro", "/", "--chdir", "/", wire.Inside)
 	return r.args, r.contents
+}
+
+// mounting returns the capabilities for what bwrap 0.8 cannot mount: postern-sandbox does, and
+// gives them up before the command starts. The kernel keeps those of a layer for its own work on
+// the layer.
+func mounting(v *view.View) []string {
+	var all []string
+	protects := func(f view.GitFolder) bool { return len(f.Protected) > 0 }
+	if len(v.Protected) > 0 || slices.ContainsFunc(v.GitFolders, protects) {
+		all = []string{"CAP_SYS_ADMIN"}
+	}
+	for _, m := range v.Mounts {
+		switch {
+		case m.Kind == view.Layer:
+			return []string{"CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_CHOWN"}
+		case m.NoExec:
+			all = []string{"CAP_SYS_ADMIN"}
+		}
+	}
+	return all
 }
 
 // FirstProcess reads the number of the sandbox's first process from what bwrap writes to its
@@ -76,16 +105,19 @@ func (r *renderer) mount(m view.Mount) {
 		r.add(how, m.Source, m.Target)
 	case view.Tmpfs:
 		r.add("--size", strconv.FormatUint(m.Size, 10), "--perms", fmt.Sprintf("%#o", m.Mode), "--tmpfs", m.Target)
+	case view.Device: // is in /dev already
 	case view.Symlink:
 		r.add("--symlink", m.Source, m.Target)
 	case view.File:
 		r.add("--perms", "0444", "--file", r.content(m.Content), m.Target)
+	case view.Layer:
+		r.add("--bind", m.Source, wire.Layers)
 	case view.Cover:
 		r.add("--ro-bind-data", r.content(m.Content), m.Target)
 	}
 }
 
-// content returns the number of the descriptor that content is read from.
+// content returns the number of the descriptor from which content is read.
 func (r *renderer) content(content []byte) string {
 	r.contents = append(r.contents, content)
 	r.next++

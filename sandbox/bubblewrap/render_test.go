@@ -1,6 +1,7 @@
 package bubblewrap
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func TestRender(t *testing.T) {
 		},
 	}, 7)
 	require.Empty(t, cmp.Diff([]string{
-		"--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv", "--hostname", "demo", "--uid", "0", "--gid", "0",
+		"--unshare-all", "--new-session", "--as-pid-1", "--clearenv", "--hostname", "demo", "--uid", "0", "--gid", "0",
 		"--cap-drop", "ALL", "--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP", "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys",
 		"--dev", "/dev", "--size", "4096", "--perms", "01777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
 		"--ro-bind", "/usr", "/usr",
@@ -39,6 +40,39 @@ func TestRender(t *testing.T) {
 		"--remount-ro", "/", "--chdir", "/", "/run/postern/postern-sandbox",
 	}, args))
 	require.Equal(t, [][]byte{[]byte("hosts"), []byte("store")}, contents)
+}
+
+// TestRenderWorkspace: what bwrap cannot mount takes capabilities, and nothing else does.
+func TestRenderWorkspace(t *testing.T) {
+	t.Parallel()
+	base, _ := Render(&view.View{}, 7)
+	for _, c := range []struct {
+		mount    view.Mount
+		added    []string
+		contains string
+	}{
+		{view.Mount{Kind: view.Bind, Source: "/w", Target: "/w"}, nil, "--ro-bind /w /w"},
+		{
+			view.Mount{Kind: view.Layer, Source: "/state/layers", Target: "/w", Writable: true},
+			[]string{"CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_CHOWN"},
+			"--bind /state/layers /run/postern/layers",
+		},
+		{
+			view.Mount{Kind: view.Tmpfs, Target: "/workspace", Mode: 0o700, Size: 9, NoExec: true},
+			[]string{"CAP_SYS_ADMIN"},
+			"--size 9 --perms 0700 --tmpfs /workspace",
+		},
+	} {
+		args, _ := Render(&view.View{Mounts: []view.Mount{c.mount}}, 7)
+		var added []string
+		for _, a := range args {
+			if strings.HasPrefix(a, "CAP_") && !slices.Contains(base, a) {
+				added = append(added, a)
+			}
+		}
+		require.Equal(t, c.added, added)
+		require.Contains(t, strings.Join(args, " "), c.contains)
+	}
 }
 
 // TestFirstProcess has what bubblewrap 0.8.0 writes, and what there is when it fails.

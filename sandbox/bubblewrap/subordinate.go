@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,24 +18,30 @@ import (
 	"github.com/postern/postern/sandbox/view"
 )
 
-// Where root runs a sandbox, everything in it is an ordinary user of the host that nobody else is:
-// what escapes, by a hole in the kernel or a descriptor that was forgotten, is not root. In the
-// working folder this user is its owner, by way of a mount that maps one to the other, so files
-// keep the owner they had. What is root's alone but shown, such as a toolchain in its home, is
-// mapped in the same way.
+// If root runs a sandbox, everything in it is an ordinary user of the host that nobody else is. So
+// what escapes, through a hole in the kernel or a forgotten descriptor, is not root. In the working
+// directory a mount maps this user to the owner, so files keep the owner that they had. Root's own
+// files that are shown, such as a toolchain in its home, are mapped in the same way.
 
 // agentAccount is the account whose subordinate IDs in /etc/subuid and /etc/subgid are used.
 const agentAccount = "postern-agent"
 
-// The IDs that are used if there is no such account: between the IDs of containers and the IDs that
-// nobody may use, see systemd's UIDS-GIDS.
+// These IDs are used if there is no such account. They are between the IDs of containers and the
+// IDs that nobody may use; see systemd's UIDS-GIDS.
 const (
 	firstAgentID = 1990000000
 	agentIDs     = 65536
 )
 
+// claims is the folder with a file for each ID that a sandbox has. Only root may open them.
+const claims = "/run/postern-agents"
+
 // User is the user that root's sandbox is on the host.
-type User struct{ UID, GID int }
+type User struct {
+	UID, GID int
+	// claim is the file of this ID, locked.
+	claim *os.File
+}
 
 // UnableError is why this machine or a file system cannot have the sandbox be a user of its own. No
 // agent can cause it.
@@ -43,47 +50,148 @@ type UnableError struct{ err error }
 func (e *UnableError) Error() string { return e.err.Error() }
 func (e *UnableError) Unwrap() error { return e.err }
 
-// NewUser returns the user for this process' sandbox. Two sandboxes that run at the same time are
-// different users: the kernel's budgets are a user's. Each error is an [UnableError].
+// NewUser returns a user for one sandbox, which no other sandbox of this machine is before
+// [User.Release] is called: the kernel's budgets are a user's, and so are signals. If this process
+// is killed, nobody gets the user while a process of the sandbox is left. An [UnableError] is why
+// the machine has no such users; any other error ends the run.
 func NewUser() (*User, error) {
-	u := new(User)
-	if err := u.find(); err != nil {
+	first, count, err := idRanges()
+	if err != nil {
 		return nil, &UnableError{err}
 	}
-	return u, nil
+	for _, s := range userNamespaceSwitches {
+		if content, err := os.ReadFile(s.file); err == nil && strings.TrimSpace(string(content)) == s.forbids {
+			return nil, &UnableError{fmt.Errorf("ordinary users may not make user namespaces (%s)", s.allow)}
+		}
+	}
+	if err := ownFolder(claims); err != nil {
+		return nil, fmt.Errorf("choose a user for the agent: %w", err)
+	}
+	for i := range count {
+		n := (os.Getpid() + i) % count
+		u := &User{UID: first[0] + n, GID: first[1] + n}
+		if err := u.take(claims); err == nil {
+			return u, nil
+		} else if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("choose a user for the agent: %w", err)
+		}
+	}
+	return nil, fmt.Errorf("choose a user for the agent: all %d are in use: %s gives the account %s more", count,
+		"/etc/subuid", agentAccount)
 }
 
-func (u *User) find() error {
-	for _, id := range []struct {
-		file, mapped string
-		to           *int
-	}{{"/etc/subuid", "/proc/self/uid_map", &u.UID}, {"/etc/subgid", "/proc/self/gid_map", &u.GID}} {
-		first, count := firstAgentID, agentIDs
+// Release lets another sandbox have the user. Nothing of this one may be left.
+func (u *User) Release() {
+	if u == nil || u.claim == nil {
+		return
+	}
+	// The file is still locked. Without the file, nobody checks for processes that the user has
+	// left.
+	_ = os.Remove(u.claim.Name())
+	u.claim.Close()
+	u.claim = nil
+}
+
+// ownFolder makes the folder, in which only this user may look or write.
+func ownFolder(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() || info.Mode().Perm() != 0o700 || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+		return fmt.Errorf("%s is not a folder of this user alone: remove it", dir)
+	}
+	return nil
+}
+
+// take claims the user's ID. The error is EWOULDBLOCK if a sandbox has it.
+func (u *User) take(dir string) error {
+	path := filepath.Join(dir, strconv.Itoa(u.UID))
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			f.Close()
+			return err
+		}
+		// The sandbox that had it may have removed the file since it was opened.
+		held, err1 := f.Stat()
+		named, err2 := os.Lstat(path)
+		if err1 != nil || err2 != nil || !os.SameFile(held, named) {
+			f.Close()
+			continue
+		}
+		if held.Size() > 0 {
+			// Nobody has released it: the process that had it was killed, and its sandbox may still
+			// be ending.
+			if left, err := anyProcessOf(u.UID); err != nil || left {
+				f.Close()
+				return errors.Join(err, unix.EWOULDBLOCK)
+			}
+		} else if _, err := f.WriteString("claimed\n"); err != nil {
+			f.Close()
+			return err
+		}
+		u.claim = f
+		return nil
+	}
+}
+
+// anyProcessOf reports whether the user has a process on this machine.
+func anyProcessOf(uid int) (bool, error) {
+	all, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		return false, err
+	}
+	for _, path := range all {
+		status, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		_, ids, _ := strings.Cut(string(status), "\nUid:")
+		ids, _, _ = strings.Cut(ids, "\n")
+		if slices.Contains(strings.Fields(ids), strconv.Itoa(uid)) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// idRanges returns the first ID of users and of groups that agents may have, and how many there are
+// of both.
+func idRanges() (first [2]int, count int, err error) {
+	count = math.MaxInt
+	for i, id := range []struct{ file, mapped string }{
+		{"/etc/subuid", "/proc/self/uid_map"}, {"/etc/subgid", "/proc/self/gid_map"},
+	} {
+		f, c := firstAgentID, agentIDs
 		content, err := os.ReadFile(id.file)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("find subordinate IDs: %w", err)
+			return first, 0, fmt.Errorf("find subordinate IDs: %w", err)
 		}
 		for line := range strings.Lines(string(content)) {
-			name, f, c, err := subordinateRange(line)
+			name, lineFirst, lineCount, err := subordinateRange(line)
 			if name != agentAccount {
 				continue
 			}
 			if err != nil {
-				return fmt.Errorf("%s: %w: want %s:FIRST:COUNT", id.file, err, agentAccount)
+				return first, 0, fmt.Errorf("%s: %w: want %s:FIRST:COUNT", id.file, err, agentAccount)
 			}
-			first, count = f, c
+			f, c = lineFirst, lineCount
 		}
-		*id.to = first + os.Getpid()%count
-		if mapped, err := isMapped(id.mapped, *id.to); err != nil || !mapped {
-			return fmt.Errorf("%s has no ID %d: %w", id.mapped, *id.to, errors.Join(err, fs.ErrNotExist))
-		}
-	}
-	for _, s := range userNamespaceSwitches {
-		if content, err := os.ReadFile(s.file); err == nil && strings.TrimSpace(string(content)) == s.forbids {
-			return fmt.Errorf("ordinary users may not make user namespaces (%s)", s.allow)
+		first[i], count = f, min(count, c)
+		for _, end := range []int{f, f + c - 1} {
+			if mapped, err := isMapped(id.mapped, end); err != nil || !mapped {
+				return first, 0, fmt.Errorf("%s has no ID %d: %w", id.mapped, end, errors.Join(err, fs.ErrNotExist))
+			}
 		}
 	}
-	return nil
+	return first, count, nil
 }
 
 // subordinateRange reads a line of /etc/subuid. Root is never subordinate.
@@ -133,14 +241,16 @@ func (u *User) Prepare(cmd *exec.Cmd, v *view.View) error {
 	}
 	m := idMounts{user: u, view: v, program: cmd.Path, maps: map[idMap]*os.File{}, covers: map[string][]idMount{}}
 	defer m.close()
-	if err := m.add(cmd.Path); err != nil {
+	if err := m.add(cmd.Path, false); err != nil {
 		return err
 	}
 	for _, mount := range v.Mounts {
-		if mount.Kind != view.Bind {
+		if mount.Kind != view.Bind && mount.Kind != view.Layer {
 			continue
 		}
-		if err := m.add(mount.Source); err != nil {
+		// The owner of the agent's own folders is the agent.
+		own := mount.Writable || mount.Kind == view.Layer || mount.Source == v.Workdir.Path
+		if err := m.add(mount.Source, own); err != nil {
 			return err
 		}
 	}
@@ -152,7 +262,7 @@ func (u *User) Prepare(cmd *exec.Cmd, v *view.View) error {
 	return nil
 }
 
-// idMount is a copy of a mount that is nowhere yet.
+// idMount is a copy of a mount that has no place yet.
 type idMount struct {
 	path string
 	tree int
@@ -162,8 +272,8 @@ type idMount struct {
 // idMap maps the owner of a mounted folder to the user.
 type idMap struct {
 	uid, gid int
-	// others means that all other users keep their IDs. Without it the user may not write their
-	// files, and not connect to their sockets, whatever the mode says.
+	// others means that all other users keep their IDs. Otherwise the user can neither write their
+	// files nor connect to their sockets, whatever the modes say.
 	others bool
 }
 
@@ -176,18 +286,19 @@ type idMounts struct {
 	// maps are user namespaces, by their maps.
 	maps map[idMap]*os.File
 	// covers are the folders that the user may not search, with the parts that the user shall see.
-	// "" shows what is mapped at its own place.
+	// "" shows the mapped folder at its own place.
 	covers map[string][]idMount
 	done   []string
 }
 
-// add looks at the way to a path, which is real, and at the path itself.
-func (m *idMounts) add(path string) error {
+// add looks at the way to a path, which is real, and at the path itself. own means that the path is
+// a folder of the agent's.
+func (m *idMounts) add(path string, own bool) error {
 	if slices.ContainsFunc(m.done, func(d string) bool { return path == d || strings.HasPrefix(path, d+"/") }) {
 		return nil
 	}
 	workdir := path == m.view.Workdir.Path
-	cover, always := "", workdir
+	cover, always := "", own
 	var way []string
 	for dir := path; dir != "/"; dir = filepath.Dir(dir) {
 		way = append(way, dir)
@@ -234,7 +345,7 @@ func (m *idMounts) add(path string) error {
 		return err
 	}
 	m.covers[cover] = append(m.covers[cover], idMount{path: path, tree: tree, dir: info.IsDir()})
-	// What follows fails for what is at the path, which has to be what was looked at.
+	// From here on an error means that the path no longer leads to what was looked at.
 	var taken unix.Stat_t
 	if err := unix.Fstat(tree, &taken); err != nil {
 		return fmt.Errorf("look at the mount of %s: %w", path, err)
@@ -243,7 +354,7 @@ func (m *idMounts) add(path string) error {
 	if workdir && (taken.Dev != checked.Device || taken.Ino != checked.Inode) || taken.Ino != owner.Ino {
 		return fmt.Errorf("take mount of %s: it is no longer the mount that was checked: run this again", path)
 	}
-	namespace, err := m.namespace(idMap{uid: int(owner.Uid), gid: int(owner.Gid), others: !workdir})
+	namespace, err := m.namespace(idMap{uid: int(owner.Uid), gid: int(owner.Gid), others: !own})
 	if err != nil {
 		return err
 	}
@@ -290,7 +401,7 @@ func (m *idMounts) namespace(key idMap) (*os.File, error) {
 	if kerr := process.Kill(); kerr != nil {
 		err = errors.Join(err, kerr)
 	}
-	// It stops once, before its first instruction, and then dies.
+	// It stops before its first instruction, and is then killed.
 	for {
 		var status unix.WaitStatus
 		_, werr := unix.Wait4(process.Pid, &status, 0, nil)

@@ -67,6 +67,7 @@ func TestWhatAnAgentCausesIsNoExcuse(t *testing.T) {
 	}
 	user, err := NewUser()
 	require.NoError(t, err)
+	t.Cleanup(user.Release)
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(dir+"/real/below", 0o700))
 	require.NoError(t, os.Symlink("real", dir+"/link"))

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/inside/bound"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -28,7 +30,9 @@ type broker struct {
 	listener int
 	// slots bounds how many connects may block at a time.
 	slots chan struct{}
-	bound *boundSockets
+	bound *bound.Sockets
+	// refused is told of connections of TCP that nobody has taken.
+	refused func(ip net.IP, port int)
 }
 
 // maxConnects bounds the connects in progress. Others wait.
@@ -79,7 +83,7 @@ func (b *broker) serve() {
 				}
 				r.Error = -int32(errno)
 			}
-			// Who asked may be gone in the meantime.
+			// The process that asked may be gone meanwhile.
 			_ = b.control(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
 		}()
 	}
@@ -102,12 +106,12 @@ func (b *broker) connect(n *notification) error {
 	if err := readMemory(int(n.PID), uintptr(n.Args[1]), address); err != nil {
 		return unix.EFAULT
 	}
-	fd, err := takeDescriptor(int(n.PID), int(int32(n.Args[0])))
+	fd, err := bound.Descriptor(int(n.PID), int(int32(n.Args[0])))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	// Both by number of the thread, which may be somebody else's since.
+	// Checked after both, because another thread may have the number by now.
 	if err := b.control(notifIDValid, unsafe.Pointer(&n.ID)); err != nil {
 		return err
 	}
@@ -117,7 +121,11 @@ func (b *broker) connect(n *notification) error {
 	}
 	path, ok := socketPath(address)
 	if family != unix.AF_UNIX || !ok {
-		return connectRaw(fd, address)
+		err := connectRaw(fd, address)
+		if ip, port, ok := inetAddress(address); ok && nobodyListens(fd, err) {
+			b.refused(ip, port)
+		}
+		return err
 	}
 	file, err := unix.Open(seenFrom(int(n.PID), path), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -127,12 +135,12 @@ func (b *broker) connect(n *notification) error {
 	if err := b.mayReach(file); err != nil {
 		return err
 	}
-	// By the descriptor: the path may lead elsewhere by now.
+	// By the descriptor, because the path may lead elsewhere by now.
 	return unix.Connect(fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(file)})
 }
 
-// seenFrom returns the path as the thread means it: relative to its own
-// folder, and with its own descriptors.
+// seenFrom returns the path as the thread means it: relative to the thread's folder and with the
+// thread's descriptors.
 func seenFrom(tid int, path string) string {
 	own := fmt.Sprintf("/proc/%d/", tid)
 	for _, self := range []string{"/proc/self/", "/proc/thread-self/"} {
@@ -163,7 +171,7 @@ func (b *broker) mayReach(file int) error {
 	if strings.HasPrefix(path, wire.NodesDir+"/") {
 		return nil
 	}
-	ours, err := b.bound.has(file, &st)
+	ours, err := b.bound.Has(file, &st)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "postern-sandbox: %v\n", err)
 		return unix.EACCES
@@ -174,8 +182,8 @@ func (b *broker) mayReach(file int) error {
 	return nil
 }
 
-// socketPath returns the path in an address of a Unix socket, if it has one. An abstract name has
-// none, nor has an address of another kind.
+// socketPath returns the path in the address of a Unix socket. Abstract names and other kinds of
+// addresses have none.
 func socketPath(address []byte) (string, bool) {
 	const header = 2
 	if len(address) <= header || binary.NativeEndian.Uint16(address) != unix.AF_UNIX || address[header] == 0 {
@@ -183,6 +191,38 @@ func socketPath(address []byte) (string, bool) {
 	}
 	path, _, _ := bytes.Cut(address[header:], []byte{0})
 	return string(path), true
+}
+
+// inetAddress returns what the address of an IPv4 or IPv6 socket says.
+func inetAddress(address []byte) (net.IP, int, bool) {
+	if len(address) < unix.SizeofSockaddrInet4 {
+		return nil, 0, false
+	}
+	port := int(binary.BigEndian.Uint16(address[2:]))
+	switch binary.NativeEndian.Uint16(address) {
+	case unix.AF_INET:
+		return net.IP(address[4:8]), port, true
+	case unix.AF_INET6:
+		if len(address) >= unix.SizeofSockaddrInet6 {
+			return net.IP(address[8:24]), port, true
+		}
+	}
+	return nil, 0, false
+}
+
+// nobodyListens reports whether a connect of TCP that returned err was refused. On loopback the
+// kernel knows at once, even if the caller does not wait.
+func nobodyListens(fd int, err error) bool {
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
+		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		return err == nil && kind == unix.SOCK_STREAM
+	case errors.Is(err, unix.EINPROGRESS):
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		const closed = 7 // TCP_CLOSE
+		return err == nil && info.State == closed
+	}
+	return false
 }
 
 func connectRaw(fd int, address []byte) error {
@@ -196,8 +236,8 @@ func connectRaw(fd int, address []byte) error {
 	return nil
 }
 
-// readMemory reads the memory of a thread. It needs no capability as long as
-// the process has the same user and can be traced.
+// readMemory reads the memory of a thread. It needs no capability while the process has the same
+// user and can be traced.
 func readMemory(tid int, from uintptr, into []byte) error {
 	if len(into) == 0 {
 		return nil
@@ -209,29 +249,4 @@ func readMemory(tid int, from uintptr, into []byte) error {
 		err = unix.EFAULT
 	}
 	return err
-}
-
-// takeDescriptor copies a descriptor of the thread, or of its process before
-// Linux 6.9, where threads have no pidfd: they nearly always share their descriptors.
-func takeDescriptor(tid, fd int) (int, error) {
-	const threadToo = unix.O_EXCL // PIDFD_THREAD
-	pidfd, err := unix.PidfdOpen(tid, threadToo)
-	if errors.Is(err, unix.EINVAL) {
-		status, rerr := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
-		if rerr != nil {
-			return -1, unix.ESRCH
-		}
-		_, rest, _ := strings.Cut(string(status), "\nTgid:")
-		line, _, _ := strings.Cut(rest, "\n")
-		pid, perr := strconv.Atoi(strings.TrimSpace(line))
-		if perr != nil {
-			return -1, unix.ESRCH
-		}
-		pidfd, err = unix.PidfdOpen(pid, 0)
-	}
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(pidfd)
-	return unix.PidfdGetfd(pidfd, fd, 0)
 }

@@ -10,13 +10,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 )
 
 const (
-	// firstBytes is the time that a client has to show what it speaks.
+	// firstBytes is a gate's patience.
 	firstBytes = 5 * time.Second
 	// connectTime is the time that the proxy has to answer a CONNECT. Envoy decides at once, but
 	// for a tunnel it first asks DNS and connects.
@@ -29,23 +30,34 @@ const (
 	recordHandshake = 0x16
 )
 
-// The alerts of TLS (RFC 8446, 6) that a captured client gets to see.
+// The alerts of TLS (RFC 8446, 6) that a captured client can get.
 const (
 	alertAccessDenied  = 49
 	alertInternalError = 80
 )
 
-// capture serves a client that believes to talk to the address to.
+// capture serves a client that believes that it talks to the address to.
 func (g *gate) capture(conn *net.TCPConn, to *net.TCPAddr) {
-	_ = conn.SetReadDeadline(time.Now().Add(firstBytes))
+	_ = conn.SetReadDeadline(time.Now().Add(g.patience))
 	first := make([]byte, 1)
 	if _, err := io.ReadFull(conn, first); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) { // a protocol whose server speaks first
+			g.refusals.plain(g.target("", to))
+		}
 		reset(conn)
 		return
 	}
 	if first[0] != recordHandshake {
+		begin := make([]byte, 16)
+		begin[0] = first[0]
+		n, err := conn.Read(begin[1:])
+		if err != nil || !mayBeHTTP(begin[:1+n]) {
+			g.refusals.plain(g.target("", to))
+			reset(conn)
+			return
+		}
 		_ = conn.SetReadDeadline(time.Time{})
-		g.forward(conn, first)
+		g.forward(conn, begin[:1+n])
 		return
 	}
 	hello, sni, err := readHello(conn, first)
@@ -73,7 +85,7 @@ func (g *gate) forward(conn *net.TCPConn, read []byte) {
 }
 
 // target returns the host and port of a captured TLS connection: the name that the client asks for,
-// else the name for which its address was given out, else the address.
+// or else the name for which the address was given out, or else the address.
 func (g *gate) target(sni string, to *net.TCPAddr) string {
 	host := to.IP.String()
 	if name, ok := canonicalName(sni); ok {
@@ -117,8 +129,7 @@ func (e *connectError) Error() string {
 	return fmt.Sprintf("proxy answered %d", e.status)
 }
 
-// connect makes proxy a tunnel to authority. It reads not one byte beyond the
-// answer's head.
+// connect makes proxy a tunnel to authority. It reads no byte beyond the answer's head.
 func connect(proxy *net.UnixConn, authority string) error {
 	_ = proxy.SetDeadline(time.Now().Add(connectTime))
 	if _, err := fmt.Fprintf(proxy, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", authority, authority); err != nil {
@@ -130,8 +141,8 @@ func connect(proxy *net.UnixConn, authority string) error {
 		if head.Len() >= maxAnswer {
 			return fmt.Errorf("read answer for %s: head is too long", authority)
 		}
-		// The server speaks second in TLS, so there is nothing to read after
-		// the head, and single bytes cost only a few hundred system calls.
+		// In TLS the client speaks first, so nothing follows the head, and single bytes cost only a
+		// few hundred system calls.
 		if _, err := proxy.Read(one); err != nil {
 			return fmt.Errorf("read answer for %s: %w", authority, err)
 		}
@@ -153,7 +164,7 @@ func refuseTLS(conn *net.TCPConn, alert byte) {
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	_, _ = conn.Write([]byte{0x15, 3, 3, 0, 2, 2, alert})
 	_ = conn.CloseWrite()
-	// A reset at once would overtake the alert: Java reports only the reset.
+	// An immediate reset would overtake the alert: Java reports only the reset.
 	_, _ = io.Copy(io.Discard, io.LimitReader(conn, maxHello))
 	reset(conn)
 }
@@ -178,7 +189,7 @@ func readHello(conn net.Conn, first []byte) (read []byte, sni string, err error)
 	return r.read.Bytes(), sni, nil
 }
 
-// recorder lets a TLS server read, keeps what it read, and drops its answer.
+// recorder lets a TLS server read, keeps the bytes, and drops the server's answer.
 type recorder struct {
 	net.Conn
 	pending []byte
@@ -226,8 +237,8 @@ func canonicalName(name string) (string, bool) {
 	return name, true
 }
 
-// lowerASCII is strings.ToLower without Unicode, in which characters of other
-// scripts (such as U+0130) turn into ASCII letters, and a name into another one.
+// lowerASCII is strings.ToLower for ASCII only. Unicode turns characters of other scripts, such as
+// U+0130, into ASCII letters, and so one name into another.
 func lowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/inside/bound"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -32,44 +34,18 @@ func (e *refusedError) Error() string { return e.message }
 // capability over the network namespace whatever it does (also not by making
 // further namespaces), cannot trace this process, and sees itself as the
 // ordinary user that called, never as root.
-func start(setup *wire.Setup) (int, error) {
+func start(setup *wire.Setup, gate *gate) (int, error) {
 	path, err := findCommand(setup)
 	if err != nil {
 		return 0, err
 	}
-	// The keyring and the parent's thread matter: the command inherits both.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	// The caller's session keyring may hold tickets and keys.
-	if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
-		return 0, fmt.Errorf("leave caller's keyring: %w", err)
-	}
-	bound, err := newBoundSockets()
-	if err != nil {
-		return 0, err
-	}
-	// Mapping our user, which is 0 here, into another namespace takes CAP_SETFCAP.
-	if err := keepCapabilities(1<<unix.CAP_SETFCAP | 1<<unix.CAP_NET_ADMIN); err != nil {
-		return 0, err
-	}
-	pid, listener, err := spawn(setup, path)
+	pid, err := confine(setup, path, [3]uintptr{wire.StdinFD, wire.StdoutFD, wire.StderrFD}, gate.refused)
 	var failed *startError
 	switch {
 	case errors.As(err, &failed) && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOEXEC) || errors.Is(err, fs.ErrPermission)):
 		return 0, &refusedError{message: fmt.Sprintf("%s: start: %v (is its interpreter in the sandbox?)", setup.Argv[0], err), status: 126}
 	case err != nil:
 		return 0, fmt.Errorf("start %s: %w", setup.Argv[0], err)
-	}
-	if err := keepCapabilities(1 << unix.CAP_NET_ADMIN); err != nil {
-		return 0, err
-	}
-	broker := &broker{listener: listener, slots: make(chan struct{}, maxConnects), bound: bound}
-	go broker.serve()
-	if _, err := filterThread(setup.GateFilter, unix.SECCOMP_FILTER_FLAG_TSYNC); err != nil {
-		return 0, err
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return 0, fmt.Errorf("protect memory: %w", err)
 	}
 	// Only the command keeps the agent's streams open, so that their readers
 	// see the end when it closes them.
@@ -79,8 +55,52 @@ func start(setup *wire.Setup) (int, error) {
 	return pid, nil
 }
 
-// keepCapabilities gives up, on every thread, all capabilities but those in
-// the mask, which must be held. Ambient ones go with the permitted.
+// confine starts the program at the path, which setup describes, with the streams, and gives up
+// what this process needed for that. refused is told of its connections that nobody has taken.
+func confine(
+	setup *wire.Setup, path string, streams [3]uintptr, refused func(ip net.IP, port int),
+) (int, error) {
+	// The command inherits the keyring, and depends on the parent's thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var sockets *bound.Sockets
+	var err error
+	if !setup.Foreign {
+		// The caller's session keyring may hold tickets and keys.
+		if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+			return 0, fmt.Errorf("leave caller's keyring: %w", err)
+		}
+		if sockets, err = bound.New(); err != nil {
+			return 0, err
+		}
+	}
+	// Mapping our user, which is 0 here, into another namespace requires CAP_SETFCAP.
+	if err := keepCapabilities(1<<unix.CAP_SETFCAP | 1<<unix.CAP_NET_ADMIN); err != nil {
+		return 0, err
+	}
+	pid, listener, err := spawn(setup, path, streams)
+	if err != nil {
+		return 0, err
+	}
+	if err := keepCapabilities(1 << unix.CAP_NET_ADMIN); err != nil {
+		return 0, err
+	}
+	if !setup.Foreign {
+		slots := make(chan struct{}, maxConnects)
+		broker := &broker{listener: listener, slots: slots, bound: sockets, refused: refused}
+		go broker.serve()
+	}
+	if _, err := filterThread(setup.GateFilter, unix.SECCOMP_FILTER_FLAG_TSYNC); err != nil {
+		return 0, err
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("protect memory: %w", err)
+	}
+	return pid, nil
+}
+
+// keepCapabilities gives up, on every thread, all capabilities except those in the mask, which must
+// be held. Ambient capabilities go with the permitted ones.
 func keepCapabilities(mask uint64) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -112,15 +132,10 @@ func findCommand(setup *wire.Setup) (string, error) {
 		}
 		return name, nil
 	}
-	var path string
-	for _, kv := range setup.Env {
-		if v, ok := strings.CutPrefix(string(kv), "PATH="); ok {
-			path = v
-		}
-	}
+	path := setup.Variable("PATH")
 	for _, dir := range filepath.SplitList(path) {
 		if !filepath.IsAbs(dir) {
-			continue // never a program of the working directory by accident
+			continue // so that no program of the working directory runs by accident
 		}
 		full := filepath.Join(dir, name)
 		if info, err := os.Stat(full); err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {

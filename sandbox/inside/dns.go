@@ -16,7 +16,7 @@ import (
 
 const (
 	dnsPort = 53
-	// ttl in seconds; an address stays its name's own for far longer.
+	// ttl is in seconds. A name keeps its address for far longer.
 	ttl = 60
 )
 
@@ -40,7 +40,7 @@ func serveDNS(n *names) error {
 		if cerr := c.Control(func(fd uintptr) {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 			if err == nil && network == "udp6" {
-				// To answer from an address that is ours only by its route.
+				// Needed to answer from an address that is ours only by its route.
 				err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
 			}
 		}); cerr != nil {
@@ -77,8 +77,8 @@ func run(s *dns.Server) {
 	}
 }
 
-// answer gives every name an IPv4 address and nothing else; what a name is
-// allowed to be used for is the proxy's business.
+// answer gives every name an IPv4 address and nothing else. The proxy decides what a name may be
+// used for.
 func (n *names) answer(q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(q)

@@ -2,7 +2,6 @@ package inside
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +22,7 @@ import (
 // fleet reaches the agent's proxy on one of the nodes.
 type fleet struct {
 	nodes []*node
-	// next counts the connections asked for.
+	// next counts the requested connections.
 	next atomic.Uint64
 }
 
@@ -71,9 +70,9 @@ const (
 	hungAfter = 3
 )
 
-// node is one node of the fleet. The kernel takes connections for a process that hangs,
-// so whether a node is alive is known by its answers only. Envoy answers for a supervisor
-// that hangs, and refuses every request; the node's lease tells.
+// node is one node of the fleet. The kernel takes connections for a process that hangs, so only an
+// answer shows that the process is alive. An Envoy whose supervisor hangs still answers, but
+// refuses every request; the node's lease shows that.
 type node struct {
 	socket, lease string
 	// probing is held by whoever probes.
@@ -119,8 +118,8 @@ func (n *node) dial() (*link, error) {
 	return l, nil
 }
 
-// answers reports whether the node answers. A node that did is waited for; that one which
-// did not does again is found out by somebody whom nobody waits for.
+// answers reports whether the node answers. If the node answered before, the caller waits for a
+// probe. If the node did not, the probe runs in the background, and the caller does not wait.
 func (n *node) answers() bool {
 	if ended(n.lease) {
 		return false
@@ -151,8 +150,7 @@ func (n *node) answers() bool {
 }
 
 // probe asks the node for an answer, and returns the number of unanswered probes in a row. It hangs
-// up without sending a byte, and a living node hangs up too. That is not a request that anybody
-// would log.
+// up without sending a byte, and a living node hangs up too. Nobody logs that as a request.
 func (n *node) probe() int {
 	err := func() error {
 		conn, err := n.connect()
@@ -177,8 +175,8 @@ func (n *node) probe() int {
 	return n.silent
 }
 
-// ended reports whether the lease in the file has ended. It begins with when it ends, in
-// nanoseconds of CLOCK_MONOTONIC. A lease that cannot be read has not.
+// ended reports whether the lease in the file has ended. The file begins with the end, in
+// nanoseconds of CLOCK_MONOTONIC. A lease that cannot be read has not ended.
 func ended(path string) bool {
 	lease, err := os.ReadFile(path)
 	if err != nil || len(lease) < 8 {
@@ -240,7 +238,7 @@ func pipe(agent *net.TCPConn, l *link) {
 		defer close(done)
 		_, err := io.Copy(proxy, agent)
 		if err != nil {
-			// The agent is gone without a goodbye: so is its request.
+			// The agent has broken the connection, so its request ends too.
 			proxy.Close()
 			return
 		}
@@ -262,20 +260,18 @@ func reset(conn *net.TCPConn) {
 	conn.Close()
 }
 
-// answerDown tells an HTTP client that no node of the fleet is up.
+// downAnswer tells an HTTP client that no node of the fleet is up.
+func downAnswer() []byte {
+	const body = `{"error":"proxy fleet is down","hint":"an operator can look with: postern status",` +
+		`"reason":"fleet_unavailable"}` + "\n"
+	return fmt.Appendf(nil, "HTTP/1.1 502 Bad Gateway\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"+
+		"connection: close\r\n\r\n%s", len(body), body)
+}
+
+// answerDown sends the client downAnswer.
 func answerDown(agent *net.TCPConn) {
-	body, err := json.Marshal(map[string]string{
-		"error":  "proxy fleet is down",
-		"reason": "fleet_unavailable",
-		"hint":   "an operator can look with: postern status",
-	})
-	if err != nil {
-		reset(agent)
-		return
-	}
-	body = append(body, '\n')
 	_ = agent.SetDeadline(time.Now().Add(time.Second))
-	fmt.Fprintf(agent, "HTTP/1.1 502 Bad Gateway\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s", len(body), body)
+	_, _ = agent.Write(downAnswer())
 	_ = agent.CloseWrite()
 	// Closing with the request unread would reset the connection, and the
 	// client might lose the answer.

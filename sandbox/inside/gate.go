@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +20,9 @@ type gate struct {
 	names    *names
 	gateways []int
 	captured []int
+	refusals *refusals
+	// patience is the time that a captured client has to show what it speaks.
+	patience time.Duration
 }
 
 // role says how a connection is treated.
@@ -36,7 +37,7 @@ const (
 	roleCapture
 )
 
-// role decides by where a connection was addressed to.
+// role decides by the address and port to which the client has connected.
 func (g *gate) role(ip net.IP, port int) role {
 	if ip.IsLoopback() {
 		if port == wire.ProxyPort || slices.Contains(g.gateways, port) {
@@ -79,18 +80,14 @@ func (g *gate) listen() error {
 func (g *gate) accept(l *net.TCPListener) {
 	for {
 		conn, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
 		if err != nil {
-			// Out of descriptors, most likely: an agent can cause that, and only
-			// it suffers. Existing connections go on.
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) {
-				time.Sleep(10 * time.Millisecond)
-				continue
-			}
-			if errors.Is(err, syscall.ECONNABORTED) {
-				continue
-			}
-			fmt.Fprintf(os.Stderr, "postern-sandbox: accept on %v: %v\n", l.Addr(), err)
-			os.Exit(1)
+			// Most likely no descriptors are left. An agent can cause that, and only the agent
+			// suffers: existing connections continue.
+			time.Sleep(10 * time.Millisecond)
+			continue
 		}
 		go g.serve(conn)
 	}

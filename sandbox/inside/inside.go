@@ -18,11 +18,12 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/inside/home"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -31,13 +32,30 @@ import (
 // ends, everything in the sandbox does. It fails closed: an error before the
 // command is started starts no command.
 func Main() int {
-	if os.Args[0] == launcher {
+	switch {
+	case os.Args[0] == launcher:
 		return becomeCommand()
+	case os.Args[0] == wire.Init && os.Getpid() == 1:
+		return beGuest()
+	case len(os.Args) == 2 && os.Args[1] == wire.Join:
+		status, err := join()
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "postern-sandbox: %v\n", err)
+			return 1
+		}
+		return status
 	}
 	control, err := openControl()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "postern-sandbox: %v; this command is started by `postern run`, not by hand\n", err)
 		return 2
+	}
+	if os.Args[0] != nested {
+		// If bwrap is killed, so is this process, and with it everything in the sandbox.
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+			fmt.Fprintf(os.Stderr, "postern-sandbox: tie this process to its parent: %v\n", err)
+			return 1
+		}
 	}
 	// The first process of a PID namespace is immune to SIGKILL from within. A
 	// handler for everything else makes it immune to the agent altogether
@@ -64,9 +82,9 @@ func Main() int {
 }
 
 // openControl takes over the descriptors that the host passed.
-func openControl() (net.Conn, error) {
-	// Also those that nobody should have left open.
-	if err := unix.CloseRange(wire.StdinFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+func openControl() (*control, error) {
+	// This also closes descriptors that were left open by mistake.
+	if err := closeOnExec(wire.StdinFD); err != nil {
 		return nil, fmt.Errorf("take over descriptors: %w", err)
 	}
 	file := os.NewFile(wire.ControlFD, "control")
@@ -75,14 +93,36 @@ func openControl() (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open control connection: %w", err)
 	}
-	return conn, nil
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, errors.New("open control connection: it is not a Unix socket")
+	}
+	return &control{UnixConn: unixConn}, nil
 }
 
-func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
-	if os.Getpid() != 1 {
+// closeOnExec keeps the open descriptors, from first on, from whatever this process becomes or starts.
+func closeOnExec(first int) error {
+	err := unix.CloseRange(uint(first), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	open, err := os.ReadDir("/proc/self/fd") // gVisor of 2022
+	if err != nil {
+		return err
+	}
+	for _, f := range open {
+		if fd, err := strconv.Atoi(f.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
+
+func serve(control *control, events *json.Encoder, fleet *fleet) (int, error) {
+	if os.Getpid() != 1 && os.Args[0] != nested {
 		return 0, fmt.Errorf("check process: want to be the first of the sandbox, am %d", os.Getpid())
 	}
-	// Before anything can connect; and before the setup is there, for which the host needs a while.
+	// Before anything can connect, and while the host prepares the setup.
 	if err := routeEverythingHere(); err != nil {
 		return 0, err
 	}
@@ -98,75 +138,34 @@ func serve(control net.Conn, events *json.Encoder, fleet *fleet) (int, error) {
 	if len(setup.Argv) == 0 || len(setup.Nodes) == 0 {
 		return 0, errors.New("read setup: no command or no node")
 	}
-	// The mount was made by its path, and an agent that works above may have put another folder there.
-	var dir unix.Stat_t
-	if err := unix.Stat(string(setup.Dir), &dir); err != nil || dir.Dev != setup.Device || dir.Ino != setup.Inode {
-		return 0, fmt.Errorf("check working directory: %s is no longer the folder that was checked: run this again", setup.Dir)
-	}
-	if err := checkMounts(&setup); err != nil {
-		return 0, err
-	}
 	fleet.reach(setup.Nodes)
-	gate := &gate{fleet: fleet, names: names, gateways: setup.Gateways, captured: setup.Ports}
+	if setup.Machine != nil {
+		return serveMachine(&setup, decoder, events, fleet)
+	}
+	if err := arrange(&setup); err != nil {
+		return 0, err
+	} else if err := home.Furnish(setup.Variable("HOME"), setup.Files); err != nil {
+		return 0, &refusedError{message: string(setup.Argv[0]) + ": " + err.Error(), status: 126}
+	}
+	gate := &gate{fleet: fleet, names: names, gateways: setup.Gateways, captured: setup.Ports, patience: firstBytes}
+	gate.refusals = &refusals{fleet: fleet, told: map[string]bool{}}
 	if err := gate.listen(); err != nil {
 		return 0, err
 	}
-	pid, err := start(&setup)
+	pid, err := start(&setup, gate)
 	if err != nil {
 		return 0, err
 	}
 	if err := events.Encode(wire.Event{Started: true}); err != nil {
 		return 0, fmt.Errorf("report start to host: %w", err)
 	}
-	go relaySignals(decoder, pid)
+	go relaySignals(control, decoder, pid)
 	return reap(pid)
-}
-
-// checkMounts makes sure that nothing is mounted in the working directory but what the host has mounted there.
-func checkMounts(setup *wire.Setup) error {
-	content, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return fmt.Errorf("check working directory: %w", err)
-	}
-	if at := strangeMount(string(content), setup); at != "" {
-		return fmt.Errorf("check working directory: %s is no longer the folder that was checked: run this again", at)
-	}
-	return nil
-}
-
-// escaped is the kernel's spelling of a path in mountinfo.
-var escaped = strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`)
-
-// strangeMount returns where in the working directory something is mounted that the host has not mounted there; "" if
-// nothing is.
-func strangeMount(mountinfo string, setup *wire.Setup) string {
-	var below [][]string
-	found := false
-	at := escaped.Replace(string(setup.Dir))
-	for line := range strings.Lines(mountinfo) {
-		fields := strings.Fields(line) // ID, parent, device, root, mount point and more
-		switch {
-		case len(fields) < 5:
-		case fields[4] == at:
-			found = true
-		case strings.HasPrefix(fields[4], at+"/"):
-			below = append(below, fields)
-		}
-	}
-	if !found {
-		return at
-	}
-	for _, m := range below {
-		if !slices.Contains(setup.Mounts, m[2]+" "+m[3]) {
-			return m[4]
-		}
-	}
-	return ""
 }
 
 // relaySignals passes on what the host asks for. The end of the connection
 // means that `postern run` is gone, so the sandbox goes too.
-func relaySignals(decoder *json.Decoder, pid int) {
+func relaySignals(control *control, decoder *json.Decoder, pid int) {
 	for {
 		var s wire.Signal
 		if err := decoder.Decode(&s); err != nil {
@@ -175,13 +174,19 @@ func relaySignals(decoder *json.Decoder, pid int) {
 			}
 			os.Exit(1)
 		}
+		if s.Port != 0 {
+			if file := control.next(); file != nil {
+				go publish(file, s.Port)
+			}
+			continue
+		}
 		target := pid
-		// What a terminal would send goes to everything in the foreground; the
-		// command leads a process group of its own.
+		// A terminal would signal every process in the foreground. The command leads a process
+		// group of its own.
 		if slices.Contains([]int{int(unix.SIGINT), int(unix.SIGQUIT), int(unix.SIGHUP)}, s.Number) {
 			target = -pid
 		}
-		// The command may have ended in the meantime: then there is nobody to tell.
+		// If the command has ended meanwhile, nobody gets the signal.
 		_ = unix.Kill(target, syscall.Signal(s.Number))
 	}
 }

@@ -14,8 +14,6 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
-
-	"github.com/postern/postern/sandbox/wire"
 )
 
 func TestCanonicalName(t *testing.T) {
@@ -135,7 +133,7 @@ func hello(t testing.TB, name string) []byte {
 	go func() {
 		_ = tls.Client(client, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake() //nolint:gosec // there is no server
 	}()
-	require.NoError(t, server.SetReadDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(t, server.SetReadDeadline(time.Now().Add(time.Minute)))
 	head := make([]byte, 5)
 	_, err := io.ReadFull(server, head)
 	require.NoError(t, err)
@@ -283,7 +281,7 @@ func TestHungNode(t *testing.T) {
 		require.NoError(t, err)
 		defer l.end()
 		return ask(l) == nil && hung.taken.Load() > 1
-	}, 20*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 
 	// If none answers they may be slow: who asks is not told that there is none.
 	hung.hangs.Store(true)
@@ -291,25 +289,4 @@ func TestHungNode(t *testing.T) {
 	l, err := f.dial()
 	require.NoError(t, err)
 	l.end()
-}
-
-// TestStrangeMount: what is mounted in the working directory is the host's there.
-func TestStrangeMount(t *testing.T) {
-	t.Parallel()
-	const base = "10 1 0:50 /newroot / rw - tmpfs tmpfs rw\n11 10 8:1 /home/me/a\\040b /home/me/a\\040b rw - ext4 /dev/sda1 rw\n"
-	setup := &wire.Setup{Dir: "/home/me/a b", Mounts: []string{"8:9 /data"}}
-	for more, want := range map[string]string{
-		"": "",
-		"12 11 8:1 /home/me/a\\040b/stacks /home/me/a\\040b/stacks ro - ext4 /dev/sda1 rw\n": "/home/me/a\\040b/stacks",
-		"12 11 8:1 /home/me/.ssh /home/me/a\\040b/stacks ro - ext4 /dev/sda1 rw\n":           "/home/me/a\\040b/stacks",
-		"12 11 8:1 /home/me/a\\040bc /home/me/a\\040b/stacks ro - ext4 /dev/sda1 rw\n":       "/home/me/a\\040b/stacks",
-		"12 11 8:2 /home/me/a\\040b/x /home/me/a\\040b/x ro - ext4 /dev/sdb1 rw\n":           "/home/me/a\\040b/x",
-		"12 11 8:9 /data /home/me/a\\040b/data rw - ext4 /dev/sdc1 rw\n":                     "",
-		"12 11 8:9 /other /home/me/a\\040b/data rw - ext4 /dev/sdc1 rw\n":                    "/home/me/a\\040b/data",
-		"12 11 0:50 /bindfile /home/me/a\\040b/jdk/cacerts ro - tmpfs tmpfs rw\n":            "/home/me/a\\040b/jdk/cacerts",
-		"12 10 8:1 /home/me/.ssh /home/me/a\\040bc ro - ext4 /dev/sda1 rw\n":                 "",
-	} {
-		require.Equal(t, want, strangeMount(base+more, setup), more)
-	}
-	require.NotEmpty(t, strangeMount("", setup), "what cannot be read is not believed")
 }

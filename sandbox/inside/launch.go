@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"runtime"
 	"syscall"
@@ -35,6 +34,8 @@ type launch struct {
 	Env       []wire.Bytes `json:"env"`
 	Filter    wire.Bytes   `json:"filter"`
 	Processes uint64       `json:"processes"`
+	// Foreign is true if the kernel asks nobody about a call.
+	Foreign bool `json:"foreign"`
 }
 
 // becomeCommand replaces this process by the command. It first hands over the
@@ -44,7 +45,7 @@ func becomeCommand() int {
 	connection := os.NewFile(launchFD, "launch")
 	defer connection.Close()
 	report := func(err error) int {
-		// The reader knows no other words than an errno.
+		// The reader understands only an errno.
 		var errno syscall.Errno
 		if !errors.As(err, &errno) {
 			errno = unix.EIO
@@ -56,30 +57,37 @@ func becomeCommand() int {
 	if err := json.NewDecoder(connection).Decode(&l); err != nil {
 		return report(fmt.Errorf("read what to start: %w", err))
 	}
-	if err := unix.CloseRange(launchFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := closeOnExec(launchFD); err != nil {
 		return report(fmt.Errorf("keep descriptors from the command: %w", err))
 	}
-	// Counted in the command's own user namespace (since Linux 5.14): it
-	// takes nothing from the caller's other processes.
+	// The limit counts in the command's own user namespace (since Linux 5.14), so the caller's
+	// other processes lose nothing.
 	limit := unix.Rlimit{Cur: l.Processes, Max: l.Processes}
 	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &limit); err != nil {
 		return report(fmt.Errorf("limit processes: %w", err))
 	}
-	// Else one agent queues all the signals that its user may, and no other sandbox of this user starts.
-	if err := unix.Setrlimit(unix.RLIMIT_SIGPENDING, &unix.Rlimit{Cur: maxSignals, Max: maxSignals}); err != nil {
+	// Otherwise one agent could queue all the signals that its user may have, and no other sandbox
+	// of this user would start. A foreign kernel is this sandbox's alone.
+	signals := unix.Rlimit{Cur: maxSignals, Max: maxSignals}
+	if err := unix.Setrlimit(unix.RLIMIT_SIGPENDING, &signals); err != nil && !l.Foreign {
 		return report(fmt.Errorf("limit signals: %w", err))
 	}
-	// A core would lie in the working directory, and be as large as the memory.
+	// A core file would be in the working directory, as large as the memory.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return report(fmt.Errorf("limit core files: %w", err))
 	}
-	// If the machine runs out of memory, the kernel shall take the agent first.
-	// Without a memory limit that is all there is; a kernel that refuses it is
-	// no worse than one without it.
+	// If the machine runs out of memory, the kernel should end the agent first. Without a memory
+	// limit nothing else protects the machine, and a kernel that refuses this is not worse off.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
 
-	// A filter is the thread's, and exec keeps that of the thread it is called on.
+	// A filter belongs to a thread, and exec keeps the filter of the calling thread.
 	runtime.LockOSThread()
+	if l.Foreign {
+		if _, err := filterThread(l.Filter, 0); err != nil {
+			return report(err)
+		}
+		return report(unix.Exec(l.Path, wire.Strings(l.Argv), wire.Strings(l.Env)))
+	}
 	listener, err := filterThread(l.Filter, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)
 	if err != nil {
 		return report(err)
@@ -121,8 +129,7 @@ func filterThread(program wire.Bytes, flags uintptr) (int, error) {
 	return int(fd), nil
 }
 
-// waitKillable is the flag with which a call that the listener has taken up is
-// interrupted by nothing but death.
+// waitKillable is the flag by which only death interrupts a call that the listener has received.
 func waitKillable(flags uintptr) uintptr {
 	const flagWaitKillable = 1 << 5
 	if flags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
@@ -134,7 +141,7 @@ func waitKillable(flags uintptr) uintptr {
 // spawn starts the launcher in a user namespace of its own, has it become the
 // command, and returns its process and the descriptor by which the kernel asks
 // about its calls.
-func spawn(setup *wire.Setup, path string) (pid, listener int, err error) {
+func spawn(setup *wire.Setup, path string, streams [3]uintptr) (pid, listener int, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, 0, fmt.Errorf("connect to the command's process: %w", err)
@@ -143,14 +150,17 @@ func spawn(setup *wire.Setup, path string) (pid, listener int, err error) {
 	defer ours.Close()
 	attr := &syscall.ProcAttr{
 		Dir: string(setup.Dir), Env: []string{},
-		Files: []uintptr{wire.StdinFD, wire.StdoutFD, wire.StderrFD, uintptr(theirs)},
+		Files: append(streams[:], uintptr(theirs)),
 		Sys: &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER,
+			// The host has put this process into a control group, which becomes the command's root.
+			// So the command does not see the group's name on the host.
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWCGROUP,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: setup.UID, HostID: 0, Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: setup.GID, HostID: 0, Size: 1}},
 			Setsid:      true,
-			Setctty:     setup.Terminal >= 0,
-			Ctty:        max(setup.Terminal, 0),
+			// gVisor takes no terminal of the host for one.
+			Setctty: setup.Terminal >= 0 && !setup.Foreign,
+			Ctty:    max(setup.Terminal, 0),
 		},
 	}
 	pid, err = syscall.ForkExec(wire.Inside, []string{launcher}, attr)
@@ -158,15 +168,17 @@ func spawn(setup *wire.Setup, path string) (pid, listener int, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("start the command's process: %w", err)
 	}
-	err = json.NewEncoder(ours).Encode(launch{Path: path, Argv: setup.Argv, Env: setup.Env, Filter: setup.Filter, Processes: setup.Processes})
+	err = json.NewEncoder(ours).Encode(launch{Path: path, Argv: setup.Argv, Env: setup.Env, Filter: setup.Filter, Processes: setup.Processes, Foreign: setup.Foreign})
 	if err != nil {
 		return 0, 0, fmt.Errorf("say what to start: %w", err)
 	}
-	listener, failed, err := handedOver(pair[0])
-	if err != nil {
-		return 0, 0, err
+	var failed []byte
+	if !setup.Foreign {
+		if listener, failed, err = handedOver(pair[0]); err != nil {
+			return 0, 0, err
+		}
 	}
-	// The end means that the connection was closed by exec.
+	// The end of the stream means that exec has closed the connection.
 	rest, err := io.ReadAll(ours)
 	if err != nil {
 		return 0, 0, fmt.Errorf("wait for the command's start: %w", err)

@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// firstAddress and addresses are the part of 198.18.0.0/15, a range that
-	// is nobody's on the Internet, that names get their addresses from.
+	// firstAddress and addresses are the part of 198.18.0.0/15 from which names get their
+	// addresses. Nobody on the Internet has this range.
 	firstAddress = 198<<24 | 18<<16 | 1
 	addresses    = 1 << 14
 )
@@ -47,7 +47,7 @@ func (n *names) addressOf(name string) net.IP {
 	return binary.BigEndian.AppendUint32(nil, firstAddress+i)
 }
 
-// nameOf returns the name that ip was given out for last.
+// nameOf returns the name that has got ip last.
 func (n *names) nameOf(ip net.IP) (string, bool) {
 	v4 := ip.To4()
 	if v4 == nil {

@@ -17,15 +17,19 @@ func routeEverythingHere() error {
 	if err != nil {
 		return fmt.Errorf("find loopback interface: %w", err)
 	}
-	if err := netlink.LinkSetUp(lo); err != nil {
+	err = netlink.LinkSetUp(lo)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return addressEverythingHere(lo)
+	}
+	if err != nil {
 		return fmt.Errorf("set loopback interface up: %w", err)
 	}
 	for _, f := range []struct {
 		family int
 		route  net.IPNet
-		// own is an address that is not of the loopback range. Without one, a
-		// client that asks for names with AI_ADDRCONFIG (glibc) is told that
-		// there is no network of this family and does not ask at all.
+		// own is an address outside the loopback range. Without one, a client that asks for names
+		// with AI_ADDRCONFIG (glibc) believes that there is no network of this family, and does not
+		// ask.
 		own net.IPNet
 	}{
 		{unix.AF_INET, network("0.0.0.0/0"), network("198.19.255.254/32")},
@@ -36,7 +40,7 @@ func routeEverythingHere() error {
 			Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Table: unix.RT_TABLE_LOCAL,
 		})
 		if err == nil {
-			err = netlink.AddrAdd(lo, &netlink.Addr{IPNet: &f.own, Flags: unix.IFA_F_NODAD})
+			err = netlink.AddrAdd(lo, &netlink.Addr{IPNet: &f.own})
 		}
 		// A kernel without IPv6 has no IPv6 way out either.
 		if f.family == unix.AF_INET6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EACCES)) {
@@ -44,6 +48,22 @@ func routeEverythingHere() error {
 		}
 		if err != nil {
 			return fmt.Errorf("route %s to loopback: %w", &f.route, err)
+		}
+	}
+	return nil
+}
+
+// addressEverythingHere is routeEverythingHere on gVisor, where a link is up from the start and
+// routes cannot be added. There loopback answers for the whole network of each of its addresses:
+// two halves are everything. IPv6 has no such thing, so it stays without a way anywhere.
+func addressEverythingHere(lo netlink.Link) error {
+	for _, half := range []string{"100.127.255.254/1", "198.19.255.254/1"} {
+		ip, n, err := net.ParseCIDR(half)
+		if err != nil {
+			return err
+		}
+		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: n.Mask}, Broadcast: net.IPv4zero}); err != nil {
+			return fmt.Errorf("give loopback the network %s: %w", half, err)
 		}
 	}
 	return nil

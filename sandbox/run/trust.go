@@ -1,31 +1,35 @@
 package run
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/postern/postern/checkout"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/sandbox/view"
 )
 
-// trusted checks, before an agent gets the folder workdir, that nothing that the host trusts can be
-// written there: the state folder, Postern's own programs, and the files that the plan names.
-// Whatever the sandbox would hide or protect, a path on a file system that the host changes too is
-// nobody's to protect.
+// trusted checks, before an agent gets the folder workdir, that it could write nothing there that
+// the host trusts: the state folder, Postern's own programs, and the files that the plan names. The
+// sandbox could not hide or protect such a path, because the host changes the same file system.
 func (r *Request) trusted(folders *hostpath.Folders, workdir string, own []string) error {
 	if err := folders.CheckFolder(filepath.Dir(r.Home.Root)); err != nil {
 		return r.anotherFolder("the folder of Postern's keys and sockets", err)
+	}
+	if err := r.unmounted(folders, workdir); err != nil {
+		return err
 	}
 	for _, program := range own {
 		if err := folders.Check(program); err != nil {
 			return r.anotherFolder("a program of Postern's", err)
 		}
 	}
-	if err := outsideCheckout(own[0], workdir); err != nil {
+	if err := outsideSources(own, workdir); err != nil {
 		return r.anotherFolder("Postern's own sources", err)
 	}
 	for _, f := range r.Plan.Files() {
@@ -33,11 +37,11 @@ func (r *Request) trusted(folders *hostpath.Folders, workdir string, own []strin
 		if writable := (*hostpath.WritableError)(nil); errors.As(err, &writable) {
 			if f.Socket {
 				return fmt.Errorf("%s: %w: have its service listen in a folder where no agent works, name that socket "+
-					"in the stack file, and publish that with `postern push`", f.What, err)
+					"in the stack file, and publish that with `%s`", f.What, err, r.Home.Command("push"))
 			}
 			return fmt.Errorf("%s: %w: copy it to where no agent works (%s), name the copy in the stack file, publish "+
-				"that with `postern push`, and remove the old one (rm %s): an agent may read it",
-				f.What, err, writable.Advice(), hostpath.Quote(f.Path))
+				"that with `%s`, and remove the old one (rm %s): an agent may read it",
+				f.What, err, writable.Advice(), r.Home.Command("push"), hostpath.Quote(f.Path))
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.What, err)
@@ -46,19 +50,67 @@ func (r *Request) trusted(folders *hostpath.Folders, workdir string, own []strin
 	return nil
 }
 
-// outsideCheckout refuses a working directory in the checkout in which the program self was built,
-// because `make` and `go run .` run its content. Only the demonstration's folder may be an agent's.
-func outsideCheckout(self, workdir string) error {
-	root := filepath.Dir(filepath.Dir(self))
-	module, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	if err != nil || !bytes.HasPrefix(module, []byte("module github.com/postern/postern\n")) {
-		return nil //nolint:nilerr // an installed program has no sources next to it
+// unmounted refuses a working directory in which a mount leads to what no agent may see: the home,
+// the folders of keys there, and the sockets of container engines. By their names, package view
+// has refused them.
+func (r *Request) unmounted(folders *hostpath.Folders, workdir string) error {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return fmt.Errorf("find your home: %w", err)
 	}
-	demo := filepath.Join(root, ".cache", "demo", "work")
-	if below := workdir + "/"; !strings.HasPrefix(below, root+"/") || strings.HasPrefix(below, demo+"/") {
+	for _, path := range append(view.Never(home, os.Getenv("XDG_RUNTIME_DIR")), home) {
+		check := folders.CheckFolder
+		if path == home || path == "/root" {
+			check = folders.Check // in a home there are working directories
+		}
+		err := check(path)
+		if writable := (*hostpath.WritableError)(nil); errors.As(err, &writable) && writable.Folder == workdir {
+			return r.anotherFolder(hostpath.Quote(path)+", which no agent may see", err)
+		}
+	}
+	return nil
+}
+
+// outsideSources refuses a working directory, "" for none, in or around a source tree that one of
+// our programs was built in, because `make` and `go run .` run its content. Only the
+// demonstration's folder may be an agent's.
+func outsideSources(own []string, workdir string) error {
+	if workdir == "" {
 		return nil
 	}
-	return &hostpath.WritableError{Path: root, Step: root, Folder: workdir}
+	for _, program := range own {
+		root, ok := checkout.Of(program)
+		if !ok {
+			var err error
+			if root, ok, err = installedFrom(filepath.Dir(program)); err != nil {
+				return err
+			}
+		}
+		demo := filepath.Join(root, ".cache", "demo", "work") + "/"
+		if below := workdir + "/"; ok && !strings.HasPrefix(below, demo) &&
+			(strings.HasPrefix(below, root+"/") || strings.HasPrefix(root, below)) {
+			return &hostpath.WritableError{Path: root, Step: root, Folder: workdir}
+		}
+	}
+	return nil
+}
+
+// installedFrom returns the source tree, if it is still there, that tools/install.sh installed the
+// programs in the folder from.
+func installedFrom(folder string) (root string, ok bool, err error) {
+	text, err := hostpath.ReadFile(filepath.Join(folder, "source"), 4096)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("find what Postern was installed from: %w", err)
+	}
+	root, err = filepath.EvalSymlinks(strings.TrimSuffix(string(text), "\n"))
+	if err != nil {
+		return "", false, nil //nolint:nilerr // it was removed
+	}
+	root, ok = checkout.Of(filepath.Join(root, "bin", "postern"))
+	return root, ok, nil
 }
 
 // anotherFolder advises to run the agent in another folder.
@@ -73,7 +125,7 @@ func (r *Request) anotherFolder(what string, err error) error {
 // pasted into a shell.
 func inAnotherFolder(args []string) string {
 	var words []string
-	flags := true // of postern's, not of the agent's command
+	flags := true // flags of postern, not of the agent's command
 	for i := 0; i < len(args); i++ {
 		a := args[i]
 		flags = flags && a != "--"
@@ -126,7 +178,7 @@ func findInside(folders *hostpath.Folders) (string, error) {
 		self, err = folders.Program(filepath.Join(filepath.Dir(self), "postern-sandbox"), hostpath.User)
 	}
 	if err != nil {
-		return "", fmt.Errorf("find postern-sandbox: %w; `make build` builds it", err)
+		return "", fmt.Errorf("find postern-sandbox: %w; run `make build` or `make install` again", err)
 	}
 	return self, nil
 }

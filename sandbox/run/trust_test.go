@@ -20,35 +20,50 @@ func TestInAnotherFolder(t *testing.T) {
 	}
 }
 
-// TestOutsideCheckout: no agent may write the files that `make` and `go run .` run.
-func TestOutsideCheckout(t *testing.T) {
+// TestOutsideSources: no agent may write the files that `make` and `go run .` run, whether this
+// program is in the tree, was installed from there, or brought a stack up from there.
+func TestOutsideSources(t *testing.T) {
 	t.Parallel()
-	root := t.TempDir()
-	self := filepath.Join(root, "bin", "postern")
-	require.NoError(t, outsideCheckout(self, filepath.Join(root, "tools")), "an installed program")
+	top := t.TempDir()
+	root, installed := filepath.Join(top, "tree"), filepath.Join(top, "libexec")
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "bin"), 0o755))
+	require.NoError(t, os.MkdirAll(installed, 0o755))
+	require.NoError(t, os.Symlink("tree", filepath.Join(top, "link")))
+	self, other := filepath.Join(root, "bin", "postern"), filepath.Join(installed, "postern")
+	tools := filepath.Join(root, "tools")
+	require.NoError(t, outsideSources([]string{self, other}, tools), "an installed program")
 	require.NoError(t, os.WriteFile(filepath.Join(root, "go.mod"), []byte("module example.test/other\n"), 0o600))
-	require.NoError(t, outsideCheckout(self, filepath.Join(root, "tools")), "somebody else's sources")
+	require.NoError(t, outsideSources([]string{self, other}, tools), "somebody else's sources")
 	require.NoError(t, os.WriteFile(filepath.Join(root, "go.mod"), []byte("module github.com/postern/postern\n\ngo 1.26\n"), 0o600))
-	for _, c := range []struct {
-		workdir string
-		refused bool
-	}{
-		{root, true},
-		{root + "/tools", true},
-		{root + "/.git", true},
-		{root + "/.cache", true},
-		{root + "/.cache/demo", true},
-		{root + "/.cache/demo/work", false},
-		{root + "/.cache/demo/work/sub", false},
-		{root + "/.cache/demo/works", true},
-		{root + "-2", false},
-		{filepath.Dir(root), false}, // its programs are refused
-	} {
-		err := outsideCheckout(self, c.workdir)
-		if !c.refused {
-			require.NoError(t, err, c.workdir)
-			continue
+	require.NoError(t, outsideSources([]string{other}, tools), "installed from elsewhere")
+	require.NoError(t, os.WriteFile(filepath.Join(installed, "source"), []byte(top+"/link\n"), 0o600))
+	for _, own := range [][]string{{self}, {other}, {"/usr/bin/postern", self}} {
+		for _, c := range []struct {
+			workdir string
+			refused bool
+		}{
+			{root, true},
+			{root + "/tools", true},
+			{root + "/.git", true},
+			{root + "/.cache", true},
+			{root + "/.cache/demo", true},
+			{root + "/.cache/demo/work", false},
+			{root + "/.cache/demo/work/sub", false},
+			{root + "/.cache/demo/works", true},
+			{root + "-2", false},
+			{top, true},
+		} {
+			err := outsideSources(own, c.workdir)
+			if !c.refused {
+				require.NoError(t, err, c.workdir)
+				continue
+			}
+			require.ErrorContains(t, err, "where an agent may write", c.workdir)
 		}
-		require.ErrorContains(t, err, "where an agent may write", c.workdir)
 	}
+	require.NoError(t, os.RemoveAll(root))
+	require.NoError(t, outsideSources([]string{other}, tools), "what it was installed from is gone")
+	require.NoError(t, os.Remove(filepath.Join(installed, "source")))
+	require.NoError(t, os.Mkdir(filepath.Join(installed, "source"), 0o755))
+	require.Error(t, outsideSources([]string{other}, tools))
 }

@@ -44,6 +44,14 @@ var JavaStores = []string{
 	"/etc/ca-certificates/extracted/java-cacerts.jks", // Arch
 }
 
+// CertifiStores are the places, as patterns below a folder in view, of the roots of certifi. No
+// variable leads certifi elsewhere.
+var CertifiStores = []string{
+	"python3*/site-packages/certifi/cacert.pem", "python3*/dist-packages/certifi/cacert.pem",
+	"lib/python3*/site-packages/certifi/cacert.pem", "lib/python3*/dist-packages/certifi/cacert.pem",
+	"local/lib/python3*/dist-packages/certifi/cacert.pem",
+}
+
 // JDKStores are the places, below its folder, where a JDK that is not a distribution's has its own
 // roots.
 var JDKStores = []string{"lib/security/cacerts", "jre/lib/security/cacerts"}

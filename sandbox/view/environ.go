@@ -56,6 +56,8 @@ var (
 	isVersion = like(`(?:[a-z]{1,10}-?)?[0-9]{1,4}(?:[.-][0-9]{1,4}){0,3}(?:-?[a-z]{1,5}[0-9]{0,3})?|` +
 		`system|(?:stable|beta|nightly)(?:-[0-9]{4}-[0-9]{2}-[0-9]{2})?`)
 	isPlatform  = like(`386|s390x|[a-z]{2,9}[0-9]{0,2}(?:le)?`)
+	isName      = like(`[\pL .'-]{1,64}`)
+	isAddress   = like(`[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,64}`)
 	isPlainHost = like(`[A-Za-z0-9.-]+(?::[0-9]{1,5})?`)
 	isPlainPath = like(`[A-Za-z0-9._~+/-]*`)
 	isRegistry  = either(like(`direct|off`), isPlainURL)
@@ -78,7 +80,9 @@ var passedVariables = map[string]form{
 	"PIP_DEFAULT_TIMEOUT": isNumber,
 	"PYENV_VERSION":       listOf(isVersion, ":"), "RBENV_VERSION": isVersion, "NODENV_VERSION": isVersion,
 	"RUSTUP_TOOLCHAIN": isVersion,
-	"CGO_ENABLED":      isSwitch, "GOARCH": isPlatform, "GOOS": isPlatform,
+	"GIT_AUTHOR_NAME":  isName, "GIT_AUTHOR_EMAIL": isAddress, "GIT_COMMITTER_NAME": isName,
+	"GIT_COMMITTER_EMAIL": isAddress,
+	"CGO_ENABLED":         isSwitch, "GOARCH": isPlatform, "GOOS": isPlatform,
 	// Which servers the package clients ask.
 	"PIP_INDEX_URL": isRegistry, "PIP_EXTRA_INDEX_URL": listOf(isRegistry, " \n\t"), "UV_INDEX_URL": isRegistry,
 	"UV_EXTRA_INDEX_URL": listOf(isRegistry, " "), "UV_DEFAULT_INDEX": isRegistry,
@@ -120,6 +124,17 @@ func newEnviron(list []string) environ {
 
 func (e environ) get(name string) string { return e.values[name] }
 
+// git adds a setting of git's, after those that are there.
+func (e environ) git(key, value string) {
+	n, err := strconv.Atoi(e.get("GIT_CONFIG_COUNT"))
+	if err != nil || n < 0 {
+		n = 0
+	}
+	e.values["GIT_CONFIG_COUNT"] = strconv.Itoa(n + 1)
+	e.values["GIT_CONFIG_KEY_"+strconv.Itoa(n)] = key
+	e.values["GIT_CONFIG_VALUE_"+strconv.Itoa(n)] = value
+}
+
 // list returns the environment, sorted by name.
 func (e environ) list() []string {
 	out := make([]string, 0, len(e.values))
@@ -130,14 +145,18 @@ func (e environ) list() []string {
 	return out
 }
 
-// environment sets all variables that the command gets to see. home and path are the values of HOME
-// and PATH.
-func (b *builder) environment(home, path string) {
+// environment sets all variables that the command gets to see. path is the value of PATH.
+func (b *builder) environment(path string) {
 	e := environ{values: map[string]string{}}
+	if b.in.Image != nil {
+		e = newEnviron(b.in.Image.Env)
+	}
 	for _, name := range slices.Sorted(maps.Keys(b.caller.values)) {
 		value := b.caller.get(name)
 		wanted, place := passedVariables[name], slices.Contains(placeVariables, name)
 		switch {
+		case name == "CARGO_HOME" && b.in.Home != "":
+			b.omit(name, "its caches are in the agent's home") // its programs are on PATH
 		case place && b.isPlace(value), !place && wanted != nil && wanted(value):
 			e.values[name] = value
 		case place:
@@ -148,7 +167,7 @@ func (b *builder) environment(home, path string) {
 			b.omit(name, "its value is not one of those that are known to be harmless: --env "+name+" passes it")
 		}
 	}
-	e.values["HOME"] = home
+	e.values["HOME"] = b.inside
 	e.values["PATH"] = path
 	e.values["PWD"] = b.Workdir.Path
 	e.values["TMPDIR"] = "/tmp"
@@ -160,29 +179,71 @@ func (b *builder) environment(home, path string) {
 	// tries itself. But pip says what was wrong only when it tries again, which
 	// it does without a pause the first time.
 	e.values["PIP_RETRIES"] = "1"
-	e.values["npm_config_fetch_retries"] = "0"
-	e.values["npm_config_update_notifier"] = "false"
-	// A toolchain that downloads its successor is a surprise at a wall.
-	e.values["GOTOOLCHAIN"] = "local"
+	maps.Copy(e.values, atAWall)
+	if b.venv != "" {
+		e.values["UV_PROJECT_ENVIRONMENT"] = b.venv
+	}
 	for _, kv := range b.in.Env {
 		if name, value, ok := strings.Cut(kv, "="); ok {
 			e.values[name] = value
 		}
 	}
-	// Last: without these a client does not get through, whatever was asked for.
-	proxy := "http://127.0.0.1:" + strconv.Itoa(wire.ProxyPort)
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
-		e.values[name] = proxy
+	if r := b.in.Repository; r != nil && r.Above {
+		e.values["GIT_DISCOVERY_ACROSS_FILESYSTEM"] = "1" // .git is on the way up, and a mount
 	}
-	e.values["NO_PROXY"] = "localhost,127.0.0.1,::1"
-	e.values["no_proxy"] = e.values["NO_PROXY"]
+	if len(b.Protected) > 0 || len(b.GitFolders) > 0 {
+		// Or `git checkout` of a remote's branch fails: it would write .git/config.
+		e.git("branch.autoSetupMerge", "false")
+	}
+	maps.Copy(e.values, required(b.Hostname)) // last
+	b.Env = e.list()
+}
+
+// required returns the variables without which a client does not get through, whatever was asked
+// for.
+func required(hostname string) map[string]string {
+	// The sandbox itself, for which no client is to ask the proxy. Some clients know ranges, some
+	// take only what is written out. None of it is in brackets: httpx (Python) takes that for a
+	// port.
+	local := "localhost,.localhost," + hostname + ",127.0.0.1,127.0.0.2,127.0.1.1,127.0.0.0/8,0.0.0.0,::1,::"
+	values := map[string]string{"NO_PROXY": local, "no_proxy": local}
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
+		values[name] = "http://127.0.0.1:" + strconv.Itoa(wire.ProxyPort)
+	}
 	for _, name := range trust.BundleVariables {
-		e.values[name] = wire.Bundle
+		values[name] = wire.Bundle
 	}
 	for _, name := range trust.AuthorityVariables {
-		e.values[name] = wire.CA
+		values[name] = wire.CA
 	}
-	b.Env = e.list()
+	return values
+}
+
+// Required reports whether a variable has a value that nobody can change, because clients would not
+// get through with another one.
+func Required(name string) bool {
+	_, ok := required("")[name]
+	return ok
+}
+
+// atAWall are settings of clients that suit a network that denies, and nobody to ask. The command
+// line's --env comes before them.
+var atAWall = map[string]string{
+	"npm_config_fetch_retries": "0", "YARN_HTTP_RETRY": "0", "BUN_CONFIG_HTTP_RETRY_COUNT": "0",
+	"UV_HTTP_RETRIES": "0", "POETRY_REQUESTS_MAX_RETRIES": "0", "CONDA_REMOTE_MAX_RETRIES": "0",
+	"CARGO_NET_RETRY": "0", "RUSTUP_MAX_RETRIES": "0", "BUNDLE_RETRY": "0",
+	"NUGET_ENHANCED_MAX_NETWORK_TRY_COUNT": "1",
+	"MAVEN_ARGS": "-Daether.connector.http.retryHandler.count=0 " +
+		"-Daether.transport.http.retryHandler.count=0",
+	"GRADLE_OPTS": "-Dorg.gradle.internal.repository.max.retries=1",
+	// A toolchain that downloads its successor is a surprise at a wall.
+	"npm_config_update_notifier": "false", "GOTOOLCHAIN": "local",
+	// A password that somebody types has no way out: the proxy adds the credential.
+	"GIT_TERMINAL_PROMPT": "0", "PIP_NO_INPUT": "1",
+	"GIT_CONFIG_SYSTEM": "/etc/gitconfig", // also for a git that is not the distribution's
+	// The caller's key is not here. So not even a repository that asks for it is signed.
+	"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": "commit.gpgSign", "GIT_CONFIG_VALUE_0": "false",
+	"GIT_CONFIG_KEY_1": "tag.gpgSign", "GIT_CONFIG_VALUE_1": "false",
 }
 
 // isPlace reports whether the sandbox sees something of the place.

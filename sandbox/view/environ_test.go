@@ -45,7 +45,8 @@ func TestKnownHarmlessValuesPass(t *testing.T) {
 func TestRefusedVariablesAreNamed(t *testing.T) {
 	t.Parallel()
 	b := new(machine).builder(&Input{Agent: "demo", Environ: []string{"LC_ALL=" + canary, "PIP_INDEX_URL=https://u:" + canary + "@index.test", "OTHER=" + canary, "TERM=xterm"}})
-	b.environment("/h", "/bin")
+	b.inside = "/h"
+	b.environment("/bin")
 	var refused []string
 	for _, o := range b.Omitted {
 		require.Contains(t, o.Why, "--env "+o.What+" passes it")

@@ -55,17 +55,23 @@ func (m *machine) isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// readSmall reads what an agent may have put there: neither a device nor a pipe is waited for, and
-// of a large file only the beginning counts.
+// readSmall reads what an agent may have put there: neither a device nor a pipe is opened, which may
+// have an effect, and of a large file only the beginning counts.
 func (m *machine) readSmall(path string) ([]byte, error) {
-	f, err := os.OpenFile(m.at(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	place, err := unix.Open(m.at(path), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(place)
+	var st unix.Stat_t
+	if err := unix.Fstat(place, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, errors.Join(err, fs.ErrInvalid)
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", place)) // the same file
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, fs.ErrInvalid)
-	}
 	return io.ReadAll(io.LimitReader(f, 64<<10))
 }
 

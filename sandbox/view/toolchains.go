@@ -11,13 +11,6 @@ import (
 	"github.com/postern/postern/sandbox/toolchain"
 )
 
-// siblings are shown next to a bin folder outside of all homes, where a program commonly finds the
-// rest of itself.
-var siblings = []string{"bin", "sbin", "lib", "lib32", "lib64", "libexec", "share", "include", "pyvenv.cfg"}
-
-// javas are what a Java runtime, which has lib/modules, needs besides. The conf folder of other programs may hold passwords.
-var javas = []string{"jmods", "release", "conf"}
-
 // kernelAndSettings hold more than programs.
 var kernelAndSettings = []string{"/etc", "/proc", "/sys", "/dev", "/boot"}
 
@@ -29,6 +22,8 @@ const (
 	whyRelative = "it is not an absolute path"
 	whyNoFolder = "it is not a folder"
 	whyAgents   = "an agent can write on the way to it"
+	whyUnfit    = "it is not known to be a program: it may hold settings or keys"
+	whyNothing  = "nothing in it is known to be a program"
 	whyHome     = "it is or contains your home, or is a folder of the root"
 	whySystem   = "it is the system's, with more in it than programs"
 	whyPrivate  = "it is, contains, or is inside what no agent may see"
@@ -40,14 +35,6 @@ const (
 func (b *builder) hasSiblings(real string) bool {
 	return strings.Count(real, "/") >= 3 && slices.Contains([]string{"bin", "sbin"}, filepath.Base(real)) &&
 		!within(real, b.home) && !slices.ContainsFunc(homes, func(h string) bool { return within(real, h) })
-}
-
-// siblings returns what may be shown in the folder of a toolchain.
-func (b *builder) siblings(dir string) []string {
-	if _, _, err := b.resolve(filepath.Join(dir, "lib", "modules")); err != nil {
-		return siblings
-	}
-	return slices.Concat(siblings, javas)
 }
 
 // toolchains shows what the entries of the caller's PATH need, and returns the PATH of what is
@@ -77,6 +64,19 @@ func (b *builder) toolchains() string {
 	return strings.Join(path, ":")
 }
 
+// program returns the path of the program that must be of this machine, in the first folder of path
+// that shows one.
+func (b *builder) program(path string) string {
+	for _, dir := range filepath.SplitList(path) {
+		at := filepath.Join(dir, b.in.Program)
+		real, _, err := b.resolve(at)
+		if err == nil && b.in.Program != "" && b.leads(at) && b.sees(real) && !within(real, b.Workdir.Path) {
+			return at
+		}
+	}
+	return ""
+}
+
 // entry shows one entry of PATH, or says why it is not shown.
 func (b *builder) entry(entry string) (why string) {
 	real, links, err := b.resolve(entry)
@@ -94,22 +94,23 @@ func (b *builder) entry(entry string) (why string) {
 		}
 		b.toolchain(real)
 	}
-	if !b.sees(real) {
-		return whyAgents // a link of its toolchain is an agent's
+	switch {
+	case b.seesPartOf(real):
+		b.links(links)
+		return ""
+	case b.leads(real):
+		return whyNothing
 	}
-	b.links(links)
-	return ""
+	return whyAgents // a link of its toolchain is an agent's
 }
 
 // toolchain shows a folder of PATH, and what its programs need next to it.
 func (b *builder) toolchain(real string) {
 	if !b.known(real) && !b.sees(real) {
 		if b.hasSiblings(real) {
-			for _, name := range b.siblings(filepath.Dir(real)) {
-				b.show(filepath.Join(filepath.Dir(real), name))
-			}
+			b.prefix(filepath.Dir(real))
 		}
-		b.show(real)
+		b.programs(real, deep)
 	}
 	b.interpreter(real)
 }
@@ -133,20 +134,232 @@ func (b *builder) forbidden(real string) (why string) {
 // leads reports whether nobody but the caller chooses where the path leads.
 func (b *builder) leads(path string) bool { return b.in.Trusted == nil || b.in.Trusted(path) }
 
-// show shows the real path if it exists and may be shown.
-func (b *builder) show(path string) {
+// place returns where the path leads, if that exists and may be shown.
+func (b *builder) place(path string) (real string, ok bool) {
 	real, _, err := b.resolve(path)
-	if err != nil || !b.leads(path) || b.forbidden(real) != "" {
+	return real, err == nil && b.leads(path) && b.forbidden(real) == ""
+}
+
+// show shows the real path if it exists and may be shown, without what is in hidden. Of a folder of
+// programs, only programs are shown.
+func (b *builder) show(path string, hidden ...string) {
+	real, ok := b.place(path)
+	if !ok {
 		return
 	}
-	b.readOnly(real)
-	if real == path {
-		return
+	if toolchain.HasPrograms(real) && b.isDir(real) {
+		b.programs(real, deep, hidden...)
+	} else {
+		b.without(real, hidden)
 	}
-	// A link: the way there, too.
+	b.way(path)
+}
+
+// way makes a link at the path if there is one on the host.
+func (b *builder) way(path string) {
 	if target, err := b.readlink(path); err == nil {
 		b.link(path, target)
 	}
+}
+
+// without shows the real path besides what is in hidden. A folder with something hidden in it is
+// not mounted: what else is in it is mounted in a new folder. A mask would be gone as soon as the
+// host renames another file to the masked one.
+func (b *builder) without(path string, hidden []string) {
+	below := slices.DeleteFunc(slices.Clone(hidden), func(h string) bool { return !within(h, path) })
+	switch {
+	case slices.Contains(below, path) || b.sees(path):
+		return
+	case len(below) == 0:
+		b.readOnly(path)
+		return
+	}
+	entries, err := os.ReadDir(b.at(path))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		at := filepath.Join(path, e.Name())
+		if e.Type()&fs.ModeSymlink == 0 {
+			b.without(at, below)
+		} else if target, err := b.readlink(at); err == nil && !slices.Contains(below, at) {
+			b.link(at, target)
+		}
+	}
+}
+
+// installation returns the real folder of one installation, if it may be shown. A link out of the
+// folder that it is in stays a link.
+func (b *builder) installation(path string) (real string, ok bool) {
+	real, ok = b.place(path)
+	if !ok || real == path {
+		return real, ok
+	}
+	b.way(path)
+	return real, within(real, filepath.Dir(path))
+}
+
+// prefix shows what installers have put into the folder of one installation.
+func (b *builder) prefix(path string) {
+	real, ok := b.installation(path)
+	if !ok {
+		return
+	}
+	parts := toolchain.Parts
+	if slices.ContainsFunc(toolchain.IsJava, func(f string) bool { return b.exists(filepath.Join(real, f)) }) {
+		parts = slices.Concat(parts, toolchain.JavaParts)
+	}
+	hidden := b.hidden(real, toolchain.Settings)
+	for _, part := range parts {
+		at := filepath.Join(real, part)
+		b.show(at, append(hidden, b.packages(at)...)...)
+	}
+}
+
+// one shows one of many installations side by side. A mount costs a millisecond, so a folder that
+// has nothing but parts is one mount.
+func (b *builder) one(path string) {
+	real, ok := b.place(path)
+	entries, err := os.ReadDir(b.at(real))
+	if !ok || err != nil || real != path || len(b.hidden(real, toolchain.Settings)) > 0 ||
+		slices.ContainsFunc(entries, func(e os.DirEntry) bool { return !b.isPart(filepath.Join(real, e.Name())) }) {
+		b.prefix(path)
+		return
+	}
+	b.readOnly(real)
+}
+
+// isPart reports whether all at the path is shown of an installation.
+func (b *builder) isPart(path string) bool {
+	return b.isDir(path) && slices.Contains(toolchain.Parts, filepath.Base(path)) && b.forbidden(path) == "" &&
+		len(b.packages(path)) == 0 && (!toolchain.HasPrograms(path) || len(b.unfit(path, new(int), deep)) == 0)
+}
+
+// golang shows a Go distribution.
+func (b *builder) golang(path string) {
+	root, ok := b.installation(path)
+	if !ok || !b.exists(filepath.Join(root, "bin", "go")) {
+		return
+	}
+	for _, part := range toolchain.GoParts {
+		b.show(filepath.Join(root, part))
+	}
+	settings := filepath.Join(root, "go.env")
+	content, err := b.readSmall(settings)
+	if err != nil || b.sees(settings) {
+		return
+	}
+	var harmless []byte
+	for line := range strings.Lines(string(content)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if isHarmless := passedVariables[name]; ok && isHarmless != nil && isHarmless(value) {
+			harmless = append(harmless, line...)
+		}
+	}
+	b.file(settings, harmless)
+}
+
+// depth is how far programs looks.
+type depth bool
+
+const (
+	// flat shows files only.
+	flat depth = false
+	// deep shows folders too.
+	deep depth = true
+	// maxBelow bounds the files and folders below a folder of programs that are looked at.
+	maxBelow = 4096
+)
+
+// programs shows the programs of a real folder, without what is in hidden.
+func (b *builder) programs(real string, d depth, hidden ...string) {
+	if _, ok := b.place(real); !ok || b.sees(real) {
+		return
+	}
+	unfit := b.unfit(real, new(int), d)
+	if len(unfit) > 0 && b.isLarge(real) {
+		// Thousands of mounts take seconds. Whoever fills such a folder is a package manager.
+		harmless := func(path string) bool { return b.isRegular(path) && toolchain.IsHarmless(path) }
+		if unfit = slices.DeleteFunc(unfit, harmless); len(unfit) > 0 {
+			b.omit(unfit[0], whyUnfit)
+			return
+		}
+	}
+	for _, path := range unfit {
+		if why := (Omission{path, whyUnfit}); d == deep && !slices.Contains(b.Omitted, why) {
+			b.Omitted = append(b.Omitted, why)
+		}
+	}
+	b.without(real, slices.Concat(hidden, unfit))
+}
+
+// maxOneByOne bounds the files of a folder of programs that are mounted one by one.
+const maxOneByOne = 200
+
+func (b *builder) isLarge(dir string) bool {
+	entries, err := os.ReadDir(b.at(dir))
+	return err == nil && len(entries) > maxOneByOne
+}
+
+// unfit returns what is in the folder and not shown of it: what is not known to be a program, or to
+// be loaded by one. Files in deeper folders count in seen. What is not looked at is not shown.
+func (b *builder) unfit(dir string, seen *int, d depth) []string {
+	entries, err := os.ReadDir(b.at(dir))
+	if err != nil {
+		return []string{dir}
+	}
+	var found []string
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		fit := false
+		switch kind := e.Type(); {
+		case toolchain.IsSettings(e.Name()):
+		case kind.IsDir() && d == deep:
+			below, err := os.ReadDir(b.at(path))
+			if *seen += len(below); err == nil && *seen <= maxBelow {
+				found = append(found, b.unfit(path, seen, deep)...)
+				fit = true
+			}
+		case kind&fs.ModeSymlink != 0:
+			fit = true
+		case kind.IsRegular():
+			info, err := e.Info()
+			fit = err == nil && toolchain.IsProgram(e.Name(), info.Mode()&0o111 != 0)
+		}
+		if !fit {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+// hidden returns what exists below the real folder and matches one of the patterns, and where it is
+// if there are links on the way.
+func (b *builder) hidden(folder string, patterns []string) []string {
+	var found []string
+	for _, pattern := range patterns {
+		for _, path := range b.match(folder, strings.ReplaceAll(pattern, "+", "*")) {
+			found = append(found, path, filepath.Join(b.real(filepath.Dir(path)), filepath.Base(path)), b.real(path))
+		}
+	}
+	return found
+}
+
+// every returns what exists at the path.
+func (m *machine) every(p toolchain.Path) []string {
+	paths := []string{p.Folder}
+	for name := range strings.SplitSeq(p.Pattern, "/") {
+		var next []string
+		for _, at := range paths {
+			if name == "+" {
+				next = append(next, m.match(at, "*")...)
+			} else {
+				next = append(next, m.existing(filepath.Join(at, name))...)
+			}
+		}
+		paths = next
+	}
+	return paths
 }
 
 // known shows what the table says of the folder, if it says something.
@@ -155,16 +368,52 @@ func (b *builder) known(real string) bool {
 	if t == nil {
 		return false
 	}
-	for _, path := range t.Shown(b.home, root, names) {
-		b.show(path)
+	hidden := b.hidden(root, slices.Concat(t.Hide, toolchain.Settings))
+	var side, alone []string
+	for _, pattern := range t.Prefixes {
+		if strings.HasSuffix(pattern, "+") {
+			side = append(side, pattern)
+		} else {
+			alone = append(alone, pattern)
+		}
 	}
-	for _, h := range t.Hide {
-		b.hide(root, h)
+	for _, show := range []struct {
+		patterns []string
+		one      func(path string)
+	}{
+		{t.Show, func(path string) { b.show(path, append(hidden, b.packages(path)...)...) }},
+		{side, b.one},
+		{alone, b.prefix},
+		{t.Go, b.golang},
+	} {
+		for _, p := range t.Paths(show.patterns, b.home, root, names) {
+			for _, path := range b.every(p) {
+				show.one(path)
+			}
+		}
 	}
-	if t.Follow {
+	switch {
+	case t.Follow:
+		b.programs(real, deep)
 		b.follow(real)
+	case !b.sees(real):
+		b.programs(real, flat)
 	}
 	return true
+}
+
+// packages returns what is not shown of a folder of npm's packages.
+func (b *builder) packages(dir string) []string {
+	if filepath.Base(dir) != "node_modules" {
+		return nil
+	}
+	var found []string
+	for _, path := range b.match(dir, ".*") {
+		if toolchain.IsSettings(filepath.Base(path)) {
+			found = append(found, path)
+		}
+	}
+	return found
 }
 
 // row returns the table's entry for the folder: the toolchain, its place, and what each * stood
@@ -199,17 +448,6 @@ func (b *builder) rootOf(t *toolchain.Toolchain) string {
 	return real
 }
 
-// hide masks the files below root that match the pattern. What is in the working directory is not
-// masked, as nothing is mounted there: the agent can read it anyway.
-func (b *builder) hide(root, pattern string) {
-	for _, path := range b.match(root, pattern) {
-		real, _, err := b.resolve(path)
-		if err == nil && b.sees(real) && !within(real, b.Workdir.Path) && !slices.Contains(b.Masked, real) {
-			b.Masked = append(b.Masked, real)
-		}
-	}
-}
-
 // follow shows what the links in a folder of programs start: the folder of a Python environment or
 // a Node package, or else the one program. Whatever is not an executable file, a key for example,
 // stays invisible.
@@ -234,10 +472,10 @@ func (b *builder) follow(dir string) {
 		modules, _, inPackage := strings.Cut(real, "/node_modules/")
 		switch prefix := filepath.Dir(filepath.Dir(real)); {
 		case b.isVenv(prefix):
-			b.show(prefix)
+			b.prefix(prefix)
 			b.interpreter(filepath.Dir(real))
 		case inPackage:
-			b.show(modules + "/node_modules")
+			b.show(modules+"/node_modules", b.packages(modules+"/node_modules")...)
 		default:
 			b.show(real)
 		}
@@ -261,13 +499,26 @@ func (b *builder) interpreter(bin string) {
 		}
 		// Written by whoever made the environment, which may be an agent: it chooses among the
 		// Pythons that the operator has installed, and nothing else.
-		real, _, err := b.resolve(home)
+		real, links, err := b.resolve(home)
 		if err == nil && filepath.Base(real) == "bin" && !b.sees(real) && b.isPython(filepath.Dir(real)) {
 			b.show(real)
-			b.show(filepath.Join(filepath.Dir(real), "lib"))
+			b.show(filepath.Join(filepath.Dir(real), "lib"), b.hidden(filepath.Dir(real), toolchain.Settings)...)
+			b.links(links) // uv's lead to the version in use
 		}
 		return
 	}
+}
+
+// environments shows the Pythons of the virtual environments in the working directory, and reports
+// whether uv's stays one without a Python: uv would remove it, and make another.
+func (b *builder) environments() (broken bool) {
+	for _, name := range []string{"venv", ".venv"} {
+		bin := filepath.Join(b.Workdir.Path, name, "bin")
+		b.interpreter(bin)
+		real, _, err := b.resolve(filepath.Join(bin, "python"))
+		broken = b.isVenv(filepath.Dir(bin)) && (err != nil || !b.sees(real))
+	}
+	return broken
 }
 
 // isPython reports whether the real path is a Python's installation: in a home only what the table
@@ -286,3 +537,5 @@ func (b *builder) isPython(prefix string) bool {
 
 // owner is the user that a file belongs to.
 func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+
+func group(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }

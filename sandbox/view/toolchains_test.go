@@ -2,6 +2,7 @@ package view
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,39 +52,40 @@ func TestToolchains(t *testing.T) {
 		tree []string
 		// path has ROOT, and env @, for the folder of the tree; its home is ROOT/home.
 		path, env string
-		// want are the paths seen, links made and files hidden, without ROOT.
+		// want are the paths seen and links made, without ROOT.
 		want string
 		// wantPath is what is left of path.
 		wantPath string
 	}{
 		"pyenv": {
 			tree: []string{"home/.pyenv/shims/", "home/.pyenv/versions/3.12/bin/python.x", "home/.pyenv/versions/3.12/pip.conf", "home/.pyenv/.git/config", "home/.pyenv/version"},
-			path: "ROOT/home/.pyenv/shims", want: "see /home/.pyenv/shims,see /home/.pyenv/versions,see /home/.pyenv/version,hide /home/.pyenv/versions/3.12/pip.conf", wantPath: "/home/.pyenv/shims",
+			path: "ROOT/home/.pyenv/shims", want: "see /home/.pyenv/shims,see /home/.pyenv/versions/3.12/bin,see /home/.pyenv/version", wantPath: "/home/.pyenv/shims",
 		},
 		"pyenv elsewhere": {
-			tree: []string{"home/", "srv/pyenv/shims/", "srv/pyenv/versions/", "srv/secret"},
-			path: "ROOT/srv/pyenv/shims", env: "PYENV_ROOT=@/srv/pyenv", want: "see /srv/pyenv/shims,see /srv/pyenv/versions", wantPath: "/srv/pyenv/shims",
+			tree: []string{"home/", "srv/pyenv/shims/", "srv/pyenv/versions/3/lib/", "srv/secret"},
+			path: "ROOT/srv/pyenv/shims", env: "PYENV_ROOT=@/srv/pyenv", want: "see /srv/pyenv/shims,see /srv/pyenv/versions/3", wantPath: "/srv/pyenv/shims",
 		},
 		"nvm shows the version in use": {
 			tree: []string{"home/.nvm/versions/node/v20/bin/node.x", "home/.nvm/versions/node/v18/bin/", "home/.nvm/.npmrc", "home/.nvm/versions/node/v20/etc/npmrc"},
-			path: "ROOT/home/.nvm/versions/node/v20/bin", want: "see /home/.nvm/versions/node/v20,hide /home/.nvm/versions/node/v20/etc/npmrc", wantPath: "/home/.nvm/versions/node/v20/bin",
+			path: "ROOT/home/.nvm/versions/node/v20/bin", want: "see /home/.nvm/versions/node/v20/bin",
+			wantPath: "/home/.nvm/versions/node/v20/bin",
 		},
 		"a folder that looks like a pattern": {
 			tree: []string{"home/", "srv/a[b]*/nvm/versions/node/v20/bin/node.x", "srv/a[b]*/nvm/versions/node/v20/etc/npmrc"},
 			path: "ROOT/srv/a[b]*/nvm/versions/node/v20/bin", env: "NVM_DIR=@/srv/a[b]*/nvm",
-			want: "see /srv/a[b]*/nvm/versions/node/v20,hide /srv/a[b]*/nvm/versions/node/v20/etc/npmrc", wantPath: "/srv/a[b]*/nvm/versions/node/v20/bin",
+			want: "see /srv/a[b]*/nvm/versions/node/v20/bin", wantPath: "/srv/a[b]*/nvm/versions/node/v20/bin",
 		},
 		"fnm is a link": {
 			tree: []string{"home/.local/state/fnm/1 -> ROOT/home/.local/share/fnm/node-versions/v20/installation", "home/.local/share/fnm/node-versions/v20/installation/bin/"},
-			path: "ROOT/home/.local/state/fnm/1/bin", want: "see /home/.local/share/fnm/node-versions,link /home/.local/state/fnm/1", wantPath: "/home/.local/state/fnm/1/bin",
+			path: "ROOT/home/.local/state/fnm/1/bin", want: "see /home/.local/share/fnm/node-versions/v20/installation/bin,link /home/.local/state/fnm/1", wantPath: "/home/.local/state/fnm/1/bin",
 		},
 		"cargo": {
-			tree: []string{"home/.cargo/bin/", "home/.cargo/credentials.toml", "home/.cargo/config.toml", "home/.rustup/toolchains/", "home/.rustup/settings.toml"},
-			path: "ROOT/home/.cargo/bin", want: "see /home/.cargo/bin,see /home/.rustup/toolchains,see /home/.rustup/settings.toml", wantPath: "/home/.cargo/bin",
+			tree: []string{"home/.cargo/bin/", "home/.cargo/credentials.toml", "home/.cargo/config.toml", "home/.rustup/toolchains/x/lib/", "home/.rustup/toolchains/x/.git/config", "home/.rustup/settings.toml"},
+			path: "ROOT/home/.cargo/bin", want: "see /home/.cargo/bin,see /home/.rustup/toolchains/x/lib,see /home/.rustup/settings.toml", wantPath: "/home/.cargo/bin",
 		},
 		"go": {
 			tree: []string{"home/go/bin/", "home/go/pkg/mod/private.test/", "home/sdk/go1.26/bin/", "home/sdk/go1.25/bin/"},
-			path: "ROOT/home/sdk/go1.26/bin", want: "see /home/sdk/go1.26", wantPath: "/home/sdk/go1.26/bin",
+			path: "ROOT/home/sdk/go1.26/bin", want: "see /home/sdk/go1.26/bin", wantPath: "/home/sdk/go1.26/bin",
 		},
 		"go programs": {
 			tree: []string{"home/go/bin/", "home/go/pkg/mod/private.test/"},
@@ -96,11 +98,23 @@ func TestToolchains(t *testing.T) {
 				"home/.local/bin/key -> ROOT/home/.ssh/id", "home/.ssh/id", "home/.local/bin/evil -> ROOT/home/.ssh/run.x", "home/.ssh/run.x",
 				"home/.local/bin/dir -> ROOT/home", "home/.local/bin/notes -> ROOT/home/notes", "home/notes", "home/.local/bin/gone -> ROOT/none",
 			},
-			path: "ROOT/home/.local/bin", want: "see /home/.local/bin,see /home/apps/one.x,see /home/.local/share/pipx/venvs/tool", wantPath: "/home/.local/bin",
+			path: "ROOT/home/.local/bin", want: "see /home/.local/bin,see /home/apps/one.x,see /home/.local/share/pipx/venvs/tool/bin,see /home/.local/share/pipx/venvs/tool/pyvenv.cfg", wantPath: "/home/.local/bin",
 		},
 		"unknown below home": {
 			tree: []string{"home/stuff/tools/run.x", "home/stuff/secret"},
 			path: "ROOT/home/stuff/tools", want: "see /home/stuff/tools", wantPath: "/home/stuff/tools",
+		},
+		"a folder with settings among the programs": {
+			tree: []string{
+				"home/tools/run.x", "home/tools/.git/config", "home/tools/token", "home/tools/lib.sh",
+				"home/tools/link -> run.x", "home/tools/.npmrc -> token",
+			},
+			path: "ROOT/home/tools", wantPath: "/home/tools",
+			want: "see /home/tools/run.x,see /home/tools/lib.sh,link /home/tools/link",
+		},
+		"a folder without programs": {
+			tree: []string{"home/tools/token"},
+			path: "ROOT/home/tools", want: "", wantPath: "",
 		},
 		"elsewhere with siblings": {
 			tree: []string{"home/", "opt/jdk/bin/", "opt/jdk/lib/", "opt/jdk/.env", "opt/jdk/secrets/"},
@@ -138,9 +152,7 @@ func TestToolchains(t *testing.T) {
 					got = append(got, "see "+m.Target)
 				}
 			}
-			for _, path := range b.Masked {
-				got = append(got, "hide "+path)
-			}
+			require.Empty(t, b.Masked)
 			want := strings.FieldsFunc(c.want, func(r rune) bool { return r == ',' })
 			for i := range got {
 				got[i] = strings.ReplaceAll(got[i], root, "")
@@ -152,6 +164,38 @@ func TestToolchains(t *testing.T) {
 			require.Equal(t, c.wantPath, strings.TrimSuffix(path, ":"))
 		})
 	}
+}
+
+// TestLargeFolders: a folder of many programs is shown whole, or not at all: a mount for each of its
+// files would take seconds.
+func TestLargeFolders(t *testing.T) {
+	t.Parallel()
+	var programs []string
+	var below []string
+	for i := range maxBelow + 1 {
+		below = append(below, fmt.Sprintf("opt/d/bin/sub/%d.x", i))
+	}
+	for i := range maxOneByOne {
+		below = append(below, fmt.Sprintf("opt/d/bin/%d.x", i))
+		programs = append(programs, fmt.Sprintf("opt/c/bin/%d.x", i))
+	}
+	for extra, want := range map[string]bool{
+		"a.x": true, "notes": true, ".a-post-link.sh": true, ".env": false, "my.key": false, ".git/config": false,
+	} {
+		root := tree(t, append(programs, "opt/c/bin/"+extra, "opt/c/lib/x")...)
+		b := newBuilder(root, filepath.Join(root, "work"), "PATH="+root+"/opt/c/bin")
+		b.toolchains()
+		require.Equal(t, want, b.sees(filepath.Join(root, "opt/c/bin")), extra)
+		require.LessOrEqual(t, len(b.Mounts), 2, extra)
+	}
+	// Nor is a folder shown that nobody has looked at.
+	root := tree(t, append(below, "home/.local/share/pnpm/store/key", "opt/d/bin/x.x")...)
+	for i := range maxOneByOne + 1 {
+		require.NoError(t, os.WriteFile(fmt.Sprintf("%s/home/.local/share/pnpm/%d", root, i), nil, 0o700))
+	}
+	b := newBuilder(root, filepath.Join(root, "work"), "PATH="+root+"/opt/d/bin:"+root+"/home/.local/share/pnpm")
+	b.toolchains()
+	require.Empty(t, b.Mounts)
 }
 
 // What an agent wrote does not choose what of the host the next one sees: a link in the place of a
@@ -185,8 +229,17 @@ func TestHostileVirtualEnvironment(t *testing.T) {
 		root := tree(t, "work/venv/bin/", "home/")
 		require.NoError(t, plant(filepath.Join(root, "work/venv/pyvenv.cfg")), name)
 		b := newBuilder(root, filepath.Join(root, "work"))
+		watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		require.NoError(t, err)
+		_, err = unix.InotifyAddWatch(watch, filepath.Join(root, "work/venv/pyvenv.cfg"), unix.IN_OPEN)
+		require.NoError(t, err)
 		b.interpreter(filepath.Join(root, "work/venv/bin"))
 		require.Len(t, b.visible, 2, name)
+		if name != "large" && name != "device" { // everybody opens /dev/zero
+			_, err = unix.Read(watch, make([]byte, 1024))
+			require.ErrorIs(t, err, unix.EAGAIN, "opening a %s may have an effect", name)
+		}
+		unix.Close(watch)
 	}
 }
 
@@ -244,5 +297,56 @@ func TestIdentityFollowsNoLink(t *testing.T) {
 	for _, path := range []string{"link", "link/sub"} {
 		_, _, err := new(machine).identity(filepath.Join(root, path))
 		require.ErrorIs(t, err, unix.ELOOP, path)
+	}
+}
+
+// TestProgramIsOfThisMachine: an agent's program of that name is passed over, in its working
+// directory and behind a link of its own, wherever its folder is on PATH.
+func TestProgramIsOfThisMachine(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		tree       []string
+		path, want string
+	}{
+		"npm's prefix": {
+			tree: []string{
+				"home/.npm-global/bin/claude -> ../lib/node_modules/cli.x", "home/.npm-global/lib/node_modules/cli.x",
+			},
+			path: "ROOT/home/.npm-global/bin", want: "/home/.npm-global/bin/claude",
+		},
+		"the native installer": {
+			tree: []string{
+				"home/.local/bin/claude -> ../share/claude/versions/2x", "home/.local/share/claude/versions/2x",
+			},
+			path: "ROOT/home/.local/bin", want: "/home/.local/bin/claude",
+		},
+		"the agent's own is first": {
+			tree: []string{
+				"work/bin/claude -> x", "work/bin/x", "home/.local/bin/claude -> ../share/claude/versions/2x",
+				"home/.local/share/claude/versions/2x",
+			},
+			path: "ROOT/work/bin:ROOT/home/.local/bin", want: "/home/.local/bin/claude",
+		},
+		"only the agent's own": {
+			tree: []string{"home/", "work/bin/claude -> x", "work/bin/x"}, path: "ROOT/work/bin",
+		},
+		"a link of the agent's": {tree: []string{"home/", "work/bin -> /usr/bin"}, path: "ROOT/work/bin"},
+		"a link into the agent's": {
+			tree: []string{"home/.local/bin/claude -> ROOT/work/claude.x", "work/claude.x"},
+			path: "ROOT/home/.local/bin",
+		},
+		"a folder that is not shown": {
+			tree: []string{"home/.ssh/claude -> claude.x", "home/.ssh/claude.x"}, path: "ROOT/home/.ssh",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := tree(t, append(c.tree, "work/")...)
+			work := filepath.Join(root, "work")
+			b := newBuilder(root, work, "PATH="+strings.ReplaceAll(c.path, "ROOT", root))
+			b.in.Program = "claude"
+			b.in.Trusted = func(path string) bool { return !within(path, work) }
+			require.Equal(t, c.want, strings.TrimPrefix(b.program(b.toolchains()), root))
+		})
 	}
 }

@@ -5,9 +5,11 @@
 // as package bubblewrap does. Everything is an allowlist: a view begins empty and has what is named
 // here.
 //
-// Nothing of the machine but the working directory is writable, and nothing is mounted or masked in
-// that directory. Whatever is there, an agent that works above can put a link in its place, which
-// would lead the mount to any place of the sandbox, and its source to any place of the host.
+// Nothing of the machine but the working directory is writable, or the layer over it, git's folder
+// of it, and the agent's own home, if it keeps one. Nothing is mounted or masked in these by its path. Whatever is
+// there, an agent that works above can put a link in its place, which would lead the mount to any
+// place of the sandbox, and its source to any place of the host. A [Layer] goes over the directory
+// as a whole.
 package view
 
 import (
@@ -27,13 +29,24 @@ import (
 type View struct {
 	// Agent is the agent's name, and Hostname a host name made of it.
 	Agent, Hostname string
-	// Workdir is the working directory, which is the one writable mount.
+	// Workdir is the working directory. Its path is where the command starts.
 	Workdir Workdir
+	// Protected are paths in the working directory that are read-only though it is writable. An
+	// agent may have led their paths elsewhere since they were found, so they are no Mounts: the
+	// inside mounts them, or looks at what a container engine has mounted.
+	Protected []string
+	// GitFolders are shown outside of the working directory. The inside checks which they are.
+	GitFolders []GitFolder
+	// HomeLinks are links that the agent's own home should have, by their relative paths: programs
+	// look in the home for what is shown of the caller's, below HostHome.
+	HomeLinks map[string]string
+	HostHome  string
 	// Mounts are carried out in order: a mount covers earlier ones. Everything else is read-only,
 	// and so are folders that must be made on the way to a target.
 	Mounts []Mount
-	// ReadOnly are files and folders of /proc that nobody may write, and Masked are files in whose
-	// place there is an empty one, in /proc or below a mount. All of them exist.
+	// ReadOnly are files and folders of /proc that nobody may write, and Masked are files of /proc
+	// in whose place there is an empty one. All of them exist. No file of a disk is masked: a
+	// rename to its place takes the mask away.
 	ReadOnly, Masked []string
 	// Nodes are the folders of the nodes' sockets in the sandbox.
 	Nodes []string
@@ -41,7 +54,10 @@ type View struct {
 	Env []string
 	// UID and GID are the user that the command believes to be.
 	UID, GID int
-	Limits   Limits
+	// Program is the path of [Input.Program], where no agent can write. It is "" if there is none,
+	// or if an image has the programs.
+	Program string
+	Limits  Limits
 	// Omitted lists what the caller has and the sandbox does not.
 	Omitted []Omission
 }
@@ -55,26 +71,36 @@ const (
 	Bind Kind = "bind"
 	// Tmpfs is an empty folder in memory.
 	Tmpfs Kind = "tmpfs"
+	// Device is a device of the host. No agent sees one: only the sandbox around a virtual machine.
+	Device Kind = "device"
 	// Symlink is a link that leads to the source.
 	Symlink Kind = "symlink"
 	// File is a new file with the content.
 	File Kind = "file"
 	// Cover is the content in place of a file that an earlier mount shows.
 	Cover Kind = "cover"
+	// Layer is an overlay over the folder that an earlier mount shows at the target. What is
+	// written there goes to the folder wire.Upper of the source; wire.Work of the source is the
+	// kernel's. What wire.Hidden of the source has as a device 0/0 does not exist.
+	Layer Kind = "layer"
 )
 
 // Mount is one thing that a sandbox sees. The zero value of each field denies.
 type Mount struct {
 	Kind Kind
-	// Source is a real path of the host for [Bind], and any path for [Symlink].
+	// Source is a real path of the host for [Bind], [Device] and [Layer], and any path for
+	// [Symlink].
 	Source string
 	// Target is an absolute path in the sandbox.
 	Target string
-	// Writable is true for the working directory only. What is in a [Tmpfs] can always be written.
+	// Writable is true for the working directory, or the [Layer] over it, git's folder of it, and
+	// the agent's own home only. What is in a [Tmpfs] can always be written.
 	Writable bool
-	// Mode, for chmod(2), and Size, in bytes, apply to a [Tmpfs].
-	Mode uint32
-	Size uint64
+	// Mode, for chmod(2), and Size, in bytes, apply to a [Tmpfs]. NoExec means that nothing in it
+	// can be executed.
+	Mode   uint32
+	Size   uint64
+	NoExec bool
 	// Content is that of a [File] or a [Cover].
 	Content []byte
 }
@@ -90,8 +116,14 @@ type Omission struct {
 type Input struct {
 	// Agent is the name of the agent.
 	Agent string
-	// Workdir is the agent's working directory: see [Look].
-	Workdir Workdir
+	// Workdir is the agent's working directory: see [Look]. [Ephemeral] and [Volume] have none.
+	Workdir   Workdir
+	Workspace Workspace
+	// Repository, if set, is git's folder of the working directory.
+	Repository *Repository
+	// Home is the real path of the home that the agent keeps: nobody but the caller may write the
+	// folder that it is in. If it is "", the home is in memory.
+	Home string
 	// Private are files and folders that no agent may see, such as the state folder and secrets.
 	// Nothing that contains one of them, or is inside one, is shown.
 	Private []string
@@ -105,10 +137,17 @@ type Input struct {
 	Env []string
 	// Sockets are folders, one for each node, that hold the agent's proxy.sock.
 	Sockets []string
+	// Git is the content of /etc/gitconfig.
+	Git string
 	// CA is the certificate, in PEM, of the authority that the proxy signs with.
 	CA []byte
 	// Inside is the path of postern-sandbox, the program that serves the sandbox from the inside.
 	Inside string
+	// Program, if set, is the name of a program on PATH that must be of this machine: see
+	// [View.Program].
+	Program string
+	// Image, if set, is what the sandbox sees in place of this machine's programs.
+	Image  *Image
 	Limits Limits
 }
 
@@ -136,18 +175,29 @@ type builder struct {
 	visible []string
 	// linked are the symbolic links made so far.
 	linked map[string]bool
-	// home is the real path of the caller's home.
-	home string
+	// home is the real path of the caller's home. inside is the command's own.
+	home, inside string
 	// private are the real paths of [Input.Private].
 	private []string
+	// venv is where uv makes its environment, or "" for the working directory's.
+	venv string
 }
 
 func (m *machine) view(in *Input) (*View, error) {
 	b := m.builder(in)
 	home, homeLinks := m.callerHome(b.caller.get("HOME"))
-	b.home = m.real(home)
-	if err := m.check(in.Workdir, b.home, in.Private); err != nil {
-		return nil, err
+	b.home, b.inside = m.real(home), home
+	if in.Home != "" {
+		b.inside = wire.Home
+	}
+	hosts := in.Workspace.Mode.hasFolder()
+	if hosts {
+		if err := m.check(in.Workdir, in.Private); err != nil {
+			return nil, err
+		}
+	}
+	if in.Image != nil {
+		return b.inImage()
 	}
 	b.kernel()
 	b.system()
@@ -165,15 +215,57 @@ func (m *machine) view(in *Input) (*View, error) {
 	}
 	// Visible before the toolchains are, so that one in the working directory is not mounted again,
 	// but mounted after them: it may be below one.
-	b.visible = append(b.visible, in.Workdir.Path)
+	if hosts {
+		b.visible = append(b.visible, in.Workdir.Path)
+	}
 	path := b.toolchains()
-	b.add(Mount{Kind: Bind, Source: in.Workdir.Path, Target: in.Workdir.Path, Writable: true})
+	if hosts && b.environments() {
+		b.venv = "/tmp/venv"
+		b.omit(filepath.Join(in.Workdir.Path, ".venv"), "its Python is not shown, so uv makes one in "+b.venv)
+	}
+	b.Program = b.program(path)
+	if err := b.ownHome(); err != nil {
+		return nil, err
+	}
+	if err := b.workspace(); err != nil {
+		return nil, err
+	}
+	if err := b.repository(); err != nil {
+		return nil, err
+	}
 	if err := b.gate(); err != nil {
 		return nil, err
 	}
 	b.trust(path)
-	b.environment(home, path)
+	b.environment(path)
 	return b.View, nil
+}
+
+// ownHome shows the home that the agent keeps. It has a place of its own: the toolchains of the
+// caller's home are mounted in that one, and nothing can be in a folder that an agent writes.
+func (b *builder) ownHome() error {
+	if b.in.Home == "" {
+		return nil
+	}
+	if b.seesPartOf(wire.Home) || overlap(b.in.Workdir.Path, wire.Home) || overlap(b.home, wire.Home) {
+		return fmt.Errorf("set up sandbox: this machine has something at %s, where a home that persists would be: "+
+			"use another working directory, or no such home", wire.Home)
+	}
+	b.HomeLinks, b.HostHome = map[string]string{}, b.home
+	for _, m := range b.Mounts {
+		if at, ok := strings.CutPrefix(m.Target, b.home+"/"); ok {
+			b.HomeLinks[at] = m.Target
+		}
+	}
+	for at := range b.HomeLinks {
+		for in := filepath.Dir(at); in != "."; in = filepath.Dir(in) {
+			if b.HomeLinks[in] != "" {
+				delete(b.HomeLinks, at) // it is there by the link above
+			}
+		}
+	}
+	b.add(Mount{Kind: Bind, Source: b.in.Home, Target: wire.Home, Writable: true})
+	return nil
 }
 
 func (m *machine) builder(in *Input) *builder {
@@ -328,6 +420,9 @@ func (b *builder) trust(path string) {
 	for _, path := range roots.Files {
 		b.link(path, wire.Bundle)
 	}
+	for _, store := range b.certifiStores() {
+		b.add(Mount{Kind: Cover, Target: store, Content: bundle})
+	}
 	own := b.jdkStores(path)
 	shared := slices.ContainsFunc(trust.JavaStores, func(path string) bool { return b.exists(path) })
 	if !shared && len(own) == 0 {
@@ -341,6 +436,27 @@ func (b *builder) trust(path string) {
 	for _, path := range own {
 		b.add(Mount{Kind: Cover, Target: path, Content: store})
 	}
+}
+
+// certifiStores are the roots of certifi, which Python's clients take for the system's, in the
+// installations and environments in view. One in the working directory is not among them: an agent
+// can have a link in its place.
+func (b *builder) certifiStores() []string {
+	var stores []string
+	for _, dir := range b.visible {
+		if within(dir, b.Workdir.Path) {
+			continue
+		}
+		for _, pattern := range trust.CertifiStores {
+			for _, found := range b.match(dir, pattern) {
+				store, _, err := b.resolve(found)
+				if err == nil && b.sees(store) && !within(store, b.Workdir.Path) && !slices.Contains(stores, store) {
+					stores = append(stores, store)
+				}
+			}
+		}
+	}
+	return stores
 }
 
 // jdkStores are the key stores of those JDKs in view that have their own, as every JDK has that is

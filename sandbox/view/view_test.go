@@ -23,6 +23,7 @@ func TestLists(t *testing.T) {
 	t.Parallel()
 	words := func(list string) []string { return strings.Fields(list) }
 	require.Equal(t, words(`CARGO_REGISTRIES_CRATES_IO_PROTOCOL CGO_ENABLED CI CLICOLOR COLORTERM COLUMNS EDITOR FORCE_COLOR
+		GIT_AUTHOR_EMAIL GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL GIT_COMMITTER_NAME
 		GOARCH GOFLAGS GOINSECURE GONOPROXY GONOSUMDB GOOS GOPRIVATE GOPROXY GOSUMDB
 		LANG LANGUAGE LC_ADDRESS LC_ALL LC_COLLATE LC_CTYPE LC_IDENTIFICATION LC_MEASUREMENT LC_MESSAGES LC_MONETARY LC_NAME LC_NUMERIC LC_PAPER LC_TELEPHONE LC_TIME
 		LINES LOGNAME NODEJS_ORG_MIRROR NODENV_VERSION NO_COLOR NPM_CONFIG_REGISTRY NVM_NODEJS_ORG_MIRROR PAGER
@@ -48,7 +49,9 @@ func TestLists(t *testing.T) {
 	require.ElementsMatch(t, words(`alternatives ld.so.cache ld-musl-*.path localtime timezone locale.alias locale.conf default/locale inputrc
 		mime.types protocols services rpc gai.conf host.conf shells magic fonts bash.bashrc profile
 		os-release debian_version lsb-release redhat-release alpine-release arch-release ssl/openssl.cnf ssl/ct_log_list.cnf pki/tls/openssl.cnf
-		crypto-policies gnutls java* python* php ruby* nanorc ImageMagick-* dotnet`), etcEntries)
+		crypto-policies gnutls java* python* php ruby* nanorc ImageMagick-* dotnet
+		maven/m2.conf maven/logging ant groovy perl vim texmf
+		apt/apt.conf.d/* apt/sources.list apt/sources.list.d/* apt/trusted.gpg.d/* apt/preferences.d/*`), etcEntries)
 	require.ElementsMatch(t, words(`SSL_CERT_FILE CURL_CA_BUNDLE REQUESTS_CA_BUNDLE PIP_CERT GIT_SSL_CAINFO AWS_CA_BUNDLE CARGO_HTTP_CAINFO
 		CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE GRPC_DEFAULT_SSL_ROOTS_FILE_PATH HTTPLIB2_CA_CERTS NIX_SSL_CERT_FILE HEX_CACERTS_PATH
 		PERL_LWP_SSL_CA_FILE YARN_HTTPS_CA_FILE_PATH`), trust.BundleVariables)
@@ -76,12 +79,15 @@ func small(t *testing.T, uid int) *machine {
 // input is what somebody at the small machine wants to run.
 func (m *machine) input(t *testing.T) *Input {
 	t.Helper()
-	w, err := m.look("/home/me/work", "/home/me", []string{"/srv/stack"})
+	w, err := m.look("/home/me/work", "/home/me", []string{"/srv/stack"}, environ{})
 	require.NoError(t, err)
 	return &Input{
-		Agent: "My_Agent", Workdir: w, Private: []string{"/srv/stack", "/nowhere/secret"}, Sockets: []string{"/srv/stack/nodes/n1/agents/demo"}, CA: []byte("authority"), Inside: "/opt/inside",
+		Agent: "My_Agent", Workdir: w, Private: []string{"/srv/stack", "/nowhere/secret"},
+		Sockets: []string{"/srv/stack/nodes/n1/agents/demo"}, CA: []byte("authority"), Inside: "/opt/inside",
+		Git:       "git",
+		Workspace: Workspace{Mode: Write},
 		Environ: []string{
-			"HOME=/me", "PATH=/usr/bin:bin:/home/me/.ssh:/home/me/.nvm/versions/node/v20/bin:/opt/jdk/bin:/home/me/work/jdk/bin:/nowhere", "JAVA_HOME=/home/me/work/jdk",
+			"HOME=/me", "PATH=/usr/bin:bin:/home/me/.ssh:/home/me/.nvm/versions/node/v20/bin:/opt/jdk/bin:/home/me/work/jdk/bin:/nowhere", "VIRTUAL_ENV=/home/me/work/jdk",
 			"LANG=" + canary, "TOKEN=" + canary, "GOROOT=/srv/go",
 		},
 	}
@@ -112,10 +118,14 @@ func TestView(t *testing.T) {
 			v.Env = nil
 			require.Empty(t, cmp.Diff(&View{
 				Agent: "My_Agent", Hostname: "my-agent",
-				Workdir: Workdir{Path: "/home/me/work", Device: v.Workdir.Device, Inode: v.Workdir.Inode, Mounts: []string{"8:2 /x"}},
+				Workdir: Workdir{
+					Path: "/home/me/work", Device: v.Workdir.Device, Inode: v.Workdir.Inode, Mounts: []string{"8:2 /x"},
+					Judged: true,
+				},
 				Mounts: []Mount{
 					bind("/usr"), link("/bin", "usr/bin"), link("/lib", "usr/lib"), bind("/lib64"),
 					link("/etc/localtime", "/usr/share/zoneinfo/UTC"), file("/etc/services", "http 80\n"), bind("/etc/python3.11"), link("/etc/mtab", "/proc/self/mounts"),
+					file("/etc/gitconfig", "git"),
 					file("/etc/group", fmt.Sprintf("agent:x:%d:\nnogroup:x:65534:\n", c.inside)), file("/etc/hostname", "my-agent\n"),
 					file("/etc/hosts", "127.0.0.1 localhost my-agent\n::1 localhost ip6-localhost ip6-loopback\n"),
 					file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n"),
@@ -125,7 +135,7 @@ func TestView(t *testing.T) {
 					link("/var/tmp", "/tmp"), link("/var/run", "/run"),
 					{Kind: Tmpfs, Target: "/home/me", Mode: 0o700, Size: 4096},
 					link("/me", "home/me"),
-					bind("/home/me/.nvm/versions/node/v20"), bind("/opt/jdk/bin"), bind("/opt/jdk/lib"),
+					bind("/home/me/.nvm/versions/node/v20/bin"), bind("/opt/jdk/bin"), bind("/opt/jdk/lib"),
 					{Kind: Bind, Source: "/home/me/work", Target: "/home/me/work", Writable: true},
 					{Kind: Bind, Source: "/opt/inside", Target: "/run/postern/postern-sandbox"},
 					{Kind: Bind, Source: "/srv/stack/nodes/n1/agents/demo", Target: "/run/postern/nodes/0"},
@@ -139,7 +149,7 @@ func TestView(t *testing.T) {
 					link("/etc/ca-certificates/extracted/java-cacerts.jks", "/run/postern/cacerts"),
 					{Kind: Cover, Target: "/opt/jdk/lib/security/cacerts", Content: store},
 				},
-				ReadOnly: c.readOnly, Masked: append(c.masked, "/home/me/.nvm/versions/node/v20/etc/npmrc"),
+				ReadOnly: c.readOnly, Masked: c.masked,
 				Nodes: []string{"/run/postern/nodes/0"}, UID: c.inside, GID: c.inside, Limits: Limits{Processes: 7, Memory: 8192, Scratch: 4096},
 				Omitted: []Omission{
 					{"PATH: bin", "it is not an absolute path"},
@@ -151,7 +161,7 @@ func TestView(t *testing.T) {
 			}, v))
 			require.NotContains(t, fmt.Sprint(env, v), canary)
 			require.Contains(t, env, "HOME=/me")
-			require.Contains(t, env, "JAVA_HOME=/home/me/work/jdk")
+			require.Contains(t, env, "VIRTUAL_ENV=/home/me/work/jdk")
 			require.Contains(t, env, "PATH=/usr/bin:/home/me/.nvm/versions/node/v20/bin:/opt/jdk/bin:/home/me/work/jdk/bin:/usr/local/bin:/bin")
 		})
 	}
@@ -183,7 +193,7 @@ func TestNothingIsMountedInTheWorkdir(t *testing.T) {
 	require.NoError(t, os.Symlink("../../work/v", at("home/me/.nodenv/versions/v")))
 	in := m.input(t)
 	in.Environ = []string{
-		"HOME=/home/me", "PYENV_ROOT=/home/me/work/.pyenv", "JAVA_HOME=/home/me/.nodenv/versions/v",
+		"HOME=/home/me", "VIRTUAL_ENV=/home/me/.nodenv/versions/v",
 		"PATH=/home/me/.nodenv/shims:/home/me/.nodenv/versions/v/bin:/home/me/work/.pyenv/shims:/home/me/work/.pyenv/versions/3/bin:/home/me/work/v/bin",
 	}
 	v, err := m.view(in)
@@ -214,10 +224,16 @@ func TestAnotherFolderThanAMomentAgo(t *testing.T) {
 	require.NoError(t, err)
 	const another = "it is no longer the folder that was checked: run this again"
 	for _, w := range []Workdir{
-		{Path: in.Workdir.Path, Device: in.Workdir.Device + 1, Inode: in.Workdir.Inode}, {Path: in.Workdir.Path, Device: in.Workdir.Device, Inode: in.Workdir.Inode + 1}, {Path: in.Workdir.Path},
+		{Path: in.Workdir.Path, Device: in.Workdir.Device + 1, Inode: in.Workdir.Inode, Judged: true},
+		{Path: in.Workdir.Path, Device: in.Workdir.Device, Inode: in.Workdir.Inode + 1, Judged: true},
+		{Path: in.Workdir.Path, Judged: true},
 	} {
-		require.ErrorContains(t, m.check(w, "/home/me", nil), another)
+		require.ErrorContains(t, m.check(w, nil), another)
 	}
+	unjudged := in.Workdir
+	unjudged.Judged = false
+	require.ErrorContains(t, m.check(unjudged, nil), "nobody has judged it")
+	require.ErrorContains(t, m.check(in.Workdir, []string{in.Workdir.Path + "/key"}), "keeps keys and sockets")
 	require.NoError(t, os.Rename(at("home/me/work"), at("home/me/old")))
 	require.NoError(t, os.Rename(at("home/me/other"), at("home/me/work")))
 	_, err = m.view(in)
@@ -271,7 +287,8 @@ func TestEnvironment(t *testing.T) {
 	environment := func(env []string, environ ...string) []string {
 		b := (&machine{uid: 1}).builder(&Input{Agent: "demo", Workdir: Workdir{Path: "/w"}, Environ: environ, Env: env})
 		b.visible = []string{filepath.Join(root, "jdk/lib")}
-		b.environment("/h", "/bin")
+		b.inside = "/h"
+		b.environment("/bin")
 		return b.Env
 	}
 	caller := []string{
@@ -282,13 +299,27 @@ func TestEnvironment(t *testing.T) {
 	}
 	extra := []string{"WANTED=yes", "NO_PROXY=*", "SSL_CERT_FILE=/x", "NODE_EXTRA_CA_CERTS=/x", "https_proxy=http://elsewhere.test", "broken"}
 	require.Equal(t, []string{
-		"AWS_CA_BUNDLE=/run/postern/bundle.pem", "CARGO_HTTP_CAINFO=/run/postern/bundle.pem", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE=/run/postern/bundle.pem", "CURL_CA_BUNDLE=/run/postern/bundle.pem",
-		"DENO_CERT=/run/postern/ca.pem", "GIT_SSL_CAINFO=/run/postern/bundle.pem", "GOTOOLCHAIN=local", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=/run/postern/bundle.pem", "HEX_CACERTS_PATH=/run/postern/bundle.pem",
-		"HOME=/h", "HTTPLIB2_CA_CERTS=/run/postern/bundle.pem", "HTTPS_PROXY=http://127.0.0.1:3128", "HTTP_PROXY=http://127.0.0.1:3128", "JAVA_HOME=" + filepath.Join(root, "jdk"), "LOGNAME=agent",
-		"NIX_SSL_CERT_FILE=/run/postern/bundle.pem", "NODE_EXTRA_CA_CERTS=/run/postern/ca.pem", "NO_PROXY=localhost,127.0.0.1,::1", "PATH=/bin", "PERL_LWP_SSL_CA_FILE=/run/postern/bundle.pem",
-		"PIP_CERT=/run/postern/bundle.pem", "PIP_RETRIES=1", "POSTERN_AGENT=demo", "PWD=/w", "REQUESTS_CA_BUNDLE=/run/postern/bundle.pem", "SSL_CERT_FILE=/run/postern/bundle.pem", "TERM=xterm", "TMPDIR=/tmp",
-		"USER=agent", "WANTED=yes", "YARN_HTTPS_CA_FILE_PATH=/run/postern/bundle.pem", "http_proxy=http://127.0.0.1:3128", "https_proxy=http://127.0.0.1:3128",
-		"no_proxy=localhost,127.0.0.1,::1", "npm_config_fetch_retries=0", "npm_config_update_notifier=false",
+		"AWS_CA_BUNDLE=/run/postern/bundle.pem", "BUNDLE_RETRY=0", "BUN_CONFIG_HTTP_RETRY_COUNT=0",
+		"CARGO_HTTP_CAINFO=/run/postern/bundle.pem", "CARGO_NET_RETRY=0",
+		"CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE=/run/postern/bundle.pem", "CONDA_REMOTE_MAX_RETRIES=0",
+		"CURL_CA_BUNDLE=/run/postern/bundle.pem", "DENO_CERT=/run/postern/ca.pem", "GIT_CONFIG_COUNT=2",
+		"GIT_CONFIG_KEY_0=commit.gpgSign", "GIT_CONFIG_KEY_1=tag.gpgSign", "GIT_CONFIG_SYSTEM=/etc/gitconfig",
+		"GIT_CONFIG_VALUE_0=false", "GIT_CONFIG_VALUE_1=false", "GIT_SSL_CAINFO=/run/postern/bundle.pem",
+		"GIT_TERMINAL_PROMPT=0", "GOTOOLCHAIN=local", "GRADLE_OPTS=-Dorg.gradle.internal.repository.max.retries=1",
+		"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=/run/postern/bundle.pem", "HEX_CACERTS_PATH=/run/postern/bundle.pem",
+		"HOME=/h", "HTTPLIB2_CA_CERTS=/run/postern/bundle.pem", "HTTPS_PROXY=http://127.0.0.1:3128",
+		"HTTP_PROXY=http://127.0.0.1:3128", "JAVA_HOME=" + filepath.Join(root, "jdk"), "LOGNAME=agent",
+		"MAVEN_ARGS=-Daether.connector.http.retryHandler.count=0 -Daether.transport.http.retryHandler.count=0",
+		"NIX_SSL_CERT_FILE=/run/postern/bundle.pem", "NODE_EXTRA_CA_CERTS=/run/postern/ca.pem",
+		"NO_PROXY=localhost,.localhost,demo,127.0.0.1,127.0.0.2,127.0.1.1,127.0.0.0/8,0.0.0.0,::1,::",
+		"NUGET_ENHANCED_MAX_NETWORK_TRY_COUNT=1", "PATH=/bin", "PERL_LWP_SSL_CA_FILE=/run/postern/bundle.pem",
+		"PIP_CERT=/run/postern/bundle.pem", "PIP_NO_INPUT=1", "PIP_RETRIES=1", "POETRY_REQUESTS_MAX_RETRIES=0",
+		"POSTERN_AGENT=demo", "PWD=/w", "REQUESTS_CA_BUNDLE=/run/postern/bundle.pem", "RUSTUP_MAX_RETRIES=0",
+		"SSL_CERT_FILE=/run/postern/bundle.pem", "TERM=xterm", "TMPDIR=/tmp", "USER=agent", "UV_HTTP_RETRIES=0",
+		"WANTED=yes", "YARN_HTTPS_CA_FILE_PATH=/run/postern/bundle.pem", "YARN_HTTP_RETRY=0",
+		"http_proxy=http://127.0.0.1:3128", "https_proxy=http://127.0.0.1:3128",
+		"no_proxy=localhost,.localhost,demo,127.0.0.1,127.0.0.2,127.0.1.1,127.0.0.0/8,0.0.0.0,::1,::",
+		"npm_config_fetch_retries=0", "npm_config_update_notifier=false",
 	}, environment(extra, caller...))
 	require.Contains(t, environment(nil, "USER=jane", "LOGNAME=jane"), "USER=jane")
 }

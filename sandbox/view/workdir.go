@@ -1,13 +1,19 @@
 package view
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/hostpath/places"
+	"github.com/postern/postern/sandbox/toolchain"
 )
 
 // notWorkdirs may not be working directories, nor anything that contains one.
@@ -51,11 +57,24 @@ var notWorkdirs = []struct {
 // sources are below what is the system's, and are for people's own projects.
 var sources = []string{"/usr/src", "/usr/local/src"}
 
-// programDirs, below a home, hold programs and libraries that the home's owner runs or compiles.
+// programDirs, below a home, hold programs and libraries that the home's owner runs or compiles. So
+// do the toolchains of [toolchain.Table].
 var programDirs = []string{
-	"bin", ".local/bin", ".local/lib", ".cache", "go/bin", "go/pkg", ".cargo", ".rustup", ".pyenv", ".rbenv", ".nvm",
-	".asdf", ".sdkman", ".npm", ".m2", ".gradle",
+	".local/bin", ".local/lib", ".cache", "go/bin", "go/pkg", "sdk/go*", ".npm", ".m2", ".gradle", ".local/share/uv",
+	".local/share/pipx", ".local/pipx", ".local/share/virtualenvs", ".local/share/gem", ".gem", ".bundle", ".nuget",
+	".ivy2", ".sbt", ".conda", "anaconda3", "miniforge3", "mambaforge", "micromamba", ".opam", ".ghcup", ".cabal",
+	".stack", ".pub-cache", ".krew", ".vscode-server", ".yarn", ".local/share/cargo", ".local/share/rustup",
 }
+
+// whyKeys says why such a folder is refused.
+const whyKeys = ", where Postern keeps keys and sockets"
+
+// ownPrograms says why such a folder is refused.
+const ownPrograms = ", from which the owner's programs are run or compiled"
+
+// projects are toolchains' folders that people also use for projects: what is run of them is in
+// programDirs.
+var projects = []string{"go", "sdk"}
 
 // secretDirs, below the home, hold keys and tokens: never shown, not even if
 // one is on PATH.
@@ -64,6 +83,22 @@ var secretDirs = []string{
 	".password-store",
 	".local/share/keyrings", ".mozilla", ".config/google-chrome", ".config/chromium", ".netrc", ".git-credentials",
 	".pulumi", ".terraform.d", ".vault-token",
+}
+
+// Never returns the paths that no agent may see, by whatever name or mount: of the person with the
+// home, of root, and the sockets of container engines. They need not exist.
+func Never(home, runtime string) []string {
+	paths := []string{
+		"/root", "/run/docker.sock", "/run/podman/podman.sock", "/run/containerd/containerd.sock",
+		filepath.Join(home, ".config"),
+	}
+	for _, dir := range secretDirs {
+		paths = append(paths, filepath.Join(home, dir), filepath.Join("/root", dir))
+	}
+	if filepath.IsAbs(runtime) {
+		paths = append(paths, filepath.Join(runtime, "docker.sock"), filepath.Join(runtime, "podman/podman.sock"))
+	}
+	return paths
 }
 
 // Workdir is a folder that may be an agent's working directory: where it is, who it is, and what
@@ -76,6 +111,8 @@ type Workdir struct {
 	// Mounts are the mounts that the host has made at and below Path, each as "DEVICE ROOT" of
 	// proc_pid_mountinfo(5).
 	Mounts []string
+	// Judged is set by [Look] only: judging takes longer than all else that a view is made of.
+	Judged bool
 }
 
 // Look returns the working directory at the path dir, or says why that cannot be an agent's, who
@@ -88,30 +125,63 @@ func Look(dir string, environ, private []string) (Workdir, error) {
 	if err != nil {
 		return Workdir{}, fmt.Errorf("use %s as working directory: %w", dir, err)
 	}
-	return m.look(abs, m.real(home), private)
+	return m.look(abs, m.real(home), private, newEnviron(environ))
 }
 
-// check looks again, and makes sure that it is the same folder.
-func (m *machine) check(w Workdir, home string, private []string) error {
-	now, err := m.look(w.Path, home, private)
-	if err == nil && (now.Path != w.Path || now.Device != w.Device || now.Inode != w.Inode) {
-		err = fmt.Errorf("use %s as working directory: it is no longer the folder that was checked: run this again",
-			w.Path)
-	}
+// Judge says why the folder at the absolute path dir, which does not exist yet, cannot be an
+// agent's working directory: see [Look].
+func Judge(dir string, environ, private []string) error {
+	m := &machine{}
+	home, _ := m.callerHome(newEnviron(environ).get("HOME"))
+	_, err := m.judge(dir, m.eventually(filepath.Clean(dir)), m.real(home), private, newEnviron(environ))
 	return err
 }
 
-// look is [Look] for an absolute path and a real home.
-func (m *machine) look(dir, home string, private []string) (Workdir, error) {
-	refuse := func(why string) (Workdir, error) {
-		return Workdir{}, fmt.Errorf("use %s as working directory: %s; go to the folder of one project", dir, why)
+// check makes sure that the folder is still the one that was judged, and that nothing private is in
+// it or around it.
+func (m *machine) check(w Workdir, private []string) error {
+	if !w.Judged {
+		return fmt.Errorf("use %s as working directory: nobody has judged it", w.Path)
 	}
+	device, inode, err := m.identity(w.Path)
+	if err != nil || device != w.Device || inode != w.Inode {
+		return fmt.Errorf("use %s as working directory: it is no longer the folder that was checked: run this again",
+			w.Path)
+	}
+	for _, p := range private {
+		if p = m.real(p); overlap(p, w.Path) {
+			return fmt.Errorf("use %s as working directory: it is, contains, or is inside %s%s", w.Path, p, whyKeys)
+		}
+	}
+	return nil
+}
+
+// look is [Look] for an absolute path, a real home and the caller's environment.
+func (m *machine) look(dir, home string, private []string, caller environ) (Workdir, error) {
 	real, _, err := m.resolve(dir)
 	if err != nil {
 		return Workdir{}, fmt.Errorf("use %s as working directory: %w", dir, err)
 	}
 	if !m.isDir(real) {
-		return refuse("it is not a folder")
+		return Workdir{}, fmt.Errorf("use %s as working directory: it is not a folder", dir)
+	}
+	below, err := m.judge(dir, real, home, private, caller)
+	if err != nil {
+		return Workdir{}, err
+	}
+	device, inode, err := m.identity(real)
+	if err != nil {
+		return Workdir{}, fmt.Errorf("use %s as working directory: %w", real, err)
+	}
+	return Workdir{Path: real, Device: device, Inode: inode, Mounts: below, Judged: true}, nil
+}
+
+// judge says why the folder called dir, which is or would be at the real path, cannot be an agent's.
+// It returns what is mounted there and below.
+func (m *machine) judge(dir, real, home string, private []string, caller environ) (mounts []string, err error) {
+	refuse := func(why string) ([]string, error) {
+		return nil, fmt.Errorf("use %s as working directory: %s; go to the folder of one project, "+
+			"name one with --workdir, or use none: --workspace tmpfs", dir, why)
 	}
 	if real == "/" {
 		return refuse("it is the whole file system, and an agent can write to its working directory")
@@ -121,7 +191,7 @@ func (m *machine) look(dir, home string, private []string) (Workdir, error) {
 	}
 	for _, p := range private {
 		if p = m.real(p); overlap(p, real) {
-			return refuse("it is, contains, or is inside " + p + ", where Postern keeps keys and sockets")
+			return refuse("it is, contains, or is inside " + p + whyKeys)
 		}
 	}
 	people, services := m.homes()
@@ -144,10 +214,28 @@ func (m *machine) look(dir, home string, private []string) (Workdir, error) {
 				return refuse("it is, contains, or is inside " + secret + ", which is for secrets")
 			}
 		}
-		for _, p := range programDirs {
-			if dir := filepath.Join(h, p); overlap(real, dir) {
-				if _, _, err := m.resolve(dir); err == nil || within(real, dir) {
-					return refuse("it is, contains, or is inside " + dir + ", from which the owner's programs are run or compiled")
+		for _, dir := range m.programDirs(h) {
+			// A service's home mostly has none of them.
+			if within(real, dir) || overlap(real, dir) && (person || m.exists(dir)) {
+				return refuse("it is, contains, or is inside " + dir + ownPrograms)
+			}
+		}
+		if person {
+			set := map[string]string{}
+			if h == home {
+				set = caller.values
+			}
+			for _, p := range places.Of(h, set, m.readSmall) {
+				way := m.way(p.Path)
+				inside := slices.ContainsFunc(way, func(step string) bool { return within(step, real) })
+				if inside || within(real, way[0]) && !p.Shared {
+					return refuse("it is, contains, or is inside " + p.Path + ownPrograms + " (" + p.Name +
+						"): set that to another folder")
+				}
+			}
+			for link, target := range m.dotfiles(h) {
+				if within(target, real) {
+					return refuse(link + " leads into it, which the owner's programs read or run")
 				}
 			}
 		}
@@ -157,7 +245,7 @@ func (m *machine) look(dir, home string, private []string) (Workdir, error) {
 	}
 	whole, below, err := m.mounts(real)
 	if err != nil {
-		return Workdir{}, fmt.Errorf("use %s as working directory: %w", dir, err)
+		return nil, fmt.Errorf("use %s as working directory: %w", dir, err)
 	}
 	if whole {
 		return refuse("a whole file system is mounted there")
@@ -169,11 +257,96 @@ func (m *machine) look(dir, home string, private []string) (Workdir, error) {
 			return refuse("it is, contains, or is inside " + n.path + ": " + n.why)
 		}
 	}
-	device, inode, err := m.identity(real)
-	if err != nil {
-		return Workdir{}, fmt.Errorf("use %s as working directory: %w", real, err)
+	return below, nil
+}
+
+// dotfiles returns the links among the files and folders that a home's owner has for programs, and
+// where they lead: many people keep these in a folder of their own, such as ~/dotfiles. A link may
+// lead nowhere yet.
+func (m *machine) dotfiles(home string) map[string]string {
+	links := map[string]string{}
+	settings := filepath.Join(home, ".config")
+	for _, dir := range append(m.match(settings, "*"), home, settings, filepath.Join(home, ".ssh")) {
+		entries, err := os.ReadDir(m.at(dir))
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if e.Type()&fs.ModeSymlink == 0 || dir == home && !strings.HasPrefix(e.Name(), ".") {
+				continue
+			}
+			link := filepath.Join(dir, e.Name())
+			links[link] = m.eventually(link)
+		}
 	}
-	return Workdir{Path: real, Device: device, Inode: inode, Mounts: below}, nil
+	return links
+}
+
+// programDirs returns the folders below the home from which its owner's programs are run or
+// compiled, as they are called and where they lead. They need not exist.
+func (m *machine) programDirs(home string) []string {
+	var dirs []string
+	// Most of them are not there, which one look at the home tells.
+	entries, err := os.ReadDir(m.at(home))
+	add := func(path string) {
+		dirs = append(dirs, path)
+		name, _, _ := strings.Cut(strings.TrimPrefix(path, home+"/"), "/")
+		there := func(e fs.DirEntry) bool { return e.Name() == name }
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.ContainsFunc(entries, there) {
+			return
+		}
+		if real := m.eventually(path); real != path {
+			dirs = append(dirs, real)
+		}
+	}
+	for _, p := range programDirs {
+		if strings.Contains(p, "*") {
+			for _, path := range m.match(home, p) {
+				add(path)
+			}
+		} else {
+			add(filepath.Join(home, p))
+		}
+	}
+	for _, t := range toolchain.Table {
+		if !filepath.IsAbs(t.Root) && !slices.Contains(projects, t.Root) {
+			add(filepath.Join(home, t.Root))
+		}
+	}
+	return dirs
+}
+
+// eventually returns where the path leads, or will lead when what is missing of it is made.
+func (m *machine) eventually(path string) string {
+	links := 0
+	for at := path; ; at = filepath.Dir(at) {
+		rest, _ := filepath.Rel(at, path)
+		if real, _, err := m.resolve(at); err == nil {
+			return filepath.Join(real, rest)
+		}
+		if target, err := m.readlink(at); err == nil && links < 40 { // it leads nowhere yet
+			links++
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(m.real(filepath.Dir(at)), target)
+			}
+			path = filepath.Join(target, rest)
+			at = path + "/." // the next is the path itself
+		}
+		if at == "/" {
+			return path
+		}
+	}
+}
+
+// way returns where the path leads, the path itself, and the links on the way: whoever may write
+// one of these chooses what is found.
+func (m *machine) way(path string) []string {
+	all := []string{m.eventually(path), path}
+	_, links, _ := m.resolve(path)
+	for _, l := range links {
+		all = append(all, l.path)
+	}
+	return all
 }
 
 // identity returns who the folder at the real path is. A link on the way is an error: an agent that

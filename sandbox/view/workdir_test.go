@@ -3,6 +3,7 @@ package view
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -74,6 +75,131 @@ func TestNoProgramsAreAWorkdir(t *testing.T) {
 			require.ErrorContains(t, err, "from which the owner's programs are run or compiled")
 		}
 	}
+}
+
+// TestDotfilesAreNoWorkdir: nor the folder into which the links of a person's settings lead.
+func TestDotfilesAreNoWorkdir(t *testing.T) {
+	t.Parallel()
+	home := tree(t, "home/.config/nvim/", "home/.ssh/", "home/bin/", "home/dotfiles/git/", "home/later/",
+		"home/nvim/", "home/work/", "home/tool/", "home/.gitconfig -> dotfiles/git/config",
+		"home/.bash_aliases -> later/none/yet", "home/.config/nvim/init.lua -> ../../nvim/init.lua",
+		"home/bin/tool -> ../tool/run", "home/project -> work",
+		"home/kept/zed/", "home/.config/zed -> ../kept/zed", "home/kept/zed/keys -> ../keys/file",
+		"home/kept/keys/") + "/home"
+	for dir, link := range map[string]string{
+		"dotfiles": ".gitconfig", "dotfiles/git": ".gitconfig", "later": ".bash_aliases",
+		"nvim": ".config/nvim/init.lua", "tool": "", "work": "", "kept/keys": ".config/zed/keys",
+	} {
+		_, err := look(filepath.Join(home, dir), home)
+		if link == "" {
+			require.NoError(t, err, dir)
+			continue
+		}
+		require.ErrorContains(t, err, filepath.Join(home, link)+" leads into it", dir)
+	}
+}
+
+// TestNoPlaceOfAVariableIsAWorkdir: nor what a variable or a tool's settings say, wherever it is.
+// The refusal names what says so.
+func TestNoPlaceOfAVariableIsAWorkdir(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "home/.config/go/", "home/.cargo/", "home/.m2/", "srv/app/sub/", "srv/gomod/x/",
+		"srv/link -> gomod", "srv/path/src/app/", "srv/path/bin/", "srv/npm/", "srv/cargo/", "srv/m2/", "srv/uv/", "srv/jdk/bin/",
+		"srv/o/go/", "srv/o/npm/", "srv/never/", "srv/tmp/own/", "srv/template/")
+	home := filepath.Join(root, "home")
+	for name, content := range map[string]string{
+		".config/go/env":     "GOMODCACHE=ROOT/srv/link/x\nGOPATH=ROOT/srv/path\n",
+		".npmrc":             "//registry.test/:_authToken=x\nprefix = \"${HOME}/../srv/npm\"\n",
+		".cargo/config.toml": "[build]\ntarget-dir = \"ROOT/srv/cargo\"\n",
+		".m2/settings.xml":   `<settings xmlns="x"><localRepository>ROOT/srv/m2</localRepository></settings>`,
+	} {
+		content = strings.ReplaceAll(content, "ROOT", root)
+		require.NoError(t, os.WriteFile(filepath.Join(home, name), []byte(content), 0o600))
+	}
+	for dir, want := range map[string]string{
+		"srv/gomod/x": "(GOMODCACHE in ROOT/home/.config/go/env)", "srv/gomod": "(GOMODCACHE in ",
+		"srv/path":     "(GOPATH in ",
+		"srv/path/bin": "(GOPATH in ", "srv/path/src/app": "", "srv/npm": "(prefix in ROOT/home/.npmrc)",
+		"srv/cargo": "(target-dir in ROOT/home/.cargo/config.toml)",
+		"srv/m2":    "(localRepository in ROOT/home/.m2/settings.xml)",
+		"srv/uv":    "(UV_CACHE_DIR)", "srv/jdk/bin": "(JAVA_HOME)", "srv/jdk": "(JAVA_HOME)",
+		"srv/o/npm": "(NPM_CONFIG_CACHE)", "srv/tmp": "(TMPDIR)", "srv/tmp/own": "", "srv/template": "(GIT_TEMPLATE_DIR)",
+		"srv/o/go": "(GOBIN)", "srv/app": "", "srv/app/sub": "", "srv/never": "(GOCACHE)",
+	} {
+		_, err := Look(filepath.Join(root, dir), []string{
+			"HOME=" + home, "UV_CACHE_DIR=" + root + "/srv/uv", "JAVA_HOME=" + root + "/srv/jdk",
+			"NPM_CONFIG_CACHE=" + root + "/srv/o/npm", "GOBIN=" + root + "/srv/o/go/bin",
+			"GOCACHE=" + root + "/srv/never/yet", "TMPDIR=" + root + "/srv/tmp",
+			"GIT_TEMPLATE_DIR=" + root + "/srv/template",
+			"PYTHONPATH=.", "VIRTUAL_ENV=" + root + "/srv/app/venv", "PROJECT=" + root + "/srv/app",
+		}, nil)
+		if want == "" {
+			require.NoError(t, err, dir)
+			continue
+		}
+		require.ErrorContains(t, err, "from which the owner's programs are run or compiled", dir)
+		require.ErrorContains(t, err, strings.ReplaceAll(want, "ROOT", root), dir)
+	}
+}
+
+// TestNoCommandIsInAWorkdir: nor what a command line of the person's names, in variables and in
+// settings of git and ssh.
+func TestNoCommandIsInAWorkdir(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "home/.ssh/", "home/.config/git/", "home/xdg/git/", "home/one/two/", "home/safe/",
+		"home/link -> one/two/out")
+	home := filepath.Join(root, "home")
+	one := filepath.Join(home, "one")
+	for _, c := range []struct{ file, content, refused string }{
+		{".gitconfig", "[core]\n\tautocrlf = input\n\thooksPath = ~/one/hooks\n", "core.hooksPath in "},
+		{".gitconfig", "[core] hooksPath = \"~/one/my hooks\" \n", "core.hooksPath in "},
+		{".gitconfig", "[CORE]\nhookspath=~/one\n", "CORE.hookspath in "},
+		{".gitconfig", "[core]\n\tfsmonitor = HOME/one/two/x\n", "core.fsmonitor in "},
+		{".gitconfig", "[core]\n\tsshCommand = ssh -F HOME/one/ssh_config\n", "core.sshCommand in "},
+		{".gitconfig", "[core]\n\tsshCommand = ssh \\\n -F HOME/one/ssh_config\n", "core.sshCommand in "},
+		{
+			".gitconfig", "[credential \"https://x.test/[a]\"]\n\thelper = \"!f() { HOME/one/get; }; f\"\n",
+			"credential.helper in ",
+		},
+		{".gitconfig", "[alias]\n\tx = !sh -c 'cd / && HOME/one/run'\n", "alias.x in "},
+		{".gitconfig", "[filter \"lfs\"]\n\tprocess = env A=HOME/one/lfs\n", "filter.process in "},
+		{".gitconfig", "[include]\n\tpath = one/settings\n", "include.path in "},
+		{".gitconfig", "[includeIf \"gitdir:~/x/\"]\n\tpath = safe/settings\n", "core.hooksPath in HOME/safe/settings"},
+		{".gitconfig", "[gpg]\n\tprogram = HOME/link\n", "gpg.program in "},
+		{".config/git/config", "[diff]\n\texternal = HOME/one/diff\n", "diff.external in "},
+		{"xdg/git/config", "[diff]\n\texternal = HOME/one/diff\n", "diff.external in "},
+		{".ssh/config", "Host x\n  ProxyCommand HOME/one/connect %h\n", "ProxyCommand in "},
+		{".ssh/config", "# HOME/one\nHost x\n", ""},
+		{".gitconfig", "# ~/one\n[safe]\n\tdirectory = ~/one\n[maintenance]\n\trepo = HOME/one\n", ""},
+		{".gitconfig", "[url \"HOME/one\"]\n\tinsteadOf = /one\n[alias]\n\tx = !find / -name x\n", ""},
+		{".gitconfig", "[include]\n\tpath = .gitconfig\n", ""},
+	} {
+		path := filepath.Join(home, c.file)
+		settings := filepath.Join(home, "safe/settings")
+		require.NoError(t, os.WriteFile(settings, []byte("[core]\n\thooksPath = "+one+"/hooks\n"), 0o600))
+		require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(c.content, "HOME", home)), 0o600))
+		_, err := Look(one, []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home + "/xdg"}, nil)
+		require.NoError(t, os.Remove(path))
+		if c.refused == "" {
+			require.NoError(t, err, c.content)
+			continue
+		}
+		require.ErrorContains(t, err, "from which the owner's programs are run or compiled", c.content)
+		require.ErrorContains(t, err, "("+strings.ReplaceAll(c.refused, "HOME", home), c.content)
+	}
+	for _, set := range []string{
+		"EDITOR=HOME/one/edit -w", "GIT_SSH_COMMAND=ssh -F HOME/one/x", "NODE_OPTIONS=--require=HOME/one/x.js",
+		"PAGER=HOME/link",
+	} {
+		_, err := Look(one, []string{"HOME=" + home, strings.ReplaceAll(set, "HOME", home)}, nil)
+		name, _, _ := strings.Cut(set, "=")
+		require.ErrorContains(t, err, "("+name+")")
+	}
+	_, err := Look(one, []string{
+		"HOME=" + home, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=core.hooksPath", "GIT_CONFIG_VALUE_0=" + one,
+		"EDITOR=vi -w",
+	}, nil)
+	require.ErrorContains(t, err, "(GIT_CONFIG_VALUE_0)")
 }
 
 func TestNobodysHomeIsAWorkdir(t *testing.T) {

@@ -9,6 +9,7 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // Bytes is a string of the operating system's, which need not be UTF-8 as
@@ -71,7 +72,35 @@ const (
 	Bundle = Dir + "/bundle.pem"
 	// Java is the same as Bundle, as a Java key store.
 	Java = Dir + "/cacerts"
+	// Layers holds the layers of an overlay workspace until they are mounted.
+	Layers = Dir + "/layers"
+	// Home is the home of an agent that keeps it. No path of the host's is there or below.
+	Home = "/agent"
+	// Ephemeral is the working directory of a command that sees no folder of the host's.
+	Ephemeral = "/workspace"
 )
+
+// The folders in Layers.
+const (
+	// Upper takes what the command writes.
+	Upper = "upper"
+	// Work is the kernel's.
+	Work = "work"
+	// Hidden has a device 0/0 in place of each file that the command must not see.
+	Hidden = "hidden"
+)
+
+// What is there in a container only.
+const (
+	// HostDir, in a container, is the folder in which `postern run` listens on HostSocket for the
+	// first process.
+	HostDir    = Dir + "/host"
+	HostSocket = HostDir + "/control.sock"
+)
+
+// Join is the argument with which `postern-sandbox` is started in a container: it gets its
+// descriptors from HostSocket, and makes the namespaces that bubblewrap makes elsewhere.
+const Join = "join"
 
 // The fixed addresses of the sandbox.
 const (
@@ -93,6 +122,17 @@ type Setup struct {
 	// Mounts are the mounts that the host has made below Dir, each as "DEVICE ROOT" of
 	// proc_pid_mountinfo(5).
 	Mounts []string `json:"mounts,omitempty"`
+	// Overlay means that the layers at [Layers] go over Dir.
+	Overlay bool `json:"overlay,omitempty"`
+	// ReadOnly means that the layers only hide, and take nothing.
+	ReadOnly bool `json:"readOnly,omitempty"`
+	// Protected are paths in Dir that the command cannot write.
+	Protected []Bytes `json:"protected,omitempty"`
+	// Git are folders besides Dir that the host has checked.
+	Git []Folder `json:"git,omitempty"`
+	// NoExec means that Dir is in memory, and that nothing in it can be executed. It has no Device
+	// and Inode then.
+	NoExec bool `json:"noExec,omitempty"`
 	// UID and GID are the IDs that the agent's command sees as its own.
 	UID int `json:"uid"`
 	GID int `json:"gid"`
@@ -111,11 +151,114 @@ type Setup struct {
 	GateFilter Bytes `json:"gateFilter"`
 	// Processes is the number of processes and threads that the command may have in all.
 	Processes uint64 `json:"processes"`
+	// Files are written into the home before the command starts, unless there are such files.
+	Files []File `json:"files,omitempty"`
+	// Foreign is true if the sandbox has a kernel of its own. Its numbers of devices and inodes are
+	// not the host's. It does not ask anybody about a call, so Filter denies Unix sockets.
+	Foreign bool `json:"foreign,omitempty"`
+	// Machine, if set, is the virtual machine in which the command starts. The first process of the
+	// sandbox starts it, and sends the rest of the Setup to the machine's own first process, with
+	// Guest in place of Machine.
+	Machine *Machine `json:"machine,omitempty"`
+	Guest   *Guest   `json:"guest,omitempty"`
+	// Arranged means that Dir needs neither a check nor a mount.
+	Arranged bool `json:"arranged,omitempty"`
 }
 
-// Signal asks for a signal to be passed to the command.
+// Folder is one that the host has checked, with the names in it that the command cannot write.
+type Folder struct {
+	Path      Bytes   `json:"path"`
+	Device    uint64  `json:"device"`
+	Inode     uint64  `json:"inode"`
+	Protected []Bytes `json:"protected,omitempty"`
+}
+
+// Machine is a virtual machine, as the sandbox outside of it needs to know it.
+type Machine struct {
+	// Argv is QEMU and its arguments. Its standard input is a socket, the machine's only channel;
+	// its standard output takes what the machine's kernel says.
+	Argv []Bytes `json:"argv"`
+	// Workdir is the folder of [ShareWork] that the machine has as its working directory, if any.
+	Workdir Bytes `json:"workdir,omitempty"`
+	// Guest is for the machine.
+	Guest Guest `json:"guest"`
+}
+
+// Guest is what the first process of a virtual machine needs to know.
+type Guest struct {
+	Hostname string `json:"hostname"`
+	// Places are made in this order in an empty root folder.
+	Places []Place `json:"places"`
+	// ReadOnly are files and folders of /proc that nobody may write, and in place of Masked there is
+	// an empty file.
+	ReadOnly []string `json:"readOnly,omitempty"`
+	Masked   []string `json:"masked,omitempty"`
+	// Shared is the size of /dev/shm, in bytes.
+	Shared uint64 `json:"shared"`
+	// Streams has, for each standard stream, the number of the first that is the same; -1 is
+	// /dev/null. Each number has a stream of the channel, in order, after that of the Setup.
+	Streams [3]int `json:"streams"`
+	// Raw means that the terminal passes on text unchanged. Rows and Columns are its size.
+	Raw     bool   `json:"raw,omitempty"`
+	Rows    uint16 `json:"rows,omitempty"`
+	Columns uint16 `json:"columns,omitempty"`
+}
+
+// Place is one thing that a guest sees.
+type Place struct {
+	// Share is the file or folder, of [ShareView] or [ShareWork], that is shown at the target.
+	Share Bytes `json:"share,omitempty"`
+	// Link is where a symbolic link leads.
+	Link   Bytes `json:"link,omitempty"`
+	Target Bytes `json:"target"`
+	// Writable is true for the agent's own folders only.
+	Writable bool `json:"writable,omitempty"`
+	// Without Share and Link, the place is a folder in memory.
+	Mode   uint32 `json:"mode,omitempty"`
+	Size   uint64 `json:"size,omitempty"`
+	NoExec bool   `json:"noExec,omitempty"`
+}
+
+// What a virtual machine is made of, in the sandbox around it, and what it shares.
+const (
+	Kernel    = Dir + "/kernel"
+	Initramfs = Dir + "/initramfs"
+	// ShareWork holds the agent's own folders, and ShareView everything else.
+	ShareView = "/view"
+	ShareWork = "/work"
+	// Init is the name by which a guest's kernel starts `postern-sandbox`, and Modules the folder
+	// with the kernel's modules, in the order of their names.
+	Init    = "/init"
+	Modules = "/modules"
+	// Trial on the kernel's command line has Init print Ready and power off.
+	Trial = "postern.trial"
+	Ready = "postern: the machine works"
+)
+
+// Variable returns the value of a variable of the command.
+func (s *Setup) Variable(name string) string {
+	for _, kv := range s.Env {
+		if value, ok := strings.CutPrefix(string(kv), name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// File is a file in the home, whose path is relative to it.
+type File struct {
+	Path    Bytes `json:"path"`
+	Content Bytes `json:"content"`
+}
+
+// Signal asks for a signal to be passed to the command, or, if Port is not 0, for the connection
+// that comes with the message to be joined with that port of loopback.
 type Signal struct {
-	Number int `json:"number"`
+	Number int `json:"number,omitempty"`
+	Port   int `json:"port,omitempty"`
+	// Rows and Columns are, with SIGWINCH, the terminal's new size.
+	Rows    uint16 `json:"rows,omitempty"`
+	Columns uint16 `json:"columns,omitempty"`
 }
 
 // Event says what happened inside: one of Started, Exited, Refused and Broken.

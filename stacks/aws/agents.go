@@ -19,14 +19,14 @@ var (
 )
 
 const (
-	// maxAgents is fewer than the rules that a security group can have.
+	// maxAgents is less than the number of rules that a security group can have.
 	maxAgents = 50
 	// maxFargatePorts is the most target groups that a service on ECS can have,
 	// and each agent has one.
 	maxFargatePorts = 5
 )
 
-// agents reads where the agents run. Every agent of the policy does.
+// agents reads where the agents run. Every agent of the policy needs a place.
 func (l *loader) agents(n, root *yaml.Node, a *cloud.AWS) {
 	m := n.Get("agents")
 	if m == nil {
@@ -68,7 +68,7 @@ func (l *loader) agents(n, root *yaml.Node, a *cloud.AWS) {
 	}
 }
 
-// runtimeOf returns the runtime that the policy's part of the file gives an agent.
+// runtimeOf returns the runtime that the policy section gives an agent.
 func runtimeOf(root *yaml.Node, agent string) *yaml.Node {
 	if agents := root.Get("agents"); agents != nil {
 		if n := agents.Get(agent); n != nil {
@@ -100,7 +100,7 @@ func (l *loader) agent(f yaml.Field, runtime *yaml.Node, a *cloud.AWS) cloud.Age
 	}
 	if out.Compute == cloud.ComputeFargate {
 		if a.Mode == cloud.ModeShared {
-			// Their policies are for agents, and the names are everybody's.
+			// The endpoints' policies are for agents, and everybody may resolve their names.
 			l.At(n.Get("compute"), "write compute: ec2, or mode: isolated", "fargate needs endpoints in the agents' network, and mode shared has no such network")
 		}
 		l.Useless(n, "compute fargate", "instance", "ami", "disk", "metadata")
@@ -116,7 +116,7 @@ func (l *loader) agent(f yaml.Field, runtime *yaml.Node, a *cloud.AWS) cloud.Age
 	return out
 }
 
-// machine reads what only an agent's own machine has.
+// machine reads the keys of an agent that runs on a machine of its own.
 func (l *loader) machine(n, runtime *yaml.Node, what string, out *cloud.Agent) {
 	out.Runtime, out.Instance, out.Disk, out.Metadata = "gvisor", "m7i.large", 30, cloud.MetadataV2
 	if runtime != nil {
@@ -149,8 +149,8 @@ func (l *loader) machine(n, runtime *yaml.Node, what string, out *cloud.Agent) {
 	}
 }
 
-// portOf is an agent's port if the file does not say one. It depends on the
-// name alone, so that another agent that comes or goes changes no identity.
+// portOf returns the port of an agent for which the file gives none. It depends on the name alone,
+// so that other agents may come and go without changing an identity.
 func portOf(name string) uint16 {
 	h := fnv.New32a()
 	h.Write([]byte(name))
@@ -209,7 +209,7 @@ func (l *loader) secrets(root *yaml.Node, a *cloud.AWS) {
 	}
 }
 
-// notInAWS are sources that the control plane has not, or is not permitted, in AWS.
+// notInAWS are sources that the control plane does not have, or may not use, in AWS.
 var notInAWS = []string{plan.SourceEnv, plan.SourceFile, plan.SourceExec, plan.SourceAWSParamStore}
 
 func (l *loader) instance(n *yaml.Node) string {

@@ -54,8 +54,8 @@ type loader struct {
 	warnings []*yaml.Problem
 }
 
-// Read reads the section aws of a stack file. Root has it, or should. The plan is what the rest of
-// the file compiles to; Read sets the ports of its agents. Without a section that can be read, the
+// Read reads the section aws of the stack file with the given root. p is the plan of the rest of
+// the file; Read sets the ports of its agents. If the section is missing or cannot be read, the
 // result is nil.
 func Read(r *yaml.Reader, root *yaml.Node, p *plan.Plan) (*cloud.AWS, []*yaml.Problem) {
 	l := &loader{Reader: r, plan: p}
@@ -109,8 +109,8 @@ func (l *loader) section(root *yaml.Node) *cloud.AWS {
 	return a
 }
 
-// authority reads an authority's certificate. It can be missing: for the first
-// preview, or the first `up`, it does not matter.
+// authority reads an authority's certificate. The certificate may be missing, because the first
+// preview and the first `up` do not need it.
 func (l *loader) authority(n *yaml.Node, key, without string) string {
 	m := n.Get(key)
 	if m == nil {
@@ -165,7 +165,7 @@ func (l *loader) operators(n *yaml.Node) string {
 	return string(out)
 }
 
-// zones reads the zones: a list of letters, or how many.
+// zones reads the zones: a list of letters, or a number.
 func (l *loader) zones(n *yaml.Node, a *cloud.AWS) {
 	letters := "abc"
 	if known, ok := zoneLetters[a.Region]; ok {
@@ -205,7 +205,7 @@ func (l *loader) zones(n *yaml.Node, a *cloud.AWS) {
 	}
 }
 
-// network reads the address ranges. What it refuses is not used.
+// network reads the address ranges. A refused range is not used.
 func (l *loader) network(n *yaml.Node, a *cloud.AWS) {
 	m := n.Get("network")
 	var keys []string
@@ -257,7 +257,7 @@ func (l *loader) network(n *yaml.Node, a *cloud.AWS) {
 		if second == nil {
 			second = at["agents"]
 		}
-		// The firewall of the load balancer tells the two networks apart by them.
+		// The load balancer's firewall distinguishes the two networks by their ranges.
 		l.At(second, "write ranges that have nothing in common", "agents %s and egress %s overlap", a.AgentsCIDR, a.EgressCIDR)
 	}
 }

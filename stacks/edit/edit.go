@@ -14,6 +14,7 @@ import (
 
 // AllowRequest says what [Allow] adds.
 type AllowRequest struct {
+	// Agent may be "": see [stacks.ChooseAgent].
 	Agent string
 	Hosts []stacks.HostPort
 	// Methods and Paths apply to every host; none means all.
@@ -26,6 +27,7 @@ type AllowRequest struct {
 
 // RevokeRequest says what [Revoke] takes away.
 type RevokeRequest struct {
+	// Agent may be "": see [stacks.ChooseAgent].
 	Agent string
 	// Hosts are revoked with all their rules; port 0 means every port.
 	Hosts []stacks.HostPort
@@ -37,8 +39,11 @@ type Edit struct {
 	After []byte
 	// Old and Plan are the plans of the file before and after.
 	Old, Plan *plan.Plan
+	// Ended has a line for each lease that has ended and that the edit takes out.
+	Ended []string
 
 	before []byte
+	agent  string
 	stack  *stacks.Stack
 }
 
@@ -49,26 +54,39 @@ func (e *Edit) Source(ruleID string) string { return e.stack.Source(ruleID) }
 func (e *Edit) Changes() []plan.Change { return plan.Diff(e.Old, e.Plan) }
 
 // Allow plans an edit of the stack file that allows an agent to reach hosts. It reuses a
-// destination that says the same; a new destination is named after its host. If the access is
-// allowed already, nothing changes. Everything except the inserted text stays the same, byte for
-// byte.
-func Allow(f *stacks.File, r AllowRequest) (*Edit, error) {
-	rule, err := r.rule()
-	if err != nil {
-		return nil, err
-	}
-	return rewrite(f, r.Agent, func(e *editor) error {
+// destination that says the same; a new destination is named after its host. If the agent reaches
+// the host already, the new destination leads there in the same way, with the same credential. A
+// lease of the same shape is prolonged. If the access is allowed already, nothing changes.
+// Everything except the inserted text, and leases that have ended, stays the same, byte for byte.
+// All requests are for the agent of the last.
+func Allow(f *stacks.File, requests ...AllowRequest) (*Edit, error) {
+	agent := ""
+	var rules []*plan.Rule
+	for _, r := range requests {
+		rule, err := r.rule()
+		if err != nil {
+			return nil, err
+		}
+		agent = r.Agent
 		for _, hp := range r.Hosts {
 			rule := *rule
 			rule.Host, rule.Port = hp.Host, hp.Port
-			if err := e.allow(&rule); err != nil {
+			rules = append(rules, &rule)
+		}
+	}
+	return rewrite(f, agent, func(e *editor) error {
+		for _, rule := range rules {
+			if err := e.allow(rule); err != nil {
 				return err
 			}
 		}
 		return nil
-	}, func(c plan.Change) bool {
-		return c.Kind == "+" && (c.Agent == "" || c.Agent == r.Agent && c.Rule != "")
-	})
+	}, adds)
+}
+
+// adds reports whether a change is one that allowing something to the agent may make.
+func adds(c plan.Change, agent string) bool {
+	return c.Kind == "+" && (c.Agent == "" || c.Agent == agent && c.Rule != "")
 }
 
 // rule returns the rule that the request describes, without the host.
@@ -116,17 +134,23 @@ func Revoke(f *stacks.File, r RevokeRequest) (*Edit, error) {
 			}
 		}
 		return nil
-	}, func(c plan.Change) bool {
-		// A rule that denied goes with the destination it was written in, if
-		// nothing that it denied is allowed any more.
-		less := c.Kind == "-" && c.Risk != plan.RiskHigh || c.Kind == "+" && c.Risk == plan.RiskLow
-		return less && (c.Agent == "" || c.Agent == r.Agent && c.Rule != "")
-	})
+	}, takes)
+}
+
+// takes reports whether a change is one that revoking something from the agent may make. A rule
+// that denied goes with the destination it was written in, if nothing that it denied is allowed any
+// more.
+func takes(c plan.Change, agent string) bool {
+	less := c.Kind == "-" && c.Risk != plan.RiskHigh || c.Kind == "+" && c.Risk == plan.RiskLow
+	return less && (c.Agent == "" || c.Agent == agent && c.Rule != "")
 }
 
 // rewrite compiles the file, has change rewrite it, and accepts the result only if
-// it compiles to a plan that differs in the way that is expected.
-func rewrite(f *stacks.File, agent string, change func(*editor) error, expected func(plan.Change) bool) (*Edit, error) {
+// it compiles to a plan that differs in the way that is expected. If agent is "", see
+// [stacks.ChooseAgent].
+func rewrite(
+	f *stacks.File, agent string, change func(*editor) error, expected func(c plan.Change, agent string) bool,
+) (*Edit, error) {
 	data, err := f.Content()
 	if err != nil {
 		return nil, err
@@ -135,21 +159,25 @@ func rewrite(f *stacks.File, agent string, change func(*editor) error, expected 
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(stack.Plan.Agents, func(a plan.Agent) bool { return a.Name == agent }) {
-		var names []string
-		for _, a := range stack.Plan.Agents {
-			names = append(names, a.Name)
-		}
-		return nil, fmt.Errorf("%s: there is no agent %q; %s", f.Path, agent, yaml.Nearest(agent, names))
+	if agent, _, err = stacks.ChooseAgent(stack.Plan, agent); err != nil {
+		return nil, err
 	}
-	e := &editor{file: f, agent: agent, data: data, stack: stack}
+	if _, err := stack.Agent(agent); err != nil {
+		return nil, err
+	}
+	e := &editor{file: f, agent: agent, data: data, stack: stack, leases: map[string]bool{}}
 	if err := change(e); err != nil {
 		return nil, err
 	}
-	out := &Edit{File: f, before: data, After: e.data, Old: stack.Plan, Plan: e.stack.Plan, stack: e.stack}
+	ended := e.prune(time.Now())
+	out := &Edit{
+		File: f, Ended: ended, agent: agent, before: data, After: e.data,
+		Old: stack.Plan, Plan: e.stack.Plan, stack: e.stack,
+	}
 	for _, c := range out.Changes() {
-		if !expected(c) {
-			return nil, fmt.Errorf("edit %s: the result would also change this: %s; edit it by hand, then run `postern push`", f.Path, c)
+		if !expected(c, agent) && !e.leases[c.Rule] {
+			return nil, fmt.Errorf("edit %s: the result would also change this: %s; edit it by hand, then run `%s`",
+				f.Path, c, f.Command("push"))
 		}
 	}
 	return out, nil
@@ -166,17 +194,21 @@ func (e *Edit) Restore() error { return e.Replace(e.After, e.before) }
 // Lookalikes returns a warning for each host that the edit adds and that looks like
 // another one.
 func (e *Edit) Lookalikes() []string {
-	old := map[string]bool{}
-	for _, a := range e.Old.Agents {
-		for _, r := range a.Rules {
-			old[r.Host] = true
-		}
+	known := func(host string) bool {
+		return slices.ContainsFunc(e.Old.Agents, func(a plan.Agent) bool {
+			return slices.ContainsFunc(a.Rules, func(r plan.Rule) bool { return r.Host == host })
+		})
 	}
+	seen := map[string]bool{}
 	var warnings []string
 	for _, a := range e.Plan.Agents {
-		for _, r := range a.Rules {
-			if text := stacks.Lookalike(r.Host); text != "" && !old[r.Host] {
-				old[r.Host] = true
+		if a.Name != e.agent { // an edit changes no other one
+			continue
+		}
+		for i := range a.Rules {
+			host := a.Rules[i].Host
+			if text := stacks.Lookalike(host); text != "" && !seen[host] && !known(host) {
+				seen[host] = true
 				warnings = append(warnings, text)
 			}
 		}

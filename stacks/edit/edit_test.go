@@ -5,23 +5,19 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/tests/golden"
 )
 
 // TestEdit has one archive for each case: the first line of the comment is the
@@ -29,63 +25,149 @@ import (
 // error.txt, what comes of it.
 func TestEdit(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/*")
+	out := []string{"after.yaml", "changes.txt", "error.txt"}
+	golden.Each(t, "testdata", out, func(t *testing.T, c *golden.Case) map[string]string {
+		var request struct {
+			Allow, Revoke, Agent string
+			Methods, Paths       []string
+		}
+		first, _, _ := strings.Cut(c.Comment, "\n")
+		require.NoError(t, json.Unmarshal([]byte(first), &request))
+		path := filepath.Join(c.Dir, "stack.yaml")
+		var e *Edit
+		var err error
+		if request.Allow != "" {
+			e, err = Allow(opened(t, path), AllowRequest{
+				Agent: request.Agent, Hosts: hosts(t, request.Allow), Methods: request.Methods, Paths: request.Paths,
+			})
+		} else {
+			e, err = Revoke(opened(t, path), RevokeRequest{Agent: request.Agent, Hosts: hosts(t, request.Revoke)})
+		}
+		if err != nil {
+			require.Nil(t, e)
+			return map[string]string{"error.txt": strings.ReplaceAll(err.Error(), c.Dir+"/", "") + "\n"}
+		}
+		got := map[string]string{"after.yaml": string(e.After)}
+		for _, c := range e.Changes() {
+			got["changes.txt"] += c.String() + "\n"
+		}
+		return got
+	})
+}
+
+// TestLookalikes: an edit warns of the hosts that it adds, and of none that the file already has.
+func TestLookalikes(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "local.yaml")
+	write(t, path, `version: 1
+target: local
+destinations:
+  fake: {host: gіthub.com}
+agents:
+  one: {allow: [fake]}
+  two: {allow: [fake]}
+`)
+	const apple = "host xn--80ak6aa92e.com is \"аррӏе.com\", which looks like apple.com but is another host"
+	for add, want := range map[string][]string{
+		"github.com":     nil,
+		"gіthub.com:444": nil, // the host is known, by another port
+		"аррӏе.com":      {apple},
+		"аррӏе.com аррӏе.com:444 plain.test": {apple},
+	} {
+		e, err := Allow(opened(t, path), AllowRequest{Agent: "two", Hosts: hosts(t, add)})
+		require.NoError(t, err, add)
+		require.Equal(t, want, e.Lookalikes(), add)
+	}
+}
+
+// TestAllowAfterAList: what is added to an agent in braces follows a list in brackets.
+func TestAllowAfterAList(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "local.yaml")
+	write(t, path, `version: 1
+target: local
+credentials:
+  anthropic: {kind: bearer, secret: "env://KEY"}
+agents:
+  a: {presets: [anthropic]}
+`)
+	e, err := Allow(opened(t, path), AllowRequest{Agent: "a", Hosts: hosts(t, "x.test")})
 	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		name, ok := strings.CutSuffix(filepath.Base(file), ".txtar")
-		if !ok {
-			t.Errorf("%s is no case: remove it", file)
+	require.Contains(t, string(e.After), "\n  a: {presets: [anthropic], allow: [x.test]}\n")
+}
+
+// TestAllowNextToADenial: a rule that denies a part of a host does not keep the rest from being
+// allowed; one that denies all of the host does.
+func TestAllowNextToADenial(t *testing.T) {
+	t.Parallel()
+	for denied, want := range map[string]string{
+		`, methods: [POST], paths: ["/admin/**"]`: "",
+		``:                                  "denies everything at x.test, whatever else is allowed: take it away by hand first",
+		`, expires: "2099-01-01T00:00:00Z"`: "",
+	} {
+		path := filepath.Join(t.TempDir(), "local.yaml")
+		write(t, path, "version: 1\ntarget: local\ndestinations:\n  no: {host: x.test, deny: true"+denied+"}\n"+
+			"agents:\n  a: {allow: [no]}\n")
+		e, err := Allow(opened(t, path), AllowRequest{Agent: "a", Hosts: hosts(t, "x.test")})
+		if want != "" {
+			require.ErrorContains(t, err, want)
 			continue
 		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			archive, err := txtar.ParseFile(file)
-			require.NoError(t, err)
-			var request struct {
-				Allow, Revoke, Agent string
-				Methods, Paths       []string
-			}
-			first, _, _ := strings.Cut(string(archive.Comment), "\n")
-			require.NoError(t, json.Unmarshal([]byte(first), &request))
-			path := filepath.Join(t.TempDir(), "stack.yaml")
-			in, want := &txtar.Archive{Comment: archive.Comment}, map[string]string{}
-			for _, f := range archive.Files {
-				if f.Name == "stack.yaml" {
-					in.Files = append(in.Files, f)
-					write(t, path, string(f.Data))
-					continue
-				}
-				want[f.Name] = string(f.Data)
-			}
+		require.NoError(t, err, denied)
+		require.Contains(t, string(e.After), "allow: [no, x.test]", denied)
+	}
+}
 
-			got := map[string]string{}
-			var e *Edit
-			if request.Allow != "" {
-				e, err = Allow(opened(t, path), AllowRequest{Agent: request.Agent, Hosts: hosts(t, request.Allow), Methods: request.Methods, Paths: request.Paths})
-			} else {
-				e, err = Revoke(opened(t, path), RevokeRequest{Agent: request.Agent, Hosts: hosts(t, request.Revoke)})
-			}
-			if err != nil {
-				require.Nil(t, e)
-				got["error.txt"] = strings.ReplaceAll(err.Error(), filepath.Dir(path)+"/", "") + "\n"
-			} else {
-				got["after.yaml"] = string(e.After)
-				for _, c := range e.Changes() {
-					got["changes.txt"] += c.String() + "\n"
-				}
-			}
-			if *update {
-				for _, name := range slices.Sorted(maps.Keys(got)) {
-					in.Files = append(in.Files, txtar.File{Name: name, Data: []byte(got[name])})
-				}
-				require.NoError(t, os.WriteFile(file, txtar.Format(in), 0o600))
-				return
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("go test -update, then look at the difference (-want +got):\n%s", diff)
-			}
-		})
+// TestRevokeKeepsAComment: what is taken out of a list in brackets leaves a comment before it, and
+// one comma.
+func TestRevokeKeepsAComment(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "local.yaml")
+	const head = "version: 1\ntarget: local\ndestinations:\n" +
+		"  a: {host: a.test}\n  b: {host: b.test}\n  c: {host: c.test}\n"
+	write(t, path, head+"agents:\n  one:\n    allow: [a, # why\n      b, c]\n  two: {allow: [b]}\n")
+	e, err := Revoke(opened(t, path), RevokeRequest{Agent: "one", Hosts: hosts(t, "b.test")})
+	require.NoError(t, err)
+	require.Equal(t, head+"agents:\n  one:\n    allow: [a, # why\n      c]\n  two: {allow: [b]}\n", string(e.After))
+}
+
+// TestExpected: an edit that would change anything other than what was asked for is refused.
+func TestExpected(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		change      plan.Change
+		adds, takes bool
+	}{
+		{plan.Change{Kind: "+", Agent: "a", Rule: "a/x", Risk: plan.RiskHigh}, true, false},
+		{plan.Change{Kind: "+", Agent: "a", Rule: "a/x", Risk: plan.RiskLow}, true, true},
+		{plan.Change{Kind: "+", Risk: plan.RiskLow}, true, true},
+		{plan.Change{Kind: "-", Agent: "a", Rule: "a/x", Risk: plan.RiskLow}, false, true},
+		{plan.Change{Kind: "-", Agent: "a", Rule: "a/x", Risk: plan.RiskHigh}, false, false},
+		{plan.Change{Kind: "-", Risk: plan.RiskLow}, false, true},
+		{plan.Change{Kind: "~", Agent: "a", Rule: "a/x", Risk: plan.RiskLow}, false, false},
+		{plan.Change{Kind: "+", Agent: "b", Rule: "b/x", Risk: plan.RiskLow}, false, false},
+		{plan.Change{Kind: "-", Agent: "b", Rule: "b/x", Risk: plan.RiskLow}, false, false},
+		{plan.Change{Kind: "+", Agent: "a", Risk: plan.RiskLow}, false, false},
+		{plan.Change{Kind: "-", Agent: "a", Risk: plan.RiskLow}, false, false},
+	} {
+		require.Equal(t, []bool{c.adds, c.takes}, []bool{adds(c.change, "a"), takes(c.change, "a")}, "%+v", c.change)
+	}
+}
+
+// TestReason: the reason of a rule is one line of at most 500 bytes.
+func TestReason(t *testing.T) {
+	t.Parallel()
+	for reason, ok := range map[string]bool{
+		"": true, "because": true, strings.Repeat("x", 500): true, strings.Repeat("x", 501): false,
+		"two\nlines": false, "two\rlines": false, "a\tb": false, "\x1b[2J": false,
+	} {
+		r, err := (&AllowRequest{Reason: reason}).rule()
+		if !ok {
+			require.EqualError(t, err, "the reason is longer than 500 bytes, or more than a line", "%q", reason)
+			continue
+		}
+		require.NoError(t, err, "%q", reason)
+		require.Equal(t, reason, r.Reason)
 	}
 }
 
@@ -252,18 +334,8 @@ func TestWriteRefusesAFileThatChanged(t *testing.T) {
 
 // FuzzEdit: what can be edited can be edited back.
 func FuzzEdit(f *testing.F) {
-	for _, pattern := range []string{"../testdata/load/*.txtar", "testdata/*.txtar"} {
-		files, err := filepath.Glob(pattern)
-		require.NoError(f, err)
-		for _, file := range files {
-			archive, err := txtar.ParseFile(file)
-			require.NoError(f, err)
-			for _, file := range archive.Files {
-				if file.Name == "stack.yaml" {
-					f.Add(file.Data)
-				}
-			}
-		}
+	for _, data := range golden.Seeds(f, "stack.yaml", "../testdata/load/*.txtar", "testdata/*.txtar") {
+		f.Add(data)
 	}
 	path := filepath.Join(f.TempDir(), "fuzz.yaml")
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -343,8 +415,6 @@ func TestWriteGoesNowhereElse(t *testing.T) {
 		})
 	}
 }
-
-var update = flag.Bool("update", false, "rewrite the expectations in testdata")
 
 func write(t *testing.T, path, text string) {
 	t.Helper()

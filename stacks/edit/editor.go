@@ -23,6 +23,8 @@ type editor struct {
 	stack *stacks.Stack
 	// cuts are the changes of the step that is being made.
 	cuts []cut
+	// leases are the rules whose end was moved, or that were taken out because they had ended.
+	leases map[string]bool
 }
 
 // cut replaces the bytes from start to end.
@@ -60,26 +62,38 @@ func (e *editor) step() error {
 
 // allow adds one rule for the agent, if it does not have it already.
 func (e *editor) allow(rule *plan.Rule) error {
-	for _, a := range e.stack.Plan.Agents {
-		for _, r := range a.Rules {
-			if a.Name != e.agent || r.Port != rule.Port || !r.Covers(rule.Host) {
-				continue
-			}
-			if r.Deny && !stacks.Partial(&r) && r.Expires == "" {
-				return fmt.Errorf("%s: rule %s in line %d denies everything at %s, whatever else is allowed: take it away by hand first", e.file.Path, r.ID, e.stack.Origins[r.ID].At.Line, rule.Host)
-			}
-			if !r.Deny && r.Host == rule.Host { // all rules for one place have the same
-				rule.Limits = r.Limits
-			}
+	a, err := e.stack.Agent(e.agent)
+	if err != nil {
+		return err
+	}
+	for i := range a.Rules {
+		r := &a.Rules[i]
+		if r.Port != rule.Port || !r.Covers(rule.Host) {
+			continue
+		}
+		if r.Deny && !stacks.Partial(r) && r.Expires == "" {
+			o, _ := e.stack.Origin(r.ID)
+			return fmt.Errorf("%s: rule %s in line %d denies everything at %s, whatever else is allowed: "+
+				"take it away by hand first", e.file.Path, r.ID, o.At.Line, rule.Host)
+		}
+		if !r.Deny && r.Host == rule.Host { // all rules for one place have the same
+			rule.Limits = r.Limits
 		}
 	}
-	name, exists := e.destinationFor(rule)
+	way, err := e.way(rule)
+	if err != nil {
+		return err
+	}
+	name, exists := e.destinationFor(rule, way != nil)
 	allow := e.agentNode().Get("allow")
 	if exists && allow != nil && slices.ContainsFunc(allow.Items, func(n *yaml.Node) bool { return n.Text == name }) {
 		return nil
 	}
-	text := entry(name, rule)
-	err := e.addDestination(exists, text)
+	if done, err := e.prolong(rule); done || err != nil {
+		return err
+	}
+	text := entry(name, rule, e.wayEntry(way))
+	err = e.addDestination(exists, text)
 	if err == nil {
 		err = e.addAllowed(name)
 	}
@@ -91,18 +105,22 @@ func (e *editor) allow(rule *plan.Rule) error {
 		return err // by hand it would not load either
 	}
 	if err != nil && !exists {
-		return fmt.Errorf("%w; write it by hand: `%s` below destinations, and %s into the allow list of agent %s, then run `postern push`", err, text, scalar(name), e.agent)
+		return fmt.Errorf("%w; write it by hand: `%s` below destinations, and %s into the allow list of agent %s, then run `%s`", err, text, scalar(name), e.agent, e.file.Command("push"))
 	}
 	if err != nil {
-		return fmt.Errorf("%w; write it by hand: %s into the allow list of agent %s, then run `postern push`", err, scalar(name), e.agent)
+		return fmt.Errorf("%w; write it by hand: %s into the allow list of agent %s, then run `%s`", err, scalar(name), e.agent, e.file.Command("push"))
 	}
 	return nil
 }
 
 // destinationFor returns the destination that is equal to the rule, if there is one, or a name for
-// a new one. The agent's own destinations come first.
-func (e *editor) destinationFor(rule *plan.Rule) (name string, exists bool) {
-	same := func(name string) bool { return e.stack.Destinations[name].Allows(rule) }
+// a new one. The agent's own destinations come first. If the agent reaches the place already, only
+// a destination counts that leads there in the same way.
+func (e *editor) destinationFor(rule *plan.Rule, reached bool) (name string, exists bool) {
+	same := func(name string) bool {
+		d := e.stack.Destinations[name]
+		return d.Allows(rule) && (!reached || d.Leads(rule))
+	}
 	if allow := e.agentNode().Get("allow"); allow != nil {
 		for _, item := range allow.Items {
 			if same(item.Text) {
@@ -208,23 +226,29 @@ func (e *editor) revoke(hp stacks.HostPort) error {
 		return fmt.Errorf("%s: agent %s reaches %s by %s", e.file.Path, e.agent, hp, other)
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("%s: agent %s is not allowed anything at %s; `postern effective --agent %s` shows what it is", e.file.Path, e.agent, hp, e.agent)
+		return fmt.Errorf("%s: agent %s is not allowed anything at %s; `%s` shows what it is",
+			e.file.Path, e.agent, hp, e.file.Command("effective", "--agent", e.agent))
 	}
 	for _, name := range names {
-		err := e.removeAllowed(name)
-		if err == nil {
-			err = e.step()
-		}
-		if err == nil && e.ours(name) && !e.used(name) {
-			if err = e.removeDestination(name); err == nil {
-				err = e.step()
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("%w; take %s out of the allow list of agent %s by hand, then run `postern push`", err, scalar(name), e.agent)
+		if err := e.drop(name); err != nil {
+			return fmt.Errorf("%w; take %s out of the allow list of agent %s by hand, then run `%s`", err, scalar(name), e.agent, e.file.Command("push"))
 		}
 	}
 	return nil
+}
+
+// drop takes a destination off the agent's allow list, and out of the file if it is named after its
+// host and no agent uses it any longer.
+func (e *editor) drop(name string) error {
+	if slices.Contains(e.users(name), e.agent) {
+		if err := errors.Join(e.removeAllowed(name), e.step()); err != nil {
+			return err
+		}
+	}
+	if !e.ours(name) || len(e.users(name)) > 0 {
+		return nil
+	}
+	return errors.Join(e.removeDestination(name), e.step())
 }
 
 // ours reports whether the destination is named after its host.
@@ -235,15 +259,16 @@ func (e *editor) ours(name string) bool {
 	return ok && (rest == "" || regexp.MustCompile(`^-[0-9]+$`).MatchString(rest))
 }
 
-func (e *editor) used(name string) bool {
+// users returns the agents that use a destination.
+func (e *editor) users(name string) (agents []string) {
 	for _, a := range e.stack.Plan.Agents {
-		for _, r := range a.Rules {
-			if r.ID == a.Name+"/"+name || strings.HasPrefix(r.ID, a.Name+"/"+name+"/") {
-				return true
-			}
+		if slices.ContainsFunc(a.Rules, func(r plan.Rule) bool {
+			return r.ID == a.Name+"/"+name || strings.HasPrefix(r.ID, a.Name+"/"+name+"/")
+		}) {
+			agents = append(agents, a.Name)
 		}
 	}
-	return false
+	return agents
 }
 
 func (e *editor) removeAllowed(name string) error {
@@ -390,12 +415,12 @@ func (e *editor) elsewhere(hp stacks.HostPort) string {
 			if r.Deny || hp.Port != 0 && r.Port != hp.Port {
 				continue
 			}
-			o := e.stack.Origins[r.ID]
+			o, _ := e.stack.Origin(r.ID)
 			switch {
 			case o.Preset != "" && r.Covers(hp.Host):
-				return fmt.Sprintf("preset %s in line %d: take that off its presets by hand, then run `postern push`", o.Preset, o.At.Line)
+				return fmt.Sprintf("preset %s in line %d: take that off its presets by hand, then run `%s`", o.Preset, o.At.Line, e.file.Command("push"))
 			case r.Host != hp.Host && r.Covers(hp.Host):
-				return fmt.Sprintf("%s in line %d: revoke '%s', or by hand add a destination {host: %s, deny: true}, then run `postern push`", r.Host, o.At.Line, r.Host, hp.Host)
+				return fmt.Sprintf("%s in line %d: revoke '%s', or by hand add a destination {host: %s, deny: true}, then run `%s`", r.Host, o.At.Line, r.Host, hp.Host, e.file.Command("push"))
 			}
 		}
 	}
@@ -419,8 +444,8 @@ func (e *loadError) Error() string {
 
 func (e *loadError) Unwrap() error { return e.err }
 
-// entry writes a destination.
-func entry(name string, r *plan.Rule) string {
+// entry writes a destination. way is what [editor.wayEntry] returns.
+func entry(name string, r *plan.Rule, way string) string {
 	host := scalar(r.Host)
 	s := scalar(name) + ": {host: " + host
 	if r.Port != 443 {
@@ -436,7 +461,7 @@ func entry(name string, r *plan.Rule) string {
 		}
 		s += ", paths: [" + strings.Join(quoted, ", ") + "]"
 	}
-	s += limitsEntry(r.Limits)
+	s += way + limitsEntry(r.Limits)
 	if r.Expires != "" {
 		s += ", expires: " + quote(r.Expires)
 	}

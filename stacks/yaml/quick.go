@@ -317,7 +317,7 @@ func isWord(b byte) bool {
 	return isLetter(b) || '0' <= b && b <= '9' || b == '-' || b == '_' || b == '.' || b == '/' || b == '*'
 }
 
-// isNumber reports whether s is a number that nobody reads otherwise.
+// isNumber reports whether every reader of YAML reads s as the same integer.
 func isNumber(s string) bool {
 	if len(s) > 9 || s[0] == '0' && len(s) > 1 {
 		return false

@@ -91,8 +91,8 @@ func (r *Reader) Texts(n *Node, what, empty string, each func(item *Node, text s
 
 // Integer returns a whole number between low and high, or 0.
 func (r *Reader) Integer(n *Node, what string, low, high int) int {
-	v, err := strconv.Atoi(n.Text)
-	if n.Kind != KindInteger || err != nil || v < low || v > high || strconv.Itoa(v) != n.Text {
+	v, _ := strconv.Atoi(n.Text) // what cannot be read is not written out the same again
+	if n.Kind != KindInteger || v < low || v > high || strconv.Itoa(v) != n.Text {
 		r.At(n, fmt.Sprintf("write a number from %d to %d", low, high), "%s is not a valid number", what)
 		return 0
 	}

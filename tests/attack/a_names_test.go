@@ -253,7 +253,7 @@ var names = []Case{
 		require.Eventually(s, func() bool {
 			events, err := audit.Read(f.Home.AuditDir(), audit.Filter{})
 			return err == nil && len(events) == 4
-		}, 20*time.Second, 10*time.Millisecond)
+		}, time.Minute, 10*time.Millisecond)
 	}},
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 )
 
 // patience bounds everything that is waited for.
-const patience = 40 * time.Second
+const patience = time.Minute
 
 // pause is between looks at what nothing announces.
 const pause = 20 * time.Millisecond
@@ -72,6 +73,9 @@ type arena struct {
 	files map[string]string
 	// spare starts another fleet, outside the world.
 	spare func() *fleet.Fleet
+	// heard are the events so far, by agent.
+	heard   map[string][]audit.Event
+	hearing sync.Mutex
 }
 
 // rulesOf is the policy of a seat whose case has none of its own.
@@ -93,7 +97,7 @@ func rulesOf(s string) []plan.Rule {
 // newArena starts everything and publishes one plan with an agent for each seat.
 func newArena(t *testing.T, seats []*seat) *arena {
 	t.Helper()
-	a := &arena{fleet: fleet.New(t, 0), files: map[string]string{}}
+	a := &arena{fleet: fleet.New(t, 0), files: map[string]string{}, heard: map[string][]audit.Event{}}
 	a.spare = func() *fleet.Fleet { return fleet.New(t, 1) }
 	root := a.fleet.Home.Root
 	a.world = newWorld(t, root)
@@ -115,10 +119,7 @@ func newArena(t *testing.T, seats []*seat) *arena {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(a.self, b, 0o755))
 	a.inside = filepath.Join(a.homes, "postern-sandbox")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", a.inside, "./cmd/postern-sandbox")
-	build.Dir, build.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	fleet.Put(t, a.homes, "postern-sandbox")
 
 	p := &plan.Plan{Stack: "test", Resolvers: []string{worldResolver}, Credentials: []plan.Credential{
 		{Name: "key", Kind: plan.KindHeader, Header: "x-api-key", Secret: "file://" + a.fleet.Secret("key", canary)},
@@ -164,8 +165,9 @@ func newArena(t *testing.T, seats []*seat) *arena {
 	slices.SortFunc(p.Agents, func(x, y plan.Agent) int { return strings.Compare(x.Name, y.Name) })
 	slices.SortFunc(p.Credentials, func(x, y plan.Credential) int { return strings.Compare(x.Name, y.Name) })
 	require.NoError(t, a.world.setZone(zone))
-	a.fleet.MustPublish(p)
+	a.fleet.MustPublishLarge(p)
 	a.plan = p
+	a.listen(t)
 	return a
 }
 
@@ -174,10 +176,32 @@ func timeout() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
+// listen reads the log from now on, once for all agents.
+func (a *arena) listen(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- audit.Follow(ctx, a.fleet.Home.AuditDir(), audit.Filter{}, func(e audit.Event) error {
+			a.hearing.Lock()
+			defer a.hearing.Unlock()
+			if e.Over() {
+				a.heard[e.Agent] = append(a.heard[e.Agent], e)
+			}
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
 // events are those of one agent so far, one for each request that is over.
-func (a *arena) events(agent string) ([]audit.Event, error) {
-	events, err := audit.Read(a.fleet.Home.AuditDir(), audit.Filter{Agent: agent})
-	return slices.DeleteFunc(events, func(e audit.Event) bool { return !e.Over() }), err
+func (a *arena) events(agent string) []audit.Event {
+	a.hearing.Lock()
+	defer a.hearing.Unlock()
+	return slices.Clone(a.heard[agent])
 }
 
 // strays are packets to where no rule leads.
@@ -265,9 +289,14 @@ func (a *arena) nowhere(t *testing.T) {
 	require.Regexp(t, `Max core file size +[01] +[01] +bytes`, string(limits), "Envoy may leave a core file")
 
 	require.Equal(t, a.pid, a.fleet.EnvoyPID("n1"), "Envoy was restarted")
-	all, err := a.events("")
+	r, err := a.world.record()
 	require.NoError(t, err)
-	for i, e := range all {
+	require.Empty(t, a.questions(r), "was looked up, and is in no rule of anybody")
+	require.Empty(t, a.strays(r), "packets to where no rule leads")
+
+	all, err := audit.Read(a.fleet.Home.AuditDir(), audit.Filter{})
+	require.NoError(t, err)
+	for i, e := range slices.DeleteFunc(all, func(e audit.Event) bool { return !e.Over() }) {
 		require.NotEqual(t, audit.Gap, e.Verdict, "%+v", e)
 		require.NotEmpty(t, e.Reason, "%+v", e)
 		require.NotEmpty(t, e.Agent, "event %d: %+v", i, e)

@@ -85,6 +85,7 @@ var sideChannels = []Case{
 	}},
 	{ID: "D3", What: "DNS over TLS, HTTPS and QUIC, multicast DNS, LLMNR", Ways: []Way{Inside}, Run: func(s *seat) {
 		s.undialable("tcp", "1.1.1.1:853")
+		s.deny(plan.ReasonHost) // it is told
 		for _, address := range []string{"1.1.1.1:853", "1.1.1.1:443", "1.1.1.1:784", "224.0.0.251:5353", "224.0.0.252:5355", "[ff02::fb]:5353", "255.255.255.255:5353"} {
 			c, out, err := s.sandboxed.do(order{Net: "udp", Addr: address})
 			require.NoError(s, err)
@@ -133,6 +134,7 @@ var sideChannels = []Case{
 		for _, port := range []int{1, 21, 22, 23, 25, 110, 143, 465, 587, 993, 1080, 1194, 3306, 5432, 6379, 6667, 8000, 8081, 9001, 11211, 27017, 65535} {
 			for _, host := range []string{"203.0.113.1", "[2001:db8::1]"} {
 				require.Contains(s, s.undialable("tcp", fmt.Sprint(host, ":", port)), "refused")
+				s.deny(plan.ReasonHost) // it is told
 			}
 		}
 	}},
@@ -178,6 +180,8 @@ var sideChannels = []Case{
 		require.Zero(s, status, out)
 		s.allow("api")
 		// A proxy of the agent's own.
+		s.deny(plan.ReasonHost)
+		s.deny(plan.ReasonHost) // the connections to both are told
 		s.fails("HTTPS_PROXY=http://203.0.113.5:8888 https_proxy=http://203.0.113.5:8888 curl -sS -m 8 https://" + s.host(api) + "/v1/x")
 		s.fails("ALL_PROXY=socks5h://203.0.113.5:1080 HTTPS_PROXY= https_proxy= curl -sS -m 8 https://" + s.host(api) + "/v1/x")
 		out, _ = s.sh("git config --global http.proxy ''; git -c http.proxy= ls-remote https://" + s.host(evil) + "/x.git 2>&1; true")

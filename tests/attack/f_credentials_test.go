@@ -208,9 +208,9 @@ var credentials = []Case{
 		for _, a := range arrived {
 			require.True(s, a.Host == s.host(open) || a.Header.Get("X-Api-Key") != "", "%s was forwarded bare", a.URI)
 		}
-		events, err := s.events(s.name)
-		require.NoError(s, err)
-		require.Contains(s, fmt.Sprint(events), string(plan.ReasonCredential))
+		require.Eventually(s, func() bool {
+			return strings.Contains(fmt.Sprint(s.events(s.name)), string(plan.ReasonCredential))
+		}, patience, pause)
 	}},
 	{ID: "F7", What: "a key of the agent's in the very slot of ours", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Run: func(s *seat) {
 		a := s.ask("GET", "/v1/x", "X-Api-Key: "+ownKey)

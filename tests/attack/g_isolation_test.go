@@ -22,6 +22,7 @@ var isolation = []Case{
 		for _, port := range []string{"2375", "2376", "6443", "10250"} {
 			s.undialable("tcp", "127.0.0.1:"+port)
 			s.undialable("tcp", "172.17.0.1:"+port)
+			s.deny(plan.ReasonHost) // it is told
 		}
 		s.fails("ls /dev/kvm /dev/vsock /dev/vhost-vsock /dev/net/tun")
 	}},

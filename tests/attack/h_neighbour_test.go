@@ -38,7 +38,7 @@ func TestNeighbour(t *testing.T) {
 		conn, err := f.Dial("n1", "hostile")(t.Context(), "", "")
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = conn.Close() })
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(patience))
 		return conn
 	}
 	tunnel := func() net.Conn {
@@ -71,7 +71,7 @@ func TestNeighbour(t *testing.T) {
 		try  func(t *testing.T)
 	}{
 		{"H-neighbour-1 a certificate for the other's host", func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			err := tls.Client(tunnel(), &tls.Config{ServerName: "theirs.test", InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // that there is one tells
 			require.Error(t, err)

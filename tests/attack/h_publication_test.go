@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/bundle"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/publish"
@@ -90,12 +91,7 @@ func newDesk(t *testing.T) *desk {
 	require.NoError(t, hostpath.In(base).Record(d.project), "as run does")
 
 	bin := t.TempDir()
-	for _, name := range []string{"postern", "postern-sandbox"} {
-		build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, name), "../../cmd/"+name)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath")
-		out, err := build.CombinedOutput()
-		require.NoError(t, err, "%s", out)
-	}
+	fleet.Put(t, bin, "postern", "postern-sandbox")
 	d.postern = filepath.Join(bin, "postern")
 	d.environ = append(os.Environ(), "POSTERN_HOME="+base, "XDG_CONFIG_HOME="+filepath.Join(root, "config"))
 	return d
@@ -121,7 +117,7 @@ func (d *desk) runs(args ...string) (string, int) {
 	d.t.Helper()
 	cmd := d.command(args...)
 	out, err := cmd.CombinedOutput()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
+	if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) {
 		require.NoError(d.t, err)
 	}
 	return string(out), cmd.ProcessState.ExitCode()
@@ -161,8 +157,8 @@ func TestPublication(t *testing.T) {
 		status  int
 		says    string
 	}{
-		{"H-publish-1 the file is replaced by a rename", edit, []string{"push"}, publish.StatusUnseen, "where an agent may write, so it is only a proposal"},
-		{"H-publish-2 said yes beforehand", edit, []string{"push", "--yes"}, publish.StatusUnseen, "for which --yes does not count"},
+		{"H-publish-1 the file is replaced by a rename", edit, []string{"push"}, exit.Unseen, "where an agent may write, so it is only a proposal"},
+		{"H-publish-2 said yes beforehand", edit, []string{"push", "--yes"}, exit.Unseen, "for which --yes does not count"},
 		{"H-publish-3 by a checkout", func() {
 			d.git("init", "-q")
 			d.git("add", "stacks")
@@ -171,16 +167,16 @@ func TestPublication(t *testing.T) {
 			d.git("commit", "-qam", "hostile")
 			d.git("checkout", "-q", "HEAD~1")
 			d.git("checkout", "-q", "-")
-		}, []string{"push"}, publish.StatusUnseen, "only a proposal"},
+		}, []string{"push"}, exit.Unseen, "only a proposal"},
 		{"H-publish-4 behind a link", func() { plant(d.victim + "/stacks") }, []string{"push"}, 1, "stacks is a symbolic link"},
-		{"H-publish-5 a command about something else", edit, []string{"allow", "new.test", "--agent", "demo", "--method", "GET", "--yes"}, publish.StatusOther, "nothing was changed"},
-		{"H-publish-6 taking something away", edit, []string{"revoke", "docs.test", "--agent", "demo"}, publish.StatusOther, "nothing was changed"},
-		{"H-publish-7 all of it, without a terminal", edit, []string{"allow", "new.test", "--agent", "demo", "--with-other-changes", "--yes"}, publish.StatusUnseen, "for which --yes does not count"},
+		{"H-publish-5 a command about something else", edit, []string{"allow", "new.test", "--agent", "demo", "--method", "GET", "--yes"}, exit.OtherChanges, "nothing was changed"},
+		{"H-publish-6 taking something away", edit, []string{"revoke", "docs.test", "--agent", "demo"}, exit.OtherChanges, "nothing was changed"},
+		{"H-publish-7 all of it, without a terminal", edit, []string{"allow", "new.test", "--agent", "demo", "--with-other-changes", "--yes"}, exit.Unseen, "for which --yes does not count"},
 		{"H-publish-8 the file itself, by a link that was named", func() {
 			d.write(filepath.Join(d.victim, "stacks", "theirs.yaml"), d.hostile)
 			require.NoError(t, os.Remove(d.file()))
 			require.NoError(t, os.Symlink("../../victim/stacks/theirs.yaml", d.file()))
-		}, []string{"push", "--file", d.file()}, publish.StatusUnseen, "nothing was"},
+		}, []string{"push", "--file", d.file()}, exit.Unseen, "nothing was"},
 		{
 			"H-publish-9 a link to another stack of the operator's", func() { plant("../victim/stacks") },
 			[]string{"allow", "evil.test", "--agent", "demo", "--yes"},

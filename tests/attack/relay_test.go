@@ -116,7 +116,7 @@ func obey(conn net.Conn) {
 	var to net.Conn
 	switch {
 	case o.Sh != "":
-		ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "sh", "-c", o.Sh)
 		b, err := cmd.CombinedOutput()
@@ -130,7 +130,7 @@ func obey(conn net.Conn) {
 			out.Error = errno.Error()
 		}
 	default:
-		if to, err = net.DialTimeout(o.Net, o.Addr, 5*time.Second); err != nil {
+		if to, err = net.DialTimeout(o.Net, o.Addr, patience); err != nil {
 			out.Error = err.Error()
 		}
 	}
@@ -181,6 +181,7 @@ func startSandbox(a *arena, agent string) (*sandboxed, error) {
 		Agent: agent, Private: []string{a.fleet.Home.Root},
 		Environ: []string{"HOME=" + filepath.Join(a.homes, "home"), "PATH=" + os.Getenv("PATH")}, Env: []string{relayVariable + "=1"},
 		Sockets: []string{a.fleet.Home.AgentDir("n1", agent)}, CA: a.fleet.CA.PEM, Inside: a.inside,
+		Workspace: view.Workspace{Mode: view.Write},
 	}
 	var err error
 	if in.Workdir, err = view.Look(dir, in.Environ, in.Private); err != nil {

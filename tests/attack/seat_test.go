@@ -178,10 +178,8 @@ func (s *seat) closeConns() {
 func (s *seat) settle() {
 	var got []string
 	var events []audit.Event
-	for end := time.Now().Add(3 * time.Second); ; {
-		var err error
-		events, err = s.events(s.name)
-		require.NoError(s, err)
+	for end := time.Now().Add(patience); ; {
+		events = s.events(s.name)
 		got = got[:0]
 		for _, e := range events {
 			got = append(got, fmt.Sprintf("%s %s %s", e.Verdict, e.Reason, e.Rule))
@@ -210,9 +208,6 @@ func (s *seat) settle() {
 			s.Errorf("reached %s (server name %s, at %s)", a.Host, a.SNI, a.To)
 		}
 	}
-	for _, name := range s.questions(r) {
-		s.Errorf("%s was looked up, and is in no rule of anybody", name)
-	}
 	for name := range r.Queries {
 		if strings.HasSuffix(name, s.name+".test") && !s.mayReach(name) {
 			s.Errorf("%s was looked up", name)
@@ -220,9 +215,6 @@ func (s *seat) settle() {
 		if s.reached == 0 && s.Zone == nil && !s.lookedUp && !s.any && strings.HasSuffix(name, "."+s.name+".test") {
 			s.Errorf("%s was looked up although nothing was allowed", name)
 		}
-	}
-	if strays := s.strays(r); len(strays) > 0 {
-		s.Errorf("packets to where no rule leads: %v", strays)
 	}
 	s.mu.Lock()
 	read := s.read.String()

@@ -463,7 +463,7 @@ func newWorld(t *testing.T, root string) *worldClient {
 		return d.DialContext(ctx, "unix", filepath.Join(root, "world.sock"))
 	}}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &worldClient{pid: cmd.Process.Pid, client: &http.Client{Transport: tr, Timeout: 10 * time.Second}}
+	return &worldClient{pid: cmd.Process.Pid, client: &http.Client{Transport: tr, Timeout: patience}}
 }
 
 // envoyIn writes a program that runs Envoy in the world's network.

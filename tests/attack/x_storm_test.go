@@ -53,7 +53,11 @@ var storms = []Case{
 				c = s.proxy()
 			}
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(200 * time.Millisecond))
+			wait := 200 * time.Millisecond
+			if slices.Contains(seeds[:len(seeds)-1], string(raw)) { // it is whole, and has an answer however slow the machine is
+				wait = patience
+			}
+			_ = c.SetDeadline(time.Now().Add(wait))
 			_, _ = c.Write(raw)
 			a := receive(c, strings.SplitN(string(raw), " ", 2)[0])
 			// Waiting for the rest of a request is not a hang: the limit on slow clients is X2's.
@@ -73,16 +77,15 @@ var storms = []Case{
 		require.Positive(s, refusals)
 		// Every answer is an event, but for accepted CONNECTs; every request that arrived is an allowed one.
 		require.Eventually(s, func() bool {
-			events, err := s.events(s.name)
 			denied, allowed := 0, 0
-			for _, e := range events {
+			for _, e := range s.events(s.name) {
 				if e.Verdict == audit.Deny {
 					denied++
 				} else {
 					allowed++
 				}
 			}
-			return err == nil && denied >= refusals && allowed >= len(s.arrivals())
+			return denied >= refusals && allowed >= len(s.arrivals())
 		}, patience, 100*time.Millisecond, "%d refusals", refusals)
 		s.uncounted()
 		require.Equal(s, s.pid, s.fleet.EnvoyPID("n1"), "Envoy was restarted")
@@ -121,7 +124,6 @@ var storms = []Case{
 			} else {
 				c = s.proxy()
 			}
-			began := time.Now()
 			_, err := io.WriteString(c, start)
 			require.NoError(s, err)
 			stop := make(chan struct{})
@@ -139,11 +141,9 @@ var storms = []Case{
 			close(stop)
 			require.False(s, a.hung(), "%q is waited for for ever", start)
 			require.True(s, a.refused(), "%s", a)
-			require.Less(s, time.Since(began), 13*time.Second)
 		})
 		require.Eventually(s, func() bool {
-			events, err := s.events(s.name)
-			return err == nil && len(events) == len(starts)
+			return len(s.events(s.name)) == len(starts)
 		}, patience, pause, "an event for each")
 	}},
 	{ID: "X3", What: "many connections and streams of one agent leave the others theirs", Ways: []Way{Socket}, Run: func(s *seat) {
@@ -290,6 +290,9 @@ func storm(s *seat, n int, seeds []string, f func([]byte)) {
 	s.Helper()
 	r := rand.New(rand.NewSource(int64(n)))
 	var all [][]byte
+	for _, seed := range seeds {
+		all = append(all, []byte(seed))
+	}
 	for range n {
 		all = append(all, mutate(r, seeds))
 	}

@@ -29,6 +29,10 @@ type installer struct {
 // installers are all that is not of the system. What they need in turn is what
 // their registry says today.
 func installers(dir string) []installer {
+	locked, err := filepath.Abs(filepath.Join("testdata", "agents"))
+	if err != nil {
+		panic(err) // there is no working directory
+	}
 	return []installer{
 		{
 			name:    "pip",
@@ -37,8 +41,23 @@ func installers(dir string) []installer {
 		},
 		{
 			name:    "npm",
-			pins:    []string{"@anthropic-ai/claude-code@2.1.330", "@anthropic-ai/sdk@1.12.0", "ws@8.23.0"},
+			pins:    []string{"@anthropic-ai/sdk@1.12.0", "ws@8.23.0"},
 			command: []string{"npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefix", "."},
+		},
+		{
+			// As npm has them with "install --global" and a prefix in the home: only what the lock file
+			// has a digest of.
+			name: "agents",
+			pins: []string{
+				"@anthropic-ai/claude-code@2.1.330", "@openai/codex@0.171.0", "@google/gemini-cli@0.61.0",
+				"opencode-ai@1.18.33",
+			},
+			command: []string{"sh", "-c", `set -e
+				prefix=home/.npm-global; mkdir -p $prefix/lib $prefix/bin; cp "$0"/package*.json $prefix/lib
+				npm install --no-audit --no-fund --prefix $prefix/lib "$@"
+				for name in claude codex gemini opencode; do
+					ln -sf ../lib/node_modules/.bin/$name $prefix/bin
+				done`, locked},
 		},
 		{
 			name:    "go",
@@ -55,9 +74,10 @@ func installers(dir string) []installer {
 	}
 }
 
-// installed is the folder of the clients, the working directory of every
-// sandbox here, as a project with its dependencies is.
-var installed = sync.OnceValues(func() (string, error) {
+// install returns the folder of the clients, after the installers of these names, or all, have done
+// their work. It is the working directory of most sandboxes here, as a project with its
+// dependencies is.
+func install(names ...string) (string, error) {
 	dir, err := filepath.Abs(filepath.Join("..", "..", ".cache", "clients"))
 	if err != nil {
 		return "", err
@@ -78,7 +98,9 @@ var installed = sync.OnceValues(func() (string, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", err
 	}
-	all := installers(dir)
+	all := slices.DeleteFunc(installers(dir), func(in installer) bool {
+		return len(names) > 0 && !slices.Contains(names, in.name)
+	})
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup
 	for i, in := range all {
@@ -91,7 +113,7 @@ var installed = sync.OnceValues(func() (string, error) {
 		}
 	}
 	return dir, nil
-})
+}
 
 // install does nothing if the pins are what was installed last.
 func (in *installer) install(dir string) error {
@@ -131,10 +153,10 @@ func (in *installer) install(dir string) error {
 	return os.WriteFile(done, []byte(want), 0o600)
 }
 
-// clientsDir is [installed] for a test.
-func clientsDir(t testing.TB) string {
+// clientsDir is [install] for a test.
+func clientsDir(t testing.TB, names ...string) string {
 	t.Helper()
-	dir, err := installed()
+	dir, err := install(names...)
 	require.NoError(t, err)
 	return dir
 }

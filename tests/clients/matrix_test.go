@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/plan"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -114,7 +115,7 @@ func (s *stack) check(language, printed string) {
 // language.
 func TestMatrix(t *testing.T) {
 	t.Parallel()
-	s := newStack(t)
+	s := newStack(t, stackFile, func(*plan.Plan, *plan.Upstream) {})
 	python := "PYTHONPATH=" + filepath.Join(s.dir, "python")
 
 	t.Run("python", func(t *testing.T) {

@@ -85,7 +85,7 @@ func (c program) run(s *stack, _ string) {
 		require.NotZero(s, r.status, "%s", r.text())
 		require.Regexp(s, c.fails, r.text())
 		require.Contains(s, r.stderr, "postern: denied by policy: "+c.gate)
-		require.Less(s, r.took, 10*time.Second, "a denial is quick")
+		require.Less(s, r.took, time.Minute, "a denial does not hang")
 		return
 	}
 	require.Contains(s, s.ok(r), c.says)
@@ -124,7 +124,7 @@ func (c coder) run(s *stack, python, script string) {
 	s.Helper()
 	where := "/v1/echo/" + strings.NewReplacer(" ", "-", ",", "").Replace(c.name)
 	prompt := "Please run: curl -sS https://api.test" + where + "; hostname; echo key=$ANTHROPIC_API_KEY"
-	command := []string{"node_modules/.bin/claude", "-p", prompt, "--allowedTools", "Bash"}
+	command := []string{"home/.npm-global/bin/claude", "-p", prompt, "--allowedTools", "Bash"}
 	if c.sdk {
 		command = []string{"python3", script, prompt}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/tests/fleet"
 )
@@ -94,8 +95,11 @@ type stack struct {
 	up      *upstream
 }
 
-// newStack brings up a control plane, a node and the upstream.
-func newStack(t *testing.T) *stack {
+// newStack brings up a control plane, a node and the upstream. It changes the plan of the stack
+// file before that is published. clients are the names of installers, all if there is none.
+func newStack(
+	t *testing.T, stackFile string, change func(p *plan.Plan, upstream *plan.Upstream), clients ...string,
+) *stack {
 	t.Helper()
 	root, err := os.MkdirTemp("", "clients-")
 	require.NoError(t, err)
@@ -107,7 +111,7 @@ func newStack(t *testing.T) *stack {
 		return path
 	}
 	write("secret", canary)
-	s := &stack{TB: t, file: write("stacks/local.yaml", stackFile), dir: clientsDir(t)}
+	s := &stack{TB: t, file: write("stacks/local.yaml", stackFile), dir: clientsDir(t, clients...)}
 
 	// Where the CLI looks for the state of this stack file.
 	file, err := stacks.Open(s.file)
@@ -121,13 +125,13 @@ func newStack(t *testing.T) *stack {
 	s.up = newUpstream(t, f, root)
 
 	bin := t.TempDir()
-	for _, name := range []string{"postern", "postern-sandbox"} {
-		build(t, filepath.Join("..", ".."), filepath.Join(bin, name), "./cmd/"+name)
-	}
+	fleet.Put(t, bin, "postern", "postern-sandbox")
 	s.postern = filepath.Join(bin, "postern")
 	s.environ = append(os.Environ(), "POSTERN_HOME="+filepath.Join(root, "home"))
 	loaded, err := stacks.Load(s.file)
 	require.NoError(t, err)
+	pin := plan.Upstream{Address: "unix:" + filepath.Join(root, "upstream.sock"), CA: string(f.UpstreamCA.PEM)}
+	change(loaded.Plan, &pin)
 	f.MustPublish(loaded.Plan)
 	return s
 }
@@ -199,7 +203,7 @@ func (s *stack) denied(what string, match func(audit.Event) bool) {
 			}
 		}
 		return false
-	}, 20*time.Second, 20*time.Millisecond, "no event of the denial of %s", what)
+	}, time.Minute, 20*time.Millisecond, "no event of the denial of %s", what)
 }
 
 // program copies one of testdata into the sandbox's working directory, and

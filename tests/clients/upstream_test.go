@@ -1,6 +1,8 @@
 package clients
 
 import (
+	"cmp"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -24,7 +26,11 @@ import (
 )
 
 // hosts are the names of the upstream.
-var hosts = []string{"api.test", "ws.test", "wheels.test", "packages.test", "git.test", "rpc.test"}
+var hosts = []string{
+	"api.test", "ws.test", "wheels.test", "packages.test", "git.test", "rpc.test",
+	"api.anthropic.com", "platform.claude.com", "api.openai.com", "generativelanguage.googleapis.com",
+	"docs.python.org",
+}
 
 // request is what the upstream remembers of one.
 type request struct {
@@ -49,6 +55,8 @@ func newUpstream(t *testing.T, f *fleet.Fleet, dir string) *upstream {
 	reflection.Register(rpc)
 	byHost := map[string]http.Handler{
 		"api.test": u.api(), "ws.test": newSockets(), "git.test": newGit(t), "wheels.test": newWheels(t), "packages.test": newPackages(t), "rpc.test": rpc,
+		"api.anthropic.com": anthropic(), "platform.claude.com": hello(), "api.openai.com": openai(),
+		"generativelanguage.googleapis.com": http.HandlerFunc(gemini), "docs.python.org": http.HandlerFunc(page),
 	}
 	certificate := f.UpstreamCA.Issue(t, hosts...)
 	l, err := net.Listen("unix", filepath.Join(dir, "upstream.sock"))
@@ -75,7 +83,7 @@ func (u *upstream) record(r *http.Request) {
 	host, _, _ := strings.Cut(r.Host, ":")
 	credential := r.Header.Get("X-Api-Key")
 	if credential == "" {
-		credential = r.Header.Get("Authorization")
+		credential = r.Header.Get("Authorization") + r.Header.Get("X-Goog-Api-Key")
 	}
 	if _, password, ok := r.BasicAuth(); ok {
 		credential = password
@@ -162,9 +170,7 @@ func (u *upstream) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// messages is POST /v1/messages of the sampling API, as much of it as clients
-// need. The model does what the prompt says after "Please run: ", with the tool
-// called Bash if it is offered, and tells what came of it.
+// messages is POST /v1/messages of the sampling API, as much of it as clients need.
 func messages(w http.ResponseWriter, r *http.Request) {
 	var in struct {
 		Model    string
@@ -178,30 +184,22 @@ func messages(w http.ResponseWriter, r *http.Request) {
 	}
 	reply := map[string]any{"type": "text", "text": "hello from the stand-in"}
 	stop := "end_turn"
-	bash := false
+	var m model
 	for _, tool := range in.Tools {
-		bash = bash || tool.Name == "Bash"
+		m.tools = append(m.tools, tool.Name)
 	}
-	command, outcome := "", ""
-	for _, m := range in.Messages {
-		for _, text := range texts(m.Content) {
-			if _, after, ok := strings.Cut(text, "Please run: "); ok && command == "" {
-				command, _, _ = strings.Cut(strings.TrimSpace(after), "\n")
-			}
-			if _, after, ok := strings.Cut(text, "tool_result:"); ok {
-				outcome = after
-			}
+	for _, message := range in.Messages {
+		for _, text := range texts(message.Content) {
+			m.reads(text)
 		}
 	}
-	switch {
-	case outcome != "":
-		reply["text"] = "the tool says: " + outcome
-	case command != "" && bash:
-		reply = map[string]any{"type": "tool_use", "id": "toolu_01", "name": "Bash", "input": map[string]any{"command": command, "description": "as asked"}}
+	text, tool, arguments := m.says()
+	if reply["text"] = text; tool != "" {
+		reply = map[string]any{"type": "tool_use", "id": "toolu_" + rand.Text(), "name": tool, "input": arguments}
 		stop = "tool_use"
 	}
 	message := map[string]any{
-		"id": "msg_01", "type": "message", "role": "assistant", "model": in.Model, "content": []any{reply},
+		"id": "msg_" + rand.Text(), "type": "message", "role": "assistant", "model": in.Model, "content": []any{reply},
 		"stop_reason": stop, "stop_sequence": nil, "usage": map[string]int{"input_tokens": 1, "output_tokens": 1},
 	}
 	if !in.Stream {
@@ -254,7 +252,8 @@ func texts(content json.RawMessage) []string {
 	var all []string
 	for _, b := range blocks {
 		if b.Type == "tool_result" {
-			all = append(all, "tool_result:"+strings.Join(texts(b.Content), ""))
+			// A result may be of other blocks than texts.
+			all = append(all, toolResult+cmp.Or(strings.Join(texts(b.Content), ""), string(b.Content)))
 			continue
 		}
 		all = append(all, b.Text)

@@ -76,7 +76,7 @@ func TestDriftCommand(t *testing.T) {
 	out, errs, status = run(t, "", "drift", "--file", stack.Path)
 	require.Equal(t, 2, status)
 	require.Empty(t, out)
-	require.Contains(t, errs, "write it with `go run . preview eu-west-3 --offline --graph FILE`")
+	require.Contains(t, errs, "write it with `postern preview eu-west-3 --offline --graph FILE`")
 }
 
 func TestSecretCommand(t *testing.T) {
@@ -230,5 +230,7 @@ func TestAuditCommand(t *testing.T) {
 	denied := events("--denied")
 	require.Len(t, denied, 2)
 	require.Equal(t, audit.Deny, denied[0].Verdict)
-	require.Empty(t, events("--agent", "somebody"))
+	_, errs, status = run(t, "", "audit", "--json", "--file", stack.Path, "--agent", "somebody")
+	require.Equal(t, 1, status)
+	require.Contains(t, errs, `there is no agent "somebody"; write coder`)
 }

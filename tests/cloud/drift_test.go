@@ -203,7 +203,7 @@ func TestDriftFindsWhatWasAddedByHand(t *testing.T) {
 			base := vpc[:strings.LastIndexByte(vpc, '.')]
 			_, err := b.ec2.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &agents, CidrBlock: awssdk.String(base[:strings.LastIndexByte(base, '.')] + ".15.240/28")})
 			return err
-		}, cloud.High, "is not in the plan", nil},
+		}, cloud.High, "a subnet (", nil},
 		{"a machine with a role", func() error {
 			_, err := b.iam.CreateInstanceProfile(ctx, &iam.CreateInstanceProfileInput{InstanceProfileName: awssdk.String("by-hand")})
 			require.NoError(t, err)

@@ -208,6 +208,13 @@ func TestUpWithoutPlugin(t *testing.T) {
 	out, status := c.run("preview", "prod-aws", "--offline")
 	require.Equal(t, 0, status, out)
 	require.Contains(t, out, "stack prod-aws, offline: ")
+	out, status = c.run("check", "prod-aws")
+	require.Equal(t, 0, status, out)
+	require.Contains(t, out, "warning  IMD-03 prod-aws-agent-coder-machine")
+	out, status = c.run("prove", "prod-aws")
+	require.Equal(t, 0, status, out)
+	require.Contains(t, out, "stack prod-aws: every assertion holds")
+	require.Contains(t, out, "credential anthropic, in the header x-api-key: at api.anthropic.com; may write")
 }
 
 // TestBadStackOnAWS: what the file gets wrong is said with its place, before the

@@ -215,7 +215,7 @@ static_resources:
 			c.Close()
 		}
 		return err == nil
-	}, 20*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(f.CA.PEM)
 	return func() *http.Client {

@@ -47,8 +47,8 @@ func TestNarrowingCuts(t *testing.T) {
 	other.RequireOpen()
 
 	f.MustPublish(p([]string{"two.test"}, []string{"one.test"}))
-	one.RequireCut(time.Second)
-	require.NoError(t, tunnel.SetReadDeadline(time.Now().Add(time.Second)))
+	one.RequireCut()
+	require.NoError(t, tunnel.SetReadDeadline(time.Now().Add(time.Minute)))
 	_, err = io.Copy(io.Discard, tunnel)
 	var late net.Error
 	require.False(t, errors.As(err, &late) && late.Timeout(), "the tunnel goes on")
@@ -72,7 +72,7 @@ func TestKill(t *testing.T) {
 	other := f.OpenStream(up, "n1", "b", "https://one.test/")
 	_, err := f.Operator().Kill(t.Context(), bundle.Killed{Agents: []string{"a"}})
 	require.NoError(t, err)
-	s.RequireCut(time.Second)
+	s.RequireCut()
 	other.RequireOpen()
 	for _, n := range []string{"n1", "n2"} {
 		require.Equal(t, 0, f.Get(n, "a", "https://one.test/"))
@@ -82,13 +82,13 @@ func TestKill(t *testing.T) {
 	require.Equal(t, 0, f.Get("n1", "a", "https://one.test/"))
 	f.StopControl()
 	f.StartControl()
-	require.Eventually(t, func() bool { return f.Node("n1").Version != "" }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Node("n1").Version != "" }, time.Minute, 20*time.Millisecond)
 	require.Equal(t, 0, f.Get("n1", "a", "https://one.test/"))
 	require.Eventually(t, func() bool {
 		return slices.ContainsFunc(f.Events(1), func(e audit.Event) bool {
 			return e.Agent == "a" && e.Reason == plan.ReasonKilled && e.Verdict == audit.Deny
 		})
-	}, 20*time.Second, 20*time.Millisecond)
+	}, time.Minute, 20*time.Millisecond)
 
 	_, err = f.Operator().Kill(t.Context(), bundle.Killed{Stack: true})
 	require.NoError(t, err)
@@ -150,17 +150,17 @@ func TestLease(t *testing.T) {
 	f := fleet.New(t, 1)
 	up := f.NewUpstream("one.test", "lease.test")
 	lease := fleet.Allow("a", "lease.test", up)
-	lease.Expires = time.Now().Add(5 * time.Second).UTC().Format(time.RFC3339)
+	lease.Expires = time.Now().Add(10 * time.Second).UTC().Format(time.RFC3339)
 	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a",
 		"one.test", up), lease}}}})
 	require.Equal(t, 200, f.Get("n1", "a", "https://lease.test/"))
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://lease.test/") == 0 }, 20*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://lease.test/") == 0 }, time.Minute,
 		50*time.Millisecond)
 	// What the agent has open is cut, once, after the rule is gone.
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, time.Minute,
 		20*time.Millisecond)
 	f.StopControl()
 	f.StartControl()
-	require.Eventually(t, func() bool { return f.Node("n1").Connected }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return f.Node("n1").Connected }, time.Minute, 20*time.Millisecond)
 	require.Equal(t, 0, f.Get("n1", "a", "https://lease.test/"))
 }

@@ -83,6 +83,16 @@ func TestBandwidth(t *testing.T) {
 		wg.Wait()
 		return time.Since(start)
 	}
+	// inTime requires that they never take less, and at least once no more: then the machine was not slow.
+	inTime := func(least, most time.Duration, agent, method string, urls ...string) {
+		took := together(agent, method, urls...)
+		for i := 0; i < 10 && took > most; i++ {
+			took = together(agent, method, urls...)
+		}
+		if took < least || took > most {
+			t.Errorf("%s: 64 KiB each, at 64 KiB/s if they are limited, took %v", urls, took)
+		}
+	}
 	var wg sync.WaitGroup
 	for agent, urls := range map[string][][]string{
 		"a": {
@@ -102,32 +112,25 @@ func TestBandwidth(t *testing.T) {
 	} {
 		for _, u := range urls {
 			wg.Go(func() {
-				took := together(agent, http.MethodGet, u...)
-				if took < 2500*time.Millisecond || took > 7*time.Second {
-					t.Errorf("%s: 4 times 64 KiB at 64 KiB/s took %v", u, took)
-				}
+				inTime(2500*time.Millisecond, 7*time.Second, agent, http.MethodGet, u...)
 			})
 		}
 	}
 	wg.Go(func() {
-		took := together("a", http.MethodPost, "https://up.test/one", "https://up.test/two", "https://up.test/three/x",
-			"http://localhost:8081/one")
-		if took < 2500*time.Millisecond || took > 7*time.Second {
-			t.Errorf("uploading 4 times 64 KiB at 64 KiB/s took %v", took)
-		}
+		inTime(2500*time.Millisecond, 7*time.Second, "a", http.MethodPost, "https://up.test/one", "https://up.test/two",
+			"https://up.test/three/x", "http://localhost:8081/one")
 	})
 	wg.Wait()
 	// What is not limited is not slowed down, and another limit is another bucket.
-	require.Less(t, together("a", http.MethodGet, "https://up.test/one", "https://up.test/two",
-		"https://up.test/three/x"), 2*time.Second)
+	inTime(0, 2*time.Second, "a", http.MethodGet, "https://up.test/one", "https://up.test/two", "https://up.test/three/x")
 	for i := range p.Agents {
 		for j := range p.Agents[i].Rules {
 			p.Agents[i].Rules[j].Limits = &plan.Limits{Download: 1 << 30, Upload: 1 << 30}
 		}
 	}
 	f.MustPublish(p)
-	require.Less(t, together("a", http.MethodGet, "https://down.test/one", "https://down.test/two",
-		"http://localhost:8080/one"), 2*time.Second)
+	inTime(0, 2*time.Second, "a", http.MethodGet, "https://down.test/one", "https://down.test/two",
+		"http://localhost:8080/one")
 }
 
 // TestRequestsAreCounted for a destination, over rules, paths and hosts below a
@@ -303,7 +306,7 @@ func TestConcurrent(t *testing.T) {
 	}()
 	_, err := pw.Write([]byte("x"))
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 429 }, 20*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 429 }, time.Minute,
 		20*time.Millisecond)
 	require.Equal(t, 429, f.Get("n1", "a", "http://localhost:8080/"), "the gateway's are counted, too")
 	resp, err := f.Client("n1", "a").Get("https://one.test/")
@@ -316,7 +319,7 @@ func TestConcurrent(t *testing.T) {
 		`"detail":"upstream_reset_before_response_started{overflow}","hint":"an operator can raise the limit with limits: in the stack file"}`, string(body))
 	require.NoError(t, pw.Close())
 	require.Equal(t, 200, <-status)
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, time.Minute,
 		20*time.Millisecond)
 }
 
@@ -363,6 +366,6 @@ func TestConcurrentHTTP1(t *testing.T) {
 	require.Empty(t, held)
 	close(release)
 	inside.Wait()
-	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, 20*time.Second,
+	require.Eventually(t, func() bool { return f.Get("n1", "a", "https://one.test/") == 200 }, time.Minute,
 		20*time.Millisecond)
 }

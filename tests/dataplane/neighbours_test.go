@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/tests/fleet"
 )
@@ -141,7 +143,7 @@ func TestNeighbourNames(t *testing.T) {
 			_ = tls.Client(conn, &tls.Config{ServerName: host, InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // it gets no answer
 		})
 	}
-	require.Eventually(t, func() bool { return waiting.Load() > 200 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return waiting.Load() > 200 }, time.Minute, 10*time.Millisecond)
 	// Resolved, and refused for what it resolves to.
 	require.Equal(t, 403, f.Get("n1", "b", "https://one.test/"))
 	require.Equal(t, 403, f.Get("n1", "b", "https://x.wild.test/"))
@@ -186,6 +188,49 @@ func TestNeighbourCertificates(t *testing.T) {
 		require.True(t, made("b", i), "one that the other agent has, too")
 	}
 	require.Equal(t, 200, f.Get("n1", "b", "https://x.wild.test/"))
+}
+
+// TestMadeUpNames: an agent makes up so many names below its wildcards, and no more, however long
+// it tries. It still has those, and another agent with the same wildcard has its own.
+func TestMadeUpNames(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("x.wild.test")
+	wild := func(agent string) plan.Agent {
+		r := fleet.Allow(agent, "*.wild.test", up)
+		r.ID = agent + "/wild"
+		return plan.Agent{Name: agent, Rules: []plan.Rule{r}}
+	}
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{wild("a"), wild("b")}})
+	connects := func(agent string, n int) string {
+		conn, status := connectTo(t, f, agent, fmt.Sprintf("n%d.wild.test:443", n))
+		conn.Close()
+		return status
+	}
+	n := 0
+	madeUp := func() bool {
+		events, err := audit.Read(f.Home.AuditDir(), audit.Filter{Agent: "a"})
+		require.NoError(t, err)
+		return slices.ContainsFunc(events, func(e audit.Event) bool { return e.Detail == guard.MadeUp })
+	}
+	for tick := time.NewTicker(50 * time.Millisecond); ; {
+		if connects("a", n) == "200" {
+			n++
+			require.LessOrEqual(t, n, guard.MaxMadeUp)
+			continue
+		}
+		if n == guard.MaxMadeUp && madeUp() {
+			break
+		}
+		select {
+		case <-tick.C: // 20 a second
+		case <-t.Context().Done():
+			t.FailNow()
+		}
+	}
+	require.Equal(t, "200", connects("a", 0))
+	require.Equal(t, "200", connects("b", n))
+	require.Equal(t, "200", connects("b", 0))
 }
 
 // TestCertificatesTellNothing: whether there is a certificate for a host tells an agent only
@@ -319,7 +364,7 @@ func TestNeighbourWaits(t *testing.T) {
 	// Two agents work from here on: one that waits for each answer, and one with 30 clients.
 	client := func(agent string) *http.Client {
 		c := f.Client("n1", agent)
-		c.Timeout = time.Minute
+		c.Timeout = 5 * time.Minute
 		return c
 	}
 	status, body := post(client("b"), "https://one.test/in", 7)
@@ -375,7 +420,7 @@ func TestNeighbourDownloads(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 24 {
 		client, base := f.Client("n1", "a"), []string{"https://one.test/", "http://localhost:8080/"}[i%2]
-		client.Timeout = time.Minute
+		client.Timeout = 5 * time.Minute
 		wg.Go(func() {
 			for range 5 {
 				resp, err := client.Get(base)

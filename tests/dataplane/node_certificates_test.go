@@ -24,7 +24,7 @@ func TestRenewedCertificate(t *testing.T) {
 	remote := f.NewRemote()
 	replicas := []*fleet.Replica{remote.Replica("c1"), remote.Replica("c2")}
 	up := f.NewUpstream("one.test")
-	port := f.FreePort()
+	port := fleet.FreePort(t)
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Port: port, Rules: []plan.Rule{fleet.Allow("a",
 		"one.test", up)}}}}
 	_, err := remote.Operator(replicas...).Publish(t.Context(), p)
@@ -38,7 +38,7 @@ func TestRenewedCertificate(t *testing.T) {
 			}
 		}
 		return at >= 0
-	}, 20*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	here, other := replicas[at], replicas[1-at]
 	live(t, here, id, p)
 	pid := f.EnvoyPID("n")
@@ -66,7 +66,7 @@ func TestRenewedCertificate(t *testing.T) {
 		s, err := other.API.Status(t.Context())
 		require.NoError(t, err)
 		return s.Refused["handshake"] > 0
-	}, 30*time.Second, 10*time.Millisecond, "the expired one is refused")
+	}, time.Minute, 10*time.Millisecond, "the expired one is refused")
 	require.False(t, nodeAt(t, other, id).Connected)
 	reach("the node goes on with what it has")
 

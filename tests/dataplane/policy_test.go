@@ -167,10 +167,10 @@ func TestDenialIsReadable(t *testing.T) {
 	f := fleet.New(t, 1)
 	f.MustPublish(policy(f.NewUpstream("api.test")))
 	for accept, want := range map[string]string{
-		"": `{"agent":"a","error":"denied by policy","hint":"an operator can allow it: postern allow HOST --agent a --method METHOD --path PATH",` +
+		"": `{"agent":"a","error":"denied by policy","hint":"an operator can allow it: postern allow HOST --agent a --stack=test --method METHOD --path PATH",` +
 			`"reason":"path_not_allowed","request":"GET api.test","rule":"a/default"}` + "\n",
 		"text/html,*/*;q=0.8": "denied by policy: GET api.test\nagent: a\nreason: path_not_allowed\nrule: a/default\n" +
-			"hint: an operator can allow it: postern allow HOST --agent a --method METHOD --path PATH\n",
+			"hint: an operator can allow it: postern allow HOST --agent a --stack=test --method METHOD --path PATH\n",
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.test/<script>", nil)
 		require.NoError(t, err)
@@ -192,7 +192,7 @@ func TestFailureIsReadable(t *testing.T) {
 	p := policy(f.NewUpstream("api.test"))
 	p.Agents[0].Rules[2].Upstream = &plan.Upstream{Address: "unix:" + filepath.Join(f.Home.Root, "nobody.sock")}
 	f.MustPublish(p)
-	const hint = `"hint":"an operator sees why with: postern audit --agent a"`
+	const hint = `"hint":"an operator sees why with: postern audit --agent a --stack=test"`
 	ask := func(url string, header http.Header) (*http.Response, string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -321,7 +321,7 @@ func TestServerName(t *testing.T) {
 		require.Equal(t, "HTTP/1.1 200", string(head))
 		require.NoError(t, discardHead(conn))
 		tc := tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: true}) //nolint:gosec // as above
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		require.Error(t, tc.HandshakeContext(ctx), "a certificate for %q", name)
 		require.NoError(t, ctx.Err(), "the handshake for %q hangs", name)
 		cancel()
@@ -412,7 +412,7 @@ func TestCredential(t *testing.T) {
 			got := up.Seen()
 			return want == "" && status == 502 && len(got) == 0 || want != "" && status == 200 &&
 				got[0].Header.Get("Authorization") == "Bearer "+want
-		}, 10*time.Second, 20*time.Millisecond, "the upstream gets %q", want)
+		}, time.Minute, 20*time.Millisecond, "the upstream gets %q", want)
 	}
 	f.Secret("key", "rotated")
 	arrives("rotated")
@@ -429,7 +429,7 @@ func TestCredential(t *testing.T) {
 	require.Eventually(t, func() bool {
 		s, err := f.API.Status(t.Context())
 		return err == nil && strings.Contains(s.Credentials[0].Problem, "line break")
-	}, 10*time.Second, 20*time.Millisecond)
+	}, time.Minute, 20*time.Millisecond)
 	arrives("")
 	f.Secret("key", canary)
 	arrives(canary)

@@ -27,7 +27,7 @@ func live(t *testing.T, r *fleet.Replica, id string, p *plan.Plan) {
 	require.Eventually(t, func() bool {
 		n := nodeAt(t, r, id)
 		return n.Connected && n.Version == version
-	}, 20*time.Second, 10*time.Millisecond, "node %s", id)
+	}, time.Minute, 10*time.Millisecond, "node %s", id)
 }
 
 func nodeAt(t *testing.T, r *fleet.Replica, id string) api.Node {
@@ -49,7 +49,7 @@ func TestPorts(t *testing.T) {
 	remote := f.NewRemote()
 	control := remote.Replica("c1")
 	up := f.NewUpstream("one.test", "two.test")
-	one, two := f.FreePort(), f.FreePort()
+	one, two := fleet.FreePort(t), fleet.FreePort(t)
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{
 		{Name: "a", Port: one, Rules: []plan.Rule{fleet.Allow("a", "one.test", up)}},
 		{Name: "b", Port: two, Rules: []plan.Rule{fleet.Allow("b", "two.test", up)}},
@@ -103,7 +103,7 @@ func TestMoves(t *testing.T) {
 	remote := f.NewRemote()
 	replicas := []*fleet.Replica{remote.Replica("c1"), remote.Replica("c2")}
 	up := f.NewUpstream("one.test")
-	port := f.FreePort()
+	port := fleet.FreePort(t)
 	rule := fleet.Allow("a", "one.test", up)
 	rule.Credential = "key"
 	p := &plan.Plan{
@@ -123,7 +123,7 @@ func TestMoves(t *testing.T) {
 			}
 		}
 		return false
-	}, 20*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	live(t, replicas[at], id, p)
 	stat := func(name string) string { return f.Admin("n", "/stats?filter=^"+name+"$") }
 	before := stat("listener_manager.(listener_added|listener_modified|listener_removed|listener_in_place_updated)") +
@@ -153,11 +153,11 @@ func TestMoves(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return done.Load() > 20 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return done.Load() > 20 }, time.Minute, time.Millisecond)
 	replicas[at].Stop()
 	live(t, replicas[1-at], id, p)
 	n := done.Load()
-	require.Eventually(t, func() bool { return done.Load() > n+50 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return done.Load() > n+50 }, time.Minute, time.Millisecond)
 	stopped.Store(true)
 	wg.Wait()
 	close(failed)
@@ -185,7 +185,7 @@ func TestListensOnNothing(t *testing.T) {
 	remote := f.NewRemote()
 	control := remote.Replica("c1")
 	id := remote.StartNode("n", control)
-	require.Eventually(t, func() bool { return nodeAt(t, control, id).Connected }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return nodeAt(t, control, id).Connected }, time.Minute, 10*time.Millisecond)
 	require.Empty(t, f.Admin("n", "/listeners"))
 	info, err := os.Stat(filepath.Join(f.Home.NodeDir("n"), envoy.IdentityPath))
 	require.NoError(t, err)
@@ -202,7 +202,7 @@ func TestEvicted(t *testing.T) {
 	told, other := remote.Replica("c1"), remote.Replica("c2")
 	up := f.NewUpstream("one.test")
 	p := &plan.Plan{Stack: "test", Agents: []plan.Agent{{
-		Name: "a", Port: f.FreePort(), Rules: []plan.Rule{fleet.Allow("a", "one.test", up)},
+		Name: "a", Port: fleet.FreePort(t), Rules: []plan.Rule{fleet.Allow("a", "one.test", up)},
 	}}}
 	o := remote.Operator(told)
 	_, err := o.Publish(t.Context(), p)
@@ -213,7 +213,7 @@ func TestEvicted(t *testing.T) {
 	_, err = o.Evict(t.Context(), []string{id})
 	require.NoError(t, err)
 	require.True(t, told.Control.Removed(id))
-	require.Eventually(t, func() bool { return other.Control.Removed(id) }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return other.Control.Removed(id) }, time.Minute, 10*time.Millisecond)
 	require.Empty(t, nodeAt(t, other, id).ID, "it left the list")
 	member := remote.Member("n", f.Home.NodeDir("n"), told, other)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -229,5 +229,5 @@ func TestEvicted(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, b.Evicted, id, "kept, for a control plane that starts again")
 	fresh := remote.Replica("c3")
-	require.Eventually(t, func() bool { return fresh.Control.Removed(id) }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return fresh.Control.Removed(id) }, time.Minute, 10*time.Millisecond)
 }

@@ -98,7 +98,7 @@ func startAgent(s *stack) *sandboxed {
 	ctx, cancel := context.WithCancel(context.Background())
 	in := &view.Input{
 		Agent: "a", Private: []string{s.home.Root}, Environ: []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}, Env: []string{agentVariable + "=1"},
-		CA: s.ca.PEM, Inside: inside,
+		CA: s.ca.PEM, Inside: inside, Workspace: view.Workspace{Mode: view.Write},
 	}
 	for name := range s.programs {
 		if name != "control" {

@@ -108,7 +108,7 @@ func TestEveryAnswerIsCounted(t *testing.T) {
 	require.Greater(t, len(answers), 100)
 	// The last events are written a moment later.
 	var counted map[string][]audit.Event
-	for end := time.Now().Add(patience / 4); time.Now().Before(end); <-time.After(200 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); <-time.After(200 * time.Millisecond) {
 		if counted = s.events(); len(counted)-len(before) >= len(answers) {
 			break
 		}

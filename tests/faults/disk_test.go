@@ -100,7 +100,7 @@ while read line; do %[2]q node --home %[3]q --id n1 --envoy %[4]q </dev/null; ec
 		return resp.StatusCode == 200
 	}, patience, 20*time.Millisecond)
 	recorded, gap := 0, false
-	require.NoError(t, audit.Each(dir, audit.Filter{}, func(e audit.Event) error {
+	require.NoError(t, audit.Each(t.Context(), dir, audit.Filter{}, func(e audit.Event) error {
 		gap = gap || e.Verdict == audit.Gap
 		if e.Verdict == audit.Allow {
 			recorded++

@@ -86,7 +86,7 @@ func (h *hung) hang() {
 // recorded counts what the log says was allowed and refused, and whether it has a gap.
 func (h *hung) recorded() (allowed, refused int, gap bool) {
 	h.t.Helper()
-	require.NoError(h.t, audit.Each(h.home.AuditDir(), audit.Filter{}, func(e audit.Event) error {
+	require.NoError(h.t, audit.Each(h.t.Context(), h.home.AuditDir(), audit.Filter{}, func(e audit.Event) error {
 		switch {
 		case e.Verdict == audit.Gap:
 			gap = true
@@ -169,7 +169,7 @@ func TestEnvoyIsKilled(t *testing.T) {
 	}
 	// In the order in which they were decided, without a hole.
 	next := 0
-	require.NoError(t, audit.Each(h.home.AuditDir(), audit.Filter{Agent: "a"}, func(e audit.Event) error {
+	require.NoError(t, audit.Each(h.t.Context(), h.home.AuditDir(), audit.Filter{Agent: "a"}, func(e audit.Event) error {
 		require.Equal(t, fmt.Sprintf("/%d", next), e.Path)
 		next++
 		return nil
@@ -314,7 +314,7 @@ func (a *sandboxed) recorded(got asked) {
 	allowed := 0
 	require.Eventually(a.t, func() bool {
 		allowed = 0
-		err := audit.Each(a.home.AuditDir(), audit.Filter{Agent: "a"}, func(e audit.Event) error {
+		err := audit.Each(a.t.Context(), a.home.AuditDir(), audit.Filter{Agent: "a"}, func(e audit.Event) error {
 			if e.Verdict == audit.Allow && e.Status == http.StatusOK {
 				allowed++
 			}

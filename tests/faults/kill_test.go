@@ -1,8 +1,10 @@
 package faults
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -27,7 +29,14 @@ import (
 func published(t *testing.T) *stack {
 	t.Helper()
 	s := newStack(t, 1)
-	s.up = fleet.NewUpstream(t, s.home, s.ca, "api.test")
+	s.publishTwo()
+	return s
+}
+
+// publishTwo lets the agents a and b reach api.test.
+func (s *stack) publishTwo() {
+	s.t.Helper()
+	s.up = fleet.NewUpstream(s.t, s.home, s.ca, "api.test")
 	p := &plan.Plan{Stack: s.home.Stack()}
 	for _, a := range []string{"a", "b"} {
 		p.Agents = append(p.Agents, plan.Agent{Name: a, Rules: []plan.Rule{
@@ -35,8 +44,7 @@ func published(t *testing.T) *stack {
 		}})
 	}
 	s.publish(p)
-	require.Equal(t, http.StatusOK, s.get("a"))
-	return s
+	require.Equal(s.t, http.StatusOK, s.get("a"))
 }
 
 // get is the status of one request of an agent at n1; 0 if there was no answer.
@@ -331,6 +339,21 @@ func TestKillOfAHungEnvoy(t *testing.T) {
 	require.Equal(t, http.StatusOK, s.get("b"))
 }
 
+// stopped reports whether no thread of the process runs any longer: a signal comes to each in its
+// own time.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	all, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	require.NoError(t, err)
+	for _, at := range all {
+		stat, err := os.ReadFile(at)
+		if err != nil || !strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " T") {
+			return false
+		}
+	}
+	return len(all) > 0
+}
+
 // TestKillOfWhatHasNotArrived: C6. Neither the control plane nor Envoy answers. What Envoy has not read yet is cut off too:
 // connections that it has not accepted, and a request that waits on one that it has.
 func TestKillOfWhatHasNotArrived(t *testing.T) {
@@ -360,6 +383,7 @@ func TestKillOfWhatHasNotArrived(t *testing.T) {
 	require.NotEmpty(t, envoys)
 	for _, pid := range append(envoys, s.programs["control"].PID()) {
 		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+		require.Eventually(t, func() bool { return stopped(t, pid) }, patience, time.Millisecond)
 	}
 	conns := []net.Conn{open}
 	_, err = io.WriteString(secure, "GET /queued HTTP/1.1\r\nHost: api.test\r\n\r\n")

@@ -63,7 +63,7 @@ func newTwin(t *testing.T) *twin {
 		return path
 	}
 	ca, caKey, tokens, join := in("ca.pem", cert), in("ca.key", key), in("tokens", []byte(hash)), in("token", []byte(token))
-	port := map[string]string{"c1": address(freePort(t)), "c2": address(freePort(t))}
+	port := map[string]string{"c1": address(fleet.FreePort(t)), "c2": address(fleet.FreePort(t))}
 	s.args = func(name string) []string {
 		if h, ok := homes[name]; ok {
 			return []string{"control", "--home", h.Root, "--replica", name, "--stack", "faults", "--xds-listen", port[name], "--fleet-ca", ca, "--fleet-ca-key", caKey, "--join-tokens", tokens}
@@ -73,7 +73,7 @@ func newTwin(t *testing.T) *twin {
 			"--fleet-ca", ca, "--join-token-file", join, "--envoy", fleet.Envoy(t),
 		}
 	}
-	w := &twin{storm: &storm{stack: s}, agents: [2]uint16{freePort(t), freePort(t)}}
+	w := &twin{storm: &storm{stack: s}, agents: [2]uint16{fleet.FreePort(t), fleet.FreePort(t)}}
 	for _, name := range []string{"c1", "c2"} {
 		s.start(name)
 		w.apis = append(w.apis, api.Dial(homes[name].ControlSocket()))
@@ -85,14 +85,6 @@ func newTwin(t *testing.T) *twin {
 }
 
 func address(port uint16) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))) }
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
-}
 
 // policy is the storm's for agent a; agent b may always.
 func (w *twin) policy(i int) *plan.Plan {

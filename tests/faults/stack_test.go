@@ -72,8 +72,14 @@ func newStack(t testing.TB, nodes int) *stack {
 	base, err := os.MkdirTemp("", "faults")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(base)) })
-	root := filepath.Join(base, "s")
-	s := &stack{t: t, home: home.Folder{Root: root}, ca: fleet.NewCA(t, "faults"), programs: map[string]*fleet.Program{}}
+	return newStackIn(t, home.Folder{Root: filepath.Join(base, "s")}, nodes)
+}
+
+// newStackIn is newStack in a state folder, which may be one that a stack file has claimed.
+func newStackIn(t testing.TB, folder home.Folder, nodes int) *stack {
+	t.Helper()
+	root := folder.Root
+	s := &stack{t: t, home: folder, ca: fleet.NewCA(t, "faults"), programs: map[string]*fleet.Program{}}
 	s.args = func(name string) []string {
 		if name == "control" {
 			return []string{"control", "--home", root}
@@ -147,7 +153,7 @@ func connected(st *api.Status) int {
 
 // patience bounds what is waited for: a node that starts again, with others
 // that use the machine.
-const patience = 40 * time.Second
+const patience = time.Minute
 
 func (s *stack) awaitControl() {
 	s.t.Helper()

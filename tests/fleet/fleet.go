@@ -56,6 +56,9 @@ type Fleet struct {
 	// Modules is the folder with the libguard.so that nodes started from now on load; ""
 	// means one that is built from this tree.
 	Modules string
+	// Heap bounds the memory of the Envoys that are started from now on, in bytes; 0: as a
+	// node does.
+	Heap uint64
 	// Monitors are those of the nodes, by ID.
 	Monitors map[string]*node.Monitor
 	// Configure, if set, changes what the next StartControl starts with.
@@ -71,7 +74,8 @@ func New(t testing.TB, n int) *Fleet {
 	root, err := os.MkdirTemp("", "postern")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(root)) })
-	return NewIn(t, home.Folder{Root: root}, n)
+	// Alone in its folder: a control plane looks at the state folders next to its own.
+	return NewIn(t, home.Folder{Root: filepath.Join(root, "s")}, n)
 }
 
 // NewIn is New in a state folder, which may be one that a stack file has claimed.
@@ -162,7 +166,7 @@ func (f *Fleet) StartNode(id string) {
 	}
 	go func() {
 		done <- node.Run(ctx, node.Config{
-			ID: id, Stack: "test", Dir: f.Home.NodeDir(id), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary, Modules: modules,
+			ID: id, Stack: "test", Dir: f.Home.NodeDir(id), XDS: "../../control/xds.sock", Audit: f.Home.AuditDir(), Envoy: binary, Modules: modules, Heap: f.Heap,
 			Monitor: monitor, Log: slog.New(slog.DiscardHandler),
 		})
 	}()
@@ -170,7 +174,7 @@ func (f *Fleet) StartNode(id string) {
 		cancel()
 		require.NoError(f.t, <-done)
 	})
-	require.Eventually(f.t, func() bool { return f.Node(id).Connected }, 20*time.Second, 10*time.Millisecond, "node %s connects", id)
+	require.Eventually(f.t, func() bool { return f.Node(id).Connected }, time.Minute, 10*time.Millisecond, "node %s connects", id)
 }
 
 func (f *Fleet) Node(id string) api.Node {
@@ -207,6 +211,18 @@ func (f *Fleet) MustPublish(p *plan.Plan) {
 	require.NoError(f.t, err)
 }
 
+// MustPublishLarge publishes a plan with many agents, fifty more of them at a time: on a slow
+// machine a node takes longer for all of them at once than it has.
+func (f *Fleet) MustPublishLarge(p *plan.Plan) {
+	f.t.Helper()
+	for n := 50; n < len(p.Agents); n += 50 {
+		part := *p
+		part.Agents = p.Agents[:n]
+		f.MustPublish(&part)
+	}
+	f.MustPublish(p)
+}
+
 // Client is the agent: its HTTP client goes through its socket on a node.
 func (f *Fleet) Client(nodeID, agent string) *http.Client {
 	c := AgentClient(f.CA, f.Dial(nodeID, agent))
@@ -228,7 +244,7 @@ func (ca *CA) Pool() *x509.CertPool {
 
 // AgentClientOf is AgentClient for a pool of authorities.
 func AgentClientOf(pool *x509.CertPool, dial func(context.Context, string, string) (net.Conn, error)) *http.Client {
-	return &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
+	return &http.Client{Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
 		Proxy:             http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.invalid:3128"}),
 		DialContext:       dial,
 		TLSClientConfig:   &tls.Config{RootCAs: pool},
@@ -258,7 +274,7 @@ func (f *Fleet) Events(n int) []audit.Event {
 		require.NoError(f.t, err)
 		got = slices.DeleteFunc(got, func(e audit.Event) bool { return !e.Over() })
 		return len(got) >= n
-	}, 10*time.Second, 10*time.Millisecond, "%d events", n)
+	}, time.Minute, 10*time.Millisecond, "%d events", n)
 	return got
 }
 
@@ -471,7 +487,10 @@ func (f *Fleet) Get(nodeID, agent, url string) int {
 	f.t.Helper()
 	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, url, nil)
 	require.NoError(f.t, err)
-	resp, err := f.Client(nodeID, agent).Do(req)
+	client := AgentClient(f.CA, f.Dial(nodeID, agent))
+	// A kept connection counts toward the agent's budget on the node.
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0
 	}

@@ -13,23 +13,84 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/envoy"
 	"github.com/postern/postern/hostpath"
 )
 
-// modules is one build of libguard.so for all tests of a process. It is in .cache,
-// which all processes share: each puts a new file in the place of the last one, so
-// that none reads half of one.
-var modules = sync.OnceValues(func() (string, error) {
+// shared returns .cache/tests, the folder that all test programs build in, and the repository.
+var shared = sync.OnceValues(func() ([2]string, error) {
 	mod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
-		return "", fmt.Errorf("find the repository: %w", err)
+		return [2]string{}, fmt.Errorf("find the repository: %w", err)
 	}
-	dir := filepath.Join(filepath.Dir(strings.TrimSpace(string(mod))), ".cache", "tests")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	root := filepath.Dir(strings.TrimSpace(string(mod)))
+	dir := filepath.Join(root, ".cache", "tests")
+	return [2]string{dir, root}, os.MkdirAll(dir, 0o755)
+})
+
+// Built returns a function that builds the package of this tree, as the file .cache/tests/NAME. All
+// test programs share the file: it is linked again only after a change. The settings are those of
+// tools/build.sh, so that what that has compiled is used.
+func Built(name, pkg string, tags ...string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		at, err := shared()
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(at[0], name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return "", err
+		}
+		lock, err := os.OpenFile(path+".lock", os.O_RDONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			return "", err
+		}
+		defer lock.Close()
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+			return "", err
+		}
+		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w",
+			"-tags", strings.Join(tags, ","), "-o", path, pkg)
+		cmd.Dir, cmd.Env = at[1], append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w: %s", pkg, err, out)
+		}
+		return path, nil
+	})
+}
+
+// Put copies commands of this tree into the folder, which may not exist.
+func Put(t testing.TB, dir string, names ...string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	for _, name := range names {
+		require.NoError(t, put(name, filepath.Join(dir, name)))
+	}
+}
+
+// put copies the command to the path. Another process writes the file: a program that this one has
+// open for writing cannot be started, and whatever is forked meanwhile has it open, too.
+func put(name, path string, tags ...string) error {
+	built, err := Built(strings.Join(append(tags, name), "/"), "./cmd/"+name, tags...)()
+	if err != nil {
+		return err
+	}
+	if out, err := exec.Command("cp", built, path).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy %s: %w: %s", name, err, out)
+	}
+	return nil
+}
+
+// modules is one build of libguard.so for all tests of a process. Each process puts a new file in
+// the place of the last one, so that none reads half of one.
+var modules = sync.OnceValues(func() (string, error) {
+	at, err := shared()
+	if err != nil {
 		return "", err
 	}
+	dir := at[0]
 	scratch, err := os.MkdirTemp(dir, "libguard")
 	if err != nil {
 		return "", err
@@ -49,7 +110,9 @@ func Envoy(t testing.TB) string {
 	t.Helper()
 	nobody, err := hostpath.In(t.TempDir()).Folders()
 	require.NoError(t, err)
-	path, err := envoy.Binary(nobody)
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	path, err := envoy.Binary(nobody, dir)
 	require.NoError(t, err)
 	return path
 }
@@ -91,12 +154,7 @@ func (p *Programs) Build(name, as, tags string) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", tags, "-o", path, "./cmd/"+name)
-	cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build %s: %w: %s", as, err, out)
-	}
-	return path, nil
+	return path, put(name, path, strings.Fields(tags)...)
 }
 
 // Remove deletes what was built: TestMain's last.
@@ -131,7 +189,7 @@ func Start(t testing.TB, log io.Writer, environment []string, path string, args 
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-p.ended:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			_ = cmd.Process.Kill()
 			<-p.ended
 		}

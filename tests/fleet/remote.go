@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -13,6 +15,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -176,13 +180,26 @@ func (r *Remote) StartNode(name string, controls ...*Replica) string {
 	return id
 }
 
-// FreePort is a TCP port that nobody listens on.
-func (f *Fleet) FreePort() uint16 {
-	f.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(f.t, err)
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+// ports counts the calls of [FreePort], from somewhere on: tests in another checkout ask for others.
+var ports atomic.Uint32
+
+func init() { ports.Store(rand.Uint32()) }
+
+// FreePort returns a TCP port on which nobody listens, another one each time. It is below those that
+// the kernel gives to connections, so that none of them takes it before it is used.
+func FreePort(t testing.TB) uint16 {
+	t.Helper()
+	const first, last = 10000, 18000 // which a stack file may give to an agent, too
+	for range last - first {
+		port := uint16(first + ports.Add(1)%(last-first))
+		l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port))
+		if err == nil {
+			require.NoError(t, l.Close())
+			return port
+		}
+	}
+	require.FailNow(t, "every port is in use")
+	return 0
 }
 
 // Header is the PROXY protocol header, version 2, of a load balancer that was
@@ -213,5 +230,5 @@ func (f *Fleet) PortClient(port uint16, first []byte) *http.Client {
 		TLSClientConfig: &tls.Config{RootCAs: pool},
 	}
 	f.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	return &http.Client{Transport: tr, Timeout: time.Minute}
 }

@@ -2,12 +2,11 @@
 package moto
 
 import (
-	"context"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -15,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"syscall"
 	"time"
@@ -52,49 +52,46 @@ func StartWithKMS() (at string, stop func(), err error) {
 	return start("PYTHONPATH=" + dir)
 }
 
+// running is what moto_server says once it listens, on a port that the kernel has chosen.
+var running = regexp.MustCompile(`Running on http://(127\.0\.0\.1:[0-9]+)`)
+
 func start(environment ...string) (at string, stop func(), err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", func() {}, fmt.Errorf("find a free port: %w", err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port)
+	cmd := exec.Command("moto_server", "-H", "127.0.0.1", "-p", "0")
 	cmd.Env = append(os.Environ(), environment...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		return "", func() {}, fmt.Errorf("read what moto_server says: %w", err)
+	}
 	if err := cmd.Start(); err != nil {
 		return "", func() {}, fmt.Errorf("start moto_server: %w: install moto[server]", err)
 	}
-	ended := make(chan struct{})
+	listens, ended := make(chan string, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
+		lines := bufio.NewReader(said) // to the end, or moto_server waits
+		for line, err := "", error(nil); err == nil; line, err = lines.ReadString('\n') {
+			if m := running.FindStringSubmatch(line); m != nil {
+				select {
+				case listens <- m[1]:
+				default: // it has said so
+				}
+			}
+		}
 		_ = cmd.Wait()
 	}()
 	end := func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended
 	}
-	// It does not say when it listens.
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-		if err == nil {
-			conn.Close()
-			proxy := httptest.NewServer(oneByOne(&url.URL{Scheme: "http", Host: addr}))
-			return proxy.URL, func() { end(); proxy.Close() }, nil
-		}
-		select {
-		case <-ended:
-			return "", end, errors.New("moto_server ended")
-		case <-ctx.Done():
-			return "", end, fmt.Errorf("moto_server did not answer within %s", patience)
-		case <-tick.C:
-		}
+	select {
+	case addr := <-listens:
+		proxy := httptest.NewServer(oneByOne(&url.URL{Scheme: "http", Host: addr}))
+		return proxy.URL, func() { end(); proxy.Close() }, nil
+	case <-ended:
+		return "", end, errors.New("moto_server ended")
+	case <-time.After(patience):
+		return "", end, fmt.Errorf("moto_server did not answer within %s", patience)
 	}
 }
 

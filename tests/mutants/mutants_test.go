@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -168,6 +169,18 @@ func TestWhoLives(t *testing.T) {
 	}
 }
 
+// TestDraw: what a seed tries depends on neither the other changes nor on the code around a change.
+func TestDraw(t *testing.T) {
+	t.Parallel()
+	c := change{file: "a/a.go", line: 6, in: "small", what: "another bound: n > 3", from: 50, to: 55}
+	moved := change{file: "a/a.go", line: 9, in: "small", what: "another bound: n > 3", from: 80, to: 85}
+	other := change{file: "a/a.go", line: 6, in: "small", what: "another bound: n < 0", from: 50, to: 55}
+	one, two := runner{seed: 1}, runner{seed: 2}
+	require.Equal(t, one.draw(&c), one.draw(&moved))
+	require.NotEqual(t, one.draw(&c), one.draw(&other))
+	require.NotEqual(t, one.draw(&c), two.draw(&c))
+}
+
 // TestMistakes: what would make a run say nothing is an error.
 func TestMistakes(t *testing.T) {
 	t.Parallel()
@@ -182,5 +195,29 @@ func TestMistakes(t *testing.T) {
 	} {
 		_, err := try(t, c.list, c.test)
 		require.ErrorContains(t, err, c.want)
+	}
+}
+
+// TestList: the list of this module names changes and places that there are.
+func TestList(t *testing.T) {
+	t.Parallel()
+	root := "../.."
+	places, equal, err := (&runner{list: filepath.Join(root, "tools/mutants.txt")}).read()
+	require.NoError(t, err)
+	for _, p := range places {
+		require.DirExists(t, filepath.Join(root, p.dir))
+		for _, f := range p.files {
+			require.FileExists(t, filepath.Join(root, p.dir, f))
+		}
+	}
+	known := map[string]bool{}
+	for name := range equal {
+		file, _, _ := strings.Cut(name, "|")
+		found, err := changes(root, file)
+		require.NoError(t, err)
+		for _, c := range found {
+			known[c.name()] = true
+		}
+		assert.True(t, known[name], name)
 	}
 }

@@ -57,8 +57,8 @@ const (
 	pause = time.Millisecond
 )
 
-// suffer is the victim: it makes a turn for each line that it reads, and writes how long
-// each request took.
+// suffer is the victim: it makes a turn for each line that it reads, and writes when each request
+// began and ended.
 func suffer(o order, pool *x509.CertPool) error {
 	client := fleet.AgentClientOf(pool, fleet.DialPath(o.Socket))
 	out := json.NewEncoder(os.Stdout)
@@ -66,9 +66,9 @@ func suffer(o order, pool *x509.CertPool) error {
 		return err
 	}
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		took := make([]time.Duration, 0, turn)
+		took := make([]span, 0, turn)
 		for range turn {
-			start := time.Now()
+			start := monotonic()
 			resp, err := client.Get("https://api.test/v1/x")
 			if err != nil {
 				return err
@@ -80,7 +80,7 @@ func suffer(o order, pool *x509.CertPool) error {
 			if resp.StatusCode != http.StatusOK {
 				return fmt.Errorf("the victim's answer: %s", resp.Status)
 			}
-			took = append(took, time.Since(start))
+			took = append(took, span{start, monotonic()})
 			time.Sleep(pause) //nolint:forbidigo // what is measured is its pace
 		}
 		if err := out.Encode(took); err != nil {

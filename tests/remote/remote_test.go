@@ -22,7 +22,7 @@ func TestStackOnAWS(t *testing.T) {
 
 	// Two replicas, that nobody but the store knows of.
 	task := control.Container()
-	ports := []uint16{freePort(t, 18000), freePort(t, 18500)}
+	ports := []uint16{fleet.FreePort(t), fleet.FreePort(t)}
 	replicas := map[string]*fleet.Program{}
 	for i, name := range []string{"c1", "c2"} {
 		replicas[name] = s.start(s.path(name), task, map[string]string{fmt.Sprintf("0.0.0.0:%d", document.XDSPort): address(ports[i])}, "--replica", name, "--ca-key", string(control.CAKey))
@@ -34,7 +34,7 @@ func TestStackOnAWS(t *testing.T) {
 
 	// Two nodes on one port: the kernel spreads the connections, as a load balancer does.
 	nodes := map[string]func() *fleet.Program{}
-	readyPorts := map[string]uint16{"n1": freePort(t, 19000), "n2": freePort(t, 19500)}
+	readyPorts := map[string]uint16{"n1": fleet.FreePort(t), "n2": fleet.FreePort(t)}
 	proxy.Control = "control.test"
 	running := map[string]*fleet.Program{}
 	for _, name := range []string{"n1", "n2"} {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -164,7 +163,7 @@ func newStack(t testing.TB) (s *stack, control document.Controller, proxy docume
 	upstreams := fleet.NewCA(t, "upstream")
 	s.up = fleet.NewUpstream(t, home.Folder{Root: root}, upstreams, "api.test")
 	s.write("upstream.pem", string(upstreams.PEM))
-	s.port = freePort(t, 16000)
+	s.port = fleet.FreePort(t)
 	s.must(s.posternd(), "authority", "--stack", "prod", "--agents-key", caKey, root)
 	s.must(s.posternd(), "authority", "--stack", "prod", s.path("fleet"))
 	token := s.must(s.posternd(), "token", s.path("fleet"))
@@ -283,22 +282,6 @@ func (s *stack) healthy(name string, c document.Container) {
 
 func address(port uint16) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))) }
 
-// freePort is a port of loopback that nobody listens on, not below first. Envoys
-// share theirs with whoever asks for the same, such as those of this test in
-// another checkout: so it is not the same one each time.
-func freePort(t testing.TB, first uint16) uint16 {
-	t.Helper()
-	for port := first + uint16(rand.IntN(500)); port > 0; port++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port))
-		if err == nil {
-			require.NoError(t, l.Close())
-			return port
-		}
-	}
-	require.FailNow(t, "every port is in use")
-	return 0
-}
-
 // agent is a client behind a load balancer: each request a connection of its own.
 func (s *stack) agent() *http.Client {
 	b, err := os.ReadFile(s.path("agents-ca.pem"))
@@ -334,7 +317,7 @@ func ready(port uint16) bool {
 		return false
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if _, err := conn.Write(append(fleet.Header(), "GET /readyz HTTP/1.0\r\n\r\n"...)); err != nil {
 		return false
 	}

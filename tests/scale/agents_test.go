@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
@@ -55,11 +56,13 @@ func BenchmarkAgents(b *testing.B) {
 		agents, per := c[0], c[1]
 		b.Run(fmt.Sprintf("agents=%d/each=%d", agents, per), func(b *testing.B) {
 			f := fleet.New(b, 1)
-			empty := resident(b, f.EnvoyPID("n1"))
-			start := time.Now()
+			pid := f.EnvoyPID("n1")
+			empty := resident(b, pid)
+			start, control, proxy := time.Now(), own(b), used(b, pid)
 			p := shared(5000, agents, per)
 			inParts(f, p)
 			first := time.Since(start)
+			control, proxy = own(b)-control, used(b, pid)-proxy
 			var took []float64
 			for i := 0; b.Loop(); i++ {
 				q := *p
@@ -78,7 +81,9 @@ func BenchmarkAgents(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(quantile(took, 0.5), "ms-p50")
 			b.ReportMetric(first.Seconds(), "s-first")
-			b.ReportMetric(float64(resident(b, f.EnvoyPID("n1"))-empty)/(1<<20), "MB-envoy")
+			b.ReportMetric(control.Seconds(), "s-cpu-first-control")
+			b.ReportMetric(proxy.Seconds(), "s-cpu-first-envoy")
+			b.ReportMetric(float64(resident(b, pid)-empty)/(1<<20), "MB-envoy")
 		})
 	}
 }
@@ -150,7 +155,8 @@ func BenchmarkEdit(b *testing.B) {
 }
 
 // BenchmarkAllow runs `postern allow` for one of the agents: the program itself, from its
-// start to its end, with a control plane and an Envoy.
+// start to its end, with a control plane and an Envoy. The control plane's CPU is that of this
+// process, which does nothing else meanwhile.
 func BenchmarkAllow(b *testing.B) {
 	var programs fleet.Programs
 	defer programs.Remove()
@@ -173,8 +179,10 @@ func BenchmarkAllow(b *testing.B) {
 			f := fleet.NewIn(b, home, 1)
 			inParts(f, stack.Plan)
 			var took []float64
-			var cpu time.Duration
+			var cpu, control, proxy time.Duration
+			pid := f.EnvoyPID("n1")
 			for i := 0; b.Loop(); i++ {
+				mine, envoys := own(b), used(b, pid)
 				cmd := exec.CommandContext(b.Context(), postern, "allow", fmt.Sprintf("new%d.example.com", i), "--agent", "a000", "--file", path, "--yes")
 				start := time.Now()
 				out, err := cmd.CombinedOutput()
@@ -182,14 +190,39 @@ func BenchmarkAllow(b *testing.B) {
 				require.NoError(b, err, "%s", out)
 				require.Contains(b, string(out), " live on 1/1 nodes")
 				cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+				control, proxy = control+own(b)-mine, proxy+used(b, pid)-envoys
 			}
 			slices.Sort(took)
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(quantile(took, 0.5), "ms-p50")
 			b.ReportMetric(took[len(took)-1], "ms-max")
 			b.ReportMetric(cpu.Seconds()*1000/float64(len(took)), "ms-cpu")
+			b.ReportMetric(control.Seconds()*1000/float64(len(took)), "ms-cpu-control")
+			b.ReportMetric(proxy.Seconds()*1000/float64(len(took)), "ms-cpu-envoy")
 		})
 	}
+}
+
+// used is the CPU that a process has used, all of its threads.
+func used(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	var sum time.Duration
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	require.NoError(b, err)
+	for _, task := range tasks {
+		n, err := strconv.Atoi(filepath.Base(task))
+		require.NoError(b, err)
+		sum += thread(b, pid, n)
+	}
+	return sum
+}
+
+// own is the CPU that this process has used.
+func own(b *testing.B) time.Duration {
+	b.Helper()
+	var r unix.Rusage
+	require.NoError(b, unix.Getrusage(unix.RUSAGE_SELF, &r))
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 // resident is the memory of a process, in bytes.

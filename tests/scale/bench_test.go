@@ -203,7 +203,12 @@ func quantile(sorted []float64, q float64) float64 {
 // one that takes configuration.
 func mainThread(b *testing.B, pid int) time.Duration {
 	b.Helper()
-	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "task", strconv.Itoa(pid), "schedstat"))
+	return thread(b, pid, pid)
+}
+
+func thread(b *testing.B, pid, task int) time.Duration {
+	b.Helper()
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "task", strconv.Itoa(task), "schedstat"))
 	require.NoError(b, err)
 	ns, err := strconv.ParseInt(strings.Fields(string(data))[0], 10, 64)
 	require.NoError(b, err)

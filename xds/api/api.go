@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,6 +44,8 @@ type Status struct {
 	RefusedNodes []RefusedNode `json:"refused_nodes,omitempty"`
 	Nodes        []Node        `json:"nodes"`
 	Credentials  []Credential  `json:"credentials,omitempty"`
+	// Published are the ports of this machine that lead into sandboxes.
+	Published []Published `json:"published,omitempty"`
 	// Problem says why the control plane does not serve the newest publication, and what to do. It
 	// is "" if it serves it.
 	Problem string `json:"problem,omitempty"`
@@ -51,6 +54,17 @@ type Status struct {
 	Replica string `json:"replica,omitempty"`
 	// Replicas are all replicas, this one included, as they report to the store.
 	Replicas []Replica `json:"replicas,omitempty"`
+}
+
+// Live returns the number of nodes that serve the live version.
+func (s *Status) Live() int {
+	n := 0
+	for _, node := range s.Nodes {
+		if node.Connected && node.Version == s.Version && node.Problem == "" {
+			n++
+		}
+	}
+	return n
 }
 
 // Replica is the report of one of several control planes.
@@ -67,7 +81,7 @@ type Replica struct {
 	Connected int `json:"connected"`
 	// Failed is the number of a publication that its nodes did not take, or 0.
 	Failed uint64 `json:"failed,omitempty"`
-	// FailedHash is that publication's own: its number may be another's by now.
+	// FailedHash is the hash of that publication. Another may have its number by now.
 	FailedHash string `json:"failed_hash,omitempty"`
 	Problem    string `json:"problem,omitempty"`
 	// Hash is the hash of the signed object of publication Seq.
@@ -113,6 +127,17 @@ type Node struct {
 	Types []Type `json:"types,omitempty"`
 }
 
+// recordAgain is the time between two attempts to have a control plane record published ports.
+const recordAgain = time.Second
+
+// Published says which ports of this machine lead into the sandbox of one command.
+type Published struct {
+	Agent string `json:"agent"`
+	// Addresses are those that are listened on, such as 127.0.0.1:3000.
+	Addresses []string  `json:"addresses"`
+	Since     time.Time `json:"since,omitzero"`
+}
+
 // RefusedNode is a node that the control plane does not serve.
 type RefusedNode struct {
 	// ID is the name that the node gave.
@@ -140,8 +165,8 @@ type Credential struct {
 	Problem string `json:"problem,omitempty"`
 	// Source is the kind of place it comes from: the scheme of its URL.
 	Source string `json:"source,omitempty"`
-	// Version names the value in use without telling anything of it: the source's
-	// own ID, or a salted hash. Of a minted token it is that of its secret.
+	// Version names the value in use without revealing anything of it: the source's own ID, or a
+	// salted hash. For a minted token it is the version of the secret.
 	Version string `json:"version,omitempty"`
 	// Since is the time at which this version came into use. Troubled is the time at which the
 	// problem began. Either may be zero.
@@ -184,8 +209,8 @@ type Converged struct {
 	// Late names a connected node that had not acknowledged in time, for a publication that stays
 	// all the same. It is "" if all have acknowledged.
 	Late string `json:"late,omitempty"`
-	// Unkept says why the control plane could not save what it serves. It tries again until it can.
-	// It is "" if the control plane has saved it.
+	// Unkept is the reason why the control plane could not save what it serves, or "" if it has
+	// saved it. The control plane tries until it can.
 	Unkept string `json:"unkept,omitempty"`
 }
 
@@ -330,12 +355,66 @@ func (c *Client) Impose(ctx context.Context, p Imposed) (*Converged, error) {
 	return &v, c.callWithin(ctx, ImposeTimeout+margin, http.MethodPost, "/v1/impose", p, &v)
 }
 
-// Live returns the publication that the control plane serves, as it was signed,
-// if its number is higher than after; nil if not.
+// Live returns the signed publication that the control plane serves if its number is higher than
+// after, and otherwise nil.
 func (c *Client) Live(ctx context.Context, after uint64) ([]byte, error) {
 	var sealed []byte
 	err := c.call(ctx, http.MethodGet, "/v1/bundle?after="+strconv.FormatUint(after, 10), nil, &sealed)
 	return sealed, err
+}
+
+// Published makes the control plane record the ports, and returns once it has. They count as closed
+// when ctx is done. Until then it makes a control plane that was started again record them, too.
+func (c *Client) Published(ctx context.Context, p Published) error {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode published ports: %w", err)
+	}
+	recorded, err := c.published(ctx, body)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			_, _ = io.Copy(io.Discard, recorded) // until the control plane or ctx ends
+			recorded.Close()
+			for recorded, err = nil, io.EOF; err != nil; recorded, err = c.published(ctx, body) {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(recordAgain):
+				}
+			}
+		}
+	}()
+	return nil
+}
+
+// published is Published for one control plane. Its answer ends when the control plane does, or when
+// ctx is done.
+func (c *Client) published(ctx context.Context, body []byte) (io.ReadCloser, error) {
+	waiting, cancel := context.WithCancel(ctx)
+	late := time.AfterFunc(answerTimeout, cancel)
+	const url = "http://control/v1/published"
+	req, err := http.NewRequestWithContext(waiting, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("build request: %w", err)
+	}
+	resp, err := c.http.Do(req) //nolint:bodyclose // it is held until ctx is done
+	switch {
+	case !late.Stop():
+		cancel()
+		return nil, &HungError{Socket: c.socket, After: answerTimeout}
+	case err != nil:
+		cancel()
+		return nil, fmt.Errorf("reach the control plane at %s: %w", c.socket, err)
+	case resp.StatusCode/100 != 2:
+		cancel()
+		return nil, &Error{Message: "the control plane did not record the published ports: " + resp.Status}
+	}
+	context.AfterFunc(ctx, cancel)
+	return resp.Body, nil
 }
 
 // AddNode makes the control plane accept the node. It is idempotent.

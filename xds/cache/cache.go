@@ -35,7 +35,7 @@ type Cache struct {
 	// canary is the node to which next is served instead, or "".
 	canary string
 	next   published
-	// watches are the parked watches: their nodes were sent everything.
+	// watches are the parked watches. Their nodes have been sent everything.
 	watches map[watchKey]*watch
 	// waiting counts watches by node and type.
 	waiting map[nodeType]int
@@ -203,7 +203,7 @@ func (c *Cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 	// back with every resource gets an answer, too: from then on its versions are in the map that
 	// all nodes share.
 	first := req.GetResponseNonce() == "" && sub.IsWildcard()
-	// Before the first publication, a node keeps what it has.
+	// Until the first publication, a node keeps what it has.
 	held := !c.begun && c.canary != key.node && len(sub.ReturnedResources()) > 0
 	var resp cachev3.DeltaResponse
 	if !held {

@@ -13,8 +13,8 @@ import (
 // all of version. The error is an *api.Rejection if a node refused it.
 func (c *Cache) Converge(ctx context.Context, version string, only []string) error {
 	var nodes []string
-	// The nodes before next had acknowledged everything when they were looked at. To look at all
-	// of a thousand nodes with every change would be too much.
+	// The nodes before next had acknowledged everything when they were looked at. Looking at a
+	// thousand nodes after every change would take too long.
 	next, refusals := 0, -1
 	for {
 		changed := c.ledger.Next()
@@ -25,7 +25,7 @@ func (c *Cache) Converge(ctx context.Context, version string, only []string) err
 			}
 		}
 		if next = c.behind(nodes, next); next == len(nodes) {
-			// All were looked at one after the other; now all at once.
+			// Each node has been found converged once. Now all are looked at together.
 			nodes = only
 			if nodes == nil {
 				nodes = c.ledger.Connected()

@@ -14,7 +14,7 @@ import (
 )
 
 // maxDeltas bounds the deltas that a table keeps. The nodes of a fleet are at one version, or two.
-// A node that comes back from another control plane says itself what it has.
+// A node that comes from another control plane states what it has.
 const maxDeltas = 8
 
 // delta is the difference between a node's state and a table, in wire form. It is made once and
@@ -42,7 +42,7 @@ func address(m map[string]string) uintptr {
 func (d *delta) empty() bool { return len(d.body) == 0 }
 
 // deltaFrom returns the delta from what a node has to t. Nodes that were sent the same share one
-// map: it is told by its address.
+// map, whose address identifies it.
 func (t *Table) deltaFrom(known map[string]string) *delta {
 	at := address(known)
 	if d := t.deltas[at]; d != nil {

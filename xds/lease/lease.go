@@ -28,10 +28,10 @@ type Leases struct {
 
 // past is what is remembered about time.
 type past struct {
-	// Seen is a time that has come already.
+	// Seen is a time that has been reached.
 	Seen time.Time `json:"seen"`
-	// Ended are the leases that have ended, by their ID: a clock that is set
-	// forward, and back again, does not bring them back.
+	// Ended are the IDs of the leases that have ended. A clock that is set forward and back again
+	// does not revive them.
 	Ended []string `json:"ended,omitempty"`
 }
 
@@ -75,10 +75,10 @@ func (l *Leases) SetBack() time.Duration {
 	return behind
 }
 
-// id names one lease: the same rule with another end is another. It is the ID of the event, too.
+// id names a lease. The same rule with another end is another lease. The event has the same ID.
 func id(r *plan.Rule) string { return "lease-ended/" + r.ID + "/" + r.Expires }
 
-// Valid returns what of p holds at a moment: a lease that has once ended stays so.
+// Valid returns the part of p that is valid at a moment. A lease that has ended once stays ended.
 func (l *Leases) Valid(p *plan.Plan, now time.Time) *plan.Plan {
 	p = p.At(now)
 	l.mu.Lock()

@@ -3,6 +3,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -25,7 +26,7 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// Bounds of a node, so that one that was taken over costs the control plane little. An Envoy has
+// Bounds of a node, so that a node that was taken over costs the control plane little. An Envoy has
 // one stream, or two while it moves, and answers in order.
 const (
 	maxStreams     = 16
@@ -54,8 +55,8 @@ type Ledger struct {
 
 	mu    sync.Mutex
 	known map[string]bool
-	// joined are the known nodes that are part of the stack by their certificate, for as long as
-	// they are there.
+	// joined are the known nodes that are part of the stack by their certificate, while they are
+	// known.
 	joined map[string]bool
 	// removed are the nodes whose certificate no longer counts.
 	removed map[string]time.Time
@@ -186,7 +187,7 @@ func (l *Ledger) Restore(removed map[string]time.Time) {
 	maps.Copy(l.removed, removed)
 }
 
-// drop forgets the node. The lock is held.
+// drop forgets the node. The caller holds the lock.
 func (l *Ledger) drop(node string) {
 	delete(l.known, node)
 	delete(l.joined, node)
@@ -387,7 +388,7 @@ func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 		return status.Errorf(codes.PermissionDenied, "node %.64q is not part of this stack", id)
 	}
 	if req.GetTypeUrl() != resource.SecretType {
-		// Every node has all resources of these types. To unsubscribe a name would remove it from
+		// Every node has all resources of these types. Unsubscribing a name would remove it from
 		// the versions that all nodes share.
 		req.ResourceNamesUnsubscribe = slices.DeleteFunc(req.GetResourceNamesUnsubscribe(),
 			func(name string) bool { return name != "*" })
@@ -412,7 +413,7 @@ func (l *Ledger) OnStreamDeltaRequest(stream int64, req *discoveryv3.DeltaDiscov
 	now := time.Now()
 	if detail := req.GetErrorDetail(); detail != nil {
 		l.refused++
-		message := printable(detail.GetMessage())
+		message := cmp.Or(printable(detail.GetMessage()), "it gives no reason")
 		t.nacked, t.nack = version, message
 		r.lastNack, r.nack = now, message
 		l.log.Error("node rejected resources", "node", id, "type", KindName(req.GetTypeUrl()), "version", version,

@@ -13,8 +13,8 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// away is the time that a joined node may be without a stream before it leaves the list: a fleet
-// that scales by itself never removes a node by name.
+// away is the time after which a joined node without a stream leaves the list. A fleet that scales
+// by itself never removes a node by name.
 const away = time.Hour
 
 // maxNodeID bounds the repeated part of a refused node's name, in bytes.
@@ -42,7 +42,7 @@ func (l *Ledger) admit(stream int64, node string) error {
 	case l.known[node]:
 		return nil
 	case !l.removed[node].IsZero():
-		return nil // it is not known, and that is what the caller says
+		return nil // it is not known, which the caller reports
 	case len(l.joined) >= maxJoined:
 		l.log.Error("too many nodes", "node", node, "most", maxJoined)
 		return status.Errorf(codes.ResourceExhausted, "this stack has %d nodes, and takes no more", maxJoined)
@@ -51,10 +51,10 @@ func (l *Ledger) admit(stream int64, node string) error {
 	return nil
 }
 
-// recognise makes a node known whose supervisor runs on this machine, for when the list of nodes
-// was lost. An agent cannot pose as such a node: it reaches neither the control plane's socket nor
-// the folder of a node, and has no process that holds that folder. Nodes with a certificate and
-// removed nodes are excepted.
+// recognise makes a node known whose supervisor runs on this machine, in case the list of nodes was
+// lost. An agent cannot pose as such a node: it reaches neither the control plane's socket nor a
+// node's folder, and has no process that holds that folder. Nodes with a certificate and removed
+// nodes are excepted.
 func (l *Ledger) recognise(stream int64, node string) {
 	l.mu.Lock()
 	_, named := l.streams[stream]
@@ -80,7 +80,7 @@ func (l *Ledger) TakeUnsaved() bool {
 	return was
 }
 
-// strange remembers that the node was refused. The lock is held.
+// strange remembers that the node was refused. The caller holds the lock.
 func (l *Ledger) strange(node, reason string) {
 	now := time.Now().UTC()
 	node = printable(node[:min(len(node), maxNodeID)])
@@ -135,7 +135,8 @@ func (l *Ledger) Adopt(removed map[string]time.Time, now time.Time) bool {
 	defer l.mu.Unlock()
 	news := false
 	for id, at := range removed {
-		// Old removals are not taken over: replicas would pass them on to each other for ever.
+		// Old removals are not taken over. Otherwise replicas would pass them on to each other for
+		// ever.
 		if !l.removed[id].IsZero() || l.known[id] && !l.joined[id] || now.Sub(at) > 2*svid.Lifetime {
 			continue
 		}

@@ -5,21 +5,22 @@ import (
 	"strings"
 
 	"golang.org/x/time/rate"
+
+	"github.com/postern/postern/guard"
 )
 
 // Bounds on the leaf certificates for names that an agent makes up below its wildcards: how many
-// there are at a time, and how fast they come. Names that the plan itself has do not count. The
-// rate is what five nodes let through (package envoy, madeUpRate).
+// there are at a time, and how fast they come. Names that the plan itself has do not count. Both
+// are what five nodes let through (package guard, MaxMadeUp; package envoy, madeUpRate).
 const (
-	maxMadeUp   = 5000
+	maxMadeUp   = 5 * guard.MaxMadeUp
 	madeUpRate  = 5 * 20 // per second
 	madeUpBurst = 5 * 500
 )
 
-// budgets bound the leaf certificates of each agent. Those that several agents could have
-// asked for are counted for these together, because a node does not say which one it was:
-// these agents have as much as each of them would have alone, added up. A node lets no
-// agent spend more than its own part. The lock of [Mint] is held in every call.
+// budgets bound the leaf certificates of each agent. If several agents could have asked for a name,
+// the name counts against their budgets added up, because a node does not say which of them it was.
+// A node lets no agent spend more than its own part. The caller holds the lock of [Mint].
 type budgets struct {
 	owners func(name string) string
 	of     map[string]*budget
@@ -27,11 +28,11 @@ type budgets struct {
 
 type budget struct {
 	rate *rate.Limiter
-	// live is at least how many there are, and most how many there may be.
+	// live is a lower bound of the number of certificates, and most the highest number allowed.
 	live, most int
 }
 
-// allow reports whether there may be one more than there are, and takes it off the rate.
+// allow reports whether one more certificate may be made, and counts it against the rate.
 func (b *budgets) allow(name string, there iter.Seq[string]) bool {
 	owners := b.owners(name)
 	if owners == "" {
@@ -57,7 +58,7 @@ func (b *budgets) allow(name string, there iter.Seq[string]) bool {
 	return one.live < one.most
 }
 
-// spend counts one that was minted.
+// spend counts a certificate that was made.
 func (b *budgets) spend(name string) {
 	if one := b.of[b.owners(name)]; one != nil {
 		one.live++

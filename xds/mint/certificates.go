@@ -41,9 +41,9 @@ const maxDomains = 32
 // backdate is the time by which a leaf's validity starts early, for clocks that differ.
 const backdate = time.Hour
 
-// authority mints the leaf certificates that nodes present to agents. The CA
-// that agents trust signs intermediates only, each for a few domains of the
-// plan; they sign the leaves. It is safe for concurrent use.
+// authority mints the leaf certificates that nodes present to agents. The CA that agents trust
+// signs only intermediates, each for a few domains of the plan. The intermediates sign the leaves.
+// It is safe for concurrent use.
 type authority struct {
 	root *x509.Certificate
 	key  crypto.Signer
@@ -83,7 +83,7 @@ func Load(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error) {
 	}
 	if !root.IsCA || root.MaxPathLenZero {
 		return nil, nil, fmt.Errorf("load the certificate authority: the certificate of %s cannot have an authority below it, and the control plane signs leaves with intermediates; "+
-			"make a new authority, which agents must then trust: remove the certificate and its key and run `go run . up`, or on AWS run `posternd authority`", certFile)
+			"make a new authority, which agents must then trust: remove the certificate and its key and run `postern up`, or on AWS run `posternd authority`", certFile)
 	}
 	return root, signer, nil
 }
@@ -205,7 +205,7 @@ func (a *authority) sign(domains []string, now time.Time) (map[string]*intermedi
 	return made, nil
 }
 
-// until returns the time at which the first of the intermediates ends, or zero if there is none.
+// until returns the time at which the first intermediate ends, or zero if there is none.
 func (a *authority) until() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -233,9 +233,8 @@ func (a *authority) find(host string) *intermediate {
 	}
 }
 
-// registrable is the domain that somebody has registered and host is in, or
-// host itself if there is none. It is wider than host on purpose: another host
-// of the same owner needs no other intermediate.
+// registrable returns the registered domain that host is in, or host itself if there is none. It is
+// wider than host on purpose: another host of the same owner needs no other intermediate.
 func registrable(host string) string {
 	if d, err := publicsuffix.Domain(host); err == nil {
 		return d
@@ -250,8 +249,8 @@ func (a *authority) intermediate(domains []string, now time.Time) (*intermediate
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(intermediateLifetime),
 		KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		// RFC 5280, 4.2.1.10: a name stands for all below it too. What is not
-		// constrained is free, so addresses are excluded by name.
+		// RFC 5280, 4.2.1.10: a name stands for all names below it, too. Kinds of names without a
+		// constraint are free, so addresses are excluded by name.
 		PermittedDNSDomainsCritical: true, PermittedDNSDomains: domains,
 		ExcludedIPRanges: []*net.IPNet{
 			{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
@@ -268,8 +267,8 @@ func (a *authority) intermediate(domains []string, now time.Time) (*intermediate
 	return &intermediate{cert, pki.PEM(der)}, nil
 }
 
-// mint returns a certificate for host as an Envoy secret of that name. There
-// is none for a host that cover was not told of.
+// mint returns a certificate for host as an Envoy secret of that name. It returns nil for a host
+// that cover has not covered.
 func (a *authority) mint(host string, now time.Time) (*tlsv3.Secret, error) {
 	template := &x509.Certificate{
 		NotBefore:   now.Add(-backdate),

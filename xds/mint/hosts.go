@@ -11,9 +11,9 @@ import (
 type hosts struct {
 	// exact are sets of names, one for each plan.
 	exact []map[string]bool
-	// suffixes are those of wildcards, with their leading dot.
+	// suffixes are the wildcards' suffixes, with a leading dot.
 	suffixes []string
-	// agents are, for each of suffixes, whose wildcard it is.
+	// agents are the agents whose wildcard each of suffixes is.
 	agents []string
 }
 
@@ -54,7 +54,7 @@ func (h hosts) allow(name string) bool {
 	return false
 }
 
-// names returns the names, and of wildcards the name that they are below.
+// names returns the hosts and, for each wildcard, the host above it.
 func (h hosts) names() []string {
 	var all []string
 	for _, names := range h.exact {

@@ -17,7 +17,7 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// What became of a leaf certificate that a node asked for.
+// Outcomes of a request for a leaf certificate.
 const (
 	Minted  = "minted"
 	Refused = "refused"
@@ -31,10 +31,10 @@ type Mint struct {
 	log       *slog.Logger
 
 	mu sync.Mutex
-	// hosts are the names that a certificate may be minted for: of the live plan, and of the one
-	// that is being rolled out.
+	// hosts has the names for which a certificate may be minted: those of the live plan, and of the
+	// plan that is being rolled out.
 	hosts hosts
-	// newest is the plan that was allowed last, and hosts what its names are.
+	// newest is the plan that was allowed last, and the hosts of its names.
 	newest struct {
 		plan  *plan.Plan
 		hosts hosts
@@ -64,8 +64,8 @@ func (m *Mint) Only(p *plan.Plan) {
 	m.hosts = m.newest.hosts
 }
 
-// Also allows the hosts of p in addition to the allowed ones. It may take as long as the authority's
-// key does.
+// Also allows the hosts of p in addition to the allowed ones. It may take as long as the
+// authority's key does.
 func (m *Mint) Also(p *plan.Plan, now time.Time) error {
 	more := hostsOf(p)
 	if err := m.authority.cover(more.names(), now); err != nil {
@@ -131,8 +131,8 @@ func (m *Mint) Renew(now time.Time) error {
 	return nil
 }
 
-// owners returns whose budget a name is counted against, or "" for one that is in the plan as it
-// is. The lock is held.
+// owners returns the agents against whose budget a name counts, or "" for a name that the plan has
+// itself. The caller holds the lock.
 func (m *Mint) owners(name string) string {
 	if m.hosts.listed(name) {
 		return ""

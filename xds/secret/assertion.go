@@ -17,11 +17,11 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// gitHub is the API that is meant if the plan names none.
+// gitHub is the API if the plan names none.
 const gitHub = "https://api.github.com"
 
-// mintInstallation trades a JWT, signed with the app's key, for the token of
-// one installation of the app.
+// mintInstallation exchanges a JWT, signed with the app's key, for the token of one installation of
+// the app.
 func mintInstallation(ctx context.Context, hc *http.Client, c plan.Credential, source []byte, _ sealed) (*token, *failure) {
 	now := time.Now()
 	// GitHub takes ten minutes at most, by its own clock.
@@ -94,7 +94,7 @@ func mintGCP(ctx context.Context, hc *http.Client, c plan.Credential, source []b
 		return t, nil
 	}
 	var said jwt.RegisteredClaims
-	// It is for somebody else to verify; here its end is of interest.
+	// Its recipient verifies the token. Only its end matters here.
 	if _, _, err := jwt.NewParser().ParseUnverified(answer.IDToken, &said); err != nil || said.ExpiresAt == nil {
 		return nil, &failure{text: "the token endpoint of the service account's key answered something that is not a token"}
 	}
@@ -124,7 +124,7 @@ func post(ctx context.Context, hc *http.Client, name, u string, form url.Values,
 		var refused struct {
 			Error string `json:"error"`
 		}
-		// Only what is a known code is repeated.
+		// The message repeats only known codes.
 		_ = json.Unmarshal(body, &refused)
 		return &failure{text: status(name, resp.StatusCode, refused.Error)}
 	}

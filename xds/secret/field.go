@@ -12,7 +12,7 @@ import (
 func pick(document []byte, path []string) (value []byte, problem string) {
 	name := strings.Join(path, ".")
 	d := json.NewDecoder(bytes.NewReader(document))
-	// As it is written: a key is no float.
+	// Keeps numbers as they are written: a key must not become a float.
 	d.UseNumber()
 	var at any
 	if d.Decode(&at) != nil || d.More() {

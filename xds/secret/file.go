@@ -48,8 +48,8 @@ func (l look) same(later look) bool {
 		l.at.Sub(a.ModTime()) > settled && l.at.Sub(time.Unix(old.Ctim.Unix())) > settled
 }
 
-// foldersFor is the time for which the list of agents' folders is believed: all files that are
-// checked at the same moment ask once.
+// foldersFor is the time for which the list of agents' folders is reused: files that are checked at
+// the same moment read it once.
 const foldersFor = fileEvery / 2
 
 // folders returns what agents may write.
@@ -71,7 +71,7 @@ func (f *feed) followFile(ctx context.Context) {
 		now := lookAt(f.ref.Name)
 		folders, err := f.store.folders()
 		if err == nil {
-			// Each time: an agent may have come to work there since the last look.
+			// Checked each time, because an agent may work there since the last look.
 			err = folders.Check(f.ref.Name)
 		}
 		var value []byte

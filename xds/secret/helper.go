@@ -42,7 +42,7 @@ func (s *Store) fetchHelper(ref plan.Reference) fetch {
 		ctx, cancel := context.WithTimeout(ctx, helpTimeout)
 		defer cancel()
 		out := &limited{left: maxAnswer}
-		// The interpreter of a script opens the same path, so the descriptor stays open in there.
+		// The interpreter of a script opens the same path, so the program keeps the descriptor.
 		cmd := exec.CommandContext(ctx, "/proc/self/fd/3", ref.Args...)
 		cmd.Args[0] = ref.Name
 		cmd.ExtraFiles = []*os.File{program}
@@ -72,9 +72,8 @@ func (s *Store) fetchHelper(ref plan.Reference) fetch {
 	}
 }
 
-// openHelper returns a copy in memory of the helper that was published, which
-// nothing can change. Nobody but root and the control plane's user may have been
-// able to write the helper.
+// openHelper returns a copy in memory of the published helper. Nothing can change the copy. It
+// refuses a helper that anybody but root and the control plane's user could have written.
 func (s *Store) openHelper(ref plan.Reference) (*os.File, *trouble) {
 	if ref.Digest == "" {
 		return nil, &trouble{text: fmt.Sprintf("helper %s was published without a digest, so it is not run: run `postern push` where the helper is", ref.Name)}
@@ -138,7 +137,7 @@ func helperEnv() []string {
 	return env
 }
 
-// limited is a buffer that fails when it is full: half a secret is none.
+// limited is a buffer that fails when it is full, because a part of a secret is useless.
 type limited struct {
 	// Not embedded: its ReadFrom would be used, and knows no limit.
 	buffer bytes.Buffer

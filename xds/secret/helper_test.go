@@ -97,14 +97,14 @@ func TestHelperIsKilled(t *testing.T) {
 		b, err := os.ReadFile(pids)
 		both = strings.Fields(string(b))
 		return err == nil
-	}, 10*time.Second, 5*time.Millisecond, "it starts")
+	}, time.Minute, 5*time.Millisecond, "it starts")
 	require.Len(t, both, 2)
 	cancel()
 	<-done
 	for _, p := range both {
 		pid, err := strconv.Atoi(p)
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return ended(pid) }, 10*time.Second, 5*time.Millisecond, "process %d ends", pid)
+		require.Eventually(t, func() bool { return ended(pid) }, time.Minute, 5*time.Millisecond, "process %d ends", pid)
 	}
 }
 

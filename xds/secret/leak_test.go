@@ -111,7 +111,7 @@ func TestPlantedSecret(t *testing.T) {
 	}
 	problems := func(want int, what string) {
 		t.Helper()
-		require.Eventually(t, func() bool { return len(s.problems()) == want }, 30*time.Second, 10*time.Millisecond, "%s: %d problems, not %+v", what, want, s.problems())
+		require.Eventually(t, func() bool { return len(s.problems()) == want }, time.Minute, 10*time.Millisecond, "%s: %d problems, not %+v", what, want, s.problems())
 		walk(what)
 	}
 	// What is no JSON and no key does not open those that need one.

@@ -35,9 +35,9 @@ func mintRefreshToken(ctx context.Context, hc *http.Client, c plan.Credential, s
 	return request(ctx, hc, c, s.ClientSecret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {s.RefreshToken}})
 }
 
-// request asks the token endpoint, authenticated as the client in either way that the RFC has. The
-// library's grant is client credentials unless params give another. Nothing else differs in what it
-// then sends.
+// request asks the token endpoint, with each of the RFC's two ways of client authentication. The
+// library's grant is client credentials, unless params name another. Otherwise the library sends
+// the same.
 func request(ctx context.Context, hc *http.Client, c plan.Credential, secret string, params url.Values) (*token, *failure) {
 	config := clientcredentials.Config{
 		ClientID: c.Username, ClientSecret: secret, TokenURL: c.TokenURL, Scopes: c.Scopes, EndpointParams: params,

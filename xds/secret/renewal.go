@@ -13,9 +13,9 @@ import (
 const (
 	// mintTimeout bounds one attempt, with all its requests.
 	mintTimeout = 10 * time.Second
-	// maxBackoff is the longest that a failing endpoint is left alone.
+	// maxBackoff is the longest wait between two requests to a failing endpoint.
 	maxBackoff = time.Minute
-	// unknownLifetime is that of a token whose endpoint does not say.
+	// unknownLifetime is the assumed lifetime of a token if the endpoint does not state one.
 	unknownLifetime = time.Hour
 	// maxLifetime is the longest time that a token is used, whatever its endpoint says.
 	maxLifetime = 24 * time.Hour
@@ -27,23 +27,23 @@ type token struct {
 	expires time.Time
 	// refresh is the refresh token to use from now on, if there is another.
 	refresh sealed
-	// version is that of the secret it was minted from.
+	// version is the version of the secret from which it was minted.
 	version string
 }
 
-// failure is why nothing was minted, in words of our own: never a part of the
-// secret, and never anything that an endpoint said.
+// failure is the reason why nothing was minted, in our own words: never a part of the secret, and
+// never the endpoint's text.
 type failure struct {
 	text string
-	// source is set if the secret itself is at fault, which no endpoint was asked for.
+	// source is set if the secret itself is at fault, so that no endpoint was asked.
 	source bool
 }
 
-// mint makes a token of what the source of c holds; refresh is the newest
-// refresh token that came of the same source, or nil.
+// mint makes a token from the content of c's source. refresh is the newest refresh token from the
+// same content, or nil.
 type mint func(ctx context.Context, hc *http.Client, c plan.Credential, source []byte, refresh sealed) (*token, *failure)
 
-// minters are the kinds that are minted.
+// minters are the functions for the kinds that need minting.
 var minters = map[plan.Kind]mint{
 	plan.KindOAuth2ClientCredentials: mintClientCredentials,
 	plan.KindOAuth2RefreshToken:      mintRefreshToken,
@@ -98,7 +98,7 @@ func (r *renewal) run(ctx context.Context) {
 			}
 			r.version, r.stale = reading.version, ""
 			cancel()
-			// Of an attempt that is not wanted any more.
+			// This attempt is no longer wanted.
 			results = make(chan outcome, 1)
 			next.Stop()
 			r.failures = 0
@@ -125,7 +125,7 @@ func (r *renewal) run(ctx context.Context) {
 				expiry.Reset(left)
 				next.Reset(max(retryAfter, time.Duration(float64(left)*(0.6+0.1*rand.Float64())))) //nolint:gosec // jitter
 			case o.failure.source:
-				// Trying again is of no use before the source changes.
+				// A new attempt can only succeed after the source has changed.
 				r.close(ctx, o.failure.text)
 			default:
 				r.problem = o.failure.text

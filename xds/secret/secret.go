@@ -1,6 +1,7 @@
 // Package secret has the values of the plan's credentials. It reads values from
-// their sources, mints tokens from them, and keeps both in memory. They leave it
-// as Envoy secrets for the nodes only, never through logs, errors, JSON or fmt.
+// their sources, mints tokens from them, and keeps both in memory. They leave it in
+// Envoy's secrets and in the clusters that sign, for the nodes, and in requests to
+// the endpoints that mint tokens. No log, error, JSON or fmt shows them.
 //
 // It is the only reader of credentials, not the only place with secret bytes: the
 // control plane's cache and Envoy hold what it hands out, package xds/mint has the
@@ -42,7 +43,7 @@ type Store struct {
 	http *http.Client
 	// clouds are the services whose drivers this program has, by source.
 	clouds map[string]service.Service
-	// agents are the folders where no secret and no helper is taken from.
+	// agents lists the folders from which no secret and no helper is taken.
 	agents hostpath.Registry
 	// lately holds for a moment what agents may write; see [Store.folders].
 	lately struct {
@@ -50,16 +51,16 @@ type Store struct {
 		folders *hostpath.Folders
 		at      time.Time
 	}
-	// env looks up what Vault's address and token are in.
+	// env looks up the variables with Vault's address and token.
 	env func(string) string
 
 	mu      sync.Mutex
 	entries map[string]*entry
 }
 
-// entry is one credential. The goroutine that [Store.run] is keeps it current.
+// entry is one credential. A goroutine in [Store.run] keeps it current.
 type entry struct {
-	// definition is the credential: another one is another entry.
+	// definition is the credential. A changed credential is another entry.
 	definition plan.Credential
 	stop       context.CancelFunc
 	// ready is closed after the first attempt to have a value.
@@ -68,8 +69,8 @@ type entry struct {
 	now   material
 }
 
-// sealed holds bytes that no printer finds: whatever follows pointers by
-// reflection ends at a function. Its zero value, nil, holds nothing.
+// sealed holds bytes that no printer finds, because following pointers by reflection ends at a
+// function. The zero value, nil, holds nothing.
 type sealed func() []byte
 
 func seal(b []byte) sealed { return func() []byte { return b } }
@@ -87,7 +88,7 @@ type material struct {
 	// problem says why there is no value. If there is one, it says why there soon will be none, or
 	// why it may be out of date.
 	problem string
-	// troubled is since when there is a problem.
+	// troubled is the time since which there is a problem.
 	troubled time.Time
 }
 
@@ -99,7 +100,7 @@ func NewStore(salt []byte, agents hostpath.Registry, changed func()) *Store {
 	return &Store{changed: changed, salt: salt, agents: agents, http: newClient(), clouds: service.Open(newServiceClient()), env: os.Getenv, entries: map[string]*entry{}}
 }
 
-// fingerprint is the version of a value whose source has none of its own.
+// fingerprint is the version of a value whose source has no versions.
 func (s *Store) fingerprint(credential string, value []byte) string {
 	h := hmac.New(sha256.New, s.salt)
 	fmt.Fprintf(h, "version of %q: ", credential)
@@ -146,7 +147,7 @@ func wait(ctx context.Context, started []*entry) error {
 		select {
 		case <-e.ready:
 		case <-enough.C:
-			// The rest will come by way of changed.
+			// Later results are announced by changed.
 			return nil
 		case <-ctx.Done():
 			return fmt.Errorf("read secrets: %w", context.Cause(ctx))
@@ -247,8 +248,8 @@ type State struct {
 	Credential string
 	// Source is one of the Source constants of package plan.
 	Source string
-	// Version names the value in use: the source's own ID of it, or a salted
-	// hash. Of a minted token it is that of the secret it was minted from.
+	// Version names the value in use: the source's own ID, or a salted hash. For a minted token it
+	// is the version of the secret.
 	Version string
 	// Since is the time at which this version came into use here, or zero.
 	Since time.Time
@@ -256,7 +257,7 @@ type State struct {
 	// there is no problem. Working is set while an earlier value is still in use.
 	Problem string
 	Working bool
-	// Troubled is since when there is a problem.
+	// Troubled is the time since which there is a problem.
 	Troubled time.Time
 }
 

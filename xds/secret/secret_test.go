@@ -130,7 +130,7 @@ func requireProblem(t *testing.T, s *Store, credential, want string) {
 			}
 		}
 		return false
-	}, 10*time.Second, 5*time.Millisecond, "%s: %s, not %v", credential, want, s.problems())
+	}, time.Minute, 5*time.Millisecond, "%s: %s, not %v", credential, want, s.problems())
 	require.NotContains(t, fmt.Sprint(s.problems()), canary)
 }
 

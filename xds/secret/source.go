@@ -51,7 +51,7 @@ var ownVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 // fetch asks a source once. The version is the source's own, "" if it has none.
 type fetch func(ctx context.Context) (value []byte, version string, t *trouble)
 
-// feed turns what a source says into readings. Each reading differs from the one before.
+// feed turns a source's answers into readings. Each reading differs from the one before.
 type feed struct {
 	store      *Store
 	credential string
@@ -73,7 +73,7 @@ func (s *Store) watch(ctx context.Context, c plan.Credential, to chan<- reading)
 	case plan.SourceEnv:
 		value := os.Getenv(f.ref.Name)
 		if value == "" {
-			f.fail(ctx, &trouble{text: f.ref.Name + " was not set when the control plane was started: export it and run `go run . up` again"})
+			f.fail(ctx, &trouble{text: f.ref.Name + " was not set when the control plane was started: export it and run `postern up` again"})
 			return
 		}
 		f.value(ctx, []byte(value), "")
@@ -113,7 +113,7 @@ func (f *feed) value(ctx context.Context, raw []byte, version string) {
 		f.fail(ctx, &trouble{text: problem})
 		return
 	}
-	// A source's own version is shown to people: it is not believed to be one.
+	// A source's own version is shown to people, so it must look like one.
 	if !ownVersion.MatchString(version) {
 		version = f.store.fingerprint(f.credential, value)
 	}
@@ -190,7 +190,7 @@ func (s *Store) fetchCloud(ref plan.Reference) fetch {
 	return func(ctx context.Context) ([]byte, string, *trouble) {
 		cloud := s.clouds[ref.Source]
 		if cloud == nil {
-			return nil, "", &trouble{text: "this control plane was built without the drivers of clouds: run `go run . up` again, which takes posternd-cloud", down: true}
+			return nil, "", &trouble{text: "this control plane was built without the drivers of clouds: run `postern up` again, which takes posternd-cloud", down: true}
 		}
 		ctx, cancel := context.WithTimeout(ctx, mintTimeout)
 		defer cancel()
@@ -199,7 +199,7 @@ func (s *Store) fetchCloud(ref plan.Reference) fetch {
 			return value, version, nil
 		}
 		said := (*service.Trouble)(nil)
-		if !errors.As(err, &said) { // a library's words may quote what it read
+		if !errors.As(err, &said) { // a library's text may quote what it read
 			said = &service.Trouble{Text: "the cloud's service cannot be asked", Down: true}
 		}
 		t := &trouble{text: said.Text, down: said.Down}
@@ -210,8 +210,8 @@ func (s *Store) fetchCloud(ref plan.Reference) fetch {
 	}
 }
 
-// newServiceClient is how services of clouds are asked: as [newClient] asks, but with the
-// connection kept, as one service has many secrets.
+// newServiceClient is like [newClient], but keeps its connection, because one service has many
+// secrets.
 func newServiceClient() *http.Client {
 	c := newClient()
 	c.Transport.(guarded).next.(*http.Transport).DisableKeepAlives = false

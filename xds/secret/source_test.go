@@ -283,7 +283,7 @@ func (s *Store) state(t *testing.T, ok func(State, string) bool, why string) Sta
 	require.Eventually(t, func() bool {
 		st = s.States()[0]
 		return ok(st, s.value(st.Credential))
-	}, 30*time.Second, 5*time.Millisecond, "%s; now %+v", why, &st)
+	}, time.Minute, 5*time.Millisecond, "%s; now %+v", why, &st)
 	require.NotContains(t, fmt.Sprintf("%+v", st), canary)
 	return st
 }
@@ -447,7 +447,7 @@ func TestWithoutDriver(t *testing.T) {
 	t.Cleanup(s.Close)
 	clear(s.clouds)
 	require.NoError(t, s.Watch(t.Context(), []plan.Credential{{Name: "c", Kind: plan.KindBearer, Secret: "awssecretsmanager://x?region=eu-west-1"}}))
-	requireProblem(t, s, "c", "built without the drivers of clouds: run `go run . up` again")
+	requireProblem(t, s, "c", "built without the drivers of clouds: run `postern up` again")
 	require.Empty(t, s.value("c"))
 }
 

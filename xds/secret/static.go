@@ -16,8 +16,7 @@ const maxLength = 16 << 10
 // opens the route.
 const signs = "aws-sigv4"
 
-// compose makes what a source holds into what Envoy injects, for the kinds that
-// nothing is minted for.
+// compose makes what Envoy injects of a source's content, for the kinds that need no minting.
 func compose(c plan.Credential, r reading) material {
 	if r.value == nil {
 		return material{problem: r.problem}

@@ -20,7 +20,7 @@ import (
 // fetchWeb asks a URL for a secret.
 func (s *Store) fetchWeb(ref plan.Reference) fetch {
 	return func(ctx context.Context) ([]byte, string, *trouble) {
-		body, _, t := s.get(ctx, ref.Name, hostOf(ref.Name), http.Header{})
+		body, t := s.get(ctx, ref.Name, hostOf(ref.Name), http.Header{})
 		return body, "", t
 	}
 }
@@ -34,37 +34,37 @@ func hostOf(raw string) string {
 	return u.Host
 }
 
-// get returns the body at u, which messages call name, and its status if there was an answer.
-func (s *Store) get(ctx context.Context, u, name string, header http.Header) (body []byte, status int, t *trouble) {
+// get returns the body at u, which messages call name.
+func (s *Store) get(ctx context.Context, u, name string, header http.Header) ([]byte, *trouble) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
-		return nil, 0, &trouble{text: name + " is not a valid address"}
+		return nil, &trouble{text: name + " is not a valid address"}
 	}
 	req.Header = header
 	req.Header.Set("User-Agent", "postern")
 	req.Header.Set("Cache-Control", "no-cache")
 	resp, err := s.http.Do(req)
 	if err != nil {
-		return nil, 0, &trouble{text: transport(err, name, name+" cannot be reached"), down: true}
+		return nil, &trouble{text: transport(err, name, name+" cannot be reached"), down: true}
 	}
 	defer resp.Body.Close()
-	body, err = io.ReadAll(resp.Body)
+	body, err := io.ReadAll(resp.Body)
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound, http.StatusGone:
-		return nil, resp.StatusCode, &trouble{text: fmt.Sprintf("%s has no such secret (%d)", name, resp.StatusCode)}
+		return nil, &trouble{text: fmt.Sprintf("%s has no such secret (%d)", name, resp.StatusCode)}
 	case http.StatusForbidden:
-		return nil, resp.StatusCode, &trouble{text: name + " refuses the control plane this secret (403)"}
+		return nil, &trouble{text: name + " refuses the control plane this secret (403)"}
 	default:
-		return nil, resp.StatusCode, &trouble{text: fmt.Sprintf("%s answered %d", name, resp.StatusCode), down: true}
+		return nil, &trouble{text: fmt.Sprintf("%s answered %d", name, resp.StatusCode), down: true}
 	}
 	if err != nil {
-		return nil, resp.StatusCode, &trouble{text: transport(err, name, name+" broke off its answer"), down: true}
+		return nil, &trouble{text: transport(err, name, name+" broke off its answer"), down: true}
 	}
-	return body, resp.StatusCode, nil
+	return body, nil
 }
 
-// vaultAnswer is that of GET /v1/MOUNT/data/PATH of KV version 2.
+// vaultAnswer is the answer to GET /v1/MOUNT/data/PATH of KV version 2.
 // https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2#read-secret-version
 type vaultAnswer struct {
 	Data struct {
@@ -82,7 +82,7 @@ func (s *Store) fetchVault(ref plan.Reference) fetch {
 	return func(ctx context.Context) ([]byte, string, *trouble) {
 		address := s.env("VAULT_ADDR")
 		if address == "" {
-			return nil, "", &trouble{text: "VAULT_ADDR was not set when the control plane was started: export it and run `go run . up` again"}
+			return nil, "", &trouble{text: "VAULT_ADDR was not set when the control plane was started: export it and run `postern up` again"}
 		}
 		u, err := url.JoinPath(address, "v1", mount, "data", path)
 		if err != nil {
@@ -96,7 +96,7 @@ func (s *Store) fetchVault(ref plan.Reference) fetch {
 		if ns := s.env("VAULT_NAMESPACE"); ns != "" {
 			header.Set("X-Vault-Namespace", ns)
 		}
-		body, _, t := s.get(ctx, u, "Vault at "+hostOf(address), header)
+		body, t := s.get(ctx, u, "Vault at "+hostOf(address), header)
 		if t != nil {
 			return nil, "", t
 		}

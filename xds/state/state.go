@@ -27,8 +27,8 @@ const (
 	Leases = "leases.json"
 	// Good is the last publication that converged.
 	Good = "good.bundle"
-	// Kill is a publication that stops somebody whom Good does not stop, if it has the greater
-	// number: it could not be rolled out whole.
+	// Kill is a publication that kills more than Good does and could not be rolled out whole. It
+	// counts if its number is greater.
 	Kill = "kill.bundle"
 	// reserve is room on the disk for one of the two: see [Folder.Reserve].
 	reserve = "kill.reserve"

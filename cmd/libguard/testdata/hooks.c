@@ -5,19 +5,37 @@
 #include "envoy.h"
 #include <sched.h>
 
-int checkHeaders(stream s, int kind, header *hs, size_t n, buffer rule) { return go_on; }
+int checkHeaders(stream s, int kind, header *hs, size_t n, buffer rule, uintptr_t agent) { return go_on; }
 int putCredential(stream s, header *hs, size_t n, buffer rule) { return go_on; }
 int refuse(stream s, int kind) { return stop; }
 size_t envoy_dynamic_module_callback_http_get_headers_size(stream s, int kind) { return 0; }
 bool envoy_dynamic_module_callback_http_get_headers(stream s, int kind, header *result) { return true; }
 bool envoy_dynamic_module_callback_http_get_metadata_string(stream s, int of, buffer ns, buffer key, buffer *result) { return false; }
+static const char *method = "GET";
+bool envoy_dynamic_module_callback_http_get_header(stream s, int kind, buffer name, buffer *result, size_t index, size_t *count) {
+	*result = (buffer){method, strlen(method)};
+	return true;
+}
+static uint64_t buffer_limit;
+uint64_t envoy_dynamic_module_callback_http_get_buffer_limit(stream s) { return buffer_limit; }
+static int closed, refused;
+void envoy_dynamic_module_callback_network_filter_close(void *envoy, int how) { closed++; }
 static int continued;
 void envoy_dynamic_module_callback_http_filter_continue_decoding(stream s) { continued++; }
-void envoy_dynamic_module_callback_http_send_response(stream s, uint32_t status, header *hs, size_t n, buffer body, buffer details) {}
+void envoy_dynamic_module_callback_http_send_response(stream s, uint32_t status, header *hs, size_t n, buffer body, buffer details) {
+	CHECK(status == 429);
+	refused++;
+}
 static int encoded;
 void envoy_dynamic_module_callback_http_filter_continue_encoding(stream s) { encoded++; }
 static size_t body_size;
 size_t envoy_dynamic_module_callback_http_get_body_size(stream s, int body) { return body_size; }
+static size_t pieces = 1;
+size_t envoy_dynamic_module_callback_http_get_body_chunks_size(stream s, int body) { return pieces; }
+bool envoy_dynamic_module_callback_http_get_body_chunks(stream s, int body, buffer *result) {
+	for (size_t i = 0; i < pieces; i++) result[i] = (buffer){NULL, body_size / pieces};
+	return true;
+}
 void envoy_dynamic_module_callback_network_filter_continue_reading(void *envoy) { continued++; }
 
 // connects returns the filter of a new connection of an agent.
@@ -33,6 +51,104 @@ static void *asks(const char *name) {
 }
 
 static int reads(void *w, size_t length, bool end) { return envoy_dynamic_module_on_network_filter_read(w, w, length, end); }
+
+static int asked(void *r) { return envoy_dynamic_module_on_http_filter_request_headers(r, r, true); }
+
+// remembers checks what counts for how much of an agent's memory.
+static void remembers(void) {
+	enum { requests = 1000 };
+	waiter *c = connects("c");
+	void *open[requests], *other = asks("d");
+	budget = of_connection + 10 * (of_request + of_upstream);
+	refused = 0;
+	for (int i = 0; i < 10; i++) CHECK(asked(open[i] = asks("c")) == go_on);
+	CHECK(asked(open[10] = asks("c")) == stop && refused == 1);
+	CHECK(asked(other) == go_on); // each agent has its own
+	CHECK(reads(c, 1, false) == go_on && !closed);
+	envoy_dynamic_module_on_http_filter_destroy(open[10]);
+
+	// What has ended counts no more. A CONNECT goes to no upstream.
+	envoy_dynamic_module_on_http_filter_destroy(open[9]);
+	method = "CONNECT";
+	CHECK(asked(open[9] = asks("c")) == go_on);
+	CHECK(asked(open[10] = asks("c")) == go_on);
+	CHECK(asked(open[11] = asks("c")) == stop);
+
+	// Refused requests that do not end count, too, and beyond that connections are closed.
+	int n = 12;
+	for (; !overdrawn(c->agent); n++) CHECK(asked(open[n] = asks("c")) == stop);
+	CHECK(n < 20);
+	CHECK(reads(c, 0, true) == go_on && !closed);
+	CHECK(reads(c, 1, false) == stop && closed == 1);
+	while (n > 0) envoy_dynamic_module_on_http_filter_destroy(open[--n]);
+	CHECK(*held_by(c->agent) == of_connection);
+
+	// A body that is buffered whole counts as it comes; others are counted already, but for the waste
+	// of their pieces: never more than there is, nor than in as many bytes as may wait.
+	method = "PUT";
+	request *r = asks("c");
+	CHECK(asked(r) == go_on);
+	int64_t held = *held_by(c->agent);
+	body_size = 1 << 20, buffer_limit = most_buffered;
+	for (int i = 0; i < 100; i++) CHECK(envoy_dynamic_module_on_http_filter_request_body(r, r, false) == go_on);
+	CHECK(*held_by(c->agent) == held + of_slice * 2 * most_buffered / (1 << 20));
+	body_size = 0;
+	CHECK(envoy_dynamic_module_on_http_filter_request_body(r, r, true) == go_on);
+	CHECK(*held_by(c->agent) == held + of_slice * 2 * most_buffered / (1 << 20));
+	envoy_dynamic_module_on_http_filter_destroy(r);
+	r = asks("c");
+	CHECK(asked(r) == go_on);
+	enum { waste = of_page + of_slice - 513 };
+	for (int i = 1; i <= 1000; i++) {
+		body_size = 513;
+		CHECK(envoy_dynamic_module_on_http_filter_request_body(r, r, false) == go_on);
+		int64_t most = waste * 2 * most_buffered / 513;
+		CHECK(*held_by(c->agent) == held + (i * 2 * waste < most ? i * 2 * waste : most));
+	}
+	envoy_dynamic_module_on_http_filter_destroy(r);
+	r = asks("c");
+	CHECK(asked(r) == go_on);
+	budget = *held_by(c->agent);
+	CHECK(envoy_dynamic_module_on_http_filter_request_body(r, r, false) == drop_body);
+	budget = of_connection + 10 * (of_request + of_upstream);
+	envoy_dynamic_module_on_http_filter_destroy(r);
+	r = asks("c");
+	CHECK(asked(r) == go_on);
+	body_size = 1 << 20;
+	buffer_limit = 16 << 20;
+	CHECK(envoy_dynamic_module_on_http_filter_request_body(r, r, false) == go_on);
+	CHECK(*held_by(c->agent) == held + 2 * ((1 << 20) + of_slice));
+	for (int i = 0; i < 3; i++) CHECK(envoy_dynamic_module_on_http_filter_request_body(r, r, false) == go_on);
+	CHECK(envoy_dynamic_module_on_http_filter_request_body(r, r, false) == drop_body);
+	envoy_dynamic_module_on_http_filter_destroy(r);
+
+	// A piece that Envoy does not pack counts for its page, however many come at once.
+	for (pieces = 1; pieces < 200; pieces += 100) {
+		r = asks("c");
+		CHECK(asked(r) == go_on);
+		held = *held_by(c->agent);
+		body_size = 512 * pieces;
+		CHECK(envoy_dynamic_module_on_http_filter_request_body(r, r, false) == go_on && *held_by(c->agent) == held + 2 * (int64_t)body_size);
+		body_size = 513 * pieces, held = *held_by(c->agent);
+		CHECK(envoy_dynamic_module_on_http_filter_request_body(r, r, false) == go_on);
+		CHECK(*held_by(c->agent) == held + 2 * (int64_t)pieces * (of_page + of_slice));
+		envoy_dynamic_module_on_http_filter_destroy(r);
+	}
+
+	// Of an answer, which goes on, no more than of_answers counts; of what is asked, all.
+	budget = 128 << 20, pieces = 1, body_size = 513;
+	r = asks("c");
+	CHECK(asked(r) == go_on);
+	held = *held_by(c->agent);
+	for (int i = 0; i < 10000; i++) CHECK(envoy_dynamic_module_on_http_filter_response_body(r, r, false) == go_on);
+	CHECK(*held_by(c->agent) > held + of_answers && *held_by(c->agent) <= held + of_answers + 2 * (of_page + of_slice));
+	int fit = 0;
+	while (envoy_dynamic_module_on_http_filter_request_body(r, r, false) == go_on) fit++;
+	CHECK(fit > 10000 && fit < 12000);
+	envoy_dynamic_module_on_http_filter_destroy(r);
+	envoy_dynamic_module_on_http_filter_destroy(other);
+	envoy_dynamic_module_on_network_filter_destroy(c);
+}
 
 int main(void) {
 	static typeof(*lease) recorded = {UINT64_MAX, 0};
@@ -101,5 +217,7 @@ int main(void) {
 	envoy_dynamic_module_on_network_filter_destroy(last_words);
 	CHECK(passing == 0);
 	while (alive()) sched_yield();
+	CHECK(*held_by(find_agent((buffer){"a", 1})) == 0 && *held_by(find_agent((buffer){"b", 1})) == 0);
+	remembers();
 	return 0;
 }

@@ -172,6 +172,13 @@ int main(void) {
 	share(now() + 2 * forgiven);
 	CHECK(!neighbour->agent->greedy);
 
+	// What has come of a greedy agent meanwhile does not go on at once.
+	parts(2, abc, (double[]){5, 0.1});
+	spend(alone->agent, 1);
+	spend(neighbour->agent, 1);
+	CHECK(alone->agent->due > now() - burst / 2);
+	CHECK(neighbour->agent->due < now() - burst / 2);
+
 	// What agents have together becomes less while threads are late, as much as is left, and
 	// all again afterwards.
 	for (int i = 0; i < 1000; i++) resume(neighbour, neighbour, event_of(a_read, now() - second, true), nothing);

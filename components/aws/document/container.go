@@ -182,7 +182,7 @@ type Controller struct {
 func (x Controller) Container() Container {
 	c := Hardened(x.Place, "control", x.Image, x.Group)
 	home := StateDir + "/" + x.Stack
-	// CMD, and not CMD-SHELL: there is none.
+	// CMD, not CMD-SHELL, because the image has no shell.
 	c.HealthCheck = &HealthCheck{Command: []string{"CMD", "/usr/local/bin/posternd", "health", "--home", home}, Interval: 15, Timeout: 5, Retries: 3, StartPeriod: 60}
 	c.Command = []string{
 		"control", "--home", home, "--from-environment", "--audit-stdout", "--xds-listen", hostPort("0.0.0.0", XDSPort),
@@ -214,7 +214,7 @@ func (x Task) Container() Container {
 	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"} {
 		c.Environment = append(c.Environment, Variable{name, x.Gate})
 	}
-	// The certificate itself: there is nobody to write it into a file.
+	// The certificate itself, because nothing could write it into a file.
 	c.Environment = append(c.Environment, Variable{"NODE_USE_ENV_PROXY", "1"}, Variable{"POSTERN_CA", x.CA})
 	c.StopTimeout = 30
 	return c

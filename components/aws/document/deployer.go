@@ -7,19 +7,19 @@ type Deployer struct {
 	Stack string
 }
 
-// Within a region, everything of the services that a stack is made of.
+// deployed are all actions, within a region, of the services of which a stack is made.
 var deployed = []string{
 	"application-autoscaling:*", "autoscaling:*", "cloudwatch:*", "ec2:*", "ecs:*", "elasticloadbalancing:*", "firehose:*", "kms:*", "logs:*", "route53resolver:*",
 	"secretsmanager:*", "servicediscovery:*", "sns:*",
 }
 
-// linked are the services that make a role of their own in an account where it
-// is not there yet, with the permissions of whoever uses them first.
+// linked are the services that make a role of their own in an account, with the permissions of
+// whoever uses them first.
 var linked = []string{
 	"autoscaling.amazonaws.com", "ecs.amazonaws.com", "ecs.application-autoscaling.amazonaws.com", "elasticloadbalancing.amazonaws.com", "route53resolver.amazonaws.com",
 }
 
-// assumed are the services that roles of a stack are passed to.
+// assumed are the services to which roles of a stack are passed.
 var assumed = []string{"ec2.amazonaws.com", "ecs-tasks.amazonaws.com", "firehose.amazonaws.com", "logs.amazonaws.com"}
 
 // Policy returns the identity's policy. It makes no role without the stack's boundary, and reads no
@@ -31,7 +31,7 @@ func (d Deployer) Policy() Policy {
 	bounded := Condition{"ArnLike": {"iam:PermissionsBoundary": {string(p.Policy("postern/" + d.Stack + "-boundary-*"))}}}
 	return NewPolicy(
 		Statement{Sid: "Region", Effect: Allow, Action: deployed, Resource: Everything, Condition: Condition{"StringEquals": {"aws:RequestedRegion": {p.Region}}}},
-		// Buckets have no region in their name, the zone of Cloud Map has none at all.
+		// Names of buckets have no region. Cloud Map's zone has none either.
 		Statement{Sid: "Buckets", Effect: Allow, Action: []string{"s3:*"}, Resource: []ARN{p.Bucket(d.Stack + "-*"), p.Bucket(d.Stack + "-*/*")}},
 		Statement{Sid: "Zone", Effect: Allow, Action: []string{
 			"route53:ChangeResourceRecordSets", "route53:CreateHostedZone", "route53:DeleteHostedZone", "route53:GetChange", "route53:GetHostedZone", "route53:ListHostedZonesByName",

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,9 +12,9 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
-)
 
-var update = flag.Bool("update", false, "rewrite the documents in testdata")
+	"github.com/postern/postern/tests/golden"
+)
 
 var (
 	here   = Place{Partition: "aws", Region: "eu-west-1", Account: "123456789012"}
@@ -100,7 +99,7 @@ func TestDocuments(t *testing.T) {
 			require.NoError(t, json.Indent(&indented, []byte(got), "", "  "))
 			got = indented.String() + "\n"
 		}
-		if *update {
+		if *golden.Update {
 			require.NoError(t, os.WriteFile(path, []byte(got), 0o600))
 		}
 		want, err := os.ReadFile(path)

@@ -2,9 +2,9 @@ package document
 
 import "slices"
 
-// An endpoint's policy says what can be done through it, by whom. Each here pins
-// the account of the caller and, where the resource is ours, of the resource:
-// a stranger's credentials and a stranger's bucket are of no use behind it.
+// An endpoint's policy says who may do what through it. Each policy here requires that the caller
+// is of the account and, where the resource is ours, that the resource is too. So a stranger's
+// credentials and a stranger's bucket are useless behind it.
 
 func endpoint(p Place, statements ...Statement) Policy {
 	for i := range statements {
@@ -49,7 +49,7 @@ func RegistryEndpoint(p Place, images ...string) Policy {
 func StorageEndpoint(p Place, bundles ...ARN) Policy {
 	layers := Statement{
 		Sid: "Layers", Action: []string{"s3:GetObject"}, Resource: []ARN{p.LayerBucket().Below("/*")},
-		// The caller is ECR, not we: there is no account of ours to pin.
+		// The caller is ECR, so no account of ours can be required.
 		Condition: Condition{"Bool": {"aws:SecureTransport": {"true"}}},
 	}
 	out := []Statement{layers}

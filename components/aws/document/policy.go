@@ -1,6 +1,6 @@
-// Package document builds the documents that resources on AWS get as text, from typed values: IAM
-// policies, cloud-config, container definitions. Nothing in them is assembled from strings.
-// testdata has each document as text, for people to review.
+// Package document builds the documents that resources on AWS get as text: IAM policies,
+// cloud-config, container definitions. Each document is a value of a Go type that an encoder
+// writes. testdata has each document as text, for people to review.
 package document
 
 import (
@@ -58,7 +58,7 @@ func NewPolicy(statements ...Statement) Policy {
 // Text returns the policy as JSON.
 func (p Policy) Text() string { return text(p) }
 
-// text marshals what always can be.
+// text marshals a value that can always be marshalled.
 func text(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {

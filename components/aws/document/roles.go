@@ -1,6 +1,6 @@
 package document
 
-// Pull are the actions by which an image is pulled.
+// pull are the actions for pulling an image.
 var pull = []string{"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
 
 var read = []string{"secretsmanager:GetSecretValue"}
@@ -14,13 +14,13 @@ type Execution struct {
 	Image   string
 	Group   string // log group
 	Secrets []ARN  // may be empty
-	Key     ARN    // that the secrets are encrypted with
+	Key     ARN    // encrypts the secrets
 }
 
 // Policy returns the policy of the execution role.
 func (e Execution) Policy() Policy {
 	p := NewPolicy(
-		// The one action of ECR that is about no repository.
+		// The one action of ECR without a repository.
 		Statement{Sid: "Registry", Effect: Allow, Action: []string{"ecr:GetAuthorizationToken"}, Resource: Everything},
 		Statement{Sid: "Image", Effect: Allow, Action: pull, Resource: []ARN{e.Place.Repository(e.Image)}},
 		Statement{Sid: "Log", Effect: Allow, Action: ship, Resource: []ARN{e.Place.LogStreams(e.Group)}},
@@ -38,7 +38,7 @@ func (e Execution) secrets() []Statement {
 	}
 }
 
-// decrypt lets a service decrypt with a key for the caller, and nobody else.
+// decrypt lets a service, and nobody else, decrypt with a key on behalf of the caller.
 func decrypt(p Place, key ARN, service string) Statement {
 	return Statement{
 		Sid: "Decrypt", Effect: Allow, Action: []string{"kms:Decrypt"}, Resource: []ARN{key},
@@ -54,17 +54,17 @@ type From struct {
 	Addresses []string
 }
 
-// elsewhere are statements that refuse what comes from elsewhere: of whom, and
-// what, is for the caller to say.
+// elsewhere returns statements that refuse what comes from elsewhere. The caller adds the
+// principals and the resources.
 func (f From) elsewhere() []Statement {
 	another := Statement{Sid: "FromElsewhere", Effect: Deny, Condition: Condition{"StringNotEquals": {"aws:SourceVpc": {f.VPC}}}}
 	switch {
 	case f.Endpoint != "":
 		return []Statement{{Sid: "OnlyEndpoint", Effect: Deny, Condition: Condition{"StringNotEquals": {"aws:SourceVpce": {f.Endpoint}}}}}
 	case len(f.Addresses) == 0:
-		return []Statement{another} // what comes through no endpoint is refused too: the key is missing
+		return []Statement{another} // without an endpoint the key is missing, so that is refused too
 	}
-	// What comes through an endpoint, anybody's, has a VPC and no public address.
+	// What comes through any endpoint has a VPC and no public address.
 	another.Sid, another.Condition["Null"] = "FromAnotherVPC", map[string][]string{"aws:SourceVpc": {"false"}}
 	return []Statement{
 		{Sid: "FromElsewhere", Effect: Deny, Condition: Condition{"NotIpAddress": {"aws:SourceIp": f.Addresses}, "Null": {"aws:SourceVpc": {"true"}}}},
@@ -72,9 +72,9 @@ func (f From) elsewhere() []Statement {
 	}
 }
 
-// deny are the statements of a role that refuse it everything from elsewhere.
-// What a service asks of another one for the role, as Secrets Manager of KMS,
-// comes from neither place; the service's own answer was asked for from here.
+// deny returns the statements by which a role is refused everything from elsewhere. If a service
+// asks another on behalf of the role, as Secrets Manager asks KMS, the request comes from neither
+// place; but the role had to ask the service from here.
 func (f From) deny() []Statement {
 	out := f.elsewhere()
 	for i := range out {
@@ -182,7 +182,7 @@ func (o Operators) Policy() Policy {
 			Condition: Condition{"StringEquals": {"kms:ViaService": {"s3." + o.Place.Region + ".amazonaws.com", "logs." + o.Place.Region + ".amazonaws.com"}}},
 		},
 		Statement{Sid: "QueryLogs", Effect: Allow, Action: []string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:StartQuery"}, Resource: groups},
-		// Actions that have no resource. They only look: postern drift.
+		// Actions without a resource. They only read, for postern drift.
 		Statement{Sid: "Look", Effect: Allow, Resource: Everything, Action: []string{
 			"ec2:DescribeEgressOnlyInternetGateways", "ec2:DescribeInstances", "ec2:DescribeInternetGateways", "ec2:DescribeManagedPrefixLists", "ec2:DescribeNatGateways",
 			"ec2:DescribeNetworkAcls", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups",

@@ -22,10 +22,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/inside"
+	"github.com/postern/postern/sandbox/wire"
 )
 
 func main() {
-	if len(os.Args) == 1 {
+	if len(os.Args) == 1 || os.Args[1] == wire.Join {
 		os.Exit(inside.Main())
 	}
 	if err := try(os.Args[1], os.Args[2:]); err != nil {
@@ -60,6 +61,20 @@ func try(what string, args []string) error {
 		fmt.Println(dns.RcodeToString[m.Rcode], len(m.Answer))
 		for _, rr := range append(m.Answer, m.Extra...) {
 			fmt.Println(rr)
+		}
+	case "pass": // send descriptors that nobody receives, as many as the kernel takes, and stay
+		for {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+			if err != nil {
+				return err
+			}
+			for err == nil {
+				err = unix.Sendmsg(pair[0], []byte("x"), unix.UnixRights(0, 0, 0, 0), nil, unix.MSG_DONTWAIT)
+			}
+			if errors.Is(err, unix.ETOOMANYREFS) {
+				fmt.Println("all are on their way")
+				return unix.Pause()
+			}
 		}
 	case "interfaces":
 		all, err := net.Interfaces()

@@ -83,7 +83,7 @@ func open(place string) (*key, error) {
 	if k.public, ok = public.(*ecdsa.PublicKey); !ok || k.public.Curve != elliptic.P256() {
 		return nil, k.wrong()
 	}
-	// Who may read the public key may not sign yet.
+	// The right to read the public key does not include the right to sign.
 	digest := sha256.Sum256([]byte("postern: does this key sign?"))
 	signature, err := k.Sign(nil, digest[:], crypto.SHA256)
 	if err != nil {
@@ -148,8 +148,8 @@ var answers = map[string]string{
 	"ExpiredTokenException":       "cannot be asked for: the control plane's identity in AWS has expired; give it another one",
 }
 
-// explain says what is wrong in words of ours: an error of the SDK has the
-// request's ID and address, and is of three lines.
+// explain describes an error in our own words, because the SDK's error has three lines, with the
+// request's ID and address.
 func (k *key) explain(err error) error {
 	var answered smithy.APIError
 	switch {

@@ -1,5 +1,5 @@
-// Package aws reads secrets from AWS Secrets Manager and AWS Systems Manager Parameter Store. A program that imports it
-// has both as sources of package secret.
+// Package aws reads secrets from AWS Secrets Manager and AWS Systems Manager Parameter Store. A
+// program that imports it has both as sources of package secret.
 package aws
 
 import (
@@ -25,12 +25,13 @@ func init() {
 	service.Register(plan.SourceAWSParamStore, func(c *http.Client) service.Service { return NewParamStore(c, load) })
 }
 
-// load finds who asks where AWS's own tools do.
+// load finds the identity where AWS's own tools do.
 func load(ctx context.Context, region string) (aws.Config, error) {
 	return config.LoadDefaultConfig(ctx, config.WithRegion(region))
 }
 
-// regions has one client for each region, and makes another one after any trouble: nothing that was broken once stays so.
+// regions has one client for each region. After any trouble it makes another client, so that
+// nothing stays broken.
 type regions[Client any] struct {
 	load func(ctx context.Context, region string) (aws.Config, error)
 	make func(aws.Config) Client
@@ -110,7 +111,8 @@ type paramStore struct {
 	regions[*ssm.Client]
 }
 
-// NewParamStore returns AWS Systems Manager Parameter Store, asked with the client as who load says.
+// NewParamStore returns AWS Systems Manager Parameter Store, asked with the client as who load
+// says.
 func NewParamStore(client *http.Client, load func(ctx context.Context, region string) (aws.Config, error)) service.Service {
 	return &paramStore{regions[*ssm.Client]{load: load, make: func(cfg aws.Config) *ssm.Client {
 		return ssm.NewFromConfig(cfg, func(o *ssm.Options) { o.HTTPClient, o.RetryMaxAttempts = client, 1 })
@@ -149,7 +151,7 @@ var refusals = map[string]string{
 	"InvalidKeyId":              "cannot decrypt the secret: check its key in KMS",
 }
 
-// outages are known answers that are not about the secret. Others are not repeated.
+// outages are known answers that are not about the secret. Messages do not repeat unknown answers.
 var outages = map[string]bool{
 	"ThrottlingException": true, "ExpiredTokenException": true, "UnrecognizedClientException": true, "InvalidSignatureException": true,
 	"InternalServiceError": true, "InternalServerError": true, "InternalFailure": true, "ServiceUnavailable": true, "RequestLimitExceeded": true,
@@ -171,6 +173,6 @@ func explain(err error, name string) *service.Trouble {
 	case errors.As(err, &operation) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 		return &service.Trouble{Text: name + " cannot be asked: check the network, and the control plane's identity in AWS", Down: true, Name: name, Cause: err}
 	}
-	// The answer came, and has no value in it.
+	// The message repeats nothing of the answer.
 	return &service.Trouble{Text: name + " answered without a secret"}
 }

@@ -1,4 +1,5 @@
-// Package gcp reads secrets from GCP Secret Manager. A program that imports it has it as a source of package secret.
+// Package gcp reads secrets from GCP Secret Manager. A program that imports it has it as a source
+// of package secret.
 package gcp
 
 import (

@@ -10,28 +10,32 @@ import (
 	"github.com/postern/postern/plan"
 )
 
-// Service is a cloud's store of secrets, as whoever runs the program. It is safe for concurrent use.
+// Service is a cloud's store of secrets, as whoever runs the program. It is safe for concurrent
+// use.
 type Service interface {
-	// Fetch asks for the secret once, until ctx is done. The version is the service's own. The error is a [*Trouble].
+	// Fetch asks for the secret once, until ctx is done. The version is the service's own. The
+	// error is a [*Trouble].
 	Fetch(ctx context.Context, ref plan.Reference) (value []byte, version string, err error)
 	Close()
 }
 
 // Trouble is why a service did not give a secret out.
 type Trouble struct {
-	// Text is in words of ours: never those of the service or of a library, which may quote what they read.
+	// Text is in our own words: never those of the service or of a library, which may quote what
+	// they read.
 	Text string
-	// Down is set if the service said nothing of the secret, so that what it said before still counts.
+	// Down is set if the service said nothing about the secret, so that its last answer still
+	// counts.
 	Down bool
-	// Name and Cause are set if Cause may have happened on the way to or from the service, which people call Name. Text is
-	// for what did not. Cause is not printed.
+	// Name and Cause are set if Cause may have happened on the way to or from the service, which
+	// people call Name. Otherwise only Text counts. Cause is not printed.
 	Name  string
 	Cause error
 }
 
 func (t *Trouble) Error() string { return t.Text }
 
-// NoIdentity is the trouble if the cloud's library finds nobody to be.
+// NoIdentity is the trouble if the cloud's library finds no identity.
 func NoIdentity(cloud string) *Trouble {
 	return &Trouble{
 		Text: "the control plane has no identity in " + cloud + ": give it one as that cloud's own tools have it", Down: true,
@@ -40,8 +44,8 @@ func NoIdentity(cloud string) *Trouble {
 
 var drivers = map[string]func(*http.Client) Service{}
 
-// Register makes open the driver of the secrets of this source, one of those of package plan. The client that it gets
-// bounds every request. Call it in init.
+// Register makes open the driver for the secrets of this source, which is one of package plan's
+// sources. The client that open gets bounds every request. Call it in init.
 func Register(source string, open func(*http.Client) Service) { drivers[source] = open }
 
 // Open returns the services whose drivers are linked in, by source.

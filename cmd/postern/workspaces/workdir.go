@@ -1,0 +1,98 @@
+package workspaces
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/advice"
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/publish"
+)
+
+// NewWorkdir returns the command about folders in which agents work or have worked.
+func NewWorkdir() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "workdir",
+		Short: "Show or forget the folders in which agents work or have worked",
+		Long: `No command trusts a path that leads through a folder in which an agent works or has worked. The
+agent's files are still there when the agent has ended. The list has the folders of all stacks of this
+user on this machine.`,
+	}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "list", Short: "List the folders, by their paths when an agent started there",
+			Example: "  postern workdir list", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				paths, err := workdirs()
+				if err != nil {
+					return err
+				}
+				all, err := paths.Paths()
+				for _, p := range all {
+					note := ""
+					if info, err := os.Lstat(p); err != nil || !info.IsDir() {
+						note = "  (it is not there now)"
+					}
+					fmt.Fprintln(cmd.OutOrStdout(), advice.Visible(p)+note)
+				}
+				return err
+			},
+		},
+		&cobra.Command{
+			Use: "forget PATH", Short: "Trust a folder again in which no agent works any longer",
+			Long: `Takes a folder off the list, by the path that "postern workdir list" shows. Commands then trust
+everything in the folder again: programs, stack files, credentials, links. Delete the folder first. Or
+inspect everything in it that is not in your Git history. The command asks on a terminal, and does
+nothing while an agent runs in the folder.`,
+			Example: "  postern workdir forget /home/me/old-project", Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error { return forget(cmd, args[0]) },
+		},
+	)
+	return cmd
+}
+
+func workdirs() (hostpath.Registry, error) {
+	base, err := hostpath.StateFolder()
+	return hostpath.In(base), err
+}
+
+func forget(cmd *cobra.Command, path string) error {
+	registry, err := workdirs()
+	if err != nil {
+		return err
+	}
+	all, err := registry.Paths()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(all, path) {
+		return fmt.Errorf("%s: %w: `postern workdir list` shows it", advice.Visible(path), hostpath.ErrUnknown)
+	}
+	question := fmt.Sprintf("An agent could write everything in %s, and may have left programs, links, "+
+		"stack files there.\n"+
+		"From now on commands trust everything in it, wherever it was moved. Forget?", advice.Visible(path))
+	again := "postern workdir forget " + hostpath.Quote(path)
+	if err := publish.Confirm(cmd.Context(), os.Stdin, cmd.ErrOrStderr(), question, again); err != nil {
+		return err
+	}
+	switch err := registry.Forget(path); {
+	case errors.Is(err, hostpath.ErrRuns):
+		return fmt.Errorf("%s is not forgotten: %w: wait for it to end", advice.Visible(path), err)
+	case err != nil:
+		return fmt.Errorf("forget %s: %w", advice.Visible(path), err)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "forgot %s\n", advice.Visible(path))
+	folders, err := registry.Folders()
+	if err != nil {
+		return err
+	}
+	if still := (*hostpath.WritableError)(nil); errors.As(folders.Check(filepath.Clean(path)), &still) {
+		fmt.Fprintf(cmd.OutOrStdout(), "it is not trusted all the same: %s\n", advice.Visible(still.Error()))
+	}
+	return nil
+}

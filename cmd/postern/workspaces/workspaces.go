@@ -1,0 +1,291 @@
+// Package workspaces is the command "postern workspace": a person looks at what agents wrote in
+// overlay workspaces, and applies it or discards it.
+package workspaces
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern/postern/advice"
+	"github.com/postern/postern/exit"
+	"github.com/postern/postern/home"
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/sandbox/run"
+	"github.com/postern/postern/sandbox/workspace"
+)
+
+// Stack finds the state folder of the stack that a command's flags name. Flags, each after a space,
+// name the same stack in a command to paste.
+type Stack func(cmd *cobra.Command) (folder home.Folder, flags string, err error)
+
+// RefusedError means that a part of the changes was applied.
+type RefusedError struct{ error }
+
+// ExitStatus is [exit.Partial].
+func (RefusedError) ExitStatus() int { return exit.Partial }
+
+// New returns the command.
+func New(stack Stack) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "workspace",
+		Short: "Look at what agents wrote in overlay workspaces, apply it or discard it",
+		Long: `A command that runs with an overlay workspace ("postern run --overlay") writes to a layer over its
+folder. The folder does not change. The layer stays until you apply it or discard it. Each run has an
+ID, which "postern run" prints at its end.`,
+	}
+	var asJSON bool
+	list := &cobra.Command{
+		Use: "list", Short: "List the runs whose changes were neither applied nor discarded, the oldest first",
+		Example: "  postern workspace list", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return stack.list(cmd, asJSON) },
+	}
+	var changesAsJSON bool
+	diff := &cobra.Command{
+		Use: "diff RUN [PATH]...", Short: "Show what the agent changed, as git diff does",
+		Long: `Shows what the agent changed, in the format of git diff. Paths are relative to the folder. Lines that
+begin with "!" are Postern's: they name files that a program of the host runs, new programs, links that
+lead out of the folder, and changes that cannot be applied. What the agent wrote cannot act on your
+terminal: control characters are escaped.`,
+		Example: "  postern workspace diff k3v7q2xa\n  postern workspace diff k3v7q2xa src/main.go",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			run, err := stack.run(cmd, args[0], false)
+			if err != nil {
+				return err
+			}
+			if run.Running() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "note: the agent still runs, and these are its changes so far")
+			}
+			if changesAsJSON {
+				return printChanges(cmd.OutOrStdout(), run, workspace.Selected(args[1:]))
+			}
+			return run.Diff(cmd.OutOrStdout(), workspace.Selected(args[1:]))
+		},
+	}
+	apply := &cobra.Command{
+		Use: "apply RUN [PATH]...", Short: "Make the agent's changes in the folder",
+		Long: `Makes the agent's changes in the folder: all, or those at and below the paths, which are relative to
+the folder. A change is refused if the host's file changed after the run began. Each file has its old
+content or its new one, also if this command is killed. Run it again then: what is done is not done
+twice. When all changes are applied, the layer is removed.
+
+From then on the folder counts as an agent's: see "postern workdir".
+
+The exit status is 4 if a change was refused.`,
+		Example: "  postern workspace apply k3v7q2xa\n  postern workspace apply k3v7q2xa src doc/index.md",
+		Args:    cobra.MinimumNArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return stack.apply(cmd, args[0], args[1:]) },
+	}
+	discard := &cobra.Command{
+		Use: "discard RUN", Short: "Remove what the agent changed", Example: "  postern workspace discard k3v7q2xa",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			run, err := stack.run(cmd, args[0], true)
+			if err != nil {
+				return err
+			}
+			defer run.Close()
+			if err := run.Discard(); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "discarded %s: %s is as it was\n", run.ID, advice.Visible(run.Workdir))
+			return nil
+		},
+	}
+	list.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each run")
+	diff.Flags().BoolVar(&changesAsJSON, "json", false, "print a JSON object for each change, without the content")
+	cmd.AddCommand(list, diff, apply, discard, stack.scan(), newVolume(stack))
+	return cmd
+}
+
+func (stack Stack) run(cmd *cobra.Command, id string, alone bool) (*workspace.Run, error) {
+	home, _, err := stack(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return workspace.Open(home.WorkspacesDir(), id, alone)
+}
+
+func (stack Stack) list(cmd *cobra.Command, asJSON bool) error {
+	home, _, err := stack(cmd)
+	if err != nil {
+		return err
+	}
+	runs, err := workspace.List(home.WorkspacesDir())
+	for _, r := range runs {
+		if asJSON {
+			if err := printJSON(cmd.OutOrStdout(), r); err != nil {
+				return err
+			}
+			continue
+		}
+		state := ""
+		if r.Running() {
+			state = "  (it runs)"
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s  %s  %s%s\n", r.ID, time.Unix(0, r.Started).Format(time.DateTime),
+			r.Agent,
+			advice.Visible(r.Workdir), advice.Visible(strings.Join(r.Command, " ")), state)
+	}
+	if err == nil && len(runs) == 0 && !asJSON {
+		fmt.Fprintln(cmd.ErrOrStderr(), "no run has changes that were neither applied nor discarded")
+	}
+	return err
+}
+
+// printJSON prints the value on a line, in ASCII: an agent's names have characters that act on a
+// terminal.
+func printJSON(out io.Writer, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, advice.JSON(string(text)))
+	return err
+}
+
+// printChanges prints a JSON object for each change. A path that is not UTF-8 is "bytes", in
+// base64.
+func printChanges(out io.Writer, run *workspace.Run, selected func(workspace.Change) bool) error {
+	return run.Changes(func(c workspace.Change) error {
+		if !selected(c) {
+			return nil
+		}
+		line := struct {
+			workspace.Change
+			Bytes []byte `json:"bytes,omitempty"`
+		}{Change: c}
+		if !utf8.ValidString(c.Path) {
+			line.Bytes = []byte(c.Path)
+		}
+		return printJSON(out, line)
+	})
+}
+
+func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
+	home, flags, err := stack(cmd)
+	if err != nil {
+		return err
+	}
+	run, err := workspace.Open(home.WorkspacesDir(), id, true)
+	if err != nil {
+		return err
+	}
+	defer run.Close()
+	// From now on there is in the folder what an agent wrote.
+	base, err := hostpath.StateFolder()
+	if err != nil {
+		return err
+	}
+	if err := hostpath.In(base).Record(run.Workdir); err != nil {
+		return err
+	}
+	result, err := run.Apply(cmd.Context(), workspace.Selected(paths), func(c workspace.Change) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "not applied: %s: %s\n", workspace.Quote(c.Path), c.Refused)
+	})
+	if result.Done > 0 {
+		fmt.Fprintf(cmd.OutOrStdout(), "applied %s to %s\n", plural(result.Done, "change", "changes"),
+			advice.Visible(run.Workdir))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: run this again to apply the rest", err)
+	}
+	if result.Refused > 0 {
+		return RefusedError{fmt.Errorf("%s not applied: look with `postern%s workspace diff %s`, and remove the rest "+
+			"with discard in place of diff",
+			plural(result.Refused, "change was", "changes were"), flags, id)}
+	}
+	left := 0
+	if err := run.Changes(func(workspace.Change) error { left++; return nil }); err != nil {
+		return err
+	}
+	switch {
+	case left > 0 && result.Done == 0:
+		return fmt.Errorf("no change of %s is at the paths: look with `postern%s workspace diff %s`", id, flags, id)
+	case left > 0:
+		fmt.Fprintf(cmd.OutOrStdout(), "%s left: postern%s workspace diff %s\n", plural(left, "change is",
+			"changes are"), flags, id)
+		return nil
+	case result.Done == 0:
+		fmt.Fprintf(cmd.OutOrStdout(), "%s has everything already\n", advice.Visible(run.Workdir))
+	}
+	return run.Discard()
+}
+
+// Begin says what the command runs in, and what it does not see. The returned function says what it
+// wrote: see [Offer] and [SayTools].
+func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end func()) {
+	if p.Isolation != "" && !quiet {
+		fmt.Fprintln(out, "postern: the command runs under", p.Isolation)
+	}
+	if p.Secrets != nil {
+		SayHidden(out, p.Secrets, p.Leaked)
+	}
+	switch {
+	case p.Layer != nil:
+		return func() { Offer(out, stackFlags, p.Layer) }
+	case p.Writes && !quiet:
+		return SayTools(out, p.Written()...)
+	}
+	return func() {}
+}
+
+// Offer says at the end of a run what can be done with what the agent wrote. A layer without
+// changes is removed. stackFlags name the stack.
+func Offer(out io.Writer, stackFlags string, run *workspace.Run) {
+	count := 0
+	err := run.Changes(func(workspace.Change) error { count++; return nil })
+	if err == nil && count == 0 {
+		if err = run.Discard(); err == nil {
+			return
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(out, "postern: %s\n", advice.Visible(err.Error()))
+	}
+	fmt.Fprintf(out,
+		"postern: %s is as it was, and %s apart: postern%s workspace diff %s "+
+			"(then apply or discard in place of diff)\n",
+		advice.Visible(run.Workdir), plural(count, "change is kept", "changes are kept"), stackFlags, run.ID)
+}
+
+// SayTools looks at the files in the folders that programs of the host run. The returned function
+// names those that are other ones by then: an agent may have written them. It names all that git
+// and shells act on by themselves, first.
+func SayTools(out io.Writer, folders ...string) (after func()) {
+	before, err := workspace.HostTools(folders...)
+	return func() {
+		now, again := workspace.HostTools(folders...)
+		if err = errors.Join(err, again); err != nil {
+			fmt.Fprintf(out, "postern: %s\n", advice.Visible(err.Error()))
+			return
+		}
+		changed, worst := now.Since(before)
+		most := max(worst, maxShown)
+		for _, line := range changed[:min(len(changed), most)] {
+			fmt.Fprintf(out, "postern: look before you use it: %s\n", line)
+		}
+		if n := len(changed) - most; n > 0 {
+			fmt.Fprintf(out, "postern: and %s of which a program here may run something\n", plural(n, "more file",
+				"more files"))
+		}
+	}
+}
+
+// maxShown bounds the files that are named, but for the worst ones.
+const maxShown = 5
+
+// plural returns the number with the word for it.
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

@@ -1,0 +1,482 @@
+package aws
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/engine/capture"
+	"github.com/postern/postern/graph"
+	"github.com/postern/postern/plan/cloud"
+	"github.com/postern/postern/policies/guardrail"
+)
+
+// captured returns what the components declare for a variant.
+func captured(t *testing.T, variant string) (*graph.Graph, *EnvironmentArgs) {
+	t.Helper()
+	args := load(t, variants[variant])
+	result, err := capture.Run(func(ctx *pulumi.Context) error {
+		_, err := NewEnvironment(ctx, "prod", args)
+		return err
+	}, capture.Options{Project: "postern", Stack: "prod", Region: args.AWS.Region, Account: args.AWS.Account})
+	require.NoError(t, err)
+	return result.Graph, args
+}
+
+// accepted are the warnings about the reference environment, by guardrail.
+var accepted = map[string]string{
+	"IMD-03": "user data of an agent's machine comes from its metadata service, unless its image needs none",
+}
+
+// TestTheReferencePassesEveryGuardrail: also those for production, where an environment is for that.
+func TestTheReferencePassesEveryGuardrail(t *testing.T) {
+	t.Parallel()
+	for name := range variants {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, args := captured(t, name)
+			production := args.AWS.Mode == cloud.ModeIsolated && args.AWS.Protect
+			report := guardrail.Check(g, guardrail.Options{Production: production})
+			var text strings.Builder
+			require.NoError(t, report.Print(&text))
+			require.False(t, report.Blocks(), text.String())
+			for _, f := range report.Findings {
+				if production {
+					require.Contains(t, accepted, f.Rail, text.String())
+				}
+			}
+			require.Greater(t, report.Resources, 100)
+		})
+	}
+}
+
+// mistaken is the reference environment, in which a test makes somebody's mistake.
+type mistaken struct {
+	t *testing.T
+	*graph.Graph
+}
+
+// get returns the resource of a type (ec2/vpc) whose name has that end.
+func (c *mistaken) get(kind, end string) *graph.Resource {
+	c.t.Helper()
+	for i := range c.Resources {
+		if r := &c.Resources[i]; strings.HasPrefix(r.Type, "aws:"+kind+":") && strings.HasSuffix(r.Name, end) {
+			return r
+		}
+	}
+	require.Failf(c.t, "no such resource", "%s %s", kind, end)
+	return nil
+}
+
+// set writes an input of a resource.
+func (c *mistaken) set(kind, end, property string, v any) {
+	c.t.Helper()
+	r := c.get(kind, end)
+	r.Inputs[property] = v
+	delete(r.Example, property)
+}
+
+// within writes a value into a block of a resource.
+func (c *mistaken) within(kind, end, block, key string, v any) {
+	c.t.Helper()
+	in := c.get(kind, end).Inputs[block]
+	if items, ok := in.([]any); ok {
+		in = items[0]
+	}
+	in.(map[string]any)[key] = v
+}
+
+// refer is an input that refers to a resource.
+type refer struct{ kind, end string }
+
+// add declares a resource that is named mistake.
+func (c *mistaken) add(kind string, inputs map[string]any) {
+	c.t.Helper()
+	last := kind[strings.LastIndexByte(kind, '/')+1:]
+	token := "aws:" + kind + ":" + strings.ToUpper(last[:1]) + last[1:]
+	r := graph.Resource{
+		URN: "urn:pulumi:prod::postern::" + token + "::mistake", Type: token, Name: "mistake", Custom: true,
+		Inputs: map[string]any{}, PropertyDependencies: map[string][]string{},
+	}
+	for key, v := range inputs {
+		if to, ok := v.(refer); ok {
+			r.PropertyDependencies[key], v = []string{c.get(to.kind, to.end).URN}, graph.Unknown
+		}
+		r.Inputs[key] = v
+	}
+	c.Resources = append(c.Resources, r)
+	require.NoError(c.t, c.Complete())
+}
+
+// lose removes a resource.
+func (c *mistaken) lose(kind, end string) {
+	urn := c.get(kind, end).URN
+	c.Resources = slices.DeleteFunc(c.Resources, func(r graph.Resource) bool { return r.URN == urn })
+}
+
+// rule adds a rule to the group of the agent coder.
+func (c *mistaken) rule(inputs map[string]any) {
+	all := map[string]any{
+		"securityGroupId": refer{"ec2/securityGroup", "-fence-agent-coder"}, "ipProtocol": "tcp", "fromPort": 443.0,
+		"toPort": 443.0, "description": "a mistake",
+	}
+	maps.Copy(all, inputs)
+	c.add("vpc/securityGroupEgressRule", all)
+}
+
+var agentsVPC, agentsSubnet = refer{"ec2/vpc", "-network-agents"}, refer{"ec2/subnet", "-network-agents-a"}
+
+const openPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}`
+
+// mistakes are those of section 4.1 of our design that a guardrail is named for, each in its smallest
+// form, and more of the same kind. A resource that is added is called mistake.
+var mistakes = []struct {
+	trap, what string
+	in         string // the variant
+	change     func(c *mistaken)
+	// caught is the guardrail, and at the end of the resource's name.
+	caught, at string
+}{
+	{"A1", "a resolver without a firewall", "minimal", func(c *mistaken) {
+		c.set("ec2/vpc", "-network-agents", "enableDnsSupport", true)
+		c.lose("route53/resolverFirewallRuleGroupAssociation", "-dns-agents")
+	}, "DNS-01", "-network-agents"},
+	{"A1", "a firewall that blocks one type of record", "fargate", func(c *mistaken) {
+		c.set("route53/resolverFirewallRule", "-dns-agents-block", "qType", "A")
+	}, "DNS-02", "-dns-agents-block"},
+	{"A1", "a firewall that only counts", "fargate", func(c *mistaken) {
+		c.set("route53/resolverFirewallRule", "-dns-agents-block", "action", "ALERT")
+	}, "DNS-02", "-dns-agents-block"},
+	{"A1", "a firewall that fails open", "fargate", func(c *mistaken) {
+		c.set("route53/resolverFirewallConfig", "-dns-agents", "firewallFailOpen", "ENABLED")
+	}, "DNS-03", "-dns-agents"},
+	{"A1", "a firewall that anybody takes off", "minimal", func(c *mistaken) {
+		c.set("route53/resolverFirewallRuleGroupAssociation", "-dns-agents", "mutationProtection", "DISABLED")
+	}, "DNS-03", "-dns-agents"},
+	{"A1", "a firewall that lets every name through first", "fargate", func(c *mistaken) {
+		c.set("route53/resolverFirewallDomainList", "-dns-agents-allow", "domains", []any{"*"})
+	}, "DNS-04", "-dns-agents-allow"},
+	{"A1", "a resolver of which nobody sees what it is asked", "minimal", func(c *mistaken) {
+		c.lose("route53/resolverQueryLogConfigAssociation", "-dns-probes")
+	}, "DNS-05", "-network-agents"},
+	{"A2", "aliases that their owner chooses", "fargate", func(c *mistaken) {
+		c.set("route53/resolverFirewallRule", "-dns-agents-allow", "firewallDomainRedirectionAction",
+			"TRUST_REDIRECTION_DOMAIN")
+	}, "DNS-04", "-dns-agents-allow"},
+	{"A4", "metadata without a session", "minimal", func(c *mistaken) {
+		c.within("ec2/launchTemplate", "-agent-coder-machine", "metadataOptions", "httpTokens", "optional")
+	}, "IMD-01", "-agent-coder-machine"},
+	{"A4", "metadata for containers", "minimal", func(c *mistaken) {
+		c.within("ec2/launchTemplate", "-agent-coder-machine", "metadataOptions", "httpPutResponseHopLimit", 2.0)
+	}, "IMD-02", "-agent-coder-machine"},
+	{"A4", "metadata where there was none", "strict", func(c *mistaken) {
+		c.within("ec2/launchTemplate", "-agent-coder-machine", "metadataOptions", "httpEndpoint", "enabled")
+	}, "IMD-03", "-agent-coder-machine"},
+	{"A4", "a machine with a role", "minimal", func(c *mistaken) {
+		c.set("ec2/launchTemplate", "-agent-coder-machine", "iamInstanceProfile", map[string]any{"arn": graph.Unknown})
+	}, "IMD-04", "-agent-coder-machine"},
+	{"A5", "a task with a role", "fargate", func(c *mistaken) {
+		c.set("ecs/taskDefinition", "-agent-coder-task", "taskRoleArn", graph.Unknown)
+	}, "IAM-01", "-agent-coder-task"},
+	{"A6", "a gateway endpoint", "minimal", func(c *mistaken) {
+		c.add("ec2/vpcEndpoint", map[string]any{
+			"vpcId": agentsVPC, "serviceName": "com.amazonaws.eu-west-1.s3", "policy": openPolicy,
+			"routeTableIds": refer{"ec2/routeTable", "-network-agents"},
+		})
+	}, "EPT-02", "mistake"},
+	{"A6", "a gateway endpoint, by an association", "minimal", func(c *mistaken) {
+		c.add("ec2/vpcEndpointRouteTableAssociation", map[string]any{
+			"routeTableId": refer{"ec2/routeTable", "-network-agents"}, "vpcEndpointId": "vpce-0123456789abcdef0",
+		})
+	}, "EPT-02", "mistake"},
+	{"A6", "a policy for everybody", "fargate", func(c *mistaken) {
+		c.set("ec2/vpcEndpoint", "-agents-s3", "policy", openPolicy)
+	}, "EPT-03", "-agents-s3"},
+	{"A7", "an endpoint of another service", "minimal", func(c *mistaken) {
+		c.add("ec2/vpcEndpoint", map[string]any{
+			"vpcId": agentsVPC, "serviceName": "com.amazonaws.eu-west-1.sts", "vpcEndpointType": "Interface",
+			"policy": openPolicy,
+		})
+	}, "EPT-01", "mistake"},
+	{"A7", "an endpoint without a policy", "fargate", func(c *mistaken) {
+		delete(c.get("ec2/vpcEndpoint", "-agents-logs").Inputs, "policy")
+	}, "EPT-03", "-agents-logs"},
+	{"A7", "a policy for strangers' keys", "fargate", func(c *mistaken) {
+		c.set("ec2/vpcEndpoint", "-agents-logs", "policy", `{"Statement":{"Effect":"Allow","Principal":"*",`+
+			`"Action":"logs:PutLogEvents","Resource":"arn:aws:logs:*:*:*"}}`)
+	}, "EPT-04", "-agents-logs"},
+	{"A8", "an endpoint of SSM", "fargate", func(c *mistaken) {
+		c.add("ec2/vpcEndpoint", map[string]any{
+			"vpcId": agentsVPC, "serviceName": "com.amazonaws.eu-west-1.ssmmessages", "vpcEndpointType": "Interface",
+		})
+	}, "EPT-06", "mistake"},
+	{"A9", "an internet gateway", "minimal", func(c *mistaken) {
+		c.add("ec2/internetGateway", map[string]any{"vpcId": agentsVPC})
+	}, "NET-01", "mistake"},
+	{"A9", "a NAT gateway in an agents' subnet", "minimal", func(c *mistaken) {
+		c.add("ec2/natGateway", map[string]any{"subnetId": agentsSubnet})
+	}, "NET-02", "mistake"},
+	{"A9", "block public access, one way only", "strict", func(c *mistaken) {
+		c.set("ec2/vpcBlockPublicAccessOptions", "", "internetGatewayBlockMode", "block-ingress")
+	}, "NET-03", ""},
+	{"A9", "block public access, not for agents", "strict", func(c *mistaken) {
+		c.add("ec2/vpcBlockPublicAccessExclusion", map[string]any{
+			"vpcId": agentsVPC, "internetGatewayExclusionMode": "allow-egress",
+		})
+	}, "NET-03", "mistake"},
+	{"A9", "a public address", "minimal", func(c *mistaken) {
+		c.within("ec2/launchTemplate", "-agent-coder-machine", "networkInterfaces", "associatePublicIpAddress", "true")
+	}, "NET-04", "-agent-coder-machine"},
+	{"A9", "a task with a public address", "fargate", func(c *mistaken) {
+		c.within("ecs/service", "-agent-coder-service", "networkConfiguration", "assignPublicIp", true)
+	}, "NET-04", "-agent-coder-service"},
+	{"A9", "a subnet that gives public addresses", "minimal", func(c *mistaken) {
+		c.set("ec2/subnet", "-network-agents-a", "mapPublicIpOnLaunch", true)
+	}, "NET-04", "-network-agents-a"},
+	{"A10", "a route", "minimal", func(c *mistaken) {
+		c.add("ec2/route", map[string]any{
+			"routeTableId": refer{"ec2/routeTable", "-network-agents"}, "destinationCidrBlock": "0.0.0.0/0",
+		})
+	}, "NET-05", "mistake"},
+	{"A10", "a subnet that uses the main table", "shared", func(c *mistaken) {
+		c.lose("ec2/routeTableAssociation", "-network-agents-a")
+	}, "NET-06", "-network-agents-a"},
+	{"A10", "a main table with a route", "shared", func(c *mistaken) {
+		c.set("ec2/defaultRouteTable", "-main", "routes", []any{map[string]any{"cidrBlock": "0.0.0.0/0"}})
+	}, "NET-06", "-main"},
+	{"A11", "IPv6 addresses", "minimal", func(c *mistaken) {
+		c.set("ec2/subnet", "-network-agents-a", "assignIpv6AddressOnCreation", true)
+	}, "NET-07", "-network-agents-a"},
+	{"A11", "an egress-only gateway", "minimal", func(c *mistaken) {
+		c.add("ec2/egressOnlyInternetGateway", map[string]any{"vpcId": agentsVPC})
+	}, "NET-07", "mistake"},
+	{"A11", "a rule for IPv6", "minimal", func(c *mistaken) {
+		c.rule(map[string]any{"cidrIpv6": "::/0"})
+	}, "NET-08", "mistake"},
+	{"A12", "a peering", "minimal", func(c *mistaken) {
+		c.add("ec2/vpcPeeringConnection", map[string]any{"vpcId": agentsVPC, "peerVpcId": "vpc-0123456789abcdef0"})
+	}, "NET-09", "mistake"},
+	{"A12", "a propagated VPN", "minimal", func(c *mistaken) {
+		c.set("ec2/routeTable", "-network-agents", "propagatingVgws", []any{graph.Unknown})
+	}, "NET-05", "-network-agents"},
+	{"A12", "a transit gateway for everybody", "minimal", func(c *mistaken) {
+		c.add("ec2transitgateway/transitGateway", map[string]any{"autoAcceptSharedAttachments": "enable"})
+	}, "NET-10", "mistake"},
+	{"A13", "VPC Lattice", "minimal", func(c *mistaken) {
+		c.add("vpclattice/serviceNetworkVpcAssociation", map[string]any{"vpcIdentifier": agentsVPC})
+	}, "NET-11", "mistake"},
+	{"A14", "a route that is longer than the network's", "minimal", func(c *mistaken) {
+		c.add("ec2/route", map[string]any{
+			"routeTableId": refer{"ec2/routeTable", "-network-agents"}, "destinationCidrBlock": "10.64.0.0/28",
+			"networkInterfaceId": "eni-0123456789abcdef0",
+		})
+	}, "NET-05", "mistake"},
+	{"A15", "a second interface", "minimal", func(c *mistaken) {
+		t := c.get("ec2/launchTemplate", "-agent-coder-machine")
+		t.Inputs["networkInterfaces"] = append(t.Inputs["networkInterfaces"].([]any), map[string]any{"deviceIndex": 1.0})
+	}, "CMP-03", "-agent-coder-machine"},
+	{"A16", "another group", "minimal", func(c *mistaken) {
+		c.rule(map[string]any{"referencedSecurityGroupId": refer{"ec2/securityGroup", "-fence-proxies"}})
+	}, "NET-12", "mistake"},
+	{"A16", "a prefix list", "minimal", func(c *mistaken) {
+		c.rule(map[string]any{"prefixListId": "pl-0123456789abcdef0"})
+	}, "NET-12", "mistake"},
+	{"A16", "a half of the internet", "minimal", func(c *mistaken) {
+		c.rule(map[string]any{"cidrIpv4": "0.0.0.0/1"})
+	}, "NET-15", "mistake"},
+	{"A16", "the whole network, in the group itself", "minimal", func(c *mistaken) {
+		c.set("ec2/securityGroup", "-fence-agent-coder", "egress", []any{map[string]any{
+			"protocol": "tcp", "fromPort": 443.0, "toPort": 443.0, "cidrBlocks": []any{"10.64.0.0/20"},
+		}})
+	}, "NET-15", "-fence-agent-coder"},
+	{"A16", "an ACL for everywhere", "minimal", func(c *mistaken) {
+		c.add("ec2/networkAclRule", map[string]any{
+			"networkAclId": refer{"ec2/networkAcl", "-network-agents"}, "egress": true, "ruleNumber": 50.0,
+			"ruleAction": "allow", "protocol": "tcp", "cidrBlock": "128.0.0.0/1",
+		})
+	}, "NET-21", "mistake"},
+	{"A16", "a rule of a group that is only an ID", "minimal", func(c *mistaken) {
+		c.rule(map[string]any{"securityGroupId": "sg-0123456789abcdef0", "cidrIpv4": "0.0.0.0/0"})
+	}, "NET-12", "mistake"},
+	{"A10", "a route in a table that is only an ID", "minimal", func(c *mistaken) {
+		c.add("ec2/route", map[string]any{"routeTableId": "rtb-0123456789abcdef0", "destinationCidrBlock": "0.0.0.0/0"})
+	}, "NET-05", "mistake"},
+	{"A17", "a group that reaches itself", "minimal", func(c *mistaken) {
+		c.rule(map[string]any{"referencedSecurityGroupId": refer{"ec2/securityGroup", "-fence-agent-coder"}})
+	}, "NET-14", "mistake"},
+	{"A17", "a group that takes another agent's connections", "minimal", func(c *mistaken) {
+		c.add("vpc/securityGroupIngressRule", map[string]any{
+			"securityGroupId":           refer{"ec2/securityGroup", "-fence-agent-coder"},
+			"referencedSecurityGroupId": refer{"ec2/securityGroup", "-fence-agent-tester"},
+			"ipProtocol":                "tcp", "fromPort": 22.0, "toPort": 22.0,
+		})
+	}, "NET-14", "mistake"},
+	{"A18", "QUIC", "minimal", func(c *mistaken) {
+		c.rule(map[string]any{
+			"ipProtocol": "udp", "referencedSecurityGroupId": refer{"ec2/securityGroup", "-fence-gate"},
+		})
+	}, "NET-13", "mistake"},
+	{"A18", "a range of ports", "minimal", func(c *mistaken) {
+		c.rule(map[string]any{
+			"fromPort": 1.0, "toPort": 65535.0, "referencedSecurityGroupId": refer{"ec2/securityGroup", "-fence-gate"},
+		})
+	}, "NET-13", "mistake"},
+	{"A20", "a load balancer without groups", "minimal", func(c *mistaken) {
+		c.set("lb/loadBalancer", "", "securityGroups", nil)
+	}, "NET-16", ""},
+	{"A20", "a load balancer on the internet", "minimal", func(c *mistaken) {
+		c.set("lb/loadBalancer", "", "internal", false)
+	}, "NET-16", ""},
+	{"A21", "no header that says who connects", "minimal", func(c *mistaken) {
+		c.set("lb/targetGroup", "-proxies-coder", "proxyProtocolV2", false)
+	}, "PRX-05", "-proxies-coder"},
+	{"A22", "agents that reach the proxies themselves", "shared", func(c *mistaken) {
+		c.add("vpc/securityGroupIngressRule", map[string]any{
+			"securityGroupId":           refer{"ec2/securityGroup", "-fence-proxies"},
+			"referencedSecurityGroupId": refer{"ec2/securityGroup", "-fence-agent-coder"},
+			"ipProtocol":                "tcp", "fromPort": 10000.0, "toPort": 10000.0,
+		})
+	}, "NET-17", "mistake"},
+	{"A22", "anybody who reaches the proxies", "shared", func(c *mistaken) {
+		c.add("vpc/securityGroupIngressRule", map[string]any{
+			"securityGroupId": refer{"ec2/securityGroup", "-fence-proxies"}, "cidrIpv4": "10.64.0.0/19",
+			"ipProtocol": "tcp", "fromPort": 10000.0, "toPort": 10000.0,
+		})
+	}, "NET-17", "mistake"},
+	{"A23", "a service for everybody", "minimal", func(c *mistaken) {
+		c.set("ec2/vpcEndpointService", "", "allowedPrincipals", []any{"*"})
+	}, "NET-18", ""},
+	{"A23", "a service that accepts by itself", "minimal", func(c *mistaken) {
+		c.set("ec2/vpcEndpointService", "", "acceptanceRequired", false)
+	}, "NET-18", ""},
+	{"A24", "an EC2 Instance Connect endpoint", "minimal", func(c *mistaken) {
+		c.add("ec2transitgateway/instanceConnectEndpoint", map[string]any{"subnetId": agentsSubnet})
+	}, "CMP-05", "mistake"},
+	{"A24", "a key pair", "minimal", func(c *mistaken) {
+		c.set("ec2/launchTemplate", "-agent-coder-machine", "keyName", "ops")
+	}, "CMP-05", "-agent-coder-machine"},
+	{"A25", "a subnet that another account uses", "minimal", func(c *mistaken) {
+		c.add("ram/resourceAssociation", map[string]any{"resourceArn": agentsSubnet})
+	}, "NET-19", "mistake"},
+	{"A26", "a box that forwards", "minimal", func(c *mistaken) {
+		c.add("ec2/instance", map[string]any{
+			"subnetId": agentsSubnet, "sourceDestCheck": false, "metadataOptions": map[string]any{"httpTokens": "required"},
+		})
+	}, "CMP-04", "mistake"},
+	{"A28", "a file system that others mount", "minimal", func(c *mistaken) {
+		c.add("efs/mountTarget", map[string]any{"subnetId": agentsSubnet})
+	}, "NET-15", "mistake"},
+	{"A30", "an agent on the port of the health check", "minimal", func(c *mistaken) {
+		c.set("lb/targetGroup", "-proxies-coder", "port", 18080.0)
+	}, "PRX-01", "-proxies-coder"},
+	{"A32", "metadata of a proxy by IPv6", "strict", func(c *mistaken) {
+		c.within("ec2/launchTemplate", "-proxies-machine", "metadataOptions", "httpProtocolIpv6", "enabled")
+	}, "IMD-05", "-proxies-machine"},
+	{"A35", "the value of a secret", "minimal", func(c *mistaken) {
+		c.add("secretsmanager/secretVersion", map[string]any{"secretId": refer{"secretsmanager/secret", "ca-key"}})
+	}, "SEC-01", "mistake"},
+	{"A35", "a secret that every role may read", "minimal", func(c *mistaken) {
+		c.lose("secretsmanager/secretPolicy", "-ca-key")
+	}, "SEC-02", "ca-key"},
+	{"A35", "a key in user data", "minimal", func(c *mistaken) {
+		c.set("ec2/launchTemplate", "-agent-coder-machine", "userData", base64.StdEncoding.EncodeToString([]byte(
+			"export AWS_ACCESS_KEY_ID="+"AKIA"+"IOSFODNN7EXAMPLQ")))
+	}, "SEC-03", "-agent-coder-machine"},
+	{"-", "a role for everything", "minimal", func(c *mistaken) {
+		c.set("iam/rolePolicy", "-control-task", "policy", openPolicy)
+	}, "IAM-02", "-control-task"},
+	{"-", "a role for all secrets", "minimal", func(c *mistaken) {
+		c.set("iam/rolePolicy", "-control-task", "policy", `{"Statement":[{"Effect":"Allow",`+
+			`"Action":"secretsmanager:Get*","Resource":"arn:aws:secretsmanager:eu-west-1:123456789012:secret:*"}]}`)
+	}, "IAM-04", "-control-task"},
+	{"-", "a role for every account's tasks", "minimal", func(c *mistaken) {
+		c.set("iam/role", "-control-task", "assumeRolePolicy", `{"Statement":[{"Effect":"Allow","Principal":`+
+			`{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}`)
+	}, "IAM-03", "-control-task"},
+	{"-", "a bucket for everybody", "minimal", func(c *mistaken) {
+		c.set("s3/bucketPolicy", "-audit-log", "policy", openPolicy)
+	}, "IAM-09", "-audit-log"},
+	{"-", "a key for all but one", "minimal", func(c *mistaken) {
+		c.set("kms/key", "-secrets-key", "policy", `{"Statement":[{"Effect":"Deny","NotPrincipal":`+
+			`{"AWS":"123456789012"},"Action":"kms:*","Resource":"*"}]}`)
+	}, "IAM-09", "-secrets-key"},
+	{"-", "a proxy with a role", "minimal", func(c *mistaken) {
+		c.set("ecs/taskDefinition", "-proxies-task", "taskRoleArn", graph.Unknown)
+	}, "IAM-05", "-proxies-task"},
+	{"-", "a role without a boundary", "minimal", func(c *mistaken) {
+		c.set("iam/role", "-control-task", "permissionsBoundary", nil)
+	}, "IAM-06", "-control-task"},
+	{"-", "a privileged container", "minimal", func(c *mistaken) {
+		c.set("ecs/taskDefinition", "-proxies-task", "containerDefinitions",
+			`[{"name":"proxy","image":"x@sha256:0","privileged":true,"readonlyRootFilesystem":true}]`)
+	}, "CMP-01", "-proxies-task"},
+	{"-", "a default group that allows", "minimal", func(c *mistaken) {
+		c.set("ec2/defaultSecurityGroup", "-agents-default", "egress", []any{map[string]any{"protocol": "-1"}})
+	}, "NET-20", "-agents-default"},
+	{"-", "a group for everybody", "minimal", func(c *mistaken) {
+		c.add("vpc/securityGroupIngressRule", map[string]any{
+			"securityGroupId": refer{"ec2/securityGroup", "-fence-control"}, "cidrIpv4": "0.0.0.0/0", "ipProtocol": "tcp",
+			"fromPort": 22.0, "toPort": 22.0,
+		})
+	}, "NET-24", "mistake"},
+	{
+		"-", "a network without flow logs", "minimal", func(c *mistaken) { c.lose("ec2/flowLog", "-agents") }, "AUD-03",
+		"-network-agents",
+	},
+	{"-", "a log that is not locked", "minimal", func(c *mistaken) {
+		c.lose("s3/bucketObjectLockConfigurationV2", "-audit-log")
+	}, "AUD-02", ""},
+	{"-", "a log for a month", "minimal", func(c *mistaken) {
+		c.set("cloudwatch/logGroup", "-audit-proxies", "retentionInDays", 30.0)
+	}, "AUD-01", "-audit-proxies"},
+	{"-", "a key that stays", "minimal", func(c *mistaken) {
+		c.set("kms/key", "-audit-key", "enableKeyRotation", false)
+	}, "SEC-04", "-audit-key"},
+	{"-", "a type that nobody knows", "minimal", func(c *mistaken) {
+		c.add("quicksight/vpcConnection", map[string]any{"subnetIds": agentsSubnet})
+	}, "TYP-01", "mistake"},
+}
+
+// TestEveryMistakeIsCaught: by the guardrail that is for it, at the resource that is wrong.
+func TestEveryMistakeIsCaught(t *testing.T) {
+	t.Parallel()
+	texts, before := map[string]string{}, map[string]bool{}
+	check := func(g *graph.Graph) []guardrail.Finding {
+		return guardrail.Check(g, guardrail.Options{Production: true}).Findings
+	}
+	for _, m := range mistakes {
+		if texts[m.in] == "" {
+			g, _ := captured(t, m.in)
+			var b strings.Builder
+			require.NoError(t, g.Encode(&b))
+			texts[m.in] = b.String()
+			for _, f := range check(g) {
+				before[m.in+f.String()] = true
+			}
+		}
+	}
+	table := "trap, caught by:\n"
+	for _, m := range mistakes {
+		g, err := graph.Decode(strings.NewReader(texts[m.in]))
+		require.NoError(t, err)
+		m.change(&mistaken{t, g})
+		got := ""
+		for _, f := range check(g) {
+			stops := f.Severity == guardrail.Error || f.Rail == "IMD-03" || f.Rail == guardrail.TypeRail
+			if f.Rail == m.caught && strings.HasSuffix(f.Name, m.at) && stops && !before[m.in+f.String()] {
+				got = f.String()
+			}
+		}
+		if got == "" {
+			t.Errorf("%s %s: not caught by %s", m.trap, m.what, m.caught)
+		}
+		table += fmt.Sprintf("  %-4s %-48s %s\n", m.trap, m.what, got)
+	}
+	t.Log(table)
+}

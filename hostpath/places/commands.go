@@ -1,0 +1,130 @@
+package places
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// commands are variables with a command line that a tool runs, or with options by which it runs
+// code.
+var commands = []string{
+	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "SSH_ASKPASS", "SUDO_ASKPASS", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR",
+	"GIT_EXTERNAL_DIFF", "GIT_PAGER", "GIT_PROXY_COMMAND", "EDITOR", "VISUAL", "SUDO_EDITOR", "PAGER", "MANPAGER",
+	"LESSOPEN", "LESSCLOSE", "BROWSER", "PROMPT_COMMAND", "SHELL", "RUSTC_WRAPPER", "RUSTFLAGS", "CC", "CXX", "GOFLAGS",
+	"NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "MAVEN_OPTS", "GRADLE_OPTS", "PERL5OPT",
+	"RUBYOPT", "LD_AUDIT",
+}
+
+// gitFiles are where git has its settings, besides where variables say.
+var gitFiles = []string{
+	"/etc/gitconfig", "/usr/local/etc/gitconfig", "/opt/homebrew/etc/gitconfig", ".gitconfig", ".config/git/config",
+}
+
+// gitHarmless are git's settings, without subsections, that name folders and files of people. Git
+// runs nothing there, and takes no settings from there. "section." stands for all of a section.
+var gitHarmless = []string{
+	"safe.directory", "maintenance.repo", "scalar.repo", "gui.recentrepo", "core.excludesfile", "commit.template",
+	"blame.ignorerevsfile", "mailmap.file", "user.signingkey", "url.", "remote.", "branch.", "color.",
+}
+
+// mostIncluded bounds the files of settings that include each other, as git does.
+const mostIncluded = 10
+
+// commands adds what command lines name, in variables and in the settings of git and ssh.
+func (p *places) commands(read func(path string) ([]byte, error)) {
+	for _, name := range commands {
+		p.command(name, p.environ[name])
+	}
+	for name, value := range p.environ {
+		if n, ok := strings.CutPrefix(name, "GIT_CONFIG_VALUE_"); ok {
+			p.gitSetting(name, p.environ["GIT_CONFIG_KEY_"+n], value)
+		}
+	}
+	files := slices.Clone(gitFiles)
+	if set := p.environ["XDG_CONFIG_HOME"]; set != "" {
+		files = append(files, filepath.Join(set, "git/config"))
+	}
+	files = append(files, p.environ["GIT_CONFIG_GLOBAL"], p.environ["GIT_CONFIG_SYSTEM"])
+	for _, file := range files {
+		if file = p.belowHome(file); file != "" {
+			p.git(file, read, mostIncluded)
+		}
+	}
+	for _, file := range []string{".ssh/config", "/etc/ssh/ssh_config"} {
+		content, err := read(p.belowHome(file))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(content)) {
+			keyword, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if !strings.HasPrefix(keyword, "#") {
+				p.command(keyword+" in "+p.belowHome(file), line)
+			}
+		}
+	}
+}
+
+func (p *places) belowHome(file string) string {
+	if file == "" || filepath.IsAbs(file) {
+		return file
+	}
+	return filepath.Join(p.home, file)
+}
+
+// command adds each path that a command line names, and the line itself: a path may have blanks.
+func (p *places) command(said, line string) {
+	line = p.expand(strings.TrimSpace(line))
+	words := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\"'`=:;,|&<>()!{}", r) })
+	for _, w := range append(words, strings.Trim(line, `"`)) {
+		if w = p.expand(w); filepath.IsAbs(w) {
+			p.found = append(p.found, Place{Name: said, Path: filepath.Clean(w), Shared: true})
+		}
+	}
+}
+
+// git adds what the settings in a file of git's, and in the files that it includes, name. A
+// condition of an inclusion holds in some folder.
+func (p *places) git(file string, read func(path string) ([]byte, error), depth int) {
+	content, err := read(file)
+	if err != nil || depth == 0 {
+		return
+	}
+	section := ""
+	for line := range strings.Lines(strings.ReplaceAll(string(content), "\\\n", "")) {
+		line = strings.TrimSpace(line)
+		for strings.HasPrefix(line, "[") { // a setting may follow
+			head, rest, _ := strings.Cut(line[1:], "]")
+			for strings.Count(head, `"`)%2 == 1 && rest != "" { // the bracket is in the subsection's name
+				more, after, _ := strings.Cut(rest, "]")
+				head, rest = head+"]"+more, after
+			}
+			section, _, _ = strings.Cut(head, " ")
+			section, _, _ = strings.Cut(section, ".")
+			line = strings.TrimSpace(rest)
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if !ok || strings.ContainsAny(line[:1], "#;") {
+			continue
+		}
+		name, value = section+"."+strings.TrimSpace(name), strings.TrimSpace(value)
+		p.gitSetting(name+" in "+file, name, value)
+		if name = strings.ToLower(name); name == "include.path" || name == "includeif.path" {
+			included := p.expand(strings.Trim(value, `"`))
+			if !filepath.IsAbs(included) {
+				included = filepath.Join(filepath.Dir(file), included)
+			}
+			p.command(name+" in "+file, included)
+			p.git(included, read, depth-1)
+		}
+	}
+}
+
+// gitSetting adds what the value of one setting names.
+func (p *places) gitSetting(said, name, value string) {
+	section, rest, _ := strings.Cut(strings.ToLower(name), ".")
+	key := section + "." + rest[strings.LastIndex(rest, ".")+1:]
+	if !slices.Contains(gitHarmless, key) && !slices.Contains(gitHarmless, section+".") {
+		p.command(said, strings.ReplaceAll(value, `\"`, `"`))
+	}
+}

@@ -1,0 +1,202 @@
+package iam_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/graph"
+	"github.com/postern/postern/policies/iam"
+	"github.com/postern/postern/policies/reach"
+)
+
+// plan is a stack with an agent without a role, proxies with a role, a control plane that reads the
+// one secret, and a policy of the secret that admits nobody else.
+func plan() map[string]*graph.Resource {
+	const (
+		role   = "arn:aws:iam::123456789012:role/"
+		secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/key-AbCdEf"
+	)
+	return map[string]*graph.Resource{
+		"agent": {Type: "aws:ec2/launchTemplate:LaunchTemplate", Role: "agents", Inputs: map[string]any{}},
+		"proxy": {Type: "aws:ecs/taskDefinition:TaskDefinition", Role: "proxies", Inputs: map[string]any{
+			"taskRoleArn": ref{"proxyrole", role + "proxy"},
+		}},
+		"control": {Type: "aws:ecs/taskDefinition:TaskDefinition", Role: "control", Inputs: map[string]any{
+			"taskRoleArn": ref{"controlrole", role + "control"},
+		}},
+		"proxyrole":   {Type: "aws:iam/role:Role", Inputs: map[string]any{}},
+		"controlrole": {Type: "aws:iam/role:Role", Inputs: map[string]any{}},
+		"proxypolicy": {Type: "aws:iam/rolePolicy:RolePolicy", Inputs: map[string]any{
+			"role": ref{"proxyrole", "proxy"}, "policy": allow("logs:PutLogEvents", "*"),
+		}},
+		"controlpolicy": {Type: "aws:iam/rolePolicy:RolePolicy", Inputs: map[string]any{
+			"role": ref{"controlrole", "control"}, "policy": allow("secretsmanager:GetSecretValue", secret),
+		}},
+		"secret": {Type: "aws:secretsmanager/secret:Secret", Inputs: map[string]any{"name": "prod/key"}},
+		"fleet":  {Type: "aws:secretsmanager/secret:Secret", Inputs: map[string]any{"name": "postern/prod/ca-key"}},
+		"readers": {Type: "aws:secretsmanager/secretPolicy:SecretPolicy", Inputs: map[string]any{
+			"secretArn": ref{"secret", secret},
+			"policy": `{"Statement":[{"Effect":"Deny","Principal":"*","Action":"secretsmanager:GetSecretValue",` +
+				`"Resource":"*","Condition":{"ArnNotEquals":{"aws:PrincipalArn":"` + role + `control"}}}]}`,
+		}},
+	}
+}
+
+// ref is an input that is the ARN of another resource.
+type ref struct{ to, arn string }
+
+func allow(action, resource string) string {
+	return fmt.Sprintf(`{"Statement":[{"Effect":"Allow","Action":%q,"Resource":%q}]}`, action, resource)
+}
+
+// prove returns the verdicts that do not hold.
+func prove(t *testing.T, of map[string]*graph.Resource) (out []string) {
+	t.Helper()
+	g := &graph.Graph{Stack: "prod"}
+	for name, r := range of {
+		r.Name, r.URN, r.PropertyDependencies = name, "urn:"+name, map[string][]string{}
+		for k, v := range r.Inputs {
+			if to, ok := v.(ref); ok {
+				r.Inputs[k], r.PropertyDependencies[k] = to.arn, []string{"urn:" + to.to}
+			}
+		}
+		g.Resources = append(g.Resources, *r)
+	}
+	slices.SortFunc(g.Resources, func(a, b graph.Resource) int { return strings.Compare(a.URN, b.URN) })
+	verdicts := iam.Prove(g)
+	require.Len(t, verdicts, 4)
+	for _, v := range verdicts {
+		if v.Result != reach.Holds {
+			out = append(out, fmt.Sprintf("%s: %s: %s", v.Assertion, v.Result, v.Note))
+		}
+	}
+	return out
+}
+
+// TestWhoMayDoWhat: each mistake is named by the assertion that it breaks.
+func TestWhoMayDoWhat(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, prove(t, plan()))
+	wide := plan()
+	wide["proxypolicy"].Inputs["policy"] = allow("secretsmanager:GetSecretValue", "*")
+	require.Empty(t, prove(t, wide), "the secret's own policy refuses everybody else")
+	const ofAgent = "agent -> an action of the cloud, as itself: never: "
+	agent := func(statements string) func(map[string]*graph.Resource) {
+		return func(p map[string]*graph.Resource) {
+			p["agent"].Inputs["iamInstanceProfile"] = ref{"agentrole", "x"}
+			p["agentrole"] = &graph.Resource{Type: "aws:iam/role:Role", Inputs: map[string]any{}}
+			p["agentpolicy"] = &graph.Resource{Type: "aws:iam/rolePolicy:RolePolicy", Inputs: map[string]any{
+				"role": ref{"agentrole", "agent"}, "policy": `{"Statement":[` + statements + `]}`,
+			}}
+		}
+	}
+	// another says that a resource gives the agent's role a policy besides its own, which is empty.
+	another := func(kind string, inputs map[string]any) func(map[string]*graph.Resource) {
+		return func(p map[string]*graph.Resource) {
+			agent("")(p)
+			p["another"] = &graph.Resource{Type: "aws:iam/" + kind, Inputs: inputs}
+		}
+	}
+	const admin = "arn:aws:iam::aws:policy/AdministratorAccess"
+	const proxy, control = "proxy -> the secret of a credential: never", "control -> the secrets of credentials: must"
+	for what, c := range map[string]struct {
+		change func(map[string]*graph.Resource)
+		want   string
+	}{
+		"an agent with a role": {func(p map[string]*graph.Resource) {
+			p["agent"].Inputs["iamInstanceProfile"] = ref{"proxyrole", "x"}
+		}, "agent -> an action of the cloud, as itself: never: fails: its role proxyrole may logs:PutLogEvents at *"},
+		"an agent with a role from elsewhere": {func(p map[string]*graph.Resource) {
+			p["agent"].Inputs["iamInstanceProfile"] = "arn:aws:iam::123456789012:instance-profile/x"
+		}, "agent -> an action of the cloud, as itself: never: indeterminate: not all policies"},
+		"an agent that may do nearly everything": {
+			agent(`{"Effect":"Allow","NotAction":["iam:*"],"Resource":"*"}`),
+			ofAgent + "indeterminate: its role agentrole",
+		},
+		"an agent that may do everything elsewhere": {
+			agent(`{"Effect":"Allow","Action":"s3:*","NotResource":"arn:aws:s3:::x"}`), ofAgent,
+		},
+		"an agent that is denied all but one bucket": {agent(`{"Effect":"Allow","Action":"s3:*","Resource":"*"},` +
+			`{"Effect":"Deny","Action":"s3:*","NotResource":"arn:aws:s3:::evil/*"}`), ofAgent + "indeterminate: its"},
+		"an agent that is denied all but one action": {agent(`{"Effect":"Allow","Action":"s3:*","Resource":"*"},` +
+			`{"Effect":"Deny","NotAction":"s3:GetObject","Resource":"*"}`), ofAgent},
+		"an agent within a boundary": {func(p map[string]*graph.Resource) {
+			agent(`{"Effect":"Allow","Action":"s3:*","Resource":"*"}`)(p)
+			p["boundary"] = &graph.Resource{Type: "aws:iam/policy:Policy", Inputs: map[string]any{
+				"policy": allow("s3:GetObject", "*"),
+			}}
+			p["agentrole"].Inputs["permissionsBoundary"] = ref{"boundary", "x"}
+		}, ofAgent},
+		"an agent with a role without a policy": {
+			agent(""), ofAgent + "indeterminate: the policy of a resource may grant",
+		},
+		"an attachment by a role's name": {another("rolePolicyAttachment:RolePolicyAttachment", map[string]any{
+			"role": "agent", "policyArn": admin,
+		}), ofAgent + "indeterminate: not all policies"},
+		"an attachment to roles": {another("policyAttachment:PolicyAttachment", map[string]any{
+			"roles": []any{"agent"}, "policyArn": admin,
+		}), ofAgent + "indeterminate: not all policies"},
+		"an attachment of another type": {another("rolePolicyAttachmentsExclusive:RolePolicyAttachmentsExclusive",
+			map[string]any{"roleName": "agent", "policyArns": []any{admin}}), ofAgent + "indeterminate: not all"},
+		"a role that exists": {func(p map[string]*graph.Resource) {
+			agent("")(p)
+			p["agentrole"].External = true
+		}, ofAgent + "indeterminate: not all policies"},
+		"an instance with a role": {func(p map[string]*graph.Resource) {
+			p["agent"].Type = "aws:ec2/instance:Instance"
+			p["agent"].Inputs["iamInstanceProfile"] = "x"
+		}, ofAgent + "indeterminate: not all policies"},
+		"proxies that become another": {func(p map[string]*graph.Resource) {
+			p["proxypolicy"].Inputs["policy"] = allow("sts:Assume*", "*")
+		}, proxy + ": indeterminate: its role may perhaps read secret"},
+		"a session that reads": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = `{"Statement":[{"Effect":"Allow","Principal":{"AWS":"` +
+				`arn:aws:sts::123456789012:assumed-role/proxy/x"},` +
+				`"Action":"secretsmanager:GetSecretValue","Resource":"*"}]}`
+		}, proxy + ": indeterminate: its role may perhaps read secret"},
+		"a key of a secret": {func(p map[string]*graph.Resource) {
+			p["other"] = &graph.Resource{Type: "aws:ssm/parameter:Parameter", Inputs: map[string]any{
+				"value": ref{"secret", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/key-AbCdEf:k::"},
+			}}
+			p["readers"].Inputs["secretArn"] = ref{"secret", graph.Unknown}
+			p["readers"].Inputs["policy"] = allow("x:Y", "*")
+			p["proxypolicy"].Inputs["policy"] = allow("secretsmanager:GetSecretValue", "arn:*-AbCdEf")
+		}, proxy + ": indeterminate: its role may perhaps read secret"},
+		"proxies that read secrets": {func(p map[string]*graph.Resource) {
+			p["proxypolicy"].Inputs["policy"] = allow("secretsmanager:*", "*")
+			p["readers"].Inputs["policy"] = allow("x:Y", "*")
+		}, proxy + ": fails: its role may read secret"},
+		"proxies with a policy of AWS": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = allow("x:Y", "*")
+			p["attached"] = &graph.Resource{
+				Type: "aws:iam/rolePolicyAttachment:RolePolicyAttachment", Inputs: map[string]any{
+					"role": ref{"proxyrole", "proxy"}, "policyArn": "arn:aws:iam::aws:policy/SecretsManagerReadWrite",
+				},
+			}
+		}, proxy + ": indeterminate: its role may perhaps read secret"},
+		"a control plane that reads nothing": {func(p map[string]*graph.Resource) {
+			p["controlpolicy"].Inputs["policy"] = allow("s3:GetObject", "*")
+		}, control + ": fails: its role may not read secret"},
+		"a boundary that refuses": {func(p map[string]*graph.Resource) {
+			p["boundary"] = &graph.Resource{Type: "aws:iam/policy:Policy", Inputs: map[string]any{
+				"policy": allow("s3:GetObject", "*"),
+			}}
+			p["controlrole"].Inputs["permissionsBoundary"] = ref{"boundary", "x"}
+		}, control + ": fails: its role may not read secret"},
+		"a policy that nobody can read": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = allow("x:Y", "*")
+			p["proxypolicy"].Inputs["policy"] = graph.Unknown
+		}, proxy + ": indeterminate: its role may perhaps read secret"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			p := plan()
+			c.change(p)
+			require.Contains(t, strings.Join(prove(t, p), "\n"), c.want)
+		})
+	}
+}

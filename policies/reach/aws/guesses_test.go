@@ -1,0 +1,99 @@
+package aws_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/graph"
+	"github.com/postern/postern/policies/reach/aws"
+)
+
+// guesses are mistakes that the model does not follow, or cannot: the proof must not hold, and says
+// why.
+var guesses = []struct {
+	what, in string
+	change   func(*changed)
+	says     string
+}{
+	{"an answer", "minimal", func(c *changed) {
+		c.add("vpc/securityGroupIngressRule", "mistake", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-agent-coder"}, "cidrIpv4": "0.0.0.0/0",
+			"ipProtocol": "tcp", "fromPort": 8080.0, "toPort": 8080.0,
+		})
+	}, "lets somebody connect to the agent"},
+	{"a group of somebody's", "minimal", func(c *changed) {
+		nics := c.get("ec2/launchTemplate", "-agent-coder-machine").Inputs["networkInterfaces"].([]any)
+		nic := nics[0].(map[string]any)
+		nic["securityGroups"] = append(nic["securityGroups"].([]any), "sg-0123456789abcdef0")
+	}, "names something that is not in the plan"},
+	{"a VPN gateway's routes", "minimal", func(c *changed) {
+		c.allow("0.0.0.0/0", "tcp")
+		c.add("ec2/vpnGatewayRoutePropagation", "mistake",
+			map[string]any{"routeTableId": ref{"ec2/routeTable", "-network-agents"}, "vpnGatewayId": graph.Unknown})
+	}, "vpnGatewayRoutePropagation"},
+	{"an Elastic IP address", "minimal", func(c *changed) {
+		c.add("ec2/eip", "mistake", map[string]any{"networkInterface": "eni-0123456789abcdef0"})
+	}, "Elastic IP"},
+	{"NAT64", "shared", func(c *changed) {
+		c.get("ec2/subnet", "-network-agents-a").Inputs["assignIpv6AddressOnCreation"] = true
+		c.allow("64:ff9b::/96", "tcp")
+		c.route("64:ff9b::/96", "natGatewayId", ref{"ec2/natGateway", "-nat-a"})
+	}, "64:ff9b::"},
+	{"a VPN next to the internet", "minimal", func(c *changed) {
+		c.allow("10.99.0.0/16", "tcp")
+		c.route("10.99.0.0/16", "gatewayId", "vgw-0123456789abcdef0")
+	}, "10.99.0.0:443"},
+	{"names that are not known yet", "shared", func(c *changed) {
+		c.get("route53/resolverFirewallDomainList", "-allow").Inputs["domains"] = []any{graph.Unknown}
+	}, "its names are not known"},
+	{"two rule groups", "shared", func(c *changed) {
+		refers := c.get("route53/resolverFirewallRuleGroupAssociation", "").PropertyDependencies
+		c.add("route53/resolverFirewallRuleGroupAssociation", "mistake", map[string]any{
+			"vpcId": graph.Unknown, "firewallRuleGroupId": graph.Unknown, "priority": 200.0,
+		})
+		c.get("route53/resolverFirewallRuleGroupAssociation", "mistake").PropertyDependencies = refers
+	}, "several rule groups"},
+	{"a listener of UDP", "minimal", func(c *changed) {
+		c.get("lb/listener", "-proxies-coder").Inputs["protocol"] = "UDP"
+	}, `protocol "UDP"`},
+	{"a service of somebody's", "minimal", func(c *changed) {
+		for i := range c.Resources {
+			x := &c.Resources[i]
+			ofAWS := strings.HasPrefix(x.String("serviceName"), "com.amazonaws.")
+			if ofAWS && x.Type == "aws:ec2/vpcEndpoint:VpcEndpoint" && x.String("vpcEndpointType") == "Interface" {
+				x.Inputs["serviceName"] = "com.amazonaws.vpce.eu-west-1.vpce-svc-0123456789abcdef0"
+			}
+		}
+	}, "anything else"},
+	{"rules of two kinds", "minimal", func(c *changed) {
+		c.get("ec2/networkAcl", "-network-agents").Inputs["egress"] = []any{map[string]any{
+			"ruleNo": 40.0, "action": "deny", "protocol": "-1", "cidrBlock": "10.99.0.0/16",
+		}}
+		c.allow("10.99.0.0/16", "tcp")
+	}, "rules that are resources"},
+	{"a table that exists", "minimal", exists("ec2/routeTable", "-network-agents"), "it exists already"},
+	{"a group that exists", "minimal", exists("ec2/securityGroup", "-fence-agent-coder"), "it exists already"},
+	{"a template that exists", "minimal", exists("ec2/launchTemplate", "-agent-coder-machine"), "it exists already"},
+	{"a task that exists", "fargate", exists("ecs/taskDefinition", "-agent-coder-task"), "it exists already"},
+	{"names that exist", "shared", exists("route53/resolverFirewallDomainList", "-allow"), "it exists already"},
+}
+
+// exists has the program read a resource: its inputs are not how it is.
+func exists(kind, end string) func(*changed) {
+	return func(c *changed) { c.get(kind, end).External = true }
+}
+
+func TestNothingIsGuessed(t *testing.T) {
+	t.Parallel()
+	for _, g := range guesses {
+		c := reference(t, g.in)
+		g.change(c)
+		p := aws.Prove(c.Graph, false)
+		var text strings.Builder
+		require.NoError(t, p.Print(&text))
+		require.False(t, p.Holds(), "%s\n%s", g.what, text.String())
+		require.Contains(t, text.String(), g.says, g.what)
+	}
+}

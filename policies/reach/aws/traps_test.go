@@ -1,0 +1,465 @@
+package aws_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/graph"
+	"github.com/postern/postern/policies/reach"
+	"github.com/postern/postern/policies/reach/aws"
+)
+
+// changed is the reference environment, in which a test makes somebody's mistakes.
+type changed struct {
+	t testing.TB
+	*graph.Graph
+}
+
+// reference returns the network that the components declare: components/aws holds it to that.
+func reference(t testing.TB, name string) *changed {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", name+".json"))
+	require.NoError(t, err)
+	defer f.Close()
+	g, err := graph.Decode(f)
+	require.NoError(t, err)
+	return &changed{t, g}
+}
+
+// get returns the resource of a type (ec2/vpc) whose name has that end.
+func (c *changed) get(kind, end string) *graph.Resource {
+	c.t.Helper()
+	for i := range c.Resources {
+		if r := &c.Resources[i]; strings.HasPrefix(r.Type, "aws:"+kind+":") && strings.HasSuffix(r.Name, end) {
+			return r
+		}
+	}
+	require.Failf(c.t, "no such resource", "%s %s", kind, end)
+	return nil
+}
+
+// ref is an input that refers to a resource.
+type ref struct{ kind, end string }
+
+// add declares another resource.
+func (c *changed) add(kind, name string, inputs map[string]any) {
+	c.t.Helper()
+	last := kind[strings.LastIndexByte(kind, '/')+1:]
+	token := "aws:" + kind + ":" + strings.ToUpper(last[:1]) + last[1:]
+	r := graph.Resource{
+		URN: "urn:pulumi:prod::postern::" + token + "::" + name, Type: token, Name: name, Role: "other", Custom: true,
+		Inputs: map[string]any{}, PropertyDependencies: map[string][]string{},
+	}
+	for key, v := range inputs {
+		if to, ok := v.(ref); ok {
+			r.PropertyDependencies[key] = []string{c.get(to.kind, to.end).URN}
+			v = graph.Unknown
+		}
+		r.Inputs[key] = v
+	}
+	c.Resources = append(c.Resources, r)
+	slices.SortFunc(c.Resources, func(a, b graph.Resource) int { return strings.Compare(a.URN, b.URN) })
+}
+
+// lose removes the resource of a type whose name has that end.
+func (c *changed) lose(kind, end string) {
+	urn := c.get(kind, end).URN
+	c.Resources = slices.DeleteFunc(c.Resources, func(r graph.Resource) bool { return r.URN == urn })
+}
+
+// allow opens an agent's group and the ACL of the agents for a network.
+func (c *changed) allow(cidr, protocol string) {
+	group, acl, out := "cidrIpv4", "cidrBlock", map[string]any{}
+	if strings.Contains(cidr, ":") {
+		group, acl = "cidrIpv6", "ipv6CidrBlock"
+	}
+	if protocol != "-1" {
+		out["fromPort"], out["toPort"] = 443.0, 443.0
+	}
+	rule := map[string]any{
+		"securityGroupId": ref{"ec2/securityGroup", "-fence-agent-coder"},
+		"ipProtocol":      protocol, group: cidr,
+	}
+	entry := map[string]any{
+		"networkAclId": ref{"ec2/networkAcl", "-network-agents"}, "egress": true,
+		"ruleNumber": 50.0, "ruleAction": "allow", "protocol": protocol, acl: cidr,
+	}
+	for k, v := range out {
+		rule[k], entry[k] = v, v
+	}
+	name := strings.NewReplacer("/", "-", ":", "-").Replace(cidr)
+	c.add("vpc/securityGroupEgressRule", "mistake-group-"+name, rule)
+	c.add("ec2/networkAclRule", "mistake-acl-"+name, entry)
+}
+
+// route adds a route to the agents' table.
+func (c *changed) route(to string, via string, target any) {
+	key := "destinationCidrBlock"
+	if strings.Contains(to, ":") {
+		key = "destinationIpv6CidrBlock"
+	}
+	if via == "natGatewayId" {
+		c.openEgress()
+	}
+	c.add("ec2/route", "mistake-route-"+via, map[string]any{"routeTableId": ref{
+		"ec2/routeTable",
+		"-network-agents",
+	}, key: to, via: target})
+}
+
+// openEgress opens the ACL behind which the NAT gateway is: in the shared mode it refuses agents.
+func (c *changed) openEgress() {
+	for _, out := range []bool{false, true} {
+		c.add("ec2/networkAclRule", fmt.Sprint("mistake-egress-", out), map[string]any{
+			"networkAclId": ref{"ec2/networkAcl", "-network-egress"}, "egress": out, "ruleNumber": 1.0,
+			"ruleAction": "allow", "protocol": "-1", "cidrBlock": "0.0.0.0/0",
+		})
+	}
+}
+
+// traps are ways out of a private subnet, each as the mistakes that open it.
+var traps = []struct {
+	id, what string
+	in       string // the fixture
+	change   func(c *changed)
+	// caught is the assertion that fails, or the type that is unknown; names is on the witness.
+	caught, names string
+}{
+	{"A1", "the resolver answers, and nothing asks what", "minimal", func(c *changed) {
+		c.get("ec2/vpc", "-network-agents").Inputs["enableDnsSupport"] = true
+		c.lose("route53/resolverFirewallRuleGroupAssociation", "-dns-agents")
+	}, "coder-machine -> DNS: never", "the resolver"},
+	{"A1", "the DNS firewall fails open", "fargate", func(c *changed) {
+		c.get("route53/resolverFirewallConfig", "-dns-agents").Inputs["firewallFailOpen"] = "ENABLED"
+	}, "coder-service -> DNS: never", "the resolver"},
+	{"A1", "the DNS firewall blocks one type of record", "fargate", func(c *changed) {
+		c.get("route53/resolverFirewallRule", "-dns-agents-block").Inputs["qType"] = "A"
+	}, "coder-service -> DNS: never", "the resolver"},
+	{"A1", "the DNS firewall lets everything through first", "fargate", func(c *changed) {
+		c.get("route53/resolverFirewallDomainList", "-dns-agents-allow").Inputs["domains"] = []any{"*"}
+	}, "coder-service -> DNS: never", "the resolver"},
+	{"A2", "the owner of an allowed name says where it leads", "fargate", func(c *changed) {
+		c.get("route53/resolverFirewallRule", "-dns-agents-allow").
+			Inputs["firewallDomainRedirectionAction"] = "TRUST_REDIRECTION_DOMAIN"
+	}, "coder-service -> DNS: only listed names", "the resolver"},
+	{"A2", "an allowed name with a wildcard", "fargate", func(c *changed) {
+		c.get("route53/resolverFirewallDomainList", "-dns-agents-allow").Inputs["domains"] = []any{"*.amazonaws.com"}
+	}, "coder-service -> DNS: only listed names", "the resolver"},
+	{"A4", "an agent's machine has a role", "minimal", func(c *changed) {
+		c.get("ec2/launchTemplate",
+			"-agent-coder-machine").Inputs["iamInstanceProfile"] = map[string]any{"arn": graph.Unknown}
+	}, "coder-machine -> credentials of the metadata service: never", "169.254.169.254:80"},
+	{"A5", "an agent's task has a role", "fargate", func(c *changed) {
+		c.get("ecs/taskDefinition", "-agent-coder-task").Inputs["taskRoleArn"] = graph.Unknown
+	}, "coder-service -> credentials of the metadata service: never", "169.254.170.2:80"},
+	{"A6", "a gateway endpoint in the agents' table", "minimal", func(c *changed) {
+		c.allow("0.0.0.0/0", "tcp")
+		c.add("ec2/vpcEndpoint", "mistake-s3", map[string]any{
+			"vpcId": ref{"ec2/vpc", "-network-agents"}, "serviceName": "com.amazonaws.eu-west-1.s3",
+			"routeTableIds": ref{"ec2/routeTable", "-network-agents"},
+		})
+	}, "coder-machine -> the cloud's API", "mistake-s3"},
+	{"A7", "an endpoint without a policy", "fargate", func(c *changed) {
+		delete(c.get("ec2/vpcEndpoint", "-agents-logs").Inputs, "policy")
+		delete(c.get("ec2/vpcEndpoint", "-agents-logs").Example, "policy")
+	}, "coder-service -> the cloud's API", "-endpoints-agents-logs"},
+	{"A8", "an endpoint of SSM for agents", "fargate", func(c *changed) {
+		c.add("ec2/vpcEndpoint", "mistake-ssm", map[string]any{
+			"vpcId": ref{"ec2/vpc", "-network-agents"}, "serviceName": "com.amazonaws.eu-west-1.ssm",
+			"vpcEndpointType":  "Interface",
+			"subnetIds":        ref{"ec2/subnet", "-network-gate-a"},
+			"securityGroupIds": ref{"ec2/securityGroup", "-fence-platform"},
+		})
+	}, "coder-service -> the cloud's API", "mistake-ssm"},
+	{"A9", "an internet gateway, a public address and a route", "shared", func(c *changed) {
+		c.allow("0.0.0.0/0", "tcp")
+		c.route("0.0.0.0/0", "gatewayId", ref{"ec2/internetGateway", "-internet"})
+		nics := c.get("ec2/launchTemplate", "-agent-coder-machine").Inputs["networkInterfaces"].([]any)
+		nics[0].(map[string]any)["associatePublicIpAddress"] = "true"
+	}, "coder-machine -> the internet", "mistake-route-gatewayId"},
+	{"A9", "all that is left is one security group", "minimal", func(c *changed) {
+		c.add("ec2/internetGateway", "mistake-internet", nil)
+		c.add("ec2/networkAclRule", "mistake-acl", map[string]any{
+			"networkAclId": ref{"ec2/networkAcl", "-network-agents"}, "egress": true, "ruleNumber": 1.0,
+			"ruleAction": "allow", "protocol": "-1", "cidrBlock": "0.0.0.0/0",
+		})
+		nics := c.get("ec2/launchTemplate", "-agent-coder-machine").Inputs["networkInterfaces"].([]any)
+		nics[0].(map[string]any)["associatePublicIpAddress"] = "true"
+		c.route("0.0.0.0/0", "gatewayId", ref{"ec2/internetGateway", "mistake-internet"})
+	}, "coder-machine -> a way out after any one mistake: never", "which was opened"},
+	{"A10", "a NAT gateway that leads back into its own network", "shared", func(c *changed) {
+		c.allow("10.64.0.0/19", "tcp")
+		c.route("10.64.16.0/20", "natGatewayId", ref{"ec2/natGateway", "-nat-a"})
+		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-control"}, "cidrIpv4": "10.64.0.0/19",
+			"ipProtocol": "tcp", "fromPort": 443.0, "toPort": 443.0,
+		})
+	}, "coder-machine -> the control plane", "-nat-a"},
+	{"A10", "a NAT gateway in the agents' table", "shared", func(c *changed) {
+		c.allow("0.0.0.0/0", "tcp")
+		c.route("0.0.0.0/0", "natGatewayId", ref{"ec2/natGateway", "-nat-a"})
+	}, "coder-machine -> the internet", "-nat-a"},
+	{"A10", "a subnet without a table of its own", "shared", func(c *changed) {
+		c.allow("0.0.0.0/0", "tcp")
+		c.openEgress()
+		c.lose("ec2/routeTableAssociation", "-network-agents-a")
+		main := c.get("ec2/defaultRouteTable", "-main")
+		main.Inputs["routes"] = []any{map[string]any{"cidrBlock": "0.0.0.0/0", "natGatewayId": graph.Unknown}}
+		main.PropertyDependencies["routes"] = []string{c.get("ec2/natGateway", "-nat-a").URN}
+	}, "coder-machine -> the internet", "-nat-a"},
+	{"A11", "IPv6 by an egress-only gateway", "minimal", func(c *changed) {
+		c.get("ec2/subnet", "-network-agents-a").Inputs["assignIpv6AddressOnCreation"] = true
+		c.allow("::/0", "tcp")
+		c.route("::/0", "egressOnlyGatewayId", graph.Unknown)
+	}, "coder-machine -> the internet", "mistake-route-egressOnlyGatewayId"},
+	{"A11", "a private IPv6 network", "minimal", func(c *changed) {
+		c.get("ec2/subnet", "-network-agents-a").Inputs["ipv6CidrBlock"] = "fd00:1234::/64"
+		c.allow("fd00:9::/48", "tcp")
+		c.route("fd00:9::/48", "transitGatewayId", graph.Unknown)
+	}, "coder-machine -> an IPv6 address: never", "fd00:1234::"},
+	{"A12", "a peering", "minimal", func(c *changed) {
+		c.allow("10.99.0.0/16", "tcp")
+		c.route("10.99.0.0/16", "vpcPeeringConnectionId", graph.Unknown)
+	}, "coder-machine -> the internet or another network", "10.99.0.0:443"},
+	{"A12", "a propagated VPN", "minimal", func(c *changed) {
+		c.allow("0.0.0.0/0", "tcp")
+		c.get("ec2/routeTable", "-network-agents").Inputs["propagatingVgws"] = []any{graph.Unknown}
+	}, "coder-machine -> the internet or another network", "propagated"},
+	{"A13", "VPC Lattice", "minimal", func(c *changed) {
+		c.add("vpclattice/serviceNetworkVpcAssociation", "mistake",
+			map[string]any{"vpcIdentifier": ref{"ec2/vpc", "-network-agents"}})
+	}, "unknown", "vpclattice"},
+	{"A14", "a route to a machine that is longer than the VPC's", "minimal", func(c *changed) {
+		c.route("10.64.0.0/28", "networkInterfaceId", "eni-0123456789abcdef0")
+	}, "coder-machine -> the internet or another network", "mistake-route-networkInterfaceId"},
+	{"A15", "a second network interface", "minimal", func(c *changed) {
+		t := c.get("ec2/launchTemplate", "-agent-coder-machine")
+		t.Inputs["networkInterfaces"] = append(t.Inputs["networkInterfaces"].([]any),
+			map[string]any{"deviceIndex": 1.0})
+	}, "unknown", "LaunchTemplate"},
+	{"A16", "two halves of the internet", "shared", func(c *changed) {
+		c.allow("0.0.0.0/1", "tcp")
+		c.allow("128.0.0.0/1", "tcp")
+		c.route("128.0.0.0/1", "natGatewayId", ref{"ec2/natGateway", "-nat-a"})
+	}, "coder-machine -> the internet", "128.0.0.0:443"},
+	{"A16", "the port of another agent", "minimal", func(c *changed) {
+		c.add("vpc/securityGroupEgressRule", "mistake-out", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-agent-coder"}, "cidrIpv4": "10.64.0.0/20",
+			"ipProtocol": "tcp", "fromPort": 10000.0, "toPort": 19999.0,
+		})
+		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-gate"}, "cidrIpv4": "10.64.0.0/20",
+			"ipProtocol": "tcp", "fromPort": 10000.0, "toPort": 19999.0,
+		})
+	}, "coder-machine -> another agent's port", "mistake-in"},
+	{"A17", "a group that reaches itself", "minimal", func(c *changed) {
+		for _, kind := range []string{"vpc/securityGroupEgressRule", "vpc/securityGroupIngressRule"} {
+			c.add(kind, "mistake-self", map[string]any{
+				"securityGroupId":           ref{"ec2/securityGroup", "-fence-agent-coder"},
+				"referencedSecurityGroupId": ref{"ec2/securityGroup", "-fence-agent-coder"}, "ipProtocol": "-1",
+			})
+		}
+	}, "coder-machine -> an agent: never", "mistake-self"},
+	{"A17", "a group that names another agent's, in its own rules", "minimal", func(c *changed) {
+		coder := c.get("ec2/securityGroup", "-fence-agent-coder")
+		tester := c.get("ec2/securityGroup", "-fence-agent-tester")
+		for property, of := range map[string][2]*graph.Resource{"egress": {coder, tester}, "ingress": {tester, coder}} {
+			of[0].Inputs[property] = []any{map[string]any{"protocol": "-1", "securityGroups": []any{graph.Unknown}}}
+			of[0].PropertyDependencies[property] = []string{of[1].URN}
+		}
+	}, "coder-machine -> an agent: never", "-agent-tester-machine"},
+	{"A18", "QUIC", "shared", func(c *changed) {
+		c.allow("0.0.0.0/0", "udp")
+		c.route("0.0.0.0/0", "natGatewayId", ref{"ec2/natGateway", "-nat-a"})
+	}, "coder-machine -> the internet", "udp"},
+	{"A20", "a load balancer without a security group", "minimal", func(c *changed) {
+		delete(c.get("lb/loadBalancer", "-balancer").Inputs, "securityGroups")
+	}, "-proxies-service -> private addresses", "-balancer"},
+	{"A21", "nothing says by which endpoint somebody comes", "minimal", func(c *changed) {
+		c.get("lb/targetGroup", "-proxies-coder").Inputs["proxyProtocolV2"] = false
+	}, "unknown", "TargetGroup"},
+	{"A22", "an agent that connects past the gate", "shared", func(c *changed) {
+		c.allow("10.64.0.0/19", "tcp")
+		c.openEgress()
+		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-proxies"}, "cidrIpv4": "10.64.0.0/19",
+			"ipProtocol": "tcp", "fromPort": 443.0, "toPort": 443.0,
+		})
+	}, "coder-machine -> the proxies past their gate: never", "mistake-in"},
+	{"A22", "a proxy with the name of its gate", "shared", func(c *changed) {
+		c.allow("10.64.0.0/19", "tcp")
+		c.openEgress()
+		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-proxies"}, "cidrIpv4": "10.64.0.0/19",
+			"ipProtocol": "tcp", "fromPort": 443.0, "toPort": 443.0,
+		})
+		c.get("lb/loadBalancer", "-balancer").Name = c.get("ecs/service", "-proxies-service").Name
+	}, "coder-machine -> the proxies past their gate: never", "mistake-in"},
+	{"A23", "a service for everybody", "minimal", func(c *changed) {
+		c.get("ec2/vpcEndpointService", "-gate-service").Inputs["allowedPrincipals"] = []any{"*"}
+	}, "other accounts -> prod-gate-service: never", ""},
+	{"A23", "a service that accepts everybody who asks", "minimal", func(c *changed) {
+		c.get("ec2/vpcEndpointService", "-gate-service").Inputs["acceptanceRequired"] = false
+	}, "other accounts -> prod-gate-service: never", ""},
+	{"A24", "an EC2 Instance Connect endpoint", "minimal", func(c *changed) {
+		c.add("ec2transitgateway/instanceConnectEndpoint", "mistake",
+			map[string]any{"subnetId": ref{"ec2/subnet", "-network-agents-a"}})
+	}, "unknown", "instanceConnectEndpoint"},
+	{"A25", "an agents' subnet that another account uses", "minimal", func(c *changed) {
+		c.add("ram/resourceAssociation", "mistake",
+			map[string]any{"resourceArn": ref{"ec2/subnet", "-network-agents-a"}})
+	}, "unknown", "ram/resourceAssociation"},
+	{"A26", "a box that forwards", "minimal", func(c *changed) {
+		c.allow("10.64.0.0/20", "tcp")
+		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
+			"securityGroupId": ref{"ec2/defaultSecurityGroup", "-agents-default"}, "cidrIpv4": "10.64.0.0/20",
+			"ipProtocol": "-1",
+		})
+		c.add("ec2/instance", "mistake-box", map[string]any{
+			"subnetId": ref{"ec2/subnet", "-network-agents-a"}, "sourceDestCheck": false,
+			"vpcSecurityGroupIds": ref{"ec2/defaultSecurityGroup", "-agents-default"},
+		})
+	}, "coder-machine -> anything else: never", "mistake-box"},
+	{"A28", "a file system that others mount", "minimal", func(c *changed) {
+		c.add("efs/mountTarget", "mistake", map[string]any{"subnetId": ref{"ec2/subnet", "-network-agents-a"}})
+	}, "unknown", "efs/mountTarget"},
+	{
+		"A30", "an agent on port 18080", "minimal", func(c *changed) { c.renumber(c.port("coder"), 18080) },
+		"coder-machine -> the control plane, or an admin port of the proxies: never", "18080",
+	},
+	{"A36", "a rule of which the plan does not say the network", "shared", func(c *changed) {
+		c.route("0.0.0.0/0", "natGatewayId", ref{"ec2/natGateway", "-nat-a"})
+		c.allow(graph.Unknown, "tcp")
+	}, "coder-machine -> the internet or another network: never: indeterminate", "-nat-a"},
+}
+
+// elsewhere are the traps that are no matter of the planned network.
+var elsewhere = [][3]string{
+	{"A3", "a name that the proxies ask for before they decide", "the proxies: tests/attack"},
+	{"A19", "a connection that outlives its rule", "the proxies: tests/dataplane"},
+	{"A27", "the time service and DHCP", "residual: they only answer"},
+	{"A29", "insiders who read the log", "residual: said in docs/prove.md"},
+	{"A31", "fronting", "the proxies: tests/attack"},
+	{"A32", "an allowed name that resolves to a private address", "the proxies: tests/attack"},
+	{"A33", "the agent's own key at an allowed host", "the proxies: tests/attack"},
+	{"A34", "wildcards on shared hosting", "the egress plan: strangersBelow; the stack file needs a reason"},
+	{"A35", "a secret in the plan", "the graph keeps none; components/aws: no value is in the program"},
+}
+
+// port returns an agent's port.
+func (c *changed) port(agent string) float64 {
+	n, ok := c.get("lb/listener", "-proxies-"+agent).Number("port")
+	require.True(c.t, ok)
+	return n
+}
+
+// renumber writes another port wherever the plan has the old one.
+func (c *changed) renumber(from, to float64) {
+	var walk func(v any) any
+	walk = func(v any) any {
+		switch v := v.(type) {
+		case float64:
+			if v == from {
+				return to
+			}
+		case []any:
+			for i := range v {
+				v[i] = walk(v[i])
+			}
+		case map[string]any:
+			for k := range v {
+				v[k] = walk(v[k])
+			}
+		}
+		return v
+	}
+	for i := range c.Resources {
+		walk(c.Resources[i].Inputs)
+	}
+}
+
+func TestEveryTrapIsCaught(t *testing.T) {
+	t.Parallel()
+	table := "trap, caught by:\n"
+	for _, trap := range traps {
+		c := reference(t, trap.in)
+		trap.change(c)
+		got := ""
+		p := aws.Prove(c.Graph, false)
+		for _, v := range p.Verdicts {
+			line := fmt.Sprintf("%s: %s", v.Assertion, v.Result)
+			if v.Result != reach.Holds && strings.Contains(line, trap.caught) && strings.Contains(fmt.Sprintf("%+v",
+				v.Witness), trap.names) {
+				got = line
+			}
+		}
+		for _, u := range p.Unknown {
+			if trap.caught == "unknown" && strings.Contains(u.Type, trap.names) {
+				got = fmt.Sprintf("unknown: %s: %s", u.Type, u.Why)
+			}
+		}
+		if !assertCaught(t, trap.id+" "+trap.what, got, p) {
+			continue
+		}
+		table += fmt.Sprintf("  %-4s %-55s %s\n", trap.id, trap.what, got)
+	}
+	for _, other := range elsewhere {
+		table += fmt.Sprintf("  %-4s %-55s %s\n", other[0], other[1], other[2])
+	}
+	t.Log(table)
+}
+
+func assertCaught(t *testing.T, trap, got string, p *reach.Proof) bool {
+	t.Helper()
+	if got != "" {
+		return true
+	}
+	var text strings.Builder
+	require.NoError(t, p.Print(&text))
+	t.Errorf("%s is not caught:\n%s", trap, text.String())
+	return false
+}
+
+func TestTheReferenceHolds(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"minimal", "fargate", "shared"} {
+		p := aws.Prove(reference(t, name).Graph, false)
+		var text strings.Builder
+		require.NoError(t, p.Print(&text))
+		require.True(t, p.Holds(), text.String())
+	}
+}
+
+// TestOneMistakeOpensNoWayOut: in the isolated mode no single mistake leads to the internet or to a
+// resolver. What one mistake does open is known, and written down in docs/preview.md.
+func TestOneMistakeOpensNoWayOut(t *testing.T) {
+	t.Parallel()
+	var opens []string
+	for _, m := range aws.Prove(reference(t, "minimal").Graph, true).Mistakes {
+		require.NotEmpty(t, m.Witness)
+		if strings.HasPrefix(m.Opens, "prod-agent-coder-") {
+			opens = append(opens, m.Control.String()+": "+strings.TrimPrefix(m.Opens, "prod-agent-coder-machine -> "))
+		}
+	}
+	slices.Sort(opens)
+	require.Equal(t, []string{
+		"no role of prod-agent-coder-machine: credentials of the metadata service: never",
+		"own group, not prod-fence-agent-tester, of prod-agent-coder-machine: another agent's port at the " +
+			"proxies: never",
+		"own group, not prod-fence-gate, of prod-agent-tester-machine: an agent: never",
+		"target of listener prod-proxies-coder: another agent's port at the proxies: never",
+		"target of listener prod-proxies-coder: the control plane, or an admin port of the proxies: never",
+	}, opens)
+	c := reference(t, "minimal")
+	machine := c.get("ec2/launchTemplate", "-agent-coder-machine")
+	machine.Inputs["metadataOptions"] = map[string]any{"httpEndpoint": "disabled"}
+	for _, m := range aws.Prove(c.Graph, true).Mistakes {
+		require.NotEqual(t, "prod-agent-coder-machine -> credentials of the metadata service: never", m.Opens)
+	}
+}

@@ -1,0 +1,326 @@
+package reach
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/postern/postern/policies/packet"
+)
+
+// Proof has the verdicts on a network.
+type Proof struct {
+	Stack string `json:"stack"`
+	// Agents are those that have machines or tasks in the network, sorted.
+	Agents   []string  `json:"agents"`
+	Verdicts []Verdict `json:"verdicts"`
+	// Mistakes are the controls whose removal alone makes an assertion fail.
+	Mistakes []Mistake `json:"mistakes,omitempty"`
+	Unknown  []Unknown `json:"unknown,omitempty"`
+}
+
+// Result is the outcome of one assertion.
+type Result string
+
+// The results. Only Holds is good.
+const (
+	Holds         Result = "holds"
+	Fails         Result = "fails"
+	Indeterminate Result = "indeterminate"
+)
+
+// Verdict is an assertion with its proof.
+type Verdict struct {
+	Assertion string `json:"assertion"`
+	Result    Result `json:"result"`
+	// Witness is how a failed assertion is broken, or how a "must" is kept.
+	Witness []Step `json:"witness,omitempty"`
+	// Cut are the controls of which each alone, without all the others, keeps the assertion. With
+	// two or more, no single mistake breaks it.
+	Cut []Control `json:"cut,omitempty"`
+	// Together are controls that keep the assertion only together, if none does alone.
+	Together []Control `json:"together,omitempty"`
+	// Note says what else a reader must know.
+	Note string `json:"note,omitempty"`
+}
+
+// Step is one hop of a witness.
+type Step struct {
+	From   string   `json:"from"`
+	To     string   `json:"to"`
+	Packet string   `json:"packet"`
+	By     []string `json:"by,omitempty"`
+}
+
+// Mistake is a control that must not be lost.
+type Mistake struct {
+	Control Control `json:"control"`
+	Opens   string  `json:"opens"`
+	Witness []Step  `json:"witness"`
+}
+
+// Holds reports whether every assertion holds and nothing is unknown.
+func (p *Proof) Holds() bool {
+	return len(p.Unknown) == 0 && !slices.ContainsFunc(p.Verdicts, func(v Verdict) bool { return v.Result != Holds })
+}
+
+// assertion is one sentence about a network. broken returns how it is broken by what the interface
+// from reaches, or nil.
+type assertion struct {
+	says string
+	from *Interface
+	note string
+	// out means that what it forbids is a way out.
+	out    bool
+	broken func(arrivals []Arrival) []Hop
+}
+
+// prover has the assertions of a network, by the interface that they are about.
+type prover struct {
+	n        *Network
+	controls []Control
+	nevers   []assertion
+	about    map[*Interface][]int
+}
+
+// closed removes no control.
+func closed(Control) bool { return false }
+
+// check calls visit with every assertion about an interface that is broken when controls are
+// removed, and how.
+func (p *prover) check(i *Interface, sure bool, removed func(Control) bool, visit func(k int, how []Hop)) {
+	w := &walker{removed: removed, sure: sure}
+	arrivals := w.from(i, p.n.Interfaces)
+	for _, k := range p.about[i] {
+		if how := p.nevers[k].broken(arrivals); how != nil {
+			visit(k, how)
+		}
+	}
+}
+
+// Prove proves the standing assertions about a network. With certify, it also names what keeps each
+// assertion, and what would break it: that takes a walk for each control.
+func Prove(stack string, n *Network, certify bool) *Proof {
+	for _, i := range n.Interfaces {
+		i.others, i.swaps = n.others(i), nil
+		for _, g := range i.others {
+			i.swaps = append(i.swaps, Control{controlOwn + g.Name + controlOf, i.Name})
+		}
+	}
+	out := &Proof{Stack: stack, Agents: n.agents(), Verdicts: []Verdict{}, Unknown: n.Unknown}
+	if len(out.Agents) == 0 {
+		out.Unknown = append(out.Unknown, Unknown{stack, "stack", "it has no agent that the model knows"})
+	}
+	p := &prover{n: n, controls: n.Controls(), nevers: n.assertions(), about: map[*Interface][]int{}}
+	for k, a := range p.nevers {
+		out.Verdicts = append(out.Verdicts, Verdict{Assertion: a.says, Result: Holds, Note: a.note})
+		p.about[a.from] = append(p.about[a.from], k)
+	}
+	isolated := n.Isolated()
+	for _, i := range n.Interfaces {
+		if p.about[i] == nil {
+			continue
+		}
+		for _, pass := range []struct {
+			sure   bool
+			result Result
+		}{{false, Indeterminate}, {true, Fails}} {
+			p.check(i, pass.sure, closed, func(k int, how []Hop) {
+				out.Verdicts[k].Result, out.Verdicts[k].Witness = pass.result, witness(how)
+			})
+		}
+		if isolated && i.Kind == Agent {
+			out.Verdicts = append(out.Verdicts, p.one(i, out))
+		} else if certify {
+			p.mistakes(i, out)
+		}
+		if certify && len(n.Interfaces) <= mostNamed {
+			p.certify(i, out)
+		}
+	}
+	out.Verdicts = append(out.Verdicts, n.musts()...)
+	out.Verdicts = append(out.Verdicts, n.doors()...)
+	return out
+}
+
+// one returns the verdict that no single mistake gives an agent a way out.
+func (p *prover) one(i *Interface, out *Proof) Verdict {
+	v := Verdict{Assertion: i.Name + " -> a way out after any one mistake: never", Result: Holds}
+	if len(p.n.Interfaces) > mostSwapped {
+		v.Note = "the network is large: that the agent has another group was not tried"
+	}
+	before := len(out.Mistakes)
+	p.mistakes(i, out)
+	for _, k := range p.about[i] {
+		a, is := &p.nevers[k], &out.Verdicts[k]
+		if !a.out {
+			continue
+		}
+		if is.Result != Holds && v.Result != Fails {
+			v.Result, v.Witness, v.Note = is.Result, is.Witness, "no mistake is needed"
+		}
+		for _, m := range out.Mistakes[before:] {
+			if m.Opens == a.says && v.Result == Holds {
+				v.Result, v.Witness, v.Note = Fails, m.Witness, "without \""+m.Control.String()+"\""
+			}
+		}
+	}
+	return v
+}
+
+// mistakes finds the mistakes that break an assertion about an interface. Without a control that
+// the walk never asks about, the walk is the same.
+func (p *prover) mistakes(i *Interface, out *Proof) {
+	asked := map[Control]bool{}
+	p.check(i, false, func(c Control) bool { asked[c] = true; return false }, func(int, []Hop) {})
+	for _, c := range p.controls {
+		if !asked[c] {
+			continue
+		}
+		p.check(i, false, func(x Control) bool { return x == c }, func(k int, how []Hop) {
+			if out.Verdicts[k].Result == Holds {
+				out.Mistakes = append(out.Mistakes, Mistake{c, p.nevers[k].says, witness(how)})
+			}
+		})
+	}
+}
+
+// certify finds the controls that keep each assertion about an interface.
+func (p *prover) certify(i *Interface, out *Proof) {
+	controls := slices.DeleteFunc(slices.Clone(p.controls), Control.swaps) // whoever has which group is sure
+	alone := map[int][]Control{}
+	for _, c := range controls {
+		open := map[int]bool{}
+		p.check(i, false, func(x Control) bool { return x != c && !x.swaps() }, func(k int, _ []Hop) { open[k] = true })
+		for _, k := range p.about[i] {
+			if !open[k] {
+				alone[k] = append(alone[k], c)
+			}
+		}
+	}
+	for _, k := range p.about[i] {
+		v := &out.Verdicts[k]
+		switch {
+		case v.Result != Holds:
+		case len(alone[k]) == len(controls):
+			v.Note = strings.TrimPrefix(v.Note+"; nothing in the plan leads there, whatever is opened", "; ")
+		case len(alone[k]) > 0:
+			v.Cut = alone[k]
+		default:
+			v.Together = together(controls, func(removed func(Control) bool) (open bool) {
+				p.check(i, false, removed, func(x int, _ []Hop) { open = open || x == k })
+				return open
+			})
+		}
+	}
+}
+
+// mostNamed bounds the interfaces of networks for which a proof names the controls that cut: that
+// takes a walk through the whole network for each control and each interface. mostSwapped bounds
+// those for which it tries each group in place of each other.
+const (
+	mostNamed   = 20
+	mostSwapped = 60
+)
+
+// together returns controls that are enough, of which none can be left out. opens says whether the
+// assertion fails without some controls.
+func together(controls []Control, opens func(removed func(Control) bool) bool) []Control {
+	needed := slices.Clone(controls)
+	for _, c := range controls {
+		rest := slices.DeleteFunc(slices.Clone(needed), func(x Control) bool { return x == c })
+		if !opens(func(x Control) bool { return !x.swaps() && !slices.Contains(rest, x) }) {
+			needed = rest
+		}
+	}
+	return needed
+}
+
+// reached returns an assertion's broken function: the first arrival that is bad.
+func reached(bad func(a *Arrival) packet.Set) func([]Arrival) []Hop {
+	return func(arrivals []Arrival) []Hop {
+		for i := range arrivals {
+			if packets := bad(&arrivals[i]); !packets.Empty() {
+				path := slices.Clone(arrivals[i].Path)
+				path[len(path)-1].Packets = packets
+				return path
+			}
+		}
+		return nil
+	}
+}
+
+func at(places ...Place) func([]Arrival) []Hop {
+	return reached(func(a *Arrival) packet.Set {
+		if a.Place != AtInterface && slices.Contains(places, a.Place) {
+			return a.Packets()
+		}
+		return nil
+	})
+}
+
+func toKind(kinds ...Kind) func([]Arrival) []Hop {
+	return reached(func(a *Arrival) packet.Set {
+		if a.At != nil && slices.Contains(kinds, a.At.Kind) {
+			return a.Packets()
+		}
+		return nil
+	})
+}
+
+// assertions returns what must never be, for each interface that it is about.
+func (n *Network) assertions() []assertion {
+	var out []assertion
+	isolated, identities := n.Isolated(), n.identities()
+	for _, i := range n.Interfaces {
+		add := func(to string, note string, broken func([]Arrival) []Hop) *assertion {
+			out = append(out, assertion{says: i.Name + " -> " + to, from: i, note: note, broken: broken})
+			return &out[len(out)-1]
+		}
+		switch i.Kind {
+		case Agent:
+			add("the internet or another network: never", "", at(AtInternet, AtNetwork)).out = true
+			add("an IPv6 address: never", "", reached(version6))
+			asks, note := "DNS: never", n.names(i)
+			if note != "" {
+				asks = "DNS: only listed names"
+			}
+			add(asks, note, reached(func(a *Arrival) packet.Set {
+				if a.Place != AtResolver || a.Answers.closed() && !(isolated && a.Answers.chosen()) {
+					return nil
+				}
+				return a.Packets()
+			})).out = note == ""
+			add("credentials of the metadata service: never", "", at(AtCredentials))
+			add("an agent: never", "", toKind(Agent))
+			add("the control plane, or an admin port of the proxies: never", "", reached(admin))
+			add("another agent's port at the proxies: never", "", identity(i, identities))
+			add("the proxies past their gate: never", "", past())
+			add("the cloud's API: only by policies that refuse strangers", "", reached(func(a *Arrival) packet.Set {
+				if a.Place == AtService || a.Strangers {
+					return a.Packets()
+				}
+				return nil
+			}))
+			add("anything else: never", "", toKind(Stranger, NAT))
+		case Proxy:
+			add("an agent: never", "", toKind(Agent))
+			add("another network: never", "", at(AtNetwork))
+			add("private addresses: only the control plane and services", "", toKind(Proxy, Gate, Stranger))
+		case ControlPlane:
+			add("an agent or a proxy: never", "", toKind(Agent, Proxy))
+		}
+	}
+	return out
+}
+
+// admin returns what of an arrival is not for agents.
+func admin(a *Arrival) packet.Set {
+	switch {
+	case a.At == nil:
+	case a.At.Kind == ControlPlane:
+		return a.Packets()
+	case a.At.Kind == Proxy && len(a.At.Admin) > 0:
+		return a.Packets().Intersect(toPorts(a.At.Admin))
+	}
+	return nil
+}

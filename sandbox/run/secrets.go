@@ -1,0 +1,249 @@
+package run
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/advice"
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/sandbox/view"
+	"github.com/postern/postern/sandbox/workspace"
+)
+
+// searchPatience bounds the search for secrets before a command starts, and historyPatience the one
+// in a repository's history.
+const (
+	searchPatience  = 10 * time.Second
+	historyPatience = 5 * time.Second
+)
+
+// Search returns how to look for what an agent with the workspace does not see. base is the folder
+// of all stacks.
+func Search(base string, w plan.Workspace) workspace.Search {
+	return workspace.Search{Hide: w.Hide, Show: w.Show, Cache: filepath.Join(base, "scans")}
+}
+
+// layer makes the layer that takes what the agent writes, and hides the folder's secrets. A folder
+// that is read-only needs one only for those.
+func (p *Prepared) layer(
+	ctx context.Context, folders *hostpath.Folders, r *Request, in *view.Input, w plan.Workspace,
+) error {
+	limited, cancel := context.WithTimeoutCause(ctx, searchPatience, fmt.Errorf(
+		"it takes more than %v; the next run continues, and this finishes it: %s", searchPatience,
+		r.Home.Command("workspace", "scan", "--agent", r.Agent, in.Workdir.Path)))
+	defer cancel()
+	var err error
+	if p.Secrets, err = Search(filepath.Dir(r.Home.Root), w).Secrets(limited, in.Workdir.Path); err != nil {
+		return err
+	}
+	p.Leaked = Committed(ctx, folders, in.Workdir.Path, p.Secrets)
+	hidden := p.Secrets.Paths()
+	if w.Mode == plan.WorkspaceReadOnly && len(hidden) == 0 {
+		return nil
+	}
+	p.Layer, err = workspace.Create(limited, r.Home.WorkspacesDir(), workspace.Record{
+		Agent: r.Agent, Command: r.Command, Workdir: in.Workdir.Path, Size: cmp.Or(w.Size, workspace.DefaultSize),
+		Hidden: hidden, Owners: p.Spec.Container != nil,
+	})
+	if err != nil {
+		return err
+	}
+	p.done = append(p.done, p.Layer.Close)
+	in.Workspace.Layers = p.Layer.Layers()
+	return nil
+}
+
+// Leaked says what of the hidden files a repository's objects have.
+type Leaked struct {
+	// Folder is the repository that the lists are about. Clean is where [Leaked.Clone] makes
+	// another one: next to the folder in which the agent works, where no agent has written.
+	Folder, Clean string
+	// Paths were committed at some time, or are in the index. Now are those of them that the last
+	// commit has. All are relative to Folder.
+	Paths, Now []string
+	// Unknown says why somebody should look: not everything could be looked at.
+	Unknown error
+}
+
+// Committed looks for the hidden files in the histories of the repositories in the folder, and
+// returns the repositories in which there are some, or may be. An agent may have written the
+// repositories: so git runs in a sandbox of its own, with the folder read-only and without a
+// network.
+func Committed(
+	ctx context.Context, folders *hostpath.Folders, folder string, found *workspace.Found,
+) (all []Leaked) {
+	if len(found.Hidden) == 0 || len(found.Repositories) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, historyPatience)
+	defer cancel()
+	for _, at := range found.Repositories {
+		var paths []string
+		for _, s := range found.Hidden {
+			if below, err := filepath.Rel(at, s.Path); err == nil && filepath.IsLocal(below) {
+				paths = append(paths, below)
+			}
+		}
+		if len(paths) == 0 {
+			continue
+		}
+		l := Leaked{Folder: filepath.Join(folder, at), Clean: folder + "-clean"}
+		if at != "." {
+			l.Clean = folder + "-" + filepath.Base(at) + "-clean"
+		}
+		var err error
+		if l.Paths, l.Now, err = history(ctx, folders, l.Folder, paths); err != nil {
+			l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
+		}
+		if len(l.Paths) > 0 || l.Unknown != nil {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// historyScript prints which of its arguments were committed or are in the index, a line, and which
+// of them the last commit has.
+const historyScript = `
+git() {
+	/usr/bin/prlimit --nproc=64 --as=4294967296 --cpu=10 --core=0 --nofile=256 /usr/bin/git --no-pager \
+		--git-dir=/repository/.git -c safe.directory='*' -c core.fsmonitor=false -c core.hooksPath=/dev/null \
+		--literal-pathspecs "$@"
+}
+git log --all --reflog --full-history -m --no-show-signature --no-renames --no-ext-diff --no-textconv \
+	--format= --name-only -z -- "$@" &&
+git ls-files -z -- "$@" &&
+printf '//now\0' &&
+if git rev-parse -q --verify HEAD >/dev/null; then git ls-tree -r --name-only -z HEAD -- "$@"; fi`
+
+// maxPaths is how many paths are named to git. If there are more, all names are read.
+const maxPaths = 1000
+
+// maxHistory bounds what git says, in bytes.
+const maxHistory = 64 << 20
+
+// history returns which of the paths the repository ever had, and which it has now.
+func history(
+	ctx context.Context, folders *hostpath.Folders, repository string, paths []string,
+) (ever, now []string, err error) {
+	bwrap, err := folders.Program("bwrap", hostpath.Root)
+	if err == nil {
+		_, err = folders.Program("/usr/bin/git", hostpath.Root)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	args := []string{
+		"--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
+		"--setenv", "GIT_CONFIG_NOSYSTEM", "1", "--setenv", "GIT_NO_LAZY_FETCH", "1",
+		"--setenv", "GIT_ALLOW_PROTOCOL", "none", "--setenv", "GIT_OPTIONAL_LOCKS", "0",
+		"--setenv", "GIT_NO_REPLACE_OBJECTS", "1", "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc",
+		"--ro-bind", filepath.Join(repository, ".git"), "/repository/.git", "--chdir", "/repository",
+	}
+	for _, dir := range []string{"bin", "lib", "lib32", "lib64"} {
+		if to, err := filepath.EvalSymlinks("/" + dir); err == nil && to == "/usr/"+dir {
+			args = append(args, "--symlink", "usr/"+dir, "/"+dir)
+		} else if err == nil {
+			args = append(args, "--ro-bind", to, "/"+dir)
+		}
+	}
+	args = append(args, "/bin/sh", "-c", historyScript, "sh")
+	if len(paths) <= maxPaths {
+		args = append(args, paths...)
+	}
+	cmd, err := folders.Command(ctx, hostpath.Root, bwrap, args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := asOwner(cmd, repository); err != nil {
+		return nil, nil, err
+	}
+	cmd.WaitDelay = time.Second
+	var out, complaint limitedBuffer
+	out.left, complaint.left = maxHistory, 4<<10
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	err = cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		err = fmt.Errorf("it takes more than %v", historyPatience)
+	case err != nil:
+		first, _, _ := strings.Cut(strings.TrimSpace(complaint.String()), "\n")
+		err = fmt.Errorf("%w: %s", err, workspace.Quote(first))
+	}
+	before, after, _ := strings.Cut(out.String(), "//now\x00")
+	return among(paths, before+after), among(paths, after), err
+}
+
+// asOwner has the command run as the folder's owner, if this is root.
+func asOwner(cmd *exec.Cmd, folder string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(folder, &st); err != nil || os.Geteuid() != 0 || st.Uid == 0 {
+		return err
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: st.Uid, Gid: st.Gid}}
+	return nil
+}
+
+// among returns those of the paths that are in the list, or above something there.
+func among(paths []string, list string) []string {
+	seen := map[string]bool{}
+	for at := range strings.SplitSeq(list, "\x00") {
+		for at = strings.TrimLeft(at, "\n"); at != "" && at != "." && !seen[at]; at = filepath.Dir(at) {
+			seen[at] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return !seen[p] })
+}
+
+// limitedBuffer keeps as many bytes as are left, and fails then.
+type limitedBuffer struct {
+	bytes.Buffer
+	left int
+}
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 {
+		return 0, errors.New("it says too much")
+	}
+	return b.Buffer.Write(p)
+}
+
+// Clone returns a command to paste that makes a repository without these objects in the folder
+// Clean. An agent may have written the repository that has them, and its hooks and settings run
+// programs. So all that git does there is to be cloned from, which runs none of them. The command
+// is "" if a name in it would act on a terminal.
+func (l Leaked) Clone() string {
+	to := hostpath.Quote(l.Clean)
+	from := url.URL{Scheme: "file", Path: l.Folder} // git takes %41 in a URL for A
+	command := "git clone -q --depth 1 --no-tags " + hostpath.Quote(from.String()) + " " + to
+	if len(l.Now) > 0 {
+		command += l.removeNow(" && git -C " + to + " ")
+	}
+	if advice.Visible(command) != command {
+		return ""
+	}
+	return command
+}
+
+func (l Leaked) removeNow(in string) (command string) {
+	command = in + "--literal-pathspecs rm -r -q --"
+	for _, at := range l.Now {
+		command += " " + hostpath.Quote(at)
+	}
+	return command + in + "commit -q --amend --allow-empty -m 'Take secrets out of the repository'" +
+		in + "remote remove origin" + in + "reflog expire --expire=now --all" + in + "gc -q --prune=now"
+}

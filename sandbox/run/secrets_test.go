@@ -1,0 +1,189 @@
+package run
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/sandbox/workspace"
+)
+
+// shell runs a script in a new folder, with git's settings of nobody.
+func shell(t *testing.T, dir, script string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "sh", "-euc", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "HOME="+dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a",
+		"GIT_AUTHOR_EMAIL=a@x.test", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@x.test")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return string(out)
+}
+
+// committed returns what the history of a new folder's repository, which the script makes, has of
+// the folder's secrets.
+func committed(t *testing.T, script string) ([]Leaked, string) {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	dir = filepath.Join(dir, "my work")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	shell(t, dir, script)
+	folders, err := hostpath.In(t.TempDir()).Folders()
+	require.NoError(t, err)
+	found, err := workspace.Search{}.Secrets(t.Context(), dir)
+	require.NoError(t, err)
+	return Committed(t.Context(), folders, dir, found), dir
+}
+
+// TestCommitted: a hidden file that the repository ever had is found, wherever that is still.
+func TestCommitted(t *testing.T) {
+	t.Parallel()
+	const begin = "git init -q; echo a > a; git add a; git commit -qm a; mkdir -p s/.ssh; "
+	const add = "echo x > .env; git add .env; "
+	const commit = "git commit -qm b; "
+	env, wild := []string{".env"}, []string{"*.key"}
+	for name, c := range map[string]struct {
+		script    string
+		ever, now []string
+	}{
+		"never":                   {begin + "echo x > .env", nil, nil},
+		"no commit":               {"git init -q; echo x > .env", nil, nil},
+		"now":                     {begin + add + "git commit -qm b", env, env},
+		"once":                    {begin + add + commit + "git rm -q --cached .env; git commit -qm c", env, nil},
+		"in the index":            {begin + add, env, nil},
+		"in the index, no commit": {"git init -q; " + add, env, nil},
+		"on another branch": {
+			begin + "git checkout -qb b; " + add + "git commit -qm b; git checkout -q -; echo y > .env", env, nil,
+		},
+		"in a stash": {begin + add + "git stash -q; echo y > .env", env, nil},
+		"dropped":    {begin + add + "git commit -qm b; git reset -q --hard HEAD~; echo y > .env", env, nil},
+		"in a folder": {
+			begin + "echo x > s/.ssh/one; git add .; git commit -qm b", []string{"s/.ssh"}, []string{"s/.ssh"},
+		},
+		"in a merge": {
+			begin + "git checkout -qb b; echo b > b; git add b; git commit -qm b; git checkout -q -; " +
+				"git merge -q --no-ff --no-commit b; " + add + commit + "git rm -q --cached .env; git commit -qm c",
+			env, nil,
+		},
+		"behind a replacement": {
+			begin + add + "git commit -qm b; git replace --graft HEAD; git rm -q --cached .env; git commit -qm c; " +
+				"git replace HEAD~ $(git commit-tree -m x $(git write-tree)) -f", env, nil,
+		},
+		"a name with a wildcard": {
+			begin + "echo x > '*.key'; echo x > other.txt; git add .; git commit -qm b", wild, wild,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, dir := committed(t, c.script)
+			if c.ever == nil {
+				require.Empty(t, all)
+				return
+			}
+			require.Len(t, all, 1)
+			if len(all[0].Now) == 0 {
+				all[0].Now = nil
+			}
+			require.Equal(t, Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, Now: c.now}, all[0])
+		})
+	}
+}
+
+// TestCommittedRunsNothing: an agent may have written the repository. What its settings start does
+// not reach anything outside, and what cannot be read is said.
+func TestCommittedRunsNothing(t *testing.T) {
+	t.Parallel()
+	all, dir := committed(t, `git init -q; echo x > .env; git add .env; git commit -qm a; echo '#!/bin/sh
+		touch "'"$PWD"'/ran" /repository/ran; echo ran >&2' > tool; chmod +x tool
+		for s in core.fsmonitor core.pager pager.log gpg.program core.sshCommand diff.external core.hooksPath; do
+			git config $s "$PWD/tool"; done; git config log.showSignature true; git config core.worktree /etc
+		git config uploadpack.packObjectsHook "$PWD/tool"`)
+	require.NoFileExists(t, filepath.Join(dir, "ran"))
+	require.Equal(t, []string{".env"}, all[0].Paths)
+	all, _ = committed(t, "mkdir -p .git/objects; echo x > .env")
+	require.ErrorContains(t, all[0].Unknown, "look at the history of ")
+	require.ErrorContains(t, all[0].Unknown, "not a git repository")
+}
+
+// TestCommittedAsOwner: root looks at the history as the folder's owner.
+func TestCommittedAsOwner(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "id -u; id -g; id -G")
+	if os.Geteuid() != 0 {
+		require.NoError(t, asOwner(cmd, dir))
+		require.Nil(t, cmd.SysProcAttr, "nobody but root can be somebody else")
+		return
+	}
+	require.NoError(t, os.Lchown(dir, 65534, 65533))
+	require.NoError(t, asOwner(cmd, dir))
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	require.Equal(t, "65534\n65533\n65533\n", string(out))
+}
+
+// TestCleanClone: the command makes a repository in which nobody finds the secret. An agent may
+// have written the repository that has it, with all that git runs.
+func TestCleanClone(t *testing.T) {
+	t.Parallel()
+	const secret = "the-secret-of-the-test"
+	const traps = `; printf '#!/bin/sh\ntouch "'"$PWD"'/ran"\nexit 1\n' > tool; chmod +x tool
+		for h in pre-commit commit-msg post-commit post-checkout reference-transaction post-index-change pre-auto-gc; do
+			cp tool .git/hooks/$h; done
+		for s in core.fsmonitor filter.x.clean filter.x.smudge gpg.program core.editor core.sshCommand; do
+			git config $s "$PWD/tool"; done
+		git config uploadpack.packObjectsHook "$PWD/tool"; git config commit.gpgSign true`
+	const work = "echo '* filter=x' > .gitattributes; echo a > a; echo " + secret + " > .env; git add .; " +
+		"git commit -qm a"
+	for name, c := range map[string]struct{ script, at, clean string }{
+		"the folder's, now": {"git init -q; " + work + "; git tag old; git branch other" + traps, "", "-clean"},
+		"the folder's, once": {
+			"git init -q; " + work + "; git rm -q --cached .env; git commit -qm c" + traps, "", "-clean",
+		},
+		"another's": {"mkdir 'a  b'; cd 'a  b'; git init -q; " + work + traps, "a  b", "-a  b-clean"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, dir := committed(t, c.script)
+			require.Len(t, all, 1)
+			require.Contains(t, all[0].Paths, ".env")
+			require.Equal(t, dir+c.clean, all[0].Clean, "no agent writes there")
+			shell(t, "/", all[0].Clone())
+			require.NoFileExists(t, filepath.Join(dir, c.at, "ran"))
+			const contents = "git cat-file --batch-all-objects --batch-check='%(objectname)' | git cat-file --batch"
+			clone := shell(t, all[0].Clean, contents)
+			require.NotContains(t, clone, secret)
+			require.Equal(t, 1, strings.Count(clone, "\ntree "), "one commit")
+			require.FileExists(t, filepath.Join(all[0].Clean, "a"))
+			require.NoFileExists(t, filepath.Join(all[0].Clean, ".env"))
+			require.FileExists(t, filepath.Join(dir, c.at, ".env"), "the person's stays")
+		})
+	}
+}
+
+// TestNothingToPaste: a name that acts on a terminal is in no command.
+func TestNothingToPaste(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"a\x1b[2K\r.key", "\u202e.key", "\xff.key", "a\nb.key"} {
+		require.Empty(t, Leaked{Folder: "/w", Clean: "/w-clean", Paths: []string{name}, Now: []string{name}}.Clone())
+		require.Empty(t, Leaked{Folder: "/" + name, Clean: "/" + name + "-clean"}.Clone())
+	}
+}
+
+// TestCommittedInEach: no repository hides another one.
+func TestCommittedInEach(t *testing.T) {
+	t.Parallel()
+	all, dir := committed(t, `for d in '!a' . z; do (mkdir -p "$d/.git/objects"; cd "$d"; [ "$d" = '!a' ] || git init -q
+		echo x > .env; [ "$d" = '!a' ] || { git add .env; git commit -qm a; }); done`)
+	var folders []string
+	for _, l := range all {
+		folders = append(folders, l.Folder)
+	}
+	require.ElementsMatch(t, []string{dir, filepath.Join(dir, "!a"), filepath.Join(dir, "z")}, folders)
+}

@@ -1,0 +1,120 @@
+package workspace
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"golang.org/x/sys/unix"
+)
+
+// maxDiff is the size of the largest file whose lines are compared, in bytes.
+const maxDiff = 1 << 20
+
+// Diff writes the changes that selected selects as `git diff` writes them. Lines that begin with
+// "!" are ours. Nothing in the output acts on a terminal, whatever the agent wrote.
+func (r *Run) Diff(out io.Writer, selected func(Change) bool) error {
+	host, err := r.host()
+	if err != nil {
+		return fmt.Errorf("compare with the host's folder: %w", err)
+	}
+	defer host.Close()
+	upper, err := openFolder(r.upper())
+	if err != nil {
+		return fmt.Errorf("read the agent's changes: %w", err)
+	}
+	defer upper.Close()
+	w := bufio.NewWriter(out)
+	err = r.Changes(func(c Change) error {
+		// As git, a folder shows by what is in it.
+		if isFolder := c.Kind != Modified && (c.new.is(unix.S_IFDIR) || c.old.is(unix.S_IFDIR) &&
+			c.new == nil); isFolder && c.Refused == "" {
+			return nil
+		}
+		if !selected(c) {
+			return nil
+		}
+		return c.print(w, tree{host}, tree{upper})
+	})
+	if flushed := w.Flush(); err == nil {
+		err = flushed
+	}
+	return err
+}
+
+func (c *Change) print(w io.Writer, host, upper tree) error {
+	a, b := Quote("a/"+c.Path), Quote("b/"+c.Path)
+	fmt.Fprintf(w, "diff --git %s %s\n", a, b)
+	switch {
+	case c.Kind == Added:
+		fmt.Fprintf(w, "new file mode %s\n", c.Mode)
+		a = "/dev/null"
+	case c.Kind == Deleted:
+		fmt.Fprintf(w, "deleted file mode %s\n", c.Mode)
+		b = "/dev/null"
+	case c.Was != "":
+		fmt.Fprintf(w, "old mode %s\nnew mode %s\n", c.Was, c.Mode)
+	}
+	for _, note := range c.Notes {
+		fmt.Fprintf(w, "! %s\n", note)
+	}
+	if c.Refused != "" {
+		fmt.Fprintf(w, "! not applied: %s\n", c.Refused)
+	}
+	before, err := c.old.text(host, c.Path)
+	if err != nil {
+		return err
+	}
+	after, err := c.new.text(upper, c.Path)
+	if err != nil {
+		return err
+	}
+	if before.binary || after.binary {
+		_, err := fmt.Fprintf(w, "Binary files %s and %s differ\n", a, b)
+		return err
+	}
+	lines := diff.Diff(a, before.content, b, after.content)
+	_, lines, _ = bytes.Cut(lines, []byte("\n")) // "diff a b"
+	for line := range bytes.Lines(lines) {
+		if _, err := io.WriteString(w, visible(strings.TrimSuffix(string(line), "\n"))+"\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// text is what a diff shows of a file.
+type text struct {
+	content []byte
+	binary  bool
+}
+
+// text returns what a diff shows of the entry, which is at the path. nil has no text.
+func (e *entry) text(t tree, at string) (text, error) {
+	if e == nil || !e.is(unix.S_IFREG) && !e.is(unix.S_IFLNK) {
+		return text{}, nil
+	}
+	in, name := parent(at)
+	dir, err := t.folder(in)
+	if err != nil {
+		return text{}, err
+	}
+	defer dir.Close()
+	if e.is(unix.S_IFLNK) {
+		to, err := readLink(dir, name)
+		return text{content: []byte(to)}, err
+	}
+	if e.size > maxDiff {
+		return text{binary: true}, nil
+	}
+	f, _, err := openRegular(dir, name)
+	if err != nil {
+		return text{}, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxDiff))
+	return text{content: content, binary: bytes.IndexByte(content, 0) >= 0}, err
+}

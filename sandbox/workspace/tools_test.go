@@ -1,0 +1,118 @@
+package workspace
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// TestHostToolsSince: what an agent wrote in place of what a program runs is named, and the rest is
+// not.
+func TestHostToolsSince(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	for path, content := range map[string]string{
+		".git/config": "a", ".git/hooks/old": "a", "Makefile": "a", "main.go": "a", "gone/package.json": "a",
+		".mcp.json":                   "a",
+		"node_modules/x/package.json": "a",
+	} {
+		write(t, filepath.Join(dir, path), content)
+	}
+	before, err := HostTools(dir)
+	require.NoError(t, err)
+	same, _ := before.Since(before)
+	require.Empty(t, same)
+	// The same length, and the times of the old one.
+	info, err := os.Stat(filepath.Join(dir, ".git/config"))
+	require.NoError(t, err)
+	write(t, filepath.Join(dir, ".git/config"), "b")
+	require.NoError(t, os.Chtimes(filepath.Join(dir, ".git/config"), info.ModTime(), info.ModTime()))
+	write(t, filepath.Join(dir, "Makefile"), "a") // as it was
+	write(t, filepath.Join(dir, "main.go"), "b")
+	write(t, filepath.Join(dir, "sub/.git/hooks/x\x1b[2J"), "b")
+	write(t, filepath.Join(dir, "node_modules/x/package.json"), "b")
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "gone")))
+	require.NoError(t, os.Chmod(filepath.Join(dir, ".git/hooks/old"), 0o755))
+	require.NoError(t, os.Remove(filepath.Join(dir, ".mcp.json")))
+	require.NoError(t, os.Symlink("main.go", filepath.Join(dir, ".mcp.json")))
+	require.NoError(t, unix.Mkfifo(filepath.Join(dir, ".envrc"), 0o600))
+	after, err := HostTools(dir)
+	require.NoError(t, err)
+	changed, worst := after.Since(before)
+	require.Equal(t, []string{
+		".git/config (git may run commands from it)", ".git/hooks/old (git may run commands from it)",
+		`"sub/.git/hooks/x\x1b[2J" (git may run commands from it)`, ".envrc (a shell may load it)",
+		".mcp.json (an agent outside follows it)", "gone/package.json (removed)",
+	}, changed)
+	require.Equal(t, 4, worst)
+}
+
+// TestHostToolsFlood: what git acts on comes first, whatever else is there. So does a folder that
+// can be used and not listed, and what git's folder elsewhere has, with links where git writes.
+func TestHostToolsFlood(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	elsewhere, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	elsewhere = filepath.Join(elsewhere, "a/.git")
+	write(t, filepath.Join(elsewhere, "HEAD"), "a")
+	before, err := HostTools(dir, elsewhere)
+	require.NoError(t, err)
+	for _, path := range []string{
+		"!1/package.json", "!2/Makefile", ".git/commondir", ".git/rebase-merge/git-rebase-todo",
+		".git/worktrees/x/config.worktree",
+	} {
+		write(t, filepath.Join(dir, path), "a")
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(elsewhere, "logs/refs/heads"), 0o700))
+	require.NoError(t, os.Symlink("/x", filepath.Join(elsewhere, "logs/refs/heads/main")))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "sub/.git/hooks"), 0o700))
+	require.NoError(t, os.Chmod(filepath.Join(dir, "sub/.git"), 0o311))
+	t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "sub/.git"), 0o700) })
+	var after Tools
+	asNobody(t, dir, elsewhere, func() { after, err = HostTools(dir, elsewhere) })
+	require.NoError(t, err)
+	changed, worst := after.Since(before)
+	require.Equal(t, []string{
+		".git/commondir (git may run commands from it)",
+		".git/rebase-merge/git-rebase-todo (git may run commands from it)",
+		".git/worktrees/x/config.worktree (git may run commands from it)",
+		elsewhere + "/logs/refs/heads/main (git writes where this link leads)",
+		"sub/.git (its names cannot be listed, and git and others may still use what is in it)",
+		`"!1/package.json" (a build runs commands from it)`, `"!2/Makefile" (a build runs commands from it)`,
+	}, changed)
+	require.Equal(t, 5, worst)
+}
+
+// asNobody calls f as a user who is not root, and who owns the folders.
+func asNobody(t *testing.T, a, b string, f func()) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		f()
+		return
+	}
+	for _, top := range []string{a, b} {
+		for at := top; at != "/tmp" && at != "/"; at = filepath.Dir(at) {
+			require.NoError(t, os.Chmod(at, 0o755))
+		}
+		require.NoError(t, filepath.Walk(top, func(at string, _ os.FileInfo, err error) error {
+			return errors.Join(err, os.Lchown(at, 65534, 65534))
+		}))
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // the thread ends with the goroutine
+		if unix.Setfsuid(65534) == nil {
+			f()
+		}
+	}()
+	<-done
+}
