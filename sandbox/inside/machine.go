@@ -1,6 +1,7 @@
 package inside
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -28,8 +30,10 @@ const (
 	endPatience = 10 * time.Second
 	// maxEvents bounds what a machine may report, in bytes.
 	maxEvents = 64 << 10
-	// maxProxied bounds a machine's connections to the proxy.
-	maxProxied = 1024
+	// maxProxied bounds a machine's connections to the proxy that are served at once, and maxWaiting
+	// those that wait for that. Each may have yamux keep half a mebibyte.
+	maxProxied = 256
+	maxWaiting = 32
 	// maxThreads bounds those of QEMU.
 	maxThreads = 512
 )
@@ -41,7 +45,7 @@ func channel(conn io.ReadWriteCloser, guest bool) (*yamux.Session, error) {
 	// Both ends are on this machine, and end together. A stopped reader is not a broken channel.
 	c.EnableKeepAlive, c.StreamOpenTimeout = false, 0
 	c.ConnectionWriteTimeout, c.StreamCloseTimeout = math.MaxInt64, 24*time.Hour
-	c.LogOutput = io.Discard
+	c.LogOutput, c.AcceptBacklog = io.Discard, maxWaiting
 	if guest {
 		return yamux.Client(conn, c)
 	}
@@ -93,6 +97,54 @@ type machine struct {
 	outputs sync.WaitGroup
 	// ending is closed when the command has ended.
 	ending chan struct{}
+	// refused says why nothing more is read from the machine, if so.
+	refused atomic.Pointer[string]
+}
+
+// frames reads a machine's channel for yamux, which starts a goroutine for each ping: they would
+// pile up if the machine does not read the answers. Nobody of ours pings. So a ping ends the channel.
+type frames struct {
+	net.Conn
+	m *machine
+	// header has what has come of a frame's header, and body is what is to come of its body.
+	header []byte
+	body   uint64
+}
+
+// The header of yamux's frames: a version, a kind, and at its end a number, which is the length of
+// the body if the kind is 0.
+const (
+	headerLength = 12
+	kindAt       = 1
+	numberAt     = 8
+	kindData     = 0
+	kindPing     = 2
+)
+
+func (f *frames) Read(p []byte) (int, error) {
+	n, err := f.Conn.Read(p)
+	for rest := p[:n]; len(rest) > 0; {
+		if f.body > 0 {
+			skipped := min(f.body, uint64(len(rest)))
+			f.body, rest = f.body-skipped, rest[skipped:]
+			continue
+		}
+		taken := min(headerLength-len(f.header), len(rest))
+		f.header, rest = append(f.header, rest[:taken]...), rest[taken:]
+		if len(f.header) < headerLength {
+			continue
+		}
+		switch f.header[kindAt] {
+		case kindData:
+			f.body = uint64(binary.BigEndian.Uint32(f.header[numberAt:]))
+		case kindPing:
+			why := "it sent a ping, which Postern's own program in it never does"
+			f.m.refused.Store(&why)
+			return 0, errors.New(why)
+		}
+		f.header = f.header[:0]
+	}
+	return n, err
 }
 
 // arrangeWork arranges the working directory, if there is one, where the machine's QEMU finds it.
@@ -141,7 +193,7 @@ func (m *machine) start() error {
 		conn.Close()
 	}()
 	go func() { _, _ = reap(pid) }()
-	if m.session, err = channel(conn, false); err != nil {
+	if m.session, err = channel(&frames{Conn: conn, m: m}, false); err != nil {
 		return fmt.Errorf("open the machine's channel: %w", err)
 	}
 	return nil
@@ -149,6 +201,9 @@ func (m *machine) start() error {
 
 // broken says why the machine is of no use, with the last that its kernel said.
 func (m *machine) broken(err error) error {
+	if why := m.refused.Load(); why != nil {
+		err = errors.New(*why)
+	}
 	if said := printable(m.console.String()); said != "" {
 		return fmt.Errorf("run the virtual machine: %w: its console ends with: %s", err, said)
 	}
@@ -199,6 +254,7 @@ func (m *machine) proxy() {
 			if err != nil {
 				_, _ = stream.Write(downAnswer())
 				_ = stream.Close()
+				_, _ = io.Copy(io.Discard, stream) // until the machine closes it, yamux keeps it
 				return
 			}
 			defer l.end()

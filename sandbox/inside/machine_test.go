@@ -1,9 +1,11 @@
 package inside
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,7 +22,7 @@ func guestSays(t *testing.T, report func(*yamux.Stream)) (int, error) {
 	t.Cleanup(func() { here.Close(); there.Close() })
 	m := &machine{setup: new(wire.Setup), ending: make(chan struct{})}
 	var err error
-	m.session, err = channel(here, false)
+	m.session, err = channel(&frames{Conn: here, m: m}, false)
 	require.NoError(t, err)
 	guest, err := channel(there, true)
 	require.NoError(t, err)
@@ -67,6 +69,37 @@ func TestHostileMachine(t *testing.T) {
 		_, _ = io.Copy(s, io.MultiReader(strings.NewReader(`{"refused":"`), endless{}))
 	})
 	require.ErrorContains(t, err, "it ended before the command did: unexpected EOF")
+}
+
+// TestPings: a machine that pings, and reads no answer, is ended. yamux would start a goroutine for
+// each ping. Frames are recognized wherever a read ends, and what is in a body is none.
+func TestPings(t *testing.T) {
+	t.Parallel()
+	data := []byte("\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x0e" + "\x00\x02\x00\x01 no frame.")
+	update := []byte("\x00\x01\x00\x00\x00\x00\x00\x02\x00\x00\x00\x02")
+	ping := []byte("\x00\x02\x00\x01\x00\x00\x00\x00\x00\x00\x00\x07")
+	before := slices.Concat(data, update)
+	for piece := 1; piece <= len(before)+len(ping); piece++ {
+		here, there := net.Pipe()
+		m := &machine{setup: new(wire.Setup), ending: make(chan struct{})}
+		var err error
+		m.session, err = channel(&frames{Conn: here, m: m}, false)
+		require.NoError(t, err)
+		opened := make(chan bool)
+		go func() {
+			_, _ = io.ReadFull(there, make([]byte, headerLength)) // the control stream's first frame
+			<-opened
+			for part := range slices.Chunk(slices.Concat(before, bytes.Repeat(ping, 3)), piece) {
+				_, _ = there.Write(part)
+			}
+			there.Close()
+		}()
+		control, err := m.session.OpenStream()
+		require.NoError(t, err)
+		close(opened)
+		_, err = m.follow(control, json.NewEncoder(io.Discard))
+		require.ErrorContains(t, err, "run the virtual machine: it sent a ping", "pieces of %d bytes", piece)
+	}
 }
 
 // endless is text that does not end.
