@@ -46,6 +46,15 @@ func dynamicName(agent string) string { return clusterDynamic + "/" + agent }
 // connectTimeout bounds one attempt to reach an upstream.
 const connectTimeout = 5 * time.Second
 
+// keepalive keeps a quiet connection known to what is on its way. NAT gateways and load balancers
+// forget a connection after 350 seconds without a packet, and tell neither end. A model may think
+// for longer.
+func keepalive() *corev3.TcpKeepalive {
+	return &corev3.TcpKeepalive{
+		KeepaliveTime: wrapperspb.UInt32(60), KeepaliveInterval: wrapperspb.UInt32(20), KeepaliveProbes: wrapperspb.UInt32(6),
+	}
+}
+
 func (b *builder) clusters() {
 	internal := func(name string) {
 		b.one(part{kind: "cluster", name: name}, nil, "internal", func() proto.Message { return b.internalCluster(name) })
@@ -144,6 +153,7 @@ func (b *builder) dynamicCluster(name, agent string, share uint32) *clusterv3.Cl
 		CircuitBreakers:               breakersOfHosts(share),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBuffered),
 		ConnectTimeout:                durationpb.New(connectTimeout),
+		UpstreamConnectionOptions:     &clusterv3.UpstreamConnectionOptions{TcpKeepalive: keepalive()},
 		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
 		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 			Name: "envoy.clusters.dynamic_forward_proxy",
@@ -167,6 +177,9 @@ func (b *builder) pinnedCluster(name string, u *plan.Upstream, share uint32) *cl
 		TransportSocket:               b.upstreamTLS(u.CA),
 		TypedExtensionProtocolOptions: b.upstreamHTTP(),
 		LoadAssignment:                assignment(name, b.address(u.Address)),
+	}
+	if !strings.HasPrefix(u.Address, "unix:") {
+		c.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{TcpKeepalive: keepalive()}
 	}
 	if u.Plain {
 		// The loader has said so with the line. Nothing that is published may go round it.
@@ -249,6 +262,11 @@ func (b *builder) upstreamHTTP() map[string]*anypb.Any {
 				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 					InitialStreamWindowSize:     wrapperspb.UInt32(maxAhead),
 					InitialConnectionWindowSize: wrapperspb.UInt32(4 * maxAhead),
+					// An upstream may be gone and its load balancer still there. More often than every
+					// five minutes, servers of gRPC end the connection (ENHANCE_YOUR_CALM).
+					ConnectionKeepalive: &corev3.KeepaliveSettings{
+						Interval: durationpb.New(310 * time.Second), Timeout: durationpb.New(20 * time.Second),
+					},
 				},
 			}},
 		}),

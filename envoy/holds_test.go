@@ -307,3 +307,53 @@ func TestOtherThan(t *testing.T) {
 	require.True(t, m.GetPresentMatch())
 	require.IsType(t, &matcherv3.StringMatcher{}, headerMatch(plan.Condition{Name: "h", Value: "x"}, exactly("x")).GetStringMatch())
 }
+
+// TestQuietConnectionsAreKept: whatever forgets a connection after 350 seconds without a packet sees
+// one, on every connection over a network: to upstreams, in every way, and from agents.
+func TestQuietConnectionsAreKept(t *testing.T) {
+	t.Parallel()
+	p := manifold()
+	p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{
+		ID: "a/local", Host: "local.test", Port: 443, Methods: []string{plan.AnyMethod}, Paths: []string{plan.AnyPath},
+		Upstream: &plan.Upstream{Address: "unix:/run/local.sock", Plain: true},
+	})
+	r, err := Build(p, Options{Roots: "/roots.pem"})
+	require.NoError(t, err)
+	kept := func(v any, what string) {
+		t.Helper()
+		idle, _ := at(v, "keepaliveTime").(float64)
+		require.NotZero(t, idle, what)
+		probes := at(v, "keepaliveInterval").(float64) * at(v, "keepaliveProbes").(float64)
+		require.Less(t, idle+probes, 350.0, "%s: whether the other end lives is known before it is forgotten", what)
+	}
+	seen := map[string]int{}
+	for _, c := range r.Clusters {
+		v := shown(t, c)
+		kind, _, _ := strings.Cut(c.GetName(), "/")
+		switch {
+		case kind == kindIntercept || kind == kindWildcard || kind == "tunnel", strings.Contains(c.String(), "local.sock"):
+			require.Nil(t, v["upstreamConnectionOptions"], "%s has no network", c.GetName())
+			seen["none"]++
+			continue
+		}
+		kept(at(v, "upstreamConnectionOptions.tcpKeepalive"), c.GetName())
+		seen[kind]++
+		http, _ := v["typedExtensionProtocolOptions"].(object)
+		if http == nil {
+			continue
+		}
+		options := at(http[optionsHTTP], "autoConfig.http2ProtocolOptions.connectionKeepalive")
+		require.Equal(t, object{"interval": "310s", "timeout": "20s"}, options, "%s: not more often than a server of gRPC takes it", c.GetName())
+	}
+	require.Equal(t, []string{"dynamic", "limited", "none", "pinned", "tcp"}, slices.Sorted(maps.Keys(seen)))
+	for _, l := range r.Listeners {
+		v := shown(t, l)
+		if at(v, "address.socketAddress") == nil {
+			require.Nil(t, v["tcpKeepalive"], l.GetName())
+			continue
+		}
+		kept(v["tcpKeepalive"], l.GetName())
+		seen["agents"]++
+	}
+	require.Equal(t, 1, seen["agents"])
+}

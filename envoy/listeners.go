@@ -114,6 +114,7 @@ func (b *builder) agentAddress(l *listenerv3.Listener, a plan.Agent) {
 	l.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 		Address: "0.0.0.0", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port)},
 	}}}
+	l.TcpKeepalive = keepalive()
 	l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{
 		Name: "envoy.filters.listener.proxy_protocol",
 		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&proxyprotocolv3.ProxyProtocol{
