@@ -202,8 +202,18 @@ func (e *Engine) Refresh(ctx context.Context) (*Summary, error) {
 	})
 }
 
-// Destroy deletes every resource.
+// Destroy deletes every resource. If one of them is protected, Destroy deletes nothing: the engine
+// would delete all others first, among them the fence.
 func (e *Engine) Destroy(ctx context.Context) (*Summary, error) {
+	state, err := readSaved(stateFile(e.dir, e.opts.Stack))
+	if err != nil {
+		return nil, err
+	}
+	if names := state.protected(); len(names) > 0 {
+		return nil, fmt.Errorf("destroy stack %s: nothing was deleted, because %d resources are protected: %s; "+
+			"write `protect: false` in the stack file, run `postern up %s`, then this again",
+			e.opts.Stack, len(names), strings.Join(names, ", "), e.opts.Stack)
+	}
 	if err := e.clearPending(ctx); err != nil {
 		return nil, err
 	}
@@ -217,11 +227,11 @@ func (e *Engine) Destroy(ctx context.Context) (*Summary, error) {
 // clearPending forgets creations that a killed `up` never finished. On this machine nothing is lost
 // by that, because every create replaces what it finds.
 func (e *Engine) clearPending(ctx context.Context) error {
-	pending, err := pendingOperations(stateFile(e.dir, e.opts.Stack))
-	if err != nil || len(pending) == 0 {
+	state, err := readSaved(stateFile(e.dir, e.opts.Stack))
+	if err != nil || len(state.Pending) == 0 {
 		return err
 	}
-	if foreign := elsewhere(pending); len(foreign) > 0 {
+	if foreign := elsewhere(state.Pending); len(foreign) > 0 {
 		return fmt.Errorf("an interrupted run was creating %s in the cloud, and the engine does not know whether they exist: look for them by the tag postern:stack=%s, "+
 			"remove or import what is there, then run `pulumi refresh -s %s --clear-pending-creates` with PULUMI_BACKEND_URL=file://%s",
 			strings.Join(foreign, ", "), e.opts.Stack, e.opts.Stack, e.dir)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/events"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
+
+	"github.com/postern/postern/provider"
 )
 
 // Summary describes what an operation did or, for a preview, would do.
@@ -34,7 +36,8 @@ type Summary struct {
 type Change struct {
 	Name string `json:"name"`
 	Type string `json:"type"`
-	// Op is "create", "update", "delete" or "replace".
+	// Op is "create", "update", "delete" or "replace"; or "keep", if the engine forgets a resource
+	// that stays.
 	Op string `json:"op"`
 	// Details describe the change, if that is known.
 	Details []string `json:"details,omitempty"`
@@ -113,6 +116,8 @@ func (c *collector) done(m apitype.StepEventMetadata) {
 		case change.Op == "same":
 			c.count("same")
 			return
+		case change.Op == "delete" && m.Old != nil && m.Old.RetainOnDelete:
+			change.Op, change.Details = "keep", []string{identity(m.Old)}
 		case change.Op == "update" || change.Op == "replace":
 			change.Details = details(m)
 		}
@@ -184,12 +189,29 @@ func nameOf(urn string) string {
 	return urn
 }
 
+// identity returns what people find a resource by: its ARN, or its ID.
+func identity(s *apitype.StepEventStateMetadata) string {
+	if arn, ok := s.Outputs["arn"].(string); ok {
+		return arn
+	}
+	return s.ID
+}
+
+// compared returns the properties of a resource in which drift shows. In a cloud these are its inputs:
+// the provider also tells what other resources have done to it, such as the rules of a group.
+func compared(s *apitype.StepEventStateMetadata) map[string]any {
+	if strings.HasPrefix(s.Type, provider.Name+":") {
+		return s.Outputs
+	}
+	return s.Inputs
+}
+
 // drift says what happened to a resource behind the engine's back, or returns "".
 func drift(m apitype.StepEventMetadata) string {
 	switch {
 	case m.New == nil || m.Op == apitype.OpDelete:
 		return "delete"
-	case m.Old != nil && len(changedKeys(m.Old.Outputs, m.New.Outputs)) > 0:
+	case m.Old != nil && len(changedKeys(compared(m.Old), compared(m.New))) > 0:
 		return "update"
 	default:
 		return ""
@@ -201,8 +223,9 @@ func driftDetails(c Change, m apitype.StepEventMetadata) []string {
 		return []string{"it is gone"}
 	}
 	var out []string
-	for _, key := range changedKeys(m.Old.Outputs, m.New.Outputs) {
-		out = append(out, fmt.Sprintf("%s is %v, not %v", key, m.New.Outputs[key], m.Old.Outputs[key]))
+	before, now := compared(m.Old), compared(m.New)
+	for _, key := range changedKeys(before, now) {
+		out = append(out, fmt.Sprintf("%s is %v, not %v", key, now[key], before[key]))
 	}
 	return out
 }

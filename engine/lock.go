@@ -124,26 +124,44 @@ type pendingOperation struct {
 	} `json:"resource"`
 }
 
-// pendingOperations returns the pending operations that the state contains.
-func pendingOperations(path string) ([]pendingOperation, error) {
+// saved is the engine's state of a stack.
+type saved struct {
+	Pending   []pendingOperation `json:"pending_operations"`
+	Resources []struct {
+		URN     resource.URN `json:"urn"`
+		Protect bool         `json:"protect"`
+	} `json:"resources"`
+}
+
+// readSaved returns the state in the file. A file that does not exist has none.
+func readSaved(path string) (s saved, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return s, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the engine's state: %w", err)
+		return s, fmt.Errorf("read the engine's state: %w", err)
 	}
 	var state struct {
 		Checkpoint struct {
-			Latest struct {
-				Pending []pendingOperation `json:"pending_operations"`
-			} `json:"latest"`
+			Latest saved `json:"latest"`
 		} `json:"checkpoint"`
 	}
 	if err := json.Unmarshal(b, &state); err != nil {
-		return nil, fmt.Errorf("read the engine's state %s: %w", path, err)
+		return s, fmt.Errorf("read the engine's state %s: %w", path, err)
 	}
-	return state.Checkpoint.Latest.Pending, nil
+	return state.Checkpoint.Latest, nil
+}
+
+// protected returns the names of the resources that must not be deleted.
+func (s saved) protected() []string {
+	var names []string
+	for _, r := range s.Resources {
+		if r.Protect {
+			names = append(names, r.URN.Name())
+		}
+	}
+	return names
 }
 
 // elsewhere returns the names of the pending creations that are not ours. A cloud's provider may

@@ -12,15 +12,15 @@ import (
 func TestPendingElsewhere(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "prod.json")
-	none, err := pendingOperations(path)
+	none, err := readSaved(path)
 	require.NoError(t, err)
-	require.Empty(t, none)
+	require.Empty(t, none.Pending)
 	require.NoError(t, os.WriteFile(path, []byte(`{"checkpoint": {"latest": {"pending_operations": [
 		{"type": "creating", "resource": {"urn": "urn:pulumi:prod::postern::postern:local:Environment$postern:local:Node::prod-node-1"}},
 		{"type": "updating", "resource": {"urn": "urn:pulumi:prod::postern::aws:ec2/vpc:Vpc::prod-network-agents"}},
 		{"type": "creating", "resource": {"urn": "urn:pulumi:prod::postern::postern:aws:Environment$aws:ec2/eip:Eip::prod-network-nat-a"}}]}}}`), 0o600))
-	pending, err := pendingOperations(path)
+	state, err := readSaved(path)
 	require.NoError(t, err)
-	require.Len(t, pending, 3)
-	require.Equal(t, []string{"prod-network-nat-a"}, elsewhere(pending))
+	require.Len(t, state.Pending, 3)
+	require.Equal(t, []string{"prod-network-nat-a"}, elsewhere(state.Pending))
 }

@@ -36,6 +36,7 @@ var marks = map[string]struct{ sign, color, done, planned string }{
 	"update":  {"~", yellow, "updated", "to update"},
 	"replace": {"±", yellow, "replaced", "to replace"},
 	"delete":  {"-", red, "deleted", "to delete"},
+	"keep":    {"=", yellow, "kept", "to keep"},
 	"same":    {" ", dim, "unchanged", "unchanged"},
 }
 
@@ -128,7 +129,7 @@ func subject(name string) string {
 // Line returns the last line of an operation: the counts and the seconds.
 func (s *Summary) Line() string {
 	var parts []string
-	for _, op := range []string{"create", "update", "replace", "delete", "same"} {
+	for _, op := range []string{"create", "update", "replace", "delete", "keep", "same"} {
 		n := s.Changes[op]
 		if n == 0 {
 			continue

@@ -29,6 +29,10 @@ const standInName = "pulumi-resource-aws"
 // made is one resource of the list, by its ID.
 type made struct {
 	URN, Type, Name string
+	// Place is what only one resource can have, such as the number of a rule in its ACL; "" for none.
+	Place string
+	// Hand is what somebody has written into its tags by hand.
+	Hand string
 }
 
 // standInState is the file.
@@ -121,6 +125,9 @@ func (*standIn) Diff(_ context.Context, r *pulumirpc.DiffRequest) (*pulumirpc.Di
 	if proto.Equal(r.GetOldInputs(), r.GetNews()) {
 		return &pulumirpc.DiffResponse{Changes: pulumirpc.DiffResponse_DIFF_NONE}, nil
 	}
+	if strings.Contains(r.GetUrn(), ":NetworkAclRule::") { // which cannot be changed
+		return &pulumirpc.DiffResponse{Changes: pulumirpc.DiffResponse_DIFF_SOME, Replaces: []string{"ruleNumber"}}, nil
+	}
 	return &pulumirpc.DiffResponse{Changes: pulumirpc.DiffResponse_DIFF_SOME}, nil
 }
 
@@ -159,7 +166,19 @@ func (s *standIn) Create(_ context.Context, r *pulumirpc.CreateRequest) (*pulumi
 	}
 	out.Fields["arn"] = structpb.NewStringValue("arn:aws:" + strings.ToLower(kind) + ":eu-west-1:123456789012:" + id)
 	out.Fields["latestVersion"] = structpb.NewNumberValue(1)
-	state.Made[id] = made{URN: string(urn), Type: string(urn.Type()), Name: urn.Name()}
+	m := made{URN: string(urn), Type: string(urn.Type()), Name: urn.Name()}
+	if kind == "NetworkAclRule" {
+		f := r.GetProperties().GetFields()
+		m.Place = fmt.Sprint(f["networkAclId"].GetStringValue(), f["egress"].GetBoolValue(), f["ruleNumber"].GetNumberValue())
+		for _, other := range state.Made {
+			if other.Place == m.Place {
+				return nil, fmt.Errorf("creating EC2 Network ACL Rule: api error NetworkAclEntryAlreadyExists: the rule %s exists", m.Place)
+			}
+		}
+	}
+	// Something that others fill in later.
+	out.Fields["computed"] = structpb.NewStringValue("when it was made")
+	state.Made[id] = m
 	return &pulumirpc.CreateResponse{Id: id, Properties: out}, writeStandIn(s.path, state)
 }
 
@@ -168,10 +187,16 @@ func (s *standIn) Read(_ context.Context, r *pulumirpc.ReadRequest) (*pulumirpc.
 	if err != nil {
 		return nil, err
 	}
-	if _, there := state.Made[r.GetId()]; !there {
+	m, there := state.Made[r.GetId()]
+	if !there {
 		return &pulumirpc.ReadResponse{}, nil
 	}
-	return &pulumirpc.ReadResponse{Id: r.GetId(), Properties: r.GetProperties(), Inputs: r.GetInputs()}, nil
+	properties, inputs := proto.CloneOf(r.GetProperties()), proto.CloneOf(r.GetInputs())
+	properties.Fields["computed"] = structpb.NewStringValue("later")
+	if m.Hand != "" {
+		inputs.Fields["description"] = structpb.NewStringValue(m.Hand)
+	}
+	return &pulumirpc.ReadResponse{Id: r.GetId(), Properties: properties, Inputs: inputs}, nil
 }
 
 func (*standIn) Update(_ context.Context, r *pulumirpc.UpdateRequest) (*pulumirpc.UpdateResponse, error) {

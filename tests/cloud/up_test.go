@@ -2,6 +2,7 @@ package cloud_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -140,10 +141,17 @@ func TestUpGoesOnWhereItStopped(t *testing.T) {
 	out, status = c.run("up", "dev-aws")
 	require.Equal(t, 0, status, out)
 	require.NotRegexp(t, `\d+ (created|updated|replaced|deleted)`, out, "there is nothing to do")
+	require.NotContains(t, out, "drifted", "what resources do to each other is not drift")
 	require.Equal(t, after, c.state().Made)
 
-	// Somebody deletes something by hand.
+	// Somebody changes something by hand, and deletes something.
 	s := c.state()
+	for id, m := range s.Made {
+		if m.Name == "dev-aws-fence-proxies" && strings.HasSuffix(m.Type, ":SecurityGroup") {
+			m.Hand = "mine"
+			s.Made[id] = m
+		}
+	}
 	for id, m := range s.Made {
 		if m.Name == "dev-aws-fence-agent-coder" && strings.HasSuffix(m.Type, ":SecurityGroup") {
 			delete(s.Made, id)
@@ -154,6 +162,8 @@ func TestUpGoesOnWhereItStopped(t *testing.T) {
 	out, status = c.run("refresh", "dev-aws")
 	require.Equal(t, 0, status, out)
 	require.Contains(t, out, "dev-aws-fence-agent-coder")
+	require.Contains(t, out, "description is mine, not The proxies")
+	require.Contains(t, out, ": 1 changed, 1 gone, ")
 	out, status = c.run("up", "dev-aws")
 	require.Equal(t, 0, status, out)
 	c.noOrphan()
@@ -161,23 +171,53 @@ func TestUpGoesOnWhereItStopped(t *testing.T) {
 
 	out, status = c.run("destroy", "dev-aws")
 	require.Equal(t, 0, status, out)
-	for id, m := range c.state().Made {
+	kept := c.state().Made
+	for id, m := range kept {
 		require.Contains(t, m.Name, "dev-aws-audit-", "%s stays, and only the locked log may", id)
+		require.Contains(t, out, id, "what stays is named")
 	}
-	require.NotEmpty(t, c.state().Made)
+	require.NotEmpty(t, kept)
+	require.Contains(t, out, fmt.Sprintf("%d deleted, %d kept", len(after)-len(kept), len(kept)))
+}
+
+// TestRulesAreReplaced: AWS has no two rules with a number in an ACL. A stack that is up gets other
+// resolvers, a zone and an agent on Fargate.
+func TestRulesAreReplaced(t *testing.T) {
+	t.Parallel()
+	resolvers := func(list string) string { return "version: 1\nproxies: {resolvers: [" + list + "]}" }
+	c := newCheckout(t, "prod-aws", true, "version: 1", resolvers(`"192.0.2.53:53", "192.0.2.54:53"`), "zones: 3", "zones: [a, c]", "protect: true", "protect: false")
+	out, status := c.run("up", "prod-aws")
+	require.Equal(t, 0, status, out)
+	file := filepath.Join(c.dir, "stacks", "prod-aws.yaml")
+	for _, change := range [][]string{
+		{resolvers(`"192.0.2.53:53", "192.0.2.54:53"`), resolvers(`"192.0.2.54:53"`)},
+		{"zones: [a, c]", "zones: [a, b, c]"},
+		{"compute: ec2\n      count: 2\n      instance: m7i.large\n      ami: ami-00000000000000000\n", "compute: fargate\n", "    runtime: gvisor\n", ""},
+	} {
+		b, err := os.ReadFile(file)
+		require.NoError(t, err)
+		changed := strings.NewReplacer(change...).Replace(string(b))
+		require.NotEqual(t, string(b), changed)
+		require.NoError(t, os.WriteFile(file, []byte(changed), 0o600))
+		out, status := c.run("up", "prod-aws")
+		require.Equal(t, 0, status, out)
+		c.noOrphan()
+	}
 }
 
 // TestDestroyWhatWasProtected: as docs/aws.md says, protect: false, up, destroy.
-// Before that nothing can be destroyed; after it nothing stays that is not locked.
+// Before that nothing is destroyed, and after it nothing stays that is not locked.
 func TestDestroyWhatWasProtected(t *testing.T) {
 	t.Parallel()
 	c := newCheckout(t, "dev-aws", true, "protect: false", "protect: true")
 	out, status := c.run("up", "dev-aws")
 	require.Equal(t, 0, status, out)
+	whole := c.state().Made
 	out, status = c.run("destroy", "dev-aws")
 	require.NotEqual(t, 0, status, out)
-	require.Contains(t, out, "protect")
-	require.NotEmpty(t, c.state().Made)
+	require.Contains(t, out, "dev-aws-audit-log, ", "what is protected is named")
+	require.Contains(t, out, "write `protect: false` in the stack file, run `postern up dev-aws`, then this again")
+	require.Equal(t, whole, c.state().Made, "a refused destroy deletes nothing")
 
 	file := filepath.Join(c.dir, "stacks", "dev-aws.yaml")
 	b, err := os.ReadFile(file)
