@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -69,6 +70,10 @@ func TestProblems(t *testing.T) {
 		a ec2/subnet {"vpcId":"@net","cidrBlock":"10.64.0.0/24"}
 		agent ec2/securityGroup {"vpcId":"@net","description":"one agent"}
 	`
+	many := ""
+	for i := range 22 {
+		many += fmt.Sprintf("\n\t\tr%02d ec2/networkAclRule "+`{"networkAclId":"@acl","egress":true,"ruleNumber":%d,"ruleAction":"allow","protocol":"-1","cidrBlock":"10.0.0.0/8"}`, i, 100+i)
+	}
 	const rule = `r vpc/securityGroupEgressRule {"securityGroupId":"@agent","referencedSecurityGroupId":"@agent",`
 	for name, c := range map[string]struct {
 		resources string
@@ -97,6 +102,21 @@ func TestProblems(t *testing.T) {
 				"subnetConfigurations.0.ipv4: AWS keeps 10.64.0.3 for itself: the first four addresses and the last one of 10.64.0.0/24",
 				"subnetConfigurations.0.ipv4: 10.64.1.9 is in none of its subnets",
 			},
+		},
+		"an address twice": {
+			network + `e ec2/vpcEndpoint {"vpcId":"@net","vpcEndpointType":"Interface","serviceName":"com.amazonaws.us-east-1.logs","subnetConfigurations":[{"subnetId":"@a","ipv4":"10.64.0.9"}]}
+			f ec2/vpcEndpoint {"vpcId":"@net","vpcEndpointType":"Interface","serviceName":"com.amazonaws.us-east-1.ecr.api","subnetConfigurations":[{"subnetId":"@a","ipv4":"10.64.0.9"}]}`,
+			[]string{"subnetConfigurations.0.ipv4: e has 10.64.0.9 too"},
+		},
+		"a number twice, the other way is another number": {
+			network + `acl ec2/networkAcl {"vpcId":"@net"}
+			r ec2/networkAclRule {"networkAclId":"@acl","egress":true,"ruleNumber":100,"ruleAction":"allow","protocol":"-1","cidrBlock":"10.0.0.0/8"}
+			s ec2/networkAclRule {"networkAclId":"@acl","egress":true,"ruleNumber":100,"ruleAction":"allow","protocol":"-1","cidrBlock":"10.0.0.0/8"}
+			t ec2/networkAclRule {"networkAclId":"@acl","egress":false,"ruleNumber":100,"ruleAction":"allow","protocol":"-1","cidrBlock":"10.0.0.0/8"}`,
+			[]string{"ruleNumber: r has the number 100 too"},
+		},
+		"more rules than an ACL has": {
+			network + `acl ec2/networkAcl {"vpcId":"@net"}` + many, []string{"networkAclId: acl has more than 20 rules for a direction"},
 		},
 		"a protocol":           {network + rule + `"ipProtocol":"tpc","fromPort":1,"toPort":1}`, []string{`ipProtocol: "tpc" is not a valid protocol`}},
 		"a port":               {network + rule + `"ipProtocol":"tcp","fromPort":70000,"toPort":70000}`, []string{"fromPort: 70000 is not a valid port"}},

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -182,6 +183,30 @@ func (c *checker) addresses() {
 		}
 	}
 	c.pinned(networks)
+	c.numbers()
+}
+
+// maxRules is the most rules that an ACL has for a direction, unless AWS is asked for more.
+const maxRules = 20
+
+// numbers checks that no two rules of an ACL have a number, and that there are not too many.
+func (c *checker) numbers() {
+	taken, count := map[string]string{}, map[string]int{}
+	for _, r := range c.g.OfType("aws:ec2/networkAclRule:NetworkAclRule") {
+		acl := c.g.Refers(r, "networkAclId", "aws:ec2/networkAcl:NetworkAcl")
+		if acl == nil {
+			continue
+		}
+		direction := fmt.Sprint(acl.URN, r.Inputs["egress"])
+		number := fmt.Sprint(direction, r.Inputs["ruleNumber"])
+		if other := taken[number]; other != "" {
+			c.report(r, "ruleNumber", "choose another", "%s has the number %v too", other, r.Inputs["ruleNumber"])
+		}
+		taken[number] = r.Name
+		if count[direction]++; count[direction] == maxRules+1 {
+			c.report(r, "networkAclId", "use fewer zones or resolvers, or ask AWS for more", "%s has more than %d rules for a direction", acl.Name, maxRules)
+		}
+	}
 }
 
 // size holds a VPC or subnet to what AWS takes: /16 to /28.
@@ -194,6 +219,7 @@ func (c *checker) size(r *graph.Resource, p netip.Prefix) {
 // pinned checks the addresses that endpoints are given: within their subnet,
 // and not among the five that AWS keeps (the first four and the last).
 func (c *checker) pinned(networks map[*graph.Resource]netip.Prefix) {
+	taken := map[netip.Addr]string{}
 	for _, r := range c.g.OfType("aws:ec2/vpcEndpoint:VpcEndpoint") {
 		each(r, "subnetConfigurations.*.ipv4", func(path string, v any) {
 			text, _ := v.(string)
@@ -215,6 +241,10 @@ func (c *checker) pinned(networks map[*graph.Resource]netip.Prefix) {
 				}
 				return
 			}
+			if other := taken[addr]; other != "" {
+				c.report(r, path, "choose another", "%s has %s too", other, addr)
+			}
+			taken[addr] = r.Name
 			p := networks[in]
 			low := p.Addr()
 			for range 3 {
