@@ -197,10 +197,10 @@ func identity(s *apitype.StepEventStateMetadata) string {
 	return s.ID
 }
 
-// compared returns the properties of a resource in which drift shows. In a cloud these are its inputs:
+// compared returns the properties of a resource of that type in which drift shows. In a cloud these are its inputs:
 // the provider also tells what other resources have done to it, such as the rules of a group.
-func compared(s *apitype.StepEventStateMetadata) map[string]any {
-	if strings.HasPrefix(s.Type, provider.Name+":") {
+func compared(kind string, s *apitype.StepEventStateMetadata) map[string]any {
+	if strings.HasPrefix(kind, provider.Name+":") {
 		return s.Outputs
 	}
 	return s.Inputs
@@ -211,7 +211,7 @@ func drift(m apitype.StepEventMetadata) string {
 	switch {
 	case m.New == nil || m.Op == apitype.OpDelete:
 		return "delete"
-	case m.Old != nil && len(changedKeys(compared(m.Old), compared(m.New))) > 0:
+	case m.Old != nil && len(changedKeys(compared(m.Type, m.Old), compared(m.Type, m.New))) > 0:
 		return "update"
 	default:
 		return ""
@@ -223,7 +223,7 @@ func driftDetails(c Change, m apitype.StepEventMetadata) []string {
 		return []string{"it is gone"}
 	}
 	var out []string
-	before, now := compared(m.Old), compared(m.New)
+	before, now := compared(m.Type, m.Old), compared(m.Type, m.New)
 	for _, key := range changedKeys(before, now) {
 		out = append(out, fmt.Sprintf("%s is %v, not %v", key, now[key], before[key]))
 	}
