@@ -18,7 +18,7 @@ type AWS struct {
 	// Mode is ModeIsolated or ModeShared.
 	Mode string `json:"mode"`
 	// Zones are names of availability zones, such as eu-west-1a: one to six, in
-	// the order of the file. A zone's place decides its addresses.
+	// the order of the file. A zone's letter, a to f, decides its addresses.
 	Zones []string `json:"zones"`
 	// AgentsCIDR and EgressCIDR are the address ranges of the two networks. In ModeShared they are
 	// the halves of the one network, VPC.
@@ -146,11 +146,22 @@ func (a *AWS) FargateAgents() bool {
 	return false
 }
 
-// FirstPort and LastPort bound the ports of agents at the proxies.
 const (
+	// FirstPort and LastPort bound the ports of agents at the proxies.
 	FirstPort = 10000
 	LastPort  = 19999
+	// XDSPort is the control plane's port for nodes.
+	XDSPort = 18000
+	// ReadyPort is the port at which a node says whether it serves its first whole configuration, and
+	// shows its metrics.
+	ReadyPort = 18080
 )
+
+// AgentPort reports whether an agent may have the port at the proxies. The ports of the proxies and
+// of the control plane themselves are nobody's identity.
+func AgentPort(port uint16) bool {
+	return port >= FirstPort && port <= LastPort && port != XDSPort && port != ReadyPort
+}
 
 // Registry returns the host of the container registry of the account and region.
 func (a *AWS) Registry() string { return a.Account + ".dkr.ecr." + a.Region + ".amazonaws.com" }

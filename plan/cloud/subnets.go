@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/postern/postern/plan"
 )
@@ -39,18 +40,27 @@ const (
 	// gateHost is which address of a gate subnet leads to the proxies. AWS
 	// keeps the first four and the last.
 	gateHost = 10
+	// platformHosts is the last address that AWS keeps. The endpoints that Fargate needs follow it.
+	platformHosts = 3
 )
 
-// MaxZones is the highest number of zones that a region has.
+// MaxZones is the highest number of zones that a region has, and the number of their letters.
 const MaxZones = 6
+
+// Place returns the place, in the alphabet, of the letter of the zone with that index. The place
+// decides the zone's addresses and rules, so that they stay the same whichever other zones there are.
+func (a *AWS) Place(zone int) int { return place(a.Zones[zone]) }
+
+func place(zone string) int { return int(zone[len(zone)-1] - 'a') }
 
 var egressTiers = map[Tier]int{TierPublic: 0, TierProxies: 1, TierControl: 2, TierServices: 3}
 
 // Subnet returns the range of a tier in the zone with that index. It panics if the tier or zone
 // does not exist. The ranges must have passed the Check functions.
-func (a *AWS) Subnet(tier Tier, zone int) netip.Prefix {
+func (a *AWS) Subnet(tier Tier, index int) netip.Prefix {
+	zone := a.Place(index)
 	if zone < 0 || zone >= MaxZones {
-		panic(fmt.Sprintf("cloud: there is no zone %d", zone))
+		panic(fmt.Sprintf("cloud: there is no zone %s", a.Zones[index]))
 	}
 	switch tier {
 	case TierGate:
@@ -71,10 +81,20 @@ func (a *AWS) Gate(zone int) netip.Addr {
 	return add(a.Subnet(TierGate, zone).Addr(), gateHost)
 }
 
-// CheckAgents returns an error if the range is not valid for the agents' network.
-func CheckAgents(p netip.Prefix, zones int) error {
+// Platform returns the fixed address, in the zone with that index, of the nth endpoint that Fargate
+// needs, counted from 1.
+func (a *AWS) Platform(zone, n int) netip.Addr {
+	return add(a.Subnet(TierGate, zone).Addr(), platformHosts+n)
+}
+
+// CheckAgents returns an error if the range is not valid for the agents' network in the zones.
+func CheckAgents(p netip.Prefix, zones []string) error {
+	last := 0
+	for _, zone := range zones {
+		last = max(last, place(zone))
+	}
 	least := 25 // an eighth must be a subnet
-	for gates := zones * 1 << (32 - gateBits); 1<<(32-least-zoneBits) < gates; {
+	for gates := (last + 1) << (32 - gateBits); 1<<(32-least-zoneBits) < gates; {
 		least--
 	}
 	return check(p, least)
@@ -86,13 +106,13 @@ func CheckEgress(p netip.Prefix) error {
 }
 
 // CheckShared returns an error if the range is not valid for both networks together.
-func CheckShared(p netip.Prefix, zones int) error {
+func CheckShared(p netip.Prefix, zones []string) error {
 	if err := check(p, gateBits-egressTierBits-zoneBits-1); err != nil {
 		return err
 	}
 	agents, _ := Halves(p)
 	if CheckAgents(agents, zones) != nil {
-		return fmt.Errorf("%s is too small for %d zones", p, zones)
+		return fmt.Errorf("%s is too small for the zones %s", p, strings.Join(zones, ", "))
 	}
 	return nil
 }

@@ -13,14 +13,15 @@ import (
 func TestSubnetsAreApart(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		zones := rapid.IntRange(1, MaxZones).Draw(t, "zones")
+		all := []string{"eu-west-1a", "eu-west-1b", "eu-west-1c", "eu-west-1d", "eu-west-1e", "eu-west-1f"}
+		zones := rapid.SliceOfNDistinct(rapid.SampledFrom(all), 1, MaxZones, rapid.ID).Draw(t, "zones")
 		agents := netip.PrefixFrom(netip.MustParseAddr("10.1.0.0"), rapid.IntRange(14, 28).Draw(t, "agents")).Masked()
 		egress := netip.PrefixFrom(netip.MustParseAddr("172.16.0.0"), rapid.IntRange(14, 28).Draw(t, "egress")).Masked()
 		if CheckAgents(agents, zones) != nil || CheckEgress(egress) != nil {
 			t.Skip("refused")
 		}
-		a := &AWS{AgentsCIDR: agents, EgressCIDR: egress}
-		var all []netip.Prefix
+		a := &AWS{Zones: zones, AgentsCIDR: agents, EgressCIDR: egress}
+		var ranges []netip.Prefix
 		for _, tier := range []Tier{TierGate, TierAgents, TierPublic, TierProxies, TierControl, TierServices} {
 			within := egress
 			if tier == TierGate || tier == TierAgents {
@@ -31,14 +32,22 @@ func TestSubnetsAreApart(t *testing.T) {
 				require.Equal(t, p.Masked(), p)
 				require.LessOrEqual(t, p.Bits(), 28)
 				require.True(t, within.Contains(p.Addr()) && within.Bits() < p.Bits(), "%s of %s in %s", p, tier, within)
-				for _, other := range all {
+				for _, other := range ranges {
 					require.False(t, p.Overlaps(other), "%s and %s", p, other)
 				}
-				all = append(all, p)
+				ranges = append(ranges, p)
 			}
 		}
 		for zone := range zones {
-			require.True(t, a.Subnet(TierGate, zone).Contains(a.Gate(zone)))
+			gate := a.Subnet(TierGate, zone)
+			require.True(t, gate.Contains(a.Gate(zone)))
+			for n := 1; n <= 4; n++ { // endpoints that Fargate needs
+				require.True(t, gate.Contains(a.Platform(zone, n)))
+				require.NotEqual(t, a.Gate(zone), a.Platform(zone, n))
+			}
+			// Its addresses are those that it has on its own.
+			alone := &AWS{Zones: zones[zone : zone+1], AgentsCIDR: agents, EgressCIDR: egress}
+			require.Equal(t, gate, alone.Subnet(TierGate, 0))
 		}
 	})
 }
@@ -47,26 +56,26 @@ func TestSubnetsAreApart(t *testing.T) {
 func TestChecks(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		cidr  string
-		zones int
-		want  string
+		cidr string
+		zone string // the last one
+		want string
 	}{
-		{"10.0.0.0/22", 6, ""},
-		{"10.0.0.0/23", 6, "too small"},
-		{"10.0.0.0/15", 1, "too large"},
-		{"8.8.0.0/16", 1, "is not private"},
-		{"10.0.0.1/20", 1, "is not the first address"},
-		{"fd00::/48", 1, "is not IPv4"},
+		{"10.0.0.0/22", "f", ""},
+		{"10.0.0.0/23", "f", "too small"},
+		{"10.0.0.0/15", "a", "too large"},
+		{"8.8.0.0/16", "a", "is not private"},
+		{"10.0.0.1/20", "a", "is not the first address"},
+		{"fd00::/48", "a", "is not IPv4"},
 	} {
-		err := CheckAgents(netip.MustParsePrefix(c.cidr), c.zones)
+		err := CheckAgents(netip.MustParsePrefix(c.cidr), []string{"eu-west-1" + c.zone})
 		if c.want == "" {
 			require.NoError(t, err)
 		} else {
 			require.ErrorContains(t, err, c.want)
 		}
 	}
-	require.NoError(t, CheckShared(netip.MustParsePrefix("10.0.0.0/21"), 6))
-	require.ErrorContains(t, CheckShared(netip.MustParsePrefix("10.0.0.0/22"), 6), "too small for 6 zones")
+	require.NoError(t, CheckShared(netip.MustParsePrefix("10.0.0.0/21"), []string{"us-east-1f"}))
+	require.ErrorContains(t, CheckShared(netip.MustParsePrefix("10.0.0.0/22"), []string{"us-east-1f"}), "too small for the zones us-east-1f")
 	agents, egress := Halves(netip.MustParsePrefix("10.0.0.0/19"))
 	require.Equal(t, "10.0.0.0/20 10.0.16.0/20", agents.String()+" "+egress.String())
 }

@@ -21,6 +21,9 @@ var (
 const (
 	// maxAgents is less than the number of rules that a security group can have.
 	maxAgents = 50
+	// maxTargets is the most targets that a load balancer across zones has. Every proxy is a target of
+	// every agent.
+	maxTargets = 500
 	// maxFargatePorts is the most target groups that a service on ECS can have,
 	// and each agent has one.
 	maxFargatePorts = 5
@@ -60,6 +63,10 @@ func (l *loader) agents(n, root *yaml.Node, a *cloud.AWS) {
 	} else if len(a.Agents) > maxFargatePorts && a.Proxies.Compute == cloud.ComputeFargate {
 		l.At(m, "write proxies: {compute: ec2, ami: ...}", "proxies on fargate serve at most %d agents (ECS's target groups for a service), and there are %d", maxFargatePorts, len(a.Agents))
 	}
+	if n := len(a.Agents) * a.Proxies.Max; n > maxTargets {
+		l.At(m, fmt.Sprintf("write proxies: {max: %d}, or split the stack", maxTargets/len(a.Agents)),
+			"%d agents at up to %d proxies are %d targets, and a load balancer has %d", len(a.Agents), a.Proxies.Max, n, maxTargets)
+	}
 	l.ports(m, a)
 	for i := range l.plan.Agents {
 		if j := slices.IndexFunc(a.Agents, func(x cloud.Agent) bool { return x.Name == l.plan.Agents[i].Name }); j >= 0 {
@@ -96,7 +103,9 @@ func (l *loader) agent(f yaml.Field, runtime *yaml.Node, a *cloud.AWS) cloud.Age
 		out.Count = l.Integer(c, "count", 0, 1000)
 	}
 	if c := n.Get("port"); c != nil {
-		out.Port = uint16(l.Integer(c, "port", cloud.FirstPort, cloud.LastPort))
+		if out.Port = uint16(l.Integer(c, "port", cloud.FirstPort, cloud.LastPort)); out.Port > 0 && !cloud.AgentPort(out.Port) {
+			l.At(c, "write another port", "port %d is of the proxies or the control plane themselves", out.Port)
+		}
 	}
 	if out.Compute == cloud.ComputeFargate {
 		if a.Mode == cloud.ModeShared {
@@ -154,7 +163,11 @@ func (l *loader) machine(n, runtime *yaml.Node, what string, out *cloud.Agent) {
 func portOf(name string) uint16 {
 	h := fnv.New32a()
 	h.Write([]byte(name))
-	return uint16(cloud.FirstPort + h.Sum32()%(cloud.LastPort-cloud.FirstPort+1))
+	port := uint16(cloud.FirstPort + h.Sum32()%(cloud.LastPort-cloud.FirstPort+1))
+	if !cloud.AgentPort(port) { // the next one is
+		port++
+	}
+	return port
 }
 
 // ports makes sure that no two agents have the same identity.

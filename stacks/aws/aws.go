@@ -178,8 +178,8 @@ func (l *loader) zones(n *yaml.Node, a *cloud.AWS) {
 	case m.Kind == yaml.KindList:
 		letters = ""
 		l.Texts(m, "zones", "write at least one", func(item *yaml.Node, t string) {
-			if len(t) != 1 || t < "a" || t > "h" {
-				l.At(item, "write the zone's letter, such as a", "%q is not a valid zone", t)
+			if len(t) != 1 || t < "a" || t > "f" {
+				l.At(item, "write the zone's letter, a to f", "%q is not a valid zone", t)
 				return
 			}
 			letters += t
@@ -234,11 +234,11 @@ func (l *loader) network(n *yaml.Node, a *cloud.AWS) {
 		}
 		switch key {
 		case "agents":
-			err = cloud.CheckAgents(p, len(a.Zones))
+			err = cloud.CheckAgents(p, a.Zones)
 		case "egress":
 			err = cloud.CheckEgress(p)
 		case "vpc":
-			err = cloud.CheckShared(p, len(a.Zones))
+			err = cloud.CheckShared(p, a.Zones)
 		}
 		if err != nil {
 			l.At(at[key], "write a private range such as "+defaults[key], "%s", err)

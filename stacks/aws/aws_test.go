@@ -2,12 +2,14 @@ package aws_test
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/plan/cloud"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/stacks/yaml"
 	"github.com/postern/postern/tests/golden"
@@ -37,4 +39,30 @@ func TestRead(t *testing.T) {
 		}
 		return out
 	})
+}
+
+// TestNoNameHasAPortOfOurs: the names of these agents give the ports of the proxies and the control
+// plane, which no agent may have.
+func TestNoNameHasAPortOfOurs(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]uint16{"agent-5314": 18081, "agent-8201": 18081, "agent-6759": 18001} {
+		path := filepath.Join(t.TempDir(), "prod.yaml")
+		image := "@sha256:" + strings.Repeat("0", 64)
+		require.NoError(t, os.WriteFile(path, []byte(`version: 1
+target: aws
+aws:
+  account: "123456789012"
+  region: eu-west-1
+  image: 123456789012.dkr.ecr.eu-west-1.amazonaws.com/postern`+image+`
+  agents:
+    `+name+`: {image: 123456789012.dkr.ecr.eu-west-1.amazonaws.com/coder`+image+`, ami: ami-0123456789abcdef0}
+agents:
+  `+name+`: {}
+`), 0o600))
+		stack, err := stacks.Load(path)
+		require.NoError(t, err)
+		require.Equal(t, want, stack.AWS.Agents[0].Port)
+		require.Equal(t, want, stack.Plan.Agents[0].Port)
+		require.True(t, cloud.AgentPort(want))
+	}
 }
