@@ -13,22 +13,24 @@ import (
 )
 
 // newAgent declares where an agent runs. It has no role and no address that
-// anybody else can reach, and it starts when the way to the proxies is there.
-func newAgent(parent *scope, n *network, group *ec2.SecurityGroup, a *auditLog, r *roles, v *vault, cluster *ecs.Cluster, x cloud.Agent, gate []pulumi.Resource) {
+// anybody else can reach.
+func newAgent(parent *scope, n *network, group *ec2.SecurityGroup, a *auditLog, r *roles, v *vault, cluster *ecs.Cluster, x cloud.Agent) {
 	s := parent.component("Agent", "agent-"+x.Name)
 	s.outputs(pulumi.Map{"gates": pulumi.ToStringArray(s.args.gates(x.Port))})
-	ready := pulumi.DependsOn(append(append([]pulumi.Resource{}, n.routed...), gate...))
 	if x.Compute == cloud.ComputeFargate {
-		agentTasks(s, n, group, a, r, v, cluster, x, ready)
+		agentTasks(s, n, group, a, r, v, cluster, x)
 		return
 	}
 	m := machine{ami: x.AMI, instance: x.Instance, disk: x.Disk, group: group.ID(), metadata: x.Metadata}
 	if x.Metadata != cloud.MetadataDisabled {
 		m.data = pulumi.String(s.args.AgentMachine(x).CloudConfig().Base64())
 	}
-	grouped(s, "machine", m.template(s, "machine"), n.subnets[cloud.TierAgents], &autoscaling.GroupArgs{
-		MinSize: pulumi.Int(x.Count), MaxSize: pulumi.Int(x.Count), DesiredCapacity: pulumi.Int(x.Count), HealthCheckType: pulumi.String("EC2"),
-	}, ready)
+	template := m.template(s, "machine")
+	s.start(func(after pulumi.ResourceOption) {
+		grouped(s, "machine", template, n.subnets[cloud.TierAgents], &autoscaling.GroupArgs{
+			MinSize: pulumi.Int(x.Count), MaxSize: pulumi.Int(x.Count), DesiredCapacity: pulumi.Int(x.Count),
+		}, after)
+	})
 }
 
 // AgentMachine returns the settings of an agent's machine: its user data, or, without a metadata
@@ -51,7 +53,7 @@ func (a *EnvironmentArgs) gates(port uint16) []string {
 // agentTasks runs an agent on Fargate: convenient, and less strict, since the
 // platform uses the agent's own network. The role is the platform's: the task
 // has none.
-func agentTasks(s *scope, n *network, group *ec2.SecurityGroup, a *auditLog, r *roles, v *vault, cluster *ecs.Cluster, x cloud.Agent, ready pulumi.ResourceOption) {
+func agentTasks(s *scope, n *network, group *ec2.SecurityGroup, a *auditLog, r *roles, v *vault, cluster *ecs.Cluster, x cloud.Agent) {
 	place := s.args.place()
 	execution := r.execution(s, x.Image, a.group(groupAgents), v.key.Arn)
 	definition := written(func(v []string) string {
@@ -59,11 +61,11 @@ func agentTasks(s *scope, n *network, group *ec2.SecurityGroup, a *auditLog, r *
 			Place: place, Name: x.Name, Image: x.Image, Command: x.Command, Group: v[0], Gate: "http://" + s.args.gates(x.Port)[0], CA: s.args.AWS.CA,
 		}.Container().Text()
 	}, a.group(groupAgents))
-	add(s, ecs.NewService, "service", &ecs.ServiceArgs{
+	args := &ecs.ServiceArgs{
 		Cluster: cluster.Arn, DesiredCount: pulumi.Int(x.Count),
 		TaskDefinition:                  task(s, "task", definition, x.CPU, x.Memory, execution, nil).Arn,
 		NetworkConfiguration:            taskNetwork(n.subnets[cloud.TierAgents], group.ID()),
 		DeploymentMinimumHealthyPercent: pulumi.Int(0), DeploymentMaximumPercent: pulumi.Int(100),
-		LaunchType: pulumi.String("FARGATE"), EnableExecuteCommand: pulumi.Bool(false), PropagateTags: pulumi.String("SERVICE"), Tags: s.tags("service"),
-	}, ready)
+	}
+	s.start(func(after pulumi.ResourceOption) { service(s, args, after) })
 }

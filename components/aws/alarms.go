@@ -53,7 +53,7 @@ func (a *EnvironmentArgs) alarms() []alarm {
 	return append(out, dns)
 }
 
-func (a *auditLog) alert(s *scope) {
+func (a *auditLog) alert(s *scope, b *balancer) {
 	topic := add(s, sns.NewTopic, "alarms", &sns.TopicArgs{KmsMasterKeyId: a.key.KeyId, Tags: s.tags("alarms")})
 	add(s, sns.NewTopicPolicy, "alarms", &sns.TopicPolicyArgs{Arn: topic.Arn, Policy: written(func(v []string) string {
 		return document.Topic(s.args.place(), document.ARN(v[0])).Text()
@@ -61,9 +61,21 @@ func (a *auditLog) alert(s *scope) {
 	if email := s.args.AWS.Audit.Email; email != "" {
 		add(s, sns.NewTopicSubscription, "alarms", &sns.TopicSubscriptionArgs{Topic: topic.Arn, Protocol: pulumi.String("email"), Endpoint: pulumi.String(email)})
 	}
+	// Every proxy serves every agent, so that one target group tells of all. Before the first
+	// publication no proxy is ready, and that is told too.
+	if len(b.targets) > 0 {
+		add(s, cloudwatch.NewMetricAlarm, "ready", &cloudwatch.MetricAlarmArgs{
+			Name: pulumi.String("postern-" + s.stack + "/ready"), AlarmDescription: pulumi.String("Fewer proxies are ready than there must be: see postern status"),
+			Namespace: pulumi.String("AWS/NetworkELB"), MetricName: pulumi.String("HealthyHostCount"),
+			Dimensions: pulumi.StringMap{"LoadBalancer": b.lb.ArnSuffix, "TargetGroup": b.targets[0].ArnSuffix},
+			Statistic:  pulumi.String("Minimum"), Period: pulumi.Int(300), EvaluationPeriods: pulumi.Int(3), Threshold: pulumi.Float64(s.args.AWS.Proxies.Min),
+			ComparisonOperator: pulumi.String("LessThanThreshold"), TreatMissingData: pulumi.String("breaching"),
+			AlarmActions: pulumi.Array{topic.Arn}, Tags: s.tags("ready"),
+		})
+	}
 	for _, x := range s.args.alarms() {
 		args := &cloudwatch.MetricAlarmArgs{
-			Name: pulumi.String("postern-" + s.stack + "-" + x.name), AlarmDescription: pulumi.String(x.description),
+			Name: pulumi.String("postern-" + s.stack + "/" + x.name), AlarmDescription: pulumi.String(x.description),
 			Namespace: pulumi.String("AWS/Logs"), MetricName: pulumi.String("IncomingLogEvents"), Dimensions: pulumi.StringMap{"LogGroupName": a.group(x.group)},
 			Statistic: pulumi.String("Sum"), Period: pulumi.Int(x.period), EvaluationPeriods: pulumi.Int(x.times), Threshold: pulumi.Float64(x.more),
 			ComparisonOperator: pulumi.String("GreaterThanOrEqualToThreshold"), TreatMissingData: pulumi.String("notBreaching"),

@@ -39,9 +39,11 @@ func TestAlarms(t *testing.T) {
 			alarms[r.name[strings.LastIndexByte(r.name, '-')+1:]] = r
 			require.Len(t, r.texts("alarmActions"), 1, "%s tells nobody", r.name)
 		}
-		for _, name := range []string{"denials", "silence", "rejected", "delivery", "dns"} {
+		for _, name := range []string{"denials", "silence", "rejected", "delivery", "dns", "ready"} {
 			require.Contains(t, alarms, name)
 		}
+		require.Equal(t, args.AWS.Proxies.Min, alarms["ready"].number("threshold"))
+		require.Equal(t, "breaching", alarms["ready"].text("treatMissingData"), "no proxy at all is not ready")
 		require.Equal(t, "breaching", alarms["silence"].text("treatMissingData"), "nothing at all is silence")
 		require.Equal(t, "LessThanThreshold", alarms["silence"].text("comparisonOperator"))
 		// Where the agents' network has no resolver, any query is one too many;

@@ -45,7 +45,7 @@ func newBalancer(s *scope, n *network, f *fence) *balancer {
 	} else {
 		args.Subnets = ids(n.subnets[cloud.TierProxies])
 	}
-	b := &balancer{lb: add(s, lb.NewLoadBalancer, "balancer", args, pulumi.DependsOn(n.routed))}
+	b := &balancer{lb: add(s, lb.NewLoadBalancer, "balancer", args)}
 	for _, a := range set.Agents {
 		target := add(s, lb.NewTargetGroup, a.Name, &lb.TargetGroupArgs{
 			NamePrefix: pulumi.String(namePrefix), VpcId: n.egress.ID(), TargetType: pulumi.String(targetType(set)), Protocol: pulumi.String("TCP"), Port: pulumi.Int(int(a.Port)),
@@ -53,11 +53,16 @@ func newBalancer(s *scope, n *network, f *fence) *balancer {
 			// connection without it.
 			ProxyProtocolV2: pulumi.Bool(true), PreserveClientIp: pulumi.String("false"),
 			ConnectionTermination: pulumi.Bool(true), DeregistrationDelay: pulumi.Int(120),
+			// A proxy that answers its health check late, as under load, keeps its tunnels. It gets no
+			// new ones.
+			TargetHealthStates: lb.TargetGroupTargetHealthStateArray{&lb.TargetGroupTargetHealthStateArgs{
+				EnableUnhealthyConnectionTermination: pulumi.Bool(false), UnhealthyDrainingInterval: pulumi.Int(300),
+			}},
 			// It passes when the proxy serves its first whole configuration, and
 			// not before: Envoy without listeners would look healthy.
 			HealthCheck: &lb.TargetGroupHealthCheckArgs{
 				Enabled: pulumi.Bool(true), Protocol: pulumi.String("HTTP"), Path: pulumi.String("/readyz"), Port: pulumi.String(decimal(document.ReadyPort)), Matcher: pulumi.String("200"),
-				Interval: pulumi.Int(10), Timeout: pulumi.Int(6), HealthyThreshold: pulumi.Int(2), UnhealthyThreshold: pulumi.Int(2),
+				Interval: pulumi.Int(10), Timeout: pulumi.Int(6), HealthyThreshold: pulumi.Int(2), UnhealthyThreshold: pulumi.Int(3),
 			},
 			Tags: s.tags(a.Name),
 		})
@@ -81,28 +86,22 @@ func targetType(set *cloud.AWS) string {
 // newGate joins the two networks of the isolated mode, in one direction, for one
 // service: the load balancer appears in the agents' network as an interface with
 // addresses that are known before.
-func newGate(parent *scope, n *network, f *fence, b *balancer) pulumi.Resource {
+func newGate(parent *scope, n *network, f *fence, b *balancer) {
 	s := parent.component("NetworkGate", "gate")
-	set := s.args.AWS
 	service := add(s, ec2.NewVpcEndpointService, "service", &ec2.VpcEndpointServiceArgs{
 		NetworkLoadBalancerArns: pulumi.StringArray{b.lb.Arn}, AcceptanceRequired: pulumi.Bool(true),
 		AllowedPrincipals: pulumi.StringArray{pulumi.String(s.args.place().Root())}, SupportedIpAddressTypes: pulumi.StringArray{pulumi.String("ipv4")},
 		Tags: s.tags("service"),
 	})
-	fixed := ec2.VpcEndpointSubnetConfigurationArray{}
-	for i, subnet := range n.subnets[cloud.TierGate] {
-		fixed = append(fixed, &ec2.VpcEndpointSubnetConfigurationArgs{SubnetId: subnet.ID(), Ipv4: pulumi.String(set.Gate(i).String())})
-	}
 	endpoint := add(s, ec2.NewVpcEndpoint, "endpoint", &ec2.VpcEndpointArgs{
 		VpcId: n.agents.ID(), ServiceName: service.ServiceName, VpcEndpointType: pulumi.String("Interface"), IpAddressType: pulumi.String("ipv4"),
-		SubnetIds: ids(n.subnets[cloud.TierGate]), SubnetConfigurations: fixed, SecurityGroupIds: pulumi.StringArray{f.gate.ID()},
+		SubnetIds: ids(n.subnets[cloud.TierGate]), SubnetConfigurations: fixedAddresses(n.subnets[cloud.TierGate], s.args.AWS.Gate), SecurityGroupIds: pulumi.StringArray{f.gate.ID()},
 		PrivateDnsEnabled: pulumi.Bool(false), Tags: s.tags("endpoint"),
-	}, pulumi.DependsOn(append(append([]pulumi.Resource{}, n.routed...), b.listeners...)))
-	accepted := add(s, ec2.NewVpcEndpointConnectionAccepter, "accepted", &ec2.VpcEndpointConnectionAccepterArgs{
+	}, pulumi.DependsOn(b.listeners))
+	add(s, ec2.NewVpcEndpointConnectionAccepter, "accepted", &ec2.VpcEndpointConnectionAccepterArgs{
 		VpcEndpointServiceId: service.ID(), VpcEndpointId: endpoint.ID(),
 	})
 	s.outputs(pulumi.Map{"service": service.ServiceName, "endpoint": endpoint.ID()})
-	return accepted
 }
 
 // taskNetwork says in which subnets and groups the tasks of a service run.

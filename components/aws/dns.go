@@ -70,16 +70,17 @@ func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases strin
 	list := func(name string, domains []string) *route53.ResolverFirewallDomainList {
 		return add(s, route53.NewResolverFirewallDomainList, name, &route53.ResolverFirewallDomainListArgs{Domains: pulumi.ToStringArray(domains), Tags: s.tags(name)})
 	}
+	var rules []pulumi.Resource
 	if len(names) > 0 {
-		add(s, route53.NewResolverFirewallRule, suffix+"-allow", &route53.ResolverFirewallRuleArgs{
+		rules = append(rules, add(s, route53.NewResolverFirewallRule, suffix+"-allow", &route53.ResolverFirewallRuleArgs{
 			FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-allow", names).ID(), Priority: pulumi.Int(100), Action: pulumi.String("ALLOW"),
 			FirewallDomainRedirectionAction: pulumi.String(aliases),
-		})
+		}))
 	}
-	add(s, route53.NewResolverFirewallRule, suffix+"-block", &route53.ResolverFirewallRuleArgs{
+	rules = append(rules, add(s, route53.NewResolverFirewallRule, suffix+"-block", &route53.ResolverFirewallRuleArgs{
 		FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-block", []string{"*."}).ID(), Priority: pulumi.Int(200), Action: pulumi.String("BLOCK"),
 		BlockResponse: pulumi.String("NODATA"), FirewallDomainRedirectionAction: pulumi.String(inspect),
-	})
+	}))
 	// It cannot be taken off a network by mistake, until the stack may be taken down.
 	mutation := "DISABLED"
 	if s.args.AWS.Protect {
@@ -87,7 +88,7 @@ func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases strin
 	}
 	add(s, route53.NewResolverFirewallRuleGroupAssociation, suffix, &route53.ResolverFirewallRuleGroupAssociationArgs{
 		FirewallRuleGroupId: group.ID(), VpcId: v.ID(), Priority: pulumi.Int(101), MutationProtection: pulumi.String(mutation), Tags: s.tags(suffix),
-	})
+	}, pulumi.DependsOn(rules))
 	add(s, route53.NewResolverFirewallConfig, suffix, &route53.ResolverFirewallConfigArgs{ResourceId: v.ID(), FirewallFailOpen: pulumi.String("DISABLED")})
 	return group
 }

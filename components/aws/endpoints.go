@@ -1,6 +1,8 @@
 package aws
 
 import (
+	"net/netip"
+
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/vpc"
@@ -23,17 +25,16 @@ func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bu
 	s := parent.component("NetworkEndpoints", "endpoints")
 	place, set := s.args.place(), s.args.AWS
 	e := &endpoints{}
-	// S3's is a route, which costs nothing. Agents' subnets have none.
+	// S3's is a route, which costs nothing. Agents' subnets have none, and neither have the proxies':
+	// its policy would refuse the buckets that the stack's own policy allows.
 	storage := add(s, ec2.NewVpcEndpoint, "s3", &ec2.VpcEndpointArgs{
-		VpcId: n.egress.ID(), ServiceName: pulumi.String(service(set, "s3")), VpcEndpointType: pulumi.String("Gateway"),
+		VpcId: n.egress.ID(), ServiceName: pulumi.String(serviceName(set, "s3")), VpcEndpointType: pulumi.String("Gateway"),
 		Policy: written(func(x []string) string { return document.StorageEndpoint(place, arns(x)...).Text() }, bundles.Arn),
 		Tags:   s.tags("s3"),
 	})
-	for _, tier := range []cloud.Tier{cloud.TierProxies, cloud.TierControl} {
-		for i, table := range n.tables[tier] {
-			name := zonal("s3-"+string(tier), set.Zones[i])
-			add(s, ec2.NewVpcEndpointRouteTableAssociation, name, &ec2.VpcEndpointRouteTableAssociationArgs{VpcEndpointId: storage.ID(), RouteTableId: table.ID()})
-		}
+	for i, table := range n.tables[cloud.TierControl] {
+		name := zonal("s3-control", set.Zones[i])
+		add(s, ec2.NewVpcEndpointRouteTableAssociation, name, &ec2.VpcEndpointRouteTableAssociationArgs{VpcEndpointId: storage.ID(), RouteTableId: table.ID()})
 	}
 	if !s.args.controlGoesOut() {
 		add(s, vpc.NewSecurityGroupEgressRule, "control-s3", &vpc.SecurityGroupEgressRuleArgs{
@@ -49,7 +50,7 @@ func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bu
 		return e
 	}
 	at := func(name string, policy pulumi.StringInput) *ec2.VpcEndpoint {
-		return serviceEndpoint(s, name, name, n.egress, n.subnets[cloud.TierServices], f.access, policy)
+		return serviceEndpoint(s, name, name, n.egress, n.subnets[cloud.TierServices], f.access, policy, nil)
 	}
 	// None of KMS: Secrets Manager, S3 and CloudWatch Logs ask it themselves.
 	e.secrets = at("secretsmanager", written(func(x []string) string { return document.SecretsEndpoint(place, arns(x)).Text() }, v.arns()...))
@@ -70,8 +71,12 @@ func platformEndpoints(s *scope, n *network, f *fence, a *auditLog) {
 			images = append(images, agent.Image)
 		}
 	}
-	at := func(name string, policy pulumi.StringInput) *ec2.VpcEndpoint {
-		return serviceEndpoint(s, "agents-"+name, name, n.agents, n.subnets[cloud.TierGate], f.platform, policy)
+	hosts := 0
+	at := func(name string, policy pulumi.StringInput) {
+		hosts++
+		// AWS would choose addresses, and among them the gate's own.
+		fixed := fixedAddresses(n.subnets[cloud.TierGate], func(zone int) netip.Addr { return s.args.AWS.Platform(zone, hosts) })
+		serviceEndpoint(s, "agents-"+name, name, n.agents, n.subnets[cloud.TierGate], f.platform, policy, fixed)
 	}
 	registry := pulumi.String(document.RegistryEndpoint(place, images...).Text())
 	at("ecr.api", registry)
@@ -80,11 +85,14 @@ func platformEndpoints(s *scope, n *network, f *fence, a *auditLog) {
 	at("s3", pulumi.String(document.StorageEndpoint(place).Text()))
 }
 
-func serviceEndpoint(s *scope, suffix, name string, v *ec2.Vpc, subnets []*ec2.Subnet, group *ec2.SecurityGroup, policy pulumi.StringInput) *ec2.VpcEndpoint {
+func serviceEndpoint(s *scope, suffix, name string, v *ec2.Vpc, subnets []*ec2.Subnet, group *ec2.SecurityGroup, policy pulumi.StringInput, fixed ec2.VpcEndpointSubnetConfigurationArray) *ec2.VpcEndpoint {
 	args := &ec2.VpcEndpointArgs{
-		VpcId: v.ID(), ServiceName: pulumi.String(service(s.args.AWS, name)), VpcEndpointType: pulumi.String("Interface"),
+		VpcId: v.ID(), ServiceName: pulumi.String(serviceName(s.args.AWS, name)), VpcEndpointType: pulumi.String("Interface"),
 		PrivateDnsEnabled: pulumi.Bool(true), SubnetIds: ids(subnets), SecurityGroupIds: pulumi.StringArray{group.ID()},
 		Policy: policy, Tags: s.tags(suffix),
+	}
+	if fixed != nil {
+		args.SubnetConfigurations = fixed
 	}
 	if name == "s3" { // for everybody in the network, also without a gateway endpoint
 		args.DnsOptions = &ec2.VpcEndpointDnsOptionsArgs{PrivateDnsOnlyForInboundResolverEndpoint: pulumi.Bool(false)}
@@ -92,8 +100,19 @@ func serviceEndpoint(s *scope, suffix, name string, v *ec2.Vpc, subnets []*ec2.S
 	return add(s, ec2.NewVpcEndpoint, suffix, args)
 }
 
-// service is the name of a service's endpoints in the region.
-func service(set *cloud.AWS, name string) string { return "com.amazonaws." + set.Region + "." + name }
+// serviceName returns the name of a service's endpoints in the region.
+func serviceName(set *cloud.AWS, name string) string {
+	return "com.amazonaws." + set.Region + "." + name
+}
+
+// fixedAddresses says which address an endpoint has in each subnet.
+func fixedAddresses(subnets []*ec2.Subnet, address func(zone int) netip.Addr) ec2.VpcEndpointSubnetConfigurationArray {
+	out := ec2.VpcEndpointSubnetConfigurationArray{}
+	for i, subnet := range subnets {
+		out = append(out, &ec2.VpcEndpointSubnetConfigurationArgs{SubnetId: subnet.ID(), Ipv4: pulumi.String(address(i).String())})
+	}
+	return out
+}
 
 func ids(subnets []*ec2.Subnet) pulumi.StringArray {
 	out := pulumi.StringArray{}

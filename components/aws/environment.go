@@ -57,13 +57,13 @@ func NewEnvironment(ctx *pulumi.Context, name string, args *EnvironmentArgs, opt
 		return nil, fmt.Errorf("declare environment %s: %w", name, err)
 	}
 	defer declared(&err)
-	s := &scope{ctx: ctx, args: args, stack: args.Plan.Stack, prefix: name, role: "environment", parent: env, silent: map[string]bool{}}
+	s := &scope{ctx: ctx, args: args, stack: args.Plan.Stack, prefix: name, role: "environment", parent: env, silent: map[string]bool{}, order: &order{}}
 
 	env.declare(s)
 	return env, nil
 }
 
-// declare puts the parts together, in the order in which they need each other.
+// declare puts the parts together, in the order in which they need each other. What runs comes last.
 func (env *Environment) declare(s *scope) {
 	set := s.args.AWS
 	log, logs := newAuditLog(s)
@@ -80,16 +80,16 @@ func (env *Environment) declare(s *scope) {
 	c := newControl(s, n, f, log, v, r, bundles)
 	p := newProxies(s, n, f, log, v, r, c.cluster)
 	v.restrict(n, e, c.role, c.execution, p.reader)
-	gate := p.balancer.listeners
 	if set.Mode == cloud.ModeIsolated {
-		gate = []pulumi.Resource{newGate(s, n, f, p.balancer)}
+		newGate(s, n, f, p.balancer)
 	}
 	for _, a := range set.Agents {
-		newAgent(s, n, f.agents[a.Name], log, r, v, c.cluster, a, gate)
+		newAgent(s, n, f.agents[a.Name], log, r, v, c.cluster, a)
 	}
 	log.ship(logs, r)
-	log.alert(logs)
+	log.alert(logs, p.balancer)
 	operators := newOperators(s, log, bundles, v)
+	s.order.begin()
 
 	gates, addresses, secrets := pulumi.StringArray{}, pulumi.StringArray{}, pulumi.StringArray{}
 	for i := range set.Zones {
@@ -118,6 +118,9 @@ func (a *EnvironmentArgs) check() error {
 	}
 	if n := len(a.AWS.Zones); n < 1 || n > cloud.MaxZones {
 		return fmt.Errorf("%d zones", n)
+	}
+	if slices.ContainsFunc(a.AWS.Agents, func(x cloud.Agent) bool { return !cloud.AgentPort(x.Port) }) {
+		return errors.New("an agent has a port that is not for agents")
 	}
 	var names, described []string
 	for _, x := range a.Plan.Agents {

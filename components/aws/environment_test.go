@@ -297,7 +297,6 @@ func TestAgentsAreNobody(t *testing.T) {
 			for _, subnet := range group.texts("vpcZoneIdentifiers") {
 				require.Contains(t, subnet, "-network-agents-")
 			}
-			require.Contains(t, strings.Join(group.dependencies, " "), map[bool]string{true: "gate-accepted", false: "proxies-" + a.Name}[args.AWS.Mode == cloud.ModeIsolated], "it starts when the gate is there")
 			if a.Metadata == cloud.MetadataDisabled {
 				require.NotContains(t, m.inputs, resource.PropertyKey("userData"), "nobody could read it")
 				continue
@@ -339,7 +338,7 @@ func TestRoles(t *testing.T) {
 			require.Equal(t, boundary, r.text("permissionsBoundary"), r.name)
 			require.Equal(t, 1, policies[r.name], r.name)
 			require.True(t, attached[r.name], r.name)
-			require.Equal(t, "/postern/", r.text("path"))
+			require.Equal(t, "/postern/prod/", r.text("path"))
 		}
 		for _, r := range g.of(tokenTask) {
 			role, execution := r.text("taskRoleArn"), r.text("executionRoleArn")
@@ -528,6 +527,12 @@ func TestBalancer(t *testing.T) {
 			health := r.inputs["healthCheck"].ObjectValue()
 			require.Equal(t, "/readyz", health["path"].StringValue())
 			require.NotEqual(t, "traffic-port", health["port"].StringValue())
+			// A proxy under load keeps its tunnels.
+			states := r.inputs["targetHealthStates"].ArrayValue()
+			require.Len(t, states, 1)
+			require.False(t, states[0].ObjectValue()["enableUnhealthyConnectionTermination"].BoolValue())
+			require.Equal(t, 300, int(states[0].ObjectValue()["unhealthyDrainingInterval"].NumberValue()))
+			require.GreaterOrEqual(t, int(health["unhealthyThreshold"].NumberValue()), 3)
 		}
 	})
 }

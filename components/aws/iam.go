@@ -7,8 +7,9 @@ import (
 	"github.com/postern/postern/components/aws/document"
 )
 
-// rolePath is below which all roles of all stacks are.
-const rolePath = "/postern/"
+// rolePath returns the path of a stack's roles and policies. It belongs to no other stack: no stack's
+// name has a slash.
+func rolePath(stack string) string { return "/postern/" + stack + "/" }
 
 const (
 	ecsTasks = "ecs-tasks.amazonaws.com"
@@ -23,7 +24,7 @@ func newBoundary(s *scope, a *auditLog, bundles pulumi.StringInput, v *vault) *r
 	fixed := len(in)
 	in = append(in, v.arns()...)
 	return &roles{boundary: add(s, iam.NewPolicy, "boundary", &iam.PolicyArgs{
-		Path:        pulumi.String(rolePath),
+		Path:        pulumi.String(rolePath(s.stack)),
 		Description: pulumi.String("The most that any role of stack " + s.stack + " can be allowed"),
 		Policy: written(func(v []string) string {
 			return document.Boundary(s.args.place(), arns(v[:2]), arns(v[fixed:]), arns(v[2:fixed]), logPrefix(s.stack)).Text()
@@ -34,16 +35,16 @@ func newBoundary(s *scope, a *auditLog, bundles pulumi.StringInput, v *vault) *r
 
 // role declares a role for a service, with exactly one policy. Whatever is added by hand is drift,
 // which the next `up` removes.
-func (r *roles) role(s *scope, suffix, service, description string, policy pulumi.StringInput, sources ...document.ARN) *iam.Role {
+func (r *roles) role(s *scope, suffix, service, description string, policy pulumi.StringInput, sources ...document.ARN) (*iam.Role, *iam.RolePolicy) {
 	role := add(s, iam.NewRole, suffix, &iam.RoleArgs{
-		Path: pulumi.String(rolePath), Description: pulumi.String(description),
+		Path: pulumi.String(rolePath(s.stack)), Description: pulumi.String(description),
 		AssumeRolePolicy:    pulumi.String(document.Trust(s.args.place(), service, sources...).Text()),
 		PermissionsBoundary: r.boundary.Arn, MaxSessionDuration: pulumi.Int(3600), Tags: s.tags(suffix),
 	})
 	only := add(s, iam.NewRolePolicy, suffix, &iam.RolePolicyArgs{Role: role.Name, Policy: policy})
 	add(s, iam.NewRolePoliciesExclusive, suffix, &iam.RolePoliciesExclusiveArgs{RoleName: role.Name, PolicyNames: pulumi.StringArray{only.Name}})
 	add(s, iam.NewRolePolicyAttachmentsExclusive, suffix, &iam.RolePolicyAttachmentsExclusiveArgs{RoleName: role.Name, PolicyArns: pulumi.StringArray{}})
-	return role
+	return role, only
 }
 
 // execution is the role with which ECS starts the tasks of one image.
@@ -52,5 +53,6 @@ func (r *roles) execution(s *scope, image string, group pulumi.StringInput, key 
 	policy := written(func(v []string) string {
 		return document.Execution{Place: place, Image: image, Group: v[0], Key: document.ARN(v[1]), Secrets: arns(v[2:])}.Policy().Text()
 	}, append([]pulumi.StringInput{group, key}, secrets...)...)
-	return r.role(s, "execution", ecsTasks, "How ECS starts the tasks; no task has it", policy, place.ARN("ecs", "*"))
+	role, _ := r.role(s, "execution", ecsTasks, "How ECS starts the tasks; no task has it", policy, place.ARN("ecs", "*"))
+	return role
 }

@@ -71,6 +71,9 @@ func grouped(s *scope, suffix string, template *ec2.LaunchTemplate, subnets []*e
 		Id: template.ID().ToStringOutput(), Version: template.LatestVersion.ApplyT(decimal).(pulumi.StringOutput),
 	}
 	more.VpcZoneIdentifiers = ids(subnets)
+	// A machine is replaced if it fails, and not if it is not ready to serve: without a policy no proxy
+	// is ready, and another one would not be either.
+	more.HealthCheckType = pulumi.String("EC2")
 	more.MaxInstanceLifetime = pulumi.Int(machineLifetime)
 	more.InstanceMaintenancePolicy = &autoscaling.GroupInstanceMaintenancePolicyArgs{MinHealthyPercentage: pulumi.Int(100), MaxHealthyPercentage: pulumi.Int(200)}
 	more.InstanceRefresh = &autoscaling.GroupInstanceRefreshArgs{
@@ -88,10 +91,10 @@ func grouped(s *scope, suffix string, template *ec2.LaunchTemplate, subnets []*e
 // machines runs the proxies on machines of their own.
 func (p *proxies) machines(s *scope, n *network, f *fence, a *auditLog, v *vault, r *roles) {
 	place, set := s.args.place(), s.args.AWS
-	p.reader = r.role(s, "machine", ec2Host, "A proxy's machine: joins the fleet and ships its log", written(func(x []string) string {
+	p.reader, _ = r.role(s, "machine", ec2Host, "A proxy's machine: joins the fleet and ships its log", written(func(x []string) string {
 		return document.Machine{Place: place, Token: document.ARN(x[0]), Key: document.ARN(x[1]), Group: x[2]}.Policy().Text()
 	}, v.token.Arn, v.key.Arn, a.group(groupProxies)))
-	profile := add(s, iam.NewInstanceProfile, "machine", &iam.InstanceProfileArgs{Path: pulumi.String(rolePath), Role: p.reader.Name, Tags: s.tags("machine")})
+	profile := add(s, iam.NewInstanceProfile, "machine", &iam.InstanceProfileArgs{Path: pulumi.String(rolePath(s.stack)), Role: p.reader.Name, Tags: s.tags("machine")})
 	data := written(func(x []string) string {
 		return document.ProxyMachine{
 			Stack: s.stack, Region: set.Region, Control: document.ControlAddress(controlHost(s.stack)), Token: document.ARN(x[0]), Group: x[1],
@@ -105,13 +108,13 @@ func (p *proxies) machines(s *scope, n *network, f *fence, a *auditLog, v *vault
 	for _, t := range p.balancer.targets {
 		targets = append(targets, t.Arn)
 	}
-	group := grouped(s, "machine", template, n.subnets[cloud.TierProxies], &autoscaling.GroupArgs{
-		MinSize: pulumi.Int(set.Proxies.Min), MaxSize: pulumi.Int(set.Proxies.Max), TargetGroupArns: targets,
-		HealthCheckType: pulumi.String("ELB"), HealthCheckGracePeriod: pulumi.Int(300), DefaultInstanceWarmup: pulumi.Int(120),
-		// Auto Scaling publishes none of its metrics unless it is asked to.
-		EnabledMetrics: pulumi.StringArray{pulumi.String(inService)}, MetricsGranularity: pulumi.String("1Minute"),
-	}, pulumi.DependsOn(append(append([]pulumi.Resource{}, n.routed...), p.balancer.listeners...)), pulumi.IgnoreChanges([]string{"desiredCapacity"}))
-	p.scaleMachines(s, group)
+	s.start(func(after pulumi.ResourceOption) {
+		p.scaleMachines(s, grouped(s, "machine", template, n.subnets[cloud.TierProxies], &autoscaling.GroupArgs{
+			MinSize: pulumi.Int(set.Proxies.Min), MaxSize: pulumi.Int(set.Proxies.Max), TargetGroupArns: targets, DefaultInstanceWarmup: pulumi.Int(120),
+			// Auto Scaling publishes none of its metrics unless it is asked to.
+			EnabledMetrics: pulumi.StringArray{pulumi.String(inService)}, MetricsGranularity: pulumi.String("1Minute"),
+		}, after, pulumi.IgnoreChanges([]string{"desiredCapacity"})))
+	})
 }
 
 // inService is the metric of how many machines serve.

@@ -7,7 +7,6 @@ import (
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
-	"github.com/postern/postern/components/aws/document"
 	"github.com/postern/postern/plan/cloud"
 )
 
@@ -15,13 +14,24 @@ import (
 // changed or forgotten. They know addresses and no state, so that answers, which
 // go to ports that clients choose, need rules too. What no rule allows is denied.
 
-// acl is a network ACL whose rules are numbered as they come.
+// acl is a network ACL. A rule's name and number say what it is for, so that a rule that comes or goes
+// changes no other one.
 type acl struct {
-	s       *scope
-	name    string
-	acl     *ec2.NetworkAcl
-	numbers map[bool]int
+	s    *scope
+	name string
+	acl  *ec2.NetworkAcl
 }
+
+// The numbers of rules. Rules for zones have the letter's place added, and those for resolvers the
+// place in the list. What no agent may reach is refused before everywhere is allowed.
+const (
+	ruleTier     = 100 // the tier at the other end, or the network itself
+	rulePlatform = 200
+	ruleProxies  = 300
+	ruleApart    = 1000
+	ruleAnywhere = 2000
+	ruleResolver = 3000
+)
 
 // ephemeral are the ports that clients choose.
 const (
@@ -30,41 +40,50 @@ const (
 )
 
 func newACL(s *scope, n *network, name string, v *ec2.Vpc, tiers ...cloud.Tier) *acl {
-	a := &acl{s: s, name: name, numbers: map[bool]int{}}
-	a.acl = add(s, ec2.NewNetworkAcl, name, &ec2.NetworkAclArgs{VpcId: v.ID(), Tags: s.tags(name)})
+	a := &acl{s: s, name: name, acl: add(s, ec2.NewNetworkAcl, name, &ec2.NetworkAclArgs{VpcId: v.ID(), Tags: s.tags(name)})}
 	for _, tier := range tiers {
 		for i, subnet := range n.subnets[tier] {
-			n.routed = append(n.routed, add(s, ec2.NewNetworkAclAssociation, zonal(name+"-"+string(tier), s.args.AWS.Zones[i]), &ec2.NetworkAclAssociationArgs{
+			add(s, ec2.NewNetworkAclAssociation, zonal(name+"-"+string(tier), s.args.AWS.Zones[i]), &ec2.NetworkAclAssociationArgs{
 				NetworkAclId: a.acl.ID(), SubnetId: subnet.ID(),
-			}))
+			})
 		}
 	}
 	return a
 }
 
-// tcp allows TCP to ports from to, of there (egress) or of here (ingress).
-func (a *acl) tcp(egress bool, there netip.Prefix, from, to int) {
-	a.rule(egress, "allow", "tcp", there.String(), from, to)
+// end is what a rule is about: what it is for, its number, and the addresses at the other end.
+type end struct {
+	name   string
+	number int
+	there  netip.Prefix
 }
 
-func (a *acl) rule(egress bool, action, protocol, there string, from, to int) {
-	a.numbers[egress]++
+// in returns the end for the subnet of a tier in the zone with that index.
+func (a *acl) in(tier cloud.Tier, number, zone int) end {
+	set := a.s.args.AWS
+	return end{zonal(tier, set.Zones[zone]), number + set.Place(zone), set.Subnet(tier, zone)}
+}
+
+// tcp allows TCP to ports from to, of there (egress) or of here (ingress).
+func (a *acl) tcp(egress bool, e end, from, to int) { a.rule(egress, "allow", "tcp", e, from, to) }
+
+func (a *acl) rule(egress bool, action, protocol string, e end, from, to int) {
 	direction := map[bool]string{true: "out", false: "in"}[egress]
-	number := a.numbers[egress]
-	add(a.s, ec2.NewNetworkAclRule, fmt.Sprintf("%s-%s-%d", a.name, direction, number), &ec2.NetworkAclRuleArgs{
-		NetworkAclId: a.acl.ID(), Egress: pulumi.Bool(egress), RuleNumber: pulumi.Int(100 * number), RuleAction: pulumi.String(action),
-		Protocol: pulumi.String(protocol), CidrBlock: pulumi.String(there), FromPort: pulumi.Int(from), ToPort: pulumi.Int(to),
-	})
+	add(a.s, ec2.NewNetworkAclRule, fmt.Sprintf("%s-%s-%s", a.name, direction, e.name), &ec2.NetworkAclRuleArgs{
+		NetworkAclId: a.acl.ID(), Egress: pulumi.Bool(egress), RuleNumber: pulumi.Int(e.number), RuleAction: pulumi.String(action),
+		Protocol: pulumi.String(protocol), CidrBlock: pulumi.String(e.there.String()), FromPort: pulumi.Int(from), ToPort: pulumi.Int(to),
+	}, // A rule cannot be changed, and its number is taken while it is there.
+		pulumi.DeleteBeforeReplace(true))
 }
 
 // reach lets the subnets of a connect to ports of there, and be answered.
-func (a *acl) reach(there netip.Prefix, from, to int) {
+func (a *acl) reach(there end, from, to int) {
 	a.tcp(true, there, from, to)
 	a.tcp(false, there, firstEphemeral, lastPort)
 }
 
 // serve lets there connect to ports of the subnets of a, and be answered.
-func (a *acl) serve(there netip.Prefix, from, to int) {
+func (a *acl) serve(there end, from, to int) {
 	a.tcp(false, there, from, to)
 	a.tcp(true, there, firstEphemeral, lastPort)
 }
@@ -74,42 +93,53 @@ func newACLs(n *network, s *scope) {
 	agents := newACL(s, n, "agents", n.agents, cloud.TierAgents)
 	gate := newACL(s, n, "gate", n.agents, cloud.TierGate)
 	for i := range set.Zones {
-		agents.reach(set.Subnet(cloud.TierGate, i), cloud.FirstPort, cloud.LastPort)
-		gate.serve(set.Subnet(cloud.TierAgents, i), cloud.FirstPort, cloud.LastPort)
+		agents.reach(agents.in(cloud.TierGate, ruleTier, i), cloud.FirstPort, cloud.LastPort)
+		gate.serve(gate.in(cloud.TierAgents, ruleTier, i), cloud.FirstPort, cloud.LastPort)
 		if set.FargateAgents() {
-			agents.tcp(true, set.Subnet(cloud.TierGate, i), https, https)
-			gate.tcp(false, set.Subnet(cloud.TierAgents, i), https, https)
+			to, from := agents.in(cloud.TierGate, rulePlatform, i), gate.in(cloud.TierAgents, rulePlatform, i)
+			to.name, from.name = "platform-"+to.name, "platform-"+from.name
+			agents.tcp(true, to, https, https)
+			gate.tcp(false, from, https, https)
 		}
-		if set.Mode == cloud.ModeShared { // the load balancer itself is there
-			gate.reach(set.Subnet(cloud.TierProxies, i), cloud.FirstPort, cloud.LastPort)
-			gate.tcp(true, set.Subnet(cloud.TierProxies, i), document.ReadyPort, document.ReadyPort)
+		if set.Mode == cloud.ModeShared { // the load balancer itself is there; it also checks whether proxies are ready
+			gate.reach(gate.in(cloud.TierProxies, ruleProxies, i), cloud.FirstPort, cloud.LastPort)
 		}
 	}
 	egress := newACL(s, n, "egress", n.egress, cloud.TierPublic, cloud.TierProxies, cloud.TierControl, cloud.TierServices)
-	inside := set.EgressCIDR
+	inside := end{"inside", ruleTier - 1, set.EgressCIDR}
 	egress.tcp(true, inside, 0, lastPort)
 	egress.tcp(false, inside, 0, lastPort)
 	if set.Mode == cloud.ModeShared {
 		// Everything but the load balancers stays apart from the agents' half, by
 		// the order of the rules.
 		for i := range set.Zones {
-			egress.serve(set.Subnet(cloud.TierGate, i), cloud.FirstPort, cloud.LastPort)
-			egress.tcp(false, set.Subnet(cloud.TierGate, i), document.ReadyPort, document.ReadyPort)
+			egress.serve(egress.in(cloud.TierGate, ruleTier, i), cloud.FirstPort, cloud.LastPort)
 		}
-		egress.deny(set.AgentsCIDR)
+		for _, out := range []bool{true, false} {
+			egress.rule(out, "deny", "-1", end{"apart", ruleApart, set.AgentsCIDR}, 0, 0)
+		}
 	}
-	out := netip.MustParsePrefix(anywhere)
+	out := end{"anywhere", ruleAnywhere, netip.MustParsePrefix(anywhere)}
 	egress.tcp(true, out, 0, lastPort)
 	egress.tcp(false, out, firstEphemeral, lastPort)
-	for _, r := range s.args.resolvers() {
-		egress.rule(true, "allow", "udp", single(r.Addr()), int(r.Port()), int(r.Port()))
-		egress.rule(false, "allow", "udp", single(r.Addr()), firstEphemeral, lastPort)
-	}
+	egress.resolvers()
 }
 
-// deny refuses everything from and to there that no earlier rule allows.
-func (a *acl) deny(there netip.Prefix) {
-	for _, egress := range []bool{true, false} {
-		a.rule(egress, "deny", "-1", there.String(), 0, 0)
+// resolvers lets the proxies ask the resolvers of the policy. On the way to and from the NAT gateway,
+// a packet also passes the border between two subnets of this ACL.
+func (a *acl) resolvers() {
+	inside, ports := end{there: a.s.args.AWS.EgressCIDR}, map[int]bool{}
+	for i, r := range a.s.args.resolvers() {
+		there, port := end{fmt.Sprintf("resolver-%d", i+1), ruleResolver + 2*i, netip.PrefixFrom(r.Addr(), r.Addr().BitLen())}, int(r.Port())
+		a.rule(true, "allow", "udp", there, port, port)
+		a.rule(false, "allow", "udp", there, firstEphemeral, lastPort)
+		inside.number = there.number + 1
+		if inside.name = fmt.Sprintf("asks-%d", i+1); !ports[port] {
+			a.rule(false, "allow", "udp", inside, port, port)
+		}
+		if inside.name = "answers"; i == 0 {
+			a.rule(true, "allow", "udp", inside, firstEphemeral, lastPort)
+		}
+		ports[port] = true
 	}
 }

@@ -13,9 +13,6 @@ import (
 type network struct {
 	agents, egress *ec2.Vpc
 	subnets        map[cloud.Tier][]*ec2.Subnet
-	// routed must exist before something starts in a subnet: until then the
-	// defaults hold for it.
-	routed []pulumi.Resource
 	// tables are the route tables of tiers that may have routes, by zone.
 	tables map[cloud.Tier][]*ec2.RouteTable
 	nat    []*ec2.NatGateway
@@ -97,9 +94,7 @@ func (n *network) tier(s *scope, tier cloud.Tier, v *ec2.Vpc, byZone bool) {
 			n.tables[tier] = append(n.tables[tier], table)
 		}
 		n.subnets[tier] = append(n.subnets[tier], subnet)
-		n.routed = append(n.routed, add(s, ec2.NewRouteTableAssociation, name, &ec2.RouteTableAssociationArgs{
-			SubnetId: subnet.ID(), RouteTableId: table.ID(),
-		}))
+		add(s, ec2.NewRouteTableAssociation, name, &ec2.RouteTableAssociationArgs{SubnetId: subnet.ID(), RouteTableId: table.ID()})
 	}
 }
 

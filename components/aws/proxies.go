@@ -52,19 +52,19 @@ func (p *proxies) tasks(s *scope, n *network, f *fence, a *auditLog, v *vault, r
 			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Ports: ports, Control: controlHost(s.stack), FleetCA: set.FleetCA, Token: document.ARN(x[1]),
 		}.Container().Text()
 	}, a.group(groupProxies), v.token.Arn)
-	service := add(s, ecs.NewService, "service", &ecs.ServiceArgs{
+	args := &ecs.ServiceArgs{
 		Cluster: cluster.Arn, DesiredCount: pulumi.Int(set.Proxies.Min),
 		TaskDefinition:       task(s, "task", definition, set.Proxies.CPU, set.Proxies.Memory, p.reader, nil).Arn,
 		NetworkConfiguration: taskNetwork(n.subnets[cloud.TierProxies], f.proxies.ID()),
-		LoadBalancers:        targets, HealthCheckGracePeriodSeconds: pulumi.Int(120),
-		// New ones serve before old ones go.
+		LoadBalancers:        targets, HealthCheckGracePeriodSeconds: pulumi.Int(machineLifetime),
+		// New ones serve before old ones go. Without a policy no proxy is ready, and another one would
+		// not be either. The load balancer sends nobody to a proxy that is not ready.
 		DeploymentMinimumHealthyPercent: pulumi.Int(100), DeploymentMaximumPercent: pulumi.Int(200),
-		DeploymentCircuitBreaker: &ecs.ServiceDeploymentCircuitBreakerArgs{Enable: pulumi.Bool(true), Rollback: pulumi.Bool(true)},
-		LaunchType:               pulumi.String("FARGATE"), EnableExecuteCommand: pulumi.Bool(false), PropagateTags: pulumi.String("SERVICE"),
-		AvailabilityZoneRebalancing: pulumi.String("ENABLED"), Tags: s.tags("service"),
-	}, pulumi.DependsOn(append(append([]pulumi.Resource{}, n.routed...), p.balancer.listeners...)),
-		pulumi.IgnoreChanges([]string{"desiredCount"})) // scaling's
-	p.scaleTasks(s, cluster, service)
+		AvailabilityZoneRebalancing: pulumi.String("ENABLED"),
+	}
+	s.start(func(after pulumi.ResourceOption) {
+		p.scaleTasks(s, cluster, service(s, args, after, pulumi.IgnoreChanges([]string{"desiredCount"}))) // scaling's
+	})
 }
 
 func (p *proxies) scaleTasks(s *scope, cluster *ecs.Cluster, service *ecs.Service) {

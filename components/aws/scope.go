@@ -21,6 +21,30 @@ type scope struct {
 	parent pulumi.Resource
 	// silent are the components that have registered no outputs yet, by name.
 	silent map[string]bool
+	order  *order
+}
+
+// order has what starts come last.
+type order struct {
+	// made are the resources that were declared so far.
+	made   []pulumi.Resource
+	starts []func(after pulumi.ResourceOption)
+}
+
+// start has declare called when all else is declared. What starts (a service, a group of machines)
+// needs the network, the fence, the policies of roles and secrets, and the way of its events into
+// the log. It depends on all of that, so that nothing runs unguarded or unrecorded, neither while
+// the stack comes up nor while it is destroyed.
+func (s *scope) start(declare func(after pulumi.ResourceOption)) {
+	s.order.starts = append(s.order.starts, declare)
+}
+
+// begin declares what starts.
+func (o *order) begin() {
+	after := pulumi.DependsOn(slices.Clone(o.made))
+	for _, declare := range o.starts {
+		declare(after)
+	}
 }
 
 // group is a component that only holds other resources together.
@@ -105,6 +129,7 @@ func add[R pulumi.Resource, A any](s *scope, construct constructor[R, A], suffix
 	if err != nil {
 		panic(failure{fmt.Errorf("declare %s: %w", name, err)})
 	}
+	s.order.made = append(s.order.made, r)
 	return r
 }
 

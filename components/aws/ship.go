@@ -20,7 +20,7 @@ const onlyEvents = `{ ($.verdict = "change") || ($.verdict = "gap") }`
 func (a *auditLog) ship(s *scope, r *roles) {
 	place := s.args.place()
 	errors := add(s, cloudwatch.NewLogStream, "delivery", &cloudwatch.LogStreamArgs{LogGroupName: a.group(groupDelivery), Name: pulumi.String(deliveryStream)})
-	deliver := r.role(s, "delivery", "firehose.amazonaws.com", "How Firehose writes the audit log", written(func(v []string) string {
+	deliver, mayDeliver := r.role(s, "delivery", "firehose.amazonaws.com", "How Firehose writes the audit log", written(func(v []string) string {
 		return document.Delivery{Place: place, Bucket: document.ARN(v[0]), Key: document.ARN(v[1]), Group: v[2]}.Policy().Text()
 	}, a.bucket.Arn, a.key.Arn, a.group(groupDelivery)), place.ARN("firehose", "*"))
 	stream := add(s, kinesis.NewFirehoseDeliveryStream, "delivery", &kinesis.FirehoseDeliveryStreamArgs{
@@ -40,16 +40,18 @@ func (a *auditLog) ship(s *scope, r *roles) {
 			Enabled: pulumi.Bool(true), KeyType: pulumi.String("CUSTOMER_MANAGED_CMK"), KeyArn: a.key.Arn,
 		},
 		Tags: s.tags("delivery"),
-	})
-	forward := r.role(s, "forward", "logs.amazonaws.com", "How CloudWatch Logs hands events to Firehose", written(func(v []string) string {
-		return document.Forward(document.ARN(v[0])).Text()
-	}, stream.Arn), place.ARN("logs", "*"))
-	add(s, cloudwatch.NewLogSubscriptionFilter, "events", &cloudwatch.LogSubscriptionFilterArgs{
-		LogGroup: a.group(groupProxies), FilterPattern: pulumi.String(""), DestinationArn: stream.Arn, RoleArn: forward.Arn,
-	})
-	add(s, cloudwatch.NewLogSubscriptionFilter, "changes", &cloudwatch.LogSubscriptionFilterArgs{
-		LogGroup: a.group(groupControl), FilterPattern: pulumi.String(onlyEvents), DestinationArn: stream.Arn, RoleArn: forward.Arn,
-	})
+	}, pulumi.DependsOn([]pulumi.Resource{mayDeliver}))
+	forward, mayForward := r.role(s, "forward", "logs.amazonaws.com", "How CloudWatch Logs hands events to Firehose", written(func(v []string) string {
+		return document.Forward(document.ARN(v[0]), document.ARN(v[1])).Text()
+	}, stream.Arn, a.key.Arn), place.ARN("logs", "*"))
+	// CloudWatch Logs tries whether it may, before it takes a filter.
+	subscribe := func(name, group, pattern string) {
+		add(s, cloudwatch.NewLogSubscriptionFilter, name, &cloudwatch.LogSubscriptionFilterArgs{
+			LogGroup: a.group(group), FilterPattern: pulumi.String(pattern), DestinationArn: stream.Arn, RoleArn: forward.Arn,
+		}, pulumi.DependsOn([]pulumi.Resource{mayForward}))
+	}
+	subscribe("events", groupProxies, "")
+	subscribe("changes", groupControl, onlyEvents)
 	// Nothing is masked on the way: events have no credential in them, and are
 	// kept as the proxies wrote them.
 	add(s, cloudwatch.NewQueryDefinition, "denials", &cloudwatch.QueryDefinitionArgs{

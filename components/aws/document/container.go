@@ -3,6 +3,8 @@ package document
 import (
 	"strconv"
 	"strings"
+
+	"github.com/postern/postern/plan/cloud"
 )
 
 // Container is a container definition of ECS (Amazon ECS API Reference, ContainerDefinition), with
@@ -133,9 +135,9 @@ func (c *Container) ports(ports ...uint16) {
 
 const (
 	// XDSPort is the control plane's port for nodes.
-	XDSPort = 18000
+	XDSPort = cloud.XDSPort
 	// ReadyPort is the port at which a node says whether it serves its first whole configuration.
-	ReadyPort = 18080
+	ReadyPort = cloud.ReadyPort
 )
 
 // Proxy is the task of a proxy.

@@ -145,15 +145,20 @@ func (d Delivery) Policy() Policy {
 	)
 }
 
-// Forward lets CloudWatch Logs hand events to the stream.
-func Forward(stream ARN) Policy {
-	return NewPolicy(Statement{Sid: "Forward", Effect: Allow, Action: []string{"firehose:PutRecord", "firehose:PutRecordBatch"}, Resource: []ARN{stream}})
+// Forward lets CloudWatch Logs hand events to the stream, which is encrypted with the key: the
+// caller needs the key too.
+func Forward(stream, key ARN) Policy {
+	return NewPolicy(
+		Statement{Sid: "Forward", Effect: Allow, Action: []string{"firehose:PutRecord", "firehose:PutRecordBatch"}, Resource: []ARN{stream}},
+		Statement{Sid: "Encrypt", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{key}},
+	)
 }
 
 // Operators is the policy of people who push policies, rotate secrets and read the audit log. They
 // read no secret and delete nothing.
 type Operators struct {
 	Place    Place
+	Stack    string
 	Bundles  ARN
 	Secrets  []ARN
 	Key      ARN // of the secrets
@@ -194,15 +199,16 @@ func (o Operators) Policy() Policy {
 		Statement{Sid: "LookAtKeys", Effect: Allow, Action: []string{"kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus"}, Resource: []ARN{o.Key, o.AuditKey}},
 		Statement{Sid: "LookAtRoles", Effect: Allow, Action: []string{
 			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:ListRoleTags",
-		}, Resource: []ARN{o.Place.Role("postern/*")}},
-		Statement{Sid: "LookAtBoundary", Effect: Allow, Action: []string{"iam:GetPolicy", "iam:GetPolicyVersion"}, Resource: []ARN{o.Place.Policy("postern/*")}},
-		Statement{Sid: "NoDeletion", Effect: Deny, Resource: Everything, Action: []string{
+		}, Resource: []ARN{o.Place.Role("postern/" + o.Stack + "/*")}},
+		Statement{Sid: "LookAtBoundary", Effect: Allow, Action: []string{"iam:GetPolicy", "iam:GetPolicyVersion"}, Resource: []ARN{o.Place.Policy("postern/" + o.Stack + "/*")}},
+		// The rest of the account is for other policies to decide about.
+		Statement{Sid: "NoDeletion", Effect: Deny, Resource: append(groups, each([]ARN{o.Bundles, o.Audit})...), Action: []string{
 			"logs:DeleteLogGroup", "logs:DeleteLogStream", "logs:PutRetentionPolicy", "s3:BypassGovernanceRetention",
 			"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutBucketObjectLockConfiguration", "s3:PutLifecycleConfiguration", "s3:PutObjectLegalHold",
 			"s3:PutObjectRetention",
 		}},
 		Statement{Sid: "NoAuditWriting", Effect: Deny, Action: []string{"s3:PutObject"}, Resource: []ARN{o.Audit.Below("/*")}},
-		Statement{Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue"}, Resource: Everything},
+		Statement{Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue"}, Resource: o.Secrets},
 	)
 }
 
