@@ -37,7 +37,8 @@ func newAgent(parent *scope, n *network, group *ec2.SecurityGroup, a *auditLog, 
 // service, a file of its image.
 func (a *EnvironmentArgs) AgentMachine(x cloud.Agent) document.AgentMachine {
 	return document.AgentMachine{
-		Stack: a.Plan.Stack, Agent: x.Name, Runtime: x.Runtime, Image: x.Image, Command: x.Command, Gates: a.gates(x.Port), CA: a.AWS.CA,
+		Stack: a.Plan.Stack, Agent: x.Name, Runtime: x.Runtime, Image: x.Image, Command: x.Command,
+		Gates: a.gates(x.Port), CA: a.AWS.CA,
 	}
 }
 
@@ -58,7 +59,8 @@ func agentTasks(s *scope, n *network, group *ec2.SecurityGroup, a *auditLog, r *
 	execution := r.execution(s, x.Image, a.group(groupAgents), v.key.Arn)
 	definition := written(func(v []string) string {
 		return document.Task{
-			Place: place, Name: x.Name, Image: x.Image, Command: x.Command, Group: v[0], Gate: "http://" + s.args.gates(x.Port)[0], CA: s.args.AWS.CA,
+			Place: place, Name: x.Name, Image: x.Image, Command: x.Command, Group: v[0],
+			Gate: "http://" + s.args.gates(x.Port)[0], CA: s.args.AWS.CA,
 		}.Container().Text()
 	}, a.group(groupAgents))
 	args := &ecs.ServiceArgs{

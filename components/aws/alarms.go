@@ -65,10 +65,12 @@ func (a *auditLog) alert(s *scope, b *balancer) {
 	// publication no proxy is ready, and that is told too.
 	if len(b.targets) > 0 {
 		add(s, cloudwatch.NewMetricAlarm, "ready", &cloudwatch.MetricAlarmArgs{
-			Name: pulumi.String("postern-" + s.stack + "/ready"), AlarmDescription: pulumi.String("Fewer proxies are ready than there must be: see postern status"),
-			Namespace: pulumi.String("AWS/NetworkELB"), MetricName: pulumi.String("HealthyHostCount"),
+			Name:             pulumi.String("postern-" + s.stack + "/ready"),
+			AlarmDescription: pulumi.String("Fewer proxies are ready than there must be: see postern status"),
+			Namespace:        pulumi.String("AWS/NetworkELB"), MetricName: pulumi.String("HealthyHostCount"),
 			Dimensions: pulumi.StringMap{"LoadBalancer": b.lb.ArnSuffix, "TargetGroup": b.targets[0].ArnSuffix},
-			Statistic:  pulumi.String("Minimum"), Period: pulumi.Int(300), EvaluationPeriods: pulumi.Int(3), Threshold: pulumi.Float64(s.args.AWS.Proxies.Min),
+			Statistic:  pulumi.String("Minimum"), Period: pulumi.Int(300), EvaluationPeriods: pulumi.Int(3),
+			Threshold:          pulumi.Float64(s.args.AWS.Proxies.Min),
 			ComparisonOperator: pulumi.String("LessThanThreshold"), TreatMissingData: pulumi.String("breaching"),
 			AlarmActions: pulumi.Array{topic.Arn}, Tags: s.tags("ready"),
 		})
@@ -76,10 +78,13 @@ func (a *auditLog) alert(s *scope, b *balancer) {
 	for _, x := range s.args.alarms() {
 		args := &cloudwatch.MetricAlarmArgs{
 			Name: pulumi.String("postern-" + s.stack + "/" + x.name), AlarmDescription: pulumi.String(x.description),
-			Namespace: pulumi.String("AWS/Logs"), MetricName: pulumi.String("IncomingLogEvents"), Dimensions: pulumi.StringMap{"LogGroupName": a.group(x.group)},
-			Statistic: pulumi.String("Sum"), Period: pulumi.Int(x.period), EvaluationPeriods: pulumi.Int(x.times), Threshold: pulumi.Float64(x.more),
-			ComparisonOperator: pulumi.String("GreaterThanOrEqualToThreshold"), TreatMissingData: pulumi.String("notBreaching"),
-			AlarmActions: pulumi.Array{topic.Arn}, Tags: s.tags(x.name),
+			Namespace: pulumi.String("AWS/Logs"), MetricName: pulumi.String("IncomingLogEvents"),
+			Dimensions: pulumi.StringMap{"LogGroupName": a.group(x.group)},
+			Statistic:  pulumi.String("Sum"), Period: pulumi.Int(x.period),
+			EvaluationPeriods: pulumi.Int(x.times), Threshold: pulumi.Float64(x.more),
+			ComparisonOperator: pulumi.String("GreaterThanOrEqualToThreshold"),
+			TreatMissingData:   pulumi.String("notBreaching"),
+			AlarmActions:       pulumi.Array{topic.Arn}, Tags: s.tags(x.name),
 		}
 		if x.more == 0 {
 			args.Threshold, args.ComparisonOperator, args.TreatMissingData = pulumi.Float64(1), pulumi.String("LessThanThreshold"), pulumi.String("breaching")
@@ -89,7 +94,8 @@ func (a *auditLog) alert(s *scope, b *balancer) {
 			add(s, cloudwatch.NewLogMetricFilter, x.name, &cloudwatch.LogMetricFilterArgs{
 				LogGroupName: a.group(x.group), Pattern: pulumi.String(x.pattern),
 				MetricTransformation: &cloudwatch.LogMetricFilterMetricTransformationArgs{
-					Namespace: pulumi.String(namespace), Name: pulumi.String(x.name), Value: pulumi.String("1"), DefaultValue: pulumi.String("0"),
+					Namespace: pulumi.String(namespace), Name: pulumi.String(x.name), Value: pulumi.String("1"),
+					DefaultValue: pulumi.String("0"),
 				},
 			})
 			args.Namespace, args.MetricName, args.Dimensions = pulumi.String(namespace), pulumi.String(x.name), nil

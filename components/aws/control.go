@@ -26,7 +26,8 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 	s := parent.component("ControlPlane", "control")
 	place, set := s.args.place(), s.args.AWS
 	c := &control{cluster: add(s, ecs.NewCluster, "cluster", &ecs.ClusterArgs{
-		Settings: ecs.ClusterSettingArray{&ecs.ClusterSettingArgs{Name: pulumi.String("containerInsights"), Value: pulumi.String("enabled")}}, Tags: s.tags("cluster"),
+		Settings: ecs.ClusterSettingArray{&ecs.ClusterSettingArgs{Name: pulumi.String("containerInsights"), Value: pulumi.String("enabled")}},
+		Tags:     s.tags("cluster"),
 	})}
 	c.execution = r.execution(s, set.Image, a.group(groupControl), v.key.Arn, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
 
@@ -48,7 +49,8 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 	c.role, _ = r.role(s, "task", ecsTasks, "The control plane: reads publications and the secrets of the policy's credentials", policy, place.ARN("ecs", "*"))
 
 	domain := add(s, servicediscovery.NewPrivateDnsNamespace, "names", &servicediscovery.PrivateDnsNamespaceArgs{
-		Name: pulumi.String(document.Namespace(s.stack)), Description: pulumi.String("Stack " + s.stack), Vpc: n.egress.ID(), Tags: s.tags("names"),
+		Name: pulumi.String(document.Namespace(s.stack)), Description: pulumi.String("Stack " + s.stack),
+		Vpc: n.egress.ID(), Tags: s.tags("names"),
 	})
 	name := add(s, servicediscovery.NewService, "name", &servicediscovery.ServiceArgs{
 		Name: pulumi.String("control"),
@@ -57,12 +59,14 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 			DnsRecords: servicediscovery.ServiceDnsConfigDnsRecordArray{&servicediscovery.ServiceDnsConfigDnsRecordArgs{Type: pulumi.String("A"), Ttl: pulumi.Int(10)}},
 		},
 		// ECS removes its instances some time after their tasks.
-		HealthCheckCustomConfig: &servicediscovery.ServiceHealthCheckCustomConfigArgs{FailureThreshold: pulumi.Int(1)}, ForceDestroy: pulumi.Bool(true),
-		Tags: s.tags("name"),
+		HealthCheckCustomConfig: &servicediscovery.ServiceHealthCheckCustomConfigArgs{FailureThreshold: pulumi.Int(1)},
+		ForceDestroy:            pulumi.Bool(true),
+		Tags:                    s.tags("name"),
 	})
 	definition := written(func(x []string) string {
 		return document.Controller{
-			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Store: storeURL(x[1], set.Region), CA: set.CA, FleetCA: set.FleetCA, Operators: set.Operators,
+			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Store: storeURL(x[1], set.Region),
+			CA: set.CA, FleetCA: set.FleetCA, Operators: set.Operators,
 			CAKey: document.ARN(x[2]), FleetCAKey: document.ARN(x[3]), Tokens: document.ARN(x[4]),
 		}.Container().Text()
 	}, a.group(groupControl), bundles.Bucket, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
@@ -85,9 +89,9 @@ func storeURL(bucket, region string) string {
 }
 
 // service declares a service on Fargate. It has no circuit breaker: its tasks cannot start before
-// their secrets have values, and ECS would give up after three tries, for good. Without one it tries
-// again, at the latest every 27 minutes (Amazon ECS Developer Guide, "service throttle logic"). A
-// deployment that fails stops no task that serves: new tasks are started first.
+// their secrets have values, and ECS would give up after three tries, for good. Without one it
+// tries again, at the latest every 27 minutes (Amazon ECS Developer Guide, "service throttle
+// logic"). A deployment that fails stops no task that serves: new tasks are started first.
 func service(s *scope, args *ecs.ServiceArgs, opts ...pulumi.ResourceOption) *ecs.Service {
 	args.LaunchType, args.EnableExecuteCommand = pulumi.String("FARGATE"), pulumi.Bool(false)
 	args.PropagateTags, args.Tags = pulumi.String("SERVICE"), s.tags("service")
@@ -98,8 +102,10 @@ func service(s *scope, args *ecs.ServiceArgs, opts ...pulumi.ResourceOption) *ec
 // may do; nil means nothing.
 func task(s *scope, suffix string, containers pulumi.StringInput, cpu, memory int, execution, role *iam.Role) *ecs.TaskDefinition {
 	args := &ecs.TaskDefinitionArgs{
-		Family: pulumi.String(s.prefix), ContainerDefinitions: containers.ToStringOutput(), RequiresCompatibilities: pulumi.StringArray{pulumi.String("FARGATE")},
-		NetworkMode: pulumi.String("awsvpc"), Cpu: pulumi.String(decimal(cpu)), Memory: pulumi.String(decimal(memory)),
+		Family: pulumi.String(s.prefix), ContainerDefinitions: containers.ToStringOutput(),
+		RequiresCompatibilities: pulumi.StringArray{pulumi.String("FARGATE")},
+		NetworkMode:             pulumi.String("awsvpc"), Cpu: pulumi.String(decimal(cpu)),
+		Memory:           pulumi.String(decimal(memory)),
 		ExecutionRoleArn: execution.Arn, EnableFaultInjection: pulumi.Bool(false),
 		RuntimePlatform: &ecs.TaskDefinitionRuntimePlatformArgs{OperatingSystemFamily: pulumi.String("LINUX"), CpuArchitecture: pulumi.String("X86_64")},
 		Volumes: ecs.TaskDefinitionVolumeArray{

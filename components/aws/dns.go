@@ -73,12 +73,14 @@ func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases strin
 	var rules []pulumi.Resource
 	if len(names) > 0 {
 		rules = append(rules, add(s, route53.NewResolverFirewallRule, suffix+"-allow", &route53.ResolverFirewallRuleArgs{
-			FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-allow", names).ID(), Priority: pulumi.Int(100), Action: pulumi.String("ALLOW"),
+			FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-allow", names).ID(),
+			Priority: pulumi.Int(100), Action: pulumi.String("ALLOW"),
 			FirewallDomainRedirectionAction: pulumi.String(aliases),
 		}))
 	}
 	rules = append(rules, add(s, route53.NewResolverFirewallRule, suffix+"-block", &route53.ResolverFirewallRuleArgs{
-		FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-block", []string{"*."}).ID(), Priority: pulumi.Int(200), Action: pulumi.String("BLOCK"),
+		FirewallRuleGroupId: group.ID(), FirewallDomainListId: list(suffix+"-block", []string{"*."}).ID(),
+		Priority: pulumi.Int(200), Action: pulumi.String("BLOCK"),
 		BlockResponse: pulumi.String("NODATA"), FirewallDomainRedirectionAction: pulumi.String(inspect),
 	}))
 	// It cannot be taken off a network by mistake, until the stack may be taken down.
@@ -87,7 +89,8 @@ func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases strin
 		mutation = "ENABLED"
 	}
 	add(s, route53.NewResolverFirewallRuleGroupAssociation, suffix, &route53.ResolverFirewallRuleGroupAssociationArgs{
-		FirewallRuleGroupId: group.ID(), VpcId: v.ID(), Priority: pulumi.Int(101), MutationProtection: pulumi.String(mutation), Tags: s.tags(suffix),
+		FirewallRuleGroupId: group.ID(), VpcId: v.ID(), Priority: pulumi.Int(101),
+		MutationProtection: pulumi.String(mutation), Tags: s.tags(suffix),
 	}, pulumi.DependsOn(rules))
 	add(s, route53.NewResolverFirewallConfig, suffix, &route53.ResolverFirewallConfigArgs{ResourceId: v.ID(), FirewallFailOpen: pulumi.String("DISABLED")})
 	return group

@@ -13,8 +13,8 @@ import (
 	"github.com/postern/postern/plan/cloud"
 )
 
-// endpoints lead to AWS services without the internet. Each has a policy that says for what, and by
-// whom, it may be used.
+// endpoints lead to AWS services without the internet. Each has a policy that says for what, and
+// by whom, it may be used.
 type endpoints struct {
 	// secrets is the endpoint of Secrets Manager. It is nil in the shared mode, which reaches AWS
 	// through its NAT gateway and so saves the cost of endpoints.
@@ -25,12 +25,13 @@ func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bu
 	s := parent.component("NetworkEndpoints", "endpoints")
 	place, set := s.args.place(), s.args.AWS
 	e := &endpoints{}
-	// S3's is a route, which costs nothing. Agents' subnets have none, and neither have the proxies':
-	// its policy would refuse the buckets that the stack's own policy allows.
+	// S3's is a route, which costs nothing. Agents' subnets have none, and neither have the
+	// proxies': its policy would refuse the buckets that the stack's own policy allows.
 	storage := add(s, ec2.NewVpcEndpoint, "s3", &ec2.VpcEndpointArgs{
-		VpcId: n.egress.ID(), ServiceName: pulumi.String(serviceName(set, "s3")), VpcEndpointType: pulumi.String("Gateway"),
-		Policy: written(func(x []string) string { return document.StorageEndpoint(place, arns(x)...).Text() }, bundles.Arn),
-		Tags:   s.tags("s3"),
+		VpcId: n.egress.ID(), ServiceName: pulumi.String(serviceName(set, "s3")),
+		VpcEndpointType: pulumi.String("Gateway"),
+		Policy:          written(func(x []string) string { return document.StorageEndpoint(place, arns(x)...).Text() }, bundles.Arn),
+		Tags:            s.tags("s3"),
 	})
 	for i, table := range n.tables[cloud.TierControl] {
 		name := zonal("s3-control", set.Zones[i])
@@ -39,7 +40,8 @@ func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bu
 	if !s.args.controlGoesOut() {
 		add(s, vpc.NewSecurityGroupEgressRule, "control-s3", &vpc.SecurityGroupEgressRuleArgs{
 			SecurityGroupId: f.control.ID(), PrefixListId: storage.PrefixListId, IpProtocol: pulumi.String("tcp"),
-			FromPort: pulumi.Int(https), ToPort: pulumi.Int(https), Description: pulumi.String("Bundles and layers of images"), Tags: s.tags("control-s3"),
+			FromPort: pulumi.Int(https), ToPort: pulumi.Int(https),
+			Description: pulumi.String("Bundles and layers of images"), Tags: s.tags("control-s3"),
 		})
 	}
 	if set.FargateAgents() {
@@ -87,9 +89,11 @@ func platformEndpoints(s *scope, n *network, f *fence, a *auditLog) {
 
 func serviceEndpoint(s *scope, suffix, name string, v *ec2.Vpc, subnets []*ec2.Subnet, group *ec2.SecurityGroup, policy pulumi.StringInput, fixed ec2.VpcEndpointSubnetConfigurationArray) *ec2.VpcEndpoint {
 	args := &ec2.VpcEndpointArgs{
-		VpcId: v.ID(), ServiceName: pulumi.String(serviceName(s.args.AWS, name)), VpcEndpointType: pulumi.String("Interface"),
-		PrivateDnsEnabled: pulumi.Bool(true), SubnetIds: ids(subnets), SecurityGroupIds: pulumi.StringArray{group.ID()},
-		Policy: policy, Tags: s.tags(suffix),
+		VpcId: v.ID(), ServiceName: pulumi.String(serviceName(s.args.AWS, name)),
+		VpcEndpointType:   pulumi.String("Interface"),
+		PrivateDnsEnabled: pulumi.Bool(true), SubnetIds: ids(subnets),
+		SecurityGroupIds: pulumi.StringArray{group.ID()},
+		Policy:           policy, Tags: s.tags(suffix),
 	}
 	if fixed != nil {
 		args.SubnetConfigurations = fixed
@@ -122,8 +126,8 @@ func ids(subnets []*ec2.Subnet) pulumi.StringArray {
 	return out
 }
 
-// controlGoesOut reports whether the control plane must reach the internet: to mint tokens, to read
-// a secret elsewhere, or, in the shared mode, to reach AWS.
+// controlGoesOut reports whether the control plane must reach the internet: to mint tokens, to
+// read a secret elsewhere, or, in the shared mode, to reach AWS.
 func (a *EnvironmentArgs) controlGoesOut() bool {
 	if a.AWS.Mode == cloud.ModeShared {
 		return true

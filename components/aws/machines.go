@@ -17,8 +17,8 @@ import (
 // left on it goes with it.
 const machineLifetime = 7 * 24 * 3600
 
-// machine returns what launch templates have in common: one interface without a public address, an
-// encrypted disk and no key pair. If there is a metadata service at all, it takes sessions
+// machine returns what launch templates have in common: one interface without a public address,
+// an encrypted disk and no key pair. If there is a metadata service at all, it takes sessions
 // (IMDSv2), and none from containers (hop limit 1).
 type machine struct {
 	ami, instance string
@@ -41,22 +41,26 @@ func (m machine) template(s *scope, suffix string) *ec2.LaunchTemplate {
 		tags = append(tags, &ec2.LaunchTemplateTagSpecificationArgs{ResourceType: pulumi.String(kind), Tags: s.tags(suffix)})
 	}
 	args := &ec2.LaunchTemplateArgs{
-		Description: pulumi.String(s.resource(suffix)), ImageId: pulumi.String(m.ami), InstanceType: pulumi.String(m.instance), EbsOptimized: pulumi.String("true"),
+		Description: pulumi.String(s.resource(suffix)), ImageId: pulumi.String(m.ami),
+		InstanceType: pulumi.String(m.instance), EbsOptimized: pulumi.String("true"),
 		InstanceInitiatedShutdownBehavior: pulumi.String("terminate"), UpdateDefaultVersion: pulumi.Bool(true),
 		MetadataOptions: &ec2.LaunchTemplateMetadataOptionsArgs{
 			HttpEndpoint: endpoint, HttpTokens: pulumi.String("required"), HttpPutResponseHopLimit: pulumi.Int(1),
 			HttpProtocolIpv6: pulumi.String("disabled"), InstanceMetadataTags: pulumi.String("disabled"),
 		},
 		NetworkInterfaces: ec2.LaunchTemplateNetworkInterfaceArray{&ec2.LaunchTemplateNetworkInterfaceArgs{
-			DeviceIndex: pulumi.Int(0), AssociatePublicIpAddress: pulumi.String("false"), DeleteOnTermination: pulumi.String("true"), SecurityGroups: pulumi.StringArray{m.group},
+			DeviceIndex: pulumi.Int(0), AssociatePublicIpAddress: pulumi.String("false"),
+			DeleteOnTermination: pulumi.String("true"), SecurityGroups: pulumi.StringArray{m.group},
 		}},
 		BlockDeviceMappings: ec2.LaunchTemplateBlockDeviceMappingArray{&ec2.LaunchTemplateBlockDeviceMappingArgs{
 			DeviceName: pulumi.String("/dev/xvda"), Ebs: &ec2.LaunchTemplateBlockDeviceMappingEbsArgs{
-				Encrypted: pulumi.String("true"), VolumeType: pulumi.String("gp3"), VolumeSize: pulumi.Int(m.disk), DeleteOnTermination: pulumi.String("true"),
+				Encrypted: pulumi.String("true"), VolumeType: pulumi.String("gp3"),
+				VolumeSize: pulumi.Int(m.disk), DeleteOnTermination: pulumi.String("true"),
 			},
 		}},
-		EnclaveOptions: &ec2.LaunchTemplateEnclaveOptionsArgs{Enabled: pulumi.Bool(false)}, Monitoring: &ec2.LaunchTemplateMonitoringArgs{Enabled: pulumi.Bool(true)},
-		UserData: m.data, TagSpecifications: tags, Tags: s.tags(suffix),
+		EnclaveOptions: &ec2.LaunchTemplateEnclaveOptionsArgs{Enabled: pulumi.Bool(false)},
+		Monitoring:     &ec2.LaunchTemplateMonitoringArgs{Enabled: pulumi.Bool(true)},
+		UserData:       m.data, TagSpecifications: tags, Tags: s.tags(suffix),
 	}
 	if m.profile != nil {
 		args.IamInstanceProfile = &ec2.LaunchTemplateIamInstanceProfileArgs{Arn: m.profile.Arn}
@@ -71,8 +75,8 @@ func grouped(s *scope, suffix string, template *ec2.LaunchTemplate, subnets []*e
 		Id: template.ID().ToStringOutput(), Version: template.LatestVersion.ApplyT(decimal).(pulumi.StringOutput),
 	}
 	more.VpcZoneIdentifiers = ids(subnets)
-	// A machine is replaced if it fails, and not if it is not ready to serve: without a policy no proxy
-	// is ready, and another one would not be either.
+	// A machine is replaced if it fails, and not if it is not ready to serve: without a policy no
+	// proxy is ready, and another one would not be either.
 	more.HealthCheckType = pulumi.String("EC2")
 	more.MaxInstanceLifetime = pulumi.Int(machineLifetime)
 	more.InstanceMaintenancePolicy = &autoscaling.GroupInstanceMaintenancePolicyArgs{MinHealthyPercentage: pulumi.Int(100), MaxHealthyPercentage: pulumi.Int(200)}
@@ -97,7 +101,8 @@ func (p *proxies) machines(s *scope, n *network, f *fence, a *auditLog, v *vault
 	profile := add(s, iam.NewInstanceProfile, "machine", &iam.InstanceProfileArgs{Path: pulumi.String(rolePath(s.stack)), Role: p.reader.Name, Tags: s.tags("machine")})
 	data := written(func(x []string) string {
 		return document.ProxyMachine{
-			Stack: s.stack, Region: set.Region, Control: document.ControlAddress(controlHost(s.stack)), Token: document.ARN(x[0]), Group: x[1],
+			Stack: s.stack, Region: set.Region, Control: document.ControlAddress(controlHost(s.stack)),
+			Token: document.ARN(x[0]), Group: x[1],
 			FleetCA: set.FleetCA, ReadyPort: document.ReadyPort,
 		}.CloudConfig().Base64()
 	}, v.token.Arn, a.group(groupProxies))
@@ -110,9 +115,11 @@ func (p *proxies) machines(s *scope, n *network, f *fence, a *auditLog, v *vault
 	}
 	s.start(func(after pulumi.ResourceOption) {
 		p.scaleMachines(s, grouped(s, "machine", template, n.subnets[cloud.TierProxies], &autoscaling.GroupArgs{
-			MinSize: pulumi.Int(set.Proxies.Min), MaxSize: pulumi.Int(set.Proxies.Max), TargetGroupArns: targets, DefaultInstanceWarmup: pulumi.Int(120),
+			MinSize: pulumi.Int(set.Proxies.Min), MaxSize: pulumi.Int(set.Proxies.Max),
+			TargetGroupArns: targets, DefaultInstanceWarmup: pulumi.Int(120),
 			// Auto Scaling publishes none of its metrics unless it is asked to.
-			EnabledMetrics: pulumi.StringArray{pulumi.String(inService)}, MetricsGranularity: pulumi.String("1Minute"),
+			EnabledMetrics:     pulumi.StringArray{pulumi.String(inService)},
+			MetricsGranularity: pulumi.String("1Minute"),
 		}, after, pulumi.IgnoreChanges([]string{"desiredCapacity"})))
 	})
 }
@@ -123,7 +130,8 @@ const inService = "GroupInServiceInstances"
 func (p *proxies) scaleMachines(s *scope, group *autoscaling.Group) {
 	follow := func(name string, to *autoscaling.PolicyTargetTrackingConfigurationArgs) {
 		add(s, autoscaling.NewPolicy, name, &autoscaling.PolicyArgs{
-			AutoscalingGroupName: group.Name, PolicyType: pulumi.String("TargetTrackingScaling"), TargetTrackingConfiguration: to,
+			AutoscalingGroupName: group.Name, PolicyType: pulumi.String("TargetTrackingScaling"),
+			TargetTrackingConfiguration: to,
 		})
 	}
 	follow("cpu", &autoscaling.PolicyTargetTrackingConfigurationArgs{

@@ -14,16 +14,16 @@ import (
 // changed or forgotten. They know addresses and no state, so that answers, which
 // go to ports that clients choose, need rules too. What no rule allows is denied.
 
-// acl is a network ACL. A rule's name and number say what it is for, so that a rule that comes or goes
-// changes no other one.
+// acl is a network ACL. A rule's name and number say what it is for, so that a rule that comes or
+// goes changes no other one.
 type acl struct {
 	s    *scope
 	name string
 	acl  *ec2.NetworkAcl
 }
 
-// The numbers of rules. Rules for zones have the letter's place added, and those for resolvers the
-// place in the list. What no agent may reach is refused before everywhere is allowed.
+// The numbers of rules. Rules for zones have the letter's place added, and those for resolvers
+// the place in the list. What no agent may reach is refused before everywhere is allowed.
 const (
 	ruleTier     = 100 // the tier at the other end, or the network itself
 	rulePlatform = 200
@@ -70,8 +70,10 @@ func (a *acl) tcp(egress bool, e end, from, to int) { a.rule(egress, "allow", "t
 func (a *acl) rule(egress bool, action, protocol string, e end, from, to int) {
 	direction := map[bool]string{true: "out", false: "in"}[egress]
 	add(a.s, ec2.NewNetworkAclRule, fmt.Sprintf("%s-%s-%s", a.name, direction, e.name), &ec2.NetworkAclRuleArgs{
-		NetworkAclId: a.acl.ID(), Egress: pulumi.Bool(egress), RuleNumber: pulumi.Int(e.number), RuleAction: pulumi.String(action),
-		Protocol: pulumi.String(protocol), CidrBlock: pulumi.String(e.there.String()), FromPort: pulumi.Int(from), ToPort: pulumi.Int(to),
+		NetworkAclId: a.acl.ID(), Egress: pulumi.Bool(egress), RuleNumber: pulumi.Int(e.number),
+		RuleAction: pulumi.String(action),
+		Protocol:   pulumi.String(protocol), CidrBlock: pulumi.String(e.there.String()),
+		FromPort: pulumi.Int(from), ToPort: pulumi.Int(to),
 	}, // A rule cannot be changed, and its number is taken while it is there.
 		pulumi.DeleteBeforeReplace(true))
 }
@@ -125,8 +127,8 @@ func newACLs(n *network, s *scope) {
 	egress.resolvers()
 }
 
-// resolvers lets the proxies ask the resolvers of the policy. On the way to and from the NAT gateway,
-// a packet also passes the border between two subnets of this ACL.
+// resolvers lets the proxies ask the resolvers of the policy. On the way to and from the NAT
+// gateway, a packet also passes the border between two subnets of this ACL.
 func (a *acl) resolvers() {
 	inside, ports := end{there: a.s.args.AWS.EgressCIDR}, map[int]bool{}
 	for i, r := range a.s.args.resolvers() {

@@ -26,7 +26,8 @@ func newNetwork(parent *scope) *network {
 	n := &network{subnets: map[cloud.Tier][]*ec2.Subnet{}, tables: map[cloud.Tier][]*ec2.RouteTable{}}
 	if set.Mode == cloud.ModeShared {
 		n.egress = emptied(s, "vpc", &ec2.VpcArgs{
-			CidrBlock: pulumi.String(set.VPC.String()), EnableDnsSupport: pulumi.Bool(true), EnableDnsHostnames: pulumi.Bool(true),
+			CidrBlock: pulumi.String(set.VPC.String()), EnableDnsSupport: pulumi.Bool(true),
+			EnableDnsHostnames: pulumi.Bool(true),
 		})
 		n.agents = n.egress
 	} else {
@@ -37,7 +38,8 @@ func newNetwork(parent *scope) *network {
 			CidrBlock: pulumi.String(set.AgentsCIDR.String()), EnableDnsSupport: dns, EnableDnsHostnames: dns,
 		})
 		n.egress = emptied(s, "egress", &ec2.VpcArgs{
-			CidrBlock: pulumi.String(set.EgressCIDR.String()), EnableDnsSupport: pulumi.Bool(true), EnableDnsHostnames: pulumi.Bool(true),
+			CidrBlock: pulumi.String(set.EgressCIDR.String()), EnableDnsSupport: pulumi.Bool(true),
+			EnableDnsHostnames: pulumi.Bool(true),
 		})
 	}
 	for _, tier := range []cloud.Tier{cloud.TierGate, cloud.TierAgents} {
@@ -62,13 +64,16 @@ func emptied(s *scope, name string, args *ec2.VpcArgs) *ec2.Vpc {
 	args.Tags = s.tags(name)
 	v := add(s, ec2.NewVpc, name, args)
 	add(s, ec2.NewDefaultRouteTable, name+"-main", &ec2.DefaultRouteTableArgs{
-		DefaultRouteTableId: v.DefaultRouteTableId, Routes: ec2.DefaultRouteTableRouteArray{}, Tags: s.tags(name + "-main"),
+		DefaultRouteTableId: v.DefaultRouteTableId, Routes: ec2.DefaultRouteTableRouteArray{},
+		Tags: s.tags(name + "-main"),
 	})
 	add(s, ec2.NewDefaultSecurityGroup, name+"-default", &ec2.DefaultSecurityGroupArgs{
-		VpcId: v.ID(), Ingress: ec2.DefaultSecurityGroupIngressArray{}, Egress: ec2.DefaultSecurityGroupEgressArray{}, Tags: s.tags(name + "-default"),
+		VpcId: v.ID(), Ingress: ec2.DefaultSecurityGroupIngressArray{},
+		Egress: ec2.DefaultSecurityGroupEgressArray{}, Tags: s.tags(name + "-default"),
 	})
 	add(s, ec2.NewDefaultNetworkAcl, name+"-default", &ec2.DefaultNetworkAclArgs{
-		DefaultNetworkAclId: v.DefaultNetworkAclId, Ingress: ec2.DefaultNetworkAclIngressArray{}, Egress: ec2.DefaultNetworkAclEgressArray{}, Tags: s.tags(name + "-default"),
+		DefaultNetworkAclId: v.DefaultNetworkAclId, Ingress: ec2.DefaultNetworkAclIngressArray{},
+		Egress: ec2.DefaultNetworkAclEgressArray{}, Tags: s.tags(name + "-default"),
 	}, // which subnets are left to it is not ours to say
 		pulumi.IgnoreChanges([]string{"subnetIds"}))
 	return v
@@ -84,9 +89,11 @@ func (n *network) tier(s *scope, tier cloud.Tier, v *ec2.Vpc, byZone bool) {
 	for i, zone := range s.args.AWS.Zones {
 		name := zonal(tier, zone)
 		subnet := add(s, ec2.NewSubnet, name, &ec2.SubnetArgs{
-			VpcId: v.ID(), CidrBlock: pulumi.String(s.args.AWS.Subnet(tier, i).String()), AvailabilityZone: pulumi.String(zone),
-			MapPublicIpOnLaunch: pulumi.Bool(false), AssignIpv6AddressOnCreation: pulumi.Bool(false), EnableDns64: pulumi.Bool(false),
-			Tags: s.tags(name),
+			VpcId: v.ID(), CidrBlock: pulumi.String(s.args.AWS.Subnet(tier, i).String()),
+			AvailabilityZone:    pulumi.String(zone),
+			MapPublicIpOnLaunch: pulumi.Bool(false), AssignIpv6AddressOnCreation: pulumi.Bool(false),
+			EnableDns64: pulumi.Bool(false),
+			Tags:        s.tags(name),
 		})
 		table := shared
 		if byZone {
@@ -108,14 +115,16 @@ func (n *network) wayOut(s *scope) {
 	gateway := add(s, ec2.NewInternetGateway, "internet", &ec2.InternetGatewayArgs{VpcId: n.egress.ID(), Tags: s.tags("internet")})
 	for i, zone := range s.args.AWS.Zones {
 		add(s, ec2.NewRoute, zonal("public-out", zone), &ec2.RouteArgs{
-			RouteTableId: n.tables[cloud.TierPublic][i].ID(), DestinationCidrBlock: pulumi.String(anywhere), GatewayId: gateway.ID(),
+			RouteTableId: n.tables[cloud.TierPublic][i].ID(), DestinationCidrBlock: pulumi.String(anywhere),
+			GatewayId: gateway.ID(),
 		})
 		if i == 0 || s.args.AWS.NATPerZone {
 			name := zonal("nat", zone)
 			address := add(s, ec2.NewEip, name, &ec2.EipArgs{Domain: pulumi.String("vpc"), Tags: s.tags(name)})
 			n.addresses = append(n.addresses, address)
 			n.nat = append(n.nat, add(s, ec2.NewNatGateway, name, &ec2.NatGatewayArgs{
-				AllocationId: address.ID(), ConnectivityType: pulumi.String("public"), SubnetId: n.subnets[cloud.TierPublic][i].ID(), Tags: s.tags(name),
+				AllocationId: address.ID(), ConnectivityType: pulumi.String("public"),
+				SubnetId: n.subnets[cloud.TierPublic][i].ID(), Tags: s.tags(name),
 			}, pulumi.DependsOn([]pulumi.Resource{gateway})))
 		}
 		out := []cloud.Tier{cloud.TierProxies}
@@ -124,7 +133,8 @@ func (n *network) wayOut(s *scope) {
 		}
 		for _, tier := range out {
 			add(s, ec2.NewRoute, zonal(tier+"-out", zone), &ec2.RouteArgs{
-				RouteTableId: n.tables[tier][i].ID(), DestinationCidrBlock: pulumi.String(anywhere), NatGatewayId: n.nat[len(n.nat)-1].ID(),
+				RouteTableId: n.tables[tier][i].ID(), DestinationCidrBlock: pulumi.String(anywhere),
+				NatGatewayId: n.nat[len(n.nat)-1].ID(),
 			})
 		}
 	}
@@ -139,7 +149,8 @@ func (n *network) singletons(s *scope) {
 	for i, zone := range s.args.AWS.Zones {
 		name := zonal("unblocked", zone)
 		add(s, ec2.NewVpcBlockPublicAccessExclusion, name, &ec2.VpcBlockPublicAccessExclusionArgs{
-			SubnetId: n.subnets[cloud.TierPublic][i].ID(), InternetGatewayExclusionMode: pulumi.String("allow-egress"), Tags: s.tags(name),
+			SubnetId:                     n.subnets[cloud.TierPublic][i].ID(),
+			InternetGatewayExclusionMode: pulumi.String("allow-egress"), Tags: s.tags(name),
 		}, pulumi.DependsOn([]pulumi.Resource{block}))
 	}
 }

@@ -44,7 +44,8 @@ func kindOf(r *graph.Resource) string {
 	return kind
 }
 
-// starting are the kinds of what runs, and scaling those of what only makes more or less of it run.
+// starting are the kinds of what runs, and scaling those of what only makes more or less of it
+// run.
 var (
 	starting = []string{"ecs/service", "autoscaling/group"}
 	scaling  = []string{"appautoscaling/target", "appautoscaling/policy", "autoscaling/policy"}
@@ -52,13 +53,17 @@ var (
 
 // TestNothingStartsBeforeWhatItNeeds: what runs begins when all else is there, and ends before
 // anything of it goes: the way to registry and secrets, every layer of the fence, the policies of
-// roles, secrets and endpoints, the firewall of the resolver, and the way of the events into the log.
+// roles, secrets and endpoints, the firewall of the resolver, and the way of the events into the
+// log.
 func TestNothingStartsBeforeWhatItNeeds(t *testing.T) {
 	t.Parallel()
 	needed := []string{
-		"ec2/vpcEndpoint", "ec2/route", "ec2/natGateway", "ec2/routeTableAssociation", "ec2/networkAclAssociation", "ec2/networkAclRule",
-		"vpc/securityGroupEgressRule", "vpc/securityGroupIngressRule", "iam/rolePolicy", "secretsmanager/secretPolicy", "lb/listener",
-		"route53/resolverFirewallRule", "route53/resolverFirewallConfig", "route53/resolverFirewallRuleGroupAssociation",
+		"ec2/vpcEndpoint", "ec2/route", "ec2/natGateway", "ec2/routeTableAssociation",
+		"ec2/networkAclAssociation", "ec2/networkAclRule",
+		"vpc/securityGroupEgressRule", "vpc/securityGroupIngressRule", "iam/rolePolicy",
+		"secretsmanager/secretPolicy", "lb/listener",
+		"route53/resolverFirewallRule", "route53/resolverFirewallConfig",
+		"route53/resolverFirewallRuleGroupAssociation",
 		"cloudwatch/logSubscriptionFilter", "s3/bucketPolicy", "ec2/flowLog",
 	}
 	for name := range variants {
@@ -76,7 +81,8 @@ func TestNothingStartsBeforeWhatItNeeds(t *testing.T) {
 				needs := needsOf(g, r)
 				for j := range g.Resources {
 					other := &g.Resources[j]
-					if slices.Contains(starting, kindOf(other)) || slices.Contains(scaling, kindOf(other)) || !other.Custom || strings.HasPrefix(other.Type, "pulumi:") {
+					if slices.Contains(starting, kindOf(other)) || slices.Contains(scaling, kindOf(other)) ||
+						!other.Custom || strings.HasPrefix(other.Type, "pulumi:") {
 						continue
 					}
 					require.Contains(t, needs, other.URN, "%s does not wait for %s %s", r.Name, other.Type, other.Name)
@@ -152,14 +158,15 @@ var sealing = map[string][]string{
 	"sns:Publish": {"kms:Decrypt", "kms:GenerateDataKey"},
 }
 
-// TestWhoUsesWhatIsSealedHasTheKey: every identity that may use an encrypted resource may use its key,
-// and so may every service that the resource's own policy lets in.
+// TestWhoUsesWhatIsSealedHasTheKey: every identity that may use an encrypted resource may use its
+// key, and so may every service that the resource's own policy lets in.
 func TestWhoUsesWhatIsSealedHasTheKey(t *testing.T) {
 	t.Parallel()
 	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *declarations) {
 		keys := map[string]string{} // of resources, by ARN
 		for _, r := range g.all {
-			arn := "arn:aws:" + strings.ToLower(r.token[strings.LastIndexByte(r.token, ':')+1:]) + ":eu-west-1:123456789012:" + r.token[strings.LastIndexByte(r.token, ':')+1:] + "/" + r.name
+			kind := r.token[strings.LastIndexByte(r.token, ':')+1:]
+			arn := "arn:aws:" + strings.ToLower(kind) + ":eu-west-1:123456789012:" + kind + "/" + r.name
 			switch r.token {
 			case "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream":
 				keys[arn] = r.inputs["serverSideEncryption"].ObjectValue()["keyArn"].StringValue()
@@ -206,7 +213,9 @@ func TestWhoUsesWhatIsSealedHasTheKey(t *testing.T) {
 				}
 			}
 		}
-		for _, action := range []string{"firehose:PutRecordBatch", "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "s3:PutObject", "s3:GetObject"} {
+		for _, action := range []string{
+			"firehose:PutRecordBatch", "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "s3:PutObject", "s3:GetObject",
+		} {
 			require.NotZero(t, uses[action], "%s: the test sees it", action)
 		}
 		// The topic's caller is a service, which the key's own policy lets in.
@@ -217,8 +226,8 @@ func TestWhoUsesWhatIsSealedHasTheKey(t *testing.T) {
 	})
 }
 
-// TestNamesOfTasksGo: Cloud Map deletes no service with instances, and ECS removes them some time after
-// their tasks.
+// TestNamesOfTasksGo: Cloud Map deletes no service with instances, and ECS removes them some time
+// after their tasks.
 func TestNamesOfTasksGo(t *testing.T) {
 	t.Parallel()
 	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *declarations) {
@@ -288,8 +297,9 @@ func TestEndpointsHaveFixedAddresses(t *testing.T) {
 	})
 }
 
-// TestRulesSayWhatTheyAreFor: a zone, a resolver or an agent on Fargate that comes or goes leaves every
-// other rule of a network ACL as it is: no name means another rule, and no rule has another number.
+// TestRulesSayWhatTheyAreFor: a zone, a resolver or an agent on Fargate that comes or goes leaves
+// every other rule of a network ACL as it is: no name means another rule, and no rule has another
+// number.
 func TestRulesSayWhatTheyAreFor(t *testing.T) {
 	t.Parallel()
 	agent := func(compute string) string {
@@ -352,8 +362,8 @@ func (g *declarations) lets(acl string, egress bool, protocol string, there neti
 	return false
 }
 
-// TestResolversAreReached: a question to a resolver of the policy passes every border on its way, over
-// the NAT gateway, and so does the answer.
+// TestResolversAreReached: a question to a resolver of the policy passes every border on its way,
+// over the NAT gateway, and so does the answer.
 func TestResolversAreReached(t *testing.T) {
 	t.Parallel()
 	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
@@ -377,8 +387,8 @@ func TestResolversAreReached(t *testing.T) {
 	})
 }
 
-// TestBucketsOfThePolicyAreReached: what the policy allows leaves by the NAT gateways. The endpoint of
-// S3, whose policy allows the stack's own buckets only, is the control plane's.
+// TestBucketsOfThePolicyAreReached: what the policy allows leaves by the NAT gateways. The
+// endpoint of S3, whose policy allows the stack's own buckets only, is the control plane's.
 func TestBucketsOfThePolicyAreReached(t *testing.T) {
 	t.Parallel()
 	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {

@@ -44,12 +44,14 @@ func (p *proxies) tasks(s *scope, n *network, f *fence, a *auditLog, v *vault, r
 	for i, x := range set.Agents {
 		ports = append(ports, x.Port)
 		targets = append(targets, &ecs.ServiceLoadBalancerArgs{
-			TargetGroupArn: p.balancer.targets[i].Arn, ContainerName: pulumi.String("proxy"), ContainerPort: pulumi.Int(int(x.Port)),
+			TargetGroupArn: p.balancer.targets[i].Arn, ContainerName: pulumi.String("proxy"),
+			ContainerPort: pulumi.Int(int(x.Port)),
 		})
 	}
 	definition := written(func(x []string) string {
 		return document.Proxy{
-			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Ports: ports, Control: controlHost(s.stack), FleetCA: set.FleetCA, Token: document.ARN(x[1]),
+			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Ports: ports,
+			Control: controlHost(s.stack), FleetCA: set.FleetCA, Token: document.ARN(x[1]),
 		}.Container().Text()
 	}, a.group(groupProxies), v.token.Arn)
 	args := &ecs.ServiceArgs{
@@ -57,8 +59,8 @@ func (p *proxies) tasks(s *scope, n *network, f *fence, a *auditLog, v *vault, r
 		TaskDefinition:       task(s, "task", definition, set.Proxies.CPU, set.Proxies.Memory, p.reader, nil).Arn,
 		NetworkConfiguration: taskNetwork(n.subnets[cloud.TierProxies], f.proxies.ID()),
 		LoadBalancers:        targets, HealthCheckGracePeriodSeconds: pulumi.Int(machineLifetime),
-		// New ones serve before old ones go. Without a policy no proxy is ready, and another one would
-		// not be either. The load balancer sends nobody to a proxy that is not ready.
+		// New ones serve before old ones go. Without a policy no proxy is ready, and another one
+		// would not be either. The load balancer sends nobody to a proxy that is not ready.
 		DeploymentMinimumHealthyPercent: pulumi.Int(100), DeploymentMaximumPercent: pulumi.Int(200),
 		AvailabilityZoneRebalancing: pulumi.String("ENABLED"),
 	}
@@ -71,13 +73,15 @@ func (p *proxies) scaleTasks(s *scope, cluster *ecs.Cluster, service *ecs.Servic
 	target := add(s, appautoscaling.NewTarget, "scale", &appautoscaling.TargetArgs{
 		ServiceNamespace: pulumi.String("ecs"), ScalableDimension: pulumi.String("ecs:service:DesiredCount"),
 		ResourceId:  pulumi.Sprintf("service/%s/%s", cluster.Name, service.Name),
-		MinCapacity: pulumi.Int(s.args.AWS.Proxies.Min), MaxCapacity: pulumi.Int(s.args.AWS.Proxies.Max), Tags: s.tags("scale"),
+		MinCapacity: pulumi.Int(s.args.AWS.Proxies.Min), MaxCapacity: pulumi.Int(s.args.AWS.Proxies.Max),
+		Tags: s.tags("scale"),
 	})
 	follow := func(name string, to *appautoscaling.PolicyTargetTrackingScalingPolicyConfigurationArgs) {
 		to.ScaleOutCooldown, to.ScaleInCooldown = pulumi.Int(60), pulumi.Int(600) // tunnels are long
 		add(s, appautoscaling.NewPolicy, name, &appautoscaling.PolicyArgs{
-			PolicyType: pulumi.String("TargetTrackingScaling"), ServiceNamespace: target.ServiceNamespace, ScalableDimension: target.ScalableDimension,
-			ResourceId: target.ResourceId, TargetTrackingScalingPolicyConfiguration: to,
+			PolicyType: pulumi.String("TargetTrackingScaling"), ServiceNamespace: target.ServiceNamespace,
+			ScalableDimension: target.ScalableDimension,
+			ResourceId:        target.ResourceId, TargetTrackingScalingPolicyConfiguration: to,
 		})
 	}
 	follow("cpu", &appautoscaling.PolicyTargetTrackingScalingPolicyConfigurationArgs{

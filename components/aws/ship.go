@@ -47,7 +47,8 @@ func (a *auditLog) ship(s *scope, r *roles) {
 	// CloudWatch Logs tries whether it may, before it takes a filter.
 	subscribe := func(name, group, pattern string) {
 		add(s, cloudwatch.NewLogSubscriptionFilter, name, &cloudwatch.LogSubscriptionFilterArgs{
-			LogGroup: a.group(group), FilterPattern: pulumi.String(pattern), DestinationArn: stream.Arn, RoleArn: forward.Arn,
+			LogGroup: a.group(group), FilterPattern: pulumi.String(pattern), DestinationArn: stream.Arn,
+			RoleArn: forward.Arn,
 		}, pulumi.DependsOn([]pulumi.Resource{mayForward}))
 	}
 	subscribe("events", groupProxies, "")
@@ -55,7 +56,8 @@ func (a *auditLog) ship(s *scope, r *roles) {
 	// Nothing is masked on the way: events have no credential in them, and are
 	// kept as the proxies wrote them.
 	add(s, cloudwatch.NewQueryDefinition, "denials", &cloudwatch.QueryDefinitionArgs{
-		Name: pulumi.String("postern/" + s.stack + "/denials"), LogGroupNames: pulumi.StringArray{a.group(groupProxies)},
-		QueryString: pulumi.String("filter verdict in [\"deny\", \"error\"] | stats count(*) as denials by verdict, agent, host, reason | sort denials desc"),
+		Name:          pulumi.String("postern/" + s.stack + "/denials"),
+		LogGroupNames: pulumi.StringArray{a.group(groupProxies)},
+		QueryString:   pulumi.String("filter verdict in [\"deny\", \"error\"] | stats count(*) as denials by verdict, agent, host, reason | sort denials desc"),
 	})
 }

@@ -21,8 +21,8 @@ var (
 const (
 	// maxAgents is less than the number of rules that a security group can have.
 	maxAgents = 50
-	// maxTargets is the most targets that a load balancer across zones has. Every proxy is a target of
-	// every agent.
+	// maxTargets is the most targets that a load balancer across zones has. Every proxy is a
+	// target of every agent.
 	maxTargets = 500
 	// maxFargatePorts is the most target groups that a service on ECS can have,
 	// and each agent has one.
@@ -61,7 +61,8 @@ func (l *loader) agents(n, root *yaml.Node, a *cloud.AWS) {
 	if len(a.Agents) > maxAgents {
 		l.At(m, "split the stack", "there are %d agents, more than %d", len(a.Agents), maxAgents)
 	} else if len(a.Agents) > maxFargatePorts && a.Proxies.Compute == cloud.ComputeFargate {
-		l.At(m, "write proxies: {compute: ec2, ami: ...}", "proxies on fargate serve at most %d agents (ECS's target groups for a service), and there are %d", maxFargatePorts, len(a.Agents))
+		l.At(m, "write proxies: {compute: ec2, ami: ...}",
+			"proxies on fargate serve at most %d agents (ECS's target groups for a service), and there are %d", maxFargatePorts, len(a.Agents))
 	}
 	if n := len(a.Agents) * a.Proxies.Max; n > maxTargets {
 		l.At(m, fmt.Sprintf("write proxies: {max: %d}, or split the stack", maxTargets/len(a.Agents)),
@@ -110,11 +111,13 @@ func (l *loader) agent(f yaml.Field, runtime *yaml.Node, a *cloud.AWS) cloud.Age
 	if out.Compute == cloud.ComputeFargate {
 		if a.Mode == cloud.ModeShared {
 			// The endpoints' policies are for agents, and everybody may resolve their names.
-			l.At(n.Get("compute"), "write compute: ec2, or mode: isolated", "fargate needs endpoints in the agents' network, and mode shared has no such network")
+			l.At(n.Get("compute"), "write compute: ec2, or mode: isolated",
+				"fargate needs endpoints in the agents' network, and mode shared has no such network")
 		}
 		l.Useless(n, "compute fargate", "instance", "ami", "disk", "metadata")
 		if runtime != nil {
-			l.At(runtime, "remove it, or write compute: ec2", "fargate has its own isolation, so no runtime can be chosen")
+			l.At(runtime, "remove it, or write compute: ec2",
+				"fargate has its own isolation, so no runtime can be chosen")
 		}
 		l.image(n.Get("image"), a, out.Image)
 		out.CPU, out.Memory = l.fargate(n, 1024, 2048)
@@ -158,8 +161,8 @@ func (l *loader) machine(n, runtime *yaml.Node, what string, out *cloud.Agent) {
 	}
 }
 
-// portOf returns the port of an agent for which the file gives none. It depends on the name alone,
-// so that other agents may come and go without changing an identity.
+// portOf returns the port of an agent for which the file gives none. It depends on the name
+// alone, so that other agents may come and go without changing an identity.
 func portOf(name string) uint16 {
 	h := fnv.New32a()
 	h.Write([]byte(name))
@@ -215,7 +218,8 @@ func (l *loader) secrets(root *yaml.Node, a *cloud.AWS) {
 		switch {
 		case err != nil: // was reported where it was read
 		case ref.Source == plan.SourceAWSSecretsManager && ref.Region != a.Region && a.Region != "":
-			l.At(at, "write ?region="+a.Region, "the secret is in %s, the stack in %s: its control plane reads its own region only", ref.Region, a.Region)
+			l.At(at, "write ?region="+a.Region,
+				"the secret is in %s, the stack in %s: its control plane reads its own region only", ref.Region, a.Region)
 		case slices.Contains(notInAWS, ref.Source):
 			l.At(at, fmt.Sprintf(`write where it is in AWS: "awssecretsmanager://NAME?region=%s"`, cmp.Or(a.Region, "eu-west-1")), "the control plane in AWS does not read secrets of %s://", ref.Source)
 		}

@@ -11,23 +11,30 @@ type Deployer struct {
 
 // deployed are all actions, within a region, of the services of which a stack is made.
 var deployed = []string{
-	"application-autoscaling:*", "autoscaling:*", "cloudwatch:*", "ec2:*", "ecs:*", "elasticloadbalancing:*", "firehose:*", "kms:*", "logs:*", "route53resolver:*",
+	"application-autoscaling:*", "autoscaling:*", "cloudwatch:*", "ec2:*", "ecs:*", "elasticloadbalancing:*",
+	"firehose:*", "kms:*", "logs:*", "route53resolver:*",
 	"secretsmanager:*", "servicediscovery:*", "sns:*",
 }
 
 // looked are the actions of these services that only look, and show no secret and no event.
 var looked = []string{
-	"application-autoscaling:Describe*", "application-autoscaling:ListTagsForResource", "autoscaling:Describe*", "cloudwatch:Describe*", "cloudwatch:ListTagsForResource",
-	"ec2:Describe*", "ec2:GetInstanceTypesFromInstanceRequirements", "ec2:GetManagedPrefixListEntries", "ecs:Describe*", "ecs:List*", "elasticloadbalancing:Describe*",
-	"firehose:Describe*", "firehose:List*", "kms:Describe*", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:List*", "logs:Describe*", "logs:GetLogDelivery",
-	"logs:List*", "route53resolver:Get*", "route53resolver:List*", "secretsmanager:DescribeSecret", "secretsmanager:GetResourcePolicy", "secretsmanager:ListSecrets",
+	"application-autoscaling:Describe*", "application-autoscaling:ListTagsForResource", "autoscaling:Describe*",
+	"cloudwatch:Describe*", "cloudwatch:ListTagsForResource",
+	"ec2:Describe*", "ec2:GetInstanceTypesFromInstanceRequirements", "ec2:GetManagedPrefixListEntries",
+	"ecs:Describe*", "ecs:List*", "elasticloadbalancing:Describe*",
+	"firehose:Describe*", "firehose:List*", "kms:Describe*", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus",
+	"kms:List*", "logs:Describe*", "logs:GetLogDelivery",
+	"logs:List*", "route53resolver:Get*", "route53resolver:List*", "secretsmanager:DescribeSecret",
+	"secretsmanager:GetResourcePolicy", "secretsmanager:ListSecrets",
 	"servicediscovery:Get*", "servicediscovery:List*", "sns:Get*", "sns:List*",
 }
 
 // unowned are the actions on what can have no tag and no name of the stack's.
 var unowned = []string{
-	"ec2:ModifyVpcBlockPublicAccessOptions", "ecs:DeregisterTaskDefinition", "logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DeleteQueryDefinition",
-	"logs:DeleteResourcePolicy", "logs:PutQueryDefinition", "logs:PutResourcePolicy", "route53resolver:UpdateFirewallConfig", "servicediscovery:UntagResource", "sns:Unsubscribe",
+	"ec2:ModifyVpcBlockPublicAccessOptions", "ecs:DeregisterTaskDefinition", "logs:CreateLogDelivery",
+	"logs:DeleteLogDelivery", "logs:DeleteQueryDefinition",
+	"logs:DeleteResourcePolicy", "logs:PutQueryDefinition", "logs:PutResourcePolicy",
+	"route53resolver:UpdateFirewallConfig", "servicediscovery:UntagResource", "sns:Unsubscribe",
 	// KMS sees the tags of a new key up to five minutes later.
 	"kms:EnableKeyRotation",
 }
@@ -35,7 +42,8 @@ var unowned = []string{
 // linked are the services that make a role of their own in an account, with the permissions of
 // whoever uses them first.
 var linked = []string{
-	"autoscaling.amazonaws.com", "ecs.amazonaws.com", "ecs.application-autoscaling.amazonaws.com", "elasticloadbalancing.amazonaws.com", "route53resolver.amazonaws.com",
+	"autoscaling.amazonaws.com", "ecs.amazonaws.com", "ecs.application-autoscaling.amazonaws.com",
+	"elasticloadbalancing.amazonaws.com", "route53resolver.amazonaws.com",
 }
 
 // assumed are the services to which roles of a stack are passed.
@@ -44,8 +52,8 @@ var assumed = []string{"ec2.amazonaws.com", "ecs-tasks.amazonaws.com", "firehose
 // own is what names of the stack's own begin with. No stack's name has a slash.
 func (d Deployer) own() string { return "postern/" + d.Stack + "/" }
 
-// Policy returns the identity's policy for everything but IAM. It changes what has the stack's tag or
-// name, and reads no secret.
+// Policy returns the identity's policy for everything but IAM. It changes what has the stack's
+// tag or name, and reads no secret.
 func (d Deployer) Policy() Policy {
 	p, own := d.Place, d.own()
 	here := func(key string, values ...string) Condition {
@@ -62,8 +70,16 @@ func (d Deployer) Policy() Policy {
 	names := Namespace(d.Stack)
 	return NewPolicy(
 		Statement{Sid: "Look", Effect: Allow, Action: looked, Resource: Everything, Condition: here("")},
-		Statement{Sid: "Own", Effect: Allow, Action: deployed, Resource: Everything, Condition: here("aws:ResourceTag/"+graph.TagStack, d.Stack)},
-		Statement{Sid: "Make", Effect: Allow, Action: deployed, Resource: Everything, Condition: here("aws:RequestTag/"+graph.TagStack, d.Stack)},
+		Statement{
+			Sid: "Own", Effect: Allow, Action: deployed,
+			Resource:  Everything,
+			Condition: here("aws:ResourceTag/"+graph.TagStack, d.Stack),
+		},
+		Statement{
+			Sid: "Make", Effect: Allow, Action: deployed,
+			Resource:  Everything,
+			Condition: here("aws:RequestTag/"+graph.TagStack, d.Stack),
+		},
 		Statement{Sid: "Named", Effect: Allow, Action: []string{"cloudwatch:*", "kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias", "logs:*"}, Resource: []ARN{
 			p.ARN("cloudwatch", "alarm:postern-"+d.Stack+"/*"), p.ARN("kms", "alias/"+own+"*"), p.LogGroup("/" + own + "*"),
 		}},
@@ -73,12 +89,16 @@ func (d Deployer) Policy() Policy {
 			ARN("arn:" + p.Partition + ":ec2:" + p.Region + "::image/*"), ARN("arn:" + p.Partition + ":ec2:" + p.Region + "::snapshot/*"),
 		}},
 		// The ACL that a new network comes with is emptied before it has tags.
-		Statement{Sid: "DefaultACL", Effect: Allow, Action: []string{"ec2:DeleteNetworkAclEntry"}, Resource: []ARN{p.ARN("ec2", "network-acl/*")},
+		Statement{
+			Sid: "DefaultACL", Effect: Allow, Action: []string{"ec2:DeleteNetworkAclEntry"},
+			Resource:  []ARN{p.ARN("ec2", "network-acl/*")},
 			Condition: Condition{"Null": {"aws:ResourceTag/" + graph.TagStack: {"true"}}}},
-		// Names of buckets have no region. Cloud Map's zone and those of endpoints have none either.
+		// Names of buckets have no region. Cloud Map's zone and those of endpoints have none
+		// either.
 		Statement{Sid: "Buckets", Effect: Allow, Action: []string{"s3:*"}, Resource: buckets},
 		Statement{Sid: "Zones", Effect: Allow, Action: []string{
-			"route53:DeleteHostedZone", "route53:GetChange", "route53:GetHostedZone", "route53:ListHostedZonesByName", "route53:ListResourceRecordSets",
+			"route53:DeleteHostedZone", "route53:GetChange", "route53:GetHostedZone",
+			"route53:ListHostedZonesByName", "route53:ListResourceRecordSets",
 		}, Resource: Everything},
 		Statement{Sid: "PrivateZones", Effect: Allow, Action: []string{
 			"route53:AssociateVPCWithHostedZone", "route53:CreateHostedZone", "route53:DisassociateVPCFromHostedZone",
@@ -87,34 +107,56 @@ func (d Deployer) Policy() Policy {
 			"ForAllValues:StringLike": {"route53:ChangeResourceRecordSetsNormalizedRecordNames": {names, "*." + names}},
 			"Null":                    {"route53:ChangeResourceRecordSetsNormalizedRecordNames": {"false"}},
 		}},
-		Statement{Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:BatchGetSecretValue", "secretsmanager:GetSecretValue"}, Resource: Everything},
+		Statement{
+			Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:BatchGetSecretValue", "secretsmanager:GetSecretValue"},
+			Resource: Everything,
+		},
 	)
 }
 
-// Identities returns the identity's policy for IAM. It makes no role without the stack's boundary. The
-// two policies together are longer than one may be.
+// Identities returns the identity's policy for IAM. It makes no role without the stack's
+// boundary. The two policies together are longer than one may be.
 func (d Deployer) Identities() Policy {
 	p, own := d.Place, d.own()
 	iam := func(resource string) ARN { return ARN("arn:" + p.Partition + ":iam::" + p.Account + ":" + resource) }
 	roles := []ARN{p.Role(own + "*")}
 	bounded := Condition{"ArnLike": {"iam:PermissionsBoundary": {string(p.Policy(own + d.Stack + "-boundary-*"))}}}
 	return NewPolicy(
-		Statement{Sid: "MakeRoles", Effect: Allow, Action: []string{"iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"}, Resource: roles, Condition: bounded},
+		Statement{
+			Sid: "MakeRoles", Effect: Allow, Action: []string{"iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"},
+			Resource:  roles,
+			Condition: bounded,
+		},
 		Statement{Sid: "ChangeRoles", Effect: Allow, Action: []string{
-			"iam:DeleteRole", "iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListInstanceProfilesForRole",
-			"iam:ListRolePolicies", "iam:ListRoleTags", "iam:TagRole", "iam:UntagRole", "iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:UpdateRoleDescription",
+			"iam:DeleteRole", "iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:GetRole",
+			"iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListInstanceProfilesForRole",
+			"iam:ListRolePolicies", "iam:ListRoleTags", "iam:TagRole", "iam:UntagRole",
+			"iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:UpdateRoleDescription",
 		}, Resource: roles},
 		Statement{Sid: "Policies", Effect: Allow, Action: []string{
-			"iam:CreatePolicy", "iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:DeletePolicyVersion", "iam:GetPolicy", "iam:GetPolicyVersion", "iam:ListEntitiesForPolicy",
+			"iam:CreatePolicy", "iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:DeletePolicyVersion",
+			"iam:GetPolicy", "iam:GetPolicyVersion", "iam:ListEntitiesForPolicy",
 			"iam:ListPolicyVersions", "iam:TagPolicy", "iam:UntagPolicy",
 		}, Resource: []ARN{p.Policy(own + "*")}},
 		Statement{Sid: "Profiles", Effect: Allow, Action: []string{
-			"iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile", "iam:DeleteInstanceProfile", "iam:GetInstanceProfile", "iam:RemoveRoleFromInstanceProfile",
+			"iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile", "iam:DeleteInstanceProfile",
+			"iam:GetInstanceProfile", "iam:RemoveRoleFromInstanceProfile",
 			"iam:TagInstanceProfile", "iam:UntagInstanceProfile",
 		}, Resource: []ARN{iam("instance-profile/" + own + "*")}},
-		Statement{Sid: "PassRoles", Effect: Allow, Action: []string{"iam:PassRole"}, Resource: roles, Condition: Condition{"StringEquals": {"iam:PassedToService": assumed}}},
-		Statement{Sid: "LinkedRoles", Effect: Allow, Action: []string{"iam:CreateServiceLinkedRole"}, Resource: []ARN{iam("role/aws-service-role/*")}, Condition: Condition{"StringEquals": {"iam:AWSServiceName": linked}}},
-		Statement{Sid: "NoUnboundRoles", Effect: Deny, Action: []string{"iam:DeleteRolePermissionsBoundary"}, Resource: Everything},
+		Statement{
+			Sid: "PassRoles", Effect: Allow, Action: []string{"iam:PassRole"},
+			Resource:  roles,
+			Condition: Condition{"StringEquals": {"iam:PassedToService": assumed}},
+		},
+		Statement{
+			Sid: "LinkedRoles", Effect: Allow, Action: []string{"iam:CreateServiceLinkedRole"},
+			Resource:  []ARN{iam("role/aws-service-role/*")},
+			Condition: Condition{"StringEquals": {"iam:AWSServiceName": linked}},
+		},
+		Statement{
+			Sid: "NoUnboundRoles", Effect: Deny, Action: []string{"iam:DeleteRolePermissionsBoundary"},
+			Resource: Everything,
+		},
 	)
 }
 

@@ -21,7 +21,10 @@ type Execution struct {
 func (e Execution) Policy() Policy {
 	p := NewPolicy(
 		// The one action of ECR without a repository.
-		Statement{Sid: "Registry", Effect: Allow, Action: []string{"ecr:GetAuthorizationToken"}, Resource: Everything},
+		Statement{
+			Sid: "Registry", Effect: Allow, Action: []string{"ecr:GetAuthorizationToken"},
+			Resource: Everything,
+		},
 		Statement{Sid: "Image", Effect: Allow, Action: pull, Resource: []ARN{e.Place.Repository(e.Image)}},
 		Statement{Sid: "Log", Effect: Allow, Action: ship, Resource: []ARN{e.Place.LogStreams(e.Group)}},
 	)
@@ -84,8 +87,8 @@ func (f From) deny() []Statement {
 	return out
 }
 
-// Control is the role of the control plane. It reads publications, reports on itself, and reads the
-// secrets of the stack file's credentials.
+// Control is the role of the control plane. It reads publications, reports on itself, and reads
+// the secrets of the stack file's credentials.
 type Control struct {
 	Place   Place
 	Bundles ARN   // bucket
@@ -97,9 +100,18 @@ type Control struct {
 // Policy returns the policy of the control plane's role.
 func (c Control) Policy() Policy {
 	p := NewPolicy(
-		Statement{Sid: "FindPublications", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{c.Bundles}},
-		Statement{Sid: "ReadPublications", Effect: Allow, Action: []string{"s3:GetObject"}, Resource: []ARN{c.Bundles.Below("/*")}},
-		Statement{Sid: "Report", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: []ARN{c.Bundles.Below("/replicas/*")}},
+		Statement{
+			Sid: "FindPublications", Effect: Allow, Action: []string{"s3:ListBucket"},
+			Resource: []ARN{c.Bundles},
+		},
+		Statement{
+			Sid: "ReadPublications", Effect: Allow, Action: []string{"s3:GetObject"},
+			Resource: []ARN{c.Bundles.Below("/*")},
+		},
+		Statement{
+			Sid: "Report", Effect: Allow, Action: []string{"s3:PutObject"},
+			Resource: []ARN{c.Bundles.Below("/replicas/*")},
+		},
 	)
 	if len(c.Secrets) > 0 {
 		p.Statement = append(p.Statement,
@@ -121,7 +133,10 @@ type Machine struct {
 // Policy returns the policy of the machine's role.
 func (m Machine) Policy() Policy {
 	return NewPolicy(
-		Statement{Sid: "Join", Effect: Allow, Action: []string{"secretsmanager:GetSecretValue"}, Resource: []ARN{m.Token}},
+		Statement{
+			Sid: "Join", Effect: Allow, Action: []string{"secretsmanager:GetSecretValue"},
+			Resource: []ARN{m.Token},
+		},
 		decrypt(m.Place, m.Key, "secretsmanager"),
 		Statement{Sid: "Log", Effect: Allow, Action: ship, Resource: []ARN{m.Place.LogStreams(m.Group)}},
 	)
@@ -138,10 +153,22 @@ type Delivery struct {
 // Policy returns the policy of the stream's role.
 func (d Delivery) Policy() Policy {
 	return NewPolicy(
-		Statement{Sid: "FindBucket", Effect: Allow, Action: []string{"s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"}, Resource: []ARN{d.Bucket}},
-		Statement{Sid: "Write", Effect: Allow, Action: []string{"s3:AbortMultipartUpload", "s3:PutObject"}, Resource: []ARN{d.Bucket.Below("/*")}},
-		Statement{Sid: "Encrypt", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{d.Key}},
-		Statement{Sid: "Errors", Effect: Allow, Action: []string{"logs:PutLogEvents"}, Resource: []ARN{d.Place.LogStreams(d.Group)}},
+		Statement{
+			Sid: "FindBucket", Effect: Allow, Action: []string{"s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"},
+			Resource: []ARN{d.Bucket},
+		},
+		Statement{
+			Sid: "Write", Effect: Allow, Action: []string{"s3:AbortMultipartUpload", "s3:PutObject"},
+			Resource: []ARN{d.Bucket.Below("/*")},
+		},
+		Statement{
+			Sid: "Encrypt", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"},
+			Resource: []ARN{d.Key},
+		},
+		Statement{
+			Sid: "Errors", Effect: Allow, Action: []string{"logs:PutLogEvents"},
+			Resource: []ARN{d.Place.LogStreams(d.Group)},
+		},
 	)
 }
 
@@ -149,13 +176,19 @@ func (d Delivery) Policy() Policy {
 // caller needs the key too.
 func Forward(stream, key ARN) Policy {
 	return NewPolicy(
-		Statement{Sid: "Forward", Effect: Allow, Action: []string{"firehose:PutRecord", "firehose:PutRecordBatch"}, Resource: []ARN{stream}},
-		Statement{Sid: "Encrypt", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{key}},
+		Statement{
+			Sid: "Forward", Effect: Allow, Action: []string{"firehose:PutRecord", "firehose:PutRecordBatch"},
+			Resource: []ARN{stream},
+		},
+		Statement{
+			Sid: "Encrypt", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"},
+			Resource: []ARN{key},
+		},
 	)
 }
 
-// Operators is the policy of people who push policies, rotate secrets and read the audit log. They
-// read no secret and delete nothing.
+// Operators is the policy of people who push policies, rotate secrets and read the audit log.
+// They read no secret and delete nothing.
 type Operators struct {
 	Place    Place
 	Stack    string
@@ -175,9 +208,18 @@ func (o Operators) Policy() Policy {
 	}
 	return NewPolicy(
 		Statement{Sid: "Find", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{o.Bundles, o.Audit}},
-		Statement{Sid: "Read", Effect: Allow, Action: []string{"s3:GetObject"}, Resource: []ARN{o.Bundles.Below("/*"), o.Audit.Below("/*")}},
-		Statement{Sid: "Publish", Effect: Allow, Action: []string{"s3:PutObject"}, Resource: []ARN{o.Bundles.Below("/*")}},
-		Statement{Sid: "RotateSecrets", Effect: Allow, Action: []string{"secretsmanager:DescribeSecret", "secretsmanager:GetResourcePolicy", "secretsmanager:PutSecretValue"}, Resource: o.Secrets},
+		Statement{
+			Sid: "Read", Effect: Allow, Action: []string{"s3:GetObject"},
+			Resource: []ARN{o.Bundles.Below("/*"), o.Audit.Below("/*")},
+		},
+		Statement{
+			Sid: "Publish", Effect: Allow, Action: []string{"s3:PutObject"},
+			Resource: []ARN{o.Bundles.Below("/*")},
+		},
+		Statement{
+			Sid: "RotateSecrets", Effect: Allow, Action: []string{"secretsmanager:DescribeSecret", "secretsmanager:GetResourcePolicy", "secretsmanager:PutSecretValue"},
+			Resource: o.Secrets,
+		},
 		Statement{
 			Sid: "EncryptSecrets", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{o.Key},
 			Condition: Condition{"StringEquals": {"kms:ViaService": {"secretsmanager." + o.Place.Region + ".amazonaws.com"}}},
@@ -186,29 +228,51 @@ func (o Operators) Policy() Policy {
 			Sid: "DecryptAudit", Effect: Allow, Action: []string{"kms:Decrypt"}, Resource: []ARN{o.AuditKey},
 			Condition: Condition{"StringEquals": {"kms:ViaService": {"s3." + o.Place.Region + ".amazonaws.com", "logs." + o.Place.Region + ".amazonaws.com"}}},
 		},
-		Statement{Sid: "QueryLogs", Effect: Allow, Action: []string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:StartQuery"}, Resource: groups},
+		Statement{
+			Sid: "QueryLogs", Effect: Allow, Action: []string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:StartQuery"},
+			Resource: groups,
+		},
 		// Actions without a resource. They only read, for postern drift.
 		Statement{Sid: "Look", Effect: Allow, Resource: Everything, Action: []string{
-			"ec2:DescribeEgressOnlyInternetGateways", "ec2:DescribeInstances", "ec2:DescribeInternetGateways", "ec2:DescribeManagedPrefixLists", "ec2:DescribeNatGateways",
-			"ec2:DescribeNetworkAcls", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups",
+			"ec2:DescribeEgressOnlyInternetGateways", "ec2:DescribeInstances", "ec2:DescribeInternetGateways",
+			"ec2:DescribeManagedPrefixLists", "ec2:DescribeNatGateways",
+			"ec2:DescribeNetworkAcls", "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables",
+			"ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups",
 			"ec2:DescribeSubnets", "ec2:DescribeTransitGatewayVpcAttachments", "ec2:DescribeVpcAttribute",
-			"ec2:DescribeVpcBlockPublicAccessOptions", "ec2:DescribeVpcEndpointServiceConfigurations", "ec2:DescribeVpcEndpointServicePermissions", "ec2:DescribeVpcEndpoints",
+			"ec2:DescribeVpcBlockPublicAccessOptions", "ec2:DescribeVpcEndpointServiceConfigurations",
+			"ec2:DescribeVpcEndpointServicePermissions", "ec2:DescribeVpcEndpoints",
 			"ec2:DescribeVpcPeeringConnections", "ec2:DescribeVpcs", "ec2:DescribeVpnGateways",
-			"ecs:DescribeClusters", "ecs:DescribeServices", "ecs:DescribeTaskDefinition", "ecs:ListClusters", "ecs:ListServices", "iam:ListRoles", "kms:ListAliases", "logs:DescribeLogGroups", "logs:GetQueryResults",
+			"ecs:DescribeClusters", "ecs:DescribeServices", "ecs:DescribeTaskDefinition", "ecs:ListClusters",
+			"ecs:ListServices", "iam:ListRoles", "kms:ListAliases", "logs:DescribeLogGroups",
+			"logs:GetQueryResults",
 		}},
-		Statement{Sid: "LookAtKeys", Effect: Allow, Action: []string{"kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus"}, Resource: []ARN{o.Key, o.AuditKey}},
+		Statement{
+			Sid: "LookAtKeys", Effect: Allow, Action: []string{"kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus"},
+			Resource: []ARN{o.Key, o.AuditKey},
+		},
 		Statement{Sid: "LookAtRoles", Effect: Allow, Action: []string{
-			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:ListRoleTags",
+			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies",
+			"iam:ListRoleTags",
 		}, Resource: []ARN{o.Place.Role("postern/" + o.Stack + "/*")}},
-		Statement{Sid: "LookAtBoundary", Effect: Allow, Action: []string{"iam:GetPolicy", "iam:GetPolicyVersion"}, Resource: []ARN{o.Place.Policy("postern/" + o.Stack + "/*")}},
+		Statement{
+			Sid: "LookAtBoundary", Effect: Allow, Action: []string{"iam:GetPolicy", "iam:GetPolicyVersion"},
+			Resource: []ARN{o.Place.Policy("postern/" + o.Stack + "/*")},
+		},
 		// The rest of the account is for other policies to decide about.
 		Statement{Sid: "NoDeletion", Effect: Deny, Resource: append(groups, each([]ARN{o.Bundles, o.Audit})...), Action: []string{
 			"logs:DeleteLogGroup", "logs:DeleteLogStream", "logs:PutRetentionPolicy", "s3:BypassGovernanceRetention",
-			"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutBucketObjectLockConfiguration", "s3:PutLifecycleConfiguration", "s3:PutObjectLegalHold",
+			"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutBucketObjectLockConfiguration",
+			"s3:PutLifecycleConfiguration", "s3:PutObjectLegalHold",
 			"s3:PutObjectRetention",
 		}},
-		Statement{Sid: "NoAuditWriting", Effect: Deny, Action: []string{"s3:PutObject"}, Resource: []ARN{o.Audit.Below("/*")}},
-		Statement{Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue"}, Resource: o.Secrets},
+		Statement{
+			Sid: "NoAuditWriting", Effect: Deny, Action: []string{"s3:PutObject"},
+			Resource: []ARN{o.Audit.Below("/*")},
+		},
+		Statement{
+			Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue"},
+			Resource: o.Secrets,
+		},
 	)
 }
 
@@ -216,16 +280,26 @@ func (o Operators) Policy() Policy {
 // somebody adds to it (IAM User Guide, "Permissions boundaries").
 func Boundary(p Place, buckets []ARN, secrets []ARN, keys []ARN, prefix string) Policy {
 	return NewPolicy(
-		Statement{Sid: "Registry", Effect: Allow, Action: []string{"ecr:GetAuthorizationToken"}, Resource: Everything},
+		Statement{
+			Sid: "Registry", Effect: Allow, Action: []string{"ecr:GetAuthorizationToken"},
+			Resource: Everything,
+		},
 		Statement{Sid: "Images", Effect: Allow, Action: pull, Resource: []ARN{p.ARN("ecr", "repository/*")}},
 		Statement{Sid: "Logs", Effect: Allow, Action: ship, Resource: []ARN{p.LogGroup(prefix + "/*")}},
 		Statement{Sid: "Secrets", Effect: Allow, Action: read, Resource: secrets},
 		Statement{Sid: "Keys", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: keys},
 		Statement{Sid: "Buckets", Effect: Allow, Action: []string{
-			"s3:AbortMultipartUpload", "s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:PutObject",
+			"s3:AbortMultipartUpload", "s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket",
+			"s3:ListBucketMultipartUploads", "s3:PutObject",
 		}, Resource: each(buckets)},
-		Statement{Sid: "Stream", Effect: Allow, Action: []string{"firehose:PutRecord", "firehose:PutRecordBatch"}, Resource: []ARN{p.ARN("firehose", "deliverystream/*")}},
-		Statement{Sid: "NoEscalation", Effect: Deny, Action: []string{"iam:*", "organizations:*", "sts:AssumeRole"}, Resource: Everything},
+		Statement{
+			Sid: "Stream", Effect: Allow, Action: []string{"firehose:PutRecord", "firehose:PutRecordBatch"},
+			Resource: []ARN{p.ARN("firehose", "deliverystream/*")},
+		},
+		Statement{
+			Sid: "NoEscalation", Effect: Deny, Action: []string{"iam:*", "organizations:*", "sts:AssumeRole"},
+			Resource: Everything,
+		},
 	)
 }
 
