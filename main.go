@@ -13,6 +13,7 @@ import (
 )
 
 func main() {
+	hostpath.KeepDescriptors()
 	fmt.Fprintln(os.Stderr, "error:", become())
 	os.Exit(1)
 }

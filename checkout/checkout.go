@@ -123,7 +123,12 @@ func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root stri
 	defer cancel()
 	cmd := exec.CommandContext(ctx, tool, "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags=-s -w",
 		"-tags="+p.Tags, "-o", path, "./cmd/"+p.Command)
-	cmd.Dir, cmd.Env = root, append(folders.Safe(os.Environ()), "CGO_ENABLED=0")
+	settings, err := goSettings(ctx, folders)
+	if err != nil {
+		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
+	}
+	// No other setting of the tool's is used: many name a program that it starts.
+	cmd.Dir, cmd.Env = root, append(settings, "GOENV=off", "CGO_ENABLED=0")
 	said, err := p.follow(cmd, w)
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -132,6 +137,36 @@ func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root stri
 		return "", fmt.Errorf("build bin/%s in %s: %w\n%s", p.Name, root, err, said)
 	}
 	return folders.Program(path, hostpath.User)
+}
+
+// goUses are the settings of the Go tool that a build uses: where packages come from and are kept.
+var goUses = []string{
+	"GOCACHE", "GOMODCACHE", "GOPATH", "GOTMPDIR", "GOTOOLCHAIN",
+	"GOPROXY", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GOINSECURE",
+}
+
+// goSettings returns an environment with what variables and `go env -w` say of goUses, besides what
+// leads to an agent's folder.
+func goSettings(ctx context.Context, folders *hostpath.Folders) ([]string, error) {
+	asked, err := folders.Single(ctx, hostpath.User, "go", append([]string{"env"}, goUses...)...)
+	if err != nil {
+		return nil, err
+	}
+	asked.Env = folders.Environ(append([]string{
+		"GOENV", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+	}, goUses...)...)
+	out, err := asked.Output()
+	if err != nil {
+		return nil, fmt.Errorf("ask Go for its settings, as `go env` does: %w", err)
+	}
+	env := asked.Env
+	for i, value := range strings.Split(strings.TrimSuffix(string(out), "\n"), "\n") {
+		if i < len(goUses) && value != "" {
+			env = append(env, goUses[i]+"="+value)
+		}
+	}
+	return folders.Safe(env), nil
 }
 
 // checkGo refuses the folders from which the Go tool compiles and runs what is there, if an agent may
@@ -203,22 +238,28 @@ func (p Program) follow(cmd *exec.Cmd, w io.Writer) (string, error) {
 	return string(compiled.ReplaceAll(said.text.Bytes(), nil)), err
 }
 
-// Find returns the real path of p next to this program. In a source tree it builds a program that is
-// missing.
-func (p Program) Find(ctx context.Context, folders *hostpath.Folders, w io.Writer) (string, error) {
+// Built returns the real path of p next to this program.
+func (p Program) Built(folders *hostpath.Folders) (string, error) {
 	beside, err := hostpath.Beside(p.Name)
 	if err != nil {
 		return "", err
 	}
 	path, err := folders.Program(beside, hostpath.User)
-	if root, ok := Of(beside); ok && errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s is not installed: in Postern's source tree, `make cloud install` installs it: %w", p.Name, err)
+	}
+	return path, err
+}
+
+// Find is [Program.Built], and in a source tree builds a program that is missing.
+func (p Program) Find(ctx context.Context, folders *hostpath.Folders, w io.Writer) (string, error) {
+	path, err := p.Built(folders)
+	beside, failed := hostpath.Beside(p.Name)
+	if root, ok := Of(beside); failed == nil && ok && errors.Is(err, fs.ErrNotExist) {
 		if err := CheckSources(folders, root); err != nil {
 			return "", err
 		}
 		return p.Build(ctx, folders, root, w)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%s is not installed: in Postern's source tree, `make cloud install` installs it: %w", p.Name, err)
 	}
 	return path, err
 }

@@ -194,3 +194,44 @@ func TestBuildCompilesNothingOfAnAgents(t *testing.T) { //nolint:paralleltest //
 	}
 	require.NoFileExists(t, filepath.Join(c.root, "bin", "called"))
 }
+
+// TestBuildStartsNothingOfAnAgents: whatever PATH and Go's settings name, the Go tool starts no program where an agent
+// may write: a newer Go, what wraps the compiler, what keeps the cache.
+func TestBuildStartsNothingOfAnAgents(t *testing.T) { //nolint:paralleltest // it sets variables
+	c := newTree(t)
+	dir := filepath.Dir(c.root)
+	bin, canary, settings := filepath.Join(dir, "agent", "venv", "bin"), filepath.Join(dir, "canary"), filepath.Join(dir, "env")
+	require.NoError(t, os.MkdirAll(bin, 0o700))
+	for _, name := range []string{"go1.99.0", "git", "gcc", "sh", "wrap"} {
+		program := "#!/bin/sh\necho " + name + " >> " + canary + "\nexit 1\n"
+		require.NoError(t, os.WriteFile(filepath.Join(bin, name), []byte(program), 0o700))
+	}
+	registry := hostpath.In(filepath.Join(dir, "state"))
+	require.NoError(t, registry.Record(filepath.Join(dir, "agent")))
+	var err error
+	c.folders, err = registry.Folders()
+	require.NoError(t, err)
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	t.Setenv("GOENV", settings)
+	wrap := filepath.Join(bin, "wrap")
+	for name, value := range map[string]string{"GOFLAGS": "-toolexec=" + wrap, "GOCACHEPROG": wrap + " -x"} {
+		t.Run(name, func(t *testing.T) { //nolint:paralleltest // it sets variables
+			t.Setenv(name, value)
+			if printed, _, err := c.build(); err != nil {
+				require.ErrorContains(t, err, name+": "+wrap+" is in ")
+			} else {
+				require.Equal(t, "one\n", printed)
+			}
+		})
+		require.NoError(t, os.WriteFile(settings, []byte(name+"="+value+"\n"), 0o600))
+		_, _, err := c.build()
+		require.NoError(t, err)
+		require.NoError(t, os.Remove(settings))
+		require.NoFileExists(t, canary, name)
+	}
+	c.write("go.mod", "module example.test/tree\n\ngo 1.99.0\n")
+	t.Setenv("GOTOOLCHAIN", "path")
+	_, _, err = c.build()
+	require.ErrorContains(t, err, "go1.99.0")
+	require.NoFileExists(t, canary)
+}

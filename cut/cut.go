@@ -53,12 +53,12 @@ func chmodSocket(folder *os.File, name string, mode os.FileMode) (bool, error) {
 // least once.
 func cut(home home.Folder, node, agent string, until time.Time) (connections int, err error) {
 	moved := filepath.Join(cutFolder(home, node), agent)
-	if err := os.MkdirAll(moved, 0o700); err != nil {
-		return 0, fmt.Errorf("cut agent %s off node %s: %w", agent, node, err)
+	// Neither a full disk nor whoever moves the folder away, or puts a link in its place, keeps
+	// anything open by that. The node must be started again then before the agent can use it.
+	away := os.MkdirAll(moved, 0o700)
+	if away == nil {
+		away = takeAway(home, node, agent, moved)
 	}
-	// Whoever moves the folder away, or puts a link in its place, keeps nothing open by that. The
-	// node must be started again then before the agent can use it.
-	away := takeAway(home, node, agent, moved)
 	proxies, err := proxiesIn(home.NodeDir(node))
 	if err != nil {
 		return 0, err

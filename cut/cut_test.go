@@ -187,6 +187,24 @@ func TestCutOfAMovedFolder(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
+// TestCutWithoutRoom: what cannot be written, as on a full disk, keeps nothing open.
+func TestCutWithoutRoom(t *testing.T) {
+	t.Parallel()
+	home, folder := blockingProxy(t)
+	require.NoError(t, os.WriteFile(filepath.Join(home.Root, "cut"), nil, 0o600)) // no folder can be made
+	open, err := net.Dial("unix", filepath.Join(folder, "proxy.sock"))
+	require.NoError(t, err)
+	defer open.Close()
+	var w strings.Builder
+	_, err = Agents(t.Context(), &w, home, []string{"demo"}, nil, nil)
+	require.ErrorContains(t, err, "its socket serves nobody until the node is started again")
+	require.NoError(t, open.SetReadDeadline(time.Now().Add(time.Minute)))
+	_, err = open.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	_, err = net.Dial("unix", filepath.Join(folder, "proxy.sock"))
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
+
 // TestCutOfABlockingSocket: an Envoy that was taken over does not have root's command wait in accept.
 func TestCutOfABlockingSocket(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,8 @@
 package cut
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/hostpath"
 )
 
 // NodesHere are the nodes that have a folder on this machine.
@@ -49,4 +52,27 @@ func Unconfirmed(home home.Folder, out *bundle.Outcome) []string {
 	return slices.DeleteFunc(RunningNodes(home), func(id string) bool {
 		return out != nil && out.Converged != nil && slices.Contains(out.Converged.Confirmed, id)
 	})
+}
+
+// Whom returns the state folders of the stacks with that name, at least one. If there is none of that
+// name and everyone is true, they are all stacks of this user. why is the reason why no stack file
+// says which stack is meant, or nil.
+func Whom(name string, everyone bool, why error) ([]home.Folder, error) {
+	homes, err := home.All(name)
+	if err == nil && len(homes) == 0 && everyone {
+		homes, err = home.All("")
+	}
+	if err != nil || len(homes) > 0 {
+		return homes, err
+	}
+	base, err := hostpath.StateFolder()
+	return nil, errors.Join(why, err, fmt.Errorf(
+		"nothing was done: no stack%s is in %s: another user has others, and so has another $POSTERN_HOME", called(name), base))
+}
+
+func called(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " called " + name
 }

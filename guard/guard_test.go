@@ -78,7 +78,7 @@ func TestSlotsByName(t *testing.T) {
 	for _, name := range []string{
 		"token", "jwt", "access-token", "auth", "password", "secret", "key", "x-webauth", "authtoken", "x-portkey-api-key", "x-portkey-virtual-key", "x-portkey-config", "helicone-auth", "cf-aig-authorization",
 		"x-litellm-api-key", "x-bf-vk", "x_api_token", "x.auth.token", "x-signature", "x-client-credentials", "x-apikey-v2", "x-user-password", "x-jwt-assertion", "x-token-1",
-		"x_token_1", "x.token.1", "x--token", "x-passwd", "x-credential", "x-my-secret", "x-my-auth", "x-my-key", "x-my-jwt",
+		"x_token_1", "x.token.1", "x--token", "x-passwd", "x-credential", "x-my-secret", "x-my-auth", "x-my-key", "x-my-jwt", "bearer", "x-passphrase", "ok-access-passphrase",
 	} {
 		require.Equal(t, []Change{{name, ""}}, requested(t, []Header{{name, "own"}}, Rule{}), name)
 		require.Empty(t, requested(t, []Header{{name, "own"}}, Rule{Own: true}), name)
@@ -105,6 +105,7 @@ func TestAmbiguous(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		for _, h := range []Header{
 			{":path", "/v1/%252e%252e"}, {":path", "/v1/x?_method=DELETE"}, {"x-http-method-override", "DELETE"}, {"x-original-url", "/x"}, {"x-amz-copy-source", "/b/k"}, {"x-amz-target", "A.B"}, {"destination", "/x"},
+			{"impersonate-user", "admin"}, {"sudo", "root"}, {"remote-user", "admin"}, {":path", "/v1/x?Sudo=root"}, {":path", "/v1/x?do%41s=hdfs"},
 		} {
 			_, err := Request(nil, []Header{{"accept", "*/*"}, h}, Rule{Own: own})
 			require.ErrorIs(t, err, ErrAmbiguous, "%v", h)

@@ -31,6 +31,8 @@ func TestStripQuery(t *testing.T) {
 		{"/x?api[key=1&my%5Bapi_key=1&my_api_key=1&refresh-token=1&k%2565y=1&[key]=1&a", "", "/x?a"},
 		{"/x?page_token=1&next_token=1&sort_key=1&monkey=1&x[key]=1", "", "/x?page_token=1&next_token=1&sort_key=1&monkey=1&x[key]=1"},
 		{"/x?%0Bkey=1&a", "", "/x?a"},
+		{"/x?app_token=1&bot_token=1&user_key=1&wstoken=1&appid=1&botToken=1&x_passphrase=1&BOT-KEY=1&db_secret=1&a", "", "/x?a"},
+		{"/x?$skiptoken=1&client_token=1&nextPageToken=1&token_type=1&max_tokens=1&hotkey=1&foreign_key=1&user=1&key_id=1", "", "/x?$skiptoken=1&client_token=1&nextPageToken=1&token_type=1&max_tokens=1&hotkey=1&foreign_key=1&user=1&key_id=1"},
 		{"/x?=1&a", "", "/x?=1&a"},
 		{"/x?=1&a", "mine", "/x?=1&a"},
 	} {

@@ -91,14 +91,40 @@ var parameterSlots = []string{
 	// OAuth's other tokens, and what else services call a key.
 	"refresh_token", "security_token", "jwt_assertion", "assertion", "subscription_key", "virtual_key", "license_key", "auth_key", "authkey", "access_key", "accesskey", "secret_key", "session_key", "sas_token",
 	"private_key", "app_secret", "credential", "credentials",
+	// OpenWeather, whose name says nothing.
+	"appid",
 }
 
 // parameterSuffixes make a parameter a slot if its name ends with one of them. Shorter suffixes
 // would match page_token, sort_key and the like.
 var parameterSuffixes = []string{"_api_key", "_apikey", "_api_token", "_access_token", "_auth_token", "_id_token", "_session_token", "_secret_key", "_access_key", "_client_secret", "_password", "_jwt"}
 
-// isParameterSlot reports whether a parameter, as [target.Parameter] returns it, is a slot.
+// harmlessParameters are parameters that are named like slots and are not slots: places in lists,
+// and what makes a request safe to repeat.
+var harmlessParameters = table(strings.Fields(`page_token pagetoken next_token nexttoken next_page_token nextpagetoken
+	continuation_token continuationtoken sync_token synctoken next_sync_token nextsynctoken starting_token
+	startingtoken resume_token resumetoken cursor_token scroll_token skip_token skiptoken $skiptoken delta_token
+	deltatoken $deltatoken change_token client_token clienttoken client_request_token clientrequesttoken
+	idempotency_token csrf_token csrftoken xsrf_token authenticity_token`))
+
+// parameterEnds are the last words of a parameter's name that make it a slot. "key" is not among
+// them: it does so only after one of keyWords.
+var (
+	parameterEnds = []string{"token", "secret", "password", "passwd", "passphrase", "jwt", "credential", "credentials", "apikey", "authkey"}
+	keyWords      = table(strings.Fields("api app application user auth access account secret private license service client master admin subscription bot project team"))
+)
+
+// isParameterSlot reports whether a parameter, as [target.Parameter] returns it, is a slot, or is
+// named like one and not known to be harmless.
 func isParameterSlot(name string) bool {
+	start := strings.LastIndexByte(name, '_') + 1
+	before, end := strings.TrimSuffix(name[:start], "_"), name[start:]
+	if end == "key" && keyWords[before[strings.LastIndexByte(before, '_')+1:]] {
+		return true
+	}
+	if slices.ContainsFunc(parameterEnds, func(word string) bool { return strings.HasSuffix(end, word) }) && !harmlessParameters[name] {
+		return true
+	}
 	return parameters[name] || slices.ContainsFunc(parameterSuffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) })
 }
 
@@ -185,7 +211,9 @@ func endsLikeSlot(word string) bool {
 	case 's':
 		return strings.HasSuffix(word, "credentials")
 	case 'e':
-		return strings.HasSuffix(word, "signature")
+		return strings.HasSuffix(word, "signature") || strings.HasSuffix(word, "passphrase")
+	case 'r':
+		return word == "bearer"
 	}
 	return false
 }

@@ -33,7 +33,7 @@ func TestLists(t *testing.T) {
 		awsaccesskeyid signature key-pair-id x-goog-signature x-goog-credential googleaccessid sig skoid sktid
 		sentry_key x-firebase-auth x-algolia-api-key refresh_token security_token jwt_assertion assertion
 		subscription_key virtual_key license_key auth_key authkey access_key accesskey secret_key session_key
-		sas_token private_key app_secret credential credentials`), parameterSlots)
+		sas_token private_key app_secret credential credentials appid`), parameterSlots)
 	require.ElementsMatch(t, []string{"-api-key", "-apikey", "-api-token", "-access-token", "-auth-token", "-session-token", "-secret-key", "-client-secret"}, headerSuffixes)
 	require.ElementsMatch(t, []string{"_api_key", "_apikey", "_api_token", "_access_token", "_auth_token", "_id_token", "_session_token", "_secret_key", "_access_key", "_client_secret", "_password", "_jwt"}, parameterSuffixes)
 	require.Equal(t, []string{"base64url.bearer."}, protocolSlots)

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -175,7 +176,8 @@ func (h Folder) Replaced(o Owner) (bool, error) {
 }
 
 // All returns the state folders of the stacks called name, or of all stacks if name is "", that
-// have an operator's key. It needs no stack file, and reads only what the folder records.
+// have an operator's key, nodes or a control plane: who lost the key must still find the stack. It
+// needs no stack file, and reads only what the folder records.
 func All(name string) ([]Folder, error) {
 	base, err := hostpath.StateFolder()
 	if err != nil {
@@ -188,7 +190,11 @@ func All(name string) ([]Folder, error) {
 	var homes []Folder
 	for _, e := range entries {
 		h := Folder{Root: filepath.Join(base, e.Name())}
-		if _, err := os.Stat(h.OperatorKey()); err == nil && (name == "" || h.Stack() == name) {
+		there := slices.ContainsFunc([]string{h.OperatorKey(), h.NodesDir(), h.ControlDir()}, func(path string) bool {
+			_, err := os.Stat(path)
+			return err == nil
+		})
+		if there && (name == "" || h.Stack() == name) {
 			homes = append(homes, h)
 		}
 	}

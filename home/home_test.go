@@ -71,6 +71,17 @@ func TestAll(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, homes, 1)
 	require.Equal(t, "dev", homes[0].Stack())
+
+	// A stack whose key is lost is found by its nodes; one that was taken down is not there.
+	require.NoError(t, os.RemoveAll(homes[0].OperatorDir()))
+	require.NoError(t, os.MkdirAll(homes[0].NodesDir(), 0o700))
+	homes, err = All("dev")
+	require.NoError(t, err)
+	require.Len(t, homes, 1)
+	require.NoError(t, os.RemoveAll(homes[0].NodesDir()))
+	homes, err = All("dev")
+	require.NoError(t, err)
+	require.Empty(t, homes)
 }
 
 // The default state folder of a user with a long name has room for a socket.

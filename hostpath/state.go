@@ -39,3 +39,10 @@ func AgentFolders() (*Folders, error) {
 	}
 	return In(base).Folders()
 }
+
+// NoFolders returns no agent's folder at all. It is for `postern kill` alone, which goes on with what
+// its user owns if the list of agents' folders is damaged.
+func NoFolders() (*Folders, error) {
+	mounts, err := readMounts()
+	return &Folders{mounts: mounts, variable: os.LookupEnv, user: os.Geteuid()}, err
+}

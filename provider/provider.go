@@ -200,20 +200,20 @@ func controlEnv() ([]string, error) {
 }
 
 // safe returns env without what leads to an agent's folder, such as the
-// authorities of SSL_CERT_FILE.
+// authorities of SSL_CERT_FILE, and with a PATH of good folders.
 func safe(env []string) ([]string, error) {
 	folders, err := hostpath.AgentFolders()
 	if err != nil {
 		return nil, err
 	}
-	return folders.Safe(env), nil
+	return folders.Clean(env), nil
 }
 
 // nodeEnv is the environment of a node: nothing that could be a secret, as
 // Envoy faces the agents.
 func nodeEnv() ([]string, error) {
 	var env []string
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+	for _, name := range []string{"HOME", "TMPDIR", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}

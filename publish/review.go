@@ -63,6 +63,18 @@ func Proposal(f *stacks.File) (*hostpath.WritableError, error) {
 	return nil, nil
 }
 
+// Announce names a stack file that no flag names, if it is not in the current folder, or an agent may
+// have put it there: it may not be the one that was meant.
+func Announce(w io.Writer, f *stacks.File) {
+	found := f.Found
+	if agents, _ := Proposal(f); agents != nil && found == "" {
+		found = "an agent may write it"
+	}
+	if found != "" {
+		fmt.Fprintf(w, "stack file: %s (%s)\n", advice.Visible(f.Real), found)
+	}
+}
+
 // RefuseProposal returns an [*UnseenError] if the file is only a proposal. It is for differences
 // that cannot be shown whole, for which an answer would be worth nothing.
 func RefuseProposal(f *stacks.File) error {
@@ -78,6 +90,28 @@ func RefuseProposal(f *stacks.File) error {
 		Why:    agents.Error() + ", and a difference does not show everything that it says about a cloud",
 		Remedy: "keep it where no agent works: install -D -m 600 " + hostpath.Quote(f.Real) + " " + hostpath.Quote(filepath.Join(own, filepath.Base(f.Real))),
 	}
+}
+
+// RefuseUnmeant returns an [*UnseenError] if it is not sure that a person means the file: it is only
+// a proposal, or its folder is not the one from which the stack was brought up. It is for what is done
+// once for a stack, and asks nothing.
+func RefuseUnmeant(f *stacks.File) error {
+	if err := RefuseProposal(f); err != nil {
+		return err
+	}
+	folder, err := f.Home()
+	if err != nil && !errors.Is(err, home.ErrUnclaimed) {
+		return err
+	}
+	replaced, err := folder.Replaced(f.Owner())
+	if err != nil || !replaced {
+		return nil //nolint:nilerr // a folder that says nothing belongs to no other file
+	}
+	return &UnseenError{Why: replacedText(f), Remedy: "look at it, and bring it up: " + f.Command("up")}
+}
+
+func replacedText(f *stacks.File) string {
+	return fmt.Sprintf("the folder of %s is not the one from which the stack was brought up", f.Path)
 }
 
 // Review asks whether a difference may be published.
@@ -159,7 +193,7 @@ func (r *Review) Ask(ctx context.Context) error {
 	case r.Learned:
 		why = "the agent's command asked for this, and may have asked for more than it needs"
 	case replaced:
-		why = fmt.Sprintf("the folder of %s is not the one from which the stack was brought up", r.File.Path)
+		why = replacedText(r.File)
 	case r.Careful && high == 1:
 		why = "a change has a high risk"
 	case r.Careful && high > 1:

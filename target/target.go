@@ -41,7 +41,8 @@ func (c *Check) Target(path, query string) bool {
 		return true
 	}
 	for raw := range Parameters(query) {
-		if strings.ContainsAny(raw, "_-.+%$[") && Called(raw, c.overrides) { // most have none of these
+		// Most have none of these.
+		if (strings.ContainsAny(raw, "_-.+%$[") || slices.Contains(overridingWords, strings.ToLower(raw))) && Called(raw, c.overrides) {
 			return true
 		}
 	}

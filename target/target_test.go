@@ -43,10 +43,14 @@ func TestOverrides(t *testing.T) {
 		"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-uri", "x-waws-unencoded-url", "x-override-url", "x-original-path", "x-host", "x-original-host", "x-http-host-override",
 		"helicone-target-url", "helicone-openai-api-base", "x-portkey-custom-host", "x-amz-copy-source", "x-amz-rename-source", "x-ms-copy-source", "x-ms-rename-source", "x-goog-copy-source", "x-oss-copy-source", "x-cos-copy-source", "x-obs-copy-source",
 		"destination", "x-amz-target",
+		"impersonate-user", "impersonate-group", "impersonate-extra-scopes", "x-impersonate", "sudo", "x-sudo", "x-redmine-switch-user",
+		"x-remote-user", "remote-user", "remote_user", "remote-groups", "x-remote-extra-x", "x-webauth-user", "x-auth-request-email",
+		"x-authenticated-userid", "as-user", "x-act-as", "x-run-as", "es-security-runas-user", "dropbox-api-select-user",
+		"dropbox-api-select-admin", "x-on-behalf-of", "x-ms-client-principal-name", "x-proxy-user",
 	} {
 		require.True(t, Overrides(name), name)
 	}
-	for _, name := range []string{"", "host", "x-amz-date", "x-amz-copy-source-if-match", "method", "x-method", "origin"} {
+	for _, name := range []string{"", "host", "x-amz-date", "x-amz-copy-source-if-match", "method", "x-method", "origin", "user-agent", "x-request-id", "x-request-name", "as", "x-user-id", "openai-organization", "x-pseudo", "on", "x-client-name", "group"} {
 		require.False(t, Overrides(name), name)
 	}
 }

@@ -64,6 +64,8 @@ type checkout struct {
 	dir     string
 	home    home.Folder
 	environ []string
+	// left is what the shell of every command has left open.
+	left *os.File
 }
 
 // newCheckout makes a checkout with the stack file above and takes it down at
@@ -78,6 +80,10 @@ func newCheckout(t testing.TB) *checkout {
 	require.NoError(t, os.MkdirAll(filepath.Join(c.dir, "stacks"), 0o700))
 	secret := filepath.Join(root, "secret")
 	require.NoError(t, os.WriteFile(secret, []byte(fileCanary+"\n"), 0o600))
+	left, err := os.Create(filepath.Join(root, "left-open"))
+	require.NoError(t, err)
+	c.left = left
+	t.Cleanup(func() { left.Close() })
 	c.write(strings.ReplaceAll(stackFile, "@FILE@", secret))
 	c.environ = append(os.Environ(),
 		"POSTERN_HOME="+filepath.Join(root, "home"), "POSTERN_TEST_SECRET="+envCanary,
@@ -115,7 +121,7 @@ func (c *checkout) edit(old, now string) {
 
 func (c *checkout) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(c.t.Context(), stackProgram(c.t), args...)
-	cmd.Dir, cmd.Env = c.dir, c.environ
+	cmd.Dir, cmd.Env, cmd.ExtraFiles = c.dir, c.environ, []*os.File{c.left, c.left}
 	return cmd
 }
 
@@ -233,6 +239,23 @@ func TestEngineLifecycle(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fs.FileMode(0o700), info.Mode().Perm(), "private to the user")
 
+	// No daemon has what the operator's shell left open, and none leaves its memory in a core file, which holds
+	// secrets: neither what "up" has started, nor what that has.
+	daemons := processes(t, c.home.Root)
+	require.GreaterOrEqual(t, len(daemons), 3, "the control plane, the supervisor and Envoy")
+	for _, line := range daemons {
+		pid, _, _ := strings.Cut(line, " ")
+		open, err := os.ReadDir(filepath.Join("/proc", pid, "fd"))
+		require.NoError(t, err)
+		for _, fd := range open {
+			to, _ := os.Readlink(filepath.Join("/proc", pid, "fd", fd.Name()))
+			require.NotEqual(t, c.left.Name(), to, line)
+		}
+		limits, err := os.ReadFile(filepath.Join("/proc", pid, "limits"))
+		require.NoError(t, err)
+		require.Regexp(t, `Max core file size +[01] +[01] `, string(limits), line)
+	}
+
 	again := c.does("up")
 	require.Empty(t, changed(again))
 	require.Equal(t, map[string]int{"same": 4}, again.Changes)
@@ -268,6 +291,14 @@ func TestEngineLifecycle(t *testing.T) {
 	require.Equal(t, []string{"create local-node-1"}, changed(c.does("up")))
 	require.NotEqual(t, node, c.pid(c.home.NodeDir("n1")))
 
+	// So does a control plane that no node can reach, although it answers operators.
+	require.NoError(t, os.Remove(c.home.XDSSocket()))
+	require.Equal(t, []string{"delete local-control"}, changed(c.does("refresh")))
+	require.Contains(t, changed(c.does("up")), "create local-control")
+	require.FileExists(t, c.home.XDSSocket())
+	require.Equal(t, second, c.live())
+	control = c.pid(c.home.ControlDir())
+
 	// Up looks by itself, too; and what the control plane must know it knows again.
 	kill(t, control)
 	node = c.pid(c.home.NodeDir("n1"))
@@ -291,12 +322,6 @@ func TestEngineLifecycle(t *testing.T) {
 	require.Empty(t, changed(c.does("up")))
 	require.Equal(t, second, c.live())
 
-	// The memory of what holds secrets goes into no core file, nor of what it starts.
-	for _, dir := range []string{c.home.ControlDir(), c.home.NodeDir("n1")} {
-		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", c.pid(dir)))
-		require.NoError(t, err)
-		require.Regexp(t, `Max core file size +1 +1`, string(limits), dir)
-	}
 	for path, content := range files(t, c.home.Root) {
 		require.NotContains(t, content, envCanary, path)
 		require.NotContains(t, content, fileCanary, path)

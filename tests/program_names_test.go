@@ -4,7 +4,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,6 +34,56 @@ var startsPrograms = map[string]string{
 	"sandbox/vm/find.go":                "QEMU, which package hostpath has found",
 }
 
+// readsEnvironment are the files that may take the environment as a whole, which an agent may lead to its folder, and
+// what for.
+var readsEnvironment = map[string]string{
+	"hostpath/environ.go":       "it is what cleans an environment",
+	"checkout/checkout.go":      "Go's settings are judged; our own programs clean theirs first",
+	"cmd/postern/become.go":     "postern-cloud cleans its environment first",
+	"cmd/postern-stack/main.go": "main has cleaned it",
+	"provider/provider.go":      "cleaned for the control plane",
+	"sandbox/run/run.go":        "what the agent sees of it is chosen by package view",
+}
+
+// begins are the programs of ours that run outside of the sandbox, and whether they start programs by name, or link
+// what does: all keep the descriptors of their caller to themselves, and those clean their environment.
+var begins = map[string]bool{
+	"main.go": false, "cmd/postern/main.go": true, "cmd/postern-stack/main.go": true, "cmd/posternd/main.go": false,
+	"cmd/pulumi-resource-postern/main.go": true,
+}
+
+// insideOnly are the mains that run in the sandbox, in Envoy, or in tests alone.
+var insideOnly = []string{"cmd/postern-sandbox/main.go", "cmd/libguard/main.go"}
+
+// TestProgramsBeginAlone: before it does anything else, each program of ours keeps what its caller left open from
+// the programs that it starts, and what its caller's variables name.
+func TestProgramsBeginAlone(t *testing.T) {
+	t.Parallel()
+	all, err := packages()
+	require.NoError(t, err)
+	seen := 0
+	for _, p := range all {
+		if p.Name != "main" || within(p.short(), "tests") || within(p.short(), "tools") || strings.Contains(p.short(), "testdata") {
+			continue
+		}
+		path := filepath.Join(p.short(), "main.go")
+		if slices.Contains(insideOnly, path) {
+			continue
+		}
+		cleans, known := begins[path]
+		require.True(t, known, "%s is a new program: say in begins whether it starts others", path)
+		seen++
+		content, err := os.ReadFile(filepath.Join(p.Dir, "main.go"))
+		require.NoError(t, err)
+		_, body, _ := strings.Cut(string(content), "\nfunc main() {\n")
+		body, _, _ = strings.Cut(body, "\n}\n")
+		first := strings.Split(strings.TrimPrefix(body, "\tstill.Restore()\n"), "\n")[0]
+		require.Equal(t, "\thostpath.KeepDescriptors()", first, path)
+		require.Equal(t, cleans, strings.Contains(body, "hostpath.CleanEnvironment()"), path)
+	}
+	require.Len(t, begins, seen)
+}
+
 // TestProgramsOfTheHost: a program is looked up by package hostpath and by nothing else, and no file starts one that
 // does not say where the program comes from.
 func TestProgramsOfTheHost(t *testing.T) {
@@ -57,6 +109,10 @@ func TestProgramsOfTheHost(t *testing.T) {
 					return true
 				}
 				switch pkg.Name + "." + call.Sel.Name {
+				case "os.Environ":
+					if readsEnvironment[path] == "" {
+						t.Errorf("%s takes the whole environment: use hostpath.Folders.Environ or Clean, or say in readsEnvironment what for", path)
+					}
 				case "exec.LookPath":
 					t.Errorf("%s calls exec.LookPath: whoever writes in a folder of PATH would decide what runs; ask package hostpath", path)
 				case "exec.Command", "exec.CommandContext", "os.StartProcess", "syscall.Exec", "unix.Exec", "syscall.ForkExec":

@@ -46,6 +46,8 @@ import (
 
 func main() {
 	still.Restore()
+	hostpath.KeepDescriptors()
+	hostpath.CleanEnvironment()
 	if filepath.Base(os.Args[0]) == pack.Program { // the engine wants the guardrails
 		if err := servePack(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, "postern:", err)
@@ -477,8 +479,8 @@ func (d *driver) find() error {
 	if err != nil {
 		return err
 	}
-	if file.Found != "" {
-		fmt.Fprintf(os.Stderr, "stack file: %s (%s)\n", advice.Visible(file.Real), file.Found)
+	if d.File == "" {
+		publish.Announce(os.Stderr, file)
 	}
 	d.file, d.name = file, file.Name()
 	d.home, err = file.Home()
@@ -498,7 +500,7 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 	if err != nil {
 		return err
 	}
-	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Environ: folders.Clean(os.Environ()), Program: program, Over: d.over}
+	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Environ: os.Environ(), Program: program, Over: d.over}
 	if !d.JSON {
 		opts.Progress = engine.NewPrinter(d.out, colored(d.out))
 	}

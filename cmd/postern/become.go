@@ -8,8 +8,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/checkout"
 	"github.com/postern/postern/cloud"
+	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/stacks"
 )
@@ -32,8 +34,30 @@ func becomeCloud(ctx context.Context, w io.Writer, why string) error {
 	if err == nil {
 		path, err = checkout.CLI.Find(ctx, folders, w)
 	}
+	return become(path, err, why)
+}
+
+// become returns only an error.
+func become(path string, err error, why string) error {
 	if err == nil {
 		err = unix.Exec(path, os.Args, os.Environ())
 	}
 	return fmt.Errorf("%s, for which another program is needed: %w", why, err)
+}
+
+// killer is operator for a kill, which waits for no compiler, and which a damaged list of agents'
+// folders does not stop.
+func killer(ctx context.Context, w io.Writer, home home.Folder) (*bundle.Operator, error) {
+	if bundle.Linked(home.BundleURL()) {
+		return operator(ctx, w, home)
+	}
+	folders, err := hostpath.AgentFolders()
+	if err != nil {
+		folders, err = hostpath.NoFolders()
+	}
+	path := ""
+	if err == nil {
+		path, err = checkout.CLI.Built(folders)
+	}
+	return nil, become(path, err, "the bundle store is "+home.BundleURL())
 }

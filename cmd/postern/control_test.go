@@ -25,12 +25,12 @@ import (
 	"github.com/postern/postern/xds/cache"
 )
 
-// control is the script command `control STACKFILE`: a control plane for that stack,
-// with a node that acknowledges everything, until the script ends.
+// control is the script command `control STACKFILE [alone]`: a control plane for that stack,
+// with a node that acknowledges everything, or alone, until the script ends.
 func control(t *testing.T) func(ts *testscript.TestScript, neg bool, args []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
-		if neg || len(args) != 1 {
-			ts.Fatalf("usage: control STACKFILE")
+		if neg || len(args) == 0 || len(args) > 2 {
+			ts.Fatalf("usage: control STACKFILE [alone]")
 		}
 		// Home reads POSTERN_HOME of this process, not of the script.
 		file, err := stacks.Open(ts.MkAbs(args[0]))
@@ -58,10 +58,13 @@ func control(t *testing.T) func(ts *testscript.TestScript, neg bool, args []stri
 		wg.Go(func() { _ = c.Run(ctx) })
 		wg.Go(func() { _ = h.Serve(operators) })
 		client := api.Dial(home.ControlSocket())
-		ts.Check(client.AddNode(ctx, "n1"))
-		fleet.StartAcker(t, home.XDSSocket(), "n1")
+		nodesThere := 2 - len(args)
+		if nodesThere == 1 {
+			ts.Check(client.AddNode(ctx, "n1"))
+			fleet.StartAcker(t, home.XDSSocket(), "n1")
+		}
 		err = client.Watch(ctx, func(s *api.Status) error {
-			if len(s.Nodes) == 1 && s.Nodes[0].Connected {
+			if len(s.Nodes) == nodesThere && (nodesThere == 0 || s.Nodes[0].Connected) {
 				return io.EOF
 			}
 			return nil

@@ -32,7 +32,9 @@ node on this machine does not confirm, the agents' sockets are taken away and th
 shut down from outside.
 
 --stack without a name stops every agent of the default stack; with a name, every agent of that
-stack. Together with --agent it only names the stack of the agent.`,
+stack. Together with --agent it only names the stack of the agent. If no stack file of a running
+stack is found and no stack is named, every stack of this user is meant: an agent may have put a file
+in the way. A kill that finds no stack fails.`,
 		Example: `  postern kill --agent coder
   postern kill --agent coder --stack dev
   postern kill --stack         # every agent of the stack
@@ -58,7 +60,7 @@ type byHand func(
 
 func killCmd(
 	cmd *cobra.Command, do func(*bundle.Operator, context.Context, bundle.Killed) (*bundle.Outcome, error),
-	hand byHand, everybody, done string,
+	hand byHand, everybody, what string,
 ) *cobra.Command {
 	var agents []string
 	var all bool
@@ -85,9 +87,14 @@ func killCmd(
 		if everyone {
 			whom = everybody
 		}
-		var failed error
+		find := operator
+		if cmd.Name() == "kill" {
+			find = killer
+		}
+		var failed, unknown error
+		done := 0
 		for _, h := range homes {
-			o, err := operator(cmd.Context(), cmd.ErrOrStderr(), h)
+			o, err := find(cmd.Context(), cmd.ErrOrStderr(), h)
 			var out *bundle.Outcome
 			if err == nil {
 				out, err = do(o, cmd.Context(), bundle.Killed{Agents: agents, Stack: everyone})
@@ -98,15 +105,23 @@ func killCmd(
 				by = nil
 			}
 			enough, byHandErr := hand(cmd.Context(), cmd.OutOrStdout(), h, by, out, err)
+			no := (*bundle.UnknownAgentError)(nil)
 			switch {
 			case enough:
 				err = nil
+			case errors.As(err, &no): // it may be another stack's
+				unknown = errors.Join(unknown, fmt.Errorf("%s: %w", name, err))
+				continue
 			case out == nil:
 				err = fmt.Errorf("%s: %w", name, err)
 			default:
-				err = imposed(cmd.OutOrStdout(), h, whom+" "+done, out, err)
+				done++
+				err = imposed(cmd.OutOrStdout(), h, whom+" "+what, out, err)
 			}
 			failed = errors.Join(failed, err, byHandErr)
+		}
+		if done == 0 {
+			failed = errors.Join(failed, unknown)
 		}
 		return failed
 	}
@@ -126,45 +141,35 @@ func usual() string {
 	return stacks.Usual
 }
 
-// killed returns the state folders of the stacks to stop. A stack file is not
-// needed: an agent may have removed it, or put something in its place. Unless the
-// file is named, every stack of that name is stopped then; none works again.
+// killed returns the state folders of the stacks to stop, at least one. A stack file is not needed:
+// an agent may have removed it, or put something in its place. Unless the file is named, every stack
+// of that name is stopped then, and without a name every stack; none works again.
 func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 	if all {
-		return home.All("")
+		return cut.Whom("", true, nil)
 	}
-	_, named, err := openHome(cmd)
-	if errors.Is(err, home.ErrUnclaimed) {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
-		err = nil
+	_, named, why := openHome(cmd)
+	if errors.Is(why, home.ErrUnclaimed) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", why)
+		why = nil
 	}
 	exact := cmd.Flag("file").Changed || cmd.Name() != "kill"
-	if err == nil {
+	if why == nil {
 		if _, failed := os.Stat(named.Root); failed == nil || exact {
 			return []home.Folder{named}, nil
 		}
+		why = errors.New("the stack of the stack file here is not up")
 	}
-	if exit.Status(err) == exit.Usage || exact {
-		return nil, err
+	if exit.Status(why) == exit.Usage || exact {
+		return nil, why
 	}
 	name := cmd.Flag("stack").Value.String()
 	if name == "" {
 		name = usual()
 	}
-	homes, failed := home.All(name)
-	switch {
-	case failed != nil:
-		return nil, errors.Join(err, failed)
-	case len(homes) == 0 && err == nil:
-		return []home.Folder{named}, nil
-	case len(homes) == 0:
-		return nil, err
-	}
-	if err == nil {
-		err = errors.New("the stack of the stack file here is not up")
-	}
+	homes, err := cut.Whom(name, name == stacks.Usual, why) // nobody has to name that one
 	for _, h := range homes {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%v: this is about the stack in %s\n", err, h.Root)
+		fmt.Fprintf(cmd.ErrOrStderr(), "%v: this is about the stack in %s\n", why, h.Root)
 	}
-	return homes, nil
+	return homes, err
 }

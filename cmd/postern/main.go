@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/postern/postern/advice"
+	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/cmd/postern/cases"
 	"github.com/postern/postern/cmd/postern/doctor"
 	"github.com/postern/postern/cmd/postern/workspaces"
@@ -26,6 +27,7 @@ import (
 	"github.com/postern/postern/drive"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/manual"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
@@ -35,6 +37,10 @@ import (
 )
 
 func main() {
+	hostpath.KeepDescriptors()
+	if cloud.Linked(stacks.TargetAWS) {
+		hostpath.CleanEnvironment()
+	}
 	collectLess()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	tracer, flush, err := telemetry.Tracer(ctx, "postern")
@@ -145,16 +151,15 @@ func version() string {
 	return fmt.Sprintf("%s (%s, %s/%s)", release, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// stackFile reads the stack file that the global flags choose: see [stacks.Choose]. If neither a flag
-// nor the current folder names the file, it is named on standard error: it may not be the one that
-// was meant.
+// stackFile reads the stack file that the global flags choose: see [stacks.Choose] and
+// [publish.Announce].
 func stackFile(cmd *cobra.Command) (*stacks.File, error) {
 	file, err := stacks.Choose(cmd.Flag("file").Value.String(), cmd.Flag("stack").Value.String())
 	if errors.Is(err, stacks.ErrName) {
 		return nil, exit.BadUsage(err)
 	}
-	if err == nil && file.Found != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "stack file: %s (%s)\n", advice.Visible(file.Real), file.Found)
+	if err == nil && !cmd.Flag("file").Changed {
+		publish.Announce(cmd.ErrOrStderr(), file)
 	}
 	return file, err
 }

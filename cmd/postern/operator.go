@@ -31,6 +31,10 @@ authority that vouches for the control planes' reports. Run it again after eithe
 			if err != nil {
 				return err
 			}
+			// The key and the store are of the stack that a person means: see [home.Folder.Claim].
+			if err := publish.RefuseUnmeant(file); err != nil {
+				return err
+			}
 			home, err := home.Claim(file.Owner())
 			if err != nil {
 				return err
@@ -57,9 +61,6 @@ authority that vouches for the control planes' reports. Run it again after eithe
 			}
 			if stack.Target != stacks.TargetAWS {
 				return nil // up has written whom it trusts
-			}
-			if err := publish.RefuseProposal(file); err != nil {
-				return err
 			}
 			return publish.Trust(home, stack, public)
 		},

@@ -23,7 +23,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"control": control(t), "terminal": onTerminal, "agent": agentIn, "status": status,
+			"control": control(t), "terminal": onTerminal, "agent": agentIn, "status": status, "lose": lose,
 		},
 		Setup: func(env *testscript.Env) error {
 			// Short: sockets are below it.

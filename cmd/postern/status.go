@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/cmd/postern/notes"
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/observe"
 	"github.com/postern/postern/publish"
@@ -68,19 +69,21 @@ If the control planes are on other machines, it shows what they report to the bu
 			} else {
 				err = table(w, s, time.Now())
 			}
-			if err == nil && !asJSON && !publish.Elsewhere(home) {
-				if conn, failed := (&net.Dialer{Timeout: time.Second}).DialContext(cmd.Context(), "unix", home.XDSSocket()); failed != nil {
-					fmt.Fprintf(w, "problem: no node can connect: %v; `%s` repairs it\n", failed, file.Command("up"))
-				} else {
-					conn.Close()
-				}
+			if err != nil || publish.Elsewhere(home) {
+				return err
+			}
+			if !asJSON {
 				notes.Changed(cmd.Context(), w, file, home, s)
 				notes.Refused(cmd.Context(), w, home, time.Now())
 			}
-			if err == nil && len(s.Nodes) == 0 && !publish.Elsewhere(home) {
+			if len(s.Nodes) == 0 {
 				return errNoNodes(home)
 			}
-			return err
+			conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(cmd.Context(), "unix", home.XDSSocket())
+			if err != nil {
+				return exit.With(exit.Partial, fmt.Errorf("no node can connect to the control plane: %w: `%s` repairs it", err, file.Command("up")))
+			}
+			return conn.Close()
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything, as JSON")

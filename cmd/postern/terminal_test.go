@@ -77,3 +77,22 @@ func status(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("the exit status is %d, not %s", got, args[0])
 	}
 }
+
+// lose is the script command `lose STACK FILE [CONTENT]`: the file of the stack's state folder is gone, or has that
+// content.
+func lose(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: lose STACK FILE [CONTENT]")
+	}
+	folders, err := filepath.Glob(filepath.Join(ts.Getenv("POSTERN_HOME"), args[0]+"-*"))
+	ts.Check(err)
+	if len(folders) != 1 {
+		ts.Fatalf("there are %d stacks %s", len(folders), args[0])
+	}
+	file := filepath.Join(folders[0], args[1])
+	if len(args) == 2 {
+		ts.Check(os.RemoveAll(file))
+	} else {
+		ts.Check(os.WriteFile(file, []byte(args[2]+"\n"), 0o600))
+	}
+}

@@ -13,10 +13,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/exit"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/usage"
 )
 
 func main() {
+	hostpath.KeepDescriptors()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := newRoot().ExecuteContext(ctx); err != nil {

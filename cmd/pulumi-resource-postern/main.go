@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/provider"
 )
 
 func main() {
+	hostpath.KeepDescriptors()
+	hostpath.CleanEnvironment()
 	p, err := provider.New(nil)
 	if err == nil {
 		err = p.Run(context.Background(), provider.Name, provider.Version)

@@ -68,7 +68,9 @@ func examineBubblewrap(ctx context.Context, folders *hostpath.Folders) (string, 
 	if err != nil {
 		return "", err
 	}
-	version, err := exec.CommandContext(ctx, path, "--version").Output()
+	ask := exec.CommandContext(ctx, path, "--version")
+	ask.Env = folders.Environ()
+	version, err := ask.Output()
 	if err != nil {
 		return "", fmt.Errorf("start %s: %w", path, err)
 	}
@@ -76,7 +78,7 @@ func examineBubblewrap(ctx context.Context, folders *hostpath.Folders) (string, 
 	var complaint bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/",
 		"--proc", "/proc", "--dev", "/dev", "true")
-	cmd.Stderr = &complaint
+	cmd.Stderr, cmd.Env = &complaint, ask.Env
 	if err := cmd.Run(); err != nil {
 		return detail, bubblewrap.Explain(complaint.String(), err)
 	}

@@ -24,6 +24,9 @@ import (
 	"github.com/postern/postern/sandbox/workspace"
 )
 
+// caller is the environment that this program was started with, whatever it has made of it for itself.
+var caller = os.Environ()
+
 // Request describes the command to run.
 type Request struct {
 	// Plan is the live plan, which an operator has signed. The stack file may have changed since.
@@ -88,7 +91,7 @@ func Workdir(home home.Folder, dir string) (abs string, unmake func(), err error
 		return "", nil, fmt.Errorf("make the working directory %s: %w: name a folder that is there, or one elsewhere",
 			abs, err)
 	}
-	if err := view.Judge(abs, os.Environ(), []string{base}); err != nil {
+	if err := view.Judge(abs, caller, []string{base}); err != nil {
 		return "", nil, err
 	}
 	if err := os.MkdirAll(abs, 0o700); err != nil {
@@ -214,7 +217,7 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 	}
 	base := filepath.Dir(r.Home.Root)
 	in := &view.Input{
-		Agent: r.Agent, Environ: os.Environ(),
+		Agent: r.Agent, Environ: caller,
 		Env: slices.Concat(r.Program.Environ(), placeholders(r.Plan, agent), r.Env),
 		// The folder of all stacks of this user, not only of this one.
 		Private:   []string{base},
