@@ -63,8 +63,8 @@ func Proposal(f *stacks.File) (*hostpath.WritableError, error) {
 	return nil, nil
 }
 
-// Announce names a stack file that no flag names, if it is not in the current folder, or an agent may
-// have put it there: it may not be the one that was meant.
+// Announce names a stack file that no flag names, if it is not in the current folder, or an agent
+// may have put it there: it may not be the one that was meant.
 func Announce(w io.Writer, f *stacks.File) {
 	found := f.Found
 	if agents, _ := Proposal(f); agents != nil && found == "" {
@@ -92,9 +92,9 @@ func RefuseProposal(f *stacks.File) error {
 	}
 }
 
-// RefuseUnmeant returns an [*UnseenError] if it is not sure that a person means the file: it is only
-// a proposal, or its folder is not the one from which the stack was brought up. It is for what is done
-// once for a stack, and asks nothing.
+// RefuseUnmeant returns an [*UnseenError] if it is not sure that a person means the file: it is
+// only a proposal, or its folder is not the one from which the stack was brought up. It is for what
+// is done once for a stack, and asks nothing.
 func RefuseUnmeant(f *stacks.File) error {
 	if err := RefuseProposal(f); err != nil {
 		return err

@@ -238,8 +238,8 @@ func TestEngineLifecycle(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fs.FileMode(0o700), info.Mode().Perm(), "private to the user")
 
-	// No daemon has what the operator's shell left open, and none leaves its memory in a core file, which holds
-	// secrets: neither what "up" has started, nor what that has.
+	// No daemon has what the operator's shell left open, and none leaves its memory in a core file,
+	// which holds secrets: neither what "up" has started, nor what that has.
 	daemons := processes(t, c.home.Root)
 	require.GreaterOrEqual(t, len(daemons), 3, "the control plane, the supervisor and Envoy")
 	for _, line := range daemons {

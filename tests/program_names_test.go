@@ -34,8 +34,8 @@ var startsPrograms = map[string]string{
 	"sandbox/vm/find.go":                "QEMU, which package hostpath has found",
 }
 
-// readsEnvironment are the files that may take the environment as a whole, which an agent may lead to its folder, and
-// what for.
+// readsEnvironment are the files that may take the environment as a whole, which an agent may lead
+// to its folder, and what for.
 var readsEnvironment = map[string]string{
 	"hostpath/environ.go":       "it is what cleans an environment",
 	"checkout/checkout.go":      "Go's settings are judged; our own programs clean theirs first",
@@ -45,8 +45,9 @@ var readsEnvironment = map[string]string{
 	"sandbox/run/run.go":        "what the agent sees of it is chosen by package view",
 }
 
-// begins are the programs of ours that run outside of the sandbox, and whether they start programs by name, or link
-// what does: all keep the descriptors of their caller to themselves, and those clean their environment.
+// begins are the programs of ours that run outside of the sandbox, and whether they start programs
+// by name, or link what does: all keep the descriptors of their caller to themselves, and those
+// clean their environment.
 var begins = map[string]bool{
 	"main.go": false, "cmd/postern/main.go": true, "cmd/postern-stack/main.go": true, "cmd/posternd/main.go": false,
 	"cmd/pulumi-resource-postern/main.go": true,
@@ -55,15 +56,15 @@ var begins = map[string]bool{
 // elsewhere are the mains that run in the sandbox, in Envoy, or for people who work on Postern.
 var elsewhere = []string{"cmd/postern-sandbox/main.go", "cmd/libguard/main.go", "sandbox/leak/take/main.go"}
 
-// TestProgramsBeginAlone: before it does anything else, each program of ours keeps what its caller left open from
-// the programs that it starts, and what its caller's variables name.
+// TestProgramsBeginAlone: before it does anything else, each program of ours keeps what its caller
+// left open from the programs that it starts, and what its caller's variables name.
 func TestProgramsBeginAlone(t *testing.T) {
 	t.Parallel()
 	all, err := packages()
 	require.NoError(t, err)
 	seen := 0
 	for _, p := range all {
-		if p.Name != "main" || within(p.short(), "tests") || within(p.short(), "tools") || strings.Contains(p.short(), "testdata") {
+		if p.Name != "main" || within(p.short(), "tests") || strings.Contains(p.short(), "testdata") {
 			continue
 		}
 		path := filepath.Join(p.short(), "main.go")
@@ -111,7 +112,7 @@ func TestProgramsOfTheHost(t *testing.T) {
 				switch pkg.Name + "." + call.Sel.Name {
 				case "os.Environ":
 					if readsEnvironment[path] == "" {
-						t.Errorf("%s takes the whole environment: use hostpath.Folders.Environ or Clean, or say in readsEnvironment what for", path)
+						t.Errorf("%s takes the whole environment: use hostpath.Folders.Environ, or say what for", path)
 					}
 				case "exec.LookPath":
 					t.Errorf("%s calls exec.LookPath: whoever writes in a folder of PATH would decide what runs; ask package hostpath", path)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,10 +164,7 @@ func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 	if exit.Status(why) == exit.Usage || exact {
 		return nil, why
 	}
-	name := cmd.Flag("stack").Value.String()
-	if name == "" {
-		name = usual()
-	}
+	name := cmp.Or(cmd.Flag("stack").Value.String(), usual())
 	homes, err := cut.Whom(name, name == stacks.Usual, why) // nobody has to name that one
 	for _, h := range homes {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%v: this is about the stack in %s\n", why, h.Root)

@@ -151,8 +151,7 @@ func version() string {
 	return fmt.Sprintf("%s (%s, %s/%s)", release, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// stackFile reads the stack file that the global flags choose: see [stacks.Choose] and
-// [publish.Announce].
+// stackFile reads the stack file that the global flags choose: see [stacks.Choose].
 func stackFile(cmd *cobra.Command) (*stacks.File, error) {
 	file, err := stacks.Choose(cmd.Flag("file").Value.String(), cmd.Flag("stack").Value.String())
 	if errors.Is(err, stacks.ErrName) {

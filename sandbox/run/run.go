@@ -24,7 +24,8 @@ import (
 	"github.com/postern/postern/sandbox/workspace"
 )
 
-// caller is the environment that this program was started with, whatever it has made of it for itself.
+// caller is the environment that this program was started with, whatever it has made of it for
+// itself.
 var caller = os.Environ()
 
 // Request describes the command to run.
