@@ -22,6 +22,27 @@ type machine struct {
 	// uid and gid are the caller's.
 	uid, gid int
 	defaults Limits
+	files    memo[fs.FileInfo]
+	folders  memo[[]fs.DirEntry]
+}
+
+// memo has what was asked before: a view asks thousands of questions about some hundred paths, and
+// the command waits for the answers.
+type memo[T any] map[string]struct {
+	answer T
+	err    error
+}
+
+func (m *memo[T]) ask(path string, ask func(string) (T, error)) (T, error) {
+	known, ok := (*m)[path]
+	if !ok {
+		known.answer, known.err = ask(path)
+		if *m == nil {
+			*m = memo[T]{}
+		}
+		(*m)[path] = known
+	}
+	return known.answer, known.err
 }
 
 // thisMachine is the one that this process runs on.
@@ -33,7 +54,9 @@ func thisMachine() (*machine, error) {
 // at returns this process's path for the machine's absolute path.
 func (m *machine) at(path string) string { return m.root + path }
 
-func (m *machine) lstat(path string) (fs.FileInfo, error) { return os.Lstat(m.at(path)) }
+func (m *machine) lstat(path string) (fs.FileInfo, error) { return m.files.ask(m.at(path), os.Lstat) }
+
+func (m *machine) readDir(path string) ([]fs.DirEntry, error) { return m.folders.ask(m.at(path), os.ReadDir) }
 
 func (m *machine) readlink(path string) (string, error) { return os.Readlink(m.at(path)) }
 
@@ -81,7 +104,7 @@ func (m *machine) match(dir, pattern string) []string {
 	first, rest, more := strings.Cut(pattern, "/")
 	names := []string{first}
 	if strings.ContainsAny(first, `*?[\`) {
-		entries, err := os.ReadDir(m.at(dir))
+		entries, err := m.readDir(dir)
 		if err != nil {
 			return nil
 		}

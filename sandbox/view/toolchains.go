@@ -2,7 +2,6 @@ package view
 
 import (
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -132,7 +131,12 @@ func (b *builder) forbidden(real string) (why string) {
 }
 
 // leads reports whether nobody but the caller chooses where the path leads.
-func (b *builder) leads(path string) bool { return b.in.Trusted == nil || b.in.Trusted(path) }
+func (b *builder) leads(path string) bool {
+	trusted, _ := b.trusted.ask(path, func(path string) (bool, error) {
+		return b.in.Trusted == nil || b.in.Trusted(path), nil
+	})
+	return trusted
+}
 
 // place returns where the path leads, if that exists and may be shown.
 func (b *builder) place(path string) (real string, ok bool) {
@@ -174,7 +178,7 @@ func (b *builder) without(path string, hidden []string) {
 		b.readOnly(path)
 		return
 	}
-	entries, err := os.ReadDir(b.at(path))
+	entries, err := b.readDir(path)
 	if err != nil {
 		return
 	}
@@ -220,9 +224,9 @@ func (b *builder) prefix(path string) {
 // has nothing but parts is one mount.
 func (b *builder) one(path string) {
 	real, ok := b.place(path)
-	entries, err := os.ReadDir(b.at(real))
+	entries, err := b.readDir(real)
 	if !ok || err != nil || real != path || len(b.hidden(real, toolchain.Settings)) > 0 ||
-		slices.ContainsFunc(entries, func(e os.DirEntry) bool { return !b.isPart(filepath.Join(real, e.Name())) }) {
+		slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !b.isPart(filepath.Join(real, e.Name())) }) {
 		b.prefix(path)
 		return
 	}
@@ -297,14 +301,14 @@ func (b *builder) programs(real string, d depth, hidden ...string) {
 const maxOneByOne = 200
 
 func (b *builder) isLarge(dir string) bool {
-	entries, err := os.ReadDir(b.at(dir))
+	entries, err := b.readDir(dir)
 	return err == nil && len(entries) > maxOneByOne
 }
 
 // unfit returns what is in the folder and not shown of it: what is not known to be a program, or to
 // be loaded by one. Files in deeper folders count in seen. What is not looked at is not shown.
 func (b *builder) unfit(dir string, seen *int, d depth) []string {
-	entries, err := os.ReadDir(b.at(dir))
+	entries, err := b.readDir(dir)
 	if err != nil {
 		return []string{dir}
 	}
@@ -315,7 +319,7 @@ func (b *builder) unfit(dir string, seen *int, d depth) []string {
 		switch kind := e.Type(); {
 		case toolchain.IsSettings(e.Name()):
 		case kind.IsDir() && d == deep:
-			below, err := os.ReadDir(b.at(path))
+			below, err := b.readDir(path)
 			if *seen += len(below); err == nil && *seen <= maxBelow {
 				found = append(found, b.unfit(path, seen, deep)...)
 				fit = true
@@ -452,7 +456,7 @@ func (b *builder) rootOf(t *toolchain.Toolchain) string {
 // a Node package, or else the one program. Whatever is not an executable file, a key for example,
 // stays invisible.
 func (b *builder) follow(dir string) {
-	entries, err := os.ReadDir(b.at(dir))
+	entries, err := b.readDir(dir)
 	if err != nil {
 		return
 	}

@@ -181,6 +181,8 @@ type builder struct {
 	private []string
 	// venv is where uv makes its environment, or "" for the working directory's.
 	venv string
+	// trusted has what [Input.Trusted] said.
+	trusted memo[bool]
 }
 
 func (m *machine) view(in *Input) (*View, error) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -93,7 +92,10 @@ func Never(home, runtime string) []string {
 		filepath.Join(home, ".config"),
 	}
 	for _, dir := range secretDirs {
-		paths = append(paths, filepath.Join(home, dir), filepath.Join("/root", dir))
+		paths = append(paths, filepath.Join(home, dir))
+		if home != "/root" {
+			paths = append(paths, filepath.Join("/root", dir))
+		}
 	}
 	if filepath.IsAbs(runtime) {
 		paths = append(paths, filepath.Join(runtime, "docker.sock"), filepath.Join(runtime, "podman/podman.sock"))
@@ -195,7 +197,9 @@ func (m *machine) judge(dir, real, home string, private []string, caller environ
 		}
 	}
 	people, services := m.homes()
-	people = append(people, home)
+	if !slices.Contains(people, home) {
+		people = append(people, home)
+	}
 	for _, h := range append(people, services...) {
 		if h == "/" {
 			continue
@@ -267,7 +271,7 @@ func (m *machine) dotfiles(home string) map[string]string {
 	links := map[string]string{}
 	settings := filepath.Join(home, ".config")
 	for _, dir := range append(m.match(settings, "*"), home, settings, filepath.Join(home, ".ssh")) {
-		entries, err := os.ReadDir(m.at(dir))
+		entries, err := m.readDir(dir)
 		if err != nil {
 			continue
 		}
@@ -287,12 +291,14 @@ func (m *machine) dotfiles(home string) map[string]string {
 func (m *machine) programDirs(home string) []string {
 	var dirs []string
 	// Most of them are not there, which one look at the home tells.
-	entries, err := os.ReadDir(m.at(home))
+	entries, err := m.readDir(home)
 	add := func(path string) {
 		dirs = append(dirs, path)
 		name, _, _ := strings.Cut(strings.TrimPrefix(path, home+"/"), "/")
-		there := func(e fs.DirEntry) bool { return e.Name() == name }
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.ContainsFunc(entries, there) {
+		_, there := slices.BinarySearchFunc(entries, name, func(e fs.DirEntry, name string) int {
+			return strings.Compare(e.Name(), name)
+		})
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !there {
 			return
 		}
 		if real := m.eventually(path); real != path {
@@ -379,7 +385,7 @@ func (m *machine) homes() (people, services []string) {
 	people = append(people, m.match("/home", "*")...)
 	real := func(homes []string) (found []string) {
 		for _, h := range homes {
-			if r, _, err := m.resolve(h); err == nil {
+			if r, _, err := m.resolve(h); err == nil && !slices.Contains(found, r) {
 				found = append(found, r)
 			}
 		}
