@@ -16,8 +16,8 @@ import (
 // system: the caller's name and address, whatever owner for repositories, and HTTPS in the place of
 // SSH, which has no way out, for the hosts that the agent reaches with git. A repository's own
 // settings come before them. signs is set if the caller's commits are signed, with a key that no
-// agent has.
-func gitSettings(ctx context.Context, folders *hostpath.Folders, a *plan.Agent) (settings string, signs bool) {
+// agent has. callers are what [callersGit] returns.
+func gitSettings(callers []string, a *plan.Agent) (settings string, signs bool) {
 	var s strings.Builder
 	s.WriteString("[safe]\n\tdirectory = *\n")
 	var done []string
@@ -36,7 +36,7 @@ func gitSettings(ctx context.Context, folders *hostpath.Folders, a *plan.Agent) 
 			fmt.Fprintf(&s, "\tinsteadOf = "+form+"\n", r.Host)
 		}
 	}
-	for _, setting := range callersGit(ctx, folders) {
+	for _, setting := range callers {
 		switch name, value, _ := strings.Cut(setting, "\n"); name {
 		case "user.name", "user.email":
 			fmt.Fprintf(&s, "[user]\n\t%s = %s\n", name[len("user."):], gitValue(value))
@@ -56,6 +56,13 @@ func gitValue(s string) string {
 		return c
 	}, s)
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// askGit returns what [callersGit] returns, later: git takes several milliseconds.
+func askGit(ctx context.Context, folders *hostpath.Folders) <-chan []string {
+	said := make(chan []string, 1)
+	go func() { said <- callersGit(ctx, folders) }()
+	return said
 }
 
 // callersGit returns some of the caller's settings of git, each as NAME, a line's end and the

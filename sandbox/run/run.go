@@ -228,6 +228,9 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 	if err != nil {
 		return nil, err
 	}
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	git := askGit(asking, folders)
 	in.Trusted = func(path string) bool {
 		err := folders.Check(path)
 		writable := (*hostpath.WritableError)(nil)
@@ -270,7 +273,7 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 	}
 	made := &Prepared{Spec: spec}
 	p = made
-	in.Git, p.Unsigned = gitSettings(ctx, folders, agent)
+	in.Git, p.Unsigned = gitSettings(<-git, agent)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, made.Abandon()) // not p: an error is returned without it

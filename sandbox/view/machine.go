@@ -56,7 +56,9 @@ func (m *machine) at(path string) string { return m.root + path }
 
 func (m *machine) lstat(path string) (fs.FileInfo, error) { return m.files.ask(m.at(path), os.Lstat) }
 
-func (m *machine) readDir(path string) ([]fs.DirEntry, error) { return m.folders.ask(m.at(path), os.ReadDir) }
+func (m *machine) readDir(path string) ([]fs.DirEntry, error) {
+	return m.folders.ask(m.at(path), os.ReadDir)
+}
 
 func (m *machine) readlink(path string) (string, error) { return os.Readlink(m.at(path)) }
 

@@ -341,8 +341,15 @@ func (b *builder) unfit(dir string, seen *int, d depth) []string {
 // if there are links on the way.
 func (b *builder) hidden(folder string, patterns []string) []string {
 	var found []string
+	entries, err := b.readDir(folder)
 	for _, pattern := range patterns {
-		for _, path := range b.match(folder, strings.ReplaceAll(pattern, "+", "*")) {
+		pattern = strings.ReplaceAll(pattern, "+", "*")
+		first, _, _ := strings.Cut(pattern, "/")
+		there := func(e fs.DirEntry) bool { return e.Name() == first }
+		if err == nil && !strings.Contains(first, "*") && !slices.ContainsFunc(entries, there) {
+			continue
+		}
+		for _, path := range b.match(folder, pattern) {
 			found = append(found, path, filepath.Join(b.real(filepath.Dir(path)), filepath.Base(path)), b.real(path))
 		}
 	}

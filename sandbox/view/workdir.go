@@ -290,16 +290,11 @@ func (m *machine) dotfiles(home string) map[string]string {
 // compiled, as they are called and where they lead. They need not exist.
 func (m *machine) programDirs(home string) []string {
 	var dirs []string
-	// Most of them are not there, which one look at the home tells.
-	entries, err := m.readDir(home)
 	add := func(path string) {
 		dirs = append(dirs, path)
 		name, _, _ := strings.Cut(strings.TrimPrefix(path, home+"/"), "/")
-		_, there := slices.BinarySearchFunc(entries, name, func(e fs.DirEntry, name string) int {
-			return strings.Compare(e.Name(), name)
-		})
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !there {
-			return
+		if _, err := m.lstat(filepath.Join(home, name)); errors.Is(err, fs.ErrNotExist) {
+			return // as most of them
 		}
 		if real := m.eventually(path); real != path {
 			dirs = append(dirs, real)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -71,18 +72,64 @@ const byThemselves = 3
 // hostTool says who may act on the file at the path, or "". Case does not count: on some file
 // systems it does not count for the program either.
 func hostTool(at string) string {
-	at = strings.ToLower(at)
+	names := strings.Split(strings.ToLower(at), "/")
 	// A folder with this file needs no name of its own, and has settings by which git runs
 	// commands.
-	if path.Base(at) == "head" && !strings.Contains("/"+at, "/.git/") {
+	if names[len(names)-1] == "head" && !slices.Contains(names[:len(names)-1], ".git") {
 		return "git takes its folder for a repository"
 	}
-	for _, t := range hostTools {
-		if slices.ContainsFunc(t.patterns, func(p string) bool { return matches(strings.ToLower(p), at) }) {
-			return t.who
+	worst := len(hostTools)
+	for i, name := range names {
+		for _, first := range []string{name, "*"} {
+			for _, p := range toolPatterns()[first] {
+				if p.rank < worst && p.matches(names[i:]) {
+					worst = p.rank
+				}
+			}
 		}
 	}
-	return ""
+	if worst == len(hostTools) {
+		return ""
+	}
+	return hostTools[worst].who
+}
+
+// toolPattern is a pattern of [hostTools], in lower case.
+type toolPattern struct {
+	names  []string
+	folder bool
+	rank   int
+}
+
+// toolPatterns are the patterns by their first names, "*" if that has a wildcard: a folder of a
+// hundred thousand files is compared before a command starts.
+var toolPatterns = sync.OnceValue(func() map[string][]toolPattern {
+	all := map[string][]toolPattern{}
+	for rank, t := range hostTools {
+		for _, pattern := range t.patterns {
+			pattern, folder := strings.CutSuffix(strings.ToLower(pattern), "/")
+			p := toolPattern{strings.Split(pattern, "/"), folder, rank}
+			first := p.names[0]
+			if strings.Contains(first, "*") {
+				first = "*"
+			}
+			all[first] = append(all[first], p)
+		}
+	}
+	return all
+})
+
+// matches reports whether the path, from this folder on, is or leads through what the pattern names.
+func (p *toolPattern) matches(names []string) bool {
+	if len(names) < len(p.names) || !p.folder && len(names) > len(p.names) {
+		return false
+	}
+	for i, pattern := range p.names {
+		if ok, err := path.Match(pattern, names[i]); err != nil || !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // matches reports whether the path, or a folder that it is in, matches the pattern at any depth.

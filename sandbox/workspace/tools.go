@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -50,17 +51,17 @@ func HostTools(folders ...string) (Tools, error) {
 }
 
 func (t Tools) below(dir *os.File, at string) {
-	entries, err := dir.Readdirnames(-1)
+	// By this name the kernel also says what a file is where the folder does not.
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {
 		t[at] = unlisted
 	}
-	for _, name := range entries {
-		child := path.Join(at, name)
-		e, err := look(dir, name)
-		if err != nil || e == nil || len(child) > maxPath {
+	for _, listed := range entries {
+		name, child := listed.Name(), path.Join(at, listed.Name())
+		if len(child) > maxPath {
 			continue
 		}
-		if e.is(unix.S_IFDIR) {
+		if listed.IsDir() {
 			if slices.Contains(packages, name) || strings.HasSuffix("/"+child, "/.git/objects") {
 				continue
 			}
@@ -73,8 +74,10 @@ func (t Tools) below(dir *os.File, at string) {
 			}
 			continue
 		}
-		ours := e.isPlaceholder() && isOurs(dir, name)
-		if !ours && hostTool(child) != "" || e.is(unix.S_IFLNK) && isGits(child) {
+		if hostTool(child) == "" && (listed.Type()&fs.ModeSymlink == 0 || !isGits(child)) {
+			continue
+		}
+		if e, err := look(dir, name); err == nil && e != nil && !(e.isPlaceholder() && isOurs(dir, name)) {
 			t[child] = state(dir, name, e)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -232,7 +233,13 @@ func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end f
 	case p.Layer != nil:
 		return func() { Offer(out, stackFlags, p.Layer) }
 	case p.Writes && !quiet:
-		return SayTools(out, p.Written()...)
+		before, after := SayTools(out, p.Written()...)
+		begin := p.Spec.Begin
+		p.Spec.Begin = func() error {
+			before()
+			return begin()
+		}
+		return after
 	}
 	return func() {}
 }
@@ -256,18 +263,20 @@ func Offer(out io.Writer, stackFlags string, run *workspace.Run) {
 		advice.Visible(run.Workdir), plural(count, "change is kept", "changes are kept"), stackFlags, run.ID)
 }
 
-// SayTools looks at the files in the folders that programs of the host run. The returned function
-// names those that are other ones by then: an agent may have written them. It names all that git
-// and shells act on by themselves, first.
-func SayTools(out io.Writer, folders ...string) (after func()) {
-	before, err := workspace.HostTools(folders...)
-	return func() {
+// SayTools looks at the files in the folders that programs of the host run, meanwhile: before
+// returns when that is done. after names those that are other ones by then: an agent may have
+// written them. It names all that git and shells act on by themselves, first.
+func SayTools(out io.Writer, folders ...string) (before, after func()) {
+	look := sync.OnceValues(func() (workspace.Tools, error) { return workspace.HostTools(folders...) })
+	go func() { _, _ = look() }()
+	return func() { _, _ = look() }, func() {
+		were, err := look()
 		now, again := workspace.HostTools(folders...)
 		if err = errors.Join(err, again); err != nil {
 			fmt.Fprintf(out, "postern: %s\n", advice.Visible(err.Error()))
 			return
 		}
-		changed, worst := now.Since(before)
+		changed, worst := now.Since(were)
 		most := max(worst, maxShown)
 		for _, line := range changed[:min(len(changed), most)] {
 			fmt.Fprintf(out, "postern: look before you use it: %s\n", line)
