@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -31,7 +30,7 @@ const hangUp = time.Second
 // beGuest makes this program the first process of a virtual machine. If the program ends, the
 // machine's kernel stops, and QEMU with it.
 func beGuest() int {
-	signal.Notify(make(chan os.Signal, 1)) // as in Main
+	beImmune()
 	unix.Umask(0)
 	err := errors.Join(
 		unix.Mount("dev", "/dev", "devtmpfs", 0, ""), unix.Mount("proc", "/proc", "proc", 0, ""), loadModules())

@@ -57,10 +57,7 @@ func Main() int {
 			return 1
 		}
 	}
-	// The first process of a PID namespace is immune to SIGKILL from within. A
-	// handler for everything else makes it immune to the agent altogether
-	// (ignoring would be inherited by the command).
-	signal.Notify(make(chan os.Signal, 1))
+	beImmune()
 	events := json.NewEncoder(control)
 	fleet := new(fleet)
 	status, err := serve(control, events, fleet)
@@ -79,6 +76,18 @@ func Main() int {
 		fmt.Fprintf(os.Stderr, "postern-sandbox: report to host: %v\n", err)
 	}
 	return status
+}
+
+// beImmune keeps signals from ending this process. The first process of a PID namespace is immune to
+// SIGKILL from within. A handler for everything else makes it immune to the agent altogether
+// (ignoring would be inherited by the command). Of what is no standard signal, Go takes no notice by
+// itself, and each signal that is named to it costs a switch of threads and back.
+func beImmune() {
+	var all []os.Signal
+	for n := range syscall.Signal(32) {
+		all = append(all, n)
+	}
+	signal.Notify(make(chan os.Signal, 1), all[1:]...)
 }
 
 // openControl takes over the descriptors that the host passed.

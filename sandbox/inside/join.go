@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +25,7 @@ const nested = "postern-nested"
 // with it. It can also stop that process, which then sees no end of `postern run`: so this one, which
 // nobody inside can stop, looks for that end too.
 func join() (int, error) {
-	signal.Notify(make(chan os.Signal, 1)) // as in Main
+	beImmune()
 	files, err := receive()
 	if err != nil {
 		return 0, err
