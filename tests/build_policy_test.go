@@ -27,7 +27,7 @@ func TestGoldenPlansBuild(t *testing.T) {
 	for _, data := range golden.Seeds(t, "plan.json", "../stacks/testdata/load/*.txtar", "../stacks/aws/testdata/*.txtar") {
 		p := &plan.Plan{}
 		require.NoError(t, json.Unmarshal([]byte(strings.ReplaceAll(string(data), "$DIR", "/dir")), p))
-		_, err := envoy.Build(p, envoy.Options{Roots: "/etc/ssl/certs/ca-certificates.crt"})
+		_, err := new(envoy.Memo).Build(p, envoy.Options{Roots: "/etc/ssl/certs/ca-certificates.crt"})
 		require.NoError(t, err, "%s", data)
 		built++
 	}
@@ -52,7 +52,7 @@ func TestWhateverLoadsBuilds(t *testing.T) {
 		}
 		loaded++
 		for _, p := range []*plan.Plan{stack.Plan, stack.Plan.At(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC))} {
-			_, err = envoy.Build(p, envoy.Options{Roots: "/etc/ssl/certs/ca-certificates.crt"})
+			_, err = new(envoy.Memo).Build(p, envoy.Options{Roots: "/etc/ssl/certs/ca-certificates.crt"})
 			require.NoError(t, err, "%s", text)
 			for range 10 {
 				d := p.Decide(genRequest(t))

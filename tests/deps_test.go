@@ -230,10 +230,14 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "sandbox/toolchain", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},
 		{from: "sandbox/view", only: []string{"sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots", "hostpath/places"}, never: []string{"github.com"}, why: "what an agent sees is data: it starts nothing, and no runtime has a say in it"},
 		{
-			from: "sandbox/workspace", only: []string{"advice", "sandbox/wire", "sandbox/leak", "home", "hostpath", "atomicfile"},
+			from: "sandbox/workspace",
+			only: []string{
+				"advice", "sandbox/wire", "sandbox/leak", "sandbox/workspace/tool", "home", "hostpath", "atomicfile",
+			},
 			never: []string{"github.com/spf13"},
 			why:   "it reads what an agent wrote, with the rights of a person: no more than that is its business",
 		},
+		{from: "sandbox/workspace/tool", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},
 		{from: "sandbox/bubblewrap", only: []string{"sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots", "hostpath/places"}, why: "a runtime renders a view, whoever it was made for"},
 		{
 			from: "sandbox/container",

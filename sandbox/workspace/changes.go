@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
 // Kind says what happens to a path.
@@ -43,18 +45,26 @@ type Change struct {
 // maxPath is the longest path that can be named.
 const maxPath = unix.PathMax - 1
 
+// both opens the layer's folder and the host's.
+func (r *Run) both() (upper, host *os.File, err error) {
+	if host, err = r.host(); err != nil {
+		return nil, nil, fmt.Errorf("compare with the host's folder: %w", err)
+	}
+	if upper, err = openFolder(r.upper()); err != nil {
+		host.Close()
+		return nil, nil, fmt.Errorf("read the agent's changes: %w", err)
+	}
+	return upper, host, nil
+}
+
 // Changes calls visit with each change, in an order in which they can be applied. If visit returns
 // an error, Changes returns it. The command may still run: then a change may be half of one.
 func (r *Run) Changes(visit func(Change) error) error {
-	host, err := r.host()
+	upper, host, err := r.both()
 	if err != nil {
-		return fmt.Errorf("compare with the host's folder: %w", err)
+		return err
 	}
 	defer host.Close()
-	upper, err := openFolder(r.upper())
-	if err != nil {
-		return fmt.Errorf("read the agent's changes: %w", err)
-	}
 	defer upper.Close()
 	if err := r.load(); err != nil {
 		return err
@@ -270,7 +280,7 @@ func (w *walker) change(at, name string, upper *os.File, is, was *entry) Change 
 		c.Was = before
 	}
 	note := func(text string) { c.Notes = append(c.Notes, text) }
-	if who := hostTool(at); who != "" {
+	if who := tool.Who(at); who != "" {
 		note(who)
 	}
 	switch is.kind {
@@ -321,7 +331,7 @@ func (w *walker) deleted(at, name string, host *os.File) error {
 		}
 	}
 	c := Change{Path: at, Kind: Deleted, Mode: was.git(), Refused: unseen, old: was}
-	if who := hostTool(at); who != "" {
+	if who := tool.Who(at); who != "" {
 		c.Notes = append(c.Notes, who)
 	}
 	if unseen == "" && !was.is(unix.S_IFDIR) && w.run.later(was) {

@@ -17,15 +17,11 @@ const maxDiff = 1 << 20
 // Diff writes the changes that selected selects as `git diff` writes them. Lines that begin with
 // "!" are ours. Nothing in the output acts on a terminal, whatever the agent wrote.
 func (r *Run) Diff(out io.Writer, selected func(Change) bool) error {
-	host, err := r.host()
+	upper, host, err := r.both()
 	if err != nil {
-		return fmt.Errorf("compare with the host's folder: %w", err)
+		return err
 	}
 	defer host.Close()
-	upper, err := openFolder(r.upper())
-	if err != nil {
-		return fmt.Errorf("read the agent's changes: %w", err)
-	}
 	defer upper.Close()
 	w := bufio.NewWriter(out)
 	err = r.Changes(func(c Change) error {

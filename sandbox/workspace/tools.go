@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
 // Tools are the files of a folder that programs of the host run or take commands from: by path,
@@ -74,7 +76,7 @@ func (t Tools) below(dir *os.File, at string) {
 			}
 			continue
 		}
-		if hostTool(child) == "" && (listed.Type()&fs.ModeSymlink == 0 || !isGits(child)) {
+		if tool.Who(child) == "" && (listed.Type()&fs.ModeSymlink == 0 || !isGits(child)) {
 			continue
 		}
 		if e, err := look(dir, name); err == nil && e != nil && !(e.isPlaceholder() && isOurs(dir, name)) {
@@ -126,30 +128,24 @@ func (t Tools) Since(before Tools) (changed []string, worst int) {
 		if before[at] == now {
 			continue
 		}
-		who := hostTool(at)
+		who := tool.Who(at)
 		if now == unlisted {
 			who = "its names cannot be listed, and git and others may still use what is in it"
 		} else if who == "" {
 			who = "git writes where this link leads"
 		}
-		rank := 0
-		for i, t := range hostTools {
-			if t.who == who {
-				rank = i
-			}
-		}
-		lines = append(lines, line{at, fmt.Sprintf("%s (%s)", Quote(at), who), rank})
+		lines = append(lines, line{at, fmt.Sprintf("%s (%s)", Quote(at), who), tool.Rank(who)})
 	}
 	for at := range before {
 		if _, there := t[at]; !there {
-			lines = append(lines, line{at, Quote(at) + " (removed)", len(hostTools)})
+			lines = append(lines, line{at, Quote(at) + " (removed)", math.MaxInt})
 		}
 	}
 	slices.SortFunc(lines, func(a, b line) int {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.at, b.at))
 	})
 	for _, l := range lines {
-		if changed = append(changed, l.text); l.rank < byThemselves {
+		if changed = append(changed, l.text); l.rank < tool.ByThemselves {
 			worst++
 		}
 	}

@@ -510,26 +510,6 @@ func TestTooDeep(t *testing.T) {
 	require.NoError(t, l.Discard())
 }
 
-func TestHostTool(t *testing.T) {
-	t.Parallel()
-	for _, path := range []string{
-		".git/hooks/pre-commit", ".git/config", "sub/.git/hooks/post-checkout", ".GIT/Config", "sub/.git", ".envrc",
-		".mcp.json", ".claude/settings.json",
-		"doc/HEAD", "HEAD", "flake.nix", ".yarn/releases/yarn.cjs", "web/eslint.config.mjs",
-		".vscode/tasks.json", ".idea/workspace.xml", ".github/workflows/ci.yml", "pkg/package.json", "Makefile",
-		"x/y.mk", ".husky/pre-push", "a.pth",
-		".git/modules/lib/hooks/pre-commit", ".git/modules/lib/config", ".git/modules/a/modules/b/config",
-	} {
-		require.NotEmpty(t, hostTool(path), path)
-	}
-	for _, path := range []string{
-		"main.go", ".git/objects/ab/cd", ".github/ISSUE_TEMPLATE.md", "Makefile.md",
-		"git/hooks/x", "hooks/x",
-	} {
-		require.Empty(t, hostTool(path), path)
-	}
-}
-
 // TestChangesThatCannotBeCompared: what an agent has made so that it cannot be read is refused,
 // each for itself, and the rest is applied.
 func TestChangesThatCannotBeCompared(t *testing.T) {

@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSayTools: what is there when before returns is not named, and what is written from then on is.
+// TestSayTools: what is there when before returns is not named, and what is written from then on
+// is.
 func TestSayTools(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -1,0 +1,143 @@
+// Package tool knows by their names the files that programs of the host run or take commands from.
+package tool
+
+import (
+	"path"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// tools are the files that programs of the host run, or take commands from, without being asked
+// for that: what starts them is opening the folder, a commit, a build or a push. A pattern without
+// a slash is a name in any folder. Patterns are those of path.Match, and end in a slash for a
+// folder with all that is in it. The order is that of the danger: on the first [ByThemselves] git
+// and shells act without being asked.
+var tools = []struct {
+	patterns []string
+	who      string
+}{
+	{[]string{
+		".git/hooks/", ".git/config", ".git/config.worktree", ".git/info/attributes", ".githooks/", ".husky/",
+		".git/commondir", ".git/gitdir", ".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir",
+		".git/worktrees/*/gitdir", ".git/rebase-merge/git-rebase-todo", ".git/worktrees/*/rebase-merge/git-rebase-todo",
+		".git/objects/info/alternates", ".git/modules/*/commondir", ".gitattributes", ".gitmodules",
+		".git/modules/*/hooks/", ".git/modules/*/config", ".git/modules/*/*/hooks/", ".git/modules/*/*/config",
+		".git/modules/*/*/*/hooks/", ".git/modules/*/*/*/config",
+		".pre-commit-config.yaml", "lefthook.yml", ".lefthook.yml",
+	}, "git may run commands from it"},
+	{[]string{".git"}, "git takes its folder from it"},
+	{[]string{
+		".envrc", ".env", ".mise.toml", "mise.toml", ".tool-versions", "flake.nix", "shell.nix", "default.nix",
+	}, "a shell may load it"},
+	{[]string{
+		".mcp.json", ".claude/", ".claude.json", ".cursor/", ".codex/", ".gemini/", "CLAUDE.md", "AGENTS.md",
+		"GEMINI.md", ".cursorrules", ".aider.conf.yml",
+		"opencode.json",
+	}, "an agent outside follows it"},
+	{
+		[]string{
+			".vscode/", ".idea/", ".devcontainer/", ".devcontainer.json", ".vim/", ".nvimrc", ".exrc",
+			".dir-locals.el", ".sublime-project", "*.code-workspace", ".zed/", ".nvim.lua", ".lvimrc",
+		},
+		"an editor may run commands from it",
+	},
+	{[]string{
+		".github/workflows/", ".github/actions/", ".gitlab-ci.yml", ".gitlab/ci/", "Jenkinsfile", ".circleci/",
+		".travis.yml", "azure-pipelines.yml",
+		"bitbucket-pipelines.yml", ".buildkite/", ".drone.yml",
+	}, "CI runs it"},
+	{
+		[]string{
+			"Makefile", "makefile", "GNUmakefile", "*.mk", "Justfile", "justfile", "Taskfile.yml", "Rakefile",
+			"build.rs", "build.gradle", "build.gradle.kts",
+			"settings.gradle", "pom.xml", "gradlew", "mvnw", ".mvn/", "CMakeLists.txt", "configure", "setup.py",
+			"conftest.py", "noxfile.py", "tox.ini",
+			"pyproject.toml", "package.json", ".npmrc", ".yarnrc", ".yarnrc.yml", ".yarn/", ".pnp.cjs", ".pnpmfile.cjs",
+			"eslint.config.*", ".eslintrc.*", "composer.json", ".bazelrc", "meson.build", "mix.exs", "SConstruct",
+			"Cargo.toml", ".cargo/",
+			"deno.json", "bunfig.toml", "Gemfile",
+			"Dockerfile", "docker-compose.yml", "compose.yaml", "Tiltfile", "Vagrantfile",
+		},
+		"a build runs commands from it",
+	},
+	{[]string{"*.pth", "sitecustomize.py", "usercustomize.py"}, "Python runs it at every start"},
+}
+
+// ByThemselves is how many of [tools] git and shells act on.
+const ByThemselves = 3
+
+// Who says who may act on the file at the path, or "". Case does not count: on some file systems
+// it does not count for the program either.
+func Who(at string) string {
+	names := strings.Split(strings.ToLower(at), "/")
+	// A folder with this file needs no name of its own, and has settings by which git runs
+	// commands.
+	if names[len(names)-1] == "head" && !slices.Contains(names[:len(names)-1], ".git") {
+		return "git takes its folder for a repository"
+	}
+	worst := len(tools)
+	for i, name := range names {
+		for _, first := range []string{name, "*"} {
+			for _, p := range patterns()[first] {
+				if p.rank < worst && p.matches(names[i:]) {
+					worst = p.rank
+				}
+			}
+		}
+	}
+	if worst == len(tools) {
+		return ""
+	}
+	return tools[worst].who
+}
+
+// pattern is a pattern of [tools], in lower case.
+type pattern struct {
+	names  []string
+	folder bool
+	rank   int
+}
+
+// patterns are the patterns by their first names, "*" if that has a wildcard: a folder of a
+// hundred thousand files is compared before a command starts.
+var patterns = sync.OnceValue(func() map[string][]pattern {
+	all := map[string][]pattern{}
+	for rank, t := range tools {
+		for _, text := range t.patterns {
+			text, folder := strings.CutSuffix(strings.ToLower(text), "/")
+			p := pattern{strings.Split(text, "/"), folder, rank}
+			first := p.names[0]
+			if strings.Contains(first, "*") {
+				first = "*"
+			}
+			all[first] = append(all[first], p)
+		}
+	}
+	return all
+})
+
+// matches reports whether the path, from this folder on, is or leads through what the pattern
+// names.
+func (p *pattern) matches(names []string) bool {
+	if len(names) < len(p.names) || !p.folder && len(names) > len(p.names) {
+		return false
+	}
+	for i, name := range p.names {
+		if ok, err := path.Match(name, names[i]); err != nil || !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// Rank returns the place of who, as [Who] says it, in the order of the danger. Whatever else is
+// said is as dangerous as can be.
+func Rank(who string) int {
+	for rank, t := range tools {
+		if t.who == who {
+			return rank
+		}
+	}
+	return 0
+}

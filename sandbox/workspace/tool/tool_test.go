@@ -1,0 +1,69 @@
+package tool
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestEveryTool: each name from which a program of the host takes commands, below a folder, and
+// what is in those that are folders.
+func TestEveryTool(t *testing.T) {
+	t.Parallel()
+	for who, names := range map[string]string{
+		"git may run commands from it": `.git/hooks/x .git/config .git/config.worktree .git/info/attributes .githooks/x
+			.git/commondir .git/gitdir .husky/x .gitattributes .gitmodules .git/modules/a/hooks/x
+			.git/modules/a/config .git/modules/a/b/hooks/x .git/modules/a/b/config
+			.git/modules/a/b/c/hooks/x .git/modules/a/b/c/config .pre-commit-config.yaml lefthook.yml
+			.lefthook.yml`,
+		"git takes its folder from it": ".git",
+		"a shell may load it":          ".envrc .env .mise.toml mise.toml .tool-versions",
+		"an agent outside follows it": `.mcp.json .claude/x .claude.json .cursor/x .codex/x .gemini/x CLAUDE.md
+			AGENTS.md GEMINI.md .cursorrules .aider.conf.yml opencode.json`,
+		"an editor may run commands from it": `.vscode/x .idea/x .devcontainer/x .devcontainer.json .vim/x .nvimrc .exrc
+			.dir-locals.el .sublime-project my.code-workspace`,
+		"CI runs it": `.github/workflows/x .github/actions/x .gitlab-ci.yml .gitlab/ci/x Jenkinsfile .circleci/x
+			.travis.yml azure-pipelines.yml bitbucket-pipelines.yml .buildkite/x .drone.yml`,
+		"a build runs commands from it": `Makefile makefile GNUmakefile my.mk Justfile justfile Taskfile.yml Rakefile
+			build.rs build.gradle build.gradle.kts settings.gradle pom.xml gradlew mvnw .mvn/x CMakeLists.txt configure
+			setup.py conftest.py noxfile.py tox.ini pyproject.toml package.json .npmrc .yarnrc .yarnrc.yml
+			.pnpmfile.cjs Cargo.toml .cargo/x deno.json bunfig.toml Gemfile Dockerfile docker-compose.yml compose.yaml
+			Tiltfile Vagrantfile`,
+		"Python runs it at every start": "x.pth sitecustomize.py usercustomize.py",
+	} {
+		for _, name := range strings.Fields(names) {
+			require.Equal(t, who, Who(name), name)
+			require.Equal(t, who, Who("sub/"+strings.ToUpper(name)), name)
+			if dir, file := filepath.Split(name); file == "x" {
+				require.Equal(t, who, Who(dir+"y/z"), dir)
+			} else if name != ".git" {
+				require.NotEqual(t, who, Who(name+"x/y"), name)
+			}
+		}
+	}
+	for _, name := range []string{"main.go", "git/config", "x.gitx", "packages.json", "my.mk/x", "hooks/x"} {
+		require.Empty(t, Who(name), name)
+	}
+}
+
+func TestWho(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{
+		".git/hooks/pre-commit", ".git/config", "sub/.git/hooks/post-checkout", ".GIT/Config", "sub/.git", ".envrc",
+		".mcp.json", ".claude/settings.json",
+		"doc/HEAD", "HEAD", "flake.nix", ".yarn/releases/yarn.cjs", "web/eslint.config.mjs",
+		".vscode/tasks.json", ".idea/workspace.xml", ".github/workflows/ci.yml", "pkg/package.json", "Makefile",
+		"x/y.mk", ".husky/pre-push", "a.pth",
+		".git/modules/lib/hooks/pre-commit", ".git/modules/lib/config", ".git/modules/a/modules/b/config",
+	} {
+		require.NotEmpty(t, Who(path), path)
+	}
+	for _, path := range []string{
+		"main.go", ".git/objects/ab/cd", ".github/ISSUE_TEMPLATE.md", "Makefile.md",
+		"git/hooks/x", "hooks/x",
+	} {
+		require.Empty(t, Who(path), path)
+	}
+}
