@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/pki"
 )
 
@@ -92,10 +93,13 @@ func fingerprint(key ed25519.PublicKey) string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// maxKeys bounds the files of keys.
+const maxKeys = 1 << 20
+
 // ReadTrusted reads the public keys whose signatures count: PEM blocks of type
 // PUBLIC KEY (RFC 7468), at least one, all of them Ed25519.
 func ReadTrusted(file string) ([]ed25519.PublicKey, error) {
-	rest, err := os.ReadFile(file)
+	rest, err := hostpath.ReadFile(file, maxKeys)
 	if err != nil {
 		return nil, fmt.Errorf("read the operators' public keys: %w", err)
 	}
@@ -128,7 +132,7 @@ func readKey(file string) (ed25519.PrivateKey, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("read the operator's key: others may read %s: remove it, and its line in trusted.pem, and make a new one with `postern up`", file)
 	}
-	content, err := os.ReadFile(file)
+	content, err := hostpath.ReadFile(file, maxKeys)
 	if err != nil {
 		return nil, fmt.Errorf("read the operator's key: %w", err)
 	}
@@ -170,7 +174,7 @@ func MakeKey(keyFile, trustedFile string) error {
 	if err := os.MkdirAll(filepath.Dir(keyFile), 0o700); err != nil {
 		return fmt.Errorf("make the operator's folder: %w", err)
 	}
-	trusted, err := os.ReadFile(trustedFile)
+	trusted, err := hostpath.ReadFile(trustedFile, maxKeys)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read the operators' public keys: %w", err)
 	}

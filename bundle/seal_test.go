@@ -214,7 +214,7 @@ func TestMakeKey(t *testing.T) {
 
 	dir := t.TempDir()
 	key := filepath.Join(dir, "key")
-	require.ErrorContains(t, MakeKey(key, dir), "read the operators' public keys: read "+dir)
+	require.ErrorContains(t, MakeKey(key, dir), "read the operators' public keys: "+dir+" is a folder")
 	require.NoFileExists(t, key)
 }
 

@@ -65,7 +65,7 @@ func Stack(target string) Program {
 // Of returns the source tree in whose bin/ the program at the path is.
 func Of(path string) (root string, ok bool) {
 	root = filepath.Dir(filepath.Dir(path))
-	module, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	module, err := hostpath.ReadFile(filepath.Join(root, "go.mod"), 1<<20)
 	ours := bytes.HasPrefix(module, []byte("module github.com/postern/postern\n"))
 	return root, err == nil && ours && filepath.Base(filepath.Dir(path)) == "bin"
 }

@@ -205,9 +205,12 @@ func All(name string) ([]Folder, error) {
 // the audit log.
 func (h Folder) RecordFile() string { return filepath.Join(h.Root, "stack.json") }
 
+// maxFile bounds what is read of a file that says something about the stack.
+const maxFile = 64 << 10
+
 // owner reads whose the folder is.
 func (h Folder) owner() (*Owner, error) {
-	data, err := os.ReadFile(h.RecordFile())
+	data, err := hostpath.ReadFile(h.RecordFile(), maxFile)
 	var r Owner
 	if err == nil {
 		err = json.Unmarshal(data, &r)
@@ -277,7 +280,7 @@ func (h Folder) StoreFile() string { return filepath.Join(h.OperatorDir(), "stor
 // BundleURL returns the URL of the bundle store: the one in [Folder.StoreFile], or the folder
 // bundle/ if there is no such file.
 func (h Folder) BundleURL() string {
-	if content, err := os.ReadFile(h.StoreFile()); err == nil {
+	if content, err := hostpath.ReadFile(h.StoreFile(), maxFile); err == nil {
 		return strings.TrimSpace(string(content))
 	}
 	return (&url.URL{Scheme: "file", Path: filepath.Join(h.Root, "bundle")}).String()

@@ -1,6 +1,8 @@
 package home
 
 import (
+	"encoding/base32"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,6 +84,43 @@ func TestAll(t *testing.T) {
 	homes, err = All("dev")
 	require.NoError(t, err)
 	require.Empty(t, homes)
+}
+
+// TestPipes: a pipe in the place of a file is no file, and nobody waits for its writer.
+func TestPipes(t *testing.T) {
+	t.Setenv("POSTERN_HOME", t.TempDir())
+	o := Owner{Name: "local", File: "/stacks/local.yaml"}
+	h, err := Claim(o)
+	require.NoError(t, err)
+	require.NoError(t, os.Mkdir(h.OperatorDir(), 0o700))
+	for _, path := range []string{h.RecordFile(), h.StoreFile(), h.programsFile()} {
+		require.NoError(t, os.RemoveAll(path))
+		require.NoError(t, syscall.Mkfifo(path, 0o600))
+	}
+	_, err = Of(o)
+	require.ErrorIs(t, err, ErrUnclaimed)
+	require.ErrorContains(t, err, "is a pipe, not a regular file")
+	require.Contains(t, h.BundleURL(), "file://")
+	_, err = h.Programs()
+	require.ErrorContains(t, err, "is a pipe")
+}
+
+// TestNames: the name of a state folder has 128 bits of a hash of the stack file's path, so that
+// nobody finds a path with the name of another's.
+func TestNames(t *testing.T) {
+	t.Setenv("POSTERN_HOME", "/state")
+	names := map[string]bool{}
+	for i := range 100 {
+		h, err := Of(Owner{Name: "local", File: fmt.Sprintf("/stacks/%d/local.yaml", i)})
+		require.NoError(t, err)
+		hash, ok := strings.CutPrefix(h.Root, "/state/local-")
+		require.True(t, ok)
+		bits, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(strings.ToUpper(hash))
+		require.NoError(t, err)
+		require.Len(t, bits, 128/8)
+		names[hash] = true
+	}
+	require.Len(t, names, 100)
 }
 
 // The default state folder of a user with a long name has room for a socket.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/hostpath"
 )
 
 // programsFile lists the programs that the stack was brought up with.
@@ -38,7 +39,7 @@ func (h Folder) Programs() ([]string, error) {
 	}
 	var all []string
 	for _, file := range files {
-		content, err := os.ReadFile(file)
+		content, err := hostpath.ReadFile(file, maxFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // taken down a moment ago
 		}

@@ -3,20 +3,21 @@ package manual
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/postern/postern/atomicfile"
 )
 
 // Write writes a page of section 1 for cmd and for each command below it into the folder, and
 // returns the names of the files.
 func Write(cmd *cobra.Command, dir string) ([]string, error) {
 	name := strings.ReplaceAll(cmd.CommandPath(), " ", "-") + ".1"
-	//nolint:gosec // for everybody
-	if err := os.WriteFile(filepath.Join(dir, name), []byte(page(cmd)), 0o644); err != nil {
+	// A link at the name is replaced, not followed.
+	if err := atomicfile.Write(filepath.Join(dir, name), []byte(page(cmd)), 0o644); err != nil {
 		return nil, fmt.Errorf("write manual page: %w", err)
 	}
 	names := []string{name}

@@ -22,6 +22,15 @@ func TestWrite(t *testing.T) {
 	secret := &cobra.Command{Use: "secret", Hidden: true, Run: func(*cobra.Command, []string) {}}
 	root.AddCommand(child, secret)
 	dir := t.TempDir()
+	// What a link at the name of a page leads to stays as it is.
+	victim := filepath.Join(t.TempDir(), "victim")
+	require.NoError(t, os.WriteFile(victim, []byte("mine"), 0o600))
+	require.NoError(t, os.Symlink(victim, filepath.Join(dir, "tool.1")))
+	t.Cleanup(func() {
+		content, err := os.ReadFile(victim)
+		require.NoError(t, err)
+		require.Equal(t, "mine", string(content))
+	})
 	names, err := Write(root, dir)
 	require.NoError(t, err)
 	require.Equal(t, []string{"tool.1", "tool-go.1"}, names)

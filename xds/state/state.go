@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/hostpath"
 )
 
 // The state files.
@@ -69,19 +69,15 @@ var ErrDamaged = errors.New("a state file is damaged")
 // Read decodes the file into v, and reports false if there is none.
 func (f *Folder) Read(name string, v any) (bool, error) {
 	path := f.Path(name)
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := hostpath.ReadFile(path, maxState)
+	unfit := (*hostpath.UnfitError)(nil)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
-	}
-	if err != nil {
+	case errors.As(err, &unfit): // too large, or a pipe, for whose writer nobody waits
+	case err != nil:
 		return false, fmt.Errorf("read control plane state: %w", err)
-	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, maxState+1))
-	if err != nil {
-		return false, fmt.Errorf("read control plane state: %w", err)
-	}
-	if len(b) <= maxState && json.Unmarshal(b, v) == nil {
+	case json.Unmarshal(b, v) == nil:
 		return true, nil
 	}
 	aside := path + ".damaged"

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func folder(t *testing.T) *Folder {
@@ -37,6 +38,12 @@ func TestDamaged(t *testing.T) {
 	there, err = f.Read(Nodes, &nodes)
 	require.NoError(t, err)
 	require.False(t, there)
+
+	// Nobody waits for the writer of a pipe.
+	require.NoError(t, unix.Mkfifo(f.Path(Nodes), 0o600))
+	_, err = f.Read(Nodes, &nodes)
+	require.ErrorIs(t, err, ErrDamaged)
+	require.NoFileExists(t, f.Path(Nodes))
 }
 
 // TestRetry: a file that cannot be written is a problem until it is written.
