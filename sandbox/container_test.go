@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/creack/pty"
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -291,27 +290,6 @@ func TestContainerEndsThoughStopped(t *testing.T) {
 			require.Fail(t, "the command still runs")
 		}
 		require.Eventually(t, func() bool { return len(b.left(t)) == 0 }, time.Minute, 50*time.Millisecond)
-	})
-}
-
-// TestContainerTerminal: where the caller has a terminal, the command has one of its own.
-func TestContainerTerminal(t *testing.T) {
-	t.Parallel()
-	eachEngine(t, func(t *testing.T, b *box) {
-		if b.spec.Container.Foreign {
-			return // gVisor takes no terminal of the host for one
-		}
-		cmd := b.command(t, "sh", "-c", "test -t 0 && test -t 1 && stty size; read x; echo got $x")
-		master, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 33, Cols: 77})
-		require.NoError(t, err)
-		defer master.Close()
-		next := lineReader(master)
-		require.Equal(t, "33 77", next(t))
-		_, err = master.WriteString("hello\r")
-		require.NoError(t, err)
-		require.Equal(t, "hello", next(t))
-		require.Equal(t, "got hello", next(t))
-		require.NoError(t, cmd.Wait())
 	})
 }
 

@@ -175,7 +175,8 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	defer streams.close()
 
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2,
+		unix.SIGWINCH)
 	defer signal.Stop(signals)
 
 	defer func() { err = errors.Join(err, box.end()) }()
@@ -194,7 +195,7 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	setup := wire.Setup{
 		Argv: wire.Raw(s.Command), Env: wire.Raw(s.View.Env), Dir: wire.Bytes(dir.Path), Device: dir.Device, Inode: dir.Inode, Mounts: dir.Mounts,
 		UID: s.View.UID, GID: s.View.GID, Nodes: s.View.Nodes, Gateways: s.Gateways, Ports: capturedPorts(s),
-		Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.View.Limits.Processes,
+		Streams: streams.same(), Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.View.Limits.Processes,
 		Files: s.Files, Foreign: foreign, Machine: machine,
 	}
 	setup.Protected = wire.Raw(s.View.Protected)
@@ -208,6 +209,12 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 			setup.Overlay, setup.ReadOnly = true, !m.Writable
 		}
 		setup.NoExec = setup.NoExec || m.NoExec
+	}
+	ownTerminal := foreign || machine != nil
+	if ownTerminal {
+		if err := streams.apart(&setup); err != nil {
+			return Result{}, err
+		}
 	}
 	var beginErr error
 	if s.Begin != nil {
@@ -226,8 +233,15 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 		for {
 			select {
 			case sig := <-signals:
+				said := wire.Signal{Number: int(sig.(syscall.Signal))}
+				if sig == unix.SIGWINCH {
+					said.Rows, said.Columns = streams.resize()
+					if said.Rows == 0 || !ownTerminal { // the kernel tells the command
+						continue
+					}
+				}
 				// If the inside is gone, so is whom the signal was for.
-				_ = commands.say(wire.Signal{Number: int(sig.(syscall.Signal))}, nil)
+				_ = commands.say(said, nil)
 			case <-done:
 				return
 			}

@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"sync"
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"github.com/postern/postern/sandbox/wire"
 )
 
 // streams are the command's standard streams. None is the caller's own. Through /proc/self/fd, a
@@ -30,12 +31,11 @@ type streams struct {
 	running sync.WaitGroup
 	stop    int
 
-	master  *os.File
-	size    *os.File // the caller's terminal whose size counts
-	keys    *os.File // the caller's terminal that is typed at, if any
-	plain   bool     // the caller's terminal continues to make its own line ends
-	saved   *term.State
-	resized chan os.Signal
+	master *os.File
+	size   *os.File // the caller's terminal whose size counts
+	keys   *os.File // the caller's terminal that is typed at, if any
+	plain  bool     // the caller's terminal continues to make its own line ends
+	saved  *term.State
 
 	mu     sync.Mutex
 	failed error
@@ -183,6 +183,45 @@ func keepLineEnds(slave *os.File) error {
 	return unix.IoctlSetTermios(int(slave.Fd()), unix.TCSETS, t)
 }
 
+// same returns, for each stream, the number of the first that is the same, or -1 for /dev/null.
+func (st *streams) same() (numbers [3]int) {
+	for i, f := range st.inner {
+		if numbers[i] = slices.Index(st.inner[:], f); f.Name() == os.DevNull {
+			numbers[i] = -1
+		}
+	}
+	return numbers
+}
+
+// apart tells of the command's terminal, if it has one, and has it pass on everything as it is: the
+// sandbox, whose kernel is another one, makes its own.
+func (st *streams) apart(setup *wire.Setup) error {
+	if st.master == nil {
+		return nil
+	}
+	if _, err := term.MakeRaw(int(st.master.Fd())); err != nil {
+		return fmt.Errorf("prepare terminal: %w", err)
+	}
+	setup.Raw = st.plain
+	setup.Rows, setup.Columns = st.resize()
+	return nil
+}
+
+// resize gives the command's terminal the size of the caller's, and returns it.
+func (st *streams) resize() (rows, columns uint16) {
+	if st.master == nil {
+		return 0, 0
+	}
+	size, err := pty.GetsizeFull(st.size)
+	if err == nil {
+		err = pty.Setsize(st.master, size)
+	}
+	if err != nil {
+		return 0, 0 // the caller's terminal is gone
+	}
+	return size.Rows, size.Cols
+}
+
 // started copies from now on, after the command's ends were passed on.
 func (st *streams) started() {
 	for _, f := range st.theirs {
@@ -198,15 +237,6 @@ func (st *streams) started() {
 			t.Oflag |= unix.OPOST
 			_ = unix.IoctlSetTermios(int(st.keys.Fd()), unix.TCSETS, t)
 		}
-	}
-	if st.master != nil {
-		st.resized = make(chan os.Signal, 1)
-		signal.Notify(st.resized, unix.SIGWINCH)
-		go func() {
-			for range st.resized {
-				_ = pty.InheritSize(st.size, st.master)
-			}
-		}()
 	}
 	for _, c := range st.copies {
 		st.running.Go(func() {
@@ -237,10 +267,6 @@ func (st *streams) finish() error {
 
 // close restores the caller's terminal.
 func (st *streams) close() {
-	if st.resized != nil {
-		signal.Stop(st.resized)
-		close(st.resized)
-	}
 	if st.saved != nil {
 		_ = term.Restore(int(st.keys.Fd()), st.saved)
 	}

@@ -207,25 +207,23 @@ func (r *runtimePath) ends(d *docker.Daemon) {
 		_ = cmd.Wait()
 		require.Equal(r.t, want, fmt.Sprint(lines.Text(), " ", cmd.ProcessState.ExitCode()))
 	}
-	if r.agent != "gvisor" { // which has no terminal
-		cmd := r.command(loop)
-		terminal, err := pty.Start(cmd)
-		require.NoError(r.t, err)
-		defer terminal.Close()
-		lines := bufio.NewScanner(terminal)
-		for lines.Scan() && strings.TrimSpace(lines.Text()) != "ready" {
-			continue
-		}
-		_, err = terminal.WriteString("\x03")
-		require.NoError(r.t, err)
-		require.True(r.t, lines.Scan())
-		require.Contains(r.t, lines.Text(), "INT")
-		_ = cmd.Wait()
-		require.Equal(r.t, 5, cmd.ProcessState.ExitCode())
+	cmd := r.command(loop)
+	terminal, err := pty.Start(cmd)
+	require.NoError(r.t, err)
+	defer terminal.Close()
+	lines := bufio.NewScanner(terminal)
+	for lines.Scan() && strings.TrimSpace(lines.Text()) != "ready" {
+		continue
 	}
+	_, err = terminal.WriteString("\x03")
+	require.NoError(r.t, err)
+	require.True(r.t, lines.Scan())
+	require.Contains(r.t, lines.Text(), "INT")
+	_ = cmd.Wait()
+	require.Equal(r.t, 5, cmd.ProcessState.ExitCode())
 	// kill -9 leaves nothing that runs.
 	pulse := filepath.Join(r.work, "pulse")
-	cmd, _ := start("echo ready; while :; do echo >> pulse; sleep 0.05; done")
+	cmd, _ = start("echo ready; while :; do echo >> pulse; sleep 0.05; done")
 	require.NoError(r.t, cmd.Process.Kill())
 	_ = cmd.Wait()
 	var last int64 = -1

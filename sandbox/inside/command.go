@@ -34,12 +34,16 @@ func (e *refusedError) Error() string { return e.message }
 // capability over the network namespace whatever it does (also not by making
 // further namespaces), cannot trace this process, and sees itself as the
 // ordinary user that called, never as root.
-func start(setup *wire.Setup, gate *gate) (int, error) {
+func start(setup *wire.Setup, gate *gate, terminal *terminal) (int, error) {
 	path, err := findCommand(setup)
 	if err != nil {
 		return 0, err
 	}
-	pid, err := confine(setup, path, [3]uintptr{wire.StdinFD, wire.StdoutFD, wire.StderrFD}, gate.refused)
+	streams := [3]uintptr{wire.StdinFD, wire.StdoutFD, wire.StderrFD}
+	if terminal != nil {
+		terminal.replace(setup, &streams)
+	}
+	pid, err := confine(setup, path, streams, gate.refused)
 	var failed *startError
 	switch {
 	case errors.As(err, &failed) && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOEXEC) || errors.Is(err, fs.ErrPermission)):

@@ -199,7 +199,7 @@ func (g *guestStreams) connect(setup *wire.Setup) (err error) {
 	if g.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return err
 	}
-	for i, same := range setup.Guest.Streams {
+	for i, same := range setup.Streams {
 		switch {
 		case same < 0:
 			g.inner[i] = g.null
@@ -225,19 +225,12 @@ func (g *guestStreams) connect(setup *wire.Setup) (err error) {
 }
 
 func (g *guestStreams) terminal(i int, stream *yamux.Stream, setup *wire.Setup) error {
-	master, slave, err := pty.Open()
+	master, slave, err := openTerminal(setup)
 	if err != nil {
 		return err
 	}
 	if err := slave.Chown(setup.UID, setup.GID); err != nil {
 		return err
-	}
-	if err := pty.Setsize(master, &pty.Winsize{Rows: setup.Guest.Rows, Cols: setup.Guest.Columns}); err != nil {
-		return err
-	}
-	if t, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS); err == nil && setup.Guest.Raw {
-		t.Oflag &^= unix.OPOST
-		_ = unix.IoctlSetTermios(int(slave.Fd()), unix.TCSETS, t)
 	}
 	g.master, g.inner[i] = master, slave
 	go func() { _, _ = io.Copy(master, stream) }()

@@ -161,20 +161,25 @@ func serve(control *control, events *json.Encoder, fleet *fleet) (int, error) {
 	if err := gate.listen(); err != nil {
 		return 0, err
 	}
-	pid, err := start(&setup, gate)
+	terminal, err := newTerminal(&setup)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := start(&setup, gate, terminal)
 	if err != nil {
 		return 0, err
 	}
 	if err := events.Encode(wire.Event{Started: true}); err != nil {
 		return 0, fmt.Errorf("report start to host: %w", err)
 	}
-	go relaySignals(control, decoder, pid)
+	go relaySignals(control, decoder, pid, terminal)
+	defer terminal.finish()
 	return reap(pid)
 }
 
 // relaySignals passes on what the host asks for. The end of the connection
 // means that `postern run` is gone, so the sandbox goes too.
-func relaySignals(control *control, decoder *json.Decoder, pid int) {
+func relaySignals(control *control, decoder *json.Decoder, pid int, terminal *terminal) {
 	for {
 		var s wire.Signal
 		if err := decoder.Decode(&s); err != nil {
@@ -187,6 +192,10 @@ func relaySignals(control *control, decoder *json.Decoder, pid int) {
 			if file := control.next(); file != nil {
 				go publish(file, s.Port)
 			}
+			continue
+		}
+		if s.Rows != 0 && terminal != nil {
+			terminal.resize(s)
 			continue
 		}
 		target := pid

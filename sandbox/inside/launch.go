@@ -158,10 +158,13 @@ func spawn(setup *wire.Setup, path string, streams [3]uintptr) (pid, listener in
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: setup.UID, HostID: 0, Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: setup.GID, HostID: 0, Size: 1}},
 			Setsid:      true,
-			// gVisor takes no terminal of the host for one.
-			Setctty: setup.Terminal >= 0 && !setup.Foreign,
-			Ctty:    max(setup.Terminal, 0),
+			Setctty:     setup.Terminal >= 0,
+			Ctty:        max(setup.Terminal, 0),
 		},
+	}
+	if setup.Foreign && setup.Terminal >= 0 { // this process leads the terminal's session
+		attr.Sys.Setsid, attr.Sys.Setctty, attr.Sys.Foreground = false, false, true
+		attr.Sys.Ctty = int(streams[setup.Terminal])
 	}
 	pid, err = syscall.ForkExec(wire.Inside, []string{launcher}, attr)
 	unix.Close(theirs)

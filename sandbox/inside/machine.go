@@ -9,7 +9,6 @@ import (
 	"math"
 	"net"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,15 +73,12 @@ func serveMachine(setup *wire.Setup, decoder *json.Decoder, events *json.Encoder
 	guest := *setup
 	guest.Machine, guest.Guest, guest.Arranged = nil, &setup.Machine.Guest, true
 	guest.Nodes, guest.Overlay, guest.Mounts = []string{wire.NodesDir + "/0"}, false, nil
-	encoder := &signals{to: json.NewEncoder(control)}
-	if err := encoder.to.Encode(guest); err != nil {
+	encoder := json.NewEncoder(control)
+	if err := encoder.Encode(guest); err != nil {
 		return 0, m.broken(err)
 	}
 	go m.proxy()
-	go encoder.relay(decoder)
-	if setup.Terminal >= 0 {
-		go encoder.sizes(m.stdio[setup.Terminal])
-	}
+	go relay(decoder, encoder)
 	return m.follow(control, events)
 }
 
@@ -278,37 +274,15 @@ func bridge(stream *yamux.Stream, conn *net.UnixConn) {
 	conn.Close()
 }
 
-// connectStreams opens a stream for each of the command's own, and tells the guest which.
+// connectStreams opens a stream for each of the command's own.
 func (m *machine) connectStreams() error {
-	g := &m.setup.Machine.Guest
-	var stats [3]unix.Stat_t
 	for i, f := range m.stdio {
-		if err := unix.Fstat(int(f.Fd()), &stats[i]); err != nil {
-			return fmt.Errorf("look at streams: %w", err)
-		}
-		null := stats[i].Mode&unix.S_IFMT == unix.S_IFCHR && stats[i].Rdev == unix.Mkdev(1, 3)
-		if g.Streams[i] = -1; null {
-			continue
-		}
-		for j := i; j >= 0; j-- {
-			if stats[j].Dev == stats[i].Dev && stats[j].Ino == stats[i].Ino {
-				g.Streams[i] = j
-			}
-		}
-		if g.Streams[i] != i {
+		if m.setup.Streams[i] != i {
 			continue
 		}
 		stream, err := m.session.OpenStream()
 		if err != nil {
 			return m.broken(err)
-		}
-		if i == m.setup.Terminal {
-			if g.Raw, err = makeRaw(f); err != nil {
-				return err
-			}
-			if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil {
-				g.Rows, g.Columns = size.Row, size.Col
-			}
 		}
 		if i == 0 || i == m.setup.Terminal {
 			go func() {
@@ -350,60 +324,14 @@ func (m *machine) output(to *os.File, stream *yamux.Stream) {
 	}
 }
 
-// makeRaw has the terminal pass on everything as it is: the machine's own terminal does the rest.
-// It reports whether the terminal passed on text unchanged before.
-func makeRaw(f *os.File) (bool, error) {
-	t, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	if err != nil {
-		return false, fmt.Errorf("look at terminal: %w", err)
-	}
-	plain := t.Oflag&unix.OPOST == 0
-	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	t.Oflag &^= unix.OPOST
-	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
-	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
-	if err := unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, t); err != nil {
-		return false, fmt.Errorf("prepare terminal: %w", err)
-	}
-	return plain, nil
-}
-
-// signals sends a machine what its command shall get.
-type signals struct {
-	mu sync.Mutex
-	to *json.Encoder
-}
-
-func (s *signals) send(signal wire.Signal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_ = s.to.Encode(signal) // if the machine is gone, so is whom the signal was for
-}
-
 // relay passes on what the host asks for, and ends the sandbox with the connection.
-func (s *signals) relay(decoder *json.Decoder) {
+func relay(decoder *json.Decoder, control *json.Encoder) {
 	for {
 		var signal wire.Signal
 		if err := decoder.Decode(&signal); err != nil {
 			os.Exit(1)
 		}
-		s.send(signal)
-	}
-}
-
-// sizes passes on the terminal's size, now and whenever that changes.
-func (s *signals) sizes(terminal *os.File) {
-	changed := make(chan os.Signal, 1)
-	signal.Notify(changed, unix.SIGWINCH)
-	// Only whoever has it as the controlling terminal learns of a change.
-	if err := unix.IoctlSetInt(int(terminal.Fd()), unix.TIOCSCTTY, 0); err != nil {
-		fmt.Fprintf(os.Stderr, "postern-sandbox: follow the terminal's size: %v\n", err)
-	}
-	for {
-		if size, err := unix.IoctlGetWinsize(int(terminal.Fd()), unix.TIOCGWINSZ); err == nil {
-			s.send(wire.Signal{Number: int(unix.SIGWINCH), Rows: size.Row, Columns: size.Col})
-		}
-		<-changed
+		_ = control.Encode(signal) // if the machine is gone, so is whom the signal was for
 	}
 }
 

@@ -142,9 +142,18 @@ type Setup struct {
 	Gateways []int `json:"gateways,omitempty"`
 	// Ports are captured for every address.
 	Ports []int `json:"ports"`
+	// Streams has, for each standard stream, the number of the first that is the same; -1 is
+	// /dev/null. In a machine, each number has a stream of the channel, in order, after that of the
+	// Setup.
+	Streams [3]int `json:"streams"`
 	// Terminal is the number of the standard stream, from 0, that is a terminal
 	// which the command shall control; -1 if none is.
 	Terminal int `json:"terminal"`
+	// Raw means that the terminal passes on text unchanged. Rows and Columns are its size. A sandbox
+	// with a kernel of its own makes a terminal like it: the host's passes on everything as it is.
+	Raw     bool   `json:"raw,omitempty"`
+	Rows    uint16 `json:"rows,omitempty"`
+	Columns uint16 `json:"columns,omitempty"`
 	// Filter and GateFilter are the programs (struct sock_filter) that decide
 	// the system calls of the command and of the inside itself.
 	Filter     Bytes `json:"filter"`
@@ -195,13 +204,6 @@ type Guest struct {
 	Masked   []string `json:"masked,omitempty"`
 	// Shared is the size of /dev/shm, in bytes.
 	Shared uint64 `json:"shared"`
-	// Streams has, for each standard stream, the number of the first that is the same; -1 is
-	// /dev/null. Each number has a stream of the channel, in order, after that of the Setup.
-	Streams [3]int `json:"streams"`
-	// Raw means that the terminal passes on text unchanged. Rows and Columns are its size.
-	Raw     bool   `json:"raw,omitempty"`
-	Rows    uint16 `json:"rows,omitempty"`
-	Columns uint16 `json:"columns,omitempty"`
 }
 
 // Place is one thing that a guest sees.
@@ -256,7 +258,7 @@ type File struct {
 type Signal struct {
 	Number int `json:"number,omitempty"`
 	Port   int `json:"port,omitempty"`
-	// Rows and Columns are, with SIGWINCH, the terminal's new size.
+	// Rows and Columns are, with SIGWINCH, the new size of a terminal that the inside has made.
 	Rows    uint16 `json:"rows,omitempty"`
 	Columns uint16 `json:"columns,omitempty"`
 }

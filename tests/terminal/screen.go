@@ -44,7 +44,10 @@ func Start(cmd *exec.Cmd) (*Screen, error) {
 		return nil, fmt.Errorf("set the size of a terminal: %w", err)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -134,6 +137,14 @@ func (s *Screen) Wait(ctx context.Context) error {
 			return fmt.Errorf("the command has not ended: %w\n%s", context.Cause(ctx), text)
 		}
 	}
+}
+
+// Resize gives the screen another size.
+func (s *Screen) Resize(rows, columns uint16) error {
+	s.mu.Lock()
+	s.emulator.Resize(int(columns), int(rows))
+	s.mu.Unlock()
+	return unix.IoctlSetWinsize(int(s.terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns})
 }
 
 // Type types the text.
