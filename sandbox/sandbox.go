@@ -195,7 +195,8 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	setup := wire.Setup{
 		Argv: wire.Raw(s.Command), Env: wire.Raw(s.View.Env), Dir: wire.Bytes(dir.Path), Device: dir.Device, Inode: dir.Inode, Mounts: dir.Mounts,
 		UID: s.View.UID, GID: s.View.GID, Nodes: s.View.Nodes, Gateways: s.Gateways, Ports: capturedPorts(s),
-		Streams: streams.same(), Terminal: streams.terminal, Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.View.Limits.Processes,
+		Streams: streams.same(), Terminal: streams.terminal,
+		Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.View.Limits.Processes,
 		Files: s.Files, Foreign: foreign, Machine: machine,
 	}
 	setup.Protected = wire.Raw(s.View.Protected)

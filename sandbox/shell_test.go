@@ -35,7 +35,8 @@ func TestShell(t *testing.T) {
 			{shows: `ready>$`},
 			{typed: "echo size $(stty size); test -t 0 && test -t 2 && echo a''terminal\r", shows: `size 50 120\s+aterminal`},
 			{
-				typed: `sh -c 'trap "echo now \$(stty size); exit" WINCH; echo wai""ting; while :; do sleep 0.05; done'` + "\r",
+				typed: `sh -c 'trap "echo now \$(stty size); exit" WINCH; echo wai""ting; ` +
+					"while :; do sleep 0.05; done'\r",
 				shows: `waiting`,
 			},
 			{rows: 40, shows: `now 40 100\s+ready>$`},

@@ -217,13 +217,18 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{from: "cmd/libguard", only: []string{"guard", "target"}, never: []string{"github.com", "golang.org"}, why: "it runs in the process that holds the credentials"},
 		{from: "node", only: []string{"plan", "target", "audit", "accesslog", "envoy", "guard", "atomicfile", "hostpath"}, why: "a node runs one Envoy and its log; what Envoy enforces comes over xDS, never from here"},
 		{
-			from: "sandbox/inside", only: []string{"sandbox/inside/bound", "sandbox/inside/home", "sandbox/inside/root", "sandbox/wire"},
+			from: "sandbox/inside",
+			only: []string{
+				"sandbox/inside/bound", "sandbox/inside/home", "sandbox/inside/root", "sandbox/inside/terminal", "sandbox/wire",
+			},
 			why: "it runs inside the agent's boundary: what it links is what an agent can attack",
 		},
 		{
 			from: "cmd/postern-sandbox",
-			only: []string{"sandbox/inside", "sandbox/inside/bound", "sandbox/inside/root", "sandbox/wire"},
-			why:  "each command in a sandbox waits for it to start, and an agent can attack it",
+			only: []string{
+				"sandbox/inside", "sandbox/inside/bound", "sandbox/inside/root", "sandbox/inside/terminal", "sandbox/wire",
+			},
+			why: "each command in a sandbox waits for it to start, and an agent can attack it",
 		},
 		{from: "sandbox/leak", only: []string{"atomicfile"}, why: "it is data, and reads what anybody wrote"},
 		{from: "sandbox/trust", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/inside/bound"
+	"github.com/postern/postern/sandbox/inside/terminal"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -34,14 +35,14 @@ func (e *refusedError) Error() string { return e.message }
 // capability over the network namespace whatever it does (also not by making
 // further namespaces), cannot trace this process, and sees itself as the
 // ordinary user that called, never as root.
-func start(setup *wire.Setup, gate *gate, terminal *terminal) (int, error) {
+func start(setup *wire.Setup, gate *gate, own *terminal.Terminal) (int, error) {
 	path, err := findCommand(setup)
 	if err != nil {
 		return 0, err
 	}
 	streams := [3]uintptr{wire.StdinFD, wire.StdoutFD, wire.StderrFD}
-	if terminal != nil {
-		terminal.replace(setup, &streams)
+	if own != nil {
+		own.Replace(setup, &streams)
 	}
 	pid, err := confine(setup, path, streams, gate.refused)
 	var failed *startError

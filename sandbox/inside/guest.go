@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/inside/root"
+	"github.com/postern/postern/sandbox/inside/terminal"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -225,7 +226,7 @@ func (g *guestStreams) connect(setup *wire.Setup) (err error) {
 }
 
 func (g *guestStreams) terminal(i int, stream *yamux.Stream, setup *wire.Setup) error {
-	master, slave, err := openTerminal(setup)
+	master, slave, err := terminal.Open(setup)
 	if err != nil {
 		return err
 	}
@@ -273,32 +274,10 @@ func (g *guestStreams) output(from *os.File, stream *yamux.Stream) {
 	g.outputs.Go(func() {
 		_, err := io.Copy(stream, from)
 		if errors.Is(err, os.ErrDeadlineExceeded) { // the command has ended, and somebody has the other end
-			drain(stream, from)
+			terminal.Drain(stream, from)
 		}
 		_ = stream.Close()
 	})
-}
-
-// mostWritten is what a pipe or a terminal may hold: the most that an ordinary user may have a pipe
-// hold.
-const mostWritten = 1 << 20
-
-// drain passes on what was written already. Somebody may still write.
-func drain(to io.Writer, from *os.File) {
-	raw, err := from.SyscallConn()
-	if err != nil {
-		return
-	}
-	buffer := make([]byte, 64<<10)
-	for n, all := 1, 0; n > 0 && all < mostWritten; all += n {
-		_ = from.SetReadDeadline(time.Time{})
-		if raw.Read(func(fd uintptr) bool { n, err = unix.Read(int(fd), buffer); return true }) != nil || err != nil {
-			return
-		}
-		if _, err := to.Write(buffer[:n]); err != nil {
-			return
-		}
-	}
 }
 
 // started closes what only the command keeps open.

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/inside/home"
+	"github.com/postern/postern/sandbox/inside/terminal"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -161,25 +162,25 @@ func serve(control *control, events *json.Encoder, fleet *fleet) (int, error) {
 	if err := gate.listen(); err != nil {
 		return 0, err
 	}
-	terminal, err := newTerminal(&setup)
+	own, err := terminal.New(&setup)
 	if err != nil {
 		return 0, err
 	}
-	pid, err := start(&setup, gate, terminal)
+	pid, err := start(&setup, gate, own)
 	if err != nil {
 		return 0, err
 	}
 	if err := events.Encode(wire.Event{Started: true}); err != nil {
 		return 0, fmt.Errorf("report start to host: %w", err)
 	}
-	go relaySignals(control, decoder, pid, terminal)
-	defer terminal.finish()
+	go relaySignals(control, decoder, pid, own)
+	defer own.Finish()
 	return reap(pid)
 }
 
 // relaySignals passes on what the host asks for. The end of the connection
 // means that `postern run` is gone, so the sandbox goes too.
-func relaySignals(control *control, decoder *json.Decoder, pid int, terminal *terminal) {
+func relaySignals(control *control, decoder *json.Decoder, pid int, own *terminal.Terminal) {
 	for {
 		var s wire.Signal
 		if err := decoder.Decode(&s); err != nil {
@@ -194,8 +195,8 @@ func relaySignals(control *control, decoder *json.Decoder, pid int, terminal *te
 			}
 			continue
 		}
-		if s.Rows != 0 && terminal != nil {
-			terminal.resize(s)
+		if s.Rows != 0 && own != nil {
+			own.Resize(s)
 			continue
 		}
 		target := pid

@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/yamux"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/inside/terminal"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -314,7 +315,7 @@ func (m *machine) output(to *os.File, stream *yamux.Stream) {
 		select {
 		case <-m.ending:
 			// The machine has sent everything before it said that the command had ended.
-			if late += n; late > mostWritten {
+			if late += n; late > terminal.MostWritten {
 				_ = stream.Close()
 				return
 			}

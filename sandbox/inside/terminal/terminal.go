@@ -1,4 +1,5 @@
-package inside
+// Package terminal makes the terminals that a sandbox with a kernel of its own has.
+package terminal
 
 import (
 	"errors"
@@ -15,18 +16,18 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// terminal is the command's, made by gVisor, which takes none of the host's for one. This process
+// Terminal is the command's, made by gVisor, which takes none of the host's for one. This process
 // copies between the two, and does what gVisor does not: it signals the programs in the foreground,
 // for a key such as Ctrl-C, and when the size changes. Only the leader of the terminal's session
 // learns which these are. So this process is the leader, and the command is not.
-type terminal struct {
+type Terminal struct {
 	host          *os.File
 	master, slave *os.File
 	written       sync.WaitGroup
 }
 
-// openTerminal makes a terminal like the host's.
-func openTerminal(setup *wire.Setup) (master, slave *os.File, err error) {
+// Open makes a terminal like the host's.
+func Open(setup *wire.Setup) (master, slave *os.File, err error) {
 	if master, slave, err = pty.Open(); err != nil {
 		return nil, nil, err
 	}
@@ -38,8 +39,8 @@ func openTerminal(setup *wire.Setup) (master, slave *os.File, err error) {
 	return master, slave, err
 }
 
-// newTerminal returns the command's terminal, or nil if the command has none or that of the host.
-func newTerminal(setup *wire.Setup) (*terminal, error) {
+// New returns the command's terminal, or nil if the command has none or that of the host.
+func New(setup *wire.Setup) (*Terminal, error) {
 	if !setup.Foreign || setup.Terminal < 0 {
 		return nil, nil
 	}
@@ -47,8 +48,8 @@ func newTerminal(setup *wire.Setup) (*terminal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over terminal: %w", err)
 	}
-	t := &terminal{host: os.NewFile(uintptr(host), "terminal")}
-	master, slave, err := openTerminal(setup)
+	t := &Terminal{host: os.NewFile(uintptr(host), "terminal")}
+	master, slave, err := Open(setup)
 	if err != nil {
 		return nil, fmt.Errorf("make terminal: %w", err)
 	}
@@ -64,14 +65,14 @@ func newTerminal(setup *wire.Setup) (*terminal, error) {
 	go t.read()
 	t.written.Go(func() {
 		if _, err := io.Copy(t.host, t.master); errors.Is(err, os.ErrDeadlineExceeded) {
-			drain(t.host, t.master)
+			Drain(t.host, t.master)
 		}
 	})
 	return t, nil
 }
 
-// replace puts the terminal in place of the host's.
-func (t *terminal) replace(setup *wire.Setup, streams *[3]uintptr) {
+// Replace puts the terminal in place of the host's.
+func (t *Terminal) Replace(setup *wire.Setup, streams *[3]uintptr) {
 	for i, same := range setup.Streams {
 		if same == setup.Terminal {
 			streams[i] = t.slave.Fd()
@@ -80,7 +81,7 @@ func (t *terminal) replace(setup *wire.Setup, streams *[3]uintptr) {
 }
 
 // read passes on what is typed.
-func (t *terminal) read() {
+func (t *Terminal) read() {
 	buffer := make([]byte, 4<<10)
 	for {
 		n, err := t.host.Read(buffer)
@@ -97,7 +98,7 @@ func (t *terminal) read() {
 var keys = map[int]syscall.Signal{unix.VINTR: unix.SIGINT, unix.VQUIT: unix.SIGQUIT, unix.VSUSP: unix.SIGTSTP}
 
 // typed passes on what is typed, up to the first key that signals, and returns the rest.
-func (t *terminal) typed(text []byte) []byte {
+func (t *Terminal) typed(text []byte) []byte {
 	settings, err := unix.IoctlGetTermios(int(t.slave.Fd()), unix.TCGETS)
 	for i, key := range text {
 		for place, s := range keys {
@@ -118,23 +119,45 @@ func (t *terminal) typed(text []byte) []byte {
 	return nil
 }
 
-// finish passes on what the command, which has ended, has written.
-func (t *terminal) finish() {
+// Finish passes on what the command, which has ended, has written.
+func (t *Terminal) Finish() {
 	if t != nil {
 		_ = t.master.SetReadDeadline(time.Now())
 		t.written.Wait()
 	}
 }
 
-// resize gives the terminal a new size.
-func (t *terminal) resize(s wire.Signal) {
+// Resize gives the terminal a new size.
+func (t *Terminal) Resize(s wire.Signal) {
 	_ = pty.Setsize(t.slave, &pty.Winsize{Rows: s.Rows, Cols: s.Columns})
 	t.signal(syscall.Signal(s.Number))
 }
 
 // signal signals the programs in the foreground.
-func (t *terminal) signal(s syscall.Signal) {
+func (t *Terminal) signal(s syscall.Signal) {
 	if group, err := unix.IoctlGetInt(int(t.slave.Fd()), unix.TIOCGPGRP); err == nil && group > 1 {
 		_ = unix.Kill(-group, s) // they may have ended
+	}
+}
+
+// MostWritten is what a pipe or a terminal may hold: the most that an ordinary user may have a pipe
+// hold.
+const MostWritten = 1 << 20
+
+// Drain passes on what was written already. Somebody may still write.
+func Drain(to io.Writer, from *os.File) {
+	raw, err := from.SyscallConn()
+	if err != nil {
+		return
+	}
+	buffer := make([]byte, 64<<10)
+	for n, all := 1, 0; n > 0 && all < MostWritten; all += n {
+		_ = from.SetReadDeadline(time.Time{})
+		if raw.Read(func(fd uintptr) bool { n, err = unix.Read(int(fd), buffer); return true }) != nil || err != nil {
+			return
+		}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
 	}
 }
