@@ -330,8 +330,7 @@ func TestQuietConnectionsAreKept(t *testing.T) {
 	for _, c := range r.Clusters {
 		v := shown(t, c)
 		kind, _, _ := strings.Cut(c.GetName(), "/")
-		switch {
-		case kind == kindIntercept || kind == kindWildcard || kind == "tunnel", strings.Contains(c.String(), "local.sock"):
+		if slices.Contains([]string{kindIntercept, kindWildcard, "tunnel"}, kind) || strings.Contains(c.String(), "local.sock") {
 			require.Nil(t, v["upstreamConnectionOptions"], "%s has no network", c.GetName())
 			seen["none"]++
 			continue

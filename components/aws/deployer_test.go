@@ -196,8 +196,7 @@ func TestDeployerMay(t *testing.T) {
 			require.Contains(t, document.Buckets("prod"), r.name)
 		}
 		for _, role := range g.of(tokenRole) {
-			var trust document.Policy
-			trust = g.policies(t)[role.id()+"|assumeRolePolicy"]
+			trust := g.policies(t)[role.id()+"|assumeRolePolicy"]
 			for _, s := range trust.Statement {
 				for _, service := range s.Principal.Service {
 					ask := asked("iam:PassRole", action{on: []string{"role!"}}, "prod", false)[0]
