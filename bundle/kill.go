@@ -79,6 +79,15 @@ func (o *Operator) Kill(ctx context.Context, k Killed) (*Outcome, error) {
 	})
 }
 
+// InForce returns who is killed, or [ErrNone].
+func (o *Operator) InForce(ctx context.Context) (Killed, error) {
+	b, _, _, err := o.ground(ctx)
+	if err != nil {
+		return Killed{}, err
+	}
+	return b.Killed, nil
+}
+
 // Unkill takes back what [Operator.Kill] did, in the same way.
 func (o *Operator) Unkill(ctx context.Context, k Killed) (*Outcome, error) {
 	return o.impose(ctx, func(before *Bundle) (*Bundle, error) {

@@ -30,6 +30,8 @@ type Operator struct {
 	// Over, if set, is the publication that a person was shown. If another plan is published by
 	// then, Publish returns a [*ConflictError]. A Seq of 0 means that nothing was published.
 	Over *Bundle
+	// Killed are the agents that the first publication of a store kills.
+	Killed Killed
 	// Say, if set, is told how it goes.
 	Say func(string)
 }
@@ -57,7 +59,7 @@ func (o *Operator) Publish(ctx context.Context, p *plan.Plan) (*api.Converged, e
 	if o.overtaken(before) {
 		return nil, o.conflict(ctx, o.Over, before.Seq)
 	}
-	next := &Bundle{Seq: seq, Plan: p, planVersion: version(encoded), encoded: encoded}
+	next := &Bundle{Seq: seq, Plan: p, Killed: o.Killed, planVersion: version(encoded), encoded: encoded}
 	if before != nil {
 		next.Killed, next.Generations, next.Evicted = before.Killed, generations(seq, before, p), before.Evicted
 	}

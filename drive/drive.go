@@ -30,6 +30,8 @@ type Request struct {
 	// Sign keeps the proof next to the publication, and Verify reads it there.
 	Sign, Verify bool
 	SARIF        bool
+	// NoChanges makes a refresh that finds a difference fail.
+	NoChanges bool
 	// Folder has policies of the operator's own, whose tests are run.
 	Folder string
 }
@@ -64,8 +66,11 @@ whole plan, its price, and what a cloud would refuse.`,
 	}, do)
 	refresh := command(&cobra.Command{
 		Use: "refresh [STACK]", Short: "Show what has drifted, and record it for the next up",
-		Example: "  postern refresh",
+		Long: `Compares what Pulumi made with what is there, and records the difference for the next "postern up".
+With --expect-no-changes the exit status says whether there is one, for a check in CI.`,
+		Example: "  postern refresh\n  postern refresh prod-aws --expect-no-changes",
 	}, do)
+	refresh.Flags().Bool("expect-no-changes", false, "fail if anything has drifted")
 	down := command(&cobra.Command{
 		Use:     "down [STACK]",
 		Aliases: []string{"destroy"},
@@ -150,7 +155,7 @@ func request(cmd *cobra.Command, args []string) (*Request, error) {
 		Stack: text("stack"), File: text("file"), JSON: set("json"), Verbose: set("verbose"),
 		Yes: set("yes"), Audit: set("audit"), Offline: set("offline"), Graph: text("graph"),
 		State: text("state"), SVG: text("svg"), Sign: set("sign"), Verify: set("verify"),
-		SARIF: set("sarif"), Folder: text("folder"),
+		SARIF: set("sarif"), NoChanges: set("expect-no-changes"), Folder: text("folder"),
 	}
 	if len(args) == 1 {
 		if r.Stack != "" {

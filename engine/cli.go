@@ -63,10 +63,19 @@ type cli struct {
 // oldest is the first CLI of the API that the SDK was made for.
 var oldest = semver.Version{Major: 3, Minor: 200}
 
+// ownVariables are the variables of the caller's own Pulumi that say where its states are, who may
+// read them, and where its plugins are.
+var ownVariables = []string{
+	"PULUMI_HOME", "PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE",
+}
+
 // newCLI returns the CLI at path. It leaves out variables that configure another Pulumi project of
-// the caller, such as a backend or an access token.
-func newCLI(ctx context.Context, path string, environ []string) (*cli, error) {
-	c := &cli{path: path, environ: slices.DeleteFunc(slices.Clone(environ), func(kv string) bool { return strings.HasPrefix(kv, "PULUMI_") })}
+// the caller, and keeps [ownVariables] only if own is set.
+func newCLI(ctx context.Context, path string, environ []string, own bool) (*cli, error) {
+	c := &cli{path: path, environ: slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return strings.HasPrefix(name, "PULUMI_") && !(own && slices.Contains(ownVariables, name))
+	})}
 	out, stderr, _, err := c.Run(ctx, "", nil, nil, nil, []string{"PULUMI_SKIP_UPDATE_CHECK=true"}, "version")
 	if err != nil {
 		return nil, fmt.Errorf("run %s version: %w %s", path, err, stderr)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,9 +24,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/optpreview"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/optrefresh"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/optup"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/workspace"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
 	"google.golang.org/grpc"
@@ -50,6 +47,12 @@ type Options struct {
 	// Environ is the part of the caller's environment that the CLI and its children get; see
 	// package hostpath.
 	Environ []string
+	// Backend is the URL of the backend that has the stack's state (see [Backend]), or "" for the
+	// folder of Home.
+	Backend string
+	// Own means that the CLI uses the caller's own Pulumi folder and variables, with the login and
+	// the plugins there, as `pulumi up` would: for a stack in a cloud.
+	Own bool
 	// Program declares the stack's resources. Refresh and Destroy do not need it.
 	Program pulumi.RunFunc
 	// Over, if not nil, is the publication that a person was shown: Up publishes over no other one.
@@ -64,14 +67,21 @@ type Options struct {
 // until Close.
 type Engine struct {
 	opts    Options
-	dir     string // of the engine's state
+	dir     string // of the engine's state, if the state is on this machine
 	scratch bool   // dir is temporary: nothing was ever brought up
+	fresh   bool   // see Fresh
 	stack   auto.Stack
 	release func()
 }
 
-// Exists reports whether the engine has state for the stack: the stack was brought up, and not
-// destroyed since.
+// ErrNoState says that no state of the stack is where its state should be.
+var ErrNoState = errors.New("the stack has no state")
+
+// Fresh reports whether the state had no resource of the stack when the stack was opened.
+func (e *Engine) Fresh() bool { return e.fresh }
+
+// Exists reports whether the engine has state for the stack on this machine: the stack was brought
+// up, and not destroyed since.
 func Exists(home home.Folder, stack string) bool {
 	_, err := os.Stat(stateFile(home.PulumiDir(), stack))
 	return err == nil
@@ -81,8 +91,8 @@ func stateFile(dir, stack string) string {
 	return filepath.Join(dir, ".pulumi", "stacks", Project, stack+".json")
 }
 
-// Open takes hold of the stack. With scratch, a stack that does not exist gets state in a temporary
-// folder, so that a preview leaves nothing behind.
+// Open takes hold of the stack. Without a program, a stack without state is [ErrNoState]. With
+// scratch, such a stack gets state in a temporary folder, so that a preview leaves nothing behind.
 func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error) {
 	e := &Engine{opts: opts, dir: opts.Home.PulumiDir(), release: func() {}}
 	defer func() {
@@ -90,8 +100,25 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 			e.Close()
 		}
 	}()
-	exists := Exists(opts.Home, opts.Stack)
-	if e.scratch = scratch && !exists; e.scratch {
+	cli, err := newCLI(ctx, opts.CLI, opts.Environ, opts.Own)
+	if err != nil {
+		return nil, err
+	}
+	exists := opts.Backend == "" && Exists(opts.Home, opts.Stack)
+	if opts.Backend != "" {
+		if exists, err = holds(ctx, cli, opts); err != nil {
+			return nil, err
+		}
+	}
+	if !exists && opts.Program == nil {
+		return nil, ErrNoState
+	}
+	preview := scratch && !exists
+	if preview {
+		e.opts.Backend = ""
+	}
+	// With a backend nothing stays on this machine, where the stack may have no state folder.
+	if e.scratch = preview || opts.Backend != ""; e.scratch {
 		if e.dir, err = os.MkdirTemp("", "postern-preview-"); err != nil {
 			return nil, fmt.Errorf("preview stack %s: %w", opts.Stack, err)
 		}
@@ -116,34 +143,9 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 			return nil, err
 		}
 	}
-	cli, err := newCLI(ctx, opts.CLI, opts.Environ)
+	ws, err := newWorkspace(ctx, cli, e.opts, e.dir)
 	if err != nil {
 		return nil, err
-	}
-	ws, err := auto.NewLocalWorkspace(ctx,
-		auto.Pulumi(cli),
-		auto.Program(opts.Program),
-		auto.WorkDir(filepath.Join(e.dir, "work")),
-		auto.PulumiHome(filepath.Join(e.dir, "home")),
-		auto.Project(workspace.Project{
-			Name:    tokens.PackageName(Project),
-			Runtime: workspace.NewProjectRuntimeInfo("go", nil),
-			Main:    filepath.Join(e.dir, "work"),
-			// The store would not replace its notes next to each file in one step. An engine that
-			// is killed while it writes one leaves a state that it cannot read.
-			Backend: &workspace.ProjectBackend{URL: (&url.URL{Scheme: "file", Path: e.dir, RawQuery: "metadata=skip"}).String()},
-		}),
-		auto.EnvVars(map[string]string{
-			// The state holds no secret that a passphrase would protect.
-			"PULUMI_CONFIG_PASSPHRASE":                      "",
-			"PULUMI_SKIP_UPDATE_CHECK":                      "true",
-			"PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
-			"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION":   "true",
-			"PULUMI_DISABLE_AUTOMATIC_PLUGIN_INSTALLATIONS": "true",
-		}),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("set up the engine: %w", err)
 	}
 	if exists {
 		e.stack, err = auto.SelectStack(ctx, opts.Stack, known{ws})
@@ -152,6 +154,17 @@ func Open(ctx context.Context, opts Options, scratch bool) (_ *Engine, err error
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open stack %s: %w", opts.Stack, err)
+	}
+	state, err := e.saved(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// An `up` that was refused leaves a stack, and a provider.
+	e.fresh = !slices.ContainsFunc(state.Resources, func(r savedResource) bool {
+		return !strings.HasPrefix(string(r.URN.Type()), "pulumi:")
+	})
+	if e.fresh && opts.Own && opts.Program == nil {
+		return nil, ErrNoState
 	}
 	return e, nil
 }
@@ -205,7 +218,7 @@ func (e *Engine) Refresh(ctx context.Context) (*Summary, error) {
 // Destroy deletes every resource. If one of them is protected, Destroy deletes nothing: the engine
 // would delete all others first, among them the fence.
 func (e *Engine) Destroy(ctx context.Context) (*Summary, error) {
-	state, err := readSaved(stateFile(e.dir, e.opts.Stack))
+	state, err := e.saved(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -227,14 +240,14 @@ func (e *Engine) Destroy(ctx context.Context) (*Summary, error) {
 // clearPending forgets creations that a killed `up` never finished. On this machine nothing is lost
 // by that, because every create replaces what it finds.
 func (e *Engine) clearPending(ctx context.Context) error {
-	state, err := readSaved(stateFile(e.dir, e.opts.Stack))
+	state, err := e.saved(ctx)
 	if err != nil || len(state.Pending) == 0 {
 		return err
 	}
 	if foreign := elsewhere(state.Pending); len(foreign) > 0 {
 		return fmt.Errorf("an interrupted run was creating %s in the cloud, and the engine does not know whether they exist: look for them by the tag postern:stack=%s, "+
-			"remove or import what is there, then run `pulumi refresh -s %s --clear-pending-creates` with PULUMI_BACKEND_URL=file://%s",
-			strings.Join(foreign, ", "), e.opts.Stack, e.opts.Stack, e.dir)
+			"remove or import what is there, then run `PULUMI_BACKEND_URL='%s' pulumi refresh -s %s --clear-pending-creates`",
+			strings.Join(foreign, ", "), e.opts.Stack, e.backend(), e.opts.Stack)
 	}
 	err = e.serving(func() error {
 		_, err := e.stack.Refresh(ctx, optrefresh.ClearPendingCreates(),
@@ -404,9 +417,9 @@ func EndAll(ctx context.Context, home home.Folder) (ended []string, err error) {
 const maxEndTries = 3
 
 // RemoveHome ends the processes that still run below home and removes home. It removes the audit
-// log only if audit is set. It is the last step of a destroy. If the engine's state is lost, it is
-// the only step.
-func RemoveHome(ctx context.Context, home home.Folder, audit bool) error {
+// log only if audit is set, and the operator's key only if operator is set, and never the record of who
+// was killed. It is the last step of a destroy. If the engine's state is lost, it is the only step.
+func RemoveHome(ctx context.Context, home home.Folder, audit, operator bool) error {
 	if _, err := EndAll(ctx, home); err != nil {
 		return err
 	}
@@ -417,18 +430,30 @@ func RemoveHome(ctx context.Context, home home.Folder, audit bool) error {
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", home.Root, err)
 	}
-	_, err = os.Stat(home.AuditDir())
-	kept := err == nil && !audit
+	stays := func(path string, removed bool) bool {
+		_, err := os.Stat(path)
+		return err == nil && !removed
+	}
+	var kept []string
+	if stays(home.AuditDir(), audit) {
+		kept = append(kept, home.AuditDir())
+	}
+	if stays(home.KilledFile(), false) {
+		kept = append(kept, home.KilledFile())
+	}
+	if stays(home.OperatorKey(), operator) {
+		kept = append(kept, home.OperatorDir())
+	}
 	for _, entry := range entries {
 		path := filepath.Join(home.Root, entry.Name())
-		if kept && (path == home.AuditDir() || path == home.RecordFile()) {
+		if slices.Contains(kept, path) || len(kept) > 0 && path == home.RecordFile() {
 			continue
 		}
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("remove %s: %w", path, err)
 		}
 	}
-	if kept {
+	if len(kept) > 0 {
 		return nil
 	}
 	if err := os.Remove(home.Root); err != nil {

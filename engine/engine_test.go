@@ -196,19 +196,19 @@ func TestMain(m *testing.M) {
 func TestRemoveHome(t *testing.T) {
 	t.Parallel()
 	home := home.Folder{Root: filepath.Join(t.TempDir(), "local-1")}
-	require.NoError(t, RemoveHome(t.Context(), home, false), "there is none")
+	require.NoError(t, RemoveHome(t.Context(), home, false, true), "there is none")
 	for _, dir := range []string{home.AuditDir(), home.PulumiDir(), home.NodeDir("n1"), home.ControlDir()} {
 		require.NoError(t, os.MkdirAll(dir, 0o700))
 	}
 	release, err := daemon.Lock(filepath.Join(home.PulumiDir(), "lock"))
 	require.NoError(t, err)
 	defer release()
-	require.NoError(t, RemoveHome(t.Context(), home, false))
+	require.NoError(t, RemoveHome(t.Context(), home, false, true))
 	left, err := os.ReadDir(home.Root)
 	require.NoError(t, err)
 	require.Len(t, left, 1)
 	require.Equal(t, "audit", left[0].Name())
-	require.NoError(t, RemoveHome(t.Context(), home, true))
+	require.NoError(t, RemoveHome(t.Context(), home, true, true))
 	require.NoDirExists(t, home.Root)
 }
 

@@ -127,14 +127,27 @@ type pendingOperation struct {
 // saved is the engine's state of a stack.
 type saved struct {
 	Pending   []pendingOperation `json:"pending_operations"`
-	Resources []struct {
-		URN     resource.URN `json:"urn"`
-		Protect bool         `json:"protect"`
-	} `json:"resources"`
+	Resources []savedResource    `json:"resources"`
 }
 
-// readSaved returns the state in the file. A file that does not exist has none.
-func readSaved(path string) (s saved, err error) {
+type savedResource struct {
+	URN     resource.URN `json:"urn"`
+	Protect bool         `json:"protect"`
+}
+
+// saved returns the state. A stack that was never brought up has an empty one.
+func (e *Engine) saved(ctx context.Context) (s saved, err error) {
+	if e.opts.Backend != "" {
+		state, err := e.stack.Export(ctx)
+		if err == nil && len(state.Deployment) > 0 {
+			err = json.Unmarshal(state.Deployment, &s)
+		}
+		if err != nil {
+			return s, fmt.Errorf("read the state of stack %s: %w", e.opts.Stack, err)
+		}
+		return s, nil
+	}
+	path := stateFile(e.dir, e.opts.Stack)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil

@@ -52,6 +52,7 @@ var Table = []Meaning{
 	{Done, "every case passed", []string{"test"}},
 	{Failed, "the command failed", nil},
 	{Failed, "a case failed, or the command did", []string{"test"}},
+	{Failed, "something has drifted and --expect-no-changes is given, or the command failed", []string{"refresh"}},
 	{Failed, "something differs", []string{"diff", "drift"}},
 	{Done, "no guardrail is broken, besides those that are waived", []string{"check"}},
 	{Failed, "the request is denied, or the command failed", []string{"explain"}},

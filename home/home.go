@@ -323,6 +323,10 @@ func (h Folder) WorkspacesDir() string { return filepath.Join(h.Root, "workspace
 // in one.
 func (h Folder) KeptDir() string { return filepath.Join(h.Root, "kept") }
 
+// KilledFile says who was killed when the stack was taken down: the next first publication kills them
+// again.
+func (h Folder) KilledFile() string { return filepath.Join(h.Root, "killed.json") }
+
 // GraphFile is the plan that was brought up last, as package graph writes it.
 // Only stacks in a cloud have one.
 func (h Folder) GraphFile() string { return filepath.Join(h.Root, "graph.json") }

@@ -148,6 +148,9 @@ func (a BundleArgs) publish(ctx context.Context, over *bundle.Bundle) (BundleSta
 	}
 	o := operator(a.home())
 	o.Over = over
+	if o.Killed, err = readKills(a.home()); err != nil {
+		return BundleState{}, err
+	}
 	got, err := o.Publish(ctx, &pl)
 	if err != nil {
 		return BundleState{}, fmt.Errorf("publish version %s: %w", a.Version, err)

@@ -21,8 +21,10 @@ const (
 
 // guardCounters returns a context that is cancelled once nothing of the caller's user can start any
 // more, with a cause that says why. It looks until ctx ends.
-func guardCounters(ctx context.Context) (context.Context, context.CancelFunc) {
+func guardCounters(ctx context.Context) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	// An editor of the user's may have taken all long ago.
+	notified := canNotify() == nil
 	go func() {
 		var failures []time.Time
 		tick := time.NewTicker(lookEvery)
@@ -34,6 +36,9 @@ func guardCounters(ctx context.Context) (context.Context, context.CancelFunc) {
 			case <-tick.C:
 			}
 			err := errors.Join(canWatch(), canPass())
+			if notified {
+				err = errors.Join(err, canNotify())
+			}
 			if err == nil {
 				continue
 			}
@@ -45,7 +50,7 @@ func guardCounters(ctx context.Context) (context.Context, context.CancelFunc) {
 			}
 		}
 	}()
-	return ctx, func() { cancel(nil) }
+	return ctx, cancel
 }
 
 // canWatch fails if the user has no watch of epoll left (epoll(7), max_user_watches).
@@ -63,6 +68,26 @@ func canWatch() error {
 	err = unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, event, &unix.EpollEvent{Events: unix.EPOLLIN})
 	if errors.Is(err, unix.ENOSPC) {
 		return errors.New("the watches of epoll that the kernel gives a user (fs.epoll.max_user_watches)")
+	}
+	return nil
+}
+
+// canNotify fails if the user has no watch of inotify left, or no instance (inotify(7)). Then
+// nobody learns that a program of the host has changed a protected file.
+func canNotify() error {
+	notify, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if errors.Is(err, unix.EMFILE) {
+		if spare, err := unix.Eventfd(0, unix.EFD_CLOEXEC); err == nil {
+			unix.Close(spare)
+			return errors.New("the instances of inotify that the kernel gives a user (fs.inotify.max_user_instances)")
+		}
+	}
+	if err != nil {
+		return nil //nolint:nilerr // as above
+	}
+	defer unix.Close(notify)
+	if _, err = unix.InotifyAddWatch(notify, "/", unix.IN_DELETE_SELF); errors.Is(err, unix.ENOSPC) {
+		return errors.New("the watches of inotify that the kernel gives a user (fs.inotify.max_user_watches)")
 	}
 	return nil
 }

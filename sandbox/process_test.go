@@ -52,6 +52,24 @@ func TestStreams(t *testing.T) {
 	})
 }
 
+// TestHangUp: a command that ignores SIGHUP does not outlive its terminal, but for nohup(1).
+func TestHangUp(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, 0)
+	cmd := b.command(t, "sh", "-c", "trap '' HUP; echo ready; sleep 600")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	require.NoError(t, cmd.Start())
+	_, err = io.ReadFull(out, make([]byte, len("ready\n")))
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Signal(unix.SIGHUP))
+	_, _ = io.Copy(io.Discard, out)
+	require.Error(t, cmd.Wait())
+	require.Contains(t, errs.String(), "the terminal is gone")
+}
+
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {

@@ -56,7 +56,7 @@ func (s *Spec) Publish(written string) error {
 		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, number))
 		switch {
 		case err == nil:
-			s.Published = append(s.Published, Published{Listener: l, Port: int(port)})
+			s.Published = append(s.Published, Published{Listener: &listener{Listener: l}, Port: int(port)})
 		case host == "::1" && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)): // no IPv6 here
 		case errors.Is(err, unix.EADDRINUSE):
 			return fmt.Errorf("publish port %d: %w: `ss -ltnp 'sport = :%d'` names the program that has it",
@@ -66,6 +66,56 @@ func (s *Spec) Publish(written string) error {
 		}
 	}
 	return nil
+}
+
+// listener also closes the connections that it has accepted, so that whoever closes it cuts them.
+type listener struct {
+	net.Listener
+	mu     sync.Mutex
+	closed bool
+	open   map[*accepted]struct{}
+}
+
+// accepted is a connection of a listener.
+type accepted struct {
+	*net.TCPConn
+	l *listener
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &accepted{conn.(*net.TCPConn), l}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		c.TCPConn.Close()
+		return nil, net.ErrClosed
+	}
+	if l.open == nil {
+		l.open = map[*accepted]struct{}{}
+	}
+	l.open[c] = struct{}{}
+	return c, nil
+}
+
+func (l *listener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for c := range l.open {
+		c.TCPConn.Close()
+	}
+	return l.Listener.Close()
+}
+
+func (c *accepted) Close() error {
+	c.l.mu.Lock()
+	delete(c.l.open, c)
+	c.l.mu.Unlock()
+	return c.TCPConn.Close()
 }
 
 // dnsPort is the sandbox's own resolver's.

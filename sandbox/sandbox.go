@@ -26,6 +26,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -134,6 +135,12 @@ func (s *Spec) around() (*Spec, *wire.Machine, error) {
 	return &around, machine, nil
 }
 
+// Nobody sees a command any more whose terminal is gone. So one that ignores SIGHUP is ended, after
+// hangUpGrace.
+const hangUpGrace = 10 * time.Second
+
+var errHungUp = fmt.Errorf("the terminal is gone, and the command did not end within %s of SIGHUP (nohup keeps it)", hangUpGrace)
+
 // Run runs the command of s and returns how it ended. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
 // SIGUSR2 that this process receives in the meantime are passed to the command. When Run returns,
 // for whatever reason, nothing of the sandbox is left.
@@ -175,13 +182,15 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	defer streams.close()
 
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2,
-		unix.SIGWINCH)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+	if !signal.Ignored(unix.SIGHUP) { // as nohup(1) has it
+		signal.Notify(signals, unix.SIGHUP)
+	}
 	defer signal.Stop(signals)
 
 	defer func() { err = errors.Join(err, box.end()) }()
-	ctx, unguard := guardCounters(ctx)
-	defer unguard()
+	ctx, end := guardCounters(ctx)
+	defer end(nil)
 	host, err := box.start(ctx, around, streams)
 	if err != nil {
 		return Result{}, err
@@ -243,6 +252,9 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 				}
 				// If the inside is gone, so is whom the signal was for.
 				_ = commands.say(said, nil)
+				if sig == unix.SIGHUP {
+					time.AfterFunc(hangUpGrace, func() { end(errHungUp) }) // too late is of no effect
+				}
 			case <-done:
 				return
 			}

@@ -24,7 +24,6 @@ var allowedCalls = []string{
 	"utime", "utimes", "futimesat", "utimensat", "cachestat",
 	"getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr",
 	"inotify_init", "inotify_init1", "inotify_add_watch", "inotify_rm_watch",
-	"io_setup", "io_destroy", "io_submit", "io_cancel", "io_getevents", "io_pgetevents",
 	// Waiting.
 	"epoll_create", "epoll_create1", "epoll_ctl", "epoll_ctl_old", "epoll_wait", "epoll_wait_old", "epoll_pwait", "epoll_pwait2",
 	"poll", "ppoll", "select", "pselect6", "eventfd", "eventfd2", "signalfd", "signalfd4", "pause", "nanosleep", "clock_nanosleep", "pipe", "pipe2",

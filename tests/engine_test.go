@@ -97,7 +97,7 @@ func newCheckout(t testing.TB) *checkout {
 				t.Logf("the end of %s:\n%s", log, daemon.Tail(log, 20))
 			}
 		}
-		require.NoError(t, engine.RemoveHome(context.WithoutCancel(t.Context()), c.home, true))
+		require.NoError(t, engine.RemoveHome(context.WithoutCancel(t.Context()), c.home, true, true))
 	})
 	return c
 }

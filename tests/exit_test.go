@@ -75,7 +75,7 @@ func TestExitStatuses(t *testing.T) {
 
 	elsewhere := map[string]string{
 		"drift 0": "tests/cloud: TestDriftCommand", "drift 1": "tests/cloud: TestDriftCommand",
-		"check 6": "tests: TestGuardrailsStopUp",
+		"check 6": "tests: TestGuardrailsStopUp", "refresh 1": "tests/cloud: TestUpGoesOnWhereItStopped",
 		"prove 6": "policies/proof: TestEveryResultHasItsStatus",
 		"prove 7": "policies/proof: TestEveryResultHasItsStatus",
 	}

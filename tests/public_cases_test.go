@@ -266,6 +266,21 @@ func (p *path) publishedPort(t *testing.T) {
 	}
 	require.Contains(t, p.ok(p.postern("status")),
 		"published: "+strings.Join(addresses, ", ")+" lead into a sandbox of agent demo since ")
+	open, err := net.Dial("tcp", "127.0.0.1:"+port)
+	require.NoError(t, err)
+	defer open.Close()
+	_, err = open.Write([]byte("GET /x HTTP/1.1\r\nHost: x\r\n")) // and not the end of it
+	require.NoError(t, err)
+	p.ok(p.postern("kill", "--agent", "demo"))
+	require.NoError(t, open.SetReadDeadline(time.Now().Add(time.Minute)))
+	_, err = open.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "a killed agent's connections are cut")
+	require.Contains(t, get("127.0.0.1"), "connection refused")
+	r = p.postern("run", "--agent", "demo", "--publish", port, "--workspace", "tmpfs", "--", "true")
+	require.Equal(t, exit.Sandbox, r.status)
+	require.Contains(t, r.stderr, "the agent is killed, so no port may lead to it")
+	p.ok(p.postern("unkill", "--agent", "demo"))
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	_ = cmd.Wait()
 	require.Eventually(t, func() bool {

@@ -284,6 +284,7 @@ func (c *Control) serve(ctx context.Context, b *bundle.Bundle) error {
 		}
 		served = b
 	}
+	c.ports.kill(served.Killed) // they need no node
 	now := c.leases.Now()
 	valid, tables, err := c.tables(ctx, served, now)
 	if err != nil {

@@ -12,7 +12,10 @@ import (
 
 // With -tags aws this is postern-stack-aws: see become.
 func init() {
-	targets[stacks.TargetAWS] = func(ctx *pulumi.Context, stack *stacks.Stack, _ home.Folder) error {
-		return aws.DeclareStack(ctx, stack.Name, &aws.EnvironmentArgs{AWS: stack.AWS, Plan: stack.Plan})
+	targets[stacks.TargetAWS] = func(ctx *pulumi.Context, stack *stacks.Stack, _ home.Folder, fresh bool) error {
+		return aws.DeclareStack(ctx, stack.Name, &aws.EnvironmentArgs{AWS: stack.AWS, Plan: stack.Plan}, fresh)
+	}
+	orphans[stacks.TargetAWS] = func(ctx *pulumi.Context, stack *stacks.Stack) error {
+		return aws.RefuseOrphans(ctx, stack.Name, &aws.EnvironmentArgs{AWS: stack.AWS, Plan: stack.Plan})
 	}
 }

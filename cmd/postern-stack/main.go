@@ -91,7 +91,8 @@ func declareForEngine() {
 				return err
 			}
 		}
-		return targets[stack.Target](ctx, stack, home)
+		// The engine does not tell its program whether it has a state of the stack.
+		return targets[stack.Target](ctx, stack, home, false)
 	})
 }
 
@@ -107,8 +108,9 @@ func loadForEngine(name string) (*stacks.File, *stacks.Stack, error) {
 	return file, stack, become(context.Background(), stack)
 }
 
-// targets are the programs of the targets that are linked in: what each declares for a stack.
-var targets = map[string]func(*pulumi.Context, *stacks.Stack, home.Folder) error{stacks.TargetLocal: declareLocal}
+// targets are the programs of the targets that are linked in: what each declares for a stack. With
+// fresh, the engine has no state of the stack.
+var targets = map[string]func(ctx *pulumi.Context, stack *stacks.Stack, home home.Folder, fresh bool) error{stacks.TargetLocal: declareLocal}
 
 // become replaces this process by the program for the stack's target, unless this is that program:
 // `bin/postern-stack` is for this machine. So a user without a stack in a cloud does not compile
@@ -194,7 +196,7 @@ func (d *driver) review(ctx context.Context, stack *stacks.Stack) error {
 }
 
 // declareLocal is the program of a stack on this machine.
-func declareLocal(ctx *pulumi.Context, stack *stacks.Stack, home home.Folder) error {
+func declareLocal(ctx *pulumi.Context, stack *stacks.Stack, home home.Folder, _ bool) error {
 	found, err := findPrograms(ctx.Context(), stack, home)
 	if err != nil {
 		return err
@@ -322,6 +324,8 @@ type driver struct {
 	scratch bool                  // a preview: nothing may be left behind
 	over    *bundle.Bundle        // what was published when the difference was shown
 	cloud   bool                  // the stack is not on this machine
+	backend string                // of a stack in a cloud; "" is the state folder
+	fresh   bool                  // there was no state of the stack
 }
 
 func (d *driver) preview(ctx context.Context) error {
@@ -335,69 +339,30 @@ func (d *driver) up(ctx context.Context) error {
 	return d.drive(ctx, false, (*engine.Engine).Up)
 }
 
-// known reports a stack that has neither a file nor a state folder here as an error: its file may
-// have been moved away, and the stack still be up.
-func (d *driver) known() error {
-	if _, err := os.Stat(d.home.Root); d.lost == nil || err == nil {
-		return nil
-	}
-	homes, err := home.All(d.name)
-	if err != nil || len(homes) == 0 {
-		return errors.Join(d.lost, err)
-	}
-	return fmt.Errorf("%w; the stack in %s has this name: put its file back where it was, or go there", d.lost, homes[0].Root)
-}
-
 func (d *driver) refresh(ctx context.Context) error {
 	if err := d.find(); err != nil {
 		return err
 	}
-	if !engine.Exists(d.home, d.name) {
-		return d.report(ctx, &engine.Summary{Stack: d.name, Operation: "refresh", OK: true})
-	}
-	return d.run(ctx, nil, (*engine.Engine).Refresh)
-}
-
-func (d *driver) destroy(ctx context.Context) error {
-	if err := d.find(); err != nil {
+	stack, err := d.elsewhere(ctx)
+	if err != nil {
 		return err
 	}
-	if err := d.known(); err != nil {
+	var drifted *engine.Summary
+	err = d.run(ctx, nil, func(e *engine.Engine, ctx context.Context) (*engine.Summary, error) {
+		sum, err := e.Refresh(ctx)
+		drifted = sum
+		return sum, err
+	})
+	if err == nil && d.NoChanges && len(drifted.Resources) > 0 {
+		return fmt.Errorf("stack %s: %d resources have drifted", d.name, len(drifted.Resources))
+	}
+	if !errors.Is(err, engine.ErrNoState) {
 		return err
 	}
-	sum := &engine.Summary{Stack: d.name, Operation: "destroy", OK: true}
-	if engine.Exists(d.home, d.name) {
-		if err := d.run(ctx, nil, func(e *engine.Engine, ctx context.Context) (_ *engine.Summary, err error) {
-			sum, err = e.Destroy(ctx)
-			if err != nil {
-				return sum, err
-			}
-			return sum, engine.RemoveHome(ctx, d.home, d.Audit)
-		}); err != nil {
-			return err
-		}
-	} else {
-		// The engine knows of nothing, which is not to say that nothing runs.
-		ended, err := engine.EndAll(ctx, d.home)
-		for _, what := range ended {
-			if !d.JSON {
-				fmt.Fprintf(d.out, "  ended %s, which the engine did not know of\n", what)
-			}
-		}
-		if err == nil {
-			err = engine.RemoveHome(ctx, d.home, d.Audit)
-		}
-		if err != nil {
-			return err
-		}
-		if err := d.report(ctx, sum); err != nil {
-			return err
-		}
+	if err := d.refuseOrphans(ctx, stack); err != nil {
+		return err
 	}
-	if _, err := os.Stat(d.home.AuditDir()); err == nil && !d.JSON {
-		fmt.Fprintf(d.out, "  the audit log stays in %s\n", d.home.AuditDir())
-	}
-	return nil
+	return d.report(ctx, &engine.Summary{Stack: d.name, Operation: "refresh", OK: true})
 }
 
 // drive loads the stack file, all of it or nothing, before the engine starts.
@@ -407,8 +372,15 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 	if err != nil {
 		return err
 	}
-	d.cloud = stack.Target != stacks.TargetLocal
-	if !d.cloud {
+	if stack.Target != stacks.TargetLocal {
+		if err := d.inCloud(ctx, stack); err != nil {
+			return err
+		}
+		if d.backend == "" && !scratch {
+			fmt.Fprintf(os.Stderr, "warning: only this machine will have the state of the stack, in %s: "+
+				"write aws: {state: s3://BUCKET} into the stack file, or use `pulumi login`\n", d.home.PulumiDir())
+		}
+	} else {
 		if err := d.checkMachine(ctx, stack); err != nil {
 			return err
 		}
@@ -431,7 +403,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 	if err := judge(stack, d.home, !scratch); err != nil {
 		return err
 	}
-	return d.run(ctx, func(ctx *pulumi.Context) error { return targets[stack.Target](ctx, stack, d.home) }, op)
+	return d.run(ctx, func(ctx *pulumi.Context) error { return targets[stack.Target](ctx, stack, d.home, d.fresh) }, op)
 }
 
 // load reads the stack file, all of it or nothing. For another target it does not return: see
@@ -486,7 +458,23 @@ func (d *driver) find() error {
 	return err
 }
 
+// run does one operation of the engine and reports it. Without a program, a stack without state is
+// [engine.ErrNoState].
 func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engine.Engine, context.Context) (*engine.Summary, error)) error {
+	if program == nil && d.backend == "" && !engine.Exists(d.home, d.name) {
+		return engine.ErrNoState // for which no CLI is needed
+	}
+	return d.engine(ctx, program, func(e *engine.Engine) error {
+		sum, err := op(e, ctx)
+		if sum != nil && (err == nil || d.JSON) {
+			err = errors.Join(err, d.report(ctx, sum))
+		}
+		return err
+	})
+}
+
+// engine opens the engine for use.
+func (d *driver) engine(ctx context.Context, program pulumi.RunFunc, use func(*engine.Engine) error) error {
 	own, err := hostpath.Beside("pulumi")
 	if err != nil {
 		return err
@@ -499,7 +487,8 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 	if err != nil {
 		return err
 	}
-	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Environ: os.Environ(), Program: program, Over: d.over}
+	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Environ: os.Environ(), Program: program, Over: d.over,
+		Backend: d.backend, Own: d.cloud}
 	if !d.JSON {
 		opts.Progress = engine.NewPrinter(d.out, colored(d.out))
 	}
@@ -511,11 +500,8 @@ func (d *driver) run(ctx context.Context, program pulumi.RunFunc, op func(*engin
 		return err
 	}
 	defer e.Close()
-	sum, err := op(e, ctx)
-	if sum != nil && (err == nil || d.JSON) {
-		err = errors.Join(err, d.report(ctx, sum))
-	}
-	return err
+	d.fresh = e.Fresh()
+	return use(e)
 }
 
 // report prints the summary and, if the stack is up, what is live.

@@ -102,7 +102,7 @@ func captured(stack *stacks.Stack, home home.Folder) (*capture.Result, error) {
 	if stack.AWS != nil {
 		opts.Region, opts.Account = stack.AWS.Region, stack.AWS.Account
 	}
-	return capture.Run(func(ctx *pulumi.Context) error { return targets[stack.Target](ctx, stack, home) }, opts)
+	return capture.Run(func(ctx *pulumi.Context) error { return targets[stack.Target](ctx, stack, home, false) }, opts)
 }
 
 // judge checks and proves what the engine is about to make, before it is told of the first resource.

@@ -15,6 +15,9 @@ type AWS struct {
 	Account string `json:"account"`
 	// Region is a name such as eu-west-1.
 	Region string `json:"region"`
+	// State is the URL of the Pulumi backend that has the stack's state, or "" for the backend of
+	// whoever runs Pulumi.
+	State string `json:"state,omitempty"`
 	// Mode is ModeIsolated or ModeShared.
 	Mode string `json:"mode"`
 	// Zones are names of availability zones, such as eu-west-1a: one to six, in

@@ -22,7 +22,9 @@ var (
 	tagName    = plan.Matching(`^[A-Za-z0-9_.:/=+@ -]{1,128}$`)
 	imageName  = plan.Matching(`^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}$`)
 	daysForm   = regexp.MustCompile(`^([1-9][0-9]{0,4})d$`)
-	emailForm  = plan.Matching(`^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$`)
+	stateForm  = plan.Matching(`^(s3://[a-z0-9.-]{3,63}(/[A-Za-z0-9._/-]+)?(\?[A-Za-z0-9._~%&=:/-]+)?` +
+		`|https://[a-z0-9.-]+(:[0-9]{1,5})?|file:///[^?]+)$`)
+	emailForm = plan.Matching(`^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$`)
 )
 
 // zoneLetters lists the regions whose first three zones are not a, b and c, or that have more. The
@@ -69,13 +71,17 @@ func (l *loader) section(root *yaml.Node) *cloud.AWS {
 		l.At(root, "write aws: and at least its account, region, image and agents", "target aws needs the section aws")
 		return nil
 	}
-	if !l.Mapping(n, "aws", "account", "region", "mode", "zones", "network", "nat", "image", "ca", "fleet_ca", "operators",
+	if !l.Mapping(n, "aws", "account", "region", "state", "mode", "zones", "network", "nat", "image", "ca", "fleet_ca", "operators",
 		"agents", "proxies", "control", "audit", "singletons", "protect", "tags") {
 		return nil
 	}
 	a := &cloud.AWS{Mode: cloud.ModeIsolated, NATPerZone: true, Protect: true}
 	a.Account = l.Required(n, "aws", "account", "write the 12 digits of the account, in quotes", accountID)
 	a.Region = l.Required(n, "aws", "region", "write a region such as eu-west-1", regionName)
+	if n.Get("state") != nil {
+		const hint = "write s3://BUCKET or s3://BUCKET/FOLDER, or another URL for `pulumi login`"
+		a.State = l.Required(n, "aws", "state", hint, stateForm)
+	}
 	if m := n.Get("mode"); m != nil {
 		a.Mode = l.OneOf(m, "mode", cloud.ModeIsolated, cloud.ModeShared)
 	}

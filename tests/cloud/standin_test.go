@@ -222,6 +222,26 @@ func (s *standIn) Delete(_ context.Context, r *pulumirpc.DeleteRequest) (*emptyp
 	return &emptypb.Empty{}, writeStandIn(s.path, state)
 }
 
+// Invoke answers which networks have the tags of a stack.
+func (s *standIn) Invoke(_ context.Context, r *pulumirpc.InvokeRequest) (*pulumirpc.InvokeResponse, error) {
+	if r.GetTok() != "aws:ec2/getVpcs:getVpcs" {
+		return nil, fmt.Errorf("the stand-in does not know %s", r.GetTok())
+	}
+	stack := r.GetArgs().GetFields()["tags"].GetStructValue().GetFields()["postern:stack"].GetStringValue()
+	state, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	ids := []any{}
+	for id, m := range state.Made {
+		if strings.HasSuffix(m.Type, ":Vpc") && string(resource.URN(m.URN).Stack()) == stack {
+			ids = append(ids, id)
+		}
+	}
+	out, err := structpb.NewStruct(map[string]any{"id": r.GetTok(), "ids": ids})
+	return &pulumirpc.InvokeResponse{Return: out}, err
+}
+
 // refused is AWS's answer, if it deletes no such thing as it is. Every bucket
 // has something in it by the time that it is deleted: the provider empties those
 // that have forceDestroy, where nothing is locked.

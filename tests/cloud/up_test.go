@@ -54,7 +54,8 @@ func newCheckout(t *testing.T, stack string, plugin bool, change ...string) *che
 	require.NoError(t, err)
 	text := strings.NewReplacer(change...).Replace(string(b))
 	require.NoError(t, os.WriteFile(filepath.Join(c.dir, "stacks", stack+".yaml"), []byte(text), 0o600))
-	c.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "STANDIN="+c.file, "POSTERN_HOME="+filepath.Join(c.dir, "home"))
+	c.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "STANDIN="+c.file, "POSTERN_HOME="+filepath.Join(c.dir, "home"),
+		"PULUMI_HOME="+filepath.Join(c.dir, "user"))
 	return c
 }
 
@@ -159,11 +160,14 @@ func TestUpGoesOnWhereItStopped(t *testing.T) {
 	}
 	require.Len(t, s.Made, len(after)-1)
 	require.NoError(t, writeStandIn(c.file, s))
-	out, status = c.run("refresh", "dev-aws")
-	require.Equal(t, 0, status, out)
+	out, status = c.run("refresh", "dev-aws", "--expect-no-changes")
+	require.Equal(t, 1, status, out)
 	require.Contains(t, out, "dev-aws-fence-agent-coder")
 	require.Contains(t, out, "description is mine, not The proxies")
 	require.Contains(t, out, ": 1 changed, 1 gone, ")
+	require.Contains(t, out, "stack dev-aws: 2 resources have drifted")
+	out, status = c.run("refresh", "dev-aws", "--expect-no-changes")
+	require.Equal(t, 0, status, out)
 	out, status = c.run("up", "dev-aws")
 	require.Equal(t, 0, status, out)
 	c.noOrphan()

@@ -363,9 +363,16 @@ func (c *Client) Live(ctx context.Context, after uint64) ([]byte, error) {
 	return sealed, err
 }
 
+// StatusCut is the answer to a report of the ports of an agent that is killed.
+const StatusCut = http.StatusForbidden
+
+var errCut = errors.New("the agent is killed, so no port may lead to it")
+
 // Published makes the control plane record the ports, and returns once it has. They count as closed
 // when ctx is done. Until then it makes a control plane that was started again record them, too.
-func (c *Client) Published(ctx context.Context, p Published) error {
+// Once the agent is killed it calls cut, which has to close the ports, and no port of a killed agent
+// is recorded.
+func (c *Client) Published(ctx context.Context, p Published, cut func()) error {
 	body, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode published ports: %w", err)
@@ -378,7 +385,11 @@ func (c *Client) Published(ctx context.Context, p Published) error {
 		for {
 			_, _ = io.Copy(io.Discard, recorded) // until the control plane or ctx ends
 			recorded.Close()
-			for recorded, err = nil, io.EOF; err != nil; recorded, err = c.published(ctx, body) {
+			for recorded, err = c.published(ctx, body); err != nil; recorded, err = c.published(ctx, body) {
+				if errors.Is(err, errCut) {
+					cut()
+					return
+				}
 				select {
 				case <-ctx.Done():
 					return
@@ -409,6 +420,9 @@ func (c *Client) published(ctx context.Context, body []byte) (io.ReadCloser, err
 	case err != nil:
 		cancel()
 		return nil, fmt.Errorf("reach the control plane at %s: %w", c.socket, err)
+	case resp.StatusCode == StatusCut:
+		cancel()
+		return nil, errCut
 	case resp.StatusCode/100 != 2:
 		cancel()
 		return nil, &Error{Message: "the control plane did not record the published ports: " + resp.Status}

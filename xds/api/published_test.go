@@ -37,7 +37,7 @@ func TestPublishedAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	want := Published{Agent: "demo", Addresses: []string{"127.0.0.1:3000"}}
 	errs := make(chan error, 1)
-	go func() { errs <- Dial(socket).Published(ctx, want) }()
+	go func() { errs <- Dial(socket).Published(ctx, want, func() { t.Error("nobody was killed") }) }()
 	require.Equal(t, want, <-opened)
 	require.NoError(t, <-errs)
 	require.NoError(t, first.Close())
@@ -47,4 +47,29 @@ func TestPublishedAgain(t *testing.T) {
 	cancel()
 	<-closed
 	require.NoError(t, second.Close())
+}
+
+// TestPublishedIsCut: the ports of a killed agent are closed, and stay closed.
+func TestPublishedIsCut(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "control.sock")
+	l, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	kill := make(chan struct{})
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case <-kill:
+			http.Error(w, "killed", StatusCut)
+		default:
+			_ = http.NewResponseController(w).Flush()
+			<-kill
+		}
+	})}
+	go func() { _ = s.Serve(l) }()
+	defer s.Close()
+	cut := make(chan struct{})
+	require.NoError(t, Dial(socket).Published(t.Context(), Published{Agent: "demo"}, func() { close(cut) }))
+	close(kill)
+	<-cut
+	require.ErrorIs(t, Dial(socket).Published(t.Context(), Published{Agent: "demo"}, nil), errCut)
 }

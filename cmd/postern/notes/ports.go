@@ -3,6 +3,7 @@ package notes
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/run"
@@ -10,8 +11,8 @@ import (
 )
 
 // Publish opens ports of this machine that lead into the sandbox, each as [sandbox.Spec.Publish]
-// has it, and has the control plane record them, until ctx is done. If there is an error, none is
-// open.
+// has it, and has the control plane record them, until ctx is done or the agent is killed. If there
+// is an error, none is open.
 func Publish(ctx context.Context, r *run.Request, spec *sandbox.Spec, ports []string) (err error) {
 	defer func() {
 		if err != nil {
@@ -32,7 +33,13 @@ func Publish(ctx context.Context, r *run.Request, spec *sandbox.Spec, ports []st
 	for _, p := range spec.Published {
 		record.Addresses = append(record.Addresses, p.Listener.Addr().String())
 	}
-	if err := api.Dial(r.Home.ControlSocket()).Published(ctx, record); err != nil {
+	cut := func() {
+		for _, p := range spec.Published {
+			p.Listener.Close()
+		}
+		fmt.Fprintf(os.Stderr, "postern: agent %s is killed, so its published ports are closed\n", r.Agent)
+	}
+	if err := api.Dial(r.Home.ControlSocket()).Published(ctx, record, cut); err != nil {
 		return fmt.Errorf("publish ports: %w", err)
 	}
 	return nil
