@@ -95,10 +95,10 @@ func (w *walker) say(c Change) error {
 // refuse says why something at the path could not be compared, which is no reason not to look at
 // the rest: an agent may have made it so.
 func (w *walker) refuse(at string, why error) error {
-	if why == nil || w.ended != nil {
-		return w.ended
+	if why != nil && w.ended == nil {
+		w.ended = w.visit(Change{Path: at, Kind: Modified, Mode: "??????", Refused: why.Error()})
 	}
-	return w.say(Change{Path: at, Kind: Modified, Mode: "??????", Refused: why.Error()})
+	return w.ended
 }
 
 // hides reports whether the agent could not see the path, because of its own name or because of a

@@ -25,6 +25,9 @@ func TestCreateEnds(t *testing.T) {
 	cancel(ended)
 	_, err = Create(ctx, state, r)
 	require.ErrorIs(t, err, ended)
+	r.Hidden = []string{"gone/b.key"}
+	_, err = Create(t.Context(), state, r)
+	require.ErrorContains(t, err, "hide gone/b.key: ")
 	r.Hidden = nil
 	_, err = Create(ctx, state, r)
 	require.ErrorIs(t, err, ended)

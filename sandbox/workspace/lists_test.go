@@ -1,8 +1,12 @@
 package workspace
 
 import (
+	"maps"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -40,4 +44,113 @@ func TestEverySecret(t *testing.T) {
 	found, err := Search{}.Secrets(t.Context(), dir)
 	require.NoError(t, err)
 	require.ElementsMatch(t, want, found.Paths())
+}
+
+// TestUnsearched: in which files only the names decide, and in no other.
+func TestUnsearched(t *testing.T) {
+	t.Parallel()
+	for _, name := range strings.Fields(`go.sum package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml deno.lock
+		bun.lock poetry.lock Pipfile.lock uv.lock Cargo.lock composer.lock Gemfile.lock flake.lock`) {
+		require.True(t, unsearched(name), name)
+		require.True(t, unsearched("a/"+name), name)
+		require.False(t, unsearched(name+"/a"), name)
+	}
+	for _, name := range strings.Fields(`node_modules .venv venv __pycache__ target .tox vendor bower_components
+		site-packages dist-packages`) {
+		require.True(t, unsearched(name+"/a"), name)
+		require.True(t, unsearched("a/"+name+"/b/c"), name)
+		require.False(t, unsearched("a/"+name), name)
+		require.False(t, unsearched("x"+name+"/a"), name)
+	}
+}
+
+// TestEveryProtectedFile: what is protected of each folder that a command writes: each file that is
+// there, and what is put in the place of those that are not, written out.
+func TestEveryProtectedFile(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		files Files
+		there string
+		// before is there before the files are, and made is what is made then: a folder, or the
+		// content of a file.
+		before string
+		made   map[string]string
+	}{
+		"the working directory": {
+			files: Workdir,
+			there: `.git/hooks .git/config .git/config.worktree .envrc .mcp.json .claude .vscode .idea .devcontainer
+				.devcontainer.json .cursor .codex .gemini .husky .githooks .mise.toml mise.toml .tool-versions .vim
+				.nvimrc .exrc .dir-locals.el`,
+			before: ".git",
+			made: map[string]string{
+				".git/hooks": "/", ".envrc": "/", ".mcp.json": "/", ".claude": "/", ".vscode": "/", ".idea": "/",
+				".devcontainer": "/",
+			},
+		},
+		"git's": {
+			files:  GitFolder,
+			there:  `hooks config config.worktree commondir worktrees modules objects/info/alternates`,
+			before: "objects",
+			made: map[string]string{
+				"hooks": "/", "config.worktree": "\n", "commondir": ".\n", "modules": "/", "objects/info/alternates": "\n",
+			},
+		},
+		"git's objects": {
+			files: GitObjects, there: "info/alternates", made: map[string]string{"info/alternates": "\n"},
+		},
+		"a worktree's": {
+			files: GitWorktree, there: "gitdir commondir config.worktree",
+			made: map[string]string{"config.worktree": "\n"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			whole, missing := real(t), real(t)
+			for _, at := range strings.Fields(c.there) {
+				write(t, filepath.Join(whole, at), "theirs")
+			}
+			p, err := Protect(whole, c.files)
+			require.NoError(t, err)
+			defer p.Release()
+			require.ElementsMatch(t, strings.Fields(c.there), p.Paths)
+			require.Empty(t, p.made)
+			p.Remove()
+			for _, at := range strings.Fields(c.there) {
+				require.Equal(t, "theirs", read(t, filepath.Join(whole, at)), at)
+			}
+
+			require.NoError(t, os.MkdirAll(filepath.Join(missing, c.before), 0o755))
+			uid := os.Getuid()
+			if uid == 0 { // what is made belongs to the owner of the folder that it is in
+				uid = 65534
+				for _, at := range []string{missing, filepath.Join(missing, c.before)} {
+					require.NoError(t, os.Chown(at, uid, uid))
+				}
+			}
+			p, err = Protect(missing, c.files)
+			require.NoError(t, err)
+			defer p.Release()
+			require.ElementsMatch(t, slices.Collect(maps.Keys(c.made)), p.Paths)
+			for at, content := range c.made {
+				info, err := os.Lstat(filepath.Join(missing, at))
+				require.NoError(t, err)
+				if content == "/" {
+					require.Equal(t, os.ModeDir|os.ModeSticky|0o500, info.Mode(), at)
+				} else {
+					require.Equal(t, os.ModeSticky|0o400, info.Mode(), at)
+					require.EqualValues(t, uid, info.Sys().(*syscall.Stat_t).Uid, at)
+					require.Equal(t, content, read(t, filepath.Join(missing, at)), at)
+				}
+			}
+			// What a program of the host has put in the place of one since is not ours.
+			kept := slices.Sorted(maps.Keys(c.made))[0]
+			require.NoError(t, os.Remove(filepath.Join(missing, kept)))
+			write(t, filepath.Join(missing, kept), "theirs")
+			p.Remove()
+			for at := range c.made {
+				_, err := os.Lstat(filepath.Join(missing, at))
+				require.Equal(t, at == kept, err == nil, at)
+			}
+		})
+	}
 }

@@ -134,6 +134,7 @@ func TestHostChangedMeanwhile(t *testing.T) {
 		write(t, filepath.Join(l.layer, path), "agent")
 	}
 	l.set(t, "removed", "origin", "handle")
+	l.set(t, "kept", "origin", "handle") // as the kernel does for each file that is written
 	l.set(t, "opaque", "opaque", "y")
 	l.whiteout(t, "dir")
 	write(t, filepath.Join(l.host, "edited"), "person")
@@ -236,6 +237,7 @@ func TestHostileLayer(t *testing.T) {
 	require.Contains(t, out.String(), "! git may run commands from it\n")
 	require.Contains(t, out.String(), "! a new program\n! its setuid, setgid or sticky bit is not applied\n")
 	require.Contains(t, out.String(), "! not applied: it is not a file, folder or link\n")
+	require.Equal(t, 2, strings.Count(out.String(), "! it has several names; each becomes a file of its own\n"))
 	require.Contains(t, out.String(), `+x\x1b]0;owned\a\x1b[2J\r\u202e\u200b\xff`)
 	require.Contains(t, out.String(), "Binary files /dev/null and b/binary differ\n")
 	require.Equal(t, map[string]string{"fifo": "it is not a file, folder or link"}, l.apply(t))
@@ -537,4 +539,43 @@ func TestChangesThatCannotBeCompared(t *testing.T) {
 	var out strings.Builder
 	require.NoError(t, l.Diff(&out, Selected(nil)))
 	require.Contains(t, out.String(), "! not applied: "+ErrTooDeep.Error())
+}
+
+// TestNotes: why somebody should look at a change, and what is not told twice.
+func TestNotes(t *testing.T) {
+	t.Parallel()
+	l := newLayered(t, map[string]string{"Makefile": "1", "plain": "1", "tool": "1", "run": "1"})
+	require.NoError(t, os.Chmod(filepath.Join(l.host, "run"), 0o755))
+	l.Started = time.Now().Add(time.Hour).UnixNano()
+	for _, gone := range []string{"Makefile", "plain"} {
+		l.whiteout(t, gone)
+	}
+	for _, path := range []string{"tool", "run", "new", "package.json"} {
+		write(t, filepath.Join(l.layer, path), "agent")
+	}
+	for _, path := range []string{"tool", "run"} {
+		require.NoError(t, os.Chmod(filepath.Join(l.layer, path), 0o755))
+	}
+	require.NoError(t, os.Symlink("run", filepath.Join(l.layer, "in")))
+	require.NoError(t, os.Symlink("../run", filepath.Join(l.layer, "out")))
+	got := map[string]string{}
+	require.NoError(t, l.Changes(func(c Change) error {
+		got[c.Path] = fmt.Sprintf("%s %s %s %q", c.Kind, c.Was, c.Mode, c.Notes)
+		return nil
+	}))
+	require.Equal(t, map[string]string{
+		"Makefile": `deleted  100644 ["a build runs commands from it"]`, "plain": `deleted  100644 []`,
+		"tool": `modified 100644 100755 ["a new program"]`, "run": `modified  100755 []`, "new": `added  100644 []`,
+		"package.json": `added  100644 ["a build runs commands from it"]`, "in": `added  120000 []`,
+		"out": `added  120000 ["it leads out of the folder"]`,
+	}, got)
+	// What was removed meanwhile is no change, and an error of the visitor ends the walk.
+	host, err := l.Run.host()
+	require.NoError(t, err)
+	defer host.Close()
+	ended := errors.New("enough")
+	w := &walker{run: l.Run, visit: func(Change) error { return ended }}
+	require.NoError(t, w.deleted("gone", "gone", host))
+	require.ErrorIs(t, w.refuse("x", errors.New("why")), ended)
+	require.ErrorIs(t, l.Changes(func(Change) error { return ended }), ended)
 }

@@ -17,20 +17,24 @@ func TestEveryTool(t *testing.T) {
 			.git/commondir .git/gitdir .husky/x .gitattributes .gitmodules .git/modules/a/hooks/x
 			.git/modules/a/config .git/modules/a/b/hooks/x .git/modules/a/b/config
 			.git/modules/a/b/c/hooks/x .git/modules/a/b/c/config .pre-commit-config.yaml lefthook.yml
-			.lefthook.yml`,
+			.lefthook.yml .git/worktrees/a/config.worktree .git/worktrees/a/commondir .git/worktrees/a/gitdir
+			.git/rebase-merge/git-rebase-todo .git/worktrees/a/rebase-merge/git-rebase-todo
+			.git/objects/info/alternates .git/modules/a/commondir`,
 		"git takes its folder from it": ".git",
-		"a shell may load it":          ".envrc .env .mise.toml mise.toml .tool-versions",
+		"a shell may load it": `.envrc .env .mise.toml mise.toml .tool-versions flake.nix shell.nix
+			default.nix`,
 		"an agent outside follows it": `.mcp.json .claude/x .claude.json .cursor/x .codex/x .gemini/x CLAUDE.md
 			AGENTS.md GEMINI.md .cursorrules .aider.conf.yml opencode.json`,
 		"an editor may run commands from it": `.vscode/x .idea/x .devcontainer/x .devcontainer.json .vim/x .nvimrc .exrc
-			.dir-locals.el .sublime-project my.code-workspace`,
+			.dir-locals.el .sublime-project my.code-workspace .zed/x .nvim.lua .lvimrc`,
 		"CI runs it": `.github/workflows/x .github/actions/x .gitlab-ci.yml .gitlab/ci/x Jenkinsfile .circleci/x
 			.travis.yml azure-pipelines.yml bitbucket-pipelines.yml .buildkite/x .drone.yml`,
 		"a build runs commands from it": `Makefile makefile GNUmakefile my.mk Justfile justfile Taskfile.yml Rakefile
 			build.rs build.gradle build.gradle.kts settings.gradle pom.xml gradlew mvnw .mvn/x CMakeLists.txt configure
 			setup.py conftest.py noxfile.py tox.ini pyproject.toml package.json .npmrc .yarnrc .yarnrc.yml
 			.pnpmfile.cjs Cargo.toml .cargo/x deno.json bunfig.toml Gemfile Dockerfile docker-compose.yml compose.yaml
-			Tiltfile Vagrantfile`,
+			Tiltfile Vagrantfile .yarn/x .pnp.cjs eslint.config.mjs .eslintrc.cjs composer.json .bazelrc meson.build
+			mix.exs SConstruct`,
 		"Python runs it at every start": "x.pth sitecustomize.py usercustomize.py",
 	} {
 		for _, name := range strings.Fields(names) {

@@ -1,0 +1,108 @@
+package workspace
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// TestQuote: a path is one word on one line, and plain only if nothing in it can act.
+func TestQuote(t *testing.T) {
+	t.Parallel()
+	for _, plain := range []string{"a", "z", "A", "Z", "0", "9", "._-+/@=,:%~#()[] x", "a b", ""} {
+		require.Equal(t, plain, Quote(plain))
+	}
+	for path, want := range map[string]string{
+		" a": `" a"`, "a ": `"a "`, "a`": "\"a`\"", "a{": `"a{"`, "$(id)": `"$(id)"`, "a\nb": `"a\nb"`, "ü": `"\u00fc"`,
+		"\x1b[2J": `"\x1b[2J"`, "a\xff": `"a\xff"`, `a"b`: `"a\"b"`, "'": `"'"`, ";": `";"`, "*": `"*"`,
+	} {
+		require.Equal(t, want, Quote(path))
+	}
+}
+
+// TestVisible: what acts on a terminal, or hides, is written out. The rest of the line is as it was.
+func TestVisible(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"": "", "a\tb ü": "a\tb ü", "ü\x1b[2J": `ü\x1b[2J`, "\u202ex": `\u202ex`, "\xffa": `\xffa`, "\u200b": `\u200b`,
+		"\ufffdü": `\ufffdü`, "a\r": `a\r`, "\u0085": `\u0085`,
+	} {
+		require.Equal(t, want, visible(line))
+	}
+}
+
+// TestLeavesFolder: a link is one out of the folder if its text says so.
+func TestLeavesFolder(t *testing.T) {
+	t.Parallel()
+	for link, leaves := range map[[2]string]bool{
+		{"a", "/x"}: true, {"a", ".."}: true, {"a", "../x"}: true, {"d/a", "../../x"}: true, {"d/a", "../.."}: true,
+		{"a", "x/../../y"}: true, {"a", "..x"}: false, {"d/a", "../x"}: false, {"d/a", ".."}: false, {"a", "x"}: false,
+		{"d/e/a", "../../x"}: false, {"a", ""}: false,
+	} {
+		require.Equal(t, leaves, leavesFolder(link[0], link[1]), link)
+	}
+}
+
+// TestSelected: a path selects what is at it or below, and the folders that are made on the way to it.
+func TestSelected(t *testing.T) {
+	t.Parallel()
+	folder, file := &entry{kind: unix.S_IFDIR}, &entry{kind: unix.S_IFREG}
+	for _, c := range []struct {
+		paths    []string
+		change   Change
+		selected bool
+	}{
+		{nil, Change{Path: "a"}, true},
+		{[]string{"."}, Change{Path: "a"}, true},
+		{[]string{"./"}, Change{Path: "a"}, true},
+		{[]string{"a"}, Change{Path: "a"}, true},
+		{[]string{"./a/"}, Change{Path: "a/b"}, true},
+		{[]string{"x", "a"}, Change{Path: "a/b"}, true},
+		{[]string{"a"}, Change{Path: "ab"}, false},
+		{[]string{"a/b"}, Change{Path: "a", Kind: Added, new: folder}, true},
+		{[]string{"a/b"}, Change{Path: "a", Kind: Modified, new: folder}, false},
+		{[]string{"a/b"}, Change{Path: "a", Kind: Added, new: file}, false},
+		{[]string{"a/b"}, Change{Path: "c", Kind: Added, new: folder}, false},
+		{[]string{"ab"}, Change{Path: "a", Kind: Added, new: folder}, false},
+		{[]string{"a/b"}, Change{Path: "a", Kind: Deleted}, false},
+	} {
+		require.Equal(t, c.selected, Selected(c.paths)(c.change), "%v %+v", c.paths, c.change)
+	}
+}
+
+// TestSame: two files are the same only if each byte is, and neither could not be read.
+func TestSame(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 64<<10)
+	broken := errors.New("broken")
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"", "", true},
+		{"a", "a", true},
+		{"a", "b", false},
+		{"a", "ab", false},
+		{long, long, true},
+		{long, long + "x", false},
+		{long + "x", long, false},
+		{long + "x", long + "x", true},
+		{long + "x", long + "y", false},
+	} {
+		got, err := same(strings.NewReader(c.a), strings.NewReader(c.b))
+		require.NoError(t, err)
+		require.Equal(t, c.same, got, "%d and %d bytes", len(c.a), len(c.b))
+	}
+	torn := func() io.Reader { return io.MultiReader(strings.NewReader(long), iotest.ErrReader(broken)) }
+	whole := func() io.Reader { return strings.NewReader(long) }
+	for _, c := range [][2]io.Reader{{torn(), whole()}, {whole(), torn()}, {torn(), torn()}} {
+		got, err := same(c[0], c[1])
+		require.ErrorIs(t, err, broken)
+		require.False(t, got)
+	}
+}
