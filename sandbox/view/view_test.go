@@ -254,14 +254,17 @@ func TestMounts(t *testing.T) {
 3 2 8:3 / /work/in rw
 4 1 8:4 / /works rw
 5 1 8:5 / /with\040space\134 rw
+6 1 8:6 / /a\011b\012c rw
+7 1 8:7
 broken
 `), 0o600))
 	for path, want := range map[string]struct {
 		whole bool
 		below []string
 	}{
-		"/": {true, []string{"8:1 /", "8:2 /a/b", "8:3 /", "8:4 /", "8:5 /"}}, "/work": {false, []string{"8:2 /a/b", "8:3 /"}}, "/work/in": {true, []string{"8:3 /"}},
+		"/": {true, []string{"8:1 /", "8:2 /a/b", "8:3 /", "8:4 /", "8:5 /", "8:6 /"}}, "/work": {false, []string{"8:2 /a/b", "8:3 /"}}, "/work/in": {true, []string{"8:3 /"}},
 		"/works": {true, []string{"8:4 /"}}, "/work/other": {false, nil}, "/with space\\": {true, []string{"8:5 /"}},
+		"/a\tb\nc": {true, []string{"8:6 /"}},
 	} {
 		whole, below, err := m.mounts(path)
 		require.NoError(t, err)

@@ -16,6 +16,8 @@ func TestWorkspaces(t *testing.T) {
 	layers := filepath.Join(root, "layers")
 	require.NoError(t, os.Mkdir(layers, 0o700))
 	require.NoError(t, os.Symlink(layers, filepath.Join(root, "link")))
+	device, inode, err := new(machine).identity(layers)
+	require.NoError(t, err)
 	for _, c := range []struct {
 		workspace Workspace
 		want      []Mount
@@ -38,6 +40,11 @@ func TestWorkspaces(t *testing.T) {
 			Kind: Tmpfs, Target: "/workspace", Mode: 0o700, Size: 3,
 			NoExec: true,
 		}}},
+		{
+			Workspace{Mode: Volume, Volume: layers},
+			[]Mount{{Kind: Bind, Source: layers, Target: "/workspace", Writable: true}},
+		},
+		{Workspace{Mode: Volume, Volume: filepath.Join(root, "link")}, nil},
 		{Workspace{}, nil},
 		{Workspace{Mode: "rw"}, nil},
 		{Workspace{Mode: Overlay, Layers: filepath.Join(root, "gone")}, nil},
@@ -51,6 +58,9 @@ func TestWorkspaces(t *testing.T) {
 		require.Equal(t, c.want == nil, err != nil, c.workspace)
 		if c.workspace.Mode == Ephemeral {
 			require.Equal(t, Workdir{Path: "/workspace"}, b.Workdir, "nothing of the host's folder")
+		}
+		if c.workspace.Mode == Volume && c.want != nil {
+			require.Equal(t, Workdir{Path: "/workspace", Device: device, Inode: inode}, b.Workdir)
 		}
 	}
 }
