@@ -18,7 +18,7 @@ func TestCertifi(t *testing.T) {
 	require.NoError(t, os.MkdirAll(link, 0o755))
 	require.NoError(t, os.Symlink("/srv/hidden/cacert.pem", filepath.Join(link, "cacert.pem")))
 	b := (&machine{root: root, uid: 1}).builder(&Input{Agent: "a", Workdir: Workdir{Path: "/home/me/work"}})
-	b.visible = []string{"/usr", "/opt/py/lib", "/opt/linked", "/home/me/work"}
+	b.visible = []string{"/usr", "/usr/lib", "/opt/py/lib", "/opt/linked", "/home/me/work"}
 	require.Equal(t, []string{
 		"/usr/lib/python3/dist-packages/certifi/cacert.pem", "/opt/py/lib/" + at,
 	}, b.certifiStores())

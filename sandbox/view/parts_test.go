@@ -126,6 +126,44 @@ func TestImage(t *testing.T) {
 	in.Sockets, in.Inside = nil, "/none"
 	_, err = m.view(in)
 	require.ErrorContains(t, err, "find postern-sandbox")
+	in.Workspace.Mode = "rw"
+	_, err = m.view(in)
+	require.ErrorContains(t, err, `"rw" is not a valid mode of a workspace`)
+	require.NoError(t, os.MkdirAll(m.at("/agent/x"), 0o755))
+	in.Workdir, err = m.look("/agent/x", "/home/me", nil, environ{})
+	require.NoError(t, err)
+	_, err = m.view(in)
+	require.ErrorContains(t, err, "this machine has something at /agent")
+}
+
+// TestWhyNotShown: each reason for which a folder of PATH is not shown.
+func TestWhyNotShown(t *testing.T) {
+	t.Parallel()
+	m := &machine{root: tree(t, "home/me/.aws/bin/run.x", "home/me/.ssh/", "opt/a/bin/run.x", "opt/file.x", "etc/x/run.x",
+		"boot/run.x", "sys/run.x", "dev/run.x", "proc/run.x", "srv/state/bin/run.x", "srv/keys/id", "top/run.x", "nix/run.x",
+		"opt/b/bin/run.x"), uid: 1}
+	for entry, why := range map[string]string{
+		"bin": "it is not an absolute path", "": "it is not an absolute path", "/none": "it is not a folder",
+		"/opt/file.x": "it is not a folder", "/opt/a/bin": "an agent can write on the way to it",
+		"/srv/keys": "nothing in it is known to be a program", "/home/me": "it is or contains your home, or is a folder of the root",
+		"/": "it is or contains your home, or is a folder of the root", "/top": "it is or contains your home, or is a folder of the root",
+		"/etc/x": "it is the system's, with more in it than programs",
+		"/srv/state/bin":    "it is, contains, or is inside what no agent may see",
+		"/home/me/.aws":     "it is, contains, or is inside a folder for secrets",
+		"/home/me/.aws/bin": "it is, contains, or is inside a folder for secrets", "/opt/b/bin": "", "/nix": "",
+	} {
+		b := m.builder(&Input{Environ: []string{"PATH=/usr/bin:" + entry + ":/bin"}, Private: []string{"/srv/state"}})
+		b.home, b.visible = "/home/me", []string{"/usr"}
+		b.in.Trusted = func(path string) bool { return path != "/opt/a/bin" }
+		b.toolchains()
+		got := ""
+		for _, o := range b.Omitted {
+			if o.What == "PATH: "+entry {
+				got = o.Why
+			}
+		}
+		require.Equal(t, why, got, entry)
+	}
 }
 
 // TestImageUser: only root's command is somebody else's, and never root.
@@ -199,6 +237,9 @@ func TestOwnHome(t *testing.T) {
 	i := slices.IndexFunc(v.Mounts, func(m Mount) bool { return m.Target == "/etc/passwd" })
 	require.Contains(t, string(v.Mounts[i].Content), "::/agent:/bin/sh\n")
 
+	in.Environ = []string{"HOME=/agent"}
+	_, err = m.view(in)
+	require.ErrorContains(t, err, "this machine has something at /agent")
 	for _, c := range []struct {
 		home, workdir, visible string
 		ok                     bool
@@ -302,4 +343,8 @@ func TestLimits(t *testing.T) {
 	require.GreaterOrEqual(t, d.Scratch, uint64(1<<20))
 	require.GreaterOrEqual(t, d.Processors, uint64(1000))
 	require.Equal(t, []int{os.Getuid(), os.Getgid()}, []int{m.uid, m.gid})
+	v, err := Make(&Input{Agent: "a", Workspace: Workspace{Mode: Ephemeral}, Inside: "/proc/self/exe"})
+	require.NoError(t, err)
+	require.Equal(t, Mount{Kind: Bind, Source: "/usr", Target: "/usr"}, v.Mounts[0])
+	require.Equal(t, "/workspace", v.Workdir.Path)
 }

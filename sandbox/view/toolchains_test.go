@@ -96,12 +96,14 @@ func TestToolchains(t *testing.T) {
 				"home/.local/bin/tool -> ../share/pipx/venvs/tool/bin/tool.x", "home/.local/share/pipx/venvs/tool/bin/tool.x", "home/.local/share/pipx/venvs/tool/pyvenv.cfg",
 				"home/.local/bin/one -> ROOT/home/apps/one.x", "home/apps/one.x", "home/apps/beside",
 				"home/.local/bin/key -> ROOT/home/.ssh/id", "home/.ssh/id", "home/.local/bin/evil -> ROOT/home/.ssh/run.x", "home/.ssh/run.x",
+				"home/.local/bin/cli -> ROOT/opt/n/node_modules/cli/cli.x", "opt/n/node_modules/cli/cli.x",
+				"opt/n/node_modules/cli/index", "opt/n/secret",
 				"home/.local/bin/dir -> ROOT/home", "home/.local/bin/notes -> ROOT/home/notes", "home/notes", "home/.local/bin/gone -> ROOT/none",
 			},
-			path: "ROOT/home/.local/bin", want: "see /home/.local/bin,see /home/apps/one.x,see /home/.local/share/pipx/venvs/tool/bin,see /home/.local/share/pipx/venvs/tool/pyvenv.cfg", wantPath: "/home/.local/bin",
+			path: "ROOT/home/.local/bin", want: "see /home/.local/bin,see /opt/n/node_modules,see /home/apps/one.x,see /home/.local/share/pipx/venvs/tool/bin,see /home/.local/share/pipx/venvs/tool/pyvenv.cfg", wantPath: "/home/.local/bin",
 		},
 		"unknown below home": {
-			tree: []string{"home/stuff/tools/run.x", "home/stuff/secret"},
+			tree: []string{"home/stuff/tools/run.x", "home/stuff/secret", "home/stuff/lib/run.x"},
 			path: "ROOT/home/stuff/tools", want: "see /home/stuff/tools", wantPath: "/home/stuff/tools",
 		},
 		"a folder with settings among the programs": {

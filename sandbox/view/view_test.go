@@ -227,6 +227,7 @@ func TestAnotherFolderThanAMomentAgo(t *testing.T) {
 		{Path: in.Workdir.Path, Device: in.Workdir.Device + 1, Inode: in.Workdir.Inode, Judged: true},
 		{Path: in.Workdir.Path, Device: in.Workdir.Device, Inode: in.Workdir.Inode + 1, Judged: true},
 		{Path: in.Workdir.Path, Judged: true},
+		{Path: "/none", Judged: true},
 	} {
 		require.ErrorContains(t, m.check(w, nil), another)
 	}

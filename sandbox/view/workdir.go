@@ -413,8 +413,8 @@ func homesOf(passwd, defs, shells string) (people, services []string) {
 		if len(fields) < 6 || !filepath.IsAbs(fields[5]) {
 			continue
 		}
-		uid, err := strconv.ParseUint(fields[2], 10, 32)
-		service := err == nil && uid > 0 && uid < least && len(fields) > 6 &&
+		uid, _ := strconv.ParseUint(fields[2], 10, 32) // 0 if it is not a number
+		service := uid > 0 && uid < least && len(fields) > 6 &&
 			slices.Contains(noShells, fields[6]) && !slices.Contains(login, fields[6])
 		if service {
 			services = append(services, fields[5])

@@ -26,6 +26,7 @@ func TestHomeIsOneAgents(t *testing.T) {
 	defer other.Close()
 	require.Equal(t, uint64(DefaultSize), first.Size)
 	require.Equal(t, first.Files(), second.Files())
+	require.Equal(t, "demo", filepath.Base(filepath.Dir(first.Files())))
 	require.NotEqual(t, first.Files(), other.Files())
 	write(t, filepath.Join(first.Files(), "x"), "x")
 	info, err := os.Stat(filepath.Dir(first.Files()))

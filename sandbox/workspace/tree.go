@@ -145,8 +145,8 @@ func same(a, b io.Reader) (bool, error) {
 			return false, errX
 		case errY != nil && !ended(errY):
 			return false, errY
-		case errX != nil || errY != nil:
-			return errX != nil && errY != nil, nil
+		case errX != nil: // both have ended
+			return true, nil
 		}
 	}
 }

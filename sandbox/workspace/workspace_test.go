@@ -366,6 +366,17 @@ func TestApplySomePaths(t *testing.T) {
 	write(t, left, "half")
 	require.Empty(t, l.apply(t, "new/deep/c", "./a/"))
 	require.NoFileExists(t, left)
+	write(t, filepath.Join(l.layer, "closed/file"), "agent")
+	require.NoError(t, os.Chmod(filepath.Join(l.layer, "closed"), 0o500))
+	require.Empty(t, l.apply(t, "closed"))
+	info, err := os.Stat(filepath.Join(l.host, "closed"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o500), info.Mode().Perm())
+	require.Equal(t, "agent", read(t, filepath.Join(l.host, "closed/file")))
+	for _, dir := range []string{l.layer, l.host} {
+		closed := filepath.Join(dir, "closed")
+		require.NoError(t, errors.Join(os.Chmod(closed, 0o700), os.RemoveAll(closed)))
+	}
 	require.Equal(t, []string{"modified b 100644", "added new/deep/d 100644", "added newer 100644"}, l.changes(t))
 }
 
@@ -544,15 +555,16 @@ func TestChangesThatCannotBeCompared(t *testing.T) {
 // TestNotes: why somebody should look at a change, and what is not told twice.
 func TestNotes(t *testing.T) {
 	t.Parallel()
-	l := newLayered(t, map[string]string{"Makefile": "1", "plain": "1", "tool": "1", "run": "1"})
+	l := newLayered(t, map[string]string{"Makefile": "1", "plain": "1", "tool": "1", "run": "1", "untouched": "1"})
 	require.NoError(t, os.Chmod(filepath.Join(l.host, "run"), 0o755))
 	l.Started = time.Now().Add(time.Hour).UnixNano()
 	for _, gone := range []string{"Makefile", "plain"} {
 		l.whiteout(t, gone)
 	}
-	for _, path := range []string{"tool", "run", "new", "package.json"} {
+	for _, path := range []string{"tool", "run", "new", "package.json", "fresh/file"} {
 		write(t, filepath.Join(l.layer, path), "agent")
 	}
+	l.set(t, "fresh", "opaque", "y")
 	for _, path := range []string{"tool", "run"} {
 		require.NoError(t, os.Chmod(filepath.Join(l.layer, path), 0o755))
 	}
@@ -567,6 +579,7 @@ func TestNotes(t *testing.T) {
 		"Makefile": `deleted  100644 ["a build runs commands from it"]`, "plain": `deleted  100644 []`,
 		"tool": `modified 100644 100755 ["a new program"]`, "run": `modified  100755 []`, "new": `added  100644 []`,
 		"package.json": `added  100644 ["a build runs commands from it"]`, "in": `added  120000 []`,
+		"fresh": `added  040755 []`, "fresh/file": `added  100644 []`,
 		"out": `added  120000 ["it leads out of the folder"]`,
 	}, got)
 	// What was removed meanwhile is no change, and an error of the visitor ends the walk.
