@@ -28,8 +28,8 @@ func TestListsOfPlaces(t *testing.T) {
 	require.ElementsMatch(t, words(`/usr/sbin/nologin /sbin/nologin /usr/bin/nologin /bin/nologin /bin/false
 		/usr/bin/false /bin/sync /usr/bin/sync`), noShells)
 	never := words(`/root /run/docker.sock /run/podman/podman.sock /run/containerd/containerd.sock /h/.config`)
-	for _, dir := range words(`.ssh .gnupg .aws .azure .config/gcloud .config/gh .config/hub .docker .kube .password-store
-		.local/share/keyrings .mozilla .config/google-chrome .config/chromium .netrc .git-credentials .pulumi
+	for _, dir := range words(`.ssh .gnupg .aws .azure .config/gcloud .config/gh .config/hub .docker .kube
+		.password-store .local/share/keyrings .mozilla .config/google-chrome .config/chromium .netrc .git-credentials .pulumi
 		.terraform.d .vault-token`) {
 		never = append(never, "/h/"+dir, "/root/"+dir)
 	}
@@ -139,18 +139,20 @@ func TestImage(t *testing.T) {
 // TestWhyNotShown: each reason for which a folder of PATH is not shown.
 func TestWhyNotShown(t *testing.T) {
 	t.Parallel()
-	m := &machine{root: tree(t, "home/me/.aws/bin/run.x", "home/me/.ssh/", "opt/a/bin/run.x", "opt/file.x", "etc/x/run.x",
-		"boot/run.x", "sys/run.x", "dev/run.x", "proc/run.x", "srv/state/bin/run.x", "srv/keys/id", "top/run.x", "nix/run.x",
-		"opt/b/bin/run.x"), uid: 1}
+	m := &machine{root: tree(t, "home/me/.aws/bin/run.x", "home/me/.ssh/", "opt/a/bin/run.x", "opt/file.x",
+		"etc/x/run.x", "srv/state/bin/run.x", "srv/keys/id", "top/run.x", "nix/run.x", "opt/b/bin/run.x"), uid: 1}
+	const home, secrets = "it is or contains your home, or is a folder of the root",
+		"it is, contains, or is inside a folder for secrets"
 	for entry, why := range map[string]string{
-		"bin": "it is not an absolute path", "": "it is not an absolute path", "/none": "it is not a folder",
-		"/opt/file.x": "it is not a folder", "/opt/a/bin": "an agent can write on the way to it",
-		"/srv/keys": "nothing in it is known to be a program", "/home/me": "it is or contains your home, or is a folder of the root",
-		"/": "it is or contains your home, or is a folder of the root", "/top": "it is or contains your home, or is a folder of the root",
-		"/etc/x": "it is the system's, with more in it than programs",
-		"/srv/state/bin":    "it is, contains, or is inside what no agent may see",
-		"/home/me/.aws":     "it is, contains, or is inside a folder for secrets",
-		"/home/me/.aws/bin": "it is, contains, or is inside a folder for secrets", "/opt/b/bin": "", "/nix": "",
+		"bin": "it is not an absolute path", "": "it is not an absolute path",
+		"/none": "it is not a folder", "/opt/file.x": "it is not a folder",
+		"/opt/a/bin": "an agent can write on the way to it",
+		"/srv/keys":  "nothing in it is known to be a program",
+		"/home/me":   home, "/": home, "/top": home,
+		"/etc/x":         "it is the system's, with more in it than programs",
+		"/srv/state/bin": "it is, contains, or is inside what no agent may see",
+		"/home/me/.aws":  secrets, "/home/me/.aws/bin": secrets,
+		"/opt/b/bin": "", "/nix": "",
 	} {
 		b := m.builder(&Input{Environ: []string{"PATH=/usr/bin:" + entry + ":/bin"}, Private: []string{"/srv/state"}})
 		b.home, b.visible = "/home/me", []string{"/usr"}
@@ -192,7 +194,9 @@ func TestImageUser(t *testing.T) {
 	if os.Getuid() == 0 {
 		for _, of := range [][2]int{{0, gid}, {uid, 0}} {
 			require.NoError(t, os.Chown(filepath.Join(root, "work"), of[0], of[1]))
-			b := (&machine{root: root}).builder(&Input{Workdir: Workdir{Path: "/work"}, Workspace: Workspace{Mode: Write}})
+			b := (&machine{root: root}).builder(&Input{
+				Workdir: Workdir{Path: "/work"}, Workspace: Workspace{Mode: Write},
+			})
 			b.imageUser()
 			require.Equal(t, []int{1000, 1000}, []int{b.UID, b.GID})
 		}
@@ -252,8 +256,8 @@ func TestOwnHome(t *testing.T) {
 	} {
 		b := m.builder(&Input{Home: "/srv/kept", Workdir: Workdir{Path: c.workdir}})
 		b.home, b.visible = c.home, []string{c.visible}
-		for _, at := range []string{"/home/me/.a/b", "/home/me/.a/b/c", "/home/me/.a/b/c/d", "/home/me/.ax", "/opt/x", "/home/me"} {
-			b.add(Mount{Kind: Bind, Source: at, Target: at})
+		for _, at := range strings.Fields("/.a/b /.a/b/c /.a/b/c/d /.ax") {
+			b.add(Mount{Kind: Bind, Source: "/home/me" + at, Target: "/home/me" + at})
 		}
 		err := b.ownHome()
 		if !c.ok {
@@ -295,6 +299,59 @@ func TestRepository(t *testing.T) {
 	b = new(machine).builder(&Input{})
 	require.NoError(t, b.repository())
 	require.Empty(t, b.Mounts)
+}
+
+// TestGate: a node's lease is shown if it is a file, and nothing in place of one that is not.
+func TestGate(t *testing.T) {
+	t.Parallel()
+	m := &machine{root: tree(t, "inside", "n1/lease", "n1/agents/a/", "n2/agents/a/", "n3/agents/a/", "n3/lease/",
+		"n4/agents/a/", "n4/lease -> /etc/shadow")}
+	b := m.builder(&Input{
+		Inside: "/inside", Sockets: []string{"/n1/agents/a", "/n2/agents/a", "/n3/agents/a", "/n4/agents/a"},
+	})
+	require.NoError(t, b.gate())
+	var targets []string
+	for _, m := range b.Mounts {
+		targets = append(targets, m.Target)
+	}
+	require.Equal(t, []string{
+		"/run/postern/postern-sandbox", "/run/postern/nodes/0", "/run/postern/nodes/0.lease", "/run/postern/nodes/1",
+		"/run/postern/nodes/2", "/run/postern/nodes/3",
+	}, targets)
+	require.Equal(t, []string{
+		"/run/postern/nodes/0", "/run/postern/nodes/1", "/run/postern/nodes/2", "/run/postern/nodes/3",
+	}, b.Nodes)
+}
+
+// TestJavaRoots: Java has roots where a distribution keeps them, or where a JDK in view has its own,
+// and has none without a Java.
+func TestJavaRoots(t *testing.T) {
+	t.Parallel()
+	m := &machine{root: tree(t, "opt/jdk/bin/java.x", "opt/jdk/bin/java -> java.x", "opt/jdk/lib/security/cacerts",
+		"opt/old/jre/lib/security/cacerts", "w/jdk/lib/security/cacerts")}
+	for _, c := range []struct{ path, home, want string }{
+		{"/opt/jdk/bin", "", "/opt/jdk/lib/security/cacerts"},
+		{"/opt/jdk/bin", "/opt/jdk", "/opt/jdk/lib/security/cacerts"},
+		{"/bin", "/opt/old", "/opt/old/jre/lib/security/cacerts"},
+		{"/bin", "opt/jdk", ""},
+		{"/bin", "/w/jdk", ""},
+		{"/bin", "/none", ""},
+		{"/bin", "", ""},
+	} {
+		b := m.builder(&Input{Workdir: Workdir{Path: "/w"}, Environ: []string{"JAVA_HOME=" + c.home}})
+		b.visible = []string{"/opt", "/w"}
+		b.trust(c.path)
+		var covered []string
+		java := false
+		for _, m := range b.Mounts {
+			java = java || m.Target == "/run/postern/cacerts"
+			if m.Kind == Cover {
+				covered = append(covered, m.Target)
+			}
+		}
+		require.Equal(t, strings.Fields(c.want), append([]string{}, covered...), "%+v", c)
+		require.Equal(t, c.want != "", java, "%+v", c)
+	}
 }
 
 // TestGitSettings: a setting is added after those that a command is given, and takes none's place.

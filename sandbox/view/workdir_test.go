@@ -75,6 +75,9 @@ func TestNoProgramsAreAWorkdir(t *testing.T) {
 			require.ErrorContains(t, err, "from which the owner's programs are run or compiled")
 		}
 	}
+	for dir, refused := range map[string]bool{".npm": true, ".m2/x": true, "sdk/go1.99": false, "src/new": false} {
+		require.Equal(t, refused, Judge(filepath.Join(home, dir), []string{"HOME=" + home}, nil) != nil, dir)
+	}
 }
 
 // TestDotfilesAreNoWorkdir: nor the folder into which the links of a person's settings lead.

@@ -46,10 +46,10 @@ func TestBoundSays(t *testing.T) {
 			"{mode: overlay, size: ...})": l.Run,
 	}
 	for volume, says := range map[string]string{
-		"": "the agent's home is larger than its 1 bytes: clear it with `postern home clear demo`, or set a larger size " +
-			"in the stack file (home: {persist: true, size: ...})",
-		"out": "the agent's volume is larger than its 1 bytes: clear it with `postern workspace volume clear demo out`, " +
-			"or set a larger size in the stack file (workspace: {mode: volume, size: ...})",
+		"": "the agent's home is larger than its 1 bytes: clear it with `postern home clear demo`, or set a larger " +
+			"size in the stack file (home: {persist: true, size: ...})",
+		"out": "the agent's volume is larger than its 1 bytes: clear it with `postern workspace volume clear demo " +
+			"out`, or set a larger size in the stack file (workspace: {mode: volume, size: ...})",
 	} {
 		k, err := Keep(filepath.Join(real(t), "kept"), "demo", volume, 1)
 		require.NoError(t, err)

@@ -92,7 +92,8 @@ func TestEveryProtectedFile(t *testing.T) {
 			there:  `hooks config config.worktree commondir worktrees modules objects/info/alternates`,
 			before: "objects",
 			made: map[string]string{
-				"hooks": "/", "config.worktree": "\n", "commondir": ".\n", "modules": "/", "objects/info/alternates": "\n",
+				"hooks": "/", "config.worktree": "\n", "commondir": ".\n", "modules": "/",
+				"objects/info/alternates": "\n",
 			},
 		},
 		"git's objects": {
