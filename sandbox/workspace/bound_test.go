@@ -64,8 +64,8 @@ func TestBoundSays(t *testing.T) {
 	}
 }
 
-// TestMeasure: what a folder takes is at least what is in it, and what cannot be measured is told of,
-// wherever it is.
+// TestMeasure: what a folder takes is at least what is in it, and what cannot be measured is told
+// of, wherever it is.
 func TestMeasure(t *testing.T) {
 	t.Parallel()
 	dir := real(t)

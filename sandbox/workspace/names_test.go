@@ -25,7 +25,7 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// TestVisible: what acts on a terminal, or hides, is written out. The rest of the line is as it was.
+// TestVisible: what acts on a terminal, or hides, is written out. The rest of the line stays.
 func TestVisible(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
@@ -48,7 +48,7 @@ func TestLeavesFolder(t *testing.T) {
 	}
 }
 
-// TestSelected: a path selects what is at it or below, and the folders that are made on the way to it.
+// TestSelected: a path selects what is at it or below, and the folders that are made on the way.
 func TestSelected(t *testing.T) {
 	t.Parallel()
 	folder, file := &entry{kind: unix.S_IFDIR}, &entry{kind: unix.S_IFREG}
