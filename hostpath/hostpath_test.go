@@ -494,6 +494,22 @@ func TestUseAlone(t *testing.T) {
 	again()
 }
 
+// TestUseMadeAgain: a folder that took the place, and the inode, of one that was removed is another
+// one, and nobody works in the removed one.
+func TestUseMadeAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := w.path("again")
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	removed, err := identify(dir)
+	require.NoError(t, err)
+	removed.id.born-- // it was there before
+	require.NoError(t, w.registry.add(removed))
+	done, err := w.registry.Use(dir, "a")
+	require.NoError(t, err)
+	done()
+}
+
 // TestHomesAreAgents: what an agent keeps in its home is trusted as little as its folder is. The
 // state folder around it is still ours.
 func TestHomesAreAgents(t *testing.T) {

@@ -265,8 +265,9 @@ func (r Registry) alone(f folder) error {
 }
 
 // useFile is the file whose lock says that an agent runs in the folder. Only we may open the file.
+// It is another one for a folder that was removed, whose inode a new folder may have.
 func (r Registry) useFile(f folder) string {
-	return fmt.Sprintf("%s.%d.%d.lock", r.file, f.id.device, f.id.inode)
+	return fmt.Sprintf("%s.%d.%d.%d.lock", r.file, f.id.device, f.id.inode, f.id.born)
 }
 
 // File returns the path of the list.

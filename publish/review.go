@@ -141,6 +141,7 @@ type Review struct {
 // Print prints the difference, the riskiest change first.
 func (r *Review) Print(w io.Writer) {
 	r.shown = true
+	advice.Settle(w)
 	if len(r.Changes) > 0 || len(r.More) == 0 {
 		PrintChanges(w, r.Changes)
 	}
@@ -152,6 +153,7 @@ func (r *Review) Print(w io.Writer) {
 // PrintChanges prints a line for each change. Text that an agent may have written cannot control a
 // terminal or hide there.
 func PrintChanges(w io.Writer, changes []plan.Change) {
+	advice.Settle(w)
 	if len(changes) == 0 {
 		fmt.Fprintln(w, "nothing changes for any agent")
 	}
@@ -219,10 +221,10 @@ func (r *Review) Ask(ctx context.Context) error {
 	default:
 		return &UnseenError{Why: why, Remedy: "look at the difference, and run this: " + r.Command + " --yes"}
 	}
-	return confirm(ctx, r.In, on, fmt.Sprintf("%s.\n%s. Publish?", why, r.count()))
+	return confirm(ctx, r.In, on, fmt.Sprintf("%s.\n%s. Publish %s?", why, r.count(), r.named()))
 }
 
-// Confirm asks a person on a terminal. It returns nil if the answer is yes. If the answer is
+// Confirm asks a person on a terminal. The last line of the question names what is decided. Confirm returns nil if the answer is yes. If the answer is
 // anything else, or nobody is there to answer, it returns an [*UnseenError] that names command as
 // what to run on a terminal.
 func Confirm(ctx context.Context, in *os.File, on io.Writer, question, command string) error {
@@ -237,6 +239,7 @@ func confirm(ctx context.Context, in *os.File, on io.Writer, question string) er
 	if err := unix.IoctlSetInt(int(in.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
 		return fmt.Errorf("ask on the terminal: %w", err)
 	}
+	advice.Settle(on)
 	fmt.Fprintf(on, "%s Type yes: ", question)
 	answer, err := readAnswer(ctx, in)
 	if err != nil {
@@ -261,6 +264,27 @@ func (r *Review) count() string {
 		parts = append(parts, fmt.Sprintf("%d besides", len(r.More)))
 	}
 	return fmt.Sprintf("%d changes: %s", len(r.Changes)+len(r.More), strings.Join(parts, ", "))
+}
+
+// named names the riskiest changes, so that the question's own line says what is decided.
+func (r *Review) named() string {
+	var names []string
+	for _, c := range r.Changes {
+		names = append(names, c.String())
+	}
+	names = append(names, r.More...)
+	more := ""
+	if n := len(names) - 3; n > 0 {
+		more = fmt.Sprintf("; and %d more", n)
+		names = names[:3]
+	}
+	for i, name := range names {
+		if name = advice.Visible(name); len(name) > 300 { // a host's name has 253
+			name = name[:300] + "..."
+		}
+		names[i] = name
+	}
+	return strings.Join(names, "; ") + more
 }
 
 // terminal returns the terminal for the question, if somebody is there who has seen the difference.

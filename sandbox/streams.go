@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -34,6 +35,7 @@ type streams struct {
 	master *os.File
 	size   *os.File // the caller's terminal whose size counts
 	keys   *os.File // the caller's terminal that is typed at, if any
+	show   *os.File // the caller's terminal on which the command's is shown
 	plain  bool     // the caller's terminal continues to make its own line ends
 	saved  *term.State
 
@@ -82,14 +84,14 @@ func (st *streams) connect(outer [3]*os.File) error {
 		return nil
 	}
 	// It is shown where the command would have written it.
-	show := st.size
+	st.show = st.size
 	for _, i := range []int{1, 2} {
 		if outer[i] != nil && isTerminal(outer[i]) {
-			show = outer[i]
+			st.show = outer[i]
 			break
 		}
 	}
-	st.copies = append(st.copies, &copier{from: st.master, to: show, stop: st.stop, patience: hangUp})
+	st.copies = append(st.copies, &copier{from: st.master, to: st.show, stop: st.stop, patience: hangUp})
 	st.plain = st.keys == nil || outer[1] == nil || !isTerminal(outer[1])
 	if st.plain {
 		return keepLineEnds(st.inner[st.terminal])
@@ -265,10 +267,13 @@ func (st *streams) finish() error {
 	return st.failed
 }
 
-// close restores the caller's terminal.
+// close restores the caller's terminal, on which what follows is to be seen.
 func (st *streams) close() {
 	if st.saved != nil {
 		_ = term.Restore(int(st.keys.Fd()), st.saved)
+	}
+	if st.show != nil {
+		advice.Settle(st.show)
 	}
 	for _, f := range append(st.ours, st.theirs...) {
 		f.Close()

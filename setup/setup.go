@@ -46,6 +46,7 @@ func (a *Answers) Ask(in io.Reader, out io.Writer, placed bool) error {
 	answer := func(question, usual string) (string, error) { return usual, nil }
 	if in != nil {
 		lines := bufio.NewReader(in)
+		advice.Settle(out)
 		answer = func(question, usual string) (string, error) {
 			fmt.Fprintf(out, "%s [%s]: ", question, usual)
 			line, err := lines.ReadString('\n')

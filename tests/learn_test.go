@@ -45,7 +45,7 @@ func TestLearn(t *testing.T) {
 	require.Contains(t, said, "192.0.2.7", "explained")
 	require.Contains(t, said, "not offered: ")
 	require.Contains(t, said, "host.docker.internal")
-	require.Equal(t, 3, strings.Count(said, "+ demo may "), said)
+	require.Equal(t, 6, strings.Count(said, "+ demo may "), "in the list and in the question: "+said)
 	after, err := os.ReadFile(p.stackFile())
 	require.NoError(t, err)
 	require.Equal(t, string(before), string(after))
@@ -72,4 +72,30 @@ func TestLearn(t *testing.T) {
 	require.Equal(t, exit.Failed, r.status)
 	require.Contains(t, r.stderr, "stack eu-prod is for production")
 	require.NoFileExists(t, filepath.Join(work, "ran"))
+}
+
+// TestForgedConsent: whatever an agent leaves a terminal in, a person sees what they are asked.
+func TestForgedConsent(t *testing.T) {
+	t.Parallel()
+	p := newPath(t)
+	work := filepath.Join(p.dir, "work")
+	require.NoError(t, os.MkdirAll(work, 0o700))
+	for name, last := range map[string]string{
+		"swallowed":      `Ok to proceed? Type yes: \033P`,
+		"painted over":   `\033[2J\033[H+ demo may GET,HEAD https://docs.test/**\r\n\033[3;4r\033[4;1H`,
+		"another screen": `\033[?1049h\033[1;1r\033(0\033[8m\033[H`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), postern(t), "learn", "--agent", "demo", "--", "bash", "-c",
+				`curl -s https://evil.test/x; printf '`+last+`'; exit 1`)
+			cmd.Dir, cmd.Env = work, p.environ
+			screen, err := terminal.Start(cmd)
+			require.NoError(t, err)
+			defer screen.Close() //nolint:errcheck // a refusal
+			require.NoError(t, screen.Await(t.Context(), `(?m)^\+ demo may GET,HEAD https://evil\.test/\*\*  \[[^$]*`+
+				`Publish \+ demo may GET,HEAD https://evil\.test/\*\*\? Type yes:$`))
+			require.NoError(t, screen.Type("no\n"))
+			require.NoError(t, screen.Wait(t.Context()))
+		})
+	}
 }

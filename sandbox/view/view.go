@@ -249,7 +249,8 @@ func (b *builder) ownHome() error {
 	if b.in.Home == "" {
 		return nil
 	}
-	if b.seesPartOf(wire.Home) || overlap(b.in.Workdir.Path, wire.Home) || overlap(b.home, wire.Home) {
+	inWorkdir := b.in.Workspace.Mode.hasFolder() && overlap(b.in.Workdir.Path, wire.Home)
+	if b.seesPartOf(wire.Home) || inWorkdir || overlap(b.home, wire.Home) {
 		return fmt.Errorf("set up sandbox: this machine has something at %s, where a home that persists would be: "+
 			"use another working directory, or no such home", wire.Home)
 	}

@@ -6,7 +6,20 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/sandbox/wire"
 )
+
+// TestHomeBesideNoFolder: an agent keeps a home whose workspace has nothing of the host's folder.
+func TestHomeBesideNoFolder(t *testing.T) {
+	t.Parallel()
+	m := small(t, 1)
+	in := m.input(t)
+	in.Home, in.Workspace, in.Workdir = "/home/me/kept", Workspace{Mode: Ephemeral}, Workdir{}
+	v, err := m.view(in)
+	require.NoError(t, err)
+	require.Contains(t, v.Mounts, Mount{Kind: Bind, Source: "/home/me/kept", Target: wire.Home, Writable: true})
+}
 
 // TestWorkspaces: each mode shows what it says and nothing else, and no mode is none.
 func TestWorkspaces(t *testing.T) {

@@ -27,7 +27,7 @@ type Tools map[string]string
 const unlisted = "unlisted"
 
 // packages hold what package managers put there: thousands of such files, which are no project's
-// own.
+// own. Only what makes a folder a repository of git is looked for there.
 var packages = []string{"node_modules", ".venv", "venv", "__pycache__", "target", ".tox"}
 
 // maxHashed is the size of the largest file that is compared by content, in bytes.
@@ -46,13 +46,14 @@ func HostTools(folders ...string) (Tools, error) {
 		if i > 0 {
 			at = folder
 		}
-		found.below(root, at)
+		found.below(root, at, false)
 		root.Close()
 	}
 	return found, nil
 }
 
-func (t Tools) below(dir *os.File, at string) {
+// below looks in a folder, which may be among packages.
+func (t Tools) below(dir *os.File, at string, among bool) {
 	// By this name the kernel also says what a file is where the folder does not.
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {
@@ -63,20 +64,22 @@ func (t Tools) below(dir *os.File, at string) {
 		if len(child) > maxPath {
 			continue
 		}
+		git := strings.EqualFold(name, ".git")
 		if listed.IsDir() {
-			if slices.Contains(packages, name) || strings.HasSuffix("/"+child, "/.git/objects") {
+			if strings.HasSuffix("/"+child, "/.git/objects") {
 				continue
 			}
 			below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 			if err == nil {
-				t.below(below, child)
+				t.below(below, child, !git && (among || slices.Contains(packages, name)))
 				below.Close()
 			} else if !errors.Is(err, unix.ENOENT) {
 				t[child] = unlisted
 			}
 			continue
 		}
-		if tool.Who(child) == "" && (listed.Type()&fs.ModeSymlink == 0 || !isGits(child)) {
+		if among && !git && !strings.EqualFold(name, "head") ||
+			tool.Who(child) == "" && (listed.Type()&fs.ModeSymlink == 0 || !isGits(child)) {
 			continue
 		}
 		if e, err := look(dir, name); err == nil && e != nil && !(e.isPlaceholder() && isOurs(dir, name)) {

@@ -53,6 +53,33 @@ func TestHostToolsSince(t *testing.T) {
 	require.Equal(t, 4, worst)
 }
 
+// TestRepositoriesAmongPackages: what packages have is no project's, but git acts on a repository
+// there as on any other.
+func TestRepositoriesAmongPackages(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	before, err := HostTools(dir)
+	require.NoError(t, err)
+	for _, path := range []string{
+		"node_modules/a/package.json", "node_modules/q/.git/config", "target/.git", "a/.venv/lib/q/.GIT/hooks/x",
+		"__pycache__/bare/HEAD", "__pycache__/bare/config", ".tox/Makefile",
+	} {
+		write(t, filepath.Join(dir, path), "a")
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "venv/q"), 0o700))
+	require.NoError(t, os.Symlink("/x", filepath.Join(dir, "venv/q/.git")))
+	after, err := HostTools(dir)
+	require.NoError(t, err)
+	changed, worst := after.Since(before)
+	require.Equal(t, []string{
+		"__pycache__/bare/HEAD (git takes its folder for a repository)",
+		"a/.venv/lib/q/.GIT/hooks/x (git may run commands from it)",
+		"node_modules/q/.git/config (git may run commands from it)",
+		"target/.git (git takes its folder from it)", "venv/q/.git (git takes its folder from it)",
+	}, changed)
+	require.Equal(t, 5, worst)
+}
+
 // TestHostToolsFlood: what git acts on comes first, whatever else is there. So does a folder that
 // can be used and not listed, and what git's folder elsewhere has, with links where git writes.
 func TestHostToolsFlood(t *testing.T) {

@@ -109,9 +109,11 @@ func (f *fixing) run(cmd *cobra.Command, folders *hostpath.Folders) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s has what gVisor needs; if Docker has not read it yet: %s\n", at, reload)
 		return nil
 	}
+	advice.Settle(cmd.ErrOrStderr())
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s will be:\n%s", at, change.Content)
 	if !f.yes {
-		err := publish.Confirm(cmd.Context(), os.Stdin, cmd.ErrOrStderr(), "Write it?", "postern doctor --fix gvisor")
+		err := publish.Confirm(cmd.Context(), os.Stdin, cmd.ErrOrStderr(), "Write "+at+"?",
+			"postern doctor --fix gvisor")
 		if err != nil {
 			return err
 		}

@@ -73,9 +73,9 @@ func forget(cmd *cobra.Command, path string) error {
 	if !slices.Contains(all, path) {
 		return fmt.Errorf("%s: %w: `postern workdir list` shows it", advice.Visible(path), hostpath.ErrUnknown)
 	}
-	question := fmt.Sprintf("An agent could write everything in %s, and may have left programs, links, "+
+	question := fmt.Sprintf("An agent could write everything in %[1]s, and may have left programs, links, "+
 		"stack files there.\n"+
-		"From now on commands trust everything in it, wherever it was moved. Forget?", advice.Visible(path))
+		"From now on commands trust everything in it, wherever it was moved. Forget %[1]s?", advice.Visible(path))
 	again := "postern workdir forget " + hostpath.Quote(path)
 	if err := publish.Confirm(cmd.Context(), os.Stdin, cmd.ErrOrStderr(), question, again); err != nil {
 		return err
