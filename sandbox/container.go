@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,9 @@ import (
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/wire"
 )
+
+// endPatience is the time that a container has to end by itself.
+const endPatience = 10 * time.Second
 
 // inContainer is a sandbox that is a container.
 type inContainer struct {
@@ -73,6 +77,9 @@ func (c *inContainer) warn(s *Spec) {
 func (c *inContainer) started() error { return nil }
 
 func (c *inContainer) wait(ctx context.Context) (string, error) {
+	// The command has ended, or nobody there can be reached.
+	ctx, cancel := context.WithTimeout(ctx, endPatience)
+	defer cancel()
 	if err := c.running.Wait(ctx); err != nil {
 		return "", err // perhaps it runs, and could still complain
 	}

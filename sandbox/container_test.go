@@ -202,97 +202,6 @@ func accessDenied(out string) string {
 	return strings.Join(lines, "\n")
 }
 
-// TestContainerEnds: exit statuses, signals, and what is left of a sandbox that is killed.
-func TestContainerEnds(t *testing.T) {
-	t.Parallel()
-	eachEngine(t, func(t *testing.T, b *box) {
-		b.spec.Agent = "ends-" + filepath.Base(t.Name())
-		for script, want := range map[string]int{"exit 7": 7, "kill -9 $$": 137, "exec nosuch": 127} {
-			_, status := b.run(t, "sh", "-c", script)
-			require.Equal(t, want, status, script)
-		}
-		out, status := b.run(t, "nosuch")
-		require.Equal(t, 127, status, out)
-		require.Contains(t, out, "command not found in the sandbox")
-		out, status = b.run(t, "./none")
-		require.Equal(t, 127, status, out)
-		b.write(t, "work/plain", "x")
-		_, status = b.run(t, "./plain")
-		require.Equal(t, 126, status)
-		require.Empty(t, b.left(t))
-
-		// A signal reaches the command; it decides what to do.
-		cmd := b.command(t, "./try", "signals", "2")
-		piped, err := cmd.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
-		next := lineReader(piped)
-		require.Equal(t, "ready", next(t))
-		require.NoError(t, cmd.Process.Signal(unix.SIGTERM))
-		require.Equal(t, "SIGTERM", next(t))
-		require.NoError(t, cmd.Process.Signal(unix.SIGINT))
-		require.Equal(t, "SIGINT", next(t))
-		require.NoError(t, cmd.Wait())
-
-		// kill -9 leaves nothing that runs, and the next run removes the rest.
-		cmd = b.command(t, "sh", "-c", "echo ready; sleep 1000")
-		piped, err = cmd.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
-		require.Equal(t, "ready", lineReader(piped)(t))
-		require.Len(t, b.left(t), 1)
-		require.NoError(t, cmd.Process.Kill())
-		require.Error(t, cmd.Wait())
-		require.Eventually(t, func() bool { return len(b.left(t)) == 0 }, time.Minute, 50*time.Millisecond)
-		b.sh(t, "true")
-		left, err := filepath.Glob(filepath.Join(b.spec.Container.Folder, "run-*"))
-		require.NoError(t, err)
-		require.Empty(t, left)
-	})
-}
-
-// TestContainerEndsThoughStopped: a command has stopped every process that it can, our own among
-// them. Its container ends all the same if `postern run` is killed, and if its caller gives up.
-func TestContainerEndsThoughStopped(t *testing.T) {
-	t.Parallel()
-	const script = `kill -STOP -1; until grep -q '^State:.T' /proc/[0-9]*/status; do :; done
-		echo ready; exec sleep 1000`
-	eachEngine(t, func(t *testing.T, b *box) {
-		b.spec.Agent = "stopped-" + filepath.Base(t.Name())
-		cmd := b.command(t, "sh", "-c", script)
-		piped, err := cmd.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
-		require.Equal(t, "ready", lineReader(piped)(t))
-		require.NoError(t, cmd.Process.Kill())
-		require.Error(t, cmd.Wait())
-		require.Eventually(t, func() bool { return len(b.left(t)) == 0 }, time.Minute, 50*time.Millisecond)
-
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		read, write, err := os.Pipe()
-		require.NoError(t, err)
-		defer read.Close()
-		defer write.Close()
-		request := b.spec
-		request.Command, request.Environ, request.Stdout = []string{"sh", "-c", script}, b.env, write
-		failed := make(chan error, 1)
-		go func() {
-			_, err := request.run(ctx)
-			failed <- err
-		}()
-		require.Equal(t, "ready", lineReader(read)(t))
-		cancel()
-		select {
-		case err := <-failed:
-			require.ErrorIs(t, err, context.Canceled)
-		case <-time.After(time.Minute):
-			require.Fail(t, "the command still runs")
-		}
-		require.Eventually(t, func() bool { return len(b.left(t)) == 0 }, time.Minute, 50*time.Millisecond)
-	})
-}
-
 // TestContainerIsHardened: what the flags do, seen from the inside.
 func TestContainerIsHardened(t *testing.T) {
 	t.Parallel()
@@ -328,12 +237,17 @@ func TestContainersFirstProcess(t *testing.T) {
 			"pidfd_open 1 0", "sched_setaffinity 1 8 mask", "sched_setscheduler 1 5 zeros", "sched_setparam 1 zeros",
 			"sched_setattr 1 zeros 0", "setpriority 0 1 19", "ioprio_set 1 1 0x6000", "prlimit64 1 7 0 0",
 			"setpriority 2 0 19", // all processes of the user
+			// A file sends a signal to its owner: F_SETOWN, F_SETOWN_EX, F_SETSIG; FIOSETOWN, SIOCSPGRP.
+			"fcntl 0 8 1", "fcntl 0 8 0xffffffffffffffff", "fcntl 0 8 0xffffffff", "fcntl 0 15 zeros", "fcntl 0 10 19",
+			"ioctl 0 0x8901 zeros", "ioctl 0 0x8902 zeros",
 		} {
 			name, args, _ := strings.Cut(call, " ")
 			fmt.Fprintf(&script, "echo %s; ./try syscall %d %s 2>&1\n", name, machine.SyscallNames[name], args)
 			fmt.Fprintf(&want, "%s\nerror: operation not permitted\n", name)
 		}
-		for _, call := range []string{"sched_setaffinity 0 8 mask", "setpriority 0 0 5", "prlimit64 0 7 0 0"} {
+		for _, call := range []string{
+			"sched_setaffinity 0 8 mask", "setpriority 0 0 5", "prlimit64 0 7 0 0", "fcntl 0 8 0", "fcntl 0 10 29",
+		} {
 			name, args, _ := strings.Cut(call, " ")
 			fmt.Fprintf(&script, "echo %s; ./try syscall %d %s 2>&1\n", name, machine.SyscallNames[name], args)
 			fmt.Fprintf(&want, "%s\ndone\n", name)
@@ -408,6 +322,10 @@ func withLinks(t *testing.T, empty bool, links map[string]string) io.Reader {
 		}
 	}
 	for at, target := range links {
+		if target == "a pipe" {
+			require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeFifo, Name: at, Mode: 0o644}))
+			continue
+		}
 		require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: at, Linkname: target}))
 	}
 	require.NoError(t, w.Close())
@@ -466,6 +384,12 @@ func TestHostileImages(t *testing.T) {
 	out, status := b.run(t, "true")
 	require.Equal(t, 99, status)
 	require.Contains(t, out, "the image has a link at /data, on the way to /data/ssl")
+	for _, file := range []string{"etc/passwd", "etc/group"} {
+		image(true, "pipe", map[string]string{file: "a pipe"})
+		out, status := b.run(t, "true")
+		require.Equal(t, 99, status, file)
+		require.Contains(t, out, "/"+file+" of the image is not a file")
+	}
 	// Links that lead elsewhere are many images' own.
 	image(false, "link-home", map[string]string{"home": "/var/home", "srv": b.spec.Workdir})
 	require.Equal(t, "/var/home\n", b.sh(t, "touch $HOME/new && readlink /home"))

@@ -191,7 +191,13 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	defer func() { err = errors.Join(err, box.end()) }()
 	ctx, end := guardCounters(ctx)
 	defer end(nil)
+<<<<<<< HEAD
 	host, err := box.start(ctx, around, streams)
+=======
+	host, err := startUnlessSignalled(ctx, end, signals, func() (*net.UnixConn, error) {
+		return box.start(ctx, around, streams)
+	})
+>>>>>>> b048a56 (sandbox: a container ends whatever in it is stopped, also if postern run is killed; a run that starts can be told to end; no image whose accounts are a pipe)
 	if err != nil {
 		return Result{}, err
 	}
@@ -286,6 +292,32 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	return Result{}, box.explain(complaint, errors.Join(waitErr, setupErr, eventErr))
 }
 
+// startUnlessSignalled calls start. A signal until that returns is for nobody but us, and ends the
+// run.
+func startUnlessSignalled(
+	ctx context.Context, end context.CancelCauseFunc, signals <-chan os.Signal, start func() (*net.UnixConn, error),
+) (*net.UnixConn, error) {
+	started, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case sig := <-signals:
+			end(fmt.Errorf("start sandbox: %s", sig))
+		case <-started:
+		}
+	}()
+	host, err := start()
+	close(started)
+	<-done
+	if ctx.Err() != nil {
+		if err == nil {
+			host.Close()
+		}
+		return nil, context.Cause(ctx)
+	}
+	return host, err
+}
+
 // readEvents collects what the inside reports until it ends, and calls started when the command
 // runs.
 func readEvents(host net.Conn, started func() error) (wire.Event, error) {
@@ -307,7 +339,9 @@ func readEvents(host net.Conn, started func() error) (wire.Event, error) {
 			continue
 		}
 		e.Started = all.Started
-		all = e
+		if all = e; e.Exited != nil {
+			return all, nil // whoever has the connection, too, is stopped, perhaps
+		}
 	}
 }
 

@@ -98,6 +98,8 @@ const (
 	// socketKind is the part of a socket's type that is not flags.
 	socketKind  = 0xf
 	tioclinux   = 0x541c
+	fiosetown   = 0x8901
+	siocspgrp   = 0x8902
 	noRandomize = 0x0040000
 	// ioctlKind is the part of an ioctl's number that says whose it is. The two file systems make
 	// subvolumes and snapshots for everybody who may write a folder.
@@ -113,6 +115,13 @@ func isOneOf(do uint32, arg int, mask uint32, values ...uint32) []outcome {
 		out[i] = outcome{when: []check{{arg: arg, mask: mask, value: v}}, do: do}
 	}
 	return out
+}
+
+// setTo forbids one value of one of fcntl's commands.
+func setTo(command, value uint32) outcome {
+	return outcome{do: errForbidden, when: []check{
+		{arg: 1, mask: whole, value: command}, {arg: 2, mask: whole, value: value},
+	}}
 }
 
 // modeless lets a call pass unless its mode has one of the bits of setID.
@@ -139,14 +148,20 @@ var checkedCalls = []checkedCall{
 		why: "input into, the clipboard of, and another protocol for a terminal that others use too; before Linux 6.8 who owns the working folder can have a snapshot in it of the whole subvolume that the folder is in",
 		outcomes: slices.Concat(
 			isOneOf(errForbidden, 1, whole, unix.TIOCSTI, tioclinux, unix.TIOCSETD),
+			isOneOf(errForbidden, 1, whole, fiosetown, siocspgrp),                            // as fcntl's F_SETOWN_EX
 			isOneOf(retAllow, 1, whole, unix.FICLONE, unix.FICLONERANGE, unix.FIDEDUPERANGE), // btrfs's numbers, every file system's calls
 			isOneOf(errForbidden, 1, ioctlKind, btrfs, bcachefs),
 		),
 	},
 	{
 		names: []string{"fcntl"}, otherwise: retAllow,
-		why:      "whoever holds a lease on a file makes everybody else who opens the file wait for it, for 45 s",
-		outcomes: isOneOf(errForbidden, 1, whole, unix.F_SETLEASE),
+		why: "whoever holds a lease on a file makes everybody else who opens the file wait for it, for 45 s; " +
+			"a file sends its owner, or the owner's group, any signal: see firstProcessCalls",
+		outcomes: append(
+			isOneOf(errForbidden, 1, whole, unix.F_SETLEASE, unix.F_SETOWN_EX), // whose owner is in memory
+			setTo(unix.F_SETOWN, 1), setTo(unix.F_SETOWN, whole), // group 1
+			setTo(unix.F_SETSIG, uint32(unix.SIGSTOP)),
+		),
 	},
 	{
 		names: []string{"clone"}, otherwise: errForbidden, why: "in a namespace of its own an agent would have capabilities, and with them the kernel's rarely tried paths",

@@ -325,9 +325,9 @@ func (e *Engine) checkOverlays(ctx context.Context, id string, c *config) error 
 	return nil
 }
 
-// linkAt returns where the symbolic link at the path in the container leads in the end, "" if
-// something else is there. If nothing is, the error is [fs.ErrNotExist].
-func (e *Engine) linkAt(ctx context.Context, id, path string) (string, error) {
+// linkAt returns what is at the path in the container, and where it leads in the end if it is a
+// symbolic link, or else "". If nothing is there, the error is [fs.ErrNotExist].
+func (e *Engine) linkAt(ctx context.Context, id, path string) (to string, mode fs.FileMode, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	response, err := e.ask(ctx, http.MethodHead, "/containers/"+id+"/archive?path="+url.QueryEscape(path), nil)
@@ -335,7 +335,7 @@ func (e *Engine) linkAt(ctx context.Context, id, path string) (string, error) {
 		err = fs.ErrNotExist
 	}
 	if err != nil {
-		return "", fmt.Errorf("look at %s in the container: %w", path, err)
+		return "", 0, fmt.Errorf("look at %s in the container: %w", path, err)
 	}
 	response.Body.Close()
 	var stat struct {
@@ -344,15 +344,15 @@ func (e *Engine) linkAt(ctx context.Context, id, path string) (string, error) {
 	}
 	encoded := strings.NewReader(response.Header.Get("X-Docker-Container-Path-Stat"))
 	if err := json.NewDecoder(base64.NewDecoder(base64.StdEncoding, encoded)).Decode(&stat); err != nil {
-		return "", fmt.Errorf("look at %s in the container: %w", path, err)
+		return "", 0, fmt.Errorf("look at %s in the container: %w", path, err)
 	}
 	if stat.Mode&fs.ModeSymlink == 0 {
-		return "", nil
+		return "", stat.Mode, nil
 	}
 	if stat.LinkTarget == "" {
-		return "", fmt.Errorf("look at %s in the container: the engine does not say where the link leads", path)
+		return "", 0, fmt.Errorf("look at %s in the container: the engine does not say where the link leads", path)
 	}
-	return stat.LinkTarget, nil
+	return stat.LinkTarget, stat.Mode, nil
 }
 
 // start starts the container.

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/sandbox/view"
+	"github.com/postern/postern/sandbox/wire"
 )
 
 // fake is an engine that answers what a test says.
@@ -230,7 +231,8 @@ func gone(t *testing.T, f *fake) (any, error) {
 
 func look(t *testing.T, f *fake) (any, error) {
 	t.Helper()
-	return f.linkAt(t.Context(), "c1", "/a b")
+	to, _, err := f.linkAt(t.Context(), "c1", "/a b")
+	return to, err
 }
 
 func stat(mode fs.FileMode, target string) string {
@@ -256,6 +258,12 @@ func TestPlaces(t *testing.T) {
 		// Otherwise want is what the error says.
 		link, place, want string
 	}{
+		"a device": {links: one("/etc/group", "device"), want: "/etc/group of the image is not a file"},
+		"a link to a device": {
+			links: map[string]string{"/etc/passwd": "/x", "/x": "device"},
+			want:  "/etc/passwd of the image is not a file",
+		},
+		"a file":            {links: one("/etc/passwd", "file")},
 		"none":              {},
 		"to ours":           {links: one("/run", "/elsewhere"), link: "/run", place: "/run/postern"},
 		"ours itself":       {links: one("/run/postern", "/elsewhere"), link: "/run/postern", place: "/run/postern"},
@@ -301,6 +309,10 @@ func TestPlaces(t *testing.T) {
 					return "400\n"
 				case link == "404", link == "500":
 					return link + "\n"
+				case link == "device":
+					return "200\n" + stat(fs.ModeDevice, "")
+				case link == "file":
+					return "200\n" + stat(0, "")
 				case link != "":
 					return "200\n" + stat(fs.ModeSymlink, link)
 				case path == "/", there:
@@ -421,6 +433,11 @@ func TestStartFails(t *testing.T) {
 				return "200\n"
 			})
 			v := example()
+			for i := range v.Mounts {
+				if v.Mounts[i].Target == wire.Inside {
+					v.Mounts[i].Source = "/bin/true"
+				}
+			}
 			if c.change != nil {
 				c.change(v)
 			}

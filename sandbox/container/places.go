@@ -19,7 +19,8 @@ const maxLinks = 40
 // working directory could cover our own files, and the first process would be the agent's file.
 //
 // No link may be on the way to the places in own, or below. A link on the way to another mount must
-// lead neither into nor around the first two of own.
+// lead neither into nor around the first two of own. And what the engine reads of the image when a
+// container starts must be a file: at a pipe it would wait for ever, as would all of its callers.
 func (e *Engine) checkPlaces(ctx context.Context, name string, c *config, own []string) (err error) {
 	probe := *c
 	probe.HostConfig.Mounts = nil // they would hide what the image has
@@ -52,8 +53,20 @@ func (e *Engine) checkPlaces(ctx context.Context, name string, c *config, own []
 				"something of its own: use an image without it", link, place)
 		}
 	}
+	for _, file := range []string{"/etc/passwd", "/etc/group"} {
+		end, _, err := way.follow(ctx, file)
+		if err != nil {
+			return err
+		}
+		if _, mode, err := e.linkAt(ctx, id, end); err == nil && !mode.IsRegular() {
+			return fmt.Errorf("make container: %s of the image is not a file, and the engine reads it: use an image "+
+				"with a file there, or none", file)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	// If somebody else has removed the container, nothing was found in it.
-	if _, err := e.linkAt(ctx, id, "/"); err != nil {
+	if _, _, err := e.linkAt(ctx, id, "/"); err != nil {
 		return err
 	}
 	return nil
@@ -101,7 +114,7 @@ func (w *way) look(ctx context.Context, path string) (string, error) {
 	if to, ok := w.known[path]; ok {
 		return to, nil
 	}
-	to, err := w.engine.linkAt(ctx, w.id, path)
+	to, _, err := w.engine.linkAt(ctx, w.id, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		to = absent

@@ -10,9 +10,12 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +27,9 @@ import (
 
 // joinPatience bounds the time from the container's start until its first process connects.
 const joinPatience = time.Minute
+
+// closePatience bounds the removal at the end. What is left then is for the ender and the next run.
+const closePatience = 15 * time.Second
 
 // Running is a container that runs, or has ended.
 type Running struct {
@@ -37,6 +43,8 @@ type Running struct {
 	gone   chan struct{}
 	err    error
 	cancel context.CancelFunc
+	// ender removes the container if this process ends before it has.
+	ender *exec.Cmd
 }
 
 // Start makes and starts the container of a view, hands its first process the files, and returns
@@ -72,6 +80,9 @@ func (r *Running) start(
 	if err != nil {
 		return nil, err
 	}
+	if err := r.outlive(v); err != nil {
+		return nil, err
+	}
 	own := append([]string{wire.Dir, v.Workdir.Path}, o.Volumes...)
 	if err := r.engine.checkPlaces(ctx, r.name+probeSuffix, c, own); err != nil {
 		return nil, err
@@ -95,6 +106,26 @@ func (r *Running) start(
 		return nil, err
 	}
 	return r.join(ctx, listener, files)
+}
+
+// outlive starts the ender. A signal to this process's group does not reach it.
+func (r *Running) outlive(v *view.View) error {
+	at := slices.IndexFunc(v.Mounts, func(m view.Mount) bool { return m.Target == wire.Inside })
+	if at < 0 {
+		return fmt.Errorf("make container: the view has no %s", wire.Inside)
+	}
+	path := r.engine.prefix + "/containers/" + r.name
+	r.ender = exec.Command(v.Mounts[at].Source, wire.End, r.engine.Socket, path+probeSuffix, path)
+	r.ender.Dir, r.ender.Env, r.ender.SysProcAttr = "/", []string{}, &syscall.SysProcAttr{Setsid: true}
+	_, err := r.ender.StdinPipe() // nothing is written
+	if err == nil {
+		err = r.ender.Start()
+	}
+	if err != nil {
+		r.ender = nil
+		return fmt.Errorf("make container: start what removes it if this process is killed: %w", err)
+	}
+	return nil
 }
 
 // join waits for the first process, and hands it the files.
@@ -154,13 +185,19 @@ func (r *Running) Close() error {
 		ended = ended || r.err == nil
 	default:
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
 	if !ended { // by its name: the engine's answer may have been lost
 		for _, name := range []string{r.name, r.name + probeSuffix} {
-			err = errors.Join(err, r.engine.Remove(context.Background(), name))
+			err = errors.Join(err, r.engine.Remove(ctx, name))
 		}
 	}
 	if r.cancel != nil {
 		r.cancel()
+	}
+	if r.ender != nil && err == nil { // else it goes on when this process ends
+		_ = r.ender.Process.Kill()
+		_ = r.ender.Wait()
 	}
 	if r.folder != "" && err == nil { // else it says to the next run what is to be removed
 		err = os.RemoveAll(r.folder)

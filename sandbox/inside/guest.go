@@ -147,7 +147,7 @@ func serveGuest(session *yamux.Session, control *yamux.Stream) error {
 	if err != nil {
 		return fmt.Errorf("make user and network namespace in the machine: %w", err)
 	}
-	go func() { _, _ = reap(pid) }()
+	go func() { _, _ = reap(pid, 0) }()
 	inside := json.NewEncoder(ours)
 	setup.Guest = nil
 	if err := inside.Encode(setup); err != nil {

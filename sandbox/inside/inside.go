@@ -38,6 +38,8 @@ func Main() int {
 		return becomeCommand()
 	case os.Args[0] == wire.Init && os.Getpid() == 1:
 		return beGuest()
+	case len(os.Args) > 3 && os.Args[1] == wire.End:
+		return endContainers(os.Args[2], os.Args[3:])
 	case len(os.Args) == 2 && os.Args[1] == wire.Join:
 		status, err := join()
 		if err != nil {
@@ -175,7 +177,7 @@ func serve(control *control, events *json.Encoder, fleet *fleet) (int, error) {
 	}
 	go relaySignals(control, decoder, pid, own)
 	defer own.Finish()
-	return reap(pid)
+	return reap(pid, 0)
 }
 
 // relaySignals passes on what the host asks for. The end of the connection
@@ -210,11 +212,12 @@ func relaySignals(control *control, decoder *json.Decoder, pid int, own *termina
 	}
 }
 
-// reap waits for the command, and for every orphan in the meantime.
-func reap(pid int) (int, error) {
+// reap waits for the process, and for every orphan in the meantime. With WUNTRACED in options, it also
+// returns if the process is stopped.
+func reap(pid, options int) (int, error) {
 	for {
 		var ws unix.WaitStatus
-		got, err := unix.Wait4(-1, &ws, 0, nil)
+		got, err := unix.Wait4(-1, &ws, options, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
@@ -223,6 +226,8 @@ func reap(pid int) (int, error) {
 			return ws.ExitStatus(), nil
 		case got == pid && ws.Signaled():
 			return 128 + int(ws.Signal()), nil
+		case got == pid && ws.Stopped():
+			return 0, errors.New("the command has stopped the process that serves the sandbox")
 		}
 	}
 }

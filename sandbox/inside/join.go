@@ -21,9 +21,9 @@ const nested = "postern-nested"
 // namespace with a network namespace in it, and serves the sandbox from there.
 //
 // The command has the same user of the host as the process in those namespaces. It cannot look into
-// that process, which is not dumpable, but it can end it: then this one ends too, and the container
-// with it. It can also stop that process, which then sees no end of `postern run`: so this one, which
-// nobody inside can stop, looks for that end too.
+// that process, which is not dumpable, but it can end or stop it: then this one ends too, and the
+// container with it. So does it at the end of `postern run`, for which a stopped process cannot look.
+// If nothing in the container looks any more, the host ends it: see package container.
 func join() (int, error) {
 	beImmune()
 	files, err := receive()
@@ -50,7 +50,7 @@ func join() (int, error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("protect memory: %w", err)
 	}
-	return reap(pid)
+	return reap(pid, unix.WUNTRACED)
 }
 
 // nest starts this program again, with the files, in a user namespace whose root is the user, and in

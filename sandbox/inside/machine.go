@@ -189,7 +189,7 @@ func (m *machine) start() error {
 		// QEMU has ended, and whoever waits for an event learns it from the channel's end.
 		conn.Close()
 	}()
-	go func() { _, _ = reap(pid) }()
+	go func() { _, _ = reap(pid, 0) }()
 	if m.session, err = channel(&frames{Conn: conn, m: m}, false); err != nil {
 		return fmt.Errorf("open the machine's channel: %w", err)
 	}

@@ -102,6 +102,10 @@ const (
 // descriptors from HostSocket, and makes the namespaces that bubblewrap makes elsewhere.
 const Join = "join"
 
+// End is the argument with which `postern-sandbox` is started on the host, to remove a container when
+// `postern run` has ended. The engine's socket and the container's path in its API follow.
+const End = "end"
+
 // The fixed addresses of the sandbox.
 const (
 	// ProxyPort is the loopback port at which the agent's proxy answers.

@@ -202,6 +202,19 @@ func (d *Daemon) Create(ctx context.Context, name, image string, labels map[stri
 	return d.call(ctx, http.MethodPost, "/containers/create?name="+name, bytes.NewReader(body), nil)
 }
 
+// Exec starts a shell's script in the container, beside what runs there.
+func (d *Daemon) Exec(ctx context.Context, container, script string) error {
+	body, err := json.Marshal(map[string]any{"Cmd": []string{"sh", "-c", script}})
+	if err != nil {
+		return err
+	}
+	var made struct{ ID string }
+	if err := d.call(ctx, http.MethodPost, "/containers/"+container+"/exec", bytes.NewReader(body), &made); err != nil {
+		return err
+	}
+	return d.call(ctx, http.MethodPost, "/exec/"+made.ID+"/start", strings.NewReader(`{"Detach":true}`), nil)
+}
+
 // Volumes returns the mount options of all volumes that have some.
 func (d *Daemon) Volumes(ctx context.Context) ([]string, error) {
 	var all struct {

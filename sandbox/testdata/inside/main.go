@@ -26,7 +26,7 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 1 || os.Args[1] == wire.Join {
+	if len(os.Args) == 1 || os.Args[1] == wire.Join || os.Args[1] == wire.End {
 		os.Exit(inside.Main())
 	}
 	if err := try(os.Args[1], os.Args[2:]); err != nil {
