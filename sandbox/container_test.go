@@ -237,7 +237,7 @@ func TestContainersFirstProcess(t *testing.T) {
 			"pidfd_open 1 0", "sched_setaffinity 1 8 mask", "sched_setscheduler 1 5 zeros", "sched_setparam 1 zeros",
 			"sched_setattr 1 zeros 0", "setpriority 0 1 19", "ioprio_set 1 1 0x6000", "prlimit64 1 7 0 0",
 			"setpriority 2 0 19", // all processes of the user
-			// A file sends a signal to its owner: F_SETOWN, F_SETOWN_EX, F_SETSIG; FIOSETOWN, SIOCSPGRP.
+			// A file sends signals: F_SETOWN, F_SETOWN_EX, F_SETSIG, FIOSETOWN, SIOCSPGRP.
 			"fcntl 0 8 1", "fcntl 0 8 0xffffffffffffffff", "fcntl 0 8 0xffffffff", "fcntl 0 15 zeros", "fcntl 0 10 19",
 			"ioctl 0 0x8901 zeros", "ioctl 0 0x8902 zeros",
 		} {

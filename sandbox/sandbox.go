@@ -191,13 +191,7 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	defer func() { err = errors.Join(err, box.end()) }()
 	ctx, end := guardCounters(ctx)
 	defer end(nil)
-<<<<<<< HEAD
-	host, err := box.start(ctx, around, streams)
-=======
-	host, err := startUnlessSignalled(ctx, end, signals, func() (*net.UnixConn, error) {
-		return box.start(ctx, around, streams)
-	})
->>>>>>> b048a56 (sandbox: a container ends whatever in it is stopped, also if postern run is killed; a run that starts can be told to end; no image whose accounts are a pipe)
+	host, err := around.start(ctx, box, streams, signals, end)
 	if err != nil {
 		return Result{}, err
 	}
@@ -292,10 +286,9 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	return Result{}, box.explain(complaint, errors.Join(waitErr, setupErr, eventErr))
 }
 
-// startUnlessSignalled calls start. A signal until that returns is for nobody but us, and ends the
-// run.
-func startUnlessSignalled(
-	ctx context.Context, end context.CancelCauseFunc, signals <-chan os.Signal, start func() (*net.UnixConn, error),
+// start starts the box. A signal until it has started is for nobody but us, and ends ctx.
+func (s *Spec) start(
+	ctx context.Context, box isolation, st *streams, signals <-chan os.Signal, end context.CancelCauseFunc,
 ) (*net.UnixConn, error) {
 	started, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -306,12 +299,13 @@ func startUnlessSignalled(
 		case <-started:
 		}
 	}()
-	host, err := start()
+	host, err := box.start(ctx, s, st)
 	close(started)
 	<-done
 	if ctx.Err() != nil {
 		if err == nil {
 			host.Close()
+			_, _ = box.wait(ctx) // the cause says more
 		}
 		return nil, context.Cause(ctx)
 	}
