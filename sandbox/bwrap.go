@@ -222,19 +222,28 @@ func (d *descriptors) own(f *os.File) {
 
 // data adds a descriptor that reads content.
 func (d *descriptors) data(content []byte) error {
+	f, err := memory(content)
+	if err == nil {
+		d.own(f)
+	}
+	return err
+}
+
+// memory returns an anonymous file that reads content.
+func memory(content []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("postern", unix.MFD_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("make anonymous file: %w", err)
+		return nil, fmt.Errorf("make anonymous file: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "memfd")
-	d.own(f)
-	if _, err := f.Write(content); err != nil {
-		return fmt.Errorf("write anonymous file: %w", err)
+	if _, err = f.Write(content); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("rewind anonymous file: %w", err)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write anonymous file: %w", err)
 	}
-	return nil
+	return f, nil
 }
 
 func (d *descriptors) close() {

@@ -86,6 +86,16 @@ func (p *path) gitElsewhere(t *testing.T, home string) {
 	require.Contains(t, r.stderr, "config.worktree was replaced, renamed or removed")
 	host("git -C main config --unset extensions.worktreeConfig; rm -f wt/fifo main/.git/worktrees/wt/config.worktree")
 
+	// Whoever sees no secrets sees none in there.
+	require.Equal(t, "inside\n", p.ok(run("wt", "git log -1 --format=%s", "--overlay")))
+	host("git -C main remote add token https://u:gh" + "p_q7Xw2LkP9sTfBz4Nn8RvJ3mYc6HdG5aUe1Wo@github.com/x")
+	for _, dir := range []string{"wt", "main/pkg/a"} {
+		r := run(dir, "cat "+common+"/config", "--overlay")
+		require.NotEqual(t, exit.Done, r.status, r.stdout)
+		require.Contains(t, r.stderr, common+"/config looks like a secret, by its content: github-pat")
+	}
+	host("git -C main remote remove token")
+
 	// What .git names must lead back, whoever wrote it.
 	require.NoError(t, os.Mkdir(filepath.Join(home, ".ssh"), 0o700))
 	host("git init -q --separate-git-dir apart sep")

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,7 +50,9 @@ func (r *Request) owner() string { return filepath.Base(r.Home.Root) + "/" + r.A
 
 // repository has in show git's folder, if that is not in the working directory, or says in NoGit
 // why git will not work.
-func (p *Prepared) repository(r *Request, folders *hostpath.Folders, in *view.Input) error {
+func (p *Prepared) repository(
+	ctx context.Context, r *Request, folders *hostpath.Folders, in *view.Input, hide []string,
+) error {
 	if in.Workdir.Path == "" {
 		return nil
 	}
@@ -62,6 +65,10 @@ func (p *Prepared) repository(r *Request, folders *hostpath.Folders, in *view.In
 	}
 	if err == nil && g != nil {
 		err = r.mayShow(g, folders, in)
+	}
+	if err == nil && g != nil && in.Workspace.Mode != view.Write {
+		search := Search(filepath.Dir(r.Home.Root), plan.Workspace{Hide: hide})
+		err = p.searchGit(ctx, folders, g, in.Workdir.Path, search)
 	}
 	if err != nil {
 		p.NoGit = err.Error()
@@ -100,6 +107,43 @@ func (r *Request) mayShow(g *gitFolder, folders *hostpath.Folders, in *view.Inpu
 		return err
 	}
 	return r.trusted(withGit, dir, own)
+}
+
+// searchGit says why an agent that sees no secrets may not see git's folder: nothing in it can be
+// hidden, because git replaces its files. It notes in Leaked which hidden files were committed.
+func (p *Prepared) searchGit(
+	ctx context.Context, folders *hostpath.Folders, g *gitFolder, workdir string, search workspace.Search,
+) error {
+	limited, cancel := context.WithTimeoutCause(ctx, searchPatience, fmt.Errorf(
+		"it takes more than %v; the next run continues", searchPatience))
+	defer cancel()
+	dir := g.common.Name()
+	search.Git = true
+	found, err := search.Secrets(limited, dir)
+	if err != nil {
+		return err
+	}
+	if len(found.Hidden) > 0 {
+		s := found.Hidden[0]
+		return fmt.Errorf("%s looks like a secret, by %s: move it out of git's folder, a token in a URL to a credential "+
+			"helper (git help credentials)", workspace.Quote(filepath.Join(dir, s.Path)), s.Why)
+	}
+	below, err := filepath.Rel(g.top, workdir)
+	if err != nil || len(p.Secrets.Hidden) == 0 {
+		return err
+	}
+	var paths []string
+	for _, at := range p.Secrets.Paths() {
+		paths = append(paths, filepath.Join(below, at))
+	}
+	own := ""
+	if g.own != nil {
+		own = filepath.Join("worktrees", filepath.Base(g.own.Name()))
+	}
+	ctx, cancel = context.WithTimeout(ctx, historyPatience)
+	defer cancel()
+	p.Leaked = append(p.Leaked, Leaked{Folder: g.top, Clean: g.top + "-clean"}.look(ctx, folders, dir, own, paths)...)
+	return nil
 }
 
 // show has the sandbox show git's folder. A command that writes the working directory can commit,

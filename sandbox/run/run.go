@@ -307,7 +307,7 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 	if err := p.volume(r, in, w); err != nil {
 		return nil, err
 	}
-	if err := p.repository(r, folders, in); err != nil {
+	if err := p.repository(ctx, r, folders, in, w.Hide); err != nil {
 		return nil, err
 	}
 	if err := p.home(r, in, agent); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"github.com/postern/postern/advice"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/workspace"
 )
@@ -105,15 +107,22 @@ func Committed(
 		if at != "." {
 			l.Clean = folder + "-" + filepath.Base(at) + "-clean"
 		}
-		var err error
-		if l.Paths, l.Now, err = history(ctx, folders, l.Folder, paths); err != nil {
-			l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
-		}
-		if len(l.Paths) > 0 || l.Unknown != nil {
-			all = append(all, l)
-		}
+		all = append(all, l.look(ctx, folders, filepath.Join(l.Folder, ".git"), "", paths)...)
 	}
 	return all
+}
+
+// look returns l with what the repository with that git folder has of the paths, if it has anything.
+// own is the name of a linked worktree's part, or "".
+func (l Leaked) look(ctx context.Context, folders *hostpath.Folders, git, own string, paths []string) []Leaked {
+	var err error
+	if l.Paths, l.Now, err = history(ctx, folders, git, own, paths); err != nil {
+		l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
+	}
+	if len(l.Paths) == 0 && l.Unknown == nil {
+		return nil
+	}
+	return []Leaked{l}
 }
 
 // historyScript prints which of its arguments were committed or are in the index, a line, and which
@@ -121,7 +130,7 @@ func Committed(
 const historyScript = `
 git() {
 	/usr/bin/prlimit --nproc=64 --as=4294967296 --cpu=10 --core=0 --nofile=256 /usr/bin/git --no-pager \
-		--git-dir=/repository/.git -c safe.directory='*' -c core.fsmonitor=false -c core.hooksPath=/dev/null \
+		-c safe.directory='*' -c core.fsmonitor=false -c core.hooksPath=/dev/null \
 		--literal-pathspecs "$@"
 }
 git log --all --reflog --full-history -m --no-show-signature --no-renames --no-ext-diff --no-textconv \
@@ -136,47 +145,18 @@ const maxPaths = 1000
 // maxHistory bounds what git says, in bytes.
 const maxHistory = 64 << 20
 
-// history returns which of the paths the repository ever had, and which it has now.
+// history returns which of the paths the repository with that git folder ever had, and which it has
+// now. own is the name of a linked worktree's part, or "".
 func history(
-	ctx context.Context, folders *hostpath.Folders, repository string, paths []string,
+	ctx context.Context, folders *hostpath.Folders, git, own string, paths []string,
 ) (ever, now []string, err error) {
-	bwrap, err := folders.Program("bwrap", hostpath.Root)
-	if err == nil {
-		_, err = folders.Program("/usr/bin/git", hostpath.Root)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	args := []string{
-		"--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
-		"--setenv", "GIT_CONFIG_NOSYSTEM", "1", "--setenv", "GIT_NO_LAZY_FETCH", "1",
-		"--setenv", "GIT_ALLOW_PROTOCOL", "none", "--setenv", "GIT_OPTIONAL_LOCKS", "0",
-		"--setenv", "GIT_NO_REPLACE_OBJECTS", "1", "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc",
-		"--ro-bind", filepath.Join(repository, ".git"), "/repository/.git", "--chdir", "/repository",
-	}
-	for _, dir := range []string{"bin", "lib", "lib32", "lib64"} {
-		if to, err := filepath.EvalSymlinks("/" + dir); err == nil && to == "/usr/"+dir {
-			args = append(args, "--symlink", "usr/"+dir, "/"+dir)
-		} else if err == nil {
-			args = append(args, "--ro-bind", to, "/"+dir)
-		}
-	}
-	args = append(args, "/bin/sh", "-c", historyScript, "sh")
+	args := []string{"/bin/sh", "-c", historyScript, "sh"}
 	if len(paths) <= maxPaths {
 		args = append(args, paths...)
 	}
-	cmd, err := folders.Command(ctx, hostpath.Root, bwrap, args...)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := asOwner(cmd, repository); err != nil {
-		return nil, nil, err
-	}
-	cmd.WaitDelay = time.Second
 	var out, complaint limitedBuffer
 	out.left, complaint.left = maxHistory, 4<<10
-	cmd.Stdout, cmd.Stderr = &out, &complaint
-	err = cmd.Run()
+	err = confined(ctx, folders, git, own, &out, &complaint, args...)
 	switch {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("it takes more than %v", historyPatience)
@@ -186,6 +166,50 @@ func history(
 	}
 	before, after, _ := strings.Cut(out.String(), "//now\x00")
 	return among(paths, before+after), among(paths, after), err
+}
+
+// confined runs a command in a sandbox without a network, and with a filter of system calls: it sees
+// the git folder at /repository/.git, and cannot write it.
+func confined(
+	ctx context.Context, folders *hostpath.Folders, git, own string, out, complaint io.Writer, command ...string,
+) error {
+	bwrap, err := folders.Program("bwrap", hostpath.Root)
+	if err == nil {
+		_, err = folders.Program("/usr/bin/git", hostpath.Root)
+	}
+	if err != nil {
+		return err
+	}
+	calls, err := sandbox.Filter()
+	if err != nil {
+		return err
+	}
+	defer calls.Close()
+	args := []string{
+		"--seccomp", "3", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
+		"--setenv", "GIT_CONFIG_NOSYSTEM", "1", "--setenv", "GIT_NO_LAZY_FETCH", "1",
+		"--setenv", "GIT_ALLOW_PROTOCOL", "none", "--setenv", "GIT_OPTIONAL_LOCKS", "0",
+		"--setenv", "GIT_NO_REPLACE_OBJECTS", "1", "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc",
+		"--setenv", "GIT_DIR", filepath.Join("/repository/.git", own), "--setenv", "GIT_COMMON_DIR", "/repository/.git",
+		"--ro-bind", git, "/repository/.git", "--chdir", "/repository",
+	}
+	for _, dir := range []string{"bin", "lib", "lib32", "lib64"} {
+		if to, err := filepath.EvalSymlinks("/" + dir); err == nil && to == "/usr/"+dir {
+			args = append(args, "--symlink", "usr/"+dir, "/"+dir)
+		} else if err == nil {
+			args = append(args, "--ro-bind", to, "/"+dir)
+		}
+	}
+	cmd, err := folders.Command(ctx, hostpath.Root, bwrap, append(args, command...)...)
+	if err != nil {
+		return err
+	}
+	if err := asOwner(cmd, git); err != nil {
+		return err
+	}
+	cmd.WaitDelay = time.Second
+	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{calls}, out, complaint
+	return cmd.Run()
 }
 
 // asOwner has the command run as the folder's owner, if this is root.

@@ -111,6 +111,60 @@ func TestCommittedRunsNothing(t *testing.T) {
 	require.ErrorContains(t, all[0].Unknown, "not a git repository")
 }
 
+// TestGitIsConfined: what looks at a repository that an agent may have written has a filter of system
+// calls, no capability and no network.
+func TestGitIsConfined(t *testing.T) {
+	t.Parallel()
+	folders, err := hostpath.In(t.TempDir()).Folders()
+	require.NoError(t, err)
+	var out, complaint strings.Builder
+	require.NoError(t, confined(t.Context(), folders, t.TempDir(), "", &out, &complaint, "/bin/sh", "-c",
+		"grep -E '^(Seccomp|CapBnd|NoNewPrivs):' /proc/self/status; grep -c : /proc/net/dev; "+
+			"touch /repository/.git/x 2>/dev/null; unshare -U true 2>/dev/null || echo no namespace"), complaint.String())
+	require.Equal(t, "CapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n1\nno namespace\n", out.String())
+}
+
+// TestGitElsewhereIsSearched: an agent that sees no secrets sees none in git's folder outside of its
+// working directory, and what was committed there is said.
+func TestGitElsewhereIsSearched(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	shell(t, root, `git init -qb main main; cd main; mkdir pkg; echo x > pkg/.env; echo x > .env
+		git add .; git commit -qm a; git worktree add -q ../wt; cd ../wt; echo y > y; git add y; git commit -qm b`)
+	folders, err := hostpath.In(t.TempDir()).Folders()
+	require.NoError(t, err)
+	search := func(dir string, hide ...string) ([]Leaked, error) {
+		dir = filepath.Join(root, dir)
+		p := new(Prepared)
+		p.Secrets, err = workspace.Search{}.Secrets(t.Context(), dir)
+		require.NoError(t, err)
+		g, err := findGit(dir)
+		require.NoError(t, err)
+		defer g.close()
+		err = p.searchGit(t.Context(), folders, g, dir, workspace.Search{Hide: hide})
+		return p.Leaked, err
+	}
+	both := []string{".env", "pkg/.env"}
+	leaked, err := search("wt")
+	require.NoError(t, err)
+	require.Equal(t, []Leaked{{Folder: root + "/wt", Clean: root + "/wt-clean", Paths: both, Now: both}}, leaked)
+	leaked, err = search("main/pkg")
+	require.NoError(t, err)
+	require.Equal(t, []Leaked{{Folder: root + "/main", Clean: root + "/main-clean", Paths: both[1:], Now: both[1:]}}, leaked)
+	shell(t, "/", Leaked{Folder: root + "/wt", Clean: root + "/wt-clean", Now: both}.Clone())
+	require.FileExists(t, root+"/wt-clean/y")
+	require.NoFileExists(t, root+"/wt-clean/.env")
+
+	_, err = search("wt", "packed-*", "HEAD")
+	require.ErrorContains(t, err, root+"/main/.git/HEAD looks like a secret, by the stack file hides HEAD")
+	shell(t, root, "git -C main remote add x https://u:gh"+"p_q7Xw2LkP9sTfBz4Nn8RvJ3mYc6HdG5aUe1Wo@github.com/x")
+	for _, dir := range []string{"wt", "main/pkg"} {
+		_, err = search(dir)
+		require.ErrorContains(t, err, root+"/main/.git/config looks like a secret, by its content: github-pat: move it")
+	}
+}
+
 // TestCommittedAsOwner: root looks at the history as the folder's owner.
 func TestCommittedAsOwner(t *testing.T) {
 	t.Parallel()

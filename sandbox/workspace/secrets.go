@@ -64,6 +64,8 @@ type Search struct {
 	// Show are paths of files and folders that do not count as one, unless Hide says so, with the
 	// reasons.
 	Show map[string]string
+	// Git is set if the folder is git's own. Nothing has a name in its objects.
+	Git bool
 	// Cache is a folder that only the caller may write. What is remembered there keeps the next
 	// search from reading a file again. If it is "", nothing is remembered.
 	Cache string
@@ -184,7 +186,7 @@ func (f *finder) shows(at string) (reason string, leads bool) {
 // below looks into a folder. If it counts as a secret, because says why.
 func (f *finder) below(dir *os.File, at, because string) error {
 	return f.each(dir, at, func(name, child string, e *entry) error {
-		if e.is(unix.S_IFDIR) && strings.HasSuffix("/"+child, "/.git/objects") {
+		if e.is(unix.S_IFDIR) && (strings.HasSuffix("/"+child, "/.git/objects") || f.Git && child == "objects") {
 			f.Repositories = append(f.Repositories, path.Dir(path.Dir(child)))
 			return nil // nothing has a name there
 		}
