@@ -240,6 +240,7 @@ func TestContainersFirstProcess(t *testing.T) {
 			// A file sends signals: F_SETOWN, F_SETOWN_EX, F_SETSIG, FIOSETOWN, SIOCSPGRP.
 			"fcntl 0 8 1", "fcntl 0 8 0xffffffffffffffff", "fcntl 0 8 0xffffffff", "fcntl 0 15 zeros", "fcntl 0 10 19",
 			"ioctl 0 0x8901 zeros", "ioctl 0 0x8902 zeros",
+			"kill 2 19", "tkill 2 19", "tgkill 2 2 19", "pidfd_send_signal 0 19 0 0", // the gate
 		} {
 			name, args, _ := strings.Cut(call, " ")
 			fmt.Fprintf(&script, "echo %s; ./try syscall %d %s 2>&1\n", name, machine.SyscallNames[name], args)

@@ -159,7 +159,7 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 		return Result{}, err
 	}
 	foreign := s.Container != nil && s.Container.Foreign
-	agentFilter, err := filter(callerOf(s.Container))
+	agentFilter, err := filter(callerOf(s))
 	if err != nil {
 		return Result{}, err
 	}

@@ -11,8 +11,6 @@ import (
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
-
-	"github.com/postern/postern/sandbox/container"
 )
 
 // Offsets in struct seccomp_data, little endian.
@@ -46,16 +44,20 @@ const (
 	// callerForeign is callerContained on a kernel that asks nobody. So it has no Unix socket but
 	// those of a pair.
 	callerForeign
+	// callerMachine is the command in a virtual machine, where the gate is not the first process.
+	callerMachine
 	// callerGate is the gate, which connects in the command's place.
 	callerGate
 )
 
 // callerOf returns the command's kind.
-func callerOf(c *container.Options) caller {
+func callerOf(s *Spec) caller {
 	switch {
-	case c == nil:
+	case s.VM != nil:
+		return callerMachine
+	case s.Container == nil:
 		return callerCommand
-	case c.Foreign:
+	case s.Container.Foreign:
 		return callerForeign
 	}
 	return callerContained
@@ -81,13 +83,16 @@ func filter(who caller) ([]byte, error) {
 	connect, take := uint32(retNotify), errForbidden
 	checked := checkedCalls
 	switch who {
-	case callerCommand:
+	case callerCommand, callerMachine:
 	case callerContained:
 		checked = slices.Concat(checkedCalls, firstProcessCalls)
 	case callerForeign:
 		connect, checked = retAllow, slices.Concat(checkedCalls, firstProcessCalls)
 	case callerGate:
 		connect, take = retAllow, retAllow
+	}
+	if who != callerCommand && who != callerGate {
+		checked = slices.Concat(checked, signalCalls)
 	}
 	p := []bpf.Instruction{
 		// 32-bit programs have other numbers, and pass a socket's family in memory, which a filter
@@ -100,11 +105,13 @@ func filter(who caller) ([]byte, error) {
 		bpf.RetConstant{Val: errNoSyscall},
 	}
 	for _, c := range checked {
-		body := c.body()
 		if who == callerForeign && slices.Contains(c.names, "socket") {
 			c.outcomes = slices.Concat(isOneOf(errNoFamily, 0, whole, unix.AF_UNIX), c.outcomes)
-			body = c.body()
 		}
+		if who != callerCommand && who != callerGate {
+			c.outcomes = slices.Concat(stops(c.names[0]), c.outcomes)
+		}
+		body := c.body()
 		for _, number := range numbers(machine, c.names) {
 			p = append(p, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: number, SkipTrue: uint8(len(body))})
 			p = append(p, body...)

@@ -227,13 +227,47 @@ var firstProcessCalls = []checkedCall{
 		}},
 	},
 	{
-		names:     []string{"kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open"},
-		otherwise: retAllow, why: "a first process that is stopped ends nothing",
+		names:     []string{"pidfd_open"},
+		otherwise: retAllow, why: "its descriptor is another name of the first process",
 		outcomes: isOneOf(errForbidden, 0, whole, 1),
 	},
 	{
-		names: []string{"tkill"}, otherwise: retAllow,
-		why:      "the threads of the first process have numbers that nobody knows before",
-		outcomes: isOneOf(errForbidden, 1, whole, uint32(unix.SIGSTOP)),
+		names: []string{"kill", "rt_sigqueueinfo"}, otherwise: retAllow, why: "a first process that is ended ends all at once",
+		outcomes: isOneOf(errForbidden, 0, whole, 1),
 	},
+	{
+		names: []string{"tgkill", "rt_tgsigqueueinfo"}, otherwise: retAllow, why: "as for kill",
+		outcomes: isOneOf(errForbidden, 0, whole, 1),
+	},
+}
+
+// signalCalls are the calls that send signals. See [stops].
+var signalCalls = []checkedCall{
+	{names: []string{"kill", "rt_sigqueueinfo"}, otherwise: retAllow, why: "see stops"},
+	{names: []string{"tgkill", "rt_tgsigqueueinfo"}, otherwise: retAllow, why: "see stops"},
+	{names: []string{"tkill", "pidfd_send_signal"}, otherwise: retAllow, why: "see stops"},
+}
+
+// stops returns when a call stops another process, where the command could stop one of ours: the gate,
+// or on gVisor's kernel the first process. If these are stopped, nothing ends with `postern run`. They
+// handle every signal but SIGSTOP. gVisor takes the number of any thread for its process's. It also
+// sends what a child's clone asked for to whoever is the child's parent.
+func stops(call string) []outcome {
+	const (
+		whatEnds = 0xff // the part of clone's flags that is a signal
+		setSig   = 10   // F_SETSIG: for what happens to a descriptor, F_SETOWN says to whom
+	)
+	switch call {
+	case "kill", "tkill":
+		return isOneOf(errForbidden, 1, whole, uint32(unix.SIGSTOP))
+	case "tgkill":
+		return isOneOf(errForbidden, 2, whole, uint32(unix.SIGSTOP))
+	case "clone":
+		return isOneOf(errForbidden, 0, whatEnds, uint32(unix.SIGSTOP))
+	case "fcntl":
+		return []outcome{{do: errForbidden, when: []check{
+			{arg: 1, mask: whole, value: setSig}, {arg: 2, mask: whole, value: uint32(unix.SIGSTOP)},
+		}}}
+	}
+	return nil
 }
