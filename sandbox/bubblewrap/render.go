@@ -109,7 +109,11 @@ func (r *renderer) mount(m view.Mount) {
 	case view.Symlink:
 		r.add("--symlink", m.Source, m.Target)
 	case view.File:
-		r.add("--perms", "0444", "--file", r.content(m.Content), m.Target)
+		perms := "0444"
+		if m.Writable {
+			perms = "0600"
+		}
+		r.add("--perms", perms, "--file", r.content(m.Content), m.Target)
 	case view.Layer:
 		r.add("--bind", m.Source, wire.Layers)
 	case view.Cover:

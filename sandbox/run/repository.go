@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -167,7 +168,7 @@ func (p *Prepared) show(r *Request, g *gitFolder, in *view.Input) error {
 	}
 	// Nothing else in the common folder can be written, least of all the settings, the hooks, and
 	// what other worktrees have there.
-	for name, files := range map[string]workspace.Files{"objects": workspace.GitObjects, "refs": nil, "logs": nil} {
+	for name, files := range map[string]workspace.Files{"objects": workspace.GitObjects, "refs": nil} {
 		f, err := folderIn(g.common, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -181,7 +182,48 @@ func (p *Prepared) show(r *Request, g *gitFolder, in *view.Input) error {
 			return err
 		}
 	}
+	shown.Over = copyLogs(g.common)
 	return p.shown(shown, g.own, true, workspace.GitWorktree)
+}
+
+// mostLogs bounds how many of git's logs are copied.
+const mostLogs = 100
+
+// copyLogs returns mounts of a copy, in memory, of the logs that all worktrees share: git in another
+// one follows a link that is in the place of a log, and appends there. A log that is not copied is an
+// empty one to the command.
+func copyLogs(common *os.File) (over []view.Mount) {
+	logs, err := folderIn(common, "logs")
+	if err != nil {
+		return nil
+	}
+	defer logs.Close()
+	over = append(over, view.Mount{Kind: view.Tmpfs, Target: logs.Name(), Mode: 0o700, Size: 64 * mostOfGit})
+	var below func(at string, names ...string)
+	below = func(at string, names ...string) {
+		dir, err := folderIn(logs, at)
+		if err != nil {
+			return
+		}
+		defer dir.Close()
+		if len(names) == 0 {
+			names, _ = dir.Readdirnames(-1) // what is not read is empty to the command
+			slices.Sort(names)
+		}
+		for _, name := range names {
+			content, err := hostpath.ReadIn(dir, name, mostOfGit)
+			if err != nil {
+				below(filepath.Join(at, name))
+			} else if len(over) <= mostLogs {
+				over = append(over, view.Mount{
+					Kind: view.File, Target: filepath.Join(dir.Name(), name), Content: content, Writable: true,
+				})
+			}
+		}
+	}
+	below("refs", "stash")
+	below("refs/heads")
+	return over
 }
 
 // shown adds a folder of git's. If the command writes it, it cannot write the files.

@@ -49,6 +49,8 @@ type Repository struct {
 	Path string
 	// Folders are shown one after the other: the first is the whole of it.
 	Folders []GitFolder
+	// Over are mounts over those.
+	Over []Mount
 	// Above is true if .git is in a folder above the working directory.
 	Above bool
 }
@@ -76,6 +78,7 @@ func (b *builder) repository() error {
 	for _, f := range r.Folders {
 		b.add(Mount{Kind: Bind, Source: f.Path, Target: f.Path, Writable: f.Writable})
 	}
+	b.Mounts = append(b.Mounts, r.Over...)
 	b.GitFolders = r.Folders
 	b.links(links)
 	return nil
