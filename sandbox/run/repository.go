@@ -69,10 +69,11 @@ func (p *Prepared) repository(
 	}
 	if err == nil && g != nil && in.Workspace.Mode != view.Write {
 		search := Search(filepath.Dir(r.Home.Root), plan.Workspace{Hide: hide})
-		err = p.searchGit(ctx, folders, g, in.Workdir.Path, search)
+		err = g.search(ctx, search)
 	}
 	if err != nil {
 		p.NoGit = err.Error()
+		p.Leaked = slices.DeleteFunc(p.Leaked, func(l Leaked) bool { return l.Elsewhere })
 		return nil
 	}
 	if g == nil {
@@ -110,11 +111,9 @@ func (r *Request) mayShow(g *gitFolder, folders *hostpath.Folders, in *view.Inpu
 	return r.trusted(withGit, dir, own)
 }
 
-// searchGit says why an agent that sees no secrets may not see git's folder: nothing in it can be
-// hidden, because git replaces its files. It notes in Leaked which hidden files were committed.
-func (p *Prepared) searchGit(
-	ctx context.Context, folders *hostpath.Folders, g *gitFolder, workdir string, search workspace.Search,
-) error {
+// search says why an agent that sees no secrets may not see git's folder: nothing in it can be
+// hidden, because git replaces its files.
+func (g *gitFolder) search(ctx context.Context, search workspace.Search) error {
 	limited, cancel := context.WithTimeoutCause(ctx, searchPatience, fmt.Errorf(
 		"it takes more than %v; the next run continues", searchPatience))
 	defer cancel()
@@ -129,21 +128,6 @@ func (p *Prepared) searchGit(
 		return fmt.Errorf("%s looks like a secret, by %s: move it out of git's folder, a token in a URL to a credential "+
 			"helper (git help credentials)", workspace.Quote(filepath.Join(dir, s.Path)), s.Why)
 	}
-	below, err := filepath.Rel(g.top, workdir)
-	if err != nil || len(p.Secrets.Hidden) == 0 {
-		return err
-	}
-	var paths []string
-	for _, at := range p.Secrets.Paths() {
-		paths = append(paths, filepath.Join(below, at))
-	}
-	own := ""
-	if g.own != nil {
-		own = filepath.Join("worktrees", filepath.Base(g.own.Name()))
-	}
-	ctx, cancel = context.WithTimeout(ctx, historyPatience)
-	defer cancel()
-	p.Leaked = append(p.Leaked, Leaked{Folder: g.top, Clean: g.top + "-clean"}.look(ctx, folders, dir, own, paths)...)
 	return nil
 }
 

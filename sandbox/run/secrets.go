@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/sandbox"
@@ -74,6 +72,10 @@ type Leaked struct {
 	// Folder is the repository that the lists are about. Clean is where [Leaked.Clone] makes
 	// another one: next to the folder in which the agent works, where no agent has written.
 	Folder, Clean string
+	// Elsewhere is set if its git folder is not in the folder that was searched.
+	Elsewhere bool
+	// git is its git folder, and own is the name of a linked worktree's part in there, or "".
+	git, own string
 	// Paths were committed at some time, or are in the index. Now are those of them that the last
 	// commit has. All are relative to Folder.
 	Paths, Now []string
@@ -88,7 +90,7 @@ type Leaked struct {
 func Committed(
 	ctx context.Context, folders *hostpath.Folders, folder string, found *workspace.Found,
 ) (all []Leaked) {
-	if len(found.Hidden) == 0 || len(found.Repositories) == 0 {
+	if len(found.Hidden) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, historyPatience)
@@ -104,19 +106,36 @@ func Committed(
 			continue
 		}
 		l := Leaked{Folder: filepath.Join(folder, at), Clean: folder + "-clean"}
+		l.git = filepath.Join(l.Folder, ".git")
 		if at != "." {
 			l.Clean = folder + "-" + filepath.Base(at) + "-clean"
 		}
-		all = append(all, l.look(ctx, folders, filepath.Join(l.Folder, ".git"), "", paths)...)
+		all = append(all, l.look(ctx, folders, paths)...)
 	}
-	return all
+	g, err := findGit(folder)
+	if err != nil || g == nil {
+		return all // then no agent sees it either
+	}
+	defer g.close()
+	below, err := filepath.Rel(g.top, folder)
+	if err != nil {
+		return all
+	}
+	var paths []string
+	for _, at := range found.Paths() {
+		paths = append(paths, filepath.Join(below, at))
+	}
+	l := Leaked{Folder: g.top, Clean: g.top + "-clean", Elsewhere: true, git: g.common.Name()}
+	if g.own != nil {
+		l.own = filepath.Join("worktrees", filepath.Base(g.own.Name()))
+	}
+	return append(all, l.look(ctx, folders, paths)...)
 }
 
-// look returns l with what the repository with that git folder has of the paths, if it has anything.
-// own is the name of a linked worktree's part, or "".
-func (l Leaked) look(ctx context.Context, folders *hostpath.Folders, git, own string, paths []string) []Leaked {
+// look returns l with what the repository has of the paths, if it has anything.
+func (l Leaked) look(ctx context.Context, folders *hostpath.Folders, paths []string) []Leaked {
 	var err error
-	if l.Paths, l.Now, err = history(ctx, folders, git, own, paths); err != nil {
+	if l.Paths, l.Now, err = l.history(ctx, folders, paths); err != nil {
 		l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
 	}
 	if len(l.Paths) == 0 && l.Unknown == nil {
@@ -145,33 +164,29 @@ const maxPaths = 1000
 // maxHistory bounds what git says, in bytes.
 const maxHistory = 64 << 20
 
-// history returns which of the paths the repository with that git folder ever had, and which it has
-// now. own is the name of a linked worktree's part, or "".
-func history(
-	ctx context.Context, folders *hostpath.Folders, git, own string, paths []string,
-) (ever, now []string, err error) {
+// history returns which of the paths the repository ever had, and which it has now.
+func (l Leaked) history(ctx context.Context, folders *hostpath.Folders, paths []string) (ever, now []string, err error) {
 	args := []string{"/bin/sh", "-c", historyScript, "sh"}
 	if len(paths) <= maxPaths {
 		args = append(args, paths...)
 	}
 	var out, complaint limitedBuffer
 	out.left, complaint.left = maxHistory, 4<<10
-	err = confined(ctx, folders, git, own, &out, &complaint, args...)
+	err = l.confined(ctx, folders, nil, &out, &complaint, args...)
 	switch {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("it takes more than %v", historyPatience)
 	case err != nil:
-		first, _, _ := strings.Cut(strings.TrimSpace(complaint.String()), "\n")
-		err = fmt.Errorf("%w: %s", err, workspace.Quote(first))
+		err = complaint.explain(err)
 	}
 	before, after, _ := strings.Cut(out.String(), "//now\x00")
 	return among(paths, before+after), among(paths, after), err
 }
 
 // confined runs a command in a sandbox without a network, and with a filter of system calls: it sees
-// the git folder at /repository/.git, and cannot write it.
-func confined(
-	ctx context.Context, folders *hostpath.Folders, git, own string, out, complaint io.Writer, command ...string,
+// the git folder at /repository/.git, and cannot write it. options are further ones of bwrap's.
+func (l Leaked) confined(
+	ctx context.Context, folders *hostpath.Folders, options []string, out, complaint io.Writer, command ...string,
 ) error {
 	bwrap, err := folders.Program("bwrap", hostpath.Root)
 	if err == nil {
@@ -190,8 +205,8 @@ func confined(
 		"--setenv", "GIT_CONFIG_NOSYSTEM", "1", "--setenv", "GIT_NO_LAZY_FETCH", "1",
 		"--setenv", "GIT_ALLOW_PROTOCOL", "none", "--setenv", "GIT_OPTIONAL_LOCKS", "0",
 		"--setenv", "GIT_NO_REPLACE_OBJECTS", "1", "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc",
-		"--setenv", "GIT_DIR", filepath.Join("/repository/.git", own), "--setenv", "GIT_COMMON_DIR", "/repository/.git",
-		"--ro-bind", git, "/repository/.git", "--chdir", "/repository",
+		"--setenv", "GIT_DIR", filepath.Join("/repository/.git", l.own), "--setenv", "GIT_COMMON_DIR", "/repository/.git",
+		"--ro-bind", l.git, "/repository/.git", "--chdir", "/repository",
 	}
 	for _, dir := range []string{"bin", "lib", "lib32", "lib64"} {
 		if to, err := filepath.EvalSymlinks("/" + dir); err == nil && to == "/usr/"+dir {
@@ -200,11 +215,11 @@ func confined(
 			args = append(args, "--ro-bind", to, "/"+dir)
 		}
 	}
-	cmd, err := folders.Command(ctx, hostpath.Root, bwrap, append(args, command...)...)
+	cmd, err := folders.Command(ctx, hostpath.Root, bwrap, slices.Concat(args, options, command)...)
 	if err != nil {
 		return err
 	}
-	if err := asOwner(cmd, git); err != nil {
+	if err := asOwner(cmd, l.git); err != nil {
 		return err
 	}
 	cmd.WaitDelay = time.Second
@@ -246,28 +261,60 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// Clone returns a command to paste that makes a repository without these objects in the folder
-// Clean. An agent may have written the repository that has them, and its hooks and settings run
-// programs. So all that git does there is to be cloned from, which runs none of them. The command
-// is "" if a name in it would act on a terminal.
-func (l Leaked) Clone() string {
-	to := hostpath.Quote(l.Clean)
-	from := url.URL{Scheme: "file", Path: l.Folder} // git takes %41 in a URL for A
-	command := "git clone -q --depth 1 --no-tags " + hostpath.Quote(from.String()) + " " + to
-	if len(l.Now) > 0 {
-		command += l.removeNow(" && git -C " + to + " ")
-	}
-	if advice.Visible(command) != command {
-		return ""
-	}
-	return command
+func (b *limitedBuffer) explain(err error) error {
+	first, _, _ := strings.Cut(strings.TrimSpace(b.String()), "\n")
+	return fmt.Errorf("%w: %s", err, workspace.Quote(first))
 }
 
-func (l Leaked) removeNow(in string) (command string) {
-	command = in + "--literal-pathspecs rm -r -q --"
-	for _, at := range l.Now {
-		command += " " + hostpath.Quote(at)
+// cleanScript clones the last commit of the repository that its first argument names, without the
+// others.
+const cleanScript = `
+unset GIT_DIR GIT_COMMON_DIR
+export GIT_ALLOW_PROTOCOL=file GIT_COMMITTER_NAME=postern GIT_COMMITTER_EMAIL=postern@localhost
+from=$1; shift
+clean() { /usr/bin/git -C /clean --literal-pathspecs "$@"; }
+/usr/bin/prlimit --nproc=64 --as=4294967296 --core=0 --nofile=256 \
+	/usr/bin/git clone -q --depth 1 --no-tags "file:///repository/.git/$from" /clean &&
+if [ $# -gt 0 ]; then
+	clean rm -r -q -- "$@" &&
+	clean commit -q --no-gpg-sign --amend --allow-empty -m 'Take secrets out of the repository'
+fi &&
+clean remote remove origin && clean reflog expire --expire=now --all && clean gc -q --prune=now`
+
+// clonePatience bounds a clone.
+const clonePatience = 10 * time.Minute
+
+// Clone makes the repository l.Clean, which has the last commit alone and nothing of l.Now. An agent
+// may have written the repository that has these objects: its settings run programs, and links and
+// alternates in it lead to other repositories. So git runs where there is nothing else.
+func (l Leaked) Clone(ctx context.Context, folders *hostpath.Folders) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, clonePatience)
+	defer cancel()
+	if err := folders.Check(l.Clean); err != nil {
+		return err
 	}
-	return command + in + "commit -q --amend --allow-empty -m 'Take secrets out of the repository'" +
-		in + "remote remove origin" + in + "reflog expire --expire=now --all" + in + "gc -q --prune=now"
+	if err := os.Mkdir(l.Clean, 0o755); err != nil { //nolint:gosec // as git does
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(l.Clean))
+		}
+	}()
+	var st unix.Stat_t
+	if err := unix.Lstat(l.git, &st); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Lchown(l.Clean, int(st.Uid), int(st.Gid)); err != nil {
+			return err
+		}
+	}
+	complaint := limitedBuffer{left: 4 << 10}
+	err = l.confined(ctx, folders, []string{"--bind", l.Clean, "/clean"}, nil, &complaint,
+		append([]string{"/bin/sh", "-c", cleanScript, "sh", l.own}, l.Now...)...)
+	if err != nil {
+		return complaint.explain(err)
+	}
+	return nil
 }

@@ -90,7 +90,8 @@ func TestCommitted(t *testing.T) {
 			if len(all[0].Now) == 0 {
 				all[0].Now = nil
 			}
-			require.Equal(t, Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, Now: c.now}, all[0])
+			want := Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, Now: c.now, git: dir + "/.git"}
+			require.Equal(t, want, all[0])
 		})
 	}
 }
@@ -118,7 +119,8 @@ func TestGitIsConfined(t *testing.T) {
 	folders, err := hostpath.In(t.TempDir()).Folders()
 	require.NoError(t, err)
 	var out, complaint strings.Builder
-	require.NoError(t, confined(t.Context(), folders, t.TempDir(), "", &out, &complaint, "/bin/sh", "-c",
+	l := Leaked{git: t.TempDir()}
+	require.NoError(t, l.confined(t.Context(), folders, nil, &out, &complaint, "/bin/sh", "-c",
 		"grep -E '^(Seccomp|CapBnd|NoNewPrivs):' /proc/self/status; grep -c : /proc/net/dev; "+
 			"touch /repository/.git/x 2>/dev/null; unshare -U true 2>/dev/null || echo no namespace"), complaint.String())
 	require.Equal(t, "CapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n1\nno namespace\n", out.String())
@@ -136,25 +138,31 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 	require.NoError(t, err)
 	search := func(dir string, hide ...string) ([]Leaked, error) {
 		dir = filepath.Join(root, dir)
-		p := new(Prepared)
-		p.Secrets, err = workspace.Search{}.Secrets(t.Context(), dir)
+		found, err := workspace.Search{}.Secrets(t.Context(), dir)
 		require.NoError(t, err)
 		g, err := findGit(dir)
 		require.NoError(t, err)
 		defer g.close()
-		err = p.searchGit(t.Context(), folders, g, dir, workspace.Search{Hide: hide})
-		return p.Leaked, err
+		return Committed(t.Context(), folders, dir, found), g.search(t.Context(), workspace.Search{Hide: hide})
 	}
 	both := []string{".env", "pkg/.env"}
 	leaked, err := search("wt")
 	require.NoError(t, err)
-	require.Equal(t, []Leaked{{Folder: root + "/wt", Clean: root + "/wt-clean", Paths: both, Now: both}}, leaked)
+	wt := Leaked{
+		Folder: root + "/wt", Clean: root + "/wt-clean", Paths: both, Now: both, Elsewhere: true, git: root + "/main/.git",
+		own: "worktrees/wt",
+	}
+	require.Equal(t, []Leaked{wt}, leaked)
 	leaked, err = search("main/pkg")
 	require.NoError(t, err)
-	require.Equal(t, []Leaked{{Folder: root + "/main", Clean: root + "/main-clean", Paths: both[1:], Now: both[1:]}}, leaked)
-	shell(t, "/", Leaked{Folder: root + "/wt", Clean: root + "/wt-clean", Now: both}.Clone())
+	require.Equal(t, []Leaked{{
+		Folder: root + "/main", Clean: root + "/main-clean", Paths: both[1:], Now: both[1:], Elsewhere: true,
+		git: root + "/main/.git",
+	}}, leaked)
+	require.NoError(t, wt.Clone(t.Context(), folders))
 	require.FileExists(t, root+"/wt-clean/y")
 	require.NoFileExists(t, root+"/wt-clean/.env")
+	require.ErrorIs(t, wt.Clone(t.Context(), folders), os.ErrExist, "nothing is replaced")
 
 	_, err = search("wt", "packed-*", "HEAD")
 	require.ErrorContains(t, err, root+"/main/.git/HEAD looks like a secret, by the stack file hides HEAD")
@@ -208,7 +216,9 @@ func TestCleanClone(t *testing.T) {
 			require.Len(t, all, 1)
 			require.Contains(t, all[0].Paths, ".env")
 			require.Equal(t, dir+c.clean, all[0].Clean, "no agent writes there")
-			shell(t, "/", all[0].Clone())
+			folders, err := hostpath.In(t.TempDir()).Folders()
+			require.NoError(t, err)
+			require.NoError(t, all[0].Clone(t.Context(), folders))
 			require.NoFileExists(t, filepath.Join(dir, c.at, "ran"))
 			const contents = "git cat-file --batch-all-objects --batch-check='%(objectname)' | git cat-file --batch"
 			clone := shell(t, all[0].Clean, contents)
@@ -221,12 +231,28 @@ func TestCleanClone(t *testing.T) {
 	}
 }
 
-// TestNothingToPaste: a name that acts on a terminal is in no command.
-func TestNothingToPaste(t *testing.T) {
+// TestCloneOfNothingElse: an agent that can write a repository has it lead to another one, whose files
+// are no part of the clone.
+func TestCloneOfNothingElse(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"a\x1b[2K\r.key", "\u202e.key", "\xff.key", "a\nb.key"} {
-		require.Empty(t, Leaked{Folder: "/w", Clean: "/w-clean", Paths: []string{name}, Now: []string{name}}.Clone())
-		require.Empty(t, Leaked{Folder: "/" + name, Clean: "/" + name + "-clean"}.Clone())
+	const private = "git init -qb main private; (cd private; echo canary > canary; git add .; git commit -qm p); " +
+		"git init -qb main; echo x > .env; git add .env; git commit -qm a; "
+	for name, script := range map[string]string{
+		"alternates and a link": `echo "$PWD/private/.git/objects" > .git/objects/info/alternates
+			ln -sf "$PWD/private/.git/refs/heads/main" .git/refs/heads/main; echo y > .env`,
+		"links": `rm -rf .git/refs/heads .git/objects; ln -s "$PWD/private/.git/refs/heads" .git/refs/heads
+			ln -s "$PWD/private/.git/objects" .git/objects; echo y > .env`,
+		"a common folder": `echo "$PWD/private/.git" > .git/commondir`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, dir := committed(t, private+script)
+			folders, err := hostpath.In(t.TempDir()).Folders()
+			require.NoError(t, err)
+			l := Leaked{Folder: dir, Clean: dir + "-clean", git: dir + "/.git"}
+			_ = l.Clone(t.Context(), folders)
+			require.NoFileExists(t, dir+"-clean/canary")
+		})
 	}
 }
 

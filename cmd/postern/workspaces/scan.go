@@ -1,6 +1,7 @@
 package workspaces
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -19,10 +20,11 @@ import (
 
 // SayHidden says which files the command does not see, which ones it sees although they look like
 // secrets, and what of the hidden ones the repository has.
-func SayHidden(out io.Writer, found *workspace.Found, leaked []run.Leaked) {
+// clean is the command that makes repositories without those.
+func SayHidden(out io.Writer, found *workspace.Found, leaked []run.Leaked, clean string) {
 	say(out, "hidden from the agent, because they look like secrets", found.Hidden)
 	say(out, "shown to the agent, although they look like secrets", found.Shown)
-	sayLeaked(out, leaked)
+	sayLeaked(out, leaked, clean)
 }
 
 // say names the first secrets of a list.
@@ -45,13 +47,13 @@ func say(out io.Writer, what string, all []workspace.Secret) {
 }
 
 // sayLeaked says what each repository's objects have, and how to have a repository without that.
-func sayLeaked(out io.Writer, all []run.Leaked) {
+func sayLeaked(out io.Writer, all []run.Leaked, clean string) {
 	for _, l := range all {
-		sayOneLeaked(out, l)
+		sayOneLeaked(out, l, clean)
 	}
 }
 
-func sayOneLeaked(out io.Writer, l run.Leaked) {
+func sayOneLeaked(out io.Writer, l run.Leaked, clean string) {
 	if l.Unknown != nil {
 		fmt.Fprintf(out, "postern: %s: so an agent may find what is hidden in the repository's objects\n",
 			advice.Visible(l.Unknown.Error()))
@@ -65,12 +67,20 @@ func sayOneLeaked(out io.Writer, l run.Leaked) {
 	}
 	fmt.Fprintf(out, "postern: an agent can read these in the objects of the repository %s, because they were "+
 		"committed: %s%s; ", workspace.Quote(l.Folder), strings.Join(shown, ", "), more(len(l.Paths)-maxShown))
-	if command := l.Clone(); command != "" {
-		fmt.Fprintf(out, "for a repository without them, to use with --workdir %s:\n%s\n", advice.Path(l.Clean),
-			command)
-	} else {
-		fmt.Fprintln(out, "remove them in a new clone with --depth 1: a name has bytes that act on a terminal")
+	if advice.Visible(clean) != clean {
+		fmt.Fprintln(out, "give the folder another name first, without bytes that act on a terminal")
+		return
 	}
+	fmt.Fprintf(out, "for a repository without them, to use with --workdir %s:\n%s\n",
+		advice.Visible(advice.Path(l.Clean)), clean)
+}
+
+// cleanCommand returns the command that makes clean repositories of those in the folder.
+func cleanCommand(stackFlags, agent, folder string) string {
+	if agent != "" {
+		agent = " --agent " + hostpath.Quote(agent)
+	}
+	return "postern" + stackFlags + " workspace scan" + agent + " --clean " + advice.Path(folder)
 }
 
 func more(n int) string {
@@ -82,7 +92,7 @@ func more(n int) string {
 
 // scan returns the command that lists what is hidden from agents.
 func (stack Stack) scan() *cobra.Command {
-	var asJSON bool
+	var asJSON, clean bool
 	var agent string
 	cmd := &cobra.Command{
 		Use: "scan [DIR]", Short: "List the files in a folder that look like secrets",
@@ -91,19 +101,22 @@ func (stack Stack) scan() *cobra.Command {
 which there is a token or a key of a known form. With --agent, what the stack file hides and shows for
 that agent counts too, as it is published.
 
-It says which of them the objects of the folder's git repositories have.`,
+It says which of them the objects of the folder's git repositories have. With --clean it clones the last
+commit of each such repository, without these files, to a new folder next to this one. It runs git
+where it sees nothing but that repository.`,
 		Example: "  postern workspace scan\n  postern workspace scan --json ~/project", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return stack.scanFolder(cmd, append(args, ".")[0], agent, asJSON)
+			return stack.scanFolder(cmd, append(args, ".")[0], agent, asJSON, clean)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each file")
+	cmd.Flags().BoolVar(&clean, "clean", false, "make repositories without these files")
 	cmd.Flags().StringVarP(&agent, "agent", "a", "", "the agent whose workspace counts")
 	return cmd
 }
 
 // scanFolder lists the files that are hidden from agents.
-func (stack Stack) scanFolder(cmd *cobra.Command, dir, agent string, asJSON bool) error {
+func (stack Stack) scanFolder(cmd *cobra.Command, dir, agent string, asJSON, clean bool) error {
 	real, err := filepath.EvalSymlinks(dir)
 	if err == nil {
 		real, err = filepath.Abs(real)
@@ -131,12 +144,45 @@ func (stack Stack) scanFolder(cmd *cobra.Command, dir, agent string, asJSON bool
 	if err := printSecrets(cmd.OutOrStdout(), found, real, leaked, asJSON); err != nil {
 		return err
 	}
-	sayLeaked(cmd.ErrOrStderr(), leaked)
+	if clean {
+		return makeClean(cmd, folders, leaked)
+	}
+	flags, err := stack.flags(cmd, agent)
+	if err != nil {
+		return err
+	}
+	sayLeaked(cmd.ErrOrStderr(), leaked, cleanCommand(flags, agent, real))
 	if len(found.Hidden) > 0 && !asJSON {
 		fmt.Fprintln(cmd.ErrOrStderr(),
 			"note: with workspace write an agent can read these; with overlay and read-only it cannot")
 	}
 	return nil
+}
+
+// flags returns the flags that name the stack, if an agent is named.
+func (stack Stack) flags(cmd *cobra.Command, agent string) (string, error) {
+	if agent == "" {
+		return "", nil
+	}
+	_, flags, err := stack(cmd)
+	return flags, err
+}
+
+// makeClean makes a clean repository of each.
+func makeClean(cmd *cobra.Command, folders *hostpath.Folders, leaked []run.Leaked) error {
+	var all error
+	for _, l := range leaked {
+		if len(l.Paths) == 0 {
+			all = errors.Join(all, l.Unknown)
+			continue
+		}
+		if err := l.Clone(cmd.Context(), folders); err != nil {
+			all = errors.Join(all, fmt.Errorf("clone %s: %w", workspace.Quote(l.Folder), err))
+			continue
+		}
+		fmt.Fprintln(cmd.ErrOrStderr(), "made", workspace.Quote(l.Clean))
+	}
+	return all
 }
 
 // workspace returns the workspace that is published for the agent, or the default.

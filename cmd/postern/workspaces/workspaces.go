@@ -227,7 +227,7 @@ func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end f
 		fmt.Fprintln(out, "postern: the command runs under", p.Isolation)
 	}
 	if p.Secrets != nil {
-		SayHidden(out, p.Secrets, p.Leaked)
+		SayHidden(out, p.Secrets, p.Leaked, cleanCommand(stackFlags, p.Spec.View.Agent, p.Spec.View.Workdir.Path))
 	}
 	switch {
 	case p.Layer != nil:
