@@ -165,7 +165,9 @@ const maxPaths = 1000
 const maxHistory = 64 << 20
 
 // history returns which of the paths the repository ever had, and which it has now.
-func (l Leaked) history(ctx context.Context, folders *hostpath.Folders, paths []string) (ever, now []string, err error) {
+func (l Leaked) history(
+	ctx context.Context, folders *hostpath.Folders, paths []string,
+) (ever, now []string, err error) {
 	args := []string{"/bin/sh", "-c", historyScript, "sh"}
 	if len(paths) <= maxPaths {
 		args = append(args, paths...)

@@ -24,7 +24,8 @@ func TestEverySecret(t *testing.T) {
 	for _, name := range strings.Fields(`.env .git-credentials application_default_credentials.json .azure .pypirc
 		.netrc _netrc .vault-token .pgpass .htpasswd id_rsa id_dsa id_ecdsa id_ed25519 .ssh .gnupg
 		.aws/credentials .docker/config.json .kube/config .config/gcloud .cargo/credentials.toml
-		x-service-account.json x.key x.p12 x.pfx x.jks x.keystore x.kdbx .env.production`) {
+		.cargo/credentials .claude/.credentials.json .codex/auth.json .gemini/oauth_creds.json .dockercfg .my.cnf .boto
+		.dev.vars x.ppk x-service-account.json x.key x.p12 x.pfx x.jks x.keystore x.kdbx .env.production`) {
 		content[name] = ""
 	}
 	var want []string

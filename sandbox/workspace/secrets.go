@@ -22,26 +22,10 @@ import (
 	"github.com/postern/postern/sandbox/leak"
 )
 
-// The names of files and folders that hold secrets, in lower case.
-var (
-	secretNames = map[string]bool{
-		".env": true, ".git-credentials": true, "application_default_credentials.json": true, ".azure": true,
-		".pypirc": true, ".netrc": true, "_netrc": true, ".vault-token": true, ".pgpass": true, ".htpasswd": true,
-		"id_rsa": true, "id_dsa": true, "id_ecdsa": true, "id_ed25519": true, ".ssh": true, ".gnupg": true,
-	}
-	secretPaths = []string{
-		".aws/credentials", ".docker/config.json", ".kube/config", ".config/gcloud",
-		".cargo/credentials.toml",
-	}
-	secretEndings = []string{"-service-account.json", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx"}
-	// patterns of .env files are harmless.
-	exampleEndings = []string{".example", ".sample", ".template", ".dist"}
-	// In these files only what the words show is secret.
-	secretWords = map[string][]string{
-		".pem": {"PRIVATE KEY"}, ".npmrc": {"_auth", "_password"},
-		".yarnrc.yml": {"npmAuth"},
-	}
-)
+// In these files only what the words show is secret.
+var secretWords = map[string][]string{
+	".pem": {"PRIVATE KEY"}, ".npmrc": {"_auth", "_password"}, ".yarnrc.yml": {"npmAuth"},
+}
 
 // maxWords is how much of a file is searched for words and credentials, in bytes.
 const maxWords = 1 << 20
@@ -316,33 +300,12 @@ var (
 // isSecret reports whether what dir has under the name, which is at the path, looks like a secret.
 // Case does not count.
 func isSecret(dir *os.File, name, at string, e *entry) bool {
+	if leak.Named(at, e.is(unix.S_IFDIR)) {
+		return true
+	}
 	lower := strings.ToLower(name)
-	if secretNames[lower] {
-		return true
-	}
-	for _, p := range secretPaths {
-		if strings.HasSuffix("/"+strings.ToLower(at), "/"+p) {
-			return true
-		}
-	}
-	if e.is(unix.S_IFDIR) {
-		return false
-	}
-	for _, ending := range secretEndings {
-		if strings.HasSuffix(lower, ending) {
-			return true
-		}
-	}
-	if strings.HasPrefix(lower, ".env.") {
-		for _, ending := range exampleEndings {
-			if strings.HasSuffix(lower, ending) {
-				return false
-			}
-		}
-		return true
-	}
 	for ending, words := range secretWords {
-		if strings.HasSuffix(lower, ending) && hasWord(dir, name, words) {
+		if !e.is(unix.S_IFDIR) && strings.HasSuffix(lower, ending) && hasWord(dir, name, words) {
 			return true
 		}
 	}

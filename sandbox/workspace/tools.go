@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -42,18 +43,48 @@ func HostTools(folders ...string) (Tools, error) {
 		if err != nil {
 			return nil, fmt.Errorf("look for files that programs run: %w", err)
 		}
-		at := "."
+		at, named := ".", []string(nil)
 		if i > 0 {
 			at = folder
+		} else {
+			named = namedByGit(root)
 		}
-		found.below(root, at, false)
+		found.below(root, at, named, false)
 		root.Close()
 	}
 	return found, nil
 }
 
+// byGit ends the state of a file that the repository's own configuration names.
+const byGit = " named by .git/config"
+
+// namedByGit returns the paths in the folder that its repository's configuration may name, such as
+// that of hooks, of a file that it includes, or of a filter's program.
+func namedByGit(root *os.File) (paths []string) {
+	f, _, err := openRegular(root, ".git/config")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	content, _ := io.ReadAll(io.LimitReader(f, maxHashed)) // of what is not read nothing is known
+	for line := range strings.Lines(string(content)) {
+		if strings.HasPrefix(strings.TrimSpace(line), "[") {
+			continue
+		}
+		between := func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'=;|&()!<>", r) }
+		for _, word := range strings.FieldsFunc(line, between) {
+			for _, p := range []string{strings.TrimPrefix(word, root.Name()+"/"), path.Join(".git", word)} {
+				if p = path.Clean(p); p != "." && filepath.IsLocal(p) && !strings.HasPrefix(p, ".git/") {
+					paths = append(paths, p)
+				}
+			}
+		}
+	}
+	return paths
+}
+
 // below looks in a folder, which may be among packages.
-func (t Tools) below(dir *os.File, at string, among bool) {
+func (t Tools) below(dir *os.File, at string, named []string, among bool) {
 	// By this name the kernel also says what a file is where the folder does not.
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {
@@ -66,24 +97,29 @@ func (t Tools) below(dir *os.File, at string, among bool) {
 		}
 		git := strings.EqualFold(name, ".git")
 		if listed.IsDir() {
-			if strings.HasSuffix("/"+child, "/.git/objects") {
-				continue
+			if strings.HasSuffix("/"+child, "/.git/objects") { // nothing else there has a name
+				name, child = name+"/info", child+"/info"
 			}
 			below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 			if err == nil {
-				t.below(below, child, !git && (among || slices.Contains(packages, name)))
+				t.below(below, child, named, !git && (among || slices.Contains(packages, name)))
 				below.Close()
 			} else if !errors.Is(err, unix.ENOENT) {
 				t[child] = unlisted
 			}
 			continue
 		}
+		isNamed := slices.ContainsFunc(named, func(p string) bool { return strings.HasPrefix(child+"/", p+"/") })
+		mark := ""
 		if among && !git && !strings.EqualFold(name, "head") ||
 			tool.Who(child) == "" && (listed.Type()&fs.ModeSymlink == 0 || !isGits(child)) {
-			continue
+			if !isNamed {
+				continue
+			}
+			mark = byGit
 		}
 		if e, err := look(dir, name); err == nil && e != nil && !(e.isPlaceholder() && isOurs(dir, name)) {
-			t[child] = state(dir, name, e)
+			t[child] = state(dir, name, e) + mark
 		}
 	}
 }
@@ -134,6 +170,8 @@ func (t Tools) Since(before Tools) (changed []string, worst int) {
 		who := tool.Who(at)
 		if now == unlisted {
 			who = "its names cannot be listed, and git and others may still use what is in it"
+		} else if who == "" && strings.HasSuffix(now, byGit) {
+			who = tool.Who(".git/config")
 		} else if who == "" {
 			who = "git writes where this link leads"
 		}

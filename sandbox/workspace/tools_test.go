@@ -118,6 +118,35 @@ func TestHostToolsFlood(t *testing.T) {
 	require.Equal(t, 5, worst)
 }
 
+// TestHostToolsOfGit: what a submodule's git folder, the objects, and the repository's own settings have
+// git act on is named.
+func TestHostToolsOfGit(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	write(t, filepath.Join(dir, ".git/config"), "[core]\n\thooksPath = ./tools/hk\n[include]\n path = \"../share/gc\"\n"+
+		"[filter \"q\"]\n\tclean = "+dir+"/bin/clean.sh -v\n[branch \"main\"]\n\tremote = origin\n")
+	before, err := HostTools(dir)
+	require.NoError(t, err)
+	var want []string
+	for _, at := range []string{
+		".git/modules/a/b/info/attributes", ".git/modules/a/b/rebase-merge/git-rebase-todo",
+		".git/modules/a/b/worktrees/q/commondir", ".git/modules/sub/hooks/x", ".git/objects/info/alternates",
+		".git/sequencer/todo", "bin/clean.sh", "share/gc", "tools/hk/sub/pre-commit",
+	} {
+		write(t, filepath.Join(dir, at), "a")
+		want = append(want, at+" (git may run commands from it)")
+	}
+	for _, at := range []string{"main", "tools/other", ".git/objects/pack/config", ".git/modules/a/b/HEAD"} {
+		write(t, filepath.Join(dir, at), "a")
+	}
+	after, err := HostTools(dir)
+	require.NoError(t, err)
+	changed, worst := after.Since(before)
+	require.Equal(t, want, changed)
+	require.Equal(t, len(want), worst)
+}
+
 // asNobody calls f as a user who is not root, and who owns the folders.
 func asNobody(t *testing.T, a, b string, f func()) {
 	t.Helper()

@@ -21,9 +21,7 @@ var tools = []struct {
 		".git/hooks/", ".git/config", ".git/config.worktree", ".git/info/attributes", ".githooks/", ".husky/",
 		".git/commondir", ".git/gitdir", ".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir",
 		".git/worktrees/*/gitdir", ".git/rebase-merge/git-rebase-todo", ".git/worktrees/*/rebase-merge/git-rebase-todo",
-		".git/objects/info/alternates", ".git/modules/*/commondir", ".gitattributes", ".gitmodules",
-		".git/modules/*/hooks/", ".git/modules/*/config", ".git/modules/*/*/hooks/", ".git/modules/*/*/config",
-		".git/modules/*/*/*/hooks/", ".git/modules/*/*/*/config",
+		".git/objects/info/alternates", ".git/sequencer/todo", ".gitattributes", ".gitmodules",
 		".pre-commit-config.yaml", "lefthook.yml", ".lefthook.yml",
 	}, "git may run commands from it"},
 	{[]string{".git"}, "git takes its folder from it"},
@@ -87,9 +85,24 @@ func Who(at string) string {
 		}
 	}
 	if worst == len(tools) {
-		return ""
+		return inSubmodule(names)
 	}
 	return tools[worst].who
+}
+
+// inSubmodule says who may act on a file in a submodule's git folder, which is as the repository's own.
+// The name of a submodule may have slashes.
+func inSubmodule(names []string) string {
+	i := slices.Index(names, ".git")
+	if i < 0 || i+1 >= len(names) || names[i+1] != "modules" {
+		return ""
+	}
+	for j := i + 3; j < len(names); j++ {
+		if who := Who(".git/" + strings.Join(names[j:], "/")); who != "" {
+			return who
+		}
+	}
+	return ""
 }
 
 // pattern is a pattern of [tools], in lower case.
