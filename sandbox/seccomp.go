@@ -63,8 +63,8 @@ func callerOf(s *Spec) caller {
 	return callerContained
 }
 
-// Filter returns a file with the filter of system calls for a program of ours that reads what an agent
-// wrote. It is the command's own, but that there is no gate to ask: no connect succeeds.
+// Filter returns a file with the filter of system calls for a program of ours that reads what an
+// agent wrote. It is the command's own, but that there is no gate to ask: no connect succeeds.
 func Filter() (*os.File, error) {
 	content, err := filter(callerCommand)
 	if err != nil {

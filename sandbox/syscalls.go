@@ -232,7 +232,8 @@ var firstProcessCalls = []checkedCall{
 		outcomes: isOneOf(errForbidden, 0, whole, 1),
 	},
 	{
-		names: []string{"kill", "rt_sigqueueinfo"}, otherwise: retAllow, why: "a first process that is ended ends all at once",
+		names: []string{"kill", "rt_sigqueueinfo"}, otherwise: retAllow,
+		why:      "a first process that is ended ends all at once",
 		outcomes: isOneOf(errForbidden, 0, whole, 1),
 	},
 	{
@@ -248,10 +249,10 @@ var signalCalls = []checkedCall{
 	{names: []string{"tkill", "pidfd_send_signal"}, otherwise: retAllow, why: "see stops"},
 }
 
-// stops returns when a call stops another process, where the command could stop one of ours: the gate,
-// or on gVisor's kernel the first process. If these are stopped, nothing ends with `postern run`. They
-// handle every signal but SIGSTOP. gVisor takes the number of any thread for its process's. It also
-// sends what a child's clone asked for to whoever is the child's parent.
+// stops returns when a call stops another process, where the command could stop one of ours: the
+// gate, or on gVisor's kernel the first process. If these are stopped, nothing ends with `postern
+// run`. They handle every signal but SIGSTOP. gVisor takes the number of any thread for its
+// process's. It also sends what a child's clone asked for to whoever is the child's parent.
 func stops(call string) []outcome {
 	const (
 		whatEnds = 0xff // the part of clone's flags that is a signal

@@ -49,7 +49,8 @@ func (p *path) gitElsewhere(t *testing.T, home string) {
 	// What the command does to logs reaches no git outside: git follows a link in the place of one.
 	host("echo y > main/pkg/a/f; git -C main stash -q -m mine")
 	require.Equal(t, "mine\ntheirs\n", p.ok(run("wt", "git stash list --format=%gs | sed 's/.*: //'; echo z > new; "+
-		"git stash -q -m theirs; git stash list --format=%gs | sed '2d; s/.*: //'; git stash pop -q; git checkout -q new; "+
+		"git stash -q -m theirs; git stash list --format=%gs | sed '2d; s/.*: //'; git stash pop -q; "+
+		"git checkout -q new; "+
 		"cd "+common+"/logs; ln -sf "+root+"/planted refs/heads/main; ln -sf "+root+"/planted refs/heads/later")))
 	host("git -C main commit -q --allow-empty -m third; git -C main branch later; git -C main stash pop -q")
 	require.Empty(t, host("find main/.git/logs -type l; find . -name planted; git -C main stash list"))

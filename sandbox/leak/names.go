@@ -22,8 +22,8 @@ var (
 	exampleEndings = []string{".example", ".sample", ".template", ".dist"}
 )
 
-// Named reports whether a file, or a folder, at the path has a name that secrets have. Case does not
-// count.
+// Named reports whether a file, or a folder, at the path has a name that secrets have. Case does
+// not count.
 func Named(at string, folder bool) bool {
 	at = strings.ToLower(at)
 	name := path.Base(at)

@@ -125,8 +125,8 @@ func (g *gitFolder) search(ctx context.Context, search workspace.Search) error {
 	}
 	if len(found.Hidden) > 0 {
 		s := found.Hidden[0]
-		return fmt.Errorf("%s looks like a secret, by %s: move it out of git's folder, a token in a URL to a credential "+
-			"helper (git help credentials)", workspace.Quote(filepath.Join(dir, s.Path)), s.Why)
+		return fmt.Errorf("%s looks like a secret, by %s: move it out of git's folder, a token in a URL to a "+
+			"credential helper (git help credentials)", workspace.Quote(filepath.Join(dir, s.Path)), s.Why)
 	}
 	return nil
 }
@@ -173,9 +173,9 @@ func (p *Prepared) show(r *Request, g *gitFolder, in *view.Input) error {
 // mostLogs bounds how many of git's logs are copied.
 const mostLogs = 100
 
-// copyLogs returns mounts of a copy, in memory, of the logs that all worktrees share: git in another
-// one follows a link that is in the place of a log, and appends there. A log that is not copied is an
-// empty one to the command.
+// copyLogs returns mounts of a copy, in memory, of the logs that all worktrees share: git in
+// another one follows a link that is in the place of a log, and appends there. A log that is not
+// copied is an empty one to the command.
 func copyLogs(common *os.File) (over []view.Mount) {
 	logs, err := folderIn(common, "logs")
 	if err != nil {

@@ -185,8 +185,9 @@ func (l Leaked) history(
 	return among(paths, before+after), among(paths, after), err
 }
 
-// confined runs a command in a sandbox without a network, and with a filter of system calls: it sees
-// the git folder at /repository/.git, and cannot write it. options are further ones of bwrap's.
+// confined runs a command in a sandbox without a network, and with a filter of system calls: it
+// sees the git folder at /repository/.git, and cannot write it. options are further ones of
+// bwrap's.
 func (l Leaked) confined(
 	ctx context.Context, folders *hostpath.Folders, options []string, out, complaint io.Writer, command ...string,
 ) error {
@@ -207,7 +208,8 @@ func (l Leaked) confined(
 		"--setenv", "GIT_CONFIG_NOSYSTEM", "1", "--setenv", "GIT_NO_LAZY_FETCH", "1",
 		"--setenv", "GIT_ALLOW_PROTOCOL", "none", "--setenv", "GIT_OPTIONAL_LOCKS", "0",
 		"--setenv", "GIT_NO_REPLACE_OBJECTS", "1", "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc",
-		"--setenv", "GIT_DIR", filepath.Join("/repository/.git", l.own), "--setenv", "GIT_COMMON_DIR", "/repository/.git",
+		"--setenv", "GIT_DIR", filepath.Join("/repository/.git", l.own),
+		"--setenv", "GIT_COMMON_DIR", "/repository/.git",
 		"--ro-bind", l.git, "/repository/.git", "--chdir", "/repository",
 	}
 	for _, dir := range []string{"bin", "lib", "lib32", "lib64"} {
@@ -286,9 +288,9 @@ clean remote remove origin && clean reflog expire --expire=now --all && clean gc
 // clonePatience bounds a clone.
 const clonePatience = 10 * time.Minute
 
-// Clone makes the repository l.Clean, which has the last commit alone and nothing of l.Now. An agent
-// may have written the repository that has these objects: its settings run programs, and links and
-// alternates in it lead to other repositories. So git runs where there is nothing else.
+// Clone makes the repository l.Clean, which has the last commit alone and nothing of l.Now. An
+// agent may have written the repository that has these objects: its settings run programs, and
+// links and alternates in it lead to other repositories. So git runs where there is nothing else.
 func (l Leaked) Clone(ctx context.Context, folders *hostpath.Folders) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, clonePatience)
 	defer cancel()

@@ -112,8 +112,8 @@ func TestCommittedRunsNothing(t *testing.T) {
 	require.ErrorContains(t, all[0].Unknown, "not a git repository")
 }
 
-// TestGitIsConfined: what looks at a repository that an agent may have written has a filter of system
-// calls, no capability and no network.
+// TestGitIsConfined: what looks at a repository that an agent may have written has a filter of
+// system calls, no capability and no network.
 func TestGitIsConfined(t *testing.T) {
 	t.Parallel()
 	folders, err := hostpath.In(t.TempDir()).Folders()
@@ -122,12 +122,13 @@ func TestGitIsConfined(t *testing.T) {
 	l := Leaked{git: t.TempDir()}
 	require.NoError(t, l.confined(t.Context(), folders, nil, &out, &complaint, "/bin/sh", "-c",
 		"grep -E '^(Seccomp|CapBnd|NoNewPrivs):' /proc/self/status; grep -c : /proc/net/dev; "+
-			"touch /repository/.git/x 2>/dev/null; unshare -U true 2>/dev/null || echo no namespace"), complaint.String())
+			"touch /repository/.git/x 2>/dev/null; unshare -U true 2>/dev/null || echo no namespace"),
+		complaint.String())
 	require.Equal(t, "CapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n1\nno namespace\n", out.String())
 }
 
-// TestGitElsewhereIsSearched: an agent that sees no secrets sees none in git's folder outside of its
-// working directory, and what was committed there is said.
+// TestGitElsewhereIsSearched: an agent that sees no secrets sees none in git's folder outside of
+// its working directory, and what was committed there is said.
 func TestGitElsewhereIsSearched(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.EvalSymlinks(t.TempDir())
@@ -149,8 +150,8 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 	leaked, err := search("wt")
 	require.NoError(t, err)
 	wt := Leaked{
-		Folder: root + "/wt", Clean: root + "/wt-clean", Paths: both, Now: both, Elsewhere: true, git: root + "/main/.git",
-		own: "worktrees/wt",
+		Folder: root + "/wt", Clean: root + "/wt-clean", Paths: both, Now: both, Elsewhere: true,
+		git: root + "/main/.git", own: "worktrees/wt",
 	}
 	require.Equal(t, []Leaked{wt}, leaked)
 	leaked, err = search("main/pkg")
@@ -231,8 +232,8 @@ func TestCleanClone(t *testing.T) {
 	}
 }
 
-// TestCloneOfNothingElse: an agent that can write a repository has it lead to another one, whose files
-// are no part of the clone.
+// TestCloneOfNothingElse: an agent that can write a repository has it lead to another one, whose
+// files are no part of the clone.
 func TestCloneOfNothingElse(t *testing.T) {
 	t.Parallel()
 	const private = "git init -qb main private; (cd private; echo canary > canary; git add .; git commit -qm p); " +

@@ -93,8 +93,9 @@ type Mount struct {
 	Source string
 	// Target is an absolute path in the sandbox.
 	Target string
-	// Writable is true for the working directory, or the [Layer] over it, git's folder of it, a [File]
-	// that is a copy for the agent, and the agent's own home only. A [Tmpfs] can always be written.
+	// Writable is true for the working directory, or the [Layer] over it, git's folder of it, a
+	// [File] that is a copy for the agent, and the agent's own home only. A [Tmpfs] can always be
+	// written.
 	Writable bool
 	// Mode, for chmod(2), and Size, in bytes, apply to a [Tmpfs]. NoExec means that nothing in it
 	// can be executed.

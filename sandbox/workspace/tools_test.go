@@ -118,13 +118,14 @@ func TestHostToolsFlood(t *testing.T) {
 	require.Equal(t, 5, worst)
 }
 
-// TestHostToolsOfGit: what a submodule's git folder, the objects, and the repository's own settings have
-// git act on is named.
+// TestHostToolsOfGit: what a submodule's git folder, the objects, and the repository's own settings
+// have git act on is named.
 func TestHostToolsOfGit(t *testing.T) {
 	t.Parallel()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
-	write(t, filepath.Join(dir, ".git/config"), "[core]\n\thooksPath = ./tools/hk\n[include]\n path = \"../share/gc\"\n"+
+	write(t, filepath.Join(dir, ".git/config"), "[core]\n\thooksPath = ./tools/hk\n"+
+		"[include]\n path = \"../share/gc\"\n"+
 		"[filter \"q\"]\n\tclean = "+dir+"/bin/clean.sh -v\n[branch \"main\"]\n\tremote = origin\n")
 	before, err := HostTools(dir)
 	require.NoError(t, err)
