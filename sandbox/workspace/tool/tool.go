@@ -90,8 +90,8 @@ func Who(at string) string {
 	return tools[worst].who
 }
 
-// inSubmodule says who may act on a file in a submodule's git folder, which is as the repository's own.
-// The name of a submodule may have slashes.
+// inSubmodule says who may act on a file in a submodule's git folder, which is as the repository's
+// own. The name of a submodule may have slashes.
 func inSubmodule(names []string) string {
 	i := slices.Index(names, ".git")
 	if i < 0 || i+1 >= len(names) || names[i+1] != "modules" {
