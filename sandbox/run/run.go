@@ -296,7 +296,7 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 		}
 		p.Writes, spec.Begin = true, p.lost
 		p.done = append(p.done, func() { done(made.unprotect) }) // not p, as above
-		if in.Workspace.Protected, err = p.protect(in.Workdir.Path, workspace.Workdir); err != nil {
+		if in.Workspace.Protected, err = p.protect(in.Workdir.Path, workspace.WorkdirOf(in.Workdir.Path)); err != nil {
 			return nil, err
 		}
 	case plan.WorkspaceOverlay, plan.WorkspaceReadOnly:

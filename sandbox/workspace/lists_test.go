@@ -156,3 +156,23 @@ func TestEveryProtectedFile(t *testing.T) {
 		})
 	}
 }
+
+// TestWorkdirOf: a repository next to its worktrees is protected as one in .git is, and a file .git
+// that leads elsewhere adds nothing.
+func TestWorkdirOf(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.Equal(t, Workdir, WorkdirOf(dir))
+	for named, at := range map[string]string{
+		"./.bare\n": ".bare", dir + "/a/b\r\n": "a/b", "../other": "", dir + "x": "", "": "",
+	} {
+		write(t, filepath.Join(dir, ".git"), "gitdir: "+named)
+		want := slices.Clone(Workdir)
+		if at != "" {
+			want = append(want, Files{
+				{at + "/hooks", aFolder}, {at + "/config", nothing}, {at + "/config.worktree", nothing},
+			}...)
+		}
+		require.Equal(t, want, WorkdirOf(dir), named)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,6 +58,24 @@ var (
 	GitObjects  = Files{{"info/alternates", anyEmpty}}
 	GitWorktree = Files{{"gitdir", nothing}, {"commondir", nothing}, {"config.worktree", anyEmpty}}
 )
+
+// WorkdirOf returns the files of a working directory: [Workdir], and if its file .git leads to a
+// folder in it, those of that folder.
+func WorkdirOf(folder string) Files {
+	text, err := hostpath.ReadFile(filepath.Join(folder, ".git"), unix.PathMax)
+	named, leads := strings.CutPrefix(string(text), "gitdir: ")
+	at := filepath.Clean(strings.TrimPrefix(strings.TrimRight(named, "\r\n"), folder+"/"))
+	if err != nil || !leads || at == "." || !filepath.IsLocal(at) {
+		return Workdir
+	}
+	all := slices.Clone(Workdir)
+	for _, f := range Workdir {
+		if below, ok := strings.CutPrefix(f.path, ".git/"); ok {
+			all = append(all, Files{{filepath.Join(at, below), f.instead}}...)
+		}
+	}
+	return all
+}
 
 // placeholder is the mode of the folders that [Protect] makes, and placeholderFile that of the
 // files. Nobody else makes such a thing with this mode.

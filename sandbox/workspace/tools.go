@@ -90,6 +90,13 @@ func (t Tools) below(dir *os.File, at string, named []string, among bool) {
 	if err != nil {
 		t[at] = unlisted
 	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == name })
+	}
+	if path.Base(at) != ".git" && has("HEAD") && has("objects") && has("refs") { // git takes it for its own
+		named = append(slices.Clip(named), path.Join(at, "config"), path.Join(at, "config.worktree"),
+			path.Join(at, "hooks"))
+	}
 	for _, listed := range entries {
 		name, child := listed.Name(), path.Join(at, listed.Name())
 		if len(child) > maxPath {

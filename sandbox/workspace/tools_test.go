@@ -127,10 +127,14 @@ func TestHostToolsOfGit(t *testing.T) {
 	write(t, filepath.Join(dir, ".git/config"), "[core]\n\thooksPath = ./tools/hk\n"+
 		"[include]\n path = \"../share/gc\"\n"+
 		"[filter \"q\"]\n\tclean = "+dir+"/bin/clean.sh -v\n[branch \"main\"]\n\tremote = origin\n")
+	for _, at := range []string{".bare/HEAD", ".bare/objects/x", ".bare/refs/x", "half/HEAD", "half/refs/x"} {
+		write(t, filepath.Join(dir, at), "a")
+	}
 	before, err := HostTools(dir)
 	require.NoError(t, err)
 	var want []string
 	for _, at := range []string{
+		".bare/config", ".bare/config.worktree", ".bare/hooks/pre-commit",
 		".git/modules/a/b/info/attributes", ".git/modules/a/b/rebase-merge/git-rebase-todo",
 		".git/modules/a/b/worktrees/q/commondir", ".git/modules/sub/hooks/x", ".git/objects/info/alternates",
 		".git/sequencer/todo", "bin/clean.sh", "share/gc", "tools/hk/sub/pre-commit",
@@ -138,7 +142,8 @@ func TestHostToolsOfGit(t *testing.T) {
 		write(t, filepath.Join(dir, at), "a")
 		want = append(want, at+" (git may run commands from it)")
 	}
-	for _, at := range []string{"main", "tools/other", ".git/objects/pack/config", ".git/modules/a/b/HEAD"} {
+	for _, at := range []string{"main", "half/config", ".bare/refs/y",
+		"tools/other", ".git/objects/pack/config", ".git/modules/a/b/HEAD"} {
 		write(t, filepath.Join(dir, at), "a")
 	}
 	after, err := HostTools(dir)
