@@ -44,7 +44,7 @@ func (r *Run) Bound(ctx context.Context, stop func(error)) {
 
 func (b bound) watch(ctx context.Context, stop func(error)) {
 	go b.keepFree(ctx, b.floor(), stop)
-	unreadable := 0
+	first, unreadable := true, 0
 	for wait := 100 * time.Millisecond; ; {
 		select {
 		case <-ctx.Done():
@@ -52,7 +52,9 @@ func (b bound) watch(ctx context.Context, stop func(error)) {
 		case <-time.After(wait):
 		}
 		began := time.Now()
-		used, whole, err := measureFolder(b.folder)
+		// Another run may have left folders that nobody may open, and much in them.
+		used, whole, err := measureFolder(b.folder, first)
+		first = false
 		if unreadable++; whole {
 			unreadable = 0
 		}
@@ -104,19 +106,21 @@ func (b bound) room() (all, free room) {
 
 // Measure returns what the layer takes of the disk, in bytes, and whether all of it could be read.
 // An empty file counts as 1 KiB.
-func (r *Run) Measure() (used uint64, whole bool, err error) { return measureFolder(r.upper()) }
+func (r *Run) Measure() (used uint64, whole bool, err error) { return measureFolder(r.upper(), false) }
 
-func measureFolder(path string) (used uint64, whole bool, err error) {
+// measureFolder is [Run.Measure] for a folder. With anyway, it gives the caller all rights to each
+// folder of the caller's below.
+func measureFolder(path string, anyway bool) (used uint64, whole bool, err error) {
 	root, err := openOwned(path)
 	if err != nil {
 		return 0, false, err
 	}
 	defer root.Close()
-	return measure(root, deepest)
+	return measure(root, deepest, anyway)
 }
 
 // measure is measureFolder for a folder below which as many levels may be.
-func measure(dir *os.File, levels int) (used uint64, whole bool, tooDeep error) {
+func measure(dir *os.File, levels int, anyway bool) (used uint64, whole bool, tooDeep error) {
 	if levels == 0 {
 		return 0, false, ErrTooDeep
 	}
@@ -134,11 +138,15 @@ func measure(dir *os.File, levels int) (used uint64, whole bool, tooDeep error) 
 			continue
 		}
 		below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		if anyway && (err != nil || st.Mode&0o700 != 0o700) {
+			below.Close()
+			below, err = openAnyway(dir, name)
+		}
 		if err != nil {
 			whole = false
 			continue
 		}
-		more, all, err := measure(below, levels-1)
+		more, all, err := measure(below, levels-1, anyway)
 		below.Close()
 		if used, whole = used+more, whole && all; err != nil {
 			tooDeep = err

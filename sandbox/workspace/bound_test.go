@@ -69,32 +69,50 @@ func TestBoundSays(t *testing.T) {
 func TestMeasure(t *testing.T) {
 	t.Parallel()
 	dir := real(t)
-	used, whole, err := measureFolder(dir)
+	used, whole, err := measureFolder(dir, false)
 	require.NoError(t, err)
 	require.True(t, whole)
 	require.Zero(t, used)
 	write(t, filepath.Join(dir, "a/b/empty"), "")
 	require.NoError(t, os.Symlink("/", filepath.Join(dir, "link")))
 	least := uint64(4 << 10)
-	used, whole, err = measureFolder(dir)
+	used, whole, err = measureFolder(dir, false)
 	require.NoError(t, err)
 	require.True(t, whole)
 	require.GreaterOrEqual(t, used, least, "two folders, a file and a link")
 	require.Less(t, used, uint64(1<<20), "no link is followed")
 	write(t, filepath.Join(dir, "a/b/large"), strings.Repeat("x", 1<<20))
-	more, _, err := measureFolder(dir)
+	more, _, err := measureFolder(dir, false)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, more, uint64(1<<20))
 
 	nest(t, dir, deepest-1)
-	_, whole, err = measureFolder(dir)
+	_, whole, err = measureFolder(dir, false)
 	require.NoError(t, err)
 	require.True(t, whole)
 	for i := range 20 {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, strconv.Itoa(i)), 0o700))
 	}
 	require.NoError(t, os.Mkdir(filepath.Join(dir, strings.Repeat("d/", deepest-1), "d"), 0o700))
-	_, whole, err = measureFolder(dir)
+	_, whole, err = measureFolder(dir, false)
 	require.ErrorIs(t, err, ErrTooDeep)
 	require.False(t, whole)
+}
+
+// TestMeasuredAnyway: what a run has hidden in a folder without rights counts for the next.
+func TestMeasuredAnyway(t *testing.T) {
+	t.Parallel()
+	dir := real(t)
+	write(t, filepath.Join(dir, "a/b/large"), strings.Repeat("x", 1<<20))
+	require.NoError(t, os.Chmod(filepath.Join(dir, "a/b"), 0))
+	require.NoError(t, os.Chmod(filepath.Join(dir, "a"), 0o300))
+	asNobody(t, dir, dir, func() {
+		used, whole, err := measureFolder(dir, false)
+		require.NoError(t, err)
+		require.False(t, whole)
+		require.Less(t, used, uint64(1<<20))
+		var said error
+		bound{folder: dir, size: 1 << 19, what: "agent's volume"}.watch(t.Context(), func(err error) { said = err })
+		require.ErrorContains(t, said, "the agent's volume is larger than its 524288 bytes")
+	})
 }

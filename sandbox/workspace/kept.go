@@ -115,7 +115,7 @@ func (k *Kept) Close() {
 func (k *Kept) InUse() bool { return isLocked(k.dir) }
 
 // Measure returns what it takes of the disk, in bytes, and whether all of it could be read.
-func (k *Kept) Measure() (used uint64, whole bool, err error) { return measureFolder(k.Files()) }
+func (k *Kept) Measure() (used uint64, whole bool, err error) { return measureFolder(k.Files(), false) }
 
 // Bound is [Run.Bound] for it. Each run that has it calls its own stop.
 func (k *Kept) Bound(ctx context.Context, stop func(error)) {
