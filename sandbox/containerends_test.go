@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"os"
 	"os/exec"
@@ -157,7 +158,7 @@ func TestContainerThatStarts(t *testing.T) {
 			t.Parallel()
 			b := newContainer(t, "", "root")
 			b.spec.Agent = "starts-" + suffix[1:]
-			asked, release, made := make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
+			asked, release, made := make(chan struct{}, 1), make(chan struct{}), make(chan int, 1)
 			socket := b.spec.Container.Socket
 			forward := &httputil.ReverseProxy{
 				Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine" },
@@ -178,24 +179,32 @@ func TestContainerThatStarts(t *testing.T) {
 					r.Body = io.NopCloser(bytes.NewReader(body))
 					asked <- struct{}{}
 					<-release
-					defer func() { made <- struct{}{} }()
+					// It goes on when who asked is gone, as an engine does.
+					answer := httptest.NewRecorder()
+					forward.ServeHTTP(answer, r)
+					made <- answer.Code
+					w.WriteHeader(answer.Code)
+					_, _ = w.Write(answer.Body.Bytes())
+					return
 				}
 				forward.ServeHTTP(w, r)
 			})}
 			go func() { _ = server.Serve(l) }()
 			t.Cleanup(func() { _ = server.Close() })
-			cmd := b.command(t, "true")
+			cmd, complaint := b.command(t, "true"), new(bytes.Buffer)
+			cmd.Stderr = complaint
 			require.NoError(t, cmd.Start())
 			<-asked
 			require.NoError(t, cmd.Process.Signal(end))
 			require.Error(t, cmd.Wait())
 			if end == unix.SIGTERM {
+				require.Contains(t, complaint.String(), "start sandbox: terminated")
 				require.Empty(t, b.left(t))
 				close(release)
 				return
 			}
 			close(release)
-			<-made
+			require.Equal(t, http.StatusCreated, <-made)
 			require.Eventually(t, func() bool { return len(b.left(t)) == 0 }, time.Minute, 50*time.Millisecond)
 		})
 	}
