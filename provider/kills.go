@@ -15,7 +15,8 @@ import (
 )
 
 // KeepKills records who is killed, in the stack's state folder, so that the kill outlives the store.
-// Without a folder there is nothing to do.
+// Without a folder there is nothing to do. If it cannot be known, everybody counts as killed, and the
+// error says why.
 func KeepKills(ctx context.Context, home home.Folder) (killed bundle.Killed, err error) {
 	if _, err := os.Stat(home.RecordFile()); err != nil {
 		return killed, nil //nolint:nilerr // it never was up
@@ -26,8 +27,10 @@ func KeepKills(ctx context.Context, home home.Folder) (killed bundle.Killed, err
 	if errors.Is(err, bundle.ErrNone) { // it is down already
 		killed, err = readKills(home)
 	}
-	if err != nil {
-		return killed, fmt.Errorf("find out who is killed: %w", err)
+	unknown := err
+	if unknown != nil {
+		killed = bundle.Killed{Stack: true}
+		unknown = fmt.Errorf("find out who is killed: %w", unknown)
 	}
 	if !killed.Stack && len(killed.Agents) == 0 {
 		if err := os.Remove(home.KilledFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -42,7 +45,7 @@ func KeepKills(ctx context.Context, home home.Folder) (killed bundle.Killed, err
 	if err := atomicfile.Write(home.KilledFile(), append(data, '\n'), 0o600); err != nil {
 		return killed, fmt.Errorf("record who is killed: %w", err)
 	}
-	return killed, nil
+	return killed, unknown
 }
 
 // readKills returns what KeepKills has recorded.

@@ -61,10 +61,12 @@ func TestHangUp(t *testing.T) {
 	require.NoError(t, err)
 	var errs strings.Builder
 	cmd.Stderr = &errs
-	require.NoError(t, cmd.Start())
+	terminal, err := pty.StartWithAttrs(cmd, nil, &syscall.SysProcAttr{Setsid: true, Setctty: true})
+	require.NoError(t, err)
 	_, err = io.ReadFull(out, make([]byte, len("ready\n")))
 	require.NoError(t, err)
-	require.NoError(t, cmd.Process.Signal(unix.SIGHUP))
+	require.NoError(t, cmd.Process.Signal(unix.SIGHUP)) // the terminal is still there
+	require.NoError(t, terminal.Close())
 	_, _ = io.Copy(io.Discard, out)
 	require.Error(t, cmd.Wait())
 	require.Contains(t, errs.String(), "the terminal is gone")

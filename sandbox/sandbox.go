@@ -135,8 +135,8 @@ func (s *Spec) around() (*Spec, *wire.Machine, error) {
 	return &around, machine, nil
 }
 
-// Nobody sees a command any more whose terminal is gone. So one that ignores SIGHUP is ended, after
-// hangUpGrace.
+// Nobody sees a command any more whose terminal is gone. So one that ignores the SIGHUP of that is
+// ended, after hangUpGrace.
 const hangUpGrace = 10 * time.Second
 
 var errHungUp = fmt.Errorf("the terminal is gone, and the command did not end within %s of SIGHUP (nohup keeps it)", hangUpGrace)
@@ -183,6 +183,7 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+	onTerminal := hasTerminal()
 	if !signal.Ignored(unix.SIGHUP) { // as nohup(1) has it
 		signal.Notify(signals, unix.SIGHUP)
 	}
@@ -252,8 +253,12 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 				}
 				// If the inside is gone, so is whom the signal was for.
 				_ = commands.say(said, nil)
-				if sig == unix.SIGHUP {
-					time.AfterFunc(hangUpGrace, func() { end(errHungUp) }) // too late is of no effect
+				if sig == unix.SIGHUP && onTerminal {
+					time.AfterFunc(hangUpGrace, func() {
+						if !hasTerminal() {
+							end(errHungUp) // too late is of no effect
+						}
+					})
 				}
 			case <-done:
 				return
@@ -286,6 +291,15 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	return Result{}, box.explain(complaint, errors.Join(waitErr, setupErr, eventErr))
 }
 
+// hasTerminal reports whether this process's session has a terminal: it has none once that is closed.
+func hasTerminal() bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err == nil {
+		tty.Close()
+	}
+	return err == nil
+}
+
 // start starts the box. A signal until it has started is for nobody but us, and ends ctx.
 func (s *Spec) start(
 	ctx context.Context, box isolation, st *streams, signals <-chan os.Signal, end context.CancelCauseFunc,
@@ -293,10 +307,16 @@ func (s *Spec) start(
 	started, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		select {
-		case sig := <-signals:
-			end(fmt.Errorf("start sandbox: %s", sig))
-		case <-started:
+		for {
+			select {
+			case sig := <-signals:
+				if sig == unix.SIGWINCH {
+					continue
+				}
+				end(fmt.Errorf("start sandbox: %s", sig))
+			case <-started:
+			}
+			return
 		}
 	}()
 	host, err := box.start(ctx, s, st)

@@ -27,7 +27,7 @@ func (d *driver) destroy(ctx context.Context) error {
 	var killed bundle.Killed
 	if stack == nil {
 		if killed, err = provider.KeepKills(ctx, d.home); err != nil {
-			fmt.Fprintf(os.Stderr, "warning: the next up may let a killed agent work again: %v\n", err)
+			fmt.Fprintf(os.Stderr, "warning: look with `postern status` after the next up: %v\n", err)
 		}
 	}
 	err = d.run(ctx, nil, func(e *engine.Engine, ctx context.Context) (*engine.Summary, error) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -84,44 +85,44 @@ func killCmd(
 		if err != nil {
 			return err
 		}
-		whom, everyone := strings.Join(agents, ", "), all || len(agents) == 0
+		everyone := all || len(agents) == 0
 		if everyone {
-			whom = everybody
+			agents = nil
 		}
 		find := operator
 		if cmd.Name() == "kill" {
 			find = killer
 		}
 		var failed, unknown error
-		done := 0
+		nowhere := slices.Clone(agents)
 		for _, h := range homes {
 			o, err := find(cmd.Context(), cmd.ErrOrStderr(), h)
 			var out *bundle.Outcome
+			by, no, name := agents, (*bundle.UnknownAgentError)(nil), filepath.Base(h.Root)
 			if err == nil {
-				out, err = do(o, cmd.Context(), bundle.Killed{Agents: agents, Stack: everyone})
+				out, err = do(o, cmd.Context(), bundle.Killed{Agents: by, Stack: everyone})
 			}
-			name := filepath.Base(h.Root)
-			by := agents
-			if everyone {
-				by = nil
+			if errors.As(err, &no) { // others may be another stack's
+				unknown = errors.Join(unknown, fmt.Errorf("%s: %w", name, err))
+				by = slices.DeleteFunc(slices.Clone(by), func(a string) bool { return !slices.Contains(no.Known, a) })
+				if len(by) == 0 || len(homes) == 1 {
+					continue
+				}
+				out, err = do(o, cmd.Context(), bundle.Killed{Agents: by})
 			}
 			enough, byHandErr := hand(cmd.Context(), cmd.OutOrStdout(), h, by, out, err)
-			no := (*bundle.UnknownAgentError)(nil)
+			nowhere = slices.DeleteFunc(nowhere, func(a string) bool { return slices.Contains(by, a) })
 			switch {
 			case enough:
 				err = nil
-			case errors.As(err, &no): // it may be another stack's
-				unknown = errors.Join(unknown, fmt.Errorf("%s: %w", name, err))
-				continue
 			case out == nil:
 				err = fmt.Errorf("%s: %w", name, err)
 			default:
-				done++
-				err = imposed(cmd.OutOrStdout(), h, whom+" "+what, out, err)
+				err = imposed(cmd.OutOrStdout(), h, cmp.Or(strings.Join(by, ", "), everybody)+" "+what, out, err)
 			}
 			failed = errors.Join(failed, err, byHandErr)
 		}
-		if done == 0 {
+		if len(nowhere) > 0 {
 			failed = errors.Join(failed, unknown)
 		}
 		return failed

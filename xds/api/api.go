@@ -385,15 +385,19 @@ func (c *Client) Published(ctx context.Context, p Published, cut func()) error {
 		for {
 			_, _ = io.Copy(io.Discard, recorded) // until the control plane or ctx ends
 			recorded.Close()
-			for recorded, err = c.published(ctx, body); err != nil; recorded, err = c.published(ctx, body) {
+			for wait := recordAgain / 100; ; wait = recordAgain { // the first time it may be for a kill
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(wait):
+				}
+				recorded, err = c.published(ctx, body)
 				if errors.Is(err, errCut) {
 					cut()
 					return
 				}
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(recordAgain):
+				if err == nil {
+					break
 				}
 			}
 		}

@@ -74,6 +74,24 @@ func Who(at string) string {
 	if names[len(names)-1] == "head" && !slices.Contains(names[:len(names)-1], ".git") {
 		return "git takes its folder for a repository"
 	}
+	if who := first(names); who != "" {
+		return who
+	}
+	// A submodule's git folder is as the repository's own. Its name may have slashes.
+	i := slices.Index(names, ".git")
+	if i < 0 || i+1 >= len(names) || names[i+1] != "modules" {
+		return ""
+	}
+	for j := i + 3; j < len(names); j++ {
+		if who := first(append([]string{".git"}, names[j:]...)); who != "" {
+			return who
+		}
+	}
+	return ""
+}
+
+// first says who acts on the file by itself, if any does, or who else may, or "".
+func first(names []string) string {
 	worst := len(tools)
 	for i, name := range names {
 		for _, first := range []string{name, "*"} {
@@ -85,24 +103,9 @@ func Who(at string) string {
 		}
 	}
 	if worst == len(tools) {
-		return inSubmodule(names)
-	}
-	return tools[worst].who
-}
-
-// inSubmodule says who may act on a file in a submodule's git folder, which is as the repository's
-// own. The name of a submodule may have slashes.
-func inSubmodule(names []string) string {
-	i := slices.Index(names, ".git")
-	if i < 0 || i+1 >= len(names) || names[i+1] != "modules" {
 		return ""
 	}
-	for j := i + 3; j < len(names); j++ {
-		if who := Who(".git/" + strings.Join(names[j:], "/")); who != "" {
-			return who
-		}
-	}
-	return ""
+	return tools[worst].who
 }
 
 // pattern is a pattern of [tools], in lower case.

@@ -60,13 +60,14 @@ func TestWho(t *testing.T) {
 		"doc/HEAD", "HEAD", "flake.nix", ".yarn/releases/yarn.cjs", "web/eslint.config.mjs",
 		".vscode/tasks.json", ".idea/workspace.xml", ".github/workflows/ci.yml", "pkg/package.json", "Makefile",
 		"x/y.mk", ".husky/pre-push", "a.pth",
+		".git/" + strings.Repeat("modules/", 500) + "hooks/x", // an agent's, and as quickly as others
 		".git/modules/lib/hooks/pre-commit", ".git/modules/lib/config", ".git/modules/a/modules/b/config",
 	} {
 		require.NotEmpty(t, Who(path), path)
 	}
 	for _, path := range []string{
 		"main.go", ".git/objects/ab/cd", ".github/ISSUE_TEMPLATE.md", "Makefile.md",
-		"git/hooks/x", "hooks/x",
+		"git/hooks/x", "hooks/x", ".git/" + strings.Repeat("modules/", 500) + "x",
 	} {
 		require.Empty(t, Who(path), path)
 	}
