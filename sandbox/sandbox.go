@@ -291,7 +291,7 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	return Result{}, box.explain(complaint, errors.Join(waitErr, setupErr, eventErr))
 }
 
-// hasTerminal reports whether this process's session has a terminal: it has none once that is closed.
+// hasTerminal reports whether this process's session has a terminal that is still open.
 func hasTerminal() bool {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err == nil {
