@@ -533,18 +533,3 @@ func TestHomesAreAgents(t *testing.T) {
 	_, err := w.registry.Folders()
 	require.ErrorContains(t, err, "look for what agents keep")
 }
-
-// TestFolderMadeAgain: a folder that was removed is another one than that which has its inode now.
-func TestFolderMadeAgain(t *testing.T) {
-	t.Parallel()
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	require.NoError(t, err)
-	r := In(t.TempDir())
-	before, err := identify(dir)
-	require.NoError(t, err)
-	before.id.born--
-	require.NoError(t, r.add(before))
-	done, err := r.Use(dir, "local/demo")
-	require.NoError(t, err)
-	done()
-}

@@ -230,16 +230,42 @@ func (r Registry) Use(dir, agent string) (done func(last ...func()), err error) 
 // alone returns an error if an agent works in a folder that is in f or around it. Several may work
 // in f itself.
 func (r Registry) alone(f folder) error {
+	other, err := r.used(f, func(other folder) bool { return other.id != f.id })
+	if err == nil && other != "" {
+		err = fmt.Errorf("use %s as working directory: another command works in %s, and the upper one of the two "+
+			"could take away what protects .git/hooks and the like in the lower one: wait for its end, or start "+
+			"this one with --overlay", f.path, other)
+	}
+	return err
+}
+
+// Idle returns an error if a command that may write the folder works in it, in a folder there, or in
+// one around it. The error is then [ErrRuns].
+func (r Registry) Idle(dir string) error {
+	f, err := identify(dir)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	other, err := r.used(f, func(folder) bool { return true })
+	if err == nil && other != "" {
+		err = fmt.Errorf("%s: %w: wait for its end", other, ErrRuns)
+	}
+	return err
+}
+
+// used returns a folder that counts, in which an agent works, and that is f, in f or around it; or
+// "".
+func (r Registry) used(f folder, counts func(folder) bool) (string, error) {
 	all, err := r.folders()
 	if err != nil {
-		return err
+		return "", err
 	}
 	mounts, err := readMounts()
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, other := range all {
-		if other.id == f.id {
+		if !counts(other) {
 			continue
 		}
 		free, err := lock(r.useFile(other), unix.LOCK_EX, 0)
@@ -248,20 +274,18 @@ func (r Registry) alone(f folder) error {
 			continue
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return err
+			return "", err
 		}
 		used := &Folders{mounts: mounts, list: []agentFolder{{folder: other, places: mounts.places(other.path)}}}
 		err = used.CheckFolder(f.path)
 		if writable := (*WritableError)(nil); errors.As(err, &writable) {
-			return fmt.Errorf("use %s as working directory: another command works in %s, and the upper one of the two "+
-				"could take away what protects .git/hooks and the like in the lower one: wait for its end, or start "+
-				"this one with --overlay", f.path, other.path)
+			return other.path, nil
 		}
 		if err != nil {
-			return err
+			return "", err
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // useFile is the file whose lock says that an agent runs in the folder. Only we may open the file.

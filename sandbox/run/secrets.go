@@ -74,8 +74,10 @@ type Leaked struct {
 	Folder, Clean string
 	// Elsewhere is set if its git folder is not in the folder that was searched.
 	Elsewhere bool
-	// git is its git folder, and own is the name of a linked worktree's part in there, or "".
+	// git is its git folder, and own is the name of a linked worktree's part in there, or "". id is
+	// the folder that was searched: an agent may have put another one, or a link, in its place.
 	git, own string
+	id       unix.Stat_t
 	// Paths were committed at some time, or are in the index. Now are those of them that the last
 	// commit has. All are relative to Folder.
 	Paths, Now []string
@@ -110,7 +112,14 @@ func Committed(
 		if at != "." {
 			l.Clean = folder + "-" + filepath.Base(at) + "-clean"
 		}
-		all = append(all, l.look(ctx, folders, paths)...)
+		f, err := hostpath.OpenBelow("/", l.git)
+		if err != nil {
+			l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
+			all = append(all, l)
+			continue
+		}
+		all = append(all, l.look(ctx, folders, f, paths)...)
+		f.Close()
 	}
 	g, err := findGit(folder)
 	if err != nil || g == nil {
@@ -129,13 +138,17 @@ func Committed(
 	if g.own != nil {
 		l.own = filepath.Join("worktrees", filepath.Base(g.own.Name()))
 	}
-	return append(all, l.look(ctx, folders, paths)...)
+	return append(all, l.look(ctx, folders, g.common, paths)...)
 }
 
-// look returns l with what the repository has of the paths, if it has anything.
-func (l Leaked) look(ctx context.Context, folders *hostpath.Folders, paths []string) []Leaked {
-	var err error
-	if l.Paths, l.Now, err = l.history(ctx, folders, paths); err != nil {
+// look returns l with what the repository, whose git folder is open, has of the paths, if it has
+// anything.
+func (l Leaked) look(ctx context.Context, folders *hostpath.Folders, git *os.File, paths []string) []Leaked {
+	err := unix.Fstat(int(git.Fd()), &l.id)
+	if err == nil {
+		l.Paths, l.Now, err = l.history(ctx, folders, paths)
+	}
+	if err != nil {
 		l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
 	}
 	if len(l.Paths) == 0 && l.Unknown == nil {
@@ -185,9 +198,16 @@ func (l Leaked) history(
 	return among(paths, before+after), among(paths, after), err
 }
 
+// sameScript runs its further arguments if the git folder is the first one: bwrap follows links.
+const sameScript = `
+[ "$(/usr/bin/stat -c %d:%i /repository/.git)" = "$1" ] || {
+	echo "its git folder is not the one that was searched: an agent may have replaced it" >&2; exit 1
+}
+shift; exec "$@"`
+
 // confined runs a command in a sandbox without a network, and with a filter of system calls: it
-// sees the git folder at /repository/.git, and cannot write it. options are further ones of
-// bwrap's.
+// sees the git folder that was searched at /repository/.git, and cannot write it. options are
+// further ones of bwrap's.
 func (l Leaked) confined(
 	ctx context.Context, folders *hostpath.Folders, options []string, out, complaint io.Writer, command ...string,
 ) error {
@@ -219,26 +239,22 @@ func (l Leaked) confined(
 			args = append(args, "--ro-bind", to, "/"+dir)
 		}
 	}
-	cmd, err := folders.Command(ctx, hostpath.Root, bwrap, slices.Concat(args, options, command)...)
+	same := []string{"/bin/sh", "-c", sameScript, "sh", fmt.Sprintf("%d:%d", l.id.Dev, l.id.Ino)}
+	cmd, err := folders.Command(ctx, hostpath.Root, bwrap, slices.Concat(args, options, same, command)...)
 	if err != nil {
 		return err
 	}
-	if err := asOwner(cmd, l.git); err != nil {
-		return err
-	}
+	asOwner(cmd, l.id)
 	cmd.WaitDelay = time.Second
 	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{calls}, out, complaint
 	return cmd.Run()
 }
 
 // asOwner has the command run as the folder's owner, if this is root.
-func asOwner(cmd *exec.Cmd, folder string) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(folder, &st); err != nil || os.Geteuid() != 0 || st.Uid == 0 {
-		return err
+func asOwner(cmd *exec.Cmd, folder unix.Stat_t) {
+	if os.Geteuid() == 0 && folder.Uid != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: folder.Uid, Gid: folder.Gid}}
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: st.Uid, Gid: st.Gid}}
-	return nil
 }
 
 // among returns those of the paths that are in the list, or above something there.
@@ -291,9 +307,20 @@ const clonePatience = 10 * time.Minute
 // Clone makes the repository l.Clean, which has the last commit alone and nothing of l.Now. An
 // agent may have written the repository that has these objects: its settings run programs, and
 // links and alternates in it lead to other repositories. So git runs where there is nothing else.
-func (l Leaked) Clone(ctx context.Context, folders *hostpath.Folders) (err error) {
+// Clone fails while a command may write the repository, or if the git folder is not the one that
+// [Committed] looked at.
+func (l Leaked) Clone(ctx context.Context, registry hostpath.Registry) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, clonePatience)
 	defer cancel()
+	folders, err := registry.Folders()
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{l.Folder, l.git} {
+		if err := registry.Idle(dir); err != nil {
+			return err
+		}
+	}
 	if err := folders.Check(l.Clean); err != nil {
 		return err
 	}
@@ -305,12 +332,8 @@ func (l Leaked) Clone(ctx context.Context, folders *hostpath.Folders) (err error
 			err = errors.Join(err, os.RemoveAll(l.Clean))
 		}
 	}()
-	var st unix.Stat_t
-	if err := unix.Lstat(l.git, &st); err != nil {
-		return err
-	}
 	if os.Geteuid() == 0 {
-		if err := os.Lchown(l.Clean, int(st.Uid), int(st.Gid)); err != nil {
+		if err := os.Lchown(l.Clean, int(l.id.Uid), int(l.id.Gid)); err != nil {
 			return err
 		}
 	}

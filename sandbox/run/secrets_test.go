@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/sandbox/workspace"
@@ -90,6 +91,7 @@ func TestCommitted(t *testing.T) {
 			if len(all[0].Now) == 0 {
 				all[0].Now = nil
 			}
+			all[0].id = unix.Stat_t{}
 			want := Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, Now: c.now, git: dir + "/.git"}
 			require.Equal(t, want, all[0])
 		})
@@ -120,6 +122,7 @@ func TestGitIsConfined(t *testing.T) {
 	require.NoError(t, err)
 	var out, complaint strings.Builder
 	l := Leaked{git: t.TempDir()}
+	require.NoError(t, unix.Lstat(l.git, &l.id))
 	require.NoError(t, l.confined(t.Context(), folders, nil, &out, &complaint, "/bin/sh", "-c",
 		"grep -E '^(Seccomp|CapBnd|NoNewPrivs):' /proc/self/status; grep -c : /proc/net/dev; "+
 			"touch /repository/.git/x 2>/dev/null; unshare -U true 2>/dev/null || echo no namespace"),
@@ -135,7 +138,8 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 	require.NoError(t, err)
 	shell(t, root, `git init -qb main main; cd main; mkdir pkg; echo x > pkg/.env; echo x > .env
 		git add .; git commit -qm a; git worktree add -q ../wt; cd ../wt; echo y > y; git add y; git commit -qm b`)
-	folders, err := hostpath.In(t.TempDir()).Folders()
+	registry := hostpath.In(t.TempDir())
+	folders, err := registry.Folders()
 	require.NoError(t, err)
 	search := func(dir string, hide ...string) ([]Leaked, error) {
 		dir = filepath.Join(root, dir)
@@ -153,17 +157,22 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 		Folder: root + "/wt", Clean: root + "/wt-clean", Paths: both, Now: both, Elsewhere: true,
 		git: root + "/main/.git", own: "worktrees/wt",
 	}
+	require.Len(t, leaked, 1)
+	wt.id = leaked[0].id
 	require.Equal(t, []Leaked{wt}, leaked)
 	leaked, err = search("main/pkg")
 	require.NoError(t, err)
+	require.Len(t, leaked, 1)
+	require.Equal(t, wt.id.Ino, leaked[0].id.Ino)
+	leaked[0].id = wt.id // git reads in the folder
 	require.Equal(t, []Leaked{{
 		Folder: root + "/main", Clean: root + "/main-clean", Paths: both[1:], Now: both[1:], Elsewhere: true,
-		git: root + "/main/.git",
+		git: root + "/main/.git", id: wt.id,
 	}}, leaked)
-	require.NoError(t, wt.Clone(t.Context(), folders))
+	require.NoError(t, wt.Clone(t.Context(), registry))
 	require.FileExists(t, root+"/wt-clean/y")
 	require.NoFileExists(t, root+"/wt-clean/.env")
-	require.ErrorIs(t, wt.Clone(t.Context(), folders), os.ErrExist, "nothing is replaced")
+	require.ErrorIs(t, wt.Clone(t.Context(), registry), os.ErrExist, "nothing is replaced")
 
 	_, err = search("wt", "packed-*", "HEAD")
 	require.ErrorContains(t, err, root+"/main/.git/HEAD looks like a secret, by the stack file hides HEAD")
@@ -177,15 +186,13 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 // TestCommittedAsOwner: root looks at the history as the folder's owner.
 func TestCommittedAsOwner(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", "id -u; id -g; id -G")
 	if os.Geteuid() != 0 {
-		require.NoError(t, asOwner(cmd, dir))
+		asOwner(cmd, unix.Stat_t{Uid: 65534})
 		require.Nil(t, cmd.SysProcAttr, "nobody but root can be somebody else")
 		return
 	}
-	require.NoError(t, os.Lchown(dir, 65534, 65533))
-	require.NoError(t, asOwner(cmd, dir))
+	asOwner(cmd, unix.Stat_t{Uid: 65534, Gid: 65533})
 	out, err := cmd.Output()
 	require.NoError(t, err)
 	require.Equal(t, "65534\n65533\n65533\n", string(out))
@@ -217,9 +224,7 @@ func TestCleanClone(t *testing.T) {
 			require.Len(t, all, 1)
 			require.Contains(t, all[0].Paths, ".env")
 			require.Equal(t, dir+c.clean, all[0].Clean, "no agent writes there")
-			folders, err := hostpath.In(t.TempDir()).Folders()
-			require.NoError(t, err)
-			require.NoError(t, all[0].Clone(t.Context(), folders))
+			require.NoError(t, all[0].Clone(t.Context(), hostpath.In(t.TempDir())))
 			require.NoFileExists(t, filepath.Join(dir, c.at, "ran"))
 			const contents = "git cat-file --batch-all-objects --batch-check='%(objectname)' | git cat-file --batch"
 			clone := shell(t, all[0].Clean, contents)
@@ -238,23 +243,68 @@ func TestCloneOfNothingElse(t *testing.T) {
 	t.Parallel()
 	const private = "git init -qb main private; (cd private; echo canary > canary; git add .; git commit -qm p); " +
 		"git init -qb main; echo x > .env; git add .env; git commit -qm a; "
-	for name, script := range map[string]string{
-		"alternates and a link": `echo "$PWD/private/.git/objects" > .git/objects/info/alternates
-			ln -sf "$PWD/private/.git/refs/heads/main" .git/refs/heads/main; echo y > .env`,
-		"links": `rm -rf .git/refs/heads .git/objects; ln -s "$PWD/private/.git/refs/heads" .git/refs/heads
-			ln -s "$PWD/private/.git/objects" .git/objects; echo y > .env`,
-		"a common folder": `echo "$PWD/private/.git" > .git/commondir`,
+	for name, c := range map[string]struct{ before, after, fails string }{
+		"alternates and a link": {`echo "$PWD/private/.git/objects" > .git/objects/info/alternates
+			ln -sf "$PWD/private/.git/refs/heads/main" .git/refs/heads/main; echo y > .env`, "", ""},
+		"links": {`rm -rf .git/refs/heads .git/objects; ln -s "$PWD/private/.git/refs/heads" .git/refs/heads
+			ln -s "$PWD/private/.git/objects" .git/objects; echo y > .env`, "", "not appear to be a git repository"},
+		"a common folder": {`echo "$PWD/private/.git" > .git/commondir`, "", "Invalid path"},
+		"a link in its place": {
+			"", `mv .git old; ln -s "$PWD/private/.git" .git`, "not the one that was searched",
+		},
+		"another in its place": {
+			"", `mv .git old; mv private/.git .git`, "not the one that was searched",
+		},
+		"a link above": {
+			"", `mv "$PWD" "$PWD-old"; ln -s "$PWD-old/private" "$PWD"`, "not the one that was searched",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, dir := committed(t, private+script)
-			folders, err := hostpath.In(t.TempDir()).Folders()
-			require.NoError(t, err)
+			_, dir := committed(t, private+c.before)
 			l := Leaked{Folder: dir, Clean: dir + "-clean", git: dir + "/.git"}
-			_ = l.Clone(t.Context(), folders)
+			require.NoError(t, unix.Lstat(l.git, &l.id))
+			shell(t, dir, c.after)
+			err := l.Clone(t.Context(), hostpath.In(t.TempDir()))
 			require.NoFileExists(t, dir+"-clean/canary")
+			if c.fails == "" {
+				require.NoError(t, err)
+				require.DirExists(t, dir+"-clean")
+				return
+			}
+			require.ErrorContains(t, err, c.fails)
+			require.NoDirExists(t, dir+"-clean")
 		})
 	}
+}
+
+// TestNoCloneWhileACommandWrites: a command that may write the repository may replace it.
+func TestNoCloneWhileACommandWrites(t *testing.T) {
+	t.Parallel()
+	all, dir := committed(t, "mkdir sub; cd sub; git init -q; echo x > .env; git add .env; git commit -qm a")
+	require.Len(t, all, 1)
+	registry := hostpath.In(t.TempDir())
+	done, err := registry.Use(dir, "a")
+	require.NoError(t, err)
+	require.ErrorIs(t, all[0].Clone(t.Context(), registry), hostpath.ErrRuns)
+	require.NoDirExists(t, all[0].Clean)
+	done()
+	require.NoError(t, all[0].Clone(t.Context(), registry))
+}
+
+// TestCommittedFollowsNoLink: a git folder that a link leads to is another one's.
+func TestCommittedFollowsNoLink(t *testing.T) {
+	t.Parallel()
+	_, dir := committed(t, "git init -q; echo x > .env; git add .env; git commit -qm a; "+
+		"mv .git ../git; ln -s ../git .git")
+	folders, err := hostpath.In(t.TempDir()).Folders()
+	require.NoError(t, err)
+	found, err := workspace.Search{}.Secrets(t.Context(), dir)
+	require.NoError(t, err)
+	found.Repositories = []string{"."} // as it was a moment ago
+	all := Committed(t.Context(), folders, dir, found)
+	require.Len(t, all, 1)
+	require.ErrorIs(t, all[0].Unknown, unix.ELOOP)
 }
 
 // TestCommittedInEach: no repository hides another one.

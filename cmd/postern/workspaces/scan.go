@@ -145,7 +145,7 @@ func (stack Stack) scanFolder(cmd *cobra.Command, dir, agent string, asJSON, cle
 		return err
 	}
 	if clean {
-		return makeClean(cmd, folders, leaked)
+		return makeClean(cmd, hostpath.In(base), leaked)
 	}
 	flags, err := stack.flags(cmd, agent)
 	if err != nil {
@@ -169,14 +169,14 @@ func (stack Stack) flags(cmd *cobra.Command, agent string) (string, error) {
 }
 
 // makeClean makes a clean repository of each.
-func makeClean(cmd *cobra.Command, folders *hostpath.Folders, leaked []run.Leaked) error {
+func makeClean(cmd *cobra.Command, registry hostpath.Registry, leaked []run.Leaked) error {
 	var all error
 	for _, l := range leaked {
 		if len(l.Paths) == 0 {
 			all = errors.Join(all, l.Unknown)
 			continue
 		}
-		if err := l.Clone(cmd.Context(), folders); err != nil {
+		if err := l.Clone(cmd.Context(), registry); err != nil {
 			all = errors.Join(all, fmt.Errorf("clone %s: %w", workspace.Quote(l.Folder), err))
 			continue
 		}
