@@ -12,15 +12,14 @@ import (
 // log. It does not attach the policy to anybody.
 func newOperators(s *scope, a *auditLog, bundles *s3.BucketV2, v *vault) *iam.Policy {
 	in := []pulumi.StringInput{bundles.Arn, a.bucket.Arn, v.key.Arn, a.key.Arn, a.group(groupProxies), a.group(groupControl), a.group(groupDNS)}
-	fixed := len(in)
 	return add(s, iam.NewPolicy, "operators", &iam.PolicyArgs{
 		Path: pulumi.String(rolePath(s.stack)), Description: pulumi.String("Push policies, fill secrets, read the audit log of stack " + s.stack),
 		Policy: written(func(x []string) string {
 			return document.Operators{
 				Place: s.args.place(), Stack: s.stack, Bundles: document.ARN(x[0]), Audit: document.ARN(x[1]), Key: document.ARN(x[2]), AuditKey: document.ARN(x[3]),
-				Groups: x[4:fixed], Secrets: arns(x[fixed:]),
+				Groups: x[4:],
 			}.Policy().Text()
-		}, append(in, v.arns()...)...),
+		}, in...),
 		Tags: s.tags("operators"),
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/components/aws/document"
+	"github.com/postern/postern/graph"
+	"github.com/postern/postern/policies/iam"
 )
 
 // The operators' policy is about the stack: whoever has it, loses no right elsewhere in the
@@ -20,10 +22,45 @@ func TestOperatorsLoseNothingElsewhere(t *testing.T) {
 			}
 			denied++
 			require.NotEmpty(t, s.Resource, s.Sid)
+			if tags := s.Condition["StringEquals"]["aws:ResourceTag/"+graph.TagStack]; tags != nil {
+				require.Equal(t, []string{"prod"}, tags, s.Sid)
+				continue
+			}
 			for _, r := range s.Resource {
 				require.Regexp(t, `/prod/|postern-prod-|Secret/prod-secrets-`, r, s.Sid)
 			}
 		}
 		require.Equal(t, 3, denied)
 	})
+}
+
+// Operators fill every secret of the stack and read none, whatever else they may; secrets of
+// others they do not fill. They read the groups of events, by both names that AWS asks about.
+func TestOperatorsMay(t *testing.T) {
+	t.Parallel()
+	doc, err := iam.Parse(document.Operators{
+		Place: here, Stack: "prod", Bundles: "arn:aws:s3:::b", Audit: "arn:aws:s3:::a", Groups: []string{"/postern/prod/proxies"},
+	}.Policy().Text())
+	require.NoError(t, err)
+	admin, err := iam.Parse(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["*"],"Resource":["*"]}]}`)
+	require.NoError(t, err)
+	ask := func(action, resource string, tags ...string) *iam.Request {
+		return &iam.Request{
+			Action: action, Resource: resource, Principal: "arn:aws:iam::123456789012:user/ann",
+			Keys: map[string][]string{"aws:resourcetag/" + graph.TagStack: tags},
+		}
+	}
+	alone, also := &iam.Policies{Identity: []*iam.Document{doc}}, &iam.Policies{Identity: []*iam.Document{doc, admin}}
+	const secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:any/name-AbCdEf"
+	require.Equal(t, iam.Allowed, alone.Decide(ask("secretsmanager:PutSecretValue", secret, "prod")))
+	require.Equal(t, iam.Denied, alone.Decide(ask("secretsmanager:PutSecretValue", secret, "other")))
+	require.Equal(t, iam.Denied, alone.Decide(ask("secretsmanager:PutSecretValue", secret)))
+	require.Equal(t, iam.Denied, also.Decide(ask("secretsmanager:GetSecretValue", secret, "prod")))
+	require.Equal(t, iam.Allowed, also.Decide(ask("secretsmanager:GetSecretValue", secret, "other")))
+	const group = "arn:aws:logs:eu-west-1:123456789012:log-group:/postern/prod/proxies"
+	for _, name := range []string{group, group + ":*", group + ":log-stream:one"} {
+		require.Equal(t, iam.Allowed, alone.Decide(ask("logs:GetLogEvents", name)), name)
+		require.Equal(t, iam.Denied, also.Decide(ask("logs:DeleteLogStream", name)), name)
+	}
+	require.Equal(t, iam.Denied, alone.Decide(ask("logs:GetLogEvents", "arn:aws:logs:eu-west-1:123456789012:log-group:/postern/prod/agents:*")))
 }

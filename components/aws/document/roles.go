@@ -1,5 +1,7 @@
 package document
 
+import "github.com/postern/postern/graph"
+
 // pull are the actions for pulling an image.
 var pull = []string{"ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
 
@@ -188,12 +190,12 @@ func Forward(stream, key ARN) Policy {
 }
 
 // Operators is the policy of people who push policies, rotate secrets and read the audit log.
-// They read no secret and delete nothing.
+// They read no secret and delete nothing. Secrets are those with the stack's tag: a list of many
+// would be longer than a policy may be.
 type Operators struct {
 	Place    Place
 	Stack    string
 	Bundles  ARN
-	Secrets  []ARN
 	Key      ARN // of the secrets
 	Groups   []string
 	Audit    ARN // bucket
@@ -204,8 +206,10 @@ type Operators struct {
 func (o Operators) Policy() Policy {
 	var groups []ARN
 	for _, g := range o.Groups {
-		groups = append(groups, o.Place.LogGroup(g), o.Place.LogStreams(g))
+		groups = append(groups, o.Place.LogGroup(g).Below("*")) // of the group and of its streams
 	}
+	secrets := []ARN{o.Place.ARN("secretsmanager", "secret:*")}
+	own := Condition{"StringEquals": {"aws:ResourceTag/" + graph.TagStack: {o.Stack}}}
 	return NewPolicy(
 		Statement{Sid: "Find", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{o.Bundles, o.Audit}},
 		Statement{
@@ -218,7 +222,7 @@ func (o Operators) Policy() Policy {
 		},
 		Statement{
 			Sid: "RotateSecrets", Effect: Allow, Action: []string{"secretsmanager:DescribeSecret", "secretsmanager:GetResourcePolicy", "secretsmanager:PutSecretValue"},
-			Resource: o.Secrets,
+			Resource: secrets, Condition: own,
 		},
 		Statement{
 			Sid: "EncryptSecrets", Effect: Allow, Action: []string{"kms:Decrypt", "kms:GenerateDataKey"}, Resource: []ARN{o.Key},
@@ -271,7 +275,7 @@ func (o Operators) Policy() Policy {
 		},
 		Statement{
 			Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue"},
-			Resource: o.Secrets,
+			Resource: secrets, Condition: own,
 		},
 	)
 }
