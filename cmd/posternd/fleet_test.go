@@ -52,7 +52,7 @@ func TestAuthorityIsIgnoredByGit(t *testing.T) {
 		require.NoError(t, run())
 		ignored, err := os.ReadFile(filepath.Join(dir, ".gitignore"))
 		require.NoError(t, err)
-		require.Equal(t, "*\n", string(ignored))
+		require.Equal(t, "*\n!.gitignore\n!*.pem\n", string(ignored))
 		require.NoError(t, os.RemoveAll(dir))
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("ca.key\n"), 0o600))

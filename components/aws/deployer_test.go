@@ -99,7 +99,7 @@ func asked(name string, a action, stack string, old bool) []*iam.Request {
 				"aws:resourcetag/" + graph.TagStack: {}, "aws:requesttag/" + graph.TagStack: {},
 				"iam:permissionsboundary": {"arn:aws:iam::123456789012:policy/postern/prod/prod-boundary-1234567"},
 				"iam:passedtoservice":     {"ecs-tasks.amazonaws.com"}, "iam:awsservicename": {"ecs.amazonaws.com"},
-				"route53:vpcs": {"VPCId=vpc-1,VPCRegion=eu-west-1"},
+				"route53:vpcs": {"VPCId=vpc-1,VPCRegion=eu-west-1"}, "kms:viaservice": {},
 			},
 		}
 		switch {
@@ -213,17 +213,19 @@ func TestDeployerMay(t *testing.T) {
 func TestDeployerMayNotTouchOthers(t *testing.T) {
 	t.Parallel()
 	all, policies := readActions(t), deployer(t)
+	// Without the tag of a stack: the default ACL of a new network, and a key whose tags KMS does
+	// not see yet.
+	untagged := map[string]bool{"ec2:DeleteNetworkAclEntry": true, "kms:CreateAlias": true, "kms:EnableKeyRotation": true}
 	open := map[string]bool{
-		"ec2:DeleteNetworkAclEntry": true, // of an ACL without the tag of a stack: the default one of a new network
-		"ec2:RunInstances":          true, // of an image or a snapshot
-		"route53:DeleteHostedZone":  true, // only an empty one can be deleted, and no other team's record may
+		"ec2:RunInstances":         true, // of an image or a snapshot
+		"route53:DeleteHostedZone": true, // only an empty one can be deleted, and no other team's record may
 	}
 	for _, name := range []string{
 		"ec2:ModifyVpcBlockPublicAccessOptions", "ecs:DeregisterTaskDefinition", "logs:CreateLogDelivery",
 		"logs:DeleteLogDelivery", "logs:DeleteQueryDefinition",
 		"logs:DeleteResourcePolicy", "logs:PutQueryDefinition", "logs:PutResourcePolicy",
 		"route53resolver:UpdateFirewallConfig", "servicediscovery:UntagResource", "sns:Unsubscribe",
-		"kms:EnableKeyRotation", "route53:AssociateVPCWithHostedZone", "route53:CreateHostedZone",
+		"route53:AssociateVPCWithHostedZone", "route53:CreateHostedZone",
 		"route53:DisassociateVPCFromHostedZone",
 	} {
 		open[name] = true
@@ -233,13 +235,14 @@ func TestDeployerMayNotTouchOthers(t *testing.T) {
 		for _, stack := range []string{"", "prod-eu", "prod-audit"} {
 			for _, ask := range asked(name, a, "prod-eu", true) {
 				ask.Keys["aws:resourcetag/"+graph.TagStack] = []string{stack}
+				ask.Keys["aws:requesttag/"+graph.TagStack] = []string{"prod"} // the caller would own it
 				if stack == "" {
-					ask.Keys["aws:resourcetag/"+graph.TagStack] = nil
+					ask.Keys["aws:resourcetag/"+graph.TagStack], ask.Keys["aws:requesttag/"+graph.TagStack] = nil, nil
 				}
 				ask.Keys["iam:permissionsboundary"] = []string{"arn:aws:iam::123456789012:policy/postern/prod-eu/prod-eu-boundary-1234567"}
 				ask.Keys["route53:changeresourcerecordsetsnormalizedrecordnames"] = []string{"www.example.com"}
 				answer := policies.Decide(ask)
-				if answer != iam.Denied && open[name] {
+				if answer != iam.Denied && (open[name] || stack == "" && untagged[name]) {
 					continue
 				}
 				if strings.HasPrefix(name, "iam:") && strings.Contains(ask.Resource, "*") {
@@ -267,4 +270,55 @@ func TestDeployerWritesItsOwnRecords(t *testing.T) {
 	require.Contains(t, text, `"ForAllValues:StringLike":`+names+`["prod.postern.internal","*.prod.postern.internal"]}`)
 	require.Contains(t, text, `"Null":`+names+`["false"]}`, "without names, every record would match")
 	require.Equal(t, "control.prod.postern.internal", controlHost("prod"))
+}
+
+// On the way the services ask for what the reference does not say: Auto Scaling makes alarms as
+// the caller, Firehose asks for a grant of the key, and KMS does not see the tags of a new key.
+func TestDeployerMayOnTheWay(t *testing.T) {
+	t.Parallel()
+	policies := deployer(t)
+	const prefix = "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:"
+	ask := func(action, resource, stack, via string) iam.Answer {
+		r := &iam.Request{Action: action, Resource: resource, Principal: "arn:aws:iam::123456789012:role/ci", Keys: map[string][]string{
+			"aws:requestedregion": {"eu-west-1"}, "aws:requesttag/" + graph.TagStack: {}, "aws:resourcetag/" + graph.TagStack: {},
+			"kms:viaservice": {},
+		}}
+		if stack != "" {
+			r.Keys["aws:resourcetag/"+graph.TagStack] = []string{stack}
+		}
+		if via != "" {
+			r.Keys["kms:viaservice"] = []string{via + ".eu-west-1.amazonaws.com"}
+		}
+		return policies.Decide(r)
+	}
+	for _, action := range []string{"cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms"} {
+		require.Equal(t, iam.Allowed, ask(action, prefix+"TargetTracking-service/prod-proxies-1234567/prod-proxies-1234567-AlarmHigh-0a1b", "", ""), action)
+		require.Equal(t, iam.Allowed, ask(action, prefix+"TargetTracking-prod-proxies-1234567-AlarmHigh-0a1b", "", ""), action)
+		require.Equal(t, iam.Denied, ask(action, prefix+"billing", "", ""), action)
+	}
+	const key = "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000001"
+	for action, via := range map[string]string{"kms:CreateAlias": "", "kms:EnableKeyRotation": "", "kms:CreateGrant": "firehose"} {
+		require.Equal(t, iam.Allowed, ask(action, key, "", via), action)
+		require.Equal(t, iam.Allowed, ask(action, key, "prod", via), action)
+		require.Equal(t, iam.Denied, ask(action, key, "prod-eu", via), action)
+	}
+	require.Equal(t, iam.Denied, ask("kms:CreateGrant", key, "", ""))
+	require.Equal(t, iam.Denied, ask("kms:CreateGrant", key, "", "ec2"))
+}
+
+// Pulumi lists the bucket with its state, and reads, writes and removes what is below .pulumi.
+func TestDeployerKeepsItsState(t *testing.T) {
+	t.Parallel()
+	doc, err := iam.Parse(document.Deployer{Place: here, Stack: "prod"}.State("states").Text())
+	require.NoError(t, err)
+	policies := &iam.Policies{Identity: []*iam.Document{doc}}
+	ask := func(action, resource string) iam.Answer {
+		return policies.Decide(&iam.Request{Action: action, Resource: "arn:aws:s3:::" + resource, Keys: map[string][]string{}})
+	}
+	require.Equal(t, iam.Allowed, ask("s3:ListBucket", "states"))
+	for _, action := range []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject"} {
+		require.Equal(t, iam.Allowed, ask(action, "states/.pulumi/stacks/postern/prod.json"), action)
+		require.Equal(t, iam.Denied, ask(action, "states/other"), action)
+	}
+	require.Equal(t, iam.Denied, ask("s3:DeleteObjectVersion", "states/.pulumi/stacks/postern/prod.json"), "versions stay")
 }

@@ -35,8 +35,6 @@ var unowned = []string{
 	"logs:DeleteLogDelivery", "logs:DeleteQueryDefinition",
 	"logs:DeleteResourcePolicy", "logs:PutQueryDefinition", "logs:PutResourcePolicy",
 	"route53resolver:UpdateFirewallConfig", "servicediscovery:UntagResource", "sns:Unsubscribe",
-	// KMS sees the tags of a new key up to five minutes later.
-	"kms:EnableKeyRotation",
 }
 
 // linked are the services that make a role of their own in an account, with the permissions of
@@ -63,6 +61,12 @@ func (d Deployer) Policy() Policy {
 		}
 		return c
 	}
+	tag := "aws:ResourceTag/" + graph.TagStack
+	// What belongs to another stack is not made ours by a tag.
+	made := here("aws:RequestTag/"+graph.TagStack, d.Stack)
+	made["StringEqualsIfExists"] = map[string][]string{tag: {d.Stack}}
+	untagged := map[string][]string{tag: {"true"}}
+	keys := []ARN{p.ARN("kms", "key/*")}
 	var buckets []ARN
 	for _, name := range Buckets(d.Stack) {
 		buckets = append(buckets, p.Bucket(name+"-???????"), p.Bucket(name+"-???????/*"))
@@ -73,12 +77,12 @@ func (d Deployer) Policy() Policy {
 		Statement{
 			Sid: "Own", Effect: Allow, Action: deployed,
 			Resource:  Everything,
-			Condition: here("aws:ResourceTag/"+graph.TagStack, d.Stack),
+			Condition: here(tag, d.Stack),
 		},
 		Statement{
 			Sid: "Make", Effect: Allow, Action: deployed,
 			Resource:  Everything,
-			Condition: here("aws:RequestTag/"+graph.TagStack, d.Stack),
+			Condition: made,
 		},
 		Statement{Sid: "Named", Effect: Allow, Action: []string{"cloudwatch:*", "kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias", "logs:*"}, Resource: []ARN{
 			p.ARN("cloudwatch", "alarm:postern-"+d.Stack+"/*"), p.ARN("kms", "alias/"+own+"*"), p.LogGroup("/" + own + "*"),
@@ -92,7 +96,21 @@ func (d Deployer) Policy() Policy {
 		Statement{
 			Sid: "DefaultACL", Effect: Allow, Action: []string{"ec2:DeleteNetworkAclEntry"},
 			Resource:  []ARN{p.ARN("ec2", "network-acl/*")},
-			Condition: Condition{"Null": {"aws:ResourceTag/" + graph.TagStack: {"true"}}}},
+			Condition: Condition{"Null": untagged}},
+		// KMS sees the tags of a new key up to five minutes later.
+		Statement{
+			Sid: "NewKeys", Effect: Allow, Action: []string{"kms:CreateAlias", "kms:EnableKeyRotation"},
+			Resource: keys, Condition: Condition{"Null": untagged},
+		},
+		Statement{
+			Sid: "StreamKeys", Effect: Allow, Action: []string{"kms:CreateGrant"}, Resource: keys,
+			Condition: Condition{"Null": untagged, "StringEquals": {"kms:ViaService": {"firehose." + p.Region + ".amazonaws.com"}}},
+		},
+		// Auto Scaling makes alarms without tags in the name of the caller.
+		Statement{
+			Sid: "Scaling", Effect: Allow, Action: []string{"cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm"},
+			Resource: []ARN{p.ARN("cloudwatch", "alarm:TargetTracking-*")},
+		},
 		// Names of buckets have no region. Cloud Map's zone and those of endpoints have none
 		// either.
 		Statement{Sid: "Buckets", Effect: Allow, Action: []string{"s3:*"}, Resource: buckets},
@@ -110,6 +128,19 @@ func (d Deployer) Policy() Policy {
 		Statement{
 			Sid: "NoSecretValues", Effect: Deny, Action: []string{"secretsmanager:BatchGetSecretValue", "secretsmanager:GetSecretValue"},
 			Resource: Everything,
+		},
+	)
+}
+
+// State returns the identity's policy for the bucket with Pulumi's state, which the deployer did
+// not make.
+func (d Deployer) State(bucket string) Policy {
+	at := d.Place.Bucket(bucket)
+	return NewPolicy(
+		Statement{Sid: "Find", Effect: Allow, Action: []string{"s3:ListBucket"}, Resource: []ARN{at}},
+		Statement{
+			Sid: "Keep", Effect: Allow, Action: []string{"s3:DeleteObject", "s3:GetObject", "s3:PutObject"},
+			Resource: []ARN{at.Below("/.pulumi/*")},
 		},
 	)
 }

@@ -57,6 +57,7 @@ func documents(more ...ARN) map[string]string {
 		}.Policy().Text(),
 		"deployer.json":          Deployer{Place: here, Stack: "prod"}.Policy().Text(),
 		"deployer-iam.json":      Deployer{Place: here, Stack: "prod"}.Identities().Text(),
+		"deployer-state.json":    Deployer{Place: here, Stack: "prod"}.State("BUCKET").Text(),
 		"key-secrets.json":       Key(here).Text(),
 		"key-audit.json":         Key(here, KeyOfLogs(here, "/postern/prod"), KeyOfAlarms(here)).Text(),
 		"bucket-log.json":        Bucket(log, KeptVersions(here, log)).Text(),
