@@ -76,7 +76,8 @@ that have joined with the token stay until they are removed.`,
 	}
 }
 
-// create makes the folder. It has private keys: Git ignores the folder, wherever it is.
+// create makes the folder. It has private keys: wherever it is, Git ignores all but the public files
+// that a stack file names.
 func (d fleetDir) create() error {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return fmt.Errorf("make folder: %w", err)
@@ -85,7 +86,7 @@ func (d fleetDir) create() error {
 	if _, err := os.Lstat(ignore); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return atomicfile.Write(ignore, []byte("*\n"), 0o644)
+	return atomicfile.Write(ignore, []byte("*\n!.gitignore\n!ca.pem\n!agents-ca.pem\n!operators.pem\n"), 0o644)
 }
 
 // init makes the authority. It never replaces one, because every node would have to join again.

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -34,8 +35,8 @@ func TestAgentsAuthority(t *testing.T) {
 	require.NoError(t, run("authority", "--stack", "prod-aws", dir), "the fleet's is another")
 }
 
-// TestAuthorityIsIgnoredByGit: the folder holds private keys, and may be in a repository. What a
-// person says there stays.
+// TestAuthorityIsIgnoredByGit: the folder holds private keys, and may be in a repository. Git sees
+// only the public files that the stack file names. What a person says there stays.
 func TestAuthorityIsIgnoredByGit(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"", "--agents"} {
@@ -50,14 +51,18 @@ func TestAuthorityIsIgnoredByGit(t *testing.T) {
 			return cmd.ExecuteContext(t.Context())
 		}
 		require.NoError(t, run())
-		ignored, err := os.ReadFile(filepath.Join(dir, ".gitignore"))
+		for _, name := range []string{"ca.pem", "agents-ca.pem", "operators.pem", "ca.key", "agents-ca.key", "tokens", "join-token", "another.pem"} {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+		}
+		require.NoError(t, exec.CommandContext(t.Context(), "git", "init", "-q", filepath.Dir(dir)).Run())
+		seen, err := exec.CommandContext(t.Context(), "git", "-C", dir, "ls-files", "--others", "--exclude-standard").Output()
 		require.NoError(t, err)
-		require.Equal(t, "*\n!.gitignore\n!*.pem\n", string(ignored))
+		require.Equal(t, ".gitignore\nagents-ca.pem\nca.pem\noperators.pem\n", string(seen))
 		require.NoError(t, os.RemoveAll(dir))
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("ca.key\n"), 0o600))
 		require.NoError(t, run())
-		ignored, err = os.ReadFile(filepath.Join(dir, ".gitignore"))
+		ignored, err := os.ReadFile(filepath.Join(dir, ".gitignore"))
 		require.NoError(t, err)
 		require.Equal(t, "ca.key\n", string(ignored))
 	}
