@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -156,6 +157,13 @@ func goSettings(ctx context.Context, folders *hostpath.Folders) ([]string, error
 		"GOENV", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 	}, goUses...)...)
+	// Without GOENV, Go reads a file whose place XDG_CONFIG_HOME names, and starts the toolchain that
+	// this names.
+	dir, err := os.UserConfigDir()
+	named := slices.ContainsFunc(asked.Env, func(kv string) bool { return strings.HasPrefix(kv, "GOENV=") })
+	if !named && (err != nil || folders.Check(filepath.Join(dir, "go", "env")) != nil) {
+		asked.Env = append(asked.Env, "GOENV=off")
+	}
 	out, err := asked.Output()
 	if err != nil {
 		return nil, fmt.Errorf("ask Go for its settings, as `go env` does: %w", err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -234,4 +235,26 @@ func TestBuildStartsNothingOfAnAgents(t *testing.T) { //nolint:paralleltest // i
 	_, _, err = c.build()
 	require.ErrorContains(t, err, "go1.99.0")
 	require.NoFileExists(t, canary)
+}
+
+// TestSettingsOfAnAgents: what an agent may write as the settings of Go is not read.
+func TestSettingsOfAnAgents(t *testing.T) { //nolint:paralleltest // it sets variables
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	registry := hostpath.In(filepath.Join(dir, "state"))
+	for _, name := range []string{"mine", "agent"} {
+		telemetry := filepath.Join(dir, name, "go", "telemetry")
+		require.NoError(t, os.MkdirAll(telemetry, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(telemetry, "mode"), []byte("off"), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name, "go", "env"), []byte("GOPRIVATE=set.test\n"), 0o600))
+	}
+	require.NoError(t, registry.Record(filepath.Join(dir, "agent")))
+	folders, err := registry.Folders()
+	require.NoError(t, err)
+	for name, read := range map[string]bool{"mine": true, "agent": false} {
+		t.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, name))
+		env, err := goSettings(t.Context(), folders)
+		require.NoError(t, err)
+		require.Equal(t, read, slices.Contains(env, "GOPRIVATE=set.test"), name)
+	}
 }

@@ -42,13 +42,18 @@ var loaders = []string{
 // CleanEnvironment makes the environment of this process what [Folders.Clean] makes of it. Each of
 // our programs that starts others by name, or links a library that does so, begins with it: the SDK
 // of AWS starts `sh` and what ~/.aws/config names as credential_process. If the list of agents'
-// folders is damaged, only the system's folders stay in PATH. The commands say what is damaged.
+// folders is damaged, only the system's folders stay in PATH, and HOME alone may lead elsewhere. The
+// commands say what is damaged.
 func CleanEnvironment() {
 	env := os.Environ()
 	if folders, err := AgentFolders(); err == nil {
 		env = folders.Clean(env)
 	} else {
-		env = append(withoutLoaders(env), "PATH="+strings.Join(system, ":"))
+		home := os.Getenv("HOME")
+		env = append(withoutLoaders(safe(env, func(path string) bool {
+			return path != home &&
+				!slices.ContainsFunc(systems, func(dir string) bool { return within(filepath.Clean(path), dir) })
+		})), "PATH="+strings.Join(system, ":"))
 	}
 	os.Clearenv()
 	for _, kv := range env {
@@ -56,6 +61,9 @@ func CleanEnvironment() {
 		os.Setenv(name, value) //nolint:errcheck // it was set a moment ago
 	}
 }
+
+// systems have what no agent may write, whatever the list says.
+var systems = []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/dev"}
 
 // KeepDescriptors keeps the descriptors that this process was started with from every program that
 // it starts, directly or through a library. Each of our programs outside the sandbox begins with it:
@@ -89,6 +97,14 @@ var (
 // Safe returns env without the variables that name, anywhere in their value, what an agent may
 // write: -toolexec=/x/y, -I/x and file:///x too.
 func (f *Folders) Safe(env []string) []string {
+	return safe(env, func(path string) bool {
+		var writable *WritableError
+		return errors.As(f.Check(path), &writable)
+	})
+}
+
+// safe returns env without the variables that name a path that is not safe.
+func safe(env []string, unsafe func(path string) bool) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		name, value, _ := strings.Cut(kv, "=")
 		if judged.MatchString(name) {
@@ -102,8 +118,7 @@ func (f *Folders) Safe(env []string) []string {
 			} else if i >= 0 {
 				path = word[i:]
 			}
-			var writable *WritableError
-			if filepath.IsAbs(path) && errors.As(f.Check(path), &writable) {
+			if filepath.IsAbs(path) && unsafe(path) {
 				return true
 			}
 		}

@@ -43,7 +43,7 @@ func TestBeginning(t *testing.T) {
 	if os.Getenv(beginning) != "" {
 		KeepDescriptors()
 		CleanEnvironment()
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", "tool; echo CONFIG=$AWS_CONFIG_FILE; ls -l /proc/self/fd")
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", "tool; echo CONFIG=$AWS_CONFIG_FILE=$KEPT; ls -l /proc/self/fd")
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 		require.NoError(t, cmd.Run())
 		return
@@ -60,16 +60,16 @@ func TestBeginning(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	for _, damaged := range []bool{false, true} {
-		want := "good/tool\nCONFIG=\n"
+		want := "good/tool\nCONFIG==/etc/hosts\n"
 		if damaged {
 			require.NoError(t, os.WriteFile(filepath.Join(w.path("state"), "workdirs"), []byte("x\n"), 0o600))
-			want = "not found\nCONFIG=" // nothing of PATH is used
+			want = "not found\nCONFIG==/etc/hosts\n" // nothing of PATH is used
 		}
 		cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestBeginning$")
 		cmd.ExtraFiles = []*os.File{left, left}
 		cmd.Env = []string{
 			beginning + "=1", "PATH=" + w.path("work/bin") + ":" + w.path("good"), "POSTERN_HOME=" + w.path("state"),
-			"AWS_CONFIG_FILE=" + w.path("work/config"), "HOME=" + w.path("safe"),
+			"AWS_CONFIG_FILE=" + w.path("work/config"), "HOME=" + w.path("safe"), "KEPT=/etc/hosts",
 		}
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)

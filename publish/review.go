@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,8 +68,10 @@ func Proposal(f *stacks.File) (*hostpath.WritableError, error) {
 // may have put it there: it may not be the one that was meant.
 func Announce(w io.Writer, f *stacks.File) {
 	found := f.Found
-	if agents, _ := Proposal(f); agents != nil && found == "" {
+	if agents, err := Proposal(f); agents != nil && found == "" {
 		found = "an agent may write it"
+	} else if err != nil && found == "" {
+		found = "an agent may write it, or not: " + advice.Visible(err.Error())
 	}
 	if found != "" {
 		fmt.Fprintf(w, "stack file: %s (%s)\n", advice.Visible(f.Real), found)
@@ -104,8 +107,14 @@ func RefuseUnmeant(f *stacks.File) error {
 		return err
 	}
 	replaced, err := folder.Replaced(f.Owner())
-	if err != nil || !replaced {
-		return nil //nolint:nilerr // a folder that says nothing belongs to no other file
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a folder that says nothing belongs to no other file
+	}
+	if err != nil {
+		return &UnseenError{Why: err.Error(), Remedy: "look at it, and bring it up: " + f.Command("up")}
+	}
+	if !replaced {
+		return nil
 	}
 	return &UnseenError{Why: replacedText(f), Remedy: "look at it, and bring it up: " + f.Command("up")}
 }
@@ -280,7 +289,7 @@ func (r *Review) named() string {
 	}
 	for i, name := range names {
 		if name = advice.Visible(name); len(name) > 300 { // a host's name has 253
-			name = name[:300] + "..."
+			name = strings.ToValidUTF8(name[:300], "") + "..."
 		}
 		names[i] = name
 	}

@@ -91,8 +91,23 @@ func TestAsk(t *testing.T) {
 	require.NoError(t, publish.RefuseProposal(mine))
 	require.ErrorContains(t, publish.RefuseProposal(agents), "keep it where no agent works: install -D -m 600 "+agents.Real+" "+root+"/config/postern/stacks/local.yaml")
 
+	require.NoError(t, publish.RefuseUnmeant(mine))
+	h, err := mine.Home()
+	require.NoError(t, err)
+	record, err := os.ReadFile(h.RecordFile())
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(h.RecordFile(), []byte("{"), 0o600))
+	var unseen *publish.UnseenError
+	require.ErrorAs(t, publish.RefuseUnmeant(mine), &unseen, "whose the folder is cannot be read")
+	require.NoError(t, os.Remove(h.RecordFile()))
+	require.NoError(t, publish.RefuseUnmeant(mine), "it was claimed by nobody")
+	require.NoError(t, os.WriteFile(h.RecordFile(), record, 0o600))
+
 	// A list of agents' folders that is damaged stops everything.
 	require.NoError(t, os.WriteFile(filepath.Join(base, "workdirs"), []byte("torn\n"), 0o600))
-	_, err := publish.Proposal(mine)
+	_, err = publish.Proposal(mine)
 	require.Error(t, err)
+	var said bytes.Buffer
+	publish.Announce(&said, mine)
+	require.Contains(t, said.String(), "this line of the list of agents' working directories is damaged")
 }

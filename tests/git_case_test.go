@@ -51,9 +51,11 @@ func (p *path) gitElsewhere(t *testing.T, home string) {
 	require.Equal(t, "mine\ntheirs\n", p.ok(run("wt", "git stash list --format=%gs | sed 's/.*: //'; echo z > new; "+
 		"git stash -q -m theirs; git stash list --format=%gs | sed '2d; s/.*: //'; git stash pop -q; "+
 		"git checkout -q new; "+
-		"cd "+common+"/logs; ln -sf "+root+"/planted refs/heads/main; ln -sf "+root+"/planted refs/heads/later")))
+		"cd "+common+"/logs; ln -sf "+root+"/planted refs/heads/main; ln -sf "+root+"/planted refs/heads/later; "+
+		"cd ../worktrees/wt/logs; ln -sf "+root+"/planted HEAD")))
 	host("git -C main commit -q --allow-empty -m third; git -C main branch later; git -C main stash pop -q")
-	require.Empty(t, host("find main/.git/logs -type l; find . -name planted; git -C main stash list"))
+	require.Empty(t, host("find main/.git/logs main/.git/worktrees -type l; "+
+		"find . -name planted; git -C main stash list"))
 	host("git -C main checkout -q pkg")
 	for _, c := range []struct{ dir, script string }{
 		{"wt", "echo x > " + common + "/hooks/pre-commit"},

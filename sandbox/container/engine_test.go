@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -451,4 +452,39 @@ func TestStartFails(t *testing.T) {
 			require.Equal(t, c.made, strings.Count(asked, "POST /containers/create") == 2, asked)
 		})
 	}
+}
+
+// TestStartEndsUnanswered: an engine that has not answered may still make the container, so what
+// names the container stays for the next run.
+func TestStartEndsUnanswered(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "fk") // a socket's path may not be long
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	ctx, cancel := context.WithCancel(t.Context())
+	socket := filepath.Join(dir, "docker.sock")
+	serveEngine(t, socket, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/_ping"):
+			w.Header().Set("Api-Version", "1.43")
+		case strings.HasSuffix(r.URL.Path, "/containers/create"):
+			_, _ = io.Copy(io.Discard, r.Body)
+			cancel()
+			<-r.Context().Done()
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+	v := example()
+	for i := range v.Mounts {
+		if v.Mounts[i].Target == wire.Inside {
+			v.Mounts[i].Source = "/bin/true"
+		}
+	}
+	o := &Options{Socket: socket, Folder: t.TempDir()}
+	_, _, err = Start(ctx, v, o, []byte("{}"), nil)
+	require.ErrorIs(t, err, context.Canceled)
+	left, err := filepath.Glob(filepath.Join(o.Folder, "run-*", nameFile))
+	require.NoError(t, err)
+	require.Len(t, left, 1)
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +44,8 @@ type Running struct {
 	gone   chan struct{}
 	err    error
 	cancel context.CancelFunc
+	// unanswered is set if the engine may still make a container that it was asked for.
+	unanswered bool
 	// ender removes the container if this process ends before it has.
 	ender *exec.Cmd
 }
@@ -85,9 +88,11 @@ func (r *Running) start(
 	}
 	own := append([]string{wire.Dir, v.Workdir.Path}, o.Volumes...)
 	if err := r.engine.checkPlaces(ctx, r.name+probeSuffix, c, own); err != nil {
+		r.unanswered = isUnanswered(err)
 		return nil, err
 	}
 	if r.id, err = r.engine.create(ctx, r.name, c); err != nil {
+		r.unanswered = isUnanswered(err)
 		return nil, err
 	}
 	if err := r.engine.checkOverlays(ctx, r.id, c); err != nil {
@@ -195,14 +200,22 @@ func (r *Running) Close() error {
 	if r.cancel != nil {
 		r.cancel()
 	}
-	if r.ender != nil && err == nil { // else it goes on when this process ends
+	done := err == nil && !r.unanswered // what the engine makes later, it does not find now
+	if r.ender != nil && done {         // else it goes on when this process ends
 		_ = r.ender.Process.Kill()
 		_ = r.ender.Wait()
 	}
-	if r.folder != "" && err == nil { // else it says to the next run what is to be removed
+	if r.folder != "" && done { // else it says to the next run what is to be removed
 		err = os.RemoveAll(r.folder)
 	}
 	return err
+}
+
+// isUnanswered reports whether the engine has not answered a request.
+func isUnanswered(err error) bool {
+	var failed *url.Error
+	var unusable *UnusableError
+	return errors.As(err, &failed) || errors.As(err, &unusable)
 }
 
 // runPrefix begins the name of the folder of a container; the owner follows. nameFile in it has the

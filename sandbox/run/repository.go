@@ -166,47 +166,62 @@ func (p *Prepared) show(r *Request, g *gitFolder, in *view.Input) error {
 			return err
 		}
 	}
-	shown.Over = copyLogs(g.common)
+	if err := makeLogs(g.own); err != nil {
+		return err
+	}
+	shown.Over = append(copyLogs(g.common, "refs/stash", "refs/heads"), copyLogs(g.own, "HEAD")...)
 	return p.shown(shown, g.own, true, workspace.GitWorktree)
+}
+
+// makeLogs makes the folder of git's logs, unless it is there: a command could make a link instead.
+func makeLogs(git *os.File) error {
+	err := unix.Mkdirat(int(git.Fd()), "logs", 0o755)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make %s/logs: %w", git.Name(), err)
+	}
+	logs, err := folderIn(git, "logs")
+	if err != nil {
+		return fmt.Errorf("git would follow a link there, so it must be a folder: remove it: %w", err)
+	}
+	return logs.Close()
 }
 
 // mostLogs bounds how many of git's logs are copied.
 const mostLogs = 100
 
-// copyLogs returns mounts of a copy, in memory, of the logs that all worktrees share: git in
-// another one follows a link that is in the place of a log, and appends there. A log that is not
-// copied is an empty one to the command.
-func copyLogs(common *os.File) (over []view.Mount) {
-	logs, err := folderIn(common, "logs")
+// copyLogs returns mounts of a copy, in memory, of logs in git's folder, in this order: git outside
+// follows a link that is in the place of a log, and appends there. A log that is not copied is an
+// empty one to the command.
+func copyLogs(git *os.File, first ...string) (over []view.Mount) {
+	logs, err := folderIn(git, "logs")
 	if err != nil {
 		return nil
 	}
 	defer logs.Close()
 	over = append(over, view.Mount{Kind: view.Tmpfs, Target: logs.Name(), Mode: 0o700, Size: 64 * mostOfGit})
-	var below func(at string, names ...string)
-	below = func(at string, names ...string) {
-		dir, err := folderIn(logs, at)
-		if err != nil {
-			return
-		}
-		defer dir.Close()
-		if len(names) == 0 {
-			names, _ = dir.Readdirnames(-1) // what is not read is empty to the command
-			slices.Sort(names)
-		}
+	var below func(in *os.File, names []string)
+	below = func(in *os.File, names []string) {
 		for _, name := range names {
-			content, err := hostpath.ReadIn(dir, name, mostOfGit)
-			if err != nil {
-				below(filepath.Join(at, name))
-			} else if len(over) <= mostLogs {
+			content, err := hostpath.ReadIn(in, name, mostOfGit)
+			if err == nil && len(over) <= mostLogs {
 				over = append(over, view.Mount{
-					Kind: view.File, Target: filepath.Join(dir.Name(), name), Content: content, Writable: true,
+					Kind: view.File, Target: filepath.Join(in.Name(), name), Content: content, Writable: true,
 				})
+			}
+			if dir, err := folderIn(in, name); err == nil {
+				names, _ := dir.Readdirnames(-1) // what is not read is empty to the command
+				slices.Sort(names)
+				below(dir, names)
+				dir.Close()
 			}
 		}
 	}
-	below("refs", "stash")
-	below("refs/heads")
+	for _, name := range first {
+		if dir, err := folderIn(logs, filepath.Dir(name)); err == nil {
+			below(dir, []string{filepath.Base(name)})
+			dir.Close()
+		}
+	}
 	return over
 }
 

@@ -31,6 +31,9 @@ const unlisted = "unlisted"
 // own. Only what makes a folder a repository of git is looked for there.
 var packages = []string{"node_modules", ".venv", "venv", "__pycache__", "target", ".tox"}
 
+// maxIncluded bounds the files of settings that are read.
+const maxIncluded = 20
+
 // maxHashed is the size of the largest file that is compared by content, in bytes.
 const maxHashed = 1 << 20
 
@@ -59,23 +62,40 @@ func HostTools(folders ...string) (Tools, error) {
 const byGit = " named by .git/config"
 
 // namedByGit returns the paths in the folder that its repository's configuration may name, such as
-// that of hooks, of a file that it includes, or of a filter's program.
+// that of hooks, of a file that it includes, with what that names, or of a filter's program.
 func namedByGit(root *os.File) (paths []string) {
-	f, _, err := openRegular(root, ".git/config")
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	content, _ := io.ReadAll(io.LimitReader(f, maxHashed)) // of what is not read nothing is known
-	for line := range strings.Lines(string(content)) {
-		if strings.HasPrefix(strings.TrimSpace(line), "[") {
+	home, _ := os.UserHomeDir() // without one, ~ leads nowhere
+	files := []string{".git/config", ".git/config.worktree"}
+	own := len(files)
+	for i := 0; i < len(files) && i < maxIncluded; i++ {
+		f, _, err := openRegular(root, files[i])
+		if err != nil {
 			continue
 		}
-		between := func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'=;|&()!<>", r) }
-		for _, word := range strings.FieldsFunc(line, between) {
-			for _, p := range []string{strings.TrimPrefix(word, root.Name()+"/"), path.Join(".git", word)} {
-				if p = path.Clean(p); p != "." && filepath.IsLocal(p) && !strings.HasPrefix(p, ".git/") {
-					paths = append(paths, p)
+		content, _ := io.ReadAll(io.LimitReader(f, maxHashed)) // of what is not read nothing is known
+		f.Close()
+		for line := range strings.Lines(string(content)) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "[") {
+				_, line, _ = strings.Cut(line, "]")
+			}
+			key, _, _ := strings.Cut(line, "=")
+			includes := i < own && strings.EqualFold(strings.TrimSpace(key), "path")
+			between := func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'=;|&()!<>", r) }
+			for _, word := range strings.FieldsFunc(line, between) {
+				if below, ok := strings.CutPrefix(word, "~/"); ok {
+					word = path.Join(home, below)
+				}
+				word = strings.TrimPrefix(word, root.Name()+"/")
+				for _, p := range []string{word, path.Join(path.Dir(files[i]), word)} {
+					if p = path.Clean(p); p == "." || !filepath.IsLocal(p) {
+						continue
+					}
+					if includes {
+						files = append(files, p)
+					}
+					if includes || !strings.HasPrefix(p, ".git/") {
+						paths = append(paths, p)
+					}
 				}
 			}
 		}

@@ -124,22 +124,29 @@ func TestHostToolsOfGit(t *testing.T) {
 	t.Parallel()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
+	home, err := os.UserHomeDir()
+	require.NoError(t, err)
+	fromHome, err := filepath.Rel(home, dir)
+	require.NoError(t, err)
 	write(t, filepath.Join(dir, ".git/config"), "[core]\n\thooksPath = ./tools/hk\n"+
-		"[include]\n path = \"../share/gc\"\n"+
+		"[core] hooksPath = tools/one\n[include]\n path = \"../share/gc\"\n\tpath = more\n"+
+		"[includeIf \"gitdir:x\"] path = ~/"+fromHome+"/share/home\n"+
 		"[filter \"q\"]\n\tclean = "+dir+"/bin/clean.sh -v\n[branch \"main\"]\n\tremote = origin\n")
 	for _, at := range []string{".bare/HEAD", ".bare/objects/x", ".bare/refs/x", "half/HEAD", "half/refs/x"} {
 		write(t, filepath.Join(dir, at), "a")
 	}
+	write(t, filepath.Join(dir, ".git/config.worktree"), "[diff \"z\"]\n\ttextconv = bin/text\n")
 	before, err := HostTools(dir)
 	require.NoError(t, err)
 	var want []string
 	for _, at := range []string{
 		".bare/config", ".bare/config.worktree", ".bare/hooks/pre-commit",
 		".git/modules/a/b/info/attributes", ".git/modules/a/b/rebase-merge/git-rebase-todo",
-		".git/modules/a/b/worktrees/q/commondir", ".git/modules/sub/hooks/x", ".git/objects/info/alternates",
-		".git/sequencer/todo", "bin/clean.sh", "share/gc", "tools/hk/sub/pre-commit",
+		".git/modules/a/b/worktrees/q/commondir", ".git/modules/sub/hooks/x", ".git/more",
+		".git/objects/info/alternates", ".git/sequencer/todo", "bin/clean.sh", "bin/text", "deep", "share/fs",
+		"share/gc", "share/home", "tools/hk/sub/pre-commit", "tools/one/pre-commit",
 	} {
-		write(t, filepath.Join(dir, at), "a")
+		write(t, filepath.Join(dir, at), "[core]\n\tfsmonitor = fs\n[include]\n\tpath = ../deep\n")
 		want = append(want, at+" (git may run commands from it)")
 	}
 	for _, at := range []string{"main", "half/config", ".bare/refs/y",
