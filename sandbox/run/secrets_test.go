@@ -287,10 +287,9 @@ func TestNoCloneWhileACommandWrites(t *testing.T) {
 	registry := hostpath.In(t.TempDir())
 	done, err := registry.Use(dir, "a")
 	require.NoError(t, err)
+	defer done()
 	require.ErrorIs(t, all[0].Clone(t.Context(), registry), hostpath.ErrRuns)
 	require.NoDirExists(t, all[0].Clean)
-	done()
-	require.NoError(t, all[0].Clone(t.Context(), registry))
 }
 
 // TestCommittedFollowsNoLink: a git folder that a link leads to is another one's.
