@@ -44,7 +44,7 @@ func Backend(folders *hostpath.Folders, stated string) (string, error) {
 			dir = filepath.Join(filepath.Dir(home), dir[1:])
 		}
 		if !filepath.IsAbs(dir) {
-			return "", fmt.Errorf("the backend %s: name the folder by its absolute path, file:///...", at)
+			return "", fmt.Errorf("the backend %s: write the absolute path of the folder, as in file:///srv/states", at)
 		}
 		if err := folders.CheckFolder(dir); err != nil {
 			return "", fmt.Errorf("use the backend %s: %w", at, err)

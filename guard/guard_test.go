@@ -104,8 +104,18 @@ func TestAmbiguous(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{false, true} {
 		for _, h := range []Header{
-			{":path", "/v1/%252e%252e"}, {":path", "/v1/x?_method=DELETE"}, {"x-http-method-override", "DELETE"}, {"x-original-url", "/x"}, {"x-amz-copy-source", "/b/k"}, {"x-amz-target", "A.B"}, {"destination", "/x"},
-			{"impersonate-user", "admin"}, {"sudo", "root"}, {"remote-user", "admin"}, {":path", "/v1/x?Sudo=root"}, {":path", "/v1/x?do%41s=hdfs"},
+			{":path", "/v1/%252e%252e"},
+			{":path", "/v1/x?_method=DELETE"},
+			{"x-http-method-override", "DELETE"},
+			{"x-original-url", "/x"},
+			{"x-amz-copy-source", "/b/k"},
+			{"x-amz-target", "A.B"},
+			{"destination", "/x"},
+			{"impersonate-user", "admin"},
+			{"sudo", "root"},
+			{"remote-user", "admin"},
+			{":path", "/v1/x?Sudo=root"},
+			{":path", "/v1/x?do%41s=hdfs"},
 		} {
 			_, err := Request(nil, []Header{{"accept", "*/*"}, h}, Rule{Own: own})
 			require.ErrorIs(t, err, ErrAmbiguous, "%v", h)

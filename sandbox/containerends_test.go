@@ -172,7 +172,7 @@ func TestContainerThatStarts(t *testing.T) {
 			b.spec.Container.Socket = filepath.Join(dir, "docker.sock")
 			l, err := net.Listen("unix", b.spec.Container.Socket)
 			require.NoError(t, err)
-			server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, suffix) {
 					body, _ := io.ReadAll(r.Body)
 					r = r.WithContext(context.WithoutCancel(r.Context()))

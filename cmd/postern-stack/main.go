@@ -487,8 +487,10 @@ func (d *driver) engine(ctx context.Context, program pulumi.RunFunc, use func(*e
 	if err != nil {
 		return err
 	}
-	opts := engine.Options{Stack: d.name, Home: d.home, CLI: cli, Environ: os.Environ(), Program: program, Over: d.over,
-		Backend: d.backend, Own: d.cloud}
+	opts := engine.Options{
+		Stack: d.name, Home: d.home, CLI: cli, Environ: os.Environ(), Program: program, Over: d.over,
+		Backend: d.backend, Own: d.cloud,
+	}
 	if !d.JSON {
 		opts.Progress = engine.NewPrinter(d.out, colored(d.out))
 	}

@@ -34,7 +34,7 @@ func endContainers(socket string, containers []string) int {
 
 // remove asks for the removal of one container. One that is not there is no error.
 func remove(socket, path string) error {
-	conn, err := net.Dial("unix", socket)
+	conn, err := net.Dial("unix", socket) //nolint:gosec // the engine's, which postern run has found good
 	if err != nil {
 		return err
 	}

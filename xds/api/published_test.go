@@ -66,7 +66,7 @@ func TestPublishedIsCut(t *testing.T) {
 		}
 	})}
 	go func() { _ = s.Serve(l) }()
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	cut := make(chan struct{})
 	require.NoError(t, Dial(socket).Published(t.Context(), Published{Agent: "demo"}, func() { close(cut) }))
 	close(kill)

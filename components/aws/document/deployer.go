@@ -96,7 +96,8 @@ func (d Deployer) Policy() Policy {
 		Statement{
 			Sid: "DefaultACL", Effect: Allow, Action: []string{"ec2:DeleteNetworkAclEntry"},
 			Resource:  []ARN{p.ARN("ec2", "network-acl/*")},
-			Condition: Condition{"Null": untagged}},
+			Condition: Condition{"Null": untagged},
+		},
 		// KMS sees the tags of a new key up to five minutes later.
 		Statement{
 			Sid: "NewKeys", Effect: Allow, Action: []string{"kms:CreateAlias", "kms:EnableKeyRotation"},
