@@ -13,7 +13,7 @@ var advice = []struct {
 }{
 	{
 		regexp.MustCompile(`no resource plugin 'pulumi-resource-([a-z]+)' found .*at version v([0-9.]+)`),
-		"install the provider plugin $1 $2 (`pulumi plugin install resource $1 v$2`) and put the folder of pulumi-resource-$1 in PATH; nothing was changed, and `preview --offline` needs no plugin",
+		"install the provider plugin $1 $2: `pulumi plugin install resource $1 v$2`; nothing was changed, and `preview --offline` needs no plugin",
 	},
 	{regexp.MustCompile(`NoCredentialProviders|No valid credential sources|failed to refresh cached credentials`), "set AWS_PROFILE, or sign in with the AWS CLI"},
 	{regexp.MustCompile(`AWS account ID not allowed|AccountIDNotAllowed`), "these credentials are of another account than the stack file's: choose others, for example with AWS_PROFILE"},

@@ -242,7 +242,7 @@ func TestUpWithoutPlugin(t *testing.T) {
 	for _, command := range []string{"preview", "up"} {
 		out, status := c.run(command, "prod-aws")
 		require.Equal(t, 1, status, out)
-		require.Contains(t, out, "install the provider plugin aws 6.83.0 (`pulumi plugin install resource aws v6.83.0`)")
+		require.Contains(t, out, "install the provider plugin aws 6.83.0: `pulumi plugin install resource aws v6.83.0`;")
 		require.Contains(t, out, "nothing was changed, and `preview --offline` needs no plugin")
 	}
 	for _, command := range []string{"refresh", "destroy"} {
