@@ -77,7 +77,7 @@ func TestRecipes(t *testing.T) {
 			said := does(line)
 			switch {
 			case strings.HasPrefix(line, "postern test"):
-				require.Equal(t, "3 of 3 cases passed\n", said)
+				require.Contains(t, said, "3 of 3 cases passed\n")
 			case strings.HasPrefix(line, "postern diff"):
 				require.Contains(t, said, "[high: new: to write (POST) at /repos/acme/app/issues]", name)
 			case strings.HasPrefix(line, "postern run"):

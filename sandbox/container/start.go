@@ -120,7 +120,8 @@ func (r *Running) outlive(v *view.View) error {
 		return fmt.Errorf("make container: the view has no %s", wire.Inside)
 	}
 	path := r.engine.prefix + "/containers/" + r.name
-	r.ender = exec.CommandContext(context.Background(), v.Mounts[at].Source, wire.End, r.engine.Socket, path+probeSuffix, path)
+	what := []string{wire.End, r.engine.Socket, path + probeSuffix, path}
+	r.ender = exec.Command(v.Mounts[at].Source, what...) //nolint:noctx // it outlives us
 	r.ender.Dir, r.ender.Env, r.ender.SysProcAttr = "/", []string{}, &syscall.SysProcAttr{Setsid: true}
 	_, err := r.ender.StdinPipe() // nothing is written
 	if err == nil {
