@@ -172,7 +172,8 @@ func TestContainerThatStarts(t *testing.T) {
 			b.spec.Container.Socket = filepath.Join(dir, "docker.sock")
 			l, err := net.Listen("unix", b.spec.Container.Socket)
 			require.NoError(t, err)
-			server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			server := &http.Server{ReadHeaderTimeout: time.Minute}
+			server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, suffix) {
 					body, _ := io.ReadAll(r.Body)
 					r = r.WithContext(context.WithoutCancel(r.Context()))
@@ -188,7 +189,7 @@ func TestContainerThatStarts(t *testing.T) {
 					return
 				}
 				forward.ServeHTTP(w, r)
-			})}
+			})
 			go func() { _ = server.Serve(l) }()
 			t.Cleanup(func() { _ = server.Close() })
 			cmd, complaint := b.command(t, "true"), new(bytes.Buffer)

@@ -38,12 +38,27 @@ const (
 // worktree alone. Git sees nothing of what is in the place of a missing file.
 var (
 	Workdir = Files{
-		{".git/hooks", aFolder}, {".git/config", nothing}, {".git/config.worktree", nothing},
-		{".envrc", aFolder}, {".mcp.json", aFolder}, {".claude", aFolder}, {".vscode", aFolder},
-		{".idea", aFolder}, {".devcontainer", aFolder}, {".devcontainer.json", nothing},
-		{".cursor", nothing}, {".codex", nothing}, {".gemini", nothing}, {".husky", nothing},
-		{".githooks", nothing}, {".mise.toml", nothing}, {"mise.toml", nothing},
-		{".tool-versions", nothing}, {".vim", nothing}, {".nvimrc", nothing}, {".exrc", nothing},
+		{".git/hooks", aFolder},
+		{".git/config", nothing},
+		{".git/config.worktree", nothing},
+		{".envrc", aFolder},
+		{".mcp.json", aFolder},
+		{".claude", aFolder},
+		{".vscode", aFolder},
+		{".idea", aFolder},
+		{".devcontainer", aFolder},
+		{".devcontainer.json", nothing},
+		{".cursor", nothing},
+		{".codex", nothing},
+		{".gemini", nothing},
+		{".husky", nothing},
+		{".githooks", nothing},
+		{".mise.toml", nothing},
+		{"mise.toml", nothing},
+		{".tool-versions", nothing},
+		{".vim", nothing},
+		{".nvimrc", nothing},
+		{".exrc", nothing},
 		{".dir-locals.el", nothing},
 	}
 	GitFolder = Files{

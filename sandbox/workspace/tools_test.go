@@ -149,8 +149,10 @@ func TestHostToolsOfGit(t *testing.T) {
 		write(t, filepath.Join(dir, at), "[core]\n\tfsmonitor = fs\n[include]\n\tpath = ../deep\n")
 		want = append(want, at+" (git may run commands from it)")
 	}
-	for _, at := range []string{"main", "half/config", ".bare/refs/y",
-		"tools/other", ".git/objects/pack/config", ".git/modules/a/b/HEAD"} {
+	for _, at := range []string{
+		"main", "half/config", ".bare/refs/y",
+		"tools/other", ".git/objects/pack/config", ".git/modules/a/b/HEAD",
+	} {
 		write(t, filepath.Join(dir, at), "a")
 	}
 	after, err := HostTools(dir)
