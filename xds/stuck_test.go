@@ -61,14 +61,15 @@ func TestKillDoesNotWait(t *testing.T) {
 		killed <- err
 	}()
 	s.RequireCut()
-	require.Equal(t, 0, f.Get("n2", "a", "https://one.test/"))
+	denied := []int{0, 403} // by the proxy, or in a tunnel that it has opened a moment ago
+	require.Contains(t, denied, f.Get("n2", "a", "https://one.test/"))
 	require.ErrorContains(t, <-failed, "publication 3 could not wait; the previous version stays live")
-	require.Equal(t, 0, f.Get("n2", "a", "https://two.test/"))
+	require.Contains(t, denied, f.Get("n2", "a", "https://two.test/"))
 	other.RequireOpen()
 	require.Empty(t, killed, "one node has not confirmed it yet")
 	goOn()
 	require.NoError(t, <-killed)
-	require.Equal(t, 0, f.Get("n1", "a", "https://one.test/"))
+	require.Contains(t, denied, f.Get("n1", "a", "https://one.test/"))
 	require.Equal(t, 200, f.Get("n1", "b", "https://one.test/"))
 }
 
