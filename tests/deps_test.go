@@ -169,6 +169,14 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			why:   "what is found follows from the plan's data alone, whoever shows it",
 		},
 		{
+			from: "policies/check", only: []string{"graph"}, never: []string{"github.com"},
+			why: "what AWS would refuse follows from the plan's data alone",
+		},
+		{
+			from: "policies/cost", only: []string{"graph"}, never: []string{"github.com"},
+			why: "what a plan costs follows from the plan's data alone",
+		},
+		{
 			from: "policies/cel", only: []string{
 				"graph", "policies/packet", "policies/guardrail", "plan", "target", "stacks/hosting", "stacks/yaml", "hostpath",
 			},

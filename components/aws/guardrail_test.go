@@ -438,6 +438,36 @@ var mistakes = []struct {
 	{"-", "a key that stays", "minimal", func(c *mistaken) {
 		c.set("kms/key", "-audit-key", "enableKeyRotation", false)
 	}, "SEC-04", "-audit-key"},
+	{"A1", "names below a registry", "fargate", func(c *mistaken) {
+		c.set("route53/resolverFirewallDomainList", "-dns-agents-allow", "domains", []any{"api.example.com.", "*.co.uk."})
+	}, "DNS-04", "-dns-agents-allow"},
+	{"-", "a group for everybody, an eighth at a time", "minimal", func(c *mistaken) {
+		for i, network := range []string{"3.0.0.0/8", "4.0.0.0/8", "3.128.0.0/9"} {
+			c.add("vpc/securityGroupIngressRule", map[string]any{
+				"securityGroupId": refer{"ec2/securityGroup", "-fence-control"}, "cidrIpv4": network, "ipProtocol": "tcp",
+				"fromPort": 22.0, "toPort": 22.0,
+			})
+			last := c.get("vpc/securityGroupIngressRule", "mistake")
+			last.Name, last.URN = fmt.Sprint("mistake-", i), fmt.Sprint(last.URN, i)
+		}
+		require.NoError(c.t, c.Complete())
+	}, "NET-24", "-fence-control"},
+	{"-", "everything in one zone", "minimal", func(c *mistaken) {
+		for i := range c.Resources {
+			if c.Resources[i].Type == "aws:ec2/subnet:Subnet" {
+				c.Resources[i].Inputs["availabilityZone"] = "eu-west-1a"
+			}
+		}
+	}, "NET-25", "-a"},
+	{"-", "an endpoint for every address", "minimal", func(c *mistaken) {
+		c.add("vpc/securityGroupIngressRule", map[string]any{
+			"securityGroupId": refer{"ec2/securityGroup", "-fence-services"}, "cidrIpv4": "10.0.0.0/8", "ipProtocol": "tcp",
+			"fromPort": 443.0, "toPort": 443.0, "description": "a mistake",
+		})
+	}, "EPT-07", "mistake"},
+	{"-", "an alarm that nobody hears", "minimal", func(c *mistaken) {
+		c.set("cloudwatch/metricAlarm", "-ready", "alarmActions", nil)
+	}, "AUD-07", "-ready"},
 	{"-", "a type that nobody knows", "minimal", func(c *mistaken) {
 		c.add("quicksight/vpcConnection", map[string]any{"subnetIds": agentsSubnet})
 	}, "TYP-01", "mistake"},
@@ -468,7 +498,8 @@ func TestEveryMistakeIsCaught(t *testing.T) {
 		m.change(&mistaken{t, g})
 		got := ""
 		for _, f := range check(g) {
-			stops := f.Severity == guardrail.Error || f.Rail == "IMD-03" || f.Rail == guardrail.TypeRail
+			rail := guardrail.Of(m.caught, guardrail.Rails)
+			stops := f.Severity == guardrail.Error || rail != nil && rail.Severity == guardrail.Warning
 			if f.Rail == m.caught && strings.HasSuffix(f.Name, m.at) && stops && !before[m.in+f.String()] {
 				got = f.String()
 			}

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/postern/postern/graph"
-	"github.com/postern/postern/graph/check"
+	check "github.com/postern/postern/policies/check/aws"
 )
 
 // Result is what a program declares.

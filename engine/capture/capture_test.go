@@ -15,8 +15,8 @@ import (
 
 	"github.com/postern/postern/engine/capture"
 	"github.com/postern/postern/graph"
-	"github.com/postern/postern/graph/check"
-	"github.com/postern/postern/graph/cost"
+	check "github.com/postern/postern/policies/check/aws"
+	cost "github.com/postern/postern/policies/cost/aws"
 	"github.com/postern/postern/tests/golden"
 )
 

@@ -251,16 +251,40 @@ var groupRails = []Rail{
 		}),
 	},
 	{
-		ID: "NET-24", Severity: Error, Says: "Nothing takes connections from everywhere.", Fix: "name who may connect",
+		ID: "NET-24", Severity: Error,
+		Says:   "Nothing takes connections from everywhere, by one rule or by the rules of a group together.",
+		Fix:    "name who may connect",
 		Others: []string{"CKV_AWS_24", "CKV_AWS_25", "CKV_AWS_260", "CKV_AWS_277"}, Types: groupTypes,
 		Each: eachRule("", false, func(c *checker, x rule) {
 			networks := x.networks(c)
 			for _, path := range sortedKeys(networks) {
 				if everywhere(networks[path]) {
 					c.fail(x.r, path, "everybody may connect")
+				} else if x.group != nil {
+					c.connect[x.group] = append(c.connect[x.group], networks[path])
 				}
 			}
 		}),
+		Whole: func(c *checker) {
+			for _, r := range c.all(groupTypes[0]) {
+				if everywhere(c.connect[r]...) {
+					c.fail(r, "", "its %d rules together let everybody connect", len(c.connect[r]))
+				}
+			}
+		},
+	},
+	{
+		ID: "EPT-07", Severity: Warning,
+		Says:  "The endpoint of a cloud's service takes connections from groups that its own group names.",
+		Fix:   "write referencedSecurityGroupId",
+		Types: groupTypes,
+		Each: func(c *checker, r *graph.Resource) {
+			for _, x := range c.rules(r) {
+				if path, v := x.either(peerInputs...); !x.out && c.places.platform[x.group] && v == nil {
+					c.fail(r, path, "whoever gets an address there uses the endpoint of %s", x.group.Name)
+				}
+			}
+		},
 	},
 	{
 		ID: "PRX-01", Severity: Error, Says: "No agent has the port of the proxies' health check.",

@@ -124,7 +124,10 @@ func Check(g *graph.Graph, o Options) *Report {
 	m, plans := newMap(g), plansOf(g, o)
 	known := map[string]bool{}
 	for i := range rails {
-		c := &checker{g: g, rail: &rails[i], places: m, production: o.Production, report: report}
+		c := &checker{
+			g: g, rail: &rails[i], places: m, production: o.Production, report: report,
+			connect: map[*graph.Resource][]string{},
+		}
 		for j := range g.Resources {
 			r := &g.Resources[j]
 			if o.One != "" && r.URN != o.One {
@@ -158,7 +161,7 @@ func Check(g *graph.Graph, o Options) *Report {
 			if !known[r.Type] && !slices.ContainsFunc(harmless, func(prefix string) bool {
 				return strings.HasPrefix(r.Type, prefix)
 			}) {
-				report.Findings = append(report.Findings, unknownType(r))
+				report.Findings = append(report.Findings, m.unknownType(r, o.Production))
 			}
 		}
 	}
@@ -177,6 +180,8 @@ type checker struct {
 	places     *places
 	production bool
 	report     *Report
+	// connect has the networks from which each group takes connections.
+	connect map[*graph.Resource][]string
 }
 
 func (c *checker) add(r *graph.Resource, verdict, property, what string) {
@@ -215,10 +220,19 @@ func short(token string) string { return token[strings.LastIndexByte(token, ':')
 // TypeRail reports types of resources that no guardrail looks at.
 const TypeRail = "TYP-01"
 
-func unknownType(r *graph.Resource) Finding {
-	return Finding{
+// unknownType is a warning. In production it is an error if the resource uses a network, a subnet
+// or a group of agents: it may be a way out.
+func (p *places) unknownType(r *graph.Resource, production bool) Finding {
+	f := Finding{
 		Rail: TypeRail, Severity: Warning, Verdict: Indeterminate, Resource: r.URN, Type: r.Type, Name: r.Name,
 		What: "no guardrail knows this type, so nothing was checked of it",
-		Fix:  "look at it yourself, or write a policy of your own for it: docs/guardrails.md",
+		Fix:  "look at it yourself, and write a waiver or a policy of your own for it: docs/guardrails.md",
 	}
+	for _, of := range []map[string]map[*graph.Resource]bool{p.vpcs, p.subnets, p.groups, p.tables, p.acls} {
+		if x, property := p.touches(r, of[agents]); x != nil && production {
+			f.Severity, f.Verdict, f.Property = Error, Fails, property
+			f.What = fmt.Sprintf("no guardrail knows this type, and it uses %s, which agents use", x.Name)
+		}
+	}
+	return f
 }

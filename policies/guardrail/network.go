@@ -1,6 +1,7 @@
 package guardrail
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -327,6 +328,27 @@ var networkRails = []Rail{
 		}, path: "description"}},
 	},
 	{
+		ID: "NET-25", Severity: Warning, Production: true, Says: "Agents and proxies are in two zones.",
+		Fix:   "add a subnet in another zone (zones: 2)",
+		Types: []string{"aws:ec2/subnet"},
+		Whole: func(c *checker) {
+			for _, role := range []string{agents, proxies} {
+				zones := map[any]bool{}
+				subnets := sorted(c.places.subnets[role])
+				for _, s := range subnets {
+					for _, property := range []string{"availabilityZone", "availabilityZoneId"} {
+						if v := s.Inputs[property]; v != nil {
+							zones[textOf(v)] = true
+						}
+					}
+				}
+				if len(subnets) > 0 && len(zones) < 2 {
+					c.fail(subnets[0], "availabilityZone", "if this zone is down, all %s are", role)
+				}
+			}
+		},
+	},
+	{
 		ID: "NET-23", Severity: Error, Says: "Nobody uses the account's default network.",
 		Fix:    "declare a VPC",
 		Others: []string{"CKV_AWS_148"}, Types: []string{"aws:ec2/defaultVpc", "aws:ec2/defaultSubnet"},
@@ -348,15 +370,35 @@ func ofNetworks(c *checker, text string) bool {
 	})
 }
 
-// everywhere reports whether a prefix is the internet, or a part of it that is larger than what any
-// one is given. Several of these would be the internet together.
-func everywhere(text string) bool {
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		return strings.TrimSpace(text) == ""
+// everywhere reports whether prefixes together are the internet, or a part of it that is larger
+// than what anybody is given: 2^25 addresses of IPv4, or 2^113 of IPv6. Private addresses do not
+// count. A blank prefix is everywhere; another one that cannot be read is nowhere.
+func everywhere(prefixes ...string) bool {
+	var counted []netip.Prefix
+	share4, share6 := 0.0, 0.0 // of what is too much
+	for _, text := range prefixes {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			if strings.TrimSpace(text) == "" {
+				return true
+			}
+			continue
+		}
+		if p.Addr().IsPrivate() && p.Bits() >= 7 {
+			continue
+		}
+		counted = append(counted, p.Masked())
 	}
-	if p.Addr().Is4() {
-		return p.Bits() < 8
+	slices.SortFunc(counted, func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
+	for i, p := range counted {
+		if slices.ContainsFunc(counted[:i], func(o netip.Prefix) bool { return o.Overlaps(p) }) {
+			continue // a wider one has all of it
+		}
+		if p.Addr().Is4() {
+			share4 += math.Ldexp(1, 7-p.Bits())
+		} else {
+			share6 += math.Ldexp(1, 15-p.Bits())
+		}
 	}
-	return p.Bits() < 16 && !(p.Bits() >= 7 && p.Addr().IsPrivate())
+	return share4 >= 1 || share6 >= 1
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/stacks/hosting"
 )
 
 const bucketType = "aws:s3/bucketV2"
@@ -129,7 +130,9 @@ var recordRails = []Rail{
 				}
 				for _, name := range c.domains(r) {
 					bare := strings.TrimSuffix(name, ".")
-					if all(name) || bare == "*.amazonaws.com" {
+					below, wildcard := strings.CutPrefix(bare, "*.")
+					_, registry := hosting.Below(below)
+					if all(name) || wildcard && (registry || below == "amazonaws.com") {
 						c.fail(r, "firewallDomainListId", "%s has names of strangers, who see what is asked", name)
 					}
 				}
@@ -246,6 +249,11 @@ var recordRails = []Rail{
 				is: []string{"CUSTOMER_MANAGED_CMK"},
 			},
 		},
+	},
+	{
+		ID: "AUD-07", Severity: Warning, Says: "Every alarm tells somebody.",
+		Fix:   "write alarmActions",
+		Needs: []need{{types: []string{"aws:cloudwatch/metricAlarm"}, path: "alarmActions"}},
 	},
 	{
 		ID: "AUD-08", Severity: Warning, Production: true, Says: "The load balancer cannot be deleted by one call.",

@@ -31,6 +31,11 @@ func TestAssertionsNextToTheStackFile(t *testing.T) {
 		"proxies -> 8.8.8.8/32: never":       reach.Fails,
 		"somebody -> 8.8.8.8/32: never # no": "",
 		"somebody -> 8.8.8.8/32: never":      reach.Indeterminate,
+		// Every packet that is named, and not one of them.
+		"proxies -> 198.51.100.0/24 tcp/443: must": reach.Holds,
+		"proxies -> 198.51.100.0/24: must":         reach.Fails,
+		"proxies -> 198.51.100.7/32 tcp/25: must":  reach.Fails,
+		"proxies -> ::/0 tcp/443: must":            reach.Fails,
 	} {
 		write(text)
 		r, err := proof.Of(stack, g, nil)

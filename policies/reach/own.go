@@ -100,34 +100,62 @@ func (n *Network) Own(list []Own) []Verdict {
 
 func (n *Network) own(o *Own, i *Interface) Verdict {
 	v := Verdict{Assertion: i.Name + " -> " + o.says, Result: Holds}
-	refused := ""
+	if o.must {
+		delivered, path, refused := n.delivered(o, i)
+		if p, missing := o.to.Minus(delivered).Witness(); missing {
+			v.Result, v.Note = Fails, cmp.Or(refused, "no path leads there")
+			if path != nil {
+				v.Note = fmt.Sprintf("no path takes %s, although another packet arrives", p)
+			}
+			return v
+		}
+		v.Witness = witness(path)
+		return v
+	}
 	reaches := func(sure bool) []Hop {
 		w := &walker{removed: closed, sure: sure}
 		for _, a := range w.from(i, n.Interfaces) {
-			path := slices.Clone(a.Path)
-			if to := path[0].at; to == nil || to.Kind != NAT {
-				path = path[:1]
-			}
-			last := &path[len(path)-1]
-			if last.Packets = last.Packets.Intersect(o.to); last.Packets.Empty() {
-				continue
-			}
-			if refused = w.unanswered(&Arrival{Path: path}); refused == "" || !o.must {
+			if path := o.on(a); path != nil {
 				return path
 			}
 		}
 		return nil
 	}
-	sure, perhaps := reaches(true), reaches(false)
-	switch {
-	case o.must && sure != nil:
-		v.Witness = witness(sure)
-	case o.must:
-		v.Result, v.Note = Fails, cmp.Or(refused, "no path leads there")
-	case sure != nil:
+	if sure, perhaps := reaches(true), reaches(false); sure != nil {
 		v.Result, v.Witness = Fails, witness(sure)
-	case perhaps != nil:
+	} else if perhaps != nil {
 		v.Result, v.Witness = Indeterminate, witness(perhaps)
 	}
 	return v
+}
+
+// on returns the part of a path that an assertion is about, with its packets, or nil.
+func (o *Own) on(a Arrival) []Hop {
+	path := slices.Clone(a.Path)
+	if to := path[0].at; to == nil || to.Kind != NAT {
+		path = path[:1]
+	}
+	last := &path[len(path)-1]
+	if last.Packets = last.Packets.Intersect(o.to); last.Packets.Empty() {
+		return nil
+	}
+	return path
+}
+
+// delivered returns which packets of an assertion surely arrive and are answered, a path of one,
+// and what refuses the answer to another.
+func (n *Network) delivered(o *Own, i *Interface) (all packet.Set, path []Hop, refused string) {
+	w := &walker{removed: closed, sure: true}
+	for _, a := range w.from(i, n.Interfaces) {
+		taken := o.on(a)
+		if taken == nil {
+			continue
+		}
+		if why := w.unanswered(&Arrival{Path: taken}); why != "" {
+			refused = why
+			continue
+		}
+		all, path = all.Union(taken[len(taken)-1].Packets.Sent(everything...)), taken
+	}
+	return all, path, refused
 }

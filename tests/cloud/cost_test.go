@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern/postern/graph/cost"
+	cost "github.com/postern/postern/policies/cost/aws"
 )
 
 // environments are the rows of the table in docs/aws.md, by how they begin.

@@ -1,6 +1,6 @@
-// Package check finds what AWS would refuse in a graph and what Pulumi's SDK does not notice, so
+// Package aws finds what AWS would refuse in a graph and what Pulumi's SDK does not notice, so
 // that `up` does not find it half-way. It decides nothing about security.
-package check
+package aws
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package check
+package aws
 
 import "github.com/postern/postern/graph"
 

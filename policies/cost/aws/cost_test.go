@@ -1,4 +1,4 @@
-package cost_test
+package aws_test
 
 import (
 	"strings"
@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/graph"
-	"github.com/postern/postern/graph/cost"
+	cost "github.com/postern/postern/policies/cost/aws"
 )
 
 func resource(token, name string, inputs map[string]any, deps map[string][]string) graph.Resource {

@@ -1,4 +1,4 @@
-package check_test
+package aws_test
 
 import (
 	"encoding/json"
@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/graph"
-	"github.com/postern/postern/graph/check"
+	check "github.com/postern/postern/policies/check/aws"
 )
 
 // build makes a graph from lines "name type {inputs}"; in inputs, "@name" is a

@@ -1,7 +1,7 @@
-// Package cost estimates the monthly price of a graph, from list prices and from assumptions about
+// Package aws estimates the monthly price of a graph, from list prices and from assumptions about
 // everything that depends on traffic. It serves to compare modes before an `up`, not to write
 // invoices.
-package cost
+package aws
 
 import (
 	"fmt"
