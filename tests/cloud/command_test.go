@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,21 +21,11 @@ import (
 	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/cloud/aws"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/tests/fleet"
 )
 
-// postern is the operators' command, built once.
-var postern = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "postern-cloud-")
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(dir, "postern")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags=cloud", "-o", file, "./cmd/postern")
-	cmd.Dir = filepath.Join("..", "..")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	cmd.Stderr = os.Stderr
-	return file, cmd.Run()
-})
+// postern is the operators' command, the same file as in the tests above this folder.
+var postern = fleet.Built("pair/postern-cloud", "./cmd/postern", "cloud")
 
 // run runs the command with input and returns what it says and its status.
 func run(t *testing.T, input string, args ...string) (stdout, stderr string, status int) {

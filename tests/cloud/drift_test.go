@@ -58,11 +58,6 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	stop()
-	for _, built := range []func() (string, error){postern, program} {
-		if file, err := built(); err == nil {
-			os.RemoveAll(filepath.Dir(file))
-		}
-	}
 	os.Exit(code)
 }
 

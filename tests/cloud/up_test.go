@@ -8,24 +8,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/tests/fleet"
 )
 
-// program is the Pulumi program, which drives the engine itself, built once.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "postern-program-")
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(dir, "stack")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags=aws", "-o", file, "./cmd/postern-stack")
-	cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
-	cmd.Stderr = os.Stderr
-	return file, cmd.Run()
-})
+// program is the Pulumi program, which drives the engine itself.
+var program = fleet.Built("postern-stack-aws", "./cmd/postern-stack", "aws")
 
 // checkout is a folder with one stack, driven by the real engine with the
 // stand-in for the provider's plugin, if there is to be one.
