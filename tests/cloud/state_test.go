@@ -15,7 +15,7 @@ import (
 // another returns the same checkout on another machine: the account is the same, and nothing else.
 func (c *checkout) another(stack string, change ...string) *checkout {
 	c.t.Helper()
-	o := newCheckout(c.t, stack, true, change...)
+	o := newCheckout(c.t, stack, true, change...).savesAtTheEnd()
 	o.file = c.file
 	o.env = append(o.env, "STANDIN="+c.file)
 	return o
@@ -34,7 +34,7 @@ func TestStateOfATeam(t *testing.T) {
 	})
 	require.NoError(t, err)
 	state := []string{"region: eu-west-1\n", "region: eu-west-1\n  state: s3://" + bucket + "?region=" + region + "&use_path_style=true\n"}
-	one := newCheckout(t, "dev-aws", true, state...)
+	one := newCheckout(t, "dev-aws", true, state...).savesAtTheEnd()
 	out, status := one.run("up", "dev-aws")
 	require.Equal(t, 0, status, out)
 	require.NotContains(t, out, "only this machine")
@@ -61,7 +61,7 @@ func TestStateOfATeam(t *testing.T) {
 // does not exist, and none removes the key with which an operator signs.
 func TestWithoutItsState(t *testing.T) {
 	t.Parallel()
-	one := newCheckout(t, "dev-aws", true)
+	one := newCheckout(t, "dev-aws", true).savesAtTheEnd()
 	out, status := one.run("up", "dev-aws")
 	require.Equal(t, 0, status, out)
 	require.Contains(t, out, "only this machine will have the state")
