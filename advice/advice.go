@@ -93,6 +93,22 @@ func Visible(s string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
+// Lines returns s, an error or another text of several lines, with an escape for everything that is
+// neither plain ASCII nor a newline or a tab: the text may quote what an agent wrote. Unlike
+// Visible, Lines leaves escapes that are in s as they are.
+func Lines(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r == '\n' || r == '\t' || r >= ' ' && r <= '~' {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRuneToASCII(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
+}
+
 // JSON returns the JSON text with an escape for everything that is not ASCII, so that a terminal
 // acts on none of it: some treat U+009B as the escape character, and other characters reorder text.
 func JSON(text string) string {

@@ -58,6 +58,18 @@ func TestLines(t *testing.T) {
 	require.Equal(t, "postern allow '*.x.test' --file ~/s.yaml", About(home+"/s.yaml", "allow", "*.x.test"))
 }
 
+// TestLinesAreKept: escapes that are there stay as they are, because what is quoted once is quoted.
+func TestLinesAreKept(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"one\n\ttwo \\ `x` \"y\"":    "one\n\ttwo \\ `x` \"y\"",
+		"a\x1b[2J\n\\x1b[2J":         "a\\x1b[2J\n\\x1b[2J",
+		"\u009b\u202e\r\x00\xff\x7f": "\\u009b\\u202e\\r\\x00\\ufffd\\x7f",
+	} {
+		require.Equal(t, want, Lines(in))
+	}
+}
+
 func TestVisible(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

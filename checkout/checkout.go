@@ -128,8 +128,9 @@ func (p Program) Build(ctx context.Context, folders *hostpath.Folders, root stri
 	if err != nil {
 		return "", fmt.Errorf("build bin/%s: %w", p.Name, err)
 	}
-	// No other setting of the tool's is used: many name a program that it starts.
-	cmd.Dir, cmd.Env = root, append(settings, "GOENV=off", "CGO_ENABLED=0")
+	// No other setting of the tool's is used: many name a program that it starts. A go.work of a
+	// folder above may name what an agent works on.
+	cmd.Dir, cmd.Env = root, append(settings, "GOENV=off", "GOWORK=off", "CGO_ENABLED=0")
 	said, err := p.follow(cmd, w)
 	if ctx.Err() != nil {
 		err = ctx.Err()

@@ -196,6 +196,23 @@ func TestBuildCompilesNothingOfAnAgents(t *testing.T) { //nolint:paralleltest //
 	require.NoFileExists(t, filepath.Join(c.root, "bin", "called"))
 }
 
+// TestBuildUsesNoWorkspace: a go.work of a folder above names modules whose replace directives count for ours.
+func TestBuildUsesNoWorkspace(t *testing.T) {
+	t.Parallel()
+	c := newTree(t)
+	c.write("go.mod", "module example.test/tree\n\ngo 1.26\n\nrequire example.test/dep v1.0.0\n\nreplace example.test/dep => ./dep\n")
+	c.write("dep/go.mod", "module example.test/dep\n\ngo 1.26\n")
+	c.write("dep/dep.go", "package dep\n\nconst Says = \"one\"\n")
+	c.write("cmd/program/main.go", "package main\n\nimport (\n\t\"fmt\"\n\n\t\"example.test/dep\"\n)\n\nfunc main() { fmt.Println(dep.Says) }\n")
+	c.write("../go.work", "go 1.26\n\nuse (\n\t./tree\n\t./agent\n)\n\nreplace example.test/dep => ./agent/dep\n")
+	c.write("../agent/go.mod", "module example.test/agent\n\ngo 1.26\n")
+	c.write("../agent/dep/go.mod", "module example.test/dep\n\ngo 1.26\n")
+	c.write("../agent/dep/dep.go", "package dep\n\nconst Says = \"an agent's\"\n")
+	printed, _, err := c.build()
+	require.NoError(t, err)
+	require.Equal(t, "one\n", printed)
+}
+
 // TestBuildStartsNothingOfAnAgents: whatever PATH and Go's settings name, the Go tool starts no program where an agent
 // may write: a newer Go, what wraps the compiler, what keeps the cache.
 func TestBuildStartsNothingOfAnAgents(t *testing.T) { //nolint:paralleltest // it sets variables

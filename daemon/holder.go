@@ -42,7 +42,7 @@ func Holder(f *os.File) int {
 		if err != nil || pid <= 0 {
 			continue
 		}
-		if strings.HasPrefix(fields[5], device) {
+		if fields[5] == device+inode {
 			return pid
 		}
 		// An agent chooses the inode of a file in its sandbox, and locks it: it is not meant.

@@ -157,7 +157,7 @@ func (c *Command) text(t *Trouble) string {
 		message = "the client does not trust the sandbox's authority, or left"
 	}
 	if Refused(&t.Event) {
-		message = fmt.Sprintf("%s refused the credential %s (%d)", printable(t.Host), t.Credential, t.Status)
+		message = fmt.Sprintf("%s refused the credential %s (%d)", printable(t.Host), printable(t.Credential), t.Status)
 	}
 	var about []string
 	if t.Times > 1 {

@@ -33,6 +33,7 @@ import (
 	"github.com/postern/postern/daemon"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/provider"
+	"github.com/postern/postern/sandbox/workspace"
 )
 
 // Project is the name of the Pulumi project.
@@ -449,7 +450,11 @@ func RemoveHome(ctx context.Context, home home.Folder, audit, operator bool) err
 		if slices.Contains(kept, path) || len(kept) > 0 && path == home.RecordFile() {
 			continue
 		}
-		if err := os.RemoveAll(path); err != nil {
+		remove := os.RemoveAll
+		if path == home.WorkspacesDir() || path == home.KeptDir() {
+			remove = workspace.RemoveAll // agents have written there
+		}
+		if err := remove(path); err != nil {
 			return fmt.Errorf("remove %s: %w", path, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -200,6 +201,12 @@ func TestRemoveHome(t *testing.T) {
 	for _, dir := range []string{home.AuditDir(), home.PulumiDir(), home.NodeDir("n1"), home.ControlDir()} {
 		require.NoError(t, os.MkdirAll(dir, 0o700))
 	}
+	// What agents have left does not keep the rest from its end.
+	closed := filepath.Join(home.KeptDir(), "coder", "files", "closed")
+	require.NoError(t, os.MkdirAll(filepath.Join(closed, "below"), 0o700))
+	require.NoError(t, os.Chmod(closed, 0))
+	deep := filepath.Join(home.WorkspacesDir(), "run", strings.Repeat("d/", 400))
+	require.NoError(t, os.MkdirAll(deep, 0o700))
 	release, err := daemon.Lock(filepath.Join(home.PulumiDir(), "lock"))
 	require.NoError(t, err)
 	defer release()

@@ -3,10 +3,12 @@ package publish
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -233,9 +235,10 @@ func (r *Review) Ask(ctx context.Context) error {
 	return confirm(ctx, r.In, on, fmt.Sprintf("%s.\n%s. Publish %s?", why, r.count(), r.named()))
 }
 
-// Confirm asks a person on a terminal. The last line of the question names what is decided. Confirm returns nil if the answer is yes. If the answer is
-// anything else, or nobody is there to answer, it returns an [*UnseenError] that names command as
-// what to run on a terminal.
+// Confirm asks a person on a terminal. The last line of the question names what is decided. Confirm
+// returns nil if the answer is yes and the number that it shows. If the answer is anything else, or
+// nobody is there to answer, it returns an [*UnseenError] that names command as what to run on a
+// terminal.
 func Confirm(ctx context.Context, in *os.File, on io.Writer, question, command string) error {
 	if !isTerminal(in) || !isTerminal(on) {
 		return &UnseenError{Why: "a person must decide this", Remedy: "run this on a terminal: " + command}
@@ -248,14 +251,21 @@ func confirm(ctx context.Context, in *os.File, on io.Writer, question string) er
 	if err := unix.IoctlSetInt(int(in.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
 		return fmt.Errorf("ask on the terminal: %w", err)
 	}
+	// An agent that still runs may write to the same terminal: it can hide the question and ask
+	// another one. It does not know the number, so that the answer to its question is not one to ours.
+	number, err := rand.Int(rand.Reader, big.NewInt(9000))
+	if err != nil {
+		return fmt.Errorf("ask on the terminal: %w", err)
+	}
+	wanted := fmt.Sprintf("yes %d", number.Int64()+1000)
 	advice.Settle(on)
-	fmt.Fprintf(on, "%s Type yes: ", question)
+	fmt.Fprintf(on, "%s Type %s: ", question, wanted)
 	answer, err := readAnswer(ctx, in)
 	if err != nil {
 		return err
 	}
-	if answer != "yes" {
-		return &UnseenError{Why: "the answer was not yes"}
+	if answer != wanted {
+		return &UnseenError{Why: "the answer was not yes and the number"}
 	}
 	return nil
 }

@@ -182,7 +182,7 @@ func (s *statuses) answered(status int, answer string, meanwhile func(), command
 	cmd := exec.CommandContext(s.t.Context(), postern(s.t), append([]string{command}, args...)...)
 	cmd.Dir = filepath.Join(s.dir, "work")
 	cmd.Env = append(s.environ, "XDG_CONFIG_HOME="+filepath.Join(s.dir, "..", "config"))
-	said, err := terminal.Run(cmd, "Type yes: ", answer, meanwhile)
+	said, err := terminal.Run(cmd, terminal.Consent, answer, meanwhile)
 	failed := (*exec.ExitError)(nil)
 	require.ErrorAs(s.t, err, &failed, "%s", said)
 	s.is(status, failed.ExitCode(), command, said)

@@ -29,7 +29,7 @@ func TestLearn(t *testing.T) {
 	learn := func(answer string) (said string, status int) {
 		cmd := exec.CommandContext(t.Context(), postern(t), "learn", "--agent", "demo", "--", "bash", "-c", command)
 		cmd.Dir, cmd.Env = work, p.environ
-		said, err := terminal.Run(cmd, "Type yes: ", answer, nil)
+		said, err := terminal.Run(cmd, terminal.Consent, answer, nil)
 		if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
 			return said, failed.ExitCode()
 		}
@@ -93,7 +93,7 @@ func TestForgedConsent(t *testing.T) {
 			require.NoError(t, err)
 			defer screen.Close() //nolint:errcheck // a refusal
 			require.NoError(t, screen.Await(t.Context(), `(?m)^\+ demo may GET,HEAD https://evil\.test/\*\*  \[[^$]*`+
-				`Publish \+ demo may GET,HEAD https://evil\.test/\*\*\? Type yes:$`))
+				`Publish \+ demo may GET,HEAD https://evil\.test/\*\*\? Type yes \d{4}:$`))
 			require.NoError(t, screen.Type("no\n"))
 			require.NoError(t, screen.Wait(t.Context()))
 		})

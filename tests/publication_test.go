@@ -33,7 +33,7 @@ func TestUpOfAProposal(t *testing.T) {
 	require.NoError(t, hostpath.In(filepath.Dir(c.home.Root)).Record(c.dir))
 	refuses("+ demo may use any method at https://one.test/**")
 	require.NoDirExists(t, c.home.Root, "nothing is made")
-	said, err := terminal.Run(c.command("up", "local"), "Type yes: ", "yes", nil)
+	said, err := terminal.Run(c.command("up", "local"), terminal.Consent, "yes", nil)
 	require.NoError(t, err, said)
 	require.Contains(t, said, "where an agent may write, so it is only a proposal.")
 	first := c.live()

@@ -12,6 +12,8 @@ cd "$root"
 
 # The state of the version control system must not change what is built.
 export GOFLAGS="${GOFLAGS:+$GOFLAGS }-buildvcs=false"
+# A go.work of a folder above may name what an agent works on.
+export GOWORK=off
 
 bold='' dim='' red='' reset=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then

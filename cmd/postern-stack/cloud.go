@@ -7,6 +7,7 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/publish"
@@ -27,7 +28,8 @@ func (d *driver) elsewhere(ctx context.Context) (*stacks.Stack, error) {
 		if !engine.Exists(d.home, d.name) {
 			return nil, err // the stack may be in a cloud
 		}
-		fmt.Fprintf(os.Stderr, "warning: the stack file is not valid, and the state in %s decides: %v\n", d.home.Root, err)
+		fmt.Fprintf(os.Stderr, "warning: the stack file is not valid, and the state in %s decides: %s\n", d.home.Root,
+			advice.Lines(err.Error()))
 		return nil, nil //nolint:nilerr // said
 	}
 	if err := publish.RefuseProposal(d.file); err != nil {

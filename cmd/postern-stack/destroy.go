@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/home"
@@ -27,7 +28,7 @@ func (d *driver) destroy(ctx context.Context) error {
 	var killed bundle.Killed
 	if stack == nil {
 		if killed, err = provider.KeepKills(ctx, d.home); err != nil {
-			fmt.Fprintf(os.Stderr, "warning: look with `postern status` after the next up: %v\n", err)
+			fmt.Fprintf(os.Stderr, "warning: look with `postern status` after the next up: %s\n", advice.Lines(err.Error()))
 		}
 	}
 	err = d.run(ctx, nil, func(e *engine.Engine, ctx context.Context) (*engine.Summary, error) {

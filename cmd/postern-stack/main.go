@@ -24,6 +24,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/checkout"
 	"github.com/postern/postern/components/local"
@@ -49,7 +50,7 @@ func main() {
 	hostpath.CleanEnvironment()
 	if filepath.Base(os.Args[0]) == pack.Program { // the engine wants the guardrails
 		if err := servePack(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, "postern:", err)
+			fmt.Fprintln(os.Stderr, "postern:", advice.Lines(err.Error()))
 			os.Exit(1)
 		}
 		return
@@ -66,7 +67,7 @@ func main() {
 	err := command().ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "postern:", err)
+		fmt.Fprintln(os.Stderr, "postern:", advice.Lines(err.Error()))
 		os.Exit(exit.Status(err))
 	}
 }
@@ -77,7 +78,7 @@ func declareForEngine() {
 	file, stack, err := loadForEngine(os.Getenv("PULUMI_STACK"))
 	pulumi.Run(func(ctx *pulumi.Context) error {
 		if err != nil {
-			return err
+			return errors.New(advice.Lines(err.Error())) // the engine prints it as it is
 		}
 		home, err := claim(ctx, file, stack)
 		if err != nil {
@@ -87,7 +88,7 @@ func declareForEngine() {
 			return err
 		}
 		for _, problem := range stack.Warnings {
-			if err := ctx.Log.Warn(problem.Error(), nil); err != nil {
+			if err := ctx.Log.Warn(advice.Lines(problem.Error()), nil); err != nil {
 				return err
 			}
 		}
@@ -421,7 +422,7 @@ func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
 		return nil, err
 	}
 	for _, problem := range stack.Warnings {
-		fmt.Fprintln(os.Stderr, "warning:", problem)
+		fmt.Fprintln(os.Stderr, "warning:", advice.Lines(problem.Error()))
 	}
 	return stack, nil
 }
@@ -530,11 +531,11 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 			d.file.Command("unkill", "--agent", status.Killed[0]))
 	}
 	for _, n := range status.RefusedNodes {
-		fmt.Fprintf(d.out, "  warning: node %q is refused: %s\n", n.ID, n.Reason)
+		fmt.Fprintf(d.out, "  warning: node %q is refused: %s\n", n.ID, advice.Lines(n.Reason))
 	}
 	for _, c := range status.Credentials {
 		if !c.OK {
-			fmt.Fprintf(d.out, "  warning: credential %s: %s\n", c.Name, c.Problem)
+			fmt.Fprintf(d.out, "  warning: credential %s: %s\n", c.Name, advice.Lines(c.Problem))
 		}
 	}
 	if n := status.Live(); n == 0 || n < len(status.Nodes) {

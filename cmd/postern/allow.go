@@ -185,7 +185,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	if err := publishPlan(cmd.Context(), w, o, home, edited.Plan); isPartial(err) {
 		return err // it is published
 	} else if err != nil {
-		err = blamed(err, edited.Source)
+		err = publish.Refused(err, edited.Source)
 		if back := edited.Restore(); back != nil {
 			return fmt.Errorf("%w; %s could not be restored: %w", err, edited.Path, back)
 		}

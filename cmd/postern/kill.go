@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/cut"
 	"github.com/postern/postern/exit"
@@ -152,7 +153,7 @@ func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 	}
 	_, named, why := openHome(cmd)
 	if errors.Is(why, home.ErrUnclaimed) {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", why)
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", advice.Lines(why.Error()))
 		why = nil
 	}
 	exact := cmd.Flag("file").Changed || cmd.Name() != "kill"

@@ -59,7 +59,7 @@ func main() {
 	if err == nil {
 		return
 	}
-	fmt.Fprintln(os.Stderr, "postern:", err)
+	fmt.Fprintln(os.Stderr, "postern:", advice.Lines(err.Error()))
 	os.Exit(exit.Status(err))
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
@@ -50,7 +51,7 @@ answer on a terminal.`,
 				return err
 			}
 			if err := publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, stack.Plan); err != nil {
-				return blamed(err, stack.Source)
+				return publish.Refused(err, stack.Source)
 			}
 			return home.Claim(file.Owner())
 		},
@@ -147,6 +148,6 @@ func operator(ctx context.Context, w io.Writer, home home.Folder) (*bundle.Opera
 // warn prints what is odd about the stack file.
 func warn(w io.Writer, s *stacks.Stack) {
 	for _, p := range s.Warnings {
-		fmt.Fprintln(w, "warning:", p)
+		fmt.Fprintln(w, "warning:", advice.Lines(p.Error()))
 	}
 }

@@ -111,7 +111,7 @@ terminal counts what was refused.`,
 				return err
 			}
 			if err != nil {
-				fmt.Fprintln(os.Stderr, "postern:", err)
+				fmt.Fprintln(os.Stderr, "postern:", advice.Lines(err.Error()))
 			}
 			if status != exit.Done {
 				os.Exit(status)

@@ -170,7 +170,7 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 	}
 	if s.Rejected != nil {
 		fmt.Fprintf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, strings.TrimSpace(s.Rejected.Message))
-		if about := blame(s.Rejected, details.source); about != "" {
+		if about := publish.About(s.Rejected, details.source); about != "" {
 			fmt.Fprintf(w, "  it is about %s\n", about)
 		}
 	}

@@ -38,7 +38,7 @@ func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range []string{"PATH", "HOME", "POSTERN_HOME", "XDG_CONFIG_HOME"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
-	said, err := terminal.Run(cmd, "Type yes: ", args[1], nil)
+	said, err := terminal.Run(cmd, terminal.Consent, args[1], nil)
 	ts.Check(os.WriteFile(ts.MkAbs("terminal.txt"), []byte(said), 0o600))
 	ts.Logf("%s", said)
 	status := 0

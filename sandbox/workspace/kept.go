@@ -137,7 +137,7 @@ func (k *Kept) Clear() error {
 	err := k.hold(unix.F_WRLCK)
 	defer k.Close()
 	if err == nil {
-		err = removeAll(k.Files())
+		err = RemoveAll(k.Files())
 	}
 	if err != nil {
 		return fmt.Errorf("clear %s: %w", k, err)

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeAll removes the folder, in which no agent works any longer, and all that is in it. An agent
+// RemoveAll removes the folder, in which no agent works any longer, and all that is in it. An agent
 // may have nested folders deeper than a process may open, and taken from their owner the right to
 // search them. So what is in a folder is moved up before the folder is removed, and two folders are
 // open at a time.
-func removeAll(dir string) error {
+func RemoveAll(dir string) error {
 	top, err := openOwned(dir)
 	if err != nil {
 		return err

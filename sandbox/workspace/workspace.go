@@ -256,7 +256,7 @@ func (r *Run) Discard() error {
 	if err := os.Remove(filepath.Join(r.dir, recordFile)); err != nil {
 		return fmt.Errorf("discard changes: %w", err)
 	}
-	if err := removeAll(r.dir); err != nil {
+	if err := RemoveAll(r.dir); err != nil {
 		return fmt.Errorf("discard changes: %w", err)
 	}
 	return nil

@@ -223,7 +223,7 @@ func TestPublication(t *testing.T) {
 		inHostTable(t, "H-publish-11 replaced while a person reads")
 		d.t = t
 		d.write(d.file(), strings.Replace(honest, "docs.test", "seen.test", 1))
-		said, err := terminal.Run(d.command("push"), "Type yes: ", "yes", func() { edit() })
+		said, err := terminal.Run(d.command("push"), terminal.Consent, "yes", func() { edit() })
 		require.NoError(t, err, said)
 		require.Contains(t, said, "seen.test")
 		require.NotContains(t, said, "exec:")
@@ -235,7 +235,7 @@ func TestPublication(t *testing.T) {
 		// An edit is written over nothing that came meanwhile, and not published then.
 		d.write(d.file(), strings.Replace(honest, "docs.test", "seen.test", 1))
 		version := d.live()
-		said, err = terminal.Run(d.command("allow", "new.test", "--agent", "demo"), "Type yes: ", "yes", func() { edit() })
+		said, err = terminal.Run(d.command("allow", "new.test", "--agent", "demo"), terminal.Consent, "yes", func() { edit() })
 		require.Error(t, err)
 		require.Contains(t, said, "the file was changed meanwhile")
 		require.Equal(t, version, d.live())

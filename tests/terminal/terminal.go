@@ -9,16 +9,20 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
+// Consent is the question of a command that a person must agree with: see package publish.
+const Consent = `Type (yes \d{4}): `
+
 // Run runs the command on a terminal, types the answer as soon as the command has
-// written the question and meanwhile, if not nil, has returned, and returns all
-// that the command has written. The error is the command's. Without a question,
-// nothing is typed.
+// written what matches question and meanwhile, if not nil, has returned, and returns all
+// that the command has written. The answer yes to [Consent] is the one that it asks for.
+// The error is the command's.
 func Run(cmd *exec.Cmd, question, answer string, meanwhile func()) (string, error) {
 	ours, theirs, err := open()
 	if err != nil {
@@ -35,12 +39,16 @@ func Run(cmd *exec.Cmd, question, answer string, meanwhile func()) (string, erro
 		return "", err
 	}
 	var said bytes.Buffer
+	asked := regexp.MustCompile(question)
 	answered := false
 	for part := make([]byte, 4096); ; {
 		n, err := ours.Read(part)
 		said.Write(part[:n])
-		if !answered && bytes.Contains(said.Bytes(), []byte(question)) {
+		if m := asked.FindSubmatch(said.Bytes()); !answered && m != nil {
 			answered = true
+			if answer == "yes" && len(m) > 1 {
+				answer = string(m[1])
+			}
 			if meanwhile != nil {
 				meanwhile()
 			}

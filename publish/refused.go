@@ -1,4 +1,4 @@
-package main
+package publish
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// blame says where a resource that Envoy refused comes from, such as "rule demo/echo
+// About says where a resource that Envoy refused comes from, such as "rule demo/echo
 // (stacks/local.yaml:12)", or returns "" if the message does not tell.
-func blame(r *api.Rejection, source func(rule string) string) string {
+func About(r *api.Rejection, source func(rule string) string) string {
 	var out []string
 	for _, rule := range r.Rules {
 		out = append(out, "rule "+explain.WithSource(rule, source(rule)))
@@ -26,13 +26,13 @@ func blame(r *api.Rejection, source func(rule string) string) string {
 	return strings.Join(out, ", ")
 }
 
-// blamed adds to the error of a publication where the refusal comes from.
-func blamed(err error, source func(rule string) string) error {
+// Refused adds to the error of a publication where the refusal comes from.
+func Refused(err error, source func(rule string) string) error {
 	var refused *api.Error
 	if source == nil || !errors.As(err, &refused) || refused.Rejection == nil {
 		return err
 	}
-	if where := blame(refused.Rejection, source); where != "" {
+	if where := About(refused.Rejection, source); where != "" {
 		return fmt.Errorf("%w\nit is about %s", err, where)
 	}
 	return err
