@@ -41,7 +41,7 @@ deps: ## get what is needed besides Go: a C compiler, bubblewrap, Envoy, the Pul
 	@STEP=2/3 tools/envoy.sh
 	@STEP=3/3 tools/pulumi.sh
 
-lint: ## go vet and golangci-lint
+lint: ## golangci-lint, with all that go vet looks at
 	@STEP=1/1 tools/lint.sh
 
 bench: deps build ## measure: allow to convergence, sandbox start, the request path, each against a baseline
