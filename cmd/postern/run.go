@@ -181,6 +181,9 @@ func (f *running) run(cmd *cobra.Command, args []string) (int, error) {
 		Mode: plan.WorkspaceMode(f.mode), PersistHome: f.persistHome, Runtime: plan.Runtime(f.runtime),
 		Image: f.image,
 	}
+	if !f.quiet {
+		r.Notes = os.Stderr
+	}
 	if f.overlay {
 		r.Mode = plan.WorkspaceOverlay
 	}
@@ -296,14 +299,6 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 	if p.Unsigned && !f.quiet && isTerminal(os.Stderr) {
 		fmt.Fprintln(os.Stderr, "postern: commits made in the sandbox are not signed, because your key is not there; "+
 			"to sign them afterwards: git rebase --exec 'git commit --amend --no-edit --gpg-sign' BASE")
-	}
-	if p.NoGit != "" && !f.quiet {
-		fmt.Fprintln(os.Stderr, "postern: git does not work in this folder, because its repository is elsewhere:",
-			advice.Visible(p.NoGit))
-	}
-	if p.Spec.VM != nil && !p.Spec.VM.KVM && !f.quiet {
-		fmt.Fprintln(os.Stderr, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
-			"what this machine has: postern doctor")
 	}
 	p.Bound(bounded, stop)
 	defer workspaces.Begin(os.Stderr, " --file "+advice.Path(f.ended.File), p, f.quiet)()

@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strconv"
+	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/sandbox/workspace/links"
 )
 
 // Persist says whether a command has the home that its agent keeps: "true", "false", or "" for what
@@ -49,6 +53,10 @@ func (p *Prepared) Bound(ctx context.Context, stop func(error)) {
 // protect keeps the command from writing the files in a folder that it writes, and returns their
 // paths there.
 func (p *Prepared) protect(folder string, files workspace.Files) ([]string, error) {
+	const advice = "make a copy of it with cp -a for the agent, or start the agent with --overlay"
+	if err := p.own(folder, files.Has, advice); err != nil {
+		return nil, err
+	}
 	protection, err := workspace.Protect(folder, files)
 	if err != nil {
 		return nil, err
@@ -56,6 +64,36 @@ func (p *Prepared) protect(folder string, files workspace.Files) ([]string, erro
 	p.protections = append(p.protections, protection)
 	p.done = append(p.done, protection.Release)
 	return protection.Paths, nil
+}
+
+// ownPatience bounds the time in which a folder gets files of its own.
+const ownPatience = 10 * time.Minute
+
+// own gives a folder of the host that the command writes files of its own: see [links.Own]. An
+// interrupt ends that. The advice is for whom that is not possible.
+func (p *Prepared) own(folder string, alone func(at string) bool, advice string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, ownPatience, fmt.Errorf("it takes more than %v", ownPatience))
+	defer cancel()
+	say := func(format string, args ...any) {
+		if p.notes != nil {
+			fmt.Fprintf(p.notes, "postern: "+format+"\n", args...)
+		}
+	}
+	copied, err := links.Own(ctx, folder, alone, func(c links.Copied) {
+		say("copying files of %s that other folders have, too (hard links): %d so far, %d MiB",
+			workspace.Quote(folder), c.Files, c.Bytes>>20)
+	})
+	if copied.Files > 0 {
+		say("%s has copies of its own now of files that had other names (hard links, as a local git clone makes "+
+			"them), which the agent would have written, too: %d, %d KiB", workspace.Quote(folder), copied.Files,
+			(copied.Bytes+1023)>>10)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, advice)
+	}
+	return nil
 }
 
 // Written returns the real paths of the folders of the host that the command writes: the working
@@ -86,6 +124,9 @@ func (p *Prepared) unprotect() {
 // defaultVolume is the name of a volume that has no other one.
 const defaultVolume = "workspace"
 
+// nothingElse is for folders in which no program of the host runs anything.
+func nothingElse(string) bool { return false }
+
 // volume takes the volume in which the command works, if it works in one.
 func (p *Prepared) volume(r *Request, in *view.Input, w plan.Workspace) error {
 	if w.Mode != plan.WorkspaceVolume {
@@ -101,6 +142,10 @@ func (p *Prepared) volume(r *Request, in *view.Input, w plan.Workspace) error {
 		return err
 	}
 	p.done = append(p.done, p.Volume.Close)
+	remedy := r.Home.Command("workspace", "volume", "clear", r.Agent, p.Volume.Volume)
+	if err := p.own(p.Volume.Files(), nothingElse, "clear it with `"+remedy+"`"); err != nil {
+		return err
+	}
 	in.Workspace.Volume = p.Volume.Files()
 	return nil
 }
@@ -126,6 +171,10 @@ func (p *Prepared) home(r *Request, in *view.Input, agent *plan.Agent) error {
 		return err
 	}
 	p.done = append(p.done, p.Home.Close)
+	remedy := r.Home.Command("home", "clear", r.Agent)
+	if err := p.own(p.Home.Files(), nothingElse, "clear it with `"+remedy+"`"); err != nil {
+		return err
+	}
 	in.Home = p.Home.Files()
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -51,6 +52,8 @@ type Request struct {
 	Program program.Program
 	// Env are NAME=VALUE that the command gets in addition.
 	Env []string
+	// Notes, if set, is where [Prepare] writes what takes long, and what it has changed.
+	Notes io.Writer
 	// Args is the command line, for advice.
 	Args []string
 	// Runtime, if set, isolates this run, and no less than the agent's own.
@@ -184,6 +187,7 @@ type Prepared struct {
 	// protections are those of the folders of the host that the command writes.
 	protections []*workspace.Protection
 	done        []func()
+	notes       io.Writer
 }
 
 // Done must be called when the command has ended. It keeps the layer and the home.
@@ -271,7 +275,7 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 	if in.Inside, err = findInside(folders); err != nil {
 		return nil, err
 	}
-	made := &Prepared{Spec: spec}
+	made := &Prepared{Spec: spec, notes: r.Notes}
 	p = made
 	in.Git, p.Unsigned = gitSettings(<-git, agent)
 	defer func() {

@@ -361,3 +361,31 @@ func TestLogsAreCopies(t *testing.T) {
 	require.ErrorContains(t, err, own+"/logs")
 	require.ErrorContains(t, err, "remove it")
 }
+
+// TestClonedObjectsAreOwn: a local clone has the original's objects. An agent that writes the clone
+// writes none of the original's, nor a protected file by another name.
+func TestClonedObjectsAreOwn(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	const blob = ".git/objects/ce/013625030ba8dba906f756967f9e9ca394464a"
+	shell(t, root, `git init -qb main app; cd app; echo hello > f; git add .; git commit -qm a; cd ..
+		git clone -q app agent; cd agent; echo mine > .mise.toml; ln .mise.toml y; test `+blob+` -ef ../app/`+blob)
+	original, err := os.ReadFile(filepath.Join(root, "app", blob))
+	require.NoError(t, err)
+	var notes strings.Builder
+	p, dir := &Prepared{notes: &notes}, filepath.Join(root, "agent")
+	_, err = p.protect(dir, workspace.WorkdirOf(dir))
+	require.NoError(t, err)
+	for _, done := range p.done {
+		done()
+	}
+	shell(t, dir, "chmod u+w "+blob+"; echo poison > "+blob+"; echo poison > y; test $(cat .mise.toml) = mine")
+	now, err := os.ReadFile(filepath.Join(root, "app", blob))
+	require.NoError(t, err)
+	require.Equal(t, original, now)
+	shell(t, filepath.Join(root, "app"), "rm f; git checkout -q f; test $(cat f) = hello; git fsck --strict")
+	require.Regexp(t, "^postern: "+dir+" has copies of its own now of files that had other names "+
+		`\(hard links, as a local git clone makes them\), which the agent would have written, too: 4, [1-9] KiB\n$`,
+		notes.String())
+}

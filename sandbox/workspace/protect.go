@@ -92,6 +92,13 @@ func WorkdirOf(folder string) Files {
 	return all
 }
 
+// Has reports whether the path is that of one of the files, or of a file in one that is a folder.
+func (f Files) Has(at string) bool {
+	return slices.ContainsFunc(f, func(of struct{ path, instead string }) bool {
+		return strings.HasPrefix(at+"/", of.path+"/")
+	})
+}
+
 // placeholder is the mode of the folders that [Protect] makes, and placeholderFile that of the
 // files. Nobody else makes such a thing with this mode.
 const (

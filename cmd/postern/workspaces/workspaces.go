@@ -226,6 +226,14 @@ func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end f
 	if p.Isolation != "" && !quiet {
 		fmt.Fprintln(out, "postern: the command runs under", p.Isolation)
 	}
+	if p.NoGit != "" && !quiet {
+		fmt.Fprintln(out, "postern: git does not work in this folder, because its repository is elsewhere:",
+			advice.Visible(p.NoGit))
+	}
+	if p.Spec.VM != nil && !p.Spec.VM.KVM && !quiet {
+		fmt.Fprintln(out, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
+			"what this machine has: postern doctor")
+	}
 	if p.Secrets != nil {
 		SayHidden(out, p.Secrets, p.Leaked, cleanCommand(stackFlags, p.Spec.View.Agent, p.Spec.View.Workdir.Path))
 	}
