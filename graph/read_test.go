@@ -14,8 +14,8 @@ import (
 const (
 	stackURN = `urn:pulumi:prod::web::pulumi:pulumi:Stack::web-prod`
 	vpcURN   = `urn:pulumi:prod::web::aws:ec2/vpc:Vpc::main`
-	agentURN = `urn:pulumi:prod::web::postern:aws:Agent::coder`
-	groupURN = `urn:pulumi:prod::web::postern:aws:Agent$aws:autoscaling/group:Group::coder::machines`
+	agentURN = `urn:pulumi:prod::web::postern:aws:AgentPool::coder`
+	groupURN = `urn:pulumi:prod::web::postern:aws:AgentPool$aws:autoscaling/group:Group::coder::machines`
 )
 
 // resources are those of a state or of a preview's steps.
@@ -27,7 +27,7 @@ var resources = []string{
 			"asset":{"4dabf18193072939515e22adb298388d":"c44067f5952c0a294b673a41bacd8c17","text":"x"},
 			"other":{"4dabf18193072939515e22adb298388d":"new"}},
 		"outputs":{"password":"hunter2-hunter2"}}`,
-	`{"urn":"` + agentURN + `","type":"postern:aws:Agent","custom":false,"parent":"` + stackURN + `"}`,
+	`{"urn":"` + agentURN + `","type":"postern:aws:AgentPool","custom":false,"parent":"` + stackURN + `"}`,
 	`{"urn":"` + groupURN + `","type":"aws:autoscaling/group:Group","custom":true,"parent":"` + agentURN + `",
 		"inputs":{"vpc":"04da6b54-80e4-46f7-96ec-b56ff0331ba9"},
 		"propertyDependencies":{"vpc":["` + vpcURN + `"]}}`,

@@ -10,7 +10,7 @@ var Roles = []string{"network", "fence", "proxies", "control", "agents", "iam", 
 
 // roleOfComponent has the role of what each of our components groups.
 var roleOfComponent = map[string]string{
-	"postern:aws:Agent":            "agents",
+	"postern:aws:AgentPool":        "agents",
 	"postern:aws:Audit":            "audit",
 	"postern:aws:Bundles":          "control",
 	"postern:aws:ControlPlane":     "control",

@@ -40,6 +40,9 @@ func (a *EnvironmentArgs) alarms() []alarm {
 			name: "delivery", description: "The audit log does not reach its bucket", group: groupDelivery, more: 1, period: 300, times: 1,
 		},
 	}
+	if a.AWS.Mode == cloud.ModeIsolated && !a.ownAgentsVPC() {
+		return out // the resolver is not the stack's
+	}
 	dns := alarm{
 		name: "dns", description: "A name was asked for that is not allowed: somebody tries to get out through DNS",
 		group: groupDNS, pattern: `{ $.firewall_rule_action = "BLOCK" }`, more: 1, period: 60, times: 1,
@@ -53,8 +56,8 @@ func (a *EnvironmentArgs) alarms() []alarm {
 	return append(out, dns)
 }
 
-func (a *auditLog) alert(s *scope, b *balancer) {
-	topic := add(s, sns.NewTopic, "alarms", &sns.TopicArgs{KmsMasterKeyId: a.key.KeyId, Tags: s.tags("alarms")})
+func (a *auditLog) alert(s *scope, b *balancer) *sns.Topic {
+	topic := add(s, sns.NewTopic, "alarms", &sns.TopicArgs{KmsMasterKeyId: a.key.id, Tags: s.tags("alarms")})
 	add(s, sns.NewTopicPolicy, "alarms", &sns.TopicPolicyArgs{Arn: topic.Arn, Policy: written(func(v []string) string {
 		return document.Topic(s.args.place(), document.ARN(v[0])).Text()
 	}, topic.Arn)})
@@ -102,4 +105,5 @@ func (a *auditLog) alert(s *scope, b *balancer) {
 		}
 		add(s, cloudwatch.NewMetricAlarm, x.name, args)
 	}
+	return topic
 }

@@ -42,16 +42,16 @@ func newBalancer(s *scope, n *network, f *fence) *balancer {
 		// Its addresses are the gates themselves.
 		mappings := lb.LoadBalancerSubnetMappingArray{}
 		for i, subnet := range n.subnets[cloud.TierGate] {
-			mappings = append(mappings, &lb.LoadBalancerSubnetMappingArgs{SubnetId: subnet.ID(), PrivateIpv4Address: pulumi.String(set.Gate(i).String())})
+			mappings = append(mappings, &lb.LoadBalancerSubnetMappingArgs{SubnetId: subnet, PrivateIpv4Address: pulumi.String(s.args.gate(i).String())})
 		}
 		args.SubnetMappings = mappings
 	} else {
-		args.Subnets = ids(n.subnets[cloud.TierProxies])
+		args.Subnets = n.subnets[cloud.TierProxies]
 	}
 	b := &balancer{lb: add(s, lb.NewLoadBalancer, "balancer", args)}
 	for _, a := range set.Agents {
 		target := add(s, lb.NewTargetGroup, a.Name, &lb.TargetGroupArgs{
-			NamePrefix: pulumi.String(namePrefix), VpcId: n.egress.ID(),
+			NamePrefix: pulumi.String(namePrefix), VpcId: n.egress.ToStringOutput(),
 			TargetType: pulumi.String(targetType(set)), Protocol: pulumi.String("TCP"),
 			Port: pulumi.Int(int(a.Port)),
 			// The load balancer writes a header that tells who connects. The proxies refuse a
@@ -94,19 +94,19 @@ func targetType(set *cloud.AWS) string {
 // newGate joins the two networks of the isolated mode, in one direction, for one
 // service: the load balancer appears in the agents' network as an interface with
 // addresses that are known before.
-func newGate(parent *scope, n *network, f *fence, b *balancer) {
+func newGate(parent *scope, n *network, f *fence, b *balancer) (service *ec2.VpcEndpointService, endpoint *ec2.VpcEndpoint) {
 	s := parent.component("NetworkGate", "gate")
-	service := add(s, ec2.NewVpcEndpointService, "service", &ec2.VpcEndpointServiceArgs{
+	service = add(s, ec2.NewVpcEndpointService, "service", &ec2.VpcEndpointServiceArgs{
 		NetworkLoadBalancerArns: pulumi.StringArray{b.lb.Arn}, AcceptanceRequired: pulumi.Bool(true),
 		AllowedPrincipals:       pulumi.StringArray{pulumi.String(s.args.place().Root())},
 		SupportedIpAddressTypes: pulumi.StringArray{pulumi.String("ipv4")},
 		Tags:                    s.tags("service"),
 	})
-	endpoint := add(s, ec2.NewVpcEndpoint, "endpoint", &ec2.VpcEndpointArgs{
-		VpcId: n.agents.ID(), ServiceName: service.ServiceName, VpcEndpointType: pulumi.String("Interface"),
+	endpoint = add(s, ec2.NewVpcEndpoint, "endpoint", &ec2.VpcEndpointArgs{
+		VpcId: n.agents, ServiceName: service.ServiceName, VpcEndpointType: pulumi.String("Interface"),
 		IpAddressType:        pulumi.String("ipv4"),
-		SubnetIds:            ids(n.subnets[cloud.TierGate]),
-		SubnetConfigurations: fixedAddresses(n.subnets[cloud.TierGate], s.args.AWS.Gate),
+		SubnetIds:            n.subnets[cloud.TierGate],
+		SubnetConfigurations: fixedAddresses(n.subnets[cloud.TierGate], s.args.gate),
 		SecurityGroupIds:     pulumi.StringArray{f.gate.ID()},
 		PrivateDnsEnabled:    pulumi.Bool(false), Tags: s.tags("endpoint"),
 	}, pulumi.DependsOn(b.listeners))
@@ -114,11 +114,12 @@ func newGate(parent *scope, n *network, f *fence, b *balancer) {
 		VpcEndpointServiceId: service.ID(), VpcEndpointId: endpoint.ID(),
 	})
 	s.outputs(pulumi.Map{"service": service.ServiceName, "endpoint": endpoint.ID()})
+	return service, endpoint
 }
 
 // taskNetwork says in which subnets and groups the tasks of a service run.
-func taskNetwork(subnets []*ec2.Subnet, group pulumi.StringInput) *ecs.ServiceNetworkConfigurationArgs {
+func taskNetwork(subnets pulumi.StringArrayInput, group pulumi.StringInput) *ecs.ServiceNetworkConfigurationArgs {
 	return &ecs.ServiceNetworkConfigurationArgs{
-		AssignPublicIp: pulumi.Bool(false), SecurityGroups: pulumi.StringArray{group}, Subnets: ids(subnets),
+		AssignPublicIp: pulumi.Bool(false), SecurityGroups: pulumi.StringArray{group}, Subnets: subnets,
 	}
 }

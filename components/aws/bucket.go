@@ -1,7 +1,6 @@
 package aws
 
 import (
-	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/kms"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -18,14 +17,22 @@ type bucket struct {
 	// protected or the bucket locked.
 	kept bool
 	// key encrypts; nil means S3's own.
-	key *kms.Key
+	key *key
 	// more statements of its policy.
 	more func(document.ARN) []document.Statement
 }
 
+// held is a bucket, the stack's own or another one.
+type held struct{ name, arn pulumi.StringInput }
+
+// existing returns the bucket of that name, of which the stack declares nothing.
+func existing(place document.Place, name pulumi.StringInput) held {
+	return held{name, written(func(v []string) string { return "arn:" + place.Partition + ":s3:::" + v[0] }, name)}
+}
+
 // newBucket declares a bucket and everything about it. It also returns the bucket's policy, for
 // resources that need permission to write first. The options apply to all of it.
-func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption) (*s3.BucketV2, *s3.BucketPolicy) {
+func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption) (held, *s3.BucketPolicy) {
 	// S3 does not delete a bucket with objects. Emptying a bucket needs `protect: false`, and a
 	// locked bucket is never emptied.
 	expendable := !s.args.AWS.Protect && b.lock == 0
@@ -49,7 +56,7 @@ func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption)
 	}, opts...)
 	encryption := &s3.BucketServerSideEncryptionConfigurationV2RuleApplyServerSideEncryptionByDefaultArgs{SseAlgorithm: pulumi.String("AES256")}
 	if b.key != nil {
-		encryption = &s3.BucketServerSideEncryptionConfigurationV2RuleApplyServerSideEncryptionByDefaultArgs{SseAlgorithm: pulumi.String("aws:kms"), KmsMasterKeyId: b.key.Arn}
+		encryption = &s3.BucketServerSideEncryptionConfigurationV2RuleApplyServerSideEncryptionByDefaultArgs{SseAlgorithm: pulumi.String("aws:kms"), KmsMasterKeyId: b.key.arn.ToStringOutput()}
 	}
 	add(s, s3.NewBucketServerSideEncryptionConfigurationV2, suffix, &s3.BucketServerSideEncryptionConfigurationV2Args{
 		Bucket: out.ID(),
@@ -91,5 +98,5 @@ func newBucket(s *scope, suffix string, b bucket, opts ...pulumi.ResourceOption)
 	}
 	add(s, s3.NewBucketLifecycleConfigurationV2, suffix, &s3.BucketLifecycleConfigurationV2Args{Bucket: out.ID(), Rules: rules},
 		append([]pulumi.ResourceOption{pulumi.DependsOn([]pulumi.Resource{versioning})}, opts...)...)
-	return out, policy
+	return held{out.Bucket, out.Arn}, policy
 }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecs"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/iam"
-	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/servicediscovery"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -22,23 +21,21 @@ type control struct {
 	role, execution *iam.Role
 }
 
-func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *roles, bundles *s3.BucketV2) *control {
+func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *roles, bundles held) *control {
 	s := parent.component("ControlPlane", "control")
 	place, set := s.args.place(), s.args.AWS
 	c := &control{cluster: add(s, ecs.NewCluster, "cluster", &ecs.ClusterArgs{
 		Settings: ecs.ClusterSettingArray{&ecs.ClusterSettingArgs{Name: pulumi.String("containerInsights"), Value: pulumi.String("enabled")}},
 		Tags:     s.tags("cluster"),
 	})}
-	c.execution = r.execution(s, set.Image, a.group(groupControl), v.key.Arn, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
+	c.execution = r.execution(s, s.args.image(), a.group(groupControl), v.key.arn, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
 
 	// The calls that it makes must come from its own network.
-	in := []pulumi.StringInput{bundles.Arn, v.key.Arn, n.egress.ID().ToStringOutput()}
+	in := []pulumi.StringInput{bundles.arn, v.key.arn, n.egress}
 	fixed := len(in)
 	in = append(in, arnsOf(v.credentials)...)
 	secrets := len(in)
-	for _, x := range n.addresses {
-		in = append(in, x.PublicIp)
-	}
+	in = append(in, n.addresses...)
 	policy := written(func(x []string) string {
 		from := document.From{VPC: x[2]}
 		if set.Mode == cloud.ModeShared {
@@ -50,7 +47,7 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 
 	domain := add(s, servicediscovery.NewPrivateDnsNamespace, "names", &servicediscovery.PrivateDnsNamespaceArgs{
 		Name: pulumi.String(document.Namespace(s.stack)), Description: pulumi.String("Stack " + s.stack),
-		Vpc: n.egress.ID(), Tags: s.tags("names"),
+		Vpc: n.egress, Tags: s.tags("names"),
 	})
 	name := add(s, servicediscovery.NewService, "name", &servicediscovery.ServiceArgs{
 		Name: pulumi.String("control"),
@@ -65,11 +62,11 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 	})
 	definition := written(func(x []string) string {
 		return document.Controller{
-			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Store: storeURL(x[1], set.Region),
+			Place: place, Stack: s.stack, Image: x[5], Group: x[0], Store: storeURL(x[1], set.Region),
 			CA: set.CA, FleetCA: set.FleetCA, Operators: set.Operators,
 			CAKey: document.ARN(x[2]), FleetCAKey: document.ARN(x[3]), Tokens: document.ARN(x[4]),
 		}.Container().Text()
-	}, a.group(groupControl), bundles.Bucket, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
+	}, a.group(groupControl), bundles.name, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn, s.args.image())
 	args := &ecs.ServiceArgs{
 		Cluster: c.cluster.Arn, DesiredCount: pulumi.Int(set.Control.Replicas),
 		TaskDefinition:                  task(s, "task", definition, set.Control.CPU, set.Control.Memory, c.execution, c.role).Arn,

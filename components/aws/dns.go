@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/cloudwatch"
-	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/route53"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -31,17 +30,18 @@ func newDNS(parent *scope, n *network, a *auditLog) {
 	s := parent.component("FenceDNS", "dns")
 	names := platformNames(s.args)
 	groups := []pulumi.StringInput{a.group(groupDNS)}
-	var firewalled *route53.ResolverFirewallRuleGroup
-	if s.args.AWS.Mode == cloud.ModeShared {
+	outputs := pulumi.Map{}
+	switch {
+	case s.args.AWS.Mode == cloud.ModeShared:
 		// Destinations are aliases of names of whoever serves them, which change:
 		// buckets, networks that distribute content. Whom an alias leads to is up
 		// to the owner of the allowed name, and not to the agent.
-		firewalled = firewall(s, "vpc", n.egress, append(names, policyNames(s.args)...), trust)
-	} else {
+		outputs["firewall"] = firewall(s, "vpc", n.egress, append(names, policyNames(s.args)...), trust).Arn
+	case s.args.Existing == nil:
 		if !s.args.AWS.FargateAgents() {
 			names = nil
 		}
-		firewalled = firewall(s, "agents", n.agents, names, inspect)
+		outputs["firewall"] = firewall(s, "agents", n.agents, names, inspect).Arn
 		groups = append(groups, a.group(groupProbes))
 	}
 	allowed := add(s, cloudwatch.NewLogResourcePolicy, "queries", &cloudwatch.LogResourcePolicyArgs{
@@ -51,21 +51,21 @@ func newDNS(parent *scope, n *network, a *auditLog) {
 		}, groups...),
 	})
 	queries(s, "queries", n.egress, a.groups[groupDNS], allowed)
-	if s.args.AWS.Mode == cloud.ModeIsolated {
+	if s.args.ownAgentsVPC() {
 		queries(s, "probes", n.agents, a.groups[groupProbes], allowed)
 	}
-	s.outputs(pulumi.Map{"firewall": firewalled.Arn})
+	s.outputs(outputs)
 }
 
 // queries logs what the resolver of a VPC is asked.
-func queries(s *scope, suffix string, v *ec2.Vpc, group *cloudwatch.LogGroup, allowed pulumi.Resource) {
+func queries(s *scope, suffix string, v pulumi.StringInput, group *cloudwatch.LogGroup, allowed pulumi.Resource) {
 	config := add(s, route53.NewResolverQueryLogConfig, suffix, &route53.ResolverQueryLogConfigArgs{DestinationArn: group.Arn, Tags: s.tags(suffix)},
 		pulumi.DependsOn([]pulumi.Resource{allowed}))
-	add(s, route53.NewResolverQueryLogConfigAssociation, suffix, &route53.ResolverQueryLogConfigAssociationArgs{ResolverQueryLogConfigId: config.ID(), ResourceId: v.ID()})
+	add(s, route53.NewResolverQueryLogConfigAssociation, suffix, &route53.ResolverQueryLogConfigAssociationArgs{ResolverQueryLogConfigId: config.ID(), ResourceId: v.ToStringOutput()})
 }
 
 // firewall answers only queries for names, and fails closed.
-func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases string) *route53.ResolverFirewallRuleGroup {
+func firewall(s *scope, suffix string, v pulumi.StringInput, names []string, aliases string) *route53.ResolverFirewallRuleGroup {
 	group := add(s, route53.NewResolverFirewallRuleGroup, suffix, &route53.ResolverFirewallRuleGroupArgs{Tags: s.tags(suffix)})
 	list := func(name string, domains []string) *route53.ResolverFirewallDomainList {
 		return add(s, route53.NewResolverFirewallDomainList, name, &route53.ResolverFirewallDomainListArgs{Domains: pulumi.ToStringArray(domains), Tags: s.tags(name)})
@@ -89,10 +89,10 @@ func firewall(s *scope, suffix string, v *ec2.Vpc, names []string, aliases strin
 		mutation = "ENABLED"
 	}
 	add(s, route53.NewResolverFirewallRuleGroupAssociation, suffix, &route53.ResolverFirewallRuleGroupAssociationArgs{
-		FirewallRuleGroupId: group.ID(), VpcId: v.ID(), Priority: pulumi.Int(101),
+		FirewallRuleGroupId: group.ID(), VpcId: v, Priority: pulumi.Int(101),
 		MutationProtection: pulumi.String(mutation), Tags: s.tags(suffix),
 	}, pulumi.DependsOn(rules))
-	add(s, route53.NewResolverFirewallConfig, suffix, &route53.ResolverFirewallConfigArgs{ResourceId: v.ID(), FirewallFailOpen: pulumi.String("DISABLED")})
+	add(s, route53.NewResolverFirewallConfig, suffix, &route53.ResolverFirewallConfigArgs{ResourceId: v, FirewallFailOpen: pulumi.String("DISABLED")})
 	return group
 }
 

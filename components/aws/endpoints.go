@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
-	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/vpc"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -21,16 +20,16 @@ type endpoints struct {
 	secrets *ec2.VpcEndpoint
 }
 
-func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bundles *s3.BucketV2) *endpoints {
+func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bundles held) *endpoints {
 	s := parent.component("NetworkEndpoints", "endpoints")
 	place, set := s.args.place(), s.args.AWS
 	e := &endpoints{}
 	// S3's is a route, which costs nothing. Agents' subnets have none, and neither have the
 	// proxies': its policy would refuse the buckets that the stack's own policy allows.
 	storage := add(s, ec2.NewVpcEndpoint, "s3", &ec2.VpcEndpointArgs{
-		VpcId: n.egress.ID(), ServiceName: pulumi.String(serviceName(set, "s3")),
+		VpcId: n.egress, ServiceName: pulumi.String(serviceName(set, "s3")),
 		VpcEndpointType: pulumi.String("Gateway"),
-		Policy:          written(func(x []string) string { return document.StorageEndpoint(place, arns(x)...).Text() }, bundles.Arn),
+		Policy:          written(func(x []string) string { return document.StorageEndpoint(place, arns(x)...).Text() }, bundles.arn),
 		Tags:            s.tags("s3"),
 	})
 	for i, table := range n.tables[cloud.TierControl] {
@@ -57,7 +56,7 @@ func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bu
 	// None of KMS: Secrets Manager, S3 and CloudWatch Logs ask it themselves.
 	e.secrets = at("secretsmanager", written(func(x []string) string { return document.SecretsEndpoint(place, arns(x)).Text() }, v.arns()...))
 	at("logs", written(func(x []string) string { return document.LogsEndpoint(place, x...).Text() }, a.group(groupProxies), a.group(groupControl)))
-	registry := pulumi.String(document.RegistryEndpoint(place, set.Image).Text())
+	registry := written(func(x []string) string { return document.RegistryEndpoint(place, x...).Text() }, s.args.image())
 	at("ecr.api", registry)
 	at("ecr.dkr", registry)
 	return e
@@ -67,10 +66,10 @@ func newEndpoints(parent *scope, n *network, f *fence, a *auditLog, v *vault, bu
 // reaches them too, but their policies allow it nothing there.
 func platformEndpoints(s *scope, n *network, f *fence, a *auditLog) {
 	place := s.args.place()
-	var images []string
+	var images []pulumi.StringInput
 	for _, agent := range s.args.AWS.Agents {
 		if agent.Compute == cloud.ComputeFargate {
-			images = append(images, agent.Image)
+			images = append(images, s.args.agentImage(agent))
 		}
 	}
 	hosts := 0
@@ -80,18 +79,18 @@ func platformEndpoints(s *scope, n *network, f *fence, a *auditLog) {
 		fixed := fixedAddresses(n.subnets[cloud.TierGate], func(zone int) netip.Addr { return s.args.AWS.Platform(zone, hosts) })
 		serviceEndpoint(s, "agents-"+name, name, n.agents, n.subnets[cloud.TierGate], f.platform, policy, fixed)
 	}
-	registry := pulumi.String(document.RegistryEndpoint(place, images...).Text())
+	registry := written(func(x []string) string { return document.RegistryEndpoint(place, x...).Text() }, images...)
 	at("ecr.api", registry)
 	at("ecr.dkr", registry)
 	at("logs", written(func(x []string) string { return document.LogsEndpoint(place, x...).Text() }, a.group(groupAgents)))
 	at("s3", pulumi.String(document.StorageEndpoint(place).Text()))
 }
 
-func serviceEndpoint(s *scope, suffix, name string, v *ec2.Vpc, subnets []*ec2.Subnet, group *ec2.SecurityGroup, policy pulumi.StringInput, fixed ec2.VpcEndpointSubnetConfigurationArray) *ec2.VpcEndpoint {
+func serviceEndpoint(s *scope, suffix, name string, v pulumi.StringInput, subnets pulumi.StringArray, group *ec2.SecurityGroup, policy pulumi.StringInput, fixed ec2.VpcEndpointSubnetConfigurationArray) *ec2.VpcEndpoint {
 	args := &ec2.VpcEndpointArgs{
-		VpcId: v.ID(), ServiceName: pulumi.String(serviceName(s.args.AWS, name)),
+		VpcId: v, ServiceName: pulumi.String(serviceName(s.args.AWS, name)),
 		VpcEndpointType:   pulumi.String("Interface"),
-		PrivateDnsEnabled: pulumi.Bool(true), SubnetIds: ids(subnets),
+		PrivateDnsEnabled: pulumi.Bool(true), SubnetIds: subnets,
 		SecurityGroupIds: pulumi.StringArray{group.ID()},
 		Policy:           policy, Tags: s.tags(suffix),
 	}
@@ -110,18 +109,10 @@ func serviceName(set *cloud.AWS, name string) string {
 }
 
 // fixedAddresses says which address an endpoint has in each subnet.
-func fixedAddresses(subnets []*ec2.Subnet, address func(zone int) netip.Addr) ec2.VpcEndpointSubnetConfigurationArray {
+func fixedAddresses(subnets pulumi.StringArray, address func(zone int) netip.Addr) ec2.VpcEndpointSubnetConfigurationArray {
 	out := ec2.VpcEndpointSubnetConfigurationArray{}
 	for i, subnet := range subnets {
-		out = append(out, &ec2.VpcEndpointSubnetConfigurationArgs{SubnetId: subnet.ID(), Ipv4: pulumi.String(address(i).String())})
-	}
-	return out
-}
-
-func ids(subnets []*ec2.Subnet) pulumi.StringArray {
-	out := pulumi.StringArray{}
-	for _, x := range subnets {
-		out = append(out, x.ID().ToStringOutput())
+		out = append(out, &ec2.VpcEndpointSubnetConfigurationArgs{SubnetId: subnet.ToStringOutput(), Ipv4: pulumi.String(address(i).String())})
 	}
 	return out
 }

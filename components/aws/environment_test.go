@@ -129,7 +129,7 @@ func TestGatesAreWhereAgentsAreTold(t *testing.T) {
 		}
 		require.Len(t, got, len(args.AWS.Zones))
 		for _, a := range args.AWS.Agents {
-			machine := args.AgentMachine(a)
+			machine := args.agentMachine(a, a.Image)
 			require.Len(t, machine.Gates, len(got))
 			for i, gate := range machine.Gates {
 				require.Equal(t, netip.AddrPortFrom(netip.MustParseAddr(got[i]), a.Port), netip.MustParseAddrPort(gate))
@@ -569,6 +569,12 @@ func TestSingletonsOnlyIfAsked(t *testing.T) {
 	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		block := g.of("aws:ec2/vpcBlockPublicAccessOptions:VpcBlockPublicAccessOptions")
 		require.Len(t, block, map[bool]int{true: 1}[args.AWS.Singletons])
+		for _, r := range block {
+			require.True(t, r.retain, "destroy opens no other network")
+			for _, zone := range args.AWS.Zones {
+				require.Contains(t, strings.Join(r.dependencies, " "), "unblocked-"+zone[len(zone)-1:], "the proxies' way out is not cut")
+			}
+		}
 		for _, r := range g.of("aws:ec2/vpcBlockPublicAccessExclusion:VpcBlockPublicAccessExclusion") {
 			require.Contains(t, r.text("subnetId"), "-network-public-")
 			require.Equal(t, "allow-egress", r.text("internetGatewayExclusionMode"))

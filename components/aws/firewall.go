@@ -90,9 +90,9 @@ func (f *fence) agent(n *network, a cloud.Agent) {
 	}
 }
 
-func (f *fence) group(name string, v *ec2.Vpc, description string) *ec2.SecurityGroup {
+func (f *fence) group(name string, v pulumi.StringInput, description string) *ec2.SecurityGroup {
 	return add(f.s, ec2.NewSecurityGroup, name, &ec2.SecurityGroupArgs{
-		VpcId: v.ID(), Description: pulumi.String(description), RevokeRulesOnDelete: pulumi.Bool(true), Tags: f.s.tags(name),
+		VpcId: v.ToStringOutput(), Description: pulumi.String(description), RevokeRulesOnDelete: pulumi.Bool(true), Tags: f.s.tags(name),
 	})
 }
 

@@ -5,8 +5,6 @@ import (
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
-
-	"github.com/postern/postern/plan/cloud"
 )
 
 // flowFields also tell for whom a connection really was, and why it was refused (Amazon VPC User
@@ -17,15 +15,15 @@ var flowFields = []string{
 	"action", "log-status", "tcp-flags", "pkt-srcaddr", "pkt-dstaddr", "flow-direction", "traffic-path", "reject-reason",
 }
 
-// newFlowLogs logs every connection and every attempt in both networks.
+// newFlowLogs logs every connection and every attempt in the stack's networks.
 func newFlowLogs(s *scope, n *network, a *auditLog) {
 	var fields []string
 	for _, f := range flowFields {
 		fields = append(fields, "${"+f+"}")
 	}
-	flows := func(name string, v *ec2.Vpc) {
+	flows := func(name string, v pulumi.StringInput) {
 		add(s, ec2.NewFlowLog, name, &ec2.FlowLogArgs{
-			VpcId: v.ID(), TrafficType: pulumi.String("ALL"), LogDestinationType: pulumi.String("s3"), LogDestination: a.flows.Arn,
+			VpcId: v.ToStringOutput(), TrafficType: pulumi.String("ALL"), LogDestinationType: pulumi.String("s3"), LogDestination: a.flows.arn,
 			LogFormat: pulumi.String(strings.Join(fields, " ")), MaxAggregationInterval: pulumi.Int(60),
 			DestinationOptions: &ec2.FlowLogDestinationOptionsArgs{FileFormat: pulumi.String("parquet"), PerHourPartition: pulumi.Bool(true), HiveCompatiblePartitions: pulumi.Bool(true)},
 			Tags:               s.tags(name),
@@ -33,7 +31,7 @@ func newFlowLogs(s *scope, n *network, a *auditLog) {
 			pulumi.DependsOn([]pulumi.Resource{a.flowsPolicy}))
 	}
 	flows("egress", n.egress)
-	if s.args.AWS.Mode == cloud.ModeIsolated {
+	if s.args.ownAgentsVPC() {
 		flows("agents", n.agents)
 	}
 }

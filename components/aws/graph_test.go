@@ -22,7 +22,7 @@ import (
 // declaredResource is a resource as the engine would be told of it.
 type declaredResource struct {
 	token, name, parent string
-	protect             bool
+	protect, retain     bool
 	inputs              resource.PropertyMap
 	dependencies        []string
 }
@@ -66,7 +66,7 @@ type declarations struct {
 func (g *declarations) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
 	r := &declaredResource{token: args.TypeToken, name: args.Name, inputs: args.Inputs}
 	if rpc := args.RegisterRPC; rpc != nil {
-		r.protect, r.parent, r.dependencies = rpc.GetProtect(), rpc.GetParent(), rpc.GetDependencies()
+		r.protect, r.retain, r.parent, r.dependencies = rpc.GetProtect(), rpc.GetRetainOnDelete(), rpc.GetParent(), rpc.GetDependencies()
 	}
 	g.mu.Lock()
 	g.all = append(g.all, r)

@@ -20,7 +20,7 @@ const (
 type roles struct{ boundary *iam.Policy }
 
 func newBoundary(s *scope, a *auditLog, bundles pulumi.StringInput, v *vault) *roles {
-	in := []pulumi.StringInput{bundles, a.bucketARN(), a.key.Arn, v.key.Arn}
+	in := []pulumi.StringInput{bundles, a.bucket.arn, a.key.arn, v.key.arn}
 	fixed := len(in)
 	in = append(in, v.arns()...)
 	return &roles{boundary: add(s, iam.NewPolicy, "boundary", &iam.PolicyArgs{
@@ -48,11 +48,11 @@ func (r *roles) role(s *scope, suffix, service, description string, policy pulum
 }
 
 // execution is the role with which ECS starts the tasks of one image.
-func (r *roles) execution(s *scope, image string, group pulumi.StringInput, key pulumi.StringInput, secrets ...pulumi.StringInput) *iam.Role {
+func (r *roles) execution(s *scope, image, group pulumi.StringInput, key pulumi.StringInput, secrets ...pulumi.StringInput) *iam.Role {
 	place := s.args.place()
 	policy := written(func(v []string) string {
-		return document.Execution{Place: place, Image: image, Group: v[0], Key: document.ARN(v[1]), Secrets: arns(v[2:])}.Policy().Text()
-	}, append([]pulumi.StringInput{group, key}, secrets...)...)
+		return document.Execution{Place: place, Image: v[0], Group: v[1], Key: document.ARN(v[2]), Secrets: arns(v[3:])}.Policy().Text()
+	}, append([]pulumi.StringInput{image, group, key}, secrets...)...)
 	role, _ := r.role(s, "execution", ecsTasks, "How ECS starts the tasks; no task has it", policy, place.ARN("ecs", "*"))
 	return role
 }

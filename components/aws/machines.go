@@ -21,10 +21,11 @@ const machineLifetime = 7 * 24 * 3600
 // an encrypted disk and no key pair. If there is a metadata service at all, it takes sessions
 // (IMDSv2), and none from containers (hop limit 1).
 type machine struct {
-	ami, instance string
-	disk          int // GiB
-	group         pulumi.StringInput
-	metadata      string
+	ami      pulumi.StringInput
+	instance string
+	disk     int // GiB
+	group    pulumi.StringInput
+	metadata string
 	// data is the user data, base64; nil if the metadata service is off.
 	data pulumi.StringPtrInput
 	// profile is nil for a machine without an identity.
@@ -41,7 +42,7 @@ func (m machine) template(s *scope, suffix string) *ec2.LaunchTemplate {
 		tags = append(tags, &ec2.LaunchTemplateTagSpecificationArgs{ResourceType: pulumi.String(kind), Tags: s.tags(suffix)})
 	}
 	args := &ec2.LaunchTemplateArgs{
-		Description: pulumi.String(s.resource(suffix)), ImageId: pulumi.String(m.ami),
+		Description: pulumi.String(s.resource(suffix)), ImageId: m.ami.ToStringOutput(),
 		InstanceType: pulumi.String(m.instance), EbsOptimized: pulumi.String("true"),
 		InstanceInitiatedShutdownBehavior: pulumi.String("terminate"), UpdateDefaultVersion: pulumi.Bool(true),
 		MetadataOptions: &ec2.LaunchTemplateMetadataOptionsArgs{
@@ -70,11 +71,11 @@ func (m machine) template(s *scope, suffix string) *ec2.LaunchTemplate {
 
 // grouped is an Auto Scaling group of a template's machines. Machines are
 // replaced when the template changes, new ones first.
-func grouped(s *scope, suffix string, template *ec2.LaunchTemplate, subnets []*ec2.Subnet, more *autoscaling.GroupArgs, opts ...pulumi.ResourceOption) *autoscaling.Group {
+func grouped(s *scope, suffix string, template *ec2.LaunchTemplate, subnets pulumi.StringArrayInput, more *autoscaling.GroupArgs, opts ...pulumi.ResourceOption) *autoscaling.Group {
 	more.LaunchTemplate = &autoscaling.GroupLaunchTemplateArgs{
 		Id: template.ID().ToStringOutput(), Version: template.LatestVersion.ApplyT(decimal).(pulumi.StringOutput),
 	}
-	more.VpcZoneIdentifiers = ids(subnets)
+	more.VpcZoneIdentifiers = subnets
 	// A machine is replaced if it fails, and not if it is not ready to serve: without a policy no
 	// proxy is ready, and another one would not be either.
 	more.HealthCheckType = pulumi.String("EC2")
@@ -97,7 +98,7 @@ func (p *proxies) machines(s *scope, n *network, f *fence, a *auditLog, v *vault
 	place, set := s.args.place(), s.args.AWS
 	p.reader, _ = r.role(s, "machine", ec2Host, "A proxy's machine: joins the fleet and ships its log", written(func(x []string) string {
 		return document.Machine{Place: place, Token: document.ARN(x[0]), Key: document.ARN(x[1]), Group: x[2]}.Policy().Text()
-	}, v.token.Arn, v.key.Arn, a.group(groupProxies)))
+	}, v.token.Arn, v.key.arn, a.group(groupProxies)))
 	profile := add(s, iam.NewInstanceProfile, "machine", &iam.InstanceProfileArgs{Path: pulumi.String(rolePath(s.stack)), Role: p.reader.Name, Tags: s.tags("machine")})
 	data := written(func(x []string) string {
 		return document.ProxyMachine{
@@ -107,7 +108,7 @@ func (p *proxies) machines(s *scope, n *network, f *fence, a *auditLog, v *vault
 		}.CloudConfig().Base64()
 	}, v.token.Arn, a.group(groupProxies))
 	template := machine{
-		ami: set.Proxies.AMI, instance: set.Proxies.Instance, disk: 30, group: f.proxies.ID(), metadata: cloud.MetadataV2, data: data.ToStringPtrOutput(), profile: profile,
+		ami: s.args.proxiesAMI(), instance: set.Proxies.Instance, disk: 30, group: f.proxies.ID(), metadata: cloud.MetadataV2, data: data.ToStringPtrOutput(), profile: profile,
 	}.template(s, "machine")
 	targets := pulumi.StringArray{}
 	for _, t := range p.balancer.targets {

@@ -39,12 +39,12 @@ const (
 	lastPort       = 65535
 )
 
-func newACL(s *scope, n *network, name string, v *ec2.Vpc, tiers ...cloud.Tier) *acl {
-	a := &acl{s: s, name: name, acl: add(s, ec2.NewNetworkAcl, name, &ec2.NetworkAclArgs{VpcId: v.ID(), Tags: s.tags(name)})}
+func newACL(s *scope, n *network, name string, v pulumi.StringInput, tiers ...cloud.Tier) *acl {
+	a := &acl{s: s, name: name, acl: add(s, ec2.NewNetworkAcl, name, &ec2.NetworkAclArgs{VpcId: v, Tags: s.tags(name)})}
 	for _, tier := range tiers {
 		for i, subnet := range n.subnets[tier] {
 			add(s, ec2.NewNetworkAclAssociation, zonal(name+"-"+string(tier), s.args.AWS.Zones[i]), &ec2.NetworkAclAssociationArgs{
-				NetworkAclId: a.acl.ID(), SubnetId: subnet.ID(),
+				NetworkAclId: a.acl.ID(), SubnetId: subnet,
 			})
 		}
 	}
@@ -92,20 +92,8 @@ func (a *acl) serve(there end, from, to int) {
 
 func newACLs(n *network, s *scope) {
 	set := s.args.AWS
-	agents := newACL(s, n, "agents", n.agents, cloud.TierAgents)
-	gate := newACL(s, n, "gate", n.agents, cloud.TierGate)
-	for i := range set.Zones {
-		agents.reach(agents.in(cloud.TierGate, ruleTier, i), cloud.FirstPort, cloud.LastPort)
-		gate.serve(gate.in(cloud.TierAgents, ruleTier, i), cloud.FirstPort, cloud.LastPort)
-		if set.FargateAgents() {
-			to, from := agents.in(cloud.TierGate, rulePlatform, i), gate.in(cloud.TierAgents, rulePlatform, i)
-			to.name, from.name = "platform-"+to.name, "platform-"+from.name
-			agents.tcp(true, to, https, https)
-			gate.tcp(false, from, https, https)
-		}
-		if set.Mode == cloud.ModeShared { // the load balancer itself is there; it also checks whether proxies are ready
-			gate.reach(gate.in(cloud.TierProxies, ruleProxies, i), cloud.FirstPort, cloud.LastPort)
-		}
+	if s.args.Existing == nil {
+		agentsACLs(n, s)
 	}
 	egress := newACL(s, n, "egress", n.egress, cloud.TierPublic, cloud.TierProxies, cloud.TierControl, cloud.TierServices)
 	inside := end{"inside", ruleTier - 1, set.EgressCIDR}
@@ -125,6 +113,26 @@ func newACLs(n *network, s *scope) {
 	egress.tcp(true, out, 0, lastPort)
 	egress.tcp(false, out, firstEphemeral, lastPort)
 	egress.resolvers()
+}
+
+// agentsACLs declares the ACLs of the agents' and of the gate subnets.
+func agentsACLs(n *network, s *scope) {
+	set := s.args.AWS
+	agents := newACL(s, n, "agents", n.agents, cloud.TierAgents)
+	gate := newACL(s, n, "gate", n.agents, cloud.TierGate)
+	for i := range set.Zones {
+		agents.reach(agents.in(cloud.TierGate, ruleTier, i), cloud.FirstPort, cloud.LastPort)
+		gate.serve(gate.in(cloud.TierAgents, ruleTier, i), cloud.FirstPort, cloud.LastPort)
+		if set.FargateAgents() {
+			to, from := agents.in(cloud.TierGate, rulePlatform, i), gate.in(cloud.TierAgents, rulePlatform, i)
+			to.name, from.name = "platform-"+to.name, "platform-"+from.name
+			agents.tcp(true, to, https, https)
+			gate.tcp(false, from, https, https)
+		}
+		if set.Mode == cloud.ModeShared { // the load balancer itself is there; it also checks whether proxies are ready
+			gate.reach(gate.in(cloud.TierProxies, ruleProxies, i), cloud.FirstPort, cloud.LastPort)
+		}
+	}
 }
 
 // resolvers lets the proxies ask the resolvers of the policy. On the way to and from the NAT

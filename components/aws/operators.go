@@ -2,7 +2,6 @@ package aws
 
 import (
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/iam"
-	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/postern/postern/components/aws/document"
@@ -10,8 +9,8 @@ import (
 
 // newOperators declares the policy for people who push policies, fill secrets and read the audit
 // log. It does not attach the policy to anybody.
-func newOperators(s *scope, a *auditLog, bundles *s3.BucketV2, v *vault) *iam.Policy {
-	in := []pulumi.StringInput{bundles.Arn, a.bucket.Arn, v.key.Arn, a.key.Arn, a.group(groupProxies), a.group(groupControl), a.group(groupDNS)}
+func newOperators(s *scope, a *auditLog, bundles held, v *vault) *iam.Policy {
+	in := []pulumi.StringInput{bundles.arn, a.bucket.arn, v.key.arn, a.key.arn, a.group(groupProxies), a.group(groupControl), a.group(groupDNS)}
 	return add(s, iam.NewPolicy, "operators", &iam.PolicyArgs{
 		Path: pulumi.String(rolePath(s.stack)), Description: pulumi.String("Push policies, fill secrets, read the audit log of stack " + s.stack),
 		Policy: written(func(x []string) string {

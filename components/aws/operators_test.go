@@ -64,3 +64,42 @@ func TestOperatorsMay(t *testing.T) {
 	}
 	require.Equal(t, iam.Denied, alone.Decide(ask("logs:GetLogEvents", "arn:aws:logs:eu-west-1:123456789012:log-group:/postern/prod/agents:*")))
 }
+
+// Operators start the proxies and the control plane again, as docs/aws.md tells them to, and change
+// nothing else of a service: not its tasks, nor where they run, nor who may enter them. Agents are not
+// theirs to start.
+func TestOperatorsRedeploy(t *testing.T) {
+	t.Parallel()
+	doc, err := iam.Parse(document.Operators{Place: here, Stack: "prod"}.Policy().Text())
+	require.NoError(t, err)
+	policies := &iam.Policies{Identity: []*iam.Document{doc}}
+	const name = "ecs:UpdateService"
+	table := readActions(t)[name]
+	require.Equal(t, []string{"service!+owner"}, table.on, "the tags of the service decide")
+	require.Empty(t, table.needs)
+	ask := func(stack, role string, more map[string][]string) iam.Answer {
+		r := asked(name, table, stack, false)[0]
+		r.Keys["aws:resourcetag/"+graph.TagRole] = []string{role}
+		for _, key := range []string{"ecs:enable-execute-command", "ecs:subnet", "ecs:task-definition"} {
+			r.Keys[key] = more[key]
+		}
+		return policies.Decide(r)
+	}
+	for _, role := range []string{"control", "proxies"} {
+		require.Equal(t, iam.Allowed, ask("prod", role, nil), role)
+		require.Equal(t, iam.Denied, ask("other", role, nil), role)
+		for key, value := range map[string]string{
+			"ecs:enable-execute-command": "true", "ecs:subnet": "subnet-1",
+			"ecs:task-definition": "arn:aws:ecs:eu-west-1:123456789012:task-definition/mine:1",
+		} {
+			require.Equal(t, iam.Denied, ask("prod", role, map[string][]string{key: {value}}), key)
+		}
+	}
+	require.Equal(t, iam.Denied, ask("prod", "agents", nil))
+	everyVariant(t, func(t *testing.T, _ *EnvironmentArgs, g *declarations) {
+		for _, r := range g.of("aws:ecs/service:Service") {
+			role := r.inputs["tags"].ObjectValue()[graph.TagRole].StringValue()
+			require.Contains(t, []string{"control", "proxies", "agents"}, role, r.name)
+		}
+	})
+}

@@ -60,7 +60,7 @@ func carries(g *graph.Graph) *graph.Graph {
 	for _, r := range g.Resources {
 		if !slices.ContainsFunc([]string{
 			"aws:ec2/", "aws:vpc/", "aws:lb/", "aws:autoscaling/group:", "aws:ecs/",
-			"aws:route53/resolverFirewall", "postern:aws:Agent",
+			"aws:route53/resolverFirewall", "postern:aws:AgentPool",
 		},
 			func(prefix string) bool { return strings.HasPrefix(r.Type, prefix) }) {
 			continue

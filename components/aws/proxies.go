@@ -38,7 +38,7 @@ func newProxies(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 // tasks runs the proxies on Fargate.
 func (p *proxies) tasks(s *scope, n *network, f *fence, a *auditLog, v *vault, r *roles, cluster *ecs.Cluster) {
 	place, set := s.args.place(), s.args.AWS
-	p.reader = r.execution(s, set.Image, a.group(groupProxies), v.key.Arn, v.token.Arn)
+	p.reader = r.execution(s, s.args.image(), a.group(groupProxies), v.key.arn, v.token.Arn)
 	var ports []uint16
 	targets := ecs.ServiceLoadBalancerArray{}
 	for i, x := range set.Agents {
@@ -50,10 +50,10 @@ func (p *proxies) tasks(s *scope, n *network, f *fence, a *auditLog, v *vault, r
 	}
 	definition := written(func(x []string) string {
 		return document.Proxy{
-			Place: place, Stack: s.stack, Image: set.Image, Group: x[0], Ports: ports,
+			Place: place, Stack: s.stack, Image: x[2], Group: x[0], Ports: ports,
 			Control: controlHost(s.stack), FleetCA: set.FleetCA, Token: document.ARN(x[1]),
 		}.Container().Text()
-	}, a.group(groupProxies), v.token.Arn)
+	}, a.group(groupProxies), v.token.Arn, s.args.image())
 	args := &ecs.ServiceArgs{
 		Cluster: cluster.Arn, DesiredCount: pulumi.Int(set.Proxies.Min),
 		TaskDefinition:       task(s, "task", definition, set.Proxies.CPU, set.Proxies.Memory, p.reader, nil).Arn,

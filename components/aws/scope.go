@@ -13,15 +13,32 @@ import (
 // scope is a place where resources are declared: a component, and the names and tags of its
 // children. A declaration that fails ends [NewEnvironment] with its error; see [declared].
 type scope struct {
-	ctx    *pulumi.Context
-	args   *EnvironmentArgs
-	stack  string
-	prefix string
-	role   string
-	parent pulumi.Resource
+	ctx   *pulumi.Context
+	args  *EnvironmentArgs
+	stack string
+	// name is the component's, and prefix what the names of its children begin with.
+	name, prefix string
+	role         string
+	parent       pulumi.Resource
 	// silent are the components that have registered no outputs yet, by name.
 	silent map[string]bool
 	order  *order
+}
+
+// open returns the scope from which a public part of an environment is declared, by a program of
+// ours or of somebody else.
+func open(ctx *pulumi.Context, name string, args *EnvironmentArgs) *scope {
+	return &scope{
+		ctx: ctx, args: args, stack: args.Plan.Stack, name: name, prefix: name, role: "environment",
+		silent: map[string]bool{}, order: &order{},
+	}
+}
+
+// again returns the scope for another part of the same environment, below no component.
+func (s *scope) again(ctx *pulumi.Context, name string) *scope {
+	out := *s
+	out.ctx, out.name, out.prefix, out.parent, out.role = ctx, name, name, nil, "environment"
+	return &out
 }
 
 // order has what starts come last.
@@ -42,7 +59,9 @@ func (s *scope) start(declare func(after pulumi.ResourceOption)) {
 // begin declares what starts.
 func (o *order) begin() {
 	after := pulumi.DependsOn(slices.Clone(o.made))
-	for _, declare := range o.starts {
+	starts := o.starts
+	o.starts = nil // another part may have starts of its own
+	for _, declare := range starts {
 		declare(after)
 	}
 }
@@ -67,23 +86,35 @@ func declared(err *error) {
 // component is the scope of a new component below s. Its children are named
 // after it, and tagged with the role that it plays.
 func (s *scope) component(kind, name string) *scope {
+	return s.part(kind, s.prefix+"-"+name, &group{}, pulumi.Map{})
+}
+
+// part is the scope of a new component, of which c gets the outputs. Its children are named name-.
+// The engine shows inputs in its state and to policies about resources.
+func (s *scope) part(kind, name string, c pulumi.ComponentResource, inputs pulumi.Map, opts ...pulumi.ResourceOption) *scope {
+	token := "postern:aws:" + kind
 	inner := *s
-	inner.prefix, inner.role = s.prefix+"-"+name, graph.RoleOf("postern:aws:"+kind, nil, "")
-	g := &group{}
-	if err := s.ctx.RegisterComponentResource("postern:aws:"+kind, inner.prefix, g, pulumi.Parent(s.parent)); err != nil {
-		panic(failure{fmt.Errorf("declare %s: %w", inner.prefix, err)})
+	inner.name, inner.prefix = name, name
+	if role := graph.RoleOf(token, nil, ""); role != "other" {
+		inner.role = role
 	}
-	inner.parent = g
-	s.silent[inner.prefix] = true
+	if s.parent != nil {
+		opts = append(opts, pulumi.Parent(s.parent))
+	}
+	if err := s.ctx.RegisterComponentResourceV2(token, name, inputs, c, opts...); err != nil {
+		panic(failure{fmt.Errorf("declare %s: %w", name, err)})
+	}
+	inner.parent = c
+	s.silent[name] = true
 	return &inner
 }
 
 // outputs registers what the component has for others.
 func (s *scope) outputs(m pulumi.Map) {
 	if err := s.ctx.RegisterResourceOutputs(s.parent, m); err != nil {
-		panic(failure{fmt.Errorf("declare outputs of %s: %w", s.prefix, err)})
+		panic(failure{fmt.Errorf("declare outputs of %s: %w", s.name, err)})
 	}
-	delete(s.silent, s.prefix)
+	delete(s.silent, s.name)
 }
 
 // complete fails if a component has registered no outputs: the engine would

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/iam"
-	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/kms"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/secretsmanager"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -16,7 +15,7 @@ import (
 // knows is in its state. `postern secret put` fills them.
 type vault struct {
 	s   *scope
-	key *kms.Key
+	key key
 	// credentials are the secrets that the policy's credentials name, sorted.
 	credentials []*secretsmanager.Secret
 	// caKey and fleetKey are the private keys of the two authorities. tokens has the hashes of join
@@ -28,7 +27,7 @@ func newVault(parent *scope) *vault {
 	s := parent.component("Secrets", "secrets")
 	protect := pulumi.Protect(s.args.AWS.Protect)
 	v := &vault{s: s}
-	v.key = newKey(s, "key", "The secrets of stack "+s.stack, document.Key(s.args.place()), protect)
+	v.key = newKey(s, "key", "The secrets of stack "+s.stack, document.Key(s.args.place()), s.args.SecretsKey, protect)
 	own := "postern/" + s.stack + "/"
 	v.caKey = v.secret(own+"ca-key", "Private key of the authority that agents trust, PEM", protect)
 	v.fleetKey = v.secret(own+"fleet-ca-key", "Private key of the fleet's authority, PEM", protect)
@@ -37,13 +36,13 @@ func newVault(parent *scope) *vault {
 	for _, name := range s.args.secretNames() {
 		v.credentials = append(v.credentials, v.secret(name, "A credential of the policy: the agents never see it"))
 	}
-	s.outputs(pulumi.Map{"key": v.key.Arn})
+	s.outputs(pulumi.Map{"key": v.key.arn})
 	return v
 }
 
 func (v *vault) secret(name, description string, opts ...pulumi.ResourceOption) *secretsmanager.Secret {
 	return add(v.s, secretsmanager.NewSecret, name, &secretsmanager.SecretArgs{
-		Name: pulumi.String(name), Description: pulumi.String(description), KmsKeyId: v.key.Arn, RecoveryWindowInDays: pulumi.Int(30), Tags: v.s.tagsOf(name),
+		Name: pulumi.String(name), Description: pulumi.String(description), KmsKeyId: v.key.arn.ToStringOutput(), RecoveryWindowInDays: pulumi.Int(30), Tags: v.s.tagsOf(name),
 	}, opts...)
 }
 
@@ -71,10 +70,8 @@ func (v *vault) readers(name string, secret *secretsmanager.Secret, n *network, 
 	if e.secrets != nil {
 		in = append(in, e.secrets.ID().ToStringOutput())
 	} else {
-		in = append(in, n.egress.ID().ToStringOutput())
-		for _, x := range n.addresses {
-			in = append(in, x.PublicIp)
-		}
+		in = append(in, n.egress)
+		in = append(in, n.addresses...)
 	}
 	add(v.s, secretsmanager.NewSecretPolicy, name, &secretsmanager.SecretPolicyArgs{
 		SecretArn: secret.Arn, BlockPublicPolicy: pulumi.Bool(true),

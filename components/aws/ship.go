@@ -22,11 +22,11 @@ func (a *auditLog) ship(s *scope, r *roles) {
 	errors := add(s, cloudwatch.NewLogStream, "delivery", &cloudwatch.LogStreamArgs{LogGroupName: a.group(groupDelivery), Name: pulumi.String(deliveryStream)})
 	deliver, mayDeliver := r.role(s, "delivery", "firehose.amazonaws.com", "How Firehose writes the audit log", written(func(v []string) string {
 		return document.Delivery{Place: place, Bucket: document.ARN(v[0]), Key: document.ARN(v[1]), Group: v[2]}.Policy().Text()
-	}, a.bucket.Arn, a.key.Arn, a.group(groupDelivery)), place.ARN("firehose", "*"))
+	}, a.bucket.arn, a.key.arn, a.group(groupDelivery)), place.ARN("firehose", "*"))
 	stream := add(s, kinesis.NewFirehoseDeliveryStream, "delivery", &kinesis.FirehoseDeliveryStreamArgs{
 		Destination: pulumi.String("extended_s3"),
 		ExtendedS3Configuration: &kinesis.FirehoseDeliveryStreamExtendedS3ConfigurationArgs{
-			BucketArn: a.bucket.Arn, RoleArn: deliver.Arn, KmsKeyArn: a.key.Arn,
+			BucketArn: a.bucket.arn, RoleArn: deliver.Arn, KmsKeyArn: a.key.arn,
 			Prefix:            pulumi.String("events/!{timestamp:yyyy/MM/dd}/"),
 			ErrorOutputPrefix: pulumi.String("errors/!{firehose:error-output-type}/!{timestamp:yyyy/MM/dd}/"),
 			// CloudWatch Logs delivers compressed data.
@@ -37,13 +37,13 @@ func (a *auditLog) ship(s *scope, r *roles) {
 			},
 		},
 		ServerSideEncryption: &kinesis.FirehoseDeliveryStreamServerSideEncryptionArgs{
-			Enabled: pulumi.Bool(true), KeyType: pulumi.String("CUSTOMER_MANAGED_CMK"), KeyArn: a.key.Arn,
+			Enabled: pulumi.Bool(true), KeyType: pulumi.String("CUSTOMER_MANAGED_CMK"), KeyArn: a.key.arn,
 		},
 		Tags: s.tags("delivery"),
 	}, pulumi.DependsOn([]pulumi.Resource{mayDeliver}))
 	forward, mayForward := r.role(s, "forward", "logs.amazonaws.com", "How CloudWatch Logs hands events to Firehose", written(func(v []string) string {
 		return document.Forward(document.ARN(v[0]), document.ARN(v[1])).Text()
-	}, stream.Arn, a.key.Arn), place.ARN("logs", "*"))
+	}, stream.Arn, a.key.arn), place.ARN("logs", "*"))
 	// CloudWatch Logs tries whether it may, before it takes a filter.
 	subscribe := func(name, group, pattern string) {
 		add(s, cloudwatch.NewLogSubscriptionFilter, name, &cloudwatch.LogSubscriptionFilterArgs{

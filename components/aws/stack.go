@@ -31,13 +31,13 @@ func DeclareStack(ctx *pulumi.Context, name string, args *EnvironmentArgs, fresh
 	if err != nil {
 		return err
 	}
-	ctx.Export("store", env.Store)
-	ctx.Export("secrets", env.Secrets)
-	ctx.Export("operatorPolicy", env.OperatorPolicy)
+	ctx.Export("store", env.Fleet.Store)
+	ctx.Export("secrets", env.Fleet.Secrets)
+	ctx.Export("operatorPolicy", env.Fleet.OperatorPolicy)
 	ctx.Export("addresses", env.Addresses)
 	ctx.Export("gates", env.Gates)
-	ctx.Export("events", env.Events)
-	ctx.Export("auditBucket", env.AuditBucket)
+	ctx.Export("events", env.Fleet.Events)
+	ctx.Export("auditBucket", env.Fleet.AuditBucket)
 	return nil
 }
 

@@ -66,6 +66,9 @@ const (
 const (
 	ComputeFargate = "fargate"
 	ComputeEC2     = "ec2"
+	// ComputeElsewhere is for agents that a program of its own starts, with the agent's security
+	// group. No stack file has it.
+	ComputeElsewhere = "elsewhere"
 )
 
 // The settings of the instance metadata service of an agent's machine.
@@ -83,7 +86,7 @@ type Agent struct {
 	// Port is the agent's port at the proxies, 10000 to 19999, unique in the stack. The port is the
 	// agent's identity: only the agent's security group reaches it.
 	Port uint16 `json:"port"`
-	// Compute is ComputeEC2 or ComputeFargate.
+	// Compute is ComputeEC2, ComputeFargate, or ComputeElsewhere, for which only Name and Port count.
 	Compute string `json:"compute"`
 	// Runtime runs the container on ComputeEC2: container, gvisor or vm.
 	Runtime string `json:"runtime,omitempty"`

@@ -164,7 +164,7 @@ func TestWhatIsNotProved(t *testing.T) {
 		"nothing":    {func(g *graph.Graph) { g.Resources = nil }, "there is no network in it"},
 		"no network": {func(g *graph.Graph) { drop(g, "aws:ec2/vpc:") }, "there is no network in it"},
 		"no agents": {func(g *graph.Graph) {
-			drop(g, "postern:aws:Agent")
+			drop(g, "postern:aws:AgentPool")
 			for i := range g.Resources {
 				g.Resources[i].Role = "other"
 			}

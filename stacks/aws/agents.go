@@ -13,22 +13,6 @@ import (
 	"github.com/postern/postern/stacks/yaml"
 )
 
-var (
-	instanceType = plan.Matching(`^[a-z][a-z0-9-]*\.(nano|micro|small|medium|large|[0-9]*xlarge|metal(-[0-9]+xl)?)$`)
-	amiID        = plan.Matching(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`)
-)
-
-const (
-	// maxAgents is less than the number of rules that a security group can have.
-	maxAgents = 50
-	// maxTargets is the most targets that a load balancer across zones has. Every proxy is a
-	// target of every agent.
-	maxTargets = 500
-	// maxFargatePorts is the most target groups that a service on ECS can have,
-	// and each agent has one.
-	maxFargatePorts = 5
-)
-
 // agents reads where the agents run. Every agent of the policy needs a place.
 func (l *loader) agents(n, root *yaml.Node, a *cloud.AWS) {
 	m := n.Get("agents")
@@ -58,15 +42,15 @@ func (l *loader) agents(n, root *yaml.Node, a *cloud.AWS) {
 		}
 	}
 	slices.SortFunc(a.Agents, func(x, y cloud.Agent) int { return strings.Compare(x.Name, y.Name) })
-	if len(a.Agents) > maxAgents {
-		l.At(m, "split the stack", "there are %d agents, more than %d", len(a.Agents), maxAgents)
-	} else if len(a.Agents) > maxFargatePorts && a.Proxies.Compute == cloud.ComputeFargate {
+	if len(a.Agents) > cloud.MaxAgents {
+		l.At(m, "split the stack", "there are %d agents, more than %d", len(a.Agents), cloud.MaxAgents)
+	} else if len(a.Agents) > cloud.MaxFargatePorts && a.Proxies.Compute == cloud.ComputeFargate {
 		l.At(m, "write proxies: {compute: ec2, ami: ...}",
-			"proxies on fargate serve at most %d agents (ECS's target groups for a service), and there are %d", maxFargatePorts, len(a.Agents))
+			"proxies on fargate serve at most %d agents (ECS's target groups for a service), and there are %d", cloud.MaxFargatePorts, len(a.Agents))
 	}
-	if n := len(a.Agents) * a.Proxies.Max; n > maxTargets {
-		l.At(m, fmt.Sprintf("write proxies: {max: %d}, or split the stack", maxTargets/len(a.Agents)),
-			"%d agents at up to %d proxies are %d targets, and a load balancer has %d", len(a.Agents), a.Proxies.Max, n, maxTargets)
+	if n := len(a.Agents) * a.Proxies.Max; n > cloud.MaxTargets {
+		l.At(m, fmt.Sprintf("write proxies: {max: %d}, or split the stack", cloud.MaxTargets/len(a.Agents)),
+			"%d agents at up to %d proxies are %d targets, and a load balancer has %d", len(a.Agents), a.Proxies.Max, n, cloud.MaxTargets)
 	}
 	l.ports(m, a)
 	for i := range l.plan.Agents {
@@ -96,12 +80,12 @@ func (l *loader) agent(f yaml.Field, runtime *yaml.Node, a *cloud.AWS) cloud.Age
 	if c := n.Get("compute"); c != nil {
 		out.Compute = l.OneOf(c, "compute", cloud.ComputeEC2, cloud.ComputeFargate)
 	}
-	out.Image = l.Required(n, what, "image", imageHint, imageName)
+	out.Image = l.Required(n, what, "image", imageHint, cloud.IsImage)
 	if c := n.Get("command"); c != nil {
 		out.Command = l.command(c)
 	}
 	if c := n.Get("count"); c != nil {
-		out.Count = l.Integer(c, "count", 0, 1000)
+		out.Count = l.Integer(c, "count", 0, cloud.MaxCount)
 	}
 	if c := n.Get("port"); c != nil {
 		if out.Port = uint16(l.Integer(c, "port", cloud.FirstPort, cloud.LastPort)); out.Port > 0 && !cloud.AgentPort(out.Port) {
@@ -134,7 +118,7 @@ func (l *loader) machine(n, runtime *yaml.Node, what string, out *cloud.Agent) {
 	if runtime != nil {
 		if t, ok := l.Text(runtime, "runtime"); ok {
 			out.Runtime = t
-			if !slices.Contains([]string{"container", "gvisor", "vm"}, t) {
+			if !slices.Contains(cloud.Runtimes, t) {
 				l.At(runtime, "write runtime: container, gvisor or vm", "runtime %q is not supported on AWS", t)
 			}
 		}
@@ -152,7 +136,7 @@ func (l *loader) machine(n, runtime *yaml.Node, what string, out *cloud.Agent) {
 	out.AMI = l.ami(n, what)
 	if c := n.Get("disk"); c != nil {
 		size := l.Size(c, "disk", "")
-		if out.Disk = int(size >> 30); size != 0 && (size%(1<<30) != 0 || out.Disk < 8 || out.Disk > 16384) {
+		if out.Disk = int(size >> 30); size != 0 && (size%(1<<30) != 0 || out.Disk < cloud.MinDisk || out.Disk > cloud.MaxDisk) {
 			l.At(c, "write 8GiB to 16384GiB", "disk is not a valid size")
 		}
 	}
@@ -220,25 +204,22 @@ func (l *loader) secrets(root *yaml.Node, a *cloud.AWS) {
 		case ref.Source == plan.SourceAWSSecretsManager && ref.Region != a.Region && a.Region != "":
 			l.At(at, "write ?region="+a.Region,
 				"the secret is in %s, the stack in %s: its control plane reads its own region only", ref.Region, a.Region)
-		case slices.Contains(notInAWS, ref.Source):
+		case !cloud.ReadsSecretsOf(ref.Source):
 			l.At(at, fmt.Sprintf(`write where it is in AWS: "awssecretsmanager://NAME?region=%s"`, cmp.Or(a.Region, "eu-west-1")), "the control plane in AWS does not read secrets of %s://", ref.Source)
 		}
 	}
 }
 
-// notInAWS are sources that the control plane does not have, or may not use, in AWS.
-var notInAWS = []string{plan.SourceEnv, plan.SourceFile, plan.SourceExec, plan.SourceAWSParamStore}
-
 func (l *loader) instance(n *yaml.Node) string {
 	t, ok := l.Text(n, "instance")
-	if ok && !instanceType(t) {
+	if ok && !cloud.IsInstance(t) {
 		l.At(n, "write a type such as m7i.large", "%q is not a valid instance type", t)
 	}
 	return t
 }
 
 func (l *loader) ami(n *yaml.Node, what string) string {
-	return l.Required(n, what, "ami", "write the machine image that images/ builds, such as ami-0123456789abcdef0", amiID)
+	return l.Required(n, what, "ami", "write the machine image that images/ builds, such as ami-0123456789abcdef0", cloud.IsAMI)
 }
 
 // fargate reads a size that Fargate has.
@@ -246,18 +227,18 @@ func (l *loader) fargate(n *yaml.Node, cpu, memory int) (int, int) {
 	at := n.Get("cpu")
 	if at != nil {
 		cpu, _ = strconv.Atoi(at.Text)
-		if _, ok := fargateSizes[cpu]; !ok || at.Kind != yaml.KindInteger {
+		if _, ok := cloud.FargateSizes[cpu]; !ok || at.Kind != yaml.KindInteger {
 			l.At(at, "write 256, 512, 1024, 2048, 4096, 8192 or 16384 (1024 is one)", "fargate has no such cpu")
 			return 0, 0
 		}
-		memory = fargateSizes[cpu][0]
+		memory = cloud.FargateSizes[cpu][0]
 	}
 	if m := n.Get("memory"); m != nil {
 		size := l.Size(m, "memory", "")
 		if size == 0 {
 			return 0, 0
 		}
-		from, to, step := fargateSizes[cpu][0], fargateSizes[cpu][1], fargateSizes[cpu][2]
+		from, to, step := cloud.FargateSizes[cpu][0], cloud.FargateSizes[cpu][1], cloud.FargateSizes[cpu][2]
 		memory = int(size >> 20)
 		if size%(1<<20) != 0 || memory < from || memory > to || memory%step != 0 {
 			l.At(m, fmt.Sprintf("write %s to %s, in steps of %s", mib(from), mib(to), mib(step)), "fargate has no such memory with cpu %d", cpu)

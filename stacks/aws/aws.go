@@ -17,30 +17,15 @@ import (
 )
 
 var (
-	accountID  = plan.Matching(`^[0-9]{12}$`)
-	regionName = plan.Matching(`^(af|ap|ca|eu|il|me|mx|sa|us|us-gov)-(central|north|south|east|west|northeast|northwest|southeast|southwest)-[1-9]$`)
-	tagName    = plan.Matching(`^[A-Za-z0-9_.:/=+@ -]{1,128}$`)
-	imageName  = plan.Matching(`^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}$`)
-	daysForm   = regexp.MustCompile(`^([1-9][0-9]{0,4})d$`)
-	stateForm  = plan.Matching(`^(s3://[a-z0-9.-]{3,63}(/[A-Za-z0-9._/-]+)?(\?[A-Za-z0-9._~%&=:/-]+)?` +
+	daysForm  = regexp.MustCompile(`^([1-9][0-9]{0,4})d$`)
+	stateForm = plan.Matching(`^(s3://[a-z0-9.-]{3,63}(/[A-Za-z0-9._/-]+)?(\?[A-Za-z0-9._~%&=:/-]+)?` +
 		`|https://[a-z0-9.-]+(:[0-9]{1,5})?|file:///[^?]+)$`)
-	emailForm = plan.Matching(`^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$`)
 )
 
 // zoneLetters lists the regions whose first three zones are not a, b and c, or that have more. The
 // same zone name is a different place in another account.
 var zoneLetters = map[string]string{
 	"ap-northeast-1": "acd", "ap-northeast-2": "abcd", "ca-central-1": "abd", "us-east-1": "abcdef", "us-west-1": "ac", "us-west-2": "abcd",
-}
-
-// logDays are the retentions of CloudWatch Logs (PutRetentionPolicy).
-var logDays = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
-
-// fargateSizes are the MiB of memory that Fargate has with so much CPU: from,
-// to, step.
-var fargateSizes = map[int][3]int{
-	256: {512, 2048, 512}, 512: {1024, 4096, 1024}, 1024: {2048, 8192, 1024}, 2048: {4096, 16384, 1024},
-	4096: {8192, 30720, 1024}, 8192: {16384, 61440, 4096}, 16384: {32768, 122880, 8192},
 }
 
 const (
@@ -76,8 +61,8 @@ func (l *loader) section(root *yaml.Node) *cloud.AWS {
 		return nil
 	}
 	a := &cloud.AWS{Mode: cloud.ModeIsolated, NATPerZone: true, Protect: true}
-	a.Account = l.Required(n, "aws", "account", "write the 12 digits of the account, in quotes", accountID)
-	a.Region = l.Required(n, "aws", "region", "write a region such as eu-west-1", regionName)
+	a.Account = l.Required(n, "aws", "account", "write the 12 digits of the account, in quotes", cloud.IsAccount)
+	a.Region = l.Required(n, "aws", "region", "write a region such as eu-west-1", cloud.IsRegion)
 	if n.Get("state") != nil {
 		const hint = "write s3://BUCKET or s3://BUCKET/FOLDER, or another URL for `pulumi login`"
 		a.State = l.Required(n, "aws", "state", hint, stateForm)
@@ -90,7 +75,7 @@ func (l *loader) section(root *yaml.Node) *cloud.AWS {
 	if m := n.Get("nat"); m != nil {
 		a.NATPerZone = l.OneOf(m, "nat", "zone", "one") == "zone"
 	}
-	a.Image = l.Required(n, "aws", "image", imageHint, imageName)
+	a.Image = l.Required(n, "aws", "image", imageHint, cloud.IsImage)
 	l.image(n.Get("image"), a, a.Image)
 	a.CA = l.authority(n, "ca", "agents trust no proxy")
 	a.FleetCA = l.authority(n, "fleet_ca", "no proxy can join")
@@ -293,11 +278,11 @@ func (l *loader) proxies(n *yaml.Node, a *cloud.AWS) {
 		p.Compute = l.OneOf(c, "compute", cloud.ComputeFargate, cloud.ComputeEC2)
 	}
 	if c := m.Get("min"); c != nil {
-		p.Min = l.Integer(c, "min", 1, 100)
+		p.Min = l.Integer(c, "min", 1, cloud.MaxLeast)
 		p.Max = max(p.Max, p.Min)
 	}
 	if c := m.Get("max"); c != nil {
-		if p.Max = l.Integer(c, "max", 1, 200); p.Max < p.Min {
+		if p.Max = l.Integer(c, "max", 1, cloud.MaxProxies); p.Max < p.Min {
 			l.At(c, "write at least as many as min", "max %d is less than min %d", p.Max, p.Min)
 		}
 	}
@@ -321,7 +306,7 @@ func (l *loader) control(n *yaml.Node, a *cloud.AWS) {
 		return
 	}
 	if c := m.Get("replicas"); c != nil {
-		a.Control.Replicas = l.Integer(c, "replicas", 1, 6)
+		a.Control.Replicas = l.Integer(c, "replicas", 1, cloud.MaxReplicas)
 	}
 	a.Control.CPU, a.Control.Memory = l.fargate(m, 512, 1024)
 }
@@ -334,8 +319,8 @@ func (l *loader) audit(n *yaml.Node, a *cloud.AWS) {
 	}
 	if c := m.Get("retention"); c != nil {
 		a.Audit.Retention = l.days(c, "retention")
-		if i, found := slices.BinarySearch(logDays, a.Audit.Retention); !found && a.Audit.Retention > 0 {
-			next := logDays[min(i, len(logDays)-1)]
+		if i, found := slices.BinarySearch(cloud.LogDays, a.Audit.Retention); !found && a.Audit.Retention > 0 {
+			next := cloud.LogDays[min(i, len(cloud.LogDays)-1)]
 			l.At(c, fmt.Sprintf("write %dd", next), "CloudWatch Logs cannot keep events for %d days", a.Audit.Retention)
 		}
 	}
@@ -354,7 +339,7 @@ func (l *loader) audit(n *yaml.Node, a *cloud.AWS) {
 	}
 	if c := m.Get("email"); c != nil {
 		if t, ok := l.Text(c, "email"); ok {
-			if !emailForm(t) {
+			if !cloud.IsEmail(t) {
 				l.At(c, "write an address such as security@example.com", "email is not a valid address")
 			}
 			a.Audit.Email = t
@@ -370,15 +355,14 @@ func (l *loader) tags(n *yaml.Node, a *cloud.AWS) {
 	a.Tags = map[string]string{}
 	for _, f := range m.Fields {
 		key := f.Key.Text
-		lower := strings.ToLower(key)
 		switch {
-		case !tagName(key) || strings.HasPrefix(lower, "aws:"):
+		case !cloud.IsTag(key):
 			l.At(f.Key, "write letters, digits and _.:/=+@-", "%q cannot name a tag", key)
-		case key == "Name" || strings.HasPrefix(lower, "postern:"):
+		case cloud.OwnTag(key):
 			l.At(f.Key, "write another name", "the tag %s is Postern's own", key)
 		default:
 			if t, ok := l.Text(f.Value, "tag "+key); ok {
-				if len(t) > 256 {
+				if len(t) > cloud.MaxTag {
 					l.At(f.Value, "write at most 256 characters", "tag %s is too long", key)
 				}
 				a.Tags[key] = t

@@ -28,6 +28,7 @@ func TestRead(t *testing.T) {
 			said := strings.ReplaceAll(err.Error(), c.Dir+"/stack.yaml:", "stack.yaml:")
 			return map[string]string{"errors.txt": said + "\n"}
 		}
+		require.NoError(t, stack.AWS.Validate(stack.Plan), "the components take what the loader takes")
 		out := map[string]string{}
 		for name, v := range map[string]any{"aws.json": stack.AWS, "plan.json": stack.Plan} {
 			data, err := json.MarshalIndent(v, "", "  ")

@@ -236,6 +236,15 @@ func (o Operators) Policy() Policy {
 			Sid: "QueryLogs", Effect: Allow, Action: []string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:StartQuery"},
 			Resource: groups,
 		},
+		// Of proxies and control plane: new tasks read the secrets again. Nothing else of a service is
+		// the operators' to change.
+		Statement{
+			Sid: "Redeploy", Effect: Allow, Action: []string{"ecs:UpdateService"}, Resource: []ARN{o.Place.ARN("ecs", "service/*")},
+			Condition: Condition{
+				"StringEquals": {"aws:ResourceTag/" + graph.TagStack: {o.Stack}, "aws:ResourceTag/" + graph.TagRole: {"control", "proxies"}},
+				"Null":         {"ecs:enable-execute-command": {"true"}, "ecs:subnet": {"true"}, "ecs:task-definition": {"true"}},
+			},
+		},
 		// Actions without a resource. They only read, for postern drift.
 		Statement{Sid: "Look", Effect: Allow, Resource: Everything, Action: []string{
 			"ec2:DescribeEgressOnlyInternetGateways", "ec2:DescribeInstances", "ec2:DescribeInternetGateways",

@@ -44,7 +44,7 @@ func (r *reader) workload(x *graph.Resource) *reach.Interface {
 	switch x.Role {
 	case "agents":
 		name := x.URN
-		if parent := r.g.ByURN(x.Parent); parent != nil && parent.Type == "postern:aws:Agent" {
+		if parent := r.g.ByURN(x.Parent); parent != nil && parent.Type == "postern:aws:AgentPool" {
 			name = parent.Name
 		}
 		return &reach.Interface{Kind: reach.Agent, Agent: name}

@@ -240,7 +240,7 @@ func TestReadAdds(t *testing.T) {
 // TestAgentsOfOneComponent: a component of somebody's is not an agent.
 func TestAgentsOfOneComponent(t *testing.T) {
 	t.Parallel()
-	for parent, want := range map[string]int{"web:index:Platform": 2, "postern:aws:Agent": 1} {
+	for parent, want := range map[string]int{"web:index:Platform": 2, "postern:aws:AgentPool": 1} {
 		g := plan(t, base+`
 			m1 ec2/instance agents {"subnetId":"@s","vpcSecurityGroupIds":["@g"]}
 			m2 ec2/instance agents {"subnetId":"@s","vpcSecurityGroupIds":["@g"]}
