@@ -58,7 +58,7 @@ func TestArgumentsAreChecked(t *testing.T) {
 	args.AWS.Agents[0].Command = []string{strings.Repeat("x", 12<<10)}
 	require.NoError(t, args.check(false))
 	args.AWS.Agents[0].Command = []string{strings.Repeat("x", 17<<10)}
-	require.ErrorContains(t, args.check(false), "agents.coder: EC2 takes 16384 bytes of user data, and these are 17")
+	require.ErrorContains(t, args.check(false), "agents.coder: EC2 takes 16384 bytes of user data, and these are 18018")
 	args = beside(t)
 	args.AWS.Image, args.AWS.Agents[0].AMI = "", ""
 	require.NoError(t, args.check(true), "the fleet gets them")
