@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"bufio"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -101,5 +103,42 @@ func TestFullDisk(t *testing.T) {
 		require.Equal(t, 99, status, out)
 		require.Contains(t, out, "no space left on device")
 		require.Contains(t, out, b.spec.Container.Folder)
+	})
+}
+
+// TestLaterMounts: what the host mounts in the working directory while a command runs is not in the sandbox, also where
+// the host shares its mounts, as systemd does.
+func TestLaterMounts(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		return // only root can mount
+	}
+	eachCaller(t, func(t *testing.T, b *box) {
+		outside := filepath.Join(b.home, "outside")
+		b.write(t, "work/sub/file", "inside")
+		require.NoError(t, os.Mkdir(outside, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(outside, "file"), []byte(canary), 0o644))
+		b.own(t)
+		work := b.spec.Workdir
+		require.NoError(t, unix.Mount(work, work, "", unix.MS_BIND, ""))
+		defer func() { require.NoError(t, unix.Unmount(work, unix.MNT_DETACH)) }()
+		require.NoError(t, unix.Mount("", work, "", unix.MS_SHARED, ""))
+		cmd := b.command(t, "sh", "-c", "echo ready; read -r go; cat sub/file")
+		in, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewReader(out)
+		line, err := lines.ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, "ready\n", line)
+		require.NoError(t, unix.Mount(outside, filepath.Join(work, "sub"), "", unix.MS_BIND, ""))
+		_, err = io.WriteString(in, "go\n")
+		require.NoError(t, err)
+		rest, err := io.ReadAll(lines)
+		require.NoError(t, err)
+		require.NoError(t, cmd.Wait())
+		require.Equal(t, "inside", string(rest))
 	})
 }

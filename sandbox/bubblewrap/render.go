@@ -23,9 +23,12 @@ func Render(v *view.View, first int) (args []string, contents [][]byte) {
 		// User 0 is only for postern-sandbox, in a namespace where 0 stands for the caller. For
 		// root, bubblewrap keeps every capability unless told otherwise.
 		"--uid", "0", "--gid", "0", "--cap-drop", "ALL",
-		"--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP")
-	for _, capability := range mounting(v) {
-		r.add("--cap-add", capability)
+		"--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP",
+		// For what bwrap 0.8 cannot do to mounts: postern-sandbox does it, and gives the capability up.
+		"--cap-add", "CAP_SYS_ADMIN")
+	if slices.ContainsFunc(v.Mounts, func(m view.Mount) bool { return m.Kind == view.Layer }) {
+		// The kernel keeps these for its own work on the layer.
+		r.add("--cap-add", "CAP_DAC_OVERRIDE", "--cap-add", "CAP_FOWNER", "--cap-add", "CAP_CHOWN")
 	}
 	r.add("--proc", "/proc")
 	for _, path := range v.ReadOnly {
@@ -49,26 +52,6 @@ func Render(v *view.View, first int) (args []string, contents [][]byte) {
 	// The agent may not change folders that were made on the way, such as /etc.
 	r.add("--remount-ro", "/", "--chdir", "/", wire.Inside)
 	return r.args, r.contents
-}
-
-// mounting returns the capabilities for what bwrap 0.8 cannot mount: postern-sandbox does, and
-// gives them up before the command starts. The kernel keeps those of a layer for its own work on
-// the layer.
-func mounting(v *view.View) []string {
-	var all []string
-	protects := func(f view.GitFolder) bool { return len(f.Protected) > 0 }
-	if len(v.Protected) > 0 || slices.ContainsFunc(v.GitFolders, protects) {
-		all = []string{"CAP_SYS_ADMIN"}
-	}
-	for _, m := range v.Mounts {
-		switch {
-		case m.Kind == view.Layer:
-			return []string{"CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_CHOWN"}
-		case m.NoExec:
-			all = []string{"CAP_SYS_ADMIN"}
-		}
-	}
-	return all
 }
 
 // FirstProcess reads the number of the sandbox's first process from what bwrap writes to its

@@ -28,7 +28,7 @@ func TestRender(t *testing.T) {
 	}, 7)
 	require.Empty(t, cmp.Diff([]string{
 		"--unshare-all", "--new-session", "--as-pid-1", "--clearenv", "--hostname", "demo", "--uid", "0", "--gid", "0",
-		"--cap-drop", "ALL", "--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP", "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys",
+		"--cap-drop", "ALL", "--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP", "--cap-add", "CAP_SYS_ADMIN", "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys",
 		"--dev", "/dev", "--size", "4096", "--perms", "01777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
 		"--ro-bind", "/usr", "/usr",
 		"--perms", "0444", "--file", "7", "/etc/hosts",
@@ -54,12 +54,12 @@ func TestRenderWorkspace(t *testing.T) {
 		{view.Mount{Kind: view.Bind, Source: "/w", Target: "/w"}, nil, "--ro-bind /w /w"},
 		{
 			view.Mount{Kind: view.Layer, Source: "/state/layers", Target: "/w", Writable: true},
-			[]string{"CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_CHOWN"},
+			[]string{"CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_CHOWN"},
 			"--bind /state/layers /run/postern/layers",
 		},
 		{
 			view.Mount{Kind: view.Tmpfs, Target: "/workspace", Mode: 0o700, Size: 9, NoExec: true},
-			[]string{"CAP_SYS_ADMIN"},
+			nil,
 			"--size 9 --perms 0700 --tmpfs /workspace",
 		},
 	} {

@@ -148,9 +148,6 @@ func (f *frames) Read(p []byte) (int, error) {
 func arrangeWork(setup *wire.Setup) error {
 	work := *setup
 	work.Dir = setup.Machine.Workdir
-	if work.Dir == "" {
-		return keepCapabilities(setupCapabilities)
-	}
 	if err := arrange(&work); err != nil {
 		return fmt.Errorf("%w (the folder is %s)", err, setup.Dir)
 	}

@@ -12,42 +12,54 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// arrange checks that the working directory is the one that the host has checked, and mounts what
-// bubblewrap cannot. Then it gives up the capabilities for that.
+// arrange keeps mounts that the host makes from now on from the sandbox, checks that the working
+// directory is the one that the host has checked, and mounts what bubblewrap cannot. Then it gives up
+// the capabilities for that.
 func arrange(setup *wire.Setup) error {
 	if setup.Arranged {
 		return nil
 	}
-	if setup.Foreign {
-		return nil // the host starts none in a folder that another agent may replace
+	if os.Args[0] == nested { // the container engine has mounted everything
+		return mountWork(setup)
 	}
-	if setup.NoExec && os.Args[0] == nested {
-		return nil // the container engine has mounted it so
+	// bwrap leaves the mounts as slaves of the host's: a file system that is mounted below the
+	// working directory meanwhile would be here too, writable, and with devices.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("keep the host's mounts out of the sandbox: %w", err)
 	}
-	if setup.NoExec {
-		if err := forbidExecution(string(setup.Dir)); err != nil {
+	if setup.Dir != "" {
+		if err := mountWork(setup); err != nil {
 			return err
 		}
-		return keepCapabilities(setupCapabilities)
 	}
-	if setup.Overlay && os.Args[0] == nested {
-		return nil // the same: the engine has mounted it, and it has numbers of its own
+	return keepCapabilities(setupCapabilities)
+}
+
+// mountWork checks the working directory, and mounts what is over it and in it.
+func mountWork(setup *wire.Setup) error {
+	engine := os.Args[0] == nested
+	switch {
+	case setup.Foreign:
+		return nil // the host starts none in a folder that another agent may replace
+	case setup.NoExec && engine:
+		return nil
+	case setup.NoExec:
+		return forbidExecution(string(setup.Dir))
+	case setup.Overlay && engine:
+		return nil // it has numbers of its own
 	}
 	// The mounts were made by their paths, and an agent that works above may have put another folder
 	// there.
 	places := append(setup.Git, wire.Folder{
 		Path: setup.Dir, Device: setup.Device, Inode: setup.Inode, Protected: setup.Protected,
 	})
-	mounting := setup.Overlay
 	for _, p := range places {
 		var st unix.Stat_t
 		if err := unix.Lstat(string(p.Path), &st); err != nil || st.Dev != p.Device || st.Ino != p.Inode {
 			return fmt.Errorf("check working directory: %s is no longer the folder that was checked: run this again", p.Path)
 		}
-		mounting = mounting || len(p.Protected) > 0
 	}
-	made := os.Args[0] == nested // the container engine has mounted what is protected
-	if err := mounts.Check(setup, made); err != nil || made || !mounting {
+	if err := mounts.Check(setup, engine); err != nil || engine {
 		return err
 	}
 	for _, p := range places {
@@ -56,11 +68,9 @@ func arrange(setup *wire.Setup) error {
 		}
 	}
 	if setup.Overlay {
-		if err := overlay(string(setup.Dir), setup.ReadOnly); err != nil {
-			return err
-		}
+		return overlay(string(setup.Dir), setup.ReadOnly)
 	}
-	return keepCapabilities(setupCapabilities)
+	return nil
 }
 
 // setupCapabilities are those that are still needed before the command starts.
