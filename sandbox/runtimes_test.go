@@ -106,8 +106,8 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
-// TestLaterMounts: what the host mounts in the working directory while a command runs is not in the sandbox, also where
-// the host shares its mounts, as systemd does.
+// TestLaterMounts: what the host mounts in the working directory while a command runs is not in the
+// sandbox, also where the host shares its mounts, as systemd does.
 func TestLaterMounts(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {

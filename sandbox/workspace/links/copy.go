@@ -20,8 +20,8 @@ const prefix = ".postern-copy-"
 // tries is how often a file is copied that somebody writes meanwhile.
 const tries = 3
 
-// copyName replaces the name by a copy of its file, unless it names another file by now, or one that the
-// agent cannot write.
+// copyName replaces the name by a copy of its file. It leaves a name that is another file's by now,
+// and a file that the agent cannot write.
 func copyName(ctx context.Context, root *os.File, n name) (bool, error) {
 	in, as := parent(n.path)
 	dir, leave, err := walkTo(root, in)

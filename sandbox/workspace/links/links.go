@@ -107,7 +107,7 @@ type name struct {
 	alone bool
 }
 
-// mostNames bounds the names of files with several ones, and atOnce how many names are read at once.
+// mostNames bounds the names of files that have several. atOnce is how many names are read at once.
 const (
 	mostNames = 2_000_000
 	atOnce    = 1000
