@@ -316,11 +316,38 @@ func environment() error {
 	return errors.New("it is not there")
 }
 
+// resident runs this program from memory from now on. From a file, a kernel that runs out of memory
+// takes the program's own pages again and again, for minutes in a machine without KVM, before it
+// ends anything.
+func resident() error {
+	self, err := os.Readlink("/proc/self/exe")
+	if err != nil || strings.HasPrefix(self, "/memfd:") {
+		return err
+	}
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("try", 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "try")
+	if _, err := f.Write(program); err != nil {
+		return err
+	}
+	return unix.Exec(fmt.Sprint("/proc/self/fd/", fd), os.Args, os.Environ())
+}
+
 // exhaust uses up one thing and says how much of it there was.
 func exhaust(what string) {
 	say := func(said any) { fmt.Println(what, said) }
 	switch what {
 	case "memory":
+		if err := resident(); err != nil {
+			say(err)
+			return
+		}
 		var held [][]byte
 		for i := range 64 { // 16 MiB each
 			b := make([]byte, 16<<20)
