@@ -14,17 +14,19 @@ import (
 	"github.com/postern/postern/stacks"
 )
 
-// beside declares a fleet for machines that run in a VPC which is there already. The machines are the
-// program's: whatever has the security group of agent builder is the agent.
+// beside declares a fleet for machines that run in a VPC which is there already. The machines are
+// the program's: whatever has the security group of agent builder is the agent.
 //
 // The way out is closed by that VPC alone: it must have no other route, resolver or endpoint that
 // leads out. Postern declares nothing of these there.
 func beside(ctx *pulumi.Context, stack *stacks.Stack, provider *aws.Provider) error {
-	workloads, err := ec2.LookupVpc(ctx, &ec2.LookupVpcArgs{Tags: map[string]string{"Name": "workloads"}}, pulumi.Provider(provider))
+	workloads, err := ec2.LookupVpc(ctx, &ec2.LookupVpcArgs{Tags: map[string]string{"Name": "workloads"}},
+		pulumi.Provider(provider))
 	if err != nil {
 		return err
 	}
-	image, err := ecr.GetImage(ctx, &ecr.GetImageArgs{RepositoryName: "postern", MostRecent: pulumi.BoolRef(true)}, pulumi.Provider(provider))
+	image, err := ecr.GetImage(ctx, &ecr.GetImageArgs{RepositoryName: "postern", MostRecent: pulumi.BoolRef(true)},
+		pulumi.Provider(provider))
 	if err != nil {
 		return err
 	}
@@ -61,10 +63,12 @@ func beside(ctx *pulumi.Context, stack *stacks.Stack, provider *aws.Provider) er
 
 	data := network.Gates.Index(pulumi.Int(0)).ApplyT(func(gate string) string {
 		proxy := netip.AddrPortFrom(netip.MustParseAddr(gate), set.Agents[0].Port)
-		return base64.StdEncoding.EncodeToString([]byte("#!/bin/sh\necho HTTPS_PROXY=http://" + proxy.String() + " >> /etc/environment\n"))
+		return base64.StdEncoding.EncodeToString([]byte("#!/bin/sh\necho HTTPS_PROXY=http://" + proxy.String() +
+			" >> /etc/environment\n"))
 	}).(pulumi.StringOutput)
 	_, err = ec2.NewLaunchTemplate(ctx, "builders", &ec2.LaunchTemplateArgs{
-		ImageId: pulumi.String("ami-0123456789abcdef0"), InstanceType: pulumi.String("m7i.large"), UserData: data.ToStringPtrOutput(),
+		ImageId: pulumi.String("ami-0123456789abcdef0"), InstanceType: pulumi.String("m7i.large"),
+		UserData: data.ToStringPtrOutput(),
 		// The agent's group and no other: each further group is a further way.
 		VpcSecurityGroupIds: pulumi.StringArray{fleet.AgentGroups.MapIndex(pulumi.String("builder"))},
 	}, pulumi.Provider(provider),

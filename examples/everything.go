@@ -10,8 +10,9 @@ import (
 	"github.com/postern/postern/stacks"
 )
 
-// everything declares a whole environment from a stack file, with the newest machine image of agents
-// and with a bucket of another account for the audit log. Somebody else's dashboard shows the events.
+// everything declares a whole environment from a stack file, with the newest machine
+// image of agents and with a bucket of another account for the audit log. Somebody
+// else's dashboard shows the events.
 func everything(ctx *pulumi.Context, stack *stacks.Stack, provider *aws.Provider) error {
 	machine, err := ec2.LookupAmi(ctx, &ec2.LookupAmiArgs{
 		Owners: []string{"self"}, MostRecent: pulumi.BoolRef(true),

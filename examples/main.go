@@ -1,9 +1,9 @@
-// Command examples has three Pulumi programs that use Postern's components. The stack's name selects
-// one: beside, pool or everything. To use one, copy its file, and its stack file.
+// Command examples has three Pulumi programs that use Postern's components. The stack's name
+// selects one: beside, pool or everything. To use one, copy its file, and its stack file.
 //
-// Each program reads a stack file as the commands do, so that `postern push` and the other commands
-// know the same policy. It clears the settings that come from other resources, and gives these as
-// inputs.
+// Each program reads a stack file as the commands do, so that `postern push` and the
+// other commands know the same policy. It clears the settings that come from other
+// resources, and gives these as inputs.
 package main
 
 import (

@@ -30,8 +30,9 @@ func (a *account) NewResource(args pulumi.MockResourceArgs) (string, resource.Pr
 	a.needs[args.Name] = strings.Join(args.RegisterRPC.GetDependencies(), " ")
 	out := args.Inputs.Copy()
 	for key, v := range map[resource.PropertyKey]string{
-		"arn": "arn:aws:x:eu-west-1:123456789012:" + args.Name, "name": args.Name, "bucket": args.Name, "keyId": args.Name,
-		"publicIp": "198.51.100.1", "serviceName": "service", "prefixListId": "pl-1", "arnSuffix": "suffix",
+		"arn": "arn:aws:x:eu-west-1:123456789012:" + args.Name, "name": args.Name, "bucket": args.Name,
+		"keyId": args.Name, "publicIp": "198.51.100.1", "serviceName": "service", "prefixListId": "pl-1",
+		"arnSuffix": "suffix",
 	} {
 		if _, ok := out[key]; !ok {
 			out[key] = resource.NewProperty(v)
@@ -55,7 +56,8 @@ func (a *account) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
 	case "aws:ecs/getCluster:getCluster":
 		return found("arn", "arn:aws:ecs:eu-west-1:123456789012:cluster/workloads")
 	case "aws:ecr/getImage:getImage":
-		return found("imageUri", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/"+args.Args["repositoryName"].StringValue()+digest)
+		return found("imageUri",
+			"123456789012.dkr.ecr.eu-west-1.amazonaws.com/"+args.Args["repositoryName"].StringValue()+digest)
 	case "aws:ec2/getAmi:getAmi":
 		return found("id", "ami-0fedcba9876543210")
 	}
@@ -87,10 +89,11 @@ func TestBeside(t *testing.T) {
 	require.Equal(t, "vpc-workloads", gate["vpcId"].StringValue())
 	require.Equal(t, "172.16.255.10", gate["subnetConfigurations"].ArrayValue()[0].ObjectValue()["ipv4"].StringValue())
 	require.Equal(t, "vpc-workloads", a.all["ec2/securityGroup beside-fence-agent-builder"]["vpcId"].StringValue())
-	require.Equal(t, "172.16.0.0/16", a.all["vpc/securityGroupIngressRule beside-fence-gate-builder"]["cidrIpv4"].StringValue())
+	require.Equal(t, "172.16.0.0/16",
+		a.all["vpc/securityGroupIngressRule beside-fence-gate-builder"]["cidrIpv4"].StringValue())
 	for name, r := range a.all {
-		if strings.HasPrefix(name, "ec2/networkAcl") || strings.HasPrefix(name, "ec2/flowLog") || strings.HasPrefix(name, "ec2/routeTable ") ||
-			strings.HasPrefix(name, "route53/resolverFirewall") {
+		if strings.HasPrefix(name, "ec2/networkAcl") || strings.HasPrefix(name, "ec2/flowLog") ||
+			strings.HasPrefix(name, "ec2/routeTable ") || strings.HasPrefix(name, "route53/resolverFirewall") {
 			require.NotEqual(t, "vpc-workloads", r["vpcId"].V, name)
 		}
 	}
@@ -100,7 +103,8 @@ func TestBeside(t *testing.T) {
 	for _, first := range []string{"beside-proxies-service", "beside-gate-accepted", "beside-audit-events"} {
 		require.Contains(t, a.needs["builders"], first)
 	}
-	require.Contains(t, a.all["ecs/taskDefinition beside-proxies-task"]["containerDefinitions"].StringValue(), "/postern"+digest)
+	require.Contains(t, a.all["ecs/taskDefinition beside-proxies-task"]["containerDefinitions"].StringValue(),
+		"/postern"+digest)
 	require.Zero(t, a.count("autoscaling/group"), "the agents are the program's")
 }
 
@@ -109,8 +113,11 @@ func TestPool(t *testing.T) {
 	service := a.all["ecs/service pool-agent-worker-service"]
 	require.Equal(t, "arn:aws:ecs:eu-west-1:123456789012:cluster/workloads", service["cluster"].StringValue())
 	require.Equal(t, 4, int(service["desiredCount"].NumberValue()))
-	require.Contains(t, a.all["ecs/taskDefinition pool-agent-worker-task"]["containerDefinitions"].StringValue(), "/worker"+digest)
-	for _, first := range []string{"pool-proxies-service", "pool-control-service", "pool-gate-accepted", "pool-network-agents"} {
+	require.Contains(t, a.all["ecs/taskDefinition pool-agent-worker-task"]["containerDefinitions"].StringValue(),
+		"/worker"+digest)
+	for _, first := range []string{
+		"pool-proxies-service", "pool-control-service", "pool-gate-accepted", "pool-network-agents",
+	} {
 		require.Contains(t, a.needs["pool-agent-worker-service"], first)
 	}
 	registry := a.all["ec2/vpcEndpoint pool-endpoints-agents-ecr.dkr"]["policy"].StringValue()
@@ -120,14 +127,16 @@ func TestPool(t *testing.T) {
 
 func TestEverything(t *testing.T) {
 	a := run(t, "everything")
-	require.Equal(t, "ami-0fedcba9876543210", a.all["ec2/launchTemplate everything-agent-coder-machine"]["imageId"].StringValue())
+	require.Equal(t, "ami-0fedcba9876543210",
+		a.all["ec2/launchTemplate everything-agent-coder-machine"]["imageId"].StringValue())
 	for name := range a.all {
 		require.NotContains(t, name, "s3/bucketV2 postern-everything-audit-log", "there is one in another account")
 	}
 	stream := a.all["kinesis/firehoseDeliveryStream everything-audit-delivery"]["extendedS3Configuration"].ObjectValue()
 	require.Equal(t, "arn:aws:s3:::audit-archive", stream["bucketArn"].StringValue())
 	require.Contains(t, a.all["iam/policy everything-boundary"]["policy"].StringValue(), "arn:aws:s3:::audit-archive")
-	require.Equal(t, "/postern/everything/proxies", a.all["cloudwatch/metricAlarm busy"]["dimensions"].ObjectValue()["LogGroupName"].StringValue())
+	require.Equal(t, "/postern/everything/proxies",
+		a.all["cloudwatch/metricAlarm busy"]["dimensions"].ObjectValue()["LogGroupName"].StringValue())
 }
 
 func TestUnknownExample(t *testing.T) {

@@ -10,7 +10,8 @@ import (
 	"github.com/postern/postern/stacks"
 )
 
-// pool declares an agent on Fargate, in a cluster that is there already, and a fleet of its own for it.
+// pool declares an agent on Fargate, in a cluster that is there already, and a fleet for this agent
+// alone.
 func pool(ctx *pulumi.Context, stack *stacks.Stack, provider *aws.Provider) error {
 	cluster, err := ecs.LookupCluster(ctx, &ecs.LookupClusterArgs{ClusterName: "workloads"}, pulumi.Provider(provider))
 	if err != nil {
@@ -18,7 +19,8 @@ func pool(ctx *pulumi.Context, stack *stacks.Stack, provider *aws.Provider) erro
 	}
 	images := map[string]pulumi.StringInput{}
 	for _, name := range []string{"postern", "worker"} {
-		image, err := ecr.GetImage(ctx, &ecr.GetImageArgs{RepositoryName: name, MostRecent: pulumi.BoolRef(true)}, pulumi.Provider(provider))
+		image, err := ecr.GetImage(ctx, &ecr.GetImageArgs{RepositoryName: name, MostRecent: pulumi.BoolRef(true)},
+			pulumi.Provider(provider))
 		if err != nil {
 			return err
 		}
@@ -26,7 +28,8 @@ func pool(ctx *pulumi.Context, stack *stacks.Stack, provider *aws.Provider) erro
 	}
 	set := *stack.AWS
 	set.Image, set.Agents[0].Image = "", ""
-	network, err := postern.NewNetwork(ctx, "pool-network", &postern.NetworkArgs{AWS: &set, Plan: stack.Plan}, pulumi.Provider(provider))
+	network, err := postern.NewNetwork(ctx, "pool-network", &postern.NetworkArgs{AWS: &set, Plan: stack.Plan},
+		pulumi.Provider(provider))
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,8 @@ type AgentPool struct {
 
 // NewAgentPool declares the machines or tasks of one agent of the fleet under the given name. They
 // start when all of the fleet is there.
-func NewAgentPool(ctx *pulumi.Context, name string, args *AgentPoolArgs, opts ...pulumi.ResourceOption) (p *AgentPool, err error) {
+func NewAgentPool(ctx *pulumi.Context, name string, args *AgentPoolArgs,
+	opts ...pulumi.ResourceOption) (p *AgentPool, err error) {
 	if args == nil || args.Fleet == nil {
 		return nil, fmt.Errorf("declare agents %s: Fleet is needed", name)
 	}
@@ -62,7 +63,8 @@ func (args *AgentPoolArgs) declare(parent *scope, name string, opts ...pulumi.Re
 	}
 	x, f := set.Agents[i], args.Fleet
 	if x.Compute == cloud.ComputeElsewhere {
-		return nil, fmt.Errorf("agent %s has compute %s: whatever has its security group is the agent", x.Name, x.Compute)
+		return nil, fmt.Errorf("agent %s has compute %s: whatever has its security group is the agent", x.Name,
+			x.Compute)
 	}
 	p := &AgentPool{}
 	subnets := args.Subnets
@@ -70,7 +72,8 @@ func (args *AgentPoolArgs) declare(parent *scope, name string, opts ...pulumi.Re
 		subnets = f.network.subnets[cloud.TierAgents]
 	}
 	s := parent.part("AgentPool", name, p, pulumi.Map{
-		"agent": pulumi.String(x.Name), "compute": pulumi.String(x.Compute), "count": pulumi.Int(x.Count), "subnets": subnets,
+		"agent": pulumi.String(x.Name), "compute": pulumi.String(x.Compute), "count": pulumi.Int(x.Count),
+		"subnets": subnets,
 	}, opts...)
 	p.Group = f.fence.agents[x.Name].ID().ToStringOutput()
 	p.Gates = pulumi.ToStringArray(s.args.gates(x.Port)).ToStringArrayOutput()

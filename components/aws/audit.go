@@ -42,7 +42,9 @@ func newAuditLog(parent *scope) (*auditLog, *scope) {
 	s := parent.component("Audit", "audit")
 	place, set := s.args.place(), s.args.AWS
 	a := &auditLog{groups: map[string]*cloudwatch.LogGroup{}}
-	a.key = newKey(s, "key", "The audit log of stack "+s.stack, document.Key(place, document.KeyOfLogs(place, logPrefix(s.stack)), document.KeyOfAlarms(place)), s.args.AuditKey,
+	a.key = newKey(s, "key", "The audit log of stack "+s.stack,
+		document.Key(place, document.KeyOfLogs(place, logPrefix(s.stack)), document.KeyOfAlarms(place)),
+		s.args.AuditKey,
 		pulumi.Protect(set.Protect), pulumi.RetainOnDelete(set.Audit.Lock > 0))
 	names := []string{groupProxies, groupControl, groupDNS, groupDelivery}
 	if s.args.ownAgentsVPC() {
@@ -53,13 +55,15 @@ func newAuditLog(parent *scope) (*auditLog, *scope) {
 	}
 	for _, name := range names {
 		a.groups[name] = add(s, cloudwatch.NewLogGroup, name, &cloudwatch.LogGroupArgs{
-			Name: pulumi.String(logPrefix(s.stack) + "/" + name), KmsKeyId: a.key.arn, RetentionInDays: pulumi.Int(set.Audit.Retention), Tags: s.tags(name),
+			Name: pulumi.String(logPrefix(s.stack) + "/" + name), KmsKeyId: a.key.arn,
+			RetentionInDays: pulumi.Int(set.Audit.Retention), Tags: s.tags(name),
 		}, pulumi.Protect(set.Protect && (name == groupProxies || name == groupControl)))
 	}
 	if s.args.AuditBucket != nil {
 		a.bucket = existing(place, s.args.AuditBucket)
 	} else {
-		a.bucket, _ = newBucket(s, "log", bucket{lock: set.Audit.Lock, expire: set.Audit.Expire, key: &a.key, kept: true},
+		a.bucket, _ = newBucket(s, "log",
+			bucket{lock: set.Audit.Lock, expire: set.Audit.Expire, key: &a.key, kept: true},
 			pulumi.Protect(set.Protect), pulumi.RetainOnDelete(set.Audit.Lock > 0)) // what is locked cannot be deleted
 	}
 	a.flows, a.flowsPolicy = newBucket(s, "flows", bucket{expire: set.Audit.Retention, more: func(arn document.ARN) []document.Statement {
@@ -73,7 +77,8 @@ func newAuditLog(parent *scope) (*auditLog, *scope) {
 type key struct{ arn, id pulumi.StringInput }
 
 // newKey declares a key that is renewed every year, unless there is one with the ARN in existing.
-func newKey(s *scope, suffix, description string, policy document.Policy, existing pulumi.StringInput, opts ...pulumi.ResourceOption) key {
+func newKey(s *scope, suffix, description string, policy document.Policy, existing pulumi.StringInput,
+	opts ...pulumi.ResourceOption) key {
 	if existing != nil {
 		return key{existing, existing}
 	}
@@ -81,6 +86,7 @@ func newKey(s *scope, suffix, description string, policy document.Policy, existi
 		Description: pulumi.String(description), EnableKeyRotation: pulumi.Bool(true), DeletionWindowInDays: pulumi.Int(30),
 		Policy: pulumi.String(policy.Text()), Tags: s.tags(suffix),
 	}, opts...)
-	add(s, kms.NewAlias, suffix, &kms.AliasArgs{Name: pulumi.String("alias/postern/" + s.stack + "/" + s.role), TargetKeyId: made.KeyId})
+	add(s, kms.NewAlias, suffix,
+		&kms.AliasArgs{Name: pulumi.String("alias/postern/" + s.stack + "/" + s.role), TargetKeyId: made.KeyId})
 	return key{made.Arn, made.KeyId}
 }

@@ -42,7 +42,9 @@ func newBalancer(s *scope, n *network, f *fence) *balancer {
 		// Its addresses are the gates themselves.
 		mappings := lb.LoadBalancerSubnetMappingArray{}
 		for i, subnet := range n.subnets[cloud.TierGate] {
-			mappings = append(mappings, &lb.LoadBalancerSubnetMappingArgs{SubnetId: subnet, PrivateIpv4Address: pulumi.String(s.args.gate(i).String())})
+			mappings = append(mappings, &lb.LoadBalancerSubnetMappingArgs{
+				SubnetId: subnet, PrivateIpv4Address: pulumi.String(s.args.gate(i).String()),
+			})
 		}
 		args.SubnetMappings = mappings
 	} else {
@@ -94,7 +96,9 @@ func targetType(set *cloud.AWS) string {
 // newGate joins the two networks of the isolated mode, in one direction, for one
 // service: the load balancer appears in the agents' network as an interface with
 // addresses that are known before.
-func newGate(parent *scope, n *network, f *fence, b *balancer) (service *ec2.VpcEndpointService, endpoint *ec2.VpcEndpoint) {
+func newGate(
+	parent *scope, n *network, f *fence, b *balancer,
+) (service *ec2.VpcEndpointService, endpoint *ec2.VpcEndpoint) {
 	s := parent.component("NetworkGate", "gate")
 	service = add(s, ec2.NewVpcEndpointService, "service", &ec2.VpcEndpointServiceArgs{
 		NetworkLoadBalancerArns: pulumi.StringArray{b.lb.Arn}, AcceptanceRequired: pulumi.Bool(true),

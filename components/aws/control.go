@@ -28,7 +28,8 @@ func newControl(parent *scope, n *network, f *fence, a *auditLog, v *vault, r *r
 		Settings: ecs.ClusterSettingArray{&ecs.ClusterSettingArgs{Name: pulumi.String("containerInsights"), Value: pulumi.String("enabled")}},
 		Tags:     s.tags("cluster"),
 	})}
-	c.execution = r.execution(s, s.args.image(), a.group(groupControl), v.key.arn, v.caKey.Arn, v.fleetKey.Arn, v.tokens.Arn)
+	c.execution = r.execution(s, s.args.image(), a.group(groupControl), v.key.arn, v.caKey.Arn, v.fleetKey.Arn,
+		v.tokens.Arn)
 
 	// The calls that it makes must come from its own network.
 	in := []pulumi.StringInput{bundles.arn, v.key.arn, n.egress}

@@ -61,11 +61,15 @@ func newDNS(parent *scope, n *network, a *auditLog) {
 func queries(s *scope, suffix string, v pulumi.StringInput, group *cloudwatch.LogGroup, allowed pulumi.Resource) {
 	config := add(s, route53.NewResolverQueryLogConfig, suffix, &route53.ResolverQueryLogConfigArgs{DestinationArn: group.Arn, Tags: s.tags(suffix)},
 		pulumi.DependsOn([]pulumi.Resource{allowed}))
-	add(s, route53.NewResolverQueryLogConfigAssociation, suffix, &route53.ResolverQueryLogConfigAssociationArgs{ResolverQueryLogConfigId: config.ID(), ResourceId: v.ToStringOutput()})
+	add(s, route53.NewResolverQueryLogConfigAssociation, suffix, &route53.ResolverQueryLogConfigAssociationArgs{
+		ResolverQueryLogConfigId: config.ID(), ResourceId: v.ToStringOutput(),
+	})
 }
 
 // firewall answers only queries for names, and fails closed.
-func firewall(s *scope, suffix string, v pulumi.StringInput, names []string, aliases string) *route53.ResolverFirewallRuleGroup {
+func firewall(
+	s *scope, suffix string, v pulumi.StringInput, names []string, aliases string,
+) *route53.ResolverFirewallRuleGroup {
 	group := add(s, route53.NewResolverFirewallRuleGroup, suffix, &route53.ResolverFirewallRuleGroupArgs{Tags: s.tags(suffix)})
 	list := func(name string, domains []string) *route53.ResolverFirewallDomainList {
 		return add(s, route53.NewResolverFirewallDomainList, name, &route53.ResolverFirewallDomainListArgs{Domains: pulumi.ToStringArray(domains), Tags: s.tags(name)})
@@ -92,7 +96,8 @@ func firewall(s *scope, suffix string, v pulumi.StringInput, names []string, ali
 		FirewallRuleGroupId: group.ID(), VpcId: v, Priority: pulumi.Int(101),
 		MutationProtection: pulumi.String(mutation), Tags: s.tags(suffix),
 	}, pulumi.DependsOn(rules))
-	add(s, route53.NewResolverFirewallConfig, suffix, &route53.ResolverFirewallConfigArgs{ResourceId: v, FirewallFailOpen: pulumi.String("DISABLED")})
+	add(s, route53.NewResolverFirewallConfig, suffix,
+		&route53.ResolverFirewallConfigArgs{ResourceId: v, FirewallFailOpen: pulumi.String("DISABLED")})
 	return group
 }
 

@@ -86,7 +86,10 @@ func platformEndpoints(s *scope, n *network, f *fence, a *auditLog) {
 	at("s3", pulumi.String(document.StorageEndpoint(place).Text()))
 }
 
-func serviceEndpoint(s *scope, suffix, name string, v pulumi.StringInput, subnets pulumi.StringArray, group *ec2.SecurityGroup, policy pulumi.StringInput, fixed ec2.VpcEndpointSubnetConfigurationArray) *ec2.VpcEndpoint {
+func serviceEndpoint(
+	s *scope, suffix, name string, v pulumi.StringInput, subnets pulumi.StringArray, group *ec2.SecurityGroup,
+	policy pulumi.StringInput, fixed ec2.VpcEndpointSubnetConfigurationArray,
+) *ec2.VpcEndpoint {
 	args := &ec2.VpcEndpointArgs{
 		VpcId: v, ServiceName: pulumi.String(serviceName(s.args.AWS, name)),
 		VpcEndpointType:   pulumi.String("Interface"),
@@ -109,10 +112,14 @@ func serviceName(set *cloud.AWS, name string) string {
 }
 
 // fixedAddresses says which address an endpoint has in each subnet.
-func fixedAddresses(subnets pulumi.StringArray, address func(zone int) netip.Addr) ec2.VpcEndpointSubnetConfigurationArray {
+func fixedAddresses(
+	subnets pulumi.StringArray, address func(zone int) netip.Addr,
+) ec2.VpcEndpointSubnetConfigurationArray {
 	out := ec2.VpcEndpointSubnetConfigurationArray{}
 	for i, subnet := range subnets {
-		out = append(out, &ec2.VpcEndpointSubnetConfigurationArgs{SubnetId: subnet.ToStringOutput(), Ipv4: pulumi.String(address(i).String())})
+		out = append(out, &ec2.VpcEndpointSubnetConfigurationArgs{
+			SubnetId: subnet.ToStringOutput(), Ipv4: pulumi.String(address(i).String()),
+		})
 	}
 	return out
 }

@@ -572,7 +572,8 @@ func TestSingletonsOnlyIfAsked(t *testing.T) {
 		for _, r := range block {
 			require.True(t, r.retain, "destroy opens no other network")
 			for _, zone := range args.AWS.Zones {
-				require.Contains(t, strings.Join(r.dependencies, " "), "unblocked-"+zone[len(zone)-1:], "the proxies' way out is not cut")
+				require.Contains(t, strings.Join(r.dependencies, " "), "unblocked-"+zone[len(zone)-1:],
+					"the proxies' way out is not cut")
 			}
 		}
 		for _, r := range g.of("aws:ec2/vpcBlockPublicAccessExclusion:VpcBlockPublicAccessExclusion") {

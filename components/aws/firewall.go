@@ -92,7 +92,8 @@ func (f *fence) agent(n *network, a cloud.Agent) {
 
 func (f *fence) group(name string, v pulumi.StringInput, description string) *ec2.SecurityGroup {
 	return add(f.s, ec2.NewSecurityGroup, name, &ec2.SecurityGroupArgs{
-		VpcId: v.ToStringOutput(), Description: pulumi.String(description), RevokeRulesOnDelete: pulumi.Bool(true), Tags: f.s.tags(name),
+		VpcId: v.ToStringOutput(), Description: pulumi.String(description), RevokeRulesOnDelete: pulumi.Bool(true),
+		Tags: f.s.tags(name),
 	})
 }
 

@@ -119,7 +119,8 @@ func newFleet(parent *scope, name string, n *network, opts ...pulumi.ResourceOpt
 	for _, x := range f.vault.all() {
 		secrets = append(secrets, x.Name)
 	}
-	f.AgentGroups, f.LogGroups, f.Secrets = groups.ToStringMapOutput(), logGroups.ToStringMapOutput(), secrets.ToStringArrayOutput()
+	f.AgentGroups, f.LogGroups, f.Secrets = groups.ToStringMapOutput(), logGroups.ToStringMapOutput(),
+		secrets.ToStringArrayOutput()
 	f.Balancer, f.Cluster, f.Boundary = p.balancer.lb.Arn, c.cluster.Arn, f.roles.boundary.Arn
 	f.ControlHost = pulumi.String(controlHost(s.stack)).ToStringOutput()
 	f.Store = written(func(v []string) string { return storeURL(v[0], set.Region) }, bundles.name)
@@ -131,9 +132,10 @@ func newFleet(parent *scope, name string, n *network, opts ...pulumi.ResourceOpt
 
 func (f *Fleet) outputs() pulumi.Map {
 	return pulumi.Map{
-		"agentGroups": f.AgentGroups, "endpointService": f.EndpointService, "endpoint": f.Endpoint, "balancer": f.Balancer,
-		"cluster": f.Cluster, "controlHost": f.ControlHost, "store": f.Store, "secrets": f.Secrets, "secretsKey": f.SecretsKey,
-		"auditKey": f.AuditKey, "logGroups": f.LogGroups, "events": f.Events, "auditBucket": f.AuditBucket, "alarms": f.Alarms,
+		"agentGroups": f.AgentGroups, "endpointService": f.EndpointService, "endpoint": f.Endpoint,
+		"balancer": f.Balancer, "cluster": f.Cluster, "controlHost": f.ControlHost, "store": f.Store,
+		"secrets": f.Secrets, "secretsKey": f.SecretsKey, "auditKey": f.AuditKey, "logGroups": f.LogGroups,
+		"events": f.Events, "auditBucket": f.AuditBucket, "alarms": f.Alarms,
 		"operatorPolicy": f.OperatorPolicy, "boundary": f.Boundary,
 	}
 }
@@ -156,15 +158,16 @@ func settings(a *EnvironmentArgs) pulumi.Map {
 		agents[x.Name] = pulumi.Int(int(x.Port))
 	}
 	m := pulumi.Map{
-		"stack": pulumi.String(a.Plan.Stack), "account": pulumi.String(a.AWS.Account), "region": pulumi.String(a.AWS.Region),
-		"mode": pulumi.String(a.AWS.Mode), "zones": pulumi.ToStringArray(a.AWS.Zones), "protect": pulumi.Bool(a.AWS.Protect),
-		"agents": agents,
+		"stack": pulumi.String(a.Plan.Stack), "account": pulumi.String(a.AWS.Account),
+		"region": pulumi.String(a.AWS.Region), "mode": pulumi.String(a.AWS.Mode),
+		"zones": pulumi.ToStringArray(a.AWS.Zones), "protect": pulumi.Bool(a.AWS.Protect), "agents": agents,
 	}
 	if a.Existing != nil {
 		m["agentsVpc"] = a.Existing.VPC
 	}
 	for name, in := range map[string]pulumi.StringInput{
-		"image": a.Image, "secretsKey": a.SecretsKey, "auditKey": a.AuditKey, "auditBucket": a.AuditBucket, "storeBucket": a.Store,
+		"image": a.Image, "secretsKey": a.SecretsKey, "auditKey": a.AuditKey, "auditBucket": a.AuditBucket,
+		"storeBucket": a.Store,
 	} {
 		if in != nil {
 			m[name] = in

@@ -23,10 +23,14 @@ func newFlowLogs(s *scope, n *network, a *auditLog) {
 	}
 	flows := func(name string, v pulumi.StringInput) {
 		add(s, ec2.NewFlowLog, name, &ec2.FlowLogArgs{
-			VpcId: v.ToStringOutput(), TrafficType: pulumi.String("ALL"), LogDestinationType: pulumi.String("s3"), LogDestination: a.flows.arn,
-			LogFormat: pulumi.String(strings.Join(fields, " ")), MaxAggregationInterval: pulumi.Int(60),
-			DestinationOptions: &ec2.FlowLogDestinationOptionsArgs{FileFormat: pulumi.String("parquet"), PerHourPartition: pulumi.Bool(true), HiveCompatiblePartitions: pulumi.Bool(true)},
-			Tags:               s.tags(name),
+			VpcId: v.ToStringOutput(), TrafficType: pulumi.String("ALL"), LogDestinationType: pulumi.String("s3"),
+			LogDestination: a.flows.arn, LogFormat: pulumi.String(strings.Join(fields, " ")),
+			MaxAggregationInterval: pulumi.Int(60),
+			DestinationOptions: &ec2.FlowLogDestinationOptionsArgs{
+				FileFormat: pulumi.String("parquet"), PerHourPartition: pulumi.Bool(true),
+				HiveCompatiblePartitions: pulumi.Bool(true),
+			},
+			Tags: s.tags(name),
 		}, // Without a policy that lets it write, AWS would put one of its own in the place of ours.
 			pulumi.DependsOn([]pulumi.Resource{a.flowsPolicy}))
 	}

@@ -66,7 +66,8 @@ type declarations struct {
 func (g *declarations) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
 	r := &declaredResource{token: args.TypeToken, name: args.Name, inputs: args.Inputs}
 	if rpc := args.RegisterRPC; rpc != nil {
-		r.protect, r.retain, r.parent, r.dependencies = rpc.GetProtect(), rpc.GetRetainOnDelete(), rpc.GetParent(), rpc.GetDependencies()
+		r.protect, r.retain, r.parent, r.dependencies = rpc.GetProtect(), rpc.GetRetainOnDelete(), rpc.GetParent(),
+			rpc.GetDependencies()
 	}
 	g.mu.Lock()
 	g.all = append(g.all, r)

@@ -48,10 +48,13 @@ func (r *roles) role(s *scope, suffix, service, description string, policy pulum
 }
 
 // execution is the role with which ECS starts the tasks of one image.
-func (r *roles) execution(s *scope, image, group pulumi.StringInput, key pulumi.StringInput, secrets ...pulumi.StringInput) *iam.Role {
+func (r *roles) execution(s *scope, image, group pulumi.StringInput, key pulumi.StringInput,
+	secrets ...pulumi.StringInput) *iam.Role {
 	place := s.args.place()
 	policy := written(func(v []string) string {
-		return document.Execution{Place: place, Image: v[0], Group: v[1], Key: document.ARN(v[2]), Secrets: arns(v[3:])}.Policy().Text()
+		return document.Execution{
+			Place: place, Image: v[0], Group: v[1], Key: document.ARN(v[2]), Secrets: arns(v[3:]),
+		}.Policy().Text()
 	}, append([]pulumi.StringInput{image, group, key}, secrets...)...)
 	role, _ := r.role(s, "execution", ecsTasks, "How ECS starts the tasks; no task has it", policy, place.ARN("ecs", "*"))
 	return role

@@ -126,16 +126,19 @@ func (n *ExistingNetwork) check(set *cloud.AWS) (problems []error) {
 		problems = append(problems, fmt.Errorf("existing network: it needs mode %s", cloud.ModeIsolated))
 	}
 	if set.FargateAgents() {
-		problems = append(problems, errors.New("existing network: the endpoints that Fargate needs are declared in the stack's own network only: "+
+		problems = append(problems, errors.New("existing network: "+
+			"the endpoints that Fargate needs are declared in the stack's own network only: "+
 			"run the agents on ec2, or with compute "+cloud.ComputeElsewhere))
 	}
 	if n.VPC == nil || len(n.Gates) != len(set.Zones) {
-		problems = append(problems, fmt.Errorf("existing network: give its VPC, and %d gates: one for each zone", len(set.Zones)))
+		problems = append(problems,
+			fmt.Errorf("existing network: give its VPC, and %d gates: one for each zone", len(set.Zones)))
 	}
 	seen := map[netip.Addr]bool{}
 	for i, g := range n.Gates {
 		if g.Subnet == nil || seen[g.Address] || !set.AgentsCIDR.Contains(g.Address) {
-			problems = append(problems, fmt.Errorf("existing network: gate %d: give its subnet, and an address of its own in %s", i+1, set.AgentsCIDR))
+			problems = append(problems, fmt.Errorf(
+				"existing network: gate %d: give its subnet, and an address of its own in %s", i+1, set.AgentsCIDR))
 		}
 		seen[g.Address] = true
 	}

@@ -19,7 +19,8 @@ func beside(t *testing.T) *EnvironmentArgs {
 	args.Existing = &ExistingNetwork{
 		VPC: pulumi.String("vpc-1"), Subnets: pulumi.StringArray{pulumi.String("subnet-1")},
 		Gates: []Gate{
-			{pulumi.String("subnet-2"), netip.MustParseAddr("10.64.0.77")}, {pulumi.String("subnet-3"), netip.MustParseAddr("10.64.1.77")},
+			{pulumi.String("subnet-2"), netip.MustParseAddr("10.64.0.77")},
+			{pulumi.String("subnet-3"), netip.MustParseAddr("10.64.1.77")},
 		},
 	}
 	return args
@@ -107,11 +108,14 @@ func TestBesideAnExistingNetwork(t *testing.T) {
 	}
 	require.Equal(t, map[string]int{"SecurityGroup": 3, "VpcEndpoint": 1}, there, "two agents, the gate")
 	require.Len(t, g.of(tokenVPC), 1)
-	require.Equal(t, []string{"10.64.0.77:" + decimal(int(args.AWS.Agents[0].Port)), "10.64.1.77:" + decimal(int(args.AWS.Agents[0].Port))},
-		args.gates(args.AWS.Agents[0].Port))
+	require.Equal(t, []string{
+		"10.64.0.77:" + decimal(int(args.AWS.Agents[0].Port)),
+		"10.64.1.77:" + decimal(int(args.AWS.Agents[0].Port)),
+	}, args.gates(args.AWS.Agents[0].Port))
 	fixed := g.one(t, tokenEndpoint, "-gate-endpoint").inputs["subnetConfigurations"].ArrayValue()
 	require.Equal(t, "10.64.1.77", fixed[1].ObjectValue()["ipv4"].StringValue())
-	require.Equal(t, []string{"subnet-1"}, g.one(t, "aws:autoscaling/group:Group", "-agent-coder-machine").texts("vpcZoneIdentifiers"))
+	require.Equal(t, []string{"subnet-1"},
+		g.one(t, "aws:autoscaling/group:Group", "-agent-coder-machine").texts("vpcZoneIdentifiers"))
 	groups := func(g *declarations) (out []string) {
 		for _, line := range g.rules() {
 			if strings.HasPrefix(line, "group ") {
@@ -154,7 +158,8 @@ func TestWhatIsBroughtAlong(t *testing.T) {
 			require.Contains(t, text, name, at)
 		}
 	}
-	require.Contains(t, g.one(t, tokenTask, "-control-task").text("containerDefinitions"), "s3://publications?region=eu-west-1")
+	require.Contains(t, g.one(t, tokenTask, "-control-task").text("containerDefinitions"),
+		"s3://publications?region=eu-west-1")
 }
 
 // TestElsewhere: for an agent that a program starts itself there is a group and a port, and nothing
@@ -197,7 +202,9 @@ func TestPartsAreTheEnvironment(t *testing.T) {
 				return err
 			}
 			for _, a := range args.AWS.Agents {
-				if _, err := NewAgentPool(ctx, "prod-agent-"+a.Name, &AgentPoolArgs{Fleet: f, Agent: a.Name}); err != nil {
+				if _, err := NewAgentPool(ctx, "prod-agent-"+a.Name, &AgentPoolArgs{
+					Fleet: f, Agent: a.Name,
+				}); err != nil {
 					return err
 				}
 			}

@@ -71,7 +71,8 @@ func (m machine) template(s *scope, suffix string) *ec2.LaunchTemplate {
 
 // grouped is an Auto Scaling group of a template's machines. Machines are
 // replaced when the template changes, new ones first.
-func grouped(s *scope, suffix string, template *ec2.LaunchTemplate, subnets pulumi.StringArrayInput, more *autoscaling.GroupArgs, opts ...pulumi.ResourceOption) *autoscaling.Group {
+func grouped(s *scope, suffix string, template *ec2.LaunchTemplate, subnets pulumi.StringArrayInput,
+	more *autoscaling.GroupArgs, opts ...pulumi.ResourceOption) *autoscaling.Group {
 	more.LaunchTemplate = &autoscaling.GroupLaunchTemplateArgs{
 		Id: template.ID().ToStringOutput(), Version: template.LatestVersion.ApplyT(decimal).(pulumi.StringOutput),
 	}
@@ -108,7 +109,8 @@ func (p *proxies) machines(s *scope, n *network, f *fence, a *auditLog, v *vault
 		}.CloudConfig().Base64()
 	}, v.token.Arn, a.group(groupProxies))
 	template := machine{
-		ami: s.args.proxiesAMI(), instance: set.Proxies.Instance, disk: 30, group: f.proxies.ID(), metadata: cloud.MetadataV2, data: data.ToStringPtrOutput(), profile: profile,
+		ami: s.args.proxiesAMI(), instance: set.Proxies.Instance, disk: 30, group: f.proxies.ID(),
+		metadata: cloud.MetadataV2, data: data.ToStringPtrOutput(), profile: profile,
 	}.template(s, "machine")
 	targets := pulumi.StringArray{}
 	for _, t := range p.balancer.targets {

@@ -42,7 +42,8 @@ type Network struct {
 
 // NewNetwork declares the networks under the given name. opts must give a provider of the account
 // and region of the settings.
-func NewNetwork(ctx *pulumi.Context, name string, args *NetworkArgs, opts ...pulumi.ResourceOption) (n *Network, err error) {
+func NewNetwork(ctx *pulumi.Context, name string, args *NetworkArgs,
+	opts ...pulumi.ResourceOption) (n *Network, err error) {
 	if args == nil || args.AWS == nil || args.Plan == nil {
 		return nil, fmt.Errorf("declare network %s: AWS and Plan are needed", name)
 	}
@@ -79,9 +80,9 @@ func newNetwork(parent *scope, name string, opts ...pulumi.ResourceOption) *Netw
 
 func (n *Network) outputs() pulumi.Map {
 	return pulumi.Map{
-		"agentsVpc": n.AgentsVPC, "egressVpc": n.EgressVPC, "agentsSubnets": n.AgentsSubnets, "gateSubnets": n.GateSubnets,
-		"proxiesSubnets": n.ProxiesSubnets, "controlSubnets": n.ControlSubnets, "servicesSubnets": n.ServicesSubnets,
-		"gates": n.Gates, "addresses": n.Addresses,
+		"agentsVpc": n.AgentsVPC, "egressVpc": n.EgressVPC, "agentsSubnets": n.AgentsSubnets,
+		"gateSubnets": n.GateSubnets, "proxiesSubnets": n.ProxiesSubnets, "controlSubnets": n.ControlSubnets,
+		"servicesSubnets": n.ServicesSubnets, "gates": n.Gates, "addresses": n.Addresses,
 	}
 }
 
@@ -169,7 +170,8 @@ func emptied(s *scope, name string, args *ec2.VpcArgs) pulumi.StringOutput {
 func (n *network) tier(s *scope, tier cloud.Tier, v pulumi.StringInput, byZone bool) {
 	var shared *ec2.RouteTable
 	if !byZone {
-		shared = add(s, ec2.NewRouteTable, string(tier), &ec2.RouteTableArgs{VpcId: v.ToStringOutput(), Tags: s.tags(string(tier))})
+		shared = add(s, ec2.NewRouteTable, string(tier),
+			&ec2.RouteTableArgs{VpcId: v.ToStringOutput(), Tags: s.tags(string(tier))})
 	}
 	for i, zone := range s.args.AWS.Zones {
 		name := zonal(tier, zone)
@@ -197,7 +199,8 @@ func zonal[T ~string](what T, zone string) string {
 
 // wayOut gives the proxies a way to the internet, and the control plane too if it needs one.
 func (n *network) wayOut(s *scope) {
-	gateway := add(s, ec2.NewInternetGateway, "internet", &ec2.InternetGatewayArgs{VpcId: n.egress.ToStringOutput(), Tags: s.tags("internet")})
+	gateway := add(s, ec2.NewInternetGateway, "internet",
+		&ec2.InternetGatewayArgs{VpcId: n.egress.ToStringOutput(), Tags: s.tags("internet")})
 	for i, zone := range s.args.AWS.Zones {
 		add(s, ec2.NewRoute, zonal("public-out", zone), &ec2.RouteArgs{
 			RouteTableId: n.tables[cloud.TierPublic][i].ID(), DestinationCidrBlock: pulumi.String(anywhere),
@@ -231,10 +234,11 @@ func (n *network) singletons(s *scope) {
 	var exclusions []pulumi.Resource
 	for i, zone := range s.args.AWS.Zones {
 		name := zonal("unblocked", zone)
-		exclusions = append(exclusions, add(s, ec2.NewVpcBlockPublicAccessExclusion, name, &ec2.VpcBlockPublicAccessExclusionArgs{
-			SubnetId:                     n.subnets[cloud.TierPublic][i],
-			InternetGatewayExclusionMode: pulumi.String("allow-egress"), Tags: s.tags(name),
-		}))
+		exclusions = append(exclusions,
+			add(s, ec2.NewVpcBlockPublicAccessExclusion, name, &ec2.VpcBlockPublicAccessExclusionArgs{
+				SubnetId:                     n.subnets[cloud.TierPublic][i],
+				InternetGatewayExclusionMode: pulumi.String("allow-egress"), Tags: s.tags(name),
+			}))
 	}
 	// An exclusion takes minutes, and the proxies' way out is cut without it. Whoever takes the stack
 	// down has not decided that other VPCs of the account are open again: the setting stays.

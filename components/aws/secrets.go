@@ -42,7 +42,8 @@ func newVault(parent *scope) *vault {
 
 func (v *vault) secret(name, description string, opts ...pulumi.ResourceOption) *secretsmanager.Secret {
 	return add(v.s, secretsmanager.NewSecret, name, &secretsmanager.SecretArgs{
-		Name: pulumi.String(name), Description: pulumi.String(description), KmsKeyId: v.key.arn.ToStringOutput(), RecoveryWindowInDays: pulumi.Int(30), Tags: v.s.tagsOf(name),
+		Name: pulumi.String(name), Description: pulumi.String(description), KmsKeyId: v.key.arn.ToStringOutput(),
+		RecoveryWindowInDays: pulumi.Int(30), Tags: v.s.tagsOf(name),
 	}, opts...)
 }
 

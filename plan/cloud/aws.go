@@ -86,7 +86,8 @@ type Agent struct {
 	// Port is the agent's port at the proxies, 10000 to 19999, unique in the stack. The port is the
 	// agent's identity: only the agent's security group reaches it.
 	Port uint16 `json:"port"`
-	// Compute is ComputeEC2, ComputeFargate, or ComputeElsewhere, for which only Name and Port count.
+	// Compute is ComputeEC2, ComputeFargate, or ComputeElsewhere, for which
+	// only Name and Port count.
 	Compute string `json:"compute"`
 	// Runtime runs the container on ComputeEC2: container, gvisor or vm.
 	Runtime string `json:"runtime,omitempty"`
@@ -158,8 +159,8 @@ const (
 	LastPort  = 19999
 	// XDSPort is the control plane's port for nodes.
 	XDSPort = 18000
-	// ReadyPort is the port at which a node says whether it serves its first whole configuration, and
-	// shows its metrics.
+	// ReadyPort is the port at which a node says whether it serves its first whole
+	// configuration, and shows its metrics.
 	ReadyPort = 18080
 )
 

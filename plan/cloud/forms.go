@@ -33,10 +33,13 @@ func OwnTag(name string) bool {
 const MaxTag = 256
 
 // LogDays are the retentions of CloudWatch Logs, sorted (CloudWatch Logs API, PutRetentionPolicy).
-var LogDays = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
+var LogDays = []int{
+	1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731,
+	1096, 1827, 2192, 2557, 2922, 3288, 3653,
+}
 
-// FargateSizes are the MiB of memory that Fargate has with so much CPU (1024 is one processor): from,
-// to, step.
+// FargateSizes are the MiB of memory that Fargate has with so much CPU (1024 is
+// one processor): from, to, step.
 var FargateSizes = map[int][3]int{
 	256: {512, 2048, 512}, 512: {1024, 4096, 1024}, 1024: {2048, 8192, 1024}, 2048: {4096, 16384, 1024},
 	4096: {8192, 30720, 1024}, 8192: {16384, 61440, 4096}, 16384: {32768, 122880, 8192},
@@ -52,10 +55,11 @@ func fargate(cpu, memory int) bool {
 const (
 	// MaxAgents is less than the number of rules that a security group can have.
 	MaxAgents = 50
-	// MaxTargets is the most targets that a load balancer across zones has. Every proxy is a target of
-	// every agent.
+	// MaxTargets is the most targets that a load balancer across zones has. Every
+	// proxy is a target of every agent.
 	MaxTargets = 500
-	// MaxFargatePorts is the most target groups that a service on ECS can have, and each agent has one.
+	// MaxFargatePorts is the most target groups that a service on ECS can
+	// have, and each agent has one.
 	MaxFargatePorts = 5
 	// MaxCount is the most machines or tasks of an agent.
 	MaxCount = 1000

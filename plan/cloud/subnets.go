@@ -47,8 +47,9 @@ const (
 // MaxZones is the highest number of zones that a region has, and the number of their letters.
 const MaxZones = 6
 
-// Place returns the place, in the alphabet, of the letter of the zone with that index. The place
-// decides the zone's addresses and rules, so that they stay the same whichever other zones there are.
+// Place returns the place, in the alphabet, of the letter of the zone with that index.
+// The place decides the zone's addresses and rules, so that they stay the same
+// whichever other zones there are.
 func (a *AWS) Place(zone int) int { return place(a.Zones[zone]) }
 
 func place(zone string) int { return int(zone[len(zone)-1] - 'a') }
@@ -72,7 +73,8 @@ func (a *AWS) Subnet(tier Tier, index int) netip.Prefix {
 	if !ok {
 		panic("cloud: there is no tier " + string(tier))
 	}
-	return nth(nth(a.EgressCIDR, a.EgressCIDR.Bits()+egressTierBits, i), a.EgressCIDR.Bits()+egressTierBits+zoneBits, zone)
+	bits := a.EgressCIDR.Bits() + egressTierBits
+	return nth(nth(a.EgressCIDR, bits, i), bits+zoneBits, zone)
 }
 
 // Gate returns the fixed address, in the zone with that index, at which agents reach the proxies.

@@ -31,7 +31,8 @@ func TestSubnetsAreApart(t *testing.T) {
 				p := a.Subnet(tier, zone)
 				require.Equal(t, p.Masked(), p)
 				require.LessOrEqual(t, p.Bits(), 28)
-				require.True(t, within.Contains(p.Addr()) && within.Bits() < p.Bits(), "%s of %s in %s", p, tier, within)
+				require.True(t, within.Contains(p.Addr()) && within.Bits() < p.Bits(), "%s of %s in %s",
+					p, tier, within)
 				for _, other := range ranges {
 					require.False(t, p.Overlaps(other), "%s and %s", p, other)
 				}
@@ -75,7 +76,8 @@ func TestChecks(t *testing.T) {
 		}
 	}
 	require.NoError(t, CheckShared(netip.MustParsePrefix("10.0.0.0/21"), []string{"us-east-1f"}))
-	require.ErrorContains(t, CheckShared(netip.MustParsePrefix("10.0.0.0/22"), []string{"us-east-1f"}), "too small for the zones us-east-1f")
+	require.ErrorContains(t, CheckShared(netip.MustParsePrefix("10.0.0.0/22"), []string{"us-east-1f"}),
+		"too small for the zones us-east-1f")
 	agents, egress := Halves(netip.MustParsePrefix("10.0.0.0/19"))
 	require.Equal(t, "10.0.0.0/20 10.0.16.0/20", agents.String()+" "+egress.String())
 }

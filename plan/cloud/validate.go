@@ -12,11 +12,12 @@ import (
 )
 
 // Validate returns an error that names everything that AWS or the components would refuse, or that
-// does not fit the policy. The loader of stack files reports the same with positions. A program that
-// makes its settings itself has only this.
+// does not fit the policy. The loader of stack files reports the same with positions. A program
+// that makes its settings itself has only this.
 func (a *AWS) Validate(p *plan.Plan) error {
 	v := &validation{AWS: a, plan: p}
-	v.check(IsStack(p.Stack), "stack: %q is not a valid name: write lower-case letters, digits and hyphens, at most 32", p.Stack)
+	v.check(IsStack(p.Stack), "stack: %q is not a valid name: write lower-case letters, digits and hyphens, at most 32",
+		p.Stack)
 	v.check(IsAccount(a.Account), "account: write the 12 digits of the account")
 	v.check(IsRegion(a.Region), "region: %q is not a valid region", a.Region)
 	v.check(a.Mode == ModeIsolated || a.Mode == ModeShared, "mode: write %s or %s", ModeIsolated, ModeShared)
@@ -25,7 +26,8 @@ func (a *AWS) Validate(p *plan.Plan) error {
 	}
 	v.image("image", a.Image)
 	v.proxies()
-	v.check(a.Control.Replicas >= 1 && a.Control.Replicas <= MaxReplicas, "control.replicas: write 1 to %d", MaxReplicas)
+	v.check(a.Control.Replicas >= 1 && a.Control.Replicas <= MaxReplicas, "control.replicas: write 1 to %d",
+		MaxReplicas)
 	v.fargate("control", a.Control.CPU, a.Control.Memory)
 	v.audit()
 	v.agents()
@@ -53,11 +55,13 @@ func (v *validation) check(ok bool, format string, args ...any) {
 // zones reports whether addresses can be computed for the zones.
 func (v *validation) zones() bool {
 	before := len(v.problems)
-	v.check(len(v.Zones) >= 1 && len(v.Zones) <= MaxZones, "zones: there are %d zones: write 1 to %d", len(v.Zones), MaxZones)
+	v.check(len(v.Zones) >= 1 && len(v.Zones) <= MaxZones, "zones: there are %d zones: write 1 to %d",
+		len(v.Zones), MaxZones)
 	seen := map[string]bool{}
 	for _, zone := range v.Zones {
 		letter, ok := strings.CutPrefix(zone, v.Region)
-		v.check(ok && len(letter) == 1 && letter >= "a" && letter <= "f", "zones: %q is not a zone of %q with a letter from a to f", zone, v.Region)
+		v.check(ok && len(letter) == 1 && letter >= "a" && letter <= "f",
+			"zones: %q is not a zone of %q with a letter from a to f", zone, v.Region)
 		v.check(!seen[zone], "zones: %q is there twice", zone)
 		seen[zone] = true
 	}
@@ -71,7 +75,8 @@ func (v *validation) networks() {
 			return
 		}
 		agents, egress := Halves(v.VPC)
-		v.check(v.AgentsCIDR == agents && v.EgressCIDR == egress, "network: agents and egress are not the halves of %s: use Halves", v.VPC)
+		v.check(v.AgentsCIDR == agents && v.EgressCIDR == egress,
+			"network: agents and egress are not the halves of %s: use Halves", v.VPC)
 		return
 	}
 	v.check(!v.VPC.IsValid(), "network: mode %s has no range vpc", v.Mode)
@@ -79,7 +84,8 @@ func (v *validation) networks() {
 	v.check(agents == nil, "network: agents: %v", agents)
 	v.check(egress == nil, "network: egress: %v", egress)
 	// The load balancer's firewall distinguishes the two networks by their ranges.
-	v.check(!v.AgentsCIDR.Overlaps(v.EgressCIDR), "network: agents %s and egress %s overlap", v.AgentsCIDR, v.EgressCIDR)
+	v.check(!v.AgentsCIDR.Overlaps(v.EgressCIDR), "network: agents %s and egress %s overlap",
+		v.AgentsCIDR, v.EgressCIDR)
 }
 
 // CheckImage returns an error unless the image is named by digest and, if platform, in the stack's
@@ -123,7 +129,8 @@ func (v *validation) audit() {
 	_, found := slices.BinarySearch(LogDays, v.Audit.Retention)
 	v.check(found, "audit.retention: CloudWatch Logs cannot keep events for %d days", v.Audit.Retention)
 	v.check(v.Audit.Lock >= 0, "audit.lock: write a number of days, or 0")
-	v.check(v.Audit.Expire > 0 && v.Audit.Expire >= v.Audit.Lock, "audit.expire: write at least as many days as audit.lock")
+	v.check(v.Audit.Expire > 0 && v.Audit.Expire >= v.Audit.Lock,
+		"audit.expire: write at least as many days as audit.lock")
 	v.check(v.Audit.Email == "" || IsEmail(v.Audit.Email), "audit.email is not a valid address")
 }
 
@@ -140,9 +147,11 @@ func (v *validation) agents() {
 		v.check(!there, "agents.%s.port: agent %s has the port %d too", x.Name, other, x.Port)
 		taken[x.Port] = x.Name
 		i := slices.IndexFunc(v.plan.Agents, func(p plan.Agent) bool { return p.Name == x.Name })
-		v.check(i < 0 || v.plan.Agents[i].Port == x.Port, "agents.%s.port: the policy has another port for the agent", x.Name)
+		v.check(i < 0 || v.plan.Agents[i].Port == x.Port, "agents.%s.port: the policy has another port for the agent",
+			x.Name)
 	}
-	v.check(slices.Equal(names, described), "agents: the policy is about agents %q, the settings about %q", names, described)
+	v.check(slices.Equal(names, described), "agents: the policy is about agents %q, the settings about %q",
+		names, described)
 	v.check(len(v.Agents) <= MaxAgents, "agents: there are %d, more than %d", len(v.Agents), MaxAgents)
 	n := len(v.Agents) * v.Proxies.Max
 	v.check(n <= MaxTargets, "agents: %d of them at up to %d proxies are %d targets, and a load balancer has %d",
@@ -159,16 +168,19 @@ func (v *validation) agent(what string, x Agent) {
 	v.check(err == nil, "%s: %v", what, err)
 	switch x.Compute {
 	case ComputeFargate:
-		v.check(v.Mode == ModeIsolated, "%s: Fargate needs endpoints in the agents' network, and mode %s has no such network", what, v.Mode)
+		v.check(v.Mode == ModeIsolated,
+			"%s: Fargate needs endpoints in the agents' network, and mode %s has no such network", what, v.Mode)
 		v.check(x.Runtime == "", "%s.runtime: Fargate has its own isolation", what)
 		v.fargate(what, x.CPU, x.Memory)
 	case ComputeEC2:
 		v.check(slices.Contains(Runtimes, x.Runtime), "%s.runtime: write one of %s", what, strings.Join(Runtimes, ", "))
 		v.check(IsInstance(x.Instance), "%s.instance: %q is not a valid instance type", what, x.Instance)
-		v.check(x.Runtime != "vm" || strings.Contains(x.Instance, ".metal"), "%s.instance: runtime vm needs a bare-metal type", what)
+		v.check(x.Runtime != "vm" || strings.Contains(x.Instance, ".metal"),
+			"%s.instance: runtime vm needs a bare-metal type", what)
 		v.check(IsAMI(x.AMI), "%s.ami: %q is not a machine image", what, x.AMI)
 		v.check(x.Disk >= MinDisk && x.Disk <= MaxDisk, "%s.disk: write %d to %d GiB", what, MinDisk, MaxDisk)
-		v.check(x.Metadata == MetadataV2 || x.Metadata == MetadataDisabled, "%s.metadata: write %s or %s", what, MetadataV2, MetadataDisabled)
+		v.check(x.Metadata == MetadataV2 || x.Metadata == MetadataDisabled, "%s.metadata: write %s or %s",
+			what, MetadataV2, MetadataDisabled)
 	default:
 		v.check(false, "%s.compute: write %s or %s", what, ComputeEC2, ComputeFargate)
 	}
@@ -181,9 +193,11 @@ func (v *validation) policy() {
 		if v.check(err == nil, "credential %s: %v", c.Name, err); err != nil {
 			continue
 		}
-		v.check(ReadsSecretsOf(ref.Source), "credential %s: the control plane in AWS does not read secrets of %s://", c.Name, ref.Source)
+		v.check(ReadsSecretsOf(ref.Source), "credential %s: the control plane in AWS does not read secrets of %s://",
+			c.Name, ref.Source)
 		v.check(ref.Source != plan.SourceAWSSecretsManager || ref.Region == v.Region,
-			"credential %s: the secret is in %s, the stack in %s: its control plane reads its own region only", c.Name, ref.Region, v.Region)
+			"credential %s: the secret is in %s, the stack in %s: its control plane reads its own region only",
+			c.Name, ref.Region, v.Region)
 	}
 	for _, r := range v.plan.Resolvers {
 		ap, err := netip.ParseAddrPort(r)
