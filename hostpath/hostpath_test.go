@@ -425,6 +425,9 @@ func TestForget(t *testing.T) {
 	paths, err := w.registry.Paths()
 	require.NoError(t, err)
 	require.Equal(t, []string{w.path("work"), w.path("other")}, paths)
+	busy, err := w.registry.Busy()
+	require.NoError(t, err)
+	require.Equal(t, []string{w.path("other")}, busy)
 	for path, want := range map[string]error{
 		w.path("other"): ErrRuns, w.path("work/link"): ErrUnknown, w.dir + "/work/../other": ErrUnknown, w.path("work") + "/": ErrUnknown, w.path("none"): ErrUnknown,
 	} {
@@ -439,6 +442,9 @@ func TestForget(t *testing.T) {
 	require.ErrorIs(t, w.registry.Forget(w.path("other")), ErrRuns, "the second one")
 	again(func() { ended = append(ended, "second") })
 	require.Equal(t, []string{"second"}, ended, "the last one knows that it is")
+	busy, err = w.registry.Busy()
+	require.NoError(t, err)
+	require.Empty(t, busy)
 	require.NoError(t, w.registry.Forget(w.path("other")))
 	require.NoError(t, w.folders().Check(w.path("other/file")))
 	require.ErrorAs(t, w.folders().Check(w.path("work/file")), &writable)

@@ -253,6 +253,23 @@ func (r Registry) Idle(dir string) error {
 	return err
 }
 
+// Busy returns the paths of the folders in which a command works that may write there.
+func (r Registry) Busy() (paths []string, err error) {
+	all, err := r.folders()
+	for _, f := range all {
+		free, err := lock(r.useFile(f), unix.LOCK_EX, 0)
+		switch {
+		case err == nil:
+			free.Close()
+		case errors.Is(err, unix.EWOULDBLOCK):
+			paths = append(paths, f.path)
+		default:
+			return paths, err
+		}
+	}
+	return paths, err
+}
+
 // used returns a folder that counts, in which an agent works, and that is f, in f or around it; or
 // "".
 func (r Registry) used(f folder, counts func(folder) bool) (string, error) {

@@ -72,6 +72,32 @@ func TestHangUp(t *testing.T) {
 	require.Contains(t, errs.String(), "the terminal is gone")
 }
 
+// TestAskedTwice: a command that ignores SIGTERM and SIGINT ends when it is asked again.
+func TestAskedTwice(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGINT} {
+		t.Run(unix.SignalName(sig), func(t *testing.T) {
+			t.Parallel()
+			b := newBox(t, 0)
+			cmd := b.command(t, "sh", "-c", "trap '' TERM INT; trap 'echo got' USR1; echo ready; while :; do sleep 0.1; done")
+			var errs strings.Builder
+			cmd.Stderr = &errs
+			out, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			next := lineReader(out)
+			require.Equal(t, "ready", next(t))
+			for _, s := range []syscall.Signal{sig, unix.SIGUSR1} { // it has both
+				require.NoError(t, cmd.Process.Signal(s))
+			}
+			require.Equal(t, "got", next(t))
+			require.NoError(t, cmd.Process.Signal(sig))
+			require.Error(t, cmd.Wait())
+			require.Contains(t, errs.String(), "the command was asked twice, and did not end within 5s")
+		})
+	}
+}
+
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	eachCaller(t, func(t *testing.T, b *box) {

@@ -135,11 +135,26 @@ func (s *Spec) around() (*Spec, *wire.Machine, error) {
 	return &around, machine, nil
 }
 
-// Nobody sees a command any more whose terminal is gone. So one that ignores the SIGHUP of that is
-// ended, after hangUpGrace.
-const hangUpGrace = 10 * time.Second
+// endGrace is the time that a command has to end by itself once its terminal is gone, which nobody
+// sees any more, or once it was asked for the second time. Then it is ended.
+const endGrace = 5 * time.Second
 
-var errHungUp = fmt.Errorf("the terminal is gone, and the command did not end within %s of SIGHUP (nohup keeps it)", hangUpGrace)
+var (
+	errHungUp = fmt.Errorf("the terminal is gone, and the command did not end within %s of SIGHUP (nohup keeps it)",
+		endGrace)
+	errAsked = fmt.Errorf("the command was asked twice, and did not end within %s", endGrace)
+)
+
+// asked is when somebody asked a command to end, by the signal.
+type asked map[os.Signal]time.Time
+
+// again reports whether the signal, which has come now, asks the command to end for the second
+// time. Two SIGINT do if they come within twice endGrace: each may interrupt what the command does.
+func (a asked) again(sig os.Signal) bool {
+	before, twice := a[sig]
+	a[sig] = time.Now()
+	return twice && (sig == unix.SIGTERM || sig == unix.SIGINT && time.Since(before) < 2*endGrace)
+}
 
 // Run runs the command of s and returns how it ended. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and
 // SIGUSR2 that this process receives in the meantime are passed to the command. When Run returns,
@@ -241,6 +256,7 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	commands.publish(s.Published)
 	done := make(chan struct{})
 	go func() {
+		asked := asked{}
 		for {
 			select {
 			case sig := <-signals:
@@ -254,11 +270,14 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 				// If the inside is gone, so is whom the signal was for.
 				_ = commands.say(said, nil)
 				if sig == unix.SIGHUP && onTerminal {
-					time.AfterFunc(hangUpGrace, func() {
+					time.AfterFunc(endGrace, func() {
 						if !hasTerminal() {
 							end(errHungUp) // too late is of no effect
 						}
 					})
+				}
+				if asked.again(sig) {
+					time.AfterFunc(endGrace, func() { end(errAsked) })
 				}
 			case <-done:
 				return

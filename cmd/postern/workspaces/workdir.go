@@ -33,14 +33,17 @@ user on this machine.`,
 					return err
 				}
 				all, err := paths.Paths()
+				busy, err2 := paths.Busy()
 				for _, p := range all {
 					note := ""
 					if info, err := os.Lstat(p); err != nil || !info.IsDir() {
 						note = "  (it is not there now)"
+					} else if slices.Contains(busy, p) {
+						note = "  (an agent works there now)"
 					}
 					fmt.Fprintln(cmd.OutOrStdout(), advice.Visible(p)+note)
 				}
-				return err
+				return errors.Join(err, err2)
 			},
 		},
 		&cobra.Command{
