@@ -121,6 +121,18 @@ func Committed(
 		all = append(all, l.look(ctx, folders, f, paths)...)
 		f.Close()
 	}
+	for _, at := range found.Bare {
+		l := Leaked{Folder: filepath.Join(folder, at), Clean: folder + "-" + filepath.Base(at) + "-clean"}
+		l.git = l.Folder
+		f, err := hostpath.OpenBelow("/", l.git)
+		if err != nil {
+			l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
+			all = append(all, l)
+			continue
+		}
+		all = append(all, l.look(ctx, folders, f, ends(found.Paths()))...)
+		f.Close()
+	}
 	g, err := findGit(folder)
 	if err != nil || g == nil {
 		return all // then no agent sees it either
@@ -139,6 +151,22 @@ func Committed(
 		l.own = filepath.Join("worktrees", filepath.Base(g.own.Name()))
 	}
 	return append(all, l.look(ctx, folders, g.common, paths)...)
+}
+
+// ends returns the paths and all that they end with: a worktree may be anywhere above a file.
+func ends(paths []string) (all []string) {
+	for _, at := range paths {
+		for {
+			all = append(all, at)
+			_, rest, ok := strings.Cut(at, "/")
+			if !ok {
+				break
+			}
+			at = rest
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // look returns l with what the repository, whose git folder is open, has of the paths, if it has

@@ -389,3 +389,19 @@ func TestClonedObjectsAreOwn(t *testing.T) {
 		`\(hard links, as a local git clone makes them\), which the agent would have written, too: 4, [1-9] KiB\n$`,
 		notes.String())
 }
+
+// TestCommittedInBare: git's folder may have any name.
+func TestCommittedInBare(t *testing.T) {
+	t.Parallel()
+	all, dir := committed(t, `git init -qb main x; cd x; mkdir d; echo x > d/.env; echo y > y; git add .
+		git commit -qm a; cd ..; git clone -q --bare x .bare; rm -rf x; echo "gitdir: ./.bare" > .git
+		git worktree add -q trees/main main; mkdir -p plain/objects plain/refs; test -e trees/main/d/.env`)
+	require.Len(t, all, 1)
+	require.NoError(t, all[0].Unknown)
+	require.Equal(t, filepath.Join(dir, ".bare"), all[0].Folder)
+	require.Equal(t, []string{"d/.env"}, all[0].Paths)
+	require.Equal(t, []string{"d/.env"}, all[0].Now)
+	require.NoError(t, all[0].Clone(t.Context(), hostpath.In(t.TempDir())))
+	require.NoFileExists(t, filepath.Join(all[0].Clean, "d/.env"))
+	require.FileExists(t, filepath.Join(all[0].Clean, "y"))
+}

@@ -60,8 +60,8 @@ type Found struct {
 	Hidden []Secret
 	// Shown look like secrets, and do not count because of [Search.Show].
 	Shown []Secret
-	// Repositories are the folders in which git keeps objects.
-	Repositories []string
+	// Repositories are the folders with git's folder .git. Bare are git's folders with other names.
+	Repositories, Bare []string
 }
 
 // Paths returns the paths of what is hidden.
@@ -170,8 +170,7 @@ func (f *finder) shows(at string) (reason string, leads bool) {
 // below looks into a folder. If it counts as a secret, because says why.
 func (f *finder) below(dir *os.File, at, because string) error {
 	return f.each(dir, at, func(name, child string, e *entry) error {
-		if e.is(unix.S_IFDIR) && (strings.HasSuffix("/"+child, "/.git/objects") || f.Git && child == "objects") {
-			f.Repositories = append(f.Repositories, path.Dir(path.Dir(child)))
+		if e.is(unix.S_IFDIR) && name == "objects" && f.repository(dir, at) {
 			return nil // nothing has a name there
 		}
 		why, fixed := because, false
@@ -208,6 +207,21 @@ func (f *finder) below(dir *os.File, at, because string) error {
 		defer below.Close()
 		return f.below(below, child, why)
 	})
+}
+
+// repository notes the open folder at the path, which has objects, if it is git's.
+func (f *finder) repository(dir *os.File, at string) bool {
+	if path.Base(at) == ".git" || f.Git && at == "." {
+		f.Repositories = append(f.Repositories, path.Dir(at))
+		return true
+	}
+	for _, name := range []string{"HEAD", "refs"} {
+		if e, err := look(dir, name); err != nil || e == nil {
+			return false
+		}
+	}
+	f.Bare = append(f.Bare, at)
+	return true
 }
 
 // noteLinks notes the hidden file, or the files in the hidden folder, that have other names too.
