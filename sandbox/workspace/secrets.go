@@ -169,9 +169,15 @@ func (f *finder) shows(at string) (reason string, leads bool) {
 
 // below looks into a folder. If it counts as a secret, because says why.
 func (f *finder) below(dir *os.File, at, because string) error {
+	has := func(name string) bool { e, _ := look(dir, name); return e != nil }
 	return f.each(dir, at, func(name, child string, e *entry) error {
-		if e.is(unix.S_IFDIR) && name == "objects" && f.repository(dir, at) {
-			return nil // nothing has a name there
+		switch objects := e.is(unix.S_IFDIR) && name == "objects"; { // nothing has a name there
+		case objects && (path.Base(at) == ".git" || f.Git && at == "."):
+			f.Repositories = append(f.Repositories, path.Dir(at))
+			return nil
+		case objects && has("HEAD") && has("refs"):
+			f.Bare = append(f.Bare, at)
+			return nil
 		}
 		why, fixed := because, false
 		lower := strings.ToLower(child)
@@ -207,21 +213,6 @@ func (f *finder) below(dir *os.File, at, because string) error {
 		defer below.Close()
 		return f.below(below, child, why)
 	})
-}
-
-// repository notes the open folder at the path, which has objects, if it is git's.
-func (f *finder) repository(dir *os.File, at string) bool {
-	if path.Base(at) == ".git" || f.Git && at == "." {
-		f.Repositories = append(f.Repositories, path.Dir(at))
-		return true
-	}
-	for _, name := range []string{"HEAD", "refs"} {
-		if e, err := look(dir, name); err != nil || e == nil {
-			return false
-		}
-	}
-	f.Bare = append(f.Bare, at)
-	return true
 }
 
 // noteLinks notes the hidden file, or the files in the hidden folder, that have other names too.
