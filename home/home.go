@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,8 @@ type Folder struct {
 	Root string
 	// name and file are set if the stack file is known.
 	name, file string
+	// seen is what the record said when the folder was found: see [Folder.Claim].
+	seen string
 }
 
 // ControlUser and NodeUser are the users that the control plane and the nodes run
@@ -99,7 +102,15 @@ func IdentityOf(f *os.File) (Identity, error) {
 // at is where the owner's state folder is, whether or not there is one.
 func at(o Owner) (Folder, error) {
 	base, err := hostpath.StateFolder()
-	return Folder{Root: filepath.Join(base, o.Name+"-"+hashed(o.File)), name: o.Name, file: o.File}, err
+	h := Folder{Root: filepath.Join(base, o.Name+"-"+hashed(o.File)), name: o.Name, file: o.File}
+	h.seen = h.recorded()
+	return h, err
+}
+
+// recorded returns what the record says, or "" if there is none that can be read.
+func (h Folder) recorded() string {
+	data, _ := hostpath.ReadFile(h.RecordFile(), maxFile)
+	return string(data)
 }
 
 // Of returns the state folder of the owner's stack: [hostpath.StateFolder]/<stack>-<hash
@@ -138,17 +149,29 @@ func Claim(o Owner) (Folder, error) {
 	if err != nil {
 		return h, err
 	}
-	return h, h.Claim(o)
+	err = h.Claim(o)
+	h.seen = h.recorded()
+	return h, err
 }
+
+// ErrClaimed means that another command has claimed the state folder for another folder of stack
+// files.
+var ErrClaimed = errors.New("another command has claimed it meanwhile, for a stack file that was in another folder")
 
 // Claim makes the folder if there is none, and writes down that it belongs to the
 // owner, with the identity of the file's folder as it is now. A folder that
 // belongs to another file is refused. The caller has made sure that a person
-// means this file: see package publish.
+// means this file: see package publish. What the caller has seen of the record counts: if the record
+// no longer says what it said when [Of] or [Claim] returned h, the error is [ErrClaimed].
 func (h Folder) Claim(o Owner) error {
 	if err := os.MkdirAll(h.Root, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w", err)
 	}
+	held, err := lock(h.Root)
+	if err != nil {
+		return fmt.Errorf("claim the state folder: %w", err)
+	}
+	defer held.Close()
 	if r, err := h.owner(); err == nil {
 		if err := h.belongs(r, o); err != nil {
 			return err
@@ -157,11 +180,35 @@ func (h Folder) Claim(o Owner) error {
 			return nil
 		}
 	}
+	if h.recorded() != h.seen {
+		return fmt.Errorf("the state folder %s: %w: run this again", h.Root, ErrClaimed)
+	}
 	data, err := json.Marshal(o)
 	if err != nil {
 		return fmt.Errorf("record to which stack file %s belongs: %w", h.Root, err)
 	}
 	return atomicfile.Write(h.RecordFile(), append(data, '\n'), 0o644)
+}
+
+// lockFor bounds the wait for another command that claims the folder.
+const lockFor = 5 * time.Second
+
+// lock takes the lock on the folder. The kernel drops the lock when the folder is closed.
+func lock(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for until := time.Now().Add(lockFor); ; time.Sleep(time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(until) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s, which `lslocks` names the holder of: %w", dir, err)
+		}
+	}
 }
 
 // Replaced reports whether the folder of the owner's file is another one than when

@@ -99,26 +99,27 @@ func RefuseProposal(f *stacks.File) error {
 
 // RefuseUnmeant returns an [*UnseenError] if it is not sure that a person means the file: it is
 // only a proposal, or its folder is not the one from which the stack was brought up. It is for what
-// is done once for a stack, and asks nothing.
-func RefuseUnmeant(f *stacks.File) error {
+// is done once for a stack, and asks nothing. Claim the folder that it returns, and no other: see
+// [home.Folder.Claim].
+func RefuseUnmeant(f *stacks.File) (home.Folder, error) {
 	if err := RefuseProposal(f); err != nil {
-		return err
+		return home.Folder{}, err
 	}
 	folder, err := f.Home()
 	if err != nil && !errors.Is(err, home.ErrUnclaimed) {
-		return err
+		return folder, err
 	}
 	replaced, err := folder.Replaced(f.Owner())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // a folder that says nothing belongs to no other file
+		return folder, nil // a folder that says nothing belongs to no other file
 	}
 	if err != nil {
-		return &UnseenError{Why: err.Error(), Remedy: "look at it, and bring it up: " + f.Command("up")}
+		return folder, &UnseenError{Why: err.Error(), Remedy: "look at it, and bring it up: " + f.Command("up")}
 	}
 	if !replaced {
-		return nil
+		return folder, nil
 	}
-	return &UnseenError{Why: replacedText(f), Remedy: "look at it, and bring it up: " + f.Command("up")}
+	return folder, &UnseenError{Why: replacedText(f), Remedy: "look at it, and bring it up: " + f.Command("up")}
 }
 
 func replacedText(f *stacks.File) string {

@@ -91,16 +91,24 @@ func TestAsk(t *testing.T) {
 	require.NoError(t, publish.RefuseProposal(mine))
 	require.ErrorContains(t, publish.RefuseProposal(agents), "keep it where no agent works: install -D -m 600 "+agents.Real+" "+root+"/config/postern/stacks/local.yaml")
 
-	require.NoError(t, publish.RefuseUnmeant(mine))
+	_, err := publish.RefuseUnmeant(mine)
+	require.NoError(t, err)
 	h, err := mine.Home()
 	require.NoError(t, err)
 	record, err := os.ReadFile(h.RecordFile())
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(h.RecordFile(), []byte("{"), 0o600))
 	var unseen *publish.UnseenError
-	require.ErrorAs(t, publish.RefuseUnmeant(mine), &unseen, "whose the folder is cannot be read")
+	_, err = publish.RefuseUnmeant(mine)
+	require.ErrorAs(t, err, &unseen, "whose the folder is cannot be read")
 	require.NoError(t, os.Remove(h.RecordFile()))
-	require.NoError(t, publish.RefuseUnmeant(mine), "it was claimed by nobody")
+	folder, err := publish.RefuseUnmeant(mine)
+	require.NoError(t, err, "it was claimed by nobody")
+	require.NoError(t, os.WriteFile(h.RecordFile(), record, 0o600))
+	other := mine.Owner()
+	other.Folder.Inode++ // the file's folder was put into the place of the first
+	require.ErrorIs(t, folder.Claim(other), home.ErrClaimed, "somebody has claimed it since the look")
+	require.NoError(t, folder.Claim(mine.Owner()), "for the same folder it is no matter")
 	require.NoError(t, os.WriteFile(h.RecordFile(), record, 0o600))
 
 	// A list of agents' folders that is damaged stops everything.

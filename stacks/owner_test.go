@@ -33,10 +33,10 @@ func TestHome(t *testing.T) {
 
 	claimed, err := home.Claim(f.Owner())
 	require.NoError(t, err)
-	require.Equal(t, h, claimed)
+	require.Equal(t, h.Root, claimed.Root)
 	again, err := f.Home()
 	require.NoError(t, err)
-	require.Equal(t, h, again)
+	require.Equal(t, claimed, again)
 	require.Equal(t, "local", home.Folder{Root: h.Root}.Stack(), "written down, whatever the folder is called")
 
 	// By a link, it is the file that counts.
@@ -44,17 +44,17 @@ func TestHome(t *testing.T) {
 	require.NoError(t, os.Symlink(f.Real, link))
 	byLink, err := opened(t, link).Home()
 	require.NoError(t, err)
-	require.Equal(t, h, byLink)
+	require.Equal(t, claimed, byLink)
 
 	// Of a file that is gone, and of a folder that is gone, it stays where it is.
 	require.NoError(t, os.Remove(f.Real))
 	gone, err := opened(t, f.Real).Home()
 	require.NoError(t, err)
-	require.Equal(t, h, gone)
+	require.Equal(t, claimed, gone)
 	require.NoError(t, os.RemoveAll(filepath.Dir(f.Real)))
 	gone, err = opened(t, f.Real).Home()
 	require.NoError(t, err)
-	require.Equal(t, h, gone)
+	require.Equal(t, claimed, gone)
 	_, err = opened(t, f.Real).Load()
 	require.ErrorContains(t, err, "no such file or directory")
 }
@@ -131,4 +131,44 @@ func TestReplaced(t *testing.T) {
 	_, err = home.Claim(opened(t, path).Owner())
 	require.NoError(t, err)
 	require.False(t, replaced())
+}
+
+// TestClaimIsOfWhatWasSeen: between the look at whose a state folder is, and the claim, another
+// command may claim it for another folder of stack files. Of several at once, one claims it.
+func TestClaimIsOfWhatWasSeen(t *testing.T) {
+	t.Setenv("POSTERN_HOME", t.TempDir())
+	mine := opened(t, stackIn(t, t.TempDir(), "local")).Owner()
+	other := func(n uint64) home.Owner {
+		o := mine
+		o.Folder.Inode += n
+		return o
+	}
+	seen, err := home.Of(mine)
+	require.NoError(t, err)
+	_, err = home.Claim(mine)
+	require.NoError(t, err)
+	require.ErrorIs(t, seen.Claim(other(1)), home.ErrClaimed, "nobody had claimed it, when it was looked at")
+	require.NoError(t, seen.Claim(mine), "for whom it is")
+
+	seen, err = home.Of(other(1))
+	require.NoError(t, err)
+	require.NoError(t, seen.Claim(other(1)), "it is as it was seen")
+	require.ErrorIs(t, seen.Claim(other(2)), home.ErrClaimed)
+
+	seen, err = home.Of(mine)
+	require.NoError(t, err)
+	const many = 20
+	claimed := make(chan error, many)
+	for n := range many {
+		go func() { claimed <- seen.Claim(other(uint64(n) + 10)) }()
+	}
+	won := 0
+	for range many {
+		if err := <-claimed; err == nil {
+			won++
+		} else {
+			require.ErrorIs(t, err, home.ErrClaimed)
+		}
+	}
+	require.Equal(t, 1, won)
 }

@@ -397,7 +397,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 		if err := d.review(ctx, stack); err != nil {
 			return err
 		}
-		if d.home, err = home.Claim(d.file.Owner()); err != nil {
+		if err := d.home.Claim(d.file.Owner()); err != nil { // as it was when it was reviewed
 			return err
 		}
 	}

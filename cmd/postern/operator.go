@@ -7,7 +7,6 @@ import (
 
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/bundle"
-	"github.com/postern/postern/home"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 )
@@ -32,11 +31,11 @@ authority that vouches for the control planes' reports. Run it again after eithe
 				return err
 			}
 			// The key and the store are of the stack that a person means: see [home.Folder.Claim].
-			if err := publish.RefuseUnmeant(file); err != nil {
+			home, err := publish.RefuseUnmeant(file)
+			if err != nil {
 				return err
 			}
-			home, err := home.Claim(file.Owner())
-			if err != nil {
+			if err := home.Claim(file.Owner()); err != nil {
 				return err
 			}
 			if err := bundle.MakeKey(home.OperatorKey(), home.Trusted()); err != nil {

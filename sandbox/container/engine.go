@@ -364,7 +364,8 @@ func (e *Engine) start(ctx context.Context, id string) error {
 }
 
 // gone waits, without a bound, until the container has ended and is removed. Call it before the
-// container starts: ready is closed when the engine has begun to wait.
+// container starts: ready is closed when the engine has begun to wait. An engine that could not
+// remove the container says so in its answer.
 func (e *Engine) gone(ctx context.Context, id string, ready func()) error {
 	response, err := e.ask(ctx, http.MethodPost, "/containers/"+id+"/wait?condition=removed", nil)
 	ready()
@@ -375,17 +376,36 @@ func (e *Engine) gone(ctx context.Context, id string, ready func()) error {
 		return fmt.Errorf("wait for container: %w", err)
 	}
 	defer response.Body.Close()
-	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+	var ended struct{ Error *struct{ Message string } }
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&ended); err != nil {
 		return fmt.Errorf("wait for container: %w", err)
+	}
+	if ended.Error != nil {
+		return fmt.Errorf("wait for container: %s", ended.Error.Message)
 	}
 	return nil
 }
 
-// Remove ends and removes the container of that ID or name. One that is gone is not an error.
+// removeEvery is the time between two requests to remove a container that somebody else removes.
+const removeEvery = 100 * time.Millisecond
+
+// Remove ends and removes the container of that ID or name, and returns when the engine no longer
+// has it: a removal in progress (409) may fail. One that is gone is not an error.
 func (e *Engine) Remove(ctx context.Context, id string) error {
-	err := e.call(ctx, http.MethodDelete, "/containers/"+id+"?force=1&v=1", nil, nil)
-	if err != nil && !isStatus(err, http.StatusNotFound) && !isStatus(err, http.StatusConflict) { // 409: in progress
-		return fmt.Errorf("remove container: %w", err)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := e.call(ctx, http.MethodDelete, "/containers/"+id+"?force=1&v=1", nil, nil)
+		if err == nil || isStatus(err, http.StatusNotFound) {
+			return nil
+		}
+		if !isStatus(err, http.StatusConflict) {
+			return fmt.Errorf("remove container: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("remove container: the engine still has it: %w", err)
+		case <-time.After(removeEvery):
+		}
 	}
-	return nil
 }

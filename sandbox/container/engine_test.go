@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -175,10 +176,12 @@ func TestCalls(t *testing.T) {
 		{start, "POST /containers/c1/start", "404" + boom, "error: start container: boom"},
 		{remove, "DELETE /containers/c1?force=1&v=1", "204\n", "<nil>"},
 		{remove, "DELETE /containers/c1?force=1&v=1", "404\n", "<nil>"},
-		{remove, "DELETE /containers/c1?force=1&v=1", "409\n", "<nil>"},
 		{remove, "DELETE /containers/c1?force=1&v=1", "500" + boom, "error: remove container: boom"},
 		{gone, wait, "200\n{}", "<nil>"},
 		{gone, wait, "404\n", "<nil>"},
+		{gone, wait, "200\n" + `{"StatusCode":137,"Error":{"Message":"boom"}}`, "error: wait for container: boom"},
+		{gone, wait, "200\n" + `{"StatusCode":137,"Error":null}`, "<nil>"},
+		{gone, wait, "200\n", "error: wait for container: EOF"},
 		{gone, wait, "500" + boom, "error: wait for container: boom"},
 		{look, at, "200\n" + stat(fs.ModeSymlink, "/x"), "/x"},
 		{look, at, "200\n" + stat(fs.ModeDir, "/x"), ""},
@@ -198,6 +201,42 @@ func TestCalls(t *testing.T) {
 			}
 			require.NoError(t, err)
 			require.Equal(t, c.want, fmt.Sprint(got))
+		})
+	}
+}
+
+// TestRemovedIsGone: a removal that is in progress may fail, so the container counts as removed when
+// the engine no longer has it, and not before.
+func TestRemovedIsGone(t *testing.T) {
+	t.Parallel()
+	answers := map[string][]string{ // one after another, and then the last one again
+		"done":  {"409\n", "409\n", "404\n"},
+		"ours":  {"409\n", "204\n"},
+		"fails": {"409\n", "500\n" + `{"message":"cannot kill"}`},
+		"stuck": {"409\n" + `{"message":"in progress"}`},
+	}
+	for name, want := range map[string]string{
+		"done": "", "ours": "", "fails": "remove container: cannot kill", "stuck": "remove container: the engine still has it: in progress",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			asked, all := 0, answers[name]
+			f := newFake(t, func(string) string {
+				asked++
+				if asked == 5 {
+					time.AfterFunc(removeEvery/2, cancel) // between two requests
+				}
+				return all[min(asked, len(all))-1]
+			})
+			err := f.Remove(ctx, "c1")
+			if want == "" {
+				require.NoError(t, err)
+			} else {
+				require.EqualError(t, err, want)
+			}
+			require.GreaterOrEqual(t, asked, len(all))
 		})
 	}
 }
