@@ -60,6 +60,8 @@ echo x > .git/hooks/pre-commit
 echo x >> .git/config
 git config core.fsmonitor ./x
 rm -rf .git/hooks
+mkdir -p .git/remotes && echo URL: /x > .git/remotes/origin
+mkdir -p .git/branches && echo /x > .git/branches/origin
 mv .git/hooks h
 mv .git g
 rm -f .git/config; test ! -e .git/config

@@ -226,9 +226,7 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	}
 	setup.Protected = wire.Raw(s.View.Protected)
 	for _, f := range s.View.GitFolders {
-		setup.Git = append(setup.Git, wire.Folder{
-			Path: wire.Bytes(f.Path), Device: f.Device, Inode: f.Inode, Protected: wire.Raw(f.Protected),
-		})
+		setup.Git = append(setup.Git, wire.Folder{Path: wire.Bytes(f.Path), Device: f.Device, Inode: f.Inode})
 	}
 	for _, m := range s.View.Mounts {
 		if m.Kind == view.Layer {

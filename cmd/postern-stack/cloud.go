@@ -32,14 +32,16 @@ func (d *driver) elsewhere(ctx context.Context) (*stacks.Stack, error) {
 			advice.Lines(err.Error()))
 		return nil, nil //nolint:nilerr // said
 	}
-	if err := publish.RefuseProposal(d.file); err != nil {
-		return nil, err
-	}
 	return stack, d.inCloud(ctx, stack)
 }
 
-// inCloud finds the backend of a stack in a cloud. See [become].
+// inCloud finds the backend of a stack in a cloud. See [become]. Everything that asks a cloud comes
+// by here, also what only shows something: the stack file says where the credentials of this user
+// are sent, and whose state is believed.
 func (d *driver) inCloud(ctx context.Context, stack *stacks.Stack) error {
+	if err := publish.RefuseProposal(d.file); err != nil {
+		return err
+	}
 	if err := become(ctx, stack); err != nil {
 		return err
 	}

@@ -98,15 +98,6 @@ func (p *Prepared) own(folder string, alone func(at string) bool, advice string)
 	return nil
 }
 
-// Written returns the real paths of the folders of the host that the command writes: the working
-// directory, and git's.
-func (p *Prepared) Written() (folders []string) {
-	for _, protection := range p.protections {
-		folders = append(folders, protection.Folder)
-	}
-	return folders
-}
-
 // lost returns why a file may no longer be protected, or nil.
 func (p *Prepared) lost() (err error) {
 	for _, protection := range p.protections {

@@ -49,8 +49,8 @@ func (g *gitFolder) close() {
 // owner is the agent in the words of [hostpath.Registry.Use].
 func (r *Request) owner() string { return filepath.Base(r.Home.Root) + "/" + r.Agent }
 
-// repository has in show git's folder, if that is not in the working directory, or says in NoGit
-// why git will not work.
+// repository has in show git's folder, if that is not in the working directory, and says in Git
+// what git will not do.
 func (p *Prepared) repository(
 	ctx context.Context, r *Request, folders *hostpath.Folders, in *view.Input, hide []string,
 ) error {
@@ -72,14 +72,14 @@ func (p *Prepared) repository(
 		err = g.search(ctx, search)
 	}
 	if err != nil {
-		p.NoGit = err.Error()
+		p.Git = "git does not work in this folder, because its repository is elsewhere: " + err.Error()
 		p.Leaked = slices.DeleteFunc(p.Leaked, func(l Leaked) bool { return l.Elsewhere })
 		return nil
 	}
 	if g == nil {
 		return nil
 	}
-	return p.show(r, g, in)
+	return p.show(g, in)
 }
 
 // mayShow says why an agent may not see git's folder.
@@ -131,113 +131,22 @@ func (g *gitFolder) search(ctx context.Context, search workspace.Search) error {
 	return nil
 }
 
-// show has the sandbox show git's folder. A command that writes the working directory can commit,
-// but in a folder below the repository's: git would take all that is not shown for removed.
-func (p *Prepared) show(r *Request, g *gitFolder, in *view.Input) error {
-	writes := in.Workspace.Mode == view.Write && !g.above
-	shown := &view.Repository{Path: g.named, Above: g.above}
-	in.Repository = shown
-	if writes {
-		done, err := hostpath.In(filepath.Dir(r.Home.Root)).Use(g.common.Name(), r.owner())
-		if err != nil {
-			return err
-		}
-		p.done = append(p.done, func() { done() })
-	}
-	if g.own == nil { // a submodule's, or a repository's above
-		return p.shown(shown, g.common, writes, workspace.GitFolder)
-	}
-	if err := p.shown(shown, g.common, false, nil); err != nil || !writes {
-		return err
-	}
-	// Nothing else in the common folder can be written, least of all the settings, the hooks, and
-	// what other worktrees have there.
-	for name, files := range map[string]workspace.Files{"objects": workspace.GitObjects, "refs": nil} {
-		f, err := folderIn(g.common, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		err = p.shown(shown, f, true, files)
-		f.Close()
-		if err != nil {
-			return err
-		}
-	}
-	if err := makeLogs(g.own); err != nil {
-		return err
-	}
-	shown.Over = append(copyLogs(g.common, "refs/stash", "refs/heads"), copyLogs(g.own, "HEAD")...)
-	return p.shown(shown, g.own, true, workspace.GitWorktree)
-}
-
-// makeLogs makes the folder of git's logs, unless it is there: a command could make a link instead.
-func makeLogs(git *os.File) error {
-	err := unix.Mkdirat(int(git.Fd()), "logs", 0o755)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make %s/logs: %w", git.Name(), err)
-	}
-	logs, err := folderIn(git, "logs")
-	if err != nil {
-		return fmt.Errorf("git would follow a link there, so it must be a folder: remove it: %w", err)
-	}
-	return logs.Close()
-}
-
-// mostLogs bounds how many of git's logs are copied.
-const mostLogs = 100
-
-// copyLogs returns mounts of a copy, in memory, of logs in git's folder, in this order: git outside
-// follows a link that is in the place of a log, and appends there. A log that is not copied is an
-// empty one to the command.
-func copyLogs(git *os.File, first ...string) (over []view.Mount) {
-	logs, err := folderIn(git, "logs")
-	if err != nil {
-		return nil
-	}
-	defer logs.Close()
-	over = append(over, view.Mount{Kind: view.Tmpfs, Target: logs.Name(), Mode: 0o700, Size: 64 * mostOfGit})
-	var below func(in *os.File, names []string)
-	below = func(in *os.File, names []string) {
-		for _, name := range names {
-			content, err := hostpath.ReadIn(in, name, mostOfGit)
-			if err == nil && len(over) <= mostLogs {
-				over = append(over, view.Mount{
-					Kind: view.File, Target: filepath.Join(in.Name(), name), Content: content, Writable: true,
-				})
-			}
-			if dir, err := folderIn(in, name); err == nil {
-				names, _ := dir.Readdirnames(-1) // what is not read is empty to the command
-				slices.Sort(names)
-				below(dir, names)
-				dir.Close()
-			}
-		}
-	}
-	for _, name := range first {
-		if dir, err := folderIn(logs, filepath.Dir(name)); err == nil {
-			below(dir, []string{filepath.Base(name)})
-			dir.Close()
-		}
-	}
-	return over
-}
-
-// shown adds a folder of git's. If the command writes it, it cannot write the files.
-func (p *Prepared) shown(in *view.Repository, f *os.File, writable bool, files workspace.Files) (err error) {
+// show has the sandbox show git's folder, of which a command can write nothing: git outside follows a
+// link in the place of any file or folder there, copies objects from where it leads, and takes an
+// object that was written again for what it was. Everybody who works in the main checkout, or in the
+// repository above a submodule, runs git there.
+func (p *Prepared) show(g *gitFolder, in *view.Input) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("look at %s: %w", f.Name(), err)
+	if err := unix.Fstat(int(g.common.Fd()), &st); err != nil {
+		return fmt.Errorf("look at %s: %w", g.common.Name(), err)
 	}
-	folder := view.GitFolder{Path: f.Name(), Device: st.Dev, Inode: st.Ino, Writable: writable}
-	if writable {
-		if folder.Protected, err = p.protect(f.Name(), files); err != nil {
-			return err
-		}
+	in.Repository = &view.Repository{Path: g.named, Above: g.above, Folders: []view.GitFolder{
+		{Path: g.common.Name(), Device: st.Dev, Inode: st.Ino},
+	}}
+	if in.Workspace.Mode == view.Write && !g.above {
+		p.Git = "git only reads in this folder, because its repository is elsewhere: to let the command commit, " +
+			"give it a clone (git clone --no-hardlinks)"
 	}
-	in.Folders = append(in.Folders, folder)
 	return nil
 }
 
@@ -329,7 +238,7 @@ func (g *gitFolder) follow() error {
 	if worktree := coreWorktree(string(config)); err != nil || worktree == "" || !leads(from(real, worktree), g.top) {
 		return notBack
 	}
-	if _, err := hostpath.ReadIn(g.common, "commondir", mostOfGit); err == nil && !workspace.OwnCommon(g.common) {
+	if _, err := hostpath.ReadIn(g.common, "commondir", mostOfGit); err == nil {
 		return notBack
 	}
 	return nil

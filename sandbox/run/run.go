@@ -180,8 +180,8 @@ type Prepared struct {
 	// that, and Leaked of these what is in a repository's objects: see [Committed].
 	Secrets *workspace.Found
 	Leaked  []Leaked
-	// NoGit says why git will not work in the working directory, if it would elsewhere.
-	NoGit string
+	// Git says what git will not do in the working directory, and why, if it would elsewhere.
+	Git string
 	// Unsigned is set if the caller's commits are signed: the command's are not.
 	Unsigned bool
 	// protections are those of the folders of the host that the command writes.

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/workspace"
 )
 
@@ -317,49 +316,6 @@ func TestCommittedInEach(t *testing.T) {
 		folders = append(folders, l.Folder)
 	}
 	require.ElementsMatch(t, []string{dir, filepath.Join(dir, "!a"), filepath.Join(dir, "z")}, folders)
-}
-
-// TestLogsAreCopies: a command in a linked worktree writes no log that git outside appends to.
-func TestLogsAreCopies(t *testing.T) {
-	t.Parallel()
-	root, err := filepath.EvalSymlinks(t.TempDir())
-	require.NoError(t, err)
-	shell(t, root, `git init -qb main main; cd main; git commit -q --allow-empty -m a; git worktree add -q ../wt`)
-	own := root + "/main/.git/worktrees/wt"
-	g, err := findGit(root + "/wt")
-	require.NoError(t, err)
-	defer g.close()
-	show := func() (*view.Repository, error) {
-		p, in := &Prepared{}, &view.Input{}
-		in.Workspace.Mode = view.Write
-		r := &Request{Agent: "demo"}
-		r.Home.Root = t.TempDir() + "/local"
-		err := p.show(r, g, in)
-		for _, done := range p.done {
-			done()
-		}
-		return in.Repository, err
-	}
-	for _, remove := range []bool{false, true} {
-		shown, err := show()
-		require.NoError(t, err)
-		var over []string
-		for _, m := range shown.Over {
-			over = append(over, string(m.Kind)+" "+m.Target)
-		}
-		require.Contains(t, over, string(view.Tmpfs)+" "+own+"/logs")
-		require.Contains(t, over, string(view.Tmpfs)+" "+root+"/main/.git/logs")
-		require.Contains(t, over, string(view.File)+" "+root+"/main/.git/logs/refs/heads/main")
-		if !remove {
-			require.Contains(t, over, string(view.File)+" "+own+"/logs/HEAD")
-			require.NoError(t, os.RemoveAll(own+"/logs"))
-		}
-	}
-	require.NoError(t, os.RemoveAll(own+"/logs"))
-	require.NoError(t, os.Symlink(root, own+"/logs"))
-	_, err = show()
-	require.ErrorContains(t, err, own+"/logs")
-	require.ErrorContains(t, err, "remove it")
 }
 
 // TestClonedObjectsAreOwn: a local clone has the original's objects. An agent that writes the clone

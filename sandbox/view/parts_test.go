@@ -277,13 +277,13 @@ func TestRepository(t *testing.T) {
 	at := func(name string) string { return filepath.Join(root, name) }
 	r := &Repository{Path: at("link"), Above: true, Folders: []GitFolder{
 		{Path: at("git"), Device: 1, Inode: 2},
-		{Path: at("git/worktrees/w"), Writable: true, Protected: []string{"gitdir"}},
+		{Path: at("git/worktrees/w")},
 	}}
 	b := new(machine).builder(&Input{Repository: r, Agent: "a"})
 	require.NoError(t, b.repository())
 	require.Equal(t, []Mount{
 		{Kind: Bind, Source: at("git"), Target: at("git")},
-		{Kind: Bind, Source: at("git/worktrees/w"), Target: at("git/worktrees/w"), Writable: true},
+		{Kind: Bind, Source: at("git/worktrees/w"), Target: at("git/worktrees/w")},
 		{Kind: Symlink, Source: at("git/worktrees/w"), Target: at("link")},
 	}, b.Mounts)
 	require.Equal(t, r.Folders, b.GitFolders)

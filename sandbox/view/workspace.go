@@ -47,10 +47,8 @@ func (m Mode) hasFolder() bool { return m != Ephemeral && m != Volume }
 type Repository struct {
 	// Path is the path that .git in the working directory names.
 	Path string
-	// Folders are shown one after the other: the first is the whole of it.
+	// Folders are shown, and cannot be written.
 	Folders []GitFolder
-	// Over are mounts over those.
-	Over []Mount
 	// Above is true if .git is in a folder above the working directory.
 	Above bool
 }
@@ -60,9 +58,6 @@ type GitFolder struct {
 	// Path is real. Device and Inode identify the folder that was checked.
 	Path          string
 	Device, Inode uint64
-	Writable      bool
-	// Protected are the names in it that the command cannot change.
-	Protected []string
 }
 
 // repository shows git's folder.
@@ -76,9 +71,8 @@ func (b *builder) repository() error {
 		return fmt.Errorf("find git's folder: %w", err)
 	}
 	for _, f := range r.Folders {
-		b.add(Mount{Kind: Bind, Source: f.Path, Target: f.Path, Writable: f.Writable})
+		b.add(Mount{Kind: Bind, Source: f.Path, Target: f.Path})
 	}
-	b.Mounts = append(b.Mounts, r.Over...)
 	b.GitFolders = r.Folders
 	b.links(links)
 	return nil

@@ -23,56 +23,39 @@ import (
 type Files []struct{ path, instead string }
 
 // What is in the place of a missing file while a command runs, so that it cannot make one either.
-// Another text is the content of a file.
 const (
-	nothing  = ""
-	aFolder  = "/"
-	anyEmpty = "\n" // what git takes for an empty file
-	// ownCommon is a commondir with which git takes the folder that it is in for the common one, as
-	// without a commondir.
-	ownCommon = ".\n"
+	nothing = ""
+	aFolder = "/"
 )
 
-// The folders that a command writes: the working directory, and git's where it is elsewhere. A
-// submodule's is whole. Of what all worktrees share, there are the objects, and one folder for each
-// worktree alone. Git sees nothing of what is in the place of a missing file.
-var (
-	Workdir = Files{
-		{".git/hooks", aFolder},
-		{".git/config", nothing},
-		{".git/config.worktree", nothing},
-		{".envrc", aFolder},
-		{".mcp.json", aFolder},
-		{".claude", aFolder},
-		{".vscode", aFolder},
-		{".idea", aFolder},
-		{".devcontainer", aFolder},
-		{".devcontainer.json", nothing},
-		{".cursor", nothing},
-		{".codex", nothing},
-		{".gemini", nothing},
-		{".husky", nothing},
-		{".githooks", nothing},
-		{".mise.toml", nothing},
-		{"mise.toml", nothing},
-		{".tool-versions", nothing},
-		{".vim", nothing},
-		{".nvimrc", nothing},
-		{".exrc", nothing},
-		{".dir-locals.el", nothing},
-	}
-	GitFolder = Files{
-		{"hooks", aFolder},
-		{"config", nothing},
-		{"config.worktree", anyEmpty},
-		{"commondir", ownCommon},
-		{"worktrees", nothing},
-		{"modules", aFolder},
-		{"objects/info/alternates", anyEmpty},
-	}
-	GitObjects  = Files{{"info/alternates", anyEmpty}}
-	GitWorktree = Files{{"gitdir", nothing}, {"commondir", nothing}, {"config.worktree", anyEmpty}}
-)
+// Workdir has the files of a working directory. Git sees nothing of what is in the place of a missing
+// file.
+var Workdir = Files{
+	{".git/hooks", aFolder},
+	{".git/config", nothing},
+	{".git/config.worktree", nothing},
+	{".git/remotes", aFolder},
+	{".git/branches", aFolder},
+	{".envrc", aFolder},
+	{".mcp.json", aFolder},
+	{".claude", aFolder},
+	{".vscode", aFolder},
+	{".idea", aFolder},
+	{".devcontainer", aFolder},
+	{".devcontainer.json", nothing},
+	{".cursor", nothing},
+	{".codex", nothing},
+	{".gemini", nothing},
+	{".husky", nothing},
+	{".githooks", nothing},
+	{".mise.toml", nothing},
+	{"mise.toml", nothing},
+	{".tool-versions", nothing},
+	{".vim", nothing},
+	{".nvimrc", nothing},
+	{".exrc", nothing},
+	{".dir-locals.el", nothing},
+}
 
 // WorkdirOf returns the files of a working directory: [Workdir], and if its file .git leads to a
 // folder in it, those of that folder.
@@ -99,18 +82,8 @@ func (f Files) Has(at string) bool {
 	})
 }
 
-// placeholder is the mode of the folders that [Protect] makes, and placeholderFile that of the
-// files. Nobody else makes such a thing with this mode.
-const (
-	placeholder     = unix.S_ISVTX | 0o500
-	placeholderFile = unix.S_ISVTX | 0o400
-)
-
-// OwnCommon reports whether git's folder has a commondir that changes nothing.
-func OwnCommon(folder *os.File) bool {
-	content, err := hostpath.ReadIn(folder, "commondir", len(ownCommon))
-	return err == nil && string(content) == ownCommon
-}
+// placeholder is the mode of the folders that [Protect] makes. Nobody else makes one with this mode.
+const placeholder = unix.S_ISVTX | 0o500
 
 // Protection keeps a command from writing files in a folder that it writes, while it runs. The
 // kernel does so by mounts in the sandbox. A mount is gone once a program of the host replaces,
@@ -201,11 +174,6 @@ func (p *Protection) protects(at string) {
 // add protects one path in root.
 func (p *Protection) add(events int, root *os.File, at, instead string) error {
 	in, name := parent(at)
-	if instead == anyEmpty && in != "." { // without its folder, the command could make both
-		if err := makeFolder(root, in); err != nil {
-			return err
-		}
-	}
 	dir, err := tree{root}.folder(in)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return p.add(events, root, in, nothing) // a link, nothing, or a file, which says where git's folder is
@@ -238,54 +206,12 @@ func (p *Protection) add(events int, root *os.File, at, instead string) error {
 	return nil
 }
 
-// makeFolder makes the folder at the path in root, if there is none, and no link on the way.
-func makeFolder(root *os.File, at string) error {
-	in, name := parent(at)
-	dir, err := tree{root}.folder(in)
-	if err != nil {
-		return nil //nolint:nilerr // the caller sees what is there
-	}
-	defer dir.Close()
-	if unix.Mkdirat(int(dir.Fd()), name, 0o755) != nil {
+// place makes what is in the place of a missing file.
+func place(dir *os.File, name, instead string) error {
+	if instead == nothing {
 		return nil
 	}
-	made, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err == nil {
-		defer made.Close()
-		err = likeFolder(dir, made)
-	}
-	return err
-}
-
-// likeFolder gives what this process made in the folder to the folder's owner, if this is root. By
-// its name it could be another file by now.
-func likeFolder(dir, made *os.File) error {
-	var owner, is unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(dir.Fd()), &owner), unix.Fstat(int(made.Fd()), &is)); err != nil {
-		return err
-	}
-	if is.Uid == 0 && os.Geteuid() == 0 {
-		return made.Chown(int(owner.Uid), int(owner.Gid))
-	}
-	return nil
-}
-
-// place makes what is in the place of a missing file.
-func place(dir *os.File, name, instead string) (err error) {
-	switch instead {
-	case nothing:
-	case aFolder:
-		err = unix.Mkdirat(int(dir.Fd()), name, placeholder)
-	default:
-		const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
-		var fd int
-		if fd, err = unix.Openat(int(dir.Fd()), name, flags, 0o400); err == nil {
-			f := os.NewFile(uintptr(fd), name)
-			defer f.Close()
-			_, err = f.WriteString(instead)
-			return errors.Join(err, likeFolder(dir, f), unix.Fchmod(fd, placeholderFile))
-		}
-	}
+	err := unix.Mkdirat(int(dir.Fd()), name, placeholder)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS) {
 		return nil // the agent cannot make one either
 	}
@@ -293,7 +219,7 @@ func place(dir *os.File, name, instead string) (err error) {
 }
 
 func (e *entry) isPlaceholder() bool {
-	return e.is(unix.S_IFDIR) && e.mode == placeholder || e.is(unix.S_IFREG) && e.mode == placeholderFile
+	return e.is(unix.S_IFDIR) && e.mode == placeholder
 }
 
 // Remove removes what is in the place of missing files. The caller knows that no other command
@@ -302,12 +228,8 @@ func (e *entry) isPlaceholder() bool {
 func (p *Protection) Remove() {
 	for at, dir := range p.made {
 		_, name := parent(at)
-		switch e, err := look(dir, name); {
-		case err != nil || e == nil || !e.isPlaceholder():
-		case e.is(unix.S_IFDIR):
+		if e, err := look(dir, name); err == nil && e.isPlaceholder() {
 			_ = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
-		default:
-			_ = unix.Unlinkat(int(dir.Fd()), name, 0)
 		}
 	}
 }

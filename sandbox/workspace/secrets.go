@@ -20,6 +20,7 @@ import (
 
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/sandbox/leak"
+	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
 // In these files only what the words show is secret.
@@ -259,7 +260,7 @@ func (f *finder) look(dir *os.File, name, at string, e *entry) string {
 	if isSecret(dir, name, at, e) {
 		return "its name"
 	}
-	if !e.is(unix.S_IFREG) || e.size == 0 || unsearched(at) || f.clean.Has(e.file()) {
+	if !e.is(unix.S_IFREG) || e.size == 0 || tool.Unsearched(at) || f.clean.Has(e.file()) {
 		return ""
 	}
 	file, now, err := openRegular(dir, name)
@@ -279,28 +280,6 @@ func (f *finder) look(dir *os.File, name, at string, e *entry) string {
 	f.clean.Add(now.file())
 	return ""
 }
-
-// unsearched reports whether only names decide about a file: package managers put thousands there,
-// which are nobody's own, or a list of hashes.
-func unsearched(at string) bool {
-	in, name := parent(at)
-	if slices.Contains(hashLists, name) {
-		return true
-	}
-	return slices.ContainsFunc(strings.Split(in, "/"), func(step string) bool {
-		return slices.Contains(packages, step) || slices.Contains(foreign, step)
-	})
-}
-
-// foreign are further folders of packages, and hashLists are the files in which package managers
-// list hashes.
-var (
-	foreign   = []string{"vendor", "bower_components", "site-packages", "dist-packages"}
-	hashLists = []string{
-		"go.sum", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "deno.lock", "bun.lock",
-		"poetry.lock", "Pipfile.lock", "uv.lock", "Cargo.lock", "composer.lock", "Gemfile.lock", "flake.lock",
-	}
-)
 
 // isSecret reports whether what dir has under the name, which is at the path, looks like a secret.
 // Case does not count.

@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,144 +11,160 @@ import (
 	"math"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
-// Tools are the files of a folder that programs of the host run or take commands from: by path,
-// what tells one content from another.
-type Tools map[string]string
+// Tools are the files of a folder that programs of the host run or take commands from, by path.
+type Tools map[string]toolFile
 
-// unlisted says in Tools that nobody can list the folder, which has everything.
-const unlisted = "unlisted"
+// toolFile is one of [Tools]: what tells its content from another, and who acts on it.
+type toolFile struct{ state, who string }
 
-// packages hold what package managers put there: thousands of such files, which are no project's
-// own. Only what makes a folder a repository of git is looked for there.
-var packages = []string{"node_modules", ".venv", "venv", "__pycache__", "target", ".tox"}
+var (
+	// unlisted is a folder that nobody can list.
+	unlisted = toolFile{who: "its names cannot be listed, and git and others may still use what is in it"}
+	// unfinished, at the path ".", is what was not looked at. It is never the same as before.
+	unfinished = toolFile{who: "there is more than could be looked at: look yourself, .git first"}
+)
 
-// maxIncluded bounds the files of settings that are read.
-const maxIncluded = 20
+const (
+	// maxHashed is the size of the largest file that is compared by content, in bytes.
+	maxHashed = 1 << 20
+	// maxTools bounds what is kept of the files, in bytes.
+	maxTools = 32 << 20
+	// atOnce is how many names of a folder are read at once.
+	atOnce = 1000
+)
 
-// maxHashed is the size of the largest file that is compared by content, in bytes.
-const maxHashed = 1 << 20
-
-// HostTools looks for such files in the host's folders. The paths are relative to the first one;
-// the others are git's. No link is followed.
-func HostTools(folders ...string) (Tools, error) {
-	found := Tools{}
-	for i, folder := range folders {
-		root, err := openFolder(folder)
-		if err != nil {
-			return nil, fmt.Errorf("look for files that programs run: %w", err)
-		}
-		at, named := ".", []string(nil)
-		if i > 0 {
-			at = folder
-		} else {
-			named = namedByGit(root)
-		}
-		found.below(root, at, named, false)
-		root.Close()
-	}
-	return found, nil
-}
-
-// byGit ends the state of a file that the repository's own configuration names.
-const byGit = " named by .git/config"
-
-// namedByGit returns the paths in the folder that its repository's configuration may name, such as
-// that of hooks, of a file that it includes, with what that names, or of a filter's program.
-func namedByGit(root *os.File) (paths []string) {
-	home, _ := os.UserHomeDir() // without one, ~ leads nowhere
-	files := []string{".git/config", ".git/config.worktree"}
-	own := len(files)
-	for i := 0; i < len(files) && i < maxIncluded; i++ {
-		f, _, err := openRegular(root, files[i])
-		if err != nil {
-			continue
-		}
-		content, _ := io.ReadAll(io.LimitReader(f, maxHashed)) // of what is not read nothing is known
-		f.Close()
-		for line := range strings.Lines(string(content)) {
-			if line = strings.TrimSpace(line); strings.HasPrefix(line, "[") {
-				_, line, _ = strings.Cut(line, "]")
-			}
-			key, _, _ := strings.Cut(line, "=")
-			includes := i < own && strings.EqualFold(strings.TrimSpace(key), "path")
-			between := func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'=;|&()!<>", r) }
-			for _, word := range strings.FieldsFunc(line, between) {
-				if below, ok := strings.CutPrefix(word, "~/"); ok {
-					word = path.Join(home, below)
-				}
-				word = strings.TrimPrefix(word, root.Name()+"/")
-				for _, p := range []string{word, path.Join(path.Dir(files[i]), word)} {
-					if p = path.Clean(p); p == "." || !filepath.IsLocal(p) {
-						continue
-					}
-					if includes {
-						files = append(files, p)
-					}
-					if includes || !strings.HasPrefix(p, ".git/") {
-						paths = append(paths, p)
-					}
-				}
-			}
-		}
-	}
-	return paths
-}
-
-// below looks in a folder, which may be among packages.
-func (t Tools) below(dir *os.File, at string, named []string, among bool) {
-	// By this name the kernel also says what a file is where the folder does not.
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+// HostTools looks for such files in the host's folder, until ctx ends. The paths are relative to it.
+// No link is followed. An agent may have written anything there, so what was not looked at is one of
+// the Tools.
+func HostTools(ctx context.Context, folder string) (Tools, error) {
+	root, err := openFolder(folder)
 	if err != nil {
-		t[at] = unlisted
+		return nil, fmt.Errorf("look for files that programs run: %w", err)
 	}
-	has := func(name string) bool {
-		return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == name })
+	defer root.Close()
+	s := toolSearch{ctx: ctx, found: Tools{}}
+	s.workdir(root)
+	return s.found, nil
+}
+
+// toolSearch is one search for [Tools]. size is what it keeps, in bytes.
+type toolSearch struct {
+	ctx   context.Context //nolint:containedctx // of one call
+	found Tools
+	size  int
+	names tool.Names
+}
+
+// toolFolder is a folder. It may be among packages, or be named by the settings of git.
+type toolFolder struct {
+	at           string
+	among, named bool
+}
+
+// add adds a file, unless there is more than is kept.
+func (s *toolSearch) add(at string, f toolFile) {
+	if s.size += len(at) + len(f.state); s.size > maxTools {
+		at, f = ".", unfinished
 	}
-	if path.Base(at) != ".git" && has("HEAD") && has("objects") && has("refs") { // git takes it for its own
-		named = append(slices.Clip(named), path.Join(at, "config"), path.Join(at, "config.worktree"),
-			path.Join(at, "hooks"))
+	s.found[at] = f
+}
+
+// workdir looks in the working directory: in .git first, because time may run out.
+func (s *toolSearch) workdir(root *os.File) {
+	home, _ := os.UserHomeDir() // without one, ~ leads nowhere
+	s.names = tool.NamedByGit(root.Name(), home, func(at string) string {
+		f, _, err := openRegular(root, at)
+		if err != nil {
+			return ""
+		}
+		defer f.Close()
+		content, _ := io.ReadAll(io.LimitReader(f, maxHashed)) // of what is not read nothing is known
+		return string(content)
+	})
+	if s.names.More {
+		s.add(".", unfinished)
 	}
-	for _, listed := range entries {
-		name, child := listed.Name(), path.Join(at, listed.Name())
-		if len(child) > maxPath {
-			continue
+	if git, err := openBelow(root, ".git", unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
+		s.below(git, toolFolder{at: ".git"})
+		git.Close()
+	}
+	s.below(root, toolFolder{at: "."})
+}
+
+// below looks in a folder.
+func (s *toolSearch) below(dir *os.File, in toolFolder) {
+	// By this name the kernel also says what a file is where the folder does not.
+	listed, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	if err != nil {
+		s.add(in.at, unlisted)
+		return
+	}
+	defer listed.Close()
+	bare := path.Base(in.at) != ".git"
+	for _, name := range []string{"HEAD", "objects", "refs"} {
+		if bare {
+			e, err := look(dir, name)
+			bare = err == nil && e != nil
 		}
-		git := strings.EqualFold(name, ".git")
-		if listed.IsDir() {
-			if strings.HasSuffix("/"+child, "/.git/objects") { // nothing else there has a name
-				name, child = name+"/info", child+"/info"
+	}
+	for {
+		entries, err := listed.ReadDir(atOnce)
+		for _, e := range entries {
+			if s.ctx.Err() != nil || s.size > maxTools {
+				s.found["."] = unfinished
+				return
 			}
-			below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
-			if err == nil {
-				t.below(below, child, named, !git && (among || slices.Contains(packages, name)))
-				below.Close()
-			} else if !errors.Is(err, unix.ENOENT) {
-				t[child] = unlisted
-			}
-			continue
+			s.one(dir, in, e, bare) // git takes a bare one for its own
 		}
-		isNamed := slices.ContainsFunc(named, func(p string) bool { return strings.HasPrefix(child+"/", p+"/") })
-		mark := ""
-		if among && !git && !strings.EqualFold(name, "head") ||
-			tool.Who(child) == "" && (listed.Type()&fs.ModeSymlink == 0 || !isGits(child)) {
-			if !isNamed {
-				continue
-			}
-			mark = byGit
+		if err == io.EOF { //nolint:errorlint // as its contract says
+			return
 		}
-		if e, err := look(dir, name); err == nil && e != nil && !(e.isPlaceholder() && isOurs(dir, name)) {
-			t[child] = state(dir, name, e) + mark
+		if err != nil {
+			s.add(in.at, unlisted)
+			return
 		}
+	}
+}
+
+// one looks at what a folder has under one name.
+func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) {
+	name := e.Name()
+	child := toolFolder{at: path.Join(in.at, name), among: in.among}
+	child.named = in.named || s.names.Has(child.at) || bare && tool.Commands(name)
+	if len(child.at) > maxPath {
+		return
+	}
+	if e.IsDir() {
+		if child.at == ".git" {
+			return // it was the first
+		}
+		if strings.HasSuffix("/"+child.at, "/.git/objects") { // nothing else there has a name
+			name, child.at = name+"/info", child.at+"/info"
+		}
+		child.among = tool.Among(name, in.among)
+		below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		if err == nil {
+			s.below(below, child)
+			below.Close()
+		} else if !errors.Is(err, unix.ENOENT) {
+			s.add(child.at, unlisted)
+		}
+		return
+	}
+	who := tool.Acts(child.at, e.Type()&fs.ModeSymlink != 0, in.among, child.named)
+	if who == "" {
+		return
+	}
+	if e, err := look(dir, name); err == nil && e != nil {
+		s.add(child.at, toolFile{state(dir, name, e), who})
 	}
 }
 
@@ -171,17 +188,6 @@ func state(dir *os.File, name string, e *entry) string {
 	return fmt.Sprint(*e)
 }
 
-// isOurs reports whether the file has what [Protect] writes.
-func isOurs(dir *os.File, name string) bool {
-	content, err := hostpath.ReadIn(dir, name, len(ownCommon))
-	return err == nil && (string(content) == ownCommon || string(content) == anyEmpty)
-}
-
-// isGits reports whether git writes the file itself, by way of a link too.
-func isGits(at string) bool {
-	return strings.Contains("/"+at, "/.git/") || path.Base(at) == ".git"
-}
-
 // Since returns the paths that are other files than before, new or gone, with who acts on them. The
 // first so many, which are returned too, are those that git and shells act on without being asked.
 func (t Tools) Since(before Tools) (changed []string, worst int) {
@@ -191,21 +197,12 @@ func (t Tools) Since(before Tools) (changed []string, worst int) {
 	}
 	var lines []line
 	for at, now := range t {
-		if before[at] == now {
-			continue
+		if before[at] != now || now == unfinished {
+			lines = append(lines, line{at, fmt.Sprintf("%s (%s)", Quote(at), now.who), tool.Rank(now.who)})
 		}
-		who := tool.Who(at)
-		if now == unlisted {
-			who = "its names cannot be listed, and git and others may still use what is in it"
-		} else if who == "" && strings.HasSuffix(now, byGit) {
-			who = tool.Who(".git/config")
-		} else if who == "" {
-			who = "git writes where this link leads"
-		}
-		lines = append(lines, line{at, fmt.Sprintf("%s (%s)", Quote(at), who), tool.Rank(who)})
 	}
-	for at := range before {
-		if _, there := t[at]; !there {
+	for at, was := range before {
+		if _, there := t[at]; !there && was != unfinished {
 			lines = append(lines, line{at, Quote(at) + " (removed)", math.MaxInt})
 		}
 	}

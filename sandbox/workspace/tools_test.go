@@ -1,10 +1,13 @@
 package workspace
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -24,7 +27,7 @@ func TestHostToolsSince(t *testing.T) {
 	} {
 		write(t, filepath.Join(dir, path), content)
 	}
-	before, err := HostTools(dir)
+	before, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	same, _ := before.Since(before)
 	require.Empty(t, same)
@@ -42,7 +45,7 @@ func TestHostToolsSince(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(dir, ".mcp.json")))
 	require.NoError(t, os.Symlink("main.go", filepath.Join(dir, ".mcp.json")))
 	require.NoError(t, unix.Mkfifo(filepath.Join(dir, ".envrc"), 0o600))
-	after, err := HostTools(dir)
+	after, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	changed, worst := after.Since(before)
 	require.Equal(t, []string{
@@ -58,7 +61,7 @@ func TestHostToolsSince(t *testing.T) {
 func TestRepositoriesAmongPackages(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	before, err := HostTools(dir)
+	before, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	for _, path := range []string{
 		"node_modules/a/package.json", "node_modules/q/.git/config", "target/.git", "a/.venv/lib/q/.GIT/hooks/x",
@@ -68,7 +71,7 @@ func TestRepositoriesAmongPackages(t *testing.T) {
 	}
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "venv/q"), 0o700))
 	require.NoError(t, os.Symlink("/x", filepath.Join(dir, "venv/q/.git")))
-	after, err := HostTools(dir)
+	after, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	changed, worst := after.Since(before)
 	require.Equal(t, []string{
@@ -81,16 +84,12 @@ func TestRepositoriesAmongPackages(t *testing.T) {
 }
 
 // TestHostToolsFlood: what git acts on comes first, whatever else is there. So does a folder that
-// can be used and not listed, and what git's folder elsewhere has, with links where git writes.
+// can be used and not listed, and a link where git writes.
 func TestHostToolsFlood(t *testing.T) {
 	t.Parallel()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
-	elsewhere, err := filepath.EvalSymlinks(t.TempDir())
-	require.NoError(t, err)
-	elsewhere = filepath.Join(elsewhere, "a/.git")
-	write(t, filepath.Join(elsewhere, "HEAD"), "a")
-	before, err := HostTools(dir, elsewhere)
+	before, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	for _, path := range []string{
 		"!1/package.json", "!2/Makefile", ".git/commondir", ".git/rebase-merge/git-rebase-todo",
@@ -98,20 +97,20 @@ func TestHostToolsFlood(t *testing.T) {
 	} {
 		write(t, filepath.Join(dir, path), "a")
 	}
-	require.NoError(t, os.MkdirAll(filepath.Join(elsewhere, "logs/refs/heads"), 0o700))
-	require.NoError(t, os.Symlink("/x", filepath.Join(elsewhere, "logs/refs/heads/main")))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, ".git/logs/refs/heads"), 0o700))
+	require.NoError(t, os.Symlink("/x", filepath.Join(dir, ".git/logs/refs/heads/main")))
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "sub/.git/hooks"), 0o700))
 	require.NoError(t, os.Chmod(filepath.Join(dir, "sub/.git"), 0o311))
 	t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "sub/.git"), 0o700) })
 	var after Tools
-	asNobody(t, dir, elsewhere, func() { after, err = HostTools(dir, elsewhere) })
+	asNobody(t, dir, dir, func() { after, err = HostTools(t.Context(), dir) })
 	require.NoError(t, err)
 	changed, worst := after.Since(before)
 	require.Equal(t, []string{
 		".git/commondir (git may run commands from it)",
+		".git/logs/refs/heads/main (git writes where this link leads)",
 		".git/rebase-merge/git-rebase-todo (git may run commands from it)",
 		".git/worktrees/x/config.worktree (git may run commands from it)",
-		elsewhere + "/logs/refs/heads/main (git writes where this link leads)",
 		"sub/.git (its names cannot be listed, and git and others may still use what is in it)",
 		`"!1/package.json" (a build runs commands from it)`, `"!2/Makefile" (a build runs commands from it)`,
 	}, changed)
@@ -136,7 +135,7 @@ func TestHostToolsOfGit(t *testing.T) {
 		write(t, filepath.Join(dir, at), "a")
 	}
 	write(t, filepath.Join(dir, ".git/config.worktree"), "[diff \"z\"]\n\ttextconv = bin/text\n")
-	before, err := HostTools(dir)
+	before, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	var want []string
 	for _, at := range []string{
@@ -155,11 +154,63 @@ func TestHostToolsOfGit(t *testing.T) {
 	} {
 		write(t, filepath.Join(dir, at), "a")
 	}
-	after, err := HostTools(dir)
+	after, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	changed, worst := after.Since(before)
 	require.Equal(t, want, changed)
 	require.Equal(t, len(want), worst)
+}
+
+// TestHostToolsBounded: however much an agent writes, the look ends, and what was not looked at is
+// said at the end of each run, even if it was so before.
+func TestHostToolsBounded(t *testing.T) {
+	t.Parallel()
+	const said = ". (there is more than could be looked at: look yourself, .git first)"
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	look := func(ctx context.Context) []string {
+		t.Helper()
+		found, err := HostTools(ctx, dir)
+		require.NoError(t, err)
+		changed, _ := found.Since(found)
+		return changed
+	}
+	require.Empty(t, look(t.Context()))
+
+	// The time is over.
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	write(t, filepath.Join(dir, "Makefile"), "a")
+	require.Equal(t, []string{said}, look(ended))
+
+	// Each of half a million words of the settings may be a path, for each of many files, and of
+	// repositories in one another.
+	var words strings.Builder
+	for n := range 300_000 {
+		fmt.Fprintf(&words, " %x", n)
+	}
+	at := filepath.Join(dir, "deep")
+	for range 300 {
+		for _, name := range []string{"HEAD", "refs", "objects", "config"} {
+			write(t, filepath.Join(at, name), "a")
+		}
+		at = filepath.Join(at, "x")
+	}
+	require.Empty(t, look(t.Context()))
+	for n := range 20_000 {
+		write(t, filepath.Join(dir, fmt.Sprintf("many/%d/%d", n/1000, n)), "")
+	}
+	write(t, filepath.Join(dir, ".git/config.worktree"), "[x]\n\ty = "+words.String())
+	require.Equal(t, []string{said}, look(t.Context()))
+	write(t, filepath.Join(dir, ".git/config"), strings.Repeat("[include]\n\tpath = a\n\tpath = b\n", 1000))
+	write(t, filepath.Join(dir, ".git/config.worktree"), "")
+	require.Empty(t, look(t.Context()), "the same file is read once")
+	var included strings.Builder
+	for n := range 50 {
+		fmt.Fprintf(&included, "[include]\n\tpath = f%d\n", n)
+	}
+	write(t, filepath.Join(dir, ".git/config"), included.String())
+	require.Equal(t, []string{said}, look(t.Context()))
 }
 
 // asNobody calls f as a user who is not root, and who owns the folders.

@@ -3,6 +3,7 @@
 package workspaces
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -226,9 +227,8 @@ func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end f
 	if p.Isolation != "" && !quiet {
 		fmt.Fprintln(out, "postern: the command runs under", p.Isolation)
 	}
-	if p.NoGit != "" && !quiet {
-		fmt.Fprintln(out, "postern: git does not work in this folder, because its repository is elsewhere:",
-			advice.Visible(p.NoGit))
+	if p.Git != "" && !quiet {
+		fmt.Fprintln(out, "postern:", advice.Visible(p.Git))
 	}
 	if p.Spec.VM != nil && !p.Spec.VM.KVM && !quiet {
 		fmt.Fprintln(out, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
@@ -241,7 +241,7 @@ func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end f
 	case p.Layer != nil:
 		return func() { Offer(out, stackFlags, p.Layer) }
 	case p.Writes && !quiet:
-		before, after := SayTools(out, p.Written()...)
+		before, after := SayTools(out, p.Spec.View.Workdir.Path)
 		begin := p.Spec.Begin
 		p.Spec.Begin = func() error {
 			before()
@@ -271,15 +271,24 @@ func Offer(out io.Writer, stackFlags string, run *workspace.Run) {
 		advice.Visible(run.Workdir), plural(count, "change is kept", "changes are kept"), stackFlags, run.ID)
 }
 
-// SayTools looks at the files in the folders that programs of the host run, meanwhile: before
-// returns when that is done. after names those that are other ones by then: an agent may have
+// toolsPatience bounds the look at the files that programs of the host run, before a command starts
+// and after its end.
+const toolsPatience = 10 * time.Second
+
+// SayTools looks at the files in the folder that programs of the host run, meanwhile: before
+// returns when that is done, or [toolsPatience] is over. after names those that are other ones by then: an agent may have
 // written them. It names all that git and shells act on by themselves, first.
-func SayTools(out io.Writer, folders ...string) (before, after func()) {
-	look := sync.OnceValues(func() (workspace.Tools, error) { return workspace.HostTools(folders...) })
+func SayTools(out io.Writer, folder string) (before, after func()) {
+	find := func() (workspace.Tools, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), toolsPatience)
+		defer cancel()
+		return workspace.HostTools(ctx, folder)
+	}
+	look := sync.OnceValues(find)
 	go func() { _, _ = look() }()
 	return func() { _, _ = look() }, func() {
 		were, err := look()
-		now, again := workspace.HostTools(folders...)
+		now, again := find()
 		if err = errors.Join(err, again); err != nil {
 			fmt.Fprintf(out, "postern: %s\n", advice.Visible(err.Error()))
 			return

@@ -21,7 +21,8 @@ var tools = []struct {
 		".git/hooks/", ".git/config", ".git/config.worktree", ".git/info/attributes", ".githooks/", ".husky/",
 		".git/commondir", ".git/gitdir", ".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir",
 		".git/worktrees/*/gitdir", ".git/rebase-merge/git-rebase-todo", ".git/worktrees/*/rebase-merge/git-rebase-todo",
-		".git/objects/info/alternates", ".git/sequencer/todo", ".gitattributes", ".gitmodules",
+		".git/objects/info/alternates", ".git/sequencer/", ".git/remotes/", ".git/branches/",
+		".git/rebase-merge/strategy*", ".git/worktrees/*/rebase-merge/strategy*", ".git/worktrees/*/sequencer/", ".gitattributes", ".gitmodules",
 		".pre-commit-config.yaml", "lefthook.yml", ".lefthook.yml",
 	}, "git may run commands from it"},
 	{[]string{".git"}, "git takes its folder from it"},
@@ -88,6 +89,36 @@ func Who(at string) string {
 		}
 	}
 	return ""
+}
+
+// packages hold what package managers put there: thousands of such files, which are no project's
+// own. Only what makes a folder a repository of git counts there.
+var packages = []string{"node_modules", ".venv", "venv", "__pycache__", "target", ".tox"}
+
+// Among reports whether the folder of that name is among packages, if the folder that it is in is, or
+// not.
+func Among(name string, in bool) bool {
+	return !strings.EqualFold(name, ".git") && (in || slices.Contains(packages, name))
+}
+
+// Commands reports whether git takes commands from what a repository has under the name.
+func Commands(name string) bool { return Who(".git/"+name) != "" || Who(".git/"+name+"/x") != "" }
+
+// Acts says who may act on the file at the path, or "". The file may be a symbolic link, be among
+// packages, or be named by the settings of git.
+func Acts(at string, link, among, named bool) string {
+	who, name := Who(at), strings.ToLower(path.Base(at))
+	gits := strings.Contains("/"+at, "/.git/") || name == ".git"
+	switch {
+	case among && name != ".git" && name != "head":
+		who = ""
+	case who == "" && link && gits:
+		who = "git writes where this link leads"
+	}
+	if who == "" && named {
+		who = tools[0].who
+	}
+	return who
 }
 
 // first says who acts on the file by itself, if any does, or who else may, or "".

@@ -19,7 +19,9 @@ func TestEveryTool(t *testing.T) {
 			.git/modules/a/b/c/hooks/x .git/modules/a/b/c/config .pre-commit-config.yaml lefthook.yml
 			.lefthook.yml .git/worktrees/a/config.worktree .git/worktrees/a/commondir .git/worktrees/a/gitdir
 			.git/rebase-merge/git-rebase-todo .git/worktrees/a/rebase-merge/git-rebase-todo
-			.git/objects/info/alternates .git/modules/a/commondir`,
+			.git/objects/info/alternates .git/modules/a/commondir
+			.git/remotes/x .git/branches/x .git/modules/a/remotes/x .git/modules/a/branches/x .git/sequencer/x
+			.git/worktrees/a/sequencer/x .git/rebase-merge/strategy .git/rebase-merge/strategy_opts`,
 		"git takes its folder from it": ".git",
 		"a shell may load it": `.envrc .env .mise.toml mise.toml .tool-versions flake.nix shell.nix
 			default.nix`,
@@ -70,5 +72,23 @@ func TestWho(t *testing.T) {
 		"git/hooks/x", "hooks/x", ".git/" + strings.Repeat("modules/", 500) + "x",
 	} {
 		require.Empty(t, Who(path), path)
+	}
+}
+
+// TestUnsearched: in which files only the names decide, and in no other.
+func TestUnsearched(t *testing.T) {
+	t.Parallel()
+	for _, name := range strings.Fields(`go.sum package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml deno.lock
+		bun.lock poetry.lock Pipfile.lock uv.lock Cargo.lock composer.lock Gemfile.lock flake.lock`) {
+		require.True(t, Unsearched(name), name)
+		require.True(t, Unsearched("a/"+name), name)
+		require.False(t, Unsearched(name+"/a"), name)
+	}
+	for _, name := range strings.Fields(`node_modules .venv venv __pycache__ target .tox vendor bower_components
+		site-packages dist-packages`) {
+		require.True(t, Unsearched(name+"/a"), name)
+		require.True(t, Unsearched("a/"+name+"/b/c"), name)
+		require.False(t, Unsearched("a/"+name), name)
+		require.False(t, Unsearched("x"+name+"/a"), name)
 	}
 }

@@ -1,0 +1,90 @@
+package tool
+
+import (
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Bounds of what is read of a repository's settings: an agent may have written them.
+const (
+	maxIncluded = 20
+	maxNames    = 10_000
+)
+
+// Names are the paths in a folder that the settings of the folder's repository name, such as that of
+// hooks, of a file that they include, with what that names, or of a filter's program. A path stands
+// for all that is below it.
+type Names struct {
+	paths map[string]bool
+	// More is set if the settings name more paths than are kept.
+	More bool
+}
+
+// NamedByGit returns the paths that the settings name in the folder root, which is a real path. read
+// returns the content of the file at a path there, or what can be had of it.
+func NamedByGit(root, home string, read func(at string) string) Names {
+	n := Names{paths: map[string]bool{}}
+	files := []string{".git/config", ".git/config.worktree"}
+	own := len(files)
+	for i := 0; i < len(files); i++ {
+		for line := range strings.Lines(read(files[i])) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "[") {
+				_, line, _ = strings.Cut(line, "]")
+			}
+			key, _, _ := strings.Cut(line, "=")
+			includes := i < own && strings.EqualFold(strings.TrimSpace(key), "path")
+			for _, word := range strings.FieldsFunc(line, between) {
+				if below, ok := strings.CutPrefix(word, "~/"); ok {
+					word = path.Join(home, below)
+				}
+				word = strings.TrimPrefix(word, root+"/")
+				for _, p := range []string{word, path.Join(path.Dir(files[i]), word)} {
+					if p = path.Clean(p); p == "." || !filepath.IsLocal(p) || n.paths[p] {
+						continue
+					}
+					if includes {
+						files = append(files, p)
+					}
+					if includes || !strings.HasPrefix(p, ".git/") {
+						n.paths[p] = true
+					}
+					if len(n.paths) > maxNames || len(files) > maxIncluded {
+						n.More = true
+						return n
+					}
+				}
+			}
+		}
+	}
+	return n
+}
+
+// between reports whether the character ends a word of a line of settings.
+func between(r rune) bool { return strings.ContainsRune(" \t\r\n\"'=;|&()!<>", r) }
+
+// Has reports whether the settings name the path itself.
+func (n Names) Has(at string) bool { return n.paths[at] }
+
+// Unsearched reports whether only names decide about a file: package managers put thousands there,
+// which are nobody's own, or a list of hashes.
+func Unsearched(at string) bool {
+	in, name := path.Split(at)
+	if slices.Contains(hashLists, name) {
+		return true
+	}
+	return slices.ContainsFunc(strings.Split(in, "/"), func(step string) bool {
+		return slices.Contains(packages, step) || slices.Contains(foreign, step)
+	})
+}
+
+// foreign are further folders of packages, and hashLists are the files in which package managers
+// list hashes.
+var (
+	foreign   = []string{"vendor", "bower_components", "site-packages", "dist-packages"}
+	hashLists = []string{
+		"go.sum", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "deno.lock", "bun.lock",
+		"poetry.lock", "Pipfile.lock", "uv.lock", "Cargo.lock", "composer.lock", "Gemfile.lock", "flake.lock",
+	}
+)
