@@ -158,11 +158,11 @@ func Claim(o Owner) (Folder, error) {
 // files.
 var ErrClaimed = errors.New("another command has claimed it meanwhile, for a stack file that was in another folder")
 
-// Claim makes the folder if there is none, and writes down that it belongs to the
-// owner, with the identity of the file's folder as it is now. A folder that
-// belongs to another file is refused. The caller has made sure that a person
-// means this file: see package publish. What the caller has seen of the record counts: if the record
-// no longer says what it said when [Of] or [Claim] returned h, the error is [ErrClaimed].
+// Claim makes the folder if there is none, and writes down that it belongs to the owner, with the
+// identity of the file's folder as it is now. A folder that belongs to another file is refused.
+// The caller has made sure that a person means this file: see package publish. What the caller has
+// seen of the record counts: if the record no longer says what it said when [Of] or [Claim]
+// returned h, the error is [ErrClaimed].
 func (h Folder) Claim(o Owner) error {
 	if err := os.MkdirAll(h.Root, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w", err)
@@ -366,12 +366,12 @@ func (h Folder) AuditDir() string { return filepath.Join(h.Root, "audit") }
 // An agent wrote what is in its layer.
 func (h Folder) WorkspacesDir() string { return filepath.Join(h.Root, "workspaces") }
 
-// KeptDir holds the homes and volumes that agents keep: see package workspace. An agent wrote what is
-// in one.
+// KeptDir holds the homes and volumes that agents keep: see package workspace. An agent wrote what
+// is in one.
 func (h Folder) KeptDir() string { return filepath.Join(h.Root, "kept") }
 
-// KilledFile says who was killed when the stack was taken down: the next first publication kills them
-// again.
+// KilledFile says who was killed when the stack was taken down: the next first publication kills
+// them again.
 func (h Folder) KilledFile() string { return filepath.Join(h.Root, "killed.json") }
 
 // GraphFile is the plan that was brought up last, as package graph writes it.

@@ -37,8 +37,9 @@ func (p *path) gitElsewhere(t *testing.T, home string) {
 		git submodule --quiet add ../lib sub && git commit -qm second
 		git worktree add -q ../wt && git worktree add -q ../wt2 && rm .git/hooks/*`)
 
-	// Git outside follows links, copies objects from where they lead, and believes what an object that is
-	// there says. So nothing of git's folder can be written: not even what only a commit needs.
+	// Git outside follows links, copies objects from where they lead, and believes what an object
+	// that is there says. So nothing of git's folder can be written: not even what only a commit
+	// needs.
 	common, module := root+"/main/.git", root+"/main/.git/modules/sub"
 	tree := func() string {
 		return host("cd main/.git; find . -printf '%p %y %l\\n' | sort; find . -type f -exec sha256sum {} + | sort")
@@ -51,9 +52,11 @@ func (p *path) gitElsewhere(t *testing.T, home string) {
 			"to let the command commit, give it a clone (git clone --no-hardlinks)")
 		at := map[string]string{"wt": common, "main/sub": module}[dir]
 		for _, script := range []string{
-			"echo x > new && git add new", "git commit -q --allow-empty -m x", "git checkout -qb other", "git stash list; git gc",
+			"echo x > new && git add new", "git commit -q --allow-empty -m x",
+			"git checkout -qb other", "git stash list; git gc",
 			"echo x | git hash-object -w --stdin", "git update-ref refs/replace/" + strings.Repeat("1", 40) + " HEAD",
-			"mv " + at + "/objects/pack " + at + "/objects/p", "ln -s /x " + at + "/objects/00", "ln -s /x " + at + "/refs/heads/x",
+			"mv " + at + "/objects/pack " + at + "/objects/p",
+			"ln -s /x " + at + "/objects/00", "ln -s /x " + at + "/refs/heads/x",
 			"f=$(find " + at + "/objects -type f -name '[0-9a-f]*' | head -1); chmod u+w $f; echo x > $f",
 			"mkdir -p " + at + "/branches && echo /x > " + at + "/branches/origin",
 			"git init -q x && git -C x commit -q --allow-empty -m x; git add -f x",

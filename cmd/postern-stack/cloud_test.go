@@ -29,7 +29,8 @@ func TestNoCommandAsksAProposalsCloud(t *testing.T) {
 	require.NoError(t, err)
 	path := filepath.Join(work, "stacks", "dev-aws.yaml")
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
-	require.NoError(t, os.WriteFile(path, bytes.Replace(content, []byte("\naws:\n"), []byte("\naws:\n  state: https://evil.test\n"), 1), 0o600))
+	content = bytes.Replace(content, []byte("\naws:\n"), []byte("\naws:\n  state: https://evil.test\n"), 1)
+	require.NoError(t, os.WriteFile(path, content, 0o600))
 	require.NoError(t, hostpath.In(base).Record(work))
 	for name, command := range map[string]func(*driver, context.Context) error{
 		"preview": (*driver).preview, "up": (*driver).up, "refresh": (*driver).refresh, "down": (*driver).destroy,

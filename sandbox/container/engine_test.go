@@ -205,8 +205,8 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// TestRemovedIsGone: a removal that is in progress may fail, so the container counts as removed when
-// the engine no longer has it, and not before.
+// TestRemovedIsGone: a removal that is in progress may fail, so the container counts as removed
+// when the engine no longer has it, and not before.
 func TestRemovedIsGone(t *testing.T) {
 	t.Parallel()
 	answers := map[string][]string{ // one after another, and then the last one again
@@ -216,7 +216,8 @@ func TestRemovedIsGone(t *testing.T) {
 		"stuck": {"409\n" + `{"message":"in progress"}`},
 	}
 	for name, want := range map[string]string{
-		"done": "", "ours": "", "fails": "remove container: cannot kill", "stuck": "remove container: the engine still has it: in progress",
+		"done": "", "ours": "", "fails": "remove container: cannot kill",
+		"stuck": "remove container: the engine still has it: in progress",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -131,10 +131,10 @@ func (g *gitFolder) search(ctx context.Context, search workspace.Search) error {
 	return nil
 }
 
-// show has the sandbox show git's folder, of which a command can write nothing: git outside follows a
-// link in the place of any file or folder there, copies objects from where it leads, and takes an
-// object that was written again for what it was. Everybody who works in the main checkout, or in the
-// repository above a submodule, runs git there.
+// show has the sandbox show git's folder, of which a command can write nothing: git outside
+// follows a link in the place of any file or folder there, copies objects from where it leads, and
+// takes an object that was written again for what it was. Everybody who works in the main
+// checkout, or in the repository above a submodule, runs git there.
 func (p *Prepared) show(g *gitFolder, in *view.Input) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(g.common.Fd()), &st); err != nil {

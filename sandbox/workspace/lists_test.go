@@ -60,12 +60,14 @@ func TestEveryProtectedFile(t *testing.T) {
 	}{
 		"the working directory": {
 			files: Workdir,
-			there: `.git/hooks .git/config .git/config.worktree .git/remotes .git/branches .envrc .mcp.json .claude .vscode .idea .devcontainer
+			there: `.git/hooks .git/config .git/config.worktree .git/remotes .git/branches
+				.envrc .mcp.json .claude .vscode .idea .devcontainer
 				.devcontainer.json .cursor .codex .gemini .husky .githooks .mise.toml mise.toml .tool-versions .vim
 				.nvimrc .exrc .dir-locals.el`,
 			before: ".git",
 			made: map[string]string{
-				".git/hooks": "/", ".git/remotes": "/", ".git/branches": "/", ".envrc": "/", ".mcp.json": "/", ".claude": "/", ".vscode": "/", ".idea": "/",
+				".git/hooks": "/", ".git/remotes": "/", ".git/branches": "/",
+				".envrc": "/", ".mcp.json": "/", ".claude": "/", ".vscode": "/", ".idea": "/",
 				".devcontainer": "/",
 			},
 		},

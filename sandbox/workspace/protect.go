@@ -28,8 +28,8 @@ const (
 	aFolder = "/"
 )
 
-// Workdir has the files of a working directory. Git sees nothing of what is in the place of a missing
-// file.
+// Workdir has the files of a working directory. Git sees nothing of what is in the place of a
+// missing file.
 var Workdir = Files{
 	{".git/hooks", aFolder},
 	{".git/config", nothing},
@@ -82,7 +82,8 @@ func (f Files) Has(at string) bool {
 	})
 }
 
-// placeholder is the mode of the folders that [Protect] makes. Nobody else makes one with this mode.
+// placeholder is the mode of the folders that [Protect] makes. Nobody else makes one with this
+// mode.
 const placeholder = unix.S_ISVTX | 0o500
 
 // Protection keeps a command from writing files in a folder that it writes, while it runs. The

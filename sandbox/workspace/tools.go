@@ -41,9 +41,9 @@ const (
 	atOnce = 1000
 )
 
-// HostTools looks for such files in the host's folder, until ctx ends. The paths are relative to it.
-// No link is followed. An agent may have written anything there, so what was not looked at is one of
-// the Tools.
+// HostTools looks for such files in the host's folder, until ctx ends. The paths are relative to
+// it. No link is followed. An agent may have written anything there, so what was not looked at is
+// one of the Tools.
 func HostTools(ctx context.Context, folder string) (Tools, error) {
 	root, err := openFolder(folder)
 	if err != nil {

@@ -276,8 +276,9 @@ func Offer(out io.Writer, stackFlags string, run *workspace.Run) {
 const toolsPatience = 10 * time.Second
 
 // SayTools looks at the files in the folder that programs of the host run, meanwhile: before
-// returns when that is done, or [toolsPatience] is over. after names those that are other ones by then: an agent may have
-// written them. It names all that git and shells act on by themselves, first.
+// returns when that is done, or [toolsPatience] is over. after names those that are other ones by
+// then: an agent may have written them. It names all that git and shells act on by themselves,
+// first.
 func SayTools(out io.Writer, folder string) (before, after func()) {
 	find := func() (workspace.Tools, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), toolsPatience)

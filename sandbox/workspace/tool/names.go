@@ -13,17 +13,17 @@ const (
 	maxNames    = 10_000
 )
 
-// Names are the paths in a folder that the settings of the folder's repository name, such as that of
-// hooks, of a file that they include, with what that names, or of a filter's program. A path stands
-// for all that is below it.
+// Names are the paths in a folder that the settings of the folder's repository name, such as that
+// of hooks, of a file that they include, with what that names, or of a filter's program. A path
+// stands for all that is below it.
 type Names struct {
 	paths map[string]bool
 	// More is set if the settings name more paths than are kept.
 	More bool
 }
 
-// NamedByGit returns the paths that the settings name in the folder root, which is a real path. read
-// returns the content of the file at a path there, or what can be had of it.
+// NamedByGit returns the paths that the settings name in the folder root, which is a real path.
+// read returns the content of the file at a path there, or what can be had of it.
 func NamedByGit(root, home string, read func(at string) string) Names {
 	n := Names{paths: map[string]bool{}}
 	files := []string{".git/config", ".git/config.worktree"}

@@ -22,7 +22,8 @@ var tools = []struct {
 		".git/commondir", ".git/gitdir", ".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir",
 		".git/worktrees/*/gitdir", ".git/rebase-merge/git-rebase-todo", ".git/worktrees/*/rebase-merge/git-rebase-todo",
 		".git/objects/info/alternates", ".git/sequencer/", ".git/remotes/", ".git/branches/",
-		".git/rebase-merge/strategy*", ".git/worktrees/*/rebase-merge/strategy*", ".git/worktrees/*/sequencer/", ".gitattributes", ".gitmodules",
+		".git/rebase-merge/strategy*", ".git/worktrees/*/rebase-merge/strategy*",
+		".git/worktrees/*/sequencer/", ".gitattributes", ".gitmodules",
 		".pre-commit-config.yaml", "lefthook.yml", ".lefthook.yml",
 	}, "git may run commands from it"},
 	{[]string{".git"}, "git takes its folder from it"},
@@ -95,8 +96,8 @@ func Who(at string) string {
 // own. Only what makes a folder a repository of git counts there.
 var packages = []string{"node_modules", ".venv", "venv", "__pycache__", "target", ".tox"}
 
-// Among reports whether the folder of that name is among packages, if the folder that it is in is, or
-// not.
+// Among reports whether the folder of that name is among packages, if the folder that it is in is,
+// or not.
 func Among(name string, in bool) bool {
 	return !strings.EqualFold(name, ".git") && (in || slices.Contains(packages, name))
 }
