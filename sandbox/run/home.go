@@ -72,7 +72,7 @@ const ownPatience = 10 * time.Minute
 // own gives a folder of the host that the command writes files of its own: see [links.Own]. An
 // interrupt ends that. The advice is for whom that is not possible.
 //
-//nolint:contextcheck // the caller's context goes on at an interrupt, which is for the command
+//nolint:contextcheck,nolintlint // the caller's context goes on at an interrupt, which is for the command
 func (p *Prepared) own(folder string, alone func(at string) bool, advice string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
