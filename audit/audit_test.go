@@ -286,7 +286,7 @@ func TestFollow(t *testing.T) {
 func TestFilter(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
-	e := &Event{Time: at, Agent: "a", Host: "api.test:443", Verdict: Allow}
+	e := &Event{Time: at, Agent: "a", Host: "api.test:443", Verdict: Allow, Rule: "a/api", Status: 204}
 	for f, want := range map[Filter]bool{
 		{}:                               true,
 		{Agent: "a"}:                     true,
@@ -297,6 +297,14 @@ func TestFilter(t *testing.T) {
 		{Denied: true}:                   false,
 		{Since: at}:                      true,
 		{Since: at.Add(time.Nanosecond)}: false,
+		{Until: at.Add(time.Nanosecond)}: true,
+		{Until: at}:                      false,
+		{Verdict: Allow}:                 true,
+		{Verdict: Deny}:                  false,
+		{Rule: "a/api"}:                  true,
+		{Rule: "a"}:                      false,
+		{Status: 204}:                    true,
+		{Status: 200}:                    false,
 	} {
 		require.Equal(t, want, f.Match(e), "%+v", f)
 	}

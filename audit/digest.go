@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern/postern/atomicfile"
+	"github.com/postern/postern/audit/link"
 	"github.com/postern/postern/plan"
 )
 
@@ -56,6 +58,12 @@ func (w *Writer) digest(s segment) (saved int64, err error) {
 		Detail: fmt.Sprintf("from %d on, of %s, which filled the log: each that stays counts requests that were alike",
 			s.first, strings.Join(greedy, ", ")),
 	}})
+	if err != nil {
+		return 0, err
+	}
+	sum := sha256.New()
+	sum.Write(content)
+	err = w.chain.add(link.Link{Kind: link.Digest, First: s.first, Bytes: int64(len(content)), SHA256: hexSum(sum)})
 	if err != nil {
 		return 0, err
 	}

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,12 +57,12 @@ func (w *Writer) flood(e *Event) bool {
 	return true
 }
 
-// Tell writes how many denials were counted, if that is due. The owner of a Writer must call it
-// about as often as it is due.
+// Tell writes how many denials were counted, and signs new events, if that is due. The owner of a
+// Writer must call it about as often as it is due.
 func (w *Writer) Tell() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.tell(countEvery)
+	return errors.Join(w.tell(countEvery), w.checkpoint(checkpointEvery))
 }
 
 // tell writes the counts of denials that are at least that old.

@@ -23,8 +23,11 @@ type Filter struct {
 	Host string
 	// Denied selects requests that were not allowed: [Deny] and [Error].
 	Denied bool
-	// Since selects events of this time and later.
-	Since time.Time
+	// Verdict, Rule and Status, if set, select events that have them.
+	Verdict, Rule string
+	Status        int
+	// Since selects events of this time and later, and Until, if set, those before it.
+	Since, Until time.Time
 }
 
 // Match reports whether the filter selects the event.
@@ -32,13 +35,17 @@ func (f Filter) Match(e *Event) bool {
 	return (f.Agent == "" || f.Agent == e.Agent) &&
 		(f.Host == "" || f.Host == e.Host || f.Host == hostOf(e.Host)) &&
 		(!f.Denied || e.Verdict == Deny || e.Verdict == Error) &&
-		!e.Time.Before(f.Since)
+		(f.Verdict == "" || f.Verdict == e.Verdict) &&
+		(f.Rule == "" || f.Rule == e.Rule) &&
+		(f.Status == 0 || f.Status == e.Status) &&
+		!e.Time.Before(f.Since) && (f.Until.IsZero() || e.Time.Before(f.Until))
 }
 
 // may reports whether a line that [Event.appendJSON] has written can be selected. It
 // spares most lines of a long log their decoding: within a string, no quote stands alone.
 func (f Filter) may(line []byte) bool {
 	return (!f.Denied || bytes.Contains(line, []byte(`"verdict":"deny"`)) || bytes.Contains(line, []byte(`"verdict":"error"`))) &&
+		(f.Verdict == "" || bytes.Contains(line, []byte(`"verdict":"`+f.Verdict+`"`))) &&
 		(f.Agent == "" || bytes.Contains(line, []byte(`"agent":"`+f.Agent+`"`)))
 }
 

@@ -101,6 +101,17 @@ var errNotFile = errors.New("not a regular file")
 // openLines opens the segment of that name, or at that path if folder is nil. Its lines can be read
 // after refresh.
 func openLines(folder *os.File, name string) (*lines, error) {
+	f, err := openFile(folder, name)
+	if err != nil {
+		return nil, err
+	}
+	l := &lines{file: f}
+	l.buf = bufio.NewReaderSize(l, 1<<16)
+	return l, nil
+}
+
+// openFile opens the regular file of that name, or at that path if folder is nil, to be read.
+func openFile(folder *os.File, name string) (*os.File, error) {
 	dir := unix.AT_FDCWD
 	if folder != nil {
 		dir = int(folder.Fd())
@@ -121,9 +132,7 @@ func openLines(folder *os.File, name string) (*lines, error) {
 		f.Close()
 		return nil, errors.Join(err, errNotFile)
 	}
-	l := &lines{file: f}
-	l.buf = bufio.NewReaderSize(l, 1<<16)
-	return l, nil
+	return f, nil
 }
 
 // lines calls visit with each whole line and its number until visit returns false. A line that is too

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"maps"
@@ -34,10 +36,14 @@ type Writer struct {
 	bounds bounds
 
 	mu sync.Mutex
-	// file is the last segment, born when it was opened, and of the given size.
-	file *os.File
-	born time.Time
-	size int64
+	// file is the last segment, named after its first event, born when it was opened, and of the
+	// given size. sum is the hash of what was written to it.
+	file  *os.File
+	first uint64
+	born  time.Time
+	size  int64
+	sum   hash.Hash
+	chain *chain
 	// carried is the number of its bytes that repeat which streams are open.
 	carried int64
 	seq     uint64
@@ -101,28 +107,56 @@ func newWriter(dir, node string, b bounds) (*Writer, error) {
 
 // resume opens the segment to continue with, and returns what is wrong with the last one.
 func (w *Writer) resume() (gaps []string, err error) {
+	if w.chain, err = openChain(w.dir, w.node); err != nil {
+		return nil, err
+	}
 	all, err := segments(w.dir)
 	if err != nil {
 		return nil, err
 	}
+	missed, err := w.settle(all)
+	if err != nil {
+		return nil, err
+	}
+	if missed != "" {
+		gaps = append(gaps, missed)
+	}
 	if len(all) == 0 {
-		return nil, w.create()
+		w.seq = w.chain.last
+		return gaps, w.create()
 	}
 	last := all[len(all)-1]
 	size, gap, err := w.scan(last)
 	if err != nil {
 		return nil, err
 	}
+	w.seq = max(w.seq, w.chain.last)
+	if gap != "" {
+		gaps = append(gaps, gap)
+	}
+	if last.first <= w.chain.closed {
+		return gaps, w.create()
+	}
+	w.first, w.sum = last.first, sha256.New()
 	if gap != "" {
 		// A damaged segment is not continued, so the next start does not find the damage again.
-		return []string{gap}, w.create()
+		if w.size, err = last.summed(w.sum, maxSegment); err != nil {
+			return nil, err
+		}
+		if err := w.seal(); err != nil {
+			return nil, err
+		}
+		return gaps, w.create()
 	}
-	f, err := os.OpenFile(last.path, os.O_WRONLY|os.O_APPEND, 0o600)
+	if w.size, err = last.summed(w.sum, size); err != nil {
+		return nil, err
+	}
+	w.file, err = os.OpenFile(last.path, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
-	w.file, w.size, w.born = f, size, time.Now()
-	return nil, nil
+	w.born = time.Now()
+	return gaps, nil
 }
 
 // scan continues from a segment: its last sequence number, and the open streams. It returns the
@@ -171,7 +205,7 @@ func (w *Writer) create() error {
 		if err != nil {
 			return fmt.Errorf("begin a segment of the audit log: %w", err)
 		}
-		w.file, w.size, w.carried, w.born = f, 0, 0, time.Now()
+		w.file, w.first, w.size, w.carried, w.born, w.sum = f, first, 0, 0, time.Now(), sha256.New()
 		return nil
 	}
 }
@@ -255,7 +289,7 @@ func (w *Writer) Record(e Event) error {
 	if err := w.file.Sync(); err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
-	return nil
+	return w.checkpoint(0)
 }
 
 // Unrecorded records that a node has refused n requests because it could not record its decisions,
@@ -307,9 +341,10 @@ func (w *Writer) write(events []*Event) error {
 	if len(written) == 0 {
 		return nil
 	}
-	if _, err := w.file.Write(b); err != nil {
+	if err := appendWhole(w.file, b); err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
+	w.sum.Write(b)
 	w.seq, w.size = seq, w.size+int64(len(b))
 	if w.Mirror != nil {
 		if _, err := w.Mirror.Write(b); err != nil {
@@ -383,10 +418,16 @@ func (w *Writer) turn() error {
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return fmt.Errorf("make audit folder: %w", err)
 	}
+	if err := old.Sync(); err != nil {
+		return fmt.Errorf("close a segment of the audit log: %w", err)
+	}
+	if err := w.seal(); err != nil {
+		return err
+	}
 	if err := w.create(); err != nil {
 		return err
 	}
-	if err := errors.Join(old.Sync(), old.Close()); err != nil {
+	if err := old.Close(); err != nil {
 		return fmt.Errorf("close a segment of the audit log: %w", err)
 	}
 	if why != "" {
@@ -461,6 +502,10 @@ func (w *Writer) trim() error {
 	if err != nil {
 		return err
 	}
+	// The checkpoint names the oldest segment, even if that is the one which is written to.
+	if err := errors.Join(w.chain.prune(all[n].first), w.checkpoint(0)); err != nil {
+		return err
+	}
 	for _, s := range all[:n] {
 		delete(w.whole, s.first)
 		if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -474,5 +519,5 @@ func (w *Writer) trim() error {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return errors.Join(w.tell(0), w.file.Close(), os.Remove(w.mark))
+	return errors.Join(w.tell(0), w.checkpoint(0), w.file.Close(), os.Remove(w.mark))
 }

@@ -73,6 +73,10 @@ var Table = []Meaning{
 	{Failed, "the command failed: nothing is proved", []string{"prove"}},
 	{Open, "an assertion fails", []string{"prove"}},
 	{Unproved, "it is not known whether every assertion holds", []string{"prove"}},
+	{Done, "the audit log is what was written", []string{"audit verify"}},
+	{Failed, "the command failed: nothing is verified", []string{"audit verify"}},
+	{Open, "the audit log is not what was written", []string{"audit verify"}},
+	{Unproved, "it is not known whether the audit log is what was verified before", []string{"audit verify"}},
 	{
 		Sandbox, "the sandbox could not be set up or had to be ended, or the stack could not be found or brought up",
 		[]string{"run"},

@@ -76,8 +76,12 @@ func TestExitStatuses(t *testing.T) {
 	elsewhere := map[string]string{
 		"drift 0": "tests/cloud: TestDriftCommand", "drift 1": "tests/cloud: TestDriftCommand",
 		"check 6": "tests: TestGuardrailsStopUp", "refresh 1": "tests/cloud: TestUpGoesOnWhereItStopped",
-		"prove 6": "policies/proof: TestEveryResultHasItsStatus",
-		"prove 7": "policies/proof: TestEveryResultHasItsStatus",
+		"prove 6":        "policies/proof: TestEveryResultHasItsStatus",
+		"prove 7":        "policies/proof: TestEveryResultHasItsStatus",
+		"audit verify 0": "cmd/postern/records: TestVerifyStatuses",
+		"audit verify 1": "cmd/postern/records: TestVerifyStatuses",
+		"audit verify 6": "cmd/postern/records: TestVerifyStatuses",
+		"audit verify 7": "cmd/postern/records: TestVerifyStatuses",
 	}
 	for _, m := range exit.Table {
 		some := slices.ContainsFunc(m.Commands, func(string) bool { return true })

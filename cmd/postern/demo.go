@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/cmd/postern/records"
 	"github.com/postern/postern/demo"
 )
 
@@ -24,7 +25,7 @@ denies the other. Then shows both events of the audit log.`,
 			if prepare {
 				return d.Prepare()
 			}
-			return d.Show(cmd.Context(), cmd.OutOrStdout(), printer(cmd.OutOrStdout(), false))
+			return d.Show(cmd.Context(), cmd.OutOrStdout(), records.Printer(cmd.OutOrStdout(), false))
 		},
 	}
 	cmd.Flags().BoolVar(&prepare, "prepare", false, "only make the server's certificate and the API key, unless they exist")

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/cloud"
+	"github.com/postern/postern/cmd/postern/records"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/home"
@@ -129,7 +130,7 @@ func printDrift(w io.Writer, stack *stacks.Stack, found []cloud.Difference, asJS
 		if f.ID != "" {
 			where += " (" + f.ID + ")"
 		}
-		fmt.Fprintf(w, "%-8s  %s: %s\n          %s\n", f.Risk, plain(where), plain(f.What), plain(f.Do))
+		fmt.Fprintf(w, "%-8s  %s: %s\n          %s\n", f.Risk, records.Plain(where), records.Plain(f.What), records.Plain(f.Do))
 	}
 	return nil
 }

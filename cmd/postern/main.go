@@ -22,6 +22,7 @@ import (
 	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/cmd/postern/cases"
 	"github.com/postern/postern/cmd/postern/doctor"
+	"github.com/postern/postern/cmd/postern/records"
 	"github.com/postern/postern/cmd/postern/workspaces"
 	"github.com/postern/postern/completion"
 	"github.com/postern/postern/drive"
@@ -108,7 +109,7 @@ one. The agent is that of --agent, of $POSTERN_AGENT, or the stack's only one.`,
 	}
 	root.AddCommand(
 		newInitCmd(), newRunCmd(), newLearnCmd(), cases.New(stackFile), cases.NewSchema(), newAllowCmd(), newRevokeCmd(), newDiffCmd(), newPushCmd(), newHistoryCmd(), newRollbackCmd(), newKillCmd(), newUnkillCmd(), newEvictCmd(),
-		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), newAuditCmd(), newDriftCmd(), newSecretCmd(), newOperatorCmd(), workspaces.NewWorkdir(), workspaces.New(openState), workspaces.NewHome(openState), doctor.New(),
+		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), records.New(records.Stack{Home: openHome, Account: openAccount}), newDriftCmd(), newSecretCmd(), newOperatorCmd(), workspaces.NewWorkdir(), workspaces.New(openState), workspaces.NewHome(openState), doctor.New(),
 		newDemoCmd(),
 		&cobra.Command{
 			Use: "man DIR", Short: "Write the manual pages into a folder", Hidden: true, Args: cobra.ExactArgs(1),

@@ -1,4 +1,4 @@
-package main
+package records
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ func TestAuditPrintsNothingHostile(t *testing.T) {
 	e := audit.Event{Time: time.Unix(0, 0).UTC(), Node: "n1", Agent: "a", Host: "h.test:443", Path: hostile, Verdict: audit.Deny, Detail: hostile}
 	for _, asJSON := range []bool{false, true} {
 		var b bytes.Buffer
-		require.NoError(t, printer(&b, asJSON)(e))
+		require.NoError(t, Printer(&b, asJSON)(e))
 		for _, c := range b.Bytes() {
 			require.True(t, c == '\n' || c >= ' ' && c < 0x7f, "%q", b.String())
 		}
