@@ -27,7 +27,7 @@ func wrong(cmd *cobra.Command, err error) error {
 func check(cmd *cobra.Command) {
 	given := cmd.Args
 	switch {
-	case cmd.HasSubCommands():
+	case cmd.HasSubCommands() && cmd.RunE == nil:
 		given = cobra.NoArgs
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	case cmd.HasParent() && !cmd.Parent().HasParent() && cmd.Name() == "help":
