@@ -57,8 +57,10 @@ type Writer struct {
 	denied map[string]*denials
 	// whole are the segments, by their first event, for which a digest is not worth it.
 	whole map[uint64]bool
-	// mark is a file that exists while this writer is not closed.
-	mark string
+	// mark is a file that exists while this writer is not closed. After a loss it stays, so that the
+	// next writer declares a gap.
+	mark  string
+	lossy bool
 }
 
 // maxBatch is about the number of bytes of the access log that are taken at once: the content of a
@@ -342,6 +344,7 @@ func (w *Writer) write(events []*Event) error {
 		return nil
 	}
 	if err := appendWhole(w.file, b); err != nil {
+		w.lossy = true
 		return fmt.Errorf("write event: %w", err)
 	}
 	w.sum.Write(b)
@@ -519,5 +522,9 @@ func (w *Writer) trim() error {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return errors.Join(w.tell(0), w.checkpoint(0), w.file.Close(), os.Remove(w.mark))
+	err := errors.Join(w.tell(0), w.checkpoint(0), w.file.Close())
+	if w.lossy {
+		return err
+	}
+	return errors.Join(err, os.Remove(w.mark))
 }
