@@ -5,11 +5,9 @@ import (
 	"encoding/hex"
 	"strings"
 	"sync"
-
-	"github.com/postern/postern/target"
 )
 
-// A longer secret is looked for only as it is and percent-encoded, because other forms take time.
+// A longer secret is looked for only as it is, because other forms take time.
 const longSecret = 8 << 10
 
 // forms are the ways to write a secret.
@@ -95,8 +93,6 @@ func (f *forms) add(secret string) {
 		return
 	}
 	f.form(strings.Clone(secret))
-	f.form(target.Percent(secret, "0123456789ABCDEF"))
-	f.form(target.Percent(secret, "0123456789abcdef"))
 	if len(secret) > longSecret {
 		return
 	}
@@ -146,29 +142,77 @@ func at(value, form string) int {
 
 // in reports whether a secret is in a value.
 func (f *forms) in(value string) bool {
-	if len(value) < f.shortest {
-		return false
-	}
-	for _, form := range f.all {
-		if at(value, form) >= 0 {
-			return true
-		}
-	}
-	return false
+	_, _, ok := f.place(value)
+	return ok
 }
 
-// cut returns a value without the secret, and cuts again where cutting makes the secret anew. If
+// place returns a part of a value, from and to, that is a form, as it is or percent-encoded. Which
+// bytes are escaped, and how, differs between encoders: the value is decoded, not the form encoded.
+func (f *forms) place(value string) (from, to int, ok bool) {
+	if len(value) < f.shortest {
+		return 0, 0, false
+	}
+	text, places := value, []int(nil)
+	for range mostDecoded {
+		for _, form := range f.all {
+			i := at(text, form)
+			if i < 0 && strings.Contains(form, " ") && strings.Contains(text, "+") { // form encoding
+				i = at(strings.ReplaceAll(text, "+", " "), form)
+			}
+			if i >= 0 && places == nil {
+				return i, i + len(form), true
+			} else if i >= 0 {
+				return places[i], places[i+len(form)], true
+			}
+		}
+		before := len(text)
+		if text, places = decoded(text, places); len(text) == before {
+			break
+		}
+	}
+	return 0, 0, false
+}
+
+// mostDecoded bounds how often a value is looked at: percent signs may be encoded themselves.
+const mostDecoded = 5
+
+// decoded returns a text without its percent escapes. places has the place of each byte in the whole
+// value, and at the end the length of that; nil stands for the place in the text.
+func decoded(text string, places []int) (string, []int) {
+	if strings.IndexByte(text, '%') < 0 {
+		return text, places
+	}
+	now := make([]byte, 0, len(text))
+	whole := make([]int, 0, len(text)+1)
+	place := func(i int) int {
+		if places == nil {
+			return i
+		}
+		return places[i]
+	}
+	for i := 0; i < len(text); i++ {
+		whole = append(whole, place(i))
+		if i+2 < len(text) && text[i] == '%' {
+			if b, err := hex.DecodeString(text[i+1 : i+3]); err == nil {
+				now = append(now, b[0])
+				i += 2
+				continue
+			}
+		}
+		now = append(now, text[i])
+	}
+	return string(now), append(whole, place(len(text)))
+}
+
+// cut returns a value without the secret, and cuts again where cutting makes the secret again. If
 // the secret is there more than 16 times, cut returns "".
 func (f *forms) cut(value string) string {
 	for range 17 {
-		if !f.in(value) {
+		from, to, ok := f.place(value)
+		if !ok {
 			return value
 		}
-		for _, form := range f.all {
-			if i := at(value, form); i >= 0 {
-				value = value[:i] + value[i+len(form):]
-			}
-		}
+		value = value[:from] + value[to:]
 	}
 	return ""
 }

@@ -103,10 +103,8 @@ func digit(c byte) int {
 }
 
 // Escape percent-encodes everything except the unreserved characters (RFC 3986, section 2.3).
-func Escape(s string) string { return Percent(s, "0123456789ABCDEF") }
-
-// Percent is [Escape] with the given hexadecimal digits.
-func Percent(s, digits string) string {
+func Escape(s string) string {
+	const digits = "0123456789ABCDEF"
 	var out strings.Builder
 	for _, c := range []byte(s) {
 		switch {
