@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -78,10 +79,11 @@ type Leaked struct {
 	// the folder that was searched: an agent may have put another one, or a link, in its place.
 	git, own string
 	id       unix.Stat_t
-	// Paths were committed at some time, or are in the index. Now are those of them that the last
-	// commit has. All are relative to Folder.
-	Paths, Now []string
-	// Unknown says why somebody should look: not everything could be looked at.
+	// hidden are the files that agents do not see, and Paths those of them that were committed at
+	// some time, or are in the index. All are relative to Folder.
+	hidden, Paths []string
+	// Unknown says why somebody should look: not everything could be looked at, and Paths may not
+	// be all.
 	Unknown error
 }
 
@@ -172,9 +174,10 @@ func ends(paths []string) (all []string) {
 // look returns l with what the repository, whose git folder is open, has of the paths, if it has
 // anything.
 func (l Leaked) look(ctx context.Context, folders *hostpath.Folders, git *os.File, paths []string) []Leaked {
+	l.hidden = paths
 	err := unix.Fstat(int(git.Fd()), &l.id)
 	if err == nil {
-		l.Paths, l.Now, err = l.history(ctx, folders, paths)
+		l.Paths, err = l.history(ctx, folders)
 	}
 	if err != nil {
 		l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
@@ -185,8 +188,7 @@ func (l Leaked) look(ctx context.Context, folders *hostpath.Folders, git *os.Fil
 	return []Leaked{l}
 }
 
-// historyScript prints which of its arguments were committed or are in the index, a line, and which
-// of them the last commit has.
+// historyScript prints which of its arguments were committed or are in the index.
 const historyScript = `
 git() {
 	/usr/bin/prlimit --nproc=64 --as=4294967296 --cpu=10 --core=0 --nofile=256 /usr/bin/git --no-pager \
@@ -196,7 +198,6 @@ git() {
 git log --all --reflog --full-history -m --no-show-signature --no-renames --no-ext-diff --no-textconv \
 	--format= --name-only -z -- "$@" &&
 git ls-files -z -- "$@" &&
-printf '//now\0' &&
 if git rev-parse -q --verify HEAD >/dev/null; then git ls-tree -r --name-only -z HEAD -- "$@"; fi`
 
 // maxPaths is how many paths are named to git. If there are more, all names are read.
@@ -205,25 +206,23 @@ const maxPaths = 1000
 // maxHistory bounds what git says, in bytes.
 const maxHistory = 64 << 20
 
-// history returns which of the paths the repository ever had, and which it has now.
-func (l Leaked) history(
-	ctx context.Context, folders *hostpath.Folders, paths []string,
-) (ever, now []string, err error) {
+// history returns which of the hidden files the repository ever had. With an error these may not be
+// all.
+func (l Leaked) history(ctx context.Context, folders *hostpath.Folders) (ever []string, err error) {
 	args := []string{"/bin/sh", "-c", historyScript, "sh"}
-	if len(paths) <= maxPaths {
-		args = append(args, paths...)
+	if len(l.hidden) <= maxPaths {
+		args = append(args, l.hidden...)
 	}
 	var out, complaint limitedBuffer
 	out.left, complaint.left = maxHistory, 4<<10
-	err = l.confined(ctx, folders, nil, &out, &complaint, args...)
+	err = l.confined(ctx, folders, nil, nil, &out, &complaint, args...)
 	switch {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("it takes more than %v", historyPatience)
 	case err != nil:
 		err = complaint.explain(err)
 	}
-	before, after, _ := strings.Cut(out.String(), "//now\x00")
-	return among(paths, before+after), among(paths, after), err
+	return among(l.hidden, out.String()), err
 }
 
 // sameScript runs its further arguments if the git folder is the first one: bwrap follows links.
@@ -235,9 +234,10 @@ shift; exec "$@"`
 
 // confined runs a command in a sandbox without a network, and with a filter of system calls: it
 // sees the git folder that was searched at /repository/.git, and cannot write it. options are
-// further ones of bwrap's.
+// further ones of bwrap's, and in may be nil.
 func (l Leaked) confined(
-	ctx context.Context, folders *hostpath.Folders, options []string, out, complaint io.Writer, command ...string,
+	ctx context.Context, folders *hostpath.Folders, options []string,
+	in io.Reader, out, complaint io.Writer, command ...string,
 ) error {
 	bwrap, err := folders.Program("bwrap", hostpath.Root)
 	if err == nil {
@@ -274,7 +274,7 @@ func (l Leaked) confined(
 	}
 	asOwner(cmd, l.id)
 	cmd.WaitDelay = time.Second
-	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{calls}, out, complaint
+	cmd.ExtraFiles, cmd.Stdin, cmd.Stdout, cmd.Stderr = []*os.File{calls}, in, out, complaint
 	return cmd.Run()
 }
 
@@ -315,29 +315,34 @@ func (b *limitedBuffer) explain(err error) error {
 }
 
 // cleanScript clones the last commit of the repository that its first argument names, without the
-// others.
+// files that it reads the names of, and prints what the clone has.
 const cleanScript = `
 unset GIT_DIR GIT_COMMON_DIR
 export GIT_ALLOW_PROTOCOL=file GIT_COMMITTER_NAME=postern GIT_COMMITTER_EMAIL=postern@localhost
-from=$1; shift
 clean() { /usr/bin/git -C /clean --literal-pathspecs "$@"; }
 /usr/bin/prlimit --nproc=64 --as=4294967296 --core=0 --nofile=256 \
-	/usr/bin/git clone -q --depth 1 --no-tags "file:///repository/.git/$from" /clean &&
-if [ $# -gt 0 ]; then
-	clean rm -r -q -- "$@" &&
-	clean commit -q --no-gpg-sign --amend --allow-empty -m 'Take secrets out of the repository'
-fi &&
+	/usr/bin/git clone -q --depth 1 --no-tags "file:///repository/.git/$1" /clean </dev/null &&
+clean rm -r -q -f --ignore-unmatch --pathspec-from-file=- --pathspec-file-nul &&
+if clean rev-parse -q --verify HEAD >/dev/null; then
+	{ clean diff-index --cached --quiet HEAD ||
+		clean commit -q --no-gpg-sign --amend --allow-empty -m 'Take secrets out of the repository'; } &&
+	clean ls-tree -r --name-only -z HEAD
+fi && clean ls-files -z &&
 clean remote remove origin && clean reflog expire --expire=now --all && clean gc -q --prune=now`
 
 // clonePatience bounds a clone.
 const clonePatience = 10 * time.Minute
 
-// Clone makes the repository l.Clean, which has the last commit alone and nothing of l.Now. An
+// Clone makes the repository l.Clean, which has the last commit alone and no hidden file. An
 // agent may have written the repository that has these objects: its settings run programs, and
 // links and alternates in it lead to other repositories. So git runs where there is nothing else.
-// Clone fails while a command may write the repository, or if the git folder is not the one that
-// [Committed] looked at.
+// Clone fails if l.Unknown is set, while a command may write the repository, or if the git folder
+// is not the one that [Committed] looked at. If Clone is killed, it leaves a folder whose name ends
+// with ".part", and no l.Clean.
 func (l Leaked) Clone(ctx context.Context, registry hostpath.Registry) (err error) {
+	if l.Unknown != nil {
+		return fmt.Errorf("%w: clone it from where it came from, and let agents work there", l.Unknown)
+	}
 	ctx, cancel := context.WithTimeout(ctx, clonePatience)
 	defer cancel()
 	folders, err := registry.Folders()
@@ -352,24 +357,32 @@ func (l Leaked) Clone(ctx context.Context, registry hostpath.Registry) (err erro
 	if err := folders.Check(l.Clean); err != nil {
 		return err
 	}
-	if err := os.Mkdir(l.Clean, 0o755); err != nil { //nolint:gosec // as git does
+	if _, err := os.Lstat(l.Clean); err == nil {
+		return fmt.Errorf("%s: %w: remove it first", workspace.Quote(l.Clean), os.ErrExist)
+	}
+	part := l.Clean + "." + rand.Text() + ".part"
+	if err := os.Mkdir(part, 0o755); err != nil { //nolint:gosec // as git does
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(l.Clean))
+			err = errors.Join(err, os.RemoveAll(part))
 		}
 	}()
 	if os.Geteuid() == 0 {
-		if err := os.Lchown(l.Clean, int(l.id.Uid), int(l.id.Gid)); err != nil {
+		if err := os.Lchown(part, int(l.id.Uid), int(l.id.Gid)); err != nil {
 			return err
 		}
 	}
-	complaint := limitedBuffer{left: 4 << 10}
-	err = l.confined(ctx, folders, []string{"--bind", l.Clean, "/clean"}, nil, &complaint,
-		append([]string{"/bin/sh", "-c", cleanScript, "sh", l.own}, l.Now...)...)
+	out, complaint := limitedBuffer{left: maxHistory}, limitedBuffer{left: 4 << 10}
+	err = l.confined(ctx, folders, []string{"--bind", part, "/clean"},
+		strings.NewReader(strings.Join(l.hidden, "\x00")), &out, &complaint,
+		"/bin/sh", "-c", cleanScript, "sh", l.own)
 	if err != nil {
 		return complaint.explain(err)
 	}
-	return nil
+	if left := among(l.hidden, out.String()); len(left) > 0 {
+		return fmt.Errorf("the clone still has %s: report this", workspace.Quote(left[0]))
+	}
+	return os.Rename(part, l.Clean)
 }

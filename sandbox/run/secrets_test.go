@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,34 +51,34 @@ func TestCommitted(t *testing.T) {
 	const commit = "git commit -qm b; "
 	env, wild := []string{".env"}, []string{"*.key"}
 	for name, c := range map[string]struct {
-		script    string
-		ever, now []string
+		script string
+		ever   []string
 	}{
-		"never":                   {begin + "echo x > .env", nil, nil},
-		"no commit":               {"git init -q; echo x > .env", nil, nil},
-		"now":                     {begin + add + "git commit -qm b", env, env},
-		"once":                    {begin + add + commit + "git rm -q --cached .env; git commit -qm c", env, nil},
-		"in the index":            {begin + add, env, nil},
-		"in the index, no commit": {"git init -q; " + add, env, nil},
+		"never":                   {begin + "echo x > .env", nil},
+		"no commit":               {"git init -q; echo x > .env", nil},
+		"now":                     {begin + add + "git commit -qm b", env},
+		"once":                    {begin + add + commit + "git rm -q --cached .env; git commit -qm c", env},
+		"in the index":            {begin + add, env},
+		"in the index, no commit": {"git init -q; " + add, env},
 		"on another branch": {
-			begin + "git checkout -qb b; " + add + "git commit -qm b; git checkout -q -; echo y > .env", env, nil,
+			begin + "git checkout -qb b; " + add + "git commit -qm b; git checkout -q -; echo y > .env", env,
 		},
-		"in a stash": {begin + add + "git stash -q; echo y > .env", env, nil},
-		"dropped":    {begin + add + "git commit -qm b; git reset -q --hard HEAD~; echo y > .env", env, nil},
+		"in a stash": {begin + add + "git stash -q; echo y > .env", env},
+		"dropped":    {begin + add + "git commit -qm b; git reset -q --hard HEAD~; echo y > .env", env},
 		"in a folder": {
-			begin + "echo x > s/.ssh/one; git add .; git commit -qm b", []string{"s/.ssh"}, []string{"s/.ssh"},
+			begin + "echo x > s/.ssh/one; git add .; git commit -qm b", []string{"s/.ssh"},
 		},
 		"in a merge": {
 			begin + "git checkout -qb b; echo b > b; git add b; git commit -qm b; git checkout -q -; " +
 				"git merge -q --no-ff --no-commit b; " + add + commit + "git rm -q --cached .env; git commit -qm c",
-			env, nil,
+			env,
 		},
 		"behind a replacement": {
 			begin + add + "git commit -qm b; git replace --graft HEAD; git rm -q --cached .env; git commit -qm c; " +
-				"git replace HEAD~ $(git commit-tree -m x $(git write-tree)) -f", env, nil,
+				"git replace HEAD~ $(git commit-tree -m x $(git write-tree)) -f", env,
 		},
 		"a name with a wildcard": {
-			begin + "echo x > '*.key'; echo x > other.txt; git add .; git commit -qm b", wild, wild,
+			begin + "echo x > '*.key'; echo x > other.txt; git add .; git commit -qm b", wild,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,11 +89,8 @@ func TestCommitted(t *testing.T) {
 				return
 			}
 			require.Len(t, all, 1)
-			if len(all[0].Now) == 0 {
-				all[0].Now = nil
-			}
-			all[0].id = unix.Stat_t{}
-			want := Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, Now: c.now, git: dir + "/.git"}
+			all[0].id, all[0].hidden = unix.Stat_t{}, nil
+			want := Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, git: dir + "/.git"}
 			require.Equal(t, want, all[0])
 		})
 	}
@@ -123,7 +121,7 @@ func TestGitIsConfined(t *testing.T) {
 	var out, complaint strings.Builder
 	l := Leaked{git: t.TempDir()}
 	require.NoError(t, unix.Lstat(l.git, &l.id))
-	require.NoError(t, l.confined(t.Context(), folders, nil, &out, &complaint, "/bin/sh", "-c",
+	require.NoError(t, l.confined(t.Context(), folders, nil, nil, &out, &complaint, "/bin/sh", "-c",
 		"grep -E '^(Seccomp|CapBnd|NoNewPrivs):' /proc/self/status; grep -c : /proc/net/dev; "+
 			"touch /repository/.git/x 2>/dev/null; unshare -U true 2>/dev/null || echo no namespace"),
 		complaint.String())
@@ -154,7 +152,7 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 	leaked, err := search("wt")
 	require.NoError(t, err)
 	wt := Leaked{
-		Folder: root + "/wt", Clean: root + "/wt-clean", Paths: both, Now: both, Elsewhere: true,
+		Folder: root + "/wt", Clean: root + "/wt-clean", hidden: both, Paths: both, Elsewhere: true,
 		git: root + "/main/.git", own: "worktrees/wt",
 	}
 	require.Len(t, leaked, 1)
@@ -166,8 +164,8 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 	require.Equal(t, wt.id.Ino, leaked[0].id.Ino)
 	leaked[0].id = wt.id // git reads in the folder
 	require.Equal(t, []Leaked{{
-		Folder: root + "/main", Clean: root + "/main-clean", Paths: both[1:], Now: both[1:], Elsewhere: true,
-		git: root + "/main/.git", id: wt.id,
+		Folder: root + "/main", Clean: root + "/main-clean", hidden: both[1:], Paths: both[1:],
+		Elsewhere: true, git: root + "/main/.git", id: wt.id,
 	}}, leaked)
 	require.NoError(t, wt.Clone(t.Context(), registry))
 	require.FileExists(t, root+"/wt-clean/y")
@@ -237,6 +235,58 @@ func TestCleanClone(t *testing.T) {
 	}
 }
 
+// TestNoCloneOfAHistoryThatIsNotWhole: who wrote the repository removed an object. Then nothing
+// says that the clone is clean, so there is none.
+func TestNoCloneOfAHistoryThatIsNotWhole(t *testing.T) {
+	t.Parallel()
+	all, dir := committed(t, `git init -q; for i in 1 2; do echo $i > a; git add a; git commit -qm $i; done
+		echo x > .env; git add .env; git commit -qm c; o=$(git rev-parse HEAD~2)
+		rm -f .git/objects/$(echo $o | cut -c 1-2)/$(echo $o | cut -c 3-)`)
+	require.Len(t, all, 1)
+	require.ErrorContains(t, all[0].Unknown, "look at the history of ")
+	require.ErrorIs(t, all[0].Clone(t.Context(), hostpath.In(t.TempDir())), all[0].Unknown)
+	entries, err := filepath.Glob(dir + "-clean*")
+	require.NoError(t, err)
+	require.Empty(t, entries)
+}
+
+// TestCloneRemovesWhatItHas: the clone decides what is removed from it, and not what was said of
+// its history before.
+func TestCloneRemovesWhatItHas(t *testing.T) {
+	t.Parallel()
+	all, dir := committed(t, `git init -q; mkdir -p d/.ssh; echo x > d/.ssh/id; echo x > '*.key'; echo a > a.key.txt
+		git add .; git commit -qm a; echo x > .env; git init -q sub; cd sub; echo x > .env; echo s > s; git add s
+		git commit -qm s; cd ..; git add sub; git commit -qm b`)
+	require.Len(t, all, 1)
+	require.Subset(t, all[0].hidden, []string{".env", "*.key", "sub/.env"})
+	all[0].Paths = nil
+	require.NoError(t, all[0].Clone(t.Context(), hostpath.In(t.TempDir())))
+	require.Equal(t, "a.key.txt\nsub\n", shell(t, dir+"-clean", "git ls-tree -r --name-only HEAD"))
+	require.NoFileExists(t, dir+"-clean/*.key")
+}
+
+// TestAKilledCloneHasNoName: a clone has its name when it is clean, not before.
+func TestAKilledCloneHasNoName(t *testing.T) {
+	t.Parallel()
+	all, dir := committed(t, "git init -q; echo x > .env; git add .env; git commit -qm a; "+
+		"head -c 9000000 /dev/urandom > b; git add b; git commit -qm b")
+	seen := make(chan string, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		defer close(seen)
+		for ctx.Err() == nil {
+			if names, err := filepath.Glob(dir + "-clean*/.git"); err == nil && len(names) > 0 {
+				seen <- names[0]
+				return
+			}
+		}
+	}()
+	require.Error(t, all[0].Clone(ctx, hostpath.In(t.TempDir())))
+	cancel()
+	require.Regexp(t, `-clean\.[A-Z2-7]+\.part/\.git$`, <-seen)
+}
+
 // TestCloneOfNothingElse: an agent that can write a repository has it lead to another one, whose
 // files are no part of the clone.
 func TestCloneOfNothingElse(t *testing.T) {
@@ -262,7 +312,7 @@ func TestCloneOfNothingElse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, dir := committed(t, private+c.before)
-			l := Leaked{Folder: dir, Clean: dir + "-clean", git: dir + "/.git"}
+			l := Leaked{Folder: dir, Clean: dir + "-clean", hidden: []string{".env"}, git: dir + "/.git"}
 			require.NoError(t, unix.Lstat(l.git, &l.id))
 			shell(t, dir, c.after)
 			err := l.Clone(t.Context(), hostpath.In(t.TempDir()))
@@ -356,7 +406,6 @@ func TestCommittedInBare(t *testing.T) {
 	require.NoError(t, all[0].Unknown)
 	require.Equal(t, filepath.Join(dir, ".bare"), all[0].Folder)
 	require.Equal(t, []string{"d/.env"}, all[0].Paths)
-	require.Equal(t, []string{"d/.env"}, all[0].Now)
 	require.NoError(t, all[0].Clone(t.Context(), hostpath.In(t.TempDir())))
 	require.NoFileExists(t, filepath.Join(all[0].Clean, "d/.env"))
 	require.FileExists(t, filepath.Join(all[0].Clean, "y"))

@@ -172,10 +172,6 @@ func (stack Stack) flags(cmd *cobra.Command, agent string) (string, error) {
 func makeClean(cmd *cobra.Command, registry hostpath.Registry, leaked []run.Leaked) error {
 	var all error
 	for _, l := range leaked {
-		if len(l.Paths) == 0 {
-			all = errors.Join(all, l.Unknown)
-			continue
-		}
 		if err := l.Clone(cmd.Context(), registry); err != nil {
 			all = errors.Join(all, fmt.Errorf("clone %s: %w", workspace.Quote(l.Folder), err))
 			continue
