@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,8 +46,8 @@ func (a *account) NewResource(args pulumi.MockResourceArgs) (string, resource.Pr
 func (a *account) Call(args pulumi.MockCallArgs) (resource.PropertyMap, error) {
 	found := func(kv ...string) (resource.PropertyMap, error) {
 		out := resource.PropertyMap{}
-		for i := 0; i < len(kv); i += 2 {
-			out[resource.PropertyKey(kv[i])] = resource.NewProperty(kv[i+1])
+		for pair := range slices.Chunk(kv, 2) {
+			out[resource.PropertyKey(pair[0])] = resource.NewProperty(pair[1])
 		}
 		return out, nil
 	}

@@ -39,8 +39,9 @@ type AgentPool struct {
 
 // NewAgentPool declares the machines or tasks of one agent of the fleet under the given name. They
 // start when all of the fleet is there.
-func NewAgentPool(ctx *pulumi.Context, name string, args *AgentPoolArgs,
-	opts ...pulumi.ResourceOption) (p *AgentPool, err error) {
+func NewAgentPool(
+	ctx *pulumi.Context, name string, args *AgentPoolArgs, opts ...pulumi.ResourceOption,
+) (p *AgentPool, err error) {
 	if args == nil || args.Fleet == nil {
 		return nil, fmt.Errorf("declare agents %s: Fleet is needed", name)
 	}

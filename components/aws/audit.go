@@ -77,8 +77,10 @@ func newAuditLog(parent *scope) (*auditLog, *scope) {
 type key struct{ arn, id pulumi.StringInput }
 
 // newKey declares a key that is renewed every year, unless there is one with the ARN in existing.
-func newKey(s *scope, suffix, description string, policy document.Policy, existing pulumi.StringInput,
-	opts ...pulumi.ResourceOption) key {
+func newKey(
+	s *scope, suffix, description string, policy document.Policy, existing pulumi.StringInput,
+	opts ...pulumi.ResourceOption,
+) key {
 	if existing != nil {
 		return key{existing, existing}
 	}

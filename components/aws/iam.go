@@ -48,8 +48,9 @@ func (r *roles) role(s *scope, suffix, service, description string, policy pulum
 }
 
 // execution is the role with which ECS starts the tasks of one image.
-func (r *roles) execution(s *scope, image, group pulumi.StringInput, key pulumi.StringInput,
-	secrets ...pulumi.StringInput) *iam.Role {
+func (r *roles) execution(
+	s *scope, image, group, key pulumi.StringInput, secrets ...pulumi.StringInput,
+) *iam.Role {
 	place := s.args.place()
 	policy := written(func(v []string) string {
 		return document.Execution{

@@ -71,8 +71,10 @@ func (m machine) template(s *scope, suffix string) *ec2.LaunchTemplate {
 
 // grouped is an Auto Scaling group of a template's machines. Machines are
 // replaced when the template changes, new ones first.
-func grouped(s *scope, suffix string, template *ec2.LaunchTemplate, subnets pulumi.StringArrayInput,
-	more *autoscaling.GroupArgs, opts ...pulumi.ResourceOption) *autoscaling.Group {
+func grouped(
+	s *scope, suffix string, template *ec2.LaunchTemplate, subnets pulumi.StringArrayInput,
+	more *autoscaling.GroupArgs, opts ...pulumi.ResourceOption,
+) *autoscaling.Group {
 	more.LaunchTemplate = &autoscaling.GroupLaunchTemplateArgs{
 		Id: template.ID().ToStringOutput(), Version: template.LatestVersion.ApplyT(decimal).(pulumi.StringOutput),
 	}

@@ -42,8 +42,9 @@ type Network struct {
 
 // NewNetwork declares the networks under the given name. opts must give a provider of the account
 // and region of the settings.
-func NewNetwork(ctx *pulumi.Context, name string, args *NetworkArgs,
-	opts ...pulumi.ResourceOption) (n *Network, err error) {
+func NewNetwork(
+	ctx *pulumi.Context, name string, args *NetworkArgs, opts ...pulumi.ResourceOption,
+) (n *Network, err error) {
 	if args == nil || args.AWS == nil || args.Plan == nil {
 		return nil, fmt.Errorf("declare network %s: AWS and Plan are needed", name)
 	}

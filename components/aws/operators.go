@@ -10,8 +10,10 @@ import (
 // newOperators declares the policy for people who push policies, fill secrets and read the audit
 // log. It does not attach the policy to anybody.
 func newOperators(s *scope, a *auditLog, bundles held, v *vault) *iam.Policy {
-	in := []pulumi.StringInput{bundles.arn, a.bucket.arn, v.key.arn, a.key.arn, a.group(groupProxies),
-		a.group(groupControl), a.group(groupDNS)}
+	in := []pulumi.StringInput{
+		bundles.arn, a.bucket.arn, v.key.arn, a.key.arn, a.group(groupProxies),
+		a.group(groupControl), a.group(groupDNS),
+	}
 	return add(s, iam.NewPolicy, "operators", &iam.PolicyArgs{
 		Path: pulumi.String(rolePath(s.stack)), Description: pulumi.String("Push policies, fill secrets, read the audit log of stack " + s.stack),
 		Policy: written(func(x []string) string {

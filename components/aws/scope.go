@@ -91,8 +91,9 @@ func (s *scope) component(kind, name string) *scope {
 
 // part is the scope of a new component, of which c gets the outputs. Its children are named name-.
 // The engine shows inputs in its state and to policies about resources.
-func (s *scope) part(kind, name string, c pulumi.ComponentResource, inputs pulumi.Map,
-	opts ...pulumi.ResourceOption) *scope {
+func (s *scope) part(
+	kind, name string, c pulumi.ComponentResource, inputs pulumi.Map, opts ...pulumi.ResourceOption,
+) *scope {
 	token := "postern:aws:" + kind
 	inner := *s
 	inner.name, inner.prefix = name, name

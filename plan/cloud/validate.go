@@ -93,7 +93,7 @@ func (v *validation) networks() {
 func (a *AWS) CheckImage(image string, platform bool) error {
 	switch {
 	case !IsImage(image):
-		return fmt.Errorf("%q is not an image by digest, such as %s/postern@sha256:...", image, a.Registry())
+		return fmt.Errorf("%q is not an image by digest: write NAME@sha256:DIGEST, with a NAME such as %s/postern", image, a.Registry())
 	case platform && !strings.HasPrefix(image, a.Registry()+"/"):
 		return fmt.Errorf("image %s is not in the stack's own registry, %s", image, a.Registry())
 	}

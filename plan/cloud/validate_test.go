@@ -18,8 +18,10 @@ func valid() (*AWS, *plan.Plan) {
 		AgentsCIDR: netip.MustParsePrefix("10.64.0.0/20"), EgressCIDR: netip.MustParsePrefix("10.80.0.0/20"),
 		Image: image,
 		Agents: []Agent{
-			{Name: "coder", Port: 10001, Compute: ComputeEC2, Runtime: "gvisor", Image: image, Count: 1,
-				AMI: "ami-0123456789abcdef0", Instance: "m7i.large", Disk: 30, Metadata: MetadataV2},
+			{
+				Name: "coder", Port: 10001, Compute: ComputeEC2, Runtime: "gvisor", Image: image, Count: 1,
+				AMI: "ami-0123456789abcdef0", Instance: "m7i.large", Disk: 30, Metadata: MetadataV2,
+			},
 			{Name: "tester", Port: 10002, Compute: ComputeFargate, Image: image, CPU: 1024, Memory: 2048},
 		},
 		Proxies: Proxies{Compute: ComputeFargate, Min: 2, Max: 6, CPU: 1024, Memory: 2048},
