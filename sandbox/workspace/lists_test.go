@@ -130,8 +130,11 @@ func TestWorkdirOf(t *testing.T) {
 		want := slices.Clone(Workdir)
 		if at != "" {
 			want = append(want, Files{
-				{at + "/hooks", aFolder}, {at + "/config", nothing}, {at + "/config.worktree", nothing},
-				{at + "/remotes", aFolder}, {at + "/branches", aFolder},
+				{at + "/hooks", aFolder},
+				{at + "/config", nothing},
+				{at + "/config.worktree", nothing},
+				{at + "/remotes", aFolder},
+				{at + "/branches", aFolder},
 			}...)
 		}
 		require.Equal(t, want, WorkdirOf(dir), named)

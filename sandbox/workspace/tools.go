@@ -124,7 +124,7 @@ func (s *toolSearch) below(dir *os.File, in toolFolder) {
 			}
 			s.one(dir, in, e, bare) // git takes a bare one for its own
 		}
-		if err == io.EOF { //nolint:errorlint // as its contract says
+		if err == io.EOF {
 			return
 		}
 		if err != nil {

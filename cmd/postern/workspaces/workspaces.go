@@ -279,6 +279,8 @@ const toolsPatience = 10 * time.Second
 // returns when that is done, or [toolsPatience] is over. after names those that are other ones by
 // then: an agent may have written them. It names all that git and shells act on by themselves,
 // first.
+//
+//nolint:contextcheck,nolintlint // the second look is after the command, whose context may have ended by then
 func SayTools(out io.Writer, folder string) (before, after func()) {
 	find := func() (workspace.Tools, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), toolsPatience)
