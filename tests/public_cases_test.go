@@ -287,6 +287,7 @@ func (p *path) publishedPort(t *testing.T) {
 		s, err := api.Dial(p.home.ControlSocket()).Status(t.Context())
 		return err == nil && len(s.Published) == 0
 	}, time.Minute, 20*time.Millisecond)
+	p.ok(p.postern("run", "--agent", "demo", "--publish", port, "--workspace", "tmpfs", "--", "true"))
 	said := p.ok(p.postern("audit"))
 	require.Contains(t, said, "port-opened: "+strings.Join(addresses, ", "))
 	require.Contains(t, said, "port-closed: "+strings.Join(addresses, ", "))

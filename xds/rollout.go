@@ -152,6 +152,7 @@ func (c *Control) take(ctx context.Context, b *bundle.Bundle) (*api.Converged, e
 		}
 		return nil, refused
 	}
+	c.ports.kill(b.Killed) // an agent that no longer is may have ports again
 	c.mu.Lock()
 	c.live, c.version, c.rejected, c.expiry = b, version, nil, b.Plan.NextExpiry(now)
 	c.mu.Unlock()
