@@ -152,14 +152,17 @@ func (f *forms) place(value string) (from, to int, ok bool) {
 	if len(value) < f.shortest {
 		return 0, 0, false
 	}
+	if from, to, ok = f.escaped(value); ok || strings.IndexByte(value, '+') < 0 {
+		return from, to, ok
+	}
+	return f.escaped(strings.ReplaceAll(value, "+", " ")) // the encoding of forms
+}
+
+func (f *forms) escaped(value string) (from, to int, ok bool) {
 	text, places := value, []int(nil)
 	for range mostDecoded {
 		for _, form := range f.all {
-			i := at(text, form)
-			if i < 0 && strings.Contains(form, " ") && strings.Contains(text, "+") { // form encoding
-				i = at(strings.ReplaceAll(text, "+", " "), form)
-			}
-			if i >= 0 && places == nil {
+			if i := at(text, form); i >= 0 && places == nil {
 				return i, i + len(form), true
 			} else if i >= 0 {
 				return places[i], places[i+len(form)], true

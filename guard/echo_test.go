@@ -43,6 +43,7 @@ func TestEcho(t *testing.T) {
 		{"as JavaScript encodes", "p!q'(r)*s/t~", 0, "p!q'(r)*s%2Ft~", true},
 		{"as Java encodes", "a b*c~d/efgh", 0, "a+b*c%7Ed%2Fefgh", true},
 		{"as a form without escapes", "abcd efgh", 0, "abcd+efgh", true},
+		{"as a form with a plus", "ab+c defgh", 0, "ab%2Bc+defgh", true},
 		{"digits of both kinds", "ab+cd/efgh", 0, "ab%2bcd%2Fefgh", true},
 		{"every byte escaped", "sk-secret-1", 0, "%73%6B%2d%73%65%63%72%65%74%2d%31", true},
 		{"one byte escaped", "sk-secret-1", 0, "x sk-%73ecret-1", true},

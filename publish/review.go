@@ -252,8 +252,8 @@ func confirm(ctx context.Context, in *os.File, on io.Writer, question string) er
 	if err := unix.IoctlSetInt(int(in.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
 		return fmt.Errorf("ask on the terminal: %w", err)
 	}
-	// An agent that still runs may write to the same terminal: it can hide the question and ask
-	// another one. It does not know the number, so that the answer to its question is not one to ours.
+	// An agent that still runs may write to the same terminal, and ask another question there. It does
+	// not know the number, so that a yes to its question is not one to ours. It can draw over ours.
 	number, err := rand.Int(rand.Reader, big.NewInt(9000))
 	if err != nil {
 		return fmt.Errorf("ask on the terminal: %w", err)

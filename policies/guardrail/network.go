@@ -370,6 +370,12 @@ func ofNetworks(c *checker, text string) bool {
 	})
 }
 
+// private are the addresses that every network may have as its own (RFC 1918, RFC 4193).
+var private = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("fc00::/7"),
+}
+
 // everywhere reports whether prefixes together are the internet, or a part of it that is larger
 // than what anybody is given: 2^25 addresses of IPv4, or 2^113 of IPv6. Private addresses do not
 // count. A blank prefix is everywhere; another one that cannot be read is nowhere.
@@ -384,10 +390,12 @@ func everywhere(prefixes ...string) bool {
 			}
 			continue
 		}
-		if p.Addr().IsPrivate() && p.Bits() >= 7 {
+		p = p.Masked()
+		own := func(o netip.Prefix) bool { return o.Bits() <= p.Bits() && o.Contains(p.Addr()) }
+		if slices.ContainsFunc(private, own) {
 			continue
 		}
-		counted = append(counted, p.Masked())
+		counted = append(counted, p)
 	}
 	slices.SortFunc(counted, func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
 	for i, p := range counted {

@@ -104,6 +104,32 @@ func TestShapes(t *testing.T) {
 	}
 }
 
+// TestEverywhere: what is private is not counted, and what only begins like it is.
+func TestEverywhere(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		prefixes []string
+		want     bool
+	}{
+		{[]string{"0.0.0.0/0"}, true},
+		{[]string{"::/0"}, true},
+		{[]string{""}, true},
+		{[]string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"}, false},
+		{[]string{"10.0.0.0/7"}, true},
+		{[]string{"172.16.0.0/7"}, true},
+		{[]string{"192.168.0.0/7"}, true},
+		{[]string{"8.0.0.0/8"}, false},
+		{[]string{"8.0.0.0/8", "9.0.0.0/8"}, true},
+		{[]string{"8.0.0.0/8", "8.0.0.0/9", "8.8.0.0/16"}, false},
+		{[]string{"8.0.0.0/8", "3.0.0.0/9", "3.128.0.0/9"}, true},
+		{[]string{"2000::/16", "2600::/16"}, true},
+		{[]string{"2000::/16", "nonsense"}, false},
+		{nil, false},
+	} {
+		require.Equal(t, c.want, everywhere(c.prefixes...), "%v", c.prefixes)
+	}
+}
+
 // TestACLsThatNameTheirSubnets: they are the agents' too, and a direction that is not known is none
 // that is let be.
 func TestACLsThatNameTheirSubnets(t *testing.T) {

@@ -236,8 +236,8 @@ func (o Operators) Policy() Policy {
 			Sid: "QueryLogs", Effect: Allow, Action: []string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:StartQuery"},
 			Resource: groups,
 		},
-		// Of proxies and control plane: new tasks read the secrets again. Nothing else of a service is
-		// the operators' to change.
+		// Of proxies and control plane: new tasks read the secrets again. How many tasks there are is
+		// the operators' to change by the same call; what runs, and where, is not.
 		Statement{
 			Sid: "Redeploy", Effect: Allow, Action: []string{"ecs:UpdateService"}, Resource: []ARN{o.Place.ARN("ecs", "service/*")},
 			Condition: Condition{
