@@ -55,12 +55,14 @@ func HostTools(ctx context.Context, folder string) (Tools, error) {
 	return s.found, nil
 }
 
-// toolSearch is one search for [Tools]. size is what it keeps, in bytes.
+// toolSearch is one search for [Tools]. size is what it keeps, in bytes. git is set after the look
+// into .git.
 type toolSearch struct {
 	ctx   context.Context //nolint:containedctx // of one call
 	found Tools
 	size  int
 	names tool.Names
+	git   bool
 }
 
 // toolFolder is a folder. It may be among packages, or be named by the settings of git.
@@ -95,6 +97,7 @@ func (s *toolSearch) workdir(root *os.File) {
 	if git, err := openBelow(root, ".git", unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
 		s.below(git, toolFolder{at: ".git"})
 		git.Close()
+		s.git = true
 	}
 	s.below(root, toolFolder{at: "."})
 }
@@ -143,8 +146,8 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		return
 	}
 	if e.IsDir() {
-		if child.at == ".git" {
-			return // it was the first
+		if child.at == ".git" && s.git {
+			return
 		}
 		if strings.HasSuffix("/"+child.at, "/.git/objects") { // nothing else there has a name
 			name, child.at = name+"/info", child.at+"/info"

@@ -117,6 +117,26 @@ func TestHostToolsFlood(t *testing.T) {
 	require.Equal(t, 5, worst)
 }
 
+// TestHostToolsOfUnlistedGit: git uses all that is in its folder, also where nobody can list it.
+func TestHostToolsOfUnlistedGit(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	write(t, filepath.Join(dir, ".git/config"), "a")
+	before, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(filepath.Join(dir, ".git"), 0o311))
+	t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, ".git"), 0o700) })
+	var after Tools
+	asNobody(t, dir, dir, func() { after, err = HostTools(t.Context(), dir) })
+	require.NoError(t, err)
+	changed, worst := after.Since(before)
+	require.Equal(t, []string{
+		".git (its names cannot be listed, and git and others may still use what is in it)", ".git/config (removed)",
+	}, changed)
+	require.Equal(t, 1, worst)
+}
+
 // TestHostToolsOfGit: what a submodule's git folder, the objects, and the repository's own settings
 // have git act on is named.
 func TestHostToolsOfGit(t *testing.T) {

@@ -45,7 +45,7 @@ func copyName(ctx context.Context, root *os.File, n name) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		err = replace(ctx, dir, as, from)
+		err = replace(ctx, dir, as, from, n.size)
 		from.Close()
 		if !errors.Is(err, errChanged) {
 			return err == nil, err
@@ -97,13 +97,14 @@ func openToRead(dir *os.File, at string, st *unix.Stat_t) (*os.File, error) {
 }
 
 // replace replaces the name in the folder by a copy of the file. It fails with errChanged if
-// somebody writes the file meanwhile.
-func replace(ctx context.Context, dir *os.File, as string, from *os.File) (err error) {
+// somebody writes the file meanwhile, or if the file has more than most bytes: there is room for so
+// many.
+func replace(ctx context.Context, dir *os.File, as string, from *os.File, most int64) (err error) {
 	var st, after unix.Stat_t
 	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > most {
 		return errChanged
 	}
 	temporary := prefix + rand.Text()
@@ -118,7 +119,7 @@ func replace(ctx context.Context, dir *os.File, as string, from *os.File) (err e
 		err = errors.Join(err, to.Close(), restore())
 	}()
 	if unix.IoctlFileClone(int(to.Fd()), int(from.Fd())) != nil {
-		if _, err := io.Copy(to, reader{ctx, from}); err != nil {
+		if _, err := io.Copy(to, io.LimitReader(reader{ctx, from}, most)); err != nil {
 			return err
 		}
 	}

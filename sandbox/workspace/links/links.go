@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"strings"
@@ -47,20 +48,18 @@ func Own(ctx context.Context, folder string, alone func(at string) bool, progres
 		return Copied{}, &RefusedError{Folder: folder, Err: err}
 	}
 	var shared []name
-	var size int64
 	for _, names := range w.names {
 		everywhere := names[0].links > uint64(len(names))
 		for _, n := range names {
 			if everywhere || n.alone {
 				shared = append(shared, n)
-				size += n.size
 			}
 		}
 	}
 	if len(shared) == 0 {
 		return Copied{}, nil
 	}
-	if err := room(root, size); err != nil {
+	if err := room(root, total(shared)); err != nil {
 		return Copied{}, &RefusedError{Folder: folder, Err: err}
 	}
 	var done Copied
@@ -107,18 +106,21 @@ type name struct {
 	alone bool
 }
 
-// mostNames bounds the names of files that have several. atOnce is how many names are read at once.
+// mostNames bounds the names of files that have several, and mostBytes their paths. atOnce is how
+// many names are read at once.
 const (
 	mostNames = 2_000_000
+	mostBytes = 256 << 20
 	atOnce    = 1000
 )
 
-// walk finds all files that have several names.
+// walk finds all files that have several names. It has count of these names, and their paths take
+// bytes.
 type walk struct {
-	ctx   context.Context //nolint:containedctx // of one call
-	alone func(at string) bool
-	names map[uint64][]name
-	count int
+	ctx          context.Context //nolint:containedctx // of one call
+	alone        func(at string) bool
+	names        map[uint64][]name
+	count, bytes int
 }
 
 // below looks at everything in the open folder, which is at the path.
@@ -154,8 +156,10 @@ func (w *walk) one(dir *os.File, in, at string) error {
 	case kind == unix.S_IFDIR:
 		return w.folder(dir, in, at)
 	case kind == unix.S_IFREG && st.Nlink > 1:
-		if w.count++; w.count > mostNames {
-			return fmt.Errorf("more than %d files have several names", mostNames)
+		w.count++
+		if w.bytes += len(at); w.count > mostNames || w.bytes > mostBytes {
+			return fmt.Errorf("there are too many files that have several names: more than %d, or %d MiB of paths",
+				mostNames, mostBytes>>20)
 		}
 		w.names[st.Ino] = append(w.names[st.Ino], name{
 			path: at, inode: st.Ino, links: uint64(st.Nlink), size: st.Size, alone: w.alone(at),
@@ -255,6 +259,15 @@ func isOwn(dir *os.File, at string) bool {
 	var st unix.Stat_t
 	err := unix.Fstatat(int(dir.Fd()), at, &st, unix.AT_SYMLINK_NOFOLLOW)
 	return os.Geteuid() == 0 || err != nil || int(st.Uid) == os.Geteuid()
+}
+
+// total is the size of all the files, or the greatest number if that is less: an agent's file may
+// have a hole of any size.
+func total(names []name) (size int64) {
+	for _, n := range names {
+		size += min(n.size, math.MaxInt64-size)
+	}
+	return size
 }
 
 // room returns an error if less than a twentieth of the disk would be free after the copies.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -162,6 +164,54 @@ func TestOwnRefuses(t *testing.T) {
 
 	_, err = Own(t.Context(), filepath.Join(agents, "nothing"), nobody, nil)
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// TestOwnOfHoles: an agent's files may have any size, and their sum is no small number. Nor does a
+// file get bytes for which nobody looked for room.
+func TestOwnOfHoles(t *testing.T) {
+	t.Parallel()
+	require.EqualValues(t, 7, total([]name{{size: 3}, {size: 4}}))
+	for _, names := range [][]name{
+		{{size: 1 << 62}, {size: 1 << 62}},
+		{{size: math.MaxInt64}, {size: math.MaxInt64}, {size: 3}},
+	} {
+		require.EqualValues(t, math.MaxInt64, total(names))
+	}
+	agents, other := places(t)
+	write(t, filepath.Join(other, "f"), "theirs")
+	require.NoError(t, os.Link(filepath.Join(other, "f"), filepath.Join(agents, "f")))
+	root, err := openRoot(agents)
+	require.NoError(t, err)
+	defer root.Close()
+	n := name{path: "f", inode: stat(t, filepath.Join(agents, "f")).Ino, size: int64(len("theirs") - 1)}
+	_, err = copyName(t.Context(), root, n)
+	require.ErrorIs(t, err, errChanged)
+	require.EqualValues(t, 2, stat(t, filepath.Join(agents, "f")).Nlink)
+	n.size++
+	copied, err := copyName(t.Context(), root, n)
+	require.NoError(t, err)
+	require.True(t, copied)
+}
+
+// TestOwnOfLongPaths: however long the paths are that an agent makes, they fit into memory.
+func TestOwnOfLongPaths(t *testing.T) {
+	t.Parallel()
+	agents, other := places(t)
+	write(t, filepath.Join(other, "f"), "theirs")
+	require.NoError(t, os.Link(filepath.Join(other, "f"), filepath.Join(agents, "f")))
+	root, err := openRoot(agents)
+	require.NoError(t, err)
+	defer root.Close()
+	for bytes, fits := range map[int]bool{mostBytes - 1: true, mostBytes: false} {
+		_, err := root.Seek(0, io.SeekStart)
+		require.NoError(t, err)
+		w := walk{ctx: t.Context(), alone: nobody, names: map[uint64][]name{}, bytes: bytes}
+		if err = w.below(root, "."); fits {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, "or 256 MiB of paths")
+		}
+	}
 }
 
 // TestOwnByDescriptors: nothing is copied through a link that came since the folder was looked at.

@@ -84,9 +84,10 @@ func Who(at string) string {
 	if i < 0 || i+1 >= len(names) || names[i+1] != "modules" {
 		return ""
 	}
-	for j := i + 3; j < len(names); j++ {
-		if who := first(append([]string{".git"}, names[j:]...)); who != "" {
-			return who
+	for j := i + 2; j+1 < len(names); j++ {
+		names[j] = ".git" // the end of that name, in its place: an agent's path may be long
+		if rank := worst(names[j:]); rank < len(tools) {
+			return tools[rank].who
 		}
 	}
 	return ""
@@ -124,20 +125,28 @@ func Acts(at string, link, among, named bool) string {
 
 // first says who acts on the file by itself, if any does, or who else may, or "".
 func first(names []string) string {
-	worst := len(tools)
-	for i, name := range names {
-		for _, first := range []string{name, "*"} {
-			for _, p := range patterns()[first] {
-				if p.rank < worst && p.matches(names[i:]) {
-					worst = p.rank
-				}
+	rank := len(tools)
+	for i := range names {
+		rank = min(rank, worst(names[i:]))
+	}
+	if rank == len(tools) {
+		return ""
+	}
+	return tools[rank].who
+}
+
+// worst returns the first place in [tools] of a pattern that begins with the first of the names, or
+// their number.
+func worst(names []string) int {
+	rank := len(tools)
+	for _, first := range []string{names[0], "*"} {
+		for _, p := range patterns()[first] {
+			if p.rank < rank && p.matches(names) {
+				rank = p.rank
 			}
 		}
 	}
-	if worst == len(tools) {
-		return ""
-	}
-	return tools[worst].who
+	return rank
 }
 
 // pattern is a pattern of [tools], in lower case.

@@ -75,6 +75,13 @@ func TestWho(t *testing.T) {
 	}
 }
 
+// TestWhoOfLongPaths: each name of a path is looked at as often as that of another one, however
+// deep an agent makes its folders.
+func TestWhoOfLongPaths(t *testing.T) {
+	long := ".git/modules/" + strings.Repeat("a/", 2000) + "x"
+	require.Less(t, testing.AllocsPerRun(1, func() { require.Empty(t, Who(long)) }), 100.)
+}
+
 // TestUnsearched: in which files only the names decide, and in no other.
 func TestUnsearched(t *testing.T) {
 	t.Parallel()
