@@ -137,6 +137,27 @@ func (f *Folders) CheckFolder(path string) error {
 	return nil
 }
 
+// Straight returns the real path of the absolute path, and a [*WritableError] if a symbolic link on
+// the way is where an agent may write: the agent chooses where that leads. If something is not
+// there, Straight returns the real path of the first step that is missing.
+func (f *Folders) Straight(path string) (string, error) {
+	w := &walk{see: func(step *file) error {
+		if !step.is(unix.S_IFLNK) {
+			return nil
+		}
+		return f.judge(path, step)
+	}}
+	defer w.close()
+	err := w.to(path)
+	if at := (*os.PathError)(nil); errors.Is(err, fs.ErrNotExist) && errors.As(err, &at) {
+		return at.Path, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return w.last().path, nil
+}
+
 // missing makes an absent file good: the way to it was checked.
 func missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {

@@ -539,3 +539,29 @@ func TestHomesAreAgents(t *testing.T) {
 	_, err := w.registry.Folders()
 	require.ErrorContains(t, err, "look for what agents keep")
 }
+
+// TestStraight: an agent chooses where a link of its own leads, and no other link.
+func TestStraight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	require.NoError(t, os.MkdirAll(w.path("elsewhere/deep"), 0o700))
+	w.link(w.path("elsewhere"), "work/out")
+	w.link("sub", "work/in")
+	w.link(w.path("work"), "safe/to-work")
+	folders := w.folders()
+	for path, want := range map[string]string{
+		"safe/to-work/sub": "work/sub", "work/../elsewhere": "elsewhere", "work/gone/file": "work/gone",
+	} {
+		real, err := folders.Straight(w.dir + "/" + path)
+		require.NoError(t, err, path)
+		require.Equal(t, w.path(want), real)
+	}
+	for path, step := range map[string]string{
+		"work/out/deep": "work/out", "work/in/file": "work/in", "work/out/../safe": "work/out", "safe/to-work/out": "work/out",
+	} {
+		_, err := folders.Straight(w.dir + "/" + path)
+		var link *WritableError
+		require.ErrorAs(t, err, &link, path)
+		require.Equal(t, w.path(step), link.Step)
+	}
+}

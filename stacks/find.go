@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern/postern/advice"
 	"github.com/postern/postern/exit"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks/yaml"
 )
@@ -34,14 +35,14 @@ const Usual = "local"
 func Choose(file, name string) (*File, error) {
 	switch {
 	case file != "":
-		return Open(file)
+		return openStraight(file)
 	case name != "":
 		return Find(name)
 	}
 	if name := os.Getenv(StackVariable); name != "" {
 		open := Find
 		if strings.Contains(name, "/") {
-			open = Open
+			open = openStraight
 		}
 		f, err := open(name)
 		if err != nil {
@@ -64,6 +65,43 @@ func Choose(file, name string) (*File, error) {
 		}
 	}
 	return f, err
+}
+
+// openStraight is [Open] for a path that leads over no link which an agent may have put there: such a
+// link chooses another stack for the operator's next command.
+func openStraight(path string) (*File, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	folders, err := hostpath.AgentFolders()
+	if err != nil {
+		return nil, err
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", path, err)
+	}
+	walked := path
+	if !filepath.IsAbs(path) {
+		dir, err := os.Getwd()
+		if err != nil {
+			return nil, fmt.Errorf("find %s: %w", path, err)
+		}
+		walked = dir + "/" + path // not cleaned, because a link may be before ".."
+	}
+	real, err := folders.Straight(walked)
+	if link := (*hostpath.WritableError)(nil); errors.As(err, &link) {
+		return nil, fmt.Errorf("%s leads through the symbolic link %s, which an agent may have put there: "+
+			"name the file without the link, or remove the link", path, link.Step)
+	}
+	if err == nil && f.Real != real && f.Real != abs {
+		err = ErrChanged // since it was opened
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", path, err)
+	}
+	return f, nil
 }
 
 // Names returns the names of the stacks that [Find] finds, sorted.

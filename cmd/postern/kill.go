@@ -82,6 +82,11 @@ func killCmd(
 		if len(agents) == 0 && !stack.Changed && !all {
 			return exit.BadUsage(errors.New("say whom: --agent A, every one of the --stack, or --all stacks"))
 		}
+		if path := stack.Value.String(); path == stack.NoOptDefVal && strings.Contains(path, "/") {
+			if err := stack.Value.Set(""); err != nil { // the variable's file decides
+				return err
+			}
+		}
 		homes, err := killed(cmd, all)
 		if err != nil {
 			return err
@@ -131,45 +136,71 @@ func killCmd(
 	cmd.Flags().StringSliceVarP(&agents, "agent", "a", nil, "these agents")
 	// Replaces the global flag, which needs a value.
 	cmd.Flags().StringP("stack", "s", "", "every agent of the stack; together with --agent, the agent's stack")
-	cmd.Flags().Lookup("stack").NoOptDefVal = usual()
+	cmd.Flags().Lookup("stack").NoOptDefVal = cmp.Or(os.Getenv(stacks.StackVariable), stacks.Usual)
 	cmd.Flags().BoolVar(&all, "all", false, "every agent of every stack of this user on this machine")
 	return cmd
 }
 
-// usual returns the name of the stack that commands are about that name none.
-func usual() string {
-	if name := os.Getenv(stacks.StackVariable); name != "" {
-		return name
+// meant returns the path of the stack file that is named, or "", and the name of the stack.
+func meant(cmd *cobra.Command) (file, name string) {
+	file, name = cmd.Flag("file").Value.String(), cmd.Flag("stack").Value.String()
+	if file == "" {
+		name = cmp.Or(name, os.Getenv(stacks.StackVariable), stacks.Usual)
+		if !strings.Contains(name, "/") {
+			return "", name
+		}
+		file = name
 	}
-	return stacks.Usual
+	base := filepath.Base(file)
+	return file, strings.TrimSuffix(base, filepath.Ext(base))
 }
 
 // killed returns the state folders of the stacks to stop, at least one. A stack file is not needed:
-// an agent may have removed it, or put something in its place. Unless the file is named, every stack
-// of that name is stopped then, and without a name every stack; none works again.
+// an agent may have removed it, or put something in its place, such as a link to another stack's.
+// If a file is named, the stack that was brought up from that path is meant. Else every stack of
+// that name is stopped, and without a name every stack; none works again.
 func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 	if all {
 		return cut.Whom("", true, nil)
 	}
-	_, named, why := openHome(cmd)
+	_, found, why := openHome(cmd)
 	if errors.Is(why, home.ErrUnclaimed) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", advice.Lines(why.Error()))
 		why = nil
 	}
-	exact := cmd.Flag("file").Changed || cmd.Name() != "kill"
+	mend := cmd.Name() != "kill"
 	if why == nil {
-		if _, failed := os.Stat(named.Root); failed == nil || exact {
-			return []home.Folder{named}, nil
+		if _, failed := os.Stat(found.Root); failed == nil || mend || cmd.Flag("file").Changed {
+			return []home.Folder{found}, nil
 		}
 		why = errors.New("the stack of the stack file here is not up")
 	}
-	if exit.Status(why) == exit.Usage || exact {
+	if exit.Status(why) == exit.Usage {
 		return nil, why
 	}
-	name := cmp.Or(cmd.Flag("stack").Value.String(), usual())
-	homes, err := cut.Whom(name, name == stacks.Usual, why) // nobody has to name that one
+	file, name := meant(cmd)
+	homes, err := broughtUpFrom(file)
+	if err != nil || len(homes) == 0 && mend {
+		return nil, errors.Join(why, err)
+	}
+	if len(homes) == 0 {
+		homes, err = cut.Whom(name, file == "" && name == stacks.Usual, why) // nobody has to name that one
+	}
 	for _, h := range homes {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%v: this is about the stack in %s\n", why, h.Root)
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: this is about the stack in %s\n", advice.Lines(why.Error()), h.Root)
 	}
 	return homes, err
+}
+
+// broughtUpFrom returns the state folders whose record names the file, or none for "".
+func broughtUpFrom(file string) ([]home.Folder, error) {
+	if file == "" {
+		return nil, nil
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return nil, err
+	}
+	homes, err := home.All("")
+	return slices.DeleteFunc(homes, func(h home.Folder) bool { return h.File() != abs }), err
 }
