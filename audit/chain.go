@@ -151,8 +151,14 @@ func (c *chain) prune(oldest uint64) error {
 	if err := c.add(link.Link{Kind: link.Removed, First: oldest}); err != nil {
 		return err
 	}
+	return c.shorten(oldest)
+}
+
+// shorten drops the checkpoints, and the links before the first one that oldest needs: none if
+// oldest is 0. It is called after another link, because a checkpoint that nothing follows is needed.
+func (c *chain) shorten(oldest uint64) error {
 	var kept []byte
-	keep := false
+	keep := oldest == 0
 	_, err := c.links(func(l *link.Link, line []byte, _ int, _ error) bool {
 		if l != nil {
 			keep = keep || l.First >= oldest && (l.Kind == link.Closed || l.Kind == link.Removed)
@@ -186,11 +192,24 @@ func (s segment) summed(h hash.Hash, most int64) (int64, error) {
 	return n, nil
 }
 
-// has reports whether the segment still begins with what its checkpoint says.
-func (s segment) has(l *link.Link) (bool, error) {
+// has reports whether the segment still begins with what its checkpoint says, and whether there is
+// more.
+func (s segment) has(l *link.Link) (same, more bool, err error) {
 	h := sha256.New()
 	n, err := s.summed(h, l.Bytes)
-	return n == l.Bytes && hexSum(h) == l.SHA256, err
+	if err != nil {
+		return false, false, err
+	}
+	size, err := s.size()
+	return n == l.Bytes && hexSum(h) == l.SHA256, size > l.Bytes, err
+}
+
+func (s segment) size() (int64, error) {
+	info, err := os.Lstat(s.path)
+	if err != nil {
+		return 0, fmt.Errorf("read audit log: %w", err)
+	}
+	return info.Size(), nil
 }
 
 func hexSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
@@ -199,8 +218,10 @@ func hexSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 // last one. It returns what is wrong with the segment of the last checkpoint.
 //
 // The link of a segment that no longer begins as its checkpoint says is that of the checkpoint: so
-// whoever verifies the log finds the difference for ever.
-func (w *Writer) settle(all []segment) (gap string, err error) {
+// whoever verifies the log finds the difference for ever. A writer that is closed signs all that it
+// has written. So unless that writer was killed, what no checkpoint covers is somebody else's, and
+// is not signed.
+func (w *Writer) settle(all []segment, killed bool) (gap string, err error) {
 	open := w.chain.open
 	for i, s := range all {
 		if s.first <= w.chain.closed {
@@ -208,19 +229,27 @@ func (w *Writer) settle(all []segment) (gap string, err error) {
 		}
 		l := link.Link{Kind: link.Closed, First: s.first}
 		if open != nil && open.First <= s.first {
-			same := false
+			same, more := false, false
 			if open.First == s.first {
-				if same, err = s.has(open); err != nil {
+				if same, more, err = s.has(open); err != nil {
 					return "", err
 				}
 			}
-			if !same {
+			if !same || more && !killed {
 				gap = w.missed(open)
 				if err := w.chain.add(closed(open)); err != nil {
 					return "", err
 				}
 			}
 			open = nil
+		} else if size, err := s.size(); err != nil {
+			return "", err
+		} else if size > 0 && !killed {
+			gap = w.missed(&l)
+			l.SHA256 = hexSum(sha256.New())
+			if err := w.chain.add(l); err != nil {
+				return "", err
+			}
 		}
 		if i == len(all)-1 || s.first <= w.chain.closed {
 			continue
@@ -255,7 +284,11 @@ func (w *Writer) seal() error {
 	if w.first <= w.chain.closed {
 		return nil
 	}
-	return w.chain.add(w.written(link.Closed))
+	if err := w.chain.add(w.written(link.Closed)); err != nil {
+		return err
+	}
+	// A chain with all checkpoints grows faster than a quiet log.
+	return w.chain.shorten(0)
 }
 
 // written says what was written to the last segment.

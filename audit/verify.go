@@ -155,8 +155,11 @@ type verifier struct {
 	at    map[uint64]string
 	// first, last and open are the first and the last link, and the checkpoint after it.
 	first, last, open *link.Link
-	// oldest is the first event of the oldest segment that is kept.
-	oldest uint64
+	// oldest is the first event of the oldest segment that is kept, and removed the last link that
+	// says so. closed is that of the last segment that was closed, and covered that of the last one
+	// of which a link was known.
+	oldest, closed, covered uint64
+	removed                 *link.Link
 	// files are the segments that are there, and sums their digests.
 	files []segment
 	sums  map[uint64]string
@@ -213,8 +216,22 @@ func (v *verifier) verify(ctx context.Context) error {
 			return err
 		}
 	}
+	v.tail()
 	v.name()
 	return nil
+}
+
+// tail looks at the bytes at the end that no checkpoint covers: a writer that is closed leaves none.
+// The mark is looked at last, because a writer makes it before it writes, and signs everything
+// before it removes it.
+func (v *verifier) tail() {
+	if v.proof.Unsigned == 0 {
+		return
+	}
+	if _, err := os.Lstat(filepath.Join(v.dir, markName)); errors.Is(err, fs.ErrNotExist) {
+		v.find(filepath.Base(v.files[len(v.files)-1].path), 0, Extended, "its last %d bytes are not signed, and what "+
+			"wrote the log was closed, and had signed everything", v.proof.Unsigned)
+	}
 }
 
 // list finds the segments that are there. It reports false if there are more than a writer leaves.
@@ -287,6 +304,8 @@ func (v *verifier) follow(l *link.Link, line int, jumped bool) {
 	case l.N != n+1:
 		v.find(chainName, line, Broken, "this is link %d, and link %d has to be here: links were removed, doubled or "+
 			"reordered", l.N, n+1)
+	case l.Kind == link.Closed && l.First <= v.closed:
+		v.find(chainName, line, Broken, "this link closes a segment again, or one before another that is closed")
 	case l.Previous != previous:
 		v.find(chainName, line, Broken, "this link does not continue the one before")
 	}
@@ -299,9 +318,15 @@ func (v *verifier) follow(l *link.Link, line int, jumped bool) {
 	}
 	v.at[l.N] = l.Digest()
 	v.last, v.open = l, nil
-	if l.Kind == link.Removed {
-		v.oldest = max(v.oldest, l.First)
+	if l.N <= v.known.N {
+		v.covered = max(v.covered, l.First)
+	}
+	switch l.Kind {
+	case link.Removed:
+		v.oldest, v.removed = max(v.oldest, l.First), l
 		return
+	case link.Closed:
+		v.closed = l.First
 	}
 	v.links[l.First] = append(v.links[l.First], l)
 }
@@ -311,9 +336,14 @@ func (v *verifier) order() {
 	if v.open != nil {
 		v.links[v.open.First] = append(v.links[v.open.First], v.open)
 	}
-	// What is removed is named by a link, and what is kept begins there.
-	if v.first.N != 1 && len(v.links[v.oldest]) == 0 {
+	// What is removed is named by a link, and what is kept begins there: with a segment's own link,
+	// and not with that of its digest.
+	switch kept := v.links[v.oldest]; {
+	case v.first.N != 1 && (v.removed == nil || len(kept) == 0 || kept[0].Kind == link.Digest):
 		v.find(chainName, 1, Broken, "the chain begins with link %d: the links before it are missing", v.first.N)
+	case v.removed != nil && len(kept) == 0:
+		v.find(chainName, 0, Broken, "everything before event %d was to be removed, and the chain knows no segment "+
+			"that begins there", v.oldest)
 	}
 	head := Head{Key: v.proof.Keys[len(v.proof.Keys)-1], Time: v.first.Time}
 	if v.last != nil {
@@ -339,14 +369,17 @@ func (v *verifier) recall() {
 	case k.N > 0 && (v.last == nil || v.last.N < k.N):
 		v.find("", 0, Forgotten, "%s reached to link %d, and the chain ends before it: its end was removed", at, k.N)
 		return
-	case k.N > 0 && v.at[k.N] != "" && v.at[k.N] != k.Link:
+	case v.at[k.N] != "" && v.at[k.N] != k.Link, v.first.N == k.N+1 && v.first.Previous != k.Link:
 		v.find("", 0, Forgotten, "link %d is another one than in %s: the log was written again", k.N, at)
 		return
-	case v.first.N > k.N+1 && k.First < v.oldest:
+	case v.first.N > k.N+1:
 		v.proof.Unknown = append(v.proof.Unknown, at+" was removed since, because the log has its greatest size: "+
 			"nothing shows that this log continues it")
-		return
+	case v.removed != nil && v.removed.N > k.N:
+		v.proof.Unknown = append(v.proof.Unknown, fmt.Sprintf("the events before %d were removed since %s, because "+
+			"the log has its greatest size, or by somebody who has the key", v.oldest, k.Time.Format(time.RFC3339)))
 	}
+	v.replaced()
 	if k.SHA256 == "" || k.First < v.oldest {
 		return
 	}
@@ -356,6 +389,26 @@ func (v *verifier) recall() {
 	}
 	head := &link.Link{Kind: link.Open, First: k.First, Bytes: k.Bytes, SHA256: k.SHA256, Time: k.Time}
 	v.links[k.First] = append([]*link.Link{head}, v.links[k.First]...)
+}
+
+// replaced names the segments that were known, and that a digest replaced since: the key is enough
+// to make one of any content.
+func (v *verifier) replaced() {
+	for _, first := range slices.Sorted(maps.Keys(v.links)) {
+		for _, l := range v.links[first] {
+			if l.N <= v.known.N || first < v.oldest || first > max(v.covered, v.known.First) {
+				continue
+			}
+			switch {
+			case l.Kind == link.Digest:
+				v.proof.Unknown = append(v.proof.Unknown, segmentName(first)+" was verified at "+
+					v.known.Time.Format(time.RFC3339)+", and a digest replaced it since")
+			case l.Kind == link.Closed && first < v.known.First:
+				v.find(segmentName(first), 0, Forgotten, "it was closed when the log was verified at %s, and is "+
+					"closed again", v.known.Time.Format(time.RFC3339))
+			}
+		}
+	}
 }
 
 func segmentName(first uint64) string { return filepath.Base(segmentPath("", first)) }

@@ -57,11 +57,14 @@ type Writer struct {
 	denied map[string]*denials
 	// whole are the segments, by their first event, for which a digest is not worth it.
 	whole map[uint64]bool
-	// mark is a file that exists while this writer is not closed. After a loss it stays, so that the
-	// next writer declares a gap.
+	// mark is a file that exists while this writer is not closed. After a loss it stays, so that
+	// the next writer declares a gap.
 	mark  string
 	lossy bool
 }
+
+// markName is the file that exists while a writer does.
+const markName = "open"
 
 // maxBatch is about the number of bytes of the access log that are taken at once: the content of a
 // pipe.
@@ -82,15 +85,17 @@ func newWriter(dir, node string, b bounds) (*Writer, error) {
 		node: node, dir: filepath.Join(dir, name), bounds: b,
 		open: map[string]*stream{}, denied: map[string]*denials{}, whole: map[uint64]bool{},
 	}
-	w.mark = filepath.Join(w.dir, "open")
+	w.mark = filepath.Join(w.dir, markName)
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make audit folder: %w", err)
 	}
-	gaps, err := w.resume()
+	_, err := os.Stat(w.mark)
+	killed := err == nil
+	gaps, err := w.resume(killed)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(w.mark); err == nil {
+	if killed {
 		gaps = append(gaps, "what wrote this log was killed: what happened in its last moments may be missing")
 	}
 	if err := os.WriteFile(w.mark, nil, 0o600); err != nil {
@@ -107,8 +112,9 @@ func newWriter(dir, node string, b bounds) (*Writer, error) {
 	return w, nil
 }
 
-// resume opens the segment to continue with, and returns what is wrong with the last one.
-func (w *Writer) resume() (gaps []string, err error) {
+// resume opens the segment to continue with, and returns what is wrong with the last one. killed is
+// true if the last writer was not closed.
+func (w *Writer) resume(killed bool) (gaps []string, err error) {
 	if w.chain, err = openChain(w.dir, w.node); err != nil {
 		return nil, err
 	}
@@ -116,7 +122,7 @@ func (w *Writer) resume() (gaps []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	missed, err := w.settle(all)
+	missed, err := w.settle(all, killed)
 	if err != nil {
 		return nil, err
 	}
@@ -333,9 +339,6 @@ func (w *Writer) write(events []*Event) error {
 		e.Node, e.Seq = w.node, seq
 		b = append(e.appendJSON(b), '\n')
 		written = append(written, e)
-		if e.ID != "" {
-			w.ids[e.ID] = true
-		}
 	}
 	if w.buffer = b; cap(b) > 2*maxBatch {
 		w.buffer = nil
@@ -346,6 +349,11 @@ func (w *Writer) write(events []*Event) error {
 	if err := appendWhole(w.file, b); err != nil {
 		w.lossy = true
 		return fmt.Errorf("write event: %w", err)
+	}
+	for _, e := range written {
+		if e.ID != "" {
+			w.ids[e.ID] = true
+		}
 	}
 	w.sum.Write(b)
 	w.seq, w.size = seq, w.size+int64(len(b))
@@ -500,7 +508,8 @@ func (w *Writer) trim() error {
 	}
 	err = w.write([]*Event{{
 		Time: time.Now().UTC(), Verdict: Change, Kind: eventsRemoved,
-		Detail: fmt.Sprintf("%d to %d, the oldest: a node keeps %d MiB", all[0].first, all[n].first-1, w.bounds.total>>20),
+		Detail: fmt.Sprintf("%d to %d, the oldest: a node keeps %d MiB", all[0].first, all[n].first-1,
+			w.bounds.total>>20),
 	}})
 	if err != nil {
 		return err
@@ -523,8 +532,8 @@ func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	err := errors.Join(w.tell(0), w.checkpoint(0), w.file.Close())
-	if w.lossy {
-		return err
+	if w.lossy || err != nil {
+		return err // what is not signed stays the tail of a writer that was not closed
 	}
-	return errors.Join(err, os.Remove(w.mark))
+	return os.Remove(w.mark)
 }

@@ -78,10 +78,8 @@ It keeps the end of each chain, the head, in the operator's folder of the stack,
 			if err := show(cmd.OutOrStdout(), proofs, asJSON); err != nil {
 				return err
 			}
-			if err := judge(proofs); err != nil {
-				return err
-			}
-			return keepHeads(heads, known, proofs)
+			kept := keepHeads(heads, known, proofs)
+			return errors.Join(judge(proofs), kept)
 		},
 	}
 	cmd.Flags().StringVar(&heads, "heads", "",
@@ -111,13 +109,13 @@ func readHeads(path string) (map[string]audit.Head, error) {
 	return heads, nil
 }
 
-// keepHeads writes the heads of the proofs. Heads of other nodes stay.
+// keepHeads writes the heads of the proofs without findings. Heads of other nodes stay.
 func keepHeads(path string, known map[string]audit.Head, proofs []audit.Proof) error {
 	if path == "" {
 		return nil
 	}
 	for _, p := range proofs {
-		if p.Head.Key != "" {
+		if p.Head.Key != "" && len(p.Findings) == 0 {
 			known[p.Node] = p.Head
 		}
 	}
@@ -126,7 +124,7 @@ func keepHeads(path string, known map[string]audit.Head, proofs []audit.Proof) e
 		err = atomicfile.Write(path, append(b, '\n'), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("the audit log is what was written, but its heads could not be kept: %w", err)
+		return fmt.Errorf("the heads of the audit log could not be kept: %w", err)
 	}
 	return nil
 }

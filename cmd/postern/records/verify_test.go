@@ -97,6 +97,30 @@ func TestVerifyStatuses(t *testing.T) {
 	require.Equal(t, exit.Unproved, exit.Status(judge([]audit.Proof{{Unknown: []string{"x"}}})))
 }
 
+// TestHeadsOfGoodNodes: the heads of other nodes are renewed, although a finding stays.
+func TestHeadsOfGoodNodes(t *testing.T) {
+	t.Parallel()
+	dir, heads := t.TempDir(), filepath.Join(t.TempDir(), "heads.json")
+	written(t, dir, 1)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "bad"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "bad", "00000000000000000001.jsonl"), []byte("x\n"), 0o600))
+	chain := filepath.Join(dir, "control", "chain")
+	segment := filepath.Join(dir, "control", "00000000000000000001.jsonl")
+	earlier, err := os.ReadFile(chain)
+	require.NoError(t, err)
+	earlierEvents, err := os.ReadFile(segment)
+	require.NoError(t, err)
+	written(t, dir, 1)
+	_, status, said := ran(t, "verify", "--heads", heads, dir)
+	require.Equal(t, exit.Open, status)
+	require.Contains(t, said, "bad/chain is missing (findings: 1)")
+	require.NoError(t, os.WriteFile(chain, earlier, 0o600))
+	require.NoError(t, os.WriteFile(segment, earlierEvents, 0o600))
+	_, status, said = ran(t, "verify", "--heads", heads, dir)
+	require.Equal(t, exit.Open, status)
+	require.Contains(t, said, "(findings: 2)")
+}
+
 // hostileByte reports whether a terminal may act on the byte, or take it for a part of a character.
 func hostileByte(c byte) bool { return c != '\n' && (c < ' ' || c >= 0x7f) }
 
