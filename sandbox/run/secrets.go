@@ -99,40 +99,39 @@ func Committed(
 	}
 	ctx, cancel := context.WithTimeout(ctx, historyPatience)
 	defer cancel()
-	for _, at := range found.Repositories {
-		var paths []string
-		for _, s := range found.Hidden {
-			if below, err := filepath.Rel(at, s.Path); err == nil && filepath.IsLocal(below) {
-				paths = append(paths, below)
-			}
+	anywhere, tooMany := ends(found.Paths())
+	for i, at := range slices.Concat(found.Repositories, found.Bare) {
+		if ctx.Err() != nil { // an agent can make any number of them
+			all = append(all, Leaked{Folder: folder, Unknown: fmt.Errorf(
+				"look at the histories of all repositories in %s: they take more than %v",
+				workspace.Quote(folder), historyPatience)})
+			break
 		}
-		if len(paths) == 0 {
+		bare := i >= len(found.Repositories)
+		paths, err := anywhere, tooMany
+		if !bare {
+			paths, err = below(at, found.Hidden), nil
+		}
+		if len(paths) == 0 && err == nil {
 			continue
 		}
 		l := Leaked{Folder: filepath.Join(folder, at), Clean: folder + "-clean"}
-		l.git = filepath.Join(l.Folder, ".git")
 		if at != "." {
-			l.Clean = folder + "-" + filepath.Base(at) + "-clean"
+			l.Clean = folder + "-" + strings.ReplaceAll(at, "/", "-") + "-clean"
 		}
-		f, err := hostpath.OpenBelow("/", l.git)
+		if l.git = l.Folder; !bare {
+			l.git = filepath.Join(l.Folder, ".git")
+		}
+		var f *os.File
+		if err == nil {
+			f, err = hostpath.OpenBelow("/", l.git)
+		}
 		if err != nil {
 			l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
 			all = append(all, l)
 			continue
 		}
 		all = append(all, l.look(ctx, folders, f, paths)...)
-		f.Close()
-	}
-	for _, at := range found.Bare {
-		l := Leaked{Folder: filepath.Join(folder, at), Clean: folder + "-" + filepath.Base(at) + "-clean"}
-		l.git = l.Folder
-		f, err := hostpath.OpenBelow("/", l.git)
-		if err != nil {
-			l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
-			all = append(all, l)
-			continue
-		}
-		all = append(all, l.look(ctx, folders, f, ends(found.Paths()))...)
 		f.Close()
 	}
 	g, err := findGit(folder)
@@ -155,20 +154,30 @@ func Committed(
 	return append(all, l.look(ctx, folders, g.common, paths)...)
 }
 
-// ends returns the paths and all that they end with: a worktree may be anywhere above a file.
-func ends(paths []string) (all []string) {
+// below returns the paths of what is hidden below the repository, relative to it.
+func below(repository string, hidden []workspace.Secret) (paths []string) {
+	for _, s := range hidden {
+		if at, err := filepath.Rel(repository, s.Path); err == nil && filepath.IsLocal(at) {
+			paths = append(paths, at)
+		}
+	}
+	return paths
+}
+
+// ends returns the paths and all that they end with: a worktree may be anywhere above a file. It
+// fails if these are more than maxHistory bytes.
+func ends(paths []string) (all []string, err error) {
+	size := 0
 	for _, at := range paths {
-		for {
-			all = append(all, at)
-			_, rest, ok := strings.Cut(at, "/")
-			if !ok {
-				break
+		for more := true; more; _, at, more = strings.Cut(at, "/") {
+			if size += len(at); size > maxHistory {
+				return nil, errors.New("more files are hidden, or deeper, than can be looked for in it")
 			}
-			at = rest
+			all = append(all, at)
 		}
 	}
 	slices.Sort(all)
-	return slices.Compact(all)
+	return slices.Compact(all), nil
 }
 
 // look returns l with what the repository, whose git folder is open, has of the paths, if it has

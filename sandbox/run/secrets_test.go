@@ -96,6 +96,34 @@ func TestCommitted(t *testing.T) {
 	}
 }
 
+// TestCommittedIsBounded: however many repositories an agent makes, and however deep its files are,
+// the look ends, and what was not looked at is said.
+func TestCommittedIsBounded(t *testing.T) {
+	t.Parallel()
+	folders, err := hostpath.In(t.TempDir()).Folders()
+	require.NoError(t, err)
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	deep := strings.Repeat("a/", 2000)
+	var hidden []workspace.Secret
+	for n := range 20 {
+		hidden = append(hidden, workspace.Secret{Path: deep + string(rune('a'+n))})
+	}
+	found := &workspace.Found{Repositories: []string{".", "a"}, Bare: []string{"x", "y"}, Hidden: hidden}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	all := Committed(ended, folders, dir, found)
+	require.Len(t, all, 1)
+	require.ErrorContains(t, all[0].Unknown, "look at the histories of all repositories in "+dir)
+
+	shell(t, dir, "mkdir -p x/.bare y/.bare")
+	found.Repositories, found.Bare = nil, []string{"x/.bare", "y/.bare"}
+	all = Committed(t.Context(), folders, dir, found)
+	require.Len(t, all, 2)
+	require.NotEqual(t, all[0].Clean, all[1].Clean)
+	require.ErrorContains(t, all[1].Unknown, "more files are hidden, or deeper, than can be looked for")
+}
+
 // TestCommittedRunsNothing: an agent may have written the repository. What its settings start does
 // not reach anything outside, and what cannot be read is said.
 func TestCommittedRunsNothing(t *testing.T) {
