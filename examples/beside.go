@@ -73,7 +73,7 @@ func beside(ctx *pulumi.Context, stack *stacks.Stack, provider *aws.Provider) er
 		VpcSecurityGroupIds: pulumi.StringArray{fleet.AgentGroups.MapIndex(pulumi.String("builder"))},
 	}, pulumi.Provider(provider),
 		// Nothing starts before everything of the fleet is there.
-		pulumi.DependsOn([]pulumi.Resource{fleet}))
+		pulumi.DependsOn(fleet.Declared()))
 	if err != nil {
 		return err
 	}

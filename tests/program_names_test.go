@@ -55,7 +55,9 @@ var begins = map[string]bool{
 }
 
 // elsewhere are the mains that run in the sandbox, in Envoy, or for people who work on Postern.
-var elsewhere = []string{"cmd/postern-sandbox/main.go", "cmd/libguard/main.go", "sandbox/leak/take/main.go"}
+var elsewhere = []string{
+	"cmd/postern-sandbox/main.go", "cmd/libguard/main.go", "sandbox/leak/take/main.go", "examples/main.go",
+}
 
 // TestProgramsBeginAlone: before it does anything else, each program of ours keeps what its caller
 // left open from the programs that it starts, and what its caller's variables name.

@@ -2,6 +2,7 @@ package aws
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -61,6 +62,11 @@ type Fleet struct {
 	vault   *vault
 	roles   *roles
 }
+
+// Declared are the resources that the fleet and its network have declared. What a program starts
+// itself has to depend on all of them. To depend on the fleet is not enough: the SDK knows the
+// resources of a component only once it has begun to register them, some time after NewFleet.
+func (f *Fleet) Declared() []pulumi.Resource { return slices.Clone(f.scope.order.made) }
 
 // NewFleet declares the fleet under the given name. opts must give a provider of the account and
 // region of the settings.
