@@ -3,6 +3,7 @@ package inside
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -376,17 +377,21 @@ func lookAround(t *testing.T, folder string) {
 	}
 	require.Error(t, g.listen(), "the ports are taken")
 
-	// What an address and port answer: an answer of the proxy, or none.
+	// What an address and port answer: an answer of the proxy, or none. A connection that the gate
+	// took and closed at once may be reset as early as in the dial.
 	says := func(address, text string) string {
 		conn, err := net.DialTimeout("tcp", address, time.Minute)
-		if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
 			return "refused"
 		}
+		if errors.Is(err, syscall.ECONNRESET) {
+			return ""
+		}
+		require.NoError(t, err)
 		defer conn.Close()
 		require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
-		_, err = io.WriteString(conn, text)
-		require.NoError(t, err)
-		require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+		_, _ = io.WriteString(conn, text)
+		_ = conn.(*net.TCPConn).CloseWrite()
 		got, _ := io.ReadAll(conn)
 		return string(got)
 	}

@@ -176,7 +176,7 @@ func TestPublication(t *testing.T) {
 			d.write(filepath.Join(d.victim, "stacks", "theirs.yaml"), d.hostile)
 			require.NoError(t, os.Remove(d.file()))
 			require.NoError(t, os.Symlink("../../victim/stacks/theirs.yaml", d.file()))
-		}, []string{"push", "--file", d.file()}, exit.Unseen, "nothing was"},
+		}, []string{"push", "--file", d.file()}, 1, "leads through the symbolic link"},
 		{
 			"H-publish-9 a link to another stack of the operator's", func() { plant("../victim/stacks") },
 			[]string{"allow", "evil.test", "--agent", "demo", "--yes"},
