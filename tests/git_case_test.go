@@ -49,7 +49,7 @@ func (p *path) gitElsewhere(t *testing.T, home string) {
 		r := run(dir, "git status --porcelain && git log -1 --format=%s")
 		require.Equal(t, subject+"\n", p.ok(r))
 		require.Contains(t, r.stderr, "git only reads in this folder, because its repository is elsewhere: "+
-			"to let the command commit, give it a clone (git clone --no-hardlinks)")
+			"to let the command commit, give it a clone (git clone --no-local)")
 		at := map[string]string{"wt": common, "main/sub": module}[dir]
 		for _, script := range []string{
 			"echo x > new && git add new", "git commit -q --allow-empty -m x",

@@ -145,7 +145,7 @@ func (p *Prepared) show(g *gitFolder, in *view.Input) error {
 	}}
 	if in.Workspace.Mode == view.Write && !g.above {
 		p.Git = "git only reads in this folder, because its repository is elsewhere: to let the command commit, " +
-			"give it a clone (git clone --no-hardlinks)"
+			"give it a clone (git clone --no-local)"
 	}
 	return nil
 }
