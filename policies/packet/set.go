@@ -224,13 +224,21 @@ func (x axis[T]) outside(a, b Span[T], visit func(Span[T])) {
 	}
 }
 
+// intersect returns what two boxes have in common. It reports false if that is nothing. Sources
+// come last: nearly all boxes without a common packet differ before.
 func (b Box) intersect(c Box) (Box, bool) {
-	var ok [4]bool
-	b.Source, ok[0] = addresses.overlap(b.Source, c.Source)
-	b.Destination, ok[1] = addresses.overlap(b.Destination, c.Destination)
-	b.Protocol, ok[2] = protocols.overlap(b.Protocol, c.Protocol)
-	b.Port, ok[3] = portAxis.overlap(b.Port, c.Port)
-	return b, ok == [4]bool{true, true, true, true}
+	var ok bool
+	if b.Port, ok = portAxis.overlap(b.Port, c.Port); !ok {
+		return b, false
+	}
+	if b.Protocol, ok = protocols.overlap(b.Protocol, c.Protocol); !ok {
+		return b, false
+	}
+	if b.Destination, ok = addresses.overlap(b.Destination, c.Destination); !ok {
+		return b, false
+	}
+	b.Source, ok = addresses.overlap(b.Source, c.Source)
+	return b, ok
 }
 
 // minus cuts c out of b, one property after the other.

@@ -64,7 +64,7 @@ func (p *Proof) Holds() bool {
 }
 
 // assertion is one sentence about a network. broken returns how it is broken by what the interface
-// from reaches, or nil.
+// from reaches, or nil. It looks at each arrival alone.
 type assertion struct {
 	says string
 	from *Interface
@@ -167,20 +167,33 @@ func (p *prover) one(i *Interface, out *Proof) Verdict {
 	return v
 }
 
-// mistakes finds the mistakes that break an assertion about an interface. Without a control that
-// the walk never asks about, the walk is the same.
+// mistakes finds the mistakes that break an assertion about an interface. Without a control, only
+// those parts of the walk may differ that ask about it; and what holds is broken by no other part.
 func (p *prover) mistakes(i *Interface, out *Proof) {
-	asked := map[Control]bool{}
-	p.check(i, false, func(c Control) bool { asked[c] = true; return false }, func(int, []Hop) {})
-	for _, c := range p.controls {
-		if !asked[c] {
-			continue
+	w := &walker{}
+	parts, asked := w.parts(i, p.n.Interfaces), map[Control][]int{}
+	for n, part := range parts {
+		w.removed = func(c Control) bool {
+			if of := asked[c]; len(of) == 0 || of[len(of)-1] != n {
+				asked[c] = append(of, n)
+			}
+			return false
 		}
-		p.check(i, false, func(x Control) bool { return x == c }, func(k int, how []Hop) {
-			if out.Verdicts[k].Result == Holds {
+		part()
+	}
+	for _, c := range p.controls {
+		w.out, w.removed = nil, func(x Control) bool { return x == c }
+		for _, n := range asked[c] {
+			parts[n]()
+		}
+		for _, k := range p.about[i] {
+			if out.Verdicts[k].Result != Holds {
+				continue
+			}
+			if how := p.nevers[k].broken(w.out); how != nil {
 				out.Mistakes = append(out.Mistakes, Mistake{c, p.nevers[k].says, witness(how)})
 			}
-		})
+		}
 	}
 }
 

@@ -121,15 +121,30 @@ var chosen = packet.Span[uint16]{First: 1024, Last: 65535}
 // from returns everything that the packets of an interface reach. others are the interfaces of the
 // network.
 func (w *walker) from(i *Interface, others []*Interface) []Arrival {
-	w.out, w.all = nil, others
-	w.linkLocal(i)
-	w.send(i, others, nil, nil)
+	w.out = nil
+	for _, part := range w.parts(i, others) {
+		part()
+	}
 	return w.out
+}
+
+// parts returns the walk of from in parts. Each adds what it finds to w.out, and depends on no
+// other. So a control that a part does not ask about changes nothing in it.
+func (w *walker) parts(i *Interface, others []*Interface) []func() {
+	w.all = others
+	out := []func(){func() { w.linkLocal(i) }}
+	w.ways(i, others, nil, nil, func(way func()) { out = append(out, way) })
+	return out
 }
 
 // send walks from an interface. ports limits the destination's port: nil is all. before is the
 // path so far.
 func (w *walker) send(i *Interface, others []*Interface, ports []uint16, before []Hop) {
+	w.ways(i, others, ports, before, func(way func()) { way() })
+}
+
+// ways calls visit with every way of send: to each other interface, and out of each subnet.
+func (w *walker) ways(i *Interface, others []*Interface, ports []uint16, before []Hop, visit func(func())) {
 	for _, s := range i.Subnets {
 		sent := packet.From(i.within(s)...)
 		if i.Forwards {
@@ -142,20 +157,25 @@ func (w *walker) send(i *Interface, others []*Interface, ports []uint16, before 
 			if s.VPC != nil && !slices.ContainsFunc(to.Subnets, func(t *Subnet) bool { return t.VPC == s.VPC }) {
 				continue
 			}
-			if allowed, _ := w.groups(i, to, true); allowed.Empty() {
-				continue // of large networks, that is nearly always so
-			}
-			for _, t := range to.Subnets {
-				if t.VPC != s.VPC {
-					continue
-				}
-				if hop := w.local(i, s, to, t, sent); !hop.Packets.Empty() {
-					w.arrive(to, others, append(slices.Clip(before), hop))
-				}
-			}
+			visit(func() { w.reach(i, s, to, others, sent, before) })
 		}
 		if ports == nil {
-			w.leave(i, s, sent, before)
+			visit(func() { w.leave(i, s, sent, before) })
+		}
+	}
+}
+
+// reach follows packets from a subnet of an interface to another interface in its VPC.
+func (w *walker) reach(i *Interface, s *Subnet, to *Interface, others []*Interface, sent packet.Set, before []Hop) {
+	if allowed, _ := w.groups(i, to, true); allowed.Empty() {
+		return // of large networks, that is nearly always so
+	}
+	for _, t := range to.Subnets {
+		if t.VPC != s.VPC {
+			continue
+		}
+		if hop := w.local(i, s, to, t, sent); !hop.Packets.Empty() {
+			w.arrive(to, others, append(slices.Clip(before), hop))
 		}
 	}
 }

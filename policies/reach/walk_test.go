@@ -331,3 +331,54 @@ func TestTheEngineAgreesWithAWalker(t *testing.T) {
 		}
 	})
 }
+
+// TestAMistakeIsWalkedAsAWhole: a proof walks again only what asks about a control. It finds the
+// same mistakes as a walk of everything, with the same witness.
+func TestAMistakeIsWalkedAsAWhole(t *testing.T) {
+	t.Parallel()
+	found := false
+	rapid.Check(t, func(t *rapid.T) {
+		nodes := drawNetwork(t).engine()
+		kinds := []Kind{Agent, Proxy, ControlPlane, Gate, Service, Stranger}
+		for k, i := range nodes[:len(nodes)-1] {
+			i.Kind = rapid.SampledFrom(kinds).Draw(t, "kind")
+			if k == 0 {
+				i.Kind = Agent
+			}
+			i.Agent = i.Name
+			if i.Kind == Gate {
+				i.Listeners = []*Listener{{
+					Name: i.Name, Port: 443, To: nodes[k+1 : k+2], Ports: []uint16{53},
+					Direct: rapid.Bool().Draw(t, "direct"),
+				}}
+			}
+		}
+		nodes[len(nodes)-1].Kind = NAT
+		n := &Network{Interfaces: nodes}
+		p := Prove("stack", n, true)
+		whole := &prover{n: n, controls: n.Controls(), nevers: n.assertions(), about: map[*Interface][]int{}}
+		holds := map[string]bool{}
+		for _, v := range p.Verdicts {
+			holds[v.Assertion] = v.Result == Holds
+		}
+		for k, a := range whole.nevers {
+			whole.about[a.from] = append(whole.about[a.from], k)
+		}
+		var want []Mistake
+		for _, i := range nodes {
+			if whole.about[i] == nil {
+				continue
+			}
+			for _, c := range whole.controls {
+				whole.check(i, false, func(x Control) bool { return x == c }, func(k int, how []Hop) {
+					if says := whole.nevers[k].says; holds[says] {
+						want = append(want, Mistake{c, says, witness(how)})
+					}
+				})
+			}
+		}
+		require.Equal(t, want, p.Mistakes)
+		found = found || len(want) > 0
+	})
+	require.True(t, found, "no network had a mistake to make")
+}
