@@ -370,6 +370,9 @@ func (h Folder) WorkspacesDir() string { return filepath.Join(h.Root, "workspace
 // is in one.
 func (h Folder) KeptDir() string { return filepath.Join(h.Root, "kept") }
 
+// ToolsDir has the sockets of the tools that commands have outside their sandboxes.
+func (h Folder) ToolsDir() string { return filepath.Join(h.Root, "tools") }
+
 // KilledFile says who was killed when the stack was taken down: the next first publication kills
 // them again.
 func (h Folder) KilledFile() string { return filepath.Join(h.Root, "killed.json") }

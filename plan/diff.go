@@ -69,7 +69,8 @@ func diffAgent(was, is *Agent) []Change {
 	case was == nil:
 		name, was = is.Name, &Agent{}
 		out = append(out, Change{Kind: "+", Agent: name, Text: "agent " + name, Risk: RiskLow, Why: "see its rules"})
-		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is))
+		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is),
+			diffTools(name, was, is))
 	case is == nil:
 		name, is = was.Name, &Agent{}
 		out = append(out, Change{Kind: "-", Agent: name, Text: "agent " + name, Risk: RiskLow, Why: "less access"})
@@ -79,7 +80,8 @@ func diffAgent(was, is *Agent) []Change {
 			out = append(out, change("~", name, RiskMedium, "whoever can connect to it is the agent",
 				" has port %d of the nodes, was %d", is.Port, was.Port))
 		}
-		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is))
+		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is),
+			diffTools(name, was, is))
 		if EqualRules(was.Rules, is.Rules) { // as almost all agents' are
 			return out
 		}

@@ -48,6 +48,9 @@ func (s *Spec) Publish(written string) error {
 	}
 	// Whoever reaches these is the agent, with its credentials.
 	held := slices.Concat(capturedPorts(s), s.Gateways, []int{wire.ProxyPort, dnsPort})
+	if s.Tools {
+		held = append(held, wire.ToolsPort)
+	}
 	if slices.Contains(held, int(port)) {
 		return fmt.Errorf("publish port %d: in the sandbox that port is Postern's own, by which the agent gets out: "+
 			"let the command listen on another port", port)

@@ -46,6 +46,8 @@ type Spec struct {
 	Files []wire.File
 	// Gateways are the loopback ports that reach the proxy over plain HTTP.
 	Gateways []int
+	// Tools means that wire.ToolsPort leads to the tools, whose socket the View shows.
+	Tools bool
 	// Ports are captured whatever address they are at, in addition to 80 and 443.
 	Ports []int
 	// Published are ports of the host that lead into the sandbox. Run closes their listeners.
@@ -60,6 +62,8 @@ type Spec struct {
 	// Begin, if set, is called when the sandbox is there, and before the command starts. If it
 	// returns an error, no command starts.
 	Begin func() error `json:"-"`
+	// End, if set, is called when nothing of the sandbox is left.
+	End func() `json:"-"`
 	// Log, if set, is told what the sandbox is made of: names, never values.
 	Log *slog.Logger `json:"-"`
 	// The caller's streams; nil is /dev/null. The command gets none of them, but
@@ -164,6 +168,9 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 		for _, p := range s.Published {
 			p.Listener.Close()
 		}
+		if s.End != nil {
+			s.End()
+		}
 	}()
 	box, err := s.isolation()
 	if err != nil {
@@ -220,6 +227,7 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	setup := wire.Setup{
 		Argv: wire.Raw(s.Command), Env: wire.Raw(s.View.Env), Dir: wire.Bytes(dir.Path), Device: dir.Device, Inode: dir.Inode, Mounts: dir.Mounts,
 		UID: s.View.UID, GID: s.View.GID, Nodes: s.View.Nodes, Gateways: s.Gateways, Ports: capturedPorts(s),
+		Tools:   s.Tools,
 		Streams: streams.same(), Terminal: streams.terminal,
 		Filter: wire.Bytes(agentFilter), GateFilter: wire.Bytes(gateFilter), Processes: s.View.Limits.Processes,
 		Files: s.Files, Foreign: foreign, Machine: machine,

@@ -23,7 +23,7 @@ type placed struct {
 func (l *loader) agent(f yaml.Field, s *Stack) {
 	l.name(f.Key, "an agent")
 	what := "agent " + f.Key.Text
-	if !l.Mapping(f.Value, what, "runtime", "image", "allow", "presets", "limits", "workspace", "home") {
+	if !l.Mapping(f.Value, what, "runtime", "image", "allow", "presets", "limits", "workspace", "home", "tools") {
 		return
 	}
 	agent := plan.Agent{Name: f.Key.Text}
@@ -65,6 +65,9 @@ func (l *loader) agent(f yaml.Field, s *Stack) {
 		l.limitAll(n, what, rules, s)
 	}
 	l.agree(what, rules)
+	if n := f.Value.Get("tools"); n != nil {
+		agent.Tools = l.tools(n, what, s.Target, &agent, rules)
+	}
 	l.flat = rules
 	if len(rules) > 0 {
 		agent.Rules, from.rules = make([]plan.Rule, len(rules)), make([]Origin, len(rules))

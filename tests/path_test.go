@@ -163,6 +163,14 @@ type echo struct {
 
 func newEcho(t testing.TB, dir, host string) *echo {
 	t.Helper()
+	e := &echo{}
+	serveTLS(t, dir, host, "echo.sock", http.HandlerFunc(e.answer))
+	return e
+}
+
+// serveTLS serves a host on a socket in the folder, with a certificate that ca.pem there vouches for.
+func serveTLS(t testing.TB, dir, host, socket string, handler http.Handler) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
@@ -172,31 +180,31 @@ func newEcho(t testing.TB, dir, host string) *echo {
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	l, err := net.Listen("unix", filepath.Join(dir, "echo.sock"))
+	l, err := net.Listen("unix", filepath.Join(dir, socket))
 	require.NoError(t, err)
-	e := &echo{}
 	s := &http.Server{
 		ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			e.mu.Lock()
-			e.keys = append(e.keys, r.Header.Get("X-Api-Key"))
-			e.mu.Unlock()
-			switch {
-			case strings.HasPrefix(r.URL.Path, "/v1/fail"):
-				w.WriteHeader(http.StatusTeapot)
-			case strings.HasPrefix(r.URL.Path, "/acme/"): // as a git host that wants a password
-				w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
-				w.WriteHeader(http.StatusUnauthorized)
-			}
-			r.Header.Del("X-Api-Key")
-			_, _ = io.Copy(io.Discard, r.Body) // otherwise this server may reset the stream, which curl takes for an error
-			_ = json.NewEncoder(w).Encode(map[string]any{"path": r.URL.Path, "header": r.Header})
-		}),
+		Handler:   handler,
 	}
 	go func() { _ = s.ServeTLS(l, "", "") }()
 	t.Cleanup(func() { _ = s.Close() })
-	return e
+}
+
+func (e *echo) answer(w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	e.keys = append(e.keys, r.Header.Get("X-Api-Key"))
+	e.mu.Unlock()
+	switch {
+	case strings.HasPrefix(r.URL.Path, "/v1/fail"):
+		w.WriteHeader(http.StatusTeapot)
+	case strings.HasPrefix(r.URL.Path, "/acme/"): // as a git host that wants a password
+		w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	r.Header.Del("X-Api-Key")
+	_, _ = io.Copy(io.Discard, r.Body) // otherwise this server may reset the stream, which curl takes for an error
+	_ = json.NewEncoder(w).Encode(map[string]any{"path": r.URL.Path, "header": r.Header})
 }
 
 // seen returns the keys that arrived since the last call.

@@ -13,15 +13,16 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// ports holds the ports of this machine that lead into sandboxes, as long as their runs hold the
-// request that reports them. The ports of a killed agent are cut: each run is told.
+// ports holds the ports of this machine that lead into sandboxes, and the tools outside of them, as
+// long as their runs hold the request that reports them. Both are cut when their agent is killed:
+// each run is told.
 type ports struct {
 	mu     sync.Mutex
 	open   map[*http.Request]*opened
 	killed bundle.Killed
 }
 
-// opened are the ports of one run. cut is closed when the agent is killed.
+// opened are the ports and tools of one run. cut is closed when the agent is killed.
 type opened struct {
 	api.Published
 	cut chan struct{}
@@ -33,7 +34,9 @@ func (p *ports) list() []api.Published {
 	defer p.mu.Unlock()
 	var all []api.Published
 	for _, o := range p.open {
-		all = append(all, o.Published)
+		if len(o.Addresses) > 0 {
+			all = append(all, o.Published)
+		}
 	}
 	slices.SortFunc(all, func(a, b api.Published) int { return a.Since.Compare(b.Since) })
 	return all
@@ -78,7 +81,7 @@ func (p *ports) kill(killed bundle.Killed) {
 func (c *Control) answerPublished(w http.ResponseWriter, r *http.Request) {
 	var p api.Published
 	body := http.MaxBytesReader(w, r.Body, 1<<16)
-	if err := json.NewDecoder(body).Decode(&p); err != nil || len(p.Addresses) == 0 {
+	if err := json.NewDecoder(body).Decode(&p); err != nil || len(p.Addresses)+len(p.Tools) == 0 {
 		answer(w, nil, &api.Error{Message: "the published ports could not be read"})
 		return
 	}
@@ -90,6 +93,9 @@ func (c *Control) answerPublished(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	record := func(kind string) {
+		if len(p.Addresses) == 0 {
+			return
+		}
 		c.ledger.Notify()
 		c.tell(Event{Kind: kind, Time: time.Now(), Agent: p.Agent, Detail: strings.Join(p.Addresses, ", ")})
 	}

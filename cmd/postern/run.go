@@ -285,7 +285,7 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 	}
 	publishing, stopPublishing := context.WithCancel(ctx)
 	defer stopPublishing()
-	if err := notes.Publish(publishing, r, p.Spec, f.publish); err != nil {
+	if err := notes.Publish(publishing, r, p, f.publish); err != nil {
 		abandoned := p.Abandon()
 		if errors.Is(err, sandbox.ErrPublish) {
 			return exit.Usage, exit.BadUsage(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -20,6 +21,8 @@ type gate struct {
 	names    *names
 	gateways []int
 	captured []int
+	// tools is set if wire.ToolsPort is served.
+	tools    bool
 	refusals *refusals
 	// patience is the time that a captured client has to show what it speaks.
 	patience time.Duration
@@ -35,6 +38,8 @@ const (
 	roleProxy
 	// roleCapture: the client does not know of the proxy.
 	roleCapture
+	// roleTools: the bytes go to the tools outside as they are.
+	roleTools
 )
 
 // role decides by the address and port to which the client has connected.
@@ -42,6 +47,9 @@ func (g *gate) role(ip net.IP, port int) role {
 	if ip.IsLoopback() {
 		if port == wire.ProxyPort || slices.Contains(g.gateways, port) {
 			return roleProxy
+		}
+		if g.tools && port == wire.ToolsPort {
+			return roleTools
 		}
 		return roleNone
 	}
@@ -54,6 +62,9 @@ func (g *gate) role(ip net.IP, port int) role {
 // listen opens all ports and serves them in the background.
 func (g *gate) listen() error {
 	loopback := append([]int{wire.ProxyPort}, g.gateways...)
+	if g.tools {
+		loopback = append(loopback, wire.ToolsPort)
+	}
 	for _, port := range unique(append(slices.Clone(g.captured), loopback...)) {
 		if port < 1 || port > 65535 || port == dnsPort {
 			return fmt.Errorf("listen on port %d: not a port that can be served", port)
@@ -103,6 +114,14 @@ func (g *gate) serve(conn *net.TCPConn) {
 			return
 		}
 		pipe(conn, proxy)
+	case roleTools:
+		socket := filepath.Join(wire.ToolsDir, wire.ToolsSocket)
+		tools, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: socket})
+		if err != nil { // they have ended, e.g. because the agent was killed
+			reset(conn)
+			return
+		}
+		pipe(conn, &link{UnixConn: tools, node: new(node)})
 	case roleCapture:
 		g.capture(conn, to)
 	case roleNone:

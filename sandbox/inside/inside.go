@@ -160,6 +160,7 @@ func serve(control *control, events *json.Encoder, fleet *fleet) (int, error) {
 		return 0, &refusedError{message: string(setup.Argv[0]) + ": " + err.Error(), status: 126}
 	}
 	gate := &gate{fleet: fleet, names: names, gateways: setup.Gateways, captured: setup.Ports, patience: firstBytes}
+	gate.tools = setup.Tools
 	gate.refusals = &refusals{fleet: fleet, told: map[string]bool{}}
 	if err := gate.listen(); err != nil {
 		return 0, err

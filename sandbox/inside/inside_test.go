@@ -14,6 +14,8 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/sandbox/wire"
 )
 
 func TestCanonicalName(t *testing.T) {
@@ -52,6 +54,10 @@ func TestRoles(t *testing.T) {
 	} {
 		require.Equal(t, c.want, g.role(net.ParseIP(c.ip), c.port), "%s %d", c.ip, c.port)
 	}
+	require.Equal(t, roleNone, g.role(net.IPv4(127, 0, 0, 1), wire.ToolsPort))
+	g.tools = true
+	require.Equal(t, roleTools, g.role(net.IPv4(127, 0, 0, 1), wire.ToolsPort))
+	require.Equal(t, roleNone, g.role(net.IPv4(203, 0, 113, 1), wire.ToolsPort))
 }
 
 func TestTarget(t *testing.T) {

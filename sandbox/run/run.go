@@ -184,6 +184,10 @@ type Prepared struct {
 	Git string
 	// Unsigned is set if the caller's commits are signed: the command's are not.
 	Unsigned bool
+	// Tools are what the command may have done outside its sandbox, or nil.
+	Tools *Tools
+	// NoTools says why the agent has no tools in this run, if it has some in others.
+	NoTools string
 	// protections are those of the folders of the host that the command writes.
 	protections []*workspace.Protection
 	done        []func()
@@ -192,6 +196,7 @@ type Prepared struct {
 
 // Done must be called when the command has ended. It keeps the layer and the home.
 func (p *Prepared) Done() {
+	p.Tools.Close()
 	for _, done := range p.done {
 		done()
 	}
@@ -315,6 +320,9 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 		return nil, err
 	}
 	if err := p.home(r, in, agent); err != nil {
+		return nil, err
+	}
+	if err := p.listenForTools(r, in, agent); err != nil {
 		return nil, err
 	}
 	if spec.View, err = view.Make(in); err != nil {

@@ -138,6 +138,8 @@ type Input struct {
 	Env []string
 	// Sockets are folders, one for each node, that hold the agent's proxy.sock.
 	Sockets []string
+	// Tools, if set, is the folder with the socket of the tools that run outside.
+	Tools string
 	// Git is the content of /etc/gitconfig.
 	Git string
 	// CA is the certificate, in PEM, of the authority that the proxy signs with.
@@ -400,6 +402,9 @@ func (b *builder) gate() error {
 		return fmt.Errorf("find postern-sandbox: %w", err)
 	}
 	b.add(Mount{Kind: Bind, Source: inside, Target: wire.Inside})
+	if b.in.Tools != "" {
+		b.add(Mount{Kind: Bind, Source: b.in.Tools, Target: wire.ToolsDir})
+	}
 	for i, dir := range b.in.Sockets {
 		at := filepath.Join(wire.NodesDir, strconv.Itoa(i))
 		b.Nodes = append(b.Nodes, at)

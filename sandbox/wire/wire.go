@@ -74,6 +74,9 @@ const (
 	Java = Dir + "/cacerts"
 	// Layers holds the layers of an overlay workspace until they are mounted.
 	Layers = Dir + "/layers"
+	// ToolsDir is the folder with the socket, ToolsSocket, of the tools that run outside.
+	ToolsDir    = Dir + "/tools"
+	ToolsSocket = "tools.sock"
 	// Home is the home of an agent that keeps it. No path of the host's is there or below.
 	Home = "/agent"
 	// Ephemeral is the working directory of a command that sees no folder of the host's.
@@ -110,6 +113,8 @@ const End = "end"
 const (
 	// ProxyPort is the loopback port at which the agent's proxy answers.
 	ProxyPort = 3128
+	// ToolsPort is the loopback port at which the tools answer that run outside.
+	ToolsPort = 3129
 	// Resolver is the only DNS server that answers.
 	Resolver = "127.0.0.53"
 )
@@ -144,6 +149,8 @@ type Setup struct {
 	Nodes []string `json:"nodes"`
 	// Gateways are the loopback ports that reach the proxy as they are.
 	Gateways []int `json:"gateways,omitempty"`
+	// Tools means that ToolsPort leads to the socket in ToolsDir.
+	Tools bool `json:"tools,omitempty"`
 	// Ports are captured for every address.
 	Ports []int `json:"ports"`
 	// Streams has, for each standard stream, the number of the first that is the same; -1 is

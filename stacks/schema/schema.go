@@ -189,5 +189,8 @@ func agentSchema() part {
 			"show": part{"type": "object"},
 		}, "mode"),
 		"home": closed(part{"persist": boolean(), "size": size}, "persist"),
+		"tools": closed(part{
+			"git": closed(part{"repositories": list(like(plan.RepositoryPattern))}, "repositories"),
+		}),
 	})
 }

@@ -130,9 +130,12 @@ type Node struct {
 // recordAgain is the time between two attempts to have a control plane record published ports.
 const recordAgain = time.Second
 
-// Published says which ports of this machine lead into the sandbox of one command.
+// Published says which ports of this machine lead into the sandbox of one command, and which tools
+// the command has outside.
 type Published struct {
 	Agent string `json:"agent"`
+	// Tools are the names of the tools.
+	Tools []string `json:"tools,omitempty"`
 	// Addresses are those that are listened on, such as 127.0.0.1:3000.
 	Addresses []string  `json:"addresses"`
 	Since     time.Time `json:"since,omitzero"`
@@ -366,7 +369,7 @@ func (c *Client) Live(ctx context.Context, after uint64) ([]byte, error) {
 // StatusCut is the answer to a report of the ports of an agent that is killed.
 const StatusCut = http.StatusForbidden
 
-var errCut = errors.New("the agent is killed, so no port may lead to it")
+var errCut = errors.New("the agent is killed, so no port may lead to it, and it has no tools")
 
 // Published makes the control plane record the ports, and returns once it has. They count as closed
 // when ctx is done. Until then it makes a control plane that was started again record them, too.

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/run"
+	"github.com/postern/postern/toolbox"
 	"github.com/postern/postern/xds/api"
 )
 
 // Publish opens ports of this machine that lead into the sandbox, each as [sandbox.Spec.Publish]
-// has it, and has the control plane record them, until ctx is done or the agent is killed. If there
-// is an error, none is open.
-func Publish(ctx context.Context, r *run.Request, spec *sandbox.Spec, ports []string) (err error) {
+// has it, and serves the agent's tools. The control plane records both, until ctx is done or the
+// agent is killed. If there is an error, none is open. Without a control plane that would tell of a
+// kill, the agent has no tools.
+func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []string) (err error) {
+	spec := p.Spec
 	defer func() {
 		if err != nil {
 			for _, p := range spec.Published {
@@ -25,6 +27,27 @@ func Publish(ctx context.Context, r *run.Request, spec *sandbox.Spec, ports []st
 		if err := spec.Publish(written); err != nil { //nolint:contextcheck // it opens a socket, and waits for nobody
 			return err
 		}
+	}
+	control := api.Dial(r.Home.ControlSocket())
+	if p.Tools != nil {
+		record := api.Published{Agent: r.Agent, Tools: []string{"git"}}
+		cut := func() {
+			p.Tools.Close()
+			fmt.Fprintf(os.Stderr, "postern: agent %s is killed, so its tools have ended\n", r.Agent)
+		}
+		if err := control.Published(ctx, record, cut); err != nil {
+			p.Tools.Close()
+			p.NoTools = err.Error()
+		} else {
+			go func() {
+				if err := toolbox.Serve(p.Tools.Listener, p.Tools.Git, p.Tools.Run); err != nil {
+					fmt.Fprintf(os.Stderr, "postern: agent %s has no tools any more: %v\n", r.Agent, err)
+				}
+			}()
+		}
+	}
+	if p.NoTools != "" {
+		fmt.Fprintf(os.Stderr, "postern: agent %s has no tools in this run: %s\n", r.Agent, p.NoTools)
 	}
 	if len(spec.Published) == 0 {
 		return nil
@@ -39,7 +62,7 @@ func Publish(ctx context.Context, r *run.Request, spec *sandbox.Spec, ports []st
 		}
 		fmt.Fprintf(os.Stderr, "postern: agent %s is killed, so its published ports are closed\n", r.Agent)
 	}
-	if err := api.Dial(r.Home.ControlSocket()).Published(ctx, record, cut); err != nil {
+	if err := control.Published(ctx, record, cut); err != nil {
 		return fmt.Errorf("publish ports: %w", err)
 	}
 	return nil

@@ -1,0 +1,179 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/sandbox"
+	"github.com/postern/postern/sandbox/view"
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// Tools are what an agent's command may have done outside its sandbox. Each tool runs in a sandbox
+// of its own that sees what the agent's sees and reaches what the agent's reaches, so an agent that
+// takes a tool over has gained nothing.
+type Tools struct {
+	// Git says what git may do.
+	Git *plan.GitTool
+	// Listener takes the connections from the command's sandbox.
+	Listener net.Listener
+
+	spec   *sandbox.Spec
+	folder string
+	// running counts the tools in progress. Nothing starts once closed is done.
+	mu      sync.Mutex
+	running sync.WaitGroup
+	closed  context.Context
+	stop    context.CancelFunc
+}
+
+// listenForTools prepares the agent's tools, if the plan has some and this run can have them.
+func (p *Prepared) listenForTools(r *Request, in *view.Input, agent *plan.Agent) error {
+	switch {
+	case agent.Tools == nil || agent.Tools.Git == nil:
+		return nil
+	case in.Workspace.Mode != view.Write:
+		p.NoTools = fmt.Sprintf("they need workspace write, and this run has %s", in.Workspace.Mode)
+		return nil
+	case r.Runtime == plan.RuntimeVM:
+		p.NoTools = "they do not reach into a virtual machine"
+		return nil
+	}
+	t := &Tools{Git: agent.Tools.Git, spec: p.Spec}
+	t.closed, t.stop = context.WithCancel(context.Background())
+	if err := t.listen(r.Home.ToolsDir()); err != nil {
+		return fmt.Errorf("listen for the agent's tools: %w", err)
+	}
+	in.Tools, p.Spec.Tools, p.Tools, p.Spec.End = t.folder, true, t, t.Close
+	return nil
+}
+
+// listen listens in a new folder below parent. Nobody else gets through parent, so the folder and
+// the socket may be open to the sandbox, which may be another user.
+func (t *Tools) listen(parent string) (err error) {
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	sweep(parent)
+	folder, err := os.MkdirTemp(parent, "run-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(folder))
+		}
+	}()
+	if err := os.Chmod(folder, 0o755); err != nil { //nolint:gosec // see above
+		return err
+	}
+	dir, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	// The path itself may be longer than a socket's may be.
+	short := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), wire.ToolsSocket)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: short})
+	if err != nil {
+		return err
+	}
+	l.SetUnlinkOnClose(false)                                                        // by then the descriptor may be another file's
+	if err := os.Chmod(filepath.Join(folder, wire.ToolsSocket), 0o666); err != nil { //nolint:gosec // see above
+		l.Close()
+		return err
+	}
+	t.Listener, t.folder = l, folder
+	return nil
+}
+
+// sweep removes the folders of runs that were killed: nobody listens there. What cannot be removed
+// does no harm.
+func sweep(parent string) {
+	entries, _ := os.ReadDir(parent)
+	for _, e := range entries {
+		folder := filepath.Join(parent, e.Name())
+		dir, err := os.Open(folder)
+		if err != nil {
+			continue
+		}
+		short := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), wire.ToolsSocket)
+		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: short})
+		dir.Close()
+		if err == nil {
+			conn.Close()
+		} else if errors.Is(err, unix.ECONNREFUSED) {
+			_ = os.RemoveAll(folder)
+		}
+	}
+}
+
+// Close ends the tools that run, and waits until nothing of them is left. No tool starts after it.
+// t may be nil.
+func (t *Tools) Close() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	t.stop()
+	t.mu.Unlock()
+	t.Listener.Close()
+	t.running.Wait()
+	_ = os.RemoveAll(t.folder) // see sweep
+}
+
+// ErrTooMuch means that a tool has said more than it may.
+var ErrTooMuch = errors.New("it says too much")
+
+// ErrClosed means that the agent has no tools any more.
+var ErrClosed = errors.New("the agent's tools have ended")
+
+// Run runs a command in a sandbox of its own, with the agent's folder as its current one. It returns
+// at most most bytes of what the command says, and its exit status. Other ends are errors.
+func (t *Tools) Run(ctx context.Context, most int, command ...string) (said []byte, status int, err error) {
+	t.mu.Lock()
+	if t.closed.Err() != nil {
+		t.mu.Unlock()
+		return nil, 0, ErrClosed
+	}
+	t.running.Add(1)
+	t.mu.Unlock()
+	defer t.running.Done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(t.closed, func() { cancel(ErrClosed) })()
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, 0, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer read.Close()
+		said, _ = io.ReadAll(io.LimitReader(read, int64(most)+1)) // what was read counts
+		if len(said) > most {
+			said = said[:most]
+			cancel(ErrTooMuch)
+		}
+	}()
+	spec := *t.spec
+	spec.Command, spec.Stdin, spec.Stdout, spec.Stderr = command, nil, write, write
+	// What is the agent's own command's alone. Begin is not: the files have to be protected here, too.
+	spec.Files, spec.Published, spec.Tools, spec.End = nil, nil, false, nil
+	result, err := sandbox.Run(ctx, &spec)
+	write.Close()
+	<-done
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return said, result.Status, err
+}

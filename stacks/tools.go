@@ -1,0 +1,76 @@
+package stacks
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/stacks/yaml"
+)
+
+// toolsPort is the port of the sandbox at which the tools answer.
+const toolsPort = 3129
+
+// tools reads what an agent may have done outside its sandbox. Nothing there reaches what the
+// agent's rules do not allow.
+func (l *loader) tools(n *yaml.Node, what, target string, agent *plan.Agent, rules []placed) *plan.Tools {
+	if !l.Mapping(n, "tools of "+what, "git") {
+		return nil
+	}
+	git := n.Get("git")
+	switch {
+	case git == nil:
+		l.At(n, "write git: {repositories: [HOST/OWNER/NAME]}, or remove it", "tools of %s names no tool", what)
+		return nil
+	case target != TargetLocal:
+		l.At(n, "remove it", "tools of %s is for target: local", what)
+		return nil
+	case agent.Workspace != nil:
+		l.At(n, "remove it, or write workspace: {mode: write}",
+			"tools of %s need workspace write, and it has %s", what, agent.Workspace.Mode)
+		return nil
+	case agent.RuntimeOrDefault() == plan.RuntimeVM:
+		l.At(n, "remove it, or write another runtime", "tools of %s do not reach into a virtual machine", what)
+		return nil
+	case slices.ContainsFunc(rules, func(r placed) bool { return r.Gateway == toolsPort }):
+		l.At(n, "write another gateway", "%s has a gateway at port %d, at which its tools answer", what, toolsPort)
+		return nil
+	}
+	if !l.Mapping(git, "git of "+what, "repositories") {
+		return nil
+	}
+	list := git.Get("repositories")
+	if list == nil {
+		l.At(git, "write repositories: and a list such as [HOST/OWNER/NAME]", "git of %s names no repositories", what)
+		return nil
+	}
+	tool := &plan.GitTool{}
+	l.Texts(list, "repositories", "remove the tool", func(item *yaml.Node, text string) {
+		if !plan.IsRepository(text) || strings.HasSuffix(text, ".git") {
+			l.At(item, "write HOST/OWNER/NAME, without https:// and .git, or * for a whole segment of the path",
+				"%q does not name a repository", text)
+			return
+		}
+		at, _, _ := strings.Cut(text, "/")
+		to, err := ParseHostPort(at)
+		if err != nil {
+			l.At(item, "write HOST/OWNER/NAME", "%q does not name a repository: %v", text, err)
+			return
+		}
+		if to.String() != at {
+			l.At(item, "write "+to.String(), "%q is not how a plan spells that host", at)
+			return
+		}
+		reached := func(r placed) bool {
+			return !r.Deny && r.Mode == plan.ModeIntercept && r.Port == to.Port && (r.Host == to.Host || r.Covers(to.Host))
+		}
+		if !slices.ContainsFunc(rules, reached) {
+			l.At(item, "name a destination for it in allow",
+				"%s may not go to %s, so git may not either", what, to)
+			return
+		}
+		tool.Repositories = append(tool.Repositories, text)
+	})
+	slices.Sort(tool.Repositories)
+	return &plan.Tools{Git: tool}
+}

@@ -1,0 +1,85 @@
+// Package toolbox serves the tools that an agent may have run outside its sandbox, by the Model
+// Context Protocol. Package run says where a tool runs: in a sandbox of its own, which reaches what
+// the agent reaches.
+//
+// An agent writes every byte that arrives here. So requests are bounded in size, time and number, no
+// state is kept between them, and no argument reaches a command that was not compared with a pattern.
+package toolbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"golang.org/x/net/netutil"
+
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/sandbox/wire"
+)
+
+// Path is that of the git server's URL.
+const Path = "/git"
+
+const (
+	// mostBody bounds a request, in bytes, and mostConnections the connections at a time.
+	mostBody        = 64 << 10
+	mostConnections = 16
+	// mostTools bounds the tools of one run at a time, which are sandboxes. Other calls wait.
+	mostTools = 2
+	// mostOutput bounds what a tool says, in bytes.
+	mostOutput = 64 << 10
+	// answerTime bounds a call, with the time that it waits for others.
+	answerTime = 10 * time.Minute
+)
+
+// Runner runs a command of an agent, as [run.Tools.Run] does.
+type Runner func(ctx context.Context, most int, command ...string) (said []byte, status int, err error)
+
+// New returns a server of git's tools.
+func New(git *plan.GitTool, runner Runner) *mcp.Server {
+	s := mcp.NewServer(&mcp.Implementation{Name: "postern-git", Title: "git outside the sandbox", Version: "1"},
+		&mcp.ServerOptions{Instructions: instructions(git)})
+	g := &gitTools{policy: git, run: runner, slots: make(chan struct{}, mostTools)}
+	g.add(s)
+	return s
+}
+
+// Serve answers what connects to l, until l is closed. Then it returns nil.
+func Serve(l net.Listener, git *plan.GitTool, runner Runner) error {
+	tools := New(git, runner)
+	serve := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return tools },
+		&mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
+	mux := http.NewServeMux()
+	mux.Handle(Path, onlyLocal(http.MaxBytesHandler(serve, mostBody)))
+	server := http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: time.Minute,
+		WriteTimeout: answerTime + time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	defer server.Close()
+	err := server.Serve(netutil.LimitListener(l, mostConnections))
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve tools: %w", err)
+}
+
+// onlyLocal refuses what a page in the agent's browser sends, which its author may have written.
+func onlyLocal(next http.Handler) http.Handler {
+	var hosts []string
+	for _, name := range []string{"localhost", "127.0.0.1", "::1"} {
+		hosts = append(hosts, net.JoinHostPort(name, strconv.Itoa(wire.ToolsPort)))
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !slices.Contains(hosts, r.Host) || r.Header.Get("Origin") != "" {
+			http.Error(w, "connect to http://"+hosts[0]+Path+", and not from a page", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
