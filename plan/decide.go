@@ -455,11 +455,10 @@ func (r *Rule) matchesPath(path string) bool {
 	})
 }
 
-// matchesConditions reports whether the conditions of the rule hold. A rule
-// that denies is content with one occurrence of a parameter or header in which
-// some server finds the value; a rule that allows wants a parameter as every server
-// finds it, and no other value of a header. [target.Check] refuses the parameter if it
-// comes again.
+// matchesConditions reports whether the conditions of the rule hold. A rule that denies is content
+// with one occurrence of a parameter or header in which some server finds the value; a rule that
+// allows wants a parameter as every server finds it, and no other value of a header. [target.Check]
+// refuses the parameter if it comes again.
 func (r *Rule) matchesConditions(req Request) bool {
 	if r.Deny {
 		return !slices.ContainsFunc(r.Query, func(c Condition) bool { return !denied(DeniedQuery(c), req.Query) }) &&

@@ -38,8 +38,7 @@ func change(kind, name string, risk Risk, why, format string, args ...any) Chang
 // agents' changes by name. New access is measured against everything that the agent was allowed,
 // not against the rule of the same name. Diff is empty exactly if the plans are equal, apart from
 // the name of their stack.
-func Diff(old, new *Plan) []Change {
-	var out []Change
+func Diff(old, new *Plan) (out []Change) {
 	if !slices.Equal(old.Resolvers, new.Resolvers) {
 		out = append(out, change("~", "", RiskMedium, "others say where allowed names are", "resolvers: %s, was %s",
 			orNone(new.Resolvers), orNone(old.Resolvers)))
@@ -62,15 +61,13 @@ func Diff(old, new *Plan) []Change {
 	return out
 }
 
-func diffAgent(was, is *Agent) []Change {
-	var out []Change
+func diffAgent(was, is *Agent) (out []Change) {
 	var name string
 	switch {
 	case was == nil:
 		name, was = is.Name, &Agent{}
 		out = append(out, Change{Kind: "+", Agent: name, Text: "agent " + name, Risk: RiskLow, Why: "see its rules"})
-		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is),
-			diffTools(name, was, is))
+		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is))
 	case is == nil:
 		name, is = was.Name, &Agent{}
 		out = append(out, Change{Kind: "-", Agent: name, Text: "agent " + name, Risk: RiskLow, Why: "less access"})
@@ -80,8 +77,7 @@ func diffAgent(was, is *Agent) []Change {
 			out = append(out, change("~", name, RiskMedium, "whoever can connect to it is the agent",
 				" has port %d of the nodes, was %d", is.Port, was.Port))
 		}
-		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is),
-			diffTools(name, was, is))
+		out = slices.Concat(out, diffWorkspace(name, was, is), diffHome(name, was, is), diffRuntime(name, was, is))
 		if EqualRules(was.Rules, is.Rules) { // as almost all agents' are
 			return out
 		}

@@ -76,8 +76,7 @@ func checkLabel(label string) error {
 	return nil
 }
 
-// isNumber is the "ends in a number" test of the URL standard, for a
-// lower-case label.
+// isNumber is the "ends in a number" test of the URL standard, for a lower-case label.
 func isNumber(label string) bool {
 	if hex, ok := strings.CutPrefix(label, "0x"); ok {
 		return strings.Trim(hex, "0123456789abcdef") == ""

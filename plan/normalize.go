@@ -35,8 +35,7 @@ func NormalizePath(path string) (string, error) {
 	return mergeSlashes(canonicalize(path)), nil
 }
 
-// stripDotParameters removes ";..." from segments that are then dot segments
-// as they stand.
+// stripDotParameters removes ";..." from segments that are then dot segments as they stand.
 func stripDotParameters(path string) string {
 	if !strings.Contains(path, ";") {
 		return path

@@ -82,8 +82,8 @@ type Agent struct {
 	// Image is the image whose files they see: [IsImage]. If it is "", a command with a runtime that
 	// has images names one.
 	Image string `json:"image,omitempty"`
-	// Tools are what the agent may have done outside its sandbox on this machine. nil is nothing.
-	Tools *Tools `json:"tools,omitempty"`
+	// Git are the repositories of the agent's git outside its sandbox: see package repository.
+	Git []string `json:"git,omitempty"`
 }
 
 // Rule allows some requests of one agent to one destination. If Deny is set, it denies these

@@ -53,7 +53,7 @@ func Matching(expression string) func(string) bool {
 	return func(s string) bool { return compiled().MatchString(s) }
 }
 
-// diffRuntime returns what changes for what isolates an agent's commands.
+// diffRuntime returns what changes for what isolates an agent's commands, and what they have outside.
 func diffRuntime(name string, was, is *Agent) (out []Change) {
 	if before, after := was.RuntimeOrDefault(), is.RuntimeOrDefault(); before != after {
 		risk, why := RiskLow, "it isolates no less"
@@ -65,6 +65,9 @@ func diffRuntime(name string, was, is *Agent) (out []Change) {
 	if was.Image != is.Image {
 		out = append(out, change("~", name, RiskMedium, "other programs have what the agent may do",
 			" has image %s, was %s", cmp.Or(is.Image, "none"), cmp.Or(was.Image, "none")))
+	}
+	if !slices.Equal(was.Git, is.Git) {
+		out = append(out, change("~", name, RiskLow, "its rules decide", " has git outside for %q, was %q", is.Git, was.Git))
 	}
 	return out
 }

@@ -39,3 +39,24 @@ func TestDiffOfRuntimes(t *testing.T) {
 	require.False(t, RuntimeVM.Weaker(RuntimeBubblewrap))
 	require.True(t, Runtime("vm2").Weaker(RuntimeBubblewrap), "one that nobody knows isolates nothing")
 }
+
+// TestDiffGit: no change of the git outside is silent, and none reaches more than the rules.
+func TestDiffGit(t *testing.T) {
+	t.Parallel()
+	with := func(repositories ...string) *Plan { return &Plan{Agents: []Agent{{Name: "a", Git: repositories}}} }
+	require.Empty(t, Diff(with("h/a"), with("h/a")))
+	for _, c := range []struct {
+		was, is *Plan
+		want    string
+	}{
+		{with(), with("h/a"), `~ a has git outside for ["h/a"], was []`},
+		{with("h/a", "h/b"), with("h/a"), `~ a has git outside for ["h/a"], was ["h/a" "h/b"]`},
+		{with("h/a"), with(), `~ a has git outside for [], was ["h/a"]`},
+	} {
+		changes := Diff(c.was, c.is)
+		require.Len(t, changes, 1)
+		require.Equal(t, c.want, changes[0].String())
+		require.Equal(t, RiskLow, changes[0].Risk)
+	}
+	require.Len(t, Diff(&Plan{}, with("h/a")), 2, "of a new agent, too")
+}

@@ -6,20 +6,21 @@ import (
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks/yaml"
+	repo "github.com/postern/postern/toolbox/repository"
 )
 
 // toolsPort is the port of the sandbox at which the tools answer.
 const toolsPort = 3129
 
-// tools reads what an agent may have done outside its sandbox. Nothing there reaches what the
+// tools reads for which repositories an agent has git outside its sandbox. It reaches nothing that the
 // agent's rules do not allow.
-func (l *loader) tools(n *yaml.Node, what, target string, agent *plan.Agent, rules []placed) *plan.Tools {
+func (l *loader) tools(n *yaml.Node, what, target string, agent *plan.Agent, rules []placed) (git []string) {
 	if !l.Mapping(n, "tools of "+what, "git") {
 		return nil
 	}
-	git := n.Get("git")
+	tool := n.Get("git")
 	switch {
-	case git == nil:
+	case tool == nil:
 		l.At(n, "write git: {repositories: [HOST/OWNER/NAME]}, or remove it", "tools of %s names no tool", what)
 		return nil
 	case target != TargetLocal:
@@ -36,17 +37,16 @@ func (l *loader) tools(n *yaml.Node, what, target string, agent *plan.Agent, rul
 		l.At(n, "write another gateway", "%s has a gateway at port %d, at which its tools answer", what, toolsPort)
 		return nil
 	}
-	if !l.Mapping(git, "git of "+what, "repositories") {
+	if !l.Mapping(tool, "git of "+what, "repositories") {
 		return nil
 	}
-	list := git.Get("repositories")
+	list := tool.Get("repositories")
 	if list == nil {
-		l.At(git, "write repositories: and a list such as [HOST/OWNER/NAME]", "git of %s names no repositories", what)
+		l.At(tool, "write repositories: and a list such as [HOST/OWNER/NAME]", "git of %s names no repositories", what)
 		return nil
 	}
-	tool := &plan.GitTool{}
 	l.Texts(list, "repositories", "remove the tool", func(item *yaml.Node, text string) {
-		if !plan.IsRepository(text) || strings.HasSuffix(text, ".git") {
+		if !repo.IsPattern(text) || strings.HasSuffix(text, ".git") {
 			l.At(item, "write HOST/OWNER/NAME, without https:// and .git, or * for a whole segment of the path",
 				"%q does not name a repository", text)
 			return
@@ -69,8 +69,8 @@ func (l *loader) tools(n *yaml.Node, what, target string, agent *plan.Agent, rul
 				"%s may not go to %s, so git may not either", what, to)
 			return
 		}
-		tool.Repositories = append(tool.Repositories, text)
+		git = append(git, text)
 	})
-	slices.Sort(tool.Repositories)
-	return &plan.Tools{Git: tool}
+	slices.Sort(git)
+	return git
 }

@@ -57,7 +57,8 @@ func newToolsPath(t *testing.T) *toolsPath {
 	p.host(root, `mkdir co/work; git init -qb main seed && cd seed && echo one > f && git add f && git commit -qm first
 		git config -f .gitmodules submodule.sub.path sub
 		git config -f .gitmodules submodule.sub.url file://`+p.repositories+`/acme/other
-		git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),sub && git add .gitmodules && git commit -q --amend -m first
+		git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),sub && git add .gitmodules
+		git commit -q --amend -m first
 		for r in acme/app acme/other closed/app; do git push -q ../git/repositories/$r main; done`)
 	require.NoError(t, os.WriteFile(filepath.Join(root, "git", "key"), []byte(pathCanary), 0o600))
 	backend, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
@@ -149,7 +150,9 @@ func TestTools(t *testing.T) {
 
 		out := p.ok(p.posternIn(p.work, "run", "--", "sh", "-ec", `cd app; git config user.name a; git config user.email a@a
 			git checkout -q topic; echo two > f; git commit -qam second; cd ..
-			./mcpclient `+toolsURL+` status '{"path":"app"}' push '{"path":"app","repository":"git.test/acme/app","branch":"topic"}' fetch '{"path":"app","repository":"git.test/acme/app.git"}'
+			./mcpclient `+toolsURL+` status '{"path":"app"}' \
+				push '{"path":"app","repository":"git.test/acme/app","branch":"topic"}' \
+				fetch '{"path":"app","repository":"git.test/acme/app.git"}'
 			git -C app log --format=%s origin/topic; env; cat app/.git/config`))
 		require.Contains(t, out, `refs/heads/topic:refs/heads/topic\t[new branch]`)
 		require.Contains(t, out, "## topic")
@@ -163,7 +166,8 @@ func TestTools(t *testing.T) {
 		}, "the push has an event")
 
 		// A push that would take something away from the server is refused.
-		p.host(p.repositories+"/acme/app", "git update-ref refs/heads/topic $(git commit-tree -p topic -m theirs topic^{tree})")
+		p.host(p.repositories+"/acme/app",
+			"git update-ref refs/heads/topic $(git commit-tree -p topic -m theirs topic^{tree})")
 		s := p.calls("push", `{"path":"app","repository":"git.test/acme/app","branch":"topic"}`)[0]
 		require.True(t, s.Failed)
 		require.Contains(t, s.Text, "rejected")
@@ -185,7 +189,9 @@ func TestTools(t *testing.T) {
 			add("clone", string(text), "git may not talk to")
 		}
 		add("clone", `{"repository":"git.test/closed/app","path":"again"}`, "403") // the agent's rules decide, too
-		for _, path := range []string{"../x", "/etc/x", "a/../../x", "-x", "--upload-pack=x", "x\\u0000", "x\\ny", "$(id)", ".", ""} {
+		for _, path := range []string{
+			"../x", "/etc/x", "a/../../x", "-x", "--upload-pack=x", "x\\u0000", "x\\ny", "$(id)", ".", "",
+		} {
 			add("clone", `{"repository":"git.test/acme/app","path":"`+path+`"}`, "is not")
 		}
 		add("clone", `{"repository":"git.test/acme/app","path":"out/etc/x"}`, "git clone failed") // a link of the agent's
@@ -217,14 +223,16 @@ func TestTools(t *testing.T) {
 		p := &toolsPath{p.in(t), p.work, p.repositories}
 		// Whatever git runs because a repository says so leaves a file, as git in the sandbox shows.
 		out := p.ok(p.posternIn(p.work, "run", "--", "sh", "-c", `
-			set -e; rm -rf bad ran; mkdir -p bad ran; cd bad; git init -qb main; git config user.name a; git config user.email a@a
+			set -e; rm -rf bad ran; mkdir -p bad ran; cd bad
+			git init -qb main; git config user.name a; git config user.email a@a
 			echo one > f; echo '* filter=x diff=x' > .gitattributes; git add .; git commit -qm first; w=$(dirname $PWD)
 			for hook in pre-push reference-transaction post-index-change pre-auto-gc post-checkout; do
 				printf '#!/bin/sh\ntouch %s/ran/%s\n' $w $hook > .git/hooks/$hook; chmod +x .git/hooks/$hook; done
 			git config core.fsmonitor "touch $w/ran/fsmonitor; false"; git config core.sshCommand "touch $w/ran/ssh"
 			git config filter.x.clean "touch $w/ran/clean; cat"; git config filter.x.smudge "touch $w/ran/smudge; cat"
 			git config diff.external "touch $w/ran/diff"; git config credential.helper "!touch $w/ran/credential"
-			git config gpg.program "$w/ran/gpg"; git config core.pager "touch $w/ran/pager"; git config alias.status "!touch $w/ran/alias"
+			git config gpg.program "$w/ran/gpg"; git config core.pager "touch $w/ran/pager"
+			git config alias.status "!touch $w/ran/alias"
 			git config url.ext::touch.insteadOf https://git.test/; git config protocol.ext.allow always
 			git config http.proxy http://127.0.0.1:9; git config remote.origin.uploadpack "touch $w/ran/uploadpack"
 			git config include.path /etc/passwd || true; git config --unset include.path || true
@@ -249,7 +257,8 @@ func TestTools(t *testing.T) {
 
 	t.Run("bounds", func(t *testing.T) {
 		p := &toolsPath{p.in(t), p.work, p.repositories}
-		p.host(p.work, "rm -rf many; mkdir many; cd many; git init -qb main; seq -f 'a-long-name-of-a-file-%g' 5000 | xargs touch")
+		p.host(p.work, `rm -rf many; mkdir many; cd many; git init -qb main
+			seq -f 'a-long-name-of-a-file-%g' 5000 | xargs touch`)
 		s := p.calls("status", `{"path":"many"}`)[0]
 		require.True(t, s.Failed)
 		require.Contains(t, s.Text, "it says too much")
@@ -303,7 +312,10 @@ func TestTools(t *testing.T) {
 			done <- p.posternIn(p.work, "run", "--", "sh", "-c", `./mcpclient `+toolsURL+` log '{"path":"bad"}'; touch ready
 				for i in $(seq 600); do [ -e go ] && break; sleep 0.1; done; ./mcpclient `+toolsURL+` log '{"path":"bad"}'`)
 		}()
-		require.Eventually(t, func() bool { _, err := os.Stat(p.work + "/ready"); return err == nil }, time.Minute, 10*time.Millisecond)
+		require.Eventually(t, func() bool {
+			_, err := os.Stat(p.work + "/ready")
+			return err == nil
+		}, time.Minute, 10*time.Millisecond)
 		p.ok(p.postern("kill", "--agent", "demo"))
 		// The run is told within a moment of the kill; its word comes when its tools have ended.
 		require.Eventually(t, func() bool {

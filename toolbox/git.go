@@ -13,7 +13,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"github.com/postern/postern/plan"
+	repo "github.com/postern/postern/toolbox/repository"
 )
 
 // gitScript runs git on a repository that an agent has written. See its comments.
@@ -31,19 +31,20 @@ const (
 
 // gitTools are the tools of one agent.
 type gitTools struct {
-	policy *plan.GitTool
-	run    Runner
-	slots  chan struct{}
+	// repositories are patterns of those to which git may talk.
+	repositories []string
+	run          Runner
+	slots        chan struct{}
 }
 
-func instructions(git *plan.GitTool) string {
+func instructions(repositories []string) string {
 	return "Runs git outside of this sandbox, where credentials are added. Repositories: " +
-		strings.Join(git.Repositories, ", ") + ". Paths are relative to the working directory. " +
+		strings.Join(repositories, ", ") + ". Paths are relative to the working directory. " +
 		"fetch updates refs/remotes/origin; merge or rebase with git in the sandbox. push never forces."
 }
 
-// What the arguments may look like. None can be an option, a URL, a path that leads out, or more than
-// one argument.
+// What the arguments may look like. None can be an option, a URL, a path that leads out, or more
+// than one argument.
 var (
 	isBranch = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}$`).MatchString
 	isCommit = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./~^-]{0,199}$`).MatchString
@@ -52,7 +53,7 @@ var (
 
 type (
 	place struct {
-		Path string `json:"path,omitempty" jsonschema:"folder of the repository, relative to the working directory; default ."`
+		Path string `json:"path,omitempty" jsonschema:"folder of the repository in the working directory; default ."`
 	}
 	cloneArgs struct {
 		Repository string `json:"repository" jsonschema:"HOST/OWNER/NAME"`
@@ -83,7 +84,8 @@ type (
 
 // add adds the tools to the server.
 func (g *gitTools) add(s *mcp.Server) {
-	tool(s, "clone", "Clone a repository into a new folder", func(ctx context.Context, a cloneArgs) (string, error) {
+	const clone = "Clone a repository into a new folder"
+	tool(s, "clone", clone, func(ctx context.Context, a cloneArgs) (string, error) {
 		url, err := g.url(a.Repository)
 		if err != nil {
 			return "", err
@@ -96,7 +98,8 @@ func (g *gitTools) add(s *mcp.Server) {
 		}
 		return g.git(ctx, networkTime, "clone", a.Path, url, a.Branch)
 	})
-	tool(s, "fetch", "Fetch all branches into refs/remotes/origin", func(ctx context.Context, a fetchArgs) (string, error) {
+	const fetch = "Fetch all branches into refs/remotes/origin"
+	tool(s, "fetch", fetch, func(ctx context.Context, a fetchArgs) (string, error) {
 		url, err := g.url(a.Repository)
 		if err != nil {
 			return "", err
@@ -165,9 +168,9 @@ func invalid(name, value string) error { return fmt.Errorf("%s %.200q is not val
 
 // url returns where the repository is, if git may talk to it.
 func (g *gitTools) url(repository string) (string, error) {
-	if !g.policy.Allows(repository) {
+	if !repo.Matches(g.repositories, repository) {
 		return "", fmt.Errorf("git may not talk to %.200q: write HOST/OWNER/NAME of one of: %s", repository,
-			strings.Join(g.policy.Repositories, ", "))
+			strings.Join(g.repositories, ", "))
 	}
 	return "https://" + repository, nil
 }

@@ -2,8 +2,8 @@
 // Context Protocol. Package run says where a tool runs: in a sandbox of its own, which reaches what
 // the agent reaches.
 //
-// An agent writes every byte that arrives here. So requests are bounded in size, time and number, no
-// state is kept between them, and no argument reaches a command that was not compared with a pattern.
+// An agent writes every byte that arrives here. So requests are bounded in size, time and number,
+// no state is kept between them, and each argument is compared with a pattern first.
 package toolbox
 
 import (
@@ -19,7 +19,6 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"golang.org/x/net/netutil"
 
-	"github.com/postern/postern/plan"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -41,17 +40,17 @@ const (
 // Runner runs a command of an agent, as [run.Tools.Run] does.
 type Runner func(ctx context.Context, most int, command ...string) (said []byte, status int, err error)
 
-// New returns a server of git's tools.
-func New(git *plan.GitTool, runner Runner) *mcp.Server {
+// New returns a server of git's tools for the repositories.
+func New(git []string, runner Runner) *mcp.Server {
 	s := mcp.NewServer(&mcp.Implementation{Name: "postern-git", Title: "git outside the sandbox", Version: "1"},
 		&mcp.ServerOptions{Instructions: instructions(git)})
-	g := &gitTools{policy: git, run: runner, slots: make(chan struct{}, mostTools)}
+	g := &gitTools{repositories: git, run: runner, slots: make(chan struct{}, mostTools)}
 	g.add(s)
 	return s
 }
 
 // Serve answers what connects to l, until l is closed. Then it returns nil.
-func Serve(l net.Listener, git *plan.GitTool, runner Runner) error {
+func Serve(l net.Listener, git []string, runner Runner) error {
 	tools := New(git, runner)
 	serve := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return tools },
 		&mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})

@@ -11,15 +11,13 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
-
-	"github.com/postern/postern/plan"
 )
 
 // client returns the official client of tools that the runner carries out.
 func client(t *testing.T, runner Runner) *mcp.ClientSession {
 	t.Helper()
 	here, there := mcp.NewInMemoryTransports()
-	server := New(&plan.GitTool{Repositories: []string{"git.test/acme/*"}}, runner)
+	server := New([]string{"git.test/acme/*"}, runner)
 	serving, err := server.Connect(t.Context(), there, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = serving.Close() })
@@ -57,10 +55,16 @@ func TestCommands(t *testing.T) {
 		want      []string
 	}{
 		{"clone", map[string]any{"repository": app, "path": "a/b"}, []string{"clone", "./a/b", "https://" + app, ""}},
-		{"clone", map[string]any{"repository": app, "path": "a", "branch": "b"}, []string{"clone", "./a", "https://" + app, "b"}},
+		{
+			"clone", map[string]any{"repository": app, "path": "a", "branch": "b"},
+			[]string{"clone", "./a", "https://" + app, "b"},
+		},
 		{"fetch", map[string]any{"repository": app}, []string{"fetch", "./.", "https://" + app}},
 		{"push", map[string]any{"repository": app, "branch": "b"}, []string{"push", "./.", "https://" + app, "b", "b"}},
-		{"push", map[string]any{"repository": app, "branch": "b", "to": "c", "path": "a"}, []string{"push", "./a", "https://" + app, "b", "c"}},
+		{
+			"push", map[string]any{"repository": app, "branch": "b", "to": "c", "path": "a"},
+			[]string{"push", "./a", "https://" + app, "b", "c"},
+		},
 		{"branch", nil, []string{"branch", "./.", "", "HEAD"}},
 		{"branch", map[string]any{"create": "b", "from": "c~1"}, []string{"branch", "./.", "b", "c~1"}},
 		{"log", nil, []string{"log", "./.", "HEAD", "20"}},
@@ -138,7 +142,7 @@ func TestServeEnds(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	done := make(chan error)
-	go func() { done <- Serve(l, &plan.GitTool{}, nil) }()
+	go func() { done <- Serve(l, nil, nil) }()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", l.Addr().String())
 	require.NoError(t, err)
 	defer conn.Close()

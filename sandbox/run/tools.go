@@ -22,8 +22,8 @@ import (
 // of its own that sees what the agent's sees and reaches what the agent's reaches, so an agent that
 // takes a tool over has gained nothing.
 type Tools struct {
-	// Git says what git may do.
-	Git *plan.GitTool
+	// Git are the repositories to which git may talk.
+	Git []string
 	// Listener takes the connections from the command's sandbox.
 	Listener net.Listener
 
@@ -39,7 +39,7 @@ type Tools struct {
 // listenForTools prepares the agent's tools, if the plan has some and this run can have them.
 func (p *Prepared) listenForTools(r *Request, in *view.Input, agent *plan.Agent) error {
 	switch {
-	case agent.Tools == nil || agent.Tools.Git == nil:
+	case len(agent.Git) == 0:
 		return nil
 	case in.Workspace.Mode != view.Write:
 		p.NoTools = fmt.Sprintf("they need workspace write, and this run has %s", in.Workspace.Mode)
@@ -48,7 +48,7 @@ func (p *Prepared) listenForTools(r *Request, in *view.Input, agent *plan.Agent)
 		p.NoTools = "they do not reach into a virtual machine"
 		return nil
 	}
-	t := &Tools{Git: agent.Tools.Git, spec: p.Spec}
+	t := &Tools{Git: agent.Git, spec: p.Spec}
 	t.closed, t.stop = context.WithCancel(context.Background())
 	if err := t.listen(r.Home.ToolsDir()); err != nil {
 		return fmt.Errorf("listen for the agent's tools: %w", err)
@@ -87,7 +87,8 @@ func (t *Tools) listen(parent string) (err error) {
 	if err != nil {
 		return err
 	}
-	l.SetUnlinkOnClose(false)                                                        // by then the descriptor may be another file's
+	// By then the descriptor may be another file's.
+	l.SetUnlinkOnClose(false)
 	if err := os.Chmod(filepath.Join(folder, wire.ToolsSocket), 0o666); err != nil { //nolint:gosec // see above
 		l.Close()
 		return err
@@ -137,8 +138,8 @@ var ErrTooMuch = errors.New("it says too much")
 // ErrClosed means that the agent has no tools any more.
 var ErrClosed = errors.New("the agent's tools have ended")
 
-// Run runs a command in a sandbox of its own, with the agent's folder as its current one. It returns
-// at most most bytes of what the command says, and its exit status. Other ends are errors.
+// Run runs a command in a sandbox of its own, with the agent's folder as its current one. It
+// returns at most most bytes of what the command says, and its exit status. Other ends are errors.
 func (t *Tools) Run(ctx context.Context, most int, command ...string) (said []byte, status int, err error) {
 	t.mu.Lock()
 	if t.closed.Err() != nil {

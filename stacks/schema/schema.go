@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/toolbox/repository"
 )
 
 // part is a part of a JSON Schema.
@@ -190,7 +191,7 @@ func agentSchema() part {
 		}, "mode"),
 		"home": closed(part{"persist": boolean(), "size": size}, "persist"),
 		"tools": closed(part{
-			"git": closed(part{"repositories": list(like(plan.RepositoryPattern))}, "repositories"),
+			"git": closed(part{"repositories": list(like(repository.Pattern))}, "repositories"),
 		}),
 	})
 }
