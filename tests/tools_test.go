@@ -121,8 +121,8 @@ func (p *toolsPath) calls(calls ...string) (all []toolSaid) {
 	return all
 }
 
-// TestTools: git outside of the sandbox clones, fetches, pushes and says how a repository is, with a
-// credential that it does not see, and under the agent's rules.
+// TestTools: git outside the sandbox clones, fetches and pushes with a credential that it does not
+// see, and under the agent's rules.
 func TestTools(t *testing.T) {
 	t.Parallel()
 	p := newToolsPath(t)
@@ -148,7 +148,8 @@ func TestTools(t *testing.T) {
 		require.Equal(t, "one", p.host(p.work, "cat app/f"))
 		require.NoFileExists(t, filepath.Join(p.work, "app/sub/.git"), "submodules are not cloned")
 
-		out := p.ok(p.posternIn(p.work, "run", "--", "sh", "-ec", `cd app; git config user.name a; git config user.email a@a
+		out := p.ok(p.posternIn(p.work, "run", "--", "sh", "-ec", `cd app
+			git config user.name a; git config user.email a@a
 			git checkout -q topic; echo two > f; git commit -qam second; cd ..
 			./mcpclient `+toolsURL+` status '{"path":"app"}' \
 				push '{"path":"app","repository":"git.test/acme/app","branch":"topic"}' \
@@ -160,7 +161,8 @@ func TestTools(t *testing.T) {
 		require.NotContains(t, out, pathCanary)
 		require.Equal(t, "second", p.host(p.repositories+"/acme/app", "git log -1 --format=%s topic"))
 		require.Condition(t, func() bool {
-			return slices.ContainsFunc(p.events(audit.Filter{Agent: "demo", Host: "git.test"}, 1), func(e audit.Event) bool {
+			all := p.events(audit.Filter{Agent: "demo", Host: "git.test"}, 1)
+			return slices.ContainsFunc(all, func(e audit.Event) bool {
 				return e.Rule == "demo/repositories/git-write-pack" && e.Credential == "git"
 			})
 		}, "the push has an event")
@@ -194,7 +196,7 @@ func TestTools(t *testing.T) {
 		} {
 			add("clone", `{"repository":"git.test/acme/app","path":"`+path+`"}`, "is not")
 		}
-		add("clone", `{"repository":"git.test/acme/app","path":"out/etc/x"}`, "git clone failed") // a link of the agent's
+		add("clone", `{"repository":"git.test/acme/app","path":"out/etc/x"}`, "git clone failed") // a link
 		for _, branch := range []string{"-f", "--all", "+main", "main:other", "a b", "*", "$(id)", "a\\nb"} {
 			add("push", `{"repository":"git.test/acme/app","branch":"`+branch+`"}`, "is not valid")
 			add("push", `{"repository":"git.test/acme/app","branch":"main","to":"`+branch+`"}`, "is not valid")
@@ -221,7 +223,7 @@ func TestTools(t *testing.T) {
 
 	t.Run("a hostile repository", func(t *testing.T) {
 		p := &toolsPath{p.in(t), p.work, p.repositories}
-		// Whatever git runs because a repository says so leaves a file, as git in the sandbox shows.
+		// Whatever git runs because a repository says so leaves a file, as git inside shows.
 		out := p.ok(p.posternIn(p.work, "run", "--", "sh", "-c", `
 			set -e; rm -rf bad ran; mkdir -p bad ran; cd bad
 			git init -qb main; git config user.name a; git config user.email a@a
@@ -248,7 +250,8 @@ func TestTools(t *testing.T) {
 
 		// Git's folder may not be elsewhere, and nothing that it has blocks.
 		p.host(p.work, `for l in gitlink gitfile fifo; do rm -rf $l; mkdir $l; done; ln -s ../bad/.git gitlink/.git
-			echo 'gitdir: ../bad/.git' > gitfile/.git; cp -r bad/.git fifo/.git; rm fifo/.git/HEAD; mkfifo fifo/.git/HEAD`)
+			echo 'gitdir: ../bad/.git' > gitfile/.git; cp -r bad/.git fifo/.git
+			rm fifo/.git/HEAD; mkfifo fifo/.git/HEAD`)
 		for _, s := range p.calls("log", `{"path":"gitlink"}`, "log", `{"path":"gitfile"}`, "log", `{"path":"fifo"}`) {
 			require.True(t, s.Failed, s.Text)
 			require.Contains(t, s.Text, "has no f")
@@ -309,8 +312,9 @@ func TestTools(t *testing.T) {
 		p := &toolsPath{p.in(t), p.work, p.repositories}
 		done := make(chan result)
 		go func() {
-			done <- p.posternIn(p.work, "run", "--", "sh", "-c", `./mcpclient `+toolsURL+` log '{"path":"bad"}'; touch ready
-				for i in $(seq 600); do [ -e go ] && break; sleep 0.1; done; ./mcpclient `+toolsURL+` log '{"path":"bad"}'`)
+			const log = `./mcpclient ` + toolsURL + ` log '{"path":"bad"}'; `
+			done <- p.posternIn(p.work, "run", "--", "sh", "-c", log+`touch ready
+				for i in $(seq 600); do [ -e go ] && break; sleep 0.1; done; `+log)
 		}()
 		require.Eventually(t, func() bool {
 			_, err := os.Stat(p.work + "/ready")

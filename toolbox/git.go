@@ -72,7 +72,7 @@ type (
 	}
 	branchArgs struct {
 		place
-		Create string `json:"create,omitempty" jsonschema:"name of a branch to make; without it the branches are listed"`
+		Create string `json:"create,omitempty" jsonschema:"branch to make; without it, branches are listed"`
 		From   string `json:"from,omitempty" jsonschema:"where the new branch begins; default HEAD"`
 	}
 	logArgs struct {

@@ -168,7 +168,7 @@ func (t *Tools) Run(ctx context.Context, most int, command ...string) (said []by
 	}()
 	spec := *t.spec
 	spec.Command, spec.Stdin, spec.Stdout, spec.Stderr = command, nil, write, write
-	// What is the agent's own command's alone. Begin is not: the files have to be protected here, too.
+	// These are for the agent's own command alone. Begin stays: files are protected here, too.
 	spec.Files, spec.Published, spec.Tools, spec.End = nil, nil, false, nil
 	result, err := sandbox.Run(ctx, &spec)
 	write.Close()
