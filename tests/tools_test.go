@@ -36,7 +36,7 @@ agents:
   demo:
     allow: [repositories]
     tools:
-      git: {repositories: [git.test/acme/app, git.test/acme/big, git.test/closed/*]}
+      git: {repositories: [git.test/acme/app, git.test/acme/moved, git.test/closed/*]}
 `
 
 // toolsPath is a stack with a git server, and a folder in which the agent has the official client.
@@ -50,7 +50,7 @@ func newToolsPath(t *testing.T) *toolsPath {
 	c := newCheckout(t)
 	root := filepath.Dir(c.dir)
 	p := &toolsPath{&path{checkout: c}, filepath.Join(c.dir, "work"), filepath.Join(root, "git", "repositories")}
-	for _, name := range []string{"acme/app", "acme/big", "acme/other", "closed/app"} {
+	for _, name := range []string{"acme/app", "acme/other", "closed/app"} {
 		p.host(root, `git init -q --bare -b main git/repositories/`+name+` &&
 			git -C git/repositories/`+name+` config http.receivepack true`)
 	}
@@ -76,6 +76,10 @@ func newToolsPath(t *testing.T) *toolsPath {
 			if user, password, _ := r.BasicAuth(); user != "x-access-token" || password != pathCanary {
 				w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			if rest, ok := strings.CutPrefix(r.RequestURI, "/acme/moved/"); ok {
+				http.Redirect(w, r, "/acme/app/"+rest, http.StatusFound)
 				return
 			}
 			serve.ServeHTTP(w, r)
@@ -143,6 +147,8 @@ func TestTools(t *testing.T) {
 				require.Contains(t, s.Text, "a: first")
 			case "status":
 				require.Equal(t, "## main", s.Text)
+			case "branch":
+				require.Regexp(t, `^done$|^(?s:.*) topic `, s.Text)
 			}
 		}
 		require.Equal(t, "one", p.host(p.work, "cat app/f"))
@@ -191,6 +197,7 @@ func TestTools(t *testing.T) {
 			add("clone", string(text), "git may not talk to")
 		}
 		add("clone", `{"repository":"git.test/closed/app","path":"again"}`, "403") // the agent's rules decide, too
+		add("clone", `{"repository":"git.test/acme/moved","path":"again"}`, "302") // a redirect is not followed
 		for _, path := range []string{
 			"../x", "/etc/x", "a/../../x", "-x", "--upload-pack=x", "x\\u0000", "x\\ny", "$(id)", ".", "",
 		} {
@@ -298,6 +305,7 @@ func TestTools(t *testing.T) {
 			}
 		}
 		require.Len(t, lines, 2)
+		require.Contains(t, string(doc), `{"type": "http", "url": "`+toolsURL+`"}`)
 		for i, want := range []string{`"name":"clone"`, "a: shown"} {
 			cmd := exec.CommandContext(t.Context(), "sh", "-ec", postern(t)+" "+lines[i])
 			cmd.Dir, cmd.Env = filepath.Join(p.work, "shown"), append(p.environ, "POSTERN_STACK="+p.stackFile())
@@ -330,9 +338,10 @@ func TestTools(t *testing.T) {
 		require.NotZero(t, r.status, r.stdout)
 		require.Equal(t, 1, strings.Count(r.stdout, "first"), r.stdout)
 		require.Contains(t, r.stderr, "agent demo is killed, so its tools have ended")
-		r = p.posternIn(p.work, "run", "--", "./mcpclient", toolsURL)
+		r = p.posternIn(p.work, "run", "--", "sh", "-c", "echo works; ./mcpclient "+toolsURL)
 		require.NotZero(t, r.status, r.stdout)
 		require.Contains(t, r.stderr, "agent demo has no tools in this run: the agent is killed")
+		require.Equal(t, "works\n", r.stdout, "the command itself runs: %s", r.stderr)
 		p.ok(p.postern("unkill", "--agent", "demo"))
 	})
 }

@@ -36,7 +36,7 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 			fmt.Fprintf(os.Stderr, "postern: agent %s is killed, so its tools have ended\n", r.Agent)
 		}
 		if err := control.Published(ctx, record, cut); err != nil {
-			p.Tools.Close()
+			p.Tools.Listener.Close() // the sandbox still shows the socket's folder
 			p.NoTools = err.Error()
 		} else {
 			go func() {
