@@ -60,7 +60,7 @@ func Serve(l net.Listener, git []string, runner Runner) error {
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: time.Minute,
 		WriteTimeout: answerTime + time.Minute, MaxHeaderBytes: 16 << 10,
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	err := server.Serve(netutil.LimitListener(l, mostConnections))
 	if errors.Is(err, net.ErrClosed) {
 		return nil

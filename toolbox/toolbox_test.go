@@ -56,13 +56,15 @@ func TestCommands(t *testing.T) {
 	}{
 		{"clone", map[string]any{"repository": app, "path": "a/b"}, []string{"clone", "./a/b", "https://" + app, ""}},
 		{
-			"clone", map[string]any{"repository": app, "path": "a", "branch": "b"},
+			"clone",
+			map[string]any{"repository": app, "path": "a", "branch": "b"},
 			[]string{"clone", "./a", "https://" + app, "b"},
 		},
 		{"fetch", map[string]any{"repository": app}, []string{"fetch", "./.", "https://" + app}},
 		{"push", map[string]any{"repository": app, "branch": "b"}, []string{"push", "./.", "https://" + app, "b", "b"}},
 		{
-			"push", map[string]any{"repository": app, "branch": "b", "to": "c", "path": "a"},
+			"push",
+			map[string]any{"repository": app, "branch": "b", "to": "c", "path": "a"},
 			[]string{"push", "./a", "https://" + app, "b", "c"},
 		},
 		{"branch", nil, []string{"branch", "./.", "", "HEAD"}},

@@ -151,7 +151,7 @@ func (t *Tools) Run(ctx context.Context, most int, command ...string) (said []by
 	defer t.running.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(t.closed, func() { cancel(ErrClosed) })()
+	defer context.AfterFunc(t.closed, func() { cancel(ErrClosed) })() //nolint:contextcheck // the run's end
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, 0, err
