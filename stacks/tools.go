@@ -30,8 +30,9 @@ func (l *loader) tools(n *yaml.Node, what, target string, agent *plan.Agent, rul
 		l.At(n, "remove it, or write workspace: {mode: write}",
 			"tools of %s need workspace write, and it has %s", what, agent.Workspace.Mode)
 		return nil
-	case agent.RuntimeOrDefault() == plan.RuntimeVM:
-		l.At(n, "remove it, or write another runtime", "tools of %s do not reach into a virtual machine", what)
+	case agent.RuntimeOrDefault() != plan.RuntimeBubblewrap:
+		l.At(n, "remove it, or write runtime: bubblewrap",
+			"tools of %s need runtime bubblewrap, and it has %s", what, agent.RuntimeOrDefault())
 		return nil
 	case slices.ContainsFunc(rules, func(r placed) bool { return r.Gateway == toolsPort }):
 		l.At(n, "write another gateway", "%s has a gateway at port %d, at which its tools answer", what, toolsPort)

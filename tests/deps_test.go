@@ -269,7 +269,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			why: "a runtime renders a view, whoever it was made for",
 		},
 		{
-			from: "toolbox", only: []string{"sandbox/wire"}, never: []string{"github.com/spf13"},
+			from: "toolbox", only: []string{"plan", "target", "sandbox/wire"}, never: []string{"github.com/spf13"},
 			why: "agents write all that it reads: it runs nothing itself, and knows no place of the host",
 		},
 		{from: "sandbox", never: []string{"stacks", "xds", "envoy", "audit", "publish"}, why: "a sandbox is made from the published plan and the state folder; it asks no control plane"},

@@ -1,6 +1,8 @@
 package tests
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/cgi" //nolint:gosec // the flaw is that of Go 1.6
@@ -36,20 +38,25 @@ agents:
   demo:
     allow: [repositories]
     tools:
-      git: {repositories: [git.test/acme/app, git.test/acme/moved, git.test/closed/*]}
+      git: {repositories: [git.test/acme/app, git.test/acme/moved, git.test/acme/slow, git.test/closed/*]}
 `
 
 // toolsPath is a stack with a git server, and a folder in which the agent has the official client.
 type toolsPath struct {
 	*path
 	work, repositories string
+	// slow has a request for git.test/acme/slow, which ends when git does.
+	slow chan context.Context
 }
 
 func newToolsPath(t *testing.T) *toolsPath {
 	t.Helper()
 	c := newCheckout(t)
 	root := filepath.Dir(c.dir)
-	p := &toolsPath{&path{checkout: c}, filepath.Join(c.dir, "work"), filepath.Join(root, "git", "repositories")}
+	p := &toolsPath{
+		&path{checkout: c}, filepath.Join(c.dir, "work"), filepath.Join(root, "git", "repositories"),
+		make(chan context.Context, 100),
+	}
 	for _, name := range []string{"acme/app", "acme/other", "closed/app"} {
 		p.host(root, `git init -q --bare -b main git/repositories/`+name+` &&
 			git -C git/repositories/`+name+` config http.receivepack true`)
@@ -82,6 +89,11 @@ func newToolsPath(t *testing.T) *toolsPath {
 				http.Redirect(w, r, "/acme/app/"+rest, http.StatusFound) //nolint:gosec // to itself
 				return
 			}
+			if strings.HasPrefix(r.RequestURI, "/acme/slow/") {
+				p.slow <- r.Context()
+				<-r.Context().Done()
+				return
+			}
 			serve.ServeHTTP(w, r)
 		}))
 	c.write(toolsStack)
@@ -90,6 +102,12 @@ func newToolsPath(t *testing.T) *toolsPath {
 	require.NoError(t, err)
 	p.host(p.work, "cp "+client+" mcpclient")
 	return p
+}
+
+// part returns the stack for a part of the test.
+func (p *toolsPath) part(t *testing.T) *toolsPath {
+	t.Helper()
+	return &toolsPath{p.in(t), p.work, p.repositories, p.slow}
 }
 
 // host runs a script on the host as a person who has set git up.
@@ -107,6 +125,17 @@ func (p *toolsPath) host(dir, script string) string {
 type toolSaid struct {
 	Tool, Text string
 	Failed     bool
+}
+
+// running returns the processes that have the word among their arguments.
+func running(word string) (all []string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		if text, err := os.ReadFile(file); err == nil && slices.Contains(strings.Split(string(text), "\x00"), word) {
+			all = append(all, filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return all
 }
 
 const toolsURL = "http://localhost:3129/git"
@@ -132,7 +161,7 @@ func TestTools(t *testing.T) {
 	p := newToolsPath(t)
 
 	t.Run("work", func(t *testing.T) {
-		p := &toolsPath{p.in(t), p.work, p.repositories}
+		p := p.part(t)
 		for _, s := range p.calls(
 			"clone", `{"repository":"git.test/acme/app","path":"app"}`,
 			"branch", `{"path":"app","create":"topic"}`,
@@ -183,7 +212,7 @@ func TestTools(t *testing.T) {
 	})
 
 	t.Run("nothing else", func(t *testing.T) {
-		p := &toolsPath{p.in(t), p.work, p.repositories}
+		p := p.part(t)
 		p.host(p.work, "rm -rf app again out; ln -s / out; mkdir -p plain")
 		var calls, want []string
 		add := func(tool, arguments, why string) { calls, want = append(calls, tool, arguments), append(want, why) }
@@ -229,7 +258,7 @@ func TestTools(t *testing.T) {
 	})
 
 	t.Run("a hostile repository", func(t *testing.T) {
-		p := &toolsPath{p.in(t), p.work, p.repositories}
+		p := p.part(t)
 		// Whatever git runs because a repository says so leaves a file, as git inside shows.
 		out := p.ok(p.posternIn(p.work, "run", "--", "sh", "-c", `
 			set -e; rm -rf bad ran; mkdir -p bad ran; cd bad
@@ -265,7 +294,7 @@ func TestTools(t *testing.T) {
 	})
 
 	t.Run("bounds", func(t *testing.T) {
-		p := &toolsPath{p.in(t), p.work, p.repositories}
+		p := p.part(t)
 		p.host(p.work, `rm -rf many; mkdir many; cd many; git init -qb main
 			seq -f 'a-long-name-of-a-file-%g' 5000 | xargs touch`)
 		s := p.calls("status", `{"path":"many"}`)[0]
@@ -285,16 +314,20 @@ func TestTools(t *testing.T) {
 	})
 
 	t.Run("none", func(t *testing.T) {
-		p := &toolsPath{p.in(t), p.work, p.repositories}
+		p := p.part(t)
 		for _, flags := range [][]string{{"--overlay"}, {"--workspace", "read-only"}} {
 			r := p.posternIn(p.work, slices.Concat([]string{"run"}, flags, []string{"--", "./mcpclient", toolsURL})...)
 			require.NotZero(t, r.status, r.stdout)
 			require.Contains(t, r.stderr, "agent demo has no tools in this run: they need workspace write")
 		}
+		p.host(p.work, `rm -rf odd; git init -qb main --object-format=sha256 odd
+			git -C odd commit -q --allow-empty -m odd`)
+		said := p.calls("log", `{"path":"odd"}`)[0]
+		require.True(t, said.Failed, "names of another kind are not misread: %s", said.Text)
 	})
 
 	t.Run("documented", func(t *testing.T) {
-		p := &toolsPath{p.in(t), p.work, p.repositories}
+		p := p.part(t)
 		doc, err := os.ReadFile("../docs/tools.md")
 		require.NoError(t, err)
 		p.host(p.work, "rm -rf shown; mkdir shown; cd shown; git init -qb main; git commit -q --allow-empty -m shown")
@@ -315,8 +348,45 @@ func TestTools(t *testing.T) {
 		}
 	})
 
+	t.Run("left", func(t *testing.T) {
+		p := p.part(t)
+		for _, how := range []string{"SIGKILL", "kill"} {
+			run := exec.CommandContext(t.Context(), postern(t), "run", "--file", p.stackFile(), "--",
+				"./mcpclient", toolsURL, "clone", `{"repository":"git.test/acme/slow","path":"slow-`+how+`"}`)
+			run.Dir, run.Env = p.work, p.environ
+			var said bytes.Buffer
+			run.Stdout, run.Stderr = &said, &said
+			require.NoError(t, run.Start())
+			var request context.Context
+			select {
+			case request = <-p.slow:
+			case <-time.After(time.Minute):
+				require.Fail(t, "git does not ask", "%s: %v %s", how, run.Wait(), &said)
+			}
+			require.NotEmpty(t, running("https://git.test/acme/slow"))
+			if how == "SIGKILL" {
+				require.NoError(t, run.Process.Kill())
+			} else {
+				p.ok(p.postern("kill", "--agent", "demo"))
+			}
+			select {
+			case <-request.Done():
+			case <-time.After(time.Minute):
+				require.Fail(t, "git still waits", how)
+			}
+			require.Eventually(t, func() bool { return len(running("https://git.test/acme/slow")) == 0 },
+				time.Minute, 10*time.Millisecond, how)
+			_ = run.Wait() // mcpclient ends well, with what the tool said
+		}
+		p.ok(p.postern("unkill", "--agent", "demo"))
+		require.True(t, p.calls("clone", `{"repository":"git.test/acme/moved","path":"x"}`)[0].Failed)
+		all, err := os.ReadDir(p.home.ToolsDir())
+		require.NoError(t, err)
+		require.Empty(t, all, "the next run has removed what the killed one has left")
+	})
+
 	t.Run("killed", func(t *testing.T) {
-		p := &toolsPath{p.in(t), p.work, p.repositories}
+		p := p.part(t)
 		done := make(chan result)
 		go func() {
 			const log = `./mcpclient ` + toolsURL + ` log '{"path":"bad"}'; `

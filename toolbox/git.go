@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/postern/postern/plan"
 	repo "github.com/postern/postern/toolbox/repository"
 )
 
@@ -46,9 +46,9 @@ func instructions(repositories []string) string {
 // What the arguments may look like. None can be an option, a URL, a path that leads out, or more
 // than one argument.
 var (
-	isBranch = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}$`).MatchString
-	isCommit = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./~^-]{0,199}$`).MatchString
-	isFolder = regexp.MustCompile(`^(?:\.|[A-Za-z0-9_.+@ ][A-Za-z0-9_.+@ /-]{0,499})$`).MatchString
+	isBranch = plan.Matching(`^[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}$`)
+	isCommit = plan.Matching(`^[A-Za-z0-9_][A-Za-z0-9_./~^-]{0,199}$`)
+	isFolder = plan.Matching(`^(?:\.|[A-Za-z0-9_.+@ ][A-Za-z0-9_.+@ /-]{0,499})$`)
 )
 
 type (

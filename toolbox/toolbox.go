@@ -7,13 +7,16 @@
 package toolbox
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -29,7 +32,8 @@ const (
 	// mostBody bounds a request, in bytes, and mostConnections the connections at a time.
 	mostBody        = 64 << 10
 	mostConnections = 16
-	// mostTools bounds the tools of one run at a time, which are sandboxes. Other calls wait.
+	// mostTools bounds the tools of one run at a time, which are sandboxes. Other calls wait. Each
+	// holds its connection, also when its client has gone.
 	mostTools = 2
 	// mostOutput bounds what a tool says, in bytes.
 	mostOutput = 64 << 10
@@ -55,7 +59,7 @@ func Serve(l net.Listener, git []string, runner Runner) error {
 	serve := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return tools },
 		&mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
 	mux := http.NewServeMux()
-	mux.Handle(Path, onlyLocal(http.MaxBytesHandler(serve, mostBody)))
+	mux.Handle(Path, onlyLocal(http.MaxBytesHandler(onlyOne(serve), mostBody)))
 	server := http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: time.Minute,
 		WriteTimeout: answerTime + time.Minute, MaxHeaderBytes: 16 << 10,
@@ -79,6 +83,31 @@ func onlyLocal(next http.Handler) http.Handler {
 			http.Error(w, "connect to http://"+hosts[0]+Path+", and not from a page", http.StatusForbidden)
 			return
 		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// onlyOne refuses a request with several calls: what they say would be kept until the last has
+// ended.
+func onlyOne(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := bufio.NewReader(r.Body)
+		for r.Method == http.MethodPost {
+			b, err := body.ReadByte()
+			if err == nil && strings.ContainsRune(" \t\r\n", rune(b)) {
+				continue
+			}
+			if err != nil || b != '{' {
+				http.Error(w, "send one JSON object", http.StatusBadRequest)
+				return
+			}
+			_ = body.UnreadByte() // it was read a moment ago
+			break
+		}
+		r.Body = struct {
+			io.Reader
+			io.Closer
+		}{body, r.Body}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -3,7 +3,10 @@ package toolbox
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/http"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -136,6 +139,85 @@ func TestSlots(t *testing.T) {
 		require.Equal(t, "done", <-said)
 	}
 	require.LessOrEqual(t, int(most.Load()), mostTools)
+}
+
+// served serves git's tools, which the runner carries out.
+func served(t *testing.T, runner Runner) (post func(ctx context.Context, version, body string) (int, string, error)) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	go func() { _ = Serve(l, nil, runner) }()
+	client := http.Client{Timeout: time.Minute}
+	return func(ctx context.Context, version, body string) (int, string, error) {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+l.Addr().String()+Path,
+			strings.NewReader(body))
+		if err != nil {
+			return 0, "", err
+		}
+		r.Host = "localhost:3129"
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Accept", "application/json, text/event-stream")
+		r.Header.Set("Mcp-Protocol-Version", version)
+		answer, err := client.Do(r)
+		if err != nil {
+			return 0, "", err
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		return answer.StatusCode, string(text), err
+	}
+}
+
+const one = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"status"}}`
+
+// TestAbandoned: calls for whose answers nobody waits do not pile up here.
+func TestAbandoned(t *testing.T) {
+	t.Parallel()
+	var ran atomic.Int32
+	release := make(chan struct{})
+	post := served(t, func(context.Context, int, ...string) ([]byte, int, error) {
+		ran.Add(1)
+		<-release
+		return []byte("said"), 0, nil
+	})
+	before := runtime.NumGoroutine()
+	for range 200 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		_, _, err := post(ctx, "", one)
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	require.EqualValues(t, mostTools, ran.Load())
+	require.Less(t, runtime.NumGoroutine(), before+8*mostConnections)
+	close(release)
+}
+
+// TestNoBatches: one request is one call. What many calls say would otherwise be kept until the
+// last has ended, outside of every limit of the sandbox.
+func TestNoBatches(t *testing.T) {
+	t.Parallel()
+	var ran atomic.Int32
+	post := served(t, func(context.Context, int, ...string) ([]byte, int, error) {
+		ran.Add(1)
+		return []byte("said"), 0, nil
+	})
+	for _, version := range []string{"", "2024-11-05", "2025-03-26", "2025-06-18"} {
+		for _, body := range []string{"[" + one + "]", " \t\r\n[" + one + "," + one + "]", "\ufeff[" + one + "]"} {
+			status, text, err := post(t.Context(), version, body)
+			require.NoError(t, err)
+			require.Equal(t, http.StatusBadRequest, status, "%s %s: %s", version, body, text)
+		}
+		require.Zero(t, ran.Load())
+		status, text, err := post(t.Context(), version, " "+one)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, status, text)
+		require.Contains(t, text, "said")
+		require.EqualValues(t, 1, ran.Swap(0))
+		status, _, err = post(t.Context(), version, strings.Repeat(`{"a":[`, 9000))
+		require.NoError(t, err)
+		require.Equal(t, http.StatusBadRequest, status, "deep")
+	}
 }
 
 // TestServeEnds: no connection outlives the listener.

@@ -27,8 +27,10 @@ type Tools struct {
 	// Listener takes the connections from the command's sandbox.
 	Listener net.Listener
 
-	spec   *sandbox.Spec
+	spec *sandbox.Spec
+	// folder has the socket. held is locked until Close: it says that the folder is in use.
 	folder string
+	held   *os.File
 	// running counts the tools in progress. Nothing starts once closed is done.
 	mu      sync.Mutex
 	running sync.WaitGroup
@@ -44,12 +46,12 @@ func (p *Prepared) listenForTools(r *Request, in *view.Input, agent *plan.Agent)
 	case in.Workspace.Mode != view.Write:
 		p.NoTools = fmt.Sprintf("they need workspace write, and this run has %s", in.Workspace.Mode)
 		return nil
-	case r.Runtime == plan.RuntimeVM:
-		p.NoTools = "they do not reach into a virtual machine"
+	case r.Runtime != plan.RuntimeBubblewrap:
+		p.NoTools = fmt.Sprintf("they need runtime bubblewrap, and this run has %s", r.Runtime)
 		return nil
 	}
-	t := &Tools{Git: agent.Git, spec: p.Spec}
-	t.closed, t.stop = context.WithCancel(context.Background())
+	t := newTools(p.Spec)
+	t.Git = agent.Git
 	if err := t.listen(r.Home.ToolsDir()); err != nil {
 		return fmt.Errorf("listen for the agent's tools: %w", err)
 	}
@@ -57,10 +59,28 @@ func (p *Prepared) listenForTools(r *Request, in *view.Input, agent *plan.Agent)
 	return nil
 }
 
+func newTools(spec *sandbox.Spec) *Tools {
+	t := &Tools{spec: spec}
+	t.closed, t.stop = context.WithCancel(context.Background())
+	return t
+}
+
 // listen listens in a new folder below parent. Nobody else gets through parent, so the folder and
 // the socket may be open to the sandbox, which may be another user.
 func (t *Tools) listen(parent string) (err error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	all, err := os.Open(parent)
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	// Until our folder is locked, nobody else's sweep may take it for one that is left.
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Flock(int(all.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
 		return err
 	}
 	sweep(parent)
@@ -80,7 +100,14 @@ func (t *Tools) listen(parent string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer func() {
+		if err != nil {
+			dir.Close()
+		}
+	}()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
 	// The path itself may be longer than a socket's may be.
 	short := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), wire.ToolsSocket)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: short})
@@ -93,12 +120,12 @@ func (t *Tools) listen(parent string) (err error) {
 		l.Close()
 		return err
 	}
-	t.Listener, t.folder = l, folder
+	t.Listener, t.folder, t.held = l, folder, dir
 	return nil
 }
 
-// sweep removes the folders of runs that were killed: nobody listens there. What cannot be removed
-// does no harm.
+// sweep removes the folders of runs that were killed: nobody holds them. The caller holds parent.
+// What cannot be removed does no harm.
 func sweep(parent string) {
 	entries, _ := os.ReadDir(parent)
 	for _, e := range entries {
@@ -107,14 +134,10 @@ func sweep(parent string) {
 		if err != nil {
 			continue
 		}
-		short := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), wire.ToolsSocket)
-		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: short})
-		dir.Close()
-		if err == nil {
-			conn.Close()
-		} else if errors.Is(err, unix.ECONNREFUSED) {
+		if unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			_ = os.RemoveAll(folder)
 		}
+		dir.Close()
 	}
 }
 
@@ -130,6 +153,7 @@ func (t *Tools) Close() {
 	t.Listener.Close()
 	t.running.Wait()
 	_ = os.RemoveAll(t.folder) // see sweep
+	t.held.Close()
 }
 
 // ErrTooMuch means that a tool has said more than it may.

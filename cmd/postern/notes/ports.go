@@ -24,7 +24,7 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 		}
 	}()
 	for _, written := range ports {
-		if err := spec.Publish(written); err != nil { //nolint:contextcheck // it opens a socket, and waits for nobody
+		if err := spec.Publish(written); err != nil {
 			return err
 		}
 	}
