@@ -173,7 +173,7 @@ func TestStopEndsNoProcessOfAnotherUser(t *testing.T) {
 	require.NotContains(t, string(state), " Z ")
 }
 
-// TestFoundWithoutItsFile: what runs is found by its lock, whatever became of the
+// TestFoundWithoutItsFile: C7. What runs is found by its lock, whatever became of the
 // file with its number.
 func TestFoundWithoutItsFile(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"github.com/postern/postern/tests/fleet"
 )
 
+// TestVersion: C16. An Envoy that is not of the branch that is needed is refused, with what is needed.
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, envoy.CheckVersion(t.Context(), fleet.Envoy(t)))

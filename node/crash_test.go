@@ -76,7 +76,7 @@ func startSupervisor(t *testing.T, f *fleet.Fleet) (said string) {
 }
 
 // TestCrashTellsNothing brings Envoy down by every means at hand while requests with
-// a credential are in progress, and looks for the credential in all that is left.
+// a credential are in progress, and looks for the credential in all that is left. W12.
 func TestCrashTellsNothing(t *testing.T) {
 	t.Parallel()
 	limit := func(resource int, n uint64) func(*crashing, int) {

@@ -22,7 +22,7 @@ import (
 	"github.com/postern/postern/tests/fleet"
 )
 
-// TestFewDescriptors: a node that may open fewer files than agents can make it open
+// TestFewDescriptors: W12. A node that may open fewer files than agents can make it open
 // says so, and starts nothing.
 func TestFewDescriptors(t *testing.T) {
 	t.Parallel()
@@ -96,7 +96,7 @@ func TestManyConnections(t *testing.T) {
 	require.Less(t, len(open), envoy.AgentDescriptors+1000)
 }
 
-// TestPressure: when Envoy has few descriptors left, it takes no more connections, and
+// TestPressure: W12. When Envoy has few descriptors left, it takes no more connections, and
 // takes them again when there are some.
 func TestPressure(t *testing.T) {
 	t.Parallel()

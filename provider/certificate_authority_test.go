@@ -40,6 +40,7 @@ func TestSchemaHasEveryResource(t *testing.T) {
 	}
 }
 
+// TestCertificateAuthority: C8. An authority stays what it is; one that is damaged is not replaced.
 func TestCertificateAuthority(t *testing.T) {
 	t.Parallel()
 	s := server(t)

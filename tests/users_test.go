@@ -63,7 +63,7 @@ func proc(t *testing.T, pid int) map[string]string {
 }
 
 // TestUsersOfTheirOwn brings a stack up as root, and then is whoever took over an
-// Envoy, or the control plane: neither reads or changes what is not its own.
+// Envoy, or the control plane: neither reads or changes what is not its own. W11.
 func TestUsersOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -184,7 +184,7 @@ func uids(c *syscall.Credential) []string {
 	return []string{id, id, id, id}
 }
 
-// TestDestroyWithoutAReader: `destroy | head -1` takes all away, although nobody
+// TestDestroyWithoutAReader: C16. `destroy | head -1` takes all away, although nobody
 // reads what it says.
 func TestDestroyWithoutAReader(t *testing.T) {
 	t.Parallel()

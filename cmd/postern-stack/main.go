@@ -62,9 +62,10 @@ func main() {
 	// Whoever reads what is printed may go (`destroy | head`): half a change is worse than a line
 	// that is lost. A signal that is taken is an error of the write alone.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends us at once
-	err := command().ExecuteContext(ctx)
+	ctx, stop := usage.Signals(func(sig usage.SignalError) {
+		fmt.Fprintf(os.Stderr, "postern: %v: it ends what it has begun; once more ends it at once\n", sig)
+	})
+	err := usage.Ended(ctx, command().ExecuteContext(ctx))
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "postern:", advice.Lines(err.Error()))

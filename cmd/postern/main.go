@@ -3,16 +3,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/codes"
@@ -43,13 +40,15 @@ func main() {
 		hostpath.CleanEnvironment()
 	}
 	collectLess()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := usage.Signals(func(sig usage.SignalError) {
+		fmt.Fprintf(os.Stderr, "postern: %v: it ends what it has begun; once more ends it at once\n", sig)
+	})
 	tracer, flush, err := telemetry.Tracer(ctx, "postern")
 	if err != nil {
 		err = exit.BadUsage(err) // of a variable
 	} else {
 		ctx, span := tracer.Start(ctx, "postern")
-		if err = newRoot().ExecuteContext(ctx); err != nil {
+		if err = usage.Ended(ctx, newRoot().ExecuteContext(ctx)); err != nil {
 			// The error itself may quote what somebody wrote.
 			span.SetStatus(codes.Error, "failed")
 		}

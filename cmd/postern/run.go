@@ -26,6 +26,7 @@ import (
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/setup"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/usage"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -193,8 +194,7 @@ func (f *running) run(cmd *cobra.Command, args []string) (int, error) {
 			fmt.Fprintf(os.Stderr, "postern: preset %s (--no-preset leaves it out): %s\n", known.Name, known.Given())
 		}
 	}
-	// Not the root's context: Ctrl-C is for the command, which decides when to end.
-	return f.start(context.WithoutCancel(cmd.Context()), r)
+	return f.start(cmd.Context(), r)
 }
 
 // ready returns what [published] returns, and brings a stack of this machine up first that is stopped.
@@ -302,7 +302,9 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 	}
 	p.Bound(bounded, stop)
 	defer workspaces.Begin(os.Stderr, " --file "+advice.Path(f.ended.File), p, f.quiet)()
-	result, err := sandbox.Run(bounded, p.Spec)
+	var result sandbox.Result
+	// Ctrl-C is for the command, which decides when to end.
+	usage.Pass(bounded, func() { result, err = sandbox.Run(bounded, p.Spec) })
 	switch {
 	case errors.As(err, &refused):
 		return refused.Status, err

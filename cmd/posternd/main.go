@@ -3,12 +3,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +16,11 @@ import (
 
 func main() {
 	hostpath.KeepDescriptors()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := usage.Signals(func(sig usage.SignalError) {
+		logger().Info("ending; once more ends it at once", "why", sig.Error())
+	})
 	defer stop()
-	if err := newRoot().ExecuteContext(ctx); err != nil {
+	if err := usage.Ended(ctx, newRoot().ExecuteContext(ctx)); err != nil {
 		fmt.Fprintln(os.Stderr, "posternd:", err)
 		stop()
 		os.Exit(exit.Status(err)) //nolint:gocritic // stop has run

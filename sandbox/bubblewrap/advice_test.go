@@ -38,7 +38,7 @@ func TestAdvice(t *testing.T) {
 	}
 }
 
-// TestNoNamespacesLeft has the real bubblewrap complain, where none may be made.
+// TestNoNamespacesLeft has the real bubblewrap complain, where none may be made. C16.
 func TestNoNamespacesLeft(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "sh", "-c",

@@ -14,7 +14,7 @@ import (
 // advisories are what Envoy's own security advisories describe, where it reaches
 // our configuration and no other case tries it: docs/envoy-advisories.md.
 var advisories = []Case{
-	{ID: "X4", What: "CVE-2026-47774: HTTP/2 cookies in pieces count as headers", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+	{ID: "X4", What: "CVE-2026-47774: HTTP/2 cookies in pieces count as headers (W20)", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
 		var many, large []string
 		for range 500 {
 			many = append(many, "cookie", "a=b")
@@ -32,7 +32,7 @@ var advisories = []Case{
 		s.works()
 		s.quiet = true // what is too large for a header never becomes a request
 	}},
-	{ID: "X4", What: "CVE-2026-73550: HTTP/2 Host headers that are dropped count as headers", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+	{ID: "X4", What: "CVE-2026-73550: HTTP/2 Host headers that are dropped count as headers (W20)", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
 		var hosts []string
 		for range 2000 {
 			hosts = append(hosts, "host", s.host(api))
@@ -42,7 +42,7 @@ var advisories = []Case{
 		s.deny(plan.ReasonMalformed)
 		s.works()
 	}},
-	{ID: "X1", What: "CVE-2026-73513: HTTP/2 trailers that do not end the stream", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+	{ID: "X1", What: "CVE-2026-73513: HTTP/2 trailers that do not end the stream (W20)", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
 		for _, trailers := range [][]string{{"x-trailer", "a"}, {":path", "/secret"}, {"content-length", "5"}} {
 			c := s.h2(s.secure(s.host(api), "h2"))
 			var head, tail bytes.Buffer
@@ -70,7 +70,7 @@ var advisories = []Case{
 		}
 		s.quiet = true // how such a stream is logged is Envoy's business
 	}},
-	{ID: "B9", What: "CVE-2026-73548: a request sent before an upgrade is accepted is never one", Ways: []Way{Explicit}, Run: func(s *seat) {
+	{ID: "B9", What: "CVE-2026-73548: a request sent before an upgrade is accepted is never one (W20)", Ways: []Way{Explicit}, Run: func(s *seat) {
 		c := s.secure(s.host(api))
 		_, err := io.WriteString(c, request("GET", "/v1/x", s.host(api), "Connection: Upgrade", "Upgrade: websocket")+
 			request("GET", "/secret", s.host(evil)))

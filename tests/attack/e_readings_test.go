@@ -19,7 +19,7 @@ var ambiguousPaths = []string{
 // readings are requests that say one thing to Envoy and another to some server
 // (tests/decoders has the servers).
 var readings = []Case{
-	{ID: "E3", What: "a path that servers read differently is not what a wildcard allows", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Run: func(s *seat) {
+	{ID: "E3", What: "a path that servers read differently is not what a wildcard allows (W14)", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Run: func(s *seat) {
 		for _, path := range ambiguousPaths {
 			s.mustDeny(s.ask("GET", path), path)
 			s.deny(plan.ReasonAmbiguous)
@@ -29,13 +29,13 @@ var readings = []Case{
 			s.allow("api")
 		}
 	}},
-	{ID: "E3", What: "HTTP/2: a path that servers read differently is not what a wildcard allows", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
+	{ID: "E3", What: "HTTP/2: a path that servers read differently is not what a wildcard allows (W14)", Ways: []Way{Explicit, Captured}, Run: func(s *seat) {
 		for _, path := range ambiguousPaths {
 			require.Equal(s, "403", s.http2("GET", path), "%s", path)
 			s.deny(plan.ReasonAmbiguous)
 		}
 	}},
-	{ID: "E3", What: "a repository's wildcard takes no other owner's", Ways: []Way{Explicit}, Rules: func(s string) []plan.Rule {
+	{ID: "E3", What: "a repository's wildcard takes no other owner's (W14)", Ways: []Way{Explicit}, Rules: func(s string) []plan.Rule {
 		r := rulesOf(s)
 		r[0].Paths, r[0].Query = []string{"/acme/*/info/refs"}, []plan.Condition{{Name: "service", Value: "git-upload-pack"}}
 		return r
@@ -47,7 +47,7 @@ var readings = []Case{
 		require.Equal(s, 200, s.ask("GET", "/acme/app.git/info/refs?service=git-upload-pack").Status)
 		s.allow("api")
 	}},
-	{ID: "E3", What: "a denied path in what only some servers decode", Ways: []Way{Explicit, Captured}, Rules: func(s string) []plan.Rule {
+	{ID: "E3", What: "a denied path in what only some servers decode (W17)", Ways: []Way{Explicit, Captured}, Rules: func(s string) []plan.Rule {
 		admin := denial(s, "admin", nil, nil)
 		admin.Paths = []string{"/administration/**"}
 		return append(everything(s), admin)
@@ -65,7 +65,7 @@ var readings = []Case{
 			s.allow("api")
 		}
 	}},
-	{ID: "E4", What: "a header or parameter that names another method, URL, operation or source", Ways: []Way{Explicit, Captured, Gateway}, Run: func(s *seat) {
+	{ID: "E4", What: "a header or parameter that names another method, URL, operation or source (W18)", Ways: []Way{Explicit, Captured, Gateway}, Run: func(s *seat) {
 		for _, h := range []string{
 			"X-HTTP-Method-Override: DELETE", "X-Method-Override: DELETE", "X-HTTP-Method: DELETE", "X-Original-URL: /secret", "X-Rewrite-URL: /secret", "X-Original-URI: /secret", "X-Host: evil.test",
 			"X-Amz-Copy-Source: /other/key", "X-Amz-Target: DynamoDB_20120810.DeleteTable", "X-Ms-Copy-Source: https://evil.test/x", "Destination: /secret",
@@ -86,7 +86,7 @@ var readings = []Case{
 			s.deny(plan.ReasonMethod)
 		}
 	}},
-	{ID: "E4", What: "the operation of an AWS service passes where a rule names it, and no other", Ways: []Way{Explicit}, Rules: func(s string) []plan.Rule {
+	{ID: "E4", What: "the operation of an AWS service passes where a rule names it, and no other (W18)", Ways: []Way{Explicit}, Rules: func(s string) []plan.Rule {
 		r := rulesOf(s)
 		r[0].Headers = []plan.Condition{{Name: "x-amz-target", Value: "DynamoDB_20120810.GetItem"}}
 		return r
@@ -99,7 +99,7 @@ var readings = []Case{
 		s.mustDeny(s.ask("POST", "/v1/x", "X-Amz-Target: DynamoDB_20120810.GetItem", "X-Amz-Target: DynamoDB_20120810.DeleteTable", "Content-Length: 0"), "both")
 		s.deny(plan.ReasonCondition)
 	}},
-	{ID: "E5", What: "a condition on a parameter is not met by what only some servers read as it", Ways: []Way{Explicit, Captured, Gateway}, Rules: func(s string) []plan.Rule {
+	{ID: "E5", What: "a condition on a parameter is not met by what only some servers read as it (W14)", Ways: []Way{Explicit, Captured, Gateway}, Rules: func(s string) []plan.Rule {
 		r := rulesOf(s)
 		r[0].Query = []plan.Condition{{Name: "format", Value: "json"}}
 		return r

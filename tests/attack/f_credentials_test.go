@@ -45,7 +45,7 @@ func rotating(s string) []plan.Rule {
 
 // credentials is section F: keys of ours that get out, and keys of the agent that get in.
 var credentials = []Case{
-	{ID: "F1", What: "the agent's own key in every header slot", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Run: func(s *seat) {
+	{ID: "F1", What: "the agent's own key in every header slot (W18)", Ways: []Way{Explicit, Captured, Gateway, Balancer}, Run: func(s *seat) {
 		for _, h := range ownHeaders {
 			a := s.ask("GET", "/v1/x", h+ownKey)
 			require.Equal(s, 200, a.Status, "%q: %s", h, a)
@@ -71,7 +71,7 @@ var credentials = []Case{
 			require.True(s, strings.HasSuffix(a.URI, "z=%26key%3D1"), "what is not a slot stays as it was: %s", a.URI)
 		}
 	}},
-	{ID: "F1", What: "the agent's own key in parameters that only some servers read so", Ways: []Way{Explicit}, Run: func(s *seat) {
+	{ID: "F1", What: "the agent's own key in parameters that only some servers read so (W18)", Ways: []Way{Explicit}, Run: func(s *seat) {
 		for _, q := range []string{"+key=", "%20key=", "key%20=", "key%00=", "key[]=", "key.=", "%09key="} {
 			a := s.ask("GET", "/v1/x?"+q+ownKey)
 			if a.Status == 200 {

@@ -35,7 +35,7 @@ var isolation = []Case{
 		require.Equal(s, 403, a.Status)
 		s.deny(plan.ReasonScheme)
 	}},
-	{ID: "G3", What: "mount, ptrace, io_uring and other system calls", Ways: []Way{Inside}, Run: func(s *seat) {
+	{ID: "G3", What: "mount, ptrace, io_uring and other system calls (W11)", Ways: []Way{Inside}, Run: func(s *seat) {
 		const (
 			ptraceAttach = 16
 			ioctl        = unix.SYS_IOCTL
@@ -69,7 +69,7 @@ var isolation = []Case{
 			s.fails("ls " + path)
 		}
 	}},
-	{ID: "G6", What: "another network namespace, another route, another user", Ways: []Way{Inside}, Run: func(s *seat) {
+	{ID: "G6", What: "another network namespace, another route, another user (W11)", Ways: []Way{Inside}, Run: func(s *seat) {
 		for _, script := range []string{
 			// A network of one's own has nothing in it.
 			"unshare -Urn sh -c '" + network("loopback") + "; curl -sS -m 5 https://" + s.host(evil) + "/'", "unshare -Urn sh -c '" + network("loopback") + "; curl -sS -m 5 --noproxy \\* https://" + s.host(api) + "/v1/x'",

@@ -11,7 +11,7 @@ import (
 
 // hostDescriptors are what a command of ours could hand to the agent without meaning to: descriptors, streams, sockets.
 var hostDescriptors = []HostCase{
-	{"H15", "descriptors that the operator's shell left open", func(l *laptop) {
+	{"H15", "descriptors that the operator's shell left open (W8)", func(l *laptop) {
 		folder, err := os.Open(l.root)
 		require.NoError(l, err)
 		defer folder.Close()
@@ -24,7 +24,7 @@ var hostDescriptors = []HostCase{
 		require.NoError(l, err)
 		require.Contains(l, string(out), "ended\n")
 	}},
-	{"H16", "standard input, opened once more to be written", func(l *laptop) {
+	{"H16", "standard input, opened once more to be written (W9)", func(l *laptop) {
 		canary, err := os.Open(l.path("canary"))
 		require.NoError(l, err)
 		defer canary.Close()
@@ -34,7 +34,7 @@ var hostDescriptors = []HostCase{
 		require.NoError(l, err)
 		require.Contains(l, string(out), hostCanary) // what else is there the agent wrote into its own pipe
 	}},
-	{"H17", "a daemon's socket in the agent's folder", func(l *laptop) {
+	{"H17", "a daemon's socket in the agent's folder (W10)", func(l *laptop) {
 		daemon, err := net.Listen("unix", filepath.Join(l.work, "daemon.sock"))
 		require.NoError(l, err)
 		defer daemon.Close()
@@ -52,7 +52,7 @@ var hostDescriptors = []HostCase{
 		out := l.runs(nil, `python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("daemon.sock")' 2>&1 | tail -n 1`)
 		require.Contains(l, out, "Permission denied")
 	}},
-	{"H18", "a setuid program left in the agent's folder", func(l *laptop) {
+	{"H18", "a setuid program left in the agent's folder (W10)", func(l *laptop) {
 		l.runs(nil, `cp /bin/sh s; chmod u+s s; chmod 6755 s; install -m 4755 /bin/sh t; true`)
 		for _, name := range []string{"s", "t"} {
 			if info, err := os.Lstat(filepath.Join(l.work, name)); err == nil {
@@ -60,7 +60,7 @@ var hostDescriptors = []HostCase{
 			}
 		}
 	}},
-	{"H19", "a link in the place of a folder of the agent's that is on PATH", func(l *laptop) {
+	{"H19", "a link in the place of a folder of the agent's that is on PATH (W1)", func(l *laptop) {
 		secret := l.write("private/key", canary)
 		l.runs(nil, `mkdir .venv && ln -s `+filepath.Dir(secret)+` .venv/bin`)
 		out := l.runs([]string{"PATH=" + filepath.Join(l.work, ".venv/bin") + ":" + os.Getenv("PATH")}, "cat "+secret+" .venv/bin/key 2>&1; true")

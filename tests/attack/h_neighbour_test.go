@@ -70,14 +70,14 @@ func TestNeighbour(t *testing.T) {
 		what string
 		try  func(t *testing.T)
 	}{
-		{"H-neighbour-1 a certificate for the other's host", func(t *testing.T) {
+		{"H-neighbour-1 a certificate for the other's host (W19)", func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			err := tls.Client(tunnel(), &tls.Config{ServerName: "theirs.test", InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // that there is one tells
 			require.Error(t, err)
 			require.NoError(t, ctx.Err(), "it hangs")
 		}},
-		{"H-neighbour-2 requests that are broken", func(*testing.T) {
+		{"H-neighbour-2 requests that are broken (W16)", func(*testing.T) {
 			flood(1000, func() {
 				conn := dial()
 				defer conn.Close()
@@ -85,7 +85,7 @@ func TestNeighbour(t *testing.T) {
 				_, _ = conn.Read(make([]byte, 100)) // not to the end: Envoy leaves it open for a second
 			})
 		}},
-		{"H-neighbour-3 requests that are refused", func(*testing.T) {
+		{"H-neighbour-3 requests that are refused (W16)", func(*testing.T) {
 			flood(1000, func() {
 				conn := dial()
 				defer conn.Close()
@@ -93,7 +93,7 @@ func TestNeighbour(t *testing.T) {
 				_, _ = conn.Read(make([]byte, 100))
 			})
 		}},
-		{"H-neighbour-4 long paths", func(*testing.T) {
+		{"H-neighbour-4 long paths (W16)", func(*testing.T) {
 			path := "/v1/" + strings.Repeat("%61/users/secre", 1000)
 			flood(400, func() {
 				conn := dial()
@@ -102,7 +102,7 @@ func TestNeighbour(t *testing.T) {
 				_, _ = conn.Read(make([]byte, 100)) // not to the end: Envoy leaves it open for a second
 			})
 		}},
-		{"H-neighbour-5 every connection that it can have", func(*testing.T) {
+		{"H-neighbour-5 every connection that it can have (W16)", func(*testing.T) {
 			for range 1100 {
 				_, _ = io.WriteString(dial(), request("CONNECT", "api.test:443", "api.test:443"))
 			}

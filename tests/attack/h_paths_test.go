@@ -18,7 +18,7 @@ var clients = []string{"bwrap", "python3", "python", "npm", "node", "go", "git",
 
 // hostPaths are planted programs, and files that the host trusts in a folder where an agent may write.
 var hostPaths = []HostCase{
-	{"H1", "programs planted in the active venv of the agent's folder", func(l *laptop) {
+	{"H1", "programs planted in the active venv of the agent's folder (W1)", func(l *laptop) {
 		for _, name := range clients {
 			l.plant("work/.venv/bin/" + name)
 		}
@@ -31,7 +31,7 @@ var hostPaths = []HostCase{
 			require.Contains(l, out, "demo may", client)
 		}
 	}},
-	{"H2", "programs planted where a relative PATH leads", func(l *laptop) {
+	{"H2", "programs planted where a relative PATH leads (W1)", func(l *laptop) {
 		for _, name := range clients {
 			l.plant("work/" + name)
 			l.plant("work/bin/" + name)
@@ -43,7 +43,7 @@ var hostPaths = []HostCase{
 			_, _ = l.does(variables, "allow", "--client", "go", "--agent", "demo", "--dry-run")
 		}
 	}},
-	{"H3", "programs planted behind a link from a folder of the user's", func(l *laptop) {
+	{"H3", "programs planted behind a link from a folder of the user's (W1)", func(l *laptop) {
 		for _, name := range clients {
 			l.plant("work/tools/" + name)
 			require.NoError(l, os.MkdirAll(l.path("user/bin"), 0o700))
@@ -59,7 +59,7 @@ var hostPaths = []HostCase{
 			}
 		}
 	}},
-	{"H4", "modules and settings that variables make a client load", func(l *laptop) {
+	{"H4", "modules and settings that variables make a client load (W1)", func(l *laptop) {
 		for _, name := range []string{"sitecustomize", "pip", "json", "usercustomize"} {
 			l.write("work/"+name+".py", "open("+fmt.Sprintf("%q", l.path("canary"))+", 'a').write('loaded')\n")
 		}
@@ -78,14 +78,14 @@ var hostPaths = []HostCase{
 			require.NotContains(l, out, "evil.test", client)
 		}
 	}},
-	{"H5", "a secret in the agent's folder, whose parent the agent renames", func(l *laptop) {
+	{"H5", "a secret in the agent's folder, whose parent the agent renames (W3)", func(l *laptop) {
 		l.credential("file://" + l.write("work/keys/key", canary))
 		l.refused(nil, "the secret of credential key: /work/keys/key is in /work, where an agent may write", "install -D -m 6", " /work/keys/key ", "rm /work/keys/key")
 		require.NoError(l, os.Rename(l.path("work/keys"), l.path("work/.old")))
 		require.NoError(l, os.Mkdir(l.path("work/keys"), 0o700))
 		l.refused(nil, "/work/keys/key is in /work")
 	}},
-	{"H6", "a secret outside, reached through the agent's folder, and the other way round", func(l *laptop) {
+	{"H6", "a secret outside, reached through the agent's folder, and the other way round (W3)", func(l *laptop) {
 		real := l.write("keys/key", canary)
 		require.NoError(l, os.Symlink(filepath.Dir(real), l.path("work/keys")))
 		l.credential("file://" + l.path("work/keys/key"))
@@ -98,7 +98,7 @@ var hostPaths = []HostCase{
 		l.problem("")
 		require.NotContains(l, l.runs(nil, "cat keys/key 2>&1 || true"), canary)
 	}},
-	{"H7", "a second name of a secret in the agent's folder", func(l *laptop) {
+	{"H7", "a second name of a secret in the agent's folder (W3)", func(l *laptop) {
 		real := l.write("keys/key", canary)
 		l.credential("file://" + real)
 		l.runs(nil, "true")
@@ -108,7 +108,7 @@ var hostPaths = []HostCase{
 		require.NoError(l, os.Rename(l.path("keys/key2"), real)) // rotated as documented
 		l.runs(nil, "true")
 	}},
-	{"H8", "a secret that is published, or rotated, into a folder in which an agent runs", func(l *laptop) {
+	{"H8", "a secret that is published, or rotated, into a folder in which an agent runs (W4)", func(l *laptop) {
 		l.runs(nil, "true")
 		l.credential("file://" + l.write("work/key", canary))
 		l.problem("/work/key is in /work, where an agent may write")
@@ -117,7 +117,7 @@ var hostPaths = []HostCase{
 		l.refused(nil, "/work/key is in /work")
 		l.problem("/work/key is in /work, where an agent may write")
 	}},
-	{"H9", "a helper in the agent's folder, or one that is replaced", func(l *laptop) {
+	{"H9", "a helper in the agent's folder, or one that is replaced (W5)", func(l *laptop) {
 		l.runs(nil, "true")
 		helper := l.plant("work/helper")
 		l.credential("exec://" + helper + "?every=1s&sha256=" + digestOf(l, helper))
@@ -133,26 +133,25 @@ var hostPaths = []HostCase{
 		l.credential("exec://" + good + "?every=1s")
 		l.problem("was published without a digest")
 	}},
-	{"H10", "Postern itself in the agent's folder", func(l *laptop) {
+	{"H10", "Postern itself in the agent's folder (W1)", func(l *laptop) {
 		require.NoError(l, os.Mkdir(l.path("work/bin"), 0o700))
-		for _, name := range []string{"postern", "postern-sandbox"} {
-			content, err := os.ReadFile(filepath.Join(filepath.Dir(l.postern), name))
-			require.NoError(l, err)
-			require.NoError(l, os.WriteFile(filepath.Join(l.work, "bin", name), content, 0o700))
-		}
+		// By another process: a program that this one has open to be written, a process that it starts has, too.
+		from := filepath.Dir(l.postern)
+		out, err := exec.CommandContext(l.Context(), "cp", from+"/postern", from+"/postern-sandbox", l.path("work/bin")).CombinedOutput()
+		require.NoError(l, err, "%s", out)
 		l.postern = filepath.Join(l.work, "bin", "postern")
 		l.refused(nil, "a program of Postern's: /work/bin/postern is in /work, where an agent may write")
 		// What it advises works when it is pasted.
-		out, _ := l.does(nil, "run", "--agent", "demo", "--", "pwd")
-		_, advice, found := strings.Cut(strings.TrimSpace(out), "run the agent in another folder: ")
-		require.True(l, found, out)
+		said, _ := l.does(nil, "run", "--agent", "demo", "--", "pwd")
+		_, advice, found := strings.Cut(strings.TrimSpace(said), "run the agent in another folder: ")
+		require.True(l, found, said)
 		cmd := exec.CommandContext(l.Context(), "sh", "-c", advice)
 		cmd.Dir, cmd.Env = l.work, l.environ
 		pasted, err := cmd.Output()
 		require.NoError(l, err, advice)
 		require.Equal(l, l.path("user/agent")+"\n", string(pasted))
 	}},
-	{"H11", "the state folder, or a secret, mounted into the agent's folder", func(l *laptop) {
+	{"H11", "the state folder, or a secret, mounted into the agent's folder (W3)", func(l *laptop) {
 		real := l.write("keys/key", canary)
 		l.credential("file://" + real)
 		if !l.bound("home", "work/state") {
@@ -163,7 +162,7 @@ var hostPaths = []HostCase{
 		l.bound("keys", "work2/data")
 		l.refused(nil, "the secret of credential key: /keys/key leads through /keys, which is also in /work2, where an agent may write")
 	}},
-	{"H12", "the agent's folder moved, and another in its place", func(l *laptop) {
+	{"H12", "the agent's folder moved, and another in its place (W3)", func(l *laptop) {
 		l.runs(nil, "true")
 		require.NoError(l, os.Rename(l.work, l.path("moved")))
 		require.NoError(l, os.Mkdir(l.work, 0o700))
@@ -171,7 +170,7 @@ var hostPaths = []HostCase{
 		l.problem("/moved/key leads through /moved, which is also in /work, where an agent may write")
 		l.refused(nil, "/moved/key leads through /moved, which is also in /work")
 	}},
-	{"H13", "a list of agents' folders that was damaged", func(l *laptop) {
+	{"H13", "a list of agents' folders that was damaged (W3)", func(l *laptop) {
 		l.runs(nil, "true")
 		require.NoError(l, os.WriteFile(l.path("home/workdirs"), []byte("\x00\x00\n"), 0o600))
 		l.refused(nil, "/home/workdirs:1: this line of the list of agents' working directories is damaged, so no path can be trusted")
@@ -179,7 +178,7 @@ var hostPaths = []HostCase{
 		l.credential("file://" + l.write("keys/key", canary))
 		l.problem("/home/workdirs:1: this line")
 	}},
-	{"H14", "a link in the agent's folder to a folder that the operator names next", func(l *laptop) {
+	{"H14", "a link in the agent's folder to a folder that the operator names next (W2)", func(l *laptop) {
 		l.runs(nil, "true")
 		require.NoError(l, os.Mkdir(l.path("other"), 0o700))
 		require.NoError(l, os.Symlink(l.path("other"), l.path("work/sub")))

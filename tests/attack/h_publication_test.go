@@ -157,9 +157,9 @@ func TestPublication(t *testing.T) {
 		status  int
 		says    string
 	}{
-		{"H-publish-1 the file is replaced by a rename", edit, []string{"push"}, exit.Unseen, "where an agent may write, so it is only a proposal"},
-		{"H-publish-2 said yes beforehand", edit, []string{"push", "--yes"}, exit.Unseen, "for which --yes does not count"},
-		{"H-publish-3 by a checkout", func() {
+		{"H-publish-1 the file is replaced by a rename (W6)", edit, []string{"push"}, exit.Unseen, "where an agent may write, so it is only a proposal"},
+		{"H-publish-2 said yes beforehand (W6)", edit, []string{"push", "--yes"}, exit.Unseen, "for which --yes does not count"},
+		{"H-publish-3 by a checkout (W6)", func() {
 			d.git("init", "-q")
 			d.git("add", "stacks")
 			d.git("commit", "-qm", "honest")
@@ -168,17 +168,17 @@ func TestPublication(t *testing.T) {
 			d.git("checkout", "-q", "HEAD~1")
 			d.git("checkout", "-q", "-")
 		}, []string{"push"}, exit.Unseen, "only a proposal"},
-		{"H-publish-4 behind a link", func() { plant(d.victim + "/stacks") }, []string{"push"}, 1, "stacks is a symbolic link"},
-		{"H-publish-5 a command about something else", edit, []string{"allow", "new.test", "--agent", "demo", "--method", "GET", "--yes"}, exit.OtherChanges, "nothing was changed"},
-		{"H-publish-6 taking something away", edit, []string{"revoke", "docs.test", "--agent", "demo"}, exit.OtherChanges, "nothing was changed"},
-		{"H-publish-7 all of it, without a terminal", edit, []string{"allow", "new.test", "--agent", "demo", "--with-other-changes", "--yes"}, exit.Unseen, "for which --yes does not count"},
-		{"H-publish-8 the file itself, by a link that was named", func() {
+		{"H-publish-4 behind a link (W2)", func() { plant(d.victim + "/stacks") }, []string{"push"}, 1, "stacks is a symbolic link"},
+		{"H-publish-5 a command about something else (W7)", edit, []string{"allow", "new.test", "--agent", "demo", "--method", "GET", "--yes"}, exit.OtherChanges, "nothing was changed"},
+		{"H-publish-6 taking something away (W7)", edit, []string{"revoke", "docs.test", "--agent", "demo"}, exit.OtherChanges, "nothing was changed"},
+		{"H-publish-7 all of it, without a terminal (W7)", edit, []string{"allow", "new.test", "--agent", "demo", "--with-other-changes", "--yes"}, exit.Unseen, "for which --yes does not count"},
+		{"H-publish-8 the file itself, by a link that was named (W2)", func() {
 			d.write(filepath.Join(d.victim, "stacks", "theirs.yaml"), d.hostile)
 			require.NoError(t, os.Remove(d.file()))
 			require.NoError(t, os.Symlink("../../victim/stacks/theirs.yaml", d.file()))
 		}, []string{"push", "--file", d.file()}, 1, "leads through the symbolic link"},
 		{
-			"H-publish-9 a link to another stack of the operator's", func() { plant("../victim/stacks") },
+			"H-publish-9 a link to another stack of the operator's (W2)", func() { plant("../victim/stacks") },
 			[]string{"allow", "evil.test", "--agent", "demo", "--yes"},
 			1, "stacks is a symbolic link",
 		},
@@ -203,8 +203,8 @@ func TestPublication(t *testing.T) {
 	}
 	d.t = t
 
-	t.Run("H-publish-10 a second preimage of the state folder's name", func(t *testing.T) {
-		inHostTable(t, "H-publish-10 a second preimage of the state folder's name")
+	t.Run("H-publish-10 a second preimage of the state folder's name (W2)", func(t *testing.T) {
+		inHostTable(t, "H-publish-10 a second preimage of the state folder's name (W2)")
 		d.t = t
 		record := d.fleet.Home.RecordFile()
 		mine, err := os.ReadFile(record)
@@ -219,8 +219,8 @@ func TestPublication(t *testing.T) {
 		require.Equal(t, before, d.live())
 	})
 
-	t.Run("H-publish-11 replaced while a person reads", func(t *testing.T) {
-		inHostTable(t, "H-publish-11 replaced while a person reads")
+	t.Run("H-publish-11 replaced while a person reads (W6)", func(t *testing.T) {
+		inHostTable(t, "H-publish-11 replaced while a person reads (W6)")
 		d.t = t
 		d.write(d.file(), strings.Replace(honest, "docs.test", "seen.test", 1))
 		said, err := terminal.Run(d.command("push"), terminal.Consent, "yes", func() { edit() })
@@ -245,8 +245,8 @@ func TestPublication(t *testing.T) {
 		require.NoFileExists(t, d.canary)
 	})
 
-	t.Run("H-publish-12 what runs is what is published", func(t *testing.T) {
-		inHostTable(t, "H-publish-12 what runs is what is published")
+	t.Run("H-publish-12 what runs is what is published (W6)", func(t *testing.T) {
+		inHostTable(t, "H-publish-12 what runs is what is published (W6)")
 		d.t = t
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -268,8 +268,8 @@ func TestPublication(t *testing.T) {
 		require.Equal(t, "works\n", stdout.String())
 	})
 
-	t.Run("H-publish-13 no stack file at all", func(t *testing.T) {
-		inHostTable(t, "H-publish-13 no stack file at all")
+	t.Run("H-publish-13 no stack file at all (W2)", func(t *testing.T) {
+		inHostTable(t, "H-publish-13 no stack file at all (W2)")
 		d.t = t
 		require.NoError(t, os.RemoveAll(filepath.Join(d.project, "stacks")))
 		said, status := d.runs("kill", "--agent", "demo")

@@ -10,7 +10,7 @@ import (
 
 // hostTools are attacks by way of the tools that people install in their home.
 var hostTools = []HostCase{
-	{ID: "H20", What: "the tokens in the settings of toolchains on PATH are read", Run: func(l *laptop) {
+	{ID: "H20", What: "the tokens in the settings of toolchains on PATH are read (W10)", Run: func(l *laptop) {
 		const token = "token-8c1f"
 		var path []string
 		for _, files := range []string{
@@ -34,7 +34,7 @@ var hostTools = []HostCase{
 		}
 		require.Equal(l, "nothing\n", l.runs(variables, "grep -rs "+token+" ~ || echo nothing"))
 	}},
-	{ID: "H21", What: "a working directory is where `go env -w` or a variable has compiled code", Run: func(l *laptop) {
+	{ID: "H21", What: "a working directory is where `go env -w` or a variable has compiled code (W1)", Run: func(l *laptop) {
 		l.write("user/.config/go/env", "GOMODCACHE="+l.work+"\n")
 		l.refused(nil, "/work, from which the owner's programs are run or compiled (GOMODCACHE in /user/.config/go/env)")
 		l.write("user/.config/go/env", "")

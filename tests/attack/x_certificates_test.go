@@ -31,7 +31,7 @@ import (
 // certificates is the one attack by an upstream that the policy allows: its certificate is
 // parsed before it is verified.
 var certificates = []Case{
-	{ID: "X8", What: "CVE-2026-35189: an upstream's certificate whose CRL distribution points take memory", Ways: []Way{Explicit}, Run: func(s *seat) {
+	{ID: "X8", What: "CVE-2026-35189: an upstream's certificate whose CRL distribution points take memory (W20)", Ways: []Way{Explicit}, Run: func(s *seat) {
 		// Its own fleet: the memory of one Envoy is measured.
 		f := s.spare()
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -146,7 +146,7 @@ var storms = []Case{
 			return len(s.events(s.name)) == len(starts)
 		}, patience, pause, "an event for each")
 	}},
-	{ID: "X3", What: "many connections and streams of one agent leave the others theirs", Ways: []Way{Socket}, Run: func(s *seat) {
+	{ID: "X3", What: "many connections and streams of one agent leave the others theirs (W12)", Ways: []Way{Socket}, Run: func(s *seat) {
 		var idle []net.Conn
 		for range 400 {
 			idle = append(idle, s.proxy())

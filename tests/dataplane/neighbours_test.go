@@ -76,7 +76,7 @@ func TestNeighbourConnects(t *testing.T) {
 	require.LessOrEqual(t, still, 1024, "an agent's own bound")
 }
 
-// TestNeighbourNames: an agent whose names wait for a name server leaves the others
+// TestNeighbourNames: W13. An agent whose names wait for a name server leaves the others
 // their resolver.
 func TestNeighbourNames(t *testing.T) {
 	t.Parallel()
@@ -190,7 +190,7 @@ func TestNeighbourCertificates(t *testing.T) {
 	require.Equal(t, 200, f.Get("n1", "b", "https://x.wild.test/"))
 }
 
-// TestMadeUpNames: an agent makes up so many names below its wildcards, and no more, however long
+// TestMadeUpNames: W13. An agent makes up so many names below its wildcards, and no more, however long
 // it tries. It still has those, and another agent with the same wildcard has its own.
 func TestMadeUpNames(t *testing.T) {
 	t.Parallel()

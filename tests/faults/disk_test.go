@@ -20,7 +20,7 @@ import (
 	"github.com/postern/postern/xds/api"
 )
 
-// TestDiskFull: a node that cannot write its log no longer decides anything, says
+// TestDiskFull: C2. A node that cannot write its log no longer decides anything, says
 // so, and comes back with a declared gap once there is room.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()

@@ -71,7 +71,7 @@ func toOne(up *fleet.Upstream, more int) *plan.Plan {
 	return &plan.Plan{Stack: "test", Agents: []plan.Agent{a}}
 }
 
-// TestStoreDiskFull: what does not fit into the store was not published, and
+// TestStoreDiskFull: C2. What does not fit into the store was not published, and
 // leaves nothing there; a kill that does not fit is in force all the same.
 func TestStoreDiskFull(t *testing.T) {
 	t.Parallel()
@@ -164,7 +164,7 @@ func (u *upload) requireCut(t *testing.T) {
 	}
 }
 
-// TestStateDiskFull: what a control plane cannot keep for its restart is not
+// TestStateDiskFull: C2. What a control plane cannot keep for its restart is not
 // live, and the store does not hold it either. A kill is live all the same.
 func TestStateDiskFull(t *testing.T) {
 	t.Parallel()

@@ -68,7 +68,7 @@ func (s *stack) open(host string) (end func()) {
 	return func() { conn.Close() }
 }
 
-// TestStreamsAreInTheLog: what lasts is in the log while it does, and in the end, with one
+// TestStreamsAreInTheLog: W15. What lasts is in the log while it does, and in the end, with one
 // ID; the end of what a crash cut off is written as soon as somebody can.
 func TestStreamsAreInTheLog(t *testing.T) {
 	t.Parallel()

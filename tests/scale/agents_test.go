@@ -116,7 +116,7 @@ func BenchmarkOneHost(b *testing.B) {
 }
 
 // stackFile writes a stack file of n destinations and the agents, each of which may go to per of them.
-func stackFile(b *testing.B, n, agents, per int) string {
+func stackFile(b testing.TB, n, agents, per int) string {
 	b.Helper()
 	var text strings.Builder
 	text.WriteString("version: 1\ntarget: local\ndestinations:\n")
@@ -134,6 +134,15 @@ func stackFile(b *testing.B, n, agents, per int) string {
 	path := filepath.Join(b.TempDir(), "local.yaml")
 	require.NoError(b, os.WriteFile(path, []byte(text.String()), 0o600))
 	return path
+}
+
+// fleetFolder is a folder for state folders.
+func fleetFolder(b testing.TB) string {
+	b.Helper()
+	folder, err := os.MkdirTemp("", "scale") // a socket's path is short
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, os.RemoveAll(folder)) })
+	return folder
 }
 
 // BenchmarkEdit is what `postern allow` does before it publishes: a destination more for
@@ -165,10 +174,7 @@ func BenchmarkAllow(b *testing.B) {
 	for _, c := range [][3]int{{10, 1, 10}, {5000, 200, 25}, {5000, 200, 120}} {
 		n, agents, per := c[0], c[1], c[2]
 		b.Run(fmt.Sprintf("destinations=%d/agents=%d/each=%d", n, agents, per), func(b *testing.B) {
-			state, err := os.MkdirTemp("", "scale") // a socket's path is short
-			require.NoError(b, err)
-			b.Cleanup(func() { require.NoError(b, os.RemoveAll(state)) })
-			b.Setenv("POSTERN_HOME", state)
+			b.Setenv("POSTERN_HOME", fleetFolder(b))
 			path := stackFile(b, n, agents, per)
 			file, err := stacks.Open(path)
 			require.NoError(b, err)
@@ -226,7 +232,7 @@ func own(b *testing.B) time.Duration {
 }
 
 // resident is the memory of a process, in bytes.
-func resident(b *testing.B, pid int) int {
+func resident(b testing.TB, pid int) int {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	require.NoError(b, err)
