@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestEveryRowIsTried: each W and C of docs/attack.md has a line in the table of `make attack` or of
-// `make chaos`, and every test that `make chaos` runs exists, and names its row.
+// TestEveryRowIsTried: each W and C of docs/attack.md has a line in the table of `make attack` or
+// of `make chaos`, and every test that `make chaos` runs exists, and names its row.
 func TestEveryRowIsTried(t *testing.T) {
 	t.Parallel()
 	tests := func(folder string) string {

@@ -84,8 +84,8 @@ func Pass(ctx context.Context, f func()) {
 	f()
 }
 
-// Ended returns the error of a command whose context is ctx. If a signal's end of ctx may have caused
-// it, it says so, and has the signal's exit status unless it has another one.
+// Ended returns the error of a command whose context is ctx. If a signal's end of ctx may have
+// caused it, it says so, and has the signal's exit status unless it has another one.
 func Ended(ctx context.Context, err error) error {
 	var sig, cause SignalError
 	if err == nil || !errors.As(context.Cause(ctx), &sig) {

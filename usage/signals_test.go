@@ -60,19 +60,21 @@ func TestMain(m *testing.M) {
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	const interrupt, terminate = syscall.SIGINT, syscall.SIGTERM
+	const interrupted, terminated = "interrupted", "ended by a signal: terminated"
+	type of []syscall.Signal
 	for _, c := range []struct {
 		way    string
-		sent   []syscall.Signal
+		sent   of
 		status int
 		says   []string
 	}{
-		{"cleans up", []syscall.Signal{interrupt}, 130, []string{"interrupted", "interrupted, and so: ask: context canceled"}},
-		{"cleans up", []syscall.Signal{terminate}, 143, []string{"ended by a signal: terminated", "ended by a signal: terminated, and so: ask: context canceled"}},
-		{"says the cause", []syscall.Signal{interrupt}, 130, []string{"interrupted", "interrupted, and so: ask: interrupted"}},
-		{"has its own status", []syscall.Signal{interrupt}, exit.Partial, []string{"interrupted", "context canceled"}},
-		{"hangs", []syscall.Signal{interrupt, interrupt}, 130, []string{"interrupted"}},
-		{"hangs", []syscall.Signal{interrupt, terminate}, 143, []string{"interrupted"}},
-		{"hangs", []syscall.Signal{terminate, terminate}, 143, []string{"ended by a signal: terminated"}},
+		{"cleans up", of{interrupt}, 130, []string{interrupted, interrupted + ", and so: ask: context canceled"}},
+		{"cleans up", of{terminate}, 143, []string{terminated, terminated + ", and so: ask: context canceled"}},
+		{"says the cause", of{interrupt}, 130, []string{interrupted, interrupted + ", and so: ask: interrupted"}},
+		{"has its own status", of{interrupt}, exit.Partial, []string{interrupted, "context canceled"}},
+		{"hangs", of{interrupt, interrupt}, 130, []string{interrupted}},
+		{"hangs", of{interrupt, terminate}, 143, []string{interrupted}},
+		{"hangs", of{terminate, terminate}, 143, []string{terminated}},
 	} {
 		t.Run(fmt.Sprint(c.way, c.sent), func(t *testing.T) {
 			t.Parallel()

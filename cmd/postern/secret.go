@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/postern/postern/credential"
 	"github.com/postern/postern/plan"
@@ -60,7 +59,12 @@ the secret's source.`,
 			if err != nil {
 				return err
 			}
-			value, err := readSecret(cmd.InOrStdin(), cmd.ErrOrStderr(), args[0])
+			place := ref.Name
+			if ref.Region != "" {
+				place += " in " + ref.Region
+			}
+			question := fmt.Sprintf("New value of the credential %s of stack %s, kept in %s", args[0], stack.Name, place)
+			value, err := readSecret(cmd.Context(), cmd.InOrStdin(), cmd.ErrOrStderr(), question)
 			if err != nil {
 				return err
 			}
@@ -91,14 +95,16 @@ the secret's source.`,
 	return cmd
 }
 
-// readSecret reads the value. It is in no error.
-func readSecret(in io.Reader, prompt io.Writer, name string) ([]byte, error) {
-	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprintf(prompt, "value of %s (not shown): ", name)
-		value, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(prompt)
+// readSecret reads the value, and asks for it on a terminal. It is in no error.
+func readSecret(ctx context.Context, in io.Reader, prompt io.Writer, question string) ([]byte, error) {
+	if f, ok := in.(*os.File); ok && isTerminal(f) {
+		on, ok := prompt.(*os.File)
+		if !ok || !isTerminal(on) {
+			return nil, errors.New("standard error is no terminal, so nobody sees what is asked: give the value by standard input, < FILE")
+		}
+		value, err := credential.Ask(ctx, f, on, question)
 		if err != nil {
-			return nil, fmt.Errorf("read the value: %w", err)
+			return nil, err
 		}
 		return checkSecret(value)
 	}

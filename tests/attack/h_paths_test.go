@@ -135,9 +135,10 @@ var hostPaths = []HostCase{
 	}},
 	{"H10", "Postern itself in the agent's folder (W1)", func(l *laptop) {
 		require.NoError(l, os.Mkdir(l.path("work/bin"), 0o700))
-		// By another process: a program that this one has open to be written, a process that it starts has, too.
+		// By another process: what this one has open to be written, a process that it starts has, too.
 		from := filepath.Dir(l.postern)
-		out, err := exec.CommandContext(l.Context(), "cp", from+"/postern", from+"/postern-sandbox", l.path("work/bin")).CombinedOutput()
+		cp := exec.CommandContext(l.Context(), "cp", from+"/postern", from+"/postern-sandbox", l.path("work/bin"))
+		out, err := cp.CombinedOutput()
 		require.NoError(l, err, "%s", out)
 		l.postern = filepath.Join(l.work, "bin", "postern")
 		l.refused(nil, "a program of Postern's: /work/bin/postern is in /work, where an agent may write")

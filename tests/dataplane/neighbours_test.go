@@ -190,8 +190,8 @@ func TestNeighbourCertificates(t *testing.T) {
 	require.Equal(t, 200, f.Get("n1", "b", "https://x.wild.test/"))
 }
 
-// TestMadeUpNames: W13. An agent makes up so many names below its wildcards, and no more, however long
-// it tries. It still has those, and another agent with the same wildcard has its own.
+// TestMadeUpNames: W13. An agent makes up so many names below its wildcards, and no more, however
+// long it tries. It still has those, and another agent with the same wildcard has its own.
 func TestMadeUpNames(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSignalsEndCommands: a command that waits ends with the first signal, and says why; a daemon that
-// hangs on its way ends with the second one, and takes along what it has started.
+// TestSignalsEndCommands: a command that waits ends with the first signal, and says why; a daemon
+// that hangs on its way ends with the second one, and takes along what it has started.
 func TestSignalsEndCommands(t *testing.T) {
 	t.Parallel()
 	f := newOfFile(t, twoAgents)
@@ -43,7 +43,8 @@ func TestSignalsEndCommands(t *testing.T) {
 	require.Len(t, envoy, 1)
 	require.NoError(t, syscall.Kill(envoy[0], syscall.SIGSTOP))
 	require.NoError(t, syscall.Kill(node, syscall.SIGTERM))
-	require.Eventually(t, func() bool { return strings.Contains(f.said(), "once more ends it at once") }, patience, time.Millisecond)
+	ends := func() bool { return strings.Contains(f.said(), "once more ends it at once") }
+	require.Eventually(t, ends, patience, time.Millisecond)
 	at := time.Now()
 	f.programs["n1"].Stop() // once more
 	require.Less(t, time.Since(at), 2*time.Second, "it waits for an Envoy that hangs")

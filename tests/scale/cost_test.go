@@ -43,7 +43,8 @@ func TestAllowOfManyAgents(t *testing.T) {
 	require.NoError(t, err)
 	f := fleet.NewIn(t, home, 1)
 	inParts(f, stack.Plan)
-	cmd := exec.CommandContext(t.Context(), postern, "allow", "new.example.com", "--agent", "a000", "--file", path, "--yes")
+	args := []string{"allow", "new.example.com", "--agent", "a000", "--file", path, "--yes"}
+	cmd := exec.CommandContext(t.Context(), postern, args...)
 	start := time.Now()
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
