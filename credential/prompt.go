@@ -29,7 +29,7 @@ func Ask(ctx context.Context, in, on *os.File, question string) ([]byte, error) 
 	hidden.Lflag = hidden.Lflag&^unix.ECHO | unix.ICANON | unix.ISIG
 	hidden.Iflag |= unix.ICRNL
 	set := func(t *unix.Termios) error { return unix.IoctlSetTermios(int(in.Fd()), unix.TCSETSF, t) } // discards
-	// A process that these end leaves the terminal as it is. After SIGCONT a shell may have changed it.
+	// A process that these end leaves the terminal as it is. Before SIGCONT a shell may change it.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGCONT)
 	defer signal.Stop(signals)
@@ -79,10 +79,11 @@ func whole(in *os.File, line []byte) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("ask on the terminal: %w", err)
 	case more > 0:
-		return nil, errors.New("the value has more than one line, so nothing was changed: give it by standard input, < FILE")
+		return nil, errors.New("the value has more than one line, so nothing was changed: " +
+			"give it by standard input, < FILE")
 	case len(line) >= longestLine:
-		return nil, fmt.Errorf("the line has %d bytes or more, of which a terminal loses the rest, so nothing was changed: "+
-			"give the value by standard input, < FILE", longestLine)
+		return nil, fmt.Errorf("the line has %d bytes or more, and a terminal loses what is longer, so nothing was "+
+			"changed: give the value by standard input, < FILE", longestLine)
 	case len(line) > 0 && line[len(line)-1] == '\n':
 		line = line[:len(line)-1]
 	}

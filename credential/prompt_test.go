@@ -37,7 +37,8 @@ func TestMain(m *testing.M) {
 	fmt.Printf("%d bytes, %v, as before: %v\n", len(value), err, mode() == before)
 }
 
-// TestAsk: what is typed is not shown, the question is, and the terminal is as before, whatever ends it.
+// TestAsk: what is typed is not shown, the question is, and the terminal is as before, whatever ends
+// it.
 func TestAsk(t *testing.T) {
 	t.Parallel()
 	interrupt := func(sig syscall.Signal) func(*terminal.Screen, *exec.Cmd) error {

@@ -73,8 +73,8 @@ func killCmd(
 		stack := cmd.Flag("stack")
 		if len(args) == 1 {
 			if !stack.Changed || stack.Value.String() != stack.NoOptDefVal {
-				return exit.BadUsage(fmt.Errorf("%q is not a flag; if it is an agent: %s; if it is a stack: %s", args[0],
-					advice.Command(cmd.Name(), "--agent", args[0]), advice.Command(cmd.Name(), "--stack", args[0])))
+				return exit.BadUsage(fmt.Errorf("%q is not a flag; if it is an agent: %s; if it is a stack: %s",
+					args[0], advice.Command(cmd.Name(), "--agent", args[0]), advice.Command(cmd.Name(), "--stack", args[0])))
 			}
 			if err := stack.Value.Set(args[0]); err != nil {
 				return exit.BadUsage(err)

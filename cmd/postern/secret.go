@@ -63,7 +63,8 @@ the secret's source.`,
 			if ref.Region != "" {
 				place += " in " + ref.Region
 			}
-			question := fmt.Sprintf("New value of the credential %s of stack %s, kept in %s", args[0], stack.Name, place)
+			question := fmt.Sprintf("New value of the credential %s of stack %s, kept in %s",
+				args[0], stack.Name, place)
 			value, err := readSecret(cmd.Context(), cmd.InOrStdin(), cmd.ErrOrStderr(), question)
 			if err != nil {
 				return err
@@ -100,7 +101,8 @@ func readSecret(ctx context.Context, in io.Reader, prompt io.Writer, question st
 	if f, ok := in.(*os.File); ok && isTerminal(f) {
 		on, ok := prompt.(*os.File)
 		if !ok || !isTerminal(on) {
-			return nil, errors.New("standard error is no terminal, so nobody sees what is asked: give the value by standard input, < FILE")
+			return nil, errors.New("standard error is no terminal, so nobody sees what is asked: " +
+				"give the value by standard input, < FILE")
 		}
 		value, err := credential.Ask(ctx, f, on, question)
 		if err != nil {
