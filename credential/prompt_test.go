@@ -71,7 +71,7 @@ func TestAsk(t *testing.T) {
 			cmd.Env = append(os.Environ(), askVariable+"="+c.agent, "TERM=xterm")
 			screen, err := terminal.Start(cmd)
 			require.NoError(t, err)
-			defer screen.Close()
+			defer func() { _ = screen.Close() }() // it has ended
 			require.NoError(t, screen.Await(ctx, `New value of key \(it is not shown; Ctrl-C: nothing changes\):`))
 			require.NoError(t, c.does(screen, cmd))
 			require.NoError(t, screen.Await(ctx, `as before: \w+`))

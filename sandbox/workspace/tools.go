@@ -35,6 +35,8 @@ var (
 const (
 	// maxHashed is the size of the largest file that is compared by content, in bytes.
 	maxHashed = 1 << 20
+	// maxIndex bounds what is read of a repository's index, in bytes.
+	maxIndex = 64 << 20
 	// maxTools bounds what is kept of the files, in bytes.
 	maxTools = 32 << 20
 	// atOnce is how many names of a folder are read at once.
@@ -164,10 +166,26 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 	}
 	who := tool.Acts(child.at, e.Type()&fs.ModeSymlink != 0, in.among, child.named)
 	if who == "" {
+		s.deceives(dir, name, child.at)
 		return
 	}
 	if e, err := look(dir, name); err == nil && e != nil {
 		s.add(child.at, toolFile{state(dir, name, e), who})
+	}
+}
+
+// deceives adds a file because of which git shows something else than there is.
+func (s *toolSearch) deceives(dir *os.File, name, at string) {
+	if !tool.MayDeceive(at) {
+		return
+	}
+	f, _, err := openRegular(dir, name)
+	if err != nil {
+		return // nor does git
+	}
+	defer f.Close()
+	if who, state := tool.Deceives(at, io.LimitReader(f, maxIndex)); who != "" {
+		s.add(at, toolFile{state, who})
 	}
 }
 

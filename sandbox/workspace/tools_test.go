@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -115,6 +116,50 @@ func TestHostToolsFlood(t *testing.T) {
 		`"!1/package.json" (a build runs commands from it)`, `"!2/Makefile" (a build runs commands from it)`,
 	}, changed)
 	require.Equal(t, 5, worst)
+}
+
+// TestHostToolsThatDeceive: files because of which git's commands show something else than there
+// is are named if an agent made them.
+func TestHostToolsThatDeceive(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	git := func(args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "git", args...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%v: %s", args, out)
+	}
+	git("init", "-q")
+	write(t, filepath.Join(dir, "mine"), "a")
+	write(t, filepath.Join(dir, "theirs"), "a")
+	git("add", ".")
+	git("update-index", "--skip-worktree", "mine")
+	write(t, filepath.Join(dir, ".git/info/exclude"), "/build\n")
+	before, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+
+	write(t, filepath.Join(dir, "other"), "a")
+	git("add", "other")
+	after, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	changed, _ := after.Since(before)
+	require.Empty(t, changed, "what a person hides stays a person's")
+
+	git("update-index", "--assume-unchanged", "theirs")
+	write(t, filepath.Join(dir, ".git/info/exclude"), "/build\n/evil\n")
+	write(t, filepath.Join(dir, ".git/refs/replace/"+strings.Repeat("0", 40)), strings.Repeat("1", 40)+"\n")
+	after, err = HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	changed, worst := after.Since(before)
+	require.Equal(t, []string{
+		".git/index (git does not show some files, or what changes in them, because of it)",
+		".git/info/exclude (git does not show some files, or what changes in them, because of it)",
+		".git/refs/replace/" + strings.Repeat("0", 40) +
+			" (git shows another history or other contents because of it)",
+	}, changed)
+	require.Equal(t, 3, worst)
 }
 
 // TestHostToolsOfUnlistedGit: git uses all that is in its folder, also where nobody can list it.
