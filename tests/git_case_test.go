@@ -133,6 +133,13 @@ func (p *path) gitElsewhere(t *testing.T, home string) {
 	}
 	require.Contains(t, run("wt", "git status", "--runtime", "vm").stderr, "is not shown by runtime vm")
 
+	// Git above would go into what an agent puts in the place of a submodule.
+	host("mkdir main/part && git -C main submodule --quiet add ../lib part/sub")
+	r := run("main/part", "true")
+	require.Equal(t, exit.Sandbox, r.status)
+	require.Contains(t, r.stderr, "goes into its submodule part/sub, where it would run what an agent puts")
+	p.ok(run("main/part", "true", "--overlay"))
+
 	// Nor may it be where another agent works.
 	p.ok(run("main", "true", "--agent", "other"))
 	require.Contains(t, run("wt", "git status").stderr, "another agent works or has worked there")

@@ -28,6 +28,19 @@ var gitHarmless = []string{
 	"blame.ignorerevsfile", "mailmap.file", "user.signingkey", "url.", "remote.", "branch.", "color.",
 }
 
+// texts are further files, below a home, in which tools are told of programs and of files that they
+// run, each in a language of its own: whatever path is in there counts. Not here are files in which
+// tools note every project, such as .claude.json.
+var texts = []string{
+	".aws/config", ".cargo/config", ".cargo/config.toml", ".claude/settings.json", ".codex/config.toml",
+	".config/direnv/direnvrc", ".config/emacs/init.el", ".config/gdb/gdbinit", ".config/go/env", ".config/hg/hgrc",
+	".config/jj/config.toml", ".config/nvim/init.lua", ".config/nvim/init.vim", ".config/starship.toml",
+	".config/tmux/tmux.conf", ".config/helix/languages.toml", ".cursor/mcp.json", ".direnvrc", ".docker/config.json",
+	".emacs", ".emacs.d/init.el", ".gdbinit", ".gemini/settings.json", ".ghci", ".gnupg/gpg-agent.conf",
+	".gradle/init.gradle", ".hgrc", ".irbrc", ".jjconfig.toml", ".kube/config", ".lldbinit", ".npmrc", ".pdbrc",
+	".psqlrc", ".pryrc", ".Rprofile", ".screenrc", ".sqliterc", ".tmux.conf", ".vim/vimrc", ".vimrc",
+}
+
 // mostIncluded bounds the files of settings that include each other, as git does.
 const mostIncluded = 10
 
@@ -61,6 +74,24 @@ func (p *places) commands(read func(path string) ([]byte, error)) {
 			if !strings.HasPrefix(keyword, "#") {
 				p.command(keyword+" in "+p.belowHome(file), line)
 			}
+		}
+	}
+}
+
+// texts adds what the files name that are in no language we know.
+func (p *places) texts(read func(path string) ([]byte, error)) {
+	for _, file := range texts {
+		path := p.belowHome(file)
+		content, err := read(path)
+		if err != nil {
+			continue
+		}
+		before := len(p.found)
+		for line := range strings.Lines(string(content)) {
+			p.command(path, line)
+		}
+		for i := range p.found[before:] {
+			p.found[before+i].Program = true
 		}
 	}
 }

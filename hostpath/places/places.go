@@ -22,6 +22,9 @@ type Place struct {
 	// of their own next to temporary files, for which tools make a new folder, and next to
 	// programs.
 	Shared bool
+	// Program is true if the place is a program or a file, also where it is a folder: people name
+	// the folders of their projects in the same settings.
+	Program bool
 }
 
 // variables name such a place, or several of them with colons. Of some only what is below counts:
@@ -118,7 +121,11 @@ func Of(home string, environ map[string]string, read func(path string) ([]byte, 
 	}
 	p.maven(read)
 	p.commands(read)
+	p.texts(read)
 	slices.SortFunc(p.found, func(a, b Place) int {
+		if a.Program != b.Program { // what knows the setting's name comes first
+			return map[bool]int{true: 1, false: -1}[a.Program]
+		}
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Path, b.Path))
 	})
 	return slices.Compact(p.found)
@@ -134,7 +141,7 @@ type places struct {
 func (p *places) add(name, path string) {
 	if filepath.IsAbs(path) {
 		shared := slices.Contains([]string{"TMPDIR", "TMP", "TEMP"}, name)
-		p.found = append(p.found, Place{name, filepath.Clean(path), shared})
+		p.found = append(p.found, Place{Name: name, Path: filepath.Clean(path), Shared: shared})
 	}
 }
 

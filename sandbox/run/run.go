@@ -182,6 +182,8 @@ type Prepared struct {
 	Leaked  []Leaked
 	// Git says what git will not do in the working directory, and why, if it would elsewhere.
 	Git string
+	// OnPath is what of the caller's PATH leads into a folder that the command writes.
+	OnPath []string
 	// Unsigned is set if the caller's commits are signed: the command's are not.
 	Unsigned bool
 	// Tools are what the command may have done outside its sandbox, or nil.
@@ -304,6 +306,7 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 			return nil, err
 		}
 		p.Writes, spec.Begin = true, p.lost
+		p.OnPath = onPath(in.Environ, in.Workdir.Path)
 		p.done = append(p.done, func() { done(made.unprotect) }) // not p, as above
 		if in.Workspace.Protected, err = p.protect(in.Workdir.Path, workspace.WorkdirOf(in.Workdir.Path)); err != nil {
 			return nil, err

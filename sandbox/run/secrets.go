@@ -79,6 +79,8 @@ type Leaked struct {
 	// the folder that was searched: an agent may have put another one, or a link, in its place.
 	git, own string
 	id       unix.Stat_t
+	// searched is the folder that was searched.
+	searched string
 	// hidden are the files that agents do not see, and Paths those of them that were committed at
 	// some time, or are in the index. All are relative to Folder.
 	hidden, Paths []string
@@ -100,6 +102,7 @@ func Committed(
 	ctx, cancel := context.WithTimeout(ctx, historyPatience)
 	defer cancel()
 	anywhere, tooMany := ends(found.Paths())
+	named := map[string]int{}
 	for i, at := range slices.Concat(found.Repositories, found.Bare) {
 		if ctx.Err() != nil { // an agent can make any number of them
 			all = append(all, Leaked{Folder: folder, Unknown: fmt.Errorf(
@@ -115,9 +118,12 @@ func Committed(
 		if len(paths) == 0 && err == nil {
 			continue
 		}
-		l := Leaked{Folder: filepath.Join(folder, at), Clean: folder + "-clean"}
+		l := Leaked{Folder: filepath.Join(folder, at), Clean: folder + "-clean", searched: folder}
 		if at != "." {
 			l.Clean = folder + "-" + strings.ReplaceAll(at, "/", "-") + "-clean"
+		}
+		if named[l.Clean]++; named[l.Clean] > 1 { // a/b and a-b
+			l.Clean += fmt.Sprintf("-%d", named[l.Clean])
 		}
 		if l.git = l.Folder; !bare {
 			l.git = filepath.Join(l.Folder, ".git")
@@ -147,9 +153,9 @@ func Committed(
 	for _, at := range found.Paths() {
 		paths = append(paths, filepath.Join(below, at))
 	}
-	l := Leaked{Folder: g.top, Clean: g.top + "-clean", Elsewhere: true, git: g.common.Name()}
-	if g.own != nil {
-		l.own = filepath.Join("worktrees", filepath.Base(g.own.Name()))
+	l := Leaked{
+		Folder: g.top, Clean: g.top + "-clean", Elsewhere: true, git: g.common.Name(), own: g.ownName(),
+		searched: folder,
 	}
 	return append(all, l.look(ctx, folders, g.common, paths)...)
 }
@@ -197,13 +203,16 @@ func (l Leaked) look(ctx context.Context, folders *hostpath.Folders, git *os.Fil
 	return []Leaked{l}
 }
 
-// historyScript prints which of its arguments were committed or are in the index.
-const historyScript = `
+// confinedGit is the git of scripts that only read a repository.
+const confinedGit = `
 git() {
 	/usr/bin/prlimit --nproc=64 --as=4294967296 --cpu=10 --core=0 --nofile=256 /usr/bin/git --no-pager \
-		-c safe.directory='*' -c core.fsmonitor=false -c core.hooksPath=/dev/null \
+		-c safe.directory='*' -c core.fsmonitor=false -c core.hooksPath=/dev/null -c log.showRoot=true \
 		--literal-pathspecs "$@"
-}
+}`
+
+// historyScript prints which of its arguments were committed or are in the index.
+const historyScript = confinedGit + `
 git log --all --reflog --full-history -m --no-show-signature --no-renames --no-ext-diff --no-textconv \
 	--format= --name-only -z -- "$@" &&
 git ls-files -z -- "$@" &&
@@ -264,7 +273,8 @@ func (l Leaked) confined(
 		"--seccomp", "3", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
 		"--setenv", "GIT_CONFIG_NOSYSTEM", "1", "--setenv", "GIT_NO_LAZY_FETCH", "1",
 		"--setenv", "GIT_ALLOW_PROTOCOL", "none", "--setenv", "GIT_OPTIONAL_LOCKS", "0",
-		"--setenv", "GIT_NO_REPLACE_OBJECTS", "1", "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc",
+		"--setenv", "GIT_NO_REPLACE_OBJECTS", "1", "--setenv", "GIT_GRAFT_FILE", "/dev/null",
+		"--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc",
 		"--setenv", "GIT_DIR", filepath.Join("/repository/.git", l.own),
 		"--setenv", "GIT_COMMON_DIR", "/repository/.git",
 		"--ro-bind", l.git, "/repository/.git", "--chdir", "/repository",
@@ -323,55 +333,65 @@ func (b *limitedBuffer) explain(err error) error {
 	return fmt.Errorf("%w: %s", err, workspace.Quote(first))
 }
 
-// cleanScript clones the last commit of the repository that its first argument names, without the
-// files that it reads the names of, and prints what the clone has.
-const cleanScript = `
+// takeScript takes files out of the clone's last commit, which it reads the names of, and prints
+// what the clone has.
+const takeScript = `
 unset GIT_DIR GIT_COMMON_DIR
 export GIT_ALLOW_PROTOCOL=file GIT_COMMITTER_NAME=postern GIT_COMMITTER_EMAIL=postern@localhost
 clean() { /usr/bin/git -C /clean --literal-pathspecs "$@"; }
+take() {
+	clean rm -r -q -f --ignore-unmatch --pathspec-from-file=- --pathspec-file-nul &&
+	if clean rev-parse -q --verify HEAD >/dev/null; then
+		{ clean diff-index --cached --quiet HEAD ||
+			clean commit -q --no-gpg-sign --amend --allow-empty -m 'Take secrets out of the repository'; } &&
+		clean ls-tree -r --name-only -z HEAD
+	fi && clean ls-files -z && clean reflog expire --expire=now --all && clean gc -q --prune=now
+}`
+
+// cleanScript clones the last commit of the repository that its first argument names, without these
+// files.
+const cleanScript = takeScript + `
 /usr/bin/prlimit --nproc=64 --as=4294967296 --core=0 --nofile=256 \
 	/usr/bin/git clone -q --depth 1 --no-tags "file:///repository/.git/$1" /clean </dev/null &&
-clean rm -r -q -f --ignore-unmatch --pathspec-from-file=- --pathspec-file-nul &&
-if clean rev-parse -q --verify HEAD >/dev/null; then
-	{ clean diff-index --cached --quiet HEAD ||
-		clean commit -q --no-gpg-sign --amend --allow-empty -m 'Take secrets out of the repository'; } &&
-	clean ls-tree -r --name-only -z HEAD
-fi && clean ls-files -z &&
-clean remote remove origin && clean reflog expire --expire=now --all && clean gc -q --prune=now`
+clean remote remove origin && take`
 
 // clonePatience bounds a clone.
 const clonePatience = 10 * time.Minute
 
-// Clone makes the repository l.Clean, which has the last commit alone and no hidden file. An
-// agent may have written the repository that has these objects: its settings run programs, and
-// links and alternates in it lead to other repositories. So git runs where there is nothing else.
+// Clone makes the repository l.Clean, which has the last commit alone and no hidden file. The last
+// commit may have secrets that the searched folder does not have now: the search finds these in the
+// clone, and Clone takes them out and returns them. An agent may have written the repository that
+// has these objects: its settings run programs, and links and alternates in it lead to other
+// repositories. So git runs where there is nothing else.
 // Clone fails if l.Unknown is set, while a command may write the repository, or if the git folder
 // is not the one that [Committed] looked at. If Clone is killed, it leaves a folder whose name ends
 // with ".part", and no l.Clean.
-func (l Leaked) Clone(ctx context.Context, registry hostpath.Registry) (err error) {
+func (l Leaked) Clone(
+	ctx context.Context, registry hostpath.Registry, search workspace.Search,
+) (more []workspace.Secret, err error) {
 	if l.Unknown != nil {
-		return fmt.Errorf("%w: clone it from where it came from, and let agents work there", l.Unknown)
+		return nil, fmt.Errorf("%w: clone it from where it came from, and let agents work there", l.Unknown)
 	}
 	ctx, cancel := context.WithTimeout(ctx, clonePatience)
 	defer cancel()
 	folders, err := registry.Folders()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, dir := range []string{l.Folder, l.git} {
 		if err := registry.Idle(dir); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := folders.Check(l.Clean); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := os.Lstat(l.Clean); err == nil {
-		return fmt.Errorf("%s: %w: remove it first", workspace.Quote(l.Clean), os.ErrExist)
+		return nil, fmt.Errorf("%s: %w: remove it first", workspace.Quote(l.Clean), os.ErrExist)
 	}
 	part := l.Clean + "." + rand.Text() + ".part"
 	if err := os.Mkdir(part, 0o755); err != nil { //nolint:gosec // as git does
-		return err
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -380,18 +400,51 @@ func (l Leaked) Clone(ctx context.Context, registry hostpath.Registry) (err erro
 	}()
 	if os.Geteuid() == 0 {
 		if err := os.Lchown(part, int(l.id.Uid), int(l.id.Gid)); err != nil {
-			return err
+			return nil, err
 		}
 	}
+	if err := l.take(ctx, folders, part, l.hidden, cleanScript); err != nil {
+		return nil, err
+	}
+	search = l.inRepository(search)
+	found, err := search.Secrets(ctx, part)
+	if err == nil && len(found.Hidden) > 0 {
+		more = found.Hidden
+		if err = l.take(ctx, folders, part, found.Paths(), takeScript+"\ntake"); err == nil {
+			found, err = search.Secrets(ctx, part)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(found.Hidden) > 0 {
+		return nil, fmt.Errorf("the clone still has %s: report this", workspace.Quote(found.Hidden[0].Path))
+	}
+	return more, os.Rename(part, l.Clean)
+}
+
+// take runs a script that takes the paths out of the clone in the folder part.
+func (l Leaked) take(ctx context.Context, folders *hostpath.Folders, part string, paths []string, script string) error {
 	out, complaint := limitedBuffer{left: maxHistory}, limitedBuffer{left: 4 << 10}
-	err = l.confined(ctx, folders, []string{"--bind", part, "/clean"},
-		strings.NewReader(strings.Join(l.hidden, "\x00")), &out, &complaint,
-		"/bin/sh", "-c", cleanScript, "sh", l.own)
+	err := l.confined(ctx, folders, []string{"--bind", part, "/clean"},
+		strings.NewReader(strings.Join(paths, "\x00")), &out, &complaint, "/bin/sh", "-c", script, "sh", l.own)
 	if err != nil {
 		return complaint.explain(err)
 	}
-	if left := among(l.hidden, out.String()); len(left) > 0 {
+	if left := among(paths, out.String()); len(left) > 0 {
 		return fmt.Errorf("the clone still has %s: report this", workspace.Quote(left[0]))
 	}
-	return os.Rename(part, l.Clean)
+	return nil
+}
+
+// inRepository returns the search for the repository, of one for the folder that was searched.
+func (l Leaked) inRepository(s workspace.Search) workspace.Search {
+	shown := map[string]string{}
+	for at, reason := range s.Show {
+		if in, err := filepath.Rel(l.Folder, filepath.Join(l.searched, at)); err == nil && filepath.IsLocal(in) {
+			shown[in] = reason
+		}
+	}
+	s.Show, s.Cache = shown, ""
+	return s
 }

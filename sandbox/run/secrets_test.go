@@ -90,7 +90,7 @@ func TestCommitted(t *testing.T) {
 			}
 			require.Len(t, all, 1)
 			all[0].id, all[0].hidden = unix.Stat_t{}, nil
-			want := Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, git: dir + "/.git"}
+			want := Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, git: dir + "/.git", searched: dir}
 			require.Equal(t, want, all[0])
 		})
 	}
@@ -181,7 +181,7 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 	require.NoError(t, err)
 	wt := Leaked{
 		Folder: root + "/wt", Clean: root + "/wt-clean", hidden: both, Paths: both, Elsewhere: true,
-		git: root + "/main/.git", own: "worktrees/wt",
+		git: root + "/main/.git", own: "worktrees/wt", searched: root + "/wt",
 	}
 	require.Len(t, leaked, 1)
 	wt.id = leaked[0].id
@@ -193,12 +193,12 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 	leaked[0].id = wt.id // git reads in the folder
 	require.Equal(t, []Leaked{{
 		Folder: root + "/main", Clean: root + "/main-clean", hidden: both[1:], Paths: both[1:],
-		Elsewhere: true, git: root + "/main/.git", id: wt.id,
+		Elsewhere: true, git: root + "/main/.git", id: wt.id, searched: root + "/main/pkg",
 	}}, leaked)
-	require.NoError(t, wt.Clone(t.Context(), registry))
+	require.NoError(t, cloned(t.Context(), wt, registry))
 	require.FileExists(t, root+"/wt-clean/y")
 	require.NoFileExists(t, root+"/wt-clean/.env")
-	require.ErrorIs(t, wt.Clone(t.Context(), registry), os.ErrExist, "nothing is replaced")
+	require.ErrorIs(t, cloned(t.Context(), wt, registry), os.ErrExist, "nothing is replaced")
 
 	_, err = search("wt", "packed-*", "HEAD")
 	require.ErrorContains(t, err, root+"/main/.git/HEAD looks like a secret, by the stack file hides HEAD")
@@ -222,6 +222,84 @@ func TestCommittedAsOwner(t *testing.T) {
 	out, err := cmd.Output()
 	require.NoError(t, err)
 	require.Equal(t, "65534\n65533\n65533\n", string(out))
+}
+
+func cloned(ctx context.Context, l Leaked, registry hostpath.Registry) error {
+	_, err := l.Clone(ctx, registry, workspace.Search{})
+	return err
+}
+
+// TestCleanOfHead: a clean repository has no secret of the last commit, although the folder has it
+// no longer.
+func TestCleanOfHead(t *testing.T) {
+	t.Parallel()
+	token := "gh" + "p_q7Xw2LkP9sTfBz4Nn8RvJ3mYc6HdG5aUe1Wo"
+	all, dir := committed(t, `git init -q; mkdir keys; echo s > .env; echo s > .env.prod; echo s > shown.env
+		echo k > keys/id_rsa
+		echo 't = "`+token+`"' > app.py; echo y > y; git add .; git commit -qm a
+		rm .env.prod shown.env keys/id_rsa; echo 't = env' > app.py`)
+	require.Len(t, all, 1)
+	search := workspace.Search{Show: map[string]string{"shown.env": "an example"}}
+	more, err := all[0].Clone(t.Context(), hostpath.In(t.TempDir()), search)
+	require.NoError(t, err)
+	var took []string
+	for _, s := range more {
+		took = append(took, s.Path)
+	}
+	require.Equal(t, []string{".env.prod", "app.py", "keys/id_rsa"}, took)
+	require.Equal(t, "shown.env\ny\n", shell(t, dir+"-clean", "git ls-tree -r --name-only HEAD"))
+	const contents = "git cat-file --batch-all-objects --batch-check='%(objectname)' | git cat-file --batch"
+	require.NotContains(t, shell(t, dir+"-clean", contents), token)
+	require.Equal(t, "1\n", shell(t, dir+"-clean", "git rev-list --all --count"))
+}
+
+// TestSubmodulesBelow: no agent writes in a part of a repository that has submodules there.
+func TestSubmodulesBelow(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	shell(t, root, `git init -qb main lib; git -C lib commit -q --allow-empty -m a; git init -qb main main; cd main
+		mkdir -p pkg/deep docs pk; echo x > docs/a; echo x > pk/a
+		git -c protocol.file.allow=always submodule --quiet add ../lib "pkg/deep/a sub"; git add .; git commit -qm a
+		git worktree add -q ../wt; mkdir -p ../wt/pkg/deep`)
+	registry := hostpath.In(t.TempDir())
+	folders, err := registry.Folders()
+	require.NoError(t, err)
+	for dir, where := range map[string]string{
+		"main/pkg": root + "/main", "main/pkg/deep": root + "/main", "wt/pkg": root + "/wt", "main/docs": "",
+		"main/pk": "",
+	} {
+		g, err := findGit(filepath.Join(root, dir))
+		require.NoError(t, err)
+		defer g.close()
+		err = g.refuseSubmodules(t.Context(), folders, filepath.Join(root, dir))
+		if where == "" {
+			require.NoError(t, err, dir)
+			continue
+		}
+		require.EqualError(t, err, "git in "+where+" goes into its submodule pkg/deep/a sub, where it would run what "+
+			"an agent puts in its place: use --overlay, or give the agent a clone (git clone --no-local)")
+	}
+	// What cannot be looked at may have some.
+	require.NoError(t, os.WriteFile(filepath.Join(root, "main/.git/index"), []byte("x"), 0o600))
+	g, err := findGit(filepath.Join(root, "main/docs"))
+	require.NoError(t, err)
+	defer g.close()
+	err = g.refuseSubmodules(t.Context(), folders, filepath.Join(root, "main/docs"))
+	require.ErrorContains(t, err, "look for submodules of ")
+}
+
+// TestCleanNames: two repositories are made clean in two folders.
+func TestCleanNames(t *testing.T) {
+	t.Parallel()
+	all, dir := committed(t, `mkdir -p a/b a-b
+		for d in a/b a-b; do (cd $d; git init -q; echo s > .env; git add .; git commit -qm a); done`)
+	require.Len(t, all, 2)
+	for _, l := range all {
+		require.NoError(t, cloned(t.Context(), l, hostpath.In(t.TempDir())))
+	}
+	require.DirExists(t, dir+"-a-b-clean")
+	require.DirExists(t, dir+"-a-b-clean-2")
 }
 
 // TestCleanClone: the command makes a repository in which nobody finds the secret. An agent may
@@ -250,7 +328,7 @@ func TestCleanClone(t *testing.T) {
 			require.Len(t, all, 1)
 			require.Contains(t, all[0].Paths, ".env")
 			require.Equal(t, dir+c.clean, all[0].Clean, "no agent writes there")
-			require.NoError(t, all[0].Clone(t.Context(), hostpath.In(t.TempDir())))
+			require.NoError(t, cloned(t.Context(), all[0], hostpath.In(t.TempDir())))
 			require.NoFileExists(t, filepath.Join(dir, c.at, "ran"))
 			const contents = "git cat-file --batch-all-objects --batch-check='%(objectname)' | git cat-file --batch"
 			clone := shell(t, all[0].Clean, contents)
@@ -272,7 +350,7 @@ func TestNoCloneOfAHistoryThatIsNotWhole(t *testing.T) {
 		rm -f .git/objects/$(echo $o | cut -c 1-2)/$(echo $o | cut -c 3-)`)
 	require.Len(t, all, 1)
 	require.ErrorContains(t, all[0].Unknown, "look at the history of ")
-	require.ErrorIs(t, all[0].Clone(t.Context(), hostpath.In(t.TempDir())), all[0].Unknown)
+	require.ErrorIs(t, cloned(t.Context(), all[0], hostpath.In(t.TempDir())), all[0].Unknown)
 	entries, err := filepath.Glob(dir + "-clean*")
 	require.NoError(t, err)
 	require.Empty(t, entries)
@@ -288,7 +366,7 @@ func TestCloneRemovesWhatItHas(t *testing.T) {
 	require.Len(t, all, 1)
 	require.Subset(t, all[0].hidden, []string{".env", "*.key", "sub/.env"})
 	all[0].Paths = nil
-	require.NoError(t, all[0].Clone(t.Context(), hostpath.In(t.TempDir())))
+	require.NoError(t, cloned(t.Context(), all[0], hostpath.In(t.TempDir())))
 	require.Equal(t, "a.key.txt\nsub\n", shell(t, dir+"-clean", "git ls-tree -r --name-only HEAD"))
 	require.NoFileExists(t, dir+"-clean/*.key")
 }
@@ -310,7 +388,7 @@ func TestAKilledCloneHasNoName(t *testing.T) {
 			}
 		}
 	}()
-	require.Error(t, all[0].Clone(ctx, hostpath.In(t.TempDir())))
+	require.Error(t, cloned(ctx, all[0], hostpath.In(t.TempDir())))
 	cancel()
 	require.Regexp(t, `-clean\.[A-Z2-7]+\.part/\.git$`, <-seen)
 }
@@ -343,7 +421,7 @@ func TestCloneOfNothingElse(t *testing.T) {
 			l := Leaked{Folder: dir, Clean: dir + "-clean", hidden: []string{".env"}, git: dir + "/.git"}
 			require.NoError(t, unix.Lstat(l.git, &l.id))
 			shell(t, dir, c.after)
-			err := l.Clone(t.Context(), hostpath.In(t.TempDir()))
+			err := cloned(t.Context(), l, hostpath.In(t.TempDir()))
 			require.NoFileExists(t, dir+"-clean/canary")
 			if c.fails == "" {
 				require.NoError(t, err)
@@ -365,7 +443,7 @@ func TestNoCloneWhileACommandWrites(t *testing.T) {
 	done, err := registry.Use(dir, "a")
 	require.NoError(t, err)
 	defer done()
-	require.ErrorIs(t, all[0].Clone(t.Context(), registry), hostpath.ErrRuns)
+	require.ErrorIs(t, cloned(t.Context(), all[0], registry), hostpath.ErrRuns)
 	require.NoDirExists(t, all[0].Clean)
 }
 
@@ -434,7 +512,7 @@ func TestCommittedInBare(t *testing.T) {
 	require.NoError(t, all[0].Unknown)
 	require.Equal(t, filepath.Join(dir, ".bare"), all[0].Folder)
 	require.Equal(t, []string{"d/.env"}, all[0].Paths)
-	require.NoError(t, all[0].Clone(t.Context(), hostpath.In(t.TempDir())))
+	require.NoError(t, cloned(t.Context(), all[0], hostpath.In(t.TempDir())))
 	require.NoFileExists(t, filepath.Join(all[0].Clean, "d/.env"))
 	require.FileExists(t, filepath.Join(all[0].Clean, "y"))
 }

@@ -231,7 +231,9 @@ func (m *machine) judge(dir, real, home string, private []string, caller environ
 			}
 			for _, p := range places.Of(h, set, m.readSmall) {
 				way := m.way(p.Path)
-				inside := slices.ContainsFunc(way, func(step string) bool { return within(step, real) })
+				inside := slices.ContainsFunc(way, func(step string) bool {
+					return within(step, real) && (step != real || !p.Program)
+				})
 				if inside || within(real, way[0]) && !p.Shared {
 					return refuse("it is, contains, or is inside " + p.Path + ownPrograms + " (" + p.Name +
 						"): set that to another folder")

@@ -150,7 +150,7 @@ func TestNoPlaceOfAVariableIsAWorkdir(t *testing.T) {
 func TestNoCommandIsInAWorkdir(t *testing.T) {
 	t.Parallel()
 	root := tree(t, "home/.ssh/", "home/.config/git/", "home/xdg/git/", "home/one/two/", "home/safe/",
-		"home/link -> one/two/out")
+		"home/.claude/", "home/.codex/", "home/.cargo/", "home/link -> one/two/out")
 	home := filepath.Join(root, "home")
 	one := filepath.Join(home, "one")
 	for _, c := range []struct{ file, content, refused string }{
@@ -176,6 +176,17 @@ func TestNoCommandIsInAWorkdir(t *testing.T) {
 		{".gitconfig", "# ~/one\n[safe]\n\tdirectory = ~/one\n[maintenance]\n\trepo = HOME/one\n", ""},
 		{".gitconfig", "[url \"HOME/one\"]\n\tinsteadOf = /one\n[alias]\n\tx = !find / -name x\n", ""},
 		{".gitconfig", "[include]\n\tpath = .gitconfig\n", ""},
+		{".vimrc", "source ~/one/x.vim\n", "HOME/.vimrc"},
+		{
+			".claude/settings.json", `{"hooks":{"Stop":[{"hooks":[{"command":"HOME/one/hook.sh"}]}]}}`,
+			"HOME/.claude/settings.json",
+		},
+		{".codex/config.toml", "notify = [\"python3\", \"HOME/one/n.py\"]\n", "HOME/.codex/config.toml"},
+		{".codex/config.toml", "[projects.\"HOME/one\"]\ntrust_level = \"trusted\"\n", ""},
+		{".tmux.conf", "source-file ~/one/x\n", "HOME/.tmux.conf"},
+		{".tmux.conf", "set -g default-path ~/one\n", ""},
+		{".npmrc", "script-shell=HOME/one/sh\n", "HOME/.npmrc"},
+		{".cargo/config.toml", "[target.x]\nlinker = 'HOME/one/ld'\n", "HOME/.cargo/config.toml"},
 	} {
 		path := filepath.Join(home, c.file)
 		settings := filepath.Join(home, "safe/settings")

@@ -62,6 +62,9 @@ func TestDriftOfAccess(t *testing.T) {
 	service := b.first("aws:ec2/vpcEndpointService:VpcEndpointService", "")
 	boundary := b.first("aws:iam/policy:Policy", "-boundary")
 	secret := b.first("aws:secretsmanager/secret:Secret", "fleet-ca-key")
+	// What drift found last, before the next change.
+	before, err := a.Drift(t.Context(), b.g)
+	require.NoError(t, err)
 	for _, change := range []struct {
 		risk, what, resource string
 		do                   func() error
@@ -93,8 +96,6 @@ func TestDriftOfAccess(t *testing.T) {
 			return err
 		}},
 	} {
-		before, err := a.Drift(t.Context(), b.g)
-		require.NoError(t, err)
 		require.NotContains(t, fmt.Sprint(before), change.what)
 		require.NoError(t, change.do())
 		found, err := a.Drift(t.Context(), b.g)
@@ -108,5 +109,6 @@ func TestDriftOfAccess(t *testing.T) {
 			}
 		}
 		require.True(t, seen, "%s: %+v", change.what, found)
+		before = found
 	}
 }

@@ -28,6 +28,9 @@ func TestDriftOfKeys(t *testing.T) {
 	t.Parallel()
 	b, a := built(t, "dev-aws", "ca-central-1")
 	key := b.first("aws:kms/key:Key", "audit-key")
+	// What drift found last, before the next change.
+	before, err := a.Drift(t.Context(), b.g)
+	require.NoError(t, err)
 	for _, change := range []struct {
 		risk, what string
 		do         func() error
@@ -51,8 +54,6 @@ func TestDriftOfKeys(t *testing.T) {
 			return err
 		}},
 	} {
-		before, err := a.Drift(t.Context(), b.g)
-		require.NoError(t, err)
 		require.NotContains(t, fmt.Sprint(before), change.what)
 		require.NoError(t, change.do())
 		found, err := a.Drift(t.Context(), b.g)
@@ -67,6 +68,7 @@ func TestDriftOfKeys(t *testing.T) {
 			}
 		}
 		require.True(t, seen, "%+v", found)
+		before = found
 	}
 }
 

@@ -126,6 +126,9 @@ func TestDriftFindsWhatWasAddedByHand(t *testing.T) {
 	group := b.agentGroup()
 	role := b.anyRole()
 
+	// What drift found last, before the next change.
+	before, err := a.Drift(ctx, b.g)
+	require.NoError(t, err)
 	for _, change := range []struct {
 		name   string
 		do     func() error
@@ -210,8 +213,6 @@ func TestDriftFindsWhatWasAddedByHand(t *testing.T) {
 		}, cloud.Critical, "has the instance profile", nil},
 	} {
 		t.Run(change.name, func(t *testing.T) { //nolint:paralleltest // one account, changed step by step
-			before, err := a.Drift(ctx, b.g)
-			require.NoError(t, err)
 			for _, f := range before {
 				if change.name != "the gateway itself" {
 					require.NotContains(t, f.What, change.what, "too early")
@@ -229,6 +230,7 @@ func TestDriftFindsWhatWasAddedByHand(t *testing.T) {
 			}
 			require.True(t, ok, "%+v", found)
 			require.Equal(t, cloud.Critical, found[0].Risk, "the worst comes first")
+			before = found
 			if change.undone != nil {
 				require.NoError(t, change.undone())
 				found, err := a.Drift(ctx, b.g)
@@ -236,6 +238,7 @@ func TestDriftFindsWhatWasAddedByHand(t *testing.T) {
 				for _, f := range found {
 					require.NotContains(t, f.What, change.what)
 				}
+				before = found
 			}
 		})
 	}

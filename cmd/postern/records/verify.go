@@ -66,7 +66,7 @@ It keeps the end of each chain, the head, in the operator's folder of the stack,
 					heads = filepath.Join(home.OperatorDir(), headsName)
 				}
 			}
-			known, err := readHeads(heads)
+			known, first, err := readHeads(heads)
 			if err != nil {
 				return err
 			}
@@ -77,6 +77,13 @@ It keeps the end of each chain, the head, in the operator's folder of the stack,
 			expect(proofs, keys)
 			if err := show(cmd.OutOrStdout(), proofs, asJSON); err != nil {
 				return err
+			}
+			if !slices.ContainsFunc(proofs, says) {
+				return fmt.Errorf("nothing is verified: no node has signed a log in %s yet", advice.Visible(dir))
+			}
+			if first {
+				fmt.Fprintf(cmd.ErrOrStderr(), "no heads were kept in %s: what was removed or written again until now "+
+					"is not found; the next time it is\n", advice.Visible(heads))
 			}
 			kept := keepHeads(heads, known, proofs)
 			return errors.Join(judge(proofs), kept)
@@ -90,23 +97,27 @@ It keeps the end of each chain, the head, in the operator's folder of the stack,
 	return cmd
 }
 
-// readHeads reads the heads by node. There are none if path is "" or no file is there.
-func readHeads(path string) (map[string]audit.Head, error) {
-	heads := map[string]audit.Head{}
+// says reports whether the proof is about anything.
+func says(p audit.Proof) bool { return p.Segments+len(p.Findings)+len(p.Unknown) > 0 }
+
+// readHeads reads the heads by node. There are none if path is "". If no file is there, first is
+// true.
+func readHeads(path string) (heads map[string]audit.Head, first bool, err error) {
+	heads = map[string]audit.Head{}
 	if path == "" {
-		return heads, nil
+		return heads, false, nil
 	}
 	b, err := hostpath.ReadFile(path, maxHeads)
 	if errors.Is(err, fs.ErrNotExist) {
-		return heads, nil
+		return heads, true, nil
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &heads)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the heads of the audit log: %s: %w", advice.Visible(path), err)
+		return nil, false, fmt.Errorf("read the heads of the audit log: %s: %w", advice.Visible(path), err)
 	}
-	return heads, nil
+	return heads, false, nil
 }
 
 // keepHeads writes the heads of the proofs without findings. Heads of other nodes stay.
@@ -169,6 +180,9 @@ func show(w io.Writer, proofs []audit.Proof, asJSON bool) error {
 			fmt.Fprintf(w, "%s: not known: %s\n", node, Plain(u))
 		}
 		if p.Segments == 0 {
+			if !says(p) {
+				fmt.Fprintf(w, "%s: nothing is signed yet\n", node)
+			}
 			continue
 		}
 		text := fmt.Sprintf("%d of its segments are as they were written: %d bytes, the events %d to %d", p.Segments,

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -61,12 +62,13 @@ func TestVerifyStatuses(t *testing.T) {
 	out, status, said := ran(t, "verify", "--heads", heads, dir)
 	require.Equal(t, exit.Done, status, said)
 	require.Regexp(t, `^control: 1 of its segments are as they were written: \d+ bytes, the events 1 to 3; `+
-		`key [0-9a-f]{16}\n$`, out)
+		`key [0-9a-f]{16}\nno heads were kept in `+regexp.QuoteMeta(heads)+`: .*; the next time it is\n$`, out)
 
 	// The tail is dropped: without the head, this is a log that ended earlier.
 	written(t, dir, 2)
-	_, status, said = ran(t, "verify", "--heads", heads, dir)
+	out, status, said = ran(t, "verify", "--heads", heads, dir)
 	require.Equal(t, exit.Done, status, said)
+	require.NotContains(t, out, "no heads were kept")
 	for name, b := range earlier {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "control", name), b, 0o600))
 	}
@@ -90,6 +92,19 @@ func TestVerifyStatuses(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(out), &p))
 	require.Equal(t, audit.Changed, p.Findings[0].Problem)
 	require.Equal(t, first, p.Findings[0].File)
+
+	// Nothing is not what was written.
+	empty, none := t.TempDir(), filepath.Join(t.TempDir(), "none.json")
+	for _, node := range []string{"", "n1"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(empty, node), 0o700))
+		_, status, said = ran(t, "verify", "--heads", none, "--key", "0123456789abcdef", empty)
+		require.Equal(t, exit.Failed, status)
+		require.Equal(t, "nothing is verified: no node has signed a log in "+empty+" yet", said)
+		require.NoFileExists(t, none)
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "n1"), 0o700))
+	out, _, _ = ran(t, "verify", dir)
+	require.Contains(t, out, "n1: nothing is signed yet\n")
 
 	_, status, said = ran(t, "verify", filepath.Join(dir, "nowhere"))
 	require.Equal(t, exit.Failed, status)

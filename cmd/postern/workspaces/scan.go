@@ -145,7 +145,7 @@ func (stack Stack) scanFolder(cmd *cobra.Command, dir, agent string, asJSON, cle
 		return err
 	}
 	if clean {
-		return makeClean(cmd, hostpath.In(base), leaked)
+		return makeClean(cmd, hostpath.In(base), leaked, run.Search(base, w))
 	}
 	flags, err := stack.flags(cmd, agent)
 	if err != nil {
@@ -169,12 +169,17 @@ func (stack Stack) flags(cmd *cobra.Command, agent string) (string, error) {
 }
 
 // makeClean makes a clean repository of each.
-func makeClean(cmd *cobra.Command, registry hostpath.Registry, leaked []run.Leaked) error {
+func makeClean(cmd *cobra.Command, registry hostpath.Registry, leaked []run.Leaked, search workspace.Search) error {
 	var all error
 	for _, l := range leaked {
-		if err := l.Clone(cmd.Context(), registry); err != nil {
+		more, err := l.Clone(cmd.Context(), registry, search)
+		if err != nil {
 			all = errors.Join(all, fmt.Errorf("clone %s: %w", workspace.Quote(l.Folder), err))
 			continue
+		}
+		for _, s := range more {
+			fmt.Fprintf(cmd.ErrOrStderr(), "the last commit had %s (%s), too\n", workspace.Quote(s.Path),
+				advice.Visible(s.Why))
 		}
 		fmt.Fprintln(cmd.ErrOrStderr(), "made", workspace.Quote(l.Clean))
 	}

@@ -230,6 +230,10 @@ func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end f
 	if p.Git != "" && !quiet {
 		fmt.Fprintln(out, "postern:", advice.Visible(p.Git))
 	}
+	for _, on := range p.OnPath[:min(len(p.OnPath), maxShown)] {
+		fmt.Fprintf(out, "postern: %s leads to what the command writes: it runs when you type its name\n",
+			advice.Visible(on))
+	}
 	if p.Spec.VM != nil && !p.Spec.VM.KVM && !quiet {
 		fmt.Fprintln(out, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
 			"what this machine has: postern doctor")

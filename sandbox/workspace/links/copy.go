@@ -32,7 +32,7 @@ func copyName(ctx context.Context, root *os.File, n name) (bool, error) {
 	for range tries {
 		var st unix.Stat_t
 		err := unix.Fstatat(int(dir.Fd()), as, &st, unix.AT_SYMLINK_NOFOLLOW)
-		if errors.Is(err, unix.ENOENT) || err == nil && (st.Ino != n.inode || st.Nlink < 2) {
+		if errors.Is(err, unix.ENOENT) || err == nil && (file{st.Dev, st.Ino} != n.file || st.Nlink < 2) {
 			return false, nil // another file, or one whose other names are gone
 		}
 		if err != nil {

@@ -43,7 +43,7 @@ func Own(ctx context.Context, folder string, alone func(at string) bool, progres
 		return Copied{}, fmt.Errorf("look for files with names outside of %s: %w", folder, err)
 	}
 	defer root.Close()
-	w := walk{ctx: ctx, alone: alone, names: map[uint64][]name{}}
+	w := walk{ctx: ctx, alone: alone, names: map[file][]name{}}
 	if err := w.below(root, "."); err != nil {
 		return Copied{}, &RefusedError{Folder: folder, Err: err}
 	}
@@ -97,10 +97,16 @@ func (e *RefusedError) Error() string {
 
 func (e *RefusedError) Unwrap() error { return e.Err }
 
+// file says which file of the machine a file is. A file system may have a number twice: each
+// subvolume of btrfs counts its own, and has a device number of its own, without a mount.
+type file struct {
+	device, inode uint64
+}
+
 // name is one of a file's names in the folder.
 type name struct {
 	path  string
-	inode uint64
+	file  file
 	links uint64
 	size  int64
 	alone bool
@@ -119,7 +125,7 @@ const (
 type walk struct {
 	ctx          context.Context //nolint:containedctx // of one call
 	alone        func(at string) bool
-	names        map[uint64][]name
+	names        map[file][]name
 	count, bytes int
 }
 
@@ -161,8 +167,9 @@ func (w *walk) one(dir *os.File, in, at string) error {
 			return fmt.Errorf("there are too many files that have several names: more than %d, or %d MiB of paths",
 				mostNames, mostBytes>>20)
 		}
-		w.names[st.Ino] = append(w.names[st.Ino], name{
-			path: at, inode: st.Ino, links: uint64(st.Nlink), size: st.Size, alone: w.alone(at),
+		is := file{st.Dev, st.Ino}
+		w.names[is] = append(w.names[is], name{
+			path: at, file: is, links: uint64(st.Nlink), size: st.Size, alone: w.alone(at),
 		})
 	}
 	return nil

@@ -183,7 +183,7 @@ func TestOwnOfHoles(t *testing.T) {
 	root, err := openRoot(agents)
 	require.NoError(t, err)
 	defer root.Close()
-	n := name{path: "f", inode: stat(t, filepath.Join(agents, "f")).Ino, size: int64(len("theirs") - 1)}
+	n := name{path: "f", file: is(t, filepath.Join(agents, "f")), size: int64(len("theirs") - 1)}
 	_, err = copyName(t.Context(), root, n)
 	require.ErrorIs(t, err, errChanged)
 	require.EqualValues(t, 2, stat(t, filepath.Join(agents, "f")).Nlink)
@@ -191,6 +191,31 @@ func TestOwnOfHoles(t *testing.T) {
 	copied, err := copyName(t.Context(), root, n)
 	require.NoError(t, err)
 	require.True(t, copied)
+}
+
+func is(t *testing.T, path string) file {
+	t.Helper()
+	st := stat(t, path)
+	return file{st.Dev, st.Ino}
+}
+
+// TestOwnSubvolumes: names of two files with one number, on two devices, are not all the names of
+// one.
+func TestOwnSubvolumes(t *testing.T) {
+	t.Parallel()
+	agents, other := places(t)
+	write(t, filepath.Join(other, "f"), "theirs")
+	require.NoError(t, os.Link(filepath.Join(other, "f"), filepath.Join(agents, "f")))
+	root, err := openRoot(agents)
+	require.NoError(t, err)
+	defer root.Close()
+	w := walk{ctx: t.Context(), alone: nobody, names: map[file][]name{}}
+	here := is(t, filepath.Join(agents, "f"))
+	elsewhere := file{here.device + 1, here.inode}
+	w.names[elsewhere] = []name{{path: "sub/f", file: elsewhere, links: 2}}
+	require.NoError(t, w.below(root, "."))
+	require.Len(t, w.names[here], 1)
+	require.EqualValues(t, 2, w.names[here][0].links)
 }
 
 // TestOwnOfLongPaths: however long the paths are that an agent makes, they fit into memory.
@@ -205,7 +230,7 @@ func TestOwnOfLongPaths(t *testing.T) {
 	for bytes, fits := range map[int]bool{mostBytes - 1: true, mostBytes: false} {
 		_, err := root.Seek(0, io.SeekStart)
 		require.NoError(t, err)
-		w := walk{ctx: t.Context(), alone: nobody, names: map[uint64][]name{}, bytes: bytes}
+		w := walk{ctx: t.Context(), alone: nobody, names: map[file][]name{}, bytes: bytes}
 		if err = w.below(root, "."); fits {
 			require.NoError(t, err)
 		} else {
@@ -225,7 +250,7 @@ func TestOwnByDescriptors(t *testing.T) {
 	root, err := openRoot(agents)
 	require.NoError(t, err)
 	defer root.Close()
-	_, err = copyName(t.Context(), root, name{path: "d/f", inode: st.Ino})
+	_, err = copyName(t.Context(), root, name{path: "d/f", file: is(t, filepath.Join(other, "d/f"))})
 	require.Error(t, err)
 	require.Equal(t, st.Ino, stat(t, filepath.Join(other, "d/f")).Ino)
 }

@@ -33,9 +33,9 @@ func NamedByGit(root, home string, read func(at string) string) Names {
 			if line = strings.TrimSpace(line); strings.HasPrefix(line, "[") {
 				_, line, _ = strings.Cut(line, "]")
 			}
-			key, _, _ := strings.Cut(line, "=")
+			key, value, _ := strings.Cut(line, "=")
 			includes := i < own && strings.EqualFold(strings.TrimSpace(key), "path")
-			for _, word := range strings.FieldsFunc(line, between) {
+			for _, word := range append(strings.FieldsFunc(line, between), unquoted(value)) {
 				if below, ok := strings.CutPrefix(word, "~/"); ok {
 					word = path.Join(home, below)
 				}
@@ -59,6 +59,12 @@ func NamedByGit(root, home string, read func(at string) string) Names {
 		}
 	}
 	return n
+}
+
+// unquoted is a value as git reads it, but for comments: a path may have blanks, and quotes may be
+// anywhere in it.
+func unquoted(value string) string {
+	return strings.NewReplacer(`\\`, `\`, `\"`, `"`, `"`, "").Replace(strings.TrimSpace(value))
 }
 
 // between reports whether the character ends a word of a line of settings.

@@ -20,44 +20,72 @@ var tools = []struct {
 	{[]string{
 		".git/hooks/", ".git/config", ".git/config.worktree", ".git/info/attributes", ".githooks/", ".husky/",
 		".git/commondir", ".git/gitdir", ".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir",
-		".git/worktrees/*/gitdir", ".git/rebase-merge/git-rebase-todo", ".git/worktrees/*/rebase-merge/git-rebase-todo",
-		".git/objects/info/alternates", ".git/sequencer/", ".git/remotes/", ".git/branches/",
-		".git/rebase-merge/strategy*", ".git/worktrees/*/rebase-merge/strategy*",
-		".git/worktrees/*/sequencer/", ".gitattributes", ".gitmodules",
-		".pre-commit-config.yaml", "lefthook.yml", ".lefthook.yml",
+		".git/worktrees/*/gitdir", ".git/rebase-merge/git-rebase-todo",
+		".git/worktrees/*/rebase-merge/git-rebase-todo", ".git/objects/info/alternates", ".git/sequencer/",
+		".git/remotes/", ".git/branches/", ".git/rebase-merge/strategy*",
+		".git/worktrees/*/rebase-merge/strategy*", ".git/worktrees/*/sequencer/", ".gitattributes",
+		".gitmodules", ".pre-commit-config.yaml", ".pre-commit-config.yml", ".overcommit.yml", "lefthook.*",
+		".lefthook.*", "lefthook-local.*", ".lefthook-local.*", ".lefthook/", ".lefthook-local/",
+		".config/lefthook.*", ".config/lefthook-local.*", "prek.toml",
 	}, "git may run commands from it"},
 	{[]string{".git"}, "git takes its folder from it"},
 	{[]string{
-		".envrc", ".env", ".mise.toml", "mise.toml", ".tool-versions", "flake.nix", "shell.nix", "default.nix",
+		".hg/hgrc", ".hg/hgrc-not-shared", ".hg/sharedpath", ".jj/repo", ".jj/repo/config.toml",
+	}, "version control may run commands from it"},
+	{[]string{
+		".envrc", ".envrc.local", ".env", ".env.local", ".direnv/", ".autoenv", ".autoenv.zsh", ".mise.toml",
+		"mise.toml", "mise.*.toml", ".mise.*.toml", "mise/config.toml", ".mise/", ".config/mise.toml",
+		".config/mise/", ".tool-versions", ".rtx.toml", "flake.nix", "shell.nix", "default.nix", "devenv.nix",
+		".devenv.flake.nix", "devenv.yaml", "devbox.json", ".rvmrc", ".sdkmanrc",
 	}, "a shell may load it"},
 	{[]string{
-		".mcp.json", ".claude/", ".claude.json", ".cursor/", ".codex/", ".gemini/", "CLAUDE.md", "AGENTS.md",
-		"GEMINI.md", ".cursorrules", ".aider.conf.yml",
-		"opencode.json",
+		".mcp.json", ".claude/", ".claude.json", ".cursor/", ".codex/", ".gemini/", "CLAUDE.md",
+		"CLAUDE.local.md", "AGENTS.md", "AGENT.md", "GEMINI.md", "QWEN.md", ".cursorrules", ".aider.conf.yml",
+		".agents/", ".amazonq/", ".augment/", ".clinerules", ".clinerules/", ".continue/", ".crush.json",
+		"crush.json", ".factory/", ".goosehints", ".github/copilot-instructions.md", ".github/instructions/",
+		".junie/", ".kiro/", ".opencode/", "opencode.json", "opencode.jsonc", ".qwen/", ".roo/", ".roorules",
+		".trae/", ".windsurf/", ".windsurfrules",
 	}, "an agent outside follows it"},
 	{
 		[]string{
-			".vscode/", ".idea/", ".devcontainer/", ".devcontainer.json", ".vim/", ".nvimrc", ".exrc",
-			".dir-locals.el", ".sublime-project", "*.code-workspace", ".zed/", ".nvim.lua", ".lvimrc",
+			".vscode/", ".idea/", ".devcontainer/", ".devcontainer.json", ".vim/", ".vimrc", ".nvimrc",
+			".exrc", ".nvim.lua", ".lvimrc", ".lazy.lua", ".ycm_extra_conf.py", ".vimspector.json",
+			".dir-locals.el", ".dir-locals-2.el", "*.sublime-project", "*.code-workspace", ".zed/", ".helix/",
+			".fleet/", ".nova/", ".gdbinit", ".lldbinit",
 		},
 		"an editor may run commands from it",
 	},
 	{[]string{
+		".irbrc", ".pryrc", ".iex.exs", ".Rprofile", ".ocamlinit", ".octaverc", ".pdbrc", ".ghci", ".psqlrc",
+		".sqliterc",
+	}, "an interpreter may run it when it starts there"},
+	{[]string{
 		".github/workflows/", ".github/actions/", ".gitlab-ci.yml", ".gitlab/ci/", "Jenkinsfile", ".circleci/",
-		".travis.yml", "azure-pipelines.yml",
-		"bitbucket-pipelines.yml", ".buildkite/", ".drone.yml",
+		".travis.yml", "azure-pipelines.yml", ".azure-pipelines/", "bitbucket-pipelines.yml", ".buildkite/",
+		".drone.yml", ".woodpecker.yml", ".woodpecker/", ".forgejo/workflows/", ".gitea/workflows/",
+		".cirrus.yml", "appveyor.yml", ".appveyor.yml", "buildspec.yml", "cloudbuild.yaml", ".gitpod.yml",
+		".gitpod.Dockerfile", ".teamcity/", ".semaphore/", "dagger.json",
 	}, "CI runs it"},
 	{
 		[]string{
-			"Makefile", "makefile", "GNUmakefile", "*.mk", "Justfile", "justfile", "Taskfile.yml", "Rakefile",
-			"build.rs", "build.gradle", "build.gradle.kts",
-			"settings.gradle", "pom.xml", "gradlew", "mvnw", ".mvn/", "CMakeLists.txt", "configure", "setup.py",
-			"conftest.py", "noxfile.py", "tox.ini",
-			"pyproject.toml", "package.json", ".npmrc", ".yarnrc", ".yarnrc.yml", ".yarn/", ".pnp.cjs", ".pnpmfile.cjs",
-			"eslint.config.*", ".eslintrc.*", "composer.json", ".bazelrc", "meson.build", "mix.exs", "SConstruct",
-			"Cargo.toml", ".cargo/",
-			"deno.json", "bunfig.toml", "Gemfile",
-			"Dockerfile", "docker-compose.yml", "compose.yaml", "Tiltfile", "Vagrantfile",
+			"Makefile", "makefile", "GNUmakefile", "*.mk", "Justfile", ".justfile", "Taskfile.yml",
+			"Taskfile.yaml", "Taskfile.dist.yml", "Rakefile", "build.rs", "build.gradle", "build.gradle.kts",
+			"settings.gradle", "settings.gradle.kts", "gradle.properties", "gradle/wrapper/", "pom.xml",
+			"gradlew", "mvnw", ".mvn/", "build.sbt", "project/plugins.sbt", "project/build.properties",
+			"CMakeLists.txt", "CMakePresets.json", "configure", "setup.py", "setup.cfg", "conftest.py",
+			"pytest.ini", "noxfile.py", "tox.ini", "fabfile.py", "tasks.py", "dodo.py", "Snakefile",
+			"pyproject.toml", "package.json", ".npmrc", ".yarnrc", ".yarnrc.yml", ".yarn/", ".pnp.cjs",
+			".pnpmfile.cjs", "eslint.config.*", ".eslintrc.*", "*.config.js", "*.config.cjs", "*.config.mjs",
+			"*.config.ts", "*.config.mts", ".babelrc.js", ".prettierrc.js", ".mocharc.*", "gulpfile.*",
+			"Gruntfile.*", "nx.json", "turbo.json", "lerna.json", "composer.json", ".bazelrc", "tools/bazel",
+			"WORKSPACE", "MODULE.bazel", "BUILD", "BUILD.bazel", "meson.build", "mix.exs", "rebar.config",
+			"SConstruct", "Cargo.toml", ".cargo/", "rust-toolchain", "rust-toolchain.toml", "go.mod",
+			"go.work", "deno.json", "deno.jsonc", "bunfig.toml", "Gemfile", "*.gemspec", ".bundle/", ".rspec",
+			".rubocop.yml", "Directory.Build.props", "Directory.Build.targets", "nuget.config",
+			"Package.swift", "dune-project", "Dockerfile", "Containerfile", "docker-compose.yml",
+			"docker-compose.yaml", "docker-compose.override.yml", "compose.yml", "compose.yaml",
+			"compose.override.yaml", "Tiltfile", "Vagrantfile", "Earthfile", "Procfile", "skaffold.yaml",
+			"Pulumi.yaml", "*.tf", "ansible.cfg", "Brewfile",
 		},
 		"a build runs commands from it",
 	},
@@ -65,7 +93,7 @@ var tools = []struct {
 }
 
 // ByThemselves is how many of [tools] git and shells act on.
-const ByThemselves = 3
+const ByThemselves = 4
 
 // Who says who may act on the file at the path, or "". Case does not count: on some file systems
 // it does not count for the program either.
@@ -139,7 +167,7 @@ func first(names []string) string {
 // their number.
 func worst(names []string) int {
 	rank := len(tools)
-	for _, first := range []string{names[0], "*"} {
+	for _, first := range []string{names[0], "*", "*" + path.Ext(names[0])} {
 		for _, p := range patterns()[first] {
 			if p.rank < rank && p.matches(names) {
 				rank = p.rank
@@ -156,8 +184,8 @@ type pattern struct {
 	rank   int
 }
 
-// patterns are the patterns by their first names, "*" if that has a wildcard: a folder of a
-// hundred thousand files is compared before a command starts.
+// patterns are the patterns by their first names, or "*" if that has a wildcard, with its extension
+// if that has none: a folder of a hundred thousand files is compared before a command starts.
 var patterns = sync.OnceValue(func() map[string][]pattern {
 	all := map[string][]pattern{}
 	for rank, t := range tools {
@@ -166,7 +194,8 @@ var patterns = sync.OnceValue(func() map[string][]pattern {
 			p := pattern{strings.Split(text, "/"), folder, rank}
 			first := p.names[0]
 			if strings.Contains(first, "*") {
-				first = "*"
+				first = "*" + path.Ext(first)
+				first = strings.TrimSuffix(first, ".*")
 			}
 			all[first] = append(all[first], p)
 		}

@@ -21,22 +21,37 @@ func TestEveryTool(t *testing.T) {
 			.git/rebase-merge/git-rebase-todo .git/worktrees/a/rebase-merge/git-rebase-todo
 			.git/objects/info/alternates .git/modules/a/commondir
 			.git/remotes/x .git/branches/x .git/modules/a/remotes/x .git/modules/a/branches/x .git/sequencer/x
-			.git/worktrees/a/sequencer/x .git/rebase-merge/strategy .git/rebase-merge/strategy_opts`,
+			.git/worktrees/a/sequencer/x .git/rebase-merge/strategy .git/rebase-merge/strategy_opts
+			.pre-commit-config.yml .overcommit.yml lefthook.toml .lefthook.json lefthook-local.yml .lefthook-local.toml
+			.config/lefthook.yml prek.toml`,
+		"version control may run commands from it": `.hg/hgrc .hg/hgrc-not-shared .hg/sharedpath .jj/repo
+			.jj/repo/config.toml`,
+		"an interpreter may run it when it starts there": `.irbrc .pryrc .iex.exs .Rprofile .ocamlinit .octaverc .pdbrc
+			.ghci .psqlrc .sqliterc`,
 		"git takes its folder from it": ".git",
 		"a shell may load it": `.envrc .env .mise.toml mise.toml .tool-versions flake.nix shell.nix
-			default.nix`,
+			default.nix .envrc.local .env.local .direnv/x mise.local.toml .mise.local.toml mise/config.toml
+			.config/mise.toml .config/mise/x .mise/tasks/x devenv.nix devbox.json .rvmrc .sdkmanrc`,
 		"an agent outside follows it": `.mcp.json .claude/x .claude.json .cursor/x .codex/x .gemini/x CLAUDE.md
-			AGENTS.md GEMINI.md .cursorrules .aider.conf.yml opencode.json`,
+			AGENTS.md GEMINI.md .cursorrules .aider.conf.yml opencode.json
+			.opencode/x .kiro/x .amazonq/x .roo/x .windsurf/x .junie/x .qwen/x crush.json opencode.jsonc .factory/x
+			.continue/x .github/copilot-instructions.md`,
 		"an editor may run commands from it": `.vscode/x .idea/x .devcontainer/x .devcontainer.json .vim/x .nvimrc .exrc
-			.dir-locals.el .sublime-project my.code-workspace .zed/x .nvim.lua .lvimrc`,
+			.dir-locals.el my.sublime-project .dir-locals-2.el .helix/x .vimrc .lazy.lua .gdbinit
+			my.code-workspace .zed/x .nvim.lua .lvimrc`,
 		"CI runs it": `.github/workflows/x .github/actions/x .gitlab-ci.yml .gitlab/ci/x Jenkinsfile .circleci/x
-			.travis.yml azure-pipelines.yml bitbucket-pipelines.yml .buildkite/x .drone.yml`,
+			.travis.yml azure-pipelines.yml bitbucket-pipelines.yml .buildkite/x .drone.yml
+			.woodpecker/x .forgejo/workflows/x
+			.gitpod.yml buildspec.yml`,
 		"a build runs commands from it": `Makefile makefile GNUmakefile my.mk Justfile justfile Taskfile.yml Rakefile
 			build.rs build.gradle build.gradle.kts settings.gradle pom.xml gradlew mvnw .mvn/x CMakeLists.txt configure
 			setup.py conftest.py noxfile.py tox.ini pyproject.toml package.json .npmrc .yarnrc .yarnrc.yml
 			.pnpmfile.cjs Cargo.toml .cargo/x deno.json bunfig.toml Gemfile Dockerfile docker-compose.yml compose.yaml
 			Tiltfile Vagrantfile .yarn/x .pnp.cjs eslint.config.mjs .eslintrc.cjs composer.json .bazelrc meson.build
-			mix.exs SConstruct`,
+			mix.exs SConstruct Taskfile.yaml .justfile compose.yml docker-compose.yaml deno.jsonc Containerfile
+			jest.config.js vite.config.ts babel.config.cjs gulpfile.js go.mod go.work rust-toolchain.toml tools/bazel
+			Pulumi.yaml main.tf ansible.cfg .bundle/x fabfile.py tasks.py dodo.py Snakefile CMakePresets.json .rspec
+			.rubocop.yml`,
 		"Python runs it at every start": "x.pth sitecustomize.py usercustomize.py",
 	} {
 		for _, name := range strings.Fields(names) {
@@ -52,6 +67,22 @@ func TestEveryTool(t *testing.T) {
 	for _, name := range []string{"main.go", "git/config", "x.gitx", "packages.json", "my.mk/x", "hooks/x"} {
 		require.Empty(t, Who(name), name)
 	}
+}
+
+// TestNamesWithBlanks: a path that git's settings name may have blanks and quotes.
+func TestNamesWithBlanks(t *testing.T) {
+	t.Parallel()
+	n := NamedByGit("/w", "/home/me", func(at string) string {
+		if at != ".git/config" {
+			return ""
+		}
+		return "[core]\n\thooksPath = my hooks\n[x]\n\ty = ho\"ok\"s2\n[filter \"a\"]\n\tclean = tools/x.sh\n" +
+			"[include]\n\tpath = \"a\\\"b\"\n"
+	})
+	for _, at := range []string{"my hooks", "hooks2", "tools/x.sh", `a"b`} {
+		require.True(t, n.Has(at), at)
+	}
+	require.False(t, n.Has("another"))
 }
 
 func TestWho(t *testing.T) {

@@ -1,0 +1,71 @@
+package run
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/hostpath"
+)
+
+// mostLinks bounds the entries of one folder on PATH that are looked at.
+const mostLinks = 10_000
+
+// onPath returns what of the caller's PATH leads into the folder at the real path, in which an
+// agent writes: a folder on PATH, or a link in one that is the caller's. A program there runs when
+// its name is typed.
+func onPath(environ []string, folder string) (found []string) {
+	into := func(path string) bool {
+		real, err := filepath.EvalSymlinks(path)
+		return err == nil && strings.HasPrefix(real+"/", folder+"/")
+	}
+	value := ""
+	for _, v := range environ {
+		if rest, ok := strings.CutPrefix(v, "PATH="); ok {
+			value = rest
+		}
+	}
+	for _, dir := range filepath.SplitList(value) {
+		if !filepath.IsAbs(dir) {
+			found = append(found, hostpath.Quote(dir)+" on PATH, which is another folder wherever you are")
+			continue
+		}
+		if into(dir) {
+			found = append(found, hostpath.Quote(dir)+" on PATH")
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) != nil || int(st.Uid) != os.Getuid() || st.Uid == 0 && slices.Contains(systemPath, dir) {
+			continue
+		}
+		for _, name := range linksIn(dir) {
+			if into(name) {
+				found = append(found, "the link "+hostpath.Quote(name)+" on PATH")
+			}
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// systemPath are the folders of the distribution's programs.
+var systemPath = []string{"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/games"}
+
+// linksIn returns the paths of the links in the folder.
+func linksIn(dir string) (links []string) {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	entries, _ := f.ReadDir(mostLinks)
+	for _, e := range entries {
+		if e.Type() == os.ModeSymlink {
+			links = append(links, filepath.Join(dir, e.Name()))
+		}
+	}
+	return links
+}
