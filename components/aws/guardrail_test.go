@@ -2,6 +2,7 @@ package aws
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/postern/postern/engine/capture"
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
 	"github.com/postern/postern/policies/guardrail"
 )
@@ -31,6 +33,7 @@ func captured(t *testing.T, variant string) (*graph.Graph, *EnvironmentArgs) {
 
 // accepted are the warnings about the reference environment, by guardrail.
 var accepted = map[string]string{
+	"AUD-06": "what an agent's task prints is for whoever reads the account's logs: docs/guardrails.md",
 	"IMD-03": "user data of an agent's machine comes from its metadata service, unless its image needs none",
 }
 
@@ -509,5 +512,43 @@ func TestEveryMistakeIsCaught(t *testing.T) {
 		}
 		table += fmt.Sprintf("  %-4s %-48s %s\n", m.trap, m.what, got)
 	}
+	g, args := captured(t, "shared")
+	for _, m := range mistakesOfPolicy {
+		encoded, err := args.Plan.Encode()
+		require.NoError(t, err)
+		p := &plan.Plan{}
+		require.NoError(t, json.Unmarshal(encoded, p))
+		of := func() (out []guardrail.Finding) {
+			for _, f := range guardrail.Check(g, guardrail.Options{Production: true, Plan: p}).Findings {
+				if f.Rail == m.caught {
+					out = append(out, f)
+				}
+			}
+			return out
+		}
+		require.Empty(t, of(), "the reference")
+		p.Agents[0].Rules = append(p.Agents[0].Rules, m.rule)
+		found := of()
+		require.Len(t, found, 1, m.what)
+		require.True(t, strings.HasSuffix(found[0].Name, m.at), found[0])
+		table += fmt.Sprintf("  %-4s %-48s %s\n", m.trap, m.what, found[0])
+	}
 	t.Log(table)
+}
+
+// mistakesOfPolicy are those that a rule of the policy makes, by the guardrail that finds each.
+var mistakesOfPolicy = []struct {
+	trap, what string
+	rule       plan.Rule
+	caught, at string
+}{
+	{"A3", "a host that the firewall's list has not", plan.Rule{ID: "coder/x", Host: "x.test"}, "DNS-06", "-dns-vpc"},
+	{"A31", "a destination that nobody verifies", plan.Rule{
+		ID: "coder/x", Host: "x.test", Upstream: &plan.Upstream{Address: "10.1.2.3:80", Plain: true},
+	}, "PRX-04", "coder/x"},
+	{"A32", "a destination that answers with credentials", plan.Rule{
+		ID: "coder/x", Host: "x.test", Upstream: &plan.Upstream{Address: "169.254.169.254:80"},
+	}, "PRX-06", "coder/x"},
+	{"A33", "the agent's own key", plan.Rule{ID: "coder/x", Host: "x.test", OwnCredentials: true}, "PRX-07", "coder/x"},
+	{"A34", "a wildcard of shared hosting", plan.Rule{ID: "coder/x", Host: "*.run.app"}, "PRX-09", "coder/x"},
 }

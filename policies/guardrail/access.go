@@ -304,8 +304,10 @@ var messengers = []string{
 }
 
 // ours reports whether the endpoint leads to a service of the stack's own, which takes no policy.
+// Of one resource alone nobody says to what it refers: then every service of a network is.
 func (c *checker) ours(r *graph.Resource) bool {
-	return len(c.places.to(r, "serviceName", "aws:ec2/vpcEndpointService")) > 0
+	return len(c.places.to(r, "serviceName", "aws:ec2/vpcEndpointService")) > 0 ||
+		c.alone && strings.Contains(r.String("serviceName"), ".vpce-svc-")
 }
 
 // service is the part of an endpoint's service name behind the region, or the name itself.

@@ -126,6 +126,7 @@ func Check(g *graph.Graph, o Options) *Report {
 	for i := range rails {
 		c := &checker{
 			g: g, rail: &rails[i], places: m, production: o.Production, report: report,
+			plans: plans, alone: o.One != "",
 			connect: map[*graph.Resource][]string{},
 		}
 		for j := range g.Resources {
@@ -149,7 +150,7 @@ func Check(g *graph.Graph, o Options) *Report {
 			}
 		}
 		if c.rail.Rule != nil {
-			c.plans(plans)
+			c.eachAllowed()
 		}
 		if c.rail.Whole != nil && o.One == "" {
 			c.rail.Whole(c)
@@ -180,6 +181,9 @@ type checker struct {
 	places     *places
 	production bool
 	report     *Report
+	plans      map[*graph.Resource]*plan.Plan
+	// alone means that the resources do not say to what they refer: see [Options.One].
+	alone bool
 	// connect has the networks from which each group takes connections.
 	connect map[*graph.Resource][]string
 }

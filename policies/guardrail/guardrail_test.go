@@ -111,10 +111,20 @@ func TestEgressPlan(t *testing.T) {
 			{ID: "coder/denied", Host: "*.s3.amazonaws.com", Deny: true},
 			{ID: "coder/own", Host: "api.example.test", OwnCredentials: true},
 			{ID: "coder/metadata", Host: "m.test", Upstream: &plan.Upstream{Address: "169.254.169.254:80"}},
+			{ID: "coder/plain", Host: "p.test", Upstream: &plan.Upstream{Address: "10.0.0.1:80", Plain: true}},
+			{ID: "coder/here", Host: "h.test", Upstream: &plan.Upstream{Address: "127.0.0.1:80", Plain: true}},
+			{ID: "coder/here6", Host: "h.test", Upstream: &plan.Upstream{Address: "[::1]:80", Plain: true}},
+			{ID: "coder/socket", Host: "s.test", Upstream: &plan.Upstream{Address: "unix:/run/s", Plain: true}},
+			{ID: "coder/tls", Host: "t.test", Upstream: &plan.Upstream{Address: "10.0.0.1:443"}},
+			{
+				ID: "coder/old", Host: "o.test", Reason: "ends in May",
+				Upstream: &plan.Upstream{Address: "10.0.0.1:80", Plain: true},
+			},
 		}}},
 	}
 	want := []string{
-		"PRX-06 coder/metadata fails error", "PRX-07 coder/own fails warning", "PRX-09 coder/buckets fails error",
+		"PRX-04 coder/plain fails error", "PRX-06 coder/metadata fails error", "PRX-07 coder/own fails warning",
+		"PRX-09 coder/buckets fails error",
 		"PRX-09 coder/registry fails error", "PRX-09 coder/with-key fails error",
 	}
 	require.ElementsMatch(t, want, found(Check(declared(t, nil), Options{Plan: p})))
@@ -381,6 +391,110 @@ func TestAccess(t *testing.T) {
 		}
 		require.Equal(t, c.want, strings.Join(slices.Compact(got), " "), what)
 	}
+}
+
+// TestABucketsPolicyThatIsNotKnown is judged when it is known, of the policy alone.
+func TestABucketsPolicyThatIsNotKnown(t *testing.T) {
+	t.Parallel()
+	const token = "aws:s3/bucketPolicy:BucketPolicy"
+	of := func(policy any) string {
+		report := Check(declared(t, map[string]map[string]any{token + " p": {"policy": policy}}), Options{
+			Production: true, One: "urn:pulumi:prod::web::" + token + "::p",
+		})
+		return strings.Join(slices.DeleteFunc(found(report), func(line string) bool {
+			return !strings.HasPrefix(line, "AUD-02")
+		}), "\n")
+	}
+	require.Equal(t, "AUD-02 p indeterminate error", of(graph.Unknown))
+	require.Equal(t, "AUD-02 p fails error", of(`{"Statement":[]}`))
+	require.Empty(t, of(`{"Statement":[{"Effect":"Deny","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}`))
+}
+
+// TestAnEndpointAlone: before an endpoint is made, nobody says that its service is the stack's own.
+func TestAnEndpointAlone(t *testing.T) {
+	t.Parallel()
+	const token = "aws:ec2/vpcEndpoint:VpcEndpoint"
+	of := func(service string, alone bool) bool {
+		o := Options{Production: true}
+		if alone {
+			o.One = "urn:pulumi:prod::web::" + token + "::e"
+		}
+		report := Check(declared(t, map[string]map[string]any{token + " e": {"serviceName": service}}), o)
+		return slices.Contains(found(report), "EPT-03 e fails error")
+	}
+	const own, logs = "com.amazonaws.vpce.eu-west-1.vpce-svc-0123456789abcdef0", "com.amazonaws.eu-west-1.logs"
+	require.False(t, of(own, true))
+	require.True(t, of(own, false), "it is a stranger's: the stack has no such service")
+	require.True(t, of(logs, true))
+	require.True(t, of(logs, false))
+}
+
+// TestFirewallOfTheProxies: it has what the policy has.
+func TestFirewallOfTheProxies(t *testing.T) {
+	t.Parallel()
+	g := declared(t, map[string]map[string]any{
+		"aws:ec2/vpc:Vpc v": {}, "aws:ec2/subnet:Subnet s": {}, "aws:ec2/instance:Instance proxy": {
+			"tags": map[string]any{graph.TagRole: proxies},
+		},
+		"aws:route53/resolverFirewallRuleGroupAssociation:ResolverFirewallRuleGroupAssociation a": {},
+		"aws:route53/resolverFirewallRuleGroup:ResolverFirewallRuleGroup g":                       {},
+		"aws:route53/resolverFirewallRule:ResolverFirewallRule r":                                 {"action": "ALLOW"},
+		"aws:route53/resolverFirewallDomainList:ResolverFirewallDomainList l": {
+			"domains": []any{"a.test.", "*.b.test."},
+		},
+	})
+	urns := map[string]string{}
+	for _, r := range g.Resources {
+		urns[r.Name] = r.URN
+	}
+	for i := range g.Resources {
+		r := &g.Resources[i]
+		r.PropertyDependencies = map[string]map[string][]string{
+			"s": {"vpcId": {urns["v"]}}, "proxy": {"subnetId": {urns["s"]}},
+			"a": {"vpcId": {urns["v"]}, "firewallRuleGroupId": {urns["g"]}},
+			"r": {"firewallRuleGroupId": {urns["g"]}, "firewallDomainListId": {urns["l"]}},
+		}[r.Name]
+	}
+	of := func(hosts ...string) string {
+		p := &plan.Plan{Agents: []plan.Agent{{Name: "coder"}}}
+		for _, host := range hosts {
+			p.Agents[0].Rules = append(p.Agents[0].Rules, plan.Rule{ID: "coder/" + host, Host: host})
+		}
+		for _, f := range Check(g, Options{Plan: p}).Findings {
+			if f.Rail == "DNS-06" {
+				return f.What
+			}
+		}
+		return ""
+	}
+	require.Empty(t, of("a.test", "x.b.test", "*.b.test", "*.c.b.test"))
+	for _, host := range []string{"c.test", "b.test", "*.test", "x.a.test", "ab.test"} {
+		require.Contains(t, of("a.test", host), "the proxies do not find "+host+" (1 of", host)
+	}
+}
+
+// TestLogsOfAgents: what an agent prints is masked, or somebody is told.
+func TestLogsOfAgents(t *testing.T) {
+	t.Parallel()
+	const task, group = "aws:ecs/taskDefinition:TaskDefinition", "aws:cloudwatch/logGroup:LogGroup"
+	const masks = "aws:cloudwatch/logDataProtectionPolicy:LogDataProtectionPolicy"
+	of := func(role string, masked bool) bool {
+		all := map[string]map[string]any{task + " t": {"tags": map[string]any{graph.TagRole: role}}, group + " g": {}}
+		if masked {
+			all[masks+" m"] = map[string]any{}
+		}
+		g := declared(t, all)
+		for i := range g.Resources {
+			g.Resources[i].PropertyDependencies = map[string][]string{
+				"containerDefinitions": {"urn:pulumi:prod::web::" + group + "::g"},
+				"logGroupName":         {"urn:pulumi:prod::web::" + group + "::g"},
+			}
+		}
+		return slices.Contains(found(Check(g, Options{})), "AUD-06 g fails warning")
+	}
+	require.True(t, of(agents, false))
+	require.False(t, of(agents, true))
+	require.False(t, of(proxies, false))
 }
 
 // TestOne: a waiver holds for one resource as for all.

@@ -151,6 +151,40 @@ var recordRails = []Rail{
 			"nobody sees what its resolver is asked"),
 	},
 	{
+		ID: "DNS-06", Severity: Warning,
+		Says:  "A DNS firewall before the proxies lets every host of the policy through.",
+		Fix:   "add the names to its list: `postern up` does",
+		Types: []string{"aws:route53/resolverFirewallRuleGroupAssociation"},
+		Whole: func(c *checker) {
+			for _, a := range c.all("aws:route53/resolverFirewallRuleGroupAssociation") {
+				vpcs := c.places.to(a, "vpcId", "aws:ec2/vpc")
+				if !slices.ContainsFunc(vpcs, func(v *graph.Resource) bool { return c.places.vpcs[proxies][v] }) {
+					continue
+				}
+				if missing := c.unanswered(a); len(missing) > 0 {
+					c.fail(a, "firewallRuleGroupId",
+						"the proxies do not find %s (%d of the policy's hosts are not in its list)", missing[0],
+						len(missing))
+				}
+			}
+		},
+	},
+	{
+		ID: "AUD-06", Severity: Warning, Says: "What an agent's task writes into a log of the account is masked.",
+		Fix:   "add a logDataProtectionPolicy for the log group",
+		Types: []string{"aws:cloudwatch/logDataProtectionPolicy", "aws:ecs/taskDefinition"},
+		Each: func(c *checker, r *graph.Resource) {
+			if r.Role != agents {
+				return
+			}
+			for _, group := range c.places.to(r, "containerDefinitions", "aws:cloudwatch/logGroup") {
+				if c.describing(group, "aws:cloudwatch/logDataProtectionPolicy", "logGroupName") == nil {
+					c.fail(group, "", "%s writes to it whatever the agent prints: whoever reads logs sees it", r.Name)
+				}
+			}
+		},
+	},
+	{
 		ID: "AUD-01", Severity: Error,
 		Says:   "Logs are encrypted by the stack's own key, and kept for a year in production.",
 		Fix:    "write kmsKeyId, and retentionInDays: 400 (audit: {retention: 400d})",
@@ -191,6 +225,17 @@ var recordRails = []Rail{
 			"aws:s3/bucketLifecycleConfigurationV2",
 			"aws:s3/bucketServerSideEncryptionConfigurationV2",
 		},
+		Each: func(c *checker, r *graph.Resource) {
+			if !is(r, "aws:s3/bucketPolicy") {
+				return
+			}
+			all := c.statements(r, "policy") // which says what is not known
+			if !unsure(r.Value("policy")) && !slices.ContainsFunc(all, func(s statement) bool {
+				return s.Effect == "Deny" && s.requires([]string{"Bool"}, "aws:securetransport")
+			}) {
+				c.fail(r, "policy", "it takes requests without TLS")
+			}
+		},
 		Whole: func(c *checker) {
 			locked := false
 			for _, b := range c.all(bucketType) {
@@ -203,13 +248,6 @@ var recordRails = []Rail{
 				}
 				lock := c.describing(b, "aws:s3/bucketObjectLockConfigurationV2", "bucket")
 				locked = locked || b.Role == "audit" && lock != nil
-			}
-			for _, p := range c.all("aws:s3/bucketPolicy") {
-				if !slices.ContainsFunc(c.statements(p, "policy"), func(s statement) bool {
-					return s.Effect == "Deny" && s.requires([]string{"Bool"}, "aws:securetransport")
-				}) {
-					c.fail(p, "policy", "it takes requests without TLS")
-				}
 			}
 			if c.production && !locked && len(c.all("aws:kinesis/firehoseDeliveryStream")) > 0 {
 				c.fail(nil, "", "no bucket of the audit log has Object Lock: whoever takes the account over deletes it")
@@ -260,6 +298,39 @@ var recordRails = []Rail{
 		Fix: "write enableDeletionProtection: true (protect: true)", Others: []string{"CKV_AWS_150"},
 		Needs: []need{{types: []string{"aws:lb/loadBalancer"}, path: "enableDeletionProtection", is: []string{"true"}}},
 	},
+}
+
+// unanswered returns the policy's hosts that a DNS firewall with this association lets nobody ask
+// for, sorted. Whoever has a place of its own is not asked for.
+func (c *checker) unanswered(association *graph.Resource) []string {
+	var allowed, out []string
+	for _, r := range c.all("aws:route53/resolverFirewallRule") {
+		for _, group := range r.PropertyDependencies["firewallRuleGroupId"] {
+			if r.String("action") == "ALLOW" && slices.Contains(
+				association.PropertyDependencies["firewallRuleGroupId"], group) {
+				allowed = append(allowed, c.domains(r)...)
+			}
+		}
+	}
+	for _, p := range c.plans {
+		for i := 0; p != nil && i < len(p.Agents); i++ {
+			for _, r := range p.Agents[i].Rules {
+				if !r.Deny && (r.Upstream == nil || r.Upstream.Address == "") && !slices.ContainsFunc(allowed,
+					func(name string) bool { return answers(name, r.Host) }) {
+					out = append(out, r.Host)
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// answers reports whether a name of a DNS firewall stands for a host, which may be a wildcard.
+func answers(name, host string) bool {
+	name = strings.TrimSuffix(name, ".")
+	below, wildcard := strings.CutPrefix(name, "*")
+	return all(name) || name == host || wildcard && strings.HasSuffix(host, below)
 }
 
 // all reports whether a name of a DNS firewall is every name.

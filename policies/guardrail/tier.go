@@ -31,10 +31,10 @@ func plansOf(g *graph.Graph, o Options) map[*graph.Resource]*plan.Plan {
 	return out
 }
 
-// plans calls the rail for each rule of the plans that allows something. Such a finding is named
-// after the rule.
-func (c *checker) plans(plans map[*graph.Resource]*plan.Plan) {
-	for r, p := range plans {
+// eachAllowed calls the rail for each rule of the plans that allows something. Such a finding is
+// named after the rule.
+func (c *checker) eachAllowed() {
+	for r, p := range c.plans {
 		if p == nil {
 			c.unknown(r, "plan")
 			continue
@@ -63,6 +63,21 @@ const bundleType = "postern:local:Bundle"
 
 // tierRails are about the proxies, wherever they run, and about the local target.
 var tierRails = []Rail{
+	{
+		ID: "PRX-04", Severity: Error,
+		Says: "A destination elsewhere answers by TLS, unless a reason says why not.",
+		Fix:  "write https, or a reason",
+		Rule: func(_ *plan.Plan, rule *plan.Rule) (string, string) {
+			if rule.Upstream == nil || !rule.Upstream.Plain || rule.Reason != "" ||
+				strings.HasPrefix(rule.Upstream.Address, "unix:") {
+				return "", ""
+			}
+			if a, err := netip.ParseAddrPort(rule.Upstream.Address); err == nil && a.Addr().IsLoopback() {
+				return "", ""
+			}
+			return Fails, "nobody verifies who answers at " + rule.Upstream.Address + ", and the network sees it"
+		},
+	},
 	{
 		ID: "PRX-06", Severity: Error, Says: "No destination is at a metadata service.",
 		Fix: "remove the upstream", Types: []string{bundleType},

@@ -165,6 +165,9 @@ func (s *standIn) Create(_ context.Context, r *pulumirpc.CreateRequest) (*pulumi
 		}
 	}
 	out.Fields["arn"] = structpb.NewStringValue("arn:aws:" + strings.ToLower(kind) + ":eu-west-1:123456789012:" + id)
+	if kind == "VpcEndpointService" {
+		out.Fields["serviceName"] = structpb.NewStringValue("com.amazonaws.vpce.eu-west-1.vpce-svc-" + strings.ToLower(id))
+	}
 	out.Fields["latestVersion"] = structpb.NewNumberValue(1)
 	m := made{URN: string(urn), Type: string(urn.Type()), Name: urn.Name()}
 	if kind == "NetworkAclRule" {

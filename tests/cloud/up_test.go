@@ -18,6 +18,9 @@ import (
 // program is the Pulumi program, which drives the engine itself.
 var program = fleet.Built("postern-stack-aws", "./cmd/postern-stack", "aws")
 
+// programAlone is the one without AWS, which is the policy pack, too.
+var programAlone = fleet.Built("postern-stack", "./cmd/postern-stack")
+
 // checkout is a folder with one stack, driven by the real engine with the
 // stand-in for the provider's plugin, if there is to be one.
 type checkout struct {
