@@ -5,9 +5,11 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -42,18 +44,23 @@ var loaders = []string{
 // CleanEnvironment makes the environment of this process what [Folders.Clean] makes of it. Each of
 // our programs that starts others by name, or links a library that does so, begins with it: the SDK
 // of AWS starts `sh` and what ~/.aws/config names as credential_process. If the list of agents'
-// folders is damaged, only the system's folders stay in PATH, and HOME alone may lead elsewhere. The
-// commands say what is damaged.
+// folders is damaged, only the system's folders stay in PATH, and HOME is what the system says: the
+// state folder stays where HOME had it. The commands say what is damaged.
 func CleanEnvironment() {
 	env := os.Environ()
 	if folders, err := AgentFolders(); err == nil {
 		env = folders.Clean(env)
 	} else {
-		home := os.Getenv("HOME")
 		env = append(withoutLoaders(safe(env, func(path string) bool {
-			return path != home &&
-				!slices.ContainsFunc(systems, func(dir string) bool { return within(filepath.Clean(path), dir) })
+			return !slices.ContainsFunc(systems, func(dir string) bool { return within(filepath.Clean(path), dir) })
 		})), "PATH="+strings.Join(system, ":"))
+		if state, err := StateFolder(); err == nil {
+			env = append(env, "POSTERN_HOME="+state)
+		}
+		env = slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") })
+		if own, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil && filepath.IsAbs(own.HomeDir) {
+			env = append(env, "HOME="+own.HomeDir)
+		}
 	}
 	os.Clearenv()
 	for _, kv := range env {

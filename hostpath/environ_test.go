@@ -3,6 +3,7 @@ package hostpath
 import (
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,7 +44,7 @@ func TestBeginning(t *testing.T) {
 	if os.Getenv(beginning) != "" {
 		KeepDescriptors()
 		CleanEnvironment()
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", "tool; echo CONFIG=$AWS_CONFIG_FILE=$KEPT; ls -l /proc/self/fd")
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", "tool; echo CONFIG=$AWS_CONFIG_FILE=$KEPT=$HOME=$POSTERN_HOME; ls -l /proc/self/fd")
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 		require.NoError(t, cmd.Run())
 		return
@@ -60,10 +61,13 @@ func TestBeginning(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	for _, damaged := range []bool{false, true} {
-		want := "good/tool\nCONFIG==/etc/hosts\n"
+		want := "good/tool\nCONFIG==/etc/hosts=" + w.path("safe") + "=" + w.path("state") + "\n"
 		if damaged {
 			require.NoError(t, os.WriteFile(filepath.Join(w.path("state"), "workdirs"), []byte("x\n"), 0o600))
-			want = "not found\nCONFIG==/etc/hosts\n" // nothing of PATH is used
+			own, err := user.Current()
+			require.NoError(t, err)
+			// Nothing of PATH is used, and HOME may be an agent's. The state folder stays where it is.
+			want = "not found\nCONFIG==/etc/hosts=" + own.HomeDir + "=" + w.path("state") + "\n"
 		}
 		cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestBeginning$")
 		cmd.ExtraFiles = []*os.File{left, left}

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"os"
@@ -204,4 +205,46 @@ func TestDestroyWithoutAReader(t *testing.T) {
 	require.False(t, running)
 	require.NoDirExists(t, c.home.NodesDir())
 	require.NoDirExists(t, c.home.PulumiDir())
+}
+
+// TestDestroyIsKilled: `destroy` dies at any line, alone or with its engine. What it has said to be
+// deleted is; run again, it takes away the rest, and nothing is left.
+func TestDestroyIsKilled(t *testing.T) {
+	t.Parallel()
+	c := newCheckout(t)
+	for _, line := range []int{1, 2} {
+		c.does("up")
+		cmd := c.command("destroy", "local")
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewScanner(out)
+		var said []string
+		for len(said) < line && lines.Scan() {
+			said = append(said, lines.Text())
+		}
+		engines := processes(t, c.home.PulumiDir())
+		require.NoError(t, cmd.Process.Kill())
+		if line == 1 {
+			for _, p := range engines {
+				pid, err := strconv.Atoi(strings.Fields(p)[0])
+				require.NoError(t, err)
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+			}
+		}
+		for lines.Scan() {
+			said = append(said, lines.Text())
+		}
+		require.Error(t, cmd.Wait())
+		t.Logf("%q", said)
+		_, node, err := daemon.Running(filepath.Join(c.home.NodeDir("n1"), "pid"))
+		require.NoError(t, err)
+		if node {
+			require.NotContains(t, strings.Join(said, "\n"), "- local-node-1 ")
+		}
+		c.does("destroy")
+		require.Empty(t, processes(t, c.home.Root))
+		require.NoDirExists(t, c.home.NodesDir())
+		require.NoDirExists(t, c.home.PulumiDir())
+	}
 }
