@@ -197,6 +197,7 @@ var secretText = regexp.MustCompile(`\b(AKIA|ASIA)[A-Z2-7]{16}\b|\bgh[pousr]_[A-
 type container struct {
 	Name, Image                        string
 	Privileged, ReadonlyRootFilesystem bool
+	LogConfiguration                   struct{ Options map[string]string }
 }
 
 // containers returns the containers of a task. It reports those that are not known.

@@ -492,6 +492,15 @@ func TestLogsOfAgents(t *testing.T) {
 		}
 		return slices.Contains(found(Check(g, Options{})), "AUD-06 g fails warning")
 	}
+	g := declared(t, map[string]map[string]any{
+		task + " t": {
+			"tags":                 map[string]any{graph.TagRole: agents},
+			"containerDefinitions": `[{"logConfiguration":{"options":{"awslogs-group":"/agents"}}}]`,
+		},
+		group + " g": {"name": "/agents"}, group + " other": {"name": "/other"},
+	})
+	require.Contains(t, found(Check(g, Options{})), "AUD-06 g fails warning", "a name is enough")
+	require.NotContains(t, found(Check(g, Options{})), "AUD-06 other fails warning")
 	require.True(t, of(agents, false))
 	require.False(t, of(agents, true))
 	require.False(t, of(proxies, false))

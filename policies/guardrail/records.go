@@ -177,8 +177,13 @@ var recordRails = []Rail{
 			if r.Role != agents {
 				return
 			}
-			for _, group := range c.places.to(r, "containerDefinitions", "aws:cloudwatch/logGroup") {
-				if c.describing(group, "aws:cloudwatch/logDataProtectionPolicy", "logGroupName") == nil {
+			of := c.places.to(r, "containerDefinitions", "aws:cloudwatch/logGroup")
+			for _, group := range c.all("aws:cloudwatch/logGroup") {
+				named := slices.Contains(of, group) || slices.ContainsFunc(c.containers(r), func(x container) bool {
+					name := x.LogConfiguration.Options["awslogs-group"]
+					return name != "" && name == group.String("name")
+				})
+				if named && c.describing(group, "aws:cloudwatch/logDataProtectionPolicy", "logGroupName") == nil {
 					c.fail(group, "", "%s writes to it whatever the agent prints: whoever reads logs sees it", r.Name)
 				}
 			}
