@@ -119,8 +119,12 @@ func TestCrashTellsNothing(t *testing.T) {
 		{"SIGSEGV at level debug", func(c *crashing, pid int) {
 			c.post("/logging?level=debug")
 			require.Equal(c, 200, c.Get("n1", "a", "https://api.test/"))
+			hung, err := os.FindProcess(pid)
+			require.NoError(c, err)
 			send(syscall.SIGSEGV)(c, pid)
-		}, "envoy ended"}, // a worker that held the log's lock cannot say more
+			// A worker that held the log's lock cannot say more, and may wait for it for ever.
+			time.AfterFunc(10*time.Second, func() { _ = hung.Kill() })
+		}, "envoy ended"},
 	}, {
 		{"no memory", func(c *crashing, pid int) {
 			limit(unix.RLIMIT_DATA, 1<<20)(c, pid)
