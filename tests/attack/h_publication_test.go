@@ -159,11 +159,13 @@ func TestPublication(t *testing.T) {
 	}{
 		{
 			"H-publish-1 the file is replaced by a rename (W6)", edit,
-			[]string{"push"}, exit.Unseen, "where an agent may write, so it is only a proposal",
+			[]string{"push"},
+			exit.Unseen, "where an agent may write, so it is only a proposal",
 		},
 		{
 			"H-publish-2 said yes beforehand (W6)", edit,
-			[]string{"push", "--yes"}, exit.Unseen, "for which --yes does not count",
+			[]string{"push", "--yes"},
+			exit.Unseen, "for which --yes does not count",
 		},
 		{"H-publish-3 by a checkout (W6)", func() {
 			d.git("init", "-q")
