@@ -3,12 +3,12 @@ package cut
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/xds/api"
@@ -34,7 +34,7 @@ func Agents(
 				failed = errors.Join(failed, err)
 				continue
 			}
-			fmt.Fprintf(w, "%s: node %s does not confirm: %s was cut off it from outside, with %d connections\n", filepath.Base(home.Root), node, agent, n)
+			advice.Printf(w, "%s: node %s does not confirm: %s was cut off it from outside, with %d connections\n", filepath.Base(home.Root), node, agent, n)
 		}
 	}
 	return false, failed
@@ -68,7 +68,7 @@ func Mend(
 			mended, err := mend(home, node, agent)
 			failed = errors.Join(failed, err)
 			if mended && notKilled != nil {
-				fmt.Fprintf(w, "%s: %s is not killed, and reaches node %s again\n",
+				advice.Printf(w, "%s: %s is not killed, and reaches node %s again\n",
 					filepath.Base(home.Root), agent, node)
 				enough = true
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 )
@@ -86,10 +87,10 @@ func (a *Agent) Print(w io.Writer) {
 		if r.Deny {
 			verb = "may never"
 		}
-		fmt.Fprintf(w, "%s %s %s\n", agent, verb, r.What())
+		advice.Printf(w, "%s %s %s\n", agent, verb, r.What())
 		note := func(key, value string) {
 			if value != "" {
-				fmt.Fprintf(w, "    %-11s %s\n", key+":", value)
+				advice.Printf(w, "    %-11s %s\n", key+":", value)
 			}
 		}
 		note("rule", WithSource(r.ID, r.Source))
@@ -120,11 +121,11 @@ func (a *Agent) Print(w io.Writer) {
 		note("owner", r.Owner)
 	}
 	if len(a.Rules) > 0 {
-		fmt.Fprintf(w, "everything else is denied by %s\n", plan.DefaultRule(agent))
+		advice.Printf(w, "everything else is denied by %s\n", plan.DefaultRule(agent))
 	} else {
-		fmt.Fprintf(w, "%s may do nothing\n", agent)
+		advice.Printf(w, "%s may do nothing\n", agent)
 	}
 	if runs := a.runs(); runs != "" {
-		fmt.Fprintln(w, runs)
+		advice.Println(w, runs)
 	}
 }

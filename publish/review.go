@@ -76,7 +76,7 @@ func Announce(w io.Writer, f *stacks.File) {
 		found = "an agent may write it, or not: " + advice.Visible(err.Error())
 	}
 	if found != "" {
-		fmt.Fprintf(w, "stack file: %s (%s)\n", advice.Visible(f.Real), found)
+		advice.Printf(w, "stack file: %s (%s)\n", advice.Visible(f.Real), found)
 	}
 }
 
@@ -158,7 +158,7 @@ func (r *Review) Print(w io.Writer) {
 		PrintChanges(w, r.Changes)
 	}
 	for _, line := range r.More {
-		fmt.Fprintln(w, advice.Visible(line))
+		advice.Println(w, advice.Visible(line))
 	}
 }
 
@@ -167,10 +167,10 @@ func (r *Review) Print(w io.Writer) {
 func PrintChanges(w io.Writer, changes []plan.Change) {
 	advice.Settle(w)
 	if len(changes) == 0 {
-		fmt.Fprintln(w, "nothing changes for any agent")
+		advice.Println(w, "nothing changes for any agent")
 	}
 	for _, c := range changes {
-		fmt.Fprintln(w, advice.Visible(c.Line()))
+		advice.Println(w, advice.Visible(c.Line()))
 	}
 }
 
@@ -260,7 +260,7 @@ func confirm(ctx context.Context, in *os.File, on io.Writer, question string) er
 	}
 	wanted := fmt.Sprintf("yes %d", number.Int64()+1000)
 	advice.Settle(on)
-	fmt.Fprintf(on, "%s Type %s: ", question, wanted)
+	advice.Printf(on, "%s Type %s: ", question, wanted)
 	answer, err := readAnswer(ctx, in)
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -511,9 +510,7 @@ func (d *driver) engine(ctx context.Context, program pulumi.RunFunc, use func(*e
 // report prints the summary and, if the stack is up, what is live.
 func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 	if d.JSON {
-		enc := json.NewEncoder(d.out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(sum)
+		return advice.Encode(d.out, sum, "  ")
 	}
 	fmt.Fprintln(d.out, sum.Line())
 	if sum.Operation != "up" {
@@ -526,17 +523,17 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "  version %s is live on %d of %d nodes\n", status.Version, status.Live(), len(status.Nodes))
+	advice.Printf(d.out, "  version %s is live on %d of %d nodes\n", status.Version, status.Live(), len(status.Nodes))
 	if len(status.Killed) > 0 {
-		fmt.Fprintf(d.out, "  killed: %s; `%s` lets them work again\n", strings.Join(status.Killed, ", "),
+		advice.Printf(d.out, "  killed: %s; `%s` lets them work again\n", strings.Join(status.Killed, ", "),
 			d.file.Command("unkill", "--agent", status.Killed[0]))
 	}
 	for _, n := range status.RefusedNodes {
-		fmt.Fprintf(d.out, "  warning: node %q is refused: %s\n", n.ID, advice.Lines(n.Reason))
+		advice.Printf(d.out, "  warning: node %q is refused: %s\n", n.ID, n.Reason)
 	}
 	for _, c := range status.Credentials {
 		if !c.OK {
-			fmt.Fprintf(d.out, "  warning: credential %s: %s\n", c.Name, advice.Lines(c.Problem))
+			advice.Printf(d.out, "  warning: credential %s: %s\n", c.Name, c.Problem)
 		}
 	}
 	if n := status.Live(); n == 0 || n < len(status.Nodes) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
@@ -131,10 +132,10 @@ moved. What has ended is taken out of the file.`,
 func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	w := cmd.OutOrStdout()
 	for _, text := range edited.Lookalikes() {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text)
+		advice.Println(cmd.ErrOrStderr(), "warning:", text)
 	}
 	for _, text := range edited.Ended {
-		fmt.Fprintln(cmd.ErrOrStderr(), "note:", text)
+		advice.Println(cmd.ErrOrStderr(), "note:", text)
 	}
 	if f.noPublish && !f.dryRun {
 		return onlyEdit(w, edited)
@@ -151,7 +152,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	if f.dryRun {
 		publish.PrintChanges(w, edited.Changes())
 		if live.Seq > 0 && len(others) > 0 {
-			fmt.Fprintf(w, "also in %s, and not live:\n", edited.Path)
+			advice.Printf(w, "also in %s, and not live:\n", edited.Path)
 			publish.PrintChanges(w, others)
 		}
 		return nil
@@ -164,12 +165,12 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	}
 	switch {
 	case len(edited.Changes()) == 0 && len(others) == 0:
-		fmt.Fprintf(w, "nothing to change: %s already says this, and it is live\n", edited.Path)
+		advice.Printf(w, "nothing to change: %s already says this, and it is live\n", edited.Path)
 		return nil
 	case len(others) > 0 && !f.withOthers:
-		fmt.Fprintln(w, "asked for:")
+		advice.Println(w, "asked for:")
 		publish.PrintChanges(w, edited.Changes())
-		fmt.Fprintf(w, "also in %s, and not live:\n", edited.Path)
+		advice.Printf(w, "also in %s, and not live:\n", edited.Path)
 		publish.PrintChanges(w, others)
 		return &publish.OtherChangesError{File: edited.Path, Count: len(others), Push: edited.Command("push")}
 	}
@@ -198,13 +199,13 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 func onlyEdit(w io.Writer, edited *edit.Edit) error {
 	changes := edited.Changes()
 	if len(changes) == 0 {
-		fmt.Fprintf(w, "nothing to change: %s already says this\n", edited.Path)
+		advice.Printf(w, "nothing to change: %s already says this\n", edited.Path)
 		return nil
 	}
 	if err := edited.Write(); err != nil {
 		return err
 	}
 	publish.PrintChanges(w, changes)
-	fmt.Fprintf(w, "%s is edited, not published: run `%s`\n", edited.Path, edited.Command("push"))
+	advice.Printf(w, "%s is edited, not published: run `%s`\n", edited.Path, edited.Command("push"))
 	return nil
 }

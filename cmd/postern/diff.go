@@ -1,12 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
@@ -59,7 +59,7 @@ of YAML. The riskiest change comes first. Nothing is changed.`,
 				if changes == nil {
 					changes = []plan.Change{}
 				}
-				if err := json.NewEncoder(w).Encode(changes); err != nil {
+				if err := advice.Encode(w, changes, ""); err != nil {
 					return exit.BadUsage(fmt.Errorf("write changes: %w", err))
 				}
 			} else {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/cmd/postern/records"
 	"github.com/postern/postern/exit"
@@ -109,28 +109,27 @@ func readGraph(stack *stacks.Stack, home home.Folder, from string) (*graph.Graph
 
 func printDrift(w io.Writer, stack *stacks.Stack, found []cloud.Difference, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
 		if found == nil {
 			found = []cloud.Difference{}
 		}
-		return enc.Encode(struct {
+		return advice.Encode(w, struct {
 			Stack       string             `json:"stack"`
 			Account     string             `json:"account"`
 			Region      string             `json:"region"`
 			Differences []cloud.Difference `json:"differences"`
-		}{stack.Name, stack.AWS.Account, stack.AWS.Region, found})
+		}{stack.Name, stack.AWS.Account, stack.AWS.Region, found}, "  ")
 	}
 	if len(found) == 0 {
-		fmt.Fprintf(w, "stack %s in %s of account %s is as planned\n", stack.Name, stack.AWS.Region, stack.AWS.Account)
+		advice.Printf(w, "stack %s in %s of account %s is as planned\n",
+			stack.Name, stack.AWS.Region, stack.AWS.Account)
 	}
 	for _, f := range found {
 		where := f.Resource
 		if f.ID != "" {
 			where += " (" + f.ID + ")"
 		}
-		fmt.Fprintf(w, "%-8s  %s: %s\n          %s\n", f.Risk, records.Plain(where), records.Plain(f.What), records.Plain(f.Do))
+		advice.Printf(w, "%-8s  %s: %s\n          %s\n",
+			f.Risk, records.Plain(where), records.Plain(f.What), records.Plain(f.Do))
 	}
 	return nil
 }

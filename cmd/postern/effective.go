@@ -1,12 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/explain"
 	"github.com/postern/postern/stacks"
 )
@@ -41,7 +41,7 @@ it says what isolates the agent's commands, if they run on this machine.`,
 			}
 			w := cmd.OutOrStdout()
 			if asJSON {
-				return json.NewEncoder(w).Encode(effective)
+				return advice.Encode(w, effective, "")
 			}
 			effective.Print(w)
 			return nil

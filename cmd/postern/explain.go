@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/explain"
@@ -54,14 +54,14 @@ Whether an agent is killed is read from what is published. A killed agent may do
 			e := explain.Request(stack, r, time.Now())
 			killed, err := isKilled(cmd, home, agent)
 			if err != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "note: it is not known whether %s is killed: %v\n", agent, err)
+				advice.Printf(cmd.ErrOrStderr(), "note: it is not known whether %s is killed: %v\n", agent, err)
 			}
 			if killed {
 				e.Kill(stack.File, agent)
 			}
 			w := cmd.OutOrStdout()
 			if asJSON {
-				if err := json.NewEncoder(w).Encode(e); err != nil {
+				if err := advice.Encode(w, e, ""); err != nil {
 					return err
 				}
 			} else {
@@ -106,10 +106,10 @@ func printExplanation(w io.Writer, e *explain.Explanation) {
 	}
 	line := func(key, value string) {
 		if value != "" {
-			fmt.Fprintf(w, "%-11s %s\n", key, value)
+			advice.Printf(w, "%-11s %s\n", key, value)
 		}
 	}
-	fmt.Fprintf(w, "%s: %s\n", verdict, e.Reason)
+	advice.Printf(w, "%s: %s\n", verdict, e.Reason)
 	if e.Rule != "" {
 		line("rule:", explain.WithSource(e.Rule, e.Source))
 	}

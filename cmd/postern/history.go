@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
 )
@@ -29,12 +29,11 @@ func newHistoryCmd() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
 				for _, b := range history {
 					if b.Broken() != nil {
 						continue
 					}
-					if err := enc.Encode(b); err != nil {
+					if err := advice.Encode(cmd.OutOrStdout(), b, ""); err != nil {
 						return err
 					}
 				}
@@ -45,10 +44,10 @@ func newHistoryCmd() *cobra.Command {
 				return err
 			}
 			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(t, "NO.\tVERSION\tTIME\tBY\tWHAT CHANGED")
+			advice.Printf(t, "NO.\tVERSION\tTIME\tBY\tWHAT CHANGED\n")
 			for i, b := range history {
 				if err := b.Broken(); err != nil {
-					fmt.Fprintf(t, "%d\t-\t-\t-\t%v\n", b.Seq, err)
+					advice.Printf(t, "%d\t-\t-\t-\t%v\n", b.Seq, err)
 					continue
 				}
 				version, err := b.Plan.Version()
@@ -66,7 +65,8 @@ func newHistoryCmd() *cobra.Command {
 				if !view.Marked(b.Seq) {
 					what = "was not live: " + what
 				}
-				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", b.Seq, version, b.Time.Local().Format(time.DateTime), b.By, what)
+				advice.Printf(t, "%d\t%s\t%s\t%s\t%s\n",
+					b.Seq, version, b.Time.Local().Format(time.DateTime), b.By, what)
 			}
 			return t.Flush()
 		},
@@ -140,7 +140,7 @@ Correct it before the next "postern push" or "up", which would publish its conte
 			if err := publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, wanted.Plan); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.ErrOrStderr(), "The stack file is as it was. Correct it before the next `postern push` or `up`,"+
+			advice.Println(cmd.ErrOrStderr(), "The stack file is as it was. Correct it before the next `postern push` or `up`,"+
 				" which would publish its content again.")
 			return nil
 		},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -51,7 +50,7 @@ decides on each change of it. --yes takes the usual answers, and publishes witho
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "wrote %s\n", advice.Path(path))
+			advice.Printf(cmd.OutOrStdout(), "wrote %s\n", advice.Path(path))
 			file, err := stacks.Open(path)
 			if err != nil {
 				return err

@@ -166,7 +166,7 @@ func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 	}
 	_, found, why := openHome(cmd)
 	if errors.Is(why, home.ErrUnclaimed) {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", advice.Lines(why.Error()))
+		advice.Error(cmd.ErrOrStderr(), "warning:", why)
 		why = nil
 	}
 	mend := cmd.Name() != "kill"
@@ -188,7 +188,7 @@ func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 		homes, err = cut.Whom(name, file == "" && name == stacks.Usual, why) // nobody has to name that one
 	}
 	for _, h := range homes {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: this is about the stack in %s\n", advice.Lines(why.Error()), h.Root)
+		advice.Printf(cmd.ErrOrStderr(), "%s: this is about the stack in %s\n", why, h.Root)
 	}
 	return homes, err
 }

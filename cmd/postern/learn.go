@@ -62,14 +62,14 @@ func (f *running) offer(cmd *cobra.Command) error {
 			Agent: f.agent, Hosts: []stacks.HostPort{{Host: w.Host, Port: w.Port}}, Methods: w.Methods, Paths: w.Paths,
 		}
 		if _, err := edit.Allow(f.file, r); err != nil {
-			fmt.Fprintf(os.Stderr, "postern: not offered: %s\n", advice.Visible(err.Error()))
+			advice.Printf(os.Stderr, "postern: not offered: %s\n", advice.Visible(err.Error()))
 			continue
 		}
 		requests = append(requests, r)
 	}
 	f.ended.Explain(os.Stderr, others)
 	if len(requests) == 0 {
-		fmt.Fprintln(cmd.OutOrStdout(), "nothing was refused that could be allowed")
+		advice.Println(cmd.OutOrStdout(), "nothing was refused that could be allowed")
 		return nil
 	}
 	edited, err := edit.Allow(f.file, requests...)

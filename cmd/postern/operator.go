@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/publish"
@@ -55,7 +56,8 @@ authority that vouches for the control planes' reports. Run it again after eithe
 			}
 			stack, err := file.Load()
 			if err != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "the stack file does not load yet, so whom it trusts was not taken from it: %v\n", err)
+				advice.Printf(cmd.ErrOrStderr(), "the stack file does not load yet, so whom it trusts was not taken from it: %v\n",
+					err)
 				return nil
 			}
 			if stack.Target != stacks.TargetAWS {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/cut"
 	"github.com/postern/postern/exit"
@@ -36,13 +37,13 @@ func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, er
 		v = &api.Converged{}
 	}
 	unconfirmed := cut.Unconfirmed(home, out)
-	fmt.Fprintf(w, "%s: %s on %d nodes after %.1f ms\n", name, what, v.Nodes, v.Millis)
+	advice.Printf(w, "%s: %s on %d nodes after %.1f ms\n", name, what, v.Nodes, v.Millis)
 	var left []string
 	for _, m := range v.Missing {
 		// A node of this machine that does not run serves nobody. A node that runs is among the
 		// unconfirmed.
 		if slices.Contains(cut.NodesHere(home), m.Node) {
-			fmt.Fprintf(w, "%s: %s\n", name, missing(m.Node, m.Since, time.Now()))
+			advice.Printf(w, "%s: %s\n", name, missing(m.Node, m.Since, time.Now()))
 			continue
 		}
 		left = append(left, missing(m.Node, m.Since, time.Now())+", and may serve its old version until it is back")

@@ -112,7 +112,7 @@ terminal counts what was refused.`,
 				return err
 			}
 			if err != nil {
-				fmt.Fprintln(os.Stderr, "postern:", advice.Lines(err.Error()))
+				advice.Error(os.Stderr, "postern:", err)
 			}
 			if status != exit.Done {
 				os.Exit(status)
@@ -175,7 +175,7 @@ func (f *running) run(cmd *cobra.Command, args []string) (int, error) {
 		return exit.Sandbox, err
 	}
 	if f.agent = agent; found != "" && !f.quiet {
-		fmt.Fprintf(os.Stderr, "postern: agent %s (%s) of %s\n", agent, found, advice.Visible(file.Real))
+		advice.Printf(os.Stderr, "postern: agent %s (%s) of %s\n", agent, found, advice.Visible(file.Real))
 	}
 	r := &run.Request{
 		Plan: p, File: file.Path, Home: home, Agent: agent, Workdir: f.workdir, Args: os.Args, Command: args,
@@ -191,7 +191,7 @@ func (f *running) run(cmd *cobra.Command, args []string) (int, error) {
 	if known := program.Of(args[0]); known != nil && !f.noPreset {
 		r.Program = *known
 		if !f.quiet {
-			fmt.Fprintf(os.Stderr, "postern: preset %s (--no-preset leaves it out): %s\n", known.Name, known.Given())
+			advice.Printf(os.Stderr, "postern: preset %s (--no-preset leaves it out): %s\n", known.Name, known.Given())
 		}
 	}
 	return f.start(cmd.Context(), r)
@@ -210,7 +210,8 @@ func ready(ctx context.Context, file *stacks.File, home home.Folder) (*plan.Plan
 	if err := setup.Unchanged(file, home, p); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(os.Stderr, "postern: stack %s is stopped; bringing it up (at most %s)\n", file.Name(), setup.UpPatience)
+	advice.Printf(os.Stderr, "postern: stack %s is stopped; bringing it up (at most %s)\n",
+		file.Name(), setup.UpPatience)
 	if err := setup.BringUp(ctx, file, false); err != nil {
 		return nil, err
 	}
@@ -244,7 +245,7 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 		return exit.Usage, exit.BadUsage(err)
 	}
 	if len(dropped) > 0 {
-		fmt.Fprintf(os.Stderr, "postern: --env %s: the command gets Postern's value, without which nothing gets out\n",
+		advice.Printf(os.Stderr, "postern: --env %s: the command gets Postern's value, without which nothing gets out\n",
 			strings.Join(dropped, ", --env "))
 	}
 	var unmake func() // set if the working directory was made
@@ -269,7 +270,7 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 		return exit.Sandbox, err
 	}
 	if unmake != nil {
-		fmt.Fprintf(os.Stderr, "postern: made the agent's working directory %s\n", r.Workdir)
+		advice.Printf(os.Stderr, "postern: made the agent's working directory %s\n", r.Workdir)
 	}
 	p.Spec.Stdin, p.Spec.Stdout, p.Spec.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if f.verbose {
@@ -280,7 +281,7 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 		if err := errors.Join(err, p.Abandon()); err != nil {
 			return exit.Sandbox, err
 		}
-		fmt.Println(line)
+		advice.Println(os.Stdout, line)
 		return 0, nil
 	}
 	publishing, stopPublishing := context.WithCancel(ctx)
@@ -297,7 +298,7 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 	bounded, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	if p.Unsigned && !f.quiet && isTerminal(os.Stderr) {
-		fmt.Fprintln(os.Stderr, "postern: commits made in the sandbox are not signed, because your key is not there; "+
+		advice.Println(os.Stderr, "postern: commits made in the sandbox are not signed, because your key is not there; "+
 			"to sign them afterwards: git rebase --exec 'git commit --amend --no-edit --gpg-sign' BASE")
 	}
 	p.Bound(bounded, stop)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/cmd/postern/notes"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
@@ -63,9 +63,7 @@ If the control planes are on other machines, it shows what they report to the bu
 				return errors.Join(err, recordedKills(cmd, home))
 			}
 			if asJSON {
-				enc := json.NewEncoder(w)
-				enc.SetIndent("", "  ")
-				err = enc.Encode(s)
+				err = advice.Encode(w, s, "  ")
 			} else {
 				err = table(w, s, time.Now())
 			}
@@ -139,62 +137,66 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 	if details.elsewhere {
 		printReporting(w, name, version, s)
 	} else {
-		fmt.Fprintf(w, "stack %s: version %s, live on %d/%d nodes%s\n", name, version, s.Live(), len(s.Nodes), whoIsKilled(s))
+		advice.Printf(w, "stack %s: version %s, live on %d/%d nodes%s\n",
+			name, version, s.Live(), len(s.Nodes), whoIsKilled(s))
 	}
 	if s.Wanted != s.Version {
-		fmt.Fprintf(w, "rolling out: version %s\n", s.Wanted)
+		advice.Printf(w, "rolling out: version %s\n", s.Wanted)
 	}
 	for _, n := range s.Nodes {
 		switch {
 		case !n.Connected:
-			fmt.Fprintf(w, "%s\n", missing(n.ID, n.Since, now))
+			advice.Printf(w, "%s\n", missing(n.ID, n.Since, now))
 		case n.Problem != "":
-			fmt.Fprintf(w, "node %s does not serve: %s; `%s` repairs it\n", n.ID, n.Problem, details.up)
+			advice.Printf(w, "node %s does not serve: %s; `%s` repairs it\n", n.ID, n.Problem, details.up)
 		case n.Streams > 1:
-			fmt.Fprintf(w, "node %s has %d streams: another process has its ID, and everything that the node is sent\n", n.ID, n.Streams)
+			advice.Printf(w, "node %s has %d streams: another process has its ID, and everything that the node is sent\n",
+				n.ID, n.Streams)
 		}
 	}
 	for _, r := range s.RefusedNodes {
-		fmt.Fprintf(w, "refused: node %q since %s: %s; it keeps the version that it had; if it belongs here, `%s` makes it part of the stack\n",
+		advice.Printf(w, "refused: node %q since %s: %s; it keeps the version that it had; if it belongs here, `%s` makes it part of the stack\n",
 			r.ID, ago(r.Since, now), r.Reason, details.up)
 	}
 	for _, p := range s.Published {
-		fmt.Fprintf(w, "published: %s lead into a sandbox of agent %s since %s\n",
+		advice.Printf(w, "published: %s lead into a sandbox of agent %s since %s\n",
 			strings.Join(p.Addresses, ", "), p.Agent, p.Since.Local().Format(time.TimeOnly))
 	}
 	if s.Problem != "" {
-		fmt.Fprintf(w, "problem: %s\n", s.Problem)
+		advice.Printf(w, "problem: %s\n", s.Problem)
 	}
 	if len(s.Killed) > 0 {
-		fmt.Fprintln(w, "killed agents get no answer but a denial; `postern unkill` lets them work again")
+		advice.Println(w, "killed agents get no answer but a denial; `postern unkill` lets them work again")
 	}
 	if s.Rejected != nil {
-		fmt.Fprintf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, strings.TrimSpace(s.Rejected.Message))
+		advice.Printf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, strings.TrimSpace(s.Rejected.Message))
 		if about := publish.About(s.Rejected, details.source); about != "" {
-			fmt.Fprintf(w, "  it is about %s\n", about)
+			advice.Printf(w, "  it is about %s\n", about)
 		}
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "\nNODE\tCONNECTED\tVERSION\tLAST ACK\tLAST NACK")
+	advice.Printf(t, "\nNODE\tCONNECTED\tVERSION\tLAST ACK\tLAST NACK\n")
 	for _, n := range s.Nodes {
-		fmt.Fprintf(t, "%s\t%t\t%s\t%s\t%s\n", n.ID, n.Connected, orDash(n.Version), ago(n.LastAck, now), nack(n, now))
+		advice.Printf(t, "%s\t%t\t%s\t%s\t%s\n",
+			n.ID, n.Connected, orDash(n.Version), ago(n.LastAck, now), nack(n, now))
 	}
 	if len(s.Replicas) > 1 || details.elsewhere && len(s.Replicas) > 0 {
-		fmt.Fprintln(t)
+		advice.Println(t)
 		printReplicas(t, s.Replicas, now)
 	}
 	if details.types {
-		fmt.Fprintln(t, "\nNODE\tTYPE\tWANTED\tACKED\tLAST ACK\tREFUSED")
+		advice.Printf(t, "\nNODE\tTYPE\tWANTED\tACKED\tLAST ACK\tREFUSED\n")
 		for _, n := range s.Nodes {
 			for _, r := range n.Types {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.ID, r.Name, orDash(s.Wanted), orDash(r.Version), ago(r.AckedAt, now), orDash(strings.TrimSpace(r.Nack)))
+				advice.Printf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.ID, r.Name, orDash(s.Wanted), orDash(r.Version), ago(r.AckedAt, now), orDash(strings.TrimSpace(r.Nack)))
 			}
 		}
 	}
 	if len(s.Credentials) > 0 {
-		fmt.Fprintln(t, "\nCREDENTIAL\tSOURCE\tVERSION\tIN USE SINCE\tSTATE")
+		advice.Printf(t, "\nCREDENTIAL\tSOURCE\tVERSION\tIN USE SINCE\tSTATE\n")
 		for _, c := range s.Credentials {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Name, orDash(c.Source), orDash(c.Version), ago(c.Since, now), credentialState(c, now))
+			advice.Printf(t, "%s\t%s\t%s\t%s\t%s\n",
+				c.Name, orDash(c.Source), orDash(c.Version), ago(c.Since, now), credentialState(c, now))
 		}
 	}
 	return t.Flush()
@@ -230,20 +232,22 @@ func printReporting(w io.Writer, stack, version string, s *api.Status) {
 			}
 		}
 	}
-	fmt.Fprintf(w, "stack %s: version %s, live at %d/%d control planes, by what they report%s\n", stack, version, took, reporting, whoIsKilled(s))
+	advice.Printf(w, "stack %s: version %s, live at %d/%d control planes, by what they report%s\n",
+		stack, version, took, reporting, whoIsKilled(s))
 	if reporting == 0 {
-		fmt.Fprintln(w, "problem: no control plane reports: publications are not served; nodes keep the version that they have")
+		advice.Println(w, "problem: no control plane reports: publications are not served; nodes keep the version that they have")
 	}
 }
 
 func printReplicas(w io.Writer, replicas []api.Replica, now time.Time) {
-	fmt.Fprintln(w, "CONTROL PLANE\tPUBLICATION\tVERSION\tNODES\tREPORTED\tPROBLEM")
+	advice.Printf(w, "CONTROL PLANE\tPUBLICATION\tVERSION\tNODES\tREPORTED\tPROBLEM\n")
 	for _, r := range replicas {
 		problem := orDash(r.Problem)
 		if r.Stale {
 			problem = "no longer reports"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%d/%d\t%s\t%s\n", r.ID, r.Seq, orDash(r.Version), r.Connected, r.Nodes, ago(r.Time, now), problem)
+		advice.Printf(w, "%s\t%d\t%s\t%d/%d\t%s\t%s\n",
+			r.ID, r.Seq, orDash(r.Version), r.Connected, r.Nodes, ago(r.Time, now), problem)
 	}
 }
 

@@ -22,13 +22,14 @@ func readAnswer(r io.Reader, most int64) ([]byte, error) {
 	if int64(len(b)) > most {
 		return nil, fmt.Errorf("it is larger than %d bytes", most)
 	}
-	return printable(b)
+	return Printable(b)
 }
 
-// printable returns the JSON without the characters that a terminal obeys or hides. The control
+// Printable returns the JSON without the characters that a terminal obeys or hides, and
+// without newlines. The control
 // plane may be another user's, may have been taken over, and passes on what nodes say. Text that is
-// not JSON is returned as one line of text.
-func printable(answer []byte) ([]byte, error) {
+// not JSON is returned as text.
+func Printable(answer []byte) ([]byte, error) {
 	decoder := json.NewDecoder(bytes.NewReader(answer))
 	decoder.UseNumber()
 	var v any
@@ -61,12 +62,16 @@ func cleanAll(v any) any {
 	return v
 }
 
-// clean replaces characters that are not printable. Lines stay lines.
+// clean replaces characters that are not printable. A newline becomes a blank, because whoever said
+// it could write a line of ours.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r == '\n' || unicode.IsPrint(r) {
+		switch {
+		case r == '\n':
+			return ' '
+		case unicode.IsPrint(r):
 			return r
 		}
 		return unicode.ReplacementChar
-	}, s)
+	}, strings.TrimSuffix(s, "\n"))
 }

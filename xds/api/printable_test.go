@@ -30,12 +30,12 @@ func answering(t *testing.T, status int, write func(w io.Writer)) *Client {
 // TestHostileAnswer: what a control plane says neither acts on a terminal nor takes the memory.
 func TestHostileAnswer(t *testing.T) {
 	t.Parallel()
-	const hostile = "a\x1b[2Jb\u202ec\u009bd\te"
+	const hostile = "a\x1b[2Jb\u202ec\u009bd\te\nnode n1 is fine\n"
 	status, err := answering(t, http.StatusOK, func(w io.Writer) {
 		_ = json.NewEncoder(w).Encode(Status{Version: hostile, Seq: 1<<63 + 1, Nodes: []Node{{ID: hostile}}})
 	}).Status(t.Context())
 	require.NoError(t, err)
-	const harmless = "a\ufffd[2Jb\ufffdc\ufffdd\ufffde"
+	const harmless = "a\ufffd[2Jb\ufffdc\ufffdd\ufffde node n1 is fine"
 	require.Equal(t, harmless, status.Version)
 	require.Equal(t, harmless, status.Nodes[0].ID)
 	require.Equal(t, uint64(1<<63+1), status.Seq)

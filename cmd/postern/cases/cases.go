@@ -3,7 +3,6 @@
 package cases
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -50,7 +49,7 @@ nothing is published.`,
 				return err
 			}
 			if asJSON {
-				err = json.NewEncoder(cmd.OutOrStdout()).Encode(results)
+				err = advice.Encode(cmd.OutOrStdout(), results, "")
 			} else {
 				show(cmd.OutOrStdout(), results)
 			}
@@ -216,8 +215,8 @@ func show(out io.Writer, results []result) {
 		if r.Verdict.Rule != "" {
 			got += " by rule " + explain.WithSource(r.Verdict.Rule, r.Verdict.Source)
 		}
-		fmt.Fprintln(out, advice.Visible(fmt.Sprintf("%s:%d: %s: %s: expected %s, got %s",
+		advice.Println(out, advice.Visible(fmt.Sprintf("%s:%d: %s: %s: expected %s, got %s",
 			r.File, r.Line, r.Agent, r.Request, expected, got)))
 	}
-	fmt.Fprintf(out, "%d of %d cases passed\n", passed, len(results))
+	advice.Printf(out, "%d of %d cases passed\n", passed, len(results))
 }

@@ -3,7 +3,6 @@ package doctor
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +52,7 @@ The exit status is 0 if at least one runtime can be used.`,
 			}
 			findings := run.Examine(cmd.Context(), folders)
 			if asJSON {
-				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(findings); err != nil {
+				if err := advice.Encode(cmd.OutOrStdout(), findings, ""); err != nil {
 					return err
 				}
 			} else {
@@ -106,11 +105,14 @@ func (f *fixing) run(cmd *cobra.Command, folders *hostpath.Folders) error {
 	}
 	at := advice.Visible(change.Path)
 	if bytes.Equal(change.Was, change.Content) {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s has what gVisor needs; if Docker has not read it yet: %s\n", at, reload)
+		advice.Printf(cmd.OutOrStdout(), "%s has what gVisor needs; if Docker has not read it yet: %s\n", at, reload)
 		return nil
 	}
 	advice.Settle(cmd.ErrOrStderr())
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s will be:\n%s", at, change.Content)
+	advice.Printf(cmd.ErrOrStderr(), "%s will be:\n", at)
+	if _, err := io.WriteString(cmd.ErrOrStderr(), advice.Lines(string(change.Content))); err != nil {
+		return err
+	}
 	if !f.yes {
 		err := publish.Confirm(cmd.Context(), os.Stdin, cmd.ErrOrStderr(), "Write "+at+"?",
 			"postern doctor --fix gvisor")
@@ -121,19 +123,19 @@ func (f *fixing) run(cmd *cobra.Command, folders *hostpath.Folders) error {
 	if err := change.Write(); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "wrote %s; Docker reads it with: %s\n", at, reload)
+	advice.Printf(cmd.OutOrStdout(), "wrote %s; Docker reads it with: %s\n", at, reload)
 	return nil
 }
 
 func show(out io.Writer, findings []run.Finding) {
 	for _, f := range findings {
 		if f.Usable {
-			fmt.Fprintf(out, "%-10s  usable      %s\n", f.Runtime, f.Detail)
+			advice.Printf(out, "%-10s  usable      %s\n", f.Runtime, f.Detail)
 			continue
 		}
-		fmt.Fprintf(out, "%-10s  not usable  %s\n", f.Runtime, f.Why)
+		advice.Printf(out, "%-10s  not usable  %s\n", f.Runtime, f.Why)
 		if f.Remedy != "" {
-			fmt.Fprintf(out, "%-10s              %s\n", "", f.Remedy)
+			advice.Printf(out, "%-10s              %s\n", "", f.Remedy)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/toolbox"
 	"github.com/postern/postern/xds/api"
@@ -33,7 +34,7 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 		record := api.Published{Agent: r.Agent, Tools: []string{"git"}}
 		cut := func() {
 			p.Tools.Close()
-			fmt.Fprintf(os.Stderr, "postern: agent %s is killed, so its tools have ended\n", r.Agent)
+			advice.Printf(os.Stderr, "postern: agent %s is killed, so its tools have ended\n", r.Agent)
 		}
 		if err := control.Published(ctx, record, cut); err != nil {
 			p.Tools.Listener.Close() // the sandbox still shows the socket's folder
@@ -41,13 +42,13 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 		} else {
 			go func() {
 				if err := toolbox.Serve(p.Tools.Listener, p.Tools.Git, p.Tools.Run); err != nil {
-					fmt.Fprintf(os.Stderr, "postern: agent %s has no tools any more: %v\n", r.Agent, err)
+					advice.Printf(os.Stderr, "postern: agent %s has no tools any more: %v\n", r.Agent, err)
 				}
 			}()
 		}
 	}
 	if p.NoTools != "" {
-		fmt.Fprintf(os.Stderr, "postern: agent %s has no tools in this run: %s\n", r.Agent, p.NoTools)
+		advice.Printf(os.Stderr, "postern: agent %s has no tools in this run: %s\n", r.Agent, p.NoTools)
 	}
 	if len(spec.Published) == 0 {
 		return nil
@@ -60,7 +61,7 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 		for _, p := range spec.Published {
 			p.Listener.Close()
 		}
-		fmt.Fprintf(os.Stderr, "postern: agent %s is killed, so its published ports are closed\n", r.Agent)
+		advice.Printf(os.Stderr, "postern: agent %s is killed, so its published ports are closed\n", r.Agent)
 	}
 	if err := control.Published(ctx, record, cut); err != nil {
 		return fmt.Errorf("publish ports: %w", err)

@@ -4,7 +4,6 @@ package notes
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -32,10 +31,10 @@ func Changed(ctx context.Context, w io.Writer, file *stacks.File, home home.Fold
 	stack, err := file.Load()
 	switch {
 	case err != nil:
-		fmt.Fprintf(w, "note: %s has a mistake, and what is live stays: `%s` shows it\n",
+		advice.Printf(w, "note: %s has a mistake, and what is live stays: `%s` shows it\n",
 			advice.Visible(file.Path), file.Command("diff"))
 	case len(plan.Diff(live.Plan, stack.Plan)) > 0:
-		fmt.Fprintf(w, "note: %s, or an authority that it names, has changes that are not live: `%s` shows them\n",
+		advice.Printf(w, "note: %s, or an authority that it names, has changes that are not live: `%s` shows them\n",
 			advice.Visible(file.Path), file.Command("diff"))
 	}
 	read := []string{}
@@ -48,7 +47,7 @@ func Changed(ctx context.Context, w io.Writer, file *stacks.File, home home.Fold
 	for _, n := range s.Nodes {
 		pid := filepath.Join(home.NodeDir(n.ID), "pid")
 		for _, path := range changedSince(pid, read) {
-			fmt.Fprintf(w, "note: %s changed after node %s had started, which may not know it: "+
+			advice.Printf(w, "note: %s changed after node %s had started, which may not know it: "+
 				"`kill $(cat %s)` ends the node, and `%s` starts it again\n", path, n.ID, pid, file.Command("up"))
 		}
 	}
@@ -88,7 +87,7 @@ func Refused(ctx context.Context, w io.Writer, home home.Folder, now time.Time) 
 		return nil
 	})
 	for _, e := range last {
-		fmt.Fprintf(w, "note: %s refused credential %s (%d) %s ago\n",
+		advice.Printf(w, "note: %s refused credential %s (%d) %s ago\n",
 			advice.Visible(e.Host), advice.Visible(e.Credential), e.Status, now.Sub(e.Time).Round(time.Second))
 	}
 }

@@ -48,7 +48,7 @@ func sign(cmd *cobra.Command, r *drive.Request, file *stacks.File, o *bundle.Ope
 	if err := o.KeepProof(cmd.Context(), b, text.Bytes()); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "signed, and kept next to publication %d\n", b.Seq)
+	advice.Printf(cmd.ErrOrStderr(), "signed, and kept next to publication %d\n", b.Seq)
 	return report.Deliver(cmd.OutOrStdout(), r.JSON, "")
 }
 
@@ -94,7 +94,7 @@ func verify(cmd *cobra.Command, r *drive.Request, file *stacks.File, o *bundle.O
 		return fmt.Errorf("the proof of publication %d is old: %s changed since: sign one with `%s`", b.Seq, what,
 			file.Command("prove", "--sign"))
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "signed for publication %d by %s at %s\n", b.Seq, advice.Visible(kept.By),
+	advice.Printf(cmd.ErrOrStderr(), "signed for publication %d by %s at %s\n", b.Seq, advice.Visible(kept.By),
 		kept.Time.Format("2006-01-02 15:04:05 MST"))
 	return report.Deliver(cmd.OutOrStdout(), r.JSON, "")
 }

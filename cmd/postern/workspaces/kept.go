@@ -3,10 +3,12 @@ package workspaces
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/sandbox/workspace"
 	"github.com/postern/postern/stacks/yaml"
 )
@@ -72,7 +74,7 @@ func (stack Stack) listKept(what, none string) *cobra.Command {
 				}
 			}
 			if len(all) == 0 && !asJSON {
-				fmt.Fprintln(cmd.ErrOrStderr(), none)
+				advice.Println(cmd.ErrOrStderr(), none)
 			}
 			return nil
 		},
@@ -97,7 +99,7 @@ func (stack Stack) clear(cmd *cobra.Command, agent, volume string, none error) e
 	if err := all[i].Clear(); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "cleared %s\n", all[i])
+	advice.Printf(cmd.OutOrStdout(), "cleared %s\n", all[i])
 	return nil
 }
 
@@ -137,6 +139,7 @@ func printKept(cmd *cobra.Command, k *workspace.Kept, asJSON bool) error {
 	if inUse {
 		state += "  (in use)"
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s  %s%s\n", name, yaml.SizeText(used>>20<<20+1<<20), state)
+	line := advice.Sprintf("%s  %s%s\n", name, yaml.SizeText(used>>20<<20+1<<20), state)
+	_, err = io.WriteString(cmd.OutOrStdout(), line)
 	return err
 }

@@ -43,7 +43,7 @@ func say(out io.Writer, what string, all []workspace.Secret) {
 		}
 		shown = append(shown, text)
 	}
-	fmt.Fprintf(out, "postern: %s: %s%s\n", what, strings.Join(shown, ", "), more(len(all)-maxShown))
+	advice.Printf(out, "postern: %s: %s%s\n", what, strings.Join(shown, ", "), more(len(all)-maxShown))
 }
 
 // sayLeaked says what each repository's objects have, and how to have a repository without that.
@@ -55,7 +55,7 @@ func sayLeaked(out io.Writer, all []run.Leaked, clean string) {
 
 func sayOneLeaked(out io.Writer, l run.Leaked, clean string) {
 	if l.Unknown != nil {
-		fmt.Fprintf(out, "postern: %s: so an agent may find what is hidden in the repository's objects\n",
+		advice.Printf(out, "postern: %s: so an agent may find what is hidden in the repository's objects\n",
 			advice.Visible(l.Unknown.Error()))
 	}
 	if len(l.Paths) == 0 {
@@ -65,13 +65,13 @@ func sayOneLeaked(out io.Writer, l run.Leaked, clean string) {
 	for _, at := range l.Paths[:min(len(l.Paths), maxShown)] {
 		shown = append(shown, workspace.Quote(at))
 	}
-	fmt.Fprintf(out, "postern: an agent can read these in the objects of the repository %s, because they were "+
+	advice.Printf(out, "postern: an agent can read these in the objects of the repository %s, because they were "+
 		"committed: %s%s; ", workspace.Quote(l.Folder), strings.Join(shown, ", "), more(len(l.Paths)-maxShown))
 	if advice.Visible(clean) != clean {
-		fmt.Fprintln(out, "give the folder another name first, without bytes that act on a terminal")
+		advice.Println(out, "give the folder another name first, without bytes that act on a terminal")
 		return
 	}
-	fmt.Fprintf(out, "for a repository without them, to use with --workdir %s:\n%s\n",
+	advice.Printf(out, "for a repository without them, to use with --workdir %s:\n%s\n",
 		advice.Visible(advice.Path(l.Clean)), clean)
 }
 
@@ -153,7 +153,7 @@ func (stack Stack) scanFolder(cmd *cobra.Command, dir, agent string, asJSON, cle
 	}
 	sayLeaked(cmd.ErrOrStderr(), leaked, cleanCommand(flags, agent, real))
 	if len(found.Hidden) > 0 && !asJSON {
-		fmt.Fprintln(cmd.ErrOrStderr(),
+		advice.Println(cmd.ErrOrStderr(),
 			"note: with workspace write an agent can read these; with overlay and read-only it cannot")
 	}
 	return nil
@@ -178,10 +178,10 @@ func makeClean(cmd *cobra.Command, registry hostpath.Registry, leaked []run.Leak
 			continue
 		}
 		for _, s := range more {
-			fmt.Fprintf(cmd.ErrOrStderr(), "the last commit had %s (%s), too\n", workspace.Quote(s.Path),
+			advice.Printf(cmd.ErrOrStderr(), "the last commit had %s (%s), too\n", workspace.Quote(s.Path),
 				advice.Visible(s.Why))
 		}
-		fmt.Fprintln(cmd.ErrOrStderr(), "made", workspace.Quote(l.Clean))
+		advice.Println(cmd.ErrOrStderr(), "made", workspace.Quote(l.Clean))
 	}
 	return all
 }
@@ -237,7 +237,8 @@ func printSecrets(out io.Writer, found *workspace.Found, folder string, leaked [
 		if committed[s.Path] {
 			note += "; committed"
 		}
-		if _, err := fmt.Fprintf(out, "%s  (%s%s)\n", workspace.Quote(s.Path), s.Why, note); err != nil {
+		line := advice.Sprintf("%s  (%s%s)\n", workspace.Quote(s.Path), s.Why, note)
+		if _, err := io.WriteString(out, line); err != nil {
 			return err
 		}
 	}

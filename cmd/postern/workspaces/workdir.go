@@ -41,7 +41,7 @@ user on this machine.`,
 					} else if slices.Contains(busy, p) {
 						note = "  (an agent works there now)"
 					}
-					fmt.Fprintln(cmd.OutOrStdout(), advice.Visible(p)+note)
+					advice.Println(cmd.OutOrStdout(), advice.Visible(p)+note)
 				}
 				return errors.Join(err, err2)
 			},
@@ -89,13 +89,13 @@ func forget(cmd *cobra.Command, path string) error {
 	case err != nil:
 		return fmt.Errorf("forget %s: %w", advice.Visible(path), err)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "forgot %s\n", advice.Visible(path))
+	advice.Printf(cmd.OutOrStdout(), "forgot %s\n", advice.Visible(path))
 	folders, err := registry.Folders()
 	if err != nil {
 		return err
 	}
 	if still := (*hostpath.WritableError)(nil); errors.As(folders.Check(filepath.Clean(path)), &still) {
-		fmt.Fprintf(cmd.OutOrStdout(), "it is not trusted all the same: %s\n", advice.Visible(still.Error()))
+		advice.Printf(cmd.OutOrStdout(), "it is not trusted all the same: %s\n", advice.Visible(still.Error()))
 	}
 	return nil
 }

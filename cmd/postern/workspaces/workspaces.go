@@ -4,7 +4,6 @@ package workspaces
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +62,7 @@ terminal: control characters are escaped.`,
 				return err
 			}
 			if run.Running() {
-				fmt.Fprintln(cmd.ErrOrStderr(), "note: the agent still runs, and these are its changes so far")
+				advice.Println(cmd.ErrOrStderr(), "note: the agent still runs, and these are its changes so far")
 			}
 			if changesAsJSON {
 				return printChanges(cmd.OutOrStdout(), run, workspace.Selected(args[1:]))
@@ -97,7 +96,7 @@ The exit status is 4 if a change was refused.`,
 			if err := run.Discard(); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "discarded %s: %s is as it was\n", run.ID, advice.Visible(run.Workdir))
+			advice.Printf(cmd.OutOrStdout(), "discarded %s: %s is as it was\n", run.ID, advice.Visible(run.Workdir))
 			return nil
 		},
 	}
@@ -132,26 +131,19 @@ func (stack Stack) list(cmd *cobra.Command, asJSON bool) error {
 		if r.Running() {
 			state = "  (it runs)"
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s  %s  %s%s\n", r.ID, time.Unix(0, r.Started).Format(time.DateTime),
+		advice.Printf(cmd.OutOrStdout(), "%s  %s  %s  %s  %s%s\n", r.ID, time.Unix(0, r.Started).Format(time.DateTime),
 			r.Agent,
 			advice.Visible(r.Workdir), advice.Visible(strings.Join(r.Command, " ")), state)
 	}
 	if err == nil && len(runs) == 0 && !asJSON {
-		fmt.Fprintln(cmd.ErrOrStderr(), "no run has changes that were neither applied nor discarded")
+		advice.Println(cmd.ErrOrStderr(), "no run has changes that were neither applied nor discarded")
 	}
 	return err
 }
 
 // printJSON prints the value on a line, in ASCII: an agent's names have characters that act on a
 // terminal.
-func printJSON(out io.Writer, value any) error {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(out, advice.JSON(string(text)))
-	return err
-}
+func printJSON(out io.Writer, value any) error { return advice.Encode(out, value, "") }
 
 // printChanges prints a JSON object for each change. A path that is not UTF-8 is "bytes", in
 // base64.
@@ -190,10 +182,10 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 		return err
 	}
 	result, err := run.Apply(cmd.Context(), workspace.Selected(paths), func(c workspace.Change) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "not applied: %s: %s\n", workspace.Quote(c.Path), c.Refused)
+		advice.Printf(cmd.ErrOrStderr(), "not applied: %s: %s\n", workspace.Quote(c.Path), c.Refused)
 	})
 	if result.Done > 0 {
-		fmt.Fprintf(cmd.OutOrStdout(), "applied %s to %s\n", plural(result.Done, "change", "changes"),
+		advice.Printf(cmd.OutOrStdout(), "applied %s to %s\n", plural(result.Done, "change", "changes"),
 			advice.Visible(run.Workdir))
 	}
 	if err != nil {
@@ -212,11 +204,11 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 	case left > 0 && result.Done == 0:
 		return fmt.Errorf("no change of %s is at the paths: look with `postern%s workspace diff %s`", id, flags, id)
 	case left > 0:
-		fmt.Fprintf(cmd.OutOrStdout(), "%s left: postern%s workspace diff %s\n", plural(left, "change is",
+		advice.Printf(cmd.OutOrStdout(), "%s left: postern%s workspace diff %s\n", plural(left, "change is",
 			"changes are"), flags, id)
 		return nil
 	case result.Done == 0:
-		fmt.Fprintf(cmd.OutOrStdout(), "%s has everything already\n", advice.Visible(run.Workdir))
+		advice.Printf(cmd.OutOrStdout(), "%s has everything already\n", advice.Visible(run.Workdir))
 	}
 	return run.Discard()
 }
@@ -225,17 +217,17 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 // wrote: see [Offer] and [SayTools].
 func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end func()) {
 	if p.Isolation != "" && !quiet {
-		fmt.Fprintln(out, "postern: the command runs under", p.Isolation)
+		advice.Println(out, "postern: the command runs under", p.Isolation)
 	}
 	if p.Git != "" && !quiet {
-		fmt.Fprintln(out, "postern:", advice.Visible(p.Git))
+		advice.Println(out, "postern:", advice.Visible(p.Git))
 	}
 	for _, on := range p.OnPath[:min(len(p.OnPath), maxShown)] {
-		fmt.Fprintf(out, "postern: %s leads to what the command writes: it runs when you type its name\n",
+		advice.Printf(out, "postern: %s leads to what the command writes: it runs when you type its name\n",
 			advice.Visible(on))
 	}
 	if p.Spec.VM != nil && !p.Spec.VM.KVM && !quiet {
-		fmt.Fprintln(out, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
+		advice.Println(out, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
 			"what this machine has: postern doctor")
 	}
 	if p.Secrets != nil {
@@ -267,9 +259,9 @@ func Offer(out io.Writer, stackFlags string, run *workspace.Run) {
 		}
 	}
 	if err != nil {
-		fmt.Fprintf(out, "postern: %s\n", advice.Visible(err.Error()))
+		advice.Printf(out, "postern: %s\n", advice.Visible(err.Error()))
 	}
-	fmt.Fprintf(out,
+	advice.Printf(out,
 		"postern: %s is as it was, and %s apart: postern%s workspace diff %s "+
 			"(then apply or discard in place of diff)\n",
 		advice.Visible(run.Workdir), plural(count, "change is kept", "changes are kept"), stackFlags, run.ID)
@@ -297,16 +289,16 @@ func SayTools(out io.Writer, folder string) (before, after func()) {
 		were, err := look()
 		now, again := find()
 		if err = errors.Join(err, again); err != nil {
-			fmt.Fprintf(out, "postern: %s\n", advice.Visible(err.Error()))
+			advice.Printf(out, "postern: %s\n", advice.Visible(err.Error()))
 			return
 		}
 		changed, worst := now.Since(were)
 		most := max(worst, maxShown)
 		for _, line := range changed[:min(len(changed), most)] {
-			fmt.Fprintf(out, "postern: look before you use it: %s\n", line)
+			advice.Printf(out, "postern: look before you use it: %s\n", line)
 		}
 		if n := len(changed) - most; n > 0 {
-			fmt.Fprintf(out, "postern: and %s of which a program here may run something\n", plural(n, "more file",
+			advice.Printf(out, "postern: and %s of which a program here may run something\n", plural(n, "more file",
 				"more files"))
 		}
 	}

@@ -1,0 +1,72 @@
+package advice
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+)
+
+// Printf is [fmt.Fprintf] for lines that quote what a node, a control plane, an agent or a log
+// said: every text among the arguments is [Visible]. Only the format makes lines, columns and
+// escape sequences. An error of w is ignored.
+func Printf(w io.Writer, format string, args ...any) {
+	fmt.Fprintf(w, format, visible(args)...)
+}
+
+// Sprintf is [Printf] for a caller to whom it matters whether the line is written.
+func Sprintf(format string, args ...any) string { return fmt.Sprintf(format, visible(args)...) }
+
+// Error writes a line that begins with the word, such as "warning:". The error may have several
+// lines: see [Lines].
+func Error(w io.Writer, word string, err error) { fmt.Fprintln(w, word, Lines(err.Error())) }
+
+// Println is [Printf] with blanks between the arguments and a newline at the end.
+func Println(w io.Writer, args ...any) {
+	fmt.Fprintln(w, visible(args)...)
+}
+
+// Encode writes v as JSON that no terminal acts on: see [JSON]. Without indent it is one line.
+func Encode(w io.Writer, v any, indent string) error {
+	text, err := json.MarshalIndent(v, "", indent)
+	if indent == "" {
+		text, err = json.Marshal(v)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, JSON(string(text))+"\n")
+	return err
+}
+
+// visible returns the arguments with every text as Visible has it. What is no text stays.
+func visible(args []any) []any {
+	out := make([]any, len(args))
+	for i, a := range args {
+		switch a := a.(type) {
+		case nil:
+		case error:
+			out[i] = Visible(a.Error())
+		case fmt.Stringer:
+			out[i] = Visible(a.String())
+		default:
+			out[i] = text(reflect.ValueOf(a))
+		}
+	}
+	return out
+}
+
+func text(v reflect.Value) any {
+	switch v.Kind() {
+	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint,
+		reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		return v.Interface()
+	case reflect.String:
+		return Visible(v.String())
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return Visible(string(v.Bytes()))
+		}
+	}
+	return Visible(fmt.Sprint(v.Interface()))
+}
