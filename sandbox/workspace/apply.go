@@ -66,12 +66,9 @@ func (r *Run) Apply(ctx context.Context, selected func(Change) bool, refused fun
 		return result, fmt.Errorf("apply changes: %w", err)
 	}
 	a := &applier{run: r, host: tree{host}, upper: tree{upper}, uid: int(owner.Uid), gid: int(owner.Gid), left: r.Size}
-	err = r.Changes(func(c Change) error {
+	err = r.Checked(ctx, selected, func(c Change) error {
 		if err := ctx.Err(); err != nil {
 			return err
-		}
-		if !selected(c) {
-			return nil
 		}
 		if c.Refused == "" {
 			switch err := a.apply(&c); {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/workspace/objects"
 	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
@@ -69,7 +70,7 @@ func (r *Run) Changes(visit func(Change) error) error {
 	if err := r.load(); err != nil {
 		return err
 	}
-	w := &walker{run: r, visit: visit, hidden: map[string]bool{}}
+	w := &walker{run: r, visit: visit, hidden: map[string]bool{}, upper: tree{upper}, host: tree{host}}
 	for _, path := range append(r.seen.hidden, r.Hidden...) {
 		w.hidden[path] = true
 	}
@@ -83,6 +84,8 @@ type walker struct {
 	run    *Run
 	visit  func(Change) error
 	hidden map[string]bool
+	// upper and host are the whole trees.
+	upper, host tree
 	// ended is the error of visit, after which nothing is visited.
 	ended error
 }
@@ -165,6 +168,9 @@ func (w *walker) folder(at string, upper, host *os.File, opaque bool) error {
 			continue
 		}
 		child := path.Join(at, name)
+		if w.keeps(child) {
+			continue
+		}
 		if err := w.refuse(child, w.deleted(child, name, host)); err != nil {
 			return err
 		}
@@ -192,12 +198,15 @@ func (w *walker) name(at, name string, upper, host *os.File) error {
 		}
 	}
 	if is.isWhiteout() {
-		if was == nil {
+		if was == nil || w.keeps(at) {
 			return nil
 		}
 		return w.deleted(at, name, host)
 	}
 	unseen := w.unseen(at, name, host, was)
+	if was != nil && was.kind != is.kind && unseen == "" && w.keeps(at) {
+		unseen = objects.ErrElsewhere.Error()
+	}
 	if was != nil && was.kind != is.kind && unseen == "" {
 		if err := w.deleted(at, name, host); err != nil {
 			return err

@@ -3,6 +3,7 @@ package workspace
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -16,7 +17,7 @@ const maxDiff = 1 << 20
 
 // Diff writes the changes that selected selects as `git diff` writes them. Lines that begin with
 // "!" are ours. Nothing in the output acts on a terminal, whatever the agent wrote.
-func (r *Run) Diff(out io.Writer, selected func(Change) bool) error {
+func (r *Run) Diff(ctx context.Context, out io.Writer, selected func(Change) bool) error {
 	upper, host, err := r.both()
 	if err != nil {
 		return err
@@ -24,13 +25,10 @@ func (r *Run) Diff(out io.Writer, selected func(Change) bool) error {
 	defer host.Close()
 	defer upper.Close()
 	w := bufio.NewWriter(out)
-	err = r.Changes(func(c Change) error {
+	err = r.Checked(ctx, selected, func(c Change) error {
 		// As git, a folder shows by what is in it.
 		if isFolder := c.Kind != Modified && (c.new.is(unix.S_IFDIR) || c.old.is(unix.S_IFDIR) &&
 			c.new == nil); isFolder && c.Refused == "" {
-			return nil
-		}
-		if !selected(c) {
 			return nil
 		}
 		return c.print(w, tree{host}, tree{upper})

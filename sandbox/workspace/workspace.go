@@ -38,6 +38,9 @@ type Run struct {
 	dir string
 	// held is open, and locked, as long as this process uses the run alone.
 	held *os.File
+	// CheckPack says why an index of git's is not that of the pack, or that a pack is damaged.
+	// Without it, no pack is applied.
+	CheckPack func(ctx context.Context, pack, index *os.File) error `json:"-"`
 	// seen is nil until it is read.
 	seen *seen
 }

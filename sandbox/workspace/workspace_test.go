@@ -229,7 +229,7 @@ func TestHostileLayer(t *testing.T) {
 	write(t, filepath.Join(l.layer, "binary"), "\x00\x01")
 	write(t, filepath.Join(l.layer, ".git/hooks/pre-commit"), "#!/bin/sh\n")
 	var out bytes.Buffer
-	require.NoError(t, l.Diff(&out, Selected(nil)))
+	require.NoError(t, l.Diff(t.Context(), &out, Selected(nil)))
 	for _, r := range out.String() {
 		require.True(t, r == '\n' || r == '\t' || r >= ' ' && r < 0x7f || r == 'ü' || r == 'ï', "%q in %q", r,
 			out.String())
@@ -548,7 +548,7 @@ func TestChangesThatCannotBeCompared(t *testing.T) {
 	}
 	require.Equal(t, "x", read(t, filepath.Join(l.host, "zz")))
 	var out strings.Builder
-	require.NoError(t, l.Diff(&out, Selected(nil)))
+	require.NoError(t, l.Diff(t.Context(), &out, Selected(nil)))
 	require.Contains(t, out.String(), "! not applied: "+ErrTooDeep.Error())
 }
 

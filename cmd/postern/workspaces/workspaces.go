@@ -65,9 +65,9 @@ terminal: control characters are escaped.`,
 				advice.Println(cmd.ErrOrStderr(), "note: the agent still runs, and these are its changes so far")
 			}
 			if changesAsJSON {
-				return printChanges(cmd.OutOrStdout(), run, workspace.Selected(args[1:]))
+				return printChanges(cmd.Context(), cmd.OutOrStdout(), run, workspace.Selected(args[1:]))
 			}
-			return run.Diff(cmd.OutOrStdout(), workspace.Selected(args[1:]))
+			return run.Diff(cmd.Context(), cmd.OutOrStdout(), workspace.Selected(args[1:]))
 		},
 	}
 	apply := &cobra.Command{
@@ -147,11 +147,8 @@ func printJSON(out io.Writer, value any) error { return advice.Encode(out, value
 
 // printChanges prints a JSON object for each change. A path that is not UTF-8 is "bytes", in
 // base64.
-func printChanges(out io.Writer, run *workspace.Run, selected func(workspace.Change) bool) error {
-	return run.Changes(func(c workspace.Change) error {
-		if !selected(c) {
-			return nil
-		}
+func printChanges(ctx context.Context, out io.Writer, run *workspace.Run, selected func(workspace.Change) bool) error {
+	return run.Checked(ctx, selected, func(c workspace.Change) error {
 		line := struct {
 			workspace.Change
 			Bytes []byte `json:"bytes,omitempty"`

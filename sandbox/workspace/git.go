@@ -1,0 +1,79 @@
+package workspace
+
+import (
+	"context"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/objects"
+)
+
+// An agent can put any content under the name of an object of git's, such as a file of a commit
+// that a person trusts. So nothing comes to the host's folder under such a name that has not the
+// content for it, and no object that is there is replaced. None is removed either, as long as its
+// repository stays: the agent's git may have packed it, and the pack may be refused.
+
+// keeps reports whether the path is git's objects or their folder, and their repository stays in
+// what the agent has made.
+func (w *walker) keeps(at string) bool {
+	file := objects.Of(at)
+	return file.Kind != objects.None && file.Kind != objects.Large && isRepository(w.upper, w.host, file.Repository)
+}
+
+// isRepository reports whether the folder has the file HEAD in what the agent has made.
+func isRepository(upper, host tree, at string) bool {
+	if dir, err := upper.folder(at); err == nil {
+		defer dir.Close()
+		if head, err := look(dir, "HEAD"); err != nil || head != nil {
+			return err == nil && !head.isWhiteout()
+		}
+		if isOpaque(dir, ".") {
+			return false
+		}
+	}
+	dir, err := host.folder(at)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	head, err := look(dir, "HEAD")
+	return err == nil && head != nil
+}
+
+// Checked is [Run.Changes] for the selected changes. It refuses changes of git's objects that have
+// not the content that their names say.
+func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit func(Change) error) error {
+	upper, host, err := r.both()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	defer upper.Close()
+	open := func(root *os.File) func(string) (*os.File, error) {
+		return func(at string) (*os.File, error) {
+			f, _, err := openRegular(root, at)
+			return f, err
+		}
+	}
+	c := objects.Checker{
+		Agents: open(upper), Host: open(host), Left: int64(min(r.Size, 1<<62)),
+		IsRepository: func(at string) bool { return isRepository(tree{upper}, tree{host}, at) },
+	}
+	if r.CheckPack != nil {
+		c.Pack = func(pack, index *os.File) error { return r.CheckPack(ctx, pack, index) }
+	}
+	kinds := map[uint32]fs.FileMode{unix.S_IFREG: 0, unix.S_IFDIR: fs.ModeDir, unix.S_IFLNK: fs.ModeSymlink}
+	return r.Changes(func(change Change) error {
+		if !selected(change) {
+			return nil
+		}
+		if change.Refused == "" && change.Kind != Deleted {
+			if why := c.Refuses(change.Path, kinds[change.new.kind], change.old != nil); why != nil {
+				change.Refused = why.Error()
+			}
+		}
+		return visit(change)
+	})
+}
