@@ -78,6 +78,7 @@ func TestWorkspaces(t *testing.T) {
 		"postern: look before you use it: .git/hooks/pre-commit (git may run commands from it)\n")
 	require.NotContains(t, direct.stderr, "plain")
 	require.NotContains(t, run("--quiet", "--", "rm", ".git/hooks/pre-commit").stderr, "look before")
+	p.gitApplied(t)
 	// Anywhere, also where there can be no working directory.
 	alone := p.posternIn("/", "--file", filepath.Join(p.dir, "stacks", "local.yaml"), "run", "--agent", "demo",
 		"--workspace", "tmpfs", "--", "sh", "-c", "pwd; ls -A")

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -111,7 +113,19 @@ func (stack Stack) run(cmd *cobra.Command, id string, alone bool) (*workspace.Ru
 	if err != nil {
 		return nil, err
 	}
-	return workspace.Open(home.WorkspacesDir(), id, alone)
+	return open(home, id, alone)
+}
+
+// open opens the run, whose packs of git's are checked.
+func open(home home.Folder, id string, alone bool) (*workspace.Run, error) {
+	opened, err := workspace.Open(home.WorkspacesDir(), id, alone)
+	if err != nil {
+		return nil, err
+	}
+	opened.CheckPack = func(ctx context.Context, pack, index *os.File) error {
+		return run.CheckPack(ctx, hostpath.In(filepath.Dir(home.Root)), pack, index)
+	}
+	return opened, nil
 }
 
 func (stack Stack) list(cmd *cobra.Command, asJSON bool) error {
@@ -165,7 +179,7 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 	if err != nil {
 		return err
 	}
-	run, err := workspace.Open(home.WorkspacesDir(), id, true)
+	run, err := open(home, id, true)
 	if err != nil {
 		return err
 	}
