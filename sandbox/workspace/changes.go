@@ -275,7 +275,7 @@ func (w *walker) equal(name string, upper, host *os.File, is, was *entry) (bool,
 			return false, err
 		}
 		defer b.Close()
-		return same(a, b)
+		return objects.Same(a, b)
 	}
 	return false, nil
 }

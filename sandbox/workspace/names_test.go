@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/objects"
 )
 
 // TestQuote: a path is one word on one line, and plain only if nothing in it can act.
@@ -94,14 +96,14 @@ func TestSame(t *testing.T) {
 		{long + "x", long + "x", true},
 		{long + "x", long + "y", false},
 	} {
-		got, err := same(strings.NewReader(c.a), strings.NewReader(c.b))
+		got, err := objects.Same(strings.NewReader(c.a), strings.NewReader(c.b))
 		require.NoError(t, err)
 		require.Equal(t, c.same, got, "%d and %d bytes", len(c.a), len(c.b))
 	}
 	torn := func() io.Reader { return io.MultiReader(strings.NewReader(long), iotest.ErrReader(broken)) }
 	whole := func() io.Reader { return strings.NewReader(long) }
 	for _, c := range [][2]io.Reader{{torn(), whole()}, {whole(), torn()}, {torn(), torn()}} {
-		got, err := same(c[0], c[1])
+		got, err := objects.Same(c[0], c[1])
 		require.ErrorIs(t, err, broken)
 		require.False(t, got)
 	}

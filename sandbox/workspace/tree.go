@@ -3,7 +3,6 @@ package workspace
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -128,27 +127,6 @@ func attribute(dir *os.File, name, key string) string {
 		return ""
 	}
 	return string(buf[:n])
-}
-
-// same reports whether both files have the same content.
-func same(a, b io.Reader) (bool, error) {
-	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
-	for {
-		n, errX := io.ReadFull(a, x)
-		m, errY := io.ReadFull(b, y)
-		if n != m || string(x[:n]) != string(y[:m]) {
-			return false, nil
-		}
-		ended := func(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
-		switch {
-		case errX != nil && !ended(errX):
-			return false, errX
-		case errY != nil && !ended(errY):
-			return false, errY
-		case errX != nil: // both have ended
-			return true, nil
-		}
-	}
 }
 
 // parent returns the folder of a path, and the name there.

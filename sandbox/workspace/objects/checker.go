@@ -93,18 +93,30 @@ func (c *Checker) same(at string) error {
 		return err
 	}
 	defer b.Close()
+	equal, err := Same(a, b)
+	if err == nil && !equal {
+		err = errOther
+	}
+	return err
+}
+
+// Same reports whether both files have the same content.
+func Same(a, b io.Reader) (bool, error) {
 	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
-		n, err1 := io.ReadFull(a, x)
-		m, err2 := io.ReadFull(b, y)
-		ended := errors.Is(err1, io.EOF) || errors.Is(err1, io.ErrUnexpectedEOF)
+		n, errX := io.ReadFull(a, x)
+		m, errY := io.ReadFull(b, y)
+		if n != m || string(x[:n]) != string(y[:m]) {
+			return false, nil
+		}
+		ended := func(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 		switch {
-		case n != m || string(x[:n]) != string(y[:m]):
-			return errOther
-		case ended:
-			return nil
-		case err1 != nil || err2 != nil:
-			return errors.Join(err1, err2)
+		case errX != nil && !ended(errX):
+			return false, errX
+		case errY != nil && !ended(errY):
+			return false, errY
+		case errX != nil: // both have ended
+			return true, nil
 		}
 	}
 }
