@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/postern/postern/advice"
 )
 
 // Problem is one mistake in a stack file. The error of [Problems.Err] joins all of a file's.
@@ -16,12 +18,14 @@ type Problem struct {
 	Hint string
 }
 
+// Error returns one line, with an escape for what no line has: the message may quote a file that an
+// agent wrote.
 func (p *Problem) Error() string {
 	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Message)
 	if p.Hint != "" {
 		s += "; " + p.Hint
 	}
-	return s
+	return advice.Visible(s)
 }
 
 // Problems collects the problems of one file.
