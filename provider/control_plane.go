@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi-go-provider/infer"
@@ -96,7 +97,7 @@ func (*ControlPlane) Diff(
 	d.replace("home", req.State.Home != req.Inputs.Home)
 	d.update("digest", req.State.Digest != req.Inputs.Digest)
 	d.update("caFingerprint", req.State.CAFingerprint != req.Inputs.CAFingerprint)
-	d.update("variables", req.Inputs.stale(ctx))
+	d.update("variables", req.Inputs.stale(ctx, req.State.Variables))
 	d.update("separate", req.State.Separate != req.Inputs.Separate)
 	d.update("operator", !bundle.HasKey(req.Inputs.home().OperatorKey(), req.Inputs.home().Trusted()))
 	return d.DiffResponse, nil
@@ -209,13 +210,19 @@ func (a ControlPlaneArgs) gather(ctx context.Context) error {
 	return err
 }
 
-// stale reports whether the caller's environment has a secret that the running
-// control plane has not, or has with another value. One that the caller lacks
-// is left alone: `up` from another terminal must not take secrets away.
-func (a ControlPlaneArgs) stale(ctx context.Context) bool {
+// stale reports whether the caller's environment has a secret that the running control plane has
+// not, or has with another value. One that the caller lacks is left alone: `up` from another
+// terminal must not take secrets away. The control plane is asked only about the variables that it
+// was given before. Nobody has agreed yet to a name that is new, so its value is sent nowhere.
+func (a ControlPlaneArgs) stale(ctx context.Context, before []string) bool {
 	ours := map[string]string{}
 	for _, name := range a.Variables {
-		if value, ok := os.LookupEnv(name); ok {
+		value, ok := os.LookupEnv(name)
+		switch {
+		case !ok:
+		case !slices.Contains(before, name):
+			return true
+		default:
 			ours[name] = value
 		}
 	}
