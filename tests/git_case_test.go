@@ -99,9 +99,11 @@ func (p *path) gitElsewhere(t *testing.T, home string) {
 	require.Equal(t, "second\n", p.ok(run("wt", "git log -1 --format=%s", "--overlay")))
 	host("git -C main remote add token https://u:gh" + "p_q7Xw2LkP9sTfBz4Nn8RvJ3mYc6HdG5aUe1Wo@github.com/x")
 	for _, dir := range []string{"wt", "main/pkg/a"} {
-		r := run(dir, "cat "+common+"/config", "--overlay")
-		require.NotEqual(t, exit.Done, r.status, r.stdout)
-		require.Contains(t, r.stderr, common+"/config looks like a secret, by its content: github-pat")
+		for _, flags := range [][]string{{"--overlay"}, nil} {
+			r := run(dir, "cat "+common+"/config", flags...)
+			require.NotEqual(t, exit.Done, r.status, r.stdout)
+			require.Contains(t, r.stderr, common+"/config looks like a secret, by its content: github-pat")
+		}
 	}
 	host("git -C main remote remove token")
 

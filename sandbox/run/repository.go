@@ -72,7 +72,7 @@ func (p *Prepared) repository(
 	if err == nil && g != nil {
 		err = r.mayShow(g, folders, in)
 	}
-	if err == nil && g != nil && in.Workspace.Mode != view.Write {
+	if err == nil && g != nil {
 		search := Search(filepath.Dir(r.Home.Root), plan.Workspace{Hide: hide})
 		err = g.search(ctx, search)
 	}
@@ -163,7 +163,7 @@ func (r *Request) mayShow(g *gitFolder, folders *hostpath.Folders, in *view.Inpu
 	return r.trusted(withGit, dir, own)
 }
 
-// search says why an agent that sees no secrets may not see git's folder: nothing in it can be
+// search says why an agent may not see git's folder, in any mode: nothing in it can be
 // hidden, because git replaces its files.
 func (g *gitFolder) search(ctx context.Context, search workspace.Search) error {
 	limited, cancel := context.WithTimeoutCause(ctx, searchPatience, fmt.Errorf(
