@@ -6,6 +6,7 @@ package leak
 import (
 	_ "embed"
 	"encoding/json"
+	"fmt"
 	"math"
 	"regexp"
 	"slices"
@@ -74,7 +75,29 @@ func compile(all []string) []*regexp.Regexp {
 }
 
 // Version tells one set of rules from another.
-func Version() string { return string(data) }
+func Version() string { return string(data) + fmt.Sprint(ofGit) }
+
+// ofGit are the forms of credentials in git's settings and in files next to these: a header with
+// whatever is sent as one, and a password or a token in a URL.
+var ofGit = [][2]string{
+	{"git-extraheader", `(?im)^[^#;\n]*extraheader[ \t]*=[ \t]*\S`},
+	{"url-password", `://[^/@\s:"']*:[^/@\s"']+@`},
+	{"url-token", `://[^/@\s:"']{20,}@`},
+}
+
+// InGit is [Find] for a file in git's own folder, but for its objects: what is a credential there
+// need not have a form of its own.
+func InGit(text []byte) string {
+	if kind := Find(text); kind != "" {
+		return kind
+	}
+	for _, of := range ofGit {
+		if regexp.MustCompile(of[1]).Match(text) {
+			return of[0]
+		}
+	}
+	return ""
+}
 
 // Find returns the name of a kind of credential that the text has, or "" if it has none. It never
 // returns a part of the text.

@@ -8,10 +8,12 @@ import (
 )
 
 // TestFind has credentials of several kinds, each as files have them, and what looks like one. They
+// random is a credential of no known form.
+const random = "q7Xw2LkP9sTfBz4Nn8RvJ3mYc6HdG5aUe1Wo"
+
 // are put together here so that nobody takes this file for one that has credentials.
 func TestFind(t *testing.T) {
 	t.Parallel()
-	const random = "q7Xw2LkP9sTfBz4Nn8RvJ3mYc6HdG5aUe1Wo"
 	key := "-----BEGIN EC PRIVATE KEY" + "-----\n" + strings.Repeat("MHcCAQEEIOx7\n", 8) +
 		"-----END EC PRIVATE KEY-----\n"
 	for text, kind := range map[string]string{
@@ -33,6 +35,26 @@ func TestFind(t *testing.T) {
 		strings.Repeat("gh"+"p_"+strings.Repeat("b", 36)+" ", 50) + "gh" + "p_" + random: "github-pat",
 	} {
 		require.Equal(t, kind, Find([]byte(text)), "%q", text)
+	}
+}
+
+// TestInGit: git's settings have credentials without a form of their own.
+func TestInGit(t *testing.T) {
+	t.Parallel()
+	for text, kind := range map[string]string{
+		"[http \"https://x.test/\"]\n\textraheader = AUTHORIZATION: basic eDp5\n": "git-extraheader",
+		"[http] extraHeader=X-A: b\n":                                "git-extraheader",
+		"\turl = https://user:pass@x.test/r\n":                       "url-password",
+		"\turl = https://:pass@x.test/r\n":                           "url-password",
+		"\turl = https://" + random + "@x.test/r\n":                  "url-token",
+		"\turl = https://gh" + "p_" + random + ":x@x.test":           "github-pat",
+		"\turl = https://user@x.test/r\n":                            "",
+		"\turl = ssh://git@x.test:22/r\n\turl = git@x.test:r\n":      "",
+		"\turl = https://x.test:8443/a@b\n[http]\n\textraheader =\n": "",
+		"# extraheader = x\n":                                        "",
+		"gh" + "p_" + random:                                         "github-pat",
+	} {
+		require.Equal(t, kind, InGit([]byte(text)), "%q", text)
 	}
 }
 

@@ -36,6 +36,13 @@ func TestVisible(t *testing.T) {
 	} {
 		require.Equal(t, want, visible(line))
 	}
+	// What is there and not seen: fillers that are letters, selectors of variants, blank signs.
+	for _, r := range []rune{
+		0x034f, 0x115f, 0x1160, 0x17b4, 0x17b5, 0x180b, 0x180e, 0x180f, 0x200b, 0x2028, 0x2060, 0x2064, 0x2800, 0x3164, 0xfe00,
+		0xfe0f, 0xfeff, 0xffa0, 0xfffc, 0x1107f, 0x16fe4, 0x1bca0, 0x1d159, 0x1d173, 0xe0001, 0xe0020, 0xe0100, 0xe01ef,
+	} {
+		require.NotContains(t, visible("a"+string(r)+"b"), string(r), "U+%04X", r)
+	}
 }
 
 // TestLeavesFolder: a link is one out of the folder if its text says so.

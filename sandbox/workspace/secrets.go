@@ -257,7 +257,7 @@ func (f *finder) otherNames(dir *os.File, at string) error {
 
 // look says what the thing in dir looks like, or "".
 func (f *finder) look(dir *os.File, name, at string, e *entry) string {
-	if isSecret(dir, name, at, e) {
+	if isSecret(dir, name, at, e) || f.Git && at == "credentials" {
 		return "its name"
 	}
 	if !e.is(unix.S_IFREG) || e.size == 0 || tool.Unsearched(at) || f.clean.Has(e.file()) {
@@ -273,7 +273,11 @@ func (f *finder) look(dir *os.File, name, at string, e *entry) string {
 		return "its content cannot be looked at"
 	}
 	if bytes.IndexByte(content, 0) < 0 { // else it is no text
-		if kind := leak.Find(content); kind != "" {
+		find := leak.Find
+		if f.Git || strings.Contains("/"+at, "/.git/") || path.Base(at) == ".gitconfig" {
+			find = leak.InGit
+		}
+		if kind := find(content); kind != "" {
 			return "its content: " + kind
 		}
 	}

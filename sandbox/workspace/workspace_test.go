@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -444,6 +445,8 @@ func TestKilledApply(t *testing.T) {
 		if uid != os.Getuid() {
 			cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 		}
+		runtime.LockOSThread() // Pdeathsig is about the thread
+		defer runtime.UnlockOSThread()
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
