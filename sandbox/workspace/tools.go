@@ -52,7 +52,7 @@ func HostTools(ctx context.Context, folder string) (Tools, error) {
 		return nil, fmt.Errorf("look for files that programs run: %w", err)
 	}
 	defer root.Close()
-	s := toolSearch{ctx: ctx, found: Tools{}}
+	s := toolSearch{ctx: ctx, found: Tools{}, root: root.Name()}
 	s.workdir(root)
 	return s.found, nil
 }
@@ -65,12 +65,19 @@ type toolSearch struct {
 	size  int
 	names tool.Names
 	git   bool
+	leads []lead
+	// named returns what the settings in a folder of git's name.
+	named func(git string) tool.Names
+	// root is the folder.
+	root string
 }
 
 // toolFolder is a folder. It may be among packages, or be named by the settings of git.
 type toolFolder struct {
 	at           string
 	among, named bool
+	// led says who acts on all that is in it, because a link leads here, or is "".
+	led string
 }
 
 // add adds a file, unless there is more than is kept.
@@ -84,15 +91,18 @@ func (s *toolSearch) add(at string, f toolFile) {
 // workdir looks in the working directory: in .git first, because time may run out.
 func (s *toolSearch) workdir(root *os.File) {
 	home, _ := os.UserHomeDir() // without one, ~ leads nowhere
-	s.names = tool.NamedByGit(root.Name(), home, func(at string) string {
-		f, _, err := openRegular(root, at)
-		if err != nil {
-			return ""
-		}
-		defer f.Close()
-		content, _ := io.ReadAll(io.LimitReader(f, maxHashed)) // of what is not read nothing is known
-		return string(content)
-	})
+	s.named = func(git string) tool.Names {
+		return tool.NamedByGit(root.Name(), home, git, func(at string) string {
+			f, _, err := openRegular(root, at)
+			if err != nil {
+				return ""
+			}
+			defer f.Close()
+			content, _ := io.ReadAll(io.LimitReader(f, maxHashed)) // of what is not read nothing is known
+			return string(content)
+		})
+	}
+	s.names = s.named(".git")
 	if s.names.More {
 		s.add(".", unfinished)
 	}
@@ -102,6 +112,7 @@ func (s *toolSearch) workdir(root *os.File) {
 		s.git = true
 	}
 	s.below(root, toolFolder{at: "."})
+	s.follow(root)
 }
 
 // below looks in a folder.
@@ -142,7 +153,7 @@ func (s *toolSearch) below(dir *os.File, in toolFolder) {
 // one looks at what a folder has under one name.
 func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) {
 	name := e.Name()
-	child := toolFolder{at: path.Join(in.at, name), among: in.among}
+	child := toolFolder{at: path.Join(in.at, name), among: in.among, led: in.led}
 	child.named = in.named || s.names.Has(child.at) || bare && tool.Commands(name)
 	if len(child.at) > maxPath {
 		return
@@ -164,7 +175,8 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		}
 		return
 	}
-	who := tool.Acts(child.at, e.Type()&fs.ModeSymlink != 0, in.among, child.named)
+	who := cmp.Or(tool.Acts(child.at, e.Type()&fs.ModeSymlink != 0, in.among, child.named), in.led)
+	s.leadsFrom(dir, name, child.at, e.Type()&fs.ModeSymlink != 0, who)
 	if who == "" {
 		s.deceives(dir, name, child.at)
 		return

@@ -52,9 +52,43 @@ func TestHostToolsSince(t *testing.T) {
 	require.Equal(t, []string{
 		".git/config (git may run commands from it)", ".git/hooks/old (git may run commands from it)",
 		`"sub/.git/hooks/x\x1b[2J" (git may run commands from it)`, ".envrc (a shell may load it)",
-		".mcp.json (an agent outside follows it)", "gone/package.json (removed)",
+		".mcp.json (an agent outside follows it)", "main.go (an agent outside follows it)",
+		"gone/package.json (removed)",
 	}, changed)
 	require.Equal(t, 4, worst)
+}
+
+// TestHostToolsBehindLinks: what a link or an included file leads to is named, too.
+func TestHostToolsBehindLinks(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	for _, at := range []string{"real/gh/x", "envs/rc", "cfg/tasks.json", "lib/x", "gh2/y", ".git/objects/a", "a/b/c"} {
+		write(t, filepath.Join(dir, at), "a")
+	}
+	write(t, filepath.Join(dir, "sub/.git/config"), "[include]\n\tpath = ../../lib/x\n")
+	for at, to := range map[string]string{
+		".git/hooks": "../way/gh", "way": "real", ".envrc": "envs/rc", ".vscode": dir + "/cfg",
+		"sub/.git/hooks": "../../gh2",
+		".claude":        "/nowhere", ".idea": "..", ".zed": ".zed", ".husky": "a",
+	} {
+		require.NoError(t, os.Symlink(to, filepath.Join(dir, at)))
+	}
+	before, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	for _, at := range []string{
+		"real/gh/pre-commit", "envs/rc", "cfg/tasks.json", "lib/x", "gh2/post-index-change", "a/b/c",
+	} {
+		write(t, filepath.Join(dir, at), "b")
+	}
+	after, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	changed, _ := after.Since(before)
+	require.Equal(t, []string{
+		"a/b/c (git may run commands from it)", "gh2/post-index-change (git may run commands from it)",
+		"lib/x (git may run commands from it)", "real/gh/pre-commit (git may run commands from it)",
+		"envs/rc (a shell may load it)", "cfg/tasks.json (an editor may run commands from it)",
+	}, changed)
 }
 
 // TestRepositoriesAmongPackages: what packages have is no project's, but git acts on a repository

@@ -1,6 +1,7 @@
 package tool
 
 import (
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -22,11 +23,12 @@ type Names struct {
 	More bool
 }
 
-// NamedByGit returns the paths that the settings name in the folder root, which is a real path.
-// read returns the content of the file at a path there, or what can be had of it.
-func NamedByGit(root, home string, read func(at string) string) Names {
+// NamedByGit returns the paths that the settings in git's folder, which is at the path git in the
+// folder root, name in root, which is a real path. read returns the content of the file at a path
+// in root, or what can be had of it.
+func NamedByGit(root, home, git string, read func(at string) string) Names {
 	n := Names{paths: map[string]bool{}}
-	files := []string{".git/config", ".git/config.worktree"}
+	files := []string{path.Join(git, "config"), path.Join(git, "config.worktree")}
 	own := len(files)
 	for i := 0; i < len(files); i++ {
 		for line := range strings.Lines(read(files[i])) {
@@ -40,14 +42,14 @@ func NamedByGit(root, home string, read func(at string) string) Names {
 					word = path.Join(home, below)
 				}
 				word = strings.TrimPrefix(word, root+"/")
-				for _, p := range []string{word, path.Join(path.Dir(files[i]), word)} {
+				for _, p := range []string{path.Join(path.Dir(git), word), path.Join(path.Dir(files[i]), word)} {
 					if p = path.Clean(p); p == "." || !filepath.IsLocal(p) || n.paths[p] {
 						continue
 					}
 					if includes {
 						files = append(files, p)
 					}
-					if includes || !strings.HasPrefix(p, ".git/") {
+					if includes || !strings.HasPrefix(p, git+"/") {
 						n.paths[p] = true
 					}
 					if len(n.paths) > maxNames || len(files) > maxIncluded {
@@ -69,6 +71,9 @@ func unquoted(value string) string {
 
 // between reports whether the character ends a word of a line of settings.
 func between(r rune) bool { return strings.ContainsRune(" \t\r\n\"'=;|&()!<>", r) }
+
+// Paths returns the paths that the settings name, in their order.
+func (n Names) Paths() []string { return slices.Sorted(maps.Keys(n.paths)) }
 
 // Has reports whether the settings name the path itself.
 func (n Names) Has(at string) bool { return n.paths[at] }

@@ -72,7 +72,7 @@ func TestEveryTool(t *testing.T) {
 // TestNamesWithBlanks: a path that git's settings name may have blanks and quotes.
 func TestNamesWithBlanks(t *testing.T) {
 	t.Parallel()
-	n := NamedByGit("/w", "/home/me", func(at string) string {
+	n := NamedByGit("/w", "/home/me", ".git", func(at string) string {
 		if at != ".git/config" {
 			return ""
 		}

@@ -1,0 +1,99 @@
+package workspace
+
+import (
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lead is a path in the folder to which a tool goes by a link, or by the settings of a repository
+// in it, and who does.
+type lead struct{ at, who string }
+
+// maxLeads bounds the [lead]s: an agent can make any number of them.
+const maxLeads = 1000
+
+// leadsFrom notes where a link leads on which somebody acts, and what the settings of a repository
+// below the folder name.
+func (s *toolSearch) leadsFrom(dir *os.File, name, at string, link bool, who string) {
+	in := path.Dir(at)
+	switch {
+	case link && who != "":
+		if to, err := readLink(dir, name); err == nil {
+			s.lead(path.Join(in, to), to, who)
+		}
+	case (name == "config" || name == "config.worktree") && path.Base(in) == ".git" && in != ".git":
+		named := s.named(in)
+		for _, to := range named.Paths() {
+			s.lead(to, "", who)
+		}
+		if named.More {
+			s.found["."] = unfinished
+		}
+	}
+}
+
+// lead notes a path in the folder. to is the text of a link, if one leads there.
+func (s *toolSearch) lead(at, to, who string) {
+	if path.IsAbs(to) {
+		var below bool
+		if at, below = strings.CutPrefix(path.Clean(to), s.root+"/"); !below {
+			return
+		}
+	}
+	switch {
+	case !filepath.IsLocal(at) || at == ".":
+	case len(s.leads) >= maxLeads:
+		s.found["."] = unfinished
+	default:
+		s.leads = append(s.leads, lead{at, who})
+	}
+}
+
+// follow looks at what is where the leads lead. What it finds there may lead on.
+func (s *toolSearch) follow(root *os.File) {
+	seen := map[string]bool{}
+	for i := 0; i < len(s.leads) && s.ctx.Err() == nil; i++ {
+		l := s.leads[i]
+		if seen[l.at] {
+			continue
+		}
+		seen[l.at] = true
+		if below, err := openBelow(root, l.at, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
+			s.below(below, toolFolder{at: l.at, led: l.who})
+			below.Close()
+			continue
+		}
+		s.step(root, l)
+	}
+}
+
+// step follows the first link on the way, or looks at the file at its end.
+func (s *toolSearch) step(root *os.File, l lead) {
+	steps := strings.Split(l.at, "/")
+	for i, name := range steps {
+		at := path.Join(steps[:i+1]...)
+		in, err := openBelow(root, path.Dir(at), unix.O_RDONLY|unix.O_DIRECTORY)
+		if err != nil {
+			return // there is nothing
+		}
+		e, err := look(in, name)
+		switch {
+		case err != nil || e == nil:
+		case e.is(unix.S_IFLNK):
+			if to, err := readLink(in, name); err == nil {
+				rest := path.Join(steps[i+1:]...)
+				s.lead(path.Join(path.Dir(at), to, rest), path.Join(to, rest), l.who)
+			}
+		case i == len(steps)-1:
+			s.add(at, toolFile{state(in, name, e), l.who})
+		}
+		in.Close()
+		if err != nil || e == nil || e.is(unix.S_IFLNK) {
+			return
+		}
+	}
+}
