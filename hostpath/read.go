@@ -1,6 +1,7 @@
 package hostpath
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -74,6 +75,24 @@ func readOpen(fd int, path string, most int) ([]byte, error) {
 	return data, nil
 }
 
+// FolderIn opens the folder at a path in an open one, on the same file system. No link is followed;
+// then the error is ELOOP.
+func FolderIn(dir *os.File, at string) (*os.File, error) {
+	for {
+		fd, err := unix.Openat2(int(dir.Fd()), at, &unix.OpenHow{
+			Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+		})
+		switch path := filepath.Join(dir.Name(), at); {
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR): // something was renamed meanwhile
+		case err != nil:
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		default:
+			return os.NewFile(uintptr(fd), path), nil
+		}
+	}
+}
+
 // OpenBelow opens the folder dir, which is in the folder root. A link on the way from root is
 // refused: where root brought a stack up, other users write in its state folder.
 func OpenBelow(root, dir string) (*os.File, error) {
@@ -87,7 +106,8 @@ func OpenBelow(root, dir string) (*os.File, error) {
 		return nil, err
 	}
 	fd, err := unix.Openat2(int(top.Fd()), below, &unix.OpenHow{
-		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}

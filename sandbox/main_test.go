@@ -32,7 +32,7 @@ import (
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/vm"
-	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/sandbox/workspace/protect"
 )
 
 // specVariable makes the test binary call Run, as `postern run` would: some
@@ -111,7 +111,7 @@ func (r *request) run(ctx context.Context) (result Result, err error) {
 		}
 	}
 	if r.Protect {
-		p, err := workspace.Protect(r.Workdir, workspace.Workdir)
+		p, err := protect.Protect(r.Workdir, protect.Workdir)
 		if err != nil {
 			return Result{}, err
 		}

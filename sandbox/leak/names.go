@@ -14,7 +14,8 @@ var (
 		".dockercfg", ".my.cnf", ".boto", ".dev.vars",
 	}
 	secretPaths = []string{
-		".aws/credentials", ".docker/config.json", ".kube/config", ".config/gcloud", ".cargo/credentials", ".git/credentials",
+		".aws/credentials", ".docker/config.json", ".kube/config", ".config/gcloud", ".cargo/credentials",
+		".git/credentials",
 		".cargo/credentials.toml", ".claude/.credentials.json", ".codex/auth.json", ".gemini/oauth_creds.json",
 	}
 	secretEndings = []string{"-service-account.json", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx", ".ppk"}

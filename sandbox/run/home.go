@@ -17,6 +17,7 @@ import (
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/workspace"
 	"github.com/postern/postern/sandbox/workspace/links"
+	"github.com/postern/postern/sandbox/workspace/protect"
 )
 
 // Persist says whether a command has the home that its agent keeps: "true", "false", or "" for what
@@ -52,12 +53,12 @@ func (p *Prepared) Bound(ctx context.Context, stop func(error)) {
 
 // protect keeps the command from writing the files in a folder that it writes, and returns their
 // paths there.
-func (p *Prepared) protect(folder string, files workspace.Files) ([]string, error) {
+func (p *Prepared) protect(folder string, files protect.Files) ([]string, error) {
 	const advice = "make a copy of it with cp -a for the agent, or start the agent with --overlay"
 	if err := p.own(folder, files.Has, advice); err != nil {
 		return nil, err
 	}
-	protection, err := workspace.Protect(folder, files)
+	protection, err := protect.Protect(folder, files)
 	if err != nil {
 		return nil, err
 	}

@@ -202,19 +202,6 @@ func (p *Prepared) show(g *gitFolder, in *view.Input) error {
 	return nil
 }
 
-// folderIn opens the folder in dir. No link is followed.
-func folderIn(dir *os.File, name string) (*os.File, error) {
-	path := filepath.Join(dir.Name(), name)
-	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-	})
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
-}
-
 // findGit returns git's folder of the working directory, or nil if it is in there, or if there is
 // none. The error says why git's folder is not used.
 func findGit(workdir string) (*gitFolder, error) {
@@ -272,7 +259,7 @@ func (g *gitFolder) follow() error {
 		if g.common, err = hostpath.OpenBelow("/", filepath.Dir(parent)); err != nil {
 			return err
 		}
-		if g.own, err = folderIn(g.common, filepath.Join("worktrees", filepath.Base(real))); err != nil {
+		if g.own, err = hostpath.FolderIn(g.common, filepath.Join("worktrees", filepath.Base(real))); err != nil {
 			return err
 		}
 		common, err1 := hostpath.ReadIn(g.own, "commondir", mostOfGit)
@@ -303,7 +290,7 @@ func (g *gitFolder) check(workdir string) error {
 		return fmt.Errorf("%s is in git's own folder", workdir)
 	}
 	for _, name := range []string{"objects", "refs"} {
-		f, err := folderIn(g.common, name)
+		f, err := hostpath.FolderIn(g.common, name)
 		if err != nil {
 			return fmt.Errorf("%s is not a git folder: %w", dir, err)
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/wire"
 	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/sandbox/workspace/protect"
 )
 
 // caller is the environment that this program was started with, whatever it has made of it for
@@ -191,7 +192,7 @@ type Prepared struct {
 	// NoTools says why the agent has no tools in this run, if it has some in others.
 	NoTools string
 	// protections are those of the folders of the host that the command writes.
-	protections []*workspace.Protection
+	protections []*protect.Protection
 	done        []func()
 	notes       io.Writer
 }
@@ -308,7 +309,7 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 		p.Writes, spec.Begin = true, p.lost
 		p.OnPath = onPath(in.Environ, in.Workdir.Path)
 		p.done = append(p.done, func() { done(made.unprotect) }) // not p, as above
-		if in.Workspace.Protected, err = p.protect(in.Workdir.Path, workspace.WorkdirOf(in.Workdir.Path)); err != nil {
+		if in.Workspace.Protected, err = p.protect(in.Workdir.Path, protect.WorkdirOf(in.Workdir.Path)); err != nil {
 			return nil, err
 		}
 	case plan.WorkspaceOverlay, plan.WorkspaceReadOnly:

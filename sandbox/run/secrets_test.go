@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/sandbox/workspace/protect"
 )
 
 // shell runs a script in a new folder, with git's settings of nobody.
@@ -487,7 +488,7 @@ func TestClonedObjectsAreOwn(t *testing.T) {
 	require.NoError(t, err)
 	var notes strings.Builder
 	p, dir := &Prepared{notes: &notes}, filepath.Join(root, "agent")
-	_, err = p.protect(dir, workspace.WorkdirOf(dir))
+	_, err = p.protect(dir, protect.WorkdirOf(dir))
 	require.NoError(t, err)
 	for _, done := range p.done {
 		done()

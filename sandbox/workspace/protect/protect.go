@@ -1,4 +1,6 @@
-package workspace
+// Package protect keeps a command from writing, in a folder that it writes, what programs of the
+// host run or take commands from.
+package protect
 
 import (
 	"bytes"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/sandbox/workspace"
 )
 
 // Files are those in a folder that programs of the host run or take commands from, and that no
@@ -138,7 +141,7 @@ func Protect(folder string, files Files) (p *Protection, err error) {
 			p.Release()
 		}
 	}()
-	root, err := openFolder(p.Folder)
+	root, err := hostpath.OpenBelow("/", p.Folder)
 	if err != nil {
 		return p, fmt.Errorf("protect files that programs run: %w", err)
 	}
@@ -155,7 +158,7 @@ func Protect(folder string, files Files) (p *Protection, err error) {
 	}
 	for _, f := range files {
 		if err := p.add(fd, root, f.path, f.instead); err != nil {
-			return p, fmt.Errorf("protect %s from the agent: %w", Quote(filepath.Join(folder, f.path)), err)
+			return p, fmt.Errorf("protect %s from the agent: %w", workspace.Quote(filepath.Join(folder, f.path)), err)
 		}
 	}
 	return p, nil
@@ -163,7 +166,7 @@ func Protect(folder string, files Files) (p *Protection, err error) {
 
 // watch has events tell of each name in the folder at the path that is taken away or replaced.
 func (p *Protection) watch(events int, root *os.File, at string) error {
-	dir, err := tree{root}.folder(at)
+	dir, err := hostpath.FolderIn(root, at)
 	if err != nil {
 		return fmt.Errorf("watch the files of %s that programs run: %w", p.Folder, err)
 	}
@@ -192,7 +195,7 @@ func (p *Protection) protects(at string) {
 // add protects one path in root.
 func (p *Protection) add(events int, root *os.File, at, instead string) error {
 	in, name := parent(at)
-	dir, err := tree{root}.folder(in)
+	dir, err := hostpath.FolderIn(root, in)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return p.add(events, root, in, nothing) // a link, nothing, or a file, which says where git's folder is
 	}
@@ -211,11 +214,11 @@ func (p *Protection) add(events int, root *os.File, at, instead string) error {
 	if err := place(dir, name, instead); err != nil {
 		return err
 	}
-	e, err := look(dir, name)
-	if err != nil || !e.is(unix.S_IFDIR) && !e.is(unix.S_IFREG) {
+	mode, err := look(dir, name)
+	if kind := mode & unix.S_IFMT; err != nil || kind != unix.S_IFDIR && kind != unix.S_IFREG {
 		return err
 	}
-	if e.isPlaceholder() {
+	if mode == unix.S_IFDIR|placeholder {
 		p.made[at] = dir
 	}
 	if !slices.Contains(p.Paths, at) {
@@ -236,9 +239,18 @@ func place(dir *os.File, name, instead string) error {
 	return err
 }
 
-func (e *entry) isPlaceholder() bool {
-	return e.is(unix.S_IFDIR) && e.mode == placeholder
+// look returns the kind and mode of what dir has under the name, or 0 if there is nothing.
+func look(dir *os.File, name string) (uint32, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil
+	}
+	return st.Mode, err
 }
+
+// parent returns the folder of a path, and the name there.
+func parent(at string) (dir, name string) { return filepath.Dir(at), filepath.Base(at) }
 
 // Remove removes what is in the place of missing files. The caller knows that no other command
 // works in the folder, by a lock that no agent can take. An agent can at most have an empty folder
@@ -246,7 +258,7 @@ func (e *entry) isPlaceholder() bool {
 func (p *Protection) Remove() {
 	for at, dir := range p.made {
 		_, name := parent(at)
-		if e, err := look(dir, name); err == nil && e.isPlaceholder() {
+		if mode, err := look(dir, name); err == nil && mode == unix.S_IFDIR|placeholder {
 			_ = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
 		}
 	}
@@ -332,7 +344,7 @@ func (p *Protection) judge(what uint32, at string) error {
 			"protected any longer", p.Folder)
 	case at != "":
 		return fmt.Errorf("%s was replaced, renamed or removed by a program outside of the sandbox, which ends its "+
-			"protection", Quote(filepath.Join(p.Folder, at)))
+			"protection", workspace.Quote(filepath.Join(p.Folder, at)))
 	}
 	return nil
 }
