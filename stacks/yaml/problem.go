@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/postern/postern/advice"
+	"strings"
 )
 
 // Problem is one mistake in a stack file. The error of [Problems.Err] joins all of a file's.
@@ -18,14 +17,15 @@ type Problem struct {
 	Hint string
 }
 
-// Error returns one line, with an escape for what no line has: the message may quote a file that an
-// agent wrote.
+// Error returns one line: the message may quote a file that an agent wrote. Whoever prints it
+// escapes
+// what acts on a terminal.
 func (p *Problem) Error() string {
 	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Message)
 	if p.Hint != "" {
 		s += "; " + p.Hint
 	}
-	return advice.Visible(s)
+	return strings.ReplaceAll(s, "\n", `\n`)
 }
 
 // Problems collects the problems of one file.

@@ -10,6 +10,6 @@ import (
 func TestProblemIsOneLine(t *testing.T) {
 	t.Parallel()
 	p := &Problems{File: "s\n.yaml"}
-	p.At(&Node{Line: 1, Col: 2}, "write \x1b[2J", "%s does not exist", "/x\nnothing changes for any agent")
-	require.EqualError(t, p.Err(), `s\n.yaml:1:2: /x\nnothing changes for any agent does not exist; write \x1b[2J`)
+	p.At(&Node{Line: 1, Col: 2}, "write\nit", "%s does not exist", "/x\nnothing changes for any agent")
+	require.EqualError(t, p.Err(), `s\n.yaml:1:2: /x\nnothing changes for any agent does not exist; write\nit`)
 }
