@@ -59,7 +59,7 @@ agents:
 	stack, err := Load(path)
 	require.NoError(t, err)
 	require.Len(t, stack.Warnings, 2)
-	require.EqualError(t, stack.Warnings[0], path+":7:3: host xn--gthub-n2e.com is \"g\\u0456thub.com\", which looks like "+
+	require.EqualError(t, stack.Warnings[0], path+":7:3: host xn--gthub-n2e.com is \"gіthub.com\", which looks like "+
 		"github.com but is another host; remove it, unless it is the host that you mean")
 	require.ErrorContains(t, stack.Warnings[1], path+":8:3: rule one/kms refuses every client of this API")
 }

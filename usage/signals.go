@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/postern/postern/exit"
 )
@@ -27,6 +28,9 @@ func (e SignalError) ExitStatus() int { return 128 + int(e.Signal) }
 
 type passKey struct{}
 
+// sayPatience bounds the wait for a word before a command ends.
+const sayPatience = 100 * time.Millisecond
+
 // Signals returns a context that the first SIGINT or SIGTERM ends, with a [SignalError] as its
 // cause; say is told before that, and the command cleans up. The second one ends the process at
 // once. Call stop when the command has ended.
@@ -44,7 +48,12 @@ func Signals(say func(SignalError)) (ctx context.Context, stop func()) {
 				case passed:
 				case first:
 					first = false
-					say(ended)
+					said := make(chan struct{})
+					go func() { say(ended); close(said) }()
+					select {
+					case <-said:
+					case <-time.After(sayPatience): // nobody reads what is said
+					}
 					end(ended)
 				default:
 					os.Exit(ended.ExitStatus())

@@ -41,6 +41,9 @@ var texts = []string{
 	".psqlrc", ".pryrc", ".Rprofile", ".screenrc", ".sqliterc", ".tmux.conf", ".vim/vimrc", ".vimrc",
 }
 
+// projects are those of the texts in which people name the folders of their projects, too.
+var projects = []string{".claude/settings.json", ".codex/config.toml", ".config/tmux/tmux.conf", ".tmux.conf"}
+
 // mostIncluded bounds the files of settings that include each other, as git does.
 const mostIncluded = 10
 
@@ -88,10 +91,12 @@ func (p *places) texts(read func(path string) ([]byte, error)) {
 		}
 		before := len(p.found)
 		for line := range strings.Lines(string(content)) {
-			p.command(path, line)
+			if !strings.Contains(line, "*") { // a pattern for files, e.g. of what an agent may read
+				p.command(path, line)
+			}
 		}
 		for i := range p.found[before:] {
-			p.found[before+i].Program = true
+			p.found[before+i].Program = slices.Contains(projects, file)
 		}
 	}
 }

@@ -22,7 +22,7 @@ type Place struct {
 	// of their own next to temporary files, for which tools make a new folder, and next to
 	// programs.
 	Shared bool
-	// Program is true if the place is a program or a file, also where it is a folder: people name
+	// Program is true if only what is in the folder counts, and not the folder itself: people name
 	// the folders of their projects in the same settings.
 	Program bool
 }
@@ -121,14 +121,12 @@ func Of(home string, environ map[string]string, read func(path string) ([]byte, 
 	}
 	p.maven(read)
 	p.commands(read)
-	p.texts(read)
 	slices.SortFunc(p.found, func(a, b Place) int {
-		if a.Program != b.Program { // what knows the setting's name comes first
-			return map[bool]int{true: 1, false: -1}[a.Program]
-		}
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Path, b.Path))
 	})
-	return slices.Compact(p.found)
+	p.found = slices.Compact(p.found)
+	p.texts(read) // last: the others know the setting's name
+	return p.found
 }
 
 type places struct {

@@ -18,10 +18,7 @@ const mostLinks = 10_000
 // agent writes: a folder on PATH, or a link in one that is the caller's. A program there runs when
 // its name is typed.
 func onPath(environ []string, folder string) (found []string) {
-	into := func(path string) bool {
-		real, err := filepath.EvalSymlinks(path)
-		return err == nil && strings.HasPrefix(real+"/", folder+"/")
-	}
+	into := func(path string) bool { return through(path, folder) }
 	value := ""
 	for _, v := range environ {
 		if rest, ok := strings.CutPrefix(v, "PATH="); ok {
@@ -49,6 +46,33 @@ func onPath(environ []string, folder string) (found []string) {
 	}
 	slices.Sort(found)
 	return slices.Compact(found)
+}
+
+// through reports whether the path leads into the folder, or through it: an agent can have a link
+// there lead elsewhere later.
+func through(path, folder string) bool {
+	at, rest := "/", strings.Split(path, "/")
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		next := filepath.Join(at, name)
+		if strings.HasPrefix(next+"/", folder+"/") {
+			return true
+		}
+		to, err := os.Readlink(next)
+		if err != nil {
+			at = next
+			continue
+		}
+		if links++; links > 40 { // as the kernel counts
+			return false
+		}
+		if filepath.IsAbs(to) {
+			at = "/"
+		}
+		rest = append(strings.Split(to, "/"), rest...)
+	}
+	return false
 }
 
 // systemPath are the folders of the distribution's programs.

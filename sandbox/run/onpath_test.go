@@ -19,12 +19,16 @@ func TestOnPath(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(work+"/tool", nil, 0o700))
 	for name, to := range map[string]string{
-		"tool": "../work/tool", "again": "tool", "nowhere": work + "/none", "other": work + "-other",
+		"tool": "../work/tool", "again": "tool", "through": work + "/out", "deep": work + "/usr/bin/true",
+		"nowhere": work + "/none", "other": work + "-other",
 		"git": "/usr/bin/git",
 	} {
 		require.NoError(t, os.Symlink(to, filepath.Join(bin, name)))
 	}
 	require.NoError(t, os.Symlink(work, root+"/link"))
+	require.NoError(t, os.Symlink("/usr/bin/true", work+"/out"))
+	require.NoError(t, os.Symlink("/usr", work+"/usr"))
+	require.NoError(t, os.Symlink("loop", bin+"/loop"))
 	for _, c := range []struct {
 		path string
 		want []string
@@ -33,7 +37,11 @@ func TestOnPath(t *testing.T) {
 		{work, []string{work + " on PATH"}},
 		{"/usr/bin:" + work + "/venv/bin", []string{work + "/venv/bin on PATH"}},
 		{root + "/link:" + root + "/link", []string{root + "/link on PATH"}},
-		{bin, []string{"the link " + bin + "/again on PATH", "the link " + bin + "/tool on PATH"}},
+		{bin, []string{
+			"the link " + bin + "/again on PATH", "the link " + bin + "/deep on PATH",
+			"the link " + bin + "/nowhere on PATH",
+			"the link " + bin + "/through on PATH", "the link " + bin + "/tool on PATH",
+		}},
 		{"node_modules/.bin", []string{"node_modules/.bin on PATH, which is another folder wherever you are"}},
 		{":/usr/bin", []string{"'' on PATH, which is another folder wherever you are"}},
 	} {

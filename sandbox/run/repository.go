@@ -57,14 +57,14 @@ func (p *Prepared) repository(
 	if in.Workdir.Path == "" {
 		return nil
 	}
+	if in.Workspace.Mode == view.Write {
+		if err := refuseSubmodules(ctx, folders, in.Workdir.Path); err != nil {
+			return err
+		}
+	}
 	g, err := findGit(in.Workdir.Path)
 	if g != nil {
 		defer g.close()
-	}
-	if err == nil && g != nil && g.above && in.Workspace.Mode == view.Write {
-		if err := g.refuseSubmodules(ctx, folders, in.Workdir.Path); err != nil {
-			return err
-		}
 	}
 	if err == nil && g != nil && r.Runtime != plan.RuntimeBubblewrap {
 		err = fmt.Errorf("%s is not shown by runtime %s", g.common.Name(), r.Runtime)
@@ -85,45 +85,6 @@ func (p *Prepared) repository(
 		return nil
 	}
 	return p.show(g, in)
-}
-
-// indexScript prints what the index has in the folder, its argument.
-const indexScript = confinedGit + `
-git ls-files -s -z -- "$1"`
-
-// gitlink begins what git says of a submodule: its mode.
-const gitlink = "160000 "
-
-// refuseSubmodules returns an error if the repository above has submodules in the working
-// directory: an agent that writes there replaces one by a repository of its own, and git above,
-// also that of a prompt or an editor, then runs what the settings of that one name.
-func (g *gitFolder) refuseSubmodules(ctx context.Context, folders *hostpath.Folders, workdir string) error {
-	ctx, cancel := context.WithTimeout(ctx, historyPatience)
-	defer cancel()
-	below, err := filepath.Rel(g.top, workdir)
-	if err != nil {
-		return err
-	}
-	l := Leaked{git: g.common.Name(), own: g.ownName()}
-	out, complaint := limitedBuffer{left: maxHistory}, limitedBuffer{left: 4 << 10}
-	if err = unix.Fstat(int(g.common.Fd()), &l.id); err == nil {
-		err = l.confined(ctx, folders, nil, nil, &out, &complaint, "/bin/sh", "-c", indexScript, "sh", below)
-	}
-	if err != nil {
-		err = fmt.Errorf("look for submodules of %s in this folder: %w", workspace.Quote(g.top), complaint.explain(err))
-	}
-	for entry := range strings.SplitSeq(out.String(), "\x00") {
-		_, at, _ := strings.Cut(entry, "\t")
-		if err != nil || !strings.HasPrefix(entry, gitlink) {
-			continue
-		}
-		err = fmt.Errorf("git in %s goes into its submodule %s, where it would run what an agent puts in its place",
-			workspace.Quote(g.top), workspace.Quote(at))
-	}
-	if err != nil {
-		return fmt.Errorf("%w: use --overlay, or give the agent a clone (git clone --no-local)", err)
-	}
-	return nil
 }
 
 // ownName is the name, in the common folder, of a linked worktree's own folder, or "".

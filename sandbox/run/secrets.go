@@ -338,7 +338,8 @@ func (b *limitedBuffer) explain(err error) error {
 const takeScript = `
 unset GIT_DIR GIT_COMMON_DIR
 export GIT_ALLOW_PROTOCOL=file GIT_COMMITTER_NAME=postern GIT_COMMITTER_EMAIL=postern@localhost
-clean() { /usr/bin/git -C /clean --literal-pathspecs "$@"; }
+limited() { /usr/bin/prlimit --nproc=64 --as=4294967296 --fsize=4294967296 --core=0 --nofile=256 "$@"; }
+clean() { limited /usr/bin/git -C /clean --literal-pathspecs "$@"; }
 take() {
 	clean rm -r -q -f --ignore-unmatch --pathspec-from-file=- --pathspec-file-nul &&
 	if clean rev-parse -q --verify HEAD >/dev/null; then
@@ -351,8 +352,7 @@ take() {
 // cleanScript clones the last commit of the repository that its first argument names, without these
 // files.
 const cleanScript = takeScript + `
-/usr/bin/prlimit --nproc=64 --as=4294967296 --core=0 --nofile=256 \
-	/usr/bin/git clone -q --depth 1 --no-tags "file:///repository/.git/$1" /clean </dev/null &&
+limited /usr/bin/git clone -q --depth 1 --no-tags "file:///repository/.git/$1" /clean </dev/null &&
 clean remote remove origin && take`
 
 // clonePatience bounds a clone.
@@ -383,11 +383,11 @@ func (l Leaked) Clone(
 			return nil, err
 		}
 	}
-	if err := folders.Check(l.Clean); err != nil {
-		return nil, err
-	}
 	if _, err := os.Lstat(l.Clean); err == nil {
 		return nil, fmt.Errorf("%s: %w: remove it first", workspace.Quote(l.Clean), os.ErrExist)
+	}
+	if err := folders.Check(l.Clean); err != nil {
+		return nil, err
 	}
 	part := l.Clean + "." + rand.Text() + ".part"
 	if err := os.Mkdir(part, 0o755); err != nil { //nolint:gosec // as git does
@@ -420,7 +420,14 @@ func (l Leaked) Clone(
 	if len(found.Hidden) > 0 {
 		return nil, fmt.Errorf("the clone still has %s: report this", workspace.Quote(found.Hidden[0].Path))
 	}
-	return more, os.Rename(part, l.Clean)
+	if err := os.Rename(part, l.Clean); err != nil {
+		return nil, err
+	}
+	if err := registry.Record(l.Clean); err != nil { // what is there may be an agent's
+		part = l.Clean
+		return nil, err
+	}
+	return more, nil
 }
 
 // take runs a script that takes the paths out of the clone in the folder part.

@@ -241,8 +241,12 @@ func TestCleanOfHead(t *testing.T) {
 		rm .env.prod shown.env keys/id_rsa; echo 't = env' > app.py`)
 	require.Len(t, all, 1)
 	search := workspace.Search{Show: map[string]string{"shown.env": "an example"}}
-	more, err := all[0].Clone(t.Context(), hostpath.In(t.TempDir()), search)
+	registry := hostpath.In(t.TempDir())
+	more, err := all[0].Clone(t.Context(), registry, search)
 	require.NoError(t, err)
+	folders, err := registry.Folders()
+	require.NoError(t, err)
+	require.Error(t, folders.Check(dir+"-clean/y"), "what is there may be an agent's")
 	var took []string
 	for _, s := range more {
 		took = append(took, s.Path)
@@ -270,10 +274,7 @@ func TestSubmodulesBelow(t *testing.T) {
 		"main/pkg": root + "/main", "main/pkg/deep": root + "/main", "wt/pkg": root + "/wt", "main/docs": "",
 		"main/pk": "",
 	} {
-		g, err := findGit(filepath.Join(root, dir))
-		require.NoError(t, err)
-		defer g.close()
-		err = g.refuseSubmodules(t.Context(), folders, filepath.Join(root, dir))
+		err := refuseSubmodules(t.Context(), folders, filepath.Join(root, dir))
 		if where == "" {
 			require.NoError(t, err, dir)
 			continue
@@ -281,12 +282,25 @@ func TestSubmodulesBelow(t *testing.T) {
 		require.EqualError(t, err, "git in "+where+" goes into its submodule pkg/deep/a sub, where it would run what "+
 			"an agent puts in its place: use --overlay, or give the agent a clone (git clone --no-local)")
 	}
+	// Nor where git's folder is elsewhere, or the working directory is a submodule whose own index
+	// the agent writes, or that has submodules.
+	shell(t, root, `git clone -q --separate-git-dir apart main sep; mkdir -p linked/pkg none/a linked/docs
+		ln -s ../main/.git linked/.git; ln -s nowhere none/.git; git init -qb main super; cd super
+		git init -qb main embedded; git -C embedded commit -q --allow-empty -m a; git init -q ignored
+		git -c protocol.file.allow=always submodule --quiet add ../main deep
+		git -c protocol.file.allow=always submodule --quiet add ../lib flat; git add embedded; git commit -qm a`)
+	for dir, refused := range map[string]bool{
+		"sep/pkg": true, "sep/docs": false, "linked/pkg": true, "linked/docs": false, "none/a": true, "none": false,
+		"super": false, "super/embedded": true, "super/ignored": false, "super/deep": true, "super/deep/docs": false,
+		"super/deep/pkg": true, "super/flat": false, "main": false, "lib": false, "wt": false,
+	} {
+		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o700))
+		err := refuseSubmodules(t.Context(), folders, filepath.Join(root, dir))
+		require.Equal(t, refused, err != nil, "%s: %v", dir, err)
+	}
 	// What cannot be looked at may have some.
 	require.NoError(t, os.WriteFile(filepath.Join(root, "main/.git/index"), []byte("x"), 0o600))
-	g, err := findGit(filepath.Join(root, "main/docs"))
-	require.NoError(t, err)
-	defer g.close()
-	err = g.refuseSubmodules(t.Context(), folders, filepath.Join(root, "main/docs"))
+	err = refuseSubmodules(t.Context(), folders, filepath.Join(root, "main/docs"))
 	require.ErrorContains(t, err, "look for submodules of ")
 }
 

@@ -185,6 +185,9 @@ func TestNoCommandIsInAWorkdir(t *testing.T) {
 		{".codex/config.toml", "[projects.\"HOME/one\"]\ntrust_level = \"trusted\"\n", ""},
 		{".tmux.conf", "source-file ~/one/x\n", "HOME/.tmux.conf"},
 		{".tmux.conf", "set -g default-path ~/one\n", ""},
+		{".vimrc", "set rtp+=~/one\n", "HOME/.vimrc"},
+		{".hgrc", "[extensions]\nx = HOME/one\n", "HOME/.hgrc"},
+		{".claude/settings.json", `{"permissions":{"allow":["Read(HOME/one/**)"]}}`, ""},
 		{".npmrc", "script-shell=HOME/one/sh\n", "HOME/.npmrc"},
 		{".cargo/config.toml", "[target.x]\nlinker = 'HOME/one/ld'\n", "HOME/.cargo/config.toml"},
 	} {

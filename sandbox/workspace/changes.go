@@ -150,7 +150,7 @@ func (w *walker) folder(at string, upper, host *os.File, opaque bool) error {
 		child := path.Join(at, name)
 		err := ErrTooDeep
 		if len(child) <= maxPath && strings.Count(child, "/") < deepest {
-			err = w.name(child, name, upper, host)
+			err = w.name(child, name, upper, host, opaque)
 		}
 		if err := w.refuse(child, err); err != nil {
 			return err
@@ -185,8 +185,9 @@ func names(dir *os.File) ([]string, error) {
 	return entries, err
 }
 
-// name compares one name of a layer's folder with the host's.
-func (w *walker) name(at, name string, upper, host *os.File) error {
+// name compares one name of a layer's folder with the host's. If the folder is opaque, so is all
+// that is in it: the kernel marks only the first.
+func (w *walker) name(at, name string, upper, host *os.File, opaque bool) error {
 	is, err := look(upper, name)
 	if err != nil || is == nil { // removed meanwhile
 		return err
@@ -248,7 +249,7 @@ func (w *walker) name(at, name string, upper, host *os.File) error {
 		}
 		defer hosts.Close()
 	}
-	return w.folder(at, dir, hosts, isOpaque(upper, name))
+	return w.folder(at, dir, hosts, opaque || isOpaque(upper, name))
 }
 
 // equal reports whether the agent's file is the host's.

@@ -59,7 +59,6 @@ func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit fun
 	}
 	c := objects.Checker{
 		Agents: open(upper), Host: open(host), Left: int64(min(r.Size, 1<<62)),
-		IsRepository: func(at string) bool { return isRepository(tree{upper}, tree{host}, at) },
 	}
 	if r.CheckPack != nil {
 		c.Pack = func(pack, index *os.File) error { return r.CheckPack(ctx, pack, index) }

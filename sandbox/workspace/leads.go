@@ -69,6 +69,9 @@ func (s *toolSearch) follow(root *os.File) {
 		}
 		s.step(root, l)
 	}
+	if s.ctx.Err() != nil && len(s.leads) > 0 {
+		s.found["."] = unfinished
+	}
 }
 
 // step follows the first link on the way, or looks at the file at its end.

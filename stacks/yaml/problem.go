@@ -18,8 +18,7 @@ type Problem struct {
 }
 
 // Error returns one line: the message may quote a file that an agent wrote. Whoever prints it
-// escapes
-// what acts on a terminal.
+// escapes what acts on a terminal.
 func (p *Problem) Error() string {
 	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Message)
 	if p.Hint != "" {

@@ -112,7 +112,9 @@ func readHeads(path string) (heads map[string]audit.Head, first bool, err error)
 		return heads, true, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(b, &heads)
+		if err = json.Unmarshal(b, &heads); err == nil && heads == nil {
+			err = errors.New("it is not an object")
+		}
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("read the heads of the audit log: %s: %w", advice.Visible(path), err)

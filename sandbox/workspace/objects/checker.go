@@ -24,8 +24,6 @@ var (
 type Checker struct {
 	// Agents and Host open the regular file at a path of the agent's and of the host's folder.
 	Agents, Host func(at string) (*os.File, error)
-	// IsRepository reports whether the folder at the path is git's for the agent.
-	IsRepository func(at string) bool
 	// Pack says why an index is not that of the pack. Without it, no pack may come.
 	Pack func(pack, index *os.File) error
 	// Left is how many bytes may still be unpacked.
@@ -43,7 +41,7 @@ func (c *Checker) Refuses(at string, kind fs.FileMode, there bool) error {
 	case file.Kind == None, kind.IsDir():
 		return nil
 	case file.Kind == Folder:
-		if kind&fs.ModeSymlink != 0 && c.IsRepository(file.Repository) {
+		if kind&fs.ModeSymlink != 0 { // a repository's, or of one that shares it
 			return ErrElsewhere
 		}
 		return nil

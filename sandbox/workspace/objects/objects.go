@@ -56,6 +56,10 @@ type File struct {
 func Of(at string) File {
 	steps := strings.Split(at, "/")
 	lower := strings.Split(strings.ToLower(at), "/")
+	// A worktree's leads to the repository that it is in.
+	if last := len(lower) - 1; lower[last] == "commondir" && (last < 2 || lower[last-2] != "worktrees") {
+		return File{Kind: Alternates, Repository: path.Dir(at)}
+	}
 	for n := range min(4, len(steps)) {
 		i := len(steps) - 1 - n
 		if lower[i] != "objects" {

@@ -197,6 +197,9 @@ func (p *Protection) add(events int, root *os.File, at, instead string) error {
 	in, name := parent(at)
 	dir, err := hostpath.FolderIn(root, in)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		if in != ".git" {
+			return nil // no program finds anything there
+		}
 		return p.add(events, root, in, nothing) // a link, nothing, or a file, which says where git's folder is
 	}
 	if err != nil {

@@ -51,6 +51,9 @@ func Deceives(at string, content io.Reader) (who, state string) {
 		if err != nil {
 			return "", ""
 		}
+		if !bytes.HasPrefix(whole, []byte(indexMagic)) {
+			return "", "" // git does not read it either
+		}
 		for _, id := range []int{20, 32} { // SHA-1, SHA-256
 			n, err := flagged(whole, id, sum)
 			if err == nil && n > 0 {
@@ -61,7 +64,8 @@ func Deceives(at string, content io.Reader) (who, state string) {
 			}
 			sum.Reset()
 		}
-		return "", ""
+		// Git may read what we cannot, or what was not read.
+		return otherFiles, fmt.Sprintf("%x", sha256.Sum256(whole))
 	case "packed-refs":
 		return effective(content, otherHistory, func(line string) bool {
 			return strings.Contains(line, "refs/replace/")
@@ -94,6 +98,9 @@ func effective(content io.Reader, who string, has func(line string) bool) (strin
 	return who, fmt.Sprintf("%x", sum.Sum(nil))
 }
 
+// indexMagic begins an index of git.
+const indexMagic = "DIRC"
+
 var errNoIndex = errors.New("no index of git")
 
 // Flags of an entry of git's index: see gitformat-index(5).
@@ -110,7 +117,7 @@ const (
 // names. Each object's name has id bytes.
 func flagged(index []byte, id int, names io.Writer) (n int, err error) {
 	const header, stat = 12, 40
-	if len(index) < header || !bytes.HasPrefix(index, []byte("DIRC")) {
+	if len(index) < header || !bytes.HasPrefix(index, []byte(indexMagic)) {
 		return 0, errNoIndex
 	}
 	version, entries := binary.BigEndian.Uint32(index[4:]), binary.BigEndian.Uint32(index[8:])

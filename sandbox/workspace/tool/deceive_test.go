@@ -109,6 +109,21 @@ func TestDeceives(t *testing.T) {
 	}
 }
 
+// TestUnreadIndex: an index that git may read, and we cannot, is as one that deceives.
+func TestUnreadIndex(t *testing.T) {
+	t.Parallel()
+	for _, index := range []string{
+		"DIRC", "DIRC\x00\x00\x00\x05\x00\x00\x00\x01", "DIRC\x00\x00\x00\x02\x00\x00\x00\x01x",
+	} {
+		who, state := Deceives(".git/index", strings.NewReader(index))
+		require.Equal(t, otherFiles, who)
+		_, other := Deceives(".git/index", strings.NewReader(index+"y"))
+		require.NotEqual(t, state, other)
+	}
+	who, _ := Deceives(".git/index", strings.NewReader("x"))
+	require.Empty(t, who)
+}
+
 func glob(t *testing.T, pattern string) []string {
 	t.Helper()
 	found, err := filepath.Glob(pattern)
