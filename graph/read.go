@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // mostBytes bounds what Read reads: more than ten times what the engine writes of 5,000 resources.
@@ -32,16 +34,42 @@ func Read(r io.Reader) (*Graph, error) {
 	if err := json.Unmarshal(text, &kind); err != nil {
 		return nil, fmt.Errorf("read the resources: not JSON: %w", err)
 	}
+	var g *Graph
 	switch {
 	case kind.Format != nil:
-		return Decode(strings.NewReader(string(text)))
+		g, err = Decode(strings.NewReader(string(text)))
 	case kind.Deployment != nil:
-		return readState(text)
+		g, err = readState(text)
 	case kind.Steps != nil:
-		return readPreview(text)
+		g, err = readPreview(text)
+	default:
+		return nil, errors.New("read the resources: neither a graph, a state nor a preview; write one with " +
+			"`pulumi stack export --file FILE` or `pulumi preview --json --show-sames > FILE`")
 	}
-	return nil, errors.New("read the resources: neither a graph, a state nor a preview; write one with " +
-		"`pulumi stack export --file FILE` or `pulumi preview --json --show-sames > FILE`")
+	if err == nil {
+		err = g.printable()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// printable returns an error if a resource has a name or a type that means something to a terminal,
+// or that hides: reports print these, and an agent may have written the file.
+func (g *Graph) printable() error {
+	hides := func(c rune) bool {
+		return !unicode.IsPrint(c) ||
+			unicode.In(c, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+	}
+	for i := range g.Resources {
+		for _, text := range []string{g.Resources[i].URN, g.Resources[i].Type, g.Resources[i].Name} {
+			if strings.IndexFunc(text, hides) >= 0 || !utf8.ValidString(text) {
+				return fmt.Errorf("read the resources: %q has a character that nobody sees", text)
+			}
+		}
+	}
+	return nil
 }
 
 // saved is a resource as the engine writes it (apitype.ResourceV3).

@@ -135,6 +135,9 @@ func TestReadRefuses(t *testing.T) {
 		},
 		"an unknown operation": {preview("conjure", resources[1]), `does not know the operation "conjure"`},
 		"without a state":      {`{"steps":[{"op":"create","urn":"x"}],"changeSummary":{}}`, "create of x has no newState"},
+		"a name that acts":     {state(`{"urn":"urn:pulumi:p::web::a:b:C::x\u001b[2J","type":"a:b:C"}`), "nobody sees"},
+		"a name that hides":    {state(`{"urn":"urn:pulumi:prod::web::a:b:C::x\u3164","type":"a:b:C"}`), "nobody sees"},
+		"two lines":            {state(`{"urn":"urn:pulumi:prod::web::a:b:C::x\nok","type":"a:b:C"}`), "nobody sees"},
 		"not finished":         {`{"steps":[]}`, "it did not end"},
 		"failed": {
 			`{"steps":[],"changeSummary":{},"diagnostics":[{"severity":"error","message":"no such zone"}]}`, "no such zone",

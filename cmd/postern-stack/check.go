@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,16 +80,18 @@ func (d *driver) subject(ctx context.Context) (*graph.Graph, guardrail.Options, 
 	return g, o, d.State, err
 }
 
+// maxResources bounds the file of resources, in bytes.
+const maxResources = 1 << 30
+
 // open reads the resources in a file. "-" is the standard input.
 func open(path string) (*graph.Graph, error) {
 	in := io.Reader(os.Stdin)
 	if path != "-" {
-		f, err := os.Open(path)
+		text, err := hostpath.ReadFile(path, maxResources)
 		if err != nil {
 			return nil, fmt.Errorf("read the resources: %w", err)
 		}
-		defer f.Close()
-		in = f
+		in = bytes.NewReader(text)
 	}
 	g, err := graph.Read(in)
 	if err != nil {
@@ -157,7 +160,7 @@ func (d *driver) testPolicies(context.Context) error {
 			failed++
 		}
 		if !d.JSON {
-			fmt.Fprintf(d.out, "%-7s %s %s", word, r.Policy, r.Test)
+			fmt.Fprintf(d.out, "%-7s %s %s", word, advice.Visible(r.Policy), advice.Visible(r.Test))
 			if r.Problem != "" {
 				fmt.Fprintf(d.out, ": %s (%s)", r.Problem, advice.Visible(r.At))
 			}

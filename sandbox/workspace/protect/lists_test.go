@@ -109,12 +109,15 @@ func TestWorkdirOf(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.Equal(t, Workdir, WorkdirOf(dir))
-	for named, at := range map[string]string{
-		"./.bare\n": ".bare", dir + "/a/b\r\n": "a/b", "../other": "", dir + "x": "", "": "",
+	write(t, filepath.Join(dir, ".bare/worktrees/w/commondir"), "../..\n")
+	write(t, filepath.Join(dir, "out/commondir"), "../../other\n")
+	for named, ats := range map[string][]string{
+		"./.bare\n": {".bare"}, dir + "/a/b\r\n": {"a/b"}, "../other": nil, dir + "x": nil, "": nil,
+		".bare/worktrees/w\n": {".bare/worktrees/w", ".bare"}, "out": {"out"},
 	} {
 		write(t, filepath.Join(dir, ".git"), "gitdir: "+named)
-		want := slices.Clone(Workdir)
-		if at != "" {
+		want := append(slices.Clone(Workdir), Files{{".git", nothing}}...)
+		for _, at := range ats {
 			want = append(want, Files{
 				{at + "/hooks", aFolder},
 				{at + "/config", nothing},
@@ -124,5 +127,6 @@ func TestWorkdirOf(t *testing.T) {
 			}...)
 		}
 		require.Equal(t, want, WorkdirOf(dir), named)
+		require.True(t, WorkdirOf(dir).Has(".git"), "by all its names")
 	}
 }

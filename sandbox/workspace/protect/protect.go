@@ -77,19 +77,35 @@ var Workdir = Files{
 	{".dir-locals.el", nothing},
 }
 
-// WorkdirOf returns the files of a working directory: [Workdir], and if its file .git leads to a
-// folder in it, those of that folder.
+// WorkdirOf returns the files of a working directory: [Workdir], and if its .git is a file, that
+// one by all its names, and those of each folder in the working directory to which git goes
+// from there: the one that the file names, and the common one if that is a worktree's.
 func WorkdirOf(folder string) Files {
 	text, err := hostpath.ReadFile(filepath.Join(folder, ".git"), unix.PathMax)
-	named, leads := strings.CutPrefix(string(text), "gitdir: ")
-	at := filepath.Clean(strings.TrimPrefix(strings.TrimRight(named, "\r\n"), folder+"/"))
-	if err != nil || !leads || at == "." || !filepath.IsLocal(at) {
+	if err != nil {
 		return Workdir
 	}
-	all := slices.Clone(Workdir)
-	for _, f := range Workdir {
-		if below, ok := strings.CutPrefix(f.path, ".git/"); ok {
-			all = append(all, Files{{filepath.Join(at, below), f.instead}}...)
+	all := append(slices.Clone(Workdir), Files{{".git", nothing}}...)
+	add := func(from, named string) (git string) {
+		named = strings.TrimRight(named, "\r\n")
+		if git = filepath.Join(from, named); filepath.IsAbs(named) {
+			git = strings.TrimPrefix(filepath.Clean(named), folder+"/")
+		}
+		if git == "." || !filepath.IsLocal(git) {
+			return ""
+		}
+		for _, f := range Workdir {
+			if below, ok := strings.CutPrefix(f.path, ".git/"); ok {
+				all = append(all, Files{{filepath.Join(git, below), f.instead}}...)
+			}
+		}
+		return git
+	}
+	if named, leads := strings.CutPrefix(string(text), "gitdir: "); leads {
+		if git := add(".", named); git != "" {
+			if common, err := hostpath.ReadFile(filepath.Join(folder, git, "commondir"), unix.PathMax); err == nil {
+				add(git, string(common))
+			}
 		}
 	}
 	return all
