@@ -83,6 +83,10 @@ var Advice = map[plan.Reason]Said{
 		"a limit of the policy, or a bound of the node, is exceeded", "a limit of the policy is exceeded",
 		"an operator can raise the limit with limits: in the stack file",
 	},
+	plan.ReasonEnded: {
+		"the rule that allows this has ended, and the control plane has not taken it away",
+		"the rule that allowed this has ended", status,
+	},
 	plan.ReasonUnrecorded: {
 		"the node's supervisor does not take Envoy's log: it hangs, or waits for its disk",
 		"the proxy cannot record decisions at present, so it refuses every request", status,

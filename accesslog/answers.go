@@ -57,6 +57,7 @@ var Answers = []Answer{
 		Verdict: Deny, Reason: plan.ReasonAddress, Status: 403,
 	},
 	{Details: []string{guard.Ambiguous}, Verdict: Deny, Reason: plan.ReasonAmbiguous, Status: 403, ByDefault: true},
+	{Details: []string{guard.Ended}, Verdict: Deny, Reason: plan.ReasonEnded, Status: 403},
 	// The only filter that answers 401 is the injector; to a client, 401 is its own fault.
 	{Details: []string{"failed_to_inject_credential"}, Verdict: Deny, Reason: plan.ReasonCredential, Status: 502},
 	{Details: []string{guard.Unrecorded}, Verdict: Deny, Reason: plan.ReasonUnrecorded, Status: 503, ByDefault: true},

@@ -28,6 +28,7 @@ func TestAnswerTo(t *testing.T) {
 		"route_not_found":                                       "deny name_mismatch  403 by default, replies: name_mismatch",
 		"dns_resolution_failure{address_denied}":                "deny address_not_allowed  403 replies: address_not_allowed",
 		"guard_ambiguous":                                       "deny ambiguous_request  403 by default, replies: ambiguous_request",
+		"guard_ended":                                           "deny rule_ended  403 replies: rule_ended",
 		"failed_to_inject_credential":                           "deny credential_unavailable  502 replies: credential_unavailable",
 		"guard_unrecorded":                                      "deny not_recorded  503 by default, replies: not_recorded",
 		"local_rate_limited":                                    limited,

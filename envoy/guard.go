@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"time"
+
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	dynamicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/dynamic_modules/v3"
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
@@ -33,8 +35,20 @@ func (b *builder) gate(agent string) *listenerv3.Filter {
 	})
 }
 
+// endPatience is how long after a rule's end the control plane has to take the rule away, before
+// the guard refuses what the rule allows.
+const endPatience = 5 * time.Second
+
 // guardRule returns what the guard must know about a rule.
 func (b *builder) guardRule(r plan.Rule) guard.Rule {
+	g := b.guardCredential(r)
+	if end, err := time.Parse(time.RFC3339, r.Expires); err == nil {
+		g.Until = end.Add(endPatience).Unix()
+	}
+	return g
+}
+
+func (b *builder) guardCredential(r plan.Rule) guard.Rule {
 	if r.OwnCredentials && r.Credential == "" {
 		return guard.Rule{Own: true}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/postern/postern/accesslog"
 	"github.com/postern/postern/guard"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/target"
 )
 
 // destination is a host or wildcard, a port, and the rules of one agent that decide there.
@@ -145,13 +146,13 @@ func (b *builder) scopesOf(s *site) []*routev3.ScopedRouteConfiguration {
 }
 
 // common returns the visitor's rules in the form in which other agents may have them too: without
-// agent, end, reason and owner. It returns nil if the rules have a cluster or a limit, which the
+// agent, reason and owner. It returns nil if the rules have a cluster, a limit or an end, which the
 // agent cannot share.
 func (b *builder) common(v visitor) []plan.Rule {
 	rules := slices.Clone(v.Rules)
 	for i := range rules {
 		r := &rules[i]
-		if r.Limits != nil || !r.Deny && b.upstreamCluster(*r) != dynamicName(v.agent) {
+		if r.Limits != nil || r.Expires != "" && !r.Deny || !r.Deny && b.upstreamCluster(*r) != dynamicName(v.agent) {
 			return nil
 		}
 		r.ID, r.Expires, r.Reason, r.Owner = plan.NameOf(r.ID), "", "", ""
@@ -341,16 +342,20 @@ func (d destination) cluster(agent string) string {
 // inspected, so it is decided here.
 func (b *builder) connectRoute(agent string, d destination) *routev3.Route {
 	rule := plan.DefaultName
+	var allows plan.Rule
 	if d.tunnel() {
 		r := plan.TunnelRules(d.Rules)[0]
 		if r.Deny {
 			return denyBriefly(r, plan.ReasonDenied, connectMatch())
 		}
-		rule = plan.NameOf(r.ID)
+		rule, allows = plan.NameOf(r.ID), r
 	}
 	route := connectTo(d.cluster(agent), rule)
-	if d.wildcard() && !d.tunnel() {
-		route.Metadata = metadata(map[string]string{"rule": rule, guard.Key: guard.Below})
+	g := guard.Rule{
+		Check: target.Check{Open: true}, Below: d.wildcard() && !d.tunnel(), Until: b.guardRule(allows).Until,
+	}
+	if said := g.String(); said != "" {
+		route.Metadata = metadata(map[string]string{"rule": rule, guard.Key: said})
 	}
 	return route
 }

@@ -44,7 +44,7 @@ func TestAgentsShareRoutes(t *testing.T) {
 			{Name: "aws", Kind: plan.KindAWSSigV4, Service: "s3", Region: "r1"}, {Name: "key", Kind: plan.KindHeader, Header: "x-api-key"},
 		}}
 		for _, name := range []string{"alpha", "beta", "gamma"} {
-			r := plan.Rule{ID: name + "/api", Host: "api.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/**"}, Credential: "key", Expires: "for " + name, Reason: "for " + name}
+			r := plan.Rule{ID: name + "/api", Host: "api.test", Port: 443, Methods: []string{"GET"}, Paths: []string{"/v1/**"}, Credential: "key", Owner: "for " + name, Reason: "for " + name}
 			if name == "gamma" {
 				change(&r)
 			}
@@ -68,6 +68,7 @@ func TestAgentsShareRoutes(t *testing.T) {
 		"own credentials":      {func(r *plan.Rule) { r.Credential, r.OwnCredentials = "", true }, 2, 1},
 		"signed":               {func(r *plan.Rule) { r.Credential = "aws" }, 2, 1},
 		"limits":               {func(r *plan.Rule) { r.Limits = &plan.Limits{Requests: 1, Per: 1} }, 2, 1},
+		"an end":               {func(r *plan.Rule) { r.Expires = "2098-01-01T00:00:00Z" }, 2, 1},
 		"condition":            {func(r *plan.Rule) { r.Query = []plan.Condition{{Name: "k", Value: "v"}} }, 2, 1},
 		"own place":            {func(r *plan.Rule) { r.Upstream = &plan.Upstream{Address: "192.0.2.7:443"} }, 2, 1},
 		"tunnel":               {func(r *plan.Rule) { r.Mode, r.Credential = plan.ModeTunnel, "" }, 1, 2},

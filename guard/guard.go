@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/postern/postern/target"
 )
@@ -46,6 +47,8 @@ const (
 	MadeUp = "guard_made_up"
 	// Ambiguous: see [ErrAmbiguous].
 	Ambiguous = "guard_ambiguous"
+	// Ended: the rule has ended, and nobody has taken it away: see [Rule.Until].
+	Ended = "guard_ended"
 	// SignedBody: see [ErrSignedBody].
 	SignedBody = "guard_signed_body"
 	// Failed: the guard cannot read the request.
@@ -79,7 +82,13 @@ type Rule struct {
 	// Below means that the request is a CONNECT below a wildcard, which takes a certificate for the
 	// host.
 	Below bool
+	// Until is when the guard refuses what the rule allows, in seconds of Unix time, or 0. By then the
+	// control plane has taken the rule away, unless the control plane is down.
+	Until int64
 }
+
+// Ended reports whether the rule has ended.
+func (r *Rule) Ended() bool { return r.Until != 0 && time.Now().Unix() >= r.Until }
 
 // Below is the rule, as the metadata of a route has it, of a CONNECT below a wildcard: see
 // [Rule.Below].
@@ -91,6 +100,7 @@ const (
 	wordAnyPath = "any-path"
 	wordQuery   = "query="
 	wordHeaders = "headers="
+	wordUntil   = "until="
 )
 
 // String returns the rule in the form that a route's metadata has.
@@ -107,6 +117,9 @@ func (r Rule) String() string {
 	}
 	if len(r.Headers) > 0 {
 		words = append(words, wordHeaders+list(r.Headers))
+	}
+	if r.Until != 0 {
+		words = append(words, wordUntil+strconv.FormatInt(r.Until, 10))
 	}
 	switch {
 	case r.Below:
@@ -158,6 +171,12 @@ func ParseRule(s string) (Rule, error) {
 			r.Query = unlist(word[len(wordQuery):])
 		case strings.HasPrefix(word, wordHeaders):
 			r.Headers = unlist(word[len(wordHeaders):])
+		case strings.HasPrefix(word, wordUntil):
+			until, err := strconv.ParseInt(word[len(wordUntil):], 10, 64)
+			if err != nil || until <= 0 {
+				return r, errRule
+			}
+			r.Until = until
 		default:
 			return r, r.parseCredential(word, rest)
 		}

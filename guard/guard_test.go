@@ -24,12 +24,14 @@ func TestRule(t *testing.T) {
 		{Parameter: "my key"},
 		{Signs: true, Header: "authorization"},
 		{Check: target.Check{Open: true}, Below: true},
+		{Check: target.Check{Open: true}, Until: 1},
+		{Header: "authorization", Prefix: 7, Until: 1 << 40},
 	} {
 		got, err := ParseRule(r.String())
 		require.NoError(t, err)
 		require.Equal(t, r, got)
 	}
-	for _, s := range []string{"x", " ", "own x", "parameter ", "signs", "header", "header x", "header x y", "header -1 x", "header 1", "header 1 ", "x 1 h", "check x 1 h"} {
+	for _, s := range []string{"x", " ", "own x", "parameter ", "signs", "header", "header x", "header x y", "header -1 x", "header 1", "header 1 ", "x 1 h", "check x 1 h", "until=", "until=0", "until=-1", "until=x", "until=1 x"} {
 		_, err := ParseRule(s)
 		require.Error(t, err, s)
 	}

@@ -29,8 +29,7 @@ func (p *Plan) Without(gone func(*Rule) bool) *Plan {
 	q.Agents = slices.Clone(p.Agents)
 	for i := range q.Agents {
 		a := &q.Agents[i]
-		// Usually no rule is gone, and copying would cost much: rules are the largest part of a
-		// plan.
+		// Usually no rule is gone, and copying would cost much: a plan is mostly rules.
 		first := 0
 		for first < len(a.Rules) && !gone(&a.Rules[first]) {
 			first++

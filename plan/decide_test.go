@@ -140,7 +140,7 @@ func TestReasons(t *testing.T) {
 	t.Parallel()
 	require.ElementsMatch(t, []Reason{
 		"allowed", "agent_unknown", "host_not_allowed", "method_not_allowed", "path_not_allowed", "condition_not_met", "ambiguous_request", "denied_by_rule", "plain_http_not_allowed", "name_mismatch",
-		"agent_killed", "address_not_allowed", "credential_unavailable", "upstream_failed", "tls_handshake_failed", "limit_exceeded", "malformed_request", "not_recorded", "not_sent", "proxy_error",
+		"agent_killed", "address_not_allowed", "credential_unavailable", "upstream_failed", "tls_handshake_failed", "limit_exceeded", "malformed_request", "rule_ended", "not_recorded", "not_sent", "proxy_error",
 	}, Reasons)
 }
 

@@ -10,8 +10,7 @@ type Request struct {
 	// http. For a gateway they are "localhost" or "127.0.0.1" and the gateway's port.
 	Host string
 	Port uint16
-	// SNI and Authority are the names inside an https connection. "" means the same as Host (and
-	// Port).
+	// SNI and Authority are the names inside an https connection. "" means that of Host.
 	SNI, Authority string
 	Method         string
 	// Path is the path as sent, without the query. Query is the query without its question mark.
@@ -64,6 +63,8 @@ const (
 	ReasonTLS Reason = "tls_handshake_failed"
 	// ReasonLimit: a limit of the rule is exhausted.
 	ReasonLimit Reason = "limit_exceeded"
+	// ReasonEnded: the rule has ended, and the control plane has not taken it away.
+	ReasonEnded Reason = "rule_ended"
 	// ReasonUnrecorded: the node cannot record its decisions, so it refuses every request.
 	ReasonUnrecorded Reason = "not_recorded"
 	// ReasonMalformed: the request could not be parsed.
@@ -77,7 +78,7 @@ const (
 // Reasons lists all reasons.
 var Reasons = []Reason{
 	ReasonAllowed, ReasonAgent, ReasonHost, ReasonMethod, ReasonPath, ReasonCondition, ReasonAmbiguous, ReasonDenied, ReasonScheme, ReasonName,
-	ReasonKilled, ReasonAddress, ReasonCredential, ReasonUpstream, ReasonTLS, ReasonLimit, ReasonMalformed, ReasonUnrecorded, ReasonUnsent, ReasonUnknown,
+	ReasonKilled, ReasonAddress, ReasonCredential, ReasonUpstream, ReasonTLS, ReasonLimit, ReasonMalformed, ReasonEnded, ReasonUnrecorded, ReasonUnsent, ReasonUnknown,
 }
 
 // Decision is the verdict on a request. The zero value denies.

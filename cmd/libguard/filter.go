@@ -40,6 +40,9 @@ func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffe
 	var values [2]string
 	switch cs := changes[:0]; kind {
 	case C.request_headers:
+		if r.Ended() {
+			return answer(s, 403, guard.Ended)
+		}
 		if r.Below && !names.Take(uintptr(agent), authority(all)) {
 			return answer(s, 429, guard.MadeUp)
 		}

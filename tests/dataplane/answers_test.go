@@ -178,6 +178,7 @@ var cannot = map[string]string{
 	guard.Unrecorded:      "such requests are counted, not logged: TestSupervisorHangs in tests/faults",
 	guard.Full:            "a fourth of Envoy's memory: TestNeighbourUnread",
 	guard.MadeUp:          "a thousand names at 20 a second: TestMadeUpNames",
+	guard.Ended:           "the control plane is down at the end of a rule: TestRulesEndWithoutControlPlane",
 	guard.Failed:          "the guard takes 128 headers, and Envoy refuses more than 100 before",
 	"dns_cache_overflow":  "5,000 names below a wildcard need as many certificates, which are minted at 20 a second",
 	"stream_idle_timeout": "an hour",

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -163,4 +164,48 @@ func TestLease(t *testing.T) {
 	f.StartControl()
 	require.Eventually(t, func() bool { return f.Node("n1").Connected }, time.Minute, 20*time.Millisecond)
 	require.Equal(t, 0, f.Get("n1", "a", "https://lease.test/"))
+}
+
+// TestRulesEndWithoutControlPlane: a rule ends although nobody is there to take it away, for new
+// connections, open ones and new tunnels.
+func TestRulesEndWithoutControlPlane(t *testing.T) {
+	t.Parallel()
+	f := fleet.New(t, 1)
+	up := f.NewUpstream("one.test", "lease.test", "tunnel.test")
+	lease, tunnel := fleet.Allow("a", "lease.test", up), fleet.Allow("a", "tunnel.test", up)
+	tunnel.Mode, tunnel.Methods, tunnel.Paths = plan.ModeTunnel, nil, nil
+	lease.Expires = time.Now().Add(15 * time.Second).UTC().Format(time.RFC3339)
+	tunnel.Expires = lease.Expires
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a",
+		"one.test", up), lease, tunnel}}}})
+	connect := func() string {
+		c, err := f.Dial("n1", "a")(t.Context(), "", "")
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = io.WriteString(c, "CONNECT tunnel.test:443 HTTP/1.1\r\nHost: tunnel.test:443\r\n\r\n")
+		require.NoError(t, err)
+		status := make([]byte, len("HTTP/1.1 200"))
+		_, err = io.ReadFull(c, status)
+		require.NoError(t, err)
+		return string(status[len("HTTP/1.1 "):])
+	}
+	client := fleet.AgentClient(f.CA, f.Dial("n1", "a"))
+	defer client.CloseIdleConnections()
+	kept := func() int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://lease.test/", nil)
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	require.Equal(t, 200, kept())
+	require.Equal(t, "200", connect())
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"), "its certificate is minted by the control plane")
+	f.StopControl()
+	require.Eventually(t, func() bool { return kept() == 403 }, time.Minute, 200*time.Millisecond)
+	require.Equal(t, 403, f.Get("n1", "a", "https://lease.test/"))
+	require.Equal(t, "403", connect())
+	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
 }
