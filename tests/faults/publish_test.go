@@ -189,7 +189,11 @@ func TestStateDiskFull(t *testing.T) {
 	s, err := f.API.Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, uint64(1), s.Seq)
-	require.Empty(t, s.Problem)
+	// The control plane may have seen what was taken back, until it looks again.
+	require.Eventually(t, func() bool {
+		s, err := f.API.Status(t.Context())
+		return err == nil && s.Problem == "" && s.Seq == 1
+	}, patience, 10*time.Millisecond)
 	history, err := f.Operator().History(t.Context())
 	require.NoError(t, err)
 	require.Len(t, history, 1)
