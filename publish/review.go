@@ -260,7 +260,7 @@ func confirm(ctx context.Context, in *os.File, on io.Writer, question string) er
 	}
 	wanted := fmt.Sprintf("yes %d", number.Int64()+1000)
 	advice.Settle(on)
-	advice.Printf(on, "%s Type %s: ", question, wanted)
+	_, _ = io.WriteString(on, advice.Lines(question)+" Type "+wanted+": ") // a question has several lines
 	answer, err := readAnswer(ctx, in)
 	if err != nil {
 		return err
