@@ -56,8 +56,7 @@ authority that vouches for the control planes' reports. Run it again after eithe
 			}
 			stack, err := file.Load()
 			if err != nil {
-				advice.Printf(cmd.ErrOrStderr(), "the stack file does not load yet, so whom it trusts was not taken from it: %v\n",
-					err)
+				advice.Error(cmd.ErrOrStderr(), "the stack file does not load yet, so whom it trusts was not taken from it:", err)
 				return nil
 			}
 			if stack.Target != stacks.TargetAWS {

@@ -25,3 +25,14 @@ func TestMissingByAnotherName(t *testing.T) {
 		require.ErrorContains(t, imposed(io.Discard, home, "killed", missing, nil), "may serve its old version")
 	}
 }
+
+// TestPasted: a line for pasting stays what it is, and no terminal acts on one.
+func TestPasted(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"docker run 'two\nlines é\t'": "docker run 'two\nlines é\t'",
+		"x '\x1b[2J'":                 `x '\x1b[2J'`, "x '\u202e'": `x '\u202e'`,
+	} {
+		require.Equal(t, want, pasted(line))
+	}
+}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -281,8 +283,8 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 		if err := errors.Join(err, p.Abandon()); err != nil {
 			return exit.Sandbox, err
 		}
-		advice.Println(os.Stdout, line)
-		return 0, nil
+		_, err = io.WriteString(os.Stdout, pasted(line)+"\n")
+		return 0, err
 	}
 	publishing, stopPublishing := context.WithCancel(ctx)
 	defer stopPublishing()
@@ -320,4 +322,13 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 		f.ended.Count(os.Stderr, f.ended.Read(ctx, seenPatience))
 	}
 	return result.Status, nil
+}
+
+// pasted returns a command line as it is, so that a shell takes it, unless a terminal would act on
+// it.
+func pasted(line string) string {
+	if strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' && r != '\t' }) {
+		return advice.Lines(line)
+	}
+	return line
 }
