@@ -39,7 +39,7 @@ func Encode(w io.Writer, v any, indent string) error {
 	return err
 }
 
-// visible returns the arguments with every text as Visible has it. What is no text stays.
+// visible returns the arguments with every text as Visible has it. Other values stay as they are.
 func visible(args []any) []any {
 	out := make([]any, len(args))
 	for i, a := range args {

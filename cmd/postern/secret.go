@@ -102,7 +102,7 @@ func readSecret(ctx context.Context, in io.Reader, prompt io.Writer, question st
 	if f, ok := in.(*os.File); ok && isTerminal(f) {
 		on, ok := prompt.(*os.File)
 		if !ok || !isTerminal(on) {
-			return nil, errors.New("standard error is no terminal, so nobody sees what is asked: " +
+			return nil, errors.New("standard error is not a terminal, so nobody sees what is asked: " +
 				"give the value by standard input, < FILE")
 		}
 		value, err := credential.Ask(ctx, f, on, question)
