@@ -250,6 +250,12 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			never: []string{"github.com/spf13"},
 			why:   "it reads what an agent wrote, with the rights of a person: no more than that is its business",
 		},
+		{
+			from:  "sandbox/workspace/begun",
+			only:  []string{"sandbox/wire", "home", "hostpath", "atomicfile", "advice"},
+			never: []string{"github.com/spf13"},
+			why:   "it knows nothing of what it keeps",
+		},
 		{from: "sandbox/workspace/tool", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},
 		{from: "sandbox/bubblewrap", only: []string{"sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots", "hostpath/places"}, why: "a runtime renders a view, whoever it was made for"},
 		{

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,6 +79,7 @@ func TestWorkspaces(t *testing.T) {
 		"postern: look before you use it: .git/hooks/pre-commit (git may run commands from it)\n")
 	require.NotContains(t, direct.stderr, "plain")
 	require.NotContains(t, run("--quiet", "--", "rm", ".git/hooks/pre-commit").stderr, "look before")
+	p.killedSays(t, work)
 	p.gitApplied(t)
 	// Anywhere, also where there can be no working directory.
 	alone := p.posternIn("/", "--file", filepath.Join(p.dir, "stacks", "local.yaml"), "run", "--agent", "demo",
@@ -95,6 +97,41 @@ func TestWorkspaces(t *testing.T) {
 	both := run("--workspace", "tmpfs", "--workdir", work, "--", "true")
 	require.Equal(t, 125, both.status)
 	require.Contains(t, both.stderr, "leave out --workdir")
+}
+
+// killedSays kills `postern run`: what its command wrote is said by the next command (F6).
+func (p *path) killedSays(t *testing.T, work string) {
+	t.Helper()
+	kill := func(script string) {
+		t.Helper()
+		run := exec.CommandContext(t.Context(), postern(t), "run", "--agent", "demo", "--", "sh", "-c",
+			script+"; echo done; exec sleep 600")
+		run.Dir, run.Env = work, p.environ
+		stdout, err := run.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, run.Start())
+		_, err = io.ReadFull(stdout, make([]byte, len("done\n")))
+		require.NoError(t, err)
+		require.NoError(t, run.Process.Kill())
+		require.Error(t, run.Wait())
+	}
+	const envrc = "postern: look before you use it: sub/.envrc (a shell may load it)\n"
+	kill("mkdir sub; echo evil > sub/.envrc")
+	for _, args := range [][]string{{"status"}, {"workspace", "list"}, {"workdir", "list"}} {
+		r := p.postern(args...)
+		p.ok(r)
+		require.Regexp(t, "(?m)^warning: the command that began in "+work+" on [0-9: -]+ was killed: what it wrote "+
+			"that programs here run, says .* workspace scan "+work+"$", r.stderr)
+	}
+	require.Contains(t, p.posternIn(work, "workspace", "scan").stderr, envrc)
+	require.NotContains(t, p.postern("status").stderr, "was killed")
+
+	kill("echo more > sub/.envrc")
+	next := p.posternIn(work, "run", "--agent", "demo", "--", "sh", "-c", "echo third > sub/.tool-versions")
+	p.ok(next)
+	require.Contains(t, next.stderr, envrc)
+	require.Contains(t, next.stderr, "postern: look before you use it: sub/.tool-versions (a shell may load it)\n")
+	require.NotContains(t, p.posternIn(work, "run", "--agent", "demo", "--", "true").stderr, "look before")
 }
 
 // TestSecrets runs what docs/workspace.md shows of secret files: what the stack file hides and

@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern/postern/advice"
 	"github.com/postern/postern/cmd/postern/notes"
+	"github.com/postern/postern/cmd/postern/workspaces"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/observe"
@@ -43,6 +44,7 @@ If the control planes are on other machines, it shows what they report to the bu
 			if err != nil {
 				return err
 			}
+			workspaces.NameUnsaid(cmd.ErrOrStderr())
 			verbose, err := cmd.Flags().GetBool("verbose")
 			if err != nil {
 				return err

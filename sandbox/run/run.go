@@ -185,6 +185,8 @@ type Prepared struct {
 	Git string
 	// OnPath is what of the caller's PATH leads into a folder that the command writes.
 	OnPath []string
+	// Unsaid is the folder for notes about commands whose end is not told yet.
+	Unsaid string
 	// Unsigned is set if the caller's commits are signed: the command's are not.
 	Unsigned bool
 	// Tools are what the command may have done outside its sandbox, or nil.
@@ -283,7 +285,7 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 	if in.Inside, err = findInside(folders); err != nil {
 		return nil, err
 	}
-	made := &Prepared{Spec: spec, notes: r.Notes}
+	made := &Prepared{Spec: spec, notes: r.Notes, Unsaid: Unsaid(base)}
 	p = made
 	in.Git, p.Unsigned = gitSettings(<-git, agent)
 	defer func() {

@@ -38,6 +38,10 @@ func Search(base string, w plan.Workspace) workspace.Search {
 	return workspace.Search{Hide: w.Hide, Show: w.Show, Cache: filepath.Join(base, "scans")}
 }
 
+// Unsaid returns the folder for notes about commands whose end is not told yet: see
+// package begun. base is the folder of all stacks.
+func Unsaid(base string) string { return filepath.Join(base, "unsaid") }
+
 // layer makes the layer that takes what the agent writes, and hides the folder's secrets. A folder
 // that is read-only needs one only for those.
 func (p *Prepared) layer(

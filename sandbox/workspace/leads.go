@@ -92,7 +92,7 @@ func (s *toolSearch) step(root *os.File, l lead) {
 				s.lead(path.Join(path.Dir(at), to, rest), path.Join(to, rest), l.who)
 			}
 		case i == len(steps)-1:
-			s.add(at, toolFile{state(in, name, e), l.who})
+			s.add(at, toolFile{state(in, name, e), l.who, l.who})
 		}
 		in.Close()
 		if err != nil || e == nil || e.is(unix.S_IFLNK) {

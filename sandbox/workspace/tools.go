@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path"
@@ -16,14 +18,46 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/wire"
 	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
 // Tools are the files of a folder that programs of the host run or take commands from, by path.
 type Tools map[string]toolFile
 
-// toolFile is one of [Tools]: what tells its content from another, and who acts on it.
-type toolFile struct{ state, who string }
+// toolFile is one of [Tools]: what tells its content from another, and who acts on it. how says
+// what leads there, if the name does not.
+type toolFile struct{ state, who, how string }
+
+// toolJSON is one of [Tools] as JSON. What an agent wrote need not be UTF-8.
+type toolJSON struct {
+	At    wire.Bytes `json:"at"`
+	State wire.Bytes `json:"state"`
+	Who   string     `json:"who"`
+	How   string     `json:"how,omitempty"`
+}
+
+// MarshalJSON encodes t as a list.
+func (t Tools) MarshalJSON() ([]byte, error) {
+	all := make([]toolJSON, 0, len(t))
+	for at, f := range t {
+		all = append(all, toolJSON{wire.Bytes(at), wire.Bytes(f.state), f.who, f.how})
+	}
+	return json.Marshal(all)
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (t *Tools) UnmarshalJSON(data []byte) error {
+	var all []toolJSON
+	if err := json.Unmarshal(data, &all); err != nil {
+		return fmt.Errorf("read which files programs run: %w", err)
+	}
+	*t = make(Tools, len(all))
+	for _, f := range all {
+		(*t)[string(f.At)] = toolFile{string(f.State), f.Who, f.How}
+	}
+	return nil
+}
 
 var (
 	// unlisted is a folder that nobody can list.
@@ -72,10 +106,12 @@ type toolSearch struct {
 	root string
 }
 
-// toolFolder is a folder. It may be among packages, or be named by the settings of git.
+// toolFolder is a folder. It may be among packages. how says why git acts on all that is in it, if
+// it does: "settings" name it, or it is of a "repository" that has no folder .git.
 type toolFolder struct {
-	at           string
-	among, named bool
+	at    string
+	among bool
+	how   string
 	// led says who acts on all that is in it, because a link leads here, or is "".
 	led string
 }
@@ -153,8 +189,13 @@ func (s *toolSearch) below(dir *os.File, in toolFolder) {
 // one looks at what a folder has under one name.
 func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) {
 	name := e.Name()
-	child := toolFolder{at: path.Join(in.at, name), among: in.among, led: in.led}
-	child.named = in.named || s.names.Has(child.at) || bare && tool.Commands(name)
+	child := toolFolder{at: path.Join(in.at, name), among: in.among, how: in.how, led: in.led}
+	switch {
+	case bare && tool.Commands(name):
+		child.how = "repository"
+	case s.names.Has(child.at):
+		child.how = "settings"
+	}
 	if len(child.at) > maxPath {
 		return
 	}
@@ -175,14 +216,14 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		}
 		return
 	}
-	who := cmp.Or(tool.Acts(child.at, e.Type()&fs.ModeSymlink != 0, in.among, child.named), in.led)
+	who := cmp.Or(tool.Acts(child.at, e.Type()&fs.ModeSymlink != 0, in.among, child.how != ""), in.led)
 	s.leadsFrom(dir, name, child.at, e.Type()&fs.ModeSymlink != 0, who)
 	if who == "" {
 		s.deceives(dir, name, child.at)
 		return
 	}
 	if e, err := look(dir, name); err == nil && e != nil {
-		s.add(child.at, toolFile{state(dir, name, e), who})
+		s.add(child.at, toolFile{state(dir, name, e), who, cmp.Or(child.how, in.led)})
 	}
 }
 
@@ -197,7 +238,7 @@ func (s *toolSearch) deceives(dir *os.File, name, at string) {
 	}
 	defer f.Close()
 	if who, state := tool.Deceives(at, io.LimitReader(f, maxIndex)); who != "" {
-		s.add(at, toolFile{state, who})
+		s.add(at, toolFile{state: state, who: who})
 	}
 }
 
@@ -221,31 +262,61 @@ func state(dir *os.File, name string, e *entry) string {
 	return fmt.Sprint(*e)
 }
 
-// Since returns the paths that are other files than before, new or gone, with who acts on them. The
-// first so many, which are returned too, are those that git and shells act on without being asked.
-func (t Tools) Since(before Tools) (changed []string, worst int) {
-	type line struct {
-		at, text string
-		rank     int
+// named is how many paths [Tools.Since] names of one kind, and longest how long they may be.
+const named, longest = 5, 200
+
+// Since returns lines about the paths that are other files than before, new or gone, with who acts
+// on them. What git and shells act on without being asked comes first. There is a line for each
+// kind of these, and one for all that each other program acts on: whatever an agent makes, it
+// hides no kind behind another one.
+func (t Tools) Since(before Tools) (lines []string) {
+	type kind struct {
+		rank      int
+		who, name string
 	}
-	var lines []line
+	kinds := map[kind][]string{}
 	for at, now := range t {
-		if before[at] != now || now == unfinished {
-			lines = append(lines, line{at, fmt.Sprintf("%s (%s)", Quote(at), now.who), tool.Rank(now.who)})
+		if before[at] == now && now != unfinished {
+			continue
 		}
+		k := kind{rank: tool.Rank(now.who), who: now.who}
+		if k.rank < tool.ByThemselves {
+			k.name = cmp.Or(tool.Kind(at), now.how)
+		}
+		kinds[k] = append(kinds[k], at)
 	}
+	removed := kind{math.MaxInt, "removed", ""}
 	for at, was := range before {
 		if _, there := t[at]; !there && was != unfinished {
-			lines = append(lines, line{at, Quote(at) + " (removed)", math.MaxInt})
+			kinds[removed] = append(kinds[removed], at)
 		}
 	}
-	slices.SortFunc(lines, func(a, b line) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.at, b.at))
+	order := slices.SortedFunc(maps.Keys(kinds), func(a, b kind) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.who, b.who), strings.Compare(a.name, b.name))
 	})
-	for _, l := range lines {
-		if changed = append(changed, l.text); l.rank < tool.ByThemselves {
-			worst++
-		}
+	for _, k := range order {
+		lines = append(lines, fmt.Sprintf("%s (%s)", list(kinds[k]), k.who))
 	}
-	return changed, worst
+	return lines
+}
+
+// list names the first of the paths, those first that are in the fewest folders, and says how many
+// more there are.
+func list(paths []string) string {
+	slices.SortFunc(paths, func(a, b string) int {
+		return cmp.Or(cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), strings.Compare(a, b))
+	})
+	var quoted []string
+	for _, at := range paths[:min(len(paths), named)] {
+		end := ""
+		if len(at) > longest {
+			at, end = at[:longest], "..."
+		}
+		quoted = append(quoted, Quote(at)+end)
+	}
+	text := strings.Join(quoted, ", ")
+	if more := len(paths) - named; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }

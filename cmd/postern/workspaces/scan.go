@@ -101,6 +101,9 @@ func (stack Stack) scan() *cobra.Command {
 which there is a token or a key of a known form. With --agent, what the stack file hides and shows for
 that agent counts too, as it is published.
 
+If a command that could write the folder was killed, it first says what the command wrote that programs of
+this machine run.
+
 It says which of them the objects of the folder's git repositories have. With --clean it clones the last
 commit of each such repository, without these files, to a new folder next to this one. It runs git
 where it sees nothing but that repository.`,
@@ -132,6 +135,7 @@ func (stack Stack) scanFolder(cmd *cobra.Command, dir, agent string, asJSON, cle
 	if err != nil {
 		return err
 	}
+	sayUnsaid(cmd.ErrOrStderr(), run.Unsaid(base), real)
 	w, err := stack.workspace(cmd, agent)
 	if err != nil {
 		return err

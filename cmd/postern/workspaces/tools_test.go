@@ -2,7 +2,9 @@ package workspaces
 
 import (
 	"bytes"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -13,17 +15,90 @@ import (
 // is.
 func TestSayTools(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir, notes := t.TempDir(), t.TempDir()
 	write := func(name, content string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
 	write("Makefile", "all:\n")
 	write("package.json", "{}\n")
 	var out bytes.Buffer
-	before, after := SayTools(&out, dir)
-	before()
+	before, after := SayTools(&out, notes, dir)
+	require.NoError(t, before())
 	write("Makefile", "all:\n\ttouch pwned\n")
 	write("package.json", "{}\n") // the same content
 	after()
+	left, err := os.ReadDir(notes)
+	require.NoError(t, err)
+	require.Empty(t, left, "it is said")
 	require.Equal(t, "postern: look before you use it: Makefile (a build runs commands from it)\n", out.String())
+}
+
+// TestKilledSaysLater (F6): what a command wrote is said by the next one in the folder, if `postern
+// run` was killed, and once. So it is if nobody could read it.
+func TestKilledSaysLater(t *testing.T) {
+	t.Parallel()
+	const killed, in = "POSTERN_TEST_KILLED", "POSTERN_TEST_IN"
+	if folder := os.Getenv(killed); folder != "" {
+		before, _ := SayTools(os.Stderr, os.Getenv(in), folder)
+		require.NoError(t, before())
+		_, _ = os.Stdout.WriteString("begun\n")
+		select {} // until it is killed
+	}
+	dir, notes := t.TempDir(), t.TempDir()
+	write := func(name, content string) {
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+	}
+	write("Makefile", "all:\n")
+	write(".tool-versions", "go 1\n")
+	self, err := os.Executable()
+	require.NoError(t, err)
+	run := exec.CommandContext(t.Context(), self, "-test.run=^TestKilledSaysLater$")
+	run.Env = append(os.Environ(), killed+"="+dir, in+"="+notes)
+	run.Stderr = os.Stderr
+	stdout, err := run.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, run.Start())
+	_, err = io.ReadFull(stdout, make([]byte, len("begun\n")))
+	require.NoError(t, err)
+
+	next := func() string {
+		var out bytes.Buffer
+		before, after := SayTools(&out, notes, dir)
+		require.NoError(t, before())
+		after()
+		return out.String()
+	}
+	write(".envrc", "evil")
+	require.Equal(t, "", next(), "the first one goes on")
+	write("\xff\n/.tool-versions", "evil")
+	require.NoError(t, run.Process.Kill())
+	_ = run.Wait()
+	var elsewhere bytes.Buffer
+	sayUnsaid(&elsewhere, notes, t.TempDir())
+	require.Empty(t, elsewhere.String())
+	const want = "postern: look before you use it: .envrc (a shell may load it)\n" +
+		"postern: look before you use it: \"\\xff\\n/.tool-versions\" (a shell may load it)\n"
+	said := next()
+	require.Regexp(t, "^postern: the command that began in "+dir+" on [0-9: -]+ was killed, and this is what it "+
+		"would have said:\n", said)
+	require.Contains(t, said, want)
+	require.Empty(t, next(), "it is said once")
+
+	// A terminal that is gone has told nobody.
+	gone, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer gone.Close()
+	before, after := SayTools(gone, notes, dir)
+	require.NoError(t, before())
+	write(".envrc", "evil again")
+	after()
+	require.Contains(t, next(), "postern: look before you use it: .envrc (a shell may load it)\n")
+	require.Empty(t, next())
+
+	// Without the note, nothing starts.
+	require.NoError(t, os.RemoveAll(notes))
+	require.NoError(t, os.WriteFile(notes, nil, 0o600))
+	before, _ = SayTools(io.Discard, notes, dir)
+	require.ErrorContains(t, before(), "note what is in "+dir+" before the command starts")
 }

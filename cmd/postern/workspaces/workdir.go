@@ -28,6 +28,7 @@ user on this machine.`,
 			Use: "list", Short: "List the folders, by their paths when an agent started there",
 			Example: "  postern workdir list", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
+				NameUnsaid(cmd.ErrOrStderr())
 				paths, err := workdirs()
 				if err != nil {
 					return err

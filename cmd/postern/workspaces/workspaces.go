@@ -22,6 +22,7 @@ import (
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/sandbox/workspace/begun"
 )
 
 // Stack finds the state folder of the stack that a command's flags name. Flags, each after a space,
@@ -109,6 +110,7 @@ The exit status is 4 if a change was refused.`,
 }
 
 func (stack Stack) run(cmd *cobra.Command, id string, alone bool) (*workspace.Run, error) {
+	NameUnsaid(cmd.ErrOrStderr())
 	home, _, err := stack(cmd)
 	if err != nil {
 		return nil, err
@@ -129,6 +131,7 @@ func open(home home.Folder, id string, alone bool) (*workspace.Run, error) {
 }
 
 func (stack Stack) list(cmd *cobra.Command, asJSON bool) error {
+	NameUnsaid(cmd.ErrOrStderr())
 	home, _, err := stack(cmd)
 	if err != nil {
 		return err
@@ -175,6 +178,7 @@ func printChanges(ctx context.Context, out io.Writer, run *workspace.Run, select
 }
 
 func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
+	NameUnsaid(cmd.ErrOrStderr())
 	home, flags, err := stack(cmd)
 	if err != nil {
 		return err
@@ -248,13 +252,17 @@ func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end f
 	case p.Layer != nil:
 		return func() { Offer(out, stackFlags, p.Layer) }
 	case p.Writes && !quiet:
-		before, after := SayTools(out, p.Spec.View.Workdir.Path)
+		before, after := SayTools(out, p.Unsaid, p.Spec.View.Workdir.Path)
 		begin := p.Spec.Begin
 		p.Spec.Begin = func() error {
-			before()
+			if err := before(); err != nil {
+				return err
+			}
 			return begin()
 		}
 		return after
+	case p.Spec.View.Workdir.Path != "" && !quiet:
+		sayUnsaid(out, p.Unsaid, p.Spec.View.Workdir.Path)
 	}
 	return func() {}
 }
@@ -283,39 +291,120 @@ func Offer(out io.Writer, stackFlags string, run *workspace.Run) {
 const toolsPatience = 10 * time.Second
 
 // SayTools looks at the files in the folder that programs of the host run, meanwhile: before
-// returns when that is done, or [toolsPatience] is over. after names those that are other ones by
-// then: an agent may have written them. It names all that git and shells act on by themselves,
-// first.
+// returns when that is done, or [toolsPatience] is over, and it is noted in the folder notes. after
+// names those that are other ones by then: an agent may have written them. If after is not called,
+// or nobody can read what it says, the note stays, and the next command here says it: see
+// [sayUnsaid].
 //
 //nolint:contextcheck,nolintlint // the second look is after the command, whose context may have ended by then
-func SayTools(out io.Writer, folder string) (before, after func()) {
-	find := func() (workspace.Tools, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), toolsPatience)
-		defer cancel()
-		return workspace.HostTools(ctx, folder)
-	}
-	look := sync.OnceValues(find)
+func SayTools(out io.Writer, notes, folder string) (before func() error, after func()) {
+	look := sync.OnceValues(func() (workspace.Tools, error) { return findTools(folder) })
 	go func() { _, _ = look() }()
-	return func() { _, _ = look() }, func() {
+	var note *begun.Note
+	before = func() (err error) {
+		were, _ := look() // after says the error
+		sayUnsaid(out, notes, folder)
+		note, err = begun.Begin(notes, folder, were)
+		return err
+	}
+	return before, func() {
 		were, err := look()
-		now, again := find()
+		now, again := findTools(folder)
+		lines := []string{}
 		if err = errors.Join(err, again); err != nil {
-			advice.Printf(out, "postern: %s\n", advice.Visible(err.Error()))
-			return
+			lines = append(lines, advice.Sprintf("postern: %s\n", err))
+		} else {
+			lines = changed(now.Since(were))
 		}
-		changed, worst := now.Since(were)
-		most := max(worst, maxShown)
-		for _, line := range changed[:min(len(changed), most)] {
-			advice.Printf(out, "postern: look before you use it: %s\n", line)
-		}
-		if n := len(changed) - most; n > 0 {
-			advice.Printf(out, "postern: and %s of which a program here may run something\n", plural(n, "more file",
-				"more files"))
+		if _, err := io.WriteString(out, strings.Join(lines, "")); note != nil {
+			told(out, note, err)
 		}
 	}
 }
 
-// maxShown bounds the files that are named, but for the worst ones.
+func findTools(folder string) (workspace.Tools, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), toolsPatience)
+	defer cancel()
+	return workspace.HostTools(ctx, folder)
+}
+
+// changed returns lines to print about what [workspace.Tools.Since] returned.
+func changed(since []string) (lines []string) {
+	for _, line := range since {
+		lines = append(lines, advice.Sprintf("postern: look before you use it: %s\n", line))
+	}
+	return lines
+}
+
+// told removes a note, if err does not say that nobody was told.
+func told(out io.Writer, note *begun.Note, err error) {
+	if err != nil {
+		note.Close()
+	} else if err := note.Said(); err != nil {
+		advice.Error(out, "postern:", err)
+	}
+}
+
+// sayUnsaid says what earlier commands that could write the folder did not say at their end, as
+// they were killed, or the machine was.
+func sayUnsaid(out io.Writer, notes, folder string) {
+	all, err := begun.Unsaid(notes)
+	if err != nil {
+		advice.Error(out, "postern:", err)
+	}
+	for _, note := range all {
+		if !note.Of(folder) {
+			note.Close()
+			continue
+		}
+		lines := []string{
+			advice.Sprintf("postern: %s was killed, and this is what it would have said:\n", ended(note)),
+		}
+		var were workspace.Tools // what cannot be read was not there, and all is named
+		if err := note.Were(&were); err != nil {
+			advice.Error(out, "postern:", err)
+		}
+		now, err := findTools(folder)
+		switch since := now.Since(were); {
+		case err != nil:
+			advice.Error(out, "postern:", err)
+			note.Close()
+			continue
+		case len(since) > 0:
+			lines = append(lines, changed(since)...)
+		default:
+			lines = append(lines, "postern: nothing that a program here runs by itself has changed since it began\n")
+		}
+		_, err = io.WriteString(out, strings.Join(lines, ""))
+		told(out, note, err)
+	}
+}
+
+func ended(note *begun.Note) string {
+	return fmt.Sprintf("the command that began in %s on %s", workspace.Quote(note.Folder),
+		note.At.Local().Format(time.DateTime))
+}
+
+// NameUnsaid names the folders in which a command was killed: nobody was told what it wrote.
+func NameUnsaid(out io.Writer) {
+	base, err := hostpath.StateFolder()
+	var all []*begun.Note
+	if err == nil {
+		all, err = begun.Unsaid(run.Unsaid(base))
+	}
+	if err != nil {
+		advice.Error(out, "warning:", err)
+	}
+	for _, note := range all {
+		if note.Of(note.Folder) {
+			advice.Printf(out, "warning: %s was killed: what it wrote that programs here run, says %s\n", ended(note),
+				advice.Command("workspace", "scan", note.Folder))
+		}
+		note.Close()
+	}
+}
+
+// maxShown bounds the files that are named.
 const maxShown = 5
 
 // plural returns the number with the word for it.

@@ -99,26 +99,48 @@ const ByThemselves = 4
 // it does not count for the program either.
 func Who(at string) string {
 	names := strings.Split(strings.ToLower(at), "/")
-	// A folder with this file needs no name of its own, and has settings by which git runs
-	// commands.
-	if names[len(names)-1] == "head" && !slices.Contains(names[:len(names)-1], ".git") {
+	if isHead(names) {
 		return "git takes its folder for a repository"
 	}
-	if who := first(names); who != "" {
-		return who
+	if p := known(names); p != nil {
+		return tools[p.rank].who
+	}
+	return ""
+}
+
+// Kind returns the pattern by which [Who] knows the path, or "". An agent can make any number of
+// files of one kind.
+func Kind(at string) string {
+	names := strings.Split(strings.ToLower(at), "/")
+	if p := known(names); p != nil && !isHead(names) {
+		return p.text
+	}
+	return ""
+}
+
+// isHead reports whether git takes the folder of the file for a repository, by whose settings git
+// runs commands. Such a folder needs no name of its own.
+func isHead(names []string) bool {
+	return names[len(names)-1] == "head" && !slices.Contains(names[:len(names)-1], ".git")
+}
+
+// known returns the most dangerous pattern that the path matches, or nil.
+func known(names []string) *pattern {
+	if p := first(names); p != nil {
+		return p
 	}
 	// A submodule's git folder is as the repository's own. Its name may have slashes.
 	i := slices.Index(names, ".git")
 	if i < 0 || i+1 >= len(names) || names[i+1] != "modules" {
-		return ""
+		return nil
 	}
 	for j := i + 2; j+1 < len(names); j++ {
 		names[j] = ".git" // the end of that name, in its place: an agent's path may be long
-		if rank := worst(names[j:]); rank < len(tools) {
-			return tools[rank].who
+		if p := worst(names[j:]); p != nil {
+			return p
 		}
 	}
-	return ""
+	return nil
 }
 
 // packages hold what package managers put there: thousands of such files, which are no project's
@@ -151,34 +173,31 @@ func Acts(at string, link, among, named bool) string {
 	return who
 }
 
-// first says who acts on the file by itself, if any does, or who else may, or "".
-func first(names []string) string {
-	rank := len(tools)
+// first returns the pattern of the file that is the most dangerous one, or nil.
+func first(names []string) (found *pattern) {
 	for i := range names {
-		rank = min(rank, worst(names[i:]))
+		if p := worst(names[i:]); p != nil && (found == nil || p.rank < found.rank) {
+			found = p
+		}
 	}
-	if rank == len(tools) {
-		return ""
-	}
-	return tools[rank].who
+	return found
 }
 
-// worst returns the first place in [tools] of a pattern that begins with the first of the names, or
-// their number.
-func worst(names []string) int {
-	rank := len(tools)
+// worst returns the most dangerous pattern that begins with the first of the names, or nil.
+func worst(names []string) (found *pattern) {
 	for _, first := range []string{names[0], "*", "*" + path.Ext(names[0])} {
 		for _, p := range patterns()[first] {
-			if p.rank < rank && p.matches(names) {
-				rank = p.rank
+			if (found == nil || p.rank < found.rank) && p.matches(names) {
+				found = p
 			}
 		}
 	}
-	return rank
+	return found
 }
 
-// pattern is a pattern of [tools], in lower case.
+// pattern is a pattern of [tools], in lower case. text is all of it.
 type pattern struct {
+	text   string
 	names  []string
 	folder bool
 	rank   int
@@ -186,12 +205,13 @@ type pattern struct {
 
 // patterns are the patterns by their first names, or "*" if that has a wildcard, with its extension
 // if that has none: a folder of a hundred thousand files is compared before a command starts.
-var patterns = sync.OnceValue(func() map[string][]pattern {
-	all := map[string][]pattern{}
+var patterns = sync.OnceValue(func() map[string][]*pattern {
+	all := map[string][]*pattern{}
 	for rank, t := range tools {
 		for _, text := range t.patterns {
-			text, folder := strings.CutSuffix(strings.ToLower(text), "/")
-			p := pattern{strings.Split(text, "/"), folder, rank}
+			text = strings.ToLower(text)
+			at, folder := strings.CutSuffix(text, "/")
+			p := &pattern{text, strings.Split(at, "/"), folder, rank}
 			first := p.names[0]
 			if strings.Contains(first, "*") {
 				first = "*" + path.Ext(first)
