@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/plan/network"
 )
 
 // kindIntercept begins the names of the clusters and internal listeners that terminate an agent's
@@ -184,7 +185,7 @@ func (b *builder) pinnedCluster(name string, u *plan.Upstream, share uint32) *cl
 	if u.Plain {
 		// The loader has said so with the line. Nothing that is published may go round it.
 		ap, err := netip.ParseAddrPort(u.Address)
-		if near := err == nil && plan.Near(ap.Addr()) && !plan.Metadata(ap.Addr()); !near && !strings.HasPrefix(u.Address, "unix:") {
+		if near := err == nil && network.Near(ap.Addr()) && !network.Metadata(ap.Addr()); !near && !strings.HasPrefix(u.Address, "unix:") {
 			b.errs = append(b.errs, fmt.Errorf("%s: plain HTTP to %s would leave this network", name, u.Address))
 		}
 		c.TransportSocket, c.TypedExtensionProtocolOptions = nil, nil // HTTP/1.1
@@ -215,7 +216,7 @@ func (b *builder) dnsCache(agent string) *dfpv3.DnsCacheConfig {
 		resolver.Resolvers = append(resolver.Resolvers, b.address(r))
 	}
 	var never []*xdscorev3.CidrRange
-	for _, p := range plan.NeverResolved() {
+	for _, p := range network.NeverResolved() {
 		bits := wrapperspb.UInt32(uint32(p.Bits()))
 		never = append(never, &xdscorev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: bits})
 	}

@@ -3,7 +3,7 @@
 // A [Plan] is pure data: canonical (equal policies encode to equal bytes), content-hashed and
 // position-free. [Plan.Decide] is the executable specification of the policy language. Package
 // envoy builds the Envoy resources that implement the specification. Package plan imports only the
-// standard library and package target.
+// standard library, package target and package tool.
 package plan
 
 import (
@@ -11,6 +11,8 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+
+	"github.com/postern/postern/plan/tool"
 )
 
 // Plan is everything that the control plane and the fleet need to know about a stack. The zero
@@ -84,6 +86,8 @@ type Agent struct {
 	Image string `json:"image,omitempty"`
 	// Git are the repositories of the agent's git outside its sandbox: see package repository.
 	Git []string `json:"git,omitempty"`
+	// Tools are programs of this machine that run for it outside its sandbox, sorted by name.
+	Tools []tool.Tool `json:"tools,omitempty"`
 }
 
 // Rule allows some requests of one agent to one destination. If Deny is set, it denies these

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+
+	"github.com/postern/postern/plan/tool"
 )
 
 // Runtime is the technology that isolates an agent's commands on this machine.
@@ -53,7 +55,7 @@ func Matching(expression string) func(string) bool {
 	return func(s string) bool { return compiled().MatchString(s) }
 }
 
-// diffRuntime returns what changes for what isolates an agent's commands, and what they have outside.
+// diffRuntime returns what changes for what isolates an agent's commands, and for their tools.
 func diffRuntime(name string, was, is *Agent) (out []Change) {
 	if before, after := was.RuntimeOrDefault(), is.RuntimeOrDefault(); before != after {
 		risk, why := RiskLow, "it isolates no less"
@@ -69,5 +71,21 @@ func diffRuntime(name string, was, is *Agent) (out []Change) {
 	if !slices.Equal(was.Git, is.Git) {
 		out = append(out, change("~", name, RiskLow, "its rules decide", " has git outside for %q, was %q", is.Git, was.Git))
 	}
+	return append(out, diffTools(name, was, is)...)
+}
+
+// diffTools returns what changes for an agent's tools of the operator's own.
+func diffTools(name string, was, is *Agent) (out []Change) {
+	const why = "a program of this machine runs outside the sandbox when the agent says so"
+	both(was.Tools, is.Tools, func(t *tool.Tool) string { return t.Name }, func(a, b *tool.Tool) {
+		switch {
+		case a == nil:
+			out = append(out, change("+", name, RiskHigh, why, " has %s", b))
+		case b == nil:
+			out = append(out, change("-", name, RiskLow, "less access", " has %s", a))
+		case a.Digest() != b.Digest():
+			out = append(out, change("~", name, RiskHigh, why, " has %s, was %s", b, a))
+		}
+	})
 	return out
 }

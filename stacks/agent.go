@@ -66,7 +66,7 @@ func (l *loader) agent(f yaml.Field, s *Stack) {
 	}
 	l.agree(what, rules)
 	if n := f.Value.Get("tools"); n != nil {
-		agent.Git = l.tools(n, what, s.Target, &agent, rules)
+		agent.Git, agent.Tools = l.tools(n, what, s.Target, &agent, rules)
 	}
 	l.flat = rules
 	if len(rules) > 0 {

@@ -179,8 +179,7 @@ func (l *loader) credentialFields(n *yaml.Node, c *plan.Credential) {
 	}
 }
 
-// endpoint reports whether secrets may be sent to the URL: over TLS, or to this
-// machine.
+// endpoint reports whether secrets may be sent to the URL: over TLS, or to this machine.
 func endpoint(raw string) bool {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || len(raw) > 1024 {

@@ -11,7 +11,9 @@ import (
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
+	"github.com/postern/postern/plan/tool"
 	"github.com/postern/postern/stacks/aws"
+	"github.com/postern/postern/stacks/own"
 	"github.com/postern/postern/stacks/yaml"
 )
 
@@ -200,6 +202,7 @@ func (f *File) Parse(data []byte) (*Stack, error) {
 		Reader:  &yaml.Reader{Problems: p, Dir: filepath.Dir(f.Real)}, clients: f.hostsOf,
 		credentials: map[string]plan.Credential{}, destinations: map[string]*Destination{}, patterns: map[string]bool{},
 		seen: map[string]bool{}, places: map[place]*placed{}, ids: map[string]bool{},
+		owned: map[string]tool.Tool{},
 	}
 	stack := l.stack(root)
 	if err := p.Err(); err != nil {
@@ -228,6 +231,8 @@ type loader struct {
 	places       map[place]*placed
 	credentials  map[string]plan.Credential
 	destinations map[string]*Destination
+	// owned are the tools of the file, by name.
+	owned map[string]tool.Tool
 }
 
 var (
@@ -244,8 +249,8 @@ const (
 
 func (l *loader) stack(root *yaml.Node) *Stack {
 	s := &Stack{Nodes: 1, Plan: &plan.Plan{}, origins: map[string]*origins{}}
-	if !l.Mapping(root, "the stack file", "version", "target", "credentials", "destinations", "agents", "proxies", "aws",
-		"guardrails") {
+	if !l.Mapping(root, "the stack file", "version", "target", "credentials", "destinations", "tools", "agents", "proxies",
+		"aws", "guardrails") {
 		return s
 	}
 	l.version(root)
@@ -258,6 +263,14 @@ func (l *loader) stack(root *yaml.Node) *Stack {
 	if n := root.Get("destinations"); n != nil && l.Mapping(n, "destinations") {
 		for _, f := range n.Fields {
 			l.destination(f)
+		}
+	}
+	if n := root.Get("tools"); n != nil && l.Mapping(n, "tools") {
+		for _, f := range n.Fields {
+			if l.name(f.Key, "a tool"); s.Target != TargetLocal {
+				l.At(f.Key, "remove it", "tools are for target: local")
+			}
+			l.owned[f.Key.Text] = own.Read(l.Reader, f)
 		}
 	}
 	if n := root.Get("agents"); n != nil && l.Mapping(n, "agents") {

@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/plan/network"
 	"github.com/postern/postern/stacks/yaml"
 )
 
@@ -35,10 +36,10 @@ func (l *loader) upstream(n *yaml.Node) *plan.Upstream {
 			u.Address = "unix:" + l.Resolve(path)
 			l.trusted(address, l.Resolve(path), "have its service listen in a folder where no agent works, and name that socket here")
 		} else if ap, ok := l.addrPort(address, t, form); ok {
-			if plan.Metadata(ap.Addr()) {
+			if network.Metadata(ap.Addr()) {
 				l.At(address, "write the address of the service itself", "address %s is that of a cloud's metadata service", t)
 			}
-			u.Address, near = ap.String(), plan.Near(ap.Addr())
+			u.Address, near = ap.String(), network.Near(ap.Addr())
 		}
 	}
 	if plain := n.Get("plain_http"); plain != nil && l.Boolean(plain, "plain_http") {

@@ -333,7 +333,7 @@ func TestTools(t *testing.T) {
 		p.host(p.work, "rm -rf shown; mkdir shown; cd shown; git init -qb main; git commit -q --allow-empty -m shown")
 		var lines []string
 		for line := range strings.Lines(string(doc)) {
-			if command, ok := strings.CutPrefix(line, "    postern "); ok {
+			if command, ok := strings.CutPrefix(line, "    postern "); ok && strings.Contains(line, toolsURL) {
 				lines = append(lines, command)
 			}
 		}

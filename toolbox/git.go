@@ -85,7 +85,7 @@ type (
 // add adds the tools to the server.
 func (g *gitTools) add(s *mcp.Server) {
 	const clone = "Clone a repository into a new folder"
-	tool(s, "clone", clone, func(ctx context.Context, a cloneArgs) (string, error) {
+	addTool(s, "clone", clone, func(ctx context.Context, a cloneArgs) (string, error) {
 		url, err := g.url(a.Repository)
 		if err != nil {
 			return "", err
@@ -99,14 +99,14 @@ func (g *gitTools) add(s *mcp.Server) {
 		return g.git(ctx, networkTime, "clone", a.Path, url, a.Branch)
 	})
 	const fetch = "Fetch all branches into refs/remotes/origin"
-	tool(s, "fetch", fetch, func(ctx context.Context, a fetchArgs) (string, error) {
+	addTool(s, "fetch", fetch, func(ctx context.Context, a fetchArgs) (string, error) {
 		url, err := g.url(a.Repository)
 		if err != nil {
 			return "", err
 		}
 		return g.git(ctx, networkTime, "fetch", a.Path, url)
 	})
-	tool(s, "push", "Push a branch, without force", func(ctx context.Context, a pushArgs) (string, error) {
+	addTool(s, "push", "Push a branch, without force", func(ctx context.Context, a pushArgs) (string, error) {
 		url, err := g.url(a.Repository)
 		if err != nil {
 			return "", err
@@ -121,7 +121,7 @@ func (g *gitTools) add(s *mcp.Server) {
 		}
 		return g.git(ctx, networkTime, "push", a.Path, url, a.Branch, a.To)
 	})
-	tool(s, "branch", "List branches, or make one", func(ctx context.Context, a branchArgs) (string, error) {
+	addTool(s, "branch", "List branches, or make one", func(ctx context.Context, a branchArgs) (string, error) {
 		if a.From == "" {
 			a.From = "HEAD"
 		}
@@ -133,7 +133,7 @@ func (g *gitTools) add(s *mcp.Server) {
 		}
 		return g.git(ctx, localTime, "branch", a.Path, a.Create, a.From)
 	})
-	tool(s, "log", "Show commits, the newest first", func(ctx context.Context, a logArgs) (string, error) {
+	addTool(s, "log", "Show commits, the newest first", func(ctx context.Context, a logArgs) (string, error) {
 		if a.Revision == "" {
 			a.Revision = "HEAD"
 		}
@@ -148,12 +148,12 @@ func (g *gitTools) add(s *mcp.Server) {
 		}
 		return g.git(ctx, localTime, "log", a.Path, a.Revision, strconv.Itoa(a.Count))
 	})
-	tool(s, "status", "Show the branch, and what differs from the last commit",
+	addTool(s, "status", "Show the branch, and what differs from the last commit",
 		func(ctx context.Context, a place) (string, error) { return g.git(ctx, localTime, "status", a.Path) })
 }
 
-// tool adds a tool whose errors are the agent's to read.
-func tool[In any](s *mcp.Server, name, about string, do func(context.Context, In) (string, error)) {
+// addTool adds a tool whose errors are the agent's to read.
+func addTool[In any](s *mcp.Server, name, about string, do func(context.Context, In) (string, error)) {
 	mcp.AddTool(s, &mcp.Tool{Name: name, Description: about},
 		func(ctx context.Context, _ *mcp.CallToolRequest, in In) (*mcp.CallToolResult, any, error) {
 			said, err := do(ctx, in)
@@ -195,12 +195,17 @@ func (g *gitTools) git(ctx context.Context, limit time.Duration, part, folder st
 	defer cancelRun()
 	command := append([]string{"/bin/sh", "-c", gitScript, "git", part, "./" + folder}, args...)
 	said, status, err := g.run(ctx, mostOutput, command...)
+	return outcome("git "+part, said, status, err)
+}
+
+// outcome is what the agent reads of a tool that has ended.
+func outcome(name string, said []byte, status int, err error) (string, error) {
 	text := strings.ToValidUTF8(strings.TrimSpace(string(said)), "\uFFFD")
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("git %s: %w\n%s", part, err, text)
+		return "", fmt.Errorf("%s: %w\n%s", name, err, text)
 	case status != 0:
-		return "", fmt.Errorf("git %s failed (status %d):\n%s", part, status, text)
+		return "", fmt.Errorf("%s failed (status %d):\n%s", name, status, text)
 	case text == "":
 		text = "done"
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"golang.org/x/net/netutil"
 
+	"github.com/postern/postern/plan/tool"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -53,19 +54,41 @@ func New(git []string, runner Runner) *mcp.Server {
 	return s
 }
 
+// Tools are those of one run.
+type Tools struct {
+	// Git are the repositories of git's tools, which Run carries out. Own are the operator's tools,
+	// which Outside carries out.
+	Git     []string
+	Run     Runner
+	Own     []tool.Tool
+	Outside Outside
+}
+
 // Serve answers what connects to l, until l is closed. Then it returns nil.
-func Serve(l net.Listener, git []string, runner Runner) error {
-	tools := New(git, runner)
-	serve := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return tools },
-		&mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
+func Serve(l net.Listener, tools *Tools) error {
+	own, err := ownTools(tools.Own, tools.Outside)
+	if err != nil {
+		l.Close()
+		return err
+	}
 	mux := http.NewServeMux()
-	mux.Handle(Path, onlyLocal(http.MaxBytesHandler(onlyOne(serve), mostBody)))
+	handle := func(path string, s *mcp.Server) {
+		serve := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return s },
+			&mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
+		mux.Handle(path, onlyLocal(http.MaxBytesHandler(onlyOne(serve), mostBody)))
+	}
+	if len(tools.Git) > 0 {
+		handle(Path, New(tools.Git, tools.Run))
+	}
+	if len(tools.Own) > 0 {
+		handle(OwnPath, own)
+	}
 	server := http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: time.Minute,
 		WriteTimeout: answerTime + time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 	defer func() { _ = server.Close() }()
-	err := server.Serve(netutil.LimitListener(l, mostConnections))
+	err = server.Serve(netutil.LimitListener(l, mostConnections))
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
@@ -80,7 +103,7 @@ func onlyLocal(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !slices.Contains(hosts, r.Host) || r.Header.Get("Origin") != "" {
-			http.Error(w, "connect to http://"+hosts[0]+Path+", and not from a page", http.StatusForbidden)
+			http.Error(w, "connect to http://"+hosts[0]+", and not from a page", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

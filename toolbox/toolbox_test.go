@@ -147,7 +147,7 @@ func served(t *testing.T, runner Runner) (post func(ctx context.Context, version
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
-	go func() { _ = Serve(l, nil, runner) }()
+	go func() { _ = Serve(l, &Tools{Git: []string{"git.test/acme/app"}, Run: runner}) }()
 	client := http.Client{Timeout: time.Minute}
 	return func(ctx context.Context, version, body string) (int, string, error) {
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+l.Addr().String()+Path,
@@ -226,7 +226,7 @@ func TestServeEnds(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	done := make(chan error)
-	go func() { done <- Serve(l, nil, nil) }()
+	go func() { done <- Serve(l, &Tools{Git: []string{"git.test/acme/app"}}) }()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", l.Addr().String())
 	require.NoError(t, err)
 	defer conn.Close()

@@ -33,6 +33,9 @@ const (
 	// EventPortOpened and EventPortClosed record ports of this machine that lead into a sandbox.
 	EventPortOpened = "port-opened"
 	EventPortClosed = "port-closed"
+	// EventToolCalled and EventToolEnded record a call of a tool of the operator's own.
+	EventToolCalled = "tool-called"
+	EventToolEnded  = "tool-ended"
 	// EventClockSet records a wall clock that was set back.
 	EventClockSet = "clock-set-back"
 )

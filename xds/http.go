@@ -24,6 +24,7 @@ func (c *Control) Handler() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /v1/status", c.answerStatus)
 	m.HandleFunc("POST /v1/published", c.answerPublished)
+	m.HandleFunc("POST /v1/called", c.answerCalled)
 	m.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) {
 		// The server notices that a client is gone only after the body was read.
 		_, _ = io.Copy(io.Discard, r.Body)

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/postern/postern/plan"
+	"github.com/postern/postern/plan/network"
 )
 
 // Tier is a row of subnets, one in each zone.
@@ -130,7 +130,7 @@ func check(p netip.Prefix, least int) error {
 		return fmt.Errorf("%s is not IPv4", p)
 	case p != p.Masked():
 		return fmt.Errorf("%s is not the first address of its range, %s is", p.Addr(), p.Masked())
-	case !plan.PrivateNetwork(p):
+	case !network.Private(p):
 		return fmt.Errorf("%s is not private", p)
 	case p.Bits() > least:
 		return fmt.Errorf("%s is too small: it must be a /%d or larger", p, least)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/plan/network"
 	"github.com/postern/postern/stacks/hosting"
 )
 
@@ -85,7 +86,7 @@ var tierRails = []Rail{
 			if rule.Upstream == nil {
 				return "", ""
 			}
-			if a, err := netip.ParseAddrPort(rule.Upstream.Address); err == nil && plan.Metadata(a.Addr()) {
+			if a, err := netip.ParseAddrPort(rule.Upstream.Address); err == nil && network.Metadata(a.Addr()) {
 				return Fails, rule.Upstream.Address + " answers with the credentials of the proxy"
 			}
 			return "", ""

@@ -13,17 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/plan/tool"
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/wire"
 )
 
-// Tools are what an agent's command may have done outside its sandbox. Each tool runs in a sandbox
-// of its own that sees what the agent's sees and reaches what the agent's reaches, so an agent that
-// takes a tool over has gained nothing.
+// Tools are what an agent's command may have done outside its sandbox. Git runs in a sandbox of its
+// own that sees what the agent's sees and reaches what the agent's reaches, so an agent that takes
+// it over has gained nothing. The operator's own tools run on this machine.
 type Tools struct {
 	// Git are the repositories to which git may talk.
 	Git []string
+	// Own are the programs of this machine that the agent may have run: see [Tools.Outside].
+	Own []tool.Tool
 	// Listener takes the connections from the command's sandbox.
 	Listener net.Listener
 
@@ -41,7 +44,7 @@ type Tools struct {
 // listenForTools prepares the agent's tools, if the plan has some and this run can have them.
 func (p *Prepared) listenForTools(r *Request, in *view.Input, agent *plan.Agent) error {
 	switch {
-	case len(agent.Git) == 0:
+	case len(agent.Git)+len(agent.Tools) == 0:
 		return nil
 	case in.Workspace.Mode != view.Write:
 		p.NoTools = fmt.Sprintf("they need workspace write, and this run has %s", in.Workspace.Mode)
@@ -51,7 +54,7 @@ func (p *Prepared) listenForTools(r *Request, in *view.Input, agent *plan.Agent)
 		return nil
 	}
 	t := newTools(p.Spec)
-	t.Git = agent.Git
+	t.Git, t.Own = agent.Git, agent.Tools
 	if err := t.listen(r.Home.ToolsDir()); err != nil {
 		return fmt.Errorf("listen for the agent's tools: %w", err)
 	}
@@ -162,27 +165,39 @@ var ErrTooMuch = errors.New("it says too much")
 // ErrClosed means that the agent has no tools any more.
 var ErrClosed = errors.New("the agent's tools have ended")
 
+// begin begins a tool, which the end of the run cancels. The caller calls done when nothing of it
+// is left.
+func (t *Tools) begin(ctx context.Context) (_ context.Context, cancel context.CancelCauseFunc, done func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed.Err() != nil {
+		return nil, nil, nil, ErrClosed
+	}
+	t.running.Add(1)
+	ctx, cancel = context.WithCancelCause(ctx)
+	stop := context.AfterFunc(t.closed, func() { cancel(ErrClosed) })
+	return ctx, cancel, func() {
+		stop()
+		cancel(nil)
+		t.running.Done()
+	}, nil
+}
+
 // Run runs a command in a sandbox of its own, with the agent's folder as its current one. It
 // returns at most most bytes of what the command says, and its exit status. Other ends are errors.
 func (t *Tools) Run(ctx context.Context, most int, command ...string) (said []byte, status int, err error) {
-	t.mu.Lock()
-	if t.closed.Err() != nil {
-		t.mu.Unlock()
-		return nil, 0, ErrClosed
+	ctx, cancel, done, err := t.begin(ctx)
+	if err != nil {
+		return nil, 0, err
 	}
-	t.running.Add(1)
-	t.mu.Unlock()
-	defer t.running.Done()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(t.closed, func() { cancel(ErrClosed) })() //nolint:contextcheck // the run's end
+	defer done()
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, 0, err
 	}
-	done := make(chan struct{})
+	all := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(all)
 		defer read.Close()
 		said, _ = io.ReadAll(io.LimitReader(read, int64(most)+1)) // what was read counts
 		if len(said) > most {
@@ -196,7 +211,7 @@ func (t *Tools) Run(ctx context.Context, most int, command ...string) (said []by
 	spec.Files, spec.Published, spec.Tools, spec.End = nil, nil, false, nil
 	result, err := sandbox.Run(ctx, &spec)
 	write.Close()
-	<-done
+	<-all
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}

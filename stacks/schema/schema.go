@@ -25,6 +25,7 @@ func Stack() []byte {
 		"target":       part{"enum": []string{stacks.TargetLocal, stacks.TargetAWS}},
 		"credentials":  byName(stacks.NamePattern, credentialSchema()),
 		"destinations": byName(stacks.DestinationNamePattern, destinationSchema()),
+		"tools":        byName(stacks.NamePattern, toolSchema()),
 		"agents":       byName(stacks.NamePattern, agentSchema()),
 		"proxies": closed(part{
 			"count": part{"type": "integer", "minimum": 1, "maximum": 16}, "resolvers": list(textSchema()),
@@ -192,6 +193,22 @@ func agentSchema() part {
 		"home": closed(part{"persist": boolean(), "size": size}, "persist"),
 		"tools": closed(part{
 			"git": closed(part{"repositories": list(like(repository.Pattern))}, "repositories"),
+			"own": list(like(stacks.NamePattern)),
 		}),
 	})
+}
+
+// toolSchema says of each argument only that it has a type.
+func toolSchema() part {
+	arguments := closed(part{
+		"type": part{"const": "object"}, "description": textSchema(), "required": list(textSchema()),
+		"properties": part{
+			"type": "object", "additionalProperties": part{"type": "object", "required": []string{"type"}},
+		},
+	})
+	return closed(part{
+		"about": textSchema(), "command": part{"type": "array", "items": textSchema(), "minItems": 1},
+		"arguments": arguments, "env": list(like(stacks.VariablePattern)), "time": like(`^[1-9][0-9]*s$`),
+		"output": textSchema(), "concurrent": part{"type": "integer", "minimum": 1, "maximum": 8},
+	}, "about", "command")
 }

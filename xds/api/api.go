@@ -366,6 +366,22 @@ func (c *Client) Live(ctx context.Context, after uint64) ([]byte, error) {
 	return sealed, err
 }
 
+// Called says that a run begins or has ended a call of a tool of the operator's own.
+type Called struct {
+	Agent string `json:"agent"`
+	Tool  string `json:"tool"`
+	// Digest is that of the tool as the run has it.
+	Digest string `json:"digest"`
+	// Ended says how the call has ended. "" means that it begins.
+	Ended string `json:"ended,omitempty"`
+}
+
+// Called makes the control plane record a call. An error means that no call may begin: the agent is
+// killed, or what is live has another tool of that name or none, or the event cannot be written.
+func (c *Client) Called(ctx context.Context, call Called) error {
+	return c.call(ctx, http.MethodPost, "/v1/called", call, nil)
+}
+
 // StatusCut is the answer to a report of the ports of an agent that is killed.
 const StatusCut = http.StatusForbidden
 

@@ -2,10 +2,13 @@ package notes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/postern/postern/advice"
+	"github.com/postern/postern/plan/tool"
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/toolbox"
 	"github.com/postern/postern/xds/api"
@@ -31,7 +34,13 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 	}
 	control := api.Dial(r.Home.ControlSocket())
 	if p.Tools != nil {
-		record := api.Published{Agent: r.Agent, Tools: []string{"git"}}
+		record := api.Published{Agent: r.Agent}
+		if len(p.Tools.Git) > 0 {
+			record.Tools = append(record.Tools, "git")
+		}
+		for _, t := range p.Tools.Own {
+			record.Tools = append(record.Tools, t.Name)
+		}
 		cut := func() {
 			p.Tools.Close()
 			advice.Printf(os.Stderr, "postern: agent %s is killed, so its tools have ended\n", r.Agent)
@@ -41,7 +50,9 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 			p.NoTools = err.Error()
 		} else {
 			go func() {
-				if err := toolbox.Serve(p.Tools.Listener, p.Tools.Git, p.Tools.Run); err != nil {
+				tools := &toolbox.Tools{Git: p.Tools.Git, Run: p.Tools.Run, Own: p.Tools.Own}
+				tools.Outside = recorded(control, r.Agent, p.Tools)
+				if err := toolbox.Serve(p.Tools.Listener, tools); err != nil {
 					advice.Printf(os.Stderr, "postern: agent %s has no tools any more: %v\n", r.Agent, err)
 				}
 			}()
@@ -67,4 +78,29 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 		return fmt.Errorf("publish ports: %w", err)
 	}
 	return nil
+}
+
+// recorded returns [run.Tools.Outside] with an event before a call, without which it does not
+// begin, and one after it.
+func recorded(control *api.Client, agent string, tools *run.Tools) toolbox.Outside {
+	return func(ctx context.Context, t *tool.Tool, input []byte) ([]byte, int, error) {
+		call := api.Called{Agent: agent, Tool: t.Name, Digest: t.Digest()}
+		if err := control.Called(ctx, call); err != nil {
+			var refused *api.Error
+			if !errors.As(err, &refused) {
+				err = errors.New("the control plane does not answer, so nothing is recorded")
+			}
+			return nil, 0, err
+		}
+		began := time.Now()
+		said, status, err := tools.Outside(ctx, t, input)
+		call.Ended = fmt.Sprintf("status %d after %v", status, time.Since(began).Round(time.Millisecond))
+		if err != nil {
+			call.Ended = fmt.Sprintf("%v after %v", err, time.Since(began).Round(time.Millisecond))
+		}
+		if err := control.Called(context.WithoutCancel(ctx), call); err != nil {
+			advice.Printf(os.Stderr, "postern: the end of tool %s is not recorded: %v\n", t.Name, err)
+		}
+		return said, status, err
+	}
 }

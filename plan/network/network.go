@@ -1,4 +1,6 @@
-package plan
+// Package network says which addresses are not the internet's: where no name may lead, where clouds
+// answer with credentials, and what networks of one's own may use.
+package network
 
 import (
 	"net/netip"
@@ -46,12 +48,12 @@ var privateNetworks = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", 
 
 // Near reports whether the address is this machine's own, or one that nobody on the internet has.
 func Near(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsPrivate() || PrivateNetwork(netip.PrefixFrom(a, a.BitLen()))
+	return a.IsLoopback() || a.IsPrivate() || Private(netip.PrefixFrom(a, a.BitLen()))
 }
 
-// PrivateNetwork reports whether all of the range is addresses that nobody on the internet has, so
+// Private reports whether all of the range is addresses that nobody on the internet has, so
 // that a network of a stack's own may use them.
-func PrivateNetwork(p netip.Prefix) bool {
+func Private(p netip.Prefix) bool {
 	return slices.ContainsFunc(privateNetworks, func(r netip.Prefix) bool {
 		return r.Bits() <= p.Bits() && r.Contains(p.Addr())
 	})

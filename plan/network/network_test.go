@@ -1,4 +1,4 @@
-package plan
+package network
 
 import (
 	"net/netip"
@@ -46,8 +46,8 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// TestPrivateNetwork: a range is private if all of it is.
-func TestPrivateNetwork(t *testing.T) {
+// TestPrivate: a range is private if all of it is.
+func TestPrivate(t *testing.T) {
 	t.Parallel()
 	for written, want := range map[string]bool{
 		"10.0.0.0/8": true, "10.255.0.0/16": true, "172.16.0.0/12": true, "172.31.0.0/16": true,
@@ -56,6 +56,6 @@ func TestPrivateNetwork(t *testing.T) {
 		"192.0.0.0/8": false, "192.169.0.0/16": false, "100.0.0.0/8": false, "100.128.0.0/16": false,
 		"127.0.0.0/8": false, "169.254.0.0/16": false, "fd00::/48": false, "8.8.0.0/16": false,
 	} {
-		require.Equal(t, want, PrivateNetwork(netip.MustParsePrefix(written)), written)
+		require.Equal(t, want, Private(netip.MustParsePrefix(written)), written)
 	}
 }
