@@ -86,14 +86,11 @@ func (d *driver) prove(ctx context.Context) error {
 
 // proved returns an error if an agent may reach what it must not, or if the proof cannot tell.
 func proved(stack *stacks.Stack, g *graph.Graph) error {
-	own, _, err := proof.Own(stack)
-	if err != nil {
-		return err
+	p, err := proof.Planned(stack, g, false)
+	if err == nil && p != nil && !p.Holds() {
+		err = &reach.OpenError{Proof: p}
 	}
-	if p := proof.Network(g, own, false); p != nil && !p.Holds() {
-		return &reach.OpenError{Proof: p}
-	}
-	return nil
+	return err
 }
 
 // captured returns what the program of the stack declares.
@@ -138,7 +135,7 @@ func (e *refusedError) Error() string {
 }
 
 func describe(out io.Writer, stack *stacks.Stack, g *graph.Graph) error {
-	own, _, err := proof.Own(stack)
+	proven, err := proof.Planned(stack, g, true)
 	if err != nil {
 		return err
 	}
@@ -159,7 +156,7 @@ func describe(out io.Writer, stack *stacks.Stack, g *graph.Graph) error {
 	if err := cost.Of(g).Print(out); err != nil {
 		return fmt.Errorf("print the plan: %w", err)
 	}
-	if err := proof.Network(g, own, true).Print(out); err != nil {
+	if err := proven.Print(out); err != nil {
 		return fmt.Errorf("print the proof: %w", err)
 	}
 	return nil

@@ -3,7 +3,6 @@ package aws
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ec2"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/vpc"
@@ -47,10 +46,10 @@ func newFence(parent *scope, n *network) *fence {
 	f.pass("xds", f.proxies, f.control, document.XDSPort, "Configuration over mutual TLS")
 	f.pass("proxies-services", f.proxies, f.access, https, "Images, log and join token")
 	f.pass("control-services", f.control, f.access, https, "Secrets, keys, images and log")
-	for _, port := range s.args.ports() {
+	for _, port := range cloud.Ports(s.args.Plan) {
 		f.out(fmt.Sprintf("proxies-out-%d", port), f.proxies, int(port), "The destinations of the policy on this port")
 	}
-	for i, r := range s.args.resolvers() {
+	for i, r := range cloud.Resolvers(s.args.Plan) {
 		for _, protocol := range []string{"udp", "tcp"} { // TCP for answers that are too long
 			name := fmt.Sprintf("proxies-resolver-%d-%s", i+1, protocol)
 			add(s, vpc.NewSecurityGroupEgressRule, name, &vpc.SecurityGroupEgressRuleArgs{
@@ -119,31 +118,5 @@ func (f *fence) out(name string, from *ec2.SecurityGroup, port int, description 
 
 const anywhere = "0.0.0.0/0"
 
-// resolvers are the DNS servers that the proxies are told to ask. The loader has
-// refused others than these.
-func (a *EnvironmentArgs) resolvers() []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, r := range a.Plan.Resolvers {
-		if ap, err := netip.ParseAddrPort(r); err == nil && ap.Addr().Is4() {
-			out = append(out, ap)
-		}
-	}
-	return out
-}
-
 // single is the range of one address.
 func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
-
-// ports returns the ports of the policy's destinations, and the HTTPS port.
-func (a *EnvironmentArgs) ports() []uint16 {
-	ports := []uint16{https}
-	for _, agent := range a.Plan.Agents {
-		for _, r := range agent.Rules {
-			if !r.Deny {
-				ports = append(ports, r.Port)
-			}
-		}
-	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
-}

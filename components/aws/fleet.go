@@ -163,10 +163,18 @@ func settings(a *EnvironmentArgs) pulumi.Map {
 	for _, x := range a.AWS.Agents {
 		agents[x.Name] = pulumi.Int(int(x.Port))
 	}
+	ports, resolvers := pulumi.IntArray{}, pulumi.StringArray{}
+	for _, p := range cloud.Ports(a.Plan) {
+		ports = append(ports, pulumi.Int(int(p)))
+	}
+	for _, r := range cloud.Resolvers(a.Plan) {
+		resolvers = append(resolvers, pulumi.String(r.String()))
+	}
 	m := pulumi.Map{
 		"stack": pulumi.String(a.Plan.Stack), "account": pulumi.String(a.AWS.Account),
 		"region": pulumi.String(a.AWS.Region), "mode": pulumi.String(a.AWS.Mode),
 		"zones": pulumi.ToStringArray(a.AWS.Zones), "protect": pulumi.Bool(a.AWS.Protect), "agents": agents,
+		"ports": ports, "resolvers": resolvers,
 	}
 	if a.Existing != nil {
 		m["agentsVpc"] = a.Existing.VPC

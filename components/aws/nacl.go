@@ -139,7 +139,7 @@ func agentsACLs(n *network, s *scope) {
 // gateway, a packet also passes the border between two subnets of this ACL.
 func (a *acl) resolvers() {
 	inside, ports := end{there: a.s.args.AWS.EgressCIDR}, map[int]bool{}
-	for i, r := range a.s.args.resolvers() {
+	for i, r := range cloud.Resolvers(a.s.args.Plan) {
 		there, port := end{fmt.Sprintf("resolver-%d", i+1), ruleResolver + 2*i, netip.PrefixFrom(r.Addr(), r.Addr().BitLen())}, int(r.Port())
 		a.rule(true, "allow", "udp", there, port, port)
 		a.rule(false, "allow", "udp", there, firstEphemeral, lastPort)

@@ -372,7 +372,7 @@ func TestResolversAreReached(t *testing.T) {
 	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
 		const client, egress = 40000, "-network-egress"
 		proxy := args.AWS.Subnet(cloud.TierProxies, 0).Addr().Next()
-		for _, r := range args.resolvers() {
+		for _, r := range cloud.Resolvers(args.Plan) {
 			there, port := r.Addr(), int(r.Port())
 			for _, protocol := range []string{"udp", "tcp"} {
 				require.True(t, g.lets(egress, true, protocol, there, port), "out of the proxies' subnet")
@@ -384,7 +384,7 @@ func TestResolversAreReached(t *testing.T) {
 			}
 			require.False(t, g.lets(egress, true, "udp", there, port+1))
 		}
-		if len(args.resolvers()) == 0 {
+		if len(cloud.Resolvers(args.Plan)) == 0 {
 			require.False(t, g.lets(egress, true, "udp", netip.MustParseAddr("192.0.2.53"), 53), "none was named")
 		}
 	})

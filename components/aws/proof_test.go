@@ -33,7 +33,7 @@ func TestTheProofHoldsInEveryMode(t *testing.T) {
 				return err
 			}, capture.Options{Project: "postern", Stack: "prod", Region: args.AWS.Region, Account: args.AWS.Account})
 			require.NoError(t, err)
-			proven := proof.Network(result.Graph, nil, false)
+			proven := proof.Network(result.Graph, args.Plan, nil, false)
 			var text strings.Builder
 			require.NoError(t, proven.Print(&text))
 			require.True(t, proven.Holds(), text.String())
@@ -60,7 +60,7 @@ func carries(g *graph.Graph) *graph.Graph {
 	for _, r := range g.Resources {
 		if !slices.ContainsFunc([]string{
 			"aws:ec2/", "aws:vpc/", "aws:lb/", "aws:autoscaling/group:", "aws:ecs/",
-			"aws:route53/resolverFirewall", "postern:aws:AgentPool",
+			"aws:route53/resolverFirewall", "postern:aws:AgentPool", "postern:aws:Fleet",
 		},
 			func(prefix string) bool { return strings.HasPrefix(r.Type, prefix) }) {
 			continue

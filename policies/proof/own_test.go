@@ -20,7 +20,9 @@ import (
 func TestAssertionsNextToTheStackFile(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("POSTERN_HOME", filepath.Join(dir, "state"))
-	stack := &stacks.Stack{Name: "prod", File: filepath.Join(dir, "prod.yaml"), Plan: &plan.Plan{Stack: "prod"}}
+	stack := &stacks.Stack{Name: "prod", File: filepath.Join(dir, "prod.yaml"), Plan: &plan.Plan{
+		Stack: "prod", Agents: []plan.Agent{{Name: "coder", Rules: []plan.Rule{{Port: 8443}}}},
+	}}
 	write := func(text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "prod.reach"), []byte(text), 0o600))
 	}
@@ -50,6 +52,14 @@ func TestAssertionsNextToTheStackFile(t *testing.T) {
 	r, err := proof.Of(stack, g, nil)
 	require.NoError(t, err)
 	require.Equal(t, reach.Holds, r.Result, "there need not be any")
+	// What the proxies may send is what the policy says, and not what the program was told.
+	stack.Plan.Agents[0].Rules[0].Port = 8444
+	r, err = proof.Of(stack, g, nil)
+	require.NoError(t, err)
+	var text strings.Builder
+	require.NoError(t, r.Print(&text))
+	require.Contains(t, text.String(), "fails         prod-proxies-service -> the internet: only tcp/443, tcp/8444\n")
+	require.Contains(t, text.String(), "fails         prod-proxies-service -> the internet, tcp/8444: must\n")
 }
 
 // TestAssertionsOfAnAgent: a file that an agent may have written is refused, whatever it leaves

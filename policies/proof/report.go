@@ -92,15 +92,25 @@ func Slowly(w io.Writer, what string) func() bool {
 }
 
 // Network proves what can reach what in a plan, and what its workloads may do as themselves. With
-// certify it also names what keeps each assertion: see [reach.Prove]. own are assertions that
-// somebody wrote. It returns nil if the plan has no network.
-func Network(g *graph.Graph, own []reach.Own, certify bool) *reach.Proof {
-	p := aws.Prove(g, certify)
+// certify it also names what keeps each assertion: see [reach.Prove]. policy is the stack's, or nil
+// if it is not known. own are assertions that somebody wrote. It returns nil if the plan has no
+// network.
+func Network(g *graph.Graph, policy *plan.Plan, own []reach.Own, certify bool) *reach.Proof {
+	p := aws.Prove(g, policy, certify)
 	if p != nil {
 		p.Verdicts = append(p.Verdicts, iam.Prove(g)...)
-		p.Verdicts = append(p.Verdicts, aws.Read(g).Own(own)...)
+		p.Verdicts = append(p.Verdicts, aws.Read(g, nil).Own(own)...)
 	}
 	return p
+}
+
+// Planned is [Network] for what a stack would create, with the assertions next to its file.
+func Planned(stack *stacks.Stack, g *graph.Graph, certify bool) (*reach.Proof, error) {
+	own, _, err := Own(stack)
+	if err != nil {
+		return nil, err
+	}
+	return Network(g, stack.Plan, own, certify), nil
 }
 
 // Stale returns what has changed since the report was made, if now is the report of today, or "".
@@ -150,7 +160,11 @@ func Own(stack *stacks.Stack) ([]reach.Own, string, error) {
 // prove proves the network of the graph. What has no network, or not every agent of the stack
 // file, is not proved.
 func (r *Report) prove(stack *stacks.Stack, g *graph.Graph, own []reach.Own) {
-	r.graph, r.Network = g, Network(g, own, true)
+	var policy *plan.Plan
+	if stack != nil {
+		policy = stack.Plan
+	}
+	r.graph, r.Network = g, Network(g, policy, own, true)
 	unknown := func(name, token, why string) {
 		r.Network.Unknown = append(r.Network.Unknown, reach.Unknown{Resource: name, Type: token, Why: why})
 	}
@@ -170,7 +184,7 @@ func (r *Report) Picture() ([]byte, error) {
 	if r.graph == nil {
 		return nil, errors.New("there is no network to draw: a sandbox of this machine has none")
 	}
-	return aws.Read(r.graph).Draw(r.Network), nil
+	return aws.Read(r.graph, nil).Draw(r.Network), nil
 }
 
 func missing(p *plan.Plan, there []string) (names []string) {

@@ -211,7 +211,7 @@ func TestAMillionRules(t *testing.T) {
 				}
 			}
 		}
-		p := aws.Prove(g, false)
+		p := aws.Prove(g, nil, false)
 		require.False(t, p.Holds(), what)
 		require.Equal(t, "it has 1000000 rules, and AWS takes no more than 1000", p.Unknown[0].Why, what)
 	}

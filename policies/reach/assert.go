@@ -99,11 +99,14 @@ func past() func([]Arrival) []Hop {
 	})
 }
 
-// doors proves that no other account reaches the proxies.
+// doors proves that no stranger reaches the services.
 func (n *Network) doors() []Verdict {
 	var out []Verdict
 	for _, d := range n.Doors {
 		v := Verdict{Assertion: "other accounts -> " + d.Name + ": never", Result: Holds, Note: d.Open}
+		if d.Internet {
+			v.Assertion = outside.Name + " -> " + d.Name + ": never"
+		}
 		switch {
 		case d.Unsure:
 			v.Result = Indeterminate

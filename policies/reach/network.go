@@ -21,13 +21,17 @@ type Network struct {
 	// Unknown lists parts of the plan that the model does not know. If there is one, nothing is
 	// proved.
 	Unknown []Unknown
-	// Doors are the services by which other accounts could reach the proxies.
+	// Doors are what strangers could reach, without a packet through one of the networks.
 	Doors []Door
+	// Out is what the policy needs of the internet, or nil if that is not known.
+	Out *Out
 }
 
-// Door is a service that other networks may connect to.
+// Door is a service that others may connect to.
 type Door struct {
 	Name string
+	// Internet means that it has a public address. Otherwise it is for other accounts.
+	Internet bool
 	// Open says why strangers may connect, or "".
 	Open string
 	// Unsure means that the plan does not say who may.
@@ -65,6 +69,7 @@ const (
 	Service      Kind = "service" // an endpoint that leads to the cloud's own API
 	NAT          Kind = "NAT gateway"
 	Stranger     Kind = "stranger" // whatever else has an address
+	Internet     Kind = "internet" // everybody outside
 )
 
 // Interface sends and receives packets. It stands for all machines of one workload.
@@ -122,6 +127,8 @@ type Metadata struct {
 type VPC struct {
 	Name     string
 	Prefixes []netip.Prefix
+	// Gateway means that the internet reaches the network's public addresses, and IPv6 ones.
+	Gateway bool
 	// Resolver means that the cloud's resolver answers in the network.
 	Resolver bool
 	// Firewall says which names the resolver answers, or nil for all.
@@ -237,6 +244,7 @@ const (
 	ControlACL      = "network ACL"
 	ControlTable    = "route table"
 	ControlAddress  = "no public address of"
+	ControlGateway  = "no internet gateway in"
 	ControlResolver = "no resolver in"
 	ControlFirewall = "DNS firewall of"
 	ControlMetadata = "no metadata service for"
@@ -271,6 +279,9 @@ func (n *Network) Controls() []Control {
 			add(outgoing+ControlACL, s.ACL.Name)
 			add(incoming+ControlACL, s.ACL.Name)
 			add(ControlTable, s.Table.Name)
+			if !s.VPC.Gateway {
+				add(ControlGateway, s.VPC.Name)
+			}
 			if !s.VPC.Resolver {
 				add(ControlResolver, s.VPC.Name)
 			}

@@ -70,7 +70,9 @@ type assertion struct {
 	from *Interface
 	note string
 	// out means that what it forbids is a way out.
-	out    bool
+	out bool
+	// unsure means that the plan does not say whether it is forbidden.
+	unsure bool
 	broken func(arrivals []Arrival) []Hop
 }
 
@@ -116,7 +118,7 @@ func Prove(stack string, n *Network, certify bool) *Proof {
 		p.about[a.from] = append(p.about[a.from], k)
 	}
 	isolated := n.Isolated()
-	for _, i := range n.Interfaces {
+	for _, i := range append(slices.Clone(n.Interfaces), outside) {
 		if p.about[i] == nil {
 			continue
 		}
@@ -126,6 +128,9 @@ func Prove(stack string, n *Network, certify bool) *Proof {
 		}{{false, Indeterminate}, {true, Fails}} {
 			p.check(i, pass.sure, closed, func(k int, how []Hop) {
 				out.Verdicts[k].Result, out.Verdicts[k].Witness = pass.result, witness(how)
+				if p.nevers[k].unsure {
+					out.Verdicts[k].Result = Indeterminate
+				}
 			})
 		}
 		if isolated && i.Kind == Agent {
@@ -137,7 +142,7 @@ func Prove(stack string, n *Network, certify bool) *Proof {
 			p.certify(i, out)
 		}
 	}
-	out.Verdicts = append(out.Verdicts, n.musts()...)
+	out.Verdicts = append(append(out.Verdicts, n.musts()...), n.reachInternet()...)
 	out.Verdicts = append(out.Verdicts, n.doors()...)
 	return out
 }
@@ -254,7 +259,12 @@ func reached(bad func(a *Arrival) packet.Set) func([]Arrival) []Hop {
 		for i := range arrivals {
 			if packets := bad(&arrivals[i]); !packets.Empty() {
 				path := slices.Clone(arrivals[i].Path)
-				path[len(path)-1].Packets = packets
+				last := len(path) - 1
+				path[last].Packets = packets
+				// A NAT gateway only changes the source.
+				for k := last - 1; k >= 0 && path[k].at != nil && path[k].at.Kind == NAT; k-- {
+					path[k].Packets = path[k].Packets.Intersect(path[k+1].Packets.Sent(everything...))
+				}
 				return path
 			}
 		}
@@ -284,6 +294,11 @@ func toKind(kinds ...Kind) func([]Arrival) []Hop {
 func (n *Network) assertions() []assertion {
 	var out []assertion
 	isolated, identities := n.Isolated(), n.identities()
+	way, planned := n.wayOut()
+	doubt := ""
+	if !planned {
+		doubt = "the ports of the policy's destinations are not known"
+	}
 	for _, i := range n.Interfaces {
 		add := func(to string, note string, broken func([]Arrival) []Hop) *assertion {
 			out = append(out, assertion{says: i.Name + " -> " + to, from: i, note: note, broken: broken})
@@ -319,11 +334,18 @@ func (n *Network) assertions() []assertion {
 			add("an agent: never", "", toKind(Agent))
 			add("another network: never", "", at(AtNetwork))
 			add("private addresses: only the control plane and services", "", toKind(Proxy, Gate, Stranger))
+			add("the internet: only "+way.String(), doubt, reached(func(a *Arrival) packet.Set {
+				if a.Place != AtInternet {
+					return nil
+				}
+				return a.Packets().Minus(way.packets())
+			})).unsure = !planned
 		case ControlPlane:
 			add("an agent or a proxy: never", "", toKind(Agent, Proxy))
 		}
 	}
-	return out
+	return append(out, assertion{says: outside.Name + " -> anything: never", from: outside, broken: reached(
+		func(a *Arrival) packet.Set { return a.Packets() })})
 }
 
 // admin returns what of an arrival is not for agents.

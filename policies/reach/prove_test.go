@@ -79,6 +79,11 @@ func newSmall() *small {
 		{Name: "for-coder", Port: 10001, To: []*Interface{s.proxy}, Ports: []uint16{3001}},
 		{Name: "for-tester", Port: 10002, To: []*Interface{s.proxy}, Ports: []uint16{3002}},
 	}
+	s.vpc.Gateway = true
+	s.ofProxy.Out = []*GroupRule{allow("proxy-out", toPublic.Intersect(onTCP(443)), nil)}
+	s.open.Table.Routes = []*Route{{Name: "to-nat", To: netip.MustParsePrefix("0.0.0.0/0"), Via: ViaNAT, NAT: s.nat}}
+	s.way.Table.Routes = []*Route{{Name: "out", To: netip.MustParsePrefix("0.0.0.0/0"), Via: ViaInternet}}
+	s.Out = &Out{Ports: []uint16{443}}
 	return s
 }
 
@@ -155,7 +160,11 @@ func TestMistakes(t *testing.T) {
 			},
 		},
 		"a NAT gateway that leads nowhere": {
-			func(s *small) { s.everywhere("8.8.8.8/32"); s.lead("0.0.0.0/0", ViaNAT) }, nil, nil,
+			func(s *small) {
+				s.everywhere("8.8.8.8/32")
+				s.lead("0.0.0.0/0", ViaNAT)
+				s.way.Table.Routes = nil
+			}, []string{"proxy -> the internet, tcp/443: must: fails"}, nil,
 		},
 		"a NAT gateway behind an ACL": {
 			func(s *small) {
@@ -367,19 +376,24 @@ func TestMistakes(t *testing.T) {
 				s.ofProxy.Out = []*GroupRule{allow("proxy-out", packet.All(), nil)}
 				peer := &Route{Name: "peer", To: netip.MustParsePrefix("10.9.0.0/16"), Via: ViaNetwork}
 				s.open.Table.Routes = []*Route{peer}
-			}, []string{"proxy -> another network: never: fails"}, []string{"route peer\n"},
+			}, []string{
+				"proxy -> another network: never: fails", "proxy -> the internet, tcp/443: must: fails",
+			}, []string{"route peer\n"},
 		},
 		"a proxy and an agent": {
 			func(s *small) {
 				s.ofProxy.Out = []*GroupRule{allow("proxy-out", packet.All(), nil)}
 				s.ofCoder.In = []*GroupRule{allow("coder-in", packet.All(), s.ofProxy)}
-			}, []string{"proxy -> an agent: never: fails"}, nil,
+			}, []string{"proxy -> an agent: never: fails", "proxy -> the internet: only tcp/443: fails"}, nil,
 		},
 		"a proxy and somebody": {
 			func(s *small) {
 				s.ofProxy.Out = []*GroupRule{allow("proxy-out", packet.All(), nil)}
 				s.machine(Stranger, "box")
-			}, []string{"proxy -> private addresses: only the control plane and services: fails"}, nil,
+			}, []string{
+				"proxy -> private addresses: only the control plane and services: fails",
+				"proxy -> the internet: only tcp/443: fails",
+			}, nil,
 		},
 		"a control plane and an agent": {
 			func(s *small) {
@@ -389,7 +403,10 @@ func TestMistakes(t *testing.T) {
 		},
 		"no answer": {
 			func(s *small) { s.open.ACL.Out = nil },
-			[]string{"coder -> the proxies: must: fails", "tester -> the proxies: must: fails"},
+			[]string{
+				"coder -> the proxies: must: fails", "proxy -> the internet, tcp/443: must: fails",
+				"tester -> the proxies: must: fails",
+			},
 			[]string{"network ACL open-acl drops the answer tcp 10.0.1.0 -> 10.0.0.0:1024\n"},
 		},
 		"no answer comes back": {
@@ -466,15 +483,22 @@ what can reach what
                 nothing in the plan leads there, whatever is opened
   holds         proxy -> private addresses: only the control plane and services
                 cut by each of: outgoing rules of security group of-proxy
+  holds         proxy -> the internet: only tcp/443
+                cut by each of: outgoing rules of security group of-proxy
   holds         control -> an agent or a proxy: never
                 cut by each of: outgoing rules of security group of-control
+  holds         the internet -> anything: never
+                cut by these together: no public address of coder, no public address of gate, `+
+		`no public address of proxy, no public address of control
   holds         coder -> the proxies: must
+  holds         proxy -> the internet, tcp/443: must
   one mistake   without "outgoing rules of security group of-coder", this fails: coder -> anything else: never
   one mistake   without "route table agents-table", this fails: `+
 		`coder -> the internet or another network: never
   one mistake   without "no resolver in vpc", this fails: coder -> DNS: never
   one mistake   without "no role of coder", this fails: coder -> credentials of the metadata service: never
   one mistake   without "own group, not of-gate, of coder", this fails: coder -> the proxies past their gate: never
+  one mistake   without "outgoing rules of security group of-proxy", this fails: proxy -> the internet: only tcp/443
 `, text.String())
 }
 

@@ -132,6 +132,13 @@ func (w *walker) from(i *Interface, others []*Interface) []Arrival {
 // other. So a control that a part does not ask about changes nothing in it.
 func (w *walker) parts(i *Interface, others []*Interface) []func() {
 	w.all = others
+	if i.Kind == Internet {
+		var out []func()
+		for _, to := range others {
+			out = append(out, func() { w.enter(to, others) })
+		}
+		return out
+	}
 	out := []func(){func() { w.linkLocal(i) }}
 	w.ways(i, others, nil, nil, func(way func()) { out = append(out, way) })
 	return out

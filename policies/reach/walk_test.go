@@ -354,6 +354,7 @@ func TestAMistakeIsWalkedAsAWhole(t *testing.T) {
 			}
 		}
 		nodes[len(nodes)-1].Kind = NAT
+		nodes[0].Subnets[0].VPC.Gateway = rapid.Bool().Draw(t, "gateway")
 		n := &Network{Interfaces: nodes}
 		p := Prove("stack", n, true)
 		whole := &prover{n: n, controls: n.Controls(), nevers: n.assertions(), about: map[*Interface][]int{}}
@@ -365,7 +366,7 @@ func TestAMistakeIsWalkedAsAWhole(t *testing.T) {
 			whole.about[a.from] = append(whole.about[a.from], k)
 		}
 		var want []Mistake
-		for _, i := range nodes {
+		for _, i := range append(slices.Clone(nodes), outside) {
 			if whole.about[i] == nil {
 				continue
 			}

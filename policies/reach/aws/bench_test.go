@@ -85,7 +85,7 @@ func BenchmarkProve(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				require.True(b, aws.Prove(of.g, of.certify).Holds())
+				require.True(b, aws.Prove(of.g, nil, of.certify).Holds())
 			}
 		})
 	}

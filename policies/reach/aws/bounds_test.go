@@ -76,7 +76,7 @@ func TestTooMany(t *testing.T) {
 					}
 				}
 				var all []string
-				for _, u := range Read(plan(t, lines)).Unknown {
+				for _, u := range Read(planned(t, lines), nil).Unknown {
 					all = append(all, u.Type+" "+u.Resource+": "+u.Why)
 				}
 				return strings.Join(all, "\n")

@@ -36,6 +36,12 @@ var guesses = []struct {
 	{"an Elastic IP address", "minimal", func(c *changed) {
 		c.add("ec2/eip", "mistake", map[string]any{"networkInterface": "eni-0123456789abcdef0"})
 	}, "Elastic IP"},
+	{"an Elastic IP address of a machine that is not in the plan", "minimal", func(c *changed) {
+		c.add("ec2/eipAssociation", "mistake", map[string]any{"instanceId": "i-0123456789abcdef0"})
+	}, "instanceId refers to 0 resources"},
+	{"an internet gateway of a network that is not in the plan", "minimal", func(c *changed) {
+		c.add("ec2/internetGatewayAttachment", "mistake", map[string]any{"vpcId": "vpc-0123456789abcdef0"})
+	}, "vpcId refers to 0 resources"},
 	{"NAT64", "shared", func(c *changed) {
 		c.get("ec2/subnet", "-network-agents-a").Inputs["assignIpv6AddressOnCreation"] = true
 		c.allow("64:ff9b::/96", "tcp")
@@ -90,7 +96,7 @@ func TestNothingIsGuessed(t *testing.T) {
 	for _, g := range guesses {
 		c := reference(t, g.in)
 		g.change(c)
-		p := aws.Prove(c.Graph, false)
+		p := aws.Prove(c.Graph, nil, false)
 		var text strings.Builder
 		require.NoError(t, p.Print(&text))
 		require.False(t, p.Holds(), "%s\n%s", g.what, text.String())

@@ -14,7 +14,7 @@ import (
 // is not proved.
 func TestOnesOwnAssertions(t *testing.T) {
 	t.Parallel()
-	n := aws.Read(reference(t, "shared").Graph)
+	n := aws.Read(reference(t, "shared").Graph, nil)
 	reach.Prove("prod", n, false)
 	for line, want := range map[string]reach.Result{
 		"coder -> 8.8.8.8/32: never":               reach.Holds,
@@ -50,7 +50,7 @@ func TestOnesOwnMust(t *testing.T) {
 		if with != nil {
 			c.add("ec2/networkAclRule", "mistake", with)
 		}
-		n := aws.Read(c.Graph)
+		n := aws.Read(c.Graph, nil)
 		reach.Prove("prod", n, false)
 		list, err := reach.ParseOwn("prod.reach", "proxies -> 198.51.100.7/32 tcp/443: must")
 		require.NoError(t, err)

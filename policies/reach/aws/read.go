@@ -9,16 +9,18 @@ import (
 	"strings"
 
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/plan"
+	"github.com/postern/postern/plan/cloud"
 	"github.com/postern/postern/policies/reach"
 )
 
-// Prove proves what can reach what in the plan: see [reach.Prove]. It returns nil if the plan has
-// no network.
-func Prove(g *graph.Graph, certify bool) *reach.Proof {
+// Prove proves what can reach what in the plan: see [reach.Prove]. policy is the stack's, or nil if
+// it is not known. Prove returns nil if the plan has no network.
+func Prove(g *graph.Graph, policy *plan.Plan, certify bool) *reach.Proof {
 	if len(g.OfType("aws:ec2/vpc:Vpc")) == 0 {
 		return nil
 	}
-	return reach.Prove(g.Stack, Read(g), certify)
+	return reach.Prove(g.Stack, Read(g, policy), certify)
 }
 
 // reader holds what was read so far, by resource.
@@ -43,7 +45,7 @@ var inert = []string{
 	"aws:kinesis/firehose",
 	"aws:sns/", "aws:appautoscaling/", "aws:autoscaling/policy:", "aws:servicediscovery/",
 	"aws:route53/resolverQueryLog",
-	"aws:ec2/flowLog:", "aws:ec2/internetGateway:",
+	"aws:ec2/flowLog:",
 	"aws:ec2/vpcEndpointConnectionAccepter:",
 	"aws:ec2/vpcBlockPublicAccess", "aws:ecs/cluster:",
 	// These lead nowhere until a route does.
@@ -57,8 +59,9 @@ var parts = []string{
 	"aws:route53/resolverFirewallDomainList:", "aws:route53/resolverFirewallRuleGroup:",
 }
 
-// Read returns the network of a plan.
-func Read(g *graph.Graph) *reach.Network {
+// Read returns the network of a plan. Without a policy, the proxies need what the components of the
+// plan were told.
+func Read(g *graph.Graph, policy *plan.Plan) *reach.Network {
 	r := &reader{
 		g: g, n: &reach.Network{}, vpcs: map[*graph.Resource]*reach.VPC{}, tables: map[*graph.Resource]*reach.Table{},
 		acls: map[*graph.Resource]*reach.ACL{}, groups: map[*graph.Resource]*reach.Group{},
@@ -81,7 +84,6 @@ func Read(g *graph.Graph) *reach.Network {
 		{"aws:ec2/defaultNetworkAcl:DefaultNetworkAcl", r.ofVPC("defaultNetworkAclId")},
 		{"aws:ec2/networkAclAssociation:NetworkAclAssociation", r.aclOf},
 		{"aws:ec2/natGateway:NatGateway", r.nat},
-		{"aws:ec2/eip:Eip", r.address},
 		{"aws:ec2/routeTable:RouteTable", r.table},
 		{"aws:ec2/defaultRouteTable:DefaultRouteTable", r.table},
 		{"aws:ec2/defaultRouteTable:DefaultRouteTable", r.ofVPC("defaultRouteTableId")},
@@ -92,6 +94,10 @@ func Read(g *graph.Graph) *reach.Network {
 		{"aws:autoscaling/group:Group", r.machines},
 		{"aws:ec2/instance:Instance", r.instance},
 		{"aws:ecs/service:Service", r.tasks},
+		{"aws:ec2/eip:Eip", r.address},
+		{"aws:ec2/eipAssociation:EipAssociation", r.address},
+		{"aws:ec2/internetGateway:InternetGateway", r.internet},
+		{"aws:ec2/internetGatewayAttachment:InternetGatewayAttachment", r.internet},
 		{"aws:lb/listener:Listener", r.listener},
 		{"aws:ec2/route:Route", r.route},
 		{"aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation", r.serviceRoute},
@@ -123,7 +129,12 @@ func Read(g *graph.Graph) *reach.Network {
 			r.defaults(s)
 		}
 	}
+	r.gateways()
 	r.gates()
+	r.endpoints()
+	if r.wayOut(); policy != nil {
+		r.n.Out = &reach.Out{Ports: cloud.Ports(policy), Resolvers: cloud.Resolvers(policy)}
+	}
 	r.order()
 	r.answers()
 	return r.n
@@ -150,13 +161,6 @@ func (r *reader) answers() {
 					"answers", g.Name)
 			}
 		}
-	}
-}
-
-// address reads an Elastic IP address, which may be that of a machine.
-func (r *reader) address(x *graph.Resource) {
-	if set(x, "instance") || set(x, "networkInterface") {
-		r.unknown(x, "the model does not know machines with an Elastic IP address")
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 
 // plan makes a graph of lines "name type role {inputs}". In the inputs, "@name" refers to the
 // resource of an earlier line, "@name=text" to it by a text, and "?" is not known yet.
-func plan(t *testing.T, lines string) *graph.Graph {
+func planned(t *testing.T, lines string) *graph.Graph {
 	t.Helper()
 	g := &graph.Graph{Format: graph.Format, Stack: "prod"}
 	urns := map[string]string{}
@@ -232,7 +232,7 @@ func TestReadAdds(t *testing.T) {
 				}
 			}
 			slices.Sort(want)
-			require.Equal(t, want, show(Read(plan(t, base+resources))))
+			require.Equal(t, want, show(Read(planned(t, base+resources), nil)))
 		})
 	}
 }
@@ -241,7 +241,7 @@ func TestReadAdds(t *testing.T) {
 func TestAgentsOfOneComponent(t *testing.T) {
 	t.Parallel()
 	for parent, want := range map[string]int{"web:index:Platform": 2, "postern:aws:AgentPool": 1} {
-		g := plan(t, base+`
+		g := planned(t, base+`
 			m1 ec2/instance agents {"subnetId":"@s","vpcSecurityGroupIds":["@g"]}
 			m2 ec2/instance agents {"subnetId":"@s","vpcSecurityGroupIds":["@g"]}
 		`)
@@ -250,7 +250,7 @@ func TestAgentsOfOneComponent(t *testing.T) {
 		}
 		g.Resources = append([]graph.Resource{{URN: "urn:a", Type: parent, Name: "platform"}}, g.Resources...)
 		names := map[string]bool{}
-		for _, i := range Read(g).Interfaces {
+		for _, i := range Read(g, nil).Interfaces {
 			if i.Kind == reach.Agent {
 				names[i.Agent] = true
 			}

@@ -337,6 +337,80 @@ var traps = []struct {
 		c.route("0.0.0.0/0", "natGatewayId", ref{"ec2/natGateway", "-nat-a"})
 		c.allow(graph.Unknown, "tcp")
 	}, "coder-machine -> the internet or another network: never: indeterminate", "-nat-a"},
+	{"5.3", "a proxy that sends to a range of ports", "minimal", func(c *changed) {
+		c.add("vpc/securityGroupEgressRule", "mistake-out", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-proxies"}, "cidrIpv4": "0.0.0.0/0",
+			"ipProtocol": "tcp", "fromPort": 0.0, "toPort": 65535.0,
+		})
+		c.openEgress()
+	}, "-proxies-service -> the internet: only tcp/443, tcp/8443: fails", "mistake-out"},
+	{"5.3", "a proxy that asks anybody's resolver", "shared", func(c *changed) {
+		c.add("vpc/securityGroupEgressRule", "mistake-out", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-proxies"}, "cidrIpv4": "0.0.0.0/0",
+			"ipProtocol": "udp", "fromPort": 53.0, "toPort": 53.0,
+		})
+		c.openEgress()
+	}, "-proxies-service -> the internet: only tcp/443, tcp/8443: fails", ":53"},
+	{"5.3", "no way out for the proxies", "minimal", func(c *changed) {
+		c.lose("ec2/route", "-proxies-out-a")
+		c.lose("ec2/route", "-proxies-out-b")
+	}, "-proxies-service -> the internet, tcp/443: must: fails", ""},
+	{"5.3", "a machine that the internet reaches", "minimal", func(c *changed) {
+		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-control"}, "cidrIpv4": "0.0.0.0/0",
+			"ipProtocol": "tcp", "fromPort": 22.0, "toPort": 22.0,
+		})
+		c.openEgress()
+		c.add("ec2/instance", "mistake-box", map[string]any{
+			"subnetId": ref{"ec2/subnet", "-network-control-a"}, "associatePublicIpAddress": true,
+			"vpcSecurityGroupIds": ref{"ec2/securityGroup", "-fence-control"},
+		})
+	}, "the internet -> anything: never: fails", "mistake-box"},
+	{"5.3", "an Elastic IP address of a machine", "minimal", func(c *changed) {
+		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-control"}, "cidrIpv4": "0.0.0.0/0",
+			"ipProtocol": "tcp", "fromPort": 22.0, "toPort": 22.0,
+		})
+		c.openEgress()
+		c.add("ec2/instance", "mistake-box", map[string]any{
+			"subnetId":            ref{"ec2/subnet", "-network-control-a"},
+			"vpcSecurityGroupIds": ref{"ec2/securityGroup", "-fence-control"},
+		})
+		c.add("ec2/eip", "mistake-address", map[string]any{"instance": ref{"ec2/instance", "mistake-box"}})
+	}, "the internet -> anything: never: fails", "mistake-box"},
+	{"5.3", "a load balancer on the internet", "shared", func(c *changed) {
+		c.get("lb/loadBalancer", "-balancer").Inputs["internal"] = false
+		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-gate"}, "cidrIpv4": "0.0.0.0/0",
+			"ipProtocol": "tcp", "fromPort": 10000.0, "toPort": 10000.0,
+		})
+		c.add("ec2/networkAclRule", "mistake-acl", map[string]any{
+			"networkAclId": ref{"ec2/networkAcl", "-network-gate"}, "egress": false, "ruleNumber": 1.0,
+			"ruleAction": "allow", "protocol": "-1", "cidrBlock": "0.0.0.0/0",
+		})
+	}, "the internet -> anything: never: fails", "mistake-in"},
+	{"5.3", "IPv6 from the internet", "minimal", func(c *changed) {
+		c.get("ec2/subnet", "-network-control-a").Inputs["assignIpv6AddressOnCreation"] = true
+		c.add("ec2/networkAclRule", "mistake-acl", map[string]any{
+			"networkAclId": ref{"ec2/networkAcl", "-network-egress"}, "egress": false, "ruleNumber": 1.0,
+			"ruleAction": "allow", "protocol": "-1", "ipv6CidrBlock": "::/0",
+		})
+		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-control"}, "cidrIpv6": "::/0", "ipProtocol": "-1",
+		})
+	}, "the internet -> anything: never: fails", "mistake-in"},
+	{"5.3", "a database with a public address", "minimal", func(c *changed) {
+		c.add("rds/instance", "mistake", map[string]any{"publiclyAccessible": true})
+	}, "the internet -> mistake: never: fails", ""},
+	{"5.3", "a cluster whose API is public unless somebody says otherwise", "minimal", func(c *changed) {
+		c.add("eks/cluster", "mistake", map[string]any{"vpcConfig": map[string]any{}})
+	}, "the internet -> mistake: never: fails", ""},
+	{"5.3", "a function with a URL", "minimal", func(c *changed) {
+		c.add("lambda/functionUrl", "mistake", map[string]any{"authorizationType": "AWS_IAM"})
+	}, "the internet -> mistake: never: fails", ""},
+	{"5.3", "a database of which nobody knows whether it is public", "minimal", func(c *changed) {
+		c.add("rds/instance", "mistake", map[string]any{"publiclyAccessible": graph.Unknown})
+	}, "the internet -> mistake: never: indeterminate", ""},
 }
 
 // elsewhere are the traps that are no matter of the planned network.
@@ -391,7 +465,7 @@ func TestEveryTrapIsCaught(t *testing.T) {
 		c := reference(t, trap.in)
 		trap.change(c)
 		got := ""
-		p := aws.Prove(c.Graph, false)
+		p := aws.Prove(c.Graph, nil, false)
 		for _, v := range p.Verdicts {
 			line := fmt.Sprintf("%s: %s", v.Assertion, v.Result)
 			if v.Result != reach.Holds && strings.Contains(line, trap.caught) && strings.Contains(fmt.Sprintf("%+v",
@@ -429,7 +503,7 @@ func assertCaught(t *testing.T, trap, got string, p *reach.Proof) bool {
 func TestTheReferenceHolds(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"minimal", "fargate", "shared"} {
-		p := aws.Prove(reference(t, name).Graph, false)
+		p := aws.Prove(reference(t, name).Graph, nil, false)
 		var text strings.Builder
 		require.NoError(t, p.Print(&text))
 		require.True(t, p.Holds(), text.String())
@@ -441,7 +515,7 @@ func TestTheReferenceHolds(t *testing.T) {
 func TestOneMistakeOpensNoWayOut(t *testing.T) {
 	t.Parallel()
 	var opens []string
-	for _, m := range aws.Prove(reference(t, "minimal").Graph, true).Mistakes {
+	for _, m := range aws.Prove(reference(t, "minimal").Graph, nil, true).Mistakes {
 		require.NotEmpty(t, m.Witness)
 		if strings.HasPrefix(m.Opens, "prod-agent-coder-") {
 			opens = append(opens, m.Control.String()+": "+strings.TrimPrefix(m.Opens, "prod-agent-coder-machine -> "))
@@ -459,7 +533,7 @@ func TestOneMistakeOpensNoWayOut(t *testing.T) {
 	c := reference(t, "minimal")
 	machine := c.get("ec2/launchTemplate", "-agent-coder-machine")
 	machine.Inputs["metadataOptions"] = map[string]any{"httpEndpoint": "disabled"}
-	for _, m := range aws.Prove(c.Graph, true).Mistakes {
+	for _, m := range aws.Prove(c.Graph, nil, true).Mistakes {
 		require.NotEqual(t, "prod-agent-coder-machine -> credentials of the metadata service: never", m.Opens)
 	}
 }
