@@ -381,6 +381,9 @@ func (h Folder) KilledFile() string { return filepath.Join(h.Root, "killed.json"
 // Only stacks in a cloud have one.
 func (h Folder) GraphFile() string { return filepath.Join(h.Root, "graph.json") }
 
+// GuardrailsFile is what the stack file said of guardrails when the stack was brought up last.
+func (h Folder) GuardrailsFile() string { return filepath.Join(h.Root, "guardrails.json") }
+
 // PulumiDir holds the engine's state when Postern drives it.
 func (h Folder) PulumiDir() string { return filepath.Join(h.Root, "pulumi") }
 

@@ -37,7 +37,38 @@ func TestUpOfAProposal(t *testing.T) {
 	require.NoError(t, err, said)
 	require.Contains(t, said, "where an agent may write, so it is only a proposal.")
 	first := c.live()
+	require.Contains(t, said, "~ the guardrails are not those for production")
+	require.Contains(t, said, "~ no policies of your own count")
 	require.Equal(t, map[string]int{"same": 4}, c.does("up").Changes, "nothing to see")
+
+	// What a trusted file said of guardrails is not left out without a word.
+	policies := filepath.Join(t.TempDir(), "policies")
+	require.NoError(t, os.Mkdir(policies, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(policies, "a.yaml"), []byte(`policies:
+  - id: ACME-02
+    severity: warning
+    says: Whoever writes has a limit.
+    fix: add limits
+    expression: "!rule.writes || rule.limited"
+    tests:
+      - {name: reads, verdict: holds, rule: {writes: false, limited: false}}
+      - {name: writes, verdict: fails, rule: {writes: true, limited: false}}
+`), 0o600))
+	require.NoError(t, os.Remove(filepath.Join(filepath.Dir(c.home.Root), "workdirs")))
+	guardrails := "guardrails: {policies: " + policies + "}\n"
+	c.edit("agents:", guardrails+"agents:")
+	c.does("up")
+	require.NoError(t, hostpath.In(filepath.Dir(c.home.Root)).Record(c.dir))
+	require.Equal(t, map[string]int{"same": 4}, c.does("up").Changes, "nothing to see")
+	c.edit(guardrails, "")
+	refuses("~ policies of your own count from nowhere, was " + policies + "\n")
+	c.edit("agents:", guardrails+"agents:")
+	require.Equal(t, map[string]int{"same": 4}, c.does("up").Changes, "a refused one counts for nothing")
+	require.NoError(t, os.WriteFile(c.home.GuardrailsFile(), []byte("{"), 0o600))
+	c.edit(guardrails, "")
+	refuses("~ no policies of your own count\n")
+	said, err = terminal.Run(c.command("up", "local"), terminal.Consent, "yes", nil)
+	require.NoError(t, err, said)
 
 	c.edit("allow: [one]", "allow: [one, two]")
 	refuses("postern up --file " + c.stackFile())

@@ -210,16 +210,6 @@ func servePack(ctx context.Context) error {
 	return pack.Serve(ctx, o)
 }
 
-// guardrailsOf says what a file that an agent may have written says of guardrails.
-func guardrailsOf(g stacks.Guardrails) []string {
-	var out []string
-	for _, w := range g.Waivers {
-		out = append(out, fmt.Sprintf("~ guardrail %s is waived at %s until %s, by %s: %s", advice.Visible(w.Rail),
-			advice.Visible(w.Resource), w.Expires, advice.Visible(w.Owner), advice.Visible(w.Reason)))
-	}
-	return out
-}
-
 // checked checks what a stack would create.
 func checked(stack *stacks.Stack, g *graph.Graph) (*guardrail.Report, error) {
 	o, err := options(stack.Guardrails)

@@ -144,7 +144,7 @@ func claim(ctx *pulumi.Context, file *stacks.File, stack *stacks.Stack) (home.Fo
 	if err := r.Ask(ctx.Context()); err != nil {
 		return folder, err
 	}
-	return folder, folder.Claim(file.Owner())
+	return folder, claimed(folder, file, stack.Guardrails)
 }
 
 // review returns the question whether the stack file may be brought up, and the publication at that
@@ -161,7 +161,7 @@ func review(ctx context.Context, file *stacks.File, home home.Folder, stack *sta
 		return nil, nil, err
 	}
 	if agents != nil { // no plan has these
-		r.More = append(r.More, guardrailsOf(stack.Guardrails)...)
+		r.More = append(r.More, guardrailsOf(stack.Guardrails, lastGuardrails(home))...)
 	}
 	live, err := publish.ReadLive(ctx, o)
 	if err != nil { // up may be what repairs it
@@ -397,7 +397,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 		if err := d.review(ctx, stack); err != nil {
 			return err
 		}
-		if err := d.home.Claim(d.file.Owner()); err != nil { // as it was when it was reviewed
+		if err := claimed(d.home, d.file, stack.Guardrails); err != nil { // as it was when it was reviewed
 			return err
 		}
 	}
