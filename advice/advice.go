@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 	"unicode/utf16"
 
 	"github.com/postern/postern/hostpath"
@@ -91,6 +92,16 @@ func Visible(s string) string {
 	}
 	quoted := strconv.QuoteToASCII(s)
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// blank are the characters that a font shows as nothing, besides those that Unicode says to ignore.
+const blank = "\u2800\ufffc\U0001107f\U00016fe4\U0001d159"
+
+// Hides reports whether a terminal acts on the character, or whether nobody sees it. What is not
+// valid UTF-8 is U+FFFD, which hides, too.
+func Hides(r rune) bool {
+	return !strconv.IsPrint(r) || r == '\uFFFD' || strings.ContainsRune(blank, r) ||
+		unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
 // Lines returns s, an error or another text of several lines, with an escape for everything that is

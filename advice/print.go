@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 )
 
 // Printf is [fmt.Fprintf] for lines that quote what a node, a control plane, an agent or a log
@@ -28,14 +29,14 @@ func Println(w io.Writer, args ...any) {
 
 // Encode writes v as JSON that no terminal acts on: see [JSON]. Without indent it is one line.
 func Encode(w io.Writer, v any, indent string) error {
-	text, err := json.MarshalIndent(v, "", indent)
-	if indent == "" {
-		text, err = json.Marshal(v)
-	}
-	if err != nil {
+	var text strings.Builder
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, JSON(string(text))+"\n")
+	_, err := io.WriteString(w, JSON(text.String()))
 	return err
 }
 

@@ -109,15 +109,18 @@ var kinds = map[string]string{
 
 func (p *Printer) warn(name, message string) {
 	if p != nil {
-		fmt.Fprintf(p.out, "  %s %s\n", p.paint(yellow, "warning:"), subject(name)+printable(message))
+		fmt.Fprintf(p.out, "  %s %s\n", p.paint(yellow, "warning:"), subject(name)+indented(message))
 	}
 }
 
 func (p *Printer) fail(f Failure) {
 	if p != nil {
-		fmt.Fprintf(p.out, "  %s %s\n", p.paint(red, "error:"), subject(f.Name)+strings.ReplaceAll(printable(f.Message), "\n", "\n    "))
+		fmt.Fprintf(p.out, "  %s %s\n", p.paint(red, "error:"), subject(f.Name)+indented(f.Message))
 	}
 }
+
+// indented marks further lines of a message: none looks like a line of ours.
+func indented(message string) string { return strings.ReplaceAll(printable(message), "\n", "\n    ") }
 
 func subject(name string) string {
 	if name == "" {

@@ -198,7 +198,8 @@ func Decode(r io.Reader) (*Graph, error) {
 		return nil, fmt.Errorf("decode graph: %w", err)
 	}
 	if g.Format != Format {
-		return nil, fmt.Errorf("decode graph: its format is %d, this program reads %d: write it again with `postern preview %s --offline --graph FILE`", g.Format, Format, g.Stack)
+		return nil, fmt.Errorf("decode graph: its format is %d, this program reads %d: write it again with "+
+			"`postern preview STACK --offline --graph FILE`", g.Format, Format)
 	}
 	if !slices.IsSortedFunc(g.Resources, func(a, b Resource) int { return strings.Compare(a.URN, b.URN) }) {
 		return nil, fmt.Errorf("decode graph: its resources are not sorted: it was edited by hand")

@@ -7,24 +7,24 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/postern/postern/advice"
 )
 
-// mostBytes bounds what Read reads: more than ten times what the engine writes of 5,000 resources.
-const mostBytes = 256 << 20
+// MostBytes bounds what [Read] reads: more than ten times what the engine writes of 5,000 resources.
+const MostBytes = 256 << 20
 
 // Read reads what somebody saved of a stack's resources: a graph, as Encode writes it; a state, as
 // `pulumi stack export` writes it; or a preview, as `pulumi preview --json --show-sames` writes it.
 // Of a secret it keeps only that it is one, also if the file has the value. It refuses a file that
 // leaves out resources.
 func Read(r io.Reader) (*Graph, error) {
-	text, err := io.ReadAll(io.LimitReader(r, mostBytes+1))
+	text, err := io.ReadAll(io.LimitReader(r, MostBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the resources: %w", err)
 	}
-	if len(text) > mostBytes {
-		return nil, fmt.Errorf("read the resources: there are more than %d MiB", mostBytes>>20)
+	if len(text) > MostBytes {
+		return nil, fmt.Errorf("read the resources: there are more than %d MiB", MostBytes>>20)
 	}
 	var kind struct {
 		Format     json.RawMessage `json:"format"`
@@ -58,13 +58,9 @@ func Read(r io.Reader) (*Graph, error) {
 // printable returns an error if a resource has a name or a type that means something to a terminal,
 // or that hides: reports print these, and an agent may have written the file.
 func (g *Graph) printable() error {
-	hides := func(c rune) bool {
-		return !unicode.IsPrint(c) ||
-			unicode.In(c, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
-	}
 	for i := range g.Resources {
 		for _, text := range []string{g.Resources[i].URN, g.Resources[i].Type, g.Resources[i].Name} {
-			if strings.IndexFunc(text, hides) >= 0 || !utf8.ValidString(text) {
+			if strings.IndexFunc(text, advice.Hides) >= 0 {
 				return fmt.Errorf("read the resources: %q has a character that nobody sees", text)
 			}
 		}

@@ -87,8 +87,22 @@ type Rule struct {
 	Until int64
 }
 
-// Ended reports whether the rule has ended.
-func (r *Rule) Ended() bool { return r.Until != 0 && time.Now().Unix() >= r.Until }
+// Ended reports whether the rule has ended. Setting the wall clock back makes no rule longer.
+func (r *Rule) Ended() bool {
+	if r.Until == 0 {
+		return false
+	}
+	now := time.Now()
+	return r.endedAt(now, now.Sub(begun)) // nobody sets the clock of the difference: see package time
+}
+
+// begun is when this process began.
+var begun = time.Now()
+
+// endedAt is Ended by a wall clock, when the process has lived for a time.
+func (r *Rule) endedAt(wall time.Time, lived time.Duration) bool {
+	return max(wall.Unix(), begun.Add(lived).Unix()) >= r.Until
+}
 
 // Below is the rule, as the metadata of a route has it, of a CONNECT below a wildcard: see
 // [Rule.Below].

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"slices"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -284,4 +285,17 @@ func TestUsual(t *testing.T) {
 			panic("other changes")
 		}
 	}))
+}
+
+// TestEnded: a wall clock that is set back makes no rule longer.
+func TestEnded(t *testing.T) {
+	t.Parallel()
+	r := &Rule{Until: begun.Add(time.Hour).Unix()}
+	require.False(t, r.endedAt(begun.Add(time.Minute), time.Minute))
+	require.True(t, r.endedAt(begun.Add(time.Hour), time.Hour))
+	require.True(t, r.endedAt(begun.Add(-24*time.Hour), time.Hour), "set back")
+	require.True(t, r.endedAt(begun.Add(2*time.Hour), time.Minute), "set forward")
+	require.False(t, r.Ended())
+	require.True(t, (&Rule{Until: 1}).Ended())
+	require.False(t, (&Rule{}).Ended())
 }

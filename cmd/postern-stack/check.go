@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,9 +32,7 @@ func (d *driver) check(ctx context.Context) error {
 	case d.SARIF:
 		err = report.SARIF(d.out, source, o.More)
 	case d.JSON:
-		enc := json.NewEncoder(d.out)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(report)
+		err = advice.Encode(d.out, report, "  ")
 	default:
 		err = report.Print(d.out)
 	}
@@ -81,7 +78,7 @@ func (d *driver) subject(ctx context.Context) (*graph.Graph, guardrail.Options, 
 }
 
 // maxResources bounds the file of resources, in bytes.
-const maxResources = 1 << 30
+const maxResources = graph.MostBytes
 
 // open reads the resources in a file. "-" is the standard input.
 func open(path string) (*graph.Graph, error) {
@@ -160,17 +157,15 @@ func (d *driver) testPolicies(context.Context) error {
 			failed++
 		}
 		if !d.JSON {
-			fmt.Fprintf(d.out, "%-7s %s %s", word, advice.Visible(r.Policy), advice.Visible(r.Test))
+			advice.Printf(d.out, "%-7s %s %s", word, r.Policy, r.Test)
 			if r.Problem != "" {
-				fmt.Fprintf(d.out, ": %s (%s)", r.Problem, advice.Visible(r.At))
+				advice.Printf(d.out, ": %s (%s)", r.Problem, r.At)
 			}
-			fmt.Fprintln(d.out)
+			advice.Println(d.out)
 		}
 	}
 	if d.JSON {
-		enc := json.NewEncoder(d.out)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(results); err != nil {
+		if err := advice.Encode(d.out, results, "  "); err != nil {
 			return err
 		}
 	}

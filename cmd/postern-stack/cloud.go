@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -28,8 +27,8 @@ func (d *driver) elsewhere(ctx context.Context) (*stacks.Stack, error) {
 		if !engine.Exists(d.home, d.name) {
 			return nil, err // the stack may be in a cloud
 		}
-		fmt.Fprintf(os.Stderr, "warning: the stack file is not valid, and the state in %s decides: %s\n", d.home.Root,
-			advice.Lines(err.Error()))
+		advice.Printf(os.Stderr, "warning: the stack file is not valid, and the state in %s decides: %s\n", d.home.Root,
+			err)
 		return nil, nil //nolint:nilerr // said
 	}
 	return stack, d.inCloud(ctx, stack)

@@ -49,7 +49,7 @@ func main() {
 	hostpath.CleanEnvironment()
 	if filepath.Base(os.Args[0]) == pack.Program { // the engine wants the guardrails
 		if err := servePack(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, "postern:", advice.Lines(err.Error()))
+			advice.Error(os.Stderr, "postern:", err)
 			os.Exit(1)
 		}
 		return
@@ -62,12 +62,12 @@ func main() {
 	// that is lost. A signal that is taken is an error of the write alone.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := usage.Signals(func(sig usage.SignalError) {
-		fmt.Fprintf(os.Stderr, "postern: %v: it ends what it has begun; once more ends it at once\n", sig)
+		advice.Printf(os.Stderr, "postern: %v: it ends what it has begun; once more ends it at once\n", sig)
 	})
 	err := usage.Ended(ctx, command().ExecuteContext(ctx))
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "postern:", advice.Lines(err.Error()))
+		advice.Error(os.Stderr, "postern:", err)
 		os.Exit(exit.Status(err))
 	}
 }
@@ -378,7 +378,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 			return err
 		}
 		if d.backend == "" && !scratch {
-			fmt.Fprintf(os.Stderr, "warning: only this machine will have the state of the stack, in %s: "+
+			advice.Printf(os.Stderr, "warning: only this machine will have the state of the stack, in %s: "+
 				"write aws: {state: s3://BUCKET} into the stack file, or use `pulumi login`\n", d.home.PulumiDir())
 		}
 	} else {
@@ -390,7 +390,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 			return err
 		}
 		if why != "" {
-			fmt.Fprintln(os.Stderr, "warning: the control plane and the nodes run as root, not as users of their own:", why)
+			advice.Println(os.Stderr, "warning: the control plane and the nodes run as root, not as users of their own:", why)
 		}
 	}
 	if !scratch {
@@ -422,7 +422,7 @@ func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
 		return nil, err
 	}
 	for _, problem := range stack.Warnings {
-		fmt.Fprintln(os.Stderr, "warning:", advice.Lines(problem.Error()))
+		advice.Error(os.Stderr, "warning:", problem)
 	}
 	return stack, nil
 }
@@ -512,7 +512,7 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 	if d.JSON {
 		return advice.Encode(d.out, sum, "  ")
 	}
-	fmt.Fprintln(d.out, sum.Line())
+	advice.Println(d.out, sum.Line())
 	if sum.Operation != "up" {
 		return nil
 	}

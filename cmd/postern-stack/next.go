@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/engine"
 )
 
@@ -16,9 +17,9 @@ func (d *driver) next(sum *engine.Summary) error {
 	for _, key := range slices.Sorted(maps.Keys(sum.Outputs)) {
 		switch v := sum.Outputs[key].(type) {
 		case string:
-			fmt.Fprintf(d.out, "  %-15s %s\n", key, v)
+			advice.Printf(d.out, "  %-15s %s\n", key, v)
 		case []any:
-			fmt.Fprintf(d.out, "  %-15s %s\n", key, strings.Trim(fmt.Sprint(v), "[]"))
+			advice.Printf(d.out, "  %-15s %s\n", key, strings.Trim(fmt.Sprint(v), "[]"))
 		}
 	}
 	if store, ok := sum.Outputs["store"].(string); ok {
@@ -27,7 +28,7 @@ func (d *driver) next(sum *engine.Summary) error {
 		}
 		f, err := os.OpenFile(d.home.StoreFile(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err == nil {
-			_, err = fmt.Fprintln(f, store)
+			_, err = f.WriteString(store + "\n")
 			if closed := f.Close(); err == nil {
 				err = closed
 			}
@@ -36,7 +37,7 @@ func (d *driver) next(sum *engine.Summary) error {
 			return fmt.Errorf("note where to publish: %w", err)
 		}
 	}
-	fmt.Fprintf(d.out, "  the fleet serves when its secrets have values (%s) and a policy is published: docs/aws.md\n",
+	advice.Printf(d.out, "  the fleet serves when its secrets have values (%s) and a policy is published: docs/aws.md\n",
 		d.file.Command("secret", "list"))
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/engine/capture"
@@ -147,7 +148,8 @@ func describe(out io.Writer, stack *stacks.Stack, g *graph.Graph) error {
 			components++
 		}
 	}
-	if _, err := fmt.Fprintf(out, "stack %s, offline: %d resources in %d components\n", g.Stack, resources, components); err != nil {
+	head := advice.Sprintf("stack %s, offline: %d resources in %d components\n", g.Stack, resources, components)
+	if _, err := io.WriteString(out, head); err != nil {
 		return fmt.Errorf("print the plan: %w", err)
 	}
 	if err := g.Print(out); err != nil {

@@ -26,13 +26,20 @@ func TestMissingByAnotherName(t *testing.T) {
 	}
 }
 
-// TestPasted: a line for pasting stays what it is, and no terminal acts on one.
+// TestPasted: a line for pasting stays what it is. What a terminal acts on or does not show is not
+// printed: with an escape in it the line would mean something else.
 func TestPasted(t *testing.T) {
 	t.Parallel()
-	for line, want := range map[string]string{
-		"docker run 'two\nlines é\t'": "docker run 'two\nlines é\t'",
-		"x '\x1b[2J'":                 `x '\x1b[2J'`, "x '\u202e'": `x '\u202e'`,
+	const plain = "docker run 'two\nlines é\t'"
+	line, err := pasted(plain)
+	require.NoError(t, err)
+	require.Equal(t, plain, line)
+	for hidden, shown := range map[string]string{
+		"x '\x1b[2J'": `x '\x1b[2J'`, "x '\u202e'": `x '\u202e'`, "x '\u2800'": `x '\u2800'`, "x '\x9b2J'": `x '\ufffd2J'`,
+		"x '\u115f'": `x '\u115f'`, "x '\ufe0f'": `x '\ufe0f'`,
 	} {
-		require.Equal(t, want, pasted(line))
+		line, err := pasted(hidden)
+		require.Empty(t, line)
+		require.ErrorContains(t, err, "is not printed, because some of its characters cannot be seen: "+shown)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -280,10 +279,13 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 	}
 	if f.print {
 		line, err := p.Spec.Line()
+		if err == nil {
+			line, err = pasted(line)
+		}
 		if err := errors.Join(err, p.Abandon()); err != nil {
 			return exit.Sandbox, err
 		}
-		_, err = io.WriteString(os.Stdout, pasted(line)+"\n")
+		_, err = io.WriteString(os.Stdout, line+"\n")
 		return 0, err
 	}
 	publishing, stopPublishing := context.WithCancel(ctx)
@@ -324,11 +326,13 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 	return result.Status, nil
 }
 
-// pasted returns a command line as it is, so that a shell takes it, unless a terminal would act on
-// it.
-func pasted(line string) string {
-	if strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' && r != '\t' }) {
-		return advice.Lines(line)
+// pasted returns a command line as it is, so that a shell takes it. It returns an error if a
+// terminal would act on the line, or would not show all of it.
+func pasted(line string) (string, error) {
+	hides := func(r rune) bool { return r != '\n' && r != '\t' && advice.Hides(r) }
+	if strings.ContainsFunc(line, hides) {
+		return "", fmt.Errorf("the command line is not printed, because some of its characters cannot be seen: %s",
+			advice.Lines(line))
 	}
-	return line
+	return line, nil
 }

@@ -2,6 +2,7 @@ package places
 
 import (
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -43,6 +44,10 @@ var texts = []string{
 
 // projects are those of the texts in which people name the folders of their projects, too.
 var projects = []string{".claude/settings.json", ".codex/config.toml", ".config/tmux/tmux.conf", ".tmux.conf"}
+
+// permissions matches what an agent may do by Claude Code's settings: "Read(/srv/**)". Nobody runs
+// what is named there.
+var permissions = regexp.MustCompile(`"[A-Z]\w*\([^"]*\)"`)
 
 // mostIncluded bounds the files of settings that include each other, as git does.
 const mostIncluded = 10
@@ -91,9 +96,7 @@ func (p *places) texts(read func(path string) ([]byte, error)) {
 		}
 		before := len(p.found)
 		for line := range strings.Lines(string(content)) {
-			if !strings.Contains(line, "*") { // a pattern for files, e.g. of what an agent may read
-				p.command(path, line)
-			}
+			p.command(path, permissions.ReplaceAllLiteralString(line, ""))
 		}
 		for i := range p.found[before:] {
 			p.found[before+i].Program = slices.Contains(projects, file)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/plan"
 )
@@ -72,7 +73,8 @@ type Finding struct {
 	Waiver *Waiver `json:"waiver,omitempty"`
 }
 
-// String returns the place, the problem and the correction in one line.
+// String returns the place, the problem and the correction in one line. It quotes values of the
+// resources, which an agent may have written, as [advice.Visible] does.
 func (f Finding) String() string {
 	where := f.Name
 	if f.Type != "" {
@@ -81,9 +83,9 @@ func (f Finding) String() string {
 	if f.Property != "" {
 		where += ": " + f.Property
 	}
-	text := fmt.Sprintf("%s %s: %s; %s", f.Rail, where, f.What, f.Fix)
+	text := advice.Sprintf("%s %s: %s; %s", f.Rail, where, f.What, f.Fix)
 	if f.Verdict == Indeterminate {
-		text = fmt.Sprintf("%s %s: indeterminate: %s; %s", f.Rail, where, f.What, f.Fix)
+		text = advice.Sprintf("%s %s: indeterminate: %s; %s", f.Rail, where, f.What, f.Fix)
 	}
 	return text
 }

@@ -1,23 +1,24 @@
 package guardrail
 
 import (
-	"fmt"
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/postern/postern/advice"
 )
 
 // Print writes the report for people.
 func (r *Report) Print(out io.Writer) error {
-	text := fmt.Sprintf("\nguardrails: %d checked on %d resources, %s\n", r.Rails, r.Resources, r.counts())
+	text := advice.Sprintf("\nguardrails: %d checked on %d resources, %s\n", r.Rails, r.Resources, r.counts())
 	for _, f := range r.Findings {
 		word := string(f.Severity)
 		if f.Waiver != nil {
 			word = "waived"
 		}
-		text += fmt.Sprintf("  %-8s %s\n", word, f)
+		text += advice.Sprintf("  %-8s %s\n", word, f)
 		if w := f.Waiver; w != nil {
-			text += fmt.Sprintf("           until %s by %s: %s (%s)\n", w.Expires, w.Owner, w.Reason, w.At)
+			text += advice.Sprintf("           until %s by %s: %s (%s)\n", w.Expires, w.Owner, w.Reason, w.At)
 		}
 	}
 	_, err := io.WriteString(out, text)
@@ -40,7 +41,7 @@ func (r *Report) counts() string {
 			if n[word] > 1 && word != "waived" {
 				plural = "s"
 			}
-			parts = append(parts, fmt.Sprintf("%d %s%s", n[word], word, plural))
+			parts = append(parts, advice.Sprintf("%d %s%s", n[word], word, plural))
 		}
 	}
 	if len(parts) == 0 {

@@ -1,12 +1,13 @@
 package guardrail
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/postern/postern/advice"
 )
 
 // Where findings are: SARIF knows places in files, and a finding is about a resource.
@@ -100,10 +101,7 @@ func (r *Report) SARIF(out io.Writer, source string, more []Rail) error {
 		}
 		run.Results = append(run.Results, result)
 	}
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(log)
+	return advice.Encode(out, log, "  ")
 }
 
 func ruleOf(f *Finding, more []Rail) sarifRule {

@@ -171,3 +171,22 @@ func TestWaiverOfOne(t *testing.T) {
 	require.Equal(t, []string{"CMP-04 main fails error waived", "CMP-04 main fails error"},
 		check("urn:pulumi:prod::web::"+instance+"::main"))
 }
+
+// TestFindingsAreVisible: a value of a resource makes no line of ours, and no terminal acts on one.
+func TestFindingsAreVisible(t *testing.T) {
+	t.Parallel()
+	const evil = "x\x1b[1A\x1b[2K\nguardrails: nothing found\u009b\u202e"
+	r := &Report{Stack: "s", Findings: []Finding{{
+		Rail: "CMP-01", Severity: Error, Verdict: Fails, Name: evil, Property: evil, What: evil, Fix: "look",
+		Waiver: &Waiver{Owner: evil, Reason: evil, At: evil, Expires: "2030-01-01"},
+	}, {Rail: "CMP-01", Severity: Error, Verdict: Indeterminate, What: evil}}}
+	var people, sarif strings.Builder
+	require.NoError(t, r.Print(&people))
+	require.NoError(t, r.SARIF(&sarif, "state.json", nil))
+	require.Len(t, strings.Split(people.String(), "\n"), 6)
+	for _, text := range []string{people.String(), sarif.String(), (&BrokenError{r}).Error()} {
+		require.NotContains(t, text, "\x1b")
+		require.NotContains(t, text, "\u009b")
+		require.NotContains(t, text, "\nguardrails: nothing found")
+	}
+}

@@ -22,15 +22,15 @@ func (r *Report) Print(w io.Writer) error {
 	if err := r.Network.Print(&network); err != nil {
 		return fmt.Errorf("print the proof: %w", err)
 	}
-	text := fmt.Sprintf("stack %s: %s\n", r.Stack, sentences[r.Result]) + network.String()
+	text := advice.Sprintf("stack %s: %s\n", r.Stack, sentences[r.Result]) + network.String()
 	text += reach.Text("what a sandbox of this machine reaches", r.Sandbox)
 	if len(r.Paths) > 0 {
 		text += "\nevery path of a hostile agent\n"
 	}
 	for _, p := range r.Paths {
-		text += fmt.Sprintf("  %2d %-13s %s\n", p.Number, p.Result, p.Path)
+		text += advice.Sprintf("  %2d %-13s %s\n", p.Number, p.Result, p.Path)
 		if p.Note != "" {
-			text += "                   " + p.Note + "\n"
+			text += advice.Sprintf("                   %s\n", p.Note)
 		}
 	}
 	if len(r.Egress) > 0 {
@@ -39,18 +39,14 @@ func (r *Report) Print(w io.Writer) error {
 	for i := range r.Egress {
 		text += r.Egress[i].text()
 	}
-	lines := strings.Split(text, "\n")
-	for i := range lines { // a state has names that somebody else chose
-		lines[i] = advice.Visible(lines[i])
-	}
-	if _, err := io.WriteString(w, strings.Join(lines, "\n")); err != nil {
+	if _, err := io.WriteString(w, text); err != nil {
 		return fmt.Errorf("print the proof: %w", err)
 	}
 	return nil
 }
 
 func (e *Egress) text() string {
-	text := "  " + e.Agent + "\n"
+	text := advice.Sprintf("  %s\n", e.Agent)
 	if len(e.Allowed) == 0 {
 		text += "    nothing\n"
 	}
@@ -61,7 +57,7 @@ func (e *Egress) text() string {
 		text += e.Denied[i].text("never ")
 	}
 	for _, c := range e.Credentials {
-		text += fmt.Sprintf("    credential %s, %s: at %s%s\n", c.Credential, c.Sends, strings.Join(c.Hosts, ", "),
+		text += advice.Sprintf("    credential %s, %s: at %s%s\n", c.Credential, c.Sends, strings.Join(c.Hosts, ", "),
 			when(c.Writes, "; may write"))
 	}
 	return text
@@ -72,7 +68,7 @@ func (d *Destination) at() string {
 	if d.Port == 443 {
 		return d.Host
 	}
-	return fmt.Sprintf("%s:%d", d.Host, d.Port)
+	return advice.Sprintf("%s:%d", d.Host, d.Port)
 }
 
 func (d *Destination) text(never string) string {
@@ -93,9 +89,9 @@ func (d *Destination) text(never string) string {
 	note(d.Own, "the agent's own credentials pass")
 	note(d.Upstream != "", "at "+d.Upstream)
 	note(d.Expires != "", "until "+d.Expires)
-	text := fmt.Sprintf("    %s%s: %s\n", never, d.at(), what)
+	text := advice.Sprintf("    %s%s: %s\n", never, d.at(), what)
 	if len(notes) > 0 {
-		text += "      " + strings.Join(notes, "; ") + "\n"
+		text += advice.Sprintf("      %s\n", strings.Join(notes, "; "))
 	}
 	return text
 }

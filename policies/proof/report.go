@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/graph"
@@ -215,10 +216,7 @@ func (r *Report) worst() reach.Result {
 
 // Encode writes the report as JSON. The same report always has the same bytes.
 func (r *Report) Encode(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(r); err != nil {
+	if err := advice.Encode(w, r, "  "); err != nil {
 		return fmt.Errorf("encode the proof: %w", err)
 	}
 	return nil

@@ -424,10 +424,14 @@ func (l Leaked) Clone(
 	if len(found.Hidden) > 0 {
 		return nil, fmt.Errorf("the clone still has %s: report this", workspace.Quote(found.Hidden[0].Path))
 	}
+	// What is there may be an agent's. The registry knows the folder by more than its name.
+	if err := registry.Record(part); err != nil {
+		return nil, err
+	}
 	if err := os.Rename(part, l.Clean); err != nil {
 		return nil, err
 	}
-	if err := registry.Record(l.Clean); err != nil { // what is there may be an agent's
+	if err := registry.Record(l.Clean); err != nil {
 		part = l.Clean
 		return nil, err
 	}

@@ -298,6 +298,30 @@ func TestSubmodulesBelow(t *testing.T) {
 		err := refuseSubmodules(t.Context(), folders, filepath.Join(root, dir))
 		require.Equal(t, refused, err != nil, "%s: %v", dir, err)
 	}
+	// Nor where a branch or a tag has one, where a repository is between, or where git's folder is
+	// in the working directory.
+	shell(t, root, `git init -qb main branch; cd branch; mkdir w; echo x >w/a; git add .; git commit -qm a
+		git checkout -qb dev; git init -qb main w/sub; git -C w/sub commit -q --allow-empty -m a
+		git add w/sub 2>/dev/null; git commit -qm b; git tag -am x t; git checkout -q main; git branch -qD dev
+		rm -rf w/sub; git init -q w/between; mkdir clean; cd ..
+		git init -qb main outer; cd outer; mkdir -p a/b; git init -qb main a/b/c
+		git -C a/b/c commit -q --allow-empty -m a; git add . 2>/dev/null; git commit -qm a; git init -q a; cd ..
+		git init -qb main top; cd top; mkdir w; mv .git w/g; echo "gitdir: w/g" >.git
+		echo 'gitdir: nowhere
+postern: run this' >../none/a/.git`)
+	for dir, refused := range map[string]string{
+		"branch/w": "goes into its submodule w/sub", "branch/w/between": "", "branch/clean": "",
+		"outer/a/b": "goes into its submodule a/b/c", "top/w": "place", "none/a/b": "does not lead to",
+	} {
+		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o700))
+		err := refuseSubmodules(t.Context(), folders, filepath.Join(root, dir))
+		if refused == "" {
+			require.NoError(t, err, dir)
+			continue
+		}
+		require.ErrorContains(t, err, refused, dir)
+		require.NotContains(t, err.Error(), "\n")
+	}
 	// What cannot be looked at may have some.
 	require.NoError(t, os.WriteFile(filepath.Join(root, "main/.git/index"), []byte("x"), 0o600))
 	err = refuseSubmodules(t.Context(), folders, filepath.Join(root, "main/docs"))

@@ -25,69 +25,76 @@ const apart = "use --overlay, or give the agent a clone (git clone --no-local)"
 func refuseSubmodules(ctx context.Context, folders *hostpath.Folders, workdir string) error {
 	ctx, cancel := context.WithTimeout(ctx, historyPatience)
 	defer cancel()
-	top, own := aboveOrAt(workdir), workdir
-	if top == workdir {
-		top = aboveOrAt(filepath.Dir(workdir))
-	}
-	if top == "" {
-		return nil
-	}
-	below, err := filepath.Rel(top, workdir)
-	var at string
-	if err == nil {
-		at, err = submoduleIn(ctx, folders, top, below, "")
-	}
-	if err == nil && at == below { // it is the working directory: what is in its own index?
-		at, err = submoduleIn(ctx, folders, own, ".", workdir)
-	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("look for submodules of %s in this folder: %w: %s", workspace.Quote(top), err, apart)
-	case at != "":
-		return fmt.Errorf("git in %s goes into its submodule %s, where it would run what an agent puts in its place: "+
-			"%s", workspace.Quote(top), workspace.Quote(at), apart)
+	for _, top := range above(workdir) {
+		below, err := filepath.Rel(top, workdir)
+		var at string
+		if err == nil {
+			at, err = submoduleIn(ctx, folders, top, below, workdir)
+		}
+		if err == nil && at == below && repository(workdir) { // what is in its own index?
+			at, err = submoduleIn(ctx, folders, workdir, ".", workdir)
+		}
+		switch {
+		case err != nil:
+			return fmt.Errorf("look for submodules of %s in this folder: %w: %s", workspace.Quote(top), err, apart)
+		case at != "":
+			return fmt.Errorf("git in %s goes into its submodule %s, where it would run what an agent puts in its "+
+				"place: %s", workspace.Quote(top), workspace.Quote(at), apart)
+		}
 	}
 	return nil
 }
 
-// aboveOrAt returns the next folder with .git, at dir or above, or "".
-func aboveOrAt(dir string) string {
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Lstat(filepath.Join(dir, ".git")); !errors.Is(err, fs.ErrNotExist) {
-			return dir
-		}
-		if dir == "/" {
-			return ""
+// above returns the folders with .git above dir. Git in each may go into what is below another one.
+func above(dir string) (tops []string) {
+	for dir != "/" {
+		dir = filepath.Dir(dir)
+		if repository(dir) {
+			tops = append(tops, dir)
 		}
 	}
+	return tops
 }
 
-// indexScript prints what the index has in the folder, its argument.
-const indexScript = confinedGit + `
-GIT_WORK_TREE=/repository git ls-files -s -z -- "$1"`
+func repository(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, ".git"))
+	return !errors.Is(err, fs.ErrNotExist)
+}
 
-// gitlink begins what git says of a submodule: its mode.
+// linksScript prints what the index has in the folder, its argument, and then what each branch and
+// tag has there: whoever checks it out has it in the index, and git then goes there.
+const linksScript = confinedGit + `
+GIT_WORK_TREE=/repository git ls-files -s -z -- "$1" &&
+nothing=$(git hash-object -t tree /dev/null) &&
+git for-each-ref --format="$nothing %(if)%(*tree)%(then)%(*tree)%(else)%(tree)%(end)" |
+	/usr/bin/sort -u | git diff-tree --stdin -r -z --no-renames -- "$1"`
+
+// gitlink is the mode of a submodule.
 const gitlink = "160000 "
 
 // submoduleIn returns the path of a submodule that the repository at top has at the path in it or
-// below, or "". If git's folder is in the folder writes, an agent can add one: then that is the
-// path.
+// below, or had in a branch, or "". If git's folder is in the folder writes, an agent can add one:
+// then that is the path.
 func submoduleIn(ctx context.Context, folders *hostpath.Folders, top, in, writes string) (string, error) {
 	l, err := gitOf(top)
 	if err != nil {
 		return "", err
 	}
-	if writes != "" && strings.HasPrefix(l.git+"/", writes+"/") {
+	if strings.HasPrefix(l.git+"/", writes+"/") {
 		return in, nil
 	}
 	out, complaint := limitedBuffer{left: maxHistory}, limitedBuffer{left: 4 << 10}
-	err = l.confined(ctx, folders, nil, nil, &out, &complaint, "/bin/sh", "-c", indexScript, "sh", in)
+	err = l.confined(ctx, folders, nil, nil, &out, &complaint, "/bin/sh", "-c", linksScript, "sh", in)
 	if err != nil {
 		return "", complaint.explain(err)
 	}
-	for entry := range strings.SplitSeq(out.String(), "\x00") {
-		if _, at, _ := strings.Cut(entry, "\t"); strings.HasPrefix(entry, gitlink) {
+	entries := strings.Split(out.String(), "\x00")
+	for i, entry := range entries {
+		switch _, at, indexed := strings.Cut(entry, "\t"); {
+		case indexed && strings.HasPrefix(entry, gitlink):
 			return at, nil
+		case !indexed && strings.HasPrefix(entry, ":000000 "+gitlink) && i+1 < len(entries):
+			return entries[i+1], nil
 		}
 	}
 	return "", nil
@@ -103,17 +110,27 @@ func gitOf(top string) (l Leaked, err error) {
 		}
 	}
 	if l.git, err = filepath.EvalSymlinks(at); err != nil {
-		return l, err
+		return l, unseen(err, at)
 	}
 	if common, err := hostpath.ReadFile(filepath.Join(l.git, "commondir"), mostOfGit); err == nil {
 		own := l.git
 		l.git, err = filepath.EvalSymlinks(from(own, strings.TrimRight(string(common), "\r\n")))
 		if err != nil {
-			return l, err
+			return l, unseen(err, own)
 		}
 		if l.own, err = filepath.Rel(l.git, own); err != nil || !filepath.IsLocal(l.own) {
 			return l, fmt.Errorf("%s leads out of %s", workspace.Quote(own), workspace.Quote(l.git))
 		}
 	}
 	return l, unix.Stat(l.git, &l.id)
+}
+
+// unseen returns why git's folder is not found, without the name that was looked for: an agent may
+// have written that name.
+func unseen(err error, from string) error {
+	var name *fs.PathError
+	if errors.As(err, &name) {
+		err = name.Err
+	}
+	return fmt.Errorf("%s does not lead to a folder: %w", workspace.Quote(from), err)
 }

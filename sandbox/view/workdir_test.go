@@ -188,6 +188,13 @@ func TestNoCommandIsInAWorkdir(t *testing.T) {
 		{".vimrc", "set rtp+=~/one\n", "HOME/.vimrc"},
 		{".hgrc", "[extensions]\nx = HOME/one\n", "HOME/.hgrc"},
 		{".claude/settings.json", `{"permissions":{"allow":["Read(HOME/one/**)"]}}`, ""},
+		{
+			".claude/settings.json",
+			`{"permissions":{"allow":["Bash(HOME/one/x:*)"]},"hooks":{"Stop":[{"matcher":"*","command":"HOME/one/hook.sh"}]}}`,
+			"HOME/.claude/settings.json",
+		},
+		{".vimrc", "autocmd BufRead *.py source ~/one/py.vim\n", "HOME/.vimrc"},
+		{".direnvrc", "for f in ~/one/*.sh; do . $f; done\n", "HOME/.direnvrc"},
 		{".npmrc", "script-shell=HOME/one/sh\n", "HOME/.npmrc"},
 		{".cargo/config.toml", "[target.x]\nlinker = 'HOME/one/ld'\n", "HOME/.cargo/config.toml"},
 	} {

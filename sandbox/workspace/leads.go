@@ -1,12 +1,15 @@
 package workspace
 
 import (
+	"io"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
 // lead is a path in the folder to which a tool goes by a link, or by the settings of a repository
@@ -25,6 +28,8 @@ func (s *toolSearch) leadsFrom(dir *os.File, name, at string, link bool, who str
 		if to, err := readLink(dir, name); err == nil {
 			s.lead(path.Join(in, to), to, who)
 		}
+	case name == "commondir":
+		s.common(dir, name, in)
 	case (name == "config" || name == "config.worktree") && path.Base(in) == ".git" && in != ".git":
 		named := s.named(in)
 		for _, to := range named.Paths() {
@@ -33,6 +38,28 @@ func (s *toolSearch) leadsFrom(dir *os.File, name, at string, link bool, who str
 		if named.More {
 			s.found["."] = unfinished
 		}
+	}
+}
+
+// common notes what git runs or takes commands from in the folder to which a commondir leads. A
+// look at a repository's own .git finds the same.
+func (s *toolSearch) common(dir *os.File, name, in string) {
+	f, _, err := openRegular(dir, name)
+	if err != nil {
+		return // nor does git
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, unix.PathMax))
+	to := strings.TrimRight(string(text), "\r\n")
+	at := path.Join(in, to)
+	if err != nil || to == "" || path.Base(at) == ".git" {
+		return
+	}
+	for _, each := range []string{"config", "config.worktree", "hooks"} {
+		s.lead(path.Join(at, each), path.Join(to, each), tool.Acts(".git/config", false, false, false))
+	}
+	for _, named := range s.named(at).Paths() {
+		s.lead(named, "", tool.Acts(".git/config", false, false, false))
 	}
 }
 

@@ -5,8 +5,9 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/postern/postern/advice"
 )
 
 // matches reports whether the path, or a folder that it is in, matches the pattern at any depth.
@@ -39,15 +40,9 @@ func Quote(at string) string {
 	return strconv.QuoteToASCII(at)
 }
 
-// blank are the characters that a font shows as nothing, besides those that Unicode says to ignore.
-const blank = "\u2800\ufffc\U0001107f\U00016fe4\U0001d159"
-
 // visible returns a line of a file without what acts on a terminal or hides in it.
 func visible(line string) string {
-	harmless := func(r rune) bool {
-		return r == '\t' || strconv.IsPrint(r) && r != '\uFFFD' && !strings.ContainsRune(blank, r) &&
-			!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
-	}
+	harmless := func(r rune) bool { return r == '\t' || !advice.Hides(r) }
 	if strings.IndexFunc(line, func(r rune) bool { return !harmless(r) }) < 0 {
 		return line
 	}

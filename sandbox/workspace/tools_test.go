@@ -65,6 +65,9 @@ func TestHostToolsBehindLinks(t *testing.T) {
 		write(t, filepath.Join(dir, at), "a")
 	}
 	write(t, filepath.Join(dir, "sub/.git/config"), "[include]\n\tpath = ../../lib/x\n")
+	write(t, filepath.Join(dir, "g/commondir"), "../c\n") // sub2/.git leads to g
+	write(t, filepath.Join(dir, "c/config"), "[include]\n\tpath = ../lib/y\n")
+	write(t, filepath.Join(dir, "lib/y"), "a")
 	for at, to := range map[string]string{
 		".git/hooks": "../way/gh", "way": "real", ".envrc": "envs/rc", ".vscode": dir + "/cfg",
 		"sub/.git/hooks": "../../gh2",
@@ -76,6 +79,7 @@ func TestHostToolsBehindLinks(t *testing.T) {
 	require.NoError(t, err)
 	for _, at := range []string{
 		"real/gh/pre-commit", "envs/rc", "cfg/tasks.json", "lib/x", "gh2/post-index-change", "a/b/c",
+		"c/config", "c/hooks/post-checkout", "lib/y",
 	} {
 		write(t, filepath.Join(dir, at), "b")
 	}
@@ -83,7 +87,7 @@ func TestHostToolsBehindLinks(t *testing.T) {
 	require.NoError(t, err)
 	changed := after.Since(before)
 	require.Equal(t, []string{
-		"gh2/post-index-change, lib/x, a/b/c, real/gh/pre-commit (git may run commands from it)",
+		"c/config, gh2/post-index-change, lib/x, lib/y, a/b/c and 2 more (git may run commands from it)",
 		"envs/rc (a shell may load it)", "cfg/tasks.json (an editor may run commands from it)",
 	}, changed)
 }

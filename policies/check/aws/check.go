@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/graph"
 )
 
@@ -30,7 +31,7 @@ func (p Problem) Error() string {
 	if p.Property != "" {
 		where += ": " + p.Property
 	}
-	return fmt.Sprintf("%s: %s; %s", where, p.What, p.Do)
+	return advice.Sprintf("%s: %s; %s", where, p.What, p.Do)
 }
 
 // short is a type without its package and module: Vpc for aws:ec2/vpc:Vpc.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/graph"
 )
 
@@ -275,14 +276,14 @@ func (e Estimate) Print(w io.Writer) error {
 	if len(e.Lines) == 0 && len(e.Unpriced) == 0 {
 		return nil
 	}
-	text := fmt.Sprintf("\ncost a month (list prices of us-east-1, approximate and unchecked, as of %s; before tax)\n", e.AsOf)
+	text := advice.Sprintf("\ncost a month (list prices of us-east-1, approximate and unchecked, as of %s; before tax)\n", e.AsOf)
 	for _, l := range e.Lines {
-		text += fmt.Sprintf("  %9.2f  %6g x %-46s %s\n", l.Total, l.Count, l.What, l.Assuming)
+		text += advice.Sprintf("  %9.2f  %6g x %-46s %s\n", l.Total, l.Count, l.What, l.Assuming)
 	}
-	text += fmt.Sprintf("  %9.2f  in all, with %d GB of traffic and %d GB of audit events assumed\n", e.Total, trafficGB, auditGB)
-	text += fmt.Sprintf("             not in the sum: %s\n", strings.Join(Uncounted, ", "))
+	text += advice.Sprintf("  %9.2f  in all, with %d GB of traffic and %d GB of audit events assumed\n", e.Total, trafficGB, auditGB)
+	text += advice.Sprintf("             not in the sum: %s\n", strings.Join(Uncounted, ", "))
 	for _, u := range e.Unpriced {
-		text += fmt.Sprintf("             not in the sum: %s has no price here\n", u)
+		text += advice.Sprintf("             not in the sum: %s has no price here\n", u)
 	}
 	_, err := io.WriteString(w, text)
 	return err

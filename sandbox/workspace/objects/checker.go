@@ -49,12 +49,31 @@ func (c *Checker) Refuses(at string, kind fs.FileMode, there bool) error {
 		return ErrElsewhere
 	case file.Kind == Derived:
 		return errDerived
+	case file.Kind == Common:
+		return c.common(at)
 	case there:
 		return c.same(at) // of another mode
 	case file.Kind == Pack || file.Kind == Index:
 		return c.pack(at)
 	}
 	return c.named(at, file)
+}
+
+// ownCommon is what git writes into the commondir of a linked worktree.
+const ownCommon = "../..\n"
+
+// common refuses a commondir that leads to another repository than the one that it is in.
+func (c *Checker) common(at string) error {
+	f, err := c.Agents(at)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, int64(len(ownCommon)+1)))
+	if err == nil && string(content) != ownCommon {
+		err = ErrElsewhere
+	}
+	return err
 }
 
 // named compares an object with its name.

@@ -42,6 +42,8 @@ const (
 	Large
 	// Derived is what git makes from objects, and believes.
 	Derived
+	// Common leads a worktree's folder to the repository that it is in, if it has what git writes.
+	Common
 )
 
 // File is a file of git's.
@@ -56,9 +58,12 @@ type File struct {
 func Of(at string) File {
 	steps := strings.Split(at, "/")
 	lower := strings.Split(strings.ToLower(at), "/")
-	// A worktree's leads to the repository that it is in.
-	if last := len(lower) - 1; lower[last] == "commondir" && (last < 2 || lower[last-2] != "worktrees") {
-		return File{Kind: Alternates, Repository: path.Dir(at)}
+	if last := len(lower) - 1; lower[last] == "commondir" {
+		kind := Alternates
+		if last >= 2 && lower[last-2] == "worktrees" {
+			kind = Common
+		}
+		return File{Kind: kind, Repository: path.Dir(at)}
 	}
 	for n := range min(4, len(steps)) {
 		i := len(steps) - 1 - n

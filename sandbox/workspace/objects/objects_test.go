@@ -42,7 +42,7 @@ func TestOf(t *testing.T) {
 		".git/objects/info/alternates":           {Alternates, ".git", ""},
 		".git/commondir":                         {Alternates, ".git", ""},
 		"sub/.git/commondir":                     {Alternates, "sub/.git", ""},
-		".git/worktrees/w/commondir":             {},
+		".git/worktrees/w/commondir":             {Common, ".git/worktrees/w", ""},
 		".git/objects/info/http-alternates":      {Alternates, ".git", ""},
 		".git/objects":                           {Folder, ".git", ""},
 		".git/objects/ab":                        {Folder, ".git", ""},

@@ -113,8 +113,11 @@ const (
 	longestName = 4096
 )
 
+// untracked begins the part of an index in which git keeps which folders have no new files.
+const untracked = "UNTR"
+
 // flagged counts the entries of an index of which git does not look at the file, and writes their
-// names. Each object's name has id bytes.
+// names. It counts and writes the part of untracked, too. Each object's name has id bytes.
 func flagged(index []byte, id int, names io.Writer) (n int, err error) {
 	const header, stat = 12, 40
 	if len(index) < header || !bytes.HasPrefix(index, []byte(indexMagic)) {
@@ -167,6 +170,18 @@ func flagged(index []byte, id int, names io.Writer) (n int, err error) {
 			n++
 			fmt.Fprintf(names, "%q\n", name)
 		}
+	}
+	const head = 8 // of a part: its name and its size
+	for len(rest) > id+head {
+		size := binary.BigEndian.Uint32(rest[4:])
+		if uint64(size) > uint64(len(rest)-id-head) {
+			return 0, errNoIndex
+		}
+		if bytes.HasPrefix(rest, []byte(untracked)) {
+			n++
+			fmt.Fprintf(names, "%q\n", rest[:head+size])
+		}
+		rest = rest[head+size:]
 	}
 	return n, nil
 }
