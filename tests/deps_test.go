@@ -239,14 +239,16 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{
 			from: "sandbox/inside",
 			only: []string{
-				"sandbox/inside/bound", "sandbox/inside/home", "sandbox/inside/root", "sandbox/inside/terminal", "sandbox/wire",
+				"sandbox/inside/bound", "sandbox/inside/home", "sandbox/inside/root", "sandbox/inside/stdio",
+				"sandbox/inside/terminal", "sandbox/wire",
 			},
 			why: "it runs inside the agent's boundary: what it links is what an agent can attack",
 		},
 		{
 			from: "cmd/postern-sandbox",
 			only: []string{
-				"sandbox/inside", "sandbox/inside/bound", "sandbox/inside/root", "sandbox/inside/terminal", "sandbox/wire",
+				"sandbox/inside", "sandbox/inside/bound", "sandbox/inside/root", "sandbox/inside/stdio",
+				"sandbox/inside/terminal", "sandbox/wire",
 			},
 			why: "each command in a sandbox waits for it to start, and an agent can attack it",
 		},

@@ -78,6 +78,9 @@ func TestOwnTools(t *testing.T) {
 	for _, s := range all[1:] {
 		require.True(t, s.Failed, s.Text)
 	}
+	all = said(run(`./mcpclient '/run/postern/postern-sandbox mcp tools' ticket '{"title":"b"}' ticket '{}' git '{}'`))
+	require.False(t, all[0].Failed, all[0].Text)
+	require.True(t, all[1].Failed && all[2].Failed, all)
 	r := run(`env; cat /proc/*/environ; ls ` + tools + ` 2>&1; ./mcpclient ` + ownToolsURL + ` ticket '{"title":"a"}'`)
 	require.NotContains(t, r.stdout+r.stderr, pathCanary)
 	require.NotContains(t, r.stdout, "slow\n", "the agent does not see the programs")
@@ -97,7 +100,7 @@ func TestOwnTools(t *testing.T) {
 	}
 	require.True(t, documented)
 	events := p.ok(p.postern("audit"))
-	require.Equal(t, 3, strings.Count(events, "tool-called: ticket"), events)
+	require.Equal(t, 4, strings.Count(events, "tool-called: ticket"), events)
 	require.Regexp(t, `tool-ended: ticket: status 0 after `, events)
 	require.NotContains(t, events, pathCanary)
 

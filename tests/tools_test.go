@@ -138,12 +138,21 @@ func running(word string) (all []string) {
 	return all
 }
 
-const toolsURL = "http://localhost:3129/git"
+// The servers of git's tools: over HTTP, and as a command.
+const (
+	toolsURL     = "http://localhost:3129/git"
+	toolsCommand = "/run/postern/postern-sandbox mcp git"
+)
 
 // calls calls tools from inside a sandbox: a tool and its arguments, each.
-func (p *toolsPath) calls(calls ...string) (all []toolSaid) {
+func (p *toolsPath) calls(calls ...string) []toolSaid {
 	p.t.Helper()
-	args := append([]string{"run", "--file", p.stackFile(), "--", "./mcpclient", toolsURL}, calls...)
+	return p.callsAt(toolsURL, calls...)
+}
+
+func (p *toolsPath) callsAt(server string, calls ...string) (all []toolSaid) {
+	p.t.Helper()
+	args := append([]string{"run", "--file", p.stackFile(), "--", "./mcpclient", server}, calls...)
 	out := p.ok(p.posternIn(p.work, args...))
 	for line := range strings.Lines(out) {
 		var s toolSaid
@@ -245,9 +254,11 @@ func TestTools(t *testing.T) {
 		add("status", `{"path":"plain"}`, "has no folder .git")
 		add("status", `{"path":"plain","extra":1}`, "extra")
 		add("shell", `{}`, "unknown tool")
-		for i, s := range p.calls(calls...) {
-			require.True(t, s.Failed, "%s %s: %s", s.Tool, calls[2*i+1], s.Text)
-			require.Contains(t, s.Text, want[i], "%s %s", s.Tool, calls[2*i+1])
+		for _, server := range []string{toolsURL, toolsCommand} {
+			for i, s := range p.callsAt(server, calls...) {
+				require.True(t, s.Failed, "%s %s: %s", s.Tool, calls[2*i+1], s.Text)
+				require.Contains(t, s.Text, want[i], "%s %s", s.Tool, calls[2*i+1])
+			}
 		}
 		require.NoDirExists(t, filepath.Join(p.work, "again"))
 		require.NoDirExists(t, "/etc/x")
@@ -297,6 +308,20 @@ func TestTools(t *testing.T) {
 		p := p.part(t)
 		p.host(p.work, `rm -rf many; mkdir many; cd many; git init -qb main
 			seq -f 'a-long-name-of-a-file-%g' 5000 | xargs touch`)
+		large := `{"path":"` + strings.Repeat("x", 100<<10) + `"}`
+		for _, s := range p.callsAt(toolsCommand,
+			"status", `{"path":"many"}`, "log", large, "status", `{"path":"bad"}`) {
+			switch {
+			case s.Tool == "log":
+				require.True(t, s.Failed)
+				require.Contains(t, s.Text, "the tools refuse the message")
+			case s.Failed:
+				require.Contains(t, s.Text, "it says too much")
+				require.Less(t, len(s.Text), 70<<10)
+			default:
+				require.Contains(t, s.Text, "## main")
+			}
+		}
 		s := p.calls("status", `{"path":"many"}`)[0]
 		require.True(t, s.Failed)
 		require.Contains(t, s.Text, "it says too much")
@@ -320,6 +345,9 @@ func TestTools(t *testing.T) {
 			require.NotZero(t, r.status, r.stdout)
 			require.Contains(t, r.stderr, "agent demo has no tools in this run: they need workspace write")
 		}
+		r := p.posternIn(p.work, "run", "--", "sh", "-c", `for name in tools x 'git HTTP/1.1'; do
+			echo '{"id":1,"method":"tools/list"}' | /run/postern/postern-sandbox mcp "$name"; done`)
+		require.Equal(t, 3, strings.Count(p.ok(r), "this agent has no tools at http://localhost:3129/"), r.stdout)
 		p.host(p.work, `rm -rf odd; git init -qb main --object-format=sha256 odd
 			git -C odd commit -q --allow-empty -m odd`)
 		said := p.calls("log", `{"path":"odd"}`)[0]
@@ -339,6 +367,9 @@ func TestTools(t *testing.T) {
 		}
 		require.Len(t, lines, 2)
 		require.Contains(t, string(doc), `{"type": "http", "url": "`+toolsURL+`"}`)
+		program, args, _ := strings.Cut(toolsCommand, " ")
+		require.Contains(t, string(doc),
+			`{"command": "`+program+`", "args": ["`+strings.ReplaceAll(args, " ", `", "`)+`"]}`)
 		for i, want := range []string{`"name":"clone"`, "a: shown"} {
 			cmd := exec.CommandContext(t.Context(), "sh", "-ec", postern(t)+" "+lines[i])
 			cmd.Dir, cmd.Env = filepath.Join(p.work, "shown"), append(p.environ, "POSTERN_STACK="+p.stackFile())
@@ -391,7 +422,8 @@ func TestTools(t *testing.T) {
 		go func() {
 			const log = `./mcpclient ` + toolsURL + ` log '{"path":"bad"}'; `
 			done <- p.posternIn(p.work, "run", "--", "sh", "-c", log+`touch ready
-				for i in $(seq 600); do [ -e go ] && break; sleep 0.1; done; `+log)
+				for i in $(seq 600); do [ -e go ] && break; sleep 0.1; done
+				echo '{"id":1,"method":"tools/list"}' | `+toolsCommand+`; `+log)
 		}()
 		require.Eventually(t, func() bool {
 			_, err := os.Stat(p.work + "/ready")
@@ -407,6 +439,7 @@ func TestTools(t *testing.T) {
 		r := <-done
 		require.NotZero(t, r.status, r.stdout)
 		require.Equal(t, 1, strings.Count(r.stdout, "first"), r.stdout)
+		require.Contains(t, r.stdout, "this run has no tools, or they have ended")
 		require.Contains(t, r.stderr, "agent demo is killed, so its tools have ended")
 		r = p.posternIn(p.work, "run", "--", "sh", "-c", "echo works; ./mcpclient "+toolsURL)
 		require.NotZero(t, r.status, r.stdout)

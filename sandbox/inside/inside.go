@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/inside/home"
+	"github.com/postern/postern/sandbox/inside/stdio"
 	"github.com/postern/postern/sandbox/inside/terminal"
 	"github.com/postern/postern/sandbox/wire"
 )
@@ -38,6 +39,8 @@ func Main() int {
 		return becomeCommand()
 	case os.Args[0] == wire.Init && os.Getpid() == 1:
 		return beGuest()
+	case len(os.Args) == 3 && os.Args[1] == wire.MCP:
+		return stdio.Main(os.Args[2])
 	case len(os.Args) > 3 && os.Args[1] == wire.End:
 		return endContainers(os.Args[2], os.Args[3:])
 	case len(os.Args) == 2 && os.Args[1] == wire.Join:

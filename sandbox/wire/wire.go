@@ -109,6 +109,10 @@ const Join = "join"
 // `postern run` has ended. The engine's socket and the container's path in its API follow.
 const End = "end"
 
+// MCP is the argument with which a client inside starts `postern-sandbox` as its MCP server. The
+// path of the tools' URL follows, without its slash.
+const MCP = "mcp"
+
 // The fixed addresses of the sandbox.
 const (
 	// ProxyPort is the loopback port at which the agent's proxy answers.

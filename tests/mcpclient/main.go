@@ -1,7 +1,8 @@
 // Command mcpclient calls tools of an MCP server with the official client, in a sandbox of a test.
 //
-//	mcpclient URL [TOOL ARGUMENTS]...
+//	mcpclient SERVER [TOOL ARGUMENTS]...
 //
+// SERVER is a URL, or the words of the command that is the server.
 // It prints a JSON object for each call, and fails if the server does not answer.
 package main
 
@@ -10,6 +11,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -22,17 +25,21 @@ type Said struct {
 }
 
 func main() {
-	if err := call(os.Args[1], os.Args[2:]); err != nil {
+	var at mcp.Transport = &mcp.StreamableClientTransport{Endpoint: os.Args[1], MaxRetries: -1}
+	if words := strings.Fields(os.Args[1]); len(words) > 1 {
+		at = &mcp.CommandTransport{Command: exec.Command(words[0], words[1:]...)} //nolint:gosec,noctx // the test's
+	}
+	if err := call(at, os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, "mcpclient:", err)
 		os.Exit(1)
 	}
 }
 
-func call(url string, calls []string) error {
+func call(at mcp.Transport, calls []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	client := mcp.NewClient(&mcp.Implementation{Name: "mcpclient", Version: "1"}, nil)
-	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: url, MaxRetries: -1}, nil)
+	session, err := client.Connect(ctx, at, nil)
 	if err != nil {
 		return err
 	}
