@@ -36,12 +36,12 @@ func installers(dir string) []installer {
 	return []installer{
 		{
 			name:    "pip",
-			pins:    []string{"requests==2.34.2", "httpx==0.28.1", "aiohttp==3.14.5", "websockets==17.4", "anthropic==2.12.0", "claude-agent-sdk==0.2.187"},
+			pins:    []string{"requests==2.34.2", "httpx==0.28.1", "aiohttp==3.14.5", "websockets==17.4", "anthropic==2.12.0", "claude-agent-sdk==0.2.187", "mcp==2.3.0"},
 			command: []string{"python3", "-m", "pip", "install", "--disable-pip-version-check", "--upgrade", "--target", "python"},
 		},
 		{
 			name:    "npm",
-			pins:    []string{"@anthropic-ai/sdk@1.12.0", "ws@8.23.0"},
+			pins:    []string{"@anthropic-ai/sdk@1.12.0", "ws@8.23.0", "@modelcontextprotocol/sdk@1.32.2"},
 			command: []string{"npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefix", "."},
 		},
 		{

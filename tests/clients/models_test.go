@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// model is the model that stands in for all: it does what a prompt says after "Please run: " and
-// "Please fetch: ", with the program's own tools, and tells what came of it.
+// model is the model that stands in for all: it does what a prompt says after "Please run: ",
+// "Please fetch: " and "Please call: ", with the program's own tools, and tells what came of it.
 type model struct {
-	tools          []string
-	command, fetch string
-	outcome        string
+	tools                []string
+	command, fetch, call string
+	outcome              string
 }
 
 // toolResult begins what came of a tool.
@@ -37,10 +37,13 @@ func (m *model) reads(text string) {
 		m.tools = nil // a title for what the person has said
 	}
 	if line, ok := after("Please run: "); ok {
-		m.command, m.fetch, m.outcome = line, "", ""
+		m.command, m.fetch, m.call, m.outcome = line, "", "", ""
 	}
 	if line, ok := after("Please fetch: "); ok {
-		m.command, m.fetch, m.outcome = "", line, ""
+		m.command, m.fetch, m.call, m.outcome = "", line, "", ""
+	}
+	if line, ok := after("Please call: "); ok {
+		m.command, m.fetch, m.call, m.outcome = "", "", line, ""
 	}
 	if strings.Contains(text, marker) {
 		m.outcome = "the page has " + marker
@@ -66,6 +69,9 @@ func (m *model) says() (text, tool string, arguments map[string]any) {
 	}
 	if t := m.tool("bash", "exec", "run_shell_command"); t != "" && m.command != "" {
 		return "", t, map[string]any{"command": m.command, "description": "as asked"}
+	}
+	if name, given, ok := strings.Cut(m.call, " "); ok && json.Unmarshal([]byte(given), &arguments) == nil {
+		return "", name, arguments
 	}
 	if t := m.tool("webfetch", "web_fetch", "toolsearch"); t != "" && m.fetch != "" {
 		arguments := map[string]any{"url": m.fetch, "prompt": "What does it say? " + m.fetch}
