@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -19,9 +20,10 @@ func (p place) within(dir place) bool { return p.device == dir.device && within(
 
 // mount is a line of /proc/self/mountinfo.
 type mount struct {
-	id    uint64
-	root  place
-	point string
+	id       uint64
+	root     place
+	point    string
+	readOnly bool
 }
 
 // mounts lists the mounts and their places, in the order of mounting.
@@ -44,7 +46,10 @@ func readMounts() (mounts, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list the mounts: /proc/self/mountinfo has a line of an unknown form: %q", line)
 		}
-		all = append(all, mount{id, place{words[2], unescape(words[3])}, unescape(words[4])})
+		readOnly := slices.ContainsFunc([]string{words[5], words[len(words)-1]}, func(options string) bool {
+			return slices.Contains(strings.Split(options, ","), "ro") // of the mount, or of the file system
+		})
+		all = append(all, mount{id, place{words[2], unescape(words[3])}, unescape(words[4]), readOnly})
 	}
 	return all, nil
 }
@@ -95,4 +100,53 @@ func (m mounts) places(real string) []place {
 		all = append(all, around.at(real))
 	}
 	return all
+}
+
+// Mount is a mount in a folder in which files can be written.
+type Mount struct {
+	// Point is the path at which it is.
+	Point string
+	// Whole is set if it shows a whole file system: no file in it has a name elsewhere.
+	Whole bool
+	// Also are further paths in the folder, or the folder itself, that show the same, or a part.
+	Also []string
+}
+
+// MountsIn returns the mounts in the folder at the real path in which files can be written.
+func MountsIn(real string) (found []Mount, err error) {
+	all, err := readMounts()
+	if err != nil {
+		return nil, err
+	}
+	around := mount{}
+	var in mounts
+	for _, m := range all {
+		switch {
+		// What is mounted last at a path covers what was there.
+		case within(real, m.point) && len(m.point) >= len(around.point):
+			around = m
+		case within(m.point, real):
+			in = append(in, m)
+		}
+	}
+	shown := append(mounts{{root: around.at(real), point: real}}, in...)
+	for _, m := range in {
+		if m.readOnly {
+			continue
+		}
+		one := Mount{Point: m.point, Whole: m.root.path == "/"}
+		for _, other := range shown {
+			also := other.point
+			if m.root.within(other.root) {
+				also = path.Join(other.point, strings.TrimPrefix(m.root.path, other.root.path))
+			} else if !other.root.within(m.root) {
+				continue
+			}
+			if also != m.point {
+				one.Also = append(one.Also, also)
+			}
+		}
+		found = append(found, one)
+	}
+	return found, nil
 }
