@@ -452,7 +452,8 @@ func RemoveHome(ctx context.Context, home home.Folder, audit, operator bool) err
 		}
 		remove := os.RemoveAll
 		if path == home.WorkspacesDir() || path == home.KeptDir() {
-			remove = workspace.RemoveAll // agents have written there
+			// Agents have written there.
+			remove = func(path string) error { return workspace.RemoveAll(ctx, path) }
 		}
 		if err := remove(path); err != nil {
 			return fmt.Errorf("remove %s: %w", path, err)

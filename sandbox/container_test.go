@@ -461,7 +461,7 @@ func TestContainerOverlay(t *testing.T) {
 		require.Error(t, cmd.Wait())
 		require.Eventually(t, func() bool { return mounts() == 0 }, time.Minute, 50*time.Millisecond)
 		require.Contains(t, changes(t, run), "added late")
-		require.NoError(t, run.Discard())
+		require.NoError(t, run.Discard(t.Context()))
 		require.NoDirExists(t, run.Layers())
 
 		// Its name would be several layers.

@@ -98,7 +98,7 @@ func TestOverlayKeepsTheFolder(t *testing.T) {
 		for path, f := range after {
 			require.EqualValues(t, b.uid, f.uid, path)
 		}
-		require.NoError(t, run.Discard())
+		require.NoError(t, run.Discard(t.Context()))
 		require.NoDirExists(t, run.Layers())
 	})
 }

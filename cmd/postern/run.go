@@ -282,7 +282,7 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 		if err == nil {
 			line, err = pasted(line)
 		}
-		if err := errors.Join(err, p.Abandon()); err != nil {
+		if err := errors.Join(err, p.Abandon(context.WithoutCancel(ctx))); err != nil {
 			return exit.Sandbox, err
 		}
 		_, err = io.WriteString(os.Stdout, line+"\n")
@@ -291,7 +291,7 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 	publishing, stopPublishing := context.WithCancel(ctx)
 	defer stopPublishing()
 	if err := notes.Publish(publishing, r, p, f.publish); err != nil {
-		abandoned := p.Abandon()
+		abandoned := p.Abandon(context.WithoutCancel(ctx))
 		if errors.Is(err, sandbox.ErrPublish) {
 			return exit.Usage, exit.BadUsage(err)
 		}
@@ -306,7 +306,7 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 			"to sign them afterwards: git rebase --exec 'git commit --amend --no-edit --gpg-sign' BASE")
 	}
 	p.Bound(bounded, stop)
-	defer workspaces.Begin(os.Stderr, " --file "+advice.Path(f.ended.File), p, f.quiet)()
+	defer workspaces.Begin(ctx, os.Stderr, " --file "+advice.Path(f.ended.File), p, f.quiet)()
 	var result sandbox.Result
 	// Ctrl-C is for the command, which decides when to end.
 	usage.Pass(bounded, func() { result, err = sandbox.Run(bounded, p.Spec) })

@@ -208,9 +208,9 @@ func (p *Prepared) Done() {
 }
 
 // Abandon is [Prepared.Done] for a command that has not run: nothing is left of it.
-func (p *Prepared) Abandon() (err error) {
+func (p *Prepared) Abandon(ctx context.Context) (err error) {
 	if p.Layer != nil {
-		err = p.Layer.Discard()
+		err = p.Layer.Discard(ctx)
 	}
 	p.Done()
 	return err
@@ -290,7 +290,7 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 	in.Git, p.Unsigned = gitSettings(<-git, agent)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, made.Abandon()) // not p: an error is returned without it
+			err = errors.Join(err, made.Abandon(context.WithoutCancel(ctx))) // not p: an error is returned without it
 		}
 	}()
 	if r.Runtime != plan.RuntimeBubblewrap {

@@ -133,11 +133,11 @@ func (k *Kept) Bound(ctx context.Context, stop func(error)) {
 }
 
 // Clear removes it with all that is in it.
-func (k *Kept) Clear() error {
+func (k *Kept) Clear(ctx context.Context) error {
 	err := k.hold(unix.F_WRLCK)
 	defer k.Close()
 	if err == nil {
-		err = RemoveAll(k.Files())
+		err = RemoveAll(ctx, k.Files())
 	}
 	if err != nil {
 		return fmt.Errorf("clear %s: %w", k, err)

@@ -1,6 +1,8 @@
 package workspace
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,12 +39,12 @@ func TestHomeIsOneAgents(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	require.True(t, all[0].InUse())
-	require.ErrorIs(t, all[0].Clear(), ErrInUse)
+	require.ErrorIs(t, all[0].Clear(t.Context()), ErrInUse)
 	first.Close()
-	require.ErrorIs(t, all[0].Clear(), ErrInUse)
+	require.ErrorIs(t, all[0].Clear(t.Context()), ErrInUse)
 	second.Close()
 	require.False(t, all[0].InUse())
-	require.NoError(t, all[0].Clear())
+	require.NoError(t, all[0].Clear(t.Context()))
 	all, err = KeptIn(dir)
 	require.NoError(t, err)
 	require.Len(t, all, 1)
@@ -94,12 +96,47 @@ func TestHomeIsCleared(t *testing.T) {
 	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
 	require.NoError(t, os.Chmod(h.Files(), 0))
 	h.Close()
-	require.NoError(t, h.Clear())
+	require.NoError(t, h.Clear(t.Context()))
 	require.NoDirExists(t, h.Files())
 	require.FileExists(t, filepath.Join(outside, "kept"))
 	info, err = os.Stat(outside)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o750), info.Mode().Perm())
+}
+
+// TestRemoveWhileMade: who makes folders as fast as they are removed keeps nobody waiting for ever,
+// and no other error comes of it.
+func TestRemoveWhileMade(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "files")
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "x/y"), 0o700))
+	ctx, end := context.WithCancelCause(t.Context())
+	enough := errors.New("somebody has had enough")
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for made := 0; ; made++ {
+			if made == 10_000 {
+				end(enough)
+			}
+			select {
+			case <-stop:
+				return
+			default:
+				_ = os.MkdirAll(filepath.Join(dir, fmt.Sprint("x", made%100), "y"), 0o700)
+			}
+		}
+	}()
+	var err error
+	for err == nil || errors.Is(err, os.ErrNotExist) { // it was removed, for a moment
+		err = RemoveAll(ctx, dir)
+	}
+	close(stop)
+	<-stopped
+	require.ErrorIs(t, err, enough)
+	require.ErrorContains(t, err, "remove "+dir)
+	require.NoError(t, RemoveAll(t.Context(), dir))
+	require.NoDirExists(t, dir)
 }
 
 // nest makes folders in each other.

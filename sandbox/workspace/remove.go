@@ -1,48 +1,74 @@
 package workspace
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// removePatience bounds the time in which a folder is removed.
+const removePatience = 10 * time.Minute
+
 // RemoveAll removes the folder, in which no agent works any longer, and all that is in it. An agent
 // may have nested folders deeper than a process may open, and taken from their owner the right to
 // search them. So what is in a folder is moved up before the folder is removed, and two folders are
-// open at a time.
-func RemoveAll(dir string) error {
+// open at a time. If somebody makes more there meanwhile, RemoveAll goes on, until ctx ends or
+// [removePatience] is over.
+func RemoveAll(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, removePatience, fmt.Errorf("it takes more than %v: if a program "+
+		"still writes there, end it; running this again goes on", removePatience))
+	defer cancel()
 	top, err := openOwned(dir)
 	if err != nil {
 		return err
 	}
 	defer top.Close()
 	for moved := 0; ; {
-		entries, err := names(top)
-		if err != nil {
+		switch err := os.Remove(dir); {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST):
 			return err
 		}
-		if len(entries) == 0 {
-			return os.Remove(dir)
-		}
-		for _, name := range entries {
-			if removed, err := unlink(top, name); err != nil || removed {
-				if err != nil {
-					return err
-				}
-				continue
+		err := eachName(ctx, top, func(name string) error {
+			removed, err := unlink(top, name)
+			if err == nil && !removed {
+				err = flatten(ctx, top, name, &moved)
 			}
-			if err := flatten(top, name, &moved); err != nil {
-				return fmt.Errorf("remove %s: %w", Quote(name), err)
-			}
-			if _, err := top.Seek(0, 0); err != nil {
-				return err
-			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("remove %s: %w", Quote(dir), err)
 		}
 	}
+}
+
+// eachName calls remove for what is in the folder, and for no more than some of what is made there
+// meanwhile.
+func eachName(ctx context.Context, dir *os.File, remove func(name string) error) error {
+	if _, err := dir.Seek(0, 0); err != nil {
+		return err
+	}
+	entries, err := dir.Readdirnames(atOnce)
+	for _, name := range entries {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := remove(name); err != nil {
+			return err
+		}
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
 
 // unlink removes what the folder has under the name, unless that is a folder.
@@ -57,47 +83,41 @@ func unlink(dir *os.File, name string) (removed bool, err error) {
 	return true, nil
 }
 
-// flatten removes the folder of that name in top, and moves the folders in it to top.
-func flatten(top *os.File, name string, moved *int) error {
+// flatten moves folders in the folder of that name to top, and removes what else is in it, and the
+// folder itself once it is empty.
+func flatten(ctx context.Context, top *os.File, name string, moved *int) error {
 	if unix.Unlinkat(int(top.Fd()), name, unix.AT_REMOVEDIR) == nil {
 		return nil // empty, and perhaps somebody else's
 	}
 	dir, err := openAnyway(top, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	entries, err := names(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
+	return eachName(ctx, dir, func(e string) error {
 		if removed, err := unlink(dir, e); err != nil || removed {
-			if err != nil {
-				return err
-			}
-			continue
+			return err
 		}
 		// To move a folder is to write it.
-		if below, err := openAnyway(dir, e); err != nil {
+		below, err := openAnyway(dir, e)
+		if err != nil {
 			return err
-		} else if err := below.Close(); err != nil {
+		}
+		if err := below.Close(); err != nil {
 			return err
 		}
 		for {
 			*moved++
 			to := "removed-" + strconv.Itoa(*moved)
 			err := unix.Renameat2(int(dir.Fd()), e, int(top.Fd()), to, unix.RENAME_NOREPLACE)
-			if errors.Is(err, unix.EEXIST) {
-				continue
-			}
-			if err != nil {
+			if !errors.Is(err, unix.EEXIST) {
 				return err
 			}
-			break
 		}
-	}
-	return unix.Unlinkat(int(top.Fd()), name, unix.AT_REMOVEDIR)
+	})
 }
 
 // openOwned opens a folder that an agent has as its own, below one that is ours. If the agent has

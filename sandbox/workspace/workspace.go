@@ -250,7 +250,7 @@ func List(dir string) ([]*Run, error) {
 }
 
 // Discard removes the layer with all that the agent wrote. The caller has the run alone.
-func (r *Run) Discard() error {
+func (r *Run) Discard(ctx context.Context) error {
 	if r.held == nil {
 		return ErrRuns
 	}
@@ -259,7 +259,7 @@ func (r *Run) Discard() error {
 	if err := os.Remove(filepath.Join(r.dir, recordFile)); err != nil {
 		return fmt.Errorf("discard changes: %w", err)
 	}
-	if err := RemoveAll(r.dir); err != nil {
+	if err := RemoveAll(ctx, r.dir); err != nil {
 		return fmt.Errorf("discard changes: %w", err)
 	}
 	return nil

@@ -502,7 +502,7 @@ func TestOpen(t *testing.T) {
 	require.ErrorContains(t, other.Changes(nil), "is not the folder in which the agent worked")
 	write(t, filepath.Join(l.layer, "closed/file"), "x")
 	require.NoError(t, os.Chmod(filepath.Join(l.layer, "closed"), 0))
-	require.NoError(t, other.Discard())
+	require.NoError(t, other.Discard(t.Context()))
 	require.NoDirExists(t, other.dir)
 }
 
@@ -523,7 +523,7 @@ func TestTooDeep(t *testing.T) {
 	}
 	dir.Close()
 	require.Contains(t, l.changes(t), "modified "+name+strings.Repeat("/"+name, 16)+" ??????; "+ErrTooDeep.Error())
-	require.NoError(t, l.Discard())
+	require.NoError(t, l.Discard(t.Context()))
 }
 
 // TestChangesThatCannotBeCompared: what an agent has made so that it cannot be read is refused,

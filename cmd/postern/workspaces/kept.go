@@ -96,7 +96,7 @@ func (stack Stack) clear(cmd *cobra.Command, agent, volume string, none error) e
 	if i < 0 {
 		return none
 	}
-	if err := all[i].Clear(); err != nil {
+	if err := all[i].Clear(cmd.Context()); err != nil {
 		return err
 	}
 	advice.Printf(cmd.OutOrStdout(), "cleared %s\n", all[i])

@@ -96,7 +96,7 @@ The exit status is 4 if a change was refused.`,
 				return err
 			}
 			defer run.Close()
-			if err := run.Discard(); err != nil {
+			if err := run.Discard(cmd.Context()); err != nil {
 				return err
 			}
 			advice.Printf(cmd.OutOrStdout(), "discarded %s: %s is as it was\n", run.ID, advice.Visible(run.Workdir))
@@ -225,12 +225,14 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 	case result.Done == 0:
 		advice.Printf(cmd.OutOrStdout(), "%s has everything already\n", advice.Visible(run.Workdir))
 	}
-	return run.Discard()
+	return run.Discard(cmd.Context())
 }
 
 // Begin says what the command runs in, and what it does not see. The returned function says what it
 // wrote: see [Offer] and [SayTools].
-func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end func()) {
+func Begin(
+	ctx context.Context, out io.Writer, stackFlags string, p *run.Prepared, quiet bool,
+) (end func()) {
 	if p.Isolation != "" && !quiet {
 		advice.Println(out, "postern: the command runs under", p.Isolation)
 	}
@@ -250,7 +252,7 @@ func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end f
 	}
 	switch {
 	case p.Layer != nil:
-		return func() { Offer(out, stackFlags, p.Layer) }
+		return func() { Offer(context.WithoutCancel(ctx), out, stackFlags, p.Layer) }
 	case p.Writes && !quiet:
 		before, after := SayTools(out, p.Unsaid, p.Spec.View.Workdir.Path)
 		begin := p.Spec.Begin
@@ -269,11 +271,11 @@ func Begin(out io.Writer, stackFlags string, p *run.Prepared, quiet bool) (end f
 
 // Offer says at the end of a run what can be done with what the agent wrote. A layer without
 // changes is removed. stackFlags name the stack.
-func Offer(out io.Writer, stackFlags string, run *workspace.Run) {
+func Offer(ctx context.Context, out io.Writer, stackFlags string, run *workspace.Run) {
 	count := 0
 	err := run.Changes(func(workspace.Change) error { count++; return nil })
 	if err == nil && count == 0 {
-		if err = run.Discard(); err == nil {
+		if err = run.Discard(ctx); err == nil {
 			return
 		}
 	}
