@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
-	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/workspace"
@@ -59,11 +57,16 @@ func (p *Prepared) Bound(ctx context.Context, stop func(error)) {
 // paths there.
 func (p *Prepared) protect(folder string, files protect.Files) ([]string, error) {
 	const advice = "make a copy of it with cp -a for the agent, or start the agent with --overlay"
-	if err := p.ownMounts(folder, files, advice); err != nil {
+	mounts, err := protect.Mounts(folder, files)
+	if err != nil {
 		return nil, err
 	}
-	if err := p.own(folder, files.Has, advice); err != nil {
-		return nil, err
+	for _, at := range append([]string{folder}, mounts...) {
+		in := strings.TrimPrefix(at, folder)
+		alone := func(path string) bool { return files.Has(strings.TrimPrefix(filepath.Join(in, path), "/")) }
+		if err := p.own(at, alone, advice); err != nil {
+			return nil, err
+		}
 	}
 	protection, err := protect.Protect(folder, files)
 	if err != nil {
@@ -102,43 +105,6 @@ func (p *Prepared) own(folder string, alone func(at string) bool, advice string)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, advice)
-	}
-	return nil
-}
-
-// ownMounts is own for what is mounted in the folder. It refuses a mount by which the command could
-// write what is protected at another path.
-func (p *Prepared) ownMounts(folder string, files protect.Files, advice string) error {
-	mounts, err := hostpath.MountsIn(folder)
-	if err != nil {
-		return err
-	}
-	for _, m := range mounts {
-		below := func(at string) string { return strings.TrimPrefix(strings.TrimPrefix(at, folder), "/") }
-		var st unix.Stat_t
-		if err := unix.Lstat(m.Point, &st); err != nil {
-			return fmt.Errorf("look at what is mounted at %s: %w", workspace.Quote(m.Point), err)
-		}
-		isFile := st.Mode&unix.S_IFMT != unix.S_IFDIR
-		again := slices.IndexFunc(m.Also, func(at string) bool { return files.Overlap(below(at)) })
-		var err error
-		switch {
-		case again >= 0:
-			err = fmt.Errorf("at %s is mounted what is also at %s, where programs of this machine run some files: "+
-				"unmount it, or start the agent with --overlay", workspace.Quote(m.Point),
-				workspace.Quote(m.Also[again]))
-		case isFile && st.Nlink > 1:
-			err = fmt.Errorf("the file that is mounted at %s has another name (a hard link), and an agent would write "+
-				"it by both: mount a copy of it", workspace.Quote(m.Point))
-		case isFile, m.Whole:
-		default:
-			err = p.own(m.Point, func(at string) bool {
-				return files.Has(filepath.Join(below(m.Point), at))
-			}, advice)
-		}
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -118,13 +118,6 @@ func (f Files) Has(at string) bool {
 	})
 }
 
-// Overlap reports whether the path is, is in, or leads to one of the files. "" is the folder.
-func (f Files) Overlap(at string) bool {
-	return at == "" || f.Has(at) || slices.ContainsFunc(f, func(of struct{ path, instead string }) bool {
-		return strings.HasPrefix(of.path, at+"/")
-	})
-}
-
 // placeholder is the mode of the folders that [Protect] makes. Nobody else makes one with this
 // mode.
 const placeholder = unix.S_ISVTX | 0o500
