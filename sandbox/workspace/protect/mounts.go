@@ -30,8 +30,8 @@ func Mounts(folder string, files Files) (points []string, err error) {
 		isFile := st.Mode&unix.S_IFMT != unix.S_IFDIR
 		switch {
 		case again >= 0:
-			return nil, fmt.Errorf("at %s is mounted what is also at %s, where programs of this machine run some files: "+
-				"unmount it, or start the agent with --overlay", workspace.Quote(m.Point),
+			return nil, fmt.Errorf("at %s is mounted what is also at %s, where programs of this machine run some "+
+				"files: unmount it, or start the agent with --overlay", workspace.Quote(m.Point),
 				workspace.Quote(m.Also[again]))
 		case isFile && st.Nlink > 1:
 			return nil, fmt.Errorf("the file that is mounted at %s has another name (a hard link), and an agent would "+
