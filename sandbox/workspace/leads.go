@@ -56,10 +56,10 @@ func (s *toolSearch) common(dir *os.File, name, in string) {
 		return
 	}
 	for _, each := range []string{"config", "config.worktree", "hooks"} {
-		s.lead(path.Join(at, each), path.Join(to, each), tool.Acts(".git/config", false, false, false))
+		s.lead(path.Join(at, each), path.Join(to, each), tool.Who(".git/config"))
 	}
 	for _, named := range s.named(at).Paths() {
-		s.lead(named, "", tool.Acts(".git/config", false, false, false))
+		s.lead(named, "", tool.Who(".git/config"))
 	}
 }
 
@@ -90,7 +90,7 @@ func (s *toolSearch) follow(root *os.File) {
 		}
 		seen[l.at] = true
 		if below, err := openBelow(root, l.at, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
-			s.below(below, toolFolder{at: l.at, led: l.who})
+			s.below(below, toolFolder{at: l.at, as: l.at, led: l.who})
 			below.Close()
 			continue
 		}

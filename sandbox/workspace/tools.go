@@ -86,7 +86,7 @@ func HostTools(ctx context.Context, folder string) (Tools, error) {
 		return nil, fmt.Errorf("look for files that programs run: %w", err)
 	}
 	defer root.Close()
-	s := toolSearch{ctx: ctx, found: Tools{}, root: root.Name()}
+	s := toolSearch{ctx: ctx, found: Tools{}, root: root.Name(), top: root}
 	s.workdir(root)
 	return s.found, nil
 }
@@ -102,16 +102,18 @@ type toolSearch struct {
 	leads []lead
 	// named returns what the settings in a folder of git's name.
 	named func(git string) tool.Names
-	// root is the folder.
+	// root is the folder, and top the same, open.
 	root string
+	top  *os.File
 }
 
-// toolFolder is a folder. It may be among packages. how says why git acts on all that is in it, if
+// toolFolder is a folder. as is its path as git has it, which is another one if the folder of git's
+// is a bare one. It may be among packages. how says why git acts on all that is in it, if
 // it does: "settings" name it, or it is of a "repository" that has no folder .git.
 type toolFolder struct {
-	at    string
-	among bool
-	how   string
+	at, as string
+	among  bool
+	how    string
 	// led says who acts on all that is in it, because a link leads here, or is "".
 	led string
 }
@@ -143,11 +145,11 @@ func (s *toolSearch) workdir(root *os.File) {
 		s.add(".", unfinished)
 	}
 	if git, err := openBelow(root, ".git", unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
-		s.below(git, toolFolder{at: ".git"})
+		s.below(git, toolFolder{at: ".git", as: ".git"})
 		git.Close()
 		s.git = true
 	}
-	s.below(root, toolFolder{at: "."})
+	s.below(root, toolFolder{at: ".", as: "."})
 	s.follow(root)
 }
 
@@ -160,13 +162,7 @@ func (s *toolSearch) below(dir *os.File, in toolFolder) {
 		return
 	}
 	defer listed.Close()
-	bare := path.Base(in.at) != ".git"
-	for _, name := range []string{"HEAD", "objects", "refs"} {
-		if bare {
-			e, err := look(dir, name)
-			bare = err == nil && e != nil
-		}
-	}
+	bare := path.Base(in.at) != ".git" && isBare(dir)
 	for {
 		entries, err := listed.ReadDir(atOnce)
 		for _, e := range entries {
@@ -189,7 +185,9 @@ func (s *toolSearch) below(dir *os.File, in toolFolder) {
 // one looks at what a folder has under one name.
 func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) {
 	name := e.Name()
-	child := toolFolder{at: path.Join(in.at, name), among: in.among, how: in.how, led: in.led}
+	child := toolFolder{
+		at: path.Join(in.at, name), as: asGit(in.as, name, bare), among: in.among, how: in.how, led: in.led,
+	}
 	switch {
 	case bare && tool.Commands(name):
 		child.how = "repository"
@@ -203,9 +201,6 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		if child.at == ".git" && s.git {
 			return
 		}
-		if strings.HasSuffix("/"+child.at, "/.git/objects") { // nothing else there has a name
-			name, child.at = name+"/info", child.at+"/info"
-		}
 		child.among = tool.Among(name, in.among)
 		below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err == nil {
@@ -216,29 +211,16 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		}
 		return
 	}
-	who := cmp.Or(tool.Acts(child.at, e.Type()&fs.ModeSymlink != 0, in.among, child.how != ""), in.led)
+	who := cmp.Or(tool.Acts(child.as, e.Type(), in.among, child.how != ""), in.led)
 	s.leadsFrom(dir, name, child.at, e.Type()&fs.ModeSymlink != 0, who)
 	if who == "" {
-		s.deceives(dir, name, child.at)
+		if who, state := deceives(dir, name, child.at, child.as, s.top); who != "" {
+			s.add(child.at, toolFile{state: state, who: who})
+		}
 		return
 	}
 	if e, err := look(dir, name); err == nil && e != nil {
 		s.add(child.at, toolFile{state(dir, name, e), who, cmp.Or(child.how, in.led)})
-	}
-}
-
-// deceives adds a file because of which git shows something else than there is.
-func (s *toolSearch) deceives(dir *os.File, name, at string) {
-	if !tool.MayDeceive(at) {
-		return
-	}
-	f, _, err := openRegular(dir, name)
-	if err != nil {
-		return // nor does git
-	}
-	defer f.Close()
-	if who, state := tool.Deceives(at, io.LimitReader(f, maxIndex)); who != "" {
-		s.add(at, toolFile{state: state, who: who})
 	}
 }
 

@@ -79,10 +79,11 @@ func TestHostToolsBehindLinks(t *testing.T) {
 	require.NoError(t, err)
 	for _, at := range []string{
 		"real/gh/pre-commit", "envs/rc", "cfg/tasks.json", "lib/x", "gh2/post-index-change", "a/b/c",
-		"c/config", "c/hooks/post-checkout", "lib/y",
+		"c/hooks/post-checkout", "lib/y",
 	} {
 		write(t, filepath.Join(dir, at), "b")
 	}
+	write(t, filepath.Join(dir, "c/config"), "[include]\n\tpath = ../lib/y\n# b\n")
 	after, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	changed := after.Since(before)
@@ -285,11 +286,14 @@ func TestHostToolsOfGit(t *testing.T) {
 		want = append(want, at)
 	}
 	for _, at := range []string{
-		"main", "half/config", ".bare/refs/y",
-		"tools/other", ".git/objects/pack/config", ".git/modules/a/b/HEAD",
+		"main", "half/config",
+		"tools/other",
 	} {
 		write(t, filepath.Join(dir, at), "a")
 	}
+	write(t, filepath.Join(dir, ".git/objects/ab", strings.Repeat("a", 38)), "a")
+	write(t, filepath.Join(dir, ".git/modules/a/b/HEAD"), "ref: refs/heads/x\n")
+	write(t, filepath.Join(dir, ".bare/refs/y"), "ref: refs/heads/x\n")
 	after, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	var changed []string

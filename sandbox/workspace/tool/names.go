@@ -38,6 +38,9 @@ func NamedByGit(root, home, git string, read func(at string) string) Names {
 			key, value, _ := strings.Cut(line, "=")
 			includes := i < own && strings.EqualFold(strings.TrimSpace(key), "path")
 			for _, word := range append(strings.FieldsFunc(line, between), unquoted(value)) {
+				if word == "" {
+					continue
+				}
 				if below, ok := strings.CutPrefix(word, "~/"); ok {
 					word = path.Join(home, below)
 				}

@@ -2,6 +2,7 @@
 package tool
 
 import (
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -28,6 +29,13 @@ var tools = []struct {
 		".lefthook.*", "lefthook-local.*", ".lefthook-local.*", ".lefthook/", ".lefthook-local/",
 		".config/lefthook.*", ".config/lefthook-local.*", "prek.toml",
 	}, "git may run commands from it"},
+	{[]string{
+		".git/MERGE_RR", ".git/worktrees/*/MERGE_RR", ".git/rr-cache/",
+	}, outside},
+	{[]string{
+		".git/rebase-merge/", ".git/rebase-apply/", ".git/BISECT_*", ".git/worktrees/*/rebase-merge/",
+		".git/worktrees/*/rebase-apply/", ".git/worktrees/*/BISECT_*", ".git/NOTES_*",
+	}, acted},
 	{[]string{".git"}, "git takes its folder from it"},
 	{[]string{
 		".hg/hgrc", ".hg/hgrc-not-shared", ".hg/sharedpath", ".jj/repo", ".jj/repo/config.toml",
@@ -93,7 +101,7 @@ var tools = []struct {
 }
 
 // ByThemselves is how many of [tools] git and shells act on.
-const ByThemselves = 4
+const ByThemselves = 6
 
 // Who says who may act on the file at the path, or "". Case does not count: on some file systems
 // it does not count for the program either.
@@ -156,19 +164,28 @@ func Among(name string, in bool) bool {
 // Commands reports whether git takes commands from what a repository has under the name.
 func Commands(name string) bool { return Who(".git/"+name) != "" || Who(".git/"+name+"/x") != "" }
 
-// Acts says who may act on the file at the path, or "". The file may be a symbolic link, be among
-// packages, or be named by the settings of git.
-func Acts(at string, link, among, named bool) string {
-	who, name := Who(at), strings.ToLower(path.Base(at))
-	gits := strings.Contains("/"+at, "/.git/") || name == ".git"
-	switch {
-	case among && name != ".git" && name != "head":
+// InGit reports whether git's folder has a file or folder of that name, but for HEAD: outside of a
+// folder .git it is named.
+func InGit(name string) bool {
+	return name != "HEAD" && (Commands(name) || formOf(name) != nil || slices.Contains(gits, name))
+}
+
+// gits are the folders in git's.
+var gits = []string{"objects", "refs", "logs", "info", "worktrees", "modules", "lfs"}
+
+// Acts says who may act on the file of the type at the path, or "". It may be among packages, or be
+// named by the settings of git.
+func Acts(at string, kind fs.FileMode, among, named bool) string {
+	who, in, name := Who(at), inGit(at), strings.ToLower(path.Base(at))
+	if in == "" && among && name != ".git" && name != "head" {
 		who = ""
-	case who == "" && link && gits:
-		who = "git writes where this link leads"
 	}
-	if who == "" && named {
+	switch {
+	case who != "":
+	case named:
 		who = tools[0].who
+	case in != "":
+		who = unknown(in, kind)
 	}
 	return who
 }
