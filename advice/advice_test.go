@@ -1,9 +1,11 @@
 package advice
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -68,6 +70,14 @@ func TestLinesAreKept(t *testing.T) {
 	} {
 		require.Equal(t, want, Lines(in))
 	}
+}
+
+// TestErrorIsOne: no line of an error looks as if we had begun it.
+func TestErrorIsOne(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	Error(&out, "postern:", errors.New("read a: bad\npostern: all is well\n  as it was\n\x1b[2J\n"))
+	require.Equal(t, "postern: read a: bad\n  postern: all is well\n  as it was\n  \\x1b[2J\n", out.String())
 }
 
 func TestVisible(t *testing.T) {

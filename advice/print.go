@@ -19,8 +19,18 @@ func Printf(w io.Writer, format string, args ...any) {
 func Sprintf(format string, args ...any) string { return fmt.Sprintf(format, visible(args)...) }
 
 // Error writes a line that begins with the word, such as "warning:". The error may have several
-// lines: see [Lines].
-func Error(w io.Writer, word string, err error) { fmt.Fprintln(w, word, Lines(err.Error())) }
+// lines: see [Lines]. Each further one is indented: it may quote what an agent wrote, and is no
+// line of ours.
+func Error(w io.Writer, word string, err error) {
+	first, rest, _ := strings.Cut(strings.TrimRight(Lines(err.Error()), "\n"), "\n")
+	fmt.Fprintln(w, word, first)
+	for line := range strings.Lines(rest) {
+		if !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") {
+			line = "  " + line
+		}
+		fmt.Fprintln(w, strings.TrimSuffix(line, "\n"))
+	}
+}
 
 // Println is [Printf] with blanks between the arguments and a newline at the end.
 func Println(w io.Writer, args ...any) {

@@ -138,13 +138,13 @@ func (p *path) killedSays(t *testing.T, work string) {
 // shows, a file with a token, and what was committed.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
-	p := newPathOf(t, strings.NewReplacer("allow: [echo] ", "workspace: {mode: overlay, hide: [\"*.tfstate\"], "+
+	p := newPathOf(t, strings.NewReplacer("allow: [echo] ", "workspace: {mode: overlay, hide: [\"*.mine\"], "+
 		"show: {test/id_rsa: made up for tests}}\n    allow: [echo] ", "allow: []", "allow: [nothing]",
 		"agents:", "  nothing: {host: nothing.test}\nagents:").Replace(pathStack))
 	work := filepath.Join(p.dir, "work")
 	token := "gh" + "p_q7Xw2LkP9sTfBz4Nn8RvJ3mYc6HdG5aUe1Wo"
 	for at, content := range map[string]string{
-		"a.tfstate": "x", "test/id_rsa": "made up", "deploy.sh": "echo " + token, "main.go": "package main",
+		"a.mine": "x", "test/id_rsa": "made up", "deploy.sh": "echo " + token, "main.go": "package main",
 		".env": "K=v",
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(work, at)), 0o700))
@@ -160,17 +160,17 @@ func TestSecrets(t *testing.T) {
 		"ls -A; ls test; git cat-file -p HEAD:deploy.sh")
 	require.Equal(t, ".git\nmain.go\ntest\nid_rsa\necho "+token, p.ok(run))
 	require.Contains(t, run.stderr, "postern: hidden from the agent, because they look like secrets: "+
-		".env, a.tfstate, deploy.sh (github-pat)\n")
+		".env, a.mine, deploy.sh (github-pat)\n")
 	require.Contains(t, run.stderr, "postern: shown to the agent, although they look like secrets: "+
 		"test/id_rsa (made up for tests)\n")
 	require.Contains(t, run.stderr, "because they were committed: deploy.sh; ")
 	require.NotContains(t, run.stderr, token)
 
 	scan := p.posternIn(work, "workspace", "scan", "--agent", "demo")
-	require.Equal(t, ".env  (its name)\na.tfstate  (the stack file hides *.tfstate)\n"+
+	require.Equal(t, ".env  (its name)\na.mine  (the stack file hides *.mine)\n"+
 		"deploy.sh  (its content: github-pat; committed)\ntest/id_rsa  (its name; shown: made up for tests)\n",
 		p.ok(scan))
-	require.NotContains(t, p.ok(p.posternIn(work, "workspace", "scan", "--json")), "tfstate", "no agent was named")
+	require.NotContains(t, p.ok(p.posternIn(work, "workspace", "scan", "--json")), "a.mine", "no agent was named")
 
 	// The line that it says, as a person pastes it, and the agent in what it makes.
 	_, line, ok := strings.Cut(strings.Split(scan.stderr, "\nnote: ")[0], ":\n")
