@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern/postern/components/aws/document"
 	"github.com/postern/postern/plan/cloud"
+	"github.com/postern/postern/policies/packet"
 )
 
 const (
@@ -183,12 +184,21 @@ func TestAgentsReachTheGateOnly(t *testing.T) {
 	})
 }
 
-// Every rule says one port of TCP, and whom; only the proxies, and the control
-// plane where it mints, go anywhere. UDP is for the policy's resolvers alone.
+// Every rule says one port of TCP, and whom; only the proxies, and the control plane where it mints,
+// go anywhere but into private networks like their own. UDP is for the policy's resolvers alone.
 func TestRulesAreNarrow(t *testing.T) {
 	t.Parallel()
 	everyVariant(t, func(t *testing.T, args *EnvironmentArgs, g *declarations) {
-		outside, asked := map[string][]int{}, []string{}
+		outside, asked := map[string]packet.Set{}, []string{}
+		to := func(ports ...uint16) (out packet.Set) {
+			for _, p := range ports {
+				out = out.Union(packet.On(packet.Span[uint8]{First: packet.TCP, Last: packet.TCP},
+					packet.Span[uint16]{First: p, Last: p}))
+			}
+			everywhere, near := packet.To(netip.MustParsePrefix("0.0.0.0/0")), packet.To(netip.MustParsePrefix("10.0.0.0/8"))
+			return out.Intersect(everywhere).Minus(near)
+		}
+		same := func(a, b packet.Set) bool { return a.Within(b) && b.Within(a) }
 		for _, r := range append(g.of(tokenEgress), g.of(tokenIngress)...) {
 			require.Positive(t, r.number("fromPort"))
 			require.Equal(t, r.number("fromPort"), r.number("toPort"))
@@ -205,9 +215,12 @@ func TestRulesAreNarrow(t *testing.T) {
 			cidr := r.text("cidrIpv4")
 			switch {
 			case r.token == tokenEgress && cidr != "":
-				require.Equal(t, "0.0.0.0/0", cidr)
 				group := r.text("securityGroupId")
-				outside[group[strings.LastIndexByte(group, '-')+1:]] = append(outside[group[strings.LastIndexByte(group, '-')+1:]], r.number("fromPort"))
+				group = group[strings.LastIndexByte(group, '-')+1:]
+				ports := packet.On(packet.Span[uint8]{First: packet.TCP, Last: packet.TCP}, packet.Span[uint16]{
+					First: uint16(r.number("fromPort")), Last: uint16(r.number("toPort")),
+				})
+				outside[group] = outside[group].Union(packet.To(netip.MustParsePrefix(cidr)).Intersect(ports))
 			case cidr != "":
 				require.Equal(t, args.AWS.AgentsCIDR.String(), cidr, "who comes through PrivateLink has an address and no group")
 				require.Contains(t, r.text("securityGroupId"), "-fence-balancer")
@@ -219,11 +232,10 @@ func TestRulesAreNarrow(t *testing.T) {
 			resolvers = append(resolvers, fmt.Sprintf("udp %s/32:%d", ap.Addr(), ap.Port()), fmt.Sprintf("tcp %s/32:%d", ap.Addr(), ap.Port()))
 		}
 		require.ElementsMatch(t, resolvers, asked)
-		slices.Sort(outside["proxies"])
-		require.Equal(t, []int{443, 8443}, outside["proxies"], "the ports of the policy")
+		require.True(t, same(outside["proxies"], to(443, 8443)), "the ports of the policy")
 		delete(outside, "proxies")
 		if args.controlGoesOut() {
-			require.Equal(t, []int{443}, outside["control"])
+			require.True(t, same(outside["control"], to(443)))
 			delete(outside, "control")
 		}
 		require.Empty(t, outside)

@@ -108,12 +108,17 @@ func (f *fence) pass(name string, from, to *ec2.SecurityGroup, port int, descrip
 	})
 }
 
-// out lets from connect to a TCP port anywhere.
+// out lets from connect to a TCP port anywhere but in the private network of which the stack's own is
+// a part. So what is there is closed twice: by its own group, and by this one.
 func (f *fence) out(name string, from *ec2.SecurityGroup, port int, description string) {
-	add(f.s, vpc.NewSecurityGroupEgressRule, name, &vpc.SecurityGroupEgressRuleArgs{
-		SecurityGroupId: from.ID(), CidrIpv4: pulumi.String(anywhere), IpProtocol: pulumi.String("tcp"),
-		FromPort: pulumi.Int(port), ToPort: pulumi.Int(port), Description: pulumi.String(description), Tags: f.s.tags(name),
-	})
+	for _, there := range cloud.Beyond(f.s.args.AWS.EgressCIDR) {
+		name := fmt.Sprintf("%s-%s-%d", name, there.Addr(), there.Bits())
+		add(f.s, vpc.NewSecurityGroupEgressRule, name, &vpc.SecurityGroupEgressRuleArgs{
+			SecurityGroupId: from.ID(), CidrIpv4: pulumi.String(there.String()), IpProtocol: pulumi.String("tcp"),
+			FromPort: pulumi.Int(port), ToPort: pulumi.Int(port), Description: pulumi.String(description),
+			Tags: f.s.tags(name),
+		})
+	}
 }
 
 const anywhere = "0.0.0.0/0"

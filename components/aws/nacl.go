@@ -23,7 +23,7 @@ type acl struct {
 }
 
 // The numbers of rules. Rules for zones have the letter's place added, and those for resolvers
-// the place in the list. What no agent may reach is refused before everywhere is allowed.
+// the place in the list. What no agent may reach is refused before anything elsewhere is allowed.
 const (
 	ruleTier     = 100 // the tier at the other end, or the network itself
 	rulePlatform = 200
@@ -31,6 +31,9 @@ const (
 	ruleApart    = 1000
 	ruleAnywhere = 2000
 	ruleResolver = 3000
+	rulesForTCP  = 500
+	rulePort     = 4000 // with the port added, of which there are more than numbers
+	rulePorts    = 28001
 )
 
 // ephemeral are the ports that clients choose.
@@ -110,8 +113,16 @@ func newACLs(n *network, s *scope) {
 		}
 	}
 	out := end{"anywhere", ruleAnywhere, netip.MustParsePrefix(anywhere)}
-	egress.tcp(true, out, 0, lastPort)
 	egress.tcp(false, out, firstEphemeral, lastPort)
+	taken := map[int]bool{}
+	for _, port := range cloud.Ports(s.args.Plan) {
+		out.name, out.number = fmt.Sprintf("anywhere-%d", port), rulePort+int(port)%rulePorts
+		for taken[out.number] {
+			out.number++
+		}
+		taken[out.number] = true
+		egress.tcp(true, out, int(port), int(port))
+	}
 	egress.resolvers()
 }
 
@@ -142,6 +153,8 @@ func (a *acl) resolvers() {
 	for i, r := range cloud.Resolvers(a.s.args.Plan) {
 		there, port := end{fmt.Sprintf("resolver-%d", i+1), ruleResolver + 2*i, netip.PrefixFrom(r.Addr(), r.Addr().BitLen())}, int(r.Port())
 		a.rule(true, "allow", "udp", there, port, port)
+		long := end{there.name + "-tcp", there.number + rulesForTCP, there.there} // for answers that are too long
+		a.tcp(true, long, port, port)
 		a.rule(false, "allow", "udp", there, firstEphemeral, lastPort)
 		inside.number = there.number + 1
 		if inside.name = fmt.Sprintf("asks-%d", i+1); !ports[port] {

@@ -3,7 +3,8 @@ package guardrail
 import "slices"
 
 // Rails are the guardrails that every check has, by what they are about.
-var Rails = slices.Concat(networkRails, groupRails, accessRails, computeRails, recordRails, tierRails)
+var Rails = slices.Concat(networkRails, groupRails, accessRails, computeRails, recordRails, tierRails,
+	faultRails)
 
 // harmless are types of which no guardrail asks anything: prefixes. Others are reported.
 var harmless = []string{

@@ -22,6 +22,7 @@ import (
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/policies/guardrail"
 	"github.com/postern/postern/policies/iam"
 	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/policies/reach/aws"
@@ -166,6 +167,9 @@ func (r *Report) prove(stack *stacks.Stack, g *graph.Graph, own []reach.Own) {
 		policy = stack.Plan
 	}
 	r.graph, r.Network = g, Network(g, policy, own, true)
+	if r.Network != nil && stack != nil && stack.Guardrails.Production {
+		r.Network.Verdicts = append(r.Network.Verdicts, faults(stack, r.Network.Mistakes))
+	}
 	unknown := func(name, token, why string) {
 		r.Network.Unknown = append(r.Network.Unknown, reach.Unknown{Resource: name, Type: token, Why: why})
 	}
@@ -186,6 +190,43 @@ func (r *Report) Picture() ([]byte, error) {
 		return nil, errors.New("there is no network to draw: a sandbox of this machine has none")
 	}
 	return aws.Read(r.graph, nil).Draw(r.Network), nil
+}
+
+// faults returns the verdict that no single mistake opens anything, but what somebody has accepted.
+// Whether a waiver has ended is for the guardrails to say: a proof does not depend on the day.
+func faults(stack *stacks.Stack, mistakes []reach.Mistake) reach.Verdict {
+	v := reach.Verdict{Assertion: "any one mistake -> an assertion that fails: never", Result: reach.Holds}
+	waived := map[string]stacks.Waiver{}
+	for _, w := range stack.Guardrails.Waivers {
+		if w.Rail == guardrail.FaultRail {
+			waived[w.Resource] = w
+		}
+	}
+	var open, accepted []string
+	for i := range mistakes {
+		m := &mistakes[i]
+		without := m.Name()
+		if w, ok := waived[without]; ok {
+			accepted = append(accepted, fmt.Sprintf("%s (until %s, by %s)", without, w.Expires, w.Owner))
+			continue
+		}
+		v.Result, open = reach.Fails, append(open, without)
+		if v.Witness == nil {
+			v.Witness = m.Witness
+		}
+	}
+	var notes []string
+	for _, list := range []struct {
+		says  string
+		names []string
+	}{{"open", open}, {"waived", accepted}} {
+		slices.Sort(list.names)
+		if names := slices.Compact(list.names); len(names) > 0 {
+			notes = append(notes, list.says+": "+strings.Join(names, "; "))
+		}
+	}
+	v.Note = strings.Join(notes, "; ")
+	return v
 }
 
 func missing(p *plan.Plan, there []string) (names []string) {

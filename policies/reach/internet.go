@@ -3,6 +3,7 @@ package reach
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/postern/postern/policies/packet"
@@ -44,13 +45,15 @@ func (o *Out) packets() packet.Set {
 	return out
 }
 
-// nobodys are the IPv4 addresses that nobody on the internet has.
 var nobodys = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
 	netip.MustParsePrefix("224.0.0.0/3"),
 }
+
+// Nobodys returns the IPv4 addresses that nobody on the internet has.
+func Nobodys() []netip.Prefix { return slices.Clone(nobodys) }
 
 var (
 	toPublic   = packet.To(everything[0]).Minus(packet.To(nobodys...))

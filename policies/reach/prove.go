@@ -58,6 +58,19 @@ type Mistake struct {
 	Witness []Step  `json:"witness"`
 }
 
+// Name returns the name by which somebody accepts the mistake. It is that of the control, but where
+// AWS has no second one: then it is what the mistake opens, whoever makes it.
+func (m *Mistake) Name() string {
+	_, opens, _ := strings.Cut(strings.TrimSuffix(m.Opens, ": never"), " -> ")
+	switch {
+	case m.Control.swaps():
+		return "own group of an agent -> " + opens
+	case m.Control.What == ControlListener:
+		return "target of a listener -> " + opens
+	}
+	return m.Control.String()
+}
+
 // Holds reports whether every assertion holds and nothing is unknown.
 func (p *Proof) Holds() bool {
 	return len(p.Unknown) == 0 && !slices.ContainsFunc(p.Verdicts, func(v Verdict) bool { return v.Result != Holds })
@@ -101,7 +114,12 @@ func (p *prover) check(i *Interface, sure bool, removed func(Control) bool, visi
 
 // Prove proves the standing assertions about a network. With certify, it also names what keeps each
 // assertion, and what would break it: that takes a walk for each control.
-func Prove(stack string, n *Network, certify bool) *Proof {
+func Prove(stack string, n *Network, certify bool) *Proof { return prove(stack, n, certify, certify) }
+
+// Mistakes returns the single mistakes that make an assertion about the network fail.
+func Mistakes(n *Network) []Mistake { return prove("", n, true, false).Mistakes }
+
+func prove(stack string, n *Network, mistakes, certify bool) *Proof {
 	for _, i := range n.Interfaces {
 		i.others, i.swaps = n.others(i), nil
 		for _, g := range i.others {
@@ -135,7 +153,7 @@ func Prove(stack string, n *Network, certify bool) *Proof {
 		}
 		if isolated && i.Kind == Agent {
 			out.Verdicts = append(out.Verdicts, p.one(i, out))
-		} else if certify {
+		} else if mistakes {
 			p.mistakes(i, out)
 		}
 		if certify && len(n.Interfaces) <= mostNamed {

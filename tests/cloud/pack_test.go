@@ -237,6 +237,7 @@ func TestThePackPassesTheReference(t *testing.T) {
 	t.Parallel()
 	p := newPacked(t, "reference")
 	p.mistake = "IMD-04"
+	require.NoError(t, os.WriteFile(filepath.Join(p.pack, "guardrails.yaml"), []byte(waived), 0o600))
 	said, err := p.pulumi("up", "-s", "prod", "--yes", "--policy-pack", p.pack)
 	require.Error(t, err, said)
 	require.Contains(t, said, "IMD-04 prod-aws-agent-coder-machine (LaunchTemplate)")
@@ -248,6 +249,16 @@ func TestThePackPassesTheReference(t *testing.T) {
 	said, err = p.analyze()
 	require.NoError(t, err, said)
 }
+
+// waived is what the pack has to know of the reference: stacks/prod-aws.yaml says the same.
+const waived = `
+waivers:
+  - guardrail: FLT-01
+    resource: target of a listener -> the control plane, or an admin port of the proxies
+    owner: security@example.com
+    reason: a load balancer has one group for its listeners and its health checks
+    expires: "2036-12-31"
+`
 
 // reference is a program with our components, and somebody's own line.
 func reference(ctx *pulumi.Context) error {

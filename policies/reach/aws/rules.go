@@ -208,9 +208,13 @@ func (r *reader) groupRule(x *graph.Resource) {
 			return
 		}
 		rule.Peer, rule.Packets = peer, on
-	case set(x, "prefixListId"): // a cloud's own addresses, which may be any
+	case set(x, "prefixListId"): // a cloud's own public addresses, or not known
 		rule.Packets = on
-		rule.Unsure = rule.Unsure || r.g.Refers(x, "prefixListId", "aws:ec2/vpcEndpoint:VpcEndpoint") == nil
+		if r.g.Refers(x, "prefixListId", "aws:ec2/vpcEndpoint:VpcEndpoint") != nil {
+			rule.Packets = on.Minus(side(out, reach.Nobodys()...))
+		} else {
+			rule.Unsure = true
+		}
 	default:
 		rule.Packets, rule.Unsure = on.Intersect(to), rule.Unsure || !known
 	}

@@ -280,6 +280,10 @@ var traps = []struct {
 	}, "coder-machine -> the internet", "udp"},
 	{"A20", "a load balancer without a security group", "minimal", func(c *changed) {
 		delete(c.get("lb/loadBalancer", "-balancer").Inputs, "securityGroups")
+		c.add("vpc/securityGroupEgressRule", "mistake-out", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-proxies"}, "cidrIpv4": "10.80.0.0/20",
+			"ipProtocol": "tcp", "fromPort": 443.0, "toPort": 443.0,
+		})
 	}, "-proxies-service -> private addresses", "-balancer"},
 	{"A21", "nothing says by which endpoint somebody comes", "minimal", func(c *changed) {
 		c.get("lb/targetGroup", "-proxies-coder").Inputs["proxyProtocolV2"] = false

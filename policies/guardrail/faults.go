@@ -1,0 +1,46 @@
+package guardrail
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern/postern/policies/reach"
+	"github.com/postern/postern/policies/reach/aws"
+)
+
+// FaultRail reports mistakes of which one alone opens something. Its findings are named after what
+// would be lost.
+const FaultRail = "FLT-01"
+
+// mostShown bounds the mistakes of one kind that a finding names.
+const mostShown = 3
+
+var faultRails = []Rail{{
+	ID: FaultRail, Severity: Error, Production: true,
+	Says: "No single mistake makes an assertion of the proof fail.",
+	Fix:  "add a second control; where the cloud has none, waive it: docs/preview.md says where",
+	Whole: func(c *checker) {
+		if !c.production {
+			return // what one mistake opens is shown by the proof
+		}
+		n := aws.Read(c.g, c.plans[nil])
+		for _, kind := range []reach.Kind{reach.Agent, reach.Proxy} {
+			if !slices.ContainsFunc(n.Interfaces, func(i *reach.Interface) bool { return i.Kind == kind }) {
+				return // it is no environment
+			}
+		}
+		opens := map[string][]string{}
+		for _, m := range reach.Mistakes(n) {
+			opens[m.Name()] = append(opens[m.Name()], fmt.Sprintf("without %q this fails: %s", m.Control, m.Opens))
+		}
+		for _, name := range sortedKeys(opens) {
+			what := opens[name]
+			if more := len(what) - mostShown; more > 0 {
+				what = append(what[:mostShown], fmt.Sprintf("and %d more", more))
+			}
+			c.fail(nil, "", "%s", strings.Join(what, "; "))
+			c.report.Findings[len(c.report.Findings)-1].Name = name
+		}
+	},
+}}
