@@ -59,6 +59,11 @@ func newAuditLog(parent *scope) (*auditLog, *scope) {
 			RetentionInDays: pulumi.Int(set.Audit.Retention), Tags: s.tags(name),
 		}, pulumi.Protect(set.Protect && (name == groupProxies || name == groupControl)))
 	}
+	if set.FargateAgents() { // an agent may print what it has read
+		add(s, cloudwatch.NewLogDataProtectionPolicy, groupAgents, &cloudwatch.LogDataProtectionPolicyArgs{
+			LogGroupName: a.group(groupAgents).ToStringOutput(), PolicyDocument: pulumi.String(document.Masked()),
+		})
+	}
 	if s.args.AuditBucket != nil {
 		a.bucket = existing(place, s.args.AuditBucket)
 	} else {

@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -36,31 +33,7 @@ func captured(t *testing.T, variant string) (*graph.Graph, *EnvironmentArgs) {
 
 // accepted are the warnings about the reference environment, by guardrail.
 var accepted = map[string]string{
-	"AUD-06": "what an agent's task prints is for whoever reads the account's logs: docs/guardrails.md",
 	"IMD-03": "user data of an agent's machine comes from its metadata service, unless its image needs none",
-}
-
-// residual are the waivers of mistakes for which AWS has no second control, as docs/preview.md names
-// them, and of machines that have a metadata service.
-func residual(g *graph.Graph, args *EnvironmentArgs) (out []guardrail.Waiver) {
-	if args.AWS.Mode != cloud.ModeIsolated || !args.AWS.Protect {
-		return nil
-	}
-	names := []string{
-		"target of a listener -> the control plane, or an admin port of the proxies",
-		"target of a listener -> another agent's port at the proxies",
-		"own group of an agent -> another agent's port at the proxies", "own group of an agent -> an agent",
-	}
-	for _, x := range g.OfType("aws:ec2/launchTemplate:LaunchTemplate") {
-		if options, _ := x.Inputs["metadataOptions"].(map[string]any); options["httpEndpoint"] != "disabled" &&
-			x.Role == "agents" {
-			names = append(names, "no role of "+x.Name)
-		}
-	}
-	for _, name := range names {
-		out = append(out, guardrail.Waiver{Rail: guardrail.FaultRail, Resource: name, Owner: "x", Reason: "x"})
-	}
-	return out
 }
 
 // TestTheReferencePassesEveryGuardrail: also those for production, where an environment is for that.
@@ -85,31 +58,6 @@ func TestTheReferencePassesEveryGuardrail(t *testing.T) {
 			require.Greater(t, report.Resources, 100)
 		})
 	}
-}
-
-// TestWhatOneMistakeOpensIsNamed: it is what docs/preview.md has a row for, and nothing else.
-func TestWhatOneMistakeOpensIsNamed(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "preview.md"))
-	require.NoError(t, err)
-	replaced := regexp.MustCompile("^(no role of|DNS firewall of|policy of endpoint) .*")
-	as := map[string]string{"no role of": "MACHINE", "DNS firewall of": "NETWORK", "policy of endpoint": "ENDPOINT"}
-	rows := map[string]bool{}
-	for _, variant := range []string{"minimal", "strict", "fargate", "zones"} {
-		g, args := captured(t, variant)
-		for _, f := range guardrail.Check(g, guardrail.Options{Production: true, Plan: args.Plan}).Findings {
-			if f.Rail != guardrail.FaultRail {
-				continue
-			}
-			row := f.Name
-			if m := replaced.FindStringSubmatch(row); m != nil {
-				row = m[1] + " " + as[m[1]]
-			}
-			rows[row] = true
-			require.Contains(t, string(text), "| `"+row+"` | ", variant)
-		}
-	}
-	require.Len(t, rows, 7)
 }
 
 // mistaken is the reference environment, in which a test makes somebody's mistake.
@@ -383,6 +331,9 @@ var mistakes = []struct {
 			"fromPort": 1.0, "toPort": 65535.0, "referencedSecurityGroupId": refer{"ec2/securityGroup", "-fence-gate"},
 		})
 	}, "NET-13", "mistake"},
+	{"A19", "connections that stay open when a proxy is taken away", "minimal", func(c *mistaken) {
+		c.set("lb/targetGroup", "-proxies-coder", "connectionTermination", false)
+	}, "PRX-08", "-proxies-coder"},
 	{"A20", "a load balancer without groups", "minimal", func(c *mistaken) {
 		c.set("lb/loadBalancer", "", "securityGroups", nil)
 	}, "NET-16", ""},
@@ -428,6 +379,9 @@ var mistakes = []struct {
 	{"A28", "a file system that others mount", "minimal", func(c *mistaken) {
 		c.add("efs/mountTarget", map[string]any{"subnetId": agentsSubnet})
 	}, "NET-15", "mistake"},
+	{"A29", "a log in which everybody reads an agent's keys", "fargate", func(c *mistaken) {
+		c.lose("cloudwatch/logDataProtectionPolicy", "-audit-agents")
+	}, "AUD-06", "-audit-agents"},
 	{"A30", "an agent on the port of the health check", "minimal", func(c *mistaken) {
 		c.set("lb/targetGroup", "-proxies-coder", "port", 18080.0)
 	}, "PRX-01", "-proxies-coder"},

@@ -3,7 +3,6 @@ package guardrail
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/policies/reach/aws"
@@ -12,9 +11,6 @@ import (
 // FaultRail reports mistakes of which one alone opens something. Its findings are named after what
 // would be lost.
 const FaultRail = "FLT-01"
-
-// mostShown bounds the mistakes of one kind that a finding names.
-const mostShown = 3
 
 var faultRails = []Rail{{
 	ID: FaultRail, Severity: Error, Production: true,
@@ -35,11 +31,11 @@ var faultRails = []Rail{{
 			opens[m.Name()] = append(opens[m.Name()], fmt.Sprintf("without %q this fails: %s", m.Control, m.Opens))
 		}
 		for _, name := range sortedKeys(opens) {
-			what := opens[name]
-			if more := len(what) - mostShown; more > 0 {
-				what = append(what[:mostShown], fmt.Sprintf("and %d more", more))
+			what, more := opens[name][0], len(opens[name])-1
+			if more > 0 {
+				what += fmt.Sprintf("; and %d more", more)
 			}
-			c.fail(nil, "", "%s", strings.Join(what, "; "))
+			c.fail(nil, "", "%s", what)
 			c.report.Findings[len(c.report.Findings)-1].Name = name
 		}
 	},

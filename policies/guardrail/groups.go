@@ -312,6 +312,14 @@ var groupRails = []Rail{
 		},
 	},
 	{
+		ID: "PRX-08", Severity: Warning,
+		Says: "An agent's connection ends with its way to a proxy: no group ends one that is open.",
+		Fix:  "write connectionTermination: true",
+		Needs: []need{
+			{types: []string{"aws:lb/targetGroup"}, role: proxies, path: "connectionTermination", is: []string{"true"}},
+		},
+	},
+	{
 		ID: "PRX-10", Severity: Error, Says: "The proxies' groups let them out by TCP, and by UDP to resolvers only.",
 		Fix: "write tcp and one port", Types: groupTypes,
 		Each: eachRule(proxies, true, func(c *checker, x rule) {

@@ -10,6 +10,7 @@ import (
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/network"
+	"github.com/postern/postern/policies/proxy"
 	"github.com/postern/postern/stacks/hosting"
 )
 
@@ -65,9 +66,13 @@ const bundleType = "postern:local:Bundle"
 // tierRails are about the proxies, wherever they run, and about the local target.
 var tierRails = []Rail{
 	{
+		ID: "PRX-03", Severity: Error, Says: "The proxies refuse what no rule allows before they resolve a name.",
+		Fix: "remove the rule: Envoy would not do what the policy says", Whole: config(true),
+	},
+	{
 		ID: "PRX-04", Severity: Error,
-		Says: "A destination elsewhere answers by TLS, unless a reason says why not.",
-		Fix:  "write https, or a reason",
+		Says: "A destination is verified by TLS, for the name of the request, unless a reason says why not.",
+		Fix:  "write https, or a reason", Whole: config(false),
 		Rule: func(_ *plan.Plan, rule *plan.Rule) (string, string) {
 			if rule.Upstream == nil || !rule.Upstream.Plain || rule.Reason != "" ||
 				strings.HasPrefix(rule.Upstream.Address, "unix:") {
@@ -142,6 +147,19 @@ var tierRails = []Rail{
 			}
 		},
 	},
+}
+
+// config returns a check of what the policies make of Envoy: see [proxy.Check].
+func config(order bool) func(*checker) {
+	return func(c *checker) {
+		for r, p := range c.plans {
+			if p != nil {
+				for _, what := range proxy.Check(p, order) {
+					c.fail(r, "plan", "%s", what)
+				}
+			}
+		}
+	}
 }
 
 // signs reports whether a credential is never sent itself.

@@ -24,7 +24,7 @@ var environments = []struct {
 	{"the same, two zones, two proxies, two replicas", "prod-aws", []string{"zones: 3", "zones: 2", "min: 3", "min: 2", "replicas: 3", "replicas: 2"}},
 	{"and one NAT gateway for all", "prod-aws", []string{"zones: 3", "zones: 2\n  nat: one", "min: 3", "min: 2", "replicas: 3", "replicas: 2"}},
 	{"`prod-aws`, proxies on machines", "prod-aws", []string{"{compute: fargate, min: 3, max: 9, cpu: 1024, memory: 2GiB}", "{compute: ec2, min: 3, max: 9, ami: ami-00000000000000000}"}},
-	{"`prod-aws`, agents on Fargate", "prod-aws", []string{"compute: ec2\n      count: 2\n      instance: m7i.large\n      ami: ami-00000000000000000", "compute: fargate\n      count: 2", "    runtime: gvisor\n", ""}},
+	{"`prod-aws`, agents on Fargate", "prod-aws", []string{"compute: ec2\n      count: 2\n      instance: m7i.large\n      ami: ami-00000000000000000", "compute: fargate\n      count: 2", "    runtime: gvisor\n", "", "      metadata: disabled\n", ""}},
 }
 
 // TestDocsSayWhatItCosts: the table is what the preview reckons.

@@ -203,7 +203,7 @@ func TestRulesAreReplaced(t *testing.T) {
 	for _, change := range [][]string{
 		{resolvers(`"192.0.2.53:53", "192.0.2.54:53"`), resolvers(`"192.0.2.54:53"`)},
 		{"zones: [a, c]", "zones: [a, b, c]"},
-		{"compute: ec2\n      count: 2\n      instance: m7i.large\n      ami: ami-00000000000000000\n", "compute: fargate\n", "    runtime: gvisor\n", ""},
+		{"compute: ec2\n      count: 2\n      instance: m7i.large\n      ami: ami-00000000000000000\n", "compute: fargate\n", "    runtime: gvisor\n", "", "      metadata: disabled\n", ""},
 	} {
 		b, err := os.ReadFile(file)
 		require.NoError(t, err)

@@ -65,6 +65,7 @@ func documents(more ...ARN) map[string]string {
 		"bucket-flows.json":      Bucket(log, FlowLogs(here, log)...).Text(),
 		"secret-isolated.json":   Secret(secrets[0], []ARN{role}, From{Endpoint: "vpce-0123456789abcdef0"}).Text(),
 		"secret-shared.json":     Secret(secrets[0], []ARN{role}, shared).Text(),
+		"masked.json":            Masked(),
 		"topic.json":             Topic(here, here.ARN("sns", "prod-audit-alarms")).Text(),
 		"resolver-logs.json":     ResolverLogs(here, "/postern/prod/dns", "/postern/prod/probes").Text(),
 		"endpoint-secrets.json":  SecretsEndpoint(here, secrets).Text(),

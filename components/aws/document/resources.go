@@ -1,5 +1,7 @@
 package document
 
+import "encoding/json"
+
 // KeyUse says which service uses a key, and for what. Source is the ARN of the service's resources,
 // or "" for all that it has in the account.
 type KeyUse struct {
@@ -104,4 +106,27 @@ func ResolverLogs(p Place, groups ...string) Policy {
 		Resource:  streams,
 		Condition: Condition{"StringEquals": {"aws:SourceAccount": {p.Account}}},
 	})
+}
+
+// Masked is a policy of a log group by which CloudWatch masks keys: who may read the log sees that
+// there was one.
+func Masked() string {
+	var keys []string
+	for _, kind := range []string{
+		"AwsSecretKey", "OpenSshPrivateKey", "PgpPrivateKey", "PkcsPrivateKey", "PuttyPrivateKey",
+	} {
+		keys = append(keys, "arn:aws:dataprotection::aws:data-identifier/"+kind)
+	}
+	type operation map[string]map[string]struct{}
+	statement := func(sid string, o operation) map[string]any {
+		return map[string]any{"Sid": sid, "DataIdentifier": keys, "Operation": o}
+	}
+	text, _ := json.Marshal(map[string]any{ // of texts only
+		"Name": "postern", "Description": "", "Version": "2021-06-01",
+		"Statement": []any{
+			statement("audit", operation{"Audit": {"FindingsDestination": {}}}),
+			statement("mask", operation{"Deidentify": {"MaskConfig": {}}}),
+		},
+	})
+	return string(text)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/policies/guardrail"
 	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/policies/reach/aws"
 )
@@ -417,17 +418,19 @@ var traps = []struct {
 	}, "the internet -> mistake: never: indeterminate", ""},
 }
 
-// elsewhere are the traps that are no matter of the planned network.
+// elsewhere are the traps that are no matter of the planned network. Each has the guardrails that
+// catch it as a mistake in the tests of components/aws and policies/proxy, or a sentence of
+// docs/limits.md.
 var elsewhere = [][3]string{
-	{"A3", "a name that the proxies ask for before they decide", "the proxies: tests/attack"},
-	{"A19", "a connection that outlives its rule", "the proxies: tests/dataplane"},
-	{"A27", "the time service and DHCP", "residual: they only answer"},
-	{"A29", "insiders who read the log", "residual: said in docs/prove.md"},
-	{"A31", "fronting", "the proxies: tests/attack"},
-	{"A32", "an allowed name that resolves to a private address", "the proxies: tests/attack"},
-	{"A33", "the agent's own key at an allowed host", "the proxies: tests/attack"},
-	{"A34", "wildcards on shared hosting", "the egress plan: strangersBelow; the stack file needs a reason"},
-	{"A35", "a secret in the plan", "the graph keeps none; components/aws: no value is in the program"},
+	{"A3", "a name that the proxies ask for before they decide", "PRX-03, DNS-06"},
+	{"A19", "a connection that outlives its rule", "PRX-08"},
+	{"A27", "the time service and DHCP", "residual: The time service and DHCP answer an agent's machine"},
+	{"A29", "insiders who read the log", "AUD-06"},
+	{"A31", "fronting", "PRX-04"},
+	{"A32", "an allowed name that resolves to a private address", "PRX-06, IMD-05"},
+	{"A33", "the agent's own key at an allowed host", "PRX-07"},
+	{"A34", "wildcards on shared hosting", "PRX-09"},
+	{"A35", "a secret in the plan", "SEC-01, SEC-02, SEC-03"},
 }
 
 // port returns an agent's port.
@@ -464,10 +467,11 @@ func (c *changed) renumber(from, to float64) {
 
 func TestEveryTrapIsCaught(t *testing.T) {
 	t.Parallel()
-	table := "trap, caught by:\n"
+	table, seen := "trap, caught by:\n", map[string]bool{}
 	for _, trap := range traps {
 		c := reference(t, trap.in)
 		trap.change(c)
+		seen[trap.id] = true
 		got := ""
 		p := aws.Prove(c.Graph, nil, false)
 		for _, v := range p.Verdicts {
@@ -489,6 +493,28 @@ func TestEveryTrapIsCaught(t *testing.T) {
 	}
 	for _, other := range elsewhere {
 		table += fmt.Sprintf("  %-4s %-55s %s\n", other[0], other[1], other[2])
+		seen[other[0]] = true
+		if sentence, ok := strings.CutPrefix(other[2], "residual: "); ok {
+			limits, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "limits.md"))
+			require.NoError(t, err)
+			require.Contains(t, string(limits), sentence)
+			continue
+		}
+		for _, id := range strings.Split(other[2], ", ") {
+			require.NotNil(t, guardrail.Of(id, guardrail.Rails), id)
+			shown := ""
+			for _, file := range []string{"components/aws/guardrail_test.go", "policies/proxy/proxy_test.go"} {
+				text, err := os.ReadFile(filepath.Join("..", "..", "..", file))
+				require.NoError(t, err)
+				shown += string(text)
+			}
+			require.True(t, slices.ContainsFunc(strings.Split(shown, "\n\t{\""), func(mistake string) bool {
+				return strings.HasPrefix(mistake, other[0]+`", `) && strings.Contains(mistake, `"`+id+`"`)
+			}), "no mistake shows that %s catches %s", id, other[0])
+		}
+	}
+	for n := 1; n <= 36; n++ {
+		require.True(t, seen[fmt.Sprint("A", n)], n)
 	}
 	t.Log(table)
 }
