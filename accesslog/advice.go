@@ -45,7 +45,8 @@ var Advice = map[plan.Reason]Said{
 	},
 	plan.ReasonAmbiguous: {
 		"servers read this request in different ways, or it asks for two different things", denied,
-		"servers read this path, query or header in different ways: write it plainly; docs/policy.md says how",
+		"servers read this path, query, header or body in different ways: write it plainly, and send no body with GET or " +
+			"HEAD; docs/policy.md says how",
 	},
 	plan.ReasonDenied: {
 		"a rule with `deny: true` matches", denied,

@@ -313,6 +313,28 @@ func Request(cs []Change, hs []Header, r Rule) ([]Change, error) {
 	return cs, nil
 }
 
+// Body returns [ErrAmbiguous] for a request with a body if its method has none (RFC 9110, sections
+// 9.3.1 and 9.3.2): a server that does not read the body takes it for the next request on the
+// connection, which no rule has allowed, and which may begin another one that has a credential.
+// What follows an accepted upgrade is not a body.
+func Body(hs []Header) error {
+	upgrade, none, body := false, false, false
+	for i := range hs {
+		switch hs[i].Name {
+		case ":method":
+			none = hs[i].Value == "GET" || hs[i].Value == "HEAD"
+		case "upgrade":
+			upgrade = true
+		case "content-length", "transfer-encoding":
+			body = true
+		}
+	}
+	if none && (body || !upgrade) {
+		return ErrAmbiguous
+	}
+	return nil
+}
+
 const protocolHeader = "sec-websocket-protocol"
 
 // protocols returns the list of all subprotocols that a WebSocket offers.

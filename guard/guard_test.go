@@ -3,6 +3,7 @@ package guard
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -298,4 +299,26 @@ func TestEnded(t *testing.T) {
 	require.False(t, r.Ended())
 	require.True(t, (&Rule{Until: 1}).Ended())
 	require.False(t, (&Rule{}).Ended())
+}
+
+// TestBody: what some server takes for the next request is refused.
+func TestBody(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		method  string
+		headers []string
+		refused bool
+	}{
+		{"GET", nil, true}, {"HEAD", nil, true}, {"GET", []string{"content-length"}, true},
+		{"HEAD", []string{"transfer-encoding"}, true}, {"GET", []string{"upgrade", "content-length"}, true},
+		{"GET", []string{"transfer-encoding", "upgrade"}, true},
+		{"GET", []string{"upgrade"}, false}, // what follows is not a body
+		{"POST", nil, false}, {"DELETE", []string{"content-length"}, false}, {"CONNECT", nil, false},
+	} {
+		hs := []Header{{Name: ":method", Value: c.method}, {Name: "x"}}
+		for _, name := range c.headers {
+			hs = append(hs, Header{Name: name, Value: "1"})
+		}
+		require.Equal(t, c.refused, errors.Is(Body(hs), ErrAmbiguous), c)
+	}
 }

@@ -25,7 +25,9 @@ var _ = [1]struct{}{}[unsafe.Sizeof(C.header{})-unsafe.Sizeof(guard.Header{})]
 var names guard.Names
 
 //export checkHeaders
-func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffer, agent C.uintptr_t) (status C.int) {
+func checkHeaders(
+	s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffer, agent C.uintptr_t, body C.bool,
+) (status C.int) {
 	defer func() {
 		if recover() != nil {
 			status = refuse(s, kind)
@@ -46,7 +48,10 @@ func checkHeaders(s C.stream, kind C.int, hs *C.header, n C.size_t, rule C.buffe
 		if r.Below && !names.Take(uintptr(agent), authority(all)) {
 			return answer(s, 429, guard.MadeUp)
 		}
-		if cs, err = guard.Request(cs, all, r); err != nil {
+		if cs, err = guard.Request(cs, all, r); err == nil && bool(body) {
+			err = guard.Body(all)
+		}
+		if err != nil {
 			return answer(s, 403, guard.Ambiguous)
 		}
 		apply(s, kind, cs)

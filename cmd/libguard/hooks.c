@@ -105,6 +105,8 @@ typedef struct {
 	// wasted is twice what the pieces of its body have taken besides their bytes; worst is how much
 	// that was, at its worst, for as many bytes as may wait.
 	int64_t wasted, worst;
+	// A body follows the headers.
+	bool body;
 } request;
 
 static bool holds(request *r, int64_t bytes) {
@@ -149,7 +151,7 @@ static int run(stream s, request *r, int kind, bool paced) {
 	if (n > most || !envoy_dynamic_module_callback_http_get_headers(s, kind, hs)) return refuse(s, kind);
 	if (!paced && !pace(&r->waits, s)) return wait;
 	envoy_dynamic_module_callback_http_get_metadata_string(s, of_route, (buffer){NAMESPACE, sizeof NAMESPACE - 1}, (buffer){KEY, sizeof KEY - 1}, &rule);
-	return r->of->name == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule, (uintptr_t)r->of->agent);
+	return r->of->name == put ? putCredential(s, hs, n, rule) : checkHeaders(s, kind, hs, n, rule, (uintptr_t)r->of->agent, r->body);
 }
 
 // is_connect reports whether a request is a CONNECT. It goes no further than Envoy.
@@ -162,6 +164,7 @@ static bool is_connect(stream s) {
 
 static int begin(stream s, void *r, bool paced) { return !puts_key(r) && !recorded() ? unrecorded(s) : run(s, r, request_headers, paced); }
 int envoy_dynamic_module_on_http_filter_request_headers(stream s, void *r, bool end) {
+	((request *)r)->body = !end;
 	if (puts_key(r)) return begin(s, r, true);
 	if (!holds(r, is_connect(s) ? 0 : of_upstream)) return recorded() ? full(s) : unrecorded(s);
 	return begin(s, r, false);

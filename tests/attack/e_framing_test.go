@@ -118,6 +118,31 @@ var framing = []Case{
 			require.Empty(s, a.Trailer.Get("X-Api-Key"))
 		}
 	}},
+	{ID: "E1", What: "a body of GET or HEAD, which a server takes for the next request", Ways: []Way{
+		Explicit, Gateway, Captured, Balancer,
+	}, Run: func(s *seat) {
+		body := s.smuggled()
+		for length, raw := range map[string]string{
+			"Content-Length: " + fmt.Sprint(len(body)): body,
+			"Transfer-Encoding: chunked":               fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body),
+		} {
+			c, host := s.line()
+			_, err := io.WriteString(c, "GET /v1/deaf HTTP/1.1\r\nHost: "+host+"\r\n"+length+"\r\n\r\n"+raw)
+			require.NoError(s, err)
+			require.Equal(s, 403, receiveFrom(bufio.NewReader(c), "GET").Status)
+			s.deny(plan.ReasonAmbiguous)
+			c.Close()
+			if s.way == Gateway {
+				continue // HEAD is not allowed there
+			}
+			c = s.secure(s.host(open))
+			_, err = io.WriteString(c, "HEAD /v1/deaf HTTP/1.1\r\nHost: "+s.host(open)+"\r\n"+length+"\r\n\r\n"+raw)
+			require.NoError(s, err)
+			require.Equal(s, 403, receiveFrom(bufio.NewReader(c), "HEAD").Status)
+			s.deny(plan.ReasonAmbiguous)
+			c.Close()
+		}
+	}},
 	{ID: "E2", What: "a pipelined second request to another path or host", Ways: []Way{Explicit, Gateway, Captured, Balancer}, Run: func(s *seat) {
 		for _, second := range []string{request("GET", "/v2/secret", "@"), request("PUT", "/v1/x", "@", "Content-Length: 0"), request("GET", "/v1/x", s.host(evil)), request("GET", "/v1/x", s.host(open))} {
 			c, host := s.line()
@@ -431,19 +456,13 @@ func (s *seat) mustDeny(a answer, what string) {
 	}
 }
 
-// nothingSmuggled requires that no upstream saw the smuggled request as one, and
-// counts those that it may have seen.
+// nothingSmuggled requires that no upstream sees the smuggled request as one.
 func (s *seat) nothingSmuggled() {
 	s.Helper()
+	// How many requests there are in what is malformed is for Envoy to say. Each that arrived has
+	// an event, and settle looks at each, also at what arrives late.
+	s.quiet, s.any, s.lookedUp, s.framed = true, true, true, true
 	arrived := s.arrivals()
-	for _, a := range arrived {
-		require.Equal(s, "/v1/x", a.URI)
-		require.Equal(s, s.host(api), a.Host)
-		require.Empty(s, a.Header.Get("X-Smuggled"))
-	}
-	s.reached, s.lookedUp = len(arrived), true
-	// How many requests there are in what is malformed is for Envoy to say. Each that arrived has an event.
-	s.quiet = true
 	require.Eventually(s, func() bool {
 		allowed := 0
 		for _, e := range s.events(s.name) {

@@ -88,6 +88,8 @@ type seat struct {
 	quiet bool
 	// any: the number of requests that arrive is not known either.
 	any bool
+	// framed: of the requests in what is malformed none is the smuggled one, however many arrive.
+	framed bool
 	// lookedUp: a name may be asked for although nothing arrives.
 	lookedUp bool
 	failures []string
@@ -203,6 +205,9 @@ func (s *seat) settle() {
 		s.Errorf("%d requests reached an upstream, want %d: %+v", len(arrived), s.reached, arrived)
 	}
 	for _, a := range arrived {
+		if s.framed && (a.URI != "/v1/x" || a.Host != s.host(api) || a.Header.Get("X-Smuggled") != "") {
+			s.Errorf("smuggled: %+v", a)
+		}
 		host, _, _ := strings.Cut(a.Host, ":")
 		if !s.mayReach(host) || a.SNI != host {
 			s.Errorf("reached %s (server name %s, at %s)", a.Host, a.SNI, a.To)

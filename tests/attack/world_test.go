@@ -361,6 +361,10 @@ func (w *world) arrive(out http.ResponseWriter, r *http.Request) {
 		a.SNI = r.TLS.ServerName
 	}
 	upgrade := r.Header.Get("Upgrade") != ""
+	if strings.HasPrefix(r.URL.Path, "/v1/deaf") && r.ProtoMajor == 1 {
+		w.deaf(out, a)
+		return
+	}
 	if !upgrade {
 		body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 		a.Body, a.Trailer = string(body), r.Trailer
@@ -403,6 +407,29 @@ func (w *world) arrive(out http.ResponseWriter, r *http.Request) {
 		}
 	default:
 		_, _ = io.WriteString(out, "hello from "+r.Host+"\n")
+	}
+}
+
+// deaf answers without a look at the body, as many small servers do, keeps the connection, and so
+// takes the body for the next request.
+func (w *world) deaf(out http.ResponseWriter, a Arrival) {
+	conn, buf, err := http.NewResponseController(out).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	for {
+		w.mu.Lock()
+		w.record.Arrivals = append(w.record.Arrivals, a)
+		w.mu.Unlock()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		r, err := http.ReadRequest(buf.Reader)
+		if err != nil {
+			return
+		}
+		a = Arrival{
+			Proto: r.Proto, Method: r.Method, Host: r.Host, URI: r.RequestURI, Header: r.Header, SNI: a.SNI, To: a.To,
+		}
 	}
 }
 
