@@ -103,6 +103,9 @@ func PlaceFor(
 	switch ref.Source {
 	case plan.SourceFile:
 		return func(value []byte) (string, error) {
+			if err := os.MkdirAll(filepath.Dir(ref.Name), 0o700); err != nil {
+				return "", err
+			}
 			return "written to " + ref.Name, atomicfile.Write(ref.Name, value, 0o600)
 		}, nil
 	case plan.SourceAWSSecretsManager:

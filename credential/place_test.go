@@ -203,7 +203,7 @@ func TestPlaceFor(t *testing.T) {
 	_, err = credential.PlaceFor(t.Context(), local, "k", secret, open)
 	require.EqualError(t, err, "k: its secret is in AWS, and this stack is not: set it there with the AWS CLI")
 
-	file := filepath.Join(t.TempDir(), "secret")
+	file := filepath.Join(t.TempDir(), "keys", "secret")
 	put, err = credential.PlaceFor(t.Context(), local, "k", plan.Reference{Source: plan.SourceFile, Name: file}, nil)
 	require.NoError(t, err)
 	done, err = put([]byte("hunter2"))

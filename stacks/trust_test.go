@@ -63,6 +63,11 @@ agents:
 			require.ErrorContains(t, err, "install -D -m ", c.secret)
 		}
 	}
+	// Whoever has not written the stack file is told to copy nothing.
+	require.NoError(t, hostpath.In(filepath.Join(dir, "state")).Record(dir))
+	_, err = load("exec://"+work+"/helper", "")
+	require.ErrorContains(t, err, "an agent may have written this stack file, too")
+	require.NotContains(t, err.Error(), "install -D")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "state", "workdirs"), []byte("damaged\n"), 0o600))
 	_, err = load("file:safe/helper", "")
 	require.ErrorContains(t, err, "workdirs:1: this line of the list of agents' working directories is damaged")
