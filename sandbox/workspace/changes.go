@@ -41,6 +41,8 @@ type Change struct {
 	Was string `json:"was,omitempty"`
 
 	old, new *entry
+	// stays says why it stays in the layer if its objects need not, or is "".
+	stays string
 }
 
 // maxPath is the longest path that can be named.
@@ -70,7 +72,8 @@ func (r *Run) Changes(visit func(Change) error) error {
 	if err := r.load(); err != nil {
 		return err
 	}
-	w := &walker{run: r, visit: visit, hidden: map[string]bool{}, upper: tree{upper}, host: tree{host}}
+	w := &walker{run: r, visit: visit, hidden: map[string]bool{}, bare: map[string]bool{},
+		upper: tree{upper}, host: tree{host}}
 	for _, path := range append(r.seen.hidden, r.Hidden...) {
 		w.hidden[path] = true
 	}
@@ -86,6 +89,8 @@ type walker struct {
 	hidden map[string]bool
 	// upper and host are the whole trees.
 	upper, host tree
+	// bare are the folders by their paths, and whether git takes each for its own.
+	bare map[string]bool
 	// ended is the error of visit, after which nothing is visited.
 	ended error
 }
@@ -290,9 +295,7 @@ func (w *walker) change(at, name string, upper *os.File, is, was *entry) Change 
 		c.Was = before
 	}
 	note := func(text string) { c.Notes = append(c.Notes, text) }
-	if who := tool.Who(at); who != "" {
-		note(who)
-	}
+	w.judge(&c, name, upper)
 	switch is.kind {
 	case unix.S_IFREG:
 		if is.mode&0o111 != 0 && (was == nil || was.mode&0o111 == 0) {
@@ -341,7 +344,7 @@ func (w *walker) deleted(at, name string, host *os.File) error {
 		}
 	}
 	c := Change{Path: at, Kind: Deleted, Mode: was.git(), Refused: unseen, old: was}
-	if who := tool.Who(at); who != "" {
+	if who := tool.Who(w.asGit(at)); who != "" {
 		c.Notes = append(c.Notes, who)
 	}
 	if unseen == "" && !was.is(unix.S_IFDIR) && w.run.later(was) {

@@ -2,10 +2,7 @@ package workspace
 
 import (
 	"context"
-	"io/fs"
 	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/workspace/objects"
 )
@@ -43,7 +40,7 @@ func isRepository(upper, host tree, at string) bool {
 }
 
 // Checked is [Run.Changes] for the selected changes. It refuses changes of git's objects that have
-// not the content that their names say.
+// not the content that their names say, and of what else git's folder must not have.
 func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit func(Change) error) error {
 	upper, host, err := r.both()
 	if err != nil {
@@ -63,14 +60,15 @@ func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit fun
 	if r.CheckPack != nil {
 		c.Pack = func(pack, index *os.File) error { return r.CheckPack(ctx, pack, index) }
 	}
-	kinds := map[uint32]fs.FileMode{unix.S_IFREG: 0, unix.S_IFDIR: fs.ModeDir, unix.S_IFLNK: fs.ModeSymlink}
 	return r.Changes(func(change Change) error {
 		if !selected(change) {
 			return nil
 		}
 		if change.Refused == "" && change.Kind != Deleted {
-			if why := c.Refuses(change.Path, kinds[change.new.kind], change.old != nil); why != nil {
+			if why := c.Refuses(change.Path, change.new.fileMode(), change.old != nil); why != nil {
 				change.Refused = why.Error()
+			} else {
+				change.Refused = change.stays
 			}
 		}
 		return visit(change)

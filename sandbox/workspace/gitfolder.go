@@ -2,12 +2,14 @@ package workspace
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha1" //nolint:gosec // git's names
 	"crypto/sha256"
 	"errors"
 	"io"
 	"os"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +34,9 @@ func deceives(dir *os.File, name, at, as string, roots ...*os.File) (who, state 
 	}
 	return tool.Deceives(as, size, io.MultiReader(io.LimitReader(f, maxIndex), over{f}))
 }
+
+// maxBare bounds how many folders are kept of which it is known whether they are bare.
+const maxBare = 100_000
 
 // over is what a file has beyond the bound of what is read of it.
 type over struct{ io.Reader }
@@ -90,6 +95,45 @@ func asGit(in, name string, bare bool) string {
 		in = ".git"
 	}
 	return path.Join(in, name)
+}
+
+// asGit returns the path as git has it: see [asGit].
+func (w *walker) asGit(at string) string {
+	as := "."
+	steps := strings.Split(at, "/")
+	for i, name := range steps {
+		in := path.Join(steps[:i]...)
+		bare, known := w.bare[in]
+		if !known {
+			upper, _ := w.upper.folder(cmp.Or(in, ".")) // nil, if it is only in the other one
+			host, _ := w.host.folder(cmp.Or(in, "."))
+			bare = path.Base(in) != ".git" && isBare(upper, host)
+			upper.Close()
+			host.Close()
+		}
+		if len(w.bare) < maxBare {
+			w.bare[in] = bare
+		}
+		as = asGit(as, name, bare)
+	}
+	return as
+}
+
+// judge notes who acts on what the agent has made of a path that is there, and why it stays in the
+// layer.
+func (w *walker) judge(c *Change, name string, upper *os.File) {
+	as, kind := w.asGit(c.Path), c.new.fileMode()
+	who := tool.Who(as)
+	if !kind.IsDir() {
+		who = cmp.Or(tool.Acts(as, kind, false, false), tool.Who(c.Path))
+	}
+	if who == "" && kind.IsRegular() {
+		who, _ = deceives(upper, name, c.Path, as, w.upper.root, w.host.root)
+	}
+	if who != "" {
+		c.Notes = append(c.Notes, who)
+	}
+	c.stays = tool.Stays(as, who, kind)
 }
 
 // fileMode returns the type of the entry.

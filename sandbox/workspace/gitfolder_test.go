@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"bytes"
 	"crypto/sha1" //nolint:gosec // git's names
 	"encoding/binary"
 	"encoding/hex"
@@ -16,10 +17,12 @@ import (
 
 // What is said of what git's folder must not have.
 const (
-	gitActs    = "git, or a shell's prompt, acts on it"
-	gitOutside = "git reads or writes files elsewhere because of it"
-	gitLink    = "git writes where this link leads"
-	gitHides   = "git does not show some files, or what changes in them, because of it"
+	staysState  = "git, or a prompt, goes on from there: make it yourself if you want it"
+	stagedAgain = "git takes its word for what is in the files: `git reset` makes yours from the last commit"
+	gitActs     = "git, or a shell's prompt, acts on it"
+	gitOutside  = "git reads or writes files elsewhere because of it"
+	gitLink     = "git writes where this link leads"
+	gitHides    = "git does not show some files, or what changes in them, because of it"
 )
 
 // handEntry is an entry of an index that somebody wrote by hand.
@@ -130,6 +133,22 @@ var plants = map[string]plant{
 			".git/rebase-merge/onto": gitActs, ".git/rebase-merge/head-name": gitActs,
 		},
 		works: `git status | grep -q $(printf '\033')`,
+	},
+	"commands of a rebase": {
+		agent: planted(`mkdir -p .git/rebase-merge; cd .git/rebase-merge; git rev-parse HEAD | tee onto > orig-head
+			echo refs/heads/main > head-name; echo 'exec touch ../pwn' > git-rebase-todo; touch interactive`),
+		works: "GIT_EDITOR=true git rebase --continue; test -e ../pwn",
+		named: map[string]string{
+			".git/rebase-merge/onto": gitActs, ".git/rebase-merge/orig-head": gitActs,
+			".git/rebase-merge/head-name": gitActs, ".git/rebase-merge/interactive": gitActs,
+			".git/rebase-merge/git-rebase-todo": "git may run commands from it",
+		},
+	},
+	"sequencer": {
+		agent: planted("mkdir .git/sequencer; echo pick HEAD > .git/sequencer/todo"),
+		works: "git status | grep Cherry-pick", named: map[string]string{
+			".git/sequencer/todo": "git may run commands from it",
+		},
 	},
 	"terminal of a search": {
 		agent: planted(`printf '\033[2J' > .git/BISECT_START; touch .git/BISECT_LOG`),
@@ -335,4 +354,53 @@ func TestGitsWork(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestOverlayOfGitsFolder: the diff marks what an agent wrote into git's folder and git acts on,
+// and none of it is applied.
+func TestOverlayOfGitsFolder(t *testing.T) {
+	t.Parallel()
+	for what, p := range plants {
+		if strings.Contains(what, "link") || strings.Contains(what, "worktree") {
+			continue // the first are git's objects
+		}
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			l := worked(t, "mkdir sub; echo x > sub/f; git add .; git commit -qm sub", "true")
+			agent := filepath.Join(t.TempDir(), "agent")
+			must(t, l.host, "cp -a . "+agent)
+			p.agent(t, agent)
+			write(t, filepath.Join(agent, "new"), "x")
+			l.become(t, agent)
+			var out bytes.Buffer
+			require.NoError(t, l.Diff(t.Context(), &out, Selected(nil)))
+			refused := l.apply(t)
+			for at, who := range p.named {
+				require.Contains(t, out.String(), Quote("b/"+at)+"\n")
+				_, said, _ := strings.Cut(out.String(), Quote("b/"+at)+"\n")
+				said, _, _ = strings.Cut(said, "diff --git")
+				said = "\n" + said
+				require.Contains(t, said, "\n! "+who+"\n", at)
+				require.Contains(t, said, "\n! not applied: ", at)
+				require.Contains(t, refused, at)
+			}
+			require.FileExists(t, filepath.Join(l.host, "new"))
+			must(t, l.host, "git reset -q; git fsck --strict; git checkout -q .")
+			require.NotContains(t, must(t, l.host, "git status --porcelain"), " M")
+			require.NoFileExists(t, filepath.Join(filepath.Dir(l.host), "pwn"))
+		})
+	}
+}
+
+// TestOverlayOfBare: a bare repository's files are as those of another one.
+func TestOverlayOfBare(t *testing.T) {
+	t.Parallel()
+	l := worked(t, "git clone -q --bare . b.git", `mkdir b.git/rebase-merge; echo 1 > b.git/rebase-merge/msgnum
+		echo x > b.git/MERGE_RR; cp .git/index b.git/index; git -C b.git update-ref refs/heads/x main
+		mkdir src; echo x > src/index`)
+	require.Equal(t, map[string]string{
+		"b.git/rebase-merge/msgnum": staysState, "b.git/MERGE_RR": staysState, "b.git/index": stagedAgain,
+	}, l.apply(t))
+	require.FileExists(t, filepath.Join(l.host, "b.git/refs/heads/x"))
+	require.FileExists(t, filepath.Join(l.host, "src/index"))
 }

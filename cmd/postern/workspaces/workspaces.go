@@ -76,9 +76,10 @@ terminal: control characters are escaped.`,
 	apply := &cobra.Command{
 		Use: "apply RUN [PATH]...", Short: "Make the agent's changes in the folder",
 		Long: `Makes the agent's changes in the folder: all, or those at and below the paths, which are relative to
-the folder. A change is refused if the host's file changed after the run began. Each file has its old
-content or its new one, also if this command is killed. Run it again then: what is done is not done
-twice. When all changes are applied, the layer is removed.
+the folder. A change is refused if the host's file changed after the run began, or if git would act on
+it: run "git reset" after the agent's commits were applied. Each file has its old content or its new
+one, also if this command is killed. Run it again then: what is done is not done twice. When all
+changes are applied, the layer is removed.
 
 From then on the folder counts as an agent's: see "postern workdir".
 

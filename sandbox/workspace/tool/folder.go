@@ -105,6 +105,31 @@ func unknown(in string, kind fs.FileMode) string {
 	return ""
 }
 
+// Why a file of git's folder is not applied.
+const (
+	staysIndex = "git takes its word for what is in the files: `git reset` makes yours from the last commit"
+	staysState = "git, or a prompt, goes on from there: make it yourself if you want it"
+)
+
+// unended is a state in which git runs the rest of what was asked of it.
+var unended = regexp.MustCompile(`(?i)(^|/)(sequencer|rebase-merge|rebase-apply)/`)
+
+// Stays says why the file of the type at the path in git's folder, on which who acts, is not
+// applied, or "". What git's settings and hooks are is applied, if somebody wants it.
+func Stays(at, who string, kind fs.FileMode) string {
+	in := inGit(at)
+	switch {
+	case in == "" || kind.IsDir():
+		return ""
+	case IsIndex(at):
+		return staysIndex
+	case strings.Contains(strings.ToLower(in+"/"), "/.git/"), // a repository in git's folder
+		unended.MatchString(in) && formOf(in) == nil, who == acted, who == outside, who == follows, who == "" && formOf(in) == nil:
+		return staysState
+	}
+	return ""
+}
+
 // eachLine returns whether each line of a file is as line says, and none acts on a terminal: git
 // and prompts print them as they are.
 func eachLine(is func(line string) bool) func(io.Reader) bool {

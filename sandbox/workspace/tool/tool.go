@@ -177,7 +177,10 @@ var gits = []string{"objects", "refs", "logs", "info", "worktrees", "modules", "
 // named by the settings of git.
 func Acts(at string, kind fs.FileMode, among, named bool) string {
 	who, in, name := Who(at), inGit(at), strings.ToLower(path.Base(at))
-	if in == "" && among && name != ".git" && name != "head" {
+	switch {
+	case in != "" && Rank(who) > Rank(acted): // by a name that a reference can have, too
+		who = ""
+	case in == "" && among && name != ".git" && name != "head":
 		who = ""
 	}
 	switch {
