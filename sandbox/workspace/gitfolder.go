@@ -1,11 +1,7 @@
 package workspace
 
 import (
-	"bytes"
 	"cmp"
-	"crypto/sha1" //nolint:gosec // git's names
-	"crypto/sha256"
-	"errors"
 	"io"
 	"os"
 	"path"
@@ -30,45 +26,20 @@ func deceives(dir *os.File, name, at, as string, roots ...*os.File) (who, state 
 	defer f.Close()
 	size := 0
 	if tool.IsIndex(as) {
-		size = idSize(path.Dir(at), roots)
+		size = tool.IDSize(at, func(at string) io.ReadCloser {
+			for _, root := range roots {
+				if config, _, err := openRegular(root, at); err == nil {
+					return config
+				}
+			}
+			return nil
+		})
 	}
-	return tool.Deceives(as, size, io.MultiReader(io.LimitReader(f, maxIndex), over{f}))
+	return tool.Deceives(as, size, f)
 }
 
 // maxBare bounds how many folders are kept of which it is known whether they are bare.
 const maxBare = 100_000
-
-// over is what a file has beyond the bound of what is read of it.
-type over struct{ io.Reader }
-
-func (o over) Read([]byte) (int, error) {
-	n, err := o.Reader.Read(make([]byte, 1))
-	if n > 0 {
-		err = errors.New("it is larger than what is read of it")
-	}
-	return 0, err
-}
-
-// idSize returns how many bytes the names of objects have in the repository with the index in the
-// folder: its settings say so, which an agent cannot write unnoticed.
-func idSize(git string, roots []*os.File) int {
-	if in := path.Dir(git); path.Base(in) == "worktrees" {
-		git = path.Dir(in)
-	}
-	for _, root := range roots {
-		f, _, err := openRegular(root, path.Join(git, "config"))
-		if err != nil {
-			continue
-		}
-		defer f.Close()
-		content, _ := io.ReadAll(io.LimitReader(f, maxHashed)) // what is not read says nothing
-		if bytes.Contains(bytes.ToLower(content), []byte("sha256")) {
-			return sha256.Size
-		}
-		break
-	}
-	return sha1.Size
-}
 
 // isBare reports whether git takes the folder, in one of the layers, for its own.
 func isBare(layers ...*os.File) bool {
@@ -88,16 +59,7 @@ func isBare(layers ...*os.File) bool {
 	return true
 }
 
-// asGit returns the path as git has it of what is under the name in a folder of the path, which may
-// be a bare one.
-func asGit(in, name string, bare bool) string {
-	if bare && tool.InGit(name) {
-		in = ".git"
-	}
-	return path.Join(in, name)
-}
-
-// asGit returns the path as git has it: see [asGit].
+// asGit returns the path as git has it: see [tool.AsGit].
 func (w *walker) asGit(at string) string {
 	as := "."
 	steps := strings.Split(at, "/")
@@ -114,7 +76,7 @@ func (w *walker) asGit(at string) string {
 		if len(w.bare) < maxBare {
 			w.bare[in] = bare
 		}
-		as = asGit(as, name, bare)
+		as = tool.AsGit(as, name, bare)
 	}
 	return as
 }

@@ -69,8 +69,6 @@ var (
 const (
 	// maxHashed is the size of the largest file that is compared by content, in bytes.
 	maxHashed = 1 << 20
-	// maxIndex bounds what is read of a repository's index, in bytes.
-	maxIndex = 64 << 20
 	// maxTools bounds what is kept of the files, in bytes.
 	maxTools = 32 << 20
 	// atOnce is how many names of a folder are read at once.
@@ -186,7 +184,7 @@ func (s *toolSearch) below(dir *os.File, in toolFolder) {
 func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) {
 	name := e.Name()
 	child := toolFolder{
-		at: path.Join(in.at, name), as: asGit(in.as, name, bare), among: in.among, how: in.how, led: in.led,
+		at: path.Join(in.at, name), as: tool.AsGit(in.as, name, bare), among: in.among, how: in.how, led: in.led,
 	}
 	switch {
 	case bare && tool.Commands(name):

@@ -2,7 +2,10 @@ package tool
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/sha1" //nolint:gosec // git's names
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -47,11 +50,46 @@ func checked(at string) func(io.Reader) bool {
 // IsIndex reports whether the file in a git folder is an index.
 func IsIndex(at string) bool { return deceiver(at) == "index" }
 
+// Bounds of what is read of a file in git's folder, and of settings, in bytes.
+const maxContent, maxConfig = 64 << 20, 1 << 20
+
+// over is what a file has beyond the bound of what is read of it.
+type over struct{ io.Reader }
+
+func (o over) Read([]byte) (int, error) {
+	n, err := o.Reader.Read(make([]byte, 1))
+	if n > 0 {
+		err = errors.New("it is larger than what is read of it")
+	}
+	return 0, err
+}
+
+// IDSize returns how many bytes the names of objects have in the repository with the index at the
+// path: its settings say so, which an agent cannot write unnoticed. open opens those at a path, or
+// returns nil.
+func IDSize(index string, open func(at string) io.ReadCloser) int {
+	git := path.Dir(index)
+	if in := path.Dir(git); path.Base(in) == "worktrees" {
+		git = path.Dir(in)
+	}
+	f := open(path.Join(git, "config"))
+	if f == nil {
+		return sha1.Size
+	}
+	defer f.Close()
+	content, _ := io.ReadAll(io.LimitReader(f, maxConfig)) // what is not read says nothing
+	if bytes.Contains(bytes.ToLower(content), []byte("sha256")) {
+		return sha256.Size
+	}
+	return sha1.Size
+}
+
 // Deceives says how git's commands deceive whoever reviews a repository, or what else they do,
 // because of the content of the file at the path there, or "". The state is what tells that from
 // another content. An agent may have written it. What git cannot read either deceives nobody. Each
 // object's name in an index has idSize bytes.
-func Deceives(at string, idSize int, content io.Reader) (who, state string) {
+func Deceives(at string, idSize int, file io.Reader) (who, state string) {
+	content := io.MultiReader(io.LimitReader(file, maxContent), over{file})
 	switch deceiver(at) {
 	case "index":
 		return ofIndex(content, idSize)

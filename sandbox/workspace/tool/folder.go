@@ -124,7 +124,8 @@ func Stays(at, who string, kind fs.FileMode) string {
 	case IsIndex(at):
 		return staysIndex
 	case strings.Contains(strings.ToLower(in+"/"), "/.git/"), // a repository in git's folder
-		unended.MatchString(in) && formOf(in) == nil, who == acted, who == outside, who == follows, who == "" && formOf(in) == nil:
+		formOf(in) == nil && (who == "" || unended.MatchString(in)),
+		who == acted, who == outside, who == follows:
 		return staysState
 	}
 	return ""

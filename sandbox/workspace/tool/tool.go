@@ -164,10 +164,13 @@ func Among(name string, in bool) bool {
 // Commands reports whether git takes commands from what a repository has under the name.
 func Commands(name string) bool { return Who(".git/"+name) != "" || Who(".git/"+name+"/x") != "" }
 
-// InGit reports whether git's folder has a file or folder of that name, but for HEAD: outside of a
-// folder .git it is named.
-func InGit(name string) bool {
-	return name != "HEAD" && (Commands(name) || formOf(name) != nil || slices.Contains(gits, name))
+// AsGit returns the path as git has it of what is under the name in a folder of such a path, which
+// may be a bare one. Its HEAD is named by another path.
+func AsGit(in, name string, bare bool) string {
+	if bare && name != "HEAD" && (Commands(name) || formOf(name) != nil || slices.Contains(gits, name)) {
+		in = ".git"
+	}
+	return path.Join(in, name)
 }
 
 // gits are the folders in git's.
