@@ -115,7 +115,8 @@ func checked(valid *jsonschema.Resolved, raw json.RawMessage) ([]byte, error) {
 	return append(text, '\n'), err
 }
 
-func shortNumbers(value any) (err error) {
+// shortNumbers returns an error for the first number that it does not take.
+func shortNumbers(value any) error {
 	switch v := value.(type) {
 	case json.Number:
 		if len(v) > longestNumber || strings.ContainsAny(v.String(), "eE") {
@@ -123,12 +124,16 @@ func shortNumbers(value any) (err error) {
 		}
 	case []any:
 		for _, item := range v {
-			err = errors.Join(err, shortNumbers(item))
+			if err := shortNumbers(item); err != nil {
+				return err
+			}
 		}
 	case map[string]any:
 		for _, item := range v {
-			err = errors.Join(err, shortNumbers(item))
+			if err := shortNumbers(item); err != nil {
+				return err
+			}
 		}
 	}
-	return err
+	return nil
 }

@@ -39,12 +39,16 @@ func (t *Tool) Digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// shells run what they read, so what an agent writes must not reach one.
+// shells run what they read, or start another program that may be one, so what an agent writes must
+// not reach them.
 var shells = []string{
-	"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "busybox", "env", "xargs", "sudo", "su",
+	"sh", "bash", "rbash", "dash", "ash", "yash", "posh", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "elvish", "pwsh",
+	"busybox", "toybox", "env", "xargs", "parallel", "sudo", "doas", "su", "ssh", "timeout", "nice", "ionice", "nohup",
+	"setsid", "stdbuf", "chroot", "unshare", "nsenter", "script", "watch",
 }
 
-// IsShell reports whether the program runs commands that it reads or is given.
+// IsShell reports whether the program, or a word of a command, runs commands that it reads or is
+// given.
 func IsShell(program string) bool { return slices.Contains(shells, path.Base(program)) }
 
 // String says all that the tool is.

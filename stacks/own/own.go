@@ -99,7 +99,7 @@ func (l *reader) toolCommand(n *yaml.Node) (command []string) {
 			l.At(item, "remove it", "a word of a command has no NUL")
 		case i == 0 && (!path.IsAbs(text) || path.Clean(text) != text):
 			l.At(item, "write the absolute path, as realpath prints it", "%q is not the path of a program", text)
-		case i == 0 && tool.IsShell(text):
+		case tool.IsShell(text): // also where another program starts that
 			l.At(item, "write a script that begins with #!, and name the script", "%s runs what it reads", text)
 		}
 		command = append(command, text)
@@ -212,10 +212,12 @@ func (l *reader) wholePattern(n *yaml.Node) string {
 	}
 	inner, begins = strings.CutPrefix(text, "^")
 	inner, ends = strings.CutSuffix(inner, "$")
-	if !begins || !ends || strings.Contains(inner, "|") || strings.HasPrefix(inner, "(?") {
+	whole := "^(?:" + inner + ")$" // whatever flags in it make of the last $
+	_, err = regexp.Compile(whole)
+	if !begins || !ends || err != nil || strings.Contains(inner, "|") || strings.HasPrefix(inner, "(?") {
 		l.At(n, "write ^(?:...)$", "pattern may match a part of the text")
 	}
-	return text
+	return whole
 }
 
 // Names reads which of the tools an agent has. They are sorted by name.

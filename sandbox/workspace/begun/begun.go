@@ -128,7 +128,7 @@ func (n *Note) Close() { n.file.Close() }
 
 // Of reports whether it is about the folder that is at the path now.
 func (n *Note) Of(folder string) bool {
-	f, err := os.Open(folder)
+	f, err := hostpath.OpenBelow("/", folder) // an agent may have put something else there
 	if err != nil {
 		return false
 	}
@@ -174,11 +174,16 @@ func Unsaid(dir string) (all []*Note, err error) {
 	}
 	for _, e := range entries {
 		f, err := os.OpenFile(filepath.Join(dir, e.Name()), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was said meanwhile
+		}
 		if err != nil {
 			return all, err
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-			f.Close() // it goes on
+		var st unix.Stat_t
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil ||
+			unix.Fstat(int(f.Fd()), &st) != nil || st.Nlink == 0 {
+			f.Close() // it goes on, or was said meanwhile
 			continue
 		}
 		n := &Note{file: f}
