@@ -28,6 +28,9 @@ func ofMany(b *testing.B) []byte {
 	for n := 0; len(g.Resources) < 5000; n++ {
 		name := fmt.Sprint("other-", n)
 		bucket := add("aws:s3/bucketV2:BucketV2", name, map[string]any{}, nil)
+		if len(g.Resources) > 5000-4 {
+			continue
+		}
 		add("aws:s3/bucketVersioningV2:BucketVersioningV2", name, map[string]any{
 			"bucket": graph.Unknown, "versioningConfiguration": map[string]any{"status": "Enabled"},
 		}, map[string][]string{"bucket": {bucket}})
@@ -52,7 +55,9 @@ func BenchmarkState(b *testing.B) {
 	for b.Loop() {
 		g, err := graph.Read(bytes.NewReader(state))
 		require.NoError(b, err)
-		require.Len(b, g.Resources, 5000)
+		if n := len(g.Resources); n != 5000 {
+			b.Fatalf("the state has %d resources", n)
+		}
 		require.Positive(b, guardrail.Check(g, guardrail.Options{Production: true}).Resources)
 		r, err := proof.Of(nil, g, nil)
 		require.NoError(b, err)
