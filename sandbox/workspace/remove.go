@@ -133,7 +133,7 @@ func openOwned(path string) (*os.File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	if e.mode&0o700 != 0o700 {
+	if e != nil && e.mode&0o700 != 0o700 {
 		return openAnyway(above, name)
 	}
 	return openBelow(above, name, unix.O_RDONLY|unix.O_DIRECTORY)
