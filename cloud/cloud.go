@@ -19,6 +19,9 @@ type Account interface {
 	// Drift compares the account with the plan and returns every difference, the
 	// worst first; nil if there is none.
 	Drift(ctx context.Context, g *graph.Graph) ([]Difference, error)
+	// Live returns what exists in the networks, as a state of Pulumi would have it, and what the
+	// cloud did not answer: with that, nothing is known. say is told what is asked next.
+	Live(ctx context.Context, n Networks, say func(string)) (*graph.Graph, []Unread, error)
 	// PutSecret makes value the current version of a secret that exists, and
 	// returns the version's ID. The value is in no error.
 	PutSecret(ctx context.Context, name string, value []byte) (version string, err error)
@@ -55,6 +58,20 @@ type Difference struct {
 	Do string `json:"do"`
 }
 
+// Networks says which networks of an account are meant: those with the tag of a stack, unless Stack
+// is "", and those with these IDs.
+type Networks struct {
+	Stack string
+	IDs   []string
+}
+
+// Unread is a question that a cloud has not answered.
+type Unread struct {
+	// Action is its name in the cloud's policies.
+	Action string
+	Why    string
+}
+
 // Secret is what a cloud's store says about a secret, without its value.
 type Secret struct {
 	Name string
@@ -83,6 +100,7 @@ func Register(target string, open func(ctx context.Context, account, region stri
 func Linked(target string) bool { return drivers[target] != nil }
 
 // Open finds out who we are, and refuses if that is somebody in another account than the given one.
+// An account or a region that is "" is that of this user's settings.
 func Open(ctx context.Context, target, account, region string) (Account, error) {
 	open := drivers[target]
 	if open == nil {

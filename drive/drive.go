@@ -20,11 +20,15 @@ type Request struct {
 	Yes bool
 	// Audit removes the audit log, too.
 	Audit bool
-	// Offline asks nobody, not even the engine. Graph is the file for the plan's graph, or "".
+	// Offline asks nobody, not even the engine. Graph is the file for the plan's graph, or "": a
+	// preview writes it, and the proof of what exists reads it.
 	Offline bool
 	Graph   string
 	// State is a file with what Pulumi saved, or "" for the stack file.
 	State string
+	// Live proves what exists in the account: the networks of the stack, and those of VPCs.
+	Live bool
+	VPCs []string
 	// SVG is the file for a picture, or "".
 	SVG string
 	// Sign keeps the proof next to the publication, and Verify reads it there.
@@ -80,14 +84,17 @@ file stays, and so does the audit log.`,
 		Example: "  postern down\n  postern down work --audit",
 	}, do)
 	prove := command(&cobra.Command{
-		Use:   "prove [STACK] [--state FILE]",
+		Use:   "prove [STACK] [--state FILE | --live]",
 		Short: "Prove what agents can reach, before anything is created",
 		Long: `Proves what each agent, the proxies and the control plane can reach in the network that the stack file
 describes, and lists what the proxies let through. It asks nobody, and creates nothing. With --state
-it proves what Pulumi has saved instead: a state, a preview, or a plan's graph.`,
+it proves what Pulumi has saved instead: a state, a preview, or a plan's graph. With --live it reads
+what exists in the account, whoever made it, and proves that. It changes nothing there.`,
 		Example: `  postern prove prod-aws --svg network.svg
   postern prove prod-aws --json | jq -r .result
-  pulumi stack export --file state.json && postern prove --state state.json`,
+  pulumi stack export --file state.json && postern prove --state state.json
+  postern prove prod-aws --live
+  postern prove --live --vpc vpc-0123456789abcdef0`,
 	}, do)
 	check := command(&cobra.Command{
 		Use:   "check [STACK] [--state FILE]",
@@ -122,6 +129,11 @@ folder. Each policy needs an example that holds, and one that fails.`,
 	preview.Flags().String("graph", "", "with --offline: write the plan's graph to this file, as JSON")
 	prove.Flags().String("state", "", "prove this file: `pulumi stack export`, `pulumi preview --json --show-sames`, "+
 		"or the graph of a preview (- is standard input)")
+	prove.Flags().Bool("live", false, "prove what exists in the account, whoever made it")
+	prove.Flags().StringSlice("vpc", nil, "with --live: prove this network, too; without a stack, in the account "+
+		"and the region of your AWS settings")
+	prove.Flags().String("graph", "", "with --live: compare with this plan instead of the one that was brought up "+
+		"last (postern preview STACK --offline --graph FILE)")
 	prove.Flags().String("svg", "", "write a picture of the network to this file, with the cut drawn in")
 	prove.Flags().Bool("sign", false, "if every assertion holds, sign the report with the operator's key, and keep it "+
 		"next to the publication")
@@ -155,7 +167,11 @@ func request(cmd *cobra.Command, args []string) (*Request, error) {
 		Stack: text("stack"), File: text("file"), JSON: set("json"), Verbose: set("verbose"),
 		Yes: set("yes"), Audit: set("audit"), Offline: set("offline"), Graph: text("graph"),
 		State: text("state"), SVG: text("svg"), Sign: set("sign"), Verify: set("verify"),
+		Live:  set("live"),
 		SARIF: set("sarif"), NoChanges: set("expect-no-changes"), Folder: text("folder"),
+	}
+	if cmd.Flag("vpc") != nil {
+		r.VPCs, _ = cmd.Flags().GetStringSlice("vpc") // it is one
 	}
 	if len(args) == 1 {
 		if r.Stack != "" {
@@ -166,14 +182,18 @@ func request(cmd *cobra.Command, args []string) (*Request, error) {
 	switch {
 	case r.Stack != "" && r.File != "":
 		return nil, errors.New("name the stack or its file, not both")
-	case r.State != "" && (r.Sign || r.Verify):
-		return nil, errors.New("a proof is signed for what a stack file says: leave --state out")
+	case (r.State != "" || r.Live) && (r.Sign || r.Verify):
+		return nil, errors.New("a proof is signed for what a stack file says: leave --state and --live out")
+	case r.State != "" && r.Live:
+		return nil, errors.New("prove what is saved or what exists, not both")
+	case len(r.VPCs) > 0 && !r.Live:
+		return nil, errors.New("--vpc needs --live")
 	case r.Verify && (r.Sign || r.SVG != ""):
 		return nil, errors.New("--verify only reads: leave --sign and --svg out")
 	case cmd.Name() == "prove" && r.State != "" && (r.Stack != "" || r.File != ""):
 		return nil, errors.New("--state names all that is proved: leave the stack out")
-	case r.Graph != "" && !r.Offline:
-		return nil, errors.New("--graph needs --offline")
+	case r.Graph != "" && !r.Offline && !r.Live:
+		return nil, errors.New("--graph needs --offline, or --live for a proof")
 	case r.SARIF && r.JSON:
 		return nil, errors.New("print JSON or SARIF, not both")
 	}

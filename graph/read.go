@@ -230,7 +230,8 @@ func collect(resources []saved) (*Graph, error) {
 }
 
 // computed are the outputs that count as inputs if the program says nothing: then the cloud keeps
-// what is there, and a group that was imported without its egress may allow everything.
+// what is there, and a group that was imported without its egress may allow everything. An ARN is
+// the name by which documents know a role or a secret.
 var computed = map[string][]string{
 	"aws:autoscaling/group:Group":                       {"vpcZoneIdentifiers"},
 	"aws:ec2/defaultNetworkAcl:DefaultNetworkAcl":       {"ingress", "egress", "subnetIds"},
@@ -245,7 +246,8 @@ var computed = map[string][]string{
 	"aws:ec2/securityGroup:SecurityGroup":   {"ingress", "egress"},
 	"aws:ec2/subnet:Subnet":                 {"ipv6CidrBlock"},
 	"aws:ec2/vpcEndpoint:VpcEndpoint":       {"routeTableIds", "subnetIds", "securityGroupIds"},
-	"aws:iam/role:Role":                     {"managedPolicyArns", "inlinePolicies"},
+	"aws:iam/role:Role":                     {"managedPolicyArns", "inlinePolicies", "arn"},
+	"aws:secretsmanager/secret:Secret":      {"arn"},
 }
 
 // stackType is the type of the resource that stands for the stack itself.

@@ -44,21 +44,26 @@ type Account struct {
 }
 
 // Open finds the caller's identity, and refuses an identity of another account than the given one.
-// So no later call can reach a wrong account by mistake.
+// So no later call can reach a wrong account by mistake. An account or region that is "" is that of
+// the caller's settings.
 func Open(ctx context.Context, account, region string) (*Account, error) {
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithRetryMaxAttempts(attempts),
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(callTimeout)))
 	if err != nil {
 		return nil, fmt.Errorf("read the AWS settings of this machine: %w", err)
 	}
+	if cfg.Region == "" {
+		return nil, errors.New("your AWS settings have no region: set AWS_REGION")
+	}
 	me, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return nil, explain("ask AWS who we are", err)
 	}
-	if got := aws.ToString(me.Account); got != account {
+	got := aws.ToString(me.Account)
+	if account != "" && got != account {
 		return nil, fmt.Errorf("the stack is in account %s, and these credentials are %s of account %s: choose others, for example with AWS_PROFILE", account, aws.ToString(me.Arn), got)
 	}
-	return &Account{ID: account, Region: region, cfg: cfg}, nil
+	return &Account{ID: got, Region: cfg.Region, cfg: cfg}, nil
 }
 
 // explain says what went wrong, and, if that is known, what to do. It keeps AWS's own text, which

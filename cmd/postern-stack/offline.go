@@ -63,8 +63,8 @@ func (d *driver) previewOffline(ctx context.Context) error {
 
 // prove proves what the program declares. It needs no more than previewOffline does.
 func (d *driver) prove(ctx context.Context) error {
-	if d.State != "" {
-		return errors.New("this program proves stack files: run `postern prove --state FILE`")
+	if d.State != "" || d.Live {
+		return errors.New("this program proves stack files: run `postern prove`")
 	}
 	stack, err := d.load(ctx)
 	if err != nil {

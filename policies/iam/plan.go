@@ -74,10 +74,15 @@ func Prove(g *graph.Graph) []reach.Verdict {
 	return append(out, r.strangers()...)
 }
 
-// arns returns the ARNs of roles and secrets in the plan's documents: an input that was computed
-// from nothing but one resource has it. If two inputs differ, the ARN is not known.
+// arns returns the ARNs of roles and secrets: a state has them, and in a plan an input that was
+// computed from nothing but one resource. If two inputs differ, the ARN is not known.
 func arns(g *graph.Graph) map[string]string {
 	out := map[string]string{}
+	for i := range g.Resources { // of a state
+		if x := &g.Resources[i]; isARN(x.Type, x.String("arn")) {
+			out[x.URN] = x.String("arn")
+		}
+	}
 	for _, e := range g.Edges() {
 		x, to := g.ByURN(e.From), g.ByURN(e.To)
 		text, _ := x.Value(e.Property).(string)

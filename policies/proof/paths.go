@@ -28,6 +28,9 @@ const (
 	noKeys     = "credentials of the metadata service: never"
 )
 
+// byHand is the path that only the proof of a plan leaves open.
+const byHand = "what somebody adds by hand"
+
 // attempts are the paths of a hostile agent. Where by is empty, the note says what there is
 // instead.
 var attempts = []Path{
@@ -70,7 +73,7 @@ var attempts = []Path{
 	},
 	{Path: "a forged PROXY header", By: []string{"the proxies past their gate: never"}},
 	{
-		Path: "what somebody adds by hand",
+		Path: byHand,
 		Note: "a proof is about what is planned; `postern drift` finds what is there besides",
 	},
 	{Path: "the log", Note: "who may read logs of the account reads what an agent prints, on Fargate"},

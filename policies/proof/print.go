@@ -22,7 +22,8 @@ func (r *Report) Print(w io.Writer) error {
 	if err := r.Network.Print(&network); err != nil {
 		return fmt.Errorf("print the proof: %w", err)
 	}
-	text := advice.Sprintf("stack %s: %s\n", r.Stack, sentences[r.Result]) + network.String()
+	text := advice.Sprintf("stack %s%s: %s\n", r.Stack, when(r.Live, ", as it is"), sentences[r.Result]) +
+		network.String()
 	text += reach.Text("what a sandbox of this machine reaches", r.Sandbox)
 	if len(r.Paths) > 0 {
 		text += "\nevery path of a hostile agent\n"

@@ -37,6 +37,8 @@ const Format = 1
 type Report struct {
 	Format int    `json:"format"`
 	Stack  string `json:"stack"`
+	// Live means that the network is what exists, not what is planned.
+	Live bool `json:"live,omitempty"`
 	// Policy is the version of the stack file's policy, or "" if only the network is known.
 	Policy string `json:"policy,omitempty"`
 	// Resources is the SHA-256 of the plan's graph, in hexadecimal, or "" if nothing is planned.
@@ -60,7 +62,10 @@ type Report struct {
 // Of returns the report on a stack, of which at least one of stack, nil for a state, and g, nil for
 // a stack on this machine, is known. sandbox are the verdicts on this machine's sandboxes.
 func Of(stack *stacks.Stack, g *graph.Graph, sandbox []reach.Verdict) (*Report, error) {
-	r := &Report{Format: Format, Sandbox: sandbox}
+	return (&Report{Format: Format, Sandbox: sandbox}).of(stack, g)
+}
+
+func (r *Report) of(stack *stacks.Stack, g *graph.Graph) (*Report, error) {
 	var own []reach.Own
 	if stack != nil {
 		version, err := stack.Plan.Version()
@@ -82,6 +87,33 @@ func Of(stack *stacks.Stack, g *graph.Graph, sandbox []reach.Verdict) (*Report, 
 	}
 	if r.Network != nil {
 		r.Paths = paths(r.Network)
+	}
+	r.Result = r.worst()
+	return r, nil
+}
+
+// Live is [Of] for what exists in a cloud. unread are the questions that the cloud has not
+// answered. With one of them nothing is known: what is missing may refuse packets, or let them
+// through.
+func Live(stack *stacks.Stack, g *graph.Graph, unread []reach.Unknown) (*Report, error) {
+	r, err := (&Report{Format: Format, Live: true}).of(stack, g)
+	if err != nil {
+		return nil, err
+	}
+	if len(unread) > 0 {
+		r.Network.Unknown = append(unread, r.Network.Unknown...)
+		for i := range r.Network.Verdicts {
+			if v := &r.Network.Verdicts[i]; v.Result == reach.Fails {
+				v.Result = reach.Indeterminate
+				v.Note = strings.TrimPrefix(v.Note+"; it fails by what was read", "; ")
+			}
+		}
+	}
+	r.Paths = paths(r.Network)
+	for i := range r.Paths {
+		if p := &r.Paths[i]; p.Path == byHand {
+			p.Note = "what was there while the cloud was asked is in the proof"
+		}
 	}
 	r.Result = r.worst()
 	return r, nil
@@ -168,7 +200,7 @@ func (r *Report) prove(stack *stacks.Stack, g *graph.Graph, own []reach.Own) {
 	}
 	r.graph, r.Network = g, Network(g, policy, own, true)
 	if r.Network != nil && stack != nil && stack.Guardrails.Production {
-		r.Network.Verdicts = append(r.Network.Verdicts, faults(stack, r.Network.Mistakes))
+		r.Network.Verdicts = append(r.Network.Verdicts, r.faults(stack))
 	}
 	unknown := func(name, token, why string) {
 		r.Network.Unknown = append(r.Network.Unknown, reach.Unknown{Resource: name, Type: token, Why: why})
@@ -194,7 +226,7 @@ func (r *Report) Picture() ([]byte, error) {
 
 // faults returns the verdict that no single mistake opens anything, but what somebody has accepted.
 // Whether a waiver has ended is for the guardrails to say: a proof does not depend on the day.
-func faults(stack *stacks.Stack, mistakes []reach.Mistake) reach.Verdict {
+func (r *Report) faults(stack *stacks.Stack) reach.Verdict {
 	v := reach.Verdict{Assertion: "any one mistake -> an assertion that fails: never", Result: reach.Holds}
 	waived := map[string]stacks.Waiver{}
 	for _, w := range stack.Guardrails.Waivers {
@@ -203,8 +235,11 @@ func faults(stack *stacks.Stack, mistakes []reach.Mistake) reach.Verdict {
 		}
 	}
 	var open, accepted []string
-	for i := range mistakes {
-		m := &mistakes[i]
+	for i := range r.Network.Mistakes {
+		m := r.Network.Mistakes[i]
+		if r.Live { // what is accepted has the plan's name
+			m.Control.Name = plain(m.Control.Name)
+		}
 		without := m.Name()
 		if w, ok := waived[without]; ok {
 			accepted = append(accepted, fmt.Sprintf("%s (until %s, by %s)", without, w.Expires, w.Owner))

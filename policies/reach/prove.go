@@ -71,6 +71,9 @@ func (m *Mistake) Name() string {
 	return m.Control.String()
 }
 
+// Nowhere is the note of an assertion that needs no control.
+const Nowhere = "nothing in the plan leads there, whatever is opened"
+
 // Holds reports whether every assertion holds and nothing is unknown.
 func (p *Proof) Holds() bool {
 	return len(p.Unknown) == 0 && !slices.ContainsFunc(p.Verdicts, func(v Verdict) bool { return v.Result != Holds })
@@ -238,7 +241,7 @@ func (p *prover) certify(i *Interface, out *Proof) {
 		switch {
 		case v.Result != Holds:
 		case len(alone[k]) == len(controls):
-			v.Note = strings.TrimPrefix(v.Note+"; nothing in the plan leads there, whatever is opened", "; ")
+			v.Note = strings.TrimPrefix(v.Note+"; "+Nowhere, "; ")
 		case len(alone[k]) > 0:
 			v.Cut = alone[k]
 		default:

@@ -4,25 +4,28 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	secret "github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/stacks"
 )
 
 // builder makes in moto what a plan says: what the AWS provider would, for the
@@ -36,7 +39,12 @@ type builder struct {
 	kms     *kms.Client
 	secrets *secretsmanager.Client
 	ecs     *ecs.Client
+	elb     *elb.Client
+	scaling *autoscaling.Client
+	stack   *stacks.Stack
 	ids     map[string]string // by URN
+	names   map[string]string // of endpoint services, by URN
+	moved   map[string]string // addresses that the plan has, by those that moto has instead
 }
 
 // order is that of creation.
@@ -44,14 +52,19 @@ var order = []string{
 	"aws:ec2/vpc:Vpc", "aws:ec2/defaultRouteTable:DefaultRouteTable", "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup", "aws:ec2/defaultNetworkAcl:DefaultNetworkAcl",
 	"aws:ec2/subnet:Subnet", "aws:ec2/routeTable:RouteTable", "aws:ec2/routeTableAssociation:RouteTableAssociation", "aws:ec2/internetGateway:InternetGateway",
 	"aws:ec2/natGateway:NatGateway", "aws:ec2/route:Route", "aws:ec2/securityGroup:SecurityGroup", "aws:ec2/networkAcl:NetworkAcl", "aws:ec2/networkAclRule:NetworkAclRule",
-	"aws:ec2/networkAclAssociation:NetworkAclAssociation", "aws:ec2/vpcEndpoint:VpcEndpoint", "aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation",
-	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "aws:ec2/vpcEndpointService:VpcEndpointService", "aws:iam/policy:Policy", "aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy",
+	"aws:ec2/networkAclAssociation:NetworkAclAssociation", "aws:lb/loadBalancer:LoadBalancer", "aws:lb/targetGroup:TargetGroup", "aws:lb/listener:Listener", "aws:ec2/vpcEndpointService:VpcEndpointService", "aws:ec2/vpcEndpoint:VpcEndpoint", "aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation",
+	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "aws:iam/policy:Policy", "aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy",
 	"aws:kms/key:Key", "aws:kms/alias:Alias", "aws:secretsmanager/secret:Secret", "aws:secretsmanager/secretPolicy:SecretPolicy",
 	"aws:ecs/cluster:Cluster", "aws:ecs/taskDefinition:TaskDefinition", "aws:ecs/service:Service",
 }
 
-func (b *builder) build() {
-	for _, token := range order {
+// fleets are what only the live proof looks at: moto starts their instances.
+var fleets = []string{"aws:ec2/launchTemplate:LaunchTemplate", "aws:autoscaling/group:Group"}
+
+func (b *builder) build() { b.make(order...) }
+
+func (b *builder) make(tokens ...string) {
+	for _, token := range tokens {
 		for _, r := range b.g.OfType(token) {
 			b.ids[r.URN] = b.create(r)
 		}
@@ -191,8 +204,27 @@ func (b *builder) create(r *graph.Resource) string {
 		require.NoError(b.t, err)
 	case "ec2/vpcEndpointService":
 		return b.service(r)
+	case "lb/loadBalancer":
+		return b.balancer(r)
+	case "lb/targetGroup":
+		return b.target(r)
+	case "lb/listener":
+		out, err := b.elb.CreateListener(b.ctx, &elb.CreateListenerInput{
+			LoadBalancerArn: b.ref(r, "loadBalancerArn"), Port: number(r, "port"), Protocol: elbtypes.ProtocolEnumTcp,
+			DefaultActions: []elbtypes.Action{{Type: elbtypes.ActionTypeEnumForward, TargetGroupArn: b.ref(r, "defaultActions")}}, Tags: b.elbTags(r),
+		})
+		require.NoError(b.t, err)
+		return *out.Listeners[0].ListenerArn
+	case "ec2/launchTemplate":
+		return b.template(r)
+	case "autoscaling/group":
+		return b.group(r)
 	case "secretsmanager/secret":
-		out, err := b.secrets.CreateSecret(b.ctx, &secretsmanager.CreateSecretInput{Name: text(r, "name")})
+		var tags []secret.Tag
+		for _, t := range b.tags(r) {
+			tags = append(tags, secret.Tag{Key: t.Key, Value: t.Value})
+		}
+		out, err := b.secrets.CreateSecret(b.ctx, &secretsmanager.CreateSecretInput{Name: text(r, "name"), Tags: tags})
 		require.NoError(b.t, err)
 		return *out.ARN
 	case "secretsmanager/secretPolicy":
@@ -328,6 +360,9 @@ func (b *builder) aclAssociation(r *graph.Resource) {
 
 func (b *builder) endpoint(r *graph.Resource) string {
 	in := &ec2.CreateVpcEndpointInput{VpcId: b.ref(r, "vpcId"), ServiceName: aws.String(r.Value("serviceName").(string)), TagSpecifications: b.tagged(r, types.ResourceTypeVpcEndpoint)}
+	if own := b.g.Refers(r, "serviceName", "aws:ec2/vpcEndpointService:VpcEndpointService"); own != nil {
+		in.ServiceName = aws.String(b.names[own.URN])
+	}
 	in.VpcEndpointType = types.VpcEndpointType(r.String("vpcEndpointType"))
 	if in.VpcEndpointType == types.VpcEndpointTypeInterface {
 		in.SubnetIds, in.SecurityGroupIds = b.refs(r, "subnetIds"), b.refs(r, "securityGroupIds")
@@ -337,22 +372,14 @@ func (b *builder) endpoint(r *graph.Resource) string {
 	}
 	out, err := b.ec2.CreateVpcEndpoint(b.ctx, in)
 	require.NoError(b.t, err)
+	b.pins(r, out.VpcEndpoint)
 	return *out.VpcEndpoint.VpcEndpointId
-}
-
-// balancer makes what an endpoint service is in front of.
-func (b *builder) balancer() string {
-	form := url.Values{"Action": {"CreateLoadBalancer"}, "Version": {"2015-12-01"}, "Name": {"proxies"}, "Type": {"network"}, "Subnets.member.1": {b.subnet("proxies")}}
-	said := ask(b.t, b.ec2.Options().Region, "elasticloadbalancing", "application/x-www-form-urlencoded", "", []byte(form.Encode()))
-	arn := regexp.MustCompile(`<LoadBalancerArn>([^<]+)<`).FindSubmatch(said)
-	require.NotNil(b.t, arn, "%s", said)
-	return string(arn[1])
 }
 
 // service makes an endpoint service.
 func (b *builder) service(r *graph.Resource) string {
 	out, err := b.ec2.CreateVpcEndpointServiceConfiguration(b.ctx, &ec2.CreateVpcEndpointServiceConfigurationInput{
-		NetworkLoadBalancerArns: []string{b.balancer()}, AcceptanceRequired: flag(r, "acceptanceRequired"), TagSpecifications: b.tagged(r, types.ResourceTypeVpcEndpointService),
+		NetworkLoadBalancerArns: b.refs(r, "networkLoadBalancerArns"), AcceptanceRequired: flag(r, "acceptanceRequired"), TagSpecifications: b.tagged(r, types.ResourceTypeVpcEndpointService),
 	})
 	require.NoError(b.t, err)
 	var allowed []string
@@ -361,6 +388,7 @@ func (b *builder) service(r *graph.Resource) string {
 	}
 	_, err = b.ec2.ModifyVpcEndpointServicePermissions(b.ctx, &ec2.ModifyVpcEndpointServicePermissionsInput{ServiceId: out.ServiceConfiguration.ServiceId, AddAllowedPrincipals: allowed})
 	require.NoError(b.t, err)
+	b.names[r.URN] = *out.ServiceConfiguration.ServiceName
 	return *out.ServiceConfiguration.ServiceId
 }
 
@@ -391,7 +419,7 @@ func (b *builder) task(r *graph.Resource) string {
 	}
 	out, err := b.ecs.CreateService(b.ctx, &ecs.CreateServiceInput{
 		ServiceName: aws.String(r.Name + "-1234567"), Cluster: b.ref(r, "cluster"), TaskDefinition: b.ref(r, "taskDefinition"), LaunchType: ecstypes.LaunchTypeFargate, Tags: tags,
-		NetworkConfiguration: b.network("proxies"),
+		NetworkConfiguration: b.networkOf(r), LoadBalancers: b.loadBalancers(r),
 	})
 	require.NoError(b.t, err)
 	return *out.Service.ServiceName

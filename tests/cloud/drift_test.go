@@ -12,9 +12,11 @@ import (
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -103,10 +105,10 @@ func planned(t *testing.T, name, region string, change ...string) (*stacks.Stack
 
 func built(t *testing.T, name, region string, change ...string) (*builder, *aws.Account) {
 	t.Helper()
-	_, g := planned(t, name, region, change...)
+	stack, g := planned(t, name, region, change...)
 	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion(region))
 	require.NoError(t, err)
-	b := &builder{t: t, ctx: t.Context(), g: g, ec2: ec2.NewFromConfig(cfg), iam: iam.NewFromConfig(cfg), kms: kms.NewFromConfig(cfg), secrets: secretsmanager.NewFromConfig(cfg), ecs: ecs.NewFromConfig(cfg), ids: map[string]string{}}
+	b := &builder{stack: stack, moved: map[string]string{}, t: t, ctx: t.Context(), g: g, ec2: ec2.NewFromConfig(cfg), iam: iam.NewFromConfig(cfg), kms: kms.NewFromConfig(cfg), secrets: secretsmanager.NewFromConfig(cfg), ecs: ecs.NewFromConfig(cfg), elb: elb.NewFromConfig(cfg), scaling: autoscaling.NewFromConfig(cfg), ids: map[string]string{}, names: map[string]string{}}
 	b.build()
 	a, err := aws.Open(t.Context(), account, region)
 	require.NoError(t, err)
@@ -122,6 +124,8 @@ func TestWhatWasPlannedDoesNotDrift(t *testing.T) {
 			found, err := a.Drift(t.Context(), b.g)
 			require.NoError(t, err)
 			require.Empty(t, found)
+			b.make(fleets...)
+			b.proveLive(name == "prod-aws")
 		})
 	}
 }

@@ -1,6 +1,6 @@
 // Package prove is the command that proves what a stack lets out: see package proof. It does the
-// work for stacks on this machine, and for states. For a stack in a cloud the Pulumi program does,
-// which declares the network.
+// work for stacks on this machine, for states, and for what exists in an account. For a stack in a
+// cloud the Pulumi program does, which declares the network.
 package prove
 
 import (
@@ -29,6 +29,9 @@ func Here(
 ) (bool, error) {
 	if r.State != "" {
 		return true, state(cmd, r)
+	}
+	if r.Live {
+		return true, live(cmd, r, becomeCloud)
 	}
 	file, err := stacks.Choose(r.File, r.Stack)
 	if err != nil {

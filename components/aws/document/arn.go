@@ -50,6 +50,12 @@ func (p Place) Policy(name string) ARN {
 	return ARN(strings.Join([]string{"arn", p.Partition, "iam", "", p.Account, "policy/" + name}, ":"))
 }
 
+// Profile returns the ARN of an instance profile. A path that ends with an asterisk means all below
+// it.
+func (p Place) Profile(name string) ARN {
+	return ARN(strings.Join([]string{"arn", p.Partition, "iam", "", p.Account, "instance-profile/" + name}, ":"))
+}
+
 // Role returns the ARN of a role. A path that ends with an asterisk means all roles below it.
 func (p Place) Role(name string) ARN {
 	return ARN(strings.Join([]string{"arn", p.Partition, "iam", "", p.Account, "role/" + name}, ":"))

@@ -212,6 +212,18 @@ func (r *reader) pinnedPolicy(x *graph.Resource) bool {
 	return true
 }
 
+// Policies returns whether the policy of each endpoint of AWS's services refuses strangers, by
+// name.
+func Policies(g *graph.Graph) map[string]bool {
+	r, out := &reader{g: g}, map[string]bool{}
+	for _, x := range g.OfType("aws:ec2/vpcEndpoint:VpcEndpoint") {
+		if own := r.g.Refers(x, "serviceName", "aws:ec2/vpcEndpointService:VpcEndpointService"); own == nil {
+			out[x.Name] = r.pinnedPolicy(x)
+		}
+	}
+	return out
+}
+
 // only reports whether v is a text, or a list of texts, that matches.
 func only(v any, is *regexp.Regexp) bool {
 	items := list(v)
@@ -332,6 +344,18 @@ func (r *reader) instance(x *graph.Resource) {
 	}
 	groups := listed(r, x, "vpcSecurityGroupIds", x.Inputs["vpcSecurityGroupIds"], r.groups)
 	r.place(x, i, listed(r, x, "subnetId", x.Inputs["subnetId"], r.subnets), groups)
+}
+
+// networkInterface reads an interface that something has which is not in the plan. In a plan it may
+// be part of a machine that is, and the model does not know such machines.
+func (r *reader) networkInterface(x *graph.Resource) {
+	if set(x, "attachments") {
+		r.unknown(x, "the model does not know interfaces that a machine is given")
+	}
+	i := r.workload(x)
+	i.Public, i.Forwards = set(x, "publicIp"), !boolean(x, "sourceDestCheck", true, false)
+	r.place(x, i, listed(r, x, "subnetId", x.Inputs["subnetId"], r.subnets),
+		listed(r, x, "securityGroups", x.Inputs["securityGroups"], r.groups))
 }
 
 // tasks reads an ECS service.

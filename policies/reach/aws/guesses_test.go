@@ -61,6 +61,32 @@ var guesses = []struct {
 		})
 		c.get("route53/resolverFirewallRuleGroupAssociation", "mistake").PropertyDependencies = refers
 	}, "several rule groups"},
+	{"an interface of somebody's, in a further network", "minimal", func(c *changed) {
+		c.allow("10.99.0.0/16", "tcp")
+		vpc := ref{"ec2/vpc", "-network-agents"}
+		c.add("ec2/vpcIpv4CidrBlockAssociation", "mistake-block", map[string]any{
+			"vpcId": vpc, "cidrBlock": "10.99.0.0/16",
+		})
+		c.add("ec2/subnet", "mistake-subnet", map[string]any{"vpcId": vpc, "cidrBlock": "10.99.0.0/24"})
+		c.add("ec2/networkAclRule", "mistake-entry", map[string]any{
+			"networkAclId": ref{"ec2/defaultNetworkAcl", "-network-agents-default"}, "egress": false, "ruleNumber": 1.0,
+			"ruleAction": "allow", "protocol": "-1", "cidrBlock": "0.0.0.0/0",
+		})
+		c.add("ec2/securityGroup", "mistake-group", map[string]any{"vpcId": vpc, "ingress": []any{map[string]any{
+			"protocol": "-1", "cidrBlocks": []any{"0.0.0.0/0"},
+		}}})
+		c.add("ec2/networkInterface", "mistake-interface", map[string]any{
+			"subnetId":       ref{"ec2/subnet", "mistake-subnet"},
+			"securityGroups": ref{"ec2/securityGroup", "mistake-group"},
+		})
+	}, "-> mistake-interface: tcp"},
+	{"an interface that a machine is given", "minimal", func(c *changed) {
+		c.add("ec2/networkInterface", "mistake", map[string]any{
+			"subnetId":       ref{"ec2/subnet", "-network-agents-a"},
+			"securityGroups": ref{"ec2/securityGroup", "-agent-coder"},
+			"attachments":    []any{map[string]any{"instance": graph.Unknown}},
+		})
+	}, "interfaces that a machine is given"},
 	{"a listener of UDP", "minimal", func(c *changed) {
 		c.get("lb/listener", "-proxies-coder").Inputs["protocol"] = "UDP"
 	}, `protocol "UDP"`},

@@ -73,6 +73,7 @@ func Read(g *graph.Graph, policy *plan.Plan) *reach.Network {
 		read  func(*graph.Resource)
 	}{ // what others refer to comes first
 		{"aws:ec2/vpc:Vpc", r.vpc},
+		{"aws:ec2/vpcIpv4CidrBlockAssociation:VpcIpv4CidrBlockAssociation", r.block},
 		{"aws:ec2/securityGroup:SecurityGroup", r.group},
 		{"aws:ec2/defaultSecurityGroup:DefaultSecurityGroup", r.group},
 		{"aws:ec2/securityGroup:SecurityGroup", r.inlines},
@@ -93,6 +94,7 @@ func Read(g *graph.Graph, policy *plan.Plan) *reach.Network {
 		{"aws:ec2/vpcEndpointService:VpcEndpointService", r.door},
 		{"aws:autoscaling/group:Group", r.machines},
 		{"aws:ec2/instance:Instance", r.instance},
+		{"aws:ec2/networkInterface:NetworkInterface", r.networkInterface},
 		{"aws:ecs/service:Service", r.tasks},
 		{"aws:ec2/eip:Eip", r.address},
 		{"aws:ec2/eipAssociation:EipAssociation", r.address},
@@ -274,6 +276,20 @@ func (r *reader) vpc(x *graph.Resource) {
 		r.unknown(x, "cidrBlock is not a known network")
 	}
 	r.vpcs[x] = v
+}
+
+// block reads a further network of a VPC.
+func (r *reader) block(x *graph.Resource) {
+	v, ok := one(r, x, "vpcId", r.vpcs)
+	if !ok {
+		return
+	}
+	p, err := netip.ParsePrefix(x.String("cidrBlock"))
+	if err != nil {
+		r.unknown(x, "cidrBlock is not a known network")
+		return
+	}
+	v.Prefixes = append(v.Prefixes, p)
 }
 
 func (r *reader) subnet(x *graph.Resource) {
