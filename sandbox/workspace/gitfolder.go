@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -43,20 +44,16 @@ const maxBare = 100_000
 
 // isBare reports whether git takes the folder, in one of the layers, for its own.
 func isBare(layers ...*os.File) bool {
-	for _, name := range []string{"HEAD", "objects", "refs"} {
-		there := false
-		for _, dir := range layers {
-			if dir == nil || there {
-				continue
+	has := func(name string) bool {
+		return slices.ContainsFunc(layers, func(dir *os.File) bool {
+			if dir == nil {
+				return false
 			}
 			e, err := look(dir, name)
-			there = err == nil && e != nil && !e.isWhiteout()
-		}
-		if !there {
-			return false
-		}
+			return err == nil && e != nil && !e.isWhiteout()
+		})
 	}
-	return true
+	return has("HEAD") && (has("commondir") || has("objects") && has("refs"))
 }
 
 // asGit returns the path as git has it: see [tool.AsGit].

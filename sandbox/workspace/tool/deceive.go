@@ -2,13 +2,13 @@ package tool
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha1" //nolint:gosec // git's names
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -78,11 +78,14 @@ func IDSize(index string, open func(at string) io.ReadCloser) int {
 	}
 	defer f.Close()
 	content, _ := io.ReadAll(io.LimitReader(f, maxConfig)) // what is not read says nothing
-	if bytes.Contains(bytes.ToLower(content), []byte("sha256")) {
+	if ofSHA256.Match(content) {
 		return sha256.Size
 	}
 	return sha1.Size
 }
+
+// ofSHA256 matches the setting of a repository with such names.
+var ofSHA256 = regexp.MustCompile(`(?i)objectformat\s*=\s*"?sha256`)
 
 // Deceives says how git's commands deceive whoever reviews a repository, or what else they do,
 // because of the content of the file at the path there, or "". The state is what tells that from
@@ -124,18 +127,16 @@ func ofIndex(content io.Reader, idSize int) (who, state string) {
 	case err != nil, wrong != nil: // git may read what we cannot, or what was not read
 		who = otherFiles
 		sum.Write(whole)
-	case x.hidden.Len() > 0:
+	case x.hidden.any:
 		who = otherFiles
 	}
-	if x.outside.Len() > 0 {
+	if x.outside.any {
 		who = outside
 	}
 	if who == "" {
 		return "", ""
 	}
-	_, _ = x.outside.WriteTo(sum) // a hash takes all
-	_, _ = x.hidden.WriteTo(sum)
-	return who, fmt.Sprintf("%x", sum.Sum(nil))
+	return who, fmt.Sprintf("%x", x.hidden.Sum(x.outside.Sum(sum.Sum(nil))))
 }
 
 // effective returns who, and the sum of the lines that have an effect, if there are any.

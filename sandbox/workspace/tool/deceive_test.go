@@ -1,10 +1,13 @@
 package tool
 
 import (
+	"bytes"
+	"crypto/sha1" //nolint:gosec // git's names
 	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -146,4 +149,34 @@ func FuzzIndex(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, index []byte) {
 		_, _ = Deceives(".git/index", 20, strings.NewReader(string(index)))
 	})
+}
+
+// TestIndexOfManyParts: what an agent adds to an index costs no memory, and a part that git finds
+// by its place is found as one.
+func TestIndexOfManyParts(t *testing.T) {
+	t.Parallel()
+	head := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32([]byte(indexMagic), 2), 0)
+	part := func(name string, content []byte) []byte {
+		return append(binary.BigEndian.AppendUint32([]byte(name), uint32(len(content))), content...)
+	}
+	end := binary.BigEndian.AppendUint32(nil, uint32(len(head)))
+	whole := func(parts ...[]byte) []byte {
+		return append(slices.Concat(append([][]byte{head}, parts...)...), make([]byte, sha1.Size)...)
+	}
+	eoie := part("EOIE", append(end, make([]byte, sha1.Size)...))
+	// A resolved conflict of three files has names of objects in which anything may be.
+	hidden := append([]byte("a\x00100644\x00100644\x00100644\x00"), make([]byte, 3*sha1.Size-len(eoie))...)
+	for _, c := range []struct {
+		index []byte
+		who   string
+	}{
+		{whole(), ""}, {whole(eoie), ""}, {whole(part("REUC", nil), eoie), ""},
+		{whole(part("REUC", append(hidden, eoie...))), otherFiles},
+		{whole(make([]byte, 8*maxParts)), otherFiles}, {whole(make([]byte, 8*(maxParts+1))), otherFiles},
+	} {
+		who, _ := Deceives(".git/index", sha1.Size, bytes.NewReader(c.index))
+		require.Equal(t, c.who, who, "%q", c.index)
+	}
+	_, err := readIndex(whole(make([]byte, 8*(maxParts+1))), sha1.Size)
+	require.ErrorIs(t, err, errNoIndex)
 }

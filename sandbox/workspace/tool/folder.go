@@ -41,7 +41,8 @@ var forms = func() (all []form) {
 		{`index|sharedindex\.` + hex + `|packed-refs|shallow|info/(grafts|exclude|sparse-checkout)`, nil},
 		{`(COMMIT_EDIT|MERGE_|SQUASH_|TAG_EDIT)MSG|MERGE_MODE|(EDIT_)?DESCRIPTION|description|gitk\.cache`, nil},
 		{`HEAD|refs/.+`, isRef},
-		{`(ORIG|MERGE|CHERRY_PICK|REVERT|REBASE)_HEAD|AUTO_MERGE|MERGE_AUTOSTASH`, eachLine(isID)},
+		// Git goes on from MERGE_HEAD, MERGE_AUTOSTASH and others at the next commit.
+		{`(ORIG|REBASE)_HEAD|AUTO_MERGE`, eachLine(isID)},
 		{`FETCH_HEAD`, eachLine(regexp.MustCompile(`^` + hex + "\t(not-for-merge)?\t[^\t]+$").MatchString)},
 		{`info/refs`, eachLine(func(line string) bool {
 			id, ref, _ := strings.Cut(line, "\t")

@@ -44,7 +44,8 @@ func TestForms(t *testing.T) {
 		"objects/aa/x", "objects/" + hex, "objects/pack/pack-x.pack", "objects/pack/x/pack-" + hex + ".pack", "head",
 		"refs/heads/a.lock", "refs/heads/-x", "refs/heads/.x", "refs/heads/a..b", "refs/heads/$(x)", "refs/heads/a`b`",
 		"refs/heads/a;b", "refs/heads/a b", "logs/refs/heads/a\x1b", "logs/x", "worktrees/a/b/HEAD",
-		"modules/a/.git/HEAD", "modules/HEAD", "x", "index.lock", "rr-cache/x", "lfs/x", "HEAD/x", "HEAD\n",
+		"modules/a/.git/HEAD", "modules/HEAD", "x", "index.lock", "MERGE_HEAD",
+		"MERGE_AUTOSTASH", "CHERRY_PICK_HEAD", "worktrees/a/MERGE_HEAD", "rr-cache/x", "lfs/x", "HEAD/x", "HEAD\n",
 	} {
 		require.Equal(t, acted, unknown(in, 0), in)
 	}
@@ -52,7 +53,7 @@ func TestForms(t *testing.T) {
 		".git/HEAD": {
 			{hex + "\n", "ref: refs/heads/x\n"}, {"", "x", "ref: /etc/x\n", "ref: refs/../x\n", hex + "\n\x1b"},
 		},
-		".git/MERGE_HEAD": {{hex + "\n" + hex + "\n"}, {hex + "\x1b\n", "x\n"}},
+		".git/ORIG_HEAD": {{hex + "\n" + hex + "\n"}, {hex + "\x1b\n", "x\n"}},
 		".git/FETCH_HEAD": {
 			{"", hex + "\t\tbranch 'x' of ../up\n", hex + "\tnot-for-merge\ttag 'v1' of https://a.test/b\n"},
 			{hex + "\t\ta\x1b[2J\n", hex + "\tx\ta\n"},

@@ -33,6 +33,8 @@ const (
 	longestName = 4096
 	// maxNamed is how many bytes the names of an index may have, which can share their starts.
 	maxNamed = 128 << 20
+	// maxParts is how many parts may follow the entries.
+	maxParts = 100
 	// maxTrees is how many folders those may be in.
 	maxTrees = 1 << 20
 )
@@ -46,13 +48,25 @@ type indexEntry struct {
 	whole bool
 }
 
+// found is the sum of what was found, if anything was: an agent can have any amount of it.
+type found struct {
+	hash.Hash
+	any bool
+}
+
+// add adds what was found.
+func (f *found) add(format string, args ...any) {
+	f.any = true
+	fmt.Fprintf(f.Hash, format, args...)
+}
+
 // index is what is found in an index of git's. Each object's name has size bytes.
 type index struct {
 	content []byte
 	size    int
 	// outside are the entries that lead out of the working directory or into git's folder, and
 	// hidden is because of what git does not show a change, or commits another one.
-	outside, hidden bytes.Buffer
+	outside, hidden found
 	// starts are where the entries begin, and whole those at which git can begin to read.
 	starts []int
 	whole  []bool
@@ -71,20 +85,21 @@ type cachedTree struct {
 // readIndex reads an index. After an error it has what was found until then.
 func readIndex(content []byte, size int) (x *index, err error) {
 	x = &index{content: content, size: size, trees: map[string]cachedTree{}}
+	x.outside.Hash, x.hidden.Hash = sha256.New(), sha256.New()
 	var last []byte
 	var lastStage uint16
 	end, err := x.entries(func(at int, e *indexEntry) error {
 		x.starts, x.whole = append(x.starts, at), append(x.whole, e.whole)
 		name := e.name
 		if e.mode>>12 == folder {
-			fmt.Fprintf(&x.hidden, "%q\n", name) // a folder of which git looks at no file
+			x.hidden.add("%q\n", name) // a folder of which git looks at no file
 			name = bytes.TrimSuffix(name, []byte("/"))
 		}
 		if leadsOut(name, e.mode) && len(name) > 0 { // without a name it is of a split index
-			fmt.Fprintf(&x.outside, "%o %x %q\n", e.mode, e.id, name)
+			x.outside.add("%o %x %q\n", e.mode, e.id, name)
 		}
 		if e.flags&assumeValid != 0 || e.more&skipWorktree != 0 {
-			fmt.Fprintf(&x.hidden, "%q\n", name)
+			x.hidden.add("%q\n", name)
 		}
 		switch c := bytes.Compare(last, e.name); {
 		case len(x.starts) == 1:
@@ -168,8 +183,12 @@ func (x *index) entries(visit func(at int, e *indexEntry) error) (end int, err e
 func (x *index) parts(end int) error {
 	const head = 8 // of a part: its name and its size
 	rest := x.content[end : len(x.content)-x.size]
+	// Git finds the part EOIE by its place, at the end, whatever is before it.
+	place := max(0, len(rest)-head-4-x.size)
+	ends, count := bytes.HasPrefix(rest[place:], []byte("EOIE")), 0
 	for len(rest) > 0 {
-		if len(rest) < head || uint64(binary.BigEndian.Uint32(rest[4:])) > uint64(len(rest)-head) {
+		if count++; count > maxParts || len(rest) < head ||
+			uint64(binary.BigEndian.Uint32(rest[4:])) > uint64(len(rest)-head) {
 			return errNoIndex
 		}
 		size := int(binary.BigEndian.Uint32(rest[4:]))
@@ -187,14 +206,18 @@ func (x *index) parts(end int) error {
 			if len(part) != 4+x.size || int(binary.BigEndian.Uint32(part)) != end {
 				return errNoIndex // git would read other parts
 			}
+			ends = ends && len(rest) > head+size
 		case "IEOT":
 			if !x.blocks(part) {
 				return errNoIndex // git would read other entries
 			}
 		default: // git does not look at each file because of it, or we do not know
-			fmt.Fprintf(&x.hidden, "%q %x\n", name, sha256.Sum256(part))
+			x.hidden.add("%q %x\n", name, sha256.Sum256(part))
 		}
 		rest = rest[head+size:]
+	}
+	if ends { // but not as a part of its own
+		return errNoIndex
 	}
 	return nil
 }
@@ -222,7 +245,7 @@ func (x *index) resolved(part []byte) error {
 	for len(part) > 0 {
 		name, rest, ok := bytes.Cut(part, []byte{0})
 		if len(name) == 0 || leadsOut(name, 0) {
-			fmt.Fprintf(&x.outside, "%q\n", name)
+			x.outside.add("%q\n", name)
 		}
 		ids := 0
 		for range 3 {
@@ -294,7 +317,7 @@ func (x *index) compare() error {
 		sum.Write(t.content)
 		is := cachedTree{t.entries, string(sum.Sum(nil))}
 		if said, ok := x.trees[t.at]; ok && (t.other || said != is) {
-			fmt.Fprintf(&x.hidden, "%q %d %x\n", t.at, said.entries, said.id)
+			x.hidden.add("%q %d %x\n", t.at, said.entries, said.id)
 		}
 		delete(x.trees, t.at)
 		if open = open[:len(open)-1]; len(open) == 0 {
