@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/advice"
+	"github.com/postern/postern/visible"
 )
 
 // longestLine is what a terminal passes of a line; the rest is lost without a word.
@@ -41,7 +42,7 @@ func Ask(ctx context.Context, in, on *os.File, question string) ([]byte, error) 
 		fmt.Fprintln(on)
 	}()
 	advice.Settle(on)
-	show := func() { fmt.Fprintf(on, "%s (it is not shown; Ctrl-C: nothing changes): ", advice.Visible(question)) }
+	show := func() { fmt.Fprintf(on, "%s (it is not shown; Ctrl-C: nothing changes): ", visible.Text(question)) }
 	show()
 	read := make(chan error, 1)
 	line := make([]byte, longestLine+1)

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/visible"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -34,7 +34,7 @@ func Agents(
 				failed = errors.Join(failed, err)
 				continue
 			}
-			advice.Printf(w, "%s: node %s does not confirm: %s was cut off it from outside, with %d connections\n", filepath.Base(home.Root), node, agent, n)
+			visible.Printf(w, "%s: node %s does not confirm: %s was cut off it from outside, with %d connections\n", filepath.Base(home.Root), node, agent, n)
 		}
 	}
 	return false, failed
@@ -68,7 +68,7 @@ func Mend(
 			mended, err := mend(home, node, agent)
 			failed = errors.Join(failed, err)
 			if mended && notKilled != nil {
-				advice.Printf(w, "%s: %s is not killed, and reaches node %s again\n",
+				visible.Printf(w, "%s: %s is not killed, and reaches node %s again\n",
 					filepath.Base(home.Root), agent, node)
 				enough = true
 			}

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // Agent is everything that an agent may do, and what isolates its commands.
@@ -87,10 +87,10 @@ func (a *Agent) Print(w io.Writer) {
 		if r.Deny {
 			verb = "may never"
 		}
-		advice.Printf(w, "%s %s %s\n", agent, verb, r.What())
+		visible.Printf(w, "%s %s %s\n", agent, verb, r.What())
 		note := func(key, value string) {
 			if value != "" {
-				advice.Printf(w, "    %-11s %s\n", key+":", value)
+				visible.Printf(w, "    %-11s %s\n", key+":", value)
 			}
 		}
 		note("rule", WithSource(r.ID, r.Source))
@@ -121,11 +121,11 @@ func (a *Agent) Print(w io.Writer) {
 		note("owner", r.Owner)
 	}
 	if len(a.Rules) > 0 {
-		advice.Printf(w, "everything else is denied by %s\n", plan.DefaultRule(agent))
+		visible.Printf(w, "everything else is denied by %s\n", plan.DefaultRule(agent))
 	} else {
-		advice.Printf(w, "%s may do nothing\n", agent)
+		visible.Printf(w, "%s may do nothing\n", agent)
 	}
 	if runs := a.runs(); runs != "" {
-		advice.Println(w, runs)
+		visible.Println(w, runs)
 	}
 }

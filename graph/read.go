@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern/postern/advice"
+	"github.com/postern/postern/visible"
 )
 
 // MostBytes bounds what [Read] reads: more than ten times what the engine writes of 5,000 resources.
@@ -60,7 +60,7 @@ func Read(r io.Reader) (*Graph, error) {
 func (g *Graph) printable() error {
 	for i := range g.Resources {
 		for _, text := range []string{g.Resources[i].URN, g.Resources[i].Type, g.Resources[i].Name} {
-			if strings.IndexFunc(text, advice.Hides) >= 0 {
+			if strings.IndexFunc(text, visible.Hides) >= 0 {
 				return fmt.Errorf("read the resources: %q has a character that nobody sees", text)
 			}
 		}

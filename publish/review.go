@@ -23,6 +23,7 @@ import (
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // UnseenError means that nothing was done, because a person must first see what the stack file
@@ -73,10 +74,10 @@ func Announce(w io.Writer, f *stacks.File) {
 	if agents, err := Proposal(f); agents != nil && found == "" {
 		found = "an agent may write it"
 	} else if err != nil && found == "" {
-		found = "an agent may write it, or not: " + advice.Visible(err.Error())
+		found = "an agent may write it, or not: " + visible.Text(err.Error())
 	}
 	if found != "" {
-		advice.Printf(w, "stack file: %s (%s)\n", advice.Visible(f.Real), found)
+		visible.Printf(w, "stack file: %s (%s)\n", visible.Text(f.Real), found)
 	}
 }
 
@@ -158,7 +159,7 @@ func (r *Review) Print(w io.Writer) {
 		PrintChanges(w, r.Changes)
 	}
 	for _, line := range r.More {
-		advice.Println(w, advice.Visible(line))
+		visible.Println(w, visible.Text(line))
 	}
 }
 
@@ -167,10 +168,10 @@ func (r *Review) Print(w io.Writer) {
 func PrintChanges(w io.Writer, changes []plan.Change) {
 	advice.Settle(w)
 	if len(changes) == 0 {
-		advice.Println(w, "nothing changes for any agent")
+		visible.Println(w, "nothing changes for any agent")
 	}
 	for _, c := range changes {
-		advice.Println(w, advice.Visible(c.Line()))
+		visible.Println(w, visible.Text(c.Line()))
 	}
 }
 
@@ -219,7 +220,7 @@ func (r *Review) Ask(ctx context.Context) error {
 	if r.Yes && !onlyThere {
 		return nil
 	}
-	why = advice.Visible(why) // an agent may have named a folder
+	why = visible.Text(why) // an agent may have named a folder
 	if !r.shown {
 		r.Print(r.Out)
 	}
@@ -260,7 +261,7 @@ func confirm(ctx context.Context, in *os.File, on io.Writer, question string) er
 	}
 	wanted := fmt.Sprintf("yes %d", number.Int64()+1000)
 	advice.Settle(on)
-	_, _ = io.WriteString(on, advice.Lines(question)+" Type "+wanted+": ") // a question has several lines
+	_, _ = io.WriteString(on, visible.Lines(question)+" Type "+wanted+": ") // a question has several lines
 	answer, err := readAnswer(ctx, in)
 	if err != nil {
 		return err
@@ -299,7 +300,7 @@ func (r *Review) named() string {
 		names = names[:3]
 	}
 	for i, name := range names {
-		if name = advice.Visible(name); len(name) > 300 { // a host's name has 253
+		if name = visible.Text(name); len(name) > 300 { // a host's name has 253
 			name = strings.ToValidUTF8(name[:300], "") + "..."
 		}
 		names[i] = name

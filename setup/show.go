@@ -16,6 +16,7 @@ import (
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // UpPatience bounds the time in which a stack comes up.
@@ -28,7 +29,7 @@ func Unchanged(file *stacks.File, home home.Folder, live *plan.Plan) error {
 	if err != nil {
 		return err
 	}
-	path := advice.Visible(file.Real)
+	path := visible.Text(file.Real)
 	if stack.Target != stacks.TargetLocal || len(plan.Diff(live, stack.Plan)) > 0 {
 		return fmt.Errorf("stack %s is stopped, and %s has changes that are not published: see `%s`, and bring the "+
 			"stack up with `%s`", file.Name(), path, file.Command("diff"), file.Command("up"))

@@ -143,7 +143,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			from: "stacks/yaml", only: []string{"hostpath"},
 			why: "it reads values and says where they are; what they mean is the business of whoever asks for them",
 		},
-		{from: "explain", only: []string{"plan", "target", "stacks", "toolbox/repository", "home", "hostpath", "atomicfile", "accesslog", "guard", "advice", "exit"}, never: []string{"github.com/spf13"}, why: "an explanation follows from the stack file and the plan alone, whoever shows it"},
+		{from: "explain", only: []string{"plan", "target", "stacks", "toolbox/repository", "home", "hostpath", "atomicfile", "accesslog", "guard", "advice", "visible", "exit"}, never: []string{"github.com/spf13"}, why: "an explanation follows from the stack file and the plan alone, whoever shows it"},
 		{from: "publish", never: []string{"github.com/pulumi", "xds/secret", "sandbox", "envoy"}, why: "it decides who has to see a difference; what the difference becomes is not its business"},
 		{
 			from: "cut", never: []string{"stacks", "publish", "github.com/spf13"},
@@ -161,36 +161,42 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			from: "credential", never: append([]string{"xds/secret", "github.com/spf13"}, clouds...),
 			why: "an operator gives a value, and reads none; accounts are opened by whoever calls it",
 		},
-		{from: "graph", only: []string{}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
+		{from: "graph", only: []string{"visible"}, never: []string{"github.com"}, why: "whoever judges a plan reads it as data; an SDK here would cost every reader its compile time"},
 		{from: "policies/packet", only: []string{}, never: []string{"github.com"}, why: "sets of packets are arithmetic"},
 		{
-			from: "policies/reach", only: []string{"graph", "policies/packet"}, never: []string{"github.com"},
-			why: "what is proved follows from the plan's data alone",
+			from: "policies/reach", only: []string{
+				"graph", "policies/packet", "visible", "plan", "plan/cloud", "plan/network", "plan/tool", "target",
+			}, never: []string{"github.com"},
+			why: "what is proved follows from the plan's data and the policy alone",
 		},
 		{
-			from: "policies/iam", only: []string{"graph", "policies/reach", "policies/packet"}, never: []string{"github.com"},
+			from: "policies/iam", only: []string{"graph", "policies/reach", "policies/packet", "visible"}, never: []string{"github.com"},
 			why: "who may do what follows from the plan's documents alone",
 		},
 		{
-			from: "policies/proof", never: []string{"sandbox", "bundle", "xds", "envoy", "github.com/pulumi", "github.com/aws"},
+			from: "policies/proof", never: []string{"sandbox", "bundle", "xds", "github.com/pulumi", "github.com/aws"},
 			why: "a report follows from the stack file and the plan's data: it starts nothing, and asks nobody",
 		},
 		{
-			from: "policies/guardrail", only: []string{"graph", "policies/packet", "plan", "target", "stacks/hosting"},
+			from: "policies/guardrail", only: []string{
+				"graph", "policies/packet", "policies/reach", "policies/proxy", "policies/iam", "plan", "target",
+				"stacks/hosting", "visible", "envoy", "guard", "accesslog", "hostpath",
+			},
 			never: []string{"github.com/pulumi", "github.com/spf13"},
 			why:   "what is found follows from the plan's data alone, whoever shows it",
 		},
 		{
-			from: "policies/check", only: []string{"graph"}, never: []string{"github.com"},
+			from: "policies/check", only: []string{"graph", "visible"}, never: []string{"github.com"},
 			why: "what AWS would refuse follows from the plan's data alone",
 		},
 		{
-			from: "policies/cost", only: []string{"graph"}, never: []string{"github.com"},
+			from: "policies/cost", only: []string{"graph", "visible"}, never: []string{"github.com"},
 			why: "what a plan costs follows from the plan's data alone",
 		},
 		{
 			from: "policies/cel", only: []string{
-				"graph", "policies/packet", "policies/guardrail", "plan", "target", "stacks/hosting", "stacks/yaml", "hostpath",
+				"graph", "policies/packet", "policies/reach", "policies/proxy", "policies/iam", "policies/guardrail", "plan",
+				"target", "stacks/hosting", "stacks/yaml", "hostpath", "visible", "envoy", "guard", "accesslog",
 			},
 			never: []string{"github.com/pulumi", "github.com/spf13"},
 			why:   "an expression sees a resource or a rule, and nothing of this machine",
@@ -199,7 +205,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			from: "stacks/hosting", only: []string{},
 			why: "under which names strangers can have a name does not depend on a stack",
 		},
-		{from: "cloud", only: []string{"plan", "target", "audit", "guard", "accesslog", "atomicfile", "graph"}, never: []string{"github.com/pulumi"}, why: "operators ask an account what there is; what should be there they have as data"},
+		{from: "cloud", only: []string{"plan", "target", "audit", "guard", "accesslog", "atomicfile", "graph", "visible"}, never: []string{"github.com/pulumi"}, why: "operators ask an account what there is; what should be there they have as data"},
 		{from: "xds", never: []string{"cloud"}, why: "the control plane uses its bundle, its secrets and its signing key, and looks at nothing else in an account"},
 		{from: "envoy", never: []string{"stacks"}, why: "Envoy's resources follow from the plan alone; a stack file has positions and comments that must not matter"},
 		{from: "envoy", never: []string{"xds"}, why: "builders are pure and tested without a server; the server imports them"},
@@ -259,7 +265,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{
 			from: "sandbox/workspace",
 			only: []string{
-				"advice", "sandbox/wire", "sandbox/leak", "sandbox/workspace/tool", "home", "hostpath", "atomicfile",
+				"advice", "visible", "sandbox/wire", "sandbox/leak", "sandbox/workspace/tool", "home", "hostpath", "atomicfile",
 			},
 			never: []string{"github.com/spf13"},
 			why:   "it reads what an agent wrote, with the rights of a person: no more than that is its business",

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/engine/pack"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/graph"
@@ -19,6 +18,7 @@ import (
 	"github.com/postern/postern/policies/cel"
 	"github.com/postern/postern/policies/guardrail"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // check checks what `up` would create, or what is in a file, and changes nothing.
@@ -32,13 +32,13 @@ func (d *driver) check(ctx context.Context) error {
 	case d.SARIF:
 		err = report.SARIF(d.out, source, o.More)
 	case d.JSON:
-		err = advice.Encode(d.out, report, "  ")
+		err = visible.Encode(d.out, report, "  ")
 	default:
 		err = report.Print(d.out)
 	}
 	if err == nil && report.Blocks() {
 		err = exit.With(exit.Open, fmt.Errorf("guardrails do not hold for %s: correct what is named, or waive it in the "+
-			"stack file", advice.Visible(source)))
+			"stack file", visible.Text(source)))
 	}
 	return err
 }
@@ -92,7 +92,7 @@ func open(path string) (*graph.Graph, error) {
 	}
 	g, err := graph.Read(in)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", advice.Visible(path), err)
+		return nil, fmt.Errorf("%s: %w", visible.Text(path), err)
 	}
 	return g, nil
 }
@@ -123,7 +123,7 @@ func ownPolicies(folder string) (*cel.Set, error) {
 		return nil, err
 	}
 	if err := folders.CheckFolder(folder); err != nil {
-		return nil, fmt.Errorf("use the policies in %s: %w", advice.Visible(folder), err)
+		return nil, fmt.Errorf("use the policies in %s: %w", visible.Text(folder), err)
 	}
 	return cel.Load(folder, folders.Check)
 }
@@ -141,7 +141,7 @@ func (d *driver) testPolicies(context.Context) error {
 			return err
 		}
 		if folder = stack.Guardrails.Policies; folder == "" {
-			return fmt.Errorf("%s has no policies of its own: write guardrails: {policies: FOLDER}", advice.Visible(file.Path))
+			return fmt.Errorf("%s has no policies of its own: write guardrails: {policies: FOLDER}", visible.Text(file.Path))
 		}
 	}
 	own, err := ownPolicies(folder)
@@ -157,15 +157,15 @@ func (d *driver) testPolicies(context.Context) error {
 			failed++
 		}
 		if !d.JSON {
-			advice.Printf(d.out, "%-7s %s %s", word, r.Policy, r.Test)
+			visible.Printf(d.out, "%-7s %s %s", word, r.Policy, r.Test)
 			if r.Problem != "" {
-				advice.Printf(d.out, ": %s (%s)", r.Problem, r.At)
+				visible.Printf(d.out, ": %s (%s)", r.Problem, r.At)
 			}
-			advice.Println(d.out)
+			visible.Println(d.out)
 		}
 	}
 	if d.JSON {
-		if err := advice.Encode(d.out, results, "  "); err != nil {
+		if err := visible.Encode(d.out, results, "  "); err != nil {
 			return err
 		}
 	}

@@ -6,11 +6,11 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // orphans are programs for clouds that declare nothing. Each fails if the cloud has the stack.
@@ -27,7 +27,7 @@ func (d *driver) elsewhere(ctx context.Context) (*stacks.Stack, error) {
 		if !engine.Exists(d.home, d.name) {
 			return nil, err // the stack may be in a cloud
 		}
-		advice.Printf(os.Stderr, "warning: the stack file is not valid, and the state in %s decides: %s\n", d.home.Root,
+		visible.Printf(os.Stderr, "warning: the stack file is not valid, and the state in %s decides: %s\n", d.home.Root,
 			err)
 		return nil, nil //nolint:nilerr // said
 	}

@@ -7,11 +7,11 @@ import (
 	"os"
 	"strings"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/provider"
+	"github.com/postern/postern/visible"
 )
 
 func (d *driver) destroy(ctx context.Context) error {
@@ -28,7 +28,7 @@ func (d *driver) destroy(ctx context.Context) error {
 	var killed bundle.Killed
 	if stack == nil {
 		if killed, err = provider.KeepKills(ctx, d.home); err != nil {
-			advice.Printf(os.Stderr, "warning: look with `postern status` after the next up: %s\n", err)
+			visible.Printf(os.Stderr, "warning: look with `postern status` after the next up: %s\n", err)
 		}
 	}
 	err = d.run(ctx, nil, func(e *engine.Engine, ctx context.Context) (*engine.Summary, error) {
@@ -49,7 +49,7 @@ func (d *driver) destroy(ctx context.Context) error {
 		ended, err := engine.EndAll(ctx, d.home)
 		for _, what := range ended {
 			if !d.JSON {
-				advice.Printf(d.out, "  ended %s, which the engine did not know of\n", what)
+				visible.Printf(d.out, "  ended %s, which the engine did not know of\n", what)
 			}
 		}
 		if err == nil {
@@ -68,14 +68,14 @@ func (d *driver) destroy(ctx context.Context) error {
 			unkill = []string{"unkill", "--stack"}
 		}
 		if killed.Stack || len(killed.Agents) > 0 {
-			advice.Printf(d.out, "  the kill stays: after the next up, `%s` takes it back\n", d.file.Command(unkill...))
+			visible.Printf(d.out, "  the kill stays: after the next up, `%s` takes it back\n", d.file.Command(unkill...))
 		}
 	}
 	if _, err := os.Stat(d.home.AuditDir()); err == nil && !d.JSON {
-		advice.Printf(d.out, "  the audit log stays in %s\n", d.home.AuditDir())
+		visible.Printf(d.out, "  the audit log stays in %s\n", d.home.AuditDir())
 	}
 	if _, err := os.Stat(d.home.OperatorKey()); err == nil && !d.JSON {
-		advice.Printf(d.out, "  your operator's key stays in %s\n", d.home.OperatorDir())
+		visible.Printf(d.out, "  your operator's key stays in %s\n", d.home.OperatorDir())
 	}
 	return nil
 }

@@ -23,7 +23,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/checkout"
 	"github.com/postern/postern/components/local"
@@ -40,6 +39,7 @@ import (
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/usage"
+	"github.com/postern/postern/visible"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -49,7 +49,7 @@ func main() {
 	hostpath.CleanEnvironment()
 	if filepath.Base(os.Args[0]) == pack.Program { // the engine wants the guardrails
 		if err := servePack(context.Background()); err != nil {
-			advice.Error(os.Stderr, "postern:", err)
+			visible.Error(os.Stderr, "postern:", err)
 			os.Exit(1)
 		}
 		return
@@ -62,12 +62,12 @@ func main() {
 	// that is lost. A signal that is taken is an error of the write alone.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := usage.Signals(func(sig usage.SignalError) {
-		advice.Printf(os.Stderr, "postern: %v: it ends what it has begun; once more ends it at once\n", sig)
+		visible.Printf(os.Stderr, "postern: %v: it ends what it has begun; once more ends it at once\n", sig)
 	})
 	err := usage.Ended(ctx, command().ExecuteContext(ctx))
 	stop()
 	if err != nil {
-		advice.Error(os.Stderr, "postern:", err)
+		visible.Error(os.Stderr, "postern:", err)
 		os.Exit(exit.Status(err))
 	}
 }
@@ -78,7 +78,7 @@ func declareForEngine() {
 	file, stack, err := loadForEngine(os.Getenv("PULUMI_STACK"))
 	pulumi.Run(func(ctx *pulumi.Context) error {
 		if err != nil {
-			return errors.New(advice.Lines(err.Error())) // the engine prints it as it is
+			return errors.New(visible.Lines(err.Error())) // the engine prints it as it is
 		}
 		home, err := claim(ctx, file, stack)
 		if err != nil {
@@ -88,7 +88,7 @@ func declareForEngine() {
 			return err
 		}
 		for _, problem := range stack.Warnings {
-			if err := ctx.Log.Warn(advice.Lines(problem.Error()), nil); err != nil {
+			if err := ctx.Log.Warn(visible.Lines(problem.Error()), nil); err != nil {
 				return err
 			}
 		}
@@ -378,7 +378,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 			return err
 		}
 		if d.backend == "" && !scratch {
-			advice.Printf(os.Stderr, "warning: only this machine will have the state of the stack, in %s: "+
+			visible.Printf(os.Stderr, "warning: only this machine will have the state of the stack, in %s: "+
 				"write aws: {state: s3://BUCKET} into the stack file, or use `pulumi login`\n", d.home.PulumiDir())
 		}
 	} else {
@@ -390,7 +390,7 @@ func (d *driver) drive(ctx context.Context, scratch bool, op func(*engine.Engine
 			return err
 		}
 		if why != "" {
-			advice.Println(os.Stderr, "warning: the control plane and the nodes run as root, not as users of their own:", why)
+			visible.Println(os.Stderr, "warning: the control plane and the nodes run as root, not as users of their own:", why)
 		}
 	}
 	if !scratch {
@@ -422,7 +422,7 @@ func (d *driver) load(ctx context.Context) (*stacks.Stack, error) {
 		return nil, err
 	}
 	for _, problem := range stack.Warnings {
-		advice.Error(os.Stderr, "warning:", problem)
+		visible.Error(os.Stderr, "warning:", problem)
 	}
 	return stack, nil
 }
@@ -510,9 +510,9 @@ func (d *driver) engine(ctx context.Context, program pulumi.RunFunc, use func(*e
 // report prints the summary and, if the stack is up, what is live.
 func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 	if d.JSON {
-		return advice.Encode(d.out, sum, "  ")
+		return visible.Encode(d.out, sum, "  ")
 	}
-	advice.Println(d.out, sum.Line())
+	visible.Println(d.out, sum.Line())
 	if sum.Operation != "up" {
 		return nil
 	}
@@ -523,17 +523,17 @@ func (d *driver) report(ctx context.Context, sum *engine.Summary) error {
 	if err != nil {
 		return err
 	}
-	advice.Printf(d.out, "  version %s is live on %d of %d nodes\n", status.Version, status.Live(), len(status.Nodes))
+	visible.Printf(d.out, "  version %s is live on %d of %d nodes\n", status.Version, status.Live(), len(status.Nodes))
 	if len(status.Killed) > 0 {
-		advice.Printf(d.out, "  killed: %s; `%s` lets them work again\n", strings.Join(status.Killed, ", "),
+		visible.Printf(d.out, "  killed: %s; `%s` lets them work again\n", strings.Join(status.Killed, ", "),
 			d.file.Command("unkill", "--agent", status.Killed[0]))
 	}
 	for _, n := range status.RefusedNodes {
-		advice.Printf(d.out, "  warning: node %q is refused: %s\n", n.ID, n.Reason)
+		visible.Printf(d.out, "  warning: node %q is refused: %s\n", n.ID, n.Reason)
 	}
 	for _, c := range status.Credentials {
 		if !c.OK {
-			advice.Printf(d.out, "  warning: credential %s: %s\n", c.Name, c.Problem)
+			visible.Printf(d.out, "  warning: credential %s: %s\n", c.Name, c.Problem)
 		}
 	}
 	if n := status.Live(); n == 0 || n < len(status.Nodes) {

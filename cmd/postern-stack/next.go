@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/engine"
+	"github.com/postern/postern/visible"
 )
 
 // next prints what a person needs after an `up`, and notes where to publish: a
@@ -17,9 +17,9 @@ func (d *driver) next(sum *engine.Summary) error {
 	for _, key := range slices.Sorted(maps.Keys(sum.Outputs)) {
 		switch v := sum.Outputs[key].(type) {
 		case string:
-			advice.Printf(d.out, "  %-15s %s\n", key, v)
+			visible.Printf(d.out, "  %-15s %s\n", key, v)
 		case []any:
-			advice.Printf(d.out, "  %-15s %s\n", key, strings.Trim(fmt.Sprint(v), "[]"))
+			visible.Printf(d.out, "  %-15s %s\n", key, strings.Trim(fmt.Sprint(v), "[]"))
 		}
 	}
 	if store, ok := sum.Outputs["store"].(string); ok {
@@ -37,7 +37,7 @@ func (d *driver) next(sum *engine.Summary) error {
 			return fmt.Errorf("note where to publish: %w", err)
 		}
 	}
-	advice.Printf(d.out, "  the fleet serves when its secrets have values (%s) and a policy is published: docs/aws.md\n",
+	visible.Printf(d.out, "  the fleet serves when its secrets have values (%s) and a policy is published: docs/aws.md\n",
 		d.file.Command("secret", "list"))
 	return nil
 }

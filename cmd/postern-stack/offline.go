@@ -10,7 +10,6 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/engine/capture"
@@ -21,6 +20,7 @@ import (
 	"github.com/postern/postern/policies/proof"
 	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // previewOffline prints what the program declares, what that costs, and what a
@@ -148,7 +148,7 @@ func describe(out io.Writer, stack *stacks.Stack, g *graph.Graph) error {
 			components++
 		}
 	}
-	head := advice.Sprintf("stack %s, offline: %d resources in %d components\n", g.Stack, resources, components)
+	head := visible.Sprintf("stack %s, offline: %d resources in %d components\n", g.Stack, resources, components)
 	if _, err := io.WriteString(out, head); err != nil {
 		return fmt.Errorf("print the plan: %w", err)
 	}

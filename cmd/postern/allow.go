@@ -10,13 +10,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/stacks/clients"
 	"github.com/postern/postern/stacks/edit"
+	"github.com/postern/postern/visible"
 )
 
 // editFlags are the flags that allow and revoke share.
@@ -132,10 +132,10 @@ moved. What has ended is taken out of the file.`,
 func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	w := cmd.OutOrStdout()
 	for _, text := range edited.Lookalikes() {
-		advice.Println(cmd.ErrOrStderr(), "warning:", text)
+		visible.Println(cmd.ErrOrStderr(), "warning:", text)
 	}
 	for _, text := range edited.Ended {
-		advice.Println(cmd.ErrOrStderr(), "note:", text)
+		visible.Println(cmd.ErrOrStderr(), "note:", text)
 	}
 	if f.noPublish && !f.dryRun {
 		return onlyEdit(w, edited)
@@ -152,7 +152,7 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	if f.dryRun {
 		publish.PrintChanges(w, edited.Changes())
 		if live.Seq > 0 && len(others) > 0 {
-			advice.Printf(w, "also in %s, and not live:\n", edited.Path)
+			visible.Printf(w, "also in %s, and not live:\n", edited.Path)
 			publish.PrintChanges(w, others)
 		}
 		return nil
@@ -165,12 +165,12 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 	}
 	switch {
 	case len(edited.Changes()) == 0 && len(others) == 0:
-		advice.Printf(w, "nothing to change: %s already says this, and it is live\n", edited.Path)
+		visible.Printf(w, "nothing to change: %s already says this, and it is live\n", edited.Path)
 		return nil
 	case len(others) > 0 && !f.withOthers:
-		advice.Println(w, "asked for:")
+		visible.Println(w, "asked for:")
 		publish.PrintChanges(w, edited.Changes())
-		advice.Printf(w, "also in %s, and not live:\n", edited.Path)
+		visible.Printf(w, "also in %s, and not live:\n", edited.Path)
 		publish.PrintChanges(w, others)
 		return &publish.OtherChangesError{File: edited.Path, Count: len(others), Push: edited.Command("push")}
 	}
@@ -199,13 +199,13 @@ func (f *editFlags) apply(cmd *cobra.Command, edited *edit.Edit) error {
 func onlyEdit(w io.Writer, edited *edit.Edit) error {
 	changes := edited.Changes()
 	if len(changes) == 0 {
-		advice.Printf(w, "nothing to change: %s already says this\n", edited.Path)
+		visible.Printf(w, "nothing to change: %s already says this\n", edited.Path)
 		return nil
 	}
 	if err := edited.Write(); err != nil {
 		return err
 	}
 	publish.PrintChanges(w, changes)
-	advice.Printf(w, "%s is edited, not published: run `%s`\n", edited.Path, edited.Command("push"))
+	visible.Printf(w, "%s is edited, not published: run `%s`\n", edited.Path, edited.Command("push"))
 	return nil
 }

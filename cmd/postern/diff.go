@@ -6,11 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // errDiffer makes the exit status 1, like diff and kubectl diff. Failures have the status 2 here.
@@ -59,7 +59,7 @@ of YAML. The riskiest change comes first. Nothing is changed.`,
 				if changes == nil {
 					changes = []plan.Change{}
 				}
-				if err := advice.Encode(w, changes, ""); err != nil {
+				if err := visible.Encode(w, changes, ""); err != nil {
 					return exit.BadUsage(fmt.Errorf("write changes: %w", err))
 				}
 			} else {

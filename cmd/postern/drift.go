@@ -9,13 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/cmd/postern/records"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // errDrift makes the exit status 1. Failures have the status 2 here, as in diff.
@@ -112,7 +112,7 @@ func printDrift(w io.Writer, stack *stacks.Stack, found []cloud.Difference, asJS
 		if found == nil {
 			found = []cloud.Difference{}
 		}
-		return advice.Encode(w, struct {
+		return visible.Encode(w, struct {
 			Stack       string             `json:"stack"`
 			Account     string             `json:"account"`
 			Region      string             `json:"region"`
@@ -120,7 +120,7 @@ func printDrift(w io.Writer, stack *stacks.Stack, found []cloud.Difference, asJS
 		}{stack.Name, stack.AWS.Account, stack.AWS.Region, found}, "  ")
 	}
 	if len(found) == 0 {
-		advice.Printf(w, "stack %s in %s of account %s is as planned\n",
+		visible.Printf(w, "stack %s in %s of account %s is as planned\n",
 			stack.Name, stack.AWS.Region, stack.AWS.Account)
 	}
 	for _, f := range found {
@@ -128,7 +128,7 @@ func printDrift(w io.Writer, stack *stacks.Stack, found []cloud.Difference, asJS
 		if f.ID != "" {
 			where += " (" + f.ID + ")"
 		}
-		advice.Printf(w, "%-8s  %s: %s\n          %s\n",
+		visible.Printf(w, "%-8s  %s: %s\n          %s\n",
 			f.Risk, records.Plain(where), records.Plain(f.What), records.Plain(f.Do))
 	}
 	return nil

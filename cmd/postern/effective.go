@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/explain"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 func newEffectiveCmd() *cobra.Command {
@@ -41,7 +41,7 @@ it says what isolates the agent's commands, if they run on this machine.`,
 			}
 			w := cmd.OutOrStdout()
 			if asJSON {
-				return advice.Encode(w, effective, "")
+				return visible.Encode(w, effective, "")
 			}
 			effective.Print(w)
 			return nil

@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/svid"
+	"github.com/postern/postern/visible"
 )
 
 func newEvictCmd() *cobra.Command {
@@ -45,7 +45,7 @@ planes. Otherwise the node joins again under another name.`,
 			case err != nil:
 				return exit.With(exit.Partial, fmt.Errorf("published as %d, and not confirmed everywhere: %w; a control plane applies it as soon as it sees it", out.Seq, err))
 			}
-			advice.Printf(cmd.OutOrStdout(), "%s: %s refused from now on, after %.1f ms\n", file.Name(), strings.Join(nodes, ", "), out.Converged.Millis)
+			visible.Printf(cmd.OutOrStdout(), "%s: %s refused from now on, after %.1f ms\n", file.Name(), strings.Join(nodes, ", "), out.Converged.Millis)
 			return nil
 		},
 	}

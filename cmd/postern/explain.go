@@ -11,12 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/explain"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 func newExplainCmd() *cobra.Command {
@@ -54,14 +54,14 @@ Whether an agent is killed is read from what is published. A killed agent may do
 			e := explain.Request(stack, r, time.Now())
 			killed, err := isKilled(cmd, home, agent)
 			if err != nil {
-				advice.Printf(cmd.ErrOrStderr(), "note: it is not known whether %s is killed: %v\n", agent, err)
+				visible.Printf(cmd.ErrOrStderr(), "note: it is not known whether %s is killed: %v\n", agent, err)
 			}
 			if killed {
 				e.Kill(stack.File, agent)
 			}
 			w := cmd.OutOrStdout()
 			if asJSON {
-				if err := advice.Encode(w, e, ""); err != nil {
+				if err := visible.Encode(w, e, ""); err != nil {
 					return err
 				}
 			} else {
@@ -106,10 +106,10 @@ func printExplanation(w io.Writer, e *explain.Explanation) {
 	}
 	line := func(key, value string) {
 		if value != "" {
-			advice.Printf(w, "%-11s %s\n", key, value)
+			visible.Printf(w, "%-11s %s\n", key, value)
 		}
 	}
-	advice.Printf(w, "%s: %s\n", verdict, e.Reason)
+	visible.Printf(w, "%s: %s\n", verdict, e.Reason)
 	if e.Rule != "" {
 		line("rule:", explain.WithSource(e.Rule, e.Source))
 	}

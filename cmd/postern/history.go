@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/visible"
 )
 
 func newHistoryCmd() *cobra.Command {
@@ -33,7 +33,7 @@ func newHistoryCmd() *cobra.Command {
 					if b.Broken() != nil {
 						continue
 					}
-					if err := advice.Encode(cmd.OutOrStdout(), b, ""); err != nil {
+					if err := visible.Encode(cmd.OutOrStdout(), b, ""); err != nil {
 						return err
 					}
 				}
@@ -44,10 +44,10 @@ func newHistoryCmd() *cobra.Command {
 				return err
 			}
 			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			advice.Printf(t, "NO.\tVERSION\tTIME\tBY\tWHAT CHANGED\n")
+			visible.Printf(t, "NO.\tVERSION\tTIME\tBY\tWHAT CHANGED\n")
 			for i, b := range history {
 				if err := b.Broken(); err != nil {
-					advice.Printf(t, "%d\t-\t-\t-\t%v\n", b.Seq, err)
+					visible.Printf(t, "%d\t-\t-\t-\t%v\n", b.Seq, err)
 					continue
 				}
 				version, err := b.Plan.Version()
@@ -65,7 +65,7 @@ func newHistoryCmd() *cobra.Command {
 				if !view.Marked(b.Seq) {
 					what = "was not live: " + what
 				}
-				advice.Printf(t, "%d\t%s\t%s\t%s\t%s\n",
+				visible.Printf(t, "%d\t%s\t%s\t%s\t%s\n",
 					b.Seq, version, b.Time.Local().Format(time.DateTime), b.By, what)
 			}
 			return t.Flush()
@@ -140,7 +140,7 @@ Correct it before the next "postern push" or "up", which would publish its conte
 			if err := publishPlan(cmd.Context(), cmd.OutOrStdout(), o, home, wanted.Plan); err != nil {
 				return err
 			}
-			advice.Println(cmd.ErrOrStderr(), "The stack file is as it was. Correct it before the next `postern push` or `up`,"+
+			visible.Println(cmd.ErrOrStderr(), "The stack file is as it was. Correct it before the next `postern push` or `up`,"+
 				" which would publish its content again.")
 			return nil
 		},

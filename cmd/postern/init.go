@@ -13,6 +13,7 @@ import (
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/setup"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 func newInitCmd() *cobra.Command {
@@ -50,7 +51,7 @@ decides on each change of it. --yes takes the usual answers, and publishes witho
 			if err != nil {
 				return err
 			}
-			advice.Printf(cmd.OutOrStdout(), "wrote %s\n", advice.Path(path))
+			visible.Printf(cmd.OutOrStdout(), "wrote %s\n", advice.Path(path))
 			file, err := stacks.Open(path)
 			if err != nil {
 				return err

@@ -19,6 +19,7 @@ import (
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 func newKillCmd() *cobra.Command {
@@ -166,7 +167,7 @@ func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 	}
 	_, found, why := openHome(cmd)
 	if errors.Is(why, home.ErrUnclaimed) {
-		advice.Error(cmd.ErrOrStderr(), "warning:", why)
+		visible.Error(cmd.ErrOrStderr(), "warning:", why)
 		why = nil
 	}
 	mend := cmd.Name() != "kill"
@@ -188,7 +189,7 @@ func killed(cmd *cobra.Command, all bool) ([]home.Folder, error) {
 		homes, err = cut.Whom(name, file == "" && name == stacks.Usual, why) // nobody has to name that one
 	}
 	for _, h := range homes {
-		advice.Printf(cmd.ErrOrStderr(), "%s: this is about the stack in %s\n", why, h.Root)
+		visible.Printf(cmd.ErrOrStderr(), "%s: this is about the stack in %s\n", why, h.Root)
 	}
 	return homes, err
 }

@@ -6,12 +6,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/denials"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/stacks/edit"
+	"github.com/postern/postern/visible"
 )
 
 // newLearnCmd runs a command, and offers to allow what was refused to it.
@@ -62,14 +62,14 @@ func (f *running) offer(cmd *cobra.Command) error {
 			Agent: f.agent, Hosts: []stacks.HostPort{{Host: w.Host, Port: w.Port}}, Methods: w.Methods, Paths: w.Paths,
 		}
 		if _, err := edit.Allow(f.file, r); err != nil {
-			advice.Printf(os.Stderr, "postern: not offered: %s\n", advice.Visible(err.Error()))
+			visible.Printf(os.Stderr, "postern: not offered: %s\n", visible.Text(err.Error()))
 			continue
 		}
 		requests = append(requests, r)
 	}
 	f.ended.Explain(os.Stderr, others)
 	if len(requests) == 0 {
-		advice.Println(cmd.OutOrStdout(), "nothing was refused that could be allowed")
+		visible.Println(cmd.OutOrStdout(), "nothing was refused that could be allowed")
 		return nil
 	}
 	edited, err := edit.Allow(f.file, requests...)

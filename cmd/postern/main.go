@@ -31,6 +31,7 @@ import (
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/telemetry"
 	"github.com/postern/postern/usage"
+	"github.com/postern/postern/visible"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -41,7 +42,7 @@ func main() {
 	}
 	collectLess()
 	ctx, stop := usage.Signals(func(sig usage.SignalError) {
-		advice.Printf(os.Stderr, "postern: %v: it ends what it has begun; once more ends it at once\n", sig)
+		visible.Printf(os.Stderr, "postern: %v: it ends what it has begun; once more ends it at once\n", sig)
 	})
 	tracer, flush, err := telemetry.Tracer(ctx, "postern")
 	if err != nil {
@@ -59,7 +60,7 @@ func main() {
 	if err == nil {
 		return
 	}
-	advice.Error(os.Stderr, "postern:", err)
+	visible.Error(os.Stderr, "postern:", err)
 	os.Exit(exit.Status(err))
 }
 
@@ -95,7 +96,7 @@ one. The agent is that of --agent, of $POSTERN_AGENT, or the stack's only one.`,
 	drive.Flags(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		trace.SpanFromContext(cmd.Context()).SetName(cmd.CommandPath())
-		cmd.SetContext(api.WithProgress(cmd.Context(), func(line string) { advice.Println(cmd.ErrOrStderr(), line) }))
+		cmd.SetContext(api.WithProgress(cmd.Context(), func(line string) { visible.Println(cmd.ErrOrStderr(), line) }))
 		if verbose, err := cmd.Flags().GetBool("verbose"); err != nil || !verbose {
 			return err
 		}
@@ -183,8 +184,9 @@ func openState(cmd *cobra.Command) (home.Folder, string, error) {
 // noteProposal warns that an agent may have written what a command shows.
 func noteProposal(cmd *cobra.Command, file *stacks.File) {
 	if agents, err := publish.Proposal(file); err != nil || agents != nil {
-		advice.Printf(cmd.ErrOrStderr(), "note: an agent may write %s, so the live version may differ: `%s` compares\n",
-			advice.Visible(file.Path), advice.Visible(file.Command("diff")))
+		visible.Printf(cmd.ErrOrStderr(),
+			"note: an agent may write %s, so the live version may differ: `%s` compares\n",
+			visible.Text(file.Path), visible.Text(file.Command("diff")))
 	}
 }
 

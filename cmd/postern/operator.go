@@ -5,11 +5,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 func newOperatorCmd() *cobra.Command {
@@ -56,7 +56,7 @@ authority that vouches for the control planes' reports. Run it again after eithe
 			}
 			stack, err := file.Load()
 			if err != nil {
-				advice.Error(cmd.ErrOrStderr(), "the stack file does not load yet, so whom it trusts was not taken from it:", err)
+				visible.Error(cmd.ErrOrStderr(), "the stack file does not load yet, so whom it trusts was not taken from it:", err)
 				return nil
 			}
 			if stack.Target != stacks.TargetAWS {

@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/cut"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/visible"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -37,13 +37,13 @@ func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, er
 		v = &api.Converged{}
 	}
 	unconfirmed := cut.Unconfirmed(home, out)
-	advice.Printf(w, "%s: %s on %d nodes after %.1f ms\n", name, what, v.Nodes, v.Millis)
+	visible.Printf(w, "%s: %s on %d nodes after %.1f ms\n", name, what, v.Nodes, v.Millis)
 	var left []string
 	for _, m := range v.Missing {
 		// A node of this machine that does not run serves nobody. A node that runs is among the
 		// unconfirmed.
 		if slices.Contains(cut.NodesHere(home), m.Node) {
-			advice.Printf(w, "%s: %s\n", name, missing(m.Node, m.Since, time.Now()))
+			visible.Printf(w, "%s: %s\n", name, missing(m.Node, m.Since, time.Now()))
 			continue
 		}
 		left = append(left, missing(m.Node, m.Since, time.Now())+", and may serve its old version until it is back")

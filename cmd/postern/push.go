@@ -11,12 +11,12 @@ import (
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 func newPushCmd() *cobra.Command {
@@ -104,7 +104,7 @@ func openLive(cmd *cobra.Command, home home.Folder, expected *plan.Plan) (*bundl
 func readLive(cmd *cobra.Command, o *bundle.Operator) (*publish.Live, error) {
 	live, err := publish.ReadLive(cmd.Context(), o)
 	if err == nil && live.Note != "" {
-		advice.Println(cmd.ErrOrStderr(), "note:", live.Note)
+		visible.Println(cmd.ErrOrStderr(), "note:", live.Note)
 	}
 	return live, err
 }
@@ -126,12 +126,12 @@ func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home home
 		return err
 	}
 	if len(o.Controls) > 0 && v.Nodes+len(v.Missing) == 0 {
-		advice.Printf(w, "version %s is published, and live on no node\n", v.Version)
+		visible.Printf(w, "version %s is published, and live on no node\n", v.Version)
 		return errNoNodes(home)
 	}
-	advice.Printf(w, "version %s live on %d%s nodes after %.1f ms\n", v.Version, v.Nodes, total, v.Millis)
+	visible.Printf(w, "version %s live on %d%s nodes after %.1f ms\n", v.Version, v.Nodes, total, v.Millis)
 	for _, m := range v.Missing {
-		advice.Printf(w, "%s; it takes the version when it is back, and decides by its old version until then\n", missing(m.Node, m.Since, time.Now()))
+		visible.Printf(w, "%s; it takes the version when it is back, and decides by its old version until then\n", missing(m.Node, m.Since, time.Now()))
 	}
 	return nil
 }
@@ -142,12 +142,12 @@ func operator(ctx context.Context, w io.Writer, home home.Folder) (*bundle.Opera
 	if !bundle.Linked(home.BundleURL()) {
 		return nil, becomeCloud(ctx, w, "the bundle store is "+home.BundleURL())
 	}
-	return publish.Operator(home, func(line string) { advice.Println(w, line) }), nil
+	return publish.Operator(home, func(line string) { visible.Println(w, line) }), nil
 }
 
 // warn prints what is odd about the stack file.
 func warn(w io.Writer, s *stacks.Stack) {
 	for _, p := range s.Warnings {
-		advice.Error(w, "warning:", p)
+		visible.Error(w, "warning:", p)
 	}
 }

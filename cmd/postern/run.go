@@ -28,6 +28,7 @@ import (
 	"github.com/postern/postern/setup"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/usage"
+	"github.com/postern/postern/visible"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -113,7 +114,7 @@ terminal counts what was refused.`,
 				return err
 			}
 			if err != nil {
-				advice.Error(os.Stderr, "postern:", err)
+				visible.Error(os.Stderr, "postern:", err)
 			}
 			if status != exit.Done {
 				os.Exit(status)
@@ -176,7 +177,7 @@ func (f *running) run(cmd *cobra.Command, args []string) (int, error) {
 		return exit.Sandbox, err
 	}
 	if f.agent = agent; found != "" && !f.quiet {
-		advice.Printf(os.Stderr, "postern: agent %s (%s) of %s\n", agent, found, advice.Visible(file.Real))
+		visible.Printf(os.Stderr, "postern: agent %s (%s) of %s\n", agent, found, visible.Text(file.Real))
 	}
 	r := &run.Request{
 		Plan: p, File: file.Path, Home: home, Agent: agent, Workdir: f.workdir, Args: os.Args, Command: args,
@@ -192,7 +193,7 @@ func (f *running) run(cmd *cobra.Command, args []string) (int, error) {
 	if known := program.Of(args[0]); known != nil && !f.noPreset {
 		r.Program = *known
 		if !f.quiet {
-			advice.Printf(os.Stderr, "postern: preset %s (--no-preset leaves it out): %s\n", known.Name, known.Given())
+			visible.Printf(os.Stderr, "postern: preset %s (--no-preset leaves it out): %s\n", known.Name, known.Given())
 		}
 	}
 	return f.start(cmd.Context(), r)
@@ -211,7 +212,7 @@ func ready(ctx context.Context, file *stacks.File, home home.Folder) (*plan.Plan
 	if err := setup.Unchanged(file, home, p); err != nil {
 		return nil, err
 	}
-	advice.Printf(os.Stderr, "postern: stack %s is stopped; bringing it up (at most %s)\n",
+	visible.Printf(os.Stderr, "postern: stack %s is stopped; bringing it up (at most %s)\n",
 		file.Name(), setup.UpPatience)
 	if err := setup.BringUp(ctx, file, false); err != nil {
 		return nil, err
@@ -246,7 +247,8 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 		return exit.Usage, exit.BadUsage(err)
 	}
 	if len(dropped) > 0 {
-		advice.Printf(os.Stderr, "postern: --env %s: the command gets Postern's value, without which nothing gets out\n",
+		visible.Printf(os.Stderr,
+			"postern: --env %s: the command gets Postern's value, without which nothing gets out\n",
 			strings.Join(dropped, ", --env "))
 	}
 	var unmake func() // set if the working directory was made
@@ -271,7 +273,7 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 		return exit.Sandbox, err
 	}
 	if unmake != nil {
-		advice.Printf(os.Stderr, "postern: made the agent's working directory %s\n", r.Workdir)
+		visible.Printf(os.Stderr, "postern: made the agent's working directory %s\n", r.Workdir)
 	}
 	p.Spec.Stdin, p.Spec.Stdout, p.Spec.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if f.verbose {
@@ -302,8 +304,9 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 	bounded, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	if p.Unsigned && !f.quiet && isTerminal(os.Stderr) {
-		advice.Println(os.Stderr, "postern: commits made in the sandbox are not signed, because your key is not there; "+
-			"to sign them afterwards: git rebase --exec 'git commit --amend --no-edit --gpg-sign' BASE")
+		visible.Println(os.Stderr,
+			"postern: commits made in the sandbox are not signed, because your key is not there; "+
+				"to sign them afterwards: git rebase --exec 'git commit --amend --no-edit --gpg-sign' BASE")
 	}
 	p.Bound(bounded, stop)
 	defer workspaces.Begin(ctx, os.Stderr, " --file "+advice.Path(f.ended.File), p, f.quiet)()
@@ -329,10 +332,10 @@ func (f *running) start(ctx context.Context, r *run.Request) (int, error) {
 // pasted returns a command line as it is, so that a shell takes it. It returns an error if a
 // terminal would act on the line, or would not show all of it.
 func pasted(line string) (string, error) {
-	hides := func(r rune) bool { return r != '\n' && r != '\t' && advice.Hides(r) }
+	hides := func(r rune) bool { return r != '\n' && r != '\t' && visible.Hides(r) }
 	if strings.ContainsFunc(line, hides) {
 		return "", fmt.Errorf("the command line is not printed, because some of its characters cannot be seen: %s",
-			advice.Lines(line))
+			visible.Lines(line))
 	}
 	return line, nil
 }

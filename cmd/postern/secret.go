@@ -12,10 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/credential"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // maxSecret is the longest value that Secrets Manager takes.
@@ -77,7 +77,7 @@ the secret's source.`,
 			if err != nil {
 				return err
 			}
-			advice.Printf(cmd.OutOrStdout(), "%s: %s\n", args[0], done)
+			visible.Printf(cmd.OutOrStdout(), "%s: %s\n", args[0], done)
 			return nil
 		},
 	}
@@ -135,9 +135,9 @@ func listSecrets(ctx context.Context, w io.Writer, stack *stacks.Stack) error {
 		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	advice.Printf(table, "NAME\tSOURCE\tSECRET\tSTATE\tVERSION\tCHANGED\n")
+	visible.Printf(table, "NAME\tSOURCE\tSECRET\tSTATE\tVERSION\tCHANGED\n")
 	for _, s := range states {
-		advice.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\n",
+		visible.Printf(table, "%s\t%s\t%s\t%s\t%s\t%s\n",
 			s.Name, s.Secret.Source, s.Secret.Name, s.State, orDash(s.Version), age(s.Changed))
 	}
 	return table.Flush()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/cmd/postern/notes"
 	"github.com/postern/postern/cmd/postern/workspaces"
 	"github.com/postern/postern/exit"
@@ -20,6 +19,7 @@ import (
 	"github.com/postern/postern/observe"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -65,7 +65,7 @@ If the control planes are on other machines, it shows what they report to the bu
 				return errors.Join(err, recordedKills(cmd, home))
 			}
 			if asJSON {
-				err = advice.Encode(w, s, "  ")
+				err = visible.Encode(w, s, "  ")
 			} else {
 				err = table(w, s, time.Now())
 			}
@@ -139,65 +139,66 @@ func printStatus(w io.Writer, name string, s *api.Status, now time.Time, details
 	if details.elsewhere {
 		printReporting(w, name, version, s)
 	} else {
-		advice.Printf(w, "stack %s: version %s, live on %d/%d nodes%s\n",
+		visible.Printf(w, "stack %s: version %s, live on %d/%d nodes%s\n",
 			name, version, s.Live(), len(s.Nodes), whoIsKilled(s))
 	}
 	if s.Wanted != s.Version {
-		advice.Printf(w, "rolling out: version %s\n", s.Wanted)
+		visible.Printf(w, "rolling out: version %s\n", s.Wanted)
 	}
 	for _, n := range s.Nodes {
 		switch {
 		case !n.Connected:
-			advice.Printf(w, "%s\n", missing(n.ID, n.Since, now))
+			visible.Printf(w, "%s\n", missing(n.ID, n.Since, now))
 		case n.Problem != "":
-			advice.Printf(w, "node %s does not serve: %s; `%s` repairs it\n", n.ID, n.Problem, details.up)
+			visible.Printf(w, "node %s does not serve: %s; `%s` repairs it\n", n.ID, n.Problem, details.up)
 		case n.Streams > 1:
-			advice.Printf(w, "node %s has %d streams: another process has its ID, and everything that the node is sent\n",
+			visible.Printf(w,
+				"node %s has %d streams: another process has its ID, and everything that the node is sent\n",
 				n.ID, n.Streams)
 		}
 	}
 	for _, r := range s.RefusedNodes {
-		advice.Printf(w, "refused: node %q since %s: %s; it keeps the version that it had; if it belongs here, `%s` makes it part of the stack\n",
+		visible.Printf(w, "refused: node %q since %s: %s; it keeps the version that it had; if it belongs here, `%s` makes it part of the stack\n",
 			r.ID, ago(r.Since, now), r.Reason, details.up)
 	}
 	for _, p := range s.Published {
-		advice.Printf(w, "published: %s lead into a sandbox of agent %s since %s\n",
+		visible.Printf(w, "published: %s lead into a sandbox of agent %s since %s\n",
 			strings.Join(p.Addresses, ", "), p.Agent, p.Since.Local().Format(time.TimeOnly))
 	}
 	if s.Problem != "" {
-		advice.Printf(w, "problem: %s\n", s.Problem)
+		visible.Printf(w, "problem: %s\n", s.Problem)
 	}
 	if len(s.Killed) > 0 {
-		advice.Println(w, "killed agents get no answer but a denial; `postern unkill` lets them work again")
+		visible.Println(w, "killed agents get no answer but a denial; `postern unkill` lets them work again")
 	}
 	if s.Rejected != nil {
-		advice.Printf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, strings.TrimSpace(s.Rejected.Message))
+		visible.Printf(w, "rejected: version %s, %s by node %s: %s\n", s.Rejected.Version, s.Rejected.Type, s.Rejected.Node, strings.TrimSpace(s.Rejected.Message))
 		if about := publish.About(s.Rejected, details.source); about != "" {
-			advice.Printf(w, "  it is about %s\n", about)
+			visible.Printf(w, "  it is about %s\n", about)
 		}
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	advice.Printf(t, "\nNODE\tCONNECTED\tVERSION\tLAST ACK\tLAST NACK\n")
+	visible.Printf(t, "\nNODE\tCONNECTED\tVERSION\tLAST ACK\tLAST NACK\n")
 	for _, n := range s.Nodes {
-		advice.Printf(t, "%s\t%t\t%s\t%s\t%s\n",
+		visible.Printf(t, "%s\t%t\t%s\t%s\t%s\n",
 			n.ID, n.Connected, orDash(n.Version), ago(n.LastAck, now), nack(n, now))
 	}
 	if len(s.Replicas) > 1 || details.elsewhere && len(s.Replicas) > 0 {
-		advice.Println(t)
+		visible.Println(t)
 		printReplicas(t, s.Replicas, now)
 	}
 	if details.types {
-		advice.Printf(t, "\nNODE\tTYPE\tWANTED\tACKED\tLAST ACK\tREFUSED\n")
+		visible.Printf(t, "\nNODE\tTYPE\tWANTED\tACKED\tLAST ACK\tREFUSED\n")
 		for _, n := range s.Nodes {
 			for _, r := range n.Types {
-				advice.Printf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.ID, r.Name, orDash(s.Wanted), orDash(r.Version), ago(r.AckedAt, now), orDash(strings.TrimSpace(r.Nack)))
+				visible.Printf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", n.ID, r.Name, orDash(s.Wanted), orDash(r.Version), ago(r.AckedAt, now), orDash(strings.TrimSpace(r.Nack)))
 			}
 		}
 	}
 	if len(s.Credentials) > 0 {
-		advice.Printf(t, "\nCREDENTIAL\tSOURCE\tVERSION\tIN USE SINCE\tSTATE\n")
+		visible.Printf(t, "\nCREDENTIAL\tSOURCE\tVERSION\tIN USE SINCE\tSTATE\n")
 		for _, c := range s.Credentials {
-			advice.Printf(t, "%s\t%s\t%s\t%s\t%s\n",
+			visible.Printf(t, "%s\t%s\t%s\t%s\t%s\n",
 				c.Name, orDash(c.Source), orDash(c.Version), ago(c.Since, now), credentialState(c, now))
 		}
 	}
@@ -234,21 +235,21 @@ func printReporting(w io.Writer, stack, version string, s *api.Status) {
 			}
 		}
 	}
-	advice.Printf(w, "stack %s: version %s, live at %d/%d control planes, by what they report%s\n",
+	visible.Printf(w, "stack %s: version %s, live at %d/%d control planes, by what they report%s\n",
 		stack, version, took, reporting, whoIsKilled(s))
 	if reporting == 0 {
-		advice.Println(w, "problem: no control plane reports: publications are not served; nodes keep the version that they have")
+		visible.Println(w, "problem: no control plane reports: publications are not served; nodes keep the version that they have")
 	}
 }
 
 func printReplicas(w io.Writer, replicas []api.Replica, now time.Time) {
-	advice.Printf(w, "CONTROL PLANE\tPUBLICATION\tVERSION\tNODES\tREPORTED\tPROBLEM\n")
+	visible.Printf(w, "CONTROL PLANE\tPUBLICATION\tVERSION\tNODES\tREPORTED\tPROBLEM\n")
 	for _, r := range replicas {
 		problem := orDash(r.Problem)
 		if r.Stale {
 			problem = "no longer reports"
 		}
-		advice.Printf(w, "%s\t%d\t%s\t%d/%d\t%s\t%s\n",
+		visible.Printf(w, "%s\t%d\t%s\t%d/%d\t%s\t%s\n",
 			r.ID, r.Seq, orDash(r.Version), r.Connected, r.Nodes, ago(r.Time, now), problem)
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/postern/postern/advice"
+	"github.com/postern/postern/visible"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -39,19 +39,19 @@ func (v *watcher) run(ctx context.Context, watch func(context.Context, func(*api
 		now := time.Now()
 		switch {
 		case v.asJSON:
-			return advice.Encode(v.w, s, "")
+			return visible.Encode(v.w, s, "")
 		case v.screen:
 			var b bytes.Buffer
 			b.WriteString("\x1b[H\x1b[2J") // home, and clear
 			if err := v.draw(&b, s, now); err != nil {
 				return err
 			}
-			advice.Printf(&b, "\n%s; Ctrl-C ends\n", now.Format("15:04:05"))
+			visible.Printf(&b, "\n%s; Ctrl-C ends\n", now.Format("15:04:05"))
 			_, err := v.w.Write(b.Bytes())
 			return err
 		}
 		for _, line := range statusChanges(v.last, s) {
-			if _, err := io.WriteString(v.w, advice.Sprintf("%s  %s\n", now.Format("15:04:05.000"), line)); err != nil {
+			if _, err := io.WriteString(v.w, visible.Sprintf("%s  %s\n", now.Format("15:04:05.000"), line)); err != nil {
 				return err
 			}
 		}

@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/visible"
 )
 
 // Severity says what follows from a finding.
@@ -74,7 +74,7 @@ type Finding struct {
 }
 
 // String returns the place, the problem and the correction in one line. It quotes values of the
-// resources, which an agent may have written, as [advice.Visible] does.
+// resources, which an agent may have written, as [visible.Text] does.
 func (f Finding) String() string {
 	where := f.Name
 	if f.Type != "" {
@@ -83,9 +83,9 @@ func (f Finding) String() string {
 	if f.Property != "" {
 		where += ": " + f.Property
 	}
-	text := advice.Sprintf("%s %s: %s; %s", f.Rail, where, f.What, f.Fix)
+	text := visible.Sprintf("%s %s: %s; %s", f.Rail, where, f.What, f.Fix)
 	if f.Verdict == Indeterminate {
-		text = advice.Sprintf("%s %s: indeterminate: %s; %s", f.Rail, where, f.What, f.Fix)
+		text = visible.Sprintf("%s %s: indeterminate: %s; %s", f.Rail, where, f.What, f.Fix)
 	}
 	return text
 }

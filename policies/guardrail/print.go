@@ -5,20 +5,20 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern/postern/advice"
+	"github.com/postern/postern/visible"
 )
 
 // Print writes the report for people.
 func (r *Report) Print(out io.Writer) error {
-	text := advice.Sprintf("\nguardrails: %d checked on %d resources, %s\n", r.Rails, r.Resources, r.counts())
+	text := visible.Sprintf("\nguardrails: %d checked on %d resources, %s\n", r.Rails, r.Resources, r.counts())
 	for _, f := range r.Findings {
 		word := string(f.Severity)
 		if f.Waiver != nil {
 			word = "waived"
 		}
-		text += advice.Sprintf("  %-8s %s\n", word, f)
+		text += visible.Sprintf("  %-8s %s\n", word, f)
 		if w := f.Waiver; w != nil {
-			text += advice.Sprintf("           until %s by %s: %s (%s)\n", w.Expires, w.Owner, w.Reason, w.At)
+			text += visible.Sprintf("           until %s by %s: %s (%s)\n", w.Expires, w.Owner, w.Reason, w.At)
 		}
 	}
 	_, err := io.WriteString(out, text)
@@ -41,7 +41,7 @@ func (r *Report) counts() string {
 			if n[word] > 1 && word != "waived" {
 				plural = "s"
 			}
-			parts = append(parts, advice.Sprintf("%d %s%s", n[word], word, plural))
+			parts = append(parts, visible.Sprintf("%d %s%s", n[word], word, plural))
 		}
 	}
 	if len(parts) == 0 {

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/postern/postern/advice"
+	"github.com/postern/postern/visible"
 )
 
 // Where findings are: SARIF knows places in files, and a finding is about a resource.
@@ -101,7 +101,7 @@ func (r *Report) SARIF(out io.Writer, source string, more []Rail) error {
 		}
 		run.Results = append(run.Results, result)
 	}
-	return advice.Encode(out, log, "  ")
+	return visible.Encode(out, log, "  ")
 }
 
 func ruleOf(f *Finding, more []Rail) sarifRule {

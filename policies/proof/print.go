@@ -5,8 +5,8 @@ import (
 	"io"
 	"strings"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/policies/reach"
+	"github.com/postern/postern/visible"
 )
 
 // sentences say what the results mean.
@@ -22,16 +22,16 @@ func (r *Report) Print(w io.Writer) error {
 	if err := r.Network.Print(&network); err != nil {
 		return fmt.Errorf("print the proof: %w", err)
 	}
-	text := advice.Sprintf("stack %s%s: %s\n", r.Stack, when(r.Live, ", as it is"), sentences[r.Result]) +
+	text := visible.Sprintf("stack %s%s: %s\n", r.Stack, when(r.Live, ", as it is"), sentences[r.Result]) +
 		network.String()
 	text += reach.Text("what a sandbox of this machine reaches", r.Sandbox)
 	if len(r.Paths) > 0 {
 		text += "\nevery path of a hostile agent\n"
 	}
 	for _, p := range r.Paths {
-		text += advice.Sprintf("  %2d %-13s %s\n", p.Number, p.Result, p.Path)
+		text += visible.Sprintf("  %2d %-13s %s\n", p.Number, p.Result, p.Path)
 		if p.Note != "" {
-			text += advice.Sprintf("                   %s\n", p.Note)
+			text += visible.Sprintf("                   %s\n", p.Note)
 		}
 	}
 	if len(r.Egress) > 0 {
@@ -47,7 +47,7 @@ func (r *Report) Print(w io.Writer) error {
 }
 
 func (e *Egress) text() string {
-	text := advice.Sprintf("  %s\n", e.Agent)
+	text := visible.Sprintf("  %s\n", e.Agent)
 	if len(e.Allowed) == 0 {
 		text += "    nothing\n"
 	}
@@ -58,7 +58,7 @@ func (e *Egress) text() string {
 		text += e.Denied[i].text("never ")
 	}
 	for _, c := range e.Credentials {
-		text += advice.Sprintf("    credential %s, %s: at %s%s\n", c.Credential, c.Sends, strings.Join(c.Hosts, ", "),
+		text += visible.Sprintf("    credential %s, %s: at %s%s\n", c.Credential, c.Sends, strings.Join(c.Hosts, ", "),
 			when(c.Writes, "; may write"))
 	}
 	return text
@@ -69,7 +69,7 @@ func (d *Destination) at() string {
 	if d.Port == 443 {
 		return d.Host
 	}
-	return advice.Sprintf("%s:%d", d.Host, d.Port)
+	return visible.Sprintf("%s:%d", d.Host, d.Port)
 }
 
 func (d *Destination) text(never string) string {
@@ -90,9 +90,9 @@ func (d *Destination) text(never string) string {
 	note(d.Own, "the agent's own credentials pass")
 	note(d.Upstream != "", "at "+d.Upstream)
 	note(d.Expires != "", "until "+d.Expires)
-	text := advice.Sprintf("    %s%s: %s\n", never, d.at(), what)
+	text := visible.Sprintf("    %s%s: %s\n", never, d.at(), what)
 	if len(notes) > 0 {
-		text += advice.Sprintf("      %s\n", strings.Join(notes, "; "))
+		text += visible.Sprintf("      %s\n", strings.Join(notes, "; "))
 	}
 	return text
 }

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/graph"
@@ -27,6 +26,7 @@ import (
 	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/policies/reach/aws"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // Format is the version of the JSON form. It increases when a reader of the old form would misread
@@ -292,7 +292,7 @@ func (r *Report) worst() reach.Result {
 
 // Encode writes the report as JSON. The same report always has the same bytes.
 func (r *Report) Encode(w io.Writer) error {
-	if err := advice.Encode(w, r, "  "); err != nil {
+	if err := visible.Encode(w, r, "  "); err != nil {
 		return fmt.Errorf("encode the proof: %w", err)
 	}
 	return nil

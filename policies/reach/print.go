@@ -4,7 +4,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/postern/postern/advice"
+	"github.com/postern/postern/visible"
 )
 
 // Print writes a certified proof for people. It writes nothing if there is none.
@@ -14,13 +14,13 @@ func (p *Proof) Print(out io.Writer) error {
 	}
 	text := Text("what can reach what", p.Verdicts)
 	for _, u := range p.Unknown {
-		text += advice.Sprintf("  %-13s %s (%s): %s\n", "unknown", u.Resource, u.Type, u.Why)
+		text += visible.Sprintf("  %-13s %s (%s): %s\n", "unknown", u.Resource, u.Type, u.Why)
 	}
 	if len(p.Mistakes) == 0 && len(p.Verdicts) > 0 {
 		text += "  no single mistake makes any of this fail\n"
 	}
 	for _, m := range p.Mistakes {
-		text += advice.Sprintf("  one mistake   without \"%s\", this fails: %s\n", m.Control, m.Opens)
+		text += visible.Sprintf("  one mistake   without \"%s\", this fails: %s\n", m.Control, m.Opens)
 	}
 	_, err := io.WriteString(out, text)
 	return err
@@ -33,7 +33,7 @@ func Text(title string, verdicts []Verdict) string {
 	}
 	text := "\n" + title + "\n"
 	for _, v := range verdicts {
-		text += advice.Sprintf("  %-13s %s\n", v.Result, v.Assertion)
+		text += visible.Sprintf("  %-13s %s\n", v.Result, v.Assertion)
 		if v.Result != Holds {
 			text += steps(v.Witness)
 		}
@@ -44,7 +44,7 @@ func Text(title string, verdicts []Verdict) string {
 			text += "                cut by these together: " + join(v.Together) + "\n"
 		}
 		if v.Note != "" {
-			text += advice.Sprintf("                %s\n", v.Note)
+			text += visible.Sprintf("                %s\n", v.Note)
 		}
 	}
 	return text
@@ -53,7 +53,7 @@ func Text(title string, verdicts []Verdict) string {
 func join(controls []Control) string {
 	var out []string
 	for _, c := range controls {
-		out = append(out, advice.Visible(c.String()))
+		out = append(out, visible.Text(c.String()))
 	}
 	return strings.Join(out, ", ")
 }
@@ -61,9 +61,9 @@ func join(controls []Control) string {
 func steps(witness []Step) string {
 	text := ""
 	for _, s := range witness {
-		text += advice.Sprintf("                %s -> %s: %s\n", s.From, s.To, s.Packet)
+		text += visible.Sprintf("                %s -> %s: %s\n", s.From, s.To, s.Packet)
 		for _, by := range s.By {
-			text += advice.Sprintf("                  %s\n", by)
+			text += visible.Sprintf("                  %s\n", by)
 		}
 	}
 	return text
@@ -77,14 +77,14 @@ func (e *OpenError) Error() string {
 	text := "the proof of the network fails, so nothing is created:\n"
 	for _, v := range e.Proof.Verdicts {
 		if v.Result != Holds {
-			text += advice.Sprintf("  %s: %s\n", v.Assertion, v.Result) + steps(v.Witness)
+			text += visible.Sprintf("  %s: %s\n", v.Assertion, v.Result) + steps(v.Witness)
 			if v.Note != "" {
-				text += advice.Sprintf("                %s\n", v.Note)
+				text += visible.Sprintf("                %s\n", v.Note)
 			}
 		}
 	}
 	for _, u := range e.Proof.Unknown {
-		text += advice.Sprintf("  %s (%s) is unknown: %s\n", u.Resource, u.Type, u.Why)
+		text += visible.Sprintf("  %s (%s) is unknown: %s\n", u.Resource, u.Type, u.Why)
 	}
 	return text + "remove what the path names, or close it; `preview STACK --offline` shows the whole proof"
 }

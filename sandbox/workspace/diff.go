@@ -73,7 +73,7 @@ func (c *Change) print(w io.Writer, host, upper tree) error {
 	lines := diff.Diff(a, before.content, b, after.content)
 	_, lines, _ = bytes.Cut(lines, []byte("\n")) // "diff a b"
 	for line := range bytes.Lines(lines) {
-		if _, err := io.WriteString(w, visible(strings.TrimSuffix(string(line), "\n"))+"\n"); err != nil {
+		if _, err := io.WriteString(w, shown(strings.TrimSuffix(string(line), "\n"))+"\n"); err != nil {
 			return err
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/postern/postern/advice"
+	"github.com/postern/postern/visible"
 )
 
 // matches reports whether the path, or a folder that it is in, matches the pattern at any depth.
@@ -40,9 +40,9 @@ func Quote(at string) string {
 	return strconv.QuoteToASCII(at)
 }
 
-// visible returns a line of a file without what acts on a terminal or hides in it.
-func visible(line string) string {
-	harmless := func(r rune) bool { return r == '\t' || !advice.Hides(r) }
+// shown returns a line of a file without what acts on a terminal or hides in it.
+func shown(line string) string {
+	harmless := func(r rune) bool { return r == '\t' || !visible.Hides(r) }
 	if strings.IndexFunc(line, func(r rune) bool { return !harmless(r) }) < 0 {
 		return line
 	}

@@ -34,7 +34,7 @@ func TestVisible(t *testing.T) {
 		"": "", "a\tb ü": "a\tb ü", "ü\x1b[2J": `ü\x1b[2J`, "\u202ex": `\u202ex`, "\xffa": `\xffa`, "\u200b": `\u200b`,
 		"\ufffdü": `\ufffdü`, "a\r": `a\r`, "\u0085": `\u0085`,
 	} {
-		require.Equal(t, want, visible(line))
+		require.Equal(t, want, shown(line))
 	}
 	// What is there and not seen: fillers that are letters, selectors of variants, blank signs.
 	for _, r := range []rune{
@@ -42,7 +42,7 @@ func TestVisible(t *testing.T) {
 		0xfe00, 0xfe0f, 0xfeff, 0xffa0, 0xfffc, 0x1107f, 0x16fe4, 0x1bca0,
 		0x1d159, 0x1d173, 0xe0001, 0xe0020, 0xe0100, 0xe01ef,
 	} {
-		require.NotContains(t, visible("a"+string(r)+"b"), string(r), "U+%04X", r)
+		require.NotContains(t, shown("a"+string(r)+"b"), string(r), "U+%04X", r)
 	}
 }
 

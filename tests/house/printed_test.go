@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestPrintedIsVisible: what the operator's commands print goes through package advice, because it
+// TestPrintedIsVisible: what the operator's commands print goes through package visible, because it
 // may quote a node, a control plane, an agent or a log. cmd/postern/records quotes by itself.
 func TestPrintedIsVisible(t *testing.T) {
 	t.Parallel()
@@ -21,7 +21,7 @@ func TestPrintedIsVisible(t *testing.T) {
 		seen++
 		for _, raw := range []string{"fmt.Fprint", "fmt.Print", "json.NewEncoder("} {
 			if strings.Contains(all[name], raw) {
-				t.Errorf("%s has %q: use advice.Printf, advice.Println or advice.Encode", name, raw)
+				t.Errorf("%s has %q: use visible.Printf, visible.Println or visible.Encode", name, raw)
 			}
 		}
 	}
@@ -42,11 +42,11 @@ func TestReportsAreVisible(t *testing.T) {
 		seen++
 		for _, raw := range []string{"fmt.Fprint", "json.NewEncoder("} {
 			if strings.Contains(all[name], raw) {
-				t.Errorf("%s has %q: use package advice", name, raw)
+				t.Errorf("%s has %q: use package visible", name, raw)
 			}
 		}
 		if path.Base(name) == "print.go" && strings.Contains(all[name], "fmt.Sprintf") {
-			t.Errorf("%s has fmt.Sprintf: use advice.Sprintf", name)
+			t.Errorf("%s has fmt.Sprintf: use visible.Sprintf", name)
 		}
 	}
 	if seen < 4 {

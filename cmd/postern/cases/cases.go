@@ -14,13 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/explain"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/stacks/schema"
 	"github.com/postern/postern/stacks/yaml"
+	"github.com/postern/postern/visible"
 )
 
 // suffix ends the name of a file of cases, in the place of the stack file's ".yaml". No name
@@ -49,7 +49,7 @@ nothing is published.`,
 				return err
 			}
 			if asJSON {
-				err = advice.Encode(cmd.OutOrStdout(), results, "")
+				err = visible.Encode(cmd.OutOrStdout(), results, "")
 			} else {
 				show(cmd.OutOrStdout(), results)
 			}
@@ -140,7 +140,7 @@ func read(path string) ([]result, error) {
 	data, err := file.Content()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no %s: write requests and verdicts into it, such as\n"+
-			"version: 1\ncases:\n  - {request: GET https://example.com/, expect: deny}", advice.Visible(path))
+			"version: 1\ncases:\n  - {request: GET https://example.com/, expect: deny}", visible.Text(path))
 	}
 	if err != nil {
 		return nil, err
@@ -215,8 +215,8 @@ func show(out io.Writer, results []result) {
 		if r.Verdict.Rule != "" {
 			got += " by rule " + explain.WithSource(r.Verdict.Rule, r.Verdict.Source)
 		}
-		advice.Println(out, advice.Visible(fmt.Sprintf("%s:%d: %s: %s: expected %s, got %s",
+		visible.Println(out, visible.Text(fmt.Sprintf("%s:%d: %s: %s: expected %s, got %s",
 			r.File, r.Line, r.Agent, r.Request, expected, got)))
 	}
-	advice.Printf(out, "%d of %d cases passed\n", passed, len(results))
+	visible.Printf(out, "%d of %d cases passed\n", passed, len(results))
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/sandbox/run"
+	"github.com/postern/postern/visible"
 )
 
 // New returns the command.
@@ -52,7 +53,7 @@ The exit status is 0 if at least one runtime can be used.`,
 			}
 			findings := run.Examine(cmd.Context(), folders)
 			if asJSON {
-				if err := advice.Encode(cmd.OutOrStdout(), findings, ""); err != nil {
+				if err := visible.Encode(cmd.OutOrStdout(), findings, ""); err != nil {
 					return err
 				}
 			} else {
@@ -103,14 +104,14 @@ func (f *fixing) run(cmd *cobra.Command, folders *hostpath.Folders) error {
 	if err != nil {
 		return err
 	}
-	at := advice.Visible(change.Path)
+	at := visible.Text(change.Path)
 	if bytes.Equal(change.Was, change.Content) {
-		advice.Printf(cmd.OutOrStdout(), "%s has what gVisor needs; if Docker has not read it yet: %s\n", at, reload)
+		visible.Printf(cmd.OutOrStdout(), "%s has what gVisor needs; if Docker has not read it yet: %s\n", at, reload)
 		return nil
 	}
 	advice.Settle(cmd.ErrOrStderr())
-	advice.Printf(cmd.ErrOrStderr(), "%s will be:\n", at)
-	if _, err := io.WriteString(cmd.ErrOrStderr(), advice.Lines(string(change.Content))); err != nil {
+	visible.Printf(cmd.ErrOrStderr(), "%s will be:\n", at)
+	if _, err := io.WriteString(cmd.ErrOrStderr(), visible.Lines(string(change.Content))); err != nil {
 		return err
 	}
 	if !f.yes {
@@ -123,19 +124,19 @@ func (f *fixing) run(cmd *cobra.Command, folders *hostpath.Folders) error {
 	if err := change.Write(); err != nil {
 		return err
 	}
-	advice.Printf(cmd.OutOrStdout(), "wrote %s; Docker reads it with: %s\n", at, reload)
+	visible.Printf(cmd.OutOrStdout(), "wrote %s; Docker reads it with: %s\n", at, reload)
 	return nil
 }
 
 func show(out io.Writer, findings []run.Finding) {
 	for _, f := range findings {
 		if f.Usable {
-			advice.Printf(out, "%-10s  usable      %s\n", f.Runtime, f.Detail)
+			visible.Printf(out, "%-10s  usable      %s\n", f.Runtime, f.Detail)
 			continue
 		}
-		advice.Printf(out, "%-10s  not usable  %s\n", f.Runtime, f.Why)
+		visible.Printf(out, "%-10s  not usable  %s\n", f.Runtime, f.Why)
 		if f.Remedy != "" {
-			advice.Printf(out, "%-10s              %s\n", "", f.Remedy)
+			visible.Printf(out, "%-10s              %s\n", "", f.Remedy)
 		}
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"os"
 	"time"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/plan/tool"
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/toolbox"
+	"github.com/postern/postern/visible"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -43,7 +43,7 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 		}
 		cut := func() {
 			p.Tools.Close()
-			advice.Printf(os.Stderr, "postern: agent %s is killed, so its tools have ended\n", r.Agent)
+			visible.Printf(os.Stderr, "postern: agent %s is killed, so its tools have ended\n", r.Agent)
 		}
 		if err := control.Published(ctx, record, cut); err != nil {
 			p.Tools.Listener.Close() // the sandbox still shows the socket's folder
@@ -53,13 +53,13 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 				tools := &toolbox.Tools{Git: p.Tools.Git, Run: p.Tools.Run, Own: p.Tools.Own}
 				tools.Outside = recorded(control, r.Agent, p.Tools)
 				if err := toolbox.Serve(p.Tools.Listener, tools); err != nil {
-					advice.Printf(os.Stderr, "postern: agent %s has no tools any more: %v\n", r.Agent, err)
+					visible.Printf(os.Stderr, "postern: agent %s has no tools any more: %v\n", r.Agent, err)
 				}
 			}()
 		}
 	}
 	if p.NoTools != "" {
-		advice.Printf(os.Stderr, "postern: agent %s has no tools in this run: %s\n", r.Agent, p.NoTools)
+		visible.Printf(os.Stderr, "postern: agent %s has no tools in this run: %s\n", r.Agent, p.NoTools)
 	}
 	if len(spec.Published) == 0 {
 		return nil
@@ -72,7 +72,7 @@ func Publish(ctx context.Context, r *run.Request, p *run.Prepared, ports []strin
 		for _, p := range spec.Published {
 			p.Listener.Close()
 		}
-		advice.Printf(os.Stderr, "postern: agent %s is killed, so its published ports are closed\n", r.Agent)
+		visible.Printf(os.Stderr, "postern: agent %s is killed, so its published ports are closed\n", r.Agent)
 	}
 	if err := control.Published(ctx, record, cut); err != nil {
 		return fmt.Errorf("publish ports: %w", err)
@@ -99,7 +99,7 @@ func recorded(control *api.Client, agent string, tools *run.Tools) toolbox.Outsi
 			call.Ended = fmt.Sprintf("%v after %v", err, time.Since(began).Round(time.Millisecond))
 		}
 		if err := control.Called(context.WithoutCancel(ctx), call); err != nil {
-			advice.Printf(os.Stderr, "postern: the end of tool %s is not recorded: %v\n", t.Name, err)
+			visible.Printf(os.Stderr, "postern: the end of tool %s is not recorded: %v\n", t.Name, err)
 		}
 		return said, status, err
 	}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/denials"
 	"github.com/postern/postern/home"
@@ -18,6 +17,7 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 	"github.com/postern/postern/xds/api"
 )
 
@@ -31,11 +31,11 @@ func Changed(ctx context.Context, w io.Writer, file *stacks.File, home home.Fold
 	stack, err := file.Load()
 	switch {
 	case err != nil:
-		advice.Printf(w, "note: %s has a mistake, and what is live stays: `%s` shows it\n",
-			advice.Visible(file.Path), file.Command("diff"))
+		visible.Printf(w, "note: %s has a mistake, and what is live stays: `%s` shows it\n",
+			visible.Text(file.Path), file.Command("diff"))
 	case len(plan.Diff(live.Plan, stack.Plan)) > 0:
-		advice.Printf(w, "note: %s, or an authority that it names, has changes that are not live: `%s` shows them\n",
-			advice.Visible(file.Path), file.Command("diff"))
+		visible.Printf(w, "note: %s, or an authority that it names, has changes that are not live: `%s` shows them\n",
+			visible.Text(file.Path), file.Command("diff"))
 	}
 	read := []string{}
 	if path, _ := roots.Find("/"); path != "" {
@@ -47,7 +47,7 @@ func Changed(ctx context.Context, w io.Writer, file *stacks.File, home home.Fold
 	for _, n := range s.Nodes {
 		pid := filepath.Join(home.NodeDir(n.ID), "pid")
 		for _, path := range changedSince(pid, read) {
-			advice.Printf(w, "note: %s changed after node %s had started, which may not know it: "+
+			visible.Printf(w, "note: %s changed after node %s had started, which may not know it: "+
 				"`kill $(cat %s)` ends the node, and `%s` starts it again\n", path, n.ID, pid, file.Command("up"))
 		}
 	}
@@ -87,7 +87,7 @@ func Refused(ctx context.Context, w io.Writer, home home.Folder, now time.Time) 
 		return nil
 	})
 	for _, e := range last {
-		advice.Printf(w, "note: %s refused credential %s (%d) %s ago\n",
-			advice.Visible(e.Host), advice.Visible(e.Credential), e.Status, now.Sub(e.Time).Round(time.Second))
+		visible.Printf(w, "note: %s refused credential %s (%d) %s ago\n",
+			visible.Text(e.Host), visible.Text(e.Credential), e.Status, now.Sub(e.Time).Round(time.Second))
 	}
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/drive"
 	"github.com/postern/postern/graph"
@@ -20,6 +19,7 @@ import (
 	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // live proves what exists in an account. Without a stack, the networks that are named are
@@ -89,7 +89,7 @@ func compare(
 	}
 	f, err := os.Open(from)
 	if errors.Is(err, fs.ErrNotExist) && r.Graph == "" {
-		advice.Println(cmd.ErrOrStderr(), "this machine has not brought the stack up: name its plan with "+
+		visible.Println(cmd.ErrOrStderr(), "this machine has not brought the stack up: name its plan with "+
 			"--graph to compare what each control refuses")
 		return nil
 	}
@@ -117,7 +117,7 @@ func steps(w io.Writer) func(string) {
 	since := time.Now()
 	return func(what string) {
 		if now := time.Now(); now.Sub(since) > time.Second {
-			advice.Printf(w, "reading %s ...\n", what)
+			visible.Printf(w, "reading %s ...\n", what)
 			since = now
 		}
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/checkout"
 	"github.com/postern/postern/drive"
@@ -18,6 +17,7 @@ import (
 	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // sign keeps the report next to the newest publication if every assertion holds, and the
@@ -48,7 +48,7 @@ func sign(cmd *cobra.Command, r *drive.Request, file *stacks.File, o *bundle.Ope
 	if err := o.KeepProof(cmd.Context(), b, text.Bytes()); err != nil {
 		return err
 	}
-	advice.Printf(cmd.ErrOrStderr(), "signed, and kept next to publication %d\n", b.Seq)
+	visible.Printf(cmd.ErrOrStderr(), "signed, and kept next to publication %d\n", b.Seq)
 	return report.Deliver(cmd.OutOrStdout(), r.JSON, "")
 }
 
@@ -84,7 +84,7 @@ func verify(cmd *cobra.Command, r *drive.Request, file *stacks.File, o *bundle.O
 	}
 	if report.Policy != version || report.Stack != o.Stack {
 		return fmt.Errorf("the proof of publication %d is about policy %s of stack %q: sign one with `%s`", b.Seq,
-			advice.Visible(report.Policy), report.Stack, file.Command("prove", "--sign"))
+			visible.Text(report.Policy), report.Stack, file.Command("prove", "--sign"))
 	}
 	now, err := prove(cmd, file, "")
 	if err != nil {
@@ -94,7 +94,7 @@ func verify(cmd *cobra.Command, r *drive.Request, file *stacks.File, o *bundle.O
 		return fmt.Errorf("the proof of publication %d is old: %s changed since: sign one with `%s`", b.Seq, what,
 			file.Command("prove", "--sign"))
 	}
-	advice.Printf(cmd.ErrOrStderr(), "signed for publication %d by %s at %s\n", b.Seq, advice.Visible(kept.By),
+	visible.Printf(cmd.ErrOrStderr(), "signed for publication %d by %s at %s\n", b.Seq, visible.Text(kept.By),
 		kept.Time.Format("2006-01-02 15:04:05 MST"))
 	return report.Deliver(cmd.OutOrStdout(), r.JSON, "")
 }

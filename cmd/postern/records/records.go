@@ -18,12 +18,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/cloud"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/stacks"
+	"github.com/postern/postern/visible"
 )
 
 // Stack finds what the commands need.
@@ -208,7 +208,7 @@ func Printer(w io.Writer, asJSON bool) func(audit.Event) error {
 			if err := enc.Encode(e); err != nil {
 				return err
 			}
-			_, err := io.WriteString(w, advice.JSON(b.String()))
+			_, err := io.WriteString(w, visible.JSON(b.String()))
 			return err
 		}
 	}

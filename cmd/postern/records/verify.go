@@ -13,11 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/audit"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/hostpath"
+	"github.com/postern/postern/visible"
 )
 
 // maxHeads bounds the file of heads, in bytes.
@@ -79,11 +79,11 @@ It keeps the end of each chain, the head, in the operator's folder of the stack,
 				return err
 			}
 			if !slices.ContainsFunc(proofs, says) {
-				return fmt.Errorf("nothing is verified: no node has signed a log in %s yet", advice.Visible(dir))
+				return fmt.Errorf("nothing is verified: no node has signed a log in %s yet", visible.Text(dir))
 			}
 			if first {
 				fmt.Fprintf(cmd.ErrOrStderr(), "no heads were kept in %s: what was removed or written again until now "+
-					"is not found; the next time it is\n", advice.Visible(heads))
+					"is not found; the next time it is\n", visible.Text(heads))
 			}
 			kept := keepHeads(heads, known, proofs)
 			return errors.Join(judge(proofs), kept)
@@ -117,7 +117,7 @@ func readHeads(path string) (heads map[string]audit.Head, first bool, err error)
 		}
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("read the heads of the audit log: %s: %w", advice.Visible(path), err)
+		return nil, false, fmt.Errorf("read the heads of the audit log: %s: %w", visible.Text(path), err)
 	}
 	return heads, false, nil
 }
@@ -163,7 +163,7 @@ func show(w io.Writer, proofs []audit.Proof, asJSON bool) error {
 		if asJSON {
 			b, err := json.Marshal(p)
 			if err == nil {
-				_, err = fmt.Fprintln(w, advice.JSON(string(b)))
+				_, err = fmt.Fprintln(w, visible.JSON(string(b)))
 			}
 			if err != nil {
 				return err

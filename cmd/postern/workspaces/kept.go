@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/sandbox/workspace"
 	"github.com/postern/postern/stacks/yaml"
+	"github.com/postern/postern/visible"
 )
 
 // NewHome returns the command "postern home".
@@ -74,7 +74,7 @@ func (stack Stack) listKept(what, none string) *cobra.Command {
 				}
 			}
 			if len(all) == 0 && !asJSON {
-				advice.Println(cmd.ErrOrStderr(), none)
+				visible.Println(cmd.ErrOrStderr(), none)
 			}
 			return nil
 		},
@@ -99,7 +99,7 @@ func (stack Stack) clear(cmd *cobra.Command, agent, volume string, none error) e
 	if err := all[i].Clear(cmd.Context()); err != nil {
 		return err
 	}
-	advice.Printf(cmd.OutOrStdout(), "cleared %s\n", all[i])
+	visible.Printf(cmd.OutOrStdout(), "cleared %s\n", all[i])
 	return nil
 }
 
@@ -139,7 +139,7 @@ func printKept(cmd *cobra.Command, k *workspace.Kept, asJSON bool) error {
 	if inUse {
 		state += "  (in use)"
 	}
-	line := advice.Sprintf("%s  %s%s\n", name, yaml.SizeText(used>>20<<20+1<<20), state)
+	line := visible.Sprintf("%s  %s%s\n", name, yaml.SizeText(used>>20<<20+1<<20), state)
 	_, err = io.WriteString(cmd.OutOrStdout(), line)
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/postern/postern/publish"
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/visible"
 )
 
 // SayHidden says which files the command does not see, which ones it sees although they look like
@@ -39,11 +40,11 @@ func say(out io.Writer, what string, all []workspace.Secret) {
 			text += " (" + kind + ")"
 		}
 		if s.Reason != "" {
-			text += " (" + advice.Visible(s.Reason) + ")"
+			text += " (" + visible.Text(s.Reason) + ")"
 		}
 		shown = append(shown, text)
 	}
-	advice.Printf(out, "postern: %s: %s%s\n", what, strings.Join(shown, ", "), more(len(all)-maxShown))
+	visible.Printf(out, "postern: %s: %s%s\n", what, strings.Join(shown, ", "), more(len(all)-maxShown))
 }
 
 // sayLeaked says what each repository's objects have, and how to have a repository without that.
@@ -55,8 +56,8 @@ func sayLeaked(out io.Writer, all []run.Leaked, clean string) {
 
 func sayOneLeaked(out io.Writer, l run.Leaked, clean string) {
 	if l.Unknown != nil {
-		advice.Printf(out, "postern: %s: so an agent may find what is hidden in the repository's objects\n",
-			advice.Visible(l.Unknown.Error()))
+		visible.Printf(out, "postern: %s: so an agent may find what is hidden in the repository's objects\n",
+			visible.Text(l.Unknown.Error()))
 	}
 	if len(l.Paths) == 0 {
 		return
@@ -65,14 +66,14 @@ func sayOneLeaked(out io.Writer, l run.Leaked, clean string) {
 	for _, at := range l.Paths[:min(len(l.Paths), maxShown)] {
 		shown = append(shown, workspace.Quote(at))
 	}
-	advice.Printf(out, "postern: an agent can read these in the objects of the repository %s, because they were "+
+	visible.Printf(out, "postern: an agent can read these in the objects of the repository %s, because they were "+
 		"committed: %s%s; ", workspace.Quote(l.Folder), strings.Join(shown, ", "), more(len(l.Paths)-maxShown))
-	if advice.Visible(clean) != clean {
-		advice.Println(out, "give the folder another name first, without bytes that act on a terminal")
+	if visible.Text(clean) != clean {
+		visible.Println(out, "give the folder another name first, without bytes that act on a terminal")
 		return
 	}
-	advice.Printf(out, "for a repository without them, to use with --workdir %s:\n%s\n",
-		advice.Visible(advice.Path(l.Clean)), clean)
+	visible.Printf(out, "for a repository without them, to use with --workdir %s:\n%s\n",
+		visible.Text(advice.Path(l.Clean)), clean)
 }
 
 // cleanCommand returns the command that makes clean repositories of those in the folder.
@@ -157,7 +158,7 @@ func (stack Stack) scanFolder(cmd *cobra.Command, dir, agent string, asJSON, cle
 	}
 	sayLeaked(cmd.ErrOrStderr(), leaked, cleanCommand(flags, agent, real))
 	if len(found.Hidden) > 0 && !asJSON {
-		advice.Println(cmd.ErrOrStderr(),
+		visible.Println(cmd.ErrOrStderr(),
 			"note: with workspace write an agent can read these; with overlay and read-only it cannot")
 	}
 	return nil
@@ -182,10 +183,10 @@ func makeClean(cmd *cobra.Command, registry hostpath.Registry, leaked []run.Leak
 			continue
 		}
 		for _, s := range more {
-			advice.Printf(cmd.ErrOrStderr(), "the last commit had %s (%s), too\n", workspace.Quote(s.Path),
-				advice.Visible(s.Why))
+			visible.Printf(cmd.ErrOrStderr(), "the last commit had %s (%s), too\n", workspace.Quote(s.Path),
+				visible.Text(s.Why))
 		}
-		advice.Println(cmd.ErrOrStderr(), "made", workspace.Quote(l.Clean))
+		visible.Println(cmd.ErrOrStderr(), "made", workspace.Quote(l.Clean))
 	}
 	return all
 }
@@ -236,12 +237,12 @@ func printSecrets(out io.Writer, found *workspace.Found, folder string, leaked [
 		}
 		note := ""
 		if s.Reason != "" {
-			note = "; shown: " + advice.Visible(s.Reason)
+			note = "; shown: " + visible.Text(s.Reason)
 		}
 		if committed[s.Path] {
 			note += "; committed"
 		}
-		line := advice.Sprintf("%s  (%s%s)\n", workspace.Quote(s.Path), s.Why, note)
+		line := visible.Sprintf("%s  (%s%s)\n", workspace.Quote(s.Path), s.Why, note)
 		if _, err := io.WriteString(out, line); err != nil {
 			return err
 		}

@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/publish"
+	"github.com/postern/postern/visible"
 )
 
 // NewWorkdir returns the command about folders in which agents work or have worked.
@@ -42,7 +42,7 @@ user on this machine.`,
 					} else if slices.Contains(busy, p) {
 						note = "  (an agent works there now)"
 					}
-					advice.Println(cmd.OutOrStdout(), advice.Visible(p)+note)
+					visible.Println(cmd.OutOrStdout(), visible.Text(p)+note)
 				}
 				return errors.Join(err, err2)
 			},
@@ -75,28 +75,28 @@ func forget(cmd *cobra.Command, path string) error {
 		return err
 	}
 	if !slices.Contains(all, path) {
-		return fmt.Errorf("%s: %w: `postern workdir list` shows it", advice.Visible(path), hostpath.ErrUnknown)
+		return fmt.Errorf("%s: %w: `postern workdir list` shows it", visible.Text(path), hostpath.ErrUnknown)
 	}
 	question := fmt.Sprintf("An agent could write everything in %[1]s, and may have left programs, links, "+
 		"stack files there.\n"+
-		"From now on commands trust everything in it, wherever it was moved. Forget %[1]s?", advice.Visible(path))
+		"From now on commands trust everything in it, wherever it was moved. Forget %[1]s?", visible.Text(path))
 	again := "postern workdir forget " + hostpath.Quote(path)
 	if err := publish.Confirm(cmd.Context(), os.Stdin, cmd.ErrOrStderr(), question, again); err != nil {
 		return err
 	}
 	switch err := registry.Forget(path); {
 	case errors.Is(err, hostpath.ErrRuns):
-		return fmt.Errorf("%s is not forgotten: %w: wait for it to end", advice.Visible(path), err)
+		return fmt.Errorf("%s is not forgotten: %w: wait for it to end", visible.Text(path), err)
 	case err != nil:
-		return fmt.Errorf("forget %s: %w", advice.Visible(path), err)
+		return fmt.Errorf("forget %s: %w", visible.Text(path), err)
 	}
-	advice.Printf(cmd.OutOrStdout(), "forgot %s\n", advice.Visible(path))
+	visible.Printf(cmd.OutOrStdout(), "forgot %s\n", visible.Text(path))
 	folders, err := registry.Folders()
 	if err != nil {
 		return err
 	}
 	if still := (*hostpath.WritableError)(nil); errors.As(folders.Check(filepath.Clean(path)), &still) {
-		advice.Printf(cmd.OutOrStdout(), "it is not trusted all the same: %s\n", advice.Visible(still.Error()))
+		visible.Printf(cmd.OutOrStdout(), "it is not trusted all the same: %s\n", visible.Text(still.Error()))
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/sandbox/workspace"
 	"github.com/postern/postern/sandbox/workspace/begun"
+	"github.com/postern/postern/visible"
 )
 
 // Stack finds the state folder of the stack that a command's flags name. Flags, each after a space,
@@ -65,7 +66,7 @@ terminal: control characters are escaped.`,
 				return err
 			}
 			if run.Running() {
-				advice.Println(cmd.ErrOrStderr(), "note: the agent still runs, and these are its changes so far")
+				visible.Println(cmd.ErrOrStderr(), "note: the agent still runs, and these are its changes so far")
 			}
 			if changesAsJSON {
 				return printChanges(cmd.Context(), cmd.OutOrStdout(), run, workspace.Selected(args[1:]))
@@ -100,7 +101,7 @@ The exit status is 4 if a change was refused.`,
 			if err := run.Discard(cmd.Context()); err != nil {
 				return err
 			}
-			advice.Printf(cmd.OutOrStdout(), "discarded %s: %s is as it was\n", run.ID, advice.Visible(run.Workdir))
+			visible.Printf(cmd.OutOrStdout(), "discarded %s: %s is as it was\n", run.ID, visible.Text(run.Workdir))
 			return nil
 		},
 	}
@@ -149,19 +150,19 @@ func (stack Stack) list(cmd *cobra.Command, asJSON bool) error {
 		if r.Running() {
 			state = "  (it runs)"
 		}
-		advice.Printf(cmd.OutOrStdout(), "%s  %s  %s  %s  %s%s\n", r.ID, time.Unix(0, r.Started).Format(time.DateTime),
+		visible.Printf(cmd.OutOrStdout(), "%s  %s  %s  %s  %s%s\n", r.ID, time.Unix(0, r.Started).Format(time.DateTime),
 			r.Agent,
-			advice.Visible(r.Workdir), advice.Visible(strings.Join(r.Command, " ")), state)
+			visible.Text(r.Workdir), visible.Text(strings.Join(r.Command, " ")), state)
 	}
 	if err == nil && len(runs) == 0 && !asJSON {
-		advice.Println(cmd.ErrOrStderr(), "no run has changes that were neither applied nor discarded")
+		visible.Println(cmd.ErrOrStderr(), "no run has changes that were neither applied nor discarded")
 	}
 	return err
 }
 
 // printJSON prints the value on a line, in ASCII: an agent's names have characters that act on a
 // terminal.
-func printJSON(out io.Writer, value any) error { return advice.Encode(out, value, "") }
+func printJSON(out io.Writer, value any) error { return visible.Encode(out, value, "") }
 
 // printChanges prints a JSON object for each change. A path that is not UTF-8 is "bytes", in
 // base64.
@@ -198,11 +199,11 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 		return err
 	}
 	result, err := run.Apply(cmd.Context(), workspace.Selected(paths), func(c workspace.Change) {
-		advice.Printf(cmd.ErrOrStderr(), "not applied: %s: %s\n", workspace.Quote(c.Path), c.Refused)
+		visible.Printf(cmd.ErrOrStderr(), "not applied: %s: %s\n", workspace.Quote(c.Path), c.Refused)
 	})
 	if result.Done > 0 {
-		advice.Printf(cmd.OutOrStdout(), "applied %s to %s\n", plural(result.Done, "change", "changes"),
-			advice.Visible(run.Workdir))
+		visible.Printf(cmd.OutOrStdout(), "applied %s to %s\n", plural(result.Done, "change", "changes"),
+			visible.Text(run.Workdir))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: run this again to apply the rest", err)
@@ -220,11 +221,11 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 	case left > 0 && result.Done == 0:
 		return fmt.Errorf("no change of %s is at the paths: look with `postern%s workspace diff %s`", id, flags, id)
 	case left > 0:
-		advice.Printf(cmd.OutOrStdout(), "%s left: postern%s workspace diff %s\n", plural(left, "change is",
+		visible.Printf(cmd.OutOrStdout(), "%s left: postern%s workspace diff %s\n", plural(left, "change is",
 			"changes are"), flags, id)
 		return nil
 	case result.Done == 0:
-		advice.Printf(cmd.OutOrStdout(), "%s has everything already\n", advice.Visible(run.Workdir))
+		visible.Printf(cmd.OutOrStdout(), "%s has everything already\n", visible.Text(run.Workdir))
 	}
 	return run.Discard(cmd.Context())
 }
@@ -235,17 +236,17 @@ func Begin(
 	ctx context.Context, out io.Writer, stackFlags string, p *run.Prepared, quiet bool,
 ) (end func()) {
 	if p.Isolation != "" && !quiet {
-		advice.Println(out, "postern: the command runs under", p.Isolation)
+		visible.Println(out, "postern: the command runs under", p.Isolation)
 	}
 	if p.Git != "" && !quiet {
-		advice.Println(out, "postern:", advice.Visible(p.Git))
+		visible.Println(out, "postern:", visible.Text(p.Git))
 	}
 	for _, on := range p.OnPath[:min(len(p.OnPath), maxShown)] {
-		advice.Printf(out, "postern: %s leads to what the command writes: it runs when you type its name\n",
-			advice.Visible(on))
+		visible.Printf(out, "postern: %s leads to what the command writes: it runs when you type its name\n",
+			visible.Text(on))
 	}
 	if p.Spec.VM != nil && !p.Spec.VM.KVM && !quiet {
-		advice.Println(out, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
+		visible.Println(out, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
 			"what this machine has: postern doctor")
 	}
 	if p.Secrets != nil {
@@ -281,12 +282,12 @@ func Offer(ctx context.Context, out io.Writer, stackFlags string, run *workspace
 		}
 	}
 	if err != nil {
-		advice.Printf(out, "postern: %s\n", advice.Visible(err.Error()))
+		visible.Printf(out, "postern: %s\n", visible.Text(err.Error()))
 	}
-	advice.Printf(out,
+	visible.Printf(out,
 		"postern: %s is as it was, and %s apart: postern%s workspace diff %s "+
 			"(then apply or discard in place of diff)\n",
-		advice.Visible(run.Workdir), plural(count, "change is kept", "changes are kept"), stackFlags, run.ID)
+		visible.Text(run.Workdir), plural(count, "change is kept", "changes are kept"), stackFlags, run.ID)
 }
 
 // toolsPatience bounds the look at the files that programs of the host run, before a command starts
@@ -315,7 +316,7 @@ func SayTools(out io.Writer, notes, folder string) (before func() error, after f
 		now, again := findTools(folder)
 		lines := []string{}
 		if err = errors.Join(err, again); err != nil {
-			lines = append(lines, advice.Sprintf("postern: %s\n", err))
+			lines = append(lines, visible.Sprintf("postern: %s\n", err))
 		} else {
 			lines = changed(now.Since(were))
 		}
@@ -334,7 +335,7 @@ func findTools(folder string) (workspace.Tools, error) {
 // changed returns lines to print about what [workspace.Tools.Since] returned.
 func changed(since []string) (lines []string) {
 	for _, line := range since {
-		lines = append(lines, advice.Sprintf("postern: look before you use it: %s\n", line))
+		lines = append(lines, visible.Sprintf("postern: look before you use it: %s\n", line))
 	}
 	return lines
 }
@@ -344,7 +345,7 @@ func told(out io.Writer, note *begun.Note, err error) {
 	if err != nil {
 		note.Close()
 	} else if err := note.Said(); err != nil {
-		advice.Error(out, "postern:", err)
+		visible.Error(out, "postern:", err)
 	}
 }
 
@@ -353,7 +354,7 @@ func told(out io.Writer, note *begun.Note, err error) {
 func sayUnsaid(out io.Writer, notes, folder string) {
 	all, err := begun.Unsaid(notes)
 	if err != nil {
-		advice.Error(out, "postern:", err)
+		visible.Error(out, "postern:", err)
 	}
 	for _, note := range all {
 		if !note.Of(folder) {
@@ -361,16 +362,16 @@ func sayUnsaid(out io.Writer, notes, folder string) {
 			continue
 		}
 		lines := []string{
-			advice.Sprintf("postern: %s was killed, and this is what it would have said:\n", ended(note)),
+			visible.Sprintf("postern: %s was killed, and this is what it would have said:\n", ended(note)),
 		}
 		var were workspace.Tools // what cannot be read was not there, and all is named
 		if err := note.Were(&were); err != nil {
-			advice.Error(out, "postern:", err)
+			visible.Error(out, "postern:", err)
 		}
 		now, err := findTools(folder)
 		switch since := now.Since(were); {
 		case err != nil:
-			advice.Error(out, "postern:", err)
+			visible.Error(out, "postern:", err)
 			note.Close()
 			continue
 		case len(since) > 0:
@@ -396,11 +397,11 @@ func NameUnsaid(out io.Writer) {
 		all, err = begun.Unsaid(run.Unsaid(base))
 	}
 	if err != nil {
-		advice.Error(out, "warning:", err)
+		visible.Error(out, "warning:", err)
 	}
 	for _, note := range all {
 		if note.Of(note.Folder) {
-			advice.Printf(out, "warning: %s was killed: what it wrote that programs here run, says %s\n", ended(note),
+			visible.Printf(out, "warning: %s was killed: what it wrote that programs here run, says %s\n", ended(note),
 				advice.Command("workspace", "scan", note.Folder))
 		}
 		note.Close()

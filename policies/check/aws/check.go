@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/visible"
 )
 
 // Problem is one thing that AWS would refuse.
@@ -31,7 +31,7 @@ func (p Problem) Error() string {
 	if p.Property != "" {
 		where += ": " + p.Property
 	}
-	return advice.Sprintf("%s: %s; %s", where, p.What, p.Do)
+	return visible.Sprintf("%s: %s; %s", where, p.What, p.Do)
 }
 
 // short is a type without its package and module: Vpc for aws:ec2/vpc:Vpc.

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern/postern/advice"
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/visible"
 )
 
 // AsOf is the date on which the prices were written down, for us-east-1, in US dollars. They should
@@ -276,14 +276,14 @@ func (e Estimate) Print(w io.Writer) error {
 	if len(e.Lines) == 0 && len(e.Unpriced) == 0 {
 		return nil
 	}
-	text := advice.Sprintf("\ncost a month (list prices of us-east-1, approximate and unchecked, as of %s; before tax)\n", e.AsOf)
+	text := visible.Sprintf("\ncost a month (list prices of us-east-1, approximate and unchecked, as of %s; before tax)\n", e.AsOf)
 	for _, l := range e.Lines {
-		text += advice.Sprintf("  %9.2f  %6g x %-46s %s\n", l.Total, l.Count, l.What, l.Assuming)
+		text += visible.Sprintf("  %9.2f  %6g x %-46s %s\n", l.Total, l.Count, l.What, l.Assuming)
 	}
-	text += advice.Sprintf("  %9.2f  in all, with %d GB of traffic and %d GB of audit events assumed\n", e.Total, trafficGB, auditGB)
-	text += advice.Sprintf("             not in the sum: %s\n", strings.Join(Uncounted, ", "))
+	text += visible.Sprintf("  %9.2f  in all, with %d GB of traffic and %d GB of audit events assumed\n", e.Total, trafficGB, auditGB)
+	text += visible.Sprintf("             not in the sum: %s\n", strings.Join(Uncounted, ", "))
 	for _, u := range e.Unpriced {
-		text += advice.Sprintf("             not in the sum: %s has no price here\n", u)
+		text += visible.Sprintf("             not in the sum: %s has no price here\n", u)
 	}
 	_, err := io.WriteString(w, text)
 	return err

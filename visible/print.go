@@ -1,4 +1,4 @@
-package advice
+package visible
 
 import (
 	"encoding/json"
@@ -9,7 +9,7 @@ import (
 )
 
 // Printf is [fmt.Fprintf] for lines that quote what a node, a control plane, an agent or a log
-// said: every text among the arguments is [Visible]. Only the format makes lines, columns and
+// said: every text among the arguments is [Text]. Only the format makes lines, columns and
 // escape sequences. An error of w is ignored.
 func Printf(w io.Writer, format string, args ...any) {
 	fmt.Fprintf(w, format, visible(args)...)
@@ -50,16 +50,16 @@ func Encode(w io.Writer, v any, indent string) error {
 	return err
 }
 
-// visible returns the arguments with every text as Visible has it. Other values stay as they are.
+// visible returns the arguments with every text as Text has it. Other values stay as they are.
 func visible(args []any) []any {
 	out := make([]any, len(args))
 	for i, a := range args {
 		switch a := a.(type) {
 		case nil:
 		case error:
-			out[i] = Visible(a.Error())
+			out[i] = Text(a.Error())
 		case fmt.Stringer:
-			out[i] = Visible(a.String())
+			out[i] = Text(a.String())
 		default:
 			out[i] = text(reflect.ValueOf(a))
 		}
@@ -73,11 +73,11 @@ func text(v reflect.Value) any {
 		reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
 		return v.Interface()
 	case reflect.String:
-		return Visible(v.String())
+		return Text(v.String())
 	case reflect.Slice:
 		if v.Type().Elem().Kind() == reflect.Uint8 {
-			return Visible(string(v.Bytes()))
+			return Text(string(v.Bytes()))
 		}
 	}
-	return Visible(fmt.Sprint(v.Interface()))
+	return Text(fmt.Sprint(v.Interface()))
 }
