@@ -275,9 +275,8 @@ func (w *walker) local(i *Interface, s *Subnet, to *Interface, t *Subnet, sent p
 			return hop
 		}
 		for _, r := range s.Table.Routes {
-			if len(s.VPC.Prefixes) > 0 && r.To.Bits() > s.VPC.Prefixes[0].Bits() && r.Via != ViaService &&
-				!(r.Unsure && !w.sure) {
-				hop.Packets = hop.Packets.Minus(packet.To(r.To))
+			if len(s.VPC.Prefixes) > 0 && r.Via != ViaService && !(r.Unsure && !w.sure) {
+				hop.Packets = hop.Packets.Minus(s.VPC.foreign(r.To))
 			}
 		}
 		if !pass(w.acl(t.ACL, false)) {
@@ -286,6 +285,18 @@ func (w *walker) local(i *Interface, s *Subnet, to *Interface, t *Subnet, sent p
 	}
 	pass(w.groups(to, i, false))
 	return hop
+}
+
+// foreign returns the packets to a route's prefix for which the VPC itself has no route that is as
+// long.
+func (v *VPC) foreign(to netip.Prefix) packet.Set {
+	packets := packet.To(to)
+	for _, own := range v.Prefixes {
+		if own.Bits() >= to.Bits() {
+			packets = packets.Minus(packet.To(own))
+		}
+	}
+	return packets
 }
 
 // leave follows the routes of a subnet that lead out of its VPC.
@@ -327,18 +338,13 @@ func (w *walker) leave(i *Interface, s *Subnet, sent packet.Set, before []Hop) {
 		if r.Unsure && w.sure {
 			continue
 		}
-		packets := sent.Intersect(packet.To(r.To))
+		packets := sent.Intersect(s.VPC.foreign(r.To))
 		for _, longer := range s.Table.Routes {
 			// What stands for prefixes that are not known may be longer than each other route.
 			known := !r.Unsure && r.Via != ViaService
 			if known && longer.To.Bits() > r.To.Bits() && !longer.Unsure && longer.Via != ViaService &&
 				r.To.Overlaps(longer.To) {
 				packets = packets.Minus(packet.To(longer.To))
-			}
-		}
-		for _, own := range s.VPC.Prefixes {
-			if own.Bits() >= r.To.Bits() {
-				packets = packets.Minus(packet.To(own))
 			}
 		}
 		by := "route " + r.Name

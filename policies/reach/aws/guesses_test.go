@@ -65,8 +65,11 @@ var guesses = []struct {
 		c.allow("10.99.0.0/16", "tcp")
 		vpc := ref{"ec2/vpc", "-network-agents"}
 		c.add("ec2/vpcIpv4CidrBlockAssociation", "mistake-block", map[string]any{
-			"vpcId": vpc, "cidrBlock": "10.99.0.0/16",
+			"vpcId": vpc, "cidrBlock": "10.99.0.0/24",
 		})
+		// It is longer than the first network of the VPC, and shorter than the one that it would
+		// lead away.
+		c.route("10.99.0.0/22", "vpcPeeringConnectionId", "pcx-0123456789abcdef0")
 		c.add("ec2/subnet", "mistake-subnet", map[string]any{"vpcId": vpc, "cidrBlock": "10.99.0.0/24"})
 		c.add("ec2/networkAclRule", "mistake-entry", map[string]any{
 			"networkAclId": ref{"ec2/defaultNetworkAcl", "-network-agents-default"}, "egress": false, "ruleNumber": 1.0,
