@@ -5,7 +5,7 @@
 #include "envoy.h"
 #include <sched.h>
 
-int checkHeaders(stream s, int kind, header *hs, size_t n, buffer rule, uintptr_t agent) { return go_on; }
+int checkHeaders(stream s, int kind, header *hs, size_t n, buffer rule, uintptr_t agent, bool body) { return go_on; }
 int putCredential(stream s, header *hs, size_t n, buffer rule) { return go_on; }
 int refuse(stream s, int kind) { return stop; }
 size_t envoy_dynamic_module_callback_http_get_headers_size(stream s, int kind) { return 0; }
