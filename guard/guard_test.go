@@ -309,11 +309,16 @@ func TestBody(t *testing.T) {
 		headers []string
 		refused bool
 	}{
-		{"GET", nil, true}, {"HEAD", nil, true}, {"GET", []string{"content-length"}, true},
-		{"HEAD", []string{"transfer-encoding"}, true}, {"GET", []string{"upgrade", "content-length"}, true},
+		{"GET", nil, true},
+		{"HEAD", nil, true},
+		{"GET", []string{"content-length"}, true},
+		{"HEAD", []string{"transfer-encoding"}, true},
+		{"GET", []string{"upgrade", "content-length"}, true},
 		{"GET", []string{"transfer-encoding", "upgrade"}, true},
 		{"GET", []string{"upgrade"}, false}, // what follows is not a body
-		{"POST", nil, false}, {"DELETE", []string{"content-length"}, false}, {"CONNECT", nil, false},
+		{"POST", nil, false},
+		{"DELETE", []string{"content-length"}, false},
+		{"CONNECT", nil, false},
 	} {
 		hs := []Header{{Name: ":method", Value: c.method}, {Name: "x"}}
 		for _, name := range c.headers {

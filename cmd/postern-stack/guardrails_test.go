@@ -25,7 +25,8 @@ func TestGuardrailsLeftOut(t *testing.T) {
 		{stacks.Guardrails{}, nil, []string{weak, none}},
 		{stacks.Guardrails{}, &strict, []string{weak, "~ policies of your own count from nowhere, was /p"}},
 		{
-			stacks.Guardrails{Production: true, Policies: "/q"}, &strict,
+			stacks.Guardrails{Production: true, Policies: "/q"},
+			&strict,
 			[]string{"~ policies of your own count from /q, was /p"},
 		},
 		{

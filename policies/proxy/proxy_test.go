@@ -97,7 +97,8 @@ var mistakes = []struct {
 	{"A3", "the guard is off", "intercept/coder *listenerv3.Listener", func(t *testing.T, m proto.Message) {
 		manager(t, m, func(h *hcmv3.HttpConnectionManager) { h.HttpFilters[0].Disabled = true })
 	}, "PRX-03", "before the guard"},
-	{"A3", "every host leads somewhere", "connect/* coder *routev3.ScopedRouteConfiguration",
+	{
+		"A3", "every host leads somewhere", "connect/* coder *routev3.ScopedRouteConfiguration",
 		func(_ *testing.T, m proto.Message) {
 			all := m.(*routev3.ScopedRouteConfiguration).RouteConfiguration.VirtualHosts
 			v := all[slices.IndexFunc(all, func(v *routev3.VirtualHost) bool {
@@ -106,24 +107,31 @@ var mistakes = []struct {
 			v.Routes[0].Action = &routev3.Route_Route{Route: &routev3.RouteAction{
 				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: "dynamic/coder"},
 			}}
-		}, "PRX-03", "a route for every host leads somewhere"},
-	{"A3", "what no rule allows is not refused",
+		}, "PRX-03", "a route for every host leads somewhere",
+	},
+	{
+		"A3", "what no rule allows is not refused",
 		"l7/api.example.test/api.example.test:443 *routev3.ScopedRouteConfiguration",
 		func(_ *testing.T, m proto.Message) {
 			v := m.(*routev3.ScopedRouteConfiguration).RouteConfiguration.VirtualHosts[0]
 			v.Routes = v.Routes[:len(v.Routes)-1]
-		}, "PRX-03", "its last route does not refuse everything"},
-	{"A3", "a tunnel that everybody reaches", "tunnel/coder/pinned.example.test:443/ *listenerv3.Listener",
+		}, "PRX-03", "its last route does not refuse everything",
+	},
+	{
+		"A3", "a tunnel that everybody reaches", "tunnel/coder/pinned.example.test:443/ *listenerv3.Listener",
 		func(_ *testing.T, m proto.Message) { m.(*listenerv3.Listener).ListenerSpecifier = nil }, "PRX-03",
-		"has a server name of his own resolved"},
-	{"A3", "a request without TLS", "l7/api.example.test/api.example.test:443 *routev3.ScopedRouteConfiguration",
+		"has a server name of his own resolved",
+	},
+	{
+		"A3", "a request without TLS", "l7/api.example.test/api.example.test:443 *routev3.ScopedRouteConfiguration",
 		func(_ *testing.T, m proto.Message) {
 			for _, r := range m.(*routev3.ScopedRouteConfiguration).RouteConfiguration.VirtualHosts[0].Routes {
 				if to := r.GetRoute(); to != nil {
 					to.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: "tcp/dynamic/coder"}
 				}
 			}
-		}, "PRX-03", "where only an agent's own TLS may"},
+		}, "PRX-03", "where only an agent's own TLS may",
+	},
 	{"A31", "nobody compares names", "dynamic/coder *clusterv3.Cluster", func(t *testing.T, m proto.Message) {
 		for _, o := range m.(*clusterv3.Cluster).TypedExtensionProtocolOptions {
 			packed(t, o, &httpv3.HttpProtocolOptions{}, func(o *httpv3.HttpProtocolOptions) {

@@ -72,8 +72,10 @@ func (r *Run) Changes(visit func(Change) error) error {
 	if err := r.load(); err != nil {
 		return err
 	}
-	w := &walker{run: r, visit: visit, hidden: map[string]bool{}, bare: map[string]bool{},
-		upper: tree{upper}, host: tree{host}}
+	w := &walker{
+		run: r, visit: visit, hidden: map[string]bool{}, bare: map[string]bool{},
+		upper: tree{upper}, host: tree{host},
+	}
 	for _, path := range append(r.seen.hidden, r.Hidden...) {
 		w.hidden[path] = true
 	}

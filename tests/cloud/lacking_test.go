@@ -45,7 +45,7 @@ func newLacking(b *builder) *lacking {
 	at, err := url.Parse(os.Getenv("AWS_ENDPOINT_URL"))
 	require.NoError(b.t, err)
 	l := &lacking{b: b, asked: map[string]bool{}}
-	forward := httputil.NewSingleHostReverseProxy(at)
+	forward := httputil.NewSingleHostReverseProxy(at) //nolint:gosec // moto
 	var pairs []string
 	for has, planned := range b.moved {
 		pairs = append(pairs, ">"+has+"<", ">"+planned+"<")
@@ -163,7 +163,7 @@ func firewallID(kind string, r *graph.Resource) string {
 }
 
 func (l *lacking) firewall(action, body string) map[string]any {
-	var in struct{ VpcId, ResourceId, FirewallRuleGroupId, FirewallDomainListId string }
+	var in struct{ VpcId, ResourceId, FirewallRuleGroupId, FirewallDomainListId string } //nolint:staticcheck // of AWS
 	_ = json.Unmarshal([]byte(body), &in)
 	g, list := l.b.g, []any{}
 	group := func(r *graph.Resource) string {

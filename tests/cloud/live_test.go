@@ -165,7 +165,9 @@ func (b *builder) proveLive(isolated bool) {
 				return setPolicy(wide)
 			}, func() error { return setPolicy(policy) },
 		},
-		{"a way to another network", "the internet or another network: never", []string{group, acl, table},
+		{
+			"a way to another network", "the internet or another network: never",
+			[]string{group, acl, table},
 			func() error {
 				_, err := b.ec2.CreateNetworkAclEntry(ctx, &ec2.CreateNetworkAclEntryInput{
 					NetworkAclId: &acl, Egress: awssdk.Bool(true), RuleNumber: awssdk.Int32(50),
@@ -192,7 +194,8 @@ func (b *builder) proveLive(isolated bool) {
 				require.NoError(t, err)
 				require.NoError(t, revoke())
 				return unroute()
-			}},
+			},
+		},
 	} {
 		require.NoError(t, c.do(), c.name)
 		report, status := live()

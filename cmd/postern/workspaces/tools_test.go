@@ -70,7 +70,7 @@ func TestKilledSaysLater(t *testing.T) {
 		return out.String()
 	}
 	write(".envrc", "evil")
-	require.Equal(t, "", next(), "the first one goes on")
+	require.Empty(t, next(), "the first one goes on")
 	write("\xff\n/.tool-versions", "evil")
 	require.NoError(t, run.Process.Kill())
 	_ = run.Wait()

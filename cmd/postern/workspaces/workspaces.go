@@ -266,7 +266,7 @@ func Begin(
 		}
 		return after
 	case p.Spec.View.Workdir.Path != "" && !quiet:
-		sayUnsaid(out, p.Unsaid, p.Spec.View.Workdir.Path)
+		sayUnsaid(out, p.Unsaid, p.Spec.View.Workdir.Path) //nolint:contextcheck // bounded by toolsPatience
 	}
 	return func() {}
 }

@@ -145,10 +145,13 @@ func TestEveryRequestIsAnswered(t *testing.T) {
 		require.Negative(t, answer.Error.Code)
 		return answer.ID, answer.Error.Message
 	}
-	require.Equal(t, `{"id":1,"header":"application/json"}`+"\n",
-		ask(server.URL, "\n {\"id\":1,\"method\":\"a\"} \r\n\n"))
+	whole := func(line, said string) { // each message is one line
+		t.Helper()
+		require.Equal(t, line+"\n", said)
+	}
+	whole(`{"id":1,"header":"application/json"}`, ask(server.URL, "\n {\"id\":1,\"method\":\"a\"} \r\n\n"))
 	require.Equal(t, 2, strings.Count(ask(server.URL, "{\"id\":1}\n{\"id\":1}"), "\n"), "the last line may be cut")
-	require.Equal(t, `{"id":1,"error":{}}`+"\n", ask(server.URL, `{"id":1,"method":"judged"}`), "it says why itself")
+	whole(`{"id":1,"error":{}}`, ask(server.URL, `{"id":1,"method":"judged"}`)) // it says why itself
 	for message, want := range map[string]string{
 		`{"id":7,"method":"refused"}`:             "the tools refuse the message: too large",
 		`{"id":7,"params":[],"method":"refused"}`: "the tools refuse the message: too large",
@@ -175,7 +178,7 @@ func TestEveryRequestIsAnswered(t *testing.T) {
 	require.Nil(t, id)
 	require.Contains(t, text, "too large")
 	version := `{"id":1,"method":"list","params":{"name":"n","_meta":{"io.modelcontextprotocol/protocolVersion":"v"}}}`
-	require.Equal(t, `{"id":1,"header":"application/json v list n"}`+"\n", ask(server.URL, version))
+	whole(`{"id":1,"header":"application/json v list n"}`, ask(server.URL, version))
 	for _, message := range []string{
 		`{"method":"accepted"}`, `{"method":"refused"}`, `{"id":1,"result":"refused"}`, `{"id":1,"result":"accepted"}`,
 	} {

@@ -170,9 +170,12 @@ func TestIndexOfManyParts(t *testing.T) {
 		index []byte
 		who   string
 	}{
-		{whole(), ""}, {whole(eoie), ""}, {whole(part("REUC", nil), eoie), ""},
+		{whole(), ""},
+		{whole(eoie), ""},
+		{whole(part("REUC", nil), eoie), ""},
 		{whole(part("REUC", append(hidden, eoie...))), otherFiles},
-		{whole(make([]byte, 8*maxParts)), otherFiles}, {whole(make([]byte, 8*(maxParts+1))), otherFiles},
+		{whole(make([]byte, 8*maxParts)), otherFiles},
+		{whole(make([]byte, 8*(maxParts+1))), otherFiles},
 	} {
 		who, _ := Deceives(".git/index", sha1.Size, bytes.NewReader(c.index))
 		require.Equal(t, c.who, who, "%q", c.index)

@@ -243,16 +243,17 @@ func (x *index) blocks(part []byte) bool {
 // resolved reads the entries of solved conflicts, which git can bring back.
 func (x *index) resolved(part []byte) error {
 	for len(part) > 0 {
-		name, rest, ok := bytes.Cut(part, []byte{0})
+		name, rest, _ := bytes.Cut(part, []byte{0})
 		if len(name) == 0 || leadsOut(name, 0) {
 			x.outside.add("%q\n", name)
 		}
 		ids := 0
 		for range 3 {
-			var mode []byte
-			if mode, rest, ok = bytes.Cut(rest, []byte{0}); !ok {
+			mode, after, ok := bytes.Cut(rest, []byte{0})
+			if !ok {
 				return errNoIndex
 			}
+			rest = after
 			if string(mode) != "0" {
 				ids += x.size
 			}
