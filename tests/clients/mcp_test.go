@@ -28,7 +28,8 @@ func TestMCP(t *testing.T) {
 		ways    []string
 	}{
 		{
-			"python", []string{"env", "PYTHONPATH=" + filepath.Join(s.dir, "python"), "python3", "mcp_client.py"},
+			"python",
+			[]string{"env", "PYTHONPATH=" + filepath.Join(s.dir, "python"), "python3", "mcp_client.py"},
 			[]string{
 				"http legacy 2025-11-25", "stdio legacy 2025-11-25", "http auto 2026-07-28", "stdio auto 2026-07-28",
 			},

@@ -27,7 +27,7 @@ type Said struct {
 func main() {
 	var at mcp.Transport = &mcp.StreamableClientTransport{Endpoint: os.Args[1], MaxRetries: -1}
 	if words := strings.Fields(os.Args[1]); len(words) > 1 {
-		at = &mcp.CommandTransport{Command: exec.Command(words[0], words[1:]...)} //nolint:noctx // the test's
+		at = &mcp.CommandTransport{Command: exec.Command(words[0], words[1:]...)}
 	}
 	if err := call(at, os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, "mcpclient:", err)
