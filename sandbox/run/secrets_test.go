@@ -304,6 +304,9 @@ func TestSubmodulesBelow(t *testing.T) {
 		git checkout -qb dev; git init -qb main w/sub; git -C w/sub commit -q --allow-empty -m a
 		git add w/sub 2>/dev/null; git commit -qm b; git tag -am x t; git checkout -q main; git branch -qD dev
 		rm -rf w/sub; git init -q w/between; mkdir clean; cd ..
+		git init -qb main only; cd only; git commit -q --allow-empty -m a; git checkout -qb dev; git init -qb main w/sub
+		git -C w/sub commit -q --allow-empty -m a; git add w/sub 2>/dev/null; git commit -qm b; git checkout -q main
+		rm -rf w; mkdir w; cd ..
 		git init -qb main outer; cd outer; mkdir -p a/b; git init -qb main a/b/c
 		git -C a/b/c commit -q --allow-empty -m a; git add . 2>/dev/null; git commit -qm a; git init -q a; cd ..
 		git init -qb main top; cd top; mkdir w; mv .git w/g; echo "gitdir: w/g" >.git
@@ -311,6 +314,7 @@ func TestSubmodulesBelow(t *testing.T) {
 postern: run this' >../none/a/.git`)
 	for dir, refused := range map[string]string{
 		"branch/w": "goes into its submodule w/sub", "branch/w/between": "", "branch/clean": "",
+		"only/w":    "goes into its submodule w/sub",
 		"outer/a/b": "goes into its submodule a/b/c", "top/w": "place", "none/a/b": "does not lead to",
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o700))

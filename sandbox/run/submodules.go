@@ -66,8 +66,8 @@ func repository(dir string) bool {
 const linksScript = confinedGit + `
 GIT_WORK_TREE=/repository git ls-files -s -z -- "$1" &&
 nothing=$(git hash-object -t tree /dev/null) &&
-git for-each-ref --format="$nothing %(if)%(*tree)%(then)%(*tree)%(else)%(tree)%(end)" |
-	/usr/bin/sort -u | git diff-tree --stdin -r -z --no-renames -- "$1"`
+trees=$(git for-each-ref --format="$nothing %(if)%(*tree)%(then)%(*tree)%(else)%(tree)%(end)") &&
+printf '%s\n' "$trees" | git diff-tree --stdin -r -z --no-renames -- "$1"`
 
 // gitlink is the mode of a submodule.
 const gitlink = "160000 "
@@ -90,10 +90,11 @@ func submoduleIn(ctx context.Context, folders *hostpath.Folders, top, in, writes
 	}
 	entries := strings.Split(out.String(), "\x00")
 	for i, entry := range entries {
-		switch _, at, indexed := strings.Cut(entry, "\t"); {
-		case indexed && strings.HasPrefix(entry, gitlink):
+		if _, at, indexed := strings.Cut(entry, "\t"); indexed && strings.HasPrefix(entry, gitlink) {
 			return at, nil
-		case !indexed && strings.HasPrefix(entry, ":000000 "+gitlink) && i+1 < len(entries):
+		}
+		// The names of two trees, a line, are before the first entry of the second one.
+		if strings.Contains("\n"+entry, "\n:000000 "+gitlink) && i+1 < len(entries) {
 			return entries[i+1], nil
 		}
 	}
