@@ -23,7 +23,7 @@ var faultRails = []Rail{{
 		n := aws.Read(c.g, c.plans[nil])
 		for _, kind := range []reach.Kind{reach.Agent, reach.Proxy} {
 			if !slices.ContainsFunc(n.Interfaces, func(i *reach.Interface) bool { return i.Kind == kind }) {
-				return // it is no environment
+				return // there is nothing to prove
 			}
 		}
 		opens := map[string][]string{}
