@@ -191,9 +191,10 @@ func (r Registry) syncFolder() error {
 
 // Use records the folder as [Registry.Record] does, as the agent's (see [Folders.Except]), for a
 // command that may write everything in it. It keeps the folder from being forgotten until done is
-// called or this process ends. If no other command uses the folder by then, done first calls last,
-// and no other one begins meanwhile. Use fails while a command uses a folder in this one or around it: the
-// upper one could take away what protects files of the lower one.
+// called or this process ends. If no other command uses the folder by then, also one of another
+// list, done first calls last, and no other one begins meanwhile. Use fails while a command of this
+// list uses a folder in this one or around it: the upper one could take away what protects files of
+// the lower one.
 func (r Registry) Use(dir, agent string) (done func(last ...func()), err error) {
 	f, err := identify(dir)
 	if err != nil {
@@ -217,13 +218,13 @@ func (r Registry) Use(dir, agent string) (done func(last ...func()), err error) 
 		use.Close()
 		return nil, err
 	}
+	present := enter(f)
 	return func(last ...func()) {
 		defer use.Close()
-		if len(last) > 0 && unix.Flock(int(use.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			for _, f := range last {
-				f()
-			}
+		if unix.Flock(int(use.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			last = nil
 		}
+		present.leave(last)
 	}, nil
 }
 

@@ -16,7 +16,7 @@ import (
 // TestMCP: the official SDKs and Claude Code reach git outside their sandbox, over HTTP and as a
 // command, in the protocols that they know. What an agent could smuggle to git is refused.
 func TestMCP(t *testing.T) {
-	// Not parallel: another stack's last command in the same folder would end these.
+	t.Parallel()
 	s := newStack(t, stackFile+"  tooled: {allow: [api, clone], tools: {git: {repositories: [git.test/acme/app]}}}\n",
 		func(*plan.Plan, *plan.Upstream) {}, "pip", "npm", "agents")
 	const app = "git.test/acme/app"
