@@ -461,38 +461,6 @@ func TestForget(t *testing.T) {
 	require.ErrorIs(t, In(w.path("nowhere")).Forget(w.path("work")), ErrUnknown)
 }
 
-// TestUseOfTwoLists: what protects a folder stays until the last command there ends, also if another
-// stack's list has that one.
-func TestUseOfTwoLists(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	theirs := In(w.path("state2"))
-	for _, first := range []Registry{w.registry, theirs} {
-		second := In(w.path("state"))
-		if first == second {
-			second = theirs
-		}
-		doneFirst, err := first.Use(w.path("work"), "a")
-		require.NoError(t, err)
-		doneSecond, err := second.Use(w.path("work"), "b")
-		require.NoError(t, err)
-		var ended []string
-		doneFirst(func() { ended = append(ended, "first") })
-		require.Empty(t, ended, "another command works there")
-		doneSecond(func() { ended = append(ended, "second") })
-		require.Equal(t, []string{"second"}, ended)
-	}
-	// Whoever takes the name for ever keeps nobody out, and what stays is removed by the next one.
-	f, err := identify(w.path("work"))
-	require.NoError(t, err)
-	taken := take(enter(f).turn)
-	require.NotNil(t, taken)
-	done, err := w.registry.Use(w.path("work"), "a")
-	require.NoError(t, err)
-	done()
-	require.NoError(t, taken.Close())
-}
-
 // TestUseAlone: while a command uses a folder, no other one gets a folder in it or around it, by
 // whatever path. Others, and the same folder, are free.
 func TestUseAlone(t *testing.T) {

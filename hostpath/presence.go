@@ -14,32 +14,27 @@ import (
 // presence is a name in this machine's network, which ends with its process. By it commands know
 // each other that use one folder, whatever list and user is theirs. A lock of the folder would do
 // less: an agent, and what it starts, takes locks of the folder, too. No agent is in that network.
-type presence struct {
-	// turn is the name that a command has for the moment in which it enters or leaves.
-	turn string
-	held *os.File
+func presence(f folder) string {
+	return fmt.Sprintf("postern-uses-%d.%d.%d", f.id.device, f.id.inode, f.id.born)
 }
 
-// enter says that a command uses the folder. It waits while another one leaves, but not for ever:
-// everybody on this machine may take such a name. Without one, the command goes on.
-func enter(f folder) presence {
-	p := presence{turn: fmt.Sprintf("postern-uses-%d.%d.%d", f.id.device, f.id.inode, f.id.born)}
-	defer take(p.turn).Close()
-	p.held, _ = bind(p.turn + "." + rand.Text())
-	return p
+// enter says that a command uses the folder, until the file is closed. It waits while another one
+// leaves, but not for ever: everybody on this machine may take such a name. Without one, the
+// command goes on.
+func enter(f folder) *os.File {
+	defer take(presence(f)).Close()
+	held, _ := bind(presence(f) + "." + rand.Text())
+	return held
 }
 
-// leave calls last if no other command uses the folder. None enters meanwhile.
-func (p presence) leave(last []func()) {
-	defer take(p.turn).Close()
-	p.held.Close()
+// alone calls last if no command uses the folder. None enters meanwhile.
+func alone(f folder, last func()) {
+	defer take(presence(f)).Close()
 	names, err := os.ReadFile("/proc/self/net/unix")
-	if err != nil || bytes.Contains(names, []byte("@"+p.turn+".")) {
-		return // the next one to leave removes what stays
+	if err != nil || bytes.Contains(names, []byte("@"+presence(f)+".")) {
+		return // the next one that leaves does it
 	}
-	for _, f := range last {
-		f()
-	}
+	last()
 }
 
 // take takes the name, for which another command waits a moment only. It returns nil if it cannot.

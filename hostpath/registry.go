@@ -208,11 +208,11 @@ func (r Registry) Use(dir, agent string) (done func(last ...func()), err error) 
 	if err != nil {
 		return nil, fmt.Errorf("record the agent's working directory %s: %w", dir, err)
 	}
-	if err = r.alone(f); err == nil {
+	if err = r.apart(f); err == nil {
 		err = r.record(dir, agent)
 	}
 	if err == nil {
-		err = r.alone(f) // of two that start at once, the one that is recorded last sees the other
+		err = r.apart(f) // of two that start at once, the one that is recorded last sees the other
 	}
 	if err != nil {
 		use.Close()
@@ -221,16 +221,37 @@ func (r Registry) Use(dir, agent string) (done func(last ...func()), err error) 
 	present := enter(f)
 	return func(last ...func()) {
 		defer use.Close()
+		present.Close()
 		if unix.Flock(int(use.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-			last = nil
+			return
 		}
-		present.leave(last)
+		for _, last := range last {
+			alone(f, last)
+		}
 	}, nil
 }
 
-// alone returns an error if an agent works in a folder that is in f or around it. Several may work
+// Unused calls do if no command uses the folder. None begins meanwhile.
+func (r Registry) Unused(dir string, do func()) error {
+	f, err := identify(dir)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	use, err := lock(r.useFile(f), unix.LOCK_EX, 0)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer use.Close()
+	alone(f, do)
+	return nil
+}
+
+// apart returns an error if an agent works in a folder that is in f or around it. Several may work
 // in f itself.
-func (r Registry) alone(f folder) error {
+func (r Registry) apart(f folder) error {
 	other, err := r.used(f, func(other folder) bool { return other.id != f.id })
 	if err == nil && other != "" {
 		err = fmt.Errorf("use %s as working directory: another command works in %s, and the upper one of the two "+

@@ -117,9 +117,11 @@ func (p *path) killedSays(t *testing.T, work string) {
 	}
 	const envrc = "postern: look before you use it: sub/.envrc (a shell may load it)\n"
 	kill("mkdir sub; echo evil > sub/.envrc")
+	require.DirExists(t, filepath.Join(work, ".vscode"), "in the place of a file that the command was not to make")
 	for _, args := range [][]string{{"status"}, {"workspace", "list"}, {"workdir", "list"}} {
 		r := p.postern(args...)
 		p.ok(r)
+		require.NoDirExists(t, filepath.Join(work, ".vscode"))
 		require.Regexp(t, "(?m)^warning: the command that began in "+work+" on [0-9: -]+ was killed: what it wrote "+
 			"that programs here run, says .* workspace scan "+work+"$", r.stderr)
 	}

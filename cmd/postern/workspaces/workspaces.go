@@ -23,6 +23,7 @@ import (
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/sandbox/workspace"
 	"github.com/postern/postern/sandbox/workspace/begun"
+	"github.com/postern/postern/sandbox/workspace/protect"
 	"github.com/postern/postern/visible"
 )
 
@@ -352,15 +353,12 @@ func told(out io.Writer, note *begun.Note, err error) {
 // sayUnsaid says what earlier commands that could write the folder did not say at their end, as
 // they were killed, or the machine was.
 func sayUnsaid(out io.Writer, notes, folder string) {
-	all, err := begun.Unsaid(notes)
-	if err != nil {
-		visible.Error(out, "postern:", err)
-	}
-	for _, note := range all {
+	err := begun.Unsaid(notes, func(note *begun.Note) {
 		if !note.Of(folder) {
 			note.Close()
-			continue
+			return
 		}
+		tidy(out, notes, folder)
 		lines := []string{
 			visible.Sprintf("postern: %s was killed, and this is what it would have said:\n", ended(note)),
 		}
@@ -373,7 +371,7 @@ func sayUnsaid(out io.Writer, notes, folder string) {
 		case err != nil:
 			visible.Error(out, "postern:", err)
 			note.Close()
-			continue
+			return
 		case len(since) > 0:
 			lines = append(lines, changed(since)...)
 		default:
@@ -381,6 +379,25 @@ func sayUnsaid(out io.Writer, notes, folder string) {
 		}
 		_, err = io.WriteString(out, strings.Join(lines, ""))
 		told(out, note, err)
+	})
+	if err != nil {
+		visible.Error(out, "postern:", err)
+	}
+}
+
+// tidy removes what a killed command has left in the folder in the place of files that it was not
+// to make: see [protect.Protect].
+func tidy(out io.Writer, notes, folder string) {
+	var failed error
+	err := hostpath.In(filepath.Dir(notes)).Unused(folder, func() {
+		var p *protect.Protection
+		if p, failed = protect.Protect(folder, protect.WorkdirOf(folder)); failed == nil {
+			p.Remove()
+			p.Release()
+		}
+	})
+	if err := errors.Join(err, failed); err != nil {
+		visible.Error(out, "postern:", err)
 	}
 }
 
@@ -392,19 +409,18 @@ func ended(note *begun.Note) string {
 // NameUnsaid names the folders in which a command was killed: nobody was told what it wrote.
 func NameUnsaid(out io.Writer) {
 	base, err := hostpath.StateFolder()
-	var all []*begun.Note
 	if err == nil {
-		all, err = begun.Unsaid(run.Unsaid(base))
+		err = begun.Unsaid(run.Unsaid(base), func(note *begun.Note) {
+			defer note.Close()
+			if note.Of(note.Folder) {
+				tidy(out, run.Unsaid(base), note.Folder)
+				visible.Printf(out, "warning: %s was killed: what it wrote that programs here run, says %s\n",
+					ended(note), advice.Command("workspace", "scan", note.Folder))
+			}
+		})
 	}
 	if err != nil {
 		visible.Error(out, "warning:", err)
-	}
-	for _, note := range all {
-		if note.Of(note.Folder) {
-			visible.Printf(out, "warning: %s was killed: what it wrote that programs here run, says %s\n", ended(note),
-				advice.Command("workspace", "scan", note.Folder))
-		}
-		note.Close()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -149,18 +150,56 @@ func (n *Note) Were(were any) error {
 	return lines.Decode(were)
 }
 
-// Unsaid returns the commands of which a note is in dir, and which have ended without a word.
-// Nobody else gets them until each is closed or said.
-func Unsaid(dir string) (all []*Note, err error) {
-	in, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+// mostGone bounds the notes that are kept about folders that are not where they were: each was
+// moved, or removed.
+const mostGone = 100
+
+// Unsaid calls each with every command of which a note is in dir, and which has ended without a
+// word. Nobody else gets a note until it is closed or said. Of the notes about folders that are not
+// where they were, Unsaid then removes the oldest, but for the last [mostGone].
+func Unsaid(dir string, each func(*Note)) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("look for commands that ended without a word: %w", err)
 		}
 	}()
+	entries, err := list(dir)
+	if err != nil {
+		return err
+	}
+	var gone []string // from the oldest on
+	slices.SortStableFunc(entries, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	for _, e := range entries {
+		n, err := open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		if n == nil {
+			continue
+		}
+		if !n.Of(n.Folder) {
+			gone = append(gone, n.file.Name())
+		}
+		each(n)
+	}
+	for _, path := range gone[:max(0, len(gone)-mostGone)] {
+		if n, err := open(path); err != nil {
+			return err
+		} else if n != nil {
+			if err := n.Said(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// list returns the files in dir. Each of them is locked by its command, as long as that goes on.
+func list(dir string) (files []fs.FileInfo, err error) {
+	in, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -168,35 +207,29 @@ func Unsaid(dir string) (all []*Note, err error) {
 	if err := flock(in, unix.LOCK_EX); err != nil {
 		return nil, err
 	}
-	entries, err := in.ReadDir(-1)
+	return in.Readdir(-1)
+}
+
+// open returns the note in the file, or nil if its command goes on, or if it was said meanwhile.
+func open(path string) (*Note, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range entries {
-		f, err := os.OpenFile(filepath.Join(dir, e.Name()), os.O_RDONLY|unix.O_NOFOLLOW, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it was said meanwhile
-		}
-		if err != nil {
-			return all, err
-		}
-		var st unix.Stat_t
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil ||
-			unix.Fstat(int(f.Fd()), &st) != nil || st.Nlink == 0 {
-			f.Close() // it goes on, or was said meanwhile
-			continue
-		}
-		n := &Note{file: f}
-		var h head
-		if err := json.NewDecoder(bufio.NewReader(f)).Decode(&h); err != nil {
-			// Nothing began: Begin returns when it is on disk.
-			if err := n.Said(); err != nil {
-				return all, err
-			}
-			continue
-		}
-		n.Folder, n.At, n.id = string(h.Folder), h.At, h.ID
-		all = append(all, n)
+	var st unix.Stat_t
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil ||
+		unix.Fstat(int(f.Fd()), &st) != nil || st.Nlink == 0 {
+		f.Close()
+		return nil, nil
 	}
-	return all, nil
+	n := &Note{file: f}
+	var h head
+	if err := json.NewDecoder(bufio.NewReader(f)).Decode(&h); err != nil {
+		return nil, n.Said() // nothing began: Begin returns when it is on disk
+	}
+	n.Folder, n.At, n.id = string(h.Folder), h.At, h.ID
+	return n, nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -19,8 +20,8 @@ func TestNotes(t *testing.T) {
 	require.NoError(t, os.Mkdir(folder, 0o700))
 	unsaid := func(want int) []*Note {
 		t.Helper()
-		all, err := Unsaid(dir)
-		require.NoError(t, err)
+		var all []*Note
+		require.NoError(t, Unsaid(dir, func(n *Note) { all = append(all, n) }))
 		require.Len(t, all, want)
 		return all
 	}
@@ -64,4 +65,55 @@ func TestNotes(t *testing.T) {
 	all = unsaid(1)
 	require.Error(t, all[0].Were(&were))
 	require.NoError(t, all[0].Said())
+}
+
+// TestNotesAreBounded: a machine on which many commands were killed, in folders that are gone,
+// keeps the latest of their notes, and opens one at a time.
+func TestNotesAreBounded(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	dir, folder, stays := filepath.Join(root, "notes"), filepath.Join(root, "folder"), filepath.Join(root, "stays")
+	require.NoError(t, os.Mkdir(stays, 0o700))
+	begin := func(folder string, before time.Duration) {
+		n, err := Begin(dir, folder, nil)
+		require.NoError(t, err)
+		require.NoError(t, os.Chtimes(n.file.Name(), time.Time{}, time.Now().Add(-before)))
+		n.Close()
+	}
+	begin(stays, time.Hour)
+	for i := range 2 * mostGone {
+		require.NoError(t, os.Mkdir(folder, 0o700))
+		begin(folder, time.Duration(i)*time.Second)
+		require.NoError(t, os.Remove(folder))
+	}
+	look := func() (all []string) {
+		require.NoError(t, Unsaid(dir, func(n *Note) {
+			fds, err := os.ReadDir("/proc/self/fd")
+			require.NoError(t, err)
+			open := 0
+			for _, fd := range fds {
+				if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && filepath.Dir(to) == dir {
+					open++
+				}
+			}
+			require.Equal(t, 1, open)
+			all = append(all, n.Folder)
+			n.Close()
+		}))
+		return all
+	}
+	look()
+	all := look()
+	require.Len(t, all, mostGone+1)
+	require.Contains(t, all, stays)
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range left {
+		info, err := e.Info()
+		require.NoError(t, err)
+		if since := time.Since(info.ModTime()); since > (mostGone+60)*time.Second {
+			require.Greater(t, since, time.Hour-time.Minute, "an older one of a folder that is gone")
+		}
+	}
 }
