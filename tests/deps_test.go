@@ -265,7 +265,8 @@ func TestDependenciesPointOneWay(t *testing.T) {
 		{
 			from: "sandbox/workspace",
 			only: []string{
-				"advice", "visible", "sandbox/wire", "sandbox/leak", "sandbox/workspace/tool", "home", "hostpath", "atomicfile",
+				"advice", "visible", "sandbox/wire", "sandbox/leak", "sandbox/workspace/tool", "sandbox/workspace/since",
+				"home", "hostpath", "atomicfile",
 			},
 			never: []string{"github.com/spf13"},
 			why:   "it reads what an agent wrote, with the rights of a person: no more than that is its business",
@@ -275,6 +276,14 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			only:  []string{"sandbox/wire", "home", "hostpath", "atomicfile", "advice"},
 			never: []string{"github.com/spf13"},
 			why:   "it knows nothing of what it keeps",
+		},
+		{
+			from: "sandbox/workspace/since", only: []string{"visible", "sandbox/wire", "sandbox/workspace/tool"},
+			never: []string{"github.com"}, why: "it looks at what an agent wrote before a command starts and after its end",
+		},
+		{
+			from: "sandbox/workspace/beneath", only: []string{"visible"}, never: []string{"github.com"},
+			why: "whatever reads what an agent wrote goes through it",
 		},
 		{from: "sandbox/workspace/tool", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},
 		{from: "sandbox/bubblewrap", only: []string{"sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots", "hostpath/places"}, why: "a runtime renders a view, whoever it was made for"},

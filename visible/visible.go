@@ -30,6 +30,19 @@ func Hides(r rune) bool {
 		unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
+// Quote returns a path so that it is one word on one line, and nothing in it acts on a terminal: as
+// it is if it is plain, or else as git quotes it.
+func Quote(at string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("._-+/@=,:%~#()[] ", r)
+	}
+	if strings.IndexFunc(at, func(r rune) bool { return !plain(r) }) < 0 && strings.TrimSpace(at) == at {
+		return at
+	}
+	return strconv.QuoteToASCII(at)
+}
+
 // Lines returns s, an error or another text of several lines, with an escape for everything that is
 // neither plain ASCII nor a newline or a tab: the text may quote what an agent wrote. Unlike
 // Text, Lines leaves escapes that are in s as they are.

@@ -41,3 +41,17 @@ func TestText(t *testing.T) {
 		require.Equal(t, want, Text(in))
 	}
 }
+
+// TestQuote: a path is one word on one line, and plain only if nothing in it can act.
+func TestQuote(t *testing.T) {
+	t.Parallel()
+	for _, plain := range []string{"a", "z", "A", "Z", "0", "9", "._-+/@=,:%~#()[] x", "a b", ""} {
+		require.Equal(t, plain, Quote(plain))
+	}
+	for path, want := range map[string]string{
+		" a": `" a"`, "a ": `"a "`, "a`": "\"a`\"", "a{": `"a{"`, "$(id)": `"$(id)"`, "a\nb": `"a\nb"`, "ü": `"\u00fc"`,
+		"\x1b[2J": `"\x1b[2J"`, "a\xff": `"a\xff"`, `a"b`: `"a\"b"`, "'": `"'"`, ";": `";"`, "*": `"*"`,
+	} {
+		require.Equal(t, want, Quote(path))
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/postern/postern/sandbox/workspace"
 	"github.com/postern/postern/sandbox/workspace/links"
 	"github.com/postern/postern/sandbox/workspace/protect"
+	"github.com/postern/postern/visible"
 )
 
 // Persist says whether a command has the home that its agent keeps: "true", "false", or "" for what
@@ -96,11 +97,11 @@ func (p *Prepared) own(folder string, alone func(at string) bool, advice string)
 	}
 	copied, err := links.Own(ctx, folder, alone, func(c links.Copied) {
 		say("copying files of %s that other folders have, too (hard links): %d so far, %d MiB",
-			workspace.Quote(folder), c.Files, c.Bytes>>20)
+			visible.Quote(folder), c.Files, c.Bytes>>20)
 	})
 	if copied.Files > 0 {
 		say("%s has copies of its own now of files that had other names (hard links, as a local git clone makes "+
-			"them), which the agent would have written, too: %d, %d KiB", workspace.Quote(folder), copied.Files,
+			"them), which the agent would have written, too: %d, %d KiB", visible.Quote(folder), copied.Files,
 			(copied.Bytes+1023)>>10)
 	}
 	if err != nil {

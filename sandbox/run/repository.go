@@ -16,6 +16,7 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/visible"
 )
 
 // A working directory may have git's folder elsewhere: a linked worktree and a submodule have a
@@ -139,7 +140,7 @@ func (g *gitFolder) search(ctx context.Context, search workspace.Search) error {
 	if len(found.Hidden) > 0 {
 		s := found.Hidden[0]
 		return fmt.Errorf("%s looks like a secret, by %s: move it out of git's folder, a token in a URL to a "+
-			"credential helper (git help credentials)", workspace.Quote(filepath.Join(dir, s.Path)), s.Why)
+			"credential helper (git help credentials)", visible.Quote(filepath.Join(dir, s.Path)), s.Why)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/visible"
 )
 
 // searchPatience bounds the search for secrets before a command starts, and historyPatience the one
@@ -111,7 +112,7 @@ func Committed(
 		if ctx.Err() != nil { // an agent can make any number of them
 			all = append(all, Leaked{Folder: folder, Unknown: fmt.Errorf(
 				"look at the histories of all repositories in %s: they take more than %v",
-				workspace.Quote(folder), historyPatience)})
+				visible.Quote(folder), historyPatience)})
 			break
 		}
 		bare := i >= len(found.Repositories)
@@ -137,7 +138,7 @@ func Committed(
 			f, err = hostpath.OpenBelow("/", l.git)
 		}
 		if err != nil {
-			l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
+			l.Unknown = fmt.Errorf("look at the history of %s: %w", visible.Quote(l.Folder), err)
 			all = append(all, l)
 			continue
 		}
@@ -199,7 +200,7 @@ func (l Leaked) look(ctx context.Context, folders *hostpath.Folders, git *os.Fil
 		l.Paths, err = l.history(ctx, folders)
 	}
 	if err != nil {
-		l.Unknown = fmt.Errorf("look at the history of %s: %w", workspace.Quote(l.Folder), err)
+		l.Unknown = fmt.Errorf("look at the history of %s: %w", visible.Quote(l.Folder), err)
 	}
 	if len(l.Paths) == 0 && l.Unknown == nil {
 		return nil
@@ -334,7 +335,7 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 
 func (b *limitedBuffer) explain(err error) error {
 	first, _, _ := strings.Cut(strings.TrimSpace(b.String()), "\n")
-	return fmt.Errorf("%w: %s", err, workspace.Quote(first))
+	return fmt.Errorf("%w: %s", err, visible.Quote(first))
 }
 
 // takeScript takes files out of the clone's last commit, which it reads the names of, and prints
@@ -388,7 +389,7 @@ func (l Leaked) Clone(
 		}
 	}
 	if _, err := os.Lstat(l.Clean); err == nil {
-		return nil, fmt.Errorf("%s: %w: remove it first", workspace.Quote(l.Clean), os.ErrExist)
+		return nil, fmt.Errorf("%s: %w: remove it first", visible.Quote(l.Clean), os.ErrExist)
 	}
 	if err := folders.Check(l.Clean); err != nil {
 		return nil, err
@@ -422,7 +423,7 @@ func (l Leaked) Clone(
 		return nil, err
 	}
 	if len(found.Hidden) > 0 {
-		return nil, fmt.Errorf("the clone still has %s: report this", workspace.Quote(found.Hidden[0].Path))
+		return nil, fmt.Errorf("the clone still has %s: report this", visible.Quote(found.Hidden[0].Path))
 	}
 	// What is there may be an agent's. The registry knows the folder by more than its name.
 	if err := registry.Record(part); err != nil {
@@ -447,7 +448,7 @@ func (l Leaked) take(ctx context.Context, folders *hostpath.Folders, part string
 		return complaint.explain(err)
 	}
 	if left := among(paths, out.String()); len(left) > 0 {
-		return fmt.Errorf("the clone still has %s: report this", workspace.Quote(left[0]))
+		return fmt.Errorf("the clone still has %s: report this", visible.Quote(left[0]))
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/visible"
 )
 
 // apart is how an agent works where git above goes nowhere.
@@ -36,10 +36,10 @@ func refuseSubmodules(ctx context.Context, folders *hostpath.Folders, workdir st
 		}
 		switch {
 		case err != nil:
-			return fmt.Errorf("look for submodules of %s in this folder: %w: %s", workspace.Quote(top), err, apart)
+			return fmt.Errorf("look for submodules of %s in this folder: %w: %s", visible.Quote(top), err, apart)
 		case at != "":
 			return fmt.Errorf("git in %s goes into its submodule %s, where it would run what an agent puts in its "+
-				"place: %s", workspace.Quote(top), workspace.Quote(at), apart)
+				"place: %s", visible.Quote(top), visible.Quote(at), apart)
 		}
 	}
 	return nil
@@ -120,7 +120,7 @@ func gitOf(top string) (l Leaked, err error) {
 			return l, unseen(err, own)
 		}
 		if l.own, err = filepath.Rel(l.git, own); err != nil || !filepath.IsLocal(l.own) {
-			return l, fmt.Errorf("%s leads out of %s", workspace.Quote(own), workspace.Quote(l.git))
+			return l, fmt.Errorf("%s leads out of %s", visible.Quote(own), visible.Quote(l.git))
 		}
 	}
 	return l, unix.Stat(l.git, &l.id)
@@ -133,5 +133,5 @@ func unseen(err error, from string) error {
 	if errors.As(err, &name) {
 		err = name.Err
 	}
-	return fmt.Errorf("%s does not lead to a folder: %w", workspace.Quote(from), err)
+	return fmt.Errorf("%s does not lead to a folder: %w", visible.Quote(from), err)
 }

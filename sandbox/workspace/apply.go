@@ -13,6 +13,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/beneath"
+	"github.com/postern/postern/visible"
 )
 
 // Applied counts what [Run.Apply] did.
@@ -31,7 +34,7 @@ func Selected(paths []string) func(Change) bool {
 		}
 		for _, p := range paths {
 			p = strings.TrimSuffix(strings.TrimPrefix(p, "./"), "/")
-			leads := c.Kind == Added && c.new.is(unix.S_IFDIR) && strings.HasPrefix(p, c.Path+"/")
+			leads := c.Kind == Added && c.new.Is(unix.S_IFDIR) && strings.HasPrefix(p, c.Path+"/")
 			if p == "" || p == "." || c.Path == p || strings.HasPrefix(c.Path, p+"/") || leads {
 				return true
 			}
@@ -56,7 +59,7 @@ func (r *Run) Apply(ctx context.Context, selected func(Change) bool, refused fun
 		return result, fmt.Errorf("apply changes: %w", err)
 	}
 	defer host.Close()
-	upper, err := openFolder(r.upper())
+	upper, err := beneath.Folder(r.upper())
 	if err != nil {
 		return result, fmt.Errorf("apply changes: %w", err)
 	}
@@ -78,7 +81,7 @@ func (r *Run) Apply(ctx context.Context, selected func(Change) bool, refused fun
 			case isConflict(err):
 				c.Refused = err.Error()
 			default:
-				return fmt.Errorf("%s: %w", Quote(c.Path), err)
+				return fmt.Errorf("%s: %w", visible.Quote(c.Path), err)
 			}
 		}
 		result.Refused++
@@ -157,31 +160,31 @@ func (a *applier) apply(c *Change) error {
 	switch {
 	case c.Kind == Deleted:
 		return remove(dir, name, c.old)
-	case c.new.is(unix.S_IFDIR):
+	case c.new.Is(unix.S_IFDIR):
 		return a.folder(dir, in, name, c)
-	case c.new.is(unix.S_IFLNK):
+	case c.new.Is(unix.S_IFLNK):
 		return a.replace(dir, in, name, c, a.link)
 	}
 	return a.replace(dir, in, name, c, a.file)
 }
 
 // unchanged makes sure that the host still has under the name what the change was compared with.
-func (a *applier) unchanged(dir *os.File, name string, old *entry) error {
-	now, err := look(dir, name)
+func (a *applier) unchanged(dir *os.File, name string, old *beneath.Entry) error {
+	now, err := beneath.Look(dir, name)
 	switch {
 	case err != nil:
 		return err
-	case (now == nil) != (old == nil), now != nil && now.kind != old.kind:
+	case (now == nil) != (old == nil), now != nil && now.Kind != old.Kind:
 		return conflict(changedMeanwhile)
-	case now != nil && !now.is(unix.S_IFDIR) && *now != *old:
+	case now != nil && !now.Is(unix.S_IFDIR) && *now != *old:
 		return conflict(changedMeanwhile)
 	}
 	return nil
 }
 
-func remove(dir *os.File, name string, old *entry) error {
+func remove(dir *os.File, name string, old *beneath.Entry) error {
 	flags := 0
-	if old.is(unix.S_IFDIR) {
+	if old.Is(unix.S_IFDIR) {
 		flags = unix.AT_REMOVEDIR
 	}
 	err := unix.Unlinkat(int(dir.Fd()), name, flags)
@@ -201,7 +204,7 @@ func (a *applier) folder(dir *os.File, in, name string, c *Change) error {
 			return err
 		}
 	}
-	f, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -209,7 +212,7 @@ func (a *applier) folder(dir *os.File, in, name string, c *Change) error {
 	if !a.run.saw(c.Path, f) {
 		return conflict(unseenFolder)
 	}
-	mode := c.new.mode & 0o777
+	mode := c.new.Mode & 0o777
 	if mode&0o700 != 0o700 {
 		a.last = append(a.last, lastMode{c.Path, mode})
 	}
@@ -222,7 +225,7 @@ func (a *applier) newFolder(_, dir *os.File, _, temporary string, c *Change) err
 	if err := unix.Mkdirat(int(dir.Fd()), temporary, 0o700); err != nil {
 		return err
 	}
-	f, err := openBelow(dir, temporary, unix.O_RDONLY|unix.O_DIRECTORY)
+	f, err := beneath.Open(dir, temporary, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -235,12 +238,12 @@ func (a *applier) newFolder(_, dir *os.File, _, temporary string, c *Change) err
 
 // own gives a new file to the owner of the one in whose place it comes, or of the host's folder.
 // Only root can, and only root's files would have another owner.
-func (a *applier) own(f *os.File, old *entry) error {
+func (a *applier) own(f *os.File, old *beneath.Entry) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
 	if old != nil {
-		return f.Chown(int(old.uid), int(old.gid))
+		return f.Chown(int(old.UID), int(old.GID))
 	}
 	return f.Chown(a.uid, a.gid)
 }
@@ -293,7 +296,7 @@ func unmake(dir *os.File, temporary string) error {
 }
 
 func (a *applier) link(from, dir *os.File, name, temporary string, c *Change) error {
-	to, err := readLink(from, name)
+	to, err := beneath.ReadLink(from, name)
 	if err != nil {
 		return err
 	}
@@ -302,21 +305,21 @@ func (a *applier) link(from, dir *os.File, name, temporary string, c *Change) er
 	}
 	uid, gid := a.uid, a.gid
 	if c.old != nil {
-		uid, gid = int(c.old.uid), int(c.old.gid)
+		uid, gid = int(c.old.UID), int(c.old.GID)
 	}
 	return unix.Fchownat(int(dir.Fd()), temporary, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func (a *applier) file(from, dir *os.File, name, temporary string, c *Change) error {
-	source, is, err := openRegular(from, name)
+	source, is, err := beneath.OpenRegular(from, name)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	if uint64(is.size) > a.left {
+	if uint64(is.Size) > a.left {
 		return conflict("with its holes, or several names, it is more than the layer may have: apply it by its path")
 	}
-	a.left -= uint64(is.size)
+	a.left -= uint64(is.Size)
 	fd, err := unix.Openat(int(dir.Fd()), temporary,
 		unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -330,7 +333,7 @@ func (a *applier) file(from, dir *os.File, name, temporary string, c *Change) er
 	if err := a.own(f, c.old); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(fd, c.new.mode&0o777); err != nil {
+	if err := unix.Fchmod(fd, c.new.Mode&0o777); err != nil {
 		return err
 	}
 	return f.Sync()

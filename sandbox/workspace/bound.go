@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/beneath"
 )
 
 // DefaultSize is the bound of a layer for which nobody has set one, in bytes.
@@ -137,7 +139,7 @@ func measure(dir *os.File, levels int, anyway bool) (used uint64, whole bool, to
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
 		}
-		below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		below, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if anyway && (err != nil || st.Mode&0o700 != 0o700) {
 			below.Close()
 			below, err = openAnyway(dir, name)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/tests/nobody"
 )
 
 // TestDiskIsKeptFree: a command ends before a disk has no room for bytes, or for files.
@@ -106,7 +108,7 @@ func TestMeasuredAnyway(t *testing.T) {
 	write(t, filepath.Join(dir, "a/b/large"), strings.Repeat("x", 1<<20))
 	require.NoError(t, os.Chmod(filepath.Join(dir, "a/b"), 0))
 	require.NoError(t, os.Chmod(filepath.Join(dir, "a"), 0o300))
-	asNobody(t, dir, dir, func() {
+	nobody.Do(t, dir, func() {
 		used, whole, err := measureFolder(dir, false)
 		require.NoError(t, err)
 		require.False(t, whole)

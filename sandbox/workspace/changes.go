@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/objects"
 	"github.com/postern/postern/sandbox/workspace/tool"
 )
@@ -40,20 +41,17 @@ type Change struct {
 	// Was is the mode before, if it differs.
 	Was string `json:"was,omitempty"`
 
-	old, new *entry
+	old, new *beneath.Entry
 	// stays says why it stays in the layer if its objects need not, or is "".
 	stays string
 }
-
-// maxPath is the longest path that can be named.
-const maxPath = unix.PathMax - 1
 
 // both opens the layer's folder and the host's.
 func (r *Run) both() (upper, host *os.File, err error) {
 	if host, err = r.host(); err != nil {
 		return nil, nil, fmt.Errorf("compare with the host's folder: %w", err)
 	}
-	if upper, err = openFolder(r.upper()); err != nil {
+	if upper, err = beneath.Folder(r.upper()); err != nil {
 		host.Close()
 		return nil, nil, fmt.Errorf("read the agent's changes: %w", err)
 	}
@@ -124,16 +122,16 @@ func (w *walker) hides(at string) bool {
 
 // unseen says why the agent cannot have seen what the host has under the name now, or "". What is
 // in such a folder is not compared.
-func (w *walker) unseen(at, name string, host *os.File, was *entry) string {
+func (w *walker) unseen(at, name string, host *os.File, was *beneath.Entry) string {
 	switch {
 	case was == nil:
 		return ""
 	case w.hides(at):
 		return "the agent could not see it: move yours away to apply this"
-	case !was.is(unix.S_IFDIR):
+	case !was.Is(unix.S_IFDIR):
 		return ""
 	}
-	dir, err := openBelow(host, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	dir, err := beneath.Open(host, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return unseenFolder
 	}
@@ -156,7 +154,7 @@ func (w *walker) folder(at string, upper, host *os.File, opaque bool) error {
 	for _, name := range entries {
 		child := path.Join(at, name)
 		err := ErrTooDeep
-		if len(child) <= maxPath && strings.Count(child, "/") < deepest {
+		if len(child) <= beneath.MaxPath && strings.Count(child, "/") < deepest {
 			err = w.name(child, name, upper, host, opaque)
 		}
 		if err := w.refuse(child, err); err != nil {
@@ -195,27 +193,27 @@ func names(dir *os.File) ([]string, error) {
 // name compares one name of a layer's folder with the host's. If the folder is opaque, so is all
 // that is in it: the kernel marks only the first.
 func (w *walker) name(at, name string, upper, host *os.File, opaque bool) error {
-	is, err := look(upper, name)
+	is, err := beneath.Look(upper, name)
 	if err != nil || is == nil { // removed meanwhile
 		return err
 	}
-	var was *entry
+	var was *beneath.Entry
 	if host != nil {
-		if was, err = look(host, name); err != nil {
+		if was, err = beneath.Look(host, name); err != nil {
 			return err
 		}
 	}
-	if is.isWhiteout() {
+	if is.IsWhiteout() {
 		if was == nil || w.keeps(at) {
 			return nil
 		}
 		return w.deleted(at, name, host)
 	}
 	unseen := w.unseen(at, name, host, was)
-	if was != nil && was.kind != is.kind && unseen == "" && w.keeps(at) {
+	if was != nil && was.Kind != is.Kind && unseen == "" && w.keeps(at) {
 		unseen = objects.ErrElsewhere.Error()
 	}
-	if was != nil && was.kind != is.kind && unseen == "" {
+	if was != nil && was.Kind != is.Kind && unseen == "" {
 		if err := w.deleted(at, name, host); err != nil {
 			return err
 		}
@@ -223,9 +221,9 @@ func (w *walker) name(at, name string, upper, host *os.File, opaque bool) error 
 	}
 	equal := false
 	switch {
-	case was == nil, was.kind != is.kind, unseen != "" && is.is(unix.S_IFDIR):
-	case is.is(unix.S_IFDIR):
-		equal = is.mode&0o777 == was.mode&0o777
+	case was == nil, was.Kind != is.Kind, unseen != "" && is.Is(unix.S_IFDIR):
+	case is.Is(unix.S_IFDIR):
+		equal = is.Mode&0o777 == was.Mode&0o777
 	default:
 		if equal, err = w.equal(name, upper, host, is, was); err != nil {
 			return err
@@ -238,10 +236,10 @@ func (w *walker) name(at, name string, upper, host *os.File, opaque bool) error 
 			return err
 		}
 	}
-	if !is.is(unix.S_IFDIR) || unseen != "" {
+	if !is.Is(unix.S_IFDIR) || unseen != "" {
 		return nil
 	}
-	dir, err := openBelow(upper, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	dir, err := beneath.Open(upper, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("the agent took the right to read this folder: %w", err)
 	}
@@ -251,7 +249,7 @@ func (w *walker) name(at, name string, upper, host *os.File, opaque bool) error 
 	defer dir.Close()
 	var hosts *os.File
 	if was != nil {
-		if hosts, err = openBelow(host, name, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
+		if hosts, err = beneath.Open(host, name, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
 			return err
 		}
 		defer hosts.Close()
@@ -260,25 +258,25 @@ func (w *walker) name(at, name string, upper, host *os.File, opaque bool) error 
 }
 
 // equal reports whether the agent's file is the host's.
-func (w *walker) equal(name string, upper, host *os.File, is, was *entry) (bool, error) {
-	switch is.kind {
+func (w *walker) equal(name string, upper, host *os.File, is, was *beneath.Entry) (bool, error) {
+	switch is.Kind {
 	case unix.S_IFLNK:
-		a, err := readLink(upper, name)
+		a, err := beneath.ReadLink(upper, name)
 		if err != nil {
 			return false, err
 		}
-		b, err := readLink(host, name)
+		b, err := beneath.ReadLink(host, name)
 		return a == b, err
 	case unix.S_IFREG:
-		if is.size != was.size || is.mode&0o777 != was.mode&0o777 {
+		if is.Size != was.Size || is.Mode&0o777 != was.Mode&0o777 {
 			return false, nil
 		}
-		a, _, err := openRegular(upper, name)
+		a, _, err := beneath.OpenRegular(upper, name)
 		if err != nil {
 			return false, err
 		}
 		defer a.Close()
-		b, _, err := openRegular(host, name)
+		b, _, err := beneath.OpenRegular(host, name)
 		if err != nil {
 			return false, err
 		}
@@ -289,28 +287,28 @@ func (w *walker) equal(name string, upper, host *os.File, is, was *entry) (bool,
 }
 
 // change describes what the agent has made of a path that is there.
-func (w *walker) change(at, name string, upper *os.File, is, was *entry) Change {
-	c := Change{Path: at, Kind: Modified, Mode: is.git(), old: was, new: is}
+func (w *walker) change(at, name string, upper *os.File, is, was *beneath.Entry) Change {
+	c := Change{Path: at, Kind: Modified, Mode: gitMode(is), old: was, new: is}
 	if was == nil {
 		c.Kind = Added
-	} else if before := was.git(); before != c.Mode {
+	} else if before := gitMode(was); before != c.Mode {
 		c.Was = before
 	}
 	note := func(text string) { c.Notes = append(c.Notes, text) }
 	w.judge(&c, name, upper)
-	switch is.kind {
+	switch is.Kind {
 	case unix.S_IFREG:
-		if is.mode&0o111 != 0 && (was == nil || was.mode&0o111 == 0) {
+		if is.Mode&0o111 != 0 && (was == nil || was.Mode&0o111 == 0) {
 			note("a new program")
 		}
-		if is.mode&0o7000 != 0 {
+		if is.Mode&0o7000 != 0 {
 			note("its setuid, setgid or sticky bit is not applied")
 		}
-		if is.links > 1 {
+		if is.Links > 1 {
 			note("it has several names; each becomes a file of its own")
 		}
 	case unix.S_IFLNK:
-		if to, err := readLink(upper, name); err == nil && leavesFolder(at, to) {
+		if to, err := beneath.ReadLink(upper, name); err == nil && leavesFolder(at, to) {
 			note("it leads out of the folder")
 		}
 	case unix.S_IFDIR:
@@ -319,9 +317,9 @@ func (w *walker) change(at, name string, upper *os.File, is, was *entry) Change 
 	}
 	switch {
 	case c.Refused != "":
-	case was == nil && !is.is(unix.S_IFLNK) && hasOrigin(upper, name):
+	case was == nil && !is.Is(unix.S_IFLNK) && hasOrigin(upper, name):
 		c.Refused = "it was removed in the host's folder meanwhile"
-	case was != nil && !is.is(unix.S_IFDIR) && w.run.later(was):
+	case was != nil && !is.Is(unix.S_IFDIR) && w.run.later(was):
 		c.Refused = changedMeanwhile
 	}
 	return c
@@ -330,33 +328,33 @@ func (w *walker) change(at, name string, upper *os.File, is, was *entry) Change 
 const changedMeanwhile = "it changed in the host's folder meanwhile"
 
 // later reports whether the host's file may have changed since the agent got the folder.
-func (r *Run) later(e *entry) bool { return e.changed >= r.Started }
+func (r *Run) later(e *beneath.Entry) bool { return e.Changed >= r.Started }
 
 // deleted describes that the agent removed what the host's folder has under the name, from the
 // bottom.
 func (w *walker) deleted(at, name string, host *os.File) error {
-	was, err := look(host, name)
+	was, err := beneath.Look(host, name)
 	if err != nil || was == nil {
 		return err
 	}
 	unseen := w.unseen(at, name, host, was)
-	if was.is(unix.S_IFDIR) && unseen == "" {
+	if was.Is(unix.S_IFDIR) && unseen == "" {
 		if err := w.deletedBelow(at, name, host); err != nil {
 			return err
 		}
 	}
-	c := Change{Path: at, Kind: Deleted, Mode: was.git(), Refused: unseen, old: was}
+	c := Change{Path: at, Kind: Deleted, Mode: gitMode(was), Refused: unseen, old: was}
 	if who := tool.Who(w.asGit(at)); who != "" {
 		c.Notes = append(c.Notes, who)
 	}
-	if unseen == "" && !was.is(unix.S_IFDIR) && w.run.later(was) {
+	if unseen == "" && !was.Is(unix.S_IFDIR) && w.run.later(was) {
 		c.Refused = changedMeanwhile
 	}
 	return w.say(c)
 }
 
 func (w *walker) deletedBelow(at, name string, host *os.File) error {
-	dir, err := openBelow(host, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	dir, err := beneath.Open(host, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -373,15 +371,15 @@ func (w *walker) deletedBelow(at, name string, host *os.File) error {
 	return nil
 }
 
-// git returns the mode as git writes it. Git knows of permissions only whether a file is a program;
-// here they are all of them.
-func (e *entry) git() string {
+// gitMode returns the mode as git writes it. Git knows of permissions only whether a file is
+// a program; here they are all of them.
+func gitMode(e *beneath.Entry) string {
 	kinds := map[uint32]string{unix.S_IFREG: "100", unix.S_IFLNK: "120", unix.S_IFDIR: "040"}
-	perm := e.mode & 0o777
-	if e.is(unix.S_IFLNK) {
+	perm := e.Mode & 0o777
+	if e.Is(unix.S_IFLNK) {
 		perm = 0
 	}
-	return fmt.Sprintf("%s%03o", cmp.Or(kinds[e.kind], "???"), perm)
+	return fmt.Sprintf("%s%03o", cmp.Or(kinds[e.Kind], "???"), perm)
 }
 
 // leavesFolder reports whether a link at the path leads out of the working directory, as far as its

@@ -10,6 +10,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/beneath"
+	"github.com/postern/postern/visible"
 )
 
 // maxDiff is the size of the largest file whose lines are compared, in bytes.
@@ -27,7 +30,7 @@ func (r *Run) Diff(ctx context.Context, out io.Writer, selected func(Change) boo
 	w := bufio.NewWriter(out)
 	err = r.Checked(ctx, selected, func(c Change) error {
 		// As git, a folder shows by what is in it.
-		if isFolder := c.Kind != Modified && (c.new.is(unix.S_IFDIR) || c.old.is(unix.S_IFDIR) &&
+		if isFolder := c.Kind != Modified && (c.new.Is(unix.S_IFDIR) || c.old.Is(unix.S_IFDIR) &&
 			c.new == nil); isFolder && c.Refused == "" {
 			return nil
 		}
@@ -40,7 +43,7 @@ func (r *Run) Diff(ctx context.Context, out io.Writer, selected func(Change) boo
 }
 
 func (c *Change) print(w io.Writer, host, upper tree) error {
-	a, b := Quote("a/"+c.Path), Quote("b/"+c.Path)
+	a, b := visible.Quote("a/"+c.Path), visible.Quote("b/"+c.Path)
 	fmt.Fprintf(w, "diff --git %s %s\n", a, b)
 	switch {
 	case c.Kind == Added:
@@ -58,11 +61,11 @@ func (c *Change) print(w io.Writer, host, upper tree) error {
 	if c.Refused != "" {
 		fmt.Fprintf(w, "! not applied: %s\n", c.Refused)
 	}
-	before, err := c.old.text(host, c.Path)
+	before, err := textOf(c.old, host, c.Path)
 	if err != nil {
 		return err
 	}
-	after, err := c.new.text(upper, c.Path)
+	after, err := textOf(c.new, upper, c.Path)
 	if err != nil {
 		return err
 	}
@@ -86,9 +89,9 @@ type text struct {
 	binary  bool
 }
 
-// text returns what a diff shows of the entry, which is at the path. nil has no text.
-func (e *entry) text(t tree, at string) (text, error) {
-	if e == nil || !e.is(unix.S_IFREG) && !e.is(unix.S_IFLNK) {
+// textOf returns what a diff shows of the entry, which is at the path. nil has no text.
+func textOf(e *beneath.Entry, t tree, at string) (text, error) {
+	if e == nil || !e.Is(unix.S_IFREG) && !e.Is(unix.S_IFLNK) {
 		return text{}, nil
 	}
 	in, name := parent(at)
@@ -97,14 +100,14 @@ func (e *entry) text(t tree, at string) (text, error) {
 		return text{}, err
 	}
 	defer dir.Close()
-	if e.is(unix.S_IFLNK) {
-		to, err := readLink(dir, name)
+	if e.Is(unix.S_IFLNK) {
+		to, err := beneath.ReadLink(dir, name)
 		return text{content: []byte(to)}, err
 	}
-	if e.size > maxDiff {
+	if e.Size > maxDiff {
 		return text{binary: true}, nil
 	}
-	f, _, err := openRegular(dir, name)
+	f, _, err := beneath.OpenRegular(dir, name)
 	if err != nil {
 		return text{}, err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/sandbox/workspace/beneath"
 )
 
 // seen is what the agent could see of the host's folder. The time of a file says nothing about a
@@ -75,14 +76,14 @@ func (s *seen) below(ctx context.Context, dir *os.File, at string, hidden map[st
 		if hidden[child] {
 			continue
 		}
-		e, err := look(dir, name)
+		e, err := beneath.Look(dir, name)
 		if err != nil {
 			return err
 		}
-		if !e.is(unix.S_IFDIR) {
+		if !e.Is(unix.S_IFDIR) {
 			continue
 		}
-		below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		below, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			continue // what is not known is refused
 		}

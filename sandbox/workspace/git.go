@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 
+	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/objects"
 )
 
@@ -23,8 +24,8 @@ func (w *walker) keeps(at string) bool {
 func isRepository(upper, host tree, at string) bool {
 	if dir, err := upper.folder(at); err == nil {
 		defer dir.Close()
-		if head, err := look(dir, "HEAD"); err != nil || head != nil {
-			return err == nil && !head.isWhiteout()
+		if head, err := beneath.Look(dir, "HEAD"); err != nil || head != nil {
+			return err == nil && !head.IsWhiteout()
 		}
 		if isOpaque(dir, ".") {
 			return false
@@ -35,7 +36,7 @@ func isRepository(upper, host tree, at string) bool {
 		return false
 	}
 	defer dir.Close()
-	head, err := look(dir, "HEAD")
+	head, err := beneath.Look(dir, "HEAD")
 	return err == nil && head != nil
 }
 
@@ -50,7 +51,7 @@ func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit fun
 	defer upper.Close()
 	open := func(root *os.File) func(string) (*os.File, error) {
 		return func(at string) (*os.File, error) {
-			f, _, err := openRegular(root, at)
+			f, _, err := beneath.OpenRegular(root, at)
 			return f, err
 		}
 	}
@@ -65,7 +66,7 @@ func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit fun
 			return nil
 		}
 		if change.Refused == "" && change.Kind != Deleted {
-			if why := c.Refuses(change.Path, change.new.fileMode(), change.old != nil); why != nil {
+			if why := c.Refuses(change.Path, change.new.Type(), change.old != nil); why != nil {
 				change.Refused = why.Error()
 			} else {
 				change.Refused = change.stays

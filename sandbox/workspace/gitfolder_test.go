@@ -13,6 +13,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/since"
+	"github.com/postern/postern/visible"
 )
 
 // What is said of what git's folder must not have.
@@ -242,7 +245,7 @@ func TestGitsFolder(t *testing.T) {
 			dir := filepath.Join(top, "d")
 			must(t, top, "mkdir d; cd d; "+upstream+"; mkdir sub; echo x > sub/f; git add .; git commit -qm sub; "+
 				"git worktree add -q ../w")
-			before, err := HostTools(t.Context(), dir)
+			before, err := since.HostTools(t.Context(), dir)
 			require.NoError(t, err)
 			p.agent(t, dir)
 			require.Equal(t, p.named, others(t, dir, before))
@@ -253,14 +256,14 @@ func TestGitsFolder(t *testing.T) {
 
 // others returns what is said of the files that are other ones than before, by path. Objects are
 // not compared by their random names.
-func others(t *testing.T, dir string, before Tools) map[string]string {
+func others(t *testing.T, dir string, before since.Tools) map[string]string {
 	t.Helper()
-	after, err := HostTools(t.Context(), dir)
+	after, err := since.HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	found := map[string]string{}
 	for at, f := range after {
 		if before[at] != f && !strings.Contains(at, "/.git/objects/") {
-			found[at] = f.who
+			found[at] = f.Who
 		}
 	}
 	return found
@@ -273,7 +276,7 @@ func TestGitsFolderKinds(t *testing.T) {
 	require.NoError(t, err)
 	must(t, dir, upstream+"; git clone -q --bare . b.git; "+
 		"git -C b.git remote rm origin; git -C b.git worktree add -q ../w; cp b.git/HEAD b.git/no")
-	before, err := HostTools(t.Context(), dir)
+	before, err := since.HostTools(t.Context(), dir)
 	require.NoError(t, err)
 	require.NoError(t, unix.Mkfifo(filepath.Join(dir, ".git/objects/info/packs"), 0o600))
 	must(t, dir, `mkdir -p b.git/rebase-merge b.git/modules/node_modules/rebase-apply .git/modules/target/rebase-apply
@@ -345,10 +348,10 @@ func TestGitsWork(t *testing.T) {
 				dir := filepath.Join(top, "d")
 				must(t, top, "mkdir d; cd d; export GIT_DEFAULT_HASH="+format+"; "+upstream+
 					"; git clone -q --bare . ../up0; git clone -q ../up0 ../up; git worktree add -q ../w")
-				before, err := HostTools(t.Context(), dir)
+				before, err := since.HostTools(t.Context(), dir)
 				require.NoError(t, err)
 				must(t, dir, script)
-				after, err := HostTools(t.Context(), dir)
+				after, err := since.HostTools(t.Context(), dir)
 				require.NoError(t, err)
 				if what == "conflict" { // the next commit goes on from there
 					require.Equal(t, []string{".git/MERGE_HEAD (git, or a shell's prompt, acts on it)"},
@@ -381,8 +384,8 @@ func TestOverlayOfGitsFolder(t *testing.T) {
 			require.NoError(t, l.Diff(t.Context(), &out, Selected(nil)))
 			refused := l.apply(t)
 			for at, who := range p.named {
-				require.Contains(t, out.String(), Quote("b/"+at)+"\n")
-				_, said, _ := strings.Cut(out.String(), Quote("b/"+at)+"\n")
+				require.Contains(t, out.String(), visible.Quote("b/"+at)+"\n")
+				_, said, _ := strings.Cut(out.String(), visible.Quote("b/"+at)+"\n")
 				said, _, _ = strings.Cut(said, "diff --git")
 				said = "\n" + said
 				require.Contains(t, said, "\n! "+who+"\n", at)

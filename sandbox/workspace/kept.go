@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/beneath"
+	"github.com/postern/postern/visible"
 )
 
 // Kept is what one agent keeps from run to run: its home, or a volume. Several runs of that agent
@@ -160,7 +163,7 @@ func (k *Kept) Link(at, to, owned string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("link %s in %s: %w", Quote(at), k, err)
+		return fmt.Errorf("link %s in %s: %w", visible.Quote(at), k, err)
 	}
 	return nil
 }
@@ -173,14 +176,14 @@ func link(dir *os.File, at, to, owned string) error {
 		if err := unix.Mkdirat(int(dir.Fd()), step, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
-		next, err := openBelow(dir, step, unix.O_RDONLY|unix.O_DIRECTORY)
+		next, err := beneath.Open(dir, step, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			return err
 		}
 		dir.Close()
 		dir = next
 	}
-	if was, err := readLink(dir, name); err == nil && was != to && strings.HasPrefix(was, owned+"/") {
+	if was, err := beneath.ReadLink(dir, name); err == nil && was != to && strings.HasPrefix(was, owned+"/") {
 		if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil {
 			return err
 		}

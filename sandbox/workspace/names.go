@@ -27,19 +27,6 @@ func matches(pattern, at string) bool {
 	return false
 }
 
-// Quote returns a path so that it is one word on one line, and nothing in it acts on a terminal: as
-// it is if it is plain, or else as git quotes it.
-func Quote(at string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
-			strings.ContainsRune("._-+/@=,:%~#()[] ", r)
-	}
-	if strings.IndexFunc(at, func(r rune) bool { return !plain(r) }) < 0 && strings.TrimSpace(at) == at {
-		return at
-	}
-	return strconv.QuoteToASCII(at)
-}
-
 // shown returns a line of a file without what acts on a terminal or hides in it.
 func shown(line string) string {
 	harmless := func(r rune) bool { return r == '\t' || !visible.Hides(r) }

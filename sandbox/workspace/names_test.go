@@ -10,22 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/objects"
 )
-
-// TestQuote: a path is one word on one line, and plain only if nothing in it can act.
-func TestQuote(t *testing.T) {
-	t.Parallel()
-	for _, plain := range []string{"a", "z", "A", "Z", "0", "9", "._-+/@=,:%~#()[] x", "a b", ""} {
-		require.Equal(t, plain, Quote(plain))
-	}
-	for path, want := range map[string]string{
-		" a": `" a"`, "a ": `"a "`, "a`": "\"a`\"", "a{": `"a{"`, "$(id)": `"$(id)"`, "a\nb": `"a\nb"`, "ü": `"\u00fc"`,
-		"\x1b[2J": `"\x1b[2J"`, "a\xff": `"a\xff"`, `a"b`: `"a\"b"`, "'": `"'"`, ";": `";"`, "*": `"*"`,
-	} {
-		require.Equal(t, want, Quote(path))
-	}
-}
 
 // TestVisible: what acts on a terminal, or hides, is written out. The rest of the line stays.
 func TestVisible(t *testing.T) {
@@ -61,7 +48,7 @@ func TestLeavesFolder(t *testing.T) {
 // TestSelected: a path selects what is at it or below, and the folders that are made on the way.
 func TestSelected(t *testing.T) {
 	t.Parallel()
-	folder, file := &entry{kind: unix.S_IFDIR}, &entry{kind: unix.S_IFREG}
+	folder, file := &beneath.Entry{Kind: unix.S_IFDIR}, &beneath.Entry{Kind: unix.S_IFREG}
 	for _, c := range []struct {
 		paths    []string
 		change   Change

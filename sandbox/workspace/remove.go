@@ -11,7 +11,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/beneath"
+	"github.com/postern/postern/visible"
 )
+
+// atOnce is how many names of a folder are read at once.
+const atOnce = 1000
 
 // removePatience bounds the time in which a folder is removed.
 const removePatience = 10 * time.Minute
@@ -45,7 +51,7 @@ func RemoveAll(ctx context.Context, dir string) error {
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("remove %s: %w", Quote(dir), err)
+			return fmt.Errorf("remove %s: %w", visible.Quote(dir), err)
 		}
 	}
 }
@@ -78,7 +84,7 @@ func unlink(dir *os.File, name string) (removed bool, err error) {
 		return false, nil
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return false, &os.PathError{Op: "remove", Path: Quote(name), Err: err}
+		return false, &os.PathError{Op: "remove", Path: visible.Quote(name), Err: err}
 	}
 	return true, nil
 }
@@ -123,25 +129,25 @@ func flatten(ctx context.Context, top *os.File, name string, moved *int) error {
 // openOwned opens a folder that an agent has as its own, below one that is ours. If the agent has
 // taken rights from the owner, the owner gets them back.
 func openOwned(path string) (*os.File, error) {
-	above, err := openFolder(filepath.Dir(path))
+	above, err := beneath.Folder(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
 	defer above.Close()
 	name := filepath.Base(path)
-	e, err := look(above, name)
+	e, err := beneath.Look(above, name)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	if e != nil && e.mode&0o700 != 0o700 {
+	if e != nil && e.Mode&0o700 != 0o700 {
 		return openAnyway(above, name)
 	}
-	return openBelow(above, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	return beneath.Open(above, name, unix.O_RDONLY|unix.O_DIRECTORY)
 }
 
 // openAnyway opens the folder, and gives its owner all rights first.
 func openAnyway(dir *os.File, name string) (*os.File, error) {
-	place, err := openBelow(dir, name, unix.O_PATH|unix.O_DIRECTORY)
+	place, err := beneath.Open(dir, name, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,9 @@ import (
 
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/sandbox/leak"
+	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/tool"
+	"github.com/postern/postern/visible"
 )
 
 // In these files only what the words show is secret.
@@ -78,7 +80,7 @@ func (f *Found) Paths() []string {
 // in which another file system is mounted, counts as a secret. No link is followed. What is deeper
 // than a path can name is an error. If ctx ends first, the next search continues.
 func (s Search) Secrets(ctx context.Context, folder string) (*Found, error) {
-	root, err := openFolder(folder)
+	root, err := beneath.Folder(folder)
 	if err != nil {
 		return nil, fmt.Errorf("look for secret files: %w", err)
 	}
@@ -132,7 +134,7 @@ type finder struct {
 }
 
 // each calls visit for what is in the folder itself.
-func (f *finder) each(dir *os.File, at string, visit func(name, child string, e *entry) error) error {
+func (f *finder) each(dir *os.File, at string, visit func(name, child string, e *beneath.Entry) error) error {
 	entries, err := names(dir)
 	if err != nil {
 		return err
@@ -142,10 +144,10 @@ func (f *finder) each(dir *os.File, at string, visit func(name, child string, e 
 			return err
 		}
 		child := path.Join(at, name)
-		if len(child) > maxPath {
-			return fmt.Errorf("%s...: the path is longer than %d bytes", Quote(child[:100]), maxPath)
+		if len(child) > beneath.MaxPath {
+			return fmt.Errorf("%s...: the path is longer than %d bytes", visible.Quote(child[:100]), beneath.MaxPath)
 		}
-		e, err := look(dir, name)
+		e, err := beneath.Look(dir, name)
 		if err == nil && e != nil { // else removed meanwhile
 			err = visit(name, child, e)
 		}
@@ -170,9 +172,9 @@ func (f *finder) shows(at string) (reason string, leads bool) {
 
 // below looks into a folder. If it counts as a secret, because says why.
 func (f *finder) below(dir *os.File, at, because string) error {
-	has := func(name string) bool { e, _ := look(dir, name); return e != nil }
-	return f.each(dir, at, func(name, child string, e *entry) error {
-		switch objects := e.is(unix.S_IFDIR) && name == "objects"; { // nothing has a name there
+	has := func(name string) bool { e, _ := beneath.Look(dir, name); return e != nil }
+	return f.each(dir, at, func(name, child string, e *beneath.Entry) error {
+		switch objects := e.Is(unix.S_IFDIR) && name == "objects"; { // nothing has a name there
 		case objects && (path.Base(at) == ".git" || f.Git && at == "."):
 			f.Repositories = append(f.Repositories, path.Dir(at))
 			return nil
@@ -192,15 +194,15 @@ func (f *finder) below(dir *os.File, at, because string) error {
 		case why != "" && reason != "" && !fixed:
 			f.Shown = append(f.Shown, Secret{Path: child, Why: why, Reason: reason})
 			why = ""
-		case why != "" && leads && !fixed && e.is(unix.S_IFDIR): // what is in it counts by itself
+		case why != "" && leads && !fixed && e.Is(unix.S_IFDIR): // what is in it counts by itself
 		case why != "":
 			f.Hidden = append(f.Hidden, Secret{Path: child, Why: why})
 			return f.noteLinks(dir, name, child, e)
 		}
-		if !e.is(unix.S_IFDIR) {
+		if !e.Is(unix.S_IFDIR) {
 			return nil
 		}
-		below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		below, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EXDEV) {
 			f.Hidden = append(f.Hidden, Secret{Path: child, Why: "nobody can look into it"}) // names in it may be known
 			return nil
@@ -217,17 +219,17 @@ func (f *finder) below(dir *os.File, at, because string) error {
 }
 
 // noteLinks notes the hidden file, or the files in the hidden folder, that have other names too.
-func (f *finder) noteLinks(dir *os.File, name, at string, e *entry) error {
+func (f *finder) noteLinks(dir *os.File, name, at string, e *beneath.Entry) error {
 	switch {
-	case e.is(unix.S_IFREG) && e.links > 1:
-		f.linked[e.inode] = at
-	case e.is(unix.S_IFDIR):
-		below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	case e.Is(unix.S_IFREG) && e.Links > 1:
+		f.linked[e.Inode] = at
+	case e.Is(unix.S_IFDIR):
+		below, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			return nil // nor can the agent
 		}
 		defer below.Close()
-		return f.each(below, at, func(name, child string, e *entry) error {
+		return f.each(below, at, func(name, child string, e *beneath.Entry) error {
 			return f.noteLinks(below, name, child, e)
 		})
 	}
@@ -236,15 +238,15 @@ func (f *finder) noteLinks(dir *os.File, name, at string, e *entry) error {
 
 // otherNames hides what is a hidden file under another name.
 func (f *finder) otherNames(dir *os.File, at string) error {
-	return f.each(dir, at, func(name, child string, e *entry) error {
+	return f.each(dir, at, func(name, child string, e *beneath.Entry) error {
 		reason, _ := f.shows(child)
 		switch {
-		case f.hidden[child] || reason != "" && !e.is(unix.S_IFDIR):
-		case e.is(unix.S_IFREG) && f.linked[e.inode] != "":
-			why := "it is " + Quote(f.linked[e.inode]) + " by another name"
+		case f.hidden[child] || reason != "" && !e.Is(unix.S_IFDIR):
+		case e.Is(unix.S_IFREG) && f.linked[e.Inode] != "":
+			why := "it is " + visible.Quote(f.linked[e.Inode]) + " by another name"
 			f.Hidden = append(f.Hidden, Secret{Path: child, Why: why})
-		case e.is(unix.S_IFDIR):
-			below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		case e.Is(unix.S_IFDIR):
+			below, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 			if err != nil {
 				return nil // it is hidden, or has been removed
 			}
@@ -255,15 +257,18 @@ func (f *finder) otherNames(dir *os.File, at string) error {
 	})
 }
 
+// cached is the entry as the cache knows it.
+func cached(e *beneath.Entry) leak.File { return leak.File{Inode: e.Inode, Changed: e.Changed} }
+
 // look says what the thing in dir looks like, or "".
-func (f *finder) look(dir *os.File, name, at string, e *entry) string {
+func (f *finder) look(dir *os.File, name, at string, e *beneath.Entry) string {
 	if isSecret(dir, name, at, e) || f.Git && at == "credentials" {
 		return "its name"
 	}
-	if !e.is(unix.S_IFREG) || e.size == 0 || tool.Unsearched(at) || f.clean.Has(e.file()) {
+	if !e.Is(unix.S_IFREG) || e.Size == 0 || tool.Unsearched(at) || f.clean.Has(cached(e)) {
 		return ""
 	}
-	file, now, err := openRegular(dir, name)
+	file, now, err := beneath.OpenRegular(dir, name)
 	if err != nil { // the kernel reads for an overlay what this user cannot
 		return "its content cannot be looked at"
 	}
@@ -281,19 +286,19 @@ func (f *finder) look(dir *os.File, name, at string, e *entry) string {
 			return "its content: " + kind
 		}
 	}
-	f.clean.Add(now.file())
+	f.clean.Add(cached(now))
 	return ""
 }
 
 // isSecret reports whether what dir has under the name, which is at the path, looks like a secret.
 // Case does not count.
-func isSecret(dir *os.File, name, at string, e *entry) bool {
-	if leak.Named(at, e.is(unix.S_IFDIR)) {
+func isSecret(dir *os.File, name, at string, e *beneath.Entry) bool {
+	if leak.Named(at, e.Is(unix.S_IFDIR)) {
 		return true
 	}
 	lower := strings.ToLower(name)
 	for ending, words := range secretWords {
-		if !e.is(unix.S_IFDIR) && strings.HasSuffix(lower, ending) && hasWord(dir, name, words) {
+		if !e.Is(unix.S_IFDIR) && strings.HasSuffix(lower, ending) && hasWord(dir, name, words) {
 			return true
 		}
 	}
@@ -302,7 +307,7 @@ func isSecret(dir *os.File, name, at string, e *entry) bool {
 
 // hasWord reports whether the file has one of the words. A file that cannot be read may have one.
 func hasWord(dir *os.File, name string, words []string) bool {
-	f, _, err := openRegular(dir, name)
+	f, _, err := beneath.OpenRegular(dir, name)
 	if errors.Is(err, unix.ELOOP) {
 		return false // a link; what it leads to counts by itself
 	}

@@ -27,6 +27,8 @@ import (
 	"github.com/postern/postern/atomicfile"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/sandbox/wire"
+	"github.com/postern/postern/sandbox/workspace/beneath"
+	"github.com/postern/postern/visible"
 )
 
 // Run is the layer of one command. Its methods may be called by several processes at once.
@@ -90,7 +92,7 @@ func Create(ctx context.Context, dir string, r Record) (run *Run, err error) {
 			err = fmt.Errorf("make layer of the workspace: %w", errors.Join(err, os.RemoveAll(run.dir)))
 		}
 	}()
-	folder, err := openFolder(r.Workdir)
+	folder, err := beneath.Folder(r.Workdir)
 	if err != nil {
 		return run, err
 	}
@@ -265,20 +267,9 @@ func (r *Run) Discard(ctx context.Context) error {
 	return nil
 }
 
-// openFolder opens the folder at the real path.
-func openFolder(path string) (*os.File, error) {
-	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
-		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
-	})
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
-}
-
 // host opens the host's folder, which must be the one that the agent has seen.
 func (r *Run) host() (*os.File, error) {
-	folder, err := openFolder(r.Workdir)
+	folder, err := beneath.Folder(r.Workdir)
 	if err != nil {
 		return nil, err
 	}
@@ -308,7 +299,7 @@ func (r *Run) hideAll(ctx context.Context) error {
 			return err
 		}
 		if err := r.hide(tree{host}, top, at, made); err != nil {
-			return fmt.Errorf("hide %s: %w", Quote(at), err)
+			return fmt.Errorf("hide %s: %w", visible.Quote(at), err)
 		}
 	}
 	return nil

@@ -19,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/sandbox/workspace/beneath"
 )
 
 // applyVariable makes the test binary apply the run DIR ID, as `postern workspace apply` does,
@@ -183,7 +185,7 @@ func TestApplyFollowsNoLink(t *testing.T) {
 	host, err := l.Run.host()
 	require.NoError(t, err)
 	defer host.Close()
-	upper, err := openFolder(l.layer)
+	upper, err := beneath.Folder(l.layer)
 	require.NoError(t, err)
 	defer upper.Close()
 	a := &applier{run: l.Run, host: tree{host}, upper: tree{upper}, left: l.Size}
@@ -343,7 +345,7 @@ func TestHiddenBytes(t *testing.T) {
 	const at = "caf\xe9/.env"
 	l := newLayered(t, map[string]string{at: "secret"})
 	l.Hidden = []string{at}
-	folder, err := openFolder(l.host)
+	folder, err := beneath.Folder(l.host)
 	require.NoError(t, err)
 	defer folder.Close()
 	require.NoError(t, errors.Join(l.record(t.Context(), folder), l.write()))
@@ -516,7 +518,7 @@ func TestTooDeep(t *testing.T) {
 	name := strings.Repeat("d", 250)
 	for range 20 {
 		require.NoError(t, unix.Mkdirat(int(dir.Fd()), name, 0o755))
-		next, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		next, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		require.NoError(t, err)
 		require.NoError(t, errors.Join(dir.Close()))
 		dir = next

@@ -35,7 +35,7 @@ func say(out io.Writer, what string, all []workspace.Secret) {
 	}
 	var shown []string
 	for _, s := range all[:min(len(all), maxShown)] {
-		text := workspace.Quote(s.Path)
+		text := visible.Quote(s.Path)
 		if kind, ok := strings.CutPrefix(s.Why, "its content: "); ok {
 			text += " (" + kind + ")"
 		}
@@ -64,10 +64,10 @@ func sayOneLeaked(out io.Writer, l run.Leaked, clean string) {
 	}
 	var shown []string
 	for _, at := range l.Paths[:min(len(l.Paths), maxShown)] {
-		shown = append(shown, workspace.Quote(at))
+		shown = append(shown, visible.Quote(at))
 	}
 	visible.Printf(out, "postern: an agent can read these in the objects of the repository %s, because they were "+
-		"committed: %s%s; ", workspace.Quote(l.Folder), strings.Join(shown, ", "), more(len(l.Paths)-maxShown))
+		"committed: %s%s; ", visible.Quote(l.Folder), strings.Join(shown, ", "), more(len(l.Paths)-maxShown))
 	if visible.Text(clean) != clean {
 		visible.Println(out, "give the folder another name first, without bytes that act on a terminal")
 		return
@@ -179,14 +179,14 @@ func makeClean(cmd *cobra.Command, registry hostpath.Registry, leaked []run.Leak
 	for _, l := range leaked {
 		more, err := l.Clone(cmd.Context(), registry, search)
 		if err != nil {
-			all = errors.Join(all, fmt.Errorf("clone %s: %w", workspace.Quote(l.Folder), err))
+			all = errors.Join(all, fmt.Errorf("clone %s: %w", visible.Quote(l.Folder), err))
 			continue
 		}
 		for _, s := range more {
-			visible.Printf(cmd.ErrOrStderr(), "the last commit had %s (%s), too\n", workspace.Quote(s.Path),
+			visible.Printf(cmd.ErrOrStderr(), "the last commit had %s (%s), too\n", visible.Quote(s.Path),
 				visible.Text(s.Why))
 		}
-		visible.Println(cmd.ErrOrStderr(), "made", workspace.Quote(l.Clean))
+		visible.Println(cmd.ErrOrStderr(), "made", visible.Quote(l.Clean))
 	}
 	return all
 }
@@ -242,7 +242,7 @@ func printSecrets(out io.Writer, found *workspace.Found, folder string, leaked [
 		if committed[s.Path] {
 			note += "; committed"
 		}
-		line := visible.Sprintf("%s  (%s%s)\n", workspace.Quote(s.Path), s.Why, note)
+		line := visible.Sprintf("%s  (%s%s)\n", visible.Quote(s.Path), s.Why, note)
 		if _, err := io.WriteString(out, line); err != nil {
 			return err
 		}

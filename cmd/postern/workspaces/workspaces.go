@@ -24,6 +24,7 @@ import (
 	"github.com/postern/postern/sandbox/workspace"
 	"github.com/postern/postern/sandbox/workspace/begun"
 	"github.com/postern/postern/sandbox/workspace/protect"
+	"github.com/postern/postern/sandbox/workspace/since"
 	"github.com/postern/postern/visible"
 )
 
@@ -200,7 +201,7 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 		return err
 	}
 	result, err := run.Apply(cmd.Context(), workspace.Selected(paths), func(c workspace.Change) {
-		visible.Printf(cmd.ErrOrStderr(), "not applied: %s: %s\n", workspace.Quote(c.Path), c.Refused)
+		visible.Printf(cmd.ErrOrStderr(), "not applied: %s: %s\n", visible.Quote(c.Path), c.Refused)
 	})
 	if result.Done > 0 {
 		visible.Printf(cmd.OutOrStdout(), "applied %s to %s\n", plural(result.Done, "change", "changes"),
@@ -303,7 +304,7 @@ const toolsPatience = 10 * time.Second
 //
 //nolint:contextcheck,nolintlint // the second look is after the command, whose context may have ended by then
 func SayTools(out io.Writer, notes, folder string) (before func() error, after func()) {
-	look := sync.OnceValues(func() (workspace.Tools, error) { return findTools(folder) })
+	look := sync.OnceValues(func() (since.Tools, error) { return findTools(folder) })
 	go func() { _, _ = look() }()
 	var note *begun.Note
 	before = func() (err error) {
@@ -327,13 +328,13 @@ func SayTools(out io.Writer, notes, folder string) (before func() error, after f
 	}
 }
 
-func findTools(folder string) (workspace.Tools, error) {
+func findTools(folder string) (since.Tools, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), toolsPatience)
 	defer cancel()
-	return workspace.HostTools(ctx, folder)
+	return since.HostTools(ctx, folder)
 }
 
-// changed returns lines to print about what [workspace.Tools.Since] returned.
+// changed returns lines to print about what [since.Tools.Since] returned.
 func changed(since []string) (lines []string) {
 	for _, line := range since {
 		lines = append(lines, visible.Sprintf("postern: look before you use it: %s\n", line))
@@ -362,7 +363,7 @@ func sayUnsaid(out io.Writer, notes, folder string) {
 		lines := []string{
 			visible.Sprintf("postern: %s was killed, and this is what it would have said:\n", ended(note)),
 		}
-		var were workspace.Tools // what cannot be read was not there, and all is named
+		var were since.Tools // what cannot be read was not there, and all is named
 		if err := note.Were(&were); err != nil {
 			visible.Error(out, "postern:", err)
 		}
@@ -402,7 +403,7 @@ func tidy(out io.Writer, notes, folder string) {
 }
 
 func ended(note *begun.Note) string {
-	return fmt.Sprintf("the command that began in %s on %s", workspace.Quote(note.Folder),
+	return fmt.Sprintf("the command that began in %s on %s", visible.Quote(note.Folder),
 		note.At.Local().Format(time.DateTime))
 }
 

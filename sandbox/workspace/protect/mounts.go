@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/visible"
 )
 
 // Mounts returns the folders mounted in the host's folder at the real path that a command could
@@ -22,7 +22,7 @@ func Mounts(folder string, files Files) (points []string, err error) {
 	for _, m := range mounts {
 		var st unix.Stat_t
 		if err := unix.Lstat(m.Point, &st); err != nil {
-			return nil, fmt.Errorf("look at what is mounted at %s: %w", workspace.Quote(m.Point), err)
+			return nil, fmt.Errorf("look at what is mounted at %s: %w", visible.Quote(m.Point), err)
 		}
 		again := slices.IndexFunc(m.Also, func(at string) bool {
 			return files.overlap(strings.TrimPrefix(strings.TrimPrefix(at, folder), "/"))
@@ -31,11 +31,11 @@ func Mounts(folder string, files Files) (points []string, err error) {
 		switch {
 		case again >= 0:
 			return nil, fmt.Errorf("at %s is mounted what is also at %s, where programs of this machine run some "+
-				"files: unmount it, or start the agent with --overlay", workspace.Quote(m.Point),
-				workspace.Quote(m.Also[again]))
+				"files: unmount it, or start the agent with --overlay", visible.Quote(m.Point),
+				visible.Quote(m.Also[again]))
 		case isFile && st.Nlink > 1:
 			return nil, fmt.Errorf("the file that is mounted at %s has another name (a hard link), and an agent would "+
-				"write it by both: mount a copy of it", workspace.Quote(m.Point))
+				"write it by both: mount a copy of it", visible.Quote(m.Point))
 		case !isFile && !m.Whole:
 			points = append(points, m.Point)
 		}

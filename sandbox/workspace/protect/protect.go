@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/hostpath"
-	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/visible"
 )
 
 // Files are those in a folder that programs of the host run or take commands from, and that no
@@ -174,7 +174,7 @@ func Protect(folder string, files Files) (p *Protection, err error) {
 	}
 	for _, f := range files {
 		if err := p.add(fd, root, f.path, f.instead); err != nil {
-			return p, fmt.Errorf("protect %s from the agent: %w", workspace.Quote(filepath.Join(folder, f.path)), err)
+			return p, fmt.Errorf("protect %s from the agent: %w", visible.Quote(filepath.Join(folder, f.path)), err)
 		}
 	}
 	return p, nil
@@ -363,7 +363,7 @@ func (p *Protection) judge(what uint32, at string) error {
 			"protected any longer", p.Folder)
 	case at != "":
 		return fmt.Errorf("%s was replaced, renamed or removed by a program outside of the sandbox, which ends its "+
-			"protection", workspace.Quote(filepath.Join(p.Folder, at)))
+			"protection", visible.Quote(filepath.Join(p.Folder, at)))
 	}
 	return nil
 }

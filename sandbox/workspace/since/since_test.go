@@ -1,18 +1,18 @@
-package workspace
+package since
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/tests/nobody"
 )
 
 // TestHostToolsSince: what an agent wrote in place of what a program runs is named, and the rest is
@@ -139,7 +139,7 @@ func TestHostToolsFlood(t *testing.T) {
 	require.NoError(t, os.Chmod(filepath.Join(dir, "sub/.git"), 0o311))
 	t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "sub/.git"), 0o700) })
 	var after Tools
-	asNobody(t, dir, dir, func() { after, err = HostTools(t.Context(), dir) })
+	nobody.Do(t, dir, func() { after, err = HostTools(t.Context(), dir) })
 	require.NoError(t, err)
 	changed := after.Since(before)
 	require.Equal(t, []string{
@@ -246,7 +246,7 @@ func TestHostToolsOfUnlistedGit(t *testing.T) {
 	require.NoError(t, os.Chmod(filepath.Join(dir, ".git"), 0o311))
 	t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, ".git"), 0o700) })
 	var after Tools
-	asNobody(t, dir, dir, func() { after, err = HostTools(t.Context(), dir) })
+	nobody.Do(t, dir, func() { after, err = HostTools(t.Context(), dir) })
 	require.NoError(t, err)
 	changed := after.Since(before)
 	require.Equal(t, []string{
@@ -300,7 +300,7 @@ func TestHostToolsOfGit(t *testing.T) {
 	for at, f := range after {
 		if before[at] != f {
 			changed = append(changed, at)
-			require.Equal(t, "git may run commands from it", f.who, at)
+			require.Equal(t, "git may run commands from it", f.Who, at)
 		}
 	}
 	require.ElementsMatch(t, want, changed)
@@ -359,28 +359,8 @@ func TestHostToolsBounded(t *testing.T) {
 	require.Equal(t, []string{said}, look(t.Context()))
 }
 
-// asNobody calls f as a user who is not root, and who owns the folders.
-func asNobody(t *testing.T, a, b string, f func()) {
+func write(t *testing.T, path, content string) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		f()
-		return
-	}
-	for _, top := range []string{a, b} {
-		for at := top; at != "/tmp" && at != "/"; at = filepath.Dir(at) {
-			require.NoError(t, os.Chmod(at, 0o755))
-		}
-		require.NoError(t, filepath.Walk(top, func(at string, _ os.FileInfo, err error) error {
-			return errors.Join(err, os.Lchown(at, 65534, 65534))
-		}))
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // the thread ends with the goroutine
-		if unix.Setfsuid(65534) == nil {
-			f()
-		}
-	}()
-	<-done
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 }

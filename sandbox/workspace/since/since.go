@@ -1,4 +1,6 @@
-package workspace
+// Package since finds what is in a folder that programs of the host run or take commands from, and
+// says what of it is other than before an agent worked there.
+package since
 
 import (
 	"cmp"
@@ -19,15 +21,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/wire"
+	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/tool"
+	"github.com/postern/postern/visible"
 )
 
 // Tools are the files of a folder that programs of the host run or take commands from, by path.
-type Tools map[string]toolFile
+type Tools map[string]File
 
-// toolFile is one of [Tools]: what tells its content from another, and who acts on it. how says
+// File is one of [Tools]: what tells its content from another, and Who acts on it. how says
 // what leads there, if the name does not.
-type toolFile struct{ state, who, how string }
+type File struct{ state, Who, how string }
 
 // toolJSON is one of [Tools] as JSON. What an agent wrote need not be UTF-8.
 type toolJSON struct {
@@ -41,7 +45,7 @@ type toolJSON struct {
 func (t Tools) MarshalJSON() ([]byte, error) {
 	all := make([]toolJSON, 0, len(t))
 	for at, f := range t {
-		all = append(all, toolJSON{wire.Bytes(at), wire.Bytes(f.state), f.who, f.how})
+		all = append(all, toolJSON{wire.Bytes(at), wire.Bytes(f.state), f.Who, f.how})
 	}
 	return json.Marshal(all)
 }
@@ -54,16 +58,16 @@ func (t *Tools) UnmarshalJSON(data []byte) error {
 	}
 	*t = make(Tools, len(all))
 	for _, f := range all {
-		(*t)[string(f.At)] = toolFile{string(f.State), f.Who, f.How}
+		(*t)[string(f.At)] = File{string(f.State), f.Who, f.How}
 	}
 	return nil
 }
 
 var (
 	// unlisted is a folder that nobody can list.
-	unlisted = toolFile{who: "its names cannot be listed, and git and others may still use what is in it"}
+	unlisted = File{Who: "its names cannot be listed, and git and others may still use what is in it"}
 	// unfinished, at the path ".", is what was not looked at. It is never the same as before.
-	unfinished = toolFile{who: "there is more than could be looked at: look yourself, .git first"}
+	unfinished = File{Who: "there is more than could be looked at: look yourself, .git first"}
 )
 
 const (
@@ -79,7 +83,7 @@ const (
 // it. No link is followed. An agent may have written anything there, so what was not looked at is
 // one of the Tools.
 func HostTools(ctx context.Context, folder string) (Tools, error) {
-	root, err := openFolder(folder)
+	root, err := beneath.Folder(folder)
 	if err != nil {
 		return nil, fmt.Errorf("look for files that programs run: %w", err)
 	}
@@ -117,7 +121,7 @@ type toolFolder struct {
 }
 
 // add adds a file, unless there is more than is kept.
-func (s *toolSearch) add(at string, f toolFile) {
+func (s *toolSearch) add(at string, f File) {
 	if s.size += len(at) + len(f.state); s.size > maxTools {
 		at, f = ".", unfinished
 	}
@@ -129,7 +133,7 @@ func (s *toolSearch) workdir(root *os.File) {
 	home, _ := os.UserHomeDir() // without one, ~ leads nowhere
 	s.named = func(git string) tool.Names {
 		return tool.NamedByGit(root.Name(), home, git, func(at string) string {
-			f, _, err := openRegular(root, at)
+			f, _, err := beneath.OpenRegular(root, at)
 			if err != nil {
 				return ""
 			}
@@ -142,7 +146,7 @@ func (s *toolSearch) workdir(root *os.File) {
 	if s.names.More {
 		s.add(".", unfinished)
 	}
-	if git, err := openBelow(root, ".git", unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
+	if git, err := beneath.Open(root, ".git", unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
 		s.below(git, toolFolder{at: ".git", as: ".git"})
 		git.Close()
 		s.git = true
@@ -160,7 +164,7 @@ func (s *toolSearch) below(dir *os.File, in toolFolder) {
 		return
 	}
 	defer listed.Close()
-	bare := path.Base(in.at) != ".git" && isBare(dir)
+	bare := path.Base(in.at) != ".git" && IsBare(dir)
 	for {
 		entries, err := listed.ReadDir(atOnce)
 		for _, e := range entries {
@@ -192,7 +196,7 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 	case s.names.Has(child.at):
 		child.how = "settings"
 	}
-	if len(child.at) > maxPath {
+	if len(child.at) > beneath.MaxPath {
 		return
 	}
 	if e.IsDir() {
@@ -200,7 +204,7 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 			return
 		}
 		child.among = tool.Among(name, in.among)
-		below, err := openBelow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		below, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err == nil {
 			s.below(below, child)
 			below.Close()
@@ -212,31 +216,31 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 	who := cmp.Or(tool.Acts(child.as, e.Type(), in.among, child.how != ""), in.led)
 	s.leadsFrom(dir, name, child.at, e.Type()&fs.ModeSymlink != 0, who)
 	if who == "" {
-		if who, state := deceives(dir, name, child.at, child.as, s.top); who != "" {
-			s.add(child.at, toolFile{state: state, who: who})
+		if who, state := Deceives(dir, name, child.at, child.as, s.top); who != "" {
+			s.add(child.at, File{state: state, Who: who})
 		}
 		return
 	}
-	if e, err := look(dir, name); err == nil && e != nil {
-		s.add(child.at, toolFile{state(dir, name, e), who, cmp.Or(child.how, in.led)})
+	if e, err := beneath.Look(dir, name); err == nil && e != nil {
+		s.add(child.at, File{state(dir, name, e), who, cmp.Or(child.how, in.led)})
 	}
 }
 
 // state returns what tells the file's content and mode from others.
-func state(dir *os.File, name string, e *entry) string {
+func state(dir *os.File, name string, e *beneath.Entry) string {
 	switch {
-	case e.is(unix.S_IFLNK):
-		to, err := readLink(dir, name)
+	case e.Is(unix.S_IFLNK):
+		to, err := beneath.ReadLink(dir, name)
 		return fmt.Sprint("link ", to, err)
-	case e.is(unix.S_IFREG) && e.size <= maxHashed:
-		f, _, err := openRegular(dir, name)
+	case e.Is(unix.S_IFREG) && e.Size <= maxHashed:
+		f, _, err := beneath.OpenRegular(dir, name)
 		if err != nil {
 			break
 		}
 		defer f.Close()
 		sum := sha256.New()
 		if _, err := io.Copy(sum, io.LimitReader(f, maxHashed)); err == nil {
-			return fmt.Sprintf("%o %x", e.mode, sum.Sum(nil))
+			return fmt.Sprintf("%o %x", e.Mode, sum.Sum(nil))
 		}
 	}
 	return fmt.Sprint(*e)
@@ -259,7 +263,7 @@ func (t Tools) Since(before Tools) (lines []string) {
 		if before[at] == now && now != unfinished {
 			continue
 		}
-		k := kind{rank: tool.Rank(now.who), who: now.who}
+		k := kind{rank: tool.Rank(now.Who), who: now.Who}
 		if k.rank < tool.ByThemselves {
 			k.name = cmp.Or(tool.Kind(at), now.how)
 		}
@@ -292,7 +296,7 @@ func list(paths []string) string {
 		if len(at) > longest {
 			at, end = at[:longest], "..."
 		}
-		quoted = append(quoted, Quote(at)+end)
+		quoted = append(quoted, visible.Quote(at)+end)
 	}
 	text := strings.Join(quoted, ", ")
 	if more := len(paths) - named; more > 0 {

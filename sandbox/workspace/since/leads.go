@@ -1,4 +1,4 @@
-package workspace
+package since
 
 import (
 	"io"
@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
@@ -25,7 +26,7 @@ func (s *toolSearch) leadsFrom(dir *os.File, name, at string, link bool, who str
 	in := path.Dir(at)
 	switch {
 	case link && who != "":
-		if to, err := readLink(dir, name); err == nil {
+		if to, err := beneath.ReadLink(dir, name); err == nil {
 			s.lead(path.Join(in, to), to, who)
 		}
 	case name == "commondir":
@@ -44,7 +45,7 @@ func (s *toolSearch) leadsFrom(dir *os.File, name, at string, link bool, who str
 // common notes what git runs or takes commands from in the folder to which a commondir leads. A
 // look at a repository's own .git finds the same.
 func (s *toolSearch) common(dir *os.File, name, in string) {
-	f, _, err := openRegular(dir, name)
+	f, _, err := beneath.OpenRegular(dir, name)
 	if err != nil {
 		return // nor does git
 	}
@@ -89,7 +90,7 @@ func (s *toolSearch) follow(root *os.File) {
 			continue
 		}
 		seen[l.at] = true
-		if below, err := openBelow(root, l.at, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
+		if below, err := beneath.Open(root, l.at, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
 			s.below(below, toolFolder{at: l.at, as: l.at, led: l.who})
 			below.Close()
 			continue
@@ -106,23 +107,23 @@ func (s *toolSearch) step(root *os.File, l lead) {
 	steps := strings.Split(l.at, "/")
 	for i, name := range steps {
 		at := path.Join(steps[:i+1]...)
-		in, err := openBelow(root, path.Dir(at), unix.O_RDONLY|unix.O_DIRECTORY)
+		in, err := beneath.Open(root, path.Dir(at), unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			return // there is nothing
 		}
-		e, err := look(in, name)
+		e, err := beneath.Look(in, name)
 		switch {
 		case err != nil || e == nil:
-		case e.is(unix.S_IFLNK):
-			if to, err := readLink(in, name); err == nil {
+		case e.Is(unix.S_IFLNK):
+			if to, err := beneath.ReadLink(in, name); err == nil {
 				rest := path.Join(steps[i+1:]...)
 				s.lead(path.Join(path.Dir(at), to, rest), path.Join(to, rest), l.who)
 			}
 		case i == len(steps)-1:
-			s.add(at, toolFile{state(in, name, e), l.who, l.who})
+			s.add(at, File{state(in, name, e), l.who, l.who})
 		}
 		in.Close()
-		if err != nil || e == nil || e.is(unix.S_IFLNK) {
+		if err != nil || e == nil || e.Is(unix.S_IFLNK) {
 			return
 		}
 	}
