@@ -14,7 +14,8 @@ func TestDecodeRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"format":1,`:                "decode graph: unexpected EOF",
 		`{"format":2,"stack":"prod"}`: "its format is 2, this program reads 1",
-		`{"format":1,"stack":"prod","resources":[{"urn":"b"},{"urn":"a"}]}`: "not sorted",
+		`{"format":1,"stack":"prod","resources":[{"urn":"b"},{"urn":"a"}]}`:             "not sorted",
+		`{"format":1,"resources":[{"urn":"a","type":"aws:ec2/natGateway:NatGateway"}]}`: "a is not a component",
 	} {
 		_, err := graph.Decode(strings.NewReader(text))
 		require.ErrorContains(t, err, want)
@@ -49,5 +50,32 @@ func TestRoleOf(t *testing.T) {
 		{"postern:aws:Environment", nil, "", "other"},
 	} {
 		require.Equal(t, c.want, graph.RoleOf(c.token, c.inputs, c.parent), c.token)
+	}
+}
+
+// TestWhatIsStarted: what a workload is made of has the workload's role, whatever it says itself.
+func TestWhatIsStarted(t *testing.T) {
+	t.Parallel()
+	const template, group = "aws:ec2/launchTemplate:LaunchTemplate", "aws:autoscaling/group:Group"
+	const definition, service = "aws:ecs/taskDefinition:TaskDefinition", "aws:ecs/service:Service"
+	g := &graph.Graph{}
+	add := func(token, name, role string, refers map[string][]string) {
+		g.Resources = append(g.Resources, graph.Resource{
+			URN: name, Type: token, Name: name, Custom: true, PropertyDependencies: refers,
+			Inputs: map[string]any{"tags": map[string]any{graph.TagRole: role}},
+		})
+	}
+	add(template, "a", "", nil)
+	add(group, "ag", "agents", map[string][]string{"launchTemplate": {"a"}})
+	add(template, "b", "proxies", nil)
+	add(group, "bg", "agents", map[string][]string{"mixedInstancesPolicy": {"b"}})
+	add(group, "bh", "control", map[string][]string{"launchTemplate": {"b"}})
+	add(definition, "c", "", nil)
+	add(service, "cs", "control", map[string][]string{"taskDefinition": {"c"}})
+	add(definition, "d", "proxies", nil)
+	add(service, "ds", "other", map[string][]string{"taskDefinition": {"d"}})
+	require.NoError(t, g.Complete())
+	for name, role := range map[string]string{"a": "agents", "b": "agents", "c": "control", "d": "proxies"} {
+		require.Equal(t, role, g.ByURN(name).Role, name)
 	}
 }

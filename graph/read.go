@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -295,11 +296,15 @@ func bare(v any) any {
 	return v
 }
 
+// ofProvider matches the types of what AWS's provider makes.
+var ofProvider = regexp.MustCompile(`^aws:[a-z0-9]+/`)
+
 // mostAncestors bounds the components that a resource may be nested in.
 const mostAncestors = 100
 
 // Complete sorts the resources, and gives each its role, parents before children. It returns an
-// error if the same resource is there twice, or is its own ancestor.
+// error if the same resource is there twice, is its own ancestor, or is a component with a type of
+// AWS's provider: checks pass over components.
 func (g *Graph) Complete() error {
 	slices.SortFunc(g.Resources, func(a, b Resource) int { return strings.Compare(a.URN, b.URN) })
 	for i := 1; i < len(g.Resources); i++ {
@@ -308,6 +313,10 @@ func (g *Graph) Complete() error {
 		}
 	}
 	for i := range g.Resources {
+		if r := &g.Resources[i]; !r.Custom && ofProvider.MatchString(r.Type) {
+			return fmt.Errorf("%s is not a component: its type is one of AWS's provider, and custom is false; "+
+				"write the file again", r.URN)
+		}
 		var line []*Resource // the resource and its ancestors that have no role yet
 		r := &g.Resources[i]
 		for ; r != nil && r.Role == ""; r = g.ByURN(r.Parent) {
@@ -324,5 +333,6 @@ func (g *Graph) Complete() error {
 			r.Role = role
 		}
 	}
+	g.started()
 	return nil
 }

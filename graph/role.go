@@ -37,15 +37,7 @@ var fences = []string{
 // RoleOf returns the role of a resource of this type with these tags, whose parent has the role
 // parent ("" if there is no parent).
 func RoleOf(token string, inputs map[string]any, parent string) string {
-	tags, _ := inputs["tags"].(map[string]any)
-	role, _ := tags[TagRole].(string)
-	list, _ := inputs["tags"].([]any) // of an Auto Scaling group
-	for _, item := range list {
-		if tag, _ := item.(map[string]any); tag["key"] == TagRole {
-			role, _ = tag["value"].(string)
-		}
-	}
-	if slices.Contains(Roles, role) {
+	if role := Tagged(inputs); slices.Contains(Roles, role) {
 		return role
 	}
 	switch {
@@ -66,4 +58,46 @@ func RoleOf(token string, inputs map[string]any, parent string) string {
 		return parent
 	}
 	return "other"
+}
+
+// Tagged returns what the tags in the inputs say is the role, whether or not there is such a role,
+// or "".
+func Tagged(inputs map[string]any) string {
+	tags, _ := inputs["tags"].(map[string]any)
+	role, _ := tags[TagRole].(string)
+	list, _ := inputs["tags"].([]any) // of an Auto Scaling group
+	for _, item := range list {
+		if tag, _ := item.(map[string]any); tag["key"] == TagRole {
+			role, _ = tag["value"].(string)
+		}
+	}
+	return role
+}
+
+// starts has the types of what runs, with the inputs that say what is started.
+var starts = map[string][]string{
+	"aws:autoscaling/group:Group": {"launchTemplate", "mixedInstancesPolicy"},
+	"aws:ec2/instance:Instance":   {"launchTemplate"},
+	"aws:ecs/service:Service":     {"taskDefinition"},
+}
+
+// started gives what workloads are made of their role. What an agent and somebody else is made of
+// is the agent's.
+func (g *Graph) started() {
+	tiers := []string{"agents", "proxies", "control"}
+	for i := range g.Resources {
+		x := &g.Resources[i]
+		for _, property := range starts[x.Type] {
+			for _, urn := range x.PropertyDependencies[property] {
+				of := g.ByURN(urn)
+				if of == nil || of.Type != "aws:ec2/launchTemplate:LaunchTemplate" &&
+					of.Type != "aws:ecs/taskDefinition:TaskDefinition" {
+					continue
+				}
+				if x.Role == "agents" || slices.Contains(tiers, x.Role) && !slices.Contains(tiers, of.Role) {
+					of.Role = x.Role
+				}
+			}
+		}
+	}
 }

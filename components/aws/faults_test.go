@@ -20,7 +20,7 @@ func residual(g *graph.Graph, args *EnvironmentArgs) (out []guardrail.Waiver) {
 		return nil
 	}
 	names := []string{
-		"target of a listener -> the control plane, or an admin port of the proxies",
+		"target of a listener -> an admin port of the proxies",
 		"target of a listener -> another agent's port at the proxies",
 		"own group of an agent -> another agent's port at the proxies", "own group of an agent -> an agent",
 	}

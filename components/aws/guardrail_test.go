@@ -4,8 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"testing"
 
@@ -59,84 +57,6 @@ func TestTheReferencePassesEveryGuardrail(t *testing.T) {
 		})
 	}
 }
-
-// mistaken is the reference environment, in which a test makes somebody's mistake.
-type mistaken struct {
-	t *testing.T
-	*graph.Graph
-}
-
-// get returns the resource of a type (ec2/vpc) whose name has that end.
-func (c *mistaken) get(kind, end string) *graph.Resource {
-	c.t.Helper()
-	for i := range c.Resources {
-		if r := &c.Resources[i]; strings.HasPrefix(r.Type, "aws:"+kind+":") && strings.HasSuffix(r.Name, end) {
-			return r
-		}
-	}
-	require.Failf(c.t, "no such resource", "%s %s", kind, end)
-	return nil
-}
-
-// set writes an input of a resource.
-func (c *mistaken) set(kind, end, property string, v any) {
-	c.t.Helper()
-	r := c.get(kind, end)
-	r.Inputs[property] = v
-	delete(r.Example, property)
-}
-
-// within writes a value into a block of a resource.
-func (c *mistaken) within(kind, end, block, key string, v any) {
-	c.t.Helper()
-	in := c.get(kind, end).Inputs[block]
-	if items, ok := in.([]any); ok {
-		in = items[0]
-	}
-	in.(map[string]any)[key] = v
-}
-
-// refer is an input that refers to a resource.
-type refer struct{ kind, end string }
-
-// add declares a resource that is named mistake.
-func (c *mistaken) add(kind string, inputs map[string]any) {
-	c.t.Helper()
-	last := kind[strings.LastIndexByte(kind, '/')+1:]
-	token := "aws:" + kind + ":" + strings.ToUpper(last[:1]) + last[1:]
-	r := graph.Resource{
-		URN: "urn:pulumi:prod::postern::" + token + "::mistake", Type: token, Name: "mistake", Custom: true,
-		Inputs: map[string]any{}, PropertyDependencies: map[string][]string{},
-	}
-	for key, v := range inputs {
-		if to, ok := v.(refer); ok {
-			r.PropertyDependencies[key], v = []string{c.get(to.kind, to.end).URN}, graph.Unknown
-		}
-		r.Inputs[key] = v
-	}
-	c.Resources = append(c.Resources, r)
-	require.NoError(c.t, c.Complete())
-}
-
-// lose removes a resource.
-func (c *mistaken) lose(kind, end string) {
-	urn := c.get(kind, end).URN
-	c.Resources = slices.DeleteFunc(c.Resources, func(r graph.Resource) bool { return r.URN == urn })
-}
-
-// rule adds a rule to the group of the agent coder.
-func (c *mistaken) rule(inputs map[string]any) {
-	all := map[string]any{
-		"securityGroupId": refer{"ec2/securityGroup", "-fence-agent-coder"}, "ipProtocol": "tcp", "fromPort": 443.0,
-		"toPort": 443.0, "description": "a mistake",
-	}
-	maps.Copy(all, inputs)
-	c.add("vpc/securityGroupEgressRule", all)
-}
-
-var agentsVPC, agentsSubnet = refer{"ec2/vpc", "-network-agents"}, refer{"ec2/subnet", "-network-agents-a"}
-
-const openPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}`
 
 // mistakes are those of section 4.1 of our design that a guardrail is named for, each in its smallest
 // form, and more of the same kind. A resource that is added is called mistake.
@@ -362,6 +282,46 @@ var mistakes = []struct {
 	{"A23", "a service that accepts by itself", "minimal", func(c *mistaken) {
 		c.set("ec2/vpcEndpointService", "", "acceptanceRequired", false)
 	}, "NET-18", ""},
+	{"A23", "somebody's endpoint, which is accepted by its ID", "minimal", func(c *mistaken) {
+		c.add("ec2/vpcEndpointConnectionAccepter", map[string]any{
+			"vpcEndpointServiceId": refer{"ec2/vpcEndpointService", "-gate-service"},
+			"vpcEndpointId":        "vpce-0123456789abcdef0",
+		})
+	}, "NET-18", "mistake"},
+	{"-", "a machine of nobody's, with an agent's group", "minimal", func(c *mistaken) {
+		c.add("ec2/instance", map[string]any{
+			"subnetId": agentsSubnet, "vpcSecurityGroupIds": refer{"ec2/securityGroup", "-fence-agent-coder"},
+		})
+	}, "TYP-04", "mistake"},
+	{"-", "machines of nobody's, next to the proxies", "minimal", func(c *mistaken) {
+		c.add("autoscaling/group", map[string]any{"vpcZoneIdentifiers": refer{"ec2/subnet", "-network-proxies-a"}})
+	}, "TYP-04", "mistake"},
+	{"-", "a function of nobody's, in the agents' subnet", "minimal", func(c *mistaken) {
+		c.add("lambda/function", map[string]any{"vpcConfig": agentsSubnet})
+	}, "TYP-04", "mistake"},
+	{"-", "a role that nobody knows", "minimal", func(c *mistaken) {
+		c.add("ec2/instance", map[string]any{
+			"subnetId": agentsSubnet, "tags": map[string]any{graph.TagRole: "agent"},
+		})
+	}, "TYP-04", "mistake"},
+	{"-", "a type that nobody knows, next to the proxies", "minimal", func(c *mistaken) {
+		c.add("batch/computeEnvironment", map[string]any{"subnets": refer{"ec2/subnet", "-network-proxies-a"}})
+	}, "TYP-01", "mistake"},
+	{"A17", "a group of an agent's second template", "minimal", func(c *mistaken) {
+		c.add("ec2/securityGroup", map[string]any{"vpcId": agentsVPC, "egress": []any{map[string]any{
+			"protocol": "tcp", "fromPort": 443.0, "toPort": 443.0, "cidrBlocks": []any{"10.64.0.0/20"},
+		}}})
+		c.add("ec2/launchTemplate", map[string]any{"vpcSecurityGroupIds": refer{"ec2/securityGroup", "mistake"}})
+		pool := c.get("autoscaling/group", "-agent-coder-machine")
+		pool.Inputs["mixedInstancesPolicy"] = map[string]any{"launchTemplate": map[string]any{}}
+		pool.PropertyDependencies["mixedInstancesPolicy"] = []string{c.get("ec2/launchTemplate", "mistake").URN}
+	}, "NET-15", "mistake"},
+	{"A11", "a machine with an IPv6 address", "minimal", func(c *mistaken) {
+		c.within("ec2/launchTemplate", "-agent-coder-machine", "networkInterfaces", "ipv6AddressCount", 1.0)
+	}, "NET-07", "-agent-coder-machine"},
+	{"A9", "a carrier's address", "minimal", func(c *mistaken) {
+		c.within("ec2/launchTemplate", "-agent-coder-machine", "networkInterfaces", "associateCarrierIpAddress", "true")
+	}, "NET-04", "-agent-coder-machine"},
 	{"A24", "an EC2 Instance Connect endpoint", "minimal", func(c *mistaken) {
 		c.add("ec2transitgateway/instanceConnectEndpoint", map[string]any{"subnetId": agentsSubnet})
 	}, "CMP-05", "mistake"},

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/policies/guardrail/document"
 )
 
 // identityPolicies are the types that say what an identity may do.
@@ -35,30 +36,27 @@ func (c *checker) boundary(r *graph.Resource) bool {
 var ofAWS = regexp.MustCompile(`^arn:aws[a-z-]*:iam::aws:policy/`)
 
 // wide reports statements that allow too much.
-func (c *checker) wide(r *graph.Resource, property string, statements []statement) {
+func (c *checker) wide(r *graph.Resource, property string, statements []document.Statement) {
 	for _, s := range statements {
-		if !s.allows() {
+		if !s.Allows() {
 			continue
 		}
 		if s.NotAction != nil {
 			c.fail(r, property, "it allows all actions but some, and so what AWS adds tomorrow")
 		}
-		for _, a := range s.actions {
+		for _, a := range s.Actions {
 			service, action, _ := strings.Cut(a, ":")
 			if strings.Trim(service, "*?") == "" || strings.Trim(action, "*?") == "" {
 				c.fail(r, property, "it allows %s", a)
 			}
 		}
 		for _, e := range escalations {
-			if s.does(e) && s.NotAction == nil && (s.NotResource != nil || everything(s.resources)) {
+			if s.Does(e) && s.NotAction == nil && (s.NotResource != nil || document.Everything(s.Resources)) {
 				c.fail(r, property, "it allows %s on everything", e)
 			}
 		}
 	}
 }
-
-// layers matches the image layers of AWS's own bucket of a region.
-var layers = regexp.MustCompile(`^arn:aws[a-z-]*:s3:::prod-[a-z]{2}(-[a-z]+)+-[0-9]-starport-layer-bucket/\*$`)
 
 var accessRails = []Rail{
 	{
@@ -106,16 +104,16 @@ var accessRails = []Rail{
 		Each: func(c *checker, r *graph.Resource) {
 			for _, s := range c.statements(r, "assumeRolePolicy") {
 				switch {
-				case !s.allows():
-				case s.anybody():
+				case !s.Allows():
+				case s.Anybody():
 					c.fail(r, "assumeRolePolicy", "everybody may take the role")
-				case len(s.principals) != 1:
-					c.fail(r, "assumeRolePolicy", "%s may take the role", strings.Join(s.principals, " and "))
+				case len(s.Principals) != 1:
+					c.fail(r, "assumeRolePolicy", "%s may take the role", strings.Join(s.Principals, " and "))
 				// EC2 sends neither when a machine asks for its role.
-				case strings.HasSuffix(s.principals[0], ".amazonaws.com") && s.principals[0] != "ec2.amazonaws.com" &&
-					!s.requires(matching, "aws:sourceaccount", "aws:sourcearn", "aws:sourceorgid"):
+				case strings.HasSuffix(s.Principals[0], ".amazonaws.com") && s.Principals[0] != "ec2.amazonaws.com" &&
+					!s.Requires(document.Matching, "aws:sourceaccount", "aws:sourcearn", "aws:sourceorgid"):
 					c.fail(r, "assumeRolePolicy", "%s may take the role for another account's resource",
-						s.principals[0])
+						s.Principals[0])
 				}
 			}
 		},
@@ -130,10 +128,10 @@ var accessRails = []Rail{
 			}
 			check := func(path string, v any) {
 				for _, s := range c.document(r, path, v) {
-					if !s.allows() || !s.does("secretsmanager:GetSecretValue") {
+					if !s.Allows() || !s.Does("secretsmanager:GetSecretValue") {
 						continue
 					}
-					for _, arn := range append(s.resources, textsOf(s.NotResource)...) {
+					for _, arn := range append(s.Resources, document.Texts(s.NotResource)...) {
 						if strings.Contains(arn, "*") || s.NotResource != nil {
 							c.fail(r, path, "it reads the secrets %s", arn)
 						}
@@ -167,8 +165,9 @@ var accessRails = []Rail{
 		Types: []string{"aws:secretsmanager/secretPolicy"},
 		Each: func(c *checker, r *graph.Resource) {
 			all := c.statements(r, "policy")
-			if len(all) > 0 && !slices.ContainsFunc(all, func(s statement) bool {
-				return s.requires(slices.Concat(matching, differing), "aws:sourcevpc", "aws:sourcevpce", "aws:sourceip")
+			if len(all) > 0 && !slices.ContainsFunc(all, func(s document.Statement) bool {
+				return s.Requires(slices.Concat(document.Matching, document.Differing),
+					"aws:sourcevpc", "aws:sourcevpce", "aws:sourceip")
 			}) {
 				c.fail(r, "policy", "a stolen credential of the reader works from everywhere")
 			}
@@ -199,10 +198,10 @@ var accessRails = []Rail{
 				switch {
 				case s.NotPrincipal != nil:
 					c.fail(r, property, "NotPrincipal is everybody who was not thought of")
-				case s.allows() && s.NotAction != nil:
+				case s.Allows() && s.NotAction != nil:
 					c.fail(r, property, "it allows all actions but some, and so what AWS adds tomorrow")
-				case s.allows() && s.anybody() && !s.limits(matching, whom...) && !s.ofLayers():
-					c.fail(r, property, "everybody in every account may do %s", strings.Join(s.actions, ", "))
+				case s.Allows() && s.Anybody() && !s.Limits(document.Matching, document.Whom...) && !s.OfLayers():
+					c.fail(r, property, "everybody in every account may do %s", strings.Join(s.Actions, ", "))
 				}
 			}
 		},
@@ -244,8 +243,8 @@ var accessRails = []Rail{
 				c.fail(r, "policy", "without a policy, everybody may do everything through the endpoint")
 			}
 			for _, s := range c.statements(r, "policy") {
-				if s.allows() && (s.NotAction != nil || slices.Contains(s.actions, "*")) && s.anybody() &&
-					everything(s.resources) {
+				if s.Allows() && (s.NotAction != nil || slices.Contains(s.Actions, "*")) && s.Anybody() &&
+					document.Everything(s.Resources) {
 					c.fail(r, "policy", "it allows everybody everything")
 				}
 			}
@@ -261,9 +260,9 @@ var accessRails = []Rail{
 				return
 			}
 			for _, s := range c.statements(r, "policy") {
-				pinned := s.limits([]string{"StringEquals"}, "aws:principalaccount", "aws:principalorgid")
-				if s.allows() && !s.ofLayers() && !pinned {
-					c.fail(r, "policy", "whoever has a key of another account may do %s", strings.Join(s.actions, ", "))
+				pinned := s.Limits([]string{"StringEquals"}, "aws:principalaccount", "aws:principalorgid")
+				if s.Allows() && !s.OfLayers() && !pinned {
+					c.fail(r, "policy", "whoever has a key of another account may do %s", strings.Join(s.Actions, ", "))
 				}
 			}
 		},
@@ -282,18 +281,6 @@ var accessRails = []Rail{
 		},
 	},
 }
-
-// ofLayers reports whether the statement lets images be read, and nothing else.
-func (s *statement) ofLayers() bool {
-	return len(s.resources) == 1 && layers.MatchString(s.resources[0]) &&
-		slices.Equal(s.actions, []string{"s3:GetObject"})
-}
-
-// Operators of conditions.
-var (
-	matching  = []string{"StringEquals", "StringLike", "ArnEquals", "ArnLike", "IpAddress"}
-	differing = []string{"StringNotEquals", "StringNotEqualsIfExists", "NotIpAddress", "NotIpAddressIfExists", "Null"}
-)
 
 // fargateServices are those that Fargate needs in the network of a task.
 var fargateServices = []string{"ecr.api", "ecr.dkr", "logs", "s3"}

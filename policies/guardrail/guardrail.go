@@ -226,18 +226,25 @@ func short(token string) string { return token[strings.LastIndexByte(token, ':')
 // TypeRail reports types of resources that no guardrail looks at.
 const TypeRail = "TYP-01"
 
+// uses says who has a role.
+var uses = map[string]string{
+	agents: "agents use", proxies: "the proxies use", control: "the control plane uses",
+}
+
 // unknownType is a warning. In production it is an error if the resource uses a network, a subnet
-// or a group of agents: it may be a way out.
+// or a group of agents, of the proxies or of the control plane: it may be a way out.
 func (p *places) unknownType(r *graph.Resource, production bool) Finding {
 	f := Finding{
 		Rail: TypeRail, Severity: Warning, Verdict: Indeterminate, Resource: r.URN, Type: r.Type, Name: r.Name,
 		What: "no guardrail knows this type, so nothing was checked of it",
 		Fix:  "look at it yourself, and write a waiver or a policy of your own for it: docs/guardrails.md",
 	}
-	for _, of := range []map[string]map[*graph.Resource]bool{p.vpcs, p.subnets, p.groups, p.tables, p.acls} {
-		if x, property := p.touches(r, of[agents]); x != nil && production {
-			f.Severity, f.Verdict, f.Property = Error, Fails, property
-			f.What = fmt.Sprintf("no guardrail knows this type, and it uses %s, which agents use", x.Name)
+	for _, role := range []string{control, proxies, agents} {
+		for _, of := range []map[string]map[*graph.Resource]bool{p.vpcs, p.subnets, p.groups, p.tables, p.acls} {
+			if x, property := p.touches(r, of[role]); x != nil && production {
+				f.Severity, f.Verdict, f.Property = Error, Fails, property
+				f.What = fmt.Sprintf("no guardrail knows this type, and it uses %s, which %s", x.Name, uses[role])
+			}
 		}
 	}
 	return f

@@ -244,29 +244,6 @@ func TestSARIF(t *testing.T) {
 	}
 }
 
-func TestMatches(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		pattern, text string
-		want          bool
-	}{
-		{"*", "iam:PassRole", true},
-		{"iam:*", "iam:PassRole", true},
-		{"IAM:pass*", "iam:PassRole", true},
-		{"iam:Pass?ole", "iam:PassRole", true},
-		{"iam:*Role", "iam:PassRole", true},
-		{"*R*e", "iam:PassRole", true},
-		{"iam:Pass", "iam:PassRole", false},
-		{"iam:PassRole?", "iam:PassRole", false},
-		{"s3:*", "iam:PassRole", false},
-		{"", "iam:PassRole", false},
-		{"iam:PassRole**", "iam:PassRole", true},
-		{strings.Repeat("*a", 5000), strings.Repeat("a", 4999), false}, // in bounded time
-	} {
-		require.Equal(t, c.want, matches(c.pattern, c.text), c.pattern)
-	}
-}
-
 // Of what is somewhere else nothing is known, and that is said.
 func TestAgentsElsewhere(t *testing.T) {
 	t.Parallel()
@@ -275,8 +252,12 @@ func TestAgentsElsewhere(t *testing.T) {
 		report := Check(declared(t, map[string]map[string]any{token + " machines": inputs}), Options{Production: true})
 		return strings.Join(found(report), "\n")
 	}
-	require.Equal(t, "TYP-03 machines fails warning", rails(map[string]any{}))
-	tags := map[string]any{graph.TagRole: "agents"}
+	require.Equal(t, "TYP-03 machines fails warning\nTYP-04 machines indeterminate error", rails(map[string]any{}))
+	tags := map[string]any{graph.TagRole: "agent"}
+	require.Equal(t, "TYP-03 machines fails warning\nTYP-04 machines fails error", rails(map[string]any{"tags": tags}))
+	tags[graph.TagRole] = "other"
+	require.Equal(t, "TYP-03 machines fails warning", rails(map[string]any{"tags": tags}))
+	tags[graph.TagRole] = "agents"
 	require.Equal(t, "TYP-02 machines indeterminate error",
 		rails(map[string]any{"tags": tags, "vpcZoneIdentifiers": []any{"subnet-0123456789abcdef0"}}))
 }
@@ -321,7 +302,7 @@ func TestReference(t *testing.T) {
 	for _, r := range append(rails,
 		Rail{
 			ID: TypeRail, Severity: Warning,
-			Says: "A guardrail knows every type. In production it must, if the resource uses what agents use.",
+			Says: "A guardrail knows every type. In production it must, if the resource uses what a tier uses.",
 			Fix:  "look at it yourself",
 		},
 		Rail{

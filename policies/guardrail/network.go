@@ -54,6 +54,24 @@ var networkRails = []Rail{
 		},
 	},
 	{
+		ID: "TYP-04", Severity: Error, Says: "Whatever runs says whose it is.",
+		Fix: "tag it with postern:role: agents, proxies, control or, if it is nobody's of these, other",
+		Types: []string{
+			"aws:autoscaling/group", "aws:ec2/instance", "aws:ecs/service", "aws:ec2/networkInterface",
+			"aws:lambda/function",
+		},
+		Each: func(c *checker, r *graph.Resource) {
+			said := graph.Tagged(r.Inputs)
+			_, _, runs := c.places.placed(r)
+			switch {
+			case said != "" && said != graph.Unknown && !slices.Contains(graph.Roles, said):
+				c.fail(r, "tags", "%s is %q, which is nobody", graph.TagRole, said)
+			case runs && said != "other" && !slices.Contains([]string{agents, proxies, control}, r.Role):
+				c.add(r, Indeterminate, "tags", "nothing says whose it is: it may be an agent")
+			}
+		},
+	},
+	{
 		ID: "NET-01", Severity: Error, Says: "The agents' own network has no internet gateway.",
 		Fix:   "attach the gateway to the proxies' network",
 		Types: []string{"aws:ec2/internetGateway", "aws:ec2/internetGatewayAttachment"},
@@ -114,6 +132,10 @@ var networkRails = []Rail{
 				optional: true,
 			},
 			{types: []string{"aws:ec2/subnet"}, path: "mapPublicIpOnLaunch", is: []string{"false"}, optional: true},
+			{
+				types: []string{"aws:ec2/launchTemplate"}, path: "networkInterfaces.*.associateCarrierIpAddress",
+				is: []string{"false"}, optional: true,
+			},
 		},
 	},
 	{
@@ -173,6 +195,16 @@ var networkRails = []Rail{
 	{
 		ID: "NET-07", Severity: Error, Says: "The agents' network has no IPv6.",
 		Fix: "remove it: every filter would have to be written twice",
+		Needs: []need{
+			{
+				types: []string{"aws:ec2/launchTemplate"}, role: agents, path: "networkInterfaces.*.ipv6AddressCount",
+				is: []string{"0"}, optional: true,
+			},
+			{
+				types: []string{"aws:ec2/instance"}, role: agents, path: "ipv6AddressCount", is: []string{"0"},
+				optional: true,
+			},
+		},
 		Types: []string{
 			"aws:ec2/vpc", "aws:ec2/subnet", "aws:ec2/egressOnlyInternetGateway", "aws:ec2/vpcIpv6CidrBlockAssociation",
 		},
@@ -246,6 +278,12 @@ var networkRails = []Rail{
 			{
 				types: []string{"aws:ec2/vpcEndpointServiceAllowedPrinciple"}, path: "principalArn", not: []string{"*"},
 			},
+		},
+		Types: []string{"aws:ec2/vpcEndpointConnectionAccepter"},
+		Each: func(c *checker, r *graph.Resource) {
+			if len(c.places.to(r, "vpcEndpointId", "aws:ec2/vpcEndpoint")) != 1 && !c.alone {
+				c.add(r, Indeterminate, "vpcEndpointId", "it accepts an endpoint that is not in this stack")
+			}
 		},
 	},
 	{

@@ -27,6 +27,8 @@ var workloads = []struct{ kind, subnets, groups string }{
 	{"aws:autoscaling/group", "vpcZoneIdentifiers", ""},
 	{"aws:ec2/instance", "subnetId", "vpcSecurityGroupIds"},
 	{"aws:ecs/service", "networkConfiguration", "networkConfiguration"},
+	{"aws:ec2/networkInterface", "subnetId", "securityGroups"},
+	{"aws:lambda/function", "vpcConfig", "vpcConfig"},
 }
 
 // placed returns the subnets and groups of a workload. It reports false if r runs nothing.
@@ -36,12 +38,14 @@ func (p *places) placed(r *graph.Resource) (subnets, groups []*graph.Resource, o
 			continue
 		}
 		subnets, groups = p.to(r, w.subnets, "aws:ec2/subnet"), p.to(r, w.groups, "aws:ec2/securityGroup")
-		for _, t := range p.to(r, "launchTemplate", "aws:ec2/launchTemplate") {
-			for _, property := range []string{"networkInterfaces", "vpcSecurityGroupIds"} {
-				groups = append(groups, p.to(t, property, "aws:ec2/securityGroup")...)
+		for _, of := range []string{"launchTemplate", "mixedInstancesPolicy"} {
+			for _, t := range p.to(r, of, "aws:ec2/launchTemplate") {
+				for _, property := range []string{"networkInterfaces", "vpcSecurityGroupIds"} {
+					groups = append(groups, p.to(t, property, "aws:ec2/securityGroup")...)
+				}
 			}
 		}
-		return subnets, groups, true
+		return subnets, groups, set(r, w.subnets) || w.kind != "aws:lambda/function"
 	}
 	return nil, nil, false
 }

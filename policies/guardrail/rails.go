@@ -9,7 +9,7 @@ var Rails = slices.Concat(networkRails, groupRails, accessRails, computeRails, r
 // harmless are types of which no guardrail asks anything: prefixes. Others are reported.
 var harmless = []string{
 	"postern:local:CertificateAuthority", "aws:ec2/networkAclAssociation:",
-	"aws:ec2/vpcEndpointConnectionAccepter:", "aws:kms/alias:", "aws:cloudwatch/logMetricFilter:",
+	"aws:kms/alias:", "aws:cloudwatch/logMetricFilter:",
 	"aws:cloudwatch/logSubscriptionFilter:", "aws:cloudwatch/queryDefinition:",
 	"aws:cloudwatch/logStream:", "aws:autoscaling/", "aws:appautoscaling/",
 	"aws:ecs/cluster:",

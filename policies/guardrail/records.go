@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/policies/guardrail/document"
 	"github.com/postern/postern/stacks/hosting"
 )
 
@@ -235,8 +236,8 @@ var recordRails = []Rail{
 				return
 			}
 			all := c.statements(r, "policy") // which says what is not known
-			if !unsure(r.Value("policy")) && !slices.ContainsFunc(all, func(s statement) bool {
-				return s.Effect == "Deny" && s.requires([]string{"Bool"}, "aws:securetransport")
+			if !unsure(r.Value("policy")) && !slices.ContainsFunc(all, func(s document.Statement) bool {
+				return s.Effect == "Deny" && s.Requires([]string{"Bool"}, "aws:securetransport")
 			}) {
 				c.fail(r, "policy", "it takes requests without TLS")
 			}

@@ -1,12 +1,14 @@
 package proof_test
 
 import (
+	"io"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/exit"
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/policies/proof"
@@ -40,8 +42,8 @@ func TestOneMistakeOpensNothingInProduction(t *testing.T) {
 	names := []string{
 		"no role of prod-agent-coder-machine", "no role of prod-agent-tester-machine",
 		"own group of an agent -> an agent", "own group of an agent -> another agent's port at the proxies",
+		"target of a listener -> an admin port of the proxies",
 		"target of a listener -> another agent's port at the proxies",
-		"target of a listener -> the control plane, or an admin port of the proxies",
 	}
 	open := "open: "
 	for i, name := range names {
@@ -62,6 +64,19 @@ func TestOneMistakeOpensNothingInProduction(t *testing.T) {
 	v = verdict(g)
 	require.Equal(t, reach.Holds, v.Result)
 	require.Contains(t, v.Note, "waived: no role of prod-agent-coder-machine (until 2030-01-01, by ops); ")
+	// The verdict does not depend on the day, and the status does.
+	report, err := proof.Of(stack, g, nil)
+	require.NoError(t, err)
+	require.NoError(t, report.Ended("2030-01-01"), "on its last day")
+	ended := report.Ended("2030-01-02")
+	require.ErrorContains(t, ended, `stack prod: the waiver of FLT-01 for "`)
+	require.ErrorContains(t, ended, "ended on 2030-01-01: correct the network, or ask ops to renew it")
+	require.NoError(t, report.Deliver(io.Discard, true, ""))
+	stack.Guardrails.Waivers[0].Expires = "2020-01-01"
+	report, err = proof.Of(stack, g, nil)
+	require.NoError(t, err)
+	require.Equal(t, reach.Holds, report.Result)
+	require.Equal(t, exit.Open, exit.Status(report.Deliver(io.Discard, true, "")))
 	// Another guardrail's waiver is not for this.
 	stack.Guardrails.Waivers[0].Rail = "IMD-03"
 	require.Equal(t, reach.Fails, verdict(g).Result)

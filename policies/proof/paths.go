@@ -51,7 +51,7 @@ var attempts = []Path{
 	{Path: "another agent's identity", By: []string{"another agent's port at the proxies: never"}},
 	{
 		Path: "the control plane, and the proxies' own ports",
-		By:   []string{"the control plane, or an admin port of the proxies: never"},
+		By:   []string{"the control plane: never", "an admin port of the proxies: never"},
 	},
 	{
 		Path: "the cloud's API", By: []string{"the cloud's API: only by policies that refuse strangers"},

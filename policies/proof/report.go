@@ -55,9 +55,35 @@ type Report struct {
 	Sandbox []reach.Verdict `json:"sandbox,omitempty"`
 	// Egress is what the proxies let through, by agent.
 	Egress []Egress `json:"egress,omitempty"`
+	// Waived are the mistakes that somebody has accepted, and without which the proof would fail.
+	Waived []Waived `json:"waived,omitempty"`
 
 	graph *graph.Graph
 }
+
+// Waived is a mistake that somebody has accepted. Its name is that of [reach.Mistake].
+type Waived struct {
+	Mistake string `json:"mistake"`
+	Owner   string `json:"owner"`
+	// Expires is the last day on which it is accepted, as 2006-01-02.
+	Expires string `json:"expires"`
+}
+
+// Ended returns an error if somebody's acceptance has ended by the day today. The verdicts do not
+// depend on the day; whether a report may be relied on does.
+func (r *Report) Ended(today string) error {
+	for _, w := range r.Waived {
+		if today > w.Expires {
+			return exit.With(exit.Open, fmt.Errorf("stack %s: the waiver of %s for %q ended on %s: correct the "+
+				"network, or ask %s to renew it", r.Stack, guardrail.FaultRail, visible.Text(w.Mistake), w.Expires,
+				visible.Text(w.Owner)))
+		}
+	}
+	return nil
+}
+
+// Today returns the day by which waivers end, as 2006-01-02.
+func Today() string { return time.Now().UTC().Format(time.DateOnly) }
 
 // Of returns the report on a stack, of which at least one of stack, nil for a state, and g, nil for
 // a stack on this machine, is known. sandbox are the verdicts on this machine's sandboxes.
@@ -225,7 +251,7 @@ func (r *Report) Picture() ([]byte, error) {
 }
 
 // faults returns the verdict that no single mistake opens anything, but what somebody has accepted.
-// Whether a waiver has ended is for the guardrails to say: a proof does not depend on the day.
+// It does not depend on the day: see [Report.Ended].
 func (r *Report) faults(stack *stacks.Stack) reach.Verdict {
 	v := reach.Verdict{Assertion: "any one mistake -> an assertion that fails: never", Result: reach.Holds}
 	waived := map[string]stacks.Waiver{}
@@ -243,6 +269,9 @@ func (r *Report) faults(stack *stacks.Stack) reach.Verdict {
 		without := m.Name()
 		if w, ok := waived[without]; ok {
 			accepted = append(accepted, fmt.Sprintf("%s (until %s, by %s)", without, w.Expires, w.Owner))
+			if by := (Waived{without, w.Owner, w.Expires}); !slices.Contains(r.Waived, by) {
+				r.Waived = append(r.Waived, by)
+			}
 			continue
 		}
 		v.Result, open = reach.Fails, append(open, without)
@@ -332,7 +361,7 @@ func (r *Report) Deliver(w io.Writer, asJSON bool, svg string) error {
 	}
 	switch r.Result {
 	case reach.Holds:
-		return nil
+		return r.Ended(Today())
 	case reach.Fails:
 		return exit.With(exit.Open, fmt.Errorf("stack %s: %s", r.Stack, sentences[r.Result]))
 	}

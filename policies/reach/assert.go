@@ -103,15 +103,15 @@ func past() func([]Arrival) []Hop {
 func (n *Network) doors() []Verdict {
 	var out []Verdict
 	for _, d := range n.Doors {
-		v := Verdict{Assertion: "other accounts -> " + d.Name + ": never", Result: Holds, Note: d.Open}
+		v := Verdict{Assertion: "other accounts -> " + d.Name + ": never", Result: Holds}
 		if d.Internet {
 			v.Assertion = outside.Name + " -> " + d.Name + ": never"
 		}
 		switch {
-		case d.Unsure:
-			v.Result = Indeterminate
 		case d.Open != "":
-			v.Result = Fails
+			v.Result, v.Note = Fails, d.Open
+		case d.Unsure != "":
+			v.Result, v.Note = Indeterminate, d.Unsure
 		}
 		out = append(out, v)
 	}

@@ -60,7 +60,7 @@ func TestTheInternet(t *testing.T) {
 			s.ofProxy.In = append(s.ofProxy.In, &GroupRule{Name: "mistake", Packets: packet.All(), Unsure: true})
 		}, []string{in + "indeterminate"}, "rule mistake"},
 		"a database with a public address": {func(s *small) {
-			s.Doors = append(s.Doors, Door{Name: "db", Internet: true, Open: "it has a public address"})
+			s.Doors = append(s.Doors, &Door{Name: "db", Internet: true, Open: "it has a public address"})
 		}, []string{"the internet -> db: never: fails"}, "it has a public address"},
 		"a proxy that sends mail": {func(s *small) {
 			s.ofProxy.Out = append(s.ofProxy.Out, allow("mistake", toPublic.Intersect(onTCP(25)), nil))

@@ -22,7 +22,7 @@ type Network struct {
 	// proved.
 	Unknown []Unknown
 	// Doors are what strangers could reach, without a packet through one of the networks.
-	Doors []Door
+	Doors []*Door
 	// Out is what the policy needs of the internet, or nil if that is not known.
 	Out *Out
 }
@@ -34,8 +34,15 @@ type Door struct {
 	Internet bool
 	// Open says why strangers may connect, or "".
 	Open string
-	// Unsure means that the plan does not say who may.
-	Unsure bool
+	// Unsure says why strangers may perhaps connect, or "".
+	Unsure string
+}
+
+// Doubts notes why strangers may perhaps connect.
+func (d *Door) Doubts(why string) {
+	if d.Unsure == "" {
+		d.Unsure = why
+	}
 }
 
 // agents returns the names of the agents, sorted.

@@ -341,7 +341,8 @@ func (n *Network) assertions() []assertion {
 			})).out = note == ""
 			add("credentials of the metadata service: never", "", at(AtCredentials))
 			add("an agent: never", "", toKind(Agent))
-			add("the control plane, or an admin port of the proxies: never", "", reached(admin))
+			add("the control plane: never", "", toKind(ControlPlane))
+			add("an admin port of the proxies: never", "", reached(admin))
 			add("another agent's port at the proxies: never", "", identity(i, identities))
 			add("the proxies past their gate: never", "", past())
 			add("the cloud's API: only by policies that refuse strangers", "", reached(func(a *Arrival) packet.Set {
@@ -363,6 +364,8 @@ func (n *Network) assertions() []assertion {
 			})).unsure = !planned
 		case ControlPlane:
 			add("an agent or a proxy: never", "", toKind(Agent, Proxy))
+		case Stranger: // at the proxies, whoever reaches an agent's port is that agent
+			add("the proxies: never", "", toKind(Proxy))
 		}
 	}
 	return append(out, assertion{says: outside.Name + " -> anything: never", from: outside, broken: reached(
@@ -371,12 +374,8 @@ func (n *Network) assertions() []assertion {
 
 // admin returns what of an arrival is not for agents.
 func admin(a *Arrival) packet.Set {
-	switch {
-	case a.At == nil:
-	case a.At.Kind == ControlPlane:
-		return a.Packets()
-	case a.At.Kind == Proxy && len(a.At.Admin) > 0:
-		return a.Packets().Intersect(toPorts(a.At.Admin))
+	if a.At == nil || a.At.Kind != Proxy || len(a.At.Admin) == 0 {
+		return nil
 	}
-	return nil
+	return a.Packets().Intersect(toPorts(a.At.Admin))
 }

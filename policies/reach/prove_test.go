@@ -128,7 +128,8 @@ const (
 	asksDNS     = "coder -> DNS: never: fails"
 	credentials = "coder -> credentials of the metadata service: never: fails"
 	anAgent     = "coder -> an agent: never: fails"
-	anAdmin     = "coder -> the control plane, or an admin port of the proxies: never: fails"
+	theControl  = "coder -> the control plane: never: fails"
+	anAdmin     = "coder -> an admin port of the proxies: never: fails"
 	another     = "coder -> another agent's port at the proxies: never: fails"
 	ofTheCloud  = "coder -> the cloud's API: only by policies that refuse strangers: fails"
 	elsewhere   = "coder -> anything else: never: fails"
@@ -299,7 +300,7 @@ func TestMistakes(t *testing.T) {
 			func(s *small) {
 				s.everywhere("10.0.0.0/23")
 				s.ofControl.In = []*GroupRule{allow("control-in", onTCP(443), nil)}
-			}, []string{anAdmin}, []string{"coder -> control: tcp 10.0.0.0 -> 10.0.1.0:443\n"},
+			}, []string{theControl}, []string{"coder -> control: tcp 10.0.0.0 -> 10.0.1.0:443\n"},
 		},
 		"an admin port": {
 			func(s *small) {
@@ -466,9 +467,10 @@ what can reach what
                 cut by each of: no role of coder
   holds         coder -> an agent: never
                 cut by each of: outgoing rules of security group of-coder, incoming rules of security group of-coder
-  holds         coder -> the control plane, or an admin port of the proxies: never
-                cut by these together: incoming rules of security group of-proxy, `+
-		`incoming rules of security group of-control
+  holds         coder -> the control plane: never
+                cut by each of: outgoing rules of security group of-coder, incoming rules of security group of-control
+  holds         coder -> an admin port of the proxies: never
+                cut by each of: incoming rules of security group of-proxy
   holds         coder -> another agent's port at the proxies: never
                 nothing in the plan leads there, whatever is opened
   holds         coder -> the proxies past their gate: never

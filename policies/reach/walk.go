@@ -556,12 +556,12 @@ func (i *Interface) within(s *Subnet) []netip.Prefix {
 		return s.Prefixes
 	}
 	var out []netip.Prefix
-	for _, a := range i.Addresses {
-		for _, p := range s.Prefixes {
-			if p.Contains(a.Addr()) {
-				out = append(out, a)
-			}
+	for _, p := range s.Prefixes {
+		of := slices.DeleteFunc(slices.Clone(i.Addresses), func(a netip.Prefix) bool { return !p.Contains(a.Addr()) })
+		if len(of) == 0 { // what it has there is not said
+			of = []netip.Prefix{p}
 		}
+		out = append(out, of...)
 	}
 	return out
 }

@@ -254,7 +254,7 @@ func TestThePackPassesTheReference(t *testing.T) {
 const waived = `
 waivers:
   - guardrail: FLT-01
-    resource: target of a listener -> the control plane, or an admin port of the proxies
+    resource: target of a listener -> an admin port of the proxies
     owner: security@example.com
     reason: a load balancer has one group for its listeners and its health checks
     expires: "2036-12-31"

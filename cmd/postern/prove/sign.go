@@ -33,6 +33,9 @@ func sign(cmd *cobra.Command, r *drive.Request, file *stacks.File, o *bundle.Ope
 	if report.Result != reach.Holds {
 		return report.Deliver(cmd.OutOrStdout(), r.JSON, "")
 	}
+	if err := report.Ended(proof.Today()); err != nil {
+		return err
+	}
 	b, err := newest(cmd, file, o)
 	if err != nil {
 		return err
@@ -93,6 +96,9 @@ func verify(cmd *cobra.Command, r *drive.Request, file *stacks.File, o *bundle.O
 	if what := report.Stale(now); what != "" {
 		return fmt.Errorf("the proof of publication %d is old: %s changed since: sign one with `%s`", b.Seq, what,
 			file.Command("prove", "--sign"))
+	}
+	if err := now.Ended(proof.Today()); err != nil {
+		return err
 	}
 	visible.Printf(cmd.ErrOrStderr(), "signed for publication %d by %s at %s\n", b.Seq, visible.Text(kept.By),
 		kept.Time.Format("2006-01-02 15:04:05 MST"))

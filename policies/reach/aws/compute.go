@@ -1,9 +1,7 @@
 package aws
 
 import (
-	"encoding/json"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,42 +35,6 @@ func (r *reader) place(x *graph.Resource, i *reach.Interface, subnets []*reach.S
 	}
 	r.nodes[x] = i
 	r.n.Interfaces = append(r.n.Interfaces, i)
-}
-
-// workload returns an interface of the kind that the plan says: see [graph.Roles].
-func (r *reader) workload(x *graph.Resource) *reach.Interface {
-	switch x.Role {
-	case "agents":
-		name := x.URN
-		if parent := r.g.ByURN(x.Parent); parent != nil && parent.Type == "postern:aws:AgentPool" {
-			name = parent.Name
-		}
-		return &reach.Interface{Kind: reach.Agent, Agent: name}
-	case "proxies":
-		return &reach.Interface{Kind: reach.Proxy}
-	case "control":
-		return &reach.Interface{Kind: reach.ControlPlane}
-	}
-	if unlabelled(x.Inputs["tags"]) {
-		r.unknown(x, "its tags are not known: it may be an agent")
-	}
-	return &reach.Interface{Kind: reach.Stranger}
-}
-
-// unlabelled reports whether tags may have a role that is not known.
-func unlabelled(tags any) bool {
-	open := func(v any) bool { return v == graph.Unknown || graph.IsSecret(v) }
-	if open(tags) {
-		return true
-	}
-	if list, ok := tags.([]any); ok { // of an Auto Scaling group
-		return slices.ContainsFunc(list, func(item any) bool {
-			tag, ok := item.(map[string]any)
-			return !ok || open(item) || open(tag["key"]) || tag["key"] == graph.TagRole && open(tag["value"])
-		})
-	}
-	of, _ := tags.(map[string]any)
-	return open(of[graph.TagRole])
 }
 
 func (r *reader) nat(x *graph.Resource) {
@@ -133,113 +95,6 @@ func (r *reader) endpoint(x *graph.Resource) {
 	i.Addresses = r.pinned(x, "subnetConfigurations", "ipv4")
 }
 
-// door reads who may connect to a service of the stack.
-func (r *reader) door(x *graph.Resource) {
-	d := reach.Door{Name: x.Name, Unsure: graph.HasUnknown(x.Inputs["allowedPrincipals"])}
-	if !boolean(x, "acceptanceRequired", false, false) {
-		d.Open = "whoever may ask is accepted"
-	}
-	list, known := x.Inputs["allowedPrincipals"].([]any)
-	d.Unsure = d.Unsure || !known && x.Inputs["allowedPrincipals"] != nil
-	if slices.Contains(list, any("*")) {
-		d.Open = "everybody may ask"
-	}
-	r.n.Doors = append(r.n.Doors, d)
-}
-
-var (
-	accountID = regexp.MustCompile(`^[0-9]{12}$`)
-	orgID     = regexp.MustCompile(`^o-[a-z0-9]{10,32}$`)
-	// layers are the image layers of AWS's own bucket of a region.
-	layers      = regexp.MustCompile(`^arn:aws[a-z-]*:s3:::prod-[a-z]{2}(-[a-z]+)+-[0-9]-starport-layer-bucket/\*$`)
-	readsObject = regexp.MustCompile(`^s3:GetObject$`)
-)
-
-// account returns the account that the ARNs of the plan's own resources have, or "" if it is not
-// known.
-func (r *reader) account() string {
-	found := ""
-	for _, e := range r.g.Edges() {
-		text, _ := r.g.ByURN(e.From).Value(e.Property).(string)
-		parts := strings.Split(text, ":")
-		if len(parts) < 6 || parts[0] != "arn" || !accountID.MatchString(parts[4]) || parts[4] == found {
-			continue
-		}
-		if found != "" {
-			return "" // one of them is somebody's
-		}
-		found = parts[4]
-	}
-	return found
-}
-
-// pinnedPolicy reports whether every statement of an endpoint's policy that allows something
-// requires the account or an organization, or reads image layers of AWS's own bucket. Without a
-// policy everybody may do everything. A variable may be anybody's. It does not evaluate IAM.
-func (r *reader) pinnedPolicy(x *graph.Resource) bool {
-	text, _ := x.Value("policy").(string)
-	var policy struct {
-		Statement []struct {
-			Effect    string
-			Action    any
-			Resource  any
-			Condition map[string]map[string]any
-		}
-	}
-	if json.Unmarshal([]byte(text), &policy) != nil || len(policy.Statement) == 0 {
-		return false
-	}
-	account := r.account()
-	for _, s := range policy.Statement {
-		pinned := s.Effect == "Deny"
-		for operator, keys := range s.Condition {
-			for key := range keys {
-				if operator != "StringEquals" {
-					continue
-				}
-				switch strings.ToLower(key) {
-				case "aws:principalaccount":
-					pinned = pinned || account != "" && slices.Equal(list(keys[key]), []any{account})
-				case "aws:principalorgid":
-					pinned = pinned || only(keys[key], orgID)
-				}
-			}
-		}
-		if !pinned && !(only(s.Action, readsObject) && only(s.Resource, layers)) {
-			return false
-		}
-	}
-	return true
-}
-
-// Policies returns whether the policy of each endpoint of AWS's services refuses strangers, by
-// name.
-func Policies(g *graph.Graph) map[string]bool {
-	r, out := &reader{g: g}, map[string]bool{}
-	for _, x := range g.OfType("aws:ec2/vpcEndpoint:VpcEndpoint") {
-		if own := r.g.Refers(x, "serviceName", "aws:ec2/vpcEndpointService:VpcEndpointService"); own == nil {
-			out[x.Name] = r.pinnedPolicy(x)
-		}
-	}
-	return out
-}
-
-// only reports whether v is a text, or a list of texts, that matches.
-func only(v any, is *regexp.Regexp) bool {
-	items := list(v)
-	return len(items) > 0 && !slices.ContainsFunc(items, func(item any) bool {
-		text, _ := item.(string)
-		return !is.MatchString(text)
-	})
-}
-
-func list(v any) []any {
-	if items, ok := v.([]any); ok {
-		return items
-	}
-	return []any{v}
-}
-
 // gates joins each endpoint that leads to one of the stack's own services with the load balancer of
 // that service.
 func (r *reader) gates() {
@@ -275,10 +130,13 @@ func (r *reader) machines(x *graph.Resource) {
 		r.unknown(x, "the model does not know its launch template")
 		return
 	}
+	r.beyond(x, x.Inputs, "mixedInstancesPolicy", "launchConfiguration", "availabilityZones", "loadBalancers",
+		"trafficSources")
+	listed(r, x, "targetGroupArns", x.Inputs["targetGroupArns"], r.targets)
 	if !r.latest(x, t) {
 		r.unknown(x, "the model knows only the latest version of its launch template")
 	}
-	i := r.workload(x)
+	i, subnets := r.workload(x), listed(r, x, "vpcZoneIdentifiers", x.Inputs["vpcZoneIdentifiers"], r.subnets)
 	if set(t, "securityGroupNames") {
 		r.unknown(t, "the model does not know groups by their names")
 	}
@@ -292,6 +150,8 @@ func (r *reader) machines(x *graph.Resource) {
 			r.unknown(t, "the model does not know network interfaces that exist, or their subnets")
 		}
 		groups = append(groups, listed(r, t, "networkInterfaces", nic["securityGroups"], r.groups)...)
+		r.beyond(t, nic, "associateCarrierIpAddress")
+		r.sixth(t, nic, subnets)
 	}
 	i.Public = !known
 	for _, nic := range nics {
@@ -302,7 +162,18 @@ func (r *reader) machines(x *graph.Resource) {
 	options, _ := t.Inputs["metadataOptions"].(map[string]any)
 	i.Metadata = &reach.Metadata{Address: instanceMetadata, Off: options["httpEndpoint"] == "disabled", Role: set(t,
 		"iamInstanceProfile")}
-	r.place(x, i, listed(r, x, "vpcZoneIdentifiers", x.Inputs["vpcZoneIdentifiers"], r.subnets), groups)
+	r.place(x, i, subnets, groups)
+}
+
+// sixth reports IPv6 addresses that a machine is given where no subnet of its own has any.
+func (r *reader) sixth(x *graph.Resource, in map[string]any, subnets []*reach.Subnet) {
+	for _, s := range subnets {
+		if slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+			return
+		}
+	}
+	r.beyond(x, in, "ipv6AddressCount", "ipv6Addresses", "ipv6PrefixCount", "ipv6Prefixes", "primaryIpv6",
+		"enablePrimaryIpv6")
 }
 
 // latest reports whether machines have what their launch template says now. A version that is not
@@ -343,7 +214,9 @@ func (r *reader) instance(x *graph.Resource) {
 		r.unknown(x, "the model does not know groups by their names, and network interfaces that exist")
 	}
 	groups := listed(r, x, "vpcSecurityGroupIds", x.Inputs["vpcSecurityGroupIds"], r.groups)
-	r.place(x, i, listed(r, x, "subnetId", x.Inputs["subnetId"], r.subnets), groups)
+	subnets := listed(r, x, "subnetId", x.Inputs["subnetId"], r.subnets)
+	r.sixth(x, x.Inputs, subnets)
+	r.place(x, i, subnets, groups)
 }
 
 // networkInterface reads an interface that something has which is not in the plan. In a plan it may
@@ -354,8 +227,9 @@ func (r *reader) networkInterface(x *graph.Resource) {
 	}
 	i := r.workload(x)
 	i.Public, i.Forwards = set(x, "publicIp"), !boolean(x, "sourceDestCheck", true, false)
-	r.place(x, i, listed(r, x, "subnetId", x.Inputs["subnetId"], r.subnets),
-		listed(r, x, "securityGroups", x.Inputs["securityGroups"], r.groups))
+	subnets := listed(r, x, "subnetId", x.Inputs["subnetId"], r.subnets)
+	r.sixth(x, x.Inputs, subnets)
+	r.place(x, i, subnets, listed(r, x, "securityGroups", x.Inputs["securityGroups"], r.groups))
 }
 
 // tasks reads an ECS service.
@@ -366,6 +240,8 @@ func (r *reader) tasks(x *graph.Resource) {
 		r.unknown(x, "the model knows only services of Fargate with a task definition in the plan")
 		return
 	}
+	r.beyond(x, x.Inputs, "capacityProviderStrategies", "vpcLatticeConfigurations")
+	listed(r, x, "loadBalancers", part(x, "loadBalancers", "targetGroupArn"), r.targets)
 	network, _ := x.Inputs["networkConfiguration"].(map[string]any)
 	i.Public = network["assignPublicIp"] != nil && network["assignPublicIp"] != false
 	i.Metadata = &reach.Metadata{Address: taskMetadata, Role: set(definition, "taskRoleArn")}

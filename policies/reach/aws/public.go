@@ -118,11 +118,14 @@ func (r *reader) endpoints() {
 				block, _ := x.Inputs[p.block].(map[string]any)
 				of = &graph.Resource{Inputs: block}
 			}
-			if d := (reach.Door{Name: x.Name, Internet: true}); boolean(of, p.property, p.absent, true) {
-				d.Open = "it has a public address"
-				d.Unsure = graph.HasUnknown(of.Inputs[p.property])
-				r.n.Doors = append(r.n.Doors, d)
+			if !boolean(of, p.property, p.absent, true) {
+				continue
 			}
+			d := &reach.Door{Name: x.Name, Internet: true, Open: "it has a public address"}
+			if graph.HasUnknown(of.Inputs[p.property]) {
+				d.Open, d.Unsure = "", "whether it has a public address is not known"
+			}
+			r.n.Doors = append(r.n.Doors, d)
 		}
 	}
 }

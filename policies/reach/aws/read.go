@@ -33,6 +33,11 @@ type reader struct {
 	groups  map[*graph.Resource]*reach.Group
 	subnets map[*graph.Resource]*reach.Subnet
 	nodes   map[*graph.Resource]*reach.Interface
+	doors   map[*graph.Resource]*reach.Door
+	// targets are the target groups.
+	targets map[*graph.Resource]bool
+	// account is that of the plan, or "" if it is not known.
+	account string
 	// numbered are the rules of ACLs that are resources of their own.
 	numbered map[*reach.ACL][]numbered
 	// places are the numbers of the rules that are written in an ACL.
@@ -41,12 +46,13 @@ type reader struct {
 
 // inert are the types that carry no packet of an agent: a prefix for each.
 var inert = []string{
-	"pulumi:", "postern:", "aws:iam/", "aws:kms/", "aws:s3/", "aws:cloudwatch/", "aws:secretsmanager/",
+	"pulumi:", "postern:", "aws:iam/", "aws:kms/", "aws:s3/", "aws:secretsmanager/",
+	"aws:cloudwatch/log", "aws:cloudwatch/metric", "aws:cloudwatch/queryDefinition:", "aws:cloudwatch/dashboard:",
+	"aws:cloudwatch/compositeAlarm:", "aws:cloudwatch/eventRule:",
 	"aws:kinesis/firehose",
 	"aws:sns/", "aws:appautoscaling/", "aws:autoscaling/policy:", "aws:servicediscovery/",
 	"aws:route53/resolverQueryLog",
 	"aws:ec2/flowLog:",
-	"aws:ec2/vpcEndpointConnectionAccepter:",
 	"aws:ec2/vpcBlockPublicAccess", "aws:ecs/cluster:",
 	// These lead nowhere until a route does.
 	"aws:ec2/vpcPeeringConnection", "aws:ec2/egressOnlyInternetGateway:", "aws:ec2transitgateway/transitGateway:",
@@ -66,7 +72,11 @@ func Read(g *graph.Graph, policy *plan.Plan) *reach.Network {
 		g: g, n: &reach.Network{}, vpcs: map[*graph.Resource]*reach.VPC{}, tables: map[*graph.Resource]*reach.Table{},
 		acls: map[*graph.Resource]*reach.ACL{}, groups: map[*graph.Resource]*reach.Group{},
 		subnets: map[*graph.Resource]*reach.Subnet{}, nodes: map[*graph.Resource]*reach.Interface{},
+		doors: map[*graph.Resource]*reach.Door{}, targets: map[*graph.Resource]bool{}, account: accountOf(g),
 		numbered: map[*reach.ACL][]numbered{}, places: map[*reach.ACLRule]float64{},
+	}
+	for _, x := range g.OfType("aws:lb/targetGroup:TargetGroup") {
+		r.targets[x] = true
 	}
 	readers := []struct {
 		token string
@@ -91,7 +101,9 @@ func Read(g *graph.Graph, policy *plan.Plan) *reach.Network {
 		{"aws:ec2/routeTableAssociation:RouteTableAssociation", r.tableOf},
 		{"aws:lb/loadBalancer:LoadBalancer", r.balancer},
 		{"aws:ec2/vpcEndpoint:VpcEndpoint", r.endpoint},
-		{"aws:ec2/vpcEndpointService:VpcEndpointService", r.door},
+		{"aws:ec2/vpcEndpointService:VpcEndpointService", r.service},
+		{"aws:ec2/vpcEndpointServiceAllowedPrinciple:VpcEndpointServiceAllowedPrinciple", r.mayAsk},
+		{"aws:ec2/vpcEndpointConnectionAccepter:VpcEndpointConnectionAccepter", r.accepted},
 		{"aws:autoscaling/group:Group", r.machines},
 		{"aws:ec2/instance:Instance", r.instance},
 		{"aws:ec2/networkInterface:NetworkInterface", r.networkInterface},
@@ -139,6 +151,7 @@ func Read(g *graph.Graph, policy *plan.Plan) *reach.Network {
 	}
 	r.order()
 	r.answers()
+	r.impostors()
 	return r.n
 }
 
@@ -216,7 +229,7 @@ func (r *reader) strange(x *graph.Resource, property string, names any, found in
 // named reports whether resources are named by nothing but their own IDs.
 func (r *reader) named(x *graph.Resource) bool {
 	return x != nil && (r.subnets[x] != nil || r.groups[x] != nil || r.tables[x] != nil || r.nodes[x] != nil ||
-		strings.HasPrefix(x.Type, "aws:lb/targetGroup:"))
+		r.targets[x])
 }
 
 // part returns what each object of a list in the inputs has below a key.
@@ -315,6 +328,9 @@ func (r *reader) subnet(x *graph.Resource) {
 func (r *reader) tableOf(x *graph.Resource) {
 	if s, ok := one(r, x, "subnetId", r.subnets); ok {
 		if t, ok := one(r, x, "routeTableId", r.tables); ok {
+			if s.Table != nil && s.Table != t {
+				r.unknown(x, "%s has another table too: %s", s.Name, s.Table.Name)
+			}
 			s.Table = t
 		}
 	}
@@ -323,7 +339,32 @@ func (r *reader) tableOf(x *graph.Resource) {
 func (r *reader) aclOf(x *graph.Resource) {
 	if s, ok := one(r, x, "subnetId", r.subnets); ok {
 		if a, ok := one(r, x, "networkAclId", r.acls); ok {
-			s.ACL = a
+			r.guards(x, a, s)
+		}
+	}
+}
+
+// guards gives a subnet its ACL. A subnet has one.
+func (r *reader) guards(x *graph.Resource, a *reach.ACL, s *reach.Subnet) {
+	if s.ACL != nil && s.ACL != a {
+		r.unknown(x, "%s has another ACL too: %s", s.Name, s.ACL.Name)
+	}
+	s.ACL = a
+}
+
+// beyond reports inputs that are given and that the model does not read: they may say something
+// else of what it reads.
+func (r *reader) beyond(x *graph.Resource, in map[string]any, properties ...string) {
+	for _, property := range properties {
+		switch v := in[property].(type) {
+		case []any:
+			if len(v) > 0 {
+				r.unknown(x, "the model does not know %s", property)
+			}
+		default:
+			if !slices.Contains([]any{nil, "", false, "false", 0.0}, v) {
+				r.unknown(x, "the model does not know %s", property)
+			}
 		}
 	}
 }

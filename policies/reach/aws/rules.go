@@ -103,7 +103,12 @@ func objects(x *graph.Resource, property string) ([]map[string]any, bool) {
 	return out, ok
 }
 
-func (r *reader) group(x *graph.Resource) { r.groups[x] = &reach.Group{Name: x.Name} }
+func (r *reader) group(x *graph.Resource) {
+	r.groups[x] = &reach.Group{Name: x.Name}
+	if strings.HasSuffix(x.Type, ":SecurityGroup") {
+		one(r, x, "vpcId", r.vpcs)
+	}
+}
 
 // inlines reads the rules that are written in a group. All groups are known by then.
 func (r *reader) inlines(x *graph.Resource) {
@@ -236,7 +241,7 @@ func (r *reader) acl(x *graph.Resource) {
 	a := &reach.ACL{Name: x.Name}
 	r.acls[x] = a
 	for _, s := range listed(r, x, "subnetIds", x.Inputs["subnetIds"], r.subnets) {
-		s.ACL = a
+		r.guards(x, a, s)
 	}
 	for _, property := range []string{"ingress", "egress"} {
 		rules, ok := objects(x, property)

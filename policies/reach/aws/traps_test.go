@@ -312,6 +312,22 @@ var traps = []struct {
 	{"A23", "a service that accepts everybody who asks", "minimal", func(c *changed) {
 		c.get("ec2/vpcEndpointService", "-gate-service").Inputs["acceptanceRequired"] = false
 	}, "other accounts -> prod-gate-service: never", ""},
+	{"A23", "another account that may ask", "minimal", func(c *changed) {
+		x := c.get("ec2/vpcEndpointService", "-gate-service")
+		x.Inputs["allowedPrincipals"] = append(x.Inputs["allowedPrincipals"].([]any), "arn:aws:iam::210987654321:root")
+	}, "other accounts -> prod-gate-service: never: fails", ""},
+	{"A23", "another account that may ask, by a resource of its own", "minimal", func(c *changed) {
+		c.add("ec2/vpcEndpointServiceAllowedPrinciple", "mistake", map[string]any{
+			"vpcEndpointServiceId": ref{"ec2/vpcEndpointService", "-gate-service"},
+			"principalArn":         "arn:aws:iam::210987654321:role/theirs",
+		})
+	}, "other accounts -> prod-gate-service: never: fails", ""},
+	{"A23", "somebody's endpoint, which is accepted by its ID", "minimal", func(c *changed) {
+		c.add("ec2/vpcEndpointConnectionAccepter", "mistake", map[string]any{
+			"vpcEndpointServiceId": ref{"ec2/vpcEndpointService", "-gate-service"},
+			"vpcEndpointId":        "vpce-0123456789abcdef0",
+		})
+	}, "other accounts -> prod-gate-service: never: indeterminate", ""},
 	{"A24", "an EC2 Instance Connect endpoint", "minimal", func(c *changed) {
 		c.add("ec2transitgateway/instanceConnectEndpoint", "mistake",
 			map[string]any{"subnetId": ref{"ec2/subnet", "-network-agents-a"}})
@@ -336,7 +352,7 @@ var traps = []struct {
 	}, "unknown", "efs/mountTarget"},
 	{
 		"A30", "an agent on port 18080", "minimal", func(c *changed) { c.renumber(c.port("coder"), 18080) },
-		"coder-machine -> the control plane, or an admin port of the proxies: never", "18080",
+		"coder-machine -> an admin port of the proxies: never", "18080",
 	},
 	{"A36", "a rule of which the plan does not say the network", "shared", func(c *changed) {
 		c.route("0.0.0.0/0", "natGatewayId", ref{"ec2/natGateway", "-nat-a"})
@@ -557,8 +573,8 @@ func TestOneMistakeOpensNoWayOut(t *testing.T) {
 		"own group, not prod-fence-agent-tester, of prod-agent-coder-machine: another agent's port at the " +
 			"proxies: never",
 		"own group, not prod-fence-gate, of prod-agent-tester-machine: an agent: never",
+		"target of listener prod-proxies-coder: an admin port of the proxies: never",
 		"target of listener prod-proxies-coder: another agent's port at the proxies: never",
-		"target of listener prod-proxies-coder: the control plane, or an admin port of the proxies: never",
 	}, opens)
 	c := reference(t, "minimal")
 	machine := c.get("ec2/launchTemplate", "-agent-coder-machine")
