@@ -152,7 +152,8 @@ func Format(kind string, more map[string]string) map[string]string {
 	return f
 }
 
-// Route is what a route's name tells about a decision. Host and Credential may be empty. The same
+// Route is what a route's name tells about a decision. Host and Credential may be empty. Without a
+// reason it is a CONNECT to a tunnel: the tunnel's own line has the decision. The same
 // in four values of the route's metadata would cost a fifteenth of all that Envoy does for a
 // request (docs/performance.md).
 type Route struct {

@@ -181,7 +181,7 @@ func judge(e *Event, l *accesslog.Line) {
 		// A CONNECT that was accepted: an internal listener is not an upstream.
 		e.Verdict, e.Reason = Error, plan.ReasonUnknown
 	}
-	if !routed || a.ByDefault && e.Verdict != Allow {
+	if e.Rule == "" || a.ByDefault && e.Verdict != Allow {
 		e.Rule = plan.DefaultRule(l.Agent)
 	}
 	if e.Verdict != Allow && l.Tries == 0 {

@@ -48,6 +48,10 @@ const (
 // like scopeHeader.
 const viaHeader = "x-postern-via"
 
+// nowHeader has the time at which a request began, in seconds of Unix time. With it a route stops to
+// match when its rule ends: see inTurn. It is overwritten and removed like scopeHeader.
+const nowHeader = "x-postern-now"
+
 // restHeader is set while a request that is not a CONNECT looks for its scope.
 const restHeader = "x-postern-rest"
 
@@ -149,10 +153,13 @@ func (b *builder) connectState(agent string) *hcmv3.HttpFilter {
 	}})
 }
 
-// early sets the scope, and the cluster to which shared routes lead, before Envoy looks for a
-// route. First it removes our own and Envoy's own headers that the client has sent.
+// early sets the scope, the cluster to which shared routes lead, and the time, before Envoy looks
+// for a route. First it removes our own and Envoy's own headers that the client has sent.
 func (b *builder) early(scope, via string, before ...*mutationv3.HeaderMutation) *corev3.TypedExtensionConfig {
-	ms := append([]*mutationv3.HeaderMutation{removePrefix("x-postern-"), removePrefix("x-envoy-"), overwrite(viaHeader, via)}, before...)
+	ms := append([]*mutationv3.HeaderMutation{
+		removePrefix("x-postern-"), removePrefix("x-envoy-"), overwrite(viaHeader, via),
+		overwrite(nowHeader, "%START_TIME(%s)%"),
+	}, before...)
 	return &corev3.TypedExtensionConfig{
 		Name:        "envoy.http.early_header_mutation.header_mutation",
 		TypedConfig: b.any(&earlyv3.HeaderMutation{Mutations: append(ms, overwrite(scopeHeader, scope))}),

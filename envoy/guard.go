@@ -4,10 +4,12 @@ import (
 	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	dynamicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/dynamic_modules/v3"
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	networkmodulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/dynamic_modules/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/postern/postern/guard"
@@ -42,10 +44,39 @@ const endPatience = 5 * time.Second
 // guardRule returns what the guard must know about a rule.
 func (b *builder) guardRule(r plan.Rule) guard.Rule {
 	g := b.guardCredential(r)
-	if end, err := time.Parse(time.RFC3339, r.Expires); err == nil {
-		g.Until = end.Add(endPatience).Unix()
-	}
+	g.Until = until(r)
 	return g
+}
+
+// until is when the guard refuses what the rule allows, in seconds of Unix time, or 0.
+func until(r plan.Rule) int64 {
+	end, err := time.Parse(time.RFC3339, r.Expires)
+	if err != nil {
+		return 0
+	}
+	return end.Add(endPatience).Unix()
+}
+
+// inTurn returns routes of the rules, in their order. When a rule ends, the next one that matches
+// decides. Only if there is none, a second route of the rule that has ended has the guard refuse the
+// request: its routes are the last ones.
+func inTurn(rules []plan.Rule, routes func(plan.Rule) []*routev3.Route) (all []*routev3.Route) {
+	var ended []*routev3.Route
+	for _, r := range rules {
+		of := routes(r)
+		if end := until(r); end != 0 && !r.Deny {
+			ended = append(ended, routes(r)...)
+			for _, route := range of {
+				route.Match.Headers = append(route.Match.Headers, &routev3.HeaderMatcher{
+					Name: nowHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_RangeMatch{
+						RangeMatch: &typev3.Int64Range{End: end},
+					},
+				})
+			}
+		}
+		all = append(all, of...)
+	}
+	return append(all, ended...)
 }
 
 func (b *builder) guardCredential(r plan.Rule) guard.Rule {

@@ -106,14 +106,14 @@ func (b *builder) sites() []*site {
 // scopesOf returns the scopes of a site: one for CONNECTs to it, and one for the requests inside.
 // Agents with the same rules share a virtual host, which has domains for each of them.
 func (b *builder) scopesOf(s *site) []*routev3.ScopedRouteConfiguration {
-	led := &routev3.VirtualHost{Name: kindIntercept, Routes: []*routev3.Route{connectTo(byHeader, plan.DefaultName)}}
+	led := &routev3.VirtualHost{Name: kindIntercept, Routes: []*routev3.Route{connectRoute(byHeader, plan.DefaultName)}}
 	var connects, requests []*routev3.VirtualHost
 	var shared []visitor
 	hosts := map[string]*routev3.VirtualHost{}
 	for _, v := range s.visitors {
 		domain := ofAgent(v.agent, connectScope(v.authority()))
 		if v.tunnel() {
-			connects = append(connects, &routev3.VirtualHost{Name: v.agent, Domains: []string{domain}, Routes: []*routev3.Route{b.connectRoute(v.agent, v.destination)}})
+			connects = append(connects, &routev3.VirtualHost{Name: v.agent, Domains: []string{domain}, Routes: b.connectTo(v.agent, v.destination)})
 			continue
 		}
 		led.Domains = append(led.Domains, domain)
@@ -318,7 +318,7 @@ func (b *builder) restHosts(a plan.Agent) []*routev3.VirtualHost {
 // may name a new host, which costs a certificate or an answer of a name server.
 func (b *builder) wildHost(agent, name string, d destination) *routev3.VirtualHost {
 	return &routev3.VirtualHost{
-		Name: name, Domains: []string{d.authority()}, Routes: []*routev3.Route{b.connectRoute(agent, d), b.deny(agent, plan.ReasonScheme, anyPath())},
+		Name: name, Domains: []string{d.authority()}, Routes: append(b.connectTo(agent, d), b.deny(agent, plan.ReasonScheme, anyPath())),
 		TypedPerFilterConfig: map[string]*anypb.Any{filterRate: b.rate(&typev3.TokenBucket{
 			MaxTokens: madeUpBurst, TokensPerFill: wrapperspb.UInt32(madeUpRate), FillInterval: durationpb.New(time.Second),
 		})},
@@ -338,31 +338,38 @@ func (d destination) cluster(agent string) string {
 	}
 }
 
-// connectRoute leads a CONNECT to the listener that inspects what is inside. A tunnel is not
-// inspected, so it is decided here.
-func (b *builder) connectRoute(agent string, d destination) *routev3.Route {
-	rule := plan.DefaultName
-	var allows plan.Rule
-	if d.tunnel() {
-		r := plan.TunnelRules(d.Rules)[0]
-		if r.Deny {
-			return denyBriefly(r, plan.ReasonDenied, connectMatch())
+// connectTo leads a CONNECT to the listener that inspects what is inside. A tunnel is not inspected,
+// so it is decided here.
+func (b *builder) connectTo(agent string, d destination) []*routev3.Route {
+	if !d.tunnel() {
+		route := connectRoute(d.cluster(agent), plan.DefaultName)
+		if d.wildcard() {
+			route.Metadata = metadata(map[string]string{"rule": plan.DefaultName, guard.Key: guard.Below})
 		}
-		rule, allows = plan.NameOf(r.ID), r
+		return []*routev3.Route{route}
 	}
-	route := connectTo(d.cluster(agent), rule)
-	g := guard.Rule{
-		Check: target.Check{Open: true}, Below: d.wildcard() && !d.tunnel(), Until: b.guardRule(allows).Until,
+	decide := plan.TunnelRules(d.Rules)
+	if decide[0].Deny {
+		return []*routev3.Route{denyBriefly(decide[0], plan.ReasonDenied, connectMatch())}
 	}
-	if said := g.String(); said != "" {
-		route.Metadata = metadata(map[string]string{"rule": rule, guard.Key: said})
+	if i := slices.IndexFunc(decide, func(r plan.Rule) bool { return until(r) == 0 }); i >= 0 {
+		decide = decide[:i+1] // no other one decides
 	}
-	return route
+	return inTurn(decide, func(r plan.Rule) []*routev3.Route {
+		rule := plan.NameOf(r.ID)
+		route := connectRoute(d.cluster(agent), rule)
+		route.Name = accesslog.Route{Host: said(r), Rule: r.ID}.String()
+		g := guard.Rule{Check: target.Check{Open: true}, Until: until(r)}
+		if said := g.String(); said != "" {
+			route.Metadata = metadata(map[string]string{"rule": rule, guard.Key: said})
+		}
+		return []*routev3.Route{route}
+	})
 }
 
-// connectTo leads an accepted CONNECT to an internal listener; for cluster see leadTo. The name of
+// connectRoute leads an accepted CONNECT to an internal listener; for cluster see leadTo. The name of
 // the rule is without the agent.
-func connectTo(cluster, rule string) *routev3.Route {
+func connectRoute(cluster, rule string) *routev3.Route {
 	action := &routev3.RouteAction{
 		// A tunnel may last as long as it is used.
 		Timeout: durationpb.New(0),
@@ -396,12 +403,19 @@ func (b *builder) requestHost(name string, domains []string, rules []plan.Rule, 
 	h := &routev3.VirtualHost{Name: name, Domains: domains, TypedPerFilterConfig: map[string]*anypb.Any{}}
 	last := rules[len(rules)-1] // it allows something
 	h.Routes = append(h.Routes, denyBriefly(last, plan.ReasonMethod, connectMatch()))
+	of := func(
+		r plan.Rule, make func(plan.Rule, *routev3.RouteMatch) *routev3.Route,
+		match func(plan.Rule, string) *routev3.RouteMatch,
+	) (all []*routev3.Route) {
+		for _, p := range r.Paths {
+			all = append(all, make(r, match(r, p)))
+		}
+		return all
+	}
 	each := func(make func(plan.Rule, *routev3.RouteMatch) *routev3.Route, match func(plan.Rule, string) *routev3.RouteMatch, keep func(plan.Rule) bool) {
 		for _, r := range rules {
-			for _, p := range r.Paths {
-				if keep(r) {
-					h.Routes = append(h.Routes, make(r, match(r, p)))
-				}
+			if keep(r) {
+				h.Routes = append(h.Routes, of(r, make, match)...)
 			}
 		}
 	}
@@ -413,13 +427,17 @@ func (b *builder) requestHost(name string, domains []string, rules []plan.Rule, 
 	conditional := func(r plan.Rule) bool { return !r.Deny && len(r.Query)+len(r.Headers) > 0 }
 	each(denyFor(plan.ReasonDenied), denyMatch, denies)
 	restricted := plan.Restricted(rules)
-	each(func(r plan.Rule, m *routev3.RouteMatch) *routev3.Route {
+	allow := func(r plan.Rule, m *routev3.RouteMatch) *routev3.Route {
 		cluster := byHeader
 		if !shared {
 			cluster = b.upstreamCluster(r)
 		}
 		return b.allow(r, cluster, restricted, m)
-	}, allowMatch, allows)
+	}
+	allowing := slices.DeleteFunc(slices.Clone(rules), denies)
+	h.Routes = append(h.Routes, inTurn(allowing, func(r plan.Rule) []*routev3.Route {
+		return of(r, allow, allowMatch)
+	})...)
 	each(denyFor(plan.ReasonCondition), methodMatch, conditional)
 	union := plan.Methods(rules)
 	each(denyFor(plan.ReasonMethod), func(_ plan.Rule, p string) *routev3.RouteMatch { return pathMatch(p) }, func(r plan.Rule) bool {

@@ -241,6 +241,7 @@ const (
 	forwardedProto = "x-forwarded-proto"
 	scope          = "x-postern-scope"
 	via            = "x-postern-via"
+	now            = "x-postern-now"
 )
 
 func remove(cs []Change, name string) []Change {
@@ -256,6 +257,8 @@ func remove(cs []Change, name string) []Change {
 		name = scope
 	case via:
 		name = via
+	case now:
+		name = now
 	default:
 		name = strings.Clone(name)
 	}

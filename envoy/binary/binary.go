@@ -1,4 +1,6 @@
-package envoy
+// Package binary finds the Envoy of this machine, and says whether it is one that package envoy
+// configures.
+package binary
 
 import (
 	"errors"
@@ -10,14 +12,14 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// ErrNoBinary means that no Envoy was found on this machine.
-var ErrNoBinary = errors.New("there is no Envoy: run `make install` or `make deps` in the source tree, " +
+// ErrNone means that no Envoy was found on this machine.
+var ErrNone = errors.New("there is no Envoy: run `make install` or `make deps` in the source tree, " +
 	"put envoy 1.40 on PATH, or set ENVOY to its path")
 
-// Binary returns the real path of Envoy: $ENVOY, the file in dir, where `make install` puts it, the
+// Find returns the real path of Envoy: $ENVOY, the file in dir, where `make install` puts it, the
 // one on PATH, or the one of `make deps` in .cache/bin of dir or above. It refuses a file that an
 // agent or another user could replace; see [hostpath.Folders.Program].
-func Binary(f *hostpath.Folders, dir string) (string, error) {
+func Find(f *hostpath.Folders, dir string) (string, error) {
 	if p := os.Getenv("ENVOY"); p != "" {
 		p, err := filepath.Abs(p)
 		if err == nil {
@@ -42,7 +44,7 @@ func Binary(f *hostpath.Folders, dir string) (string, error) {
 			return p, err
 		}
 		if dir == filepath.Dir(dir) {
-			return "", ErrNoBinary
+			return "", ErrNone
 		}
 	}
 }

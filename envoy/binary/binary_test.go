@@ -1,4 +1,4 @@
-package envoy
+package binary
 
 import (
 	"os"
@@ -10,7 +10,8 @@ import (
 	"github.com/postern/postern/hostpath"
 )
 
-// TestBinaryIsNotAnAgents: an Envoy that an agent has left on PATH, in $ENVOY or in .cache/bin is not the stack's.
+// TestBinaryIsNotAnAgents: an Envoy that an agent has left on PATH, in $ENVOY or in .cache/bin is
+// not the stack's.
 //
 //nolint:paralleltest // the environment and the working folder say where Envoy is
 func TestBinaryIsNotAnAgents(t *testing.T) {
@@ -28,21 +29,21 @@ func TestBinaryIsNotAnAgents(t *testing.T) {
 	t.Chdir(work)
 	t.Setenv("PATH", work+"/.cache/bin:"+good)
 	t.Setenv("ENVOY", "")
-	found, err := Binary(folders, dir)
+	found, err := Find(folders, dir)
 	require.NoError(t, err)
 	require.Equal(t, good+"/envoy", found)
 
 	t.Setenv("PATH", good+"/none")
-	_, err = Binary(folders, cwd(t))
+	_, err = Find(folders, cwd(t))
 	require.ErrorContains(t, err, "/work/envoy is in "+work+", where an agent may write")
 	t.Setenv("ENVOY", ".cache/bin/envoy")
-	_, err = Binary(folders, cwd(t))
+	_, err = Find(folders, cwd(t))
 	require.ErrorContains(t, err, "use $ENVOY: "+work+"/.cache/bin/envoy is in "+work+", where an agent may write")
 
 	t.Chdir(dir)
 	t.Setenv("ENVOY", "")
-	_, err = Binary(folders, cwd(t))
-	require.ErrorIs(t, err, ErrNoBinary)
+	_, err = Find(folders, cwd(t))
+	require.ErrorIs(t, err, ErrNone)
 }
 
 // An Envoy that was installed next to our programs is taken before that of PATH.
@@ -61,14 +62,14 @@ func TestBinaryThatWasInstalled(t *testing.T) {
 	t.Setenv("PATH", filepath.Join(dir, "path"))
 	t.Setenv("ENVOY", "")
 	installed := filepath.Join(dir, "installed")
-	found, err := Binary(folders, installed)
+	found, err := Find(folders, installed)
 	require.NoError(t, err)
 	require.Equal(t, filepath.Join(installed, "envoy"), found)
 
 	require.NoError(t, agents.Record(installed))
 	folders, err = agents.Folders()
 	require.NoError(t, err)
-	_, err = Binary(folders, installed)
+	_, err = Find(folders, installed)
 	require.ErrorContains(t, err, "where an agent may write")
 }
 

@@ -1,4 +1,4 @@
-package envoy
+package binary
 
 import (
 	"context"
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Version is the release of Envoy for which this package's configurations are written and tested;
-// see docs/envoy-advisories.md.
+// Version is the release of Envoy for which the configurations of package envoy are written and
+// tested; see docs/envoy-advisories.md.
 const Version = "1.40"
 
 // reported matches what `envoy --version` prints: commit/version/...

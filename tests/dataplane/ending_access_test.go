@@ -2,13 +2,16 @@ package dataplane
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
@@ -167,22 +170,32 @@ func TestLease(t *testing.T) {
 }
 
 // TestRulesEndWithoutControlPlane: a rule ends although nobody is there to take it away, for new
-// connections, open ones and new tunnels.
+// connections, open ones and new tunnels. A later rule that allows the same decides from then on.
 func TestRulesEndWithoutControlPlane(t *testing.T) {
 	t.Parallel()
 	f := fleet.New(t, 1)
-	up := f.NewUpstream("one.test", "lease.test", "tunnel.test")
-	lease, tunnel := fleet.Allow("a", "lease.test", up), fleet.Allow("a", "tunnel.test", up)
-	tunnel.Mode, tunnel.Methods, tunnel.Paths = plan.ModeTunnel, nil, nil
-	lease.Expires = time.Now().Add(15 * time.Second).UTC().Format(time.RFC3339)
-	tunnel.Expires = lease.Expires
-	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{fleet.Allow("a",
-		"one.test", up), lease, tunnel}}}})
-	connect := func() string {
+	up := f.NewUpstream("one.test", "lease.test", "tunnel.test", "stays.test", "through.test")
+	ends := time.Now().Add(15 * time.Second).UTC().Format(time.RFC3339)
+	allow := func(id, host, ends, mode string) plan.Rule {
+		r := fleet.Allow("a", host, up)
+		r.ID, r.Expires = "a/"+id, ends
+		if mode == plan.ModeTunnel {
+			r.Mode, r.Methods, r.Paths = mode, nil, nil
+		}
+		return r
+	}
+	f.MustPublish(&plan.Plan{Stack: "test", Agents: []plan.Agent{{Name: "a", Rules: []plan.Rule{
+		fleet.Allow("a", "one.test", up),
+		allow("lease", "lease.test", ends, ""), allow("tunnel", "tunnel.test", ends, plan.ModeTunnel),
+		allow("first", "stays.test", ends, ""), allow("last", "stays.test", "", ""),
+		allow("first-through", "through.test", ends, plan.ModeTunnel),
+		allow("through", "through.test", "", plan.ModeTunnel),
+	}}}})
+	connect := func(host string) string {
 		c, err := f.Dial("n1", "a")(t.Context(), "", "")
 		require.NoError(t, err)
 		defer c.Close()
-		_, err = io.WriteString(c, "CONNECT tunnel.test:443 HTTP/1.1\r\nHost: tunnel.test:443\r\n\r\n")
+		_, err = io.WriteString(c, "CONNECT "+host+":443 HTTP/1.1\r\nHost: "+host+":443\r\n\r\n")
 		require.NoError(t, err)
 		status := make([]byte, len("HTTP/1.1 200"))
 		_, err = io.ReadFull(c, status)
@@ -201,11 +214,32 @@ func TestRulesEndWithoutControlPlane(t *testing.T) {
 		return resp.StatusCode
 	}
 	require.Equal(t, 200, kept())
-	require.Equal(t, "200", connect())
-	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"), "its certificate is minted by the control plane")
+	require.Equal(t, "200", connect("tunnel.test"))
+	require.Equal(t, "200", connect("through.test"))
+	for _, host := range []string{"one", "stays"} { // their certificates are minted by the control plane
+		require.Equal(t, 200, f.Get("n1", "a", "https://"+host+".test/"))
+	}
 	f.StopControl()
 	require.Eventually(t, func() bool { return kept() == 403 }, time.Minute, 200*time.Millisecond)
 	require.Equal(t, 403, f.Get("n1", "a", "https://lease.test/"))
-	require.Equal(t, "403", connect())
+	require.Equal(t, "403", connect("tunnel.test"))
 	require.Equal(t, 200, f.Get("n1", "a", "https://one.test/"))
+	require.Equal(t, 200, f.Get("n1", "a", "https://stays.test/"))
+	require.Equal(t, "200", connect("through.test"))
+	// What the log says: who decided, before the end and afterwards.
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		said := map[string]bool{}
+		events, err := audit.Read(f.Home.AuditDir(), audit.Filter{})
+		require.NoError(c, err)
+		for _, e := range events {
+			said[fmt.Sprintf("%s %s %s", strings.TrimSuffix(e.Host, ".test:443"), e.Rule, e.Reason)] = true
+		}
+		for _, want := range []string{
+			"lease a/lease allowed", "lease a/lease rule_ended", "tunnel a/tunnel rule_ended",
+			"stays a/first allowed", "stays a/last allowed",
+		} {
+			require.Contains(c, said, want)
+		}
+		require.NotContains(c, said, "stays a/first rule_ended")
+	}, time.Minute, 50*time.Millisecond)
 }
