@@ -74,9 +74,9 @@ func BringUp(ctx context.Context, file *stacks.File, yes bool) error {
 	return exit.With(status, fmt.Errorf("bring the stack up: %w: see above, or run `%s`", err, file.Command("up")))
 }
 
-// Show runs a request as the agent that no policy of [Answers] allows, and says what is next. It
-// fails if the request is not refused.
-func Show(ctx context.Context, w io.Writer, file *stacks.File, a *Answers) error {
+// Show runs a request as the agent that no policy of [Answers] allows, and says what is next. lacks
+// says which credentials have no value, and what to do. Show fails if the request is not refused.
+func Show(ctx context.Context, w io.Writer, file *stacks.File, a *Answers, lacks []string) error {
 	dir, err := os.MkdirTemp("", "postern-try-")
 	if err != nil {
 		return fmt.Errorf("make a folder to try it in: %w", err)
@@ -103,11 +103,25 @@ func Show(ctx context.Context, w io.Writer, file *stacks.File, a *Answers) error
 	if err := errors.Join(os.RemoveAll(dir), hostpath.In(registry).Forget(dir)); err != nil {
 		return err
 	}
-	next := a.Program
-	if next == Other {
-		next = "bash"
-	}
-	fmt.Fprintf(w, "\nIt works: only what %s allows gets out. Next, in the folder of your project:\n  %s run -- %s\n",
-		advice.Path(file.Real), advice.Postern(), next)
+	a.next(w, file, lacks)
 	return nil
+}
+
+// next says what is next.
+func (a *Answers) next(w io.Writer, file *stacks.File, lacks []string) {
+	program, works := a.Program, "It works"
+	if program == Other {
+		program = "bash"
+	}
+	if len(lacks) > 0 {
+		works = "The sandbox works"
+	}
+	fmt.Fprintf(w, "\n%s: only what %s allows gets out. ", works, advice.Path(file.Real))
+	if len(lacks) > 0 {
+		fmt.Fprintf(w, "But %s has no key, and cannot work yet:\n", program)
+		for _, lack := range lacks {
+			fmt.Fprintf(w, "  %s\n", lack)
+		}
+	}
+	fmt.Fprintf(w, "Next, in the folder of your project:\n  %s run -- %s\n", advice.Postern(), program)
 }

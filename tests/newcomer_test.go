@@ -122,14 +122,20 @@ func TestNewcomer(t *testing.T) {
 func (n *newcomer) firstHour() {
 	t := n.t
 	require.Regexp(t, `^postern \d`, n.does("", "postern --version"))
+	require.Equal(t, n.does("", "postern --version"), n.does("", "postern version"))
 	said, status := n.in("app", "postern run -- true")
 	require.Equal(t, exit.Sandbox, status, said)
 	require.Contains(t, said, "`postern init` writes one")
 	said, status = n.in("", "postern init </dev/null")
 	require.Equal(t, exit.Usage, status, said)
 
-	said = n.does("app", "postern init --program claude --mine --yes </dev/null")
+	said = n.does("app", "env -u ANTHROPIC_API_KEY postern init --program claude --mine --yes </dev/null")
 	t.Cleanup(func() { n.does("", "postern down --audit") })
+	require.NotContains(t, said, "It works")
+	require.Contains(t, said, "But claude has no key, and cannot work yet:\n  credential claude: ANTHROPIC_API_KEY was not "+
+		"set when the control plane was started: export it and run `postern up` again\n")
+	n.does("", "postern up --yes")
+	require.Regexp(t, `(?m)^claude +env .* ok$`, n.does("", "postern status"))
 	require.Contains(t, said, "wrote ~/.config/postern/stacks/local.yaml")
 	require.Contains(t, said, "denied by policy: CONNECT example.com:443")
 	require.Contains(t, said, "postern run -- claude")

@@ -16,7 +16,7 @@ import (
 // startsPrograms are the files that may call exec.Command, and why the program is not one that an agent wrote.
 var startsPrograms = map[string]string{
 	"hostpath/program.go":               "it is what finds programs",
-	"envoy/version.go":                  "the path that Binary has found",
+	"envoy/binary/version.go":           "the path that Find has found",
 	"sandbox/bubblewrap/subordinate.go": "bwrap, which Spec.Bubblewrap names; it never runs",
 	"sandbox/bwrap.go":                  "Spec.Bubblewrap is found by package hostpath, and absolute",
 	"engine/cli.go":                     "FindCLI asks package hostpath",

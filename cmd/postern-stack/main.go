@@ -30,7 +30,7 @@ import (
 	"github.com/postern/postern/engine"
 	"github.com/postern/postern/engine/pack"
 	"github.com/postern/postern/engine/still"
-	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/envoy/binary"
 	"github.com/postern/postern/exit"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/hostpath"
@@ -271,7 +271,7 @@ func findPrograms(ctx context.Context, stack *stacks.Stack, home home.Folder) (p
 	if p.module, err = folders.Owned(filepath.Join(filepath.Dir(p.posternd), "libguard.so"), hostpath.User); err != nil {
 		return p, fmt.Errorf("find libguard.so, which Envoy loads, next to posternd: %w; run `make build` or `make install` again", err)
 	}
-	p.envoy, err = envoy.Binary(folders, own)
+	p.envoy, err = binary.Find(folders, own)
 	return p, err
 }
 
@@ -436,7 +436,7 @@ func (d *driver) checkMachine(ctx context.Context, stack *stacks.Stack) error {
 	if err != nil {
 		return err
 	}
-	return envoy.CheckVersion(ctx, found.envoy)
+	return binary.CheckVersion(ctx, found.envoy)
 }
 
 // find finds the stack file and its state folder. A stack may still be up when its file is gone.

@@ -59,7 +59,11 @@ decides on each change of it. --yes takes the usual answers, and publishes witho
 			if err := setup.BringUp(cmd.Context(), file, yes); err != nil {
 				return err
 			}
-			return setup.Show(cmd.Context(), cmd.OutOrStdout(), file, a)
+			home, err := file.Home()
+			if err != nil {
+				return err
+			}
+			return setup.Show(cmd.Context(), cmd.OutOrStdout(), file, a, lacking(cmd.Context(), home))
 		},
 	}
 	cmd.Flags().StringVar(&a.Program, "program", "", "the program that works as the agent: "+strings.Join(setup.Programs(), ", "))

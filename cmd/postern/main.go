@@ -112,6 +112,13 @@ one. The agent is that of --agent, of $POSTERN_AGENT, or the stack's only one.`,
 		newEffectiveCmd(), newExplainCmd(), newStatusCmd(), records.New(records.Stack{Home: openHome, Account: openAccount}), newDriftCmd(), newSecretCmd(), newOperatorCmd(), workspaces.NewWorkdir(), workspaces.New(openState), workspaces.NewHome(openState), doctor.New(),
 		newDemoCmd(),
 		&cobra.Command{
+			Use: "version", Short: "Print the version", Args: cobra.NoArgs, Example: "  postern version",
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				visible.Println(cmd.OutOrStdout(), "postern", version())
+				return nil
+			},
+		},
+		&cobra.Command{
 			Use: "man DIR", Short: "Write the manual pages into a folder", Hidden: true, Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				_, err := manual.Write(cmd.Root(), args[0])

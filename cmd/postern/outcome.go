@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -70,3 +71,17 @@ func imposed(w io.Writer, home home.Folder, what string, out *bundle.Outcome, er
 
 // isPartial reports whether err means that a part was done.
 func isPartial(err error) bool { return exit.Status(err) == exit.Partial }
+
+// lacking says of each credential of the fleet here why its requests fail, and what to do.
+func lacking(ctx context.Context, home home.Folder) (lacks []string) {
+	s, err := api.Dial(home.ControlSocket()).Status(ctx)
+	if err != nil {
+		return nil // nothing is known, and `postern status` says why
+	}
+	for _, c := range s.Credentials {
+		if !c.OK {
+			lacks = append(lacks, visible.Sprintf("credential %s: %s", c.Name, c.Problem))
+		}
+	}
+	return lacks
+}

@@ -133,6 +133,9 @@ func publishPlan(ctx context.Context, w io.Writer, o *bundle.Operator, home home
 	for _, m := range v.Missing {
 		visible.Printf(w, "%s; it takes the version when it is back, and decides by its old version until then\n", missing(m.Node, m.Since, time.Now()))
 	}
+	for _, lack := range lacking(ctx, home) {
+		visible.Printf(w, "note: its requests fail: %s\n", lack)
+	}
 	return nil
 }
 

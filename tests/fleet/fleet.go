@@ -51,7 +51,7 @@ type Fleet struct {
 	// CA is what agents trust; UpstreamCA is what signs upstreams.
 	CA, UpstreamCA *CA
 	// Envoy is the program that nodes started from now on run; "" means the
-	// one that envoy.Binary finds.
+	// one that binary.Find finds.
 	Envoy string
 	// Modules is the folder with the libguard.so that nodes started from now on load; ""
 	// means one that is built from this tree.

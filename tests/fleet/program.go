@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/postern/postern/envoy"
+	"github.com/postern/postern/envoy/binary"
 	"github.com/postern/postern/hostpath"
 )
 
@@ -112,7 +112,7 @@ func Envoy(t testing.TB) string {
 	require.NoError(t, err)
 	dir, err := os.Getwd()
 	require.NoError(t, err)
-	path, err := envoy.Binary(nobody, dir)
+	path, err := binary.Find(nobody, dir)
 	require.NoError(t, err)
 	return path
 }
