@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/plan/tool"
 	"github.com/postern/postern/stacks"
 	"github.com/postern/postern/visible"
 )
@@ -21,6 +23,10 @@ type Agent struct {
 	Workspace *plan.Workspace `json:"workspace,omitempty"`
 	// Rules are in the order in which they are asked: rules that deny come first.
 	Rules []EffectiveRule `json:"rules"`
+	// Git are the repositories of its git outside the sandbox, and Tools the programs that run for it
+	// there.
+	Git   []string    `json:"git,omitempty"`
+	Tools []tool.Tool `json:"tools,omitempty"`
 }
 
 // EffectiveRule is one rule of an agent, with what people ask about it.
@@ -64,6 +70,7 @@ func Effective(stack *stacks.Stack, agent string, now time.Time) (*Agent, error)
 	if stack.Target == stacks.TargetLocal {
 		w := a.WorkspaceOrDefault()
 		e.Runtime, e.Image, e.Workspace = a.RuntimeOrDefault(), a.Image, &w
+		e.Git, e.Tools = a.Git, a.Tools
 	}
 	return e, nil
 }
@@ -127,5 +134,11 @@ func (a *Agent) Print(w io.Writer) {
 	}
 	if runs := a.runs(); runs != "" {
 		visible.Println(w, runs)
+	}
+	if len(a.Git) > 0 {
+		visible.Printf(w, "git runs for it outside its sandbox, for %s\n", strings.Join(a.Git, ", "))
+	}
+	for _, t := range a.Tools {
+		visible.Printf(w, "tool %s runs for it outside its sandbox: %s\n", t.Name, strings.Join(t.Command, " "))
 	}
 }

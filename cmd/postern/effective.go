@@ -20,7 +20,8 @@ func newEffectiveCmd() *cobra.Command {
 		Long: `Lists every rule of an agent in the order in which the rules are asked: rules that deny come first.
 For each rule it shows the line of the stack file, the preset if there is one, the credential, the
 limits and the end. What is not in the list is denied. With --all it also shows what has ended. Then
-it says what isolates the agent's commands, if they run on this machine.`,
+it says what isolates the agent's commands, if they run on this machine, and which tools the agent has
+outside its sandbox.`,
 		Example: `  postern effective
   postern effective --json | jq '.rules[] | select(.credential)'`,
 		Args: cobra.NoArgs,
