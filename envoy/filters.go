@@ -48,8 +48,8 @@ const (
 // like scopeHeader.
 const viaHeader = "x-postern-via"
 
-// nowHeader has the time at which a request began, in seconds of Unix time. With it a route stops to
-// match when its rule ends: see inTurn. It is overwritten and removed like scopeHeader.
+// nowHeader has the time at which a request began, in seconds of Unix time. By it a route stops
+// matching when its rule ends: see inTurn. It is overwritten and removed like scopeHeader.
 const nowHeader = "x-postern-now"
 
 // restHeader is set while a request that is not a CONNECT looks for its scope.

@@ -58,8 +58,8 @@ func until(r plan.Rule) int64 {
 }
 
 // inTurn returns routes of the rules, in their order. When a rule ends, the next one that matches
-// decides. Only if there is none, a second route of the rule that has ended has the guard refuse the
-// request: its routes are the last ones.
+// decides. Only if there is none, a second route of the rule that has ended has the guard refuse
+// the request: the second routes are the last ones.
 func inTurn(rules []plan.Rule, routes func(plan.Rule) []*routev3.Route) (all []*routev3.Route) {
 	var ended []*routev3.Route
 	for _, r := range rules {

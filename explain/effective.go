@@ -23,8 +23,8 @@ type Agent struct {
 	Workspace *plan.Workspace `json:"workspace,omitempty"`
 	// Rules are in the order in which they are asked: rules that deny come first.
 	Rules []EffectiveRule `json:"rules"`
-	// Git are the repositories of its git outside the sandbox, and Tools the programs that run for it
-	// there.
+	// Git are the repositories of its git outside the sandbox, and Tools the programs that run for
+	// it there.
 	Git   []string    `json:"git,omitempty"`
 	Tools []tool.Tool `json:"tools,omitempty"`
 }

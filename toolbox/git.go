@@ -156,6 +156,8 @@ func (g *gitTools) add(s *mcp.Server) {
 func addTool[In any](s *mcp.Server, name, about string, do func(context.Context, In) (string, error)) {
 	mcp.AddTool(s, &mcp.Tool{Name: name, Description: about},
 		func(ctx context.Context, _ *mcp.CallToolRequest, in In) (*mcp.CallToolResult, any, error) {
+			ctx, unwatch := whileWanted(ctx)
+			defer unwatch()
 			said, err := do(ctx, in)
 			if err != nil {
 				return nil, nil, err

@@ -56,6 +56,8 @@ func ownTools(tools []tool.Tool, run Outside) (*mcp.Server, error) {
 				if err != nil {
 					return "", err
 				}
+				ctx, unwatch := whileWanted(ctx)
+				defer unwatch()
 				ctx, cancel := context.WithTimeout(ctx, answerTime)
 				defer cancel()
 				select {

@@ -75,7 +75,8 @@ func Serve(l net.Listener, tools *Tools) error {
 	handle := func(path string, s *mcp.Server) {
 		serve := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return s },
 			&mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
-		mux.Handle(path, onlyLocal(http.MaxBytesHandler(onlyOne(serve), mostBody)))
+		running := &calls{ending: map[string]map[*context.CancelCauseFunc]bool{}}
+		mux.Handle(path, onlyLocal(http.MaxBytesHandler(onlyOne(running.watch(serve)), mostBody)))
 	}
 	if len(tools.Git) > 0 {
 		handle(Path, New(tools.Git, tools.Run))
