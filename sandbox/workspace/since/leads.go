@@ -120,7 +120,7 @@ func (s *toolSearch) step(root *os.File, l lead) {
 				s.lead(path.Join(path.Dir(at), to, rest), path.Join(to, rest), l.who)
 			}
 		case i == len(steps)-1:
-			s.add(at, File{state(in, name, e), l.who, l.who})
+			s.add(at, File{state: state(in, name, e), Who: l.who, how: l.who})
 		}
 		in.Close()
 		if err != nil || e == nil || e.Is(unix.S_IFLNK) {

@@ -30,8 +30,8 @@ import (
 type Tools map[string]File
 
 // File is one of [Tools]: what tells its content from another, and Who acts on it. how says
-// what leads there, if the name does not.
-type File struct{ state, Who, how string }
+// what leads there, if the name does not. there is where the file, a link, leads out of the folder.
+type File struct{ state, Who, how, there string }
 
 // toolJSON is one of [Tools] as JSON. What an agent wrote need not be UTF-8.
 type toolJSON struct {
@@ -39,13 +39,14 @@ type toolJSON struct {
 	State wire.Bytes `json:"state"`
 	Who   string     `json:"who"`
 	How   string     `json:"how,omitempty"`
+	There wire.Bytes `json:"there,omitempty"`
 }
 
 // MarshalJSON encodes t as a list.
 func (t Tools) MarshalJSON() ([]byte, error) {
 	all := make([]toolJSON, 0, len(t))
 	for at, f := range t {
-		all = append(all, toolJSON{wire.Bytes(at), wire.Bytes(f.state), f.Who, f.how})
+		all = append(all, toolJSON{wire.Bytes(at), wire.Bytes(f.state), f.Who, f.how, wire.Bytes(f.there)})
 	}
 	return json.Marshal(all)
 }
@@ -58,7 +59,7 @@ func (t *Tools) UnmarshalJSON(data []byte) error {
 	}
 	*t = make(Tools, len(all))
 	for _, f := range all {
-		(*t)[string(f.At)] = File{string(f.State), f.Who, f.How}
+		(*t)[string(f.At)] = File{string(f.State), f.Who, f.How, string(f.There)}
 	}
 	return nil
 }
@@ -107,6 +108,8 @@ type toolSearch struct {
 	// root is the folder, and top the same, open.
 	root string
 	top  *os.File
+	// outside knows which links lead out of the folder.
+	outside *outside
 }
 
 // toolFolder is a folder. as is its path as git has it, which is another one if the folder of git's
@@ -122,7 +125,7 @@ type toolFolder struct {
 
 // add adds a file, unless there is more than is kept.
 func (s *toolSearch) add(at string, f File) {
-	if s.size += len(at) + len(f.state); s.size > maxTools {
+	if s.size += len(at) + len(f.state) + len(f.there); s.size > maxTools {
 		at, f = ".", unfinished
 	}
 	s.found[at] = f
@@ -142,6 +145,7 @@ func (s *toolSearch) workdir(root *os.File) {
 			return string(content)
 		})
 	}
+	s.outside = newOutside(root, s.root, home, os.Geteuid())
 	s.names = s.named(".git")
 	if s.names.More {
 		s.add(".", unfinished)
@@ -214,7 +218,16 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		return
 	}
 	who := cmp.Or(tool.Acts(child.as, e.Type(), in.among, child.how != ""), in.led)
-	s.leadsFrom(dir, name, child.at, e.Type()&fs.ModeSymlink != 0, who)
+	link := e.Type()&fs.ModeSymlink != 0
+	s.leadsFrom(dir, name, child.at, link, who)
+	var there string
+	if to, err := beneath.ReadLink(dir, name); link && err == nil {
+		var leads string
+		leads, there = s.outside.leads(child.at, to)
+		if who == "" || leads != "" && tool.Rank(who) >= tool.ByThemselves {
+			who = leads // "build" is also a name of Bazel's
+		}
+	}
 	if who == "" {
 		if who, state := Deceives(dir, name, child.at, child.as, s.top); who != "" {
 			s.add(child.at, File{state: state, Who: who})
@@ -222,7 +235,7 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		return
 	}
 	if e, err := beneath.Look(dir, name); err == nil && e != nil {
-		s.add(child.at, File{state(dir, name, e), who, cmp.Or(child.how, in.led)})
+		s.add(child.at, File{state(dir, name, e), who, cmp.Or(child.how, in.led), there})
 	}
 }
 
@@ -264,14 +277,14 @@ func (t Tools) Since(before Tools) (lines []string) {
 			continue
 		}
 		k := kind{rank: tool.Rank(now.Who), who: now.Who}
-		if k.rank < tool.ByThemselves {
+		if k.rank < tool.ByThemselves && k.who != leadsHome && k.who != leadsOut {
 			k.name = cmp.Or(tool.Kind(at), now.how)
 		}
 		kinds[k] = append(kinds[k], at)
 	}
 	removed := kind{math.MaxInt, "removed", ""}
 	for at, was := range before {
-		if _, there := t[at]; !there && was != unfinished {
+		if _, there := t[at]; !there && was != unfinished && was.Who != leadsHome && was.Who != leadsOut {
 			kinds[removed] = append(kinds[removed], at)
 		}
 	}
@@ -279,28 +292,36 @@ func (t Tools) Since(before Tools) (lines []string) {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.who, b.who), strings.Compare(a.name, b.name))
 	})
 	for _, k := range order {
-		lines = append(lines, fmt.Sprintf("%s (%s)", list(kinds[k]), k.who))
+		lines = append(lines, fmt.Sprintf("%s (%s)", t.list(kinds[k]), k.who))
 	}
 	return lines
 }
 
 // list names the first of the paths, those first that are in the fewest folders, and says how many
 // more there are.
-func list(paths []string) string {
+func (t Tools) list(paths []string) string {
 	slices.SortFunc(paths, func(a, b string) int {
 		return cmp.Or(cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), strings.Compare(a, b))
 	})
 	var quoted []string
 	for _, at := range paths[:min(len(paths), named)] {
-		end := ""
-		if len(at) > longest {
-			at, end = at[:longest], "..."
+		text := clipped(at)
+		if there := t[at].there; there != "" {
+			text += " -> " + clipped(there)
 		}
-		quoted = append(quoted, visible.Quote(at)+end)
+		quoted = append(quoted, text)
 	}
 	text := strings.Join(quoted, ", ")
 	if more := len(paths) - named; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
+}
+
+// clipped returns the path as it is named.
+func clipped(at string) string {
+	if len(at) > longest {
+		return visible.Quote(at[:longest]) + "..."
+	}
+	return visible.Quote(at)
 }
