@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/postern/postern/visible"
 )
 
 // What git, or a prompt that asks it, does with a file in git's folder that has no form of [forms].
@@ -140,8 +142,7 @@ func eachLine(is func(line string) bool) func(io.Reader) bool {
 		for {
 			line, err := lines.ReadString('\n')
 			line = strings.TrimSuffix(line, "\n")
-			acts := func(r rune) bool { return unicode.IsControl(r) && r != '\t' }
-			if strings.ContainsFunc(line, acts) || (err == nil || line != "") && !is(line) {
+			if hides(line) || (err == nil || line != "") && !is(line) {
 				return false
 			}
 			if err != nil {
@@ -149,6 +150,20 @@ func eachLine(is func(line string) bool) func(io.Reader) bool {
 			}
 		}
 	}
+}
+
+// hides reports whether a terminal acts on something in the line, or nobody sees it. What joins or
+// chooses signs of other scripts, after one of them, is no more than a part of that.
+func hides(line string) bool {
+	var last rune
+	for _, r := range line {
+		joins := last > unicode.MaxLatin1 && (r == '\u200c' || r == '\u200d' || r == '\ufe0f')
+		if visible.Hides(r) && r != '\t' && !joins {
+			return true
+		}
+		last = r
+	}
+	return false
 }
 
 // isRef reports whether git writes the content into a reference.
@@ -172,7 +187,7 @@ func isRefName(text string) bool {
 		return step == "" || strings.HasPrefix(step, ".") || strings.HasPrefix(step, "-") ||
 			strings.HasSuffix(step, ".") || strings.HasSuffix(step, ".lock") || strings.Contains(step, "..") ||
 			strings.ContainsFunc(step, func(r rune) bool {
-				return !unicode.In(r, unicode.Letter, unicode.Mark, unicode.Digit) &&
+				return visible.Hides(r) || !unicode.In(r, unicode.Letter, unicode.Mark, unicode.Digit) &&
 					!strings.ContainsRune("._-+@#=,%", r)
 			})
 	})

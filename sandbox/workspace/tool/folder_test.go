@@ -81,3 +81,23 @@ func TestBranchesOfAnyName(t *testing.T) {
 	}
 	require.Equal(t, acted, Acts(".git/foo/Makefile", 0, false, false))
 }
+
+// TestNothingHides: a name of a branch, and a line that git prints, has nothing that nobody sees.
+// Signs of other scripts, and what joins them, are as people write them.
+func TestNothingHides(t *testing.T) {
+	t.Parallel()
+	for _, hidden := range []string{"\u3164", "\u200b", "\u202e", "\ufe0f", "\u2800", "\u00ad", "\xff", "\U000e0041"} {
+		require.False(t, isRefName("refs/heads/main"+hidden), "%q", hidden)
+		is, line := eachLine(func(string) bool { return true }), "commit: main"+hidden+"\n"
+		require.False(t, is(strings.NewReader(line)), "%q", hidden)
+		who, _ := Deceives(".git/logs/HEAD", 20, strings.NewReader(line))
+		require.Equal(t, acted, who, "%q", hidden)
+	}
+	for _, plain := range []string{
+		"\u26a1\ufe0f", "\U0001f469\u200d\U0001f4bb", "\U0001f3f3\ufe0f\u200d\U0001f308", "\u0645\u06cc\u200c\u0634\u0648\u062f",
+		"a\tb",
+	} {
+		require.True(t, eachLine(func(string) bool { return true })(strings.NewReader(plain+"\n")), "%q", plain)
+	}
+	require.True(t, isRefName("refs/heads/\u00fc\u65e5\u672c"))
+}
