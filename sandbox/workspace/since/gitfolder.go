@@ -1,9 +1,12 @@
 package since
 
 import (
+	"errors"
 	"io"
 	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/tool"
@@ -16,11 +19,18 @@ func Deceives(dir *os.File, name, at, as string, roots ...*os.File) (who, state 
 	if !tool.MayDeceive(as) {
 		return "", ""
 	}
-	f, _, err := beneath.OpenRegular(dir, name)
+	f, is, err := beneath.OpenRegular(dir, name)
 	if err != nil {
 		return "", "" // nor does git
 	}
 	defer f.Close()
+	content := io.Reader(f)
+	if hole, err := f.Seek(0, unix.SEEK_HOLE); err == nil && hole < is.Size {
+		content = io.MultiReader(io.LimitReader(f, hole), holed{})
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		content = holed{}
+	}
 	size := 0
 	if tool.IsIndex(as) {
 		size = tool.IDSize(at, func(at string) io.ReadCloser {
@@ -32,7 +42,15 @@ func Deceives(dir *os.File, name, at, as string, roots ...*os.File) (who, state 
 			return nil
 		})
 	}
-	return tool.Deceives(as, size, f)
+	return tool.Deceives(as, size, content)
+}
+
+// holed is the rest of a file that has a hole. Git makes none, and an agent's hole is as large as
+// it likes: nobody reads terabytes of nothing.
+type holed struct{}
+
+func (holed) Read([]byte) (int, error) {
+	return 0, errors.New("it has a hole, which git does not make")
 }
 
 // IsBare reports whether git takes the folder, in one of the layers, for its own.

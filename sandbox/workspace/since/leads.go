@@ -22,7 +22,7 @@ const maxLeads = 1000
 
 // leadsFrom notes where a link leads on which somebody acts, and what the settings of a repository
 // below the folder name.
-func (s *toolSearch) leadsFrom(dir *os.File, name, at string, link bool, who string) {
+func (s *toolSearch) leadsFrom(dir *os.File, name, at, as string, link bool, who string) {
 	in := path.Dir(at)
 	switch {
 	case link && who != "":
@@ -31,7 +31,7 @@ func (s *toolSearch) leadsFrom(dir *os.File, name, at string, link bool, who str
 		}
 	case name == "commondir":
 		s.common(dir, name, in)
-	case (name == "config" || name == "config.worktree") && path.Base(in) == ".git" && in != ".git":
+	case (name == "config" || name == "config.worktree") && in != ".git" && tool.Who(as) == tool.Who(".git/config"):
 		named := s.named(in)
 		for _, to := range named.Paths() {
 			s.lead(to, "", who)

@@ -67,6 +67,9 @@ func (t *Tools) UnmarshalJSON(data []byte) error {
 var (
 	// unlisted is a folder that nobody can list.
 	unlisted = File{Who: "its names cannot be listed, and git and others may still use what is in it"}
+	// tooLong is a folder in which something has a longer path than can be named. It is never the
+	// same as before.
+	tooLong = File{Who: "a path in it is longer than a program can name: nobody looked at what is there"}
 	// unfinished, at the path ".", is what was not looked at. It is never the same as before.
 	unfinished = File{Who: "there is more than could be looked at: look yourself, .git first"}
 )
@@ -201,6 +204,7 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		child.how = "settings"
 	}
 	if len(child.at) > beneath.MaxPath {
+		s.add(in.at, tooLong)
 		return
 	}
 	if e.IsDir() {
@@ -219,7 +223,7 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 	}
 	who := cmp.Or(tool.Acts(child.as, e.Type(), in.among, child.how != ""), in.led)
 	link := e.Type()&fs.ModeSymlink != 0
-	s.leadsFrom(dir, name, child.at, link, who)
+	s.leadsFrom(dir, name, child.at, child.as, link, who)
 	var there string
 	if to, err := beneath.ReadLink(dir, name); link && err == nil {
 		var leads string
@@ -273,7 +277,7 @@ func (t Tools) Since(before Tools) (lines []string) {
 	}
 	kinds := map[kind][]string{}
 	for at, now := range t {
-		if before[at] == now && now != unfinished {
+		if before[at] == now && now != unfinished && now != tooLong {
 			continue
 		}
 		k := kind{rank: tool.Rank(now.Who), who: now.Who}

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/tests/nobody"
 )
 
@@ -363,4 +365,97 @@ func write(t *testing.T, path, content string) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+}
+
+// TestSettingsOfOtherRepositories: what the settings of a bare repository, a submodule and a linked
+// worktree name is named when it changes, and their branches are not.
+func TestSettingsOfOtherRepositories(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	const settings = "[core]\n\thooksPath = hk\n\tfsmonitor = mon\n[branch \"main\"]\n\tmerge = refs/heads/main\n"
+	for _, git := range []string{"b.git", ".git", ".git/modules/lib"} {
+		for _, at := range []string{"objects/x", "refs/heads/main", "HEAD"} {
+			write(t, filepath.Join(dir, git, at), "ref: refs/heads/main\n")
+		}
+	}
+	write(t, filepath.Join(dir, "b.git/config"), settings+"[include]\n\tpath = more\n")
+	write(t, filepath.Join(dir, "b.git/more"), "[filter \"x\"]\n\tclean = ../tools/clean\n")
+	write(t, filepath.Join(dir, ".git/modules/lib/config"), settings+"[core]\n\tworktree = ../../../lib\n")
+	write(t, filepath.Join(dir, ".git/worktrees/w/config.worktree"), "[core]\n\tfsmonitor = ../../../mine\n")
+	before, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	want := []string{
+		"b.git/hk/pre-receive", "b.git/mon", "b.git/more", "tools/clean", "lib/hk/pre-commit", "lib/mon", "mine",
+	}
+	for _, at := range append(want, "lib/other", "b.git/refs/heads/main", ".git/modules/lib/refs/heads/main") {
+		content := "ref: refs/heads/other\n"
+		if at == "b.git/more" {
+			content = "[filter \"x\"]\n\tclean = ../tools/clean -v\n"
+		}
+		write(t, filepath.Join(dir, at), content)
+	}
+	after, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	var changed []string
+	for at, f := range after {
+		if before[at] != f {
+			changed = append(changed, at)
+		}
+	}
+	require.ElementsMatch(t, want, changed)
+}
+
+// TestTooLongPaths: what has no name for a program is not passed over in silence, ever.
+func TestTooLongPaths(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	in, err := os.Open(dir)
+	require.NoError(t, err)
+	name := strings.Repeat("d", 250)
+	for range 17 {
+		require.NoError(t, unix.Mkdirat(int(in.Fd()), name, 0o700))
+		next, err := beneath.Open(in, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		require.NoError(t, err)
+		in.Close()
+		in = next
+	}
+	in.Close()
+	t.Cleanup(func() {
+		for {
+			out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "rm", "-rf", dir).CombinedOutput()
+			if err == nil {
+				return
+			}
+			t.Log(string(out))
+		}
+	})
+	found, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	require.Len(t, found.Since(found), 1)
+	require.Contains(t, found.Since(found)[0], "a path in it is longer than a program can name")
+}
+
+// TestHolesInGitsFolder: a file of four terabytes that takes nothing of the disk takes no time.
+func TestHolesInGitsFolder(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	before, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	want := []string{".git/index", ".git/logs/HEAD", ".git/packed-refs", ".git/shallow"}
+	for _, at := range want {
+		write(t, filepath.Join(dir, at), "DIRC")
+		require.NoError(t, os.Truncate(filepath.Join(dir, at), 4<<40))
+	}
+	began := time.Now()
+	after, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	require.Less(t, time.Since(began), 5*time.Second)
+	said := strings.Join(after.Since(before), "\n")
+	for _, at := range want {
+		require.Contains(t, said, at)
+	}
+	require.Contains(t, after[".git/logs/HEAD"].state, "a hole")
 }

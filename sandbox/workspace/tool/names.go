@@ -29,13 +29,23 @@ type Names struct {
 func NamedByGit(root, home, git string, read func(at string) string) Names {
 	n := Names{paths: map[string]bool{}}
 	files := []string{path.Join(git, "config"), path.Join(git, "config.worktree")}
-	own := len(files)
+	own, tree := len(files), path.Dir(git)
+	for _, file := range files {
+		for line := range strings.Lines(read(file)) {
+			if key, value, _ := strings.Cut(line, "="); isWorktree(key) {
+				tree = path.Join(git, unquoted(value))
+			}
+		}
+	}
 	for i := 0; i < len(files); i++ {
 		for line := range strings.Lines(read(files[i])) {
 			if line = strings.TrimSpace(line); strings.HasPrefix(line, "[") {
 				_, line, _ = strings.Cut(line, "]")
 			}
 			key, value, _ := strings.Cut(line, "=")
+			if isWorktree(key) {
+				continue // what is in there is not git's
+			}
 			includes := i < own && strings.EqualFold(strings.TrimSpace(key), "path")
 			for _, word := range append(strings.FieldsFunc(line, between), unquoted(value)) {
 				if word == "" {
@@ -45,14 +55,17 @@ func NamedByGit(root, home, git string, read func(at string) string) Names {
 					word = path.Join(home, below)
 				}
 				word = strings.TrimPrefix(word, root+"/")
-				for _, p := range []string{path.Join(path.Dir(git), word), path.Join(path.Dir(files[i]), word)} {
-					if p = path.Clean(p); p == "." || !filepath.IsLocal(p) || n.paths[p] {
+				for _, base := range []string{path.Dir(git), tree, path.Dir(files[i])} {
+					p := path.Join(base, word)
+					if p == "." || !filepath.IsLocal(p) || n.paths[p] {
 						continue
 					}
 					if includes {
 						files = append(files, p)
 					}
-					if includes || !strings.HasPrefix(p, git+"/") {
+					// What is in .git is named by itself, and what git writes is no hook.
+					in, own := strings.CutPrefix(p, git+"/")
+					if includes || !own || path.Base(git) != ".git" && formOf(in) == nil {
 						n.paths[p] = true
 					}
 					if len(n.paths) > maxNames || len(files) > maxIncluded {
@@ -65,6 +78,10 @@ func NamedByGit(root, home, git string, read func(at string) string) Names {
 	}
 	return n
 }
+
+// isWorktree reports whether the key of a setting is that of the folder in which a submodule's
+// hooks run.
+func isWorktree(key string) bool { return strings.EqualFold(strings.TrimSpace(key), "worktree") }
 
 // unquoted is a value as git reads it, but for comments: a path may have blanks, and quotes may be
 // anywhere in it.
