@@ -21,8 +21,8 @@ import (
 // Applied counts what [Run.Apply] did.
 type Applied struct {
 	// Done is the number of changes that the host's folder has now, and Refused of those that it
-	// has not.
-	Done, Refused int
+	// has not. Never is the number of those that it never has: see [Change.Never].
+	Done, Refused, Never int
 }
 
 // Selected returns a selection of the changes at or below the paths, and of the folders that lead
@@ -84,7 +84,11 @@ func (r *Run) Apply(ctx context.Context, selected func(Change) bool, refused fun
 				return fmt.Errorf("%s: %w", visible.Quote(c.Path), err)
 			}
 		}
-		result.Refused++
+		if c.never {
+			result.Never++
+		} else {
+			result.Refused++
+		}
 		refused(c)
 		return nil
 	})

@@ -44,7 +44,12 @@ type Change struct {
 	old, new *beneath.Entry
 	// stays says why it stays in the layer if its objects need not, or is "".
 	stays string
+	never bool
 }
+
+// Never reports whether the change is of an index of git's, which no Apply takes, because git makes
+// one of the rest: whoever has that has everything.
+func (c Change) Never() bool { return c.never }
 
 // both opens the layer's folder and the host's.
 func (r *Run) both() (upper, host *os.File, err error) {

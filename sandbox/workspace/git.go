@@ -2,7 +2,9 @@ package workspace
 
 import (
 	"context"
+	"errors"
 	"os"
+	"time"
 
 	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/objects"
@@ -40,6 +42,11 @@ func isRepository(upper, host tree, at string) bool {
 	return err == nil && head != nil
 }
 
+// packsPatience bounds the time in which all packs are checked: an agent can make any number.
+const packsPatience = 10 * time.Minute
+
+var errPacks = errors.New("checking the packs before it took all the time there is: apply it by its path")
+
 // Checked is [Run.Changes] for the selected changes. It refuses changes of git's objects that have
 // not the content that their names say, and of what else git's folder must not have.
 func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit func(Change) error) error {
@@ -59,7 +66,14 @@ func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit fun
 		Agents: open(upper), Host: open(host), Left: int64(min(r.Size, 1<<62)),
 	}
 	if r.CheckPack != nil {
-		c.Pack = func(pack, index *os.File) error { return r.CheckPack(ctx, pack, index) }
+		packs, cancel := context.WithTimeoutCause(ctx, packsPatience, errPacks)
+		defer cancel()
+		c.Pack = func(pack, index *os.File) error {
+			if packs.Err() != nil {
+				return context.Cause(packs)
+			}
+			return r.CheckPack(packs, pack, index)
+		}
 	}
 	return r.Changes(func(change Change) error {
 		if !selected(change) {

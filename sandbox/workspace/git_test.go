@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -100,9 +101,12 @@ func TestHonestGit(t *testing.T) {
 		"git branch objects/x; echo 2 > app.c; git commit -qam fix":            "fix upstream",
 	} {
 		l := worked(t, "", script)
-		for at, why := range l.apply(t) {
-			require.Equal(t, ".git/index "+stagedAgain, at+" "+why, script)
-		}
+		result, err := l.Apply(t.Context(), Selected(nil), func(c Change) {
+			require.Equal(t, ".git/index "+stagedAgain, c.Path+" "+c.Refused, script)
+			require.True(t, c.Never())
+		})
+		require.NoError(t, err)
+		require.Equal(t, []int{0, 1}, []int{result.Refused, result.Never}, script)
 		require.LessOrEqual(t, len(l.changes(t)), 1)
 		must(t, l.host, "git reset -q && git fsck --strict && git diff --exit-code HEAD")
 		require.Empty(t, must(t, l.host, "git status --porcelain"), script)
@@ -276,6 +280,40 @@ func TestPacksTogether(t *testing.T) {
 	write(t, filepath.Join(l.layer, stem+".pack"), "p")
 	require.Equal(t, map[string]string{stem + ".idx": otherObject, stem + ".pack": changedMeanwhile},
 		l.apply(t, "x"))
+}
+
+// TestPacksAreBounded: however many packs an agent made, checking them ends.
+func TestPacksAreBounded(t *testing.T) {
+	t.Parallel()
+	l := worked(t, "", "true")
+	for n := range 100 {
+		for _, ext := range []string{".pack", ".idx"} {
+			write(t, filepath.Join(l.layer, fmt.Sprintf("x/objects/pack/pack-%d%s", n, ext)), "x")
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		checked := 0
+		l.CheckPack = func(ctx context.Context, _, _ *os.File) error {
+			checked++
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(2 * packsPatience / 5):
+				return errors.New("no")
+			}
+		}
+		began, refused := time.Now(), 0
+		_, err := l.Apply(context.Background(), Selected([]string{"x/objects/pack"}), func(c Change) {
+			refused++
+			if c.Path == "x/objects/pack/pack-99.idx" {
+				require.Equal(t, errPacks.Error(), c.Refused)
+			}
+		})
+		require.NoError(t, err)
+		require.Equal(t, 200, refused)
+		require.Equal(t, 3, checked)
+		require.Equal(t, packsPatience, time.Since(began))
+	})
 }
 
 // TestObjectsStay: what the agent's git removed of the objects stays, unless the repository goes.

@@ -50,4 +50,5 @@ func (w *walker) judge(c *Change, name string, upper *os.File) {
 		c.Notes = append(c.Notes, who)
 	}
 	c.stays = tool.Stays(as, who, kind)
+	c.never = c.stays != "" && tool.IsIndex(as)
 }

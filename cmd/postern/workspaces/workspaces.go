@@ -80,9 +80,9 @@ terminal: control characters are escaped.`,
 		Use: "apply RUN [PATH]...", Short: "Make the agent's changes in the folder",
 		Long: `Makes the agent's changes in the folder: all, or those at and below the paths, which are relative to
 the folder. A change is refused if the host's file changed after the run began, or if git would act on
-it: run "git reset" after the agent's commits were applied. Each file has its old content or its new
-one, also if this command is killed. Run it again then: what is done is not done twice. When all
-changes are applied, the layer is removed.
+it. An index of git is never applied: run "git reset" after the agent's commits were applied. Each file
+has its old content or its new one, also if this command is killed. Run it again then: what is done is
+not done twice. When all other changes are applied, the layer is removed.
 
 From then on the folder counts as an agent's: see "postern workdir".
 
@@ -215,18 +215,18 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 			"with discard in place of diff",
 			plural(result.Refused, "change was", "changes were"), flags, id)}
 	}
-	left := 0
-	if err := run.Changes(func(workspace.Change) error { left++; return nil }); err != nil {
+	left, err := count(run)
+	if err != nil {
 		return err
 	}
 	switch {
-	case left > 0 && result.Done == 0:
+	case left > 0 && result.Done == 0 && result.Never == 0:
 		return fmt.Errorf("no change of %s is at the paths: look with `postern%s workspace diff %s`", id, flags, id)
 	case left > 0:
 		visible.Printf(cmd.OutOrStdout(), "%s left: postern%s workspace diff %s\n", plural(left, "change is",
 			"changes are"), flags, id)
 		return nil
-	case result.Done == 0:
+	case result.Done == 0 && result.Never == 0:
 		visible.Printf(cmd.OutOrStdout(), "%s has everything already\n", visible.Text(run.Workdir))
 	}
 	return run.Discard(cmd.Context())
@@ -273,12 +273,23 @@ func Begin(
 	return func() {}
 }
 
+// count returns the number of the changes that can be applied, or are refused: see
+// [workspace.Change.Never].
+func count(run *workspace.Run) (n int, err error) {
+	err = run.Changes(func(c workspace.Change) error {
+		if !c.Never() {
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
 // Offer says at the end of a run what can be done with what the agent wrote. A layer without
 // changes is removed. stackFlags name the stack.
 func Offer(ctx context.Context, out io.Writer, stackFlags string, run *workspace.Run) {
-	count := 0
-	err := run.Changes(func(workspace.Change) error { count++; return nil })
-	if err == nil && count == 0 {
+	left, err := count(run)
+	if err == nil && left == 0 {
 		if err = run.Discard(ctx); err == nil {
 			return
 		}
@@ -289,7 +300,7 @@ func Offer(ctx context.Context, out io.Writer, stackFlags string, run *workspace
 	visible.Printf(out,
 		"postern: %s is as it was, and %s apart: postern%s workspace diff %s "+
 			"(then apply or discard in place of diff)\n",
-		visible.Text(run.Workdir), plural(count, "change is kept", "changes are kept"), stackFlags, run.ID)
+		visible.Text(run.Workdir), plural(left, "change is kept", "changes are kept"), stackFlags, run.ID)
 }
 
 // toolsPatience bounds the look at the files that programs of the host run, before a command starts
