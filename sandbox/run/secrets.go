@@ -86,6 +86,8 @@ type Leaked struct {
 	id       unix.Stat_t
 	// searched is the folder that was searched.
 	searched string
+	// most is how many bytes the clone may have.
+	most uint64
 	// hidden are the files that agents do not see, and Paths those of them that were committed at
 	// some time, or are in the index. All are relative to Folder.
 	hidden, Paths []string
@@ -123,7 +125,10 @@ func Committed(
 		if len(paths) == 0 && err == nil {
 			continue
 		}
-		l := Leaked{Folder: filepath.Join(folder, at), Clean: folder + "-clean", searched: folder}
+		l := Leaked{
+			Folder: filepath.Join(folder, at), Clean: folder + "-clean", searched: folder,
+			most: workspace.DefaultSize,
+		}
 		if at != "." {
 			l.Clean = folder + "-" + strings.ReplaceAll(at, "/", "-") + "-clean"
 		}
@@ -160,7 +165,7 @@ func Committed(
 	}
 	l := Leaked{
 		Folder: g.top, Clean: g.top + "-clean", Elsewhere: true, git: g.common.Name(), own: g.ownName(),
-		searched: folder,
+		searched: folder, most: workspace.DefaultSize,
 	}
 	return append(all, l.look(ctx, folders, g.common, paths)...)
 }
@@ -400,7 +405,7 @@ func (l Leaked) Clone(
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(part))
+			err = errors.Join(err, workspace.RemoveAll(context.WithoutCancel(ctx), part))
 		}
 	}()
 	if os.Geteuid() == 0 {
@@ -408,7 +413,11 @@ func (l Leaked) Clone(
 			return nil, err
 		}
 	}
-	if err := l.take(ctx, folders, part, l.hidden, cleanScript); err != nil {
+	const advice = "an agent may have made its objects so: clone it from where it came from"
+	err = workspace.Bounded(ctx, part, l.most, "clone", advice, func(ctx context.Context) error {
+		return l.take(ctx, folders, part, l.hidden, cleanScript)
+	})
+	if err != nil {
 		return nil, err
 	}
 	search = l.inRepository(search)

@@ -230,6 +230,24 @@ func cloned(ctx context.Context, l Leaked, registry hostpath.Registry) error {
 	return err
 }
 
+// TestCleanIsBounded: a small repository whose files are large does not fill the disk, and nothing
+// of the clone is left.
+func TestCleanIsBounded(t *testing.T) {
+	t.Parallel()
+	all, dir := committed(t, `git init -q; echo s > .env; yes | head -c 8M > a; for n in $(seq 20); do cp a a$n; done
+		git add .; git commit -qm a`)
+	require.Len(t, all, 1)
+	require.Equal(t, uint64(workspace.DefaultSize), all[0].most)
+	all[0].most = 16 << 20
+	require.ErrorContains(t, cloned(t.Context(), all[0], hostpath.In(t.TempDir())),
+		"the clone is larger than its 16777216 bytes: an agent may have made its objects so")
+	left, err := filepath.Glob(dir + "-clean*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+	all[0].most = workspace.DefaultSize
+	require.NoError(t, cloned(t.Context(), all[0], hostpath.In(t.TempDir())))
+}
+
 // TestCleanOfHead: a clean repository has no secret of the last commit, although the folder has it
 // no longer.
 func TestCleanOfHead(t *testing.T) {

@@ -44,6 +44,34 @@ func (r *Run) Bound(ctx context.Context, stop func(error)) {
 	}.watch(ctx, stop)
 }
 
+// Bounded calls fill, which fills the folder with what an agent made. It ends fill's context, and
+// says why, when the folder is larger than its size or fills the disk. what it is, and what to do
+// then, is for messages.
+func Bounded(
+	ctx context.Context, folder string, size uint64, what, advice string, fill func(context.Context) error,
+) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	b := bound{folder: folder, size: size, what: what, advice: advice}
+	go b.watch(ctx, stop)
+	err := fill(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	used, _, err := measureFolder(folder, false)
+	if err == nil && used > size { // it was filled between two looks
+		err = b.tooLarge()
+	}
+	return err
+}
+
+func (b bound) tooLarge() error {
+	return fmt.Errorf("the %s is larger than its %d bytes: %s", b.what, b.size, b.advice)
+}
+
 func (b bound) watch(ctx context.Context, stop func(error)) {
 	go b.keepFree(ctx, b.floor(), stop)
 	first, unreadable := true, 0
@@ -65,7 +93,7 @@ func (b bound) watch(ctx context.Context, stop func(error)) {
 			stop(fmt.Errorf("measure the %s: %w: %s", b.what, err, b.advice))
 			return
 		case used > b.size:
-			stop(fmt.Errorf("the %s is larger than its %d bytes: %s", b.what, b.size, b.advice))
+			stop(b.tooLarge())
 			return
 		case unreadable > unreadableFor:
 			stop(fmt.Errorf("a part of the %s stays unreadable, so its size is unknown: %s", b.what, b.advice))
