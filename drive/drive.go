@@ -89,7 +89,10 @@ file stays, and so does the audit log.`,
 		Long: `Proves what each agent, the proxies and the control plane can reach in the network that the stack file
 describes, and lists what the proxies let through. It asks nobody, and creates nothing. With --state
 it proves what Pulumi has saved instead: a state, a preview, or a plan's graph. With --live it reads
-what exists in the account, whoever made it, and proves that. It changes nothing there.`,
+what exists in the account, whoever made it, and proves that. It changes nothing there.
+
+A proof needs "postern check" too: it says where packets go and who may read secrets. It does not see
+what a machine runs, keys, logs, alarms, buckets, or policies of your own.`,
 		Example: `  postern prove prod-aws --svg network.svg
   postern prove prod-aws --json | jq -r .result
   pulumi stack export --file state.json && postern prove --state state.json
@@ -102,7 +105,10 @@ what exists in the account, whoever made it, and proves that. It changes nothing
 		Long: `Checks every resource that "postern up" would create, and asks nobody. With --state it checks what is
 in a file: what "pulumi stack export" writes, or "pulumi preview --json --show-sames", or "postern preview
 --offline --graph". The waivers are those of the stack file; with --state and no stack there are none, and
-the guardrails are those for production.`,
+the guardrails are those for production.
+
+A check needs "postern prove" too: it looks at one resource and its neighbours. It does not follow a
+packet through several of them, and does not compute what a role may do in all.`,
 		Example: `  postern check prod-aws
   postern check --state state.json --sarif > postern.sarif
   postern check prod-aws --state state.json`,

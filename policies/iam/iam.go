@@ -210,7 +210,7 @@ func (s *statement) principal(arn string) Answer {
 		switch {
 		case p == "*", p == arn:
 			return Allowed
-		case root && s.Effect == "Deny":
+		case root && (s.Effect == "Deny" || strings.HasSuffix(arn, ":root")):
 			return Allowed
 		case !strings.Contains(p, ":iam::") && len(p) != 12:
 			most = Unknown // a session of a role, or a unique ID, which may be the principal's

@@ -26,6 +26,11 @@ const (
 	instanceType   = "aws:ec2/instance:Instance"
 )
 
+// roleInputs has the input by which each type of workload is given a role.
+var roleInputs = map[string]string{
+	taskType: "taskRoleArn", templateType: "iamInstanceProfile", instanceType: "iamInstanceProfile",
+}
+
 // rolesOf has the input that names roles of each type that gives a role policies.
 var rolesOf = map[string]string{rolePolicyType: "role", attachType: "role", attachesType: "roles"}
 
@@ -51,9 +56,7 @@ func Prove(g *graph.Graph) []reach.Verdict {
 	var out []reach.Verdict
 	for i := range g.Resources {
 		x := &g.Resources[i]
-		property := map[string]string{
-			taskType: "taskRoleArn", templateType: "iamInstanceProfile", instanceType: "iamInstanceProfile",
-		}[x.Type]
+		property := roleInputs[x.Type]
 		if property == "" || !slices.Contains([]string{"agents", "proxies", "control"}, x.Role) {
 			continue
 		}
@@ -71,7 +74,7 @@ func Prove(g *graph.Graph) []reach.Verdict {
 			out = append(out, r.secrets(x, role, named, "the secrets of credentials: must", Unknown))
 		}
 	}
-	return append(out, r.strangers()...)
+	return slices.Concat(out, r.strangers(), r.outsiders(), r.wearers())
 }
 
 // arns returns the ARNs of roles and secrets: a state has them, and in a plan an input that was
@@ -270,19 +273,17 @@ func (p *Policies) mayBecome() bool {
 func (r *reader) reads(role, secret *graph.Resource) Answer {
 	p := r.policies(role)
 	arn, principal := r.arns[secret.URN], r.principal(role)
-	guarded := false
+	guards, _ := r.guards(secret)
+	p.Resource = append(p.Resource, guards...)
 	for _, x := range r.g.OfType(readersType) {
 		if !slices.Contains(x.PropertyDependencies["secretArn"], secret.URN) {
 			continue
-		}
-		if d := document(x, "policy"); d != nil {
-			p.Resource, guarded = append(p.Resource, d), true
 		}
 		if role != nil && r.arns[role.URN] == "" && slices.Contains(x.PropertyDependencies["policy"], role.URN) {
 			principal = "" // it is about the role, whose ARN is not known
 		}
 	}
-	if !guarded || arn == "" || principal == "" {
+	if len(guards) == 0 || arn == "" || principal == "" {
 		return Unknown
 	}
 	answer := p.Decide(&Request{
@@ -355,6 +356,11 @@ func (r *reader) strangers() (out []reach.Verdict) {
 	for _, s := range r.ofCredentials() {
 		v := reach.Verdict{
 			Assertion: "a role besides the control plane's -> secret " + s.Name + ": never", Result: reach.Holds,
+		}
+		guards, _ := r.guards(s)
+		everybody := &Request{Principal: nobody, Action: "secretsmanager:GetSecretValue", Resource: r.arns[s.URN]}
+		if (&Policies{Resource: guards}).Decide(everybody) == Allowed {
+			v.Result, v.Note = reach.Fails, "its own policy lets everybody read it"
 		}
 		for _, role := range r.g.OfType(roleType) {
 			if own[role.URN] || v.Result == reach.Fails {

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -109,9 +110,23 @@ func paths(p *reach.Proof) []Path {
 				}
 			}
 		}
-		if path.By = found; path.Result == reach.Holds && (len(found) == 0 || len(p.Unknown) > 0) {
+		switch path.By = found; {
+		case path.Result != reach.Holds:
+		case len(found) == 0:
 			path.Result = reach.Indeterminate
+		case len(p.Unknown) > 0: // it may carry packets from wherever to wherever
+			path.Result = reach.Indeterminate
+			path.Note = strings.TrimPrefix(path.Note+"; "+because(p.Unknown), "; ")
 		}
 	}
 	return out
+}
+
+// because says which things that nobody knows leave a path open.
+func because(unknown []reach.Unknown) string {
+	text := fmt.Sprintf("nobody knows %s (%s)", unknown[0].Resource, unknown[0].Type)
+	if more := len(unknown) - 1; more > 0 {
+		text += fmt.Sprintf(", and %d more", more)
+	}
+	return text
 }

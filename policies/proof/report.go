@@ -254,6 +254,9 @@ func (r *Report) Picture() ([]byte, error) {
 // It does not depend on the day: see [Report.Ended].
 func (r *Report) faults(stack *stacks.Stack) reach.Verdict {
 	v := reach.Verdict{Assertion: "any one mistake -> an assertion that fails: never", Result: reach.Holds}
+	if len(r.Network.Agents) == 0 {
+		v.Result, v.Note = reach.Indeterminate, "there is no agent whose assertions could fail"
+	}
 	waived := map[string]stacks.Waiver{}
 	for _, w := range stack.Guardrails.Waivers {
 		if w.Rail == guardrail.FaultRail {

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -118,29 +119,66 @@ func (n *Network) doors() []Verdict {
 	return out
 }
 
-// musts proves that every agent reaches the proxies, and is answered.
+// musts proves that every agent reaches the proxies, and is answered: from each of its subnets, and
+// in each of theirs. A zone that does not work is seen when the other one is gone.
 func (n *Network) musts() []Verdict {
 	var out []Verdict
 	for _, i := range n.Interfaces {
-		if i.Kind != Agent {
-			continue
+		if i.Kind == Agent {
+			out = append(out, n.toProxies(i))
 		}
-		v := Verdict{Assertion: i.Name + " -> the proxies: must", Result: Fails, Note: "no path leads there"}
-		w := &walker{removed: closed, sure: true}
-		arrivals := w.from(i, n.Interfaces)
-		for k := range arrivals {
-			a := &arrivals[k]
+	}
+	return out
+}
+
+func (n *Network) toProxies(i *Interface) Verdict {
+	v := Verdict{Assertion: i.Name + " -> the proxies: must", Result: Fails, Note: "no path leads there"}
+	w := &walker{removed: closed, sure: true}
+	reached, refused, first := map[*Interface]packet.Set{}, "", []Hop(nil)
+	for _, from := range i.each() {
+		before := len(reached)
+		served := false
+		for _, a := range w.from(from, n.Interfaces) {
 			if a.At == nil || a.At.Kind != Proxy {
 				continue
 			}
-			if refused := w.unanswered(a); refused != "" {
-				v.Note = refused
+			if why := w.unanswered(&a); why != "" {
+				refused = why
 				continue
 			}
-			v.Result, v.Note, v.Witness = Holds, "", witness(a.Path)
-			break
+			served, reached[a.At] = true, reached[a.At].Union(a.Packets())
+			if first == nil {
+				first = a.Path
+			}
 		}
-		out = append(out, v)
+		if !served {
+			v.Note = cmp.Or(refused, v.Note)
+			if before > 0 || len(i.Subnets) > 1 {
+				v.Note += ", from " + from.Subnets[0].Name
+			}
+			return v
+		}
+	}
+	for to, packets := range reached {
+		for _, s := range to.Subnets {
+			if packets.Intersect(packet.To(to.within(s)...)).Empty() {
+				v.Note = fmt.Sprintf("no path leads to %s in %s", to.Name, s.Name)
+				return v
+			}
+		}
+	}
+	if first != nil {
+		v.Result, v.Note, v.Witness = Holds, "", witness(first)
+	}
+	return v
+}
+
+// each returns the interface as it is in each of its subnets.
+func (i *Interface) each() (out []*Interface) {
+	for _, s := range i.Subnets {
+		one := *i
+		one.Subnets = []*Subnet{s}
+		out = append(out, &one)
 	}
 	return out
 }

@@ -101,15 +101,21 @@ func (n *Network) Own(list []Own) []Verdict {
 func (n *Network) own(o *Own, i *Interface) Verdict {
 	v := Verdict{Assertion: i.Name + " -> " + o.says, Result: Holds}
 	if o.must {
-		delivered, path, refused := n.delivered(o, i)
-		if p, missing := o.to.Minus(delivered).Witness(); missing {
-			v.Result, v.Note = Fails, cmp.Or(refused, "no path leads there")
-			if path != nil {
-				v.Note = fmt.Sprintf("no path takes %s, although another packet arrives", p)
+		v.Result, v.Note = Fails, "no path leads there"
+		for _, from := range i.each() { // a zone that does not work is seen when the other one is gone
+			delivered, path, refused := n.delivered(o, from)
+			if p, missing := o.to.Minus(delivered).Witness(); missing {
+				v.Result, v.Witness, v.Note = Fails, nil, cmp.Or(refused, "no path leads there")
+				if path != nil {
+					v.Note = fmt.Sprintf("no path takes %s, although another packet arrives", p)
+				}
+				if len(i.Subnets) > 1 {
+					v.Note += ", from " + from.Subnets[0].Name
+				}
+				return v
 			}
-			return v
+			v.Result, v.Note, v.Witness = Holds, "", witness(path)
 		}
-		v.Witness = witness(path)
 		return v
 	}
 	reaches := func(sure bool) []Hop {

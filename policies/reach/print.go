@@ -16,7 +16,7 @@ func (p *Proof) Print(out io.Writer) error {
 	for _, u := range p.Unknown {
 		text += visible.Sprintf("  %-13s %s (%s): %s\n", "unknown", u.Resource, u.Type, u.Why)
 	}
-	if len(p.Mistakes) == 0 && len(p.Verdicts) > 0 {
+	if len(p.Mistakes) == 0 && len(p.Agents) > 0 && p.Holds() {
 		text += "  no single mistake makes any of this fail\n"
 	}
 	for _, m := range p.Mistakes {

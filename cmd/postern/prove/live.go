@@ -1,12 +1,12 @@
 package prove
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +15,7 @@ import (
 	"github.com/postern/postern/drive"
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/home"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/policies/proof"
 	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/publish"
@@ -87,7 +88,7 @@ func compare(
 		}
 		from = folder.GraphFile()
 	}
-	f, err := os.Open(from)
+	text, err := hostpath.ReadFile(from, graph.MostBytes)
 	if errors.Is(err, fs.ErrNotExist) && r.Graph == "" {
 		visible.Println(cmd.ErrOrStderr(), "this machine has not brought the stack up: name its plan with "+
 			"--graph to compare what each control refuses")
@@ -96,8 +97,7 @@ func compare(
 	if err != nil {
 		return fmt.Errorf("read the plan: %w", err)
 	}
-	defer f.Close()
-	g, err := graph.Decode(f)
+	g, err := graph.Decode(bytes.NewReader(text))
 	if err == nil && g.Stack != report.Stack {
 		err = fmt.Errorf("it is a plan of stack %s, not of %s", g.Stack, report.Stack)
 	}

@@ -4,16 +4,17 @@
 package prove
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/postern/postern/bundle"
 	"github.com/postern/postern/drive"
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/policies/proof"
 	"github.com/postern/postern/policies/reach"
@@ -68,12 +69,11 @@ func Here(
 func state(cmd *cobra.Command, r *drive.Request) error {
 	in := cmd.InOrStdin()
 	if r.State != "-" {
-		f, err := os.Open(r.State)
+		text, err := hostpath.ReadFile(r.State, graph.MostBytes)
 		if err != nil {
-			return fmt.Errorf("open the state: %w", err)
+			return fmt.Errorf("read the state: %w", err)
 		}
-		defer f.Close()
-		in = f
+		in = bytes.NewReader(text)
 	}
 	defer proof.Slowly(cmd.ErrOrStderr(), "reading the state, and trying every mistake ...")()
 	g, err := graph.Read(in)
