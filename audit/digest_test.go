@@ -55,9 +55,9 @@ func (l *logged) events() (all map[string]int, decisions map[string]uint64, remo
 // says how many there were.
 func TestNoisePushesNothingOut(t *testing.T) {
 	t.Parallel()
-	l := newLogged(t, bounds{segment: 64 << 10, age: time.Hour, total: 1 << 20, digest: 4 << 10})
+	l := newLogged(t, bounds{segment: 32 << 10, age: time.Hour, total: 512 << 10, digest: 2 << 10})
 	// An ordinary day, of two agents that work.
-	for i := range 800 {
+	for i := range 400 {
 		l.write(line("a", "GET", fmt.Sprintf("/day/%d", i), 0), line("b", "GET", fmt.Sprintf("/day/%d", i), 0))
 	}
 	days, err := segments(filepath.Join(l.dir, "n1"))
@@ -67,9 +67,9 @@ func TestNoisePushesNothingOut(t *testing.T) {
 		at := time.Now().Add(time.Duration(i-len(days)) * time.Hour)
 		require.NoError(t, os.Chtimes(s.path, at, at))
 	}
-	ordinary := uint64(800)
+	ordinary := uint64(400)
 	// Then what is to be hidden, amid noise, while b still works.
-	const rounds, each = 30, 1000
+	const rounds, each = 30, 500
 	noise := func(round int) string {
 		var all strings.Builder
 		for i := range each {

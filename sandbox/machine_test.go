@@ -55,12 +55,12 @@ func TestMachine(t *testing.T) {
 
 // TestMachineIsConfined: QEMU has no more than the command would have outside of the machine: no
 // capability, no network of the host, and the filter of system calls. The machine sees what the
-// host writes in the working directory.
+// host writes in the working directory. It ends with its command, though another one still writes.
 func TestMachineIsConfined(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, os.Getuid())
 	b.spec.Machine = true
-	cmd := b.command(t, "sh", "-c", "echo ready; read line; cat new; exec cat")
+	cmd := b.command(t, "sh", "-c", "echo ready; read line; cat new; cat; yes >&2 & exit 3")
 	input, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	output, err := cmd.StdoutPipe()
@@ -97,7 +97,8 @@ func TestMachineIsConfined(t *testing.T) {
 	require.Equal(t, "of the host", lines.Text())
 	require.True(t, lines.Scan())
 	require.Equal(t, "last", lines.Text())
-	require.NoError(t, cmd.Wait())
+	require.Error(t, cmd.Wait())
+	require.Equal(t, 3, cmd.ProcessState.ExitCode())
 	require.NoDirExists(t, filepath.Join("/proc", pid))
 }
 
@@ -123,17 +124,4 @@ func descendant(t *testing.T, root int, program string) string {
 	}
 	require.Fail(t, "no process runs "+program)
 	return ""
-}
-
-// TestMachineEndsWithItsCommand: what still writes in the machine does not keep the run open.
-func TestMachineEndsWithItsCommand(t *testing.T) {
-	t.Parallel()
-	b := newBox(t, os.Getuid())
-	b.spec.Machine = true
-	cmd := b.command(t, "sh", "-c", "yes & echo mine; exit 3")
-	var said bytes.Buffer
-	cmd.Stdout = &said
-	require.Error(t, cmd.Run())
-	require.Equal(t, 3, cmd.ProcessState.ExitCode())
-	require.Contains(t, said.String(), "mine\n")
 }

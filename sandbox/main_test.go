@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/sandbox/view"
@@ -48,6 +50,10 @@ var tools string
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(specVariable); spec != "" {
 		os.Exit(runSpec(spec))
+	}
+	// Below nohup the tests ignore SIGHUP, and what they start would, too.
+	if signal.Ignored(unix.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	}
 	status, err := withTools(m)
 	if err != nil {

@@ -246,22 +246,22 @@ func testExhaustion(t *testing.T, b *bench) {
 	for _, runtime := range runtimes {
 		t.Run(runtime, func(t *testing.T) {
 			t.Parallel()
-			for _, what := range [][]string{{"disk", "shm", "processes"}, {"memory"}} {
-				if what[0] == "memory" && runtime == "gvisor" {
-					continue // the engine of the tests starts runsc without control groups
+			// Memory is the last: it may end the sandbox.
+			what := []string{"disk", "shm", "processes", "memory"}
+			if runtime == "gvisor" {
+				what = what[:3] // the engine of the tests starts runsc without control groups
+			}
+			out := b.run(t, runtime, limits, append([]string{"exhaust"}, what...)...)
+			last := map[string]int{}
+			for line := range strings.Lines(out) {
+				name, said, _ := strings.Cut(strings.TrimSpace(line), " ")
+				if n, err := strconv.Atoi(said); err == nil {
+					last[name] = n
 				}
-				out := b.run(t, runtime, limits, append([]string{"exhaust"}, what...)...)
-				last := map[string]int{}
-				for line := range strings.Lines(out) {
-					name, said, _ := strings.Cut(strings.TrimSpace(line), " ")
-					if n, err := strconv.Atoi(said); err == nil {
-						last[name] = n
-					}
-				}
-				for _, name := range what {
-					require.LessOrEqual(t, last[name], most[name], "%s: %s", name, out)
-					require.Positive(t, last[name], "%s: %s", name, out)
-				}
+			}
+			for _, name := range what {
+				require.LessOrEqual(t, last[name], most[name], "%s: %s", name, out)
+				require.Positive(t, last[name], "%s: %s", name, out)
 			}
 		})
 	}

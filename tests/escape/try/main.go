@@ -365,6 +365,10 @@ func exhaust(what string) {
 				say(err)
 				return
 			}
+			defer func() { // they hold memory
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}()
 			say(i + 1)
 		}
 	case "wait":
