@@ -58,3 +58,31 @@ func TestPackaging(t *testing.T) {
 		}
 	})
 }
+
+// TestPackagingRestarts: each daemon restarts alone. One that is upgraded takes no other one along,
+// and a node finishes its requests: Envoy ends at once if it gets the signal, too.
+func TestPackagingRestarts(t *testing.T) {
+	t.Parallel()
+	unit := func(name string) map[string]string {
+		content, err := os.ReadFile(filepath.Join("..", "packaging", "systemd", name))
+		require.NoError(t, err)
+		said := map[string]string{}
+		for line := range strings.Lines(string(content)) {
+			if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+				said[key] += value + " "
+			}
+		}
+		return said
+	}
+	control, node := unit("postern-control.service"), unit("postern-node@.service")
+	require.Contains(t, node["After"], "postern-control.service")
+	require.NotContains(t, control["After"], "postern-node")
+	for _, said := range []map[string]string{control, node} {
+		ties := []string{"Requires", "Requisite", "BindsTo", "PartOf", "Upholds", "Conflicts", "PropagatesStopTo"}
+		for _, tie := range ties {
+			require.Empty(t, said[tie], tie)
+		}
+		require.Equal(t, "always ", said["Restart"])
+	}
+	require.Equal(t, "mixed ", node["KillMode"])
+}
