@@ -31,16 +31,16 @@ type profileCheck struct {
 
 // containerProfile is the filter of everything in a container: of our first processes, and of what
 // somebody starts with `docker exec`. The command has its own filter besides, which is stricter:
-// see [filter]. In three places this one is wider than Docker's default, for our first process:
-// that makes a user namespace with a network namespace in it, makes the command's user namespace,
-// and takes up the command's connects.
+// see [filter]. In four places this one is wider than Docker's default, for our first process: that
+// makes a user namespace with a network and a mount namespace in it, closes the devices in there,
+// makes the command's user namespace, and takes up the command's connects.
 func containerProfile() ([]byte, error) {
 	const allow = "SCMP_ACT_ALLOW"
 	p := profile{
 		DefaultAction: "SCMP_ACT_ERRNO", // EPERM
 		Architectures: []string{"SCMP_ARCH_X86_64", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64"},
 	}
-	plain := slices.Concat(allowedCalls, []string{"connect", "pidfd_getfd"})
+	plain := slices.Concat(allowedCalls, []string{"connect", "pidfd_getfd", "mount_setattr"})
 	p.Syscalls = append(p.Syscalls, profileRule{Names: plain, Action: allow})
 	for _, c := range checkedCalls {
 		if c.otherwise == retAllow { // what it denies, a profile cannot say: the command's filter denies it
@@ -73,8 +73,9 @@ func containerProfile() ([]byte, error) {
 func firstProcess(names []string) []outcome {
 	switch {
 	case slices.Contains(names, "clone"):
+		const network = unix.CLONE_NEWUSER | unix.CLONE_NEWNET
 		return isOneOf(retAllow, 0, newNamespaces,
-			unix.CLONE_NEWUSER|unix.CLONE_NEWNET, unix.CLONE_NEWUSER|unix.CLONE_NEWCGROUP)
+			network|unix.CLONE_NEWNS, network, unix.CLONE_NEWUSER|unix.CLONE_NEWCGROUP)
 	case slices.Contains(names, "socket"): // the list of Unix sockets
 		return []outcome{{when: []check{
 			{arg: 0, mask: whole, value: unix.AF_NETLINK}, {arg: 2, mask: whole, value: unix.NETLINK_SOCK_DIAG},

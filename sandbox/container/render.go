@@ -137,6 +137,9 @@ func render(v *view.View, o *Options, host string, profile []byte) (*config, err
 			LogConfig: logConfig{Type: "none"},
 		},
 	}
+	if o.Foreign {
+		c.Cmd = append(c.Cmd, wire.Foreign)
+	}
 	for _, name := range settings {
 		c.Env = append(c.Env, name+"=")
 	}

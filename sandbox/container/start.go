@@ -91,6 +91,12 @@ func (r *Running) start(
 		r.unanswered = isUnanswered(err)
 		return nil, err
 	}
+	if o.Foreign {
+		if err := r.checkDevices(ctx, c, o.Folder); err != nil {
+			r.unanswered = isUnanswered(err)
+			return nil, err
+		}
+	}
 	if r.id, err = r.engine.create(ctx, r.name, c); err != nil {
 		r.unanswered = isUnanswered(err)
 		return nil, err

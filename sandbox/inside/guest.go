@@ -140,7 +140,7 @@ func serveGuest(session *yamux.Session, control *yamux.Stream) error {
 	}
 	ours := os.NewFile(uintptr(fds[0]), "control")
 	null := streams.null.Fd()
-	pid, err := nest(setup.UID, setup.GID, null, null, 2,
+	pid, err := nest(0, setup.UID, setup.GID, null, null, 2,
 		streams.inner[0].Fd(), streams.inner[1].Fd(), streams.inner[2].Fd(), uintptr(fds[1]))
 	unix.Close(fds[1])
 	streams.started()

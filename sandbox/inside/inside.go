@@ -43,8 +43,8 @@ func Main() int {
 		return stdio.Main(os.Args[2])
 	case len(os.Args) > 3 && os.Args[1] == wire.End:
 		return endContainers(os.Args[2], os.Args[3:])
-	case len(os.Args) == 2 && os.Args[1] == wire.Join:
-		status, err := join()
+	case len(os.Args) > 1 && os.Args[1] == wire.Join:
+		status, err := join(slices.Contains(os.Args[2:], wire.Foreign))
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "postern-sandbox: %v\n", err)
 			return 1

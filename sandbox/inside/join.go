@@ -18,13 +18,14 @@ const nested = "postern-nested"
 
 // join is what this program does as the first process of a container, where it is an ordinary user
 // without a capability: it takes over the descriptors that bwrap would have passed, makes a user
-// namespace with a network namespace in it, and serves the sandbox from there.
+// namespace with a network and a mount namespace in it, and serves the sandbox from there. A foreign
+// kernel, as gVisor's is, makes no mount namespace.
 //
 // The command has the same user of the host as the process in those namespaces. It cannot look into
 // that process, which is not dumpable, but it can end or stop it: then this one ends too, and the
 // container with it. So does it at the end of `postern run`, for which a stopped process cannot look.
 // If nothing in the container looks any more, the host ends it: see package container.
-func join() (int, error) {
+func join(foreign bool) (int, error) {
 	beImmune()
 	files, err := receive()
 	if err != nil {
@@ -38,7 +39,17 @@ func join() (int, error) {
 	if err := unix.Dup3(int(complaint), 2, 0); err != nil {
 		return 0, fmt.Errorf("take over descriptors: %w", err)
 	}
-	pid, err := nest(os.Getuid(), os.Getgid(),
+	// Whoever may open this process's descriptors in gVisor would write to the engine.
+	for fd := range 2 {
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			return 0, fmt.Errorf("take over descriptors: %w", err)
+		}
+	}
+	own := uintptr(unix.CLONE_NEWNS)
+	if foreign {
+		own = 0
+	}
+	pid, err := nest(own, os.Getuid(), os.Getgid(),
 		null.Fd(), null.Fd(), complaint, files[0].Fd(), files[1].Fd(), files[2].Fd(), files[4].Fd())
 	if err != nil {
 		return 0, fmt.Errorf("make user and network namespace in the container: %w", err)
@@ -53,11 +64,11 @@ func join() (int, error) {
 	return reap(pid, unix.WUNTRACED)
 }
 
-// nest starts this program again, with the files, in a user namespace whose root is the user, and in
-// a network namespace.
-func nest(uid, gid int, files ...uintptr) (int, error) {
+// nest starts this program again, with the files, in a user namespace whose root is the user, in a
+// network namespace, and in more new namespaces.
+func nest(more uintptr, uid, gid int, files ...uintptr) (int, error) {
 	attr := &syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | more,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}},
 		Setsid:      true,

@@ -20,6 +20,11 @@ func arrange(setup *wire.Setup) error {
 		return nil
 	}
 	if os.Args[0] == nested { // the container engine has mounted everything
+		if !setup.Foreign {
+			if err := mounts.NoDevices(); err != nil {
+				return err
+			}
+		}
 		return mountWork(setup)
 	}
 	// bwrap leaves the mounts as slaves of the host's: a file system that is mounted below the

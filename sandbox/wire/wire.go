@@ -105,6 +105,9 @@ const (
 // descriptors from HostSocket, and makes the namespaces that bubblewrap makes elsewhere.
 const Join = "join"
 
+// Foreign follows Join if the container has a kernel of its own, as in gVisor.
+const Foreign = "foreign"
+
 // End is the argument with which `postern-sandbox` is started on the host, to remove a container when
 // `postern run` has ended. The engine's socket and the container's path in its API follow.
 const End = "end"
