@@ -31,6 +31,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/container"
+	"github.com/postern/postern/sandbox/counters"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/vm"
 	"github.com/postern/postern/sandbox/wire"
@@ -212,7 +213,7 @@ func Run(ctx context.Context, s *Spec) (result Result, err error) {
 	defer signal.Stop(signals)
 
 	defer func() { err = errors.Join(err, box.end()) }()
-	ctx, end := guardCounters(ctx)
+	ctx, end := counters.Guard(ctx)
 	defer end(nil)
 	host, err := around.start(ctx, box, streams, signals, end)
 	if err != nil {

@@ -1,6 +1,7 @@
 package inside
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/sandbox/counters"
 	"github.com/postern/postern/sandbox/wire"
 )
 
@@ -58,6 +60,9 @@ func join(foreign bool) (int, error) {
 		f.Close() // whoever reads the command's output sees its end
 	}
 	go endWith(files[4])
+	if !foreign { // whose kernel counts for this sandbox alone
+		go endUsedUp()
+	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("protect memory: %w", err)
 	}
@@ -93,6 +98,15 @@ func endWith(control *os.File) {
 			os.Exit(1)
 		}
 	}
+}
+
+// endUsedUp ends this process, and so the container, once nothing of its user can start any more. The
+// user owns the working directory: other agents and a person's programs may have it.
+func endUsedUp() {
+	ctx, _ := counters.Guard(context.Background())
+	<-ctx.Done()
+	fmt.Fprintf(os.Stderr, "postern-sandbox: %v\n", context.Cause(ctx))
+	os.Exit(1)
 }
 
 // receive connects to the host and returns the descriptors of the command's streams, the one for

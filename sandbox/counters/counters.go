@@ -1,4 +1,6 @@
-package sandbox
+// Package counters defends what the kernel counts for a user: it ends an agent that shares a user
+// with others, and takes the last.
+package counters
 
 import (
 	"context"
@@ -10,18 +12,18 @@ import (
 )
 
 // What the kernel counts for a user is shared by the agents of that user and by the operator's
-// commands, unless root is the caller. Without a watch of epoll, no Go program starts, `postern
+// commands, where the agent has no user of its own. Without a watch of epoll, no Go program starts, `postern
 // kill` included. No limit of a process or a control group bounds these counts, so their last part is
-// defended: see guardCounters.
+// defended: see [Guard].
 const (
 	lookEvery = time.Second
 	// A sandbox ends after this many failures in this time. One failure may be another program's.
 	maxFailures, failuresIn = 3, 15 * time.Second
 )
 
-// guardCounters returns a context that is cancelled once nothing of the caller's user can start any
-// more, with a cause that says why. It looks until ctx ends.
-func guardCounters(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+// Guard returns a context that is cancelled once nothing of the caller's user can start any more,
+// with a cause that says why. It looks until ctx ends.
+func Guard(ctx context.Context) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	// An editor of the user's may have taken all long ago.
 	notified := canNotify() == nil
