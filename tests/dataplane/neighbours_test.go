@@ -422,7 +422,7 @@ func TestNeighbourDownloads(t *testing.T) {
 		client, base := f.Client("n1", "a"), []string{"https://one.test/", "http://localhost:8080/"}[i%2]
 		client.Timeout = 5 * time.Minute
 		wg.Go(func() {
-			for range 5 {
+			for range 2 {
 				resp, err := client.Get(base)
 				if err != nil {
 					t.Error(err)

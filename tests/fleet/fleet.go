@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -205,11 +206,23 @@ func Operator(home home.Folder) *bundle.Operator {
 	}
 }
 
+// MustPublish publishes the plan. Where a node has not acknowledged in time, the machine is slow:
+// it is published again.
 func (f *Fleet) MustPublish(p *plan.Plan) {
 	f.t.Helper()
 	_, err := f.Publish(p)
+	for range 5 {
+		if err == nil || !late.MatchString(err.Error()) {
+			break
+		}
+		f.t.Log("publishes again: ", err)
+		_, err = f.Publish(p)
+	}
 	require.NoError(f.t, err)
 }
+
+// late is what an operator is told if a node, or the control plane, has not answered in time.
+var late = regexp.MustCompile(`did not acknowledge version .*: context deadline exceeded|has not answered for`)
 
 // MustPublishLarge publishes a plan with many agents, fifty more of them at a time: on a slow
 // machine a node takes longer for all of them at once than it has.
