@@ -32,8 +32,8 @@ func TestUserIsUsedUp(t *testing.T) {
 	assert.Contains(t, string(out), "has used up the descriptors")
 }
 
-// TestContainersUserIsUsedUp: the same of the user who owns a container's working directory, whoever
-// runs it.
+// TestContainersUserIsUsedUp: the same of the user who owns a container's working directory,
+// whoever runs it.
 func TestContainersUserIsUsedUp(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {

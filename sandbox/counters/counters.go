@@ -12,9 +12,9 @@ import (
 )
 
 // What the kernel counts for a user is shared by the agents of that user and by the operator's
-// commands, where the agent has no user of its own. Without a watch of epoll, no Go program starts, `postern
-// kill` included. No limit of a process or a control group bounds these counts, so their last part is
-// defended: see [Guard].
+// commands, where the agent has no user of its own. Without a watch of epoll, no Go program starts,
+// `postern kill` included. No limit of a process or a control group bounds these counts, so their
+// last part is defended: see [Guard].
 const (
 	lookEvery = time.Second
 	// A sandbox ends after this many failures in this time. One failure may be another program's.
@@ -104,7 +104,8 @@ func canPass() error {
 	defer unix.Close(pair[1])
 	err = unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(pair[1]), nil, unix.MSG_DONTWAIT)
 	if errors.Is(err, unix.ETOOMANYREFS) {
-		return errors.New("the descriptors that may be on their way between a user's processes (the limit of open files)")
+		return errors.New("the descriptors that may be on their way between a user's processes " +
+			"(the limit of open files)")
 	}
 	return nil
 }

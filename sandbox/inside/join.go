@@ -100,8 +100,8 @@ func endWith(control *os.File) {
 	}
 }
 
-// endUsedUp ends this process, and so the container, once nothing of its user can start any more. The
-// user owns the working directory: other agents and a person's programs may have it.
+// endUsedUp ends this process, and so the container, once nothing of its user can start any more.
+// The user owns the working directory: other agents and a person's programs may have it.
 func endUsedUp() {
 	ctx, _ := counters.Guard(context.Background())
 	<-ctx.Done()
