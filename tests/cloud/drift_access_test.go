@@ -14,17 +14,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/cloud"
+	"github.com/postern/postern/cloud/aws"
 )
 
 // What runs in the stack's cluster, and as whom: a new revision of a task
 // definition is enough.
-func TestDriftOfTasks(t *testing.T) {
-	t.Parallel()
-	b, a := built(t, "prod-aws", "sa-east-1")
+func driftOfTasks(t *testing.T, b *builder, a *aws.Account) {
+	t.Helper()
 	cluster := b.first("aws:ecs/cluster:Cluster", "")
 	service := b.first("aws:ecs/service:Service", "proxies-service")
 	control := b.first("aws:iam/role:Role", "control-task")
-	image := awssdk.String("210987654321.dkr.ecr.sa-east-1.amazonaws.com/other@sha256:00")
+	image := awssdk.String("210987654321.dkr.ecr.us-east-2.amazonaws.com/other@sha256:00")
 	out, err := b.ecs.RegisterTaskDefinition(t.Context(), &ecs.RegisterTaskDefinitionInput{
 		Family: awssdk.String("by-hand"), NetworkMode: ecstypes.NetworkModeAwsvpc, RequiresCompatibilities: []ecstypes.Compatibility{ecstypes.CompatibilityFargate}, Cpu: awssdk.String("1024"), Memory: awssdk.String("2048"),
 		TaskRoleArn: awssdk.String("arn:aws:iam::" + account + ":role/postern/" + control), ContainerDefinitions: []ecstypes.ContainerDefinition{{Name: awssdk.String("proxy"), Image: image}},
@@ -45,9 +45,9 @@ func TestDriftOfTasks(t *testing.T) {
 		said = append(said, f.Resource+": "+f.What)
 	}
 	require.ElementsMatch(t, []string{
-		"sa-east-1-proxies-service: its tasks have the role " + control + ", planned is none",
-		"sa-east-1-proxies-service: ECS starts its tasks with the role none, planned is " + b.first("aws:iam/role:Role", "proxies-execution"),
-		"sa-east-1-proxies-service: its tasks run the image " + *image + ", which is not planned",
+		"us-east-2-proxies-service: its tasks have the role " + control + ", planned is none",
+		"us-east-2-proxies-service: ECS starts its tasks with the role none, planned is " + b.first("aws:iam/role:Role", "proxies-execution"),
+		"us-east-2-proxies-service: its tasks run the image " + *image + ", which is not planned",
 		"by-hand: a service in the stack's cluster is not in the plan",
 	}, said)
 }
@@ -55,9 +55,8 @@ func TestDriftOfTasks(t *testing.T) {
 // Who may be connected to the proxies, who may read a secret, and what the most
 // is that roles may be allowed: all of it is said by policies that somebody can
 // change without making anything.
-func TestDriftOfAccess(t *testing.T) {
-	t.Parallel()
-	b, a := built(t, "prod-aws", "ap-northeast-2")
+func driftOfAccess(t *testing.T, b *builder, a *aws.Account) {
+	t.Helper()
 	const wide = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
 	service := b.first("aws:ec2/vpcEndpointService:VpcEndpointService", "")
 	boundary := b.first("aws:iam/policy:Policy", "-boundary")
@@ -69,29 +68,29 @@ func TestDriftOfAccess(t *testing.T) {
 		risk, what, resource string
 		do                   func() error
 	}{
-		{cloud.High, "arn:aws:iam::210987654321:root may ask to be connected to the proxies", "ap-northeast-2-gate-service", func() error {
+		{cloud.High, "arn:aws:iam::210987654321:root may ask to be connected to the proxies", "us-east-2-gate-service", func() error {
 			_, err := b.ec2.ModifyVpcEndpointServicePermissions(t.Context(), &ec2.ModifyVpcEndpointServicePermissionsInput{ServiceId: &service, AddAllowedPrincipals: []string{"arn:aws:iam::210987654321:root"}})
 			return err
 		}},
-		{cloud.High, "acceptance is no longer required", "ap-northeast-2-gate-service", func() error {
+		{cloud.High, "acceptance is no longer required", "us-east-2-gate-service", func() error {
 			_, err := b.ec2.ModifyVpcEndpointServiceConfiguration(t.Context(), &ec2.ModifyVpcEndpointServiceConfigurationInput{ServiceId: &service, AcceptanceRequired: awssdk.Bool(false)})
 			return err
 		}},
-		{cloud.High, "its permissions boundary ap-northeast-2-boundary-1234567 is not as planned", "ap-northeast-2-control-task", func() error {
+		{cloud.High, "its permissions boundary us-east-2-boundary-1234567 is not as planned", "us-east-2-control-task", func() error {
 			_, err := b.iam.CreatePolicyVersion(t.Context(), &iam.CreatePolicyVersionInput{PolicyArn: &boundary, PolicyDocument: awssdk.String(wide), SetAsDefault: true})
 			return err
 		}},
-		{cloud.High, "its policy is not as planned", "ap-northeast-2-secrets-postern/ap-northeast-2/fleet-ca-key", func() error {
+		{cloud.High, "its policy is not as planned", "us-east-2-secrets-postern/us-east-2/fleet-ca-key", func() error {
 			_, err := b.secrets.PutResourcePolicy(t.Context(), &secretsmanager.PutResourcePolicyInput{SecretId: &secret, ResourcePolicy: awssdk.String(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::210987654321:root"},"Action":"secretsmanager:GetSecretValue","Resource":"*"}]}`,
 			)})
 			return err
 		}},
-		{cloud.High, "its policy was removed", "ap-northeast-2-secrets-postern/ap-northeast-2/fleet-ca-key", func() error {
+		{cloud.High, "its policy was removed", "us-east-2-secrets-postern/us-east-2/fleet-ca-key", func() error {
 			_, err := b.secrets.DeleteResourcePolicy(t.Context(), &secretsmanager.DeleteResourcePolicyInput{SecretId: &secret})
 			return err
 		}},
-		{cloud.Medium, "the secret is not there", "ap-northeast-2-secrets-postern/ap-northeast-2/fleet-ca-key", func() error {
+		{cloud.Medium, "the secret is not there", "us-east-2-secrets-postern/us-east-2/fleet-ca-key", func() error {
 			_, err := b.secrets.DeleteSecret(t.Context(), &secretsmanager.DeleteSecretInput{SecretId: &secret, ForceDeleteWithoutRecovery: awssdk.Bool(true)})
 			return err
 		}},
