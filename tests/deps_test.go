@@ -278,7 +278,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			why:   "it knows nothing of what it keeps",
 		},
 		{
-			from: "sandbox/workspace/since", only: []string{"visible", "sandbox/wire", "sandbox/workspace/tool"},
+			from: "sandbox/workspace/since", only: []string{"visible", "sandbox/wire", "sandbox/workspace/tool", "hostpath"},
 			never: []string{"github.com"}, why: "it looks at what an agent wrote before a command starts and after its end",
 		},
 		{

@@ -1,45 +1,176 @@
 package since
 
 import (
+	"cmp"
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
-// lead is a path in the folder to which a tool goes by a link, or by the settings of a repository
-// in it, and who does.
-type lead struct{ at, who string }
+// leads are the paths in the folder to which tools go by a link, or by the settings of a
+// repository. No name of such a path is a link, but its last one may be. done are those that were
+// looked at.
+type leads struct {
+	all  []toolFolder
+	seen map[toolFolder]bool
+	done int
+}
 
-// maxLeads bounds the [lead]s: an agent can make any number of them.
+// maxLeads bounds the [leads]: an agent can make any number of them.
 const maxLeads = 1000
 
-// leadsFrom notes where a link leads on which somebody acts, and what the settings of a repository
-// below the folder name.
-func (s *toolSearch) leadsFrom(dir *os.File, name, at, as string, link bool, who string) {
-	in := path.Dir(at)
-	switch {
-	case link && who != "":
-		if to, err := beneath.ReadLink(dir, name); err == nil {
-			s.lead(path.Join(in, to), to, who)
-		}
-	case name == "commondir":
-		s.common(dir, name, in)
-	case (name == "config" || name == "config.worktree") && in != ".git" && tool.Who(as) == tool.Who(".git/config"):
-		named := s.named(in)
-		for _, to := range named.Paths() {
-			s.lead(to, "", who)
-		}
-		if named.More {
-			s.found["."] = unfinished
-		}
+// lead notes a path, if there is something. If it is the whole folder, nobody acts on all of that.
+func (s *toolSearch) lead(to toolFolder) {
+	if to.at == "." && to.led != "" || to.at == "" || s.leads.seen[to] {
+		return
 	}
+	f, err := beneath.Open(s.top, to.at, unix.O_PATH)
+	if err != nil {
+		return
+	}
+	f.Close()
+	if len(s.leads.all) >= maxLeads {
+		s.found["."] = unfinished
+		return
+	}
+	if s.leads.seen == nil {
+		s.leads.seen = map[toolFolder]bool{}
+	}
+	s.leads.seen[to] = true
+	s.leads.all = append(s.leads.all, to)
+}
+
+// leadTo notes where a path leads that is relative to the folder in, and the links on the way: who
+// acts on all of them.
+func (s *toolSearch) leadTo(in, to, who string) {
+	end := s.way.Follow(in, to)
+	for _, at := range append(end.Links, end.In) {
+		s.lead(toolFolder{at: at, as: at, led: who})
+	}
+}
+
+// follow looks at what is where the leads lead. What it finds there may lead on.
+func (s *toolSearch) follow(root *os.File) {
+	for ; s.leads.done < len(s.leads.all) && s.ctx.Err() == nil; s.leads.done++ {
+		to := s.leads.all[s.leads.done]
+		if below, err := beneath.Open(root, to.at, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
+			s.below(below, to)
+			below.Close()
+			continue
+		}
+		in, err := beneath.Open(root, path.Dir(to.at), unix.O_RDONLY|unix.O_DIRECTORY)
+		if err != nil {
+			continue // there is nothing
+		}
+		name := path.Base(to.at)
+		if e, err := beneath.Look(in, name); err == nil && e != nil && to.led != "" {
+			s.add(to.at, File{state: state(in, name, e), Who: to.led, how: to.led})
+		}
+		in.Close()
+	}
+	if s.leads.done < len(s.leads.all) {
+		s.found["."] = unfinished
+	}
+}
+
+// link says who acts on a link that the folder dir has under the name, or on what is there, and
+// where it leads, if that is out of the folder. It notes where else it leads.
+func (s *toolSearch) link(dir *os.File, name string, at toolFolder, who string) (_, there string) {
+	to, err := beneath.ReadLink(dir, name)
+	if err != nil {
+		return who, ""
+	}
+	end := s.way.Follow(path.Dir(at.at), to)
+	leads, there := s.outside.leads(at.at, end)
+	switch begins, _ := tool.Begins(at.as); {
+	case who != "":
+		s.leadTo(path.Dir(at.at), to, who)
+	case tool.Among(name, at.among):
+	case begins != "": // ".hg" is where ".hg/hgrc" is
+		s.lead(toolFolder{at: end.In, as: begins})
+	case tool.Within(end.In): // what is there is in view
+		s.lead(toolFolder{at: end.In, as: end.In})
+	}
+	if who == "" || leads != "" && tool.Rank(who) >= tool.ByThemselves {
+		who = leads // "build" is also a name of Bazel's
+	}
+	return who, there
+}
+
+// linkAt returns the text of the link at the path, if there is one.
+func linkAt(root *os.File, at string) (to string, ok bool) {
+	dir, err := beneath.Open(root, path.Dir(at), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return "", false
+	}
+	defer dir.Close()
+	to, err = beneath.ReadLink(dir, path.Base(at))
+	return to, err == nil
+}
+
+// repository notes what the settings name of the repository whose folder top has .git, if it has.
+// Git's folder, and what the settings include, may be elsewhere.
+func (s *toolSearch) repository(top string) {
+	git := top + "/.git"
+	if to, ok := strings.CutPrefix(strings.TrimRight(s.read(git), "\r\n"), "gitdir: "); ok {
+		git = from(top, to)
+	}
+	s.settings(top, git)
+}
+
+// settings notes what the settings in git's folder name for a repository whose files are in top.
+func (s *toolSearch) settings(top, git string) {
+	who, in := tool.Who(".git/config"), s.way.Follow(".", git).In
+	files := []string{git + "/config", git + "/config.worktree"}
+	if to := strings.TrimRight(s.read(git+"/commondir"), "\r\n"); to != "" {
+		files = append(files, from(git, to)+"/config")
+	}
+	if !(tool.Repository{Top: top, Settings: files}).Named(s.home, s.read, func(at string, included bool) {
+		end := s.way.Follow(".", at)
+		for _, link := range end.Links {
+			s.lead(toolFolder{at: link, as: link, led: who})
+		}
+		// What is in .git is named by itself, and what git writes is no hook.
+		below, own := strings.CutPrefix(end.In, in+"/")
+		own = own && in != "" && path.Base(in) != ".git"
+		if included || own && !tool.HasForm(below) || !own && !strings.Contains("/"+end.In+"/", "/.git/") {
+			s.lead(toolFolder{at: end.In, as: end.In, led: who})
+		}
+	}) {
+		s.found["."] = unfinished
+	}
+}
+
+// from returns the path, which may be relative to the folder in. It is not clean.
+func from(in, to string) string {
+	if path.IsAbs(to) {
+		return to
+	}
+	return in + "/" + to
+}
+
+// read returns the content of the file at the path, or what can be had of it: of what is not read
+// nothing is known. The path is absolute, and may have links on it.
+func (s *toolSearch) read(at string) string {
+	end := s.way.Follow(".", at)
+	if end.In == "" {
+		content, _ := hostpath.ReadFile(at, maxHashed)
+		return string(content)
+	}
+	f, _, err := beneath.OpenRegular(s.top, end.In)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	content, _ := io.ReadAll(io.LimitReader(f, maxHashed))
+	return string(content)
 }
 
 // common notes what git runs or takes commands from in the folder to which a commondir leads. A
@@ -52,79 +183,12 @@ func (s *toolSearch) common(dir *os.File, name, in string) {
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, unix.PathMax))
 	to := strings.TrimRight(string(text), "\r\n")
-	at := path.Join(in, to)
+	at := cmp.Or(s.way.Follow(in, to).In, ".git")
 	if err != nil || to == "" || path.Base(at) == ".git" {
 		return
 	}
 	for _, each := range []string{"config", "config.worktree", "hooks"} {
-		s.lead(path.Join(at, each), path.Join(to, each), tool.Who(".git/config"))
+		s.leadTo(in, to+"/"+each, tool.Who(".git/config"))
 	}
-	for _, named := range s.named(at).Paths() {
-		s.lead(named, "", tool.Who(".git/config"))
-	}
-}
-
-// lead notes a path in the folder. to is the text of a link, if one leads there.
-func (s *toolSearch) lead(at, to, who string) {
-	if path.IsAbs(to) {
-		var below bool
-		if at, below = strings.CutPrefix(path.Clean(to), s.root+"/"); !below {
-			return
-		}
-	}
-	switch {
-	case !filepath.IsLocal(at) || at == ".":
-	case len(s.leads) >= maxLeads:
-		s.found["."] = unfinished
-	default:
-		s.leads = append(s.leads, lead{at, who})
-	}
-}
-
-// follow looks at what is where the leads lead. What it finds there may lead on.
-func (s *toolSearch) follow(root *os.File) {
-	seen := map[string]bool{}
-	for i := 0; i < len(s.leads) && s.ctx.Err() == nil; i++ {
-		l := s.leads[i]
-		if seen[l.at] {
-			continue
-		}
-		seen[l.at] = true
-		if below, err := beneath.Open(root, l.at, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
-			s.below(below, toolFolder{at: l.at, as: l.at, led: l.who})
-			below.Close()
-			continue
-		}
-		s.step(root, l)
-	}
-	if s.ctx.Err() != nil && len(s.leads) > 0 {
-		s.found["."] = unfinished
-	}
-}
-
-// step follows the first link on the way, or looks at the file at its end.
-func (s *toolSearch) step(root *os.File, l lead) {
-	steps := strings.Split(l.at, "/")
-	for i, name := range steps {
-		at := path.Join(steps[:i+1]...)
-		in, err := beneath.Open(root, path.Dir(at), unix.O_RDONLY|unix.O_DIRECTORY)
-		if err != nil {
-			return // there is nothing
-		}
-		e, err := beneath.Look(in, name)
-		switch {
-		case err != nil || e == nil:
-		case e.Is(unix.S_IFLNK):
-			if to, err := beneath.ReadLink(in, name); err == nil {
-				rest := path.Join(steps[i+1:]...)
-				s.lead(path.Join(path.Dir(at), to, rest), path.Join(to, rest), l.who)
-			}
-		case i == len(steps)-1:
-			s.add(at, File{state: state(in, name, e), Who: l.who, how: l.who})
-		}
-		in.Close()
-		if err != nil || e == nil || e.Is(unix.S_IFLNK) {
-			return
-		}
-	}
+	s.settings(s.root+"/"+path.Dir(at), s.root+"/"+at)
 }

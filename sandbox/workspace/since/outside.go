@@ -8,9 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/postern/postern/sandbox/workspace/beneath"
+	"github.com/postern/postern/sandbox/workspace/way"
 )
 
 // Where a link that leads out of the folder leads, for a person who writes or removes something
@@ -20,25 +19,22 @@ const (
 	leadsOut  = "it leads out of the folder: what you write or remove through it is elsewhere"
 )
 
-// maxLinks and maxSteps bound the way of one link, which an agent can make long.
-const maxLinks, maxSteps = 40, 1000
-
 // outside are links that lead out of a folder. Nothing out there is looked at: paths decide.
 type outside struct {
 	root *os.File
-	// at is the folder's real path, and home that of the person, or "".
-	at, home string
+	// home is the folder of the person, or "".
+	home string
 	// top are the names in "/", and system the folders in which the person may write nothing.
 	top    map[string]bool
 	system []string
 }
 
-// newOutside returns those of the folder root, which is at a real path, for the user of the ID.
-func newOutside(root *os.File, at, home string, user int) *outside {
+// newOutside returns those of the folder root, for the user of the ID.
+func newOutside(root *os.File, home string, user int) *outside {
 	if real, err := filepath.EvalSymlinks(home); err == nil {
 		home = real
 	}
-	o := &outside{root: root, at: at, home: home, top: map[string]bool{}}
+	o := &outside{root: root, home: home, top: map[string]bool{}}
 	entries, _ := os.ReadDir("/") // what is not known is there
 	for _, e := range entries {
 		o.top[e.Name()] = true
@@ -54,12 +50,11 @@ func newOutside(root *os.File, at, home string, user int) *outside {
 	return o
 }
 
-// leads says where the link at the path, whose text is to, leads out of the folder, and what of it
-// a person must know, or "".
-func (o *outside) leads(at, to string) (who, there string) {
-	there, exact := o.end(path.Dir(at), to)
-	switch {
-	case there == "", exact && o.isHarmless(at, there):
+// leads says what a person must know of the link at the path, which leads to the end, and where
+// out of the folder that is, or "".
+func (o *outside) leads(at string, end way.End) (who, there string) {
+	switch there = end.Out; {
+	case there == "", end.Exact && o.isHarmless(at, there):
 		return "", ""
 	case o.home != "" && (isBelow(there, o.home) || isBelow(o.home, there)):
 		return leadsHome, there
@@ -78,80 +73,6 @@ func (o *outside) isHarmless(at, there string) bool {
 // isBelow reports whether the path is the folder, or in it.
 func isBelow(at, folder string) bool {
 	return at == folder || folder == "/" || strings.HasPrefix(at, folder+"/")
-}
-
-// end returns the path to which a link in the folder in, whose text is to, leads out, or "".
-// What is not there yet counts as a folder: a build may make it. The path is exact if no link out
-// there can lead it elsewhere.
-func (o *outside) end(in, to string) (there string, exact bool) {
-	var inside []string // the folders on the way, none of which is a link
-	if in != "." {
-		inside = strings.Split(in, "/")
-	}
-	rest := to
-	for links, steps := 0, 0; ; steps++ {
-		if links > maxLinks || steps > maxSteps { // the kernel may follow it all the same
-			return to, false
-		}
-		if path.IsAbs(rest) {
-			below, ok := o.enter(rest)
-			if !ok {
-				return path.Clean(rest), below == ""
-			}
-			inside, rest = nil, below
-		}
-		var step string
-		if step, rest, _ = strings.Cut(rest, "/"); step == "" && rest == "" {
-			return "", false
-		}
-		switch {
-		case step == "", step == ".":
-		case step == ".." && len(inside) == 0:
-			rest = path.Dir(o.at) + "/" + rest
-		case step == "..":
-			inside = inside[:len(inside)-1]
-		default:
-			inside = append(inside, step)
-			if next, ok := o.link(path.Join(inside...)); ok {
-				inside, rest = inside[:len(inside)-1], next+"/"+rest
-				links++
-			}
-		}
-	}
-}
-
-// enter returns what of the absolute path is below the folder, if it leads there. Else below is
-// not empty if the path leads up again, from where a link may be.
-func (o *outside) enter(abs string) (below string, ok bool) {
-	at := "/"
-	for rest := abs; rest != ""; {
-		if at == o.at {
-			return rest, true
-		}
-		var step string
-		step, rest, _ = strings.Cut(rest, "/")
-		switch {
-		case step == "..":
-			if !isBelow(o.at, at) {
-				below = abs
-			}
-			at = path.Dir(at)
-		case step != "":
-			at = path.Join(at, step)
-		}
-	}
-	return below, at == o.at
-}
-
-// link returns the text of the link at the path in the folder, if there is one.
-func (o *outside) link(at string) (to string, ok bool) {
-	dir, err := beneath.Open(o.root, path.Dir(at), unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return "", false
-	}
-	defer dir.Close()
-	to, err = beneath.ReadLink(dir, path.Base(at))
-	return to, err == nil
 }
 
 // python matches the names of Python's programs.

@@ -23,6 +23,7 @@ import (
 	"github.com/postern/postern/sandbox/wire"
 	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/tool"
+	"github.com/postern/postern/sandbox/workspace/way"
 	"github.com/postern/postern/visible"
 )
 
@@ -84,8 +85,7 @@ const (
 )
 
 // HostTools looks for such files in the host's folder, until ctx ends. The paths are relative to
-// it. No link is followed. An agent may have written anything there, so what was not looked at is
-// one of the Tools.
+// it. An agent may have written anything there, so what was not looked at is one of the Tools.
 func HostTools(ctx context.Context, folder string) (Tools, error) {
 	root, err := beneath.Folder(folder)
 	if err != nil {
@@ -103,61 +103,55 @@ type toolSearch struct {
 	ctx   context.Context //nolint:containedctx // of one call
 	found Tools
 	size  int
-	names tool.Names
 	git   bool
-	leads []lead
-	// named returns what the settings in a folder of git's name.
-	named func(git string) tool.Names
-	// root is the folder, and top the same, open.
-	root string
-	top  *os.File
+	leads leads
+	// root is the folder, and top the same, open. home is the person's, or "".
+	root, home string
+	top        *os.File
+	// way knows where paths in the folder lead.
+	way *way.Folder
 	// outside knows which links lead out of the folder.
 	outside *outside
 }
 
 // toolFolder is a folder. as is its path as git has it, which is another one if the folder of git's
-// is a bare one. It may be among packages. how says why git acts on all that is in it, if
-// it does: "settings" name it, or it is of a "repository" that has no folder .git.
+// is a bare one, or has it by a link. It may be among packages. how says why git acts on all that
+// is in it, if it does: it is of a "repository" that has no folder .git.
 type toolFolder struct {
 	at, as string
 	among  bool
 	how    string
-	// led says who acts on all that is in it, because a link leads here, or is "".
+	// led says who acts on all that is in it, because a link or settings lead here, or is "".
 	led string
 }
 
-// add adds a file, unless there is more than is kept.
+// add adds a file, unless there is more than is kept. Of two who act on it, the more dangerous one
+// is said.
 func (s *toolSearch) add(at string, f File) {
 	if s.size += len(at) + len(f.state) + len(f.there); s.size > maxTools {
 		at, f = ".", unfinished
 	}
+	if was, ok := s.found[at]; ok && tool.Rank(was.Who) <= tool.Rank(f.Who) {
+		f.Who, f.how, f.there = was.Who, was.how, cmp.Or(f.there, was.there)
+	}
 	s.found[at] = f
 }
 
-// workdir looks in the working directory: in .git first, because time may run out.
+// workdir looks in the working directory: in .git first, and where settings lead, because time may
+// run out.
 func (s *toolSearch) workdir(root *os.File) {
-	home, _ := os.UserHomeDir() // without one, ~ leads nowhere
-	s.named = func(git string) tool.Names {
-		return tool.NamedByGit(root.Name(), home, git, func(at string) string {
-			f, _, err := beneath.OpenRegular(root, at)
-			if err != nil {
-				return ""
-			}
-			defer f.Close()
-			content, _ := io.ReadAll(io.LimitReader(f, maxHashed)) // of what is not read nothing is known
-			return string(content)
-		})
-	}
-	s.outside = newOutside(root, s.root, home, os.Geteuid())
-	s.names = s.named(".git")
-	if s.names.More {
-		s.add(".", unfinished)
+	s.home, _ = os.UserHomeDir() // without one, ~ leads nowhere
+	s.way = way.New(s.root, func(at string) (string, bool) { return linkAt(root, at) })
+	s.outside = newOutside(root, s.home, os.Geteuid())
+	for top := s.root; top != "/"; top = path.Dir(top) {
+		s.repository(top)
 	}
 	if git, err := beneath.Open(root, ".git", unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
 		s.below(git, toolFolder{at: ".git", as: ".git"})
 		git.Close()
 		s.git = true
 	}
+	s.follow(root)
 	s.below(root, toolFolder{at: ".", as: "."})
 	s.follow(root)
 }
@@ -197,15 +191,15 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 	child := toolFolder{
 		at: path.Join(in.at, name), as: tool.AsGit(in.as, name, bare), among: in.among, how: in.how, led: in.led,
 	}
-	switch {
-	case bare && tool.Commands(name):
+	if bare && tool.Commands(name) {
 		child.how = "repository"
-	case s.names.Has(child.at):
-		child.how = "settings"
 	}
 	if len(child.at) > beneath.MaxPath {
 		s.add(in.at, tooLong)
 		return
+	}
+	if name == ".git" && in.at != "." {
+		s.repository(s.root + "/" + in.at)
 	}
 	if e.IsDir() {
 		if child.at == ".git" && s.git {
@@ -222,15 +216,14 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		return
 	}
 	who := cmp.Or(tool.Acts(child.as, e.Type(), in.among, child.how != ""), in.led)
-	link := e.Type()&fs.ModeSymlink != 0
-	s.leadsFrom(dir, name, child.at, child.as, link, who)
 	var there string
-	if to, err := beneath.ReadLink(dir, name); link && err == nil {
-		var leads string
-		leads, there = s.outside.leads(child.at, to)
-		if who == "" || leads != "" && tool.Rank(who) >= tool.ByThemselves {
-			who = leads // "build" is also a name of Bazel's
-		}
+	switch {
+	case e.Type()&fs.ModeSymlink != 0:
+		who, there = s.link(dir, name, child, who)
+	case name == "commondir":
+		s.common(dir, name, in.at)
+	case (name == "config" || name == "config.worktree") && in.at != ".git" && tool.Who(child.as) == tool.Who(".git/config"):
+		s.settings(s.root+"/"+path.Dir(in.at), s.root+"/"+in.at)
 	}
 	if who == "" {
 		if who, state := Deceives(dir, name, child.at, child.as, s.top); who != "" {

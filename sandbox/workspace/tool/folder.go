@@ -87,6 +87,9 @@ func formOf(in string) *form {
 	}
 }
 
+// HasForm reports whether git's usual commands leave a file at the path in git's folder.
+func HasForm(in string) bool { return formOf(in) != nil }
+
 // inGit returns where in git's folder the path is, or "".
 func inGit(at string) string {
 	i := strings.Index(strings.ToLower("/"+at), "/.git/")

@@ -1,9 +1,7 @@
 package tool
 
 import (
-	"maps"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -14,26 +12,27 @@ const (
 	maxNames    = 10_000
 )
 
-// Names are the paths in a folder that the settings of the folder's repository name, such as that
-// of hooks, of a file that they include, with what that names, or of a filter's program. A path
-// stands for all that is below it.
-type Names struct {
-	paths map[string]bool
-	// More is set if the settings name more paths than are kept.
-	More bool
+// Repository is where git finds the settings of a repository, and what these name. The paths are
+// absolute, and not clean: a name of them may be a link.
+type Repository struct {
+	// Top is the folder in which git runs commands.
+	Top string
+	// Settings are its files of settings.
+	Settings []string
 }
 
-// NamedByGit returns the paths that the settings in git's folder, which is at the path git in the
-// folder root, name in root, which is a real path. read returns the content of the file at a path
-// in root, or what can be had of it.
-func NamedByGit(root, home, git string, read func(at string) string) Names {
-	n := Names{paths: map[string]bool{}}
-	files := []string{path.Join(git, "config"), path.Join(git, "config.worktree")}
-	own, tree := len(files), path.Dir(git)
+// Named calls each with the paths that the settings name, such as that of hooks, of a file that
+// they include, with what that names, or of a filter's program. A path stands for all that is below
+// it, and need not exist. read returns the content of a file, or what can be had of it. Named
+// returns false if there are more paths than are looked at: an agent may have written the settings.
+func (r Repository) Named(home string, read func(at string) string, each func(at string, included bool)) bool {
+	seen := map[string]bool{}
+	files := slices.Clone(r.Settings)
+	tops := []string{r.Top}
 	for _, file := range files {
 		for line := range strings.Lines(read(file)) {
 			if key, value, _ := strings.Cut(line, "="); isWorktree(key) {
-				tree = path.Join(git, unquoted(value))
+				tops = append(tops, from(above(file), unquoted(value)))
 			}
 		}
 	}
@@ -46,42 +45,46 @@ func NamedByGit(root, home, git string, read func(at string) string) Names {
 			if isWorktree(key) {
 				continue // what is in there is not git's
 			}
-			includes := i < own && strings.EqualFold(strings.TrimSpace(key), "path")
+			includes := i < len(r.Settings) && strings.EqualFold(strings.TrimSpace(key), "path")
 			for _, word := range append(strings.FieldsFunc(line, between), unquoted(value)) {
+				if below, ok := strings.CutPrefix(word, "~/"); ok {
+					word = home + "/" + below
+				}
 				if word == "" {
 					continue
 				}
-				if below, ok := strings.CutPrefix(word, "~/"); ok {
-					word = path.Join(home, below)
-				}
-				word = strings.TrimPrefix(word, root+"/")
-				for _, base := range []string{path.Dir(git), tree, path.Dir(files[i])} {
-					p := path.Join(base, word)
-					if p == "." || !filepath.IsLocal(p) || n.paths[p] {
+				for _, in := range append(tops, above(files[i])) {
+					at := from(in, word)
+					if seen[at] {
 						continue
 					}
-					if includes {
-						files = append(files, p)
+					if seen[at] = true; includes {
+						files = append(files, at)
 					}
-					// What is in .git is named by itself, and what git writes is no hook.
-					in, own := strings.CutPrefix(p, git+"/")
-					if includes || !own || path.Base(git) != ".git" && formOf(in) == nil {
-						n.paths[p] = true
-					}
-					if len(n.paths) > maxNames || len(files) > maxIncluded {
-						n.More = true
-						return n
+					if each(at, includes); len(seen) > len(tops)*2*maxNames || len(files) > len(tops)*2*maxIncluded {
+						return false
 					}
 				}
 			}
 		}
 	}
-	return n
+	return true
 }
 
 // isWorktree reports whether the key of a setting is that of the folder in which a submodule's
 // hooks run.
 func isWorktree(key string) bool { return strings.EqualFold(strings.TrimSpace(key), "worktree") }
+
+// from returns the path, which may be relative to the folder in. It is not clean.
+func from(in, to string) string {
+	if path.IsAbs(to) {
+		return to
+	}
+	return in + "/" + to
+}
+
+// above returns the folder of an absolute path that is not clean.
+func above(at string) string { return at[:strings.LastIndex(at, "/")] }
 
 // unquoted is a value as git reads it, but for comments: a path may have blanks, and quotes may be
 // anywhere in it.
@@ -91,12 +94,6 @@ func unquoted(value string) string {
 
 // between reports whether the character ends a word of a line of settings.
 func between(r rune) bool { return strings.ContainsRune(" \t\r\n\"'=;|&()!<>", r) }
-
-// Paths returns the paths that the settings name, in their order.
-func (n Names) Paths() []string { return slices.Sorted(maps.Keys(n.paths)) }
-
-// Has reports whether the settings name the path itself.
-func (n Names) Has(at string) bool { return n.paths[at] }
 
 // Unsearched reports whether only names decide about a file: package managers put thousands there,
 // which are nobody's own, or a list of hashes.

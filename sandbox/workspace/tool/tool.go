@@ -166,6 +166,33 @@ func Among(name string, in bool) bool {
 	return !strings.EqualFold(name, ".git") && (in || slices.Contains(packages, name))
 }
 
+// Within reports whether what is at the path is among packages.
+func Within(at string) (among bool) {
+	for name := range strings.SplitSeq(at, "/") {
+		among = Among(name, among)
+	}
+	return among
+}
+
+// Begins returns the end of the path, a folder's, that is the beginning of a known path, as ".hg" is
+// of ".hg/hgrc", and who acts on what is in there. Otherwise the end is "".
+func Begins(at string) (end, who string) {
+	names := strings.Split(at, "/")
+	for i := range names {
+		lower := strings.Split(strings.ToLower(strings.Join(names[i:], "/")), "/")
+		rank := len(tools)
+		for _, p := range patterns()[lower[0]] {
+			if len(p.names) > len(lower) && p.rank < rank && (&pattern{names: p.names[:len(lower)]}).matches(lower) {
+				rank = p.rank
+			}
+		}
+		if rank < len(tools) {
+			return strings.Join(names[i:], "/"), tools[rank].who
+		}
+	}
+	return "", ""
+}
+
 // Commands reports whether git takes commands from what a repository has under the name.
 func Commands(name string) bool { return Who(".git/"+name) != "" || Who(".git/"+name+"/x") != "" }
 

@@ -72,17 +72,35 @@ func TestEveryTool(t *testing.T) {
 // TestNamesWithBlanks: a path that git's settings name may have blanks and quotes.
 func TestNamesWithBlanks(t *testing.T) {
 	t.Parallel()
-	n := NamedByGit("/w", "/home/me", ".git", func(at string) string {
-		if at != ".git/config" {
+	var named []string
+	all := Repository{Top: "/w", Settings: []string{"/w/.git/config"}}.Named("/home/me", func(at string) string {
+		if at != "/w/.git/config" {
 			return ""
 		}
 		return "[core]\n\thooksPath = my hooks\n[x]\n\ty = ho\"ok\"s2\n[filter \"a\"]\n\tclean = tools/x.sh\n" +
 			"[include]\n\tpath = \"a\\\"b\"\n"
-	})
-	for _, at := range []string{"my hooks", "hooks2", "tools/x.sh", `a"b`} {
-		require.True(t, n.Has(at), at)
+	}, func(at string, _ bool) { named = append(named, at) })
+	require.True(t, all)
+	for _, at := range []string{"/w/my hooks", "/w/hooks2", "/w/tools/x.sh", `/w/a"b`} {
+		require.Contains(t, named, at)
 	}
-	require.False(t, n.Has("another"))
+	require.NotContains(t, named, "/w/another")
+}
+
+// TestBegins: a folder that is the beginning of what a program takes commands from is known.
+func TestBegins(t *testing.T) {
+	t.Parallel()
+	for at, want := range map[string]string{
+		".hg": ".hg", "a/.JJ": ".JJ", "x/.github": ".github", "sub/.config/mise": "mise", "sub/.config": ".config",
+		"tools": "tools", ".vscode": "", "src": "", "a/b": "", "Makefile": "",
+	} {
+		begins, who := Begins(at)
+		require.Equal(t, want, begins, at)
+		require.Equal(t, want != "", who != "", at)
+	}
+	require.True(t, Within("a/node_modules/x"))
+	require.False(t, Within("a/node_modules/x/.git"))
+	require.False(t, Within("a/x"))
 }
 
 func TestWho(t *testing.T) {
