@@ -15,6 +15,7 @@ import (
 	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/objects"
 	"github.com/postern/postern/sandbox/workspace/tool"
+	"github.com/postern/postern/sandbox/workspace/way"
 )
 
 // Kind says what happens to a path.
@@ -79,6 +80,7 @@ func (r *Run) Changes(visit func(Change) error) error {
 		run: r, visit: visit, hidden: map[string]bool{}, bare: map[string]bool{},
 		upper: tree{upper}, host: tree{host},
 	}
+	w.ways = w.newWays()
 	for _, path := range append(r.seen.hidden, r.Hidden...) {
 		w.hidden[path] = true
 	}
@@ -94,6 +96,7 @@ type walker struct {
 	hidden map[string]bool
 	// upper and host are the whole trees.
 	upper, host tree
+	ways        []*way.Folder
 	// bare are the folders by their paths, and whether git takes each for its own.
 	bare map[string]bool
 	// ended is the error of visit, after which nothing is visited.
@@ -313,8 +316,8 @@ func (w *walker) change(at, name string, upper *os.File, is, was *beneath.Entry)
 			note("it has several names; each becomes a file of its own")
 		}
 	case unix.S_IFLNK:
-		if to, err := beneath.ReadLink(upper, name); err == nil && leavesFolder(at, to) {
-			note("it leads out of the folder")
+		if to, err := beneath.ReadLink(upper, name); err == nil {
+			c.Notes = append(c.Notes, w.link(at, to)...)
 		}
 	case unix.S_IFDIR:
 	default:
@@ -385,15 +388,4 @@ func gitMode(e *beneath.Entry) string {
 		perm = 0
 	}
 	return fmt.Sprintf("%s%03o", cmp.Or(kinds[e.Kind], "???"), perm)
-}
-
-// leavesFolder reports whether a link at the path leads out of the working directory, as far as its
-// text says.
-func leavesFolder(at, to string) bool {
-	if path.IsAbs(to) {
-		return true
-	}
-	dir, _ := parent(at)
-	to = path.Join(dir, to)
-	return to == ".." || strings.HasPrefix(to, "../")
 }

@@ -33,18 +33,6 @@ func TestVisible(t *testing.T) {
 	}
 }
 
-// TestLeavesFolder: a link is one out of the folder if its text says so.
-func TestLeavesFolder(t *testing.T) {
-	t.Parallel()
-	for link, leaves := range map[[2]string]bool{
-		{"a", "/x"}: true, {"a", ".."}: true, {"a", "../x"}: true, {"d/a", "../../x"}: true, {"d/a", "../.."}: true,
-		{"a", "x/../../y"}: true, {"a", "..x"}: false, {"d/a", "../x"}: false, {"d/a", ".."}: false, {"a", "x"}: false,
-		{"d/e/a", "../../x"}: false, {"a", ""}: false,
-	} {
-		require.Equal(t, leaves, leavesFolder(link[0], link[1]), link)
-	}
-}
-
 // TestSelected: a path selects what is at it or below, and the folders that are made on the way.
 func TestSelected(t *testing.T) {
 	t.Parallel()
