@@ -3,6 +3,7 @@
 package advice
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,4 +79,11 @@ func Path(path string) string {
 		return "~/" + hostpath.Quote(rest)
 	}
 	return hostpath.Quote(path)
+}
+
+// Unnameable returns a line that removes what in the folder has a path, from there, of more than
+// most bytes: nobody can name it otherwise.
+func Unnameable(folder string, most int) string {
+	return fmt.Sprintf("cd %s && LC_ALL=C find . -depth -regextype posix-extended -regex '.{%d,}' -delete",
+		Path(folder), most+len("./")+1)
 }

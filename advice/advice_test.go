@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -56,4 +57,38 @@ func TestLines(t *testing.T) {
 		require.Equal(t, filepath.Clean(path), string(out))
 	}
 	require.Equal(t, "postern allow '*.x.test' --file ~/s.yaml", About(home+"/s.yaml", "allow", "*.x.test"))
+}
+
+// TestUnnameable: the line removes what nobody can name, and nothing else.
+func TestUnnameable(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a b")
+	name := "\xff\n" + strings.Repeat("n", 248)
+	shell := func(line string) {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), "sh", "-ec", line).CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "keep", strings.Repeat("k", 90)), 0o700))
+	for i, c := range []string{"a", "b"} { // 4095 bytes can be named, and no more
+		shell("cd '" + dir + "'; for i in $(seq 16); do n=$(printf %0254d 0 | tr 0 " + c + "); mkdir $n; cd -P $n; done; " +
+			"touch " + strings.Repeat(c, 15+i))
+	}
+	shell("cd '" + dir + "'; for i in $(seq 18); do mkdir '" + name + "'; cd -P '" + name + "'; done; touch x")
+	shell(Unnameable(dir, 4095))
+	var long, kept int
+	shell("cd '" + dir + "'; find . -depth -print0 > ../found")
+	found, err := os.ReadFile(filepath.Join(dir, "../found"))
+	require.NoError(t, err)
+	for at := range strings.SplitSeq(strings.TrimSuffix(string(found), "\x00"), "\x00") {
+		if at = strings.TrimPrefix(at, "./"); len(at) > 4095 {
+			long++
+		}
+		if len(at) == 4095 {
+			kept++
+		}
+	}
+	require.Zero(t, long)
+	require.Equal(t, 1, kept)
+	require.DirExists(t, filepath.Join(dir, "keep", strings.Repeat("k", 90)))
 }

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern/postern/advice"
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/sandbox/leak"
 	"github.com/postern/postern/sandbox/workspace/beneath"
@@ -85,7 +86,7 @@ func (s Search) Secrets(ctx context.Context, folder string) (*Found, error) {
 		return nil, fmt.Errorf("look for secret files: %w", err)
 	}
 	defer root.Close()
-	f := &finder{Search: s, ctx: ctx, linked: map[uint64]string{}}
+	f := &finder{Search: s, folder: folder, ctx: ctx, linked: map[uint64]string{}}
 	cache, err := s.cache(root)
 	if err == nil {
 		f.clean, err = leak.OpenClean(cache, time.Now())
@@ -126,8 +127,9 @@ func (s Search) cache(folder *os.File) (string, error) {
 type finder struct {
 	Search
 	Found
-	ctx   context.Context
-	clean *leak.Clean
+	folder string
+	ctx    context.Context
+	clean  *leak.Clean
 	// linked are hidden files that have several names: by inode, one that is hidden.
 	linked map[uint64]string
 	hidden map[string]bool
@@ -145,7 +147,8 @@ func (f *finder) each(dir *os.File, at string, visit func(name, child string, e 
 		}
 		child := path.Join(at, name)
 		if len(child) > beneath.MaxPath {
-			return fmt.Errorf("%s...: the path is longer than %d bytes", visible.Quote(child[:100]), beneath.MaxPath)
+			return fmt.Errorf("%s...: the path is longer than %d bytes: remove what has such a path with `%s`", visible.Quote(child[:100]), beneath.MaxPath,
+				advice.Unnameable(f.folder, beneath.MaxPath))
 		}
 		e, err := beneath.Look(dir, name)
 		if err == nil && e != nil { // else removed meanwhile

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -232,4 +233,25 @@ func real(t *testing.T) string {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
 	return dir
+}
+
+// TestPathsThatNobodyCanName: who meets one is told how to remove it.
+func TestPathsThatNobodyCanName(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	look := func() error {
+		_, err := Search{}.Secrets(t.Context(), dir)
+		return err
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-ec",
+		"n=$(printf %0250d 0); for i in $(seq 18); do mkdir $n; cd -P $n; done")
+	cmd.Dir = dir
+	require.NoError(t, cmd.Run())
+	err = look()
+	require.ErrorContains(t, err, "remove what has such a path with `")
+	_, line, _ := strings.Cut(err.Error(), "`cd ")
+	line, _, _ = strings.Cut(line, "`")
+	require.NoError(t, exec.CommandContext(t.Context(), "sh", "-ec", "cd "+line).Run())
+	require.NoError(t, look())
 }

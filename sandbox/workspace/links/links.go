@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern/postern/advice"
 )
 
 // Copied says what was copied.
@@ -43,7 +45,7 @@ func Own(ctx context.Context, folder string, alone func(at string) bool, progres
 		return Copied{}, fmt.Errorf("look for files with names outside of %s: %w", folder, err)
 	}
 	defer root.Close()
-	w := walk{ctx: ctx, alone: alone, names: map[file][]name{}}
+	w := walk{folder: folder, ctx: ctx, alone: alone, names: map[file][]name{}}
 	if err := w.below(root, "."); err != nil {
 		return Copied{}, &RefusedError{Folder: folder, Err: err}
 	}
@@ -123,6 +125,7 @@ const (
 // walk finds all files that have several names. It has count of these names, and their paths take
 // bytes.
 type walk struct {
+	folder       string
 	ctx          context.Context //nolint:containedctx // of one call
 	alone        func(at string) bool
 	names        map[file][]name
@@ -160,7 +163,7 @@ func (w *walk) one(dir *os.File, in, at string) error {
 	case err != nil:
 		return fmt.Errorf("look at %q: %w", at, err)
 	case kind == unix.S_IFDIR:
-		return w.folder(dir, in, at)
+		return w.enter(dir, in, at)
 	case kind == unix.S_IFREG && st.Nlink > 1:
 		w.count++
 		if w.bytes += len(at); w.count > mostNames || w.bytes > mostBytes {
@@ -175,10 +178,11 @@ func (w *walk) one(dir *os.File, in, at string) error {
 	return nil
 }
 
-// folder looks at everything in a folder of the open one.
-func (w *walk) folder(dir *os.File, in, at string) error {
+// enter looks at everything in a folder of the open one.
+func (w *walk) enter(dir *os.File, in, at string) error {
 	if len(at) >= unix.PathMax {
-		return fmt.Errorf("the path of %q... is longer than the kernel takes", at[:100])
+		return fmt.Errorf("the path of %q... is longer than the kernel takes: remove what has such a path with `%s`", at[:100],
+			advice.Unnameable(w.folder, unix.PathMax-1))
 	}
 	below, leave, err := enter(dir, in)
 	switch {

@@ -7,7 +7,9 @@ import (
 	"io"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -279,4 +281,25 @@ func BenchmarkOwn(b *testing.B) {
 			b.ReportMetric(float64(cpu(after)-cpu(before))/float64(b.N)/1e6, "CPU-ms/op")
 		})
 	}
+}
+
+// TestPathsThatNobodyCanName: who meets one is told how to remove it.
+func TestPathsThatNobodyCanName(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	look := func() error {
+		_, err := Own(t.Context(), dir, func(string) bool { return false }, func(Copied) {})
+		return err
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-ec",
+		"n=$(printf %0250d 0); for i in $(seq 18); do mkdir $n; cd -P $n; done")
+	cmd.Dir = dir
+	require.NoError(t, cmd.Run())
+	err = look()
+	require.ErrorContains(t, err, "remove what has such a path with `")
+	_, line, _ := strings.Cut(err.Error(), "`cd ")
+	line, _, _ = strings.Cut(line, "`")
+	require.NoError(t, exec.CommandContext(t.Context(), "sh", "-ec", "cd "+line).Run())
+	require.NoError(t, look())
 }
