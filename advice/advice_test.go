@@ -71,8 +71,8 @@ func TestUnnameable(t *testing.T) {
 	}
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "keep", strings.Repeat("k", 90)), 0o700))
 	for i, c := range []string{"a", "b"} { // 4095 bytes can be named, and no more
-		shell("cd '" + dir + "'; for i in $(seq 16); do n=$(printf %0254d 0 | tr 0 " + c + "); mkdir $n; cd -P $n; done; " +
-			"touch " + strings.Repeat(c, 15+i))
+		shell("cd '" + dir + "'; n=$(printf %0254d 0 | tr 0 " + c + "); " +
+			"for i in $(seq 16); do mkdir $n; cd -P $n; done; touch " + strings.Repeat(c, 15+i))
 	}
 	shell("cd '" + dir + "'; for i in $(seq 18); do mkdir '" + name + "'; cd -P '" + name + "'; done; touch x")
 	shell(Unnameable(dir, 4095))

@@ -278,7 +278,10 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			why:   "it knows nothing of what it keeps",
 		},
 		{
-			from: "sandbox/workspace/since", only: []string{"visible", "sandbox/wire", "sandbox/workspace/tool", "hostpath"},
+			from: "sandbox/workspace/since", only: []string{
+				"visible", "sandbox/wire", "hostpath",
+				"sandbox/workspace/tool", "sandbox/workspace/beneath", "sandbox/workspace/way",
+			},
 			never: []string{"github.com"}, why: "it looks at what an agent wrote before a command starts and after its end",
 		},
 		{

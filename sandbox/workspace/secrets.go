@@ -147,8 +147,8 @@ func (f *finder) each(dir *os.File, at string, visit func(name, child string, e 
 		}
 		child := path.Join(at, name)
 		if len(child) > beneath.MaxPath {
-			return fmt.Errorf("%s...: the path is longer than %d bytes: remove what has such a path with `%s`", visible.Quote(child[:100]), beneath.MaxPath,
-				advice.Unnameable(f.folder, beneath.MaxPath))
+			return fmt.Errorf("%s...: the path is longer than %d bytes: remove what has such a path with `%s`",
+				visible.Quote(child[:100]), beneath.MaxPath, advice.Unnameable(f.folder, beneath.MaxPath))
 		}
 		e, err := beneath.Look(dir, name)
 		if err == nil && e != nil { // else removed meanwhile

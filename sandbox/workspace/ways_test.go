@@ -35,7 +35,8 @@ func TestLinksThatLeadOut(t *testing.T) {
 		"p/q/r/d": "../../..", "out": "p/q/r/d/../thesis", "again": "p/q/r/d/../../thesis", "by": "up/thesis",
 		"abs": "/etc/passwd", "dots": "mine/../../thesis", "late": "later/../../thesis",
 		"in": "p/q/r/d/file", "round": "../" + filepath.Base(l.host) + "/file", "own": l.host + "/file",
-		"near": "mine/../file", "now": "opaque/up/z", "then": "was/file", "b": "deep/a/b/../../../file", "old": "gone/../file",
+		"near": "mine/../file", "now": "opaque/up/z", "then": "was/file",
+		"b": "deep/a/b/../../../file", "old": "gone/../file",
 		"way": "here/../up", ".hg": "sub", "sub2/.JJ": "../sub",
 	} {
 		link(l.layer, at, to)

@@ -181,8 +181,8 @@ func (w *walk) one(dir *os.File, in, at string) error {
 // enter looks at everything in a folder of the open one.
 func (w *walk) enter(dir *os.File, in, at string) error {
 	if len(at) >= unix.PathMax {
-		return fmt.Errorf("the path of %q... is longer than the kernel takes: remove what has such a path with `%s`", at[:100],
-			advice.Unnameable(w.folder, unix.PathMax-1))
+		return fmt.Errorf("the path of %q... is longer than the kernel takes: remove what has such a path with `%s`",
+			at[:100], advice.Unnameable(w.folder, unix.PathMax-1))
 	}
 	below, leave, err := enter(dir, in)
 	switch {

@@ -27,9 +27,9 @@ const hook = `p() { mkdir -p "$(dirname "$1")"; printf '#!/bin/sh\ntouch "$MARK"
 // commit makes a repository with a commit.
 const commit = "git init -q; git commit -q --allow-empty -m a; "
 
-// attacks are how an agent has a person's program run its own, by a way that is not in the names. in
-// is the folder of the agent. A person does person before, agent what the agent does, and then runs
-// what leaves the mark.
+// attacks are how an agent has a person's program run its own, by a way that is not in the names.
+// in is the folder of the agent. A person does person before, agent is what the agent does, and
+// runs is what leaves the mark then.
 var attacks = map[string]struct {
 	in, person, agent, runs string
 	named                   []string
@@ -56,7 +56,8 @@ var attacks = map[string]struct {
 		[]string{"a/b", "x/hooks/post-checkout"},
 	},
 	"an alias through a person's link": {
-		".", "git init -q; git config alias.rel '!sh ops/rel.sh'; mkdir tooling; touch tooling/rel.sh; ln -s tooling ops",
+		".", "git init -q; git config alias.rel '!sh ops/rel.sh'; mkdir tooling; " +
+			"touch tooling/rel.sh; ln -s tooling ops",
 		"p tooling/rel.sh", "git rel || :",
 		[]string{"tooling/rel.sh"},
 	},
@@ -102,7 +103,8 @@ var attacks = map[string]struct {
 		[]string{"wt/fsm"},
 	},
 	"a file that the settings above include": {
-		"r/src", "git init -q r; cd r; mkdir src; git config include.path ../more; git config -f more core.fsmonitor src/fsm",
+		"r/src", "git init -q r; cd r; mkdir src; git config include.path ../more; " +
+			"git config -f more core.fsmonitor src/fsm",
 		"p fsm", "cd ..; git status -s",
 		[]string{"fsm"},
 	},

@@ -222,7 +222,8 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		who, there = s.link(dir, name, child, who)
 	case name == "commondir":
 		s.common(dir, name, in.at)
-	case (name == "config" || name == "config.worktree") && in.at != ".git" && tool.Who(child.as) == tool.Who(".git/config"):
+	case (name == "config" || name == "config.worktree") && in.at != ".git" &&
+		tool.Who(child.as) == tool.Who(".git/config"):
 		s.settings(s.root+"/"+path.Dir(in.at), s.root+"/"+in.at)
 	}
 	if who == "" {

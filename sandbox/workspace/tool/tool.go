@@ -174,8 +174,8 @@ func Within(at string) (among bool) {
 	return among
 }
 
-// Begins returns the end of the path, a folder's, that is the beginning of a known path, as ".hg" is
-// of ".hg/hgrc", and who acts on what is in there. Otherwise the end is "".
+// Begins returns the end of the path, a folder's, that is the beginning of a known path, as ".hg"
+// is of ".hg/hgrc", and who acts on what is in there. Otherwise the end is "".
 func Begins(at string) (end, who string) {
 	names := strings.Split(at, "/")
 	for i := range names {
