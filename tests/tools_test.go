@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/postern/postern/audit"
+	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/tests/fleet"
 )
 
@@ -189,6 +190,9 @@ func TestTools(t *testing.T) {
 				require.Regexp(t, `^done$|^(?s:.*) topic `, s.Text)
 			}
 		}
+		unsaid, err := os.ReadDir(run.Unsaid(filepath.Join(filepath.Dir(p.dir), "home")))
+		require.NoError(t, err)
+		require.Empty(t, unsaid, "no tool is taken for a command that was killed")
 		require.Equal(t, "one", p.host(p.work, "cat app/f"))
 		require.NoFileExists(t, filepath.Join(p.work, "app/sub/.git"), "submodules are not cloned")
 

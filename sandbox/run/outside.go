@@ -27,7 +27,7 @@ const leftOpen = time.Second
 // The program may not be one that an agent may write, and neither may what its command names. When
 // Outside returns, nothing of the program's process group is left.
 func (t *Tools) Outside(ctx context.Context, of *tool.Tool, input []byte) (said []byte, status int, err error) {
-	ctx, cancel, done, err := t.begin(ctx)
+	ctx, cancel, done, err := t.enter(ctx)
 	if err != nil {
 		return nil, 0, err
 	}

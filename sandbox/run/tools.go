@@ -31,6 +31,8 @@ type Tools struct {
 	Listener net.Listener
 
 	spec *sandbox.Spec
+	// begin is called before each command of git's starts: files are protected here, too.
+	begin func() error
 	// folder has the socket. held is locked until Close: it says that the folder is in use.
 	folder string
 	held   *os.File
@@ -54,7 +56,7 @@ func (p *Prepared) listenForTools(r *Request, in *view.Input, agent *plan.Agent)
 		return nil
 	}
 	t := newTools(p.Spec)
-	t.Git, t.Own = agent.Git, agent.Tools
+	t.Git, t.Own, t.begin = agent.Git, agent.Tools, p.lost
 	if err := t.listen(r.Home.ToolsDir()); err != nil {
 		return fmt.Errorf("listen for the agent's tools: %w", err)
 	}
@@ -165,9 +167,9 @@ var ErrTooMuch = errors.New("it says too much")
 // ErrClosed means that the agent has no tools any more.
 var ErrClosed = errors.New("the agent's tools have ended")
 
-// begin begins a tool, which the end of the run cancels. The caller calls done when nothing of it
+// enter begins a tool, which the end of the run cancels. The caller calls done when nothing of it
 // is left.
-func (t *Tools) begin(ctx context.Context) (_ context.Context, cancel context.CancelCauseFunc, done func(), err error) {
+func (t *Tools) enter(ctx context.Context) (_ context.Context, cancel context.CancelCauseFunc, done func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed.Err() != nil {
@@ -186,7 +188,7 @@ func (t *Tools) begin(ctx context.Context) (_ context.Context, cancel context.Ca
 // Run runs a command in a sandbox of its own, with the agent's folder as its current one. It
 // returns at most most bytes of what the command says, and its exit status. Other ends are errors.
 func (t *Tools) Run(ctx context.Context, most int, command ...string) (said []byte, status int, err error) {
-	ctx, cancel, done, err := t.begin(ctx)
+	ctx, cancel, done, err := t.enter(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -207,8 +209,8 @@ func (t *Tools) Run(ctx context.Context, most int, command ...string) (said []by
 	}()
 	spec := *t.spec
 	spec.Command, spec.Stdin, spec.Stdout, spec.Stderr = command, nil, write, write
-	// These are for the agent's own command alone. Begin stays: files are protected here, too.
-	spec.Files, spec.Published, spec.Tools, spec.End = nil, nil, false, nil
+	// These are for the agent's own command alone, and so is what its Begin notes.
+	spec.Files, spec.Published, spec.Tools, spec.End, spec.Begin = nil, nil, false, nil, t.begin
 	result, err := sandbox.Run(ctx, &spec)
 	write.Close()
 	<-all

@@ -6,9 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/sandbox/workspace/begun"
 )
 
 // TestSayTools: what is there when before returns is not named, and what is written from then on
@@ -31,6 +34,36 @@ func TestSayTools(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, left, "it is said")
 	require.Equal(t, "postern: look before you use it: Makefile (a build runs commands from it)\n", out.String())
+}
+
+// TestSeveralKilled: what several killed commands wrote in a folder is said once, from where the
+// first began, and so is which folder it is.
+func TestSeveralKilled(t *testing.T) {
+	t.Parallel()
+	dir, notes := t.TempDir(), t.TempDir()
+	write := func(name string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+	}
+	for _, name := range []string{".envrc", "Makefile", "setup.py"} {
+		were, err := findTools(dir)
+		require.NoError(t, err)
+		note, err := begun.Begin(notes, dir, were)
+		require.NoError(t, err)
+		write(name)
+		note.Close()
+	}
+	var status, scan bytes.Buffer
+	nameUnsaid(&status, notes)
+	require.Equal(t, 1, strings.Count(status.String(), "\n"), status.String())
+	sayUnsaid(&scan, notes, dir)
+	require.Regexp(t, "^postern: the command that began in "+dir+" on [0-9: -]+ was killed, and this is what it "+
+		"would have said:\n"+
+		"postern: look before you use it: .envrc \\(a shell may load it\\)\n"+
+		"postern: look before you use it: Makefile, setup.py \\(a build runs commands from it\\)\n"+
+		"postern: 2 later commands were killed there, too: what was written then is in these lines\n$", scan.String())
+	left, err := os.ReadDir(notes)
+	require.NoError(t, err)
+	require.Empty(t, left)
 }
 
 // TestKilledSaysLater (F6): what a command wrote is said by the next one in the folder, if `postern

@@ -363,38 +363,50 @@ func told(out io.Writer, note *begun.Note, err error) {
 }
 
 // sayUnsaid says what earlier commands that could write the folder did not say at their end, as
-// they were killed, or the machine was.
+// they were killed, or the machine was. It looks once: what is other than when the first of them
+// began is what any of them wrote, or the person.
 func sayUnsaid(out io.Writer, notes, folder string) {
+	count := 0
+	var failed error // why nobody was told
 	err := begun.Unsaid(notes, func(note *begun.Note) {
 		if !note.Of(folder) {
 			note.Close()
 			return
 		}
-		tidy(out, notes, folder)
-		lines := []string{
-			visible.Sprintf("postern: %s was killed, and this is what it would have said:\n", ended(note)),
+		if count++; count == 1 {
+			tidy(out, notes, folder)
+			failed = sayOne(out, folder, note)
 		}
-		var were since.Tools // what cannot be read was not there, and all is named
-		if err := note.Were(&were); err != nil {
-			visible.Error(out, "postern:", err)
-		}
-		now, err := findTools(folder)
-		switch since := now.Since(were); {
-		case err != nil:
-			visible.Error(out, "postern:", err)
-			note.Close()
-			return
-		case len(since) > 0:
-			lines = append(lines, changed(since)...)
-		default:
-			lines = append(lines, "postern: nothing that a program here runs by itself has changed since it began\n")
-		}
-		_, err = io.WriteString(out, strings.Join(lines, ""))
-		told(out, note, err)
+		told(out, note, failed)
 	})
 	if err != nil {
 		visible.Error(out, "postern:", err)
 	}
+	if later := count - 1; later > 0 && failed == nil {
+		visible.Printf(out, "postern: %s killed there, too: what was written then is in these lines\n",
+			plural(later, "later command was", "later commands were"))
+	}
+}
+
+// sayOne says what is other than the note has it. The error says why nobody was told.
+func sayOne(out io.Writer, folder string, note *begun.Note) error {
+	lines := []string{visible.Sprintf("postern: %s was killed, and this is what it would have said:\n", ended(note))}
+	var were since.Tools // what cannot be read was not there, and all is named
+	if err := note.Were(&were); err != nil {
+		visible.Error(out, "postern:", err)
+	}
+	now, err := findTools(folder)
+	if err != nil {
+		visible.Error(out, "postern:", err)
+		return err
+	}
+	if since := now.Since(were); len(since) > 0 {
+		lines = append(lines, changed(since)...)
+	} else {
+		lines = append(lines, "postern: nothing that a program here runs by itself has changed since it began\n")
+	}
+	_, err = io.WriteString(out, strings.Join(lines, ""))
+	return err
 }
 
 // tidy removes what a killed command has left in the folder in the place of files that it was not
@@ -418,19 +430,27 @@ func ended(note *begun.Note) string {
 		note.At.Local().Format(time.DateTime))
 }
 
-// NameUnsaid names the folders in which a command was killed: nobody was told what it wrote.
+// NameUnsaid names the folders in which commands were killed: nobody was told what they wrote.
 func NameUnsaid(out io.Writer) {
 	base, err := hostpath.StateFolder()
-	if err == nil {
-		err = begun.Unsaid(run.Unsaid(base), func(note *begun.Note) {
-			defer note.Close()
-			if note.Of(note.Folder) {
-				tidy(out, run.Unsaid(base), note.Folder)
-				visible.Printf(out, "warning: %s was killed: what it wrote that programs here run, says %s\n",
-					ended(note), advice.Command("workspace", "scan", note.Folder))
-			}
-		})
+	if err != nil {
+		visible.Error(out, "warning:", err)
+		return
 	}
+	nameUnsaid(out, run.Unsaid(base))
+}
+
+func nameUnsaid(out io.Writer, notes string) {
+	named := map[string]bool{}
+	err := begun.Unsaid(notes, func(note *begun.Note) {
+		defer note.Close()
+		if !named[note.Folder] && note.Of(note.Folder) {
+			named[note.Folder] = true
+			tidy(out, notes, note.Folder)
+			visible.Printf(out, "warning: %s was killed: what it wrote that programs here run, says %s\n",
+				ended(note), advice.Command("workspace", "scan", note.Folder))
+		}
+	})
 	if err != nil {
 		visible.Error(out, "warning:", err)
 	}
