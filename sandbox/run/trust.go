@@ -113,7 +113,8 @@ func installedFrom(folder string) (root string, ok bool, err error) {
 	return root, ok, nil
 }
 
-// anotherFolder advises to run the agent in another folder, or to give a file with several names one.
+// anotherFolder advises to run the agent in another folder. A file with several names should get
+// one instead.
 func (r *Request) anotherFolder(what string, err error) error {
 	writable := (*hostpath.WritableError)(nil)
 	if !errors.As(err, &writable) {
