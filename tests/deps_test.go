@@ -278,6 +278,14 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			why:   "it knows nothing of what it keeps",
 		},
 		{
+			from: "sandbox/run/named",
+			only: []string{
+				"hostpath", "hostpath/places", "sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire",
+				"sandbox/workspace/tool",
+			},
+			why: "it is about settings, whatever is run",
+		},
+		{
 			from: "sandbox/workspace/since", only: []string{
 				"visible", "sandbox/wire", "hostpath",
 				"sandbox/workspace/tool", "sandbox/workspace/beneath", "sandbox/workspace/way",

@@ -14,7 +14,12 @@ var commands = []string{
 	"GIT_EXTERNAL_DIFF", "GIT_PAGER", "GIT_PROXY_COMMAND", "EDITOR", "VISUAL", "SUDO_EDITOR", "PAGER", "MANPAGER",
 	"LESSOPEN", "LESSCLOSE", "BROWSER", "PROMPT_COMMAND", "SHELL", "RUSTC_WRAPPER", "RUSTFLAGS", "CC", "CXX", "GOFLAGS",
 	"NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "MAVEN_OPTS", "GRADLE_OPTS", "PERL5OPT",
-	"RUBYOPT", "LD_AUDIT",
+	"RUBYOPT", "LD_AUDIT", "GIT_CONFIG_PARAMETERS",
+}
+
+// interpreters run the file that comes next on the line.
+var interpreters = []string{
+	"sh", "bash", "dash", "zsh", "python", "python3", "node", "perl", "ruby", "php", "lua", "source",
 }
 
 // gitFiles are where git has its settings, besides where variables say.
@@ -28,6 +33,9 @@ var gitHarmless = []string{
 	"safe.directory", "maintenance.repo", "scalar.repo", "gui.recentrepo", "core.excludesfile", "commit.template",
 	"blame.ignorerevsfile", "mailmap.file", "user.signingkey", "url.", "remote.", "branch.", "color.",
 }
+
+// gitPaths are git's settings that name a folder or file of its own kind, also without a slash.
+var gitPaths = []string{"core.hookspath", "core.attributesfile", "init.templatedir"}
 
 // texts are further files, below a home, in which tools are told of programs and of files that they
 // run, each in a language of its own: whatever path is in there counts. Not here are files in which
@@ -72,6 +80,7 @@ func (p *places) commands(read func(path string) ([]byte, error)) {
 			p.git(file, read, mostIncluded)
 		}
 	}
+	before := len(p.relative)
 	for _, file := range []string{".ssh/config", "/etc/ssh/ssh_config"} {
 		content, err := read(p.belowHome(file))
 		if err != nil {
@@ -84,6 +93,9 @@ func (p *places) commands(read func(path string) ([]byte, error)) {
 			}
 		}
 	}
+	// Most words there are names of hosts and users.
+	paths := slices.DeleteFunc(p.relative[before:], func(n Named) bool { return n.Word })
+	p.relative = p.relative[:before+len(paths)]
 }
 
 // texts adds what the files name that are in no language we know.
@@ -94,12 +106,15 @@ func (p *places) texts(read func(path string) ([]byte, error)) {
 		if err != nil {
 			continue
 		}
-		before := len(p.found)
+		before, named := len(p.found), len(p.relative)
 		for line := range strings.Lines(string(content)) {
 			p.command(path, permissions.ReplaceAllLiteralString(line, ""))
 		}
 		for i := range p.found[before:] {
 			p.found[before+i].Program = slices.Contains(projects, file)
+		}
+		if file != ".npmrc" { // of a text, whatever is like a path may be one
+			p.relative = p.relative[:named]
 		}
 	}
 }
@@ -115,9 +130,14 @@ func (p *places) belowHome(file string) string {
 func (p *places) command(said, line string) {
 	line = p.expand(strings.TrimSpace(line))
 	words := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\"'`=:;,|&<>()!{}", r) })
-	for _, w := range append(words, strings.Trim(line, `"`)) {
-		if w = p.expand(w); filepath.IsAbs(w) {
+	for i, w := range append(words, strings.Trim(line, `"`)) {
+		switch w = p.expand(w); {
+		case filepath.IsAbs(w):
 			p.found = append(p.found, Place{Name: said, Path: filepath.Clean(w), Shared: true})
+		case strings.Contains(w, "/"):
+			p.named(said, w, false, false)
+		case i > 0 && i < len(words) && (strings.Contains(w, ".") || slices.Contains(interpreters, words[i-1])):
+			p.named(said, w, false, true)
 		}
 	}
 }
@@ -163,7 +183,18 @@ func (p *places) git(file string, read func(path string) ([]byte, error), depth 
 func (p *places) gitSetting(said, name, value string) {
 	section, rest, _ := strings.Cut(strings.ToLower(name), ".")
 	key := section + "." + rest[strings.LastIndex(rest, ".")+1:]
-	if !slices.Contains(gitHarmless, key) && !slices.Contains(gitHarmless, section+".") {
-		p.command(said, strings.ReplaceAll(value, `\"`, `"`))
+	if slices.Contains(gitHarmless, key) || slices.Contains(gitHarmless, section+".") {
+		return
+	}
+	value = strings.ReplaceAll(value, `\"`, `"`)
+	p.command(said, value)
+	if slices.Contains(gitPaths, key) {
+		p.named(said, strings.Trim(p.expand(value), `"`), true, false)
+	}
+	// Git runs "git-NAME" for an alias, and "git-credential-NAME" for a helper.
+	for _, prefix := range map[string][]string{"alias": {"git-"}, "credential": {"git-credential-"}}[section] {
+		if strings.Contains(value, "/") {
+			p.command(said, prefix+value)
+		}
 	}
 }

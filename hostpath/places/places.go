@@ -91,7 +91,11 @@ const maven = ".m2/settings.xml"
 // anybody may have written. Places that are where the tools have them without settings are not
 // among them.
 func Of(home string, environ map[string]string, read func(path string) ([]byte, error)) []Place {
-	p := places{home: home, environ: environ}
+	return of(home, environ, read).found
+}
+
+func of(home string, environ map[string]string, read func(path string) ([]byte, error)) *places {
+	p := &places{home: home, environ: environ}
 	for name, value := range environ {
 		if lower := strings.ToLower(name); strings.HasPrefix(lower, npm) {
 			p.variable(name, lower, value)
@@ -126,13 +130,15 @@ func Of(home string, environ map[string]string, read func(path string) ([]byte, 
 	})
 	p.found = slices.Compact(p.found)
 	p.texts(read) // last: the others know the setting's name
-	return p.found
+	return p
 }
 
 type places struct {
 	home    string
 	environ map[string]string
 	found   []Place
+	// relative is what [InEach] returns, before it is sorted.
+	relative []Named
 }
 
 // add adds a place, if its path is absolute: a tool is in another folder each time.
@@ -157,6 +163,9 @@ func (p *places) variable(said, name, value string) {
 			if filepath.IsAbs(path) {
 				p.add(said, filepath.Join(path, b))
 			}
+		}
+		if slices.Contains(loaded, name) {
+			p.named(said, path, true, false)
 		}
 	}
 }

@@ -14,8 +14,10 @@ import (
 
 	"github.com/postern/postern/hostpath"
 	"github.com/postern/postern/plan"
+	"github.com/postern/postern/sandbox/run/named"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/workspace"
+	"github.com/postern/postern/sandbox/workspace/tool"
 	"github.com/postern/postern/visible"
 )
 
@@ -313,4 +315,21 @@ func coreWorktree(config string) (value string) {
 		return ""
 	}
 	return value
+}
+
+// Named returns what settings outside of the folder at the real path name in it: see [named.In].
+func Named(folder string) []tool.Named { return named.In(folder, caller, elsewhere(folder)) }
+
+// elsewhere returns the repository of the working directory, if git's folder is elsewhere.
+func elsewhere(workdir string) (r named.Repository) {
+	g, err := findGit(workdir)
+	if err != nil || g == nil {
+		return r
+	}
+	defer g.close()
+	r.Top = g.top
+	for _, at := range []string{"config", "config.worktree", filepath.Join(g.ownName(), "config.worktree")} {
+		r.Files = append(r.Files, filepath.Join(g.common.Name(), at))
+	}
+	return r
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/postern/postern/plan"
 	"github.com/postern/postern/program"
 	"github.com/postern/postern/sandbox"
+	"github.com/postern/postern/sandbox/run/named"
 	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/wire"
 	"github.com/postern/postern/sandbox/workspace"
@@ -309,9 +310,13 @@ func Prepare(ctx context.Context, r *Request) (p *Prepared, err error) {
 			return nil, err
 		}
 		p.Writes, spec.Begin = true, p.lost
-		p.OnPath = onPath(in.Environ, in.Workdir.Path)
+		p.OnPath = named.OnPath(in.Environ, in.Workdir.Path)
 		p.done = append(p.done, func() { done(made.unprotect) }) // not p, as above
-		if in.Workspace.Protected, err = p.protect(in.Workdir.Path, protect.WorkdirOf(in.Workdir.Path)); err != nil {
+		if err := named.Refuse(in.Workdir.Path, caller, elsewhere(in.Workdir.Path)); err != nil {
+			return nil, err
+		}
+		files := protect.WorkdirOf(in.Workdir.Path).And(named.Protectable(in.Workdir.Path, Named(in.Workdir.Path)))
+		if in.Workspace.Protected, err = p.protect(in.Workdir.Path, files); err != nil {
 			return nil, err
 		}
 	case plan.WorkspaceOverlay, plan.WorkspaceReadOnly:

@@ -244,8 +244,8 @@ func Begin(
 		visible.Println(out, "postern:", visible.Text(p.Git))
 	}
 	for _, on := range p.OnPath[:min(len(p.OnPath), maxShown)] {
-		visible.Printf(out, "postern: %s leads to what the command writes: it runs when you type its name\n",
-			visible.Text(on))
+		visible.Printf(out, "postern: %s leads to what the command writes: it runs when you type its name, or a "+
+			"program looks there\n", visible.Text(on))
 	}
 	if p.Spec.VM != nil && !p.Spec.VM.KVM && !quiet {
 		visible.Println(out, "postern: the virtual machine has no KVM, so it starts and works slowly; "+
@@ -342,7 +342,7 @@ func SayTools(out io.Writer, notes, folder string) (before func() error, after f
 func findTools(folder string) (since.Tools, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), toolsPatience)
 	defer cancel()
-	return since.HostTools(ctx, folder)
+	return since.HostTools(ctx, folder, run.Named(folder)...)
 }
 
 // changed returns lines to print about what [since.Tools.Since] returned.

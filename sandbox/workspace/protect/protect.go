@@ -111,6 +111,15 @@ func WorkdirOf(folder string) Files {
 	return all
 }
 
+// And returns the files with those at the paths, where nothing is made if they are missing.
+func (f Files) And(paths []string) Files {
+	all := slices.Clone(f)
+	for _, at := range paths {
+		all = append(all, Files{{at, nothing}}...)
+	}
+	return all
+}
+
 // Has reports whether the path is that of one of the files, or of a file in one that is a folder.
 func (f Files) Has(at string) bool {
 	return slices.ContainsFunc(f, func(of struct{ path, instead string }) bool {

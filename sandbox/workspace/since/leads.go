@@ -61,7 +61,9 @@ func (s *toolSearch) follow(root *os.File) {
 	for ; s.leads.done < len(s.leads.all) && s.ctx.Err() == nil; s.leads.done++ {
 		to := s.leads.all[s.leads.done]
 		if below, err := beneath.Open(root, to.at, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
-			s.below(below, to)
+			if !to.file {
+				s.below(below, to)
+			}
 			below.Close()
 			continue
 		}
@@ -171,6 +173,17 @@ func (s *toolSearch) read(at string) string {
 	defer f.Close()
 	content, _ := io.ReadAll(io.LimitReader(f, maxHashed))
 	return string(content)
+}
+
+// inRepository notes what settings outside of the folder name in the repository at the path.
+func (s *toolSearch) inRepository(in string) {
+	for _, n := range s.personal {
+		end := s.way.Follow(in, n.Path)
+		for _, link := range end.Links {
+			s.lead(toolFolder{at: link, as: link, led: tool.ByPerson})
+		}
+		s.lead(toolFolder{at: end.In, as: end.In, led: tool.ByPerson, file: !n.Folder})
+	}
 }
 
 // common notes what git runs or takes commands from in the folder to which a commondir leads. A

@@ -86,13 +86,14 @@ const (
 
 // HostTools looks for such files in the host's folder, until ctx ends. The paths are relative to
 // it. An agent may have written anything there, so what was not looked at is one of the Tools.
-func HostTools(ctx context.Context, folder string) (Tools, error) {
+// personal is what settings outside of the folder name in it, and in each repository there.
+func HostTools(ctx context.Context, folder string, personal ...tool.Named) (Tools, error) {
 	root, err := beneath.Folder(folder)
 	if err != nil {
 		return nil, fmt.Errorf("look for files that programs run: %w", err)
 	}
 	defer root.Close()
-	s := toolSearch{ctx: ctx, found: Tools{}, root: root.Name(), top: root}
+	s := toolSearch{ctx: ctx, found: Tools{}, root: root.Name(), top: root, personal: personal}
 	s.workdir(root)
 	return s.found, nil
 }
@@ -105,6 +106,8 @@ type toolSearch struct {
 	size  int
 	git   bool
 	leads leads
+	// personal is what settings outside of the folder name in each repository.
+	personal []tool.Named
 	// root is the folder, and top the same, open. home is the person's, or "".
 	root, home string
 	top        *os.File
@@ -123,6 +126,8 @@ type toolFolder struct {
 	how    string
 	// led says who acts on all that is in it, because a link or settings lead here, or is "".
 	led string
+	// file is true if a folder does not count.
+	file bool
 }
 
 // add adds a file, unless there is more than is kept. Of two who act on it, the more dangerous one
@@ -153,6 +158,7 @@ func (s *toolSearch) workdir(root *os.File) {
 	}
 	s.follow(root)
 	s.below(root, toolFolder{at: ".", as: "."})
+	s.inRepository(".")
 	s.follow(root)
 }
 
@@ -190,6 +196,9 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 	name := e.Name()
 	child := toolFolder{
 		at: path.Join(in.at, name), as: tool.AsGit(in.as, name, bare), among: in.among, how: in.how, led: in.led,
+	}
+	if in.at != "." && (name == ".git" || bare && name == "HEAD") {
+		s.inRepository(in.at)
 	}
 	if bare && tool.Commands(name) {
 		child.how = "repository"

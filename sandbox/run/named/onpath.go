@@ -1,4 +1,4 @@
-package run
+package named
 
 import (
 	"os"
@@ -14,10 +14,10 @@ import (
 // mostLinks bounds the entries of one folder on PATH that are looked at.
 const mostLinks = 10_000
 
-// onPath returns what of the caller's PATH leads into the folder at the real path, in which an
+// OnPath returns what of the caller's PATH leads into the folder at the real path, in which an
 // agent writes: a folder on PATH, or a link in one that is the caller's. A program there runs when
-// its name is typed.
-func onPath(environ []string, folder string) (found []string) {
+// its name is typed. It also returns the relative folders from which programs load code.
+func OnPath(environ []string, folder string) (found []string) {
 	into := func(path string) bool { return through(path, folder) }
 	value := ""
 	for _, v := range environ {
@@ -44,9 +44,20 @@ func onPath(environ []string, folder string) (found []string) {
 			}
 		}
 	}
+	for _, v := range environ {
+		name, value, _ := strings.Cut(v, "=")
+		for _, dir := range filepath.SplitList(value) {
+			if slices.Contains(libraries, name) && !filepath.IsAbs(dir) {
+				found = append(found, hostpath.Quote(dir)+" in "+name+", which is another folder wherever you are")
+			}
+		}
+	}
 	slices.Sort(found)
 	return slices.Compact(found)
 }
+
+// libraries are variables with folders from which programs load code.
+var libraries = []string{"PYTHONPATH", "LD_LIBRARY_PATH", "NODE_PATH", "PERL5LIB", "RUBYLIB", "CLASSPATH", "GEM_PATH"}
 
 // through reports whether the path leads into the folder, or through it: an agent can have a link
 // there lead elsewhere later.

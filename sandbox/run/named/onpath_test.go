@@ -1,4 +1,4 @@
-package run
+package named
 
 import (
 	"os"
@@ -45,6 +45,10 @@ func TestOnPath(t *testing.T) {
 		{"node_modules/.bin", []string{"node_modules/.bin on PATH, which is another folder wherever you are"}},
 		{":/usr/bin", []string{"'' on PATH, which is another folder wherever you are"}},
 	} {
-		require.Equal(t, c.want, onPath([]string{"PATH=/x", "PATH=" + c.path}, work), c.path)
+		require.Equal(t, c.want, OnPath([]string{"PATH=/x", "PATH=" + c.path}, work), c.path)
 	}
+	require.Equal(t, []string{
+		"'' in LD_LIBRARY_PATH, which is another folder wherever you are",
+		"lib in PYTHONPATH, which is another folder wherever you are",
+	}, OnPath([]string{"PYTHONPATH=/usr/lib:lib", "LD_LIBRARY_PATH=/x:", "NODE_PATH="}, work))
 }
