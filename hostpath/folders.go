@@ -70,6 +70,13 @@ func (e *WritableError) Error() string {
 	return fmt.Sprintf("%s leads through %s, which is also in %s", e.Path, e.Step, where)
 }
 
+// Alone returns the command that gives the file one name, if it has several: the other names stay
+// with the old file.
+func (e *WritableError) Alone() string {
+	own := Quote(e.Step + ".own")
+	return fmt.Sprintf("cp -p %s %s && mv -f %s %s", Quote(e.Step), own, own, Quote(e.Step))
+}
+
 // controlGroup is the group of the control plane's own user, which reads what the plan names where
 // root brings stacks up.
 const controlGroup = "postern-control"
@@ -228,53 +235,6 @@ func (f *Folders) place(step *file) (place, error) {
 		return here, fmt.Errorf("/proc/self/mountinfo does not say what %s is mounted from: run this again, and not in a chroot", step.path)
 	}
 	return here, nil
-}
-
-// otherNames returns an error if the regular file at the end of the walk may have a name in an
-// agent's folder. Names in the file's own folder are accounted for, because that folder was on the
-// way.
-func (f *Folders) otherNames(w *walk, path string) error {
-	last := w.last()
-	if !last.is(unix.S_IFREG) || last.links < 2 || len(w.at) < 2 {
-		return nil
-	}
-	here, err := f.place(last)
-	if err != nil {
-		return err
-	}
-	for _, a := range f.list {
-		if a.home || !slices.ContainsFunc(a.places, func(p place) bool { return p.device == here.device }) {
-			continue // a link cannot lead to another file system
-		}
-		if n, err := w.at[len(w.at)-2].names(last); err != nil || n < last.links {
-			return &WritableError{Path: path, Step: last.path, Folder: a.path, Names: int(last.links)}
-		}
-		return nil
-	}
-	return nil
-}
-
-// names counts the names that the folder f has for the file.
-func (f *file) names(of *file) (uint32, error) {
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", f.fd))
-	if err != nil {
-		return 0, err
-	}
-	n := uint32(0)
-	for _, e := range entries {
-		if !e.Type().IsRegular() {
-			continue
-		}
-		child, err := f.child(e.Name())
-		if err != nil {
-			return 0, err
-		}
-		if child.device == of.device && child.inode == of.inode {
-			n++
-		}
-		unix.Close(child.fd)
-	}
-	return n, nil
 }
 
 // ReadFile is [ReadFile] for a file for which [Folders.Check] returns nil. It reads exactly the

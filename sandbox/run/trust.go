@@ -113,10 +113,15 @@ func installedFrom(folder string) (root string, ok bool, err error) {
 	return root, ok, nil
 }
 
-// anotherFolder advises to run the agent in another folder.
+// anotherFolder advises to run the agent in another folder. A file with several names should get
+// one instead.
 func (r *Request) anotherFolder(what string, err error) error {
-	if writable := (*hostpath.WritableError)(nil); !errors.As(err, &writable) {
+	writable := (*hostpath.WritableError)(nil)
+	if !errors.As(err, &writable) {
 		return fmt.Errorf("%s: %w", what, err)
+	}
+	if writable.Names > 0 {
+		return fmt.Errorf("%s: %w: give it a file of its own: %s", what, err, writable.Alone())
 	}
 	return fmt.Errorf("%s: %w: run the agent in another folder: %s", what, err, inAnotherFolder(r.Args))
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/hostpath"
 )
 
 // TestInAnotherFolder: what is advised works when it is pasted, whatever was typed before.
@@ -66,4 +68,15 @@ func TestOutsideSources(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(installed, "source")))
 	require.NoError(t, os.Mkdir(filepath.Join(installed, "source"), 0o755))
 	require.Error(t, outsideSources([]string{other}, tools))
+}
+
+// TestAdviceForNames: a program with a second name is advised a file of its own.
+func TestAdviceForNames(t *testing.T) {
+	t.Parallel()
+	err := (&Request{}).anotherFolder("a program of Postern's", &hostpath.WritableError{
+		Path: "/opt/p n/postern", Step: "/opt/p n/postern", Folder: "/work", Names: 2,
+	})
+	require.EqualError(t, err, "a program of Postern's: /opt/p n/postern has 2 names (hard links), and one may be in "+
+		"/work, where an agent may write: give it a file of its own: cp -p '/opt/p n/postern' '/opt/p n/postern.own' "+
+		"&& mv -f '/opt/p n/postern.own' '/opt/p n/postern'")
 }
