@@ -10,6 +10,7 @@ import (
 // commands are variables with a command line that a tool runs, or with options by which it runs
 // code.
 var commands = []string{
+	"MAKEFLAGS", "GNUMAKEFLAGS",
 	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "SSH_ASKPASS", "SUDO_ASKPASS", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR",
 	"GIT_EXTERNAL_DIFF", "GIT_PAGER", "GIT_PROXY_COMMAND", "EDITOR", "VISUAL", "SUDO_EDITOR", "PAGER", "MANPAGER",
 	"LESSOPEN", "LESSCLOSE", "BROWSER", "PROMPT_COMMAND", "SHELL", "RUSTC_WRAPPER", "RUSTFLAGS", "CC", "CXX", "GOFLAGS",
@@ -56,6 +57,9 @@ var projects = []string{".claude/settings.json", ".codex/config.toml", ".config/
 // permissions matches what an agent may do by Claude Code's settings: "Read(/srv/**)". Nobody runs
 // what is named there.
 var permissions = regexp.MustCompile(`"[A-Z]\w*\([^"]*\)"`)
+
+// joined matches an option of one letter whose path follows at once, as in "-I/lib" and "-r./x".
+var joined = regexp.MustCompile(`(^|\s)-[A-Za-z](~|\.{0,2}/)`)
 
 // mostIncluded bounds the files of settings that include each other, as git does.
 const mostIncluded = 10
@@ -128,7 +132,7 @@ func (p *places) belowHome(file string) string {
 
 // command adds each path that a command line names, and the line itself: a path may have blanks.
 func (p *places) command(said, line string) {
-	line = p.expand(strings.TrimSpace(line))
+	line = p.expand(joined.ReplaceAllString(strings.TrimSpace(line), "$1$2"))
 	words := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\"'`=:;,|&<>()!{}", r) })
 	for i, w := range append(words, strings.Trim(line, `"`)) {
 		switch w = p.expand(w); {

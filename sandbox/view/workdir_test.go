@@ -213,7 +213,8 @@ func TestNoCommandIsInAWorkdir(t *testing.T) {
 	}
 	for _, set := range []string{
 		"EDITOR=HOME/one/edit -w", "GIT_SSH_COMMAND=ssh -F HOME/one/x", "NODE_OPTIONS=--require=HOME/one/x.js",
-		"PAGER=HOME/link",
+		"PAGER=HOME/link", "RUBYOPT=-rHOME/one/x", "PERL5OPT=-w -IHOME/one/lib", "MAKEFLAGS=-k -IHOME/one/mk",
+		"RUBYOPT=-r~/one/x",
 	} {
 		_, err := Look(one, []string{"HOME=" + home, strings.ReplaceAll(set, "HOME", home)}, nil)
 		name, _, _ := strings.Cut(set, "=")
