@@ -281,7 +281,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			from: "sandbox/run/named",
 			only: []string{
 				"hostpath", "hostpath/places", "sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire",
-				"sandbox/workspace/tool",
+				"sandbox/workspace/tool", "visible",
 			},
 			why: "it is about settings, whatever is run",
 		},
