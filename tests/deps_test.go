@@ -246,7 +246,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			from: "sandbox/inside",
 			only: []string{
 				"sandbox/inside/bound", "sandbox/inside/home", "sandbox/inside/root", "sandbox/inside/stdio",
-				"sandbox/inside/terminal", "sandbox/wire",
+				"sandbox/inside/terminal", "sandbox/counters", "sandbox/wire",
 			},
 			why: "it runs inside the agent's boundary: what it links is what an agent can attack",
 		},
@@ -254,11 +254,12 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			from: "cmd/postern-sandbox",
 			only: []string{
 				"sandbox/inside", "sandbox/inside/bound", "sandbox/inside/root", "sandbox/inside/stdio",
-				"sandbox/inside/terminal", "sandbox/wire",
+				"sandbox/inside/terminal", "sandbox/counters", "sandbox/wire",
 			},
 			why: "each command in a sandbox waits for it to start, and an agent can attack it",
 		},
 		{from: "sandbox/leak", only: []string{"atomicfile"}, why: "it is data, and reads what anybody wrote"},
+		{from: "sandbox/counters", only: []string{}, never: []string{"github.com"}, why: "it runs inside the agent's boundary, too"},
 		{from: "sandbox/trust", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},
 		{from: "sandbox/toolchain", only: []string{}, never: []string{"github.com", "golang.org"}, why: "it is data"},
 		{from: "sandbox/view", only: []string{"sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots", "hostpath/places"}, never: []string{"github.com"}, why: "what an agent sees is data: it starts nothing, and no runtime has a say in it"},

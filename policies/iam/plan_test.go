@@ -202,7 +202,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"a secret for everybody": {func(p map[string]*graph.Resource) {
 			p["readers"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","Principal":"*",` +
 				`"Action":"secretsmanager:GetSecretValue","Resource":"*"}}`
-		}, "a role besides the control plane's -> secret secret: never: fails: its own policy lets everybody read it\n" +
+		}, "a role besides the control plane's -> secret secret: never: fails: " +
+			"its own policy lets everybody read it\n" +
 			"other accounts -> secret secret: never: fails: everybody in every account may read it"},
 		"a secret for another account": {func(p map[string]*graph.Resource) {
 			p["readers"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","Principal":{"AWS":"210987654321"},` +

@@ -36,7 +36,7 @@ func TestOutsideSources(t *testing.T) {
 	require.NoError(t, outsideSources([]string{self, other}, tools), "an installed program")
 	require.NoError(t, os.WriteFile(filepath.Join(root, "go.mod"), []byte("module example.test/other\n"), 0o600))
 	require.NoError(t, outsideSources([]string{self, other}, tools), "somebody else's sources")
-	require.NoError(t, os.WriteFile(filepath.Join(root, "go.mod"), []byte("module github.com/postern/postern\n\ngo 1.26\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "go.mod"), []byte("module github.com/postern/postern\n"), 0o600))
 	require.NoError(t, outsideSources([]string{other}, tools), "installed from elsewhere")
 	require.NoError(t, os.WriteFile(filepath.Join(installed, "source"), []byte(top+"/link\n"), 0o600))
 	for _, own := range [][]string{{self}, {other}, {"/usr/bin/postern", self}} {

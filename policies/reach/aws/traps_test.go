@@ -279,7 +279,8 @@ var traps = []struct {
 		lb := c.get("lb/loadBalancer", "-balancer")
 		lb.Inputs["subnets"] = lb.Inputs["subnets"].([]any)[:1]
 		lb.PropertyDependencies["subnets"] = []string{c.get("ec2/subnet", "-network-proxies-a").URN}
-	}, "coder-machine -> the proxies: must: fails: no path leads to prod-proxies-service in prod-network-proxies-b", ""},
+	}, "coder-machine -> the proxies: must: fails: " +
+		"no path leads to prod-proxies-service in prod-network-proxies-b", ""},
 	{"5.3", "a machine that the internet reaches", "minimal", func(c *changed) {
 		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
 			"securityGroupId": ref{"ec2/securityGroup", "-fence-control"}, "cidrIpv4": "0.0.0.0/0",

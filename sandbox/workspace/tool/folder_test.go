@@ -94,7 +94,8 @@ func TestNothingHides(t *testing.T) {
 		require.Equal(t, acted, who, "%q", hidden)
 	}
 	for _, plain := range []string{
-		"\u26a1\ufe0f", "\U0001f469\u200d\U0001f4bb", "\U0001f3f3\ufe0f\u200d\U0001f308", "\u0645\u06cc\u200c\u0634\u0648\u062f",
+		"\u26a1\ufe0f", "\U0001f469\u200d\U0001f4bb", "\U0001f3f3\ufe0f\u200d\U0001f308",
+		"\u0645\u06cc\u200c\u0634\u0648\u062f",
 		"a\tb",
 	} {
 		require.True(t, eachLine(func(string) bool { return true })(strings.NewReader(plain+"\n")), "%q", plain)
