@@ -1,6 +1,7 @@
 package iam
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,11 +19,14 @@ const nobody = "arn:aws:iam::000000000000:role/nobody"
 func (r *reader) outsiders() (out []reach.Verdict) {
 	for _, s := range r.ofCredentials() {
 		v := reach.Verdict{Assertion: "other accounts -> secret " + s.Name + ": never", Result: reach.Holds}
-		guards, whole := r.guards(s)
-		if !whole {
-			v.Result, v.Note = reach.Indeterminate, "not all of its policies can be read"
+		guards, why := r.guards(s)
+		if why != "" {
+			v.Result, v.Note = reach.Indeterminate, why
 		}
-		for _, who := range r.named(guards) {
+		for _, who := range named(guards) {
+			if accountOf(who) == r.account() {
+				continue // strangers are asked about
+			}
 			answer := (&Policies{Resource: guards}).Decide(&Request{
 				Principal: who, Action: "secretsmanager:GetSecretValue", Resource: r.arns[s.URN],
 				Keys: map[string][]string{"aws:principalarn": {who}},
@@ -30,7 +34,7 @@ func (r *reader) outsiders() (out []reach.Verdict) {
 			if who != nobody && r.account() == "" { // it may be our own
 				answer = min(answer, Unknown)
 			}
-			says := strings.Replace(who, nobody, "everybody in every account", 1)
+			says := saysWho(who)
 			switch {
 			case answer == Allowed:
 				v.Result, v.Note = reach.Fails, says+" may read it"
@@ -46,29 +50,158 @@ func (r *reader) outsiders() (out []reach.Verdict) {
 	return out
 }
 
-// guards returns the policies of a secret. It reports false if one cannot be read.
-func (r *reader) guards(secret *graph.Resource) (out []*Document, whole bool) {
-	whole = true
-	add := func(d *Document) {
-		if d != nil {
-			out = append(out, d)
-		} else {
-			whole = false
+// guards returns the policies of a secret, and why these may not be the ones that count.
+func (r *reader) guards(secret *graph.Resource) (out []*Document, why string) {
+	add := func(x *graph.Resource) {
+		d := document(x, "policy")
+		if d == nil {
+			why = "not all of its policies can be read"
+			return
+		}
+		if out = append(out, d); len(out) > 1 {
+			why = "it has several policies, and nobody knows which of them counts"
 		}
 	}
 	if v := secret.Inputs["policy"]; v != nil && v != "" {
-		add(document(secret, "policy"))
+		add(secret)
 	}
 	for _, x := range r.g.OfType(readersType) {
-		if slices.Contains(x.PropertyDependencies["secretArn"], secret.URN) {
-			add(document(x, "policy"))
+		text, _ := x.Value("secretArn").(string)
+		if urns := x.PropertyDependencies["secretArn"]; slices.Contains(urns, secret.URN) ||
+			len(urns) == 0 && strings.Contains(text, ":secret:"+secret.String("name")+"-") {
+			add(x)
 		}
 	}
-	return out, whole
+	return out, why
 }
 
-// named returns everybody of other accounts whom a document allows something, and [nobody].
-func (r *reader) named(documents []*Document) []string {
+// spared returns whom the policies of a secret leave out when they refuse everybody, although the
+// plan has no such role.
+func (r *reader) spared(guards []*Document) (out []string) {
+	for _, d := range guards {
+		for i := range d.statements {
+			s := &d.statements[i]
+			for operator, tests := range s.Condition {
+				for key, values := range tests {
+					if s.Effect != "Deny" || !strings.Contains(operator, "Not") ||
+						!strings.EqualFold(key, "aws:PrincipalArn") {
+						continue
+					}
+					for _, who := range values {
+						if !r.hasRole(who) {
+							out = append(out, who)
+						}
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// nameless reports whether a policy of the secret refers to a role whose ARN is not known.
+func (r *reader) nameless(secret *graph.Resource) bool {
+	return slices.ContainsFunc(r.g.OfType(readersType), func(x *graph.Resource) bool {
+		return slices.Contains(x.PropertyDependencies["secretArn"], secret.URN) &&
+			slices.ContainsFunc(x.PropertyDependencies["policy"], func(urn string) bool {
+				to := r.g.ByURN(urn)
+				return to != nil && to.Type == roleType && r.arns[urn] == ""
+			})
+	})
+}
+
+// hasRole reports whether the plan has a role of that ARN.
+func (r *reader) hasRole(arn string) bool {
+	return slices.ContainsFunc(r.g.OfType(roleType), func(x *graph.Resource) bool { return r.arns[x.URN] == arn })
+}
+
+// keysOf returns the keys of the plan to which a resource refers, also by an alias.
+func (r *reader) keysOf(x *graph.Resource, property string) (out []*graph.Resource) {
+	for _, urn := range x.PropertyDependencies[property] {
+		switch to := r.g.ByURN(urn); {
+		case to == nil:
+		case to.Type == keyType:
+			out = append(out, to)
+		case to.Type == aliasType:
+			out = append(out, r.keysOf(to, "targetKeyId")...)
+		}
+	}
+	return out
+}
+
+// decrypts returns whether somebody who is not in the plan may use the keys of a secret, and what
+// says so. The account itself may: it delegates to the policies of its roles.
+func (r *reader) decrypts(secret *graph.Resource) (most Answer, note string) {
+	say := func(a Answer, format string, args ...any) {
+		if a > most {
+			most, note = a, fmt.Sprintf(format, args...)
+		}
+	}
+	for _, key := range r.keysOf(secret, "kmsKeyId") {
+		of := append(r.about(key, keyPolicyType), key)
+		documents := []*Document{}
+		for _, x := range of {
+			if x == key && (key.Inputs["policy"] == nil || key.Inputs["policy"] == "") {
+				continue
+			}
+			if d := document(x, "policy"); d != nil {
+				documents = append(documents, d)
+			} else {
+				say(Unknown, "nobody knows the policy of its key %s", key.Name)
+			}
+		}
+		if len(documents) > 1 {
+			say(Unknown, "its key %s has several policies, and nobody knows which of them counts", key.Name)
+		}
+		on, _ := secret.Value("kmsKeyId").(string)
+		for _, who := range named(documents) {
+			account := accountOf(who)
+			if r.hasRole(who) || account == r.account() && strings.HasSuffix(who, ":root") {
+				continue
+			}
+			answer := (&Policies{Resource: documents}).Decide(&Request{
+				Principal: who, Action: "kms:Decrypt", Resource: on, Keys: map[string][]string{
+					"aws:principalarn": {who}, "aws:principalaccount": {account}, "kms:calleraccount": {account},
+				},
+			})
+			if who != nobody && r.account() == "" {
+				answer = min(answer, Unknown) // it may be our own
+			}
+			perhaps := map[bool]string{true: " perhaps"}[answer == Unknown]
+			say(answer, "its key %s lets %s%s decrypt it", key.Name, saysWho(who), perhaps)
+		}
+		for _, x := range r.about(key, grantType) {
+			who, _ := x.Value("granteePrincipal").(string)
+			if x.External || who == "" || who == graph.Unknown {
+				say(Unknown, "%s lets somebody use its key %s", x.Name, key.Name)
+			} else if !r.hasRole(who) {
+				say(Allowed, "%s lets %s use its key %s", x.Name, who, key.Name)
+			}
+		}
+		for _, kind := range []string{keyPolicyType, grantType} {
+			for _, x := range r.g.OfType(kind) {
+				if len(r.keysOf(x, "keyId")) == 0 {
+					say(Unknown, "%s may be about its key %s", x.Name, key.Name)
+				}
+			}
+		}
+	}
+	return most, note
+}
+
+// about returns the resources of a type that are about a key.
+func (r *reader) about(key *graph.Resource, kind string) (out []*graph.Resource) {
+	for _, x := range r.g.OfType(kind) {
+		if slices.Contains(r.keysOf(x, "keyId"), key) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// named returns everybody whom a document allows something, and [nobody].
+func named(documents []*Document) []string {
 	out := []string{nobody}
 	for _, d := range documents {
 		for i := range d.statements {
@@ -76,26 +209,37 @@ func (r *reader) named(documents []*Document) []string {
 			if s.Effect != "Allow" {
 				continue
 			}
-			for _, p := range s.principals() {
+			for _, p := range s.principals("AWS") {
 				if len(p) == 12 { // an account
 					p = "arn:aws:iam::" + p + ":root"
 				}
-				parts := strings.Split(p, ":")
-				if len(parts) < 6 || parts[4] == r.account() {
-					continue
+				if accountOf(p) != "" {
+					out = append(out, p)
 				}
-				out = append(out, p)
 			}
 		}
 	}
 	return out
 }
 
-// principals returns the identities of AWS that a statement names.
-func (s *statement) principals() (out texts) {
+// saysWho returns what people read for somebody's ARN.
+func saysWho(arn string) string { return strings.Replace(arn, nobody, "everybody in every account", 1) }
+
+// accountOf returns the account of an ARN, or "".
+func accountOf(arn string) string {
+	if parts := strings.Split(arn, ":"); len(parts) > 5 {
+		return parts[4]
+	}
+	return ""
+}
+
+// principals returns the identities of a kind that a statement names. Everybody is of kind AWS.
+func (s *statement) principals(kind string) (out texts) {
 	of := s.Principal
 	if m, ok := of.(map[string]any); ok {
-		of = m["AWS"]
+		of = m[kind]
+	} else if kind != "AWS" {
+		return nil
 	}
 	items, ok := of.([]any)
 	if !ok {
@@ -144,7 +288,7 @@ func (r *reader) wearers() (out []reach.Verdict) {
 			v.Result, v.Note = reach.Indeterminate, "the role is not in the plan"
 		} else {
 			seen[role.URN] = true
-			v.Result, v.Note = r.trusts(role)
+			v.Result, v.Note = r.trusts(role, x.Type)
 			for j := range r.g.Resources {
 				if y := &r.g.Resources[j]; y.Role != x.Role && r.wears(y, role) {
 					v.Result, v.Note = reach.Fails, fmt.Sprintf("%s has the role %s too", y.Name, role.Name)
@@ -176,8 +320,9 @@ func (r *reader) wears(x *graph.Resource, role *graph.Resource) bool {
 	return false
 }
 
-// trusts says whether a role may be taken by whoever is not a service of AWS's.
-func (r *reader) trusts(role *graph.Resource) (reach.Result, string) {
+// trusts says whether the role of a workload may be taken by whoever is not the service of AWS's that
+// starts the workload, or by that for another account.
+func (r *reader) trusts(role *graph.Resource, workload string) (reach.Result, string) {
 	d := document(role, "assumeRolePolicy")
 	if d == nil {
 		return reach.Indeterminate, "nobody knows whom the role " + role.Name + " trusts"
@@ -194,11 +339,17 @@ func (r *reader) trusts(role *graph.Resource) (reach.Result, string) {
 				doubt = doubt || kind != "Service" && kind != "AWS"
 			}
 		}
-		for _, p := range s.principals() {
-			account := p
-			if parts := strings.Split(p, ":"); len(parts) > 5 {
-				account = parts[4]
+		for _, service := range s.principals("Service") {
+			if other := s.sourceBut(r.account()); other != "" {
+				return reach.Fails, fmt.Sprintf("%s may take the role %s for %s", service, role.Name, other)
 			}
+			if starts := map[bool]string{true: "ecs-tasks", false: "ec2"}[workload == taskType]; result == reach.Holds &&
+				service != starts+".amazonaws.com" {
+				result, note = reach.Indeterminate, fmt.Sprintf("%s may perhaps take the role %s", service, role.Name)
+			}
+		}
+		for _, p := range s.principals("AWS") {
+			account := cmp.Or(accountOf(p), p)
 			if own := r.account(); p == "*" || own != "" && account != own {
 				return reach.Fails, fmt.Sprintf("%s may take the role %s", p, role.Name)
 			}
@@ -209,4 +360,21 @@ func (r *reader) trusts(role *graph.Resource) (reach.Result, string) {
 		}
 	}
 	return result, note
+}
+
+// sourceBut returns the source of another account for which a statement counts, or "".
+func (s *statement) sourceBut(own string) string {
+	for _, tests := range s.Condition {
+		for key, values := range tests {
+			if k := strings.ToLower(key); own == "" || k != "aws:sourceaccount" && k != "aws:sourcearn" {
+				continue
+			}
+			for _, v := range values {
+				if cmp.Or(accountOf(v), v) != own {
+					return v
+				}
+			}
+		}
+	}
+	return ""
 }

@@ -21,6 +21,10 @@ const (
 	profileType    = "aws:iam/instanceProfile:InstanceProfile"
 	secretType     = "aws:secretsmanager/secret:Secret"
 	readersType    = "aws:secretsmanager/secretPolicy:SecretPolicy"
+	keyType        = "aws:kms/key:Key"
+	aliasType      = "aws:kms/alias:Alias"
+	keyPolicyType  = "aws:kms/keyPolicy:KeyPolicy"
+	grantType      = "aws:kms/grant:Grant"
 	taskType       = "aws:ecs/taskDefinition:TaskDefinition"
 	templateType   = "aws:ec2/launchTemplate:LaunchTemplate"
 	instanceType   = "aws:ec2/instance:Instance"
@@ -357,22 +361,47 @@ func (r *reader) strangers() (out []reach.Verdict) {
 		v := reach.Verdict{
 			Assertion: "a role besides the control plane's -> secret " + s.Name + ": never", Result: reach.Holds,
 		}
-		guards, _ := r.guards(s)
-		everybody := &Request{Principal: nobody, Action: "secretsmanager:GetSecretValue", Resource: r.arns[s.URN]}
-		if (&Policies{Resource: guards}).Decide(everybody) == Allowed {
-			v.Result, v.Note = reach.Fails, "its own policy lets everybody read it"
+		say := func(a Answer, sure, perhaps string) {
+			switch {
+			case a == Allowed && v.Result != reach.Fails:
+				v.Result, v.Note = reach.Fails, sure
+			case a == Unknown && v.Result == reach.Holds:
+				v.Result, v.Note = reach.Indeterminate, perhaps
+			}
 		}
+		guards, why := r.guards(s)
+		if why != "" {
+			say(Unknown, "", why)
+		}
+		for _, who := range append(named(guards), nobody) {
+			if who != nobody && (accountOf(who) != r.account() || r.hasRole(who) || strings.HasSuffix(who, ":root")) {
+				continue // others, or who is asked about below; the account itself only delegates
+			}
+			answer := (&Policies{Resource: guards}).Decide(&Request{
+				Principal: who, Action: "secretsmanager:GetSecretValue", Resource: r.arns[s.URN],
+				Keys: map[string][]string{"aws:principalarn": {who}},
+			})
+			if who == nobody {
+				say(answer, "its own policy lets everybody read it", "its own policy lets everybody perhaps read it")
+			} else {
+				say(answer, who+", who is not in the plan, may read it", who+" may perhaps read it")
+			}
+		}
+		for _, who := range r.spared(guards) {
+			is := Allowed
+			if r.nameless(s) {
+				is = Unknown // it may be that role
+			}
+			text := "its policy spares " + who + ", who is not in the plan"
+			say(is, text, text+" as far as ARNs are known")
+		}
+		answer, note := r.decrypts(s)
+		say(answer, note, note)
 		for _, role := range r.g.OfType(roleType) {
 			if own[role.URN] || v.Result == reach.Fails {
 				continue
 			}
-			switch r.reads(role, s) {
-			case Allowed:
-				v.Result, v.Note = reach.Fails, "the role "+role.Name+" may read it"
-			case Unknown:
-				v.Result, v.Note = reach.Indeterminate, "the role "+role.Name+" may perhaps read it"
-			case Denied:
-			}
+			say(r.reads(role, s), "the role "+role.Name+" may read it", "the role "+role.Name+" may perhaps read it")
 		}
 		out = append(out, v)
 	}

@@ -36,14 +36,29 @@ func plan() map[string]*graph.Resource {
 		"controlpolicy": {Type: "aws:iam/rolePolicy:RolePolicy", Inputs: map[string]any{
 			"role": ref{"controlrole", "control"}, "policy": allow("secretsmanager:GetSecretValue", secret),
 		}},
-		"secret": {Type: "aws:secretsmanager/secret:Secret", Inputs: map[string]any{"name": "prod/key"}},
-		"fleet":  {Type: "aws:secretsmanager/secret:Secret", Inputs: map[string]any{"name": "postern/prod/ca-key"}},
+		"secret": {Type: "aws:secretsmanager/secret:Secret", Inputs: map[string]any{
+			"name": "prod/key", "kmsKeyId": ref{"key", "arn:aws:kms:eu-west-1:123456789012:key/x"},
+		}},
+		"key": {Type: "aws:kms/key:Key", Inputs: map[string]any{
+			"policy": keyFor(`{"AWS":"arn:aws:iam::123456789012:root"}`),
+		}},
+		"fleet": {Type: "aws:secretsmanager/secret:Secret", Inputs: map[string]any{"name": "postern/prod/ca-key"}},
 		"readers": {Type: "aws:secretsmanager/secretPolicy:SecretPolicy", Inputs: map[string]any{
 			"secretArn": ref{"secret", secret},
-			"policy": `{"Statement":[{"Effect":"Deny","Principal":"*","Action":"secretsmanager:GetSecretValue",` +
-				`"Resource":"*","Condition":{"ArnNotEquals":{"aws:PrincipalArn":"` + role + `control"}}}]}`,
+			"policy":    denyBut(`"` + role + `control"`),
 		}},
 	}
+}
+
+// denyBut is the policy of a secret that refuses everybody but some.
+func denyBut(readers string) string {
+	return `{"Statement":[{"Effect":"Deny","Principal":"*","Action":"secretsmanager:GetSecretValue",` +
+		`"Resource":"*","Condition":{"ArnNotEquals":{"aws:PrincipalArn":[` + readers + `]}}}]}`
+}
+
+// keyFor is the policy of a key that is somebody's.
+func keyFor(who string) string {
+	return `{"Statement":[{"Effect":"Allow","Principal":` + who + `,"Action":"kms:*","Resource":"*"}]}`
 }
 
 // ref is an input that is the ARN of another resource.
@@ -114,6 +129,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		}
 	}
 	const admin = "arn:aws:iam::aws:policy/AdministratorAccess"
+	const stranger = "a role besides the control plane's -> secret secret: never: "
 	const proxy, control = "proxy -> the secret of a credential: never", "control -> the secrets of credentials: must"
 	for what, c := range map[string]struct {
 		change func(map[string]*graph.Resource)
@@ -214,6 +230,72 @@ func TestWhoMayDoWhat(t *testing.T) {
 				`"Principal":{"AWS":"arn:aws:iam::210987654321:role/x"},"Action":"*","Resource":"*"}}`
 			p["readers"].Inputs["policy"] = allow("x:Y", "*")
 		}, "other accounts -> secret secret: never: fails: arn:aws:iam::210987654321:role/x may read it"},
+		"a secret that a user of the account reads": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = denyBut(`"arn:aws:iam::123456789012:role/control",` +
+				`"arn:aws:iam::123456789012:user/bob"`)
+		}, stranger + "fails: its policy spares arn:aws:iam::123456789012:user/bob, who is not in the plan"},
+		"a secret that every role of a path reads": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = denyBut(`"arn:aws:iam::123456789012:role/*"`)
+		}, stranger + "fails: its policy spares arn:aws:iam::123456789012:role/*, who is not in the plan"},
+		"a secret that a user of the account is given": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","Principal":{"AWS":` +
+				`"arn:aws:iam::123456789012:user/bob"},"Action":"secretsmanager:*","Resource":"*"}}`
+		}, stranger + "fails: arn:aws:iam::123456789012:user/bob, who is not in the plan, may read it"},
+		"a secret with two policies": {func(p map[string]*graph.Resource) {
+			p["secret"].Inputs["policy"] = allow("x:Y", "*")
+		}, stranger + "indeterminate: it has several policies, and nobody knows which of them counts"},
+		"a secret whose second policy names it by its ARN": {func(p map[string]*graph.Resource) {
+			p["second"] = &graph.Resource{Type: "aws:secretsmanager/secretPolicy:SecretPolicy", Inputs: map[string]any{
+				"secretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/key-AbCdEf",
+				"policy":    allow("x:Y", "*"),
+			}}
+		}, stranger + "indeterminate: it has several policies"},
+		"a key for another account": {func(p map[string]*graph.Resource) {
+			p["key"].Inputs["policy"] = keyFor(`{"AWS":"arn:aws:iam::210987654321:role/evil"}`)
+		}, stranger + "fails: its key key lets arn:aws:iam::210987654321:role/evil decrypt it"},
+		"a key for a user of the account": {func(p map[string]*graph.Resource) {
+			p["key"].Inputs["policy"] = keyFor(`{"AWS":"arn:aws:iam::123456789012:user/bob"}`)
+		}, stranger + "fails: its key key lets arn:aws:iam::123456789012:user/bob decrypt it"},
+		"a key for everybody": {func(p map[string]*graph.Resource) {
+			p["key"].Inputs["policy"] = keyFor(`"*"`)
+		}, stranger + "fails: its key key lets everybody in every account decrypt it"},
+		"a key for all but one": {func(p map[string]*graph.Resource) {
+			p["key"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","NotPrincipal":` +
+				`{"AWS":"arn:aws:iam::210987654321:root"},"Action":"kms:*","Resource":"*"}}`
+		}, stranger + "indeterminate: its key key lets everybody in every account perhaps decrypt it"},
+		"a key with a second policy": {func(p map[string]*graph.Resource) {
+			p["second"] = &graph.Resource{Type: "aws:kms/keyPolicy:KeyPolicy", Inputs: map[string]any{
+				"keyId": ref{"key", "1b01d7a8-676c-fc3f-e28b-08fb906220fd"}, "policy": keyFor(`"*"`),
+			}}
+		}, stranger + "fails: its key key lets everybody in every account decrypt it"},
+		"a key with two policies": {func(p map[string]*graph.Resource) {
+			p["second"] = &graph.Resource{Type: "aws:kms/keyPolicy:KeyPolicy", Inputs: map[string]any{
+				"keyId": ref{"key", "x"}, "policy": p["key"].Inputs["policy"],
+			}}
+		}, stranger + "indeterminate: its key key has several policies"},
+		"a grant of the key": {func(p map[string]*graph.Resource) {
+			p["grant"] = &graph.Resource{Type: "aws:kms/grant:Grant", Inputs: map[string]any{
+				"keyId": ref{"key", "x"}, "granteePrincipal": "arn:aws:iam::210987654321:root",
+			}}
+		}, stranger + "fails: grant lets arn:aws:iam::210987654321:root use its key key"},
+		"a grant of a key that nobody knows": {func(p map[string]*graph.Resource) {
+			p["grant"] = &graph.Resource{Type: "aws:kms/grant:Grant", Inputs: map[string]any{
+				"keyId": "1b01d7a8-676c-fc3f-e28b-08fb906220fd", "granteePrincipal": "arn:aws:iam::210987654321:root",
+			}}
+		}, stranger + "indeterminate: grant may be about its key"},
+		"a role that a service takes for another account": {func(p map[string]*graph.Resource) {
+			p["controlrole"].Inputs["assumeRolePolicy"] = strings.Replace(trust("ecs-tasks"), `"Action"`,
+				`"Condition":{"StringEquals":{"aws:SourceAccount":"210987654321"}},"Action"`, 1)
+		}, "anything else -> the role of control: never: fails: ecs-tasks.amazonaws.com may take the role controlrole " +
+			"for 210987654321"},
+		"a role that a service takes for a resource of another account": {func(p map[string]*graph.Resource) {
+			p["controlrole"].Inputs["assumeRolePolicy"] = strings.Replace(trust("ecs-tasks"), `"Action"`,
+				`"Condition":{"ArnLike":{"aws:SourceArn":"arn:aws:ecs:*:210987654321:*"}},"Action"`, 1)
+		}, "anything else -> the role of control: never: fails: ecs-tasks.amazonaws.com may take the role controlrole " +
+			"for arn:aws:ecs:*:210987654321:*"},
+		"a role that another service takes, too": {func(p map[string]*graph.Resource) {
+			p["controlrole"].Inputs["assumeRolePolicy"] = trust("ec2")
+		}, "anything else -> the role of control: never: indeterminate: ec2.amazonaws.com may perhaps take the role"},
 		"a role that another account takes": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = trustOf(`{"AWS":"arn:aws:iam::210987654321:root"}`)
 		}, "anything else -> the role of control: never: fails: arn:aws:iam::210987654321:root may take the role"},
