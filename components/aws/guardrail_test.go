@@ -447,6 +447,71 @@ var mistakes = []struct {
 			"ruleAction": "allow", "protocol": "-1", "cidrBlock": "0.0.0.0/0",
 		})
 	}, "FLT-01", "outgoing rules of security group prod-fence-proxies"},
+	{"-", "a role for another account, too", "minimal", func(c *mistaken) {
+		c.set("iam/role", "-control-task", "assumeRolePolicy", trusts(`{"Service":"ecs-tasks.amazonaws.com"}`,
+			"123456789012", `{"AWS":"arn:aws:iam::999999999999:root"}`))
+	}, "IAM-03", "-control-task"},
+	{"-", "a role for another account's root only", "minimal", func(c *mistaken) {
+		c.set("iam/role", "-proxies-execution", "assumeRolePolicy", `{"Statement":[{"Effect":"Allow","Principal":`+
+			`{"AWS":"arn:aws:iam::999999999999:root"},"Action":"sts:AssumeRole"}]}`)
+	}, "IAM-03", "-proxies-execution"},
+	{"-", "a role for tasks and machines", "minimal", func(c *mistaken) {
+		c.set("iam/role", "-control-task", "assumeRolePolicy", trusts(`{"Service":"ecs-tasks.amazonaws.com"}`,
+			"123456789012", `{"Service":"ec2.amazonaws.com"}`))
+	}, "IAM-03", "-control-task"},
+	{"-", "a role for another account's tasks", "minimal", func(c *mistaken) {
+		c.set("iam/role", "-control-task", "assumeRolePolicy", trusts(`{"Service":"ecs-tasks.amazonaws.com"}`,
+			"999999999999"))
+	}, "IAM-03", "-control-task"},
+	{"-", "a role for every source", "minimal", func(c *mistaken) {
+		c.set("iam/role", "-control-task", "assumeRolePolicy", trusts(`{"Service":"ecs-tasks.amazonaws.com"}`, "*"))
+	}, "IAM-03", "-control-task"},
+	{"-", "a list of policies with one of AWS's", "minimal", func(c *mistaken) {
+		c.set("iam/rolePolicyAttachmentsExclusive", "-proxies-execution", "policyArns",
+			[]any{"arn:aws:iam::aws:policy/AdministratorAccess"})
+	}, "IAM-02", "-proxies-execution"},
+	{"-", "a boundary of AWS's", "minimal", func(c *mistaken) {
+		c.set("iam/role", "-control-task", "permissionsBoundary", "arn:aws:iam::aws:policy/AdministratorAccess")
+	}, "IAM-06", "-control-task"},
+	{"-", "a boundary that bounds nothing", "minimal", func(c *mistaken) {
+		c.set("iam/policy", "-boundary", "policy", openPolicy)
+	}, "IAM-06", "-control-task"},
+	{"-", "a policy for another account's keys, too", "fargate", func(c *mistaken) {
+		c.set("ec2/vpcEndpoint", "-agents-logs", "policy", `{"Statement":{"Effect":"Allow","Principal":"*",`+
+			`"Action":"logs:PutLogEvents","Resource":"arn:aws:logs:*:*:*","Condition":{"StringEquals":`+
+			`{"aws:PrincipalAccount":["123456789012","999999999999"]}}}}`)
+	}, "EPT-04", "-agents-logs"},
+	{"-", "a policy for another organization's keys, too", "fargate", func(c *mistaken) {
+		c.set("ec2/vpcEndpoint", "-agents-logs", "policy", `{"Statement":{"Effect":"Allow","Principal":"*",`+
+			`"Action":"logs:PutLogEvents","Resource":"arn:aws:logs:*:*:*","Condition":{"StringEquals":`+
+			`{"aws:PrincipalOrgID":["o-ours000000","o-stranger00"]}}}}`)
+	}, "EPT-04", "-agents-logs"},
+	{"-", "a second policy of a key", "minimal", func(c *mistaken) {
+		c.add("kms/keyPolicy", map[string]any{"keyId": refer{"kms/key", "-secrets-key"}, "policy": openPolicy})
+	}, "IAM-09", "mistake"},
+	{"-", "a second policy of a secret", "minimal", func(c *mistaken) {
+		c.set("secretsmanager/secret", "ca-key", "policy", openPolicy)
+	}, "SEC-02", "ca-key"},
+	{"-", "a secret's own policy for everybody", "minimal", func(c *mistaken) {
+		c.set("secretsmanager/secret", "ca-key", "policy", openPolicy)
+	}, "IAM-09", "ca-key"},
+	{"-", "a key for another account", "minimal", func(c *mistaken) {
+		c.set("kms/key", "-secrets-key", "policy", forAnother)
+	}, "IAM-09", "-secrets-key"},
+	{"-", "a log for another account", "minimal", func(c *mistaken) {
+		c.set("s3/bucketPolicy", "-audit-log", "policy", forAnother)
+	}, "IAM-09", "-audit-log"},
+	{"-", "a log that goes with the stack", "minimal", func(c *mistaken) {
+		c.set("s3/bucketV2", "-audit-log", "forceDestroy", true)
+	}, "AUD-02", "-audit-log"},
+	{"-", "a log that goes elsewhere", "minimal", func(c *mistaken) {
+		stream := c.get("kinesis/firehoseDeliveryStream", "-audit-delivery")
+		stream.PropertyDependencies["extendedS3Configuration"] = nil
+	}, "AUD-02", "-audit-delivery"},
+	{"-", "a log that nothing is sent to", "minimal", func(c *mistaken) {
+		c.lose("cloudwatch/logSubscriptionFilter", "-audit-events")
+		c.lose("cloudwatch/logSubscriptionFilter", "-audit-changes")
+	}, "AUD-02", "-audit-delivery"},
 	{"-", "an alarm that nobody hears", "minimal", func(c *mistaken) {
 		c.set("cloudwatch/metricAlarm", "-ready", "alarmActions", nil)
 	}, "AUD-07", "-ready"},

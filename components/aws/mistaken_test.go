@@ -88,3 +88,17 @@ func (c *mistaken) rule(inputs map[string]any) {
 var agentsVPC, agentsSubnet = refer{"ec2/vpc", "-network-agents"}, refer{"ec2/subnet", "-network-agents-a"}
 
 const openPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}`
+
+// forAnother is a policy that lets another account do everything.
+const forAnother = `{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::999999999999:root"},` +
+	`"Action":"kms:Decrypt","Resource":"*"}}`
+
+// trusts lets somebody take a role for an account, and others without a condition.
+func trusts(who, account string, others ...string) string {
+	out := `{"Statement":[{"Effect":"Allow","Principal":` + who + `,"Action":"sts:AssumeRole",` +
+		`"Condition":{"StringLike":{"aws:SourceAccount":"` + account + `"}}}`
+	for _, o := range others {
+		out += `,{"Effect":"Allow","Principal":` + o + `,"Action":"sts:AssumeRole"}`
+	}
+	return out + `]}`
+}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern/postern/graph"
 	"github.com/postern/postern/policies/guardrail/document"
+	"github.com/postern/postern/policies/reach/aws"
 )
 
 // identityPolicies are the types that say what an identity may do.
@@ -78,10 +79,10 @@ var accessRails = []Rail{
 		},
 		Types: append([]string{
 			"aws:iam/rolePolicyAttachment", "aws:iam/userPolicyAttachment", "aws:iam/groupPolicyAttachment",
-			"aws:iam/policyAttachment", "aws:iam/role",
+			"aws:iam/policyAttachment", "aws:iam/rolePolicyAttachmentsExclusive", "aws:iam/role",
 		}, identityPolicies...),
 		Each: func(c *checker, r *graph.Resource) {
-			for _, property := range []string{"policyArn", "managedPolicyArns"} {
+			for _, property := range []string{"policyArn", "policyArns", "managedPolicyArns"} {
 				for _, arn := range c.texts(r, property) {
 					if ofAWS.MatchString(arn) {
 						c.fail(r, property, "%s is AWS's, and AWS changes it", arn)
@@ -102,19 +103,28 @@ var accessRails = []Rail{
 		Fix:    "name the service, and require aws:SourceAccount or aws:SourceArn",
 		Others: []string{"CKV_AWS_60", "CKV_AWS_61"}, Types: []string{"aws:iam/role"},
 		Each: func(c *checker, r *graph.Resource) {
+			trusted := map[string]bool{}
 			for _, s := range c.statements(r, "assumeRolePolicy") {
-				switch {
-				case !s.Allows():
+				if !s.Allows() {
+					continue
+				}
+				service := s.Service()
+				trusted[strings.Join(s.Principals, " and ")] = true
+				switch other := s.SourceBut(aws.Account(c.places.g)); {
 				case s.Anybody():
 					c.fail(r, "assumeRolePolicy", "everybody may take the role")
-				case len(s.Principals) != 1:
+				case service == "":
 					c.fail(r, "assumeRolePolicy", "%s may take the role", strings.Join(s.Principals, " and "))
+				case other != "":
+					c.fail(r, "assumeRolePolicy", "%s may take the role for %s", service, other)
 				// EC2 sends neither when a machine asks for its role.
-				case strings.HasSuffix(s.Principals[0], ".amazonaws.com") && s.Principals[0] != "ec2.amazonaws.com" &&
-					!s.Requires(document.Matching, "aws:sourceaccount", "aws:sourcearn", "aws:sourceorgid"):
-					c.fail(r, "assumeRolePolicy", "%s may take the role for another account's resource",
-						s.Principals[0])
+				case service != "ec2.amazonaws.com" &&
+					!s.Limits(document.Matching, "aws:sourceaccount", "aws:sourcearn", "aws:sourceorgid"):
+					c.fail(r, "assumeRolePolicy", "%s may take the role for another account's resource", service)
 				}
+			}
+			if len(trusted) > 1 {
+				c.fail(r, "assumeRolePolicy", "%s may take the role", strings.Join(sortedKeys(trusted), " and "))
 			}
 		},
 	},
@@ -157,7 +167,21 @@ var accessRails = []Rail{
 	},
 	{
 		ID: "IAM-06", Severity: Error, Says: "Every role has a permissions boundary.", Fix: "write permissionsBoundary",
+		Types: []string{"aws:iam/role"},
 		Needs: []need{{types: []string{"aws:iam/role"}, path: "permissionsBoundary"}},
+		Each: func(c *checker, r *graph.Resource) {
+			if ofAWS.MatchString(r.String("permissionsBoundary")) {
+				c.fail(r, "permissionsBoundary", "%s is AWS's, and AWS changes it", r.String("permissionsBoundary"))
+			}
+			for _, p := range c.places.to(r, "permissionsBoundary", "aws:iam/policy") {
+				for _, s := range c.statements(p, "policy") {
+					if s.Allows() && len(s.Condition) == 0 && document.Everything(s.Resources) && (s.NotAction != nil ||
+						slices.ContainsFunc(s.Actions, func(a string) bool { return strings.Trim(a, "*?:") == "" })) {
+						c.fail(r, "permissionsBoundary", "%s allows everything, and so bounds nothing", p.Name)
+					}
+				}
+			}
+		},
 	},
 	{
 		ID: "IAM-07", Severity: Warning, Says: "What reads secrets does so from its own network only.",
@@ -181,11 +205,13 @@ var accessRails = []Rail{
 	},
 	{
 		ID: "IAM-09", Severity: Error,
-		Says:   "The policy of a resource is not for everybody, nor for all but some.",
+		Says: "The policy of a resource is not for everybody, nor for all but some; " +
+			"of a key, secret or bucket, nor for another account.",
 		Fix:    "name the principals and the actions, or write a condition",
 		Others: []string{"CKV_AWS_33"},
 		Types: []string{
-			"aws:s3/bucketPolicy", "aws:kms/key", "aws:secretsmanager/secretPolicy", "aws:ec2/vpcEndpoint",
+			"aws:s3/bucketPolicy", "aws:kms/key", "aws:kms/keyPolicy", "aws:secretsmanager/secretPolicy",
+			"aws:secretsmanager/secret", "aws:ec2/vpcEndpoint",
 			"aws:ec2/vpcEndpointPolicy", "aws:ecr/repositoryPolicy", "aws:sns/topicPolicy", "aws:sqs/queuePolicy",
 			"aws:cloudwatch/logResourcePolicy",
 		},
@@ -202,6 +228,15 @@ var accessRails = []Rail{
 					c.fail(r, property, "it allows all actions but some, and so what AWS adds tomorrow")
 				case s.Allows() && s.Anybody() && !s.Limits(document.Matching, document.Whom...) && !s.OfLayers():
 					c.fail(r, property, "everybody in every account may do %s", strings.Join(s.Actions, ", "))
+				}
+				if own := aws.Account(c.places.g); s.Allows() && own != "" && slices.ContainsFunc([]string{
+					"aws:kms/", "aws:secretsmanager/", "aws:s3/",
+				}, func(kind string) bool { return strings.HasPrefix(r.Type, kind) }) {
+					for _, p := range s.Principals {
+						if other := document.AccountOf(p); other != "" && other != own {
+							c.fail(r, property, "%s of another account may do %s", p, strings.Join(s.Actions, ", "))
+						}
+					}
 				}
 			}
 		},
@@ -261,7 +296,7 @@ var accessRails = []Rail{
 			}
 			for _, s := range c.statements(r, "policy") {
 				pinned := s.Limits([]string{"StringEquals"}, "aws:principalaccount", "aws:principalorgid")
-				if s.Allows() && !s.OfLayers() && !pinned {
+				if s.Allows() && !s.OfLayers() && (!pinned || s.Strangers(aws.Account(c.places.g))) {
 					c.fail(r, "policy", "whoever has a key of another account may do %s", strings.Join(s.Actions, ", "))
 				}
 			}

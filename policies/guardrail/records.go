@@ -49,7 +49,11 @@ var recordRails = []Rail{
 		Needs:  []need{{types: []string{"aws:secretsmanager/secret"}, path: "kmsKeyId"}},
 		Whole: func(c *checker) {
 			for _, s := range c.all("aws:secretsmanager/secret") {
-				if c.describing(s, "aws:secretsmanager/secretPolicy", "secretArn") == nil && !set(s, "policy") {
+				other := c.describing(s, "aws:secretsmanager/secretPolicy", "secretArn")
+				if other != nil && set(s, "policy") {
+					c.fail(s, "policy", "%s is another policy of it: nobody knows which counts", other.Name)
+				}
+				if other == nil && !set(s, "policy") {
 					c.fail(s, "policy", "every role of the account whose policy allows it reads the secret")
 				}
 			}
@@ -252,8 +256,20 @@ var recordRails = []Rail{
 						c.fail(b, "", "it has no %s", strings.TrimPrefix(kind, "aws:s3/"))
 					}
 				}
+				if c.production && b.Role == "audit" && b.Inputs["forceDestroy"] == true {
+					c.fail(b, "forceDestroy", "with the stack, the log in it goes")
+				}
 				lock := c.describing(b, "aws:s3/bucketObjectLockConfigurationV2", "bucket")
 				locked = locked || b.Role == "audit" && lock != nil
+			}
+			for _, stream := range c.all("aws:kinesis/firehoseDeliveryStream") {
+				if stream.Role == "audit" && len(c.places.to(stream, "extendedS3Configuration", bucketType)) == 0 {
+					c.fail(stream, "extendedS3Configuration", "it does not write to a bucket of the stack")
+				}
+				if stream.Role == "audit" && c.describing(stream, "aws:cloudwatch/logSubscriptionFilter",
+					"destinationArn") == nil {
+					c.fail(stream, "", "no log is sent to it")
+				}
 			}
 			if c.production && !locked && len(c.all("aws:kinesis/firehoseDeliveryStream")) > 0 {
 				c.fail(nil, "", "no bucket of the audit log has Object Lock: whoever takes the account over deletes it")

@@ -320,8 +320,8 @@ func (r *reader) wears(x *graph.Resource, role *graph.Resource) bool {
 	return false
 }
 
-// trusts says whether the role of a workload may be taken by whoever is not the service of AWS's that
-// starts the workload, or by that for another account.
+// trusts says whether the role of a workload may be taken by whoever is not the service that starts
+// the workload, or by that service for another account.
 func (r *reader) trusts(role *graph.Resource, workload string) (reach.Result, string) {
 	d := document(role, "assumeRolePolicy")
 	if d == nil {
@@ -343,8 +343,8 @@ func (r *reader) trusts(role *graph.Resource, workload string) (reach.Result, st
 			if other := s.sourceBut(r.account()); other != "" {
 				return reach.Fails, fmt.Sprintf("%s may take the role %s for %s", service, role.Name, other)
 			}
-			if starts := map[bool]string{true: "ecs-tasks", false: "ec2"}[workload == taskType]; result == reach.Holds &&
-				service != starts+".amazonaws.com" {
+			starts := map[bool]string{true: "ecs-tasks.amazonaws.com", false: "ec2.amazonaws.com"}[workload == taskType]
+			if result == reach.Holds && service != starts {
 				result, note = reach.Indeterminate, fmt.Sprintf("%s may perhaps take the role %s", service, role.Name)
 			}
 		}

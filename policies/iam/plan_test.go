@@ -286,13 +286,13 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"a role that a service takes for another account": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = strings.Replace(trust("ecs-tasks"), `"Action"`,
 				`"Condition":{"StringEquals":{"aws:SourceAccount":"210987654321"}},"Action"`, 1)
-		}, "anything else -> the role of control: never: fails: ecs-tasks.amazonaws.com may take the role controlrole " +
-			"for 210987654321"},
+		}, "anything else -> the role of control: never: fails: ecs-tasks.amazonaws.com may take the role " +
+			"controlrole for 210987654321"},
 		"a role that a service takes for a resource of another account": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = strings.Replace(trust("ecs-tasks"), `"Action"`,
 				`"Condition":{"ArnLike":{"aws:SourceArn":"arn:aws:ecs:*:210987654321:*"}},"Action"`, 1)
-		}, "anything else -> the role of control: never: fails: ecs-tasks.amazonaws.com may take the role controlrole " +
-			"for arn:aws:ecs:*:210987654321:*"},
+		}, "anything else -> the role of control: never: fails: ecs-tasks.amazonaws.com may take the role " +
+			"controlrole for arn:aws:ecs:*:210987654321:*"},
 		"a role that another service takes, too": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = trust("ec2")
 		}, "anything else -> the role of control: never: indeterminate: ec2.amazonaws.com may perhaps take the role"},

@@ -171,3 +171,54 @@ var (
 	Matching  = []string{"StringEquals", "StringLike", "ArnEquals", "ArnLike", "IpAddress"}
 	Differing = []string{"StringNotEquals", "StringNotEqualsIfExists", "NotIpAddress", "NotIpAddressIfExists", "Null"}
 )
+
+// Service returns the one service of AWS's that the statement is about, or "".
+func (s *Statement) Service() string {
+	kinds, ok := s.Principal.(map[string]any)
+	if services := Texts(kinds["Service"]); ok && len(kinds) == 1 && len(services) == 1 &&
+		strings.HasSuffix(services[0], ".amazonaws.com") {
+		return services[0]
+	}
+	return ""
+}
+
+// AccountOf returns the account that a principal or the source of a request is of, or "".
+func AccountOf(who string) string {
+	if parts := strings.Split(who, ":"); len(parts) > 5 {
+		who = parts[4]
+	}
+	if len(who) == 12 && strings.Trim(who, "0123456789") == "" {
+		return who
+	}
+	return ""
+}
+
+// values returns what conditions with that operator say of a key.
+func (s *Statement) values(operator, key string) (out []string) {
+	for k, v := range s.Condition[operator] {
+		if strings.EqualFold(k, key) {
+			out = append(out, Texts(v)...)
+		}
+	}
+	return out
+}
+
+// SourceBut returns the source of another account for which the statement counts, or "".
+func (s *Statement) SourceBut(own string) string {
+	for _, operator := range Matching {
+		for _, v := range append(s.values(operator, "aws:sourceaccount"), s.values(operator, "aws:sourcearn")...) {
+			if other := AccountOf(v); own != "" && other != "" && other != own {
+				return v
+			}
+		}
+	}
+	return ""
+}
+
+// Strangers reports whether the statement counts for principals of an account besides the own one.
+// Of several organizations one is not the own one.
+func (s *Statement) Strangers(own string) bool {
+	accounts := s.values("StringEquals", "aws:principalaccount")
+	return len(accounts) == 0 && len(s.values("StringEquals", "aws:principalorgid")) > 1 ||
+		own != "" && slices.ContainsFunc(accounts, func(a string) bool { return a != own })
+}

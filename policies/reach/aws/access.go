@@ -80,9 +80,9 @@ var (
 	readsObject = regexp.MustCompile(`^s3:GetObject$`)
 )
 
-// accountOf returns the account that the ARNs of the plan's own resources have, or "" if it is not
+// Account returns the account that the ARNs of the plan's own resources have, or "" if it is not
 // known.
-func accountOf(g *graph.Graph) string {
+func Account(g *graph.Graph) string {
 	found := ""
 	for _, e := range g.Edges() {
 		text, _ := g.ByURN(e.From).Value(e.Property).(string)
@@ -139,7 +139,7 @@ func (r *reader) pinnedPolicy(x *graph.Resource) bool {
 // Policies returns whether the policy of each endpoint of AWS's services refuses strangers, by
 // name.
 func Policies(g *graph.Graph) map[string]bool {
-	r, out := &reader{g: g, account: accountOf(g)}, map[string]bool{}
+	r, out := &reader{g: g, account: Account(g)}, map[string]bool{}
 	for _, x := range g.OfType("aws:ec2/vpcEndpoint:VpcEndpoint") {
 		if own := r.g.Refers(x, "serviceName", "aws:ec2/vpcEndpointService:VpcEndpointService"); own == nil {
 			out[x.Name] = r.pinnedPolicy(x)

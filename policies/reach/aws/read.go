@@ -72,7 +72,7 @@ func Read(g *graph.Graph, policy *plan.Plan) *reach.Network {
 		g: g, n: &reach.Network{}, vpcs: map[*graph.Resource]*reach.VPC{}, tables: map[*graph.Resource]*reach.Table{},
 		acls: map[*graph.Resource]*reach.ACL{}, groups: map[*graph.Resource]*reach.Group{},
 		subnets: map[*graph.Resource]*reach.Subnet{}, nodes: map[*graph.Resource]*reach.Interface{},
-		doors: map[*graph.Resource]*reach.Door{}, targets: map[*graph.Resource]bool{}, account: accountOf(g),
+		doors: map[*graph.Resource]*reach.Door{}, targets: map[*graph.Resource]bool{}, account: Account(g),
 		numbered: map[*reach.ACL][]numbered{}, places: map[*reach.ACLRule]float64{},
 	}
 	for _, x := range g.OfType("aws:lb/targetGroup:TargetGroup") {
