@@ -262,7 +262,7 @@ func (w *walker) name(at, name string, upper, host *os.File, opaque bool) error 
 		}
 		defer hosts.Close()
 	}
-	return w.folder(at, dir, hosts, opaque || isOpaque(upper, name))
+	return w.folder(at, dir, hosts, opaque || beneath.IsOpaque(upper, name))
 }
 
 // equal reports whether the agent's file is the host's.

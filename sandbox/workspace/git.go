@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/objects"
+	"github.com/postern/postern/sandbox/workspace/since"
 )
 
 // An agent can put any content under the name of an object of git's, such as a file of a commit
@@ -29,7 +31,7 @@ func isRepository(upper, host tree, at string) bool {
 		if head, err := beneath.Look(dir, "HEAD"); err != nil || head != nil {
 			return err == nil && !head.IsWhiteout()
 		}
-		if isOpaque(dir, ".") {
+		if beneath.IsOpaque(dir, ".") {
 			return false
 		}
 	}
@@ -47,8 +49,12 @@ const packsPatience = 10 * time.Minute
 
 var errPacks = errors.New("checking the packs before it took all the time there is: apply it by its path")
 
+// actingPatience bounds the look for what settings and links lead to.
+const actingPatience = 10 * time.Second
+
 // Checked is [Run.Changes] for the selected changes. It refuses changes of git's objects that have
-// not the content that their names say, and of what else git's folder must not have.
+// not the content that their names say, and of what else git's folder must not have. It also notes
+// who acts on a path because settings or links lead there.
 func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit func(Change) error) error {
 	upper, host, err := r.both()
 	if err != nil {
@@ -75,9 +81,15 @@ func (r *Run) Checked(ctx context.Context, selected func(Change) bool, visit fun
 			return r.CheckPack(packs, pack, index)
 		}
 	}
+	limited, cancel := context.WithTimeout(ctx, actingPatience)
+	defer cancel()
+	acting := since.Acts(limited, r.Workdir, upper, host, r.Named)
 	return r.Changes(func(change Change) error {
 		if !selected(change) {
 			return nil
+		}
+		if who := acting.Who(change.Path); who != "" && !slices.Contains(change.Notes, who) {
+			change.Notes = append(change.Notes, who)
 		}
 		if change.Refused == "" && change.Kind != Deleted {
 			if why := c.Refuses(change.Path, change.new.Type(), change.old != nil); why != nil {

@@ -20,27 +20,7 @@ func (t tree) folder(at string) (*os.File, error) {
 // hasOrigin reports whether the kernel copied the file or folder, which is in the folder dir of a
 // layer, from the host's folder. An agent cannot set this.
 func hasOrigin(dir *os.File, name string) bool {
-	return attribute(dir, name, "user.overlay.origin") != ""
-}
-
-// isOpaque reports whether the folder in a layer hides the host's files of the same folder.
-func isOpaque(dir *os.File, name string) bool {
-	return attribute(dir, name, "user.overlay.opaque") == "y"
-}
-
-// attribute returns an extended attribute of a file or folder, or "".
-func attribute(dir *os.File, name, key string) string {
-	f, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	buf := make([]byte, 256)
-	n, err := unix.Fgetxattr(int(f.Fd()), key, buf)
-	if err != nil {
-		return ""
-	}
-	return string(buf[:n])
+	return beneath.Attribute(dir, name, "user.overlay.origin") != ""
 }
 
 // parent returns the folder of a path, and the name there.

@@ -28,6 +28,7 @@ import (
 	"github.com/postern/postern/home"
 	"github.com/postern/postern/sandbox/wire"
 	"github.com/postern/postern/sandbox/workspace/beneath"
+	"github.com/postern/postern/sandbox/workspace/tool"
 	"github.com/postern/postern/visible"
 )
 
@@ -43,6 +44,8 @@ type Run struct {
 	// CheckPack says why an index of git's is not that of the pack, or that a pack is damaged.
 	// Without it, no pack is applied.
 	CheckPack func(ctx context.Context, pack, index *os.File) error `json:"-"`
+	// Named is what settings outside of the host's folder name in it.
+	Named []tool.Named `json:"-"`
 	// seen is nil until it is read.
 	seen *seen
 }

@@ -131,6 +131,7 @@ func open(home home.Folder, id string, alone bool) (*workspace.Run, error) {
 	opened.CheckPack = func(ctx context.Context, pack, index *os.File) error {
 		return run.CheckPack(ctx, hostpath.In(filepath.Dir(home.Root)), pack, index)
 	}
+	opened.Named = run.Named(opened.Workdir)
 	return opened, nil
 }
 
@@ -200,9 +201,16 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 	if err := hostpath.In(base).Record(run.Workdir); err != nil {
 		return err
 	}
+	before, err := findTools(run.Workdir) //nolint:contextcheck // bounded by toolsPatience
+	if err != nil {
+		return err
+	}
 	result, err := run.Apply(cmd.Context(), workspace.Selected(paths), func(c workspace.Change) {
 		visible.Printf(cmd.ErrOrStderr(), "not applied: %s: %s\n", visible.Quote(c.Path), c.Refused)
 	})
+	after, looked := findTools(run.Workdir) //nolint:contextcheck // bounded by toolsPatience
+	_, said := io.WriteString(cmd.ErrOrStderr(), strings.Join(changed(after.Since(before)), ""))
+	err = errors.Join(err, looked, said)
 	if result.Done > 0 {
 		visible.Printf(cmd.OutOrStdout(), "applied %s to %s\n", plural(result.Done, "change", "changes"),
 			visible.Text(run.Workdir))

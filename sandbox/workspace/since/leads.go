@@ -31,11 +31,15 @@ func (s *toolSearch) lead(to toolFolder) {
 	if to.at == "." && to.led != "" || to.at == "" || s.leads.seen[to] {
 		return
 	}
-	f, err := beneath.Open(s.top, to.at, unix.O_PATH)
+	in, err := s.top.Folder(path.Dir(to.at))
 	if err != nil {
 		return
 	}
-	f.Close()
+	there := in.Of(path.Base(to.at)) != nil
+	in.Close()
+	if !there {
+		return
+	}
 	if len(s.leads.all) >= maxLeads {
 		s.found["."] = unfinished
 		return
@@ -57,23 +61,25 @@ func (s *toolSearch) leadTo(in, to, who string) {
 }
 
 // follow looks at what is where the leads lead. What it finds there may lead on.
-func (s *toolSearch) follow(root *os.File) {
+func (s *toolSearch) follow() {
 	for ; s.leads.done < len(s.leads.all) && s.ctx.Err() == nil; s.leads.done++ {
 		to := s.leads.all[s.leads.done]
-		if below, err := beneath.Open(root, to.at, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
+		if below, err := s.top.Folder(to.at); err == nil {
 			if !to.file {
 				s.below(below, to)
 			}
 			below.Close()
 			continue
 		}
-		in, err := beneath.Open(root, path.Dir(to.at), unix.O_RDONLY|unix.O_DIRECTORY)
+		in, err := s.top.Folder(path.Dir(to.at))
 		if err != nil {
 			continue // there is nothing
 		}
 		name := path.Base(to.at)
-		if e, err := beneath.Look(in, name); err == nil && e != nil && to.led != "" {
-			s.add(to.at, File{state: state(in, name, e), Who: to.led, how: to.led})
+		if layer := in.Of(name); layer != nil && to.led != "" {
+			if e, err := beneath.Look(layer, name); err == nil && e != nil {
+				s.add(to.at, File{state: state(layer, name, e), Who: to.led, how: to.led})
+			}
 		}
 		in.Close()
 	}
@@ -104,17 +110,6 @@ func (s *toolSearch) link(dir *os.File, name string, at toolFolder, who string) 
 		who = leads // "build" is also a name of Bazel's
 	}
 	return who, there
-}
-
-// linkAt returns the text of the link at the path, if there is one.
-func linkAt(root *os.File, at string) (to string, ok bool) {
-	dir, err := beneath.Open(root, path.Dir(at), unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return "", false
-	}
-	defer dir.Close()
-	to, err = beneath.ReadLink(dir, path.Base(at))
-	return to, err == nil
 }
 
 // repository notes what the settings name of the repository whose folder top has .git, if it has.
@@ -166,7 +161,7 @@ func (s *toolSearch) read(at string) string {
 		content, _ := hostpath.ReadFile(at, maxHashed)
 		return string(content)
 	}
-	f, _, err := beneath.OpenRegular(s.top, end.In)
+	f, _, err := s.top.Regular(end.In)
 	if err != nil {
 		return ""
 	}

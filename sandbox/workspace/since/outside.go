@@ -21,7 +21,7 @@ const (
 
 // outside are links that lead out of a folder. Nothing out there is looked at: paths decide.
 type outside struct {
-	root *os.File
+	root beneath.Layers
 	// home is the folder of the person, or "".
 	home string
 	// top are the names in "/", and system the folders in which the person may write nothing.
@@ -30,7 +30,7 @@ type outside struct {
 }
 
 // newOutside returns those of the folder root, for the user of the ID.
-func newOutside(root *os.File, home string, user int) *outside {
+func newOutside(root beneath.Layers, home string, user int) *outside {
 	if real, err := filepath.EvalSymlinks(home); err == nil {
 		home = real
 	}
@@ -85,7 +85,7 @@ func (o *outside) isPython(at, there string) bool {
 		path.Base(path.Dir(at)) != "bin" || path.Base(path.Dir(there)) != "bin" {
 		return false
 	}
-	f, _, err := beneath.OpenRegular(o.root, path.Join(path.Dir(at), "../pyvenv.cfg"))
+	f, _, err := o.root.Regular(path.Join(path.Dir(at), "../pyvenv.cfg"))
 	if err == nil {
 		f.Close()
 	}

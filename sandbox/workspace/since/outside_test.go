@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/sandbox/workspace/beneath"
 	"github.com/postern/postern/sandbox/workspace/way"
 )
 
@@ -119,10 +120,10 @@ func TestLinksOfTheSystem(t *testing.T) {
 	root, err := os.Open(dir)
 	require.NoError(t, err)
 	defer root.Close()
-	follow := way.New(dir, func(at string) (string, bool) { return linkAt(root, at) }).Follow
-	who, _ := newOutside(root, "", 0).leads("share", follow(".", "/usr/share/doc"))
+	follow := way.New(dir, beneath.Layers{root}.Link).Follow
+	who, _ := newOutside(beneath.Layers{root}, "", 0).leads("share", follow(".", "/usr/share/doc"))
 	require.Equal(t, leadsOut, who)
-	o := newOutside(root, "", 1000)
+	o := newOutside(beneath.Layers{root}, "", 1000)
 	for to, want := range map[string]string{
 		"/usr/share/doc": "", "/lib/x": "", "/nix/store/x": "", "/usr": leadsOut, "/usr/local/bin": leadsOut,
 		"/usr/share/../../x": leadsOut, "/usr/sharex": leadsOut,

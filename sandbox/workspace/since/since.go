@@ -80,8 +80,6 @@ const (
 	maxHashed = 1 << 20
 	// maxTools bounds what is kept of the files, in bytes.
 	maxTools = 32 << 20
-	// atOnce is how many names of a folder are read at once.
-	atOnce = 1000
 )
 
 // HostTools looks for such files in the host's folder, until ctx ends. The paths are relative to
@@ -93,9 +91,13 @@ func HostTools(ctx context.Context, folder string, personal ...tool.Named) (Tool
 		return nil, fmt.Errorf("look for files that programs run: %w", err)
 	}
 	defer root.Close()
-	s := toolSearch{ctx: ctx, found: Tools{}, root: root.Name(), top: root, personal: personal}
-	s.workdir(root)
-	return s.found, nil
+	return search(ctx, folder, beneath.Layers{root}, personal), nil
+}
+
+func search(ctx context.Context, folder string, top beneath.Layers, personal []tool.Named) Tools {
+	s := toolSearch{ctx: ctx, found: Tools{}, root: folder, top: top, personal: personal}
+	s.workdir()
+	return s.found
 }
 
 // toolSearch is one search for [Tools]. size is what it keeps, in bytes. git is set after the look
@@ -110,7 +112,7 @@ type toolSearch struct {
 	personal []tool.Named
 	// root is the folder, and top the same, open. home is the person's, or "".
 	root, home string
-	top        *os.File
+	top        beneath.Layers
 	// way knows where paths in the folder lead.
 	way *way.Folder
 	// outside knows which links lead out of the folder.
@@ -144,55 +146,41 @@ func (s *toolSearch) add(at string, f File) {
 
 // workdir looks in the working directory: in .git first, and where settings lead, because time may
 // run out.
-func (s *toolSearch) workdir(root *os.File) {
+func (s *toolSearch) workdir() {
 	s.home, _ = os.UserHomeDir() // without one, ~ leads nowhere
-	s.way = way.New(s.root, func(at string) (string, bool) { return linkAt(root, at) })
-	s.outside = newOutside(root, s.home, os.Geteuid())
+	s.way = way.New(s.root, s.top.Link)
+	s.outside = newOutside(s.top, s.home, os.Geteuid())
 	for top := s.root; top != "/"; top = path.Dir(top) {
 		s.repository(top)
 	}
-	if git, err := beneath.Open(root, ".git", unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
+	if git, err := s.top.Folder(".git"); err == nil {
 		s.below(git, toolFolder{at: ".git", as: ".git"})
 		git.Close()
 		s.git = true
 	}
-	s.follow(root)
-	s.below(root, toolFolder{at: ".", as: "."})
+	s.follow()
+	s.below(s.top, toolFolder{at: ".", as: "."})
 	s.inRepository(".")
-	s.follow(root)
+	s.follow()
 }
 
 // below looks in a folder.
-func (s *toolSearch) below(dir *os.File, in toolFolder) {
-	// By this name the kernel also says what a file is where the folder does not.
-	listed, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
-	if err != nil {
+func (s *toolSearch) below(dir beneath.Layers, in toolFolder) {
+	bare := path.Base(in.at) != ".git" && IsBare(dir...)
+	if err := dir.Each(func(layer *os.File, e os.DirEntry) bool {
+		if s.ctx.Err() != nil || s.size > maxTools {
+			s.found["."] = unfinished
+			return false
+		}
+		s.one(dir, layer, in, e, bare) // git takes a bare one for its own
+		return true
+	}); err != nil {
 		s.add(in.at, unlisted)
-		return
-	}
-	defer listed.Close()
-	bare := path.Base(in.at) != ".git" && IsBare(dir)
-	for {
-		entries, err := listed.ReadDir(atOnce)
-		for _, e := range entries {
-			if s.ctx.Err() != nil || s.size > maxTools {
-				s.found["."] = unfinished
-				return
-			}
-			s.one(dir, in, e, bare) // git takes a bare one for its own
-		}
-		if err == io.EOF {
-			return
-		}
-		if err != nil {
-			s.add(in.at, unlisted)
-			return
-		}
 	}
 }
 
-// one looks at what a folder has under one name.
-func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) {
+// one looks at what a folder has under one name, in one of its layers.
+func (s *toolSearch) one(of beneath.Layers, dir *os.File, in toolFolder, e os.DirEntry, bare bool) {
 	name := e.Name()
 	child := toolFolder{
 		at: path.Join(in.at, name), as: tool.AsGit(in.as, name, bare), among: in.among, how: in.how, led: in.led,
@@ -215,7 +203,7 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 			return
 		}
 		child.among = tool.Among(name, in.among)
-		below, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		below, err := of.Folder(name)
 		if err == nil {
 			s.below(below, child)
 			below.Close()
@@ -236,7 +224,7 @@ func (s *toolSearch) one(dir *os.File, in toolFolder, e os.DirEntry, bare bool) 
 		s.settings(s.root+"/"+path.Dir(in.at), s.root+"/"+in.at)
 	}
 	if who == "" {
-		if who, state := Deceives(dir, name, child.at, child.as, s.top); who != "" {
+		if who, state := Deceives(dir, name, child.at, child.as, s.top...); who != "" {
 			s.add(child.at, File{state: state, Who: who})
 		}
 		return
