@@ -1,7 +1,6 @@
 package hostpath
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +47,7 @@ func TestOtherNames(t *testing.T) {
 			if c.do != nil {
 				c.do(w)
 			}
-			time.Sleep(2 * tick)
+			time.Sleep(2 * tick) //nolint:forbidigo // the clock of a file system is coarse
 			if c.after != nil {
 				c.after(w)
 			}
@@ -58,7 +57,7 @@ func TestOtherNames(t *testing.T) {
 				return
 			}
 			writable := (*WritableError)(nil)
-			require.True(t, errors.As(err, &writable), "%v", err)
+			require.ErrorAs(t, err, &writable)
 			require.GreaterOrEqual(t, writable.Names, 2)
 			out, err := exec.CommandContext(t.Context(), "sh", "-c", writable.Alone()).CombinedOutput()
 			require.NoError(t, err, string(out))
@@ -75,7 +74,7 @@ func TestNamesThatMove(t *testing.T) {
 		require.NoError(t, os.MkdirAll(w.path(dir), 0o700))
 	}
 	w.hard("safe/keys/file", "work/a/name")
-	time.Sleep(2 * tick)
+	time.Sleep(2 * tick) //nolint:forbidigo // the clock of a file system is coarse
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)

@@ -23,7 +23,7 @@ func TestNamedByAPerson(t *testing.T) {
 			at = filepath.Join(dir, "work", at)
 			require.NoError(t, os.MkdirAll(filepath.Dir(at), 0o700))
 			program := "#!/bin/sh\necho $0 >> " + dir + "/ran\n"
-			require.NoError(t, os.WriteFile(at, []byte(program), 0o700)) //nolint:gosec // it is one
+			require.NoError(t, os.WriteFile(at, []byte(program), 0o700))
 		}
 		after()
 		return

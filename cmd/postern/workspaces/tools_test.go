@@ -36,6 +36,40 @@ func TestSayTools(t *testing.T) {
 	require.Equal(t, "postern: look before you use it: Makefile (a build runs commands from it)\n", out.String())
 }
 
+// TestTwoInOneFolder (N1): two commands in a folder hide nothing by turns. What the first takes back
+// when the second has begun, the second makes again.
+func TestTwoInOneFolder(t *testing.T) {
+	t.Parallel()
+	dir, notes := t.TempDir(), t.TempDir()
+	write := func(name string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+	}
+	var first, second, third, fourth bytes.Buffer
+	before, firstEnds := SayTools(&first, notes, dir)
+	require.NoError(t, before())
+	write(".envrc")
+	before, secondEnds := SayTools(&second, notes, dir)
+	require.NoError(t, before())
+	require.NoError(t, os.Remove(filepath.Join(dir, ".envrc")))
+	firstEnds()
+	require.Empty(t, first.String(), "at its end nothing is other than at its start")
+	write(".envrc")
+	before, thirdEnds := SayTools(&third, notes, dir) // the first has ended, the second has its start
+	require.NoError(t, before())
+	const line = "postern: look before you use it: .envrc (a shell may load it)\n"
+	secondEnds()
+	require.Equal(t, line, second.String())
+	thirdEnds()
+	require.Equal(t, line, third.String())
+	before, fourthEnds := SayTools(&fourth, notes, dir)
+	require.NoError(t, before())
+	fourthEnds()
+	require.Empty(t, fourth.String(), "nobody is there any more")
+	left, err := os.ReadDir(notes)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
 // TestSeveralKilled: what several killed commands wrote in a folder is said once, from where the
 // first began, and so is which folder it is.
 func TestSeveralKilled(t *testing.T) {
@@ -103,7 +137,7 @@ func TestKilledSaysLater(t *testing.T) {
 		return out.String()
 	}
 	write(".envrc", "evil")
-	require.Empty(t, next(), "the first one goes on")
+	require.Equal(t, "postern: look before you use it: .envrc (a shell may load it)\n", next())
 	write("\xff\n/.tool-versions", "evil")
 	require.NoError(t, run.Process.Kill())
 	_ = run.Wait()

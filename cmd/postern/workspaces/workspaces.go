@@ -319,11 +319,23 @@ const toolsPatience = 10 * time.Second
 // returns when that is done, or [toolsPatience] is over, and it is noted in the folder notes. after
 // names those that are other ones by then: an agent may have written them. If after is not called,
 // or nobody can read what it says, the note stays, and the next command here says it: see
-// [sayUnsaid].
+// [sayUnsaid]. If other commands go on in the folder when this one starts, what was there before the
+// first of them counts: see [begun.Running].
 //
 //nolint:contextcheck,nolintlint // the second look is after the command, whose context may have ended by then
 func SayTools(out io.Writer, notes, folder string) (before func() error, after func()) {
-	look := sync.OnceValues(func() (since.Tools, error) { return findTools(folder) })
+	// Before the look: a command that has ended by now changes nothing any more.
+	first, err := running(notes, folder)
+	look := sync.OnceValues(func() (since.Tools, error) {
+		if first != nil || err != nil {
+			return first, err
+		}
+		own, err := findTools(folder)
+		if first, again := running(notes, folder); first != nil || again != nil {
+			return first, again // it began during the look
+		}
+		return own, err
+	})
 	go func() { _, _ = look() }()
 	var note *begun.Note
 	before = func() (err error) {
@@ -345,6 +357,17 @@ func SayTools(out io.Writer, notes, folder string) (before func() error, after f
 			told(out, note, err)
 		}
 	}
+}
+
+// running returns what was in the folder before the first of the commands that go on there, and nil
+// if none does.
+func running(notes, folder string) (since.Tools, error) {
+	were := since.Tools{}
+	found, err := begun.Running(notes, folder, &were)
+	if !found {
+		return nil, err
+	}
+	return were, nil
 }
 
 func findTools(folder string) (since.Tools, error) {

@@ -150,6 +150,36 @@ func (n *Note) Were(were any) error {
 	return lines.Decode(were)
 }
 
+// Running has in were, a pointer, what was in the folder when the first of the commands began there
+// that still go on, and reports whether there is one. A command that begins meanwhile notes the
+// same. So what one command takes back at its end, and another makes again, is named at the other's
+// end.
+func Running(dir, folder string, were any) (found bool, err error) {
+	entries, err := list(dir)
+	var first *Note
+	for _, e := range entries {
+		n, failed := open(filepath.Join(dir, e.Name()), true)
+		err = errors.Join(err, failed)
+		if n == nil {
+			continue
+		}
+		if n.Of(folder) && (first == nil || n.At.Before(first.At)) {
+			n, first = first, n
+		}
+		if n != nil {
+			n.Close()
+		}
+	}
+	if first != nil {
+		defer first.Close()
+		err = errors.Join(err, first.Were(were))
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for commands that go on in %s: %w", folder, err)
+	}
+	return first != nil, nil
+}
+
 // mostGone bounds the notes that are kept about folders that are not where they were: each was
 // moved, or removed.
 const mostGone = 100
@@ -170,7 +200,7 @@ func Unsaid(dir string, each func(*Note)) (err error) {
 	var gone []string // from the oldest on
 	slices.SortStableFunc(entries, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
 	for _, e := range entries {
-		n, err := open(filepath.Join(dir, e.Name()))
+		n, err := open(filepath.Join(dir, e.Name()), false)
 		if err != nil {
 			return err
 		}
@@ -183,7 +213,7 @@ func Unsaid(dir string, each func(*Note)) (err error) {
 		each(n)
 	}
 	for _, path := range gone[:max(0, len(gone)-mostGone)] {
-		if n, err := open(path); err != nil {
+		if n, err := open(path, false); err != nil {
 			return err
 		} else if n != nil {
 			if err := n.Said(); err != nil {
@@ -210,8 +240,9 @@ func list(dir string) (files []fs.FileInfo, err error) {
 	return in.Readdir(-1)
 }
 
-// open returns the note in the file, or nil if its command goes on, or if it was said meanwhile.
-func open(path string) (*Note, error) {
+// open returns the note in the file. It returns nil if its command goes on, or, if running, has
+// ended, and if it was said meanwhile.
+func open(path string, running bool) (*Note, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -220,15 +251,20 @@ func open(path string) (*Note, error) {
 		return nil, err
 	}
 	var st unix.Stat_t
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil ||
-		unix.Fstat(int(f.Fd()), &st) != nil || st.Nlink == 0 {
+	goesOn := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
+	if goesOn != running || unix.Fstat(int(f.Fd()), &st) != nil || st.Nlink == 0 {
 		f.Close()
 		return nil, nil
 	}
 	n := &Note{file: f}
 	var h head
-	if err := json.NewDecoder(bufio.NewReader(f)).Decode(&h); err != nil {
-		return nil, n.Said() // nothing began: Begin returns when it is on disk
+	// Nothing has begun while this fails: Begin returns when the note is on disk.
+	switch err := json.NewDecoder(bufio.NewReader(f)).Decode(&h); {
+	case err != nil && running:
+		f.Close()
+		return nil, nil
+	case err != nil:
+		return nil, n.Said()
 	}
 	n.Folder, n.At, n.id = string(h.Folder), h.At, h.ID
 	return n, nil
