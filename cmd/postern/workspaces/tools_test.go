@@ -36,8 +36,8 @@ func TestSayTools(t *testing.T) {
 	require.Equal(t, "postern: look before you use it: Makefile (a build runs commands from it)\n", out.String())
 }
 
-// TestTwoInOneFolder (N1): two commands in a folder hide nothing by turns. What the first takes back
-// when the second has begun, the second makes again.
+// TestTwoInOneFolder (N1): two commands in a folder hide nothing by turns. What the first takes
+// back when the second has begun, the second makes again.
 func TestTwoInOneFolder(t *testing.T) {
 	t.Parallel()
 	dir, notes := t.TempDir(), t.TempDir()
