@@ -102,3 +102,15 @@ func TestMoreThanCanBeLookedAt(t *testing.T) {
 	}))
 	require.Equal(t, []string{"there is more than could be looked at: look yourself, .git first"}, notes)
 }
+
+// TestFIFOIsMarked: the mark is there, though nobody applies it.
+func TestFIFOIsMarked(t *testing.T) {
+	t.Parallel()
+	l := newLayered(t, map[string]string{"a": "1"})
+	require.NoError(t, unix.Mkfifo(filepath.Join(l.layer, ".gitignore"), 0o600))
+	var all []Change
+	require.NoError(t, l.Checked(t.Context(), Selected(nil), func(c Change) error { all = append(all, c); return nil }))
+	require.Len(t, all, 1)
+	require.Equal(t, []string{tool.Waits}, all[0].Notes)
+	require.Equal(t, "it is not a file, folder or link", all[0].Refused)
+}

@@ -119,6 +119,12 @@ func (e *Entry) Type() os.FileMode {
 		return os.ModeDir
 	case unix.S_IFLNK:
 		return os.ModeSymlink
+	case unix.S_IFIFO:
+		return os.ModeNamedPipe
+	case unix.S_IFSOCK:
+		return os.ModeSocket
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return os.ModeDevice
 	}
 	return os.ModeIrregular
 }

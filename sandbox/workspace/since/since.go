@@ -251,6 +251,9 @@ func state(dir *os.File, name string, e *beneath.Entry) string {
 			return fmt.Sprintf("%o %x", e.Mode, sum.Sum(nil))
 		}
 	}
+	if !e.Is(unix.S_IFREG) { // its times are those of its use
+		return fmt.Sprint(e.Kind, e.Mode, e.Inode)
+	}
 	return fmt.Sprint(*e)
 }
 
@@ -279,7 +282,8 @@ func (t Tools) Since(before Tools) (lines []string) {
 	}
 	removed := kind{math.MaxInt, "removed", ""}
 	for at, was := range before {
-		if _, there := t[at]; !there && was != unfinished && was.Who != leadsHome && was.Who != leadsOut {
+		harmless := was == unfinished || was.Who == leadsHome || was.Who == leadsOut || was.Who == tool.Waits
+		if _, there := t[at]; !there && !harmless {
 			kinds[removed] = append(kinds[removed], at)
 		}
 	}

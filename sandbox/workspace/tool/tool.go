@@ -103,7 +103,12 @@ var tools = []struct {
 		"a build runs commands from it",
 	},
 	{[]string{"*.pth", "sitecustomize.py", "usercustomize.py"}, "Python runs it at every start"},
+	{nil, Waits},
 }
+
+// Waits says what a FIFO or a device does: git opens a file such as .gitignore in any folder, and
+// others open each file. To connect to a socket is something else.
+const Waits = "a program that opens it, as git or a search does, may wait for ever"
 
 // ByThemselves is how many of [tools] git and shells act on.
 const ByThemselves = 6
@@ -224,6 +229,8 @@ func Acts(at string, kind fs.FileMode, among, named bool) string {
 		who = tools[0].who
 	case in != "":
 		who = unknown(in, kind)
+	case kind&(fs.ModeNamedPipe|fs.ModeDevice) != 0:
+		who = Waits
 	}
 	return who
 }
