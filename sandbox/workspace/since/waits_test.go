@@ -11,7 +11,7 @@ import (
 	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
-// TestWaits: a new FIFO is named, wherever it is: git opens a file such as .gitignore in any folder.
+// TestWaits: a new FIFO is named, wherever it is: git opens a file .gitignore in any folder.
 // One that was there is not, whoever used it, nor is a socket.
 func TestWaits(t *testing.T) {
 	t.Parallel()
