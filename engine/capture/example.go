@@ -67,7 +67,11 @@ func exampleOutputs(r *graph.Resource, id string, opts Options) resource.Propert
 	}
 	if longest != "" {
 		kind := r.Type[strings.LastIndexByte(r.Type, '/')+1 : strings.LastIndexByte(r.Type, ':')]
-		arn := fmt.Sprintf(arnOf[longest]+"%.0[1]s%.0[2]s%.0[3]s%.0[4]s", region, account, id, kind)
+		name := id
+		if strings.HasPrefix(r.Type, "aws:iam/") {
+			name = strings.TrimPrefix(r.String("path"), "/") + id
+		}
+		arn := fmt.Sprintf(arnOf[longest]+"%.0[1]s%.0[2]s%.0[3]s%.0[4]s", region, account, name, kind)
 		set("arn", arn)
 		switch longest {
 		case "aws:kms/key:":

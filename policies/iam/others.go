@@ -283,9 +283,9 @@ func (r *reader) wearers() (out []reach.Verdict) {
 		if role == nil && (!named || len(x.PropertyDependencies[property]) > 0) || role != nil && seen[role.URN] {
 			continue
 		}
-		v := reach.Verdict{Assertion: "anything else -> the role of " + x.Name + ": never", Result: reach.Holds}
+		v := reach.Verdict{Assertion: x.Name + " -> anything else with its role: never", Result: reach.Holds}
 		if role == nil {
-			v.Result, v.Note = reach.Indeterminate, "the role is not in the plan"
+			v.Result, v.Note = reach.Indeterminate, "somebody may perhaps take its role, which is not in the plan"
 		} else {
 			seen[role.URN] = true
 			v.Result, v.Note = r.trusts(role, x.Type)
@@ -325,7 +325,7 @@ func (r *reader) wears(x *graph.Resource, role *graph.Resource) bool {
 func (r *reader) trusts(role *graph.Resource, workload string) (reach.Result, string) {
 	d := document(role, "assumeRolePolicy")
 	if d == nil {
-		return reach.Indeterminate, "nobody knows whom the role " + role.Name + " trusts"
+		return reach.Indeterminate, "somebody may perhaps take the role " + role.Name + ": whom it trusts is not known"
 	}
 	result, note := reach.Holds, ""
 	for i := range d.statements {

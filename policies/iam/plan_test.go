@@ -286,40 +286,40 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"a role that a service takes for another account": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = strings.Replace(trust("ecs-tasks"), `"Action"`,
 				`"Condition":{"StringEquals":{"aws:SourceAccount":"210987654321"}},"Action"`, 1)
-		}, "anything else -> the role of control: never: fails: ecs-tasks.amazonaws.com may take the role " +
+		}, "control -> anything else with its role: never: fails: ecs-tasks.amazonaws.com may take the role " +
 			"controlrole for 210987654321"},
 		"a role that a service takes for a resource of another account": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = strings.Replace(trust("ecs-tasks"), `"Action"`,
 				`"Condition":{"ArnLike":{"aws:SourceArn":"arn:aws:ecs:*:210987654321:*"}},"Action"`, 1)
-		}, "anything else -> the role of control: never: fails: ecs-tasks.amazonaws.com may take the role " +
+		}, "control -> anything else with its role: never: fails: ecs-tasks.amazonaws.com may take the role " +
 			"controlrole for arn:aws:ecs:*:210987654321:*"},
 		"a role that another service takes, too": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = trust("ec2")
-		}, "anything else -> the role of control: never: indeterminate: ec2.amazonaws.com may perhaps take the role"},
+		}, "control -> anything else with its role: never: indeterminate: ec2.amazonaws.com may perhaps take the role"},
 		"a role that another account takes": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = trustOf(`{"AWS":"arn:aws:iam::210987654321:root"}`)
-		}, "anything else -> the role of control: never: fails: arn:aws:iam::210987654321:root may take the role"},
+		}, "control -> anything else with its role: never: fails: arn:aws:iam::210987654321:root may take the role"},
 		"a role that everybody takes": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = trustOf(`"*"`)
-		}, "anything else -> the role of control: never: fails: * may take the role controlrole"},
+		}, "control -> anything else with its role: never: fails: * may take the role controlrole"},
 		"a role that somebody of the account takes": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = trustOf(`{"AWS":"arn:aws:iam::123456789012:root"}`)
-		}, "anything else -> the role of control: never: indeterminate: somebody may perhaps take the role"},
+		}, "control -> anything else with its role: never: indeterminate: somebody may perhaps take the role"},
 		"a role that others who log in elsewhere take": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = trustOf(`{"Federated":"accounts.example.com"}`)
-		}, "anything else -> the role of control: never: indeterminate: somebody may perhaps take the role"},
+		}, "control -> anything else with its role: never: indeterminate: somebody may perhaps take the role"},
 		"a role that trusts nobody knows whom": {func(p map[string]*graph.Resource) {
 			p["controlrole"].Inputs["assumeRolePolicy"] = graph.Unknown
-		}, "anything else -> the role of control: never: indeterminate: nobody knows whom the role controlrole trusts"},
+		}, "control -> anything else with its role: never: indeterminate: somebody may perhaps take the role"},
 		"something else with the control plane's role": {func(p map[string]*graph.Resource) {
 			in := map[string]any{"taskRoleArn": ref{"controlrole", "arn:aws:iam::123456789012:role/control"}}
 			p["stranger"] = &graph.Resource{Type: "aws:ecs/taskDefinition:TaskDefinition", Role: "other", Inputs: in}
-		}, "anything else -> the role of control: never: fails: stranger has the role controlrole too"},
+		}, "control -> anything else with its role: never: fails: stranger has the role controlrole too"},
 		"a function with the control plane's role": {func(p map[string]*graph.Resource) {
 			p["stranger"] = &graph.Resource{Type: "aws:lambda/function:Function", Role: "other", Inputs: map[string]any{
 				"role": ref{"controlrole", "arn:aws:iam::123456789012:role/control"},
 			}}
-		}, "anything else -> the role of control: never: fails: stranger has the role controlrole too"},
+		}, "control -> anything else with its role: never: fails: stranger has the role controlrole too"},
 		"a machine with the control plane's role": {func(p map[string]*graph.Resource) {
 			p["profile"] = &graph.Resource{Type: "aws:iam/instanceProfile:InstanceProfile", Inputs: map[string]any{
 				"role": ref{"controlrole", "control"},
@@ -327,7 +327,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			p["stranger"] = &graph.Resource{Type: "aws:ec2/instance:Instance", Role: "other", Inputs: map[string]any{
 				"iamInstanceProfile": ref{"profile", "arn:aws:iam::123456789012:instance-profile/x"},
 			}}
-		}, "anything else -> the role of control: never: fails: stranger has the role controlrole too"},
+		}, "control -> anything else with its role: never: fails: stranger has the role controlrole too"},
 		"a policy that nobody can read": {func(p map[string]*graph.Resource) {
 			p["readers"].Inputs["policy"] = allow("x:Y", "*")
 			p["proxypolicy"].Inputs["policy"] = graph.Unknown

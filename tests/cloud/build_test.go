@@ -53,8 +53,9 @@ var order = []string{
 	"aws:ec2/subnet:Subnet", "aws:ec2/routeTable:RouteTable", "aws:ec2/routeTableAssociation:RouteTableAssociation", "aws:ec2/internetGateway:InternetGateway",
 	"aws:ec2/natGateway:NatGateway", "aws:ec2/route:Route", "aws:ec2/securityGroup:SecurityGroup", "aws:ec2/networkAcl:NetworkAcl", "aws:ec2/networkAclRule:NetworkAclRule",
 	"aws:ec2/networkAclAssociation:NetworkAclAssociation", "aws:lb/loadBalancer:LoadBalancer", "aws:lb/targetGroup:TargetGroup", "aws:lb/listener:Listener", "aws:ec2/vpcEndpointService:VpcEndpointService", "aws:ec2/vpcEndpoint:VpcEndpoint", "aws:ec2/vpcEndpointRouteTableAssociation:VpcEndpointRouteTableAssociation",
-	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "aws:iam/policy:Policy", "aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy",
-	"aws:kms/key:Key", "aws:kms/alias:Alias", "aws:secretsmanager/secret:Secret", "aws:secretsmanager/secretPolicy:SecretPolicy",
+	"aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+	"aws:kms/key:Key", "aws:kms/alias:Alias", "aws:secretsmanager/secret:Secret",
+	"aws:iam/policy:Policy", "aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy", "aws:secretsmanager/secretPolicy:SecretPolicy",
 	"aws:ecs/cluster:Cluster", "aws:ecs/taskDefinition:TaskDefinition", "aws:ecs/service:Service",
 }
 
@@ -228,18 +229,18 @@ func (b *builder) create(r *graph.Resource) string {
 		require.NoError(b.t, err)
 		return *out.ARN
 	case "secretsmanager/secretPolicy":
-		_, err := b.secrets.PutResourcePolicy(b.ctx, &secretsmanager.PutResourcePolicyInput{SecretId: b.ref(r, "secretArn"), ResourcePolicy: aws.String(r.Value("policy").(string))})
+		_, err := b.secrets.PutResourcePolicy(b.ctx, &secretsmanager.PutResourcePolicyInput{SecretId: b.ref(r, "secretArn"), ResourcePolicy: b.document(r)})
 		require.NoError(b.t, err)
 	case "ecs/cluster", "ecs/taskDefinition", "ecs/service":
 		return b.task(r)
 	case "iam/policy":
-		out, err := b.iam.CreatePolicy(b.ctx, &iam.CreatePolicyInput{PolicyName: aws.String(r.Name + "-1234567"), Path: text(r, "path"), PolicyDocument: aws.String(r.Value("policy").(string))})
+		out, err := b.iam.CreatePolicy(b.ctx, &iam.CreatePolicyInput{PolicyName: aws.String(r.Name + "-1234567"), Path: text(r, "path"), PolicyDocument: b.document(r)})
 		require.NoError(b.t, err)
 		return *out.Policy.Arn
 	case "iam/role":
 		return b.role(r)
 	case "iam/rolePolicy":
-		_, err := b.iam.PutRolePolicy(b.ctx, &iam.PutRolePolicyInput{RoleName: b.ref(r, "role"), PolicyName: aws.String(r.Name + "-7654321"), PolicyDocument: aws.String(r.Value("policy").(string))})
+		_, err := b.iam.PutRolePolicy(b.ctx, &iam.PutRolePolicyInput{RoleName: b.ref(r, "role"), PolicyName: aws.String(r.Name + "-7654321"), PolicyDocument: b.document(r)})
 		require.NoError(b.t, err)
 	}
 	return ""
@@ -436,7 +437,28 @@ func (b *builder) roleARN(r *graph.Resource, property string) *string {
 	if name == nil {
 		return nil
 	}
-	return aws.String("arn:aws:iam::" + account + ":role/postern/" + *name)
+	role := b.g.Refers(r, property, "aws:iam/role:Role")
+	require.NotNil(b.t, role, "%s of %s", property, r.Name)
+	return aws.String("arn:aws:iam::" + account + ":role" + role.String("path") + *name)
+}
+
+// document returns a policy with the ARNs of what was made in place of those that the plan made up.
+func (b *builder) document(r *graph.Resource) *string {
+	text := r.Value("policy").(string)
+	for _, e := range b.g.Edges() {
+		to, made, id := b.g.ByURN(e.To), b.g.ByURN(e.From).Value(e.Property), b.ids[e.To]
+		arn, _ := made.(string)
+		switch {
+		case !strings.HasPrefix(arn, "arn:") || to == nil || id == "":
+			continue
+		case to.Type == "aws:iam/role:Role" && strings.Contains(arn, ":role/"):
+			id = "arn:aws:iam::" + account + ":role" + to.String("path") + id
+		case to.Type != "aws:secretsmanager/secret:Secret" || !strings.Contains(arn, ":secret:"):
+			continue
+		}
+		text = strings.ReplaceAll(text, `"`+arn+`"`, `"`+id+`"`)
+	}
+	return &text
 }
 
 func (b *builder) role(r *graph.Resource) string {
