@@ -298,7 +298,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			why: "whatever reads what an agent wrote goes through it",
 		},
 		{
-			from: "sandbox/workspace/tool", only: []string{"visible"}, never: []string{"golang.org"},
+			from: "sandbox/workspace/tool", only: []string{"visible", "hostpath/places"}, never: []string{"golang.org"},
 			why: "it is data",
 		},
 		{from: "sandbox/bubblewrap", only: []string{"sandbox/view", "sandbox/trust", "sandbox/toolchain", "sandbox/wire", "hostpath/roots", "hostpath/places"}, why: "a runtime renders a view, whoever it was made for"},

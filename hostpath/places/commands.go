@@ -154,26 +154,35 @@ func (p *places) git(file string, read func(path string) ([]byte, error), depth 
 		return
 	}
 	section := ""
-	for line := range strings.Lines(strings.ReplaceAll(string(content), "\\\n", "")) {
-		line = strings.TrimSpace(line)
-		for strings.HasPrefix(line, "[") { // a setting may follow
-			head, rest, _ := strings.Cut(line[1:], "]")
+	for text := strings.TrimSpace(string(content)); text != ""; text = strings.TrimSpace(text) {
+		switch text[0] {
+		case '#', ';':
+			_, text, _ = strings.Cut(text, "\n")
+			continue
+		case '[': // a setting may follow on the line
+			head, rest, _ := strings.Cut(text[1:], "]")
 			for strings.Count(head, `"`)%2 == 1 && rest != "" { // the bracket is in the subsection's name
 				more, after, _ := strings.Cut(rest, "]")
 				head, rest = head+"]"+more, after
 			}
 			section, _, _ = strings.Cut(head, " ")
 			section, _, _ = strings.Cut(section, ".")
-			line = strings.TrimSpace(rest)
-		}
-		name, value, ok := strings.Cut(line, "=")
-		if !ok || strings.ContainsAny(line[:1], "#;") {
+			text = rest
 			continue
 		}
-		name, value = section+"."+strings.TrimSpace(name), strings.TrimSpace(value)
+		end := strings.IndexAny(text, "=\n")
+		if end < 0 {
+			return
+		}
+		if text[end] == '\n' { // a flag
+			text = text[end+1:]
+			continue
+		}
+		name, value := section+"."+strings.TrimSpace(text[:end]), ""
+		value, text = GitValue(text[end+1:])
 		p.gitSetting(name+" in "+file, name, value)
 		if name = strings.ToLower(name); name == "include.path" || name == "includeif.path" {
-			included := p.expand(strings.Trim(value, `"`))
+			included := p.expand(value)
 			if !filepath.IsAbs(included) {
 				included = filepath.Join(filepath.Dir(file), included)
 			}
@@ -183,6 +192,47 @@ func (p *places) git(file string, read func(path string) ([]byte, error), depth 
 	}
 }
 
+// GitValue returns the value at the beginning of the text, which is what follows "=" in a file of
+// git's settings, and what comes after it: see "Syntax" and "Values" in git-config(1). Quotes may be
+// anywhere, a backslash before the end of a line goes on with the next, and a comment ends the value.
+func GitValue(text string) (value, rest string) {
+	var b strings.Builder
+	quoted, comment, blanks := false, false, ""
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch {
+		case c == '\n':
+			return b.String(), text[i+1:]
+		case comment:
+			continue
+		case !quoted && strings.ContainsRune(" \t\r", rune(c)):
+			blanks += string(c)
+			continue
+		case !quoted && (c == '#' || c == ';'):
+			comment = true
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteString(blanks)
+		}
+		blanks = ""
+		switch {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && i+1 < len(text):
+			i++
+			if next, ok := map[byte]string{'\n': "", 'n': "\n", 't': "\t", 'b': "\b"}[text[i]]; ok {
+				b.WriteString(next)
+			} else {
+				b.WriteByte(text[i])
+			}
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String(), ""
+}
+
 // gitSetting adds what the value of one setting names.
 func (p *places) gitSetting(said, name, value string) {
 	section, rest, _ := strings.Cut(strings.ToLower(name), ".")
@@ -190,10 +240,9 @@ func (p *places) gitSetting(said, name, value string) {
 	if slices.Contains(gitHarmless, key) || slices.Contains(gitHarmless, section+".") {
 		return
 	}
-	value = strings.ReplaceAll(value, `\"`, `"`)
 	p.command(said, value)
 	if slices.Contains(gitPaths, key) {
-		p.named(said, strings.Trim(p.expand(value), `"`), true, false)
+		p.named(said, p.expand(value), true, false)
 	}
 	// Git runs "git-NAME" for an alias, and "git-credential-NAME" for a helper.
 	for _, prefix := range map[string][]string{"alias": {"git-"}, "credential": {"git-credential-"}}[section] {

@@ -2,6 +2,11 @@ package places
 
 import (
 	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -53,5 +58,65 @@ func TestInEach(t *testing.T) {
 	}
 	for _, n := range append(programs, words...) {
 		require.NotRegexp(t, `^no/|^src$|^(vim|less|main|status)$`, n)
+	}
+}
+
+// TestGitValue: git itself reads the same value.
+func TestGitValue(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		" q/hooks # team":           "q/hooks",
+		" q/hooks;team":             "q/hooks",
+		"q/hooks\t ; c":             "q/hooks",
+		` "q/hooks" # c`:            "q/hooks",
+		`q/""hooks`:                 "q/hooks",
+		`"q # no/ho"oks # c`:        "q # no/hooks",
+		"q/\\\nhooks":               "q/hooks",
+		"q  s/hooks  \r":            "q  s/hooks",
+		`!sh -c \"ops/x\" \\ "a;b"`: `!sh -c "ops/x" \ a;b`,
+		"q/hooks # c \\":            "q/hooks",
+		"":                          "",
+	} {
+		file := filepath.Join(t.TempDir(), "config")
+		require.NoError(t, os.WriteFile(file, []byte("[a]\n\tb ="+text+"\n\tc = next\n"), 0o600))
+		git := func(name string) string {
+			out, err := exec.CommandContext(t.Context(), "git", "config", "--file", file, name).Output()
+			require.NoError(t, err, text)
+			return strings.TrimSuffix(string(out), "\n")
+		}
+		value, rest := GitValue(text + "\n\tc = next\n")
+		require.Equal(t, want, value, text)
+		require.Equal(t, git("a.b"), value, text)
+		require.Equal(t, "next", git("a.c"))
+		require.Equal(t, "\tc = next\n", rest, text)
+	}
+}
+
+// TestInEachAsGitReads: how somebody writes a setting hides nothing that git runs.
+func TestInEachAsGitReads(t *testing.T) {
+	t.Parallel()
+	me, err := user.Current()
+	require.NoError(t, err)
+	for text, want := range map[string]string{
+		"# c \\\n[core] hooksPath = q/hooks # team": "q/hooks",
+		"[core]\nbare\n\thooksPath = q/ho\\\noks":   "q/hooks",
+		"[core]\n\thooksPath = \"q\"/hooks ; c":     "q/hooks",
+		"[include] path = ~" + me.Username + "/x":   "q/hooks",
+		"[include]\n\tpath = more # c":              "q/hooks",
+	} {
+		files := map[string]string{"/h/.gitconfig": text}
+		for _, more := range []string{"/h/more", filepath.Join(me.HomeDir, "x")} {
+			files[more] = "[core]\n\thooksPath = q/hooks\n"
+		}
+		var all []string
+		for _, n := range InEach("/h", nil, func(path string) ([]byte, error) {
+			if text, ok := files[path]; ok {
+				return []byte(text), nil
+			}
+			return nil, fs.ErrNotExist
+		}) {
+			all = append(all, n.Path)
+		}
+		require.Contains(t, all, want, text)
 	}
 }

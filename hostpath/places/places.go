@@ -7,6 +7,7 @@ package places
 import (
 	"cmp"
 	"encoding/xml"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -212,10 +213,15 @@ func (p *places) maven(read func(path string) ([]byte, error)) {
 	}
 }
 
-// expand replaces ${NAME} and a ~ at the beginning.
+// expand replaces ${NAME} and a ~ at the beginning, also before a user's name.
 func (p *places) expand(value string) string {
 	if rest, ok := strings.CutPrefix(value, "~/"); ok {
 		return filepath.Join(p.home, rest)
+	}
+	if name, rest, ok := strings.Cut(value, "/"); ok && strings.HasPrefix(name, "~") {
+		if is, err := user.Lookup(name[1:]); err == nil {
+			return filepath.Join(is.HomeDir, rest)
+		}
 	}
 	for name, is := range map[string]string{"${HOME}": p.home, "$HOME": p.home, "${user.home}": p.home} {
 		value = strings.ReplaceAll(value, name, is)

@@ -1,9 +1,12 @@
 package tool
 
 import (
+	"iter"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/postern/postern/hostpath/places"
 )
 
 // Bounds of what is read of a repository's settings: an agent may have written them.
@@ -30,14 +33,15 @@ func (r Repository) Named(home string, read func(at string) string, each func(at
 	files := slices.Clone(r.Settings)
 	tops := []string{r.Top}
 	for _, file := range files {
-		for line := range strings.Lines(read(file)) {
+		for line := range lines(read(file)) {
 			if key, value, _ := strings.Cut(line, "="); isWorktree(key) {
-				tops = append(tops, from(above(file), unquoted(value)))
+				to, _ := places.GitValue(value)
+				tops = append(tops, from(above(file), to))
 			}
 		}
 	}
 	for i := 0; i < len(files); i++ {
-		for line := range strings.Lines(read(files[i])) {
+		for line := range lines(read(files[i])) {
 			if line = strings.TrimSpace(line); strings.HasPrefix(line, "[") {
 				_, line, _ = strings.Cut(line, "]")
 			}
@@ -46,7 +50,8 @@ func (r Repository) Named(home string, read func(at string) string, each func(at
 				continue // what is in there is not git's
 			}
 			includes := i < len(r.Settings) && strings.EqualFold(strings.TrimSpace(key), "path")
-			for _, word := range append(strings.FieldsFunc(line, between), unquoted(value)) {
+			whole, _ := places.GitValue(value)
+			for _, word := range append(strings.FieldsFunc(line, between), whole) {
 				if below, ok := strings.CutPrefix(word, "~/"); ok {
 					word = home + "/" + below
 				}
@@ -86,10 +91,9 @@ func from(in, to string) string {
 // above returns the folder of an absolute path that is not clean.
 func above(at string) string { return at[:strings.LastIndex(at, "/")] }
 
-// unquoted is a value as git reads it, but for comments: a path may have blanks, and quotes may be
-// anywhere in it.
-func unquoted(value string) string {
-	return strings.NewReplacer(`\\`, `\`, `\"`, `"`, `"`, "").Replace(strings.TrimSpace(value))
+// lines are those of a file of settings, and those of which a backslash makes one.
+func lines(text string) iter.Seq[string] {
+	return strings.Lines(text + "\n" + strings.ReplaceAll(text, "\\\n", ""))
 }
 
 // between reports whether the character ends a word of a line of settings.

@@ -8,18 +8,43 @@ import (
 	"strings"
 )
 
-// maxLinks and maxSteps bound the way of one path, which an agent can make long.
-const maxLinks, maxSteps = 40, 1000
+// maxLinks and maxSteps bound the way of one path, and maxAll bounds those of all: an agent can make
+// any number of paths, and each long. A person's folder with 50,000 links takes fewer. maxKnown is
+// in bytes.
+const maxLinks, maxSteps, maxAll, maxKnown = 40, 1000, 500_000, 16 << 20
 
-// Folder is a folder in which paths are followed.
+// Folder is a folder in which paths are followed. It is for one goroutine.
 type Folder struct {
-	at   string
-	link func(at string) (to string, ok bool)
+	at    string
+	link  func(at string) (to string, ok bool)
+	known map[string]text
+	// left are the steps of maxAll, and room the bytes of maxKnown, that are left.
+	left, room int
+}
+
+// text is that of a link, if there is one.
+type text struct {
+	to string
+	ok bool
 }
 
 // New returns the folder at the real path. link returns the text of the link at a path in the
-// folder, of which no other name is a link, if there is one.
-func New(at string, link func(at string) (to string, ok bool)) *Folder { return &Folder{at, link} }
+// folder, of which no other name is a link, if there is one. What it says of a path may be kept.
+func New(at string, link func(at string) (to string, ok bool)) *Folder {
+	return &Folder{at, link, map[string]text{}, maxAll, maxKnown}
+}
+
+// read returns the text of the link at the path, if there is one.
+func (f *Folder) read(at string) (to string, ok bool) {
+	t, known := f.known[at]
+	if !known {
+		t.to, t.ok = f.link(at)
+		if f.room -= 64 + len(at) + len(t.to); f.room >= 0 { // 64 for the entry
+			f.known[at] = t
+		}
+	}
+	return t.to, t.ok
+}
 
 // End is where a path leads: into the folder or out of it.
 type End struct {
@@ -34,7 +59,8 @@ type End struct {
 }
 
 // Follow returns where a path leads that is relative to the folder in, which is a path in the
-// folder without a link. What is not there counts as a folder: somebody may make it.
+// folder without a link. What is not there counts as a folder: somebody may make it. A path leads
+// out, as far as is known, if it is too long, or if too many were followed before.
 func (f *Folder) Follow(in, to string) (end End) {
 	var inside []string // the folders on the way, none of which is a link
 	if in != "." {
@@ -42,7 +68,8 @@ func (f *Folder) Follow(in, to string) (end End) {
 	}
 	rest := to
 	for steps := 0; ; steps++ {
-		if len(end.Links) > maxLinks || steps > maxSteps { // the kernel may follow it all the same
+		// The kernel may follow it all the same.
+		if f.left--; len(end.Links) > maxLinks || steps > maxSteps || f.left < 0 {
 			end.Out = to
 			return end
 		}
@@ -68,7 +95,7 @@ func (f *Folder) Follow(in, to string) (end End) {
 		default:
 			inside = append(inside, step)
 			at := path.Join(inside...)
-			if next, ok := f.link(at); ok {
+			if next, ok := f.read(at); ok {
 				inside, rest = inside[:len(inside)-1], next+"/"+rest
 				end.Links = append(end.Links, at)
 			}

@@ -53,6 +53,23 @@ func TestFollow(t *testing.T) {
 	require.Equal(t, strings.Repeat("a/../", 1000), f.Follow(".", strings.Repeat("a/../", 1000)).Out)
 }
 
+// TestMazeIsBounded (N5): however many paths an agent makes, and however long each is, a folder is
+// asked for a bounded number of links, and one path only once. From then on all lead out.
+func TestMazeIsBounded(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	f := way.New("/w/d", func(string) (string, bool) { asked++; return "", false })
+	require.Equal(t, "a", f.Follow(".", "a").In)
+	require.Equal(t, "a", f.Follow(".", "a").In)
+	require.Equal(t, 1, asked)
+	deep := strings.Repeat("a/", 450)
+	for i := range 100_000 {
+		f.Follow(".", fmt.Sprintf("x%d/%s", i, deep))
+	}
+	require.Less(t, asked, 600_000)
+	require.Equal(t, "a", f.Follow(".", "a").Out)
+}
+
 // TestFollowsAsTheKernel: whatever the links are, a path leads where the kernel has it lead.
 func TestFollowsAsTheKernel(t *testing.T) {
 	t.Parallel()
