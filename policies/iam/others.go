@@ -116,6 +116,13 @@ func (r *reader) hasRole(arn string) bool {
 	return slices.ContainsFunc(r.g.OfType(roleType), func(x *graph.Resource) bool { return r.arns[x.URN] == arn })
 }
 
+// unread reports whether the plan has a role of that name of which it does not say more.
+func (r *reader) unread(arn string) bool {
+	return slices.ContainsFunc(r.g.OfType(roleType), func(x *graph.Resource) bool {
+		return x.External && r.arns[x.URN] == "" && strings.HasSuffix(arn, "/"+x.Name)
+	})
+}
+
 // keysOf returns the keys of the plan to which a resource refers, also by an alias.
 func (r *reader) keysOf(x *graph.Resource, property string) (out []*graph.Resource) {
 	for _, urn := range x.PropertyDependencies[property] {

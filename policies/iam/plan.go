@@ -389,7 +389,7 @@ func (r *reader) strangers() (out []reach.Verdict) {
 		}
 		for _, who := range r.spared(guards) {
 			is := Allowed
-			if r.nameless(s) {
+			if r.nameless(s) || r.unread(who) {
 				is = Unknown // it may be that role
 			}
 			text := "its policy spares " + who + ", who is not in the plan"

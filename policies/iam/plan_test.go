@@ -234,6 +234,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 			p["readers"].Inputs["policy"] = denyBut(`"arn:aws:iam::123456789012:role/control",` +
 				`"arn:aws:iam::123456789012:user/bob"`)
 		}, stranger + "fails: its policy spares arn:aws:iam::123456789012:user/bob, who is not in the plan"},
+		"a secret that a role reads that could not be read": {func(p map[string]*graph.Resource) {
+			p["late"] = &graph.Resource{Type: "aws:iam/role:Role", External: true, Inputs: map[string]any{}}
+			p["readers"].Inputs["policy"] = denyBut(`"arn:aws:iam::123456789012:role/control",` +
+				`"arn:aws:iam::123456789012:role/late"`)
+		}, stranger + "indeterminate: its policy spares arn:aws:iam::123456789012:role/late, who is not"},
 		"a secret that every role of a path reads": {func(p map[string]*graph.Resource) {
 			p["readers"].Inputs["policy"] = denyBut(`"arn:aws:iam::123456789012:role/*"`)
 		}, stranger + "fails: its policy spares arn:aws:iam::123456789012:role/*, who is not in the plan"},
