@@ -193,8 +193,8 @@ func (p *places) git(file string, read func(path string) ([]byte, error), depth 
 }
 
 // GitValue returns the value at the beginning of the text, which is what follows "=" in a file of
-// git's settings, and what comes after it: see "Syntax" and "Values" in git-config(1). Quotes may be
-// anywhere, a backslash before the end of a line goes on with the next, and a comment ends the value.
+// git's settings, and what comes after it: see "Syntax" in git-config(1). Quotes may be anywhere. A
+// backslash before the end of a line goes on with the next, and a comment ends the value.
 func GitValue(text string) (value, rest string) {
 	var b strings.Builder
 	quoted, comment, blanks := false, false, ""

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// maxLinks and maxSteps bound the way of one path, and maxAll bounds those of all: an agent can make
-// any number of paths, and each long. A person's folder with 50,000 links takes fewer. maxKnown is
-// in bytes.
+// maxLinks and maxSteps bound the way of one path, and maxAll bounds those of all: an agent can
+// make any number of paths, and each long. A person's folder with 50,000 links takes fewer.
+// maxKnown is in bytes.
 const maxLinks, maxSteps, maxAll, maxKnown = 40, 1000, 500_000, 16 << 20
 
 // Folder is a folder in which paths are followed. It is for one goroutine.
