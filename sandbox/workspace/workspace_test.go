@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/workspace/beneath"
+	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
 // applyVariable makes the test binary apply the run DIR ID, as `postern workspace apply` does,
@@ -251,7 +252,7 @@ func TestHostileLayer(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, info.Sys().(*syscall.Stat_t).Nlink)
 	require.Equal(t, bad, read(t, filepath.Join(l.host, "n"+strings.ReplaceAll(bad, "/", ""))))
-	require.Equal(t, []string{"added fifo ???644; it is not a file, folder or link"}, l.changes(t))
+	require.Equal(t, []string{"added fifo ???644; " + tool.Waits + "; it is not a file, folder or link"}, l.changes(t))
 }
 
 // TestHiddenStays: what the agent could not see is neither removed with its folder nor replaced.
