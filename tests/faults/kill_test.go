@@ -327,7 +327,8 @@ func TestKillOfAHungEnvoy(t *testing.T) {
 	mine.requireCut(t)
 	require.Equal(t, 4, status, said)
 	require.Regexp(t, cutOff, said)
-	require.Contains(t, said, "node n1 did not acknowledge version")
+	// On a slow machine the control plane has lost the node by then.
+	require.Regexp(t, "node n1 (did not acknowledge version|is missing since)", said)
 	require.Empty(t, others.ended, "another agent's connection is not cut")
 	for _, pid := range envoys {
 		require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
