@@ -201,14 +201,14 @@ func (stack Stack) apply(cmd *cobra.Command, id string, paths []string) error {
 	if err := hostpath.In(base).Record(run.Workdir); err != nil {
 		return err
 	}
-	before, err := findTools(run.Workdir) //nolint:contextcheck // bounded by toolsPatience
+	before, err := findTools(run.Workdir)
 	if err != nil {
 		return err
 	}
 	result, err := run.Apply(cmd.Context(), workspace.Selected(paths), func(c workspace.Change) {
 		visible.Printf(cmd.ErrOrStderr(), "not applied: %s: %s\n", visible.Quote(c.Path), c.Refused)
 	})
-	after, looked := findTools(run.Workdir) //nolint:contextcheck // bounded by toolsPatience
+	after, looked := findTools(run.Workdir)
 	_, said := io.WriteString(cmd.ErrOrStderr(), strings.Join(changed(after.Since(before)), ""))
 	err = errors.Join(err, looked, said)
 	if result.Done > 0 {
