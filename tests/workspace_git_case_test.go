@@ -34,21 +34,20 @@ func (p *path) gitApplied(t *testing.T) {
 		id, _, ok := strings.Cut(p.ok(p.postern("workspace", "list")), " ")
 		require.True(t, ok)
 		r := p.postern("workspace", "apply", id)
+		require.Contains(t, r.stderr, "not applied: .git/index: git takes its word for what is in the files: ")
+		sh("git reset -q")
 		if r.status == 4 {
-			require.Contains(t, r.stderr, "not applied: .git/index: git takes its word for what is in the files: ")
-			sh("git reset -q")
 			require.Contains(t, p.ok(p.postern("workspace", "diff", id)), "! not applied: ")
 			p.ok(p.postern("workspace", "discard", id))
 		}
+		require.Empty(t, p.ok(p.postern("workspace", "list")))
 		return r
 	}
 	for _, script := range []string{
 		"echo 2 > f; git commit -qam second",
 		"echo 3 > f; git commit -qam third; git -c pack.writeReverseIndex=false repack -adq",
 	} {
-		r := apply(script)
-		require.Equal(t, 4, r.status)
-		require.Contains(t, r.stderr, "1 change was not applied: ", "but for the index")
+		p.ok(apply(script)) // an index is never applied
 	}
 	require.Empty(t, sh("git status --porcelain; git fsck --strict"))
 	require.Equal(t, "third second first", sh("git log --format=%s | paste -sd' '"))

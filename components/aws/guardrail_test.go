@@ -475,7 +475,7 @@ var mistakes = []struct {
 	}, "IAM-06", "-control-task"},
 	{"-", "a boundary that bounds nothing", "minimal", func(c *mistaken) {
 		c.set("iam/policy", "-boundary", "policy", openPolicy)
-	}, "IAM-06", "-control-task"},
+	}, "IAM-06", "-boundary"},
 	{"-", "a policy for another account's keys, too", "fargate", func(c *mistaken) {
 		c.set("ec2/vpcEndpoint", "-agents-logs", "policy", `{"Statement":{"Effect":"Allow","Principal":"*",`+
 			`"Action":"logs:PutLogEvents","Resource":"arn:aws:logs:*:*:*","Condition":{"StringEquals":`+

@@ -167,18 +167,24 @@ var accessRails = []Rail{
 	},
 	{
 		ID: "IAM-06", Severity: Error, Says: "Every role has a permissions boundary.", Fix: "write permissionsBoundary",
-		Types: []string{"aws:iam/role"},
+		Types: []string{"aws:iam/role", "aws:iam/policy"},
 		Needs: []need{{types: []string{"aws:iam/role"}, path: "permissionsBoundary"}},
 		Each: func(c *checker, r *graph.Resource) {
-			if ofAWS.MatchString(r.String("permissionsBoundary")) {
-				c.fail(r, "permissionsBoundary", "%s is AWS's, and AWS changes it", r.String("permissionsBoundary"))
+			if is(r, "aws:iam/role") {
+				if ofAWS.MatchString(r.String("permissionsBoundary")) {
+					c.fail(r, "permissionsBoundary", "%s is AWS's, and AWS changes it", r.String("permissionsBoundary"))
+				}
+				return
 			}
-			for _, p := range c.places.to(r, "permissionsBoundary", "aws:iam/policy") {
-				for _, s := range c.statements(p, "policy") {
-					if s.Allows() && len(s.Condition) == 0 && document.Everything(s.Resources) && (s.NotAction != nil ||
-						slices.ContainsFunc(s.Actions, func(a string) bool { return strings.Trim(a, "*?:") == "" })) {
-						c.fail(r, "permissionsBoundary", "%s allows everything, and so bounds nothing", p.Name)
-					}
+			bounds := c.boundary(r)
+			if !bounds && len(c.all("aws:iam/role")) > 0 {
+				return
+			}
+			// The engine's pack looks at a policy alone, too, when what it says is known.
+			for _, s := range c.statements(r, "policy") {
+				if bounds && s.Allows() && len(s.Condition) == 0 && document.Everything(s.Resources) && (s.NotAction != nil ||
+					slices.ContainsFunc(s.Actions, func(a string) bool { return strings.Trim(a, "*?:") == "" })) {
+					c.fail(r, "policy", "it allows everything, and so bounds nothing")
 				}
 			}
 		},

@@ -91,7 +91,7 @@ func TestCommitted(t *testing.T) {
 			}
 			require.Len(t, all, 1)
 			all[0].id, all[0].hidden = unix.Stat_t{}, nil
-			want := Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, git: dir + "/.git", searched: dir}
+			want := Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, git: dir + "/.git", searched: dir, most: workspace.DefaultSize}
 			require.Equal(t, want, all[0])
 		})
 	}
@@ -182,7 +182,7 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 	require.NoError(t, err)
 	wt := Leaked{
 		Folder: root + "/wt", Clean: root + "/wt-clean", hidden: both, Paths: both, Elsewhere: true,
-		git: root + "/main/.git", own: "worktrees/wt", searched: root + "/wt",
+		git: root + "/main/.git", own: "worktrees/wt", searched: root + "/wt", most: workspace.DefaultSize,
 	}
 	require.Len(t, leaked, 1)
 	wt.id = leaked[0].id
@@ -194,7 +194,7 @@ func TestGitElsewhereIsSearched(t *testing.T) {
 	leaked[0].id = wt.id // git reads in the folder
 	require.Equal(t, []Leaked{{
 		Folder: root + "/main", Clean: root + "/main-clean", hidden: both[1:], Paths: both[1:],
-		Elsewhere: true, git: root + "/main/.git", id: wt.id, searched: root + "/main/pkg",
+		Elsewhere: true, git: root + "/main/.git", id: wt.id, searched: root + "/main/pkg", most: wt.most,
 	}}, leaked)
 	require.NoError(t, cloned(t.Context(), wt, registry))
 	require.FileExists(t, root+"/wt-clean/y")
@@ -479,7 +479,9 @@ func TestCloneOfNothingElse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, dir := committed(t, private+c.before)
-			l := Leaked{Folder: dir, Clean: dir + "-clean", hidden: []string{".env"}, git: dir + "/.git"}
+			l := Leaked{
+				Folder: dir, Clean: dir + "-clean", hidden: []string{".env"}, git: dir + "/.git", most: workspace.DefaultSize,
+			}
 			require.NoError(t, unix.Lstat(l.git, &l.id))
 			shell(t, dir, c.after)
 			err := cloned(t.Context(), l, hostpath.In(t.TempDir()))

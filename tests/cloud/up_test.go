@@ -258,7 +258,7 @@ func TestUpWithoutPlugin(t *testing.T) {
 	require.Contains(t, out, "stack prod-aws, offline: ")
 	out, status = c.run("check", "prod-aws")
 	require.Equal(t, 0, status, out)
-	require.Contains(t, out, "waived   FLT-01 target of a listener -> the control plane")
+	require.Contains(t, out, "waived   FLT-01 target of a listener -> an admin port of the proxies")
 	out, status = c.run("prove", "prod-aws")
 	require.Equal(t, 0, status, out)
 	require.Contains(t, out, "stack prod-aws: every assertion holds")
