@@ -182,8 +182,9 @@ var accessRails = []Rail{
 			}
 			// The engine's pack looks at a policy alone, too, when what it says is known.
 			for _, s := range c.statements(r, "policy") {
-				if bounds && s.Allows() && len(s.Condition) == 0 && document.Everything(s.Resources) && (s.NotAction != nil ||
-					slices.ContainsFunc(s.Actions, func(a string) bool { return strings.Trim(a, "*?:") == "" })) {
+				every := func(action string) bool { return strings.Trim(action, "*?:") == "" }
+				if bounds && s.Allows() && len(s.Condition) == 0 && document.Everything(s.Resources) &&
+					(s.NotAction != nil || slices.ContainsFunc(s.Actions, every)) {
 					c.fail(r, "policy", "it allows everything, and so bounds nothing")
 				}
 			}

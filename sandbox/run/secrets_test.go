@@ -91,7 +91,10 @@ func TestCommitted(t *testing.T) {
 			}
 			require.Len(t, all, 1)
 			all[0].id, all[0].hidden = unix.Stat_t{}, nil
-			want := Leaked{Folder: dir, Clean: dir + "-clean", Paths: c.ever, git: dir + "/.git", searched: dir, most: workspace.DefaultSize}
+			want := Leaked{
+				Folder: dir, Clean: dir + "-clean", Paths: c.ever, git: dir + "/.git", searched: dir,
+				most: workspace.DefaultSize,
+			}
 			require.Equal(t, want, all[0])
 		})
 	}
@@ -480,7 +483,8 @@ func TestCloneOfNothingElse(t *testing.T) {
 			t.Parallel()
 			_, dir := committed(t, private+c.before)
 			l := Leaked{
-				Folder: dir, Clean: dir + "-clean", hidden: []string{".env"}, git: dir + "/.git", most: workspace.DefaultSize,
+				Folder: dir, Clean: dir + "-clean", hidden: []string{".env"}, git: dir + "/.git",
+				most: workspace.DefaultSize,
 			}
 			require.NoError(t, unix.Lstat(l.git, &l.id))
 			shell(t, dir, c.after)
