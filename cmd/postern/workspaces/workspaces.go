@@ -353,8 +353,8 @@ func SayTools(out io.Writer, notes, folder string) (before func() error, after f
 		} else {
 			lines = changed(now.Since(were))
 		}
-		if _, err := io.WriteString(out, strings.Join(lines, "")); note != nil {
-			told(out, note, err)
+		if _, unsaid := io.WriteString(out, strings.Join(lines, "")); note != nil {
+			told(out, note, errors.Join(err, unsaid))
 		}
 	}
 }

@@ -11,8 +11,9 @@ import (
 
 // Bounds of what is read of a repository's settings: an agent may have written them.
 const (
-	maxIncluded = 20
-	maxNames    = 10_000
+	maxIncluded  = 20
+	maxNames     = 10_000
+	maxWorktrees = 5
 )
 
 // Repository is where git finds the settings of a repository, and what these name. The paths are
@@ -36,7 +37,11 @@ func (r Repository) Named(home string, read func(at string) string, each func(at
 		for line := range lines(read(file)) {
 			if key, value, _ := strings.Cut(line, "="); isWorktree(key) {
 				to, _ := places.GitValue(value)
-				tops = append(tops, from(above(file), to))
+				if top := from(above(file), to); slices.Contains(tops, top) {
+					continue
+				} else if tops = append(tops, top); len(tops) > maxWorktrees {
+					return false
+				}
 			}
 		}
 	}

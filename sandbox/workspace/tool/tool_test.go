@@ -1,6 +1,7 @@
 package tool
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -147,4 +148,18 @@ func TestUnsearched(t *testing.T) {
 		require.False(t, Unsearched("a/"+name), name)
 		require.False(t, Unsearched("x"+name+"/a"), name)
 	}
+}
+
+// TestWorktreesAreBounded: an agent's settings may say of any number of folders that git works there.
+func TestWorktreesAreBounded(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&text, "worktree = a%d\nx%d\n", i, i)
+	}
+	paths := 0
+	all := Repository{Top: "/w", Settings: []string{"/w/x/.git/config"}}.Named("/home/me",
+		func(string) string { return text.String() }, func(string, bool) { paths++ })
+	require.False(t, all)
+	require.Zero(t, paths)
 }
