@@ -150,7 +150,7 @@ func TestUnsearched(t *testing.T) {
 	}
 }
 
-// TestWorktreesAreBounded: an agent's settings may say of any number of folders that git works there.
+// TestWorktreesAreBounded: settings of an agent may name any number of folders in which git works.
 func TestWorktreesAreBounded(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder
