@@ -1,7 +1,9 @@
 package hostpath
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"time"
@@ -68,33 +70,51 @@ func (s *search) lacks(a *agentFolder) bool {
 
 // none reports whether no name of the file is in the folder, nor below.
 func (s *search) none(dir *file, depth int) bool {
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", dir.fd))
-	if err != nil || depth > namesDepth || !keepsTimes(dir.fd) {
+	list, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", dir.fd))
+	if err != nil {
 		return false
 	}
-	for _, e := range entries {
-		if time.Now().After(s.ends) {
-			return false
+	defer list.Close()
+	if depth > namesDepth || !keepsTimes(dir.fd) {
+		return false
+	}
+	for {
+		// Some at a time: an agent can make any number.
+		entries, err := list.ReadDir(100)
+		if errors.Is(err, io.EOF) {
+			break
 		}
-		if !e.IsDir() && !e.Type().IsRegular() {
-			continue
-		}
-		child, err := dir.child(e.Name())
 		if err != nil {
 			return false
 		}
-		good := child.inode != s.file.inode || child.device != s.file.device
-		if good && child.is(unix.S_IFDIR) {
-			good = s.none(&child, depth+1)
-		}
-		unix.Close(child.fd)
-		if !good {
-			return false
+		for _, e := range entries {
+			if !s.other(dir, e, depth) {
+				return false
+			}
 		}
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(dir.fd, &st)
 	return err == nil && time.Unix(st.Ctim.Unix()).Before(s.began)
+}
+
+// other reports whether what is in the folder is not the file, and has no name of the file below.
+func (s *search) other(dir *file, e os.DirEntry, depth int) bool {
+	if time.Now().After(s.ends) {
+		return false
+	}
+	if !e.IsDir() && !e.Type().IsRegular() {
+		return true
+	}
+	child, err := dir.child(e.Name())
+	if err != nil {
+		return false
+	}
+	defer unix.Close(child.fd)
+	if child.inode == s.file.inode && child.device == s.file.device {
+		return false
+	}
+	return !child.is(unix.S_IFDIR) || s.none(&child, depth+1)
 }
 
 // keepsTimes reports whether the file system is one of this machine's own, whose clock is ours.

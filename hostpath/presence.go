@@ -29,7 +29,11 @@ func enter(f folder) *os.File {
 
 // alone calls last if no command uses the folder. None enters meanwhile.
 func alone(f folder, last func()) {
-	defer take(presence(f)).Close()
+	turn := take(presence(f))
+	if turn == nil {
+		return // one may enter meanwhile
+	}
+	defer turn.Close()
 	names, err := os.ReadFile("/proc/self/net/unix")
 	if err != nil || bytes.Contains(names, []byte("@"+presence(f)+".")) {
 		return // the next one that leaves does it

@@ -38,6 +38,6 @@ func TestUseOfTwoLists(t *testing.T) {
 	require.NotNil(t, taken)
 	done, err := w.registry.Use(w.path("work"), "a")
 	require.NoError(t, err)
-	done()
+	done(func() { require.Fail(t, "another one may enter meanwhile") })
 	require.NoError(t, taken.Close())
 }

@@ -3,6 +3,8 @@ package iam
 import (
 	"cmp"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -27,10 +29,7 @@ func (r *reader) outsiders() (out []reach.Verdict) {
 			if accountOf(who) == r.account() {
 				continue // strangers are asked about
 			}
-			answer := (&Policies{Resource: guards}).Decide(&Request{
-				Principal: who, Action: "secretsmanager:GetSecretValue", Resource: r.arns[s.URN],
-				Keys: map[string][]string{"aws:principalarn": {who}},
-			})
+			answer := (&Policies{Resource: guards}).Decide(request(who, "secretsmanager:GetSecretValue", r.arns[s.URN]))
 			if who != nobody && r.account() == "" { // it may be our own
 				answer = min(answer, Unknown)
 			}
@@ -167,11 +166,7 @@ func (r *reader) decrypts(secret *graph.Resource) (most Answer, note string) {
 			if r.hasRole(who) || account == r.account() && strings.HasSuffix(who, ":root") {
 				continue
 			}
-			answer := (&Policies{Resource: documents}).Decide(&Request{
-				Principal: who, Action: "kms:Decrypt", Resource: on, Keys: map[string][]string{
-					"aws:principalarn": {who}, "aws:principalaccount": {account}, "kms:calleraccount": {account},
-				},
-			})
+			answer := (&Policies{Resource: documents}).Decide(request(who, "kms:Decrypt", on))
 			if who != nobody && r.account() == "" {
 				answer = min(answer, Unknown) // it may be our own
 			}
@@ -207,26 +202,67 @@ func (r *reader) about(key *graph.Resource, kind string) (out []*graph.Resource)
 	return out
 }
 
-// named returns everybody whom a document allows something, and [nobody].
+// named returns everybody whom a document allows something, as principal or by a condition, and
+// [nobody]. A pattern of a condition stands for those that it matches.
 func named(documents []*Document) []string {
 	out := []string{nobody}
-	for _, d := range documents {
-		for i := range d.statements {
-			s := &d.statements[i]
-			if s.Effect != "Allow" {
-				continue
+	for s := range allows(documents) {
+		who := s.principals("AWS")
+		for operator, tests := range s.Condition {
+			for key, values := range tests {
+				if !strings.Contains(operator, "Not") && slices.Contains(ofPrincipal, strings.ToLower(key)) {
+					who = append(who, values...)
+				}
 			}
-			for _, p := range s.principals("AWS") {
-				if len(p) == 12 { // an account
-					p = "arn:aws:iam::" + p + ":root"
-				}
-				if accountOf(p) != "" {
-					out = append(out, p)
-				}
+		}
+		for _, p := range who {
+			if len(p) == 12 { // an account
+				p = "arn:aws:iam::" + p + ":root"
+			}
+			if accountOf(p) != "" {
+				out = append(out, p)
 			}
 		}
 	}
 	return out
+}
+
+// ofPrincipal are the keys of conditions that say who asks.
+var ofPrincipal = []string{"aws:principalarn", "aws:principalaccount", "kms:calleraccount"}
+
+// request is what somebody asks of whom only the ARN is known.
+func request(who, action, resource string) *Request {
+	account := []string{accountOf(who)}
+	return &Request{Principal: who, Action: action, Resource: resource, Keys: map[string][]string{
+		"aws:principalarn": {who}, "aws:principalaccount": account, "kms:calleraccount": account,
+	}}
+}
+
+// foreign returns a service, or somebody of an identity provider, whom a document allows to read a
+// secret, or "".
+func foreign(documents []*Document, secret string) string {
+	for s := range allows(documents) {
+		kinds, _ := s.Principal.(map[string]any)
+		for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+			if kind != "AWS" && s.what(request("", "secretsmanager:GetSecretValue", secret)) != Denied {
+				return cmp.Or(strings.Join(s.principals(kind), ", "), kind)
+			}
+		}
+	}
+	return ""
+}
+
+// allows returns the statements that allow something.
+func allows(documents []*Document) iter.Seq[*statement] {
+	return func(yield func(*statement) bool) {
+		for _, d := range documents {
+			for i := range d.statements {
+				if s := &d.statements[i]; s.Effect == "Allow" && !yield(s) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // saysWho returns what people read for somebody's ARN.
@@ -307,7 +343,7 @@ func (r *reader) wearers() (out []reach.Verdict) {
 	return out
 }
 
-// wears reports whether something that is no part of IAM is given a role. A policy only names it.
+// wears reports whether a resource outside of IAM is given the role. A policy only names the role.
 func (r *reader) wears(x *graph.Resource, role *graph.Resource) bool {
 	if !x.Custom || strings.HasPrefix(x.Type, "aws:iam/") {
 		return false
@@ -369,12 +405,16 @@ func (r *reader) trusts(role *graph.Resource, workload string) (reach.Result, st
 	return result, note
 }
 
-// sourceBut returns the source of another account for which a statement counts, or "".
+// sourceBut returns the source of another account for which a statement counts, or "". One that
+// counts for everybody but some does.
 func (s *statement) sourceBut(own string) string {
-	for _, tests := range s.Condition {
+	for operator, tests := range s.Condition {
 		for key, values := range tests {
 			if k := strings.ToLower(key); own == "" || k != "aws:sourceaccount" && k != "aws:sourcearn" {
 				continue
+			}
+			if strings.Contains(operator, "Not") {
+				return "everybody but " + strings.Join(values, ", ")
 			}
 			for _, v := range values {
 				if cmp.Or(accountOf(v), v) != own {

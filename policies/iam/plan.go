@@ -377,15 +377,15 @@ func (r *reader) strangers() (out []reach.Verdict) {
 			if who != nobody && (accountOf(who) != r.account() || r.hasRole(who) || strings.HasSuffix(who, ":root")) {
 				continue // others, or who is asked about below; the account itself only delegates
 			}
-			answer := (&Policies{Resource: guards}).Decide(&Request{
-				Principal: who, Action: "secretsmanager:GetSecretValue", Resource: r.arns[s.URN],
-				Keys: map[string][]string{"aws:principalarn": {who}},
-			})
+			answer := (&Policies{Resource: guards}).Decide(request(who, "secretsmanager:GetSecretValue", r.arns[s.URN]))
 			if who == nobody {
 				say(answer, "its own policy lets everybody read it", "its own policy lets everybody perhaps read it")
 			} else {
 				say(answer, who+", who is not in the plan, may read it", who+" may perhaps read it")
 			}
+		}
+		if who := foreign(guards, r.arns[s.URN]); who != "" {
+			say(Unknown, "", "its own policy names "+who+", and nobody knows for whom that reads")
 		}
 		for _, who := range r.spared(guards) {
 			is := Allowed

@@ -230,6 +230,34 @@ func TestWhoMayDoWhat(t *testing.T) {
 				`"Principal":{"AWS":"arn:aws:iam::210987654321:role/x"},"Action":"*","Resource":"*"}}`
 			p["readers"].Inputs["policy"] = allow("x:Y", "*")
 		}, "other accounts -> secret secret: never: fails: arn:aws:iam::210987654321:role/x may read it"},
+		"a secret for a role of another account, by a condition": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","Principal":"*",` +
+				`"Action":"secretsmanager:GetSecretValue","Resource":"*",` +
+				`"Condition":{"ArnLike":{"aws:PrincipalArn":"arn:aws:iam::210987654321:role/*"}}}}`
+		}, "other accounts -> secret secret: never: fails: arn:aws:iam::210987654321:role/* may read it"},
+		"a secret for roles of the account, by a condition": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","Principal":"*",` +
+				`"Action":"secretsmanager:GetSecretValue","Resource":"*",` +
+				`"Condition":{"ArnLike":{"aws:PrincipalArn":"arn:aws:iam::123456789012:role/*"}}}}`
+		}, stranger + "fails: arn:aws:iam::123456789012:role/*, who is not in the plan, may read it"},
+		"a secret for another account, by a condition": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","Principal":"*",` +
+				`"Action":"secretsmanager:GetSecretValue","Resource":"*",` +
+				`"Condition":{"StringEquals":{"aws:PrincipalAccount":"210987654321"}}}}`
+		}, "other accounts -> secret secret: never: fails: arn:aws:iam::210987654321:root may read it"},
+		"a secret for a service": {func(p map[string]*graph.Resource) {
+			p["readers"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","Principal":{"Service":"lambda.amazonaws.com"},` +
+				`"Action":"secretsmanager:GetSecretValue","Resource":"*"}}`
+		}, stranger + "indeterminate: its own policy names lambda.amazonaws.com"},
+		"a key for another account, by a condition": {func(p map[string]*graph.Resource) {
+			p["key"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","Principal":"*","Action":"kms:Decrypt",` +
+				`"Resource":"*","Condition":{"StringEquals":{"kms:CallerAccount":"210987654321"}}}}`
+		}, stranger + "fails: its key key lets arn:aws:iam::210987654321:root decrypt it"},
+		"a role that a service takes for everybody else": {func(p map[string]*graph.Resource) {
+			p["controlrole"].Inputs["assumeRolePolicy"] = strings.Replace(trust("ecs-tasks"), `"Action"`,
+				`"Condition":{"StringNotEquals":{"aws:SourceAccount":"123456789012"}},"Action"`, 1)
+		}, "control -> anything else with its role: never: fails: ecs-tasks.amazonaws.com may take the role " +
+			"controlrole for everybody but 123456789012"},
 		"a secret that a user of the account reads": {func(p map[string]*graph.Resource) {
 			p["readers"].Inputs["policy"] = denyBut(`"arn:aws:iam::123456789012:role/control",` +
 				`"arn:aws:iam::123456789012:user/bob"`)

@@ -200,12 +200,9 @@ func Unsaid(dir string, each func(*Note)) (err error) {
 	var gone []string // from the oldest on
 	slices.SortStableFunc(entries, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
 	for _, e := range entries {
-		n, err := open(filepath.Join(dir, e.Name()), false)
-		if err != nil {
-			return err
-		}
-		if n == nil {
-			continue
+		n, failed := open(filepath.Join(dir, e.Name()), false)
+		if err = errors.Join(err, failed); n == nil {
+			continue // the others are told all the same
 		}
 		if !n.Of(n.Folder) {
 			gone = append(gone, n.file.Name())
@@ -213,15 +210,12 @@ func Unsaid(dir string, each func(*Note)) (err error) {
 		each(n)
 	}
 	for _, path := range gone[:max(0, len(gone)-mostGone)] {
-		if n, err := open(path, false); err != nil {
-			return err
-		} else if n != nil {
-			if err := n.Said(); err != nil {
-				return err
-			}
+		n, failed := open(path, false)
+		if err = errors.Join(err, failed); n != nil {
+			err = errors.Join(err, n.Said())
 		}
 	}
-	return nil
+	return err
 }
 
 // list returns the files in dir. Each of them is locked by its command, as long as that goes on.

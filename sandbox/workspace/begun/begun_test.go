@@ -117,3 +117,16 @@ func TestNotesAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestOneCannotBeRead: the others are told all the same.
+func TestOneCannotBeRead(t *testing.T) {
+	t.Parallel()
+	dir, folder := t.TempDir(), t.TempDir()
+	require.NoError(t, os.Symlink("elsewhere", filepath.Join(dir, "0")))
+	n, err := Begin(dir, folder, "x")
+	require.NoError(t, err)
+	n.Close()
+	told := 0
+	require.Error(t, Unsaid(dir, func(n *Note) { told++; n.Close() }))
+	require.Equal(t, 1, told)
+}
