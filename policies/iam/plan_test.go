@@ -247,7 +247,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 		}, "other accounts -> secret secret: never: fails: arn:aws:iam::210987654321:root may read it"},
 		"a secret for a service": {func(p map[string]*graph.Resource) {
 			p["readers"].Inputs["policy"] = `{"Statement":{"Effect":"Allow",` +
-				`"Principal":{"Service":"lambda.amazonaws.com"},"Action":"secretsmanager:GetSecretValue","Resource":"*"}}`
+				`"Principal":{"Service":"lambda.amazonaws.com"},` +
+				`"Action":"secretsmanager:GetSecretValue","Resource":"*"}}`
 		}, stranger + "indeterminate: its own policy names lambda.amazonaws.com"},
 		"a key for another account, by a condition": {func(p map[string]*graph.Resource) {
 			p["key"].Inputs["policy"] = `{"Statement":{"Effect":"Allow","Principal":"*","Action":"kms:Decrypt",` +
