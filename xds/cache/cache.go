@@ -35,9 +35,9 @@ type Cache struct {
 	// canary is the node to which next is served instead, or "".
 	canary string
 	next   published
-	// watches are the parked watches. Their nodes have been sent everything.
+	// watches are the newest watch of each stream and type.
 	watches map[watchKey]*watch
-	// waiting counts watches by node and type.
+	// waiting counts the parked watches by node and type.
 	waiting map[nodeType]int
 }
 
@@ -45,20 +45,26 @@ type nodeType struct{ node, url string }
 
 // park keeps the watch until there is news for it.
 func (c *Cache) park(key watchKey, w *watch) {
-	c.unpark(key)
+	c.drop(key)
 	c.watches[key] = w
 	c.waiting[nodeType{key.node, key.url}]++
 }
 
-func (c *Cache) unpark(key watchKey) {
-	if c.watches[key] == nil {
-		return
-	}
-	delete(c.watches, key)
+// unpark records that the watch was answered from t.
+func (c *Cache) unpark(key watchKey, t *Table) {
+	c.watches[key].sent = t
 	of := nodeType{key.node, key.url}
 	if c.waiting[of]--; c.waiting[of] == 0 {
 		delete(c.waiting, of)
 	}
+}
+
+// drop forgets the watch, if there is one.
+func (c *Cache) drop(key watchKey) {
+	if w := c.watches[key]; w != nil && w.sent == nil {
+		c.unpark(key, nil)
+	}
+	delete(c.watches, key)
 }
 
 // published is one version of everything.
@@ -78,6 +84,10 @@ type watch struct {
 	request *cachev3.DeltaRequest
 	sub     cachev3.Subscription
 	respond chan cachev3.DeltaResponse
+	// looked is set once the request was looked at. What is then still parked has everything.
+	looked bool
+	// sent is the table from which the watch was answered, or nil while the watch is parked.
+	sent *Table
 }
 
 // New returns an empty cache for the nodes of l.
@@ -134,16 +144,60 @@ func (c *Cache) replace(version string, tables map[string]*Table) published {
 func (c *Cache) send(node string) {
 	for _, k := range ledger.Kinds {
 		for key, w := range c.watches {
-			if key.url != k.URL || node != "" && key.node != node || !c.ledger.Member(key.node) {
-				continue
-			}
-			if resp := c.diff(w, nil); resp != nil {
-				c.unpark(key)
-				w.respond <- resp
+			if key.url == k.URL && (node == "" || key.node == node) && c.ledger.Member(key.node) {
+				c.answer(key, w)
 			}
 		}
 	}
 	c.ledger.Notify()
+}
+
+// answer answers the watch if it is parked, there is news for it, and its turn has come.
+func (c *Cache) answer(key watchKey, w *watch) {
+	// Until the first publication, a node keeps what it has.
+	held := !c.begun && c.canary != key.node && len(w.sub.ReturnedResources()) > 0
+	if w.sent != nil || held || c.early(key) {
+		return
+	}
+	t, fresh := c.of(key.node).tables[key.url], !w.looked
+	var asked []string
+	if fresh {
+		asked = w.request.GetResourceNamesSubscribe()
+	}
+	w.looked = true
+	resp := c.diff(w, asked)
+	// The first answer is due even if it is empty, because Envoy waits for it. A node that comes
+	// back with every resource gets an answer, too: from then on its versions are in the map that
+	// all nodes share.
+	if resp == nil && fresh && w.request.GetResponseNonce() == "" && w.sub.IsWildcard() {
+		next := map[string]string{}
+		if key.url != resource.SecretType {
+			next = t.versions
+		}
+		resp = c.response(w, nil, next)
+	}
+	if resp != nil {
+		c.unpark(key, t)
+		w.respond <- resp
+	}
+}
+
+// early reports whether the stream has yet to be sent something that resources of the key's type
+// may refer to. A type whose last answer was not acknowledged has no parked watch: what was
+// published since that answer can only be sent after the acknowledgement. A node that is sent
+// scopes before their clusters rejects the scopes.
+func (c *Cache) early(key watchKey) bool {
+	for _, k := range ledger.Kinds {
+		if k.URL == key.url {
+			return false
+		}
+		w := c.watches[watchKey{key.node, k.URL, key.stream}]
+		// A secret that is late makes what refers to it wait in the node.
+		if k.URL != resource.SecretType && w != nil && w.sent != nil && w.sent != c.of(key.node).tables[k.URL] {
+			return true
+		}
+	}
+	return false
 }
 
 // of returns what the node is served.
@@ -199,35 +253,24 @@ func (c *Cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 	if c.tables[key.url] == nil {
 		return nil, errors.New("unknown resource type " + key.url)
 	}
-	// The first answer is due even if it is empty, because Envoy waits for it. A node that comes
-	// back with every resource gets an answer, too: from then on its versions are in the map that
-	// all nodes share.
-	first := req.GetResponseNonce() == "" && sub.IsWildcard()
-	// Until the first publication, a node keeps what it has.
-	held := !c.begun && c.canary != key.node && len(sub.ReturnedResources()) > 0
-	var resp cachev3.DeltaResponse
-	if !held {
-		resp = c.diff(w, req.GetResourceNamesSubscribe())
-	}
-	if resp == nil && first && !held {
-		next := map[string]string{}
-		if key.url != resource.SecretType {
-			next = c.of(key.node).tables[key.url].versions
-		}
-		resp = c.response(w, nil, next)
-	}
-	if resp != nil {
-		c.unpark(key)
-		respond <- resp
-		return nil, nil
-	}
 	c.park(key, w)
-	c.ledger.Notify()
+	// The later types may have waited for this one.
+	due := false
+	for _, k := range ledger.Kinds {
+		due = due || k.URL == key.url
+		of := watchKey{key.node, k.URL, respond}
+		if w := c.watches[of]; due && w != nil {
+			c.answer(of, w)
+		}
+	}
+	if w.sent == nil {
+		c.ledger.Notify()
+	}
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.watches[key] == w {
-			c.unpark(key)
+			c.drop(key)
 		}
 	}, nil
 }

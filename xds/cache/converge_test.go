@@ -37,6 +37,6 @@ func TestConverged(t *testing.T) {
 	require.True(t, c.Converged("n1"))
 	waits(resource.SecretType)
 	require.True(t, c.Converged("n1"))
-	c.unpark(watchKey{node: "n1", url: resource.SecretType})
+	c.unpark(watchKey{node: "n1", url: resource.SecretType}, c.tables[resource.SecretType])
 	require.False(t, c.Converged("n1"), "something is on its way to it")
 }
