@@ -156,7 +156,7 @@ func (c *Cache) send(node string) {
 func (c *Cache) answer(key watchKey, w *watch) {
 	// Until the first publication, a node keeps what it has.
 	held := !c.begun && c.canary != key.node && len(w.sub.ReturnedResources()) > 0
-	if w.sent != nil || held || c.early(key) {
+	if w.sent != nil || held || c.early(key, w) {
 		return
 	}
 	t, fresh := c.of(key.node).tables[key.url], !w.looked
@@ -182,22 +182,29 @@ func (c *Cache) answer(key watchKey, w *watch) {
 	}
 }
 
-// early reports whether the stream has yet to be sent something that resources of the key's type
-// may refer to. A type whose last answer was not acknowledged has no parked watch: what was
-// published since that answer can only be sent after the acknowledgement. A node that is sent
-// scopes before their clusters rejects the scopes.
-func (c *Cache) early(key watchKey) bool {
+// early reports whether the watch's turn has not come: its stream has yet to be sent something that
+// resources of the watch's type may refer to, or would ignore the answer. A type whose last answer
+// was not acknowledged has no parked watch. What was published since then can only be sent after
+// the acknowledgement, and a node that is sent scopes before their clusters rejects the scopes.
+func (c *Cache) early(key watchKey, w *watch) bool {
+	of := func(url string) *watch { return c.watches[watchKey{key.node, url, key.stream}] }
+	tables := c.of(key.node).tables
 	for _, k := range ledger.Kinds {
 		if k.URL == key.url {
-			return false
+			break
 		}
-		w := c.watches[watchKey{key.node, k.URL, key.stream}]
 		// A secret that is late makes what refers to it wait in the node.
-		if k.URL != resource.SecretType && w != nil && w.sent != nil && w.sent != c.of(key.node).tables[k.URL] {
+		before := of(k.URL)
+		if k.URL != resource.SecretType && before != nil && before.sent != nil && before.sent != tables[k.URL] {
 			return true
 		}
 	}
-	return false
+	// Without a listener, an Envoy ignores scopes. It says neither that it has lost its scopes with
+	// its last listener, nor that it needs scopes again: only its first request for scopes does.
+	first := !w.looked && w.request.GetResponseNonce() == ""
+	listeners := of(resource.ListenerType)
+	return key.url == resource.ScopedRouteType && !first && len(tables[key.url].versions) > 0 && listeners != nil &&
+		(len(listeners.sub.ReturnedResources()) == 0 || listeners.sent != nil && len(listeners.sent.versions) == 0)
 }
 
 // of returns what the node is served.
@@ -254,12 +261,10 @@ func (c *Cache) CreateDeltaWatch(req *cachev3.DeltaRequest, sub cachev3.Subscrip
 		return nil, errors.New("unknown resource type " + key.url)
 	}
 	c.park(key, w)
-	// The later types may have waited for this one.
-	due := false
 	for _, k := range ledger.Kinds {
-		due = due || k.URL == key.url
 		of := watchKey{key.node, k.URL, respond}
-		if w := c.watches[of]; due && w != nil {
+		// The other types may have waited for this one. No secret waits.
+		if w := c.watches[of]; w != nil && (of == key || k.URL != resource.SecretType) {
 			c.answer(of, w)
 		}
 	}

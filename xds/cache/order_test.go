@@ -2,6 +2,7 @@ package cache
 
 import (
 	"log/slog"
+	"maps"
 	"slices"
 	"testing"
 
@@ -12,29 +13,33 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/postern/postern/xds/ledger"
 )
 
-// slowNode is a node's stream that acknowledges only when the test says so.
+// slowNode is one stream of an Envoy that answers when the test says so. What Envoy does was seen
+// with the real one: see TestAgentsAgain of tests/dataplane.
 type slowNode struct {
-	t       *testing.T
+	t       *rapid.T
 	c       *Cache
 	respond chan cachev3.DeltaResponse
 	subs    map[string]*stream.Subscription
 	cancels map[string]func()
-	has     map[string][]string
+	// has are the versions of the resources that work in the node, by type and name.
+	has map[string]map[string]string
+	// unanswered are the types whose last response was taken, and not acknowledged.
+	unanswered []string
 }
 
 // asks subscribes to everything of a type, or acknowledges its last response.
-func (n *slowNode) asks(url, nonce string) {
-	n.t.Helper()
-	if cancel := n.cancels[url]; cancel != nil {
-		cancel()
-	}
+func (n *slowNode) asks(url string) {
+	nonce := "1"
 	if n.subs[url] == nil {
 		sub := stream.NewDeltaSubscription(nil, nil, nil, true)
-		n.subs[url] = &sub
+		n.subs[url], n.has[url], nonce = &sub, map[string]string{}, ""
+	} else {
+		n.cancels[url]()
 	}
 	cancel, err := n.c.CreateDeltaWatch(&discoveryv3.DeltaDiscoveryRequest{
 		Node: &corev3.Node{Id: "n1"}, TypeUrl: url, ResponseNonce: nonce,
@@ -43,11 +48,8 @@ func (n *slowNode) asks(url, nonce string) {
 	n.cancels[url] = cancel
 }
 
-// takes applies every response that was sent, in the order of the stream, as Envoy does: a scope is
-// named after its cluster, and the node must have the cluster. takes returns the types of the
-// responses.
-func (n *slowNode) takes() (urls []string) {
-	n.t.Helper()
+// takes applies the responses that were sent, in the order of the stream.
+func (n *slowNode) takes() {
 	for {
 		select {
 		case resp := <-n.respond:
@@ -55,85 +57,92 @@ func (n *slowNode) takes() (urls []string) {
 			require.NoError(n.t, err)
 			got := &discoveryv3.DeltaDiscoveryResponse{}
 			require.NoError(n.t, proto.Unmarshal(raw.ProtoReflect().GetUnknown(), got))
-			url := raw.GetTypeUrl()
-			for _, gone := range got.GetRemovedResources() {
-				n.has[url] = slices.DeleteFunc(n.has[url], func(name string) bool { return name == gone })
-			}
-			for _, r := range got.GetResources() {
-				n.has[url] = append(n.has[url], r.GetName())
-				if url == resource.ScopedRouteType {
-					require.Contains(n.t, n.has[resource.ClusterType], r.GetName(), "unknown cluster")
-				}
-			}
-			n.subs[url].SetReturnedResources(resp.GetNextVersionMap())
-			urls = append(urls, url)
+			n.apply(raw.GetTypeUrl(), got)
+			n.subs[raw.GetTypeUrl()].SetReturnedResources(resp.GetNextVersionMap())
+			n.unanswered = append(n.unanswered, raw.GetTypeUrl())
 		default:
-			return urls
+			return
 		}
 	}
 }
 
-// TestNoScopeBeforeItsCluster: a plan that is published again while a slow node has not yet
-// acknowledged that its clusters were taken back reaches the node in order.
-func TestNoScopeBeforeItsCluster(t *testing.T) {
-	t.Parallel()
-	l := ledger.New(slog.New(slog.DiscardHandler), func(string) bool { return false })
-	l.Allow("n1")
-	c := New(l, nil)
-	with := func(names ...string) map[string]*Table {
-		tables := map[string]*Table{}
-		for _, url := range []string{resource.ClusterType, resource.ScopedRouteType} {
-			tables[url] = NewTable()
-			for _, name := range names {
-				tables[url].put(&discoveryv3.Resource{Name: name, Version: "1"})
-			}
+func (n *slowNode) apply(url string, got *discoveryv3.DeltaDiscoveryResponse) {
+	listens := len(n.has[resource.ListenerType]) > 0
+	if url == resource.ScopedRouteType && !listens {
+		return // nobody subscribes to scopes
+	}
+	for _, name := range got.GetRemovedResources() {
+		delete(n.has[url], name)
+	}
+	for _, r := range got.GetResources() {
+		if url == resource.ScopedRouteType {
+			require.Contains(n.t, n.has[resource.ClusterType], r.GetName(), "unknown cluster")
 		}
-		return tables
+		n.has[url][r.GetName()] = r.GetVersion()
 	}
-	n := &slowNode{t, c, make(chan cachev3.DeltaResponse, 20), map[string]*stream.Subscription{},
-		map[string]func(){}, map[string][]string{}}
-	c.Publish("1", with("a"))
-	for _, url := range []string{resource.ClusterType, resource.ScopedRouteType} {
-		n.asks(url, "")
+	switch {
+	case url != resource.ListenerType:
+	case len(n.has[url]) == 0:
+		clear(n.has[resource.ScopedRouteType])
+	case !listens && n.subs[resource.ScopedRouteType] == nil:
+		n.asks(resource.ScopedRouteType)
+	}
+}
+
+// TestSlowNode: whatever is published while a node is late, it is sent no scope before its cluster,
+// and in the end it has what was published last.
+func TestSlowNode(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		l := ledger.New(slog.New(slog.DiscardHandler), func(string) bool { return false })
+		l.Allow("n1")
+		c := New(l, nil)
+		n := &slowNode{t, c, make(chan cachev3.DeltaResponse, 20), map[string]*stream.Subscription{},
+			map[string]func(){}, map[string]map[string]string{}, nil}
+		n.asks(resource.ClusterType)
 		n.takes()
-		n.asks(url, "1")
-	}
-	require.Equal(t, []string{"a"}, n.has[resource.ScopedRouteType])
-
-	// The node takes the new clusters, and is late with its answer. The plan is taken back.
-	c.Publish("2", with("a", "b"))
-	require.Equal(t, []string{resource.ClusterType, resource.ScopedRouteType}, n.takes())
-	c.Publish("1", with("a"))
-	require.Empty(t, n.takes(), "both types are unanswered")
-	n.asks(resource.ScopedRouteType, "2")
-	n.asks(resource.ClusterType, "2")
-	require.ElementsMatch(t, []string{resource.ClusterType, resource.ScopedRouteType}, n.takes())
-	n.asks(resource.ScopedRouteType, "3")
-
-	// Now the removal of cluster b is unanswered, and the scopes wait for news.
-	c.Publish("2", with("a", "b"))
-	require.Empty(t, n.takes(), "the scopes wait for their clusters")
-	require.False(t, c.Converged("n1"))
-	n.asks(resource.ClusterType, "3")
-	require.Equal(t, []string{resource.ClusterType, resource.ScopedRouteType}, n.takes())
-	n.asks(resource.ClusterType, "4")
-	n.asks(resource.ScopedRouteType, "4")
-	require.ElementsMatch(t, []string{"a", "b"}, n.has[resource.ScopedRouteType])
-
-	// The first answer is due even if it had to wait and is empty.
-	c.Publish("3", with("a", "b", "c"))
-	require.Equal(t, []string{resource.ClusterType, resource.ScopedRouteType}, n.takes())
-	c.Publish("4", with("a", "b", "c", "d"))
-	n.asks(resource.ListenerType, "")
-	require.Empty(t, n.takes(), "clusters and scopes of version 4 come first")
-	n.asks(resource.ClusterType, "5")
-	require.Equal(t, []string{resource.ClusterType}, n.takes())
-	n.asks(resource.ScopedRouteType, "5")
-	require.Equal(t, []string{resource.ScopedRouteType, resource.ListenerType}, n.takes())
-
-	for _, cancel := range n.cancels {
-		cancel()
-	}
-	require.Empty(t, c.watches)
-	require.Empty(t, c.waiting)
+		n.asks(resource.ListenerType)
+		urls := []string{resource.ClusterType, resource.ScopedRouteType, resource.ListenerType}
+		acknowledges := func(i int) {
+			url := n.unanswered[i]
+			n.unanswered = slices.Delete(n.unanswered, i, i+1)
+			n.asks(url)
+		}
+		var last map[string]string
+		t.Repeat(map[string]func(*rapid.T){
+			"publish": func(t *rapid.T) {
+				last = rapid.MapOfN(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.SampledFrom([]string{"1", "2"}), 0, 3).
+					Draw(t, "agents")
+				steps := map[string]*Table{}
+				for _, url := range urls {
+					steps[url] = NewTable()
+					for name, version := range last {
+						steps[url].put(&discoveryv3.Resource{Name: name, Version: version})
+					}
+				}
+				if both := c.Union(steps); both != nil && rapid.Bool().Draw(t, "in two steps") {
+					c.Publish("", both)
+				}
+				c.Publish("", steps)
+			},
+			"take": func(*rapid.T) { n.takes() },
+			"acknowledge": func(t *rapid.T) {
+				if len(n.unanswered) == 0 {
+					t.Skip("everything is acknowledged")
+				}
+				acknowledges(rapid.IntRange(0, len(n.unanswered)-1).Draw(t, "which"))
+			},
+		})
+		for n.takes(); len(n.unanswered) > 0; n.takes() {
+			acknowledges(0)
+		}
+		for _, url := range urls {
+			require.True(t, maps.Equal(last, n.has[url]), "%s: %v, not %v", url, n.has[url], last)
+		}
+		for _, cancel := range n.cancels {
+			cancel()
+		}
+		require.Empty(t, c.watches)
+		require.Empty(t, c.waiting)
+	})
 }
