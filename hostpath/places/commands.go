@@ -111,7 +111,7 @@ func (p *places) texts(read func(path string) ([]byte, error)) {
 			continue
 		}
 		before, named := len(p.found), len(p.relative)
-		for line := range strings.Lines(string(content)) {
+		for line := range strings.Lines(WithoutMark(string(content))) {
 			p.command(path, permissions.ReplaceAllLiteralString(line, ""))
 		}
 		for i := range p.found[before:] {
@@ -154,7 +154,7 @@ func (p *places) git(file string, read func(path string) ([]byte, error), depth 
 		return
 	}
 	section := ""
-	for text := strings.TrimSpace(string(content)); text != ""; text = strings.TrimSpace(text) {
+	for text := strings.TrimSpace(WithoutMark(string(content))); text != ""; text = strings.TrimSpace(text) {
 		switch text[0] {
 		case '#', ';':
 			_, text, _ = strings.Cut(text, "\n")
@@ -191,6 +191,10 @@ func (p *places) git(file string, read func(path string) ([]byte, error), depth 
 		}
 	}
 }
+
+// WithoutMark returns the text of a file of settings without the byte order mark at its beginning.
+// Git and others pass over that.
+func WithoutMark(text string) string { return strings.TrimPrefix(text, "\ufeff") }
 
 // GitValue returns the value at the beginning of the text, which is what follows "=" in a file of
 // git's settings, and what comes after it: see "Syntax" in git-config(1). Quotes may be anywhere. A

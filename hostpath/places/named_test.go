@@ -92,6 +92,9 @@ func TestGitValue(t *testing.T) {
 	}
 }
 
+// bom is a byte order mark, which some editors write before the first line.
+const bom = "\xef\xbb\xbf"
+
 // TestInEachAsGitReads: how somebody writes a setting hides nothing that git runs.
 func TestInEachAsGitReads(t *testing.T) {
 	t.Parallel()
@@ -103,10 +106,12 @@ func TestInEachAsGitReads(t *testing.T) {
 		"[core]\n\thooksPath = \"q\"/hooks ; c":     "q/hooks",
 		"[include] path = ~" + me.Username + "/x":   "q/hooks",
 		"[include]\n\tpath = more # c":              "q/hooks",
+		bom + "[core]\n\thooksPath = q/hooks\n":     "q/hooks",
+		bom + "[include] path = more":               "q/hooks",
 	} {
 		files := map[string]string{"/h/.gitconfig": text}
 		for _, more := range []string{"/h/more", filepath.Join(me.HomeDir, "x")} {
-			files[more] = "[core]\n\thooksPath = q/hooks\n"
+			files[more] = bom + "[core]\n\thooksPath = q/hooks\n"
 		}
 		var all []string
 		for _, n := range InEach("/h", nil, func(path string) ([]byte, error) {
@@ -119,4 +124,12 @@ func TestInEachAsGitReads(t *testing.T) {
 		}
 		require.Contains(t, all, want, text)
 	}
+	file := filepath.Join(t.TempDir(), "config")
+	require.NoError(t, os.WriteFile(file, []byte(bom+"[core]\n\thooksPath = q/hooks\n"), 0o600))
+	out, err := exec.CommandContext(t.Context(), "git", "config", "--file", file, "core.hooksPath").Output()
+	require.NoError(t, err)
+	require.Equal(t, "q/hooks\n", string(out))
+	named := InRepository(file, "/h", os.ReadFile)
+	require.NotEmpty(t, named)
+	require.Equal(t, "q/hooks", named[0].Path)
 }

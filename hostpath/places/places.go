@@ -183,7 +183,7 @@ func (p *places) settings(file string, names []string, read func(path string) ([
 	if err != nil {
 		return
 	}
-	for line := range strings.Lines(string(content)) {
+	for line := range strings.Lines(WithoutMark(string(content))) {
 		i := strings.IndexAny(line, "=:")
 		if i < 0 {
 			continue

@@ -3,6 +3,7 @@ package tool
 import (
 	"iter"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -47,9 +48,6 @@ func (r Repository) Named(home string, read func(at string) string, each func(at
 	}
 	for i := 0; i < len(files); i++ {
 		for line := range lines(read(files[i])) {
-			if line = strings.TrimSpace(line); strings.HasPrefix(line, "[") {
-				_, line, _ = strings.Cut(line, "]")
-			}
 			key, value, _ := strings.Cut(line, "=")
 			if isWorktree(key) {
 				continue // what is in there is not git's
@@ -96,9 +94,20 @@ func from(in, to string) string {
 // above returns the folder of an absolute path that is not clean.
 func above(at string) string { return at[:strings.LastIndex(at, "/")] }
 
-// lines are those of a file of settings, and those of which a backslash makes one.
+// header matches the name of a section and of a subsection, which may have any character.
+var header = regexp.MustCompile(`^\[[^\]"]*("(\\.|[^"\\])*"[^\]"]*)?\]`)
+
+// lines are those of a file of settings, and those of which a backslash makes one, each without the
+// name of its section.
 func lines(text string) iter.Seq[string] {
-	return strings.Lines(text + "\n" + strings.ReplaceAll(text, "\\\n", ""))
+	text = places.WithoutMark(text)
+	return func(yield func(string) bool) {
+		for line := range strings.Lines(text + "\n" + strings.ReplaceAll(text, "\\\n", "")) {
+			if line = strings.TrimSpace(line); !yield(strings.TrimSpace(header.ReplaceAllLiteralString(line, ""))) {
+				return
+			}
+		}
+	}
 }
 
 // between reports whether the character ends a word of a line of settings.

@@ -88,6 +88,25 @@ func TestNamesWithBlanks(t *testing.T) {
 	require.NotContains(t, named, "/w/another")
 }
 
+// TestNamedBehindMarks: git passes over a byte order mark at the beginning of settings, and a setting
+// may follow the name of its section on the line, whatever that has in it.
+func TestNamedBehindMarks(t *testing.T) {
+	t.Parallel()
+	var named []string
+	all := Repository{Top: "/w", Settings: []string{"/w/.git/config"}}.Named("/home/me", func(at string) string {
+		return map[string]string{
+			"/w/.git/config": "\ufeff[include] path = more\n[includeIf \"gitdir:a]b\"] path = other\n" +
+				"[core] worktree = ../../sub\n[core]\n\tfsmonitor = fsm\n",
+			"/w/.git/more":  "\ufeff[core]\n\thooksPath = hk\n",
+			"/w/.git/other": "[core]\n\tpager = pg\n",
+		}[at]
+	}, func(at string, _ bool) { named = append(named, at) })
+	require.True(t, all)
+	for _, at := range []string{"/w/hk", "/w/pg", "/w/.git/../../sub/fsm"} {
+		require.Contains(t, named, at)
+	}
+}
+
 // TestBegins: a folder that is the beginning of what a program takes commands from is known.
 func TestBegins(t *testing.T) {
 	t.Parallel()
