@@ -390,22 +390,49 @@ func (e *Engine) gone(ctx context.Context, id string, ready func()) error {
 const removeEvery = 100 * time.Millisecond
 
 // Remove ends and removes the container of that ID or name, and returns when the engine no longer
-// has it: a removal in progress (409) may fail. One that is gone is not an error.
+// has it: a removal in progress (409) may fail. One that is gone is not an error. If the engine
+// fails to end the container, as after a fork bomb, Remove waits for that end and asks again.
 func (e *Engine) Remove(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	ended := false
+	var refused error // what the engine has answered
 	for {
-		err := e.call(ctx, http.MethodDelete, "/containers/"+id+"?force=1&v=1", nil, nil)
-		if err == nil || isStatus(err, http.StatusNotFound) {
+		err := e.call(bounded, http.MethodDelete, "/containers/"+id+"?force=1&v=1", nil, nil)
+		switch {
+		case err == nil, isStatus(err, http.StatusNotFound):
 			return nil
-		}
-		if !isStatus(err, http.StatusConflict) {
+		case refused != nil && bounded.Err() != nil: // this is no answer
+			return e.stillThere(id, fmt.Errorf("the engine still has it: %w", refused))
+		case isStatus(err, http.StatusConflict):
+		case isStatus(err, http.StatusInternalServerError) && !ended:
+			failed := e.call(bounded, http.MethodPost, "/containers/"+id+"/wait?condition=not-running", nil, nil)
+			if isStatus(failed, http.StatusNotFound) {
+				return nil
+			}
+			if ended = failed == nil; !ended && bounded.Err() == nil {
+				return e.stillThere(id, fmt.Errorf("%w: wait for its end: %w", err, failed))
+			}
+		case isUnanswered(err):
 			return fmt.Errorf("remove container: %w", err)
+		default:
+			return e.stillThere(id, err)
 		}
+		refused = err
 		select {
-		case <-ctx.Done():
-			return fmt.Errorf("remove container: the engine still has it: %w", err)
+		case <-bounded.Done():
+			return e.stillThere(id, fmt.Errorf("the engine still has it: %w", refused))
 		case <-time.After(removeEvery):
 		}
 	}
+}
+
+// stillThere says how a person removes the container, which the engine has not removed.
+func (e *Engine) stillThere(id string, why error) error {
+	command := "docker --host"
+	if filepath.Base(e.Socket) == "podman.sock" {
+		command = "podman --url"
+	}
+	return fmt.Errorf("remove container: %w: run `%s %s rm --force --volumes %s`", why, command,
+		hostpath.Quote("unix://"+e.Socket), id)
 }

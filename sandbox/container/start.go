@@ -29,7 +29,8 @@ import (
 // joinPatience bounds the time from the container's start until its first process connects.
 const joinPatience = time.Minute
 
-// closePatience bounds the removal at the end. What is left then is for the ender and the next run.
+// closePatience bounds the removal at the end. What is left then is for the next run, and for the
+// ender if the engine does not answer.
 const closePatience = 15 * time.Second
 
 // Running is a container that runs, or has ended.
@@ -207,12 +208,12 @@ func (r *Running) Close() error {
 	if r.cancel != nil {
 		r.cancel()
 	}
-	done := err == nil && !r.unanswered // what the engine makes later, it does not find now
-	if r.ender != nil && done {         // else it goes on when this process ends
+	answered := !r.unanswered && !isUnanswered(err) // what the engine makes later, it does not find now
+	if r.ender != nil && answered {                 // else it goes on when this process ends
 		_ = r.ender.Process.Kill()
 		_ = r.ender.Wait()
 	}
-	if r.folder != "" && done { // else it says to the next run what is to be removed
+	if r.folder != "" && err == nil && answered { // else it says to the next run what is to be removed
 		err = os.RemoveAll(r.folder)
 	}
 	return err

@@ -88,8 +88,8 @@ func TestNamesWithBlanks(t *testing.T) {
 	require.NotContains(t, named, "/w/another")
 }
 
-// TestNamedBehindMarks: git passes over a byte order mark at the beginning of settings, and a setting
-// may follow the name of its section on the line, whatever that has in it.
+// TestNamedBehindMarks: git passes over a byte order mark at the beginning of settings, and a
+// setting may follow the name of its section on the line, whatever that has in it.
 func TestNamedBehindMarks(t *testing.T) {
 	t.Parallel()
 	var named []string
