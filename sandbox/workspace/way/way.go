@@ -4,6 +4,7 @@
 package way
 
 import (
+	"cmp"
 	"path"
 	"strings"
 )
@@ -62,11 +63,11 @@ type End struct {
 // folder without a link. What is not there counts as a folder: somebody may make it. A path leads
 // out, as far as is known, if it is too long, or if too many were followed before.
 func (f *Folder) Follow(in, to string) (end End) {
-	var inside []string // the folders on the way, none of which is a link
-	if in != "." {
-		inside = strings.Split(in, "/")
+	// The way so far, of which no name is a link. It is clean, but the folder itself is "".
+	inside, rest := in, to
+	if in == "." {
+		inside = ""
 	}
-	rest := to
 	for steps := 0; ; steps++ {
 		// The kernel may follow it all the same.
 		if f.left--; len(end.Links) > maxLinks || steps > maxSteps || f.left < 0 {
@@ -79,25 +80,29 @@ func (f *Folder) Follow(in, to string) (end End) {
 				end.Out, end.Exact = path.Clean(rest), below == ""
 				return end
 			}
-			inside, rest = nil, below
+			inside, rest = "", below
 		}
 		var step string
 		if step, rest, _ = strings.Cut(rest, "/"); step == "" && rest == "" {
-			end.In, end.Exact = path.Join(append([]string{"."}, inside...)...), true
+			end.In, end.Exact = cmp.Or(inside, "."), true
 			return end
 		}
 		switch {
 		case step == "", step == ".":
-		case step == ".." && len(inside) == 0:
+		case step == ".." && inside == "":
 			rest = path.Dir(f.at) + "/" + rest
 		case step == "..":
-			inside = inside[:len(inside)-1]
+			inside = inside[:max(strings.LastIndexByte(inside, '/'), 0)]
 		default:
-			inside = append(inside, step)
-			at := path.Join(inside...)
+			at := step
+			if inside != "" {
+				at = inside + "/" + step
+			}
 			if next, ok := f.read(at); ok {
-				inside, rest = inside[:len(inside)-1], next+"/"+rest
+				rest = next + "/" + rest
 				end.Links = append(end.Links, at)
+			} else {
+				inside = at
 			}
 		}
 	}
