@@ -8,10 +8,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/postern/postern/sandbox"
+	"github.com/postern/postern/sandbox/run"
+	"github.com/postern/postern/sandbox/view"
 	"github.com/postern/postern/sandbox/workspace/begun"
+	"github.com/postern/postern/sandbox/workspace/since"
 )
 
 // TestSayTools: what is there when before returns is not named, and what is written from then on
@@ -98,6 +103,59 @@ func TestSeveralKilled(t *testing.T) {
 	left, err := os.ReadDir(notes)
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// TestQuietIsNoted: a command of which nobody wants to hear has its note until it ends, so the next
+// one says what it wrote if it is killed. It says nothing of others, and leaves theirs.
+func TestQuietIsNoted(t *testing.T) {
+	t.Parallel()
+	dir, notes := t.TempDir(), t.TempDir()
+	killed, err := begun.Begin(notes, dir, since.Tools{})
+	require.NoError(t, err)
+	killed.Close()
+	began := 0
+	p := &run.Prepared{Writes: true, Unsaid: notes, Spec: &sandbox.Spec{
+		View: &view.View{}, Begin: func() error { began++; return nil },
+	}}
+	p.Spec.View.Workdir.Path = dir
+	noted := func() int {
+		left, err := os.ReadDir(notes)
+		require.NoError(t, err)
+		return len(left)
+	}
+	var out bytes.Buffer
+	end := Begin(t.Context(), &out, "", p, true)
+	require.NoError(t, p.Spec.Begin())
+	require.Equal(t, 1, began)
+	require.Equal(t, 2, noted())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, ".envrc"), nil, 0o600))
+	end()
+	require.Equal(t, 1, noted())
+	require.Empty(t, out.String())
+	sayUnsaid(&out, notes, dir)
+	require.Contains(t, out.String(), "look before you use it: .envrc")
+}
+
+// TestNamingChangesNothing: who only asks which commands were killed changes nothing in the folders.
+func TestNamingChangesNothing(t *testing.T) {
+	t.Parallel()
+	dir, notes := t.TempDir(), filepath.Join(t.TempDir(), "notes")
+	require.NoError(t, os.Mkdir(filepath.Join(dir, ".git"), 0o700))
+	killed, err := begun.Begin(notes, dir, since.Tools{})
+	require.NoError(t, err)
+	killed.Close()
+	old := time.Unix(1, 0)
+	for _, at := range []string{".git", "."} {
+		require.NoError(t, os.Chtimes(filepath.Join(dir, at), old, old))
+	}
+	var out bytes.Buffer
+	nameUnsaid(&out, notes)
+	require.Regexp(t, "^warning: the command that began in .* was killed", out.String())
+	for _, at := range []string{".git", "."} {
+		info, err := os.Stat(filepath.Join(dir, at))
+		require.NoError(t, err)
+		require.Equal(t, old, info.ModTime(), at)
+	}
 }
 
 // TestKilledSaysLater (F6): what a command wrote is said by the next one in the folder, if `postern

@@ -265,8 +265,12 @@ func Begin(
 	switch {
 	case p.Layer != nil:
 		return func() { Offer(context.WithoutCancel(ctx), out, stackFlags, p.Layer) }
-	case p.Writes && !quiet:
-		before, after := SayTools(out, p.Unsaid, p.Spec.View.Workdir.Path)
+	case p.Writes:
+		hears := out
+		if quiet {
+			hears = nil
+		}
+		before, after := SayTools(hears, p.Unsaid, p.Spec.View.Workdir.Path)
 		begin := p.Spec.Begin
 		p.Spec.Begin = func() error {
 			if err := before(); err != nil {
@@ -320,7 +324,8 @@ const toolsPatience = 10 * time.Second
 // names those that are other ones by then: an agent may have written them. If after is not called,
 // or nobody can read what it says, the note stays, and the next command here says it: see
 // [sayUnsaid]. If other commands go on in the folder when this one starts, what was there before
-// the first of them counts: see [begun.Running].
+// the first of them counts: see [begun.Running]. If out is nil, nobody wants to hear any of that:
+// only the note is made, and removed by after.
 //
 //nolint:contextcheck,nolintlint // the second look is after the command, whose context may have ended by then
 func SayTools(out io.Writer, notes, folder string) (before func() error, after func()) {
@@ -340,11 +345,19 @@ func SayTools(out io.Writer, notes, folder string) (before func() error, after f
 	var note *begun.Note
 	before = func() (err error) {
 		were, _ := look() // after says the error
-		sayUnsaid(out, notes, folder)
+		if out != nil {
+			sayUnsaid(out, notes, folder)
+		}
 		note, err = begun.Begin(notes, folder, were)
 		return err
 	}
 	return before, func() {
+		if out == nil {
+			if note != nil {
+				told(io.Discard, note, nil)
+			}
+			return
+		}
 		were, err := look()
 		now, again := findTools(folder)
 		lines := []string{}
@@ -477,7 +490,6 @@ func nameUnsaid(out io.Writer, notes string) {
 		defer note.Close()
 		if !named[note.Folder] && note.Of(note.Folder) {
 			named[note.Folder] = true
-			tidy(out, notes, note.Folder)
 			visible.Printf(out, "warning: %s was killed: what it wrote that programs here run, says %s\n",
 				ended(note), advice.Command("workspace", "scan", note.Folder))
 		}
