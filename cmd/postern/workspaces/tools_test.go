@@ -136,7 +136,8 @@ func TestQuietIsNoted(t *testing.T) {
 	require.Contains(t, out.String(), "look before you use it: .envrc")
 }
 
-// TestNamingChangesNothing: who only asks which commands were killed changes nothing in the folders.
+// TestNamingChangesNothing: who only asks which commands were killed changes nothing in their
+// folders.
 func TestNamingChangesNothing(t *testing.T) {
 	t.Parallel()
 	dir, notes := t.TempDir(), filepath.Join(t.TempDir(), "notes")

@@ -324,8 +324,8 @@ const toolsPatience = 10 * time.Second
 // names those that are other ones by then: an agent may have written them. If after is not called,
 // or nobody can read what it says, the note stays, and the next command here says it: see
 // [sayUnsaid]. If other commands go on in the folder when this one starts, what was there before
-// the first of them counts: see [begun.Running]. If out is nil, nobody wants to hear any of that:
-// only the note is made, and removed by after.
+// the first of them counts: see [begun.Running]. If out is nil, nobody wants to hear any of that,
+// and after removes the note.
 //
 //nolint:contextcheck,nolintlint // the second look is after the command, whose context may have ended by then
 func SayTools(out io.Writer, notes, folder string) (before func() error, after func()) {

@@ -263,27 +263,34 @@ const named, longest = 5, 200
 // Since returns lines about the paths that are other files than before, new or gone, with who acts
 // on them. What git and shells act on without being asked comes first. There is a line for each
 // kind of these, and one for all that each other program acts on: whatever an agent makes, it
-// hides no kind behind another one.
+// hides no kind behind another one. What one of the two looks did not reach is not said to be new
+// or gone.
 func (t Tools) Since(before Tools) (lines []string) {
 	type kind struct {
 		rank      int
 		who, name string
 	}
 	kinds := map[kind][]string{}
+	reached, wasReached := t["."] != unfinished, before["."] != unfinished
 	for at, now := range t {
-		if before[at] == now && now != unfinished && now != tooLong {
+		was, seen := before[at]
+		same := was == now || seen && was.state == now.state && !(reached && wasReached)
+		if same && now != unfinished && now != tooLong {
 			continue
 		}
 		k := kind{rank: tool.Rank(now.Who), who: now.Who}
 		if k.rank < tool.ByThemselves && k.who != leadsHome && k.who != leadsOut {
 			k.name = cmp.Or(tool.Kind(at), now.how)
 		}
+		if !seen && !wasReached && now != unfinished && now != tooLong {
+			k.who += ": it was not looked at before the command, and may be older"
+		}
 		kinds[k] = append(kinds[k], at)
 	}
 	removed := kind{math.MaxInt, "removed", ""}
 	for at, was := range before {
 		harmless := was == unfinished || was.Who == leadsHome || was.Who == leadsOut || was.Who == tool.Waits
-		if _, there := t[at]; !there && !harmless {
+		if _, there := t[at]; !there && !harmless && reached {
 			kinds[removed] = append(kinds[removed], at)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/sandbox/workspace/beneath"
+	"github.com/postern/postern/sandbox/workspace/tool"
 	"github.com/postern/postern/tests/nobody"
 )
 
@@ -359,6 +360,33 @@ func TestHostToolsBounded(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, ".git/config"), included.String())
 	require.Equal(t, []string{said}, look(t.Context()))
+}
+
+// TestNotLookedAt: if the time was over in one of the two looks, nothing is said to be made that may
+// have been there, nothing to be removed that may be there, and what was seen twice is compared.
+func TestNotLookedAt(t *testing.T) {
+	t.Parallel()
+	const more = ". (there is more than could be looked at: look yourself, .git first)"
+	old, other := File{state: "1", Who: tool.Who("Makefile")}, File{state: "2", Who: tool.Who("Makefile")}
+	led := File{state: "1", Who: tool.Who(".git/config"), how: tool.Who(".git/config")}
+	before := Tools{"Makefile": old, "setup.py": old, "tox.ini": old, "gone/Makefile": old}
+	after := Tools{"Makefile": old, "setup.py": other, "tox.ini": led, "new/Makefile": old}
+	build := " (a build runs commands from it)"
+	git := "tox.ini (git may run commands from it)"
+	require.Equal(t, []string{git, "setup.py, new/Makefile" + build, "gone/Makefile (removed)"}, after.Since(before))
+	after["."] = unfinished
+	require.Equal(t, []string{more, "setup.py, new/Makefile" + build}, after.Since(before))
+	before["."] = unfinished
+	require.Equal(t, []string{
+		more, "setup.py" + build, "new/Makefile (a build runs commands from it: it was not looked at before the " +
+			"command, and may be older)",
+	}, after.Since(before))
+	delete(after, ".")
+	require.Equal(t, []string{
+		"setup.py" + build, "new/Makefile (a build runs commands from it: it was not looked at before the command, and " +
+			"may be older)",
+		"gone/Makefile (removed)",
+	}, after.Since(before))
 }
 
 func write(t *testing.T, path, content string) {
