@@ -61,13 +61,44 @@ func Refused(e *audit.Event) bool {
 	return e.Credential != "" && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden)
 }
 
-// Read returns the troubles of the command, the last one first. If there is none yet, it waits for
-// the first, at most for that long: the log is written after the answer.
+// Read returns the troubles of the command, the last one first. The log is written after the answer:
+// Read waits for the first trouble, at most for patience, and then for a third of patience, because
+// a command often ends with the refusal that matters most.
 func (c *Command) Read(ctx context.Context, patience time.Duration) []Trouble {
+	found := c.read(ctx)
+	if patience == 0 {
+		return found
+	}
+	if len(found) == 0 {
+		waiting, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		if err := audit.Follow(waiting, c.Dir, c.filter(), func(e audit.Event) error {
+			if troubled(&e) {
+				return errFound
+			}
+			return nil
+		}); !errors.Is(err, errFound) {
+			return nil
+		}
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(patience / 3):
+	}
+	return c.read(ctx)
+}
+
+func (c *Command) filter() audit.Filter { return audit.Filter{Agent: c.Agent, Since: c.Since} }
+
+// read returns the troubles that are in the log.
+func (c *Command) read(ctx context.Context) []Trouble {
 	var found []Trouble
-	add := func(e audit.Event) {
+	// What Each returns is that the time is over: what there is, is shown.
+	most, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	_ = audit.Each(most, c.Dir, c.filter(), func(e audit.Event) error {
 		if !troubled(&e) {
-			return
+			return nil
 		}
 		times := max(e.Count, 1)
 		i := slices.IndexFunc(found, func(t Trouble) bool { return same(&t.Event, &e) })
@@ -78,25 +109,8 @@ func (c *Command) Read(ctx context.Context, patience time.Duration) []Trouble {
 			found = found[1:]
 		}
 		found = append(found, Trouble{e, times})
-	}
-	filter := audit.Filter{Agent: c.Agent, Since: c.Since}
-	// What these return is that the time is over, or that there is enough: what there is, is shown.
-	most, cancel := context.WithTimeout(ctx, longest)
-	defer cancel()
-	_ = audit.Each(most, c.Dir, filter, func(e audit.Event) error {
-		add(e)
 		return nil
 	})
-	if len(found) == 0 && patience > 0 {
-		most, cancel = context.WithTimeout(ctx, patience)
-		defer cancel()
-		_ = audit.Follow(most, c.Dir, filter, func(e audit.Event) error {
-			if add(e); len(found) > 0 {
-				return errFound
-			}
-			return nil
-		})
-	}
 	slices.Reverse(found)
 	return found
 }

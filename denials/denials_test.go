@@ -228,7 +228,15 @@ func TestReadWaits(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(l.command.Dir, "n1"), 0o700))
 	require.Empty(t, l.command.Read(t.Context(), time.Millisecond))
 	found := make(chan []Trouble)
-	go func() { found <- l.command.Read(t.Context(), time.Minute) }()
+	reads := func() { found <- l.command.Read(t.Context(), 6*time.Second) }
+	go reads()
 	l.add(denied("late.test:443"))
 	require.Len(t, <-found, 1)
+	// The command's last refusal comes after others.
+	go reads()
+	time.Sleep(100 * time.Millisecond)
+	l.add(denied("later.test:443"))
+	troubles := <-found
+	require.Len(t, troubles, 2)
+	require.Equal(t, "later.test:443", troubles[0].Host)
 }

@@ -111,8 +111,8 @@ func TestSlowNode(t *testing.T) {
 		var last map[string]string
 		t.Repeat(map[string]func(*rapid.T){
 			"publish": func(t *rapid.T) {
-				last = rapid.MapOfN(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.SampledFrom([]string{"1", "2"}), 0, 3).
-					Draw(t, "agents")
+				names, versions := rapid.SampledFrom([]string{"a", "b", "c"}), rapid.SampledFrom([]string{"1", "2"})
+				last = rapid.MapOfN(names, versions, 0, 3).Draw(t, "agents")
 				steps := map[string]*Table{}
 				for _, url := range urls {
 					steps[url] = NewTable()
