@@ -11,8 +11,11 @@ import (
 )
 
 // UnfitError says why a path is not read: it is not a regular file, or it is too large. The message
-// begins with the path.
-type UnfitError struct{ Path, Text string }
+// begins with the path. Large is true if the file is too large.
+type UnfitError struct {
+	Path, Text string
+	Large      bool
+}
 
 func (e *UnfitError) Error() string { return e.Path + " " + e.Text }
 
@@ -56,7 +59,7 @@ func readOpen(fd int, path string, most int) ([]byte, error) {
 	case unix.S_IFLNK:
 		return nil, &os.PathError{Op: "open", Path: path, Err: unix.ELOOP}
 	default:
-		return nil, &UnfitError{path, fmt.Sprintf("is %s, not a regular file", kinds[kind])}
+		return nil, &UnfitError{Path: path, Text: fmt.Sprintf("is %s, not a regular file", kinds[kind])}
 	}
 	// This opens the same file, whatever has the name by now.
 	real, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -70,7 +73,7 @@ func readOpen(fd int, path string, most int) ([]byte, error) {
 		return nil, err
 	}
 	if len(data) > most {
-		return nil, &UnfitError{path, fmt.Sprintf("is larger than %d KiB", most>>10)}
+		return nil, &UnfitError{path, fmt.Sprintf("is larger than %d KiB", most>>10), true}
 	}
 	return data, nil
 }

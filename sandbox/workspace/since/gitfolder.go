@@ -2,6 +2,7 @@ package since
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -12,11 +13,12 @@ import (
 	"github.com/postern/postern/sandbox/workspace/tool"
 )
 
-// Deceives says how git deceives because of the content of the file that dir has under the name,
-// and what tells that content from another: see [tool.Deceives]. The file is at the path in each of
+// Deceives says how git deceives because of the content of the file that dir has under the name, or
+// that it is [tool.TooLarge], and what tells that from another content: see [tool.Deceives]. The file is at the path in each of
 // the roots, of which the first is asked first, and git has it as the path as.
 func Deceives(dir *os.File, name, at, as string, roots ...*os.File) (who, state string) {
-	if !tool.MayDeceive(as) {
+	whole, may := tool.IsReadWhole(as), tool.MayDeceive(as)
+	if !whole && !may {
 		return "", ""
 	}
 	f, is, err := beneath.OpenRegular(dir, name)
@@ -24,6 +26,12 @@ func Deceives(dir *os.File, name, at, as string, roots ...*os.File) (who, state 
 		return "", "" // nor does git
 	}
 	defer f.Close()
+	switch {
+	case whole && is.Size > tool.MaxWhole:
+		return tool.TooLarge, fmt.Sprint(*is)
+	case !may:
+		return "", ""
+	}
 	content := io.Reader(f)
 	if hole, err := f.Seek(0, unix.SEEK_HOLE); err == nil && hole < is.Size {
 		content = io.MultiReader(io.LimitReader(f, hole), holed{})

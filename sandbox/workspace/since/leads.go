@@ -2,6 +2,7 @@ package since
 
 import (
 	"cmp"
+	"errors"
 	"io"
 	"os"
 	"path"
@@ -153,19 +154,25 @@ func from(in, to string) string {
 	return in + "/" + to
 }
 
-// read returns the content of the file at the path, or what can be had of it: of what is not read
-// nothing is known. The path is absolute, and may have links on it.
+// read returns the content of the file at the path, or what can be had of it. If there is more than
+// is read, the search is unfinished. The path is absolute, and may have links on it.
 func (s *toolSearch) read(at string) string {
 	end := s.way.Follow(".", at)
 	if end.In == "" {
-		content, _ := hostpath.ReadFile(at, maxHashed)
+		content, err := hostpath.ReadFile(at, maxHashed)
+		if unfit := (*hostpath.UnfitError)(nil); errors.As(err, &unfit) && unfit.Large {
+			s.found["."] = unfinished
+		}
 		return string(content)
 	}
-	f, _, err := s.top.Regular(end.In)
+	f, is, err := s.top.Regular(end.In)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
+	if is.Size > maxHashed {
+		s.found["."] = unfinished
+	}
 	content, _ := io.ReadAll(io.LimitReader(f, maxHashed))
 	return string(content)
 }

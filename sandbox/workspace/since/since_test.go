@@ -362,8 +362,8 @@ func TestHostToolsBounded(t *testing.T) {
 	require.Equal(t, []string{said}, look(t.Context()))
 }
 
-// TestNotLookedAt: if the time was over in one of the two looks, nothing is said to be made that may
-// have been there, nothing to be removed that may be there, and what was seen twice is compared.
+// TestNotLookedAt: if the time was over in one of the two looks, nothing is said to be made that
+// may have been there, nothing to be removed that may be there, and what was seen twice is compared.
 func TestNotLookedAt(t *testing.T) {
 	t.Parallel()
 	const more = ". (there is more than could be looked at: look yourself, .git first)"
@@ -383,10 +383,63 @@ func TestNotLookedAt(t *testing.T) {
 	}, after.Since(before))
 	delete(after, ".")
 	require.Equal(t, []string{
-		"setup.py" + build, "new/Makefile (a build runs commands from it: it was not looked at before the command, and " +
-			"may be older)",
+		"setup.py" + build, "new/Makefile (a build runs commands from it: it was not looked at before the " +
+			"command, and may be older)",
 		"gone/Makefile (removed)",
 	}, after.Since(before))
+}
+
+// TestIncludesOfIncludes: git follows a file that an included one includes, and so on. Settings that
+// are longer than what is read of them are not passed over in silence.
+func TestIncludesOfIncludes(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	write(t, filepath.Join(dir, ".git/config"), "[include]\n\tpath=../cfg/0\n[difftool \"x\"] path = ../program\n")
+	write(t, filepath.Join(dir, "program"), strings.Repeat("a", 2*maxHashed)) // no settings
+	for i := range 8 {
+		write(t, filepath.Join(dir, fmt.Sprint("cfg/", i)), fmt.Sprintf("[include]\n\tpath=%d\n", i+1))
+	}
+	write(t, filepath.Join(dir, "cfg/8"), "[core]\n\tfsmonitor = ./fsm\n")
+	before, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	require.Empty(t, before.Since(before))
+	write(t, filepath.Join(dir, "cfg/8"), "[core]\n\tfsmonitor = ./other\n")
+	write(t, filepath.Join(dir, "other"), "")
+	after, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	require.Equal(t, []string{"other, cfg/8 (git may run commands from it)"}, after.Since(before))
+
+	write(t, filepath.Join(dir, "cfg/8"), strings.Repeat("#\n", maxHashed)+"[core]\n\tfsmonitor = ./last\n")
+	long, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	require.Equal(t, []string{". (there is more than could be looked at: look yourself, .git first)"},
+		long.Since(long))
+}
+
+// TestFilesThatGitReadsWhole: a file that takes nothing of the disk, and that git reads into memory,
+// is named if it is new or grows, wherever it is, and nobody reads it here.
+func TestFilesThatGitReadsWhole(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	large := []string{".gitignore", ".mailmap", "sub/.gitignore", "node_modules/x/.gitignore", ".git/MERGE_MSG"}
+	for _, at := range append(large, "main.go") {
+		write(t, filepath.Join(dir, at), "a")
+	}
+	before, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	for _, at := range append(large, "main.go") {
+		require.NoError(t, os.Truncate(filepath.Join(dir, at), 3<<30))
+	}
+	began := time.Now()
+	after, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	require.Less(t, time.Since(began), 5*time.Second)
+	require.Equal(t, []string{
+		".gitignore, .mailmap, .git/MERGE_MSG, sub/.gitignore, node_modules/x/.gitignore (" + tool.TooLarge + ")",
+	}, after.Since(before))
+	require.Empty(t, after.Since(after))
 }
 
 func write(t *testing.T, path, content string) {

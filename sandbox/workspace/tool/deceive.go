@@ -18,6 +18,20 @@ const (
 	otherFiles   = "git does not show some files, or what changes in them, because of it"
 )
 
+// TooLarge says what a file does that git reads into memory, and that is larger than [MaxWhole].
+const TooLarge = "git reads all of it, and it is larger than 1 MiB"
+
+// MaxWhole is the size, in bytes, of the largest such file that nobody is told of.
+const MaxWhole = 1 << 20
+
+// IsReadWhole reports whether git, or its commit, reads all of the file at the path, on which nobody
+// else acts.
+func IsReadWhole(at string) bool {
+	name, in := strings.ToLower(path.Base(at)), inGit(at)
+	return in == "" && (name == ".gitignore" || name == ".mailmap") || strings.HasSuffix(in, "_MSG") ||
+		strings.HasSuffix(in, "_EDITMSG")
+}
+
 // MayDeceive reports whether [Deceives] has something to say about files of that name.
 func MayDeceive(at string) bool { return deceiver(at) != "" || checked(at) != nil }
 

@@ -35,7 +35,7 @@ func (r Repository) Named(home string, read func(at string) string, each func(at
 	files := slices.Clone(r.Settings)
 	tops := []string{r.Top}
 	for _, file := range files {
-		for line := range lines(read(file)) {
+		for _, line := range lines(read(file)) {
 			if key, value, _ := strings.Cut(line, "="); isWorktree(key) {
 				to, _ := places.GitValue(value)
 				if top := from(above(file), to); slices.Contains(tops, top) {
@@ -47,12 +47,12 @@ func (r Repository) Named(home string, read func(at string) string, each func(at
 		}
 	}
 	for i := 0; i < len(files); i++ {
-		for line := range lines(read(files[i])) {
+		for section, line := range lines(read(files[i])) {
 			key, value, _ := strings.Cut(line, "=")
 			if isWorktree(key) {
 				continue // what is in there is not git's
 			}
-			includes := i < len(r.Settings) && strings.EqualFold(strings.TrimSpace(key), "path")
+			includes := strings.HasPrefix(section, "include") && strings.EqualFold(strings.TrimSpace(key), "path")
 			whole, _ := places.GitValue(value)
 			for _, word := range append(strings.FieldsFunc(line, between), whole) {
 				if below, ok := strings.CutPrefix(word, "~/"); ok {
@@ -63,12 +63,12 @@ func (r Repository) Named(home string, read func(at string) string, each func(at
 				}
 				for _, in := range append(tops, above(files[i])) {
 					at := from(in, word)
-					if seen[at] {
+					if includes && word == whole && in == above(files[i]) && !slices.Contains(files, at) {
+						files = append(files, at)
+					} else if seen[at] {
 						continue
 					}
-					if seen[at] = true; includes {
-						files = append(files, at)
-					}
+					seen[at] = true
 					if each(at, includes); len(seen) > len(tops)*2*maxNames || len(files) > len(tops)*2*maxIncluded {
 						return false
 					}
@@ -97,13 +97,18 @@ func above(at string) string { return at[:strings.LastIndex(at, "/")] }
 // header matches the name of a section and of a subsection, which may have any character.
 var header = regexp.MustCompile(`^\[[^\]"]*("(\\.|[^"\\])*"[^\]"]*)?\]`)
 
-// lines are those of a file of settings, and those of which a backslash makes one, each without the
-// name of its section.
-func lines(text string) iter.Seq[string] {
+// lines are those of a file of settings, and those of which a backslash makes one. Each comes with
+// the section that it is in, in lower case, and without the name of that.
+func lines(text string) iter.Seq2[string, string] {
 	text = places.WithoutMark(text)
-	return func(yield func(string) bool) {
+	return func(yield func(section, line string) bool) {
+		section := ""
 		for line := range strings.Lines(text + "\n" + strings.ReplaceAll(text, "\\\n", "")) {
-			if line = strings.TrimSpace(line); !yield(strings.TrimSpace(header.ReplaceAllLiteralString(line, ""))) {
+			line = strings.TrimSpace(line)
+			if head := header.FindString(line); head != "" {
+				section, line = strings.ToLower(strings.TrimLeft(head, "[ \t")), line[len(head):]
+			}
+			if !yield(section, strings.TrimSpace(line)) {
 				return
 			}
 		}

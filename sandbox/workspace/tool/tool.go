@@ -104,6 +104,7 @@ var tools = []struct {
 	},
 	{[]string{"*.pth", "sitecustomize.py", "usercustomize.py"}, "Python runs it at every start"},
 	{nil, Waits},
+	{nil, TooLarge},
 }
 
 // Waits says what a FIFO or a device does: git opens a file such as .gitignore in any folder, and
