@@ -61,6 +61,9 @@ var permissions = regexp.MustCompile(`"[A-Z]\w*\([^"]*\)"`)
 // joined matches an option of one letter whose path follows at once, as in "-I/lib" and "-r./x".
 var joined = regexp.MustCompile(`(^|\s)-[A-Za-z](~|\.{0,2}/)`)
 
+// computed matches what a shell puts before a path: in each folder, that is another one.
+var computed = regexp.MustCompile("(\\$\\([^()]*\\)|`[^`]*`|\\$\\w+|\\$\\{[^{}]*\\})/")
+
 // mostIncluded bounds the files of settings that include each other, as git does.
 const mostIncluded = 10
 
@@ -75,7 +78,7 @@ func (p *places) commands(read func(path string) ([]byte, error)) {
 		}
 	}
 	files := slices.Clone(gitFiles)
-	if set := p.environ["XDG_CONFIG_HOME"]; set != "" {
+	if set := p.environ["XDG_CONFIG_HOME"]; filepath.IsAbs(set) { // else it is another one in each folder
 		files = append(files, filepath.Join(set, "git/config"))
 	}
 	files = append(files, p.environ["GIT_CONFIG_GLOBAL"], p.environ["GIT_CONFIG_SYSTEM"])
@@ -131,17 +134,41 @@ func (p *places) belowHome(file string) string {
 }
 
 // command adds each path that a command line names, and the line itself: a path may have blanks.
+// Paths are also taken from the folders to which the line goes.
 func (p *places) command(said, line string) {
+	const blank = "\x00"
 	line = p.expand(joined.ReplaceAllString(strings.TrimSpace(line), "$1$2"))
+	line = strings.ReplaceAll(computed.ReplaceAllLiteralString(line, "./"), `\ `, blank)
 	words := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\"'`=:;,|&<>()!{}", r) })
+	in := "" // where the line is by then
 	for i, w := range append(words, strings.Trim(line, `"`)) {
-		switch w = p.expand(w); {
-		case filepath.IsAbs(w):
-			p.found = append(p.found, Place{Name: said, Path: filepath.Clean(w), Shared: true})
+		before := ""
+		if i > 0 && i < len(words) {
+			before = words[i-1]
+		}
+		w = p.expand(strings.ReplaceAll(w, blank, " "))
+		path := w
+		if in != "" && i < len(words) && !filepath.IsAbs(w) {
+			path = filepath.Join(in, w)
+		}
+		fixed, _, pattern := strings.Cut(w, "*")
+		switch {
+		case before == "cd" || before == "-C" || before == "--chdir":
+			in = path
+		case before == "PATH", slices.Contains(gitPaths, strings.ToLower(before)):
+			p.named(said, w, true, false)
+		case pattern && filepath.Dir(fixed) != "." && filepath.IsLocal(filepath.Dir(fixed)):
+			p.named(said, filepath.Dir(fixed), true, false)
+		}
+		switch {
+		case filepath.IsAbs(path):
+			p.found = append(p.found, Place{Name: said, Path: filepath.Clean(path), Shared: true})
 		case strings.Contains(w, "/"):
 			p.named(said, w, false, false)
-		case i > 0 && i < len(words) && (strings.Contains(w, ".") || slices.Contains(interpreters, words[i-1])):
+			p.named(said, path, false, false)
+		case before != "" && (strings.Contains(w, ".") || slices.Contains(interpreters, before)):
 			p.named(said, w, false, true)
+			p.named(said, path, false, true)
 		}
 	}
 }
@@ -241,7 +268,8 @@ func GitValue(text string) (value, rest string) {
 func (p *places) gitSetting(said, name, value string) {
 	section, rest, _ := strings.Cut(strings.ToLower(name), ".")
 	key := section + "." + rest[strings.LastIndex(rest, ".")+1:]
-	if slices.Contains(gitHarmless, key) || slices.Contains(gitHarmless, section+".") {
+	harmless := slices.Contains(gitHarmless, key) || slices.Contains(gitHarmless, section+".")
+	if harmless && key != "remote.uploadpack" && key != "remote.receivepack" {
 		return
 	}
 	p.command(said, value)

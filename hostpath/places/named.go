@@ -24,6 +24,7 @@ type Named struct {
 var loaded = []string{
 	"BASH_ENV", "LD_PRELOAD", "PYTHONSTARTUP", "ZDOTDIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM",
 	"GIT_TEMPLATE_DIR", "GIT_EXEC_PATH", "CURL_HOME", "npm_config_userconfig", "npm_config_globalconfig",
+	"XDG_CONFIG_HOME",
 }
 
 // InEach returns what the settings of the owner of a home name in each folder, in an order that is

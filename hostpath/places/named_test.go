@@ -1,11 +1,13 @@
 package places
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,7 +49,7 @@ func TestInEach(t *testing.T) {
 			programs = append(programs, n.Path)
 		}
 	}
-	require.ElementsMatch(t, []string{"hooks", "env.sh"}, folders)
+	require.ElementsMatch(t, []string{"hooks", "env.sh", "c/hooks"}, folders)
 	require.ElementsMatch(t, []string{"tool", "tool.py"}, words)
 	for _, at := range []string{
 		"../out",
@@ -59,6 +61,42 @@ func TestInEach(t *testing.T) {
 	for _, n := range append(programs, words...) {
 		require.NotRegexp(t, `^no/|^src$|^(vim|less|main|status)$`, n)
 	}
+}
+
+// TestInEachOfCommands: what a command line runs is found, though a shell first goes elsewhere or
+// puts the path together, and so is what git reads in each folder because of a variable.
+func TestInEachOfCommands(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]string{
+		"cd tools && ./s": "tools/s", "env -C tools ./s": "tools/s", "$PWD/tools/s": "tools/s",
+		"${PWD}/tools/s": "tools/s", "!$(git rev-parse --show-toplevel)/tools/s": "tools/s",
+		"!`git rev-parse --show-toplevel`/tools/s": "tools/s", `my\\ dir/s`: "my dir/s",
+		"-c core.hooksPath=tools checkout": "tools", "PATH=tools:$PATH s": "tools", "tools/s*": "tools",
+		"cd a && cd b && sh c.sh": "a/b/c.sh",
+	} {
+		files := map[string]string{"/h/.gitconfig": "[alias]\n\tx = " + value + "\n"}
+		var all []string
+		for _, n := range InEach("/h", nil, func(path string) ([]byte, error) { return []byte(files[path]), nil }) {
+			all = append(all, n.Path)
+		}
+		require.Contains(t, all, want, value)
+	}
+	for _, value := range []string{"!rm -f ./*.orig", "!ls *", "!ls ../*"} {
+		for _, n := range InEach("/h", nil, func(path string) ([]byte, error) {
+			return []byte(map[string]string{"/h/.gitconfig": "[alias]\n\tx = " + value + "\n"}[path]), nil
+		}) {
+			require.False(t, n.Folder, value)
+		}
+	}
+	files := map[string]string{"/h/.gitconfig": "[remote \"o\"]\n\tuploadpack = ops/up\n\turl = no/repository\n"}
+	all := InEach("/h", map[string]string{"XDG_CONFIG_HOME": "cfg"}, func(path string) ([]byte, error) {
+		return []byte(files[path]), nil
+	})
+	var found []string
+	for _, n := range all {
+		found = append(found, fmt.Sprint(n.Path, " ", n.Folder))
+	}
+	require.Equal(t, []string{"cfg true", "ops/up false"}, slices.Compact(found))
 }
 
 // TestGitValue: git itself reads the same value.
