@@ -14,8 +14,9 @@ import (
 )
 
 // Deceives says how git deceives because of the content of the file that dir has under the name, or
-// that it is [tool.TooLarge], and what tells that from another content: see [tool.Deceives]. The file is at the path in each of
-// the roots, of which the first is asked first, and git has it as the path as.
+// that it is [tool.TooLarge], and what tells that from another content: see [tool.Deceives]. The
+// file is at the path in each of the roots, of which the first is asked first, and git has it as
+// the path as.
 func Deceives(dir *os.File, name, at, as string, roots ...*os.File) (who, state string) {
 	whole, may := tool.IsReadWhole(as), tool.MayDeceive(as)
 	if !whole && !may {

@@ -158,9 +158,9 @@ func (s *toolSearch) workdir() {
 		git.Close()
 		s.git = true
 	}
+	s.inRepository(".")
 	s.follow()
 	s.below(s.top, toolFolder{at: ".", as: "."})
-	s.inRepository(".")
 	s.follow()
 }
 

@@ -363,7 +363,7 @@ func TestHostToolsBounded(t *testing.T) {
 }
 
 // TestNotLookedAt: if the time was over in one of the two looks, nothing is said to be made that
-// may have been there, nothing to be removed that may be there, and what was seen twice is compared.
+// may have been there, nor to be removed that may be there. What was seen twice is compared.
 func TestNotLookedAt(t *testing.T) {
 	t.Parallel()
 	const more = ". (there is more than could be looked at: look yourself, .git first)"
@@ -389,8 +389,8 @@ func TestNotLookedAt(t *testing.T) {
 	}, after.Since(before))
 }
 
-// TestIncludesOfIncludes: git follows a file that an included one includes, and so on. Settings that
-// are longer than what is read of them are not passed over in silence.
+// TestIncludesOfIncludes: git follows a file that an included one includes, and so on. Settings
+// that are longer than what is read of them are not passed over in silence.
 func TestIncludesOfIncludes(t *testing.T) {
 	t.Parallel()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -417,8 +417,8 @@ func TestIncludesOfIncludes(t *testing.T) {
 		long.Since(long))
 }
 
-// TestFilesThatGitReadsWhole: a file that takes nothing of the disk, and that git reads into memory,
-// is named if it is new or grows, wherever it is, and nobody reads it here.
+// TestFilesThatGitReadsWhole: a file that takes nothing of the disk, and that git reads into
+// memory, is named if it is new or grows, wherever it is, and nobody reads it here.
 func TestFilesThatGitReadsWhole(t *testing.T) {
 	t.Parallel()
 	dir, err := filepath.EvalSymlinks(t.TempDir())

@@ -24,8 +24,8 @@ const TooLarge = "git reads all of it, and it is larger than 1 MiB"
 // MaxWhole is the size, in bytes, of the largest such file that nobody is told of.
 const MaxWhole = 1 << 20
 
-// IsReadWhole reports whether git, or its commit, reads all of the file at the path, on which nobody
-// else acts.
+// IsReadWhole reports whether git, or its commit, reads all of the file at the path, on which
+// nobody else acts.
 func IsReadWhole(at string) bool {
 	name, in := strings.ToLower(path.Base(at)), inGit(at)
 	return in == "" && (name == ".gitignore" || name == ".mailmap") || strings.HasSuffix(in, "_MSG") ||
