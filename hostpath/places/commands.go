@@ -157,7 +157,7 @@ func (p *places) command(said, line string) {
 			in = path
 		case before == "PATH", slices.Contains(gitPaths, strings.ToLower(before)):
 			p.named(said, w, true, false)
-		case pattern && filepath.Dir(fixed) != "." && filepath.IsLocal(filepath.Dir(fixed)):
+		case i < len(words) && pattern && filepath.Dir(fixed) != "." && filepath.IsLocal(filepath.Dir(fixed)):
 			p.named(said, filepath.Dir(fixed), true, false)
 		}
 		switch {
