@@ -141,7 +141,7 @@ func (r *request) run(ctx context.Context) (result Result, err error) {
 		if err != nil {
 			return Result{}, err
 		}
-		if r.VM, err = vm.Find(ctx, folders, r.Inside, ""); err != nil {
+		if r.VM, err = vm.Find(ctx, folders, r.Inside, filepath.Join(r.Private[0], "vm")); err != nil {
 			return Result{}, err
 		}
 	}

@@ -27,7 +27,8 @@ import (
 
 // Options say how a machine is made, besides its view.
 type Options struct {
-	// QEMU and Kernel are real paths of files that only root may write.
+	// QEMU and Kernel are real paths of files that only root may write, but an unpacked Kernel is
+	// the person's own.
 	QEMU, Kernel string
 	// Initramfs is the archive with the kernel's modules and the first process. It is made for each
 	// run, from root's files, and never on a disk.
@@ -56,7 +57,7 @@ var programs = map[string]string{"amd64": "qemu-system-x86_64"}
 
 // Find finds what a machine needs on this one, and tries KVM. inside is the path of
 // postern-sandbox. cache, if set, is a private folder that keeps, until the next start of this
-// machine, whether KVM works.
+// machine, whether KVM works, and the unpacked kernel if KVM does not.
 // If something is missing, the error is a [container.UnusableError].
 func Find(ctx context.Context, folders *hostpath.Folders, inside, cache string) (*Options, error) {
 	name, ok := programs[runtime.GOARCH]
@@ -80,7 +81,9 @@ func Find(ctx context.Context, folders *hostpath.Folders, inside, cache string) 
 	if err := o.findKernel(folders, "/boot", "/lib/modules", inside); err != nil {
 		return nil, err
 	}
-	o.KVM = o.mayUseKVM() && o.worksKVM(ctx, cache)
+	if o.KVM = o.mayUseKVM() && o.worksKVM(ctx, cache); !o.KVM && cache != "" {
+		o.unpackKernel(ctx, folders, cache)
+	}
 	return o, nil
 }
 
@@ -132,13 +135,16 @@ func (o *Options) findKernel(folders *hostpath.Folders, boot, libraries, inside 
 }
 
 // open opens a file that nobody but root may write.
-func open(folders *hostpath.Folders, path string) (*os.File, error) {
+func open(folders *hostpath.Folders, path string) (*os.File, error) { return openOf(folders, path, 0) }
+
+// openOf opens a file of the user that nobody else but root may write.
+func openOf(folders *hostpath.Folders, path string, uid int) (*os.File, error) {
 	f, err := folders.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	var st unix.Stat_t
-	if err = unix.Fstat(int(f.Fd()), &st); err == nil && (st.Uid != 0 || st.Mode&0o022 != 0) {
+	if err = unix.Fstat(int(f.Fd()), &st); err == nil && (int(st.Uid) != uid || st.Mode&0o022 != 0) {
 		err = fmt.Errorf("%s is not a file that only root may write: a machine would start what others put there",
 			path)
 	}

@@ -126,7 +126,7 @@ func (b *bench) run(t *testing.T, runtime string, limits view.Limits, args ...st
 	case "vm":
 		folders, err := hostpath.In(home).Folders()
 		require.NoError(t, err)
-		spec.VM, err = vm.Find(t.Context(), folders, in.Inside, "")
+		spec.VM, err = vm.Find(t.Context(), folders, in.Inside, filepath.Join(b.tools, "vm"))
 		require.NoError(t, err)
 		fallthrough
 	case "bubblewrap":
