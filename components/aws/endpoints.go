@@ -8,7 +8,6 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/postern/postern/components/aws/document"
-	"github.com/postern/postern/plan"
 	"github.com/postern/postern/plan/cloud"
 )
 
@@ -124,16 +123,8 @@ func fixedAddresses(
 	return out
 }
 
-// controlGoesOut reports whether the control plane must reach the internet: to mint tokens, to
-// read a secret elsewhere, or, in the shared mode, to reach AWS.
+// controlGoesOut reports whether the control plane must reach the internet: for the policy, or, in
+// the shared mode, to reach AWS.
 func (a *EnvironmentArgs) controlGoesOut() bool {
-	if a.AWS.Mode == cloud.ModeShared {
-		return true
-	}
-	for _, c := range a.Plan.Credentials {
-		if ref, err := plan.ParseReference(c.Secret); err != nil || ref.Source != plan.SourceAWSSecretsManager || c.Kind.Mints() {
-			return true
-		}
-	}
-	return false
+	return a.AWS.Mode == cloud.ModeShared || cloud.ControlGoesOut(a.Plan)
 }

@@ -175,6 +175,7 @@ func settings(a *EnvironmentArgs) pulumi.Map {
 		"region": pulumi.String(a.AWS.Region), "mode": pulumi.String(a.AWS.Mode),
 		"zones": pulumi.ToStringArray(a.AWS.Zones), "protect": pulumi.Bool(a.AWS.Protect), "agents": agents,
 		"ports": ports, "resolvers": resolvers,
+		"controlOut": pulumi.Bool(cloud.ControlGoesOut(a.Plan)),
 	}
 	if a.Existing != nil {
 		m["agentsVpc"] = a.Existing.VPC

@@ -13,7 +13,9 @@ import (
 
 	"github.com/postern/postern/engine/capture"
 	"github.com/postern/postern/graph"
+	"github.com/postern/postern/plan"
 	"github.com/postern/postern/policies/proof"
+	"github.com/postern/postern/policies/reach"
 	"github.com/postern/postern/tests/golden"
 )
 
@@ -52,6 +54,34 @@ func TestTheProofHoldsInEveryMode(t *testing.T) {
 			require.Equal(t, string(want), got.String(), "go test -update, and then read the difference")
 		})
 	}
+}
+
+// TestAControlPlaneThatMints: it may reach the internet at the ports of the policy, and no single
+// mistake opens more.
+func TestAControlPlaneThatMints(t *testing.T) {
+	t.Parallel()
+	args := load(t, variants["minimal"])
+	args.Plan.Credentials[0].Kind = plan.KindOAuth2ClientCredentials
+	result, err := capture.Run(func(ctx *pulumi.Context) error {
+		_, err := NewEnvironment(ctx, "prod", args)
+		return err
+	}, capture.Options{Project: "postern", Stack: "prod", Region: args.AWS.Region, Account: args.AWS.Account})
+	require.NoError(t, err)
+	for _, policy := range []*plan.Plan{args.Plan, nil} { // the components were told of it
+		proven := proof.Network(result.Graph, policy, nil, true)
+		var text strings.Builder
+		require.NoError(t, proven.Print(&text))
+		require.True(t, proven.Holds(), text.String())
+		require.Contains(t, text.String(), "holds         prod-control-service -> the internet: only tcp/443, tcp/8443\n")
+		for _, m := range proven.Mistakes {
+			require.NotContains(t, m.Opens, "prod-control-")
+		}
+	}
+	args.Plan.Credentials[0].Kind = plan.KindBearer
+	proven := proof.Network(result.Graph, args.Plan, nil, false)
+	require.True(t, slices.ContainsFunc(proven.Verdicts, func(v reach.Verdict) bool {
+		return v.Assertion == "prod-control-service -> the internet: never" && v.Result == reach.Fails
+	}), "nothing in the policy needs the way out")
 }
 
 // carries returns what of a plan carries or refuses packets, without long texts.

@@ -32,6 +32,15 @@ func Ports(p *plan.Plan) []uint16 {
 	return slices.Compact(ports)
 }
 
+// ControlGoesOut reports whether the control plane must reach the internet for the policy: to mint
+// tokens, or to read a secret that is not in AWS.
+func ControlGoesOut(p *plan.Plan) bool {
+	return slices.ContainsFunc(p.Credentials, func(c plan.Credential) bool {
+		ref, err := plan.ParseReference(c.Secret)
+		return err != nil || ref.Source != plan.SourceAWSSecretsManager || c.Kind.Mints()
+	})
+}
+
 // Beyond returns the ranges that are everywhere but in the private network that has a part of the
 // same: everywhere but 10.0.0.0/8 for 10.80.0.0/20.
 func Beyond(p netip.Prefix) []netip.Prefix {

@@ -82,7 +82,7 @@ func identity(i *Interface, identities []identified) func([]Arrival) []Hop {
 
 // version6 returns what of an arrival is IPv6, but for the services next to the machine.
 func version6(a *Arrival) packet.Set {
-	if a.At == nil && !slices.Contains([]Place{AtInternet, AtNetwork, AtService}, a.Place) {
+	if a.At == nil && !slices.Contains([]Place{AtInternet, AtNetwork, AtService, AtOver}, a.Place) {
 		return nil
 	}
 	return a.Packets().Intersect(packet.From(everything[1]))

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,6 +16,10 @@ type Out struct {
 	Ports []uint16
 	// Resolvers are the DNS servers that the proxies are told to ask.
 	Resolvers []netip.AddrPort
+	// Control means that the control plane needs the internet too.
+	Control bool
+	// Services are the services of the cloud that the control plane needs, by HTTPS.
+	Services []string
 }
 
 // web is what proxies need whatever the policy is.
@@ -86,8 +91,89 @@ func (n *Network) reachInternet() []Verdict {
 	return out
 }
 
-// outside stands for everybody on the internet, as a sender.
-var outside = &Interface{Name: string(AtInternet), Kind: Internet}
+// toServices proves that the control plane reaches each service of the cloud that it needs, and is
+// answered. Where its network has an endpoint for the service, the name leads to the endpoint.
+func (n *Network) toServices() []Verdict {
+	var out []Verdict
+	way, _ := n.wayOut()
+	for _, i := range n.Interfaces {
+		if i.Kind != ControlPlane || len(way.Services) == 0 {
+			continue
+		}
+		w, walks, each := &walker{removed: closed, sure: true}, [][]Arrival{}, i.each()
+		for _, from := range each {
+			walks = append(walks, w.from(from, n.Interfaces))
+		}
+		var byInternet *Verdict
+		for _, service := range way.Services {
+			says := service + " of the cloud: must"
+			if n.hasEndpoint(i, service) {
+				out = append(out, w.toEndpoint(i.Name+" -> "+says, service, each, walks))
+				continue
+			}
+			if byInternet == nil {
+				v := n.own(&Own{must: true, to: toPublic.Intersect(toPorts(web.Ports))}, i)
+				byInternet = &v
+			}
+			v := *byInternet
+			v.Assertion = i.Name + " -> " + says
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// hasEndpoint reports whether there is an endpoint for a service in a network of the interface.
+func (n *Network) hasEndpoint(i *Interface, service string) bool {
+	for _, s := range i.Subnets {
+		if slices.ContainsFunc(s.Table.Routes, func(r *Route) bool { return r.Service == service }) {
+			return true
+		}
+		for _, o := range n.Interfaces {
+			if o.Service == service && slices.ContainsFunc(o.Subnets, func(t *Subnet) bool { return t.VPC == s.VPC }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// toEndpoint returns the verdict that a service's endpoint is reached by each of the walks, which
+// begin at the interfaces of each.
+func (w *walker) toEndpoint(says, service string, each []*Interface, walks [][]Arrival) Verdict {
+	v := Verdict{Assertion: says, Result: Holds}
+	for k, arrivals := range walks {
+		var found []Hop
+		refused := ""
+		for _, a := range arrivals {
+			is := a.Place == AtService && a.Service == service || a.At != nil && a.At.Service == service
+			packets := a.Packets().Intersect(toPorts(web.Ports))
+			if !is || packets.Empty() {
+				continue
+			}
+			if why := w.unanswered(&a); why != "" {
+				refused = why
+				continue
+			}
+			found = slices.Clone(a.Path)
+			found[len(found)-1].Packets = packets
+		}
+		if found == nil {
+			v.Result, v.Witness = Fails, nil
+			v.Note = cmp.Or(refused, "no path leads there") + ", from " + each[k].Subnets[0].Name
+			return v
+		}
+		v.Witness = witness(found)
+	}
+	return v
+}
+
+// outside stands for everybody on the internet, as a sender, and beyond for everybody in networks
+// that are joined with one of the stack's: by a peering, a transit gateway or a VPN.
+var (
+	outside = &Interface{Name: string(AtInternet), Kind: Internet}
+	beyond  = &Interface{Name: string(AtNetwork), Kind: Elsewhere}
+)
 
 // enter follows packets from the internet to an interface. An internet gateway delivers what is for
 // a public address, whatever the routes are, and IPv6. A NAT gateway takes no connection.
@@ -105,18 +191,61 @@ func (w *walker) enter(to *Interface, others []*Interface) {
 		if !to.Public && !w.is(ControlAddress, to.Name) {
 			hop.Packets = hop.Packets.Intersect(packet.To(everything[1]))
 		}
-		for _, ask := range []func() (packet.Set, step){
-			func() (packet.Set, step) { return w.acl(t.ACL, false) },
-			func() (packet.Set, step) { return w.groups(to, nil, false) },
-		} {
-			if hop.Packets.Empty() {
-				break
+		w.admit(to, t, others, hop)
+	}
+}
+
+// join follows packets from another network to an interface. They come from where a route of the
+// interface's subnet leads: without a route back, no connection is answered.
+func (w *walker) join(to *Interface, others []*Interface) {
+	for _, t := range to.Subnets {
+		for _, r := range t.Table.Routes {
+			if r.Via == ViaNetwork && !(r.Unsure && w.sure) {
+				sent := packet.From(r.To).Minus(packet.From(t.VPC.Prefixes...))
+				w.admit(to, t, others, Hop{
+					From: beyond.Name, To: to.Name, at: to, Packets: sent.Intersect(packet.To(to.within(t)...)),
+					steps: []step{func(packet.Packet) string { return "route " + r.Name }},
+				})
 			}
-			allowed, by := ask()
-			hop.Packets, hop.steps = hop.Packets.Intersect(allowed), append(hop.steps, by)
-		}
-		if !hop.Packets.Empty() {
-			w.arrive(to, others, []Hop{hop})
 		}
 	}
+}
+
+// admit asks the ACL of a subnet and the groups of an interface there about a hop from outside of
+// the VPC.
+func (w *walker) admit(to *Interface, t *Subnet, others []*Interface, hop Hop) {
+	for _, ask := range []func() (packet.Set, step){
+		func() (packet.Set, step) { return w.acl(t.ACL, false) },
+		func() (packet.Set, step) { return w.groups(to, nil, false) },
+	} {
+		if hop.Packets.Empty() {
+			return
+		}
+		allowed, by := ask()
+		hop.Packets, hop.steps = hop.Packets.Intersect(allowed), append(hop.steps, by)
+	}
+	if !hop.Packets.Empty() {
+		w.arrive(to, others, []Hop{hop})
+	}
+}
+
+// listed returns what of the packets the groups of an interface let out to nothing but a service of
+// the cloud.
+func (w *walker) listed(i *Interface, sent packet.Set) packet.Set {
+	var only, open packet.Set
+	for _, g := range w.has(i) {
+		if i.Unfiltered || w.opened(ControlGroup, g.Name, true) {
+			return nil
+		}
+		for _, r := range g.Out {
+			switch {
+			case r.Unsure && w.sure:
+			case r.Listed:
+				only = only.Union(r.Packets)
+			case r.Peer == nil:
+				open = open.Union(r.Packets)
+			}
+		}
+	}
+	return sent.Intersect(only).Minus(open)
 }

@@ -75,8 +75,9 @@ const (
 	Gate         Kind = "gate"    // a load balancer or endpoint that leads to the proxies
 	Service      Kind = "service" // an endpoint that leads to the cloud's own API
 	NAT          Kind = "NAT gateway"
-	Stranger     Kind = "stranger" // whatever else has an address
-	Internet     Kind = "internet" // everybody outside
+	Stranger     Kind = "stranger"  // whatever else has an address
+	Internet     Kind = "internet"  // everybody outside
+	Elsewhere    Kind = "elsewhere" // everybody in networks that are joined with one of the stack's
 )
 
 // Interface sends and receives packets. It stands for all machines of one workload.
@@ -101,6 +102,8 @@ type Interface struct {
 	Admin []uint16
 	// Pinned means, for a Service, that the service's policy refuses strangers' accounts.
 	Pinned bool
+	// Service is the name of the service, for a Service.
+	Service string
 	// Metadata is where the workload asks for its settings, or nil if nothing answers it.
 	Metadata *Metadata
 
@@ -193,6 +196,8 @@ type Route struct {
 	To   netip.Prefix
 	Via  Via
 	NAT  *Interface
+	// Service is where ViaService leads, or "" if that is not known.
+	Service string
 	// Unsure means that the plan does not say all of it.
 	Unsure bool
 }
@@ -232,6 +237,8 @@ type GroupRule struct {
 	Peer    *Group
 	Packets packet.Set
 	Unsure  bool
+	// Listed means that the cloud keeps the list of the addresses: those of one of its services.
+	Listed bool
 }
 
 // Control is one thing that refuses packets, which one mistake would remove.

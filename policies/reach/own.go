@@ -153,8 +153,8 @@ func (o *Own) on(a Arrival) []Hop {
 func (n *Network) delivered(o *Own, i *Interface) (all packet.Set, path []Hop, refused string) {
 	w := &walker{removed: closed, sure: true}
 	for _, a := range w.from(i, n.Interfaces) {
-		taken := o.on(a)
-		if taken == nil {
+		taken := o.on(a) // of a service's addresses nobody knows which they are
+		if taken == nil || a.Place == AtService || a.Place == AtOver {
 			continue
 		}
 		if why := w.unanswered(&Arrival{Path: taken}); why != "" {

@@ -139,7 +139,7 @@ func prove(stack string, n *Network, mistakes, certify bool) *Proof {
 		p.about[a.from] = append(p.about[a.from], k)
 	}
 	isolated := n.Isolated()
-	for _, i := range append(slices.Clone(n.Interfaces), outside) {
+	for _, i := range append(slices.Clone(n.Interfaces), outside, beyond) {
 		if p.about[i] == nil {
 			continue
 		}
@@ -164,6 +164,7 @@ func prove(stack string, n *Network, mistakes, certify bool) *Proof {
 		}
 	}
 	out.Verdicts = append(append(out.Verdicts, n.musts()...), n.reachInternet()...)
+	out.Verdicts = append(out.Verdicts, n.toServices()...)
 	out.Verdicts = append(out.Verdicts, n.doors()...)
 	return out
 }
@@ -327,7 +328,7 @@ func (n *Network) assertions() []assertion {
 		}
 		switch i.Kind {
 		case Agent:
-			add("the internet or another network: never", "", at(AtInternet, AtNetwork)).out = true
+			add("the internet or another network: never", "", at(AtInternet, AtNetwork, AtOver)).out = true
 			add("an IPv6 address: never", "", reached(version6))
 			asks, note := "DNS: never", n.names(i)
 			if note != "" {
@@ -356,20 +357,38 @@ func (n *Network) assertions() []assertion {
 			add("an agent: never", "", toKind(Agent))
 			add("another network: never", "", at(AtNetwork))
 			add("private addresses: only the control plane and services", "", toKind(Proxy, Gate, Stranger))
-			add("the internet: only "+way.String(), doubt, reached(func(a *Arrival) packet.Set {
-				if a.Place != AtInternet {
-					return nil
-				}
-				return a.Packets().Minus(way.packets())
-			})).unsure = !planned
+			add("the internet: only "+way.String(), doubt, onlyBy(way)).unsure = !planned
 		case ControlPlane:
 			add("an agent or a proxy: never", "", toKind(Agent, Proxy))
+			add("another network: never", "", at(AtNetwork))
+			if isolated && !way.Control {
+				add("the internet: never", doubt, at(AtInternet)).unsure = !planned
+			} else {
+				add("the internet: only "+way.String(), doubt, onlyBy(way)).unsure = !planned
+			}
 		case Stranger: // at the proxies, whoever reaches an agent's port is that agent
 			add("the proxies: never", "", toKind(Proxy))
 		}
 	}
-	return append(out, assertion{says: outside.Name + " -> anything: never", from: outside, broken: reached(
+	out = append(out, assertion{says: outside.Name + " -> anything: never", from: outside, broken: reached(
 		func(a *Arrival) packet.Set { return a.Packets() })})
+	for _, to := range []struct {
+		says string
+		kind Kind
+	}{{"the control plane", ControlPlane}, {"an endpoint of the cloud's API", Service}, {"the gate", Gate}, {"a proxy", Proxy}} {
+		out = append(out, assertion{says: beyond.Name + " -> " + to.says + ": never", from: beyond, broken: toKind(to.kind)})
+	}
+	return out
+}
+
+// onlyBy returns whether the internet is reached but by the way of the policy.
+func onlyBy(way *Out) func([]Arrival) []Hop {
+	return reached(func(a *Arrival) packet.Set {
+		if a.Place != AtInternet && a.Place != AtOver {
+			return nil
+		}
+		return a.Packets().Minus(way.packets())
+	})
 }
 
 // admin returns what of an arrival is not for agents.

@@ -400,7 +400,43 @@ func TestMistakes(t *testing.T) {
 			func(s *small) {
 				s.ofControl.Out = []*GroupRule{allow("control-out", packet.All(), nil)}
 				s.ofCoder.In = []*GroupRule{allow("coder-in", packet.All(), s.ofControl)}
-			}, []string{"control -> an agent or a proxy: never: fails"}, nil,
+			}, []string{
+				"control -> an agent or a proxy: never: fails", "control -> the internet: only tcp/443: fails",
+			}, nil,
+		},
+		"a control plane that a list of a service lets out": {
+			func(s *small) {
+				rule := allow("list", toPublic, nil)
+				rule.Listed = true
+				s.ofControl.Out = []*GroupRule{rule}
+			}, []string{"control -> the internet: only tcp/443: fails"}, []string{
+				"control -> a service of the cloud, over the internet: ", "route to-nat\n",
+			},
+		},
+		"an agent that a list of a service lets out": {
+			func(s *small) {
+				s.everywhere("8.8.8.8/32")
+				s.ofCoder.Out[1].Listed = true
+				s.lead("0.0.0.0/0", ViaNAT)
+			}, []string{internet}, []string{"coder -> a service of the cloud, over the internet: "},
+		},
+		"a joined network, and no rule": {
+			func(s *small) {
+				peer := &Route{Name: "peer", To: netip.MustParsePrefix("10.9.0.0/16"), Via: ViaNetwork}
+				s.open.Table.Routes = append(s.open.Table.Routes, peer)
+			}, nil, nil,
+		},
+		"a rule, and no joined network": {
+			func(s *small) {
+				s.ofControl.In = append(s.ofControl.In, allow("in", packet.From(prefixes("10.9.0.0/16")...), nil))
+			}, nil, nil,
+		},
+		"a joined network that is not known": {
+			func(s *small) {
+				peer := &Route{Name: "peer", To: netip.MustParsePrefix("10.9.0.0/16"), Via: ViaNetwork, Unsure: true}
+				s.open.Table.Routes = append(s.open.Table.Routes, peer)
+				s.ofControl.In = append(s.ofControl.In, allow("in", packet.From(prefixes("10.9.0.0/16")...), nil))
+			}, []string{"another network -> the control plane: never: indeterminate"}, []string{"route peer\n", "rule in\n"},
 		},
 		"no answer": {
 			func(s *small) { s.open.ACL.Out = nil },
@@ -489,9 +525,21 @@ what can reach what
                 cut by each of: outgoing rules of security group of-proxy
   holds         control -> an agent or a proxy: never
                 cut by each of: outgoing rules of security group of-control
+  holds         control -> another network: never
+                nothing in the plan leads there, whatever is opened
+  holds         control -> the internet: only tcp/443
+                cut by each of: outgoing rules of security group of-control
   holds         the internet -> anything: never
                 cut by these together: no public address of coder, no public address of gate, `+
 		`no public address of proxy, no public address of control
+  holds         another network -> the control plane: never
+                nothing in the plan leads there, whatever is opened
+  holds         another network -> an endpoint of the cloud's API: never
+                nothing in the plan leads there, whatever is opened
+  holds         another network -> the gate: never
+                nothing in the plan leads there, whatever is opened
+  holds         another network -> a proxy: never
+                nothing in the plan leads there, whatever is opened
   holds         coder -> the proxies: must
   holds         proxy -> the internet, tcp/443: must
   one mistake   without "outgoing rules of security group of-coder", this fails: coder -> anything else: never
@@ -501,6 +549,8 @@ what can reach what
   one mistake   without "no role of coder", this fails: coder -> credentials of the metadata service: never
   one mistake   without "own group, not of-gate, of coder", this fails: coder -> the proxies past their gate: never
   one mistake   without "outgoing rules of security group of-proxy", this fails: proxy -> the internet: only tcp/443
+  one mistake   without "outgoing rules of security group of-control", this fails: `+
+		`control -> the internet: only tcp/443
 `, text.String())
 }
 

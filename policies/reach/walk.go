@@ -15,6 +15,7 @@ const (
 	AtInternet    Place = "the internet"
 	AtNetwork     Place = "another network"
 	AtService     Place = "a service of the cloud"
+	AtOver        Place = "a service of the cloud, over the internet" // past the policy of its endpoint
 	AtResolver    Place = "the resolver"
 	AtMetadata    Place = "the metadata service"
 	AtCredentials Place = "credentials of the metadata service"
@@ -28,6 +29,8 @@ type Arrival struct {
 	At    *Interface
 	// Strangers means that somebody's account can be used there.
 	Strangers bool
+	// Service is the service at AtService, or "" if that is not known.
+	Service string
 	// Answers is the firewall of AtResolver, or nil.
 	Answers *Firewall
 	// Path has the hops from the sender to the place. The packets of the last hop arrive.
@@ -132,10 +135,10 @@ func (w *walker) from(i *Interface, others []*Interface) []Arrival {
 // other. So a control that a part does not ask about changes nothing in it.
 func (w *walker) parts(i *Interface, others []*Interface) []func() {
 	w.all = others
-	if i.Kind == Internet {
+	if enter := map[Kind]func(*Interface, []*Interface){Internet: w.enter, Elsewhere: w.join}[i.Kind]; enter != nil {
 		var out []func()
 		for _, to := range others {
-			out = append(out, func() { w.enter(to, others) })
+			out = append(out, func() { enter(to, others) })
 		}
 		return out
 	}
@@ -323,16 +326,19 @@ func (w *walker) leave(i *Interface, s *Subnet, sent packet.Set, before []Hop) {
 	if sent.Empty() {
 		return
 	}
-	end := func(place Place, packets packet.Set, by string) {
+	end := func(place Place, packets packet.Set, by, service string) {
 		if packets.Empty() {
 			return
 		}
 		hop := Hop{From: i.Name, To: string(place), Packets: packets, steps: []step{byGroup, byACL}}
 		hop.back = []*Subnet{s, nil}
-		w.out = append(w.out, Arrival{Place: place, Path: append(slices.Clip(before), named(hop, by))})
+		w.out = append(w.out, Arrival{Place: place, Service: service, Path: append(slices.Clip(before), named(hop, by))})
 	}
+	listed := w.listed(i, sent)
 	if w.is(ControlTable, s.Table.Name) { // the worst route that somebody may add
-		end(AtInternet, sent.Minus(packet.To(s.VPC.Prefixes...)), "a route of "+s.Table.Name+" to anywhere")
+		by, packets := "a route of "+s.Table.Name+" to anywhere", sent.Minus(packet.To(s.VPC.Prefixes...))
+		end(AtInternet, packets.Minus(listed), by, "")
+		end(AtOver, packets.Intersect(listed), by, "")
 	}
 	for _, r := range s.Table.Routes {
 		if r.Unsure && w.sure {
@@ -353,13 +359,15 @@ func (w *walker) leave(i *Interface, s *Subnet, sent packet.Set, before []Hop) {
 			if !i.Public && !w.is(ControlAddress, i.Name) { // IPv6 needs no translation
 				packets = packets.Intersect(packet.To(everything[1]))
 			}
-			end(AtInternet, packets, by)
+			end(AtInternet, packets.Minus(listed), by, "")
+			end(AtOver, packets.Intersect(listed), by, "")
 		case ViaService:
-			end(AtService, packets, by)
+			end(AtService, packets, by, r.Service)
 		case ViaNAT:
-			w.translate(i, s, r, packets, before, []step{byGroup, byACL, func(packet.Packet) string { return by }})
+			end(AtOver, packets.Intersect(listed), by, "")
+			w.translate(i, s, r, packets.Minus(listed), before, []step{byGroup, byACL, func(packet.Packet) string { return by }})
 		default:
-			end(AtNetwork, packets, by)
+			end(AtNetwork, packets, by, "")
 		}
 	}
 }

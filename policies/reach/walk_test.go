@@ -366,7 +366,7 @@ func TestAMistakeIsWalkedAsAWhole(t *testing.T) {
 			whole.about[a.from] = append(whole.about[a.from], k)
 		}
 		var want []Mistake
-		for _, i := range append(slices.Clone(nodes), outside) {
+		for _, i := range append(slices.Clone(nodes), outside, beyond) {
 			if whole.about[i] == nil {
 				continue
 			}

@@ -128,6 +128,23 @@ func (c *changed) openEgress() {
 	}
 }
 
+// open adds a rule for TCP to a group.
+func (c *changed) open(kind, group, cidr string, port float64) {
+	c.add("vpc/securityGroup"+kind, "mistake-group", map[string]any{
+		"securityGroupId": ref{"ec2/securityGroup", group}, "cidrIpv4": cidr, "ipProtocol": "tcp",
+		"fromPort": port, "toPort": port,
+	})
+}
+
+func (c *changed) openControl(kind, cidr string) { c.open(kind, "-fence-control", cidr, 443) }
+
+// join leads a table to another network.
+func (c *changed) join(table, via string) {
+	c.add("ec2/route", "mistake-join", map[string]any{
+		"routeTableId": ref{"ec2/routeTable", table}, "destinationCidrBlock": "10.99.0.0/16", via: graph.Unknown,
+	})
+}
+
 // port returns an agent's port.
 func (c *changed) port(agent string) float64 {
 	n, ok := c.get("lb/listener", "-proxies-"+agent).Number("port")

@@ -74,11 +74,11 @@ func (r *reader) pinned(x *graph.Resource, property, key string) []netip.Prefix 
 func (r *reader) endpoint(x *graph.Resource) {
 	if kind := x.String("vpcEndpointType"); kind == "Gateway" || !set(x, "vpcEndpointType") {
 		for _, t := range listed(r, x, "routeTableIds", x.Inputs["routeTableIds"], r.tables) {
-			t.Routes = append(t.Routes, anywhere(x.Name, reach.ViaService)[:1]...)
+			t.Routes = append(t.Routes, toService(x, x))
 		}
 		return
 	}
-	i := &reach.Interface{Kind: reach.Service, Pinned: r.pinnedPolicy(x)}
+	i := &reach.Interface{Kind: reach.Service, Pinned: r.pinnedPolicy(x), Service: serviceOf(x)}
 	if r.g.Refers(x, "serviceName", "aws:ec2/vpcEndpointService:VpcEndpointService") != nil {
 		i.Kind = reach.Gate
 	} else if name := x.String("serviceName"); name == "" || strings.Contains(name, ".vpce-svc-") {

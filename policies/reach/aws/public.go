@@ -27,6 +27,8 @@ func (r *reader) wayOut() {
 				out.Ports = append(out.Ports, uint16(n))
 			}
 		}
+		goes, isBool := x.Inputs["controlOut"].(bool)
+		out.Control, ok = out.Control || goes, ok && isBool
 		texts, isList := x.Inputs["resolvers"].([]any)
 		for _, v := range texts {
 			text, _ := v.(string)

@@ -147,7 +147,12 @@ func Read(g *graph.Graph, policy *plan.Plan) *reach.Network {
 	r.gates()
 	r.endpoints()
 	if r.wayOut(); policy != nil {
-		r.n.Out = &reach.Out{Ports: cloud.Ports(policy), Resolvers: cloud.Resolvers(policy)}
+		r.n.Out = &reach.Out{
+			Ports: cloud.Ports(policy), Resolvers: cloud.Resolvers(policy), Control: cloud.ControlGoesOut(policy),
+		}
+	}
+	if r.n.Out != nil {
+		r.n.Out.Services = []string{"secretsmanager", "s3", "logs", "ecr.api", "ecr.dkr"}
 	}
 	r.order()
 	r.answers()

@@ -216,7 +216,7 @@ func (r *reader) groupRule(x *graph.Resource) {
 	case set(x, "prefixListId"): // a cloud's own public addresses, or not known
 		rule.Packets = on
 		if r.g.Refers(x, "prefixListId", "aws:ec2/vpcEndpoint:VpcEndpoint") != nil {
-			rule.Packets = on.Minus(side(out, reach.Nobodys()...))
+			rule.Packets, rule.Listed = on.Minus(side(out, reach.Nobodys()...)), true
 		} else {
 			rule.Unsure = true
 		}
@@ -445,6 +445,24 @@ func translated(via reach.Via, to netip.Prefix) reach.Via {
 
 func (r *reader) serviceRoute(x *graph.Resource) {
 	if t, ok := one(r, x, "routeTableId", r.tables); ok {
-		t.Routes = append(t.Routes, anywhere(x.Name, reach.ViaService)[:1]...)
+		to := r.g.Refers(x, "vpcEndpointId", "aws:ec2/vpcEndpoint:VpcEndpoint")
+		t.Routes = append(t.Routes, toService(x, to))
 	}
+}
+
+// toService returns the route of x that leads to a gateway endpoint, which may not be in the plan.
+func toService(x, endpoint *graph.Resource) *reach.Route {
+	route := anywhere(x.Name, reach.ViaService)[0]
+	if endpoint != nil {
+		route.Service = serviceOf(endpoint)
+	}
+	return route
+}
+
+// serviceOf returns the service of the cloud to which an endpoint leads: s3 for
+// com.amazonaws.eu-west-1.s3.
+func serviceOf(endpoint *graph.Resource) string {
+	_, rest, _ := strings.Cut(endpoint.String("serviceName"), "amazonaws.")
+	_, service, _ := strings.Cut(rest, ".")
+	return service
 }

@@ -281,6 +281,62 @@ var traps = []struct {
 		lb.PropertyDependencies["subnets"] = []string{c.get("ec2/subnet", "-network-proxies-a").URN}
 	}, "coder-machine -> the proxies: must: fails: " +
 		"no path leads to prod-proxies-service in prod-network-proxies-b", ""},
+	{"5.3", "a control plane with a way out", "minimal", func(c *changed) {
+		c.openControl("EgressRule", "0.0.0.0/0")
+		c.add("ec2/route", "mistake-route", map[string]any{
+			"routeTableId": ref{"ec2/routeTable", "-network-control-a"}, "destinationCidrBlock": "0.0.0.0/0",
+			"natGatewayId": ref{"ec2/natGateway", "-nat-a"},
+		})
+	}, "-control-service -> the internet: never: fails", "-nat-a"},
+	{"5.3", "a control plane that sends to a range of ports", "shared", func(c *changed) {
+		c.add("vpc/securityGroupEgressRule", "mistake-out", map[string]any{
+			"securityGroupId": ref{"ec2/securityGroup", "-fence-control"}, "cidrIpv4": "0.0.0.0/0",
+			"ipProtocol": "tcp", "fromPort": 0.0, "toPort": 65535.0,
+		})
+		c.openEgress()
+	}, "-control-service -> the internet: only tcp/443, tcp/8443: fails", "mistake-out"},
+	{"5.3", "a control plane that reaches a peering", "minimal", func(c *changed) {
+		c.openControl("EgressRule", "10.99.0.0/16")
+		c.join("-network-control-a", "vpcPeeringConnectionId")
+	}, "-control-service -> another network: never: fails", "10.99.0.0:443"},
+	{"5.3", "a peering that reaches the control plane", "minimal", func(c *changed) {
+		c.openControl("IngressRule", "10.99.0.0/16")
+		c.join("-network-control-a", "vpcPeeringConnectionId")
+		c.openEgress()
+	}, "another network -> the control plane: never: fails", "10.99.0.0"},
+	{"5.3", "a VPN that reaches the endpoints", "minimal", func(c *changed) {
+		c.open("IngressRule", "-fence-services", "10.99.0.0/16", 443)
+		c.get("ec2/routeTable", "-network-services-b").Inputs["propagatingVgws"] = []any{graph.Unknown}
+		c.openEgress()
+	}, "another network -> an endpoint of the cloud's API: never: fails", "propagated"},
+	{"5.3", "a transit gateway that reaches the gate", "minimal", func(c *changed) {
+		c.open("IngressRule", "-fence-gate", "10.99.0.0/16", c.port("coder"))
+		c.join("-network-gate", "transitGatewayId")
+		c.add("ec2/networkAclRule", "mistake-acl", map[string]any{
+			"networkAclId": ref{"ec2/networkAcl", "-network-gate"}, "egress": false, "ruleNumber": 1.0,
+			"ruleAction": "allow", "protocol": "-1", "cidrBlock": "10.99.0.0/16",
+		})
+	}, "another network -> the gate: never: fails", "mistake-join"},
+	{"5.3", "a transit gateway that reaches the proxies", "shared", func(c *changed) {
+		c.open("IngressRule", "-fence-proxies", "10.99.0.0/16", c.port("coder"))
+		c.join("-network-proxies-a", "transitGatewayId")
+	}, "another network -> a proxy: never: fails", "mistake-join"},
+	{"5.3", "a control plane that its group keeps from its secrets", "minimal", func(c *changed) {
+		c.lose("vpc/securityGroupEgressRule", "-fence-control-services")
+	}, "-control-service -> secretsmanager of the cloud: must: fails: no path leads there", ""},
+	{"5.3", "no endpoint for secrets", "minimal", func(c *changed) {
+		c.lose("ec2/vpcEndpoint", "-endpoints-secretsmanager")
+	}, "-control-service -> secretsmanager of the cloud: must: fails: no path leads there", ""},
+	{"5.3", "a zone from which the control plane reads no bundle", "minimal", func(c *changed) {
+		c.lose("ec2/vpcEndpointRouteTableAssociation", "-endpoints-s3-control-b")
+	}, "-control-service -> s3 of the cloud: must: fails: no path leads there, from prod-network-control-b", ""},
+	{"5.3", "an ACL that drops what an endpoint answers", "minimal", func(c *changed) {
+		c.closed("-egress-services-a", "-network-egress-default")
+		c.closed("-egress-services-b", "-network-egress-default")
+	}, "-control-service -> logs of the cloud: must: fails", ""},
+	{"5.3", "no way to the cloud for a control plane without endpoints", "shared", func(c *changed) {
+		c.lose("ec2/route", "-control-out-a")
+	}, "-control-service -> secretsmanager of the cloud: must: fails: no path leads there", ""},
 	{"5.3", "a machine that the internet reaches", "minimal", func(c *changed) {
 		c.add("vpc/securityGroupIngressRule", "mistake-in", map[string]any{
 			"securityGroupId": ref{"ec2/securityGroup", "-fence-control"}, "cidrIpv4": "0.0.0.0/0",
@@ -406,6 +462,37 @@ func TestEveryTrapIsCaught(t *testing.T) {
 		require.True(t, seen[fmt.Sprint("A", n)], n)
 	}
 	t.Log(table)
+}
+
+// TestTheControlPlaneHasTwoControls: in the isolated mode its group and its routes each keep it from
+// the internet. With a wider group the routes alone do, and the mistake is found.
+func TestTheControlPlaneHasTwoControls(t *testing.T) {
+	t.Parallel()
+	const says = "prod-control-service -> the internet: never"
+	without := func(c *changed) (out []string) {
+		for _, m := range reach.Mistakes(aws.Read(c.Graph, nil)) {
+			if m.Opens == says {
+				out = append(out, m.Control.String())
+			}
+		}
+		return out
+	}
+	for _, name := range []string{"minimal", "fargate"} {
+		c := reference(t, name)
+		require.Empty(t, without(c))
+		c.add("ec2/route", "mistake-route", map[string]any{
+			"routeTableId": ref{"ec2/routeTable", "-network-control-a"}, "destinationCidrBlock": "0.0.0.0/0",
+			"natGatewayId": ref{"ec2/natGateway", "-nat-a"},
+		})
+		require.True(t, slices.ContainsFunc(aws.Prove(c.Graph, nil, false).Verdicts, func(v reach.Verdict) bool {
+			return v.Assertion == says && v.Result == reach.Holds
+		}))
+		c.lose("ec2/route", "mistake-route")
+		c.openControl("EgressRule", "0.0.0.0/0")
+		require.Equal(t, []string{
+			"route table prod-network-control-a", "route table prod-network-control-b",
+		}, without(c))
+	}
 }
 
 func assertCaught(t *testing.T, trap, got string, p *reach.Proof) bool {
