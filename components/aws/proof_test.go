@@ -72,7 +72,7 @@ func TestAControlPlaneThatMints(t *testing.T) {
 		var text strings.Builder
 		require.NoError(t, proven.Print(&text))
 		require.True(t, proven.Holds(), text.String())
-		require.Contains(t, text.String(), "holds         prod-control-service -> the internet: only tcp/443, tcp/8443\n")
+		require.Contains(t, text.String(), "prod-control-service -> the internet: only tcp/443, tcp/8443\n")
 		for _, m := range proven.Mistakes {
 			require.NotContains(t, m.Opens, "prod-control-")
 		}

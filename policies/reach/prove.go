@@ -375,8 +375,12 @@ func (n *Network) assertions() []assertion {
 	for _, to := range []struct {
 		says string
 		kind Kind
-	}{{"the control plane", ControlPlane}, {"an endpoint of the cloud's API", Service}, {"the gate", Gate}, {"a proxy", Proxy}} {
-		out = append(out, assertion{says: beyond.Name + " -> " + to.says + ": never", from: beyond, broken: toKind(to.kind)})
+	}{
+		{"the control plane", ControlPlane}, {"an endpoint of the cloud's API", Service}, {"the gate", Gate},
+		{"a proxy", Proxy},
+	} {
+		says := beyond.Name + " -> " + to.says + ": never"
+		out = append(out, assertion{says: says, from: beyond, broken: toKind(to.kind)})
 	}
 	return out
 }

@@ -332,7 +332,8 @@ func (w *walker) leave(i *Interface, s *Subnet, sent packet.Set, before []Hop) {
 		}
 		hop := Hop{From: i.Name, To: string(place), Packets: packets, steps: []step{byGroup, byACL}}
 		hop.back = []*Subnet{s, nil}
-		w.out = append(w.out, Arrival{Place: place, Service: service, Path: append(slices.Clip(before), named(hop, by))})
+		path := append(slices.Clip(before), named(hop, by))
+		w.out = append(w.out, Arrival{Place: place, Service: service, Path: path})
 	}
 	listed := w.listed(i, sent)
 	if w.is(ControlTable, s.Table.Name) { // the worst route that somebody may add
@@ -365,7 +366,8 @@ func (w *walker) leave(i *Interface, s *Subnet, sent packet.Set, before []Hop) {
 			end(AtService, packets, by, r.Service)
 		case ViaNAT:
 			end(AtOver, packets.Intersect(listed), by, "")
-			w.translate(i, s, r, packets.Minus(listed), before, []step{byGroup, byACL, func(packet.Packet) string { return by }})
+			how := []step{byGroup, byACL, func(packet.Packet) string { return by }}
+			w.translate(i, s, r, packets.Minus(listed), before, how)
 		default:
 			end(AtNetwork, packets, by, "")
 		}

@@ -464,8 +464,8 @@ func TestEveryTrapIsCaught(t *testing.T) {
 	t.Log(table)
 }
 
-// TestTheControlPlaneHasTwoControls: in the isolated mode its group and its routes each keep it from
-// the internet. With a wider group the routes alone do, and the mistake is found.
+// TestTheControlPlaneHasTwoControls: in the isolated mode its group and its routes each keep it
+// from the internet. With a wider group the routes alone do, and the mistake is found.
 func TestTheControlPlaneHasTwoControls(t *testing.T) {
 	t.Parallel()
 	const says = "prod-control-service -> the internet: never"
