@@ -103,6 +103,7 @@ var tools = []struct {
 		"a build runs commands from it",
 	},
 	{[]string{"*.pth", "sitecustomize.py", "usercustomize.py"}, "Python runs it at every start"},
+	{nil, shadows},
 	{nil, Waits},
 	{nil, TooLarge},
 }
@@ -123,6 +124,9 @@ func Who(at string) string {
 	}
 	if p := known(names); p != nil {
 		return tools[p.rank].who
+	}
+	if shadowing(names) {
+		return shadows
 	}
 	return ""
 }

@@ -2,6 +2,8 @@ package tool
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,6 +69,31 @@ func TestEveryTool(t *testing.T) {
 	}
 	for _, name := range []string{"main.go", "git/config", "x.gitx", "packages.json", "my.mk/x", "hooks/x"} {
 		require.Empty(t, Who(name), name)
+	}
+}
+
+// TestShadows: Python itself runs a module of the top folder that [Who] knows, in place of its own,
+// and none that it does not know.
+func TestShadows(t *testing.T) {
+	t.Parallel()
+	for at, want := range map[string]bool{
+		"pip.py": true, "json.py": true, "json/__init__.py": true, "PIP.PY": true,
+		"pip.cpython-311-x86_64-linux-gnu.so": true, "pip.abi3.so": true, "pip.pyc": true, "sub/pip.py": false, "main.py": false, "json/x.py": false,
+		"a/json/__init__.py": false, "json": false, "json.txt": false, "test/__init__.py": false,
+	} {
+		require.Equal(t, want, Who(at) == shadows, at)
+	}
+	python, err := exec.LookPath("python3")
+	require.NoError(t, err)
+	for _, at := range []string{"json.py", "json/__init__.py"} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, at)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+		require.NoError(t, os.WriteFile(file, []byte("print('the agent was here')\nraise SystemExit"), 0o600))
+		cmd := exec.CommandContext(t.Context(), python, "-m", "json.tool", "--help")
+		cmd.Dir = dir
+		out, _ := cmd.CombinedOutput()
+		require.Contains(t, string(out), "the agent was here", at)
 	}
 }
 
