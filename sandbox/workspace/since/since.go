@@ -304,10 +304,11 @@ func (t Tools) Since(before Tools) (lines []string) {
 }
 
 // list names the first of the paths, those first that are in the fewest folders, and says how many
-// more there are.
+// more there are. The samples of `git init`, which git does not run, come last.
 func (t Tools) list(paths []string) string {
+	sample := func(at string) int { return strings.Count(path.Ext(at), ".sample") }
 	slices.SortFunc(paths, func(a, b string) int {
-		return cmp.Or(cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), strings.Compare(a, b))
+		return cmp.Or(cmp.Compare(sample(a), sample(b)), cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), strings.Compare(a, b))
 	})
 	var quoted []string
 	for _, at := range paths[:min(len(paths), named)] {

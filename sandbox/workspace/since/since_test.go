@@ -389,6 +389,22 @@ func TestNotLookedAt(t *testing.T) {
 	}, after.Since(before))
 }
 
+// TestSamplesComeLast: what `git init` puts next to the hooks hides no hook, which git runs.
+func TestSamplesComeLast(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	before, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	script(t, dir, "git init -q; git init -q sub")
+	write(t, filepath.Join(dir, ".git/hooks/update"), "a")
+	write(t, filepath.Join(dir, "sub/.git/hooks/post-checkout"), "a")
+	after, err := HostTools(t.Context(), dir)
+	require.NoError(t, err)
+	said := strings.Join(after.Since(before), "\n")
+	require.Contains(t, said, ".git/hooks/update, sub/.git/hooks/post-checkout, .git/hooks/")
+	require.Contains(t, said, ".sample")
+}
+
 // TestIncludesOfIncludes: git follows a file that an included one includes, and so on. Settings
 // that are longer than what is read of them are not passed over in silence.
 func TestIncludesOfIncludes(t *testing.T) {

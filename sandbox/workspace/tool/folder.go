@@ -44,7 +44,8 @@ var forms = func() (all []form) {
 		{`(COMMIT_EDIT|MERGE_|SQUASH_|TAG_EDIT)MSG|MERGE_MODE|(EDIT_)?DESCRIPTION|description|gitk\.cache`, nil},
 		{`HEAD|refs/.+`, isRef},
 		// Git goes on from MERGE_HEAD, MERGE_AUTOSTASH and others at the next commit.
-		{`(ORIG|REBASE)_HEAD|AUTO_MERGE`, eachLine(isID)},
+		// The agent opencode names the project there, by its first commit.
+		{`(ORIG|REBASE)_HEAD|AUTO_MERGE|opencode`, eachLine(isID)},
 		{`FETCH_HEAD`, eachLine(regexp.MustCompile(`^` + hex + "\t(not-for-merge)?\t[^\t]+$").MatchString)},
 		{`info/refs`, eachLine(func(line string) bool {
 			id, ref, _ := strings.Cut(line, "\t")

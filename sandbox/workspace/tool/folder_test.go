@@ -58,6 +58,7 @@ func TestForms(t *testing.T) {
 			{"", hex + "\t\tbranch 'x' of ../up\n", hex + "\tnot-for-merge\ttag 'v1' of https://a.test/b\n"},
 			{hex + "\t\ta\x1b[2J\n", hex + "\tx\ta\n"},
 		},
+		".git/opencode":  {{hex, hex + "\n"}, {"x", hex + "\x1b"}},
 		".git/logs/HEAD": {{"x\ty ⚡️\n"}, {"x\x1b[2J\n", "x\u009b2J\n", "x\r"}},
 	} {
 		for _, content := range contents[0] {
