@@ -308,7 +308,8 @@ func (t Tools) Since(before Tools) (lines []string) {
 func (t Tools) list(paths []string) string {
 	sample := func(at string) int { return strings.Count(path.Ext(at), ".sample") }
 	slices.SortFunc(paths, func(a, b string) int {
-		return cmp.Or(cmp.Compare(sample(a), sample(b)), cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), strings.Compare(a, b))
+		return cmp.Or(cmp.Compare(sample(a), sample(b)),
+			cmp.Compare(strings.Count(a, "/"), strings.Count(b, "/")), strings.Compare(a, b))
 	})
 	var quoted []string
 	for _, at := range paths[:min(len(paths), named)] {

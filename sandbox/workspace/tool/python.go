@@ -11,22 +11,24 @@ import (
 const shadows = "`python -m` runs it when it starts in this folder: it has the name of a module of Python"
 
 // modules are those of the standard library that a file can take the place of, and what comes with
-// each installation or is started as a module. Not here is "test": many projects have such a folder.
+// each installation or is started as a module. Not here is "test": many projects have such a
+// folder.
 const modules = `
 abc aifc antigravity argparse array ast asynchat asyncio asyncore audioop base64 bdb binascii bisect bz2 calendar cgi
-cgitb chunk cmath cmd code codecs codeop collections colorsys compileall compression concurrent configparser contextlib
-contextvars copy copyreg cprofile crypt csv ctypes curses dataclasses datetime dbm decimal difflib dis distutils doctest
-email encodings ensurepip enum faulthandler fcntl filecmp fileinput fnmatch fractions ftplib functools genericpath getopt
-getpass gettext glob graphlib grp gzip hashlib heapq hmac html http idlelib imaplib imghdr imp importlib inspect io
-ipaddress json keyword lib2to3 linecache locale logging lzma mailbox mailcap math mimetypes mmap modulefinder
-multiprocessing netrc nis nntplib ntpath nturl2path numbers opcode operator optparse os ossaudiodev pathlib pdb pickle
-pickletools pipes pip pkgutil pkg_resources platform plistlib poplib posixpath pprint profile pstats pty pwd py_compile
-pyclbr pydoc pydoc_data pyexpat pytest queue quopri random re readline reprlib resource rlcompleter runpy sched secrets
-select selectors setuptools shelve shlex shutil signal site smtpd smtplib sndhdr socket socketserver spwd sqlite3
-sre_compile sre_constants sre_parse ssl stat statistics string stringprep struct subprocess sunau symtable sysconfig
-syslog tabnanny tarfile telnetlib tempfile termios textwrap this threading timeit tkinter token tokenize tomllib trace
-traceback tracemalloc tty turtle turtledemo types typing unicodedata unittest urllib uu uuid venv virtualenv warnings wave
-weakref webbrowser wheel wsgiref xdrlib xml xmlrpc zipapp zipfile zipimport zlib zoneinfo`
+cgitb chunk cmath cmd code codecs codeop collections colorsys compileall compression concurrent configparser
+contextlib contextvars copy copyreg cprofile crypt csv ctypes curses dataclasses datetime dbm decimal difflib dis
+distutils doctest email encodings ensurepip enum faulthandler fcntl filecmp fileinput fnmatch fractions ftplib
+functools genericpath getopt getpass gettext glob graphlib grp gzip hashlib heapq hmac html http idlelib imaplib
+imghdr imp importlib inspect io ipaddress json keyword lib2to3 linecache locale logging lzma mailbox mailcap math
+mimetypes mmap modulefinder multiprocessing netrc nis nntplib ntpath nturl2path numbers opcode operator optparse os
+ossaudiodev pathlib pdb pickle pickletools pipes pip pkgutil pkg_resources platform plistlib poplib posixpath pprint
+profile pstats pty pwd py_compile pyclbr pydoc pydoc_data pyexpat pytest queue quopri random re readline reprlib
+resource rlcompleter runpy sched secrets select selectors setuptools shelve shlex shutil signal site smtpd smtplib
+sndhdr socket socketserver spwd sqlite3 sre_compile sre_constants sre_parse ssl stat statistics string stringprep
+struct subprocess sunau symtable sysconfig syslog tabnanny tarfile telnetlib tempfile termios textwrap this threading
+timeit tkinter token tokenize tomllib trace traceback tracemalloc tty turtle turtledemo types typing unicodedata
+unittest urllib uu uuid venv virtualenv warnings wave weakref webbrowser wheel wsgiref xdrlib xml xmlrpc zipapp
+zipfile zipimport zlib zoneinfo`
 
 var isModule = sync.OnceValue(func() map[string]bool {
 	all := map[string]bool{}

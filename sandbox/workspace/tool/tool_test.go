@@ -78,7 +78,8 @@ func TestShadows(t *testing.T) {
 	t.Parallel()
 	for at, want := range map[string]bool{
 		"pip.py": true, "json.py": true, "json/__init__.py": true, "PIP.PY": true,
-		"pip.cpython-311-x86_64-linux-gnu.so": true, "pip.abi3.so": true, "pip.pyc": true, "sub/pip.py": false, "main.py": false, "json/x.py": false,
+		"pip.cpython-311-x86_64-linux-gnu.so": true, "pip.abi3.so": true, "pip.pyc": true,
+		"sub/pip.py": false, "main.py": false, "json/x.py": false,
 		"a/json/__init__.py": false, "json": false, "json.txt": false, "test/__init__.py": false,
 	} {
 		require.Equal(t, want, Who(at) == shadows, at)
