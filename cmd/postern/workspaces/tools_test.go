@@ -15,6 +15,7 @@ import (
 	"github.com/postern/postern/sandbox"
 	"github.com/postern/postern/sandbox/run"
 	"github.com/postern/postern/sandbox/view"
+	"github.com/postern/postern/sandbox/workspace"
 	"github.com/postern/postern/sandbox/workspace/begun"
 	"github.com/postern/postern/sandbox/workspace/since"
 )
@@ -133,6 +134,24 @@ func TestQuietIsNoted(t *testing.T) {
 	require.Equal(t, 1, noted())
 	require.Empty(t, out.String())
 	sayUnsaid(&out, notes, dir)
+	require.Contains(t, out.String(), "look before you use it: .envrc")
+}
+
+// TestOverlaySaysLater: what a killed command wrote in the folder itself is said by the next one
+// there, also if that writes to a layer.
+func TestOverlaySaysLater(t *testing.T) {
+	t.Parallel()
+	dir, notes := t.TempDir(), t.TempDir()
+	killed, err := begun.Begin(notes, dir, since.Tools{})
+	require.NoError(t, err)
+	killed.Close()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, ".envrc"), nil, 0o600))
+	p := &run.Prepared{Unsaid: notes, Spec: &sandbox.Spec{View: &view.View{}}, Layer: &workspace.Run{}}
+	p.Layer.Workdir = dir
+	var out bytes.Buffer
+	Begin(t.Context(), &out, "", p, true)
+	require.Empty(t, out.String())
+	Begin(t.Context(), &out, "", p, false)
 	require.Contains(t, out.String(), "look before you use it: .envrc")
 }
 

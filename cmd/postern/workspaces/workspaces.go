@@ -264,6 +264,9 @@ func Begin(
 	}
 	switch {
 	case p.Layer != nil:
+		if !quiet {
+			sayUnsaid(out, p.Unsaid, p.Layer.Workdir) //nolint:contextcheck // bounded by toolsPatience
+		}
 		return func() { Offer(context.WithoutCancel(ctx), out, stackFlags, p.Layer) }
 	case p.Writes:
 		hears := out
