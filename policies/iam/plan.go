@@ -300,6 +300,19 @@ func (r *reader) reads(role, secret *graph.Resource) Answer {
 	return answer
 }
 
+// found reports whether a statement in the plan lets a role read a secret, perhaps by conditions
+// that are not known. What is not in the plan lets nobody do what must be possible.
+func (r *reader) found(role, secret *graph.Resource) bool {
+	p := r.policies(role)
+	p.More = false
+	p.Resource, _ = r.guards(secret)
+	principal := r.principal(role)
+	return p.Decide(&Request{
+		Principal: principal, Action: "secretsmanager:GetSecretValue", Resource: r.arns[secret.URN],
+		Keys: map[string][]string{"aws:principalarn": {principal}},
+	}) != Denied
+}
+
 // principal returns the ARN of a role. If no document has it, it is one of the role's account and
 // path, with a name that no document can have.
 func (r *reader) principal(role *graph.Resource) string {
@@ -343,6 +356,9 @@ func (r *reader) secrets(x, role *graph.Resource, named bool, says string, want 
 			v.Result, v.Note = reach.Indeterminate, "its role may perhaps read "+s.Name
 		case want != Denied && got == Denied:
 			v.Result, v.Note = reach.Fails, "its role may not read "+s.Name
+		case want != Denied && v.Result == reach.Holds && !r.found(role, s):
+			v.Result = reach.Indeterminate
+			v.Note = "no policy that is in the plan lets its role read " + s.Name
 		}
 	}
 	return v

@@ -209,6 +209,20 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"a control plane that reads nothing": {func(p map[string]*graph.Resource) {
 			p["controlpolicy"].Inputs["policy"] = allow("s3:GetObject", "*")
 		}, control + ": fails: its role may not read secret"},
+		"a control plane whose policy is lost": {func(p map[string]*graph.Resource) {
+			delete(p, "controlpolicy")
+			p["only"] = &graph.Resource{
+				Type:   "aws:iam/rolePoliciesExclusive:RolePoliciesExclusive",
+				Inputs: map[string]any{"roleName": ref{"controlrole", "control"}, "policyNames": []any{"lost"}},
+			}
+		}, control + ": indeterminate: no policy that is in the plan lets its role read secret"},
+		"a control plane with a role from elsewhere": {func(p map[string]*graph.Resource) {
+			p["control"].Inputs["taskRoleArn"] = "arn:aws:iam::123456789012:role/x"
+		}, control + ": indeterminate: no policy that is in the plan lets its role read secret"},
+		"a secret whose policies nobody has": {func(p map[string]*graph.Resource) {
+			p["controlpolicy"].Inputs["policy"] = allow("s3:GetObject", "*")
+			delete(p, "readers")
+		}, control + ": indeterminate: no policy that is in the plan lets its role read secret"},
 		"a boundary that refuses": {func(p map[string]*graph.Resource) {
 			p["boundary"] = &graph.Resource{Type: "aws:iam/policy:Policy", Inputs: map[string]any{
 				"policy": allow("s3:GetObject", "*"),
