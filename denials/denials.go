@@ -61,9 +61,9 @@ func Refused(e *audit.Event) bool {
 	return e.Credential != "" && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden)
 }
 
-// Read returns the troubles of the command, the last one first. The log is written after the answer:
-// Read waits for the first trouble, at most for patience, and then for a third of patience, because
-// a command often ends with the refusal that matters most.
+// Read returns the troubles of the command, the last one first. The log is written after the
+// answer: Read waits for the first trouble, at most for patience, and then for a third of patience,
+// because a command often ends with the refusal that matters most.
 func (c *Command) Read(ctx context.Context, patience time.Duration) []Trouble {
 	found := c.read(ctx)
 	if patience == 0 {
