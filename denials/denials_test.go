@@ -234,7 +234,7 @@ func TestReadWaits(t *testing.T) {
 	require.Len(t, <-found, 1)
 	// The command's last refusal comes after others.
 	go reads()
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(100 * time.Millisecond) //nolint:forbidigo // what is waited for has no event
 	l.add(denied("later.test:443"))
 	troubles := <-found
 	require.Len(t, troubles, 2)

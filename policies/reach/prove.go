@@ -376,7 +376,9 @@ func (n *Network) assertions() []assertion {
 		says string
 		kind Kind
 	}{
-		{"the control plane", ControlPlane}, {"an endpoint of the cloud's API", Service}, {"the gate", Gate},
+		{"the control plane", ControlPlane},
+		{"an endpoint of the cloud's API", Service},
+		{"the gate", Gate},
 		{"a proxy", Proxy},
 	} {
 		says := beyond.Name + " -> " + to.says + ": never"

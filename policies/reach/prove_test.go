@@ -436,7 +436,8 @@ func TestMistakes(t *testing.T) {
 				peer := &Route{Name: "peer", To: netip.MustParsePrefix("10.9.0.0/16"), Via: ViaNetwork, Unsure: true}
 				s.open.Table.Routes = append(s.open.Table.Routes, peer)
 				s.ofControl.In = append(s.ofControl.In, allow("in", packet.From(prefixes("10.9.0.0/16")...), nil))
-			}, []string{"another network -> the control plane: never: indeterminate"},
+			},
+			[]string{"another network -> the control plane: never: indeterminate"},
 			[]string{"route peer\n", "rule in\n"},
 		},
 		"no answer": {

@@ -66,12 +66,15 @@ func TestRemovedAfterItsEnd(t *testing.T) {
 		"ended":     {[]string{zombie, "204\n"}, "200\n{}", "", []string{again, wait, again}},
 		"meanwhile": {[]string{zombie}, "404\n", "", []string{again, wait}},
 		"for another reason": {
-			[]string{zombie, "500\n" + `{"message":"busy"}`}, "200\n{}", "remove container: busy",
+			[]string{zombie, "500\n" + `{"message":"busy"}`},
+			"200\n{}", "remove container: busy",
 			[]string{again, wait, again},
 		},
 		"no wait": {
-			[]string{zombie}, "500\n" + `{"message":"boom"}`,
-			"remove container: PID 7 is zombie and can not be killed: wait for its end: boom", []string{again, wait},
+			[]string{zombie},
+			"500\n" + `{"message":"boom"}`,
+			"remove container: PID 7 is zombie and can not be killed: wait for its end: boom",
+			[]string{again, wait},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
