@@ -64,6 +64,9 @@ var joined = regexp.MustCompile(`(^|\s)-[A-Za-z](~|\.{0,2}/)`)
 // computed matches what a shell puts before a path: in each folder, that is another one.
 var computed = regexp.MustCompile("(\\$\\([^()]*\\)|`[^`]*`|\\$\\w+|\\$\\{[^{}]*\\})/")
 
+// quoted matches a word in quotes, which may have blanks.
+var quoted = regexp.MustCompile(`'[^']*'|"[^"]*"`)
+
 // mostIncluded bounds the files of settings that include each other, as git does.
 const mostIncluded = 10
 
@@ -139,6 +142,11 @@ func (p *places) command(said, line string) {
 	const blank = "\x00"
 	line = p.expand(joined.ReplaceAllString(strings.TrimSpace(line), "$1$2"))
 	line = strings.ReplaceAll(computed.ReplaceAllLiteralString(line, "./"), `\ `, blank)
+	for _, word := range quoted.FindAllString(line, -1) { // also not as one: it may be a command line
+		if word = word[1 : len(word)-1]; strings.Contains(word, " ") && strings.Contains(word, "/") {
+			p.named(said, word, false, true)
+		}
+	}
 	words := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\"'`=:;,|&<>()!{}", r) })
 	in := "" // where the line is by then
 	for i, w := range append(words, strings.Trim(line, `"`)) {

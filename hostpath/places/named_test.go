@@ -72,7 +72,7 @@ func TestInEachOfCommands(t *testing.T) {
 		"${PWD}/tools/s": "tools/s", "!$(git rev-parse --show-toplevel)/tools/s": "tools/s",
 		"!`git rev-parse --show-toplevel`/tools/s": "tools/s", `my\\ dir/s`: "my dir/s",
 		"-c core.hooksPath=tools checkout": "tools", "PATH=tools:$PATH s": "tools", "tools/s*": "tools",
-		"cd a && cd b && sh c.sh": "a/b/c.sh",
+		"cd a && cd b && sh c.sh": "a/b/c.sh", "!'my dir/s'": "my dir/s", `"!\"my dir/s\" -x"`: "my dir/s",
 	} {
 		files := map[string]string{"/h/.gitconfig": "[alias]\n\tx = " + value + "\n"}
 		var all []string
