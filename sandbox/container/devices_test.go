@@ -3,10 +3,32 @@ package container
 import (
 	"archive/tar"
 	"bytes"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/postern/postern/tests/nobody"
 )
+
+// TestFolderThatNobodyMayLookInto: what is not looked at is refused, with what to do.
+func TestFolderThatNobodyMayLookInto(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	closed := filepath.Join(dir, "a\x1bb")
+	require.NoError(t, os.Mkdir(closed, 0o700))
+	var err error
+	nobody.Do(t, dir, func() {
+		if err = os.Chmod(closed, 0); err == nil {
+			err = checkFolder(t.Context(), dir, time.Now().Add(time.Minute))
+		}
+	})
+	require.NoError(t, os.Chmod(closed, 0o700))
+	require.ErrorContains(t, err, `a\x1bb", and gVisor would open a device there: make it yours (chown), remove it, or `+
+		"use the runtime container")
+}
 
 // TestFirstDevice: a device is found by any of its names, unless the container's /dev hides all.
 func TestFirstDevice(t *testing.T) {
