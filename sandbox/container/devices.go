@@ -125,7 +125,7 @@ func checkFolder(ctx context.Context, source string, ends time.Time) error {
 			return nil
 		case errors.Is(err, fs.ErrPermission):
 			return fmt.Errorf("make container: you may not look into %s, and gVisor would open a device there: make it "+
-				"yours (chown), remove it, or use the runtime container: %w", visible.Quote(at), err)
+				"yours (chown), remove it, or use the runtime container", visible.Quote(at))
 		case err != nil:
 			return fmt.Errorf("make container: look for devices, which gVisor would open: %w", err)
 		case ctx.Err() != nil:
