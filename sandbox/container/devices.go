@@ -124,8 +124,8 @@ func checkFolder(ctx context.Context, source string, ends time.Time) error {
 		case errors.Is(err, fs.ErrNotExist) && at != source: // removed meanwhile
 			return nil
 		case errors.Is(err, fs.ErrPermission):
-			return fmt.Errorf("make container: you may not look into %s, and gVisor would open a device there: make it "+
-				"yours (chown), remove it, or use the runtime container", visible.Quote(at))
+			return fmt.Errorf("make container: you may not look into %s, and gVisor would open a device there: "+
+				"make it yours (chown), remove it, or use the runtime container", visible.Quote(at))
 		case err != nil:
 			return fmt.Errorf("make container: look for devices, which gVisor would open: %w", err)
 		case ctx.Err() != nil:

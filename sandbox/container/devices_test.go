@@ -26,8 +26,8 @@ func TestFolderThatNobodyMayLookInto(t *testing.T) {
 		}
 	})
 	require.NoError(t, os.Chmod(closed, 0o700))
-	require.ErrorContains(t, err, `a\x1bb", and gVisor would open a device there: make it yours (chown), remove it, or `+
-		"use the runtime container")
+	require.ErrorContains(t, err, `a\x1bb", and gVisor would open a device there: `+
+		"make it yours (chown), remove it, or use the runtime container")
 }
 
 // TestFirstDevice: a device is found by any of its names, unless the container's /dev hides all.
