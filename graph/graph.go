@@ -195,7 +195,7 @@ func (g *Graph) Hash() (string, error) {
 func Decode(r io.Reader) (*Graph, error) {
 	g := &Graph{}
 	if err := json.NewDecoder(r).Decode(g); err != nil {
-		return nil, fmt.Errorf("decode graph: %w", err)
+		return nil, fmt.Errorf("decode graph: %w", misread(err))
 	}
 	if g.Format != Format {
 		return nil, fmt.Errorf("decode graph: its format is %d, this program reads %d: write it again with "+
@@ -205,7 +205,7 @@ func Decode(r io.Reader) (*Graph, error) {
 		return nil, fmt.Errorf("decode graph: its resources are not sorted: it was edited by hand")
 	}
 	if err := g.Complete(); err != nil {
-		return nil, fmt.Errorf("decode graph: %w", err)
+		return nil, fmt.Errorf("decode graph: %w", misread(err))
 	}
 	return g, nil
 }

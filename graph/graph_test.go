@@ -12,7 +12,7 @@ import (
 func TestDecodeRefuses(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		`{"format":1,`:                "decode graph: unexpected EOF",
+		`{"format":1,`:                "decode graph: not JSON: unexpected EOF",
 		`{"format":2,"stack":"prod"}`: "its format is 2, this program reads 1",
 		`{"format":1,"stack":"prod","resources":[{"urn":"b"},{"urn":"a"}]}`:             "not sorted",
 		`{"format":1,"resources":[{"urn":"a","type":"aws:ec2/natGateway:NatGateway"}]}`: "a is not a component",

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ func Read(r io.Reader) (*Graph, error) {
 		Steps      json.RawMessage `json:"steps"`
 	}
 	if err := json.Unmarshal(text, &kind); err != nil {
-		return nil, fmt.Errorf("read the resources: not JSON: %w", err)
+		return nil, fmt.Errorf("read the resources: %w", misread(err))
 	}
 	var g *Graph
 	switch {
@@ -54,6 +55,16 @@ func Read(r io.Reader) (*Graph, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// misread says what is wrong with a file, and where, without the names of Go.
+func misread(err error) error {
+	var other *json.UnmarshalTypeError
+	if errors.As(err, &other) {
+		return fmt.Errorf("%s has a JSON %s at byte %d, which neither a graph, a state nor a preview has there",
+			cmp.Or(other.Field, "the file"), other.Value, other.Offset)
+	}
+	return fmt.Errorf("not JSON: %w", err)
 }
 
 // printable returns an error if a resource has a name or a type that means something to a terminal,
@@ -98,7 +109,7 @@ func readState(text []byte) (*Graph, error) {
 		} `json:"deployment"`
 	}
 	if err := json.Unmarshal(text, &state); err != nil {
-		return nil, fmt.Errorf("read the state: %w", err)
+		return nil, fmt.Errorf("read the state: %w", misread(err))
 	}
 	if v := state.Version; v != 3 && v != 4 {
 		return nil, fmt.Errorf("read the state: its version is %d, this program reads 3 and 4: export it again with "+
@@ -145,7 +156,7 @@ func readPreview(text []byte) (*Graph, error) {
 		} `json:"diagnostics"`
 	}
 	if err := json.Unmarshal(text, &preview); err != nil {
-		return nil, fmt.Errorf("read the preview: %w", err)
+		return nil, fmt.Errorf("read the preview: %w", misread(err))
 	}
 	for _, d := range preview.Diagnostics {
 		if d.Severity == "error" {
