@@ -133,8 +133,8 @@ folder. Each policy needs an example that holds, and one that fails.`,
 		"replaced; never for a file that an agent may have written")
 	preview.Flags().Bool("offline", false, "ask nobody, not even the engine (with --json: print the plan's graph)")
 	preview.Flags().String("graph", "", "with --offline: write the plan's graph to this file, as JSON")
-	prove.Flags().String("state", "", "prove this `file`: of pulumi stack export, of pulumi preview --json --show-sames, "+
-		"or the graph of a preview (- is standard input)")
+	prove.Flags().String("state", "", "prove this `file`: of pulumi stack export, of pulumi preview --json "+
+		"--show-sames, or the graph of a preview (- is standard input)")
 	prove.Flags().Bool("live", false, "prove what exists in the account, whoever made it")
 	prove.Flags().StringSlice("vpc", nil, "with --live: prove this network, too; without a stack, in the account "+
 		"and the region of your AWS settings")

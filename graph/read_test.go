@@ -115,9 +115,9 @@ func TestReadRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"not JSON":        {`resources:`, "not JSON"},
 		"something else":  {`{"name":"web"}`, "neither a graph, a state nor a preview"},
-		"a list":          {`[]`, "the file has a JSON array at byte 1, which neither a graph, a state nor a preview has there"},
+		"a list":          {`[]`, "the file has a JSON array at byte 1, which neither a graph, a"},
 		"an old state":    {`{"version":1,"deployment":{}}`, "its version is 1"},
-		"another's state": {`{"version":3,"deployment":{"resources":{}}}`, "read the state: deployment.resources has a JSON object at byte 40"},
+		"another's state": {`{"version":3,"deployment":{"resources":{}}}`, "resources has a JSON object at byte 40"},
 		"interrupted": {
 			`{"version":3,"deployment":{"pending_operations":[{"resource":` + resources[1] + `,"type":"creating"}]}}`,
 			"an operation on " + vpcURN + " was interrupted",

@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern/postern/atomicfile"
-	"github.com/postern/postern/visible"
 )
 
 // What bounds the look for devices: in an image, and in all that is mounted.
@@ -124,8 +123,8 @@ func checkFolder(ctx context.Context, source string, ends time.Time) error {
 		case errors.Is(err, fs.ErrNotExist) && at != source: // removed meanwhile
 			return nil
 		case errors.Is(err, fs.ErrPermission):
-			return fmt.Errorf("make container: you may not look into %s, and gVisor would open a device there: "+
-				"make it yours (chown), remove it, or use the runtime container", visible.Quote(at))
+			return fmt.Errorf("make container: you may not look into %q, and gVisor would open a device there: "+
+				"make it yours (chown), remove it, or use the runtime container", at)
 		case err != nil:
 			return fmt.Errorf("make container: look for devices, which gVisor would open: %w", err)
 		case ctx.Err() != nil:
