@@ -80,6 +80,10 @@ func (m *machine) isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
+// maxSettings is how much is read of one file, in bytes. The end of a run names the files with
+// settings of git that are larger (package since).
+const maxSettings = 1 << 20
+
 // readSmall reads what an agent may have put there: neither a device nor a pipe is opened, which may
 // have an effect, and of a large file only the beginning counts.
 func (m *machine) readSmall(path string) ([]byte, error) {
@@ -97,7 +101,7 @@ func (m *machine) readSmall(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, 64<<10))
+	return io.ReadAll(io.LimitReader(f, maxSettings))
 }
 
 // match returns what exists below dir and matches the pattern, each element as in [path.Match]. dir
