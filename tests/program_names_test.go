@@ -32,6 +32,7 @@ var startsPrograms = map[string]string{
 	"sandbox/inside/join.go":            "it runs in the container",
 	"sandbox/run/doctor.go":             "bwrap, which package hostpath has found",
 	"sandbox/vm/find.go":                "QEMU, which package hostpath has found",
+	"sandbox/vm/unpack.go":              "root's, which package hostpath has found",
 	"sandbox/container/start.go":        "postern-sandbox itself, from the view",
 }
 

@@ -121,11 +121,12 @@ func (p *path) killedSays(t *testing.T, work string) {
 	for _, args := range [][]string{{"status"}, {"workspace", "list"}, {"workdir", "list"}} {
 		r := p.postern(args...)
 		p.ok(r)
-		require.NoDirExists(t, filepath.Join(work, ".vscode"))
+		require.DirExists(t, filepath.Join(work, ".vscode"), "it only looks")
 		require.Regexp(t, "(?m)^warning: the command that began in "+work+" on [0-9: -]+ was killed: what it wrote "+
 			"that programs here run, says .* workspace scan "+work+"$", r.stderr)
 	}
 	require.Contains(t, p.posternIn(work, "workspace", "scan").stderr, envrc)
+	require.NoDirExists(t, filepath.Join(work, ".vscode"))
 	require.NotContains(t, p.postern("status").stderr, "was killed")
 
 	kill("echo more > sub/.envrc")

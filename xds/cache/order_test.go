@@ -97,8 +97,13 @@ func TestSlowNode(t *testing.T) {
 		l := ledger.New(slog.New(slog.DiscardHandler), func(string) bool { return false })
 		l.Allow("n1")
 		c := New(l, nil)
-		n := &slowNode{t, c, make(chan cachev3.DeltaResponse, 20), map[string]*stream.Subscription{},
-			map[string]func(){}, map[string]map[string]string{}, nil}
+		n := &slowNode{
+			t, c, make(chan cachev3.DeltaResponse, 20),
+			map[string]*stream.Subscription{},
+			map[string]func(){},
+			map[string]map[string]string{},
+			nil,
+		}
 		n.asks(resource.ClusterType)
 		n.takes()
 		n.asks(resource.ListenerType)
