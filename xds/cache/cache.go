@@ -84,7 +84,7 @@ type watch struct {
 	request *cachev3.DeltaRequest
 	sub     cachev3.Subscription
 	respond chan cachev3.DeltaResponse
-	// looked is set once the request was looked at. What is then still parked has everything.
+	// looked is set once the request was looked at: what it asked for by name was sent or refused.
 	looked bool
 	// sent is the table from which the watch was answered, or nil while the watch is parked.
 	sent *Table
@@ -341,7 +341,7 @@ func (c *Cache) response(w *watch, body []byte, next map[string]string) cachev3.
 }
 
 // parked returns the number of the node's streams that wait for news of the type. These have been
-// sent all of the published version.
+// sent all of the published version, if that is so of every earlier type and of listeners.
 func (c *Cache) parked(node, url string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -36,8 +36,11 @@ type slowNode struct {
 func (n *slowNode) asks(url string) {
 	nonce := "1"
 	if n.subs[url] == nil {
-		sub := stream.NewDeltaSubscription(nil, nil, nil, true)
-		n.subs[url], n.has[url], nonce = &sub, map[string]string{}, ""
+		if n.has[url] == nil {
+			n.has[url] = map[string]string{}
+		}
+		sub := stream.NewDeltaSubscription(nil, nil, maps.Clone(n.has[url]), true)
+		n.subs[url], nonce = &sub, ""
 	} else {
 		n.cancels[url]()
 	}
@@ -46,6 +49,21 @@ func (n *slowNode) asks(url string) {
 	}, *n.subs[url], n.respond)
 	require.NoError(n.t, err)
 	n.cancels[url] = cancel
+}
+
+// connects begins another stream, on which the node asks for each type for which it has asked
+// before, and says what it has.
+func (n *slowNode) connects() {
+	for _, cancel := range n.cancels {
+		cancel()
+	}
+	before := n.subs
+	n.respond, n.subs, n.unanswered = make(chan cachev3.DeltaResponse, 20), map[string]*stream.Subscription{}, nil
+	for _, url := range []string{resource.ClusterType, resource.ListenerType, resource.ScopedRouteType} {
+		if before[url] != nil {
+			n.asks(url)
+		}
+	}
 }
 
 // takes applies the responses that were sent, in the order of the stream.
@@ -130,7 +148,8 @@ func TestSlowNode(t *testing.T) {
 				}
 				c.Publish("", steps)
 			},
-			"take": func(*rapid.T) { n.takes() },
+			"take":    func(*rapid.T) { n.takes() },
+			"connect": func(*rapid.T) { n.connects() },
 			"acknowledge": func(t *rapid.T) {
 				if len(n.unanswered) == 0 {
 					t.Skip("everything is acknowledged")
